@@ -1,0 +1,66 @@
+# The template's own commands. One environment, .venv, serves the template and what it renders;
+# it is set up on first use and again when a pin changes.
+
+PYTHON ?= python3
+VENV ?= .venv
+RUN := "$(VENV)/bin/python"
+TEMPLATE := {{cookiecutter.project_slug}}
+LOCK := uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+  --no-header --no-annotate --no-emit-index-url
+
+ifeq ($(origin VENV),file)
+READY := $(VENV)/.ready
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help setup sandbox render test test-fast lint fix bench generate lock
+
+help: ## show this list
+	@awk -F ':.* ## ' '/^[a-z-]+:.* ## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+setup: $(READY) ## make .venv with the pinned packages
+
+.venv/.ready: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  { echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13: name one, as in 'make PYTHON=python3.12 setup'" >&2; exit 2; }
+	@test -x .venv/bin/uv || { $(PYTHON) -m venv --clear .venv && \
+	  .venv/bin/python -m pip install --quiet --disable-pip-version-check $$(sed -n 's/^\(uv==[0-9.]*\).*/\1/p' requirements.lock); }
+	.venv/bin/uv pip sync --quiet --python .venv/bin/python --require-hashes requirements.lock
+	@touch $@
+
+sandbox: render ## render with default answers and run the whole training life, on this laptop
+	$(MAKE) -C build/sandbox/my-model sandbox VENV="$(CURDIR)/$(VENV)"
+
+render: $(READY) ## render with default answers into build/sandbox; what ran there before stays
+	@mkdir -p build/sandbox
+	$(RUN) -m cookiecutter --no-input --default-config --overwrite-if-exists --output-dir build/sandbox .
+
+test: $(READY) ## all tests: the template's, and the rendered repo's own
+	$(RUN) -m pytest -n auto
+
+test-fast: $(READY) ## the template's tests that take seconds
+	$(RUN) -m pytest -n auto -m "not slow"
+
+lint: $(READY) ## formatter, linter and type checker on the template's own code; changes nothing
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+
+fix: $(READY) ## format, and repair what the linter can
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+bench: $(READY) ## measure; each benchmark prints one ratio
+	@for bench in bench/*.py; do echo "$$bench" && $(RUN) "$$bench" || exit 1; done
+
+generate: $(READY) ## renew what is derived: the README's table of questions, the hook's package names
+	$(RUN) tests/generated.py
+
+lock: $(READY) ## pin the newest allowed versions, here and in the rendered repo
+	rm -rf build/lock && mkdir -p build/lock
+	$(RUN) -m cookiecutter --no-input --default-config --output-dir build/lock .
+	$(MAKE) -C build/lock/my-model lock VENV="$(CURDIR)/$(VENV)"
+	cp build/lock/my-model/requirements.lock "$(TEMPLATE)/requirements.lock"
+	$(RUN) -m $(LOCK) --group pyproject.toml:dev --group build/lock/my-model/pyproject.toml:dev \
+	  --constraints "$(TEMPLATE)/requirements.lock" --output-file requirements.lock build/lock/my-model/pyproject.toml
+	$(MAKE) generate

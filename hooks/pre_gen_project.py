@@ -1,0 +1,112 @@
+"""Refuses answers that AWS, GitHub, pip or a file system would reject later, before a file is written.
+
+Runs in cookiecutter's own interpreter, so: standard library only, Python 3.9 or newer. Knows nothing but the answers.
+"""
+
+import json
+import re
+import sys
+
+# Answers are rendered into this file. As JSON in a raw string they stay data, whatever they hold.
+CONTEXT = r"""{{ cookiecutter | tojson }}"""
+
+# `cruft update` hands stored answers to Jinja again, so one that looks like Jinja would run some day.
+TEXT = r"(?!.*[{][#%{])\S(.*\S)?"
+TEXT_RULE = "printable text on one line, not empty, without Jinja's opening brackets or outer spaces"
+
+# field: (pattern of the whole answer, longest length, the rule in words, an example)
+RULES = {
+    "project_name": (TEXT, 64, TEXT_RULE, "Churn Prediction"),
+    "project_slug": (
+        r"[a-z][a-z0-9]*(-[a-z0-9]+)*",
+        64,
+        "lower-case letters, digits and single hyphens, beginning with a letter",
+        "churn-prediction",
+    ),
+    "description": (TEXT, 200, TEXT_RULE, "Tells which customers will leave"),
+    "author": (TEXT, 100, TEXT_RULE, "Data Science"),
+    "github_owner": (
+        r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*(_[A-Za-z0-9]+)?",
+        39,
+        "a GitHub user or organisation: letters, digits and single hyphens",
+        "my-org",
+    ),
+    "github_repo": (
+        r"(?!\.{1,2}$)(?!.*\.(git|wiki)$)[A-Za-z0-9_.][A-Za-z0-9_.-]*",
+        100,
+        "a GitHub repository without owner: letters, digits, '-', '_', '.', not ending in .git",
+        "churn-prediction",
+    ),
+    "aws_region": (r"[a-z]{2,4}(-[a-z]+){1,3}-[0-9]{1,2}", 32, "an AWS region code", "eu-central-1"),
+    "sagemaker_project": (
+        r"[A-Za-z](-*[A-Za-z0-9])*",
+        32,
+        "letters, digits and hyphens, beginning with a letter and not ending with a hyphen",
+        "churn-prediction",
+    ),
+    "github_sign_in": (r"oidc|iam-user", 8, "oidc or iam-user", "oidc"),
+}
+
+# As a distribution, the project would take the place of the package it needs.
+PACKAGES = frozenset(
+    """
+    aiohappyeyeballs aiohttp aiosignal alembic annotated-doc annotated-types
+    antlr4-python3-runtime anyio ast-serialize attrs aws-sam-translator aws-xray-sdk bcrypt
+    blinker boto3 boto3-stubs botocore botocore-stubs cachebox cachetools certifi cffi cfn-lint
+    charset-normalizer click cloudpickle colorama contourpy cryptography cycler databricks-sdk
+    deepdiff docker editables execnet fastapi flask flask-cors fonttools frozenlist fsspec
+    gevent gitdb gitpython google-auth graphene graphql-core graphql-relay greenlet gunicorn h11
+    hatchling huey hypothesis idna importlib-metadata iniconfig inotify-simple invoke
+    itsdangerous jinja2 jmespath joblib joserfc json5 jsonpatch jsonpath-ng jsonpointer
+    jsonschema jsonschema-path jsonschema-specifications kiwisolver lazy-object-proxy librt mako
+    markdown-it-py markupsafe matplotlib mdurl mlflow mlflow-skinny mlflow-tracing mmh3 mock
+    moto mpmath multidict mypy mypy-boto3-iam mypy-boto3-logs mypy-boto3-s3 mypy-boto3-sagemaker
+    mypy-boto3-sts mypy-extensions nest-asyncio networkx numpy nvidia-nccl-cu12 omegaconf
+    openapi-schema-validator openapi-spec-validator opentelemetry-api opentelemetry-proto
+    opentelemetry-sdk opentelemetry-semantic-conventions orderly-set packaging pandas
+    pandas-stubs paramiko pathable pathspec pillow pip platformdirs pluggy prettytable propcache
+    protobuf psutil py-partiql-parser pyarrow pyasn1 pyasn1-modules pycparser pydantic
+    pydantic-core pydantic-settings pygments pyiceberg pynacl pyparsing pyroaring pytest
+    pytest-xdist python-dateutil python-dotenv pytz pywin32 pyyaml referencing regex requests
+    responses retrying rfc3339-validator rich rpds-py ruff s3fs s3transfer sagemaker
+    sagemaker-core sagemaker-inference sagemaker-mlflow sagemaker-mlops
+    sagemaker-schema-inference-artifacts sagemaker-serve sagemaker-train sagemaker-training
+    schema scikit-learn scipy shellingham six skops smdebug-rulesconfig smmap sortedcontainers
+    sqlalchemy sqlparse starlette strictyaml sympy tblib tenacity threadpoolctl tomlkit tqdm
+    trove-classifiers typer types-pyyaml types-s3transfer typing-extensions typing-inspection
+    tzdata urllib3 uv uvicorn waitress wcwidth werkzeug wrapt xgboost xmltodict yarl zipp
+    zope-event zope-interface zstandard
+    """.split()
+)
+WINDOWS_DEVICES = r"con|prn|aux|nul|com[0-9]|lpt[0-9]"
+
+
+def problems(answers: dict) -> list:
+    """One line for each answer that breaks its rule, in the order of the questions; empty when all are fine."""
+    lines = []
+    for field, (pattern, longest, rule, example) in RULES.items():
+        answer = answers.get(field)
+        if field == "project_slug":
+            # The folder exists before this hook runs, so cookiecutter.json has already made its name harmless.
+            answer = answers.get("__project_slug_given", answer)
+        if not isinstance(answer, str) or not (
+            0 < len(answer) <= longest and answer.isprintable() and re.fullmatch(pattern, answer)
+        ):
+            lines.append(f"{field}: must be {rule}, at most {longest} characters{shown(answer, example)}")
+        elif field == "project_slug" and answer in PACKAGES:
+            lines.append(f"{field}: must not be the name of a Python package the project uses{shown(answer, example)}")
+        elif field == "project_slug" and re.fullmatch(WINDOWS_DEVICES, answer):
+            lines.append(f"{field}: must not be the name of a Windows device{shown(answer, example)}")
+    return lines
+
+
+def shown(answer: object, example: str) -> str:
+    """The end of each refusal: an answer that works, and the one given, cut and in ASCII so that it stays on the line."""
+    given = ascii(answer)
+    return f", for example {example}; got {given if len(given) <= 60 else given[:57] + '...'}"
+
+
+if __name__ == "__main__":
+    refused = problems(json.loads(CONTEXT))
+    if refused:
+        sys.exit("\n".join(refused))
