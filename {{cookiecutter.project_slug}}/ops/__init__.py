@@ -1,0 +1,1 @@
+"""The `mlops` command: everything here that talks to AWS."""

@@ -1,0 +1,5 @@
+"""`python -m ops` is `mlops`."""
+
+from ops.cli import main
+
+main()

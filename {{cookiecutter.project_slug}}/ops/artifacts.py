@@ -1,0 +1,177 @@
+"""What an execution needs in S3 before it starts: the data, the code bundles, the champion.
+
+Everything is stored under a name derived from its content or version and never overwritten.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from ops.aws import Aws, error_code, split_s3
+from ops.errors import MlopsError
+from pipeline.definition import Code
+from pipeline.settings import Settings
+
+SAMPLE = "breast-cancer.csv"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """`uri`: the S3 prefix or object. `digest`: 64 hexadecimal digits over names and contents."""
+
+    uri: str
+    digest: str
+    files: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The newest approved version, or `version` "none"; `uri` is the prefix that Evaluate reads."""
+
+    version: str
+    uri: str
+
+
+def upload_data(aws: Aws) -> Dataset:
+    """Puts `data.path` where a job can read it; what is already there is not sent again.
+
+    Raises MlopsError when there is nothing at that path.
+    """
+    path = aws.settings.data.path
+    if path.startswith("s3://"):
+        return _data_in_s3(aws, path)
+    local = local_data(aws.settings)
+    files = _files_below(local)
+    digest, size = hashlib.sha256(), 0
+    for name, file in files:
+        with file.open("rb") as content:
+            digest.update(
+                f"{name}\0{hashlib.file_digest(content, 'sha256').hexdigest()}\0".encode()
+            )
+        size += file.stat().st_size
+    prefix = f"{aws.settings.prefix}/data/{digest.hexdigest()[:32]}"
+    present = _sizes(aws, aws.bucket, f"{prefix}/")
+    for name, file in files:
+        key = f"{prefix}/{name}"
+        if present.get(key) != file.stat().st_size:
+            aws.s3.upload_file(str(file), aws.bucket, key, ExtraArgs=_encryption(aws))
+    return Dataset(f"s3://{aws.bucket}/{prefix}/", digest.hexdigest(), len(files), size)
+
+
+def local_data(settings: Settings) -> Path:
+    """The local file or folder with the data; the sample data set is written on first use."""
+    local = settings.root / settings.data.path
+    if not local.exists() and local.name == SAMPLE:
+        script = settings.root / "model" / "sample_data.py"
+        if script.is_file():
+            subprocess.run([sys.executable, str(script), str(local)], check=True)
+    if not local.exists():
+        raise MlopsError(
+            f"data.path in mlops.yaml: {settings.data.path} does not exist below {settings.root}"
+        )
+    return local
+
+
+def _files_below(local: Path) -> list[tuple[str, Path]]:
+    """Name below `local` and path of each file, sorted by name; hidden files do not count."""
+    if local.is_file():
+        return [(local.name, local)]
+    found = [
+        (file.relative_to(local).as_posix(), file)
+        for file in local.rglob("*")
+        if file.is_file()
+        and not any(part.startswith(".") for part in file.relative_to(local).parts)
+    ]
+    if not found:
+        raise MlopsError(f"data.path in mlops.yaml: the folder {local} holds no file")
+    return sorted(found)
+
+
+def _data_in_s3(aws: Aws, uri: str) -> Dataset:
+    bucket, key = split_s3(uri)
+    digest, files, size = hashlib.sha256(), 0, 0
+    for page in aws.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key):
+        for item in page.get("Contents", ()):
+            digest.update(f"{item['Key']}\0{item['ETag']}\0{item['Size']}\0".encode())
+            files, size = files + 1, size + item["Size"]
+    if not files:
+        raise MlopsError(f"data.path in mlops.yaml: no object starts with {uri}")
+    return Dataset(uri, digest.hexdigest(), files, size)
+
+
+def upload_code(aws: Aws, code: Code) -> None:
+    """Puts the code bundles under the addresses that the compiled definition names."""
+    present = _sizes(aws, aws.bucket, f"{code.prefix}/code/")
+    for key, content in code.objects().items():
+        if present.get(key) != len(content):
+            aws.s3.put_object(Bucket=aws.bucket, Key=key, Body=content, **_encryption(aws))
+
+
+def upload_champion(aws: Aws) -> Champion:
+    """The newest approved version's artifact, copied below `champion/`; a marker without one.
+
+    `champion.json` is written last: a copy that was cut off is made again.
+    """
+    from botocore.exceptions import ClientError
+
+    group = aws.settings.model_package_group
+    newest = next(
+        aws.pages(
+            "list_model_packages",
+            "ModelPackageSummaryList",
+            ModelPackageGroupName=group,
+            ModelApprovalStatus="Approved",
+            SortBy="CreationTime",
+            SortOrder="Descending",
+        ),
+        None,
+    )
+    version = str(newest["ModelPackageVersion"]) if newest else "none"
+    prefix = f"{aws.settings.prefix}/champion/{version}"
+    marker = f"{prefix}/{'champion' if newest else 'none'}.json"
+    try:
+        aws.s3.head_object(Bucket=aws.bucket, Key=marker)
+    except ClientError as error:
+        if error_code(error) not in ("404", "NoSuchKey", "NotFound"):
+            raise
+        if newest:
+            arn = newest["ModelPackageArn"]
+            package = aws.sagemaker.describe_model_package(ModelPackageName=arn)
+            source = package["InferenceSpecification"]["Containers"][0]["ModelDataUrl"]
+            bucket, key = split_s3(source)
+            aws.s3.copy(
+                {"Bucket": bucket, "Key": key},
+                aws.bucket,
+                f"{prefix}/model.tar.gz",
+                ExtraArgs=_encryption(aws),
+            )
+        about = json.dumps({"version": version})
+        aws.s3.put_object(Bucket=aws.bucket, Key=marker, Body=about.encode(), **_encryption(aws))
+    return Champion(version, f"s3://{aws.bucket}/{prefix}/")
+
+
+def _sizes(aws: Aws, bucket: str, prefix: str) -> dict[str, int]:
+    """Key → bytes of each object below `prefix`. Raises MlopsError when there is no such bucket."""
+    from botocore.exceptions import ClientError
+
+    pages = aws.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    try:
+        return {item["Key"]: item["Size"] for page in pages for item in page.get("Contents", ())}
+    except ClientError as error:
+        if error_code(error) != "NoSuchBucket":
+            raise
+        raise MlopsError(
+            f"the artifact bucket {bucket} does not exist: "
+            "create it, or name yours as aws.bucket in mlops.yaml"
+        ) from error
+
+
+def _encryption(aws: Aws) -> dict[str, str]:
+    key = aws.settings.aws.kms_key
+    return {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key} if key else {}

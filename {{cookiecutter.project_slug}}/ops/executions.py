@@ -1,0 +1,273 @@
+"""Executions as a person follows them: a line per step, live, and why and where one failed."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from ops.aws import Aws, error_code
+from ops.errors import MlopsError
+
+FINAL = ("Succeeded", "Failed", "Stopped")
+_LOG_GROUPS = {
+    "ProcessingJob": "/aws/sagemaker/ProcessingJobs",
+    "TrainingJob": "/aws/sagemaker/TrainingJobs",
+}
+_COLOURS = {
+    "Succeeded": "green",
+    "Failed": "red",
+    "Executing": "yellow",
+    "Stopped": "magenta",
+    "Stopping": "magenta",
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of an execution; `job` names its processing or training job, `kind` says which."""
+
+    name: str
+    status: str
+    started: datetime | None = None
+    ended: datetime | None = None
+    cached: bool = False
+    attempts: int = 1
+    reason: str = ""
+    kind: str = ""
+    job: str = ""
+    model_package: str = ""
+
+    @property
+    def seconds(self) -> float | None:
+        if self.started is None:
+            return None
+        return ((self.ended or datetime.now(UTC)) - self.started).total_seconds()
+
+
+@dataclass(frozen=True)
+class Execution:
+    arn: str
+    status: str
+    reason: str
+    steps: tuple[Step, ...]
+
+    @property
+    def identifier(self) -> str:
+        return self.arn.rsplit("/", 1)[-1]
+
+    @property
+    def model_package(self) -> str:
+        """ARN of the version that this execution registered, or nothing."""
+        return next((step.model_package for step in self.steps if step.model_package), "")
+
+
+def find(aws: Aws, identifier: str | None) -> str:
+    """The ARN of an execution: `identifier` is the ARN or its last part; without one, the newest."""
+    from botocore.exceptions import ClientError
+
+    if identifier and identifier.startswith("arn:"):
+        return identifier
+    try:
+        for item in aws.pages(
+            "list_pipeline_executions",
+            "PipelineExecutionSummaries",
+            PipelineName=aws.settings.pipeline,
+            SortBy="CreationTime",
+            SortOrder="Descending",
+        ):
+            arn = str(item["PipelineExecutionArn"])
+            if identifier in (None, arn.rsplit("/", 1)[-1]):
+                return arn
+    except ClientError as error:
+        if error_code(error) not in ("ResourceNotFound", "ResourceNotFoundException"):
+            raise
+    if identifier:
+        raise MlopsError(f"no execution {identifier} of pipeline {aws.settings.pipeline}")
+    raise MlopsError(
+        f"pipeline {aws.settings.pipeline} has no execution yet: start one with {aws.command} run"
+    )
+
+
+def describe(aws: Aws, arn: str, order: tuple[str, ...] = ()) -> Execution:
+    """The execution's state now; steps of `order` that have not begun appear as `Waiting`."""
+    execution = aws.sagemaker.describe_pipeline_execution(PipelineExecutionArn=arn)
+    steps = {
+        item["StepName"]: _step(item)
+        for item in aws.pages(
+            "list_pipeline_execution_steps",
+            "PipelineExecutionSteps",
+            PipelineExecutionArn=arn,
+            SortOrder="Ascending",
+        )
+    }
+    status = execution["PipelineExecutionStatus"]
+    waiting = "Waiting" if status not in FINAL else "Not run"
+    names = (*order, *(name for name in steps if name not in order))
+    return Execution(
+        arn=arn,
+        status=status,
+        reason=execution.get("FailureReason", ""),
+        steps=tuple(steps.get(name) or Step(name, waiting) for name in names),
+    )
+
+
+def _step(item: dict[str, Any]) -> Step:
+    metadata = item.get("Metadata", {})
+    kind = next((kind for kind in _LOG_GROUPS if kind in metadata), "")
+    return Step(
+        name=item["StepName"],
+        status=item["StepStatus"],
+        started=item.get("StartTime"),
+        ended=item.get("EndTime"),
+        cached="CacheHitResult" in item,
+        attempts=item.get("AttemptCount", 1),
+        reason=item.get("FailureReason", "") or metadata.get("Fail", {}).get("ErrorMessage", ""),
+        kind=kind,
+        job=metadata[kind]["Arn"].rsplit("/", 1)[-1] if kind else "",
+        model_package=metadata.get("RegisterModel", {}).get("Arn", ""),
+    )
+
+
+def step_order(aws: Aws, arn: str) -> tuple[str, ...]:
+    """The names of all steps of the execution's definition, with both branches of a condition."""
+    answer = aws.sagemaker.describe_pipeline_definition_for_execution(PipelineExecutionArn=arn)
+
+    def names(steps: list[dict[str, Any]]) -> list[str]:
+        found = []
+        for step in steps:
+            found.append(step["Name"])
+            if step["Type"] == "Condition":
+                for branch in ("IfSteps", "ElseSteps"):
+                    found += names(step["Arguments"].get(branch, []))
+        return found
+
+    return tuple(names(json.loads(answer["PipelineDefinition"])["Steps"]))
+
+
+def follow(aws: Aws, arn: str, console: Console) -> Execution:
+    """Shows the execution until it ends, live on a terminal and else a line per change."""
+    order = step_order(aws, arn)
+    if console.is_terminal:
+        with Live(console=console, refresh_per_second=8) as live:
+            return _until_ended(aws, arn, order, lambda now: live.update(table(now)))
+    told: dict[str, str] = {}
+
+    def tell(execution: Execution) -> None:
+        for step in execution.steps:
+            if step.status not in ("Waiting", "Not run", told.get(step.name)):
+                told[step.name] = step.status
+                console.print(f"{step.name:<12} {step.status}{_suffix(step)}", highlight=False)
+
+    return _until_ended(aws, arn, order, tell)
+
+
+def _until_ended(
+    aws: Aws, arn: str, order: tuple[str, ...], show: Callable[[Execution], None]
+) -> Execution:
+    began = time.monotonic()
+    while True:
+        execution = describe(aws, arn, order)
+        show(execution)
+        if execution.status in FINAL:
+            return execution
+        # Quick at first, for the sandbox and early failures; gentle on the API for hours.
+        time.sleep(min(10.0, max(0.2, (time.monotonic() - began) / 60)))
+
+
+def table(execution: Execution) -> Table:
+    view = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("step", "state", "time", ""):
+        view.add_column(heading)
+    for step in execution.steps:
+        seconds = step.seconds
+        view.add_row(
+            step.name,
+            f"[{_COLOURS.get(step.status, 'dim')}]{step.status}[/]",
+            "" if seconds is None else duration(seconds),
+            _suffix(step, timed=False),
+        )
+    return view
+
+
+def _suffix(step: Step, *, timed: bool = True) -> str:
+    parts = []
+    if timed and step.ended and step.seconds is not None:
+        parts.append(duration(step.seconds))
+    if step.cached:
+        parts.append("cache hit")
+    if step.attempts > 1:
+        parts.append(f"attempt {step.attempts}")
+    return f"  {', '.join(parts)}" if parts else ""
+
+
+def duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def failure(aws: Aws, execution: Execution) -> list[str]:
+    """Why an execution failed, in lines: the step, its own words, where its log is."""
+    lines = []
+    for step in execution.steps:
+        if step.status == "Failed" and step.name != "QualityGate":
+            lines.append(f"{step.name}: {_own_words(aws, step)}")
+            if step.job:
+                lines.append(f"log: {aws.command} logs {step.name}")
+                lines.append(f"     ({_LOG_GROUPS[step.kind]}, stream {step.job}/...)")
+    return lines or [execution.reason or f"the execution is {execution.status}"]
+
+
+def _own_words(aws: Aws, step: Step) -> str:
+    """The failed job's own message, which SageMaker keeps in another place for each kind of job.
+
+    Source: https://docs.aws.amazon.com/sagemaker/latest/dg/byoc-metadata.html
+    """
+    if step.kind == "ProcessingJob":
+        job = aws.sagemaker.describe_processing_job(ProcessingJobName=step.job)
+        return str(job.get("ExitMessage") or job.get("FailureReason") or step.reason).strip()
+    return step.reason
+
+
+def logs(aws: Aws, execution: Execution, name: str | None, say: Callable[[str], None]) -> None:
+    """The log of one step's job, by default of the step that failed, else of the last that ran."""
+    from botocore.exceptions import ClientError
+
+    jobs = {step.name: step for step in execution.steps if step.job}
+    if name is None and jobs:
+        failed = [step.name for step in jobs.values() if step.status == "Failed"]
+        name = (failed or list(jobs))[-1]
+    if name not in jobs:
+        known = ", ".join(jobs) or "none: all steps came from the cache or have not begun"
+        raise MlopsError(
+            f"execution {execution.identifier} has no log of {name}; steps with one: {known}"
+        )
+    step = jobs[name]
+    client = aws.client("logs")
+    group = _LOG_GROUPS[step.kind]
+    try:
+        events = [
+            event
+            for page in client.get_paginator("filter_log_events").paginate(
+                logGroupName=group, logStreamNamePrefix=f"{step.job}/"
+            )
+            for event in page["events"]
+        ]
+    except ClientError as error:
+        if error_code(error) != "ResourceNotFoundException":
+            raise
+        events = []
+    if not events:
+        raise MlopsError(f"no log of {step.job} in {group} yet")
+    for event in events:
+        say(event["message"])

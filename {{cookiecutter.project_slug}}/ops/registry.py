@@ -1,0 +1,129 @@
+"""The model registry as a person reads it: versions, what they measured, their reports."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ops.aws import Aws, error_code, split_s3
+from ops.errors import MlopsError
+from ops.executions import describe
+
+
+@dataclass(frozen=True)
+class Version:
+    """A model package version.
+
+    `evaluation` is the gate's metric in words, `statistics` the S3 URI of all metrics.
+    """
+
+    version: int
+    arn: str
+    approval: str
+    created: datetime
+    evaluation: str
+    commit: str
+    statistics: str
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "created": self.created.isoformat()}
+
+
+def versions(aws: Aws, limit: int | None = None) -> Iterator[Version]:
+    """All versions of this project, the newest first."""
+    from botocore.exceptions import ClientError
+
+    try:
+        for count, item in enumerate(
+            aws.pages(
+                "list_model_packages",
+                "ModelPackageSummaryList",
+                ModelPackageGroupName=aws.settings.model_package_group,
+                SortBy="CreationTime",
+                SortOrder="Descending",
+            )
+        ):
+            if count == limit:
+                return
+            yield _version(aws, item["ModelPackageArn"])
+    except ClientError as error:
+        if error_code(error) not in ("ValidationException", "ResourceNotFound"):
+            raise
+
+
+def version(aws: Aws, number: int | None) -> Version:
+    """Version `number`, the newest without one. Raises MlopsError when it is not there."""
+    from botocore.exceptions import ClientError
+
+    group = aws.settings.model_package_group
+    if number is None:
+        newest = next(versions(aws, 1), None)
+        if newest is None:
+            raise MlopsError(f"{group} has no version yet: train one with {aws.command} run")
+        return newest
+    place = f"{aws.settings.partition}:sagemaker:{aws.settings.project.region}:{aws.account}"
+    arn = f"arn:{place}:model-package/{group}/{number}"
+    try:
+        return _version(aws, arn)
+    except ClientError as error:
+        if error_code(error) not in ("ValidationException", "ResourceNotFound"):
+            raise
+        raise MlopsError(f"{group} has no version {number}: see {aws.command} models") from error
+
+
+def _version(aws: Aws, arn: str) -> Version:
+    package = aws.sagemaker.describe_model_package(ModelPackageName=arn)
+    metadata = package.get("CustomerMetadataProperties", {})
+    metrics = package.get("ModelMetrics", {}).get("ModelQuality", {}).get("Statistics", {})
+    return Version(
+        version=package["ModelPackageVersion"],
+        arn=package["ModelPackageArn"],
+        approval=package.get("ModelApprovalStatus", ""),
+        created=package["CreationTime"],
+        evaluation=metadata.get("Evaluation", ""),
+        commit=package.get("MetadataProperties", {}).get("CommitId", ""),
+        statistics=metrics.get("S3Uri", ""),
+    )
+
+
+def report_of_version(aws: Aws, found: Version) -> str:
+    """S3 URI of the report beside the version's metrics."""
+    if not found.statistics:
+        raise MlopsError(f"version {found.version} carries no metrics, so it has no report")
+    return f"{found.statistics.rpartition('/')[0]}/report.html"
+
+
+def report_of_execution(aws: Aws, arn: str) -> str:
+    """S3 URI of the report that an execution's Evaluate step wrote, whatever the gate said."""
+    step = next((step for step in describe(aws, arn).steps if step.name == "Evaluate"), None)
+    if step is None or step.status != "Succeeded" or not step.job:
+        raise MlopsError(
+            f"execution {arn.rsplit('/', 1)[-1]} has no report: its Evaluate step did not finish"
+        )
+    job = aws.sagemaker.describe_processing_job(ProcessingJobName=step.job)
+    uri = job["ProcessingOutputConfig"]["Outputs"][0]["S3Output"]["S3Uri"]
+    return f"{uri.rstrip('/')}/report.html"
+
+
+def download(aws: Aws, uri: str, file: Path) -> None:
+    from botocore.exceptions import ClientError
+
+    bucket, key = split_s3(uri)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        aws.s3.download_file(bucket, key, str(file))
+    except ClientError as error:
+        if error_code(error) not in ("404", "NoSuchKey"):
+            raise
+        raise MlopsError(f"{uri} does not exist") from error
+
+
+def statistics(aws: Aws, found: Version) -> dict[str, Any]:
+    """`evaluation.json` of a version, in the format of SageMaker's model quality schema."""
+    bucket, key = split_s3(found.statistics)
+    content: dict[str, Any] = json.loads(aws.s3.get_object(Bucket=bucket, Key=key)["Body"].read())
+    return content

@@ -1,0 +1,142 @@
+"""Starts an execution: checks its parameters, uploads what it needs, upserts the pipeline."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ops import artifacts, commit
+from ops.aws import Aws, error_code
+from ops.errors import MlopsError
+from pipeline.definition import code, compile_pipeline, parameter_name
+
+
+@dataclass(frozen=True)
+class Started:
+    """An execution that has begun, and what it was begun with."""
+
+    arn: str
+    commit: str
+    data: artifacts.Dataset
+    champion: artifacts.Champion
+
+
+def start(aws: Aws, overrides: Mapping[str, str], say: Callable[[str], None]) -> Started:
+    """Upserts the pipeline and starts it.
+
+    `overrides` maps parameter or hyperparameter names to text. `say` gets a line per thing done.
+    Raises MlopsError for data, names or values that cannot work, before anything is started.
+    """
+    settings = aws.settings
+    definition = compile_pipeline(settings, aws.account)
+    given = check_overrides(definition, overrides)
+    data = artifacts.upload_data(aws)
+    say(f"data       {data.files} file{'s' * (data.files != 1)}, {_size(data.size)} at {data.uri}")
+    artifacts.upload_code(aws, code(settings))
+    ensure_model_package_group(aws)
+    champion = artifacts.upload_champion(aws)
+    say(f"champion   {'none yet' if champion.version == 'none' else f'version {champion.version}'}")
+    at = commit.current(settings.root)
+    say(f"commit     {at}")
+    if at.endswith("-dirty"):
+        say("           uncommitted changes: this version cannot be rebuilt from its commit alone")
+    upsert(aws, definition)
+    values = {
+        "InputData": data.uri,
+        "DataHash": data.digest,
+        "Commit": at,
+        "Champion": champion.uri,
+        **given,
+    }
+    arn = aws.sagemaker.start_pipeline_execution(
+        PipelineName=settings.pipeline,
+        PipelineExecutionDisplayName=f"run-{at[:7]}-{secrets.token_hex(3)}",
+        PipelineParameters=[{"Name": name, "Value": value} for name, value in values.items()],
+    )["PipelineExecutionArn"]
+    say(f"execution  {arn}")
+    return Started(arn, at, data, champion)
+
+
+def check_overrides(definition: str, overrides: Mapping[str, str]) -> dict[str, str]:
+    """`overrides` under the parameters' own names. Raises MlopsError for the first bad one."""
+    parameters = {item["Name"]: item for item in json.loads(definition)["Parameters"]}
+    checked = {}
+    for name, value in overrides.items():
+        known = name if name in parameters else parameter_name(name)
+        if known not in parameters:
+            near = difflib.get_close_matches(known, parameters, n=1, cutoff=0.4)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(parameters)}"
+            raise MlopsError(f"--set {name}: no such parameter; {hint}")
+        parameter = parameters[known]
+        kind = {"Integer": int, "Float": float}.get(parameter["Type"], str)
+        try:
+            kind(value)
+        except ValueError as error:
+            raise MlopsError(
+                f"--set {name}: {value!r} is not a number"
+                if kind is float
+                else f"--set {name}: {value!r} is not a whole number"
+            ) from error
+        allowed = parameter.get("EnumValues")
+        if allowed and value not in allowed:
+            raise MlopsError(f"--set {name}: {value!r} is not one of {', '.join(allowed)}")
+        if not value:
+            raise MlopsError(f"--set {name}: the value is empty")
+        checked[known] = value
+    return checked
+
+
+def ensure_model_package_group(aws: Aws) -> None:
+    from botocore.exceptions import ClientError
+
+    group = aws.settings.model_package_group
+    try:
+        aws.sagemaker.describe_model_package_group(ModelPackageGroupName=group)
+    except ClientError as error:
+        # SageMaker answers ValidationException for a group that is not there.
+        if error_code(error) not in ("ValidationException", "ResourceNotFound"):
+            raise
+        aws.sagemaker.create_model_package_group(
+            ModelPackageGroupName=group,
+            ModelPackageGroupDescription=f"Versions trained by {aws.settings.project.github}",
+        )
+
+
+def upsert(aws: Aws, definition: str) -> None:
+    """Creates the pipeline, or updates it when its definition or role is another."""
+    from botocore.exceptions import ClientError
+
+    name, role = aws.settings.pipeline, aws.settings.role_arn(aws.account)
+    request: dict[str, Any] = {
+        "PipelineName": name,
+        "PipelineDefinition": definition,
+        "RoleArn": role,
+    }
+    try:
+        present = aws.sagemaker.describe_pipeline(PipelineName=name)
+    except ClientError as error:
+        if error_code(error) not in (
+            "ResourceNotFound",
+            "ResourceNotFoundException",
+            "ValidationException",
+        ):
+            raise
+        aws.sagemaker.create_pipeline(
+            **request, PipelineDescription=f"Trains the model of {aws.settings.project.github}"
+        )
+        return
+    if (present["PipelineDefinition"], present["RoleArn"]) != (definition, role):
+        aws.sagemaker.update_pipeline(**request)
+
+
+def _size(count: int) -> str:
+    size = float(count)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            break
+        size /= 1000
+    return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"

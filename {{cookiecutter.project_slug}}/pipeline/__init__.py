@@ -1,0 +1,1 @@
+"""Turns the scripts in `model/` into a SageMaker Pipeline definition. Talks to no service."""
