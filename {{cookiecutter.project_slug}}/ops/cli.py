@@ -375,7 +375,7 @@ def sandbox_reset() -> None:
 
 
 def main() -> None:
-    """Entry point: what a person can mend is one line and exit code 2; bugs keep their traceback."""
+    """Entry point: what a person can mend is one line and exit code 2, a bug a traceback."""
     try:
         app(prog_name="mlops")
     except (MlopsError, mlops_settings.SettingsError) as error:

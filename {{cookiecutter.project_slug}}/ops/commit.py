@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def current(root: Path) -> str:
-    """40 hexadecimal digits, with `-dirty` when what trains the model differs; `unknown` without git.
+    """40 hexadecimal digits, with `-dirty` when what trains the model differs; else `unknown`.
 
     A folder that an outer repository ignores is not versioned by it, and counts as outside.
     """

@@ -70,7 +70,7 @@ class Execution:
 
 
 def find(aws: Aws, identifier: str | None) -> str:
-    """The ARN of an execution: `identifier` is the ARN or its last part; without one, the newest."""
+    """ARN of an execution: `identifier` is the ARN or its last part; without one, the newest."""
     from botocore.exceptions import ClientError
 
     if identifier and identifier.startswith("arn:"):

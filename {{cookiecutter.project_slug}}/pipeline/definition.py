@@ -10,8 +10,12 @@ import json
 import logging
 import math
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 from pipeline import bundle
 from pipeline.bundle import Bundle
@@ -81,13 +85,32 @@ def compile_pipeline(settings: Settings, account: str) -> str:
 
     Source of the format: the pipeline definition JSON schema, version 2020-12-01.
     """
-    # The SDK makes clients while it is imported and needs a region for that.
-    os.environ.setdefault("AWS_DEFAULT_REGION", settings.project.region)
+    with _quiet_sdk(settings.project.region):
+        return _compile(settings, account)
+
+
+@contextmanager
+def _quiet_sdk(region: str) -> Iterator[None]:
+    """The SDK without its side effects: what it logs, warns, asks IAM, and checks over and over."""
+    # It makes clients while it is imported and needs a region for that.
+    os.environ.setdefault("AWS_DEFAULT_REGION", region)
     # Checking the role would call IAM; `mlops run` meets a missing role where it is used.
     os.environ["SAGEMAKER_VALIDATE_ROLE"] = "false"
-    # The SDK greets on standard output and warns about what a pipeline leaves to run time.
-    logging.getLogger("sagemaker").setLevel(logging.ERROR)
+    # One of its modules calls logging.basicConfig, which a root logger with a handler ignores.
+    logging.getLogger().addHandler(logging.NullHandler())
 
+    from sagemaker.core.config.config_manager import SageMakerConfig
+
+    with warnings.catch_warnings():
+        # "Running within a PipelineSession": as we mean it to.
+        warnings.simplefilter("ignore")
+        # It validates the schema of its whole configuration at each of some fifty look-ups, which
+        # takes as long as its import does; ours is the constant in `_compile`.
+        with patch.object(SageMakerConfig, "validate_sagemaker_config"):
+            yield
+
+
+def _compile(settings: Settings, account: str) -> str:
     import boto3
     from sagemaker.core import image_uris
     from sagemaker.core.model_metrics import MetricsSource, ModelMetrics
@@ -269,7 +292,7 @@ def compile_pipeline(settings: Settings, account: str) -> str:
     )
 
     # ---- Train: XGBoost in the managed container's script mode → model.tar.gz ----
-    # The code arrives as a channel, not through the SDK's source_code: that would stamp the time into
+    # The code arrives as a channel, not as the SDK's source_code: that would stamp the time into
     # its address, so that no cache could hit, and have the container itself fetch it from S3, which
     # network isolation forbids.
     spot = compute.train.spot
@@ -354,7 +377,7 @@ def compile_pipeline(settings: Settings, account: str) -> str:
     def measured(path: str) -> Any:
         return JsonGet(step_name=evaluate.name, property_file=judged, json_path=path)
 
-    # ---- Register: a version that carries its metrics, its sample and its way back to the commit ----
+    # ---- Register: a version with its metrics, its sample and its way back to the commit ----
     register = ModelStep(
         name="Register",
         step_args=ModelBuilder(

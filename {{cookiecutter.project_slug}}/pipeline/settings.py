@@ -36,7 +36,7 @@ _HYPERPARAMETER = re.compile(r"[a-z][a-z0-9_]*")
 
 
 class SettingsError(Exception):
-    """What a person wrote in `mlops.yaml` or `pyproject.toml` cannot be used; says so in one line."""
+    """What a person wrote in `mlops.yaml` or `pyproject.toml` cannot be used, in one line."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,71 @@
+"""Fixtures: a copy of this repo under a known name, and an account that only answers."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from ops.aws import Aws
+from pipeline import settings as mlops_settings
+from pipeline.settings import Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+IDENTITY = """\
+[tool.mlops]
+project = "churn"
+region = "eu-west-1"
+github = "acme/churn"
+sign-in = "oidc"
+template-version = "1.0"
+"""
+
+
+class Repo:
+    """A model repo in a folder of its own: this repo's `model/` and `mlops.yaml`, another name."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def settings(self) -> Settings:
+        return mlops_settings.load(self.root)
+
+    def configure(self, **sections: object) -> Settings:
+        """Replaces keys of `mlops.yaml` section by section: `configure(gate={"metric": "f1"})`."""
+        file = self.root / "mlops.yaml"
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        for name, values in sections.items():
+            if isinstance(values, dict):
+                content[name] = {**(content.get(name) or {}), **values}
+            else:
+                content[name] = values
+        file.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        return self.settings()
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Repo:
+    root = tmp_path / "a repo"
+    root.mkdir()
+    shutil.copytree(ROOT / "model", root / "model", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "mlops.yaml", root)
+    (root / "pyproject.toml").write_text(IDENTITY, encoding="utf-8")
+    return Repo(root)
+
+
+@pytest.fixture
+def account(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
+    """An account of moto, prepared like a sandbox, in which nothing runs."""
+    from moto import mock_aws
+    from ops.sandbox_account import prepare
+
+    for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.setenv(name, "testing")
+    with mock_aws():
+        aws = Aws(repo.settings())
+        prepare(aws)
+        yield aws

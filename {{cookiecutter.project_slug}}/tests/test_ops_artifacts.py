@@ -1,0 +1,176 @@
+"""What reaches S3 before an execution: data, code, champion."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Repo
+from ops import artifacts
+from ops.aws import Aws, split_s3
+from ops.errors import MlopsError
+from ops.run import ensure_model_package_group
+from pipeline.definition import code
+
+
+def keys(aws: Aws, prefix: str = "") -> list[str]:
+    answer = aws.s3.list_objects_v2(Bucket=aws.bucket, Prefix=prefix)
+    return [item["Key"] for item in answer.get("Contents", [])]
+
+
+def with_data(repo: Repo, path: str) -> Aws:
+    return Aws(repo.configure(data={"path": path}))
+
+
+def register(aws: Aws, approval: str, model: bytes = b"model") -> int:
+    """A version whose artifact is `model`; returns its number."""
+    ensure_model_package_group(aws)
+    key = f"trained/{approval}-{len(model)}/model.tar.gz"
+    aws.s3.put_object(Bucket=aws.bucket, Key=key, Body=model)
+    arn = aws.sagemaker.create_model_package(
+        ModelPackageGroupName=aws.settings.model_package_group,
+        ModelApprovalStatus=approval,
+        InferenceSpecification={
+            "Containers": [{"Image": "image", "ModelDataUrl": f"s3://{aws.bucket}/{key}"}],
+            "SupportedContentTypes": ["text/csv"],
+            "SupportedResponseMIMETypes": ["text/csv"],
+        },
+    )["ModelPackageArn"]
+    return int(arn.rsplit("/", 1)[-1])
+
+
+def test_a_file_is_stored_under_the_hash_of_its_content(account: Aws, repo: Repo) -> None:
+    (repo.root / "rows.csv").write_text("a,y\n1,2\n")
+    aws = with_data(repo, "rows.csv")
+    first = artifacts.upload_data(aws)
+    bucket, prefix = split_s3(first.uri)
+    assert keys(aws, prefix) == [f"{prefix}rows.csv"]
+    assert (bucket, first.files, first.size) == (aws.bucket, 1, 8)
+    assert artifacts.upload_data(aws) == first
+    (repo.root / "rows.csv").write_text("a,y\n1,3\n")
+    second = artifacts.upload_data(aws)
+    assert second.uri != first.uri
+    assert keys(aws, prefix) == [f"{prefix}rows.csv"], "what an older execution read stays"
+
+
+def test_a_folder_is_stored_with_its_files_and_without_hidden_ones(
+    account: Aws, repo: Repo
+) -> None:
+    folder = repo.root / "two years"
+    (folder / "2024").mkdir(parents=True)
+    (folder / ".cache").mkdir()
+    for name in ("2024/é.csv", "b.csv", ".DS_Store", ".cache/x.csv"):
+        (folder / name).write_text("a,y\n1,2\n")
+    aws = with_data(repo, "two years")
+    _, prefix = split_s3(artifacts.upload_data(aws).uri)
+    assert sorted(keys(aws, prefix)) == sorted(
+        f"{prefix}{name}" for name in ("2024/é.csv", "b.csv")
+    )
+
+
+def test_data_in_s3_is_read_where_it_is_and_its_hash_follows_its_content(
+    account: Aws, repo: Repo
+) -> None:
+    uri = f"s3://{account.bucket}/lake/rows/"
+    aws = with_data(repo, uri)
+    account.s3.put_object(Bucket=account.bucket, Key="lake/rows/1.csv", Body=b"a,y\n1,2\n")
+    first = artifacts.upload_data(aws)
+    assert (first.uri, first.files) == (uri, 1)
+    account.s3.put_object(Bucket=account.bucket, Key="lake/rows/1.csv", Body=b"a,y\n1,3\n")
+    assert artifacts.upload_data(aws).digest != first.digest
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("nowhere.csv", "nowhere.csv does not exist"),
+        ("empty", "holds no file"),
+        ("s3://BUCKET/nothing/here/", "no object starts with"),
+    ],
+)
+def test_data_that_is_not_there_is_named(account: Aws, repo: Repo, path: str, said: str) -> None:
+    (repo.root / "empty").mkdir()
+    with pytest.raises(MlopsError, match=said):
+        artifacts.upload_data(with_data(repo, path.replace("BUCKET", account.bucket)))
+
+
+def test_the_sample_data_is_written_on_first_use_only(repo: Repo) -> None:
+    settings = repo.settings()
+    assert Path(settings.data.path).name == artifacts.SAMPLE
+    file = artifacts.local_data(settings)
+    assert file.read_text().count("\n") > 500
+    file.write_text("mine")
+    assert artifacts.local_data(settings).read_text() == "mine"
+
+
+def test_a_missing_bucket_is_named_with_the_remedy(account: Aws, repo: Repo) -> None:
+    (repo.root / "rows.csv").write_text("a,y\n1,2\n")
+    aws = Aws(repo.configure(data={"path": "rows.csv"}, aws={"bucket": "not-there"}))
+    with pytest.raises(MlopsError, match=r"not-there does not exist.*aws\.bucket"):
+        artifacts.upload_data(aws)
+
+
+def test_code_is_stored_where_the_definition_looks_for_it(account: Aws) -> None:
+    bundles = code(account.settings)
+    artifacts.upload_code(account, bundles)
+    stored = keys(account, "churn/code/")
+    assert sorted(stored) == sorted(bundles.objects())
+    assert f"{bundles.folder(bundles.train)}/source.tar.gz" in stored
+    assert f"{bundles.folder(bundles.preprocess)}/preprocess.py" in stored
+
+
+def test_code_that_is_there_is_not_sent_again(
+    account: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifacts.upload_code(account, code(account.settings))
+
+    def refuse(**request: Any) -> None:
+        raise AssertionError(request["Key"])
+
+    monkeypatch.setattr(account.s3, "put_object", refuse)
+    artifacts.upload_code(account, code(account.settings))
+
+
+def test_without_an_approved_version_the_champion_is_a_marker(account: Aws) -> None:
+    ensure_model_package_group(account)
+    register(account, "PendingManualApproval")
+    champion = artifacts.upload_champion(account)
+    assert champion == artifacts.Champion("none", f"s3://{account.bucket}/churn/champion/none/")
+    assert keys(account, "churn/champion/") == ["churn/champion/none/none.json"]
+
+
+def test_the_newest_approved_version_is_the_champion(account: Aws) -> None:
+    register(account, "Approved", b"old")
+    version = register(account, "Approved", b"newer")
+    register(account, "Rejected", b"newest")
+    champion = artifacts.upload_champion(account)
+    bucket, prefix = split_s3(champion.uri)
+    assert champion.version == str(version)
+    assert account.s3.get_object(Bucket=bucket, Key=f"{prefix}model.tar.gz")["Body"].read() == (
+        b"newer"
+    )
+    about = account.s3.get_object(Bucket=bucket, Key=f"{prefix}champion.json")["Body"].read()
+    assert json.loads(about) == {"version": str(version)}
+
+
+def test_a_champion_whose_copy_was_cut_off_is_copied_again(account: Aws) -> None:
+    version = register(account, "Approved", b"whole")
+    half = f"churn/champion/{version}/model.tar.gz"
+    account.s3.put_object(Bucket=account.bucket, Key=half, Body=b"wh")
+    artifacts.upload_champion(account)
+    assert account.s3.get_object(Bucket=account.bucket, Key=half)["Body"].read() == b"whole"
+
+
+def test_uploads_are_encrypted_with_the_teams_key(account: Aws, repo: Repo) -> None:
+    key = f"arn:aws:kms:eu-west-1:{'1' * 12}:key/00000000-0000-0000-0000-000000000000"
+    (repo.root / "rows.csv").write_text("a,y\n1,2\n")
+    aws = Aws(repo.configure(data={"path": "rows.csv"}, aws={"kms_key": key}))
+    ensure_model_package_group(aws)
+    artifacts.upload_data(aws)
+    artifacts.upload_code(aws, code(aws.settings))
+    artifacts.upload_champion(aws)
+    for name in keys(aws, "churn/"):
+        head = aws.s3.head_object(Bucket=aws.bucket, Key=name)
+        assert (head["ServerSideEncryption"], head["SSEKMSKeyId"]) == ("aws:kms", key), name

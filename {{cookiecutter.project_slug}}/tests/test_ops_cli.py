@@ -1,0 +1,113 @@
+"""The command line: what it says when something is wrong, and what it does not load."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from botocore import exceptions
+from conftest import ROOT, Repo
+from ops.errors import explained
+
+
+def mlops(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs `mlops` as a person without a sign-in would, in `folder`."""
+    return subprocess.run(
+        [sys.executable, "-m", "ops", *arguments],
+        cwd=folder,
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "PYTHONPATH": str(ROOT),
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "TERM": "dumb",
+            "COLUMNS": "200",
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_help_names_every_command_and_loads_neither_the_sdk_nor_boto3(repo: Repo) -> None:
+    script = (
+        "import sys\nfrom ops.cli import app\n"
+        "for words in (['--help'], ['models', '--help']):\n"
+        "    try:\n        app(words)\n    except SystemExit as done:\n        assert not done.code\n"
+        "print('loaded', sorted({name.partition('.')[0] for name in sys.modules}"
+        " & {'sagemaker', 'boto3', 'botocore', 'moto', 'pandas'}))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=repo.root,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for command in ("compile", "run", "follow", "stop", "logs", "models", "report", "sandbox"):
+        assert f" {command} " in done.stdout
+    assert done.stdout.rstrip().endswith("loaded []")
+
+
+def test_outside_a_repo_it_says_so(tmp_path: Path) -> None:
+    done = mlops(tmp_path, "models")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("mlops: no mlops.yaml in")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_mistake_in_the_settings_is_one_line(repo: Repo) -> None:
+    repo.root.joinpath("mlops.yaml").write_text("data: {path: x, targt: y}")
+    done = mlops(repo.root, "models")
+    assert done.returncode == 2
+    assert done.stderr == "mlops: mlops.yaml: data.targt is unknown; did you mean target?\n"
+
+
+@pytest.mark.parametrize("command", ["models", "report", "follow", "stop", "logs"])
+def test_without_a_sign_in_it_says_how_to_sign_in_or_stay_local(repo: Repo, command: str) -> None:
+    done = mlops(repo.root, command)
+    assert done.returncode == 2
+    assert done.stderr.startswith("mlops: no AWS credentials found")
+    assert "--sandbox" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_account_out_of_reach_is_one_line(repo: Repo) -> None:
+    done = mlops(
+        repo.root,
+        "models",
+        AWS_ACCESS_KEY_ID="a",
+        AWS_SECRET_ACCESS_KEY="b",
+        AWS_ENDPOINT_URL="http://127.0.0.1:9",
+        AWS_MAX_ATTEMPTS="1",
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("mlops: cannot reach AWS")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_setting_without_a_value_is_refused(repo: Repo) -> None:
+    done = mlops(repo.root, "run", "--set", "max_depth")
+    assert done.returncode == 2
+    assert "write it as NAME=VALUE" in done.stderr
+
+
+def test_a_refusal_by_aws_keeps_its_code_and_words() -> None:
+    answer = {"Error": {"Code": "AccessDeniedException", "Message": "not\nallowed"}}
+    error = exceptions.ClientError(answer, "StartPipelineExecution")  # type: ignore[arg-type]
+    said = explained(error, "eu-west-1")
+    assert said == "AWS refused StartPipelineExecution: AccessDeniedException: not allowed"
+
+
+def test_an_expired_sign_in_is_told_as_such() -> None:
+    error = exceptions.ClientError({"Error": {"Code": "ExpiredToken"}}, "GetCallerIdentity")
+    assert "no longer valid" in (explained(error, "eu-west-1") or "")
+
+
+def test_a_bug_is_not_explained_away() -> None:
+    assert explained(KeyError("bug"), "eu-west-1") is None

@@ -1,0 +1,70 @@
+"""Versions and reports as `mlops models` and `mlops report` show them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ops import registry
+from ops.aws import Aws
+from ops.errors import MlopsError
+from ops.run import ensure_model_package_group
+
+
+def register(aws: Aws, number: int) -> None:
+    statistics = f"s3://{aws.bucket}/runs/{number}/evaluation.json"
+    for name, body in (("evaluation.json", b'{"auc": 1}'), ("report.html", b"<html>")):
+        aws.s3.put_object(Bucket=aws.bucket, Key=f"runs/{number}/{name}", Body=body)
+    aws.sagemaker.create_model_package(
+        ModelPackageGroupName="churn",
+        ModelApprovalStatus="PendingManualApproval",
+        ModelMetrics={
+            "ModelQuality": {"Statistics": {"ContentType": "application/json", "S3Uri": statistics}}
+        },
+        MetadataProperties={"CommitId": f"{number:040x}"},
+        CustomerMetadataProperties={"Evaluation": f"auc 0.{number}"},
+    )
+
+
+@pytest.fixture
+def versions(account: Aws) -> Aws:
+    ensure_model_package_group(account)
+    for number in (1, 2, 3):
+        register(account, number)
+    return account
+
+
+def test_versions_come_newest_first_with_what_they_measured(versions: Aws) -> None:
+    found = list(registry.versions(versions))
+    assert [item.version for item in found] == [3, 2, 1]
+    assert (found[0].evaluation, found[0].commit) == ("auc 0.3", f"{3:040x}")
+    assert [item.version for item in registry.versions(versions, 2)] == [3, 2]
+
+
+def test_without_a_number_the_newest_version_is_meant(versions: Aws) -> None:
+    assert registry.version(versions, None).version == 3
+    assert registry.version(versions, 1).version == 1
+
+
+def test_a_version_that_is_not_there_is_named(versions: Aws) -> None:
+    with pytest.raises(MlopsError, match="no version 9"):
+        registry.version(versions, 9)
+
+
+def test_an_empty_registry_says_how_to_fill_it(account: Aws) -> None:
+    assert list(registry.versions(account)) == []
+    with pytest.raises(MlopsError, match="mlops run"):
+        registry.version(account, None)
+
+
+def test_the_report_lies_beside_the_metrics(versions: Aws, tmp_path: Path) -> None:
+    found = registry.version(versions, 2)
+    file = tmp_path / "new folder" / "report.html"
+    registry.download(versions, registry.report_of_version(versions, found), file)
+    assert file.read_text() == "<html>"
+    assert registry.statistics(versions, found) == {"auc": 1}
+
+
+def test_a_report_that_is_gone_is_named(versions: Aws, tmp_path: Path) -> None:
+    with pytest.raises(MlopsError, match="does not exist"):
+        registry.download(versions, f"s3://{versions.bucket}/gone.html", tmp_path / "r.html")

@@ -1,0 +1,113 @@
+"""Parameters, upserts and commits: what happens before an execution starts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from ops import commit, run
+from ops.aws import Aws
+from ops.errors import MlopsError
+
+DEFINITION = json.dumps(
+    {
+        "Version": "2020-12-01",
+        "Parameters": [
+            {"Name": "MaxDepth", "Type": "String", "DefaultValue": "6"},
+            {"Name": "GateThreshold", "Type": "Float", "DefaultValue": 0.9},
+            {"Name": "TrainInstanceCount", "Type": "Integer", "DefaultValue": 1},
+            {
+                "Name": "ApprovalStatus",
+                "Type": "String",
+                "DefaultValue": "Approved",
+                "EnumValues": ["Approved", "Rejected"],
+            },
+        ],
+        "Steps": [],
+    }
+)
+
+
+def test_parameters_and_hyperparameters_are_set_by_either_name() -> None:
+    given = {"MaxDepth": "3", "GateThreshold": "0.5"}
+    assert run.check_overrides(DEFINITION, given) == given
+    assert run.check_overrides(DEFINITION, {"max_depth": "3"}) == {"MaxDepth": "3"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("MaxDeth", "3", "did you mean MaxDepth"),
+        ("zzz", "3", "known are MaxDepth, GateThreshold"),
+        ("GateThreshold", "high", "'high' is not a number"),
+        ("TrainInstanceCount", "1.5", "'1.5' is not a whole number"),
+        ("ApprovalStatus", "Maybe", "not one of Approved, Rejected"),
+        ("MaxDepth", "", "the value is empty"),
+    ],
+)
+def test_what_cannot_be_set_is_refused_with_a_hint(name: str, value: str, said: str) -> None:
+    with pytest.raises(MlopsError, match=said):
+        run.check_overrides(DEFINITION, {name: value})
+
+
+def test_a_pipeline_is_created_then_left_alone_then_updated(account: Aws) -> None:
+    run.upsert(account, DEFINITION)
+    created = account.sagemaker.describe_pipeline(PipelineName="churn")["LastModifiedTime"]
+    run.upsert(account, DEFINITION)
+    again = account.sagemaker.describe_pipeline(PipelineName="churn")["LastModifiedTime"]
+    assert again == created
+    changed = DEFINITION.replace("0.9", "0.8")
+    run.upsert(account, changed)
+    now = account.sagemaker.describe_pipeline(PipelineName="churn")
+    assert now["PipelineDefinition"] == changed
+
+
+def test_the_model_package_group_is_made_once(account: Aws) -> None:
+    run.ensure_model_package_group(account)
+    run.ensure_model_package_group(account)
+    groups = account.sagemaker.list_model_package_groups()["ModelPackageGroupSummaryList"]
+    assert [group["ModelPackageGroupName"] for group in groups] == ["churn"]
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    root = tmp_path / "clone"
+    (root / "model").mkdir(parents=True)
+    (root / "model" / "train.py").write_text("pass\n")
+    (root / ".gitignore").write_text("build/\n")
+    git(root, "init", "--quiet")
+    git(root, "add", ".")
+    git(root, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "first")
+    return root
+
+
+def git(root: Path, *arguments: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(root), *arguments], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def test_a_clean_clone_is_at_its_commit(clone: Path) -> None:
+    assert commit.current(clone) == git(clone, "rev-parse", "HEAD")
+
+
+@pytest.mark.parametrize("file", ["model/train.py", "model/new.py", "mlops.yaml"])
+def test_what_trains_the_model_and_is_not_committed_makes_it_dirty(clone: Path, file: str) -> None:
+    (clone / file).write_text("changed\n")
+    assert commit.current(clone) == git(clone, "rev-parse", "HEAD") + "-dirty"
+
+
+def test_notes_beside_the_model_do_not_make_it_dirty(clone: Path) -> None:
+    (clone / "notes.md").write_text("ideas\n")
+    assert not commit.current(clone).endswith("-dirty")
+
+
+def test_outside_git_and_in_an_ignored_folder_the_commit_is_unknown(
+    clone: Path, tmp_path: Path
+) -> None:
+    ignored = clone / "build" / "repo"
+    ignored.mkdir(parents=True)
+    assert commit.current(ignored) == "unknown"
+    assert commit.current(tmp_path) == "unknown"

@@ -1,0 +1,256 @@
+"""The compiled definition, judged by botocore's model of the requests it will become."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import botocore.session
+import pytest
+from botocore.validate import ParamValidator
+from conftest import ROOT, Repo
+from pipeline.definition import compile_pipeline, parameter_name
+from pipeline.settings import LOWER_IS_BETTER, Settings
+
+# Compiling imports the SDK: seconds, once per process.
+pytestmark = pytest.mark.slow
+
+ACCOUNT = "1" * 12
+OPERATIONS = {
+    "Processing": "CreateProcessingJob",
+    "Training": "CreateTrainingJob",
+    "RegisterModel": "CreateModelPackage",
+}
+Compiled = dict[str, Any]
+
+
+@pytest.fixture
+def compiled() -> Callable[[Settings], Compiled]:
+    return lambda settings: dict(json.loads(compile_pipeline(settings, ACCOUNT)))
+
+
+def all_steps(definition: Compiled) -> dict[str, Any]:
+    found = {}
+
+    def collect(steps: list[dict[str, Any]]) -> None:
+        for step in steps:
+            found[step["Name"]] = step
+            if step["Type"] == "Condition":
+                collect(step["Arguments"]["IfSteps"])
+                collect(step["Arguments"]["ElseSteps"])
+
+    collect(definition["Steps"])
+    return found
+
+
+def resolved(value: Any, parameters: dict[str, Any]) -> Any:
+    """`value` with parameters at their defaults and every other reference as some S3 address."""
+    if isinstance(value, list):
+        return [resolved(item, parameters) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if set(value) == {"Get"}:
+        name = value["Get"].removeprefix("Parameters.")
+        return parameters.get(name, "s3://bucket/of/a/step")
+    if set(value) == {"Std:Join"}:
+        parts = [resolved(item, parameters) for item in value["Std:Join"]["Values"]]
+        return value["Std:Join"]["On"].join(str(part) for part in parts)
+    if set(value) == {"Std:JsonGet"}:
+        return "measured"
+    return {key: resolved(item, parameters) for key, item in value.items()}
+
+
+def test_two_compilations_are_the_same_bytes(repo: Repo) -> None:
+    settings = repo.settings()
+    assert compile_pipeline(settings, ACCOUNT) == compile_pipeline(settings, ACCOUNT)
+
+
+def test_the_steps_are_the_six_of_the_design(
+    repo: Repo, compiled: Callable[[Settings], Compiled]
+) -> None:
+    steps = all_steps(compiled(repo.settings()))
+    assert {name: step["Type"] for name, step in steps.items()} == {
+        "Preprocess": "Processing",
+        "Train": "Training",
+        "Evaluate": "Processing",
+        "QualityGate": "Condition",
+        "Register": "RegisterModel",
+        "GateFailed": "Fail",
+    }
+
+
+EVERYTHING = {
+    "aws": {
+        "kms_key": f"arn:aws:kms:eu-west-1:{ACCOUNT}:key/00000000-0000-0000-0000-000000000000",
+        "subnets": ["subnet-0a"],
+        "security_groups": ["sg-0a"],
+        "network_isolation": True,
+        "encrypt_between_containers": True,
+    },
+    "compute": {"train": {"spot": True, "count": 2}},
+}
+
+
+@pytest.mark.parametrize("sections", [{}, EVERYTHING], ids=["defaults", "everything switched on"])
+def test_every_request_is_one_that_botocore_accepts(
+    repo: Repo, compiled: Callable[[Settings], Compiled], sections: dict[str, Any]
+) -> None:
+    definition = compiled(repo.configure(**sections))
+    parameters = {item["Name"]: item["DefaultValue"] for item in definition["Parameters"]}
+    model = botocore.session.get_session().get_service_model("sagemaker")
+    for name, step in all_steps(definition).items():
+        if step["Type"] in OPERATIONS:
+            shape = model.operation_model(OPERATIONS[step["Type"]]).input_shape
+            request = resolved(step["Arguments"], parameters)
+            # The service gives jobs their names.
+            names = {
+                "CreateProcessingJob": "ProcessingJobName",
+                "CreateTrainingJob": "TrainingJobName",
+            }
+            if job := names.get(OPERATIONS[step["Type"]]):
+                request[job] = name
+            report = ParamValidator().validate(request, shape)
+            assert not report.has_errors(), f"{name}: {report.generate_report()}"
+
+
+def test_key_network_and_isolation_reach_every_job(
+    repo: Repo, compiled: Callable[[Settings], Compiled]
+) -> None:
+    steps = all_steps(compiled(repo.configure(**EVERYTHING)))
+    key = EVERYTHING["aws"]["kms_key"]
+    for name in ("Preprocess", "Evaluate"):
+        job = steps[name]["Arguments"]
+        assert job["ProcessingOutputConfig"]["KmsKeyId"] == key
+        assert job["ProcessingResources"]["ClusterConfig"]["VolumeKmsKeyId"] == key
+        assert job["NetworkConfig"] == {
+            "EnableNetworkIsolation": True,
+            "EnableInterContainerTrafficEncryption": True,
+            "VpcConfig": {"SecurityGroupIds": ["sg-0a"], "Subnets": ["subnet-0a"]},
+        }
+    job = steps["Train"]["Arguments"]
+    assert job["OutputDataConfig"]["KmsKeyId"] == job["ResourceConfig"]["VolumeKmsKeyId"] == key
+    assert job["VpcConfig"] == {"SecurityGroupIds": ["sg-0a"], "Subnets": ["subnet-0a"]}
+    assert job["EnableNetworkIsolation"] is job["EnableInterContainerTrafficEncryption"] is True
+
+
+def test_spot_training_waits_for_capacity_and_keeps_checkpoints(
+    repo: Repo, compiled: Callable[[Settings], Compiled]
+) -> None:
+    job = all_steps(compiled(repo.configure(**EVERYTHING)))["Train"]["Arguments"]
+    assert job["EnableManagedSpotTraining"] is True
+    limits = job["StoppingCondition"]
+    assert limits["MaxWaitTimeInSeconds"] > limits["MaxRuntimeInSeconds"]
+    # Part of the cache key: an address per execution would keep every cache from hitting.
+    assert isinstance(job["CheckpointConfig"]["S3Uri"], str)
+
+
+def test_every_job_and_the_registration_retry_throttling(
+    repo: Repo, compiled: Callable[[Settings], Compiled]
+) -> None:
+    for name, step in all_steps(compiled(repo.settings())).items():
+        if step["Type"] in OPERATIONS:
+            retried = {kind for policy in step["RetryPolicies"] for kind in policy["ExceptionType"]}
+            assert "Step.THROTTLING" in retried, name
+            if step["Type"] != "RegisterModel":
+                assert {"SageMaker.CAPACITY_ERROR", "SageMaker.RESOURCE_LIMIT"} <= retried, name
+
+
+def test_everything_an_execution_writes_is_below_its_own_prefix(
+    repo: Repo, compiled: Callable[[Settings], Compiled]
+) -> None:
+    steps = all_steps(compiled(repo.settings()))
+    written = [
+        output["S3Output"]["S3Uri"]
+        for name in ("Preprocess", "Evaluate")
+        for output in steps[name]["Arguments"]["ProcessingOutputConfig"]["Outputs"]
+    ]
+    written.append(steps["Train"]["Arguments"]["OutputDataConfig"]["S3OutputPath"])
+    for address in written:
+        assert {"Get": "Execution.PipelineExecutionId"} in address["Std:Join"]["Values"]
+
+
+def test_another_gate_changes_no_job_at_all(
+    repo: Repo, compiled: Callable[[Settings], Compiled]
+) -> None:
+    before = compiled(repo.settings())
+    after = compiled(repo.configure(gate={"metric": "f1", "threshold": 0.1, "tolerance": 0.2}))
+    assert before != after
+    for name in ("Preprocess", "Train", "Evaluate"):
+        assert all_steps(before)[name] == all_steps(after)[name]
+
+
+@pytest.mark.parametrize("metric", ["auc", "rmse"])
+def test_the_gate_compares_in_the_direction_of_its_metric(
+    repo: Repo, compiled: Callable[[Settings], Compiled], metric: str
+) -> None:
+    gate = all_steps(compiled(repo.configure(gate={"metric": metric})))["QualityGate"]["Arguments"]
+    absolute, relative = gate["Conditions"]
+    lower = metric in LOWER_IS_BETTER
+    assert absolute["Type"] == ("LessThanOrEqualTo" if lower else "GreaterThanOrEqualTo")
+    assert absolute["LeftValue"]["Std:JsonGet"]["Path"] == f"metrics.{metric}.value"
+    assert relative["Type"] == "LessThanOrEqualTo"
+    assert relative["LeftValue"]["Std:JsonGet"]["Path"] == f"metrics.{metric}.worse_by"
+
+
+def test_a_version_names_its_repository_commit_data_and_sample(
+    repo: Repo, compiled: Callable[[Settings], Compiled]
+) -> None:
+    request = all_steps(compiled(repo.settings()))["Register"]["Arguments"]
+    assert request["MetadataProperties"]["Repository"] == "https://github.com/acme/churn"
+    assert request["MetadataProperties"]["CommitId"] == {"Get": "Parameters.Commit"}
+    assert request["CustomerMetadataProperties"]["DataHash"] == {"Get": "Parameters.DataHash"}
+    assert "Versions" in request["CustomerMetadataProperties"]
+    assert request["SamplePayloadUrl"]["Std:Join"]["Values"][-1] == "sample-payload.tar.gz"
+
+
+def test_every_hyperparameter_can_be_set_for_one_execution(
+    repo: Repo, compiled: Callable[[Settings], Compiled]
+) -> None:
+    settings = repo.configure(hyperparameters={"max_depth": 3})
+    definition = compiled(settings)
+    names = {item["Name"] for item in definition["Parameters"]}
+    given = all_steps(definition)["Train"]["Arguments"]["HyperParameters"]
+    for name in settings.hyperparameters:
+        assert parameter_name(name) in names
+        assert given[name] == {"Get": f"Parameters.{parameter_name(name)}"}
+
+
+def test_nobodys_account_or_region_but_the_given_is_in_it(repo: Repo) -> None:
+    text = compile_pipeline(repo.settings(), ACCOUNT)
+    registry = re.search(r"(\d{12})\.dkr\.ecr", text)
+    assert registry
+    assert set(re.findall(r"\d{12}", text)) == {ACCOUNT, registry.group(1)}
+
+
+def test_compiling_calls_no_service_and_writes_no_file(repo: Repo) -> None:
+    before = {path: path.stat().st_mtime_ns for path in repo.root.rglob("*")}
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(repo.root.parent / "home"),
+        "PYTHONPATH": str(ROOT),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        # Whatever is called fails at once: nobody listens on port 9, and there are no keys.
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "ops", "compile"],
+        cwd=repo.root,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert json.loads(done.stdout)["Version"] == "2020-12-01"
+    assert {path: path.stat().st_mtime_ns for path in repo.root.rglob("*")} == before
+    assert not (repo.root.parent / "home").exists() or not list(
+        Path(environment["HOME"]).rglob("*")
+    )

@@ -1,0 +1,145 @@
+"""mlops.yaml as people write it, rightly and wrongly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import Repo
+from pipeline import settings as mlops_settings
+from pipeline.settings import SettingsError
+
+LONGEST = "a" + "-b" * 15 + "c"
+
+
+def write(repo: Repo, text: str) -> None:
+    (repo.root / "mlops.yaml").write_text(text, encoding="utf-8")
+
+
+def test_the_repos_own_settings_are_valid(repo: Repo) -> None:
+    assert repo.settings().data.target
+
+
+def test_path_and_target_are_all_that_is_needed(repo: Repo) -> None:
+    write(repo, "data: {path: rows.csv, target: y}")
+    settings = repo.settings()
+    assert (settings.data.task, settings.gate.tolerance, settings.compute.train.spot) == (
+        "auto",
+        0.0,
+        False,
+    )
+    assert settings.hyperparameters == {}
+
+
+def test_empty_sections_mean_their_defaults(repo: Repo) -> None:
+    write(repo, "data: {path: rows.csv, target: y}\ngate:\ncompute:\n  train:\nhyperparameters:\n")
+    assert repo.settings().compute.train.instance == "ml.m5.large"
+
+
+def test_hyperparameters_are_passed_as_the_text_that_sagemaker_passes(repo: Repo) -> None:
+    settings = repo.configure(hyperparameters={"eta": 0.1, "max_depth": 4, "tree_method": "hist"})
+    assert settings.hyperparameters["eta"] == "0.1"
+    assert settings.hyperparameters["max_depth"] == "4"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "must be a mapping"),
+        ("[1, 2]", "must be a mapping"),
+        ("gate: {metric: auc}", "data is missing"),
+        ("data: {path: x}", "data.target is missing"),
+        ("data: {path: x, target: y, targt: z}", "data.targt is unknown; did you mean target?"),
+        ("data: {path: x, target: y}\ngates: {}", "gates is unknown; did you mean gate?"),
+        ("data: {path: x, target: y, drop: id}", "data.drop must be a list"),
+        ("data: {path: x, target: y, drop: [y]}", "data.drop names the target y"),
+        ("data: {path: x, target: y, task: clustering}", "data.task must be one of"),
+        ("data: {path: x, target: y}\nsplit: {test: 1.5}", "split.test must be between 0 and 1"),
+        ("data: {path: x, target: y}\nsplit: {test: .6, validation: .5}", "no rows for training"),
+        ("data: {path: x, target: y}\nsplit: {seed: high}", "split.seed must be a whole number"),
+        ("data: {path: x, target: y}\nsplit: {seed: true}", "split.seed must be a whole number"),
+        ("data: {path: x, target: y}\ngate: {metric: acc}", "gate.metric must be one of"),
+        ("data: {path: x, target: y}\ngate: {threshold: good}", "gate.threshold must be a number"),
+        (
+            "data: {path: x, target: y}\ngate: {tolerance: -1}",
+            "gate.tolerance must not be negative",
+        ),
+        ("data: {path: x, target: y}\ncompute: {train: {instance: m5}}", "like ml.m5.large"),
+        ("data: {path: x, target: y}\ncompute: {preprocess: {count: 2}}", "count must be 1"),
+        ("data: {path: x, target: y}\ncompute: {train: {spot: 3}}", "spot must be a true or false"),
+        ("data: {path: x, target: y}\naws: {subnets: [subnet-1]}", "go together"),
+        ("data: {path: x, target: y}\nhyperparameters: {Max-Depth: 3}", "lower-case letters"),
+        ("data: {path: x, target: y}\nhyperparameters: {eta: [1]}", "must be a number or text"),
+        ("data: {path: x, target: y}\nregistry: {approval: yes please}", "registry.approval"),
+        ("data: {path: x, target: y\n", "mlops.yaml line 2, column 1"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_one_line_that_names_it(
+    repo: Repo, text: str, said: str
+) -> None:
+    write(repo, text)
+    with pytest.raises(SettingsError) as refused:
+        repo.settings()
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_bytes_that_are_no_text_are_refused(repo: Repo) -> None:
+    (repo.root / "mlops.yaml").write_bytes(b"data: \xff\xfe")
+    with pytest.raises(SettingsError, match="not UTF-8"):
+        repo.settings()
+
+
+def test_a_pyproject_without_identity_is_refused(repo: Repo) -> None:
+    (repo.root / "pyproject.toml").write_text("[project]\n", encoding="utf-8")
+    with pytest.raises(SettingsError, match="tool.mlops"):
+        repo.settings()
+
+
+def test_the_repo_is_found_from_a_folder_inside_it(repo: Repo) -> None:
+    assert mlops_settings.find_root(repo.root / "model") == repo.root
+
+
+def test_a_folder_outside_any_repo_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"no mlops\.yaml"):
+        mlops_settings.find_root(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("region", "partition"),
+    [("eu-west-1", "aws"), ("cn-north-1", "aws-cn"), ("us-gov-west-1", "aws-us-gov")],
+)
+def test_arns_are_in_the_partition_of_the_region(repo: Repo, region: str, partition: str) -> None:
+    file = repo.root / "pyproject.toml"
+    file.write_text(file.read_text().replace("eu-west-1", region))
+    settings = repo.settings()
+    assert settings.role_arn("1" * 12) == f"arn:{partition}:iam::{'1' * 12}:role/churn-pipeline"
+
+
+def test_a_role_and_a_bucket_of_ones_own_are_used(repo: Repo) -> None:
+    arn = f"arn:aws:iam::{'2' * 12}:role/team/trainer"
+    settings = repo.configure(aws={"role": arn, "bucket": "ours"})
+    assert (settings.role_arn("1" * 12), settings.bucket("1" * 12)) == (arn, "ours")
+
+
+def test_names_of_the_longest_project_are_what_aws_accepts(repo: Repo) -> None:
+    """Judged by botocore's own service model."""
+    import botocore.session
+
+    assert len(LONGEST) == 32
+    file = repo.root / "pyproject.toml"
+    file.write_text(
+        file.read_text().replace('"churn"', f'"{LONGEST}"').replace("eu-west-1", "ap-southeast-1")
+    )
+    settings = repo.settings()
+    session = botocore.session.get_session()
+    model = session.get_service_model("sagemaker")
+    for shape, name in (
+        ("PipelineName", settings.pipeline),
+        ("EntityName", settings.model_package_group),
+    ):
+        assert len(name) <= model.shape_for(shape).metadata["max"]
+    role = settings.role_arn("1" * 12).rpartition("/")[2]
+    iam = session.get_service_model("iam")
+    assert len(role) <= iam.shape_for("roleNameType").metadata["max"]
+    assert len(settings.bucket("1" * 12)) <= 63
