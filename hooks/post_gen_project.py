@@ -1,6 +1,7 @@
-"""Commits the pristine render, which later template updates are merged against, and says what comes next.
+"""Commits the pristine render, which later updates are merged against, and says what comes next.
 
-Runs in cookiecutter's own interpreter, so: standard library only, Python 3.9 or newer. Acts on nothing but the new folder.
+Runs in cookiecutter's own interpreter: standard library only, Python 3.9 or newer. Acts on nothing
+but the new folder.
 """
 
 import json
@@ -11,7 +12,8 @@ import tempfile
 # Answers are rendered into this file. As JSON in a raw string they stay data, whatever they hold.
 CONTEXT = r"""{{ cookiecutter | tojson }}"""
 
-# The user's own configuration decides about the identity only: not about signing, hooks, ignored files or line endings.
+# Of the user's own configuration only the identity counts: signing, hooks, ignored files and line
+# endings would make the commit fail, or something other than the render.
 SETTINGS = {
     "commit.gpgsign": "false",
     "core.autocrlf": "false",
@@ -25,30 +27,44 @@ SETTINGS = {
 
 def main() -> None:
     answers = json.loads(CONTEXT)
-    folder = os.path.realpath(os.curdir)
-    committed = wants_repository(folder) and first_commit(answers["author"])
-    origin = f"{answers['github_owner']}/{answers['github_repo']}"
-    # cruft writes its own file after this hook.
-    cruft = "git add .cruft.json && git commit -m 'Follow the template' && " if "_commit" in answers else ""
-    publish = f"git remote add origin https://github.com/{origin}.git && git push -u origin main"
-    print(f"1. cd {answers['project_slug']} && make sandbox")
-    print("2. Put your own data, target and quality gate into mlops.yaml, then run make sandbox again")
-    print(f"3. {cruft}{publish}" if committed else f"3. Commit, and push to https://github.com/{origin}")
+    parents = here_and_above(os.path.realpath(os.curdir))
+    temporary = os.path.realpath(tempfile.gettempdir()) in parents
+    by_cruft = "_commit" in answers
+    if temporary and by_cruft:
+        # `cruft update` and `cruft diff` compare renders there, and print the difference.
+        return
+    inside_repository = any(os.path.exists(os.path.join(folder, ".git")) for folder in parents)
+    committed = not temporary and not inside_repository and first_commit(answers["author"])
+    print(next_steps(answers, committed, by_cruft))
 
 
-def wants_repository(folder: str) -> bool:
-    """Whether `folder` is neither inside a repository nor below the temp folder, where cruft compares renders."""
-    parents = [folder]
-    while os.path.dirname(parents[-1]) != parents[-1]:
-        parents.append(os.path.dirname(parents[-1]))
-    if os.path.realpath(tempfile.gettempdir()) in parents:
-        return False
-    return not any(os.path.exists(os.path.join(parent, ".git")) for parent in parents)
+def here_and_above(folder: str) -> list:
+    folders = [folder]
+    while os.path.dirname(folders[-1]) != folders[-1]:
+        folders.append(os.path.dirname(folders[-1]))
+    return folders
+
+
+def next_steps(answers: dict, committed: bool, by_cruft: bool) -> str:
+    origin = f"https://github.com/{answers['github_owner']}/{answers['github_repo']}"
+    publish = f"git remote add origin {origin}.git && git push -u origin main"
+    if by_cruft:
+        # cruft writes this file after the hook, so the first commit cannot hold it.
+        publish = f"git add .cruft.json && git commit -m 'Follow the template' && {publish}"
+    return "\n".join(
+        (
+            f"1. cd {answers['project_slug']} && make sandbox",
+            "2. Name your own data, target and quality gate in mlops.yaml, and run it again",
+            f"3. {publish}" if committed else f"3. Commit, and push to {origin}",
+        )
+    )
 
 
 def first_commit(author: str) -> bool:
-    """Commits everything on `main`; False, with the reason printed, when git is missing or refuses."""
-    nobody = ("-c", f"user.name={author}", "-c", "user.email=template@localhost")
+    """Commits everything on `main`. False when git is missing, or refuses, which is printed."""
+    # Git takes no name that is punctuation alone.
+    name = author if any(map(str.isalnum, author)) else "Template"
+    nobody = ("-c", f"user.name={name}", "-c", "user.email=template@localhost")
     try:
         git("init", "--quiet", "--template=")
         git("symbolic-ref", "HEAD", "refs/heads/main")

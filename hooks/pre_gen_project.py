@@ -1,6 +1,7 @@
-"""Refuses answers that AWS, GitHub, pip or a file system would reject later, before a file is written.
+"""Refuses answers that AWS, GitHub, pip or a file system would reject, before a file is written.
 
-Runs in cookiecutter's own interpreter, so: standard library only, Python 3.9 or newer. Knows nothing but the answers.
+Runs in cookiecutter's own interpreter: standard library only, Python 3.9 or newer. Knows nothing
+but the answers.
 """
 
 import json
@@ -10,9 +11,11 @@ import sys
 # Answers are rendered into this file. As JSON in a raw string they stay data, whatever they hold.
 CONTEXT = r"""{{ cookiecutter | tojson }}"""
 
-# `cruft update` hands stored answers to Jinja again, so one that looks like Jinja would run some day.
+# `cruft update` hands stored answers to Jinja again: one that looks like Jinja would run some day.
 TEXT = r"(?!.*[{][#%{])\S(.*\S)?"
-TEXT_RULE = "printable text on one line, not empty, without Jinja's opening brackets or outer spaces"
+TEXT_RULE = (
+    "printable text on one line, not empty, without Jinja's opening brackets or outer spaces"
+)
 
 # field: (pattern of the whole answer, longest length, the rule in words, an example)
 RULES = {
@@ -37,7 +40,12 @@ RULES = {
         "a GitHub repository without owner: letters, digits, '-', '_', '.', not ending in .git",
         "churn-prediction",
     ),
-    "aws_region": (r"[a-z]{2,4}(-[a-z]+){1,3}-[0-9]{1,2}", 32, "an AWS region code", "eu-central-1"),
+    "aws_region": (
+        r"[a-z]{2,4}(-[a-z]+){1,3}-[0-9]{1,2}",
+        32,
+        "an AWS region code",
+        "eu-central-1",
+    ),
     "sagemaker_project": (
         r"[A-Za-z](-*[A-Za-z0-9])*",
         32,
@@ -76,34 +84,37 @@ PACKAGES = frozenset(
     trove-classifiers typer types-pyyaml types-s3transfer typing-extensions typing-inspection
     tzdata urllib3 uv uvicorn waitress wcwidth werkzeug wrapt xgboost xmltodict yarl zipp
     zope-event zope-interface zstandard
-    """.split()
+    """.split()  # noqa: SIM905
 )
 WINDOWS_DEVICES = r"con|prn|aux|nul|com[0-9]|lpt[0-9]"
 
 
 def problems(answers: dict) -> list:
-    """One line for each answer that breaks its rule, in the order of the questions; empty when all are fine."""
+    """One line for each answer that breaks its rule, in the order of the questions."""
     lines = []
     for field, (pattern, longest, rule, example) in RULES.items():
         answer = answers.get(field)
         if field == "project_slug":
-            # The folder exists before this hook runs, so cookiecutter.json has already made its name harmless.
+            # Its folder exists by now, so cookiecutter.json made the name harmless before this ran.
             answer = answers.get("__project_slug_given", answer)
-        if not isinstance(answer, str) or not (
-            0 < len(answer) <= longest and answer.isprintable() and re.fullmatch(pattern, answer)
+        if not (
+            isinstance(answer, str)
+            and len(answer) <= longest
+            and answer.isprintable()
+            and re.fullmatch(pattern, answer)
         ):
-            lines.append(f"{field}: must be {rule}, at most {longest} characters{shown(answer, example)}")
+            broken = f"must be {rule}, at most {longest} characters"
         elif field == "project_slug" and answer in PACKAGES:
-            lines.append(f"{field}: must not be the name of a Python package the project uses{shown(answer, example)}")
+            broken = "must not be the name of a package that the project uses"
         elif field == "project_slug" and re.fullmatch(WINDOWS_DEVICES, answer):
-            lines.append(f"{field}: must not be the name of a Windows device{shown(answer, example)}")
+            broken = "must not be the name of a Windows device"
+        else:
+            continue
+        # ASCII and cut, so that whatever was answered stays on this line.
+        given = ascii(answer)
+        given = given if len(given) <= 60 else given[:57] + "..."
+        lines.append(f"{field}: {broken}, for example {example}; got {given}")
     return lines
-
-
-def shown(answer: object, example: str) -> str:
-    """The end of each refusal: an answer that works, and the one given, cut and in ASCII so that it stays on the line."""
-    given = ascii(answer)
-    return f", for example {example}; got {given if len(given) <= 60 else given[:57] + '...'}"
 
 
 if __name__ == "__main__":

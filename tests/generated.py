@@ -1,16 +1,19 @@
-"""Writes what this repo derives from other files of its own: README's table of questions, the hook's package names.
+"""Writes what this repo derives from itself: table of questions, the hook's package names, tree.
 
 `make generate` runs it; tests compare. Knows nothing of rendering.
 """
 
 import json
 import re
+import shutil
+import tempfile
 import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 RENDERED = ROOT / "{{cookiecutter.project_slug}}"
 README = ROOT / "README.md"
+TREE = ROOT / "tests" / "tree.txt"
 HOOK = ROOT / "hooks" / "pre_gen_project.py"
 
 
@@ -27,7 +30,7 @@ def locked(lock: Path) -> dict[str, str]:
 
 
 def question_table(defaults: dict[str, str]) -> str:
-    """Markdown table of the questions; `defaults` holds the answers of a render nobody typed into."""
+    """Markdown table of the questions; `defaults` holds the answer to each when none is given."""
     raw = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
     rows = ["| question | used for | default |", "|---|---|---|"]
     for name in questions():
@@ -55,16 +58,55 @@ def with_questions(readme: str, defaults: dict[str, str]) -> str:
 
 def with_packages(hook: str) -> str:
     """`hook` with its list of packages renewed."""
-    marks = r'(PACKAGES = frozenset\(\n    """\n).*?(    """\.split\(\)\n\))'
+    marks = r'(PACKAGES = frozenset\(\n    """\n).*?(    """\.split\(\))'
     return re.sub(marks, lambda m: m[1] + package_names() + "\n" + m[2], hook, flags=re.DOTALL)
 
 
-def default_answers() -> dict[str, str]:
-    """What cookiecutter makes of its own defaults, without reading the user's configuration."""
+def clean_copy(target: Path) -> Path:
+    """The template without what git ignores: caches, environments, what a run in place left."""
+    ignored = {
+        line.strip("/")
+        for file in (ROOT / ".gitignore", RENDERED / ".gitignore")
+        for line in file.read_text(encoding="utf-8").splitlines()
+        if line and not line.startswith("#")
+    }
+    shutil.copytree(ROOT, target, ignore=shutil.ignore_patterns(".git", *ignored))
+    return target
+
+
+def tree(repo: Path) -> str:
+    """Every file of a rendered repo, one path a line."""
+    files = (file.relative_to(repo) for file in repo.rglob("*") if file.is_file())
+    paths = sorted(
+        file.as_posix() for file in files if not {".git", "__pycache__"} & set(file.parts)
+    )
+    return "\n".join(paths) + "\n"
+
+
+def rendered_tree() -> str:
+    """The tree of a render with default answers."""
+    from cookiecutter.main import cookiecutter
+
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "config.yaml"
+        config.write_text(f"replay_dir: {json.dumps(folder)}\n", encoding="utf-8")
+        output = Path(folder) / "output"
+        template = str(clean_copy(Path(folder) / "template"))
+        return tree(
+            Path(
+                cookiecutter(
+                    template, no_input=True, output_dir=str(output), config_file=str(config)
+                )
+            )
+        )
+
+
+def default_answers(**answers: str) -> dict[str, str]:
+    """All answers when only these are given, whatever the user's own configuration says."""
     from cookiecutter.generate import generate_context
     from cookiecutter.prompt import prompt_for_config
 
-    context = generate_context(context_file=str(ROOT / "cookiecutter.json"))
+    context = generate_context(context_file=str(ROOT / "cookiecutter.json"), extra_context=answers)
     return dict(prompt_for_config(context, no_input=True))
 
 
@@ -73,3 +115,4 @@ if __name__ == "__main__":
         with_questions(README.read_text(encoding="utf-8"), default_answers()), encoding="utf-8"
     )
     HOOK.write_text(with_packages(HOOK.read_text(encoding="utf-8")), encoding="utf-8")
+    TREE.write_text(rendered_tree(), encoding="utf-8")

@@ -1,0 +1,447 @@
+"""Which answers render, which are refused, and what the user and the disk see of it."""
+
+import itertools
+import json
+import re
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import botocore.session
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from conftest import ROOT, Bake, Rendered, Run
+from generated import RENDERED, default_answers, locked, package_names, questions
+from hooks import pre_gen_project
+
+TEXT_FIELDS = ("project_name", "description", "author")
+HOSTILE_TEXT = [
+    'She said "go"',
+    "It's a \\ backslash, and \\n no newline",
+    '"""',
+    "'''",
+    "\\",
+    '\\"',
+    "$(touch pwned) `touch pwned` ${HOME} $$",
+    "; rm -rf .",
+    "&& touch pwned #",
+    "a: b # c",
+    "- item",
+    "* item",
+    "# heading #",
+    "1. first",
+    "> quote",
+    "<script>alert(1)</script>",
+    "<!-- comment",
+    "[link](javascript:alert(1))",
+    "![image](x)",
+    "| cell | cell |",
+    "~~gone~~ **bold** _thin_ __init__ `code`",
+    "&amp; &lt; &#65;",
+    "}} %} #}",
+    "%s %(x)s {0} {x}",
+    "]] = 1",
+    "-rf",
+    "--help",
+    "../../etc",
+    "C:\\temp\\new",
+    "Ärger über naïve Modèle",
+    "モデル",
+    "🦊 fox",
+    "null",
+    "yes",
+    "0x10",
+    "=1+1",
+    "@my-org/team",
+    "http://example.org/?a=1&b=2",
+]
+REFUSED_TEXT = [
+    "",
+    " ",
+    " padded",
+    "padded ",
+    "two\nlines",
+    "two\r\nlines",
+    "tab\there",
+    "nul\0",
+    "bell\a",
+    "\x1b[31mred",
+    "line\u2028separator",
+    "next\u0085line",
+    "no-break\u00a0space",
+    "right-to-left\u202eoverride",
+    "zero\u200bwidth",
+    "lone \udc80 surrogate",
+    "x" * 1000,
+]
+REFUSED = {
+    "project_slug": [
+        "",
+        "My Model",
+        "my_model",
+        "-model",
+        "model-",
+        "my--model",
+        "1-model",
+        "CON",
+        "con",
+        "nul",
+        "com1",
+        ".",
+        "..",
+        "../up",
+        "a/b",
+        "a\\b",
+        "/absolute",
+        "C:\\model",
+        "a:b",
+        "modèle",
+        "モデル",
+        "x" * 65,
+        "my-model\n",
+        "my model",
+        "~",
+        "$HOME",
+        "$(touch pwned)",
+        "xgboost",
+        "pandas",
+        "my.model",
+        "my-model/",
+    ],
+    "github_owner": [
+        "",
+        "-org",
+        "org-",
+        "my--org",
+        "my org",
+        "org/repo",
+        "x" * 40,
+        "org\n",
+        "örg",
+        "a;b",
+        "@org",
+    ],
+    "github_repo": [
+        "",
+        ".",
+        "..",
+        "-repo",
+        "a/b",
+        "my repo",
+        "repo.git",
+        "repo.wiki",
+        "x" * 101,
+        "repo\n",
+        "répo",
+    ],
+    "aws_region": [
+        "",
+        "us-east",
+        "US-EAST-1",
+        "us_east_1",
+        "us-east-1a",
+        "us-east-1\n",
+        "-east-1",
+        "eu",
+        "../x",
+    ],
+    "sagemaker_project": [
+        "",
+        "-a",
+        "a-",
+        "1model",
+        "a_b",
+        "a.b",
+        "a b",
+        "a/b",
+        "x" * 33,
+        "a\n",
+        "é",
+        "..",
+        "project!",
+    ],
+    "github_sign_in": [
+        "",
+        "OIDC",
+        "password",
+        "oidc\n",
+    ],
+}
+LONGEST = {
+    "project_name": "W" * 64,
+    "project_slug": "w" * 64,
+    "description": "W" * 200,
+    "author": "W" * 100,
+    "github_owner": "w" * 39,
+    "github_repo": "w" * 100,
+    "aws_region": "ap-southeast-1",
+    "sagemaker_project": "w" * 32,
+}
+SHORTEST = {
+    "project_name": "W",
+    "project_slug": "w",
+    "description": "W",
+    "author": "W",
+    "github_owner": "w",
+    "github_repo": "w",
+    "aws_region": "af-south-1",
+    "sagemaker_project": "w",
+}
+
+
+def good() -> dict[str, str]:
+    return {name: example for name, (_, _, _, example) in pre_gen_project.RULES.items()}
+
+
+def test_every_question_has_a_rule_a_prompt_and_is_one_of_at_most_ten() -> None:
+    prompts = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))["__prompts__"]
+    assert list(questions()) == list(pre_gen_project.RULES) == list(prompts)
+    assert len(questions()) <= 10
+
+
+def test_every_prompt_of_a_free_answer_gives_an_example_the_rules_accept() -> None:
+    prompts = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))["__prompts__"]
+    for name, prompt in prompts.items():
+        if isinstance(prompt, str):
+            example = prompt.rpartition("for example ")[2]
+            assert pre_gen_project.problems(good() | {name: example}) == []
+
+
+def test_the_examples_in_the_refusals_are_accepted() -> None:
+    assert pre_gen_project.problems(good()) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "answer"), [(f, a) for f in REFUSED for a in REFUSED[f]], ids=ascii
+)
+def test_a_bad_name_is_refused_in_one_line_with_field_and_example(field: str, answer: str) -> None:
+    [line] = pre_gen_project.problems(good() | {field: answer})
+    assert line.startswith(f"{field}: must ") and "for example" in line
+    assert line.isascii() and line.isprintable() and len(line) < 300
+
+
+@pytest.mark.parametrize("field", TEXT_FIELDS)
+@pytest.mark.parametrize(
+    "answer", [*REFUSED_TEXT, "{{ 7 * 7 }}", "{% raw %}", "{# x #}"], ids=ascii
+)
+def test_text_that_cannot_be_shown_or_would_run_is_refused(field: str, answer: str) -> None:
+    [line] = pre_gen_project.problems(good() | {field: answer})
+    assert line.startswith(f"{field}: must ") and line.isascii() and line.isprintable()
+
+
+@pytest.mark.parametrize("answer", [None, 1, 1.5, True, ["a"], {"a": 1}])
+def test_an_answer_that_is_no_text_is_refused(answer: object) -> None:
+    lines = pre_gen_project.problems(dict.fromkeys(pre_gen_project.RULES, answer))
+    assert [line.partition(":")[0] for line in lines] == list(pre_gen_project.RULES)
+
+
+def test_a_missing_answer_is_refused() -> None:
+    assert len(pre_gen_project.problems({})) == len(pre_gen_project.RULES)
+
+
+@pytest.mark.parametrize("name", sorted(locked(RENDERED / "requirements.lock")))
+def test_no_project_can_take_the_place_of_a_package_it_needs(name: str) -> None:
+    assert pre_gen_project.problems(good() | {"project_slug": name})
+
+
+def test_the_hook_knows_the_packages_of_the_lock() -> None:
+    assert set(package_names().split()) == pre_gen_project.PACKAGES, "run: make generate"
+
+
+def names_of(repo: Rendered) -> dict[str, Any]:
+    """The names a rendered repo uses on AWS, from its own code."""
+    code = (
+        "import json, pathlib, pipeline.settings as s; x = s.load(pathlib.Path.cwd());"
+        "print(json.dumps({'pipeline': x.pipeline, 'group': x.model_package_group,"
+        "'prefix': x.prefix, 'bucket': x.bucket('1' * 12), 'role': x.role_arn('1' * 12)}))"
+    )
+    done = repo.run("python", "-c", code)
+    assert done.code == 0, done.err
+    return dict(json.loads(done.out))
+
+
+def allows(service: str, shape: str, name: str) -> bool:
+    """Whether botocore's model of a service admits `name` for `shape`."""
+    limits = botocore.session.get_session().get_service_model(service).shape_for(shape).metadata
+    fits = limits.get("min", 0) <= len(name) <= limits.get("max", 10**6)
+    return fits and bool(re.fullmatch(limits.get("pattern", ".*"), name))
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [{}, LONGEST, SHORTEST, {"sagemaker_project": "A" + "-" * 30 + "9"}],
+    ids=["default", "longest", "shortest", "hyphens"],
+)
+def test_aws_accepts_every_name_of_a_rendered_repo(bake: Bake, answers: dict[str, str]) -> None:
+    repo = bake(**answers)
+    names = names_of(repo)
+    project = tomllib.loads(repo.text("pyproject.toml"))["tool"]["mlops"]["project"]
+    assert allows("sagemaker", "PipelineName", names["pipeline"])
+    assert allows("sagemaker", "ProjectEntityName", project)
+    assert allows("sagemaker", "EntityName", names["group"])
+    assert allows("iam", "roleNameType", names["role"].rpartition("/")[2])
+    assert allows("iam", "arnType", names["role"])
+    # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
+    assert re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", names["bucket"])
+
+
+@pytest.mark.parametrize("project", ["w" * 32, "W" * 32, "a", "A" + "-" * 30 + "9"])
+def test_a_legal_project_leaves_room_for_the_names_of_its_deployment(project: str) -> None:
+    assert pre_gen_project.problems(good() | {"sagemaker_project": project}) == []
+    assert allows("sagemaker", "ProjectEntityName", project)
+    assert allows("sagemaker", "EndpointName", f"{project}-production")
+    assert allows("iam", "roleNameType", f"{project}-production-pipeline")
+    assert allows("lambda", "FunctionName", f"{project}-production")
+    # https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cfn-using-console-create-stack-parameters.html
+    assert re.fullmatch(r"[a-zA-Z][-a-zA-Z0-9]{0,127}", f"{project}-production")
+
+
+@given(st.text(st.sampled_from("aA1-_. é"), max_size=40))
+def test_the_project_rule_admits_nothing_sagemaker_refuses(project: str) -> None:
+    refused = pre_gen_project.problems(good() | {"sagemaker_project": project})
+    assert refused or allows("sagemaker", "ProjectEntityName", project)
+
+
+def test_every_region_of_sagemaker_is_accepted() -> None:
+    session = botocore.session.get_session()
+    partitions = session.get_available_partitions()
+    regions = {r for p in partitions for r in session.get_available_regions("sagemaker", p)}
+    assert len(regions) > 20
+    for region in regions | {"eusc-de-east-1", "us-gov-west-1", "us-iso-east-1"}:
+        assert pre_gen_project.problems(good() | {"aws_region": region}) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("Churn Prediction", "churn-prediction"),
+        ("Modèle prévision", "modele-prevision"),
+        ("R&D / C++ (v2)", "r-d-c-v2"),
+        ("2nd model", "model-2nd-model"),
+        ("!!!", "model"),
+        ("W" * 64, "w" * 58),
+        ("a" * 57 + " b", "a" * 57),
+        ("  ", "model"),
+    ],
+)
+def test_a_slug_is_derived_from_the_name(name: str, slug: str) -> None:
+    assert default_answers(project_name=name)["project_slug"] == slug
+
+
+def test_the_default_project_is_cut_to_what_sagemaker_allows_and_keeps_no_last_hyphen(
+    bake: Bake,
+) -> None:
+    repo = bake(project_name="a" * 31 + " " + "b" * 20)
+    assert tomllib.loads(repo.text("pyproject.toml"))["tool"]["mlops"]["project"] == "a" * 31
+
+
+def everything_below(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    "slug",
+    [
+        *(
+            "",
+            " ",
+            ".",
+            "..",
+            "../up",
+            "../../up/and/up",
+            "a/b/c",
+            "{tmp}/absolute/path",
+            "-x",
+            "!",
+        ),
+        *(
+            "x" * 5000,
+            "a\nb",
+            "$(touch pwned)",
+            "con",
+            "モデル",
+            '"',
+            "\\",
+            "{{ 'A' }}",
+            "My Model",
+        ),
+    ],
+    ids=lambda slug: ascii(slug)[:30],
+)
+def test_a_refused_slug_leaves_nothing_on_disk(
+    elsewhere: Callable[..., Run], tmp_path: Path, slug: str
+) -> None:
+    before = everything_below(tmp_path)
+    done = elsewhere(f"project_slug={slug.format(tmp=tmp_path) if '{tmp}' in slug else slug}")
+    assert done.code == 1
+    assert len([line for line in done.err.splitlines() if line.startswith("project_slug: ")]) == 1
+    left = everything_below(tmp_path) - before
+    # Cookiecutter's own: the answers for --replay, and its copies of the hooks in the temp folder.
+    assert {p for p in left if not p.startswith(("home", "tmp"))} == set()
+
+
+def test_all_bad_answers_are_reported_at_once(elsewhere: Callable[..., Run]) -> None:
+    bad = ("author= ", "aws_region=moon", "github_owner=a b", "sagemaker_project=1")
+    done = elsewhere(*bad)
+    lines = [line.partition(":")[0] for line in done.err.splitlines()]
+    assert done.code == 1
+    assert [name for name in lines if name in questions()] == [
+        "author",
+        "github_owner",
+        "aws_region",
+        "sagemaker_project",
+    ]
+
+
+def heading_and_text(markdown: str) -> tuple[str, str]:
+    """First heading and the whole text of a Markdown document, as a reader sees them."""
+    tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(markdown)
+    inline = [shown(t.children or []) for t in tokens if t.type == "inline"]
+    return inline[0], "\n".join(inline)
+
+
+def shown(tokens: list[Any]) -> str:
+    parts = {
+        "text": lambda t: t.content,
+        "softbreak": lambda t: " ",
+        "text_special": lambda t: t.content,
+    }
+    return "".join(
+        parts.get(t.type, lambda t: t.content if t.type == "code_inline" else "")(t) for t in tokens
+    )
+
+
+@pytest.mark.parametrize("answer", HOSTILE_TEXT)
+def test_any_text_arrives_unchanged_where_people_and_programs_read_it(
+    bake: Bake, answer: str
+) -> None:
+    repo = bake(project_name=answer, description=answer, author=answer, project_slug="my-model")
+    project = tomllib.loads(repo.text("pyproject.toml"))["project"]
+    heading, text = heading_and_text(repo.text("README.md"))
+    assert project["description"] == project["authors"][0]["name"] == heading == answer
+    assert text.count(answer) >= 3
+    assert not list(repo.path.parent.rglob("pwned"))
+
+
+@pytest.mark.parametrize("answers", [LONGEST, SHORTEST], ids=["longest", "shortest"])
+def test_the_longest_and_the_shortest_answers_render(bake: Bake, answers: dict[str, str]) -> None:
+    project = tomllib.loads(bake(**answers).text("pyproject.toml"))
+    assert project["project"]["name"] == answers["project_slug"]
+    assert project["tool"]["mlops"]["region"] == answers["aws_region"]
+
+
+@pytest.mark.parametrize(
+    ("field", "length"), [(f, len(a)) for f, a in LONGEST.items() if f != "aws_region"]
+)
+def test_one_character_more_than_the_longest_is_refused(field: str, length: int) -> None:
+    assert pre_gen_project.RULES[field][1] == length
+    assert pre_gen_project.problems(good() | {field: "w" * (length + 1)})
+
+
+def test_answers_given_together_do_not_hide_each_other() -> None:
+    for first, second in itertools.combinations(pre_gen_project.RULES, 2):
+        assert len(pre_gen_project.problems(good() | {first: "", second: ""})) == 2

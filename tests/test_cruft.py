@@ -1,0 +1,159 @@
+"""Rendered repos follow the template with cruft: created, checked, compared and updated for real."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from conftest import Rendered, Run, run
+from generated import RENDERED
+
+pytestmark = pytest.mark.slow
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ("-c", "user.name=Ada", "-c", "user.email=ada@example.org")
+    done = subprocess.run(
+        ["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def commit(folder: Path, message: str) -> None:
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", message)
+
+
+class Team:
+    """A team outside the temp folder that follows a clone of the template."""
+
+    def __init__(self, folder: Path, template: Path) -> None:
+        self.folder = folder
+        for name in ("home", "tmp", "work"):
+            (folder / name).mkdir()
+        self.template = folder / "template"
+        subprocess.run(["cp", "-R", template, self.template], check=True)
+        git(self.template, "init", "--quiet", "--initial-branch=main")
+        commit(self.template, "First version")
+        self.repo = Rendered(folder / "work" / "my-model")
+
+    def cruft(self, *arguments: str, cwd: Path | None = None) -> Run:
+        environment = {"HOME": str(self.folder / "home"), "TMPDIR": str(self.folder / "tmp")}
+        return run("python", "-m", "cruft", *arguments, cwd=cwd or self.repo.path, **environment)
+
+    def create(self, **answers: str) -> None:
+        context = json.dumps(answers)
+        done = self.cruft(
+            *("create", "--no-input", "--extra-context", context, str(self.template)),
+            cwd=self.folder / "work",
+        )
+        assert done.code == 0, done.out + done.err
+
+    def change_template(self, name: str, old: str, new: str) -> None:
+        """Replaces text in a file of the template and commits it there as the next version."""
+        file = self.template / name
+        text = file.read_text(encoding="utf-8")
+        assert old in text
+        file.write_text(text.replace(old, new), encoding="utf-8")
+        commit(self.template, "Next version")
+
+
+@pytest.fixture
+def team(tmp_path: Path, template: Path) -> Team:
+    return Team(tmp_path, template)
+
+
+@pytest.fixture
+def following(team: Team) -> Team:
+    """A team with a repo whose cruft file is committed."""
+    team.create()
+    commit(team.repo.path, "Follow the template")
+    return team
+
+
+def test_cruft_renders_the_same_bytes_as_cookiecutter(team: Team, default: Rendered) -> None:
+    team.create()
+    files = team.repo.files()
+    assert files.pop(".cruft.json")
+    assert files == default.files()
+
+
+def test_after_create_only_the_cruft_file_is_left_to_commit(team: Team) -> None:
+    team.create()
+    assert git(team.repo.path, "rev-list", "--count", "HEAD") == "1"
+    assert git(team.repo.path, "status", "--porcelain") == "?? .cruft.json"
+
+
+def test_the_next_steps_include_the_cruft_file(team: Team) -> None:
+    done = team.cruft("create", "--no-input", str(team.template), cwd=team.folder / "work")
+    first, second, third = [
+        line for line in done.out.splitlines() if line[:2] in ("1.", "2.", "3.")
+    ]
+    assert "git add .cruft.json && git commit" in third
+
+
+def test_an_unchanged_repo_is_up_to_date_and_without_difference(following: Team) -> None:
+    assert following.cruft("check").code == 0
+    difference = following.cruft("diff", "--exit-code")
+    assert (difference.code, difference.out) == (0, "")
+
+
+def test_a_local_edit_shows_in_the_difference(following: Team) -> None:
+    readme = following.repo.path / "README.md"
+    readme.write_text(readme.read_text() + "\nOurs.\n")
+    difference = following.cruft("diff", "--exit-code")
+    assert difference.code == 1 and "Ours." in difference.out
+
+
+def test_an_update_brings_the_change_and_keeps_the_local_edit(following: Team) -> None:
+    repo = following.repo.path
+    readme = repo / "README.md"
+    readme.write_text(readme.read_text() + "\nOurs.\n")
+    (repo / "notes.md").write_text("Ours too.\n")
+    commit(repo, "Edit")
+    following.change_template(f"{RENDERED.name}/README.md", "## Every day", "## Day by day")
+    following.change_template(f"{RENDERED.name}/Makefile", "show this list", "list the verbs")
+
+    assert following.cruft("check").code == 1
+    done = following.cruft("update", "--skip-apply-ask")
+
+    assert done.code == 0, done.out + done.err
+    assert "## Day by day" in readme.read_text() and "Ours." in readme.read_text()
+    assert "list the verbs" in following.repo.text("Makefile")
+    assert following.repo.text("notes.md") == "Ours too.\n"
+    assert not list(repo.rglob("*.rej"))
+    assert following.cruft("check").code == 0
+
+
+def test_an_update_next_to_a_local_edit_is_a_merge_conflict_not_a_lost_change(
+    following: Team,
+) -> None:
+    repo = following.repo.path
+    edited = following.repo.text("Makefile").replace("show this list", "ours")
+    (repo / "Makefile").write_text(edited)
+    commit(repo, "Edit")
+    following.change_template(f"{RENDERED.name}/Makefile", "show this list", "theirs")
+    following.cruft("update", "--skip-apply-ask")
+    makefile = following.repo.text("Makefile")
+    assert "<<<<<<<" in makefile and "ours" in makefile and "theirs" in makefile
+    assert not list(repo.rglob("*.rej"))
+
+
+def test_an_update_leaves_the_history_alone(following: Team) -> None:
+    before = git(following.repo.path, "log", "--format=%H")
+    following.change_template(f"{RENDERED.name}/README.md", "## Start", "## Begin")
+    following.cruft("update", "--skip-apply-ask")
+    assert git(following.repo.path, "log", "--format=%H") == before
+
+
+def test_answers_with_quotes_and_backslashes_survive_an_update(team: Team) -> None:
+    name = 'Ada\'s "best" \\ model }} 🦊'
+    team.create(project_name=name, project_slug="my-model")
+    commit(team.repo.path, "Follow the template")
+    heading = team.repo.text("README.md").splitlines()[0]
+    team.change_template(f"{RENDERED.name}/README.md", "## Start", "## Begin")
+    done = team.cruft("update", "--skip-apply-ask")
+    assert done.code == 0, done.out + done.err
+    readme = team.repo.text("README.md")
+    assert readme.splitlines()[0] == heading and "## Begin" in readme

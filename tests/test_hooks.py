@@ -1,0 +1,236 @@
+"""The hooks as cookiecutter runs them: in a bare interpreter, with anybody's git settings."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from jinja2 import Environment
+
+from conftest import ROOT, Run, run
+
+HOOKS = [ROOT / "hooks" / "pre_gen_project.py", ROOT / "hooks" / "post_gen_project.py"]
+ANSWERS = {
+    "project_slug": "my-model",
+    "author": "ML team",
+    "github_owner": "my-org",
+    "github_repo": "my-model",
+}
+Cookiecutter = Callable[..., Run]
+
+
+def rendered(hook: Path, answers: dict[str, str]) -> str:
+    return Environment().from_string(hook.read_text(encoding="utf-8")).render(cookiecutter=answers)
+
+
+@pytest.mark.parametrize("hook", HOOKS, ids=lambda hook: hook.stem)
+def test_a_hook_is_written_for_the_oldest_python_cookiecutter_runs_on(hook: Path) -> None:
+    tree = ast.parse(hook.read_text(encoding="utf-8"), feature_version=(3, 9))
+    modules = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    }
+    assert modules <= sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("hook", HOOKS, ids=lambda hook: hook.stem)
+def test_a_hook_needs_nothing_but_the_interpreter(hook: Path, tmp_path: Path) -> None:
+    from hooks import pre_gen_project
+
+    answers = {name: rule[3] for name, rule in pre_gen_project.RULES.items()}
+    script = tmp_path / "hook.py"
+    script.write_text(rendered(hook, answers), encoding="utf-8")
+    done = run("python", "-I", "-S", script, cwd=tmp_path, PATH="")
+    assert done.code == 0, done.err
+    assert not (tmp_path / ".git").exists()
+
+
+@pytest.mark.parametrize("hook", HOOKS, ids=lambda hook: hook.stem)
+@pytest.mark.parametrize(
+    "answer",
+    ['"""', '""""', "\\", '\\"""', '"""\nx = 1\n"""', "\0", "\u2028", "\udc80", "'", "</script>"],
+    ids=ascii,
+)
+def test_an_answer_in_a_hook_stays_data(hook: Path, answer: str) -> None:
+    tree = ast.parse(rendered(hook, ANSWERS | {"author": answer}))
+    [context] = [
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "CONTEXT"
+    ]
+    assert isinstance(context, ast.Constant)
+    assert json.loads(str(context.value))["author"] == answer
+
+
+def repo_of(tmp_path: Path) -> Path:
+    return tmp_path / "work" / "my-model"
+
+
+def git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def assert_pristine(repo: Path) -> None:
+    """One commit on main that holds every file of the render, and nothing left to commit."""
+    assert git(repo, "rev-list", "--count", "HEAD") == "1"
+    assert git(repo, "symbolic-ref", "HEAD") == "refs/heads/main"
+    assert git(repo, "status", "--porcelain", "--ignored") == ""
+    tracked = git(repo, "-c", "core.quotePath=false", "ls-files").splitlines()
+    on_disk = [p.relative_to(repo) for p in repo.rglob("*") if p.is_file()]
+    assert sorted(tracked) == sorted(str(p) for p in on_disk if p.parts[0] != ".git")
+
+
+def test_the_first_commit_is_the_pristine_render(elsewhere: Cookiecutter, tmp_path: Path) -> None:
+    done = elsewhere()
+    assert done.code == 0, done.err
+    assert_pristine(repo_of(tmp_path))
+
+
+def test_three_lines_say_what_comes_next(elsewhere: Cookiecutter) -> None:
+    done = elsewhere()
+    first, second, third = done.out.splitlines()
+    assert "cd my-model && make sandbox" in first
+    assert "mlops.yaml" in second
+    assert "git remote add origin https://github.com/my-org/my-model.git" in third
+
+
+def test_without_an_identity_the_author_signs_the_commit(
+    elsewhere: Cookiecutter, tmp_path: Path
+) -> None:
+    elsewhere("author=Data Science")
+    assert (
+        git(repo_of(tmp_path), "log", "--format=%an <%ae>") == "Data Science <template@localhost>"
+    )
+
+
+def test_the_user_s_own_identity_signs_the_commit(elsewhere: Cookiecutter, tmp_path: Path) -> None:
+    config = tmp_path / "home" / ".gitconfig"
+    config.write_text("[user]\nname = Ada\nemail = ada@example.org\n")
+    elsewhere()
+    assert git(repo_of(tmp_path), "log", "--format=%an <%ae>") == "Ada <ada@example.org>"
+
+
+@pytest.mark.parametrize("author", ["<>", ".,;", '"', "<!-- -->"])
+def test_an_author_git_cannot_take_for_a_name_still_gets_a_commit(
+    elsewhere: Cookiecutter, tmp_path: Path, author: str
+) -> None:
+    done = elsewhere(f"author={author}")
+    assert done.code == 0, done.err
+    assert_pristine(repo_of(tmp_path))
+
+
+def test_odd_global_git_settings_change_nothing(elsewhere: Cookiecutter, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    for folder in ("hooks", "template/hooks"):
+        (home / folder).mkdir(parents=True)
+        for name in ("pre-commit", "commit-msg", "prepare-commit-msg", "post-commit"):
+            hook = home / folder / name
+            hook.write_text(f"#!/bin/sh\ntouch '{tmp_path}/hook-ran'\nexit 1\n")
+            hook.chmod(0o755)
+    (home / "ignored").write_text("*\n")
+    (home / ".gitconfig").write_text(
+        f"""
+[user]
+    signingkey = none
+[commit]
+    gpgsign = true
+    template = {home}/missing
+    verbose = true
+[core]
+    hooksPath = {home}/hooks
+    excludesFile = {home}/ignored
+    autocrlf = true
+    safecrlf = true
+[gpg]
+    program = false
+[init]
+    defaultBranch = trunk
+    templateDir = {home}/template
+"""
+    )
+    done = elsewhere()
+    assert done.code == 0, done.err
+    assert not (tmp_path / "hook-ran").exists()
+    repo = repo_of(tmp_path)
+    assert git(repo, "symbolic-ref", "HEAD") == "refs/heads/main"
+    assert git(repo, "cat-file", "blob", "HEAD:README.md").startswith("# My Model")
+    assert_pristine(repo)
+
+
+def test_variables_of_an_outer_git_command_change_nothing(
+    elsewhere: Cookiecutter, tmp_path: Path
+) -> None:
+    outer = tmp_path / "outer"
+    outer.mkdir()
+    git(outer, "init", "-q")
+    elsewhere(GIT_DIR=str(outer / ".git"), GIT_INDEX_FILE=str(outer / "index"))
+    assert_pristine(repo_of(tmp_path))
+    assert not (outer / "index").exists()
+
+
+def test_without_git_the_repo_is_rendered_all_the_same(
+    elsewhere: Cookiecutter, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    done = elsewhere(PATH=str(tmp_path / "empty"))
+    assert done.code == 0, done.err
+    assert not (repo_of(tmp_path) / ".git").exists()
+    assert len(done.out.splitlines()) == 3
+
+
+def test_a_git_that_refuses_does_not_spoil_the_render(
+    elsewhere: Cookiecutter, tmp_path: Path
+) -> None:
+    (tmp_path / "bin").mkdir()
+    fake = tmp_path / "bin" / "git"
+    fake.write_text("#!/bin/sh\necho 'fatal: not today'\nexit 128\n")
+    fake.chmod(0o755)
+    done = elsewhere(PATH=f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    assert done.code == 0
+    assert "fatal: not today" in done.out
+    assert (repo_of(tmp_path) / "README.md").exists()
+
+
+def test_inside_a_repository_none_is_made(elsewhere: Cookiecutter, tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q")
+    assert elsewhere().code == 0
+    assert not (repo_of(tmp_path) / ".git").exists()
+
+
+def test_inside_a_worktree_none_is_made(elsewhere: Cookiecutter, tmp_path: Path) -> None:
+    (tmp_path / ".git").write_text("gitdir: elsewhere\n")
+    assert elsewhere().code == 0
+    assert not (repo_of(tmp_path) / ".git").exists()
+
+
+def test_below_the_temp_folder_no_repository_is_made(
+    elsewhere: Cookiecutter, tmp_path: Path
+) -> None:
+    assert elsewhere(TMPDIR=str(tmp_path / "work")).code == 0
+    assert not (repo_of(tmp_path) / ".git").exists()
+
+
+def test_below_a_link_to_the_temp_folder_no_repository_is_made(
+    elsewhere: Cookiecutter, tmp_path: Path
+) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "work")
+    assert elsewhere(TMPDIR=str(tmp_path / "link")).code == 0
+    assert not (repo_of(tmp_path) / ".git").exists()
+
+
+def test_a_folder_with_spaces_and_accents_is_committed(
+    elsewhere: Cookiecutter, tmp_path: Path
+) -> None:
+    target = tmp_path / "work" / "Nos modèles, d'été"
+    target.mkdir()
+    assert elsewhere(f"--output-dir={target}").code == 0
+    assert_pristine(target / "my-model")

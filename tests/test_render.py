@@ -1,0 +1,147 @@
+"""What a rendered repo looks like: complete, clean, and the same each time."""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from conftest import ROOT, Bake, Rendered, baked
+from generated import RENDERED, TREE, questions, tree
+
+CHOICES = [
+    (name, choice)
+    for name, default in questions().items()
+    if isinstance(default, list)
+    for choice in default
+]
+ANSWERS = {
+    "project_name": "Churn Prediction",
+    "author": "Data Science",
+    "github_owner": "acme",
+    "github_repo": "churn",
+    "aws_region": "eu-central-1",
+    "sagemaker_project": "churn-eu",
+}
+
+
+@pytest.fixture(scope="session", params=[{}, *({n: c} for n, c in CHOICES)], ids=str)
+def combination(request: pytest.FixtureRequest, cookies_session: Any, template: Path) -> Rendered:
+    """The default render, and one for each value of each choice."""
+    return baked(cookies_session, template, request.param)
+
+
+def test_the_rendered_tree_is_the_committed_listing(default: Rendered) -> None:
+    assert tree(default.path) == TREE.read_text(encoding="utf-8"), "run: make generate"
+
+
+@pytest.mark.parametrize(
+    "name", ["mlops.yaml", "Makefile", "pyproject.toml", "requirements.lock", "README.md"]
+)
+def test_the_rendered_repo_has_its_main_files(default: Rendered, name: str) -> None:
+    assert default.has_file(name)
+
+
+def test_answers_appear_where_they_are_used(bake: Bake) -> None:
+    repo = bake(**ANSWERS)
+    project = tomllib.loads(repo.text("pyproject.toml"))
+    assert repo.path.name == project["project"]["name"] == "churn-prediction"
+    assert project["project"]["authors"] == [{"name": "Data Science"}]
+    mlops = project["tool"]["mlops"]
+    assert (mlops["project"], mlops["region"]) == ("churn-eu", "eu-central-1")
+    assert (mlops["github"], mlops["sign-in"]) == ("acme/churn", "oidc")
+    readme = repo.text("README.md")
+    assert all(answer in readme for answer in ANSWERS.values())
+    assert "my-model" not in "".join(repo.text(n) for n in ("README.md", "pyproject.toml"))
+
+
+@pytest.mark.parametrize(("name", "choice"), CHOICES)
+def test_each_choice_is_recorded(bake: Bake, name: str, choice: str) -> None:
+    assert f'"{choice}"' in bake(**{name: choice}).text("pyproject.toml")
+
+
+def test_nothing_of_the_template_is_left_in_a_render(combination: Rendered) -> None:
+    for name, content in combination.files().items():
+        text = content.decode()
+        assert not any(mark in text for mark in ("{%", "%}", "{#", "cookiecutter.")), name
+        rendered = not name.endswith((".py", ".lock"))
+        assert not (rendered and "{{" in text.replace("${{", "")), name
+        assert "cookiecutter" not in text.lower(), name
+
+
+def test_rendered_text_is_tidy(combination: Rendered) -> None:
+    for name, content in combination.files().items():
+        text = content.decode()
+        assert "\r" not in text and "\t" not in text.replace("\n\t", "\n"), name
+        assert not text or (text.endswith("\n") and not text.endswith("\n\n")), name
+        assert not any(line != line.rstrip() for line in text.splitlines()), name
+        blank = 3 if name.endswith(".py") else 2
+        assert "\n" * (blank + 1) not in text, name
+
+
+def test_rendered_configuration_parses(combination: Rendered) -> None:
+    for name, content in combination.files().items():
+        if name.endswith(".toml"):
+            tomllib.loads(content.decode())
+        if name.endswith((".yml", ".yaml")):
+            assert yaml.safe_load(content)
+        if name.endswith(".json"):
+            json.loads(content)
+
+
+def test_the_rendered_repo_is_clean_for_its_own_formatter_and_linter(combination: Rendered) -> None:
+    for command in (("format", "--check"), ("check",)):
+        done = combination.run("python", "-m", "ruff", *command, "--no-cache", ".")
+        assert done.code == 0, done.out + done.err
+
+
+@pytest.mark.slow
+def test_the_rendered_repo_is_clean_for_its_own_type_checker(
+    default: Rendered, tmp_path: Path
+) -> None:
+    done = default.run("python", "-m", "mypy", "--cache-dir", str(tmp_path), ".")
+    assert done.code == 0, done.out + done.err
+
+
+def test_rendering_twice_gives_the_same_bytes(bake: Bake, default: Rendered) -> None:
+    assert bake().files() == default.files()
+
+
+def test_verbatim_folders_arrive_byte_for_byte(default: Rendered, template: Path) -> None:
+    verbatim = json.loads((ROOT / "cookiecutter.json").read_text())["_copy_without_render"]
+    files = default.files()
+    for name in verbatim:
+        source = template / RENDERED.name / name
+        for original in [source] if source.is_file() else source.rglob("*"):
+            if original.is_file():
+                path = original.relative_to(template / RENDERED.name)
+                assert files[path.as_posix()] == original.read_bytes()
+
+
+def test_everything_that_holds_no_answer_is_copied_verbatim(template: Path) -> None:
+    verbatim = json.loads((ROOT / "cookiecutter.json").read_text())["_copy_without_render"]
+    source = template / RENDERED.name
+    for file in source.rglob("*"):
+        if file.is_file() and file.relative_to(source).parts[0] not in verbatim:
+            text = file.read_text(encoding="utf-8")
+            assert "{{ cookiecutter." in text or len(text) < 1000, f"{file} costs rendering time"
+
+
+def test_rendering_again_over_a_repo_keeps_what_ran_there(
+    bake: Bake, cookies: Any, template: Path
+) -> None:
+    from cookiecutter.main import cookiecutter
+
+    repo = bake()
+    (repo.path / ".sandbox").mkdir()
+    (repo.path / ".sandbox" / "state").write_text("history")
+    cookiecutter(
+        str(template),
+        no_input=True,
+        overwrite_if_exists=True,
+        output_dir=str(repo.path.parent),
+        config_file=str(cookies._config_file),
+    )
+    assert repo.text(".sandbox/state") == "history"

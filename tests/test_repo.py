@@ -1,0 +1,144 @@
+"""The template repo agrees with itself: locks, versions, generated parts, CI, and nobody's machine in it."""
+
+import os
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from conftest import ROOT, Rendered
+from generated import (
+    HOOK,
+    README,
+    RENDERED,
+    clean_copy,
+    default_answers,
+    locked,
+    with_packages,
+    with_questions,
+)
+
+LOCKS = [ROOT / "requirements.lock", RENDERED / "requirements.lock"]
+# https://github.com/aws/sagemaker-xgboost-container: what the image 3.2-0 has.
+CONTAINER = {
+    "matplotlib": "3.10.9",
+    "numpy": "2.1.0",
+    "pandas": "2.2.3",
+    "pyarrow": "22.0.0",
+    "pyyaml": "6.0.1",
+    "scikit-learn": "1.8.0",
+    "scipy": "1.15.0",
+    "xgboost": "3.2.0",
+}
+
+
+def texts(folder: Path) -> dict[str, str]:
+    """Every text file below a folder, by relative path."""
+    files = (file for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): file.read_text("utf-8") for file in files}
+
+
+def test_the_table_of_questions_is_up_to_date() -> None:
+    readme = README.read_text(encoding="utf-8")
+    assert "| `aws_region` |" in readme
+    assert with_questions(readme, default_answers()) == readme, "run: make generate"
+
+
+def test_the_hook_s_list_of_packages_is_up_to_date() -> None:
+    hook = HOOK.read_text(encoding="utf-8")
+    assert with_packages(hook) == hook, "run: make generate"
+
+
+def test_the_versions_agree() -> None:
+    version = default_answers()["_template_version"]
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == version
+    newest = re.search(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest and newest[1] == version
+
+
+def test_a_rendered_repo_says_which_version_of_the_template_it_is(default: Rendered) -> None:
+    mlops = tomllib.loads(default.text("pyproject.toml"))["tool"]["mlops"]
+    assert mlops["template-version"] == default_answers()["_template_version"]
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=["template", "rendered"])
+def test_every_pin_has_hashes(lock: Path) -> None:
+    blocks = re.split(r"\n(?=[a-z0-9])", lock.read_text().strip())
+    assert len(blocks) == len(locked(lock)) > 100
+    assert all("--hash=sha256:" in block for block in blocks)
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=["template", "rendered"])
+def test_a_lock_names_no_place_to_download_from(lock: Path) -> None:
+    assert not re.search(r"//|@|index|find-links|#", lock.read_text())
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=["template", "rendered"])
+def test_a_lock_holds_the_versions_of_the_container(lock: Path) -> None:
+    pins = locked(lock)
+    assert {name: pins.get(name) for name in CONTAINER} == CONTAINER
+
+
+def test_one_environment_serves_the_template_and_what_it_renders() -> None:
+    ours, rendered = (locked(lock) for lock in LOCKS)
+    assert {name: ours.get(name) for name in rendered} == rendered
+
+
+def test_the_lock_satisfies_the_rendered_repo_s_dependencies(default: Rendered) -> None:
+    from packaging.requirements import Requirement
+
+    table = tomllib.loads(default.text("pyproject.toml"))
+    pins = locked(RENDERED / "requirements.lock")
+    wanted = [*table["project"]["dependencies"], *table["dependency-groups"]["dev"]]
+    for requirement in map(Requirement, [*wanted, *table["build-system"]["requires"]]):
+        assert requirement.specifier.contains(pins[requirement.name.lower()]), requirement
+
+
+def test_no_file_knows_the_machine_it_was_written_on(template: Path) -> None:
+    home = re.escape(str(Path.home()))
+    place = re.escape(str(ROOT.parent))
+    personal = re.compile(rf"(?<![\w.-])({home}|{place})(?=/)|/(home|Users)/\w+/|file://")
+    proxies = {v for k, v in os.environ.items() if k.lower().endswith(("index_url", "find_links"))}
+    for name, text in texts(template).items():
+        if name != "tests/test_repo.py":
+            found = personal.search(text)
+            assert not found, (name, found)
+        assert not any(proxy in text for proxy in proxies if proxy), name
+
+
+def test_no_file_names_another_place_for_packages(template: Path) -> None:
+    addresses = re.compile(r"https?://([a-z0-9.-]+)[^\s]*/simple|--(extra-)?index-url \S", re.I)
+    for name, text in texts(template).items():
+        found = addresses.search(text)
+        assert not found or found[1] == "pypi.org", (name, found)
+
+
+@pytest.mark.parametrize("folder", [ROOT, RENDERED], ids=["template", "rendered"])
+def test_make_help_lists_every_verb(folder: Path) -> None:
+    makefile = (folder / "Makefile").read_text()
+    [phony] = re.findall(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)
+    done = subprocess.run(["make", "help"], cwd=folder, capture_output=True, text=True, check=True)
+    assert [line.split()[1] for line in done.stdout.splitlines()] == phony.split()
+
+
+def test_every_action_is_pinned_by_commit_and_leaves_no_credentials() -> None:
+    for file in (ROOT / ".github" / "workflows").glob("*.yml"):
+        workflow: dict[str, Any] = yaml.safe_load(file.read_text())
+        assert workflow["permissions"] == {"contents": "read"}
+        for job in workflow["jobs"].values():
+            for step in job["steps"]:
+                if "uses" in step:
+                    assert re.search(r"@[0-9a-f]{40}$", step["uses"]), step
+                if step.get("uses", "").startswith("actions/checkout@"):
+                    assert step["with"]["persist-credentials"] is False
+
+
+def test_the_clean_copy_holds_what_a_clone_would(tmp_path: Path) -> None:
+    copy = clean_copy(tmp_path / "copy")
+    for name in ("cookiecutter.json", "hooks/pre_gen_project.py", f"{RENDERED.name}/Makefile"):
+        assert (copy / name).is_file()
+    assert not (copy / ".git").exists() and not (copy / ".venv").exists()
