@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from ops.aws import Aws
 from pipeline import settings as mlops_settings
 from pipeline.settings import Settings
@@ -59,6 +60,7 @@ def repo(tmp_path: Path) -> Repo:
 def account(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
     """An account of moto, prepared like a sandbox, in which nothing runs."""
     from moto import mock_aws
+
     from ops.sandbox_account import prepare
 
     for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL"):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from conftest import Repo
 from ops import artifacts
 from ops.aws import Aws, split_s3

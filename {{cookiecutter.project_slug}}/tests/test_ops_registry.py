@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from ops import registry
 from ops.aws import Aws
 from ops.errors import MlopsError

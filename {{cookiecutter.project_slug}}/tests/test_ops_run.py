@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from ops import commit, run
 from ops.aws import Aws
 from ops.errors import MlopsError

@@ -7,6 +7,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+
 from conftest import Repo
 from pipeline import bundle
 from pipeline.definition import code

@@ -14,6 +14,7 @@ from typing import Any
 import botocore.session
 import pytest
 from botocore.validate import ParamValidator
+
 from conftest import ROOT, Repo
 from pipeline.definition import compile_pipeline, parameter_name
 from pipeline.settings import LOWER_IS_BETTER, Settings
@@ -85,9 +86,10 @@ def test_the_steps_are_the_six_of_the_design(
     }
 
 
-EVERYTHING = {
+KEY = f"arn:aws:kms:eu-west-1:{ACCOUNT}:key/00000000-0000-0000-0000-000000000000"
+EVERYTHING: dict[str, dict[str, Any]] = {
     "aws": {
-        "kms_key": f"arn:aws:kms:eu-west-1:{ACCOUNT}:key/00000000-0000-0000-0000-000000000000",
+        "kms_key": KEY,
         "subnets": ["subnet-0a"],
         "security_groups": ["sg-0a"],
         "network_isolation": True,
@@ -115,6 +117,7 @@ def test_every_request_is_one_that_botocore_accepts(
             }
             if job := names.get(OPERATIONS[step["Type"]]):
                 request[job] = name
+            assert shape is not None
             report = ParamValidator().validate(request, shape)
             assert not report.has_errors(), f"{name}: {report.generate_report()}"
 
@@ -123,7 +126,7 @@ def test_key_network_and_isolation_reach_every_job(
     repo: Repo, compiled: Callable[[Settings], Compiled]
 ) -> None:
     steps = all_steps(compiled(repo.configure(**EVERYTHING)))
-    key = EVERYTHING["aws"]["kms_key"]
+    key = KEY
     for name in ("Preprocess", "Evaluate"):
         job = steps[name]["Arguments"]
         assert job["ProcessingOutputConfig"]["KmsKeyId"] == key

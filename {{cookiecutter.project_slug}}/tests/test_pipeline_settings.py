@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from conftest import Repo
 from pipeline import settings as mlops_settings
 from pipeline.settings import SettingsError
@@ -92,7 +93,7 @@ def test_bytes_that_are_no_text_are_refused(repo: Repo) -> None:
 
 def test_a_pyproject_without_identity_is_refused(repo: Repo) -> None:
     (repo.root / "pyproject.toml").write_text("[project]\n", encoding="utf-8")
-    with pytest.raises(SettingsError, match="tool.mlops"):
+    with pytest.raises(SettingsError, match=r"\[tool\.mlops\]"):
         repo.settings()
 
 
