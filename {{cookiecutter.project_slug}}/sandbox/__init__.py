@@ -1,0 +1,39 @@
+"""An AWS on the laptop: moto answers the APIs, real processes run the jobs, state lives in .sandbox/.
+
+Production code must not import this package; only `mlops --sandbox` and tests start it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sandbox.client import SandboxError as SandboxError
+    from sandbox.client import Status as Status
+    from sandbox.client import connect as connect
+    from sandbox.client import reset as reset
+    from sandbox.client import start as start
+    from sandbox.client import status as status
+    from sandbox.client import stop as stop
+    from sandbox.server import Server as Server
+
+_HOME = {
+    "SandboxError": "client",
+    "Server": "server",
+    "Status": "client",
+    "connect": "client",
+    "reset": "client",
+    "start": "client",
+    "status": "client",
+    "stop": "client",
+}
+
+__all__ = ["SandboxError", "Server", "Status", "connect", "reset", "start", "status", "stop"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import lazily: moto and botocore cost a second that `mlops --help` must not pay."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,0 +1,65 @@
+"""Step caching: which earlier result a step may use again instead of running.
+
+Source: AWS's pages "Caching pipeline steps" and "Default cache key attributes by pipeline step type".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from sandbox.definition import Step
+from sandbox.storage import Record
+
+KEY_ATTRIBUTES = {
+    "Processing": ("AppSpecification", "Environment", "ProcessingInputs"),
+    "Training": (
+        "AlgorithmSpecification",
+        "CheckpointConfig",
+        "DebugHookConfig",
+        "DebugRuleConfigurations",
+        "Environment",
+        "HyperParameters",
+        "InputDataConfig",
+    ),
+}
+
+
+def key(step: Step, request: dict[str, Any]) -> str | None:
+    """Return the cache key of a step's resolved request, None for types that are not cached.
+
+    The key holds the addresses of inputs, not their content: as on AWS, new data under an old address is
+    not noticed.
+    """
+    if step.type not in KEY_ATTRIBUTES:
+        return None
+    chosen = {name: request.get(name) for name in KEY_ATTRIBUTES[step.type]}
+    text = json.dumps([step.name, step.type, chosen], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def find(
+    step: Step, wanted: str, executions: Iterable[Record], now: float
+) -> tuple[Record, Record] | None:
+    """Return (execution, step record) of the most recent fit run, or None.
+
+    Only successful runs of the same pipeline count (`executions` are the pipeline's), and only those
+    not older than the step's ExpireAfter. Hits on hits lead back to the run itself.
+    """
+    assert step.cache_seconds is not None
+    best: tuple[Record, Record] | None = None
+    for execution in executions:
+        record = execution["_steps"].get(step.name)
+        if (
+            record is None
+            or record.get("_key") != wanted
+            or record["StepStatus"] != "Succeeded"
+            or "CacheHitResult" in record
+            or now - record["EndTime"] > step.cache_seconds
+        ):
+            continue
+        if best is None or record["EndTime"] > best[1]["EndTime"]:
+            best = execution, record
+    return best

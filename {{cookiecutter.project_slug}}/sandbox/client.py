@@ -1,0 +1,322 @@
+"""Starting, finding and ending the sandbox's server from another process. Standard library only.
+
+A server belongs to the process that started it and ends with it, or stands until `stop`. Others hold it
+by an open connection (a lease) while they use it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import http.client
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FOLDER = ".sandbox"
+RECORD = "server.json"
+SERVER_LOCK = "server.lock"
+START_LOCK = "start.lock"
+ACCESS_KEY = "AKIASANDBOX000000000"
+START_SECONDS = 60
+END_SECONDS = 20
+
+
+class SandboxError(Exception):
+    """Something the user can mend; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """A server that answers: where it is and what runs in it."""
+
+    pid: int
+    port: int
+    region: str
+    standing: bool
+    executions: int
+    jobs: int
+
+    @property
+    def url(self) -> str:
+        """Return the endpoint URL."""
+        return f"http://127.0.0.1:{self.port}"
+
+
+@contextlib.contextmanager
+def connect(root: Path, region: str) -> Iterator[dict[str, str]]:
+    """Use the sandbox of a repository; start it when it is not running.
+
+    Yields the environment variables to set while connected; those with the value "" are to be removed.
+    When this process leaves normally, a server that it started stays until running executions have
+    ended; when it is killed, the server ends at once. Raises SandboxError.
+    """
+    folder = Path(root).resolve() / FOLDER
+    with _held(folder, region) as port:
+        yield environment(folder, port, region)
+
+
+@contextlib.contextmanager
+def _held(folder: Path, region: str) -> Iterator[int]:
+    process: subprocess.Popen[bytes] | None = None
+    with _start_lock(folder):
+        found = _hold(folder, region)
+        if found is None:
+            process, port = _spawn(folder, region, standing=False)
+        else:
+            lease, port = found
+    if process is None:
+        try:
+            yield port
+        finally:
+            lease.close()
+        return
+    assert process.stdin is not None
+    try:
+        yield port
+    finally:
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(b"bye\n")
+            process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+
+
+def _hold(folder: Path, region: str) -> tuple[http.client.HTTPConnection, int] | None:
+    """Take a lease on the running server, if there is one."""
+    found = _record(folder)
+    if found is None:
+        return None
+    running = status(folder.parent)
+    if running is None:
+        return None
+    if running.region != region:
+        raise SandboxError(
+            f"the sandbox runs with region {running.region}, not {region}; "
+            "end it with: mlops sandbox down"
+        )
+    lease = http.client.HTTPConnection("127.0.0.1", found["port"])
+    try:
+        lease.request("POST", "/_sandbox/lease", headers={"X-Sandbox-Token": found["token"]})
+        answer = lease.getresponse()
+    except (OSError, http.client.HTTPException):
+        return None
+    return (lease, found["port"]) if answer.status == 200 else None
+
+
+def start(root: Path, region: str) -> Status:
+    """Start a server that stays until `stop`; one that already stands is used. Raises SandboxError."""
+    folder = Path(root).resolve() / FOLDER
+    with _start_lock(folder):
+        running = status(root)
+        if running is None:
+            process, _ = _spawn(folder, region, standing=True)
+            process.returncode = 0  # It outlives this process: nobody will wait for it here.
+        elif not running.standing or running.region != region:
+            raise SandboxError(
+                f"a sandbox is running already (process {running.pid}, region {running.region}, "
+                "started by another command); wait for it or end it with: mlops sandbox down"
+            )
+    running = status(root)
+    if running is None:
+        raise SandboxError(f"the sandbox ended right after its start; see {folder / 'server.log'}")
+    return running
+
+
+def status(root: Path) -> Status | None:
+    """Return the running server of a repository, None when there is none."""
+    folder = Path(root).resolve() / FOLDER
+    found = _record(folder)
+    answer = _ask(found, "status") if found else None
+    if found is None or answer is None or answer["root"] != str(folder.parent):
+        return None
+    return Status(
+        pid=answer["pid"],
+        port=found["port"],
+        region=answer["region"],
+        standing=answer["standing"],
+        executions=answer["executions"],
+        jobs=answer["jobs"],
+    )
+
+
+def stop(root: Path) -> bool:
+    """End the server, with the executions that run in it; return whether there was one."""
+    folder = Path(root).resolve() / FOLDER
+    if not folder.is_dir() or _holder(folder) is None:
+        return False
+    found = _record(folder)
+    if found is not None:
+        _ask(found, "stop")
+    if not _wait_until_free(folder, END_SECONDS if found else 1):
+        # It holds the lock on the state, so this is the server, whatever became of its record.
+        holder = _holder(folder)
+        if holder:
+            os.kill(holder, signal.SIGKILL)
+        _wait_until_free(folder, END_SECONDS)
+    (folder / RECORD).unlink(missing_ok=True)
+    return True
+
+
+def reset(root: Path) -> None:
+    """End a running server and delete everything that the sandbox remembers."""
+    stop(root)
+    folder = Path(root).resolve() / FOLDER
+    if folder.is_dir():
+        shutil.rmtree(folder)
+
+
+def environment(folder: Path, port: int, region: str) -> dict[str, str]:
+    """Return the variables that lead AWS clients to the sandbox, and only there ("" means: remove)."""
+    absent = str(folder / "no-aws-config")
+    loopback = "127.0.0.1,localhost"
+    variables = dict.fromkeys(
+        (
+            "AWS_PROFILE",
+            "AWS_DEFAULT_PROFILE",
+            "AWS_SESSION_TOKEN",
+            "AWS_SECURITY_TOKEN",
+            "AWS_ROLE_ARN",
+            "AWS_WEB_IDENTITY_TOKEN_FILE",
+            "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+            "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+            "AWS_USE_FIPS_ENDPOINT",
+            "AWS_USE_DUALSTACK_ENDPOINT",
+            "AWS_CA_BUNDLE",
+            *(name for name in os.environ if name.startswith("AWS_ENDPOINT_URL_")),
+        ),
+        "",
+    )
+    return variables | {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": "sandbox",
+        "AWS_REGION": region,
+        "AWS_DEFAULT_REGION": region,
+        "AWS_CONFIG_FILE": absent,
+        "AWS_SHARED_CREDENTIALS_FILE": absent,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "SAGEMAKER_VALIDATE_ROLE": "false",
+        "NO_PROXY": ",".join(filter(None, (os.environ.get("NO_PROXY"), loopback))),
+        "no_proxy": ",".join(filter(None, (os.environ.get("no_proxy"), loopback))),
+    }
+
+
+def write_record(folder: Path, port: int, token: str, region: str) -> None:
+    """Write down, for this user only, how to reach the server of this process."""
+    temporary = folder / f"{RECORD}.new"
+    temporary.unlink(missing_ok=True)
+    temporary.touch(mode=0o600)
+    content = {"pid": os.getpid(), "port": port, "token": token, "region": region}
+    temporary.write_text(json.dumps({**content, "started": time.time()}))
+    temporary.replace(folder / RECORD)
+
+
+def _record(folder: Path) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads((folder / RECORD).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if {"port", "token"} <= set(found) else None
+
+
+def _ask(found: dict[str, Any], action: str) -> dict[str, Any] | None:
+    """Send a request to the recorded server; None when it is not there. The token proves who it is."""
+    connection = http.client.HTTPConnection("127.0.0.1", found["port"], timeout=10)
+    try:
+        connection.request(
+            "POST", f"/_sandbox/{action}", headers={"X-Sandbox-Token": found["token"]}
+        )
+        answer = connection.getresponse()
+        body = answer.read()
+        if answer.status != 200:
+            return None
+        content: dict[str, Any] = json.loads(body)
+        return content
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+    finally:
+        connection.close()
+
+
+def _holder(folder: Path) -> int | None:
+    """Return the id of the process that has the state open; 0 when it has not said yet."""
+    path = folder / SERVER_LOCK
+    if not path.exists():
+        return None
+    with path.open("r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return int(file.read() or 0)
+    return None
+
+
+def _wait_until_free(folder: Path, seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while _holder(folder) is not None:
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+@contextlib.contextmanager
+def _start_lock(folder: Path) -> Iterator[None]:
+    """Let one process at a time look for a server and start one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / START_LOCK).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _spawn(folder: Path, region: str, standing: bool) -> tuple[subprocess.Popen[bytes], int]:
+    # A server that is about to end still has the state open for a moment.
+    if not _wait_until_free(folder, END_SECONDS):
+        raise SandboxError(
+            f"process {_holder(folder)} holds {folder} and does not answer; "
+            "end it with: mlops sandbox down"
+        )
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MOTO_"))
+    }
+    # Whatever the developer is signed in to stays out of the server as well.
+    environment |= {
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_DEFAULT_REGION": region,
+    }
+    package = Path(__file__).resolve().parent
+    bootstrap = f"import sys; sys.path.insert(0, {str(package.parent)!r}); "
+    bootstrap += "from sandbox.server import main; main()"
+    command = [sys.executable, "-c", bootstrap, str(folder.parent), region]
+    with (folder / "server.log").open("ab") as errors:
+        process = subprocess.Popen(
+            [*command, "--standing"] if standing else command,
+            stdin=subprocess.DEVNULL if standing else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=environment,
+            cwd=folder,
+            start_new_session=True,  # Ctrl-C in the terminal is for the command, not for the server.
+        )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    process.stdout.close()
+    answer = json.loads(line) if line else {}
+    if "port" not in answer:
+        process.kill()
+        process.wait()
+        reason = answer.get("error") or f"it ended at once; see {folder / 'server.log'}"
+        raise SandboxError(f"the sandbox did not start: {reason}" if not answer else reason)
+    return process, answer["port"]

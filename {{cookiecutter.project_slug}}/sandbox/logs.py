@@ -1,0 +1,63 @@
+"""Makes the logs of jobs readable through CloudWatch Logs, in the groups and streams AWS uses."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from moto.logs.models import LogStream, logs_backends
+
+from sandbox.jobs import LOG_GROUPS, Jobs
+from sandbox.storage import Record, Store
+
+LONGEST_LINE = 256 * 1024
+
+
+class JobLogs:
+    """Copies new lines of the jobs' log files into moto, when somebody asks for logs.
+
+    The files are the truth; what moto holds of these groups is not kept.
+    """
+
+    def __init__(self, store: Store, jobs: Jobs) -> None:
+        self.store, self.jobs = store, jobs
+        self._read: dict[str, int] = {}
+        self._finished: set[str] = set()
+        self._lock = threading.Lock()
+
+    def update(self) -> None:
+        """Bring moto's log streams up to date."""
+        with self._lock:
+            for kind, group in LOG_GROUPS.items():
+                for arn, record in list(self.store.all(kind).items()):
+                    if arn not in self._finished:
+                        self._copy(group, arn, record[f"{kind}Name"], record)
+
+    def _copy(self, group: str, arn: str, name: str, record: Record) -> None:
+        ended = arn not in self.jobs.running
+        path = self.jobs.log_path(name)
+        if path.is_file():
+            with path.open("rb") as file:
+                file.seek(self._read.get(arn, 0))
+                content = file.read()
+            if not ended:  # The last line may still be on its way.
+                content = content[: content.rfind(b"\n") + 1]
+            self._read[arn] = self._read.get(arn, 0) + len(content)
+            if content:
+                moment = int((record["LastModifiedTime"] if ended else time.time()) * 1000)
+                lines = content.decode("utf-8", "replace").splitlines()
+                events = [{"timestamp": moment, "message": line[:LONGEST_LINE]} for line in lines]
+                _stream(group, arn, name, record).put_log_events(events)
+        if ended:
+            self._finished.add(arn)
+
+
+def _stream(group: str, arn: str, name: str, record: Record) -> LogStream:
+    _, _, _, region, account, _ = arn.split(":", 5)
+    backend: Any = logs_backends[account][region]
+    backend.ensure_log_group(group)
+    stream = f"{name}/algo-1-{int(record['CreationTime'])}"
+    backend.ensure_log_stream(group, stream)
+    found: LogStream = backend.groups[group].streams[stream]
+    return found

@@ -1,0 +1,159 @@
+"""Keeps what moto's services know (IAM, Events, Secrets Manager...) across restarts of the sandbox.
+
+S3 is not among them: objects have a module of their own. Written against moto 5.2: a service's state is
+what its backends hold, one per account and region.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import io
+import logging
+import pickle
+import threading
+import time
+from typing import Any
+from urllib.parse import parse_qs, unquote
+
+from moto.backends import get_backend
+from moto.core.base_backend import BackendDict
+
+from sandbox.jobs import LOG_GROUPS
+from sandbox.objects import Objects
+from sandbox.storage import Store
+
+READING = (
+    "Describe",
+    "Get",
+    "List",
+    "Head",
+    "BatchGet",
+    "Search",
+    "Simulate",
+    "Validate",
+    "Filter",
+)
+QUICK_SECONDS = 0.02
+PAUSE_SECONDS = 1.0
+log = logging.getLogger(__name__)
+
+
+class MotoState:
+    """Writes a service's state after a request that may have changed it.
+
+    State that is quick to write is written before the request is answered; what takes longer is written
+    at most once a second, and when the sandbox ends.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._lock = threading.Lock()
+        self._digests: dict[str, bytes] = {}
+        self._slow: set[str] = set()
+        self._due: set[str] = set()
+        self._timer: threading.Timer | None = None
+        for name, body in store.blobs("moto"):
+            for account, regions in pickle.loads(body).items():
+                backends: Any = get_backend(name)  # type: ignore[call-overload]
+                for region, backend in regions.items():
+                    dict.__setitem__(backends[account], region, backend)
+
+    def after_request(self, service: str, environ: dict[str, Any], objects: Objects) -> None:
+        """Keep what a request has changed."""
+        if service in ("s3", "s3bucket_path"):
+            _after_s3_request(environ, objects)
+        elif not _only_reads(environ):
+            services = {service}
+            if service == "cloudformation":
+                # A stack changes whatever its resources belong to.
+                services = set(_loaded())
+                for bucket in list(objects.buckets()):
+                    objects.save(bucket)
+            self._keep(services)
+
+    def _keep(self, services: set[str]) -> None:
+        with self._lock:
+            for service in services - self._slow:
+                self._write(service)
+            self._due |= services & self._slow
+            if self._due and self._timer is None:
+                self._timer = threading.Timer(PAUSE_SECONDS, self.flush)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def flush(self) -> None:
+        """Write what is due."""
+        with self._lock:
+            due, self._due, self._timer = self._due, set(), None
+            for service in due:
+                self._write(service)
+
+    def _write(self, service: str) -> None:
+        began = time.monotonic()
+        backends = _loaded().get(service)
+        if backends is None:
+            return
+        try:
+            body = pickle.dumps(_state(service, backends))
+        except RuntimeError:  # Another request is changing it: look again soon.
+            self._slow.add(service)
+            self._due.add(service)
+            return
+        except (pickle.PicklingError, TypeError, AttributeError) as error:
+            log.warning("the state of %s is kept until this server ends only: %s", service, error)
+            return
+        digest = hashlib.sha256(body).digest()
+        if self._digests.get(service) != digest:
+            self.store.put_blobs("moto", {service: body})
+            self._digests[service] = digest
+        if time.monotonic() - began > QUICK_SECONDS:
+            self._slow.add(service)
+
+
+def _loaded() -> dict[str, BackendDict[Any]]:
+    """Return the backends in use by moto's name of their service."""
+    found = {}
+    for backends in list(BackendDict._instances):  # type: ignore[misc]
+        name = backends.backend.__module__.split(".")[1]
+        if name not in ("s3", "s3bucket_path", "s3control"):
+            found[name] = backends
+    return found
+
+
+def _state(service: str, backends: BackendDict[Any]) -> dict[str, dict[str, Any]]:
+    state = {account: dict(regions) for account, regions in list(backends.items())}
+    if service == "logs":
+        # The logs of jobs are files already, and may be large.
+        for regions in state.values():
+            for region, backend in regions.items():
+                regions[region] = slim = copy.copy(backend)
+                slim.groups = {
+                    name: group
+                    for name, group in backend.groups.items()
+                    if name not in LOG_GROUPS.values()
+                }
+    return state
+
+
+def _only_reads(environ: dict[str, Any]) -> bool:
+    if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
+        return True
+    action = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2]
+    source = environ["wsgi.input"]
+    if not action and isinstance(source, io.BytesIO):  # A form that moto has read already.
+        action = parse_qs(source.getvalue().decode("utf-8", "replace")).get("Action", [""])[0]
+    return action.startswith(READING)
+
+
+def _after_s3_request(environ: dict[str, Any], objects: Objects) -> None:
+    if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
+        return
+    path = environ.get("RAW_URI") or environ.get("REQUEST_URI") or environ["PATH_INFO"]
+    bucket, _, key = unquote(path.partition("?")[0]).lstrip("/").partition("/")
+    query = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True)
+    if environ["REQUEST_METHOD"] == "PUT" and "uploadId" in query:
+        return  # A part of an upload: nothing of the bucket has changed yet.
+    objects.save(bucket, key)
+    if "tagging" in query or "HTTP_X_AMZ_TAGGING" in environ:
+        objects.save_tags(bucket)

@@ -1,0 +1,281 @@
+"""S3 objects as files: moto keeps the S3 API, this keeps what the objects contain and survives a kill.
+
+The only module that reaches into moto's S3 models (written against moto 5.2); each patch says why.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import pickle
+import shutil
+import threading
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import moto.s3.models as s3_models
+from moto.s3.exceptions import EntityTooSmall, InvalidPart, MalformedXML
+from moto.s3.utils import _VersionedKeyStore
+
+from sandbox.storage import Files, Store
+from sandbox.wire import partition
+
+BLOCK = 4 * 1024 * 1024
+
+
+class NoSuchObject(Exception):
+    """There is no such bucket or object; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """Content of an object on its way in, as a file that will be moved."""
+
+    path: Path
+    size: int
+
+    def __len__(self) -> int:
+        return self.size
+
+
+class FileKey(s3_models.FakeKey):
+    """moto's object whose value is a file of the store instead of a buffer in memory."""
+
+    files: Files
+    garbage: list[str]
+    """Names of files that no object needs any more; removed once the records say so too."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> FileKey:
+        # moto's own __new__ keeps every model ever made in a list for its reset, which would hold on
+        # to every overwritten object for ever.
+        return object.__new__(cls)
+
+    @property
+    def path(self) -> Path:
+        """Return where the content is."""
+        return self.files.folder / self.file
+
+    @property
+    def value(self) -> bytes:
+        """Return the content. Whole objects of many megabytes do not come this way (see Objects)."""
+        return self.path.read_bytes()
+
+    @value.setter
+    def value(self, new: bytes | Content) -> None:
+        if isinstance(new, Content):
+            source, self.contentsize = new.path, new.size
+        else:
+            source = self.files.temporary()
+            source.write_bytes(new)
+            self.contentsize = len(new)
+        if getattr(self, "file", None):
+            self.garbage.append(self.file)
+        if self.bucket_name:
+            self.file = self.files.adopt(source, self.bucket_name, self.name)
+        else:  # A part of an upload under way has no place in the bucket yet.
+            self.file = source.relative_to(self.files.folder).as_posix()
+
+    # moto's constructor makes a buffer for the value; here there is none to hold it.
+    @property
+    def _value_buffer(self) -> None:
+        return None
+
+    @_value_buffer.setter
+    def _value_buffer(self, buffer: Any) -> None:
+        buffer.close()
+
+    @property
+    def etag(self) -> str:
+        """Return the quoted MD5 of the content, computed when first asked for."""
+        if self._etag is None:
+            with self.path.open("rb") as file:
+                self._etag = hashlib.file_digest(
+                    file, lambda: hashlib.md5(usedforsecurity=False)
+                ).hexdigest()
+        return f'"{self._etag}"'
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.lock = threading.Lock()
+
+    def dispose(self, garbage: bool = False) -> None:
+        """Let go of the content."""
+        if not self.disposed:
+            self.disposed = True
+            self.garbage.append(self.file)
+
+    def __del__(self) -> None:
+        """Do nothing: an object that Python forgets (at exit) is still an object."""
+
+
+def _complete(
+    upload: s3_models.FakeMultipart, body: Iterator[tuple[int, str]]
+) -> tuple[Content, str, tuple[str, str, int] | None]:
+    """Join the parts of an upload on disk; moto joins them in memory, twice."""
+    target = FileKey.files.temporary()
+    digests, last, count, crc = bytearray(), None, 0, 0
+    with target.open("wb") as out:
+        for number, etag in body:
+            part = upload.parts.get(number)
+            if part is None or part.etag.strip('"') != etag.strip('"'):
+                raise InvalidPart()
+            if last is not None and last.contentsize < s3_models.S3_UPLOAD_PART_MIN_SIZE:
+                raise EntityTooSmall()
+            digests.extend(bytes.fromhex(part.etag.strip('"')))
+            with part.path.open("rb") as file:
+                while block := file.read(BLOCK):
+                    crc = zlib.crc32(block, crc)
+                    out.write(block)
+            last, count = part, count + 1
+    if count == 0:
+        raise MalformedXML()
+    whole = hashlib.md5(bytes(digests), usedforsecurity=False).hexdigest()
+    # No checksum of the joined object: the parts were checked, and a wrong one would be worse.
+    return Content(target, target.stat().st_size), f"{whole}-{count}", None
+
+
+class Objects:
+    """The buckets of the sandbox: what jobs and the executor use, and what keeps them on disk."""
+
+    def __init__(self, store: Store, files: Files, account: str, region: str) -> None:
+        self.store, self.files = store, files
+        self._saved: dict[str, tuple[str, ...]] = {}
+        self._lock = threading.Lock()
+        self.backend = s3_models.s3_backends[account][partition(region)]
+        FileKey.files, FileKey.garbage = files, []
+        s3_models.FakeKey = FileKey  # type: ignore[misc]
+        s3_models.FakeMultipart.complete = _complete  # type: ignore[method-assign,assignment]
+        self._restore()
+
+    def _restore(self) -> None:
+        backends: dict[str, Any] = {}
+        for name, body in self.store.blobs("s3-bucket"):
+            bucket = pickle.loads(body)
+            backend = s3_models.s3_backends[bucket.account_id][bucket.partition]
+            backend.buckets[name] = backends[name] = backend
+            backend.buckets[name] = bucket
+            s3_models.s3_backends.bucket_accounts[name] = (bucket.partition, bucket.account_id)
+        for name, body in self.store.blobs("s3-tags"):
+            account, part = name.split("/")
+            s3_models.s3_backends[account][part].tagger = pickle.loads(body)
+        known = set()
+        for name, body in self.store.blobs("s3-object"):
+            bucket_name, _, key = name.partition("/")
+            versions = pickle.loads(body)
+            if bucket_name in backends:
+                bucket = backends[bucket_name].buckets[bucket_name]
+                dict.__setitem__(bucket.keys, key, versions)
+                self._saved[name] = _identity(versions)
+                known.update(v.file for v in versions if isinstance(v, FileKey))
+        self.files.sweep(known)
+
+    def buckets(self) -> dict[str, Any]:
+        """Return moto's buckets of all accounts by name."""
+        return {
+            name: bucket
+            for accounts in list(s3_models.s3_backends.values())
+            for backend in list(accounts.values())
+            for name, bucket in list(backend.buckets.items())
+        }
+
+    def _key(self, bucket: str, key: str) -> FileKey:
+        found = self.buckets().get(bucket)
+        if found is None:
+            raise NoSuchObject(f"The specified bucket does not exist: {bucket}")
+        value = found.keys.get(key)
+        if not isinstance(value, FileKey):
+            raise NoSuchObject(f"There is no object s3://{bucket}/{key}")
+        return value
+
+    def path(self, bucket: str, key: str) -> Path:
+        """Return the file that holds an object's content; it must not be changed."""
+        return self._key(bucket, key).path
+
+    def find(self, bucket: str, prefix: str) -> list[str]:
+        """Return the keys that start with a prefix, sorted."""
+        found = self.buckets().get(bucket)
+        if found is None:
+            raise NoSuchObject(f"The specified bucket does not exist: {bucket}")
+        return sorted(
+            key
+            for key, value in found.keys.items()
+            if key.startswith(prefix) and isinstance(value, FileKey)
+        )
+
+    def put(self, bucket: str, key: str, source: Path, move: bool = False) -> None:
+        """Store a file as an object; with `move` the file itself becomes the object."""
+        found = self.buckets().get(bucket)
+        if found is None:
+            raise NoSuchObject(f"The specified bucket does not exist: {bucket}")
+        content = self.files.temporary()
+        if move:
+            try:
+                source.replace(content)
+            except OSError:  # Another file system.
+                shutil.copyfile(source, content)
+        else:
+            shutil.copyfile(source, content)
+        backend = s3_models.s3_backends[found.account_id][found.partition]
+        backend.put_object(bucket, key, Content(content, content.stat().st_size))  # type: ignore[arg-type]
+        self.save(bucket, key)
+
+    def save(self, bucket: str, key: str = "") -> None:
+        """Write to disk what a request changed: one object, or without a key the bucket and all of it."""
+        with self._lock:
+            found = self.buckets().get(bucket)
+            changes: dict[str, bytes | None] = {}
+            if found is None:
+                names = {name for name in self._saved if name.startswith(f"{bucket}/")}
+                self.store.put_blobs("s3-bucket", {bucket: None})
+            elif key:
+                names = {f"{bucket}/{key}"}
+            else:
+                self.store.put_blobs("s3-bucket", {bucket: _bucket_state(found)})
+                names = self._changed(bucket, found)
+            for name in names:
+                versions = found.keys.getlist(name.partition("/")[2]) if found else None
+                if versions:
+                    changes[name] = pickle.dumps(versions)
+                    self._saved[name] = _identity(versions)
+                else:
+                    changes[name] = None
+                    self._saved.pop(name, None)
+            if changes:
+                self.store.put_blobs("s3-object", changes)
+            garbage, FileKey.garbage[:] = list(FileKey.garbage), []
+        for name in garbage:
+            self.files.remove(name)
+
+    def save_tags(self, bucket: str) -> None:
+        """Write the tags of an account's objects and buckets to disk."""
+        found = self.buckets().get(bucket)
+        if found is not None:
+            backend = s3_models.s3_backends[found.account_id][found.partition]
+            name = f"{found.account_id}/{found.partition}"
+            self.store.put_blobs("s3-tags", {name: pickle.dumps(backend.tagger)})
+
+    def _changed(self, bucket: str, found: Any) -> set[str]:
+        """Return the names of the objects whose versions are not what was saved last."""
+        now = {f"{bucket}/{key}": _identity(versions) for key, versions in found.keys.iterlists()}
+        gone = {name for name in self._saved if name.startswith(f"{bucket}/") and name not in now}
+        return gone | {name for name, identity in now.items() if self._saved.get(name) != identity}
+
+
+def _identity(versions: list[Any]) -> tuple[str, ...]:
+    return tuple(
+        version.file if isinstance(version, FileKey) else f"marker {version.version_id}"
+        for version in versions
+    )
+
+
+def _bucket_state(bucket: Any) -> bytes:
+    settings = copy.copy(bucket)
+    settings.keys = _VersionedKeyStore()
+    settings.multiparts = s3_models.MultipartDict()
+    return pickle.dumps(settings)

@@ -1,0 +1,285 @@
+"""The model registry: model package groups and versions, as SageMaker answers for them.
+
+Replaces moto's: moto drops most of what a version is registered with and numbers versions by counting.
+"""
+
+from __future__ import annotations
+
+import time
+
+from sandbox import wire
+from sandbox.storage import Record, Store
+from sandbox.wire import Caller, Params, invalid, pick
+
+GROUP, PACKAGE = "ModelPackageGroup", "ModelPackage"
+UPDATABLE = (
+    "ModelApprovalStatus",
+    "ModelPackageRegistrationType",
+    "ApprovalDescription",
+    "InferenceSpecification",
+    "SourceUri",
+    "ModelCard",
+    "ModelLifeCycle",
+)
+
+
+class Registry:
+    """Operations on model package groups and model packages. Keys of records are ARNs."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def create_model_package_group(self, params: Params, caller: Caller) -> Params:
+        """CreateModelPackageGroup."""
+        name = params["ModelPackageGroupName"]
+        arn = caller.arn(f"model-package-group/{name}")
+        if self.store.get(GROUP, arn) is not None:
+            raise invalid(f"Model Package Group already exists: {arn}")
+        record = {
+            **pick(params, "ModelPackageGroupName", "ModelPackageGroupDescription"),
+            "ModelPackageGroupArn": arn,
+            "CreationTime": time.time(),
+            "CreatedBy": caller.context(),
+            "ModelPackageGroupStatus": "Completed",
+            "_tags": params.get("Tags", []),
+            "_versions": 0,
+        }
+        self.store.put(GROUP, arn, record)
+        return {"ModelPackageGroupArn": arn}
+
+    def describe_model_package_group(self, params: Params, caller: Caller) -> Params:
+        """DescribeModelPackageGroup."""
+        return wire.public(self._group(params["ModelPackageGroupName"], caller))
+
+    def list_model_package_groups(self, params: Params, caller: Caller) -> Params:
+        """ListModelPackageGroups: by creation time, ascending, unless asked otherwise."""
+        rows = [
+            group
+            for group in self.store.all(GROUP).values()
+            if wire.between(group, params) and _named(group["ModelPackageGroupName"], params)
+        ]
+        by = "ModelPackageGroupName" if params.get("SortBy") == "Name" else "CreationTime"
+        rows.sort(key=lambda row: row[by], reverse=params.get("SortOrder") == "Descending")
+        rows, token = wire.page(rows, params)
+        names = (
+            "ModelPackageGroupName",
+            "ModelPackageGroupArn",
+            "ModelPackageGroupDescription",
+            "CreationTime",
+            "ModelPackageGroupStatus",
+        )
+        return {"ModelPackageGroupSummaryList": [pick(row, *names) for row in rows], **token}
+
+    def delete_model_package_group(self, params: Params, caller: Caller) -> Params:
+        """DeleteModelPackageGroup: only an empty one."""
+        group = self._group(params["ModelPackageGroupName"], caller)
+        if any(self._versions(group)):
+            raise wire.ApiError(
+                "ConflictException",
+                f"Model package group {group['ModelPackageGroupArn']} is not empty",
+            )
+        self.store.delete(GROUP, group["ModelPackageGroupArn"])
+        return {}
+
+    def put_model_package_group_policy(self, params: Params, caller: Caller) -> Params:
+        """PutModelPackageGroupPolicy."""
+        group = self._group(params["ModelPackageGroupName"], caller)
+        group["_policy"] = params["ResourcePolicy"]
+        self.store.put(GROUP, group["ModelPackageGroupArn"], group)
+        return {"ModelPackageGroupArn": group["ModelPackageGroupArn"]}
+
+    def get_model_package_group_policy(self, params: Params, caller: Caller) -> Params:
+        """GetModelPackageGroupPolicy."""
+        group = self._group(params["ModelPackageGroupName"], caller)
+        if "_policy" not in group:
+            raise invalid(f"Cannot find resource policy for: {group['ModelPackageGroupArn']}")
+        return {"ResourcePolicy": group["_policy"]}
+
+    def delete_model_package_group_policy(self, params: Params, caller: Caller) -> Params:
+        """DeleteModelPackageGroupPolicy."""
+        group = self._group(params["ModelPackageGroupName"], caller)
+        group.pop("_policy", None)
+        self.store.put(GROUP, group["ModelPackageGroupArn"], group)
+        return {}
+
+    def create_model_package(self, params: Params, caller: Caller) -> Params:
+        """CreateModelPackage: the next version of a group, or one without versions."""
+        named, grouped = params.get("ModelPackageName"), params.get("ModelPackageGroupName")
+        if bool(named) == bool(grouped):
+            raise invalid("Exactly one of ModelPackageName and ModelPackageGroupName must be given")
+        now = time.time()
+        record = {
+            **{
+                name: value
+                for name, value in params.items()
+                if name not in ("Tags", "ClientToken", "ModelPackageGroupName")
+            },
+            "CreationTime": now,
+            "LastModifiedTime": now,
+            "CreatedBy": caller.context(),
+            "ModelPackageStatus": "Completed",
+            "ModelPackageStatusDetails": {"ValidationStatuses": [], "ImageScanStatuses": []},
+            "_tags": params.get("Tags", []),
+        }
+        with self.store.lock:
+            if grouped:
+                group = self._group(grouped, caller)
+                # The number of a deleted version is never given again.
+                version = group["_versions"] + 1
+                name = group["ModelPackageGroupName"]
+                arn = group["ModelPackageGroupArn"].replace(
+                    ":model-package-group/", ":model-package/"
+                )
+                record |= {
+                    "ModelPackageName": name,
+                    "ModelPackageGroupName": name,
+                    "ModelPackageVersion": version,
+                    "ModelPackageArn": f"{arn}/{version}",
+                }
+                record.setdefault("ModelApprovalStatus", "PendingManualApproval")
+                # The version first: a crash in between leaves a count that the next start corrects.
+                self.store.put(PACKAGE, record["ModelPackageArn"], record)
+                group["_versions"] = version
+                self.store.put(GROUP, group["ModelPackageGroupArn"], group)
+            else:
+                record["ModelPackageArn"] = caller.arn(f"model-package/{named}")
+                if self.store.get(PACKAGE, record["ModelPackageArn"]) is not None:
+                    raise wire.ApiError(
+                        "ConflictException", f"Model Package already exists: {named}"
+                    )
+                self.store.put(PACKAGE, record["ModelPackageArn"], record)
+        return {"ModelPackageArn": record["ModelPackageArn"]}
+
+    def recover(self) -> None:
+        """Make every group count the versions it has, after a crash between the two writes."""
+        for group in list(self.store.all(GROUP).values()):
+            highest = max(
+                (package["ModelPackageVersion"] for package in self._versions(group)), default=0
+            )
+            if highest > group["_versions"]:
+                group["_versions"] = highest
+                self.store.put(GROUP, group["ModelPackageGroupArn"], group)
+
+    def describe_model_package(self, params: Params, caller: Caller) -> Params:
+        """DescribeModelPackage, by ARN or name."""
+        return wire.public(self._package(params["ModelPackageName"], caller))
+
+    def batch_describe_model_package(self, params: Params, caller: Caller) -> Params:
+        """BatchDescribeModelPackage."""
+        found, errors = {}, {}
+        for arn in params["ModelPackageArnList"]:
+            record = self.store.get(PACKAGE, arn)
+            if record is None:
+                errors[arn] = {
+                    "ErrorCode": "ValidationException",
+                    "ErrorResponse": f"ModelPackage {arn} does not exist.",
+                }
+                continue
+            found[arn] = pick(
+                record,
+                "ModelPackageGroupName",
+                "ModelPackageVersion",
+                "ModelPackageArn",
+                "ModelPackageDescription",
+                "CreationTime",
+                "InferenceSpecification",
+                "ModelPackageStatus",
+                "ModelApprovalStatus",
+                "ModelPackageRegistrationType",
+            )
+        return {"ModelPackageSummaries": found, "BatchDescribeModelPackageErrorMap": errors}
+
+    def list_model_packages(self, params: Params, caller: Caller) -> Params:
+        """ListModelPackages: by creation time, ascending (the oldest first), unless asked otherwise."""
+        kind = params.get("ModelPackageType", "Unversioned")
+        rows = list(self.store.all(PACKAGE).values())
+        if "ModelPackageGroupName" in params:
+            rows = list(self._versions(self._group(params["ModelPackageGroupName"], caller)))
+        elif kind != "Both":
+            rows = [r for r in rows if ("ModelPackageVersion" in r) == (kind == "Versioned")]
+        status = params.get("ModelApprovalStatus")
+        rows = [
+            row
+            for row in rows
+            if wire.between(row, params)
+            and _named(row["ModelPackageName"], params)
+            and status in (None, row.get("ModelApprovalStatus"))
+        ]
+        by = "ModelPackageName" if params.get("SortBy") == "Name" else "CreationTime"
+        rows.sort(
+            key=lambda row: (row[by], row.get("ModelPackageVersion", 0)),
+            reverse=params.get("SortOrder") == "Descending",
+        )
+        rows, token = wire.page(rows, params)
+        names = (
+            "ModelPackageName",
+            "ModelPackageGroupName",
+            "ModelPackageVersion",
+            "ModelPackageArn",
+            "ModelPackageDescription",
+            "CreationTime",
+            "ModelPackageStatus",
+            "ModelApprovalStatus",
+            "ModelLifeCycle",
+            "ModelPackageRegistrationType",
+        )
+        summaries = []
+        for row in rows:
+            summary = pick(row, *names)
+            if "ModelPackageVersion" in row:
+                del summary["ModelPackageName"]
+            summaries.append(summary)
+        return {"ModelPackageSummaryList": summaries, **token}
+
+    def update_model_package(self, params: Params, caller: Caller) -> Params:
+        """UpdateModelPackage: approval with its comment, customer metadata, specifications."""
+        record = self._package(params["ModelPackageArn"], caller)
+        with self.store.lock:
+            record.update(pick(params, *UPDATABLE))
+            metadata = record.get("CustomerMetadataProperties", {})
+            metadata = {**metadata, **params.get("CustomerMetadataProperties", {})}
+            for name in params.get("CustomerMetadataPropertiesToRemove", []):
+                metadata.pop(name, None)
+            if metadata or "CustomerMetadataProperties" in record:
+                record["CustomerMetadataProperties"] = metadata
+            if "AdditionalInferenceSpecificationsToAdd" in params:
+                record["AdditionalInferenceSpecifications"] = [
+                    *record.get("AdditionalInferenceSpecifications", []),
+                    *params["AdditionalInferenceSpecificationsToAdd"],
+                ]
+            record["LastModifiedTime"] = time.time()
+            record["LastModifiedBy"] = caller.context()
+            self.store.put(PACKAGE, record["ModelPackageArn"], record)
+        return {"ModelPackageArn": record["ModelPackageArn"]}
+
+    def delete_model_package(self, params: Params, caller: Caller) -> Params:
+        """DeleteModelPackage."""
+        record = self._package(params["ModelPackageName"], caller)
+        self.store.delete(PACKAGE, record["ModelPackageArn"])
+        return {}
+
+    def _versions(self, group: Record) -> list[Record]:
+        prefix = group["ModelPackageGroupArn"].replace(":model-package-group/", ":model-package/")
+        return [
+            record
+            for arn, record in self.store.all(PACKAGE).items()
+            if arn.startswith(f"{prefix}/")
+        ]
+
+    def _group(self, name: str, caller: Caller) -> Record:
+        arn = name if name.startswith("arn:") else caller.arn(f"model-package-group/{name}")
+        record = self.store.get(GROUP, arn)
+        if record is None:
+            raise invalid(f"Model Package Group does not exist: {arn}")
+        return record
+
+    def _package(self, name: str, caller: Caller) -> Record:
+        arn = name if name.startswith("arn:") else caller.arn(f"model-package/{name}")
+        record = self.store.get(PACKAGE, arn)
+        if record is None:
+            raise invalid(f"ModelPackage {arn} does not exist.")
+        return record
+
+
+def _named(name: str, params: Params) -> bool:
+    return str(params.get("NameContains", "")).lower() in name.lower()

@@ -1,0 +1,478 @@
+"""The sandbox's server: one process that answers AWS's APIs on 127.0.0.1 and runs what they start.
+
+SageMaker's pipelines, jobs and registry are answered here, every other request by moto. Start it with
+`sandbox.connect` or `sandbox.start`; tests use the class `Server` in their own process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import functools
+import json
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import boto3
+from botocore.config import Config
+from botocore.session import get_session
+from moto.core.base_backend import BackendDict
+from moto.moto_server.werkzeug_app import (
+    DomainDispatcherApplication,
+    MotoRequestHandler,
+    create_backend_app,
+)
+from werkzeug.serving import BaseWSGIServer, make_server
+
+from sandbox import client, wire
+from sandbox.jobs import PROCESSING, TRAINING, Jobs
+from sandbox.logs import JobLogs
+from sandbox.moto_state import MotoState
+from sandbox.objects import Objects
+from sandbox.pipelines import PIPELINE, Pipelines
+from sandbox.registry import GROUP, PACKAGE, Registry
+from sandbox.storage import DamagedState, Files, Store
+from sandbox.wire import ApiError, Caller, Params
+
+ACCOUNT = "123456789012"
+Operation = Callable[[Params, Caller], Params]
+StartResponse = Callable[..., Any]
+log = logging.getLogger(__name__)
+
+
+class _Handler(MotoRequestHandler):
+    """moto's request handler, silent and without Nagle's delay of 40 ms between header and body."""
+
+    disable_nagle_algorithm = True
+
+    def log(self, type: str, message: str, *args: Any) -> None:
+        if type == "error":
+            log.error(message, *args)
+
+
+@dataclass
+class Fault:
+    """An error that the next calls or jobs meet; see Server.inject."""
+
+    where: str
+    code: str
+    message: str
+    status: int
+    times: int
+
+
+class Server:
+    """A sandbox in this process; a context manager. One at a time: moto's state is global.
+
+    Raises SandboxError when another server has this state open or the state cannot be read.
+    """
+
+    def __init__(self, root: Path, region: str = "us-east-1", stop_grace: float = 30) -> None:
+        self.root, self.region, self.stop_grace = Path(root).resolve(), region, stop_grace
+        self.folder = self.root / client.FOLDER
+        self.ended = threading.Event()
+        self.token = secrets.token_hex(16)
+        self._faults: list[Fault] = []
+        self._leases = 0
+        self._owned = False
+        self._standing = True
+        self._closing = False
+        self._state_lock = threading.RLock()
+        self._http: BaseWSGIServer | None = None
+
+    # Life.
+
+    def start(self, port: int = 0) -> Server:
+        """Load the state and start answering."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock_file = (self.folder / client.SERVER_LOCK).open("a+")
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise client.SandboxError(
+                f"another sandbox server has {self.folder} open; end it with: mlops sandbox down"
+            ) from error
+        self._lock_file.truncate(0)
+        self._lock_file.write(str(os.getpid()))
+        self._lock_file.flush()
+        BackendDict.reset()
+        try:
+            self.store = Store(self.folder)
+        except DamagedState as error:
+            self._lock_file.close()
+            raise client.SandboxError(str(error)) from error
+        try:
+            files = Files(self.folder / "s3")
+            self.objects = Objects(self.store, files, ACCOUNT, self.region)
+            self.moto = MotoState(self.store)
+        except Exception as error:
+            # Pickles of another version of moto fail in many ways; all mean the same to the user.
+            self.store.close()
+            self._lock_file.close()
+            raise client.SandboxError(
+                f"{self.folder} is damaged or from another version ({error}); "
+                "clear it with: mlops sandbox reset"
+            ) from error
+        self.jobs = Jobs(self.store, self.objects, self.folder / "jobs", self.stop_grace)
+        self.jobs.fault = self._job_fault
+        self.registry = Registry(self.store)
+        self.registry.recover()
+        self.pipelines = Pipelines(self.store, self.objects, self.jobs, self.client)
+        self.pipelines.on_end = self.end_if_idle
+        self.logs = JobLogs(self.store, self.jobs)
+        self._operations = self._table()
+        self._moto_app = DomainDispatcherApplication(create_backend_app)
+        self._http = make_server(
+            "127.0.0.1", port, self._answer, threaded=True, request_handler=_Handler
+        )
+        threading.Thread(target=self._http.serve_forever, name="http", daemon=True).start()
+        # What the first execution will need, while nobody waits for it.
+        threading.Thread(target=self._warm, name="warm up", daemon=True).start()
+        return self
+
+    def _warm(self) -> None:
+        wire.service_model()
+        self.client(self.region)
+
+    @property
+    def port(self) -> int:
+        """Return the port."""
+        assert self._http is not None, "start() comes first"
+        return int(self._http.server_address[1])
+
+    @property
+    def url(self) -> str:
+        """Return the endpoint URL."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment variables for clients, "" for those to remove."""
+        return client.environment(self.folder, self.port, self.region)
+
+    @functools.cache  # noqa: B019  (one server lives as long as its process or its test)
+    def client(self, region: str) -> Any:
+        """Return a boto3 SageMaker client of this sandbox that tries every call once."""
+        core = get_session()
+        core.set_config_variable("profile", None)
+        session = boto3.session.Session(
+            aws_access_key_id=client.ACCESS_KEY,
+            aws_secret_access_key="sandbox",
+            region_name=region,
+            botocore_session=core,
+        )
+        return session.client(
+            "sagemaker",
+            endpoint_url=self.url,
+            config=Config(retries={"total_max_attempts": 1}, proxies={}, max_pool_connections=64),
+        )
+
+    def close(self, why: str | None = None) -> None:
+        """Stop what runs, write everything down, stop answering. `why` becomes the executions' reason."""
+        with self._state_lock:
+            if self._closing:
+                return
+            self._closing = True
+        self.jobs.closing = True
+        for execution in list(self.pipelines.running.values()):
+            if why:
+                execution.record["FailureReason"] = why
+            execution.stop()
+        self.jobs.close()
+        for execution in list(self.pipelines.running.values()):
+            execution.ended.wait(timeout=5)
+        assert self._http is not None
+        self._http.shutdown()
+        self._http.server_close()
+        self.moto.flush()
+        self.store.close()
+        self._lock_file.close()
+        self.ended.set()
+
+    def __enter__(self) -> Server:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Whose server it is: see sandbox/client.py for the other side.
+
+    def belong_to_starter(self) -> None:
+        """End when the process that started this one ends; see `left`."""
+        self._standing, self._owned = False, True
+
+    def left(self, goodbye: bool) -> None:
+        """The starter has left: without a goodbye it was killed, and everything ends at once."""
+        if not goodbye:
+            self.close("The sandbox was killed: the process that had started it was.")
+            return
+        self._owned = False
+        self.end_if_idle()
+
+    def end_if_idle(self) -> None:
+        """End when nobody holds this server and nothing runs in it any more."""
+        with self._state_lock:
+            busy = self._standing or self._owned or self._leases
+            if busy or self.pipelines.running or self.jobs.running or self._closing:
+                return
+        threading.Thread(target=self.close, name="end").start()
+
+    # Requests.
+
+    def _answer(self, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        if path.startswith("/_sandbox/"):
+            return self._control(path, environ, start)
+        service, _, operation = environ.get("HTTP_X_AMZ_TARGET", "").partition(".")
+        if service == "SageMaker":
+            fault = self._take_fault(operation)
+            if fault is not None:
+                return _json_error(ApiError(fault.code, fault.message, fault.status), start)
+            handled = self._sagemaker(operation, environ, start)
+            if handled is not None:
+                return handled
+        return self._by_moto(environ, start)
+
+    def _by_moto(self, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
+        application = self._moto_app.get_application(environ)
+        service: str = cast(Any, application).service
+        if service == "logs":
+            self.logs.update()
+        answer: Iterable[bytes] = application(environ, start)
+        self.moto.after_request(service, environ, self.objects)
+        return answer
+
+    def _sagemaker(
+        self, operation: str, environ: dict[str, Any], start: StartResponse
+    ) -> Iterable[bytes] | None:
+        """Answer a SageMaker request, or return None when it is moto's."""
+        handler = self._operations.get(operation)
+        if handler is None:
+            return None
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        try:
+            params = json.loads(body or b"{}")
+            if operation in _TAG_OPERATIONS and self._tagged(params) is None:
+                return self._pass_on(body, environ, start)
+            wire.check(operation, params)
+            answer = handler(params, _caller(environ, self.region))
+        except ApiError as error:
+            return _json_error(error, start)
+        return _json_answer(answer, start)
+
+    def _pass_on(
+        self, body: bytes, environ: dict[str, Any], start: StartResponse
+    ) -> Iterable[bytes]:
+        import io
+
+        environ["wsgi.input"] = io.BytesIO(body)
+        return self._by_moto(environ, start)
+
+    def _table(self) -> dict[str, Operation]:
+        """Return the operations answered here, by name."""
+        table: dict[str, Operation] = {
+            "AddTags": self._add_tags,
+            "ListTags": self._list_tags,
+            "DeleteTags": self._delete_tags,
+        }
+        for owner in (self.jobs, self.registry, self.pipelines):
+            for name in wire.service_operations():
+                method = getattr(owner, wire.snake_case(name), None)
+                if method is not None:
+                    table[name] = method
+        return table
+
+    # Tags of what is answered here.
+
+    def _tagged(self, params: Params) -> tuple[str, str, Params] | None:
+        arn = params.get("ResourceArn", "")
+        for kind in (PIPELINE, GROUP, PACKAGE, PROCESSING, TRAINING):
+            record = self.store.get(kind, arn)
+            if record is not None:
+                return kind, arn, record
+        return None
+
+    def _add_tags(self, params: Params, caller: Caller) -> Params:
+        kind, arn, record = cast(tuple[str, str, Params], self._tagged(params))
+        tags = {tag["Key"]: tag for tag in (*record["_tags"], *params["Tags"])}
+        record["_tags"] = list(tags.values())
+        self.store.put(kind, arn, record)
+        return {"Tags": record["_tags"]}
+
+    def _list_tags(self, params: Params, caller: Caller) -> Params:
+        _, _, record = cast(tuple[str, str, Params], self._tagged(params))
+        rows, token = wire.page(record["_tags"], params, default=50)
+        return {"Tags": rows, **token}
+
+    def _delete_tags(self, params: Params, caller: Caller) -> Params:
+        kind, arn, record = cast(tuple[str, str, Params], self._tagged(params))
+        gone = set(params["TagKeys"])
+        record["_tags"] = [tag for tag in record["_tags"] if tag["Key"] not in gone]
+        self.store.put(kind, arn, record)
+        return {}
+
+    # Faults, for tests of what retries them.
+
+    def inject(
+        self, where: str, code: str, message: str = "injected", status: int = 400, times: int = 1
+    ) -> None:
+        """Make the next `times` calls of an operation, or jobs of a kind, fail.
+
+        `where` is an operation such as "CreateTrainingJob", or "ProcessingJob"/"TrainingJob" for the job
+        itself: its FailureReason becomes "<code>: <message>".
+        """
+        self._faults.append(Fault(where, code, message, status, times))
+
+    def _take_fault(self, where: str) -> Fault | None:
+        with self._state_lock:
+            for fault in self._faults:
+                if fault.where == where:
+                    fault.times -= 1
+                    if fault.times <= 0:
+                        self._faults.remove(fault)
+                    return fault
+        return None
+
+    def _job_fault(self, kind: str) -> str | None:
+        fault = self._take_fault(kind)
+        return f"{fault.code}: {fault.message}" if fault else None
+
+    # The sandbox's own requests.
+
+    def _control(self, path: str, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
+        if not secrets.compare_digest(environ.get("HTTP_X_SANDBOX_TOKEN", ""), self.token):
+            return _json_error(ApiError("AccessDenied", "not this sandbox's token", 403), start)
+        action = path.removeprefix("/_sandbox/")
+        if action == "status":
+            return _json_answer(self._status(), start)
+        if action == "lease":
+            return self._lease(environ["werkzeug.socket"], start)
+        if action == "stop":
+            threading.Thread(target=self.close, name="stop").start()
+            return _json_answer({}, start)
+        if action == "fault":
+            size = int(environ.get("CONTENT_LENGTH") or 0)
+            self.inject(**json.loads(environ["wsgi.input"].read(size)))
+            return _json_answer({}, start)
+        return _json_error(ApiError("NotFound", path, 404), start)
+
+    def _status(self) -> dict[str, Any]:
+        return {
+            "root": str(self.root),
+            "pid": os.getpid(),
+            "region": self.region,
+            "standing": self._standing,
+            "executions": len(self.pipelines.running),
+            "jobs": len(self.jobs.running),
+        }
+
+    def _lease(self, connection: socket.socket, start: StartResponse) -> Iterable[bytes]:
+        """Stay alive for a client as long as its connection is open."""
+        with self._state_lock:
+            if self._closing:
+                return _json_error(ApiError("Ending", "this sandbox is ending", 503), start)
+            self._leases += 1
+        try:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            connection.settimeout(None)
+            while connection.recv(64):
+                pass
+        except OSError:
+            pass  # The client was killed; its lease ends all the same.
+        finally:
+            with self._state_lock:
+                self._leases -= 1
+            self.end_if_idle()
+        start("200 OK", [("Content-Length", "0"), ("Connection", "close")])
+        return []
+
+
+_TAG_OPERATIONS = ("AddTags", "ListTags", "DeleteTags")
+
+
+def _caller(environ: dict[str, Any], region: str) -> Caller:
+    """Read account and region from the request's signature (Credential=KEY/DATE/REGION/SERVICE/...)."""
+    from moto.iam.models import get_account_id_from
+
+    _, _, credential = environ.get("HTTP_AUTHORIZATION", "").partition("Credential=")
+    parts = credential.split(",")[0].split("/")
+    if len(parts) == 5:
+        return Caller(get_account_id_from(parts[0]), parts[2], parts[0])
+    return Caller(ACCOUNT, region, "")
+
+
+def _json_answer(answer: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
+    body = json.dumps(answer).encode()
+    start(
+        "200 OK",
+        [
+            ("Content-Type", "application/x-amz-json-1.1"),
+            ("Content-Length", str(len(body))),
+            ("x-amzn-RequestId", secrets.token_hex(16)),
+        ],
+    )
+    return [body]
+
+
+def _json_error(error: ApiError, start: StartResponse) -> Iterable[bytes]:
+    body = json.dumps({"__type": error.code, "message": error.message}).encode()
+    reason = "Bad Request" if error.status < 500 else "Internal Server Error"
+    start(
+        f"{error.status} {reason}",
+        [
+            ("Content-Type", "application/x-amz-json-1.1"),
+            ("Content-Length", str(len(body))),
+            ("x-amzn-ErrorType", error.code),
+            ("x-amzn-RequestId", secrets.token_hex(16)),
+        ],
+    )
+    return [body]
+
+
+def main() -> None:
+    """Run a server as a process of its own (see sandbox/client.py, which starts it)."""
+    parser = argparse.ArgumentParser(prog="sandbox.server")
+    parser.add_argument("root", type=Path)
+    parser.add_argument("region")
+    parser.add_argument("--standing", action="store_true")
+    options = parser.parse_args()
+    server = Server(options.root, options.region)
+    try:
+        server.start()
+    except client.SandboxError as error:
+        print(json.dumps({"error": str(error)}), flush=True)
+        sys.exit(2)
+    client.write_record(server.folder, server.port, server.token, server.region)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: threading.Thread(target=server.close).start())
+    if not options.standing:
+        server.belong_to_starter()
+        threading.Thread(target=_watch_starter, args=(server,), daemon=True).start()
+    # The starter waits for this line and takes its end of the pipe away after it.
+    print(json.dumps({"port": server.port}), flush=True)
+    with (server.folder / "server.log").open("a") as target:
+        os.dup2(target.fileno(), 1)
+        os.dup2(target.fileno(), 2)
+    logging.basicConfig(format="%(asctime)s %(name)s %(message)s", level=logging.WARNING)
+    server.ended.wait()
+    # Threads of requests may still hang on their connections; everything is written down.
+    os._exit(0)
+
+
+def _watch_starter(server: Server) -> None:
+    words = b""
+    while piece := os.read(0, 64):
+        words += piece
+    server.left(goodbye=words.startswith(b"bye"))
+
+
+if __name__ == "__main__":
+    main()

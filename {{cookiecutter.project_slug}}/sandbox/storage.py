@@ -1,0 +1,216 @@
+"""The sandbox's memory: one SQLite file for records, plain files for S3 objects.
+
+Knows nothing of what the records mean. Every write is one transaction, so a `kill -9` at any moment
+leaves either the old state or the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+STATE_VERSION = "1"
+DATABASE = "state.db"
+
+Record = dict[str, Any]
+
+
+class DamagedState(Exception):
+    """The state on disk cannot be read; the message is one line for the user."""
+
+
+class Store:
+    """Records by kind and key, kept in memory and written through to SQLite.
+
+    Records are JSON objects (times as seconds since 1970). Whoever changes one holds `lock` and calls
+    `put`, which is also what makes the change durable.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.lock = threading.RLock()
+        self.records: dict[str, dict[str, Record]] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._db = self._open(folder / DATABASE)
+        except (sqlite3.DatabaseError, ValueError) as error:
+            raise DamagedState(
+                f"{folder / DATABASE} is damaged or from another version ({error}); "
+                "clear it with: mlops sandbox reset"
+            ) from error
+
+    def _open(self, path: Path) -> sqlite3.Connection:
+        db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        # Exclusive locking needs no shared memory file, so it also works on network drives. The
+        # server's own file lock makes sure that there is one process only.
+        db.execute("PRAGMA locking_mode=EXCLUSIVE")
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=NORMAL")
+        found = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type='table'")}
+        with transaction(db):
+            if not found:
+                db.execute("CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT)")
+                db.execute("INSERT INTO meta VALUES ('version', ?)", (STATE_VERSION,))
+                db.execute(
+                    "CREATE TABLE record (kind TEXT, key TEXT, body TEXT, PRIMARY KEY (kind, key))"
+                )
+                db.execute(
+                    "CREATE TABLE blob (kind TEXT, key TEXT, body BLOB, PRIMARY KEY (kind, key))"
+                )
+        version = db.execute("SELECT value FROM meta WHERE name='version'").fetchone()
+        if version is None or version[0] != STATE_VERSION:
+            raise ValueError(f"version {version and version[0]}, expected {STATE_VERSION}")
+        for kind, key, body in db.execute("SELECT kind, key, body FROM record ORDER BY rowid"):
+            self.records.setdefault(kind, {})[key] = json.loads(body)
+        return db
+
+    def all(self, kind: str) -> dict[str, Record]:
+        """Return the live records of a kind, by key, oldest first."""
+        return self.records.setdefault(kind, {})
+
+    def get(self, kind: str, key: str) -> Record | None:
+        """Return one live record, or None."""
+        return self.all(kind).get(key)
+
+    def put(self, kind: str, key: str, record: Record) -> None:
+        """Keep a new or changed record."""
+        with self.lock:
+            self.all(kind)[key] = record
+            # An upsert keeps the rowid, and with it the order of creation.
+            self._db.execute(
+                "INSERT INTO record VALUES (?, ?, ?) "
+                "ON CONFLICT (kind, key) DO UPDATE SET body = excluded.body",
+                (kind, key, json.dumps(record, separators=(",", ":"))),
+            )
+
+    def delete(self, kind: str, key: str) -> None:
+        """Forget a record; nothing happens when there is none."""
+        with self.lock:
+            self.all(kind).pop(key, None)
+            self._db.execute("DELETE FROM record WHERE kind = ? AND key = ?", (kind, key))
+
+    def blobs(self, kind: str) -> list[tuple[str, bytes]]:
+        """Return (key, bytes) of a kind in the order they were first written."""
+        with self.lock:
+            return list(
+                self._db.execute(
+                    "SELECT key, body FROM blob WHERE kind = ? ORDER BY rowid", (kind,)
+                )
+            )
+
+    def put_blobs(self, kind: str, changes: dict[str, bytes | None]) -> None:
+        """Write or, for None, delete several blobs at once."""
+        with self.lock, transaction(self._db):
+            for key, body in changes.items():
+                if body is None:
+                    self._db.execute("DELETE FROM blob WHERE kind = ? AND key = ?", (kind, key))
+                else:
+                    self._db.execute(
+                        "INSERT INTO blob VALUES (?, ?, ?) "
+                        "ON CONFLICT (kind, key) DO UPDATE SET body = excluded.body",
+                        (kind, key, body),
+                    )
+
+    def close(self) -> None:
+        """Write everything back and close the file."""
+        with self.lock:
+            self._db.close()
+
+
+@contextlib.contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """Run the body as one transaction."""
+    db.execute("BEGIN")
+    try:
+        yield
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")
+
+
+class Files:
+    """Folder of S3 object contents: `<bucket>/<key>`, readable with any file browser.
+
+    A file is never changed once it is there: new content gets a new name, so that a crash cannot leave
+    an object half new and half old. What no record names after a crash is removed by `sweep`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.incoming = folder / ".incoming"
+        self._lock = threading.Lock()
+        self._count = 0
+        self.incoming.mkdir(parents=True, exist_ok=True)
+
+    def temporary(self) -> Path:
+        """Return a fresh path on the same file system, for content on its way in."""
+        with self._lock:
+            self._count += 1
+            return self.incoming / f"{os.getpid()}-{self._count}"
+
+    def adopt(self, content: Path, bucket: str, key: str) -> str:
+        """Move a file into the folder and return its name there (relative, '/' between parts)."""
+        with self._lock:
+            name = self._free_name(bucket, key)
+            target = self.folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            content.replace(target)
+            return name
+
+    def _free_name(self, bucket: str, key: str) -> str:
+        parts = [quote(part, safe=" !$&'()+,;=@") or "%" for part in key.split("/")]
+        # "." and ".." are legal in keys and not as names of files; ~ is ours, for second versions.
+        parts = [part.replace(".", "%2E") if set(part) == {"."} else part for part in parts]
+        parts = [part.replace("~", "%7E") for part in parts]
+        plain = "/".join([bucket, *parts])
+        if len(plain) > 900 or any(len(part) > 200 for part in parts):
+            plain = f"{bucket}/{hashlib.sha256(key.encode()).hexdigest()}"
+        candidate, count = plain, 1
+        while self._taken(candidate):
+            count += 1
+            candidate = f"{plain}~{count}"
+        return candidate
+
+    def _taken(self, name: str) -> bool:
+        target = self.folder / name
+        if os.path.lexists(target):
+            return True
+        # The key "a" may be an object while "a/b" is one too: a file cannot also be a folder.
+        return any(
+            parent.is_file() for parent in target.parents if parent.is_relative_to(self.folder)
+        )
+
+    def remove(self, name: str) -> None:
+        """Delete a file and the folders that it leaves empty."""
+        path = self.folder / name
+        with self._lock:
+            path.unlink(missing_ok=True)
+            for parent in path.parents:
+                if parent == self.folder:
+                    break
+                try:
+                    parent.rmdir()
+                except OSError:  # Not empty: other objects live there.
+                    break
+
+    def sweep(self, known: set[str]) -> None:
+        """Remove every file that is not in `known`: leftovers of a killed server."""
+        for path in self._walk():
+            name = path.relative_to(self.folder).as_posix()
+            if name not in known:
+                self.remove(name)
+        self.incoming.mkdir(parents=True, exist_ok=True)
+
+    def _walk(self) -> Iterator[Path]:
+        for folder, _, names in os.walk(self.folder):
+            for name in names:
+                yield Path(folder) / name

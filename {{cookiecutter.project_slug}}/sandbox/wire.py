@@ -1,0 +1,214 @@
+"""SageMaker's wire protocol: requests checked against botocore's model, errors as the service words them.
+
+Knows the published service model only, nothing of what an operation does.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from botocore.loaders import Loader
+from botocore.model import ListShape, MapShape, ServiceModel, Shape, StructureShape
+
+Params = dict[str, Any]
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Whose request it is: the account and region it was signed for, and the access key."""
+
+    account: str
+    region: str
+    access_key: str
+
+    def arn(self, resource: str, service: str = "sagemaker") -> str:
+        """Return the ARN of a resource of this account and region."""
+        return f"arn:{partition(self.region)}:{service}:{self.region}:{self.account}:{resource}"
+
+    def context(self) -> Params:
+        """Return what SageMaker shows as CreatedBy and LastModifiedBy."""
+        identity = f"arn:{partition(self.region)}:iam::{self.account}:root"
+        return {"IamIdentity": {"Arn": identity, "PrincipalId": self.account}}
+
+
+def partition(region: str) -> str:
+    """Return the AWS partition that a region belongs to."""
+    if region.startswith("cn-"):
+        return "aws-cn"
+    return "aws-us-gov" if region.startswith("us-gov-") else "aws"
+
+
+class ApiError(Exception):
+    """An error answer of the API: code, one-line message, HTTP status."""
+
+    def __init__(self, code: str, message: str, status: int = 400) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code, self.message, self.status = code, message, status
+
+
+def invalid(message: str) -> ApiError:
+    """Return a ValidationException."""
+    return ApiError("ValidationException", message)
+
+
+def missing(message: str) -> ApiError:
+    """Return a ResourceNotFound error."""
+    return ApiError("ResourceNotFound", message)
+
+
+@functools.cache
+def service_model() -> ServiceModel:
+    """Return botocore's model of SageMaker."""
+    return ServiceModel(Loader().load_service_model("sagemaker", "service-2"), "sagemaker")
+
+
+def input_shape(operation: str) -> StructureShape:
+    """Return the shape of an operation's request."""
+    shape = service_model().operation_model(operation).input_shape
+    assert isinstance(shape, StructureShape)
+    return shape
+
+
+def check(operation: str, params: Params) -> None:
+    """Refuse a request that does not fit the model: types, required members, lengths, patterns, enums.
+
+    botocore's client checks types and required members only; the service checks all of it, so the
+    sandbox does. Raises ApiError with the service's wording.
+    """
+    found: list[str] = []
+    _check(params, input_shape(operation), "", found)
+    if found:
+        noun = "error" if len(found) == 1 else "errors"
+        raise invalid(f"{len(found)} validation {noun} detected: {'; '.join(found)}")
+
+
+_PYTHON = {
+    "string": str,
+    "integer": int,
+    "long": int,
+    "float": (int, float),
+    "double": (int, float),
+    "boolean": bool,
+    "timestamp": (int, float, str),
+    "structure": dict,
+    "map": dict,
+    "list": list,
+    "blob": str,
+}
+
+
+def _check(value: Any, shape: Shape, path: str, found: list[str]) -> None:
+    def wrong(constraint: str) -> None:
+        shown = json.dumps(value)[:200]
+        found.append(
+            f"Value {shown} at '{path or 'request'}' failed to satisfy constraint: {constraint}"
+        )
+
+    kind = shape.type_name
+    expected: Any = _PYTHON[kind]
+    if not isinstance(value, expected) or (isinstance(value, bool) and kind != "boolean"):
+        return wrong(f"Member must be of type {kind}")
+    if isinstance(shape, StructureShape):
+        for name in shape.required_members:
+            if name not in value:
+                found.append(
+                    f"Value null at '{_join(path, name)}' failed to satisfy constraint: "
+                    "Member must not be null"
+                )
+        for name, member in value.items():
+            if name in shape.members:
+                _check(member, shape.members[name], _join(path, name), found)
+            else:
+                found.append(f"Unknown member '{_join(path, name)}'")
+    elif isinstance(shape, MapShape):
+        for name, member in value.items():
+            _check(name, shape.key, f"{path}.key", found)
+            _check(member, shape.value, _join(path, name), found)
+    elif isinstance(shape, ListShape):
+        for index, member in enumerate(value):
+            _check(member, shape.member, f"{path}[{index}]", found)
+    _check_limits(value, shape, wrong)
+
+
+def _check_limits(value: Any, shape: Shape, wrong: Callable[[str], None]) -> None:
+    limits = shape.metadata
+    if "enum" in limits and value not in limits["enum"]:
+        wrong(f"Member must satisfy enum value set: [{', '.join(limits['enum'])}]")
+    if isinstance(value, bool) or shape.type_name == "timestamp":
+        return
+    size, unit = (len(value), "length ") if hasattr(value, "__len__") else (value, "value ")
+    if "min" in limits and size < limits["min"]:
+        wrong(f"Member must have {unit}greater than or equal to {limits['min']}")
+    if "max" in limits and size > limits["max"]:
+        wrong(f"Member must have {unit}less than or equal to {limits['max']}")
+    pattern = limits.get("pattern")
+    if pattern and isinstance(value, str) and not _matches(pattern, value):
+        wrong(f"Member must satisfy regular expression pattern: {pattern}")
+
+
+@functools.cache
+def _pattern(pattern: str) -> re.Pattern[str] | None:
+    # The model's patterns are Java's; the few that Python cannot read (\p{...}) are not checked.
+    try:
+        return re.compile(pattern, re.DOTALL)
+    except re.error:
+        return None
+
+
+def _matches(pattern: str, value: str) -> bool:
+    compiled = _pattern(pattern)
+    return compiled is None or compiled.fullmatch(value) is not None
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def page(rows: list[Row], params: Params, default: int = 10) -> tuple[list[Row], Params]:
+    """Return one page of rows, and the NextToken to answer with (an empty dict on the last page)."""
+    start = 0
+    if params.get("NextToken"):
+        try:
+            start = int(base64.urlsafe_b64decode(params["NextToken"]).decode())
+        except ValueError as error:
+            raise invalid("Invalid pagination token") from error
+    end = start + int(params.get("MaxResults") or default)
+    if end >= len(rows):
+        return rows[start:], {}
+    return rows[start:end], {"NextToken": base64.urlsafe_b64encode(str(end).encode()).decode()}
+
+
+def between(
+    record: Params, params: Params, field: str = "CreationTime", name: str | None = None
+) -> bool:
+    """Tell whether a record's time lies in the request's <name>After and <name>Before."""
+    name = name or field
+    after, before = params.get(f"{name}After"), params.get(f"{name}Before")
+    return (after is None or record[field] >= after) and (before is None or record[field] <= before)
+
+
+def pick(record: Params, *names: str) -> Params:
+    """Return the named members that a record has."""
+    return {name: record[name] for name in names if record.get(name) is not None}
+
+
+def public(record: Params) -> Params:
+    """Return what the API shows of a record: everything but the names that start with '_'."""
+    return {name: value for name, value in record.items() if not name.startswith("_")}
+
+
+def service_operations() -> list[str]:
+    """Return the names of all operations of SageMaker."""
+    return list(service_model().operation_names)
+
+
+def snake_case(operation: str) -> str:
+    """Return an operation's name as a method's: CreateTrainingJob, create_training_job."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", operation).lower()
