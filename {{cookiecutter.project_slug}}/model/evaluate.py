@@ -1,0 +1,251 @@
+"""Judges a packaged model on the test rows, beside the approved one if there is one. Replace it
+freely, as long as the outputs below stay.
+
+Input:  --model FILE_OR_DIR, model.tar.gz or the folder it unpacks to, with schema.json and
+        code/inference.py, which must answer text/csv as documented there;
+        --test DIR of raw rows with the target; --champion DIR with champion.json
+        ({"version": "3"}) and model.tar.gz, or with anything else if there is no champion.
+Output: DIR/evaluation.json (SageMaker's model quality schema), DIR/gate.json (each metric, the
+        champion's, and by how much the model is worse), DIR/report.html,
+        DIR/sample-payload.tar.gz (rows in every content type, and the answer to them).
+Must not know thresholds, nor how the model was made.
+"""
+
+import argparse
+import gzip
+import io
+import json
+import subprocess
+import sys
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import metrics
+import numpy as np
+import pyarrow.parquet as pq
+import schema as schemas
+from failure import DataError, run
+from features import distinct, numbers
+from schema import Schema
+
+WORST = 1e308  # stands for a metric that does not exist; a comparison with it fails
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The approved version: its predictions of the same rows, or why they cannot be compared."""
+
+    version: str
+    predicted: metrics.Floats | None
+    why: str = ""
+
+
+def main() -> None:
+    """The step, from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--model", type=Path, required=True, help="model.tar.gz or its folder")
+    parser.add_argument("--test", type=Path, required=True, help="folder of raw rows as Parquet")
+    parser.add_argument("--champion", type=Path, help="folder of the approved version, if any")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write to")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as work:
+        evaluate(given.model, given.test, given.champion, given.output, Path(work))
+
+
+def evaluate(model: Path, test: Path, champion: Path | None, output: Path, work: Path) -> None:
+    """Run the whole step; `work` is a folder to unpack and score in."""
+    folder = unpack(model, work / "candidate")
+    schema = schemas.load(folder)
+    scoring = start_scoring(folder, test, schema.target, work / "scores")
+    rival, rival_process, rival_why = start_champion(champion, test, schema.target, work)
+    import report  # the plotting library loads while the models score
+
+    truth = read_truth(test, schema)
+    if scoring.wait() != 0:
+        raise RuntimeError(f"the model in {model} could not score the test rows, see above")
+    predicted = read_scores(work / "scores.parquet", schema)
+    if predicted is None or len(predicted) != len(truth):
+        raise DataError(f"{model}: code/inference.py did not answer one prediction per test row")
+    against = None
+    if rival is not None:
+        against = judge_champion(rival, rival_process, rival_why, work, schema, len(truth))
+    gate = judge(schema, truth, predicted, against)
+    versions = json.loads((folder / "versions.json").read_text(encoding="utf-8"))
+    gate["versions"] = ", ".join(f"{name} {number}" for name, number in versions.items())
+    quality = metrics.model_quality(schema.task, truth, predicted, schema.class_names)
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(output / "evaluation.json", quality)
+    write_json(output / "gate.json", gate)
+    pack(work / "scores.sample", output / "sample-payload.tar.gz")
+    training = folder / "training.json"
+    notes = json.loads(training.read_text(encoding="utf-8")) if training.exists() else {}
+    page = report.render(schema, truth, predicted, gate, notes, against)
+    (output / "report.html").write_text(page, encoding="utf-8")
+    names = metrics.REGRESSION if schema.task == "regression" else ("auc", "accuracy", "logloss")
+    for name in names:
+        print(gate["metrics"][name]["text"])
+
+
+def unpack(model: Path, folder: Path) -> Path:
+    """The folder with model.ubj and code/, from such a folder, a model.tar.gz or a folder with one."""
+    archive = model / "model.tar.gz" if model.is_dir() else model
+    if not archive.exists():
+        if (model / schemas.FILE).exists():
+            return model
+        raise DataError(f"{model}: no model.tar.gz here")
+    try:
+        with tarfile.open(archive) as tar:
+            tar.extractall(folder, filter="data")
+    except (tarfile.TarError, OSError) as error:
+        raise DataError(f"{archive}: not a readable archive ({error})") from error
+    if not (folder / schemas.FILE).exists():
+        raise DataError(f"{archive}: holds no {schemas.FILE}")
+    return folder
+
+
+def start_scoring(
+    folder: Path, test: Path, target: str, output: Path, quiet: bool = False
+) -> subprocess.Popen[str]:
+    """A process of scoring.py for the model in `folder`."""
+    script = Path(__file__).with_name("scoring.py")
+    command = [sys.executable, str(script), str(folder), str(test), target, str(output)]
+    errors = subprocess.PIPE if quiet else None
+    return subprocess.Popen(command, text=True, stderr=errors)
+
+
+def start_champion(
+    champion: Path | None, test: Path, target: str, work: Path
+) -> tuple[str | None, subprocess.Popen[str] | None, str]:
+    """Its version (None if there is none), the process that scores it, or why there is none."""
+    card = champion / "champion.json" if champion else None
+    if champion is None or card is None or not card.exists():
+        return None, None, ""
+    version = str(json.loads(card.read_text(encoding="utf-8"))["version"])
+    try:
+        folder = unpack(champion, work / "champion")
+    except DataError as error:
+        return version, None, str(error)
+    return version, start_scoring(folder, test, target, work / "rival", quiet=True), ""
+
+
+def judge_champion(
+    version: str,
+    process: subprocess.Popen[str] | None,
+    why: str,
+    work: Path,
+    schema: Schema,
+    rows: int,
+) -> Champion:
+    """The champion's predictions; it may come from another schema and fail, which is no error."""
+    if process is None:
+        return Champion(version, None, why)
+    _, errors = process.communicate()
+    if process.returncode != 0:
+        lines = [line for line in errors.splitlines() if line.strip()] or ["no reason given"]
+        return Champion(version, None, lines[-1][:300])
+    predicted = read_scores(work / "rival.parquet", schema)
+    if predicted is None or len(predicted) != rows:
+        return Champion(version, None, "its answers have other classes")
+    return Champion(version, predicted)
+
+
+def read_truth(test: Path, schema: Schema) -> Any:
+    """(rows,) class indices or quantities of the test rows."""
+    paths = sorted(test.glob("*.parquet"))
+    if not paths:
+        raise DataError(f"{test}: no test rows in Parquet files here")
+    parts = [pq.read_table(path, columns=[schema.target])[0] for path in paths]
+    if schema.task == "regression":
+        return np.concatenate([numbers(part, schema.target) for part in parts])
+    index = {name: i for i, name in enumerate(schema.class_names)}
+    found = []
+    for part in parts:
+        codes, texts = distinct(part)
+        lookup = [index.get(schema.class_text(text or ""), -1) for text in texts]
+        found.append(np.array([*lookup, -1], np.int64)[codes])
+    truth = np.concatenate(found)
+    if np.any(truth < 0):
+        raise DataError(f"{test}: a label in '{schema.target}' is none of the model's classes")
+    return truth
+
+
+def read_scores(path: Path, schema: Schema) -> metrics.Floats | None:
+    """(rows,) quantities or (rows, classes) probabilities; None if the classes are others."""
+    table = pq.read_table(path)
+    if schema.task == "regression":
+        if len(table.column_names) > 1:
+            return None
+        return numbers(table["prediction"], "prediction")
+    wanted = [f"probability_{name}" for name in schema.class_names]
+    if set(wanted) != {name for name in table.column_names if name.startswith("probability_")}:
+        return None
+    return np.stack([numbers(table[name], name) for name in wanted], axis=1)
+
+
+def judge(
+    schema: Schema, truth: Any, predicted: metrics.Floats, champion: Champion | None
+) -> dict[str, Any]:
+    """The content of gate.json, but for the versions."""
+    compute: Any = metrics.regression if schema.task == "regression" else metrics.classification
+    own = compute(truth, predicted)
+    other = {}
+    if champion is not None and champion.predicted is not None:
+        other = compute(truth, champion.predicted)
+    fitting = metrics.REGRESSION if schema.task == "regression" else metrics.CLASSIFICATION
+    table = {}
+    for name in (*metrics.HIGHER, *metrics.LOWER):
+        higher = name in metrics.HIGHER
+        worst = -WORST if higher else WORST
+        entry: dict[str, Any] = {"value": worst, "champion": None, "worse_by": 0.0}
+        if name not in fitting:
+            entry["text"] = (
+                f"{name} does not fit a {schema.task} task; choose "
+                f"{', '.join(fitting[:-1])} or {fitting[-1]} in mlops.yaml"
+            )
+        elif not np.isfinite(own[name]):
+            entry["text"] = f"{name} does not exist on these {len(truth)} test rows"
+        else:
+            entry["value"] = own[name]
+            entry["text"] = f"{name} {own[name]:.4f} on {len(truth)} test rows"
+            if other and np.isfinite(other[name]):
+                loss = other[name] - own[name] if higher else own[name] - other[name]
+                entry["champion"], entry["worse_by"] = other[name], max(0.0, loss)
+                entry["text"] += f"; champion version {champion.version}: {other[name]:.4f}"  # type: ignore[union-attr]
+            elif champion is not None:
+                entry["text"] += f"; champion version {champion.version} is not comparable"
+                entry["text"] += f" ({champion.why})" if champion.why else ""
+        table[name] = entry
+    return {
+        "task": schema.task,
+        "champion": champion.version if champion else "none",
+        "data_sha256": schema.data["sha256"],
+        "rows": schema.data["rows"],
+        "metrics": table,
+    }
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Strict JSON: a NaN would be a bug."""
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def pack(folder: Path, archive: Path) -> None:
+    """The files of a folder as .tar.gz, the same bytes for the same content."""
+    with (
+        archive.open("wb") as raw,
+        gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as stream,
+        tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        for path in sorted(folder.iterdir()):
+            content = path.read_bytes()
+            entry = tarfile.TarInfo(path.name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+
+
+if __name__ == "__main__":
+    run(main)

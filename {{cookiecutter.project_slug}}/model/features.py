@@ -1,0 +1,314 @@
+"""Turns raw rows into the numbers XGBoost sees. The same code runs in preparation and at the endpoint.
+
+Knows the schema only; must not know the target's values, nor where rows come from.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from schema import Column, Schema
+from tables import MISSING
+
+Floats = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.int64]
+
+BOOLEANS = {"true": 1.0, "yes": 1.0, "y": 1.0, "t": 1.0, "1": 1.0, "on": 1.0} | {
+    "false": 0.0, "no": 0.0, "n": 0.0, "f": 0.0, "0": 0.0, "off": 0.0,
+}  # fmt: skip
+DATE_PARTS = ("days", "month", "day", "weekday", "hour")
+DATE_FORMATS = [
+    day + time
+    for day in ("%Y-%m-%d", "%Y/%m/%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y", "%d-%b-%Y",
+                "%d %b %Y", "%b %d, %Y", "%B %d, %Y", "%d %B %Y")
+    for time in ("", " %H:%M", " %H:%M:%S", "T%H:%M:%S")
+] + ["%H:%M", "%H:%M:%S"]  # fmt: skip
+_AMOUNT = re.compile(r"[-+]?[$€£¥]?\s?[-+]?(\d{1,3}(,\d{3})+|\d+)?(\.\d+)?\s?[%€$£]?")
+
+
+class Misfit(ValueError):
+    """A value that its column cannot hold."""
+
+    def __init__(self, column: str, row: int, value: object, expected: str) -> None:
+        self.column, self.row, self.value, self.expected = column, row, value, expected
+        super().__init__(f"column '{column}', row {row + 1}: {value!r} is not {expected}")
+
+
+def encode(schema: Schema, table: pa.Table, order: str = "C") -> npt.NDArray[np.float32]:
+    """Rows of raw columns as (rows, features) float32, NaN where missing.
+
+    Columns are found by name; further columns in the table do not matter. Raises Misfit.
+    """
+    out = np.empty((table.num_rows, len(schema.features)), np.float32, order=order)  # type: ignore[call-overload]
+    at = 0
+    with np.errstate(over="ignore"):
+        for column in schema.columns:
+            if not column.features:
+                continue
+            parts = _KINDS[column.kind](column, table[column.name])
+            out[:, at : at + len(parts)] = np.stack(parts, axis=1) if len(parts) > 1 else (
+                parts[0][:, None]
+            )  # fmt: skip
+            at += len(parts)
+    out[np.isinf(out)] = np.nan  # XGBoost refuses infinity; beyond float32 counts as missing too
+    return out
+
+
+# Each kind of column: raw values in, one float array per kept feature out.
+
+
+def _number(column: Column, values: pa.ChunkedArray) -> list[Floats]:
+    return [numbers(values, column.name, column.missing)]
+
+
+def _boolean(column: Column, values: pa.ChunkedArray) -> list[Floats]:
+    if pa.types.is_boolean(values.type) or is_numeric(values.type):
+        return [numbers(values, column.name)]
+    return [_spread(values, column.name, "true or false", lambda text: BOOLEANS[text.lower()])]
+
+
+def _date(column: Column, values: pa.ChunkedArray) -> list[Floats]:
+    seconds = timestamps(values, column.name, column.format)
+    return [date_part(seconds, part) for part in column.features]
+
+
+def _category(column: Column, values: pa.ChunkedArray) -> list[Floats]:
+    code = {category: float(i) for i, category in enumerate(column.categories)}
+    other = float(len(code))
+    codes, texts = distinct(values)
+    table = [np.nan if text is None else code.get(text, other) for text in texts]
+    return [np.array([*table, np.nan])[codes]]
+
+
+def _text(column: Column, values: pa.ChunkedArray) -> list[Floats]:
+    codes, texts = distinct(values)
+    parts = text_parts(texts, column)
+    return [np.append(part, np.nan)[codes] for part in parts]
+
+
+_KINDS: dict[str, Callable[[Column, pa.ChunkedArray], list[Floats]]] = {
+    "number": _number,
+    "boolean": _boolean,
+    "date": _date,
+    "category": _category,
+    "text": _text,
+}
+
+
+# Raw values to typed ones
+
+
+def is_numeric(kind: pa.DataType) -> bool:
+    """Integers, floats and decimals."""
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+
+
+def one_chunk(values: pa.ChunkedArray) -> pa.Array:
+    """The column as one array, its dictionaries made one."""
+    if values.num_chunks == 1:
+        return values.chunk(0)
+    if pa.types.is_dictionary(values.type):
+        values = values.unify_dictionaries()
+    return values.combine_chunks()
+
+
+def floats(array: pa.Array) -> Floats:
+    """A numeric or boolean array as float64, NaN where null."""
+    if array.type != pa.float64():
+        array = array.cast(pa.float64(), safe=False)
+    if array.null_count:
+        array = array.fill_null(float("nan"))
+    return np.asarray(array.to_numpy(zero_copy_only=False), np.float64)
+
+
+def distinct(values: pa.ChunkedArray) -> tuple[Codes, list[str | None]]:
+    """Codes (rows,) and the text each stands for; None, like code -1, means missing."""
+    array = one_chunk(values)
+    if not pa.types.is_dictionary(array.type):
+        array = array.dictionary_encode()
+    codes = array.indices.fill_null(-1) if array.indices.null_count else array.indices
+    return codes.to_numpy(zero_copy_only=False).astype(np.int64), [
+        value_text(value) for value in array.dictionary.to_pylist()
+    ]
+
+
+def value_text(value: object) -> str | None:
+    """A value as the text of a category: trimmed; 1.0 is "1", True is "true"; None if missing."""
+    if isinstance(value, str):
+        text = value.strip()
+        return None if text.lower() in MISSING else text
+    if value is None or value != value:
+        return None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def parse_number(text: str) -> float:
+    """`12`, ` 1e5`, `1,234.5`, `$12`, `7 %`; ValueError for anything else."""
+    try:
+        return float(text)
+    except ValueError:
+        if text and _AMOUNT.fullmatch(text):
+            return float(re.sub(r"[^\d.+-]", "", text))
+        raise
+
+
+def numbers(values: pa.ChunkedArray, name: str, missing: Sequence[str] = ()) -> Floats:
+    """Any column that holds numbers, also as text, as float64."""
+    array = one_chunk(values)
+    if is_numeric(array.type) or pa.types.is_boolean(array.type):
+        return floats(array)
+    if pa.types.is_temporal(array.type):
+        array = array.cast(pa.int32()) if pa.types.is_time32(array.type) else array
+        return floats(array.cast(pa.int64()))
+    if pa.types.is_string(array.type):
+        try:
+            return floats(array.cast(pa.float64()))
+        except pa.ArrowInvalid:
+            pass  # some value is a spelling of missing, an amount, or no number: look at each
+    also = {text.lower() for text in missing}
+
+    def parse(text: str) -> float:
+        return float("nan") if text.lower() in also else parse_number(text)
+
+    return _spread(pa.chunked_array([array]), name, "a number", parse)
+
+
+def _spread(
+    values: pa.ChunkedArray, name: str, expected: str, parse: Callable[[str], float]
+) -> Floats:
+    """`parse` applied once to each distinct text; a Misfit names the first row it cannot read."""
+    codes, texts = distinct(values)
+    table = np.full(len(texts) + 1, np.nan)
+    for i, text in enumerate(texts):
+        if text is not None:
+            try:
+                table[i] = parse(text)
+            except (ValueError, KeyError):
+                row = int(np.argmax(codes == i))
+                raise Misfit(name, row, text, expected) from None
+    return table[codes]
+
+
+def timestamps(values: pa.ChunkedArray, name: str, form: str | None) -> Floats:
+    """Seconds since 1970-01-01 UTC (of a time of day: since midnight), NaN where missing."""
+    array = one_chunk(values)
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    kind = array.type
+    if pa.types.is_string(kind):
+        trimmed = pc.utf8_trim_whitespace(array)
+        known = pc.is_in(pc.utf8_lower(trimmed), pa.array(sorted(MISSING)))
+        text = pc.if_else(known, pa.scalar(None, pa.string()), trimmed)
+        array = parse_dates(text, form)
+        bad = np.flatnonzero(
+            pc.and_(text.is_valid(), array.is_null()).to_numpy(zero_copy_only=False)
+        )
+        if len(bad):
+            raise Misfit(name, int(bad[0]), text[int(bad[0])].as_py(), "a date")
+    elif pa.types.is_time(kind):
+        unit = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[kind.unit]
+        whole = array.cast(pa.int32() if pa.types.is_time32(kind) else pa.int64())
+        return floats(whole) / unit
+    elif is_numeric(kind) or pa.types.is_boolean(kind):
+        row = int(np.argmax(array.is_valid().to_numpy(zero_copy_only=False)))
+        if array.null_count == len(array):
+            return np.full(len(array), np.nan)
+        raise Misfit(name, row, array[row].as_py(), "a date")
+    elif pa.types.is_null(kind):
+        return np.full(len(array), np.nan)
+    if pa.types.is_date(array.type):
+        array = array.cast(pa.timestamp("ms"))
+    micro = array.cast(pa.timestamp("us", array.type.tz), safe=False)
+    return floats(micro.cast(pa.int64())) / 1e6
+
+
+def parse_dates(text: pa.Array, form: str | None) -> pa.Array:
+    """ISO 8601 dates or timestamps, or those of `form`; null where a text is neither."""
+    if form is not None:
+        parsed = pc.strptime(text, format=form, unit="s", error_is_null=True)
+        if form.startswith("%H"):  # a time of day: strptime puts it into the year 1900
+            midnight = pc.strptime(pa.scalar("00:00"), format="%H:%M", unit="s")
+            parsed = pc.subtract(parsed, midnight).cast(pa.int64()).cast(pa.timestamp("s"))
+        if parsed.null_count == text.null_count:
+            return parsed
+        return pc.coalesce(parsed, _iso(text))
+    return _iso(text)
+
+
+def _iso(text: pa.Array) -> pa.Array:
+    for kind in (pa.timestamp("us"), pa.timestamp("us", "UTC")):
+        try:
+            return text.cast(kind).cast(pa.timestamp("us"))
+        except pa.ArrowInvalid:
+            continue
+    formats = ["%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S"]
+    return pc.coalesce(
+        *(pc.strptime(text, format=form, unit="us", error_is_null=True) for form in formats)
+    )
+
+
+def date_part(seconds: Floats, part: str) -> Floats:
+    """One of DATE_PARTS: days since 1970 (with fraction), month 1-12, day, weekday 0-6, hour."""
+    if part == "days":
+        return seconds / 86400.0
+    if part == "hour":
+        return np.floor(seconds / 3600.0) % 24
+    days = np.floor(seconds / 86400.0)
+    if part == "weekday":
+        return (days + 3) % 7  # 1970-01-01 was a Thursday
+    missing = np.isnan(days)
+    date = np.where(missing, 0, days).astype(np.int64).astype("datetime64[D]")
+    month = date.astype("datetime64[M]")
+    value = (
+        (date - month).astype(np.int64) + 1 if part == "day" else month.astype(np.int64) % 12 + 1
+    )
+    return np.where(missing, np.nan, value.astype(np.float64))
+
+
+# Text
+
+
+def words(texts: Sequence[str | None]) -> pa.Array:
+    """Each text in lower case, its runs of letters and of digits set apart by blanks: ` c 85 `."""
+    array = pc.utf8_lower(pa.array(texts, pa.string()))
+    array = pc.replace_substring_regex(array, r"[^\p{L}\p{N}]+", " ")
+    array = pc.replace_substring_regex(array, r"(\p{L})(\p{N})", r"\1 \2")
+    array = pc.replace_substring_regex(array, r"(\p{N})(\p{L})", r"\1 \2")
+    return pc.binary_join_element_wise(" ", pc.utf8_trim_whitespace(array), " ", "")
+
+
+def text_parts(texts: Sequence[str | None], column: Column) -> list[Floats]:
+    """One array per kept feature of the given texts, NaN where a text is missing."""
+    spaced = words(texts) if any(f.startswith("word") for f in column.features) else None
+    missing = np.array([text is None for text in texts], bool)
+    unseen = [0.0, *column.prior]
+    rows = [unseen if t is None else column.means.get(t, unseen) for t in texts]
+    known = np.array(rows, np.float64).reshape(len(texts), len(unseen))
+    parts = []
+    for feature in column.features:
+        name, _, detail = feature.partition(".")
+        if name == "mean":
+            part = known[:, 1 + int(detail)]
+        elif name == "count":
+            part = np.log1p(known[:, 0])
+        elif name == "length":
+            part = np.array([len(t or "") for t in texts], np.float64)
+        elif name == "number":
+            part = first_number(texts)
+        elif name == "words":
+            part = floats(pc.count_substring(spaced, " ")) - 1
+        else:
+            part = floats(pc.match_substring(spaced, f" {detail} "))
+        parts.append(np.where(missing, np.nan, part))
+    return parts
+
+
+def first_number(texts: Sequence[str | None]) -> Floats:
+    """The first number that occurs in each text, NaN if none does."""
+    found = pc.extract_regex(pa.array(texts, pa.string()), r"(?P<n>\d+(\.\d+)?)")
+    return floats(pc.struct_field(found, "n").cast(pa.float64()))

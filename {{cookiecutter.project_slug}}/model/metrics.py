@@ -1,0 +1,244 @@
+"""The numbers a model is judged by, and the form SageMaker's model registry shows them in.
+
+Arrays in, plain numbers out. Must not know about files, models or plots.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+HIGHER = ("auc", "average_precision", "accuracy", "balanced_accuracy", "precision", "recall", "f1",
+          "r2")  # fmt: skip
+LOWER = ("logloss", "rmse", "mae", "mape")
+CLASSIFICATION = (*HIGHER[:-1], "logloss")
+REGRESSION = ("r2", "rmse", "mae", "mape")
+POINTS = 200  # of a curve in evaluation.json
+ENOUGH = 200  # rows from which a standard deviation is given, as SageMaker's Model Monitor does
+
+
+# Classification
+
+
+def ranked(truth: npt.NDArray[np.bool_], score: Floats) -> tuple[Floats, Floats, Floats]:
+    """Thresholds falling from the highest score; true and false positives at or above each."""
+    order = np.argsort(-score, kind="stable")
+    score, truth = score[order], truth[order]
+    last = np.append(np.flatnonzero(np.diff(score)), len(score) - 1)
+    true = np.cumsum(truth)[last].astype(np.float64)
+    return score[last], true, last + 1.0 - true
+
+
+def roc_auc(truth: npt.NDArray[np.bool_], score: Floats) -> float:
+    """Area under the ROC curve, ties counted half; NaN if only one class is present."""
+    _, true, false = ranked(truth, score)
+    if true[-1] == 0 or false[-1] == 0:
+        return float("nan")
+    x, y = np.append(0.0, false / false[-1]), np.append(0.0, true / true[-1])
+    return float(np.trapezoid(y, x))
+
+
+def average_precision(truth: npt.NDArray[np.bool_], score: Floats) -> float:
+    """Sum over thresholds of precision times the step in recall; NaN without a positive row."""
+    _, true, false = ranked(truth, score)
+    if true[-1] == 0:
+        return float("nan")
+    return float(np.sum(np.diff(true, prepend=0.0) / true[-1] * (true / (true + false))))
+
+
+def confusion(truth: Ints, predicted: Ints, classes: int) -> Ints:
+    """(classes, classes) counts, actual by row, predicted by column."""
+    return np.bincount(truth * classes + predicted, minlength=classes**2).reshape(classes, classes)
+
+
+def _per_class(matrix: Ints) -> tuple[Floats, Floats, Floats]:
+    """Precision, recall and support of each class; 0 where undefined."""
+    hit, support = np.diag(matrix).astype(float), matrix.sum(axis=1).astype(float)
+    claimed = matrix.sum(axis=0).astype(float)
+    return hit / np.maximum(claimed, 1), hit / np.maximum(support, 1), support
+
+
+def _f(precision: Any, recall: Any, beta: float) -> Any:
+    square = beta * beta
+    bottom = square * precision + recall
+    return np.where(
+        bottom > 0, (1 + square) * precision * recall / np.where(bottom > 0, bottom, 1), 0
+    )
+
+
+def classification(truth: Ints, probability: Floats) -> dict[str, float]:
+    """CLASSIFICATION by name. Two classes: of the last one; more: the mean over classes present."""
+    classes = probability.shape[1]
+    predicted = probability.argmax(axis=1)
+    matrix = confusion(truth, predicted, classes)
+    precision, recall, support = _per_class(matrix)
+    present = support > 0
+    own = np.clip(probability[np.arange(len(truth)), truth], 1e-15, 1)
+    if classes == 2:
+        shown, score = np.array([1]), probability[:, 1]
+        area = roc_auc(truth == 1, score)
+        average = average_precision(truth == 1, score)
+    else:
+        shown = np.flatnonzero(present | (matrix.sum(axis=0) > 0))
+        areas = [roc_auc(truth == k, probability[:, k]) for k in np.flatnonzero(present)]
+        area = float(np.mean(areas))
+        average = float(
+            np.mean(
+                [average_precision(truth == k, probability[:, k]) for k in np.flatnonzero(present)]
+            )
+        )
+    return {
+        "auc": area,
+        "average_precision": average,
+        "accuracy": float(np.trace(matrix) / max(len(truth), 1)),
+        "balanced_accuracy": float(recall[present].mean()),
+        "precision": float(precision[shown].mean()),
+        "recall": float(recall[shown].mean()),
+        "f1": float(_f(precision, recall, 1)[shown].mean()),
+        "logloss": float(-np.log(own).mean()),
+    }
+
+
+# Regression
+
+
+def regression(truth: Floats, predicted: Floats) -> dict[str, float]:
+    """REGRESSION by name; mape as a fraction, over the rows whose truth is not zero."""
+    error = predicted - truth
+    spread = float(np.sum((truth - truth.mean()) ** 2))
+    other = truth != 0
+    return {
+        "r2": 1 - float(np.sum(error**2)) / spread if spread > 0 else float("nan"),
+        "rmse": float(np.sqrt(np.mean(error**2))),
+        "mae": float(np.mean(np.abs(error))),
+        "mape": float(np.mean(np.abs(error[other] / truth[other])))
+        if other.any()
+        else float("nan"),
+    }
+
+
+# SageMaker's form
+# Source: "Model quality metrics and Amazon CloudWatch monitoring", SageMaker developer guide.
+
+
+def model_quality(task: str, truth: Any, predicted: Floats, classes: list[str]) -> dict[str, Any]:
+    """The content of evaluation.json. A value that does not exist is the text "NaN", as there."""
+    compute = {"binary": _binary, "multiclass": _multiclass, "regression": _errors}[task]
+    values = compute(truth, predicted)
+    spread = _deviations(compute, truth, predicted)
+    group: dict[str, Any] = {
+        name: {"value": _finite(value), "standard_deviation": _finite(spread[name])}
+        for name, value in values.items()
+    }
+    if task == "regression":
+        return {"regression_metrics": group}
+    matrix = confusion(truth, predicted.argmax(axis=1), len(classes))
+    names = ["0", "1"] if task == "binary" else classes
+    table = {
+        actual: dict(zip(names, row, strict=True))
+        for actual, row in zip(names, matrix.tolist(), strict=True)
+    }
+    if task == "multiclass":
+        return {"multiclass_classification_metrics": {"confusion_matrix": table, **group}}
+    return {
+        "binary_classification_metrics": {
+            "confusion_matrix": table,
+            **group,
+            **curves(truth == 1, predicted[:, 1]),
+        }
+    }
+
+
+def curves(truth: npt.NDArray[np.bool_], score: Floats) -> dict[str, dict[str, list[float]]]:
+    """ROC and precision-recall curve, thinned to POINTS points."""
+    _, true, false = ranked(truth, score)
+    at = np.unique(np.linspace(0, len(true) - 1, POINTS).astype(int))
+    hit, wrong = true[at], false[at]
+    recall = hit / max(true[-1], 1.0)
+    return {
+        "receiver_operating_characteristic_curve": {
+            "false_positive_rates": [0.0, *(wrong / max(false[-1], 1.0)).tolist()],
+            "true_positive_rates": [0.0, *recall.tolist()],
+        },
+        "precision_recall_curve": {
+            "precisions": [1.0, *(hit / (hit + wrong)).tolist()],
+            "recalls": [0.0, *recall.tolist()],
+        },
+    }
+
+
+def _binary(truth: Ints, probability: Floats) -> dict[str, float]:
+    matrix = confusion(truth, probability.argmax(axis=1), 2)
+    precision, recall, support = _per_class(matrix)
+    p, r = precision[1], recall[1]
+    share = float(support[1] / max(support.sum(), 1))  # of positives: the precision of "always yes"
+    return {
+        "recall": float(r),
+        "precision": float(p),
+        "accuracy": float(np.trace(matrix) / max(len(truth), 1)),
+        "recall_best_constant_classifier": 1.0,
+        "precision_best_constant_classifier": share,
+        "accuracy_best_constant_classifier": max(share, 1 - share),
+        "true_positive_rate": float(r),
+        "true_negative_rate": float(recall[0]),
+        "false_positive_rate": float(1 - recall[0]),
+        "false_negative_rate": float(1 - r),
+        "auc": roc_auc(truth == 1, probability[:, 1]),
+        "f0_5": float(_f(p, r, 0.5)),
+        "f1": float(_f(p, r, 1)),
+        "f2": float(_f(p, r, 2)),
+        "f0_5_best_constant_classifier": float(_f(share, 1.0, 0.5)),
+        "f1_best_constant_classifier": float(_f(share, 1.0, 1)),
+        "f2_best_constant_classifier": float(_f(share, 1.0, 2)),
+    }
+
+
+def _multiclass(truth: Ints, probability: Floats) -> dict[str, float]:
+    matrix = confusion(truth, probability.argmax(axis=1), probability.shape[1])
+    precision, recall, support = _per_class(matrix)
+    weight = support / max(support.sum(), 1)
+    share = float(weight.max())  # of the commonest class: the accuracy of always saying it
+    result = {
+        "accuracy": float(np.trace(matrix) / max(len(truth), 1)),
+        "weighted_recall": float(weight @ recall),
+        "weighted_precision": float(weight @ precision),
+    }
+    for name, beta in (("f0_5", 0.5), ("f1", 1.0), ("f2", 2.0)):
+        result[f"weighted_{name}"] = float(weight @ _f(precision, recall, beta))
+    result["accuracy_best_constant_classifier"] = share
+    result["weighted_recall_best_constant_classifier"] = share
+    result["weighted_precision_best_constant_classifier"] = share * share
+    for name, beta in (("f0_5", 0.5), ("f1", 1.0), ("f2", 2.0)):
+        value = share * float(_f(share, 1.0, beta))
+        result[f"weighted_{name}_best_constant_classifier"] = value
+    return result
+
+
+def _errors(truth: Floats, predicted: Floats) -> dict[str, float]:
+    values = regression(truth, predicted)
+    return {
+        "mae": values["mae"],
+        "mse": values["rmse"] ** 2,
+        "rmse": values["rmse"],
+        "r2": values["r2"],
+    }
+
+
+def _deviations(
+    compute: Callable[[Any, Floats], dict[str, float]], truth: Any, predicted: Floats
+) -> dict[str, float]:
+    """Of five random samples of 80 % of the rows, as Model Monitor does it."""
+    if len(truth) < ENOUGH:
+        return dict.fromkeys(compute(truth, predicted), float("nan"))
+    random = np.random.default_rng(0)
+    samples = [random.random(len(truth)) < 0.8 for _ in range(5)]
+    results = [compute(truth[s], predicted[s]) for s in samples]
+    return {name: float(np.std([r[name] for r in results])) for name in results[0]}
+
+
+def _finite(value: float) -> float | str:
+    return float(value) if np.isfinite(value) else "NaN"

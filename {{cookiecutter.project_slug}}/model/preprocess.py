@@ -1,0 +1,285 @@
+"""Reads the raw data, splits it, learns the encoding from the training part, and writes what the
+other steps read. Replace it freely, as long as the outputs below stay.
+
+Input:  --data FILE_OR_DIR (CSV or Parquet), and `data` and `split` of mlops.yaml beside this file
+        or one folder up.
+Output: DIR/train/*.parquet, DIR/validation/*.parquet: float32 columns, the label first (class
+        index or quantity), then the features; NaN is missing.
+        DIR/test/*.parquet: raw rows as they came, with the target.
+        DIR/preprocessor/schema.json: all that was fitted (see schema.py).
+Must not know how the model is trained or judged, nor where it runs.
+"""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tables
+import yaml
+from failure import DataError, run
+from features import encode
+from fitting import FOLDS, BadLabel, Fitted, Target, fit_column, read_target, target_outputs
+from schema import Schema, feature_names
+
+TRAIN, VALIDATION, TEST, LEFT_OUT = 0, 1, 2, 3
+PARTS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
+CHUNK = 131_072  # rows encoded at a time
+FEWEST_ROWS = 10
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What mlops.yaml says about the data and its split."""
+
+    target: str
+    task: str = "auto"
+    positive: str | None = None
+    drop: tuple[str, ...] = ()
+    validation: float = 0.15
+    test: float = 0.15
+    seed: int = 42
+
+
+def main() -> None:
+    """The step, from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="file or folder of CSV or Parquet")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write to")
+    arguments = parser.parse_args()
+    preprocess(arguments.data, arguments.output, read_settings(Path(__file__).parent))
+
+
+def read_settings(folder: Path) -> Settings:
+    """From mlops.yaml in `folder` or the one above; DataError if it is missing or says nonsense."""
+    path = next(
+        (p for p in (folder / "mlops.yaml", folder.parent / "mlops.yaml") if p.exists()), None
+    )
+    if path is None:
+        raise DataError(f"no mlops.yaml in {folder} or {folder.parent}")
+    content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    data, split = content.get("data") or {}, content.get("split") or {}
+    if not data.get("target"):
+        raise DataError(f"{path}: data.target names no column")
+    task = data.get("task") or "auto"
+    if task not in ("auto", "binary", "multiclass", "regression"):
+        raise DataError(
+            f"{path}: data.task is {task!r}; use auto, binary, multiclass or regression"
+        )
+    positive = data.get("positive")
+    shares = {part: split.get(part, 0.15) for part in ("validation", "test")}
+    for part, share in shares.items():
+        if not isinstance(share, int | float) or not 0 < share < 0.9:
+            raise DataError(f"{path}: split.{part} is {share!r}; use a share such as 0.15")
+    if sum(shares.values()) >= 1:
+        raise DataError(f"{path}: split leaves no rows for training")
+    return Settings(
+        target=str(data["target"]),
+        task=task,
+        positive=None if positive is None else str(positive),
+        drop=tuple(str(name) for name in data.get("drop") or ()),
+        validation=float(shares["validation"]),
+        test=float(shares["test"]),
+        seed=int(split.get("seed", 42)),
+    )
+
+
+def preprocess(data: Path, output: Path, settings: Settings) -> Schema:
+    """Run the whole step; DataError names what is wrong with the data."""
+    files = tables.find(data)
+    table = tables.read(files, settings.target, settings.drop)
+    target = _target(table, files, settings)
+    part = split(target, settings)
+    train = part == TRAIN
+    rows = np.flatnonzero(train)
+    outputs = target_outputs(target, rows)
+    folds = np.random.default_rng(settings.seed).integers(0, FOLDS, len(rows))
+    fitted = []
+    for name in table.column_names:
+        if name != settings.target:
+            try:
+                fitted.append(fit_column(name, table[name], train, outputs, folds))
+            except DataError as error:
+                raise DataError(f"{data}: {error}") from error
+    schema = _schema(settings, target, fitted, table)
+    if not schema.features:
+        raise DataError(f"{data}: no column varies, so there is nothing to learn from")
+    schema.data.update(sha256=tables.sha256(data, files), files=len(files), **_counts(part, target))
+    _write(table, target, part, schema, fitted, output)
+    schema.save(output / "preprocessor")
+    counts = schema.data["rows"]
+    print(
+        f"{schema.task}: {len(schema.columns)} columns, {len(schema.features)} features, "
+        f"{counts['train']} training, {counts['validation']} validation, {counts['test']} test rows"
+    )
+    if counts["without_label"]:
+        print(f"{counts['without_label']} rows without a label in '{settings.target}' are left out")
+    return schema
+
+
+def _target(table: pa.Table, files: list[Path], settings: Settings) -> Target:
+    try:
+        target = read_target(
+            table[settings.target], settings.target, settings.task, settings.positive
+        )
+    except BadLabel as bad:
+        place = tables.where(files, bad.row)
+        raise DataError(
+            f"{place}: column '{settings.target}' is {bad.value!r}, not {bad.expected}"
+        ) from bad
+    except DataError as error:
+        raise DataError(f"{files[0].parent if len(files) > 1 else files[0]}: {error}") from error
+    labelled = int((~np.isnan(target.values)).sum())
+    if labelled < FEWEST_ROWS:
+        raise DataError(
+            f"{files[0]}: {labelled} rows with a label are too few to train, validate and test on; "
+            f"at least {FEWEST_ROWS} are needed"
+        )
+    return target
+
+
+def split(target: Target, settings: Settings) -> npt.NDArray[np.int8]:
+    """The part each row belongs to: seeded, and stratified by class or by quantile of the target.
+
+    Rows are put in the order of their stratum, at random within it, and every part takes them at
+    even distances: shares come out right in total and, within one row, in each class. A class of
+    three rows or more is in every part; a rarer one is trained on first.
+    """
+    labelled = np.flatnonzero(~np.isnan(target.values))
+    values = target.values[labelled]
+    if target.task == "regression":
+        ranks = np.argsort(np.argsort(values, kind="stable"), kind="stable")
+        strata = ranks * min(10, len(values) // 10) // len(values)
+    else:
+        strata = values.astype(np.int64)
+    random = np.random.default_rng(settings.seed).permutation(len(values))
+    order = random[np.argsort(strata[random], kind="stable")]
+    chosen = np.full(len(values), TRAIN, np.int8)
+    chosen[_evenly(len(values), settings.test)] = TEST
+    rest = np.flatnonzero(chosen == TRAIN)
+    chosen[rest[_evenly(len(rest), settings.validation / (1 - settings.test))]] = VALIDATION
+    sorted_strata = strata[order]
+    for stratum in np.flatnonzero(
+        np.bincount(strata) <= 10 / min(settings.test, settings.validation)
+    ):
+        here = np.flatnonzero(sorted_strata == stratum)
+        for need, enough in ((TRAIN, 1), (TEST, 3), (VALIDATION, 3)):
+            if len(here) >= enough and not np.any(chosen[here] == need):
+                spare = max(PARTS.values(), key=lambda p: int(np.sum(chosen[here] == p)))  # noqa: B023
+                chosen[here[np.argmax(chosen[here] == spare)]] = need
+    part = np.full(len(target.values), LEFT_OUT, np.int8)
+    part[labelled[order]] = chosen
+    return part
+
+
+def _evenly(size: int, share: float) -> npt.NDArray[np.bool_]:
+    """True at `share` of `size` places, at even distances, at least once."""
+    steps = np.floor(np.arange(1, size + 1) * share + 0.5)
+    taken = np.diff(steps, prepend=np.floor(0.5)) > 0
+    if not taken.any():
+        taken[size // 2] = True
+    return taken
+
+
+def _counts(part: npt.NDArray[np.int8], target: Target) -> dict[str, Any]:
+    rows = {name: int(np.sum(part == code)) for name, code in PARTS.items()}
+    rows["without_label"] = int(np.sum(part == LEFT_OUT))
+    shares = {
+        name: np.bincount(
+            target.values[part == code].astype(np.int64), minlength=len(target.classes)
+        ).tolist()
+        for name, code in PARTS.items()
+        if target.classes
+    }
+    return {"rows": rows, "classes": shares}
+
+
+def _schema(settings: Settings, target: Target, fitted: list[Fitted], table: pa.Table) -> Schema:
+    wanted, types = [], []
+    for item in fitted:
+        column = item.column
+        for feature in column.features:
+            wanted.append(
+                column.name if feature in ("value", "code") else f"{column.name}.{feature}"
+            )
+            types.append("c" if feature == "code" else "q")
+    return Schema(
+        task=target.task,
+        target=settings.target,
+        classes=target.classes,
+        columns=[item.column for item in fitted],
+        dropped=list(settings.drop),
+        features=feature_names(wanted),
+        types=types,
+        data={"summary": [item.summary for item in fitted]},
+    )
+
+
+def _write(
+    table: pa.Table,
+    target: Target,
+    part: npt.NDArray[np.int8],
+    schema: Schema,
+    fitted: list[Fitted],
+    output: Path,
+) -> None:
+    """Encode and write in chunks of rows, so that the encoded data never is in memory as a whole."""
+    replaced = _replacements(fitted)
+    label = feature_names([*schema.features, schema.target])[-1]
+    encoded = pa.schema([(name, pa.float32()) for name in (label, *schema.features)])
+    codes = [n for n, kind in zip(schema.features, schema.types, strict=True) if kind == "c"]
+    raw = pa.schema([f.remove_metadata() for f in table.schema])
+    writers = {}
+    for name, code in PARTS.items():
+        (output / name).mkdir(parents=True, exist_ok=True)
+        path = output / name / "part-0.parquet"
+        writers[code] = (
+            pq.ParquetWriter(path, raw, compression="zstd", compression_level=1)
+            if code == TEST
+            else pq.ParquetWriter(path, encoded, compression="none", use_dictionary=codes)
+        )
+    done = 0
+    for start, chunk in _chunks(table):
+        here = part[start : start + chunk.num_rows]
+        matrix = encode(schema, chunk, order="F")
+        labels = target.values[start : start + chunk.num_rows].astype(np.float32)
+        for code in (TRAIN, VALIDATION):
+            mask = here == code
+            rows = int(mask.sum())
+            if not rows:
+                continue
+            columns = [labels[mask], *(matrix[mask, j] for j in range(matrix.shape[1]))]
+            if code == TRAIN:
+                for j, values in replaced.items():
+                    columns[1 + j] = values[done : done + rows].astype(np.float32)
+                done += rows
+            arrays = [pa.array(column) for column in columns]
+            writers[code].write_table(pa.Table.from_arrays(arrays, schema=encoded))
+        if np.any(here == TEST):
+            writers[TEST].write_table(chunk.filter(pa.array(here == TEST)).cast(raw))
+    for writer in writers.values():
+        writer.close()
+
+
+def _replacements(fitted: list[Fitted]) -> dict[int, npt.NDArray[np.float64]]:
+    found, at = {}, 0
+    for item in fitted:
+        for feature in item.column.features:
+            if feature in item.train:
+                found[at] = item.train[feature]
+            at += 1
+    return found
+
+
+def _chunks(table: pa.Table) -> Iterator[tuple[int, pa.Table]]:
+    for start in range(0, table.num_rows, CHUNK):
+        yield start, table.slice(start, CHUNK)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,483 @@
+"""The evaluation as one self-contained HTML page for people who decide, not for machines.
+
+Draws what it is given; the same input gives the same bytes. Must not compute what the gate reads.
+"""
+
+import html
+import io
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib
+import metrics
+import numpy as np
+from schema import Schema
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
+
+INK, BLUE, ORANGE, GREY, PALE = "#1f2937", "#2563eb", "#ea580c", "#94a3b8", "#e2e8f0"
+LINES = [BLUE, ORANGE, "#059669", "#7c3aed", "#db2777", "#0891b2", "#ca8a04", "#475569"]
+SHOWN = 2000  # rows in a scatter plot
+MOST_CLASSES = 8  # with a curve of their own
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": PALE,
+    "grid.linewidth": 0.8,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "svg.hashsalt": "report",
+    "axes.unicode_minus": False,
+}
+NAMES = {
+    "auc": "ROC AUC",
+    "average_precision": "Average precision",
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "precision": "Precision",
+    "recall": "Recall",
+    "f1": "F1",
+    "logloss": "Log loss",
+    "r2": "R²",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "mape": "MAPE",
+}
+TILES = {
+    "binary": ("auc", "average_precision", "accuracy", "f1", "logloss"),
+    "multiclass": ("accuracy", "balanced_accuracy", "f1", "auc", "logloss"),
+    "regression": ("r2", "rmse", "mae", "mape"),
+}
+
+
+def render(
+    schema: Schema,
+    truth: Any,
+    predicted: metrics.Floats,
+    gate: dict[str, Any],
+    training: dict[str, Any],
+    champion: Any = None,
+) -> str:
+    """The page. truth: (rows,) class indices or quantities; predicted: (rows,) or (rows, classes);
+    champion: None, or an object with `version`, `predicted` (as above, or None) and `why`."""
+    labels = [_short(name, 18) for name in schema.class_names]
+    with plt.rc_context(STYLE):
+        if schema.task == "regression":
+            figures = _regression_figures(truth, predicted, schema.target)
+        else:
+            figures = _class_figures(truth, predicted, labels)
+        figures += _training_figures(training)
+    rows = gate["rows"]
+    title = f"Predicting {schema.target}"
+    body = [
+        f"<header><p class=kicker>Model evaluation · {schema.task}</p><h1>{_e(title)}</h1>",
+        f"<p class=lead>{_lead(schema, truth, predicted, gate, champion)}</p></header>",
+        f"<section class=tiles>{_tiles(schema.task, gate)}</section>",
+        _comparison(gate, champion),
+        "<h2>On the test rows</h2><section class=figures>",
+        *figures,
+        "</section>",
+        "<h2>The data</h2>",
+        f"<p>{rows['train']:,} training, {rows['validation']:,} validation and {rows['test']:,} test "
+        f"rows{_left_out(rows)}. Test rows were used for this page only; the table describes the "
+        "training rows.</p>",
+        _classes(schema),
+        _columns(schema),
+        "<h2>How it was made</h2>",
+        _facts(schema, gate, training),
+    ]
+    return (
+        f"<!doctype html><html lang=en><head><meta charset=utf-8><title>{_e(title)}</title>"
+        '<meta name=viewport content="width=device-width">'
+        f"<style>{CSS}</style></head><body><main>{''.join(body)}</main></body></html>\n"
+    )
+
+
+# Words and tables
+
+
+def _e(text: object) -> str:
+    return html.escape(str(text))
+
+
+def _short(text: str, length: int = 32) -> str:
+    text = "".join(c if c.isprintable() else " " for c in text).replace("$", r"\$")
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _number(value: float) -> str:
+    if value == 0 or 0.001 <= abs(value) < 1e6:
+        return f"{value:,.4f}".rstrip("0").rstrip(".") if abs(value) < 1000 else f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def _lead(
+    schema: Schema, truth: Any, predicted: metrics.Floats, gate: dict[str, Any], champion: Any
+) -> str:
+    count = f"{len(truth):,} rows it has never seen"
+    if schema.task == "regression":
+        away = np.median(np.abs(predicted - truth))
+        usual = np.median(np.abs(truth - np.median(truth)))
+        text = (
+            f"On {count}, half of the predictions are within <b>{_number(float(away))}</b> of the "
+            f"truth; always answering the median would be within {_number(float(usual))}."
+        )
+    else:
+        right = gate["metrics"]["accuracy"]["value"]
+        usual = np.bincount(truth, minlength=2).max() / len(truth)
+        text = (
+            f"On {count}, <b>{right:.1%}</b> of the predicted classes are right; always answering "
+            f"the most common class would be right in {usual:.1%}."
+        )
+    if champion is None:
+        return text + " There is no approved version to compare with yet."
+    return text
+
+
+def _tiles(task: str, gate: dict[str, Any]) -> str:
+    tiles = []
+    for name in TILES[task]:
+        entry = gate["metrics"][name]
+        shown = "n/a" if abs(entry["value"]) >= 1e308 else _number(entry["value"])
+        if entry["champion"] is None:
+            note = "higher is better" if name in metrics.HIGHER else "lower is better"
+        else:
+            state = "worse than" if entry["worse_by"] > 0 else "better than"
+            state = "same as" if entry["value"] == entry["champion"] else state
+            note = (
+                f"<span class={state.split()[0]}>{state} version {_e(gate['champion'])}</span> "
+                f"({_number(entry['champion'])})"
+            )
+        tiles.append(
+            f"<div><small>{NAMES[name]}</small><strong>{shown}</strong><em>{note}</em></div>"
+        )
+    return "".join(tiles)
+
+
+def _comparison(gate: dict[str, Any], champion: Any) -> str:
+    if champion is None:
+        return ""
+    version = _e(champion.version)
+    if champion.predicted is None:
+        why = f" ({_e(champion.why)})" if champion.why else ""
+        return (
+            f"<h2>Against the approved version {version}</h2><p>Version {version} cannot score these "
+            f"rows, so the two are not comparable{why}.</p>"
+        )
+    rows = []
+    for name, entry in gate["metrics"].items():
+        if entry["champion"] is None:
+            continue
+        delta = entry["value"] - entry["champion"]
+        better = delta > 0 if name in metrics.HIGHER else delta < 0
+        mark = "" if delta == 0 else f" class={'better' if better else 'worse'}"
+        rows.append(
+            f"<tr><td>{NAMES[name]}<td>{_number(entry['value'])}<td>{_number(entry['champion'])}"
+            f"<td{mark}>{delta:+.4g}</tr>"
+        )
+    return (
+        f"<h2>Against the approved version {version}</h2><table class=narrow><thead><tr><th>Metric"
+        f"<th>This model<th>Version {version}<th>Difference</tr></thead>{''.join(rows)}</table>"
+    )
+
+
+def _left_out(rows: dict[str, int]) -> str:
+    left = rows.get("without_label", 0)
+    return f"; {left:,} rows without a label were left out" if left else ""
+
+
+def _classes(schema: Schema) -> str:
+    counts = schema.data.get("classes") or {}
+    if not counts or len(schema.classes) > 40:
+        return ""
+    total = sum(counts["train"]) or 1
+    rows = "".join(
+        f"<tr><td>{_e(name)}<td>{counts['train'][i]:,}<td>{counts['validation'][i]:,}"
+        f"<td>{counts['test'][i]:,}<td>{_bar(counts['train'][i] / total)}</tr>"
+        for i, name in enumerate(schema.class_names)
+    )
+    return (
+        "<table class=narrow><thead><tr><th>Class<th>Training<th>Validation<th>Test<th>Share</tr>"
+        f"</thead>{rows}</table>"
+    )
+
+
+def _bar(share: float) -> str:
+    return f"<span class=bar><i style='width:{share * 100:.1f}%'></i></span>{share:.1%}"
+
+
+def _columns(schema: Schema) -> str:
+    rows = []
+    for item in schema.data["summary"]:
+        if "top" in item:
+            values = ", ".join(f"{_e(value)} ({count:,})" for value, count in item["top"])
+        elif "mean" in item:
+            values = (
+                f"{_number(item['low'])} … {_number(item['high'])}, mean {_number(item['mean'])}"
+            )
+        elif "low" in item:
+            values = f"{_e(item['low'])} … {_e(item['high'])}"
+        else:
+            values = ""
+        note = f"<span class=note>not used: {_e(item['note'])}</span> " if "note" in item else ""
+        missing = f"{item['missing']:.1%}" if item["missing"] else "–"
+        number = f"{item['distinct']:,}" if "distinct" in item else "–"
+        rows.append(
+            f"<tr><td>{_e(item['name'])}<td>{item['kind']}<td>{missing}<td>{number}<td>{note}{values}</tr>"
+        )
+    return (
+        "<table><thead><tr><th>Column<th>Kind<th>Missing<th>Distinct<th>Values</tr></thead>"
+        f"{''.join(rows)}</table>"
+    )
+
+
+def _facts(schema: Schema, gate: dict[str, Any], training: dict[str, Any]) -> str:
+    parameters = training.get("parameters", {})
+    shown = ", ".join(f"{name} {value}" for name, value in sorted(parameters.items()))
+    facts = {
+        "Trees": f"{training['best_round']:,} rounds kept of {training['rounds']:,} trained"
+        if training
+        else "",
+        "Hyperparameters": shown,
+        "Features": f"{len(schema.features):,} from {len(schema.columns):,} columns",
+        "Columns left out": ", ".join(schema.dropped),
+        "Versions": gate.get("versions", ""),
+        "Data (SHA-256)": schema.data["sha256"],
+    }
+    rows = "".join(f"<dt>{name}<dd>{_e(value)}" for name, value in facts.items() if value)
+    return f"<dl>{rows}</dl>"
+
+
+# Figures
+
+
+def _figure(title: str, note: str, draw: Callable[[Axes], None], wide: bool = False) -> str:
+    figure, axes = plt.subplots(figsize=(9.6, 3.4) if wide else (4.6, 3.7))
+    draw(axes)
+    figure.tight_layout()
+    sink = io.StringIO()
+    figure.savefig(sink, format="svg", metadata={"Date": None, "Creator": None})
+    plt.close(figure)
+    text = sink.getvalue()
+    svg = text[text.index("<svg") :]
+    size = " class=wide" if wide else ""
+    return f"<figure{size}><figcaption><b>{title}</b> {note}</figcaption>{svg}</figure>"
+
+
+def _class_figures(truth: Any, predicted: metrics.Floats, labels: list[str]) -> list[str]:
+    binary = len(labels) == 2
+    counts = np.bincount(truth, minlength=len(labels))
+    present = [int(k) for k in np.argsort(-counts, kind="stable") if counts[k]]
+    shown = [1] if binary else sorted(present[:MOST_CLASSES])
+
+    def roc(axes: Axes) -> None:
+        for n, k in enumerate(shown):
+            _, true, false = metrics.ranked(truth == k, predicted[:, k])
+            x = np.append(0, false / max(false[-1], 1))
+            y = np.append(0, true / max(true[-1], 1))
+            area = metrics.roc_auc(truth == k, predicted[:, k])
+            name = f"area {area:.3f}" if binary else f"{labels[k]}  {area:.3f}"
+            at = _thin(len(x))
+            axes.plot(x[at], y[at], color=LINES[n % len(LINES)], lw=1.8, label=name)
+            if binary:
+                axes.fill_between(x[at], y[at], alpha=0.08, color=BLUE, lw=0)
+        axes.plot([0, 1], [0, 1], color=GREY, lw=1, ls="--")
+        axes.set(xlabel="False positive rate", ylabel="True positive rate", xlim=(0, 1))
+        axes.set_ylim(0, 1.01)
+        axes.legend(loc="lower right")
+
+    def recall(axes: Axes) -> None:
+        for n, k in enumerate(shown):
+            _, true, false = metrics.ranked(truth == k, predicted[:, k])
+            y, x = true / (true + false), true / max(true[-1], 1)
+            x, y = np.append(0, x), np.append(y[0], y)
+            average = metrics.average_precision(truth == k, predicted[:, k])
+            name = f"average {average:.3f}" if binary else f"{labels[k]}  {average:.3f}"
+            at = _thin(len(x))
+            axes.plot(x[at], y[at], color=LINES[n % len(LINES)], lw=1.8, label=name)
+        if binary:
+            share = float((truth == 1).mean())
+            axes.axhline(share, color=GREY, lw=1, ls="--")
+        axes.set(xlabel="Recall", ylabel="Precision", xlim=(0, 1), ylim=(0, 1.01))
+        axes.legend(loc="lower left")
+
+    matrix = metrics.confusion(truth, predicted.argmax(axis=1), len(labels))
+
+    def confusion(axes: Axes) -> None:
+        share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+        axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+        axes.grid(visible=False)
+        size = len(labels)
+        if size <= 12:
+            for i in range(size):
+                for j in range(size):
+                    colour = "white" if share[i, j] > 0.55 else INK
+                    text = f"{matrix[i, j]:,}"
+                    if size <= 3:
+                        text += f"\n{share[i, j]:.1%}"
+                    small = 11 if size <= 3 else 8
+                    axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=small)
+        step = max(1, size // 30)
+        axes.set_xticks(range(0, size, step), labels[::step], rotation=35 if size > 3 else 0,
+                        ha="right" if size > 3 else "center")  # fmt: skip
+        axes.set_yticks(range(0, size, step), labels[::step])
+        axes.set(xlabel="Predicted", ylabel="Actual")
+        for side in axes.spines.values():
+            side.set_visible(False)
+
+    def calibration(axes: Axes) -> None:
+        chosen = predicted[:, 1] if binary else predicted.max(axis=1)
+        event = (truth == 1) if binary else (predicted.argmax(axis=1) == truth)
+        order = np.argsort(chosen, kind="stable")
+        groups = np.array_split(order, max(2, min(10, len(order) // 15)))
+        x = [float(chosen[g].mean()) for g in groups if len(g)]
+        y = [float(event[g].mean()) for g in groups if len(g)]
+        error = [1.96 * np.sqrt(max(p * (1 - p), 0.25 / len(g)) / len(g)) for p, g in zip(y, groups, strict=False)]  # fmt: skip
+        low = [min(e, p) for e, p in zip(error, y, strict=False)]
+        high = [min(e, 1 - p) for e, p in zip(error, y, strict=False)]
+        axes.plot([0, 1], [0, 1], color=GREY, lw=1, ls="--")
+        axes.errorbar(x, y, yerr=[low, high], color=BLUE, marker="o", ms=5, lw=1.6, elinewidth=1,
+                      ecolor="#93c5fd")  # fmt: skip
+        axes.set(
+            xlabel="Predicted probability", ylabel="Observed share", xlim=(0, 1), ylim=(0, 1.02)
+        )
+
+    about = f"of {_e(labels[1])}" if binary else "one class against the others"
+    if len(present) > MOST_CLASSES and not binary:
+        about += f", the {MOST_CLASSES} most common"
+    whose = f"of {_e(labels[1])}" if binary else "of the predicted class"
+    return [
+        _figure("ROC curve", about, roc),
+        _figure("Precision and recall", about, recall),
+        _figure("Confusion matrix", "rows by actual class", confusion),
+        _figure("Calibration", f"probability {whose}, with 95 % intervals", calibration),
+    ]
+
+
+def _regression_figures(truth: Any, predicted: metrics.Floats, target: str) -> list[str]:
+    random = np.random.default_rng(0)
+    at = np.arange(len(truth))
+    at = np.sort(random.choice(at, SHOWN, replace=False)) if len(at) > SHOWN else at
+    x, y = truth[at], predicted[at]
+    dense = 0.7 if len(at) < 300 else 0.35
+    name = _short(target)
+
+    def against(axes: Axes) -> None:
+        low, high = min(x.min(), y.min()), max(x.max(), y.max())
+        axes.plot([low, high], [low, high], color=GREY, lw=1.2, ls="--", zorder=3)
+        axes.scatter(x, y, s=13, color=BLUE, alpha=dense, lw=0)
+        axes.set(xlabel=f"Actual {name}", ylabel=f"Predicted {name}")
+
+    def residuals(axes: Axes) -> None:
+        axes.axhline(0, color=GREY, lw=1.2, ls="--", zorder=3)
+        axes.scatter(y, y - x, s=13, color=ORANGE, alpha=dense, lw=0)
+        axes.set(xlabel=f"Predicted {name}", ylabel="Predicted minus actual")
+
+    def histogram(axes: Axes) -> None:
+        error = predicted - truth
+        low, high = np.quantile(error, [0.005, 0.995])
+        axes.hist(np.clip(error, low, high), bins=40, color=BLUE, alpha=0.85)
+        axes.axvline(0, color=INK, lw=1)
+        axes.set(xlabel="Predicted minus actual", ylabel="Rows")
+
+    def by_size(axes: Axes) -> None:
+        order = np.argsort(predicted, kind="stable")
+        groups = [g for g in np.array_split(order, max(2, min(10, len(order) // 15))) if len(g)]
+        px = [float(predicted[g].mean()) for g in groups]
+        py = [float(truth[g].mean()) for g in groups]
+        axes.plot(
+            [min(px + py), max(px + py)], [min(px + py), max(px + py)], color=GREY, lw=1, ls="--"
+        )
+        axes.plot(px, py, color=BLUE, marker="o", ms=5, lw=1.6)
+        axes.set(xlabel="Mean prediction", ylabel="Mean actual")
+
+    note = f"{SHOWN:,} rows drawn at random" if len(truth) > SHOWN else "every test row"
+    return [
+        _figure("Predicted versus actual", note, against),
+        _figure("Residuals", note, residuals),
+        _figure("Errors", "of all test rows, tails gathered at the ends", histogram),
+        _figure("Calibration", "ten equal groups by prediction", by_size),
+    ]
+
+
+def _training_figures(training: dict[str, Any]) -> list[str]:
+    figures = []
+    importance = list(training.get("importance", {}).items())[:20]
+    if importance:
+
+        def bars(axes: Axes) -> None:
+            names = [_short(name) for name, _ in importance]
+            axes.barh(range(len(names)), [share for _, share in importance], color=BLUE, height=0.7)
+            axes.set_yticks(range(len(names)), names, fontsize=8 if len(names) < 14 else 6.5)
+            axes.invert_yaxis()
+            axes.grid(axis="y", visible=False)
+            axes.xaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
+            axes.set_xlabel("Share of the total gain")
+
+        figures.append(_figure("What it looks at", "features by gain, at most 20", bars))
+    if training.get("curve"):
+
+        def curve(axes: Axes) -> None:
+            for part, colour in (("train", GREY), ("validation", BLUE)):
+                values = training["curve"][part]
+                at = _thin(len(values))
+                axes.plot(at + 1, np.array(values)[at], color=colour, lw=1.8, label=part)
+            best = training["best_round"]
+            axes.axvline(best, color=ORANGE, lw=1.2, ls="--", label=f"kept: {best} rounds")
+            axes.set(xlabel="Boosting rounds", ylabel=training["metric"])
+            axes.legend()
+
+        figures.append(_figure("Training", "stopped early on the validation rows", curve))
+    return figures
+
+
+def _thin(size: int, most: int = 400) -> Any:
+    return np.unique(np.linspace(0, size - 1, min(size, most)).astype(int))
+
+
+CSS = """
+:root{color-scheme:light}*{box-sizing:border-box}
+body{margin:0;background:#f1f5f9;color:#1f2937;font:15px/1.5 system-ui,-apple-system,"Segoe UI",
+Roboto,"Helvetica Neue",Arial,sans-serif}
+main{max-width:1060px;margin:0 auto;padding:0 20px 60px}
+header{background:linear-gradient(120deg,#1e3a8a,#2563eb);color:#fff;margin:24px 0 0;
+padding:30px 34px;border-radius:14px}
+h1{margin:2px 0 8px;font-size:30px;line-height:1.2;overflow-wrap:anywhere}
+.kicker{margin:0;text-transform:uppercase;letter-spacing:.08em;font-size:12px;opacity:.8}
+.lead{margin:0;font-size:17px;max-width:48em}
+h2{margin:36px 0 12px;font-size:19px}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(170px,1fr));gap:14px;
+margin:16px 0 0}
+.tiles div,figure,table,dl{background:#fff;border-radius:12px;
+box-shadow:0 1px 3px rgba(15,23,42,.12)}
+.tiles div{padding:14px 18px}.tiles small{display:block;color:#64748b}
+.tiles strong{display:block;font-size:30px;line-height:1.25;font-variant-numeric:tabular-nums}
+.tiles em{font-style:normal;font-size:12px;color:#64748b}
+.better{color:#047857}.worse{color:#b91c1c}
+.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(430px,1fr));gap:16px}
+figure{margin:0;padding:16px 16px 8px}figcaption{font-size:13px;color:#64748b;margin:0 0 4px}
+figcaption b{color:#1f2937;font-size:15px;margin-right:4px}
+svg{width:100%;height:auto;display:block}.wide{grid-column:1/-1}
+table{border-collapse:separate;border-spacing:0;width:100%;font-size:13px;overflow:hidden;
+margin:0 0 16px}
+.narrow{width:auto;min-width:50%}
+th{text-align:left;background:#f8fafc;color:#475569;font-weight:600}
+th,td{padding:7px 14px;border-bottom:1px solid #eef2f7;overflow-wrap:anywhere}
+td{font-variant-numeric:tabular-nums}.note{color:#b45309}
+.bar{display:inline-block;width:110px;height:8px;border-radius:4px;background:#e2e8f0;
+margin-right:8px;vertical-align:middle;overflow:hidden}.bar i{display:block;height:100%;
+background:#2563eb}
+dl{display:grid;grid-template-columns:max-content 1fr;gap:8px 24px;padding:18px 22px;font-size:13px;
+margin:0}dt{color:#64748b}dd{margin:0;overflow-wrap:anywhere}
+@media print{body{background:#fff}figure,table{break-inside:avoid}}
+"""

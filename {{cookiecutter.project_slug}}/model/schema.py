@@ -1,0 +1,100 @@
+"""What was learned about the data's columns, as plain JSON: written by preprocess.py, read by all.
+
+Must not know how it is fitted, nor anything about files of rows or about XGBoost.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+FILE = "schema.json"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the raw rows, and how it becomes features."""
+
+    name: str
+    kind: str
+    """number, boolean, date, category, text, or unused."""
+    features: list[str] = field(default_factory=list)
+    """Which parts are kept, in order: `value`; days, month...; `code`; mean.0, count, word.xyz..."""
+    missing: list[str] = field(default_factory=list)
+    """Spellings of a missing value besides tables.MISSING (number)."""
+    format: str | None = None
+    """strptime format of dates that are not ISO 8601."""
+    categories: list[str] = field(default_factory=list)
+    """Code i stands for categories[i]; every other value gets code len(categories)."""
+    means: dict[str, list[float]] = field(default_factory=dict)
+    """Text value to [count, smoothed mean of the target per output] in the training rows."""
+    prior: list[float] = field(default_factory=list)
+    """The means of a value never seen."""
+    why: str = ""
+    """Why the column is unused."""
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The task, the target and the columns; everything fitted is fitted on the training rows."""
+
+    task: str
+    """binary, multiclass or regression."""
+    target: str
+    classes: list[Any]
+    """Labels in class order, as they are returned (str, int or bool); the positive one last if binary."""
+    columns: list[Column]
+    """In the order of the file, without the target and the dropped ones."""
+    dropped: list[str]
+    features: list[str]
+    """Names of the encoded features, unique and free of the characters XGBoost refuses."""
+    types: list[str]
+    """Per feature: `q` (quantity) or `c` (code of a category)."""
+    data: dict[str, Any]
+    """Of the data: sha256, rows per part, and a summary of the training rows per column."""
+
+    def save(self, folder: Path) -> None:
+        """Write `schema.json`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False)
+        (folder / FILE).write_text(text + "\n", encoding="utf-8")
+
+    @property
+    def class_names(self) -> list[str]:
+        """The labels as text."""
+        return [label_text(label) for label in self.classes]
+
+    def class_text(self, text: str) -> str:
+        """A label of the raw rows in the spelling of `class_names`: `007` is class 7 of numbers."""
+        number = bool(self.classes) and all(type(label) is int for label in self.classes)
+        return str(int(float(text))) if number and text else label_text(text)
+
+
+def load(folder: Path) -> Schema:
+    """Read `schema.json`."""
+    raw = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    return Schema(**{**raw, "columns": [Column(**column) for column in raw["columns"]]})
+
+
+def label_text(label: object) -> str:
+    """A label as text: 1, 1.0 and "1.0" are one label, and so are True and "true"."""
+    if isinstance(label, bool):
+        return str(label).lower()
+    return re.sub(r"^(-?\d+)\.0*$", r"\1", str(label).strip())
+
+
+def feature_names(wanted: Sequence[str]) -> list[str]:
+    """`wanted`, made unique, with `[`, `]` and `<` replaced (XGBoost refuses those)."""
+    table = str.maketrans({"[": "(", "]": ")", "<": "‹"})
+    names: list[str] = []
+    taken: set[str] = set()
+    for want in wanted:
+        base = name = want.translate(table)
+        number = 2
+        while name in taken:
+            name, number = f"{base} ({number})", number + 1
+        taken.add(name)
+        names.append(name)
+    return names

@@ -1,0 +1,101 @@
+"""Asks a packaged model for its predictions of the test rows, as a client of the endpoint would.
+
+A process of its own for each model, since each brings its own code. Must not import modules of
+ours, nor know what the answers are for.
+"""
+
+import importlib
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+ROWS = 50_000  # per request; 20 columns of these are some 10 MB of CSV
+SAMPLE = 20
+CSV, JSON = "text/csv", "application/json"
+
+
+def main() -> None:
+    """MODEL_DIR TEST_DIR TARGET OUTPUT: writes OUTPUT.parquet (the answers' columns) and OUTPUT.sample/."""
+    model_dir, test, target, output = sys.argv[1:]
+    sys.path[0] = str(Path(model_dir) / "code")  # instead of this file's folder
+    inference: Any = importlib.import_module("inference")
+    model = inference.model_fn(model_dir)
+
+    def answer(body: str, kind: str, accept: str) -> str:
+        request = inference.input_fn(body, kind)
+        result = inference.output_fn(inference.predict_fn(request, model), accept)
+        return str(result[0] if isinstance(result, tuple) else result)
+
+    writer: pq.ParquetWriter | None = None
+    for path in sorted(Path(test).glob("*.parquet")):
+        for batch in pq.ParquetFile(path).iter_batches(ROWS):
+            rows = plain(pa.Table.from_batches([batch]).drop_columns([target]))
+            if writer is None:
+                write_sample(rows.slice(0, SAMPLE), Path(f"{output}.sample"), answer)
+            reply = answer(to_csv(rows), CSV, f"{CSV}; header=present")
+            scores = pacsv.read_csv(
+                io.BytesIO(reply.encode()),
+                read_options=pacsv.ReadOptions(block_size=max(1 << 20, 2 * len(reply))),
+                convert_options=pacsv.ConvertOptions(
+                    column_types={"prediction": pa.string()}, strings_can_be_null=False
+                ),
+            )
+            writer = writer or pq.ParquetWriter(f"{output}.parquet", scores.schema)
+            writer.write_table(scores.cast(writer.schema))
+    if writer is not None:
+        writer.close()
+
+
+def plain(rows: pa.Table) -> pa.Table:
+    """The rows in types that CSV can be written from."""
+    for i, column in enumerate(rows.schema):
+        if pa.types.is_dictionary(column.type):
+            rows = rows.set_column(i, column.name, rows[i].cast(column.type.value_type))
+        elif pa.types.is_duration(column.type):
+            rows = rows.set_column(i, column.name, rows[i].cast(pa.int64()))
+        elif pa.types.is_float16(column.type):
+            rows = rows.set_column(i, column.name, rows[i].cast(pa.float32()))
+    return rows
+
+
+def to_csv(rows: pa.Table) -> str:
+    """With a header; a missing value is an empty field."""
+    sink = io.BytesIO()
+    pacsv.write_csv(rows, sink)
+    return sink.getvalue().decode()
+
+
+def write_sample(rows: pa.Table, folder: Path, answer: Any) -> None:
+    """The rows in every content type the endpoint takes, and the answer to them."""
+    folder.mkdir(parents=True)
+    objects = [{name: as_json(v) for name, v in row.items()} for row in rows.to_pylist()]
+    body = json.dumps({"instances": objects}, ensure_ascii=False)
+    lines = "".join(json.dumps(o, ensure_ascii=False) + "\n" for o in objects)
+    (folder / "rows.csv").write_text(to_csv(rows), encoding="utf-8")
+    (folder / "rows.jsonl").write_text(lines, encoding="utf-8")
+    (folder / "rows.json").write_text(body + "\n", encoding="utf-8")
+    expected = json.loads(answer(body, JSON, JSON))
+    (folder / "expected.json").write_text(
+        json.dumps(expected, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+
+
+def as_json(value: Any) -> Any:
+    """Dates and decimals as text and number, NaN as null."""
+    if value is None or value != value:
+        return None
+    if isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if abs(value) != float("inf") else None
+    return value.isoformat() if hasattr(value, "isoformat") else float(value)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,324 @@
+"""Trains an XGBoost model on the encoded training rows, stops early on the validation rows, and
+packs everything the endpoint needs. Replace it freely, as long as the outputs below stay.
+
+Input:  channels train and validation (float32 Parquet: label first, then features, NaN missing) and
+        preprocessor (schema.json); hyperparameters as `--name value`, XGBoost's own names and
+        num_boost_round, early_stopping_rounds, checkpoint_rounds. By hand they come from mlops.yaml.
+Output: in the model folder model.ubj, schema.json, training.json (parameters and learning curve),
+        versions.json, and code/ with inference.py and the modules it imports.
+Must not see the test rows, nor know how the rows were encoded or the model will be judged.
+"""
+
+import ast
+import json
+import os
+import platform
+import shutil
+import signal
+import sys
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import booster as boosters
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+import schema as schemas
+from failure import DataError, run
+
+Floats = npt.NDArray[np.float32]
+CHECKPOINTS = Path("checkpoints")
+OBJECTIVES = {
+    "binary": ("binary:logistic", "logloss"),
+    "multiclass": ("multi:softprob", "mlogloss"),
+    "regression": ("reg:squarederror", "rmse"),
+}
+
+
+@dataclass
+class Progress:
+    """Where training stands; kept beside each checkpoint."""
+
+    rounds: int = 0
+    best: int = 0
+    curve: dict[str, list[float]] = field(default_factory=lambda: {"train": [], "validation": []})
+
+
+def main() -> None:
+    """The step, from the command line or SageMaker's script mode."""
+    hosts = json.loads(os.environ.get("SM_HOSTS", "[]"))
+    if hosts and os.environ.get("SM_CURRENT_HOST", hosts[0]) != hosts[0]:
+        print(f"training happens on {hosts[0]}; nothing to do on this host")
+        return
+    folders, given = arguments(sys.argv[1:])
+    own, parameters = hyperparameters({**configured(Path(__file__).parent), **given})
+    train(folders, own, parameters)
+
+
+def arguments(argv: list[str]) -> tuple[dict[str, Path], dict[str, str]]:
+    """Folders (train, validation, preprocessor, model-dir) and hyperparameters as given."""
+    sources = {
+        "train": "SM_CHANNEL_TRAIN",
+        "validation": "SM_CHANNEL_VALIDATION",
+        "preprocessor": "SM_CHANNEL_PREPROCESSOR",
+        "model-dir": "SM_MODEL_DIR",
+    }
+    given: dict[str, str] = {}
+    words = [part for word in argv for part in (word.split("=", 1) if "--" in word[:2] else [word])]
+    if len(words) % 2 or not all(word.startswith("--") for word in words[::2]):
+        raise DataError("arguments come as pairs: --train DIR --model-dir DIR --eta 0.1 ...")
+    for name, value in zip(words[::2], words[1::2], strict=True):
+        given[name.removeprefix("--").replace("model_dir", "model-dir")] = value
+    folders = {}
+    for name, variable in sources.items():
+        value = given.pop(name, None) or os.environ.get(variable)
+        if not value:
+            raise DataError(f"--{name} is missing (or {variable} in the environment)")
+        folders[name] = Path(value)
+    return folders, given
+
+
+def configured(folder: Path) -> dict[str, Any]:
+    """Hyperparameters of mlops.yaml beside this file or one folder up, else none."""
+    for path in (folder / "mlops.yaml", folder.parent / "mlops.yaml"):
+        if path.exists():
+            import yaml
+
+            content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            return dict(content.get("hyperparameters") or {})
+    return {}
+
+
+def hyperparameters(given: dict[str, Any]) -> tuple[dict[str, int], dict[str, Any]]:
+    """Those of train.py and those for XGBoost, typed; DataError for a name or value that is wrong."""
+    known: dict[str, type] = {**boosters.OWN, **boosters.XGBOOST}
+    merged = dict(boosters.DEFAULTS)
+    for raw_name, value in given.items():
+        name = boosters.ALIASES.get(raw_name, raw_name)
+        if name not in known:
+            close = get_close_matches(name, list(known), n=1, cutoff=0.5)
+            hint = f"did you mean '{close[0]}'?" if close else "XGBoost's own names are understood"
+            raise DataError(f"hyperparameter '{raw_name}' is unknown; {hint}")
+        if isinstance(value, str) and value[:1] == '"':
+            value = json.loads(value)  # the SageMaker SDK encodes values as JSON
+        if value is None or value in ("", "null", "None"):
+            continue
+        kind = known[name]
+        try:
+            number = float(value) if kind is not str else 0.0
+            if kind is int and not number.is_integer():
+                raise ValueError
+            merged[name] = kind(number) if kind is not str else str(value)
+        except (TypeError, ValueError):
+            expected = "a whole number" if kind is int else "a number"
+            raise DataError(f"hyperparameter '{raw_name}' is {value!r}, not {expected}") from None
+    own = {name: int(merged.pop(name, 0)) for name in boosters.OWN}
+    if own["num_boost_round"] < 1:
+        raise DataError("hyperparameter 'num_boost_round' must be at least 1")
+    return own, merged
+
+
+def train(folders: dict[str, Path], own: dict[str, int], given: dict[str, Any]) -> None:
+    """Run the whole step and write the model folder."""
+    schema = schemas.load(folders["preprocessor"])
+    xgboost = boosters.load()
+    objective, metric = OBJECTIVES[schema.task]
+    parameters = {
+        "objective": objective,
+        "eval_metric": metric,
+        "tree_method": "hist",
+        "seed": 0,
+        "seed_per_iteration": True,  # so that a resumed training draws the same rows
+        "nthread": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,
+        **({"num_class": len(schema.classes)} if schema.task == "multiclass" else {}),
+        **given,
+    }
+    training = matrix(xgboost, folders["train"], schema, parameters)
+    validation = matrix(xgboost, folders["validation"], schema, parameters, training)
+    try:
+        model, progress = boost(xgboost, parameters, own, training, validation)
+    except xgboost.core.XGBoostError as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        if (
+            "Invalid Parameter" in str(error)
+            or "Parameter" in lines[0]
+            or "Check failed" in lines[0]
+        ):
+            raise DataError(f"XGBoost refuses a hyperparameter: {lines[0][:300]}") from error
+        raise
+    save(folders, model, schema, {**parameters, **own}, progress)
+    curve = progress.curve["validation"]
+    print(
+        f"best of {progress.rounds} rounds is {progress.best + 1}: {metric} {curve[progress.best]:.5f}"
+    )
+
+
+def matrix(
+    xgboost: Any, folder: Path, schema: schemas.Schema, parameters: dict[str, Any], ref: Any = None
+) -> Any:
+    """The rows of a folder of Parquet files, quantised, one row group in memory at a time."""
+    groups = [
+        (path, group)
+        for path in sorted(folder.glob("*.parquet"))
+        for group in range(pq.ParquetFile(path).num_row_groups)
+    ]
+    if not groups:
+        raise DataError(f"{folder}: no rows in Parquet files here")
+
+    class RowGroups(xgboost.DataIter):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.at = 0
+            super().__init__()
+
+        def reset(self) -> None:
+            self.at = 0
+
+        def next(self, input_data: Any) -> bool:
+            if self.at == len(groups):
+                return False
+            path, group = groups[self.at]
+            table = pq.ParquetFile(path).read_row_group(group)
+            rows = np.empty((table.num_rows, table.num_columns - 1), np.float32)
+            for j in range(rows.shape[1]):
+                rows[:, j] = table.column(j + 1).to_numpy()
+            input_data(
+                data=rows,
+                label=table.column(0).to_numpy(),
+                feature_names=schema.features,
+                feature_types=schema.types,
+            )
+            self.at += 1
+            return True
+
+    bins = int(parameters.get("max_bin", 256))
+    return xgboost.QuantileDMatrix(
+        RowGroups(), max_bin=bins, ref=ref, enable_categorical=True, nthread=parameters["nthread"]
+    )
+
+
+def boost(
+    xgboost: Any, parameters: dict[str, Any], own: dict[str, int], training: Any, validation: Any
+) -> tuple[Any, Progress]:
+    """Add trees until the validation metric has not improved for early_stopping_rounds; the model
+    up to its best round. Resumes from a checkpoint, and leaves one when asked to terminate."""
+    store = checkpoint_folder()
+    model, progress = restore(xgboost, store, parameters, [training, validation])
+    every = own["checkpoint_rounds"] or 50
+    patience = own["early_stopping_rounds"] or own["num_boost_round"]
+    metric = str(parameters["eval_metric"])
+    higher = metric.split("@")[0] in ("auc", "aucpr", "map", "ndcg", "pre")
+    stopped: list[int] = []
+    previous = signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
+    curve = progress.curve
+    while progress.rounds < own["num_boost_round"] and progress.rounds - progress.best <= patience:
+        model.update(training, progress.rounds)
+        text = model.eval_set([(training, "train"), (validation, "validation")], progress.rounds)
+        scores = dict(part.rsplit(":", 1) for part in text.split("\t")[1:])
+        for part in curve:
+            curve[part].append(float(scores[f"{part}-{metric}"]))
+        last, best = curve["validation"][-1], curve["validation"][progress.best]
+        if (last > best) if higher else (last < best):
+            progress.best = progress.rounds
+        if progress.rounds % 20 == 0:
+            print(text, flush=True)
+        progress.rounds += 1
+        if store and (stopped or progress.rounds % every == 0):
+            checkpoint(store, model, progress)
+        if stopped:
+            print(f"terminated after {progress.rounds} rounds", flush=True)
+            sys.exit(128 + stopped[0])
+    signal.signal(signal.SIGTERM, previous)
+    return model[: progress.best + 1], progress
+
+
+def checkpoint_folder() -> Path | None:
+    """`checkpoints` in SageMaker's base folder, which it keeps in S3 when so configured."""
+    folder = Path(os.environ.get("SAGEMAKER_BASE_DIR") or "/opt/ml") / CHECKPOINTS
+    return folder if folder.is_dir() else None
+
+
+def checkpoint(store: Path, model: Any, progress: Progress) -> None:
+    """Replace the last checkpoint; the state is written last, so a pair is whole or not used."""
+    model.save_model(store / f"model-{progress.rounds}.ubj")
+    state = store / "state.tmp"
+    state.write_text(json.dumps(progress.__dict__), encoding="utf-8")
+    state.replace(store / "state.json")
+    for old in store.glob("model-*.ubj"):
+        if old.name != f"model-{progress.rounds}.ubj":
+            old.unlink()
+
+
+def restore(
+    xgboost: Any, store: Path | None, parameters: dict[str, Any], cache: list[Any]
+) -> tuple[Any, Progress]:
+    """A new model, or the one of the checkpoint."""
+    model = xgboost.Booster(parameters, cache)
+    if store is None or not (store / "state.json").exists():
+        return model, Progress()
+    progress = Progress(**json.loads((store / "state.json").read_text(encoding="utf-8")))
+    model.load_model(store / f"model-{progress.rounds}.ubj")
+    model.set_param(parameters)
+    print(f"resumed after {progress.rounds} rounds")
+    return model, progress
+
+
+def save(
+    folders: dict[str, Path],
+    model: Any,
+    schema: schemas.Schema,
+    parameters: dict[str, Any],
+    progress: Progress,
+) -> None:
+    """Write the model folder."""
+    folder = folders["model-dir"]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folders["preprocessor"].iterdir():
+        if path.is_file():
+            shutil.copyfile(path, folder / path.name)
+    model.feature_names, model.feature_types = schema.features, schema.types
+    model.save_model(folder / "model.ubj")
+    gain = model.get_score(importance_type="total_gain")
+    total = sum(gain.values()) or 1.0
+    notes = {
+        "parameters": parameters,
+        "rounds": progress.rounds,
+        "best_round": progress.best + 1,
+        "metric": parameters["eval_metric"],
+        "curve": progress.curve,
+        "importance": {
+            name: gain[name] / total for name in sorted(gain, key=lambda n: (-gain[n], n))
+        },
+    }
+    versions = {"python": platform.python_version()} | {
+        name: version(name) for name in ("xgboost", "numpy", "pyarrow")
+    }
+    for name, content in (("training.json", notes), ("versions.json", versions)):
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+        (folder / name).write_text(text + "\n", encoding="utf-8")
+    code = folder / "code"
+    code.mkdir(exist_ok=True)
+    for path in imported(Path(__file__).parent / "inference.py"):
+        shutil.copyfile(path, code / path.name)
+
+
+def imported(script: Path) -> list[Path]:
+    """The script and the files beside it that it imports, directly or not, by reading them."""
+    found, left = {script}, [script]
+    while left:
+        for node in ast.walk(ast.parse(left.pop().read_text(encoding="utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names = [node.module]
+            for name in names:
+                path = script.parent / f"{name.split('.')[0]}.py"
+                if path.exists() and path not in found:
+                    found.add(path)
+                    left.append(path)
+    return sorted(found)
+
+
+if __name__ == "__main__":
+    run(main)
