@@ -100,14 +100,22 @@ def _quiet_sdk(region: str) -> Iterator[None]:
     logging.getLogger().addHandler(logging.NullHandler())
 
     from sagemaker.core.config.config_manager import SageMakerConfig
+    from sagemaker.core.helper import session_helper
+    from sagemaker.mlops.workflow import steps
 
-    with warnings.catch_warnings():
-        # "Running within a PipelineSession": as we mean it to.
-        warnings.simplefilter("ignore")
+    local = steps.LocalSagemakerClient
+    with (
+        warnings.catch_warnings(),
         # It validates the schema of its whole configuration at each of some fifty look-ups, which
         # takes as long as its import does; ours is the constant in `_compile`.
-        with patch.object(SageMakerConfig, "validate_sagemaker_config"):
-            yield
+        patch.object(SageMakerConfig, "validate_sagemaker_config"),
+        patch.object(session_helper, "validate_sagemaker_config"),
+        # Each ProcessingStep makes a client for local mode, to read the name of one of its methods.
+        patch.object(steps, "LocalSagemakerClient", lambda: local),
+    ):
+        # "Running within a PipelineSession": as we mean it to.
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _compile(settings: Settings, account: str) -> str:
