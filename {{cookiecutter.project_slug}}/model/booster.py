@@ -25,20 +25,15 @@ OWN = {"num_boost_round": int, "early_stopping_rounds": int, "checkpoint_rounds"
 # Source: https://xgboost.readthedocs.io/en/release_3.2.0/parameter.html
 XGBOOST: dict[str, type] = {
     **dict.fromkeys(
-        "max_depth max_leaves max_bin max_delta_step num_parallel_tree seed nthread verbosity "
-        "max_cat_to_onehot max_cat_threshold num_class random_state".split(),
+        ["max_depth", "max_leaves", "max_bin", "max_delta_step", "num_parallel_tree", "seed", "nthread", "verbosity", "max_cat_to_onehot", "max_cat_threshold", "num_class", "random_state"],
         int,
     ),
     **dict.fromkeys(
-        "eta learning_rate gamma min_split_loss min_child_weight subsample colsample_bytree "
-        "colsample_bylevel colsample_bynode lambda reg_lambda alpha reg_alpha scale_pos_weight "
-        "base_score rate_drop skip_drop huber_slope tweedie_variance_power quantile_alpha".split(),
+        ["eta", "learning_rate", "gamma", "min_split_loss", "min_child_weight", "subsample", "colsample_bytree", "colsample_bylevel", "colsample_bynode", "lambda", "reg_lambda", "alpha", "reg_alpha", "scale_pos_weight", "base_score", "rate_drop", "skip_drop", "huber_slope", "tweedie_variance_power", "quantile_alpha"],
         float,
     ),
     **dict.fromkeys(
-        "booster tree_method grow_policy sampling_method objective eval_metric device multi_strategy "
-        "monotone_constraints interaction_constraints sample_type normalize_type one_drop "
-        "process_type refresh_leaf seed_per_iteration".split(),
+        ["booster", "tree_method", "grow_policy", "sampling_method", "objective", "eval_metric", "device", "multi_strategy", "monotone_constraints", "interaction_constraints", "sample_type", "normalize_type", "one_drop", "process_type", "refresh_leaf", "seed_per_iteration"],
         str,
     ),
 }

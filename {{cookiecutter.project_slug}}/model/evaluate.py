@@ -23,9 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import metrics
 import numpy as np
 import pyarrow.parquet as pq
+
+import metrics
 import schema as schemas
 from failure import DataError, run
 from features import distinct, numbers

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from schema import Column, Schema
 from tables import MISSING
 
@@ -65,9 +66,7 @@ def _number(column: Column, values: pa.ChunkedArray) -> list[Floats]:
 
 
 def _boolean(column: Column, values: pa.ChunkedArray) -> list[Floats]:
-    if pa.types.is_boolean(values.type) or is_numeric(values.type):
-        return [numbers(values, column.name)]
-    return [_spread(values, column.name, "true or false", lambda text: BOOLEANS[text.lower()])]
+    return [booleans(values, column.name)]
 
 
 def _date(column: Column, values: pa.ChunkedArray) -> list[Floats]:
@@ -194,6 +193,13 @@ def _spread(
     return table[codes]
 
 
+def booleans(values: pa.ChunkedArray, name: str) -> Floats:
+    """Any column that holds true and false, also as text or 0 and 1, as float64."""
+    if pa.types.is_boolean(values.type) or is_numeric(values.type):
+        return numbers(values, name)
+    return _spread(values, name, "true or false", lambda text: BOOLEANS[text.lower()])
+
+
 def timestamps(values: pa.ChunkedArray, name: str, form: str | None) -> Floats:
     """Seconds since 1970-01-01 UTC (of a time of day: since midnight), NaN where missing."""
     array = one_chunk(values)
@@ -310,5 +316,5 @@ def text_parts(texts: Sequence[str | None], column: Column) -> list[Floats]:
 
 def first_number(texts: Sequence[str | None]) -> Floats:
     """The first number that occurs in each text, NaN if none does."""
-    found = pc.extract_regex(pa.array(texts, pa.string()), r"(?P<n>\d+(\.\d+)?)")
+    found = pc.extract_regex(pa.array(texts, pa.string()), r"(?P<n>\d+(?:\.\d+)?)")
     return floats(pc.struct_field(found, "n").cast(pa.float64()))

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from failure import DataError
 from features import (
     BOOLEANS,
@@ -18,6 +19,7 @@ from features import (
     DATE_PARTS,
     Codes,
     Floats,
+    booleans,
     date_part,
     distinct,
     first_number,
@@ -236,21 +238,16 @@ def _unused(column: Column, why: str, summary: dict[str, Any]) -> Fitted:
 
 
 def _fit_number(column: Column, rows: pa.ChunkedArray) -> Fitted:
-    values = numbers(rows, column.name, column.missing)
-    if (
-        column.kind == "boolean"
-        and not is_numeric(rows.type)
-        and not pa.types.is_boolean(rows.type)
-    ):
-        codes, texts = distinct(rows)
-        table = [np.nan if t is None else BOOLEANS[t.lower()] for t in texts]
-        values = np.array([*table, np.nan])[codes]
+    if column.kind == "boolean":
+        values = booleans(rows, column.name)
+    else:
+        values = numbers(rows, column.name, column.missing)
     finite = values[np.isfinite(values)]
     summary = {"name": column.name, "kind": column.kind, **_missing(values)}
     if not len(finite):
         return _unused(column, "no value in the training rows", summary)
     low, high = float(finite.min()), float(finite.max())
-    number = int(len(np.unique(finite[:1_000_000])))
+    number = len(np.unique(finite[:1_000_000]))
     summary |= {"distinct": number, "low": low, "high": high, "mean": float(finite.mean())}
     if low == high and len(finite) == len(values):
         return _unused(column, "the same in every training row", summary)

@@ -21,11 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import booster
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv as pacsv
+
+import booster
 import schema as schemas
 from features import Misfit, encode
 from tables import clean_header, nearest

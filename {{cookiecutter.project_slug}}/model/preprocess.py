@@ -20,8 +20,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-import tables
 import yaml
+
+import tables
 from failure import DataError, run
 from features import encode
 from fitting import FOLDS, BadLabel, Fitted, Target, fit_column, read_target, target_outputs
@@ -170,7 +171,7 @@ def split(target: Target, settings: Settings) -> npt.NDArray[np.int8]:
         here = np.flatnonzero(sorted_strata == stratum)
         for need, enough in ((TRAIN, 1), (TEST, 3), (VALIDATION, 3)):
             if len(here) >= enough and not np.any(chosen[here] == need):
-                spare = max(PARTS.values(), key=lambda p: int(np.sum(chosen[here] == p)))  # noqa: B023
+                spare = max(PARTS.values(), key=lambda p: int(np.sum(chosen[here] == p)))
                 chosen[here[np.argmax(chosen[here] == spare)]] = need
     part = np.full(len(target.values), LEFT_OUT, np.int8)
     part[labelled[order]] = chosen

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from typing import Any
 
 import matplotlib
-import metrics
 import numpy as np
+
+import metrics
 from schema import Schema
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
-from matplotlib.axes import Axes  # noqa: E402
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 
 INK, BLUE, ORANGE, GREY, PALE = "#1f2937", "#2563eb", "#ea580c", "#94a3b8", "#e2e8f0"
 LINES = [BLUE, ORANGE, "#059669", "#7c3aed", "#db2777", "#0891b2", "#ca8a04", "#475569"]

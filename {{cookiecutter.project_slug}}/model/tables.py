@@ -13,8 +13,10 @@ from difflib import get_close_matches
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
+
 from failure import DataError
 
 MISSING = frozenset(
@@ -186,9 +188,11 @@ def _dialect(file: Path) -> Dialect:
     delimiter = _delimiter(text)
     rows = csv.reader(text.splitlines(keepends=True), delimiter=delimiter)
     header = next(row for row in rows if row)
-    decimal = "," if delimiter != "," and re.search(rf"[{delimiter}\n]-?\d+,\d+\s", text) else "."
-    if decimal == "," and re.search(rf"[{delimiter}\n]-?\d+\.\d+[{delimiter}\n]", text):
-        decimal = "."
+    edge = rf"[{delimiter}\r\n]"
+    comma = re.search(rf"{edge}-?\d+,\d+{edge}", text) and not re.search(
+        rf"{edge}-?\d+\.\d+{edge}", text
+    )
+    decimal = "," if delimiter != "," and comma else "."
     return Dialect(delimiter, encoding, quoted, decimal, clean_header(header))
 
 
@@ -217,12 +221,22 @@ def _read_csv(files: Sequence[Path], wanted: Sequence[str], target: str) -> pa.T
     while True:
         try:
             tables = [_stream(file, dialects[file], wanted, types) for file in files]
-            return pa.concat_tables(tables, promote_options="permissive")
+            table = pa.concat_tables(tables, promote_options="permissive")
+            return _with_points(table, target) if dialects[files[0]].decimal == "," else table
         except _Loosen as found:
             if found.encoding:
                 dialects = {f: replace(d, encoding="cp1252") for f, d in dialects.items()}
             else:
                 types[found.column] = _looser(types[found.column])
+
+
+def _with_points(table: pa.Table, target: str) -> pa.Table:
+    """The target, which was read as text, with a decimal point if it is numbers with a comma."""
+    text = table[target].cast(pa.string())
+    if not pc.all(pc.match_substring_regex(text, r"^\s*-?\d+(,\d+)?\s*$")).as_py():
+        return table
+    numbers = pc.replace_substring(text, ",", ".")
+    return table.set_column(table.column_names.index(target), target, numbers)
 
 
 class _Loosen(Exception):

@@ -22,10 +22,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import booster as boosters
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
+
+import booster as boosters
 import schema as schemas
 from failure import DataError, run
 

@@ -1,0 +1,83 @@
+"""Runs the steps of model/ on a table, in this process: what the tests of model/ share.
+
+Puts model/ on the path as the jobs do, where its files import each other as top-level modules.
+"""
+
+import json
+import sys
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MODEL = Path(__file__).resolve().parents[1] / "model"
+sys.path.insert(0, str(MODEL))
+
+import datasets  # noqa: E402
+import evaluate  # noqa: E402
+import features  # noqa: E402
+import inference  # noqa: E402
+import metrics  # noqa: E402
+import preprocess  # noqa: E402
+import schema  # noqa: E402
+import tables  # noqa: E402
+import train  # noqa: E402
+from failure import DataError  # noqa: E402
+from preprocess import Settings  # noqa: E402
+
+__all__ = [
+    "MODEL", "Case", "DataError", "Settings", "evaluate", "features", "inference", "metrics",
+    "preprocess", "schema", "tables", "train",
+]  # fmt: skip
+QUICK = {"num_boost_round": "30", "eta": "0.2", "nthread": "2"}
+
+
+@dataclass
+class Case:
+    """A folder for one data set and what the steps make of it."""
+
+    folder: Path
+
+    def write(self, table: Mapping[str, Sequence[Any]], delimiter: str = ",") -> Path:
+        """The table as data.csv."""
+        return datasets.write_csv(self.folder / "data.csv", table, delimiter)
+
+    def text(self, content: str, name: str = "data.csv") -> Path:
+        """A file with exactly this content."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode())
+        return path
+
+    def prepare(self, data: Path, target: str, **settings: Any) -> schema.Schema:
+        """Run preprocess."""
+        return preprocess.preprocess(data, self.folder / "out", Settings(target, **settings))
+
+    def train(self, **hyperparameters: Any) -> Any:
+        """Run train; the loaded model."""
+        out = self.folder / "out"
+        own, given = train.hyperparameters({**QUICK, **hyperparameters})
+        folders = {name: out / name for name in ("train", "validation", "preprocessor")}
+        train.train({**folders, "model-dir": self.folder / "model"}, own, given)
+        return inference.model_fn(str(self.folder / "model"))
+
+    def evaluate(self, champion: Path | None = None) -> dict[str, Any]:
+        """Run evaluate on the packed model; the content of gate.json."""
+        archive = self.pack()
+        work = self.folder / "work"
+        work.mkdir()
+        output = self.folder / "evaluation"
+        evaluate.evaluate(archive, self.folder / "out" / "test", champion, output, work)
+        gate: dict[str, Any] = json.loads((output / "gate.json").read_text())
+        return gate
+
+    def pack(self, archive: Path | None = None) -> Path:
+        """model.tar.gz of the model folder."""
+        archive = archive or self.folder / "model.tar.gz"
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(archive, "w:gz") as tar:
+            for path in sorted((self.folder / "model").iterdir()):
+                if path.name != "__pycache__":
+                    tar.add(path, path.name)
+        return archive
