@@ -1,4 +1,5 @@
-"""An AWS on the laptop: moto answers the APIs, real processes run the jobs, state lives in .sandbox/.
+"""An AWS on the laptop: moto answers the APIs, real processes run the jobs, state lives in
+.sandbox/.
 
 Production code must not import this package; only `mlops --sandbox` and tests start it.
 """

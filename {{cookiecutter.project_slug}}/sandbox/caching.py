@@ -1,6 +1,7 @@
 """Step caching: which earlier result a step may use again instead of running.
 
-Source: AWS's pages "Caching pipeline steps" and "Default cache key attributes by pipeline step type".
+Source: AWS's pages "Caching pipeline steps" and "Default cache key attributes by pipeline step
+type".
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ KEY_ATTRIBUTES = {
 def key(step: Step, request: dict[str, Any]) -> str | None:
     """Return the cache key of a step's resolved request, None for types that are not cached.
 
-    The key holds the addresses of inputs, not their content: as on AWS, new data under an old address is
-    not noticed.
+    The key holds the addresses of inputs, not their content: as on AWS, new data under an old
+    address is not noticed.
     """
     if step.type not in KEY_ATTRIBUTES:
         return None
@@ -45,8 +46,8 @@ def find(
 ) -> tuple[Record, Record] | None:
     """Return (execution, step record) of the most recent fit run, or None.
 
-    Only successful runs of the same pipeline count (`executions` are the pipeline's), and only those
-    not older than the step's ExpireAfter. Hits on hits lead back to the run itself.
+    Only successful runs of the same pipeline count (`executions` are the pipeline's), and only
+    those not older than the step's ExpireAfter. Hits on hits lead back to the run itself.
     """
     assert step.cache_seconds is not None
     best: tuple[Record, Record] | None = None

@@ -1,7 +1,7 @@
 """Starting, finding and ending the sandbox's server from another process. Standard library only.
 
-A server belongs to the process that started it and ends with it, or stands until `stop`. Others hold it
-by an open connection (a lease) while they use it.
+A server belongs to the process that started it and ends with it, or stands until `stop`. Others
+hold it by an open connection (a lease) while they use it.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ class Status:
 def connect(root: Path, region: str) -> Iterator[dict[str, str]]:
     """Use the sandbox of a repository; start it when it is not running.
 
-    Yields the environment variables to set while connected; those with the value "" are to be removed.
-    When this process leaves normally, a server that it started stays until running executions have
-    ended; when it is killed, the server ends at once. Raises SandboxError.
+    Yields the environment variables to set while connected; those with the value "" are to be
+    removed. When this process leaves normally, a server that it started stays until running
+    executions have ended; when it is killed, the server ends at once. Raises SandboxError.
     """
     folder = Path(root).resolve() / FOLDER
     with _held(folder, region) as port:
@@ -113,7 +113,8 @@ def _hold(folder: Path, region: str) -> tuple[http.client.HTTPConnection, int] |
 
 
 def start(root: Path, region: str) -> Status:
-    """Start a server that stays until `stop`; one that already stands is used. Raises SandboxError."""
+    """Start a server that stays until `stop`; one that already stands is used. Raises
+    SandboxError."""
     folder = Path(root).resolve() / FOLDER
     with _start_lock(folder):
         running = status(root)
@@ -175,7 +176,8 @@ def reset(root: Path) -> None:
 
 
 def environment(folder: Path, port: int, region: str) -> dict[str, str]:
-    """Return the variables that lead AWS clients to the sandbox, and only there ("" means: remove)."""
+    """Return the variables that lead AWS clients to the sandbox, and only there ("" means:
+    remove)."""
     absent = str(folder / "no-aws-config")
     loopback = "127.0.0.1,localhost"
     variables = dict.fromkeys(
@@ -230,7 +232,8 @@ def _record(folder: Path) -> dict[str, Any] | None:
 
 
 def _ask(found: dict[str, Any], action: str) -> dict[str, Any] | None:
-    """Send a request to the recorded server; None when it is not there. The token proves who it is."""
+    """Send a request to the recorded server; None when it is not there. The token proves who it
+    is."""
     connection = http.client.HTTPConnection("127.0.0.1", found["port"], timeout=10)
     try:
         connection.request(
@@ -308,7 +311,8 @@ def _spawn(folder: Path, region: str, standing: bool) -> tuple[subprocess.Popen[
             stderr=errors,
             env=environment,
             cwd=folder,
-            start_new_session=True,  # Ctrl-C in the terminal is for the command, not for the server.
+            # Ctrl-C in the terminal is for the command, not for the server.
+            start_new_session=True,
         )
     assert process.stdout is not None
     line = process.stdout.readline()
@@ -317,6 +321,6 @@ def _spawn(folder: Path, region: str, standing: bool) -> tuple[subprocess.Popen[
     if "port" not in answer:
         process.kill()
         process.wait()
-        reason = answer.get("error") or f"it ended at once; see {folder / 'server.log'}"
-        raise SandboxError(f"the sandbox did not start: {reason}" if not answer else reason)
+        default = f"the sandbox did not start; see {folder / 'server.log'}"
+        raise SandboxError(answer.get("error", default))
     return process, answer["port"]

@@ -1,6 +1,7 @@
 """A pipeline definition, read and checked once: parameters, steps, their dependencies and policies.
 
-Anything the sandbox does not run is refused here, when the pipeline is created, never skipped later.
+Anything the sandbox does not run is refused here, when the pipeline is created, never skipped
+later.
 """
 
 from __future__ import annotations
@@ -98,7 +99,8 @@ class Definition:
 
 
 def parse(text: str) -> Definition:
-    """Read a definition. Raises ApiError (ValidationException) naming what is wrong or not supported."""
+    """Read a definition. Raises ApiError (ValidationException) naming what is wrong or not
+    supported."""
     try:
         document = json.loads(text)
     except ValueError as error:
@@ -151,7 +153,8 @@ def convert(name: str, kind: str, value: Any) -> Any:
 
 
 def bind(definition: Definition, given: list[dict[str, str]]) -> dict[str, Any]:
-    """Return the value of every parameter of an execution. Raises ApiError for wrong or missing ones."""
+    """Return the value of every parameter of an execution. Raises ApiError for wrong or missing
+    ones."""
     values = {name: parameter.default for name, parameter in definition.parameters.items()}
     seen = set()
     for item in given:

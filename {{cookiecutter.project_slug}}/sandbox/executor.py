@@ -1,6 +1,8 @@
-"""Runs one pipeline execution: starts steps when they may start, waits for them, records what happened.
+"""Runs one pipeline execution: starts steps when they may start, waits for them, records what
+happened.
 
-Talks to SageMaker's API like any client (so that botocore checks every request) and to nothing else.
+Talks to SageMaker's API like any client (so that botocore checks every request) and to nothing
+else.
 """
 
 from __future__ import annotations
@@ -66,7 +68,8 @@ class StepStopped(Exception):
 
 
 class Execution:
-    """One running execution. `run` blocks until it has ended; `stop` may be called from any thread."""
+    """One running execution. `run` blocks until it has ended; `stop` may be called from any
+    thread."""
 
     def __init__(
         self,

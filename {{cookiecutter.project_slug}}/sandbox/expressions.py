@@ -1,7 +1,8 @@
 """The expression language of pipeline definitions: Get, Std:Join, Std:JsonGet, and conditions.
 
 Pure functions over a Scope; knows neither jobs nor servers. The language is the pipeline definition
-schema that AWS publishes (https://aws-sagemaker-mlops.github.io/sagemaker-model-building-pipeline-definition-JSON-schema/).
+schema that AWS publishes
+(https://aws-sagemaker-mlops.github.io/sagemaker-model-building-pipeline-definition-JSON-schema/).
 """
 
 from __future__ import annotations
@@ -140,8 +141,8 @@ def _item(items: list[Any], token: str | int, shown: str) -> Any:
 def resolve(value: Any, scope: Scope, shape: Shape | None = None) -> Any:
     """Return the value with every expression replaced by what it stands for.
 
-    With `shape` (of the request it becomes part of), results of expressions take the type that stands
-    there, as the service does: an Integer parameter may be used in a map of strings.
+    With `shape` (of the request it becomes part of), results of expressions take the type that
+    stands there, as the service does: an Integer parameter may be used in a map of strings.
     """
     if is_expression(value):
         return _fit(evaluate(value, scope), shape)
@@ -217,7 +218,8 @@ def _json_get(body: dict[str, Any], scope: Scope) -> Any:
 
 
 def holds(condition: dict[str, Any], scope: Scope) -> bool:
-    """Tell whether a condition is true. Raises ExpressionError when its sides cannot be compared."""
+    """Tell whether a condition is true. Raises ExpressionError when its sides cannot be
+    compared."""
     kind = condition["Type"]
     if kind == "Not":
         return not holds(condition["Expression"], scope)

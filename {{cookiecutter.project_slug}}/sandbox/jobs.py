@@ -1,4 +1,5 @@
-"""Processing and Training jobs: each is a real process in a folder laid out as SageMaker lays out /opt/ml.
+"""Processing and Training jobs: each is a real process in a folder laid out as SageMaker lays out
+/opt/ml.
 
 Knows jobs and S3 objects, not pipelines. Layout and file names are from AWS's pages "How SageMaker
 Processing runs your processing container" and "How SageMaker provides training information".
@@ -6,6 +7,7 @@ Processing runs your processing container" and "How SageMaker provides training 
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
@@ -63,8 +65,8 @@ class Running:
 class Jobs:
     """Operations on jobs. Keys of records are ARNs.
 
-    `fault` is asked before a job starts and may return a FailureReason to fail it with (for tests of
-    retry policies); `stop_grace` is the time in seconds between SIGTERM and SIGKILL (AWS: 120).
+    `fault` is asked before a job starts and may return a FailureReason to fail it with (for tests
+    of retry policies); `stop_grace` is the time in seconds between SIGTERM and SIGKILL (AWS: 120).
     """
 
     def __init__(
@@ -244,10 +246,9 @@ class Jobs:
         process = job.process
         if process is None or process.poll() is not None:
             return
-        try:
+        # It may just have ended by itself.
+        with contextlib.suppress(ValueError, OSError):
             os.write(cast(Any, process.stdin).fileno(), order)
-        except (BrokenPipeError, ValueError, OSError):
-            pass  # It has just ended by itself.
 
     # One job from start to end, in a thread of its own.
 
@@ -467,9 +468,9 @@ class Jobs:
             pairs = [(bucket, key, relative_key(prefix, key)) for key in keys]
         if not pairs and not may_be_empty:
             raise JobFailed(
-                f"ClientError: No S3 objects found under S3 URL '{uri}' given in input data source. "
-                "Please ensure that the bucket exists in the selected region, that objects exist "
-                "under that S3 prefix"
+                f"ClientError: No S3 objects found under S3 URL '{uri}' given in input data "
+                "source. Please ensure that the bucket exists in the selected region, that objects "
+                "exist under that S3 prefix"
             )
         for where, key, name in pairs:
             path = target / name

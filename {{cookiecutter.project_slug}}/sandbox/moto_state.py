@@ -1,7 +1,7 @@
 """Keeps what moto's services know (IAM, Events, Secrets Manager...) across restarts of the sandbox.
 
-S3 is not among them: objects have a module of their own. Written against moto 5.2: a service's state is
-what its backends hold, one per account and region.
+S3 is not among them: objects have a module of their own. Written against moto 5.2: a service's
+state is what its backends hold, one per account and region.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ log = logging.getLogger(__name__)
 class MotoState:
     """Writes a service's state after a request that may have changed it.
 
-    State that is quick to write is written before the request is answered; what takes longer is written
-    at most once a second, and when the sandbox ends.
+    State that is quick to write is written before the request is answered; what takes longer is
+    written at most once a second, and when the sandbox ends.
     """
 
     def __init__(self, store: Store) -> None:

@@ -1,4 +1,5 @@
-"""S3 objects as files: moto keeps the S3 API, this keeps what the objects contain and survives a kill.
+"""S3 objects as files: moto keeps the S3 API, this keeps what the objects contain and survives a
+kill.
 
 The only module that reaches into moto's S3 models (written against moto 5.2); each patch says why.
 """
@@ -18,10 +19,10 @@ from typing import Any
 
 import moto.s3.models as s3_models
 from moto.s3.exceptions import EntityTooSmall, InvalidPart, MalformedXML
+from moto.s3.responses import S3Response
 from moto.s3.utils import _VersionedKeyStore
 
 from sandbox.storage import Files, Store
-from sandbox.wire import partition
 
 BLOCK = 4 * 1024 * 1024
 
@@ -41,16 +42,43 @@ class Content:
         return self.size
 
 
+class FileBody:
+    """Content of an object on its way out, sent block by block; a Range cuts it unread."""
+
+    def __init__(self, path: Path, begin: int, end: int) -> None:
+        self._file, self.begin, self.end = path.open("rb"), begin, end
+
+    def __len__(self) -> int:
+        return self.end - self.begin
+
+    def __getitem__(self, part: slice) -> FileBody:
+        begin, end, _ = part.indices(len(self))
+        self.begin, self.end = self.begin + begin, self.begin + end
+        return self
+
+    def __iter__(self) -> Iterator[bytes]:
+        with self._file:
+            self._file.seek(self.begin)
+            left = len(self)
+            while left and (block := self._file.read(min(BLOCK, left))):
+                left -= len(block)
+                yield block
+
+
+_sending = threading.local()
+
+
 class FileKey(s3_models.FakeKey):
     """moto's object whose value is a file of the store instead of a buffer in memory."""
 
+    file: str
     files: Files
     garbage: list[str]
     """Names of files that no object needs any more; removed once the records say so too."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> FileKey:
-        # moto's own __new__ keeps every model ever made in a list for its reset, which would hold on
-        # to every overwritten object for ever.
+        # moto's own __new__ keeps every model ever made in a list for its reset, which would hold
+        # on to every overwritten object for ever.
         return object.__new__(cls)
 
     @property
@@ -59,8 +87,10 @@ class FileKey(s3_models.FakeKey):
         return self.files.folder / self.file
 
     @property
-    def value(self) -> bytes:
-        """Return the content. Whole objects of many megabytes do not come this way (see Objects)."""
+    def value(self) -> Any:
+        """Return the content as bytes; as a FileBody when moto is about to send a large one."""
+        if getattr(_sending, "on", False) and self.contentsize > BLOCK:
+            return FileBody(self.path, 0, self.contentsize)
         return self.path.read_bytes()
 
     @value.setter
@@ -71,8 +101,6 @@ class FileKey(s3_models.FakeKey):
             source = self.files.temporary()
             source.write_bytes(new)
             self.contentsize = len(new)
-        if getattr(self, "file", None):
-            self.garbage.append(self.file)
         if self.bucket_name:
             self.file = self.files.adopt(source, self.bucket_name, self.name)
         else:  # A part of an upload under way has no place in the bucket yet.
@@ -80,7 +108,7 @@ class FileKey(s3_models.FakeKey):
 
     # moto's constructor makes a buffer for the value; here there is none to hold it.
     @property
-    def _value_buffer(self) -> None:
+    def _value_buffer(self) -> Any:
         return None
 
     @_value_buffer.setter
@@ -114,6 +142,18 @@ class FileKey(s3_models.FakeKey):
         """Do nothing: an object that Python forgets (at exit) is still an object."""
 
 
+_get_object = S3Response.get_object
+
+
+def _send_object(response: Any) -> Any:
+    """Answer GetObject without reading a large object into memory."""
+    _sending.on = True
+    try:
+        return _get_object(response)
+    finally:
+        _sending.on = False
+
+
 def _complete(
     upload: s3_models.FakeMultipart, body: Iterator[tuple[int, str]]
 ) -> tuple[Content, str, tuple[str, str, int] | None]:
@@ -122,7 +162,7 @@ def _complete(
     digests, last, count, crc = bytearray(), None, 0, 0
     with target.open("wb") as out:
         for number, etag in body:
-            part = upload.parts.get(number)
+            part: Any = upload.parts.get(number)
             if part is None or part.etag.strip('"') != etag.strip('"'):
                 raise InvalidPart()
             if last is not None and last.contentsize < s3_models.S3_UPLOAD_PART_MIN_SIZE:
@@ -143,34 +183,36 @@ def _complete(
 class Objects:
     """The buckets of the sandbox: what jobs and the executor use, and what keeps them on disk."""
 
-    def __init__(self, store: Store, files: Files, account: str, region: str) -> None:
+    def __init__(self, store: Store, files: Files) -> None:
         self.store, self.files = store, files
         self._saved: dict[str, tuple[str, ...]] = {}
         self._lock = threading.Lock()
-        self.backend = s3_models.s3_backends[account][partition(region)]
         FileKey.files, FileKey.garbage = files, []
         s3_models.FakeKey = FileKey  # type: ignore[misc]
         s3_models.FakeMultipart.complete = _complete  # type: ignore[method-assign,assignment]
+        S3Response.get_object = _send_object  # type: ignore[method-assign,assignment]
         self._restore()
 
     def _restore(self) -> None:
-        backends: dict[str, Any] = {}
+        buckets: dict[str, Any] = {}
         for name, body in self.store.blobs("s3-bucket"):
-            bucket = pickle.loads(body)
-            backend = s3_models.s3_backends[bucket.account_id][bucket.partition]
-            backend.buckets[name] = backends[name] = backend
-            backend.buckets[name] = bucket
+            bucket = buckets[name] = pickle.loads(body)
+            s3_models.s3_backends[bucket.account_id][bucket.partition].buckets[name] = bucket
             s3_models.s3_backends.bucket_accounts[name] = (bucket.partition, bucket.account_id)
         for name, body in self.store.blobs("s3-tags"):
             account, part = name.split("/")
             s3_models.s3_backends[account][part].tagger = pickle.loads(body)
-        known = set()
+        known: set[str] = set()
         for name, body in self.store.blobs("s3-object"):
             bucket_name, _, key = name.partition("/")
-            versions = pickle.loads(body)
-            if bucket_name in backends:
-                bucket = backends[bucket_name].buckets[bucket_name]
-                dict.__setitem__(bucket.keys, key, versions)
+            # A kill between the removal of an overwritten file and the record of the new one.
+            versions = [
+                version
+                for version in pickle.loads(body)
+                if not isinstance(version, FileKey) or version.path.is_file()
+            ]
+            if versions and bucket_name in buckets:
+                dict.__setitem__(buckets[bucket_name].keys, key, versions)
                 self._saved[name] = _identity(versions)
                 known.update(v.file for v in versions if isinstance(v, FileKey))
         self.files.sweep(known)
@@ -222,11 +264,13 @@ class Objects:
         else:
             shutil.copyfile(source, content)
         backend = s3_models.s3_backends[found.account_id][found.partition]
-        backend.put_object(bucket, key, Content(content, content.stat().st_size))  # type: ignore[arg-type]
+        value: Any = Content(content, content.stat().st_size)
+        backend.put_object(bucket, key, value)
         self.save(bucket, key)
 
     def save(self, bucket: str, key: str = "") -> None:
-        """Write to disk what a request changed: one object, or without a key the bucket and all of it."""
+        """Write to disk what a request changed: one object, or without a key the bucket and all
+        of it."""
         with self._lock:
             found = self.buckets().get(bucket)
             changes: dict[str, bytes | None] = {}
@@ -238,18 +282,20 @@ class Objects:
             else:
                 self.store.put_blobs("s3-bucket", {bucket: _bucket_state(found)})
                 names = self._changed(bucket, found)
+            obsolete: set[str] = set()
             for name in names:
                 versions = found.keys.getlist(name.partition("/")[2]) if found else None
+                before = self._saved.pop(name, ())
+                changes[name] = None
                 if versions:
                     changes[name] = pickle.dumps(versions)
                     self._saved[name] = _identity(versions)
-                else:
-                    changes[name] = None
-                    self._saved.pop(name, None)
+                obsolete.update(set(before) - set(self._saved.get(name, ())))
             if changes:
                 self.store.put_blobs("s3-object", changes)
-            garbage, FileKey.garbage[:] = list(FileKey.garbage), []
-        for name in garbage:
+            obsolete.update(FileKey.garbage)
+            FileKey.garbage.clear()
+        for name in obsolete:
             self.files.remove(name)
 
     def save_tags(self, bucket: str) -> None:
@@ -269,7 +315,7 @@ class Objects:
 
 def _identity(versions: list[Any]) -> tuple[str, ...]:
     return tuple(
-        version.file if isinstance(version, FileKey) else f"marker {version.version_id}"
+        version.file if isinstance(version, FileKey) else f"marker/{version.version_id}"
         for version in versions
     )
 

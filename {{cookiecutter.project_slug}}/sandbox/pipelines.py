@@ -1,4 +1,5 @@
-"""Pipelines and their executions, as SageMaker's API answers for them; the executor does the running."""
+"""Pipelines and their executions, as SageMaker's API answers for them; the executor does the
+running."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ PIPELINE = "Pipeline"
 class Pipelines:
     """Operations on pipelines and executions. Keys of records are ARNs.
 
-    `client` makes a boto3 client of this sandbox for a region; `on_end` is called when an execution ends.
+    `client` makes a boto3 client of this sandbox for a region; `on_end` is called when an execution
+    ends.
     """
 
     def __init__(
@@ -154,7 +156,8 @@ class Pipelines:
         return {"PipelineArn": arn}
 
     def start_pipeline_execution(self, params: Params, caller: Caller) -> Params:
-        """StartPipelineExecution: answers at once; the same ClientRequestToken starts nothing twice."""
+        """StartPipelineExecution: answers at once; the same ClientRequestToken starts nothing
+        twice."""
         if "SelectiveExecutionConfig" in params:
             raise invalid("The sandbox does not support SelectiveExecutionConfig")
         pipeline = self._pipeline(params["PipelineName"], caller)
@@ -299,7 +302,8 @@ class Pipelines:
         return {"PipelineExecutionSummaries": summaries, **token}
 
     def list_pipeline_execution_steps(self, params: Params, caller: Caller) -> Params:
-        """ListPipelineExecutionSteps: the steps started so far, the newest first unless asked otherwise."""
+        """ListPipelineExecutionSteps: the steps started so far, the newest first unless asked
+        otherwise."""
         arn = params.get("PipelineExecutionArn")
         if not arn:
             raise invalid("PipelineExecutionArn must be given")

@@ -1,6 +1,7 @@
 """The model registry: model package groups and versions, as SageMaker answers for them.
 
-Replaces moto's: moto drops most of what a version is registered with and numbers versions by counting.
+Replaces moto's: moto drops most of what a version is registered with and numbers versions by
+counting.
 """
 
 from __future__ import annotations
@@ -107,21 +108,20 @@ class Registry:
         named, grouped = params.get("ModelPackageName"), params.get("ModelPackageGroupName")
         if bool(named) == bool(grouped):
             raise invalid("Exactly one of ModelPackageName and ModelPackageGroupName must be given")
-        now = time.time()
         record = {
             **{
                 name: value
                 for name, value in params.items()
                 if name not in ("Tags", "ClientToken", "ModelPackageGroupName")
             },
-            "CreationTime": now,
-            "LastModifiedTime": now,
             "CreatedBy": caller.context(),
             "ModelPackageStatus": "Completed",
             "ModelPackageStatusDetails": {"ValidationStatuses": [], "ImageScanStatuses": []},
             "_tags": params.get("Tags", []),
         }
         with self.store.lock:
+            # The time is taken with the number, so that sorting by either gives the same order.
+            record["CreationTime"] = record["LastModifiedTime"] = time.time()
             if grouped:
                 group = self._group(grouped, caller)
                 # The number of a deleted version is never given again.
@@ -190,7 +190,8 @@ class Registry:
         return {"ModelPackageSummaries": found, "BatchDescribeModelPackageErrorMap": errors}
 
     def list_model_packages(self, params: Params, caller: Caller) -> Params:
-        """ListModelPackages: by creation time, ascending (the oldest first), unless asked otherwise."""
+        """ListModelPackages: by creation time, ascending (the oldest first), unless asked
+        otherwise."""
         kind = params.get("ModelPackageType", "Unversioned")
         rows = list(self.store.all(PACKAGE).values())
         if "ModelPackageGroupName" in params:

@@ -1,7 +1,7 @@
 """The sandbox's server: one process that answers AWS's APIs on 127.0.0.1 and runs what they start.
 
-SageMaker's pipelines, jobs and registry are answered here, every other request by moto. Start it with
-`sandbox.connect` or `sandbox.start`; tests use the class `Server` in their own process.
+SageMaker's pipelines, jobs and registry are answered here, every other request by moto. Start it
+with `sandbox.connect` or `sandbox.start`; tests use the class `Server` in their own process.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class Server:
             raise client.SandboxError(str(error)) from error
         try:
             files = Files(self.folder / "s3")
-            self.objects = Objects(self.store, files, ACCOUNT, self.region)
+            self.objects = Objects(self.store, files)
             self.moto = MotoState(self.store)
         except Exception as error:
             # Pickles of another version of moto fail in many ways; all mean the same to the user.
@@ -134,7 +134,10 @@ class Server:
         self._http = make_server(
             "127.0.0.1", port, self._answer, threaded=True, request_handler=_Handler
         )
-        threading.Thread(target=self._http.serve_forever, name="http", daemon=True).start()
+        # The interval is how long close() may wait; ten looks a second cost nothing measurable.
+        threading.Thread(
+            target=self._http.serve_forever, args=(0.1,), name="http", daemon=True
+        ).start()
         # What the first execution will need, while nobody waits for it.
         threading.Thread(target=self._warm, name="warm up", daemon=True).start()
         return self
@@ -176,7 +179,8 @@ class Server:
         )
 
     def close(self, why: str | None = None) -> None:
-        """Stop what runs, write everything down, stop answering. `why` becomes the executions' reason."""
+        """Stop what runs, write everything down, stop answering. `why` becomes the executions'
+        reason."""
         with self._state_lock:
             if self._closing:
                 return
@@ -189,13 +193,14 @@ class Server:
         self.jobs.close()
         for execution in list(self.pipelines.running.values()):
             execution.ended.wait(timeout=5)
+        self.moto.flush()
+        self.store.close()
+        (self.folder / client.RECORD).unlink(missing_ok=True)
+        self._lock_file.close()
+        self.ended.set()
         assert self._http is not None
         self._http.shutdown()
         self._http.server_close()
-        self.moto.flush()
-        self.store.close()
-        self._lock_file.close()
-        self.ended.set()
 
     def __enter__(self) -> Server:
         return self.start()
@@ -229,6 +234,8 @@ class Server:
 
     def _answer(self, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
+        if self._closing:
+            return _json_error(ApiError("ServiceUnavailable", "this sandbox is ending", 503), start)
         if path.startswith("/_sandbox/"):
             return self._control(path, environ, start)
         service, _, operation = environ.get("HTTP_X_AMZ_TARGET", "").partition(".")
@@ -326,8 +333,8 @@ class Server:
     ) -> None:
         """Make the next `times` calls of an operation, or jobs of a kind, fail.
 
-        `where` is an operation such as "CreateTrainingJob", or "ProcessingJob"/"TrainingJob" for the job
-        itself: its FailureReason becomes "<code>: <message>".
+        `where` is an operation such as "CreateTrainingJob", or "ProcessingJob"/"TrainingJob" for
+        the job itself: its FailureReason becomes "<code>: <message>".
         """
         self._faults.append(Fault(where, code, message, status, times))
 
@@ -378,7 +385,7 @@ class Server:
         """Stay alive for a client as long as its connection is open."""
         with self._state_lock:
             if self._closing:
-                return _json_error(ApiError("Ending", "this sandbox is ending", 503), start)
+                return _json_error(ApiError("ServiceUnavailable", "ending", 503), start)
             self._leases += 1
         try:
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
@@ -399,7 +406,8 @@ _TAG_OPERATIONS = ("AddTags", "ListTags", "DeleteTags")
 
 
 def _caller(environ: dict[str, Any], region: str) -> Caller:
-    """Read account and region from the request's signature (Credential=KEY/DATE/REGION/SERVICE/...)."""
+    """Read account and region from the request's signature
+    (Credential=KEY/DATE/REGION/SERVICE/...)."""
     from moto.iam.models import get_account_id_from
 
     _, _, credential = environ.get("HTTP_AUTHORIZATION", "").partition("Credential=")

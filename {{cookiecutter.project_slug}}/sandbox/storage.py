@@ -30,8 +30,8 @@ class DamagedState(Exception):
 class Store:
     """Records by kind and key, kept in memory and written through to SQLite.
 
-    Records are JSON objects (times as seconds since 1970). Whoever changes one holds `lock` and calls
-    `put`, which is also what makes the change durable.
+    Records are JSON objects (times as seconds since 1970). Whoever changes one holds `lock` and
+    calls `put`, which is also what makes the change durable.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -140,8 +140,8 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
 class Files:
     """Folder of S3 object contents: `<bucket>/<key>`, readable with any file browser.
 
-    A file is never changed once it is there: new content gets a new name, so that a crash cannot leave
-    an object half new and half old. What no record names after a crash is removed by `sweep`.
+    A file is never changed once it is there: new content gets a new name, so that a crash cannot
+    leave an object half new and half old. What no record names after a crash is removed by `sweep`.
     """
 
     def __init__(self, folder: Path) -> None:

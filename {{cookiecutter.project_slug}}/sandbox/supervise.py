@@ -1,9 +1,11 @@
-"""Runs one job's process and never lets it outlive the sandbox. Started as a script; standard library only.
+"""Runs one job's process and never lets it outlive the sandbox. Started as a script; standard
+library only.
 
-Standard input is the lifeline: "T" asks for SIGTERM, "K" for SIGKILL, and its end (the sandbox is gone,
-however it went) kills the job with everything it started.
+Standard input is the lifeline: "T" asks for SIGTERM, "K" for SIGKILL, and its end (the sandbox is
+gone, however it went) kills the job with everything it started.
 """
 
+import contextlib
 import ctypes
 import os
 import select
@@ -41,10 +43,8 @@ def main(command: list[str]) -> int:
             os.write(2, f"cannot start {command[0]}: {error.strerror}\n".encode())
         finally:
             os._exit(127)
-    try:
+    with contextlib.suppress(OSError):  # The child did it first, or has already ended.
         os.setpgid(child, child)
-    except OSError:
-        pass  # The child did it first, or has already ended.
     code = watch(child, wake)
     end_group(child, signal.SIGKILL)
     if linux:
@@ -75,10 +75,9 @@ def watch(child: int, wake: int) -> int:
 
 def end_group(group: int, how: int) -> None:
     """Signal every process of the job's group."""
-    try:
+    # Nobody may be left; macOS says "not permitted" for a group of zombies.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, how)
-    except (ProcessLookupError, PermissionError):
-        pass  # Nobody is left; macOS says "not permitted" for a group of zombies.
 
 
 def end_strays() -> None:

@@ -1,4 +1,5 @@
-"""SageMaker's wire protocol: requests checked against botocore's model, errors as the service words them.
+"""SageMaker's wire protocol: requests checked against botocore's model, errors as the service words
+them.
 
 Knows the published service model only, nothing of what an operation does.
 """
@@ -77,7 +78,8 @@ def input_shape(operation: str) -> StructureShape:
 
 
 def check(operation: str, params: Params) -> None:
-    """Refuse a request that does not fit the model: types, required members, lengths, patterns, enums.
+    """Refuse a request that does not fit the model: types, required members, lengths, patterns,
+    enums.
 
     botocore's client checks types and required members only; the service checks all of it, so the
     sandbox does. Raises ApiError with the service's wording.
@@ -172,7 +174,8 @@ def _join(path: str, name: str) -> str:
 
 
 def page(rows: list[Row], params: Params, default: int = 10) -> tuple[list[Row], Params]:
-    """Return one page of rows, and the NextToken to answer with (an empty dict on the last page)."""
+    """Return one page of rows, and the NextToken to answer with (an empty dict on the last
+    page)."""
     start = 0
     if params.get("NextToken"):
         try:

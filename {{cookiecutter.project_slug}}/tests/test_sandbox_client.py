@@ -1,0 +1,299 @@
+"""Starting, sharing and ending the sandbox's server from other processes, politely and by force."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from sandbox_cases import World, step, world
+
+import sandbox
+from sandbox import SandboxError
+
+REPO = Path(__file__).resolve().parent.parent
+REGION = "eu-west-1"
+MARK = "marked-as-a-test-job"
+LONG = f"import time\nprint('{MARK}', flush=True)\ntime.sleep(60)\n"
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "my repo"
+    sandbox.reset(tmp_path / "my repo")
+
+
+def eventually(what: Callable[[], Any], seconds: float = 20) -> Any:
+    """Return the first true answer; fail when there is none in time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        answer = what()
+        if answer:
+            return answer
+        time.sleep(0.02)
+    raise AssertionError(f"never came true: {what}")
+
+
+def jobs_below(root: Path) -> list[psutil.Process]:
+    """Return every process, of whatever parent, that has the sandbox's folder in its environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            base = process.environ().get("SAGEMAKER_BASE_DIR", "")
+        except psutil.Error:
+            continue
+        if base.startswith(str(root)) and process.status() != psutil.STATUS_ZOMBIE:
+            found.append(process)
+    return found
+
+
+def server_of(root: Path) -> psutil.Process:
+    return psutil.Process(int((root / ".sandbox" / "server.lock").read_text()))
+
+
+def gone(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def url(environment: dict[str, str]) -> str:
+    return environment["AWS_ENDPOINT_URL"]
+
+
+def command(root: Path, body: str) -> subprocess.Popen[str]:
+    """Start a process that connects and then runs `body` with `aws` and `env` at hand."""
+    script = f"""
+import os, sys, time
+sys.path[:0] = [{str(REPO)!r}, {str(REPO / "tests")!r}]
+import sandbox
+from sandbox_cases import World, step, world
+with sandbox.connect({str(root)!r}, {REGION!r}) as env:
+{textwrap.indent(textwrap.dedent(body), "    ")}
+"""
+    return subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=REPO
+    )
+
+
+RUN_LONG = f"""
+    aws = world_ = World(env["AWS_ENDPOINT_URL"]).prepare()
+    arn = aws.start([step("Long", "Processing", aws.processing({LONG!r}))], name="long")
+    aws.wait_for_step(arn, "Long")
+    print(arn, flush=True)
+"""
+
+
+def test_connecting_starts_a_server_and_leaving_ends_it(root: Path) -> None:
+    with sandbox.connect(root, REGION) as environment:
+        world(type("S", (), {"url": url(environment)})())
+        process = server_of(root)
+        status = sandbox.status(root)
+        assert status is not None
+        assert (status.url, status.region, status.standing) == (url(environment), REGION, False)
+    eventually(lambda: gone(process))
+    assert sandbox.status(root) is None
+    with sandbox.connect(root, REGION) as environment:
+        found = World(url(environment)).sagemaker.list_model_package_groups()
+        assert len(found["ModelPackageGroupSummaryList"]) == 1
+
+
+def test_the_first_answer_comes_soon(root: Path) -> None:
+    began = time.monotonic()
+    with sandbox.connect(root, REGION):
+        assert sandbox.status(root) is not None
+        assert time.monotonic() - began < 5  # Alone on a machine: 0.9 s.
+
+
+def test_the_environment_leads_to_the_sandbox_and_nowhere_else(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "production")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "real")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "https://elsewhere.example")
+    with sandbox.connect(root, REGION) as environment:
+        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
+            assert environment[name] == ""
+        assert environment["AWS_REGION"] == environment["AWS_DEFAULT_REGION"] == REGION
+        assert not Path(environment["AWS_SHARED_CREDENTIALS_FILE"]).exists()
+        server = server_of(root).environ()
+    told = {name for name in server if name.startswith("AWS_")}
+    assert "real" not in server.values()
+    assert "AWS_PROFILE" not in told
+
+
+def test_a_second_command_uses_the_running_server_and_keeps_it(root: Path) -> None:
+    first = command(root, "print('up', flush=True); sys.stdin = time.sleep(2)")
+    assert first.stdout is not None
+    assert first.stdout.readline() == "up\n"
+    process = server_of(root)
+    with sandbox.connect(root, REGION) as environment:
+        assert server_of(root).pid == process.pid
+        assert first.wait(timeout=20) == 0
+        time.sleep(0.5)
+        assert World(url(environment)).sagemaker.list_pipelines()["PipelineSummaries"] == []
+    eventually(lambda: gone(process))
+
+
+def test_commands_that_start_at_once_share_one_server(root: Path) -> None:
+    commands = [command(root, "print(env['AWS_ENDPOINT_URL']); time.sleep(1)") for _ in range(3)]
+    outputs = {process.communicate(timeout=60)[0] for process in commands}
+    assert [process.returncode for process in commands] == [0, 0, 0]
+    assert len(outputs) == 1
+
+
+def test_leaving_lets_a_running_execution_finish(root: Path) -> None:
+    short = "import time\ntime.sleep(1)\n"
+    body = f"""
+        aws = World(env["AWS_ENDPOINT_URL"]).prepare()
+        aws.start([step("Short", "Processing", aws.processing({short!r}))], name="short")
+    """
+    process = command(root, body)
+    assert process.wait(timeout=30) == 0
+    server = server_of(root)
+    assert sandbox.status(root) is not None
+    eventually(lambda: gone(server))
+    with sandbox.connect(root, REGION) as environment:
+        aws = World(url(environment))
+        [summary] = aws.sagemaker.list_pipeline_executions(PipelineName="short")[
+            "PipelineExecutionSummaries"
+        ]
+        assert summary["PipelineExecutionStatus"] == "Succeeded"
+
+
+def test_a_killed_command_takes_server_and_jobs_with_it(root: Path) -> None:
+    process = command(root, RUN_LONG + "    time.sleep(60)")
+    assert process.stdout is not None
+    arn = process.stdout.readline().strip()
+    server = server_of(root)
+    eventually(lambda: jobs_below(root))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    eventually(lambda: gone(server), 5)
+    assert jobs_below(root) == []
+    with sandbox.connect(root, REGION) as environment:
+        ended = World(url(environment)).wait(arn)
+        assert ended.status in ("Stopped", "Failed")
+        assert "The sandbox was killed" in ended.described["FailureReason"]
+
+
+def test_a_killed_server_leaves_nothing_running_and_starts_again(root: Path) -> None:
+    with pytest.raises(Exception, match="Connection|closed|connect"), \
+            sandbox.connect(root, REGION) as environment:  # fmt: skip
+        aws = World(url(environment)).prepare()
+        arn = aws.start([step("Long", "Processing", aws.processing(LONG))], name="long")
+        aws.wait_for_step(arn, "Long")
+        jobs = eventually(lambda: len(jobs_below(root)) >= 2 and jobs_below(root))
+        server_of(root).kill()
+        eventually(lambda: all(gone(job) for job in jobs), 5)
+        assert jobs_below(root) == []
+        aws.sagemaker.list_pipelines()
+    with sandbox.connect(root, REGION) as environment:
+        aws = World(url(environment))
+        ended = aws.wait(arn)
+        assert ended.status == "Failed"
+        assert "The sandbox was killed" in ended.described["FailureReason"]
+        assert "The sandbox was killed" in ended.steps["Long"]["FailureReason"]
+        assert aws.run([step("P", "Processing", aws.processing("pass"))]).status == "Succeeded"
+
+
+def test_the_terminals_interrupt_does_not_reach_the_server(root: Path) -> None:
+    with sandbox.connect(root, REGION):
+        assert os.getsid(server_of(root).pid) != os.getsid(0)
+
+
+def test_a_standing_server_stays_until_it_is_stopped(root: Path) -> None:
+    status = sandbox.start(root, REGION)
+    assert status.standing
+    assert sandbox.start(root, REGION).pid == status.pid
+    with sandbox.connect(root, REGION) as environment:
+        assert url(environment) == status.url
+    time.sleep(0.3)
+    assert sandbox.status(root) is not None
+    assert sandbox.stop(root)
+    assert not psutil.pid_exists(status.pid) or gone(psutil.Process(status.pid))
+    assert sandbox.status(root) is None
+    assert not sandbox.stop(root)
+
+
+def test_stopping_a_standing_server_stops_its_executions(root: Path) -> None:
+    status = sandbox.start(root, REGION)
+    aws = World(status.url).prepare()
+    arn = aws.start([step("Long", "Processing", aws.processing(LONG))])
+    aws.wait_for_step(arn, "Long")
+    eventually(lambda: jobs_below(root))
+    sandbox.stop(root)
+    assert jobs_below(root) == []
+    with sandbox.connect(root, REGION) as environment:
+        assert World(url(environment)).wait(arn).status == "Stopped"
+
+
+def test_a_standing_server_that_does_not_answer_is_killed(root: Path) -> None:
+    process = psutil.Process(sandbox.start(root, REGION).pid)
+    (root / ".sandbox" / "server.json").unlink()
+    process.suspend()
+    assert sandbox.stop(root)
+    assert gone(process)
+
+
+def test_reset_forgets_everything(root: Path) -> None:
+    with sandbox.connect(root, REGION) as environment:
+        World(url(environment)).prepare()
+    sandbox.reset(root)
+    assert not (root / ".sandbox").exists()
+    with sandbox.connect(root, REGION) as environment:
+        assert World(url(environment)).s3.list_buckets()["Buckets"] == []
+
+
+def test_another_region_is_refused_while_a_server_runs(root: Path) -> None:
+    sandbox.start(root, REGION)
+    with (
+        pytest.raises(SandboxError, match="runs with region eu-west-1, not us-east-1"),
+        sandbox.connect(root, "us-east-1"),
+    ):
+        pass
+
+
+def test_a_stale_record_of_another_process_is_not_trusted(root: Path) -> None:
+    folder = root / ".sandbox"
+    folder.mkdir(parents=True)
+    stale = {"pid": os.getpid(), "port": 9, "token": "x", "region": REGION}
+    (folder / "server.json").write_text(json.dumps(stale))
+    assert sandbox.status(root) is None
+    assert not sandbox.stop(root)
+    with sandbox.connect(root, REGION):
+        assert sandbox.status(root) is not None
+
+
+def test_damaged_state_is_one_line_without_a_traceback(root: Path) -> None:
+    (root / ".sandbox").mkdir(parents=True)
+    (root / ".sandbox" / "state.db").write_bytes(b"damaged " * 1000)
+    with pytest.raises(SandboxError) as caught, sandbox.connect(root, REGION):
+        pass
+    assert "mlops sandbox reset" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_idle_server_uses_no_processor_time(root: Path) -> None:
+    process = psutil.Process(sandbox.start(root, REGION).pid)
+    time.sleep(1.5)
+    before = process.cpu_times()
+    time.sleep(2)
+    after = process.cpu_times()
+    assert (after.user + after.system) - (before.user + before.system) < 0.1
+
+
+def test_importing_the_package_loads_neither_moto_nor_boto3() -> None:
+    code = "import sys, sandbox; sandbox.connect; print({'moto', 'boto3', 'botocore'} & set(sys.modules))"
+    answer = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True
+    )
+    assert answer.stdout == "set()\n"
