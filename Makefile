@@ -31,12 +31,15 @@ setup: $(READY) ## make .venv with the pinned packages
 sandbox: render ## render with default answers and run the whole training life, on this laptop
 	$(MAKE) -C build/sandbox/my-model sandbox VENV="$(CURDIR)/$(VENV)"
 
+# Inside this repository the hook makes none, but a model version should name a commit.
 render: $(READY) ## render with default answers into build/sandbox; what ran there before stays
 	$(RUN) tests/generated.py copy build/template
 	$(RUN) -m cookiecutter --no-input --default-config --overwrite-if-exists --output-dir build/sandbox build/template
+	@cd build/sandbox/my-model && { git init --quiet && git add --all && git -c user.name=Template \
+	  -c user.email=template@localhost -c commit.gpgsign=false commit --quiet --message "Render the template"; } >/dev/null 2>&1 || true
 
 test: $(READY) ## all tests: the template's, and the rendered repo's own
-	$(RUN) -m pytest -n auto
+	$(RUN) -m pytest -n auto $(PYTEST)
 
 test-fast: $(READY) ## the template's tests that take seconds
 	$(RUN) -m pytest -n auto -m "not slow"
