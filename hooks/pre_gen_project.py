@@ -9,10 +9,13 @@ import re
 import sys
 
 # Answers are rendered into this file. As JSON in a raw string they stay data, whatever they hold.
-CONTEXT = r"""{{ cookiecutter | tojson }}"""
+ANSWERS = r"""{{ cookiecutter | tojson }}"""
+# Before cookiecutter handed those of the command line to Jinja. (cruft does not keep them.)
+GIVEN = r"""{{ _cookiecutter | default({}) | tojson }}"""
 
 # `cruft update` hands stored answers to Jinja again: one that looks like Jinja would run some day.
-TEXT = r"(?!.*[{][#%{])\S(.*\S)?"
+JINJA = r"[{][#%{]"
+TEXT = rf"(?!.*{JINJA})\S(.*\S)?"
 TEXT_RULE = (
     "printable text on one line, not empty, without Jinja's opening brackets or outer spaces"
 )
@@ -89,7 +92,7 @@ PACKAGES = frozenset(
 WINDOWS_DEVICES = r"con|prn|aux|nul|com[0-9]|lpt[0-9]"
 
 
-def problems(answers: dict) -> list:
+def problems(answers: dict, given: dict) -> list:
     """One line for each answer that breaks its rule, in the order of the questions."""
     lines = []
     for field, (pattern, longest, rule, example) in RULES.items():
@@ -97,6 +100,8 @@ def problems(answers: dict) -> list:
         if field == "project_slug":
             # Its folder exists by now, so cookiecutter.json made the name harmless before this ran.
             answer = answers.get("__project_slug_given", answer)
+        if pattern == TEXT and re.search(JINJA, str(given.get(field))):
+            answer = given[field]
         if not (
             isinstance(answer, str)
             and len(answer) <= longest
@@ -111,13 +116,13 @@ def problems(answers: dict) -> list:
         else:
             continue
         # ASCII and cut, so that whatever was answered stays on this line.
-        given = ascii(answer)
-        given = given if len(given) <= 60 else given[:57] + "..."
-        lines.append(f"{field}: {broken}, for example {example}; got {given}")
+        shown = ascii(answer)
+        shown = shown if len(shown) <= 60 else shown[:57] + "..."
+        lines.append(f"{field}: {broken}, for example {example}; got {shown}")
     return lines
 
 
 if __name__ == "__main__":
-    refused = problems(json.loads(CONTEXT))
+    refused = problems(json.loads(ANSWERS), json.loads(GIVEN))
     if refused:
         sys.exit("\n".join(refused))

@@ -4,7 +4,7 @@ import itertools
 import json
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +193,11 @@ SHORTEST = {
 }
 
 
+def problems(answers: Mapping[str, object]) -> list[str]:
+    """What the hook says to these answers, none of them from the command line."""
+    return pre_gen_project.problems(dict(answers), {})
+
+
 def good() -> dict[str, str]:
     return {name: example for name, (_, _, _, example) in pre_gen_project.RULES.items()}
 
@@ -208,18 +213,18 @@ def test_every_prompt_of_a_free_answer_gives_an_example_the_rules_accept() -> No
     for name, prompt in prompts.items():
         if isinstance(prompt, str):
             example = prompt.rpartition("for example ")[2]
-            assert pre_gen_project.problems(good() | {name: example}) == []
+            assert problems(good() | {name: example}) == []
 
 
 def test_the_examples_in_the_refusals_are_accepted() -> None:
-    assert pre_gen_project.problems(good()) == []
+    assert problems(good()) == []
 
 
 @pytest.mark.parametrize(
     ("field", "answer"), [(f, a) for f in REFUSED for a in REFUSED[f]], ids=ascii
 )
 def test_a_bad_name_is_refused_in_one_line_with_field_and_example(field: str, answer: str) -> None:
-    [line] = pre_gen_project.problems(good() | {field: answer})
+    [line] = problems(good() | {field: answer})
     assert line.startswith(f"{field}: must ") and "for example" in line
     assert line.isascii() and line.isprintable() and len(line) < 300
 
@@ -229,23 +234,23 @@ def test_a_bad_name_is_refused_in_one_line_with_field_and_example(field: str, an
     "answer", [*REFUSED_TEXT, "{{ 7 * 7 }}", "{% raw %}", "{# x #}"], ids=ascii
 )
 def test_text_that_cannot_be_shown_or_would_run_is_refused(field: str, answer: str) -> None:
-    [line] = pre_gen_project.problems(good() | {field: answer})
+    [line] = problems(good() | {field: answer})
     assert line.startswith(f"{field}: must ") and line.isascii() and line.isprintable()
 
 
 @pytest.mark.parametrize("answer", [None, 1, 1.5, True, ["a"], {"a": 1}])
 def test_an_answer_that_is_no_text_is_refused(answer: object) -> None:
-    lines = pre_gen_project.problems(dict.fromkeys(pre_gen_project.RULES, answer))
+    lines = problems(dict.fromkeys(pre_gen_project.RULES, answer))
     assert [line.partition(":")[0] for line in lines] == list(pre_gen_project.RULES)
 
 
 def test_a_missing_answer_is_refused() -> None:
-    assert len(pre_gen_project.problems({})) == len(pre_gen_project.RULES)
+    assert len(problems({})) == len(pre_gen_project.RULES)
 
 
 @pytest.mark.parametrize("name", sorted(locked(RENDERED / "requirements.lock")))
 def test_no_project_can_take_the_place_of_a_package_it_needs(name: str) -> None:
-    assert pre_gen_project.problems(good() | {"project_slug": name})
+    assert problems(good() | {"project_slug": name})
 
 
 def test_the_hook_knows_the_packages_of_the_lock() -> None:
@@ -291,7 +296,7 @@ def test_aws_accepts_every_name_of_a_rendered_repo(bake: Bake, answers: dict[str
 
 @pytest.mark.parametrize("project", ["w" * 32, "W" * 32, "a", "A" + "-" * 30 + "9"])
 def test_a_legal_project_leaves_room_for_the_names_of_its_deployment(project: str) -> None:
-    assert pre_gen_project.problems(good() | {"sagemaker_project": project}) == []
+    assert problems(good() | {"sagemaker_project": project}) == []
     assert allows("sagemaker", "ProjectEntityName", project)
     assert allows("sagemaker", "EndpointName", f"{project}-production")
     assert allows("iam", "roleNameType", f"{project}-production-pipeline")
@@ -302,7 +307,7 @@ def test_a_legal_project_leaves_room_for_the_names_of_its_deployment(project: st
 
 @given(st.text(st.sampled_from("aA1-_. é"), max_size=40))
 def test_the_project_rule_admits_nothing_sagemaker_refuses(project: str) -> None:
-    refused = pre_gen_project.problems(good() | {"sagemaker_project": project})
+    refused = problems(good() | {"sagemaker_project": project})
     assert refused or allows("sagemaker", "ProjectEntityName", project)
 
 
@@ -312,7 +317,7 @@ def test_every_region_of_sagemaker_is_accepted() -> None:
     regions = {r for p in partitions for r in session.get_available_regions("sagemaker", p)}
     assert len(regions) > 20
     for region in regions | {"eusc-de-east-1", "us-gov-west-1", "us-iso-east-1"}:
-        assert pre_gen_project.problems(good() | {"aws_region": region}) == []
+        assert problems(good() | {"aws_region": region}) == []
 
 
 @pytest.mark.parametrize(
@@ -337,6 +342,17 @@ def test_the_default_project_is_cut_to_what_sagemaker_allows_and_keeps_no_last_h
 ) -> None:
     repo = bake(project_name="a" * 31 + " " + "b" * 20)
     assert tomllib.loads(repo.text("pyproject.toml"))["tool"]["mlops"]["project"] == "a" * 31
+
+
+@pytest.mark.parametrize("field", TEXT_FIELDS)
+@pytest.mark.parametrize("answer", ["{{ 7 * 7 }}", "{% set x = 1 %}x", "{# gone #}x"])
+def test_jinja_on_the_command_line_is_refused_as_it_was_given(
+    elsewhere: Callable[..., Run], field: str, answer: str
+) -> None:
+    done = elsewhere(f"{field}={answer}", "project_slug=my-model")
+    assert done.code == 1
+    [line] = [line for line in done.err.splitlines() if line.startswith(f"{field}: ")]
+    assert line.endswith(f"got '{answer}'")
 
 
 def everything_below(folder: Path) -> set[str]:
@@ -439,9 +455,9 @@ def test_the_longest_and_the_shortest_answers_render(bake: Bake, answers: dict[s
 )
 def test_one_character_more_than_the_longest_is_refused(field: str, length: int) -> None:
     assert pre_gen_project.RULES[field][1] == length
-    assert pre_gen_project.problems(good() | {field: "w" * (length + 1)})
+    assert problems(good() | {field: "w" * (length + 1)})
 
 
 def test_answers_given_together_do_not_hide_each_other() -> None:
     for first, second in itertools.combinations(pre_gen_project.RULES, 2):
-        assert len(pre_gen_project.problems(good() | {first: "", second: ""})) == 2
+        assert len(problems(good() | {first: "", second: ""})) == 2

@@ -61,7 +61,7 @@ def test_an_answer_in_a_hook_stays_data(answer: str) -> None:
     [context] = [
         node.value
         for node in tree.body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "CONTEXT"
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ANSWERS"
     ]
     assert isinstance(context, ast.Constant)
     assert json.loads(str(context.value))["author"] == answer
