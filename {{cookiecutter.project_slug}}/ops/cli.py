@@ -39,7 +39,9 @@ app = typer.Typer(
 sandbox_app = typer.Typer(no_args_is_help=True, help="The AWS on this machine that --sandbox uses.")
 app.add_typer(sandbox_app, name="sandbox")
 
-out = Console(soft_wrap=True)
+# Into a file or a CI log, where no terminal sets the width, tables keep their lines whole.
+WIDTH = None if sys.stdout.isatty() else 120
+out = Console(soft_wrap=True, width=WIDTH)
 err = Console(stderr=True, soft_wrap=True)
 
 

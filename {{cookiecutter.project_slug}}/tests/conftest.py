@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,14 +49,42 @@ class Repo:
         return self.settings()
 
 
-@pytest.fixture
-def repo(tmp_path: Path) -> Repo:
-    root = tmp_path / "a repo"
-    root.mkdir()
+def mlops(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs `mlops` as a person without a sign-in would, in `folder`."""
+    return subprocess.run(
+        [sys.executable, "-m", "ops", *arguments],
+        cwd=folder,
+        env=bare_environment(folder) | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def bare_environment(home: Path) -> dict[str, str]:
+    """What a process needs to run `python -m ops`: no sign-in, no settings of the person testing."""
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        "PYTHONPATH": str(ROOT),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "TERM": "dumb",
+        "COLUMNS": "200",
+    }
+
+
+def make_repo(root: Path) -> Repo:
+    root.mkdir(parents=True)
     shutil.copytree(ROOT / "model", root / "model", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "mlops.yaml", root)
     (root / "pyproject.toml").write_text(IDENTITY, encoding="utf-8")
     return Repo(root)
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Repo:
+    return make_repo(tmp_path / "a repo")
 
 
 @pytest.fixture

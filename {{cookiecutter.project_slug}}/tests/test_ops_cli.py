@@ -10,28 +10,8 @@ from pathlib import Path
 import pytest
 from botocore import exceptions
 
-from conftest import ROOT, Repo
+from conftest import ROOT, Repo, mlops
 from ops.errors import explained
-
-
-def mlops(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs `mlops` as a person without a sign-in would, in `folder`."""
-    return subprocess.run(
-        [sys.executable, "-m", "ops", *arguments],
-        cwd=folder,
-        env={
-            "PATH": os.environ["PATH"],
-            "HOME": str(folder),
-            "PYTHONPATH": str(ROOT),
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "TERM": "dumb",
-            "COLUMNS": "200",
-            **environment,
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def test_help_names_every_command_and_loads_neither_the_sdk_nor_boto3(repo: Repo) -> None:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import botocore.session
 import pytest
 from botocore.validate import ParamValidator
 
-from conftest import ROOT, Repo
+from conftest import Repo, mlops
 from pipeline.definition import compile_pipeline, parameter_name
 from pipeline.settings import LOWER_IS_BETTER, Settings
 
@@ -233,22 +229,11 @@ def test_nobodys_account_or_region_but_the_given_is_in_it(repo: Repo) -> None:
 
 def test_compiling_calls_no_service_and_writes_no_file(repo: Repo) -> None:
     before = {path: path.stat().st_mtime_ns for path in repo.root.rglob("*")}
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(repo.root.parent / "home"),
-        "PYTHONPATH": str(ROOT),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        # Whatever is called fails at once: nobody listens on port 9, and there are no keys.
-        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "ops", "compile"],
-        cwd=repo.root,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
+    home = repo.root.parent / "home"
+    home.mkdir()
+    # Whatever is called fails at once: nobody listens on port 9, and there are no keys.
+    done = mlops(
+        repo.root, "compile", HOME=str(home), AWS_ENDPOINT_URL="http://127.0.0.1:9"
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

@@ -1,0 +1,233 @@
+"""The whole training life on this machine, by the commands a person types."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sandbox
+from conftest import Repo, bare_environment, make_repo, mlops
+from ops.aws import Aws
+from ops.sandbox_account import prepare
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def repo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repo]:
+    """A committed repo in a folder with a space and an umlaut, its sandbox up."""
+    repo = make_repo(tmp_path_factory.mktemp("life") / "mein Modell für morgen")
+    (repo.root / ".gitignore").write_text("data/\nreports/\n.sandbox/\n")
+    for arguments in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "first"]):
+        identity = ["-c", "user.name=a", "-c", "user.email=a@example.com"]
+        subprocess.run(["git", "-C", str(repo.root), *identity, *arguments], check=True)
+    done = mlops(repo.root, "sandbox", "up")
+    assert done.returncode == 0, done.stderr
+    yield repo
+    mlops(repo.root, "sandbox", "down")
+
+
+@pytest.fixture(scope="module")
+def first(repo: Repo) -> subprocess.CompletedProcess[str]:
+    return mlops(repo.root, "--sandbox", "run")
+
+
+@pytest.fixture
+def account(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
+    """The sandbox's account, seen from the test."""
+    with sandbox.connect(repo.root, repo.settings().project.region) as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
+        aws = Aws(repo.settings(), sandbox=True)
+        prepare(aws)
+        yield aws
+
+
+def versions(repo: Repo) -> list[dict[str, Any]]:
+    done = mlops(repo.root, "--sandbox", "models", "--json")
+    assert done.returncode == 0, done.stderr
+    return list(json.loads(done.stdout))
+
+
+def test_a_run_registers_a_version_and_says_how_to_look_at_it(
+    first: subprocess.CompletedProcess[str],
+) -> None:
+    assert first.returncode == 0, first.stdout + first.stderr
+    for step in ("Preprocess", "Train", "Evaluate", "QualityGate", "Register"):
+        assert re.search(rf"^{step} +Succeeded", first.stdout, re.MULTILINE), step
+    assert "Registered version 1 (PendingManualApproval)" in first.stdout
+    assert "mlops --sandbox report 1" in first.stdout
+
+
+def test_a_version_can_be_traced_to_commit_data_execution_and_versions(
+    repo: Repo, first: subprocess.CompletedProcess[str], account: Aws
+) -> None:
+    version = versions(repo)[-1]
+    head = subprocess.run(
+        ["git", "-C", str(repo.root), "rev-parse", "HEAD"], capture_output=True, text=True
+    ).stdout.strip()
+    assert (version["version"], version["commit"]) == (1, head)
+    assert "binary_classification_metrics" in version["metrics"]
+    package = account.sagemaker.describe_model_package(ModelPackageName=version["arn"])
+    assert package["MetadataProperties"]["Repository"] == "https://github.com/acme/churn"
+    execution = package["MetadataProperties"]["GeneratedBy"]
+    container = package["InferenceSpecification"]["Containers"][0]
+    assert execution.rsplit("/", 1)[-1] in container["ModelDataUrl"]
+    about = package["CustomerMetadataProperties"]
+    assert re.fullmatch("[0-9a-f]{64}", about["DataHash"])
+    assert "xgboost 3.2.0" in about["Versions"]
+    for uri in (package["SamplePayloadUrl"], container["ModelDataUrl"]):
+        bucket, _, key = uri.removeprefix("s3://").partition("/")
+        assert account.s3.head_object(Bucket=bucket, Key=key)["ContentLength"] > 0
+
+
+def test_the_report_is_one_file_that_needs_nothing_else(
+    repo: Repo, first: subprocess.CompletedProcess[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "report.html"
+    done = mlops(repo.root, "--sandbox", "report", "1", "--output", str(file))
+    assert done.returncode == 0, done.stderr
+    html = file.read_text(encoding="utf-8")
+    assert "<svg" in html or "data:image/" in html
+    assert not re.search(r"""(src|href)=["']https?://""", html)
+
+
+def test_the_log_of_a_step_is_printed(
+    repo: Repo, first: subprocess.CompletedProcess[str]
+) -> None:
+    done = mlops(repo.root, "--sandbox", "logs", "Train")
+    assert "validation-logloss" in done.stdout
+    wrong = mlops(repo.root, "--sandbox", "logs", "Serve")
+    assert wrong.returncode == 2
+    assert "steps with one: Preprocess, Train, Evaluate" in wrong.stderr
+
+
+def test_a_second_run_takes_every_job_from_the_cache(
+    repo: Repo, first: subprocess.CompletedProcess[str]
+) -> None:
+    done = mlops(repo.root, "--sandbox", "run")
+    assert done.returncode == 0, done.stderr
+    for step in ("Preprocess", "Train", "Evaluate"):
+        assert re.search(rf"^{step} +Succeeded.*cache hit", done.stdout, re.MULTILINE), step
+
+
+def test_another_evaluation_runs_evaluate_alone(
+    repo: Repo, first: subprocess.CompletedProcess[str]
+) -> None:
+    file = repo.root / "model" / "evaluate.py"
+    before = file.read_text(encoding="utf-8")
+    file.write_text(before + "\n# another look\n", encoding="utf-8")
+    try:
+        done = mlops(repo.root, "--sandbox", "run")
+    finally:
+        file.write_text(before, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    assert "uncommitted changes" in done.stdout
+    cached = re.findall(r"^(\w+) +Succeeded.*cache hit", done.stdout, re.MULTILINE)
+    assert cached == ["Preprocess", "Train"]
+    assert versions(repo)[0]["commit"].endswith("-dirty")
+
+
+def test_a_model_below_the_threshold_is_not_registered_and_the_reason_names_both(
+    repo: Repo, first: subprocess.CompletedProcess[str]
+) -> None:
+    before = len(versions(repo))
+    done = mlops(repo.root, "--sandbox", "run", "--set", "GateThreshold=1.5")
+    assert done.returncode == 1
+    assert re.search(r"QualityGate: auc 0\.\d+ .*wanted at least 1\.5", done.stderr)
+    report = re.search(r"report --execution (\w+)", done.stderr)
+    assert report, "the report of a model that failed is what one wants to see"
+    shown = mlops(repo.root, "--sandbox", "report", "--execution", report.group(1))
+    assert shown.returncode == 0, shown.stderr
+    assert len(versions(repo)) == before
+
+
+def test_a_model_worse_than_the_champion_is_not_registered_and_the_reason_names_it(
+    repo: Repo, first: subprocess.CompletedProcess[str], account: Aws
+) -> None:
+    arn = next(item["arn"] for item in versions(repo) if item["version"] == 1)
+    change = {"ModelPackageArn": arn, "ModelApprovalStatus": "Approved"}
+    account.sagemaker.update_model_package(**change)
+    try:
+        done = mlops(
+            *(repo.root, "--sandbox", "run", "--set", "GateThreshold=0"),
+            *("--set", "GateTolerance=0", "--set", "num_boost_round=1", "--set", "max_depth=1"),
+        )
+    finally:
+        account.sagemaker.update_model_package(**change | {"ModelApprovalStatus": "Rejected"})
+    assert "champion   version 1" in done.stdout
+    assert done.returncode == 1, done.stdout
+    assert re.search(r"auc 0\.\d+ .*champion version 1: (0\.\d+|1\.0+)", done.stderr)
+
+
+def test_bad_data_is_named_with_file_and_line_by_the_execution_itself(
+    repo: Repo, account: Aws
+) -> None:
+    data = repo.root / "data" / "broken"
+    data.mkdir(parents=True)
+    (data / "rows.csv").write_text("a,diagnosis\n" + "1,x\n2,y\n" * 50 + "3,x,surplus\n")
+    before = (repo.root / "mlops.yaml").read_text()
+    repo.configure(data={"path": "data/broken", "positive": None})
+    try:
+        done = mlops(repo.root, "--sandbox", "run")
+    finally:
+        (repo.root / "mlops.yaml").write_text(before)
+    assert done.returncode == 1
+    assert re.search(r"Preprocess: .*rows\.csv.*102", done.stderr)
+    newest = account.sagemaker.list_pipeline_executions(
+        PipelineName="churn", SortBy="CreationTime", SortOrder="Descending"
+    )["PipelineExecutionSummaries"][0]["PipelineExecutionArn"]
+    steps = account.sagemaker.list_pipeline_execution_steps(PipelineExecutionArn=newest)
+    reasons = [step.get("FailureReason", "") for step in steps["PipelineExecutionSteps"]]
+    assert any("rows.csv" in reason for reason in reasons)
+
+
+def test_ctrl_c_leaves_the_execution_running_and_says_how_to_follow_it(repo: Repo) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ops", "--sandbox", "run", "--set", "max_depth=5"],
+        cwd=repo.root,
+        env=bare_environment(repo.root) | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # A shell may start us with SIGINT ignored, which children inherit.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if line.startswith("Train") and "Executing" in line:
+            os.kill(process.pid, signal.SIGINT)
+            break
+    said += process.stdout.read()
+    assert process.wait() == 130, said
+    follow = re.search(r"mlops --sandbox follow (\w+)", said)
+    assert follow, said
+    assert "mlops --sandbox stop" in said
+    followed = mlops(repo.root, "--sandbox", "follow", follow.group(1))
+    assert followed.returncode == 0, followed.stderr
+
+
+def test_a_stopped_execution_ends_stopped(repo: Repo) -> None:
+    started = mlops(repo.root, "--sandbox", "run", "--no-wait", "--set", "max_depth=7")
+    assert started.returncode == 0, started.stderr
+    stopped = mlops(repo.root, "--sandbox", "stop")
+    assert stopped.returncode == 0, stopped.stderr
+    deadline = time.monotonic() + 60
+    followed = mlops(repo.root, "--sandbox", "follow")
+    assert time.monotonic() < deadline
+    assert followed.returncode == 1
+    assert "Stopped" in followed.stdout + followed.stderr
+    again = mlops(repo.root, "--sandbox", "stop")
+    assert again.returncode == 2
+    assert "already Stopped" in again.stderr
