@@ -28,6 +28,8 @@ DATE_FORMATS = [
     for time in ("", " %H:%M", " %H:%M:%S", "T%H:%M:%S")
 ] + ["%H:%M", "%H:%M:%S"]  # fmt: skip
 _AMOUNT = re.compile(r"[-+]?[$€£¥]?\s?[-+]?(\d{1,3}(,\d{3})+|\d+)?(\.\d+)?\s?[%€$£]?")
+_WORD = re.compile(r"[^\W\d_]+|\d+")
+_DIGITS = re.compile(r"\d+(?:\.\d+)?")
 
 
 class Misfit(ValueError):
@@ -279,18 +281,14 @@ def date_part(seconds: Floats, part: str) -> Floats:
 # Text
 
 
-def words(texts: Sequence[str | None]) -> pa.Array:
+def words(texts: Sequence[str | None]) -> list[str]:
     """Each text in lower case, its runs of letters and of digits set apart by blanks: ` c 85 `."""
-    array = pc.utf8_lower(pa.array(texts, pa.string()))
-    array = pc.replace_substring_regex(array, r"[^\p{L}\p{N}]+", " ")
-    array = pc.replace_substring_regex(array, r"(\p{L})(\p{N})", r"\1 \2")
-    array = pc.replace_substring_regex(array, r"(\p{N})(\p{L})", r"\1 \2")
-    return pc.binary_join_element_wise(" ", pc.utf8_trim_whitespace(array), " ", "")
+    return [f" {' '.join(_WORD.findall(text.lower()))} " if text else "  " for text in texts]
 
 
 def text_parts(texts: Sequence[str | None], column: Column) -> list[Floats]:
     """One array per kept feature of the given texts, NaN where a text is missing."""
-    spaced = words(texts) if any(f.startswith("word") for f in column.features) else None
+    spaced = words(texts) if any(f.startswith("word") for f in column.features) else []
     missing = np.array([text is None for text in texts], bool)
     unseen = [0.0, *column.prior]
     rows = [unseen if t is None else column.means.get(t, unseen) for t in texts]
@@ -307,14 +305,15 @@ def text_parts(texts: Sequence[str | None], column: Column) -> list[Floats]:
         elif name == "number":
             part = first_number(texts)
         elif name == "words":
-            part = floats(pc.count_substring(spaced, " ")) - 1
+            part = np.array([text.count(" ") - 1 for text in spaced], np.float64)
         else:
-            part = floats(pc.match_substring(spaced, f" {detail} "))
+            word = f" {detail} "
+            part = np.array([word in text for text in spaced], np.float64)
         parts.append(np.where(missing, np.nan, part))
     return parts
 
 
 def first_number(texts: Sequence[str | None]) -> Floats:
     """The first number that occurs in each text, NaN if none does."""
-    found = pc.extract_regex(pa.array(texts, pa.string()), r"(?P<n>\d+(?:\.\d+)?)")
-    return floats(pc.struct_field(found, "n").cast(pa.float64()))
+    found = [_DIGITS.search(text or "") for text in texts]
+    return np.array([np.nan if match is None else float(match[0]) for match in found], np.float64)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from failure import DataError
 from features import (
@@ -23,7 +22,6 @@ from features import (
     date_part,
     distinct,
     first_number,
-    floats,
     is_numeric,
     numbers,
     one_chunk,
@@ -382,7 +380,7 @@ def _text_features(values: list[str], codes: Codes, outputs: Floats) -> list[str
     features = []
     weight = np.bincount(at)
     length = np.array([len(t or "") for t in texts], np.float64)
-    amount = floats(pc.count_substring(spaced, " "))
+    amount = np.array([text.count(" ") for text in spaced])
     number = first_number(texts)
     # The first number of a text, unless it is a row number in disguise (`ID-00017`).
     if weight[~np.isnan(number)].sum() > len(seen) / 2 and len(np.unique(number)) < 0.9 * len(seen):
@@ -394,15 +392,19 @@ def _text_features(values: list[str], codes: Codes, outputs: Floats) -> list[str
     return features + _telling_words(spaced, at, outputs[seen])
 
 
-def _telling_words(spaced: pa.Array, at: Codes, outputs: Floats) -> list[str]:
+def _telling_words(spaced: list[str], at: Codes, outputs: Floats) -> list[str]:
     """Up to MOST_WORDS words whose presence correlates with an output far beyond chance."""
     rows = len(at)
-    tokens = pc.split_pattern(pc.utf8_trim_whitespace(spaced), " ")
-    owner = np.asarray(pc.list_parent_indices(tokens))
-    encoded = pc.list_flatten(tokens).dictionary_encode()
-    vocabulary = encoded.dictionary.to_pylist()
-    pair = np.unique(owner.astype(np.int64) * len(vocabulary) + np.asarray(encoded.indices))
-    owner, word = pair // len(vocabulary), pair % len(vocabulary)
+    index: dict[str, int] = {}
+    pairs = [
+        (i, index.setdefault(token, len(index)))
+        for i, text in enumerate(spaced)
+        for token in set(text.split())
+    ]
+    vocabulary = list(index)
+    if not pairs:
+        return []
+    owner, word = np.array(pairs).T
     frequency = np.bincount(word, np.bincount(at, minlength=len(spaced))[owner], len(vocabulary))
     centred = outputs - outputs.mean(axis=0)
     strength = np.zeros(len(vocabulary))
@@ -416,8 +418,8 @@ def _telling_words(spaced: pa.Array, at: Codes, outputs: Floats) -> list[str]:
         strength = np.maximum(strength, np.abs(together) / spread)
     strength[(frequency < max(5, rows / 1000)) | (share > 0.99)] = 0
     bar = 3.0 + 0.25 * np.log10(max(len(vocabulary), 1))
-    best = [i for i in np.argsort(-strength, kind="stable")[:MOST_WORDS] if strength[i] > bar]
-    return [f"word.{vocabulary[i]}" for i in best if vocabulary[i]]
+    best = np.lexsort((np.array(vocabulary), -strength))[:MOST_WORDS]
+    return [f"word.{vocabulary[i]}" for i in best if strength[i] > bar]
 
 
 def target_outputs(target: Target, train: Sequence[int] | Codes) -> Floats:

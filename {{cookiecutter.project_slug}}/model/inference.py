@@ -17,7 +17,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,8 @@ class Request:
 
     columns: list[pa.ChunkedArray]
     names: tuple[str, ...] | None
+    absent: dict[str, int] = field(default_factory=dict)
+    """Names that some rows have and others do not, and the first row without."""
 
 
 @dataclass(frozen=True)
@@ -188,15 +190,17 @@ def _from_json(body: str, lines: bool) -> Request:
         return Request([_array(list(values), i) for i, values in enumerate(zip(*rows, strict=True))],
                        None)  # fmt: skip
     names = list(rows[0]) if isinstance(rows[0], dict) else []
-    known = set(names)
+    known, absent = set(names), dict[str, int]()
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise RequestError(f"row {number} is not an object of column names and values")
         if row.keys() != known:
-            names = [name for name in names if name in row]  # in all rows, or it counts as absent
+            for name in known ^ row.keys():
+                absent.setdefault(name.strip(), 1 if name in row else number)
+            names = [name for name in names if name in row]
             known = known & row.keys()
     columns = [_array([row[name] for row in rows], name) for name in names]
-    return Request(columns, clean_header(names))
+    return Request(columns, clean_header(names), absent)
 
 
 def _json_lines(body: str) -> list[Any]:
@@ -248,7 +252,9 @@ def _named(data: Request, model: Model) -> pa.Table:
             others = [n for n in names if n not in model.names]
             hint = nearest(name, others) if others else ""
             hint = f"; {hint}" if hint.startswith("did") else ""
-            raise RequestError(f"column '{name}' is missing in row 1 or a later one{hint}")
+            raise RequestError(
+                f"column '{name}' is missing in row {data.absent.get(name, 1)}{hint}"
+            )
     columns = [found[name].slice(skip) for name in model.required]
     if columns and len(columns[0]) == 0:
         raise RequestError("the body holds a header and no row")

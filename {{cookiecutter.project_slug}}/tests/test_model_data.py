@@ -173,7 +173,10 @@ def test_a_surprise_far_down_the_file_changes_the_type(case: Case) -> None:
 
 
 def test_names_xgboost_refuses_are_served(case: Case) -> None:
-    data = table(80, **{"a[0] <kg>": range(0, 160, 2), "a(0) ‹kg>": [3, 1, 2, 5] * 20, "größe €": [1, 2] * 40})
+    data = table(
+        80,
+        **{"a[0] <kg>": range(0, 160, 2), "a(0) ‹kg>": [3, 1, 2, 5] * 20, "größe €": [1, 2] * 40},
+    )
     found = case.prepare(case.write(data), "y")
     assert not set("[]<") & set("".join(found.features))
     assert len(set(found.features)) == len(found.features)

@@ -1,0 +1,211 @@
+"""Evaluation: metrics are right, the files have the form others rely on, champions are compared."""
+
+import json
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+from model_case import Case, inference, metrics
+
+HIGHER = ["auc", "average_precision", "accuracy", "balanced_accuracy", "precision", "recall", "f1",
+          "r2"]  # fmt: skip
+LOWER = ["logloss", "rmse", "mae", "mape"]
+
+
+def strict(path: Path) -> Any:
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} in {path.name}")
+
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_classification_metrics_agree_with_scikit_learn(classes: int) -> None:
+    sk = pytest.importorskip("sklearn.metrics")
+    random = np.random.default_rng(0)
+    truth = random.integers(0, classes, 500)
+    score = random.dirichlet(np.ones(classes), 500) + 0.3 * np.eye(classes)[truth]
+    score = np.round(score / score.sum(axis=1, keepdims=True), 2) + 1e-3  # with ties
+    score /= score.sum(axis=1, keepdims=True)
+    found = metrics.classification(truth, score)
+    label = score.argmax(axis=1)
+    average = "binary" if classes == 2 else "macro"
+    one = score[:, 1] if classes == 2 else score
+    more = {} if classes == 2 else {"multi_class": "ovr"}
+    expected = {
+        "auc": sk.roc_auc_score(truth, one, **more),
+        "average_precision": sk.average_precision_score(np.eye(classes)[truth], score)
+        if classes > 2
+        else sk.average_precision_score(truth, one),
+        "accuracy": sk.accuracy_score(truth, label),
+        "balanced_accuracy": sk.balanced_accuracy_score(truth, label),
+        "precision": sk.precision_score(truth, label, average=average),
+        "recall": sk.recall_score(truth, label, average=average),
+        "f1": sk.f1_score(truth, label, average=average),
+        "logloss": sk.log_loss(truth, score),
+    }
+    assert found == pytest.approx(expected, abs=1e-9)
+
+
+def test_regression_metrics_agree_with_scikit_learn() -> None:
+    sk = pytest.importorskip("sklearn.metrics")
+    random = np.random.default_rng(0)
+    truth = random.normal(size=300)
+    guess = truth + random.normal(size=300)
+    assert metrics.regression(truth, guess) == pytest.approx(
+        {
+            "r2": sk.r2_score(truth, guess),
+            "rmse": sk.root_mean_squared_error(truth, guess),
+            "mae": sk.mean_absolute_error(truth, guess),
+            "mape": sk.mean_absolute_percentage_error(truth, guess),
+        }
+    )
+
+
+@pytest.mark.parametrize("name", ["passengers", "letters", "orders", "rare"])
+def test_the_files_have_the_promised_form(tmp_path: Path, name: str) -> None:
+    generate, target, task = datasets.ALL[name]
+    case = Case(tmp_path)
+    found = case.prepare(case.write(generate(rows=700)), target)
+    case.train()
+    gate = case.evaluate()
+    assert gate == strict(tmp_path / "evaluation" / "gate.json")
+    assert list(gate["metrics"]) == HIGHER + LOWER
+    fitting = {"r2", *LOWER[1:]} if task == "regression" else {*HIGHER[:-1], "logloss"}
+    for metric, entry in gate["metrics"].items():
+        assert set(entry) == {"value", "champion", "worse_by", "text"}
+        if metric in fitting and not (name == "rare" and abs(entry["value"]) == 1e308):
+            assert (
+                entry["text"]
+                == f"{metric} {entry['value']:.4f} on {found.data['rows']['test']} test rows"
+            )
+        elif metric not in fitting:
+            assert entry["value"] == (-1e308 if metric in HIGHER else 1e308)
+            assert f"does not fit a {task} task; choose" in entry["text"]
+    assert (gate["task"], gate["champion"], gate["rows"]) == (task, "none", found.data["rows"])
+    assert len(gate["data_sha256"]) == 64
+    assert "xgboost 3." in gate["versions"]
+    quality = strict(tmp_path / "evaluation" / "evaluation.json")
+    group = "regression" if task == "regression" else f"{task}_classification"
+    assert list(quality) == [f"{group}_metrics"]
+    for key, value in quality[f"{group}_metrics"].items():
+        if key not in (
+            "confusion_matrix",
+            "receiver_operating_characteristic_curve",
+            "precision_recall_curve",
+        ):
+            assert set(value) == {"value", "standard_deviation"}
+    page = (tmp_path / "evaluation" / "report.html").read_text(encoding="utf-8")
+    assert page.count("<svg") >= 5
+    assert not {"http-equiv", "<script", "src=", "@import"} & set(page.split())
+
+
+def test_the_sample_payload_holds_the_answer_to_every_form_of_its_rows(tmp_path: Path) -> None:
+    case = Case(tmp_path)
+    case.prepare(case.write(datasets.orders(rows=400)), "hours")
+    model = case.train()
+    case.evaluate()
+    with tarfile.open(tmp_path / "evaluation" / "sample-payload.tar.gz") as tar:
+        tar.extractall(tmp_path / "payload", filter="data")
+    files = {
+        path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "payload").iterdir()
+    }
+    assert sorted(files) == ["expected.json", "rows.csv", "rows.json", "rows.jsonl"]
+    expected = json.loads(files["expected.json"])
+    assert len(expected["predictions"]) == 20
+    for name, kind in (
+        ("csv", "text/csv"),
+        ("jsonl", "application/jsonlines"),
+        ("json", "application/json"),
+    ):
+        request = inference.input_fn(files[f"rows.{name}"], kind)
+        reply = inference.output_fn(inference.predict_fn(request, model), "application/json")
+        assert json.loads(reply) == expected
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    case = Case(tmp_path_factory.mktemp("churn"))
+    case.prepare(case.write(datasets.churn(rows=700)), "Churn")
+    case.train()
+    return case
+
+
+def champion(judged: Case, tmp_path: Path) -> Path:
+    folder = tmp_path / "champion"
+    folder.mkdir()
+    (folder / "champion.json").write_text('{"version": "3"}')
+    judged.pack(folder / "model.tar.gz")
+    return folder
+
+
+def other(judged: Case, tmp_path: Path) -> Case:
+    case = Case(tmp_path / "candidate")
+    case.folder.mkdir()
+    shutil.copytree(judged.folder / "out", case.folder / "out")
+    return case
+
+
+def test_a_better_champion_is_worse_by_nothing_and_a_worse_one_by_the_difference(
+    judged: Case, tmp_path: Path
+) -> None:
+    folder = champion(judged, tmp_path)
+    case = other(judged, tmp_path)
+    case.train(num_boost_round="1", eta="0.01", max_depth="1")
+    gate = case.evaluate(folder)
+    auc, loss = gate["metrics"]["auc"], gate["metrics"]["logloss"]
+    assert auc["worse_by"] == pytest.approx(auc["champion"] - auc["value"])
+    assert loss["worse_by"] == pytest.approx(loss["value"] - loss["champion"])
+    assert auc["worse_by"] > 0 and loss["worse_by"] > 0
+    assert auc["text"].endswith(f"; champion version 3: {auc['champion']:.4f}")
+    assert gate["champion"] == "3"
+    again = Case(tmp_path / "again")
+    again.folder.mkdir()
+    shutil.copytree(judged.folder / "out", again.folder / "out")
+    shutil.copytree(judged.folder / "model", again.folder / "model")
+    same = again.evaluate(folder)["metrics"]["auc"]
+    assert (same["worse_by"], same["champion"]) == (0.0, same["value"])
+
+
+def test_a_champion_of_another_schema_is_not_comparable_and_no_error(
+    judged: Case, tmp_path: Path
+) -> None:
+    old = Case(tmp_path / "old")
+    old.folder.mkdir()
+    data = datasets.churn(rows=300)
+    data["gone"] = [float(i % 17) for i in range(300)]
+    old.prepare(old.write(data), "Churn")
+    old.train()
+    folder = champion(old, tmp_path)
+    case = other(judged, tmp_path)
+    case.train()
+    gate = case.evaluate(folder)
+    entry = gate["metrics"]["auc"]
+    assert (entry["champion"], entry["worse_by"]) == (None, 0.0)
+    assert "champion version 3 is not comparable" in entry["text"]
+    assert "column 'gone' is missing" in entry["text"]
+    page = (case.folder / "evaluation" / "report.html").read_text(encoding="utf-8")
+    assert "not comparable" in page
+
+
+def test_the_report_escapes_names_and_is_the_same_every_time(tmp_path: Path) -> None:
+    case = Case(tmp_path)
+    data = datasets.rare(rows=200)
+    data["<script>alert(1)</script>"] = data.pop("x")
+    data["kind"] = [f"<b>{k}</b> $x$ & co" for k in data["kind"]]
+    case.prepare(case.write(data), "kind")
+    case.train()
+    pages = []
+    for _ in range(2):
+        shutil.rmtree(tmp_path / "work", ignore_errors=True)
+        case.evaluate()
+        files = (tmp_path / "evaluation").iterdir()
+        pages.append({p.name: p.read_bytes() for p in files if p.name != "sample-payload"})
+    assert pages[0] == pages[1]
+    page = pages[0]["report.html"].decode()
+    assert "<script>alert" not in page
+    assert "<b>a</b>" not in page

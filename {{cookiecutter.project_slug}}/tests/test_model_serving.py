@@ -1,0 +1,218 @@
+"""The endpoint's code: every way to send rows gives the same answer, and a bad row is named."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from model_case import Case, inference
+
+CSV, JSON, LINES = "text/csv", "application/json", "application/jsonlines"
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    case = Case(tmp_path_factory.mktemp("passengers"))
+    case.prepare(case.write(datasets.passengers()), "Survived", drop=("PassengerId",))
+    case.train()
+    return case
+
+
+@pytest.fixture(scope="module")
+def model(case: Case) -> Any:
+    return inference.model_fn(str(case.folder / "model"))
+
+
+ROW: dict[str, Any] = {
+    "Pclass": 1, "Name": "Fam1, Mrs. N1", "Sex": "female", "Age": 38.5, "SibSp": 1,
+    "Ticket": "PC 17599", "Fare": 71.2833, "Cabin": "C85", "Embarked": "C",
+}  # fmt: skip
+OTHER = {**ROW, "Sex": "male", "Age": None, "Cabin": None, "Name": 'O\'Neil "Jim", Mr. N2'}
+
+
+def ask(model: Any, body: str | bytes, kind: str, accept: str = JSON) -> Any:
+    reply = inference.output_fn(inference.predict_fn(inference.input_fn(body, kind), model), accept)
+    return json.loads(reply)["predictions"] if accept == JSON else reply
+
+
+def field(value: Any) -> str:
+    return "" if value is None else '"' + str(value).replace('"', '""') + '"'
+
+
+def as_csv(rows: list[dict[str, Any]], header: bool) -> str:
+    lines = [list(rows[0])] if header else []
+    lines += [list(row.values()) for row in rows]
+    return "".join(",".join(map(field, line)) + "\n" for line in lines)
+
+
+def test_every_way_to_send_rows_gives_the_same_answer(model: Any) -> None:
+    rows = [ROW, OTHER]
+    shuffled = [dict(reversed(row.items())) for row in rows]
+    bodies = [
+        (as_csv(rows, header=True), CSV),
+        (as_csv(rows, header=False), "text/csv; charset=utf-8"),
+        ("\ufeff" + as_csv(shuffled, header=True), CSV),
+        (as_csv([{**row, "Survived": 1, "PassengerId": 7} for row in rows], header=True), CSV),
+        (json.dumps(rows), JSON),
+        (json.dumps({"instances": shuffled}), JSON),
+        (json.dumps([list(row.values()) for row in rows]), JSON),
+        ("\n".join(map(json.dumps, rows)).encode(), LINES),
+        (
+            json.dumps([{k: v if v is None else str(v) for k, v in row.items()} for row in rows]),
+            JSON,
+        ),
+    ]
+    answers = [ask(model, body, kind) for body, kind in bodies]
+    assert all(answer == answers[0] for answer in answers)
+    assert answers[0][0] != answers[0][1]
+    assert ask(model, json.dumps(ROW), JSON) == answers[0][:1]
+
+
+def test_answers_hold_label_and_probabilities(model: Any) -> None:
+    first = ask(model, json.dumps(ROW), JSON)[0]
+    assert first["prediction"] in (0, 1)
+    assert first["probability"] == first["probabilities"]["1"]
+    assert sum(first["probabilities"].values()) == pytest.approx(1)
+    body = json.dumps([ROW, OTHER])
+    lines = ask(model, body, JSON, LINES).splitlines()
+    assert [json.loads(line) for line in lines] == ask(model, body, JSON)
+    plain = ask(model, body, JSON, CSV)
+    headed, kind = ask(model, body, JSON, "text/csv; header=present")
+    assert headed == '"prediction","probability","probability_0","probability_1"\n' + plain
+    assert kind == CSV
+    assert float(plain.split(",")[1]) == pytest.approx(first["probability"])
+
+
+def test_missing_values_and_unseen_categories_are_scored(model: Any) -> None:
+    rows = [
+        dict.fromkeys(ROW),
+        {**ROW, "Embarked": "Z", "Cabin": "never seen", "Name": ""},
+        {**ROW, "Age": "NA", "Fare": " n/a "},
+    ]
+    for answer in ask(model, json.dumps(rows), JSON):
+        assert 0 < answer["probability"] < 1
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "pattern"),
+    [
+        (json.dumps([ROW, {**ROW, "Age": "old"}]), JSON, r"column 'Age', row 2: 'old' is not a number"),
+        (as_csv([ROW, {**ROW, "Fare": "x"}], header=True), CSV, r"column 'Fare', row 2: 'x'"),
+        (json.dumps({k: v for k, v in ROW.items() if k != "Sex"}), JSON, r"column 'Sex' is missing"),
+        (json.dumps([ROW, {"Age": 3}]), JSON, r"column 'Pclass' is missing in row 2"),
+        (json.dumps({**ROW, "Age": [1]}), JSON, r"column 'Age', row 1: \[1\] is not a single value"),
+        (as_csv([{k.lower(): v for k, v in ROW.items()}], header=True), CSV, "column 'Pclass'|9"),
+        ("1,2,3\n", CSV, r"row 1 has 3 values and no header, but the columns are 9: Pclass"),
+        (as_csv([ROW], header=False) + "1,2\n", CSV, r"row 2: 2 fields, but the first row has 9"),
+        (json.dumps([[1, 2], [1]]), JSON, r"row 2 is not a list of 2 values"),
+        (json.dumps(ROW) + "\n{oops\n", LINES, r"row 2 is not JSON"),
+        ("{", JSON, "the body is not JSON"),
+        ("", CSV, "the body holds no row"),
+        ("[]", JSON, "the body holds no row"),
+        ('["a", {}]', JSON, "row 1"),
+        (as_csv([ROW], header=True).splitlines()[0], CSV, "a header and no row"),
+        (b"\xff\xfe\x00", LINES, "not UTF-8"),
+    ],
+)  # fmt: skip
+def test_a_row_that_does_not_fit_is_named(model: Any, body: Any, kind: str, pattern: str) -> None:
+    with pytest.raises(inference.RequestError, match=pattern) as error:
+        ask(model, body, kind)
+    assert error.value.status_code == 400
+    assert "\n" not in str(error.value)
+
+
+def test_other_content_types_are_refused(model: Any) -> None:
+    with pytest.raises(inference.RequestError, match="image/png") as error:
+        ask(model, "x", "image/png")
+    assert error.value.status_code == 415
+    with pytest.raises(inference.RequestError, match="image/png") as error:
+        ask(model, json.dumps(ROW), JSON, "image/png")
+    assert error.value.status_code == 406
+
+
+@pytest.mark.parametrize("name", sorted(datasets.ALL))
+def test_the_endpoint_encodes_raw_rows_exactly_as_preparation_did(
+    tmp_path: Path, name: str
+) -> None:
+    generate, target, _ = datasets.ALL[name]
+    case, data = Case(tmp_path), generate(rows=400)
+    found = case.prepare(case.write(data), target)
+    written = pq.read_table(tmp_path / "out" / "validation")
+    raw = {
+        tuple(str(v) for v in row): row for row in zip(*data.values(), strict=True)
+    }  # every row, in file order
+    names = list(data)
+    rows = [dict(zip(names, row, strict=True)) for row in raw.values()]
+    body = as_csv([{k: v for k, v in row.items() if k != target} for row in rows], header=True)
+    required = tuple(c.name for c in found.columns if c.features)
+    stand_in = inference.Model(None, found, required, tuple(c.name for c in found.columns))
+    table = inference._named(inference.input_fn(body, CSV), stand_in)
+    encoded = inference.encode(found, table)
+    expected = np.stack([written[n].to_numpy() for n in found.features], axis=1)
+    have = {row.tobytes() for row in encoded}
+    assert len(expected) > 20
+    assert all(row.tobytes() in have for row in expected)
+
+
+def test_one_row_is_fast_and_many_are_faster(case: Case, model: Any) -> None:
+    one = inference.input_fn(json.dumps(ROW), JSON)
+    times = []
+    for _ in range(100):
+        start = time.perf_counter()
+        inference.predict_fn(one, model)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.003
+    many = inference.input_fn(as_csv([ROW] * 10_000, header=True), CSV)
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        inference.predict_fn(many, model)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.1
+
+
+def test_the_packed_code_needs_nothing_but_the_model_folder(case: Case) -> None:
+    script = (
+        "import json, sys; sys.path.insert(0, 'code'); import inference as i;"
+        "m = i.model_fn('.');"
+        f"r = i.input_fn({json.dumps(ROW)!r}, 'application/json');"
+        "print(i.output_fn(i.predict_fn(r, m), 'application/json'));"
+        "assert 'sklearn' not in sys.modules"
+    )
+    run = subprocess.run(
+        [sys.executable, "-I", "-c", script],
+        cwd=case.folder / "model", capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert "predictions" in json.loads(run.stdout)
+
+
+def test_the_toolkit_serves_it_and_answers_400_to_a_bad_row(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transformers = pytest.importorskip("sagemaker_inference.transformer")
+    monkeypatch.setenv("SAGEMAKER_PROGRAM", "inference.py")
+    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(case.folder))
+    server = transformers.Transformer()
+    statuses: list[int] = []
+
+    def request(body: bytes) -> str:
+        properties = {"Content-Type": JSON, "Accept": JSON}
+        context = SimpleNamespace(
+            system_properties={"model_dir": str(case.folder / "model")},
+            request_processor=[SimpleNamespace(get_request_properties=lambda: properties)],
+            set_response_content_type=lambda index, value: None,
+            set_response_status=lambda code, phrase: statuses.append(code),
+        )
+        return str(server.transform([{"body": body}], context)[0])
+
+    assert "predictions" in json.loads(request(json.dumps(ROW).encode()))
+    assert "column 'Age'" in request(json.dumps({**ROW, "Age": "old"}).encode())
+    assert statuses == [400]

@@ -1,0 +1,134 @@
+"""Training: hyperparameters are checked, training resumes where it stopped, the model is complete."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+import yaml
+from model_case import MODEL, Case, DataError, train
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    case = Case(tmp_path_factory.mktemp("churn"))
+    case.prepare(case.write(datasets.churn(rows=600)), "Churn")
+    return case
+
+
+def folders(case: Case, model: Path) -> list[str]:
+    out = case.folder / "out"
+    names = ("train", "validation", "preprocessor")
+    return [w for n in names for w in (f"--{n}", str(out / n))] + ["--model-dir", str(model)]
+
+
+def run(arguments: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(MODEL / "train.py"), *arguments],
+        capture_output=True, text=True, env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+def test_hyperparameters_arrive_as_text_and_are_typed() -> None:
+    own, given = train.hyperparameters(
+        {"eta": '"0.1"', "max_depth": "4.0", "num_boost_round": "7", "reg_lambda": "2", "alpha": ""}
+    )
+    assert own["num_boost_round"] == 7
+    assert (given["eta"], given["max_depth"], given["lambda"]) == (0.1, 4, 2.0)
+    assert "alpha" not in given
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "pattern"),
+    [
+        ("max_dept", "3", "'max_dept' is unknown; did you mean 'max_depth'?"),
+        ("num_boost_rounds", "3", "did you mean 'num_boost_round'?"),
+        ("eta", "fast", "'eta' is 'fast', not a number"),
+        ("max_depth", "2.5", "'max_depth' is '2.5', not a whole number"),
+        ("num_boost_round", "0", "at least 1"),
+    ],
+)
+def test_a_wrong_hyperparameter_is_named(name: str, value: str, pattern: str) -> None:
+    with pytest.raises(DataError, match=pattern.replace("?", r"\?")):
+        train.hyperparameters({name: value})
+
+
+def test_a_value_xgboost_refuses_is_one_line(case: Case, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"XGBoost refuses a hyperparameter: .*subsample"):
+        case.train(subsample="7")
+
+
+def test_the_built_in_defaults_are_those_of_mlops_yaml() -> None:
+    content = yaml.safe_load((MODEL.parent / "mlops.yaml").read_text(encoding="utf-8"))
+    assert content["hyperparameters"] == train.boosters.DEFAULTS
+
+
+def test_script_mode_trains_on_the_first_host_only(case: Case, tmp_path: Path) -> None:
+    out = case.folder / "out"
+    environment = {
+        "SM_CHANNEL_TRAIN": str(out / "train"),
+        "SM_CHANNEL_VALIDATION": str(out / "validation"),
+        "SM_CHANNEL_PREPROCESSOR": str(out / "preprocessor"),
+        "SM_MODEL_DIR": str(tmp_path / "model"),
+        "SM_HOSTS": '["algo-1", "algo-2"]',
+        "SAGEMAKER_BASE_DIR": str(tmp_path),
+    }
+    second = run(["--num_boost_round", "3"], SM_CURRENT_HOST="algo-2", **environment)
+    assert (second.returncode, (tmp_path / "model").exists()) == (0, False)
+    first = run(["--num_boost_round", "3"], SM_CURRENT_HOST="algo-1", **environment)
+    assert first.returncode == 0, first.stderr
+    names = sorted(p.name for p in (tmp_path / "model").iterdir())
+    assert names == ["code", "model.ubj", "schema.json", "training.json", "versions.json"]
+    assert "validation-logloss:" in first.stdout
+    wrong = run(["--max_dept", "3"], SM_CURRENT_HOST="algo-1", **environment)
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+    assert "max_depth" in (tmp_path / "output" / "failure").read_text()
+
+
+def test_training_stops_early_and_keeps_the_best_rounds(case: Case) -> None:
+    model = case.train(num_boost_round="400", early_stopping_rounds="5", eta="0.3")
+    notes = json.loads((case.folder / "model" / "training.json").read_text())
+    curve = notes["curve"]["validation"]
+    assert notes["rounds"] < 400
+    assert notes["best_round"] == int(np.argmin(curve)) + 1 == model.booster.num_boosted_rounds()
+
+
+def test_training_twice_gives_the_same_model(case: Case) -> None:
+    first = case.train().booster.save_raw("ubj")
+    assert case.train().booster.save_raw("ubj") == first
+
+
+def test_training_resumes_from_its_checkpoint(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
+    whole = case.train(num_boost_round="40")
+    (tmp_path / "checkpoints").mkdir()
+    case.train(num_boost_round="20", checkpoint_rounds="10")
+    assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {"state.json", "model-20.ubj"}
+    resumed = case.train(num_boost_round="40", checkpoint_rounds="10")
+    notes = json.loads((case.folder / "model" / "training.json").read_text())
+    assert len(notes["curve"]["validation"]) == 40
+    assert resumed.booster.num_boosted_rounds() == whole.booster.num_boosted_rounds()
+
+
+def test_a_spot_interruption_leaves_a_checkpoint(case: Case, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    process = subprocess.Popen(
+        [sys.executable, str(MODEL / "train.py"), *folders(case, tmp_path / "model"),
+         "--num_boost_round", "1000000", "--early_stopping_rounds", "0", "--eta", "0.0001"],
+        env={**os.environ, "SAGEMAKER_BASE_DIR": str(tmp_path)}, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 128 + signal.SIGTERM
+    state: dict[str, Any] = json.loads((tmp_path / "checkpoints" / "state.json").read_text())
+    assert (tmp_path / "checkpoints" / f"model-{state['rounds']}.ubj").exists()
+    assert not (tmp_path / "model").exists()
