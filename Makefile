@@ -34,7 +34,7 @@ sandbox: render ## render with default answers and run the whole training life, 
 # Inside this repository the hook makes none, but a model version should name a commit.
 render: $(READY) ## render with default answers into build/sandbox; what ran there before stays
 	$(RUN) tests/generated.py copy build/template
-	$(RUN) -m cookiecutter --no-input --default-config --overwrite-if-exists --output-dir build/sandbox build/template
+	$(RUN) -m cookiecutter --no-input --default-config --overwrite-if-exists --output-dir build/sandbox build/template >/dev/null
 	@cd build/sandbox/my-model && { git init --quiet && git add --all && git -c user.name=Template \
 	  -c user.email=template@localhost -c commit.gpgsign=false commit --quiet --message "Render the template"; } >/dev/null 2>&1 || true
 
@@ -62,7 +62,7 @@ generate: $(READY) ## renew what is derived: the README's table of questions, th
 lock: $(READY) ## pin the newest allowed versions, here and in the rendered repo
 	rm -rf build/lock
 	$(RUN) tests/generated.py copy build/template
-	$(RUN) -m cookiecutter --no-input --default-config --output-dir build/lock build/template
+	$(RUN) -m cookiecutter --no-input --default-config --output-dir build/lock build/template >/dev/null
 	$(MAKE) -C build/lock/my-model lock VENV="$(CURDIR)/$(VENV)"
 	cp build/lock/my-model/requirements.lock "$(TEMPLATE)/requirements.lock"
 	$(RUN) -m $(LOCK) --group pyproject.toml:dev --group build/lock/my-model/pyproject.toml:dev \

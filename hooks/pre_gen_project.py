@@ -84,9 +84,9 @@ PACKAGES = frozenset(
     sagemaker-schema-inference-artifacts sagemaker-serve sagemaker-train sagemaker-training
     schema scikit-learn scipy shellingham six skops smdebug-rulesconfig smmap sortedcontainers
     sqlalchemy sqlparse starlette strictyaml sympy tblib tenacity threadpoolctl tomlkit tqdm
-    trove-classifiers typer types-pyyaml types-s3transfer typing-extensions typing-inspection
-    tzdata urllib3 uv uvicorn waitress wcwidth werkzeug wrapt xgboost xmltodict yarl zipp
-    zope-event zope-interface zstandard
+    trove-classifiers typer types-psutil types-pyyaml types-s3transfer typing-extensions
+    typing-inspection tzdata urllib3 uv uvicorn waitress wcwidth werkzeug wrapt xgboost
+    xmltodict yarl zipp zope-event zope-interface zstandard
     """.split()  # noqa: SIM905
 )
 WINDOWS_DEVICES = r"con|prn|aux|nul|com[0-9]|lpt[0-9]"
