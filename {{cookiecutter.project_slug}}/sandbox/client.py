@@ -298,6 +298,9 @@ def _spawn(folder: Path, region: str, standing: bool) -> tuple[subprocess.Popen[
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_DEFAULT_REGION": region,
+        # glibc would keep the space of every upload's parts, thread by thread.
+        "MALLOC_ARENA_MAX": "2",
+        "MALLOC_MMAP_THRESHOLD_": "1048576",
     }
     package = Path(__file__).resolve().parent
     bootstrap = f"import sys; sys.path.insert(0, {str(package.parent)!r}); "

@@ -195,7 +195,7 @@ class Files:
         with self._lock:
             path.unlink(missing_ok=True)
             for parent in path.parents:
-                if parent == self.folder:
+                if parent in (self.folder, self.incoming):
                     break
                 try:
                     parent.rmdir()

@@ -47,10 +47,10 @@ class World:
             aws_secret_access_key="sandbox",
             region_name=region,
         )
-        self.s3 = session.client("s3", endpoint_url=url)
-        self.sagemaker = session.client("sagemaker", endpoint_url=url)
-        self.logs = session.client("logs", endpoint_url=url)
-        self.iam = session.client("iam", endpoint_url=url)
+        self.s3: Any = session.client("s3", endpoint_url=url)
+        self.sagemaker: Any = session.client("sagemaker", endpoint_url=url)
+        self.logs: Any = session.client("logs", endpoint_url=url)
+        self.iam: Any = session.client("iam", endpoint_url=url)
 
     def prepare(self) -> World:
         """Create the bucket and the model package group."""

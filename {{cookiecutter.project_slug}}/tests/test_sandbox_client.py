@@ -45,7 +45,7 @@ def eventually(what: Callable[[], Any], seconds: float = 20) -> Any:
 
 
 def jobs_below(root: Path) -> list[psutil.Process]:
-    """Return every process, of whatever parent, that has the sandbox's folder in its environment."""
+    """Return every process, whoever its parent is, that runs for a job of this sandbox."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -186,7 +186,7 @@ def test_a_killed_command_takes_server_and_jobs_with_it(root: Path) -> None:
 
 
 def test_a_killed_server_leaves_nothing_running_and_starts_again(root: Path) -> None:
-    with pytest.raises(Exception, match="Connection|closed|connect"), \
+    with pytest.raises(Exception, match="onnect"), \
             sandbox.connect(root, REGION) as environment:  # fmt: skip
         aws = World(url(environment)).prepare()
         arn = aws.start([step("Long", "Processing", aws.processing(LONG))], name="long")
@@ -292,7 +292,8 @@ def test_an_idle_server_uses_no_processor_time(root: Path) -> None:
 
 
 def test_importing_the_package_loads_neither_moto_nor_boto3() -> None:
-    code = "import sys, sandbox; sandbox.connect; print({'moto', 'boto3', 'botocore'} & set(sys.modules))"
+    heavy = "{'moto', 'boto3', 'botocore'}"
+    code = f"import sys, sandbox; sandbox.connect; print({heavy} & set(sys.modules))"
     answer = subprocess.run(
         [sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True
     )

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 from sandbox_cases import (
     BUCKET,
@@ -21,6 +20,7 @@ from sandbox_cases import (
     world,
 )
 
+import sandbox
 from sandbox import SandboxError, Server
 from sandbox.storage import Files, Store
 
@@ -89,6 +89,8 @@ def test_objects_are_plain_files_that_change_and_go_with_them(tmp_path: Path) ->
         assert len(files_below(folder)) == 1
         aws.s3.delete_object(Bucket=BUCKET, Key="../up")
         assert files_below(folder) == []
+        aws.s3.put_object(Bucket=BUCKET, Key="after", Body=b"everything was gone")
+        aws.s3.delete_object(Bucket=BUCKET, Key="after")
     with restart(tmp_path) as server:
         assert "Contents" not in World(server.url).s3.list_objects_v2(Bucket=BUCKET)
 
@@ -120,23 +122,24 @@ def test_a_large_object_is_not_held_in_memory(tmp_path: Path) -> None:
     with source.open("wb") as file:
         for _ in range(200):
             file.write(block)
-    with restart(tmp_path / "root") as server:
-        aws = world(server)
+    process = psutil.Process(sandbox.start(tmp_path, "eu-west-1").pid)
+    try:
+        aws = World(f"http://127.0.0.1:{sandbox.start(tmp_path, 'eu-west-1').port}").prepare()
         aws.put("warm", "up")
-        before = psutil.Process().memory_info().rss
-        few = TransferConfig(max_concurrency=2)
-        aws.s3.upload_file(str(source), BUCKET, "large", Config=few)
-        aws.s3.download_file(BUCKET, "large", str(target), Config=few)
+        before = process.memory_info().rss
+        aws.s3.upload_file(str(source), BUCKET, "large")
+        aws.s3.download_file(BUCKET, "large", str(target))
         whole = hashlib.sha256()
         for piece in aws.s3.get_object(Bucket=BUCKET, Key="large")["Body"].iter_chunks(1 << 20):
             whole.update(piece)
-        grown = psutil.Process().memory_info().rss - before
+        grown = process.memory_info().rss - before
+    finally:
+        sandbox.stop(tmp_path)
     with source.open("rb") as one, target.open("rb") as two:
         digests = [hashlib.file_digest(file, "sha256").hexdigest() for file in (one, two)]
     assert digests == [whole.hexdigest()] * 2
-    # Client and server are this one process: parts of 8 MB, two at a time, on both sides.
     assert grown < 100e6, f"memory grew by {grown / 1e6:.0f} MB"
-    assert files_below(tmp_path / "root/.sandbox/s3") == [f"{BUCKET}/large", f"{BUCKET}/warm"]
+    assert files_below(tmp_path / ".sandbox/s3") == [f"{BUCKET}/large", f"{BUCKET}/warm"]
 
 
 def test_a_range_of_an_object_is_read(tmp_path: Path) -> None:
