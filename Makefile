@@ -29,7 +29,7 @@ setup: $(READY) ## make .venv with the pinned packages
 	@touch $@
 
 sandbox: render ## render with default answers and run the whole training life, on this laptop
-	$(MAKE) -C build/sandbox/my-model sandbox VENV="$(CURDIR)/$(VENV)"
+	$(MAKE) -C build/sandbox/my-model sandbox VENV="$$(cd "$(VENV)" && pwd)"
 
 # Inside this repository the hook makes none, but a model version should name a commit.
 render: $(READY) ## render with default answers into build/sandbox; what ran there before stays
@@ -63,7 +63,7 @@ lock: $(READY) ## pin the newest allowed versions, here and in the rendered repo
 	rm -rf build/lock
 	$(RUN) tests/generated.py copy build/template
 	$(RUN) -m cookiecutter --no-input --default-config --output-dir build/lock build/template >/dev/null
-	$(MAKE) -C build/lock/my-model lock VENV="$(CURDIR)/$(VENV)"
+	$(MAKE) -C build/lock/my-model lock VENV="$$(cd "$(VENV)" && pwd)"
 	cp build/lock/my-model/requirements.lock "$(TEMPLATE)/requirements.lock"
 	$(RUN) -m $(LOCK) --group pyproject.toml:dev --group build/lock/my-model/pyproject.toml:dev \
 	  --constraints "$(TEMPLATE)/requirements.lock" --output-file requirements.lock build/lock/my-model/pyproject.toml

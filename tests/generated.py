@@ -96,7 +96,11 @@ def rendered_tree() -> str:
         return tree(
             Path(
                 cookiecutter(
-                    template, no_input=True, output_dir=str(output), config_file=str(config)
+                    template,
+                    no_input=True,
+                    accept_hooks=False,
+                    output_dir=str(output),
+                    config_file=str(config),
                 )
             )
         )
