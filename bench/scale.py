@@ -1,7 +1,7 @@
 """Time and memory of model/'s three steps beside the usual way, at growing numbers of rows.
 
-The usual way is that of most SageMaker examples: pandas, scikit-learn's ColumnTransformer, CSV between the steps. Same
-trees, same rounds, same machine, each step a process of its own.
+The usual way is that of most SageMaker examples: pandas, scikit-learn's ColumnTransformer, CSV
+between the steps. Same trees, same rounds, same machine, each step a process of its own.
 
     python bench/scale.py                     # 10 thousand, 100 thousand, 1 million rows, both ways
     python bench/scale.py --rows 5000000 --ours
@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,9 @@ def main() -> int:
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--ours", action="store_true", help="leave out the usual way")
     given = parser.parse_args()
-    print(f"{'rows':>9}  {'way':6}" + "".join(f"{step:>20}" for step in STEPS) + f"{'together':>20}")
+    print(
+        f"{'rows':>9}  {'way':6}" + "".join(f"{step:>20}" for step in STEPS) + f"{'together':>20}"
+    )
     ours: dict[int, Run] = {}
     failed = []
     for rows in given.rows:
@@ -64,11 +67,12 @@ def main() -> int:
             show(rows, "usual", usual)
             time_ratio = sum(usual.seconds) / sum(ours[rows].seconds)
             memory_ratio = max(ours[rows].memory) / max(usual.memory)
-            print(f"{rows:>9,}  ratio  {time_ratio:.1f} times faster, {memory_ratio:.2f} of the memory")
+            ratios = f"{time_ratio:.1f} times faster, {memory_ratio:.2f} of the memory"
+            print(f"{rows:>9,}  ratio  {ratios}", flush=True)
             if rows == 1_000_000 and (time_ratio < 3 or memory_ratio > 0.5):
                 failed.append("1,000,000 rows: not 3 times faster in half the memory")
     sizes = sorted(ours)
-    for small, large in zip(sizes, sizes[1:], strict=False):
+    for small, large in pairwise(sizes):
         growth = sum(ours[large].seconds) / sum(ours[small].seconds)
         print(f"{large / small:.0f} times the rows: {growth:.1f} times the time")
         if growth > 1.2 * large / small:
@@ -80,7 +84,9 @@ def main() -> int:
 
 def show(rows: int, way: str, run: Run) -> None:
     """One line of the table."""
-    cells = [f"{s:7.1f} s {m / 2**20:6.0f} MiB" for s, m in zip(run.seconds, run.memory, strict=True)]
+    cells = [
+        f"{s:7.1f} s {m / 2**20:6.0f} MiB" for s, m in zip(run.seconds, run.memory, strict=True)
+    ]
     cells.append(f"{sum(run.seconds):7.1f} s {max(run.memory) / 2**20:6.0f} MiB")
     print(f"{rows:>9,}  {way:6}" + "".join(f"{cell:>20}" for cell in cells), flush=True)
 

@@ -91,7 +91,7 @@ def evaluate(model: Path, test: Path, champion: Path | None, output: Path, work:
 
 
 def unpack(model: Path, folder: Path) -> Path:
-    """The folder with model.ubj and code/, from such a folder, a model.tar.gz or a folder with one."""
+    """The folder with model.ubj and code/: as given, or unpacked from model.tar.gz (in it)."""
     archive = model / "model.tar.gz" if model.is_dir() else model
     if not archive.exists():
         if (model / schemas.FILE).exists():

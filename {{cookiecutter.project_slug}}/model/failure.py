@@ -32,7 +32,7 @@ def report(message: str) -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call a script's main; a DataError ends the process with its line and code 2, a bug as usual."""
+    """Call a script's main; a DataError ends the process with its line and code 2."""
     try:
         main()
     except DataError as error:

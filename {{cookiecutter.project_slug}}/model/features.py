@@ -1,4 +1,4 @@
-"""Turns raw rows into the numbers XGBoost sees. The same code runs in preparation and at the endpoint.
+"""Turns raw rows into the numbers XGBoost sees: one code for preparation and for the endpoint.
 
 Knows the schema only; must not know the target's values, nor where rows come from.
 """
@@ -28,6 +28,7 @@ DATE_FORMATS = [
     for time in ("", " %H:%M", " %H:%M:%S", "T%H:%M:%S")
 ] + ["%H:%M", "%H:%M:%S"]  # fmt: skip
 _AMOUNT = re.compile(r"[-+]?[$€£¥]?\s?[-+]?(\d{1,3}(,\d{3})+|\d+)?(\.\d+)?\s?[%€$£]?")
+_LONGEST = max(map(len, MISSING))
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 _DIGITS = re.compile(r"\d+(?:\.\d+)?")
 
@@ -140,7 +141,7 @@ def value_text(value: object) -> str | None:
     """A value as the text of a category: trimmed; 1.0 is "1", True is "true"; None if missing."""
     if isinstance(value, str):
         text = value.strip()
-        return None if text.lower() in MISSING else text
+        return None if len(text) <= _LONGEST and text.lower() in MISSING else text
     if value is None or value != value:
         return None
     if isinstance(value, bool):
@@ -288,7 +289,7 @@ def words(texts: Sequence[str | None]) -> list[str]:
 
 def text_parts(texts: Sequence[str | None], column: Column) -> list[Floats]:
     """One array per kept feature of the given texts, NaN where a text is missing."""
-    spaced = words(texts) if any(f.startswith("word") for f in column.features) else []
+    spaced = words(texts) if any(f.startswith("word.") for f in column.features) else []
     missing = np.array([text is None for text in texts], bool)
     unseen = [0.0, *column.prior]
     rows = [unseen if t is None else column.means.get(t, unseen) for t in texts]
@@ -305,7 +306,7 @@ def text_parts(texts: Sequence[str | None], column: Column) -> list[Floats]:
         elif name == "number":
             part = first_number(texts)
         elif name == "words":
-            part = np.array([text.count(" ") - 1 for text in spaced], np.float64)
+            part = np.array([len((t or "").split()) for t in texts], np.float64)
         else:
             word = f" {detail} "
             part = np.array([word in text for text in spaced], np.float64)

@@ -42,7 +42,7 @@ MOST_OUTPUTS = 10  # classes that get a mean of their own
 
 @dataclass(frozen=True)
 class Target:
-    """The label of every row as a number: the class's index, or the quantity itself; NaN if missing."""
+    """The label of every row: the class's index, or the quantity itself; NaN if missing."""
 
     task: str
     classes: list[Any]
@@ -56,7 +56,7 @@ class Fitted:
     column: Column
     summary: dict[str, Any]
     train: dict[str, Floats] = field(default_factory=dict)
-    """Feature to (training rows,) values computed out of fold, so that no row sees its own label."""
+    """Feature to (training rows,) values computed out of fold: no row sees its own label."""
 
 
 # The target
@@ -120,7 +120,7 @@ class BadLabel(DataError):
 
 
 def infer_task(quantities: Floats | None, classes: int, rows: int) -> str:
-    """Two values are classes; so are text, and up to 20 whole numbers that repeat; else regression."""
+    """Two values are classes; so are texts, and up to 20 whole numbers that repeat."""
     if classes <= 2:
         return "binary"
     if quantities is None:
@@ -380,7 +380,7 @@ def _text_features(values: list[str], codes: Codes, outputs: Floats) -> list[str
     features = []
     weight = np.bincount(at)
     length = np.array([len(t or "") for t in texts], np.float64)
-    amount = np.array([text.count(" ") for text in spaced])
+    amount = np.array([len((t or "").split()) for t in texts])
     number = first_number(texts)
     # The first number of a text, unless it is a row number in disguise (`ID-00017`).
     if weight[~np.isnan(number)].sum() > len(seen) / 2 and len(np.unique(number)) < 0.9 * len(seen):

@@ -44,10 +44,10 @@ except ImportError:
 
 
 JSON, LINES, CSV = "application/json", "application/jsonlines", "text/csv"
-SMALL = 256  # rows up to which one thread predicts faster than waking the others
+SMALL = 2000  # rows up to which one thread predicts faster than waking the others
 
 
-class RequestError(_ToolkitError, ValueError):  # type: ignore[misc]
+class RequestError(_ToolkitError, ValueError):
     """The request is at fault, not the model."""
 
     def __init__(self, message: str, status: int = 400) -> None:
@@ -187,8 +187,8 @@ def _from_json(body: str, lines: bool) -> Request:
         for number, row in enumerate(rows, 1):
             if not isinstance(row, list) or len(row) != width:
                 raise RequestError(f"row {number} is not a list of {width} values as row 1 is")
-        return Request([_array(list(values), i) for i, values in enumerate(zip(*rows, strict=True))],
-                       None)  # fmt: skip
+        columns = [_array(list(column), i) for i, column in enumerate(zip(*rows, strict=True), 1)]
+        return Request(columns, None)
     names = list(rows[0]) if isinstance(rows[0], dict) else []
     known, absent = set(names), dict[str, int]()
     for number, row in enumerate(rows, 1):

@@ -127,7 +127,12 @@ def regression(truth: Floats, predicted: Floats) -> dict[str, float]:
 
 def model_quality(task: str, truth: Any, predicted: Floats, classes: list[str]) -> dict[str, Any]:
     """The content of evaluation.json. A value that does not exist is the text "NaN", as there."""
-    compute = {"binary": _binary, "multiclass": _multiclass, "regression": _errors}[task]
+    ways: dict[str, Callable[[Any, Floats], dict[str, float]]] = {
+        "binary": _binary,
+        "multiclass": _multiclass,
+        "regression": _errors,
+    }
+    compute = ways[task]
     values = compute(truth, predicted)
     spread = _deviations(compute, truth, predicted)
     group: dict[str, Any] = {

@@ -229,7 +229,7 @@ def _write(
     fitted: list[Fitted],
     output: Path,
 ) -> None:
-    """Encode and write in chunks of rows, so that the encoded data never is in memory as a whole."""
+    """Encode and write in chunks of rows: the encoded data never is in memory as a whole."""
     replaced = _replacements(fitted)
     label = feature_names([*schema.features, schema.target])[-1]
     encoded = pa.schema([(name, pa.float32()) for name in (label, *schema.features)])

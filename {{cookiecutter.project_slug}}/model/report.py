@@ -89,9 +89,9 @@ def render(
         *figures,
         "</section>",
         "<h2>The data</h2>",
-        f"<p>{rows['train']:,} training, {rows['validation']:,} validation and {rows['test']:,} test "
-        f"rows{_left_out(rows)}. Test rows were used for this page only; the table describes the "
-        "training rows.</p>",
+        f"<p>{rows['train']:,} training, {rows['validation']:,} validation and {rows['test']:,} "
+        f"test rows{_left_out(rows)}. Test rows were used for this page only; the table describes "
+        "the training rows.</p>",
         _classes(schema),
         _columns(schema),
         "<h2>How it was made</h2>",
@@ -172,8 +172,8 @@ def _comparison(gate: dict[str, Any], champion: Any) -> str:
     if champion.predicted is None:
         why = f" ({_e(champion.why)})" if champion.why else ""
         return (
-            f"<h2>Against the approved version {version}</h2><p>Version {version} cannot score these "
-            f"rows, so the two are not comparable{why}.</p>"
+            f"<h2>Against the approved version {version}</h2><p>Version {version} cannot score "
+            f"these rows, so the two are not comparable{why}.</p>"
         )
     rows = []
     for name, entry in gate["metrics"].items():
@@ -231,8 +231,8 @@ def _columns(schema: Schema) -> str:
         else:
             values = ""
         note = f"<span class=note>not used: {_e(item['note'])}</span> " if "note" in item else ""
-        missing = f"{item['missing']:.1%}" if item["missing"] else "–"
-        number = f"{item['distinct']:,}" if "distinct" in item else "–"
+        missing = f"{item['missing']:.1%}" if item["missing"] else "-"
+        number = f"{item['distinct']:,}" if "distinct" in item else "-"
         rows.append(
             f"<tr><td>{_e(item['name'])}<td>{item['kind']}<td>{missing}<td>{number}<td>{note}{values}</tr>"
         )
@@ -343,7 +343,11 @@ def _class_figures(truth: Any, predicted: metrics.Floats, labels: list[str]) -> 
         groups = np.array_split(order, max(2, min(10, len(order) // 15)))
         x = [float(chosen[g].mean()) for g in groups if len(g)]
         y = [float(event[g].mean()) for g in groups if len(g)]
-        error = [1.96 * np.sqrt(max(p * (1 - p), 0.25 / len(g)) / len(g)) for p, g in zip(y, groups, strict=False)]  # fmt: skip
+        size = [len(g) for g in groups if len(g)]
+        error = [
+            1.96 * float(np.sqrt(max(p * (1 - p), 0.25 / n) / n))
+            for p, n in zip(y, size, strict=True)
+        ]
         low = [min(e, p) for e, p in zip(error, y, strict=False)]
         high = [min(e, 1 - p) for e, p in zip(error, y, strict=False)]
         axes.plot([0, 1], [0, 1], color=GREY, lw=1, ls="--")

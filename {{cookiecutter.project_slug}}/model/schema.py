@@ -21,7 +21,7 @@ class Column:
     kind: str
     """number, boolean, date, category, text, or unused."""
     features: list[str] = field(default_factory=list)
-    """Which parts are kept, in order: `value`; days, month...; `code`; mean.0, count, word.xyz..."""
+    """Labels in class order, as returned (str, int or bool); the positive one last of two."""
     missing: list[str] = field(default_factory=list)
     """Spellings of a missing value besides tables.MISSING (number)."""
     format: str | None = None
@@ -44,7 +44,7 @@ class Schema:
     """binary, multiclass or regression."""
     target: str
     classes: list[Any]
-    """Labels in class order, as they are returned (str, int or bool); the positive one last if binary."""
+    """Labels in class order, as returned (str, int, bool); the positive one last."""
     columns: list[Column]
     """In the order of the file, without the target and the dropped ones."""
     dropped: list[str]
@@ -87,7 +87,7 @@ def label_text(label: object) -> str:
 
 def feature_names(wanted: Sequence[str]) -> list[str]:
     """`wanted`, made unique, with `[`, `]` and `<` replaced (XGBoost refuses those)."""
-    table = str.maketrans({"[": "(", "]": ")", "<": "‹"})
+    table = str.maketrans({"[": "(", "]": ")", "<": "("})
     names: list[str] = []
     taken: set[str] = set()
     for want in wanted:

@@ -21,7 +21,7 @@ CSV, JSON = "text/csv", "application/json"
 
 
 def main() -> None:
-    """MODEL_DIR TEST_DIR TARGET OUTPUT: writes OUTPUT.parquet (the answers' columns) and OUTPUT.sample/."""
+    """MODEL_DIR TEST_DIR TARGET OUTPUT: writes OUTPUT.parquet (the answers) and OUTPUT.sample/."""
     model_dir, test, target, output = sys.argv[1:]
     sys.path[0] = str(Path(model_dir) / "code")  # instead of this file's folder
     inference: Any = importlib.import_module("inference")

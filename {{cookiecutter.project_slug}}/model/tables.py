@@ -20,16 +20,18 @@ import pyarrow.parquet as pq
 from failure import DataError
 
 MISSING = frozenset(
-    ["", "na", "n/a", "#n/a", "#na", "<na>", "nan", "-nan", "null", "none", "nil", "nat"]
-    + ["?", "-", "--", ".", "missing", "#null!", "\\n"]
+    [
+        *("", "na", "n/a", "#n/a", "#na", "<na>", "nan", "-nan", "nat", "null", "#null!", "none"),
+        *("nil", "missing", "\\n", "?", "-", "--", "."),
+    ]
 )
 """Spellings of a missing value, in lower case and without surrounding blanks."""
 
 STRINGS = pa.dictionary(pa.int32(), pa.string())
 """Repeated strings: each distinct value is held once, a row costs four bytes."""
 
-_SPELLINGS = sorted({form for m in MISSING for form in (m, m.upper(), m.capitalize(), m.title())})
-_SPELLINGS += ["NaN", "-NaN", "NaT"]
+_SPELLINGS = [form for m in sorted(MISSING) for form in {m, m.upper(), m.capitalize()}]
+_SPELLINGS += ["NaN", "-NaN", "NaT", "N/a"]
 _CSV = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 _PARQUET = (".parquet", ".parq", ".pq")
 _SAMPLE = 1 << 20  # bytes looked at to guess a CSV file's dialect and types
@@ -80,7 +82,7 @@ def is_parquet(file: Path) -> bool:
 
 
 def sha256(path: Path, files: Sequence[Path]) -> str:
-    """Of the one file as `sha256sum` prints it; of a folder, over the `sha256sum` lines of its files."""
+    """Of one file as `sha256sum` prints it; of a folder, over such lines of its files."""
     digests = []
     for file in files:
         with file.open("rb") as stream:
@@ -135,7 +137,7 @@ def read(files: Sequence[Path], target: str, drop: Sequence[str] = ()) -> pa.Tab
 
 
 def where(files: Sequence[Path], index: int) -> str:
-    """Names the file and line (CSV) or row (Parquet, from 1) of the `index`-th row that was read."""
+    """File and line (CSV) or row (Parquet, from 1) of the `index`-th row that was read."""
     for file in files:
         if is_parquet(file):
             rows = pq.ParquetFile(file).metadata.num_rows
@@ -160,7 +162,7 @@ def _check_header(file: Path, header: Sequence[str]) -> None:
 
 
 def clean_header(names: Sequence[str]) -> tuple[str, ...]:
-    """Column names without surrounding blanks; a nameless one (an index written along) is numbered."""
+    """Column names without surrounding blanks; a nameless one (a written index) is numbered."""
     stripped = [name.strip() for name in names]
     return tuple(name or f"unnamed_{i}" for i, name in enumerate(stripped))
 
@@ -169,7 +171,7 @@ def clean_header(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _dialect(file: Path) -> Dialect:
-    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:  # type: ignore[union-attr]
+    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
         sample = stream.read(_SAMPLE)
         quoted = b'"' in sample
         while not quoted and (block := stream.read(1 << 22)):
@@ -332,7 +334,7 @@ def _malformed(file: Path, dialect: Dialect) -> str | None:
 
 
 def _records(file: Path, dialect: Dialect | None = None) -> Iterator[tuple[int, list[str]]]:
-    """Line number of its start, and fields, of each row after the header. Slow: for messages only."""
+    """Line number and fields of each row after the header. Slow: for messages only."""
     dialect = dialect or _dialect(file)
     opened = gzip.open if file.suffix == ".gz" else open
     encoding = "utf-8-sig" if dialect.encoding == "utf-8" else dialect.encoding

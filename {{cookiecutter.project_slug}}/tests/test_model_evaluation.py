@@ -6,9 +6,10 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import pytest
+
+import datasets
 from model_case import Case, inference, metrics
 
 HIGHER = ["auc", "average_precision", "accuracy", "balanced_accuracy", "precision", "recall", "f1",
@@ -124,7 +125,7 @@ def test_the_sample_payload_holds_the_answer_to_every_form_of_its_rows(tmp_path:
     ):
         request = inference.input_fn(files[f"rows.{name}"], kind)
         reply = inference.output_fn(inference.predict_fn(request, model), "application/json")
-        assert json.loads(reply) == expected
+        assert json.loads(str(reply)) == expected
 
 
 @pytest.fixture(scope="module")

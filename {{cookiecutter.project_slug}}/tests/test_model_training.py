@@ -1,4 +1,4 @@
-"""Training: hyperparameters are checked, training resumes where it stopped, the model is complete."""
+"""Training: hyperparameters are checked, it resumes where it stopped, the model is complete."""
 
 import json
 import os
@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import pytest
 import yaml
+
+import datasets
 from model_case import MODEL, Case, DataError, train
 
 
