@@ -105,6 +105,11 @@ def test_the_rendered_repo_is_clean_for_its_own_type_checker(
     assert done.code == 0, done.out + done.err
 
 
+def test_the_python_can_be_run_where_it_stands_in_the_template() -> None:
+    """Tools read this file there, unrendered, so it is TOML all the same."""
+    assert tomllib.loads((RENDERED / "pyproject.toml").read_text())["tool"]["pytest"]
+
+
 def test_rendering_twice_gives_the_same_bytes(bake: Bake, default: Rendered) -> None:
     assert bake().files() == default.files()
 
