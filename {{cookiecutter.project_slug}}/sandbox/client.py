@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -88,6 +89,7 @@ def _held(folder: Path, region: str) -> Iterator[int]:
             process.stdin.flush()
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
+        _let_go(process)
 
 
 def _hold(folder: Path, region: str) -> tuple[http.client.HTTPConnection, int] | None:
@@ -120,7 +122,7 @@ def start(root: Path, region: str) -> Status:
         running = status(root)
         if running is None:
             process, _ = _spawn(folder, region, standing=True)
-            process.returncode = 0  # It outlives this process: nobody will wait for it here.
+            _let_go(process)
         elif not running.standing or running.region != region:
             raise SandboxError(
                 f"a sandbox is running already (process {running.pid}, region {running.region}, "
@@ -280,6 +282,11 @@ def _start_lock(folder: Path) -> Iterator[None]:
     with (folder / START_LOCK).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _let_go(process: subprocess.Popen[bytes]) -> None:
+    """Leave a server to itself; should it end before this process does, it leaves no zombie."""
+    threading.Thread(target=process.wait, daemon=True).start()
 
 
 def _spawn(folder: Path, region: str, standing: bool) -> tuple[subprocess.Popen[bytes], int]:

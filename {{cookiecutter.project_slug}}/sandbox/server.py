@@ -42,7 +42,7 @@ from sandbox.objects import Objects
 from sandbox.pipelines import PIPELINE, Pipelines
 from sandbox.registry import GROUP, PACKAGE, Registry
 from sandbox.storage import DamagedState, Files, Store
-from sandbox.wire import ApiError, Caller, Params
+from sandbox.wire import ApiError, Caller, Params, missing
 
 ACCOUNT = "123456789012"
 LARGE_BODY = 1024 * 1024
@@ -313,12 +313,14 @@ class Server:
     # Tags of what is answered here.
 
     def _tagged(self, params: Params) -> tuple[str, str, Params] | None:
-        arn = params.get("ResourceArn", "")
-        for kind in (PIPELINE, GROUP, PACKAGE, PROCESSING, TRAINING):
-            record = self.store.get(kind, arn)
-            if record is not None:
-                return kind, arn, record
-        return None
+        arn = str(params.get("ResourceArn", ""))
+        kind = _TAGGED.get(arn.rpartition(":")[2].partition("/")[0])
+        if kind is None:
+            return None
+        record = self.store.get(kind, arn)
+        if record is None:
+            raise missing(f"{arn} does not exist")
+        return kind, arn, record
 
     def _add_tags(self, params: Params, caller: Caller) -> Params:
         kind, arn, record = cast(tuple[str, str, Params], self._tagged(params))
@@ -415,6 +417,13 @@ class Server:
         return []
 
 
+_TAGGED = {
+    "pipeline": PIPELINE,
+    "model-package-group": GROUP,
+    "model-package": PACKAGE,
+    "processing-job": PROCESSING,
+    "training-job": TRAINING,
+}
 _TAG_OPERATIONS = ("AddTags", "ListTags", "DeleteTags")
 
 

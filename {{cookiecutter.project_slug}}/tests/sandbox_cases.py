@@ -47,10 +47,15 @@ class World:
             aws_secret_access_key="sandbox",
             region_name=region,
         )
-        self.s3: Any = session.client("s3", endpoint_url=url)
-        self.sagemaker: Any = session.client("sagemaker", endpoint_url=url)
-        self.logs: Any = session.client("logs", endpoint_url=url)
-        self.iam: Any = session.client("iam", endpoint_url=url)
+        self._session, self._url = session, url
+        self.s3 = self.client("s3")
+        self.sagemaker = self.client("sagemaker")
+        self.logs = self.client("logs")
+        self.iam = self.client("iam")
+
+    def client(self, service: Any) -> Any:
+        """Return a client of another service."""
+        return self._session.client(service, endpoint_url=self._url)
 
     def prepare(self) -> World:
         """Create the bucket and the model package group."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
-from sandbox_cases import World, step, world
+from sandbox_cases import BUCKET, GROUP, World, register, step, world
 
 import sandbox
 from sandbox import SandboxError
@@ -203,6 +203,24 @@ def test_a_killed_server_leaves_nothing_running_and_starts_again(root: Path) -> 
         assert "The sandbox was killed" in ended.described["FailureReason"]
         assert "The sandbox was killed" in ended.steps["Long"]["FailureReason"]
         assert aws.run([step("P", "Processing", aws.processing("pass"))]).status == "Succeeded"
+
+
+def test_what_was_answered_survives_a_kill(root: Path) -> None:
+    sandbox.start(root, REGION)
+    status = sandbox.status(root)
+    assert status is not None
+    aws = World(status.url).prepare()
+    aws.iam.create_role(RoleName="kept", AssumeRolePolicyDocument="{}")
+    aws.put("overwritten", "old")
+    aws.put("overwritten", "new")
+    aws.sagemaker.create_model_package(**register("s3://b/m.tar.gz"))
+    psutil.Process(status.pid).kill()
+    with sandbox.connect(root, REGION) as environment:
+        aws = World(url(environment))
+        assert aws.iam.get_role(RoleName="kept")["Role"]["RoleName"] == "kept"
+        assert aws.read(f"s3://{BUCKET}/overwritten") == b"new"
+        listed = aws.sagemaker.list_model_packages(ModelPackageGroupName=GROUP)
+        assert len(listed["ModelPackageSummaryList"]) == 1
 
 
 def test_the_terminals_interrupt_does_not_reach_the_server(root: Path) -> None:

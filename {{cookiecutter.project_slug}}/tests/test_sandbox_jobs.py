@@ -407,6 +407,12 @@ def test_a_training_without_a_message_reports_what_the_toolkit_says(aws: World) 
     assert "ExecuteUserScriptError" in job["FailureReason"]
 
 
+def test_a_training_reaches_nothing_but_this_machine(aws: World, server: Server) -> None:
+    job = aws.train(training(aws, "import socket\nsocket.create_connection(('192.0.2.1', 80))\n"))
+    assert job["TrainingJobStatus"] == "Failed"
+    assert "the sandbox lets jobs reach this machine only" in log_of(server, job)
+
+
 def test_checkpoints_are_restored_and_saved(aws: World) -> None:
     script = """
 import os, pathlib

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 SCRIPT = f"""
 from sagemaker.core.processing import Processor
 from sagemaker.core.shapes import ProcessingInput, ProcessingS3Input
-from sagemaker.mlops.workflow.parameters import ParameterString
+from sagemaker.core.workflow.parameters import ParameterString
 from sagemaker.mlops.workflow.pipeline import Pipeline
 from sagemaker.mlops.workflow.steps import CacheConfig, ProcessingStep
 from sagemaker.core.workflow.pipeline_context import PipelineSession
@@ -75,12 +75,12 @@ def test_the_sdks_pipeline_makes_a_round_trip(tmp_path: Path) -> None:
                 text=True,
                 timeout=120,
             )
+            assert answer.returncode == 0, answer.stderr[-3000:]
             tags = aws.sagemaker.list_tags(
                 ResourceArn=f"arn:aws:sagemaker:{REGION}:123456789012:pipeline/sdk"
             )["Tags"]
     finally:
         sandbox.reset(tmp_path)
-    assert answer.returncode == 0, answer.stderr[-3000:]
     turns = [line for line in answer.stdout.splitlines() if line.startswith("turn")]
     assert turns == [
         "turn 0 Succeeded Say Succeeded False",
