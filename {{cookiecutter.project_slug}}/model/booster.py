@@ -11,7 +11,7 @@ DEFAULTS: dict[str, Any] = {
     "num_boost_round": 2000,
     "early_stopping_rounds": 50,
     "eta": 0.05,
-    "max_depth": 6,
+    "max_depth": 5,
     "min_child_weight": 1,
     "subsample": 0.8,
     "colsample_bytree": 0.8,

@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 import metrics
 import schema as schemas
 from failure import DataError, run
-from features import distinct, numbers
+from features import labels, numbers
 from schema import Schema
 
 WORST = 1e308  # stands for a metric that does not exist; a comparison with it fails
@@ -164,7 +164,7 @@ def read_truth(test: Path, schema: Schema) -> Any:
     index = {name: i for i, name in enumerate(schema.class_names)}
     found = []
     for part in parts:
-        codes, texts = distinct(part)
+        codes, texts = labels(part)
         lookup = [index.get(schema.class_text(text or ""), -1) for text in texts]
         found.append(np.array([*lookup, -1], np.int64)[codes])
     truth = np.concatenate(found)

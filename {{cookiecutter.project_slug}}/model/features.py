@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schema import Column, Schema
-from tables import MISSING
+from tables import MISSING, NO_LABEL
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]
@@ -126,27 +126,34 @@ def floats(array: pa.Array) -> Floats:
     return np.asarray(array.to_numpy(zero_copy_only=False), np.float64)
 
 
-def distinct(values: pa.ChunkedArray) -> tuple[Codes, list[str | None]]:
+def distinct(
+    values: pa.ChunkedArray, missing: frozenset[str] = MISSING
+) -> tuple[Codes, list[str | None]]:
     """Codes (rows,) and the text each stands for; None, like code -1, means missing."""
     array = one_chunk(values)
     if not pa.types.is_dictionary(array.type):
         array = array.dictionary_encode()
     codes = array.indices.fill_null(-1) if array.indices.null_count else array.indices
     return codes.to_numpy(zero_copy_only=False).astype(np.int64), [
-        value_text(value) for value in array.dictionary.to_pylist()
+        value_text(value, missing) for value in array.dictionary.to_pylist()
     ]
 
 
-def value_text(value: object) -> str | None:
+def value_text(value: object, missing: frozenset[str] = MISSING) -> str | None:
     """A value as the text of a category: trimmed; 1.0 is "1", True is "true"; None if missing."""
     if isinstance(value, str):
         text = value.strip()
-        return None if len(text) <= _LONGEST and text.lower() in MISSING else text
+        return None if len(text) <= _LONGEST and text.lower() in missing else text
     if value is None or value != value:
         return None
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def labels(values: pa.ChunkedArray) -> tuple[Codes, list[str | None]]:
+    """`distinct` for a target, where `none` is a label."""
+    return distinct(values, NO_LABEL)
 
 
 def parse_number(text: str) -> float:

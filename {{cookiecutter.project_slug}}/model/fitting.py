@@ -23,6 +23,7 @@ from features import (
     distinct,
     first_number,
     is_numeric,
+    labels,
     numbers,
     one_chunk,
     parse_dates,
@@ -64,7 +65,7 @@ class Fitted:
 
 def read_target(values: pa.ChunkedArray, name: str, task: str, positive: str | None) -> Target:
     """Find the task (unless given) and the classes. DataError, or BadLabel naming a row's index."""
-    codes, texts = distinct(values)
+    codes, texts = labels(values)
     used = np.bincount(codes[codes >= 0], minlength=len(texts))
     present = [(i, t) for i, t in enumerate(texts) if t is not None and used[i]]
     if not present:
@@ -90,18 +91,18 @@ def read_target(values: pa.ChunkedArray, name: str, task: str, positive: str | N
             raise DataError(f"column '{name}': the target has the same value in every row")
         return Target(task, [], parsed[codes])
     numeric = wrong is None
-    labels = {i: label_text(text) for i, text in present}
-    names = sorted(set(labels.values()), key=parse_number if numeric else str)
+    named = {i: label_text(text) for i, text in present}
+    names = sorted(set(named.values()), key=parse_number if numeric else str)
     if len(names) == 1:
         raise DataError(f"column '{name}': every row has the same class '{names[0]}'")
     if task == "binary" and len(names) > 2:
         raise DataError(f"column '{name}': {len(names)} classes, but data.task is binary")
-    count = {n: int(sum(used[i] for i, label in labels.items() if label == n)) for n in names}
+    count = {n: int(sum(used[i] for i, label in named.items() if label == n)) for n in names}
     if task == "binary":
         names = _positive_last(names, count, name, positive)
     index = {label: float(i) for i, label in enumerate(names)}
     table = np.full(len(texts) + 1, np.nan)
-    for i, label in labels.items():
+    for i, label in named.items():
         table[i] = index[label]
     classes: list[Any] = list(names)
     if all(str(int(n)) == n for n in names if n.lstrip("-").isdigit()) and numeric:
@@ -377,19 +378,28 @@ def _text_features(values: list[str], codes: Codes, outputs: Floats) -> list[str
     used, at = np.unique(codes[seen], return_inverse=True)
     texts: list[str | None] = [values[i] for i in used]
     spaced = words(texts)
+    candidates = {
+        "number": first_number(texts),
+        "length": np.array([len(t or "") for t in texts], np.float64),
+        "words": np.array([len((t or "").split()) for t in texts], np.float64),
+    }
+    # Of texts that hardly ever repeat, such as ids, these must show that they say something.
+    repeats = len(used) < 0.9 * len(seen)
     features = []
-    weight = np.bincount(at)
-    length = np.array([len(t or "") for t in texts], np.float64)
-    amount = np.array([len((t or "").split()) for t in texts])
-    number = first_number(texts)
-    # The first number of a text, unless it is a row number in disguise (`ID-00017`).
-    if weight[~np.isnan(number)].sum() > len(seen) / 2 and len(np.unique(number)) < 0.9 * len(seen):
-        features.append("number")
-    if len(np.unique(length)) > 1:
-        features.append("length")
-    if len(np.unique(amount)) > 1:
-        features.append("words")
+    for feature, values_of in candidates.items():
+        known = ~np.isnan(values_of)[at]
+        varies = known.sum() > len(seen) / 2 and len(np.unique(values_of[~np.isnan(values_of)])) > 1
+        if varies and (repeats or _correlates(values_of[at][known], outputs[seen][known])):
+            features.append(feature)
     return features + _telling_words(spaced, at, outputs[seen])
+
+
+def _correlates(values: Floats, outputs: Floats) -> bool:
+    """Whether values go together with any output beyond chance (3 standard errors)."""
+    ranks = np.argsort(np.argsort(values, kind="stable"), kind="stable").astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        found = [abs(np.corrcoef(ranks, outputs[:, k])[0, 1]) for k in range(outputs.shape[1])]
+    return bool(np.nanmax([*found, 0.0]) * np.sqrt(len(values)) > 3)
 
 
 def _telling_words(spaced: list[str], at: Codes, outputs: Floats) -> list[str]:

@@ -173,6 +173,10 @@ def split(target: Target, settings: Settings) -> npt.NDArray[np.int8]:
             if len(here) >= enough and not np.any(chosen[here] == need):
                 spare = max(PARTS.values(), key=lambda p: int(np.sum(chosen[here] == p)))
                 chosen[here[np.argmax(chosen[here] == spare)]] = need
+    for need in (TEST, VALIDATION):
+        if not np.any(chosen == need):
+            spare = np.bincount(sorted_strata[chosen == TRAIN]).argmax()
+            chosen[np.argmax((chosen == TRAIN) & (sorted_strata == spare))] = need
     part = np.full(len(target.values), LEFT_OUT, np.int8)
     part[labelled[order]] = chosen
     return part

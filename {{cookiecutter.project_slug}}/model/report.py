@@ -478,6 +478,7 @@ margin:0 0 16px}
 .narrow{width:auto;min-width:50%}
 th{text-align:left;background:#f8fafc;color:#475569;font-weight:600}
 th,td{padding:7px 14px;border-bottom:1px solid #eef2f7;overflow-wrap:anywhere}
+th,td:nth-child(n+2):nth-child(-n+4){white-space:nowrap}
 td{font-variant-numeric:tabular-nums}.note{color:#b45309}
 .bar{display:inline-block;width:110px;height:8px;border-radius:4px;background:#e2e8f0;
 margin-right:8px;vertical-align:middle;overflow:hidden}.bar i{display:block;height:100%;

@@ -21,7 +21,7 @@ class Column:
     kind: str
     """number, boolean, date, category, text, or unused."""
     features: list[str] = field(default_factory=list)
-    """Labels in class order, as returned (str, int or bool); the positive one last of two."""
+    """Parts that are kept, in order: `value`; days, month...; `code`; mean.0, count, word.x..."""
     missing: list[str] = field(default_factory=list)
     """Spellings of a missing value besides tables.MISSING (number)."""
     format: str | None = None

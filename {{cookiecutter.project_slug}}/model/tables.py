@@ -19,18 +19,18 @@ import pyarrow.parquet as pq
 
 from failure import DataError
 
-MISSING = frozenset(
-    [
-        *("", "na", "n/a", "#n/a", "#na", "<na>", "nan", "-nan", "nat", "null", "#null!", "none"),
-        *("nil", "missing", "\\n", "?", "-", "--", "."),
-    ]
+NO_LABEL = frozenset(
+    ("", "na", "n/a", "#n/a", "#na", "<na>", "nan", "-nan", "nat", "null", "#null!", "\\n", "?")
 )
-"""Spellings of a missing value, in lower case and without surrounding blanks."""
+"""Spellings of a missing value that mean nothing else, in lower case, without blanks around."""
+
+MISSING = NO_LABEL | {"none", "nil", "missing", "-", "--", "."}
+"""Spellings of a missing value in a feature; a label may well be `none`."""
 
 STRINGS = pa.dictionary(pa.int32(), pa.string())
 """Repeated strings: each distinct value is held once, a row costs four bytes."""
 
-_SPELLINGS = [form for m in sorted(MISSING) for form in {m, m.upper(), m.capitalize()}]
+_SPELLINGS = [form for m in sorted(NO_LABEL) for form in {m, m.upper(), m.capitalize()}]
 _SPELLINGS += ["NaN", "-NaN", "NaT", "N/a"]
 _CSV = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 _PARQUET = (".parquet", ".parq", ".pq")
@@ -58,7 +58,7 @@ def find(path: Path) -> list[Path]:
     else:
         parts = (p for p in path.rglob("*") if p.is_file())
         files = sorted(p for p in parts if not any(s[0] in "._" for s in p.relative_to(path).parts))
-        files = [p for p in files if p.name.lower().endswith(_CSV + _PARQUET)]
+        files = [p for p in files if p.name.lower().endswith(_CSV + _PARQUET) or not p.suffix]
         if not files:
             raise DataError(f"{path}: no .csv, .tsv or .parquet file in this folder")
     by_format = {is_parquet(file): file for file in reversed(files)}

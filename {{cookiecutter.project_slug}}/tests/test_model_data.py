@@ -316,6 +316,21 @@ def test_a_class_of_one_or_two_rows_is_trained_on_and_one_of_three_is_in_every_p
         assert set(part[63:]) == {0, 1, 2}
 
 
+def test_no_part_is_empty_however_few_the_rows_of_a_class() -> None:
+    for seed in range(20):
+        target = preprocess.Target("multiclass", list(range(5)), np.repeat(np.arange(5.0), 2))
+        part = preprocess.split(target, preprocess.Settings("y", seed=seed))
+        assert set(part) == {0, 1, 2}
+
+
+def test_none_is_a_label_and_a_missing_feature(case: Case) -> None:
+    data = table(40, z=["none", "3", "4", "5"] * 10)
+    data["y"] = ["none", "mild"] * 20
+    found = case.prepare(case.write(data), "y")
+    assert found.classes == ["mild", "none"]
+    assert kinds(found)["z"] == "number"
+
+
 def test_preparing_twice_gives_the_same_bytes(case: Case) -> None:
     path = case.write(datasets.orders(rows=300))
     written = []
