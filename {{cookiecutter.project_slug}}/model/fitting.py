@@ -337,6 +337,8 @@ def _fit_text(
             means[values[i]] = [float(count[i]), *(float(f"{m:.7g}") for m in smooth)]
         features += [f"mean.{k}" for k in range(outputs.shape[1])] + ["count"]
     features += _text_features(values, codes, outputs)
+    if not features and rows < len(codes):
+        features = ["length"]  # whether there is a text at all may say something
     column = Column(name, "text", features=features, means=means, prior=prior)
     if not features:
         return _unused(column, "identifies the row", summary)

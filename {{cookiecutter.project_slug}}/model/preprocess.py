@@ -175,8 +175,8 @@ def split(target: Target, settings: Settings) -> npt.NDArray[np.int8]:
                 chosen[here[np.argmax(chosen[here] == spare)]] = need
     for need in (TEST, VALIDATION):
         if not np.any(chosen == need):
-            spare = np.bincount(sorted_strata[chosen == TRAIN]).argmax()
-            chosen[np.argmax((chosen == TRAIN) & (sorted_strata == spare))] = need
+            common = np.bincount(sorted_strata[chosen == TRAIN]).argmax()
+            chosen[np.argmax((chosen == TRAIN) & (sorted_strata == common))] = need
     part = np.full(len(target.values), LEFT_OUT, np.int8)
     part[labelled[order]] = chosen
     return part

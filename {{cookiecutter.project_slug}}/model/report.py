@@ -357,10 +357,10 @@ def _class_figures(truth: Any, predicted: metrics.Floats, labels: list[str]) -> 
             xlabel="Predicted probability", ylabel="Observed share", xlim=(0, 1), ylim=(0, 1.02)
         )
 
-    about = f"of {_e(labels[1])}" if binary else "one class against the others"
+    about = f"of class {_e(labels[1])}" if binary else "one class against the others"
     if len(present) > MOST_CLASSES and not binary:
         about += f", the {MOST_CLASSES} most common"
-    whose = f"of {_e(labels[1])}" if binary else "of the predicted class"
+    whose = f"of class {_e(labels[1])}" if binary else "of the predicted class"
     return [
         _figure("ROC curve", about, roc),
         _figure("Precision and recall", about, recall),

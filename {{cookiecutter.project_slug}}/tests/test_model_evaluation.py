@@ -105,6 +105,7 @@ def test_the_files_have_the_promised_form(tmp_path: Path, name: str) -> None:
     assert not {"http-equiv", "<script", "src=", "@import"} & set(page.split())
 
 
+@pytest.mark.slow
 def test_the_sample_payload_holds_the_answer_to_every_form_of_its_rows(tmp_path: Path) -> None:
     case = Case(tmp_path)
     case.prepare(case.write(datasets.orders(rows=400)), "hours")
@@ -151,6 +152,7 @@ def other(judged: Case, tmp_path: Path) -> Case:
     return case
 
 
+@pytest.mark.slow
 def test_a_better_champion_is_worse_by_nothing_and_a_worse_one_by_the_difference(
     judged: Case, tmp_path: Path
 ) -> None:
@@ -172,6 +174,7 @@ def test_a_better_champion_is_worse_by_nothing_and_a_worse_one_by_the_difference
     assert (same["worse_by"], same["champion"]) == (0.0, same["value"])
 
 
+@pytest.mark.slow
 def test_a_champion_of_another_schema_is_not_comparable_and_no_error(
     judged: Case, tmp_path: Path
 ) -> None:
@@ -193,6 +196,7 @@ def test_a_champion_of_another_schema_is_not_comparable_and_no_error(
     assert "not comparable" in page
 
 
+@pytest.mark.slow
 def test_the_report_escapes_names_and_is_the_same_every_time(tmp_path: Path) -> None:
     case = Case(tmp_path)
     data = datasets.rare(rows=200)
