@@ -24,7 +24,18 @@ def own_tests(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Run:
     )
     assert made.code == 0, made.err
     return run(
-        *("python", "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", "-rs"),
+        *(
+            "python",
+            "-m",
+            "pytest",
+            "-q",
+            "-n",
+            "2",
+            "-p",
+            "no:cacheprovider",
+            "--tb=short",
+            "-rfEs",
+        ),
         cwd=folder / "my-model",
         HOME=str(home),
         PYTEST_ADDOPTS="",
