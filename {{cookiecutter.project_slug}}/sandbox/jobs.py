@@ -635,7 +635,7 @@ def _algorithm_error(job: Running, text: str | None, code: int) -> str:
     text = text or _first_text(job.base / "output" / "message")
     if not text and code > 128:
         text = f"the process was ended by {_signal_name(code - 128)}"
-    shown = text or "see the log of the job"
+    shown = text or "See job logs for more information"
     ending = f", exit code: {code}"
     room = LONGEST_REASON - len("AlgorithmError: ") - len(ending)
     return f"AlgorithmError: {shown[:room]}{ending}"

@@ -142,14 +142,16 @@ class FileKey(s3_models.FakeKey):
         """Do nothing: an object that Python forgets (at exit) is still an object."""
 
 
-_get_object = S3Response.get_object
+_MOTOS_KEY = s3_models.FakeKey
+_MOTOS_COMPLETE = s3_models.FakeMultipart.complete
+_MOTOS_GET_OBJECT = S3Response.get_object
 
 
 def _send_object(response: Any) -> Any:
     """Answer GetObject without reading a large object into memory."""
     _sending.on = True
     try:
-        return _get_object(response)
+        return _MOTOS_GET_OBJECT(response)
     finally:
         _sending.on = False
 
@@ -192,6 +194,13 @@ class Objects:
         s3_models.FakeMultipart.complete = _complete  # type: ignore[method-assign,assignment]
         S3Response.get_object = _send_object  # type: ignore[method-assign,assignment]
         self._restore()
+
+    @staticmethod
+    def close() -> None:
+        """Give moto its own objects back, for whatever else uses moto in this process."""
+        s3_models.FakeKey = _MOTOS_KEY  # type: ignore[misc]
+        s3_models.FakeMultipart.complete = _MOTOS_COMPLETE  # type: ignore[method-assign]
+        S3Response.get_object = _MOTOS_GET_OBJECT  # type: ignore[method-assign]
 
     def _restore(self) -> None:
         buckets: dict[str, Any] = {}

@@ -10,6 +10,7 @@ import argparse
 import fcntl
 import functools
 import gc
+import io
 import json
 import logging
 import os
@@ -214,6 +215,8 @@ class Server:
         assert self._http is not None
         self._http.shutdown()
         self._http.server_close()
+        self.objects.close()
+        BackendDict.reset()
 
     def __enter__(self) -> Server:
         return self.start()
@@ -291,8 +294,6 @@ class Server:
     def _pass_on(
         self, body: bytes, environ: dict[str, Any], start: StartResponse
     ) -> Iterable[bytes]:
-        import io
-
         environ["wsgi.input"] = io.BytesIO(body)
         return self._by_moto(environ, start)
 
@@ -430,6 +431,7 @@ _TAG_OPERATIONS = ("AddTags", "ListTags", "DeleteTags")
 def _caller(environ: dict[str, Any], region: str) -> Caller:
     """Read account and region from the request's signature
     (Credential=KEY/DATE/REGION/SERVICE/...)."""
+    # Imported late: the first answer of a new server need not wait for all of IAM.
     from moto.iam.models import get_account_id_from
 
     _, _, credential = environ.get("HTTP_AUTHORIZATION", "").partition("Credential=")

@@ -259,7 +259,7 @@ def test_a_standing_server_that_does_not_answer_is_killed(root: Path) -> None:
     (root / ".sandbox" / "server.json").unlink()
     process.suspend()
     assert sandbox.stop(root)
-    assert gone(process)
+    eventually(lambda: gone(process), 5)
 
 
 def test_reset_forgets_everything(root: Path) -> None:

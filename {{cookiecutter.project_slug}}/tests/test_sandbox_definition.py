@@ -11,7 +11,7 @@ from sandbox_cases import condition, fail, get, json_get, step
 from sandbox.definition import bind, parse
 from sandbox.wire import ApiError
 
-JOB = {"AppSpecification": {}}
+JOB: dict[str, Any] = {"AppSpecification": {}}
 OUTPUTS = {"ProcessingOutputConfig": {"Outputs": [{"OutputName": "out"}]}}
 CHECK = {"Type": "Equals", "LeftValue": 1, "RightValue": 1}
 
@@ -130,7 +130,7 @@ def test_dependencies_come_from_depends_on_and_references_and_branches() -> None
     assert parsed.steps["C"].dependencies == frozenset()
 
 
-PARAMETERS = [
+PARAMETERS: list[dict[str, Any]] = [
     {"Name": "Text", "Type": "String", "DefaultValue": "a", "EnumValues": ["a", "b"]},
     {"Name": "Count", "Type": "Integer", "DefaultValue": 1},
     {"Name": "Rate", "Type": "Float", "DefaultValue": 1},

@@ -223,6 +223,7 @@ def test_a_job_that_takes_too_long_is_stopped(aws: World) -> None:
     assert job["ProcessingJobStatus"] == "Stopped"
 
 
+@pytest.mark.slow
 def test_stopping_sends_sigterm_then_sigkill(aws: World) -> None:
     polite = """
 import pathlib, signal, sys, time
@@ -413,6 +414,7 @@ def test_a_training_reaches_nothing_but_this_machine(aws: World, server: Server)
     assert "the sandbox lets jobs reach this machine only" in log_of(server, job)
 
 
+@pytest.mark.slow
 def test_checkpoints_are_restored_and_saved(aws: World) -> None:
     script = """
 import os, pathlib
@@ -427,6 +429,7 @@ pathlib.Path(os.environ["SM_MODEL_DIR"], "rounds").write_text(str(rounds))
     assert found == [{"rounds": b"0"}, {"rounds": b"1"}]
 
 
+@pytest.mark.slow
 def test_a_training_that_takes_too_long_keeps_its_model(aws: World) -> None:
     script = """
 import os, pathlib, time

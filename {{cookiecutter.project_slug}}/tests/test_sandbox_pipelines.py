@@ -191,7 +191,7 @@ def test_a_failing_step_lets_running_ones_finish_and_starts_no_other(aws: World)
         "Slow": "Succeeded",
     }
     reason = ended.steps["Bad"]["FailureReason"]
-    assert reason == "ClientError: AlgorithmError: see the log of the job, exit code: 3"
+    assert reason == "ClientError: AlgorithmError: See job logs for more information, exit code: 3"
 
 
 def test_an_invalid_resolved_request_fails_its_step_with_the_reason(aws: World) -> None:

@@ -6,9 +6,11 @@ import hashlib
 import sqlite3
 from pathlib import Path
 
+import boto3
 import psutil
 import pytest
 from botocore.exceptions import ClientError
+from moto import mock_aws
 from sandbox_cases import (
     BUCKET,
     GROUP,
@@ -194,6 +196,17 @@ def test_damaged_state_is_one_line_that_names_the_remedy(tmp_path: Path, damage:
         restart(tmp_path).start()
     assert "mlops sandbox reset" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_moto_is_its_own_again_after_the_sandbox(tmp_path: Path) -> None:
+    with restart(tmp_path) as server:
+        world(server)
+    with mock_aws():
+        client = boto3.client("s3", region_name="us-east-1")
+        client.create_bucket(Bucket="other")
+        client.put_object(Bucket="other", Key="k", Body=b"x")
+        assert client.get_object(Bucket="other", Key="k")["Body"].read() == b"x"
+    assert files_below(tmp_path / ".sandbox" / "s3") == []
 
 
 def test_two_servers_never_share_a_state(tmp_path: Path) -> None:
