@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 
 import metrics
 import schema as schemas
+import scoring
 from failure import DataError, run
 from features import labels, numbers
 from schema import Schema
@@ -60,12 +61,12 @@ def evaluate(model: Path, test: Path, champion: Path | None, output: Path, work:
     """Run the whole step; `work` is a folder to unpack and score in."""
     folder = unpack(model, work / "candidate")
     schema = schemas.load(folder)
-    scoring = start_scoring(folder, test, schema.target, work / "scores")
+    candidate = start_scoring(folder, test, schema.target, work / "scores")
     rival, rival_process, rival_why = start_champion(champion, test, schema.target, work)
     import report  # the plotting library loads while the models score
 
     truth = read_truth(test, schema)
-    if scoring.wait() != 0:
+    if candidate.wait() != 0:
         raise RuntimeError(f"the model in {model} could not score the test rows, see above")
     predicted = read_scores(work / "scores.parquet", schema)
     if predicted is None or len(predicted) != len(truth):
@@ -111,8 +112,7 @@ def start_scoring(
     folder: Path, test: Path, target: str, output: Path, quiet: bool = False
 ) -> subprocess.Popen[str]:
     """A process of scoring.py for the model in `folder`."""
-    script = Path(__file__).with_name("scoring.py")
-    command = [sys.executable, str(script), str(folder), str(test), target, str(output)]
+    command = [sys.executable, scoring.__file__, str(folder), str(test), target, str(output)]
     errors = subprocess.PIPE if quiet else None
     return subprocess.Popen(command, text=True, stderr=errors)
 
@@ -144,6 +144,8 @@ def judge_champion(
     if process is None:
         return Champion(version, None, why)
     _, errors = process.communicate()
+    if process.returncode < 0:
+        raise RuntimeError(f"scoring champion version {version} was ended: {errors.strip()}")
     if process.returncode != 0:
         lines = [line for line in errors.splitlines() if line.strip()] or ["no reason given"]
         return Champion(version, None, lines[-1][:300])
