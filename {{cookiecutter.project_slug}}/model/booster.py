@@ -12,9 +12,9 @@ DEFAULTS: dict[str, Any] = {
     "early_stopping_rounds": 50,
     "eta": 0.05,
     "max_depth": 5,
-    "min_child_weight": 1,
-    "subsample": 0.8,
-    "colsample_bytree": 0.8,
+    "min_child_weight": 0.3,
+    "subsample": 0.6,
+    "colsample_bytree": 0.6,
     "lambda": 1,
 }
 """What mlops.yaml's `hyperparameters` say in a fresh repo; what is not said stays so."""
