@@ -20,6 +20,8 @@ from ops.aws import Aws
 from ops.sandbox_account import prepare
 
 pytestmark = pytest.mark.slow
+# Training that takes long enough to be interrupted.
+LONG = ("--set", "early_stopping_rounds=2000", "--set", "num_boost_round=2000")
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +195,7 @@ def test_bad_data_is_named_with_file_and_line_by_the_execution_itself(
 
 def test_ctrl_c_leaves_the_execution_running_and_says_how_to_follow_it(repo: Repo) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "ops", "--sandbox", "run", "--set", "max_depth=5"],
+        [sys.executable, "-m", "ops", "--sandbox", "run", *LONG, "--set", "max_depth=9"],
         cwd=repo.root,
         env=bare_environment(repo.root) | {"PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
@@ -219,7 +221,7 @@ def test_ctrl_c_leaves_the_execution_running_and_says_how_to_follow_it(repo: Rep
 
 
 def test_a_stopped_execution_ends_stopped(repo: Repo) -> None:
-    started = mlops(repo.root, "--sandbox", "run", "--no-wait", "--set", "max_depth=7")
+    started = mlops(repo.root, "--sandbox", "run", "--no-wait", *LONG, "--set", "max_depth=10")
     assert started.returncode == 0, started.stderr
     stopped = mlops(repo.root, "--sandbox", "stop")
     assert stopped.returncode == 0, stopped.stderr
