@@ -27,13 +27,14 @@ from pathlib import Path
 import sandbox
 from ops import executions
 from ops.aws import Aws
+from ops.cli import _apply
 from ops.run import start
 from ops.sandbox_account import prepare
 from pipeline import settings
 
 root = Path.cwd()
 with sandbox.connect(root, settings.load(root).project.region) as environment:
-    os.environ.update(environment)
+    _apply(environment)
     aws = Aws(settings.load(root), sandbox=True)
     prepare(aws)
     started = start(aws, {}, lambda line: None)
@@ -51,7 +52,7 @@ def by_hand(repo: Path, work: Path) -> float:
     champion.mkdir(parents=True)
     (champion / "none.json").write_text("{}")
     prepared, model = work / "prepared", work / "model"
-    scripts = [
+    scripts: list[list[str | Path]] = [
         ["preprocess.py", "--data", "data/breast-cancer.csv", "--output", prepared],
         [
             *("train.py", "--train", prepared / "train", "--validation", prepared / "validation"),
@@ -94,7 +95,11 @@ def main() -> None:
         work = Path(folder)
         template = str(clean_copy(Path(folder) / "template"))
         repo = Path(cookiecutter(template, no_input=True, output_dir=folder, default_config=True))
-        sample = [sys.executable, repo / "model" / "sample_data.py", "data/breast-cancer.csv"]
+        sample: list[str | Path] = [
+            sys.executable,
+            repo / "model" / "sample_data.py",
+            "data/breast-cancer.csv",
+        ]
         subprocess.run(sample, cwd=repo, check=True)
         by_hand(repo, work / "warm")
         times = [

@@ -27,11 +27,11 @@ import numpy as np
 import pyarrow.parquet as pq
 
 import metrics
-import schema as schemas
+import model_schema as schemas
 import scoring
 from failure import DataError, run
 from features import labels, numbers
-from schema import Schema
+from model_schema import Schema
 
 WORST = 1e308  # stands for a metric that does not exist; a comparison with it fails
 

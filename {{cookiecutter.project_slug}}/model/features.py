@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schema import Column, Schema
+from model_schema import Column, Schema
 from tables import MISSING, NO_LABEL
 
 Floats = npt.NDArray[np.float64]

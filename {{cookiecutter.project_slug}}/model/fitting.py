@@ -31,7 +31,7 @@ from features import (
     timestamps,
     words,
 )
-from schema import Column, label_text
+from model_schema import Column, label_text
 
 FOLDS = 5
 SMOOTHING = 10.0

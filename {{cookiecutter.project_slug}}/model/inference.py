@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 import booster
-import schema as schemas
+import model_schema as schemas
 from features import Misfit, encode
 from tables import clean_header, nearest
 

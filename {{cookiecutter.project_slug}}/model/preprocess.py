@@ -6,7 +6,7 @@ Input:  --data FILE_OR_DIR (CSV or Parquet), and `data` and `split` of mlops.yam
 Output: DIR/train/*.parquet, DIR/validation/*.parquet: float32 columns, the label first (class
         index or quantity), then the features; NaN is missing.
         DIR/test/*.parquet: raw rows as they came, with the target.
-        DIR/preprocessor/schema.json: all that was fitted (see schema.py).
+        DIR/preprocessor/schema.json: all that was fitted (see model_schema.py).
 Must not know how the model is trained or judged, nor where it runs.
 """
 
@@ -26,7 +26,7 @@ import tables
 from failure import DataError, run
 from features import encode
 from fitting import FOLDS, BadLabel, Fitted, Target, fit_column, read_target, target_outputs
-from schema import Schema, feature_names
+from model_schema import Schema, feature_names
 
 TRAIN, VALIDATION, TEST, LEFT_OUT = 0, 1, 2, 3
 PARTS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}

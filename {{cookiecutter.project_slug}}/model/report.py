@@ -12,7 +12,7 @@ import matplotlib
 import numpy as np
 
 import metrics
-from schema import Schema
+from model_schema import Schema
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

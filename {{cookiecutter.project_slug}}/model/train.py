@@ -27,7 +27,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 import booster as boosters
-import schema as schemas
+import model_schema as schemas
 from failure import DataError, run
 
 Floats = npt.NDArray[np.float32]

@@ -62,7 +62,7 @@ def mlops(folder: Path, *arguments: str, **environment: str) -> subprocess.Compl
 
 
 def bare_environment(home: Path) -> dict[str, str]:
-    """What a process needs to run `python -m ops`: no sign-in, no settings of the person testing."""
+    """What a process needs to run `python -m ops`: no sign-in, no settings of a person."""
     return {
         "PATH": os.environ["PATH"],
         "HOME": str(home),

@@ -19,8 +19,8 @@ import evaluate  # noqa: E402
 import features  # noqa: E402
 import inference  # noqa: E402
 import metrics  # noqa: E402
+import model_schema  # noqa: E402
 import preprocess  # noqa: E402
-import schema  # noqa: E402
 import tables  # noqa: E402
 import train  # noqa: E402
 from failure import DataError  # noqa: E402
@@ -28,7 +28,7 @@ from preprocess import Settings  # noqa: E402
 
 __all__ = [
     "MODEL", "Case", "DataError", "Settings", "evaluate", "features", "inference", "metrics",
-    "preprocess", "schema", "tables", "train",
+    "model_schema", "preprocess", "tables", "train",
 ]  # fmt: skip
 QUICK = {"num_boost_round": "30", "eta": "0.2", "nthread": "2"}
 
@@ -50,7 +50,7 @@ class Case:
         path.write_bytes(content.encode())
         return path
 
-    def prepare(self, data: Path, target: str, **settings: Any) -> schema.Schema:
+    def prepare(self, data: Path, target: str, **settings: Any) -> model_schema.Schema:
         """Run preprocess."""
         return preprocess.preprocess(data, self.folder / "out", Settings(target, **settings))
 

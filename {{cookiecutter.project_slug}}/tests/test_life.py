@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 import sandbox
 from conftest import Repo, bare_environment, make_repo, mlops
 from ops.aws import Aws
@@ -103,9 +104,7 @@ def test_the_report_is_one_file_that_needs_nothing_else(
     assert not re.search(r"""(src|href)=["']https?://""", html)
 
 
-def test_the_log_of_a_step_is_printed(
-    repo: Repo, first: subprocess.CompletedProcess[str]
-) -> None:
+def test_the_log_of_a_step_is_printed(repo: Repo, first: subprocess.CompletedProcess[str]) -> None:
     done = mlops(repo.root, "--sandbox", "logs", "Train")
     assert "validation-logloss" in done.stdout
     wrong = mlops(repo.root, "--sandbox", "logs", "Serve")

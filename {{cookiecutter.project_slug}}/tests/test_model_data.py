@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import datasets
-from model_case import MODEL, Case, DataError, preprocess, schema
+from model_case import MODEL, Case, DataError, model_schema, preprocess
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def case(tmp_path: Path) -> Case:
     return Case(tmp_path)
 
 
-def kinds(found: schema.Schema) -> dict[str, str]:
+def kinds(found: model_schema.Schema) -> dict[str, str]:
     return {column.name: column.kind for column in found.columns}
 
 

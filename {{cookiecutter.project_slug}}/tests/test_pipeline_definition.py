@@ -232,13 +232,9 @@ def test_compiling_calls_no_service_and_writes_no_file(repo: Repo) -> None:
     home = repo.root.parent / "home"
     home.mkdir()
     # Whatever is called fails at once: nobody listens on port 9, and there are no keys.
-    done = mlops(
-        repo.root, "compile", HOME=str(home), AWS_ENDPOINT_URL="http://127.0.0.1:9"
-    )
+    done = mlops(repo.root, "compile", HOME=str(home), AWS_ENDPOINT_URL="http://127.0.0.1:9")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert json.loads(done.stdout)["Version"] == "2020-12-01"
     assert {path: path.stat().st_mtime_ns for path in repo.root.rglob("*")} == before
-    assert not (repo.root.parent / "home").exists() or not list(
-        Path(environment["HOME"]).rglob("*")
-    )
+    assert not list(home.rglob("*"))

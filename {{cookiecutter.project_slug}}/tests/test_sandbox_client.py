@@ -15,10 +15,10 @@ from typing import Any
 
 import psutil
 import pytest
-from sandbox_cases import BUCKET, GROUP, World, register, step, world
 
 import sandbox
 from sandbox import SandboxError
+from sandbox_cases import BUCKET, GROUP, World, register, step, world
 
 REPO = Path(__file__).resolve().parent.parent
 REGION = "eu-west-1"

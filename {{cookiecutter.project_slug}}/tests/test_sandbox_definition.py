@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from sandbox_cases import condition, fail, get, json_get, step
 
 from sandbox.definition import bind, parse
 from sandbox.wire import ApiError
+from sandbox_cases import condition, fail, get, json_get, step
 
 JOB: dict[str, Any] = {"AppSpecification": {}}
 OUTPUTS = {"ProcessingOutputConfig": {"Outputs": [{"OutputName": "out"}]}}

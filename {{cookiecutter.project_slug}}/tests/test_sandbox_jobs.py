@@ -14,9 +14,9 @@ from typing import Any
 import psutil
 import pytest
 from botocore.exceptions import ClientError
-from sandbox_cases import BUCKET, OUTPUT, World, channel, files_below, s3_input, world
 
 from sandbox import Server
+from sandbox_cases import BUCKET, OUTPUT, World, channel, files_below, s3_input, world
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+
+from sandbox import Server
 from sandbox_cases import (
     BUCKET,
     GROUP,
@@ -28,8 +30,6 @@ from sandbox_cases import (
     step,
     world,
 )
-
-from sandbox import Server
 
 WRITE = "import pathlib, sys\npathlib.Path(sys.argv[1], 'x.json').write_text(sys.argv[2])\n"
 SLEEP = "import time\ntime.sleep(60)\n"

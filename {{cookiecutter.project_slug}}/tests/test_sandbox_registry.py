@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from sandbox_cases import BUCKET, World, register, world
 
 from sandbox import Server
+from sandbox_cases import BUCKET, World, register, world
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from sandbox_cases import BUCKET, IMAGE, REGION, ROLE, World
 
 import sandbox
+from sandbox_cases import BUCKET, IMAGE, REGION, ROLE, World
 
 pytestmark = pytest.mark.slow
 

@@ -11,6 +11,10 @@ import psutil
 import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
+
+import sandbox
+from sandbox import SandboxError, Server
+from sandbox.storage import Files, Store
 from sandbox_cases import (
     BUCKET,
     GROUP,
@@ -21,10 +25,6 @@ from sandbox_cases import (
     step,
     world,
 )
-
-import sandbox
-from sandbox import SandboxError, Server
-from sandbox.storage import Files, Store
 
 
 def restart(root: Path) -> Server:
