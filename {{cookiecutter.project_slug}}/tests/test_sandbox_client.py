@@ -230,6 +230,7 @@ def test_the_terminals_interrupt_does_not_reach_the_server(root: Path) -> None:
 
 def test_a_standing_server_stays_until_it_is_stopped(root: Path) -> None:
     status = sandbox.start(root, REGION)
+    process = psutil.Process(status.pid)
     assert status.standing
     assert sandbox.start(root, REGION).pid == status.pid
     with sandbox.connect(root, REGION) as environment:
@@ -237,7 +238,7 @@ def test_a_standing_server_stays_until_it_is_stopped(root: Path) -> None:
     time.sleep(0.3)
     assert sandbox.status(root) is not None
     assert sandbox.stop(root)
-    assert not psutil.pid_exists(status.pid) or gone(psutil.Process(status.pid))
+    eventually(lambda: gone(process))
     assert sandbox.status(root) is None
     assert not sandbox.stop(root)
 
