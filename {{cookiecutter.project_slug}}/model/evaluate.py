@@ -100,7 +100,10 @@ def unpack(model: Path, folder: Path) -> Path:
         raise DataError(f"{model}: no model.tar.gz here")
     try:
         with tarfile.open(archive) as tar:
-            tar.extractall(folder, filter="data")
+            # Python has extraction filters since 3.11.4, and its default is to trust the archive.
+            if hasattr(tarfile, "data_filter"):
+                tar.extraction_filter = tarfile.data_filter
+            tar.extractall(folder)
     except (tarfile.TarError, OSError) as error:
         raise DataError(f"{archive}: not a readable archive ({error})") from error
     if not (folder / schemas.FILE).exists():

@@ -112,7 +112,7 @@ def test_the_sample_payload_holds_the_answer_to_every_form_of_its_rows(tmp_path:
     model = case.train()
     case.evaluate()
     with tarfile.open(tmp_path / "evaluation" / "sample-payload.tar.gz") as tar:
-        tar.extractall(tmp_path / "payload", filter="data")
+        tar.extractall(tmp_path / "payload")
     files = {
         path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "payload").iterdir()
     }
