@@ -21,20 +21,21 @@ help: ## show this list
 setup: $(READY) ## make .venv with the pinned packages
 
 .venv/.ready: requirements.lock
+	@echo "Setting up .venv from requirements.lock: once, less than a minute"
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 	  { echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13: name one, as in 'make PYTHON=python3.12 setup'" >&2; exit 2; }
 	@test -x .venv/bin/uv || { $(PYTHON) -m venv --clear .venv && \
 	  .venv/bin/python -m pip install --quiet --disable-pip-version-check $$(sed -n 's/^\(uv==[0-9.]*\).*/\1/p' requirements.lock); }
-	.venv/bin/uv pip sync --quiet --python .venv/bin/python --require-hashes requirements.lock
+	@.venv/bin/uv pip sync --quiet --python .venv/bin/python --require-hashes requirements.lock
 	@touch $@
 
 sandbox: render ## render with default answers and run the whole training life, on this laptop
-	$(MAKE) -C build/sandbox/my-model sandbox VENV="$$(cd "$(VENV)" && pwd)"
+	@$(MAKE) --no-print-directory -C build/sandbox/my-model sandbox VENV="$$(cd "$(VENV)" && pwd)"
 
 # Inside this repository the hook makes none, but a model version should name a commit.
 render: $(READY) ## render with default answers into build/sandbox; what ran there before stays
-	$(RUN) tests/generated.py copy build/template
-	$(RUN) -m cookiecutter --no-input --default-config --overwrite-if-exists --output-dir build/sandbox build/template >/dev/null
+	@$(RUN) tests/generated.py copy build/template
+	@$(RUN) -m cookiecutter --no-input --default-config --overwrite-if-exists --output-dir build/sandbox build/template >/dev/null
 	@cd build/sandbox/my-model && { git init --quiet && git add --all && git -c user.name=Template \
 	  -c user.email=template@localhost -c commit.gpgsign=false commit --quiet --message "Render the template"; } >/dev/null 2>&1 || true
 

@@ -342,9 +342,13 @@ def sandbox_demo(context: typer.Context) -> None:
         file = aws.settings.root / "reports" / f"version-{found[0].version}.html"
         registry.download(aws, registry.report_of_version(aws, found[0]), file)
     out.rule("[bold]Next")
-    out.print(f"report      {file}", highlight=False)
-    out.print("again       edit mlops.yaml or model/, then: mlops --sandbox run", highlight=False)
-    out.print("on AWS      the same, without --sandbox", highlight=False)
+    for line in (
+        f"report      open {file}",
+        "commands    make setup && . .venv/bin/activate, then mlops --help",
+        "again       edit mlops.yaml or model/, then mlops --sandbox run",
+        "on AWS      the same, without --sandbox",
+    ):
+        out.print(line, highlight=False)
 
 
 @sandbox_app.command("up")
