@@ -10,6 +10,7 @@ Must not see the test rows, nor know how the rows were encoded or the model will
 """
 
 import ast
+import hashlib
 import json
 import os
 import platform
@@ -140,7 +141,8 @@ def train(folders: dict[str, Path], own: dict[str, int], given: dict[str, Any]) 
     training = matrix(xgboost, folders["train"], schema, parameters)
     validation = matrix(xgboost, folders["validation"], schema, parameters, training)
     try:
-        model, progress = boost(xgboost, parameters, own, training, validation)
+        store = checkpoint_folder(folders["preprocessor"], parameters)
+        model, progress = boost(xgboost, parameters, own, training, validation, store)
     except xgboost.core.XGBoostError as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         if (
@@ -211,11 +213,15 @@ def matrix(
 
 
 def boost(
-    xgboost: Any, parameters: dict[str, Any], own: dict[str, int], training: Any, validation: Any
+    xgboost: Any,
+    parameters: dict[str, Any],
+    own: dict[str, int],
+    training: Any,
+    validation: Any,
+    store: Path | None,
 ) -> tuple[Any, Progress]:
     """Add trees until the validation metric has not improved for early_stopping_rounds; the model
     up to its best round. Resumes from a checkpoint, and leaves one when asked to terminate."""
-    store = checkpoint_folder()
     model, progress = restore(xgboost, store, parameters, [training, validation])
     every = own["checkpoint_rounds"] or 50
     patience = own["early_stopping_rounds"] or own["num_boost_round"]
@@ -245,10 +251,21 @@ def boost(
     return model[: progress.best + 1], progress
 
 
-def checkpoint_folder() -> Path | None:
-    """`checkpoints` in SageMaker's base folder, which it keeps in S3 when so configured."""
-    folder = Path(os.environ.get("SAGEMAKER_BASE_DIR") or "/opt/ml") / CHECKPOINTS
-    return folder if folder.is_dir() else None
+def checkpoint_folder(preprocessor: Path, parameters: dict[str, Any]) -> Path | None:
+    """Below `checkpoints` in SageMaker's base folder, which it keeps in S3 when so configured.
+
+    One folder for each data and parameters: executions share the address in S3, and none may go on
+    from what another has learnt. The schema names the hash of the data and all that was fitted.
+    """
+    base = Path(os.environ.get("SAGEMAKER_BASE_DIR") or "/opt/ml") / CHECKPOINTS
+    if not base.is_dir():
+        return None
+    digest = hashlib.sha256((preprocessor / schemas.FILE).read_bytes())
+    shaping = {name: value for name, value in parameters.items() if name != "nthread"}
+    digest.update(json.dumps(shaping, sort_keys=True).encode())
+    folder = base / digest.hexdigest()[:16]
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def checkpoint(store: Path, model: Any, progress: Progress) -> None:

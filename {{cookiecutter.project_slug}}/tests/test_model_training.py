@@ -112,11 +112,31 @@ def test_training_resumes_from_its_checkpoint(
     whole = case.train(num_boost_round="40")
     (tmp_path / "checkpoints").mkdir()
     case.train(num_boost_round="20", checkpoint_rounds="10")
-    assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {"state.json", "model-20.ubj"}
+    (store,) = (tmp_path / "checkpoints").iterdir()
+    assert {path.name for path in store.iterdir()} == {"state.json", "model-20.ubj"}
     resumed = case.train(num_boost_round="40", checkpoint_rounds="10")
     notes = json.loads((case.folder / "model" / "training.json").read_text())
     assert len(notes["curve"]["validation"]) == 40
     assert resumed.booster.num_boosted_rounds() == whole.booster.num_boosted_rounds()
+
+
+def test_training_does_not_go_on_from_what_other_parameters_or_data_have_learnt(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    case.train(checkpoint_rounds="10")
+    case.train(checkpoint_rounds="10", max_depth="2")
+    schema = case.folder / "out" / "preprocessor" / "schema.json"
+    before = schema.read_bytes()
+    schema.write_bytes(before + b"\n")
+    try:
+        case.train(checkpoint_rounds="10")
+    finally:
+        schema.write_bytes(before)
+    assert "resumed" not in capsys.readouterr().out
+    case.train(checkpoint_rounds="10")
+    assert "resumed after" in capsys.readouterr().out
 
 
 def test_a_spot_interruption_leaves_a_checkpoint(case: Case, tmp_path: Path) -> None:
@@ -130,6 +150,7 @@ def test_a_spot_interruption_leaves_a_checkpoint(case: Case, tmp_path: Path) -> 
     process.stdout.readline()
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 128 + signal.SIGTERM
-    state: dict[str, Any] = json.loads((tmp_path / "checkpoints" / "state.json").read_text())
-    assert (tmp_path / "checkpoints" / f"model-{state['rounds']}.ubj").exists()
+    (store,) = (tmp_path / "checkpoints").iterdir()
+    state: dict[str, Any] = json.loads((store / "state.json").read_text())
+    assert (store / f"model-{state['rounds']}.ubj").exists()
     assert not (tmp_path / "model").exists()
