@@ -257,11 +257,13 @@ def parse_dates(text: pa.Array, form: str | None) -> pa.Array:
 
 
 def _iso(text: pa.Array) -> pa.Array:
-    for kind in (pa.timestamp("us"), pa.timestamp("us", "UTC")):
-        try:
-            return text.cast(kind).cast(pa.timestamp("us"))
-        except pa.ArrowInvalid:
-            continue
+    # Nanoseconds last: they reach from 1677 to 2262 only.
+    for unit in ("us", "ns"):
+        for zone in (None, "UTC"):
+            try:
+                return text.cast(pa.timestamp(unit, zone)).cast(pa.timestamp("us"), safe=False)
+            except pa.ArrowInvalid:
+                continue
     formats = ["%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S"]
     return pc.coalesce(
         *(pc.strptime(text, format=form, unit="us", error_is_null=True) for form in formats)

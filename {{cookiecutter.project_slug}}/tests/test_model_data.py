@@ -108,6 +108,7 @@ def test_a_parquet_folder_with_every_type_is_read(case: Case) -> None:
         "flag": pa.array([i % 3 == 0 for i in range(n)]),
         "when": pa.array(np.arange(n).astype("datetime64[h]").astype("datetime64[s]")),
         "day": pa.array(np.arange(n).astype("datetime64[D]")),
+        "exactly": pa.array(np.arange(n) * 1_000_000_007, pa.timestamp("ns", "Europe/Berlin")),
         "levels": pa.array(["p", "q"] * (n // 2)).dictionary_encode(),
         "large": pa.array(["u", "v", None, "w"] * (n // 4), pa.large_string()),
         "label": pa.array([i % 2 == 0 for i in range(n)]),
@@ -122,9 +123,11 @@ def test_a_parquet_folder_with_every_type_is_read(case: Case) -> None:
     assert found.classes == [False, True]
     assert kinds(found) == {
         "small": "number", "gaps": "number", "single": "number", "exact": "number",
-        "flag": "boolean", "when": "date", "day": "date", "levels": "category",
-        "large": "category",
+        "flag": "boolean", "when": "date", "day": "date", "exactly": "date",
+        "levels": "category", "large": "category",
     }  # fmt: skip
+    case.train()
+    assert case.evaluate()["metrics"]["accuracy"]["value"] >= 0
 
 
 @pytest.mark.parametrize("delimiter", [";", "\t", "|"])

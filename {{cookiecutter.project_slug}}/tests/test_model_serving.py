@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -160,23 +159,6 @@ def test_the_endpoint_encodes_raw_rows_exactly_as_preparation_did(
     have = {row.tobytes() for row in encoded}
     assert len(expected) > 20
     assert all(row.tobytes() in have for row in expected)
-
-
-def test_one_row_is_fast_and_many_are_faster(case: Case, model: Any) -> None:
-    one = inference.input_fn(json.dumps(ROW), JSON)
-    times = []
-    for _ in range(100):
-        start = time.perf_counter()
-        inference.predict_fn(one, model)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.003
-    many = inference.input_fn(as_csv([ROW] * 10_000, header=True), CSV)
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        inference.predict_fn(many, model)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.1
 
 
 def test_the_packed_code_needs_nothing_but_the_model_folder(case: Case) -> None:
