@@ -229,45 +229,54 @@ def failure(aws: Aws, execution: Execution) -> list[str]:
 
 
 def _own_words(aws: Aws, step: Step) -> str:
-    """The failed job's own message, which SageMaker keeps in another place for each kind of job.
+    """The failed job's own message, which reaches us by another way for each kind of job.
 
-    Source: https://docs.aws.amazon.com/sagemaker/latest/dg/byoc-metadata.html
+    Processing keeps `output/message` as ExitMessage. For training, the XGBoost container's toolkit
+    puts the command it ran in the place of what the script left in `output/failure`, so that the
+    script's last word is in the log only.
+    Source: https://docs.aws.amazon.com/sagemaker/latest/dg/byoc-metadata.html, and `_trainer.py` of
+    sagemaker-containers.
     """
     if step.kind == "ProcessingJob":
         job = aws.sagemaker.describe_processing_job(ProcessingJobName=step.job)
         return str(job.get("ExitMessage") or job.get("FailureReason") or step.reason).strip()
+    if "ExecuteUserScriptError" in step.reason:
+        said = [line for line in log_lines(aws, step) if line.startswith("error: ")]
+        if said:
+            return said[-1].removeprefix("error: ")
     return step.reason
 
 
 def logs(aws: Aws, execution: Execution, name: str | None, say: Callable[[str], None]) -> None:
     """The log of one step's job, by default of the step that failed, else of the last that ran."""
-    from botocore.exceptions import ClientError
-
     jobs = {step.name: step for step in execution.steps if step.job}
     if name is None and jobs:
         failed = [step.name for step in jobs.values() if step.status == "Failed"]
         name = (failed or list(jobs))[-1]
     if name not in jobs:
-        known = ", ".join(jobs) or "none: all steps came from the cache or have not begun"
+        known = ", ".join(jobs) or "none: no job has begun"
         raise MlopsError(
             f"execution {execution.identifier} has no log of {name}; steps with one: {known}"
         )
-    step = jobs[name]
-    client = aws.client("logs")
-    group = _LOG_GROUPS[step.kind]
+    lines = log_lines(aws, jobs[name])
+    if not lines:
+        raise MlopsError(f"no log of {jobs[name].job} in {_LOG_GROUPS[jobs[name].kind]} yet")
+    for line in lines:
+        say(line)
+
+
+def log_lines(aws: Aws, step: Step) -> list[str]:
+    """What the step's job has logged to CloudWatch so far."""
+    from botocore.exceptions import ClientError
+
+    pages = (
+        aws.client("logs")
+        .get_paginator("filter_log_events")
+        .paginate(logGroupName=_LOG_GROUPS[step.kind], logStreamNamePrefix=f"{step.job}/")
+    )
     try:
-        events = [
-            event
-            for page in client.get_paginator("filter_log_events").paginate(
-                logGroupName=group, logStreamNamePrefix=f"{step.job}/"
-            )
-            for event in page["events"]
-        ]
+        return [event["message"] for page in pages for event in page["events"]]
     except ClientError as error:
         if error_code(error) != "ResourceNotFoundException":
             raise
-        events = []
-    if not events:
-        raise MlopsError(f"no log of {step.job} in {group} yet")
-    for event in events:
-        say(event["message"])
+        return []
