@@ -31,10 +31,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="""The life of this repo's model: train it, judge it, register it, look at it.
 
-    Each command works on the AWS account you are signed in to, or with --sandbox on this
-    machine alone: [bold]mlops --sandbox run[/] trains for real, without an account.
+    Each command works on the AWS account you are signed in to, or with `--sandbox` on this
+    machine alone: `mlops --sandbox run` trains for real, without an account.
     """,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
 )
 sandbox_app = typer.Typer(no_args_is_help=True, help="The AWS on this machine that --sandbox uses.")
 app.add_typer(sandbox_app, name="sandbox")
