@@ -275,10 +275,12 @@ class Jobs:
         finally:
             if self.closing:
                 status, reason = "Stopped", None
-            if reason:
-                with self.log_path(name).open("a") as log:
-                    log.write(f"[sandbox] {status}: {reason}\n")
-            _keep_log_only(job.folder)
+            # On a full disk the job must end all the same.
+            with contextlib.suppress(OSError):
+                if reason:
+                    with self.log_path(name).open("a") as log:
+                        log.write(f"[sandbox] {status}: {reason}\n")
+                _keep_log_only(job.folder)
             self._finish(kind, record, status, reason)
             with self.store.lock:
                 self.running.pop(record[f"{kind}Arn"], None)
