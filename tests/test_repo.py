@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -22,17 +23,8 @@ from generated import (
 )
 
 LOCKS = [ROOT / "requirements.lock", RENDERED / "requirements.lock"]
-# https://github.com/aws/sagemaker-xgboost-container: what the image 3.2-0 has.
-CONTAINER = {
-    "matplotlib": "3.10.9",
-    "numpy": "2.1.0",
-    "pandas": "2.2.3",
-    "pyarrow": "22.0.0",
-    "pyyaml": "6.0.1",
-    "scikit-learn": "1.8.0",
-    "scipy": "1.15.0",
-    "xgboost": "3.2.0",
-}
+# What the container has, as the rendered repo's own test has it.
+CONTAINER = runpy.run_path(str(RENDERED / "tests" / "test_lock.py"))["CONTAINER"]
 
 
 def texts(folder: Path) -> dict[str, str]:

@@ -6,6 +6,7 @@ Those imports stand inside the commands, so that `--help` is quick.
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -339,12 +340,14 @@ def sandbox_demo(context: typer.Context) -> None:
         out.rule("[bold]The model registry")
         found = list(registry.versions(aws, 20))
         out.print(registry_table(found))
-        file = aws.settings.root / "reports" / f"version-{found[0].version}.html"
+        root = aws.settings.root
+        file = root / "reports" / f"version-{found[0].version}.html"
         registry.download(aws, registry.report_of_version(aws, found[0]), file)
     out.rule("[bold]Next")
     for line in (
-        f"report      open {file}",
-        "commands    make setup && . .venv/bin/activate, then mlops --help",
+        f"report      open {shlex.quote(str(file))}",
+        f"commands    cd {shlex.quote(str(root))} && make setup && . .venv/bin/activate",
+        "            and then mlops --help",
         "again       edit mlops.yaml or model/, then mlops --sandbox run",
         "on AWS      the same, without --sandbox",
     ):

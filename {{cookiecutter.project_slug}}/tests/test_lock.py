@@ -1,7 +1,9 @@
 """The steps run here with the package versions of SageMaker's XGBoost container."""
 
+import ast
 import importlib.metadata
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,3 +31,24 @@ def test_the_lock_pins_what_the_container_has(package: str) -> None:
 @pytest.mark.parametrize("package", CONTAINER)
 def test_this_environment_has_what_the_container_has(package: str) -> None:
     assert importlib.metadata.version(package) == CONTAINER[package]
+
+
+# The toolkit that serves models in the container; the jobs do without it.
+TOOLKIT = {"inference.py": {"sagemaker_inference"}}
+MODULES = {"pyyaml": "yaml", "scikit-learn": "sklearn"}
+MODEL = Path(__file__).parent.parent / "model"
+
+
+@pytest.mark.parametrize("script", sorted(MODEL.glob("*.py")), ids=lambda path: path.name)
+def test_model_imports_nothing_but_what_the_container_has(script: Path) -> None:
+    imported = set()
+    for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module and not node.level, f"line {node.lineno}: jobs have no packages"
+            imported.add(node.module.partition(".")[0])
+    own = {path.stem for path in MODEL.glob("*.py")}
+    container = {MODULES.get(package, package) for package in CONTAINER}
+    allowed = sys.stdlib_module_names | own | container | TOOLKIT.get(script.name, set())
+    assert imported <= allowed
