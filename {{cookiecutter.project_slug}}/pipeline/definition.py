@@ -99,23 +99,24 @@ def _quiet_sdk(region: str) -> Iterator[None]:
     # One of its modules calls logging.basicConfig, which a root logger with a handler ignores.
     logging.getLogger().addHandler(logging.NullHandler())
 
-    from sagemaker.core.config.config_manager import SageMakerConfig
-    from sagemaker.core.helper import session_helper
-    from sagemaker.mlops.workflow import steps
-
-    local = steps.LocalSagemakerClient
-    with (
-        warnings.catch_warnings(),
-        # It validates the schema of its whole configuration at each of some fifty look-ups, which
-        # takes as long as its import does; ours is the constant in `_compile`.
-        patch.object(SageMakerConfig, "validate_sagemaker_config"),
-        patch.object(session_helper, "validate_sagemaker_config"),
-        # Each ProcessingStep makes a client for local mode, to read the name of one of its methods.
-        patch.object(steps, "LocalSagemakerClient", lambda: local),
-    ):
-        # "Running within a PipelineSession": as we mean it to.
+    with warnings.catch_warnings():
+        # Its own syntax, and "Running within a PipelineSession", which is what we mean to do.
         warnings.simplefilter("ignore")
-        yield
+
+        from sagemaker.core.config.config_manager import SageMakerConfig
+        from sagemaker.core.helper import session_helper
+        from sagemaker.mlops.workflow import steps
+
+        local = steps.LocalSagemakerClient
+        with (
+            # It validates the schema of its whole configuration at each of some fifty look-ups,
+            # which takes as long as its import does; ours is the constant in `_compile`.
+            patch.object(SageMakerConfig, "validate_sagemaker_config"),
+            patch.object(session_helper, "validate_sagemaker_config"),
+            # Each ProcessingStep makes a client for local mode, to read a method's name.
+            patch.object(steps, "LocalSagemakerClient", lambda: local),
+        ):
+            yield
 
 
 def _compile(settings: Settings, account: str) -> str:
