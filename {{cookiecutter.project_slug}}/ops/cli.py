@@ -292,6 +292,43 @@ def registry_table(found: list[Version]) -> Table:
     return view
 
 
+Comment = Annotated[
+    str, typer.Option(help="Why, for those who look at the version later; 1,024 characters.")
+]
+
+
+@app.command()
+def approve(
+    context: typer.Context,
+    version: Annotated[int, typer.Argument(help="A version, as mlops models lists them.")],
+    comment: Comment = "",
+) -> None:
+    """Approve a version: from now on a new one must not be worse."""
+    _set_approval(context, version, "Approved", comment)
+
+
+@app.command()
+def reject(
+    context: typer.Context,
+    version: Annotated[int, typer.Argument(help="A version, as mlops models lists them.")],
+    comment: Comment = "",
+) -> None:
+    """Reject a version; an approved one is no champion any more."""
+    _set_approval(context, version, "Rejected", comment)
+
+
+def _set_approval(context: typer.Context, number: int, approval: str, comment: str) -> None:
+    from ops import registry
+
+    if len(comment) > 1024:
+        raise MlopsError(f"--comment has {len(comment)} characters; the registry keeps 1024")
+    with connected(context) as aws:
+        found = registry.version(aws, number)
+        registry.set_approval(aws, found, approval, comment)
+    was = "still" if found.approval == approval else f"now, after {found.approval},"
+    out.print(f"Version {found.version} is {was} {approval}: {found.evaluation}", highlight=False)
+
+
 @app.command()
 def report(
     context: typer.Context,

@@ -90,6 +90,14 @@ def _version(aws: Aws, arn: str) -> Version:
     )
 
 
+def set_approval(aws: Aws, found: Version, approval: str, comment: str) -> None:
+    """Sets the version's status, `Approved` or `Rejected`, as Studio does; no comment is fine."""
+    words = {"ApprovalDescription": comment} if comment else {}
+    aws.sagemaker.update_model_package(
+        ModelPackageArn=found.arn, ModelApprovalStatus=approval, **words
+    )
+
+
 def report_of_version(aws: Aws, found: Version) -> str:
     """S3 URI of the report beside the version's metrics."""
     if not found.statistics:

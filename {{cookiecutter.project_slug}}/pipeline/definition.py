@@ -445,9 +445,11 @@ def _compile(settings: Settings, account: str) -> str:
                 measured(f"{metric}.text"),
                 f"; wanted {'at most' if lower else 'at least'} ",
                 threshold,
-                " and at most ",
+                ", and at most ",
                 tolerance,
-                " worse than the champion",
+                " worse than the champion (version ",
+                measured("champion"),
+                ")",
             ]
         ),
     )

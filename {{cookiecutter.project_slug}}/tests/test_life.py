@@ -155,19 +155,23 @@ def test_a_model_below_the_threshold_is_not_registered_and_the_reason_names_both
 def test_a_model_worse_than_the_champion_is_not_registered_and_the_reason_names_it(
     repo: Repo, first: subprocess.CompletedProcess[str], account: Aws
 ) -> None:
+    approved = mlops(repo.root, "--sandbox", "approve", "1", "--comment", "good enough")
+    assert approved.stdout.startswith("Version 1 is now, after PendingManualApproval, Approved")
     arn = next(item["arn"] for item in versions(repo) if item["version"] == 1)
-    change = {"ModelPackageArn": arn, "ModelApprovalStatus": "Approved"}
-    account.sagemaker.update_model_package(**change)
+    package = account.sagemaker.describe_model_package(ModelPackageName=arn)
+    assert package["ApprovalDescription"] == "good enough"
     try:
         done = mlops(
             *(repo.root, "--sandbox", "run", "--set", "GateThreshold=0"),
             *("--set", "GateTolerance=0", "--set", "num_boost_round=1", "--set", "max_depth=1"),
         )
     finally:
-        account.sagemaker.update_model_package(**change | {"ModelApprovalStatus": "Rejected"})
+        rejected = mlops(repo.root, "--sandbox", "reject", "1")
+    assert rejected.returncode == 0, rejected.stderr
     assert "champion   version 1" in done.stdout
     assert done.returncode == 1, done.stdout
     assert re.search(r"auc 0\.\d+ .*champion version 1: (0\.\d+|1\.0+)", done.stderr)
+    assert "worse than the champion (version 1)" in done.stderr
 
 
 def test_bad_data_is_named_with_file_and_line_by_the_execution_itself(

@@ -34,7 +34,8 @@ print("loaded", sorted(heavy & {name.partition(".")[0] for name in sys.modules})
         text=True,
         check=True,
     )
-    for command in ("compile", "run", "follow", "stop", "logs", "models", "report", "sandbox"):
+    commands = ("compile", "run", "follow", "stop", "logs", "models", "approve", "reject", "report")
+    for command in (*commands, "sandbox"):
         assert f" {command} " in done.stdout
     assert done.stdout.rstrip().endswith("loaded []")
 
@@ -53,9 +54,11 @@ def test_a_mistake_in_the_settings_is_one_line(repo: Repo) -> None:
     assert done.stderr == "mlops: mlops.yaml: data.targt is unknown; did you mean target?\n"
 
 
-@pytest.mark.parametrize("command", ["models", "report", "follow", "stop", "logs"])
+@pytest.mark.parametrize(
+    "command", ["models", "report", "follow", "stop", "logs", "approve 1", "reject 1"]
+)
 def test_without_a_sign_in_it_says_how_to_sign_in_or_stay_local(repo: Repo, command: str) -> None:
-    done = mlops(repo.root, command)
+    done = mlops(repo.root, *command.split())
     assert done.returncode == 2
     assert done.stderr.startswith("mlops: no AWS credentials found")
     assert "--sandbox" in done.stderr
@@ -80,6 +83,12 @@ def test_a_setting_without_a_value_is_refused(repo: Repo) -> None:
     done = mlops(repo.root, "run", "--set", "max_depth")
     assert done.returncode == 2
     assert "write it as NAME=VALUE" in done.stderr
+
+
+def test_a_comment_longer_than_the_registry_keeps_is_refused(repo: Repo) -> None:
+    done = mlops(repo.root, "approve", "1", "--comment", "x" * 1025)
+    assert done.returncode == 2
+    assert "1025 characters" in done.stderr
 
 
 def test_a_refusal_by_aws_keeps_its_code_and_words() -> None:

@@ -66,6 +66,14 @@ def test_the_report_lies_beside_the_metrics(versions: Aws, tmp_path: Path) -> No
     assert registry.statistics(versions, found) == {"auc": 1}
 
 
+def test_approval_is_the_registrys_own_status_with_the_comment(versions: Aws) -> None:
+    registry.set_approval(versions, registry.version(versions, 2), "Approved", "looks right")
+    found = registry.version(versions, 2)
+    package = versions.sagemaker.describe_model_package(ModelPackageName=found.arn)
+    assert (found.approval, package["ApprovalDescription"]) == ("Approved", "looks right")
+    assert registry.version(versions, 3).approval == "PendingManualApproval"
+
+
 def test_a_report_that_is_gone_is_named(versions: Aws, tmp_path: Path) -> None:
     with pytest.raises(MlopsError, match="does not exist"):
         registry.download(versions, f"s3://{versions.bucket}/gone.html", tmp_path / "r.html")
