@@ -29,7 +29,7 @@ CONTAINER = runpy.run_path(str(RENDERED / "tests" / "test_lock.py"))["CONTAINER"
 
 def texts(folder: Path) -> dict[str, str]:
     """Every text file below a folder, by relative path."""
-    files = (file for file in folder.rglob("*") if file.is_file())
+    files = (file for file in folder.rglob("*") if file.is_file() and file.suffix != ".png")
     return {file.relative_to(folder).as_posix(): file.read_text("utf-8") for file in files}
 
 
