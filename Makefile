@@ -20,14 +20,16 @@ help: ## show this list
 
 setup: $(READY) ## make .venv with the pinned packages
 
+# One at a time: a second make waits for the lock that the shell holds on descriptor 9.
 .venv/.ready: requirements.lock
 	@echo "Setting up .venv from requirements.lock: once, less than a minute"
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 	  { echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13: name one, as in 'make PYTHON=python3.12 setup'" >&2; exit 2; }
-	@test -x .venv/bin/uv || { $(PYTHON) -m venv --clear .venv && \
-	  .venv/bin/python -m pip install --quiet --disable-pip-version-check $$(sed -n 's/^\(uv==[0-9.]*\).*/\1/p' requirements.lock); }
-	@.venv/bin/uv pip sync --quiet --python .venv/bin/python --require-hashes requirements.lock
-	@touch $@
+	@exec 9>>requirements.lock && $(PYTHON) -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)' && \
+	  { test -x .venv/bin/uv || { $(PYTHON) -m venv --clear .venv && \
+	    .venv/bin/python -m pip install --quiet --disable-pip-version-check $$(sed -n 's/^\(uv==[0-9.]*\).*/\1/p' requirements.lock); }; } && \
+	  .venv/bin/uv pip sync --quiet --python .venv/bin/python --require-hashes requirements.lock && \
+	  touch $@
 
 sandbox: render ## render with default answers and run the whole training life, on this laptop
 	@$(MAKE) --no-print-directory -C build/sandbox/my-model sandbox VENV="$$(cd "$(VENV)" && pwd)"

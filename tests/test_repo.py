@@ -3,6 +3,9 @@
 import os
 import re
 import runpy
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -115,6 +118,36 @@ def test_make_help_lists_every_verb(folder: Path) -> None:
     # As from a shell, also when these tests run under make.
     done = run("make", "--no-print-directory", "help", cwd=folder, MAKEFLAGS="", MAKELEVEL="0")
     assert [line.split()[1] for line in done.out.splitlines()] == phony.split()
+
+
+FAKE_PYTHON = """#!/bin/sh
+test "$1 $2" = "-m venv" || exec '{python}' "$@"
+mkdir .venv && echo made >>made && sleep 1 && mkdir .venv/bin || exit 1
+printf '#!/bin/sh\\n' >.venv/bin/python
+cp .venv/bin/python .venv/bin/uv && chmod +x .venv/bin/*
+"""
+
+
+@pytest.mark.parametrize("folder", [ROOT, RENDERED], ids=["template", "rendered"])
+def test_a_second_make_waits_for_the_setup_of_the_first(folder: Path, tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+        shutil.copy(folder / name, tmp_path)
+    python = tmp_path / "python"
+    python.write_text(FAKE_PYTHON.format(python=sys.executable))
+    python.chmod(0o755)
+    # As from a shell, also when these tests run under make.
+    shell = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "VENV")}
+    both = [
+        subprocess.Popen(
+            ["make", f"PYTHON={python}", "setup"],
+            cwd=tmp_path,
+            env=shell,
+            stdout=subprocess.DEVNULL,
+        )
+        for _ in range(2)
+    ]
+    assert [make.wait() for make in both] == [0, 0]
+    assert (tmp_path / "made").read_text() == "made\n"
 
 
 def test_every_action_is_pinned_by_commit_and_leaves_no_credentials() -> None:
