@@ -48,10 +48,11 @@ def first_commit() -> bool:
         del os.environ[variable]
     os.environ.setdefault("EMAIL", "template@localhost")
     signature, commit = os.path.join(".git", "signature"), os.path.join(".git", "commit")
+    who = "git -c user.useConfigOnly=false"
     if os.system(
         "git init --quiet --template= --initial-branch=main"
-        f" && (git var GIT_COMMITTER_IDENT >{signature} 2>{commit}"
-        f" || git -c user.name=Template var GIT_COMMITTER_IDENT >{signature})"
+        f" && ({who} var GIT_COMMITTER_IDENT >{signature} 2>{commit}"
+        f" || {who} -c user.name=Template var GIT_COMMITTER_IDENT >{signature})"
     ):
         return False
     with open(signature, "rb") as file:

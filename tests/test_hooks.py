@@ -118,6 +118,14 @@ def test_without_even_a_name_there_is_a_first_commit_all_the_same(
     assert git(repo_of(tmp_path), "log", "--format=%an <%ae>") == "Template <template@localhost>"
 
 
+def test_a_git_that_must_not_guess_an_identity_makes_the_first_commit_all_the_same(
+    elsewhere: Cookiecutter, tmp_path: Path
+) -> None:
+    (tmp_path / "home" / ".gitconfig").write_text("[user]\nuseConfigOnly = true\n")
+    elsewhere()
+    assert git(repo_of(tmp_path), "log", "--format=%ae") == "template@localhost"
+
+
 def test_the_user_s_own_identity_signs_the_commit(elsewhere: Cookiecutter, tmp_path: Path) -> None:
     config = tmp_path / "home" / ".gitconfig"
     config.write_text("[user]\nname = Ada\nemail = ada@example.org\n")
