@@ -174,7 +174,10 @@ def reset(root: Path) -> None:
     stop(root)
     folder = Path(root).resolve() / FOLDER
     if folder.is_dir():
-        shutil.rmtree(folder)
+        try:
+            shutil.rmtree(folder)
+        except OSError as error:
+            raise SandboxError(f"cannot delete {folder}: {error.strerror}") from error
 
 
 def environment(folder: Path, port: int, region: str) -> dict[str, str]:
@@ -230,7 +233,7 @@ def _record(folder: Path) -> dict[str, Any] | None:
         found: dict[str, Any] = json.loads((folder / RECORD).read_text())
     except (FileNotFoundError, ValueError):
         return None
-    return found if {"port", "token"} <= set(found) else None
+    return found if isinstance(found, dict) and {"port", "token"} <= set(found) else None
 
 
 def _ask(found: dict[str, Any], action: str) -> dict[str, Any] | None:
@@ -258,7 +261,7 @@ def _holder(folder: Path) -> int | None:
     path = folder / SERVER_LOCK
     if not path.exists():
         return None
-    with path.open("r+") as file:
+    with path.open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -278,8 +281,12 @@ def _wait_until_free(folder: Path, seconds: float) -> bool:
 @contextlib.contextmanager
 def _start_lock(folder: Path) -> Iterator[None]:
     """Let one process at a time look for a server and start one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / START_LOCK).open("w") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / START_LOCK).open("w")
+    except OSError as error:
+        raise SandboxError(f"cannot write to {folder}: {error.strerror}") from error
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

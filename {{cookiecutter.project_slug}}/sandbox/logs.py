@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import threading
 import time
 from typing import Any
@@ -10,6 +12,7 @@ from moto.logs.models import LogStream, logs_backends
 
 from sandbox.jobs import LOG_GROUPS, Jobs
 from sandbox.storage import Record, Store
+from sandbox.wire import Caller
 
 LONGEST_LINE = 256 * 1024
 
@@ -33,6 +36,21 @@ class JobLogs:
                 for arn, record in list(self.store.all(kind).items()):
                     if arn not in self._finished:
                         self._copy(group, arn, record[f"{kind}Name"], record)
+
+    def name_streams(self, environ: dict[str, Any], caller: Caller) -> None:
+        """Put the streams' names in the place of FilterLogEvents' prefix, which moto overlooks."""
+        if not environ.get("HTTP_X_AMZ_TARGET", "").endswith(".FilterLogEvents"):
+            return
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        request = json.loads(body)
+        prefix = request.pop("logStreamNamePrefix", None)
+        group = logs_backends[caller.account][caller.region].groups.get(request["logGroupName"])
+        if prefix and group:
+            names = [name for name in group.streams if name.startswith(prefix)]
+            # No name at all would mean every stream; none is called like the prefix.
+            request["logStreamNames"] = names or [prefix]
+            body = json.dumps(request).encode()
+        environ["wsgi.input"], environ["CONTENT_LENGTH"] = io.BytesIO(body), str(len(body))
 
     def _copy(self, group: str, arn: str, name: str, record: Record) -> None:
         ended = arn not in self.jobs.running

@@ -269,6 +269,7 @@ class Server:
         service: str = cast(Any, application).service
         if service == "logs":
             self.logs.update()
+            self.logs.name_streams(environ, _caller(environ, self.region))
         answer: Iterable[bytes] = application(environ, start)
         self.moto.after_request(service, environ, self.objects)
         return answer
@@ -479,10 +480,13 @@ def main() -> None:
     server = Server(options.root, options.region)
     try:
         server.start()
+        client.write_record(server.folder, server.port, server.token, server.region)
     except client.SandboxError as error:
         print(json.dumps({"error": str(error)}), flush=True)
         sys.exit(2)
-    client.write_record(server.folder, server.port, server.token, server.region)
+    except OSError as error:
+        print(json.dumps({"error": f"cannot write to {server.folder}: {error}"}), flush=True)
+        raise
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: threading.Thread(target=server.close).start())
     if not options.standing:

@@ -292,6 +292,30 @@ def test_a_stale_record_of_another_process_is_not_trusted(root: Path) -> None:
         assert sandbox.status(root) is not None
 
 
+@pytest.mark.parametrize("record", ["5", "null", "[]", "{", '{"port": "x", "token": 1}'])
+def test_a_record_that_makes_no_sense_counts_as_none(root: Path, record: str) -> None:
+    (root / ".sandbox").mkdir(parents=True)
+    (root / ".sandbox" / "server.json").write_text(record)
+    assert sandbox.status(root) is None
+
+
+def test_a_place_that_cannot_be_written_to_is_one_line(tmp_path: Path) -> None:
+    root = tmp_path / "a file"
+    root.touch()
+    with pytest.raises(SandboxError, match="cannot write to") as caught:
+        sandbox.start(root, REGION)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_server_that_cannot_write_says_why(root: Path) -> None:
+    (root / ".sandbox" / "server.json.new").mkdir(parents=True)
+    with (
+        pytest.raises(SandboxError, match="cannot write to"),
+        sandbox.connect(root, REGION),
+    ):
+        pass
+
+
 def test_damaged_state_is_one_line_without_a_traceback(root: Path) -> None:
     (root / ".sandbox").mkdir(parents=True)
     (root / ".sandbox" / "state.db").write_bytes(b"damaged " * 1000)

@@ -270,6 +270,15 @@ def test_only_the_log_of_a_finished_job_stays_on_disk(aws: World, server: Server
     assert files_below(folder) == ["log.txt"]
 
 
+def test_the_log_of_one_job_is_told_apart_from_the_others(aws: World) -> None:
+    names = [aws.process(aws.processing(f"print({n})"))["ProcessingJobName"] for n in (1, 2)]
+    for name, said in ((names[0], ["1"]), (names[1], ["2"]), ("none", [])):
+        found = aws.logs.filter_log_events(
+            logGroupName="/aws/sagemaker/ProcessingJobs", logStreamNamePrefix=f"{name}/"
+        )
+        assert [event["message"] for event in found["events"]] == said
+
+
 def test_logs_are_read_as_on_aws_while_the_job_runs(aws: World) -> None:
     script = "import time\nprint('early', flush=True)\ntime.sleep(1)\nprint('late')\n"
     request = aws.processing(script)
