@@ -12,6 +12,7 @@ def explained(error: Exception, region: str) -> str | None:
 
     Source: the error codes of https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html
     """
+    from boto3.exceptions import S3UploadFailedError
     from botocore import exceptions
 
     sign_in = (
@@ -21,7 +22,13 @@ def explained(error: Exception, region: str) -> str | None:
         return f"no AWS credentials found: {sign_in}"
     if isinstance(error, exceptions.ProfileNotFound):
         return f"{error}: see aws configure list-profiles"
-    if isinstance(error, exceptions.EndpointConnectionError | exceptions.ConnectTimeoutError):
+    # boto3's transfers put this in the place of the ClientError.
+    if isinstance(error, S3UploadFailedError):
+        return " ".join(str(error).split())
+    if isinstance(
+        error,
+        exceptions.ConnectionError | exceptions.ConnectionClosedError | exceptions.ReadTimeoutError,
+    ):
         return f"cannot reach AWS in {region}: {error}"
     if isinstance(
         error,

@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from boto3.exceptions import S3UploadFailedError
 from botocore import exceptions
 
 from conftest import ROOT, Repo, mlops
+from ops.aws import Aws
 from ops.errors import explained
 
 
@@ -101,6 +103,28 @@ def test_a_refusal_by_aws_keeps_its_code_and_words() -> None:
 def test_an_expired_sign_in_is_told_as_such() -> None:
     error = exceptions.ClientError({"Error": {"Code": "ExpiredToken"}}, "GetCallerIdentity")
     assert "no longer valid" in (explained(error, "eu-west-1") or "")
+
+
+def test_an_upload_that_aws_refuses_is_one_line(account: Aws, tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.touch()
+    with pytest.raises(S3UploadFailedError) as caught:
+        account.s3.upload_file(str(file), "no-such-bucket", "rows.csv")
+    said = explained(caught.value, "eu-west-1") or ""
+    assert "NoSuchBucket" in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        exceptions.ConnectionClosedError(endpoint_url="https://x"),
+        exceptions.ReadTimeoutError(endpoint_url="https://x"),
+        exceptions.ProxyConnectionError(proxy_url="http://x"),
+    ],
+)
+def test_a_network_that_breaks_off_is_not_a_bug(error: Exception) -> None:
+    assert (explained(error, "eu-west-1") or "").startswith("cannot reach AWS in eu-west-1")
 
 
 def test_a_bug_is_not_explained_away() -> None:
