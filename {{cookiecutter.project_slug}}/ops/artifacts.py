@@ -45,7 +45,7 @@ def upload_data(aws: Aws) -> Dataset:
     """
     path = aws.settings.data.path
     if path.startswith("s3://"):
-        return _data_in_s3(aws, path)
+        return data_in_s3(aws, path)
     local = local_data(aws.settings)
     files = _files_below(local)
     digest, size = hashlib.sha256(), 0
@@ -93,7 +93,10 @@ def _files_below(local: Path) -> list[tuple[str, Path]]:
     return sorted(found)
 
 
-def _data_in_s3(aws: Aws, uri: str) -> Dataset:
+def data_in_s3(aws: Aws, uri: str) -> Dataset:
+    """Objects that are in S3 already. Raises MlopsError when none has an address like this."""
+    if not uri.startswith("s3://"):
+        raise MlopsError(f"InputData: {uri} is not an address in S3 (s3://bucket/prefix/)")
     bucket, key = split_s3(uri)
     digest, files, size = hashlib.sha256(), 0, 0
     for page in aws.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key):
@@ -101,7 +104,7 @@ def _data_in_s3(aws: Aws, uri: str) -> Dataset:
             digest.update(f"{item['Key']}\0{item['ETag']}\0{item['Size']}\0".encode())
             files, size = files + 1, size + item["Size"]
     if not files:
-        raise MlopsError(f"data.path in mlops.yaml: no object starts with {uri}")
+        raise MlopsError(f"input data: no object starts with {uri}")
     return Dataset(uri, digest.hexdigest(), files, size)
 
 

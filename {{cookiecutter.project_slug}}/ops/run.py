@@ -34,7 +34,9 @@ def start(aws: Aws, overrides: Mapping[str, str], say: Callable[[str], None]) ->
     settings = aws.settings
     definition = compile_pipeline(settings, aws.account)
     given = check_overrides(definition, overrides)
-    data = artifacts.upload_data(aws)
+    # Whatever data is named, the version's DataHash must be of that data.
+    named = given.get("InputData")
+    data = artifacts.data_in_s3(aws, named) if named else artifacts.upload_data(aws)
     say(f"data       {data.files} file{'s' * (data.files != 1)}, {_size(data.size)} at {data.uri}")
     artifacts.upload_code(aws, code(settings))
     ensure_model_package_group(aws)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ops import commit, run
+from ops import artifacts, commit, run
 from ops.aws import Aws
 from ops.errors import MlopsError
 
@@ -70,6 +70,21 @@ def test_the_model_package_group_is_made_once(account: Aws) -> None:
     run.ensure_model_package_group(account)
     groups = account.sagemaker.list_model_package_groups()["ModelPackageGroupSummaryList"]
     assert [group["ModelPackageGroupName"] for group in groups] == ["churn"]
+
+
+def test_the_hash_of_a_version_is_that_of_the_data_it_was_given(
+    account: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account.s3.put_object(Bucket=account.bucket, Key="other/rows.csv", Body=b"a\n1\n")
+    other = f"s3://{account.bucket}/other/"
+    definition = json.dumps(
+        {"Version": "2020-12-01", "Parameters": [{"Name": "InputData", "Type": "String"}]}
+    )
+    monkeypatch.setattr(run, "compile_pipeline", lambda *_: definition)
+    started = run.start(account, {"InputData": other}, lambda line: None)
+    assert started.data == artifacts.data_in_s3(account, other)
+    with pytest.raises(MlopsError, match="not an address in S3"):
+        run.start(account, {"InputData": "data/rows.csv"}, lambda line: None)
 
 
 @pytest.fixture
