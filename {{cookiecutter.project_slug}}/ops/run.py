@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -76,6 +77,9 @@ def check_overrides(definition: str, overrides: Mapping[str, str]) -> dict[str, 
         parameter = parameters[known]
         kind = {"Integer": int, "Float": float}.get(parameter["Type"], str)
         try:
+            # The definition is JSON, which has no word for inf and nan.
+            if kind is float and not math.isfinite(float(value)):
+                raise ValueError(value)
             kind(value)
         except ValueError as error:
             raise MlopsError(

@@ -43,6 +43,7 @@ def test_parameters_and_hyperparameters_are_set_by_either_name() -> None:
         ("MaxDeth", "3", "did you mean MaxDepth"),
         ("zzz", "3", "known are MaxDepth, GateThreshold"),
         ("GateThreshold", "high", "'high' is not a number"),
+        ("GateThreshold", "nan", "'nan' is not a number"),
         ("TrainInstanceCount", "1.5", "'1.5' is not a whole number"),
         ("ApprovalStatus", "Maybe", "not one of Approved, Rejected"),
         ("MaxDepth", "", "the value is empty"),
