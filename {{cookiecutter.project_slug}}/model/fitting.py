@@ -92,9 +92,16 @@ def read_target(values: pa.ChunkedArray, name: str, task: str, positive: str | N
         return Target(task, [], parsed[codes])
     numeric = wrong is None
     named = {i: label_text(text) for i, text in present}
-    names = sorted(set(named.values()), key=parse_number if numeric else str)
+    names = sorted(set(named.values()))  # by text, where two numbers are one float
+    if numeric:
+        names.sort(key=parse_number)
     if len(names) == 1:
         raise DataError(f"column '{name}': every row has the same class '{names[0]}'")
+    if len(names) > max(2, rows / 2):
+        raise DataError(
+            f"column '{name}': {len(names)} classes in {rows} rows are too many to learn; "
+            "is data.target in mlops.yaml the right column?"
+        )
     if task == "binary" and len(names) > 2:
         raise DataError(f"column '{name}': {len(names)} classes, but data.task is binary")
     count = {n: int(sum(used[i] for i, label in named.items() if label == n)) for n in names}

@@ -69,7 +69,10 @@ class Schema:
     def class_text(self, text: str) -> str:
         """A label of the raw rows in the spelling of `class_names`: `007` is class 7 of numbers."""
         number = bool(self.classes) and all(type(label) is int for label in self.classes)
-        return str(int(float(text))) if number and text else label_text(text)
+        name = label_text(text)
+        if number and name:  # a float would not hold integers beyond 2**53
+            return str(int(name if name.lstrip("+-").isdigit() else float(name)))
+        return name
 
 
 def load(folder: Path) -> Schema:

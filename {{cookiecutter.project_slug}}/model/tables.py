@@ -37,6 +37,8 @@ _PARQUET = (".parquet", ".parq", ".pq")
 _SAMPLE = 1 << 20  # bytes looked at to guess a CSV file's dialect and types
 _BLOCK = 4 << 20  # bytes per block: small blocks keep memory low, at no cost in speed
 
+csv.field_size_limit(1 << 30)  # a text may be longer than 128 kB
+
 
 @dataclass(frozen=True)
 class Dialect:

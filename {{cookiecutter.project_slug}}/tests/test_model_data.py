@@ -210,6 +210,10 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "an empty column": (
         "x,z,y\n" + "1,,a\n2,NA,b\n" * 20, {}, r"data\.csv: column 'z' is empty in every row",
     ),
+    "a class for every row": (
+        "x,y\n" + "".join(f"{i % 7},name {i}\n" for i in range(40)), {},
+        r"data\.csv: column 'y': 40 classes in 40 rows are too many",
+    ),
     "an empty target": ("x,y\n" + "1,\n2,\n" * 20, {}, r"data\.csv: column 'y': .*no value"),
     "a short row": (
         f"x,y\n{ROWS}7\n", {}, r"data\.csv, line 42: 1 field, but the header has 2",
@@ -324,6 +328,20 @@ def test_no_part_is_empty_however_few_the_rows_of_a_class() -> None:
         target = preprocess.Target("multiclass", list(range(5)), np.repeat(np.arange(5.0), 2))
         part = preprocess.split(target, preprocess.Settings("y", seed=seed))
         assert set(part) == {0, 1, 2}
+
+
+def test_labels_beyond_the_integers_of_a_float_stay_apart(case: Case) -> None:
+    labels = [2**53, 2**53 + 1, 2**53 + 3] * 20
+    found = case.prepare(case.write({"x": [i % 7 for i in range(60)], "y": labels}), "y")
+    assert found.classes == [2**53, 2**53 + 1, 2**53 + 3]
+    assert [found.class_text(str(label)) for label in found.classes] == found.class_names
+    assert found.class_text("007") == "7"
+
+
+def test_a_malformed_row_is_named_behind_a_long_text(case: Case) -> None:
+    long = f'"{"word " * 40_000}",a\n'
+    with pytest.raises(DataError, match=r"data\.csv, line 22: 3 fields"):
+        case.prepare(case.text("x,y\n" + long * 20 + "1,a,2\n"), "y")
 
 
 def test_none_is_a_label_and_a_missing_feature(case: Case) -> None:
