@@ -206,7 +206,11 @@ def _spread(
 def booleans(values: pa.ChunkedArray, name: str) -> Floats:
     """Any column that holds true and false, also as text or 0 and 1, as float64."""
     if pa.types.is_boolean(values.type) or is_numeric(values.type):
-        return numbers(values, name)
+        found = numbers(values, name)
+        bad = np.flatnonzero((found != 0) & (found != 1) & ~np.isnan(found))
+        if len(bad):
+            raise Misfit(name, int(bad[0]), float(found[bad[0]]), "true or false")
+        return found
     return _spread(values, name, "true or false", lambda text: BOOLEANS[text.lower()])
 
 
@@ -231,10 +235,10 @@ def timestamps(values: pa.ChunkedArray, name: str, form: str | None) -> Floats:
         whole = array.cast(pa.int32() if pa.types.is_time32(kind) else pa.int64())
         return floats(whole) / unit
     elif is_numeric(kind) or pa.types.is_boolean(kind):
-        row = int(np.argmax(array.is_valid().to_numpy(zero_copy_only=False)))
-        if array.null_count == len(array):
+        known = np.flatnonzero(~np.isnan(floats(array)))
+        if not len(known):
             return np.full(len(array), np.nan)
-        raise Misfit(name, row, array[row].as_py(), "a date")
+        raise Misfit(name, int(known[0]), array[int(known[0])].as_py(), "a date")
     elif pa.types.is_null(kind):
         return np.full(len(array), np.nan)
     if pa.types.is_date(array.type):

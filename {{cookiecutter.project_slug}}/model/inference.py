@@ -28,11 +28,15 @@ import pyarrow.csv as pacsv
 
 import booster
 import model_schema as schemas
-from features import Misfit, encode
+from features import Misfit, encode, value_text
 from tables import clean_header, nearest
 
 try:
+    from sagemaker_inference import content_types
     from sagemaker_inference.errors import BaseInferenceToolkitError as _ToolkitError
+
+    # It would decode these before input_fn sees them, and answer 500 to what is not UTF-8.
+    content_types.UTF8_TYPES.clear()
 except ImportError:
 
     class _ToolkitError(Exception):  # type: ignore[no-redef]
@@ -44,6 +48,7 @@ except ImportError:
 
 
 JSON, LINES, CSV = "application/json", "application/jsonlines", "text/csv"
+_ALSO_LINES = (LINES, "application/x-jsonlines", "application/x-ndjson")
 SMALL = 2000  # rows up to which one thread predicts faster than waking the others
 
 
@@ -95,9 +100,9 @@ def model_fn(model_dir: str) -> Model:
     return Model(model, schema, required, tuple(column.name for column in columns))
 
 
-def input_fn(input_data: str | bytes, content_type: str) -> Request:
+def input_fn(input_data: str | bytes, content_type: str | None) -> Request:
     """Parse the body; RequestError naming the row if it is malformed."""
-    kind = content_type.split(";")[0].strip().lower()
+    kind = (content_type or "").split(";")[0].strip().lower()
     try:
         body = input_data if isinstance(input_data, str) else bytes(input_data).decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -105,7 +110,7 @@ def input_fn(input_data: str | bytes, content_type: str) -> Request:
     body = body.removeprefix("\ufeff")
     if kind == CSV:
         return _from_csv(body)
-    if kind in (JSON, LINES, "application/x-jsonlines", "application/x-ndjson"):
+    if kind in (JSON, *_ALSO_LINES):
         return _from_json(body, lines=kind != JSON)
     raise RequestError(f"content type {content_type!r} is not one of {CSV}, {LINES}, {JSON}", 415)
 
@@ -131,7 +136,7 @@ def output_fn(prediction: Predictions, accept: str) -> str | tuple[str, str]:
         if kind in ("*/*", "application/*", JSON):
             body = json.dumps({"predictions": _objects(prediction)}, ensure_ascii=False)
             return body if accept == JSON else (body, JSON)
-        if kind in (LINES, "application/x-jsonlines"):
+        if kind in _ALSO_LINES:
             lines = (json.dumps(o, ensure_ascii=False) for o in _objects(prediction))
             body = "".join(f"{line}\n" for line in lines)
             return body if accept == kind else (body, kind)
@@ -172,10 +177,7 @@ def _from_csv(body: str) -> Request:
 
 
 def _from_json(body: str, lines: bool) -> Request:
-    try:
-        rows = _json_lines(body) if lines else json.loads(body)
-    except json.JSONDecodeError as error:
-        raise RequestError(f"the body is not JSON: {error}") from None
+    rows = _json_lines(body) if lines else _json(body, "the body")
     if isinstance(rows, dict):
         rows = rows["instances"] if isinstance(rows.get("instances"), list) else [rows]
     if isinstance(rows, list) and rows and not isinstance(rows[0], dict | list):
@@ -203,29 +205,59 @@ def _from_json(body: str, lines: bool) -> Request:
     return Request(columns, clean_header(names), absent)
 
 
-def _json_lines(body: str) -> list[Any]:
-    lines = [line for line in body.splitlines() if line.strip()]
+def _json(text: str, place: str) -> Any:
     try:
-        rows: list[Any] = json.loads("[" + ",".join(lines) + "]")
-    except json.JSONDecodeError:
-        for number, line in enumerate(lines, 1):
-            try:
-                json.loads(line)
-            except json.JSONDecodeError as error:
-                raise RequestError(f"row {number} is not JSON: {error}") from None
+        return json.loads(text, object_pairs_hook=_unique)
+    except RequestError:
         raise
+    except RecursionError:
+        raise RequestError(f"{place} is nested too deeply") from None
+    except ValueError as error:  # a number of thousands of digits among them
+        raise RequestError(f"{place} is not JSON: {error}") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise RequestError(f"column '{twice}' occurs twice in one row")
+    return found
+
+
+def _json_lines(body: str) -> list[Any]:
+    rows: list[Any] = []
+    # Not splitlines: JSON may hold line separators of Unicode's as they are.
+    for line in filter(str.strip, body.split("\n")):
+        rows.append(_json(line, f"row {len(rows) + 1}"))
     return rows
 
 
 def _array(values: list[Any], name: object) -> pa.ChunkedArray:
     try:
         array = pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        array = pa.array([v if v is None or isinstance(v, str) else json.dumps(v) for v in values])
-    if pa.types.is_nested(array.type):
-        row = next(i for i, v in enumerate(values, 1) if v is not None)
+        nested = pa.types.is_nested(array.type)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError):
+        nested = any(isinstance(v, list | dict) for v in values)
+    else:
+        if not nested:
+            return pa.chunked_array([array])
+    if nested:
+        row = next(i for i, v in enumerate(values, 1) if isinstance(v, list | dict))
         raise RequestError(f"column '{name}', row {row}: {values[row - 1]!r} is not a single value")
-    return pa.chunked_array([array])
+    try:
+        # Strings beside numbers: each value as the text it would be on its own.
+        texts = [v if isinstance(v, str) else value_text(v) for v in values]
+        return pa.chunked_array([pa.array(texts, pa.string())])
+    except UnicodeEncodeError:
+        row = next(i for i, v in enumerate(values, 1) if isinstance(v, str) and not _utf8(v))
+        raise RequestError(
+            f"column '{name}', row {row}: {values[row - 1]!r} is not Unicode text"
+        ) from None
+
+
+def _utf8(text: str) -> bool:
+    return not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def _named(data: Request, model: Model) -> pa.Table:
@@ -234,7 +266,8 @@ def _named(data: Request, model: Model) -> pa.Table:
     if names is None:
         first = clean_header([str(column[0].as_py() or "") for column in columns])
         known = {*model.names, *model.schema.dropped, model.schema.target}
-        if sum(name in known for name in first) * 2 >= len(first):
+        known = {name.lower() for name in known}  # a header misspelt is no row of data
+        if sum(name.lower() in known for name in first) * 2 >= len(first):
             names, skip = first, 1
         elif len(columns) == len(model.names):
             names = model.names

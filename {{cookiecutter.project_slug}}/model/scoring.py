@@ -66,7 +66,9 @@ def plain(rows: pa.Table) -> pa.Table:
 
 
 def to_csv(rows: pa.Table) -> str:
-    """With a header; a missing value is an empty field."""
+    """With a header; a missing value is an empty field, quoted where the line would be blank."""
+    if rows.num_columns == 1:
+        rows = rows.set_column(0, rows.column_names[0], rows[0].cast(pa.string()).fill_null(""))
     sink = io.BytesIO()
     pacsv.write_csv(rows, sink)
     return sink.getvalue().decode()

@@ -106,6 +106,14 @@ def test_the_files_have_the_promised_form(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.slow
+def test_missing_values_of_the_only_column_are_scored(tmp_path: Path) -> None:
+    case = Case(tmp_path)
+    x = [None if i % 3 == 0 else float(i % 7) for i in range(200)]
+    case.prepare(case.write({"x": x, "y": ["a" if v and v > 3 else "b" for v in x]}), "y")
+    case.train()
+    assert case.evaluate()["metrics"]["accuracy"]["value"] > 0.9
+
+
 def test_the_sample_payload_holds_the_answer_to_every_form_of_its_rows(tmp_path: Path) -> None:
     case = Case(tmp_path)
     case.prepare(case.write(datasets.orders(rows=400)), "hours")

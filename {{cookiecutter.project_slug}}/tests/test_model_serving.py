@@ -119,6 +119,12 @@ def test_missing_values_and_unseen_categories_are_scored(model: Any) -> None:
         ('["a", {}]', JSON, "row 1"),
         (as_csv([ROW], header=True).splitlines()[0], CSV, "a header and no row"),
         (b"\xff\xfe\x00", LINES, "not UTF-8"),
+        ("[" * 100_000, JSON, "the body is nested too deeply"),
+        ('{"Age": ' + "9" * 5000 + "}", LINES, "row 1 is not JSON: .*digits"),
+        (json.dumps(ROW) + "," + json.dumps(ROW), LINES, "row 1 is not JSON"),
+        (json.dumps(ROW)[:-1] + ', "Age": 3}', JSON, "column 'Age' occurs twice in one row"),
+        (json.dumps([ROW, {**ROW, "Sex": "\ud800"}]), JSON, r"'Sex', row 2: '\\ud800' is not Uni"),
+        (json.dumps([ROW, {**ROW, "Sex": ["male"]}]), JSON, r"'Sex', row 2: \['male'\] is not a s"),
     ],
 )  # fmt: skip
 def test_a_row_that_does_not_fit_is_named(model: Any, body: Any, kind: str, pattern: str) -> None:
@@ -128,6 +134,52 @@ def test_a_row_that_does_not_fit_is_named(model: Any, body: Any, kind: str, patt
     assert "\n" not in str(error.value)
 
 
+def test_a_row_is_scored_alike_whatever_stands_beside_it(tmp_path: Path) -> None:
+    size = [1, 2, 3, "XL"] * 50
+    case = Case(tmp_path)
+    case.prepare(case.write({"size": size, "y": [s in (1, "XL") for s in size]}), "y")
+    model = case.train()
+    alone = ask(model, '{"size": 1.0}', JSON)
+    assert alone[0]["probability"] > 0.5
+    assert ask(model, '[{"size": 1.0}, {"size": "2"}]', JSON)[:1] == alone
+
+
+def test_a_header_in_other_case_is_no_row_of_data(tmp_path: Path) -> None:
+    case = Case(tmp_path)
+    case.prepare(case.write({"a": list("uvw") * 40, "b": list("xy") * 60, "y": [1, 0] * 60}), "y")
+    with pytest.raises(inference.RequestError, match=r"column 'a' is missing.*mean 'A'"):
+        ask(case.train(), "A,B\nu,x\n", CSV)
+
+
+@pytest.mark.parametrize(("value", "fits"), [(1, True), (0.0, True), (None, True), (7, False)])
+def test_a_boolean_given_as_a_number_is_0_or_1(tmp_path: Path, value: Any, fits: bool) -> None:
+    case = Case(tmp_path)
+    flags = [True, False] * 60
+    case.prepare(case.write({"flag": flags, "y": flags}), "y")
+    model, body = case.train(), json.dumps({"flag": value})
+    if fits:
+        assert len(ask(model, body, JSON)) == 1
+    else:
+        with pytest.raises(inference.RequestError, match=r"'flag', row 1: 7\.0 is not true"):
+            ask(model, body, JSON)
+
+
+def test_a_date_may_be_the_nan_of_json(tmp_path: Path) -> None:
+    case = Case(tmp_path)
+    days = [f"2020-01-{1 + i % 28:02}" for i in range(120)]
+    case.prepare(case.write({"day": days, "y": [d > "2020-01-14" for d in days]}), "y")
+    model = case.train()
+    assert ask(model, '{"day": NaN}', JSON) == ask(model, '{"day": null}', JSON)
+
+
+def test_texts_may_be_long_and_hold_any_line_separator(model: Any) -> None:
+    long = {**ROW, "Name": "a" * 200_000}
+    assert ask(model, as_csv([long], header=False), CSV) == ask(model, json.dumps(long), JSON)
+    odd = {**ROW, "Name": "Fam1, Mrs.\u2028N1\x85"}
+    lines = json.dumps(odd, ensure_ascii=False) + "\r\n"
+    assert ask(model, lines, LINES) == ask(model, json.dumps(odd), JSON)
+
+
 def test_other_content_types_are_refused(model: Any) -> None:
     with pytest.raises(inference.RequestError, match="image/png") as error:
         ask(model, "x", "image/png")
@@ -135,6 +187,8 @@ def test_other_content_types_are_refused(model: Any) -> None:
     with pytest.raises(inference.RequestError, match="image/png") as error:
         ask(model, json.dumps(ROW), JSON, "image/png")
     assert error.value.status_code == 406
+    with pytest.raises(inference.RequestError, match="content type None"):
+        inference.input_fn(json.dumps(ROW), None)
 
 
 @pytest.mark.parametrize("name", sorted(datasets.ALL))
@@ -198,4 +252,5 @@ def test_the_toolkit_serves_it_and_answers_400_to_a_bad_row(
 
     assert "predictions" in json.loads(request(json.dumps(ROW).encode()))
     assert "column 'Age'" in request(json.dumps({**ROW, "Age": "old"}).encode())
-    assert statuses == [400]
+    assert "not UTF-8" in request(json.dumps(ROW).encode("utf-16"))
+    assert statuses == [400, 400]
