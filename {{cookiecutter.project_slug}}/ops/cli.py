@@ -5,6 +5,7 @@ Those imports stand inside the commands, so that `--help` is quick.
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import sys
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ops.errors import MlopsError, explained
@@ -41,9 +43,16 @@ sandbox_app = typer.Typer(no_args_is_help=True, help="The AWS on this machine th
 app.add_typer(sandbox_app, name="sandbox")
 
 # Into a file or a CI log, where no terminal sets the width, tables keep their lines whole.
-WIDTH = None if sys.stdout.isatty() else 120
+# (A process may have been started without any standard output.)
+TERMINAL = sys.stdout is not None and sys.stdout.isatty()
+WIDTH = None if TERMINAL else 120
 out = Console(soft_wrap=True, width=WIDTH)
 err = Console(stderr=True, soft_wrap=True)
+
+
+def say(line: str) -> None:
+    """Prints a line as it is: names of files, columns and labels may hold brackets."""
+    out.print(line, markup=False, highlight=False)
 
 
 @dataclass
@@ -149,7 +158,7 @@ def run(
 
     overrides = _pairs(values or [])
     with connected(context) as aws:
-        started = start(aws, overrides, lambda line: out.print(line, highlight=False))
+        started = start(aws, overrides, say)
         if not wait:
             _say_how_to_follow(aws, started.arn)
             return
@@ -168,8 +177,8 @@ def _pairs(values: list[str]) -> dict[str, str]:
 
 def _say_how_to_follow(aws: Aws, arn: str) -> None:
     identifier = arn.rsplit("/", 1)[-1]
-    out.print(f"follow it   {aws.command} follow {identifier}", highlight=False)
-    out.print(f"stop it     {aws.command} stop {identifier}", highlight=False)
+    say(f"follow it   {aws.command} follow {identifier}")
+    say(f"stop it     {aws.command} stop {identifier}")
 
 
 def _follow_to_the_end(aws: Aws, arn: str) -> None:
@@ -178,7 +187,7 @@ def _follow_to_the_end(aws: Aws, arn: str) -> None:
     try:
         execution = executions.follow(aws, arn, out)
     except KeyboardInterrupt:
-        out.print("\nThe execution goes on without you.", highlight=False)
+        say("\nThe execution goes on without you.")
         _say_how_to_follow(aws, arn)
         raise typer.Exit(130) from None
     _tell_end(aws, execution)
@@ -191,8 +200,8 @@ def _tell_end(aws: Aws, execution: Execution) -> None:
         if execution.model_package:
             found = registry.version(aws, int(execution.model_package.rsplit("/", 1)[-1]))
             out.print(f"[green]Registered version {found.version}[/] ({found.approval})")
-            out.print(f"measured    {found.evaluation}", highlight=False)
-            out.print(f"look at it  {aws.command} report {found.version}", highlight=False)
+            say(f"measured    {found.evaluation}")
+            say(f"look at it  {aws.command} report {found.version}")
         return
     for number, line in enumerate(executions.failure(aws, execution)):
         err.print(line, style="red" if number == 0 else None, markup=False, highlight=False)
@@ -233,7 +242,7 @@ def stop(
         if status in executions.FINAL:
             raise MlopsError(f"execution {arn.rsplit('/', 1)[-1]} is already {status}")
         aws.sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn)
-        out.print(f"stopping {arn}", highlight=False)
+        say(f"stopping {arn}")
 
 
 @app.command()
@@ -252,9 +261,7 @@ def logs(
 
     with connected(context) as aws:
         found = executions.describe(aws, executions.find(aws, execution))
-        executions.logs(
-            aws, found, step, lambda line: out.print(line, markup=False, highlight=False)
-        )
+        executions.logs(aws, found, step, say)
 
 
 @app.command()
@@ -276,7 +283,7 @@ def models(
             )
             return
         if not found:
-            out.print(f"No version yet: train one with {aws.command} run", highlight=False)
+            say(f"No version yet: train one with {aws.command} run")
             return
         out.print(registry_table(found))
 
@@ -288,7 +295,7 @@ def registry_table(found: list[Version]) -> Table:
     for item in found:
         commit = item.commit[:7] + ("-dirty" if item.commit.endswith("-dirty") else "")
         created = item.created.astimezone().strftime("%Y-%m-%d %H:%M")
-        view.add_row(str(item.version), item.approval, created, commit, item.evaluation)
+        view.add_row(str(item.version), item.approval, created, commit, escape(item.evaluation))
     return view
 
 
@@ -326,7 +333,7 @@ def _set_approval(context: typer.Context, number: int, approval: str, comment: s
         found = registry.version(aws, number)
         registry.set_approval(aws, found, approval, comment)
     was = "still" if found.approval == approval else f"now, after {found.approval},"
-    out.print(f"Version {found.version} is {was} {approval}: {found.evaluation}", highlight=False)
+    say(f"Version {found.version} is {was} {approval}: {found.evaluation}")
 
 
 @app.command()
@@ -342,7 +349,7 @@ def report(
     ] = None,
     show: Annotated[
         bool, typer.Option("--open/--no-open", help="Open it in a browser.")
-    ] = sys.stdout.isatty(),
+    ] = TERMINAL,
 ) -> None:
     """Write the evaluation report of a version to a file and open it."""
     from ops import executions, registry
@@ -356,7 +363,7 @@ def report(
             uri, name = registry.report_of_version(aws, found), f"version-{found.version}"
         file = output or aws.settings.root / "reports" / f"{name}.html"
         registry.download(aws, uri, file)
-    out.print(str(file), highlight=False)
+    say(str(file))
     if show:
         import webbrowser
 
@@ -372,7 +379,7 @@ def sandbox_demo(context: typer.Context) -> None:
     context.obj = State(sandbox=True)
     with connected(context) as aws:
         out.rule("[bold]Train, judge, register")
-        started = start(aws, {}, lambda line: out.print(line, highlight=False))
+        started = start(aws, {}, say)
         _follow_to_the_end(aws, started.arn)
         out.rule("[bold]The model registry")
         found = list(registry.versions(aws, 20))
@@ -388,7 +395,7 @@ def sandbox_demo(context: typer.Context) -> None:
         "again       edit mlops.yaml or model/, then mlops --sandbox run",
         "on AWS      the same, without --sandbox",
     ):
-        out.print(line, highlight=False)
+        say(line)
 
 
 @sandbox_app.command("up")
@@ -398,7 +405,7 @@ def sandbox_up() -> None:
 
     settings = load_settings()
     sandbox.start(settings.root, settings.project.region)
-    out.print("The sandbox is up; stop it with mlops sandbox down.", highlight=False)
+    say("The sandbox is up; stop it with mlops sandbox down.")
 
 
 @sandbox_app.command("down")
@@ -407,7 +414,7 @@ def sandbox_down() -> None:
     import sandbox
 
     sandbox.stop(load_settings().root)
-    out.print("The sandbox is down.", highlight=False)
+    say("The sandbox is down.")
 
 
 @sandbox_app.command("reset")
@@ -417,7 +424,7 @@ def sandbox_reset() -> None:
 
     root = load_settings().root
     sandbox.reset(root)
-    out.print(f"Removed {root / '.sandbox'}.", highlight=False)
+    say(f"Removed {root / '.sandbox'}.")
 
 
 def main() -> None:
@@ -436,14 +443,25 @@ def main() -> None:
 
 
 def _line_for(error: Exception) -> str | None:
-    """What to tell for an error of AWS or of the sandbox; None when it is a bug."""
-    if "sandbox" in sys.modules:
+    """What to tell for an error of AWS, the sandbox or the output; None when it is a bug."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EROFS):
+        if not error.filename and sys.stdout is not None:
+            # What is left in its buffer would fail again when the interpreter ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return f"cannot write {error.filename or 'the output'}: {error.strerror}"
+    local = "sandbox" in sys.modules
+    if local:
         import sandbox
 
         if isinstance(error, sandbox.SandboxError):
             return str(error)
     if "botocore" not in sys.modules:
         return None
+    if local:
+        from botocore.exceptions import ConnectionClosedError, EndpointConnectionError
+
+        if isinstance(error, EndpointConnectionError | ConnectionClosedError):
+            return "the sandbox has ended: start the command again"
     return explained(error, os.environ.get("AWS_REGION") or "this region")
 
 

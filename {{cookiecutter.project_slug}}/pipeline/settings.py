@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import re
 import tomllib
 import types
@@ -252,6 +253,8 @@ def _scalar(hint: Any, value: Any, where: str) -> Any:
     allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if isinstance(value, bool) and bool not in allowed:
         raise SettingsError(f"mlops.yaml: {where} must be a {_named(allowed)}, not {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise SettingsError(f"mlops.yaml: {where} must be a finite number, not {value!r}")
     if isinstance(value, allowed):
         return value
     if float in allowed and isinstance(value, int):

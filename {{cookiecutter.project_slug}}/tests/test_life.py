@@ -224,7 +224,8 @@ def test_ctrl_c_leaves_the_execution_running_and_says_how_to_follow_it(repo: Rep
 
 
 def test_a_stopped_execution_ends_stopped(repo: Repo) -> None:
-    started = mlops(repo.root, "--sandbox", "run", "--no-wait", *LONG, "--set", "max_depth=10")
+    endless = ("--set", "early_stopping_rounds=1000000", "--set", "num_boost_round=1000000")
+    started = mlops(repo.root, "--sandbox", "run", "--no-wait", *endless)
     assert started.returncode == 0, started.stderr
     stopped = mlops(repo.root, "--sandbox", "stop")
     assert stopped.returncode == 0, stopped.stderr

@@ -11,7 +11,8 @@ import pytest
 from boto3.exceptions import S3UploadFailedError
 from botocore import exceptions
 
-from conftest import ROOT, Repo, mlops
+from conftest import ROOT, Repo, bare_environment, mlops
+from ops import cli
 from ops.aws import Aws
 from ops.errors import explained
 
@@ -79,6 +80,29 @@ def test_an_account_out_of_reach_is_one_line(repo: Repo) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("mlops: cannot reach AWS")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_full_disk_under_the_output_is_one_line(repo: Repo) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    command = [sys.executable, "-m", "ops", "--help"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command,
+            cwd=repo.root,
+            env=bare_environment(repo.root),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr == "mlops: cannot write the output: No space left on device\n"
+
+
+def test_a_name_with_brackets_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.say("data       1 file at s3://bucket/data [old]/[red]")
+    assert capsys.readouterr().out == "data       1 file at s3://bucket/data [old]/[red]\n"
 
 
 def test_a_setting_without_a_value_is_refused(repo: Repo) -> None:
