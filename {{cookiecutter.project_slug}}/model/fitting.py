@@ -38,6 +38,7 @@ SMOOTHING = 10.0
 MOST_CATEGORIES = 256  # beyond that, a column of strings counts as text
 MOST_MEANS = 50_000  # distinct texts remembered with their mean target
 MOST_WORDS = 32
+LARGEST = 1e100  # of a quantity to predict: its square, summed, is still a number
 MOST_OUTPUTS = 10  # classes that get a mean of their own
 
 
@@ -87,6 +88,10 @@ def read_target(values: pa.ChunkedArray, name: str, task: str, positive: str | N
         if wrong is not None:
             raise BadLabel(int(np.argmax(codes == wrong)), texts[wrong] or "", "a number")
         parsed[np.isinf(parsed)] = np.nan
+        if np.nanmax(np.abs(parsed), initial=0) > LARGEST:
+            raise DataError(
+                f"column '{name}': the target has values beyond {LARGEST:.0e}; scale it"
+            )
         if len(np.unique(parsed[~np.isnan(parsed)])) < 2:
             raise DataError(f"column '{name}': the target has the same value in every row")
         return Target(task, [], parsed[codes])

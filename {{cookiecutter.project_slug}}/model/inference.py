@@ -126,6 +126,8 @@ def predict_fn(data: Request, model: Model) -> Predictions:
     values = model.booster.inplace_predict(matrix, validate_features=False)
     if model.schema.task == "binary":
         values = np.stack([1 - values, values], axis=1)
+    if model.schema.scale != 1:
+        values = values.astype(np.float64) * model.schema.scale + model.schema.offset
     return Predictions(values, model.schema.classes)
 
 

@@ -54,6 +54,9 @@ class Schema:
     """Per feature: `q` (quantity) or `c` (code of a category)."""
     data: dict[str, Any]
     """Of the data: sha256, rows per part, and a summary of the training rows per column."""
+    offset: float = 0.0
+    scale: float = 1.0
+    """A quantity is trained on as (quantity - offset) / scale, where float32 would lose it."""
 
     def save(self, folder: Path) -> None:
         """Write `schema.json`."""

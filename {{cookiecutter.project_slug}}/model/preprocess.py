@@ -12,7 +12,7 @@ Must not know how the model is trained or judged, nor where it runs.
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,9 @@ def preprocess(data: Path, output: Path, settings: Settings) -> Schema:
             except DataError as error:
                 raise DataError(f"{data}: {error}") from error
     schema = _schema(settings, target, fitted, table)
+    if schema.task == "regression":
+        offset, scale = _standard(target.values[rows])
+        schema = replace(schema, offset=offset, scale=scale)
     if not schema.features:
         raise DataError(f"{data}: no column varies, so there is nothing to learn from")
     schema.data.update(sha256=tables.sha256(data, files), files=len(files), **_counts(part, target))
@@ -204,6 +207,20 @@ def _counts(part: npt.NDArray[np.int8], target: Target) -> dict[str, Any]:
     return {"rows": rows, "classes": shares}
 
 
+def _standard(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Offset and scale for a target whose spread float32, with its 7 digits, would not hold.
+
+    Seconds since 1970 and the like; all others are trained on as they are, so that objectives which
+    want positive labels get them.
+    """
+    offset = float(values.mean())
+    far = float(np.abs(values - offset).max()) or 1.0
+    spread = far * float(np.sqrt(np.mean(((values - offset) / far) ** 2)))  # squares may overflow
+    if float(np.abs(values).max()) < 1e4 * spread and 1e-10 < spread < 1e15:
+        return 0.0, 1.0
+    return offset, spread or 1.0
+
+
 def _schema(settings: Settings, target: Target, fitted: list[Fitted], table: pa.Table) -> Schema:
     wanted, types = [], []
     for item in fitted:
@@ -252,7 +269,8 @@ def _write(
     for start, chunk in _chunks(table):
         here = part[start : start + chunk.num_rows]
         matrix = encode(schema, chunk, order="F")
-        labels = target.values[start : start + chunk.num_rows].astype(np.float32)
+        labels = (target.values[start : start + chunk.num_rows] - schema.offset) / schema.scale
+        labels = labels.astype(np.float32)
         for code in (TRAIN, VALIDATION):
             mask = here == code
             rows = int(mask.sum())

@@ -152,6 +152,11 @@ def train(folders: dict[str, Path], own: dict[str, int], given: dict[str, Any]) 
         ):
             raise DataError(f"XGBoost refuses a hyperparameter: {lines[0][:300]}") from error
         raise
+    if metric in ("rmse", "mae"):  # in the unit of the target
+        progress.curve = {
+            part: [value * schema.scale for value in values]
+            for part, values in progress.curve.items()
+        }
     save(folders, model, schema, {**parameters, **own}, progress)
     curve = progress.curve["validation"]
     print(

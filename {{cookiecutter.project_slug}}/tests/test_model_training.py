@@ -100,6 +100,21 @@ def test_training_stops_early_and_keeps_the_best_rounds(case: Case) -> None:
     assert notes["best_round"] == int(np.argmin(curve)) + 1 == model.booster.num_boosted_rounds()
 
 
+@pytest.mark.parametrize(
+    ("offset", "scale"), [(0, 1), (1.7e9, 1), (0, 1e-30), (0, 1e30), (-1e15, 1e4)]
+)
+def test_a_quantity_is_learnt_whatever_its_offset_and_scale(
+    tmp_path: Path, offset: float, scale: float
+) -> None:
+    case = Case(tmp_path)
+    random = np.random.default_rng(0)
+    x = random.normal(size=400)
+    y = offset + scale * (3 * x + random.normal(size=400) / 10)
+    case.prepare(case.write({"x": x.tolist(), "y": y.tolist()}), "y")
+    case.train(num_boost_round="100")
+    assert case.evaluate()["metrics"]["r2"]["value"] > 0.9
+
+
 def test_training_twice_gives_the_same_model(case: Case) -> None:
     first = case.train().booster.save_raw("ubj")
     assert case.train().booster.save_raw("ubj") == first
