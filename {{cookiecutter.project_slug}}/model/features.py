@@ -249,15 +249,26 @@ def timestamps(values: pa.ChunkedArray, name: str, form: str | None) -> Floats:
 
 def parse_dates(text: pa.Array, form: str | None) -> pa.Array:
     """ISO 8601 dates or timestamps, or those of `form`; null where a text is neither."""
+    if form is not None and form.startswith("%H"):
+        return pc.coalesce(_times(text, form), _iso(text))
     if form is not None:
         parsed = pc.strptime(text, format=form, unit="s", error_is_null=True)
-        if form.startswith("%H"):  # a time of day: strptime puts it into the year 1900
-            midnight = pc.strptime(pa.scalar("00:00"), format="%H:%M", unit="s")
-            parsed = pc.subtract(parsed, midnight).cast(pa.int64()).cast(pa.timestamp("s"))
         if parsed.null_count == text.null_count:
             return parsed
         return pc.coalesce(parsed, _iso(text))
     return _iso(text)
+
+
+def _times(text: pa.Array, form: str) -> pa.Array:
+    """Times of day, with or without a fraction of the second, as times since 1970 began."""
+    whole = pc.replace_substring_regex(text, r"\.\d+$", "")
+    # strptime puts them into the year 1900.
+    parsed = pc.strptime(whole, format=form, unit="us", error_is_null=True)
+    midnight = pc.strptime(pa.scalar("00:00"), format="%H:%M", unit="us")
+    micro = pc.subtract(parsed, midnight).cast(pa.int64())
+    fraction = pc.replace_substring_regex(text, r"(?s)^.*?(\.\d+)?$", r"0\1")
+    micro = pc.add(micro, pc.round(pc.multiply(fraction.cast(pa.float64()), 1e6)).cast(pa.int64()))
+    return micro.cast(pa.timestamp("us"))
 
 
 def _iso(text: pa.Array) -> pa.Array:

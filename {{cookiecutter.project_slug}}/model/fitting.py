@@ -198,7 +198,8 @@ def fit_column(
     if pa.types.is_boolean(kind):
         return _fit_number(Column(name, "boolean"), pa.chunked_array([array.filter(keep)]))
     if pa.types.is_temporal(kind):
-        return _fit_date(Column(name, "date"), pa.chunked_array([array.filter(keep)]))
+        form = "%H:%M:%S" if pa.types.is_time(kind) else None
+        return _fit_date(Column(name, "date", format=form), pa.chunked_array([array.filter(keep)]))
     codes, texts = distinct(pa.chunked_array([array]))
     known = [t for t in texts if t is not None]
     if not known:

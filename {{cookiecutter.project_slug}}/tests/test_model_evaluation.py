@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import datasets
@@ -110,6 +112,16 @@ def test_missing_values_of_the_only_column_are_scored(tmp_path: Path) -> None:
     case = Case(tmp_path)
     x = [None if i % 3 == 0 else float(i % 7) for i in range(200)]
     case.prepare(case.write({"x": x, "y": ["a" if v and v > 3 else "b" for v in x]}), "y")
+    case.train()
+    assert case.evaluate()["metrics"]["accuracy"]["value"] > 0.9
+
+
+def test_a_time_of_day_in_parquet_is_scored(tmp_path: Path) -> None:
+    case = Case(tmp_path)
+    hours = [i % 24 for i in range(200)]
+    at = pa.array([h * 3_600_000_000 + 5 for h in hours], pa.time64("us"))
+    pq.write_table(pa.table({"at": at, "y": [h > 11 for h in hours]}), tmp_path / "data.parquet")
+    case.prepare(tmp_path / "data.parquet", "y")
     case.train()
     assert case.evaluate()["metrics"]["accuracy"]["value"] > 0.9
 
