@@ -27,14 +27,14 @@ from pathlib import Path
 import sandbox
 from ops import executions
 from ops.aws import Aws
-from ops.cli import _apply
+from ops.cli import apply
 from ops.run import start
 from ops.sandbox_account import prepare
 from pipeline import settings
 
 root = Path.cwd()
 with sandbox.connect(root, settings.load(root).project.region) as environment:
-    _apply(environment)
+    apply(environment)
     aws = Aws(settings.load(root), sandbox=True)
     prepare(aws)
     started = start(aws, {}, lambda line: None)

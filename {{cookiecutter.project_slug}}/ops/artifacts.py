@@ -9,8 +9,10 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ops.aws import Aws, error_code, split_s3
 from ops.errors import MlopsError
@@ -99,10 +101,9 @@ def data_in_s3(aws: Aws, uri: str) -> Dataset:
         raise MlopsError(f"InputData: {uri} is not an address in S3 (s3://bucket/prefix/)")
     bucket, key = split_s3(uri)
     digest, files, size = hashlib.sha256(), 0, 0
-    for page in aws.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key):
-        for item in page.get("Contents", ()):
-            digest.update(f"{item['Key']}\0{item['ETag']}\0{item['Size']}\0".encode())
-            files, size = files + 1, size + item["Size"]
+    for item in _objects(aws, bucket, key):
+        digest.update(f"{item['Key']}\0{item['ETag']}\0{item['Size']}\0".encode())
+        files, size = files + 1, size + item["Size"]
     if not files:
         raise MlopsError(f"input data: no object starts with {uri}")
     return Dataset(uri, digest.hexdigest(), files, size)
@@ -163,9 +164,8 @@ def _sizes(aws: Aws, bucket: str, prefix: str) -> dict[str, int]:
     """Key → bytes of each object below `prefix`. Raises MlopsError when there is no such bucket."""
     from botocore.exceptions import ClientError
 
-    pages = aws.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
     try:
-        return {item["Key"]: item["Size"] for page in pages for item in page.get("Contents", ())}
+        return {item["Key"]: item["Size"] for item in _objects(aws, bucket, prefix)}
     except ClientError as error:
         if error_code(error) != "NoSuchBucket":
             raise
@@ -173,6 +173,11 @@ def _sizes(aws: Aws, bucket: str, prefix: str) -> dict[str, int]:
             f"the artifact bucket {bucket} does not exist: "
             "create it, or name yours as aws.bucket in mlops.yaml"
         ) from error
+
+
+def _objects(aws: Aws, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
+    for page in aws.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+        yield from page.get("Contents", ())
 
 
 def _encryption(aws: Aws) -> dict[str, str]:

@@ -93,13 +93,14 @@ def connected(context: typer.Context) -> Iterator[Aws]:
     from ops.sandbox_account import prepare
 
     with sandbox.connect(settings.root, settings.project.region) as environment:
-        _apply(environment)
+        apply(environment)
         aws = Aws(settings, sandbox=True)
         prepare(aws)
         yield aws
 
 
-def _apply(environment: dict[str, str]) -> None:
+def apply(environment: dict[str, str]) -> None:
+    """Sets these variables for this process; an empty value removes one."""
     for name, value in environment.items():
         if value:
             os.environ[name] = value
@@ -212,12 +213,15 @@ def _tell_end(aws: Aws, execution: Execution) -> None:
     raise typer.Exit(1)
 
 
+WhichExecution = Annotated[
+    str | None, typer.Argument(help="ARN or last part of it; the newest by default.")
+]
+
+
 @app.command()
 def follow(
     context: typer.Context,
-    execution: Annotated[
-        str | None, typer.Argument(help="ARN or last part of it; the newest by default.")
-    ] = None,
+    execution: WhichExecution = None,
 ) -> None:
     """Follow an execution to its end. The exit code is 0 when it succeeds."""
     from ops import executions
@@ -229,9 +233,7 @@ def follow(
 @app.command()
 def stop(
     context: typer.Context,
-    execution: Annotated[
-        str | None, typer.Argument(help="ARN or last part of it; the newest by default.")
-    ] = None,
+    execution: WhichExecution = None,
 ) -> None:
     """Stop an execution and its running jobs."""
     from ops import executions

@@ -33,13 +33,15 @@ def start(aws: Aws, overrides: Mapping[str, str], say: Callable[[str], None]) ->
     Raises MlopsError for data, names or values that cannot work, before anything is started.
     """
     settings = aws.settings
-    definition = compile_pipeline(settings, aws.account)
+    # Collected once: what is uploaded must be what the definition names, even while one edits.
+    sources = code(settings)
+    definition = compile_pipeline(settings, aws.account, sources)
     given = check_overrides(definition, overrides)
     # Whatever data is named, the version's DataHash must be of that data.
     named = given.get("InputData")
     data = artifacts.data_in_s3(aws, named) if named else artifacts.upload_data(aws)
     say(f"data       {data.files} file{'s' * (data.files != 1)}, {_size(data.size)} at {data.uri}")
-    artifacts.upload_code(aws, code(settings))
+    artifacts.upload_code(aws, sources)
     ensure_model_package_group(aws)
     champion = artifacts.upload_champion(aws)
     say(f"champion   {'none yet' if champion.version == 'none' else f'version {champion.version}'}")

@@ -80,13 +80,14 @@ def parameter_name(hyperparameter: str) -> str:
     return "".join(part.capitalize() for part in hyperparameter.split("_"))
 
 
-def compile_pipeline(settings: Settings, account: str) -> str:
+def compile_pipeline(settings: Settings, account: str, sources: Code | None = None) -> str:
     """The pipeline definition as JSON text, the same bytes for the same repo, account and region.
 
+    `sources` is the code it names; without it, what is in `model/` now.
     Source of the format: the pipeline definition JSON schema, version 2020-12-01.
     """
     with _quiet_sdk(settings.project.region):
-        return _compile(settings, account)
+        return _compile(settings, account, sources or code(settings))
 
 
 @contextmanager
@@ -119,7 +120,7 @@ def _quiet_sdk(region: str) -> Iterator[None]:
             yield
 
 
-def _compile(settings: Settings, account: str) -> str:
+def _compile(settings: Settings, account: str, sources: Code) -> str:
     import boto3
     from sagemaker.core import image_uris
     from sagemaker.core.model_metrics import MetricsSource, ModelMetrics
@@ -170,7 +171,6 @@ def _compile(settings: Settings, account: str) -> str:
         settings.gate,
     )
     bucket, role = settings.bucket(account), settings.role_arn(account)
-    sources = code(settings)
     # A config of our own: neither telemetry nor a person's SDK defaults may shape the definition.
     session = PipelineSession(
         boto_session=boto3.Session(region_name=region),

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from conftest import Repo
 from ops import artifacts, commit, run
 from ops.aws import Aws
 from ops.errors import MlopsError
+from pipeline.definition import Code
+from pipeline.settings import Settings
 
 DEFINITION = json.dumps(
     {
@@ -64,6 +67,22 @@ def test_a_pipeline_is_created_then_left_alone_then_updated(account: Aws) -> Non
     run.upsert(account, changed)
     now = account.sagemaker.describe_pipeline(PipelineName="churn")
     assert now["PipelineDefinition"] == changed
+
+
+def test_what_is_uploaded_is_what_the_definition_names_even_while_one_edits(
+    account: Aws, repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = []
+
+    def compile_while_editing(settings: Settings, number: str, sources: Code) -> str:
+        train = repo.root / "model" / "train.py"
+        train.write_text(train.read_text(encoding="utf-8") + "\n# saved\n", encoding="utf-8")
+        named.append(f"{sources.folder(sources.train)}/source.tar.gz")
+        return DEFINITION
+
+    monkeypatch.setattr(run, "compile_pipeline", compile_while_editing)
+    run.start(account, {}, print)
+    account.s3.head_object(Bucket=account.bucket, Key=named[0])
 
 
 def test_the_model_package_group_is_made_once(account: Aws) -> None:
