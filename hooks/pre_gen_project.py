@@ -71,13 +71,15 @@ PACKAGES = frozenset(
     itsdangerous jinja2 jmespath joblib joserfc json5 jsonpatch jsonpath-ng jsonpointer
     jsonschema jsonschema-path jsonschema-specifications kiwisolver lazy-object-proxy librt mako
     markdown-it-py markupsafe matplotlib mdurl mlflow mlflow-skinny mlflow-tracing mmh3 mock
-    moto mpmath multidict mypy mypy-boto3-iam mypy-boto3-logs mypy-boto3-s3 mypy-boto3-sagemaker
-    mypy-boto3-sts mypy-extensions nest-asyncio networkx numpy nvidia-nccl-cu12 omegaconf
-    openapi-schema-validator openapi-spec-validator opentelemetry-api opentelemetry-proto
-    opentelemetry-sdk opentelemetry-semantic-conventions orderly-set packaging pandas
-    pandas-stubs paramiko pathable pathspec pillow pip platformdirs pluggy prettytable propcache
-    protobuf psutil py-partiql-parser pyarrow pyasn1 pyasn1-modules pycparser pydantic
-    pydantic-core pydantic-settings pygments pyiceberg pynacl pyparsing pyroaring pytest
+    moto mpmath multidict mypy mypy-boto3-application-autoscaling mypy-boto3-cloudformation
+    mypy-boto3-cloudwatch mypy-boto3-iam mypy-boto3-kms mypy-boto3-logs mypy-boto3-s3
+    mypy-boto3-sagemaker mypy-boto3-sagemaker-runtime mypy-boto3-sts mypy-extensions
+    nest-asyncio networkx numpy nvidia-nccl-cu12 omegaconf openapi-schema-validator
+    openapi-spec-validator opentelemetry-api opentelemetry-proto opentelemetry-sdk
+    opentelemetry-semantic-conventions orderly-set packaging pandas pandas-stubs paramiko
+    pathable pathspec pillow pip platformdirs pluggy prettytable propcache protobuf psutil
+    py-partiql-parser pyarrow pyasn1 pyasn1-modules pycparser pydantic pydantic-core
+    pydantic-settings pygithub pygments pyiceberg pyjwt pynacl pyparsing pyroaring pytest
     pytest-xdist python-dateutil python-dotenv pytz pywin32 pyyaml referencing regex requests
     responses retrying rfc3339-validator rich rpds-py ruff s3fs s3transfer sagemaker
     sagemaker-core sagemaker-inference sagemaker-mlflow sagemaker-mlops
