@@ -27,7 +27,7 @@ from pathlib import Path
 import sandbox
 from ops import executions
 from ops.aws import Aws
-from ops.cli import apply
+from ops.console import apply
 from ops.run import start
 from ops.sandbox_account import prepare
 from pipeline import settings

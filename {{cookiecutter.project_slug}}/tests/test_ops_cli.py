@@ -12,7 +12,7 @@ from boto3.exceptions import S3UploadFailedError
 from botocore import exceptions
 
 from conftest import ROOT, Repo, bare_environment, mlops
-from ops import cli
+from ops import console
 from ops.aws import Aws
 from ops.errors import explained
 
@@ -101,7 +101,7 @@ def test_a_full_disk_under_the_output_is_one_line(repo: Repo) -> None:
 
 
 def test_a_name_with_brackets_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    cli.say("data       1 file at s3://bucket/data [old]/[red]")
+    console.say("data       1 file at s3://bucket/data [old]/[red]")
     assert capsys.readouterr().out == "data       1 file at s3://bucket/data [old]/[red]\n"
 
 

@@ -1,0 +1,125 @@
+"""The panel "Registry": versions, what they measured, and whether they may be deployed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from ops.console import TERMINAL, connected, out, say
+from ops.errors import MlopsError
+
+if TYPE_CHECKING:
+    from ops.registry import Version
+
+app = typer.Typer(rich_markup_mode="markdown")
+PANEL = "Registry"
+
+
+@app.command(rich_help_panel=PANEL)
+def models(
+    context: typer.Context,
+    limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts, with all metrics.")] = False,
+) -> None:
+    """List the registered versions with metric, status and commit."""
+    from ops import registry
+
+    with connected(context) as aws:
+        found = list(registry.versions(aws, limit))
+        if as_json:
+            out.print_json(
+                data=[
+                    {**item.as_json(), "metrics": registry.statistics(aws, item)} for item in found
+                ]
+            )
+            return
+        if not found:
+            say(f"No version yet: train one with {aws.command} run")
+            return
+        out.print(registry_table(found))
+
+
+def registry_table(found: list[Version]) -> Table:
+    view = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("version", "status", "created", "commit", "evaluation"):
+        view.add_column(heading)
+    for item in found:
+        commit = item.commit[:7] + ("-dirty" if item.commit.endswith("-dirty") else "")
+        created = item.created.astimezone().strftime("%Y-%m-%d %H:%M")
+        view.add_row(str(item.version), item.approval, created, commit, escape(item.evaluation))
+    return view
+
+
+Comment = Annotated[
+    str, typer.Option(help="Why, for those who look at the version later; 1,024 characters.")
+]
+
+
+@app.command(rich_help_panel=PANEL)
+def approve(
+    context: typer.Context,
+    version: Annotated[int, typer.Argument(help="A version, as mlops models lists them.")],
+    comment: Comment = "",
+) -> None:
+    """Approve a version: from now on a new one must not be worse."""
+    _set_approval(context, version, "Approved", comment)
+
+
+@app.command(rich_help_panel=PANEL)
+def reject(
+    context: typer.Context,
+    version: Annotated[int, typer.Argument(help="A version, as mlops models lists them.")],
+    comment: Comment = "",
+) -> None:
+    """Reject a version; an approved one is no champion any more."""
+    _set_approval(context, version, "Rejected", comment)
+
+
+def _set_approval(context: typer.Context, number: int, approval: str, comment: str) -> None:
+    from ops import registry
+
+    if len(comment) > 1024:
+        raise MlopsError(f"--comment has {len(comment)} characters; the registry keeps 1024")
+    with connected(context) as aws:
+        found = registry.version(aws, number)
+        registry.set_approval(aws, found, approval, comment)
+    was = "still" if found.approval == approval else f"now, after {found.approval},"
+    say(f"Version {found.version} is {was} {approval}: {found.evaluation}")
+
+
+@app.command(rich_help_panel=PANEL)
+def report(
+    context: typer.Context,
+    version: Annotated[int | None, typer.Argument(help="The newest by default.")] = None,
+    execution: Annotated[
+        str | None,
+        typer.Option(help="Instead of a version: an execution, also one the gate stopped."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="File to write; reports/... by default.")
+    ] = None,
+    show: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open it in a browser.")
+    ] = TERMINAL,
+) -> None:
+    """Write the evaluation report of a version to a file and open it."""
+    from ops import executions, registry
+
+    with connected(context) as aws:
+        if execution:
+            arn = executions.find(aws, execution)
+            uri, name = registry.report_of_execution(aws, arn), arn.rsplit("/", 1)[-1]
+        else:
+            found = registry.version(aws, version)
+            uri, name = registry.report_of_version(aws, found), f"version-{found.version}"
+        file = output or aws.settings.root / "reports" / f"{name}.html"
+        registry.download(aws, uri, file)
+    say(str(file))
+    if show:
+        import webbrowser
+
+        webbrowser.open(file.resolve().as_uri())

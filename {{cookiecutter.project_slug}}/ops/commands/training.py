@@ -1,0 +1,177 @@
+"""The panel "Train": compile, run and look at executions of the pipeline."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ops.console import connected, err, load_settings, out, say
+from ops.errors import MlopsError
+
+if TYPE_CHECKING:
+    from ops.aws import Aws
+    from ops.executions import Execution
+    from pipeline.settings import Settings
+
+app = typer.Typer(rich_markup_mode="markdown")
+PANEL = "Train"
+
+
+@app.command("compile", rich_help_panel=PANEL)
+def compile_command(
+    context: typer.Context,
+    account: Annotated[
+        str, typer.Option(help="Account number to compile for; by default the one signed in to.")
+    ] = "",
+) -> None:
+    """Print the pipeline definition as JSON. Writes nothing, anywhere.
+
+    Without a sign-in the account is twelve zeros: enough to read and to compare definitions.
+    """
+    from pipeline.definition import compile_pipeline
+
+    settings = load_settings()
+    if not account and not context.obj.sandbox:
+        account = _signed_in_account(settings)
+    sys.stdout.write(compile_pipeline(settings, account or "0" * 12))
+
+
+def _signed_in_account(settings: Settings) -> str:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    from ops.aws import Aws
+
+    try:
+        return Aws(settings).account
+    except (BotoCoreError, ClientError):
+        return ""
+
+
+@app.command(rich_help_panel=PANEL)
+def run(
+    context: typer.Context,
+    values: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="A pipeline parameter or hyperparameter for this execution.",
+        ),
+    ] = None,
+    wait: Annotated[bool, typer.Option(help="Follow the execution to its end.")] = True,
+) -> None:
+    """Train, judge and register: update the pipeline, start it, follow it.
+
+    Ctrl-C stops following, not the execution. The exit code is 0 when a version was registered.
+    """
+    from ops.run import start
+
+    overrides = _pairs(values or [])
+    with connected(context) as aws:
+        started = start(aws, overrides, say)
+        if not wait:
+            _say_how_to_follow(aws, started.arn)
+            return
+        follow_to_the_end(aws, started.arn)
+
+
+def _pairs(values: list[str]) -> dict[str, str]:
+    pairs = {}
+    for item in values:
+        name, equals, value = item.partition("=")
+        if not equals or not name:
+            raise MlopsError(f"--set {item}: write it as NAME=VALUE, for example --set max_depth=4")
+        pairs[name.strip()] = value
+    return pairs
+
+
+def _say_how_to_follow(aws: Aws, arn: str) -> None:
+    identifier = arn.rsplit("/", 1)[-1]
+    say(f"follow it   {aws.command} follow {identifier}")
+    say(f"stop it     {aws.command} stop {identifier}")
+
+
+def follow_to_the_end(aws: Aws, arn: str) -> None:
+    from ops import executions
+
+    try:
+        execution = executions.follow(aws, arn, out)
+    except KeyboardInterrupt:
+        say("\nThe execution goes on without you.")
+        _say_how_to_follow(aws, arn)
+        raise typer.Exit(130) from None
+    _tell_end(aws, execution)
+
+
+def _tell_end(aws: Aws, execution: Execution) -> None:
+    from ops import executions, registry
+
+    if execution.status == "Succeeded":
+        if execution.model_package:
+            found = registry.version(aws, int(execution.model_package.rsplit("/", 1)[-1]))
+            out.print(f"[green]Registered version {found.version}[/] ({found.approval})")
+            say(f"measured    {found.evaluation}")
+            say(f"look at it  {aws.command} report {found.version}")
+        return
+    for number, line in enumerate(executions.failure(aws, execution)):
+        err.print(line, style="red" if number == 0 else None, markup=False, highlight=False)
+    if any(step.name == "Evaluate" and step.status == "Succeeded" for step in execution.steps):
+        err.print(
+            f"report: {aws.command} report --execution {execution.identifier}", highlight=False
+        )
+    raise typer.Exit(1)
+
+
+WhichExecution = Annotated[
+    str | None, typer.Argument(help="ARN or last part of it; the newest by default.")
+]
+
+
+@app.command(rich_help_panel=PANEL)
+def follow(
+    context: typer.Context,
+    execution: WhichExecution = None,
+) -> None:
+    """Follow an execution to its end. The exit code is 0 when it succeeds."""
+    from ops import executions
+
+    with connected(context) as aws:
+        follow_to_the_end(aws, executions.find(aws, execution))
+
+
+@app.command(rich_help_panel=PANEL)
+def stop(
+    context: typer.Context,
+    execution: WhichExecution = None,
+) -> None:
+    """Stop an execution and its running jobs."""
+    from ops import executions
+
+    with connected(context) as aws:
+        arn = executions.find(aws, execution)
+        status = executions.describe(aws, arn).status
+        if status in executions.FINAL:
+            raise MlopsError(f"execution {arn.rsplit('/', 1)[-1]} is already {status}")
+        aws.sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn)
+        say(f"stopping {arn}")
+
+
+@app.command(rich_help_panel=PANEL)
+def logs(
+    context: typer.Context,
+    step: Annotated[
+        str | None,
+        typer.Argument(help="Name of a step; by default the one that failed, or the last."),
+    ] = None,
+    execution: Annotated[
+        str | None, typer.Option(help="ARN or last part of it; the newest by default.")
+    ] = None,
+) -> None:
+    """Print the log of a step's job."""
+    from ops import executions
+
+    with connected(context) as aws:
+        found = executions.describe(aws, executions.find(aws, execution))
+        executions.logs(aws, found, step, say)

@@ -1,0 +1,69 @@
+"""What all commands share: the two consoles, the settings of this repo, the account to work on."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+
+from pipeline import settings as mlops_settings
+
+if TYPE_CHECKING:
+    from ops.aws import Aws
+
+# Into a file or a CI log, where no terminal sets the width, tables keep their lines whole.
+# (A process may have been started without any standard output.)
+TERMINAL = sys.stdout is not None and sys.stdout.isatty()
+WIDTH = None if TERMINAL else 120
+out = Console(soft_wrap=True, width=WIDTH)
+err = Console(stderr=True, soft_wrap=True)
+
+
+def say(line: str) -> None:
+    """Prints a line as it is: names of files, columns and labels may hold brackets."""
+    out.print(line, markup=False, highlight=False)
+
+
+@dataclass
+class State:
+    sandbox: bool
+
+
+def load_settings() -> mlops_settings.Settings:
+    return mlops_settings.load(mlops_settings.find_root(Path.cwd()))
+
+
+@contextmanager
+def connected(context: typer.Context) -> Iterator[Aws]:
+    """The account to work on: the one signed in to, or the sandbox while the block lasts."""
+    from ops.aws import Aws
+
+    settings = load_settings()
+    if not context.obj.sandbox:
+        yield Aws(settings)
+        return
+    # Only this branch, and the commands of `mlops sandbox`, ever import the sandbox.
+    import sandbox
+    from ops.sandbox_account import prepare
+
+    with sandbox.connect(settings.root, settings.project.region) as environment:
+        apply(environment)
+        aws = Aws(settings, sandbox=True)
+        prepare(aws)
+        yield aws
+
+
+def apply(environment: dict[str, str]) -> None:
+    """Sets these variables for this process; an empty value removes one."""
+    for name, value in environment.items():
+        if value:
+            os.environ[name] = value
+        else:
+            os.environ.pop(name, None)
