@@ -1,7 +1,7 @@
-"""SageMaker's wire protocol: requests checked against botocore's model, errors as the service words
-them.
+"""What AWS's protocols share: requests checked against botocore's models, errors as the services
+word them.
 
-Knows the published service model only, nothing of what an operation does.
+Knows the published service models only, nothing of what an operation does.
 """
 
 from __future__ import annotations
@@ -65,19 +65,19 @@ def missing(message: str) -> ApiError:
 
 
 @functools.cache
-def service_model() -> ServiceModel:
-    """Return botocore's model of SageMaker."""
-    return ServiceModel(Loader().load_service_model("sagemaker", "service-2"), "sagemaker")
+def service_model(service: str = "sagemaker") -> ServiceModel:
+    """Return botocore's model of a service."""
+    return ServiceModel(Loader().load_service_model(service, "service-2"), service)
 
 
-def input_shape(operation: str) -> StructureShape:
+def input_shape(operation: str, service: str = "sagemaker") -> StructureShape:
     """Return the shape of an operation's request."""
-    shape = service_model().operation_model(operation).input_shape
+    shape = service_model(service).operation_model(operation).input_shape
     assert isinstance(shape, StructureShape)
     return shape
 
 
-def check(operation: str, params: Params) -> None:
+def check(operation: str, params: Params, service: str = "sagemaker") -> None:
     """Refuse a request that does not fit the model: types, required members, lengths, patterns,
     enums.
 
@@ -85,7 +85,7 @@ def check(operation: str, params: Params) -> None:
     sandbox does. Raises ApiError with the service's wording.
     """
     found: list[str] = []
-    _check(params, input_shape(operation), "", found)
+    _check(params, input_shape(operation, service), "", found)
     if found:
         noun = "error" if len(found) == 1 else "errors"
         raise invalid(f"{len(found)} validation {noun} detected: {'; '.join(found)}")
@@ -207,9 +207,9 @@ def public(record: Params) -> Params:
     return {name: value for name, value in record.items() if not name.startswith("_")}
 
 
-def service_operations() -> list[str]:
-    """Return the names of all operations of SageMaker."""
-    return list(service_model().operation_names)
+def service_operations(service: str = "sagemaker") -> list[str]:
+    """Return the names of all operations of a service."""
+    return list(service_model(service).operation_names)
 
 
 def snake_case(operation: str) -> str:
