@@ -409,10 +409,9 @@ class Jobs:
 
         timer = threading.Timer(longest, expire)
         timer.daemon = True
-        supervisor = [sys.executable, "-I", "-S", str(_HERE / "supervise.py"), *command]
         with self.log_path(job.folder.name).open("ab") as log:
             job.process = subprocess.Popen(
-                supervisor,
+                supervised(command),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -429,29 +428,8 @@ class Jobs:
         return code, late.is_set()
 
     def _environment(self, job: Running, record: Record) -> dict[str, str]:
-        """Return the job's environment: built, so that nothing of the developer's gets in."""
-        tools = Path(sys.executable).parent
-        threads = str(os.cpu_count() or 1)
-        nowhere = "http://127.0.0.1:9"
-        environment = {
-            "PATH": os.pathsep.join([str(tools), "/usr/local/bin", "/usr/bin", "/bin"]),
-            "HOME": str(job.folder / "tmp"),
-            "TMPDIR": str(job.folder / "tmp"),
-            "LANG": "C.UTF-8",
-            "PYTHONPATH": str(_HERE / "guard"),
-            "PYTHONUNBUFFERED": "1",
-            "PYTHONNOUSERSITE": "1",
-            "OMP_NUM_THREADS": threads,
-            "AWS_REGION": job.caller.region,
-            "AWS_DEFAULT_REGION": job.caller.region,
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "AWS_CONFIG_FILE": os.devnull,
-            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-            "SAGEMAKER_BASE_DIR": str(job.base),
-            "no_proxy": "localhost,127.0.0.1",
-        }
-        for name in ("http_proxy", "https_proxy", "all_proxy"):
-            environment[name] = environment[name.upper()] = nowhere
+        """Return the job's environment."""
+        environment = isolated_environment(job.base, job.folder / "tmp", job.caller.region)
         for name, value in record.get("Environment", {}).items():
             environment[name] = _mapped(job, value)
         return environment
@@ -531,6 +509,38 @@ class Jobs:
                 _advance(record, secondary, message.get(status, "Training job stopped"))
                 record["SecondaryStatusTransitions"][-1]["EndTime"] = now
             self._set_status(kind, record, status)
+
+
+def isolated_environment(base: Path, temporary: Path, region: str) -> dict[str, str]:
+    """Return the environment of a process of the sandbox: built, so that nothing of the developer's
+    gets in. `base` stands for /opt/ml."""
+    tools = Path(sys.executable).parent
+    nowhere = "http://127.0.0.1:9"
+    environment = {
+        "PATH": os.pathsep.join([str(tools), "/usr/local/bin", "/usr/bin", "/bin"]),
+        "HOME": str(temporary),
+        "TMPDIR": str(temporary),
+        "LANG": "C.UTF-8",
+        "PYTHONPATH": str(_HERE / "guard"),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONNOUSERSITE": "1",
+        "OMP_NUM_THREADS": str(os.cpu_count() or 1),
+        "AWS_REGION": region,
+        "AWS_DEFAULT_REGION": region,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "SAGEMAKER_BASE_DIR": str(base),
+        "no_proxy": "localhost,127.0.0.1",
+    }
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        environment[name] = environment[name.upper()] = nowhere
+    return environment
+
+
+def supervised(command: list[str]) -> list[str]:
+    """Return the command that runs another under supervise.py."""
+    return [sys.executable, "-I", "-S", str(_HERE / "supervise.py"), *command]
 
 
 def pack(folder: Path, archive: Path) -> None:

@@ -35,7 +35,8 @@ from moto.moto_server.werkzeug_app import (
 )
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from sandbox import client, wire
+from sandbox import client, runtime, wire
+from sandbox.endpoints import CONFIG, ENDPOINT, MODEL, TIME, Endpoints
 from sandbox.jobs import PROCESSING, TRAINING, Jobs
 from sandbox.logs import JobLogs
 from sandbox.moto_state import MotoState
@@ -87,8 +88,11 @@ class Server:
     Raises SandboxError when another server has this state open or the state cannot be read.
     """
 
-    def __init__(self, root: Path, region: str = "us-east-1", stop_grace: float = 30) -> None:
+    def __init__(
+        self, root: Path, region: str = "us-east-1", stop_grace: float = 30, pace: float = TIME
+    ) -> None:
         self.root, self.region, self.stop_grace = Path(root).resolve(), region, stop_grace
+        self.pace = pace
         self.folder = self.root / client.FOLDER
         self.ended = threading.Event()
         self.token = secrets.token_hex(16)
@@ -137,6 +141,11 @@ class Server:
         self.jobs.fault = self._job_fault
         self.registry = Registry(self.store)
         self.registry.recover()
+        self.endpoints = Endpoints(
+            self.store, self.objects, self.registry, self.folder / "endpoints", self.pace
+        )
+        self.endpoints.on_idle = self.end_if_idle
+        self.runtime = runtime.Runtime(self.store, self.endpoints)
         self.pipelines = Pipelines(self.store, self.objects, self.jobs, self.client)
         self.pipelines.on_end = self.end_if_idle
         self.logs = JobLogs(self.store, self.jobs)
@@ -151,6 +160,7 @@ class Server:
         ).start()
         # What the first execution will need, while nobody waits for it.
         threading.Thread(target=self._warm, name="warm up", daemon=True).start()
+        self.endpoints.recover()
         return self
 
     def _warm(self) -> None:
@@ -205,6 +215,7 @@ class Server:
                 execution.record["FailureReason"] = why
             execution.stop()
         self.jobs.close()
+        self.endpoints.close()
         for execution in list(self.pipelines.running.values()):
             execution.ended.wait(timeout=5)
         self.moto.flush()
@@ -242,7 +253,9 @@ class Server:
         """End when nobody holds this server and nothing runs in it any more."""
         with self._state_lock:
             busy = self._standing or self._owned or self._leases
-            if busy or self.pipelines.running or self.jobs.running or self._closing:
+            if busy or self.pipelines.running or self.jobs.running or self.endpoints.busy():
+                return
+            if self._closing:
                 return
         threading.Thread(target=self.close, name="end").start()
 
@@ -262,7 +275,19 @@ class Server:
             handled = self._sagemaker(operation, environ, start)
             if handled is not None:
                 return handled
+        if runtime.PATH.match(path) and _signed_for(environ) == "sagemaker":
+            return self._invoke(environ, start)
         return self._by_moto(environ, start)
+
+    def _invoke(self, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
+        try:
+            asynchronous = environ["PATH_INFO"].endswith("/async-invocations")
+            fault = self._take_fault("InvokeEndpointAsync" if asynchronous else "InvokeEndpoint")
+            if fault is not None:
+                raise ApiError(fault.code, fault.message, fault.status)
+            return self.runtime.answer(environ, start, _caller(environ, self.region))
+        except ApiError as error:
+            return runtime.error_answer(error, start)
 
     def _by_moto(self, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
         application = self._moto_app.get_application(environ)
@@ -305,7 +330,7 @@ class Server:
             "ListTags": self._list_tags,
             "DeleteTags": self._delete_tags,
         }
-        for owner in (self.jobs, self.registry, self.pipelines):
+        for owner in (self.jobs, self.registry, self.pipelines, self.endpoints):
             for name in wire.service_operations():
                 method = getattr(owner, wire.snake_case(name), None)
                 if method is not None:
@@ -425,6 +450,9 @@ _TAGGED = {
     "model-package": PACKAGE,
     "processing-job": PROCESSING,
     "training-job": TRAINING,
+    "model": MODEL,
+    "endpoint-config": CONFIG,
+    "endpoint": ENDPOINT,
 }
 _TAG_OPERATIONS = ("AddTags", "ListTags", "DeleteTags")
 
@@ -440,6 +468,13 @@ def _caller(environ: dict[str, Any], region: str) -> Caller:
     if len(parts) == 5:
         return Caller(get_account_id_from(parts[0]), parts[2], parts[0])
     return Caller(ACCOUNT, region, "")
+
+
+def _signed_for(environ: dict[str, Any]) -> str:
+    """Return the service that a request was signed for, "" if it was not signed."""
+    _, _, credential = environ.get("HTTP_AUTHORIZATION", "").partition("Credential=")
+    parts = credential.split(",")[0].split("/")
+    return parts[3] if len(parts) == 5 else ""
 
 
 def _json_answer(answer: dict[str, Any], start: StartResponse) -> Iterable[bytes]:

@@ -1,0 +1,676 @@
+"""Models, endpoint configurations and endpoints, as SageMaker answers for them, and the processes
+behind the endpoints.
+
+An update starts the new fleet beside the old one and moves the traffic step by step, as AWS's page
+"Deployment guardrails" describes; waiting times are shortened to `TIME` of what is asked for. Knows
+nothing of invocations: sandbox/runtime.py asks `route` for a container.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from sandbox import wire
+from sandbox.objects import NoSuchObject, Objects
+from sandbox.registry import Registry
+from sandbox.serving import STARTUP_SECONDS, Container, ServingFailed
+from sandbox.storage import Record, Store
+from sandbox.wire import Caller, Params, invalid, pick
+
+MODEL, CONFIG, ENDPOINT = "Model", "EndpointConfig", "Endpoint"
+SERVING_LOG = "ServingLog"
+LOG_GROUP = "/aws/sagemaker/Endpoints/"
+TIME = 0.01
+"""Seconds of the sandbox for each second of a deployment's waiting times and alarm periods."""
+LOOK_SECONDS = 0.1
+DRAIN_SECONDS = 60.0
+LONGEST_REASON = 1024
+NO_PING = (
+    "The primary container for production variant {variant} did not pass the ping health check. "
+    "Please check CloudWatch logs for this endpoint."
+)
+NO_DATA = (
+    'Failed to download model data for container "container_1" from URL: "{url}". Please ensure '
+    "that there is an object located at the URL and that the role passed to CreateModel has "
+    "permissions to download the object."
+)
+NO_ARCHIVE = (
+    'Failed to extract model data archive for container "container_1" from URL "{url}". Please '
+    "ensure that the object located at the URL is a valid tar.gz archive."
+)
+
+
+class Failed(Exception):
+    """Why a deployment cannot go on, in the words of FailureReason."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A production variant of a fleet and the container that serves it."""
+
+    name: str
+    weight: float
+    container: Container
+    instance: str
+
+
+@dataclass
+class Fleet:
+    """The variants of one endpoint configuration as deployed, by name."""
+
+    variants: dict[str, Variant]
+
+    def pick(self) -> Variant:
+        """Return a variant by weight."""
+        found = list(self.variants.values())
+        if len(found) == 1:
+            return found[0]
+        weights = [variant.weight for variant in found]
+        return random.choices(found, weights if any(weights) else None)[0]
+
+    def end(self) -> None:
+        """Answer what is under way, then end every process."""
+        for variant in self.variants.values():
+            variant.container.drain(DRAIN_SECONDS)
+            variant.container.end()
+
+
+@dataclass
+class Live:
+    """What stands behind an endpoint now: the fleet, and during an update the new one with its
+    share of the traffic."""
+
+    blue: Fleet | None = None
+    green: Fleet | None = None
+    share: float = 0.0
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    thread: threading.Thread | None = None
+
+    def fleets(self) -> list[Fleet]:
+        """Return the fleets there are."""
+        return [fleet for fleet in (self.blue, self.green) if fleet]
+
+
+class Endpoints:
+    """Operations on models, endpoint configurations and endpoints. Keys of records are ARNs.
+
+    `alarmed` returns the name of an alarm that is to roll a deployment back, or None; `on_idle` is
+    called when a deployment has ended.
+    """
+
+    def __init__(
+        self, store: Store, objects: Objects, registry: Registry, folder: Path, pace: float = TIME
+    ) -> None:
+        self.store, self.objects, self.registry = store, objects, registry
+        self.folder, self.pace = folder, pace
+        self.alarmed: Callable[[list[str], Caller, float], str | None] = lambda *_: None
+        self.on_idle: Callable[[], None] = lambda: None
+        self.live: dict[str, Live] = {}
+        self.closing = False
+
+    def recover(self) -> None:
+        """Take up what a server before this one has left: endpoints in service stay so and start
+        their processes when asked; deployments begin again, deletions are finished."""
+        keep = set()
+        for arn, record in list(self.store.all(ENDPOINT).items()):
+            keep.update(record.get("_instances", {}).values())
+            self.live[arn] = Live()
+            if record.get("_instances"):
+                self.live[arn].blue = self._fleet(record, record["_deployed"], record["_instances"])
+            if record["EndpointStatus"] == "Deleting":
+                self._begin(arn, self._delete)
+            elif record["EndpointStatus"] in ("Creating", "Updating", "RollingBack"):
+                self._begin(arn, self._create if not record.get("_instances") else self._update)
+        for endpoint in self.folder.iterdir() if self.folder.is_dir() else ():
+            for entry in endpoint.iterdir() if endpoint.is_dir() else ():
+                if entry.is_dir() and entry.name not in keep:
+                    shutil.rmtree(entry, ignore_errors=True)
+
+    def busy(self) -> bool:
+        """Tell whether a deployment is under way."""
+        return any(live.thread and live.thread.is_alive() for live in list(self.live.values()))
+
+    def close(self) -> None:
+        """End every process. Endpoints stay what they are; deployments are taken up again."""
+        self.closing = True
+        found = [
+            variant.container
+            for live in list(self.live.values())
+            for fleet in live.fleets()
+            for variant in fleet.variants.values()
+        ]
+        with ThreadPoolExecutor(max(1, len(found))) as pool:
+            list(pool.map(Container.stop, found))
+        for live in list(self.live.values()):
+            if live.thread is not None:
+                live.thread.join(timeout=5)
+
+    # Models.
+
+    def create_model(self, params: Params, caller: Caller) -> Params:
+        """CreateModel: from a version of the registry, or from an image and model data."""
+        arn = caller.arn(f"model/{params['ModelName']}")
+        if self.store.get(MODEL, arn) is not None:
+            raise invalid(f'Cannot create already existing model "{arn}".')
+        containers = params.get("Containers") or []
+        if ("PrimaryContainer" in params) == bool(containers):
+            raise invalid("Exactly one of PrimaryContainer and Containers must be given")
+        if len(containers) > 1:
+            raise invalid("The sandbox does not support inference pipelines of several containers")
+        if "ExecutionRoleArn" not in params:
+            raise invalid("ExecutionRoleArn is required")
+        given = params.get("PrimaryContainer") or containers[0]
+        record = {
+            **{name: value for name, value in params.items() if name != "Tags"},
+            "ModelArn": arn,
+            "CreationTime": time.time(),
+            "_container": self._resolved(given, params["ExecutionRoleArn"], caller),
+            "_tags": params.get("Tags", []),
+        }
+        record.setdefault("EnableNetworkIsolation", False)
+        self.store.put(MODEL, arn, record)
+        return {"ModelArn": arn}
+
+    def describe_model(self, params: Params, caller: Caller) -> Params:
+        """DescribeModel."""
+        return wire.public(self._find(MODEL, "model", params, caller))
+
+    def list_models(self, params: Params, caller: Caller) -> Params:
+        """ListModels: the newest first unless asked otherwise."""
+        return self._list(MODEL, "Models", params, caller, ())
+
+    def delete_model(self, params: Params, caller: Caller) -> Params:
+        """DeleteModel: endpoints that use it go on."""
+        record = self._find(MODEL, "model", params, caller)
+        self.store.delete(MODEL, record["ModelArn"])
+        return {}
+
+    def _resolved(self, given: Params, role: str, caller: Caller) -> Params:
+        """Return image, model data and environment of a container, whatever they come from."""
+        if given.get("Mode") == "MultiModel":
+            raise invalid("The sandbox does not support multi-model containers")
+        if "ModelPackageName" in given:
+            for name in ("Image", "ModelDataUrl", "ModelDataSource"):
+                if name in given:
+                    raise invalid(f"{name} cannot be given together with ModelPackageName")
+            given = self._packaged(given, caller)
+        elif "Image" not in given:
+            raise invalid("A container needs an Image or a ModelPackageName")
+        source = given.get("ModelDataSource", {}).get("S3DataSource", {})
+        if source and source.get("CompressionType") != "Gzip":
+            raise invalid("The sandbox supports model data in a .tar.gz archive only")
+        url = given.get("ModelDataUrl") or source.get("S3Uri")
+        if url:
+            self._check_data(url, role, caller)
+        return {
+            "Image": given["Image"],
+            "Environment": given.get("Environment", {}),
+            "Role": role,
+            **({"ModelDataUrl": url} if url else {}),
+        }
+
+    def _packaged(self, given: Params, caller: Caller) -> Params:
+        package = self.registry.describe_model_package(
+            {"ModelPackageName": given["ModelPackageName"]}, caller
+        )
+        specification = package.get("InferenceSpecification")
+        name = given.get("InferenceSpecificationName")
+        if name:
+            others = package.get("AdditionalInferenceSpecifications", [])
+            specification = next((s for s in others if s["Name"] == name), None)
+        if not specification or not specification.get("Containers"):
+            raise invalid(
+                f"Model package {package['ModelPackageArn']} has no inference specification"
+                + (f" named {name}" if name else "")
+            )
+        if len(specification["Containers"]) > 1:
+            raise invalid("The sandbox does not support inference pipelines of several containers")
+        container = specification["Containers"][0]
+        environment = {**container.get("Environment", {}), **given.get("Environment", {})}
+        return {**container, "Environment": environment}
+
+    def _check_data(self, url: str, role: str, caller: Caller) -> None:
+        try:
+            self.objects.path(*_location(url))
+        except NoSuchObject as error:
+            raise invalid(f"Could not find model data at {url}.") from error
+
+    # Endpoint configurations.
+
+    def create_endpoint_config(self, params: Params, caller: Caller) -> Params:
+        """CreateEndpointConfig."""
+        arn = caller.arn(f"endpoint-config/{params['EndpointConfigName']}")
+        if self.store.get(CONFIG, arn) is not None:
+            raise invalid(f'Cannot create already existing endpoint configuration "{arn}".')
+        for variant in params["ProductionVariants"]:
+            if "ModelName" not in variant:
+                raise invalid("The sandbox does not support inference components: give a ModelName")
+            self._find(MODEL, "model", variant, caller)
+        record = {
+            **{name: value for name, value in params.items() if name != "Tags"},
+            "ProductionVariants": [
+                {"InitialVariantWeight": 1.0, **variant} for variant in params["ProductionVariants"]
+            ],
+            "EndpointConfigArn": arn,
+            "CreationTime": time.time(),
+            "_tags": params.get("Tags", []),
+        }
+        record.setdefault("EnableNetworkIsolation", False)
+        self.store.put(CONFIG, arn, record)
+        return {"EndpointConfigArn": arn}
+
+    def describe_endpoint_config(self, params: Params, caller: Caller) -> Params:
+        """DescribeEndpointConfig."""
+        return wire.public(self._config(params["EndpointConfigName"], caller))
+
+    def list_endpoint_configs(self, params: Params, caller: Caller) -> Params:
+        """ListEndpointConfigs: the newest first unless asked otherwise."""
+        return self._list(CONFIG, "EndpointConfigs", params, caller, ())
+
+    def delete_endpoint_config(self, params: Params, caller: Caller) -> Params:
+        """DeleteEndpointConfig: allowed while an endpoint uses it, which then cannot be updated."""
+        record = self._config(params["EndpointConfigName"], caller)
+        self.store.delete(CONFIG, record["EndpointConfigArn"])
+        return {}
+
+    # Endpoints.
+
+    def create_endpoint(self, params: Params, caller: Caller) -> Params:
+        """CreateEndpoint: answers at once, the endpoint is created in the background."""
+        arn = caller.arn(f"endpoint/{params['EndpointName']}")
+        config = self._config(params["EndpointConfigName"], caller)
+        now = time.time()
+        record: Record = {
+            "EndpointName": params["EndpointName"],
+            "EndpointArn": arn,
+            "EndpointConfigName": config["EndpointConfigName"],
+            "EndpointStatus": "Creating",
+            "CreationTime": now,
+            "LastModifiedTime": now,
+            "_tags": params.get("Tags", []),
+            "_pending": self._snapshot(config, caller),
+        }
+        with self.store.lock:
+            if self.store.get(ENDPOINT, arn) is not None:
+                raise invalid(f'Cannot create already existing endpoint "{arn}".')
+            self.store.put(ENDPOINT, arn, record)
+            self.live[arn] = Live()
+        self._begin(arn, self._create)
+        return {"EndpointArn": arn}
+
+    def update_endpoint(self, params: Params, caller: Caller) -> Params:
+        """UpdateEndpoint: answers at once, the new fleet takes over in the background."""
+        with self.store.lock:
+            record = self._endpoint(params["EndpointName"], caller)
+            self._settled(record)
+            if record["EndpointStatus"] == "Failed":
+                raise invalid(f'Cannot update failed endpoint "{record["EndpointArn"]}".')
+            # A configuration deleted under its endpoint makes updates impossible, on AWS as well.
+            self._config(record["EndpointConfigName"], caller)
+            config = self._config(params["EndpointConfigName"], caller)
+            pending = self._snapshot(config, caller)
+            pending["deployment"] = params.get("DeploymentConfig")
+            if params.get("RetainDeploymentConfig"):
+                pending["deployment"] = record.get("LastDeploymentConfig")
+            record.pop("FailureReason", None)
+            record["_pending"] = pending
+            self._set_status(record, "Updating")
+        self._begin(record["EndpointArn"], self._update)
+        return {"EndpointArn": record["EndpointArn"]}
+
+    def describe_endpoint(self, params: Params, caller: Caller) -> Params:
+        """DescribeEndpoint."""
+        return wire.public(self._endpoint(params["EndpointName"], caller))
+
+    def list_endpoints(self, params: Params, caller: Caller) -> Params:
+        """ListEndpoints: the newest first unless asked otherwise."""
+        return self._list(
+            ENDPOINT, "Endpoints", params, caller, ("LastModifiedTime", "EndpointStatus")
+        )
+
+    def delete_endpoint(self, params: Params, caller: Caller) -> Params:
+        """DeleteEndpoint: its processes end; the log stays."""
+        with self.store.lock:
+            record = self._endpoint(params["EndpointName"], caller)
+            self._settled(record)
+            self._set_status(record, "Deleting")
+        self._begin(record["EndpointArn"], self._delete)
+        return {}
+
+    # What the runtime asks for.
+
+    def route(self, arn: str, variant: str | None) -> Variant | None:
+        """Return where a request goes, None if there is no variant of that name. Raises KeyError
+        for an endpoint that is not in service."""
+        live = self.live[arn]
+        blue, green = live.blue, live.green
+        if blue is None:
+            raise KeyError(arn)
+        fleet = green if green is not None and random.random() < live.share else blue
+        return fleet.variants.get(variant) if variant else fleet.pick()
+
+    # Deployments, each in a thread of its own.
+
+    def _begin(self, arn: str, work: Callable[[Record, Live], None]) -> None:
+        record, live = self.store.all(ENDPOINT)[arn], self.live[arn]
+
+        def run() -> None:
+            try:
+                work(record, live)
+            finally:
+                live.thread = None
+                self.on_idle()
+
+        live.thread = threading.Thread(target=run, name=record["EndpointName"], daemon=True)
+        live.thread.start()
+
+    def _create(self, record: Record, live: Live) -> None:
+        try:
+            fleet, instances = self._launch(record, live)
+        except Failed as error:
+            live.green = None
+            self._fail(record, "Failed", str(error))
+            return
+        with self.store.lock:
+            if self.closing:
+                return
+            live.blue, live.green = fleet, None
+            self._deployed(record, record.pop("_pending"), instances)
+
+    def _update(self, record: Record, live: Live) -> None:
+        try:
+            fleet, instances = self._launch(record, live)
+            self._shift(record, live)
+        except Failed as error:
+            self._roll_back(record, live, str(error))
+            return
+        with self.store.lock:
+            if self.closing:
+                return
+            old, live.blue, live.green, live.share = live.blue, fleet, None, 0.0
+            deployment = record["_pending"].get("deployment")
+            if deployment:
+                record["LastDeploymentConfig"] = deployment
+            self._deployed(record, record.pop("_pending"), instances)
+        if old is not None:
+            old.end()
+
+    def _launch(self, record: Record, live: Live) -> tuple[Fleet, dict[str, str]]:
+        """Start the pending fleet and wait until all of it is healthy. Raises Failed."""
+        pending = record["_pending"]
+        instances = {v["VariantName"]: f"i-0{secrets.token_hex(8)}" for v in pending["variants"]}
+        fleet = live.green = self._fleet(record, pending, instances)
+        if self.closing:
+            raise Failed("The sandbox is ending")
+        with ThreadPoolExecutor(len(instances)) as pool:
+            problems = list(pool.map(_problem, fleet.variants.values()))
+        for variant, problem in zip(pending["variants"], problems, strict=True):
+            if problem:
+                url = variant["container"].get("ModelDataUrl")
+                text = {"ping": NO_PING, "download": NO_DATA, "extract": NO_ARCHIVE}.get(problem)
+                fleet.end()
+                raise Failed((text or problem).format(variant=variant["VariantName"], url=url))
+        return fleet, instances
+
+    def _shift(self, record: Record, live: Live) -> None:
+        """Move the traffic to the new fleet. Raises Failed when an alarm goes off."""
+        deployment = record["_pending"].get("deployment") or {}
+        begun = time.time()
+        for share, wait in steps(deployment, record["_pending"]["variants"]):
+            live.share = share
+            self._wait(record, deployment, wait, begun)
+
+    def _wait(self, record: Record, deployment: Params, seconds: float, begun: float) -> None:
+        names = [
+            alarm["AlarmName"]
+            for alarm in deployment.get("AutoRollbackConfiguration", {}).get("Alarms", [])
+        ]
+        end = time.monotonic() + seconds * self.pace
+        while True:
+            found = self.alarmed(names, _owner(record), begun) if names else None
+            if found:
+                raise Failed(
+                    f"The deployment was rolled back because CloudWatch alarm '{found}' "
+                    "is in ALARM state."
+                )
+            left = end - time.monotonic()
+            if left <= 0 or self.closing:
+                return
+            time.sleep(min(left, LOOK_SECONDS))
+
+    def _roll_back(self, record: Record, live: Live, reason: str) -> None:
+        with self.store.lock:
+            if self.closing:
+                return
+            live.share = 0.0
+            self._set_status(record, "RollingBack")
+        green, live.green = live.green, None
+        if green is not None:
+            green.end()
+        with self.store.lock:
+            if self.closing:
+                return
+            self._fail(record, "InService", reason)
+
+    def _delete(self, record: Record, live: Live) -> None:
+        for fleet in live.fleets():
+            for variant in fleet.variants.values():
+                variant.container.end()
+        with self.store.lock:
+            if self.closing:
+                return
+            self.store.delete(ENDPOINT, record["EndpointArn"])
+            self.live.pop(record["EndpointArn"], None)
+
+    # Records.
+
+    def _snapshot(self, config: Record, caller: Caller) -> Record:
+        """Return what a deployment needs of a configuration, which may be deleted meanwhile."""
+        variants = []
+        for variant in config["ProductionVariants"]:
+            model = self._find(MODEL, "model", variant, caller)
+            variants.append({**variant, "container": model["_container"]})
+        return {
+            "config": config["EndpointConfigName"],
+            "variants": variants,
+            **pick(config, "AsyncInferenceConfig", "DataCaptureConfig"),
+        }
+
+    def _fleet(self, record: Record, deployed: Record, instances: dict[str, str]) -> Fleet:
+        variants = {}
+        owner = _owner(record)
+        folder = self.folder / record["EndpointName"]
+        folder.mkdir(parents=True, exist_ok=True)
+        for described in deployed["variants"]:
+            name = described["VariantName"]
+            instance, container = instances[name], described["container"]
+            path = folder / f"{instance}.log"
+            if self.store.get(SERVING_LOG, instance) is None:
+                self.store.put(
+                    SERVING_LOG,
+                    instance,
+                    {
+                        "Account": owner.account,
+                        "Region": owner.region,
+                        "Group": f"{LOG_GROUP}{record['EndpointName']}",
+                        "Stream": f"{name}/{instance}",
+                        "File": f"{record['EndpointName']}/{instance}.log",
+                    },
+                )
+            startup = described.get("ContainerStartupHealthCheckTimeoutInSeconds", STARTUP_SECONDS)
+            variants[name] = Variant(
+                name,
+                float(described.get("InitialVariantWeight", 1)),
+                Container(
+                    folder / instance,
+                    path,
+                    lambda container=container: self._archive(container),  # type: ignore[misc]
+                    container["Environment"],
+                    owner.region,
+                    float(startup),
+                ),
+                instance,
+            )
+        return Fleet(variants)
+
+    def _archive(self, container: Params) -> Path | None:
+        url = container.get("ModelDataUrl")
+        if not url:
+            return None
+        try:
+            return self.objects.path(*_location(url))
+        except NoSuchObject as error:
+            raise ServingFailed("download") from error
+
+    def _deployed(self, record: Record, pending: Record, instances: dict[str, str]) -> None:
+        now = time.time()
+        record["EndpointConfigName"] = pending["config"]
+        record["ProductionVariants"] = [_shown(variant, now) for variant in pending["variants"]]
+        record.pop("AsyncInferenceConfig", None)
+        record.pop("DataCaptureConfig", None)
+        record.update(pick(pending, "AsyncInferenceConfig"))
+        capture = pending.get("DataCaptureConfig")
+        if capture:
+            enabled = bool(capture.get("EnableCapture"))
+            record["DataCaptureConfig"] = {
+                "EnableCapture": enabled,
+                "CaptureStatus": "Started" if enabled else "Stopped",
+                "CurrentSamplingPercentage": capture["InitialSamplingPercentage"],
+                "DestinationS3Uri": capture["DestinationS3Uri"],
+                "KmsKeyId": capture.get("KmsKeyId", ""),
+            }
+        record["_deployed"], record["_instances"] = pending, instances
+        self._set_status(record, "InService")
+
+    def _fail(self, record: Record, status: str, reason: str) -> None:
+        with self.store.lock:
+            if self.closing:
+                return
+            record.pop("_pending", None)
+            record["FailureReason"] = reason[:LONGEST_REASON]
+            self._set_status(record, status)
+
+    def _set_status(self, record: Record, status: str) -> None:
+        record["EndpointStatus"] = status
+        record["LastModifiedTime"] = time.time()
+        self.store.put(ENDPOINT, record["EndpointArn"], record)
+
+    def _settled(self, record: Record) -> None:
+        if record["EndpointStatus"] not in ("InService", "Failed"):
+            raise invalid(f'Cannot update in-progress endpoint "{record["EndpointArn"]}".')
+
+    def _find(self, kind: str, label: str, params: Params, caller: Caller) -> Record:
+        arn = caller.arn(f"{label}/{params[f'{kind}Name']}")
+        record = self.store.get(kind, arn)
+        if record is None:
+            words = {CONFIG: "endpoint configuration", MODEL: "model", ENDPOINT: "endpoint"}
+            raise invalid(f'Could not find {words[kind]} "{arn}".')
+        return record
+
+    def _config(self, name: str, caller: Caller) -> Record:
+        return self._find(CONFIG, "endpoint-config", {"EndpointConfigName": name}, caller)
+
+    def _endpoint(self, name: str, caller: Caller) -> Record:
+        return self._find(ENDPOINT, "endpoint", {"EndpointName": name}, caller)
+
+    def _list(
+        self, kind: str, answer: str, params: Params, caller: Caller, more: Iterable[str]
+    ) -> Params:
+        rows = [
+            record
+            for arn, record in list(self.store.all(kind).items())
+            if arn.startswith(caller.arn(""))
+            and wire.between(record, params)
+            and params.get("NameContains", "") in record[f"{kind}Name"]
+            and params.get("StatusEquals") in (None, record.get(f"{kind}Status"))
+        ]
+        by = {"Name": f"{kind}Name", "Status": f"{kind}Status"}.get(
+            params.get("SortBy", ""), "CreationTime"
+        )
+        rows.sort(key=lambda row: row[by], reverse=params.get("SortOrder") != "Ascending")
+        rows, token = wire.page(rows, params)
+        names = (f"{kind}Name", f"{kind}Arn", "CreationTime", *more)
+        return {answer: [pick(row, *names) for row in rows], **token}
+
+
+def steps(deployment: Params, variants: list[Params]) -> list[tuple[float, float]]:
+    """Return the steps of a traffic shift: the new fleet's share, and the seconds to wait then."""
+    policy = deployment.get("BlueGreenUpdatePolicy", {})
+    routing = policy.get("TrafficRoutingConfiguration", {"Type": "ALL_AT_ONCE"})
+    wait = float(routing.get("WaitIntervalInSeconds", 0))
+    parts = []
+    if routing["Type"] == "CANARY":
+        parts = [_share(routing["CanarySize"], variants)]
+    elif routing["Type"] == "LINEAR":
+        size = _share(routing["LinearStepSize"], variants)
+        parts = [size * count for count in range(1, 100) if size * count < 0.999]
+    last = wait + float(policy.get("TerminationWaitInSeconds", 0))
+    return [*((part, wait) for part in parts), (1.0, last)]
+
+
+def _share(size: Params, variants: list[Params]) -> float:
+    if size["Type"] == "CAPACITY_PERCENT":
+        return float(size["Value"]) / 100
+    count = sum(int(variant.get("InitialInstanceCount", 1)) for variant in variants)
+    return min(1.0, float(size["Value"]) / max(1, count))
+
+
+def _problem(variant: Variant) -> str | None:
+    try:
+        variant.container.start()
+    except ServingFailed as error:
+        return error.problem
+    return None
+
+
+def _shown(variant: Params, now: float) -> Params:
+    """Return what DescribeEndpoint shows of a variant."""
+    image = variant["container"]["Image"]
+    weight = float(variant.get("InitialVariantWeight", 1))
+    shown: Params = {
+        "VariantName": variant["VariantName"],
+        "DeployedImages": [
+            {"SpecifiedImage": image, "ResolvedImage": image, "ResolutionTime": now}
+        ],
+        "CurrentWeight": weight,
+        "DesiredWeight": weight,
+    }
+    if "ServerlessConfig" in variant:
+        serverless = variant["ServerlessConfig"]
+        # As the service shows it: no instances, not none at all.
+        shown |= {"CurrentInstanceCount": 0, "CurrentServerlessConfig": serverless}
+    else:
+        count = variant["InitialInstanceCount"]
+        shown |= {"CurrentInstanceCount": count, "DesiredInstanceCount": count}
+    return shown
+
+
+def _owner(record: Record) -> Caller:
+    _, _, _, region, account, _ = record["EndpointArn"].split(":", 5)
+    return Caller(account, region, "")
+
+
+def _location(url: str) -> tuple[str, str]:
+    parts = urlparse(url, allow_fragments=False)
+    if parts.scheme == "s3":
+        return parts.netloc, parts.path.removeprefix("/")
+    # https://bucket.s3.region.amazonaws.com/key and https://s3.region.amazonaws.com/bucket/key
+    host, path = parts.netloc, parts.path.removeprefix("/")
+    if parts.scheme == "https" and ".s3" in host:
+        return host.partition(".s3")[0], path
+    bucket, _, key = path.partition("/")
+    if parts.scheme != "https" or not host.startswith("s3") or not key:
+        raise invalid(f"'{url}' is not an S3 address")
+    return bucket, key
+
+

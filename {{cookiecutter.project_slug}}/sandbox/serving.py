@@ -1,0 +1,285 @@
+"""The process that serves one production variant: unpacked, started, pinged, asked, ended.
+
+Knows processes and HTTP on 127.0.0.1; nothing of endpoints, their states or AWS's API.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import shutil
+import socket
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from sandbox.jobs import isolated_environment, supervised
+
+STARTUP_SECONDS = 240.0
+BACKLOG = 256
+_HERE = Path(__file__).resolve().parent
+_OPT_ML = "/opt/ml"
+
+
+class ServingFailed(Exception):
+    """The container does not serve; `problem` says at which point it failed."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+
+class NoAnswer(Exception):
+    """A request got no answer: the process ended under it, or `late`, the time was up."""
+
+    def __init__(self, late: bool) -> None:
+        super().__init__("timed out" if late else "the process ended")
+        self.late = late
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the container has answered, and how long it took in seconds."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    seconds: float
+
+
+@dataclass
+class Process:
+    """A started process and the connections to it that are free."""
+
+    popen: subprocess.Popen[bytes]
+    port: int
+    free: list[http.client.HTTPConnection] = field(default_factory=list)
+
+    @property
+    def alive(self) -> bool:
+        """Tell whether it still runs."""
+        return self.popen.poll() is None
+
+    def connection(self, timeout: float) -> http.client.HTTPConnection:
+        """Return a free connection or a new one."""
+        try:
+            found = self.free.pop()
+            cast(Any, found.sock).settimeout(timeout)
+        except IndexError:
+            found = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+            found.connect()
+            cast(Any, found.sock).setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return found
+
+    def end(self) -> None:
+        """Kill it with all it has started, and wait until it is gone."""
+        # The end of its lifeline; see supervise.py.
+        with contextlib.suppress(OSError):
+            cast(Any, self.popen.stdin).close()
+        self.popen.wait()
+        while self.free:
+            self.free.pop().close()
+
+
+class Container:
+    """One model in a process of its own, which starts when it is first needed.
+
+    `folder` is this container's own; in it `ml` stands for /opt/ml. `archive` returns where the
+    model.tar.gz is, which is unpacked once, or None. Safe for threads.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        log: Path,
+        archive: Callable[[], Path | None],
+        environment: Mapping[str, str],
+        region: str,
+        startup: float = STARTUP_SECONDS,
+    ) -> None:
+        self.folder, self.log, self.archive, self.region = folder, log, archive, region
+        self.environment, self.startup = environment, startup
+        self.ended = False
+        self._process: Process | None = None
+        self._starting: Process | None = None
+        self._lock = threading.Lock()
+        self._active = 0
+
+    @property
+    def pid(self) -> int | None:
+        """Return the id of the process that supervises the model's, if it runs."""
+        process = self._process
+        return process.popen.pid if process and process.alive else None
+
+    def start(self) -> Process:
+        """Return the running process, started and healthy. Raises ServingFailed."""
+        process = self._process
+        if process is not None and process.alive:
+            return process
+        with self._lock:
+            process = self._process
+            if process is not None and process.alive:
+                return process
+            if self.ended:
+                raise ServingFailed("ended")
+            if process is not None:
+                process.end()
+                self._note("the process had ended and is started anew")
+            self._unpack()
+            started = self._spawn()
+            try:
+                self._ping(started)
+            except BaseException:
+                started.end()
+                raise
+            self._process = started
+            if self.ended:
+                started.end()
+                raise ServingFailed("ended")
+            return started
+
+    def ask(self, body: bytes, headers: Mapping[str, str], timeout: float) -> Answer:
+        """Send a body to /invocations. Raises NoAnswer, or ServingFailed if it cannot start.
+
+        A process found dead is started again; a request that kills it is sent a second time.
+        """
+        with self._lock:
+            self._active += 1
+        try:
+            for last in (False, True):
+                process = self.start()
+                try:
+                    return _exchange(process, body, headers, timeout)
+                except TimeoutError as error:
+                    raise NoAnswer(late=True) from error
+                except (OSError, http.client.HTTPException) as error:
+                    # A killed process may take a moment to be known as ended.
+                    if last or not _ends(process):
+                        raise NoAnswer(late=False) from error
+            raise AssertionError("unreachable")
+        finally:
+            with self._lock:
+                self._active -= 1
+
+    def drain(self, seconds: float) -> None:
+        """Return when no request is under way, or when the time is up."""
+        end = time.monotonic() + seconds
+        while self._active and time.monotonic() < end:
+            time.sleep(0.01)
+
+    def end(self) -> None:
+        """End the process for good and delete what was unpacked; the log stays."""
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def stop(self) -> None:
+        """End the process for good, and keep what was unpacked."""
+        self.ended = True
+        process = self._starting or self._process
+        if process is not None:
+            process.end()
+        with self._lock:
+            if self._process is not None:
+                self._process.end()
+
+    def _unpack(self) -> None:
+        base = self.folder / "ml"
+        if (base / "model").is_dir():
+            return
+        shutil.rmtree(self.folder, ignore_errors=True)
+        (self.folder / "tmp").mkdir(parents=True)
+        part = base / "unpacking"
+        part.mkdir(parents=True)
+        archive = self.archive()
+        if archive is not None:
+            try:
+                with tarfile.open(archive) as tar:
+                    tar.extractall(part, filter="data")
+            except (tarfile.TarError, EOFError, OSError) as error:
+                self._note(f"cannot unpack the model data: {error}")
+                raise ServingFailed("extract") from error
+        # Only a whole folder gets the name.
+        part.rename(base / "model")
+
+    def _spawn(self) -> Process:
+        base = self.folder / "ml"
+        environment = isolated_environment(base, self.folder / "tmp", self.region)
+        for name, value in self.environment.items():
+            environment[name] = (
+                f"{base}{value.removeprefix(_OPT_ML)}"
+                if value == _OPT_ML or value.startswith(f"{_OPT_ML}/")
+                else value
+            )
+        # Not the container's own choice, unlike the rest.
+        environment["SAGEMAKER_BASE_DIR"] = str(base)
+        listening = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
+        with listening, self.log.open("ab") as log:
+            command = [sys.executable, str(_HERE / "model_server.py"), str(listening.fileno())]
+            popen = subprocess.Popen(
+                supervised(command),
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                cwd=base,
+                env=environment,
+                pass_fds=[listening.fileno()],
+                start_new_session=True,
+            )
+            return Process(popen, listening.getsockname()[1])
+
+    def _ping(self, process: Process) -> None:
+        """Return when the process answers: it accepts what waits once the model is loaded."""
+        self._starting = process
+        if self.ended:
+            process.end()
+        connection = http.client.HTTPConnection("127.0.0.1", process.port, timeout=self.startup)
+        try:
+            connection.request("GET", "/ping")
+            answer = connection.getresponse()
+            answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise ServingFailed("ping") from error
+        finally:
+            connection.close()
+            self._starting = None
+        if answer.status != 200:
+            raise ServingFailed("ping")
+
+    def _note(self, text: str) -> None:
+        with self.log.open("a", encoding="utf-8") as log:
+            log.write(f"[sandbox] {text}\n")
+
+
+def _exchange(
+    process: Process, body: bytes, headers: Mapping[str, str], timeout: float
+) -> Answer:
+    connection = process.connection(timeout)
+    try:
+        begun = time.perf_counter()
+        connection.putrequest("POST", "/invocations", skip_accept_encoding=True)
+        connection.putheader("Content-Length", str(len(body)))
+        for name, value in headers.items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        connection.send(body)
+        response = connection.getresponse()
+        answer = Answer(
+            response.status, response.headers, response.read(), time.perf_counter() - begun
+        )
+    except BaseException:
+        connection.close()
+        raise
+    process.free.append(connection)
+    return answer
+
+
+def _ends(process: Process) -> bool:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.popen.wait(timeout=2)
+    return not process.alive
