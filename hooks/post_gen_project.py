@@ -1,4 +1,5 @@
-"""Commits the pristine render, which later updates are merged against, and says what comes next.
+"""Removes folders without files, commits the pristine render, which later updates are merged
+against, and says what comes next.
 
 Runs in cookiecutter's own interpreter: standard library only, Python 3.9 or newer. Acts on nothing
 but the new folder.
@@ -10,12 +11,16 @@ import os
 FOLDER = "{{ cookiecutter.project_slug }}"
 ORIGIN = "https://github.com/{{ cookiecutter.github_owner }}/{{ cookiecutter.github_repo }}"
 BY_CRUFT = "{{ '_commit' in cookiecutter }}" == "True"
+# Cookiecutter leaves files out, but makes their folder all the same.
+WORKFLOWS = os.path.join(".github", "workflows")
 
 GIT = ("git", "git.exe", "git.cmd")
 MESSAGE = b"Render the template\n.\n"
 
 
 def main() -> None:
+    if os.path.isdir(WORKFLOWS) and not os.listdir(WORKFLOWS):
+        os.removedirs(WORKFLOWS)
     parents = here_and_above(os.path.realpath(os.curdir))
     # Cookiecutter has put this script into the temp folder, which costs less to see than to import.
     temporary = os.path.dirname(os.path.realpath(__file__)) in parents

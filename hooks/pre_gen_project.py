@@ -56,6 +56,7 @@ RULES = {
         "churn-prediction",
     ),
     "github_sign_in": (r"oidc|iam-user", 8, "oidc or iam-user", "oidc"),
+    "ci": (r"github-actions|jenkins", 14, "github-actions or jenkins", "github-actions"),
 }
 
 # As a distribution, the project would take the place of the package it needs.

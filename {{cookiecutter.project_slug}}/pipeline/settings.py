@@ -108,6 +108,7 @@ class Project:
     region: str
     github: str
     sign_in: str
+    ci: str = "github-actions"
     template_version: str = ""
 
 
