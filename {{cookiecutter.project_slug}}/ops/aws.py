@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,15 +16,40 @@ class Aws:
 
     settings: Settings
     sandbox: bool = False
+    role: str = ""
+    """ARN of a role to work as, assumed from the signed-in identity; empty: as that identity."""
 
     def client(self, service: str) -> Any:
         return self._session.client(service, config=self._config)
+
+    def as_role(self, arn: str) -> Aws:
+        """The account of this role, which may be another one."""
+        return replace(self, role=arn)
 
     @cached_property
     def _session(self) -> Any:
         import boto3
 
-        return boto3.Session(region_name=self.settings.project.region)
+        region = self.settings.project.region
+        session = boto3.Session(region_name=region)
+        if not self.role:
+            return session
+        import botocore.session
+        from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
+
+        # Renewed by botocore: assumed from another role a session ends after an hour, which a
+        # canary with its bake time can outlast.
+        fetcher = AssumeRoleCredentialFetcher(
+            client_creator=session.client,
+            source_credentials=session.get_credentials(),
+            role_arn=self.role,
+            extra_args={"RoleSessionName": f"mlops-{self.settings.project.project}"},
+        )
+        core = botocore.session.get_session()
+        core._credentials = DeferredRefreshableCredentials(  # type: ignore[attr-defined]
+            method="assume-role", refresh_using=fetcher.fetch_credentials
+        )
+        return boto3.Session(region_name=region, botocore_session=core)
 
     @cached_property
     def _config(self) -> Any:
@@ -39,6 +64,10 @@ class Aws:
     @cached_property
     def s3(self) -> Any:
         return self.client("s3")
+
+    @cached_property
+    def runtime(self) -> Any:
+        return self.client("sagemaker-runtime")
 
     @cached_property
     def account(self) -> str:

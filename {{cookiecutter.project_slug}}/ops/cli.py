@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from ops.commands import registry, training
+from ops.commands import deployment, registry, training
 from ops.commands import sandbox as sandbox_commands
 from ops.console import State, err
 from ops.errors import MlopsError, explained
@@ -22,15 +22,24 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="""The life of this repo's model: train it, judge it, register it, look at it.
+    help="""The life of this repo's model: train it, judge it, approve it, deploy it, look at it.
 
     Each command works on the AWS account you are signed in to, or with `--sandbox` on this
     machine alone: `mlops --sandbox run` trains for real, without an account.
+
+    **From nothing to production**
+
+    - `mlops run` trains and registers a version that passes the quality gate
+    - `mlops approve 3` allows version 3 to be deployed, and says with which command
+    - `mlops deploy staging --model-package-arn ARN`, then `mlops smoke staging`
+    - `mlops deploy production --model-package-arn ARN`; back with `mlops rollback production`
+    - `mlops status` shows what runs where
     """,
     rich_markup_mode="markdown",
 )
 app.add_typer(training.app)
 app.add_typer(registry.app)
+app.add_typer(deployment.app)
 app.add_typer(sandbox_commands.app, name="sandbox", rich_help_panel="Sandbox")
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import typer
 from rich.console import Console
 
+from ops.errors import MlopsError
 from pipeline import settings as mlops_settings
 
 if TYPE_CHECKING:
@@ -23,12 +24,23 @@ if TYPE_CHECKING:
 TERMINAL = sys.stdout is not None and sys.stdout.isatty()
 WIDTH = None if TERMINAL else 120
 out = Console(soft_wrap=True, width=WIDTH)
-err = Console(stderr=True, soft_wrap=True)
+_ERRORS_ON_TERMINAL = sys.stderr is not None and sys.stderr.isatty()
+err = Console(stderr=True, soft_wrap=True, width=None if _ERRORS_ON_TERMINAL else 120)
 
 
 def say(line: str) -> None:
     """Prints a line as it is: names of files, columns and labels may hold brackets."""
     out.print(line, markup=False, highlight=False)
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Goes on when the answer is yes. Raises MlopsError where nobody is there to be asked."""
+    if yes:
+        return
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise MlopsError(f"{question} Nobody is here to answer: add --yes")
+    if not typer.confirm(question, err=True):
+        raise MlopsError("nothing was changed")
 
 
 @dataclass

@@ -54,41 +54,69 @@ def registry_table(found: list[Version]) -> Table:
     return view
 
 
+WhichVersion = Annotated[int, typer.Argument(help="A version, as mlops models lists them.")]
 Comment = Annotated[
     str, typer.Option(help="Why, for those who look at the version later; 1,024 characters.")
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="For scripts: the version as JSON.")]
 
 
 @app.command(rich_help_panel=PANEL)
 def approve(
     context: typer.Context,
-    version: Annotated[int, typer.Argument(help="A version, as mlops models lists them.")],
+    version: WhichVersion,
     comment: Comment = "",
+    as_json: AsJson = False,
 ) -> None:
-    """Approve a version: from now on a new one must not be worse."""
-    _set_approval(context, version, "Approved", comment)
+    """Approve a version: it may be deployed, and a new one must not be worse.
+
+    It is the registry's own status, the same that Studio shows and sets.
+
+    **Example**
+
+    - `mlops approve 3 --comment "better on the new customers"`
+    """
+    _set_approval(context, version, "Approved", comment, as_json)
 
 
 @app.command(rich_help_panel=PANEL)
 def reject(
     context: typer.Context,
-    version: Annotated[int, typer.Argument(help="A version, as mlops models lists them.")],
+    version: WhichVersion,
     comment: Comment = "",
+    as_json: AsJson = False,
 ) -> None:
-    """Reject a version; an approved one is no champion any more."""
-    _set_approval(context, version, "Rejected", comment)
+    """Reject a version: it cannot be deployed, and is no champion any more.
+
+    Where it runs it goes on running: `mlops rollback STAGE` takes it away.
+
+    **Example**
+
+    - `mlops reject 3 --comment "drops the card payments"`
+    """
+    _set_approval(context, version, "Rejected", comment, as_json)
 
 
-def _set_approval(context: typer.Context, number: int, approval: str, comment: str) -> None:
-    from ops import registry
+def _set_approval(
+    context: typer.Context, number: int, approval: str, comment: str, as_json: bool
+) -> None:
+    from dataclasses import replace
+
+    from ops import registry, stages
 
     if len(comment) > 1024:
         raise MlopsError(f"--comment has {len(comment)} characters; the registry keeps 1024")
     with connected(context) as aws:
         found = registry.version(aws, number)
         registry.set_approval(aws, found, approval, comment)
+    if as_json:
+        out.print_json(data=replace(found, approval=approval).as_json())
+        return
     was = "still" if found.approval == approval else f"now, after {found.approval},"
     say(f"Version {found.version} is {was} {approval}: {found.evaluation}")
+    known = stages.names(aws.settings)
+    if approval == "Approved" and known:
+        say(f"deploy it   {aws.command} deploy {known[0]} --model-package-arn {found.arn}")
 
 
 @app.command(rich_help_panel=PANEL)

@@ -1,0 +1,661 @@
+"""The panel "Deploy": an approved version into a stage, tested, called, taken back, taken away."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from ops.console import confirm, connected, err, load_settings, out, say
+from ops.errors import MlopsError
+
+if TYPE_CHECKING:
+    from ops.aws import Aws
+    from ops.deploy import Deployment, DeploymentFailed
+    from ops.destroy import Doomed
+    from ops.smoke import Check
+    from ops.status import Status
+
+app = typer.Typer(rich_markup_mode="markdown")
+PANEL = "Deploy"
+
+
+def _stage_names(incomplete: str) -> list[str]:
+    """For the shell's completion, which must stay silent where there is no repo."""
+    from ops import stages
+    from pipeline.settings import SettingsError
+
+    try:
+        known = stages.names(load_settings())
+    except SettingsError:
+        return []
+    return [name for name in known if name.startswith(incomplete)]
+
+
+WhichStage = Annotated[
+    str,
+    typer.Argument(
+        metavar="STAGE",
+        help="A file of infra/, such as staging or production.",
+        autocompletion=_stage_names,
+        show_default=False,
+    ),
+]
+Arn = Annotated[
+    str,
+    typer.Option(
+        envvar="MODEL_PACKAGE_ARN",
+        help="The version, as mlops approve and mlops models --json name it.",
+        show_default=False,
+    ),
+]
+Commit = Annotated[
+    str,
+    typer.Option(
+        envvar="COMMIT",
+        help="Refuse the version unless it was trained from this commit.",
+        show_default=False,
+    ),
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="For scripts: the result as JSON, progress on stderr.")
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+ContinueRollback = Annotated[
+    bool,
+    typer.Option(
+        "--continue-rollback",
+        help="First bring a stack out of UPDATE_ROLLBACK_FAILED, once its cause is mended.",
+    ),
+]
+
+
+def _progress(as_json: bool) -> Console:
+    """Where progress goes: standard output belongs to the result when a script reads it."""
+    return err if as_json else out
+
+
+@app.command(rich_help_panel=PANEL)
+def check(
+    context: typer.Context,
+    model_package_arn: Arn,
+    commit: Commit = "",
+    as_json: AsJson = False,
+) -> None:
+    """Check that a version may be deployed: approved, of this project, account and commit.
+
+    `mlops deploy` checks the same; this is for a workflow that wants to know first.
+
+    **Example**
+
+    - `mlops check --model-package-arn ARN --commit 3f2c9ab...`
+    """
+    from ops.deploy import approved
+
+    with connected(context) as aws:
+        package = approved(aws, model_package_arn, commit or None)
+    if as_json:
+        out.print_json(data=asdict(package))
+        return
+    say(f"version {package.version} may be deployed, trained from commit {package.commit}")
+
+
+@app.command(rich_help_panel=PANEL)
+def deploy(
+    context: typer.Context,
+    stage: WhichStage,
+    model_package_arn: Arn,
+    commit: Commit = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")
+    ] = False,
+    continue_rollback: ContinueRollback = False,
+    as_json: AsJson = False,
+) -> None:
+    """Deploy an approved version to a stage, and follow it until its endpoint answers.
+
+    The version is named by its ARN: nothing ever deploys "the latest". Shows the changes, makes
+    them, and ends well only when the endpoint is in service with this very version. Deploying what
+    runs already changes nothing. Ctrl-C stops following, not the deployment.
+
+    **Examples**
+
+    - `mlops deploy staging --model-package-arn arn:aws:sagemaker:...:model-package/churn/3`
+    - `mlops deploy production --model-package-arn ARN --dry-run`
+    - `mlops --sandbox deploy staging --model-package-arn ARN` on this machine alone
+    """
+    from ops import stages
+    from ops.deploy import deploy as deploy_version
+
+    console = _progress(as_json)
+    with connected(context) as aws:
+        chosen = stages.load(aws.settings, stage)
+        with _interruptible(aws, chosen.stack):
+            done = _or_fail(
+                aws,
+                stage,
+                lambda: deploy_version(
+                    aws,
+                    chosen,
+                    model_package_arn,
+                    commit or None,
+                    console,
+                    execute=not dry_run,
+                    continue_rollback=continue_rollback,
+                ),
+            )
+        _tell_deployment(aws, done, console, as_json)
+
+
+@contextmanager
+def _interruptible(aws: Aws, stack: str) -> Iterator[None]:
+    """Ctrl-C leaves; what CloudFormation has begun it brings to its end."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        err.print(
+            "\nNothing is stopped by this: what CloudFormation has begun goes on without you.\n"
+            f"go on following   the same command again\n"
+            f"look at it        {aws.command} status\n"
+            f"call it off       aws cloudformation cancel-update-stack --stack-name {stack}",
+            markup=False,
+            highlight=False,
+        )
+        raise typer.Exit(130) from None
+
+
+def _or_fail(aws: Aws, stage: str, work: Any) -> Any:
+    """What `work` returns; a deployment that failed is told with its log, and exit code 1."""
+    from ops.deploy import DeploymentFailed
+
+    try:
+        return work()
+    except DeploymentFailed as failure:
+        _tell_failure(aws, stage, failure)
+        raise typer.Exit(1) from None
+
+
+def _tell_failure(aws: Aws, stage: str, failure: DeploymentFailed) -> None:
+    from ops import actions
+
+    def tell(line: str, style: str | None = None) -> None:
+        err.print(line, style=style, markup=False, highlight=False)
+
+    tell(f"mlops: {failure}", "red")
+    if failure.log:
+        tell("the last its container said:")
+        for line in failure.log:
+            tell(f"  {line}")
+        tell(f"all of it   {aws.command} logs --stage {stage}")
+    still = (
+        f"{stage} still runs version {failure.running}"
+        if failure.running
+        else f"{stage} runs nothing"
+    )
+    tell(still)
+    log = "".join(f"{line}\n" for line in failure.log)
+    details = f"\n\n```\n{log}```" if log else ""
+    actions.summary(f"### {stage}: not deployed\n\n{failure}\n\n{still}{details}")
+
+
+def _tell_deployment(aws: Aws, done: Deployment, console: Console, as_json: bool) -> None:
+    from ops import actions
+
+    def tell(line: str) -> None:
+        console.print(line, markup=False, highlight=False)
+
+    if as_json:
+        out.print_json(data=asdict(done))
+    if done.planned:
+        from ops import stacks
+
+        console.print(stacks.change_table(stacks.Change(**item) for item in done.changes))
+        tell("Nothing was changed: this was a dry run.")
+        return
+    if not done.changed:
+        line = f"{done.stage} is unchanged: it runs version {done.version} already"
+    else:
+        line = f"{done.stage} runs version {done.version}, in service after {done.seconds:.0f} s"
+    console.print(line, style="green", markup=False, highlight=False)
+    tell(f"endpoint    {done.endpoint} ({done.kind})")
+    tell(f"test it     {aws.command} smoke {done.stage}")
+    tell(f"call it     {aws.command} invoke {done.stage} rows.csv")
+    for item in done.left:
+        tell(f"left over   {item}")
+    commit = f" from commit `{done.commit}`" if done.commit else ""
+    actions.summary(f"### {done.stage}\n\n{line}{commit}\n\nEndpoint `{done.endpoint}`")
+    actions.output("endpoint", done.endpoint)
+
+
+@app.command(rich_help_panel=PANEL)
+def rollback(
+    context: typer.Context,
+    stage: WhichStage,
+    to: Annotated[
+        int | None,
+        typer.Option(help="A version to return to; by default the one that ran before this one."),
+    ] = None,
+    yes: Yes = False,
+    continue_rollback: ContinueRollback = False,
+    as_json: AsJson = False,
+) -> None:
+    """Return a stage to the version that it ran before, by the same way as a deployment.
+
+    Each stage remembers which versions it ran. The one before must still be approved; where that
+    is not so, or not known, a version has to be named with --to.
+
+    **Examples**
+
+    - `mlops rollback production`
+    - `mlops rollback production --to 2 --yes`
+    """
+    from ops import stages
+    from ops.deploy import deploy as deploy_version
+    from ops.deploy import way_back
+
+    console = _progress(as_json)
+    with connected(context) as aws:
+        chosen = stages.load(aws.settings, stage)
+        back = way_back(aws, chosen, to)
+        line = f"{stage} runs version {back.running} and returns to version {back.version}."
+        if yes:
+            console.print(line, markup=False, highlight=False)
+        confirm(f"{line} Go on?", yes)
+        with _interruptible(aws, chosen.stack):
+            done = _or_fail(
+                aws,
+                stage,
+                lambda: deploy_version(
+                    aws,
+                    chosen,
+                    back.arn,
+                    None,
+                    console,
+                    continue_rollback=continue_rollback,
+                    trail=back.trail,
+                ),
+            )
+        _tell_deployment(aws, done, console, as_json)
+        console.print(
+            f"so that nobody deploys version {back.running} again: "
+            f"{aws.command} reject {back.running}",
+            markup=False,
+            highlight=False,
+        )
+
+
+@app.command(rich_help_panel=PANEL)
+def smoke(
+    context: typer.Context,
+    stage: WhichStage,
+    model_package_arn: Annotated[
+        str,
+        typer.Option(
+            envvar="MODEL_PACKAGE_ARN",
+            help="Fail unless the endpoint runs this version.",
+            show_default=False,
+        ),
+    ] = "",
+    tolerance: Annotated[
+        float, typer.Option(min=0, help="How far a number may be off, relative above 1.")
+    ] = 1e-4,
+    latency_limit: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="MILLISECONDS",
+            help="What one row may take at most in the median, network included. "
+            "By default 2000; an asynchronous endpoint has no limit.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Test a stage's endpoint for real, with the rows registered with its version.
+
+    Sends them in each content type, compares form and values of the answers with the evaluation's,
+    measures the latency and sends rows that must be refused. The exit code is 1 if a check fails.
+
+    **Examples**
+
+    - `mlops smoke staging`
+    - `mlops smoke production --latency-limit 200 --json`
+    """
+    from ops import smoke as smoke_test
+    from ops import stages
+
+    with connected(context) as aws:
+        chosen = stages.load(aws.settings, stage)
+        checks = smoke_test.smoke(
+            aws,
+            chosen,
+            model_package_arn or None,
+            tolerance=tolerance,
+            latency_limit=latency_limit,
+        )
+    good = smoke_test.passed(checks)
+    if as_json:
+        out.print_json(
+            data={"stage": stage, "passed": good, "checks": [asdict(item) for item in checks]}
+        )
+    else:
+        out.print(smoke_test.table(checks))
+        failed = sum(item.passed is False for item in checks)
+        line = f"{stage} works" if good else f"{stage}: {failed} of {len(checks)} checks failed"
+        if not good and not failed:
+            line = f"{stage}: there was nothing to check it with"
+        console = out if good else err
+        console.print(line, style="green" if good else "red", markup=False, highlight=False)
+    _summarise_checks(stage, good, checks)
+    if not good:
+        raise typer.Exit(1)
+
+
+def _summarise_checks(stage: str, good: bool, checks: list[Check]) -> None:
+    from ops import actions
+
+    marks = {True: "✅", False: "❌", None: "not checked"}
+    rows = [
+        f"| {marks[item.passed]} | {item.name} | {item.detail.replace('|', '&#124;')} |"
+        for item in checks
+    ]
+    head = [f"### {stage} {'works' if good else 'fails its test'}", "", "| | check | seen |"]
+    actions.summary("\n".join([*head, "|---|---|---|", *rows]))
+
+
+@app.command(rich_help_panel=PANEL)
+def invoke(
+    context: typer.Context,
+    stage: WhichStage,
+    file: Annotated[
+        str,
+        typer.Argument(
+            help="Rows to predict (.csv, .json, .jsonl), or - for standard input; by default "
+            "the rows registered with the version.",
+            show_default=False,
+        ),
+    ] = "",
+    content_type: Annotated[
+        str, typer.Option(help="By default by the file's name; text/csv for standard input.")
+    ] = "",
+    accept: Annotated[
+        str, typer.Option(help="Form of the answer: application/json, text/csv...")
+    ] = "application/json",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The answer with endpoint, version and time around it.")
+    ] = False,
+) -> None:
+    """Call a stage's endpoint with rows of your own; prints just what it answers.
+
+    **Examples**
+
+    - `mlops invoke staging rows.csv`
+    - `head -3 rows.csv | mlops invoke production - --accept text/csv`
+    """
+    from ops import access, endpoints, predict, smoke, stages
+
+    with connected(context) as aws:
+        chosen = stages.load(aws.settings, stage)
+        body = _rows(file) if file else None
+        there = access.enter(aws, chosen)
+        endpoint = endpoints.serving(there, chosen.stack, stage)
+        if body is None:
+            if not endpoint.package:
+                raise MlopsError(f"{stage} runs no version of the registry: name a file with rows")
+            body = smoke.load_sample(aws, endpoint.package).bodies[smoke.JSON]
+            kind = content_type or smoke.JSON
+        else:
+            suffix = Path(file).suffix.lower() if file != "-" else ".csv"
+            kind = content_type or predict.CONTENT_TYPES.get(suffix, "")
+        if not kind:
+            known = ", ".join(predict.CONTENT_TYPES)
+            raise MlopsError(
+                f"{file}: is none of {known}: name its form with --content-type, as in text/csv"
+            )
+        answer = predict.invoke(there, endpoint, body, kind, accept)
+    if not as_json:
+        sys.stdout.buffer.write(answer.body)
+        if not answer.body.endswith(b"\n"):
+            sys.stdout.buffer.write(b"\n")
+        return
+    import json
+
+    text = answer.body.decode("utf-8", "replace")
+    is_json = answer.content_type.split(";")[0].strip() == "application/json"
+    out.print_json(
+        data={
+            "endpoint": endpoint.name,
+            "version": endpoint.version,
+            "content_type": answer.content_type,
+            "milliseconds": round(answer.seconds * 1000, 1),
+            "answer": json.loads(text) if is_json else text,
+        }
+    )
+
+
+def _rows(file: str) -> bytes:
+    if file == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise MlopsError(f"{file}: {error.strerror}") from error
+
+
+@app.command(rich_help_panel=PANEL)
+def status(
+    context: typer.Context,
+    stage: Annotated[
+        str, typer.Argument(help="Only this one.", autocompletion=_stage_names, show_default=False)
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show on one screen what runs where, what waits for approval, what was trained last.
+
+    **Examples**
+
+    - `mlops status`
+    - `mlops status --json | jq '.stages[] | {stage, version, state}'`
+    """
+    from ops.status import status as look
+
+    with connected(context) as aws:
+        found = look(aws, stage or None)
+    if as_json:
+        out.print_json(data=found.as_json())
+        return
+    _tell_status(aws, found)
+
+
+def _tell_status(aws: Aws, found: Status) -> None:
+    from ops.status import LISTED, short_commit, table
+
+    out.print(table(found.stages))
+    say("")
+    for number, version in enumerate(found.pending[:LISTED]):
+        head = "to approve  " if number == 0 else "            "
+        commit = short_commit(version.commit)
+        say(f"{head}version {version.version}  {version.evaluation}  commit {commit}")
+    if len(found.pending) > LISTED:
+        say(f"            and {len(found.pending) - LISTED} more: {aws.command} models")
+    if not found.pending:
+        say("to approve  nothing")
+    last = found.execution
+    if last is None:
+        say(f"trained     never: {aws.command} run")
+        return
+    reason = f"  {last['reason']}" if last["reason"] else ""
+    identifier = last["arn"].rpartition("/")[2]
+    started = last["started"][:16].replace("T", " ")
+    say(f"trained     {started}  {identifier}  {last['status']}{reason}")
+
+
+@app.command(rich_help_panel=PANEL)
+def destroy(
+    context: typer.Context,
+    stage: Annotated[
+        str,
+        typer.Argument(
+            metavar="[STAGE]",
+            help="A file of infra/, such as staging.",
+            autocompletion=_stage_names,
+            show_default=False,
+        ),
+    ] = "",
+    everything: Annotated[
+        bool, typer.Option("--all", help="All stages, and executions that are running.")
+    ] = False,
+    registry: Annotated[
+        bool,
+        typer.Option("--registry", help="With --all: the pipeline and all versions, too."),
+    ] = False,
+    data: Annotated[
+        bool,
+        typer.Option(
+            "--data",
+            help="With --all and --registry: everything of this project in the bucket, and the "
+            "endpoints' logs.",
+        ),
+    ] = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take a stage away, and prove that nothing of it that costs money is left.
+
+    Shows what goes and what stays, and asks. The registry and the data stay unless you say
+    otherwise: a stage can be deployed again at any time.
+
+    **Examples**
+
+    - `mlops destroy staging`
+    - `mlops destroy --all --yes`
+    - `mlops destroy --all --registry --data` the end of the project
+    """
+    from ops import stages
+    from ops.destroy import look
+
+    if bool(stage) == everything:
+        raise MlopsError("name a stage, or --all of them")
+    if (registry or data) and not everything:
+        raise MlopsError("--registry and --data go with --all: they belong to all stages")
+    if data and not registry:
+        raise MlopsError("--data needs --registry: versions without their artifacts are of no use")
+    with connected(context) as aws:
+        names = stages.names(aws.settings) if everything else (stage,)
+        doomed = [look(aws, stages.load(aws.settings, name)) for name in names]
+        _destroy(aws, doomed, everything, registry, data, yes, as_json)
+
+
+def _destroy(
+    aws: Aws,
+    doomed: list[Doomed],
+    everything: bool,
+    registry: bool,
+    data: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    from ops import destroy as work
+
+    console = _progress(as_json)
+
+    def tell(line: str) -> None:
+        console.print(line, markup=False, highlight=False)
+
+    present = [item for item in doomed if not item.empty]
+    executing = work.executing(aws) if everything else []
+    kept = work.kept(aws)
+    if present:
+        console.print(work.table(present))
+    for item in present:
+        if item.stage.idle_cost is not None:
+            tell(f"saves       {item.stage.name}: {item.stage.idle_cost:.0f} USD a month when idle")
+    for arn in executing:
+        tell(f"stops       execution {arn.rpartition('/')[2]}")
+    versions = f"pipeline and {kept.versions} versions in the registry"
+    objects = f"{kept.objects} objects, {kept.size / 1e6:.1f} MB, at {kept.bucket}"
+    tell(f"{'removes ' if registry else 'keeps   '}    {versions}")
+    tell(f"{'removes ' if data else 'keeps   '}    {objects}")
+    nothing = not (present or executing or registry)
+    if nothing:
+        tell(f"Nothing to take away: {', '.join(i.stage.name for i in doomed)} is not deployed.")
+    else:
+        confirm("Remove this for good?", yes)
+    left: list[str] = []
+    if not nothing:
+        work.stop_executions(aws, executing)
+        for item in present:
+            with _interruptible(aws, item.stage.stack):
+                work.destroy(item, console)
+        if registry:
+            left += work.delete_registry(aws)
+        if data:
+            left += work.delete_data(aws, doomed)
+    # Asked of the services even where there was no stack: what somebody made beside it costs too.
+    for item in doomed:
+        left += [
+            f"{item.stage.name}: {name}"
+            for name in work.left(item.account, item.stage.stack, item.resources)
+        ]
+    if as_json:
+        out.print_json(
+            data={
+                "removed": [item.stage.name for item in present],
+                "left": left,
+                "kept": {
+                    "versions": 0 if registry else kept.versions,
+                    "objects": 0 if data else kept.objects,
+                },
+            }
+        )
+    if left:
+        err.print(f"mlops: still there: {'; '.join(left)}", style="red", markup=False)
+        raise typer.Exit(1)
+    console.print(
+        "Nothing is left: no endpoint, configuration, model, scalable target, alarm or role.",
+        style="green",
+        highlight=False,
+    )
+
+
+@app.command(rich_help_panel=PANEL)
+def share(context: typer.Context, yes: Yes = False, as_json: AsJson = False) -> None:
+    """Let the accounts named in infra/*.json, and only those, read what they deploy.
+
+    Writes into the policies of the model package group, the artifact bucket and the key, beside
+    what others wrote there. Done once, and again when a stage moves to another account.
+
+    **Example**
+
+    - `mlops share`
+    """
+    from ops import access
+
+    console = _progress(as_json)
+    with connected(context) as aws:
+        accounts = access.foreign_accounts(aws)
+        grants = access.plan(aws, accounts)
+        for grant in grants:
+            console.print(grant.what, markup=False, highlight=False)
+            for line in grant.lines:
+                console.print(f"  {line}", markup=False, highlight=False)
+        if grants:
+            confirm("Change these policies?", yes)
+        for grant in grants:
+            grant.apply()
+    if as_json:
+        out.print_json(
+            data={"accounts": list(accounts), "changed": {g.what: list(g.lines) for g in grants}}
+        )
+    elif grants:
+        say(f"{len(grants)} policies changed")
+    elif accounts:
+        say(f"Nothing to do: {', '.join(accounts)} may read already.")
+    else:
+        say(f"Nothing to do: all stages are in this account, {aws.account}.")

@@ -1,0 +1,382 @@
+"""Brings one approved version to one stage, by `infra/endpoint.yml`, and proves that it runs there.
+
+What is deployed is named by its ARN; nothing here ever looks for the latest.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+
+from ops import access, endpoints, stacks, stages
+from ops.aws import Aws, error_code
+from ops.errors import MlopsError
+from ops.stacks import Stack, StackFailed
+from ops.stages import Stage
+
+_ARN = re.compile(
+    r"arn:(?P<partition>[a-z-]+):sagemaker:(?P<region>[a-z0-9-]+):(?P<account>\d{12})"
+    r":model-package/(?P<group>[^/]+)/(?P<version>\d+)"
+)
+CAPABILITIES = ("CAPABILITY_IAM",)
+# The versions that this stage ran, in their order, for `mlops rollback`. A tag of the stack: where
+# an update is rolled back, so is the tag.
+TRAIL = "deployed-versions"
+TAG_LENGTH = 256
+LOG_LINES = 15
+
+
+@dataclass(frozen=True)
+class Package:
+    """A version that may be deployed."""
+
+    arn: str
+    version: int
+    commit: str
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """`changed` is False when the stage already ran exactly this; `planned` when it was only
+    looked at."""
+
+    stage: str
+    stack: str
+    endpoint: str
+    kind: str
+    version: int
+    model_package: str
+    commit: str
+    changed: bool
+    planned: bool
+    seconds: float
+    changes: tuple[dict[str, Any], ...]
+    left: tuple[str, ...] = ()
+
+
+class DeploymentFailed(MlopsError):
+    """The stack did not get there. `log`: the last the endpoint's container said; `running`: the
+    version that the stage runs nevertheless."""
+
+    def __init__(self, message: str, log: tuple[str, ...], running: int | None) -> None:
+        super().__init__(message)
+        self.log, self.running = log, running
+
+
+def deploy(
+    aws: Aws,
+    stage: Stage,
+    arn: str,
+    commit: str | None,
+    console: Console,
+    *,
+    execute: bool = True,
+    continue_rollback: bool = False,
+    trail: tuple[int, ...] | None = None,
+) -> Deployment:
+    """Deploys the version `arn`; returns once the endpoint is in service with this very version.
+
+    `trail` replaces the record of versions that ran before. Raises MlopsError for what is refused
+    before anything is changed, DeploymentFailed for what began and did not succeed.
+    """
+    began = time.monotonic()
+    package = approved(aws, arn, commit)
+    there = access.enter(aws, stage)
+    if there.account != aws.account:
+        _require_access(aws, there.account)
+    before = stacks.make_ready(
+        there, stage.stack, console, continue_rollback=continue_rollback, execute=execute
+    )
+    if before is not None and before.status not in stacks.READY:
+        before = None
+    _refuse_conversion(aws, before, stage)
+    template = stages.template(aws.settings)
+    parameters = _parameters(aws, stage, package)
+    tags = {
+        **stage.tags,
+        "project": aws.settings.project.project,
+        "stage": stage.name,
+        "model-version": str(package.version),
+        "commit": _hash(package),
+        TRAIL: _join(_longer(trail if trail is not None else read_trail(before), package.version)),
+    }
+    started = datetime.now().astimezone()
+    try:
+        unscaled = execute and _free_from_autoscaling(there, before, stage, parameters, console)
+        try:
+            outcome = stacks.deploy(
+                *(there, stage.stack, template, parameters, tags, CAPABILITIES, console),
+                execute=execute,
+                continue_rollback=continue_rollback,
+            )
+        except StackFailed:
+            if unscaled and before is not None:
+                _scale_again(there, before, console)
+            raise
+    except StackFailed as failure:
+        raise _with_log(there, stage, failure, started) from failure
+    planned = not execute and bool(outcome.changes)
+    if not planned:
+        _prove(there, stage, package)
+    return Deployment(
+        stage=stage.name,
+        stack=stage.stack,
+        endpoint=stage.stack,
+        kind=stage.kind,
+        version=package.version,
+        model_package=package.arn,
+        commit=package.commit,
+        changed=outcome.executed,
+        planned=planned,
+        seconds=round(time.monotonic() - began, 1),
+        changes=tuple(vars(change) for change in outcome.changes),
+        left=tuple(f"{event.resource} {event.physical}: {event.reason}" for event in outcome.left),
+    )
+
+
+def approved(aws: Aws, arn: str, commit: str | None = None) -> Package:
+    """The version behind an ARN. Raises MlopsError, in one line, when it must not be deployed."""
+    from botocore.exceptions import ClientError
+
+    settings = aws.settings
+    found = _ARN.fullmatch(arn)
+    if not found:
+        raise MlopsError(
+            f"{arn} is not the ARN of a model package version "
+            f"({aws.command} models --json lists them)"
+        )
+    number = int(found["version"])
+    region = settings.project.region
+    if found["region"] != region:
+        raise MlopsError(f"version {number} is in region {found['region']}, this repo in {region}")
+    # SageMaker writes the names in ARNs in lower case.
+    if found["group"].lower() != settings.model_package_group.lower():
+        raise MlopsError(
+            f"{found['group']}/{number} is not a version of this project's group "
+            f"{settings.model_package_group}"
+        )
+    if found["account"] != aws.account:
+        raise MlopsError(
+            f"version {number} is in account {found['account']}, "
+            f"but you are signed in to {aws.account}"
+        )
+    try:
+        package = aws.sagemaker.describe_model_package(ModelPackageName=arn)
+    except ClientError as error:
+        if error_code(error) not in ("ValidationException", "ResourceNotFound"):
+            raise
+        raise MlopsError(
+            f"{settings.model_package_group} has no version {number}: see {aws.command} models"
+        ) from error
+    status = package.get("ModelApprovalStatus")
+    if status != "Approved":
+        raise MlopsError(
+            f"version {number} is {status}, not Approved: {aws.command} approve {number}"
+        )
+    trained_from = package.get("MetadataProperties", {}).get("CommitId", "")
+    if commit and commit != trained_from:
+        raise MlopsError(
+            f"version {number} was trained from commit {trained_from or 'unknown'}, not {commit}"
+        )
+    return Package(package["ModelPackageArn"], number, trained_from)
+
+
+def _require_access(aws: Aws, account: str) -> None:
+    lacking = access.missing(aws, account)
+    if lacking:
+        raise MlopsError(
+            f"account {account} may not read {' nor '.join(lacking)} yet: {aws.command} share"
+        )
+
+
+def _refuse_conversion(aws: Aws, before: Stack | None, stage: Stage) -> None:
+    """Source: https://docs.aws.amazon.com/sagemaker/latest/dg/serverless-endpoints-update.html"""
+    had = before.outputs.get("EndpointKind", "") if before else ""
+    if had in ("real-time", "asynchronous") and stage.kind == "serverless":
+        raise MlopsError(
+            f"{stage.stack} is {had}, and SageMaker turns no such endpoint into a serverless one: "
+            f"{aws.command} destroy {stage.name} first"
+        )
+
+
+def _parameters(aws: Aws, stage: Stage, package: Package) -> dict[str, str | None]:
+    declared = stages.template_parameters(stages.template(aws.settings))
+    own = {
+        "Project": aws.settings.project.project,
+        "Stage": stage.name,
+        "ModelPackageArn": package.arn,
+        "ModelVersion": str(package.version),
+        "Commit": _hash(package),
+        "ArtifactBucket": aws.bucket,
+    }
+    return {name: value for name, value in {**own, **stage.parameters}.items() if name in declared}
+
+
+def _hash(package: Package) -> str:
+    """The commit to check out for this version; with changes nobody committed there is none."""
+    return package.commit if re.fullmatch("[0-9a-f]{7,64}", package.commit) else "unknown"
+
+
+# Autoscaling
+
+
+def _free_from_autoscaling(
+    there: Aws,
+    before: Stack | None,
+    stage: Stage,
+    parameters: Mapping[str, str | None],
+    console: Console,
+) -> bool:
+    """Takes the endpoint out of autoscaling where the update to come would be refused otherwise.
+
+    Neither the instance type nor the kind of a variant changes while it is a scalable target.
+    Source: https://docs.aws.amazon.com/sagemaker/latest/dg/endpoint-auto-scaling-prerequisites.html
+    """
+    if before is None or "Autoscaling" not in before.parameters:
+        return False
+    declared = stages.template_parameters(stages.template(there.settings))
+    changed = [
+        name
+        for name in ("InstanceType", "EndpointKind")
+        if before.parameters.get(name)
+        != (parameters.get(name) or str(declared.get(name, {}).get("Default", "")))
+    ]
+    if not changed or not _scalable(there, stage.stack):
+        return False
+    console.print(
+        f"{' and '.join(changed)} changes: taking {stage.stack} out of autoscaling first",
+        markup=False,
+        highlight=False,
+    )
+    _set_autoscaling(there, before, "off", console)
+    return True
+
+
+def _scale_again(there: Aws, before: Stack, console: Console) -> None:
+    console.print(f"putting {before.name} back into autoscaling", markup=False, highlight=False)
+    _set_autoscaling(there, before, before.parameters["Autoscaling"], console)
+
+
+def _set_autoscaling(there: Aws, before: Stack, value: str, console: Console) -> None:
+    same: dict[str, str | None] = dict.fromkeys(before.parameters)
+    parameters = {**same, "Autoscaling": value}
+    stacks.deploy(there, before.name, None, parameters, before.tags, CAPABILITIES, console)
+
+
+def _scalable(there: Aws, endpoint: str) -> bool:
+    answer = there.client("application-autoscaling").describe_scalable_targets(
+        ServiceNamespace="sagemaker",
+        ResourceIds=[f"endpoint/{endpoint}/variant/{endpoints.VARIANT}"],
+    )
+    return bool(answer["ScalableTargets"])
+
+
+# Proof, or what went wrong
+
+
+def _prove(there: Aws, stage: Stage, package: Package) -> None:
+    """Raises MlopsError unless the endpoint is in service with this very version."""
+    found = endpoints.settled(there, stage.stack)
+    again = f"{there.command} destroy {stage.name}, then deploy again"
+    if found is None:
+        raise MlopsError(f"the stack is complete, but it has no endpoint {stage.stack}: {again}")
+    if found.status != "InService":
+        why = f" ({found.reason})" if found.reason else ""
+        raise MlopsError(f"the stack is complete, but its endpoint is {found.status}{why}: {again}")
+    if found.package != package.arn:
+        runs = f"version {found.version}" if found.version else f"model {found.model}"
+        raise MlopsError(
+            f"the stack is complete, but its endpoint runs {runs}, which somebody else put there: "
+            f"{again}"
+        )
+
+
+def _with_log(
+    there: Aws, stage: Stage, failure: StackFailed, started: datetime
+) -> DeploymentFailed:
+    log: list[str] = []
+    if failure.event and failure.event.kind == "AWS::SageMaker::Endpoint":
+        log = endpoints.log_lines(there, stage.stack, started)[-LOG_LINES:]
+    found = endpoints.describe(there, stage.stack)
+    running = found.version if found and found.status == "InService" else None
+    return DeploymentFailed(str(failure), tuple(log), running)
+
+
+# The way back
+
+
+def read_trail(stack: Stack | None) -> tuple[int, ...]:
+    """The versions that a stage ran, the one it runs now last."""
+    text = stack.tags.get(TRAIL, "") if stack else ""
+    return tuple(int(word) for word in text.split() if word.isdigit())
+
+
+def _longer(trail: tuple[int, ...], version: int) -> tuple[int, ...]:
+    return trail if trail[-1:] == (version,) else (*trail, version)
+
+
+def _join(trail: tuple[int, ...]) -> str:
+    words = [str(number) for number in trail]
+    while len(text := " ".join(words)) > TAG_LENGTH:
+        words.pop(0)
+    return text
+
+
+@dataclass(frozen=True)
+class WayBack:
+    """The version to return to, and the trail that the stage has then."""
+
+    running: int
+    arn: str
+    version: int
+    trail: tuple[int, ...]
+
+
+def way_back(aws: Aws, stage: Stage, to: int | None) -> WayBack:
+    """What `mlops rollback` would deploy: the version that ran before, or the one named.
+
+    Raises MlopsError where that is not known or not approved any more: nothing is guessed.
+    """
+    from ops import registry
+
+    there = access.enter(aws, stage)
+    running = endpoints.serving(there, stage.stack, stage.name).version
+    if running is None:
+        raise MlopsError(f"{stage.stack} runs no version of the registry")
+    trail = read_trail(stacks.describe(there, stage.stack))
+    # What was put there by other means has no place in the trail.
+    before = _until(trail, running) if running in trail else ()
+    number = to if to is not None else next(iter(before[::-1]), None)
+    choices = [
+        found.version
+        for found in registry.versions(aws)
+        if found.approval == "Approved" and found.version != running
+    ]
+    hint = (
+        f"name one with --to (approved: {', '.join(map(str, choices))})"
+        if choices
+        else "and no other version is approved"
+    )
+    if number is None:
+        raise MlopsError(
+            f"stage {stage.name} runs version {running} and has no record of one before: {hint}"
+        )
+    if number == running:
+        raise MlopsError(f"stage {stage.name} runs version {running} already")
+    found = registry.version(aws, number)
+    if found.approval != "Approved":
+        which = "the version before, " if to is None else ""
+        raise MlopsError(f"{which}version {number}, is {found.approval}: {hint}")
+    before = (*_until(before, number), number) if number in before else (*before, number)
+    return WayBack(running, found.arn, number, before)
+
+
+def _until(trail: tuple[int, ...], version: int) -> tuple[int, ...]:
+    """What ran before this version did so for the last time."""
+    return trail[: len(trail) - 1 - trail[::-1].index(version)]

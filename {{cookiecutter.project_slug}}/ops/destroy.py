@@ -1,0 +1,259 @@
+"""Takes stages away, and on request the registry and the data, and then asks every service whether
+anything that costs money is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ops import access, endpoints, executions, registry, stacks
+from ops.aws import Aws, error_code
+from ops.errors import MlopsError
+from ops.stacks import Resource, Stack
+from ops.stages import Stage
+
+ENDPOINT = "AWS::SageMaker::Endpoint"
+
+
+@dataclass(frozen=True)
+class Doomed:
+    """A stage as it is: its stack with all it holds, None where there is none; `stray` is an
+    endpoint of its name that belongs to no stack."""
+
+    stage: Stage
+    account: Aws
+    stack: Stack | None
+    resources: tuple[Resource, ...]
+    stray: bool
+
+    @property
+    def empty(self) -> bool:
+        return self.stack is None and not self.stray
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What stays: so many versions and objects, and their size in bytes."""
+
+    versions: int
+    objects: int
+    size: int
+    bucket: str
+
+
+def look(aws: Aws, stage: Stage) -> Doomed:
+    """What there is to take away. Changes nothing."""
+    there = access.enter(aws, stage)
+    stack = stacks.describe(there, stage.stack)
+    found = tuple(stacks.resources(there, stack)) if stack else ()
+    owned = any(item.kind == ENDPOINT and item.physical for item in found)
+    stray = not owned and endpoints.describe(there, stage.stack) is not None
+    return Doomed(stage, there, stack, found, stray)
+
+
+def table(doomed: Iterable[Doomed]) -> Table:
+    view = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("stage", "resource", "type", "name"):
+        view.add_column(heading)
+    for item in doomed:
+        for resource in item.resources:
+            view.add_row(
+                item.stage.name,
+                resource.name,
+                resource.kind,
+                resource.physical.rpartition("/")[2]
+                if resource.physical.startswith("arn:")
+                else resource.physical,
+            )
+        if item.stray:
+            view.add_row(item.stage.name, "-", ENDPOINT, item.stage.stack)
+    return view
+
+
+def destroy(doomed: Doomed, console: Console) -> list[str]:
+    """Removes the stage; returns what is left of it, which is nothing when all went well.
+
+    Raises StackFailed with the first reason when CloudFormation could not delete it.
+    """
+    name, there = doomed.stage.stack, doomed.account
+    if doomed.stack is not None:
+        ready = _wait(there, doomed.stack, console)
+        if ready is not None:
+            stacks.delete(there, ready, console)
+    if doomed.stray:
+        there.sagemaker.delete_endpoint(EndpointName=name)
+        endpoints.settled(there, name)
+    return list(left(there, name, doomed.resources))
+
+
+def _wait(there: Aws, stack: Stack, console: Console) -> Stack | None:
+    now: Stack | None = stack
+    if stack.busy:
+        line = f"{stack.name} is {stack.status}: waiting for that to end"
+        console.print(line, markup=False, highlight=False)
+        stacks.follow(there, stack, stacks.newest_event(there, stack.arn), console)
+        now = stacks.describe(there, stack.name)
+    return now
+
+
+# Proof
+
+
+def left(there: Aws, name: str, resources: Iterable[Resource]) -> Iterator[str]:
+    """What still exists of a stage, by asking each service: the resources that it had, and
+    whatever else goes by its name."""
+    by_kind: dict[str, list[str]] = {}
+    for item in resources:
+        if item.physical:
+            by_kind.setdefault(item.kind, []).append(item.physical)
+    sagemaker = there.sagemaker
+    if endpoints.describe(there, name) is not None:
+        yield f"endpoint {name}"
+    for kind, operation, parameter, word in (
+        ("EndpointConfig", sagemaker.describe_endpoint_config, "EndpointConfigName", "config"),
+        ("Model", sagemaker.describe_model, "ModelName", "model"),
+    ):
+        for physical in by_kind.get(f"AWS::SageMaker::{kind}", ()):
+            given = physical.rpartition("/")[2]
+            if _exists(operation, **{parameter: given}):
+                yield f"{word} {given}"
+    targets = there.client("application-autoscaling").describe_scalable_targets(
+        ServiceNamespace="sagemaker",
+        ResourceIds=[f"endpoint/{name}/variant/{endpoints.VARIANT}"],
+    )
+    for target in targets["ScalableTargets"]:
+        yield f"scalable target {target['ResourceId']}"
+    alarms = there.client("cloudwatch").describe_alarms(AlarmNamePrefix=f"{name}-")
+    for alarm in alarms["MetricAlarms"]:
+        yield f"alarm {alarm['AlarmName']}"
+    iam = there.client("iam")
+    for role in by_kind.get("AWS::IAM::Role", ()):
+        if _exists(iam.get_role, RoleName=role):
+            yield f"role {role}"
+
+
+def _exists(operation: Callable[..., Any], **request: str) -> bool:
+    from botocore.exceptions import ClientError
+
+    try:
+        operation(**request)
+    except ClientError as error:
+        if error_code(error) in ("ValidationException", "NoSuchEntity", "ResourceNotFound"):
+            return False
+        raise
+    return True
+
+
+# What belongs to no stage
+
+
+def executing(aws: Aws) -> list[str]:
+    """ARNs of executions whose jobs are running."""
+    from botocore.exceptions import ClientError
+
+    try:
+        return [
+            item["PipelineExecutionArn"]
+            for item in aws.pages(
+                "list_pipeline_executions",
+                "PipelineExecutionSummaries",
+                PipelineName=aws.settings.pipeline,
+            )
+            if item["PipelineExecutionStatus"] not in executions.FINAL
+        ]
+    except ClientError as error:
+        if error_code(error) not in ("ResourceNotFound", "ResourceNotFoundException"):
+            raise
+        return []
+
+
+def stop_executions(aws: Aws, arns: Iterable[str]) -> None:
+    for arn in arns:
+        aws.sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn)
+
+
+def kept(aws: Aws) -> Kept:
+    """What the registry and the bucket hold of this project."""
+    objects = list(_objects(aws))
+    return Kept(
+        versions=sum(1 for _ in registry.versions(aws)),
+        objects=len(objects),
+        size=sum(item.get("Size", 0) for item in objects),
+        bucket=f"s3://{aws.bucket}/{aws.settings.prefix}/",
+    )
+
+
+def _objects(aws: Aws) -> Iterator[dict[str, Any]]:
+    """All versions of all objects: a bucket that keeps old ones bills them as well."""
+    from botocore.exceptions import ClientError
+
+    pages = aws.s3.get_paginator("list_object_versions").paginate(
+        Bucket=aws.bucket, Prefix=f"{aws.settings.prefix}/"
+    )
+    try:
+        for page in pages:
+            yield from page.get("Versions", ())
+            yield from page.get("DeleteMarkers", ())
+    except ClientError as error:
+        if error_code(error) != "NoSuchBucket":
+            raise
+
+
+def delete_registry(aws: Aws) -> list[str]:
+    """Removes pipeline, versions and group; returns what is left."""
+    from botocore.exceptions import ClientError
+
+    settings, sagemaker = aws.settings, aws.sagemaker
+    for found in list(registry.versions(aws)):
+        sagemaker.delete_model_package(ModelPackageName=found.arn)
+    gone = ("ValidationException", "ResourceNotFound", "ResourceNotFoundException")
+    for operation, request in (
+        (
+            sagemaker.delete_model_package_group,
+            {"ModelPackageGroupName": settings.model_package_group},
+        ),
+        (sagemaker.delete_pipeline, {"PipelineName": settings.pipeline}),
+    ):
+        try:
+            operation(**request)
+        except ClientError as error:
+            if error_code(error) not in gone:
+                raise
+    return [f"version {item.version}" for item in registry.versions(aws)]
+
+
+def delete_data(aws: Aws, places: Iterable[Doomed]) -> list[str]:
+    """Removes all objects of this project and its endpoints' logs; returns what is left."""
+    from botocore.exceptions import ClientError
+
+    batch: list[dict[str, str]] = []
+
+    def flush() -> None:
+        if batch:
+            answer = aws.s3.delete_objects(
+                Bucket=aws.bucket, Delete={"Objects": batch, "Quiet": True}
+            )
+            for problem in answer.get("Errors", ()):
+                raise MlopsError(f"cannot delete {problem['Key']}: {problem['Message']}")
+            batch.clear()
+
+    for item in list(_objects(aws)):
+        batch.append({"Key": item["Key"], "VersionId": item["VersionId"]})
+        if len(batch) == 1000:
+            flush()
+    flush()
+    for place in places:
+        try:
+            place.account.client("logs").delete_log_group(
+                logGroupName=f"{endpoints.LOG_GROUP}/{place.stage.stack}"
+            )
+        except ClientError as error:
+            if error_code(error) != "ResourceNotFoundException":
+                raise
+    rest = sum(1 for _ in _objects(aws))
+    return [f"{rest} objects below s3://{aws.bucket}/{aws.settings.prefix}/"] if rest else []

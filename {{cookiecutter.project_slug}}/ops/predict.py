@@ -1,0 +1,138 @@
+"""One prediction by a deployed endpoint, whatever its kind: body in, body out."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from ops.aws import Aws, error_code, split_s3
+from ops.endpoints import Endpoint
+from ops.errors import MlopsError
+
+CONTENT_TYPES = {
+    ".csv": "text/csv",
+    ".json": "application/json",
+    ".jsonl": "application/jsonlines",
+    ".ndjson": "application/jsonlines",
+}
+ASYNC_SECONDS = 900.0  # an asynchronous endpoint may start its first instance
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`seconds` as the caller waits for it, network and retries included."""
+
+    body: bytes
+    content_type: str
+    seconds: float
+
+
+class Refused(MlopsError):
+    """The container answered with an error of its own; `status` is the container's, such as 400."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def invoke(
+    aws: Aws,
+    endpoint: Endpoint,
+    body: bytes,
+    content_type: str,
+    accept: str,
+    *,
+    at_most: float = ASYNC_SECONDS,
+) -> Answer:
+    """The endpoint's answer. Raises Refused with the container's own words.
+
+    Throttling and a serverless endpoint that is still starting are retried by botocore.
+    """
+    began = time.monotonic()
+    if endpoint.kind == "asynchronous":
+        content, kind = _asynchronously(aws, endpoint, body, content_type, accept, at_most)
+    else:
+        content, kind = _at_once(aws, endpoint, body, content_type, accept)
+    return Answer(content, kind, time.monotonic() - began)
+
+
+def _at_once(
+    aws: Aws, endpoint: Endpoint, body: bytes, content_type: str, accept: str
+) -> tuple[bytes, str]:
+    from botocore.exceptions import ClientError
+
+    try:
+        answer = aws.runtime.invoke_endpoint(
+            EndpointName=endpoint.name, Body=body, ContentType=content_type, Accept=accept
+        )
+    except ClientError as error:
+        if error_code(error) != "ModelError":
+            raise
+        status = int(_told(error, "OriginalStatusCode") or 500)
+        said = " ".join(str(_told(error, "OriginalMessage")).split())
+        raise Refused(f"the model answered {status}: {said}", status) from error
+    return answer["Body"].read(), answer["ContentType"]
+
+
+def _told(error: Any, name: str) -> Any:
+    return error.response.get(name, error.response["Error"].get(name, ""))
+
+
+def _asynchronously(
+    aws: Aws, endpoint: Endpoint, body: bytes, content_type: str, accept: str, at_most: float
+) -> tuple[bytes, str]:
+    """By way of S3: the requests in the folder `input/` beside the one for the answers.
+
+    Source: https://docs.aws.amazon.com/sagemaker/latest/dg/async-inference-invoke-endpoint.html
+    """
+    config = aws.sagemaker.describe_endpoint_config(EndpointConfigName=endpoint.config)
+    output = config["AsyncInferenceConfig"]["OutputConfig"]
+    bucket, prefix = split_s3(output["S3OutputPath"])
+    # infra/endpoint.yml lets the endpoint's role read requests from there.
+    folder = prefix.rstrip("/").rpartition("/")[0]
+    key = f"{folder}/input/{secrets.token_hex(16)}"
+    encryption = (
+        {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": output["KmsKeyId"]}
+        if output.get("KmsKeyId")
+        else {}
+    )
+    aws.s3.put_object(Bucket=bucket, Key=key, Body=body, ContentType=content_type, **encryption)
+    answer = aws.runtime.invoke_endpoint_async(
+        EndpointName=endpoint.name,
+        ContentType=content_type,
+        Accept=accept,
+        InputLocation=f"s3://{bucket}/{key}",
+    )
+    end = time.monotonic() + at_most
+    pause = 0.1
+    while True:
+        if found := _object(aws, answer["OutputLocation"]):
+            return found
+        if answer.get("FailureLocation") and (found := _object(aws, answer["FailureLocation"])):
+            said = " ".join(found[0].decode("utf-8", "replace").split())
+            # The container's status is in the service's words only, where it is told at all.
+            told = re.search(r"error \((\d{3})\)", said)
+            raise Refused(f"the model refused: {said}", int(told[1]) if told else 400)
+        if time.monotonic() > end:
+            raise MlopsError(
+                f"{endpoint.name} has not answered within {at_most:.0f} s; "
+                f"its answer will be {answer['OutputLocation']}"
+            )
+        time.sleep(pause)
+        pause = min(5.0, pause * 1.5)
+
+
+def _object(aws: Aws, uri: str) -> tuple[bytes, str] | None:
+    from botocore.exceptions import ClientError
+
+    bucket, key = split_s3(uri)
+    try:
+        found = aws.s3.get_object(Bucket=bucket, Key=key)
+    except ClientError as error:
+        if error_code(error) not in ("NoSuchKey", "404"):
+            raise
+        return None
+    return found["Body"].read(), found.get("ContentType", "")

@@ -1,0 +1,300 @@
+"""Tests a deployed endpoint with the rows that were registered with its version, and with rows that
+it must refuse. Knows the sample's files, not the model.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import statistics
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from ops import access, endpoints, predict
+from ops.aws import Aws, error_code, split_s3
+from ops.endpoints import Endpoint
+from ops.errors import MlopsError
+from ops.stages import Stage
+
+JSON, LINES, CSV = "application/json", "application/jsonlines", "text/csv"
+FILES = {CSV: "rows.csv", LINES: "rows.jsonl", JSON: "rows.json"}
+EXPECTED = "expected.json"
+# Relative: the same container answers on another processor than the one that was evaluated on.
+TOLERANCE = 1e-4
+LATENCY_LIMIT = 2000.0  # milliseconds, network included
+LATENCY_REQUESTS = 15
+
+
+@dataclass(frozen=True)
+class Check:
+    """`passed` is None for what there was nothing to check with."""
+
+    name: str
+    passed: bool | None
+    detail: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The registered rows by content type, and the answer to them from the evaluation."""
+
+    bodies: dict[str, bytes]
+    expected: list[Any]
+    content_types: tuple[str, ...]
+
+    @property
+    def first(self) -> Any:
+        """The first row as JSON has it."""
+        return json.loads(self.bodies[JSON])["instances"][0]
+
+
+def smoke(
+    aws: Aws,
+    stage: Stage,
+    arn: str | None = None,
+    *,
+    tolerance: float = TOLERANCE,
+    latency_limit: float | None = None,
+) -> list[Check]:
+    """The checks, in the order they were made; with `arn` the endpoint must run that version.
+
+    `latency_limit` is in milliseconds; without one an asynchronous endpoint has none. Raises
+    MlopsError when there is nothing to test.
+    """
+    there = access.enter(aws, stage)
+    endpoint = endpoints.serving(there, stage.stack, stage.name)
+    if not endpoint.package:
+        raise MlopsError(f"{stage.stack} runs no version of the registry")
+    right = not arn or endpoint.package == arn
+    wanted = "" if right else f", not {str(arn).rpartition('/')[2]}"
+    checks = [
+        Check(
+            "in service",
+            endpoint.status == "InService" and right,
+            f"version {endpoint.version}{wanted}, {endpoint.kind}, {endpoint.status}",
+        )
+    ]
+    if not right:
+        return checks
+    sample = load_sample(aws, endpoint.package)
+
+    def ask(body: bytes, content_type: str, accept: str) -> predict.Answer:
+        return predict.invoke(there, endpoint, body, content_type, accept)
+
+    for kind in sample.content_types:
+        checks += _answers(ask, sample, kind, tolerance)
+    if checks[-1].passed is False and not any(c.passed for c in checks[1:]):
+        return checks  # It answers nothing: neither latency nor refusals would say more.
+    checks.append(_latency(ask, sample, endpoint, latency_limit))
+    checks += _refusals(ask, sample)
+    return checks
+
+
+def load_sample(aws: Aws, arn: str) -> Sample:
+    """The sample payload of a version. Raises MlopsError when it has none that can be used."""
+    from botocore.exceptions import ClientError
+
+    package = aws.sagemaker.describe_model_package(ModelPackageName=arn)
+    number, uri = arn.rpartition("/")[2], package.get("SamplePayloadUrl", "")
+    if not uri:
+        raise MlopsError(f"version {number} was registered without a sample payload")
+    bucket, key = split_s3(uri)
+    try:
+        archive = aws.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+    except ClientError as error:
+        if error_code(error) not in ("NoSuchKey", "404", "NoSuchBucket"):
+            raise
+        raise MlopsError(f"the sample payload of version {number} is gone: {uri}") from error
+    try:
+        found = _unpack(archive)
+        expected = json.loads(found[EXPECTED])["predictions"]
+        bodies = {kind: found[name] for kind, name in FILES.items() if name in found}
+        sample = Sample(bodies, expected, _declared(package))
+        if not isinstance(expected, list) or len(expected) == 0:
+            raise ValueError("no predictions")
+        _ = sample.first
+    except (tarfile.TarError, KeyError, IndexError, TypeError, ValueError) as error:
+        raise MlopsError(
+            f"the sample payload of version {number} ({uri}) holds no {FILES[JSON]} with "
+            f"instances and {EXPECTED} with predictions as model/evaluate.py writes them: {error}"
+        ) from error
+    return sample
+
+
+def _unpack(archive: bytes) -> dict[str, bytes]:
+    """The files by their names, in whatever folder they are."""
+    found = {}
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        for member in tar.getmembers():
+            content = tar.extractfile(member) if member.isfile() else None
+            if content is not None:
+                found[member.name.rpartition("/")[2]] = content.read()
+    return found
+
+
+def _declared(package: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(package.get("InferenceSpecification", {}).get("SupportedContentTypes", ()))
+
+
+Ask = Callable[[bytes, str, str], predict.Answer]
+
+
+def _answers(ask: Ask, sample: Sample, kind: str, tolerance: float) -> list[Check]:
+    """The whole sample in one content type: answered, in the form and with the values expected."""
+    if kind not in sample.bodies:
+        return [Check(kind, None, f"the sample holds no rows as {kind}")]
+    try:
+        answer = ask(sample.bodies[kind], kind, kind)
+        rows = _read(answer, kind)
+    except (MlopsError, ValueError) as error:
+        return [Check(kind, False, " ".join(str(error).split()))]
+    expected = sample.expected
+    if len(rows) != len(expected):
+        return [Check(kind, False, f"{len(rows)} answers to {len(expected)} rows")]
+    plain = kind == CSV
+    worst = 0.0
+    for number, (row, wanted) in enumerate(zip(rows, expected, strict=True), 1):
+        # CSV names nothing: the same values in the same order, as text.
+        pairs = zip(row, _flat(wanted), strict=False) if plain else _pairs(row, wanted)
+        form = len(row) != len(_flat(wanted)) if plain else _form(row) != _form(wanted)
+        if form:
+            return [Check(kind, False, f"row {number}: {_short(row)} for {_short(wanted)}")]
+        for got, value in pairs:
+            off = _distance(got, value)
+            if off is None or off > tolerance:
+                return [Check(kind, False, f"row {number}: {got!r}, at its evaluation {value!r}")]
+            worst = max(worst, off)
+    return [Check(kind, True, f"{len(rows)} rows as evaluated, at most {worst:.0e} off")]
+
+
+def _read(answer: predict.Answer, kind: str) -> list[Any]:
+    got = answer.content_type.split(";")[0].strip()
+    if got != kind:
+        raise ValueError(f"answered as {got or 'nothing'}, though {kind} was accepted")
+    text = answer.body.decode("utf-8")
+    if kind == CSV:
+        return [row for row in csv.reader(io.StringIO(text, newline="")) if row]
+    if kind == LINES:
+        return [json.loads(line) for line in text.split("\n") if line.strip()]
+    content = json.loads(text)
+    if not isinstance(content, dict) or not isinstance(content.get("predictions"), list):
+        raise ValueError(f"no list of predictions in {_short(content)}")
+    return list(content["predictions"])
+
+
+def _flat(value: Any) -> list[Any]:
+    """The single values in their order."""
+    if isinstance(value, dict):
+        return [item for part in value.values() for item in _flat(part)]
+    if isinstance(value, list):
+        return [item for part in value for item in _flat(part)]
+    return [value]
+
+
+def _form(value: Any) -> Any:
+    """The names and kinds of values, without the values."""
+    if isinstance(value, dict):
+        return {name: _form(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_form(item) for item in value]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return "number"
+    return type(value).__name__
+
+
+def _pairs(got: Any, wanted: Any) -> list[tuple[Any, Any]]:
+    """Values of two answers of the same form, side by side."""
+    if isinstance(wanted, dict):
+        return [pair for name, item in wanted.items() for pair in _pairs(got[name], item)]
+    if isinstance(wanted, list):
+        return [p for a, b in zip(got, wanted, strict=True) for p in _pairs(a, b)]
+    return [(got, wanted)]
+
+
+def _distance(got: Any, wanted: Any) -> float | None:
+    """How far apart two values are, relative to what is above 1; None for different labels."""
+    if isinstance(wanted, int | float) and not isinstance(wanted, bool):
+        try:
+            off = abs(float(got) - wanted) / max(1.0, abs(wanted))
+        except (TypeError, ValueError):
+            return None
+        return off if math.isfinite(off) else None
+    same = got == wanted or (isinstance(got, str) and got == _label(wanted))
+    return 0.0 if same else None
+
+
+def _label(value: Any) -> str:
+    """A label as CSV has it."""
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _latency(ask: Ask, sample: Sample, endpoint: Endpoint, limit: float | None) -> Check:
+    """Of single rows, one after the other; the requests before this have woken it up."""
+    slow = endpoint.kind == "asynchronous"
+    body = json.dumps({"instances": [sample.first]}).encode()
+    count = 2 if slow else LATENCY_REQUESTS
+    try:
+        took = [ask(body, JSON, JSON).seconds * 1000 for _ in range(count)]
+    except MlopsError as error:
+        return Check("latency", False, str(error))
+    median = statistics.median(took)
+    allowed = limit if limit is not None else None if slow else LATENCY_LIMIT
+    detail = f"median {median:.0f} ms, slowest {max(took):.0f} ms of {count} single rows"
+    if allowed is None:
+        return Check("latency", True, detail)
+    return Check("latency", median <= allowed, f"{detail}; at most {allowed:.0f} ms")
+
+
+def _refusals(ask: Ask, sample: Sample) -> list[Check]:
+    """Rows that no model may answer as if they were fine."""
+    checks = []
+    if CSV in sample.bodies and CSV in sample.content_types:
+        rows = list(csv.reader(io.StringIO(sample.bodies[CSV].decode("utf-8"), newline="")))
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([*rows[:2], [*rows[1], "surplus"]])
+        checks.append(_refused(ask, "a row with a field too many", text.getvalue(), CSV))
+    bodies = {"a row without columns": {"instances": [{}]}, "a row that is none": {"instances": 1}}
+    for name, body in bodies.items():
+        checks.append(_refused(ask, name, json.dumps(body), JSON))
+    return checks
+
+
+def _refused(ask: Ask, what: str, body: str, kind: str) -> Check:
+    name = f"refuses {what}"
+    try:
+        answer = ask(body.encode(), kind, JSON)
+    except predict.Refused as refusal:
+        return Check(name, 400 <= refusal.status < 500, str(refusal))
+    except MlopsError as error:
+        return Check(name, False, str(error))
+    return Check(name, False, f"answered {_short(answer.body.decode('utf-8', 'replace'))}")
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = " ".join(text.split())
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def table(checks: list[Check]) -> Table:
+    view = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("", "check", "seen"):
+        view.add_column(heading)
+    marks = {True: "[green]ok[/]", False: "[red]failed[/]", None: "[dim]not checked[/]"}
+    for check in checks:
+        view.add_row(marks[check.passed], escape(check.name), escape(check.detail))
+    return view
+
+
+def passed(checks: list[Check]) -> bool:
+    """Whether all that could be checked held, and anything beside the state could."""
+    return all(check.passed is not False for check in checks) and any(
+        check.passed for check in checks[1:]
+    )

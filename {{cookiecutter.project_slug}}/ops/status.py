@@ -1,0 +1,181 @@
+"""One screen: which version runs in which stage, what waits for approval, what was trained last.
+
+Only reads. A stage that cannot be looked at is a row that says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from ops import access, endpoints, registry, stacks, stages
+from ops.aws import Aws
+from ops.errors import MlopsError, explained
+from ops.registry import Version
+
+LISTED = 5
+
+
+@dataclass(frozen=True)
+class Running:
+    """A stage as it is. `state` is the endpoint's, or the stack's while there is no endpoint;
+    `note` says what a person should know; `idle_cost` is in US dollars a month."""
+
+    stage: str
+    account: str
+    state: str
+    kind: str = ""
+    version: int | None = None
+    since: datetime | None = None
+    commit: str = ""
+    idle_cost: float | None = None
+    note: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "since": self.since.isoformat() if self.since else None}
+
+
+@dataclass(frozen=True)
+class Status:
+    """`pending` are the versions that wait for approval, the newest first."""
+
+    stages: tuple[Running, ...]
+    pending: tuple[Version, ...]
+    execution: dict[str, Any] | None
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "stages": [item.as_json() for item in self.stages],
+            "pending": [item.as_json() for item in self.pending],
+            "execution": self.execution,
+        }
+
+
+def status(aws: Aws, only: str | None = None) -> Status:
+    """Looks at every stage, or at the one named."""
+    known = list(registry.versions(aws))
+    names = (only,) if only else stages.names(aws.settings)
+    return Status(
+        stages=tuple(_running(aws, name, known, strict=bool(only)) for name in names),
+        pending=tuple(item for item in known if item.approval == "PendingManualApproval"),
+        execution=_last_execution(aws),
+    )
+
+
+def _running(aws: Aws, name: str, known: list[Version], *, strict: bool) -> Running:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    account = "?"
+    try:
+        stage = stages.load(aws.settings, name)
+        account = stage.account or aws.account
+        there = access.enter(aws, stage)
+        endpoint = endpoints.describe(there, stage.stack)
+        stack = stacks.describe(there, stage.stack)
+    except MlopsError as error:
+        if strict:
+            raise
+        return Running(name, account, "unknown", note=str(error))
+    except (BotoCoreError, ClientError) as error:
+        line = explained(error, aws.settings.project.region)
+        if strict or line is None or account == aws.account:
+            raise
+        return Running(name, account, "unknown", note=f"account {account}: {line}")
+    notes = []
+    if stack and stack.status not in stacks.DONE:
+        notes.append(f"stack {stack.status}")
+    if endpoint is None:
+        return Running(name, account, "not deployed", stage.kind, note=", ".join(notes))
+    runs = next((item for item in known if item.version == endpoint.version), None)
+    if endpoint.version is None:
+        notes.append(f"runs model {endpoint.model}, no version of the registry")
+    elif runs is None:
+        notes.append("its version is no longer in the registry")
+    else:
+        notes += _drift(runs, known)
+    if stack is None:
+        notes.append("made without its stack")
+    if endpoint.reason:
+        notes.append(endpoint.reason)
+    return Running(
+        stage=name,
+        account=account,
+        state=endpoint.status,
+        kind=endpoint.kind,
+        version=endpoint.version,
+        since=endpoint.since,
+        commit=runs.commit if runs else "",
+        idle_cost=stage.idle_cost,
+        note=", ".join(notes),
+    )
+
+
+def _drift(runs: Version, known: list[Version]) -> list[str]:
+    """How the version that runs stands to those that might."""
+    if runs.approval != "Approved":
+        return [f"is {runs.approval} by now"]
+    newest = max(item.version for item in known if item.approval == "Approved")
+    if newest == runs.version:
+        return ["newest approved"]
+    return [f"version {newest} is approved"]
+
+
+def _last_execution(aws: Aws) -> dict[str, Any] | None:
+    from ops import executions
+
+    try:
+        arn = executions.find(aws, None)
+    except MlopsError:
+        return None
+    found = aws.sagemaker.describe_pipeline_execution(PipelineExecutionArn=arn)
+    return {
+        "arn": arn,
+        "status": found["PipelineExecutionStatus"],
+        "started": found["CreationTime"].isoformat(),
+        "reason": " ".join(found.get("FailureReason", "").split()),
+    }
+
+
+_COLOURS = {
+    "InService": "green",
+    "not deployed": "dim",
+    "unknown": "magenta",
+    "Failed": "red",
+    "OutOfService": "red",
+    "UpdateRollbackFailed": "red",
+}
+
+
+def table(running: Iterable[Running]) -> Table:
+    rows = list(running)
+    accounts = len({row.account for row in rows}) > 1
+    view = Table(box=None, pad_edge=False, header_style="dim")
+    view.add_column("stage")
+    if accounts:
+        view.add_column("account")
+    for heading in ("version", "state", "kind", "since", "commit"):
+        view.add_column(heading)
+    view.add_column("idle $/month", justify="right")
+    view.add_column("")
+    for row in rows:
+        since = row.since.astimezone().strftime("%Y-%m-%d %H:%M") if row.since else ""
+        cells = [
+            str(row.version) if row.version is not None else "-",
+            f"[{_COLOURS.get(row.state, 'yellow')}]{row.state}[/]",
+            row.kind,
+            since,
+            short_commit(row.commit),
+            f"{row.idle_cost:.0f}" if row.idle_cost is not None else "",
+            escape(row.note),
+        ]
+        view.add_row(row.stage, *([row.account] if accounts else []), *cells)
+    return view
+
+
+def short_commit(commit: str) -> str:
+    return commit[:7] + ("-dirty" if commit.endswith("-dirty") else "")
