@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -28,7 +29,8 @@ template-version = "1.0"
 
 
 class Repo:
-    """A model repo in a folder of its own: this repo's `model/` and `mlops.yaml`, another name."""
+    """A model repo in a folder of its own: this repo's `model/`, `infra/` and `mlops.yaml`,
+    another name."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -47,6 +49,12 @@ class Repo:
                 content[name] = values
         file.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
         return self.settings()
+
+    def stage(self, name: str, **keys: object) -> None:
+        """Replaces keys of `infra/<name>.json`: `stage("staging", Parameters={...})`."""
+        file = self.root / "infra" / f"{name}.json"
+        content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        file.write_text(json.dumps(content | keys, indent=2), encoding="utf-8")
 
 
 def mlops(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -77,6 +85,7 @@ def bare_environment(home: Path) -> dict[str, str]:
 def make_repo(root: Path) -> Repo:
     root.mkdir(parents=True)
     shutil.copytree(ROOT / "model", root / "model", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "infra", root / "infra")
     shutil.copy(ROOT / "mlops.yaml", root)
     (root / "pyproject.toml").write_text(IDENTITY, encoding="utf-8")
     return Repo(root)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,6 +18,16 @@ if TYPE_CHECKING:
 
 app = typer.Typer(rich_markup_mode="markdown")
 PANEL = "Train"
+
+AtMost = Annotated[
+    float | None,
+    typer.Option(
+        "--at-most",
+        metavar="MINUTES",
+        min=0,
+        help="Stop following after so long, with exit code 0; the execution goes on.",
+    ),
+]
 
 
 @app.command("compile", rich_help_panel=PANEL)
@@ -57,10 +68,12 @@ def run(
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
+            envvar="MLOPS_SET",
             help="A pipeline parameter or hyperparameter for this execution.",
         ),
     ] = None,
     wait: Annotated[bool, typer.Option(help="Follow the execution to its end.")] = True,
+    at_most: AtMost = None,
 ) -> None:
     """Train, judge and register: update the pipeline, start it, follow it.
 
@@ -68,13 +81,15 @@ def run(
     """
     from ops.run import start
 
+    until = _clock(at_most)
     overrides = _pairs(values or [])
     with connected(context) as aws:
         started = start(aws, overrides, say)
         if not wait:
+            _tell_ci(started.arn, "Executing")
             _say_how_to_follow(aws, started.arn)
             return
-        follow_to_the_end(aws, started.arn)
+        follow_to_the_end(aws, started.arn, until)
 
 
 def _pairs(values: list[str]) -> dict[str, str]:
@@ -93,20 +108,39 @@ def _say_how_to_follow(aws: Aws, arn: str) -> None:
     say(f"stop it     {aws.command} stop {identifier}")
 
 
-def follow_to_the_end(aws: Aws, arn: str) -> None:
+def _clock(minutes: float | None) -> float | None:
+    """The reading of `time.monotonic` at which so many minutes will be over."""
+    return None if minutes is None else time.monotonic() + 60 * minutes
+
+
+def follow_to_the_end(aws: Aws, arn: str, until: float | None = None) -> None:
     from ops import executions
 
     try:
-        execution = executions.follow(aws, arn, out)
+        execution = executions.follow(aws, arn, out, until=until)
     except KeyboardInterrupt:
         say("\nThe execution goes on without you.")
         _say_how_to_follow(aws, arn)
         raise typer.Exit(130) from None
+    if execution.status not in executions.FINAL:
+        _tell_ci(arn, "Executing")
+        say("The execution goes on.")
+        _say_how_to_follow(aws, arn)
+        return
+    _tell_ci(arn, execution.status)
     _tell_end(aws, execution)
 
 
+def _tell_ci(arn: str, status: str) -> None:
+    """For later jobs. Without the account number, which is masked: they would not get it."""
+    from ops import actions
+
+    actions.output("execution", arn.rsplit("/", 1)[-1])
+    actions.output("status", status)
+
+
 def _tell_end(aws: Aws, execution: Execution) -> None:
-    from ops import executions, registry
+    from ops import actions, executions, registry
 
     if execution.status == "Succeeded":
         if execution.model_package:
@@ -114,8 +148,13 @@ def _tell_end(aws: Aws, execution: Execution) -> None:
             out.print(f"[green]Registered version {found.version}[/] ({found.approval})")
             say(f"measured    {found.evaluation}")
             say(f"look at it  {aws.command} report {found.version}")
+            actions.summary(
+                f"**Registered version {found.version}** ({found.approval}): {found.evaluation}"
+            )
         return
-    for number, line in enumerate(executions.failure(aws, execution)):
+    why = executions.failure(aws, execution)
+    actions.summary("\n".join((f"**Execution {execution.status}**", "", "```", *why, "```")))
+    for number, line in enumerate(why):
         err.print(line, style="red" if number == 0 else None, markup=False, highlight=False)
     if any(step.name == "Evaluate" and step.status == "Succeeded" for step in execution.steps):
         err.print(
@@ -133,12 +172,14 @@ WhichExecution = Annotated[
 def follow(
     context: typer.Context,
     execution: WhichExecution = None,
+    at_most: AtMost = None,
 ) -> None:
     """Follow an execution to its end. The exit code is 0 when it succeeds."""
     from ops import executions
 
+    until = _clock(at_most)
     with connected(context) as aws:
-        follow_to_the_end(aws, executions.find(aws, execution))
+        follow_to_the_end(aws, executions.find(aws, execution), until)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -168,10 +209,35 @@ def logs(
     execution: Annotated[
         str | None, typer.Option(help="ARN or last part of it; the newest by default.")
     ] = None,
+    stage: Annotated[
+        str | None, typer.Option(help="Instead of a step: the endpoint of this stage.")
+    ] = None,
 ) -> None:
-    """Print the log of a step's job."""
+    """Print the log of a step's job, or of a stage's endpoint.
+
+    **Examples**
+
+    - `mlops logs Train`
+    - `mlops logs --stage staging`
+    """
     from ops import executions
 
+    if stage and (step or execution):
+        raise MlopsError("--stage is instead of a step and an execution: give one of them")
     with connected(context) as aws:
+        if stage:
+            _endpoint_log(aws, stage)
+            return
         found = executions.describe(aws, executions.find(aws, execution))
         executions.logs(aws, found, step, say)
+
+
+def _endpoint_log(aws: Aws, name: str) -> None:
+    from ops import access, endpoints, stages
+
+    stage = stages.load(aws.settings, name)
+    lines = endpoints.log_lines(access.enter(aws, stage), stage.stack)
+    if not lines:
+        raise MlopsError(f"no log in {endpoints.LOG_GROUP}/{stage.stack} yet")
+    for line in lines:
+        say(line)
