@@ -43,12 +43,13 @@ class Champion:
 def upload_data(aws: Aws) -> Dataset:
     """Puts `data.path` where a job can read it; what is already there is not sent again.
 
-    Raises MlopsError when there is nothing at that path.
+    In the sandbox `data.sample` comes first. Raises MlopsError when there is nothing at that path.
     """
-    path = aws.settings.data.path
+    key = "sample" if aws.sandbox and aws.settings.data.sample else "path"
+    path = getattr(aws.settings.data, key)
     if path.startswith("s3://"):
-        return data_in_s3(aws, path)
-    local = local_data(aws.settings)
+        return _sandbox_s3(aws, path) if aws.sandbox else data_in_s3(aws, path)
+    local = local_data(aws.settings, key)
     files = _files_below(local)
     digest, size = hashlib.sha256(), 0
     for name, file in files:
@@ -66,17 +67,32 @@ def upload_data(aws: Aws) -> Dataset:
     return Dataset(f"s3://{aws.bucket}/{prefix}/", digest.hexdigest(), len(files), size)
 
 
-def local_data(settings: Settings) -> Path:
-    """The local file or folder with the data; the sample data set is written on first use."""
-    local = settings.root / settings.data.path
+def _sandbox_s3(aws: Aws, uri: str) -> Dataset:
+    """What somebody has put into the sandbox's S3, which is not AWS's."""
+    from botocore.exceptions import ClientError
+
+    try:
+        return data_in_s3(aws, uri)
+    except (ClientError, MlopsError) as error:
+        raise MlopsError(
+            f"data.path in mlops.yaml: the sandbox does not reach {uri}; "
+            "name rows in this repo that can stand in for it as data.sample"
+        ) from error
+
+
+def local_data(settings: Settings, key: str = "path") -> Path:
+    """The local file or folder that `data.path` or `data.sample` names.
+
+    The default data set is written on first use.
+    """
+    path = getattr(settings.data, key)
+    local = settings.root / path
     if not local.exists() and local.name == SAMPLE:
         script = settings.root / "model" / "sample_data.py"
         if script.is_file():
             subprocess.run([sys.executable, str(script), str(local)], check=True)
     if not local.exists():
-        raise MlopsError(
-            f"data.path in mlops.yaml: {settings.data.path} does not exist below {settings.root}"
-        )
+        raise MlopsError(f"data.{key} in mlops.yaml: {path} does not exist below {settings.root}")
     return local
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
+
+from ops.errors import MlopsError
 
 
 def current(root: Path) -> str:
@@ -27,3 +30,16 @@ def current(root: Path) -> str:
     except FileNotFoundError:
         return "unknown"
     return head.stdout.strip() + ("-dirty" if changed else "")
+
+
+def require(commit: str) -> None:
+    """Raises MlopsError unless it names one commit, which any clone can check out."""
+    if re.fullmatch("[0-9a-f]{40}", commit):
+        return
+    raise MlopsError(
+        f"commit {commit}: a version trained from changes that were not committed, or outside of "
+        "git, cannot be checked out; commit them, train again and deploy that version"
+        if commit.endswith("-dirty") or commit == "unknown"
+        else f"commit {commit!r} is not one: give all 40 hexadecimal digits, "
+        "as mlops models --json has them"
+    )

@@ -152,12 +152,15 @@ def step_order(aws: Aws, arn: str) -> tuple[str, ...]:
     return tuple(names(json.loads(answer["PipelineDefinition"])["Steps"]))
 
 
-def follow(aws: Aws, arn: str, console: Console) -> Execution:
-    """Shows the execution until it ends, live on a terminal and else a line per change."""
+def follow(aws: Aws, arn: str, console: Console, *, until: float | None = None) -> Execution:
+    """Shows the execution until it ends, live on a terminal and else a line per change.
+
+    `until`: a reading of `time.monotonic` after which it is left as it then is.
+    """
     order = step_order(aws, arn)
     if console.is_terminal:
         with Live(console=console, refresh_per_second=8) as live:
-            return _until_ended(aws, arn, order, lambda now: live.update(table(now)))
+            return _until_ended(aws, arn, order, until, lambda now: live.update(table(now)))
     told: dict[str, str] = {}
 
     def tell(execution: Execution) -> None:
@@ -166,20 +169,26 @@ def follow(aws: Aws, arn: str, console: Console) -> Execution:
                 told[step.name] = step.status
                 console.print(f"{step.name:<12} {step.status}{_suffix(step)}", highlight=False)
 
-    return _until_ended(aws, arn, order, tell)
+    return _until_ended(aws, arn, order, until, tell)
 
 
 def _until_ended(
-    aws: Aws, arn: str, order: tuple[str, ...], show: Callable[[Execution], None]
+    aws: Aws,
+    arn: str,
+    order: tuple[str, ...],
+    until: float | None,
+    show: Callable[[Execution], None],
 ) -> Execution:
     began = time.monotonic()
     while True:
         execution = describe(aws, arn, order)
         show(execution)
-        if execution.status in FINAL:
+        now = time.monotonic()
+        if execution.status in FINAL or (until is not None and now >= until):
             return execution
         # Quick at first, for the sandbox and early failures; gentle on the API for hours.
-        time.sleep(min(10.0, max(0.2, (time.monotonic() - began) / 60)))
+        pause = min(10.0, max(0.2, (now - began) / 60))
+        time.sleep(pause if until is None else max(0.0, min(pause, until - now)))
 
 
 def table(execution: Execution) -> Table:

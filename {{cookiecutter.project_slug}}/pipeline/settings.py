@@ -44,6 +44,7 @@ class SettingsError(Exception):
 class Data:
     path: str
     target: str
+    sample: str | None = None
     task: str = "auto"
     positive: str | int | float | bool | None = None
     drop: tuple[str, ...] = ()
@@ -299,6 +300,10 @@ def _check(settings: Settings) -> None:
     metrics = (*HIGHER_IS_BETTER, *LOWER_IS_BETTER)
     data, split, gate = settings.data, settings.split, settings.gate
     require(bool(data.path.strip()), "data.path is empty")
+    require(
+        data.sample is None or (bool(data.sample.strip()) and "://" not in data.sample),
+        f"data.sample must be a file or folder in this repo, not {data.sample!r}",
+    )
     require(bool(data.target.strip()), "data.target is empty")
     require(data.task in TASKS, f"data.task must be one of {', '.join(TASKS)}, not {data.task}")
     require(data.target not in data.drop, f"data.drop names the target {data.target}")

@@ -1,0 +1,56 @@
+"""What a job of GitHub Actions reads from its steps: outputs, and the summary on the run's page.
+
+Outside of such a job nothing happens. Knows nothing of what is told.
+Source: https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+# What GitHub keeps of one step.
+LONGEST_SUMMARY = 1024 * 1024
+CUT = "\n\nThe rest is too long to be shown here.\n"
+
+
+def summary(markdown: str) -> None:
+    """Adds Markdown to the summary of this step; too long a text is cut, not refused as a whole."""
+    file = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not file:
+        return
+    content = markdown.encode().rstrip() + b"\n\n"
+    room = LONGEST_SUMMARY - (Path(file).stat().st_size if Path(file).exists() else 0)
+    if len(content) > room:
+        content = cut(markdown, room).encode()
+    with Path(file).open("ab") as stream:
+        stream.write(content)
+
+
+def cut(markdown: str, room: int) -> str:
+    """`markdown` in at most `room` bytes, and that something is missing; a code block is closed."""
+    if len(markdown.encode()) <= room:
+        return markdown
+    ending = f"\n```\n</details>{CUT}"
+    kept = markdown.encode()[: max(0, room - len(ending))].decode(errors="ignore")
+    kept = kept.rpartition("\n")[0]
+    fences = sum(line.startswith("```") for line in kept.splitlines())
+    closing = "\n```" if fences % 2 else ""
+    closing += "\n</details>" if kept.count("<details>") > kept.count("</details>") else ""
+    return f"{kept}{closing}{CUT}"[: max(0, room)]
+
+
+def output(name: str, value: str) -> None:
+    """Sets an output of this step.
+
+    GitHub drops an output that a later job should get when it holds something masked, as the
+    account number is: pass names, not ARNs.
+    """
+    file = os.environ.get("GITHUB_OUTPUT")
+    if not file:
+        return
+    # Nothing in the value can end it early and set another output.
+    mark = f"end-{secrets.token_hex(16)}"
+    with Path(file).open("a", encoding="utf-8") as stream:
+        stream.write(f"{name}<<{mark}\n{value}\n{mark}\n")

@@ -1,0 +1,99 @@
+"""The panel "Review": compare a change with its base, comment, check before a deployment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ops.console import connected, load_settings, out, say
+from ops.errors import MlopsError
+
+app = typer.Typer(rich_markup_mode="markdown")
+PANEL = "Review"
+
+
+@app.command(rich_help_panel=PANEL)
+def review(
+    base: Annotated[str, typer.Option(help="Branch or commit to compare with.")] = "main",
+    output: Annotated[
+        Path | None, typer.Option(help="File for the report; without one it is printed.")
+    ] = None,
+) -> None:
+    """Train the base and your working tree side by side, and compare them.
+
+    In a sandbox of its own, on the same rows, each by its own code. The exit code is 1 when the
+    gate stops your change. In GitHub Actions the report is the job's summary, too.
+    """
+    from ops import actions, review_report
+    from ops import review as reviews
+
+    settings = load_settings()
+    try:
+        result = reviews.review(settings, base, out)
+    except MlopsError as error:
+        # Whoever waits for the report learns it as well.
+        _write(review_report.refused(settings.project.project, base, str(error)), output)
+        raise
+    report = review_report.markdown(result)
+    actions.summary(report)
+    _write(report, output)
+    if output is None:
+        say(report)
+    else:
+        say(f"report     {output}")
+    raise typer.Exit(0 if result.passed else 1)
+
+
+def _write(report: str, output: Path | None) -> None:
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(report, encoding="utf-8")
+
+
+@app.command(rich_help_panel=PANEL)
+def comment(
+    file: Annotated[Path, typer.Option(help="The report, as mlops review writes it.")],
+) -> None:
+    """Put a report on the pull request of this job: one comment, updated every time.
+
+    In GitHub Actions, with GITHUB_TOKEN. A pull request from a fork gets none.
+    """
+    import os
+
+    from ops import comment as comments
+
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise MlopsError(f"--file {file}: cannot read it: {error}") from error
+    at = comments.place(os.environ)
+    if at.fork:
+        say(f"#{at.number} comes from {at.fork}, whose token may not comment: see the summary")
+        return
+    say(comments.post(text, at, load_settings().project.project))
+
+
+@app.command(rich_help_panel=PANEL)
+def check(
+    context: typer.Context,
+    model_package_arn: Annotated[
+        str,
+        typer.Option(envvar="MODEL_PACKAGE_ARN", help="The version; mlops models --json has it."),
+    ],
+    commit: Annotated[
+        str, typer.Option(envvar="COMMIT", help="The commit it was trained from, 40 digits.")
+    ],
+) -> None:
+    """Check that a version may be deployed from a commit, before that commit is checked out.
+
+    The version is Approved, of this project, account and region, and the commit is its own.
+    """
+    from ops.commit import require
+    from ops.deploy import approved
+
+    require(commit)
+    with connected(context) as aws:
+        found = approved(aws, model_package_arn, commit)
+    say(f"Version {found.version} is Approved and was trained from {found.commit}.")

@@ -1,0 +1,91 @@
+"""One comment on the pull request that this job runs for: written first, updated ever after.
+
+Knows GitHub, and nothing of what the comment says.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ops import actions
+from ops.errors import MlopsError
+
+# GitHub's limit is 65,536 characters; this is in bytes, so that no text can be above it.
+LONGEST = 65_000
+
+
+@dataclass(frozen=True)
+class Place:
+    """The pull request to comment on. `fork` is the other repository that it comes from, if any."""
+
+    repository: str
+    number: int
+    fork: str = ""
+
+
+def place(environment: Mapping[str, str]) -> Place:
+    """The pull request of this job. Raises MlopsError outside of one.
+
+    Source: https://docs.github.com/en/webhooks/webhook-events-and-payloads#pull_request
+    """
+    repository, file = environment.get("GITHUB_REPOSITORY"), environment.get("GITHUB_EVENT_PATH")
+    if not repository or not file:
+        raise MlopsError(
+            "comment works in GitHub Actions, which sets GITHUB_REPOSITORY and GITHUB_EVENT_PATH"
+        )
+    try:
+        event: dict[str, Any] = json.loads(Path(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MlopsError(f"GITHUB_EVENT_PATH: cannot read {file}: {error}") from error
+    pull = event.get("pull_request")
+    if not pull:
+        raise MlopsError("this job does not run for a pull request: there is nothing to comment on")
+    # A fork that has been deleted is null.
+    head = (pull["head"]["repo"] or {}).get("full_name", "a deleted repository")
+    fork = "" if head.lower() == repository.lower() else head
+    return Place(repository, int(pull["number"]), fork)
+
+
+def post(text: str, at: Place, project: str, environment: Mapping[str, str] = os.environ) -> str:
+    """Writes the comment of this project, or puts `text` in the place of what it said.
+
+    Returns the comment's address. Raises MlopsError when GitHub does not let it.
+    """
+    import requests
+    from github import Auth, Github, GithubException
+
+    token = environment.get("GITHUB_TOKEN")
+    if not token:
+        raise MlopsError("GITHUB_TOKEN is not set: give it to the step that runs mlops comment")
+    # People do not see it; a comment that quotes this one does not begin with it.
+    marker = f"<!-- mlops review of {project} -->"
+    body = f"{marker}\n{actions.cut(text, LONGEST)}"
+    url = environment.get("GITHUB_API_URL", "https://api.github.com")
+    try:
+        with Github(auth=Auth.Token(token), base_url=url, user_agent="sm-mlops") as github:
+            issue = github.get_repo(at.repository, lazy=True).get_issue(at.number)
+            for comment in issue.get_comments():
+                if comment.body and comment.body.startswith(marker):
+                    comment.edit(body)
+                    return comment.html_url
+            return issue.create_comment(body).html_url
+    except GithubException as error:
+        raise MlopsError(refusal(error.status, error.message, at)) from error
+    except requests.exceptions.RequestException as error:
+        raise MlopsError(f"cannot reach GitHub at {url}: {error}") from error
+
+
+def refusal(status: int, message: str | None, at: Place) -> str:
+    """Why GitHub has refused, and what to change."""
+    why = " ".join((message or "no reason given").split())
+    hint = {
+        401: "; GITHUB_TOKEN is not valid",
+        403: "; the job needs the permission pull-requests: write",
+        404: f"; the token must be allowed to see {at.repository}",
+    }.get(status, "")
+    return f"GitHub refused the comment on #{at.number} of {at.repository}: {status} {why}{hint}"

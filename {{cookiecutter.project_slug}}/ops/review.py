@@ -1,0 +1,290 @@
+"""What a change does to the model: the base and the working tree, each trained by its own code on
+the same rows, in a sandbox that is thrown away afterwards.
+
+Knows git and the sandbox; never sees an AWS account or GitHub.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+
+from ops import artifacts, executions, registry, run
+from ops.aws import Aws, split_s3
+from ops.errors import MlopsError
+from ops.executions import Execution
+from pipeline.settings import Settings
+
+# Prepares the account by the base's own code, then is the base's own `mlops`.
+BASE = """
+from pathlib import Path
+from ops.aws import Aws
+from ops.cli import main
+from ops.sandbox_account import prepare
+from pipeline.settings import load
+prepare(Aws(load(Path.cwd()), sandbox=True))
+main()
+"""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What became of one side.
+
+    `definition` is the pipeline's, as JSON text, `gate` the content of gate.json, `test_rows` maps
+    the files with the test rows to the hashes of their contents; each is empty when it did not get
+    that far. `failure`: why no version was registered, in lines.
+    """
+
+    definition: str = ""
+    gate: dict[str, Any] | None = None
+    test_rows: dict[str, str] | None = None
+    model_package: str = ""
+    failure: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Review:
+    """Both sides. `base_commit` and `commit` are 40 hexadecimal digits."""
+
+    settings: Settings
+    base_commit: str
+    commit: str
+    data: artifacts.Dataset
+    base: Trained
+    change: Trained
+
+    @property
+    def passed(self) -> bool:
+        return bool(self.change.model_package)
+
+
+def review(settings: Settings, base: str, console: Console) -> Review:
+    """Trains the base, approves it as the champion, and trains the working tree beside it.
+
+    Ctrl-C and SIGTERM leave nothing behind. Sets AWS's variables of this process.
+    Raises MlopsError when there is no such commit, or no data in reach of the sandbox.
+    """
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, highlight=False)
+
+    base_commit, commit = resolved(settings.root, base), resolved(settings.root, "HEAD")
+    with _ended_as_by_ctrl_c(), _workshop() as work:
+        import sandbox
+        from ops.console import apply
+        from ops.sandbox_account import prepare
+
+        with sandbox.connect(work, settings.project.region) as environment:
+            apply(environment)
+            aws = Aws(settings, sandbox=True)
+            prepare(aws)
+            data = artifacts.upload_data(aws)
+            with _worktree(settings.root, work / "base", base_commit) as tree:
+                say(f"base       {base_commit}")
+                trained = _train_base(aws, tree, data, say)
+            for line in trained.failure:
+                say(f"           {line}")
+            say("change     the working tree")
+            change = _train_change(aws, data, console, say)
+    return Review(settings, base_commit, commit, data, trained, change)
+
+
+def resolved(root: Path, name: str) -> str:
+    """The commit of this name, 40 hexadecimal digits. Raises MlopsError when there is none."""
+    try:
+        found = _git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^0")
+    except FileNotFoundError as error:
+        raise MlopsError("review needs git, which is not installed") from error
+    if found.returncode == 0:
+        return found.stdout.strip()
+    why = _last_line(found.stderr) or (
+        f"no such commit in this clone; fetch it (git fetch origin {name}), "
+        "or in CI check out the whole history (fetch-depth: 0)"
+    )
+    raise MlopsError(f"cannot compare with {name}: {why}")
+
+
+@contextmanager
+def _ended_as_by_ctrl_c() -> Iterator[None]:
+    """SIGTERM, by which CI systems end a job, runs every `finally`, too."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _workshop() -> Iterator[Path]:
+    """A temporary folder for a sandbox; afterwards neither is left."""
+    work = Path(tempfile.mkdtemp(prefix="mlops-review-")).resolve()
+    try:
+        yield work
+    finally:
+        import sandbox
+
+        sandbox.stop(work)
+        shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def _worktree(root: Path, folder: Path, commit: str) -> Iterator[Path]:
+    """The repo of `root` as it was at `commit`, in `folder`; git forgets it again."""
+    try:
+        added = _git(root, "worktree", "add", "--detach", "--quiet", str(folder), commit)
+        if added.returncode != 0:
+            raise MlopsError(f"cannot check out {commit}: {_last_line(added.stderr)}")
+        # The repo may be a folder of a larger one.
+        yield folder / _git(root, "rev-parse", "--show-prefix").stdout.strip()
+    finally:
+        # Twice forced: one that is only half there is locked.
+        _git(root, "worktree", "remove", "--force", "--force", str(folder))
+
+
+def _train_base(
+    aws: Aws, root: Path, data: artifacts.Dataset, say: Callable[[str], None]
+) -> Trained:
+    """Trains what is in `root` by its own code, and makes it the champion."""
+    if not (root / "mlops.yaml").is_file():
+        return Trained(failure=("it has no mlops.yaml yet",))
+    # Neither options of the outer command, nor the outputs of its CI step, are meant for this one.
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("MLOPS_", "GITHUB_", "GIT_"))
+    }
+    command = [sys.executable, "-c", BASE, "run", "--set", f"InputData={data.uri}"]
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
+        subprocess.Popen(
+            command,
+            cwd=root,
+            env=environment | {"PYTHONPATH": str(root), "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+        ) as process,
+    ):
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                say(f"           {line.rstrip()}")
+        except BaseException:
+            process.kill()
+            raise
+        code = process.wait()
+        errors.seek(0)
+        said = errors.read()
+    if code in (130, -signal.SIGINT, -signal.SIGTERM):
+        raise KeyboardInterrupt
+    began = _newest_execution(aws)
+    trained = _trained(aws, began) if began else Trained()
+    group = aws.settings.model_package_group
+    if code != 0 or not trained.model_package:
+        if trained.failure:
+            return trained
+        return Trained(trained.definition, failure=(_last_line(said) or f"exit code {code}",))
+    name, _, version = trained.model_package.rpartition("/")
+    if not name.endswith(f"/{group.lower()}"):
+        return Trained(trained.definition, failure=(f"it is another project: {name}",))
+    champion = registry.version(aws, int(version))
+    registry.set_approval(aws, champion, "Approved", "what the change is compared with")
+    return trained
+
+
+def _train_change(
+    aws: Aws, data: artifacts.Dataset, console: Console, say: Callable[[str], None]
+) -> Trained:
+    try:
+        started = run.start(aws, {"InputData": data.uri}, say)
+    except MlopsError as error:
+        return Trained(failure=(str(error),))
+    return _trained(aws, executions.follow(aws, started.arn, console))
+
+
+def _newest_execution(aws: Aws) -> Execution | None:
+    """Of whatever pipeline: the base may have given it another name."""
+    arns = [
+        (item["StartTime"], item["PipelineExecutionArn"])
+        for pipeline in aws.pages("list_pipelines", "PipelineSummaries")
+        for item in aws.pages(
+            "list_pipeline_executions",
+            "PipelineExecutionSummaries",
+            PipelineName=pipeline["PipelineName"],
+        )
+    ]
+    return executions.describe(aws, max(arns)[1]) if arns else None
+
+
+def _trained(aws: Aws, execution: Execution) -> Trained:
+    answer = aws.sagemaker.describe_pipeline_definition_for_execution(
+        PipelineExecutionArn=execution.arn
+    )
+    outputs: dict[str, str] = {}
+    for step in execution.steps:
+        if step.kind == "ProcessingJob" and step.status == "Succeeded" and step.job:
+            job = aws.sagemaker.describe_processing_job(ProcessingJobName=step.job)
+            for output in job["ProcessingOutputConfig"]["Outputs"]:
+                outputs[output["OutputName"]] = output["S3Output"]["S3Uri"]
+    return Trained(
+        definition=answer["PipelineDefinition"],
+        gate=_gate(aws, outputs.get("evaluation")),
+        test_rows=_contents(aws, outputs.get("test")),
+        model_package=execution.model_package if execution.status == "Succeeded" else "",
+        failure=()
+        if execution.status == "Succeeded"
+        else tuple(line for line in executions.failure(aws, execution) if "log" not in line[:4]),
+    )
+
+
+def _gate(aws: Aws, folder: str | None) -> dict[str, Any] | None:
+    if folder is None:
+        return None
+    bucket, key = split_s3(f"{folder.rstrip('/')}/gate.json")
+    content: dict[str, Any] = json.loads(aws.s3.get_object(Bucket=bucket, Key=key)["Body"].read())
+    return content
+
+
+def _contents(aws: Aws, folder: str | None) -> dict[str, str] | None:
+    if folder is None:
+        return None
+    bucket, key = split_s3(f"{folder.rstrip('/')}/")
+    found = aws.s3.list_objects_v2(Bucket=bucket, Prefix=key).get("Contents", [])
+    return {item["Key"].removeprefix(key): item["ETag"] for item in found}
+
+
+def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs git in `root`: not in the repository that an outer git names, and without hooks."""
+    return subprocess.run(
+        ["git", "-C", str(root), "-c", f"core.hooksPath={os.devnull}", *arguments],
+        env={name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def _last_line(text: str) -> str:
+    """The last line that says something: of a traceback, the error."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1].removeprefix("mlops: ") if lines else ""
