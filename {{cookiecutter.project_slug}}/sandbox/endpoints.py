@@ -8,6 +8,7 @@ nothing of invocations: sandbox/runtime.py asks `route` for a container.
 
 from __future__ import annotations
 
+import math
 import random
 import secrets
 import shutil
@@ -15,21 +16,22 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 from sandbox import wire
+from sandbox.metrics import Metrics, known_alarm
 from sandbox.objects import NoSuchObject, Objects
+from sandbox.policies import check_role, may_read
 from sandbox.registry import Registry
-from sandbox.serving import STARTUP_SECONDS, Container, ServingFailed
+from sandbox.serving import LOG_GROUP, STARTUP_SECONDS, Container, ServingFailed
 from sandbox.storage import Record, Store
 from sandbox.wire import Caller, Params, invalid, pick
 
 MODEL, CONFIG, ENDPOINT = "Model", "EndpointConfig", "Endpoint"
 SERVING_LOG = "ServingLog"
-LOG_GROUP = "/aws/sagemaker/Endpoints/"
 TIME = 0.01
 """Seconds of the sandbox for each second of a deployment's waiting times and alarm periods."""
 LOOK_SECONDS = 0.1
@@ -43,6 +45,12 @@ NO_DATA = (
     'Failed to download model data for container "container_1" from URL: "{url}". Please ensure '
     "that there is an object located at the URL and that the role passed to CreateModel has "
     "permissions to download the object."
+)
+NO_ACCESS = (
+    'Could not access model data at {url}. Please ensure that the role "{role}" exists and that '
+    'its trust relationship policy allows the action "sts:AssumeRole" for the service principal '
+    '"sagemaker.amazonaws.com". Also ensure that the role has "s3:GetObject" permissions and that '
+    "the object is located in {region}."
 )
 NO_ARCHIVE = (
     'Failed to extract model data archive for container "container_1" from URL "{url}". Please '
@@ -61,7 +69,7 @@ class Variant:
     name: str
     weight: float
     container: Container
-    instance: str
+    instances: int
 
 
 @dataclass
@@ -104,17 +112,17 @@ class Live:
 class Endpoints:
     """Operations on models, endpoint configurations and endpoints. Keys of records are ARNs.
 
-    `alarmed` returns the name of an alarm that is to roll a deployment back, or None; `on_idle` is
-    called when a deployment has ended.
+    `on_idle` is called when a deployment has ended, `on_deleted` when an endpoint is gone, and its
+    scalable targets with it.
     """
 
     def __init__(
-        self, store: Store, objects: Objects, registry: Registry, folder: Path, pace: float = TIME
+        self, store: Store, objects: Objects, registry: Registry, metrics: Metrics, folder: Path
     ) -> None:
         self.store, self.objects, self.registry = store, objects, registry
-        self.folder, self.pace = folder, pace
-        self.alarmed: Callable[[list[str], Caller, float], str | None] = lambda *_: None
+        self.metrics, self.folder = metrics, folder
         self.on_idle: Callable[[], None] = lambda: None
+        self.on_deleted: Callable[[], None] = lambda: None
         self.live: dict[str, Live] = {}
         self.closing = False
 
@@ -169,6 +177,7 @@ class Endpoints:
             raise invalid("The sandbox does not support inference pipelines of several containers")
         if "ExecutionRoleArn" not in params:
             raise invalid("ExecutionRoleArn is required")
+        check_role(params["ExecutionRoleArn"], caller)
         given = params.get("PrimaryContainer") or containers[0]
         record = {
             **{name: value for name, value in params.items() if name != "Tags"},
@@ -220,9 +229,7 @@ class Endpoints:
         }
 
     def _packaged(self, given: Params, caller: Caller) -> Params:
-        package = self.registry.describe_model_package(
-            {"ModelPackageName": given["ModelPackageName"]}, caller
-        )
+        package = self.registry.package(given["ModelPackageName"], "CreateModel", caller)
         specification = package.get("InferenceSpecification")
         name = given.get("InferenceSpecificationName")
         if name:
@@ -239,11 +246,18 @@ class Endpoints:
         environment = {**container.get("Environment", {}), **given.get("Environment", {})}
         return {**container, "Environment": environment}
 
-    def _check_data(self, url: str, role: str, caller: Caller) -> None:
+    def _check_data(self, url: str, arn: str, caller: Caller) -> None:
+        """Refuse model data that is not there or that the role may not read."""
+        bucket, key = location(url)
         try:
-            self.objects.path(*_location(url))
+            self.objects.path(bucket, key)
         except NoSuchObject as error:
             raise invalid(f"Could not find model data at {url}.") from error
+        found = self.objects.buckets()[bucket]
+        policy = found.policy.decode() if isinstance(found.policy, bytes) else found.policy
+        role = check_role(arn, caller)
+        if not may_read(role, bucket, found.account_id, policy, key, caller):
+            raise invalid(NO_ACCESS.format(url=url, role=arn, region=caller.region))
 
     # Endpoint configurations.
 
@@ -252,10 +266,26 @@ class Endpoints:
         arn = caller.arn(f"endpoint-config/{params['EndpointConfigName']}")
         if self.store.get(CONFIG, arn) is not None:
             raise invalid(f'Cannot create already existing endpoint configuration "{arn}".')
+        if "ShadowProductionVariants" in params:
+            raise invalid("The sandbox does not support shadow variants")
+        names = [variant["VariantName"] for variant in params["ProductionVariants"]]
+        if len(set(names)) != len(names):
+            raise invalid(f"Variant names must be unique: {', '.join(names)}")
         for variant in params["ProductionVariants"]:
             if "ModelName" not in variant:
                 raise invalid("The sandbox does not support inference components: give a ModelName")
-            self._find(MODEL, "model", variant, caller)
+            _check_variant(variant, params, self._find(MODEL, "model", variant, caller))
+        for key in (
+            params.get("KmsKeyId"),
+            params.get("DataCaptureConfig", {}).get("KmsKeyId"),
+            params.get("AsyncInferenceConfig", {}).get("OutputConfig", {}).get("KmsKeyId"),
+        ):
+            if key:
+                _check_key(key, caller)
+        if "AsyncInferenceConfig" in params:
+            output = params["AsyncInferenceConfig"]["OutputConfig"]
+            if "S3OutputPath" not in output:
+                raise invalid("The sandbox needs AsyncInferenceConfig.OutputConfig.S3OutputPath")
         record = {
             **{name: value for name, value in params.items() if name != "Tags"},
             "ProductionVariants": [
@@ -322,6 +352,10 @@ class Endpoints:
             pending["deployment"] = params.get("DeploymentConfig")
             if params.get("RetainDeploymentConfig"):
                 pending["deployment"] = record.get("LastDeploymentConfig")
+            _check_update(record, pending, caller)
+            if params.get("RetainAllVariantProperties"):
+                excluded = params.get("ExcludeRetainedVariantProperties", [])
+                _retain(record, pending, {item["VariantPropertyType"] for item in excluded})
             record.pop("FailureReason", None)
             record["_pending"] = pending
             self._set_status(record, "Updating")
@@ -347,6 +381,44 @@ class Endpoints:
         self._begin(record["EndpointArn"], self._delete)
         return {}
 
+    def update_endpoint_weights_and_capacities(self, params: Params, caller: Caller) -> Params:
+        """UpdateEndpointWeightsAndCapacities: at once, since there is one process per variant."""
+        with self.store.lock:
+            record = self._endpoint(params["EndpointName"], caller)
+            self._settled(record)
+            shown = {v["VariantName"]: v for v in record["ProductionVariants"]}
+            asked = params["DesiredWeightsAndCapacities"]
+            for item in asked:
+                if item["VariantName"] not in shown:
+                    raise invalid(
+                        f'Could not find variant "{item["VariantName"]}" of endpoint '
+                        f'"{record["EndpointArn"]}".'
+                    )
+                if (
+                    "DesiredInstanceCount" in item
+                    and "CurrentServerlessConfig" in shown[item["VariantName"]]
+                ):
+                    raise invalid("A serverless variant has no instance count")
+            blue = self.live[record["EndpointArn"]].blue
+            deployed = {v["VariantName"]: v for v in record["_deployed"]["variants"]}
+            for item in asked:
+                name = item["VariantName"]
+                if "DesiredWeight" in item:
+                    weight = float(item["DesiredWeight"])
+                    shown[name]["CurrentWeight"] = shown[name]["DesiredWeight"] = weight
+                    deployed[name]["InitialVariantWeight"] = weight
+                    if blue is not None:
+                        blue.variants[name] = replace(blue.variants[name], weight=weight)
+                if "DesiredInstanceCount" in item:
+                    count = item["DesiredInstanceCount"]
+                    shown[name]["CurrentInstanceCount"] = count
+                    shown[name]["DesiredInstanceCount"] = count
+                    deployed[name]["InitialInstanceCount"] = count
+                    if blue is not None:
+                        blue.variants[name] = replace(blue.variants[name], instances=count)
+            self._set_status(record, "InService")
+        return {"EndpointArn": record["EndpointArn"]}
+
     # What the runtime asks for.
 
     def route(self, arn: str, variant: str | None) -> Variant | None:
@@ -367,6 +439,11 @@ class Endpoints:
         def run() -> None:
             try:
                 work(record, live)
+            except Exception as error:
+                # An endpoint must not stay in progress for ever, whatever went wrong.
+                reason = f"The sandbox failed: {type(error).__name__}: {error}"
+                self._fail(record, "InService" if live.blue else "Failed", reason)
+                raise
             finally:
                 live.thread = None
                 self.on_idle()
@@ -389,6 +466,7 @@ class Endpoints:
 
     def _update(self, record: Record, live: Live) -> None:
         try:
+            self._show_pending(record, "Creating")
             fleet, instances = self._launch(record, live)
             self._shift(record, live)
         except Failed as error:
@@ -428,16 +506,37 @@ class Endpoints:
         begun = time.time()
         for share, wait in steps(deployment, record["_pending"]["variants"]):
             live.share = share
+            self._show_pending(record, "Baking" if share == 1 else "ActivatingTraffic")
             self._wait(record, deployment, wait, begun)
+
+    def _show_pending(self, record: Record, status: str) -> None:
+        """Let DescribeEndpoint tell how far the deployment is."""
+        now = time.time()
+        with self.store.lock:
+            if self.closing:
+                return
+            pending = record["_pending"]
+            record["PendingDeploymentSummary"] = {
+                "EndpointConfigName": pending["config"],
+                "StartTime": pending["began"],
+                "ProductionVariants": [
+                    {
+                        **_shown(variant, now),
+                        "VariantStatus": [{"Status": status, "StartTime": now}],
+                    }
+                    for variant in pending["variants"]
+                ],
+            }
+            self.store.put(ENDPOINT, record["EndpointArn"], record)
 
     def _wait(self, record: Record, deployment: Params, seconds: float, begun: float) -> None:
         names = [
             alarm["AlarmName"]
             for alarm in deployment.get("AutoRollbackConfiguration", {}).get("Alarms", [])
         ]
-        end = time.monotonic() + seconds * self.pace
+        end = time.monotonic() + seconds * self.metrics.pace
         while True:
-            found = self.alarmed(names, _owner(record), begun) if names else None
+            found = self.metrics.alarmed(names, _owner(record), begun)
             if found:
                 raise Failed(
                     f"The deployment was rolled back because CloudWatch alarm '{found}' "
@@ -471,6 +570,11 @@ class Endpoints:
                 return
             self.store.delete(ENDPOINT, record["EndpointArn"])
             self.live.pop(record["EndpointArn"], None)
+        for target in _scalable_targets(record):
+            target.applicationautoscaling_backend.deregister_scalable_target(
+                target.service_namespace, target.resource_id, target.scalable_dimension
+            )
+        self.on_deleted()
 
     # Records.
 
@@ -482,6 +586,7 @@ class Endpoints:
             variants.append({**variant, "container": model["_container"]})
         return {
             "config": config["EndpointConfigName"],
+            "began": time.time(),
             "variants": variants,
             **pick(config, "AsyncInferenceConfig", "DataCaptureConfig"),
         }
@@ -519,7 +624,7 @@ class Endpoints:
                     owner.region,
                     float(startup),
                 ),
-                instance,
+                int(described.get("InitialInstanceCount", 1)),
             )
         return Fleet(variants)
 
@@ -528,7 +633,7 @@ class Endpoints:
         if not url:
             return None
         try:
-            return self.objects.path(*_location(url))
+            return self.objects.path(*location(url))
         except NoSuchObject as error:
             raise ServingFailed("download") from error
 
@@ -536,6 +641,7 @@ class Endpoints:
         now = time.time()
         record["EndpointConfigName"] = pending["config"]
         record["ProductionVariants"] = [_shown(variant, now) for variant in pending["variants"]]
+        record.pop("PendingDeploymentSummary", None)
         record.pop("AsyncInferenceConfig", None)
         record.pop("DataCaptureConfig", None)
         record.update(pick(pending, "AsyncInferenceConfig"))
@@ -557,6 +663,7 @@ class Endpoints:
             if self.closing:
                 return
             record.pop("_pending", None)
+            record.pop("PendingDeploymentSummary", None)
             record["FailureReason"] = reason[:LONGEST_REASON]
             self._set_status(record, status)
 
@@ -603,8 +710,146 @@ class Endpoints:
         return {answer: [pick(row, *names) for row in rows], **token}
 
 
+def _check_variant(variant: Params, config: Params, model: Record) -> None:
+    """Refuse what the pages of CreateEndpointConfig and of serverless inference exclude."""
+    name = variant["VariantName"]
+    serverless = variant.get("ServerlessConfig")
+    if serverless is None:
+        if "InstanceType" not in variant or "InitialInstanceCount" not in variant:
+            raise invalid(
+                f"Variant '{name}' needs InstanceType and InitialInstanceCount, or a "
+                "ServerlessConfig"
+            )
+        return
+    excluded = [
+        ("InstanceType" in variant or "InitialInstanceCount" in variant, "an instance type"),
+        (len(config["ProductionVariants"]) > 1, "multiple production variants"),
+        ("DataCaptureConfig" in config, "data capture"),
+        ("AsyncInferenceConfig" in config, "asynchronous inference"),
+        ("VpcConfig" in model or "VpcConfig" in config, "a VPC configuration"),
+        (bool(model.get("EnableNetworkIsolation")), "network isolation"),
+        (bool(config.get("EnableNetworkIsolation")), "network isolation"),
+    ]
+    for found, what in excluded:
+        if found:
+            raise invalid(f"Serverless endpoints do not support {what} (variant '{name}')")
+    if serverless["MemorySizeInMB"] % 1024:
+        raise invalid("MemorySizeInMB must be one of 1024, 2048, 3072, 4096, 5120, 6144")
+    if serverless.get("ProvisionedConcurrency", 0) > serverless["MaxConcurrency"]:
+        raise invalid("ProvisionedConcurrency must not exceed MaxConcurrency")
+
+
+def _check_key(key: str, caller: Caller) -> None:
+    from moto.kms.models import kms_backends
+
+    parts = key.split(":")
+    account, region = (parts[4], parts[3]) if len(parts) == 6 else (caller.account, caller.region)
+    backend: Any = kms_backends[account][region]
+    found = backend.keys.get(backend.any_id_to_key_id(key))
+    if found is None:
+        raise invalid(f"KMS key {key} does not exist.")
+    if not found.enabled:
+        raise invalid(f"KMS key {key} is not enabled.")
+
+
+def _check_update(record: Record, pending: Record, caller: Caller) -> None:
+    """Refuse the updates that the service refuses."""
+    name, arn = record["EndpointName"], record["EndpointArn"]
+    old = {v["VariantName"]: v for v in record["_deployed"]["variants"]}
+    new = {v["VariantName"]: v for v in pending["variants"]}
+    if any("ServerlessConfig" in v for v in new.values()) and not any(
+        "ServerlessConfig" in v for v in old.values()
+    ):
+        raise invalid(f'Endpoint "{arn}" is instance-based and cannot be updated to serverless.')
+    if ("AsyncInferenceConfig" in record) != ("AsyncInferenceConfig" in pending):
+        done = "removed from" if "AsyncInferenceConfig" in record else "added to"
+        raise invalid(
+            f"The AsyncInferenceConfig parameter cannot be {done} this endpoint {name}. "
+            "Create a new endpoint for it."
+        )
+    changed = [
+        variant
+        for variant, described in old.items()
+        if variant not in new or new[variant].get("InstanceType") != described.get("InstanceType")
+    ]
+    registered = {target.resource_id.rpartition("/")[2] for target in _scalable_targets(record)}
+    if held := [variant for variant in changed if variant in registered]:
+        raise invalid(
+            f'The variant(s) "{", ".join(held)}" must be deregistered as a scalable target with '
+            "AWS Auto Scaling before they can be removed or have their instance type changed."
+        )
+    deployment = pending["deployment"]
+    if not deployment:
+        return
+    if set(old) != set(new):
+        raise invalid(
+            "The new endpoint configuration must have the same variant names as the old one for a "
+            f"deployment with traffic shifting: {', '.join(old)}"
+        )
+    _check_deployment(deployment, pending["variants"])
+    for alarm in deployment.get("AutoRollbackConfiguration", {}).get("Alarms", []):
+        if not known_alarm(alarm["AlarmName"], caller):
+            raise invalid(f"Could not find CloudWatch alarm {alarm['AlarmName']}.")
+
+
+def _check_deployment(deployment: Params, variants: list[Params]) -> None:
+    if "RollingUpdatePolicy" in deployment:
+        if "BlueGreenUpdatePolicy" in deployment:
+            raise invalid("Give one of BlueGreenUpdatePolicy and RollingUpdatePolicy")
+        if len(variants) > 1 or "ServerlessConfig" in variants[0]:
+            raise invalid(
+                "Rolling deployments do not support serverless and multi-variant endpoints"
+            )
+        return
+    routing = deployment.get("BlueGreenUpdatePolicy", {}).get("TrafficRoutingConfiguration", {})
+    kind = routing.get("Type", "ALL_AT_ONCE")
+    for wanted, member, least in (("CANARY", "CanarySize", 0), ("LINEAR", "LinearStepSize", 10)):
+        if (kind == wanted) != (member in routing):
+            raise invalid(f"{member} must be given for traffic routing of type {wanted}, only")
+        if kind == wanted:
+            size = routing[member]
+            if _share(size, variants) > 0.5:
+                raise invalid(f"{member} must be at most 50 percent of the capacity")
+            if size["Type"] == "CAPACITY_PERCENT" and size["Value"] < least:
+                raise invalid(f"{member} must be at least {least} percent of the capacity")
+
+
+def _retain(record: Record, pending: Record, excluded: set[str]) -> None:
+    """Let the new fleet keep the instance counts and weights that the old one has now."""
+    shown = {v["VariantName"]: v for v in record["ProductionVariants"]}
+    for variant in pending["variants"]:
+        old = shown.get(variant["VariantName"], {})
+        if "DesiredWeight" not in excluded and "DesiredWeight" in old:
+            variant["InitialVariantWeight"] = old["DesiredWeight"]
+        instances = "InitialInstanceCount" in variant and "DesiredInstanceCount" in old
+        if "DesiredInstanceCount" not in excluded and instances:
+            variant["InitialInstanceCount"] = old["DesiredInstanceCount"]
+    if "DataCaptureConfig" not in excluded and "DataCaptureConfig" in record["_deployed"]:
+        pending["DataCaptureConfig"] = record["_deployed"]["DataCaptureConfig"]
+
+
+def _scalable_targets(record: Record) -> list[Any]:
+    """Return moto's scalable targets of an endpoint's variants."""
+    from moto.applicationautoscaling.models import applicationautoscaling_backends
+
+    owner = _owner(record)
+    backend: Any = applicationautoscaling_backends[owner.account][owner.region]
+    prefix = f"endpoint/{record['EndpointName']}/variant/"
+    return [
+        target
+        for targets in backend.targets.values()
+        for resource, target in list(targets.items())
+        if resource.startswith(prefix)
+    ]
+
+
 def steps(deployment: Params, variants: list[Params]) -> list[tuple[float, float]]:
     """Return the steps of a traffic shift: the new fleet's share, and the seconds to wait then."""
+    rolling = deployment.get("RollingUpdatePolicy")
+    if rolling:
+        size = max(0.05, _share(rolling["MaximumBatchSize"], variants))
+        wait = float(rolling["WaitIntervalInSeconds"])
+        return [(min(1.0, size * count), wait) for count in range(1, math.ceil(1 / size) + 1)]
     policy = deployment.get("BlueGreenUpdatePolicy", {})
     routing = policy.get("TrafficRoutingConfiguration", {"Type": "ALL_AT_ONCE"})
     wait = float(routing.get("WaitIntervalInSeconds", 0))
@@ -660,7 +905,8 @@ def _owner(record: Record) -> Caller:
     return Caller(account, region, "")
 
 
-def _location(url: str) -> tuple[str, str]:
+def location(url: str) -> tuple[str, str]:
+    """Return (bucket, key) of an S3 address. Raises ApiError for anything else."""
     parts = urlparse(url, allow_fragments=False)
     if parts.scheme == "s3":
         return parts.netloc, parts.path.removeprefix("/")
@@ -672,5 +918,3 @@ def _location(url: str) -> tuple[str, str]:
     if parts.scheme != "https" or not host.startswith("s3") or not key:
         raise invalid(f"'{url}' is not an S3 address")
     return bucket, key
-
-

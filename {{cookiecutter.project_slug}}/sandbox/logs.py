@@ -1,4 +1,5 @@
-"""Makes the logs of jobs readable through CloudWatch Logs, in the groups and streams AWS uses."""
+"""Makes the logs of jobs and endpoints readable through CloudWatch Logs, in the groups and streams
+AWS uses."""
 
 from __future__ import annotations
 
@@ -6,10 +7,12 @@ import io
 import json
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from moto.logs.models import LogStream, logs_backends
 
+from sandbox.endpoints import SERVING_LOG
 from sandbox.jobs import LOG_GROUPS, Jobs
 from sandbox.storage import Record, Store
 from sandbox.wire import Caller
@@ -17,14 +20,14 @@ from sandbox.wire import Caller
 LONGEST_LINE = 256 * 1024
 
 
-class JobLogs:
-    """Copies new lines of the jobs' log files into moto, when somebody asks for logs.
+class Logs:
+    """Copies new lines of the log files into moto, when somebody asks for logs.
 
     The files are the truth; what moto holds of these groups is not kept.
     """
 
-    def __init__(self, store: Store, jobs: Jobs) -> None:
-        self.store, self.jobs = store, jobs
+    def __init__(self, store: Store, jobs: Jobs, serving: Path) -> None:
+        self.store, self.jobs, self.serving = store, jobs, serving
         self._read: dict[str, int] = {}
         self._finished: set[str] = set()
         self._lock = threading.Lock()
@@ -36,6 +39,8 @@ class JobLogs:
                 for arn, record in list(self.store.all(kind).items()):
                     if arn not in self._finished:
                         self._copy(group, arn, record[f"{kind}Name"], record)
+            for instance, record in list(self.store.all(SERVING_LOG).items()):
+                self._copy_serving(instance, record)
 
     def name_streams(self, environ: dict[str, Any], caller: Caller) -> None:
         """Put the streams' names in the place of FilterLogEvents' prefix, which moto overlooks."""
@@ -54,28 +59,41 @@ class JobLogs:
 
     def _copy(self, group: str, arn: str, name: str, record: Record) -> None:
         ended = arn not in self.jobs.running
-        path = self.jobs.log_path(name)
-        if path.is_file():
-            with path.open("rb") as file:
-                file.seek(self._read.get(arn, 0))
-                content = file.read()
-            if not ended:  # The last line may still be on its way.
-                content = content[: content.rfind(b"\n") + 1]
-            self._read[arn] = self._read.get(arn, 0) + len(content)
-            if content:
-                moment = int((record["LastModifiedTime"] if ended else time.time()) * 1000)
-                lines = content.decode("utf-8", "replace").splitlines()
-                events = [{"timestamp": moment, "message": line[:LONGEST_LINE]} for line in lines]
-                _stream(group, arn, name, record).put_log_events(events)
+        moment = record["LastModifiedTime"] if ended else time.time()
+        lines = self._new_lines(arn, self.jobs.log_path(name), ended)
+        if lines:
+            _, _, _, region, account, _ = arn.split(":", 5)
+            stream = f"{name}/algo-1-{int(record['CreationTime'])}"
+            _put(account, region, group, stream, lines, moment)
         if ended:
             self._finished.add(arn)
 
+    def _copy_serving(self, instance: str, record: Record) -> None:
+        path = self.serving / record["File"]
+        lines = self._new_lines(instance, path, ended=False)
+        if lines:
+            where = (record["Account"], record["Region"], record["Group"], record["Stream"])
+            _put(*where, lines, path.stat().st_mtime)
 
-def _stream(group: str, arn: str, name: str, record: Record) -> LogStream:
-    _, _, _, region, account, _ = arn.split(":", 5)
+    def _new_lines(self, key: str, path: Path, ended: bool) -> list[str]:
+        if not path.is_file():
+            return []
+        with path.open("rb") as file:
+            file.seek(self._read.get(key, 0))
+            content = file.read()
+        if not ended:  # The last line may still be on its way.
+            content = content[: content.rfind(b"\n") + 1]
+        self._read[key] = self._read.get(key, 0) + len(content)
+        return content.decode("utf-8", "replace").splitlines()
+
+
+def _put(
+    account: str, region: str, group: str, stream: str, lines: list[str], moment: float
+) -> None:
     backend: Any = logs_backends[account][region]
     backend.ensure_log_group(group)
-    stream = f"{name}/algo-1-{int(record['CreationTime'])}"
     backend.ensure_log_stream(group, stream)
     found: LogStream = backend.groups[group].streams[stream]
-    return found
+    found.put_log_events(
+        [{"timestamp": int(moment * 1000), "message": line[:LONGEST_LINE]} for line in lines]
+    )

@@ -154,6 +154,7 @@ def main() -> None:
     # What is loaded now stays; looking through it for garbage would delay every few requests.
     gc.collect()
     gc.freeze()
+    print("the model is loaded and answers", flush=True)
     ModelServer(socket.socket(fileno=int(sys.argv[1]))).serve_forever()
 
 

@@ -20,7 +20,9 @@ from moto.backends import get_backend
 from moto.core.base_backend import BackendDict
 
 from sandbox.jobs import LOG_GROUPS
+from sandbox.metrics import NAMESPACE
 from sandbox.objects import Objects
+from sandbox.serving import LOG_GROUP
 from sandbox.storage import Store
 
 READING = (
@@ -71,6 +73,10 @@ class MotoState:
                 for bucket in list(objects.buckets()):
                     objects.save(bucket)
             self._keep(services)
+
+    def keep(self, *services: str) -> None:
+        """Keep what the sandbox itself has changed in these services."""
+        self._keep(set(services))
 
     def _keep(self, services: set[str]) -> None:
         with self._lock:
@@ -131,8 +137,14 @@ def _state(service: str, backends: BackendDict[Any]) -> dict[str, dict[str, Any]
                 slim.groups = {
                     name: group
                     for name, group in backend.groups.items()
-                    if name not in LOG_GROUPS.values()
+                    if name not in LOG_GROUPS.values() and not name.startswith(LOG_GROUP)
                 }
+    if service == "cloudwatch":
+        # What endpoints have reported is a matter of this server's life.
+        for regions in state.values():
+            for region, backend in regions.items():
+                regions[region] = slim = copy.copy(backend)
+                slim.metric_data = [m for m in backend.metric_data if m.namespace != NAMESPACE]
     return state
 
 

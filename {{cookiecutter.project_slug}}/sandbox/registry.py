@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 
 from sandbox import wire
+from sandbox.policies import decision, denied, principal
 from sandbox.storage import Record, Store
 from sandbox.wire import Caller, Params, invalid, pick
 
@@ -50,14 +51,17 @@ class Registry:
 
     def describe_model_package_group(self, params: Params, caller: Caller) -> Params:
         """DescribeModelPackageGroup."""
-        return wire.public(self._group(params["ModelPackageGroupName"], caller))
+        name = params["ModelPackageGroupName"]
+        return wire.public(self._group(name, "DescribeModelPackageGroup", caller))
 
     def list_model_package_groups(self, params: Params, caller: Caller) -> Params:
         """ListModelPackageGroups: by creation time, ascending, unless asked otherwise."""
         rows = [
             group
-            for group in self.store.all(GROUP).values()
-            if wire.between(group, params) and _named(group["ModelPackageGroupName"], params)
+            for arn, group in self.store.all(GROUP).items()
+            if arn.startswith(caller.arn(""))
+            and wire.between(group, params)
+            and _named(group["ModelPackageGroupName"], params)
         ]
         by = "ModelPackageGroupName" if params.get("SortBy") == "Name" else "CreationTime"
         rows.sort(key=lambda row: row[by], reverse=params.get("SortOrder") == "Descending")
@@ -73,7 +77,7 @@ class Registry:
 
     def delete_model_package_group(self, params: Params, caller: Caller) -> Params:
         """DeleteModelPackageGroup: only an empty one."""
-        group = self._group(params["ModelPackageGroupName"], caller)
+        group = self._group(params["ModelPackageGroupName"], "DeleteModelPackageGroup", caller)
         if any(self._versions(group)):
             raise wire.ApiError(
                 "ConflictException",
@@ -84,21 +88,23 @@ class Registry:
 
     def put_model_package_group_policy(self, params: Params, caller: Caller) -> Params:
         """PutModelPackageGroupPolicy."""
-        group = self._group(params["ModelPackageGroupName"], caller)
+        group = self._group(params["ModelPackageGroupName"], "PutModelPackageGroupPolicy", caller)
         group["_policy"] = params["ResourcePolicy"]
         self.store.put(GROUP, group["ModelPackageGroupArn"], group)
         return {"ModelPackageGroupArn": group["ModelPackageGroupArn"]}
 
     def get_model_package_group_policy(self, params: Params, caller: Caller) -> Params:
         """GetModelPackageGroupPolicy."""
-        group = self._group(params["ModelPackageGroupName"], caller)
+        group = self._group(params["ModelPackageGroupName"], "GetModelPackageGroupPolicy", caller)
         if "_policy" not in group:
             raise invalid(f"Cannot find resource policy for: {group['ModelPackageGroupArn']}")
         return {"ResourcePolicy": group["_policy"]}
 
     def delete_model_package_group_policy(self, params: Params, caller: Caller) -> Params:
         """DeleteModelPackageGroupPolicy."""
-        group = self._group(params["ModelPackageGroupName"], caller)
+        group = self._group(
+            params["ModelPackageGroupName"], "DeleteModelPackageGroupPolicy", caller
+        )
         group.pop("_policy", None)
         self.store.put(GROUP, group["ModelPackageGroupArn"], group)
         return {}
@@ -123,7 +129,7 @@ class Registry:
             # The time is taken with the number, so that sorting by either gives the same order.
             record["CreationTime"] = record["LastModifiedTime"] = time.time()
             if grouped:
-                group = self._group(grouped, caller)
+                group = self._group(grouped, "CreateModelPackage", caller)
                 # The number of a deleted version is never given again.
                 version = group["_versions"] + 1
                 name = group["ModelPackageGroupName"]
@@ -162,14 +168,18 @@ class Registry:
 
     def describe_model_package(self, params: Params, caller: Caller) -> Params:
         """DescribeModelPackage, by ARN or name."""
-        return wire.public(self._package(params["ModelPackageName"], caller))
+        return self.package(params["ModelPackageName"], "DescribeModelPackage", caller)
+
+    def package(self, name: str, operation: str, caller: Caller) -> Params:
+        """Return what a model package says, if the caller may use it for this operation."""
+        return wire.public(self._package(name, operation, caller))
 
     def batch_describe_model_package(self, params: Params, caller: Caller) -> Params:
         """BatchDescribeModelPackage."""
         found, errors = {}, {}
         for arn in params["ModelPackageArnList"]:
             record = self.store.get(PACKAGE, arn)
-            if record is None:
+            if record is None or not self._allowed(record, "BatchDescribeModelPackage", caller):
                 errors[arn] = {
                     "ErrorCode": "ValidationException",
                     "ErrorResponse": f"ModelPackage {arn} does not exist.",
@@ -193,9 +203,10 @@ class Registry:
         """ListModelPackages: by creation time, ascending (the oldest first), unless asked
         otherwise."""
         kind = params.get("ModelPackageType", "Unversioned")
-        rows = list(self.store.all(PACKAGE).values())
+        rows = [r for arn, r in self.store.all(PACKAGE).items() if arn.startswith(caller.arn(""))]
         if "ModelPackageGroupName" in params:
-            rows = list(self._versions(self._group(params["ModelPackageGroupName"], caller)))
+            name = params["ModelPackageGroupName"]
+            rows = list(self._versions(self._group(name, "ListModelPackages", caller)))
         elif kind != "Both":
             rows = [r for r in rows if ("ModelPackageVersion" in r) == (kind == "Versioned")]
         status = params.get("ModelApprovalStatus")
@@ -234,7 +245,7 @@ class Registry:
 
     def update_model_package(self, params: Params, caller: Caller) -> Params:
         """UpdateModelPackage: approval with its comment, customer metadata, specifications."""
-        record = self._package(params["ModelPackageArn"], caller)
+        record = self._package(params["ModelPackageArn"], "UpdateModelPackage", caller)
         with self.store.lock:
             record.update(pick(params, *UPDATABLE))
             metadata = record.get("CustomerMetadataProperties", {})
@@ -255,7 +266,7 @@ class Registry:
 
     def delete_model_package(self, params: Params, caller: Caller) -> Params:
         """DeleteModelPackage."""
-        record = self._package(params["ModelPackageName"], caller)
+        record = self._package(params["ModelPackageName"], "DeleteModelPackage", caller)
         self.store.delete(PACKAGE, record["ModelPackageArn"])
         return {}
 
@@ -267,19 +278,40 @@ class Registry:
             if arn.startswith(f"{prefix}/")
         ]
 
-    def _group(self, name: str, caller: Caller) -> Record:
+    def _group(self, name: str, operation: str, caller: Caller) -> Record:
         arn = name if name.startswith("arn:") else caller.arn(f"model-package-group/{name}")
         record = self.store.get(GROUP, arn)
+        if record is not None and not _permits(record, operation, arn, caller):
+            raise denied(caller, f"sagemaker:{operation}", arn)
         if record is None:
             raise invalid(f"Model Package Group does not exist: {arn}")
         return record
 
-    def _package(self, name: str, caller: Caller) -> Record:
+    def _package(self, name: str, operation: str, caller: Caller) -> Record:
         arn = name if name.startswith("arn:") else caller.arn(f"model-package/{name}")
         record = self.store.get(PACKAGE, arn)
+        if record is not None and not self._allowed(record, operation, caller):
+            raise denied(caller, f"sagemaker:{operation}", arn)
         if record is None:
             raise invalid(f"ModelPackage {arn} does not exist.")
         return record
+
+    def _allowed(self, record: Record, operation: str, caller: Caller) -> bool:
+        arn = record["ModelPackageArn"]
+        group = arn.replace(":model-package/", ":model-package-group/").rpartition("/")[0]
+        return _permits(self.store.get(GROUP, group), operation, arn, caller)
+
+
+def _permits(group: Record | None, operation: str, arn: str, caller: Caller) -> bool:
+    """Tell whether a caller may use a group or a version of it: its own account's may, those of
+    others if the group's policy says so."""
+    if arn.split(":")[4] == caller.account:
+        return True
+    policy = (group or {}).get("_policy")
+    if not policy:
+        return False
+    action = f"sagemaker:{operation}"
+    return bool(decision(policy, action, arn, principal(caller), caller.region))
 
 
 def _named(name: str, params: Params) -> bool:

@@ -7,57 +7,113 @@ nothing of how endpoints come about.
 from __future__ import annotations
 
 import json
+import logging
 import re
 import secrets
+import threading
 import time
-from collections.abc import Callable, Iterable
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from sandbox.endpoints import ENDPOINT, LOG_GROUP, Endpoints, Variant
-from sandbox.serving import Answer, NoAnswer, ServingFailed
+from sandbox.capture import Capture
+from sandbox.endpoints import ENDPOINT, Endpoints, Variant, location
+from sandbox.metrics import Metrics, notify
+from sandbox.objects import NoSuchObject, Objects
+from sandbox.serving import LOG_GROUP, Answer, NoAnswer, ServingFailed
 from sandbox.storage import Record, Store
 from sandbox.wire import ApiError, Caller
 
 PATH = re.compile(r"/endpoints/([^/]+)/(invocations|async-invocations)$")
+ASYNC = "AsyncInvocation"
 MEGABYTE = 1024 * 1024
 LARGEST = 25 * MEGABYTE
 LARGEST_SERVERLESS = 4 * MEGABYTE
+LARGEST_INLINE = 128_000
+LARGEST_ASYNC = 1024 * MEGABYTE
 SECONDS = 60.0
+ASYNC_SECONDS = 900
+ASYNC_TTL = 21_600
+ASYNC_WORKERS = 4
 LONGEST_MESSAGE = 2048
 ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 StartResponse = Callable[..., Any]
+log = logging.getLogger(__name__)
 
 
 class Runtime:
-    """Answers requests to endpoints."""
+    """Answers requests to endpoints. `on_idle` is called when no asynchronous one is left."""
 
-    def __init__(self, store: Store, endpoints: Endpoints) -> None:
-        self.store, self.endpoints = store, endpoints
+    def __init__(
+        self, store: Store, objects: Objects, endpoints: Endpoints, metrics: Metrics
+    ) -> None:
+        self.store, self.objects = store, objects
+        self.endpoints, self.metrics = endpoints, metrics
+        self.capture = Capture(objects)
+        self.on_idle: Callable[[], None] = lambda: None
+        self._workers = ThreadPoolExecutor(ASYNC_WORKERS, "async")
+        self._waiting = 0
+        self._lock = threading.Lock()
+
+    def recover(self) -> None:
+        """Go on with the asynchronous invocations that a server before this one had accepted."""
+        for key in list(self.store.all(ASYNC)):
+            self._submit(key)
+
+    def busy(self) -> bool:
+        """Tell whether asynchronous invocations are waiting or under way."""
+        return self._waiting > 0
+
+    def close(self) -> None:
+        """Take nothing up any more; what waits is kept."""
+        self._workers.shutdown(wait=False, cancel_futures=True)
+        self.capture.flush()
 
     def answer(
         self, environ: dict[str, Any], start: StartResponse, caller: Caller
     ) -> Iterable[bytes]:
-        """Answer a request whose path fits PATH. Raises ApiError or ModelError."""
+        """Answer a request whose path fits PATH. Raises ApiError."""
         found = PATH.match(environ["PATH_INFO"])
         assert found is not None
-        name, _ = found.groups()
+        name, operation = found.groups()
         record = self._endpoint(name, caller)
+        if operation == "async-invocations":
+            return self._accept(record, environ, start)
+        return self._invoke(record, environ, start)
+
+    # InvokeEndpoint.
+
+    def _invoke(
+        self, record: Record, environ: dict[str, Any], start: StartResponse
+    ) -> Iterable[bytes]:
         arrived = time.perf_counter()
-        size = int(environ.get("CONTENT_LENGTH") or 0)
+        name = record["EndpointName"]
+        if "AsyncInferenceConfig" in record:
+            raise ApiError(
+                "ValidationError",
+                f"Endpoint {name} is asynchronous: it answers InvokeEndpointAsync only",
+            )
+        for header in ("TARGET_MODEL", "TARGET_CONTAINER_HOSTNAME"):
+            if f"HTTP_X_AMZN_SAGEMAKER_{header}" in environ:
+                raise ApiError("ValidationError", f"Endpoint {name} serves one container and model")
         serverless = "ServerlessConfig" in record["_deployed"]["variants"][0]
-        _check_size(size, LARGEST_SERVERLESS if serverless else LARGEST)
-        body = environ["wsgi.input"].read(size)
+        largest = LARGEST_SERVERLESS if serverless else LARGEST
+        body = _body(environ, largest)
         headers = {
             "Content-Type": environ.get("CONTENT_TYPE") or "application/octet-stream",
             "Accept": environ.get("HTTP_ACCEPT") or "*/*",
         }
         if "HTTP_X_AMZN_SAGEMAKER_CUSTOM_ATTRIBUTES" in environ:
             headers[ATTRIBUTES] = environ["HTTP_X_AMZN_SAGEMAKER_CUSTOM_ATTRIBUTES"]
-        variant = self._variant(record, environ.get("HTTP_X_AMZN_SAGEMAKER_TARGET_VARIANT"))
-        answer = self.ask(record, variant, body, headers, SECONDS, arrived)
-        _check_size(len(answer.body), LARGEST_SERVERLESS if serverless else LARGEST)
+        target = environ.get("HTTP_X_AMZN_SAGEMAKER_TARGET_VARIANT")
+        variant, answer = self._ask(record, target, body, headers, SECONDS, arrived)
+        _check_size(len(answer.body), largest)
+        kind = answer.headers.get("Content-Type") or "application/octet-stream"
+        inference = environ.get("HTTP_X_AMZN_SAGEMAKER_INFERENCE_ID")
+        self.capture.keep(record, variant.name, headers["Content-Type"], body, answer, inference)
         sent = [
-            ("Content-Type", answer.headers.get("Content-Type") or "application/octet-stream"),
+            ("Content-Type", kind),
             ("Content-Length", str(len(answer.body))),
             ("x-Amzn-Invoked-Production-Variant", variant.name),
             ("x-amzn-RequestId", secrets.token_hex(16)),
@@ -67,42 +123,239 @@ class Runtime:
         start("200 OK", sent)
         return [answer.body]
 
-    def ask(
+    def _ask(
         self,
         record: Record,
-        variant: Variant,
+        target: str | None,
         body: bytes,
-        headers: dict[str, str],
+        headers: Mapping[str, str],
         seconds: float,
         arrived: float,
-    ) -> Answer:
-        """Return the container's answer. Raises ModelError for what is none."""
-        try:
-            answer = variant.container.ask(body, headers, seconds)
-            failed = None if answer.status < 400 else answer.body.decode("utf-8", "replace")
-            status = answer.status
-        except NoAnswer as error:
-            status, failed = (0, _LATE) if error.late else (500, _DIED)
-        except ServingFailed:
-            status, failed = 503, "the container does not start"
-        if failed is not None:
-            raise ModelError(record, variant, status, failed)
-        return answer
+    ) -> tuple[Variant, Answer]:
+        """Return who has answered and what. Raises ModelError for an error of the container's."""
+        while True:
+            variant = self._variant(record, target)
+            begun = time.perf_counter()
+            problem: tuple[int, str] | None = None
+            try:
+                answer = variant.container.ask(body, headers, seconds)
+            except ServingFailed:
+                if variant.container.ended and not self.endpoints.closing:
+                    continue  # Replaced between the choice and the request.
+                problem = (503, "the container does not start; see its log")
+            except NoAnswer as error:
+                problem = (0, _LATE) if error.late else (500, _DIED)
+            else:
+                if answer.status >= 400:
+                    problem = (answer.status, answer.body.decode("utf-8", "replace"))
+            break
+        model = answer.seconds if problem is None else time.perf_counter() - begun
+        status = problem[0] if problem else 200
+        self._report(record, variant, status, model, time.perf_counter() - arrived - model)
+        if problem:
+            raise ModelError(record, variant, *problem)
+        return variant, answer
+
+    def _report(
+        self, record: Record, variant: Variant, status: int, model: float, overhead: float
+    ) -> None:
+        _, _, _, region, account, _ = record["EndpointArn"].split(":", 5)
+        client_error = 400 <= status < 500
+        self.metrics.record(
+            (account, region, record["EndpointName"], variant.name),
+            {
+                "Invocations": 1.0,
+                "InvocationsPerInstance": 1.0 / max(1, variant.instances),
+                "Invocation4XXErrors": float(client_error),
+                "Invocation5XXErrors": float(status != 200 and not client_error),
+                "InvocationModelErrors": float(status != 200),
+                "ModelLatency": model * 1e6,
+                "OverheadLatency": max(0.0, overhead) * 1e6,
+            },
+        )
 
     def _endpoint(self, name: str, caller: Caller) -> Record:
         record = self.store.get(ENDPOINT, caller.arn(f"endpoint/{name}"))
         # One that is being created has nothing to answer with, and is not known here.
         if record is None or "_deployed" not in record:
-            raise ApiError(
-                "ValidationError", f"Endpoint {name} of account {caller.account} not found."
-            )
+            raise _unknown(name, caller.account)
         return record
 
     def _variant(self, record: Record, target: str | None) -> Variant:
-        variant = self.endpoints.route(record["EndpointArn"], target)
+        try:
+            variant = self.endpoints.route(record["EndpointArn"], target)
+        except KeyError:
+            raise _unknown(record["EndpointName"], record["EndpointArn"].split(":")[4]) from None
         if variant is None:
             raise ApiError("ValidationError", f"Variant {target} not found for Request")
         return variant
+
+    # InvokeEndpointAsync.
+
+    def _accept(
+        self, record: Record, environ: dict[str, Any], start: StartResponse
+    ) -> Iterable[bytes]:
+        """Queue a request; its answer goes to S3."""
+        if "AsyncInferenceConfig" not in record:
+            raise ApiError(
+                "ValidationError",
+                f"Endpoint {record['EndpointName']} is not asynchronous: use InvokeEndpoint",
+            )
+
+        def header(name: str) -> str | None:
+            found: str | None = environ.get(f"HTTP_X_AMZN_SAGEMAKER_{name}")
+            return found
+
+        config = record["AsyncInferenceConfig"]["OutputConfig"]
+        source, inline = header("INPUTLOCATION"), _body(environ, LARGEST_INLINE)
+        if bool(source) == bool(inline):
+            raise ApiError("ValidationError", "Give one of InputLocation and Body")
+        key = str(uuid.uuid4())
+        name = header("FILENAME") or f"{key}.out"
+        folder = "/".join(
+            part.strip("/")
+            for part in (config["S3OutputPath"], header("S3OUTPUTPATHEXTENSION") or "")
+            if part
+        )
+        invocation: Record = {
+            "Endpoint": record["EndpointArn"],
+            "InferenceId": header("INFERENCE_ID") or str(uuid.uuid4()),
+            "Input": source,
+            "Inline": inline.decode("latin-1"),
+            "Output": f"{folder}/{name}",
+            "Failure": None,
+            "Headers": {
+                "Content-Type": header("CONTENT_TYPE") or "application/octet-stream",
+                "Accept": header("ACCEPT") or "*/*",
+            },
+            "Received": time.time(),
+            "Seconds": int(header("INVOCATIONTIMEOUTSECONDS") or ASYNC_SECONDS),
+            "Lives": int(header("REQUESTTTLSECONDS") or ASYNC_TTL),
+        }
+        if header("CUSTOM_ATTRIBUTES"):
+            invocation["Headers"][ATTRIBUTES] = header("CUSTOM_ATTRIBUTES")
+        if config.get("S3FailurePath"):
+            invocation["Failure"] = f"{config['S3FailurePath'].rstrip('/')}/{key}-error.out"
+        self.store.put(ASYNC, key, invocation)
+        self._submit(key)
+        answer = json.dumps({"InferenceId": invocation["InferenceId"]}).encode()
+        sent = [
+            ("Content-Type", "application/json"),
+            ("Content-Length", str(len(answer))),
+            ("X-Amzn-SageMaker-OutputLocation", invocation["Output"]),
+            ("x-amzn-RequestId", secrets.token_hex(16)),
+        ]
+        if invocation["Failure"]:
+            sent.append(("X-Amzn-SageMaker-FailureLocation", invocation["Failure"]))
+        start("202 Accepted", sent)
+        return [answer]
+
+    def _submit(self, key: str) -> None:
+        with self._lock:
+            self._waiting += 1
+        try:
+            self._workers.submit(self._work, key)
+        except RuntimeError:  # The sandbox is ending; the record is taken up at its next start.
+            log.info("asynchronous invocation %s waits for the next start", key)
+
+    def _work(self, key: str) -> None:
+        invocation = self.store.all(ASYNC)[key]
+        try:
+            record = self.store.get(ENDPOINT, invocation["Endpoint"])
+            if record is not None:
+                self._infer(record, invocation)
+            if not self.endpoints.closing:
+                self.store.delete(ASYNC, key)
+        except Exception:
+            log.exception("asynchronous invocation %s", key)
+            if not self.endpoints.closing:
+                self.store.delete(ASYNC, key)
+        finally:
+            with self._lock:
+                self._waiting -= 1
+            self.on_idle()
+
+    def _infer(self, record: Record, invocation: Record) -> None:
+        kind, failed = "", None
+        try:
+            if time.time() - invocation["Received"] > invocation["Lives"]:
+                raise ApiError("ValidationError", "Request expired in the queue")
+            body = self._input(invocation)
+            _check_size(len(body), LARGEST_ASYNC)
+            arrived = time.perf_counter()
+            variant, answer = self._ask(
+                record, None, body, invocation["Headers"], invocation["Seconds"], arrived
+            )
+            kind = answer.headers.get("Content-Type") or "application/octet-stream"
+            self.capture.keep(
+                record, variant.name, invocation["Headers"]["Content-Type"], body, answer, None
+            )
+            self._write(invocation["Output"], answer.body)
+        except (ApiError, NoSuchObject) as error:
+            failed = getattr(error, "message", str(error))
+        if self.endpoints.closing:
+            return
+        if failed is not None and invocation["Failure"]:
+            self._write(invocation["Failure"], failed.encode())
+        topics = record["AsyncInferenceConfig"]["OutputConfig"].get("NotificationConfig", {})
+        topic = topics.get("SuccessTopic" if failed is None else "ErrorTopic")
+        if topic:
+            notify(topic, _announcement(record, invocation, kind, failed), "SageMaker")
+
+    def _input(self, invocation: Record) -> bytes:
+        if not invocation["Input"]:
+            return str(invocation["Inline"]).encode("latin-1")
+        return self.objects.path(*location(invocation["Input"])).read_bytes()
+
+    def _write(self, uri: str, content: bytes) -> None:
+        path = self.objects.files.temporary()
+        path.write_bytes(content)
+        bucket, key = location(uri)
+        try:
+            self.objects.put(bucket, key, path, move=True)
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _announcement(record: Record, invocation: Record, kind: str, failed: str | None) -> str:
+    """Return what AWS sends to the topics of an asynchronous endpoint."""
+    response = {"contentType": kind, "outputLocation": invocation["Output"]}
+    if failed is not None:
+        response = {"failureLocation": invocation["Failure"] or ""}
+    return json.dumps(
+        {
+            "awsRegion": record["EndpointArn"].split(":")[3],
+            "receivedTime": _moment(invocation["Received"]),
+            "eventTime": _moment(time.time()),
+            "invocationStatus": "Completed" if failed is None else "Failed",
+            **({} if failed is None else {"failureReason": failed}),
+            "requestParameters": {
+                "contentType": invocation["Headers"]["Content-Type"],
+                "endpointName": record["EndpointName"],
+                "inputLocation": invocation["Input"],
+            },
+            "responseParameters": response,
+            "inferenceId": invocation["InferenceId"],
+            "eventVersion": "1.0",
+            "eventSource": "aws:sagemaker",
+            "eventName": "InferenceResult",
+        }
+    )
+
+
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def _unknown(name: str, account: str) -> ApiError:
+    return ApiError("ValidationError", f"Endpoint {name} of account {account} not found.")
+
+
+def _body(environ: dict[str, Any], largest: int) -> bytes:
+    size = int(environ.get("CONTENT_LENGTH") or 0)
+    _check_size(size, largest)
+    content: bytes = environ["wsgi.input"].read(size)
+    return content
 
 
 _LATE = (

@@ -38,7 +38,8 @@ from werkzeug.serving import BaseWSGIServer, make_server
 from sandbox import client, runtime, wire
 from sandbox.endpoints import CONFIG, ENDPOINT, MODEL, TIME, Endpoints
 from sandbox.jobs import PROCESSING, TRAINING, Jobs
-from sandbox.logs import JobLogs
+from sandbox.logs import Logs
+from sandbox.metrics import Metrics
 from sandbox.moto_state import MotoState
 from sandbox.objects import Objects
 from sandbox.pipelines import PIPELINE, Pipelines
@@ -141,14 +142,18 @@ class Server:
         self.jobs.fault = self._job_fault
         self.registry = Registry(self.store)
         self.registry.recover()
+        self.metrics = Metrics(self.pace)
+        self.metrics.on_change = lambda: self.moto.keep("cloudwatch", "sns", "sqs")
         self.endpoints = Endpoints(
-            self.store, self.objects, self.registry, self.folder / "endpoints", self.pace
+            self.store, self.objects, self.registry, self.metrics, self.folder / "endpoints"
         )
         self.endpoints.on_idle = self.end_if_idle
-        self.runtime = runtime.Runtime(self.store, self.endpoints)
+        self.endpoints.on_deleted = lambda: self.moto.keep("applicationautoscaling")
+        self.runtime = runtime.Runtime(self.store, self.objects, self.endpoints, self.metrics)
+        self.runtime.on_idle = self.end_if_idle
         self.pipelines = Pipelines(self.store, self.objects, self.jobs, self.client)
         self.pipelines.on_end = self.end_if_idle
-        self.logs = JobLogs(self.store, self.jobs)
+        self.logs = Logs(self.store, self.jobs, self.folder / "endpoints")
         self._operations = self._table()
         self._moto_app = DomainDispatcherApplication(create_backend_app)
         self._http = make_server(
@@ -161,6 +166,7 @@ class Server:
         # What the first execution will need, while nobody waits for it.
         threading.Thread(target=self._warm, name="warm up", daemon=True).start()
         self.endpoints.recover()
+        self.runtime.recover()
         return self
 
     def _warm(self) -> None:
@@ -216,6 +222,7 @@ class Server:
             execution.stop()
         self.jobs.close()
         self.endpoints.close()
+        self.runtime.close()
         for execution in list(self.pipelines.running.values()):
             execution.ended.wait(timeout=5)
         self.moto.flush()
@@ -252,10 +259,9 @@ class Server:
     def end_if_idle(self) -> None:
         """End when nobody holds this server and nothing runs in it any more."""
         with self._state_lock:
-            busy = self._standing or self._owned or self._leases
-            if busy or self.pipelines.running or self.jobs.running or self.endpoints.busy():
-                return
-            if self._closing:
+            held = self._standing or self._owned or self._leases
+            busy = self.pipelines.running or self.jobs.running or self.endpoints.busy()
+            if held or busy or self.runtime.busy() or self._closing:
                 return
         threading.Thread(target=self.close, name="end").start()
 
@@ -295,6 +301,8 @@ class Server:
         if service == "logs":
             self.logs.update()
             self.logs.name_streams(environ, _caller(environ, self.region))
+        if service == "cloudwatch":
+            self.metrics.publish()
         answer: Iterable[bytes] = application(environ, start)
         self.moto.after_request(service, environ, self.objects)
         return answer

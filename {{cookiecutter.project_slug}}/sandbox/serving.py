@@ -21,6 +21,7 @@ from typing import Any, cast
 
 from sandbox.jobs import isolated_environment, supervised
 
+LOG_GROUP = "/aws/sagemaker/Endpoints/"
 STARTUP_SECONDS = 240.0
 BACKLOG = 256
 _HERE = Path(__file__).resolve().parent
@@ -48,7 +49,7 @@ class Answer:
     """What the container has answered, and how long it took in seconds."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: http.client.HTTPMessage
     body: bytes
     seconds: float
 
@@ -256,9 +257,7 @@ class Container:
             log.write(f"[sandbox] {text}\n")
 
 
-def _exchange(
-    process: Process, body: bytes, headers: Mapping[str, str], timeout: float
-) -> Answer:
+def _exchange(process: Process, body: bytes, headers: Mapping[str, str], timeout: float) -> Answer:
     connection = process.connection(timeout)
     try:
         begun = time.perf_counter()

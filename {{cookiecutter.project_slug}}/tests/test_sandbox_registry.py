@@ -144,13 +144,9 @@ def test_a_group_has_a_policy_and_tags(aws: World, group: str) -> None:
 
 
 def test_tags_of_what_moto_answers_still_work(aws: World) -> None:
-    made = aws.sagemaker.create_model(
-        ModelName="m",
-        ExecutionRoleArn="arn:aws:iam::123456789012:role/tests",
-        PrimaryContainer={"Image": "i", "ModelDataUrl": f"s3://{BUCKET}/m.tar.gz"},
-        Tags=[{"Key": "a", "Value": "b"}],
-    )
-    tags = aws.sagemaker.list_tags(ResourceArn=made["ModelArn"])["Tags"]
+    arn = aws.sagemaker.create_experiment(ExperimentName="e")["ExperimentArn"]
+    aws.sagemaker.add_tags(ResourceArn=arn, Tags=[{"Key": "a", "Value": "b"}])
+    tags = aws.sagemaker.list_tags(ResourceArn=arn)["Tags"]
     assert tags == [{"Key": "a", "Value": "b"}]
 
 

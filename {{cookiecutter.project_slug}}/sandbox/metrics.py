@@ -1,0 +1,193 @@
+"""What endpoints report to CloudWatch, and whether the alarms on it go off.
+
+Metrics and units are those of AWS's page "Amazon SageMaker AI metrics in Amazon CloudWatch". moto
+stores metrics and alarms and evaluates neither; alarms are evaluated here, while a deployment asks.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from sandbox.wire import Caller
+
+NAMESPACE = "AWS/SageMaker"
+KEPT = 50_000
+UNITS = {"ModelLatency": "Microseconds", "OverheadLatency": "Microseconds"}
+OURS = "Threshold Crossed"
+Sample = tuple[float, dict[str, float]]
+Series = tuple[str, str, str, str]
+"""Account, region, endpoint, variant."""
+
+
+class Metrics:
+    """Samples of invocations, the newest of each variant; safe for threads.
+
+    `pace` shortens alarm periods as it does a deployment's waiting times; `on_change` is called
+    when an alarm has changed its state.
+    """
+
+    def __init__(self, pace: float) -> None:
+        self.pace = pace
+        self.on_change: Callable[[], None] = lambda: None
+        self._samples: dict[Series, deque[Sample]] = {}
+        self._unpublished: deque[tuple[Series, Sample]] = deque(maxlen=KEPT)
+        self._lock = threading.Lock()
+
+    def record(self, series: Series, values: dict[str, float]) -> None:
+        """Keep what one invocation reports, by name of the metric."""
+        sample = (time.time(), values)
+        found = self._samples.get(series)
+        if found is None:
+            with self._lock:
+                found = self._samples.setdefault(series, deque(maxlen=KEPT))
+        found.append(sample)
+        self._unpublished.append((series, sample))
+
+    def publish(self) -> None:
+        """Bring moto's CloudWatch up to date, with one value for each second."""
+        from moto.cloudwatch.models import MetricAggregatedDatum, cloudwatch_backends
+
+        with self._lock:
+            seconds: dict[tuple[Series, int, str], list[float]] = {}
+            while self._unpublished:
+                series, (moment, values) = self._unpublished.popleft()
+                for name, value in values.items():
+                    seconds.setdefault((series, int(moment), name), []).append(value)
+            for ((account, region, endpoint, variant), second, name), found in seconds.items():
+                backend: Any = cloudwatch_backends[account][region]
+                backend.metric_data.append(
+                    MetricAggregatedDatum(
+                        NAMESPACE,
+                        name,
+                        min(found),
+                        max(found),
+                        len(found),
+                        sum(found),
+                        [
+                            {"Name": "EndpointName", "Value": endpoint},
+                            {"Name": "VariantName", "Value": variant},
+                        ],
+                        datetime.fromtimestamp(second, UTC).replace(tzinfo=None),
+                        UNITS.get(name, "Count"),
+                    )
+                )
+
+    def alarmed(self, names: list[str], caller: Caller, begun: float) -> str | None:
+        """Return the first of these alarms that is in ALARM, or None. A state that somebody has set
+        counts; what was found here is looked at anew. `begun` is when the deployment began: time
+        without data before it is nobody's fault."""
+        for name in names:
+            alarm = _alarm(name, caller)
+            if alarm is None:
+                continue
+            ours = alarm.state_reason.startswith(OURS)
+            if alarm.state_value == "ALARM" and not ours:
+                return name
+            state = self._evaluate(alarm, caller, begun)
+            if state is not None and state != alarm.state_value:
+                self._set(alarm, state, caller)
+            if state == "ALARM":
+                return name
+        return None
+
+    def _evaluate(self, alarm: Any, caller: Caller, begun: float) -> str | None:
+        """Return the state of an alarm on one of the endpoints' metrics, None for any other."""
+        dimensions = {dimension.name: dimension.value for dimension in alarm.dimensions}
+        if alarm.namespace != NAMESPACE or set(dimensions) != {"EndpointName", "VariantName"}:
+            return None
+        series = (
+            caller.account, caller.region, dimensions["EndpointName"], dimensions["VariantName"],
+        )  # fmt: skip
+        periods = int(alarm.evaluation_periods)
+        length = float(alarm.period) * self.pace
+        now = time.time()
+        buckets: list[list[float]] = [[] for _ in range(periods)]
+        for moment, values in reversed(self._samples.get(series, deque()).copy()):
+            position = int((now - moment) / length)
+            if position >= periods:
+                break
+            if position >= 0 and alarm.metric_name in values:
+                buckets[position].append(values[alarm.metric_name])
+        breaching, present = 0, 0
+        for position, found in enumerate(buckets):
+            if found:
+                present += 1
+                breaching += _breaches(alarm, _statistic(alarm, found))
+            elif alarm.treat_missing_data == "breaching":
+                breaching += now - (position + 1) * length >= begun
+        if breaching >= int(alarm.datapoints_to_alarm or periods):
+            return "ALARM"
+        return "OK" if present else None
+
+    def _set(self, alarm: Any, state: str, caller: Caller) -> None:
+        reason = f"{OURS}: {alarm.metric_name} {alarm.comparison_operator} {alarm.threshold}"
+        alarm.update_state(reason, "{}", state)
+        if state == "ALARM" and alarm.actions_enabled:
+            message = json.dumps(
+                {
+                    "AlarmName": alarm.name,
+                    "AWSAccountId": caller.account,
+                    "NewStateValue": state,
+                    "NewStateReason": reason,
+                    "AlarmArn": alarm.alarm_arn,
+                }
+            )
+            for topic in alarm.alarm_actions or []:
+                notify(topic, message, f'ALARM: "{alarm.name}"')
+        self.on_change()
+
+
+def notify(topic: str, message: str, subject: str) -> None:
+    """Publish to an SNS topic, if there is one of this ARN."""
+    from moto.sns.models import sns_backends
+
+    parts = topic.split(":")
+    if len(parts) != 6 or parts[2] != "sns":
+        return
+    found = sns_backends[parts[4]][parts[3]].topics.get(topic)
+    if found is not None:
+        found.publish(message, subject)
+
+
+def known_alarm(name: str, caller: Caller) -> bool:
+    """Tell whether there is an alarm of this name."""
+    return _alarm(name, caller) is not None
+
+
+def _alarm(name: str, caller: Caller) -> Any:
+    from moto.cloudwatch.models import cloudwatch_backends
+
+    return cloudwatch_backends[caller.account][caller.region].alarms.get(name)
+
+
+def _statistic(alarm: Any, values: list[float]) -> float:
+    if alarm.extended_statistic:
+        ordered = sorted(values)
+        position = (len(ordered) - 1) * float(alarm.extended_statistic[1:]) / 100
+        low = math.floor(position)
+        high = min(low + 1, len(ordered) - 1)
+        return ordered[low] + (ordered[high] - ordered[low]) * (position - low)
+    if alarm.statistic == "SampleCount":
+        return float(len(values))
+    if alarm.statistic == "Average":
+        return sum(values) / len(values)
+    if alarm.statistic == "Sum":
+        return sum(values)
+    return min(values) if alarm.statistic == "Minimum" else max(values)
+
+
+def _breaches(alarm: Any, value: float) -> bool:
+    threshold = float(alarm.threshold)
+    return {
+        "GreaterThanThreshold": value > threshold,
+        "GreaterThanOrEqualToThreshold": value >= threshold,
+        "LessThanThreshold": value < threshold,
+        "LessThanOrEqualToThreshold": value <= threshold,
+    }.get(alarm.comparison_operator, False)
