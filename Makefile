@@ -10,6 +10,7 @@ LOCK := uv pip compile --quiet --upgrade --universal --python-version 3.11 --gen
 
 ifeq ($(origin VENV),file)
 READY := $(VENV)/.ready
+CHECKOV := $(VENV)/checkov/.ready
 endif
 
 .DEFAULT_GOAL := help
@@ -31,6 +32,14 @@ setup: $(READY) ## make .venv with the pinned packages
 	  .venv/bin/uv pip sync --quiet --python .venv/bin/python --require-hashes requirements.lock && \
 	  touch $@
 
+# Judges infra/ in the tests. It pins an old boto3, so it cannot live in .venv itself.
+.venv/checkov/.ready: checkov.lock | .venv/.ready
+	@echo "Setting up .venv/checkov from checkov.lock: once, seconds"
+	@exec 9>>checkov.lock && $(PYTHON) -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)' && \
+	  $(PYTHON) -m venv --clear --without-pip .venv/checkov && \
+	  .venv/bin/uv pip sync --quiet --python .venv/checkov/bin/python --require-hashes checkov.lock && \
+	  touch $@
+
 sandbox: render ## render with default answers and run the whole training life, on this laptop
 	@$(MAKE) --no-print-directory -C build/sandbox/my-model sandbox VENV="$$(cd "$(VENV)" && pwd)"
 
@@ -41,7 +50,7 @@ render: $(READY) ## render with default answers into build/sandbox; what ran the
 	@cd build/sandbox/my-model && { git init --quiet && git add --all && git -c user.name=Template \
 	  -c user.email=template@localhost -c commit.gpgsign=false commit --quiet --message "Render the template"; } >/dev/null 2>&1 || true
 
-test: $(READY) ## all tests: the template's, and the rendered repo's own
+test: $(READY) $(CHECKOV) ## all tests: the template's, and the rendered repo's own
 	$(RUN) -m pytest -n auto $(PYTEST)
 
 test-fast: $(READY) ## the template's tests that take seconds
@@ -70,4 +79,5 @@ lock: $(READY) ## pin the newest allowed versions, here and in the rendered repo
 	cp build/lock/my-model/requirements.lock "$(TEMPLATE)/requirements.lock"
 	$(RUN) -m $(LOCK) --group pyproject.toml:dev --group build/lock/my-model/pyproject.toml:dev \
 	  --constraints "$(TEMPLATE)/requirements.lock" --output-file requirements.lock build/lock/my-model/pyproject.toml
+	$(RUN) -m $(LOCK) --group pyproject.toml:checkov --output-file checkov.lock
 	$(MAKE) generate
