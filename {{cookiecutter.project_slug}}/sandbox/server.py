@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import boto3
 from botocore.config import Config
 from botocore.session import get_session
 from moto.core.base_backend import BackendDict
@@ -36,6 +35,7 @@ from moto.moto_server.werkzeug_app import (
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from sandbox import client, runtime, wire
+from sandbox.cloudformation import Stacks, protocol
 from sandbox.endpoints import CONFIG, ENDPOINT, MODEL, TIME, Endpoints
 from sandbox.jobs import PROCESSING, TRAINING, Jobs
 from sandbox.logs import Logs
@@ -103,6 +103,7 @@ class Server:
         self._standing = True
         self._closing = False
         self._state_lock = threading.RLock()
+        self._client_lock = threading.Lock()
         self._http: BaseWSGIServer | None = None
 
     # Life.
@@ -153,6 +154,10 @@ class Server:
         self.runtime.on_idle = self.end_if_idle
         self.pipelines = Pipelines(self.store, self.objects, self.jobs, self.client)
         self.pipelines.on_end = self.end_if_idle
+        self.stacks = Stacks(
+            self.store, lambda service, region, key: self.client(region, service, key)
+        )
+        self.stacks.on_end = self.end_if_idle
         self.logs = Logs(self.store, self.jobs, self.folder / "endpoints")
         self._operations = self._table()
         self._moto_app = DomainDispatcherApplication(create_backend_app)
@@ -167,6 +172,7 @@ class Server:
         threading.Thread(target=self._warm, name="warm up", daemon=True).start()
         self.endpoints.recover()
         self.runtime.recover()
+        self.stacks.recover()
         return self
 
     def _warm(self) -> None:
@@ -191,22 +197,30 @@ class Server:
         """Return the environment variables for clients, "" for those to remove."""
         return client.environment(self.folder, self.port, self.region)
 
+    def client(
+        self, region: str, service: str = "sagemaker", access_key: str = client.ACCESS_KEY
+    ) -> Any:
+        """Return a client of this sandbox that tries every call once."""
+        with self._client_lock:  # Clients may be shared between threads, making them may not.
+            return self._make_client(region, service, access_key)
+
     @functools.cache  # noqa: B019  (one server lives as long as its process or its test)
-    def client(self, region: str) -> Any:
-        """Return a boto3 SageMaker client of this sandbox that tries every call once."""
-        core = get_session()
-        core.set_config_variable("profile", None)
-        session = boto3.session.Session(
-            aws_access_key_id=client.ACCESS_KEY,
-            aws_secret_access_key="sandbox",
+    def _make_client(self, region: str, service: str, access_key: str) -> Any:
+        return self._core.create_client(
+            service,
             region_name=region,
-            botocore_session=core,
-        )
-        return session.client(
-            "sagemaker",
             endpoint_url=self.url,
+            aws_access_key_id=access_key or client.ACCESS_KEY,
+            aws_secret_access_key="sandbox",
             config=Config(retries={"total_max_attempts": 1}, proxies={}, max_pool_connections=64),
         )
+
+    @functools.cached_property
+    def _core(self) -> Any:
+        # One session reads each service's model once.
+        core = get_session()
+        core.set_config_variable("profile", None)
+        return core
 
     def close(self, why: str | None = None) -> None:
         """Stop what runs, write everything down, stop answering. `why` becomes the executions'
@@ -214,12 +228,15 @@ class Server:
         with self._state_lock:
             if self._closing:
                 return
+            # First, so that no stack takes the answers of a closing server for failures.
+            self.stacks.end()
             self._closing = True
         self.jobs.closing = True
         for execution in list(self.pipelines.running.values()):
             if why:
                 execution.record["FailureReason"] = why
             execution.stop()
+        self.stacks.close()
         self.jobs.close()
         self.endpoints.close()
         self.runtime.close()
@@ -260,8 +277,9 @@ class Server:
         """End when nobody holds this server and nothing runs in it any more."""
         with self._state_lock:
             held = self._standing or self._owned or self._leases
-            busy = self.pipelines.running or self.jobs.running or self.endpoints.busy()
-            if held or busy or self.runtime.busy() or self._closing:
+            busy = self.pipelines.running or self.jobs.running or self.stacks.running
+            busy = busy or self.endpoints.busy() or self.runtime.busy()
+            if held or busy or self._closing:
                 return
         threading.Thread(target=self.close, name="end").start()
 
@@ -281,6 +299,8 @@ class Server:
             handled = self._sagemaker(operation, environ, start)
             if handled is not None:
                 return handled
+        if _signed_for(environ) == protocol.SERVICE:
+            return self._cloudformation(environ, start)
         if runtime.PATH.match(path) and _signed_for(environ) == "sagemaker":
             return self._invoke(environ, start)
         return self._by_moto(environ, start)
@@ -294,6 +314,24 @@ class Server:
             return self.runtime.answer(environ, start, _caller(environ, self.region))
         except ApiError as error:
             return runtime.error_answer(error, start)
+
+    def _cloudformation(self, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        caller = _caller(environ, self.region)
+
+        def operation(name: str) -> Callable[[Params], Params]:
+            fault = self._take_fault(name)
+            if fault is not None:
+                raise ApiError(fault.code, fault.message, fault.status)
+            return self.stacks.operation(name, caller)
+
+        status, answer = protocol.answer(body, operation)
+        reason = "OK" if status < 400 else "Bad Request" if status < 500 else "Internal Server Error"
+        start(
+            f"{status} {reason}",
+            [("Content-Type", "text/xml"), ("Content-Length", str(len(answer)))],
+        )
+        return [answer]
 
     def _by_moto(self, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
         application = self._moto_app.get_application(environ)

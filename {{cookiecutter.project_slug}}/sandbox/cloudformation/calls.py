@@ -1,0 +1,221 @@
+"""What every resource type needs: a call to make, its failures, names, and tags by service.
+
+Knows AWS's services through boto3 only; the engine decides when a call is made.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import string
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
+
+from sandbox.cloudformation.expressions import Made
+from sandbox.cloudformation.template import Json
+
+POLL_SECONDS = 0.05
+ALPHABET = string.ascii_letters + string.digits
+MISSING = (
+    "NoSuchEntity",
+    "NoSuchBucket",
+    "NoSuchBucketPolicy",
+    "NotFound",
+    "NotFoundException",
+    "ObjectNotFoundException",
+    "ParameterNotFound",
+    "ResourceNotFound",
+    "ResourceNotFoundException",
+    "AWS.SimpleQueueService.NonExistentQueue",
+    "QueueDoesNotExist",
+)
+# SageMaker says with a ValidationException that something is missing.
+MISSING_WORDS = ("could not find", "does not exist", "cannot find")
+EXISTING = ("EntityAlreadyExists", "BucketAlreadyExists", "BucketAlreadyOwnedByYou",
+            "ResourceAlreadyExistsException", "AlreadyExistsException", "ParameterAlreadyExists",
+            "QueueAlreadyExists", "ResourceInUse")
+T = TypeVar("T")
+
+
+class ResourceFailed(Exception):
+    """Why a resource could not be made, changed or deleted: its ResourceStatusReason."""
+
+
+class Cancelled(Exception):
+    """Another resource has failed, or the user has cancelled: stop waiting."""
+
+
+@dataclass
+class Call:
+    """One resource to be made, changed or deleted.
+
+    `name` is the one from the template or a generated one; `properties` are complete, without tags.
+    `previous` and `previous_tags` are those before an update. `made` is told the physical id as
+    soon as there is one.
+    """
+
+    client: Callable[[str], Any]
+    kind: str
+    name: str
+    properties: Json
+    tags: dict[str, str]
+    account: str
+    region: str
+    physical: str
+    previous: Json
+    previous_tags: dict[str, str]
+    made: Callable[[str], None]
+    cancelled: threading.Event
+
+    def changed(self, *names: str) -> bool:
+        """Tell whether one of these properties differs from before."""
+        return any(self.properties.get(name) != self.previous.get(name) for name in names)
+
+    def wait(self, look: Callable[[], T | None]) -> T:
+        """Look until there is an answer. Raises Cancelled."""
+        while True:
+            answer = look()
+            if answer is not None:
+                return answer
+            if self.cancelled.wait(POLL_SECONDS):
+                raise Cancelled
+
+
+@dataclass(frozen=True)
+class Name:
+    """How a resource gets its physical name: the property that may give it, and what CloudFormation
+    makes up otherwise."""
+
+    property: str
+    longest: int = 64
+    style: str = "{stack}-{logical}-{random}"
+    lower: bool = False
+
+    def new(self, stack: str, logical: str) -> str:
+        """Return a new name."""
+        random = "".join(secrets.choice(ALPHABET) for _ in range(12))
+        fixed = len(self.style.format(stack="", logical="", random=random))
+        room = self.longest - fixed
+        if "{stack}" in self.style:
+            logical = logical[: max(room // 2, room - len(stack))]
+            stack = stack[: room - len(logical)].rstrip("-")
+        name = self.style.format(stack=stack, logical=logical[:room], random=random)
+        return name.lower() if self.lower else name
+
+
+@dataclass(frozen=True)
+class Provider:
+    """How one resource type is made, changed and deleted.
+
+    `update` is None for a type of which every change needs a new resource. `attributes` are what
+    Fn::GetAtt may name. Functions raise ResourceFailed, Cancelled or botocore's errors.
+    """
+
+    create: Callable[[Call], Made]
+    delete: Callable[[Call], None]
+    update: Callable[[Call], Made] | None = None
+    name: Name | None = None
+    attributes: tuple[str, ...] = ()
+
+
+@contextmanager
+def absent_is_fine() -> Iterator[None]:
+    """Ignore that what is to be deleted is not there."""
+    try:
+        yield
+    except ClientError as error:
+        if not is_missing(error):
+            raise
+
+
+def is_missing(error: ClientError) -> bool:
+    """Tell whether a service says that something does not exist."""
+    code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
+    return code in MISSING or (
+        code == "ValidationException" and any(word in message.lower() for word in MISSING_WORDS)
+    )
+
+
+def reason(error: Exception, kind: str) -> str:
+    """Word the failure of a resource of this type as CloudFormation does."""
+    if isinstance(error, ResourceFailed):
+        return str(error)
+    handler = "GeneralServiceException"
+    text = str(error)
+    if isinstance(error, ClientError):
+        answer = error.response
+        code = answer["Error"]["Code"]
+        meta = answer.get("ResponseMetadata", {})
+        handler = (
+            "AlreadyExists" if code in EXISTING
+            else "NotFound" if is_missing(error)
+            else "AccessDenied" if code.startswith("AccessDenied")
+            else "Throttling" if "Throttl" in code
+            else "InvalidRequest" if meta.get("HTTPStatusCode", 400) < 500
+            else "ServiceInternalError"
+        )
+        text = (
+            f"{answer['Error'].get('Message', code)} (Service: {kind.split('::')[1]}, "
+            f"Status Code: {meta.get('HTTPStatusCode', 400)}, "
+            f"Request ID: {meta.get('RequestId', uuid.uuid4())})"
+        )
+    elif isinstance(error, ParamValidationError):
+        handler, text = "InvalidRequest", " ".join(text.split())
+    elif isinstance(error, BotoCoreError):
+        handler = "NetworkFailure"
+    return handled(text, handler)
+
+
+def handled(message: str, code: str) -> str:
+    """Word a message as CloudFormation shows what a resource handler has answered."""
+    token = uuid.uuid4()
+    return (
+        f'Resource handler returned message: "{message}" '
+        f"(RequestToken: {token}, HandlerErrorCode: {code})"
+    )
+
+
+def document(value: Any) -> str:
+    """Return a policy document as text; templates give objects or text."""
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+def pairs(tags: dict[str, str]) -> list[dict[str, str]]:
+    """Return tags as most services want them."""
+    return [{"Key": key, "Value": value} for key, value in tags.items()]
+
+
+@dataclass(frozen=True)
+class Tagging:
+    """How a service changes the tags of what exists: operations and the names of their arguments."""
+
+    add: str
+    remove: str
+    target: str
+    tags: str = "Tags"
+    keys: str = "TagKeys"
+    as_map: bool = False
+    key: str = "Key"
+    value: str = "Value"
+
+    def apply(self, client: Any, target: Any, call: Call) -> None:
+        """Bring the tags of a resource from the previous ones to those wanted."""
+        where = target if isinstance(target, dict) else {self.target: target}
+        gone = [key for key in call.previous_tags if key not in call.tags]
+        new = {k: v for k, v in call.tags.items() if call.previous_tags.get(k) != v}
+        if gone:
+            getattr(client, self.remove)(**where, **{self.keys: gone})
+        if new:
+            getattr(client, self.add)(**where, **{self.tags: self.form(new)})
+
+    def form(self, tags: dict[str, str]) -> Any:
+        """Return tags in the service's form."""
+        if self.as_map:
+            return tags
+        return [{self.key: key, self.value: value} for key, value in tags.items()]

@@ -1,0 +1,290 @@
+"""Intrinsic functions, conditions and rules: what a template says, in the world of one stack.
+
+Computes only. A value that is known when the stack has been changed, and not before, is an Unknown:
+change sets are computed with those.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from sandbox.cloudformation import parameters
+from sandbox.cloudformation.template import SUB, Json, Template, invalid
+from sandbox.wire import partition
+
+# How change sets of AWS show it, too.
+UNKNOWN = "{{changeSet:KNOWN_AFTER_APPLY}}"
+GONE = object()
+
+
+class Unresolved(Exception):
+    """A value cannot be computed; the message is CloudFormation's."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A resource as others see it: what Ref and Fn::GetAtt return."""
+
+    ref: str
+    attributes: dict[str, Any]
+
+
+@dataclass
+class Scope:
+    """Everything that an expression may name.
+
+    `made` returns a resource by logical name: None while it does not exist yet, which makes what
+    refers to it UNKNOWN; `exports` are the values of Fn::ImportValue in this account and region.
+    """
+
+    template: Template
+    parameters: dict[str, str]
+    resolved: dict[str, str]
+    account: str
+    region: str
+    stack_id: str
+    stack_name: str
+    topics: list[str] = field(default_factory=list)
+    made: Callable[[str], Made | None] = lambda logical: None
+    exports: dict[str, str] = field(default_factory=dict)
+    imported: set[str] = field(default_factory=set)
+    _conditions: dict[str, bool] = field(default_factory=dict)
+
+    # Conditions and rules.
+
+    def holds(self, condition: str) -> bool:
+        """Evaluate a condition by name."""
+        if condition not in self._conditions:
+            answer = self._logic(self.template.conditions[condition])
+            self._conditions[condition] = answer
+        return self._conditions[condition]
+
+    def active(self) -> set[str]:
+        """Return the logical names of the resources whose condition holds."""
+        return {
+            name
+            for name, resource in self.template.resources.items()
+            if "Condition" not in resource or self.holds(resource["Condition"])
+        }
+
+    def check_rules(self) -> None:
+        """Raise ApiError for the first assertion of the template's rules that does not hold."""
+        for name, rule in self.template.rules.items():
+            if "RuleCondition" in rule and not self._logic(rule["RuleCondition"]):
+                continue
+            for assertion in rule.get("Assertions", []):
+                if not self._logic(assertion["Assert"]):
+                    why = assertion.get("AssertDescription", "an assertion does not hold")
+                    raise invalid(f"Template validation error: Rule {name}: {why}")
+
+    def _logic(self, expression: Any) -> bool:
+        if isinstance(expression, bool):
+            return expression
+        if not isinstance(expression, dict) or len(expression) != 1:
+            raise invalid("Template error: a condition must be an object with one function")
+        name, argument = next(iter(expression.items()))
+        if name == "Condition":
+            return self.holds(argument)
+        if name == "Fn::Equals":
+            left, right = (self.resolve(item) for item in argument)
+            return bool(_plain(left) == _plain(right))
+        if name == "Fn::And":
+            return all(self._logic(item) for item in argument)
+        if name == "Fn::Or":
+            return any(self._logic(item) for item in argument)
+        if name == "Fn::Not":
+            return not self._logic(argument[0])
+        if name == "Fn::Contains":
+            return self.resolve(argument[1]) in self.resolve(argument[0])
+        if name == "Fn::EachMemberIn":
+            allowed = self.resolve(argument[1])
+            return all(item in allowed for item in self.resolve(argument[0]))
+        if name == "Fn::EachMemberEquals":
+            wanted = self.resolve(argument[1])
+            return all(item == wanted for item in self.resolve(argument[0]))
+        raise invalid(f"Template error: {name} is no condition function the sandbox knows")
+
+    # Values.
+
+    def resolve(self, value: Any) -> Any:
+        """Return a value with all functions evaluated; raises Unresolved or ApiError."""
+        if isinstance(value, list):
+            return [item for item in map(self.resolve, value) if item is not GONE]
+        if not isinstance(value, dict):
+            return value
+        if len(value) == 1:
+            name, argument = next(iter(value.items()))
+            if name == "Ref":
+                return self._ref(argument)
+            if name.startswith("Fn::"):
+                return getattr(self, f"_{name.removeprefix('Fn::').lower()}")(argument)
+        resolved = {key: self.resolve(item) for key, item in value.items()}
+        return {key: item for key, item in resolved.items() if item is not GONE}
+
+    def properties(self, logical: str) -> Json:
+        """Return a resource's properties."""
+        return dict(self.resolve(self.template.resources[logical].get("Properties") or {}))
+
+    def _ref(self, name: str) -> Any:
+        if name in self.template.parameters:
+            declared = self.template.parameters[name]
+            text = self.resolved.get(name, self.parameters[name])
+            return parameters.value(declared, text)
+        if name in self.template.resources:
+            made = self._made(name)
+            return UNKNOWN if made is None else made.ref
+        suffix = {"aws-cn": "amazonaws.com.cn"}.get(partition(self.region), "amazonaws.com")
+        return {
+            "AWS::AccountId": self.account,
+            "AWS::NoValue": GONE,
+            "AWS::NotificationARNs": self.topics,
+            "AWS::Partition": partition(self.region),
+            "AWS::Region": self.region,
+            "AWS::StackId": self.stack_id,
+            "AWS::StackName": self.stack_name,
+            "AWS::URLSuffix": suffix,
+        }[name]
+
+    def _made(self, logical: str) -> Made | None:
+        resource = self.template.resources[logical]
+        if "Condition" in resource and not self.holds(resource["Condition"]):
+            raise invalid(
+                f"Template format error: Unresolved resource dependencies [{logical}] in the "
+                "Resources block of the template"
+            )
+        return self.made(logical)
+
+    def _getatt(self, argument: Any) -> Any:
+        logical, attribute = argument.split(".", 1) if isinstance(argument, str) else argument
+        made = self._made(logical)
+        if made is None:
+            return UNKNOWN
+        attribute = self.resolve(attribute)
+        if attribute not in made.attributes:
+            raise Unresolved(
+                f"Template error: resource {logical} does not support attribute type {attribute} "
+                "in Fn::GetAtt"
+            )
+        return made.attributes[attribute]
+
+    def _sub(self, argument: Any) -> str:
+        text, own = (argument, {}) if isinstance(argument, str) else argument
+
+        def replace(match: Any) -> str:
+            literal, name = match[1], match[2].strip()
+            if literal:
+                return f"${{{match[2]}}}"
+            if name in own:
+                found = self.resolve(own[name])
+            elif "." in name:
+                found = self._getatt(name)
+            else:
+                found = self._ref(name)
+            if isinstance(found, (list, dict)) or found is GONE:
+                raise invalid(
+                    f"Template error: variable {name} in Fn::Sub expression does not resolve to a "
+                    "string"
+                )
+            return _plain(found)
+
+        return SUB.sub(replace, text)
+
+    def _join(self, argument: Any) -> str:
+        items = self.resolve(argument[1])
+        if items == UNKNOWN:
+            return UNKNOWN
+        if not isinstance(items, list) or any(isinstance(item, (list, dict)) for item in items):
+            raise invalid("Template error: every Fn::Join object requires two parameters, (1) a "
+                          "string delimiter and (2) a list of strings to be joined")
+        return str(argument[0]).join(_plain(item) for item in items)
+
+    def _select(self, argument: Any) -> Any:
+        index, items = self.resolve(argument[0]), self.resolve(argument[1])
+        if items == UNKNOWN:
+            return UNKNOWN
+        if not isinstance(items, list) or not str(index).isdigit() or int(index) >= len(items):
+            raise invalid(
+                "Template error: Fn::Select requires a list argument with a valid index value"
+            )
+        return items[int(index)]
+
+    def _split(self, argument: Any) -> Any:
+        text = self.resolve(argument[1])
+        if UNKNOWN in text:
+            return UNKNOWN
+        return str(text).split(argument[0])
+
+    def _if(self, argument: Any) -> Any:
+        return self.resolve(argument[1] if self.holds(argument[0]) else argument[2])
+
+    def _findinmap(self, argument: Any) -> Any:
+        name, first, second = (self.resolve(item) for item in argument[:3])
+        try:
+            return self.resolve(self.template.mappings[name][first][second])
+        except KeyError:
+            if len(argument) == 4:
+                return self.resolve(argument[3]["DefaultValue"])
+            raise invalid(
+                f"Template error: Unable to get mapping for {name}::{first}::{second}"
+            ) from None
+
+    def _base64(self, argument: Any) -> str:
+        return base64.b64encode(_plain(self.resolve(argument)).encode()).decode()
+
+    def _cidr(self, argument: Any) -> list[str]:
+        block, count, *bits = (self.resolve(item) for item in argument)
+        network = ipaddress.ip_network(block)
+        size = network.max_prefixlen - int(bits[0] if bits else 8)
+        subnets = network.subnets(new_prefix=size)
+        return [str(next(subnets)) for _ in range(int(count))]
+
+    def _getazs(self, argument: Any) -> list[str]:
+        region = self.resolve(argument) or self.region
+        return [f"{region}{zone}" for zone in "abc"]
+
+    def _importvalue(self, argument: Any) -> str:
+        name = self.resolve(argument)
+        if name not in self.exports:
+            raise Unresolved(f"No export named {name} found")
+        self.imported.add(name)
+        return self.exports[name]
+
+    def _length(self, argument: Any) -> int:
+        return len(self.resolve(argument))
+
+    def _tojsonstring(self, argument: Any) -> str:
+        return json.dumps(self.resolve(argument), separators=(",", ":"))
+
+    # Functions of rules.
+
+    def _valueof(self, argument: Any) -> Any:
+        return self._ref(argument[0])
+
+    def _refall(self, argument: Any) -> list[Any]:
+        return [
+            self._ref(name)
+            for name, declared in self.template.parameters.items()
+            if declared["Type"] in (argument, f"List<{argument}>")
+        ]
+
+    _valueofall = _refall
+
+
+def unknown(value: Any) -> bool:
+    """Tell whether a value has a part that is UNKNOWN."""
+    if isinstance(value, str):
+        return UNKNOWN in value
+    if isinstance(value, dict):
+        return any(map(unknown, value.values()))
+    return isinstance(value, list) and any(map(unknown, value))
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value if isinstance(value, (str, list)) else str(value)  # type: ignore[return-value]

@@ -1,0 +1,71 @@
+"""CloudFormation's wire: AWS's query protocol, requests as forms and answers as XML.
+
+Parsed and written by moto's implementation of the protocol, from botocore's model. Knows no
+operation.
+"""
+
+from __future__ import annotations
+
+import functools
+import uuid
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qsl
+
+from moto.core.model import ServiceModel
+from moto.core.parse import QueryParser
+from moto.core.serialize import QuerySerializer, SerializationContext
+from moto.core.utils import get_service_model
+
+from sandbox import wire
+from sandbox.wire import ApiError, Params
+
+SERVICE = "cloudformation"
+
+
+@functools.cache
+def _model() -> ServiceModel:
+    return get_service_model(SERVICE)
+
+
+def action(body: bytes) -> str:
+    """Return the operation that a form asks for."""
+    return dict(parse_qsl(body.decode("utf-8", "replace"))).get("Action", "")
+
+
+def answer(
+    body: bytes, operation: Callable[[str], Callable[[Params], Params]]
+) -> tuple[int, bytes]:
+    """Return the HTTP status and the XML that answer a request.
+
+    `operation` returns what answers an operation of a name, and may raise ApiError like what it
+    returns.
+    """
+    form = dict(parse_qsl(body.decode(), keep_blank_values=True))
+    name = form.get("Action", "")
+    known = name in _model().operation_names
+    model = _model().operation_model(name if known else "DescribeStacks")
+    writer = QuerySerializer(model, SerializationContext(str(uuid.uuid4())))
+    try:
+        if not known:
+            raise ApiError("InvalidAction", f"Could not find operation {name}")
+        request: Any = {"values": form}
+        params = QueryParser(model).parse(request)
+        handler = operation(name)
+        _check(name, params)
+        written = writer.serialize(handler(params))
+    except ApiError as error:
+        written = writer.serialize(error)
+        return error.status if error.status >= 500 else written["status_code"], _bytes(written)
+    return written["status_code"], _bytes(written)
+
+
+def _bytes(written: Any) -> bytes:
+    return str(written["body"]).encode()
+
+
+def _check(name: str, params: Params) -> None:
+    try:
+        wire.check(name, params, SERVICE)
+    except ApiError as error:  # Same words as SageMaker's, another code.
+        raise ApiError("ValidationError", error.message) from error

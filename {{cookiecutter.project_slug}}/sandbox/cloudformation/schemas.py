@@ -1,0 +1,254 @@
+"""AWS's own schemas of resource types: properties checked, and which changes need a new resource.
+
+The schemas are those that cfn-lint ships, read as files: importing it costs seconds.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sandbox.cloudformation.template import Json
+
+NAMES = {"string": "String", "integer": "Integer", "number": "Number", "boolean": "Boolean",
+         "array": "JSONArray", "object": "JSONObject"}
+
+
+@functools.cache
+def _folder() -> Path:
+    found = importlib.util.find_spec("cfnlint")
+    assert found is not None and found.origin, "cfn-lint is one of this repo's packages"
+    return Path(found.origin).parent / "data" / "schemas"
+
+
+@functools.cache
+def _index() -> dict[str, str]:
+    # A Python file with one dict literal: type name to the name of its schema's file. Schemas do
+    # not differ between regions in what the sandbox makes.
+    text = (_folder() / "providers" / "us_east_1.py").read_text(encoding="utf-8")
+    return dict(re.findall(r'^\s+"([^"]+)": "([0-9a-f]+)",$', text, re.MULTILINE))
+
+
+def exists(kind: str) -> bool:
+    """Tell whether AWS has a resource type of this name."""
+    return kind in _index()
+
+
+@functools.cache
+def schema(kind: str) -> Json:
+    """Return the schema of a resource type."""
+    path = _folder() / "resources" / f"{_index()[kind]}.json"
+    found: Json = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def create_only(kind: str) -> set[str]:
+    """Return the properties of the first level whose change needs a new resource."""
+    return {path.split("/")[2] for path in schema(kind).get("createOnlyProperties", [])}
+
+
+def writable(kind: str) -> set[str]:
+    """Return the properties that a template may set."""
+    described = schema(kind)
+    create = {path.split("/")[2] for path in described.get("createOnlyProperties", [])}
+    read = {
+        path.split("/")[2]
+        for path in described.get("readOnlyProperties", [])
+        if path.count("/") == 2
+    }
+    return set(described["properties"]) - (read - create)
+
+
+def tag_property(kind: str) -> str | None:
+    """Return the property that holds a type's tags, None when it has none."""
+    described = schema(kind)
+    if "Tags" in described["properties"]:
+        return "Tags"
+    return None
+
+
+def conform(kind: str, properties: Json) -> Json:
+    """Return the properties with text turned into the numbers and booleans that the schema asks
+    for (and the other way round), as CloudFormation does."""
+    described = schema(kind)
+    converted = _convert(properties, described, described)
+    assert isinstance(converted, dict)
+    return converted
+
+
+def violations(kind: str, properties: Json) -> list[str]:
+    """Return what is wrong with a resource's properties, each as CloudFormation words it."""
+    described = schema(kind)
+    allowed = writable(kind)
+    found = [
+        f"#: extraneous key [{name}] is not permitted"
+        for name in properties
+        if name not in allowed
+    ]
+    known = {name: value for name, value in properties.items() if name in allowed}
+    found += _violations(known, described, described, "#")
+    return list(dict.fromkeys(found))
+
+
+def _at(shape: Json, root: Json) -> Json:
+    while "$ref" in shape:
+        target: Any = root
+        for part in shape["$ref"].removeprefix("#/").split("/"):
+            target = target[part]
+        shape = {**target, **{k: v for k, v in shape.items() if k != "$ref"}}
+    return shape
+
+
+def _types(shape: Json) -> list[str]:
+    kind = shape.get("type", [])
+    return [kind] if isinstance(kind, str) else list(kind)
+
+
+def _convert(value: Any, shape: Json, root: Json) -> Any:
+    shape = _at(shape, root)
+    kinds = _types(shape)
+    if isinstance(value, dict):
+        members = shape.get("properties", {})
+        return {
+            name: _convert(item, members[name], root) if name in members else item
+            for name, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_convert(item, shape.get("items", {}), root) for item in value]
+    if not kinds or _is(value, kinds):
+        return value
+    if isinstance(value, bool) and "string" in kinds:
+        return "true" if value else "false"
+    if isinstance(value, (int, float)) and "string" in kinds:
+        return str(value)
+    if isinstance(value, str):
+        if "boolean" in kinds and value.lower() in ("true", "false"):
+            return value.lower() == "true"
+        if "integer" in kinds and re.fullmatch(r"[+-]?\d+", value):
+            return int(value)
+        if "number" in kinds and re.fullmatch(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?", value):
+            return float(value)
+    if isinstance(value, float) and "integer" in kinds and value.is_integer():
+        return int(value)
+    return value
+
+
+def _is(value: Any, kinds: list[str]) -> bool:
+    for kind in kinds:
+        expected: Any = {
+            "string": str,
+            "integer": int,
+            "number": (int, float),
+            "boolean": bool,
+            "array": list,
+            "object": dict,
+        }[kind]
+        if isinstance(value, expected) and (kind == "boolean" or not isinstance(value, bool)):
+            return True
+    return False
+
+
+def _violations(value: Any, shape: Json, root: Json, path: str) -> Iterator[str] | list[str]:
+    shape = _at(shape, root)
+    kinds = _types(shape)
+    if kinds and not _is(value, kinds):
+        wanted = " or ".join(NAMES[kind] for kind in kinds)
+        return [f"{path}: expected type: {wanted}, found: {_found(value)}"]
+    found: list[str] = []
+    if "enum" in shape and value not in shape["enum"]:
+        found.append(f"{path}: {value} is not a valid enum value")
+    if "const" in shape and value != shape["const"]:
+        found.append(f"{path}: {value} is not a valid enum value")
+    if isinstance(value, dict):
+        found += _in_object(value, shape, root, path)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            found += _violations(item, shape.get("items", {}), root, f"{path}/{index}")
+        found += _size(len(value), shape, "Items", "item count", path)
+        if shape.get("uniqueItems") and len({json.dumps(i, sort_keys=True) for i in value}) < len(
+            value
+        ):
+            found.append(f"{path}: array items are not unique")
+    elif isinstance(value, str):
+        found += _size(len(value), shape, "Length", "Length", path)
+        if "pattern" in shape and not _matches(shape["pattern"], value):
+            found.append(f"{path}: string [{value}] does not match pattern {shape['pattern']}")
+    elif not isinstance(value, bool):
+        if "minimum" in shape and value < shape["minimum"]:
+            found.append(f"{path}: {value} is not greater or equal to {shape['minimum']}")
+        if "maximum" in shape and value > shape["maximum"]:
+            found.append(f"{path}: {value} is not less or equal to {shape['maximum']}")
+    for keyword, holds in (("anyOf", any), ("oneOf", lambda oks: sum(oks) == 1), ("allOf", all)):
+        choices = [choice for choice in shape.get(keyword, []) if not {"format"} >= set(choice)]
+        if choices and not holds(
+            [not list(_violations(value, choice, root, path)) for choice in choices]
+        ):
+            found.append(f"{path}: #: 0 subschemas matched instead of one"
+                         if keyword != "allOf" else f"{path}: only some subschemas matched")
+    return found
+
+
+def _in_object(value: Json, shape: Json, root: Json, path: str) -> list[str]:
+    found = [
+        f"{path}: required key [{name}] not found"
+        for name in shape.get("required", [])
+        if name not in value
+    ]
+    members = shape.get("properties", {})
+    for name, item in value.items():
+        if name in members:
+            found += _violations(item, members[name], root, f"{path}/{name}")
+        elif path != "#" and members and shape.get("additionalProperties") is False:
+            found.append(f"{path}: extraneous key [{name}] is not permitted")
+    one = shape.get("requiredXor")
+    if one and sum(name in value for name in one) != 1:
+        found.append(f"{path}: exactly one of [{', '.join(one)}] must be given")
+    for name, needed in shape.get("dependentRequired", {}).items():
+        found += [
+            f"{path}: property [{other}] is required"
+            for other in needed
+            if name in value and other not in value
+        ]
+    for name, excluded in shape.get("dependentExcluded", {}).items():
+        found += [
+            f"{path}: property [{other}] is not permitted beside [{name}]"
+            for other in excluded
+            if name in value and other in value
+        ]
+    return found
+
+
+def _size(size: int, shape: Json, suffix: str, noun: str, path: str) -> Iterator[str]:
+    least, most = shape.get(f"min{suffix}"), shape.get(f"max{suffix}")
+    name = "minLength" if suffix == "Length" else "minimum item count"
+    if least is not None and size < least:
+        yield f"{path}: expected {name}: {least}, {'actual' if suffix == 'Length' else 'found'}: {size}"
+    name = "maxLength" if suffix == "Length" else "maximum item count"
+    if most is not None and size > most:
+        yield f"{path}: expected {name}: {most}, {'actual' if suffix == 'Length' else 'found'}: {size}"
+
+
+@functools.cache
+def _pattern(pattern: str) -> re.Pattern[str] | None:
+    # Java's patterns; the few that Python cannot read (\p{...}) are not checked.
+    try:
+        return re.compile(pattern)
+    except re.error:
+        return None
+
+
+def _matches(pattern: str, value: str) -> bool:
+    compiled = _pattern(pattern)
+    return compiled is None or compiled.search(value) is not None
+
+
+def _found(value: Any) -> str:
+    for kind, name in NAMES.items():
+        if _is(value, [kind]):
+            return name
+    return "Null"
