@@ -67,8 +67,10 @@ def post(text: str, at: Place, project: str, environment: Mapping[str, str] = os
     body = f"{marker}\n{actions.cut(text, LONGEST)}"
     url = environment.get("GITHUB_API_URL", "https://api.github.com")
     try:
-        with Github(auth=Auth.Token(token), base_url=url, user_agent="sm-mlops") as github:
-            issue = github.get_repo(at.repository, lazy=True).get_issue(at.number)
+        with Github(
+            auth=Auth.Token(token), base_url=url, user_agent="sm-mlops", lazy=True
+        ) as github:
+            issue = github.get_repo(at.repository).get_issue(at.number)
             for comment in issue.get_comments():
                 if comment.body and comment.body.startswith(marker):
                     comment.edit(body)

@@ -22,12 +22,13 @@ from typing import Any
 
 from rich.console import Console
 
-from ops import artifacts, executions, registry, run
+from ops import artifacts, commit, executions, registry, run
 from ops.aws import Aws, split_s3
 from ops.errors import MlopsError
 from ops.executions import Execution
 from pipeline.settings import Settings
 
+LOG_LINES = 15
 # Prepares the account by the base's own code, then is the base's own `mlops`.
 BASE = """
 from pathlib import Path
@@ -58,7 +59,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Review:
-    """Both sides. `base_commit` and `commit` are 40 hexadecimal digits."""
+    """Both sides. `base_commit`: 40 hexadecimal digits; `commit`: those, perhaps with `-dirty`."""
 
     settings: Settings
     base_commit: str
@@ -82,7 +83,7 @@ def review(settings: Settings, base: str, console: Console) -> Review:
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False)
 
-    base_commit, commit = resolved(settings.root, base), resolved(settings.root, "HEAD")
+    base_commit = resolved(settings.root, base)
     with _ended_as_by_ctrl_c(), _workshop() as work:
         import sandbox
         from ops.console import apply
@@ -100,7 +101,7 @@ def review(settings: Settings, base: str, console: Console) -> Review:
                 say(f"           {line}")
             say("change     the working tree")
             change = _train_change(aws, data, console, say)
-    return Review(settings, base_commit, commit, data, trained, change)
+    return Review(settings, base_commit, commit.current(settings.root), data, trained, change)
 
 
 def resolved(root: Path, name: str) -> str:
@@ -146,12 +147,12 @@ def _workshop() -> Iterator[Path]:
 
 
 @contextmanager
-def _worktree(root: Path, folder: Path, commit: str) -> Iterator[Path]:
-    """The repo of `root` as it was at `commit`, in `folder`; git forgets it again."""
+def _worktree(root: Path, folder: Path, at: str) -> Iterator[Path]:
+    """The repo of `root` as it was at the commit `at`, in `folder`; git forgets it again."""
     try:
-        added = _git(root, "worktree", "add", "--detach", "--quiet", str(folder), commit)
+        added = _git(root, "worktree", "add", "--detach", "--quiet", str(folder), at)
         if added.returncode != 0:
-            raise MlopsError(f"cannot check out {commit}: {_last_line(added.stderr)}")
+            raise MlopsError(f"cannot check out {at}: {_last_line(added.stderr)}")
         # The repo may be a folder of a larger one.
         yield folder / _git(root, "rev-parse", "--show-prefix").stdout.strip()
     finally:
@@ -251,9 +252,16 @@ def _trained(aws: Aws, execution: Execution) -> Trained:
         gate=_gate(aws, outputs.get("evaluation")),
         test_rows=_contents(aws, outputs.get("test")),
         model_package=execution.model_package if execution.status == "Succeeded" else "",
-        failure=()
-        if execution.status == "Succeeded"
-        else tuple(line for line in executions.failure(aws, execution) if "log" not in line[:4]),
+        failure=() if execution.status == "Succeeded" else _failure(aws, execution),
+    )
+
+
+def _failure(aws: Aws, execution: Execution) -> tuple[str, ...]:
+    """Why, and the end of the log, which goes with the sandbox."""
+    first, *_ = executions.failure(aws, execution)
+    failed = [step for step in execution.steps if step.status == "Failed" and step.job]
+    return first, *(
+        line for step in failed for line in executions.log_lines(aws, step)[-LOG_LINES:]
     )
 
 

@@ -151,13 +151,18 @@ def _by_name(steps: list[dict[str, Any]]) -> dict[str, Any]:
 def _provenance(review: Review) -> str:
     data = review.data
     gate = review.change.gate or {}
-    rows = f", {gate['rows']} rows" if "rows" in gate else ""
+    counts = gate.get("rows", {})
+    rows = f", {counts['train']} rows to train, {counts['test']} to test" if counts else ""
     return (
         f"Both trained in a sandbox on the same data ({data.files} "
         f"file{'s' * (data.files != 1)}{rows}, sha256 {data.digest[:12]}): "
-        f"{review.commit[:7]} against {review.base_commit[:7]}. "
-        f"The same at home: mlops review --base {review.base_commit[:7]}"
+        f"{_short(review.commit)} against {_short(review.base_commit)}. "
+        f"The same at home: mlops review --base {_short(review.base_commit)}"
     )
+
+
+def _short(commit: str) -> str:
+    return commit[:7] + ("-dirty" if commit.endswith("-dirty") else "")
 
 
 def _code(value: object) -> str:

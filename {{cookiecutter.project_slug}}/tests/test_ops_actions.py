@@ -1,0 +1,137 @@
+"""What a job of GitHub Actions gets from `mlops`: outputs, summaries, and an end before its own."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from conftest import Repo, mlops
+from ops import actions, commit
+from ops.errors import MlopsError
+
+
+def outputs(file: Path) -> dict[str, str]:
+    """The outputs in a file, as GitHub's runner reads them; the last of a name counts."""
+    found, lines = {}, iter(file.read_text(encoding="utf-8").splitlines())
+    for line in lines:
+        name, _, mark = line.partition("<<")
+        value: list[str] = []
+        for inner in lines:
+            if inner == mark:
+                break
+            value.append(inner)
+        found[name] = "\n".join(value)
+    return found
+
+
+def test_outside_of_actions_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GITHUB_OUTPUT", raising=False)
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    monkeypatch.chdir(tmp_path)
+    actions.output("name", "value")
+    actions.summary("text")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", ["plain", "two\nlines", "a\nevil<<x\nowned\nx", "", "é=1<<EOF"])
+def test_an_output_holds_whatever_it_is_given_and_sets_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    file = tmp_path / "output"
+    monkeypatch.setenv("GITHUB_OUTPUT", str(file))
+    actions.output("first", value)
+    actions.output("second", "2")
+    assert outputs(file) == {"first": value, "second": "2"}
+
+
+def test_summaries_of_a_step_are_added_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "summary"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(file))
+    actions.summary("one\n")
+    actions.summary("two")
+    assert file.read_text() == "one\n\ntwo\n\n"
+
+
+def test_a_summary_too_long_for_github_is_cut_and_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "summary"
+    file.write_text("before\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(file))
+    actions.summary("verdict\n" + "é" * 80 * 1024 * 10)
+    assert file.stat().st_size <= actions.LONGEST_SUMMARY
+    assert "verdict" in file.read_text()
+    assert file.read_text().endswith(actions.CUT)
+
+
+def test_a_cut_text_closes_what_it_was_in() -> None:
+    text = (
+        "# verdict\n<details><summary>x</summary>\n\n```diff\n"
+        + "- line\n" * 1000
+        + "```\n</details>"
+    )
+    short = actions.cut(text, 500)
+    assert len(short.encode()) <= 500
+    assert short.count("```") == 2
+    assert short.index("</details>") > short.rindex("```")
+    assert actions.cut(text, 100_000) == text
+
+
+@pytest.mark.slow
+def test_at_most_some_minutes_are_followed_and_a_later_job_gets_the_rest(
+    repo: Repo, tmp_path: Path
+) -> None:
+    """What build.yml does when an execution takes longer than credentials last."""
+    file, summary = tmp_path / "output", tmp_path / "summary"
+    ci = {"GITHUB_OUTPUT": str(file), "GITHUB_STEP_SUMMARY": str(summary)}
+    assert mlops(repo.root, "sandbox", "up").returncode == 0
+    try:
+        given = ci | {"MLOPS_SET": "max_depth=3 eta=0.2"}
+        done = mlops(repo.root, "--sandbox", "run", "--at-most", "0.001", **given)
+        assert done.returncode == 0, done.stderr
+        assert "The execution goes on." in done.stdout
+        left = outputs(file)
+        assert left["status"] == "Executing"
+        assert "123456789012" not in left["execution"], "GitHub keeps masked outputs to itself"
+        assert not summary.exists()
+        done = mlops(repo.root, "--sandbox", "follow", left["execution"], "--at-most", "5", **ci)
+        assert done.returncode == 0, done.stderr
+        assert outputs(file) == left | {"status": "Succeeded"}
+        assert "Registered version 1" in summary.read_text()
+        done = mlops(repo.root, "--sandbox", "run", "--set", "GateThreshold=2", **ci)
+        assert done.returncode == 1
+        assert re.search(r"Execution Failed.*auc 0\.\d+ .*at least 2", summary.read_text(), re.S)
+    finally:
+        mlops(repo.root, "sandbox", "down")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("a" * 40 + "-dirty", "were not committed"),
+        ("unknown", "outside of git"),
+        ("main", "40 hexadecimal digits"),
+        ("abc1234", "40 hexadecimal digits"),
+        ("", "40 hexadecimal digits"),
+        ("--upload-pack=x", "40 hexadecimal digits"),
+        ("A" * 40, "40 hexadecimal digits"),
+        ("a" * 40 + "\n", "40 hexadecimal digits"),
+    ],
+)
+def test_what_cannot_be_checked_out_is_refused(name: str, said: str) -> None:
+    with pytest.raises(MlopsError, match=said) as caught:
+        commit.require(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_check_refuses_a_bad_commit_in_one_line_before_it_signs_in(repo: Repo) -> None:
+    arn = "arn:aws:sagemaker:eu-west-1:123456789012:model-package/churn/1"
+    done = mlops(repo.root, "check", MODEL_PACKAGE_ARN=arn, COMMIT="b" * 40 + "-dirty")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"mlops: commit {'b' * 40}-dirty: ")
+    assert done.stderr.count("\n") == 1
+    commit.require("0123456789abcdef" * 2 + "01234567")

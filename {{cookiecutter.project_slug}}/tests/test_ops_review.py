@@ -1,0 +1,350 @@
+"""A review: what it compares, what it says when it cannot, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import ROOT, Repo, bare_environment, make_repo, mlops
+from ops import artifacts, review_report
+from ops import review as reviews
+from ops.artifacts import Dataset
+from ops.aws import Aws
+from ops.errors import MlopsError
+from ops.review import Review, Trained
+from pipeline import settings as mlops_settings
+
+BASE, CHANGE = "b" * 40, "c" * 40
+ARN = "arn:aws:sagemaker:eu-west-1:123456789012:model-package/churn/2"
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ("-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false")
+    done = subprocess.run(
+        ["git", "-C", str(folder), *identity, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def committed(repo: Repo) -> str:
+    """Makes `repo` a git repository whose first commit, on main, holds everything and the code."""
+    for folder in ("ops", "pipeline", "sandbox"):
+        (repo.root / folder).symlink_to(ROOT / folder)
+    (repo.root / ".gitignore").write_text("data/\n")
+    git(repo.root, "init", "--quiet", "--initial-branch=main")
+    return commit(repo)
+
+
+def commit(repo: Repo) -> str:
+    git(repo.root, "add", ".")
+    git(repo.root, "commit", "--quiet", "-m", "a change")
+    return git(repo.root, "rev-parse", "HEAD")
+
+
+def left(repo: Repo) -> tuple[int, set[str]]:
+    """Worktrees that git knows, and folders of reviews in the temp folder."""
+    trees = git(repo.root, "worktree", "list", "--porcelain").count("worktree ")
+    return trees, {p.name for p in Path(tempfile.gettempdir()).glob("mlops-review-*")}
+
+
+# ---- The report ----
+
+
+def entry(value: float, champion: float | None = None, text: str = "") -> dict[str, Any]:
+    return {"value": value, "champion": champion, "worse_by": 0.0, "text": text}
+
+
+def definition(steps: list[dict[str, Any]], **parameters: object) -> str:
+    values = [{"Name": name, "DefaultValue": value} for name, value in parameters.items()]
+    return json.dumps({"Parameters": values, "Steps": steps})
+
+
+PLAIN = definition([{"Name": "Train", "Arguments": {"code": 1}}], MaxDepth="5")
+METRICS = {
+    "logloss": entry(0.2, 0.1),
+    "auc": entry(0.95, 0.9),
+    "rmse": entry(1e308, text="rmse does not fit"),
+}
+ROWS = {"test/0.parquet": "hash"}
+
+
+def compared(repo: Repo, base: Trained, change: Trained) -> str:
+    data = Dataset("s3://bucket/data/", "d" * 64, 1, 100)
+    return review_report.markdown(Review(repo.settings(), BASE, CHANGE, data, base, change))
+
+
+def good(**metrics: Any) -> Trained:
+    gate = {"metrics": METRICS | metrics, "rows": {"train": 70, "test": 15}}
+    return Trained(PLAIN, gate, ROWS, ARN)
+
+
+def test_metrics_stand_beside_the_champions_the_gates_own_first(repo: Repo) -> None:
+    report = compared(repo, good(), good())
+    assert report.startswith("## ✅ churn: passes the gate")
+    rows = [line for line in report.splitlines() if line.startswith("| ")][1:]
+    assert re.fullmatch(
+        r"\| \*\*auc\*\*, wanted at least 0\.95, 0\.01 worse at most "
+        r"\| 0\.9500 \| 0\.9000 \| better by 0\.0500 \|",
+        rows[0],
+    )
+    assert rows[1:] == ["| logloss | 0.2000 | 0.1000 | worse by 0.1000 |"]
+    assert "bbbbbbb" in report and "ccccccc" in report
+    assert "70 rows to train, 15 to test" in report
+    assert "Unchanged." in report
+
+
+def test_a_difference_that_is_not_seen_is_not_told(repo: Repo) -> None:
+    assert "| 0.9500 | 0.9500 | same |" in compared(repo, good(), good(auc=entry(0.95, 0.950001)))
+
+
+def test_a_change_that_the_gate_stops_says_why(repo: Repo) -> None:
+    why = "QualityGate: auc 0.4 `on` 15 test rows | wanted at least 0.95"
+    change = Trained(PLAIN, {"metrics": METRICS}, ROWS, "", (why,))
+    report = compared(repo, good(), change)
+    assert report.startswith(f"## ❌ churn: stopped by the gate\n\n```\n{why}\n```\n")
+
+
+def test_a_change_that_does_not_train_shows_the_end_of_the_log(repo: Repo) -> None:
+    report = compared(repo, good(), Trained(PLAIN, failure=("Train: boom", "```", "Traceback")))
+    assert "❌ churn: could not be trained" in report
+    assert "\n````\nTrain: boom\n```\nTraceback\n````\n" in report
+
+
+def test_without_a_champion_the_reason_is_told_and_the_change_judged(repo: Repo) -> None:
+    report = compared(repo, Trained(failure=("Train: boom",)), good(auc=entry(0.97)))
+    assert "✅ churn: passes the gate" in report
+    assert "`bbbbbbb` gave no champion to compare with:\n\n```\nTrain: boom\n```" in report
+    assert "| 0.9700 | | |" in report
+    assert "Not compared" in report
+
+
+def test_another_split_is_a_warning(repo: Repo) -> None:
+    other = Trained(PLAIN, {"metrics": METRICS}, {"test/0.parquet": "other"}, ARN)
+    assert "split differently" in compared(repo, other, good())
+    assert "split differently" not in compared(repo, good(), good())
+
+
+def test_a_gate_on_a_metric_that_does_not_fit_says_so(repo: Repo) -> None:
+    repo.configure(gate={"metric": "rmse"})
+    assert "\nrmse does not fit\n" in compared(repo, good(), good())
+
+
+def test_the_change_of_the_definition_names_parameters_and_steps(repo: Repo) -> None:
+    before = definition(
+        [
+            {"Name": "Train", "Arguments": {"code": 1}},
+            {"Name": "Gate", "Arguments": {"IfSteps": [{"Name": "Register", "Arguments": {}}]}},
+        ],
+        MaxDepth="5",
+        Gone="x",
+        Same=1,
+    )
+    after = definition(
+        [
+            {"Name": "Train", "Arguments": {"code": 2}},
+            {"Name": "Gate", "Arguments": {"IfSteps": [{"Name": "Tell", "Arguments": {}}]}},
+        ],
+        MaxDepth="4|`",
+        Same=1,
+        New="",
+    )
+    report = compared(
+        repo, Trained(before, model_package=ARN), Trained(after, {"metrics": METRICS})
+    )
+    told = [line for line in report.splitlines() if line.startswith("- ") and "`" in line]
+    assert told == [
+        "- parameter `MaxDepth`: `5` → `4\\|'`",
+        "- parameter `Gone` removed",
+        "- parameter `New` added: ` `",
+        "- step `Train` changed",
+        "- step `Register` removed",
+        "- step `Tell` added",
+    ]
+    assert '\n-        "code": 1\n+        "code": 2\n' in report
+
+
+def test_a_long_diff_is_cut_and_says_so(repo: Repo) -> None:
+    many = [{"Name": str(number), "Arguments": {}} for number in range(1000)]
+    report = compared(repo, Trained(PLAIN, model_package=ARN), Trained(definition(many)))
+    assert report.count("\n+") <= review_report.DIFF_LINES
+    assert re.search(r"\.\.\. and \d{4} lines more\n```", report)
+
+
+# ---- What it compares with ----
+
+
+def test_a_base_that_this_clone_does_not_have_is_one_line(repo: Repo, tmp_path: Path) -> None:
+    committed(repo)
+    done = mlops(repo.root, "review", "--base", "f" * 40, "--output", str(tmp_path / "review.md"))
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"mlops: cannot compare with {'f' * 40}: no such commit")
+    assert done.stderr.count("\n") == 1
+    report = (tmp_path / "review.md").read_text(encoding="utf-8")
+    assert "❌ churn: not reviewed" in report and "fetch-depth: 0" in report
+
+
+def test_a_base_beyond_a_shallow_clone_is_one_line(repo: Repo, tmp_path: Path) -> None:
+    base = committed(repo)
+    (repo.root / "more").write_text("more")
+    commit(repo)
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "--quiet", "--depth=1", f"file://{repo.root}", str(clone))
+    with pytest.raises(MlopsError, match="no such commit in this clone"):
+        reviews.resolved(clone, base)
+    assert reviews.resolved(repo.root, base[:8]) == base == reviews.resolved(repo.root, "HEAD~1")
+
+
+def test_outside_of_git_it_says_so(repo: Repo) -> None:
+    with pytest.raises(MlopsError, match="not a git repository"):
+        reviews.resolved(repo.root, "main")
+
+
+def test_a_base_that_looks_like_an_option_is_no_option(repo: Repo) -> None:
+    committed(repo)
+    with pytest.raises(MlopsError, match="no such commit"):
+        reviews.resolved(repo.root, "--all")
+
+
+# ---- Rows that stand in for those in S3 ----
+
+
+def test_in_the_sandbox_the_sample_stands_in_for_the_data(account: Aws, repo: Repo) -> None:
+    (repo.root / "sample.csv").write_text("a,y\n1,2\n")
+    settings = repo.configure(data={"path": "s3://elsewhere/rows/", "sample": "sample.csv"})
+    found = artifacts.upload_data(Aws(settings, sandbox=True))
+    assert (found.files, found.size) == (1, 8)
+    with pytest.raises(Exception, match="NoSuchBucket"):
+        artifacts.upload_data(Aws(settings))
+
+
+def test_without_a_sample_data_in_s3_is_refused_in_the_sandbox(account: Aws, repo: Repo) -> None:
+    settings = repo.configure(data={"path": "s3://elsewhere/rows/"})
+    with pytest.raises(MlopsError, match=r"does not reach s3://elsewhere/rows/; .* data\.sample"):
+        artifacts.upload_data(Aws(settings, sandbox=True))
+
+
+def test_a_sample_that_is_not_there_is_named(account: Aws, repo: Repo) -> None:
+    settings = repo.configure(data={"sample": "rows.csv"})
+    with pytest.raises(MlopsError, match=r"data\.sample in mlops\.yaml: rows\.csv does not exist"):
+        artifacts.upload_data(Aws(settings, sandbox=True))
+
+
+@pytest.mark.parametrize("sample", ["", "s3://bucket/rows/"])
+def test_a_sample_is_in_this_repo(repo: Repo, sample: str) -> None:
+    with pytest.raises(mlops_settings.SettingsError, match=r"data\.sample must be"):
+        repo.configure(data={"sample": sample})
+
+
+# ---- For real ----
+
+
+@pytest.fixture(scope="module")
+def life(tmp_path_factory: pytest.TempPathFactory) -> Repo:
+    """A committed repo below a folder with spaces, itself a folder of a larger repository."""
+    return make_repo(tmp_path_factory.mktemp("review") / "alle Modelle" / "churn model")
+
+
+@pytest.fixture(scope="module")
+def base(life: Repo) -> str:
+    outer = life.root.parent
+    git(outer, "init", "--quiet", "--initial-branch=main")
+    for folder in ("ops", "pipeline", "sandbox"):
+        (life.root / folder).symlink_to(ROOT / folder)
+    (life.root / ".gitignore").write_text("data/\n__pycache__/\n")
+    life.configure(gate={"threshold": 0.9}, hyperparameters={"num_boost_round": 50})
+    return commit(life)
+
+
+@pytest.mark.slow
+def test_a_change_is_trained_beside_its_base_and_nothing_is_left_behind(
+    life: Repo, base: str, tmp_path: Path
+) -> None:
+    before = left(life)
+    life.configure(hyperparameters={"max_depth": 2})
+    summary = tmp_path / "summary"
+    output = tmp_path / "a folder" / "review.md"
+    done = mlops(
+        *(life.root, "review", "--output", str(output)),
+        GITHUB_STEP_SUMMARY=str(summary),
+        GITHUB_OUTPUT=str(tmp_path / "output"),
+        MLOPS_SANDBOX="1",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = output.read_text(encoding="utf-8")
+    assert "✅ churn: passes the gate" in report
+    assert re.search(r"\*\*auc\*\*.*\| [01]\.\d{4} \| [01]\.\d{4} \| (same|better|worse)", report)
+    assert "- parameter `MaxDepth`: `5` → `2`" in report
+    assert f"{base[:7]}-dirty against {base[:7]}" in report
+    assert "split differently" not in report and "no champion" not in report
+    assert summary.read_text(encoding="utf-8").strip() == report.strip()
+    assert not (tmp_path / "output").exists(), "the base's execution is not this step's"
+    assert left(life) == before
+    assert not (life.root / ".sandbox").exists()
+
+
+@pytest.mark.slow
+def test_a_change_that_the_gate_stops_ends_with_1(
+    life: Repo, base: str, tmp_path: Path
+) -> None:
+    """The base is broken here, so that there is no champion either."""
+    life.configure(hyperparameters={"max_depth": 5}, gate={"threshold": 1})
+    broken = life.root / "model" / "train.py"
+    text = broken.read_text(encoding="utf-8")
+    broken.write_text("raise SystemExit('not today')\n", encoding="utf-8")
+    commit(life)
+    broken.write_text(text, encoding="utf-8")
+    life.configure(gate={"tolerance": 0}, hyperparameters={"num_boost_round": 1})
+    output = tmp_path / "review.md"
+    done = mlops(life.root, "review", "--base", "HEAD", "--output", str(output))
+    assert done.returncode == 1, done.stdout + done.stderr
+    report = output.read_text(encoding="utf-8")
+    assert "❌ churn: stopped by the gate" in report
+    assert re.search(r"```\nGateFailed: QualityGate: auc 0\.\d+ .*wanted at least 1", report)
+    assert re.search(r"gave no champion to compare with:\n\n```\nTrain: .*", report)
+    assert "not today" in report
+    assert "- step `Train` changed" in report
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_review_that_is_ended_leaves_nothing_behind(
+    life: Repo, base: str, how: signal.Signals
+) -> None:
+    before = left(life)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ops", "review", "--base", base],
+        cwd=life.root,
+        env=bare_environment(life.root) | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # A shell may start us with SIGINT ignored, which children inherit.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if "Preprocess" in line:
+            assert left(life) != before
+            os.kill(process.pid, how)
+            break
+    began = time.monotonic()
+    said += process.stdout.read()
+    assert process.wait() == 130, said
+    assert time.monotonic() - began < 20
+    assert "Traceback" not in said
+    assert left(life) == before
