@@ -277,8 +277,8 @@ class Server:
         """End when nobody holds this server and nothing runs in it any more."""
         with self._state_lock:
             held = self._standing or self._owned or self._leases
-            busy = self.pipelines.running or self.jobs.running or self.stacks.running
-            busy = busy or self.endpoints.busy() or self.runtime.busy()
+            running = self.pipelines.running or self.jobs.running or self.stacks.running
+            busy = running or self.endpoints.busy() or self.runtime.busy()
             if held or busy or self._closing:
                 return
         threading.Thread(target=self.close, name="end").start()
@@ -326,11 +326,9 @@ class Server:
             return self.stacks.operation(name, caller)
 
         status, answer = protocol.answer(body, operation)
-        reason = "OK" if status < 400 else "Bad Request" if status < 500 else "Internal Server Error"
-        start(
-            f"{status} {reason}",
-            [("Content-Type", "text/xml"), ("Content-Length", str(len(answer)))],
-        )
+        reason = "OK" if status < 400 else "Bad Request"
+        headers = [("Content-Type", "text/xml"), ("Content-Length", str(len(answer)))]
+        start(f"{status} {reason}", headers)
         return [answer]
 
     def _by_moto(self, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:

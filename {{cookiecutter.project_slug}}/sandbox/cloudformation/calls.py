@@ -37,9 +37,16 @@ MISSING = (
 )
 # SageMaker says with a ValidationException that something is missing.
 MISSING_WORDS = ("could not find", "does not exist", "cannot find")
-EXISTING = ("EntityAlreadyExists", "BucketAlreadyExists", "BucketAlreadyOwnedByYou",
-            "ResourceAlreadyExistsException", "AlreadyExistsException", "ParameterAlreadyExists",
-            "QueueAlreadyExists", "ResourceInUse")
+EXISTING = (
+    "EntityAlreadyExists",
+    "BucketAlreadyExists",
+    "BucketAlreadyOwnedByYou",
+    "ResourceAlreadyExistsException",
+    "AlreadyExistsException",
+    "ParameterAlreadyExists",
+    "QueueAlreadyExists",
+    "ResourceInUse",
+)
 T = TypeVar("T")
 
 
@@ -153,11 +160,16 @@ def reason(error: Exception, kind: str) -> str:
         code = answer["Error"]["Code"]
         meta = answer.get("ResponseMetadata", {})
         handler = (
-            "AlreadyExists" if code in EXISTING
-            else "NotFound" if is_missing(error)
-            else "AccessDenied" if code.startswith("AccessDenied")
-            else "Throttling" if "Throttl" in code
-            else "InvalidRequest" if meta.get("HTTPStatusCode", 400) < 500
+            "AlreadyExists"
+            if code in EXISTING
+            else "NotFound"
+            if is_missing(error)
+            else "AccessDenied"
+            if code.startswith("AccessDenied")
+            else "Throttling"
+            if "Throttl" in code
+            else "InvalidRequest"
+            if meta.get("HTTPStatusCode", 400) < 500
             else "ServiceInternalError"
         )
         text = (
@@ -193,7 +205,7 @@ def pairs(tags: dict[str, str]) -> list[dict[str, str]]:
 
 @dataclass(frozen=True)
 class Tagging:
-    """How a service changes the tags of what exists: operations and the names of their arguments."""
+    """How a service changes the tags of what exists: operations and their arguments' names."""
 
     add: str
     remove: str

@@ -40,8 +40,12 @@ def wanted(scope: Scope, logical: str, stack_tags: Tags) -> Wanted:
     tags: Tags = {}
     if schemas.tag_property(kind):
         own = properties.pop("Tags", None) or {}
-        pairs = own.items() if isinstance(own, dict) else (
-            (tag.get("Key", ""), tag.get("Value", "")) for tag in own if isinstance(tag, dict)
+        pairs = (
+            own.items()
+            if isinstance(own, dict)
+            else (
+                (tag.get("Key", ""), tag.get("Value", "")) for tag in own if isinstance(tag, dict)
+            )
         )
         tags = {**stack_tags, **{str(key): str(value) for key, value in pairs}}
     return Wanted(
@@ -72,7 +76,10 @@ def needs_replacement(kind: str, names: list[str]) -> bool:
 
 
 def plan(
-    before: Template | None, records: dict[str, Record], scope: Scope, old: Scope | None,
+    before: Template | None,
+    records: dict[str, Record],
+    scope: Scope,
+    old: Scope | None,
     stack_tags: Tags,
 ) -> list[Params]:
     """Return the changes of a change set, as DescribeChangeSet shows them.
@@ -147,7 +154,11 @@ def _change(action: str, logical: str, kind: str, **more: Any) -> Params:
 
 
 def _details(
-    record: Record, want: Wanted, logical: str, before: Template | None, scope: Scope,
+    record: Record,
+    want: Wanted,
+    logical: str,
+    before: Template | None,
+    scope: Scope,
     old: Scope | None,
 ) -> list[Params]:
     details: list[Params] = []
@@ -235,5 +246,3 @@ def _shown(value: Any) -> str | None:
     if value is None:
         return None
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-
-

@@ -29,9 +29,7 @@ from sandbox.storage import Record
 from sandbox.wire import ApiError
 
 AT_ONCE = 8
-REPLACING = (
-    "Requested update requires the creation of a new physical resource; hence creating one."
-)
+REPLACING = "Requested update requires the creation of a new physical resource; hence creating one."
 KILLED = "The sandbox ended while this operation was running."
 CUSTOM_NAME = (
     "CloudFormation cannot update a stack when a custom-named resource requires replacing. "
@@ -227,12 +225,15 @@ class Operation:
             != now.get(logical, {"PhysicalResourceId": ""})["PhysicalResourceId"]
         ]
         records = [*self.stack["_orphans"], *older, *now.values()]
-        records = [r for r in records if r["ResourceStatus"] not in ("DELETE_COMPLETE",
-                                                                     "DELETE_SKIPPED")]
+        records = [
+            r for r in records if r["ResourceStatus"] not in ("DELETE_COMPLETE", "DELETE_SKIPPED")
+        ]
         failed = self._delete_all(
             records,
-            lambda record: record.get("_deletion") in ("Retain", "RetainExceptOnCreate")
-            or record["LogicalResourceId"] in kept,
+            lambda record: (
+                record.get("_deletion") in ("Retain", "RetainExceptOnCreate")
+                or record["LogicalResourceId"] in kept
+            ),
         )
         if failed:
             self._status("DELETE_FAILED", _which(failed, "delete"))
@@ -260,8 +261,9 @@ class Operation:
             outputs = self._outputs(scope)
         except (ApiError, Unresolved) as error:
             return error.message if isinstance(error, ApiError) else str(error)
-        used = self._exports_in_use({o["ExportName"]: o["OutputValue"] for o in outputs
-                                     if "ExportName" in o})
+        used = self._exports_in_use(
+            {o["ExportName"]: o["OutputValue"] for o in outputs if "ExportName" in o}
+        )
         if used:
             return used
         with self.ledger.lock:
@@ -278,8 +280,9 @@ class Operation:
         except (ApiError, Unresolved) as error:
             message = error.message if isinstance(error, ApiError) else str(error)
             if record is None:
-                record = resources[logical] = _record(logical, Wanted(kind, {}, {}, None, None,
-                                                                      None, []))
+                record = resources[logical] = _record(
+                    logical, Wanted(kind, {}, {}, None, None, None, [])
+                )
             verb = "UPDATE" if record["PhysicalResourceId"] else "CREATE"
             self._mark(record, f"{verb}_FAILED", message)
             return False
@@ -341,9 +344,7 @@ class Operation:
         assert update is not None
         return self._finish(record, want, lambda: update(call), "UPDATE")
 
-    def _finish(
-        self, record: Record, want: Wanted, work: Callable[[], Made], verb: str
-    ) -> bool:
+    def _finish(self, record: Record, want: Wanted, work: Callable[[], Made], verb: str) -> bool:
         wrong = schemas.violations(want.kind, {**want.properties, **_tags_again(want)})
         if wrong:
             logical = record["LogicalResourceId"]
@@ -642,8 +643,8 @@ def _which(names: list[str], verb: str) -> str:
 
 def _matching(statement: Record, key: str, value: str) -> bool:
     negated = f"Not{key}"
-    patterns = statement.get(key, statement.get(negated, []))
-    patterns = [patterns] if isinstance(patterns, str) else patterns
+    given: Any = statement.get(key, statement.get(negated, []))
+    patterns = [given] if isinstance(given, str) else given
     found = any(
         re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), value) for pattern in patterns
     )

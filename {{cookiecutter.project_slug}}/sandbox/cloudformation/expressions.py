@@ -199,8 +199,10 @@ class Scope:
         if items == UNKNOWN:
             return UNKNOWN
         if not isinstance(items, list) or any(isinstance(item, (list, dict)) for item in items):
-            raise invalid("Template error: every Fn::Join object requires two parameters, (1) a "
-                          "string delimiter and (2) a list of strings to be joined")
+            raise invalid(
+                "Template error: every Fn::Join object requires two parameters, (1) a "
+                "string delimiter and (2) a list of strings to be joined"
+            )
         return str(argument[0]).join(_plain(item) for item in items)
 
     def _select(self, argument: Any) -> Any:

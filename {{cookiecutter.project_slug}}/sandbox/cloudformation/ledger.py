@@ -1,7 +1,7 @@
 """What is written down about stacks: records, events, names, exports.
 
-Knows nothing of how a stack changes. A stack's record has the members that DescribeStacks shows and,
-with names that start with '_', what the next operation has to know.
+Knows nothing of how a stack changes. A stack's record has the members that DescribeStacks shows
+and, with names that start with '_', what the next operation has to know.
 """
 
 from __future__ import annotations

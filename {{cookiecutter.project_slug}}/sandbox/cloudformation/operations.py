@@ -6,6 +6,7 @@ One method per operation; what then happens to a stack is the engine's.
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 import threading
 import time
@@ -20,7 +21,7 @@ from sandbox import wire
 from sandbox.cloudformation import changes, engine, parameters, schemas, template
 from sandbox.cloudformation.engine import Interrupted, Operation, scope_of
 from sandbox.cloudformation.expressions import Scope, Unresolved
-from sandbox.cloudformation.ledger import CHANGE_SET, STACK, TARGET, Ledger, caller_of
+from sandbox.cloudformation.ledger import CHANGE_SET, STACK, Ledger, caller_of
 from sandbox.cloudformation.providers import PROVIDERS
 from sandbox.cloudformation.template import LONGEST_BODY, LONGEST_OBJECT, Template, invalid
 from sandbox.storage import Record, Store
@@ -91,7 +92,7 @@ class Stacks:
             for record in stack["_resources"].values():
                 # Whether the service has been reached is not known; the name leads to it if so.
                 record["PhysicalResourceId"] = record["PhysicalResourceId"] or record["_name"]
-            self._start(stack, lambda operation, status=status: _resume(operation, status))
+            self._start(stack, functools.partial(_resume, status=status))
 
     def end(self) -> None:
         """Stop every operation where it is; the next start takes it up."""
@@ -613,8 +614,9 @@ class Stacks:
             record = self.store.get(CHANGE_SET, name)
         else:
             if not params.get("StackName"):
-                raise invalid("StackName must be specified if ChangeSetName is not specified as "
-                              "an ARN.")
+                raise invalid(
+                    "StackName must be specified if ChangeSetName is not specified as an ARN."
+                )
             record = self._change_set_of(self._existing(params["StackName"], caller), name)
         if record is None:
             raise ApiError("ChangeSetNotFound", f"ChangeSet [{name}] does not exist", 404)
@@ -727,9 +729,7 @@ class Stacks:
         scope = scope_of(self.ledger, {**stack, **target})
         scope.check_rules()
         if not scope.active():
-            raise invalid(
-                "Template format error: At least one Resources member must be defined."
-            )
+            raise invalid("Template format error: At least one Resources member must be defined.")
         return target
 
     def _plan(self, stack: Record, target: Record) -> list[Params]:

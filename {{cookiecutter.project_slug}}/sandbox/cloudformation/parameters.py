@@ -77,7 +77,8 @@ def value(declared: Json, text: str) -> Any:
     """Return what a Ref to a parameter gives: text, or a list of texts."""
     kind = _kind(declared)
     if kind == "CommaDelimitedList" or kind.startswith("List<"):
-        return [item.strip() for item in text.split(",")] if text else []
+        # Of an empty text, too: one empty item, as AWS has it.
+        return [item.strip() for item in text.split(",")]
     return text
 
 
@@ -94,7 +95,7 @@ def _check(name: str, declared: Json, text: str) -> None:
         raise invalid(f"Template format error: Unrecognized parameter type: {kind}")
     items = [text]
     if kind == "CommaDelimitedList" or kind.startswith("List<"):
-        items = [item.strip() for item in text.split(",")] if text else []
+        items = [item.strip() for item in text.split(",")]
     described = declared.get("ConstraintDescription")
 
     def refuse(constraint: str) -> None:
@@ -109,8 +110,10 @@ def _check(name: str, declared: Json, text: str) -> None:
         if allowed is not None and item not in [_text(one) for one in allowed]:
             refuse("must be one of AllowedValues")
         if base in FORMS and not re.fullmatch(FORMS[base], item):
-            raise invalid(f"Parameter validation failed: parameter value {item} for parameter "
-                          f"name {name} does not exist")
+            raise invalid(
+                f"Parameter validation failed: parameter value {item} for parameter "
+                f"name {name} does not exist"
+            )
         if base == "Number":
             if "MinValue" in declared and float(item) < float(declared["MinValue"]):
                 refuse(f"must be a number not less than {declared['MinValue']}")

@@ -1,6 +1,6 @@
 """The resource types that the sandbox can make: one entry each in PROVIDERS, at the end.
 
-Every call goes through boto3 to the sandbox's own endpoint, so it meets the same checks as anyone's.
+Every call goes to the sandbox's own address, so it meets the same checks as anybody's.
 To add a type whose properties are those of its create operation, an entry with `api` is enough.
 """
 
@@ -113,9 +113,7 @@ def _endpoint_create(call: Call) -> Made:
     client = call.client("sagemaker")
     given = _pick(call.properties, "EndpointConfigName")
     # The deployment config says how to change a fleet: when there is none yet, AWS ignores it.
-    answer = client.create_endpoint(
-        EndpointName=call.name, **given, **_if(Tags=pairs(call.tags))
-    )
+    answer = client.create_endpoint(EndpointName=call.name, **given, **_if(Tags=pairs(call.tags)))
     call.made(answer["EndpointArn"])
     _in_service(call)
     return _endpoint(answer["EndpointArn"])
@@ -206,24 +204,25 @@ def _target_key(call: Call) -> Json:
     return dict(zip(names, call.physical.split("|"), strict=True))
 
 
+def _policy_key(call: Call) -> Json:
+    """Return what identifies a scaling policy; a template may name its target by its Ref."""
+    given = call.properties
+    target = given.get("ScalingTargetId")
+    names = ("ResourceId", "ScalableDimension", "ServiceNamespace")
+    key = dict(zip(names, target.split("|"), strict=True)) if target else _pick(given, *names)
+    return {"PolicyName": given["PolicyName"], **key}
+
+
 def _policy_put(call: Call) -> Made:
-    given = dict(call.properties)
-    if "ScalingTargetId" in given:
-        names = ("ResourceId", "ScalableDimension", "ServiceNamespace")
-        given |= dict(zip(names, given.pop("ScalingTargetId").split("|"), strict=True))
-    answer = call.client("application-autoscaling").put_scaling_policy(**given)
-    call.made(answer["PolicyARN"])
-    return Made(answer["PolicyARN"], {"Arn": answer["PolicyARN"]})
+    given = _without(call.properties, "ScalingTargetId") | _policy_key(call)
+    found = call.client("application-autoscaling").put_scaling_policy(**given)["PolicyARN"]
+    call.made(found)
+    return Made(found, {"Arn": found})
 
 
 def _policy_delete(call: Call) -> None:
-    given = dict(call.properties)
-    if "ScalingTargetId" in given:
-        names = ("ResourceId", "ScalableDimension", "ServiceNamespace")
-        given |= dict(zip(names, given.pop("ScalingTargetId").split("|"), strict=True))
-    names = ("PolicyName", "ServiceNamespace", "ResourceId", "ScalableDimension")
     with absent_is_fine():
-        call.client("application-autoscaling").delete_scaling_policy(**_pick(given, *names))
+        call.client("application-autoscaling").delete_scaling_policy(**_policy_key(call))
 
 
 # IAM.
@@ -296,8 +295,11 @@ def _role_delete(call: Call) -> None:
         iam.delete_role(RoleName=name)
 
 
-_HOLDERS = (("Roles", "role", "RoleName"), ("Users", "user", "UserName"),
-            ("Groups", "group", "GroupName"))
+_HOLDERS = (
+    ("Roles", "role", "RoleName"),
+    ("Users", "user", "UserName"),
+    ("Groups", "group", "GroupName"),
+)
 
 
 def _inline_put(call: Call) -> Made:
@@ -385,8 +387,14 @@ def _managed_delete(call: Call) -> None:
 
 # SNS and SQS: what is not given at creation is set as attributes.
 
-_TOPIC = ("DisplayName", "KmsMasterKeyId", "SignatureVersion", "TracingConfig", "FifoTopic",
-          "ContentBasedDeduplication")
+_TOPIC = (
+    "DisplayName",
+    "KmsMasterKeyId",
+    "SignatureVersion",
+    "TracingConfig",
+    "FifoTopic",
+    "ContentBasedDeduplication",
+)
 
 
 def _topic_create(call: Call) -> Made:
@@ -430,8 +438,14 @@ def _topic_delete(call: Call) -> None:
         sns.delete_topic(TopicArn=call.physical)
 
 
-_SUBSCRIPTION = ("DeliveryPolicy", "FilterPolicy", "FilterPolicyScope", "RawMessageDelivery",
-                 "RedrivePolicy", "SubscriptionRoleArn")
+_SUBSCRIPTION = (
+    "DeliveryPolicy",
+    "FilterPolicy",
+    "FilterPolicyScope",
+    "RawMessageDelivery",
+    "RedrivePolicy",
+    "SubscriptionRoleArn",
+)
 
 
 def _subscription_create(call: Call) -> Made:
@@ -546,9 +560,18 @@ def _encryption(s3: Any, bucket: str, value: Any) -> None:
 def _lifecycle(s3: Any, bucket: str, value: Any) -> None:
     rules = []
     for index, rule in enumerate(value["Rules"]):
-        known = ("Id", "Status", "Prefix", "ExpirationInDays", "ExpirationDate",
-                 "NoncurrentVersionExpirationInDays", "NoncurrentVersionExpiration",
-                 "AbortIncompleteMultipartUpload", "ExpiredObjectDeleteMarker", "Transitions")
+        known = (
+            "Id",
+            "Status",
+            "Prefix",
+            "ExpirationInDays",
+            "ExpirationDate",
+            "NoncurrentVersionExpirationInDays",
+            "NoncurrentVersionExpiration",
+            "AbortIncompleteMultipartUpload",
+            "ExpiredObjectDeleteMarker",
+            "Transitions",
+        )
         _refuse("AWS::S3::Bucket LifecycleConfiguration", set(rule) - set(known))
         expiration = {
             **_if(Days=rule.get("ExpirationInDays"), Date=rule.get("ExpirationDate")),
@@ -576,15 +599,21 @@ def _lifecycle(s3: Any, bucket: str, value: Any) -> None:
                 ),
             }
         )
-    s3.put_bucket_lifecycle_configuration(
-        Bucket=bucket, LifecycleConfiguration={"Rules": rules}
-    )
+    s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": rules})
 
 
 def _cors(s3: Any, bucket: str, value: Any) -> None:
     rules = [
-        {"ExposeHeaders" if k == "ExposedHeaders" else "MaxAgeSeconds" if k == "MaxAge"
-         else "ID" if k == "Id" else k: v for k, v in rule.items()}
+        {
+            "ExposeHeaders"
+            if k == "ExposedHeaders"
+            else "MaxAgeSeconds"
+            if k == "MaxAge"
+            else "ID"
+            if k == "Id"
+            else k: v
+            for k, v in rule.items()
+        }
         for rule in value["CorsRules"]
     ]
     s3.put_bucket_cors(Bucket=bucket, CORSConfiguration={"CORSRules": rules})
@@ -599,9 +628,7 @@ def _logging(s3: Any, bucket: str, value: Any) -> None:
 
 
 def _notification(s3: Any, bucket: str, value: Any) -> None:
-    _refuse(
-        "AWS::S3::Bucket NotificationConfiguration", set(value) - {"EventBridgeConfiguration"}
-    )
+    _refuse("AWS::S3::Bucket NotificationConfiguration", set(value) - {"EventBridgeConfiguration"})
     s3.put_bucket_notification_configuration(
         Bucket=bucket, NotificationConfiguration={"EventBridgeConfiguration": {}}
     )
@@ -638,9 +665,11 @@ _BUCKET: dict[str, tuple[Callable[[Any, str, Any], None], str]] = {
 def _bucket_create(call: Call) -> Made:
     _only(call, *_BUCKET, "BucketName")
     s3 = call.client("s3")
-    where = {} if call.region == "us-east-1" else {
-        "CreateBucketConfiguration": {"LocationConstraint": call.region}
-    }
+    where = (
+        {}
+        if call.region == "us-east-1"
+        else {"CreateBucketConfiguration": {"LocationConstraint": call.region}}
+    )
     if not call.physical:
         s3.create_bucket(Bucket=call.name, **where)
         call.made(call.name)
@@ -714,9 +743,7 @@ def _parameter_create(call: Call) -> Made:
 def _parameter_update(call: Call) -> Made:
     ssm = call.client("ssm")
     if any(call.changed(name) for name in {*call.properties, *call.previous}):
-        ssm.put_parameter(
-            Name=call.physical, **_without(call.properties, "Name"), Overwrite=True
-        )
+        ssm.put_parameter(Name=call.physical, **_without(call.properties, "Name"), Overwrite=True)
     SSM.apply(ssm, {"ResourceType": "Parameter", "ResourceId": call.physical}, call)
     return _parameter(call, call.physical)
 
@@ -735,8 +762,9 @@ def _log_group_create(call: Call) -> Made:
     given = call.properties
     call.client("logs").create_log_group(
         logGroupName=call.name,
-        **_if(kmsKeyId=given.get("KmsKeyId"), logGroupClass=given.get("LogGroupClass"),
-              tags=call.tags),
+        **_if(
+            kmsKeyId=given.get("KmsKeyId"), logGroupClass=given.get("LogGroupClass"), tags=call.tags
+        ),
     )
     call.made(call.name)
     return _log_group_update(call)
@@ -767,8 +795,14 @@ def _log_group_delete(call: Call) -> None:
         call.client("logs").delete_log_group(logGroupName=call.physical)
 
 
-_KEY = ("Description", "KeySpec", "KeyUsage", "MultiRegion", "Origin",
-        "BypassPolicyLockoutSafetyCheck")
+_KEY = (
+    "Description",
+    "KeySpec",
+    "KeyUsage",
+    "MultiRegion",
+    "Origin",
+    "BypassPolicyLockoutSafetyCheck",
+)
 
 
 def _key_create(call: Call) -> Made:
@@ -958,9 +992,7 @@ PROVIDERS: dict[str, Provider] = {
         _role_create, _role_delete, _role_update, Name("RoleName"), ("Arn", "RoleId")
     ),
     "AWS::KMS::Alias": Provider(_alias_create, _alias_delete, _alias_update),
-    "AWS::KMS::Key": Provider(
-        _key_create, _key_delete, _key_update, attributes=("Arn", "KeyId")
-    ),
+    "AWS::KMS::Key": Provider(_key_create, _key_delete, _key_update, attributes=("Arn", "KeyId")),
     "AWS::Logs::LogGroup": Provider(
         _log_group_create,
         _log_group_delete,

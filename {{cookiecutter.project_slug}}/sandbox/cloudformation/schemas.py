@@ -15,8 +15,14 @@ from typing import Any
 
 from sandbox.cloudformation.template import Json
 
-NAMES = {"string": "String", "integer": "Integer", "number": "Number", "boolean": "Boolean",
-         "array": "JSONArray", "object": "JSONObject"}
+NAMES = {
+    "string": "String",
+    "integer": "Integer",
+    "number": "Number",
+    "boolean": "Boolean",
+    "array": "JSONArray",
+    "object": "JSONObject",
+}
 
 
 @functools.cache
@@ -86,9 +92,7 @@ def violations(kind: str, properties: Json) -> list[str]:
     described = schema(kind)
     allowed = writable(kind)
     found = [
-        f"#: extraneous key [{name}] is not permitted"
-        for name in properties
-        if name not in allowed
+        f"#: extraneous key [{name}] is not permitted" for name in properties if name not in allowed
     ]
     known = {name: value for name, value in properties.items() if name in allowed}
     found += _violations(known, described, described, "#")
@@ -153,7 +157,7 @@ def _is(value: Any, kinds: list[str]) -> bool:
     return False
 
 
-def _violations(value: Any, shape: Json, root: Json, path: str) -> Iterator[str] | list[str]:
+def _violations(value: Any, shape: Json, root: Json, path: str) -> list[str]:
     shape = _at(shape, root)
     kinds = _types(shape)
     if kinds and not _is(value, kinds):
@@ -169,13 +173,13 @@ def _violations(value: Any, shape: Json, root: Json, path: str) -> Iterator[str]
     elif isinstance(value, list):
         for index, item in enumerate(value):
             found += _violations(item, shape.get("items", {}), root, f"{path}/{index}")
-        found += _size(len(value), shape, "Items", "item count", path)
+        found += _size(len(value), shape, "Items", path)
         if shape.get("uniqueItems") and len({json.dumps(i, sort_keys=True) for i in value}) < len(
             value
         ):
             found.append(f"{path}: array items are not unique")
     elif isinstance(value, str):
-        found += _size(len(value), shape, "Length", "Length", path)
+        found += _size(len(value), shape, "Length", path)
         if "pattern" in shape and not _matches(shape["pattern"], value):
             found.append(f"{path}: string [{value}] does not match pattern {shape['pattern']}")
     elif not isinstance(value, bool):
@@ -186,10 +190,9 @@ def _violations(value: Any, shape: Json, root: Json, path: str) -> Iterator[str]
     for keyword, holds in (("anyOf", any), ("oneOf", lambda oks: sum(oks) == 1), ("allOf", all)):
         choices = [choice for choice in shape.get(keyword, []) if not {"format"} >= set(choice)]
         if choices and not holds(
-            [not list(_violations(value, choice, root, path)) for choice in choices]
+            [not _violations(value, choice, root, path) for choice in choices]
         ):
-            found.append(f"{path}: #: 0 subschemas matched instead of one"
-                         if keyword != "allOf" else f"{path}: only some subschemas matched")
+            found.append(f"{path}: the value matches none of the forms that {keyword} allows")
     return found
 
 
@@ -223,14 +226,14 @@ def _in_object(value: Json, shape: Json, root: Json, path: str) -> list[str]:
     return found
 
 
-def _size(size: int, shape: Json, suffix: str, noun: str, path: str) -> Iterator[str]:
+def _size(size: int, shape: Json, suffix: str, path: str) -> Iterator[str]:
     least, most = shape.get(f"min{suffix}"), shape.get(f"max{suffix}")
-    name = "minLength" if suffix == "Length" else "minimum item count"
+    text = suffix == "Length"
+    found = f"{'actual' if text else 'found'}: {size}"
     if least is not None and size < least:
-        yield f"{path}: expected {name}: {least}, {'actual' if suffix == 'Length' else 'found'}: {size}"
-    name = "maxLength" if suffix == "Length" else "maximum item count"
+        yield f"{path}: expected {'minLength' if text else 'minimum item count'}: {least}, {found}"
     if most is not None and size > most:
-        yield f"{path}: expected {name}: {most}, {'actual' if suffix == 'Length' else 'found'}: {size}"
+        yield f"{path}: expected {'maxLength' if text else 'maximum item count'}: {most}, {found}"
 
 
 @functools.cache

@@ -171,9 +171,7 @@ def parse(body: str) -> Template:
         if name != "Transform" and not isinstance(content.get(name) or {}, dict):
             raise invalid(f"Template format error: {name} must be an object.")
     if not content.get("Resources"):
-        raise invalid(
-            "Template format error: At least one Resources member must be defined."
-        )
+        raise invalid("Template format error: At least one Resources member must be defined.")
     template = Template(
         body=body,
         parameters=content.get("Parameters") or {},
@@ -327,8 +325,7 @@ def _check_resources(template: Template) -> None:
     for name, parameter in template.parameters.items():
         if not isinstance(parameter, dict) or "Type" not in parameter:
             raise invalid(
-                "Template format error: Every Parameters object must contain a Type member: "
-                f"{name}"
+                f"Template format error: Every Parameters object must contain a Type member: {name}"
             )
 
 
@@ -352,10 +349,9 @@ def _check_functions(template: Template) -> None:
                     _check_arguments(function, item, template)
                 walk(item, allowed, where)
 
-    anywhere = (*FUNCTIONS, "Transform")[:-1]
     for resource in template.resources.values():
-        walk({k: v for k, v in resource.items() if k != "Metadata"}, anywhere, "Resources")
-    walk(list(template.outputs.values()), anywhere, "Outputs")
+        walk({k: v for k, v in resource.items() if k != "Metadata"}, FUNCTIONS, "Resources")
+    walk(list(template.outputs.values()), FUNCTIONS, "Outputs")
     walk(
         list(template.conditions.values()),
         (*LOGIC, "FindInMap", "Join", "Select", "Split", "Sub", "Length", "If"),
@@ -373,15 +369,16 @@ def _check_arguments(function: str, argument: Any, template: Template) -> None:
                 f"Template error: every Fn::{function} object requires a list of {least} arguments"
             )
     if function == "If" and argument[0] not in template.conditions:
+        raise invalid(f"Template error: unresolved condition dependency: {argument[0]} in Fn::If")
+    if (
+        function == "FindInMap"
+        and isinstance(argument[0], str)
+        and argument[0] not in template.mappings
+    ):
         raise invalid(
-            f"Template error: unresolved condition dependency: {argument[0]} in Fn::If"
+            f"Template error: Mapping named '{argument[0]}' is not present in the 'Mappings' "
+            "section of template."
         )
-    if function == "FindInMap" and isinstance(argument[0], str):
-        if argument[0] not in template.mappings:
-            raise invalid(
-                "Template error: Mapping named "
-                f"'{argument[0]}' is not present in the 'Mappings' section of template."
-            )
     if function == "Sub":
         good = isinstance(argument, str) or (
             isinstance(argument, list)
@@ -428,12 +425,8 @@ def _check_references(template: Template) -> None:
         order(template, set(template.resources))
     except CycleError as error:
         names = sorted(set(error.args[1]))
-        raise invalid(
-            f"Circular dependency between resources: [{', '.join(names)}]"
-        ) from error
-    conditions = {
-        name: set(_conditions_in(value)) for name, value in template.conditions.items()
-    }
+        raise invalid(f"Circular dependency between resources: [{', '.join(names)}]") from error
+    conditions = {name: set(_conditions_in(value)) for name, value in template.conditions.items()}
     for name, needed in conditions.items():
         unknown = needed - set(template.conditions)
         if unknown:
