@@ -1,0 +1,139 @@
+"""Predictions through a sandbox endpoint, against calling the same functions directly.
+
+Prints a table: for payloads of 1, 100 and 10,000 rows of CSV the median of input_fn, predict_fn and
+output_fn in one process, the median and 99th percentile through InvokeEndpoint, the difference of
+the medians, and requests per second of 1, 8 and 32 clients. Ends with the rows per second inside
+predict_fn and the time from CreateEndpoint to InService.
+"""
+
+import contextlib
+import importlib
+import io
+import statistics
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from predict import ROOT, packaged
+
+PROJECT = ROOT / "{{cookiecutter.project_slug}}"
+sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
+
+import sandbox  # noqa: E402
+from endpoint_cases import Hosting, variant  # noqa: E402
+from sandbox_cases import IMAGE, REGION  # noqa: E402
+
+SIZES = (1, 100, 10_000)
+CLIENTS = (1, 8, 32)
+ROUNDS = {1: 300, 100: 200, 10_000: 25}
+SECONDS = 3.0
+
+
+def timed(call: Callable[[], Any], rounds: int) -> list[float]:
+    """Sorted milliseconds of `rounds` calls, after two that do not count."""
+    times = []
+    for number in range(rounds + 2):
+        begun = time.perf_counter()
+        call()
+        if number > 1:
+            times.append((time.perf_counter() - begun) * 1000)
+    return sorted(times)
+
+
+def per_second(call: Callable[[int], Any], clients: int) -> float:
+    """Answers per second that so many clients get together."""
+    counts, end = [0] * clients, time.perf_counter() + SECONDS
+
+    def client(number: int) -> None:
+        while time.perf_counter() < end:
+            call(number)
+            counts[number] += 1
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
+    begun = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(counts) / (time.perf_counter() - begun)
+
+
+def hosted(aws: Hosting, model_dir: Path) -> tuple[str, float]:
+    """The name of an endpoint of this model, and the seconds from its creation to InService."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+        for path in model_dir.iterdir():
+            tar.add(path, path.name)
+    url = aws.put("model.tar.gz", archive.getvalue())
+    config = aws.config(variant(aws.model({"Image": IMAGE, "ModelDataUrl": url})))
+    begun = time.perf_counter()
+    name = aws.deploy(config)
+    return name, time.perf_counter() - begun
+
+
+def measure(aws: Hosting, work: Path) -> None:
+    with contextlib.redirect_stdout(io.StringIO()):
+        model_dir, (header, *rows) = packaged(work)
+        sys.path.insert(0, str(model_dir / "code"))
+        inference: Any = importlib.import_module("inference")
+        model = inference.model_fn(str(model_dir))
+    name, startup = hosted(aws, model_dir)
+    clients = [
+        boto3.client(
+            "sagemaker-runtime",
+            endpoint_url=aws.runtime.meta.endpoint_url,
+            region_name=REGION,
+            aws_access_key_id="AKIASANDBOX000000000",
+            aws_secret_access_key="sandbox",
+            config=Config(retries={"total_max_attempts": 1}),
+        )
+        for _ in range(max(CLIENTS))
+    ]
+    heads = "".join(f"{f'{count} clients/s':>14}" for count in CLIENTS)
+    print(f"{'rows':>7}{'direct ms':>11}{'endpoint ms':>13}{'p99 ms':>8}{'more ms':>9}{heads}")
+    for size in SIZES:
+        lines = [header, *(rows * (size // len(rows) + 1))[:size]]
+        body = "\n".join(lines)
+
+        def direct(body: str = body) -> None:
+            request = inference.input_fn(body, "text/csv")
+            inference.output_fn(inference.predict_fn(request, model), "text/csv")
+
+        def invoke(number: int = 0, body: str = body) -> None:
+            answer = clients[number].invoke_endpoint(
+                EndpointName=name, Body=body, ContentType="text/csv", Accept="text/csv"
+            )
+            answer["Body"].read()
+
+        here, there = timed(direct, ROUNDS[size]), timed(invoke, ROUNDS[size])
+        rates = "".join(f"{per_second(invoke, count):>14,.0f}" for count in CLIENTS)
+        alone, through = statistics.median(here), statistics.median(there)
+        p99 = there[round(0.99 * (len(there) - 1))]
+        print(f"{size:>7,}{alone:>11.2f}{through:>13.2f}{p99:>8.2f}{through - alone:>9.2f}{rates}")
+    request = inference.input_fn(body, "text/csv")
+    inside = statistics.median(timed(lambda: inference.predict_fn(request, model), 25))
+    print(
+        f"predict_fn: {SIZES[-1] / inside * 1000:,.0f} rows a second; "
+        f"an endpoint starts in {startup:.2f} s; single row at most 15 ms more"
+    )
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        status = sandbox.start(root, REGION)
+        try:
+            measure(Hosting(f"http://127.0.0.1:{status.port}").prepare(), root / "model")
+        finally:
+            sandbox.stop(root)
+
+
+if __name__ == "__main__":
+    main()

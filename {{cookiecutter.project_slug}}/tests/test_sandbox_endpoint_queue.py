@@ -1,0 +1,119 @@
+"""Asynchronous endpoints of the sandbox take requests from S3 and put answers there."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from endpoint_cases import BUCKET, SLOW, Hosting, hosting
+from sandbox import Server
+from sandbox_cases import REGION
+
+
+@pytest.fixture(scope="module")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosting]:
+    with Server(tmp_path_factory.mktemp("queue"), REGION) as server:
+        yield hosting(server)
+
+
+def queue(**more: Any) -> dict[str, Any]:
+    """An AsyncInferenceConfig."""
+    output = {
+        "S3OutputPath": f"s3://{BUCKET}/answers",
+        "S3FailurePath": f"s3://{BUCKET}/failures/",
+        **more,
+    }
+    return {"AsyncInferenceConfig": {"OutputConfig": output}}
+
+
+def arrived(aws: Hosting, uri: str, seconds: float = 10) -> bytes:
+    """The content of an object that is on its way."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            return aws.read(uri)
+        except ClientError:
+            time.sleep(0.03)
+    raise TimeoutError(uri)
+
+
+@pytest.fixture(scope="module")
+def endpoint(aws: Hosting) -> str:
+    return aws.deploy(aws.named("queued", **queue()))
+
+
+def test_an_answer_is_written_where_the_request_was_told(aws: Hosting, endpoint: str) -> None:
+    source = aws.put("asked/rows.csv", "1,2,3")
+    answer = aws.runtime.invoke_endpoint_async(
+        EndpointName=endpoint, InputLocation=source, ContentType="text/csv", InferenceId="mine"
+    )
+    assert answer["ResponseMetadata"]["HTTPStatusCode"] == 202
+    assert answer["InferenceId"] == "mine"
+    assert answer["OutputLocation"].startswith(f"s3://{BUCKET}/answers/")
+    assert json.loads(arrived(aws, answer["OutputLocation"]))["data"] == "1,2,3"
+
+
+def test_a_failure_is_written_beside(aws: Hosting, endpoint: str) -> None:
+    source = aws.put("asked/raise", "raise")
+    answer = aws.runtime.invoke_endpoint_async(EndpointName=endpoint, InputLocation=source)
+    assert answer["FailureLocation"].startswith(f"s3://{BUCKET}/failures/")
+    assert b"no prediction for this" in arrived(aws, answer["FailureLocation"])
+    missing = aws.runtime.invoke_endpoint_async(
+        EndpointName=endpoint, InputLocation=f"s3://{BUCKET}/asked/nothing"
+    )
+    assert b"There is no object" in arrived(aws, missing["FailureLocation"])
+
+
+def test_topics_hear_of_success_and_failure(aws: Hosting) -> None:
+    sns, sqs = aws.client("sns"), aws.client("sqs")
+    topic = sns.create_topic(Name="inference")["TopicArn"]
+    url = sqs.create_queue(QueueName="inference")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]
+    sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn["QueueArn"])
+    topics = {"SuccessTopic": topic, "ErrorTopic": topic}
+    name = aws.deploy(aws.named("loud", **queue(NotificationConfig=topics)))
+    seen: dict[str, str] = {}
+    for body in ("fine", "raise"):
+        aws.runtime.invoke_endpoint_async(
+            EndpointName=name, InputLocation=aws.put(f"asked/{body}", body), InferenceId=body
+        )
+    end = time.monotonic() + 10
+    while len(seen) < 2 and time.monotonic() < end:
+        for message in sqs.receive_message(QueueUrl=url).get("Messages", []):
+            told = json.loads(json.loads(message["Body"])["Message"])
+            seen[told["inferenceId"]] = told["invocationStatus"]
+    assert seen == {"fine": "Completed", "raise": "Failed"}
+
+
+def test_each_kind_of_endpoint_has_its_own_operation(aws: Hosting, endpoint: str) -> None:
+    with pytest.raises(ClientError, match="answers InvokeEndpointAsync only"):
+        aws.ask(endpoint)
+    direct = aws.deploy(aws.named("direct"))
+    with pytest.raises(ClientError, match="is not asynchronous: use InvokeEndpoint"):
+        aws.runtime.invoke_endpoint_async(EndpointName=direct, InputLocation=f"s3://{BUCKET}/x")
+    with pytest.raises(ClientError, match="AsyncInferenceConfig parameter cannot be removed"):
+        aws.update(endpoint, aws.named("direct now"))
+    with pytest.raises(ClientError, match="AsyncInferenceConfig parameter cannot be added"):
+        aws.update(direct, aws.named("queued now", **queue()))
+
+
+def test_what_was_accepted_is_answered_after_a_restart(tmp_path: Path) -> None:
+    with Server(tmp_path, REGION) as server:
+        aws = hosting(server)
+        name = aws.deploy(aws.named("patient", SLOW, **queue()))
+        asked = [
+            aws.runtime.invoke_endpoint_async(
+                EndpointName=name, InputLocation=aws.put(f"asked/{n}", f"sleep0.{n + 1}")
+            )
+            for n in range(5)
+        ]
+    with Server(tmp_path, REGION) as server:
+        aws = Hosting(server.url)
+        answers = [json.loads(arrived(aws, answer["OutputLocation"])) for answer in asked]
+    assert [answer["data"] for answer in answers] == [f"sleep0.{n + 1}" for n in range(5)]

@@ -1,0 +1,562 @@
+"""Endpoints of the sandbox: models run in processes of their own and answer as SageMaker does."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from endpoint_cases import (
+    BROKEN,
+    BUCKET,
+    IMAGE,
+    MODEL,
+    ROLE,
+    SLOW,
+    Hosting,
+    gone,
+    hosting,
+    runs,
+    serverless,
+    variant,
+)
+from sandbox import Server
+from sandbox_cases import REGION
+
+NO_PING = (
+    "The primary container for production variant AllTraffic did not pass the ping health check. "
+    "Please check CloudWatch logs for this endpoint."
+)
+
+
+@pytest.fixture(scope="module")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosting]:
+    root = tmp_path_factory.mktemp("endpoints") / "mes modèles à moi" / ("long" * 40)
+    root.mkdir(parents=True)
+    with Server(root, REGION, pace=0.01) as server:
+        yield hosting(server)
+
+
+@pytest.fixture(scope="module")
+def ready(aws: Hosting) -> str:
+    """An endpoint that no test changes."""
+    return aws.deploy(aws.named("ready"))
+
+
+# Answers.
+
+
+def test_an_approved_version_answers_through_its_own_code(aws: Hosting, ready: str) -> None:
+    assert aws.ask(ready, "some rows") == {"model": "ready", "data": "some rows"} | {
+        "pid": aws.ask(ready)["pid"]
+    }
+    described = aws.sagemaker.describe_endpoint(EndpointName=ready)
+    shown = described["ProductionVariants"][0]
+    assert shown["DeployedImages"][0]["SpecifiedImage"] == IMAGE
+    assert (shown["CurrentWeight"], shown["CurrentInstanceCount"]) == (1.0, 1)
+    assert aws.ask(ready)["pid"] != os.getpid()
+
+
+def test_headers_reach_the_model_and_come_back(aws: Hosting) -> None:
+    script = """
+import json
+def model_fn(model_dir, context):
+    return None
+def transform_fn(model, body, content_type, accept, context):
+    attributes = context.get_request_header(0, "X-Amzn-SageMaker-Custom-Attributes")
+    context.set_response_header(0, "X-Amzn-SageMaker-Custom-Attributes", f"seen {attributes}")
+    return json.dumps([body.decode("latin-1"), content_type, accept]), "application/x-own"
+"""
+    name = aws.deploy(aws.named("headers", script))
+    answer = aws.runtime.invoke_endpoint(
+        EndpointName=name,
+        Body=b"\xff\x00",
+        ContentType="application/x-mine",
+        Accept="text/plain",
+        CustomAttributes="trace=1",
+        TargetVariant="AllTraffic",
+    )
+    assert json.loads(answer["Body"].read()) == ["\xff\x00", "application/x-mine", "text/plain"]
+    assert answer["ContentType"] == "application/x-own"
+    assert answer["CustomAttributes"] == "seen trace=1"
+    assert answer["InvokedProductionVariant"] == "AllTraffic"
+
+
+def test_an_error_of_the_model_is_a_model_error_with_its_log(aws: Hosting, ready: str) -> None:
+    with pytest.raises(ClientError) as caught:
+        aws.ask(ready, "raise")
+    answer: Any = caught.value.response
+    assert answer["ResponseMetadata"]["HTTPStatusCode"] == 424
+    assert answer["Error"]["Code"] == "ModelError"
+    assert answer["OriginalStatusCode"] == 500
+    assert "no prediction for this" in answer["OriginalMessage"]
+    assert answer["LogStreamArn"].endswith(f":log-group:/aws/sagemaker/Endpoints/{ready}")
+    assert "Received server error (500) from primary" in answer["Error"]["Message"]
+    assert any("RuntimeError: no prediction for this" in line for line in aws.log(ready))
+
+
+def test_a_fault_of_the_caller_keeps_its_status(aws: Hosting) -> None:
+    script = MODEL + (
+        "\nfrom sagemaker_inference.errors import BaseInferenceToolkitError as E\n"
+        "def input_fn(body, content_type):\n    raise E(415, 'rows only', 'no')\n"
+    )
+    name = aws.deploy(aws.named("strict", script))
+    with pytest.raises(ClientError, match=r"Received client error \(415\).*rows only") as caught:
+        aws.ask(name)
+    answer: Any = caught.value.response
+    assert answer["OriginalStatusCode"] == 415
+
+
+def test_what_is_not_there_is_not_found(aws: Hosting, ready: str) -> None:
+    with pytest.raises(ClientError, match="Endpoint nope of account 123456789012 not found") as e:
+        aws.ask("nope")
+    assert e.value.response["Error"]["Code"] == "ValidationError"
+    with pytest.raises(ClientError, match="Variant other not found"):
+        aws.ask(ready, TargetVariant="other")
+    with pytest.raises(ClientError, match="Could not find endpoint "):
+        aws.sagemaker.describe_endpoint(EndpointName="nope")
+
+
+def test_payloads_have_the_documented_limits(aws: Hosting, ready: str) -> None:
+    body = "x" * (5 * 1024 * 1024)
+    assert len(aws.ask(ready, body)["data"]) == len(body)
+    with pytest.raises(ClientError, match="less than or equal to 26214400"):
+        aws.ask(ready, "x" * (26 * 1024 * 1024))
+    name = aws.deploy(aws.config(serverless(aws.model())))
+    assert aws.ask(name, "ok")["data"] == "ok"
+    with pytest.raises(ClientError, match="less than or equal to 4194304"):
+        aws.ask(name, body)
+
+
+def test_thirty_two_clients_get_their_own_answers(aws: Hosting, ready: str) -> None:
+    clients = [aws.runtime for _ in range(32)]
+
+    def ask(number: int) -> bool:
+        client = clients[number % 32]
+        answer = client.invoke_endpoint(EndpointName=ready, Body=f"row {number}")
+        return bool(json.loads(answer["Body"].read())["data"] == f"row {number}")
+
+    with ThreadPoolExecutor(32) as pool:
+        assert all(pool.map(ask, range(320)))
+
+
+def test_a_model_sees_no_credentials_and_no_network(aws: Hosting) -> None:
+    script = """
+import json, os, socket
+def model_fn(model_dir):
+    return model_dir
+def input_fn(body, kind):
+    return body
+def predict_fn(data, model):
+    try:
+        socket.create_connection(("192.0.2.1", 80), timeout=1)
+    except OSError as error:
+        return [dict(os.environ), str(error)]
+def output_fn(prediction, accept):
+    return json.dumps(prediction)
+"""
+    package = aws.package(script)
+    environment = {"OWN": "1", "WHERE": "/opt/ml/model/code"}
+    model = aws.model({"ModelPackageName": package, "Environment": environment})
+    answer: Any = aws.ask(aws.deploy(aws.config(variant(model))))
+    found, error = answer
+    assert "this machine only" in error
+    assert not {name for name in found if name.startswith("AWS") and "KEY" in name}
+    assert found["OWN"] == "1"
+    assert Path(found["WHERE"]).parent == Path(found["SAGEMAKER_BASE_DIR"]) / "model"
+
+
+# Life of an endpoint.
+
+
+def test_a_model_that_does_not_load_fails_in_the_words_of_aws(aws: Hosting) -> None:
+    name = aws.deploy(aws.named("broken", BROKEN), expect="Failed")
+    described = aws.sagemaker.describe_endpoint(EndpointName=name)
+    assert described["FailureReason"] == NO_PING
+    assert any("ValueError: these weights are broken" in line for line in aws.log(name))
+    with pytest.raises(ClientError, match="not found"):
+        aws.ask(name)
+    with pytest.raises(ClientError, match="Cannot update failed endpoint"):
+        aws.update(name, aws.named("good"))
+    aws.sagemaker.delete_endpoint(EndpointName=name)
+    wait_until_deleted(aws, name)
+    assert any("these weights are broken" in line for line in aws.log(name))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"no archive", "Failed to extract model data archive"), (b"", "Failed to extract")],
+)
+def test_model_data_that_is_no_archive_is_named(aws: Hosting, content: bytes, reason: str) -> None:
+    url = aws.put("models/odd.tar.gz", content)
+    model = aws.model({"Image": IMAGE, "ModelDataUrl": url})
+    name = aws.deploy(aws.config(variant(model)), expect="Failed")
+    described = aws.sagemaker.describe_endpoint(EndpointName=name)
+    assert described["FailureReason"].startswith(reason)
+    assert url in described["FailureReason"]
+
+
+def test_model_data_deleted_before_the_start_is_named(aws: Hosting) -> None:
+    url = aws.archive()
+    config = aws.config(variant(aws.model({"Image": IMAGE, "ModelDataUrl": url})))
+    aws.s3.delete_object(Bucket=BUCKET, Key=url.removeprefix(f"s3://{BUCKET}/"))
+    name = aws.deploy(config, expect="Failed")
+    described = aws.sagemaker.describe_endpoint(EndpointName=name)
+    assert described["FailureReason"].startswith("Failed to download model data")
+
+
+def test_an_endpoint_is_created_in_the_background(aws: Hosting) -> None:
+    config = aws.named("slow", SLOW)
+    aws.sagemaker.create_endpoint(EndpointName="slow", EndpointConfigName=config)
+    described = aws.sagemaker.describe_endpoint(EndpointName="slow")
+    assert described["EndpointStatus"] == "Creating"
+    with pytest.raises(ClientError, match="not found"):
+        aws.ask("slow")
+    for change in (
+        lambda: aws.sagemaker.delete_endpoint(EndpointName="slow"),
+        lambda: aws.update("slow", config),
+    ):
+        with pytest.raises(ClientError, match="Cannot update in-progress endpoint"):
+            change()
+    with pytest.raises(ClientError, match="Cannot create already existing endpoint"):
+        aws.sagemaker.create_endpoint(EndpointName="slow", EndpointConfigName=config)
+    assert aws.settled("slow")["EndpointStatus"] == "InService"
+    assert aws.ask("slow")["model"] == "slow"
+
+
+def test_deleting_an_endpoint_ends_its_process(aws: Hosting) -> None:
+    name = aws.deploy(aws.named("short"))
+    pid = aws.ask(name)["pid"]
+    aws.sagemaker.delete_endpoint(EndpointName=name)
+    assert gone(pid)
+    wait_until_deleted(aws, name)
+    with pytest.raises(ClientError, match="not found"):
+        aws.ask(name)
+
+
+def test_a_killed_process_is_started_again_by_the_next_request(aws: Hosting) -> None:
+    name = aws.deploy(aws.named("tough"))
+    pid = aws.ask(name)["pid"]
+    os.kill(pid, signal.SIGKILL)
+    answer = aws.ask(name)
+    assert answer["model"] == "tough"
+    assert answer["pid"] != pid
+
+
+def test_a_request_that_kills_the_process_is_a_model_error(aws: Hosting) -> None:
+    name = aws.deploy(aws.named("fragile"))
+    with pytest.raises(ClientError, match="process ended while it worked on this") as caught:
+        aws.ask(name, "die")
+    answer: Any = caught.value.response
+    assert answer["OriginalStatusCode"] == 500
+    assert aws.ask(name, "again")["data"] == "again"
+
+
+def test_lists_show_the_newest_first_and_filter(aws: Hosting, ready: str) -> None:
+    rows = aws.sagemaker.list_endpoints(StatusEquals="InService", MaxResults=100)["Endpoints"]
+    times = [row["CreationTime"] for row in rows]
+    assert times == sorted(times, reverse=True)
+    assert ready in [row["EndpointName"] for row in rows]
+    found = aws.sagemaker.list_endpoints(NameContains=ready)["Endpoints"]
+    assert [row["EndpointName"] for row in found] == [ready]
+    config = aws.sagemaker.describe_endpoint(EndpointName=ready)["EndpointConfigName"]
+    configs = aws.sagemaker.list_endpoint_configs(NameContains=config)["EndpointConfigs"]
+    assert [row["EndpointConfigName"] for row in configs] == [config]
+
+
+def test_tags_of_endpoints_can_be_changed(aws: Hosting) -> None:
+    tag = {"Key": "stage", "Value": "staging"}
+    config = aws.named("tagged", Tags=[tag])
+    arn = aws.sagemaker.describe_endpoint_config(EndpointConfigName=config)["EndpointConfigArn"]
+    assert aws.sagemaker.list_tags(ResourceArn=arn)["Tags"] == [tag]
+    aws.sagemaker.add_tags(ResourceArn=arn, Tags=[{"Key": "stage", "Value": "production"}])
+    changed = aws.sagemaker.list_tags(ResourceArn=arn)["Tags"]
+    assert changed == [{"Key": "stage", "Value": "production"}]
+
+
+# Updates.
+
+
+def test_the_old_fleet_answers_until_the_new_one_is_healthy(aws: Hosting) -> None:
+    name = aws.deploy(aws.named("old"))
+    old = aws.ask(name)["pid"]
+    seen: list[str] = []
+    done = threading.Event()
+
+    def keep_asking() -> None:
+        while not done.is_set():
+            seen.append(aws.ask(name)["model"])
+
+    config = aws.named("new", SLOW)
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(keep_asking)
+        described = aws.update(name, config)
+        time.sleep(0.1)
+        done.set()
+        asking.result()
+    assert described["EndpointStatus"] == "InService"
+    assert described["EndpointConfigName"] == config
+    assert re.fullmatch("(old )+(new )+", " ".join(seen) + " ")
+    assert gone(old)
+
+
+def test_an_update_that_does_not_load_leaves_the_old_fleet_in_service(aws: Hosting) -> None:
+    first = aws.named("first")
+    name = aws.deploy(first)
+    pid = aws.ask(name)["pid"]
+    described = aws.update(name, aws.named("second", BROKEN))
+    assert described["EndpointStatus"] == "InService"
+    assert described["EndpointConfigName"] == first
+    assert described["FailureReason"] == NO_PING
+    assert aws.ask(name) == {"model": "first", "data": "hello", "pid": pid}
+    third = aws.update(name, aws.named("third"))
+    assert "FailureReason" not in third
+    assert aws.ask(name)["model"] == "third"
+
+
+def test_requests_under_way_are_answered_by_the_fleet_they_reached(aws: Hosting) -> None:
+    name = aws.deploy(aws.named("long"))
+    config = aws.named("next")
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(aws.ask, name, "sleep1.5")
+        time.sleep(0.1)
+        aws.update(name, config)
+        assert aws.ask(name)["model"] == "next"
+        assert late.result()["model"] == "long"
+
+
+def test_a_configuration_deleted_under_its_endpoint_makes_updates_impossible(
+    aws: Hosting,
+) -> None:
+    config = aws.named("orphan")
+    name = aws.deploy(config)
+    aws.sagemaker.delete_endpoint_config(EndpointConfigName=config)
+    assert aws.ask(name)["model"] == "orphan"
+    with pytest.raises(ClientError, match=f'find endpoint configuration ".*{config}"'):
+        aws.update(name, aws.named("other"))
+
+
+def test_weights_send_requests_to_variants(aws: Hosting) -> None:
+    models = {
+        name: aws.model({"ModelPackageName": aws.package(name=name)}) for name in ("blue", "red")
+    }
+    config = aws.config(*(variant(model, name) for name, model in models.items()))
+    name = aws.deploy(config)
+    assert {aws.ask(name)["model"] for _ in range(40)} == {"blue", "red"}
+    assert aws.ask(name, TargetVariant="red")["model"] == "red"
+    aws.sagemaker.update_endpoint_weights_and_capacities(
+        EndpointName=name,
+        DesiredWeightsAndCapacities=[
+            {"VariantName": "blue", "DesiredWeight": 0, "DesiredInstanceCount": 3}
+        ],
+    )
+    assert {aws.ask(name)["model"] for _ in range(20)} == {"red"}
+    kept = aws.update(name, config, RetainAllVariantProperties=True)
+    shown = {item["VariantName"]: item for item in kept["ProductionVariants"]}
+    assert (shown["blue"]["CurrentWeight"], shown["blue"]["CurrentInstanceCount"]) == (0, 3)
+    reset = aws.update(name, config)
+    shown = {item["VariantName"]: item for item in reset["ProductionVariants"]}
+    assert (shown["blue"]["CurrentWeight"], shown["blue"]["CurrentInstanceCount"]) == (1, 1)
+
+
+# What is refused.
+
+
+def test_models_need_data_and_an_image(aws: Hosting) -> None:
+    for container, message in (
+        ({"Image": IMAGE, "ModelDataUrl": f"s3://{BUCKET}/nope"}, "Could not find model data at"),
+        ({"Image": IMAGE, "ModelDataUrl": "s3://no-such-bucket/m"}, "Could not find model data"),
+        ({"ModelDataUrl": f"s3://{BUCKET}/nope"}, "needs an Image or a ModelPackageName"),
+        ({"ModelPackageName": aws.package() + "0"}, "does not exist"),
+        ({"ModelPackageName": aws.package(), "Image": IMAGE}, "Image cannot be given together"),
+    ):
+        with pytest.raises(ClientError, match=message):
+            aws.model(container)
+    with pytest.raises(ClientError, match="Exactly one of PrimaryContainer and Containers"):
+        aws.sagemaker.create_model(ModelName="none", ExecutionRoleArn=ROLE)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"InstanceType": "ml.m5.large", "InitialInstanceCount": 1}, "support an instance type"),
+        ({"ServerlessConfig": {"MemorySizeInMB": 1500, "MaxConcurrency": 1}}, "must be one of"),
+        (
+            {"ServerlessConfig": {"MemorySizeInMB": 8192, "MaxConcurrency": 1}},
+            "less than or equal to 6144",
+        ),
+    ],
+)
+def test_serverless_variants_have_rules(aws: Hosting, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ClientError, match=message):
+        aws.config(serverless(aws.model(), **change))
+
+
+def test_serverless_excludes_other_features(aws: Hosting) -> None:
+    capture = {
+        "InitialSamplingPercentage": 100,
+        "DestinationS3Uri": f"s3://{BUCKET}/capture",
+        "CaptureOptions": [{"CaptureMode": "Input"}],
+    }
+    queue = {"OutputConfig": {"S3OutputPath": f"s3://{BUCKET}/out"}}
+    model = aws.model()
+    for more, message in (
+        ({"DataCaptureConfig": capture}, "data capture"),
+        ({"AsyncInferenceConfig": queue}, "asynchronous inference"),
+    ):
+        with pytest.raises(ClientError, match=message):
+            aws.config(serverless(model), **more)
+    isolated = aws.model(EnableNetworkIsolation=True)
+    with pytest.raises(ClientError, match="network isolation"):
+        aws.config(serverless(isolated))
+
+
+def test_a_configuration_needs_what_it_names(aws: Hosting) -> None:
+    model = aws.model()
+    with pytest.raises(ClientError, match="Could not find model"):
+        aws.config(variant("nope"))
+    with pytest.raises(ClientError, match=r"KMS key .* does not exist"):
+        aws.config(variant(model), KmsKeyId="1234abcd-12ab-34cd-56ef-1234567890ab")
+    key = aws.client("kms").create_key()["KeyMetadata"]["Arn"]
+    assert aws.config(variant(model), KmsKeyId=key)
+    with pytest.raises(ClientError, match="needs InstanceType and InitialInstanceCount"):
+        aws.config({"VariantName": "AllTraffic", "ModelName": model})
+    with pytest.raises(ClientError, match="names must be unique"):
+        aws.config(variant(model), variant(model))
+
+
+def test_an_instance_based_endpoint_never_becomes_serverless(aws: Hosting) -> None:
+    name = aws.deploy(aws.config(serverless(aws.model())))
+    described = aws.update(name, aws.named("instances"))
+    assert described["ProductionVariants"][0]["CurrentInstanceCount"] == 1
+    with pytest.raises(ClientError, match="cannot be updated to serverless") as caught:
+        aws.update(name, aws.config(serverless(aws.model())))
+    assert caught.value.response["Error"]["Code"] == "ValidationException"
+    assert aws.settled(name)["EndpointStatus"] == "InService"
+
+
+def test_a_registered_variant_keeps_its_instance_type(aws: Hosting) -> None:
+    name = aws.deploy(aws.named("scaled"))
+    scaling = aws.client("application-autoscaling")
+    resource = f"endpoint/{name}/variant/AllTraffic"
+    target = {
+        "ServiceNamespace": "sagemaker",
+        "ResourceId": resource,
+        "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
+    }
+    scaling.register_scalable_target(**target, MinCapacity=1, MaxCapacity=2)
+    larger = aws.config(variant(aws.model(), InstanceType="ml.m5.xlarge"))
+    with pytest.raises(ClientError, match="must be deregistered as a scalable target"):
+        aws.update(name, larger)
+    with pytest.raises(ClientError, match=r'variant\(s\) "AllTraffic" must be deregistered'):
+        aws.update(name, aws.config(variant(aws.model(), "other")))
+    assert aws.update(name, aws.named("same type"))["EndpointStatus"] == "InService"
+    scaling.deregister_scalable_target(**target)
+    assert aws.update(name, larger)["EndpointStatus"] == "InService"
+    scaling.register_scalable_target(**target, MinCapacity=1, MaxCapacity=2)
+    aws.sagemaker.delete_endpoint(EndpointName=name)
+    wait_until_deleted(aws, name)
+    left = scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
+    assert resource not in [found["ResourceId"] for found in left]
+
+
+def test_data_capture_writes_what_was_asked_and_answered(aws: Hosting) -> None:
+    capture = {
+        "EnableCapture": True,
+        "InitialSamplingPercentage": 100,
+        "DestinationS3Uri": f"s3://{BUCKET}/capture",
+        "CaptureOptions": [{"CaptureMode": "InputAndOutput"}],
+    }
+    name = aws.deploy(aws.named("captured", DataCaptureConfig=capture))
+    aws.ask(name, "1,2,3", ContentType="text/csv", Accept="application/json", InferenceId="mine")
+    prefix = f"capture/{name}/AllTraffic/"
+    end = time.monotonic() + 5
+    while not (found := aws.s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents")):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert re.fullmatch(prefix + r"\d{4}/\d\d/\d\d/\d\d/.*\.jsonl", found[0]["Key"])
+    event = json.loads(aws.read(f"s3://{BUCKET}/{found[0]['Key']}"))
+    sent = event["captureData"]["endpointInput"]
+    assert (sent["data"], sent["encoding"], sent["mode"]) == ("1,2,3", "CSV", "INPUT")
+    assert json.loads(event["captureData"]["endpointOutput"]["data"])["data"] == "1,2,3"
+    assert event["eventMetadata"]["inferenceId"] == "mine"
+
+
+# Restarts.
+
+
+def test_endpoints_outlive_the_sandbox_and_start_when_asked(tmp_path: Path) -> None:
+    with Server(tmp_path, REGION) as server:
+        aws = hosting(server)
+        name = aws.deploy(aws.named("kept"))
+        pid = aws.ask(name)["pid"]
+    assert gone(pid)
+    with Server(tmp_path, REGION) as server:
+        aws = Hosting(server.url)
+        assert aws.settled(name)["EndpointStatus"] == "InService"
+        assert aws.ask(name)["model"] == "kept"
+        new = aws.ask(name)["pid"]
+        assert any("answers" in line for line in aws.log(name))
+    assert gone(new)
+
+
+def test_a_deployment_cut_short_is_taken_up_again(tmp_path: Path) -> None:
+    with Server(tmp_path, REGION) as server:
+        aws = hosting(server)
+        name = aws.deploy(aws.named("before"))
+        aws.sagemaker.update_endpoint(
+            EndpointName=name, EndpointConfigName=aws.named("after", SLOW)
+        )
+        aws.sagemaker.create_endpoint(
+            EndpointName="unborn", EndpointConfigName=aws.named("unborn", SLOW)
+        )
+    with Server(tmp_path, REGION) as server:
+        aws = Hosting(server.url)
+        assert aws.settled(name)["EndpointStatus"] == "InService"
+        assert aws.ask(name)["model"] == "after"
+        assert aws.settled("unborn")["EndpointStatus"] == "InService"
+        assert aws.ask("unborn")["model"] == "unborn"
+    folders = [entry for entry in (tmp_path / ".sandbox/endpoints").glob("*/*") if entry.is_dir()]
+    assert len(folders) == 2
+
+
+@pytest.mark.slow
+def test_no_process_is_left_when_the_sandbox_is_killed(tmp_path: Path) -> None:
+    import sandbox
+
+    status = sandbox.start(tmp_path, REGION)
+    aws = Hosting(f"http://127.0.0.1:{status.port}").prepare()
+    name = aws.deploy(aws.named("victim"))
+    pid = aws.ask(name)["pid"]
+    assert runs(pid)
+    os.kill(status.pid, signal.SIGKILL)
+    assert gone(pid)
+    status = sandbox.start(tmp_path, REGION)
+    try:
+        aws = Hosting(f"http://127.0.0.1:{status.port}")
+        assert aws.ask(name)["model"] == "victim"
+        pid = aws.ask(name)["pid"]
+    finally:
+        sandbox.stop(tmp_path)
+    assert gone(pid)
+
+
+def wait_until_deleted(aws: Hosting, name: str) -> None:
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        try:
+            aws.sagemaker.describe_endpoint(EndpointName=name)
+        except ClientError:
+            return
+        time.sleep(0.02)
+    raise TimeoutError(name)
