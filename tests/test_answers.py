@@ -170,6 +170,13 @@ REFUSED = {
         "password",
         "oidc\n",
     ],
+    "ci": [
+        "",
+        "github",
+        "Jenkins",
+        "gitlab",
+        "jenkins\n",
+    ],
 }
 LONGEST = {
     "project_name": "W" * 64,

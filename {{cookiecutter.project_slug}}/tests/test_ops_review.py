@@ -201,7 +201,7 @@ def test_a_base_beyond_a_shallow_clone_is_one_line(repo: Repo, tmp_path: Path) -
     (repo.root / "more").write_text("more")
     commit(repo)
     clone = tmp_path / "clone"
-    git(tmp_path, "clone", "--quiet", "--depth=1", f"file://{repo.root}", str(clone))
+    git(tmp_path, "clone", "--quiet", "--no-local", "--depth=1", str(repo.root), str(clone))
     with pytest.raises(MlopsError, match="no such commit in this clone"):
         reviews.resolved(clone, base)
     assert reviews.resolved(repo.root, base[:8]) == base == reviews.resolved(repo.root, "HEAD~1")
@@ -296,9 +296,7 @@ def test_a_change_is_trained_beside_its_base_and_nothing_is_left_behind(
 
 
 @pytest.mark.slow
-def test_a_change_that_the_gate_stops_ends_with_1(
-    life: Repo, base: str, tmp_path: Path
-) -> None:
+def test_a_change_that_the_gate_stops_ends_with_1(life: Repo, base: str, tmp_path: Path) -> None:
     """The base is broken here, so that there is no champion either."""
     life.configure(hyperparameters={"max_depth": 5}, gate={"threshold": 1})
     broken = life.root / "model" / "train.py"

@@ -1,0 +1,398 @@
+"""The rendered workflows, judged by GitHub's schema, actionlint, zizmor and what they promise.
+
+Knows the format of workflows; what `mlops` does is for the rendered repo's own tests.
+"""
+
+import json
+import re
+import shlex
+import shutil
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from conftest import ROOT, Bake, Rendered, Run, baked, run
+from generated import questions
+
+BIN = Path(sys.executable).parent
+SIGN_INS: list[str] = list(questions()["github_sign_in"])  # type: ignore[call-overload]
+NAMES = ("ci", "build", "deploy")
+# Tag and commit of each action, looked up where it is released. dependabot moves them in rendered
+# repos; here they change together with this table.
+PINS = {
+    "actions/checkout": ("v7.0.1", "3d3c42e5aac5ba805825da76410c181273ba90b1"),
+    "aws-actions/configure-aws-credentials": ("v6.2.3", "e6de054238d6b7531b4efff3b6587d9aade6a06c"),
+}
+READ = {"contents": "read"}
+# Beside what signing in by OpenID Connect needs.
+PERMISSIONS = {
+    ("ci", "check"): READ,
+    ("ci", "review"): READ | {"pull-requests": "write"},
+    ("build", "train"): READ,
+    ("build", "follow"): READ,
+    ("deploy", "check"): READ,
+    ("deploy", "staging"): READ,
+    ("deploy", "production"): READ,
+}
+GET = {
+    "actionlint": "go install github.com/rhysd/actionlint/cmd/actionlint@v1.7.12",
+    "shellcheck": "apt-get install shellcheck, or brew install shellcheck",
+}
+BAD = """\
+name: bad
+on: pull_request
+jobs:
+  bad:
+    runs-on: ubuntu-24.04
+    steps:
+      - run: echo ${{ github.event.pull_request.title }} $unquoted
+"""
+
+
+@pytest.fixture(scope="session", params=SIGN_INS)
+def repo(request: pytest.FixtureRequest, cookies_session: Any, template: Path) -> Rendered:
+    """A render for each way to sign in. Do not write into it."""
+    return baked(cookies_session, template, {"github_sign_in": request.param})
+
+
+@pytest.fixture(scope="session")
+def oidc(repo: Rendered) -> bool:
+    mlops = tomllib.loads(repo.text("pyproject.toml"))["tool"]["mlops"]
+    return bool(mlops["sign-in"] == "oidc")
+
+
+def path(name: str) -> str:
+    return f".github/workflows/{name}.yml"
+
+
+def load(repo: Rendered, name: str) -> dict[str, Any]:
+    # BaseLoader: GitHub, too, reads `on` as text.
+    return dict(yaml.load(repo.text(path(name)), yaml.BaseLoader))
+
+
+def jobs(repo: Rendered) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(name, job): body for name in NAMES for job, body in load(repo, name)["jobs"].items()}
+
+
+def steps(repo: Rendered) -> list[tuple[str, dict[str, Any]]]:
+    """Each step with `workflow/job`."""
+    return [(f"{w}/{j}", step) for (w, j), job in jobs(repo).items() for step in job["steps"]]
+
+
+def tool(name: str) -> str:
+    """A program that is no Python package; without it the test fails, and says how to get it."""
+    found = shutil.which(name)
+    if not found:
+        pytest.fail(f"{name} is not installed; get it: {GET[name]}", pytrace=False)
+    return found
+
+
+def actionlint(folder: Path, *files: str | Path) -> Run:
+    command = (tool("actionlint"), "-no-color", "-shellcheck", tool("shellcheck"), "-pyflakes", "")
+    return run(*command, *files, cwd=folder)
+
+
+def zizmor(folder: Path) -> Run:
+    """Its findings at their strictest that are not merely questions."""
+    command = (BIN / "zizmor", "--pedantic", "--offline", "--no-progress", "--quiet")
+    return run(*command, "--no-config", "--collect=all", folder, cwd=folder)
+
+
+def schema(folder: Path, name: str, *files: str | Path) -> Run:
+    command = ("python", "-m", "check_jsonschema", "--builtin-schema", f"vendor.{name}")
+    return run(*command, *files, cwd=folder)
+
+
+def test_there_are_three_workflows(repo: Rendered) -> None:
+    files = {name for name in repo.files() if name.startswith(".github/workflows/")}
+    assert files == {path(name) for name in NAMES}
+
+
+def test_the_workflows_fit_github_s_schema(repo: Rendered) -> None:
+    done = schema(repo.path, "github-workflows", *map(path, NAMES))
+    assert done.code == 0, done.out
+    done = schema(repo.path, "dependabot", ".github/dependabot.yml")
+    assert done.code == 0, done.out
+
+
+def test_actionlint_and_shellcheck_find_nothing(repo: Rendered) -> None:
+    done = actionlint(repo.path, *map(path, NAMES))
+    assert (done.code, done.out) == (0, ""), done.out + done.err
+
+
+def test_zizmor_finds_nothing_however_pedantic(repo: Rendered) -> None:
+    done = zizmor(repo.path / ".github")
+    assert done.code == 0 and "No findings to report" in done.out, done.out + done.err
+
+
+def test_nothing_tells_a_judge_to_look_away(repo: Rendered) -> None:
+    for name, content in repo.files().items():
+        if name.startswith(".github/"):
+            assert not re.search(rb"zizmor|actionlint|shellcheck|noqa", content), name
+
+
+def test_the_judges_see_what_is_wrong(tmp_path: Path) -> None:
+    """So that their silence means something."""
+    folder = tmp_path / ".github" / "workflows"
+    folder.mkdir(parents=True)
+    (folder / "bad.yml").write_text(BAD)
+    said = actionlint(tmp_path, folder / "bad.yml")
+    assert said.code == 1 and "untrusted" in said.out and "SC2086" in said.out, said.out
+    assert zizmor(tmp_path).code != 0
+    (folder / "bad.yml").write_text(BAD.replace("runs-on", "runs-at"))
+    assert schema(tmp_path, "github-workflows", folder / "bad.yml").code == 1
+
+
+def test_the_template_s_own_workflow_passes_the_same_judges() -> None:
+    files = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+    assert files
+    for done in (actionlint(ROOT, *files), zizmor(ROOT / ".github")):
+        assert done.code == 0, done.out + done.err
+    assert schema(ROOT, "github-workflows", *files).code == 0
+
+
+def test_actions_are_pinned_by_a_known_commit_with_its_tag_beside_it(repo: Rendered) -> None:
+    for name in NAMES:
+        for line in re.findall(r"^.*\buses:.*$", repo.text(path(name)), re.MULTILINE):
+            found = re.search(r"uses: ([\w./-]+)@([0-9a-f]{40}) # (v[0-9.]+)$", line)
+            assert found, line
+            assert (found[3], found[2]) == PINS[found[1]], line
+
+
+def test_the_template_pins_the_same_commits_for_itself() -> None:
+    for file in (ROOT / ".github" / "workflows").glob("*.yml"):
+        for name, commit, tag in re.findall(r"uses: (\S+)@(\S+) # (\S+)", file.read_text()):
+            assert (tag, commit) == PINS[name]
+
+
+def test_each_job_may_do_what_it_needs_and_no_more(repo: Rendered, oidc: bool) -> None:
+    for name in NAMES:
+        assert load(repo, name)["permissions"] == {}
+    for key, job in jobs(repo).items():
+        signs_in = key[0] != "ci" and oidc
+        wanted = PERMISSIONS[key] | ({"id-token": "write"} if signs_in else {})
+        assert job["permissions"] == wanted, key
+
+
+def test_no_checkout_leaves_its_token_behind(repo: Rendered) -> None:
+    checkouts = [step for _, step in steps(repo) if "checkout@" in step.get("uses", "")]
+    assert len(checkouts) == len(PERMISSIONS)
+    assert all(step["with"]["persist-credentials"] == "false" for step in checkouts)
+
+
+def test_no_expression_stands_in_a_script(repo: Rendered) -> None:
+    for place, step in steps(repo):
+        assert "${{" not in step.get("run", ""), place
+        assert "shell" not in step, place
+
+
+def test_every_step_is_one_command_that_a_person_can_run(repo: Rendered) -> None:
+    words = [shlex.split(step["run"], comments=False) for _, step in steps(repo) if "run" in step]
+    assert words
+    [phony] = re.findall(r"^\.PHONY: (.+)$", repo.text("Makefile"), re.MULTILINE)
+    mlops = []
+    for command in words:
+        assert not set("".join(command)) & set(";&|<>()`\n"), command
+        if command[0] == "make":
+            assert len(command) == 2 and command[1] in phony.split(), command
+        else:
+            assert command[0] == ".venv/bin/mlops", command
+            mlops.append(command[1:])
+    assert_mlops_takes(repo, mlops)
+
+
+PARSE = """
+import json, sys, typer
+from ops.cli import app
+group = typer.main.get_command(app)
+outer = group.make_context("mlops", ["run"])
+for words in json.loads(sys.argv[1]):
+    name, command, rest = group.resolve_command(outer, words)
+    command.make_context(name, rest, parent=outer)
+"""
+
+
+def assert_mlops_takes(repo: Rendered, commands: list[list[str]]) -> None:
+    """Each is a command of `mlops` with options that it has and nothing that it needs missing."""
+    inputs = {"MODEL_PACKAGE_ARN": "arn", "COMMIT": "commit"}
+    done = repo.run("python", "-c", PARSE, json.dumps(commands), PYTHONPATH=".", **inputs)
+    assert done.code == 0, done.err
+
+
+def test_a_command_that_is_not_there_is_noticed(default: Rendered) -> None:
+    for command in (["no-such"], ["run", "--no-such"], ["deploy"], ["run", "--at-most", "x"]):
+        with pytest.raises(AssertionError):
+            assert_mlops_takes(default, [command])
+
+
+def test_region_and_project_stand_in_the_environment_of_each_workflow(bake: Bake) -> None:
+    # A project called null is a text, not a missing one.
+    repo = bake(aws_region="eu-central-1", sagemaker_project="null")
+    for name in NAMES:
+        head = repo.text(path(name)).partition("jobs:")[0]
+        environment = yaml.safe_load(head)["env"]
+        assert environment["AWS_REGION"] == "eu-central-1"
+        assert environment["PROJECT"] == "null"
+        rest = repo.text(path(name)).replace('PROJECT: "null"', "").replace("eu-central-1", "", 1)
+        assert "eu-central-1" not in rest and "null" not in rest, "said in one place only"
+
+
+def test_every_job_ends_before_its_credentials_do(repo: Rendered) -> None:
+    for key, job in jobs(repo).items():
+        minutes = int(job["timeout-minutes"])
+        assert 0 < minutes < 60, key
+        for step in job["steps"]:
+            followed = re.search(r"--at-most (\d+)", step.get("run", ""))
+            assert not followed or int(followed[1]) <= minutes - 5, key
+
+
+def test_every_job_runs_on_a_named_version_of_ubuntu(repo: Rendered) -> None:
+    assert {job["runs-on"] for job in jobs(repo).values()} == {"ubuntu-24.04"}
+
+
+def test_credentials_come_after_the_setup_and_only_where_they_are_needed(
+    repo: Rendered, oidc: bool
+) -> None:
+    for key, job in jobs(repo).items():
+        said = [step.get("run") or step["uses"].partition("@")[0] for step in job["steps"]]
+        sign_in = "aws-actions/configure-aws-credentials"
+        assert (sign_in in said) == (key[0] != "ci"), key
+        if sign_in not in said:
+            continue
+        assert said.index("make setup") < said.index(sign_in) < len(said) - 1, key
+        given = job["steps"][said.index(sign_in)]["with"]
+        assert given["aws-region"] == "${{ env.AWS_REGION }}"
+        assert given["mask-aws-account-id"] == "true"
+        if oidc:
+            assert given["role-to-assume"] == "${{ vars.AWS_ROLE_ARN }}"
+            name = given["role-session-name"].replace("${{ env.PROJECT }}", "p" * 32)
+            assert len(name.replace("${{ github.run_id }}", "9" * 14)) <= 64
+        else:
+            assert given["aws-access-key-id"] == "${{ secrets.AWS_ACCESS_KEY_ID }}"
+            assert given["aws-secret-access-key"] == "${{ secrets.AWS_SECRET_ACCESS_KEY }}"
+
+
+def test_a_pull_request_sees_no_secret(repo: Rendered) -> None:
+    text = repo.text(path("ci"))
+    assert set(load(repo, "ci")["on"]) == {"pull_request"}
+    assert "secrets" not in text and "id-token" not in text
+    holders = [
+        step["run"] for _, step in steps(repo) if "${{ github.token }}" in str(step.get("env", ""))
+    ]
+    assert holders == [".venv/bin/mlops comment --file review.md"]
+    assert text.count("github.token") == 1
+
+
+def test_a_review_that_the_gate_stops_is_commented_all_the_same(repo: Rendered) -> None:
+    *_, review, comment = load(repo, "ci")["jobs"]["review"]["steps"]
+    assert review["run"].split()[1] == "review"
+    assert comment["if"] == "${{ !cancelled() && steps.review.outcome != 'skipped' }}"
+    assert "continue-on-error" not in repo.text(path("ci"))
+
+
+def test_a_review_has_the_history_that_it_compares_with(repo: Rendered) -> None:
+    job = load(repo, "ci")["jobs"]["review"]
+    assert job["steps"][0]["with"]["fetch-depth"] == "0"
+    review = next(step for step in job["steps"] if "mlops review" in step.get("run", ""))
+    assert review["env"]["BASE"] == "${{ github.event.pull_request.base.sha }}"
+
+
+def test_a_build_follows_what_main_changes(repo: Rendered) -> None:
+    on = load(repo, "build")["on"]
+    assert set(on) == {"push", "workflow_dispatch"}
+    assert on["push"]["branches"] == ["main"]
+    for changed in on["push"]["paths"]:
+        assert (repo.path / changed.removesuffix("/**")).exists(), changed
+    assert "set" in on["workflow_dispatch"]["inputs"]
+
+
+def test_the_schedule_is_one_line_away(repo: Rendered, tmp_path: Path) -> None:
+    text = repo.text(path("build"))
+    assert "schedule" not in load(repo, "build")["on"]
+    switched = re.sub(r"^  # (schedule: .*)$", r"  \1", text, flags=re.MULTILINE)
+    assert sum(a != b for a, b in zip(text.splitlines(), switched.splitlines(), strict=True)) == 1
+    (tmp_path / "build.yml").write_text(switched)
+    assert re.fullmatch(r"[\d*/, -]+", yaml.safe_load(switched)[True]["schedule"][0]["cron"])
+    done = actionlint(tmp_path, tmp_path / "build.yml")
+    assert done.code == 0, done.out
+
+
+def test_an_execution_longer_than_credentials_is_handed_over(repo: Rendered) -> None:
+    train, follow = (load(repo, "build")["jobs"][name] for name in ("train", "follow"))
+    assert set(train["outputs"]) == {"execution", "status"}
+    assert follow["needs"] == "train"
+    assert follow["if"] == "needs.train.outputs.status == 'Executing'"
+    assert follow["strategy"]["max-parallel"] == "1"
+    last = follow["steps"][-1]
+    assert last["env"] == {"EXECUTION": "${{ needs.train.outputs.execution }}"}
+    hours = len(follow["strategy"]["matrix"]["part"]) * 50 / 60
+    limits = yaml.safe_load(repo.text("mlops.yaml"))["compute"].values()
+    assert hours + 50 / 60 > sum(job["max_hours"] for job in limits)
+
+
+def test_a_deployment_is_told_version_and_commit_and_by_a_person_or_event_only(
+    repo: Rendered,
+) -> None:
+    workflow = load(repo, "deploy")
+    assert set(workflow["on"]) == {"workflow_dispatch"}
+    inputs = workflow["on"]["workflow_dispatch"]["inputs"]
+    assert set(inputs) == {"model-package-arn", "commit"}
+    assert all(item["required"] == "true" and "default" not in item for item in inputs.values())
+    assert workflow["env"]["MODEL_PACKAGE_ARN"] == "${{ inputs.model-package-arn }}"
+    assert workflow["env"]["COMMIT"] == "${{ inputs.commit }}"
+
+
+def test_a_deployment_checks_before_it_runs_anything_of_the_commit(repo: Rendered) -> None:
+    deploy = load(repo, "deploy")["jobs"]
+    assert list(deploy) == ["check", "staging", "production"]
+    assert "ref" not in deploy["check"]["steps"][0]["with"]
+    assert deploy["check"]["steps"][-1]["run"] == ".venv/bin/mlops check"
+    for stage in ("staging", "production"):
+        assert deploy[stage]["steps"][0]["with"]["ref"] == "${{ inputs.commit }}"
+
+
+def test_production_waits_for_staging_and_its_reviewers(repo: Rendered) -> None:
+    deploy = load(repo, "deploy")["jobs"]
+    assert "needs" not in deploy["check"]
+    assert deploy["staging"]["needs"] == "check"
+    assert deploy["production"]["needs"] == "staging"
+    for stage in ("staging", "production"):
+        job = deploy[stage]
+        # With a condition of its own, a job can run after a failure, or be skipped and look green.
+        assert "if" not in job and "continue-on-error" not in job
+        assert job["environment"] == stage
+        assert [step["run"] for step in job["steps"] if "run" in step] == [
+            "make setup",
+            f".venv/bin/mlops deploy {stage}",
+            f".venv/bin/mlops smoke {stage}",
+        ]
+        assert not any("if" in step or "continue-on-error" in step for step in job["steps"])
+
+
+def test_one_deployment_per_stage_at_a_time_is_never_cancelled(repo: Rendered) -> None:
+    groups = set()
+    for stage in ("staging", "production"):
+        concurrency = load(repo, "deploy")["jobs"][stage]["concurrency"]
+        assert concurrency["cancel-in-progress"] == "false"
+        assert "${{" not in concurrency["group"]
+        groups.add(concurrency["group"])
+    assert len(groups) == 2
+    assert load(repo, "deploy")["concurrency"]["cancel-in-progress"] == "false"
+    assert load(repo, "build")["jobs"]["train"]["concurrency"]["cancel-in-progress"] == "false"
+
+
+def test_dependabot_keeps_the_pins_fresh(repo: Rendered) -> None:
+    [update] = yaml.safe_load(repo.text(".github/dependabot.yml"))["updates"]
+    assert (update["package-ecosystem"], update["directory"]) == ("github-actions", "/")
+
+
+def test_both_ways_to_sign_in_differ_in_nothing_else(bake: Bake) -> None:
+    first, second = (bake(github_sign_in=choice) for choice in SIGN_INS)
+    for name in NAMES:
+        lines = [set(repo.text(path(name)).splitlines()) for repo in (first, second)]
+        for line in lines[0] ^ lines[1]:
+            assert re.search(r"id-token|role-|aws-(secret-)?access-key", line), line
