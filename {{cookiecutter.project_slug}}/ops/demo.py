@@ -1,0 +1,65 @@
+"""What the tour of `mlops sandbox demo` needs beside the commands: a version that cannot serve."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+from typing import Any
+
+from ops import registry
+from ops.aws import Aws, split_s3
+from ops.registry import Version
+
+# What a version is registered with, of all that the registry tells about it.
+_REGISTERED = (
+    "ModelPackageGroupName",
+    "InferenceSpecification",
+    "MetadataProperties",
+    "CustomerMetadataProperties",
+    "ModelMetrics",
+    "SamplePayloadUrl",
+    "Domain",
+    "Task",
+)
+_BROKEN = '''"""Takes the place of the real inference.py, to show a deployment that fails."""
+
+
+def model_fn(model_dir):
+    raise RuntimeError("this inference.py cannot load its model")
+'''
+
+
+def register_broken_copy(aws: Aws, of: Version) -> Version:
+    """Registers a copy of a version, pending approval, whose inference.py raises in model_fn."""
+    package: dict[str, Any] = dict(aws.sagemaker.describe_model_package(ModelPackageName=of.arn))
+    container = package["InferenceSpecification"]["Containers"][0]
+    bucket, key = split_s3(container["ModelDataUrl"])
+    archive = aws.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+    broken = f"{aws.settings.prefix}/demo/broken/model.tar.gz"
+    aws.s3.put_object(Bucket=aws.bucket, Key=broken, Body=_with_broken_code(archive))
+    container["ModelDataUrl"] = f"s3://{aws.bucket}/{broken}"
+    arn = aws.sagemaker.create_model_package(
+        ModelPackageDescription=f"Version {of.version} with an inference.py that raises",
+        ModelApprovalStatus="PendingManualApproval",
+        **{name: package[name] for name in _REGISTERED if name in package},
+    )["ModelPackageArn"]
+    return registry.version(aws, int(arn.rpartition("/")[2]))
+
+
+def _with_broken_code(archive: bytes) -> bytes:
+    """The same model.tar.gz, the same content but for code/inference.py."""
+    packed = io.BytesIO()
+    with (
+        tarfile.open(fileobj=io.BytesIO(archive)) as source,
+        gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=1, mtime=0) as zipped,
+        tarfile.open(fileobj=zipped, mode="w") as target,
+    ):
+        for member in source:
+            content = source.extractfile(member) if member.isfile() else None
+            body = content.read() if content else b""
+            if member.name.removeprefix("./") == "code/inference.py":
+                body = _BROKEN.encode()
+                member.size = len(body)
+            target.addfile(member, io.BytesIO(body) if member.isfile() else None)
+    return packed.getvalue()
