@@ -101,12 +101,20 @@ class Live:
     blue: Fleet | None = None
     green: Fleet | None = None
     share: float = 0.0
-    cancelled: threading.Event = field(default_factory=threading.Event)
+    leaving: list[Fleet] = field(default_factory=list)
+    """Fleets that answer what they have begun, and end."""
     thread: threading.Thread | None = None
 
     def fleets(self) -> list[Fleet]:
         """Return the fleets there are."""
-        return [fleet for fleet in (self.blue, self.green) if fleet]
+        return [fleet for fleet in (self.blue, self.green, *self.leaving) if fleet]
+
+    def dismiss(self, fleet: Fleet | None) -> None:
+        """End a fleet that gets no requests any more."""
+        if fleet is not None:
+            self.leaving.append(fleet)
+            fleet.end()
+            self.leaving.remove(fleet)
 
 
 class Endpoints:
@@ -145,8 +153,8 @@ class Endpoints:
                     shutil.rmtree(entry, ignore_errors=True)
 
     def busy(self) -> bool:
-        """Tell whether a deployment is under way."""
-        return any(live.thread and live.thread.is_alive() for live in list(self.live.values()))
+        """Tell whether a deployment is under way or a fleet is leaving."""
+        return any(live.thread or live.leaving for live in list(self.live.values()))
 
     def close(self) -> None:
         """End every process. Endpoints stay what they are; deployments are taken up again."""
@@ -442,10 +450,14 @@ class Endpoints:
             except Exception as error:
                 # An endpoint must not stay in progress for ever, whatever went wrong.
                 reason = f"The sandbox failed: {type(error).__name__}: {error}"
+                green, live.green, live.share = live.green, None, 0.0
+                live.dismiss(green)
                 self._fail(record, "InService" if live.blue else "Failed", reason)
                 raise
             finally:
-                live.thread = None
+                # The next operation may have begun while an old fleet was leaving.
+                if live.thread is threading.current_thread():
+                    live.thread = None
                 self.on_idle()
 
         live.thread = threading.Thread(target=run, name=record["EndpointName"], daemon=True)
@@ -480,8 +492,7 @@ class Endpoints:
             if deployment:
                 record["LastDeploymentConfig"] = deployment
             self._deployed(record, record.pop("_pending"), instances)
-        if old is not None:
-            old.end()
+        live.dismiss(old)
 
     def _launch(self, record: Record, live: Live) -> tuple[Fleet, dict[str, str]]:
         """Start the pending fleet and wait until all of it is healthy. Raises Failed."""
@@ -554,8 +565,7 @@ class Endpoints:
             live.share = 0.0
             self._set_status(record, "RollingBack")
         green, live.green = live.green, None
-        if green is not None:
-            green.end()
+        live.dismiss(green)
         with self.store.lock:
             if self.closing:
                 return

@@ -18,7 +18,7 @@ from typing import Any
 from sandbox.wire import Caller
 
 NAMESPACE = "AWS/SageMaker"
-KEPT = 50_000
+KEPT = 20_000
 UNITS = {"ModelLatency": "Microseconds", "OverheadLatency": "Microseconds"}
 OURS = "Threshold Crossed"
 Sample = tuple[float, dict[str, float]]

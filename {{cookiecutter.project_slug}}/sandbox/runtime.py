@@ -23,7 +23,7 @@ from sandbox.metrics import Metrics, notify
 from sandbox.objects import NoSuchObject, Objects
 from sandbox.serving import LOG_GROUP, Answer, NoAnswer, ServingFailed
 from sandbox.storage import Record, Store
-from sandbox.wire import ApiError, Caller
+from sandbox.wire import ApiError, Caller, partition
 
 PATH = re.compile(r"/endpoints/([^/]+)/(invocations|async-invocations)$")
 ASYNC = "AsyncInvocation"
@@ -161,11 +161,13 @@ class Runtime:
     ) -> None:
         _, _, _, region, account, _ = record["EndpointArn"].split(":", 5)
         client_error = 400 <= status < 500
+        counts = {"Invocations": 1.0, "InvocationsPerInstance": 1.0 / max(1, variant.instances)}
+        if "AsyncInferenceConfig" in record:
+            counts = {"InvocationsProcessed": 1.0, "InvocationFailures": float(status != 200)}
         self.metrics.record(
             (account, region, record["EndpointName"], variant.name),
             {
-                "Invocations": 1.0,
-                "InvocationsPerInstance": 1.0 / max(1, variant.instances),
+                **counts,
                 "Invocation4XXErrors": float(client_error),
                 "Invocation5XXErrors": float(status != 200 and not client_error),
                 "InvocationModelErrors": float(status != 200),
@@ -352,9 +354,19 @@ def _unknown(name: str, account: str) -> ApiError:
 
 
 def _body(environ: dict[str, Any], largest: int) -> bytes:
-    size = int(environ.get("CONTENT_LENGTH") or 0)
-    _check_size(size, largest)
-    content: bytes = environ["wsgi.input"].read(size)
+    """Return the request's body. Raises ApiError for one that is too large."""
+    stream, size = environ["wsgi.input"], environ.get("CONTENT_LENGTH")
+    if environ.get("HTTP_TRANSFER_ENCODING", "").lower() == "chunked":
+        content: bytes = stream.read(largest + 1)
+        _check_size(len(content), largest)
+        return content
+    left = int(size or 0)
+    if left > largest:
+        # Read to its end all the same: whoever is still sending would not see the answer.
+        while left > 0 and (block := stream.read(min(left, MEGABYTE))):
+            left -= len(block)
+    _check_size(int(size or 0), largest)
+    content = stream.read(left)
     return content
 
 
@@ -383,7 +395,7 @@ class ModelError(ApiError):
         self.fields = {
             "OriginalMessage": text,
             "OriginalStatusCode": status,
-            "LogStreamArn": f"arn:aws:logs:{region}:{account}:log-group:{group}",
+            "LogStreamArn": f"arn:{partition(region)}:logs:{region}:{account}:log-group:{group}",
         }
 
 

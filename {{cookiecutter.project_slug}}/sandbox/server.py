@@ -160,6 +160,8 @@ class Server:
         self.stacks.on_end = self.end_if_idle
         self.logs = Logs(self.store, self.jobs, self.folder / "endpoints")
         self._operations = self._table()
+        self.endpoints.recover()
+        self.runtime.recover()
         self._moto_app = DomainDispatcherApplication(create_backend_app)
         self._http = make_server(
             "127.0.0.1", port, self._answer, threaded=True, request_handler=_Handler
@@ -170,8 +172,6 @@ class Server:
         ).start()
         # What the first execution will need, while nobody waits for it.
         threading.Thread(target=self._warm, name="warm up", daemon=True).start()
-        self.endpoints.recover()
-        self.runtime.recover()
         self.stacks.recover()
         return self
 

@@ -77,6 +77,7 @@ def allow_role(abroad: Hosting) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_version_is_used_abroad_where_group_bucket_and_role_allow_it(
     aws: Hosting, abroad: Hosting
 ) -> None:

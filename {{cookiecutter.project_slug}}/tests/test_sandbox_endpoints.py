@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -127,6 +128,7 @@ def test_what_is_not_there_is_not_found(aws: Hosting, ready: str) -> None:
         aws.sagemaker.describe_endpoint(EndpointName="nope")
 
 
+@pytest.mark.slow
 def test_payloads_have_the_documented_limits(aws: Hosting, ready: str) -> None:
     body = "x" * (5 * 1024 * 1024)
     assert len(aws.ask(ready, body)["data"]) == len(body)
@@ -138,6 +140,7 @@ def test_payloads_have_the_documented_limits(aws: Hosting, ready: str) -> None:
         aws.ask(name, body)
 
 
+@pytest.mark.slow
 def test_thirty_two_clients_get_their_own_answers(aws: Hosting, ready: str) -> None:
     clients = [aws.runtime for _ in range(32)]
 
@@ -174,6 +177,56 @@ def output_fn(prediction, accept):
     assert not {name for name in found if name.startswith("AWS") and "KEY" in name}
     assert found["OWN"] == "1"
     assert Path(found["WHERE"]).parent == Path(found["SAGEMAKER_BASE_DIR"]) / "model"
+
+
+@pytest.mark.slow
+def test_the_packaged_model_of_this_repo_predicts(aws: Hosting, tmp_path: Path) -> None:
+    import datasets
+    from model_case import Case
+
+    case = Case(tmp_path)
+    case.prepare(case.write(datasets.passengers()), "Survived", drop=("PassengerId",))
+    model = case.train()
+    url = aws.put("models/passengers/model.tar.gz", case.pack().read_bytes())
+    container = {
+        "Image": IMAGE,
+        "ModelDataUrl": url,
+        "Environment": {
+            "SAGEMAKER_PROGRAM": "inference.py",
+            "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code",
+        },
+    }
+    begun = time.monotonic()
+    name = aws.deploy(aws.config(variant(aws.model(container))))
+    assert time.monotonic() - begun < 10
+    header, *rows = (tmp_path / "data.csv").read_text().splitlines()
+    body = "\n".join([header, *rows[:50]])
+    answer = aws.runtime.invoke_endpoint(
+        EndpointName=name, Body=body, ContentType="text/csv", Accept="text/csv"
+    )
+    from model_case import inference
+
+    expected = inference.predict_fn(inference.input_fn(body, "text/csv"), model)
+    assert answer["ContentType"] == "text/csv"
+    assert answer["Body"].read().decode() == inference.output_fn(expected, "text/csv")
+    with pytest.raises(ClientError, match=r"client error \(400\).*row 1 has 2 values"):
+        aws.ask(name, "1,2", ContentType="text/csv")
+
+
+def test_a_body_of_unknown_length_arrives(aws: Hosting, ready: str) -> None:
+    url = aws.runtime.meta.endpoint_url.removeprefix("http://")
+    connection = http.client.HTTPConnection(url)
+    credential = f"AKIASANDBOX000000000/20260101/{REGION}/sagemaker/aws4_request"
+    connection.request(
+        "POST",
+        f"/endpoints/{ready}/invocations",
+        iter([b"row 1\n", b"row 2\n"]),
+        {"Authorization": f"AWS4-HMAC-SHA256 Credential={credential}, Signature=0"},
+        encode_chunked=True,
+    )
+    answer = connection.getresponse()
+    assert json.loads(answer.read())["data"] == "row 1\nrow 2\n"
+    connection.close()
 
 
 # Life of an endpoint.
@@ -215,6 +268,7 @@ def test_model_data_deleted_before_the_start_is_named(aws: Hosting) -> None:
     assert described["FailureReason"].startswith("Failed to download model data")
 
 
+@pytest.mark.slow
 def test_an_endpoint_is_created_in_the_background(aws: Hosting) -> None:
     config = aws.named("slow", SLOW)
     aws.sagemaker.create_endpoint(EndpointName="slow", EndpointConfigName=config)
@@ -253,6 +307,7 @@ def test_a_killed_process_is_started_again_by_the_next_request(aws: Hosting) -> 
     assert answer["pid"] != pid
 
 
+@pytest.mark.slow
 def test_a_request_that_kills_the_process_is_a_model_error(aws: Hosting) -> None:
     name = aws.deploy(aws.named("fragile"))
     with pytest.raises(ClientError, match="process ended while it worked on this") as caught:
@@ -287,6 +342,7 @@ def test_tags_of_endpoints_can_be_changed(aws: Hosting) -> None:
 # Updates.
 
 
+@pytest.mark.slow
 def test_the_old_fleet_answers_until_the_new_one_is_healthy(aws: Hosting) -> None:
     name = aws.deploy(aws.named("old"))
     old = aws.ask(name)["pid"]
@@ -310,6 +366,7 @@ def test_the_old_fleet_answers_until_the_new_one_is_healthy(aws: Hosting) -> Non
     assert gone(old)
 
 
+@pytest.mark.slow
 def test_an_update_that_does_not_load_leaves_the_old_fleet_in_service(aws: Hosting) -> None:
     first = aws.named("first")
     name = aws.deploy(first)
@@ -324,6 +381,7 @@ def test_an_update_that_does_not_load_leaves_the_old_fleet_in_service(aws: Hosti
     assert aws.ask(name)["model"] == "third"
 
 
+@pytest.mark.slow
 def test_requests_under_way_are_answered_by_the_fleet_they_reached(aws: Hosting) -> None:
     name = aws.deploy(aws.named("long"))
     config = aws.named("next")
@@ -346,6 +404,7 @@ def test_a_configuration_deleted_under_its_endpoint_makes_updates_impossible(
         aws.update(name, aws.named("other"))
 
 
+@pytest.mark.slow
 def test_weights_send_requests_to_variants(aws: Hosting) -> None:
     models = {
         name: aws.model({"ModelPackageName": aws.package(name=name)}) for name in ("blue", "red")
@@ -435,6 +494,7 @@ def test_a_configuration_needs_what_it_names(aws: Hosting) -> None:
         aws.config(variant(model), variant(model))
 
 
+@pytest.mark.slow
 def test_an_instance_based_endpoint_never_becomes_serverless(aws: Hosting) -> None:
     name = aws.deploy(aws.config(serverless(aws.model())))
     described = aws.update(name, aws.named("instances"))
@@ -445,6 +505,7 @@ def test_an_instance_based_endpoint_never_becomes_serverless(aws: Hosting) -> No
     assert aws.settled(name)["EndpointStatus"] == "InService"
 
 
+@pytest.mark.slow
 def test_a_registered_variant_keeps_its_instance_type(aws: Hosting) -> None:
     name = aws.deploy(aws.named("scaled"))
     scaling = aws.client("application-autoscaling")
@@ -495,6 +556,7 @@ def test_data_capture_writes_what_was_asked_and_answered(aws: Hosting) -> None:
 # Restarts.
 
 
+@pytest.mark.slow
 def test_endpoints_outlive_the_sandbox_and_start_when_asked(tmp_path: Path) -> None:
     with Server(tmp_path, REGION) as server:
         aws = hosting(server)
@@ -510,6 +572,7 @@ def test_endpoints_outlive_the_sandbox_and_start_when_asked(tmp_path: Path) -> N
     assert gone(new)
 
 
+@pytest.mark.slow
 def test_a_deployment_cut_short_is_taken_up_again(tmp_path: Path) -> None:
     with Server(tmp_path, REGION) as server:
         aws = hosting(server)
