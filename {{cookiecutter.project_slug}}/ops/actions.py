@@ -23,22 +23,29 @@ def summary(markdown: str) -> None:
     content = markdown.encode().rstrip() + b"\n\n"
     room = LONGEST_SUMMARY - (Path(file).stat().st_size if Path(file).exists() else 0)
     if len(content) > room:
-        content = cut(markdown, room).encode()
+        content = cut(markdown, room).encode() if room > 200 else b""
     with Path(file).open("ab") as stream:
         stream.write(content)
 
 
 def cut(markdown: str, room: int) -> str:
-    """`markdown` in at most `room` bytes, and that something is missing; a code block is closed."""
+    """`markdown` in at most `room` bytes (200 or more), saying that something is missing.
+
+    What it was cut in the midst of, a code block or its fold, is closed.
+    """
     if len(markdown.encode()) <= room:
         return markdown
-    ending = f"\n```\n</details>{CUT}"
-    kept = markdown.encode()[: max(0, room - len(ending))].decode(errors="ignore")
-    kept = kept.rpartition("\n")[0]
-    fences = sum(line.startswith("```") for line in kept.splitlines())
-    closing = "\n```" if fences % 2 else ""
+    space = room - len(CUT) - 100
+    kept = markdown.encode()[: max(0, space)].decode(errors="ignore").rpartition("\n")[0]
+    fence = ""
+    for line in kept.splitlines():
+        if line.startswith("```") and not fence:
+            fence = line[: len(line) - len(line.lstrip("`"))]
+        elif line == fence:
+            fence = ""
+    closing = f"\n{fence}" if fence else ""
     closing += "\n</details>" if kept.count("<details>") > kept.count("</details>") else ""
-    return f"{kept}{closing}{CUT}"[: max(0, room)]
+    return f"{kept}{closing}{CUT}"
 
 
 def output(name: str, value: str) -> None:

@@ -93,7 +93,7 @@ def review(settings: Settings, base: str, console: Console) -> Review:
             apply(environment)
             aws = Aws(settings, sandbox=True)
             prepare(aws)
-            data = artifacts.upload_data(aws)
+            data = _rows(aws)
             with _worktree(settings.root, work / "base", base_commit) as tree:
                 say(f"base       {base_commit}")
                 trained = _train_base(aws, tree, data, say)
@@ -102,6 +102,17 @@ def review(settings: Settings, base: str, console: Console) -> Review:
             say("change     the working tree")
             change = _train_change(aws, data, console, say)
     return Review(settings, base_commit, commit.current(settings.root), data, trained, change)
+
+
+def _rows(aws: Aws) -> artifacts.Dataset:
+    try:
+        return artifacts.upload_data(aws)
+    except MlopsError as error:
+        if aws.settings.data.sample:
+            raise
+        # A clone lacks what git ignores, as everything below data/.
+        hint = "" if "data.sample" in str(error) else "; name rows that git keeps as data.sample"
+        raise MlopsError(f"{error}{hint}") from error
 
 
 def resolved(root: Path, name: str) -> str:

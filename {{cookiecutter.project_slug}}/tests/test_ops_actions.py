@@ -6,10 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from conftest import Repo, mlops
 from ops import actions, commit
+from ops.aws import Aws
+from ops.cli import app
 from ops.errors import MlopsError
+from ops.run import ensure_model_package_group
 
 
 def outputs(file: Path) -> dict[str, str]:
@@ -68,17 +72,25 @@ def test_a_summary_too_long_for_github_is_cut_and_not_lost(
     assert file.read_text().endswith(actions.CUT)
 
 
-def test_a_cut_text_closes_what_it_was_in() -> None:
-    text = (
-        "# verdict\n<details><summary>x</summary>\n\n```diff\n"
-        + "- line\n" * 1000
-        + "```\n</details>"
-    )
+@pytest.mark.parametrize("fence", ["```", "`````"])
+def test_a_cut_text_closes_what_it_was_in(fence: str) -> None:
+    inside = "- line\n```\n" if len(fence) > 3 else "- line\n"
+    text = f"# verdict\n<details><summary>x</summary>\n\n{fence}diff\n{inside * 1000}"
+    text += f"{fence}\n</details>"
     short = actions.cut(text, 500)
     assert len(short.encode()) <= 500
-    assert short.count("```") == 2
-    assert short.index("</details>") > short.rindex("```")
+    assert short.endswith(f"\n{fence}\n</details>{actions.CUT}")
     assert actions.cut(text, 100_000) == text
+
+
+def test_a_summary_that_is_full_takes_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "summary"
+    file.write_bytes(b"x" * actions.LONGEST_SUMMARY)
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(file))
+    actions.summary("more")
+    assert file.stat().st_size == actions.LONGEST_SUMMARY
 
 
 @pytest.mark.slow
@@ -126,6 +138,24 @@ def test_what_cannot_be_checked_out_is_refused(name: str, said: str) -> None:
     with pytest.raises(MlopsError, match=said) as caught:
         commit.require(name)
     assert "\n" not in str(caught.value)
+
+
+def test_check_asks_the_registry_whether_the_commit_is_the_version_s_own(
+    account: Aws, repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(repo.root)
+    ensure_model_package_group(account)
+    arn = account.sagemaker.create_model_package(
+        ModelPackageGroupName="churn",
+        ModelApprovalStatus="Approved",
+        MetadataProperties={"CommitId": "a" * 40},
+    )["ModelPackageArn"]
+    options = ["check", "--model-package-arn", arn, "--commit"]
+    done = CliRunner().invoke(app, [*options, "a" * 40])
+    assert done.exit_code == 0, done.output
+    refused = CliRunner().invoke(app, [*options, "b" * 40])
+    assert isinstance(refused.exception, MlopsError)
+    assert str(refused.exception).endswith(f"not {'b' * 40}")
 
 
 def test_check_refuses_a_bad_commit_in_one_line_before_it_signs_in(repo: Repo) -> None:

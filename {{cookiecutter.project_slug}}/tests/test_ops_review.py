@@ -242,6 +242,12 @@ def test_a_sample_that_is_not_there_is_named(account: Aws, repo: Repo) -> None:
         artifacts.upload_data(Aws(settings, sandbox=True))
 
 
+def test_rows_that_git_does_not_keep_are_missed_with_a_remedy(account: Aws, repo: Repo) -> None:
+    settings = repo.configure(data={"path": "data/own.csv"})
+    with pytest.raises(MlopsError, match=r"own\.csv does not exist .* as data\.sample$"):
+        reviews._rows(Aws(settings, sandbox=True))
+
+
 @pytest.mark.parametrize("sample", ["", "s3://bucket/rows/"])
 def test_a_sample_is_in_this_repo(repo: Repo, sample: str) -> None:
     with pytest.raises(mlops_settings.SettingsError, match=r"data\.sample must be"):

@@ -34,7 +34,9 @@ def review(
         result = reviews.review(settings, base, out)
     except MlopsError as error:
         # Whoever waits for the report learns it as well.
-        _write(review_report.refused(settings.project.project, base, str(error)), output)
+        report = review_report.refused(settings.project.project, base, str(error))
+        actions.summary(report)
+        _write(report, output)
         raise
     report = review_report.markdown(result)
     actions.summary(report)
