@@ -66,13 +66,7 @@ class MotoState:
         if service in ("s3", "s3bucket_path"):
             _after_s3_request(environ, objects)
         elif not _only_reads(environ):
-            services = {service}
-            if service == "cloudformation":
-                # A stack changes whatever its resources belong to.
-                services = set(_loaded())
-                for bucket in list(objects.buckets()):
-                    objects.save(bucket)
-            self._keep(services)
+            self._keep({service})
 
     def keep(self, *services: str) -> None:
         """Keep what the sandbox itself has changed in these services."""

@@ -63,8 +63,7 @@ class Call:
     """One resource to be made, changed or deleted.
 
     `name` is the one from the template or a generated one; `properties` are complete, without tags.
-    `previous` and `previous_tags` are those before an update. `made` is told the physical id as
-    soon as there is one.
+    `previous` and `previous_tags` are those before an update.
     """
 
     client: Callable[[str], Any]
@@ -77,8 +76,13 @@ class Call:
     physical: str
     previous: Json
     previous_tags: dict[str, str]
-    made: Callable[[str], None]
+    on_made: Callable[[str], None]
     cancelled: threading.Event
+
+    def made(self, physical: str) -> None:
+        """Tell the engine the physical id, as soon as there is one."""
+        self.physical = physical
+        self.on_made(physical)
 
     def changed(self, *names: str) -> bool:
         """Tell whether one of these properties differs from before."""

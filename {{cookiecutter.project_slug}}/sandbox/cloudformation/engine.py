@@ -29,6 +29,7 @@ from sandbox.storage import Record
 from sandbox.wire import ApiError
 
 AT_ONCE = 8
+MINUTE = 60.0
 REPLACING = "Requested update requires the creation of a new physical resource; hence creating one."
 KILLED = "The sandbox ended while this operation was running."
 CUSTOM_NAME = (
@@ -91,7 +92,7 @@ class Operation:
     def create(self, on_failure: str) -> None:
         """Make a new stack. `on_failure`: ROLLBACK, DELETE or DO_NOTHING."""
         minutes = self.stack.get("TimeoutInMinutes")
-        self._deadline = time.monotonic() + 60 * minutes if minutes else None
+        self._deadline = time.monotonic() + MINUTE * minutes if minutes else None
         self._status("CREATE_IN_PROGRESS", "User Initiated")
         why = self._apply("create")
         if self.unwanted:  # Deleted while it was being created.
@@ -195,7 +196,7 @@ class Operation:
                 call.previous, call.previous_tags = attempt["properties"], attempt["tags"]
                 update = PROVIDERS[now["ResourceType"]].update
                 assert update is not None
-                if self._try(now, lambda: update(call), "UPDATE") is None:
+                if self._try(now, update, call, "UPDATE") is None:
                     return False
         elif now is not None and now["PhysicalResourceId"]:
             with self.ledger.lock:
@@ -321,8 +322,8 @@ class Operation:
         verb = "UPDATE" if replaces else "CREATE"
         self._mark(record, f"{verb}_IN_PROGRESS", REPLACING if replaces else None)
         call = self._call(record, want.properties, want.tags)
-        call.made = lambda physical: self._begun(record, physical, verb)
-        return self._finish(record, want, lambda: PROVIDERS[want.kind].create(call), verb)
+        call.on_made = lambda physical: self._begun(record, physical, verb)
+        return self._finish(record, want, PROVIDERS[want.kind].create, call, verb)
 
     def _begun(self, record: Record, physical: str, verb: str) -> None:
         if record["PhysicalResourceId"] != physical:
@@ -342,9 +343,11 @@ class Operation:
             return False
         update = PROVIDERS[want.kind].update
         assert update is not None
-        return self._finish(record, want, lambda: update(call), "UPDATE")
+        return self._finish(record, want, update, call, "UPDATE")
 
-    def _finish(self, record: Record, want: Wanted, work: Callable[[], Made], verb: str) -> bool:
+    def _finish(
+        self, record: Record, want: Wanted, work: Callable[[Call], Made], call: Call, verb: str
+    ) -> bool:
         wrong = schemas.violations(want.kind, {**want.properties, **_tags_again(want)})
         if wrong:
             logical = record["LogicalResourceId"]
@@ -354,7 +357,7 @@ class Operation:
             )
             self._mark(record, f"{verb}_FAILED", message)
             return False
-        made = self._try(record, work, verb)
+        made = self._try(record, work, call, verb)
         if made is None:
             return False
         with self.ledger.lock:
@@ -369,11 +372,13 @@ class Operation:
         self._mark(record, f"{verb}_COMPLETE")
         return True
 
-    def _try(self, record: Record, work: Callable[[], Any], verb: str) -> Any:
+    def _try(self, record: Record, work: Callable[[Call], Any], call: Call, verb: str) -> Any:
         """Do something to a resource; None when it has failed, and the record says why."""
         noun = {"CREATE": "creation", "UPDATE": "update", "DELETE": "deletion"}[verb]
         try:
-            answer = work()
+            if verb != "DELETE":
+                call.properties = self._with_secrets(call.properties)
+            answer = work(call)
             return True if answer is None else answer
         except Interrupted:
             raise
@@ -394,14 +399,14 @@ class Operation:
             client=self.client,
             kind=record["ResourceType"],
             name=record["_name"],
-            properties=self._with_secrets(properties),
+            properties=properties,
             tags=tags,
             account=caller.account,
             region=caller.region,
             physical=record["PhysicalResourceId"],
             previous={},
             previous_tags={},
-            made=lambda physical: None,
+            on_made=lambda physical: None,
             cancelled=self.cancel,
         )
 
@@ -524,7 +529,7 @@ class Operation:
                 self._mark(record, "DELETE_IN_PROGRESS")
                 call = self._call(record, record["_properties"], record["_tags"])
                 delete = PROVIDERS[record["ResourceType"]].delete
-                if self._try(record, lambda: delete(call), "DELETE") is None:
+                if self._try(record, delete, call, "DELETE") is None:
                     return False
             self._mark(record, "DELETE_COMPLETE")
             return True

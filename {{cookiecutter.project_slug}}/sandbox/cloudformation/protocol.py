@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl
+from xml.sax.saxutils import escape
 
 from moto.core.model import ServiceModel
 from moto.core.parse import QueryParser
@@ -26,11 +27,6 @@ SERVICE = "cloudformation"
 @functools.cache
 def _model() -> ServiceModel:
     return get_service_model(SERVICE)
-
-
-def action(body: bytes) -> str:
-    """Return the operation that a form asks for."""
-    return dict(parse_qsl(body.decode("utf-8", "replace"))).get("Action", "")
 
 
 def answer(
@@ -55,13 +51,17 @@ def answer(
         _check(name, params)
         written = writer.serialize(handler(params))
     except ApiError as error:
-        written = writer.serialize(error)
-        return error.status if error.status >= 500 else written["status_code"], _bytes(written)
-    return written["status_code"], _bytes(written)
+        return error.status, _error(error).encode()
+    return written["status_code"], written["body"].encode()
 
 
-def _bytes(written: Any) -> bytes:
-    return str(written["body"]).encode()
+def _error(error: ApiError) -> str:
+    fault = "Sender" if error.status < 500 else "Receiver"
+    return (
+        f'<ErrorResponse xmlns="{_model().metadata["xmlNamespace"]}"><Error><Type>{fault}</Type>'
+        f"<Code>{error.code}</Code><Message>{escape(error.message)}</Message></Error>"
+        f"<RequestId>{uuid.uuid4()}</RequestId></ErrorResponse>"
+    )
 
 
 def _check(name: str, params: Params) -> None:

@@ -266,7 +266,7 @@ def _role_update(call: Call) -> Made:
 
 
 def _role_policies(call: Call, before: Json) -> None:
-    iam, name = call.client("iam"), call.physical or call.name
+    iam, name = call.client("iam"), call.physical
     old, new = (set(each.get("ManagedPolicyArns", [])) for each in (before, call.properties))
     for policy in sorted(new - old):
         iam.attach_role_policy(RoleName=name, PolicyArn=policy)
@@ -670,9 +670,8 @@ def _bucket_create(call: Call) -> Made:
         if call.region == "us-east-1"
         else {"CreateBucketConfiguration": {"LocationConstraint": call.region}}
     )
-    if not call.physical:
-        s3.create_bucket(Bucket=call.name, **where)
-        call.made(call.name)
+    s3.create_bucket(Bucket=call.name, **where)
+    call.made(call.name)
     return _bucket_apply(call, call.name)
 
 
@@ -767,27 +766,31 @@ def _log_group_create(call: Call) -> Made:
         ),
     )
     call.made(call.name)
-    return _log_group_update(call)
+    return _log_group(call)
 
 
 def _log_group_update(call: Call) -> Made:
-    logs, name = call.client("logs"), call.physical or call.name
-    found = arn(call, "logs", f"log-group:{name}")
+    logs, name = call.client("logs"), call.physical
+    if call.changed("KmsKeyId"):
+        key = call.properties.get("KmsKeyId")
+        if key:
+            logs.associate_kms_key(logGroupName=name, kmsKeyId=key)
+        else:
+            logs.disassociate_kms_key(logGroupName=name)
+    made = _log_group(call)
+    LOGS.apply(logs, made.attributes["Arn"].removesuffix(":*"), call)
+    return made
+
+
+def _log_group(call: Call) -> Made:
+    logs, name = call.client("logs"), call.physical
     if call.changed("RetentionInDays"):
         days = call.properties.get("RetentionInDays")
         if days:
             logs.put_retention_policy(logGroupName=name, retentionInDays=days)
         else:
             logs.delete_retention_policy(logGroupName=name)
-    if call.physical and call.changed("KmsKeyId"):
-        key = call.properties.get("KmsKeyId")
-        if key:
-            logs.associate_kms_key(logGroupName=name, kmsKeyId=key)
-        else:
-            logs.disassociate_kms_key(logGroupName=name)
-    if call.physical:
-        LOGS.apply(logs, found, call)
-    return Made(name, {"Arn": f"{found}:*"})
+    return Made(name, {"Arn": arn(call, "logs", f"log-group:{name}:*")})
 
 
 def _log_group_delete(call: Call) -> None:
