@@ -196,11 +196,15 @@ def _require_access(aws: Aws, account: str) -> None:
 
 
 def _refuse_conversion(aws: Aws, before: Stack | None, stage: Stage) -> None:
-    """Source: https://docs.aws.amazon.com/sagemaker/latest/dg/serverless-endpoints-update.html"""
-    had = before.outputs.get("EndpointKind", "") if before else ""
-    if had in ("real-time", "asynchronous") and stage.kind == "serverless":
+    """What UpdateEndpoint refuses, said before minutes have gone by.
+
+    Source: https://docs.aws.amazon.com/sagemaker/latest/dg/serverless-endpoints-update.html and
+    https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateEndpoint.html
+    """
+    had = before.outputs.get("EndpointKind", stage.kind) if before else stage.kind
+    if had != stage.kind and (had, stage.kind) != ("serverless", "real-time"):
         raise MlopsError(
-            f"{stage.stack} is {had}, and SageMaker turns no such endpoint into a serverless one: "
+            f"{stage.stack} is {had}, and SageMaker makes no such endpoint {stage.kind}: "
             f"{aws.command} destroy {stage.name} first"
         )
 
@@ -233,24 +237,19 @@ def _free_from_autoscaling(
     parameters: Mapping[str, str | None],
     console: Console,
 ) -> bool:
-    """Takes the endpoint out of autoscaling where the update to come would be refused otherwise.
+    """Takes the endpoint out of autoscaling where the update to come would be refused otherwise:
+    the instance type of a variant cannot change while it is a scalable target.
 
-    Neither the instance type nor the kind of a variant changes while it is a scalable target.
     Source: https://docs.aws.amazon.com/sagemaker/latest/dg/endpoint-auto-scaling-prerequisites.html
     """
     if before is None or "Autoscaling" not in before.parameters:
         return False
     declared = stages.template_parameters(stages.template(there.settings))
-    changed = [
-        name
-        for name in ("InstanceType", "EndpointKind")
-        if before.parameters.get(name)
-        != (parameters.get(name) or str(declared.get(name, {}).get("Default", "")))
-    ]
-    if not changed or not _scalable(there, stage.stack):
+    wanted = parameters.get("InstanceType") or declared["InstanceType"].get("Default")
+    if before.parameters.get("InstanceType") == wanted or not _scalable(there, stage.stack):
         return False
     console.print(
-        f"{' and '.join(changed)} changes: taking {stage.stack} out of autoscaling first",
+        f"InstanceType changes: taking {stage.stack} out of autoscaling first",
         markup=False,
         highlight=False,
     )

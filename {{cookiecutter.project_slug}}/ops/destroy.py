@@ -59,7 +59,7 @@ def look(aws: Aws, stage: Stage) -> Doomed:
 def table(doomed: Iterable[Doomed]) -> Table:
     view = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("stage", "resource", "type", "name"):
-        view.add_column(heading)
+        view.add_column(heading, overflow="fold")
     for item in doomed:
         for resource in item.resources:
             view.add_row(

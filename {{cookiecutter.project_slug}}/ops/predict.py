@@ -72,7 +72,9 @@ def _at_once(
         if error_code(error) != "ModelError":
             raise
         status = int(_told(error, "OriginalStatusCode") or 500)
-        said = " ".join(str(_told(error, "OriginalMessage")).split())
+        # The toolkit in the container adds its traceback to the words of the model.
+        said = str(_told(error, "OriginalMessage")).partition("Traceback (most recent")[0]
+        said = " ".join(said.split())
         raise Refused(f"the model answered {status}: {said}", status) from error
     return answer["Body"].read(), answer["ContentType"]
 
@@ -110,9 +112,11 @@ def _asynchronously(
     pause = 0.1
     while True:
         if found := _object(aws, answer["OutputLocation"]):
-            return found
+            # Nobody promises that the object is marked as what it holds.
+            return found, accept
         if answer.get("FailureLocation") and (found := _object(aws, answer["FailureLocation"])):
-            said = " ".join(found[0].decode("utf-8", "replace").split())
+            said = found.decode("utf-8", "replace").partition("Traceback (most recent")[0]
+            said = " ".join(said.split())
             # The container's status is in the service's words only, where it is told at all.
             told = re.search(r"error \((\d{3})\)", said)
             raise Refused(f"the model refused: {said}", int(told[1]) if told else 400)
@@ -125,7 +129,7 @@ def _asynchronously(
         pause = min(5.0, pause * 1.5)
 
 
-def _object(aws: Aws, uri: str) -> tuple[bytes, str] | None:
+def _object(aws: Aws, uri: str) -> bytes | None:
     from botocore.exceptions import ClientError
 
     bucket, key = split_s3(uri)
@@ -135,4 +139,5 @@ def _object(aws: Aws, uri: str) -> tuple[bytes, str] | None:
         if error_code(error) not in ("NoSuchKey", "404"):
             raise
         return None
-    return found["Body"].read(), found.get("ContentType", "")
+    content: bytes = found["Body"].read()
+    return content

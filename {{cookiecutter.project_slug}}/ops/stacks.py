@@ -6,6 +6,7 @@ Must not know what the stacks are for.
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -292,9 +293,18 @@ def _failure(stack: Stack, events: list[Event]) -> StackFailed:
         # Cancelled by a person, or by an alarm that watches over the stack.
         said = [event.reason for event in events if event.kind == STACK and event.reason]
         reason = said[-1] if said else stack.reason
-    words = f"{failed.resource}: {failed.reason}" if failed else reason
+    words = f"{failed.resource}: {_own_words(failed.reason)}" if failed else reason
     began = events[0].at if events else None
     return StackFailed(f"{stack.name} is {stack.status}: {_one_line(words)}", failed, began)
+
+
+def _own_words(reason: str) -> str:
+    """The service's message, without what CloudFormation's handlers put around it."""
+    found = re.fullmatch(
+        r'Resource handler returned message: "(.*)" \(RequestToken: .*\)', reason, re.DOTALL
+    )
+    words = found[1] if found else reason
+    return re.sub(r" \(Service: \w+, Status Code: \d+, Request ID: [\w-]+.*\)$", "", words)
 
 
 # Change sets

@@ -53,9 +53,10 @@ class Stage:
 
 
 def names(settings: Settings) -> tuple[str, ...]:
-    """The stages in the order a version passes them: production comes last."""
+    """The stages in the order a version passes them: staging is first, production last."""
     found = (file.stem for file in (settings.root / FOLDER).glob("*.json"))
-    return tuple(sorted(found, key=lambda name: (name == "production", name)))
+    place = {"staging": 0, "production": 2}
+    return tuple(sorted(found, key=lambda name: (place.get(name, 1), name)))
 
 
 def load(settings: Settings, name: str) -> Stage:

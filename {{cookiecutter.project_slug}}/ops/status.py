@@ -87,7 +87,9 @@ def _running(aws: Aws, name: str, known: list[Version], *, strict: bool) -> Runn
             raise
         return Running(name, account, "unknown", note=f"account {account}: {line}")
     notes = []
-    if stack and stack.status not in stacks.DONE:
+    if stack and stack.status == "UPDATE_ROLLBACK_COMPLETE":
+        notes.append("the last deployment failed")
+    elif stack and stack.status not in stacks.DONE:
         notes.append(f"stack {stack.status}")
     if endpoint is None:
         return Running(name, account, "not deployed", stage.kind, note=", ".join(notes))
@@ -100,7 +102,8 @@ def _running(aws: Aws, name: str, known: list[Version], *, strict: bool) -> Runn
         notes += _drift(runs, known)
     if stack is None:
         notes.append("made without its stack")
-    if endpoint.reason:
+    # Kept from an update that was rolled back, it is no news.
+    if endpoint.reason and endpoint.status != "InService":
         notes.append(endpoint.reason)
     return Running(
         stage=name,

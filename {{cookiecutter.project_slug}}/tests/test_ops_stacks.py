@@ -153,7 +153,7 @@ class Driver:
 
     @property
     def shown(self) -> str:
-        return self.console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+        return self.console.file.getvalue()  # type: ignore[attr-defined]
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from ops import stages
 from ops.errors import MlopsError
 
 
-def test_every_json_file_of_infra_is_a_stage_and_production_comes_last(repo: Repo) -> None:
+def test_every_json_file_of_infra_is_a_stage_from_staging_to_production(repo: Repo) -> None:
     repo.stage("canary")
     repo.stage("zone-b")
-    assert stages.names(repo.settings()) == ("canary", "staging", "zone-b", "production")
+    assert stages.names(repo.settings()) == ("staging", "canary", "zone-b", "production")
 
 
 def test_the_rendered_stages_can_be_read_and_say_what_they_cost_idle(repo: Repo) -> None:

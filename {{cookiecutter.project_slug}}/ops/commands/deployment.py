@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -492,7 +493,7 @@ def _tell_status(aws: Aws, found: Status) -> None:
         return
     reason = f"  {last['reason']}" if last["reason"] else ""
     identifier = last["arn"].rpartition("/")[2]
-    started = last["started"][:16].replace("T", " ")
+    started = datetime.fromisoformat(last["started"]).astimezone().strftime("%Y-%m-%d %H:%M")
     say(f"trained     {started}  {identifier}  {last['status']}{reason}")
 
 
