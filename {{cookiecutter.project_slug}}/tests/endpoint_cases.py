@@ -42,7 +42,9 @@ def input_fn(body, content_type):
 def predict_fn(data, model):
     if data == "raise":
         raise RuntimeError("no prediction for this")
-    if data == "die":
+    died = Path(os.environ["TMPDIR"], "died")
+    if data == "die" or (data == "die once" and not died.exists()):
+        died.touch()
         os._exit(7)
     if data.startswith("sleep"):
         time.sleep(float(data[5:]))

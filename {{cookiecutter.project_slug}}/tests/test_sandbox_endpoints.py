@@ -307,6 +307,12 @@ def test_a_killed_process_is_started_again_by_the_next_request(aws: Hosting) -> 
     assert answer["pid"] != pid
 
 
+def test_a_request_whose_process_is_killed_under_it_is_sent_again(aws: Hosting) -> None:
+    name = aws.deploy(aws.named("unlucky"))
+    assert aws.ask(name, "die once")["data"] == "die once"
+    assert any("started anew" in line for line in aws.log(name))
+
+
 @pytest.mark.slow
 def test_a_request_that_kills_the_process_is_a_model_error(aws: Hosting) -> None:
     name = aws.deploy(aws.named("fragile"))
