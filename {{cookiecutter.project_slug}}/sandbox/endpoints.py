@@ -24,7 +24,7 @@ from urllib.parse import urlparse
 from sandbox import wire
 from sandbox.metrics import Metrics, known_alarm
 from sandbox.objects import NoSuchObject, Objects
-from sandbox.policies import check_role, may_read
+from sandbox.policies import check_role, may
 from sandbox.registry import Registry
 from sandbox.serving import LOG_GROUP, STARTUP_SECONDS, Container, ServingFailed
 from sandbox.storage import Record, Store
@@ -261,10 +261,8 @@ class Endpoints:
             self.objects.path(bucket, key)
         except NoSuchObject as error:
             raise invalid(f"Could not find model data at {url}.") from error
-        found = self.objects.buckets()[bucket]
-        policy = found.policy.decode() if isinstance(found.policy, bytes) else found.policy
         role = check_role(arn, caller)
-        if not may_read(role, bucket, found.account_id, policy, key, caller):
+        if not may(role, "s3:GetObject", self.objects.buckets()[bucket], key, caller):
             raise invalid(NO_ACCESS.format(url=url, role=arn, region=caller.region))
 
     # Endpoint configurations.
@@ -438,6 +436,18 @@ class Endpoints:
             raise KeyError(arn)
         fleet = green if green is not None and random.random() < live.share else blue
         return fleet.variants.get(variant) if variant else fleet.pick()
+
+    def check_access(self, record: Record, action: str, uri: str) -> None:
+        """Refuse what the execution role of an endpoint may not do with an object. Raises
+        ApiError, or NoSuchObject for an unknown bucket."""
+        bucket, key = location(uri)
+        found = self.objects.buckets().get(bucket)
+        if found is None:
+            raise NoSuchObject(f"The specified bucket does not exist: {bucket}")
+        owner = _owner(record)
+        arn = record["_deployed"]["variants"][0]["container"]["Role"]
+        if not may(check_role(arn, owner), action, found, key, owner):
+            raise invalid(f"{arn} is not authorized to perform: {action} on {uri}")
 
     # Deployments, each in a thread of its own.
 

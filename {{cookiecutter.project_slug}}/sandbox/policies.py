@@ -33,7 +33,7 @@ def principal(caller: Caller) -> str:
 
 
 def decision(
-    policy: str | Mapping[str, Any], action: str, resource: str, who: str, region: str
+    policy: str | bytes | Mapping[str, Any], action: str, resource: str, who: str, region: str
 ) -> bool | None:
     """Return what a policy says: True for Allow, False for Deny, None for nothing.
 
@@ -82,22 +82,19 @@ def role_may(role: Any, action: str, resource: str, region: str) -> bool | None:
     return False if False in said else (True if True in said else None)
 
 
-def may_read(
-    role: Any, bucket: str, owner: str, policy: str | None, key: str, caller: Caller
-) -> bool:
-    """Tell whether a role may read an object of a bucket that `owner` owns.
+def may(role: Any, action: str, bucket: Any, key: str, caller: Caller) -> bool:
+    """Tell whether a role may do something (s3:GetObject) with an object of moto's bucket.
 
     Within an account the role's policies or the bucket's suffice, across accounts it takes both. A
     role without any policy is taken to be allowed in its own account: the sandbox's own is.
     """
-    resource = f"arn:{partition(caller.region)}:s3:::{bucket}/{key}"
-    bucket_says = (
-        decision(policy, "s3:GetObject", resource, role.arn, caller.region) if policy else None
-    )
-    role_says = role_may(role, "s3:GetObject", resource, caller.region)
+    resource = f"arn:{partition(caller.region)}:s3:::{bucket.name}/{key}"
+    policy = bucket.policy
+    bucket_says = decision(policy, action, resource, role.arn, caller.region) if policy else None
+    role_says = role_may(role, action, resource, caller.region)
     if False in (bucket_says, role_says):
         return False
-    if owner == caller.account:
+    if bucket.account_id == caller.account:
         bare = not role.policies and not role.managed_policies
         return bool(bucket_says or role_says or bare)
     return bool(bucket_says and role_says)

@@ -282,7 +282,7 @@ class Runtime:
         try:
             if time.time() - invocation["Received"] > invocation["Lives"]:
                 raise ApiError("ValidationError", "Request expired in the queue")
-            body = self._input(invocation)
+            body = self._input(record, invocation)
             _check_size(len(body), LARGEST_ASYNC)
             arrived = time.perf_counter()
             variant, answer = self._ask(
@@ -292,24 +292,26 @@ class Runtime:
             self.capture.keep(
                 record, variant.name, invocation["Headers"]["Content-Type"], body, answer, None
             )
-            self._write(invocation["Output"], answer.body)
+            self._write(record, invocation["Output"], answer.body)
         except (ApiError, NoSuchObject) as error:
             failed = getattr(error, "message", str(error))
         if self.endpoints.closing:
             return
         if failed is not None and invocation["Failure"]:
-            self._write(invocation["Failure"], failed.encode())
+            self._write(record, invocation["Failure"], failed.encode())
         topics = record["AsyncInferenceConfig"]["OutputConfig"].get("NotificationConfig", {})
         topic = topics.get("SuccessTopic" if failed is None else "ErrorTopic")
         if topic:
             notify(topic, _announcement(record, invocation, kind, failed), "SageMaker")
 
-    def _input(self, invocation: Record) -> bytes:
+    def _input(self, record: Record, invocation: Record) -> bytes:
         if not invocation["Input"]:
             return str(invocation["Inline"]).encode("latin-1")
+        self.endpoints.check_access(record, "s3:GetObject", invocation["Input"])
         return self.objects.path(*location(invocation["Input"])).read_bytes()
 
-    def _write(self, uri: str, content: bytes) -> None:
+    def _write(self, record: Record, uri: str, content: bytes) -> None:
+        self.endpoints.check_access(record, "s3:PutObject", uri)
         path = self.objects.files.temporary()
         path.write_bytes(content)
         bucket, key = location(uri)

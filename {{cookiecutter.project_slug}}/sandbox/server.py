@@ -301,7 +301,8 @@ class Server:
                 return handled
         if _signed_for(environ) == protocol.SERVICE:
             return self._cloudformation(environ, start)
-        if runtime.PATH.match(path) and _signed_for(environ) == "sagemaker":
+        # A bucket may be called "endpoints"; everybody else must not meet moto's made-up answers.
+        if runtime.PATH.match(path) and _signed_for(environ) != "s3":
             return self._invoke(environ, start)
         return self._by_moto(environ, start)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from endpoint_cases import BUCKET, SLOW, Hosting, hosting
+from endpoint_cases import BUCKET, ROLE, SLOW, TRUST, Hosting, hosting, variant
 from sandbox import Server
 from sandbox_cases import REGION
 
@@ -68,6 +68,32 @@ def test_a_failure_is_written_beside(aws: Hosting, endpoint: str) -> None:
         EndpointName=endpoint, InputLocation=f"s3://{BUCKET}/asked/nothing"
     )
     assert b"There is no object" in arrived(aws, missing["FailureLocation"])
+
+
+def test_the_role_must_be_allowed_to_read_requests_and_write_answers(aws: Hosting) -> None:
+    aws.iam.create_role(RoleName="narrow", AssumeRolePolicyDocument=json.dumps(TRUST))
+    allowed = {
+        "Effect": "Allow",
+        "Action": ["s3:GetObject", "s3:PutObject"],
+        "Resource": [f"arn:aws:s3:::{BUCKET}/{name}/*" for name in ("models", "in", "failures")],
+    }
+    aws.iam.put_role_policy(
+        RoleName="narrow",
+        PolicyName="p",
+        PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [allowed]}),
+    )
+    package = {"ModelPackageName": aws.package()}
+    model = aws.model(package, ExecutionRoleArn=ROLE.replace("hosting", "narrow"))
+    name = aws.deploy(aws.config(variant(model), **queue()))
+
+    def failure(key: str) -> bytes:
+        answer = aws.runtime.invoke_endpoint_async(
+            EndpointName=name, InputLocation=aws.put(key, "rows")
+        )
+        return arrived(aws, answer["FailureLocation"])
+
+    assert b"not authorized to perform: s3:GetObject" in failure("elsewhere/rows")
+    assert b"not authorized to perform: s3:PutObject" in failure("in/rows")
 
 
 def test_topics_hear_of_success_and_failure(aws: Hosting) -> None:
