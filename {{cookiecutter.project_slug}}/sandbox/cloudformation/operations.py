@@ -62,7 +62,7 @@ class Stacks:
         self.store = store
         self.running: dict[str, Operation] = {}
         self.on_end: Callable[[], None] = lambda: None
-        self._threads: list[threading.Thread] = []
+        self._threads: set[threading.Thread] = set()
         self._closing = False
 
     def operation(self, name: str, caller: Caller) -> Callable[[Params], Params]:
@@ -127,11 +127,11 @@ class Stacks:
                 _give_up(self.ledger, stack, error)
             finally:
                 self.running.pop(identity, None)
-                self._threads.remove(thread)
+                self._threads.discard(thread)
                 self.on_end()
 
         thread = threading.Thread(target=run, name=f"stack {stack['StackName']}", daemon=True)
-        self._threads.append(thread)
+        self._threads.add(thread)
         thread.start()
 
     # Changing stacks.

@@ -1,0 +1,285 @@
+"""Stacks across restarts, and real endpoints deployed by them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sandbox
+from cloudformation_cases import Deployer, new_name, parameter, resource, text
+from endpoint_cases import BROKEN, MODEL, Hosting, tarred
+from sandbox import Server
+from sandbox.cloudformation.calls import Call, Provider, ResourceFailed
+from sandbox.cloudformation.expressions import Made
+from sandbox.cloudformation.providers import PROVIDERS
+
+GATED = resource("KMS::Key")
+
+
+def restart(root: Path) -> Server:
+    return Server(root, "eu-west-1", stop_grace=0.5)
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """GATED resources take for ever to be made, and do not listen; deleting them is quick."""
+    end = threading.Event()
+
+    def create(call: Call) -> Made:
+        end.wait(30)
+        raise ResourceFailed("the test is over")
+
+    monkeypatch.setitem(PROVIDERS, "AWS::KMS::Key", Provider(create, lambda call: None))
+    yield
+    end.set()
+
+
+def kill(server: Server) -> None:
+    """Leave a server as a kill does: what runs writes nothing more."""
+    server.stacks.end()
+    server.close()
+
+
+def test_stacks_and_what_they_made_are_there_after_a_restart(tmp_path: Path) -> None:
+    with restart(tmp_path) as server:
+        aws = Deployer(server.url)
+        name = aws.create({"Resources": {"Logs": resource("Logs::LogGroup")}})
+        before, events = aws.physical(name), aws.events(name)
+    with restart(tmp_path) as server:
+        aws = Deployer(server.url)
+        assert (aws.physical(name), aws.events(name)) == (before, events)
+        after = {"Resources": {"Logs": resource("Logs::LogGroup", RetentionInDays=7)}}
+        assert aws.update(name, after)["StackStatus"] == "UPDATE_COMPLETE"
+        assert aws.delete(name)["StackStatus"] == "DELETE_COMPLETE"
+
+
+def test_a_creation_that_was_interrupted_is_rolled_back(tmp_path: Path, slow: None) -> None:
+    server = restart(tmp_path).start()
+    aws, name = Deployer(server.url), new_name()
+    logs = resource("Logs::LogGroup")
+    body = text({"Resources": {"Logs": logs, "Waits": {**GATED, "DependsOn": "Logs"}}})
+    aws.cfn.create_stack(StackName=name, TemplateBody=body)
+    aws.wait_for(name, "Waits CREATE_IN_PROGRESS")
+    group = aws.physical(name)["Logs"]
+    kill_soon(server)
+    with restart(tmp_path) as server:
+        aws = Deployer(server.url)
+        assert aws.settled(name)["StackStatus"] == "ROLLBACK_COMPLETE"
+        why = aws.reasons(name, "ROLLBACK_IN_PROGRESS")[name]
+        assert why.startswith("The sandbox ended while this operation was running.")
+        assert not aws.logs.describe_log_groups(logGroupNamePrefix=group)["logGroups"]
+
+
+def test_an_update_that_was_interrupted_is_rolled_back(tmp_path: Path, slow: None) -> None:
+    server = restart(tmp_path).start()
+    aws = Deployer(server.url)
+    before = {"Resources": {"Logs": resource("Logs::LogGroup", RetentionInDays=7)}}
+    name = aws.create(before)
+    after = {
+        "Resources": {
+            "Logs": resource("Logs::LogGroup", RetentionInDays=30),
+            "Waits": {**GATED, "DependsOn": "Logs"},
+        }
+    }
+    aws.cfn.update_stack(StackName=name, TemplateBody=text(after))
+    aws.wait_for(name, "Waits CREATE_IN_PROGRESS")
+    group = aws.physical(name)["Logs"]
+    kill_soon(server)
+    with restart(tmp_path) as server:
+        aws = Deployer(server.url)
+        assert aws.settled(name)["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
+        found = aws.logs.describe_log_groups(logGroupNamePrefix=group)["logGroups"]
+        assert found[0]["retentionInDays"] == 7
+
+
+def kill_soon(server: Server) -> None:
+    """Kill without the five seconds that an orderly end gives what does not listen."""
+    server.stacks._threads.clear()
+    kill(server)
+
+
+def test_the_server_stays_while_a_stack_is_changed(tmp_path: Path, slow: None) -> None:
+    server = restart(tmp_path).start()
+    server._standing = False
+    aws, name = Deployer(server.url), new_name()
+    aws.cfn.create_stack(StackName=name, TemplateBody=text({"Resources": {"Waits": GATED}}))
+    aws.wait_for(name, "Waits CREATE_IN_PROGRESS")
+    server.end_if_idle()
+    time.sleep(0.1)
+    assert not server.ended.is_set()
+    kill_soon(server)
+
+
+@pytest.mark.slow
+def test_a_killed_sandbox_takes_its_stacks_up_again(tmp_path: Path) -> None:
+    running = sandbox.start(tmp_path, "eu-west-1")
+    aws, hosting = Deployer(running.url), Hosting(running.url).prepare()
+    slow, name = "import time\ntime.sleep(30)\n" + MODEL, new_name()
+    body = text(endpoint(hosting.archive(slow), name))
+    aws.cfn.create_stack(StackName=name, TemplateBody=body)
+    aws.wait_for(name, "Endpoint CREATE_IN_PROGRESS")
+    kept = aws.create({"Resources": {"Topic": resource("SNS::Topic")}})
+    os.kill(running.pid, signal.SIGKILL)
+    try:
+        running = sandbox.start(tmp_path, "eu-west-1")
+        aws, hosting = Deployer(running.url), Hosting(running.url)
+        assert aws.settled(name, 60)["StackStatus"] == "ROLLBACK_COMPLETE"
+        assert aws.stack(kept)["StackStatus"] == "CREATE_COMPLETE"
+        assert hosting.sagemaker.list_endpoints()["Endpoints"] == []
+        assert hosting.sagemaker.list_models()["Models"] == []
+    finally:
+        sandbox.stop(tmp_path)
+
+
+# Endpoints.
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("hosting"), "eu-west-1") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def hosting(server: Server) -> Hosting:
+    return Hosting(server.url).prepare()
+
+
+@pytest.fixture(scope="module")
+def aws(server: Server) -> Deployer:
+    return Deployer(server.url)
+
+
+def endpoint(archive: str, name: str, **more: Any) -> dict[str, Any]:
+    """A template of an endpoint, as small as can be."""
+    container = {"Image": "x.dkr.ecr.eu-west-1.amazonaws.com/x:1", "ModelDataUrl": archive}
+    variant = {
+        "VariantName": "AllTraffic",
+        "ModelName": {"Fn::GetAtt": ["Model", "ModelName"]},
+        "InitialInstanceCount": "1",
+        "InstanceType": "ml.m5.large",
+    }
+    return {
+        "Resources": {
+            "Model": resource(
+                "SageMaker::Model",
+                PrimaryContainer=container,
+                ExecutionRoleArn="arn:aws:iam::123456789012:role/hosting",
+            ),
+            "Config": resource("SageMaker::EndpointConfig", ProductionVariants=[variant]),
+            "Endpoint": resource(
+                "SageMaker::Endpoint",
+                EndpointName=name,
+                EndpointConfigName={"Fn::GetAtt": ["Config", "EndpointConfigName"]},
+                **more,
+            ),
+        }
+    }
+
+
+def test_a_stack_is_complete_only_when_its_endpoint_answers(
+    aws: Deployer, hosting: Hosting
+) -> None:
+    name = new_name()
+    aws.create(endpoint(hosting.archive(name="one"), name), name, Tags=[{"Key": "k", "Value": "v"}])
+    assert aws.stack(name)["StackStatus"] == "CREATE_COMPLETE", aws.reasons(name, "CREATE_FAILED")
+    assert hosting.ask(name)["model"] == "one"
+    arn = aws.physical(name)["Endpoint"]
+    assert hosting.sagemaker.list_tags(ResourceArn=arn)["Tags"] == [{"Key": "k", "Value": "v"}]
+    stack = aws.update(name, endpoint(hosting.archive(name="two"), name))
+    assert stack["StackStatus"] == "UPDATE_COMPLETE", aws.reasons(name, "UPDATE_FAILED")
+    assert hosting.ask(name)["model"] == "two"
+    stack = aws.delete(name)
+    assert stack["StackStatus"] == "DELETE_COMPLETE", aws.reasons(name, "DELETE_FAILED")
+    for kind in ("endpoints", "endpoint_configs", "models"):
+        (rows,) = (
+            rows
+            for key, rows in getattr(hosting.sagemaker, f"list_{kind}")().items()
+            if key != "ResponseMetadata"
+        )
+        assert rows == []
+
+
+def test_a_model_that_does_not_start_leaves_the_old_one_serving(
+    aws: Deployer, hosting: Hosting
+) -> None:
+    name = new_name()
+    aws.create(endpoint(hosting.archive(name="good"), name), name)
+    config = hosting.sagemaker.describe_endpoint(EndpointName=name)["EndpointConfigName"]
+    stack = aws.update(name, endpoint(hosting.archive(BROKEN), name))
+    assert stack["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
+    why = aws.reasons(name, "UPDATE_FAILED")
+    assert list(why) == ["Endpoint"]
+    assert "did not pass the ping health check" in why["Endpoint"]
+    assert hosting.ask(name)["model"] == "good"
+    found = hosting.sagemaker.describe_endpoint(EndpointName=name)
+    assert (found["EndpointStatus"], found["EndpointConfigName"]) == ("InService", config)
+    configs = hosting.sagemaker.list_endpoint_configs()["EndpointConfigs"]
+    assert [c["EndpointConfigName"] for c in configs] == [config]
+    aws.delete(name)
+
+
+def test_a_first_model_that_does_not_start_leaves_nothing(aws: Deployer, hosting: Hosting) -> None:
+    name = new_name()
+    aws.create(endpoint(hosting.archive(BROKEN), name), name)
+    assert aws.stack(name)["StackStatus"] == "ROLLBACK_COMPLETE"
+    assert "did not pass the ping health check" in aws.reasons(name, "CREATE_FAILED")["Endpoint"]
+    assert hosting.sagemaker.list_endpoints(NameContains=name)["Endpoints"] == []
+
+
+def test_the_endpoint_of_a_stage_deploys_in_well_under_a_second_of_our_own(
+    aws: Deployer, hosting: Hosting
+) -> None:
+    template = (Path(__file__).resolve().parent.parent / "infra" / "endpoint.yml").read_text()
+    archive = hosting.put(
+        f"churn/{uuid.uuid4().hex}/model.tar.gz",
+        tarred({"code/inference.py": MODEL, "name": "stage"}),
+    )
+    packaged = hosting.archive
+    hosting.archive = lambda *_, **__: archive  # type: ignore[method-assign]
+    package = hosting.package()
+    hosting.archive = packaged  # type: ignore[method-assign]
+    values = {
+        "Project": "churn",
+        "Stage": "staging",
+        "ModelPackageArn": package,
+        "ModelVersion": "1",
+        "ArtifactBucket": archive.split("/")[2],
+        "EndpointKind": "serverless",
+    }
+    request = {
+        "Capabilities": ["CAPABILITY_IAM"],
+        "Parameters": [{"ParameterKey": k, "ParameterValue": v} for k, v in values.items()],
+    }
+    aws.create(template, "churn-staging", **request)
+    stack = aws.stack("churn-staging")
+    assert stack["StackStatus"] == "CREATE_COMPLETE", aws.reasons("churn-staging", "CREATE_FAILED")
+    assert hosting.ask("churn-staging")["model"] == "stage"
+    assert aws.outputs("churn-staging")["ModelPackageArn"] == package
+    times = {
+        f"{e['LogicalResourceId']} {e['ResourceStatus']}": e["Timestamp"]
+        for e in aws.raw_events("churn-staging")
+    }
+    began = times["churn-staging CREATE_IN_PROGRESS"]
+    ours = (times["Endpoint CREATE_IN_PROGRESS"] - began).total_seconds()
+    assert ours < 5, json.dumps({k: str(v) for k, v in times.items()})
+    assert aws.delete("churn-staging")["StackStatus"] == "DELETE_COMPLETE"
+
+
+def test_a_parameter_that_is_used_nowhere_changes_nothing(aws: Deployer) -> None:
+    template = {
+        "Parameters": {"Unused": {"Type": "String", "Default": "a"}},
+        "Resources": {"One": parameter("x")},
+    }
+    name = aws.create(template)
+    more = {"Parameters": [{"ParameterKey": "Unused", "ParameterValue": "b"}]}
+    assert aws.change(name, template, **more)["Status"] == "FAILED"
