@@ -123,7 +123,7 @@ def test_the_server_stays_while_a_stack_is_changed(tmp_path: Path, slow: None) -
 def test_a_killed_sandbox_takes_its_stacks_up_again(tmp_path: Path) -> None:
     running = sandbox.start(tmp_path, "eu-west-1")
     aws, hosting = Deployer(running.url), Hosting(running.url).prepare()
-    slow, name = "import time\ntime.sleep(30)\n" + MODEL, new_name()
+    slow, name = "import time\ntime.sleep(3)\n" + MODEL, new_name()
     body = text(endpoint(hosting.archive(slow), name))
     aws.cfn.create_stack(StackName=name, TemplateBody=body)
     aws.wait_for(name, "Endpoint CREATE_IN_PROGRESS")

@@ -1,7 +1,9 @@
 """CloudFormation of the sandbox: stacks whose every status, event and rollback can be watched.
 
-Read in this order: `operations` (the API), `engine` (one operation on one stack), `providers` (a
-resource type each), then `template`, `expressions`, `changes` and `schemas`, which only compute.
+Read in this order: `operations` (the API), `targets` (what it refuses), `engine` (one operation on
+one stack), `providers` (the resource types); then `template`, `parameters`, `expressions`,
+`changes` and `schemas`, which only compute. `ledger` keeps, `protocol` speaks, `calls` is what
+every provider needs.
 """
 
 from sandbox.cloudformation.operations import Stacks as Stacks

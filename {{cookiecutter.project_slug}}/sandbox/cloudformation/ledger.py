@@ -42,7 +42,7 @@ class Ledger:
         """Return the stacks of an account and region, oldest first, deleted ones as well."""
         return [
             stack
-            for stack in self.store.all(STACK).values()
+            for stack in list(self.store.all(STACK).values())
             if (stack["_account"], stack["_region"]) == (caller.account, caller.region)
         ]
 

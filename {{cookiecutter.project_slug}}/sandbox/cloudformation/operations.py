@@ -13,17 +13,13 @@ import time
 import uuid
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import unquote, urlparse
-
-from botocore.exceptions import ClientError
 
 from sandbox import wire
-from sandbox.cloudformation import changes, engine, parameters, schemas, template
+from sandbox.cloudformation import changes, engine, targets, template
 from sandbox.cloudformation.engine import Interrupted, Operation, scope_of
 from sandbox.cloudformation.expressions import Scope, Unresolved
 from sandbox.cloudformation.ledger import CHANGE_SET, STACK, Ledger, caller_of
-from sandbox.cloudformation.providers import PROVIDERS
-from sandbox.cloudformation.template import LONGEST_BODY, LONGEST_OBJECT, Template, invalid
+from sandbox.cloudformation.template import Template, invalid
 from sandbox.storage import Record, Store
 from sandbox.wire import ApiError, Caller, Params, pick
 
@@ -38,14 +34,6 @@ NO_CHANGES = (
     "The submitted information didn't contain changes. "
     "Submit different information to create a change set."
 )
-NAMED = {
-    "AWS::IAM::Group": "GroupName",
-    "AWS::IAM::InstanceProfile": "InstanceProfileName",
-    "AWS::IAM::ManagedPolicy": "ManagedPolicyName",
-    "AWS::IAM::Role": "RoleName",
-    "AWS::IAM::User": "UserName",
-}
-IAM = (*NAMED, "AWS::IAM::AccessKey", "AWS::IAM::Policy", "AWS::IAM::UserToGroupAddition")
 PAGE = 100
 log = logging.getLogger(__name__)
 
@@ -61,6 +49,8 @@ class Stacks:
         self.ledger, self._client = Ledger(store), client
         self.store = store
         self.running: dict[str, Operation] = {}
+        # Not the store's lock: what is asked of other services meanwhile may need that one.
+        self._admission = threading.RLock()
         self.on_end: Callable[[], None] = lambda: None
         self._threads: set[threading.Thread] = set()
         self._closing = False
@@ -106,12 +96,7 @@ class Stacks:
             thread.join(timeout=5)
 
     def _start(self, stack: Record, work: Callable[[Operation], None]) -> None:
-        caller = caller_of(stack)
-        operation = Operation(
-            self.ledger,
-            stack,
-            lambda service: self._client(service, caller.region, caller.access_key),
-        )
+        operation = Operation(self.ledger, stack, self._clients(caller_of(stack)))
         identity = stack["StackId"]
         self.running[identity] = operation
         if self._closing:
@@ -141,7 +126,7 @@ class Stacks:
         on_failure = params.get("OnFailure")
         if on_failure and "DisableRollback" in params:
             raise invalid("You can specify either DisableRollback or OnFailure, but not both.")
-        with self.store.lock:
+        with self._admission:
             existing = self.ledger.find(params["StackName"], caller)
             if existing is not None:
                 if self._repeated(existing, params, "CreateStack"):
@@ -168,7 +153,7 @@ class Stacks:
 
     def update_stack(self, params: Params, caller: Caller) -> Params:
         """UpdateStack."""
-        with self.store.lock:
+        with self._admission:
             stack = self._existing(params["StackName"], caller)
             if self._repeated(stack, params, "UpdateStack"):
                 return {"StackId": stack["StackId"]}
@@ -192,7 +177,7 @@ class Stacks:
 
     def delete_stack(self, params: Params, caller: Caller) -> Params:
         """DeleteStack: of a stack that does not exist, too."""
-        with self.store.lock:
+        with self._admission:
             stack = self.ledger.find(params["StackName"], caller)
             if stack is None or stack["StackStatus"] in ("DELETE_COMPLETE", "DELETE_IN_PROGRESS"):
                 return {}
@@ -224,7 +209,7 @@ class Stacks:
 
     def cancel_update_stack(self, params: Params, caller: Caller) -> Params:
         """CancelUpdateStack."""
-        with self.store.lock:
+        with self._admission:
             stack = self._existing(params["StackName"], caller)
             operation = self.running.get(stack["StackId"])
             if stack["StackStatus"] != "UPDATE_IN_PROGRESS" or operation is None:
@@ -235,7 +220,7 @@ class Stacks:
 
     def continue_update_rollback(self, params: Params, caller: Caller) -> Params:
         """ContinueUpdateRollback."""
-        with self.store.lock:
+        with self._admission:
             stack = self._existing(params["StackName"], caller)
             if self._repeated(stack, params, "ContinueUpdateRollback"):
                 return {}
@@ -262,7 +247,7 @@ class Stacks:
 
     def rollback_stack(self, params: Params, caller: Caller) -> Params:
         """RollbackStack: of an update or a creation that failed without a rollback."""
-        with self.store.lock:
+        with self._admission:
             stack = self._existing(params["StackName"], caller)
             if self._repeated(stack, params, "RollbackStack"):
                 return {"StackId": stack["StackId"]}
@@ -310,7 +295,7 @@ class Stacks:
         name, kind = params["ChangeSetName"], params.get("ChangeSetType", "UPDATE")
         if kind == "IMPORT" or params.get("ResourcesToImport"):
             raise invalid("The sandbox imports no existing resources into stacks")
-        with self.store.lock:
+        with self._admission:
             stack = self.ledger.find(params["StackName"], caller)
             status = stack["StackStatus"] if stack else None
             if kind == "CREATE" and stack is not None and status != "REVIEW_IN_PROGRESS":
@@ -356,7 +341,7 @@ class Stacks:
 
     def _fill(self, change_set: Record, stack: Record) -> None:
         try:
-            with self.store.lock:
+            with self._admission:
                 found = self._plan(stack, change_set["_target"])
             empty = not found and not (
                 change_set["_type"] == "UPDATE" and _outputs_differ(stack, change_set["_target"])
@@ -398,7 +383,7 @@ class Stacks:
 
     def execute_change_set(self, params: Params, caller: Caller) -> Params:
         """ExecuteChangeSet: the other change sets of the stack are deleted."""
-        with self.store.lock:
+        with self._admission:
             record = self._change_set(params, caller)
             stack = self.store.get(STACK, record["StackId"])
             assert stack is not None
@@ -451,7 +436,7 @@ class Stacks:
         rows = [
             pick(record, "StackId", "StackName", "ChangeSetId", "ChangeSetName", "Description",
                  "ExecutionStatus", "Status", "StatusReason", "CreationTime")
-            for record in self.store.all(CHANGE_SET).values()
+            for record in list(self.store.all(CHANGE_SET).values())
             if record["StackId"] == stack["StackId"]
         ]  # fmt: skip
         rows, token = wire.page(rows, params, PAGE)
@@ -546,7 +531,7 @@ class Stacks:
         if params.get("StackName"):
             parsed = template.parse(self._existing(params["StackName"], caller)["_template"])
         else:
-            parsed = template.parse(self._body(params, caller))
+            parsed = template.parse(targets.body_of(params, self._clients(caller)))
         rows = []
         for row, declared in zip(_declared(parsed), parsed.parameters.values(), strict=True):
             row["ParameterType"] = declared["Type"]
@@ -558,7 +543,7 @@ class Stacks:
             "Parameters": rows,
             "ResourceTypes": parsed.types(),
             "DeclaredTransforms": parsed.transforms,
-            **_capabilities_shown(parsed),
+            **targets.capabilities_shown(parsed),
         }
         if parsed.metadata:
             answer["Metadata"] = changes._shown(parsed.metadata)
@@ -566,12 +551,12 @@ class Stacks:
 
     def validate_template(self, params: Params, caller: Caller) -> Params:
         """ValidateTemplate."""
-        parsed = template.parse(self._body(params, caller))
-        _check_types(parsed)
+        parsed = template.parse(targets.body_of(params, self._clients(caller)))
+        targets.check_types(parsed)
         return {
             "Parameters": _declared(parsed),
             "DeclaredTransforms": parsed.transforms,
-            **_capabilities_shown(parsed),
+            **targets.capabilities_shown(parsed),
             **_if(Description=parsed.description),
         }
 
@@ -603,7 +588,7 @@ class Stacks:
         return stack
 
     def _change_set_of(self, stack: Record, name: str) -> Record | None:
-        for record in self.store.all(CHANGE_SET).values():
+        for record in list(self.store.all(CHANGE_SET).values()):
             if record["StackId"] == stack["StackId"] and record["ChangeSetName"] == name:
                 return record
         return None
@@ -684,53 +669,12 @@ class Stacks:
     def _target(
         self, params: Params, caller: Caller, stack: Record, previous: Record | None
     ) -> Record:
-        """Return what a request asks a stack to become, in members of the stack's record.
+        client = self._clients(caller)
+        return targets.aim(params, caller, stack, previous, self.ledger, client)
 
-        Raises ApiError for all that CloudFormation refuses before it starts.
-        """
-        if params.get("RollbackConfiguration", {}).get("RollbackTriggers"):
-            raise invalid("The sandbox watches no rollback triggers of stacks")
-        for name in ("StackPolicyURL", "StackPolicyDuringUpdateBody", "StackPolicyDuringUpdateURL"):
-            if name in params:
-                raise invalid(f"The sandbox does not know {name}")
-        if params.get("UsePreviousTemplate"):
-            if previous is None:
-                raise invalid("UsePreviousTemplate is not allowed for a new stack")
-            body = previous["_template"]
-        else:
-            body = self._body(params, caller)
-        parsed = template.parse(body)
-        _check_types(parsed)
-        _check_capabilities(parsed, params.get("Capabilities", []))
-        _check_attributes(parsed)
-        if previous is not None:
-            _check_same_types(parsed, previous)
-        values, resolved = parameters.bind(
-            parsed,
-            params.get("Parameters", []),
-            previous["_values"] if previous else None,
-            lambda name: self._ssm(name, caller),
-        )
-        target: Record = {
-            "Capabilities": params.get("Capabilities", []),
-            "Description": parsed.description,
-            "NotificationARNs": params.get(
-                "NotificationARNs", previous["NotificationARNs"] if previous else []
-            ),
-            "Parameters": _parameters_shown(parsed, values, resolved),
-            "Tags": params.get("Tags", previous["Tags"] if previous else []),
-            "_template": body,
-            "_values": values,
-            "_resolved": resolved,
-        }
-        if params.get("RoleARN"):
-            self._check_role(params["RoleARN"], caller)
-            target["RoleARN"] = params["RoleARN"]
-        scope = scope_of(self.ledger, {**stack, **target})
-        scope.check_rules()
-        if not scope.active():
-            raise invalid("Template format error: At least one Resources member must be defined.")
-        return target
+    def _clients(self, caller: Caller) -> Callable[[str], Any]:
+        """Return what makes clients by service, for whoever calls."""
+        return lambda service: self._client(service, caller.region, caller.access_key)
 
     def _plan(self, stack: Record, target: Record) -> list[Params]:
         tags = {tag["Key"]: tag["Value"] for tag in target["Tags"]}
@@ -741,49 +685,6 @@ class Stacks:
             old = scope_of(self.ledger, stack)
             before = old.template
         return changes.plan(before, stack["_resources"], scope, old, tags)
-
-    def _body(self, params: Params, caller: Caller) -> str:
-        body = params.get("TemplateBody")
-        if body is not None and params.get("TemplateURL"):
-            raise invalid("Specify either TemplateBody or TemplateURL, not both")
-        if body is not None:
-            if len(body.encode()) > LONGEST_BODY:
-                raise invalid(
-                    "1 validation error detected: Value at 'templateBody' failed to satisfy "
-                    f"constraint: Member must have length less than or equal to {LONGEST_BODY}"
-                )
-            return str(body)
-        if not params.get("TemplateURL"):
-            raise invalid("Either Template URL or Template Body must be specified.")
-        bucket, key = _s3_place(params["TemplateURL"])
-        try:
-            answer = self._client("s3", caller.region, caller.access_key).get_object(
-                Bucket=bucket, Key=key
-            )
-        except ClientError as error:
-            message = error.response["Error"].get("Message", "")
-            code = error.response["Error"]["Code"]
-            raise invalid(f"S3 error: {message}: {code}") from error
-        content = answer["Body"].read()
-        if len(content) > LONGEST_OBJECT:
-            raise invalid(f"Template may not exceed {LONGEST_OBJECT} bytes in size.")
-        return str(content.decode())
-
-    def _ssm(self, name: str, caller: Caller) -> str:
-        client = self._client("ssm", caller.region, caller.access_key)
-        try:
-            return str(client.get_parameter(Name=name)["Parameter"]["Value"])
-        except ClientError as error:
-            raise invalid(
-                f"Unable to fetch parameters [{name}] from parameter store for this account."
-            ) from error
-
-    def _check_role(self, arn: str, caller: Caller) -> None:
-        client = self._client("iam", caller.region, caller.access_key)
-        try:
-            client.get_role(RoleName=arn.rpartition("/")[2])
-        except ClientError as error:
-            raise invalid(f"Role {arn} is invalid or cannot be assumed") from error
 
 
 def _resume(operation: Operation, status: str) -> None:
@@ -814,91 +715,6 @@ def _refuse_unless_updatable(stack: Record) -> None:
         raise invalid(
             f"Stack:{stack['StackId']} is in {stack['StackStatus']} state and can not be updated."
         )
-
-
-def _check_types(parsed: Template) -> None:
-    unknown = [kind for kind in parsed.types() if not schemas.exists(kind)]
-    if unknown:
-        raise invalid(f"Template format error: Unrecognized resource types: {_names(unknown)}")
-    absent = [kind for kind in parsed.types() if kind not in PROVIDERS]
-    if absent:
-        raise invalid(
-            f"The sandbox cannot make resources of these types: {_names(absent)}; "
-            f"it can make {', '.join(sorted(PROVIDERS))}"
-        )
-
-
-def _check_attributes(parsed: Template) -> None:
-    for section in (parsed.resources, parsed.outputs):
-        for reference in parsed.references(list(section.values())):
-            if reference.attribute is None or reference.name not in parsed.resources:
-                continue
-            kind = parsed.resources[reference.name]["Type"]
-            if reference.attribute not in PROVIDERS[kind].attributes:
-                raise invalid(
-                    f"Template error: resource {reference.name} does not support attribute type "
-                    f"{reference.attribute} in Fn::GetAtt"
-                )
-
-
-def _check_same_types(parsed: Template, previous: Record) -> None:
-    changed = [
-        name
-        for name, record in previous["_resources"].items()
-        if name in parsed.resources and parsed.resources[name]["Type"] != record["ResourceType"]
-    ]
-    if changed:
-        raise invalid(
-            "Update of resource type is not permitted. The new template modifies resource type of "
-            f"the following resources: {_names(changed)}"
-        )
-
-
-def _capabilities(parsed: Template) -> tuple[str, list[str]] | None:
-    """Return the capability that a template needs and the types that need it."""
-    kinds = [kind for kind in parsed.types() if kind in IAM]
-    if not kinds:
-        return None
-    named = any(
-        NAMED.get(resource["Type"], "") in (resource.get("Properties") or {})
-        for resource in parsed.resources.values()
-    )
-    return "CAPABILITY_NAMED_IAM" if named else "CAPABILITY_IAM", kinds
-
-
-def _check_capabilities(parsed: Template, given: list[str]) -> None:
-    needed = _capabilities(parsed)
-    if needed is None:
-        return
-    enough = {needed[0], "CAPABILITY_NAMED_IAM"}
-    if not enough & set(given):
-        raise ApiError(
-            "InsufficientCapabilitiesException", f"Requires capabilities : [{needed[0]}]"
-        )
-
-
-def _capabilities_shown(parsed: Template) -> Params:
-    needed = _capabilities(parsed)
-    if needed is None:
-        return {}
-    reason = f"The following resource(s) require capabilities: {_names(needed[1])}"
-    return {"Capabilities": [needed[0]], "CapabilitiesReason": reason}
-
-
-def _parameters_shown(
-    parsed: Template, values: dict[str, str], resolved: dict[str, str]
-) -> list[Params]:
-    rows = []
-    for name, text in values.items():
-        hidden = str(parsed.parameters[name].get("NoEcho", "")).lower() == "true"
-        row = {
-            "ParameterKey": name,
-            "ParameterValue": parameters.HIDDEN if hidden else text,
-        }
-        if name in resolved:
-            row["ResolvedValue"] = resolved[name]
-        rows.append(row)
-    return rows
 
 
 def _declared(parsed: Template) -> list[Params]:
@@ -943,25 +759,6 @@ def _resource(stack: Record, record: Record, time_name: str) -> Params:
         time_name: record["Timestamp"],
         "DriftInformation": {"StackResourceDriftStatus": "NOT_CHECKED"},
     }
-
-
-def _s3_place(url: str) -> tuple[str, str]:
-    """Return bucket and key of https://<bucket>.s3.<region>.amazonaws.com/<key> or
-    https://s3.<region>.amazonaws.com/<bucket>/<key>; the sandbox's own address is of that form."""
-    parsed = urlparse(url)
-    path = unquote(parsed.path.lstrip("/"))
-    host = parsed.hostname or ""
-    bucket, separator, _ = host.partition(".s3")
-    if separator:
-        return bucket, path
-    bucket, _, key = path.partition("/")
-    if not key or not (host.startswith("s3") or host in ("127.0.0.1", "localhost")):
-        raise invalid("TemplateURL must be a supported URL.")
-    return bucket, key
-
-
-def _names(names: list[str]) -> str:
-    return f"[{', '.join(names)}]"
 
 
 def _if(**given: Any) -> Params:
