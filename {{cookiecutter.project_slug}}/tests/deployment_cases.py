@@ -1,0 +1,172 @@
+"""A sandbox in this process with versions of a small model to deploy, faster than a trained one."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import os
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from conftest import Repo, make_repo
+from ops import stages
+from ops.aws import Aws
+from ops.deploy import Deployment, deploy
+from ops.run import ensure_model_package_group
+from ops.sandbox_account import prepare
+from ops.stages import Stage
+from sandbox import Server, client
+from sandbox_cases import IMAGE
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+TYPES = ["text/csv", "application/jsonlines", "application/json"]
+ROWS = [{"a": 1.0, "b": 2.0}, {"a": 0.5, "b": -1.0}]
+# Adds a, b and a number that differs from version to version.
+SUM = """
+import csv, io, json
+from sagemaker_inference.errors import BaseInferenceToolkitError
+
+def bad(message):
+    raise BaseInferenceToolkitError(400, message, message)
+
+def model_fn(model_dir):
+    return OFFSET
+
+def input_fn(body, content_type):
+    text = body if isinstance(body, str) else body.decode()
+    try:
+        if content_type == "text/csv":
+            rows = list(csv.DictReader(io.StringIO(text)))
+            if any(None in row for row in rows):
+                bad("row 3: a field too many")
+        elif content_type == "application/json":
+            rows = json.loads(text)["instances"]
+        else:
+            rows = [json.loads(line) for line in text.splitlines()]
+    except ValueError as error:
+        bad(str(error))
+    if not all({"a", "b"} <= set(row) for row in rows):
+        bad("column 'a' is missing in row 1")
+    return [float(row["a"]) + float(row["b"]) for row in rows]
+
+def predict_fn(sums, offset):
+    return [value + offset for value in sums]
+
+def output_fn(values, accept):
+    if accept == "text/csv":
+        return "".join(f"{value}\\n" for value in values), accept
+    objects = [{"prediction": value} for value in values]
+    if accept == "application/json":
+        return json.dumps({"predictions": objects}), accept
+    return "".join(json.dumps(item) + "\\n" for item in objects), accept
+"""
+BROKEN = "def model_fn(model_dir):\n    raise RuntimeError('no such file: model.ubj')\n"
+
+
+class Place:
+    """A repo, its sandbox, and what deployments have shown so far."""
+
+    def __init__(self, repo: Repo, server: Server) -> None:
+        self.repo, self.server = repo, server
+        self.aws = Aws(repo.settings(), sandbox=True)
+        self.console = Console(file=io.StringIO(), width=300)
+        self._numbers = itertools.count(1)
+
+    @property
+    def shown(self) -> str:
+        return self.console.file.getvalue()  # type: ignore[attr-defined]
+
+    def register(
+        self,
+        script: str = SUM,
+        offset: float = 0,
+        approval: str = "Approved",
+        sample: dict[str, bytes] | None = None,
+        **more: Any,
+    ) -> str:
+        """ARN of a new version."""
+        code = f"OFFSET = {offset}\n{script}".encode()
+        prefix = f"{self.aws.settings.prefix}/executions/test-{next(self._numbers)}"
+        url = self._put(f"{prefix}/model.tar.gz", archive({"code/inference.py": code}))
+        files = sample if sample is not None else sample_files(offset)
+        if files:
+            more["SamplePayloadUrl"] = self._put(f"{prefix}/sample.tar.gz", archive(files))
+        environment = {
+            "SAGEMAKER_PROGRAM": "inference.py",
+            "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code",
+        }
+        container = {"Image": IMAGE, "ModelDataUrl": url, "Environment": environment}
+        request = {
+            "ModelPackageGroupName": self.aws.settings.model_package_group,
+            "InferenceSpecification": {
+                "Containers": [container],
+                "SupportedContentTypes": TYPES,
+                "SupportedResponseMIMETypes": TYPES,
+            },
+            "ModelApprovalStatus": approval,
+            "MetadataProperties": {"CommitId": COMMIT},
+            **more,
+        }
+        return str(self.aws.sagemaker.create_model_package(**request)["ModelPackageArn"])
+
+    def _put(self, key: str, body: bytes) -> str:
+        self.aws.s3.put_object(Bucket=self.aws.bucket, Key=key, Body=body)
+        return f"s3://{self.aws.bucket}/{key}"
+
+    def stage(self, name: str, **parameters: object) -> Stage:
+        """A stage with these parameters; serverless without any."""
+        given = {"EndpointKind": "serverless"} | parameters
+        self.repo.stage(name, Parameters=given)
+        return stages.load(self.aws.settings, name)
+
+    def deploy(self, stage: Stage, arn: str, commit: str | None = None, **more: Any) -> Deployment:
+        return deploy(self.aws, stage, arn, commit, self.console, **more)
+
+
+def sample_files(offset: float = 0) -> dict[str, bytes]:
+    """What model/evaluate.py puts into a sample payload, for the model above."""
+    lines = "".join(json.dumps(row) + "\n" for row in ROWS)
+    table = "a,b\n" + "".join(f"{row['a']},{row['b']}\n" for row in ROWS)
+    expected = [{"prediction": row["a"] + row["b"] + offset} for row in ROWS]
+    return {
+        "rows.csv": table.encode(),
+        "rows.jsonl": lines.encode(),
+        "rows.json": json.dumps({"instances": ROWS}).encode(),
+        "expected.json": json.dumps({"predictions": expected}).encode(),
+    }
+
+
+def archive(files: dict[str, bytes]) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return packed.getvalue()
+
+
+@contextmanager
+def place(folder: Path) -> Iterator[Place]:
+    """A place while the block lasts; this process's AWS variables lead there."""
+    repo = make_repo(folder / "a repo")
+    before = dict(os.environ)
+    with Server(repo.root, repo.settings().project.region, pace=0.01) as server:
+        for name, value in client.environment(server.folder, server.port, server.region).items():
+            os.environ.pop(name, None)
+            if value:
+                os.environ[name] = value
+        try:
+            found = Place(repo, server)
+            prepare(found.aws)
+            ensure_model_package_group(found.aws)
+            yield found
+        finally:
+            os.environ.clear()
+            os.environ.update(before)

@@ -1,0 +1,135 @@
+"""Policies for stages in other accounts: what is granted, and that others' statements stay."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from deployment_cases import Place, place
+from ops import access, stages
+from ops.errors import MlopsError
+
+FAR, FARTHER = "210987654321", "210987654322"
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with place(tmp_path_factory.mktemp("access")) as found:
+        yield found
+
+
+def share(here: Place, *accounts: str) -> list[str]:
+    """What was told of the changes that were made."""
+    grants = access.plan(here.aws, accounts)
+    for grant in grants:
+        grant.apply()
+    return [line for grant in grants for line in grant.lines]
+
+
+def bucket_policy(here: Place) -> list[dict[str, Any]]:
+    answer = here.aws.s3.get_bucket_policy(Bucket=here.aws.bucket)
+    return list(json.loads(answer["Policy"])["Statement"])
+
+
+def test_shared_once_there_is_nothing_more_to_do(here: Place) -> None:
+    assert share(here, FAR, FARTHER) == 2 * [
+        f"+ account {FAR} may read",
+        f"+ account {FARTHER} may read",
+    ]
+    assert share(here, FAR, FARTHER) == []
+    assert share(here) == 2 * [
+        f"- account {FAR} may not read any more",
+        f"- account {FARTHER} may not read any more",
+    ]
+    assert share(here) == []
+
+
+def test_the_bucket_gives_models_and_not_what_they_were_trained_from(here: Place) -> None:
+    share(here, FAR)
+    (statement,) = bucket_policy(here)
+    assert statement["Action"] in ("s3:GetObject", ["s3:GetObject"])
+    assert statement["Principal"] == {"AWS": f"arn:aws:iam::{FAR}:root"}
+    resource = statement["Resource"]
+    assert resource in (
+        f"arn:aws:s3:::{here.aws.bucket}/churn/*/model.tar.gz",
+        [f"arn:aws:s3:::{here.aws.bucket}/churn/*/model.tar.gz"],
+    )
+    share(here)
+
+
+def test_statements_of_others_and_of_other_projects_stay(here: Place) -> None:
+    theirs = {
+        "Sid": "TheirOwn",
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:*",
+        "Resource": f"arn:aws:s3:::{here.aws.bucket}/secret/*",
+    }
+    another = {
+        "Sid": f"SmMlopsStage{FAR}",
+        "Effect": "Allow",
+        "Principal": {"AWS": f"arn:aws:iam::{FAR}:root"},
+        "Action": "s3:GetObject",
+        "Resource": f"arn:aws:s3:::{here.aws.bucket}/fraud/*/model.tar.gz",
+    }
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [theirs, another]})
+    here.aws.s3.put_bucket_policy(Bucket=here.aws.bucket, Policy=policy)
+    try:
+        share(here, FAR)
+        both = next(item for item in bucket_policy(here) if item["Sid"].endswith(FAR))
+        assert len(both["Resource"]) == 2
+        share(here)
+        left = bucket_policy(here)
+        assert theirs in left
+        fraud = next(item for item in left if item["Sid"].endswith(FAR))
+        assert "fraud" in str(fraud["Resource"])
+        assert "churn" not in str(fraud["Resource"])
+    finally:
+        here.aws.s3.delete_bucket_policy(Bucket=here.aws.bucket)
+
+
+def test_what_is_missing_is_named_until_it_is_shared(here: Place) -> None:
+    assert access.missing(here.aws, FAR) == (
+        "model package group churn",
+        f"bucket {here.aws.bucket}",
+    )
+    share(here, FAR)
+    assert access.missing(here.aws, FAR) == ()
+    share(here)
+
+
+def test_a_key_lets_accounts_decrypt_by_way_of_s3_only(here: Place) -> None:
+    key = here.aws.client("kms").create_key()["KeyMetadata"]["Arn"]
+    settings = here.repo.configure(aws={"kms_key": key})
+    try:
+        aws = type(here.aws)(settings, sandbox=True)
+        grant = next(item for item in access.plan(aws, [FAR]) if item.what.startswith("key "))
+        grant.apply()
+        answer = aws.client("kms").get_key_policy(KeyId=key, PolicyName="default")
+        ours = json.loads(answer["Policy"])["Statement"][-1]
+        assert ours["Condition"] == {
+            "StringEquals": {"kms:ViaService": "s3.eu-west-1.amazonaws.com"}
+        }
+        assert len(json.loads(answer["Policy"])["Statement"]) > 1, "the owner keeps the key"
+        assert not any(item.what.startswith("key ") for item in access.plan(aws, [FAR]))
+    finally:
+        here.repo.configure(aws={"kms_key": None})
+
+
+def test_a_foreign_account_without_a_role_is_refused(here: Place) -> None:
+    here.repo.stage("staging", Account=FAR, Role=None)
+    stage = stages.load(here.aws.settings, "staging")
+    with pytest.raises(MlopsError, match=r"infra/staging\.json: Account 210987654321 is not 12345"):
+        access.enter(here.aws, stage)
+
+
+def test_a_role_that_leads_elsewhere_is_refused(here: Place) -> None:
+    role = f"arn:aws:iam::{FARTHER}:role/deployer"
+    here.repo.stage("staging", Account=FAR, Role=role)
+    stage = stages.load(here.aws.settings, "staging")
+    with pytest.raises(MlopsError, match=f"leads to account {FARTHER}, but Account is {FAR}"):
+        access.enter(here.aws, stage)
+    here.repo.stage("staging", Account=None, Role=None)

@@ -1,0 +1,273 @@
+"""Deployments to the sandbox: what is refused, what is proved, what is left when one fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from conftest import mlops
+from deployment_cases import BROKEN, COMMIT, Place, place
+from ops import destroy, endpoints, smoke, stacks
+from ops.deploy import DeploymentFailed, read_trail, way_back
+from ops.errors import MlopsError
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with place(tmp_path_factory.mktemp("deploy")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def first(here: Place) -> str:
+    return here.register()
+
+
+def approval(here: Place, arn: str, status: str) -> None:
+    here.aws.sagemaker.update_model_package(ModelPackageArn=arn, ModelApprovalStatus=status)
+
+
+def running(here: Place, stack: str) -> int | None:
+    found = endpoints.describe(here.aws, stack)
+    return found.version if found else None
+
+
+def scaled(here: Place, endpoint: str) -> bool:
+    answer = here.aws.client("application-autoscaling").describe_scalable_targets(
+        ServiceNamespace="sagemaker", ResourceIds=[f"endpoint/{endpoint}/variant/AllTraffic"]
+    )
+    return bool(answer["ScalableTargets"])
+
+
+def test_a_deployment_ends_with_an_endpoint_in_service_that_answers(
+    here: Place, first: str
+) -> None:
+    stage = here.stage("good")
+    done = here.deploy(stage, first, COMMIT)
+    assert (done.changed, done.endpoint, done.version) == (True, "churn-good", 1)
+    checks = smoke.smoke(here.aws, stage, first)
+    assert smoke.passed(checks), checks
+    assert {"in service", "text/csv", "latency", "refuses a body that is cut off"} <= {
+        check.name for check in checks
+    }
+    tags = stacks.describe(here.aws, "churn-good").tags  # type: ignore[union-attr]
+    assert tags["commit"] == COMMIT
+    assert (tags["project"], tags["stage"], tags["model-version"]) == ("churn", "good", "1")
+
+
+def test_the_same_again_changes_nothing_and_is_a_success(here: Place, first: str) -> None:
+    stage = here.stage("same")
+    here.deploy(stage, first)
+    config = endpoints.describe(here.aws, stage.stack).config  # type: ignore[union-attr]
+    again = here.deploy(stage, first)
+    assert (again.changed, again.changes) == (False, ())
+    assert endpoints.describe(here.aws, stage.stack).config == config  # type: ignore[union-attr]
+
+
+def test_a_dry_run_shows_the_changes_and_makes_none(here: Place, first: str) -> None:
+    done = here.deploy(here.stage("planned"), first, execute=False)
+    assert done.planned
+    assert {change["resource"] for change in done.changes} >= {"Model", "Endpoint"}
+    assert stacks.describe(here.aws, "churn-planned") is None
+
+
+@pytest.mark.parametrize("status", ["PendingManualApproval", "Rejected"])
+def test_a_version_that_is_not_approved_is_refused(here: Place, status: str) -> None:
+    arn = here.register(approval=status)
+    with pytest.raises(MlopsError, match=rf"is {status}, not Approved: mlops --sandbox approve"):
+        here.deploy(here.stage("refused"), arn)
+    assert stacks.describe(here.aws, "churn-refused") is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("/churn/1", "/others/1", "not a version of this project's group churn"),
+        ("/churn/1", "/churn/999", "churn has no version 999"),
+        ("123456789012", "210987654321", "is in account 210987654321, but you are signed in to"),
+        ("eu-west-1", "us-east-1", "is in region us-east-1, this repo in eu-west-1"),
+        ("model-package/churn/1", "model/x", "is not the ARN of a model package version"),
+    ],
+)
+def test_a_version_from_elsewhere_is_refused(
+    here: Place, first: str, old: str, new: str, said: str
+) -> None:
+    with pytest.raises(MlopsError) as refused:
+        here.deploy(here.stage("refused"), first.replace(old, new))
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert stacks.describe(here.aws, "churn-refused") is None
+
+
+def test_another_commit_than_the_versions_own_is_refused(here: Place, first: str) -> None:
+    with pytest.raises(MlopsError, match=f"trained from commit {COMMIT}, not fedcba9"):
+        here.deploy(here.stage("refused"), first, "fedcba9")
+
+
+def test_a_version_that_cannot_serve_leaves_the_one_before_in_service(
+    here: Place, first: str
+) -> None:
+    stage = here.stage("sturdy")
+    here.deploy(stage, first)
+    broken = here.register(BROKEN)
+    with pytest.raises(DeploymentFailed) as failed:
+        here.deploy(stage, broken)
+    assert "did not pass the ping health check" in str(failed.value)
+    assert str(failed.value).startswith("churn-sturdy is UPDATE_ROLLBACK_COMPLETE: Endpoint: ")
+    assert "\n" not in str(failed.value)
+    assert any("no such file: model.ubj" in line for line in failed.value.log)
+    assert failed.value.running == 1
+    assert running(here, stage.stack) == 1
+    assert read_trail(stacks.describe(here.aws, stage.stack)) == (1,)
+
+
+def test_after_a_first_deployment_that_failed_the_next_one_starts_anew(
+    here: Place, first: str
+) -> None:
+    stage = here.stage("anew")
+    with pytest.raises(DeploymentFailed, match="is ROLLBACK_COMPLETE") as failed:
+        here.deploy(stage, here.register(BROKEN))
+    assert failed.value.running is None
+    assert here.deploy(stage, first).changed
+    assert "churn-anew is ROLLBACK_COMPLETE: deleting it to create it anew" in here.shown
+
+
+def test_an_endpoint_that_somebody_changed_by_hand_is_no_success(here: Place, first: str) -> None:
+    stage = here.stage("touched")
+    here.deploy(stage, first)
+    here.aws.sagemaker.delete_endpoint(EndpointName=stage.stack)
+    with pytest.raises(MlopsError, match="complete, but it has no endpoint churn-touched"):
+        here.deploy(stage, first)
+
+
+def test_an_instance_type_changes_under_autoscaling(here: Place, first: str) -> None:
+    sizes: dict[str, Any] = {"EndpointKind": "real-time", "InstanceCount": 1, "BakeSeconds": 0}
+    sizes["MaxInstanceCount"] = 3
+    here.deploy(here.stage("scaled", **sizes), first)
+    scaling = here.aws.client("application-autoscaling")
+
+    def targets() -> int:
+        return len(
+            scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
+        )
+
+    assert targets() == 1
+    done = here.deploy(here.stage("scaled", **sizes, InstanceType="ml.c5.large"), first)
+    assert done.changed
+    assert "taking churn-scaled out of autoscaling first" in here.shown
+    assert scaled(here, "churn-scaled")
+    config = endpoints.describe(here.aws, "churn-scaled").config  # type: ignore[union-attr]
+    described = here.aws.sagemaker.describe_endpoint_config(EndpointConfigName=config)
+    assert described["ProductionVariants"][0]["InstanceType"] == "ml.c5.large"
+
+
+def test_when_that_fails_autoscaling_is_back(here: Place, first: str) -> None:
+    sizes: dict[str, Any] = {"EndpointKind": "real-time", "InstanceCount": 1, "BakeSeconds": 0}
+    sizes["MaxInstanceCount"] = 2
+    here.deploy(here.stage("backed", **sizes), first)
+    changed = here.stage("backed", **sizes, InstanceType="ml.c5.large")
+    with pytest.raises(DeploymentFailed):
+        here.deploy(changed, here.register(BROKEN))
+    assert scaled(here, "churn-backed")
+    assert running(here, "churn-backed") == 1
+
+
+def test_a_conversion_that_sagemaker_refuses_is_refused_at_once(here: Place, first: str) -> None:
+    here.deploy(here.stage("turned", EndpointKind="real-time"), first)
+    with pytest.raises(MlopsError, match=r"no such endpoint serverless: .* destroy turned first"):
+        here.deploy(here.stage("turned"), first)
+
+
+def test_the_way_back_is_the_version_before_and_never_forward(here: Place) -> None:
+    stage = here.stage("back")
+    one, two, three = (here.register(offset=offset) for offset in (1, 2, 3))
+    numbers = [int(arn.rpartition("/")[2]) for arn in (one, two, three)]
+    with pytest.raises(MlopsError, match="no endpoint churn-back yet"):
+        way_back(here.aws, stage, None)
+    for arn in (one, two, three):
+        here.deploy(stage, arn)
+    for step in (1, 0):
+        back = way_back(here.aws, stage, None)
+        assert (back.running, back.version) == (numbers[step + 1], numbers[step])
+        here.deploy(stage, back.arn, trail=back.trail)
+        assert running(here, stage.stack) == numbers[step]
+    with pytest.raises(MlopsError, match="has no record of one before: name one with --to"):
+        way_back(here.aws, stage, None)
+
+
+def test_a_version_before_that_is_rejected_now_is_not_returned_to(here: Place) -> None:
+    stage = here.stage("barred")
+    one, two, three = (here.register(offset=offset) for offset in (1, 2, 3))
+    for arn in (one, two, three):
+        here.deploy(stage, arn)
+    approval(here, two, "Rejected")
+    with pytest.raises(MlopsError, match=r"is Rejected: name one with --to \(approved: ") as why:
+        way_back(here.aws, stage, None)
+    number = int(one.rpartition("/")[2])
+    assert str(number) in str(why.value)
+    assert way_back(here.aws, stage, number).arn == one
+    with pytest.raises(MlopsError, match=r"runs version .* already"):
+        way_back(here.aws, stage, int(three.rpartition("/")[2]))
+
+
+def test_a_destroyed_stage_leaves_nothing_and_an_orphan_is_found(here: Place, first: str) -> None:
+    stage = here.stage("gone", EndpointKind="real-time", MaxInstanceCount=2, BakeSeconds=0)
+    here.deploy(stage, first)
+    doomed = destroy.look(here.aws, stage)
+    assert {"Model", "EndpointConfig", "Endpoint", "ScalableTarget"} <= {
+        item.name for item in doomed.resources
+    }
+    assert destroy.destroy(doomed, here.console) == []
+    here.aws.client("cloudwatch").put_metric_alarm(
+        AlarmName="churn-gone-by-hand",
+        ComparisonOperator="GreaterThanThreshold",
+        EvaluationPeriods=1,
+    )
+    left = list(destroy.left(here.aws, stage.stack, doomed.resources))
+    assert left == ["alarm churn-gone-by-hand"]
+    here.aws.client("cloudwatch").delete_alarms(AlarmNames=["churn-gone-by-hand"])
+
+
+def test_an_endpoint_without_its_stack_is_taken_away_too(here: Place, first: str) -> None:
+    stage = here.stage("stray")
+    here.deploy(here.stage("donor"), first)
+    config = endpoints.describe(here.aws, "churn-donor").config  # type: ignore[union-attr]
+    here.aws.sagemaker.create_endpoint(EndpointName=stage.stack, EndpointConfigName=config)
+    endpoints.settled(here.aws, stage.stack)
+    doomed = destroy.look(here.aws, stage)
+    assert (doomed.stray, doomed.stack) == (True, None)
+    assert destroy.destroy(doomed, here.console) == []
+
+
+def test_a_stage_in_another_account_needs_its_share_and_then_runs_there(
+    here: Place, first: str
+) -> None:
+    parameters = {"EndpointKind": "serverless"}
+    here.repo.stage("far", Account="210987654321", Role="deployer", Parameters=parameters)
+
+    def command(*arguments: str) -> Any:
+        environment = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{here.server.port}"}
+        keys = {"AWS_ACCESS_KEY_ID": "AKIASANDBOX000000000", "AWS_SECRET_ACCESS_KEY": "x"}
+        return mlops(here.repo.root, *arguments, **environment, **keys)
+
+    try:
+        refused = command("deploy", "far", "--model-package-arn", first)
+        assert refused.returncode == 2
+        assert "account 210987654321 may not read model package group churn nor" in refused.stderr
+        assert refused.stderr.rstrip().endswith("yet: mlops share")
+        shared = command("share", "--yes")
+        assert shared.returncode == 0, shared.stderr
+        assert "2 policies changed" in shared.stdout
+        done = command("deploy", "far", "--model-package-arn", first)
+        assert done.returncode == 0, done.stderr
+        tested = command("smoke", "far")
+        assert tested.returncode == 0, tested.stdout
+        assert endpoints.describe(here.aws, "churn-far") is None, "it runs there, not here"
+        removed = command("destroy", "far", "--yes")
+        assert removed.returncode == 0, removed.stderr
+    finally:
+        (here.repo.root / "infra" / "far.json").unlink()

@@ -1,0 +1,214 @@
+"""The smoke test itself: what each check lets pass, and what it must not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from conftest import Repo
+from deployment_cases import ROWS, TYPES, archive, sample_files
+from ops import access, endpoints, predict, smoke, stages
+from ops.aws import Aws
+from ops.endpoints import Endpoint
+from ops.errors import MlopsError
+from ops.predict import Answer, Refused
+from ops.smoke import Check
+
+ARN = "arn:aws:sagemaker:eu-west-1:123456789012:model-package/churn/3"
+EXPECTED = [
+    {"prediction": "yes", "probability": 0.75, "probabilities": {"no": 0.25, "yes": 0.75}},
+    {"prediction": "no", "probability": 0.5, "probabilities": {"no": 0.5, "yes": 0.5}},
+]
+Model = Callable[[bytes, str, str], Answer]
+
+
+def answer(body: bytes, kind: str, accept: str, **changes: Any) -> Answer:
+    """As the seed's inference.py does: any mistake is a 400, the answer comes as it was asked."""
+    text = body.decode()
+    wrong = "surplus" in text or "{}" in text or text.endswith("{")
+    if wrong:
+        raise Refused("the model answered 400: no such row", 400)
+    count = 1 if text.count('"a"') == 1 and kind == smoke.JSON else len(EXPECTED)
+    objects = [json.loads(json.dumps(item)) | changes for item in EXPECTED[:count]]
+    if accept == smoke.JSON:
+        content = json.dumps({"predictions": objects})
+    elif accept == smoke.LINES:
+        content = "".join(json.dumps(item) + "\n" for item in objects)
+    else:
+        content = "".join(
+            ",".join(str(value) for value in smoke._flat(item)) + "\n" for item in objects
+        )
+    return Answer(content.encode(), accept, 0.01)
+
+
+@pytest.fixture
+def run(repo: Repo, account: Aws, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Check]]:
+    """Runs the smoke test against a model that is a function."""
+    stage = stages.load(repo.settings(), "staging")
+    found = Endpoint(
+        *(stage.stack, "arn", "InService", "", "serverless", "config", "model", ARN),
+        since=datetime(2026, 1, 1, tzinfo=UTC),
+        instances=None,
+    )
+    files = sample_files() | {"expected.json": json.dumps({"predictions": EXPECTED}).encode()}
+
+    def smoke_test(
+        model: Model = answer,
+        files: dict[str, bytes] = files,
+        types: list[str] = TYPES,
+        endpoint: Endpoint = found,
+        arn: str | None = None,
+        **options: Any,
+    ) -> list[Check]:
+        account.s3.put_object(Bucket=account.bucket, Key="sample", Body=archive(files))
+        package = {
+            "SamplePayloadUrl": f"s3://{account.bucket}/sample",
+            "InferenceSpecification": {"SupportedContentTypes": types},
+        }
+        monkeypatch.setattr(account.sagemaker, "describe_model_package", lambda **_: package)
+        monkeypatch.setattr(access, "enter", lambda aws, stage: aws)
+        monkeypatch.setattr(endpoints, "serving", lambda *_: endpoint)
+        monkeypatch.setattr(
+            predict, "invoke", lambda aws, endpoint, body, kind, accept: model(body, kind, accept)
+        )
+        return smoke.smoke(account, stage, arn, **options)
+
+    return smoke_test
+
+
+def failed(checks: list[Check]) -> list[str]:
+    return [check.name for check in checks if check.passed is False]
+
+
+def test_a_model_that_answers_as_evaluated_passes(run: Callable[..., list[Check]]) -> None:
+    checks = run()
+    assert failed(checks) == []
+    assert smoke.passed(checks)
+    assert [check.name for check in checks] == [
+        "in service",
+        *TYPES,
+        "latency",
+        "refuses a row with a field too many",
+        "refuses a row without columns",
+        "refuses a body that is cut off",
+    ]
+
+
+def test_another_version_than_the_one_asked_for_fails(run: Callable[..., list[Check]]) -> None:
+    checks = run(arn=ARN.replace("/3", "/4"))
+    assert failed(checks) == ["in service"]
+    assert checks[0].detail.startswith("version 3, not 4")
+    assert not smoke.passed(checks)
+
+
+def test_values_within_the_tolerance_pass_and_others_do_not(
+    run: Callable[..., list[Check]],
+) -> None:
+    def off(by: float) -> Model:
+        return lambda body, kind, accept: answer(body, kind, accept, probability=0.75 + by)
+
+    only_first = [EXPECTED[0]]
+    files = sample_files() | {"expected.json": json.dumps({"predictions": only_first}).encode()}
+    files["rows.json"] = json.dumps({"instances": ROWS[:1]}).encode()
+    types = [smoke.JSON]
+    assert smoke.passed(run(off(0.00009), files, types))
+    checks = run(off(0.0002), files, types)
+    assert failed(checks) == [smoke.JSON]
+    assert "row 1: 0.7502, at its evaluation 0.75" in checks[1].detail
+    assert smoke.passed(run(off(0.0002), files, types, tolerance=0.001))
+
+
+def test_another_label_fails(run: Callable[..., list[Check]]) -> None:
+    checks = run(lambda body, kind, accept: answer(body, kind, accept, prediction="maybe"))
+    assert failed(checks) == TYPES
+    assert "'maybe', at its evaluation 'yes'" in checks[1].detail
+
+
+def test_an_answer_of_another_form_fails(run: Callable[..., list[Check]]) -> None:
+    checks = run(lambda body, kind, accept: answer(body, kind, accept, probability="high"))
+    assert set(failed(checks)) >= {smoke.JSON, smoke.LINES}
+    checks = run(lambda body, kind, accept: answer(body, kind, accept, surplus=1))
+    assert failed(checks)[:3] == TYPES
+
+
+@pytest.mark.parametrize("value", ["nan", None])
+def test_no_number_is_no_value(run: Callable[..., list[Check]], value: Any) -> None:
+    checks = run(lambda body, kind, accept: answer(body, kind, accept, probability=value))
+    assert set(TYPES) <= set(failed(checks))
+
+
+def test_an_answer_to_fewer_rows_fails(run: Callable[..., list[Check]]) -> None:
+    def shorter(body: bytes, kind: str, accept: str) -> Answer:
+        lines = answer(body, kind, accept).body.splitlines(keepends=True)
+        return Answer(lines[0], accept, 0.01)
+
+    assert "1 answers to 2 rows" in run(shorter)[1].detail
+
+
+def test_an_answer_marked_as_another_type_fails(run: Callable[..., list[Check]]) -> None:
+    def html(body: bytes, kind: str, accept: str) -> Answer:
+        return Answer(answer(body, kind, accept).body, "text/html; charset=utf-8", 0.01)
+
+    assert run(html)[1].detail == "answered as text/html, though text/csv was accepted"
+
+
+def test_a_slow_answer_fails_the_limit_and_passes_another(
+    run: Callable[..., list[Check]],
+) -> None:
+    def slow(body: bytes, kind: str, accept: str) -> Answer:
+        return Answer(answer(body, kind, accept).body, accept, 0.3)
+
+    assert failed(run(slow, latency_limit=200)) == ["latency"]
+    assert smoke.passed(run(slow, latency_limit=400))
+    assert smoke.passed(run(slow))
+
+
+def test_a_model_that_answers_a_malformed_row_fails(run: Callable[..., list[Check]]) -> None:
+    def lenient(body: bytes, kind: str, accept: str) -> Answer:
+        try:
+            return answer(body, kind, accept)
+        except Refused:
+            return Answer(b'{"predictions": [{"prediction": 0}]}', accept, 0.01)
+
+    checks = run(lenient)
+    assert len(failed(checks)) == 3
+    assert checks[-1].detail == 'answered {"predictions": [{"prediction": 0}]}'
+
+
+def test_a_model_that_breaks_on_a_malformed_row_fails(run: Callable[..., list[Check]]) -> None:
+    def fragile(body: bytes, kind: str, accept: str) -> Answer:
+        try:
+            return answer(body, kind, accept)
+        except Refused as refused:
+            raise Refused("the model answered 500: KeyError", 500) from refused
+
+    checks = run(fragile)
+    assert len(failed(checks)) == 3
+    assert checks[-1].detail == "the model answered 500: KeyError"
+
+
+def test_a_type_without_rows_is_told_and_does_not_fail(run: Callable[..., list[Check]]) -> None:
+    checks = run(types=[*TYPES, "image/png"])
+    assert checks[4] == Check("image/png", None, "the sample holds no rows as image/png")
+    assert smoke.passed(checks)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"other.txt": b"x"},
+        sample_files() | {"expected.json": b'{"predictions": []}'},
+        sample_files() | {"expected.json": b"no json"},
+        sample_files() | {"rows.json": b"[]"},
+    ],
+)
+def test_a_sample_that_is_no_sample_is_named(
+    run: Callable[..., list[Check]], files: dict[str, bytes]
+) -> None:
+    with pytest.raises(MlopsError, match=r"sample payload of version 3 \(s3://.*holds no") as why:
+        run(files=files)
+    assert "\n" not in str(why.value)
