@@ -28,7 +28,7 @@ class Deployer(World):
             )
         self.cfn = self.client("cloudformation")
 
-    def create(self, template: Any, name: str | None = None, **more: Any) -> str:
+    def deploy(self, template: Any, name: str | None = None, **more: Any) -> str:
         """Create a stack, wait for it, and return its name."""
         name = name or new_name()
         self.cfn.create_stack(StackName=name, TemplateBody=text(template), **more)
@@ -132,6 +132,6 @@ def parameter(value: Any, **more: Any) -> dict[str, Any]:
     return resource("SSM::Parameter", Type="String", Value=value, **more)
 
 
-def given(**values: Any) -> list[dict[str, str]]:
+def given(**values: Any) -> list[dict[str, Any]]:
     """Return parameters of a request."""
     return [{"ParameterKey": k, "ParameterValue": str(v)} for k, v in values.items()]

@@ -72,7 +72,7 @@ def refused(call: Any, *arguments: Any, **more: Any) -> tuple[str, str]:
 
 
 def test_a_stack_is_created_in_the_order_of_its_references(aws: Deployer) -> None:
-    name = aws.create(
+    name = aws.deploy(
         {
             "Resources": {
                 "Second": parameter({"Ref": "First"}),
@@ -99,7 +99,7 @@ def test_a_stack_is_created_in_the_order_of_its_references(aws: Deployer) -> Non
 
 
 def test_a_failed_creation_is_rolled_back_and_the_first_failure_says_why(aws: Deployer) -> None:
-    name = aws.create({"Resources": {"Kept": TOPIC, "Bad": {**BROKEN, "DependsOn": "Kept"}}})
+    name = aws.deploy({"Resources": {"Kept": TOPIC, "Bad": {**BROKEN, "DependsOn": "Kept"}}})
     stack = aws.stack(name)
     assert stack["StackStatus"] == "ROLLBACK_COMPLETE"
     why = aws.reasons(name, "CREATE_FAILED")
@@ -113,7 +113,7 @@ def test_a_failed_creation_is_rolled_back_and_the_first_failure_says_why(aws: De
 
 
 def test_a_stack_that_rolled_back_can_only_be_deleted(aws: Deployer) -> None:
-    name = aws.create({"Resources": {"Bad": BROKEN}})
+    name = aws.deploy({"Resources": {"Bad": BROKEN}})
     words = "is in ROLLBACK_COMPLETE state and can not be updated."
     for call in (aws.update, aws.change):
         code, message = refused(call, name, {"Resources": {"Good": TOPIC}})
@@ -142,7 +142,7 @@ def test_what_follows_a_failed_creation_can_be_chosen(
 
 def test_the_others_are_cancelled_when_one_fails(aws: Deployer, gate: threading.Event) -> None:
     bad = {**BROKEN, "DependsOn": "First"}
-    name = aws.create({"Resources": {"Waits": GATED, "First": TOPIC, "Bad": bad, "Late": {
+    name = aws.deploy({"Resources": {"Waits": GATED, "First": TOPIC, "Bad": bad, "Late": {
         **TOPIC, "DependsOn": "Bad"}}})  # fmt: skip
     why = aws.reasons(name, "CREATE_FAILED")
     assert why["Waits"] == "Resource creation cancelled"
@@ -164,7 +164,7 @@ def test_a_creation_has_as_much_time_as_it_is_given(
     aws: Deployer, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "MINUTE", 0.1)
-    name = aws.create({"Resources": {"Waits": GATED}}, TimeoutInMinutes=1)
+    name = aws.deploy({"Resources": {"Waits": GATED}}, TimeoutInMinutes=1)
     assert aws.stack(name)["StackStatus"] == "ROLLBACK_COMPLETE"
     assert "exceeded the specified timeout" in aws.reasons(name, "ROLLBACK_IN_PROGRESS")[name]
 
@@ -176,7 +176,7 @@ def test_an_unknown_type_is_refused_before_anything_happens(aws: Deployer) -> No
         ("AWS::EC2::Instance", "The sandbox cannot make resources of these types"),
     ):
         template = f"Resources: {{Odd: {{Type: '{kind}'}}, Good: {{Type: 'AWS::SNS::Topic'}}}}"
-        for call in (aws.create, aws.change):
+        for call in (aws.deploy, aws.change):
             more = {"ChangeSetType": "CREATE"} if call == aws.change else {}
             arguments = (name, template) if call == aws.change else (template, name)
             code, message = refused(call, *arguments, **more)
@@ -186,7 +186,7 @@ def test_an_unknown_type_is_refused_before_anything_happens(aws: Deployer) -> No
 
 
 def test_wrong_properties_fail_the_resource_in_the_words_of_its_schema(aws: Deployer) -> None:
-    name = aws.create(
+    name = aws.deploy(
         {
             "Resources": {
                 "Bad": resource("SSM::Parameter", Type="Words", Valeu="x", Tier=["Standard"]),
@@ -205,7 +205,7 @@ def test_wrong_properties_fail_the_resource_in_the_words_of_its_schema(aws: Depl
 
 
 def test_text_becomes_numbers_and_booleans_where_the_schema_wants_them(aws: Deployer) -> None:
-    name = aws.create({"Resources": {"Logs": resource("Logs::LogGroup", RetentionInDays="30")}})
+    name = aws.deploy({"Resources": {"Logs": resource("Logs::LogGroup", RetentionInDays="30")}})
     group = aws.logs.describe_log_groups(logGroupNamePrefix=aws.physical(name)["Logs"])
     assert group["logGroups"][0]["retentionInDays"] == 30
 
@@ -221,20 +221,20 @@ def test_roles_need_a_capability(
     aws: Deployer, properties: dict[str, str], given_: list[str], needed: str
 ) -> None:
     template = {"Resources": {"Role": role(**properties)}}
-    assert refused(aws.create, template, Capabilities=given_) == (
+    assert refused(aws.deploy, template, Capabilities=given_) == (
         "InsufficientCapabilitiesException",
         f"Requires capabilities : [{needed}]",
     )
     summary = aws.cfn.get_template_summary(TemplateBody=text(template))
     assert summary["Capabilities"] == [needed]
-    name = aws.create(template, Capabilities=[needed])
+    name = aws.deploy(template, Capabilities=[needed])
     assert aws.stack(name)["StackStatus"] == "CREATE_COMPLETE"
     aws.delete(name)
 
 
 def test_an_inline_template_has_a_limit_and_one_in_s3_a_larger(aws: Deployer) -> None:
     big = {"Resources": {"One": TOPIC}, "Metadata": {"Long": "x" * 52_000}}
-    assert "less than or equal to 51200" in refused(aws.create, big)[1]
+    assert "less than or equal to 51200" in refused(aws.deploy, big)[1]
     aws.s3.create_bucket(
         Bucket="templates", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
     )
@@ -246,13 +246,13 @@ def test_an_inline_template_has_a_limit_and_one_in_s3_a_larger(aws: Deployer) ->
 
 
 def test_names_are_unique_until_the_stack_is_deleted(aws: Deployer) -> None:
-    name = aws.create({"Resources": {"One": TOPIC}})
-    assert refused(aws.create, {"Resources": {"One": TOPIC}}, name) == (
+    name = aws.deploy({"Resources": {"One": TOPIC}})
+    assert refused(aws.deploy, {"Resources": {"One": TOPIC}}, name) == (
         "AlreadyExistsException",
         f"Stack [{name}] already exists",
     )
     aws.delete(name)
-    aws.create({"Resources": {"One": TOPIC}}, name)
+    aws.deploy({"Resources": {"One": TOPIC}}, name)
     shown = aws.cfn.list_stacks()["StackSummaries"]
     statuses = [stack["StackStatus"] for stack in shown if stack["StackName"] == name]
     assert statuses == ["CREATE_COMPLETE", "DELETE_COMPLETE"]
@@ -261,7 +261,7 @@ def test_names_are_unique_until_the_stack_is_deleted(aws: Deployer) -> None:
 def test_stack_tags_reach_the_resources_and_their_own_come_first(aws: Deployer) -> None:
     tags = [{"Key": "owner", "Value": "stack"}, {"Key": "team", "Value": "a"}]
     topic = resource("SNS::Topic", Tags=[{"Key": "owner", "Value": "resource"}])
-    name = aws.create({"Resources": {"Topic": topic}}, Tags=tags)
+    name = aws.deploy({"Resources": {"Topic": topic}}, Tags=tags)
 
     def shown() -> dict[str, str]:
         answer = aws.client("sns").list_tags_for_resource(ResourceArn=aws.physical(name)["Topic"])
@@ -281,7 +281,7 @@ def test_an_update_makes_the_new_before_it_deletes_the_old(aws: Deployer) -> Non
         return {"Resources": {"Topic": topic, "Uses": parameter({"Ref": "Topic"})}}
 
     first, second = new_name(), new_name()
-    name = aws.create(template("x", first))
+    name = aws.deploy(template("x", first))
     old = aws.physical(name)["Topic"]
     begun = len(aws.events(name))
     assert aws.update(name, template("x", second))["StackStatus"] == "UPDATE_COMPLETE"
@@ -324,7 +324,7 @@ def test_a_failed_update_brings_everything_back(aws: Deployer) -> None:
         },
         "Outputs": {"Which": {"Value": "new"}},
     }
-    name = aws.create(before, Tags=[{"Key": "a", "Value": "1"}])
+    name = aws.deploy(before, Tags=[{"Key": "a", "Value": "1"}])
     ids = aws.physical(name)
     stack = aws.update(name, after, Tags=[{"Key": "a", "Value": "2"}])
     assert stack["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
@@ -350,7 +350,7 @@ def test_a_failed_update_brings_everything_back(aws: Deployer) -> None:
 
 def test_nothing_to_change_is_said_so(aws: Deployer) -> None:
     template = {"Resources": {"One": parameter("x")}}
-    name = aws.create(template)
+    name = aws.deploy(template)
     assert refused(aws.update, name, template) == (
         "ValidationError",
         "No updates are to be performed.",
@@ -365,7 +365,7 @@ def test_nothing_to_change_is_said_so(aws: Deployer) -> None:
 def test_a_custom_named_resource_is_not_replaced(aws: Deployer) -> None:
     fixed = new_name()
     template = {"Resources": {"Role": role(RoleName=fixed)}}
-    name = aws.create(template, Capabilities=["CAPABILITY_NAMED_IAM"])
+    name = aws.deploy(template, Capabilities=["CAPABILITY_NAMED_IAM"])
     moved = {"Resources": {"Role": role(RoleName=fixed, Path="/elsewhere/")}}
     stack = aws.update(name, moved, Capabilities=["CAPABILITY_NAMED_IAM"])
     assert stack["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
@@ -377,7 +377,7 @@ def test_a_custom_named_resource_is_not_replaced(aws: Deployer) -> None:
 
 
 def test_a_stack_in_progress_refuses_updates(aws: Deployer, gate: threading.Event) -> None:
-    name = aws.create({"Resources": {"One": parameter("x")}})
+    name = aws.deploy({"Resources": {"One": parameter("x")}})
     after = {"Resources": {"One": parameter("x"), "Waits": GATED}}
     aws.cfn.update_stack(StackName=name, TemplateBody=text(after))
     code, message = refused(aws.update, name, {"Resources": {"One": parameter("y")}})
@@ -390,7 +390,7 @@ def test_a_stack_in_progress_refuses_updates(aws: Deployer, gate: threading.Even
 
 
 def test_without_rollback_an_update_stays_failed_until_it_is_rolled_back(aws: Deployer) -> None:
-    name = aws.create({"Resources": {"One": parameter("old")}})
+    name = aws.deploy({"Resources": {"One": parameter("old")}})
     after = {"Resources": {"One": parameter("new"), "Bad": {**BROKEN, "DependsOn": "One"}}}
     assert aws.update(name, after, DisableRollback=True)["StackStatus"] == "UPDATE_FAILED"
     parameter_name = aws.physical(name)["One"]
@@ -402,7 +402,7 @@ def test_without_rollback_an_update_stays_failed_until_it_is_rolled_back(aws: De
 
 
 def test_a_failed_update_can_be_mended_instead(aws: Deployer) -> None:
-    name = aws.create({"Resources": {"One": parameter("old")}})
+    name = aws.deploy({"Resources": {"One": parameter("old")}})
     after = {"Resources": {"One": parameter("new"), "Two": {**BROKEN, "DependsOn": "One"}}}
     assert aws.update(name, after, DisableRollback=True)["StackStatus"] == "UPDATE_FAILED"
     after["Resources"]["Two"] = resource("SQS::Queue", QueueName=new_name())
@@ -422,7 +422,7 @@ def stuck(aws: Deployer, gate: threading.Event) -> tuple[str, str]:
             }
         }  # fmt: skip
 
-    name = aws.create(template(1))
+    name = aws.deploy(template(1))
     group = aws.physical(name)["Group"]
     after = template(7)
     after["Resources"]["Waits"] = {**GATED, "DependsOn": "Group"}
@@ -464,7 +464,7 @@ def test_a_stuck_stack_can_be_deleted(aws: Deployer, stuck: tuple[str, str]) -> 
 
 
 def test_the_user_can_cancel_an_update(aws: Deployer, gate: threading.Event) -> None:
-    name = aws.create({"Resources": {"One": parameter("old")}})
+    name = aws.deploy({"Resources": {"One": parameter("old")}})
     assert refused(aws.cfn.cancel_update_stack, StackName=name) == (
         "ValidationError",
         "CancelUpdateStack cannot be called from current stack status",
@@ -485,7 +485,7 @@ def test_a_stack_policy_protects_what_it_names(aws: Deployer) -> None:
         '"Resource": "*"}, {"Effect": "Deny", "Action": "Update:Modify", "Principal": "*", '
         '"Resource": "LogicalResourceId/Fixed"}]}'
     )
-    name = aws.create(
+    name = aws.deploy(
         {"Resources": {"Fixed": parameter("a"), "Free": parameter("a")}}, StackPolicyBody=policy
     )
     assert aws.cfn.get_stack_policy(StackName=name)["StackPolicyBody"] == policy
@@ -513,7 +513,7 @@ def test_a_change_set_says_what_will_be_replaced_and_why(aws: Deployer) -> None:
             "Gone": parameter("x"),
         },
     }
-    name = aws.create(template, Parameters=given(Name=new_name()))
+    name = aws.deploy(template, Parameters=given(Name=new_name()))
     del template["Resources"]["Gone"]
     template["Resources"]["New"] = parameter("y")
     shown = aws.change(name, template, Parameters=given(Name=new_name(), Days=7))
@@ -575,7 +575,7 @@ def test_a_reviewed_stack_can_be_deleted(aws: Deployer) -> None:
 
 def test_outputs_alone_are_a_change(aws: Deployer) -> None:
     template: dict[str, Any] = {"Resources": {"One": parameter("x")}}
-    name = aws.create(template)
+    name = aws.deploy(template)
     template["Outputs"] = {"New": {"Value": "here"}}
     change_set = aws.change(name, template)
     assert (change_set["Status"], change_set["Changes"]) == ("CREATE_COMPLETE", [])
@@ -588,7 +588,7 @@ def test_outputs_alone_are_a_change(aws: Deployer) -> None:
 
 
 def test_a_stack_is_deleted_dependents_first(aws: Deployer) -> None:
-    name = aws.create({"Resources": {"First": TOPIC, "Second": parameter({"Ref": "First"})}})
+    name = aws.deploy({"Resources": {"First": TOPIC, "Second": parameter({"Ref": "First"})}})
     begun = len(aws.events(name))
     stack = aws.delete(name)
     assert aws.events(stack["StackId"])[begun:] == [
@@ -605,7 +605,7 @@ def test_a_stack_is_deleted_dependents_first(aws: Deployer) -> None:
 
 def test_what_cannot_be_deleted_fails_the_deletion_and_may_be_retained(aws: Deployer) -> None:
     bucket = new_name()
-    name = aws.create({"Resources": {"Bucket": resource("S3::Bucket", BucketName=bucket)}})
+    name = aws.deploy({"Resources": {"Bucket": resource("S3::Bucket", BucketName=bucket)}})
     aws.s3.put_object(Bucket=bucket, Key="full", Body=b"x")
     stack = aws.delete(name)
     assert stack["StackStatus"] == "DELETE_FAILED"
@@ -617,7 +617,7 @@ def test_what_cannot_be_deleted_fails_the_deletion_and_may_be_retained(aws: Depl
 
 def test_deletion_policies_keep_resources(aws: Deployer) -> None:
     keep = {**parameter("x"), "DeletionPolicy": "Retain", "UpdateReplacePolicy": "Retain"}
-    name = aws.create({"Resources": {"Kept": keep, "Gone": parameter("x")}})
+    name = aws.deploy({"Resources": {"Kept": keep, "Gone": parameter("x")}})
     ids = aws.physical(name)
     assert "Kept DELETE_SKIPPED" in aws.events(aws.delete(name)["StackId"])
     ssm = aws.client("ssm")
@@ -625,7 +625,7 @@ def test_deletion_policies_keep_resources(aws: Deployer) -> None:
 
 
 def test_termination_protection_holds_until_it_is_taken_away(aws: Deployer) -> None:
-    name = aws.create({"Resources": {"One": TOPIC}}, EnableTerminationProtection=True)
+    name = aws.deploy({"Resources": {"One": TOPIC}}, EnableTerminationProtection=True)
     assert refused(aws.delete, name) == (
         "ValidationError",
         f"Stack [{name}] cannot be deleted while TerminationProtection is enabled",
@@ -635,7 +635,7 @@ def test_termination_protection_holds_until_it_is_taken_away(aws: Deployer) -> N
 
 
 def test_what_is_gone_already_does_not_stop_a_deletion(aws: Deployer) -> None:
-    name = aws.create({"Resources": {"Group": resource("Logs::LogGroup"), "Topic": TOPIC}})
+    name = aws.deploy({"Resources": {"Group": resource("Logs::LogGroup"), "Topic": TOPIC}})
     ids = aws.physical(name)
     aws.logs.delete_log_group(logGroupName=ids["Group"])
     aws.client("sns").delete_topic(TopicArn=ids["Topic"])
@@ -649,11 +649,11 @@ def test_exports_are_shared_unique_and_held_by_their_importers(aws: Deployer) ->
     export = new_name()
     output = {"Value": "v1", "Export": {"Name": export}}
     template = {"Resources": {"One": TOPIC}, "Outputs": {"Out": output}}
-    exporter = aws.create(template)
-    again = aws.create(template)
+    exporter = aws.deploy(template)
+    again = aws.deploy(template)
     assert aws.stack(again)["StackStatus"] == "ROLLBACK_COMPLETE"
     assert "already exported by stack" in aws.reasons(again, "ROLLBACK_IN_PROGRESS")[again]
-    importer = aws.create({"Resources": {"Uses": parameter({"Fn::ImportValue": export})}})
+    importer = aws.deploy({"Resources": {"Uses": parameter({"Fn::ImportValue": export})}})
     assert aws.cfn.list_imports(ExportName=export)["Imports"] == [importer]
     assert export in [e["Name"] for e in aws.cfn.list_exports()["Exports"]]
     stack = aws.delete(exporter)
@@ -664,7 +664,7 @@ def test_exports_are_shared_unique_and_held_by_their_importers(aws: Deployer) ->
 
 
 def test_a_missing_export_fails_what_imports_it(aws: Deployer) -> None:
-    name = aws.create({"Resources": {"Uses": parameter({"Fn::ImportValue": "nobody"})}})
+    name = aws.deploy({"Resources": {"Uses": parameter({"Fn::ImportValue": "nobody"})}})
     assert aws.reasons(name, "CREATE_FAILED")["Uses"] == "No export named nobody found"
 
 
@@ -714,31 +714,31 @@ def test_faults_of_the_service_reach_the_caller(aws: Deployer, server: Server) -
 def test_faults_of_other_services_fail_the_resource(aws: Deployer, server: Server) -> None:
     server.inject("CreateModelPackageGroup", "ThrottlingException", "Rate exceeded")
     group = resource("SageMaker::ModelPackageGroup", ModelPackageGroupName=new_name())
-    name = aws.create({"Resources": {"Group": group}})
+    name = aws.deploy({"Resources": {"Group": group}})
     assert aws.stack(name)["StackStatus"] == "ROLLBACK_COMPLETE"
     assert "Rate exceeded" in aws.reasons(name, "CREATE_FAILED")["Group"]
 
 
 def test_many_events_come_in_pages(aws: Deployer) -> None:
-    name = aws.create({"Resources": {f"P{i}": parameter("x") for i in range(40)}})
+    name = aws.deploy({"Resources": {f"P{i}": parameter("x") for i in range(40)}})
     assert len(aws.cfn.describe_stack_events(StackName=name)["StackEvents"]) == 100
     assert len(aws.events(name)) == 40 * 3 + 2
 
 
 def test_accounts_do_not_see_each_others_stacks(aws: Deployer) -> None:
-    name = aws.create({"Resources": {"One": TOPIC}})
+    name = aws.deploy({"Resources": {"One": TOPIC}})
     session = aws.client("sts").assume_role(
         RoleArn="arn:aws:iam::210987654321:role/deployer", RoleSessionName="other"
     )["Credentials"]
     other = Deployer(aws.url, session)
     assert refused(other.stack, name)[0] == "ValidationError"
-    made = other.create({"Resources": {"One": TOPIC}})
+    made = other.deploy({"Resources": {"One": TOPIC}})
     assert ":210987654321:" in other.physical(made)["One"]
 
 
 def test_the_template_comes_back_as_it_was_given(aws: Deployer) -> None:
     body = "# a remark\nResources:\n  One:\n    Type: AWS::SNS::Topic\n"
-    name = aws.create(body)
+    name = aws.deploy(body)
     assert aws.cfn.get_template(StackName=name)["TemplateBody"] == body
 
 
@@ -747,7 +747,7 @@ def test_hidden_parameters_are_not_shown(aws: Deployer) -> None:
         "Parameters": {"Secret": {"Type": "String", "NoEcho": True}},
         "Resources": {"One": parameter({"Ref": "Secret"})},
     }
-    name = aws.create(template, Parameters=given(Secret="hush"))
+    name = aws.deploy(template, Parameters=given(Secret="hush"))
     assert aws.stack(name)["Parameters"][0]["ParameterValue"] == "****"
     value = aws.client("ssm").get_parameter(Name=aws.physical(name)["One"])["Parameter"]["Value"]
     assert value == "hush"
@@ -756,7 +756,7 @@ def test_hidden_parameters_are_not_shown(aws: Deployer) -> None:
 def test_dynamic_references_are_resolved_when_the_resource_is_made(aws: Deployer) -> None:
     aws.client("ssm").put_parameter(Name="/there", Value="from ssm", Type="String")
     aws.client("secretsmanager").create_secret(Name="login", SecretString='{"user": "ann"}')
-    name = aws.create(
+    name = aws.deploy(
         {
             "Resources": {
                 "One": parameter("{{resolve:ssm:/there}} and "

@@ -52,7 +52,7 @@ def kill(server: Server) -> None:
 def test_stacks_and_what_they_made_are_there_after_a_restart(tmp_path: Path) -> None:
     with restart(tmp_path) as server:
         aws = Deployer(server.url)
-        name = aws.create({"Resources": {"Logs": resource("Logs::LogGroup")}})
+        name = aws.deploy({"Resources": {"Logs": resource("Logs::LogGroup")}})
         before, events = aws.physical(name), aws.events(name)
     with restart(tmp_path) as server:
         aws = Deployer(server.url)
@@ -83,7 +83,7 @@ def test_an_update_that_was_interrupted_is_rolled_back(tmp_path: Path, slow: Non
     server = restart(tmp_path).start()
     aws = Deployer(server.url)
     before = {"Resources": {"Logs": resource("Logs::LogGroup", RetentionInDays=7)}}
-    name = aws.create(before)
+    name = aws.deploy(before)
     after = {
         "Resources": {
             "Logs": resource("Logs::LogGroup", RetentionInDays=30),
@@ -127,7 +127,7 @@ def test_a_killed_sandbox_takes_its_stacks_up_again(tmp_path: Path) -> None:
     body = text(endpoint(hosting.archive(slow), name))
     aws.cfn.create_stack(StackName=name, TemplateBody=body)
     aws.wait_for(name, "Endpoint CREATE_IN_PROGRESS")
-    kept = aws.create({"Resources": {"Topic": resource("SNS::Topic")}})
+    kept = aws.deploy({"Resources": {"Topic": resource("SNS::Topic")}})
     os.kill(running.pid, signal.SIGKILL)
     try:
         running = sandbox.start(tmp_path, "eu-west-1")
@@ -190,7 +190,7 @@ def test_a_stack_is_complete_only_when_its_endpoint_answers(
     aws: Deployer, hosting: Hosting
 ) -> None:
     name = new_name()
-    aws.create(endpoint(hosting.archive(name="one"), name), name, Tags=[{"Key": "k", "Value": "v"}])
+    aws.deploy(endpoint(hosting.archive(name="one"), name), name, Tags=[{"Key": "k", "Value": "v"}])
     assert aws.stack(name)["StackStatus"] == "CREATE_COMPLETE", aws.reasons(name, "CREATE_FAILED")
     assert hosting.ask(name)["model"] == "one"
     arn = aws.physical(name)["Endpoint"]
@@ -213,7 +213,7 @@ def test_a_model_that_does_not_start_leaves_the_old_one_serving(
     aws: Deployer, hosting: Hosting
 ) -> None:
     name = new_name()
-    aws.create(endpoint(hosting.archive(name="good"), name), name)
+    aws.deploy(endpoint(hosting.archive(name="good"), name), name)
     config = hosting.sagemaker.describe_endpoint(EndpointName=name)["EndpointConfigName"]
     stack = aws.update(name, endpoint(hosting.archive(BROKEN), name))
     assert stack["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
@@ -230,7 +230,7 @@ def test_a_model_that_does_not_start_leaves_the_old_one_serving(
 
 def test_a_first_model_that_does_not_start_leaves_nothing(aws: Deployer, hosting: Hosting) -> None:
     name = new_name()
-    aws.create(endpoint(hosting.archive(BROKEN), name), name)
+    aws.deploy(endpoint(hosting.archive(BROKEN), name), name)
     assert aws.stack(name)["StackStatus"] == "ROLLBACK_COMPLETE"
     assert "did not pass the ping health check" in aws.reasons(name, "CREATE_FAILED")["Endpoint"]
     assert hosting.sagemaker.list_endpoints(NameContains=name)["Endpoints"] == []
@@ -260,7 +260,7 @@ def test_the_endpoint_of_a_stage_deploys_in_well_under_a_second_of_our_own(
         "Capabilities": ["CAPABILITY_IAM"],
         "Parameters": [{"ParameterKey": k, "ParameterValue": v} for k, v in values.items()],
     }
-    aws.create(template, "churn-staging", **request)
+    aws.deploy(template, "churn-staging", **request)
     stack = aws.stack("churn-staging")
     assert stack["StackStatus"] == "CREATE_COMPLETE", aws.reasons("churn-staging", "CREATE_FAILED")
     assert hosting.ask("churn-staging")["model"] == "stage"
@@ -280,6 +280,6 @@ def test_a_parameter_that_is_used_nowhere_changes_nothing(aws: Deployer) -> None
         "Parameters": {"Unused": {"Type": "String", "Default": "a"}},
         "Resources": {"One": parameter("x")},
     }
-    name = aws.create(template)
+    name = aws.deploy(template)
     more = {"Parameters": [{"ParameterKey": "Unused", "ParameterValue": "b"}]}
     assert aws.change(name, template, **more)["Status"] == "FAILED"

@@ -13,7 +13,7 @@ from sandbox import Server
 from sandbox.cloudformation import schemas
 from sandbox.cloudformation.providers import PROVIDERS
 
-CAPABLE = {"Capabilities": ["CAPABILITY_NAMED_IAM"]}
+CAPABLE: dict[str, Any] = {"Capabilities": ["CAPABILITY_NAMED_IAM"]}
 ALLOW = {
     "Version": "2012-10-17",
     "Statement": [{"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::b/*"}],
@@ -161,7 +161,7 @@ IN_PLACE: dict[str, tuple[dict[str, Any], dict[str, Any], Look, Any, Any]] = {
 @pytest.mark.parametrize("kind", IN_PLACE)
 def test_a_resource_is_changed_in_place_brought_back_and_deleted(aws: Deployer, kind: str) -> None:
     before, after, look, then, now = IN_PLACE[kind]
-    name = aws.create({"Resources": {"It": resource(kind, **before)}}, **CAPABLE)
+    name = aws.deploy({"Resources": {"It": resource(kind, **before)}}, **CAPABLE)
     assert aws.stack(name)["StackStatus"] == "CREATE_COMPLETE", aws.reasons(name, "CREATE_FAILED")
     physical = aws.physical(name)["It"]
     assert look(aws, physical) == then
@@ -218,7 +218,7 @@ def test_resources_that_belong_to_others(aws: Deployer) -> None:
             }
         }
 
-    name = aws.create(template(ALLOW, False), **CAPABLE)
+    name = aws.deploy(template(ALLOW, False), **CAPABLE)
     assert aws.stack(name)["StackStatus"] == "CREATE_COMPLETE", aws.reasons(name, "CREATE_FAILED")
     stack = aws.update(name, template(DENY, True), **CAPABLE)
     assert stack["StackStatus"] == "UPDATE_COMPLETE", aws.reasons(name, "UPDATE_FAILED")
@@ -249,7 +249,7 @@ def test_a_model_package_group_and_its_policy(aws: Deployer) -> None:
         }
 
     shared = principal("sagemaker:DescribeModelPackage", "*")
-    name = aws.create(template(ModelPackageGroupPolicy=shared), Tags=[{"Key": "a", "Value": "1"}])
+    name = aws.deploy(template(ModelPackageGroupPolicy=shared), Tags=[{"Key": "a", "Value": "1"}])
     assert aws.stack(name)["StackStatus"] == "CREATE_COMPLETE", aws.reasons(name, "CREATE_FAILED")
     found = aws.sagemaker.get_model_package_group_policy(ModelPackageGroupName=group)
     assert json.loads(found["ResourcePolicy"]) == shared
@@ -262,7 +262,7 @@ def test_a_model_package_group_and_its_policy(aws: Deployer) -> None:
 
 def test_properties_that_the_sandbox_does_not_apply_fail_loudly(aws: Deployer) -> None:
     website = {"IndexDocument": "index.html"}
-    name = aws.create({"Resources": {"Site": resource("S3::Bucket", WebsiteConfiguration=website)}})
+    name = aws.deploy({"Resources": {"Site": resource("S3::Bucket", WebsiteConfiguration=website)}})
     assert aws.reasons(name, "CREATE_FAILED")["Site"] == (
         "The sandbox does not apply these properties of AWS::S3::Bucket: WebsiteConfiguration"
     )
@@ -271,7 +271,7 @@ def test_properties_that_the_sandbox_does_not_apply_fail_loudly(aws: Deployer) -
 def test_what_exists_already_is_not_taken_over(aws: Deployer) -> None:
     taken = new_name()
     aws.logs.create_log_group(logGroupName=taken)
-    name = aws.create({"Resources": {"Logs": resource("Logs::LogGroup", LogGroupName=taken)}})
+    name = aws.deploy({"Resources": {"Logs": resource("Logs::LogGroup", LogGroupName=taken)}})
     assert "HandlerErrorCode: AlreadyExists" in aws.reasons(name, "CREATE_FAILED")["Logs"]
     found = aws.logs.describe_log_groups(logGroupNamePrefix=taken)["logGroups"]
     assert [group["logGroupName"] for group in found] == [taken]

@@ -201,7 +201,8 @@ def test_parameters_come_from_the_request_the_stack_or_the_template() -> None:
     template = read(
         Parameters={"Given": declared, "Kept": declared, "Default": {**declared, "Default": 3}}
     )
-    request = [*given(Given="new"), {"ParameterKey": "Kept", "UsePreviousValue": True}]
+    kept: dict[str, Any] = {"ParameterKey": "Kept", "UsePreviousValue": True}
+    request = [*given(Given="new"), kept]
     values, _ = parameters.bind(template, request, {"Kept": "old", "Default": "before"}, str)
     assert values == {"Given": "new", "Kept": "old", "Default": "3"}
     for wrong, words in (

@@ -74,7 +74,10 @@ def test_other_services_are_there_after_a_restart(tmp_path: Path) -> None:
         aws = World(server.url)
         aws.client("secretsmanager").create_secret(Name="s", SecretString="x")
         aws.client("events").put_rule(Name="r", EventPattern='{"source": ["aws.sagemaker"]}')
-        aws.client("cloudformation").create_stack(StackName="stack", TemplateBody=template)
+        stacks = aws.client("cloudformation")
+        stacks.create_stack(StackName="stack", TemplateBody=template)
+        waiter = stacks.get_waiter("stack_create_complete")
+        waiter.wait(StackName="stack", WaiterConfig={"Delay": 0, "MaxAttempts": 1000})
         aws.client("logs").create_log_group(logGroupName="/own")
     with restart(tmp_path) as server:
         aws = World(server.url)

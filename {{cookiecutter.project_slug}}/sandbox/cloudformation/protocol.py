@@ -52,7 +52,7 @@ def answer(
         written = writer.serialize(handler(params))
     except ApiError as error:
         return error.status, _error(error).encode()
-    return written["status_code"], written["body"].encode()
+    return written["status_code"], str(written["body"]).encode()
 
 
 def _error(error: ApiError) -> str:
