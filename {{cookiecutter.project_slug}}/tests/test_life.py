@@ -1,4 +1,5 @@
-"""The whole training life on this machine, by the commands a person types."""
+"""The whole life of a model on this machine, from data to production and back, by the commands a
+person types."""
 
 from __future__ import annotations
 
@@ -237,3 +238,182 @@ def test_a_stopped_execution_ends_stopped(repo: Repo) -> None:
     again = mlops(repo.root, "--sandbox", "stop")
     assert again.returncode == 2
     assert "already Stopped" in again.stderr
+
+
+# From here on: an approved version on its way to production.
+
+
+def arn_of(repo: Repo, version: int) -> str:
+    return str(next(item["arn"] for item in versions(repo) if item["version"] == version))
+
+
+def endpoint_of(repo: Repo, stage: str) -> tuple[int | None, str]:
+    """Version and state, as `mlops status` tells them."""
+    done = mlops(repo.root, "--sandbox", "status", "--json")
+    assert done.returncode == 0, done.stderr
+    found = next(item for item in json.loads(done.stdout)["stages"] if item["stage"] == stage)
+    return found["version"], found["state"]
+
+
+@pytest.fixture(scope="module")
+def in_production(repo: Repo, first: subprocess.CompletedProcess[str]) -> str:
+    """Version 1, approved and brought through staging to production; its ARN."""
+    approved = mlops(repo.root, "--sandbox", "approve", "1", "--comment", "good enough")
+    arn = arn_of(repo, 1)
+    next_step = f"mlops --sandbox deploy staging --model-package-arn {arn}"
+    assert next_step in approved.stdout, "approving says what comes next"
+    for stage in ("staging", "production"):
+        done = mlops(repo.root, "--sandbox", "deploy", stage, "--model-package-arn", arn)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"{stage} runs version 1, in service after" in done.stdout
+        tested = mlops(repo.root, "--sandbox", "smoke", stage)
+        assert tested.returncode == 0, tested.stdout + tested.stderr
+        assert f"{stage} works" in tested.stdout
+    return arn
+
+
+def test_an_approved_version_reaches_production_and_predicts(
+    repo: Repo, in_production: str
+) -> None:
+    assert endpoint_of(repo, "production") == (1, "InService")
+    row = (repo.root / "data" / "breast-cancer.csv").read_text().splitlines()[:3]
+    file = repo.root / "rows.csv"
+    file.write_text("\n".join(row) + "\n")
+    try:
+        done = mlops(repo.root, "--sandbox", "invoke", "production", "rows.csv")
+    finally:
+        file.unlink()
+    assert done.returncode == 0, done.stderr
+    answers = json.loads(done.stdout)["predictions"]
+    assert [answer["prediction"] in ("malignant", "benign") for answer in answers] == [True, True]
+    assert all(0 <= answer["probability"] <= 1 for answer in answers)
+
+
+def test_what_runs_already_is_deployed_again_without_a_change(
+    repo: Repo, in_production: str
+) -> None:
+    done = mlops(
+        *(repo.root, "--sandbox", "deploy", "production", "--json"),
+        MODEL_PACKAGE_ARN=in_production,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["changed"], told["version"]) == (False, 1)
+    assert "production is unchanged: it runs version 1 already" in done.stderr
+
+
+def test_a_version_that_cannot_serve_stops_in_staging_and_production_is_untouched(
+    repo: Repo, in_production: str, account: Aws
+) -> None:
+    from ops import registry
+    from ops.demo import register_broken_copy
+
+    broken = register_broken_copy(account, registry.version(account, 1))
+    number = str(broken.version)
+    refused = mlops(repo.root, "--sandbox", "deploy", "staging", "--model-package-arn", broken.arn)
+    assert refused.returncode == 2
+    assert "is PendingManualApproval, not Approved" in refused.stderr
+    mlops(repo.root, "--sandbox", "approve", number)
+    try:
+        done = mlops(repo.root, "--sandbox", "deploy", "staging", "--model-package-arn", broken.arn)
+        assert done.returncode == 1, done.stdout
+        assert "did not pass the ping health check" in done.stderr.splitlines()[0]
+        assert "this inference.py cannot load its model" in done.stderr
+        assert "staging still runs version 1" in done.stderr
+        log = mlops(repo.root, "--sandbox", "logs", "--stage", "staging")
+        assert "this inference.py cannot load its model" in log.stdout
+    finally:
+        mlops(repo.root, "--sandbox", "reject", number)
+    assert endpoint_of(repo, "staging") == (1, "InService")
+    assert endpoint_of(repo, "production") == (1, "InService")
+
+
+def test_ctrl_c_leaves_the_deployment_running_and_says_how_to_go_on(
+    repo: Repo, in_production: str
+) -> None:
+    try:
+        repo.stage("brief", Parameters={"EndpointKind": "serverless"})
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ops", "--sandbox", "deploy", "brief"],
+            cwd=repo.root,
+            env=bare_environment(repo.root)
+            | {"PYTHONUNBUFFERED": "1", "MODEL_PACKAGE_ARN": in_production},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+        assert process.stdout is not None
+        said = ""
+        for line in process.stdout:
+            said += line
+            if "CREATE_IN_PROGRESS" in line:
+                os.kill(process.pid, signal.SIGINT)
+                break
+        said += process.stdout.read()
+        assert process.wait() == 130, said
+        assert "what CloudFormation has begun goes on without you" in said
+        again = mlops(repo.root, "--sandbox", "deploy", "brief", MODEL_PACKAGE_ARN=in_production)
+        assert again.returncode == 0, again.stderr
+        assert endpoint_of(repo, "brief") == (1, "InService")
+        gone = mlops(repo.root, "--sandbox", "destroy", "brief", "--yes")
+        assert gone.returncode == 0, gone.stderr
+    finally:
+        (repo.root / "infra" / "brief.json").unlink()
+
+
+def test_production_returns_to_the_version_before(
+    repo: Repo, in_production: str, account: Aws
+) -> None:
+    run = mlops(
+        *(repo.root, "--sandbox", "run", "--set", "num_boost_round=60"),
+        *("--set", "GateTolerance=1", "--set", "ApprovalStatus=Approved"),
+    )
+    assert run.returncode == 0, run.stderr
+    second = versions(repo)[0]
+    done = mlops(
+        repo.root, "--sandbox", "deploy", "production", "--model-package-arn", second["arn"]
+    )
+    assert done.returncode == 0, done.stderr
+    asked = mlops(repo.root, "--sandbox", "rollback", "production")
+    assert asked.returncode == 2
+    assert f"runs version {second['version']} and returns to version 1" in asked.stderr
+    assert endpoint_of(repo, "production") == (second["version"], "InService")
+    back = mlops(repo.root, "--sandbox", "rollback", "production", "--yes")
+    assert back.returncode == 0, back.stderr
+    assert f"mlops --sandbox reject {second['version']}" in back.stdout
+    assert endpoint_of(repo, "production") == (1, "InService")
+
+
+def test_destroying_all_asks_first_and_leaves_the_registry_and_the_data(
+    repo: Repo, in_production: str, account: Aws
+) -> None:
+    asked = mlops(repo.root, "--sandbox", "destroy", "--all")
+    assert asked.returncode == 2
+    assert "add --yes" in asked.stderr
+    assert endpoint_of(repo, "production") == (1, "InService")
+    before = len(versions(repo))
+    done = mlops(repo.root, "--sandbox", "destroy", "--all", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "Nothing is left" in done.stdout
+    assert f"keeps       pipeline and {before} versions" in done.stdout
+    assert len(versions(repo)) == before
+    sagemaker = account.sagemaker
+    assert sagemaker.list_endpoints()["Endpoints"] == []
+    assert sagemaker.list_endpoint_configs()["EndpointConfigs"] == []
+    assert sagemaker.list_models()["Models"] == []
+    assert account.client("cloudwatch").describe_alarms()["MetricAlarms"] == []
+    again = mlops(repo.root, "--sandbox", "destroy", "--all", "--yes")
+    assert again.returncode == 0
+    assert "Nothing to take away" in again.stdout
+
+
+def test_the_end_of_a_project_takes_the_registry_and_the_data_with_it(
+    repo: Repo, first: subprocess.CompletedProcess[str], account: Aws
+) -> None:
+    end = ("destroy", "--all", "--registry", "--data", "--yes")
+    done = mlops(repo.root, "--sandbox", *end)
+    assert done.returncode == 0, done.stderr
+    assert versions(repo) == []
+    left = account.s3.list_objects_v2(Bucket=account.bucket, Prefix="churn/")
+    assert left["KeyCount"] == 0

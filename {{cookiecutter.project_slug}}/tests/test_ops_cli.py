@@ -21,7 +21,7 @@ def test_help_names_every_command_and_loads_neither_the_sdk_nor_boto3(repo: Repo
     script = """
 import sys
 from ops.cli import app
-for words in (["--help"], ["models", "--help"]):
+for words in (["--help"], ["models", "--help"], ["deploy", "--help"]):
     try:
         app(words)
     except SystemExit as done:
@@ -38,7 +38,8 @@ print("loaded", sorted(heavy & {name.partition(".")[0] for name in sys.modules})
         check=True,
     )
     commands = ("compile", "run", "follow", "stop", "logs", "models", "approve", "reject", "report")
-    for command in (*commands, "sandbox"):
+    deployment = ("deploy", "smoke", "invoke", "rollback", "status", "destroy", "share", "check")
+    for command in (*commands, *deployment, "sandbox"):
         assert f" {command} " in done.stdout
     assert done.stdout.rstrip().endswith("loaded []")
 
@@ -58,7 +59,14 @@ def test_a_mistake_in_the_settings_is_one_line(repo: Repo) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["models", "report", "follow", "stop", "logs", "approve 1", "reject 1"]
+    "command",
+    [
+        *("models", "report", "follow", "stop", "logs", "approve 1", "reject 1", "status", "share"),
+        *("smoke staging", "invoke staging", "rollback staging", "destroy staging"),
+        *("destroy --all", "logs --stage staging"),
+        "deploy staging --model-package-arn "
+        "arn:aws:sagemaker:eu-west-1:123456789012:model-package/churn/1",
+    ],
 )
 def test_without_a_sign_in_it_says_how_to_sign_in_or_stay_local(repo: Repo, command: str) -> None:
     done = mlops(repo.root, *command.split())
@@ -153,3 +161,38 @@ def test_a_network_that_breaks_off_is_not_a_bug(error: Exception) -> None:
 
 def test_a_bug_is_not_explained_away() -> None:
     assert explained(KeyError("bug"), "eu-west-1") is None
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("deploy stagin --model-package-arn x", "no stage stagin: did you mean staging?"),
+        ("destroy", "name a stage, or --all of them"),
+        ("destroy staging --all", "name a stage, or --all of them"),
+        ("destroy staging --data", "--registry and --data go with --all"),
+        ("destroy --all --data", "--data needs --registry"),
+        ("logs Train --stage staging", "--stage is instead of a step"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_in_one_line(
+    repo: Repo, account: Aws, command: str, said: str
+) -> None:
+    keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    done = mlops(repo.root, *command.split(), **keys)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_shell_completes_the_names_of_stages(repo: Repo) -> None:
+    words = {"_MLOPS_COMPLETE": "complete_bash", "COMP_WORDS": "mlops smoke pro", "COMP_CWORD": "2"}
+    assert mlops(repo.root, **words).stdout.split() == ["production"]
+    outside = mlops(repo.root.parent, **words)
+    assert (outside.stdout.strip(), outside.stderr) == ("", "")
+
+
+def test_every_command_of_the_deploy_panel_shows_an_example(repo: Repo) -> None:
+    for command in ("deploy", "smoke", "invoke", "rollback", "status", "destroy", "share"):
+        shown = mlops(repo.root, command, "--help").stdout
+        assert "Example" in shown
+        assert f"mlops {command}" in shown.partition("Example")[2]
