@@ -339,6 +339,7 @@ def test_a_failed_update_brings_everything_back(aws: Deployer) -> None:
     topics = [t["TopicArn"] for t in aws.client("sns").list_topics()["Topics"]]
     assert [t for t in topics if t == ids["Replaced"]] == [ids["Replaced"]]
     assert "Added DELETE_COMPLETE" in aws.events(name)
+    assert "Removed DELETE_IN_PROGRESS" not in aws.events(name)
     assert aws.reasons(name, "UPDATE_ROLLBACK_IN_PROGRESS")[name] == (
         "The following resource(s) failed to create: [Bad]."
     )

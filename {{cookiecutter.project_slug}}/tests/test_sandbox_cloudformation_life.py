@@ -228,6 +228,34 @@ def test_a_model_that_does_not_start_leaves_the_old_one_serving(
     aws.delete(name)
 
 
+def test_an_alarm_during_the_shift_rolls_the_stack_back(aws: Deployer, hosting: Hosting) -> None:
+    name = new_name()
+    alarms = aws.client("cloudwatch")
+    alarms.put_metric_alarm(
+        AlarmName=name,
+        Namespace="n",
+        MetricName="m",
+        Statistic="Sum",
+        Period=60,
+        EvaluationPeriods=1,
+        Threshold=1,
+        ComparisonOperator="GreaterThanThreshold",
+    )
+    shift = {
+        "BlueGreenUpdatePolicy": {
+            "TrafficRoutingConfiguration": {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": 0}
+        },
+        "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": name}]},
+    }
+    aws.deploy(endpoint(hosting.archive(name="good"), name, DeploymentConfig=shift), name)
+    alarms.set_alarm_state(AlarmName=name, StateValue="ALARM", StateReason="a test")
+    stack = aws.update(name, endpoint(hosting.archive(name="worse"), name, DeploymentConfig=shift))
+    assert stack["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE", aws.events(name)
+    assert "HandlerErrorCode: NotStabilized" in aws.reasons(name, "UPDATE_FAILED")["Endpoint"]
+    assert hosting.ask(name)["model"] == "good"
+    aws.delete(name)
+
+
 def test_a_first_model_that_does_not_start_leaves_nothing(aws: Deployer, hosting: Hosting) -> None:
     name = new_name()
     aws.deploy(endpoint(hosting.archive(BROKEN), name), name)

@@ -275,7 +275,9 @@ def test_nested_properties_are_checked_and_converted() -> None:
         },
         "AutoRollbackConfiguration": {"Alarms": [{"Name": "x"}]},
     }
-    properties = schemas.conform(kind, {"EndpointConfigName": "c", "DeploymentConfig": config})
+    given_ = {"EndpointConfigName": 1, "DeploymentConfig": config, "RetainDeploymentConfig": "true"}
+    properties = schemas.conform(kind, given_)
+    assert (properties["EndpointConfigName"], properties["RetainDeploymentConfig"]) == ("1", True)
     routing = properties["DeploymentConfig"]["BlueGreenUpdatePolicy"]["TrafficRoutingConfiguration"]
     assert routing["WaitIntervalInSeconds"] == 60
     place = "#/DeploymentConfig/BlueGreenUpdatePolicy"

@@ -94,7 +94,7 @@ class Operation:
         minutes = self.stack.get("TimeoutInMinutes")
         self._deadline = time.monotonic() + MINUTE * minutes if minutes else None
         self._status("CREATE_IN_PROGRESS", "User Initiated")
-        why = self._apply("create")
+        why = self._apply()
         if self.unwanted:  # Deleted while it was being created.
             self.delete()
         elif why is None:
@@ -121,7 +121,7 @@ class Operation:
     def update(self, disable_rollback: bool) -> None:
         """Bring a stack to the target that its record already holds; `keep_target` came first."""
         self._status("UPDATE_IN_PROGRESS", "User Initiated")
-        why = self._apply("update")
+        why = self._apply()
         if why is None:
             self._complete_update()
         elif disable_rollback and not self.cancelled_by_user:
@@ -245,7 +245,7 @@ class Operation:
 
     # Towards the target.
 
-    def _apply(self, verb: str) -> str | None:
+    def _apply(self) -> str | None:
         """Make and change resources; return why that has failed."""
         scope = scope_of(self.ledger, self.stack)
         graph = template.order(scope.template, scope.active())
@@ -254,8 +254,7 @@ class Operation:
         if self._timed_out:
             return "Stack creation time exceeded the specified timeout."
         if failed:
-            first = self.stack["_resources"].get(failed[0], {}).get("ResourceStatus", "")
-            return _which(failed, "create" if first == "CREATE_FAILED" else verb)
+            return self._why(failed)
         if self.cancel.is_set():
             return "User Initiated"
         try:
@@ -270,6 +269,15 @@ class Operation:
         with self.ledger.lock:
             self.stack |= {"Outputs": outputs, "_imports": sorted(scope.imported)}
         return None
+
+    def _why(self, failed: list[str]) -> str:
+        statuses = {name: self.stack["_resources"][name]["ResourceStatus"] for name in failed}
+        sentences = []
+        for verb in ("create", "update"):
+            names = [n for n in failed if statuses[n] == f"{verb.upper()}_FAILED"]
+            if names:
+                sentences.append(_which(names, verb))
+        return " ".join(sentences)
 
     def _change(self, scope: Scope, logical: str, tags: dict[str, str]) -> bool:
         """Bring one resource to what the template asks for; tell whether it is so now."""
