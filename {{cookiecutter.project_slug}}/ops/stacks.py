@@ -483,7 +483,11 @@ def event_table(events: list[Event]) -> Table:
     last: dict[str, Event] = {}
     for event in events:
         first.setdefault(event.resource, event)
-        last[event.resource] = event
+        before = last.get(event.resource)
+        # The one that was replaced goes; the resource of this name stays.
+        replaced = before is not None and before.status == "UPDATE_COMPLETE"
+        if event.failed or not (replaced and event.status.startswith("DELETE_")):
+            last[event.resource] = event
     for name, event in last.items():
         seconds = (event.at - first[name].at).total_seconds()
         view.add_row(

@@ -301,6 +301,19 @@ def test_what_a_clean_up_could_not_remove_is_told(driver: Driver, formation: For
     assert [(event.resource, event.reason) for event in outcome.left] == [("Config", "in use")]
 
 
+def test_on_a_terminal_each_resource_is_a_line_and_a_replaced_one_is_not_called_deleted(
+    driver: Driver, formation: Formation
+) -> None:
+    driver.console = Console(file=io.StringIO(), width=200, force_terminal=True)
+    settle(formation, "CREATE_COMPLETE")
+    replaced = [("Model", "UPDATE_COMPLETE", ""), *UPDATED[:-1], ("Model", "DELETE_COMPLETE", "")]
+    formation.happens = [[*replaced, UPDATED[-1]]]
+    driver.deploy()
+    last = driver.shown.rpartition("resource")[2]
+    assert [line.split()[0] for line in last.splitlines()[1:4]] == ["Model", NAME, "Endpoint"]
+    assert "DELETE_COMPLETE" not in last
+
+
 @pytest.mark.parametrize("status", stacks.DEAD)
 def test_a_stack_that_never_came_to_life_is_deleted_and_created_anew(
     driver: Driver, formation: Formation, status: str

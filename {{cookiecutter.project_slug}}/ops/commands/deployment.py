@@ -155,19 +155,22 @@ def deploy(
 
 
 @contextmanager
-def _interruptible(aws: Aws, stack: str) -> Iterator[None]:
+def _interruptible(aws: Aws, stack: str, *, cancellable: bool = True) -> Iterator[None]:
     """Ctrl-C leaves; what CloudFormation has begun it brings to its end."""
     try:
         yield
     except KeyboardInterrupt:
-        err.print(
-            "\nNothing is stopped by this: what CloudFormation has begun goes on without you.\n"
-            f"go on following   the same command again\n"
-            f"look at it        {aws.command} status\n"
-            f"call it off       aws cloudformation cancel-update-stack --stack-name {stack}",
-            markup=False,
-            highlight=False,
-        )
+        lines = [
+            "\nNothing is stopped by this: what CloudFormation has begun goes on without you.",
+            "go on following   the same command again",
+            f"look at it        {aws.command} status",
+        ]
+        if cancellable and not aws.sandbox:
+            lines.append(
+                f"call it off       aws cloudformation cancel-update-stack --stack-name {stack}"
+            )
+        for line in lines:
+            err.print(line, markup=False, highlight=False)
         raise typer.Exit(130) from None
 
 
@@ -592,7 +595,7 @@ def _destroy(
     if not nothing:
         work.stop_executions(aws, executing)
         for item in present:
-            with _interruptible(aws, item.stage.stack):
+            with _interruptible(aws, item.stage.stack, cancellable=False):
                 work.destroy(item, console)
         if registry:
             left += work.delete_registry(aws)

@@ -1,0 +1,153 @@
+"""The one screen: how each state of a stage is told, also of one that cannot be looked at."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime
+
+import pytest
+from botocore.exceptions import ClientError
+from rich.console import Console
+
+from conftest import Repo
+from ops import access, endpoints, executions, registry, stacks, status
+from ops.aws import Aws
+from ops.endpoints import Endpoint
+from ops.errors import MlopsError
+from ops.registry import Version
+from ops.stacks import Stack
+from ops.stages import Stage
+
+NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+ARN = "arn:aws:sagemaker:eu-west-1:123456789012:model-package/churn/"
+
+
+def version(number: int, approval: str = "Approved") -> Version:
+    return Version(number, f"{ARN}{number}", approval, NOW, "auc 0.9", "abcdef0123" * 4, "")
+
+
+def endpoint(number: int, state: str = "InService", reason: str = "") -> Endpoint:
+    return Endpoint(
+        *("churn-staging", "arn", state, reason, "serverless", "config", "model"),
+        package=f"{ARN}{number}",
+        since=NOW,
+        instances=None,
+    )
+
+
+@pytest.fixture
+def world(
+    repo: Repo, account: Aws, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Aws, list[Version], dict[str, Endpoint], dict[str, Stack]]:
+    """Versions, endpoints and stacks by name, for tests to fill."""
+    versions: list[Version] = []
+    running: dict[str, Endpoint] = {}
+    made: dict[str, Stack] = {}
+
+    def never(aws: Aws, identifier: str | None) -> str:
+        raise MlopsError("no execution yet")
+
+    monkeypatch.setattr(executions, "find", never)
+    monkeypatch.setattr(registry, "versions", lambda aws: iter(versions))
+    monkeypatch.setattr(endpoints, "describe", lambda aws, name: running.get(name))
+    monkeypatch.setattr(stacks, "describe", lambda aws, name: made.get(name))
+    return account, versions, running, made
+
+
+World = tuple[Aws, list[Version], dict[str, Endpoint], dict[str, Stack]]
+
+
+def staging(world: World, state: Endpoint | None, stack: str = "UPDATE_COMPLETE") -> status.Running:
+    aws, _, running, made = world
+    if state:
+        running["churn-staging"] = state
+        made["churn-staging"] = Stack("churn-staging", "arn", stack)
+    return status.status(aws).stages[0]
+
+
+def test_a_project_without_anything_is_told_as_such(world: World) -> None:
+    found = status.status(world[0])
+    assert [(row.stage, row.state, row.version) for row in found.stages] == [
+        ("staging", "not deployed", None),
+        ("production", "not deployed", None),
+    ]
+    assert (found.pending, found.execution) == ((), None)
+
+
+def test_a_stage_tells_version_time_commit_and_cost(world: World) -> None:
+    world[1].append(version(3))
+    row = staging(world, endpoint(3))
+    assert (row.version, row.since, row.commit[:7]) == (3, NOW, "abcdef0")
+    assert (row.idle_cost, row.note) == (0, "newest approved")
+
+
+def test_a_newer_approved_version_is_told_and_an_unapproved_one_is_not(world: World) -> None:
+    world[1].extend([version(5, "PendingManualApproval"), version(4), version(3)])
+    assert staging(world, endpoint(3)).note == "version 4 is approved"
+    assert [item.version for item in status.status(world[0]).pending] == [5]
+
+
+def test_a_version_that_was_rejected_while_it_runs_is_told(world: World) -> None:
+    world[1].append(version(3, "Rejected"))
+    assert staging(world, endpoint(3)).note == "is Rejected by now"
+
+
+def test_a_version_that_is_gone_from_the_registry_is_told(world: World) -> None:
+    assert staging(world, endpoint(3)).note == "its version is no longer in the registry"
+
+
+def test_a_failed_deployment_is_told_without_its_old_reason(world: World) -> None:
+    world[1].append(version(3))
+    row = staging(world, endpoint(3, reason="no ping"), "UPDATE_ROLLBACK_COMPLETE")
+    assert row.note == "the last deployment failed, newest approved"
+    row = staging(world, endpoint(3, "Failed", "no ping"))
+    assert (row.state, row.note) == ("Failed", "newest approved, no ping")
+
+
+def test_an_account_that_cannot_be_entered_is_a_row_and_the_others_are_shown(
+    world: World, repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo.stage("far", Account="210987654321", Role="deployer", Parameters={})
+    entered = access.enter
+
+    def enter(aws: Aws, stage: Stage) -> Aws:
+        if stage.account:
+            raise MlopsError("stage far: cannot assume the role [x]")
+        return entered(aws, stage)
+
+    monkeypatch.setattr(access, "enter", enter)
+    rows = status.status(world[0]).stages
+    assert [row.stage for row in rows] == ["staging", "far", "production"]
+    assert (rows[1].account, rows[1].state) == ("210987654321", "unknown")
+    console = Console(file=io.StringIO(), width=200)
+    console.print(status.table(rows))
+    assert "cannot assume the role [x]" in console.file.getvalue()  # type: ignore[attr-defined]
+    with pytest.raises(MlopsError, match="cannot assume"):
+        status.status(world[0], "far")
+
+
+def test_a_refusal_in_another_account_is_a_row_and_in_ours_an_error(
+    world: World, repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo.stage("far", Account="210987654321", Role="deployer", Parameters={})
+
+    def describe(aws: Aws, name: str) -> None:
+        if name == "churn-far":
+            error = {"Code": "AccessDeniedException", "Message": "no"}
+            raise ClientError({"Error": error}, "DescribeEndpoint")  # type: ignore[typeddict-item]
+
+    monkeypatch.setattr(access, "enter", lambda aws, stage: aws)
+    monkeypatch.setattr(endpoints, "describe", describe)
+    row = status.status(world[0]).stages[1]
+    assert (row.state, "AWS refused DescribeEndpoint" in row.note) == ("unknown", True)
+    repo.stage("far", Account=None, Role=None)
+    with pytest.raises(ClientError):
+        status.status(world[0])
+
+
+def test_all_of_it_is_json(world: World) -> None:
+    world[1].append(version(3))
+    staging(world, endpoint(3))
+    told = status.status(world[0]).as_json()
+    assert told["stages"][0]["since"] == NOW.isoformat()
+    assert told["stages"][0]["version"] == 3
