@@ -32,7 +32,7 @@ from sandbox.wire import Caller, Params, invalid, pick
 
 MODEL, CONFIG, ENDPOINT = "Model", "EndpointConfig", "Endpoint"
 SERVING_LOG = "ServingLog"
-TIME = 0.01
+TIME = 0.004
 """Seconds of the sandbox for each second of a deployment's waiting times and alarm periods."""
 LOOK_SECONDS = 0.1
 DRAIN_SECONDS = 60.0
