@@ -196,15 +196,14 @@ def _require_access(aws: Aws, account: str) -> None:
 
 
 def _refuse_conversion(aws: Aws, before: Stack | None, stage: Stage) -> None:
-    """What UpdateEndpoint refuses, said before minutes have gone by.
+    """What UpdateEndpoint is documented to refuse, said before minutes have gone by.
 
-    Source: https://docs.aws.amazon.com/sagemaker/latest/dg/serverless-endpoints-update.html and
-    https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateEndpoint.html
+    Source: https://docs.aws.amazon.com/sagemaker/latest/dg/serverless-endpoints-update.html
     """
-    had = before.outputs.get("EndpointKind", stage.kind) if before else stage.kind
-    if had != stage.kind and (had, stage.kind) != ("serverless", "real-time"):
+    had = before.outputs.get("EndpointKind", "") if before else ""
+    if had in ("real-time", "asynchronous") and stage.kind == "serverless":
         raise MlopsError(
-            f"{stage.stack} is {had}, and SageMaker makes no such endpoint {stage.kind}: "
+            f"{stage.stack} is {had}, and SageMaker makes no such endpoint serverless: "
             f"{aws.command} destroy {stage.name} first"
         )
 
@@ -240,7 +239,7 @@ def _free_from_autoscaling(
     """Takes the endpoint out of autoscaling where the update to come would be refused otherwise:
     the instance type of a variant cannot change while it is a scalable target.
 
-    Source: https://docs.aws.amazon.com/sagemaker/latest/dg/endpoint-auto-scaling-prerequisites.html
+    Source: https://docs.aws.amazon.com/sagemaker/latest/dg/endpoint-scaling-update.html
     """
     if before is None or "Autoscaling" not in before.parameters:
         return False
