@@ -86,21 +86,31 @@ def _progress(as_json: bool) -> Console:
 def check(
     context: typer.Context,
     model_package_arn: Arn,
-    commit: Commit = "",
+    commit: Annotated[
+        str,
+        typer.Option(
+            envvar="COMMIT",
+            help="The commit it was trained from, 40 digits.",
+            show_default=False,
+        ),
+    ],
     as_json: AsJson = False,
 ) -> None:
-    """Check that a version may be deployed: approved, of this project, account and commit.
+    """Check that a version may be deployed, before the commit it names is checked out.
 
-    `mlops deploy` checks the same; this is for a workflow that wants to know first.
+    It is Approved, of this project, account and region, and the commit is its own. `mlops deploy`
+    checks the same.
 
     **Example**
 
     - `mlops check --model-package-arn ARN --commit 3f2c9ab...`
     """
+    from ops.commit import require
     from ops.deploy import approved
 
+    require(commit)
     with connected(context) as aws:
-        package = approved(aws, model_package_arn, commit or None)
+        package = approved(aws, model_package_arn, commit)
     if as_json:
         out.print_json(data=asdict(package))
         return

@@ -1,4 +1,4 @@
-"""The panel "Review": compare a change with its base, comment, check before a deployment."""
+"""The panel "Review": compare a change with its base, and tell it where it is discussed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ops.console import connected, load_settings, out, say
+from ops.console import load_settings, out, say
 from ops.errors import MlopsError
 
 app = typer.Typer(rich_markup_mode="markdown")
@@ -75,27 +75,3 @@ def comment(
         say(f"#{at.number} comes from {at.fork}, whose token may not comment: see the summary")
         return
     say(comments.post(text, at, load_settings().project.project))
-
-
-@app.command(rich_help_panel=PANEL)
-def check(
-    context: typer.Context,
-    model_package_arn: Annotated[
-        str,
-        typer.Option(envvar="MODEL_PACKAGE_ARN", help="The version; mlops models --json has it."),
-    ],
-    commit: Annotated[
-        str, typer.Option(envvar="COMMIT", help="The commit it was trained from, 40 digits.")
-    ],
-) -> None:
-    """Check that a version may be deployed from a commit, before that commit is checked out.
-
-    The version is Approved, of this project, account and region, and the commit is its own.
-    """
-    from ops.commit import require
-    from ops.deploy import approved
-
-    require(commit)
-    with connected(context) as aws:
-        found = approved(aws, model_package_arn, commit)
-    say(f"Version {found.version} is Approved and was trained from {found.commit}.")
