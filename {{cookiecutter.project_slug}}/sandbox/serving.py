@@ -201,7 +201,10 @@ class Container:
         if archive is not None:
             try:
                 with tarfile.open(archive) as tar:
-                    tar.extractall(part, filter="data")
+                    # Python has extraction filters since 3.11.4; Debian 12 has 3.11.2.
+                    if hasattr(tarfile, "data_filter"):
+                        tar.extraction_filter = tarfile.data_filter
+                    tar.extractall(part)
             except (tarfile.TarError, EOFError, OSError) as error:
                 self._note(f"cannot unpack the model data: {error}")
                 raise ServingFailed("extract") from error
