@@ -86,7 +86,10 @@ def actionlint(folder: Path, *files: str | Path) -> Run:
     program = shutil.which("actionlint")
     if not program:
         pytest.skip(f"actionlint, which is no Python package, is missing; get it: {ACTIONLINT}")
+    # GitHub has it since 2026-05-07, actionlint 1.7.12 does not know it yet.
+    queue = 'unexpected key "queue" for "concurrency" section'
     command = (program, "-no-color", "-shellcheck", BIN / "shellcheck", "-pyflakes", "")
+    command = (*command, "-ignore", queue)
     return run(*command, *files, cwd=folder)
 
 
@@ -290,9 +293,10 @@ def test_a_review_that_the_gate_stops_is_commented_all_the_same(repo: Rendered) 
 
 def test_a_review_has_the_history_that_it_compares_with(repo: Rendered) -> None:
     job = load(repo, "ci")["jobs"]["review"]
-    assert job["steps"][0]["with"]["fetch-depth"] == "0"
+    # The event's own base.sha can be older than what GitHub has merged the change into.
+    assert job["steps"][0]["with"] == {"fetch-depth": "2", "persist-credentials": "false"}
     review = next(step for step in job["steps"] if "mlops review" in step.get("run", ""))
-    assert review["env"]["BASE"] == "${{ github.event.pull_request.base.sha }}"
+    assert "--base HEAD^1 " in review["run"]
 
 
 def test_a_build_follows_what_main_changes(repo: Rendered) -> None:
@@ -361,7 +365,7 @@ def test_production_waits_for_staging_and_its_reviewers(repo: Rendered) -> None:
         assert job["environment"] == stage
         assert [step["run"] for step in job["steps"] if "run" in step] == [
             "make setup",
-            f".venv/bin/mlops deploy {stage}",
+            f".venv/bin/mlops deploy {stage} --at-most 50",
             f".venv/bin/mlops smoke {stage}",
         ]
         assert not any("if" in step or "continue-on-error" in step for step in job["steps"])
@@ -372,6 +376,8 @@ def test_one_deployment_per_stage_at_a_time_is_never_cancelled(repo: Rendered) -
     for stage in ("staging", "production"):
         concurrency = load(repo, "deploy")["jobs"][stage]["concurrency"]
         assert concurrency["cancel-in-progress"] == "false"
+        # By default one run waits, and the next takes its place: an approval would be lost.
+        assert concurrency["queue"] == "max"
         assert "${{" not in concurrency["group"]
         groups.add(concurrency["group"])
     assert len(groups) == 2

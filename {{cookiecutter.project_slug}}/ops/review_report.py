@@ -21,6 +21,7 @@ def markdown(review: Review) -> str:
     parts = [
         f"## {_verdict(review)}",
         _fenced(*review.change.failure) if review.change.failure else "",
+        _behind(review),
         _comparison(review),
         "### Pipeline definition",
         _definition(review.base, review.change),
@@ -41,6 +42,16 @@ def _verdict(review: Review) -> str:
     if review.change.gate is not None:
         return f"❌ {project}: stopped by the gate"
     return f"❌ {project}: could not be trained"
+
+
+def _behind(review: Review) -> str:
+    if not review.behind:
+        return ""
+    has = "a commit" if review.behind == 1 else f"{review.behind} commits"
+    return (
+        f"The base has {has} that this change was not made on. What they brought is missing here, "
+        "and counts against the change: merge or rebase, and review again."
+    )
 
 
 def _comparison(review: Review) -> str:

@@ -183,7 +183,51 @@ def test_a_long_diff_is_cut_and_says_so(repo: Repo) -> None:
     assert re.search(r"\.\.\. and \d{4} lines more\n```", report)
 
 
+def test_a_change_that_lacks_commits_of_its_base_is_told_so(repo: Repo) -> None:
+    data = Dataset("s3://bucket/data/", "d" * 64, 1, 100)
+    stale, fresh = (
+        review_report.markdown(
+            Review(repo.settings(), BASE, CHANGE, data, good(), good(), behind=number)
+        )
+        for number in (2, 0)
+    )
+    assert "\n\nThe base has 2 commits that this change was not made on." in stale
+    assert "not made on" not in fresh
+
+
 # ---- What it compares with ----
+
+
+def test_commits_that_only_the_base_has_are_counted(repo: Repo) -> None:
+    first = committed(repo)
+    (repo.root / "more").write_text("more")
+    second = commit(repo)
+    assert [reviews.behind(repo.root, base) for base in (first, second)] == [0, 0]
+    git(repo.root, "checkout", "--quiet", first)
+    assert reviews.behind(repo.root, second) == 1
+
+
+def test_the_merge_that_ci_checks_out_goes_by_the_commit_that_was_merged(
+    repo: Repo, tmp_path: Path
+) -> None:
+    first = committed(repo)
+    git(repo.root, "checkout", "--quiet", "-b", "change")
+    (repo.root / "mine").write_text("mine")
+    mine = commit(repo)
+    git(repo.root, "checkout", "--quiet", "main")
+    (repo.root / "theirs").write_text("theirs")
+    theirs = commit(repo)
+    git(repo.root, "merge", "--quiet", "--no-edit", "change")
+    # As actions/checkout does with fetch-depth: 2.
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "--quiet", "--no-local", "--depth=2", str(repo.root), str(clone))
+    assert reviews.resolved(clone, "HEAD^1") == theirs
+    assert reviews.of_change(clone, theirs) == mine
+    assert reviews.behind(clone, theirs) == 0
+    merge = git(repo.root, "rev-parse", "HEAD")
+    assert reviews.of_change(repo.root, first) == merge
+    (repo.root / "mlops.yaml").write_text("data: {}\n")
+    assert reviews.of_change(repo.root, theirs) == f"{mine}-dirty"
 
 
 def test_a_base_that_this_clone_does_not_have_is_one_line(repo: Repo, tmp_path: Path) -> None:
