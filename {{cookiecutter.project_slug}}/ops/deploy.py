@@ -89,13 +89,17 @@ def deploy(
     package = approved(aws, arn, commit)
     there = access.enter(aws, stage)
     if there.account != aws.account:
+        _require_bucket(aws, there, stage)
         _require_access(aws, there.account)
+    found = stacks.describe(there, stage.stack)
+    stages.require_own(aws.settings, stage, found.parameters if found else {})
     before = stacks.make_ready(
         there, stage.stack, console, continue_rollback=continue_rollback, execute=execute
     )
     if before is not None and before.status not in stacks.READY:
         before = None
     _refuse_conversion(aws, before, stage)
+    _note_single_zone(stage, console)
     template = stages.template(aws.settings)
     parameters = _parameters(aws, stage, package)
     tags = {
@@ -115,7 +119,7 @@ def deploy(
                 execute=execute,
                 continue_rollback=continue_rollback,
             )
-        except StackFailed:
+        except Exception:
             if unscaled and before is not None:
                 _scale_again(there, before, console)
             raise
@@ -195,6 +199,28 @@ def _require_access(aws: Aws, account: str) -> None:
         )
 
 
+def _require_bucket(aws: Aws, there: Aws, stage: Stage) -> None:
+    """Other accounts may read the registry's bucket, and write into one of their own."""
+    given = stage.parameters
+    writes = stage.kind == "asynchronous" or float(given.get("DataCapturePercent", 0)) > 0
+    if writes and not given.get("OutputBucket"):
+        raise MlopsError(
+            f"infra/{stage.name}.json: Parameters.OutputBucket must name a bucket of account "
+            f"{there.account}: its endpoint may not write into {aws.bucket}"
+        )
+
+
+def _note_single_zone(stage: Stage, console: Console) -> None:
+    subnets = [name for name in stage.parameters.get("SubnetIds", "").split(",") if name]
+    count = int(stage.parameters.get("InstanceCount", 1))
+    if len(subnets) == 1 and count > 1:
+        console.print(
+            f"note: all {count} instances of {stage.stack} will be in the one zone of {subnets[0]}",
+            markup=False,
+            highlight=False,
+        )
+
+
 def _refuse_conversion(aws: Aws, before: Stack | None, stage: Stage) -> None:
     """What UpdateEndpoint is documented to refuse, said before minutes have gone by.
 
@@ -217,8 +243,20 @@ def _parameters(aws: Aws, stage: Stage, package: Package) -> dict[str, str | Non
         "ModelVersion": str(package.version),
         "Commit": _hash(package),
         "ArtifactBucket": aws.bucket,
+        **_artifact_key(aws),
     }
     return {name: value for name, value in {**own, **stage.parameters}.items() if name in declared}
+
+
+def _artifact_key(aws: Aws) -> dict[str, str]:
+    """The key that training has encrypted model.tar.gz with, which the endpoint's role needs."""
+    key = aws.settings.aws.kms_key
+    if not key:
+        return {}
+    if ":key/" not in key:
+        # Policies name a key by its ARN, mlops.yaml perhaps by its id or an alias.
+        key = aws.client("kms").describe_key(KeyId=key)["KeyMetadata"]["Arn"]
+    return {"ArtifactKmsKeyArn": key}
 
 
 def _hash(package: Package) -> str:
@@ -257,8 +295,16 @@ def _free_from_autoscaling(
 
 
 def _scale_again(there: Aws, before: Stack, console: Console) -> None:
-    console.print(f"putting {before.name} back into autoscaling", markup=False, highlight=False)
-    _set_autoscaling(there, before, before.parameters["Autoscaling"], console)
+    """Never in the way of the error that made this necessary: a deployment does it as well."""
+
+    def tell(line: str) -> None:
+        console.print(line, markup=False, highlight=False)
+
+    tell(f"putting {before.name} back into autoscaling")
+    try:
+        _set_autoscaling(there, before, before.parameters["Autoscaling"], console)
+    except MlopsError as error:
+        tell(f"it stays out of autoscaling until the next deployment: {error}")
 
 
 def _set_autoscaling(there: Aws, before: Stack, value: str, console: Console) -> None:

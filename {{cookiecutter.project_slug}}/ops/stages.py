@@ -139,6 +139,17 @@ def template_parameters(file: Path) -> dict[str, dict[str, Any]]:
     return dict(content.get("Parameters") or {})
 
 
+def require_own(settings: Settings, stage: Stage, had: Mapping[str, str]) -> None:
+    """Raises MlopsError when the stack with these parameters is another project's: stage `eu-qa`
+    of project `churn` and stage `qa` of project `churn-eu` would have one name."""
+    ours = {"Project": settings.project.project, "Stage": stage.name}
+    if any(had.get(name, value) != value for name, value in ours.items()):
+        raise MlopsError(
+            f"stack {stage.stack} is stage {had.get('Stage')} of project {had.get('Project')}: "
+            f"give {FOLDER}/{stage.name}.json another name"
+        )
+
+
 class _Template(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """YAML with CloudFormation's short forms (!Ref, !Sub...), which are of no interest here."""
 
