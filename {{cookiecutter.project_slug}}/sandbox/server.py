@@ -158,6 +158,7 @@ class Server:
             self.store, lambda service, region, key: self.client(region, service, key)
         )
         self.stacks.on_end = self.end_if_idle
+        self.stacks.ledger.settle = self.moto.flush
         self.logs = Logs(self.store, self.jobs, self.folder / "endpoints")
         self._operations = self._table()
         self.endpoints.recover()

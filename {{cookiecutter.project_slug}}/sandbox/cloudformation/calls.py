@@ -125,7 +125,8 @@ class Provider:
     """How one resource type is made, changed and deleted.
 
     `update` is None for a type of which every change needs a new resource. `attributes` are what
-    Fn::GetAtt may name. Functions raise ResourceFailed, Cancelled or botocore's errors.
+    Fn::GetAtt may name. `physical` returns the physical id that a resource gets, "" where the
+    service makes it up. Functions raise ResourceFailed, Cancelled or botocore's errors.
     """
 
     create: Callable[[Call], Made]
@@ -133,6 +134,7 @@ class Provider:
     update: Callable[[Call], Made] | None = None
     name: Name | None = None
     attributes: tuple[str, ...] = ()
+    physical: Callable[[Call], str] = lambda call: call.name
 
 
 @contextmanager

@@ -46,6 +46,7 @@ def api(
     attributes: tuple[str, ...] = (),
     tagging: Tagging | None = None,
     again: bool = False,
+    physical: Callable[[Call], str] = lambda call: call.name,
 ) -> Provider:
     """Return the provider of a type whose properties are the arguments of one operation.
 
@@ -81,7 +82,7 @@ def api(
         with absent_is_fine():
             getattr(call.client(service), delete)(**gone(call))
 
-    return Provider(create_one, delete_one, update_one, name, attributes)
+    return Provider(create_one, delete_one, update_one, name, attributes, physical)
 
 
 def arn(call: Call, service: str, resource: str, region: bool = True) -> str:
@@ -507,6 +508,12 @@ def _queue_create(call: Call) -> Made:
     )["QueueUrl"]
     call.made(url)
     return _queue(call, url)
+
+
+def _queue_url(call: Call) -> str:
+    with absent_is_fine():
+        return str(call.client("sqs").get_queue_url(QueueName=call.name)["QueueUrl"])
+    return ""
 
 
 def _queue_update(call: Call) -> Made:
@@ -962,9 +969,14 @@ PROVIDERS: dict[str, Provider] = {
         _target_key,
         attributes=("Id",),
         again=True,
+        physical=lambda call: _target(call, {}).ref,
     ),
     "AWS::ApplicationAutoScaling::ScalingPolicy": Provider(
-        _policy_put, _policy_delete, _policy_put, attributes=("Arn",)
+        _policy_put,
+        _policy_delete,
+        _policy_put,
+        attributes=("Arn",),
+        physical=lambda call: str(call.properties["PolicyName"]),
     ),
     "AWS::CloudWatch::Alarm": api(
         "cloudwatch",
@@ -983,6 +995,9 @@ PROVIDERS: dict[str, Provider] = {
         _managed_update,
         Name("ManagedPolicyName", 128),
         ("PolicyArn", "PolicyId"),
+        lambda call: arn(
+            call, "iam", f"policy{call.properties.get('Path', '/')}{call.name}", region=False
+        ),
     ),
     "AWS::IAM::Policy": Provider(
         _inline_put,
@@ -994,7 +1009,12 @@ PROVIDERS: dict[str, Provider] = {
     "AWS::IAM::Role": Provider(
         _role_create, _role_delete, _role_update, Name("RoleName"), ("Arn", "RoleId")
     ),
-    "AWS::KMS::Alias": Provider(_alias_create, _alias_delete, _alias_update),
+    "AWS::KMS::Alias": Provider(
+        _alias_create,
+        _alias_delete,
+        _alias_update,
+        physical=lambda call: str(call.properties["AliasName"]),
+    ),
     "AWS::KMS::Key": Provider(_key_create, _key_delete, _key_update, attributes=("Arn", "KeyId")),
     "AWS::Logs::LogGroup": Provider(
         _log_group_create,
@@ -1011,7 +1031,10 @@ PROVIDERS: dict[str, Provider] = {
         ("Arn", "DomainName", "DualStackDomainName", "RegionalDomainName", "WebsiteURL"),
     ),
     "AWS::S3::BucketPolicy": Provider(
-        _bucket_policy_put, _bucket_policy_delete, _bucket_policy_put
+        _bucket_policy_put,
+        _bucket_policy_delete,
+        _bucket_policy_put,
+        physical=lambda call: str(call.properties["Bucket"]),
     ),
     "AWS::SNS::Subscription": Provider(
         _subscription_create, _subscription_delete, _subscription_update, attributes=("Arn",)
@@ -1022,6 +1045,7 @@ PROVIDERS: dict[str, Provider] = {
         _topic_update,
         Name("TopicName", 256),
         ("TopicArn", "TopicName"),
+        lambda call: arn(call, "sns", call.name),
     ),
     "AWS::SQS::Queue": Provider(
         _queue_create,
@@ -1029,6 +1053,7 @@ PROVIDERS: dict[str, Provider] = {
         _queue_update,
         Name("QueueName", 80),
         ("Arn", "QueueName", "QueueUrl"),
+        _queue_url,
     ),
     "AWS::SQS::QueuePolicy": Provider(
         _queue_policy_put,
@@ -1076,5 +1101,6 @@ PROVIDERS: dict[str, Provider] = {
         _group_delete,
         _group_update,
         attributes=("ModelPackageGroupArn", "ModelPackageGroupStatus", "CreationTime"),
+        physical=lambda call: str(call.properties["ModelPackageGroupName"]),
     ),
 }
