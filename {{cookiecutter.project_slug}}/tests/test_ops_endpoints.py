@@ -1,4 +1,4 @@
-"""What is told of an endpoint from the answers of SageMaker, also from those that lack something."""
+"""What is told of an endpoint from what SageMaker answers, also where that lacks something."""
 
 from __future__ import annotations
 

@@ -150,10 +150,8 @@ def test_a_stage_whose_file_is_gone_is_still_shown_with_what_to_do(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world[1].append(version(3))
-    world[2]["churn-qa"], world[3]["churn-qa"] = (
-        endpoint(3),
-        Stack("churn-qa", "a", "CREATE_COMPLETE"),
-    )
+    world[2]["churn-qa"] = endpoint(3)
+    world[3]["churn-qa"] = Stack("churn-qa", "arn", "CREATE_COMPLETE")
     gone = Stage("qa", "churn-qa", "serverless")
     monkeypatch.setattr(endpoints, "forgotten", lambda aws: iter((gone,)))
     row = status.status(world[0]).stages[-1]
