@@ -222,14 +222,16 @@ def _note_single_zone(stage: Stage, console: Console) -> None:
 
 
 def _refuse_conversion(aws: Aws, before: Stack | None, stage: Stage) -> None:
-    """What UpdateEndpoint is documented to refuse, said before minutes have gone by.
+    """What UpdateEndpoint refuses, said before minutes have gone by: of all changes of kind only
+    that of a serverless endpoint to a real-time one is possible.
 
-    Source: https://docs.aws.amazon.com/sagemaker/latest/dg/serverless-endpoints-update.html
+    Sources: https://docs.aws.amazon.com/sagemaker/latest/dg/serverless-endpoints-update.html and,
+    for asynchronous ones, https://github.com/aws/sagemaker-python-sdk/pull/3124
     """
-    had = before.outputs.get("EndpointKind", "") if before else ""
-    if had in ("real-time", "asynchronous") and stage.kind == "serverless":
+    had = before.outputs.get("EndpointKind", stage.kind) if before else stage.kind
+    if had != stage.kind and (had, stage.kind) != ("serverless", "real-time"):
         raise MlopsError(
-            f"{stage.stack} is {had}, and SageMaker makes no such endpoint serverless: "
+            f"{stage.stack} is {had}, and SageMaker makes no such endpoint {stage.kind}: "
             f"{aws.command} destroy {stage.name} first"
         )
 
@@ -405,7 +407,7 @@ def way_back(aws: Aws, stage: Stage, to: int | None) -> WayBack:
     hint = (
         f"name one with --to (approved: {', '.join(map(str, choices))})"
         if choices
-        else "and no other version is approved"
+        else "no other version is approved"
     )
     if number is None:
         raise MlopsError(

@@ -254,6 +254,14 @@ def test_a_conversion_that_sagemaker_refuses_is_refused_at_once(here: Place, fir
     here.deploy(here.stage("turned", EndpointKind="real-time"), first)
     with pytest.raises(MlopsError, match=r"no such endpoint serverless: .* destroy turned first"):
         here.deploy(here.stage("turned"), first)
+    with pytest.raises(MlopsError, match="is real-time, and SageMaker makes no such endpoint asyn"):
+        here.deploy(here.stage("turned", EndpointKind="asynchronous"), first)
+
+
+def test_a_serverless_endpoint_becomes_a_real_time_one(here: Place, first: str) -> None:
+    here.deploy(here.stage("grown"), first)
+    assert here.deploy(here.stage("grown", EndpointKind="real-time"), first).changed
+    assert endpoints.describe(here.aws, "churn-grown").kind == "real-time"  # type: ignore[union-attr]
 
 
 def test_the_way_back_is_the_version_before_and_never_forward(here: Place) -> None:

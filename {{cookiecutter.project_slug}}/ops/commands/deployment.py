@@ -649,7 +649,8 @@ def _destroy(
             tell(f"saves       {item.stage.name}: {item.stage.idle_cost:.0f} USD a month when idle")
     for arn in executing:
         tell(f"stops       execution {arn.rpartition('/')[2]}")
-    versions = f"pipeline and {kept.versions} versions in the registry"
+    plural = "" if kept.versions == 1 else "s"
+    versions = f"pipeline and {kept.versions} version{plural} in the registry"
     objects = f"{kept.objects} objects, {kept.size / 1e6:.1f} MB, at {kept.bucket}"
     tell(f"{'removes ' if registry else 'keeps   '}    {versions}")
     tell(f"{'removes ' if data else 'keeps   '}    {objects}")
