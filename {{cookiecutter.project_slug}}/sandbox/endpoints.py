@@ -349,8 +349,7 @@ class Endpoints:
         with self.store.lock:
             record = self._endpoint(params["EndpointName"], caller)
             self._settled(record)
-            if record["EndpointStatus"] == "Failed":
-                raise invalid(f'Cannot update failed endpoint "{record["EndpointArn"]}".')
+            _refuse_failed(record)
             # A configuration deleted under its endpoint makes updates impossible, on AWS as well.
             self._config(record["EndpointConfigName"], caller)
             config = self._config(params["EndpointConfigName"], caller)
@@ -392,6 +391,7 @@ class Endpoints:
         with self.store.lock:
             record = self._endpoint(params["EndpointName"], caller)
             self._settled(record)
+            _refuse_failed(record)
             shown = {v["VariantName"]: v for v in record["ProductionVariants"]}
             asked = params["DesiredWeightsAndCapacities"]
             for item in asked:
@@ -770,6 +770,11 @@ def _check_key(key: str, caller: Caller) -> None:
         raise invalid(f"KMS key {key} does not exist.")
     if not found.enabled:
         raise invalid(f"KMS key {key} is not enabled.")
+
+
+def _refuse_failed(record: Record) -> None:
+    if record["EndpointStatus"] == "Failed":
+        raise invalid(f'Cannot update failed endpoint "{record["EndpointArn"]}".')
 
 
 def _check_update(record: Record, pending: Record, caller: Caller) -> None:
