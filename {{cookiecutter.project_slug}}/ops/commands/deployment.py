@@ -656,7 +656,7 @@ def _destroy(
     tell(f"{'removes ' if data else 'keeps   '}    {objects}")
     nothing = not (present or executing or registry)
     if nothing:
-        tell(f"Nothing to take away: {', '.join(i.stage.name for i in doomed)} is not deployed.")
+        tell(f"Nothing to take away, not deployed: {', '.join(i.stage.name for i in doomed)}")
     else:
         confirm("Remove this for good?", yes)
     left: list[str] = []
