@@ -339,8 +339,21 @@ def _prove(there: Aws, stage: Stage, package: Package) -> None:
         runs = f"version {found.version}" if found.version else f"model {found.model}"
         raise MlopsError(
             f"the stack is complete, but its endpoint runs {runs}, which somebody else put there: "
-            f"{again}"
+            f"{_bring_back(there, stage)}, then deploy again"
         )
+
+
+def _bring_back(there: Aws, stage: Stage) -> str:
+    """CloudFormation does not look at what was changed behind its back; this takes no endpoint
+    out of service."""
+    stack = stacks.describe(there, stage.stack)
+    assert stack is not None
+    found = {item.name: item.physical for item in stacks.resources(there, stack)}
+    config = found["EndpointConfig"].rpartition("/")[2]
+    return (
+        f"aws sagemaker update-endpoint --endpoint-name {stage.stack} "
+        f"--endpoint-config-name {config}"
+    )
 
 
 def _with_log(
