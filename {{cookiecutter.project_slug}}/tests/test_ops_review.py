@@ -302,6 +302,13 @@ def test_a_sample_that_is_not_there_is_named(account: Aws, repo: Repo) -> None:
         artifacts.upload_data(Aws(settings, sandbox=True))
 
 
+def test_a_sample_without_a_file_is_named(account: Aws, repo: Repo) -> None:
+    (repo.root / "rows").mkdir()
+    settings = repo.configure(data={"sample": "rows"})
+    with pytest.raises(MlopsError, match=r"data\.sample in mlops\.yaml: the folder .* no file"):
+        artifacts.upload_data(Aws(settings, sandbox=True))
+
+
 def test_rows_that_git_does_not_keep_are_missed_with_a_remedy(account: Aws, repo: Repo) -> None:
     settings = repo.configure(data={"path": "data/own.csv"})
     with pytest.raises(MlopsError, match=r"own\.csv does not exist .* as data\.sample$"):
