@@ -12,6 +12,7 @@ import math
 import random
 import secrets
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -855,10 +856,12 @@ def _retain(record: Record, pending: Record, excluded: set[str]) -> None:
 
 def _scalable_targets(record: Record) -> list[Any]:
     """Return moto's scalable targets of an endpoint's variants."""
-    from moto.applicationautoscaling.models import applicationautoscaling_backends
-
+    # Whoever registers one has it imported; it brings all of EC2 with it: 100 MB and half a second.
+    module = sys.modules.get("moto.applicationautoscaling.models")
+    if module is None:
+        return []
     owner = _owner(record)
-    backend: Any = applicationautoscaling_backends[owner.account][owner.region]
+    backend: Any = module.applicationautoscaling_backends[owner.account][owner.region]
     prefix = f"endpoint/{record['EndpointName']}/variant/"
     return [
         target

@@ -14,9 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from botocore.exceptions import ClientError
 
+import sandbox
 from endpoint_cases import (
     BROKEN,
     BUCKET,
@@ -679,3 +681,17 @@ def wait_until_deleted(aws: Hosting, name: str) -> None:
             return
         time.sleep(0.02)
     raise TimeoutError(name)
+
+
+@pytest.mark.slow
+def test_an_update_brings_no_other_service_into_memory(tmp_path: Path) -> None:
+    running = sandbox.start(tmp_path, REGION)
+    aws = Hosting(f"http://127.0.0.1:{running.port}").prepare()
+    server = psutil.Process(running.pid)
+    try:
+        name = aws.deploy(aws.named("old"))
+        before = server.memory_info().rss
+        assert aws.update(name, aws.named("new"))["EndpointStatus"] == "InService"
+        assert server.memory_info().rss - before < 40 * 1024 * 1024
+    finally:
+        sandbox.stop(tmp_path)
