@@ -111,7 +111,7 @@ def _fail(context: typer.Context, aws: Aws, version: Version) -> None:
     try:
         _deploy(context, "staging", broken)
     except typer.Exit as failed:
-        say(f"exit code {failed.exit_code}: the workflow ends here, red, and never gets to production.")
+        say(f"exit code {failed.exit_code}: the workflow ends here, red, before production.")
     else:
         raise AssertionError(f"version {broken.version} must not reach staging")
     finally:
