@@ -50,7 +50,9 @@ def test_the_readme_names_every_command(default: Rendered) -> None:
     commands = default.run("python", "-c", script, PYTHONPATH=".").out.split()
     assert {"run", "deploy"} <= set(commands)
     readme = default.text("README.md")
-    assert [name for name in commands if not re.search(rf"mlops (--sandbox )?{name}\b", readme)] == []
+    assert [
+        name for name in commands if not re.search(rf"mlops (--sandbox )?{name}\b", readme)
+    ] == []
 
 
 def test_answers_appear_where_they_are_used(bake: Bake) -> None:
