@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from conftest import ROOT, Repo, bare_environment, make_repo, mlops
+from conftest import ROOT, Repo, make_repo, mlops, mlops_ended
 from ops import artifacts, review_report
 from ops import review as reviews
 from ops.artifacts import Dataset
@@ -395,27 +393,16 @@ def test_a_review_that_is_ended_leaves_nothing_behind(
     life: Repo, base: str, how: signal.Signals
 ) -> None:
     before = left(life)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ops", "review", "--base", base],
-        cwd=life.root,
-        env=bare_environment(life.root) | {"PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        # A shell may start us with SIGINT ignored, which children inherit.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    assert process.stdout is not None
-    said = ""
-    for line in process.stdout:
-        said += line
+    ended: list[float] = []
+
+    def trains(line: str) -> bool:
         if "Preprocess" in line:
             assert left(life) != before
-            os.kill(process.pid, how)
-            break
-    began = time.monotonic()
-    said += process.stdout.read()
-    assert process.wait() == 130, said
-    assert time.monotonic() - began < 20
+            ended.append(time.monotonic())
+        return bool(ended)
+
+    code, said = mlops_ended(life.root, trains, "review", "--base", base, how=how)
+    assert code == 130, said
+    assert time.monotonic() - ended[0] < 20
     assert "Traceback" not in said
     assert left(life) == before
