@@ -37,6 +37,7 @@ from werkzeug.serving import BaseWSGIServer, make_server
 from sandbox import client, runtime, wire
 from sandbox.cloudformation import Stacks, protocol
 from sandbox.endpoints import CONFIG, ENDPOINT, MODEL, TIME, Endpoints
+from sandbox.integrations import Integrations
 from sandbox.jobs import PROCESSING, TRAINING, Jobs
 from sandbox.logs import Logs
 from sandbox.metrics import Metrics
@@ -159,6 +160,7 @@ class Server:
         )
         self.stacks.on_end = self.end_if_idle
         self.logs = Logs(self.store, self.jobs, self.folder / "endpoints")
+        self.integrations = Integrations(self)
         self._operations = self._table()
         self.endpoints.recover()
         self.runtime.recover()
@@ -173,6 +175,7 @@ class Server:
         # What the first execution will need, while nobody waits for it.
         threading.Thread(target=self._warm, name="warm up", daemon=True).start()
         self.stacks.recover()
+        self.integrations.recover()
         return self
 
     def _warm(self) -> None:
@@ -237,6 +240,7 @@ class Server:
                 execution.record["FailureReason"] = why
             execution.stop()
         self.stacks.close()
+        self.integrations.close()
         self.jobs.close()
         self.endpoints.close()
         self.runtime.close()
@@ -279,6 +283,7 @@ class Server:
             held = self._standing or self._owned or self._leases
             running = self.pipelines.running or self.jobs.running or self.stacks.running
             busy = running or self.endpoints.busy() or self.runtime.busy()
+            busy = busy or self.integrations.busy()
             if held or busy or self._closing:
                 return
         threading.Thread(target=self.close, name="end").start()
@@ -304,7 +309,11 @@ class Server:
         # A bucket may be called "endpoints"; everybody else must not meet moto's made-up answers.
         if runtime.PATH.match(path) and _signed_for(environ) != "s3":
             return self._invoke(environ, start)
-        return self._by_moto(environ, start)
+        by_moto = functools.partial(self._by_moto, environ, start)
+        answer = self.integrations.answer(
+            environ, start, _signed_for(environ), _caller(environ, self.region), by_moto
+        )
+        return by_moto() if answer is None else answer
 
     def _invoke(self, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
         try:
@@ -375,7 +384,8 @@ class Server:
             "ListTags": self._list_tags,
             "DeleteTags": self._delete_tags,
         }
-        for owner in (self.jobs, self.registry, self.pipelines, self.endpoints):
+        owners = (self.jobs, self.registry, self.pipelines, self.endpoints)
+        for owner in (*owners, *self.integrations.owners()):
             for name in wire.service_operations():
                 method = getattr(owner, wire.snake_case(name), None)
                 if method is not None:
