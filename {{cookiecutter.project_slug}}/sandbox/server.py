@@ -37,7 +37,8 @@ from werkzeug.serving import BaseWSGIServer, make_server
 from sandbox import client, runtime, wire
 from sandbox.cloudformation import Stacks, protocol
 from sandbox.endpoints import CONFIG, ENDPOINT, MODEL, TIME, Endpoints
-from sandbox.integrations import Integrations
+from sandbox.github.service import PREFIX, GitHub
+from sandbox.integrations import TAGGED, Integrations
 from sandbox.jobs import PROCESSING, TRAINING, Jobs
 from sandbox.logs import Logs
 from sandbox.metrics import Metrics
@@ -196,6 +197,11 @@ class Server:
         """Return the endpoint URL."""
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def github(self) -> GitHub:
+        """Return the GitHub of this sandbox."""
+        return self.integrations.github
+
     def environment(self) -> dict[str, str]:
         """Return the environment variables for clients, "" for those to remove."""
         return client.environment(self.folder, self.port, self.region)
@@ -296,6 +302,8 @@ class Server:
             return _json_error(ApiError("ServiceUnavailable", "this sandbox is ending", 503), start)
         if path.startswith("/_sandbox/"):
             return self._control(path, environ, start)
+        if path.startswith(PREFIX + "/"):
+            return self.integrations.web(environ, start)
         service, _, operation = environ.get("HTTP_X_AMZ_TARGET", "").partition(".")
         if service == "SageMaker":
             fault = self._take_fault(operation)
@@ -466,6 +474,13 @@ class Server:
             size = int(environ.get("CONTENT_LENGTH") or 0)
             self.inject(**json.loads(environ["wsgi.input"].read(size)))
             return _json_answer({}, start)
+        if action == "control":
+            size = int(environ.get("CONTENT_LENGTH") or 0)
+            try:
+                answer = self.integrations.control(environ["wsgi.input"].read(size))
+            except ApiError as error:
+                return _json_error(error, start)
+            return _json_answer({"answer": answer}, start)
         return _json_error(ApiError("NotFound", path, 404), start)
 
     def _status(self) -> dict[str, Any]:
@@ -508,6 +523,7 @@ _TAGGED = {
     "model": MODEL,
     "endpoint-config": CONFIG,
     "endpoint": ENDPOINT,
+    **TAGGED,
 }
 _TAG_OPERATIONS = ("AddTags", "ListTags", "DeleteTags")
 
