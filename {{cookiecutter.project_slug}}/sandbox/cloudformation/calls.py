@@ -45,6 +45,8 @@ EXISTING = (
     "AlreadyExistsException",
     "ParameterAlreadyExists",
     "QueueAlreadyExists",
+    "ResourceConflictException",
+    "ResourceExistsException",
     "ResourceInUse",
 )
 T = TypeVar("T")
