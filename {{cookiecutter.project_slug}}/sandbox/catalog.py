@@ -184,9 +184,7 @@ class Catalog(JsonService):
             "_tags": params.get("Tags", []),
             **place(caller),
         }  # fmt: skip
-        artifact = self._new_artifact(
-            identity, params["ProvisioningArtifactParameters"], caller
-        )
+        artifact = self._new_artifact(identity, params["ProvisioningArtifactParameters"], caller)
         self.store.put(PRODUCT, identity, record)
         return {
             "ProductViewDetail": _view_detail(record),
@@ -304,9 +302,7 @@ class Catalog(JsonService):
         """DeleteProvisioningArtifact: not the last one."""
         found = self._artifact(params["ProductId"], params["ProvisioningArtifactId"])
         if len(self._artifacts(params["ProductId"])) == 1:
-            raise ApiError(
-                "ResourceInUseException", "Cannot delete the last version of a product"
-            )
+            raise ApiError("ResourceInUseException", "Cannot delete the last version of a product")
         self.store.delete(ARTIFACT, found["Id"])
         return {}
 
@@ -476,7 +472,7 @@ class Catalog(JsonService):
             for portfolio in self._portfolios_of(product["Id"], caller)
             if who.endswith(":root")
             or any(
-                fnmatch.fnmatchcase(who, row["PrincipalARN"].replace("arn:aws:iam:::", "arn:aws:iam::*:"))
+                fnmatch.fnmatchcase(who, row["PrincipalARN"].replace(":iam:::", ":iam::*:"))
                 if row["PrincipalType"] == "IAM_PATTERN"
                 else row["PrincipalARN"] == who
                 for row in portfolio["_principals"]
@@ -652,7 +648,10 @@ class Catalog(JsonService):
     def describe_provisioned_product(self, params: Params, caller: Caller) -> Params:
         """DescribeProvisionedProduct."""
         found = self._provisioned(
-            {"ProvisionedProductId": params.get("Id"), "ProvisionedProductName": params.get("Name")},
+            {
+                "ProvisionedProductId": params.get("Id"),
+                "ProvisionedProductName": params.get("Name"),
+            },
             caller,
         )
         return {"ProvisionedProductDetail": _public(found), "CloudWatchDashboards": []}
@@ -769,9 +768,7 @@ class Catalog(JsonService):
             return None, str(error.response["Error"].get("Message", error))
         raise RuntimeError("closing")
 
-    def _end(
-        self, record: Record, provisioned: Record, stack: Params | None, problem: str
-    ) -> None:
+    def _end(self, record: Record, provisioned: Record, stack: Params | None, problem: str) -> None:
         now = time.time()
         record |= {"Status": "FAILED" if problem else "SUCCEEDED", "UpdatedTime": now}
         if problem:
@@ -895,5 +892,3 @@ def _paged(name: str, rows: list[Any], params: Params) -> Params:
     start = int(params.get("PageToken") or 0)
     token = {"NextPageToken": str(start + size)} if start + size < len(rows) else {}
     return {name: rows[start : start + size], **token}
-
-

@@ -1,8 +1,7 @@
-"""EventBridge's buses: what happens becomes an event, is matched with the rules in moto, and reaches
-their targets.
+"""EventBridge's buses: what happens becomes an event, is matched with rules, and reaches targets.
 
-Rules and targets are moto's; matching and delivery are not: moto knows a part of the patterns and no
-Lambda.
+Rules and targets are moto's; matching and delivery are not: moto knows a part of the patterns and
+no Lambda.
 """
 
 from __future__ import annotations
@@ -159,10 +158,11 @@ class Events:
         found = events_backends[caller.account][caller.region].event_buses.get(bus)
         for rule in list(found.rules.values()) if found else []:
             wanted = rule.event_pattern.dump()
-            if rule.state.startswith("ENABLED") and wanted:
-                if patterns.matches(patterns.parse(wanted), read_again):
-                    for target in list(rule.targets):
-                        self._deliver(json.loads(text), rule, target)
+            if not rule.state.startswith("ENABLED") or not wanted:
+                continue
+            if patterns.matches(patterns.parse(wanted), read_again):
+                for target in list(rule.targets):
+                    self._deliver(json.loads(text), rule, target)
         return str(whole["id"])
 
     def _deliver(self, event: Params, rule: Any, target: Params) -> None:

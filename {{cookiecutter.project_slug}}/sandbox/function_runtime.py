@@ -4,6 +4,8 @@ Started by functions.py with the path of a JSON file that says what to run; writ
 another. Errors have the types and words of AWS's runtime for Python.
 """
 
+from __future__ import annotations
+
 import importlib
 import json
 import logging
@@ -12,12 +14,14 @@ import sys
 import time
 import traceback
 import types
+from collections.abc import Callable
+from typing import Any
 
 
 class Context:
     """What a handler gets as its second argument."""
 
-    def __init__(self, job):
+    def __init__(self, job: dict[str, Any]) -> None:
         """Take the values from the job."""
         self.aws_request_id = job["request"]
         self.function_name = job["name"]
@@ -26,15 +30,17 @@ class Context:
         self.memory_limit_in_mb = str(job["memory"])
         self.log_group_name = os.environ["AWS_LAMBDA_LOG_GROUP_NAME"]
         self.log_stream_name = os.environ["AWS_LAMBDA_LOG_STREAM_NAME"]
-        self.identity = types.SimpleNamespace(cognito_identity_id=None, cognito_identity_pool_id=None)
+        self.identity = types.SimpleNamespace(
+            cognito_identity_id=None, cognito_identity_pool_id=None
+        )
         self.client_context = None
         self._deadline = time.monotonic() + job["timeout"]
 
-    def get_remaining_time_in_millis(self):
+    def get_remaining_time_in_millis(self) -> int:
         """Return the milliseconds until the function's timeout."""
         return max(int((self._deadline - time.monotonic()) * 1000), 0)
 
-    def log(self, message):
+    def log(self, message: str) -> None:
         """Write to the log."""
         print(message, flush=True)
 
@@ -42,12 +48,12 @@ class Context:
 class Stop(Exception):
     """The function cannot be run: a type and a message of the runtime's."""
 
-    def __init__(self, kind, message, trace=()):
+    def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
-        self.kind, self.message, self.trace = kind, message, list(trace)
+        self.kind, self.message = kind, message
 
 
-def load(name):
+def load(name: str) -> Callable[[Any, Context], Any]:
     """Return the handler function. Raises Stop."""
     try:
         module_name, function = name.rsplit(".", 1)
@@ -70,23 +76,22 @@ def load(name):
         raise Stop(
             "Runtime.HandlerNotFound", f"Handler '{function}' missing on module '{module_name}'"
         )
-    return getattr(module, function)
+    found: Callable[[Any, Context], Any] = getattr(module, function)
+    return found
 
 
-def marshal(answer):
+def marshal(answer: object) -> str:
     """Return an answer as JSON text. Raises Stop."""
     try:
         return json.dumps(answer)
     except (TypeError, ValueError) as error:
-        raise Stop(
-            "Runtime.MarshalError", f"Unable to marshal response: {error}"
-        ) from error
+        raise Stop("Runtime.MarshalError", f"Unable to marshal response: {error}") from error
 
 
-def failure(error, request):
+def failure(error: Exception, request: str) -> str:
     """Return what the caller sees of an exception, and write it to the log as the runtime does."""
     if isinstance(error, Stop):
-        kind, message, trace = error.kind, error.message, error.trace
+        kind, message, trace = error.kind, error.message, []
     else:
         kind, message = type(error).__name__, str(error)
         # Without the frame of this file.
@@ -99,7 +104,7 @@ def failure(error, request):
     )
 
 
-def peak():
+def peak() -> int:
     """Return the most memory that this process has used so far, in bytes."""
     try:
         # Not ru_maxrss: before Linux 6.2 that may be the parent's.
@@ -113,7 +118,7 @@ def peak():
         return used if sys.platform == "darwin" else used * 1024
 
 
-def main(path):
+def main(path: str) -> None:
     """Run the invocation that a file describes."""
     with open(path, encoding="utf-8") as file:  # noqa: PTH123
         job = json.load(file)

@@ -295,9 +295,7 @@ class Functions:
     def _may_send(self, function: Any, target: str) -> None:
         action = "sqs:SendMessage" if ":sqs:" in target else "sns:Publish"
         if not grants.role_may(function.role, action, target, function.region):
-            raise Undeliverable(
-                "NO_PERMISSIONS", f"{function.role} may not {action} on {target}"
-            )
+            raise Undeliverable("NO_PERMISSIONS", f"{function.role} may not {action} on {target}")
 
     # One invocation.
 
@@ -582,9 +580,7 @@ def _log_stream(function: Any) -> str:
     return f"{datetime.now(UTC):%Y/%m/%d}/[{function.version}]{token}"
 
 
-def _report(
-    function: Any, request: str, duration: float, memory: int, init: float | None
-) -> str:
+def _report(function: Any, request: str, duration: float, memory: int, init: float | None) -> str:
     spent = duration * 1000
     used = -(-memory // (1024 * 1024))
     report = (

@@ -1,7 +1,7 @@
 """Event patterns, matched and refused as EventBridge documents it. Knows no event bus.
 
-Source: https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-event-patterns.html and the pages
-below it on content filtering.
+Source: https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-event-patterns.html and the
+pages below it on content filtering.
 """
 
 from __future__ import annotations

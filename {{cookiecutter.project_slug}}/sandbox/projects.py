@@ -39,7 +39,8 @@ class Projects:
         providers = params.get("TemplateProviders")
         if bool(details) == bool(providers):
             raise invalid(
-                "Exactly one of ServiceCatalogProvisioningDetails and TemplateProviders must be given"
+                "Exactly one of ServiceCatalogProvisioningDetails and TemplateProviders must be "
+                "given"
             )
         arn = caller.arn(f"project/{name}")
         known = self.store.get(PROJECT, arn)
@@ -68,7 +69,8 @@ class Projects:
         if details:
             record["ServiceCatalogProvisioningDetails"] = details
             given = own | {
-                row["Key"]: row.get("Value", "") for row in details.get("ProvisioningParameters", [])
+                row["Key"]: row.get("Value", "")
+                for row in details.get("ProvisioningParameters", [])
             }
             self._provision(record, details, given, tags, caller)
         else:
@@ -102,7 +104,12 @@ class Projects:
         }
 
     def _stack(
-        self, record: Record, providers: list[Params], own: Params, tags: list[Params], caller: Caller
+        self,
+        record: Record,
+        providers: list[Params],
+        own: Params,
+        tags: list[Params],
+        caller: Caller,
     ) -> None:
         if len(providers) != 1 or "CfnTemplateProvider" not in providers[0]:
             raise invalid("TemplateProviders must hold one CfnTemplateProvider")

@@ -50,9 +50,9 @@ class Shop(Wired):
     def open(self) -> Shop:
         self.prepare()
         self.role("launch", MAY, "servicecatalog.amazonaws.com")
-        self.portfolio = self.catalog.create_portfolio(
-            DisplayName="sm-mlops", ProviderName="us"
-        )["PortfolioDetail"]["Id"]
+        self.portfolio = self.catalog.create_portfolio(DisplayName="sm-mlops", ProviderName="us")[
+            "PortfolioDetail"
+        ]["Id"]
         made = self.catalog.create_product(
             Name="repo",
             Owner="us",
@@ -99,7 +99,9 @@ class Shop(Wired):
         """Return the same shop as a role sees it."""
         import boto3
 
-        found = self.client("sts").assume_role(RoleArn=role, RoleSessionName="person")["Credentials"]
+        found = self.client("sts").assume_role(RoleArn=role, RoleSessionName="person")[
+            "Credentials"
+        ]
         other = Shop(self.url)
         other._session = boto3.session.Session(
             found["AccessKeyId"], found["SecretAccessKey"], found["SessionToken"], "eu-west-1"
@@ -240,9 +242,9 @@ def test_what_the_catalog_does_not_take_is_refused(shop: Shop) -> None:
 
 def test_the_same_token_makes_one_portfolio(shop: Shop) -> None:
     ids = {
-        shop.catalog.create_portfolio(
-            DisplayName="x", ProviderName="us", IdempotencyToken="once"
-        )["PortfolioDetail"]["Id"]
+        shop.catalog.create_portfolio(DisplayName="x", ProviderName="us", IdempotencyToken="once")[
+            "PortfolioDetail"
+        ]["Id"]
         for _ in range(2)
     }
     assert len(ids) == 1
@@ -276,7 +278,9 @@ def test_a_connection_is_pending_until_a_person_completes_it(tmp_path: Path, ser
             "ConnectionArn"
         ]
         assert arn.startswith(f"arn:aws:{service}:eu-west-1:123456789012:connection/")
-        assert client.get_connection(ConnectionArn=arn)["Connection"]["ConnectionStatus"] == "PENDING"
+        assert (
+            client.get_connection(ConnectionArn=arn)["Connection"]["ConnectionStatus"] == "PENDING"
+        )
         with pytest.raises(ClientError, match="already exists"):
             client.create_connection(ProviderType="GitHub", ConnectionName="sm-mlops")
         server.integrations.connections.complete("sm-mlops")
@@ -322,5 +326,3 @@ def test_a_code_repository_keeps_its_address(shop: Shop) -> None:
     assert tags == [{"Key": "project", "Value": "churn"}]
     shop.sagemaker.delete_code_repository(CodeRepositoryName="churn")
     assert shop.sagemaker.list_code_repositories()["CodeRepositorySummaryList"] == []
-
-

@@ -42,12 +42,13 @@ def got(aws: Wired, name: str) -> list[Any]:
 def test_an_approval_reaches_the_function_as_the_documented_event(aws: Wired) -> None:
     function = aws.function("trigger", NOTE)
     aws.permit("trigger", aws.rule("approved", APPROVED, function))
-    arn = aws.version(MetadataProperties={"CommitId": "abc", "Repository": "https://github.com/a/b"})
+    arn = aws.version(
+        MetadataProperties={"CommitId": "abc", "Repository": "https://github.com/a/b"}
+    )
     aws.approve(arn)
     (event,) = until(lambda: got(aws, "trigger"))
-    assert set(event) == {
-        "version", "id", "detail-type", "source", "account", "time", "region", "resources", "detail",
-    }  # fmt: skip
+    envelope = "version id detail-type source account time region resources detail"
+    assert set(event) == set(envelope.split())
     assert event["resources"] == [arn] and event["account"] == "123456789012"
     detail = event["detail"]
     assert detail["ModelApprovalStatus"] == "Approved" and detail["ModelPackageArn"] == arn
@@ -108,7 +109,8 @@ def test_a_permission_for_another_rule_does_not_count(aws: Wired) -> None:
             {
                 "InputTransformer": {
                     "InputPathsMap": {"who": "$.detail.who", "n": "$.detail.list[1]"},
-                    "InputTemplate": '{"text": "<who> from <aws.events.rule-name>", "raw": <who>, "n": <n>}',
+                    "InputTemplate": '{"text": "<who> from <aws.events.rule-name>", '
+                    '"raw": <who>, "n": <n>}',
                 }
             },
             {"text": "me from shaped", "raw": "me", "n": 2},
@@ -147,6 +149,9 @@ def test_what_eventbridge_or_the_sandbox_cannot_do_is_refused(aws: Wired) -> Non
 def test_a_pattern_can_be_tried(aws: Wired) -> None:
     event = dict.fromkeys(("id", "account", "source", "time", "region", "detail-type"), "x")
     text = json.dumps({**event, "resources": [], "detail": {"n": 300.0}})
-    for pattern, fits in (({"detail": {"n": [{"numeric": ["=", 300]}]}}, True), ({"id": ["y"]}, False)):
+    for pattern, fits in (
+        ({"detail": {"n": [{"numeric": ["=", 300]}]}}, True),
+        ({"id": ["y"]}, False),
+    ):
         found = aws.events.test_event_pattern(EventPattern=json.dumps(pattern), Event=text)
         assert found["Result"] is fits

@@ -1,4 +1,4 @@
-"""Lambda in the sandbox: deployed code runs in a process of its own, is retried, logged, measured."""
+"""Lambda in the sandbox: deployed code runs in its own process, is retried, logged, measured."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import ClientError
 
-from function_cases import Wired, archive, trust, until
+from function_cases import Wired, archive, until
 from sandbox import Server
 from sandbox_cases import BUCKET
 
@@ -98,7 +98,11 @@ ERRORS = {
     "absent module": ("import nowhere", "Runtime.ImportModuleError", "No module named 'nowhere'"),
     "absent handler": ("x = 1", "Runtime.HandlerNotFound", "Handler 'handler' missing"),
     "syntax": ("def handler(:", "Runtime.UserCodeSyntaxError", "Syntax error"),
-    "exits": ("import os\ndef handler(e, c):\n    os._exit(3)", "Runtime.ExitError", "exit status 3"),
+    "exits": (
+        "import os\ndef handler(e, c):\n    os._exit(3)",
+        "Runtime.ExitError",
+        "exit status 3",
+    ),
     "no JSON": ("def handler(e, c):\n    return {1, 2}", "Runtime.MarshalError", "not JSON"),
     "too much": (
         "def handler(e, c):\n    return len(b'x' * 200_000_000)",
@@ -196,7 +200,8 @@ import json, os, boto3
 def handler(event, context):
     s3 = boto3.client("s3")
     key = f"tries/{event['name']}"
-    tries = 1 + len(s3.list_objects_v2(Bucket="sandbox-tests", Prefix=key + "/").get("Contents", []))
+    found = s3.list_objects_v2(Bucket="sandbox-tests", Prefix=key + "/")
+    tries = 1 + len(found.get("Contents", []))
     s3.put_object(Bucket="sandbox-tests", Key=f"{key}/{tries}", Body=context.aws_request_id)
     if tries < event["good"]:
         raise RuntimeError(f"try {tries}")
@@ -221,7 +226,12 @@ def test_an_asynchronous_failure_is_tried_twice_more_then_buried(aws: Wired) -> 
     alarms = aws.client("cloudwatch")
     for name, space, metric, where in (
         ("errors", "AWS/Lambda", "Errors", {"Name": "FunctionName", "Value": "unlucky"}),
-        ("depth", "AWS/SQS", "ApproximateNumberOfMessagesVisible", {"Name": "QueueName", "Value": "dead"}),
+        (
+            "depth",
+            "AWS/SQS",
+            "ApproximateNumberOfMessagesVisible",
+            {"Name": "QueueName", "Value": "dead"},
+        ),
     ):
         alarms.put_metric_alarm(
             AlarmName=name, Namespace=space, MetricName=metric, Dimensions=[where], Period=300,
@@ -256,13 +266,15 @@ def test_an_event_and_the_function_survive_a_restart(tmp_path: Path) -> None:
         aws.functions.invoke(
             FunctionName="later", InvocationType="Event", Payload=b'{"name": "later", "good": 2}'
         )
-        until(lambda: server.integrations.functions.store.all("FunctionInvocation") and any(
-            row["Tried"] for row in server.store.all("FunctionInvocation").values()))
+        until(
+            lambda: (
+                server.integrations.functions.store.all("FunctionInvocation")
+                and any(row["Tried"] for row in server.store.all("FunctionInvocation").values())
+            )
+        )
         assert server.integrations.busy()
     with Server(tmp_path, "eu-west-1") as server:
         aws = Wired(server.url)
         until(lambda: len(tries(aws, "later")) == 2 and not server.integrations.busy())
         assert aws.client("ssm").get_parameter(Name="p")["Parameter"]["Value"] == "v"
         assert "try 1" in aws.log("later")
-
-

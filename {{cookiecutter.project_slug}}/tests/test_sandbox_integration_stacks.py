@@ -185,9 +185,7 @@ def test_sign_in_resources_are_made_and_removed(aws: Deployer) -> None:
             "Key": resource("IAM::AccessKey", UserName={"Ref": "User"}),
             "Secret": resource(
                 "SecretsManager::Secret",
-                SecretString={
-                    "Fn::Join": [":", [{"Ref": "Key"}, get("Key", "SecretAccessKey")]]
-                },
+                SecretString={"Fn::Join": [":", [{"Ref": "Key"}, get("Key", "SecretAccessKey")]]},
             ),
             "Connection": resource(
                 "CodeConnections::Connection", ConnectionName="c", ProviderType="GitHub"
@@ -210,9 +208,7 @@ def test_sign_in_resources_are_made_and_removed(aws: Deployer) -> None:
     assert outputs["Provider"] == (
         f"arn:aws:iam::{ACCOUNT}:oidc-provider/token.actions.githubusercontent.com"
     )
-    secret = aws.client("secretsmanager").get_secret_value(
-        SecretId=aws.physical(stack)["Secret"]
-    )
+    secret = aws.client("secretsmanager").get_secret_value(SecretId=aws.physical(stack)["Secret"])
     key, _, value = secret["SecretString"].partition(":")
     assert key == aws.physical(stack)["Key"] and len(value) > 30
     assert aws.iam.list_user_policies(UserName="churn-github")["PolicyNames"] == ["p"]
@@ -299,7 +295,9 @@ def test_a_product_comes_from_a_template_and_makes_projects(aws: Deployer) -> No
     client = aws.client("servicecatalog")
     ids = {
         row["Name"]: row["Id"]
-        for row in client.list_provisioning_artifacts(ProductId=first)["ProvisioningArtifactDetails"]
+        for row in client.list_provisioning_artifacts(ProductId=first)[
+            "ProvisioningArtifactDetails"
+        ]
     }
     aws.update(stack, catalog("1.0", "2.0"), **CAPABLE)
     assert aws.outputs(stack)["Versions"] == "1.0,2.0"

@@ -25,11 +25,21 @@ CASES: list[tuple[str, Any, Any, bool]] = [
     ("true is not a text", {"a": [True]}, {"a": "true"}, False),
     ("true is not one", {"a": [True]}, {"a": 1}, False),
     ("a prefix", {"a": [{"prefix": "ab"}]}, {"a": "abc"}, True),
-    ("a prefix without case", {"a": [{"prefix": {"equals-ignore-case": "AB"}}]}, {"a": "abc"}, True),
+    (
+        "a prefix without case",
+        {"a": [{"prefix": {"equals-ignore-case": "AB"}}]},
+        {"a": "abc"},
+        True,
+    ),
     ("no prefix", {"a": [{"prefix": "b"}]}, {"a": "abc"}, False),
     ("a prefix of a number", {"a": [{"prefix": "1"}]}, {"a": 12}, False),
     ("a suffix", {"a": [{"suffix": ".gz"}]}, {"a": "m.tar.gz"}, True),
-    ("a suffix without case", {"a": [{"suffix": {"equals-ignore-case": ".GZ"}}]}, {"a": "m.gz"}, True),
+    (
+        "a suffix without case",
+        {"a": [{"suffix": {"equals-ignore-case": ".GZ"}}]},
+        {"a": "m.gz"},
+        True,
+    ),
     ("without case", {"a": [{"equals-ignore-case": "aLpha"}]}, {"a": "Alpha"}, True),
     ("anything but a text", {"a": [{"anything-but": "x"}]}, {"a": "y"}, True),
     ("anything but this text", {"a": [{"anything-but": "x"}]}, {"a": "x"}, False),
@@ -39,8 +49,18 @@ CASES: list[tuple[str, Any, Any, bool]] = [
     ("anything but a prefix", {"a": [{"anything-but": {"prefix": "x"}}]}, {"a": "xy"}, False),
     ("anything but prefixes", {"a": [{"anything-but": {"prefix": ["x", "z"]}}]}, {"a": "yx"}, True),
     ("anything but a suffix", {"a": [{"anything-but": {"suffix": "x"}}]}, {"a": "yx"}, False),
-    ("anything but a wildcard", {"a": [{"anything-but": {"wildcard": "*/lib/*"}}]}, {"a": "a/lib/b"}, False),
-    ("anything but without case", {"a": [{"anything-but": {"equals-ignore-case": ["X"]}}]}, {"a": "x"}, False),
+    (
+        "anything but a wildcard",
+        {"a": [{"anything-but": {"wildcard": "*/lib/*"}}]},
+        {"a": "a/lib/b"},
+        False,
+    ),
+    (
+        "anything but without case",
+        {"a": [{"anything-but": {"equals-ignore-case": ["X"]}}]},
+        {"a": "x"},
+        False,
+    ),
     ("numbers as written", {"a": [300]}, {"a": 300}, True),
     ("a number", {"a": [{"numeric": ["=", 300]}]}, {"a": 300.0}, True),
     ("a range", {"a": [{"numeric": [">", 0, "<=", 5]}]}, {"a": 5}, True),
@@ -65,7 +85,12 @@ CASES: list[tuple[str, Any, Any, bool]] = [
     ("neither", {"$or": [{"a": ["x"]}, {"b": ["y"]}]}, {"a": "y"}, False),
     ("either and more", {"c": ["z"], "$or": [{"a": ["x"]}, {"b": ["y"]}]}, {"a": "x"}, False),
     ("either, nested", {"d": {"$or": [{"a": ["x"]}, {"b": ["y"]}]}}, {"d": {"a": "x"}}, True),
-    ("one object of a list fits", {"l": {"a": ["x"], "b": ["y"]}}, {"l": [{"a": "x", "b": "y"}]}, True),
+    (
+        "one object of a list fits",
+        {"l": {"a": ["x"], "b": ["y"]}},
+        {"l": [{"a": "x", "b": "y"}]},
+        True,
+    ),
     (
         "two objects of a list do not add up",
         {"l": {"a": ["x"], "b": ["y"]}},
@@ -76,7 +101,9 @@ CASES: list[tuple[str, Any, Any, bool]] = [
 ]
 
 
-@pytest.mark.parametrize(("pattern", "event", "fits"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
+@pytest.mark.parametrize(
+    ("pattern", "event", "fits"), [c[1:] for c in CASES], ids=[c[0] for c in CASES]
+)
 def test_a_pattern_fits_as_documented(pattern: Any, event: Any, fits: bool) -> None:
     read = patterns.loads(json.dumps(event))
     assert patterns.matches(patterns.parse(json.dumps(pattern)), read) is fits
@@ -84,7 +111,10 @@ def test_a_pattern_fits_as_documented(pattern: Any, event: Any, fits: bool) -> N
 
 def test_numbers_are_compared_as_they_are_written() -> None:
     pattern = patterns.parse('{"a": [300]}')
-    assert [patterns.matches(pattern, patterns.loads(f'{{"a": {n}}}')) for n in ("300", "300.0", "3.0e2")] == [
+    assert [
+        patterns.matches(pattern, patterns.loads(f'{{"a": {n}}}'))
+        for n in ("300", "300.0", "3.0e2")
+    ] == [
         True,
         False,
         False,

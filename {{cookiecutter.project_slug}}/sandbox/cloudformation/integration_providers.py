@@ -36,7 +36,11 @@ RULES = Tagging("tag_resource", "untag_resource", "ResourceARN")
 SECRETS = Tagging("tag_resource", "untag_resource", "SecretId")
 FUNCTIONS = Tagging("tag_resource", "untag_resource", "Resource", as_map=True)
 CONNECTIONS = Tagging("tag_resource", "untag_resource", "ResourceArn")
-OIDC = Tagging("tag_open_id_connect_provider", "untag_open_id_connect_provider", "OpenIDConnectProviderArn")  # noqa: E501  # fmt: skip
+OIDC = Tagging(
+    "tag_open_id_connect_provider",
+    "untag_open_id_connect_provider",
+    "OpenIDConnectProviderArn",
+)
 USERS = Tagging("tag_user", "untag_user", "UserName")
 
 # Lambda.
@@ -99,9 +103,7 @@ def _function_update(call: Call) -> Made:
         client.update_function_code(
             FunctionName=name, **_code(given["Code"]), **_pick(given, "Architectures")
         )
-    changes = {
-        key: given.get(key, _DEFAULTS.get(key)) for key in _SETTINGS if call.changed(key)
-    }
+    changes = {key: given.get(key, _DEFAULTS.get(key)) for key in _SETTINGS if call.changed(key)}
     if changes:
         client.update_function_configuration(FunctionName=name, **changes)
     found = client.get_function_configuration(FunctionName=name)["FunctionArn"]
@@ -447,6 +449,10 @@ def _key_delete(call: Call) -> None:
         )
 
 
+def _unchangeable(call: Call) -> Made:
+    raise ResourceFailed(f"The sandbox does not change {call.kind} in place")
+
+
 # CodeConnections.
 
 
@@ -573,9 +579,7 @@ def _product_update(call: Call) -> Made:
     # that only decides whether those that stay keep their ids.
     for identity in gone:
         with absent_is_fine():
-            client.delete_provisioning_artifact(
-                ProductId=product, ProvisioningArtifactId=identity
-            )
+            client.delete_provisioning_artifact(ProductId=product, ProvisioningArtifactId=identity)
     return _product(call, product)
 
 
@@ -741,11 +745,9 @@ def _project_delete(call: Call) -> None:
 PROVIDERS: dict[str, Provider] = {
     "AWS::CodeConnections::Connection": _connection("codeconnections"),
     "AWS::CodeStarConnections::Connection": _connection("codestar-connections"),
-    "AWS::Events::Rule": Provider(
-        _rule_create, _rule_delete, _rule_update, Name("Name"), ("Arn",)
-    ),
+    "AWS::Events::Rule": Provider(_rule_create, _rule_delete, _rule_update, Name("Name"), ("Arn",)),
     "AWS::IAM::AccessKey": Provider(
-        _key_create, _key_delete, attributes=("Id", "SecretAccessKey")
+        _key_create, _key_delete, _unchangeable, attributes=("Id", "SecretAccessKey")
     ),
     "AWS::IAM::OIDCProvider": Provider(
         _oidc_create, _oidc_delete, _oidc_update, attributes=("Arn",)
@@ -779,7 +781,7 @@ PROVIDERS: dict[str, Provider] = {
     "AWS::SageMaker::Project": Provider(
         _project_create,
         _project_delete,
-        None,
+        _unchangeable,
         attributes=("ProjectArn", "ProjectId", "ProjectStatus", "CreationTime"),
     ),
     "AWS::SecretsManager::ResourcePolicy": Provider(
@@ -810,4 +812,3 @@ PROVIDERS: dict[str, Provider] = {
     "AWS::ServiceCatalog::PortfolioPrincipalAssociation": Provider(_grant_create, _grant_delete),
     "AWS::ServiceCatalog::PortfolioProductAssociation": Provider(_inside_create, _inside_delete),
 }
-

@@ -23,7 +23,8 @@ while read old new ref; do
         changed=$(git diff --name-only "$old" "$new" -- .github/workflows | head -n 1)
     fi
     if test -n "$changed"; then
-        echo "refusing to allow $STANDIN_NOUN to create or update workflow \\`$changed\\` without $STANDIN_RIGHT" >&2
+        what="create or update workflow \\`$changed\\`"
+        echo "refusing to allow $STANDIN_NOUN to $what without $STANDIN_RIGHT" >&2
         exit 1
     fi
 done
@@ -75,7 +76,10 @@ class Bare:
     def branches(self, name: str) -> dict[str, str]:
         """Return branches with their commits."""
         text = self._git(
-            self.path(name), "for-each-ref", "--format=%(refname:lstrip=2) %(objectname)", "refs/heads"
+            self.path(name),
+            "for-each-ref",
+            "--format=%(refname:lstrip=2) %(objectname)",
+            "refs/heads",
         ).decode()
         return dict(line.split(" ") for line in text.splitlines())  # type: ignore[misc]
 

@@ -103,9 +103,7 @@ class Routes:
         if other:
             raise not_found()
         log.error("the sandbox's GitHub does not know %s %s", request.method, request.path)
-        raise Refused(
-            501, f"The sandbox's GitHub does not know {request.method} {request.path}"
-        )
+        raise Refused(501, f"The sandbox's GitHub does not know {request.method} {request.path}")
 
     # Who may what.
 
@@ -189,9 +187,9 @@ class Routes:
         level = "write" if pushes else "read"
         if fine and not actor.has_permission("contents", level):
             raise Refused(403, "Write access to repository not granted.")
-        if actor.kind == "classic" and pushes and not actor.has_scope("repo"):
-            if record["private"] or not actor.has_scope("public_repo"):
-                raise Refused(403, "Write access to repository not granted.")
+        scopes = ("repo",) if record["private"] else ("repo", "public_repo")
+        if actor.kind == "classic" and pushes and not actor.has_scope(*scopes):
+            raise Refused(403, "Write access to repository not granted.")
         if pushes and actor.kind != "installation":
             role = self._role(actor, record) or "read"
             if ROLES.index(role) < ROLES.index("write"):
@@ -255,9 +253,10 @@ class Routes:
 
     def _account(self, request: Request, record: Record) -> Json:
         login = record["login"]
+        place = "orgs" if record["type"] == "Organization" else "users"
         return {
             **_public(record),
-            "url": f"{request.api}/{'orgs' if record['type'] == 'Organization' else 'users'}/{login}",
+            "url": f"{request.api}/{place}/{login}",
             "html_url": f"{request.base}/{login}",
         }
 
@@ -333,9 +332,9 @@ class Routes:
         owner = self.accounts.account(login)
         if owner["type"] != "Organization":
             raise not_found()
-        if request.actor.kind != "installation":
-            if request.actor.login.lower() not in owner["_members"]:
-                raise not_found()
+        member = request.actor.login.lower() in owner["_members"]
+        if request.actor.kind != "installation" and not member:
+            raise not_found()
         return self._create(request, owner["login"])
 
     def _create(self, request: Request, owner: str) -> Answer:
@@ -349,12 +348,13 @@ class Routes:
                   "message": "name is invalid"}],
             )  # fmt: skip
         private = bool(body.get("private", body.get("visibility") in ("private", "internal")))
-        if actor.kind == "classic" and not actor.has_scope("repo"):
-            if private or not actor.has_scope("public_repo"):
-                raise not_found()
-        if actor.kind in ("fine-grained", "installation"):
-            if actor.owner.lower() != owner.lower() or actor.repositories is not None:
-                raise Refused(403, f"Resource not accessible by {actor.noun}")
+        scopes = ("repo",) if private else ("repo", "public_repo")
+        if actor.kind == "classic" and not actor.has_scope(*scopes):
+            raise not_found()
+        # A token for chosen repositories cannot be one for a repository that is yet to be.
+        other = actor.owner.lower() != owner.lower() or actor.repositories is not None
+        if actor.kind in ("fine-grained", "installation") and other:
+            raise Refused(403, f"Resource not accessible by {actor.noun}")
         if self.store.get(REPOSITORY, f"{owner}/{name}".lower()):
             raise Refused(
                 422,
@@ -541,9 +541,7 @@ class Routes:
         if not isinstance(reviewers, list) or len(reviewers) > 6:
             raise malformed("No more than 6 reviewers are allowed.")
         if policy is not None:
-            protected, custom = wanted(
-                policy, protected_branches=bool, custom_branch_policies=bool
-            )
+            protected, custom = wanted(policy, protected_branches=bool, custom_branch_policies=bool)
             if protected == custom:
                 raise malformed(
                     "protected_branches and custom_branch_policies cannot have the same value."
@@ -679,7 +677,9 @@ class Routes:
         holder = _environment(record, environment) if environment else record
         return _open(holder["_key"], holder["_secrets"][name.upper()]["_sealed"])
 
-    @route("GET", f"{REPO}/actions/secrets/public-key", role="write", permission=("secrets", "read"))
+    @route(
+        "GET", f"{REPO}/actions/secrets/public-key", role="write", permission=("secrets", "read")
+    )
     def public_key(self, request: Request, record: Record) -> Json:
         return _public(self._key(record, record))
 
@@ -772,7 +772,9 @@ class Routes:
     def _holder(self, record: Record, environment: str | None) -> Record:
         return _environment(record, environment) if environment else record
 
-    @route("GET", f"{REPO}/actions/variables", role="write", permission=("actions_variables", "read"))
+    @route(
+        "GET", f"{REPO}/actions/variables", role="write", permission=("actions_variables", "read")
+    )
     @route("GET", f"{ENVIRONMENT}/variables", role="write", permission=("environments", "read"))
     def variables(self, request: Request, record: Record, environment: str = "") -> Answer:
         rows = _dated(self._holder(record, environment)["_variables"])
@@ -786,9 +788,7 @@ class Routes:
         "GET", f"{ENVIRONMENT}/variables/{{name}}", role="write",
         permission=("environments", "read"),
     )  # fmt: skip
-    def variable(
-        self, request: Request, record: Record, name: str, environment: str = ""
-    ) -> Json:
+    def variable(self, request: Request, record: Record, name: str, environment: str = "") -> Json:
         return _one(self._holder(record, environment)["_variables"], name)
 
     @route(
@@ -932,7 +932,11 @@ class Routes:
             raise Refused(422, f"No ref found for: {ref}")
         content = self.bare.read(name, sha, found["path"])
         if content is None:
-            raise Refused(422, f"Workflow does not exist or does not have a workflow_dispatch trigger in this branch: {branch}")  # noqa: E501
+            raise Refused(
+                422,
+                "Workflow does not exist or does not have a workflow_dispatch trigger in this "
+                f"branch: {branch}",
+            )
         described = _yaml(content)
         inputs = _inputs(described, request.body.get("inputs") or {})
         now = time.time()
@@ -983,9 +987,7 @@ class Routes:
         self.store.put(RUN, str(run), record)
 
     @route("GET", f"{REPO}/actions/runs", permission=("actions", "read"))
-    @route(
-        "GET", f"{REPO}/actions/workflows/{{workflow}}/runs", permission=("actions", "read")
-    )
+    @route("GET", f"{REPO}/actions/workflows/{{workflow}}/runs", permission=("actions", "read"))
     def runs(self, request: Request, record: Record, workflow: str = "") -> Answer:
         rows = self.runs_of(record["full_name"])
         if workflow:
@@ -1113,12 +1115,12 @@ def _inputs(described: Json, given: Any) -> Json:
         value = given.get(name, rule.get("default"))
         if rule.get("required") and value in (None, ""):
             raise Refused(422, f"Required input '{name}' not provided")
-        if value is not None and rule.get("type") == "choice":
-            if value not in (rule.get("options") or []):
-                raise Refused(
-                    422,
-                    f"Provided value '{value}' for input '{name}' not in the list of allowed values",
-                )
+        choices = rule.get("options") or []
+        if value is not None and rule.get("type") == "choice" and value not in choices:
+            raise Refused(
+                422,
+                f"Provided value '{value}' for input '{name}' not in the list of allowed values",
+            )
         found[name] = value
     return found
 

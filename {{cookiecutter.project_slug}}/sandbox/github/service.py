@@ -268,9 +268,7 @@ class Standalone:
         self.store.close()
 
 
-def mounted(
-    github: GitHub, environ: dict[str, Any], start: Callable[..., Any]
-) -> Iterable[bytes]:
+def mounted(github: GitHub, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
     """Answer a request to a path that begins with PREFIX."""
     path = environ["PATH_INFO"].removeprefix(PREFIX)
     return github({**environ, "SCRIPT_NAME": PREFIX, "PATH_INFO": path}, start)
