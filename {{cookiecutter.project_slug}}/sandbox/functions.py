@@ -263,6 +263,7 @@ class Functions:
         if result.failed:
             body["responseContext"]["functionError"] = "Unhandled"
         dead = getattr(function, "sandbox_DeadLetterConfig", {}).get("TargetArn")
+        letters: list[tuple[str, str, dict[str, str], str]]
         letters = [(where, render(body), {}, "DestinationDeliveryFailures")] if where else []
         if dead and result.failed:
             attributes = {
@@ -669,11 +670,12 @@ def _invalid(message: str) -> ApiError:
 
 def _mend_moto() -> None:
     """Make moto's functions show the settings that it drops, and fit to be kept."""
-    from moto.awslambda.models import LambdaFunction
+    from moto.awslambda import models
 
-    if hasattr(LambdaFunction, "sandbox_shown"):
+    function: Any = models.LambdaFunction
+    if hasattr(function, "sandbox_shown"):
         return
-    bare = LambdaFunction.get_configuration
+    bare = function.get_configuration
 
     def shown(self: Any, on_create: bool = False) -> dict[str, Any]:
         config = bare(self, on_create)
@@ -682,12 +684,12 @@ def _mend_moto() -> None:
                 config[member] = getattr(self, f"sandbox_{member}")
         return config
 
-    whole = LambdaFunction.__getstate__
+    whole = function.__getstate__
 
     def state(self: Any) -> dict[str, Any]:
         # With it, all logs of the account would be kept once more.
         return {name: value for name, value in whole(self).items() if name != "logs_backend"}
 
-    LambdaFunction.get_configuration = shown
-    LambdaFunction.__getstate__ = state
-    LambdaFunction.sandbox_shown = True
+    function.get_configuration = shown
+    function.__getstate__ = state
+    function.sandbox_shown = True

@@ -10,9 +10,9 @@ import functools
 import json
 import re
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from sandbox import functions
+from sandbox import calls, functions
 from sandbox.catalog import Catalog
 from sandbox.connections import Connections, FormerConnections
 from sandbox.events import Events
@@ -84,7 +84,7 @@ class Integrations:
         given = json.loads(body)
         if given["call"] not in CONTROLS:
             raise ApiError("NotFound", f"no control {given['call']}", 404)
-        method = functools.reduce(getattr, given["call"].split("."), self)
+        method: Any = functools.reduce(getattr, given["call"].split("."), cast(Any, self))
         return method(*given.get("args", []), **given.get("kwargs", {}))
 
     def _rewrite(self, value: str) -> str:
@@ -106,6 +106,9 @@ class Integrations:
         by_moto: Callable[[], Iterable[bytes]],
     ) -> Iterable[bytes] | None:
         """Answer a request signed for a service, or return None."""
+        fault = self._fault(service, environ)
+        if fault is not None:
+            return error_reply(start, fault, calls.xml(service, environ))
         try:
             if service == "lambda":
                 return self.functions.answer(environ, start, caller, by_moto)
@@ -121,6 +124,12 @@ class Integrations:
         except ApiError as error:
             return error_reply(start, error)
         return None
+
+    def _fault(self, service: str, environ: dict[str, Any]) -> ApiError | None:
+        """Return what Server.inject has prepared for an operation of any other service."""
+        if not self.server.faulty():
+            return None
+        return self.server.fault(calls.operation(service, environ))
 
     def recover(self) -> None:
         """Go on with what was under way before a restart."""

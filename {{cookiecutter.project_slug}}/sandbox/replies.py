@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
+from xml.sax.saxutils import escape
 
 from sandbox.wire import ApiError
 
@@ -29,8 +30,16 @@ def json_reply(start: Start, answer: Any, status: int = 200) -> Iterable[bytes]:
     return reply(start, status, headers, json.dumps(answer).encode())
 
 
-def error_reply(start: Start, error: ApiError) -> Iterable[bytes]:
-    """Answer with an error; what REST and JSON services have in common suffices for clients."""
+def error_reply(start: Start, error: ApiError, xml: str = "") -> Iterable[bytes]:
+    """Answer with an error; what REST and JSON services have in common suffices for clients.
+
+    `xml` is the element that errors come in, for services that answer with XML.
+    """
+    if xml:
+        inner = f"<Code>{error.code}</Code><Message>{escape(error.message)}</Message>"
+        inner = inner if xml == "Error" else f"<Error><Type>Sender</Type>{inner}</Error>"
+        content = f"<{xml}>{inner}</{xml}>".encode()
+        return reply(start, error.status, {"Content-Type": "text/xml"}, content)
     body = {"__type": error.code, "Type": "User", "Message": error.message}
     headers = {"Content-Type": "application/x-amz-json-1.1", "x-amzn-ErrorType": error.code}
     text = json.dumps({**body, "message": error.message}).encode()

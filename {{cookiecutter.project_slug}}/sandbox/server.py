@@ -453,6 +453,15 @@ class Server:
                     return fault
         return None
 
+    def faulty(self) -> bool:
+        """Tell whether a fault waits for a call."""
+        return bool(self._faults)
+
+    def fault(self, where: str) -> ApiError | None:
+        """Return the error that a call is to meet, or None."""
+        found = self._take_fault(where)
+        return ApiError(found.code, found.message, found.status) if found else None
+
     def _job_fault(self, kind: str) -> str | None:
         fault = self._take_fault(kind)
         return f"{fault.code}: {fault.message}" if fault else None

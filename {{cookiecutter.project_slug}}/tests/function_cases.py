@@ -131,7 +131,7 @@ class Wired(World):
         self.sagemaker.update_model_package(ModelPackageArn=arn, ModelApprovalStatus=status)
 
 
-def until(look: Callable[[], T], seconds: float = 15) -> T:
+def until(look: Callable[[], T | None], seconds: float = 15) -> T:
     """Look until there is something."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
@@ -152,7 +153,7 @@ def test_code_from_a_bucket_runs(aws: Wired) -> None:
     assert aws.call("zipped")[0] == "from S3"
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a reserved variable": ({"Environment": {"Variables": {"AWS_REGION": "x"}}}, "reserved keys"),
     "a role that Lambda cannot take": ({"Role": "arn:aws:iam::123456789012:role/r"}, "assumed by"),
     "an old runtime": ({"Runtime": "python3.9"}, "python3.13"),

@@ -81,7 +81,7 @@ class Bare:
             "--format=%(refname:lstrip=2) %(objectname)",
             "refs/heads",
         ).decode()
-        return dict(line.split(" ") for line in text.splitlines())  # type: ignore[misc]
+        return dict(line.split(" ") for line in text.splitlines())
 
     def files(self, name: str, commit: str, folder: str = "") -> list[str]:
         """Return the paths of a commit's files."""

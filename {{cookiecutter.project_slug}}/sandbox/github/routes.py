@@ -371,7 +371,7 @@ class Routes:
     def add(self, owner: str, name: str, private: bool = True, description: str = "") -> Record:
         """Make a repository without a request."""
         now = time.time()
-        record = {
+        record: Record = {
             "id": self.accounts.next_id(),
             "name": name,
             "full_name": f"{owner}/{name}",
@@ -500,7 +500,7 @@ class Routes:
 
     @route("GET", f"{REPO}/contents/{{path*}}", permission=("contents", "read"))
     def content(self, request: Request, record: Record, path: str) -> Json:
-        ref = request.query.get("ref", record["default_branch"])
+        ref = request.query.get("ref") or str(record["default_branch"])
         sha = self.bare.commit(record["full_name"], ref)
         if sha is None:
             raise Refused(404, f"No commit found for the ref {ref}")
