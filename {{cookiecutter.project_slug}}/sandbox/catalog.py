@@ -32,6 +32,7 @@ PORTFOLIO, PRODUCT, ARTIFACT, CONSTRAINT, PROVISIONED, RECORD = (
     "CatalogRecord",
 )
 SERVICE = "servicecatalog.amazonaws.com"
+CAPABILITIES = ["CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"]
 POLL_SECONDS = 0.05
 Client = Callable[[str, str, str], Any]
 """Service, region, access key."""
@@ -561,17 +562,14 @@ class Catalog(JsonService):
             for row in params.get("ProvisioningParameters", [])
         ]
 
-        def begin(cloudformation: Any) -> None:
-            cloudformation.create_stack(
-                StackName=provisioned["_stack"],
-                TemplateBody=artifact["_body"],
-                Parameters=given,
-                Capabilities=["CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"],
-                Tags=provisioned["_tags"],
-                NotificationARNs=params.get("NotificationArns", []),
-            )
-
-        self._work(record, provisioned, begin)
+        arguments = {
+            "TemplateBody": artifact["_body"],
+            "Parameters": given,
+            "Capabilities": CAPABILITIES,
+            "Tags": provisioned["_tags"],
+            "NotificationARNs": params.get("NotificationArns", []),
+        }
+        self._begin(record, provisioned, "create_stack", arguments)
         return {"RecordDetail": _public(record)}
 
     def update_provisioned_product(self, params: Params, caller: Caller) -> Params:
@@ -593,19 +591,12 @@ class Catalog(JsonService):
         self.store.put(PROVISIONED, provisioned["Id"], provisioned)
         record = self._new_record(provisioned, "UPDATE_PROVISIONED_PRODUCT", None, caller)
 
-        def begin(cloudformation: Any) -> None:
-            try:
-                cloudformation.update_stack(
-                    StackName=provisioned["_stack"],
-                    TemplateBody=artifact["_body"],
-                    Parameters=given,
-                    Capabilities=["CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"],
-                )
-            except ClientError as error:
-                if "No updates are to be performed" not in str(error):
-                    raise
-
-        self._work(record, provisioned, begin)
+        arguments = {
+            "TemplateBody": artifact["_body"],
+            "Parameters": given,
+            "Capabilities": CAPABILITIES,
+        }
+        self._begin(record, provisioned, "update_stack", arguments)
         return {"RecordDetail": _public(record)}
 
     def terminate_provisioned_product(self, params: Params, caller: Caller) -> Params:
@@ -616,11 +607,8 @@ class Catalog(JsonService):
         self.store.put(PROVISIONED, provisioned["Id"], provisioned)
         record = self._new_record(provisioned, "TERMINATE_PROVISIONED_PRODUCT", None, caller)
 
-        def begin(cloudformation: Any) -> None:
-            if not params.get("RetainPhysicalResources"):
-                cloudformation.delete_stack(StackName=provisioned["_stack"])
-
-        self._work(record, provisioned, begin)
+        retain = params.get("RetainPhysicalResources")
+        self._begin(record, provisioned, "" if retain else "delete_stack", {})
         return {"RecordDetail": _public(record)}
 
     def _check_settled(self, provisioned: Record) -> None:
@@ -713,31 +701,35 @@ class Catalog(JsonService):
 
     # What runs.
 
-    def _work(
-        self, record: Record, provisioned: Record, begin: Callable[[Any], None] | None
+    def _begin(
+        self, record: Record, provisioned: Record, operation: str, arguments: Params
     ) -> None:
+        # Written down first: a restart goes on from here.
+        record |= {"_operation": operation, "_arguments": arguments}
+        self.store.put(RECORD, record["RecordId"], record)
+        self.store.put(PROVISIONED, provisioned["Id"], provisioned)
+        self._work(record, provisioned)
+
+    def _work(self, record: Record, provisioned: Record) -> None:
         name = record["RecordId"]
         self._working.add(name)
         threading.Thread(
-            target=self._run, args=(record, provisioned, begin), name=name, daemon=True
+            target=self._run, args=(record, provisioned), name=name, daemon=True
         ).start()
 
-    def _run(
-        self, record: Record, provisioned: Record, begin: Callable[[Any], None] | None
-    ) -> None:
+    def _run(self, record: Record, provisioned: Record) -> None:
         try:
-            self._end(record, provisioned, *self._follow(record, provisioned, begin))
-        except Exception:
+            self._end(record, provisioned, *self._follow(record, provisioned))
+        except Exception as error:
             if not self.closing.is_set():
+                self._end(record, provisioned, None, f"{type(error).__name__}: {error}")
                 raise
         finally:
             self._working.discard(record["RecordId"])
             if not self.closing.is_set():
                 self.on_idle()
 
-    def _follow(
-        self, record: Record, provisioned: Record, begin: Callable[[Any], None] | None
-    ) -> tuple[Params | None, str]:
+    def _follow(self, record: Record, provisioned: Record) -> tuple[Params | None, str]:
         """Return the stack at the end and what went wrong, "" for nothing."""
         account, region = provisioned["_place"]
         caller = Caller(account, region, provisioned["_key"])
@@ -753,8 +745,7 @@ class Catalog(JsonService):
         # A watcher of its own: a launch role need not be allowed to describe stacks.
         watcher = self._cloudformation(Caller(account, region, ""), "")
         try:
-            if begin:
-                begin(cloudformation)
+            self._call(record, provisioned, cloudformation)
             while not self.closing.wait(POLL_SECONDS):
                 stack = watcher.describe_stacks(StackName=name)["Stacks"][0]
                 provisioned["_stack_id"] = name = stack["StackId"]
@@ -762,11 +753,30 @@ class Catalog(JsonService):
                 if not stack["StackStatus"].endswith("_IN_PROGRESS"):
                     return stack, _problem(watcher, stack)
         except ClientError as error:
+            if self.closing.is_set():
+                raise
             gone = "does not exist" in str(error)
             if gone and record["RecordType"].startswith("TERMINATE"):
                 return None, ""
             return None, str(error.response["Error"].get("Message", error))
         raise RuntimeError("closing")
+
+    def _call(self, record: Record, provisioned: Record, cloudformation: Any) -> None:
+        """Ask CloudFormation for what a record is about, once."""
+        operation = record["_operation"]
+        if not operation or record.get("_asked"):
+            return
+        try:
+            getattr(cloudformation, operation)(
+                StackName=provisioned["_stack"], **record["_arguments"]
+            )
+        except ClientError as error:
+            # A restart may come between the question and the note that it was asked.
+            again = error.response["Error"]["Code"] == "AlreadyExistsException"
+            if not again and "No updates are to be performed" not in str(error):
+                raise
+        record["_asked"] = True
+        self.store.put(RECORD, record["RecordId"], record)
 
     def _end(self, record: Record, provisioned: Record, stack: Params | None, problem: str) -> None:
         now = time.time()
@@ -798,7 +808,7 @@ class Catalog(JsonService):
         for record in list(self.store.all(RECORD).values()):
             provisioned = self.store.get(PROVISIONED, record["ProvisionedProductId"])
             if record["Status"] in ("CREATED", "IN_PROGRESS") and provisioned:
-                self._work(record, provisioned, None)
+                self._work(record, provisioned)
 
     def busy(self) -> bool:
         """Tell whether something is being provisioned."""

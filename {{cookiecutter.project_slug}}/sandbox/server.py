@@ -239,6 +239,7 @@ class Server:
                 return
             # First, so that no stack takes the answers of a closing server for failures.
             self.stacks.end()
+            self.integrations.close()
             self._closing = True
         self.jobs.closing = True
         for execution in list(self.pipelines.running.values()):
@@ -246,7 +247,6 @@ class Server:
                 execution.record["FailureReason"] = why
             execution.stop()
         self.stacks.close()
-        self.integrations.close()
         self.jobs.close()
         self.endpoints.close()
         self.runtime.close()
