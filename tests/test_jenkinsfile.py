@@ -17,9 +17,11 @@ CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 # Jenkins knows the base by its branch, and credentials from its store do not end after an hour.
 SAID_OTHERWISE = {
     '.venv/bin/mlops review --base "origin/$CHANGE_TARGET" --output review.md': (
-        '.venv/bin/mlops review --base "$BASE" --output review.md'
+        ".venv/bin/mlops review --base HEAD^1 --output review.md"
     ),
     ".venv/bin/mlops run --at-most 690": ".venv/bin/mlops run --at-most 50",
+    ".venv/bin/mlops deploy staging": ".venv/bin/mlops deploy staging --at-most 50",
+    ".venv/bin/mlops deploy production": ".venv/bin/mlops deploy production --at-most 50",
 }
 JOBS = {
     "Lint and test": ("ci", "check"),
@@ -233,6 +235,12 @@ def test_the_schedule_is_one_line_away(repo: Rendered) -> None:
     switched = re.sub(r"^    // (triggers .*)$", r"    \1", text, flags=re.MULTILINE)
     [line] = [li for li in parse(switched).blocks["pipeline"].lines if li.startswith("triggers")]
     assert re.search(r"cron\(env\.BRANCH_NAME == 'main' \? 'H 3 \* \* 1' : ''\)", line)
+
+
+def test_the_rendered_repo_s_own_tests_of_ci_pass(repo: Rendered) -> None:
+    command = ("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_ci.py")
+    done = repo.run(*command, PYTEST_ADDOPTS="", PYTHONPATH=str(repo.path))
+    assert done.code == 0, done.out
 
 
 def test_the_rendered_repo_reads_its_own_answer(repo: Rendered) -> None:

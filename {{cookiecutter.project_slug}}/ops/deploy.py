@@ -89,13 +89,17 @@ def deploy(
     package = approved(aws, arn, commit)
     there = access.enter(aws, stage)
     if there.account != aws.account:
+        _require_bucket(aws, there, stage)
         _require_access(aws, there.account)
+    found = stacks.describe(there, stage.stack)
+    stages.require_own(aws.settings, stage, found.parameters if found else {})
     before = stacks.make_ready(
         there, stage.stack, console, continue_rollback=continue_rollback, execute=execute
     )
     if before is not None and before.status not in stacks.READY:
         before = None
     _refuse_conversion(aws, before, stage)
+    _note_single_zone(stage, console)
     template = stages.template(aws.settings)
     parameters = _parameters(aws, stage, package)
     tags = {
@@ -115,7 +119,7 @@ def deploy(
                 execute=execute,
                 continue_rollback=continue_rollback,
             )
-        except StackFailed:
+        except Exception:
             if unscaled and before is not None:
                 _scale_again(there, before, console)
             raise
@@ -195,15 +199,39 @@ def _require_access(aws: Aws, account: str) -> None:
         )
 
 
-def _refuse_conversion(aws: Aws, before: Stack | None, stage: Stage) -> None:
-    """What UpdateEndpoint is documented to refuse, said before minutes have gone by.
-
-    Source: https://docs.aws.amazon.com/sagemaker/latest/dg/serverless-endpoints-update.html
-    """
-    had = before.outputs.get("EndpointKind", "") if before else ""
-    if had in ("real-time", "asynchronous") and stage.kind == "serverless":
+def _require_bucket(aws: Aws, there: Aws, stage: Stage) -> None:
+    """Other accounts may read the registry's bucket, and write into one of their own."""
+    given = stage.parameters
+    writes = stage.kind == "asynchronous" or float(given.get("DataCapturePercent", 0)) > 0
+    if writes and not given.get("OutputBucket"):
         raise MlopsError(
-            f"{stage.stack} is {had}, and SageMaker makes no such endpoint serverless: "
+            f"infra/{stage.name}.json: Parameters.OutputBucket must name a bucket of account "
+            f"{there.account}: its endpoint may not write into {aws.bucket}"
+        )
+
+
+def _note_single_zone(stage: Stage, console: Console) -> None:
+    subnets = [name for name in stage.parameters.get("SubnetIds", "").split(",") if name]
+    count = int(stage.parameters.get("InstanceCount", 1))
+    if len(subnets) == 1 and count > 1:
+        console.print(
+            f"note: all {count} instances of {stage.stack} will be in the one zone of {subnets[0]}",
+            markup=False,
+            highlight=False,
+        )
+
+
+def _refuse_conversion(aws: Aws, before: Stack | None, stage: Stage) -> None:
+    """What UpdateEndpoint refuses, said before minutes have gone by: of all changes of kind only
+    that of a serverless endpoint to a real-time one is possible.
+
+    Sources: https://docs.aws.amazon.com/sagemaker/latest/dg/serverless-endpoints-update.html and,
+    for asynchronous ones, https://github.com/aws/sagemaker-python-sdk/pull/3124
+    """
+    had = before.outputs.get("EndpointKind", stage.kind) if before else stage.kind
+    if had != stage.kind and (had, stage.kind) != ("serverless", "real-time"):
+        raise MlopsError(
+            f"{stage.stack} is {had}, and SageMaker makes no such endpoint {stage.kind}: "
             f"{aws.command} destroy {stage.name} first"
         )
 
@@ -217,8 +245,20 @@ def _parameters(aws: Aws, stage: Stage, package: Package) -> dict[str, str | Non
         "ModelVersion": str(package.version),
         "Commit": _hash(package),
         "ArtifactBucket": aws.bucket,
+        **_artifact_key(aws),
     }
     return {name: value for name, value in {**own, **stage.parameters}.items() if name in declared}
+
+
+def _artifact_key(aws: Aws) -> dict[str, str]:
+    """The key that training has encrypted model.tar.gz with, which the endpoint's role needs."""
+    key = aws.settings.aws.kms_key
+    if not key:
+        return {}
+    if ":key/" not in key:
+        # Policies name a key by its ARN, mlops.yaml perhaps by its id or an alias.
+        key = aws.client("kms").describe_key(KeyId=key)["KeyMetadata"]["Arn"]
+    return {"ArtifactKmsKeyArn": key}
 
 
 def _hash(package: Package) -> str:
@@ -257,8 +297,16 @@ def _free_from_autoscaling(
 
 
 def _scale_again(there: Aws, before: Stack, console: Console) -> None:
-    console.print(f"putting {before.name} back into autoscaling", markup=False, highlight=False)
-    _set_autoscaling(there, before, before.parameters["Autoscaling"], console)
+    """Never in the way of the error that made this necessary: a deployment does it as well."""
+
+    def tell(line: str) -> None:
+        console.print(line, markup=False, highlight=False)
+
+    tell(f"putting {before.name} back into autoscaling")
+    try:
+        _set_autoscaling(there, before, before.parameters["Autoscaling"], console)
+    except MlopsError as error:
+        tell(f"it stays out of autoscaling until the next deployment: {error}")
 
 
 def _set_autoscaling(there: Aws, before: Stack, value: str, console: Console) -> None:
@@ -291,8 +339,21 @@ def _prove(there: Aws, stage: Stage, package: Package) -> None:
         runs = f"version {found.version}" if found.version else f"model {found.model}"
         raise MlopsError(
             f"the stack is complete, but its endpoint runs {runs}, which somebody else put there: "
-            f"{again}"
+            f"{_bring_back(there, stage)}, then deploy again"
         )
+
+
+def _bring_back(there: Aws, stage: Stage) -> str:
+    """CloudFormation does not look at what was changed behind its back; this takes no endpoint
+    out of service."""
+    stack = stacks.describe(there, stage.stack)
+    assert stack is not None
+    found = {item.name: item.physical for item in stacks.resources(there, stack)}
+    config = found["EndpointConfig"].rpartition("/")[2]
+    return (
+        f"aws sagemaker update-endpoint --endpoint-name {stage.stack} "
+        f"--endpoint-config-name {config}"
+    )
 
 
 def _with_log(
@@ -359,7 +420,7 @@ def way_back(aws: Aws, stage: Stage, to: int | None) -> WayBack:
     hint = (
         f"name one with --to (approved: {', '.join(map(str, choices))})"
         if choices
-        else "and no other version is approved"
+        else "no other version is approved"
     )
     if number is None:
         raise MlopsError(

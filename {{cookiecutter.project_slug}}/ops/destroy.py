@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ops import access, endpoints, executions, registry, stacks
+from ops import access, endpoints, executions, registry, stacks, stages
 from ops.aws import Aws, error_code
 from ops.errors import MlopsError
 from ops.stacks import Resource, Stack
@@ -46,10 +46,23 @@ class Kept:
     bucket: str
 
 
+def chosen(aws: Aws, name: str | None) -> list[Stage]:
+    """The stage of this name, or all; also those that run here though their file is gone."""
+    known = stages.names(aws.settings)
+    if name in known:
+        return [stages.load(aws.settings, name)]
+    forgotten = list(endpoints.forgotten(aws))
+    if name is None:
+        return [*(stages.load(aws.settings, each) for each in known), *forgotten]
+    found = [stage for stage in forgotten if stage.name == name]
+    return found or [stages.load(aws.settings, name)]
+
+
 def look(aws: Aws, stage: Stage) -> Doomed:
     """What there is to take away. Changes nothing."""
     there = access.enter(aws, stage)
     stack = stacks.describe(there, stage.stack)
+    stages.require_own(aws.settings, stage, stack.parameters if stack else {})
     found = tuple(stacks.resources(there, stack)) if stack else ()
     owned = any(item.kind == ENDPOINT and item.physical for item in found)
     stray = not owned and endpoints.describe(there, stage.stack) is not None

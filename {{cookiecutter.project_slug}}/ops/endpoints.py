@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from ops import stacks, stages
 from ops.aws import Aws, error_code
 from ops.errors import MlopsError
+from ops.stages import Stage
 
 VARIANT = "AllTraffic"
 CHANGING = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
@@ -41,9 +44,10 @@ def describe(aws: Aws, name: str) -> Endpoint | None:
     found = _or_none(aws, "describe_endpoint", EndpointName=name)
     if found is None:
         return None
-    # A failed creation has no configuration to show.
-    config = _or_none(
-        aws, "describe_endpoint_config", EndpointConfigName=found.get("EndpointConfigName", "-")
+    # Botocore's model of the answer promises no configuration, and it may be gone.
+    config_name = found.get("EndpointConfigName", "")
+    config = config_name and _or_none(
+        aws, "describe_endpoint_config", EndpointConfigName=config_name
     )
     variant = (config or {}).get("ProductionVariants", [{}])[0]
     model_name = variant.get("ModelName", "")
@@ -56,7 +60,7 @@ def describe(aws: Aws, name: str) -> Endpoint | None:
         status=found["EndpointStatus"],
         reason=" ".join(found.get("FailureReason", "").split()),
         kind=_kind(config or {}, variant),
-        config=found.get("EndpointConfigName", ""),
+        config=config_name,
         model=model_name,
         package=containers[0].get("ModelPackageName", ""),
         since=model.get("CreationTime") or found["CreationTime"],
@@ -108,6 +112,21 @@ def serving(aws: Aws, name: str, stage: str) -> Endpoint:
         why = f": {found.reason}" if found.reason else ""
         raise MlopsError(f"endpoint {name} is {found.status}{why}")
     return found
+
+
+def forgotten(aws: Aws) -> Iterator[Stage]:
+    """Stages of this project that have an endpoint in this account and no file in infra/."""
+    project, known = aws.settings.project.project, stages.names(aws.settings)
+    prefix = f"{project}-"
+    for item in aws.pages("list_endpoints", "Endpoints", NameContains=prefix):
+        stage = item["EndpointName"].removeprefix(prefix)
+        if not item["EndpointName"].startswith(prefix) or stage in known:
+            continue
+        # Another project's name may begin like this one's.
+        stack = stacks.describe(aws, item["EndpointName"])
+        had = stack.parameters if stack else {}
+        if (had.get("Project"), had.get("Stage")) == (project, stage):
+            yield Stage(stage, item["EndpointName"], had.get("EndpointKind", ""))
 
 
 def log_lines(aws: Aws, name: str, since: datetime | None = None) -> list[str]:

@@ -59,7 +59,10 @@ class Trained:
 
 @dataclass(frozen=True)
 class Review:
-    """Both sides. `base_commit`: 40 hexadecimal digits; `commit`: those, perhaps with `-dirty`."""
+    """Both sides. `base_commit`: 40 hexadecimal digits; `commit`: those, perhaps with `-dirty`.
+
+    `behind`: how many commits the base has that the change was not made on.
+    """
 
     settings: Settings
     base_commit: str
@@ -67,6 +70,7 @@ class Review:
     data: artifacts.Dataset
     base: Trained
     change: Trained
+    behind: int = 0
 
     @property
     def passed(self) -> bool:
@@ -101,7 +105,15 @@ def review(settings: Settings, base: str, console: Console) -> Review:
                 say(f"           {line}")
             say("change     the working tree")
             change = _train_change(aws, data, console, say)
-    return Review(settings, base_commit, commit.current(settings.root), data, trained, change)
+    return Review(
+        settings,
+        base_commit,
+        of_change(settings.root, base_commit),
+        data,
+        trained,
+        change,
+        behind(settings.root, base_commit),
+    )
 
 
 def _rows(aws: Aws) -> artifacts.Dataset:
@@ -128,6 +140,23 @@ def resolved(root: Path, name: str) -> str:
         "or in CI check out the whole history (fetch-depth: 0)"
     )
     raise MlopsError(f"cannot compare with {name}: {why}")
+
+
+def of_change(root: Path, base_commit: str) -> str:
+    """The commit of the working tree, as `commit.current` has it.
+
+    For a pull request CI checks out a merge into the base, which no clone ever sees: then it is
+    what was merged.
+    """
+    at = commit.current(root)
+    head, *parents = _git(root, "rev-list", "--parents", "--max-count=1", "HEAD").stdout.split()
+    merged = len(parents) == 2 and parents[0] == base_commit
+    return at.replace(head, parents[1]) if merged else at
+
+
+def behind(root: Path, base_commit: str) -> int:
+    """How many commits of the base are not in the change."""
+    return int(_git(root, "rev-list", "--count", f"HEAD..{base_commit}").stdout or 0)
 
 
 @contextmanager
@@ -272,7 +301,11 @@ def _failure(aws: Aws, execution: Execution) -> tuple[str, ...]:
     first, *_ = executions.failure(aws, execution)
     failed = [step for step in execution.steps if step.status == "Failed" and step.job]
     return first, *(
-        line for step in failed for line in executions.log_lines(aws, step)[-LOG_LINES:]
+        line
+        for step in failed
+        for line in executions.log_lines(aws, step)[-LOG_LINES:]
+        # What the first line says already, and what the sandbox adds to it.
+        if line.removeprefix("error: ") not in first and not line.startswith("[sandbox] ")
     )
 
 

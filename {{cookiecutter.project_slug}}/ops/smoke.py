@@ -257,9 +257,10 @@ def _refusals(ask: Ask, sample: Sample) -> list[Check]:
     checks = []
     if CSV in sample.bodies and CSV in sample.content_types:
         rows = list(csv.reader(io.StringIO(sample.bodies[CSV].decode("utf-8"), newline="")))
-        text = io.StringIO(newline="")
-        csv.writer(text).writerows([*rows[:2], [*rows[1], "surplus"]])
-        checks.append(_refused(ask, "a row with a field too many", text.getvalue(), CSV))
+        if len(rows) > 1:
+            text = io.StringIO(newline="")
+            csv.writer(text).writerows([*rows[:2], [*rows[1], "surplus"]])
+            checks.append(_refused(ask, "a row with a field too many", text.getvalue(), CSV))
     checks.append(_refused(ask, "a row without columns", '{"instances": [{}]}', JSON))
     checks.append(_refused(ask, "a body that is cut off", '{"instances": [{', JSON))
     return checks

@@ -10,6 +10,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +31,7 @@ DONE = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE")
 DEAD = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED")
 READY = (*DONE, "UPDATE_ROLLBACK_COMPLETE", "IMPORT_ROLLBACK_COMPLETE")
 STACK = "AWS::CloudFormation::Stack"
+_CHANGE_SET_GONE = ("ChangeSetNotFound", "InvalidChangeSetStatus")
 _NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
 
 
@@ -182,14 +184,16 @@ def deploy(
         **({"TemplateBody": body} if body else {"UsePreviousTemplate": True}),
     }
     formation = aws.client("cloudformation")
-    arn = formation.create_change_set(**request)["Id"]
+    with _alone(name):
+        arn = formation.create_change_set(**request)["Id"]
     try:
         changes = _changes(aws, arn)
         if changes is None or not execute:
             return Outcome(stack or Stack(name, "", ""), changes or (), executed=False)
         console.print(change_table(changes))
         since = newest_event(aws, name)
-        formation.execute_change_set(ChangeSetName=arn)
+        with _alone(name):
+            formation.execute_change_set(ChangeSetName=arn)
         arn = ""
     finally:
         # Left behind by a refusal, an interruption, or because it was for looking only.
@@ -202,6 +206,26 @@ def deploy(
         raise _failure(ended, events)
     left = tuple(event for event in events if event.status == "DELETE_FAILED")
     return Outcome(ended, changes, executed=True, left=left)
+
+
+@contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """Tells what CloudFormation answers when somebody else's operation on the stack was first.
+
+    Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_ExecuteChangeSet.html
+    """
+    from botocore.exceptions import ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        busy = error_code(error) == "ValidationError" and "_IN_PROGRESS" in str(error)
+        if not busy and error_code(error) not in _CHANGE_SET_GONE:
+            raise
+        raise MlopsError(
+            f"{name} is being changed by somebody else, who began after this did: look at what "
+            "comes of it, then give the same command again"
+        ) from error
 
 
 def _body(template: Path) -> str:
@@ -361,20 +385,30 @@ _ACTIONS = {
 
 
 def change_table(changes: Iterable[Change]) -> Table:
+    changes = list(changes)
     view = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("change", "resource", "type", "because of"):
+    for heading in ("change", "resource", "type"):
         view.add_column(heading)
+    if any(item.because for item in changes):
+        view.add_column("because of")
     for item in changes:
         colour = _ACTIONS.get(item.action, "dim")
-        because = escape(", ".join(item.because))
-        view.add_row(f"[{colour}]{item.action}[/]", item.resource, item.kind, because)
+        because = [escape(", ".join(item.because))] * (len(view.columns) - 3)
+        view.add_row(f"[{colour}]{item.action}[/]", item.resource, item.kind, *because)
     return view
 
 
 def _remove_change_set(aws: Aws, arn: str, name: str) -> None:
     """And the empty stack that a first change set makes."""
+    from botocore.exceptions import ClientError
+
     formation = aws.client("cloudformation")
-    formation.delete_change_set(ChangeSetName=arn)
+    try:
+        formation.delete_change_set(ChangeSetName=arn)
+    except ClientError as error:
+        # Another one, executed meanwhile, has taken this one with it.
+        if error_code(error) not in _CHANGE_SET_GONE:
+            raise
     stack = describe(aws, name)
     if stack is None or stack.status != "REVIEW_IN_PROGRESS":
         return
@@ -453,8 +487,10 @@ def _until_settled(
         new = _events(aws, stack.arn, events[-1].identifier if events else since)
         events += new
         show(events, new)
-        if now is None or (_settled(now) and (_told_end(now, events) or not must_begin)):
-            return now or Stack(stack.name, stack.arn, "DELETE_COMPLETE"), events
+        if now is None or now.status == "DELETE_COMPLETE":
+            return Stack(stack.name, stack.arn, "DELETE_COMPLETE"), events
+        if _settled(now) and (_told_end(now, events) or not must_begin):
+            return now, events
         time.sleep(_pause(began))
 
 
@@ -469,6 +505,9 @@ def _told_end(stack: Stack, events: list[Event]) -> bool:
 
 def _tell_events(console: Console, events: list[Event]) -> None:
     for event in events:
+        # CloudFormation tells each beginning twice: before and after it has asked the service.
+        if event.reason == "Resource creation Initiated":
+            continue
         clock = event.at.astimezone().strftime("%H:%M:%S")
         reason = f"  {_one_line(event.reason)}" if event.reason else ""
         _tell(console, f"{clock}  {event.status:<28} {event.resource}{reason}")

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,14 @@ FOLDER = "infra"
 TEMPLATE = "endpoint.yml"
 # Set by `mlops deploy` itself from the version and the repo.
 OWN_PARAMETERS = ("Project", "Stage", "ModelPackageArn", "ModelVersion", "Commit", "ArtifactBucket")
+OWN_TAGS = ("project", "stage", "model-version", "commit", "deployed-versions")
+# A tag of the stack, and the template's parameter for the tags of what is in it: it is named once.
+COST_OWNER = ("cost-owner", "CostOwner")
 _KEYS = ("Account", "Role", "Cost", "Parameters", "Tags")
+# Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-properties-cloudformation-stack-tag.html
+_TAG_KEY = re.compile(r"(?!aws:)[\w .:/=+@-]{1,128}", re.IGNORECASE)
+_TAG_VALUE = re.compile(r"[\w .:/=+@-]{1,256}")
+_TAGS = 50
 # Of an endpoint, which is named <project>-<stage>.
 NAME_LENGTH = 63
 
@@ -48,13 +57,15 @@ class Stage:
     @property
     def idle_cost(self) -> float | None:
         """US dollars a month while nobody calls it; None where the file does not say."""
-        amount = self.cost.get("IdlePerMonthUSD")
-        return None if amount is None else float(amount)
+        amount: float | None = self.cost.get("IdlePerMonthUSD")
+        return amount
 
 
 def names(settings: Settings) -> tuple[str, ...]:
     """The stages in the order a version passes them: staging is first, production last."""
-    found = (file.stem for file in (settings.root / FOLDER).glob("*.json"))
+    files = (settings.root / FOLDER).glob("*.json")
+    # Those with a dot in front are left there by editors and file systems.
+    found = (file.stem for file in files if not file.name.startswith("."))
     place = {"staging": 0, "production": 2}
     return tuple(sorted(found, key=lambda name: (place.get(name, 1), name)))
 
@@ -88,17 +99,25 @@ def load(settings: Settings, name: str) -> Stage:
             f"{NAME_LENGTH} letters, digits and hyphens"
         )
     declared = template_parameters(template(settings))
-    parameters = _parameters(declared, content.get("Parameters") or {}, place)
-    default = declared.get("EndpointKind", {}).get("Default", "")
+    _check(declared["Stage"], name, f"{place}: the name {name}")
+    tags = _tags(content.get("Tags") or {}, place)
+    given = dict(content.get("Parameters") or {})
+    tag, parameter = COST_OWNER
+    if tag in tags:
+        given.setdefault(parameter, tags[tag])
+    parameters = _parameters(declared, given, place)
+    kind = parameters.get("EndpointKind", declared["EndpointKind"]["Default"])
+    if kind != "serverless":
+        _refuse_fewer_at_most(declared, parameters, place)
     return Stage(
         name=name,
         stack=stack,
-        kind=parameters.get("EndpointKind", default),
+        kind=kind,
         account=str(account) if account is not None else None,
         role=_role(settings, account, content.get("Role"), place),
         parameters=parameters,
-        tags={str(key): str(value) for key, value in (content.get("Tags") or {}).items()},
-        cost=content.get("Cost") or {},
+        tags=tags,
+        cost=_cost(content.get("Cost") or {}, place),
     )
 
 
@@ -120,7 +139,18 @@ def template_parameters(file: Path) -> dict[str, dict[str, Any]]:
     return dict(content.get("Parameters") or {})
 
 
-class _Template(yaml.SafeLoader):
+def require_own(settings: Settings, stage: Stage, had: Mapping[str, str]) -> None:
+    """Raises MlopsError when the stack with these parameters is another project's: stage `eu-qa`
+    of project `churn` and stage `qa` of project `churn-eu` would have one name."""
+    ours = {"Project": settings.project.project, "Stage": stage.name}
+    if any(had.get(name, value) != value for name, value in ours.items()):
+        raise MlopsError(
+            f"stack {stage.stack} is stage {had.get('Stage')} of project {had.get('Project')}: "
+            f"give {FOLDER}/{stage.name}.json another name"
+        )
+
+
+class _Template(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """YAML with CloudFormation's short forms (!Ref, !Sub...), which are of no interest here."""
 
 
@@ -143,6 +173,33 @@ def _role(settings: Settings, account: Any, role: Any, place: str) -> str:
     return f"arn:{settings.partition}:iam::{account}:role/{role}"
 
 
+def _cost(cost: dict[str, Any], place: str) -> dict[str, Any]:
+    amount = cost.get("IdlePerMonthUSD")
+    if amount is not None and (isinstance(amount, bool) or not isinstance(amount, int | float)):
+        raise MlopsError(f"{place}: Cost.IdlePerMonthUSD must be a number or null, not {amount!r}")
+    return cost
+
+
+def _tags(given: Mapping[str, Any], place: str) -> dict[str, str]:
+    free = _TAGS - len(OWN_TAGS)
+    if len(given) > free:
+        raise MlopsError(f"{place}: Tags has {len(given)} entries; there is room for {free}")
+    for key, value in given.items():
+        if key in OWN_TAGS:
+            raise MlopsError(f"{place}: Tags.{key} is set by mlops deploy itself")
+        if not _TAG_KEY.fullmatch(key):
+            raise MlopsError(
+                f"{place}: Tags.{key}: a name has at most 128 letters, digits, spaces and "
+                "_.:/=+@-, and does not begin with aws:"
+            )
+        if not isinstance(value, str) or not _TAG_VALUE.fullmatch(value):
+            raise MlopsError(
+                f"{place}: Tags.{key} must be text of 1 to 256 letters, digits, spaces and "
+                f"_.:/=+@-, not {value!r}"
+            )
+    return dict(given)
+
+
 def _parameters(
     declared: Mapping[str, Any], given: Mapping[str, Any], place: str
 ) -> dict[str, str]:
@@ -154,19 +211,62 @@ def _parameters(
         if name not in declared:
             free = [known for known in declared if known not in OWN_PARAMETERS]
             raise MlopsError(f"{place}: Parameters.{name} is unknown: {_hint(name, free)}")
-        text = _text(value, f"{place}: Parameters.{name}")
-        allowed = [_text(item, "") for item in declared[name].get("AllowedValues") or ()]
-        if allowed and text not in allowed:
-            raise MlopsError(f"{place}: Parameters.{name} is {text}: {_hint(text, allowed)}")
-        result[name] = text
+        result[name] = _text(value, f"{place}: Parameters.{name}")
+        _check(declared[name], result[name], f"{place}: Parameters.{name}")
     return result
 
 
 def _text(value: Any, place: str) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, list):
+    if isinstance(value, int | float):
+        # Neither 2.0 nor 1e-05, which not every service reads as a number.
+        whole = isinstance(value, float) and value.is_integer()
+        return format(Decimal(str(int(value) if whole else value)), "f")
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and not any(isinstance(item, list) for item in value):
         return ",".join(_text(item, place) for item in value)
-    if isinstance(value, str | int | float):
-        return str(value)
     raise MlopsError(f"{place} must be text, a number, true, false or a list, not {value!r}")
+
+
+def _check(declared: Mapping[str, Any], text: str, what: str) -> None:
+    """What CloudFormation would refuse as well, though not with the name of the file."""
+    allowed = [_text(item, what) for item in declared.get("AllowedValues") or ()]
+    if allowed and text not in allowed:
+        raise MlopsError(f"{what} is {text}: {_hint(text, allowed)}")
+    rule = declared.get("ConstraintDescription", "")
+    if declared["Type"] == "Number":
+        least, most = declared.get("MinValue", -math.inf), declared.get("MaxValue", math.inf)
+        number = _number(text)
+        if number is None or not least <= number <= most:
+            limits = f"at least {least}" if most == math.inf else f"{least} to {most}"
+            raise MlopsError(f"{what} is {text!r}: must be {rule or f'a number, {limits}'}")
+    pattern = declared.get("AllowedPattern")
+    items = text.split(",") if declared["Type"] == "CommaDelimitedList" else [text]
+    for item in items:
+        if pattern and not re.fullmatch(pattern, item):
+            raise MlopsError(f"{what} is {item!r}: must be {rule or f'like {pattern}'}")
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _refuse_fewer_at_most(
+    declared: Mapping[str, Any], parameters: Mapping[str, str], place: str
+) -> None:
+    """The rules of a template cannot compare numbers."""
+    most, least = (
+        int(parameters.get(name, declared[name]["Default"]))
+        for name in ("MaxInstanceCount", "InstanceCount")
+    )
+    if most < least:
+        raise MlopsError(
+            f"{place}: Parameters.MaxInstanceCount is {most}, fewer than InstanceCount {least}: "
+            "set both to the same number for an endpoint that keeps its size"
+        )

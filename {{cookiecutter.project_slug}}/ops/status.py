@@ -6,7 +6,7 @@ Only reads. A stage that cannot be looked at is a row that says why.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +17,7 @@ from ops import access, endpoints, registry, stacks, stages
 from ops.aws import Aws
 from ops.errors import MlopsError, explained
 from ops.registry import Version
+from ops.stages import Stage
 
 LISTED = 5
 
@@ -57,11 +58,14 @@ class Status:
 
 
 def status(aws: Aws, only: str | None = None) -> Status:
-    """Looks at every stage, or at the one named."""
+    """Looks at every stage, also at those whose file is gone, or at the one named."""
     known = list(registry.versions(aws))
     names = (only,) if only else stages.names(aws.settings)
+    running = [_running(aws, name, known, strict=bool(only)) for name in names]
+    if not only:
+        running += [_without_file(aws, stage, known) for stage in endpoints.forgotten(aws)]
     return Status(
-        stages=tuple(_running(aws, name, known, strict=bool(only)) for name in names),
+        stages=tuple(running),
         pending=tuple(item for item in known if item.approval == "PendingManualApproval"),
         execution=_last_execution(aws),
     )
@@ -74,9 +78,7 @@ def _running(aws: Aws, name: str, known: list[Version], *, strict: bool) -> Runn
     try:
         stage = stages.load(aws.settings, name)
         account = stage.account or aws.account
-        there = access.enter(aws, stage)
-        endpoint = endpoints.describe(there, stage.stack)
-        stack = stacks.describe(there, stage.stack)
+        return _look(access.enter(aws, stage), stage, account, known)
     except MlopsError as error:
         if strict:
             raise
@@ -86,13 +88,24 @@ def _running(aws: Aws, name: str, known: list[Version], *, strict: bool) -> Runn
         if strict or line is None or account == aws.account:
             raise
         return Running(name, account, "unknown", note=f"account {account}: {line}")
+
+
+def _without_file(aws: Aws, stage: Stage, known: list[Version]) -> Running:
+    found = _look(aws, stage, aws.account, known)
+    note = f"has no {stages.FOLDER}/{stage.name}.json: {aws.command} destroy {stage.name}"
+    return replace(found, note=f"{note}, {found.note}" if found.note else note)
+
+
+def _look(there: Aws, stage: Stage, account: str, known: list[Version]) -> Running:
+    endpoint = endpoints.describe(there, stage.stack)
+    stack = stacks.describe(there, stage.stack)
     notes = []
     if stack and stack.status == "UPDATE_ROLLBACK_COMPLETE":
         notes.append("the last deployment failed")
     elif stack and stack.status not in stacks.DONE:
         notes.append(f"stack {stack.status}")
     if endpoint is None:
-        return Running(name, account, "not deployed", stage.kind, note=", ".join(notes))
+        return Running(stage.name, account, "not deployed", stage.kind, note=", ".join(notes))
     runs = next((item for item in known if item.version == endpoint.version), None)
     if endpoint.version is None:
         notes.append(f"runs model {endpoint.model}, no version of the registry")
@@ -106,7 +119,7 @@ def _running(aws: Aws, name: str, known: list[Version], *, strict: bool) -> Runn
     if endpoint.reason and endpoint.status != "InService":
         notes.append(endpoint.reason)
     return Running(
-        stage=name,
+        stage=stage.name,
         account=account,
         state=endpoint.status,
         kind=endpoint.kind,
@@ -158,13 +171,16 @@ def table(running: Iterable[Running]) -> Table:
     rows = list(running)
     accounts = len({row.account for row in rows}) > 1
     view = Table(box=None, pad_edge=False, header_style="dim")
-    view.add_column("stage")
+    # On a narrow terminal the rest gives way to these.
+    view.add_column("stage", no_wrap=True)
     if accounts:
         view.add_column("account")
-    for heading in ("version", "state", "kind", "since", "commit"):
-        view.add_column(heading)
+    for heading in ("version", "state"):
+        view.add_column(heading, no_wrap=True)
+    for heading in ("kind", "since", "commit"):
+        view.add_column(heading, overflow="fold")
     view.add_column("idle $/month", justify="right")
-    view.add_column("")
+    view.add_column("", overflow="fold")
     for row in rows:
         since = row.since.astimezone().strftime("%Y-%m-%d %H:%M") if row.since else ""
         cells = [

@@ -6,6 +6,7 @@ state is what its backends hold, one per account and region.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import copyreg
 import hashlib
@@ -22,6 +23,7 @@ from weakref import WeakValueDictionary
 from moto.backends import get_backend
 from moto.core.base_backend import BackendDict
 
+from sandbox import pickling
 from sandbox.jobs import LOG_GROUPS
 from sandbox.metrics import NAMESPACE
 from sandbox.objects import Objects
@@ -40,6 +42,7 @@ READING = (
     "Filter",
 )
 QUICK_SECONDS = 0.02
+READING_ATTEMPTS = 50
 PAUSE_SECONDS = 1.0
 log = logging.getLogger(__name__)
 
@@ -87,22 +90,20 @@ class MotoState:
 
     def flush(self) -> None:
         """Write what is due."""
-        with self._lock:
-            due, self._due, self._timer = self._due, set(), None
-            for service in due:
-                self._write(service)
+        if self._due:
+            with self._lock:
+                due, self._due, self._timer = self._due, set(), None
+                for service in due:
+                    self._write(service)
 
     def _write(self, service: str) -> None:
-        began = time.monotonic()
+        # Processor time: on a busy machine everything would count as slow.
+        began = time.thread_time()
         backends = _loaded().get(service)
         if backends is None:
             return
         try:
-            body = pickle.dumps(_state(service, backends))
-        except RuntimeError:  # Another request is changing it: look again soon.
-            self._slow.add(service)
-            self._due.add(service)
-            return
+            body = _settled(service, backends)
         except (pickle.PicklingError, TypeError, AttributeError) as error:
             log.warning("the state of %s is kept until this server ends only: %s", service, error)
             return
@@ -110,8 +111,17 @@ class MotoState:
         if self._digests.get(service) != digest:
             self.store.put_blobs("moto", {service: body})
             self._digests[service] = digest
-        if time.monotonic() - began > QUICK_SECONDS:
+        if time.thread_time() - began > QUICK_SECONDS:
             self._slow.add(service)
+
+
+def _settled(service: str, backends: BackendDict[Any]) -> bytes:
+    """Return a service's state as bytes, from a moment at which no other request changed it."""
+    for _ in range(READING_ATTEMPTS):
+        with contextlib.suppress(RuntimeError):  # "dictionary changed size during iteration"
+            return pickling.dumps(_state(service, backends))
+        time.sleep(0.001)
+    return pickling.dumps(_state(service, backends))
 
 
 def _loaded() -> dict[str, BackendDict[Any]]:

@@ -36,7 +36,7 @@ def test_each_file_names_the_region_and_project_of_pyproject() -> None:
 def test_each_command_is_there() -> None:
     commands = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
     for name, text in files().items():
-        assert set(re.findall(r"\.venv/bin/mlops (\S+)", text)) <= commands, name
+        assert set(re.findall(r"\.venv/bin/mlops ([\w-]+)", text)) <= commands, name
 
 
 def test_names_are_found_in_either_form() -> None:

@@ -286,8 +286,9 @@ def test_traffic_shifts_as_asked(shift: str, routing: dict[str, Any]) -> None:
 def test_the_longest_update_fits_into_the_time_sagemaker_gives_one() -> None:
     slowest = template().parameters
     steps, bake = 100 // slowest["ShiftPercent"]["MinValue"], slowest["BakeSeconds"]["MaxValue"]
+    start = 1800
     update = full("real-time").properties("Endpoint")["DeploymentConfig"]["BlueGreenUpdatePolicy"]
-    assert steps * bake < update["MaximumExecutionTimeoutInSeconds"] == 28800
+    assert start + (steps + 1) * bake < update["MaximumExecutionTimeoutInSeconds"] == 28800
 
 
 def test_an_update_of_a_serverless_endpoint_has_no_steps() -> None:

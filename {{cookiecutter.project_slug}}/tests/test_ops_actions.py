@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+import signal
+import time
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from conftest import Repo, mlops
 from ops import actions, commit
 from ops.aws import Aws
 from ops.cli import app
+from ops.commands import deployment
 from ops.errors import MlopsError
 from ops.run import ensure_model_package_group
 
@@ -109,7 +113,7 @@ def test_at_most_some_minutes_are_followed_and_a_later_job_gets_the_rest(
         left = outputs(file)
         assert left["status"] == "Executing"
         assert "123456789012" not in left["execution"], "GitHub keeps masked outputs to itself"
-        assert not summary.exists()
+        assert f"goes on: `mlops --sandbox follow {left['execution']}`" in summary.read_text()
         done = mlops(repo.root, "--sandbox", "follow", left["execution"], "--at-most", "5", **ci)
         assert done.returncode == 0, done.stderr
         assert outputs(file) == left | {"status": "Succeeded"}
@@ -165,3 +169,19 @@ def test_check_refuses_a_bad_commit_in_one_line_before_it_signs_in(repo: Repo) -
     assert done.stderr.startswith(f"mlops: commit {'b' * 40}-dirty: ")
     assert done.stderr.count("\n") == 1
     commit.require("0123456789abcdef" * 2 + "01234567")
+
+
+def test_a_deployment_that_takes_too_long_ends_red_and_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary"))
+    before = signal.getsignal(signal.SIGALRM)
+    with pytest.raises(typer.Exit) as ended, deployment._at_most(0, "production"):
+        time.sleep(10)
+    assert ended.value.exit_code == 1
+    assert "production: still under way" in (tmp_path / "summary").read_text()
+    assert "Run it again (in CI: the job that failed)" in " ".join(capsys.readouterr().err.split())
+    assert signal.getsignal(signal.SIGALRM) == before
+    with deployment._at_most(60, "production"):
+        pass
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from conftest import mlops
 from deployment_cases import BROKEN, COMMIT, Place, place
-from ops import destroy, endpoints, smoke, stacks
+from ops import deploy, destroy, endpoints, smoke, stacks, stages, status
+from ops.aws import Aws
 from ops.deploy import DeploymentFailed, read_trail, way_back
 from ops.errors import MlopsError
 
@@ -144,6 +146,20 @@ def test_an_endpoint_that_somebody_changed_by_hand_is_no_success(here: Place, fi
         here.deploy(stage, first)
 
 
+def test_a_version_that_somebody_put_there_by_hand_can_be_replaced_in_service(
+    here: Place, first: str
+) -> None:
+    stage, other = here.stage("moved"), here.stage("source")
+    here.deploy(stage, first)
+    here.deploy(other, here.register(offset=5))
+    ours, theirs = (endpoints.describe(here.aws, item.stack) for item in (stage, other))
+    assert ours is not None
+    assert theirs is not None
+    here.aws.sagemaker.update_endpoint(EndpointName=stage.stack, EndpointConfigName=theirs.config)
+    with pytest.raises(MlopsError, match=f"--endpoint-config-name {ours.config}, then deploy"):
+        here.deploy(stage, first)
+
+
 def test_an_instance_type_changes_under_autoscaling(here: Place, first: str) -> None:
     sizes: dict[str, Any] = {"EndpointKind": "real-time", "InstanceCount": 1, "BakeSeconds": 0}
     sizes["MaxInstanceCount"] = 3
@@ -176,10 +192,90 @@ def test_when_that_fails_autoscaling_is_back(here: Place, first: str) -> None:
     assert running(here, "churn-backed") == 1
 
 
+def test_when_the_change_itself_is_refused_autoscaling_is_back_too(here: Place, first: str) -> None:
+    sizes: dict[str, Any] = {"EndpointKind": "real-time", "InstanceCount": 1, "BakeSeconds": 0}
+    here.deploy(here.stage("torn", **sizes, MaxInstanceCount=2), first)
+    canary = sizes | {"InstanceType": "ml.c5.large", "TrafficShift": "canary"}
+    with pytest.raises(ClientError, match="Rule StepsNeedInstances"):
+        here.deploy(here.stage("torn", **canary, MaxInstanceCount=2), first)
+    assert scaled(here, "churn-torn")
+
+
+def test_whoever_pays_stands_on_the_stack_and_on_the_endpoint(here: Place, first: str) -> None:
+    here.repo.stage("paid", Tags={"cost-owner": "risk", "team": "a"})
+    here.deploy(here.stage("paid"), first)
+    found = endpoints.describe(here.aws, "churn-paid")
+    assert found is not None
+    tags = here.aws.sagemaker.list_tags(ResourceArn=found.arn)["Tags"]
+    assert {"Key": "cost-owner", "Value": "risk"} in tags
+    assert {"Key": "team", "Value": "a"} in tags
+    stack = stacks.describe(here.aws, "churn-paid")
+    assert stack is not None
+    assert set(stack.tags) - {"cost-owner", "team"} == set(stages.OWN_TAGS)
+
+
+def test_the_role_may_use_the_key_of_the_artifacts(here: Place, first: str) -> None:
+    kms = here.aws.client("kms")
+    key = kms.create_key()["KeyMetadata"]["Arn"]
+    kms.create_alias(AliasName="alias/artifacts", TargetKeyId=key)
+    before = (here.repo.root / "mlops.yaml").read_text()
+    for written in (key, "alias/artifacts"):
+        settings = here.repo.configure(aws={"kms_key": written})
+        aws = Aws(settings, sandbox=True)
+        stage = here.stage("sealed")
+        done = deploy.deploy(aws, stage, first, None, here.console)
+        stack = stacks.describe(aws, done.stack)
+        assert stack is not None
+        assert stack.parameters["ArtifactKmsKeyArn"] == key
+    (here.repo.root / "mlops.yaml").write_text(before)
+
+
+def test_a_stack_of_another_project_is_left_alone(here: Place, first: str) -> None:
+    stage = here.stage("eu-qa")
+    here.deploy(stage, first)
+    identity = here.repo.root / "pyproject.toml"
+    before = identity.read_text()
+    identity.write_text(before.replace('project = "churn"', 'project = "churn-eu"'))
+    try:
+        here.repo.stage("qa", Parameters={})
+        aws = Aws(here.repo.settings(), sandbox=True)
+        with pytest.raises(MlopsError, match="churn-eu-qa is stage eu-qa of project churn: give"):
+            destroy.look(aws, stages.load(aws.settings, "qa"))
+    finally:
+        identity.write_text(before)
+        (here.repo.root / "infra" / "qa.json").unlink()
+
+
+def test_one_subnet_for_two_instances_is_remarked_upon(here: Place, first: str) -> None:
+    network = {"SubnetIds": ["subnet-01234567"], "SecurityGroupIds": ["sg-01234567"]}
+    sizes = {"EndpointKind": "real-time", "InstanceCount": 2, "MaxInstanceCount": 2}
+    here.deploy(here.stage("zoned", **sizes, **network), first, execute=False)
+    assert "note: all 2 instances of churn-zoned will be in the one zone of" in here.shown
+
+
+def test_a_stage_without_its_file_is_found_and_taken_away(here: Place, first: str) -> None:
+    here.deploy(here.stage("lost"), first)
+    (here.repo.root / "infra" / "lost.json").unlink()
+    assert "lost" in {row.stage for row in status.status(here.aws).stages}
+    assert "churn-lost" in {stage.stack for stage in destroy.chosen(here.aws, None)}
+    [stage] = destroy.chosen(here.aws, "lost")
+    assert destroy.destroy(destroy.look(here.aws, stage), here.console) == []
+    with pytest.raises(MlopsError, match="no stage lost"):
+        destroy.chosen(here.aws, "lost")
+
+
 def test_a_conversion_that_sagemaker_refuses_is_refused_at_once(here: Place, first: str) -> None:
     here.deploy(here.stage("turned", EndpointKind="real-time"), first)
     with pytest.raises(MlopsError, match=r"no such endpoint serverless: .* destroy turned first"):
         here.deploy(here.stage("turned"), first)
+    with pytest.raises(MlopsError, match="is real-time, and SageMaker makes no such endpoint asyn"):
+        here.deploy(here.stage("turned", EndpointKind="asynchronous"), first)
+
+
+def test_a_serverless_endpoint_becomes_a_real_time_one(here: Place, first: str) -> None:
+    here.deploy(here.stage("grown"), first)
+    assert here.deploy(here.stage("grown", EndpointKind="real-time"), first).changed
+    assert endpoints.describe(here.aws, "churn-grown").kind == "real-time"  # type: ignore[union-attr]
 
 
 def test_the_way_back_is_the_version_before_and_never_forward(here: Place) -> None:
@@ -246,8 +342,9 @@ def test_an_endpoint_without_its_stack_is_taken_away_too(here: Place, first: str
 def test_a_stage_in_another_account_needs_its_share_and_then_runs_there(
     here: Place, first: str
 ) -> None:
-    parameters = {"EndpointKind": "serverless"}
-    here.repo.stage("far", Account="210987654321", Role="deployer", Parameters=parameters)
+    parameters: dict[str, Any] = {"EndpointKind": "serverless"}
+    queue = {"EndpointKind": "asynchronous", "InstanceCount": 1}
+    here.repo.stage("far", Account="210987654321", Role="deployer", Parameters=queue)
 
     def command(*arguments: str) -> Any:
         environment = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{here.server.port}"}
@@ -255,6 +352,10 @@ def test_a_stage_in_another_account_needs_its_share_and_then_runs_there(
         return mlops(here.repo.root, *arguments, **environment, **keys)
 
     try:
+        homeless = command("deploy", "far", "--model-package-arn", first)
+        assert homeless.returncode == 2
+        assert "OutputBucket must name a bucket of account 210987654321" in homeless.stderr
+        here.repo.stage("far", Parameters=parameters)
         refused = command("deploy", "far", "--model-package-arn", first)
         assert refused.returncode == 2
         assert "account 210987654321 may not read model package group churn nor" in refused.stderr

@@ -212,3 +212,13 @@ def test_a_sample_that_is_no_sample_is_named(
     with pytest.raises(MlopsError, match=r"sample payload of version 3 \(s3://.*holds no") as why:
         run(files=files)
     assert "\n" not in str(why.value)
+
+
+def test_a_table_without_rows_fails_its_own_check_only(run: Callable[..., list[Check]]) -> None:
+    def empty(body: bytes, kind: str, accept: str) -> Answer:
+        return answer(body, kind, accept) if body else Answer(b"", accept, 0.01)
+
+    files = sample_files() | {"expected.json": json.dumps({"predictions": EXPECTED}).encode()}
+    checks = run(empty, files | {"rows.csv": b""})
+    assert failed(checks) == [smoke.CSV]
+    assert "refuses a row with a field too many" not in [check.name for check in checks]

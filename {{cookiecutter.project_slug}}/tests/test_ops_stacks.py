@@ -442,3 +442,45 @@ def test_a_template_beyond_the_quota_is_refused(driver: Driver) -> None:
     driver.template.write_text("x" * 60_000)
     with pytest.raises(MlopsError, match="60,000 bytes"):
         driver.deploy()
+
+
+@pytest.mark.parametrize(
+    ("operation", "code", "message"),
+    [
+        ("create_change_set", "ValidationError", "Stack:x is in UPDATE_IN_PROGRESS state"),
+        ("execute_change_set", "InvalidChangeSetStatus", "cannot be executed in its status"),
+        ("execute_change_set", "ChangeSetNotFound", "ChangeSet [x] does not exist"),
+    ],
+)
+def test_who_comes_second_of_two_is_told_so(
+    driver: Driver,
+    formation: Formation,
+    monkeypatch: pytest.MonkeyPatch,
+    operation: str,
+    code: str,
+    message: str,
+) -> None:
+    settle(formation, "CREATE_COMPLETE")
+
+    def refuse(**request: Any) -> None:
+        error = {"Code": code, "Message": message}
+        raise ClientError({"Error": error}, "X")  # type: ignore[typeddict-item]
+
+    monkeypatch.setattr(formation, operation, refuse)
+    # The one who was first has taken this change set away.
+    monkeypatch.setattr(
+        formation,
+        "delete_change_set",
+        lambda ChangeSetName: formation.execute_change_set(ChangeSetName=ChangeSetName),
+    )
+    with pytest.raises(MlopsError, match="is being changed by somebody else"):
+        driver.deploy()
+
+
+def test_a_stack_that_is_gone_without_telling_is_deleted(
+    driver: Driver, formation: Formation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle(formation, "REVIEW_IN_PROGRESS")
+    found = stacks.describe(driver.aws, NAME)
+    assert found is not None
+    assert stacks.delete(driver.aws, found, driver.console) == ()

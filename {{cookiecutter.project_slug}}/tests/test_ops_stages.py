@@ -25,13 +25,33 @@ def test_the_rendered_stages_can_be_read_and_say_what_they_cost_idle(repo: Repo)
 
 
 def test_values_become_the_text_that_cloudformation_takes(repo: Repo) -> None:
-    given = {"SubnetIds": ["subnet-1", "subnet-2"], "NetworkIsolation": False, "BakeSeconds": 60}
-    repo.stage("staging", Parameters=given)
+    subnets = ["subnet-0123456789abcdef0", "subnet-0123456789abcdef1"]
+    given = {"SubnetIds": subnets, "NetworkIsolation": False, "BakeSeconds": 60.0}
+    repo.stage("staging", Parameters=given | {"ErrorAlarmThreshold": 0.00001}, Tags={})
     assert stages.load(repo.settings(), "staging").parameters == {
-        "SubnetIds": "subnet-1,subnet-2",
+        "SubnetIds": ",".join(subnets),
         "NetworkIsolation": "false",
         "BakeSeconds": "60",
+        "ErrorAlarmThreshold": "0.00001",
     }
+
+
+def test_who_pays_is_said_once_for_the_stack_and_what_is_in_it(repo: Repo) -> None:
+    repo.stage("staging", Tags={"cost-owner": "risk", "team": "a/b"})
+    staging = stages.load(repo.settings(), "staging")
+    assert staging.parameters["CostOwner"] == "risk"
+    assert staging.tags == {"cost-owner": "risk", "team": "a/b"}
+
+
+def test_files_that_a_file_system_leaves_are_no_stages(repo: Repo) -> None:
+    (repo.root / "infra" / "._staging.json").write_bytes(b"\0")
+    assert stages.names(repo.settings()) == ("staging", "production")
+
+
+def test_as_many_instances_at_most_as_at_least_is_an_endpoint_of_one_size(repo: Repo) -> None:
+    sizes = {"EndpointKind": "real-time", "InstanceCount": "3", "MaxInstanceCount": 3}
+    repo.stage("qa", Parameters=sizes)
+    assert stages.load(repo.settings(), "qa").parameters["MaxInstanceCount"] == "3"
 
 
 def test_the_kind_is_the_templates_own_where_the_stage_names_none(repo: Repo) -> None:
@@ -55,6 +75,27 @@ def test_the_kind_is_the_templates_own_where_the_stage_names_none(repo: Repo) ->
         ("staging", {"Parameters": [1]}, "Parameters must be an object"),
         ("staging", {"Account": "12"}, "Account must be 12 digits in quotes, not '12'"),
         ("staging", {"Role": "deployer"}, "Role deployer needs an Account"),
+        ("QA", {"Role": None}, "the name QA is 'QA': must be one to 30 lower-case letters"),
+        ("staging", {"Parameters": {"BakeSeconds": "long"}}, "is 'long': must be a number, 0 to"),
+        ("staging", {"Parameters": {"BakeSeconds": "nan"}}, "is 'nan': must be a number, 0 to"),
+        ("staging", {"Parameters": {"BakeSeconds": 9999}}, "is '9999': must be a number, 0 to"),
+        ("staging", {"Parameters": {"MinimumInvocations": -1}}, "must be a number, at least 0"),
+        ("staging", {"Parameters": {"InstanceType": "m5.large"}}, "such as ml.m5.large"),
+        ("staging", {"Parameters": {"SubnetIds": ["a"]}}, "SubnetIds is 'a': must be subnet ids"),
+        ("staging", {"Parameters": {"SubnetIds": [["a"]]}}, "SubnetIds must be text, a number"),
+        (
+            "staging",
+            {"Parameters": {"EndpointKind": "real-time", "InstanceCount": 3}},
+            "MaxInstanceCount is 1, fewer than InstanceCount 3",
+        ),
+        ("staging", {"Cost": {"IdlePerMonthUSD": "20"}}, "must be a number or null, not '20'"),
+        ("staging", {"Tags": {"team": None}}, "Tags.team must be text of 1 to 256"),
+        ("staging", {"Tags": {"team": "x" * 257}}, "Tags.team must be text of 1 to 256"),
+        ("staging", {"Tags": {"AWS:team": "x"}}, "does not begin with aws:"),
+        ("staging", {"Tags": {"a#b": "x"}}, "Tags.a#b: a name has at most 128 letters"),
+        ("staging", {"Tags": {"commit": "x"}}, "Tags.commit is set by mlops deploy itself"),
+        ("staging", {"Tags": dict.fromkeys(map(str, range(46)), "x")}, "room for 45"),
+        ("staging", {"Tags": {"cost-owner": "Müller"}}, "Parameters.CostOwner is 'Müller'"),
     ],
 )
 def test_a_mistake_is_named_with_its_file_and_remedy(
@@ -63,7 +104,7 @@ def test_a_mistake_is_named_with_its_file_and_remedy(
     if keys:
         repo.stage(name, **keys)
     if said is None:
-        assert stages.load(repo.settings(), name).parameters == {}
+        assert set(stages.load(repo.settings(), name).parameters) == {"CostOwner"}
         return
     with pytest.raises(MlopsError) as refused:
         stages.load(repo.settings(), name)

@@ -48,6 +48,7 @@ def world(
         raise MlopsError("no execution yet")
 
     monkeypatch.setattr(executions, "find", never)
+    monkeypatch.setattr(endpoints, "forgotten", lambda aws: iter(()))
     monkeypatch.setattr(registry, "versions", lambda aws: iter(versions))
     monkeypatch.setattr(endpoints, "describe", lambda aws, name: running.get(name))
     monkeypatch.setattr(stacks, "describe", lambda aws, name: made.get(name))
@@ -143,6 +144,29 @@ def test_a_refusal_in_another_account_is_a_row_and_in_ours_an_error(
     repo.stage("far", Account=None, Role=None)
     with pytest.raises(ClientError):
         status.status(world[0])
+
+
+def test_a_stage_whose_file_is_gone_is_still_shown_with_what_to_do(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world[1].append(version(3))
+    world[2]["churn-qa"] = endpoint(3)
+    world[3]["churn-qa"] = Stack("churn-qa", "arn", "CREATE_COMPLETE")
+    gone = Stage("qa", "churn-qa", "serverless")
+    monkeypatch.setattr(endpoints, "forgotten", lambda aws: iter((gone,)))
+    row = status.status(world[0]).stages[-1]
+    assert (row.stage, row.state, row.version) == ("qa", "InService", 3)
+    assert row.note == "has no infra/qa.json: mlops destroy qa, newest approved"
+    assert len(status.status(world[0], "staging").stages) == 1
+
+
+def test_a_narrow_terminal_keeps_what_matters_most(world: World) -> None:
+    world[1].append(version(3))
+    staging(world, endpoint(3, "UpdateRollbackFailed"))
+    console = Console(file=io.StringIO(), width=60)
+    console.print(status.table(status.status(world[0]).stages))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert all(word in shown for word in ("staging", "version", "UpdateRollbackFailed"))
 
 
 def test_all_of_it_is_json(world: World) -> None:

@@ -23,6 +23,10 @@ from sandbox.cloudformation.expressions import Made
 from sandbox.cloudformation.providers import PROVIDERS
 
 GATED = resource("KMS::Key")
+ALLOW = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Action": "s3:ListBucket", "Resource": "*"}],
+}
 
 
 def restart(root: Path) -> Server:
@@ -99,6 +103,54 @@ def test_an_update_that_was_interrupted_is_rolled_back(tmp_path: Path, slow: Non
         assert aws.settled(name)["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
         found = aws.logs.describe_log_groups(logGroupNamePrefix=group)["logGroups"]
         assert found[0]["retentionInDays"] == 7
+
+
+def test_what_a_killed_sandbox_may_have_begun_is_found_again(tmp_path: Path, slow: None) -> None:
+    kinds = {
+        "Topic": resource("SNS::Topic"),
+        "Queue": resource("SQS::Queue"),
+        "Policy": resource("IAM::ManagedPolicy", PolicyDocument=ALLOW),
+        "Value": parameter("x"),
+        "Group": resource("SageMaker::ModelPackageGroup", ModelPackageGroupName="begun"),
+    }
+    waits = {"Waits": {**GATED, "DependsOn": list(kinds)}}
+    server = restart(tmp_path).start()
+    aws, name = Deployer(server.url), new_name()
+    body = text({"Resources": {**kinds, **waits}})
+    aws.cfn.create_stack(StackName=name, TemplateBody=body, Capabilities=["CAPABILITY_IAM"])
+    aws.wait_for(name, "Waits CREATE_IN_PROGRESS")
+    # As if the kill had come between the services' answers and the engine's note of them.
+    [stack] = server.store.all("Stack").values()
+    for logical in kinds:
+        record = stack["_resources"][logical]
+        record |= {"PhysicalResourceId": "", "ResourceStatus": "CREATE_IN_PROGRESS"}
+    server.stacks.ledger.save(stack)
+    kill_soon(server)
+    with restart(tmp_path) as server:
+        aws = Deployer(server.url)
+        assert aws.settled(name)["StackStatus"] == "ROLLBACK_COMPLETE"
+        assert not aws.client("sns").list_topics()["Topics"]
+        assert "QueueUrls" not in aws.client("sqs").list_queues()
+        assert not aws.iam.list_policies(Scope="Local")["Policies"]
+        assert not aws.client("ssm").describe_parameters()["Parameters"]
+        assert not aws.sagemaker.list_model_package_groups()["ModelPackageGroupSummaryList"]
+
+
+def test_a_rollback_after_a_kill_leaves_alone_what_was_never_its_own(
+    tmp_path: Path, slow: None
+) -> None:
+    server = restart(tmp_path).start()
+    aws, name = Deployer(server.url), new_name()
+    aws.client("ssm").put_parameter(Name="/theirs", Value="x", Type="String")
+    taken = parameter("y", Name="/theirs")
+    body = text({"Resources": {"Waits": GATED, "Taken": taken}})
+    aws.cfn.create_stack(StackName=name, TemplateBody=body)
+    aws.wait_for(name, "Taken CREATE_FAILED")
+    kill_soon(server)
+    with restart(tmp_path) as server:
+        aws = Deployer(server.url)
+        assert aws.settled(name)["StackStatus"] == "ROLLBACK_COMPLETE"
+        assert aws.client("ssm").get_parameter(Name="/theirs")["Parameter"]["Value"] == "x"
 
 
 def kill_soon(server: Server) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -127,6 +129,15 @@ def deploy(
         bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")
     ] = False,
     continue_rollback: ContinueRollback = False,
+    at_most: Annotated[
+        float | None,
+        typer.Option(
+            "--at-most",
+            metavar="MINUTES",
+            min=0,
+            help="Stop following after so long, with exit code 1; the deployment goes on.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Deploy an approved version to a stage, and follow it until its endpoint answers.
@@ -147,7 +158,7 @@ def deploy(
     console = _progress(as_json)
     with connected(context) as aws:
         chosen = stages.load(aws.settings, stage)
-        with _interruptible(aws, chosen.stack):
+        with _interruptible(aws, chosen.stack), _at_most(at_most, stage):
             done = _or_fail(
                 aws,
                 stage,
@@ -160,6 +171,7 @@ def deploy(
                     execute=not dry_run,
                     continue_rollback=continue_rollback,
                 ),
+                as_json,
             )
         _tell_deployment(aws, done, console, as_json)
 
@@ -184,7 +196,44 @@ def _interruptible(aws: Aws, stack: str, *, cancellable: bool = True) -> Iterato
         raise typer.Exit(130) from None
 
 
-def _or_fail(aws: Aws, stage: str, work: Any) -> Any:
+class _TimeIsUp(KeyboardInterrupt):
+    """Ends what is under way as Ctrl-C does."""
+
+
+@contextmanager
+def _at_most(minutes: float | None, stage: str) -> Iterator[None]:
+    """Leaves the block after so many minutes, with exit code 1: a job ends before its credentials.
+
+    What CloudFormation has begun it brings to its end.
+    """
+    if minutes is None:
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise _TimeIsUp
+
+    before = signal.signal(signal.SIGALRM, stop)
+    # Zero would mean never.
+    signal.setitimer(signal.ITIMER_REAL, max(60 * minutes, 0.001))
+    try:
+        yield
+    except _TimeIsUp:
+        from ops import actions
+
+        line = (
+            f"{stage} is not there after {minutes:g} minutes; CloudFormation goes on without this "
+            "command. Run it again (in CI: the job that failed) to see it through"
+        )
+        actions.summary(f"### {stage}: still under way\n\n{line}.")
+        err.print(f"mlops: {line}", style="red", markup=False, highlight=False)
+        raise typer.Exit(1) from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _or_fail(aws: Aws, stage: str, work: Callable[[], Deployment], as_json: bool) -> Deployment:
     """What `work` returns; a deployment that failed is told with its log, and exit code 1."""
     from ops.deploy import DeploymentFailed
 
@@ -192,6 +241,15 @@ def _or_fail(aws: Aws, stage: str, work: Any) -> Any:
         return work()
     except DeploymentFailed as failure:
         _tell_failure(aws, stage, failure)
+        if as_json:
+            out.print_json(
+                data={
+                    "stage": stage,
+                    "error": str(failure),
+                    "running": failure.running,
+                    "log": list(failure.log),
+                }
+            )
         raise typer.Exit(1) from None
 
 
@@ -294,6 +352,7 @@ def rollback(
                     continue_rollback=continue_rollback,
                     trail=back.trail,
                 ),
+                as_json,
             )
         _tell_deployment(aws, done, console, as_json)
         console.print(
@@ -551,8 +610,7 @@ def destroy(
     - `mlops destroy --all --yes`
     - `mlops destroy --all --registry --data` the end of the project
     """
-    from ops import stages
-    from ops.destroy import look
+    from ops.destroy import chosen, look
 
     if bool(stage) == everything:
         raise MlopsError("name a stage, or --all of them")
@@ -561,8 +619,7 @@ def destroy(
     if data and not registry:
         raise MlopsError("--data needs --registry: versions without their artifacts are of no use")
     with connected(context) as aws:
-        names = stages.names(aws.settings) if everything else (stage,)
-        doomed = [look(aws, stages.load(aws.settings, name)) for name in names]
+        doomed = [look(aws, each) for each in chosen(aws, stage or None)]
         _destroy(aws, doomed, everything, registry, data, yes, as_json)
 
 
@@ -592,13 +649,14 @@ def _destroy(
             tell(f"saves       {item.stage.name}: {item.stage.idle_cost:.0f} USD a month when idle")
     for arn in executing:
         tell(f"stops       execution {arn.rpartition('/')[2]}")
-    versions = f"pipeline and {kept.versions} versions in the registry"
+    plural = "" if kept.versions == 1 else "s"
+    versions = f"pipeline and {kept.versions} version{plural} in the registry"
     objects = f"{kept.objects} objects, {kept.size / 1e6:.1f} MB, at {kept.bucket}"
     tell(f"{'removes ' if registry else 'keeps   '}    {versions}")
     tell(f"{'removes ' if data else 'keeps   '}    {objects}")
     nothing = not (present or executing or registry)
     if nothing:
-        tell(f"Nothing to take away: {', '.join(i.stage.name for i in doomed)} is not deployed.")
+        tell(f"Nothing to take away, not deployed: {', '.join(i.stage.name for i in doomed)}")
     else:
         confirm("Remove this for good?", yes)
     left: list[str] = []

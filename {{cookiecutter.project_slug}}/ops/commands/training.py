@@ -114,7 +114,7 @@ def _clock(minutes: float | None) -> float | None:
 
 
 def follow_to_the_end(aws: Aws, arn: str, until: float | None = None) -> None:
-    from ops import executions
+    from ops import actions, executions
 
     try:
         execution = executions.follow(aws, arn, out, until=until)
@@ -126,6 +126,7 @@ def follow_to_the_end(aws: Aws, arn: str, until: float | None = None) -> None:
         _tell_ci(arn, "Executing")
         say("The execution goes on.")
         _say_how_to_follow(aws, arn)
+        actions.summary(f"The execution goes on: `{aws.command} follow {arn.rsplit('/', 1)[-1]}`")
         return
     _tell_ci(arn, execution.status)
     _tell_end(aws, execution)

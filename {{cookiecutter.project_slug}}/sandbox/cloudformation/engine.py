@@ -107,6 +107,16 @@ class Operation:
         else:
             self.undo_create(f"{why} Rollback requested by user.")
 
+    def find_begun(self) -> None:
+        """Note where the resources are that were being made when the sandbox was killed: whether
+        the service had been reached is not known, but to what it would have led is."""
+        for record in self.stack["_resources"].values():
+            begun = record["ResourceStatus"] in ("CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS")
+            if begun and not record["PhysicalResourceId"]:
+                call = self._call(record, record["_properties"], record["_tags"])
+                found = PROVIDERS[record["ResourceType"]].physical(call)
+                record["PhysicalResourceId"] = found
+
     def undo_create(self, why: str) -> None:
         """Roll the creation of a stack back: delete what it has made."""
         self._fresh()
@@ -387,6 +397,7 @@ class Operation:
             if verb != "DELETE":
                 call.properties = self._with_secrets(call.properties)
             answer = work(call)
+            self.ledger.settle()
             return True if answer is None else answer
         except Interrupted:
             raise

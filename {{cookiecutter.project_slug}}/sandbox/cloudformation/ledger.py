@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from sandbox.storage import Record, Store
@@ -30,10 +31,15 @@ TARGET = (
 
 
 class Ledger:
-    """Stacks and their events. Whoever changes a record holds `lock`."""
+    """Stacks and their events. Whoever changes a record holds `lock`.
+
+    `settle` makes durable what other services hold, so that no record tells of more than a kill
+    leaves behind. Not to be called with `lock` held.
+    """
 
     def __init__(self, store: Store) -> None:
         self.store, self.lock = store, store.lock
+        self.settle: Callable[[], None] = lambda: None
         self._events: dict[str, list[Record]] = {}
         for event in store.all(EVENT).values():
             self._events.setdefault(event["StackId"], []).append(event)

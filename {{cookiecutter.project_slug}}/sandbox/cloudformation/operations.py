@@ -79,9 +79,6 @@ class Stacks:
             status = stack["StackStatus"]
             if not status.endswith("_IN_PROGRESS") or status == "REVIEW_IN_PROGRESS":
                 continue
-            for record in stack["_resources"].values():
-                # Whether the service has been reached is not known; the name leads to it if so.
-                record["PhysicalResourceId"] = record["PhysicalResourceId"] or record["_name"]
             self._start(stack, functools.partial(_resume, status=status))
 
     def end(self) -> None:
@@ -688,6 +685,7 @@ class Stacks:
 
 
 def _resume(operation: Operation, status: str) -> None:
+    operation.find_begun()
     if status == "CREATE_IN_PROGRESS" and operation.stack["_on_failure"] == "DO_NOTHING":
         operation.ledger.status(operation.stack, "CREATE_FAILED", engine.KILLED)
     elif status in ("CREATE_IN_PROGRESS", "ROLLBACK_IN_PROGRESS"):

@@ -1,7 +1,7 @@
 """The resource types that connect an account to GitHub: functions, rules, secrets, sign-in, the
 catalog, connections, projects.
 
-As in `providers`: every call goes to the sandbox's own address.
+Every call goes to the sandbox's own address, so it meets the same checks as anybody's.
 """
 
 from __future__ import annotations
@@ -19,17 +19,15 @@ from sandbox.cloudformation.calls import (
     absent_is_fine,
     document,
     handled,
+    last_part,
+    only,
     pairs,
+    pick,
+    present,
+    without,
 )
 from sandbox.cloudformation.expressions import Made
-from sandbox.cloudformation.providers import (
-    SAGEMAKER,
-    _if,
-    _last,
-    _only,
-    _pick,
-    _without,
-)
+from sandbox.cloudformation.resources.sagemaker import SAGEMAKER
 from sandbox.cloudformation.template import Json
 
 RULES = Tagging("tag_resource", "untag_resource", "ResourceARN")
@@ -83,13 +81,13 @@ _DEFAULTS: Json = {
 
 
 def _function_create(call: Call) -> Made:
-    _only(call, *_FUNCTION)
+    only(call, *_FUNCTION)
     given = call.properties
-    key = _if(KMSKeyArn=given.get("KmsKeyArn"), Tags=call.tags)
+    key = present(KMSKeyArn=given.get("KmsKeyArn"), Tags=call.tags)
     answer = call.client("lambda").create_function(
         FunctionName=call.name,
         Code=_code(given["Code"]),
-        **_pick(given, *_SETTINGS, "Architectures", "PackageType"),
+        **pick(given, *_SETTINGS, "Architectures", "PackageType"),
         **key,
     )
     call.made(call.name)
@@ -97,11 +95,11 @@ def _function_create(call: Call) -> Made:
 
 
 def _function_update(call: Call) -> Made:
-    _only(call, *_FUNCTION)
+    only(call, *_FUNCTION)
     client, given, name = call.client("lambda"), call.properties, call.physical
     if call.changed("Code", "Architectures"):
         client.update_function_code(
-            FunctionName=name, **_code(given["Code"]), **_pick(given, "Architectures")
+            FunctionName=name, **_code(given["Code"]), **pick(given, "Architectures")
         )
     changes = {key: given.get(key, _DEFAULTS.get(key)) for key in _SETTINGS if call.changed(key)}
     if changes:
@@ -131,7 +129,7 @@ def _function_delete(call: Call) -> None:
 def _code(code: Json) -> Json:
     """Return the argument Code; a template may hold the text of index.py."""
     if "ZipFile" not in code:
-        return _pick(code, "S3Bucket", "S3Key", "S3ObjectVersion")
+        return pick(code, "S3Bucket", "S3Key", "S3ObjectVersion")
     import io
     import zipfile
 
@@ -144,7 +142,7 @@ def _code(code: Json) -> Json:
 
 def _layer_create(call: Call) -> Made:
     given = dict(call.properties)
-    given["Content"] = _pick(given["Content"], "S3Bucket", "S3Key", "S3ObjectVersion")
+    given["Content"] = pick(given["Content"], "S3Bucket", "S3Key", "S3ObjectVersion")
     given["LayerName"] = call.name
     found = call.client("lambda").publish_layer_version(**given)["LayerVersionArn"]
     call.made(found)
@@ -163,7 +161,7 @@ def _permission_create(call: Call) -> Made:
     statement = call.name
     call.client("lambda").add_permission(
         StatementId=statement,
-        **_pick(
+        **pick(
             call.properties,
             "FunctionName",
             "Action",
@@ -187,7 +185,7 @@ def _permission_delete(call: Call) -> None:
 
 
 def _invoke_config_put(call: Call) -> Made:
-    given = _without(call.properties, "Qualifier")
+    given = without(call.properties, "Qualifier")
     call.client("lambda").put_function_event_invoke_config(**given, **_qualifier(call))
     found = f"{call.properties['FunctionName']}|{call.properties['Qualifier']}"
     call.made(found)
@@ -210,7 +208,7 @@ def _qualifier(call: Call) -> Json:
 
 
 def _rule_create(call: Call) -> Made:
-    return _rule_put(call, call.name, _if(Tags=pairs(call.tags)))
+    return _rule_put(call, call.name, present(Tags=pairs(call.tags)))
 
 
 def _rule_update(call: Call) -> Made:
@@ -228,7 +226,7 @@ def _rule_put(call: Call, name: str, tags: Json) -> Made:
     events, given = call.client("events"), dict(call.properties)
     if "EventPattern" in given:
         given["EventPattern"] = document(given["EventPattern"])
-    found = events.put_rule(**_without(given, "Targets", "Name"), Name=name, **tags)["RuleArn"]
+    found = events.put_rule(**without(given, "Targets", "Name"), Name=name, **tags)["RuleArn"]
     bus = given.get("EventBusName", "default")
     # A template may name the bus by its ARN.
     reference = name if bus.rpartition("/")[2] == "default" else f"{bus}|{name}"
@@ -250,7 +248,7 @@ def _rule_delete(call: Call) -> None:
 
 
 def _bus(call: Call) -> Json:
-    return _pick(call.properties, "EventBusName")
+    return pick(call.properties, "EventBusName")
 
 
 # Secrets Manager.
@@ -269,25 +267,25 @@ _GENERATED = {
 
 
 def _secret_create(call: Call) -> Made:
-    _only(call, *_SECRET)
+    only(call, *_SECRET)
     found = call.client("secretsmanager").create_secret(
         Name=call.name,
-        **_pick(call.properties, "Description", "KmsKeyId"),
+        **pick(call.properties, "Description", "KmsKeyId"),
         **_secret_value(call),
-        **_if(Tags=pairs(call.tags)),
+        **present(Tags=pairs(call.tags)),
     )["ARN"]
     call.made(found)
     return Made(found, {"Id": found})
 
 
 def _secret_update(call: Call) -> Made:
-    _only(call, *_SECRET)
+    only(call, *_SECRET)
     client = call.client("secretsmanager")
     # What a person has put into the secret stays, unless the template's own value changes.
     value = _secret_value(call) if call.changed("SecretString", "GenerateSecretString") else {}
     if value or call.changed("Description", "KmsKeyId"):
         client.update_secret(
-            SecretId=call.physical, **_pick(call.properties, "Description", "KmsKeyId"), **value
+            SecretId=call.physical, **pick(call.properties, "Description", "KmsKeyId"), **value
         )
     SECRETS.apply(client, call.physical, call)
     return Made(call.physical, {"Id": call.physical})
@@ -321,7 +319,7 @@ def _secret_policy_put(call: Call) -> Made:
     found = call.client("secretsmanager").put_resource_policy(
         SecretId=given["SecretId"],
         ResourcePolicy=document(given["ResourcePolicy"]),
-        **_pick(given, "BlockPublicPolicy"),
+        **pick(given, "BlockPublicPolicy"),
     )["ARN"]
     call.made(found)
     return Made(found, {"Id": found})
@@ -339,7 +337,7 @@ def _oidc_create(call: Call) -> Made:
     given = call.properties
     found = call.client("iam").create_open_id_connect_provider(
         Url=given["Url"],
-        **_if(
+        **present(
             ClientIDList=given.get("ClientIdList"),
             ThumbprintList=given.get("ThumbprintList"),
             Tags=pairs(call.tags),
@@ -371,18 +369,18 @@ _USER = ("UserName", "Path", "PermissionsBoundary", "Policies", "ManagedPolicyAr
 
 
 def _user_create(call: Call) -> Made:
-    _only(call, *_USER)
+    only(call, *_USER)
     call.client("iam").create_user(
         UserName=call.name,
-        **_pick(call.properties, "Path", "PermissionsBoundary"),
-        **_if(Tags=pairs(call.tags)),
+        **pick(call.properties, "Path", "PermissionsBoundary"),
+        **present(Tags=pairs(call.tags)),
     )
     call.made(call.name)
     return _user(call)
 
 
 def _user_update(call: Call) -> Made:
-    _only(call, *_USER)
+    only(call, *_USER)
     iam, name = call.client("iam"), call.physical
     if call.changed("Path"):
         iam.update_user(UserName=name, NewPath=call.properties.get("Path", "/"))
@@ -430,7 +428,7 @@ def _user_delete(call: Call) -> None:
 
 
 def _key_create(call: Call) -> Made:
-    _only(call, "UserName", "Serial", "Status")
+    only(call, "UserName", "Serial", "Status")
     user = call.properties["UserName"]
     made = call.client("iam").create_access_key(UserName=user)["AccessKey"]
     call.made(made["AccessKeyId"])
@@ -459,8 +457,8 @@ def _unchangeable(call: Call) -> Made:
 def _connection(service: str) -> Provider:
     def create(call: Call) -> Made:
         found = call.client(service).create_connection(
-            **_pick(call.properties, "ConnectionName", "ProviderType", "HostArn"),
-            **_if(Tags=pairs(call.tags)),
+            **pick(call.properties, "ConnectionName", "ProviderType", "HostArn"),
+            **present(Tags=pairs(call.tags)),
         )["ConnectionArn"]
         call.made(found)
         return described(call)
@@ -476,7 +474,7 @@ def _connection(service: str) -> Provider:
     def described(call: Call) -> Made:
         found = call.client(service).get_connection(ConnectionArn=call.physical)["Connection"]
         names = ("ConnectionArn", "ConnectionStatus", "OwnerAccountId")
-        return Made(call.physical, _pick(found, *names))
+        return Made(call.physical, pick(found, *names))
 
     attributes = ("ConnectionArn", "ConnectionStatus", "OwnerAccountId")
     return Provider(create, delete, update, attributes=attributes)
@@ -491,12 +489,12 @@ def _catalog_tags(call: Call) -> Json:
     """Return the arguments that change the tags of a portfolio or a product."""
     gone = [key for key in call.previous_tags if key not in call.tags]
     new = {k: v for k, v in call.tags.items() if call.previous_tags.get(k) != v}
-    return _if(AddTags=pairs(new), RemoveTags=gone)
+    return present(AddTags=pairs(new), RemoveTags=gone)
 
 
 def _portfolio_create(call: Call) -> Made:
     found = call.client(CATALOG).create_portfolio(
-        **call.properties, **_if(Tags=pairs(call.tags)), IdempotencyToken=str(uuid.uuid4())
+        **call.properties, **present(Tags=pairs(call.tags)), IdempotencyToken=str(uuid.uuid4())
     )["PortfolioDetail"]["Id"]
     call.made(found)
     return Made(found, {"Id": found, "PortfolioName": call.properties["DisplayName"]})
@@ -529,12 +527,12 @@ _PRODUCT = (
 
 def _product_create(call: Call) -> Made:
     client, given = call.client(CATALOG), call.properties
-    _only(call, *_PRODUCT, *_ARTIFACTS)
+    only(call, *_PRODUCT, *_ARTIFACTS)
     artifacts = given.get("ProvisioningArtifactParameters", [])
     answer = client.create_product(
-        **_pick(given, *_PRODUCT),
+        **pick(given, *_PRODUCT),
         ProductType=given.get("ProductType", "CLOUD_FORMATION_TEMPLATE"),
-        **_if(Tags=pairs(call.tags)),
+        **present(Tags=pairs(call.tags)),
         ProvisioningArtifactParameters=_artifact(artifacts[0]),
         IdempotencyToken=str(uuid.uuid4()),
     )
@@ -551,9 +549,9 @@ _ARTIFACTS = ("ProductType", "ProvisioningArtifactParameters", "ReplaceProvision
 
 
 def _product_update(call: Call) -> Made:
-    _only(call, *_PRODUCT, *_ARTIFACTS)
+    only(call, *_PRODUCT, *_ARTIFACTS)
     client, given, product = call.client(CATALOG), call.properties, call.physical
-    client.update_product(Id=product, **_pick(given, *_PRODUCT), **_catalog_tags(call))
+    client.update_product(Id=product, **pick(given, *_PRODUCT), **_catalog_tags(call))
     old = call.previous.get("ProvisioningArtifactParameters", [])
     new = given.get("ProvisioningArtifactParameters", [])
     replace = given.get("ReplaceProvisioningArtifacts", False)
@@ -611,7 +609,7 @@ def _product_delete(call: Call) -> None:
 
 
 def _inside_create(call: Call) -> Made:
-    given = _pick(call.properties, "PortfolioId", "ProductId", "SourcePortfolioId")
+    given = pick(call.properties, "PortfolioId", "ProductId", "SourcePortfolioId")
     call.client(CATALOG).associate_product_with_portfolio(**given)
     found = f"{given['PortfolioId']}|{given['ProductId']}"
     call.made(found)
@@ -621,12 +619,12 @@ def _inside_create(call: Call) -> Made:
 def _inside_delete(call: Call) -> None:
     with absent_is_fine():
         call.client(CATALOG).disassociate_product_from_portfolio(
-            **_pick(call.properties, "PortfolioId", "ProductId")
+            **pick(call.properties, "PortfolioId", "ProductId")
         )
 
 
 def _grant_create(call: Call) -> Made:
-    given = _pick(call.properties, "PortfolioId", "PrincipalARN", "PrincipalType")
+    given = pick(call.properties, "PortfolioId", "PrincipalARN", "PrincipalType")
     call.client(CATALOG).associate_principal_with_portfolio(**given)
     found = f"{given['PrincipalARN']}|{given['PortfolioId']}"
     call.made(found)
@@ -636,16 +634,16 @@ def _grant_create(call: Call) -> Made:
 def _grant_delete(call: Call) -> None:
     with absent_is_fine():
         call.client(CATALOG).disassociate_principal_from_portfolio(
-            **_pick(call.properties, "PortfolioId", "PrincipalARN")
+            **pick(call.properties, "PortfolioId", "PrincipalARN")
         )
 
 
 def _launch_create(call: Call) -> Made:
     given = call.properties
     found = call.client(CATALOG).create_constraint(
-        **_pick(given, "PortfolioId", "ProductId", "Description"),
+        **pick(given, "PortfolioId", "ProductId", "Description"),
         Type="LAUNCH",
-        Parameters=json.dumps(_pick(given, "RoleArn", "LocalRoleName")),
+        Parameters=json.dumps(pick(given, "RoleArn", "LocalRoleName")),
         IdempotencyToken=str(uuid.uuid4()),
     )["ConstraintDetail"]["ConstraintId"]
     call.made(found)
@@ -657,7 +655,7 @@ def _launch_update(call: Call) -> Made:
     call.client(CATALOG).update_constraint(
         Id=call.physical,
         Description=given.get("Description", ""),
-        Parameters=json.dumps(_pick(given, "RoleArn", "LocalRoleName")),
+        Parameters=json.dumps(pick(given, "RoleArn", "LocalRoleName")),
     )
     return Made(call.physical, {"Id": call.physical})
 
@@ -674,7 +672,7 @@ def _repository_create(call: Call) -> Made:
     found = call.client("sagemaker").create_code_repository(
         CodeRepositoryName=call.name,
         GitConfig=call.properties["GitConfig"],
-        **_if(Tags=pairs(call.tags)),
+        **present(Tags=pairs(call.tags)),
     )["CodeRepositoryArn"]
     call.made(found)
     return Made(found, {"CodeRepositoryName": call.name, "Id": found})
@@ -689,21 +687,21 @@ def _repository_update(call: Call) -> Made:
         )
     if call.changed("GitConfig"):
         client.update_code_repository(
-            CodeRepositoryName=_last(call), GitConfig=_pick(config, "SecretArn")
+            CodeRepositoryName=last_part(call), GitConfig=pick(config, "SecretArn")
         )
     SAGEMAKER.apply(client, call.physical, call)
-    return Made(call.physical, {"CodeRepositoryName": _last(call), "Id": call.physical})
+    return Made(call.physical, {"CodeRepositoryName": last_part(call), "Id": call.physical})
 
 
 def _repository_delete(call: Call) -> None:
     with absent_is_fine():
-        call.client("sagemaker").delete_code_repository(CodeRepositoryName=_last(call))
+        call.client("sagemaker").delete_code_repository(CodeRepositoryName=last_part(call))
 
 
 def _project_create(call: Call) -> Made:
     client, given = call.client("sagemaker"), call.properties
-    _only(call, "ProjectName", "ProjectDescription", "ServiceCatalogProvisioningDetails")
-    found = client.create_project(**given, **_if(Tags=pairs(call.tags)))["ProjectArn"]
+    only(call, "ProjectName", "ProjectDescription", "ServiceCatalogProvisioningDetails")
+    found = client.create_project(**given, **present(Tags=pairs(call.tags)))["ProjectArn"]
     call.made(found)
 
     def look() -> Any:
@@ -727,7 +725,7 @@ def _project_create(call: Call) -> Made:
 
 
 def _project_delete(call: Call) -> None:
-    client, name = call.client("sagemaker"), _last(call)
+    client, name = call.client("sagemaker"), last_part(call)
     with absent_is_fine():
         if client.describe_project(ProjectName=name)["ProjectStatus"] == "DeleteCompleted":
             return

@@ -1,0 +1,81 @@
+"""What is told of an endpoint from what SageMaker answers, also where that lacks something."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from conftest import Repo
+from ops import endpoints, stacks
+from ops.aws import Aws
+from ops.stacks import Stack
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+class SageMaker:
+    """One endpoint; whatever else is asked for is not there."""
+
+    def __init__(self, **answer: Any) -> None:
+        self.answer = {"EndpointArn": "arn", "EndpointStatus": "Failed", "CreationTime": NOW}
+        self.answer |= answer
+        self.names: list[str] = []
+
+    def describe_endpoint(self, EndpointName: str) -> dict[str, Any]:
+        return self.answer
+
+    def describe_endpoint_config(self, EndpointConfigName: str) -> dict[str, Any]:
+        if not EndpointConfigName.isalnum():
+            raise refused("1 validation error detected: must satisfy regular expression pattern")
+        raise refused(f'Could not find endpoint configuration "arn:{EndpointConfigName}".')
+
+    def get_paginator(self, operation: str) -> Any:
+        assert operation == "list_endpoints"
+        return self
+
+    def paginate(self, NameContains: str) -> list[dict[str, Any]]:
+        found = [name for name in self.names if NameContains in name]
+        return [{"Endpoints": [{"EndpointName": name} for name in found]}]
+
+
+def refused(message: str) -> ClientError:
+    error = {"Code": "ValidationException", "Message": message}
+    return ClientError({"Error": error}, "Describe")  # type: ignore[typeddict-item]
+
+
+def aws(repo: Repo, service: SageMaker, monkeypatch: pytest.MonkeyPatch) -> Aws:
+    monkeypatch.setattr(Aws, "sagemaker", service)
+    return Aws(repo.settings())
+
+
+@pytest.mark.parametrize("answer", [{}, {"EndpointConfigName": "gone"}])
+def test_a_failed_endpoint_without_a_configuration_can_be_told(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch, answer: dict[str, str]
+) -> None:
+    service = SageMaker(FailureReason="no\ncapacity", **answer)
+    found = endpoints.describe(aws(repo, service, monkeypatch), "churn-qa")
+    assert found is not None
+    assert (found.status, found.reason, found.version) == ("Failed", "no capacity", None)
+
+
+def test_an_endpoint_of_this_project_whose_file_is_gone_is_found(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stack(name: str, project: str, stage: str) -> Stack:
+        given = {"Project": project, "Stage": stage, "EndpointKind": "serverless"}
+        return Stack(name, "arn", "CREATE_COMPLETE", parameters=given)
+
+    made = {
+        "churn-qa": stack("churn-qa", "churn", "qa"),
+        "churn-staging": stack("churn-staging", "churn", "staging"),
+        "churn-eu-qa": stack("churn-eu-qa", "churn-eu", "qa"),
+        "big-churn-qa": stack("big-churn-qa", "big-churn", "qa"),
+    }
+    service = SageMaker()
+    service.names = [*made, "churn-by-hand"]
+    monkeypatch.setattr(stacks, "describe", lambda aws, name: made.get(name))
+    [found] = endpoints.forgotten(aws(repo, service, monkeypatch))
+    assert (found.name, found.stack, found.kind) == ("qa", "churn-qa", "serverless")
