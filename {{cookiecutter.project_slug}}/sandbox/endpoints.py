@@ -139,19 +139,24 @@ class Endpoints:
         """Take up what a server before this one has left: endpoints in service stay so and start
         their processes when asked; deployments begin again, deletions are finished."""
         keep = set()
+        unfinished: list[tuple[str, Callable[[Record, Live], None]]] = []
         for arn, record in list(self.store.all(ENDPOINT).items()):
             keep.update(record.get("_instances", {}).values())
             self.live[arn] = Live()
             if record.get("_instances"):
                 self.live[arn].blue = self._fleet(record, record["_deployed"], record["_instances"])
             if record["EndpointStatus"] == "Deleting":
-                self._begin(arn, self._delete)
+                unfinished.append((arn, self._delete))
             elif record["EndpointStatus"] in ("Creating", "Updating", "RollingBack"):
-                self._begin(arn, self._create if not record.get("_instances") else self._update)
+                begin = self._update if record.get("_instances") else self._create
+                unfinished.append((arn, begin))
         for endpoint in self.folder.iterdir() if self.folder.is_dir() else ():
             for entry in endpoint.iterdir() if endpoint.is_dir() else ():
                 if entry.is_dir() and entry.name not in keep:
                     shutil.rmtree(entry, ignore_errors=True)
+        # Now only: what they unpack would look like something left behind.
+        for arn, work in unfinished:
+            self._begin(arn, work)
 
     def busy(self) -> bool:
         """Tell whether a deployment is under way or a fleet is leaving."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,35 @@ def mlops(folder: Path, *arguments: str, **environment: str) -> subprocess.Compl
         text=True,
         check=False,
     )
+
+
+def mlops_ended(
+    folder: Path,
+    at: Callable[[str], bool],
+    *arguments: str,
+    how: signal.Signals = signal.SIGINT,
+    **environment: str,
+) -> tuple[int, str]:
+    """Exit code and output of `mlops` that gets a signal at the first line `at` is true for."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ops", *arguments],
+        cwd=folder,
+        env=bare_environment(folder) | {"PYTHONUNBUFFERED": "1"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # A shell may start us with SIGINT ignored, which children inherit.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if at(line):
+            process.send_signal(how)
+            break
+    said += process.stdout.read()
+    return process.wait(), said
 
 
 def bare_environment(home: Path) -> dict[str, str]:

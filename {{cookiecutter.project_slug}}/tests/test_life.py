@@ -4,11 +4,8 @@ person types."""
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +14,7 @@ from typing import Any
 import pytest
 
 import sandbox
-from conftest import Repo, bare_environment, make_repo, mlops
+from conftest import Repo, make_repo, mlops, mlops_ended
 from ops.aws import Aws
 from ops.sandbox_account import prepare
 
@@ -198,25 +195,12 @@ def test_bad_data_is_named_with_file_and_line_by_the_execution_itself(
 
 
 def test_ctrl_c_leaves_the_execution_running_and_says_how_to_follow_it(repo: Repo) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ops", "--sandbox", "run", *LONG, "--set", "max_depth=9"],
-        cwd=repo.root,
-        env=bare_environment(repo.root) | {"PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        # A shell may start us with SIGINT ignored, which children inherit.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    code, said = mlops_ended(
+        repo.root,
+        lambda line: line.startswith("Train") and "Executing" in line,
+        *("--sandbox", "run", *LONG, "--set", "max_depth=9"),
     )
-    assert process.stdout is not None
-    said = ""
-    for line in process.stdout:
-        said += line
-        if line.startswith("Train") and "Executing" in line:
-            os.kill(process.pid, signal.SIGINT)
-            break
-    said += process.stdout.read()
-    assert process.wait() == 130, said
+    assert code == 130, said
     follow = re.search(r"mlops --sandbox follow (\w+)", said)
     assert follow, said
     assert "mlops --sandbox stop" in said
@@ -333,25 +317,13 @@ def test_ctrl_c_leaves_the_deployment_running_and_says_how_to_go_on(
 ) -> None:
     try:
         repo.stage("brief", Parameters={"EndpointKind": "serverless"})
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ops", "--sandbox", "deploy", "brief"],
-            cwd=repo.root,
-            env=bare_environment(repo.root)
-            | {"PYTHONUNBUFFERED": "1", "MODEL_PACKAGE_ARN": in_production},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        code, said = mlops_ended(
+            repo.root,
+            lambda line: "CREATE_IN_PROGRESS" in line,
+            *("--sandbox", "deploy", "brief"),
+            MODEL_PACKAGE_ARN=in_production,
         )
-        assert process.stdout is not None
-        said = ""
-        for line in process.stdout:
-            said += line
-            if "CREATE_IN_PROGRESS" in line:
-                os.kill(process.pid, signal.SIGINT)
-                break
-        said += process.stdout.read()
-        assert process.wait() == 130, said
+        assert code == 130, said
         assert "what CloudFormation has begun goes on without you" in said
         again = mlops(repo.root, "--sandbox", "deploy", "brief", MODEL_PACKAGE_ARN=in_production)
         assert again.returncode == 0, again.stderr

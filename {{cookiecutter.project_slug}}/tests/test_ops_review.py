@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
-import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conftest import ROOT, Repo, bare_environment, make_repo, mlops
+from conftest import ROOT, Repo, make_repo, mlops, mlops_ended
 from ops import artifacts, review_report
 from ops import review as reviews
 from ops.artifacts import Dataset
@@ -54,10 +51,10 @@ def commit(repo: Repo) -> str:
     return git(repo.root, "rev-parse", "HEAD")
 
 
-def left(repo: Repo) -> tuple[int, set[str]]:
-    """Worktrees that git knows, and folders of reviews in the temp folder."""
+def left(repo: Repo, temporary: Path) -> tuple[int, list[Path]]:
+    """Worktrees that git knows, and folders of reviews in their temp folder."""
     trees = git(repo.root, "worktree", "list", "--porcelain").count("worktree ")
-    return trees, {p.name for p in Path(tempfile.gettempdir()).glob("mlops-review-*")}
+    return trees, sorted(temporary.glob("mlops-review-*"))
 
 
 # ---- The report ----
@@ -345,7 +342,7 @@ def base(life: Repo) -> str:
 def test_a_change_is_trained_beside_its_base_and_nothing_is_left_behind(
     life: Repo, base: str, tmp_path: Path
 ) -> None:
-    before = left(life)
+    before = left(life, tmp_path)
     life.configure(hyperparameters={"max_depth": 2})
     summary = tmp_path / "summary"
     output = tmp_path / "a folder" / "review.md"
@@ -354,6 +351,7 @@ def test_a_change_is_trained_beside_its_base_and_nothing_is_left_behind(
         GITHUB_STEP_SUMMARY=str(summary),
         GITHUB_OUTPUT=str(tmp_path / "output"),
         MLOPS_SANDBOX="1",
+        TMPDIR=str(tmp_path),
     )
     assert done.returncode == 0, done.stdout + done.stderr
     report = output.read_text(encoding="utf-8")
@@ -364,7 +362,7 @@ def test_a_change_is_trained_beside_its_base_and_nothing_is_left_behind(
     assert "split differently" not in report and "no champion" not in report
     assert summary.read_text(encoding="utf-8").strip() == report.strip()
     assert not (tmp_path / "output").exists(), "the base's execution is not this step's"
-    assert left(life) == before
+    assert left(life, tmp_path) == before
     assert not (life.root / ".sandbox").exists()
 
 
@@ -392,30 +390,21 @@ def test_a_change_that_the_gate_stops_ends_with_1(life: Repo, base: str, tmp_pat
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_a_review_that_is_ended_leaves_nothing_behind(
-    life: Repo, base: str, how: signal.Signals
+    life: Repo, base: str, tmp_path: Path, how: signal.Signals
 ) -> None:
-    before = left(life)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ops", "review", "--base", base],
-        cwd=life.root,
-        env=bare_environment(life.root) | {"PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        # A shell may start us with SIGINT ignored, which children inherit.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    assert process.stdout is not None
-    said = ""
-    for line in process.stdout:
-        said += line
+    before = left(life, tmp_path)
+    ended: list[float] = []
+
+    def trains(line: str) -> bool:
         if "Preprocess" in line:
-            assert left(life) != before
-            os.kill(process.pid, how)
-            break
-    began = time.monotonic()
-    said += process.stdout.read()
-    assert process.wait() == 130, said
-    assert time.monotonic() - began < 20
+            assert left(life, tmp_path) != before
+            ended.append(time.monotonic())
+        return bool(ended)
+
+    code, said = mlops_ended(
+        life.root, trains, "review", "--base", base, how=how, TMPDIR=str(tmp_path)
+    )
+    assert code == 130, said
+    assert time.monotonic() - ended[0] < 20
     assert "Traceback" not in said
-    assert left(life) == before
+    assert left(life, tmp_path) == before

@@ -34,6 +34,7 @@ from endpoint_cases import (
     variant,
 )
 from sandbox import Server, serving
+from sandbox.endpoints import Endpoints
 from sandbox_cases import REGION
 
 NO_PING = (
@@ -649,6 +650,30 @@ def test_a_deployment_cut_short_is_taken_up_again(tmp_path: Path) -> None:
         assert aws.ask("unborn")["model"] == "unborn"
     folders = [entry for entry in (tmp_path / ".sandbox/endpoints").glob("*/*") if entry.is_dir()]
     assert len(folders) == 2
+
+
+@pytest.mark.slow
+def test_what_a_deployment_taken_up_again_unpacks_is_not_cleared_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Server(tmp_path, REGION) as server:
+        aws = hosting(server)
+        name = aws.deploy(aws.named("before"))
+        aws.sagemaker.update_endpoint(
+            EndpointName=name, EndpointConfigName=aws.named("after", SLOW)
+        )
+    begin = Endpoints._begin
+
+    def begin_and_unpack(endpoints: Endpoints, arn: str, work: Any) -> None:
+        """Lets the deployment get ahead of what comes after it at the start of a server."""
+        begin(endpoints, arn, work)
+        time.sleep(0.3)
+
+    monkeypatch.setattr(Endpoints, "_begin", begin_and_unpack)
+    with Server(tmp_path, REGION) as server:
+        aws = Hosting(server.url)
+        assert aws.settled(name)["EndpointStatus"] == "InService"
+        assert aws.ask(name)["model"] == "after"
 
 
 @pytest.mark.slow
