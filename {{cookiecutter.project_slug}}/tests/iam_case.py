@@ -119,7 +119,7 @@ def length(*documents: Document) -> int:
     return sum(len(json.dumps(document, separators=(",", ":"))) for document in documents)
 
 
-# What AWS knows: the actions of each service and the resources each goes with, as cfn-lint has them.
+# What AWS knows: each service's actions and the resources they go with, as cfn-lint has them.
 
 
 @functools.cache

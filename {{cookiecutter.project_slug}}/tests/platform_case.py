@@ -98,7 +98,12 @@ def platform(given: Mapping[str, Any] | None = None, **more: Any) -> Stack:
 
 
 def project(
-    name: str = "churn", given: Mapping[str, Any] | None = None, /, *, region: str = REGION, **more: Any
+    name: str = "churn",
+    given: Mapping[str, Any] | None = None,
+    /,
+    *,
+    region: str = REGION,
+    **more: Any,
 ) -> Stack:
     """Return a project's stack; raises what CreateStack would answer."""
     values = {

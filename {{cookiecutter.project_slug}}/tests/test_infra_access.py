@@ -253,12 +253,17 @@ def test_a_role_may_what_its_work_takes(
     who: str, work: Callable[[str], Iterator[Call]], project: str
 ) -> None:
     identity = ROLES[who](project)
-    refused = [str(one) for one in work(project) if not identity.may(one.action, one.resource, one.context)]
+    refused = [
+        str(one) for one in work(project) if not identity.may(one.action, one.resource, one.context)
+    ]
     assert not refused
 
 
 def test_a_first_deployment_finds_nothing_instead_of_being_refused() -> None:
-    for action, gone in (("DescribeModel", "model/x"), ("DescribeEndpointConfig", "endpoint-config/x")):
+    for action, gone in (
+        ("DescribeModel", "model/x"),
+        ("DescribeEndpointConfig", "endpoint-config/x"),
+    ):
         assert github("churn").may(f"sagemaker:{action}", arn("sagemaker", gone))
 
 
@@ -382,16 +387,28 @@ def attempts() -> Iterator[Call]:
         yield from calls("iam", "CreatePolicyVersion SetDefaultPolicyVersion DeletePolicy", policy)
     yield from calls("iam", "CreatePolicy", f"arn:aws:iam::{ACCOUNT}:policy/mine")
     # The tag that the boundary goes by.
-    yield from calls("iam", "TagRole", own, aws_RequestTag__project="fraud", aws_TagKeys=["project"])
+    yield from calls(
+        "iam", "TagRole", own, aws_RequestTag__project="fraud", aws_TagKeys=["project"]
+    )
     yield from calls("iam", "UntagRole", own, aws_TagKeys=["project"])
     yield from calls("iam", "UntagRole", own, aws_TagKeys=["stage", "project"])
     # Users and keys.
     user = f"arn:aws:iam::{ACCOUNT}:user/sm-mlops/churn-github"
-    yield from calls("iam", "CreateUser CreateAccessKey AttachUserPolicy PutUserPolicy", user, **limited)
-    yield from calls("iam", "CreateOpenIDConnectProvider", f"arn:aws:iam::{ACCOUNT}:oidc-provider/x")
+    yield from calls(
+        "iam", "CreateUser CreateAccessKey AttachUserPolicy PutUserPolicy", user, **limited
+    )
+    yield from calls(
+        "iam", "CreateOpenIDConnectProvider", f"arn:aws:iam::{ACCOUNT}:oidc-provider/x"
+    )
     # Roles handed to others, and taken.
     passing = {"iam_PassedToService": "sagemaker.amazonaws.com"}
-    for other in ("fraud-pipeline", "churn-eu-pipeline", "sm-mlops/fraud/x", "admin", "TriggerRole"):
+    for other in (
+        "fraud-pipeline",
+        "churn-eu-pipeline",
+        "sm-mlops/fraud/x",
+        "admin",
+        "TriggerRole",
+    ):
         yield from calls("iam", "PassRole", role(other), **passing)
     for service in ("lambda", "ec2", "cloudformation", "ecs-tasks"):
         handed = {"iam_PassedToService": f"{service}.amazonaws.com"}
@@ -442,7 +459,11 @@ def test_the_attempts_would_be_noticed() -> None:
 
 def test_what_a_repo_makes_has_none_of_the_rights_to_deploy() -> None:
     identity = greedy("churn")
-    allowed = {one.action for one in deploying("churn") if identity.may(one.action, one.resource, one.context)}
+    allowed = {
+        one.action
+        for one in deploying("churn")
+        if identity.may(one.action, one.resource, one.context)
+    }
     assert allowed == set()
 
 
@@ -481,7 +502,7 @@ PEOPLES = {
     # `mlops status` and `destroy` look for stages without a file.
     "sagemaker:ListEndpoints",
 }
-# Which files hold what the workflows run: the commands run, follow, check, deploy, smoke, and what these use.
+# The code of the commands run, follow, check, deploy and smoke, and what that imports.
 WORKFLOWS = (
     *("run", "artifacts", "executions", "registry", "deploy", "endpoints", "stacks", "smoke"),
     *("predict", "status", "access", "destroy", "aws"),

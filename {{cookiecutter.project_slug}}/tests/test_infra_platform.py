@@ -197,7 +197,9 @@ def test_a_server_of_ones_own_takes_its_host_and_its_api() -> None:
 def test_the_credential_has_no_value_in_the_template() -> None:
     made = platform().properties("GitHubSecret")
     assert not {"SecretString", "GenerateSecretString"} & set(made)
-    assert not any(re.search("token|secret|key$", name, re.I) for name in template("platform").parameters)
+    assert not any(
+        re.search("token|secret|key$", name, re.I) for name in template("platform").parameters
+    )
 
 
 def test_the_credential_says_how_it_is_rotated() -> None:
@@ -321,9 +323,7 @@ CLAIM = f"{BUCKET_ARN}/churn/approvals/3-1790000000000.json"
     ],
     ids=lambda value: value.partition(":")[2] if isinstance(value, str) else "",
 )
-def test_the_function_may_what_it_does(
-    action: str, resource: str, context: dict[str, str]
-) -> None:
+def test_the_function_may_what_it_does(action: str, resource: str, context: dict[str, str]) -> None:
     assert trigger().may(action, resource, context)
 
 
@@ -344,9 +344,7 @@ def test_the_function_may_what_it_does(
     ],
     ids=lambda value: value.partition(":")[2] if isinstance(value, str) else "",
 )
-def test_the_function_may_nothing_else(
-    action: str, resource: str, context: dict[str, str]
-) -> None:
+def test_the_function_may_nothing_else(action: str, resource: str, context: dict[str, str]) -> None:
     assert not trigger().may(action, resource, context)
 
 
@@ -399,7 +397,7 @@ def test_up_to_five_roles_may_make_projects(count: int) -> None:
     made = platform(StudioRoleArns=names)
     grants = [logical for logical in made.resources if logical.endswith("Grant")]
     assert sorted(made.properties(one)["PrincipalARN"] for one in grants) == names
-    assert not [one for one in platform(AssetsPrefix="", StudioRoleArns=names).resources - FIRST_STEP]
+    assert not list(platform(AssetsPrefix="", StudioRoleArns=names).resources - FIRST_STEP)
 
 
 def test_a_project_is_made_with_the_launch_role_and_not_with_the_person_s_rights() -> None:
