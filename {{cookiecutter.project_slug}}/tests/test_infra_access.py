@@ -3,6 +3,7 @@ project reaches another's, not even where one name begins like the other."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from platform_case import (
     GITHUB_BOUNDARY,
     KEY,
     STAGES,
+    boundary,
     github,
     greedy,
     pipeline,
@@ -45,6 +47,19 @@ ROLES: dict[str, Role] = {
     "pipeline": pipeline,
     "serving": serving,
     "anything a repo can make": greedy,
+}
+
+
+def unlimited(who: Role) -> Role:
+    """The same role without its boundary: its own policies must suffice to keep it in."""
+    return lambda project: dataclasses.replace(who(project), boundary=None)
+
+
+# What keeps a role in is there twice, and each of the two is tested alone.
+LAYERS = {
+    **ROLES,
+    **{f"{name}, by its policies": unlimited(ROLES[name]) for name in ("github", "pipeline")},
+    "serving, by its policies": unlimited(serving),
 }
 
 
@@ -325,9 +340,9 @@ EVERYBODYS = re.compile(
 
 
 @pytest.mark.parametrize(("mine", "theirs"), PAIRS, ids=lambda name: name)
-@pytest.mark.parametrize("who", ROLES)
+@pytest.mark.parametrize("who", LAYERS)
 def test_no_role_of_one_project_reaches_what_is_another_s(who: str, mine: str, theirs: str) -> None:
-    identity = ROLES[who](mine)
+    identity = LAYERS[who](mine)
     reached = [
         str(one)
         for work in (training, deploying, jobs, answering, deciding)
@@ -349,9 +364,9 @@ def test_only_the_pipeline_runs_jobs_and_only_as_itself(who: str) -> None:
         assert not may_run
 
 
-@pytest.mark.parametrize("who", ROLES)
+@pytest.mark.parametrize("who", LAYERS)
 def test_no_role_decides_what_is_a_person_s_to_decide(who: str) -> None:
-    identity = ROLES[who]("churn")
+    identity = LAYERS[who]("churn")
     assert not [str(c) for c in deciding("churn") if identity.may(c.action, c.resource, c.context)]
 
 
@@ -444,10 +459,23 @@ def attempts() -> Iterator[Call]:
     yield from calls("events", "PutRule DeleteRule", arn("events", "rule/sm-mlops-approved"))
 
 
-@pytest.mark.parametrize("who", ROLES)
+@pytest.mark.parametrize("who", LAYERS)
 def test_no_role_finds_a_way_to_more(who: str) -> None:
-    identity = ROLES[who]("churn")
+    identity = LAYERS[who]("churn")
     found = [str(one) for one in attempts() if identity.may(one.action, one.resource, one.context)]
+    assert not found
+
+
+def test_the_boundary_of_the_workflows_alone_lets_no_role_be_widened() -> None:
+    """Whatever mistake is made in the policies of project.yml."""
+    limit = dataclasses.replace(greedy("churn"), boundary=boundary("GitHubBoundary"))
+    found = [
+        str(one)
+        for one in attempts()
+        if one.action.startswith(("iam:", "sts:", "s3:", "secretsmanager:", "lambda:"))
+        and not one.action.startswith("iam:UntagRole")
+        and limit.may(one.action, one.resource, one.context)
+    ]
     assert not found
 
 
