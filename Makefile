@@ -40,7 +40,7 @@ setup: $(READY) ## make .venv with the pinned packages
 	  .venv/bin/uv pip sync --quiet --python .venv/checkov/bin/python --require-hashes checkov.lock && \
 	  touch $@
 
-sandbox: render ## render with default answers and run the whole training life, on this laptop
+sandbox: render ## render with default answers and take a model to production, on this laptop
 	@$(MAKE) --no-print-directory -C build/sandbox/my-model sandbox VENV="$$(cd "$(VENV)" && pwd)"
 
 # Inside this repository the hook makes none, but a model version should name a commit.

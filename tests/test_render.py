@@ -45,6 +45,16 @@ def test_the_rendered_repo_has_its_main_files(default: Rendered, name: str) -> N
     assert default.has_file(name)
 
 
+def test_the_readme_names_every_command(default: Rendered) -> None:
+    script = "import typer; from ops.cli import app; print(*typer.main.get_command(app).commands)"
+    commands = default.run("python", "-c", script, PYTHONPATH=".").out.split()
+    assert {"run", "deploy"} <= set(commands)
+    readme = default.text("README.md")
+    assert [
+        name for name in commands if not re.search(rf"mlops (--sandbox )?{name}\b", readme)
+    ] == []
+
+
 def test_answers_appear_where_they_are_used(bake: Bake) -> None:
     repo = bake(**ANSWERS)
     project = tomllib.loads(repo.text("pyproject.toml"))

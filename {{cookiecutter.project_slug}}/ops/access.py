@@ -198,11 +198,14 @@ def _key_grant(aws: Aws, accounts: tuple[str, ...]) -> Grant | None:
     policy = json.loads(kms.get_key_policy(KeyId=identifier, PolicyName="default")["Policy"])
     before = [item for item in policy["Statement"] if _sid(item).startswith(STAGE_SID)]
     had = {_sid(item).removeprefix(STAGE_SID) for item in before}
-    host = f"s3.{aws.settings.project.region}.amazonaws.com"
+    hosts = [f"s3.{aws.settings.project.region}.amazonaws.com"]
+    if aws.settings.partition == "aws-cn":
+        # Which of its two names a service goes by there is documented nowhere.
+        hosts.append(f"{hosts[0]}.cn")
     added = [
         {
             **_read(aws, account, ["kms:Decrypt", "kms:DescribeKey"], ["*"]),
-            "Condition": {"StringEquals": {"kms:ViaService": host}},
+            "Condition": {"StringEquals": {"kms:ViaService": hosts}},
         }
         for account in accounts
         if account not in had

@@ -45,12 +45,11 @@ def upload_data(aws: Aws) -> Dataset:
 
     In the sandbox `data.sample` comes first. Raises MlopsError when there is nothing at that path.
     """
-    key = "sample" if aws.sandbox and aws.settings.data.sample else "path"
-    path = getattr(aws.settings.data, key)
+    setting = "sample" if aws.sandbox and aws.settings.data.sample else "path"
+    path = getattr(aws.settings.data, setting)
     if path.startswith("s3://"):
         return _sandbox_s3(aws, path) if aws.sandbox else data_in_s3(aws, path)
-    local = local_data(aws.settings, key)
-    files = _files_below(local)
+    files = _files_below(local_data(aws.settings, setting), setting)
     digest, size = hashlib.sha256(), 0
     for name, file in files:
         with file.open("rb") as content:
@@ -80,23 +79,25 @@ def _sandbox_s3(aws: Aws, uri: str) -> Dataset:
         ) from error
 
 
-def local_data(settings: Settings, key: str = "path") -> Path:
+def local_data(settings: Settings, setting: str = "path") -> Path:
     """The local file or folder that `data.path` or `data.sample` names.
 
     The default data set is written on first use.
     """
-    path = getattr(settings.data, key)
+    path = getattr(settings.data, setting)
     local = settings.root / path
     if not local.exists() and local.name == SAMPLE:
         script = settings.root / "model" / "sample_data.py"
         if script.is_file():
             subprocess.run([sys.executable, str(script), str(local)], check=True)
     if not local.exists():
-        raise MlopsError(f"data.{key} in mlops.yaml: {path} does not exist below {settings.root}")
+        raise MlopsError(
+            f"data.{setting} in mlops.yaml: {path} does not exist below {settings.root}"
+        )
     return local
 
 
-def _files_below(local: Path) -> list[tuple[str, Path]]:
+def _files_below(local: Path, setting: str) -> list[tuple[str, Path]]:
     """Name below `local` and path of each file, sorted by name; hidden files do not count."""
     if local.is_file():
         return [(local.name, local)]
@@ -107,7 +108,7 @@ def _files_below(local: Path) -> list[tuple[str, Path]]:
         and not any(part.startswith(".") for part in file.relative_to(local).parts)
     ]
     if not found:
-        raise MlopsError(f"data.path in mlops.yaml: the folder {local} holds no file")
+        raise MlopsError(f"data.{setting} in mlops.yaml: the folder {local} holds no file")
     return sorted(found)
 
 

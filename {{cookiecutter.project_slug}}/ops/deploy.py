@@ -222,14 +222,16 @@ def _note_single_zone(stage: Stage, console: Console) -> None:
 
 
 def _refuse_conversion(aws: Aws, before: Stack | None, stage: Stage) -> None:
-    """What UpdateEndpoint is documented to refuse, said before minutes have gone by.
+    """What UpdateEndpoint refuses, said before minutes have gone by: of all changes of kind only
+    that of a serverless endpoint to a real-time one is possible.
 
-    Source: https://docs.aws.amazon.com/sagemaker/latest/dg/serverless-endpoints-update.html
+    Sources: https://docs.aws.amazon.com/sagemaker/latest/dg/serverless-endpoints-update.html and,
+    for asynchronous ones, https://github.com/aws/sagemaker-python-sdk/pull/3124
     """
-    had = before.outputs.get("EndpointKind", "") if before else ""
-    if had in ("real-time", "asynchronous") and stage.kind == "serverless":
+    had = before.outputs.get("EndpointKind", stage.kind) if before else stage.kind
+    if had != stage.kind and (had, stage.kind) != ("serverless", "real-time"):
         raise MlopsError(
-            f"{stage.stack} is {had}, and SageMaker makes no such endpoint serverless: "
+            f"{stage.stack} is {had}, and SageMaker makes no such endpoint {stage.kind}: "
             f"{aws.command} destroy {stage.name} first"
         )
 
@@ -337,8 +339,21 @@ def _prove(there: Aws, stage: Stage, package: Package) -> None:
         runs = f"version {found.version}" if found.version else f"model {found.model}"
         raise MlopsError(
             f"the stack is complete, but its endpoint runs {runs}, which somebody else put there: "
-            f"{again}"
+            f"{_bring_back(there, stage)}, then deploy again"
         )
+
+
+def _bring_back(there: Aws, stage: Stage) -> str:
+    """CloudFormation does not look at what was changed behind its back; this takes no endpoint
+    out of service."""
+    stack = stacks.describe(there, stage.stack)
+    assert stack is not None
+    found = {item.name: item.physical for item in stacks.resources(there, stack)}
+    config = found["EndpointConfig"].rpartition("/")[2]
+    return (
+        f"aws sagemaker update-endpoint --endpoint-name {stage.stack} "
+        f"--endpoint-config-name {config}"
+    )
 
 
 def _with_log(
@@ -405,7 +420,7 @@ def way_back(aws: Aws, stage: Stage, to: int | None) -> WayBack:
     hint = (
         f"name one with --to (approved: {', '.join(map(str, choices))})"
         if choices
-        else "and no other version is approved"
+        else "no other version is approved"
     )
     if number is None:
         raise MlopsError(

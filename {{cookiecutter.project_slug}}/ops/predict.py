@@ -18,6 +18,7 @@ CONTENT_TYPES = {
     ".jsonl": "application/jsonlines",
     ".ndjson": "application/jsonlines",
 }
+STARTING_SECONDS = 180.0  # a serverless endpoint after a pause; the model is downloaded again
 ASYNC_SECONDS = 900.0  # an asynchronous endpoint may start its first instance
 
 
@@ -49,7 +50,7 @@ def invoke(
 ) -> Answer:
     """The endpoint's answer. Raises Refused with the container's own words.
 
-    Throttling and a serverless endpoint that is still starting are retried by botocore.
+    Throttling is retried by botocore, a serverless endpoint that is still starting here.
     """
     began = time.monotonic()
     if endpoint.kind == "asynchronous":
@@ -64,10 +65,16 @@ def _at_once(
 ) -> tuple[bytes, str]:
     from botocore.exceptions import ClientError
 
+    request = {"Body": body, "ContentType": content_type, "Accept": accept}
+    end = time.monotonic() + STARTING_SECONDS
     try:
-        answer = aws.runtime.invoke_endpoint(
-            EndpointName=endpoint.name, Body=body, ContentType=content_type, Accept=accept
-        )
+        while (answer := _when_ready(aws, endpoint, request)) is None:
+            if time.monotonic() > end:
+                raise MlopsError(
+                    f"{endpoint.name} is still starting after {STARTING_SECONDS:.0f} s: "
+                    "give the same command again"
+                )
+            time.sleep(2)
     except ClientError as error:
         if error_code(error) != "ModelError":
             raise
@@ -77,6 +84,23 @@ def _at_once(
         said = " ".join(said.split())
         raise Refused(f"the model answered {status}: {said}", status) from error
     return answer["Body"].read(), answer["ContentType"]
+
+
+def _when_ready(aws: Aws, endpoint: Endpoint, request: dict[str, Any]) -> dict[str, Any] | None:
+    """What InvokeEndpoint answers; None while a serverless endpoint is getting its resources, which
+    is an error that botocore does not retry.
+
+    Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndpoint.html
+    """
+    from botocore.exceptions import ClientError
+
+    try:
+        found: dict[str, Any] = aws.runtime.invoke_endpoint(EndpointName=endpoint.name, **request)
+    except ClientError as error:
+        if error_code(error) != "ModelNotReadyException":
+            raise
+        return None
+    return found
 
 
 def _told(error: Any, name: str) -> Any:

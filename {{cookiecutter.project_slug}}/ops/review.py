@@ -301,7 +301,11 @@ def _failure(aws: Aws, execution: Execution) -> tuple[str, ...]:
     first, *_ = executions.failure(aws, execution)
     failed = [step for step in execution.steps if step.status == "Failed" and step.job]
     return first, *(
-        line for step in failed for line in executions.log_lines(aws, step)[-LOG_LINES:]
+        line
+        for step in failed
+        for line in executions.log_lines(aws, step)[-LOG_LINES:]
+        # What the first line says already, and what the sandbox adds to it.
+        if line.removeprefix("error: ") not in first and not line.startswith("[sandbox] ")
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from typing import Any
 
 from ops.review import Review, Trained
@@ -143,9 +144,17 @@ def _steps(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
             told.append(f"step `{name}` removed")
         elif name not in old:
             told.append(f"step `{name}` added")
-        elif old[name] != new[name]:
+        elif _without_code(old[name]) == _without_code(new[name]):
+            if old[name] != new[name]:
+                told.append(f"step `{name}`: only the code that it runs, or the settings in it")
+        else:
             told.append(f"step `{name}` changed")
     return told
+
+
+def _without_code(step: dict[str, Any]) -> str:
+    """The step as text, whichever bundle it runs: that one is named by its content."""
+    return re.sub(r"/code/[0-9a-f]{32}\b", "/code", json.dumps(step, sort_keys=True))
 
 
 def _by_name(steps: list[dict[str, Any]]) -> dict[str, Any]:
@@ -165,10 +174,10 @@ def _provenance(review: Review) -> str:
     counts = gate.get("rows", {})
     rows = f", {counts['train']} rows to train, {counts['test']} to test" if counts else ""
     return (
-        f"Both trained in a sandbox on the same data ({data.files} "
+        f"Trained in a sandbox on the same data ({data.files} "
         f"file{'s' * (data.files != 1)}{rows}, sha256 {data.digest[:12]}): "
         f"{_short(review.commit)} against {_short(review.base_commit)}. "
-        f"The same at home: mlops review --base {_short(review.base_commit)}"
+        f"The same at home: `mlops review --base {_short(review.base_commit)}`"
     )
 
 

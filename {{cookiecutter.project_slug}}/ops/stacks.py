@@ -385,13 +385,16 @@ _ACTIONS = {
 
 
 def change_table(changes: Iterable[Change]) -> Table:
+    changes = list(changes)
     view = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("change", "resource", "type", "because of"):
+    for heading in ("change", "resource", "type"):
         view.add_column(heading)
+    if any(item.because for item in changes):
+        view.add_column("because of")
     for item in changes:
         colour = _ACTIONS.get(item.action, "dim")
-        because = escape(", ".join(item.because))
-        view.add_row(f"[{colour}]{item.action}[/]", item.resource, item.kind, because)
+        because = [escape(", ".join(item.because))] * (len(view.columns) - 3)
+        view.add_row(f"[{colour}]{item.action}[/]", item.resource, item.kind, *because)
     return view
 
 
@@ -502,6 +505,9 @@ def _told_end(stack: Stack, events: list[Event]) -> bool:
 
 def _tell_events(console: Console, events: list[Event]) -> None:
     for event in events:
+        # CloudFormation tells each beginning twice: before and after it has asked the service.
+        if event.reason == "Resource creation Initiated":
+            continue
         clock = event.at.astimezone().strftime("%H:%M:%S")
         reason = f"  {_one_line(event.reason)}" if event.reason else ""
         _tell(console, f"{clock}  {event.status:<28} {event.resource}{reason}")

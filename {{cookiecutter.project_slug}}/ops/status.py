@@ -171,11 +171,14 @@ def table(running: Iterable[Running]) -> Table:
     rows = list(running)
     accounts = len({row.account for row in rows}) > 1
     view = Table(box=None, pad_edge=False, header_style="dim")
-    view.add_column("stage")
+    # On a narrow terminal the rest gives way to these.
+    view.add_column("stage", no_wrap=True)
     if accounts:
         view.add_column("account")
-    for heading in ("version", "state", "kind", "since", "commit"):
-        view.add_column(heading)
+    for heading in ("version", "state"):
+        view.add_column(heading, no_wrap=True)
+    for heading in ("kind", "since", "commit"):
+        view.add_column(heading, overflow="fold")
     view.add_column("idle $/month", justify="right")
     view.add_column("", overflow="fold")
     for row in rows:

@@ -12,6 +12,7 @@ import math
 import random
 import secrets
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -349,8 +350,7 @@ class Endpoints:
         with self.store.lock:
             record = self._endpoint(params["EndpointName"], caller)
             self._settled(record)
-            if record["EndpointStatus"] == "Failed":
-                raise invalid(f'Cannot update failed endpoint "{record["EndpointArn"]}".')
+            _refuse_failed(record)
             # A configuration deleted under its endpoint makes updates impossible, on AWS as well.
             self._config(record["EndpointConfigName"], caller)
             config = self._config(params["EndpointConfigName"], caller)
@@ -392,6 +392,7 @@ class Endpoints:
         with self.store.lock:
             record = self._endpoint(params["EndpointName"], caller)
             self._settled(record)
+            _refuse_failed(record)
             shown = {v["VariantName"]: v for v in record["ProductionVariants"]}
             asked = params["DesiredWeightsAndCapacities"]
             for item in asked:
@@ -772,6 +773,11 @@ def _check_key(key: str, caller: Caller) -> None:
         raise invalid(f"KMS key {key} is not enabled.")
 
 
+def _refuse_failed(record: Record) -> None:
+    if record["EndpointStatus"] == "Failed":
+        raise invalid(f'Cannot update failed endpoint "{record["EndpointArn"]}".')
+
+
 def _check_update(record: Record, pending: Record, caller: Caller) -> None:
     """Refuse the updates that the service refuses."""
     name, arn = record["EndpointName"], record["EndpointArn"]
@@ -850,10 +856,12 @@ def _retain(record: Record, pending: Record, excluded: set[str]) -> None:
 
 def _scalable_targets(record: Record) -> list[Any]:
     """Return moto's scalable targets of an endpoint's variants."""
-    from moto.applicationautoscaling.models import applicationautoscaling_backends
-
+    # Whoever registers one has it imported; it brings all of EC2 with it: 100 MB and half a second.
+    module = sys.modules.get("moto.applicationautoscaling.models")
+    if module is None:
+        return []
     owner = _owner(record)
-    backend: Any = applicationautoscaling_backends[owner.account][owner.region]
+    backend: Any = module.applicationautoscaling_backends[owner.account][owner.region]
     prefix = f"endpoint/{record['EndpointName']}/variant/"
     return [
         target

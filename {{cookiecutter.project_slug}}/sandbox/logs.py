@@ -78,6 +78,8 @@ class Logs:
     def _new_lines(self, key: str, path: Path, ended: bool) -> list[str]:
         if not path.is_file():
             return []
+        if path.stat().st_size < self._read.get(key, 0):  # It has begun anew.
+            self._read[key] = 0
         with path.open("rb") as file:
             file.seek(self._read.get(key, 0))
             content = file.read()

@@ -37,6 +37,12 @@ ASYNC_SECONDS = 900
 ASYNC_TTL = 21_600
 ASYNC_WORKERS = 4
 LONGEST_MESSAGE = 2048
+HEADERS = (
+    ("CONTENT_TYPE", "contentType", 1024),
+    ("HTTP_ACCEPT", "accept", 1024),
+    ("HTTP_X_AMZN_SAGEMAKER_CUSTOM_ATTRIBUTES", "customAttributes", 1024),
+    ("HTTP_X_AMZN_SAGEMAKER_INFERENCE_ID", "inferenceId", 64),
+)
 ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 StartResponse = Callable[..., Any]
 log = logging.getLogger(__name__)
@@ -77,6 +83,9 @@ class Runtime:
         found = PATH.match(environ["PATH_INFO"])
         assert found is not None
         name, operation = found.groups()
+        if environ["REQUEST_METHOD"] != "POST":
+            raise ApiError("UnknownOperationException", f"There is no {operation} but by POST", 404)
+        _check_headers(environ)
         record = self._endpoint(name, caller)
         if operation == "async-invocations":
             return self._accept(record, environ, start)
@@ -353,6 +362,18 @@ def _moment(seconds: float) -> str:
 
 def _unknown(name: str, account: str) -> ApiError:
     return ApiError("ValidationError", f"Endpoint {name} of account {account} not found.")
+
+
+def _check_headers(environ: dict[str, Any]) -> None:
+    """Refuse headers that are longer than the API's reference allows, or not of ASCII."""
+    for header, member, longest in HEADERS:
+        text = environ.get(header) or ""
+        if len(text) > longest or not text.isascii():
+            raise ApiError(
+                "ValidationError",
+                f"1 validation error detected: Value at '{member}' failed to satisfy constraint: "
+                f"Member must be of ASCII, with length less than or equal to {longest}",
+            )
 
 
 def _body(environ: dict[str, Any], largest: int) -> bytes:

@@ -49,6 +49,7 @@ from sandbox.wire import ApiError, Caller, Params, missing
 
 ACCOUNT = "123456789012"
 LARGE_BODY = 1024 * 1024
+MOST_TAGS = 50
 Operation = Callable[[Params, Caller], Params]
 StartResponse = Callable[..., Any]
 log = logging.getLogger(__name__)
@@ -64,7 +65,8 @@ class _Handler(MotoRequestHandler):
         # An idle connection would hold on to its last request, with a body of maybe 200 MB; and
         # moto's request objects are cycles, which Python would look for much later.
         self.environ = {}
-        if int(self.headers.get("Content-Length") or 0) > LARGE_BODY:
+        length = self.headers.get("Content-Length") or "0"
+        if length.isdecimal() and int(length) > LARGE_BODY:
             gc.collect()
 
     def log(self, type: str, message: str, *args: Any) -> None:
@@ -292,6 +294,8 @@ class Server:
             return _json_error(ApiError("ServiceUnavailable", "this sandbox is ending", 503), start)
         if path.startswith("/_sandbox/"):
             return self._control(path, environ, start)
+        if not (environ.get("CONTENT_LENGTH") or "0").isdecimal():
+            return _json_error(ApiError("SerializationException", "Content-Length", 400), start)
         service, _, operation = environ.get("HTTP_X_AMZ_TARGET", "").partition(".")
         if service == "SageMaker":
             fault = self._take_fault(operation)
@@ -316,6 +320,8 @@ class Server:
             return self.runtime.answer(environ, start, _caller(environ, self.region))
         except ApiError as error:
             return runtime.error_answer(error, start)
+        except Exception as error:
+            return runtime.error_answer(_defect(error, environ["PATH_INFO"]), start)
 
     def _cloudformation(self, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
@@ -354,13 +360,15 @@ class Server:
             return None
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         try:
-            params = json.loads(body or b"{}")
+            params = _parsed(body)
             if operation in _TAG_OPERATIONS and self._tagged(params) is None:
                 return self._pass_on(body, environ, start)
             wire.check(operation, params)
             answer = handler(params, _caller(environ, self.region))
         except ApiError as error:
             return _json_error(error, start)
+        except Exception as error:
+            return _json_error(_defect(error, operation), start)
         return _json_answer(answer, start)
 
     def _pass_on(
@@ -398,6 +406,8 @@ class Server:
     def _add_tags(self, params: Params, caller: Caller) -> Params:
         kind, arn, record = cast(tuple[str, str, Params], self._tagged(params))
         tags = {tag["Key"]: tag for tag in (*record["_tags"], *params["Tags"])}
+        if len(tags) > MOST_TAGS:
+            raise wire.invalid(f"The number of tags of {arn} exceeds the limit of {MOST_TAGS}")
         record["_tags"] = list(tags.values())
         self.store.put(kind, arn, record)
         return {"Tags": record["_tags"]}
@@ -521,6 +531,20 @@ def _signed_for(environ: dict[str, Any]) -> str:
     _, _, credential = environ.get("HTTP_AUTHORIZATION", "").partition("Credential=")
     parts = credential.split(",")[0].split("/")
     return parts[3] if len(parts) == 5 else ""
+
+
+def _parsed(body: bytes) -> Params:
+    try:
+        return cast(Params, json.loads(body or b"{}"))
+    except ValueError as error:
+        raise ApiError("SerializationException", f"The body is no JSON: {error}") from error
+
+
+def _defect(error: Exception, where: str) -> ApiError:
+    """Write a defect of the sandbox's down; return what its client is told, in a form it reads."""
+    log.exception("%s", where)
+    words = f"Internal error of the sandbox, see server.log: {error!r}"
+    return ApiError("InternalFailure", words, 500)
 
 
 def _json_answer(answer: dict[str, Any], start: StartResponse) -> Iterable[bytes]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
 import shutil
 import socket
 import subprocess
@@ -24,6 +25,7 @@ from sandbox.jobs import isolated_environment, supervised
 LOG_GROUP = "/aws/sagemaker/Endpoints/"
 STARTUP_SECONDS = 240.0
 BACKLOG = 256
+LARGEST_LOG = 16 * 1024 * 1024
 _HERE = Path(__file__).resolve().parent
 _OPT_ML = "/opt/ml"
 
@@ -167,6 +169,7 @@ class Container:
         finally:
             with self._lock:
                 self._active -= 1
+            self._bound_log()
 
     def drain(self, seconds: float) -> None:
         """Return when no request is under way, or when the time is up."""
@@ -248,12 +251,25 @@ class Container:
             answer = connection.getresponse()
             answer.read()
         except (OSError, http.client.HTTPException) as error:
+            late = isinstance(error, TimeoutError)
+            self._note(
+                f"no answer to /ping within {self.startup:.0f} s"
+                if late
+                else "the process ended before it answered /ping"
+            )
             raise ServingFailed("ping") from error
         finally:
             connection.close()
             self._starting = None
         if answer.status != 200:
             raise ServingFailed("ping")
+
+    def _bound_log(self) -> None:
+        # Its writers append, so what they write next begins the file anew.
+        with contextlib.suppress(FileNotFoundError):
+            if self.log.stat().st_size > LARGEST_LOG:
+                os.truncate(self.log, 0)
+                self._note("the log had become too long and begins anew here")
 
     def _note(self, text: str) -> None:
         with self.log.open("a", encoding="utf-8") as log:

@@ -207,6 +207,6 @@ def gone(pid: int, seconds: float = 5) -> bool:
 
 
 __all__ = [
-    "BROKEN", "BUCKET", "GROUP", "IMAGE", "MODEL", "ROLE", "SLOW", "TRUST", "Hosting", "gone",
-    "hosting", "runs", "serverless", "tarred", "variant",
+    "BROKEN", "BUCKET", "GROUP", "IMAGE", "MODEL", "REGION", "ROLE", "SLOW", "TRUST", "Hosting",
+    "gone", "hosting", "runs", "serverless", "tarred", "variant",
 ]  # fmt: skip

@@ -111,7 +111,7 @@ def test_a_key_lets_accounts_decrypt_by_way_of_s3_only(here: Place) -> None:
         answer = aws.client("kms").get_key_policy(KeyId=key, PolicyName="default")
         ours = json.loads(answer["Policy"])["Statement"][-1]
         assert ours["Condition"] == {
-            "StringEquals": {"kms:ViaService": "s3.eu-west-1.amazonaws.com"}
+            "StringEquals": {"kms:ViaService": ["s3.eu-west-1.amazonaws.com"]}
         }
         assert len(json.loads(answer["Policy"])["Statement"]) > 1, "the owner keeps the key"
         assert not any(item.what.startswith("key ") for item in access.plan(aws, [FAR]))

@@ -146,6 +146,20 @@ def test_an_endpoint_that_somebody_changed_by_hand_is_no_success(here: Place, fi
         here.deploy(stage, first)
 
 
+def test_a_version_that_somebody_put_there_by_hand_can_be_replaced_in_service(
+    here: Place, first: str
+) -> None:
+    stage, other = here.stage("moved"), here.stage("source")
+    here.deploy(stage, first)
+    here.deploy(other, here.register(offset=5))
+    ours, theirs = (endpoints.describe(here.aws, item.stack) for item in (stage, other))
+    assert ours is not None
+    assert theirs is not None
+    here.aws.sagemaker.update_endpoint(EndpointName=stage.stack, EndpointConfigName=theirs.config)
+    with pytest.raises(MlopsError, match=f"--endpoint-config-name {ours.config}, then deploy"):
+        here.deploy(stage, first)
+
+
 def test_an_instance_type_changes_under_autoscaling(here: Place, first: str) -> None:
     sizes: dict[str, Any] = {"EndpointKind": "real-time", "InstanceCount": 1, "BakeSeconds": 0}
     sizes["MaxInstanceCount"] = 3
@@ -254,6 +268,14 @@ def test_a_conversion_that_sagemaker_refuses_is_refused_at_once(here: Place, fir
     here.deploy(here.stage("turned", EndpointKind="real-time"), first)
     with pytest.raises(MlopsError, match=r"no such endpoint serverless: .* destroy turned first"):
         here.deploy(here.stage("turned"), first)
+    with pytest.raises(MlopsError, match="is real-time, and SageMaker makes no such endpoint asyn"):
+        here.deploy(here.stage("turned", EndpointKind="asynchronous"), first)
+
+
+def test_a_serverless_endpoint_becomes_a_real_time_one(here: Place, first: str) -> None:
+    here.deploy(here.stage("grown"), first)
+    assert here.deploy(here.stage("grown", EndpointKind="real-time"), first).changed
+    assert endpoints.describe(here.aws, "churn-grown").kind == "real-time"  # type: ignore[union-attr]
 
 
 def test_the_way_back_is_the_version_before_and_never_forward(here: Place) -> None:

@@ -160,6 +160,15 @@ def test_a_stage_whose_file_is_gone_is_still_shown_with_what_to_do(
     assert len(status.status(world[0], "staging").stages) == 1
 
 
+def test_a_narrow_terminal_keeps_what_matters_most(world: World) -> None:
+    world[1].append(version(3))
+    staging(world, endpoint(3, "UpdateRollbackFailed"))
+    console = Console(file=io.StringIO(), width=60)
+    console.print(status.table(status.status(world[0]).stages))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert all(word in shown for word in ("staging", "version", "UpdateRollbackFailed"))
+
+
 def test_all_of_it_is_json(world: World) -> None:
     world[1].append(version(3))
     staging(world, endpoint(3))

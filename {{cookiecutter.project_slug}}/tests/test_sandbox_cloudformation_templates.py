@@ -134,7 +134,7 @@ Resources:
         ("Resources: [", "YAML not well-formed. (line 2"),
         ("Resources: {}", "At least one Resources member must be defined"),
         ("Resource: {A: {Type: 'AWS::SNS::Topic'}}", "Invalid template property or properties"),
-        ("Resources: {A: {Properties: {}}}", "must have a Type"),
+        ("Resources: {A: {Properties: {}}}", "must contain a Type member"),
         ("Resources: {A: {Type: T, Depends: B}}", "Invalid template resource property 'Depends'"),
         ("Resources: {A: {Type: T, DependsOn: B}}", "Unresolved resource dependencies [B]"),
         ("Resources: {A: {Type: T, Condition: C}}", "Unresolved condition dependency C"),
@@ -156,7 +156,10 @@ Resources:
             "Resources: {A: {Type: T}}",
             "Circular dependencies for condition",
         ),
-        ("Resources: {A: {Type: T}}\nOutputs: {O: {Valu: 1}}", "Output O is malformed"),
+        (
+            "Resources: {A: {Type: T}}\nOutputs: {O: {Valu: 1}}",
+            "[/Outputs/O] Every Outputs member must contain a Value",
+        ),
         ("Resources: {A: {Type: T}}\nOutputs: {O: {Value: !Ref B}}", "dependencies [B]"),
     ],
 )

@@ -14,9 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from botocore.exceptions import ClientError
 
+import sandbox
 from endpoint_cases import (
     BROKEN,
     BUCKET,
@@ -31,7 +33,7 @@ from endpoint_cases import (
     serverless,
     variant,
 )
-from sandbox import Server
+from sandbox import Server, serving
 from sandbox_cases import REGION
 
 NO_PING = (
@@ -559,6 +561,56 @@ def test_data_capture_writes_what_was_asked_and_answered(aws: Hosting) -> None:
     assert event["eventMetadata"]["inferenceId"] == "mine"
 
 
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [
+        ("ContentType", "a" * 1025),
+        ("CustomAttributes", "a" * 1025),
+        ("CustomAttributes", "é"),
+        ("InferenceId", "a" * 65),
+    ],
+)
+def test_headers_that_the_service_does_not_take_are_refused(
+    aws: Hosting, ready: str, member: str, value: str
+) -> None:
+    with pytest.raises(ClientError, match=r"ValidationError.*failed to satisfy constraint"):
+        aws.ask(ready, **{member: value})
+
+
+def test_a_failed_endpoint_has_no_weights_to_change(aws: Hosting) -> None:
+    name = aws.deploy(aws.named("broken", BROKEN), expect="Failed")
+    with pytest.raises(ClientError, match="Cannot update failed endpoint"):
+        aws.sagemaker.update_endpoint_weights_and_capacities(
+            EndpointName=name,
+            DesiredWeightsAndCapacities=[{"VariantName": "AllTraffic", "DesiredWeight": 1}],
+        )
+
+
+def test_an_endpoint_has_fifty_tags_at_most(aws: Hosting, ready: str) -> None:
+    arn = aws.sagemaker.describe_endpoint(EndpointName=ready)["EndpointArn"]
+    tags = [{"Key": f"k{number}", "Value": "v"} for number in range(51)]
+    with pytest.raises(ClientError, match="exceeds the limit of 50"):
+        for some in (tags[:50], tags[50:]):
+            aws.sagemaker.add_tags(ResourceArn=arn, Tags=some)
+
+
+def test_a_model_that_ends_at_once_leaves_a_line_in_the_log(aws: Hosting) -> None:
+    name = aws.deploy(aws.named("gone", "import os\nos._exit(0)\n"), expect="Failed")
+    assert aws.log(name) == ["[sandbox] the process ended before it answered /ping"]
+
+
+def test_the_log_of_a_talkative_model_does_not_fill_the_disk(
+    aws: Hosting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "LARGEST_LOG", 100_000)
+    loud = "def predict_fn(data, model):"
+    name = aws.deploy(aws.named("loud", MODEL.replace(loud, f"{loud}\n    print(data * 9_000)")))
+    assert [line for _ in range(3) for line in (aws.ask(name, "12345"), aws.log(name))]
+    for _ in range(9):
+        aws.ask(name, "12345")
+    assert "[sandbox] the log had become too long and begins anew here" in aws.log(name)
+
+
 # Restarts.
 
 
@@ -629,3 +681,17 @@ def wait_until_deleted(aws: Hosting, name: str) -> None:
             return
         time.sleep(0.02)
     raise TimeoutError(name)
+
+
+@pytest.mark.slow
+def test_an_update_brings_no_other_service_into_memory(tmp_path: Path) -> None:
+    running = sandbox.start(tmp_path, REGION)
+    aws = Hosting(f"http://127.0.0.1:{running.port}").prepare()
+    server = psutil.Process(running.pid)
+    try:
+        name = aws.deploy(aws.named("old"))
+        before = server.memory_info().rss
+        assert aws.update(name, aws.named("new"))["EndpointStatus"] == "InService"
+        assert server.memory_info().rss - before < 40 * 1024 * 1024
+    finally:
+        sandbox.stop(tmp_path)

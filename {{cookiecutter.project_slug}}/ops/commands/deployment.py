@@ -649,13 +649,14 @@ def _destroy(
             tell(f"saves       {item.stage.name}: {item.stage.idle_cost:.0f} USD a month when idle")
     for arn in executing:
         tell(f"stops       execution {arn.rpartition('/')[2]}")
-    versions = f"pipeline and {kept.versions} versions in the registry"
+    plural = "" if kept.versions == 1 else "s"
+    versions = f"pipeline and {kept.versions} version{plural} in the registry"
     objects = f"{kept.objects} objects, {kept.size / 1e6:.1f} MB, at {kept.bucket}"
     tell(f"{'removes ' if registry else 'keeps   '}    {versions}")
     tell(f"{'removes ' if data else 'keeps   '}    {objects}")
     nothing = not (present or executing or registry)
     if nothing:
-        tell(f"Nothing to take away: {', '.join(i.stage.name for i in doomed)} is not deployed.")
+        tell(f"Nothing to take away, not deployed: {', '.join(i.stage.name for i in doomed)}")
     else:
         confirm("Remove this for good?", yes)
     left: list[str] = []

@@ -111,11 +111,13 @@ def _fail(context: typer.Context, aws: Aws, version: Version) -> None:
     try:
         _deploy(context, "staging", broken)
     except typer.Exit as failed:
-        say(f"\nexit code {failed.exit_code}: deploy.yml ends here, red. Production answers still:")
+        say(f"exit code {failed.exit_code}: the workflow ends here, red, before production.")
     else:
         raise AssertionError(f"version {broken.version} must not reach staging")
     finally:
+        _typed(f"reject {broken.version}")
         registry.reject(context, broken.version, "made by mlops sandbox demo: it cannot serve")
+    say("Production answers as before:")
     _predict(context, aws, version)
 
 

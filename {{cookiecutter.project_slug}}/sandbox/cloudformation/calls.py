@@ -1,4 +1,4 @@
-"""What every resource type needs: a call to make, its failures, names, and tags by service.
+"""What every resource type needs: a call to make, its failures, names, arguments and tags.
 
 Knows AWS's services through boto3 only; the engine decides when a call is made.
 """
@@ -19,6 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
 from sandbox.cloudformation.expressions import Made
 from sandbox.cloudformation.template import Json
+from sandbox.wire import partition
 
 POLL_SECONDS = 0.05
 ALPHABET = string.ascii_letters + string.digits
@@ -237,3 +238,104 @@ class Tagging:
         if self.as_map:
             return tags
         return [{self.key: key, self.value: value} for key, value in tags.items()]
+
+
+def arn(call: Call, service: str, resource: str, region: bool = True) -> str:
+    """Return an ARN of the call's account."""
+    place = call.region if region else ""
+    return f"arn:{partition(call.region)}:{service}:{place}:{call.account}:{resource}"
+
+
+def last_part(call: Call) -> str:
+    """Return the name at the end of a physical id that is an ARN."""
+    return call.physical.rpartition("/")[2]
+
+
+def pick(given: Json, *names: str) -> Json:
+    """Return the members of these names that are given."""
+    return {name: given[name] for name in names if name in given}
+
+
+def without(given: Json, *names: str) -> Json:
+    """Return all members but these."""
+    return {name: value for name, value in given.items() if name not in names}
+
+
+def present(**given: Any) -> Json:
+    """Return the members that are not empty."""
+    return {name: value for name, value in given.items() if value}
+
+
+def texts(given: Json) -> dict[str, str]:
+    """Return attributes as the services that take text only want them."""
+    return {
+        name: value
+        if isinstance(value, str)
+        else json.dumps(value)
+        if isinstance(value, (dict, list))
+        else str(value).lower()
+        for name, value in given.items()
+    }
+
+
+def only(call: Call, *names: str) -> None:
+    """Refuse properties that would be left out silently. Raises ResourceFailed."""
+    refuse(call.kind, set(call.properties) - set(names))
+
+
+def refuse(where: str, names: set[str]) -> None:
+    """Refuse members that would be left out silently. Raises ResourceFailed."""
+    if names:
+        raise ResourceFailed(
+            f"The sandbox does not apply these properties of {where}: {', '.join(sorted(names))}"
+        )
+
+
+def api(
+    service: str,
+    create: str,
+    delete: str,
+    made: Callable[[Call, Json], Made],
+    gone: Callable[[Call], Json],
+    *,
+    name: Name | None = None,
+    attributes: tuple[str, ...] = (),
+    tagging: Tagging | None = None,
+    again: bool = False,
+    physical: Callable[[Call], str] = lambda call: call.name,
+) -> Provider:
+    """Return the provider of a type whose properties are the arguments of one operation.
+
+    `made` reads Ref and attributes from the operation's answer, `gone` gives the arguments of the
+    delete operation. `again`: the operation also changes what exists. Otherwise only tags can
+    change, of the ARN or name that Ref returns.
+    """
+
+    def arguments(call: Call) -> Json:
+        given = dict(call.properties)
+        if name is not None:
+            given[name.property] = call.name
+        return given
+
+    def create_one(call: Call) -> Made:
+        given = arguments(call)
+        if tagging is not None and call.tags:
+            given[tagging.tags] = tagging.form(call.tags)
+        answer = getattr(call.client(service), create)(**given)
+        result = made(call, answer)
+        call.made(result.ref)
+        return result
+
+    def update_one(call: Call) -> Made:
+        client = call.client(service)
+        answer = getattr(client, create)(**arguments(call)) if again else {}
+        result = made(call, answer)
+        if tagging is not None:
+            tagging.apply(client, result.attributes.get("Arn", call.physical), call)
+        return result
+
+    def delete_one(call: Call) -> None:
+        with absent_is_fine():
+            getattr(call.client(service), delete)(**gone(call))
+
+    return Provider(create_one, delete_one, update_one, name, attributes, physical)

@@ -39,15 +39,10 @@ def wanted(scope: Scope, logical: str, stack_tags: Tags) -> Wanted:
     properties = schemas.conform(kind, scope.properties(logical))
     tags: Tags = {}
     if schemas.tag_property(kind):
-        own = properties.pop("Tags", None) or {}
-        pairs = (
-            own.items()
-            if isinstance(own, dict)
-            else (
-                (tag.get("Key", ""), tag.get("Value", "")) for tag in own if isinstance(tag, dict)
-            )
-        )
-        tags = {**stack_tags, **{str(key): str(value) for key, value in pairs}}
+        own = _own_tags(properties.get("Tags") or {})
+        if own is not None:  # Otherwise they stay for the schema to refuse.
+            properties.pop("Tags", None)
+            tags = {**stack_tags, **own}
     return Wanted(
         kind=kind,
         properties=properties,
@@ -57,6 +52,17 @@ def wanted(scope: Scope, logical: str, stack_tags: Tags) -> Wanted:
         replacement=resource.get("UpdateReplacePolicy"),
         depends=sorted(scope.template.dependencies(logical)),
     )
+
+
+def _own_tags(given: Any) -> Tags | None:
+    """Return the tags of a resource's own; None if they have not the form of tags."""
+    if isinstance(given, dict):
+        return {str(key): str(value) for key, value in given.items()}
+    if not isinstance(given, list):
+        return None
+    if any(not isinstance(tag, dict) or set(tag) != {"Key", "Value"} for tag in given):
+        return None
+    return {str(tag["Key"]): str(tag["Value"]) for tag in given}
 
 
 def changed(record: Record, want: Wanted) -> list[str]:

@@ -11,10 +11,11 @@ import ipaddress
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from sandbox.cloudformation import parameters
-from sandbox.cloudformation.template import SUB, Json, Template, invalid
+from sandbox.cloudformation.template import SUB, Json, Template, invalid, malformed
 from sandbox.wire import partition
 
 # How change sets of AWS show it, too.
@@ -59,6 +60,8 @@ class Scope:
 
     def holds(self, condition: str) -> bool:
         """Evaluate a condition by name."""
+        if not isinstance(condition, str) or condition not in self.template.conditions:
+            raise invalid(f"Template error: unresolved condition dependency: {condition}")
         if condition not in self._conditions:
             answer = self._logic(self.template.conditions[condition])
             self._conditions[condition] = answer
@@ -100,14 +103,20 @@ class Scope:
         if name == "Fn::Not":
             return not self._logic(argument[0])
         if name == "Fn::Contains":
-            return self.resolve(argument[1]) in self.resolve(argument[0])
+            return self.resolve(argument[1]) in self._list(argument[0], name)
         if name == "Fn::EachMemberIn":
-            allowed = self.resolve(argument[1])
-            return all(item in allowed for item in self.resolve(argument[0]))
+            allowed = self._list(argument[1], name)
+            return all(item in allowed for item in self._list(argument[0], name))
         if name == "Fn::EachMemberEquals":
             wanted = self.resolve(argument[1])
-            return all(item == wanted for item in self.resolve(argument[0]))
+            return all(item == wanted for item in self._list(argument[0], name))
         raise invalid(f"Template error: {name} is no condition function the sandbox knows")
+
+    def _list(self, value: Any, function: str) -> list[Any]:
+        found = self.resolve(value)
+        if not isinstance(found, list):
+            raise malformed(function.removeprefix("Fn::"))
+        return found
 
     # Values.
 
@@ -122,7 +131,10 @@ class Scope:
             if name == "Ref":
                 return self._ref(argument)
             if name.startswith("Fn::"):
-                return getattr(self, f"_{name.removeprefix('Fn::').lower()}")(argument)
+                function = getattr(self, f"_{name.removeprefix('Fn::').lower()}", None)
+                if function is None:
+                    raise invalid(f"Template error: {name} gives no value that could stand here")
+                return function(argument)
         resolved = {key: self.resolve(item) for key, item in value.items()}
         return {key: item for key, item in resolved.items() if item is not GONE}
 
@@ -164,7 +176,7 @@ class Scope:
         made = self._made(logical)
         if made is None:
             return UNKNOWN
-        attribute = self.resolve(attribute)
+        attribute = str(self.resolve(attribute))
         if attribute not in made.attributes:
             raise Unresolved(
                 f"Template error: resource {logical} does not support attribute type {attribute} "
@@ -199,10 +211,7 @@ class Scope:
         if items == UNKNOWN:
             return UNKNOWN
         if not isinstance(items, list) or any(isinstance(item, (list, dict)) for item in items):
-            raise invalid(
-                "Template error: every Fn::Join object requires two parameters, (1) a "
-                "string delimiter and (2) a list of strings to be joined"
-            )
+            raise malformed("Join")
         return str(argument[0]).join(_plain(item) for item in items)
 
     def _select(self, argument: Any) -> Any:
@@ -217,15 +226,17 @@ class Scope:
 
     def _split(self, argument: Any) -> Any:
         text = self.resolve(argument[1])
-        if UNKNOWN in text:
-            return UNKNOWN
-        return str(text).split(argument[0])
+        if not isinstance(text, str) or not argument[0]:
+            raise malformed("Split")
+        return UNKNOWN if UNKNOWN in text else text.split(argument[0])
 
     def _if(self, argument: Any) -> Any:
         return self.resolve(argument[1] if self.holds(argument[0]) else argument[2])
 
     def _findinmap(self, argument: Any) -> Any:
-        name, first, second = (self.resolve(item) for item in argument[:3])
+        name, first, second = keys = [self.resolve(item) for item in argument[:3]]
+        if not all(isinstance(key, str) for key in keys):
+            raise malformed("FindInMap")
         try:
             return self.resolve(self.template.mappings[name][first][second])
         except KeyError:
@@ -236,30 +247,46 @@ class Scope:
             ) from None
 
     def _base64(self, argument: Any) -> str:
-        return base64.b64encode(_plain(self.resolve(argument)).encode()).decode()
+        text = self.resolve(argument)
+        if text is None or text is GONE or isinstance(text, (list, dict)):
+            raise malformed("Base64")
+        return UNKNOWN if unknown(text) else base64.b64encode(_plain(text).encode()).decode()
 
-    def _cidr(self, argument: Any) -> list[str]:
-        block, count, *bits = (self.resolve(item) for item in argument)
-        network = ipaddress.ip_network(block)
-        size = network.max_prefixlen - int(bits[0] if bits else 8)
-        subnets = network.subnets(new_prefix=size)
-        return [str(next(subnets)) for _ in range(int(count))]
+    def _cidr(self, argument: Any) -> Any:
+        block, count, *bits = values = [self.resolve(item) for item in argument]
+        if unknown(values):
+            return UNKNOWN
+        try:
+            network = ipaddress.ip_network(block)
+            size = network.max_prefixlen - int(bits[0] if bits else 8)
+            subnets = list(islice(network.subnets(new_prefix=size), int(count)))
+        except (TypeError, ValueError) as error:
+            raise malformed("Cidr") from error
+        if not 1 <= len(subnets) == int(count) <= 256:
+            raise invalid(f"Template error: Fn::Cidr cannot make {count} blocks of {block}")
+        return [str(subnet) for subnet in subnets]
 
     def _getazs(self, argument: Any) -> list[str]:
         region = self.resolve(argument) or self.region
+        if not isinstance(region, str):
+            raise malformed("GetAZs")
         return [f"{region}{zone}" for zone in "abc"]
 
     def _importvalue(self, argument: Any) -> str:
         name = self.resolve(argument)
+        if not isinstance(name, str):
+            raise malformed("ImportValue")
         if name not in self.exports:
             raise Unresolved(f"No export named {name} found")
         self.imported.add(name)
         return self.exports[name]
 
     def _length(self, argument: Any) -> int:
-        return len(self.resolve(argument))
+        return len(self._list(argument, "Length"))
 
     def _tojsonstring(self, argument: Any) -> str:
+        if not isinstance(argument, (dict, list)):
+            raise malformed("ToJsonString")
         return json.dumps(self.resolve(argument), separators=(",", ":"))
 
     # Functions of rules.

@@ -7,6 +7,7 @@ operation.
 from __future__ import annotations
 
 import functools
+import logging
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,7 @@ from sandbox import wire
 from sandbox.wire import ApiError, Params
 
 SERVICE = "cloudformation"
+log = logging.getLogger(__name__)
 
 
 @functools.cache
@@ -37,7 +39,7 @@ def answer(
     `operation` returns what answers an operation of a name, and may raise ApiError like what it
     returns.
     """
-    form = dict(parse_qsl(body.decode(), keep_blank_values=True))
+    form = dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
     name = form.get("Action", "")
     known = name in _model().operation_names
     model = _model().operation_model(name if known else "DescribeStacks")
@@ -52,6 +54,10 @@ def answer(
         written = writer.serialize(handler(params))
     except ApiError as error:
         return error.status, _error(error).encode()
+    except Exception as error:  # A defect of the sandbox's: clients read XML only.
+        log.exception("%s", name)
+        words = f"Internal error of the sandbox, see server.log: {error!r}"
+        return 500, _error(ApiError("InternalFailure", words, 500)).encode()
     return written["status_code"], str(written["body"]).encode()
 
 

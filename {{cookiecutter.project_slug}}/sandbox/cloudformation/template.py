@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 
+from sandbox.cloudformation import shapes
+from sandbox.cloudformation.shapes import invalid
 from sandbox.wire import ApiError
 
 LONGEST_BODY = 51_200
@@ -30,17 +32,6 @@ SECTIONS = (
     "Transform",
     "Resources",
     "Outputs",
-)
-RESOURCE_KEYS = (
-    "Type",
-    "Properties",
-    "DependsOn",
-    "Condition",
-    "Metadata",
-    "DeletionPolicy",
-    "UpdateReplacePolicy",
-    "CreationPolicy",
-    "UpdatePolicy",
 )
 PSEUDO = (
     "AWS::AccountId",
@@ -76,6 +67,48 @@ RULE_LOGIC = (
     "ValueOf",
     "ValueOfAll",
 )
+# What each function needs, in words for whoever has given it something else.
+REQUIRES = {
+    "And": "a list of two to ten conditions",
+    "Base64": "a string",
+    "Cidr": "a list of an address block, a number of blocks and, optionally, their bits",
+    "Contains": "a list of a list of strings and a string",
+    "EachMemberEquals": "a list of a list of strings and a string",
+    "EachMemberIn": "a list of two lists of strings",
+    "Equals": "a list of two values",
+    "FindInMap": "a map's name and two keys, all strings, and optionally a DefaultValue",
+    "GetAZs": "a string",
+    "GetAtt": "two non-empty parameters, the resource name and the resource attribute",
+    "If": "a condition's name and two values",
+    "ImportValue": "a string",
+    "Join": "two parameters, (1) a string delimiter and (2) a list of strings to be joined",
+    "Length": "a list",
+    "Not": "a list of one condition",
+    "Or": "a list of two to ten conditions",
+    "RefAll": "a parameter type",
+    "Select": "two parameters, a valid index value and a list",
+    "Split": "two parameters, (1) a string delimiter and (2) a string to be split",
+    "ToJsonString": "an object or a list",
+    "ValueOf": "a parameter's name and an attribute",
+    "ValueOfAll": "a parameter type and an attribute",
+}
+COUNTS = {
+    "And": (2, 10),
+    "Cidr": (2, 3),
+    "Contains": (2, 2),
+    "EachMemberEquals": (2, 2),
+    "EachMemberIn": (2, 2),
+    "Equals": (2, 2),
+    "FindInMap": (3, 4),
+    "If": (3, 3),
+    "Join": (2, 2),
+    "Not": (1, 1),
+    "Or": (2, 10),
+    "Select": (2, 2),
+    "Split": (2, 2),
+    "ValueOf": (2, 2),
+    "ValueOfAll": (2, 2),
+}
 # The one transform that needs nobody else's code; it allows the functions above to be nested more
 # freely, which the sandbox always does, and adds Length, ToJsonString and FindInMap's default.
 LANGUAGE_EXTENSIONS = "AWS::LanguageExtensions"
@@ -84,9 +117,9 @@ SUB = re.compile(r"\$\{(!?)([^{}]*)\}")
 Json = dict[str, Any]
 
 
-def invalid(message: str) -> ApiError:
-    """Return the error that CloudFormation answers to a bad request."""
-    return ApiError("ValidationError", message)
+def malformed(function: str) -> ApiError:
+    """Return the error for a function that has been given something else than it needs."""
+    return invalid(f"Template error: every Fn::{function} object requires {REQUIRES[function]}.")
 
 
 @dataclass(frozen=True)
@@ -125,10 +158,10 @@ class Template:
         resource = self.resources[logical]
         found = {
             reference.name
-            for reference in self.references(resource.get("Properties", {}))
+            for reference in self.references(_evaluated(resource))
             if reference.name in self.resources
         }
-        return found | set(_listed(resource.get("DependsOn")))
+        return found | set(listed(resource.get("DependsOn")))
 
     def references(self, value: Any) -> Iterator[Reference]:
         """Yield every reference in a value, those in both branches of an Fn::If as well."""
@@ -167,11 +200,9 @@ def parse(body: str) -> Template:
     version = content.get("AWSTemplateFormatVersion")
     if version is not None and str(version) != "2010-09-09":
         raise invalid(f"Template format error: {version} is not a supported value.")
-    for name in SECTIONS[2:-1]:
-        if name != "Transform" and not isinstance(content.get(name) or {}, dict):
-            raise invalid(f"Template format error: {name} must be an object.")
     if not content.get("Resources"):
         raise invalid("Template format error: At least one Resources member must be defined.")
+    shapes.check(content)
     template = Template(
         body=body,
         parameters=content.get("Parameters") or {},
@@ -181,7 +212,7 @@ def parse(body: str) -> Template:
         mappings=content.get("Mappings") or {},
         rules=content.get("Rules") or {},
         metadata=content.get("Metadata") or {},
-        transforms=_listed(content.get("Transform")),
+        transforms=listed(content.get("Transform")),
         description=content.get("Description"),
         version=str(version) if version else None,
     )
@@ -288,16 +319,6 @@ def _check_resources(template: Template) -> None:
                     "alphanumeric."
                 )
     for name, resource in template.resources.items():
-        if not isinstance(resource, dict):
-            raise invalid("Template format error: Any Resources member must be an object.")
-        if not isinstance(resource.get("Type"), str):
-            raise invalid(
-                "Template format error: Any Resources member must have a Type: "
-                f"[/Resources/{name}] lacks one."
-            )
-        for key in resource:
-            if key not in RESOURCE_KEYS:
-                raise invalid(f"Invalid template resource property '{key}'")
         for key in ("DeletionPolicy", "UpdateReplacePolicy"):
             allowed = ["Delete", "Retain", "Snapshot", "RetainExceptOnCreate"]
             if resource.get(key, "Delete") not in allowed[: 4 if key == "DeletionPolicy" else 3]:
@@ -310,22 +331,12 @@ def _check_resources(template: Template) -> None:
                 f"Template format error: Unresolved condition dependency {condition} in the "
                 "Resources block of the template"
             )
-    for name, output in template.outputs.items():
-        if not isinstance(output, dict) or "Value" not in output:
-            raise invalid(
-                f"Template format error: Output {name} is malformed. "
-                "Every Outputs member must contain a Value object"
-            )
+    for output in template.outputs.values():
         condition = output.get("Condition")
         if condition is not None and condition not in template.conditions:
             raise invalid(
                 f"Template format error: Unresolved condition dependency {condition} in the "
                 "Outputs block of the template"
-            )
-    for name, parameter in template.parameters.items():
-        if not isinstance(parameter, dict) or "Type" not in parameter:
-            raise invalid(
-                f"Template format error: Every Parameters object must contain a Type member: {name}"
             )
 
 
@@ -347,10 +358,14 @@ def _check_functions(template: Template) -> None:
                             f"Template format error: {name} must stand alone in its object"
                         )
                     _check_arguments(function, item, template)
+                elif name == "Ref" and len(value) == 1 and not isinstance(item, str):
+                    raise invalid(
+                        "Template format error: Every Ref object must have a single String value."
+                    )
                 walk(item, allowed, where)
 
     for resource in template.resources.values():
-        walk({k: v for k, v in resource.items() if k != "Metadata"}, FUNCTIONS, "Resources")
+        walk(resource, FUNCTIONS, "Resources")
     walk(list(template.outputs.values()), FUNCTIONS, "Outputs")
     walk(
         list(template.conditions.values()),
@@ -361,24 +376,27 @@ def _check_functions(template: Template) -> None:
 
 
 def _check_arguments(function: str, argument: Any, template: Template) -> None:
-    counts = {"If": (3, 3), "Join": (2, 2), "Select": (2, 2), "Split": (2, 2), "FindInMap": (3, 4)}
-    if function in counts:
-        least, most = counts[function]
+    if function in COUNTS:
+        least, most = COUNTS[function]
         if not isinstance(argument, list) or not least <= len(argument) <= most:
-            raise invalid(
-                f"Template error: every Fn::{function} object requires a list of {least} arguments"
-            )
+            raise malformed(function)
+        if function in ("If", "Join", "Split", "ValueOf") and not isinstance(argument[0], str):
+            raise malformed(function)
     if function == "If" and argument[0] not in template.conditions:
         raise invalid(f"Template error: unresolved condition dependency: {argument[0]} in Fn::If")
-    if (
-        function == "FindInMap"
-        and isinstance(argument[0], str)
-        and argument[0] not in template.mappings
-    ):
-        raise invalid(
-            f"Template error: Mapping named '{argument[0]}' is not present in the 'Mappings' "
-            "section of template."
-        )
+    if function == "FindInMap":
+        name, *_, last = argument
+        if any(not isinstance(key, (str, dict)) for key in argument[:3]) or (
+            len(argument) == 4 and not (isinstance(last, dict) and list(last) == ["DefaultValue"])
+        ):
+            raise malformed(function)
+        if isinstance(name, str) and name not in template.mappings:
+            raise invalid(
+                f"Template error: Mapping named '{name}' is not present in the 'Mappings' "
+                "section of template."
+            )
+    if function == "ValueOf" and argument[0] not in template.parameters:
+        raise malformed(function)
     if function == "Sub":
         good = isinstance(argument, str) or (
             isinstance(argument, list)
@@ -400,10 +418,7 @@ def _attribute(argument: Any) -> tuple[str, str]:
     if isinstance(argument, str):
         argument = argument.split(".", 1)
     if not isinstance(argument, list) or len(argument) != 2 or not isinstance(argument[0], str):
-        raise invalid(
-            "Template error: every Fn::GetAtt object requires two non-empty parameters, the "
-            "resource name and the resource attribute"
-        )
+        raise malformed("GetAtt")
     return argument[0], str(argument[1])
 
 
@@ -412,8 +427,9 @@ def _check_references(template: Template) -> None:
     outputs = {name: output.get("Value") for name, output in template.outputs.items()}
     _refuse_unknown(template, outputs, "Outputs", template.resources)
     _refuse_unknown(template, template.conditions, "Conditions", {})
+    _refuse_unknown(template, template.rules, "Rules", {})
     for name, resource in template.resources.items():
-        missing = [d for d in _listed(resource.get("DependsOn")) if d not in template.resources]
+        missing = [d for d in listed(resource.get("DependsOn")) if d not in template.resources]
         if missing:
             raise invalid(
                 f"Template format error: Unresolved resource dependencies [{', '.join(missing)}] "
@@ -443,12 +459,7 @@ def _check_references(template: Template) -> None:
 def _refuse_unknown(template: Template, values: Json, section: str, resources: Json) -> None:
     found: set[str] = set()
     for reference in template.references(
-        [
-            value
-            if section != "Resources"
-            else {k: v for k, v in value.items() if k == "Properties"}
-            for value in values.values()
-        ]
+        [_evaluated(value) if section == "Resources" else value for value in values.values()]
     ):
         known = reference.name in resources
         if reference.attribute is None:
@@ -462,20 +473,25 @@ def _refuse_unknown(template: Template, values: Json, section: str, resources: J
         )
 
 
+def _evaluated(resource: Json) -> list[Any]:
+    return [resource.get("Properties"), resource.get("Metadata")]
+
+
 def _conditions_in(value: Any) -> Iterator[str]:
     if isinstance(value, list):
         for item in value:
             yield from _conditions_in(item)
     elif isinstance(value, dict):
-        if list(value) == ["Condition"] and isinstance(value["Condition"], str):
-            yield value["Condition"]
+        if list(value) == ["Condition"]:
+            yield str(value["Condition"])
         for name, item in value.items():
             if name == "Fn::If" and isinstance(item, list) and item:
                 yield str(item[0])
             yield from _conditions_in(item)
 
 
-def _listed(value: Any) -> list[str]:
+def listed(value: Any) -> list[str]:
+    """Return what may be given as one text or as a list of texts as a list."""
     if value is None:
         return []
     return [value] if isinstance(value, str) else list(value)

@@ -1,0 +1,222 @@
+"""S3 buckets as resources of stacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sandbox.cloudformation.calls import (
+    Call,
+    Name,
+    Provider,
+    absent_is_fine,
+    arn,
+    document,
+    only,
+    pairs,
+    pick,
+    present,
+    refuse,
+)
+from sandbox.cloudformation.expressions import Made
+
+# S3.
+
+
+def _encryption(s3: Any, bucket: str, value: Any) -> None:
+    rules = [
+        {
+            **pick(rule, "BucketKeyEnabled"),
+            "ApplyServerSideEncryptionByDefault": rule["ServerSideEncryptionByDefault"],
+        }
+        for rule in value["ServerSideEncryptionConfiguration"]
+    ]
+    s3.put_bucket_encryption(Bucket=bucket, ServerSideEncryptionConfiguration={"Rules": rules})
+
+
+def _lifecycle(s3: Any, bucket: str, value: Any) -> None:
+    rules = []
+    for index, rule in enumerate(value["Rules"]):
+        known = (
+            "Id",
+            "Status",
+            "Prefix",
+            "ExpirationInDays",
+            "ExpirationDate",
+            "NoncurrentVersionExpirationInDays",
+            "NoncurrentVersionExpiration",
+            "AbortIncompleteMultipartUpload",
+            "ExpiredObjectDeleteMarker",
+            "Transitions",
+        )
+        refuse("AWS::S3::Bucket LifecycleConfiguration", set(rule) - set(known))
+        expiration = {
+            **present(Days=rule.get("ExpirationInDays"), Date=rule.get("ExpirationDate")),
+            **pick(rule, "ExpiredObjectDeleteMarker"),
+        }
+        noncurrent = rule.get("NoncurrentVersionExpiration") or present(
+            NoncurrentDays=rule.get("NoncurrentVersionExpirationInDays")
+        )
+        rules.append(
+            {
+                "ID": rule.get("Id", f"rule-{index + 1}"),
+                "Status": rule["Status"],
+                "Filter": {"Prefix": rule.get("Prefix", "")},
+                **present(
+                    Expiration=expiration,
+                    NoncurrentVersionExpiration=noncurrent,
+                    AbortIncompleteMultipartUpload=rule.get("AbortIncompleteMultipartUpload"),
+                    Transitions=[
+                        {
+                            "StorageClass": each["StorageClass"],
+                            **present(Days=each.get("TransitionInDays")),
+                        }
+                        for each in rule.get("Transitions", [])
+                    ],
+                ),
+            }
+        )
+    s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": rules})
+
+
+def _cors(s3: Any, bucket: str, value: Any) -> None:
+    rules = [
+        {
+            "ExposeHeaders"
+            if k == "ExposedHeaders"
+            else "MaxAgeSeconds"
+            if k == "MaxAge"
+            else "ID"
+            if k == "Id"
+            else k: v
+            for k, v in rule.items()
+        }
+        for rule in value["CorsRules"]
+    ]
+    s3.put_bucket_cors(Bucket=bucket, CORSConfiguration={"CORSRules": rules})
+
+
+def _logging(s3: Any, bucket: str, value: Any) -> None:
+    enabled = {
+        "TargetBucket": value.get("DestinationBucketName", bucket),
+        "TargetPrefix": value.get("LogFilePrefix", ""),
+    }
+    s3.put_bucket_logging(Bucket=bucket, BucketLoggingStatus={"LoggingEnabled": enabled})
+
+
+def _notification(s3: Any, bucket: str, value: Any) -> None:
+    refuse("AWS::S3::Bucket NotificationConfiguration", set(value) - {"EventBridgeConfiguration"})
+    s3.put_bucket_notification_configuration(
+        Bucket=bucket, NotificationConfiguration={"EventBridgeConfiguration": {}}
+    )
+
+
+# Property: what applies it, and the operation that takes it away.
+_BUCKET: dict[str, tuple[Callable[[Any, str, Any], None], str]] = {
+    "BucketEncryption": (_encryption, "delete_bucket_encryption"),
+    "CorsConfiguration": (_cors, "delete_bucket_cors"),
+    "LifecycleConfiguration": (_lifecycle, "delete_bucket_lifecycle"),
+    "LoggingConfiguration": (_logging, ""),
+    "NotificationConfiguration": (_notification, ""),
+    "OwnershipControls": (
+        lambda s3, bucket, value: s3.put_bucket_ownership_controls(
+            Bucket=bucket, OwnershipControls=value
+        ),
+        "delete_bucket_ownership_controls",
+    ),
+    "PublicAccessBlockConfiguration": (
+        lambda s3, bucket, value: s3.put_public_access_block(
+            Bucket=bucket, PublicAccessBlockConfiguration=value
+        ),
+        "delete_public_access_block",
+    ),
+    "VersioningConfiguration": (
+        lambda s3, bucket, value: s3.put_bucket_versioning(
+            Bucket=bucket, VersioningConfiguration=value
+        ),
+        "",
+    ),
+}
+
+
+def _bucket_create(call: Call) -> Made:
+    only(call, *_BUCKET, "BucketName")
+    s3 = call.client("s3")
+    where = (
+        {}
+        if call.region == "us-east-1"
+        else {"CreateBucketConfiguration": {"LocationConstraint": call.region}}
+    )
+    s3.create_bucket(Bucket=call.name, **where)
+    call.made(call.name)
+    return _bucket_apply(call, call.name)
+
+
+def _bucket_update(call: Call) -> Made:
+    only(call, *_BUCKET, "BucketName")
+    return _bucket_apply(call, call.physical)
+
+
+def _bucket_apply(call: Call, bucket: str) -> Made:
+    s3 = call.client("s3")
+    for name, (put, remove) in _BUCKET.items():
+        if not call.changed(name):
+            continue
+        if name in call.properties:
+            put(s3, bucket, call.properties[name])
+        elif remove:
+            getattr(s3, remove)(Bucket=bucket)
+    if call.tags != call.previous_tags:
+        if call.tags:
+            s3.put_bucket_tagging(Bucket=bucket, Tagging={"TagSet": pairs(call.tags)})
+        else:
+            s3.delete_bucket_tagging(Bucket=bucket)
+    domain = f"{bucket}.s3.amazonaws.com"
+    regional = f"{bucket}.s3.{call.region}.amazonaws.com"
+    found = arn(call, "s3", bucket).replace(f":{call.region}:{call.account}:", ":::")
+    return Made(
+        bucket,
+        {
+            "Arn": found,
+            "DomainName": domain,
+            "RegionalDomainName": regional,
+            "DualStackDomainName": f"{bucket}.s3.dualstack.{call.region}.amazonaws.com",
+            "WebsiteURL": f"http://{bucket}.s3-website-{call.region}.amazonaws.com",
+        },
+    )
+
+
+def _bucket_delete(call: Call) -> None:
+    with absent_is_fine():
+        call.client("s3").delete_bucket(Bucket=call.physical)
+
+
+def _bucket_policy_put(call: Call) -> Made:
+    bucket = call.properties["Bucket"]
+    call.client("s3").put_bucket_policy(
+        Bucket=bucket, Policy=document(call.properties["PolicyDocument"])
+    )
+    call.made(bucket)
+    return Made(bucket, {})
+
+
+def _bucket_policy_delete(call: Call) -> None:
+    with absent_is_fine():
+        call.client("s3").delete_bucket_policy(Bucket=call.physical)
+
+
+PROVIDERS: dict[str, Provider] = {
+    "AWS::S3::Bucket": Provider(
+        _bucket_create,
+        _bucket_delete,
+        _bucket_update,
+        Name("BucketName", 63, lower=True),
+        ("Arn", "DomainName", "DualStackDomainName", "RegionalDomainName", "WebsiteURL"),
+    ),
+    "AWS::S3::BucketPolicy": Provider(
+        _bucket_policy_put,
+        _bucket_policy_delete,
+        _bucket_policy_put,
+        physical=lambda call: str(call.properties["Bucket"]),
+    ),
+}

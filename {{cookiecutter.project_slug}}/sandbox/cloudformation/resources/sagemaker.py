@@ -1,0 +1,270 @@
+"""SageMaker's endpoints, and what scales and watches them, as resources of stacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sandbox.cloudformation.calls import (
+    Call,
+    Name,
+    Provider,
+    ResourceFailed,
+    Tagging,
+    absent_is_fine,
+    api,
+    arn,
+    document,
+    handled,
+    is_missing,
+    last_part,
+    pairs,
+    pick,
+    present,
+    without,
+)
+from sandbox.cloudformation.expressions import Made
+from sandbox.cloudformation.template import Json
+
+SAGEMAKER = Tagging("add_tags", "delete_tags", "ResourceArn")
+ALARMS = Tagging("tag_resource", "untag_resource", "ResourceARN")
+
+
+# SageMaker. Ref gives the ARN of models, configs and endpoints, and Fn::GetAtt their names.
+
+
+def _named(kind: str) -> Callable[[Call, Json], Made]:
+    def made(call: Call, answer: Json) -> Made:
+        found = answer.get(f"{kind}Arn") or call.physical
+        name = call.name if answer else last_part(call)
+        return Made(found, {f"{kind}Name": name, f"{kind}Arn": found, "Arn": found, "Id": found})
+
+    return made
+
+
+def _endpoint_create(call: Call) -> Made:
+    client = call.client("sagemaker")
+    given = pick(call.properties, "EndpointConfigName")
+    # The deployment config says how to change a fleet: when there is none yet, AWS ignores it.
+    answer = client.create_endpoint(
+        EndpointName=call.name, **given, **present(Tags=pairs(call.tags))
+    )
+    call.made(answer["EndpointArn"])
+    _in_service(call)
+    return _endpoint(answer["EndpointArn"])
+
+
+def _endpoint_update(call: Call) -> Made:
+    client, name = call.client("sagemaker"), last_part(call)
+    # A rollback may find the endpoint in the middle of the update that it takes back.
+    _settled(call)
+    config = call.properties["EndpointConfigName"]
+    described = client.describe_endpoint(EndpointName=name)
+    if described.get("EndpointConfigName") != config or described["EndpointStatus"] == "Failed":
+        given = pick(
+            call.properties,
+            "DeploymentConfig",
+            "ExcludeRetainedVariantProperties",
+            "RetainAllVariantProperties",
+            "RetainDeploymentConfig",
+        )
+        client.update_endpoint(EndpointName=name, EndpointConfigName=config, **given)
+        ended = _in_service(call)
+        if ended.get("EndpointConfigName") != config:
+            why = ended.get("FailureReason") or (
+                "the deployment was rolled back, most likely by an alarm of its "
+                "AutoRollbackConfiguration"
+            )
+            raise ResourceFailed(
+                handled(f"Endpoint {name} did not stabilize: {why}", "NotStabilized")
+            )
+    SAGEMAKER.apply(client, call.physical, call)
+    return _endpoint(call.physical)
+
+
+def _endpoint_delete(call: Call) -> None:
+    client = call.client("sagemaker")
+    with absent_is_fine():
+        _settled(call)
+        client.delete_endpoint(EndpointName=last_part(call))
+        call.wait(lambda: _gone(call))
+
+
+def _gone(call: Call) -> bool | None:
+    try:
+        call.client("sagemaker").describe_endpoint(EndpointName=last_part(call))
+    except call.client("sagemaker").exceptions.ClientError as error:
+        if is_missing(error):
+            return True
+        raise
+    return None
+
+
+def _endpoint(found: str) -> Made:
+    name = found.rpartition("/")[2]
+    return Made(found, {"EndpointName": name, "EndpointArn": found, "Id": found})
+
+
+def _settled(call: Call) -> Json:
+    """Wait until an endpoint is in no state that ends by itself; return what describes it."""
+    client, name = call.client("sagemaker"), last_part(call)
+
+    def look() -> Json | None:
+        described: Json = client.describe_endpoint(EndpointName=name)
+        moving = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
+        return None if described["EndpointStatus"] in moving else described
+
+    return call.wait(look)
+
+
+def _in_service(call: Call) -> Json:
+    described = _settled(call)
+    if described["EndpointStatus"] != "InService":
+        why = described.get("FailureReason") or f"its status is {described['EndpointStatus']}"
+        raise ResourceFailed(handled(why, "NotStabilized"))
+    return described
+
+
+def _group_create(call: Call) -> Made:
+    client, given = call.client("sagemaker"), call.properties
+    found = client.create_model_package_group(
+        **without(given, "ModelPackageGroupPolicy"), **present(Tags=pairs(call.tags))
+    )["ModelPackageGroupArn"]
+    call.made(found)
+    return _group_policy(call, found)
+
+
+def _group_update(call: Call) -> Made:
+    SAGEMAKER.apply(call.client("sagemaker"), call.physical, call)
+    return _group_policy(call, call.physical)
+
+
+def _group_policy(call: Call, found: str) -> Made:
+    client, name = call.client("sagemaker"), found.rpartition("/")[2]
+    if call.changed("ModelPackageGroupPolicy"):
+        policy = call.properties.get("ModelPackageGroupPolicy")
+        if policy:
+            client.put_model_package_group_policy(
+                ModelPackageGroupName=name, ResourcePolicy=document(policy)
+            )
+        else:
+            client.delete_model_package_group_policy(ModelPackageGroupName=name)
+    described = client.describe_model_package_group(ModelPackageGroupName=name)
+    return Made(
+        found,
+        {
+            "ModelPackageGroupArn": found,
+            "ModelPackageGroupStatus": described["ModelPackageGroupStatus"],
+            "CreationTime": described["CreationTime"].isoformat(),
+        },
+    )
+
+
+def _group_delete(call: Call) -> None:
+    with absent_is_fine():
+        call.client("sagemaker").delete_model_package_group(ModelPackageGroupName=last_part(call))
+
+
+# Application Auto Scaling and CloudWatch.
+
+
+def _target(call: Call, answer: Json) -> Made:
+    given = call.properties
+    found = "|".join(given[k] for k in ("ResourceId", "ScalableDimension", "ServiceNamespace"))
+    return Made(found, {"Id": found})
+
+
+def _target_key(call: Call) -> Json:
+    names = ("ResourceId", "ScalableDimension", "ServiceNamespace")
+    return dict(zip(names, call.physical.split("|"), strict=True))
+
+
+def _policy_key(call: Call) -> Json:
+    """Return what identifies a scaling policy; a template may name its target by its Ref."""
+    given = call.properties
+    target = given.get("ScalingTargetId")
+    names = ("ResourceId", "ScalableDimension", "ServiceNamespace")
+    key = dict(zip(names, target.split("|"), strict=True)) if target else pick(given, *names)
+    return {"PolicyName": given["PolicyName"], **key}
+
+
+def _policy_put(call: Call) -> Made:
+    given = without(call.properties, "ScalingTargetId") | _policy_key(call)
+    found = call.client("application-autoscaling").put_scaling_policy(**given)["PolicyARN"]
+    call.made(found)
+    return Made(found, {"Arn": found})
+
+
+def _policy_delete(call: Call) -> None:
+    with absent_is_fine():
+        call.client("application-autoscaling").delete_scaling_policy(**_policy_key(call))
+
+
+def _alarm(call: Call, answer: Json) -> Made:
+    name = call.physical or call.name
+    return Made(name, {"Arn": arn(call, "cloudwatch", f"alarm:{name}")})
+
+
+PROVIDERS: dict[str, Provider] = {
+    "AWS::ApplicationAutoScaling::ScalableTarget": api(
+        "application-autoscaling",
+        "register_scalable_target",
+        "deregister_scalable_target",
+        _target,
+        _target_key,
+        attributes=("Id",),
+        again=True,
+        physical=lambda call: _target(call, {}).ref,
+    ),
+    "AWS::ApplicationAutoScaling::ScalingPolicy": Provider(
+        _policy_put,
+        _policy_delete,
+        _policy_put,
+        attributes=("Arn",),
+        physical=lambda call: str(call.properties["PolicyName"]),
+    ),
+    "AWS::CloudWatch::Alarm": api(
+        "cloudwatch",
+        "put_metric_alarm",
+        "delete_alarms",
+        _alarm,
+        lambda call: {"AlarmNames": [call.physical]},
+        name=Name("AlarmName", 255),
+        attributes=("Arn",),
+        tagging=ALARMS,
+        again=True,
+    ),
+    "AWS::SageMaker::Endpoint": Provider(
+        _endpoint_create,
+        _endpoint_delete,
+        _endpoint_update,
+        Name("EndpointName", 63, "{logical}-{random}"),
+        ("EndpointName", "EndpointArn"),
+    ),
+    "AWS::SageMaker::EndpointConfig": api(
+        "sagemaker",
+        "create_endpoint_config",
+        "delete_endpoint_config",
+        _named("EndpointConfig"),
+        lambda call: {"EndpointConfigName": last_part(call)},
+        name=Name("EndpointConfigName", 63, "{logical}-{random}"),
+        attributes=("EndpointConfigName", "EndpointConfigArn", "Id"),
+        tagging=SAGEMAKER,
+    ),
+    "AWS::SageMaker::Model": api(
+        "sagemaker",
+        "create_model",
+        "delete_model",
+        _named("Model"),
+        lambda call: {"ModelName": last_part(call)},
+        name=Name("ModelName", 63, "{logical}-{random}"),
+        attributes=("ModelName", "ModelArn", "Id"),
+        tagging=SAGEMAKER,
+    ),
+    "AWS::SageMaker::ModelPackageGroup": Provider(
+        _group_create,
+        _group_delete,
+        _group_update,
+        attributes=("ModelPackageGroupArn", "ModelPackageGroupStatus", "CreationTime"),
+        physical=lambda call: str(call.properties["ModelPackageGroupName"]),
+    ),
+}
