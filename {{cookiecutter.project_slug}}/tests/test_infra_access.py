@@ -525,7 +525,7 @@ PEOPLES = {
     *("sagemaker:DeleteModelPackageGroup", "sagemaker:DeletePipeline"),
     *("s3:GetBucketPolicy", "s3:PutBucketPolicy", "s3:DeleteBucketPolicy"),
     *("s3:ListBucketVersions", "s3:DeleteObject"),
-    *("kms:DescribeKey", "kms:GetKeyPolicy", "kms:PutKeyPolicy"),
+    *("kms:GetKeyPolicy", "kms:PutKeyPolicy"),
     "logs:DeleteLogGroup",
     # `mlops status` and `destroy` look for stages without a file.
     "sagemaker:ListEndpoints",
