@@ -23,12 +23,24 @@ RESOLVE = """
 import json, pathlib, sys
 sys.path.insert(0, "tests")
 from infra_case import KINDS, full, template
+from platform_case import full_platform, full_project, project
+def write(name, resources):
+    pathlib.Path(sys.argv[1], f"{name}.json").write_text(json.dumps({"Resources": resources}))
 for kind in KINDS:
-    resources = {
+    write(kind, {
         name: {"Type": template().resources[name]["Type"], "Properties": properties}
         for name, properties in full(kind).everything().items()
-    }
-    pathlib.Path(sys.argv[1], f"{kind}.json").write_text(json.dumps({"Resources": resources}))
+    })
+stacks = {
+    "platform": full_platform(),
+    "project": full_project("churn"),
+    "project-with-key": project("churn", SignIn="iam-user"),
+}
+for name, stack in stacks.items():
+    write(name, {
+        logical: {"Type": stack.kind(logical), "Properties": stack.properties(logical)}
+        for logical in stack.resources
+    })
 """
 
 needs_checkov = pytest.mark.skipif(
@@ -70,7 +82,7 @@ def ids(found: dict[str, Any], outcome: str) -> set[str]:
 
 @pytest.fixture(scope="session")
 def decided(default: Rendered, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one template for each kind of endpoint."""
+    """A folder with one template for each kind of endpoint, for the platform and for projects."""
     folder = tmp_path_factory.mktemp("decided")
     done = default.run("python", "-c", RESOLVE, folder, PYTHONDONTWRITEBYTECODE="1")
     assert done.code == 0, done.err
@@ -109,6 +121,27 @@ def test_checkov_finds_nothing_but_what_serverless_cannot(
     assert {"CKV_AWS_108", "CKV_AWS_111"} <= ids(found, "passed")
 
 
+def left_out(template: str) -> set[str]:
+    """The checks that a template leaves out, each where it says why."""
+    text = (RENDERED / "infra" / f"{template}.yml").read_text(encoding="utf-8")
+    return set(re.findall(r"- id: (CKV\w+)", text))
+
+
+@pytest.mark.slow
+@needs_checkov
+def test_checkov_finds_in_platform_and_project_what_is_left_out_for_a_reason(
+    decided: Path,
+) -> None:
+    found = checkov(decided / "platform.json")
+    assert ids(found, "failed") == left_out("platform")
+    # Boundaries and roles were judged: privilege escalation, writing without constraints.
+    assert {"CKV_AWS_110", "CKV_AWS_111"} <= ids(found, "passed")
+    assert ids(checkov(decided / "project.json"), "failed") == set()
+    keyed = checkov(decided / "project-with-key.json")
+    assert ids(keyed, "failed") == left_out("project")
+    assert {"CKV_AWS_110", "CKV_AWS_111"} <= ids(keyed, "passed")
+
+
 @pytest.mark.slow
 @needs_checkov
 def test_checkov_would_find_a_role_that_may_write_everywhere(decided: Path, tmp_path: Path) -> None:
@@ -124,7 +157,7 @@ def test_checkov_would_find_a_role_that_may_write_everywhere(decided: Path, tmp_
 @pytest.mark.slow
 def test_cfn_lint_finds_nothing_in_what_each_kind_becomes(default: Rendered, decided: Path) -> None:
     templates = [*(default.path / "infra").glob("*.yml"), *decided.glob("*.json")]
-    assert len(templates) >= 4
+    assert len(templates) >= 9
     done = default.run(Path(sys.prefix) / "bin" / "cfn-lint", "--", *templates)
     assert (done.code, done.out) == (0, "")
 

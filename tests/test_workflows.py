@@ -261,13 +261,16 @@ def test_credentials_come_after_the_setup_and_only_where_they_are_needed(
         given = job["steps"][said.index(sign_in)]["with"]
         assert given["aws-region"] == "${{ env.AWS_REGION }}"
         assert given["mask-aws-account-id"] == "true"
-        if oidc:
-            assert given["role-to-assume"] == "${{ vars.AWS_ROLE_ARN }}"
-            name = given["role-session-name"].replace("${{ env.PROJECT }}", "p" * 32)
-            assert len(name.replace("${{ github.run_id }}", "9" * 14)) <= 64
-        else:
+        assert given["role-to-assume"] == "${{ vars.AWS_ROLE_ARN }}"
+        name = given["role-session-name"].replace("${{ env.PROJECT }}", "p" * 32)
+        assert len(name.replace("${{ github.run_id }}", "9" * 14)) <= 64
+        if not oidc:
+            # The key may do nothing but take the role, whose trust knows no session tags.
             assert given["aws-access-key-id"] == "${{ secrets.AWS_ACCESS_KEY_ID }}"
             assert given["aws-secret-access-key"] == "${{ secrets.AWS_SECRET_ACCESS_KEY }}"
+            assert given["role-skip-session-tagging"] == "true"
+        else:
+            assert "aws-access-key-id" not in given
 
 
 def test_a_pull_request_sees_no_secret(repo: Rendered) -> None:

@@ -101,7 +101,7 @@ def deploy(
     _refuse_conversion(aws, before, stage)
     _note_single_zone(stage, console)
     template = stages.template(aws.settings)
-    parameters = _parameters(aws, stage, package)
+    parameters = {**_boundary(there), **_parameters(aws, stage, package)}
     tags = {
         **stage.tags,
         "project": aws.settings.project.project,
@@ -248,6 +248,27 @@ def _parameters(aws: Aws, stage: Stage, package: Package) -> dict[str, str | Non
         **_artifact_key(aws),
     }
     return {name: value for name, value in {**own, **stage.parameters}.items() if name in declared}
+
+
+def _boundary(there: Aws) -> dict[str, str | None]:
+    """The permissions boundary of infra/platform.yml, where the account has it: without it the
+    role of the workflows may make no role for an endpoint."""
+    from botocore.exceptions import ClientError
+
+    settings = there.settings
+    name = f"sm-mlops-boundary-{settings.project.region}"
+    arn = f"arn:{settings.partition}:iam::{there.account}:policy/{name}"
+    declared = stages.template_parameters(stages.template(settings))
+    if "PermissionsBoundaryArn" not in declared:
+        return {}
+    try:
+        there.client("iam").get_policy(PolicyArn=arn)
+    except ClientError as error:
+        # Who may not look may make roles without it, or is told by IAM.
+        if error_code(error) not in ("NoSuchEntity", "AccessDenied"):
+            raise
+        return {}
+    return {"PermissionsBoundaryArn": arn}
 
 
 def _artifact_key(aws: Aws) -> dict[str, str]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sandbox.client import SandboxError as SandboxError
     from sandbox.client import Status as Status
     from sandbox.client import connect as connect
+    from sandbox.client import control as control
     from sandbox.client import reset as reset
     from sandbox.client import start as start
     from sandbox.client import status as status
@@ -24,13 +25,24 @@ _HOME = {
     "Server": "server",
     "Status": "client",
     "connect": "client",
+    "control": "client",
     "reset": "client",
     "start": "client",
     "status": "client",
     "stop": "client",
 }
 
-__all__ = ["SandboxError", "Server", "Status", "connect", "reset", "start", "status", "stop"]
+__all__ = [
+    "SandboxError",
+    "Server",
+    "Status",
+    "connect",
+    "control",
+    "reset",
+    "start",
+    "status",
+    "stop",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -212,10 +212,36 @@ def environment(folder: Path, port: int, region: str) -> dict[str, str]:
         "AWS_CONFIG_FILE": absent,
         "AWS_SHARED_CREDENTIALS_FILE": absent,
         "AWS_EC2_METADATA_DISABLED": "true",
+        "GITHUB_API_URL": f"http://127.0.0.1:{port}/_github/api/v3",
+        "GITHUB_SERVER_URL": f"http://127.0.0.1:{port}/_github",
         "SAGEMAKER_VALIDATE_ROLE": "false",
         "NO_PROXY": ",".join(filter(None, (os.environ.get("NO_PROXY"), loopback))),
         "no_proxy": ",".join(filter(None, (os.environ.get("no_proxy"), loopback))),
     }
+
+
+def control(root: Path, call: str, *args: Any, **kwargs: Any) -> Any:
+    """Do in a running sandbox what a person would at a console; see integrations.CONTROLS.
+
+    `control(root, "connections.complete", "my-connection")`. Raises SandboxError.
+    """
+    found = _record(Path(root).resolve() / FOLDER)
+    if found is None:
+        raise SandboxError("no sandbox is running; start it with: mlops sandbox up")
+    connection = http.client.HTTPConnection("127.0.0.1", found["port"], timeout=30)
+    try:
+        body = json.dumps({"call": call, "args": args, "kwargs": kwargs})
+        headers = {"X-Sandbox-Token": found["token"]}
+        connection.request("POST", "/_sandbox/control", body, headers)
+        answer = connection.getresponse()
+        content = json.loads(answer.read())
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise SandboxError(f"the sandbox does not answer: {error}") from error
+    finally:
+        connection.close()
+    if answer.status != 200:
+        raise SandboxError(str(content.get("message", content)))
+    return content["answer"]
 
 
 def write_record(folder: Path, port: int, token: str, region: str) -> None:

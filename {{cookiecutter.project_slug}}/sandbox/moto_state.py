@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import copyreg
 import hashlib
 import io
 import logging
 import pickle
 import threading
 import time
+from collections import defaultdict
 from typing import Any
 from urllib.parse import parse_qs, unquote
+from weakref import WeakValueDictionary
 
 from moto.backends import get_backend
 from moto.core.base_backend import BackendDict
@@ -143,6 +146,20 @@ def _state(service: str, backends: BackendDict[Any]) -> dict[str, dict[str, Any]
                     for name, group in backend.groups.items()
                     if name not in LOG_GROUPS.values() and not name.startswith(LOG_GROUP)
                 }
+    if service == "ssm":
+        # Dictionaries that make their members with a lambda cannot be pickled.
+        for kind in {type(backend._parameters) for backend in _all(state)}:
+            copyreg.pickle(kind, _reduced_parameters)
+        for regions in state.values():
+            for region, backend in regions.items():
+                regions[region] = slim = copy.copy(backend)
+                slim._resource_tags = defaultdict(_two_levels, backend._resource_tags)
+    if service == "awslambda":
+        for regions in state.values():
+            for region, backend in regions.items():
+                regions[region] = slim = copy.copy(backend)
+                slim._lambdas = copy.copy(backend._lambdas)
+                slim._lambdas._aliases = defaultdict(dict, backend._lambdas._aliases)
     if service == "cloudwatch":
         # What endpoints have reported is a matter of this server's life.
         for regions in state.values():
@@ -150,6 +167,27 @@ def _state(service: str, backends: BackendDict[Any]) -> dict[str, dict[str, Any]
                 regions[region] = slim = copy.copy(backend)
                 slim.metric_data = [m for m in backend.metric_data if m.namespace != NAMESPACE]
     return state
+
+
+def _weak(values: dict[Any, Any]) -> WeakValueDictionary[Any, Any]:
+    return WeakValueDictionary(values)
+
+
+def _two_levels() -> defaultdict[str, dict[str, Any]]:
+    return defaultdict(dict)
+
+
+def _all(state: dict[str, dict[str, Any]]) -> list[Any]:
+    return [backend for regions in state.values() for backend in regions.values()]
+
+
+def _reduced_parameters(parameters: Any) -> tuple[Any, ...]:
+    where = (parameters.account_id, parameters.region_name)
+    return type(parameters), where, vars(parameters), None, iter(parameters.items())
+
+
+# Lambda's functions and layers are also held by weak references, which pickle does not know.
+copyreg.pickle(WeakValueDictionary, lambda values: (_weak, (dict(values),)))
 
 
 def _only_reads(environ: dict[str, Any]) -> bool:

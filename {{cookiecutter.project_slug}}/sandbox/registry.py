@@ -7,6 +7,7 @@ counting.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from sandbox import wire
 from sandbox.policies import decision, denied, principal
@@ -30,6 +31,7 @@ class Registry:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.on_change: Callable[[Record], None] = lambda package: None
 
     def create_model_package_group(self, params: Params, caller: Caller) -> Params:
         """CreateModelPackageGroup."""
@@ -154,6 +156,7 @@ class Registry:
                         "ConflictException", f"Model Package already exists: {named}"
                     )
                 self.store.put(PACKAGE, record["ModelPackageArn"], record)
+        self.on_change(record)
         return {"ModelPackageArn": record["ModelPackageArn"]}
 
     def recover(self) -> None:
@@ -262,6 +265,7 @@ class Registry:
             record["LastModifiedTime"] = time.time()
             record["LastModifiedBy"] = caller.context()
             self.store.put(PACKAGE, record["ModelPackageArn"], record)
+        self.on_change(record)
         return {"ModelPackageArn": record["ModelPackageArn"]}
 
     def delete_model_package(self, params: Params, caller: Caller) -> Params:

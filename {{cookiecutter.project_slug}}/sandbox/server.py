@@ -37,6 +37,8 @@ from werkzeug.serving import BaseWSGIServer, make_server
 from sandbox import client, runtime, wire
 from sandbox.cloudformation import Stacks, protocol
 from sandbox.endpoints import CONFIG, ENDPOINT, MODEL, TIME, Endpoints
+from sandbox.github.service import PREFIX, GitHub
+from sandbox.integrations import TAGGED, Integrations
 from sandbox.jobs import PROCESSING, TRAINING, Jobs
 from sandbox.logs import Logs
 from sandbox.metrics import Metrics
@@ -162,6 +164,7 @@ class Server:
         self.stacks.on_end = self.end_if_idle
         self.stacks.ledger.settle = self.moto.flush
         self.logs = Logs(self.store, self.jobs, self.folder / "endpoints")
+        self.integrations = Integrations(self)
         self._operations = self._table()
         self.endpoints.recover()
         self.runtime.recover()
@@ -176,6 +179,7 @@ class Server:
         # What the first execution will need, while nobody waits for it.
         threading.Thread(target=self._warm, name="warm up", daemon=True).start()
         self.stacks.recover()
+        self.integrations.recover()
         return self
 
     def _warm(self) -> None:
@@ -195,6 +199,11 @@ class Server:
     def url(self) -> str:
         """Return the endpoint URL."""
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def github(self) -> GitHub:
+        """Return the GitHub of this sandbox."""
+        return self.integrations.github
 
     def environment(self) -> dict[str, str]:
         """Return the environment variables for clients, "" for those to remove."""
@@ -233,6 +242,7 @@ class Server:
                 return
             # First, so that no stack takes the answers of a closing server for failures.
             self.stacks.end()
+            self.integrations.close()
             self._closing = True
         self.jobs.closing = True
         for execution in list(self.pipelines.running.values()):
@@ -282,6 +292,7 @@ class Server:
             held = self._standing or self._owned or self._leases
             running = self.pipelines.running or self.jobs.running or self.stacks.running
             busy = running or self.endpoints.busy() or self.runtime.busy()
+            busy = busy or self.integrations.busy()
             if held or busy or self._closing:
                 return
         threading.Thread(target=self.close, name="end").start()
@@ -294,6 +305,8 @@ class Server:
             return _json_error(ApiError("ServiceUnavailable", "this sandbox is ending", 503), start)
         if path.startswith("/_sandbox/"):
             return self._control(path, environ, start)
+        if path.startswith(PREFIX + "/"):
+            return self.integrations.web(environ, start)
         if not (environ.get("CONTENT_LENGTH") or "0").isdecimal():
             return _json_error(ApiError("SerializationException", "Content-Length", 400), start)
         service, _, operation = environ.get("HTTP_X_AMZ_TARGET", "").partition(".")
@@ -309,7 +322,11 @@ class Server:
         # A bucket may be called "endpoints"; everybody else must not meet moto's made-up answers.
         if runtime.PATH.match(path) and _signed_for(environ) != "s3":
             return self._invoke(environ, start)
-        return self._by_moto(environ, start)
+        by_moto = functools.partial(self._by_moto, environ, start)
+        answer = self.integrations.answer(
+            environ, start, _signed_for(environ), _caller(environ, self.region), by_moto
+        )
+        return by_moto() if answer is None else answer
 
     def _invoke(self, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
         try:
@@ -384,7 +401,8 @@ class Server:
             "ListTags": self._list_tags,
             "DeleteTags": self._delete_tags,
         }
-        for owner in (self.jobs, self.registry, self.pipelines, self.endpoints):
+        owners = (self.jobs, self.registry, self.pipelines, self.endpoints)
+        for owner in (*owners, *self.integrations.owners()):
             for name in wire.service_operations():
                 method = getattr(owner, wire.snake_case(name), None)
                 if method is not None:
@@ -446,6 +464,15 @@ class Server:
                     return fault
         return None
 
+    def faulty(self) -> bool:
+        """Tell whether a fault waits for a call."""
+        return bool(self._faults)
+
+    def fault(self, where: str) -> ApiError | None:
+        """Return the error that a call is to meet, or None."""
+        found = self._take_fault(where)
+        return ApiError(found.code, found.message, found.status) if found else None
+
     def _job_fault(self, kind: str) -> str | None:
         fault = self._take_fault(kind)
         return f"{fault.code}: {fault.message}" if fault else None
@@ -467,6 +494,13 @@ class Server:
             size = int(environ.get("CONTENT_LENGTH") or 0)
             self.inject(**json.loads(environ["wsgi.input"].read(size)))
             return _json_answer({}, start)
+        if action == "control":
+            size = int(environ.get("CONTENT_LENGTH") or 0)
+            try:
+                answer = self.integrations.control(environ["wsgi.input"].read(size))
+            except ApiError as error:
+                return _json_error(error, start)
+            return _json_answer({"answer": answer}, start)
         return _json_error(ApiError("NotFound", path, 404), start)
 
     def _status(self) -> dict[str, Any]:
@@ -509,6 +543,7 @@ _TAGGED = {
     "model": MODEL,
     "endpoint-config": CONFIG,
     "endpoint": ENDPOINT,
+    **TAGGED,
 }
 _TAG_OPERATIONS = ("AddTags", "ListTags", "DeleteTags")
 

@@ -546,6 +546,12 @@ def test_a_role_made_here_takes_the_boundary_of_the_account() -> None:
     assert "PermissionsBoundary" not in stack().properties("ExecutionRole")
 
 
+def test_a_role_made_here_stands_below_its_project() -> None:
+    made = stack(Project="churn-eu").properties("ExecutionRole")
+    assert made["Path"] == "/sm-mlops/churn-eu/"
+    assert "RoleName" not in made
+
+
 # Another account
 
 

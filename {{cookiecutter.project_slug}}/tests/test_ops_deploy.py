@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -228,6 +229,26 @@ def test_the_role_may_use_the_key_of_the_artifacts(here: Place, first: str) -> N
         assert stack is not None
         assert stack.parameters["ArtifactKmsKeyArn"] == key
     (here.repo.root / "mlops.yaml").write_text(before)
+
+
+def test_the_role_of_an_endpoint_has_the_platform_s_boundary(here: Place, first: str) -> None:
+    iam, allow = here.aws.client("iam"), {"Effect": "Allow", "Action": "*", "Resource": "*"}
+    boundary = iam.create_policy(
+        PolicyName=f"sm-mlops-boundary-{here.aws.settings.project.region}",
+        PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [allow]}),
+    )["Policy"]["Arn"]
+    stage = here.stage("bounded")
+    try:
+        here.deploy(stage, first)
+        stack = stacks.describe(here.aws, stage.stack)
+        assert stack is not None
+        held = {item.kind: item.physical for item in stacks.resources(here.aws, stack)}
+        role = iam.get_role(RoleName=held["AWS::IAM::Role"])["Role"]
+        assert role["PermissionsBoundary"]["PermissionsBoundaryArn"] == boundary
+        assert role["Path"] == f"/sm-mlops/{here.aws.settings.project.project}/"
+        assert destroy.destroy(destroy.look(here.aws, stage), here.console) == []
+    finally:
+        iam.delete_policy(PolicyArn=boundary)
 
 
 def test_a_stack_of_another_project_is_left_alone(here: Place, first: str) -> None:

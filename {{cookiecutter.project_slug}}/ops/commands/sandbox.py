@@ -30,6 +30,17 @@ def sandbox_down() -> None:
     say("The sandbox is down.")
 
 
+@app.command("authorise")
+def sandbox_authorise(
+    connection: str = typer.Argument("sm-mlops", help="Name or ARN of the connection."),
+) -> None:
+    """Complete a connection to GitHub, as a person does in the console of AWS."""
+    import sandbox
+
+    found = sandbox.control(load_settings().root, "connections.complete", connection)
+    say(f"The connection {found['ConnectionName']} is {found['ConnectionStatus']}.")
+
+
 @app.command("reset")
 def sandbox_reset() -> None:
     """Stop the sandbox and forget everything in it."""

@@ -46,6 +46,8 @@ EXISTING = (
     "AlreadyExistsException",
     "ParameterAlreadyExists",
     "QueueAlreadyExists",
+    "ResourceConflictException",
+    "ResourceExistsException",
     "ResourceInUse",
 )
 T = TypeVar("T")

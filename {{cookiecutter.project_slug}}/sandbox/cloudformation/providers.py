@@ -7,7 +7,7 @@ type whose properties are those of its create operation, an entry made by `calls
 from __future__ import annotations
 
 from sandbox.cloudformation.calls import Provider
-from sandbox.cloudformation.resources import iam, messaging, s3, sagemaker, settings
+from sandbox.cloudformation.resources import iam, integration, messaging, s3, sagemaker, settings
 
 PROVIDERS: dict[str, Provider] = {
     **sagemaker.PROVIDERS,
@@ -15,4 +15,5 @@ PROVIDERS: dict[str, Provider] = {
     **messaging.PROVIDERS,
     **s3.PROVIDERS,
     **settings.PROVIDERS,
+    **integration.PROVIDERS,
 }

@@ -1,0 +1,104 @@
+"""Alarms on what functions and queues report: recorded in moto's CloudWatch, evaluated here.
+
+moto stores alarms and never looks at them. Periods are real time: an alarm that rang stays in ALARM
+for as long as it would on AWS.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from sandbox.metrics import OURS, _breaches, _statistic, notify
+from sandbox.wire import Caller
+
+FUNCTIONS, QUEUES = "AWS/Lambda", "AWS/SQS"
+UNITS = {"Duration": "Milliseconds", "PostRuntimeExtensionsDuration": "Milliseconds"}
+KEPT = 5_000
+Key = tuple[str, str, str, str, frozenset[tuple[str, str]]]
+"""Account, region, namespace, metric, dimensions."""
+
+
+class Alarms:
+    """Samples of this server's life and the alarms on them; safe for threads."""
+
+    def __init__(self) -> None:
+        self.on_change: Callable[[], None] = lambda: None
+        self._samples: dict[Key, deque[tuple[float, float]]] = {}
+
+    def record(
+        self, caller: Caller, namespace: str, dimensions: dict[str, str], **values: float
+    ) -> None:
+        """Keep what a service reports at this moment, and let the alarms on it ring."""
+        from moto.cloudwatch.models import cloudwatch_backends
+
+        backend: Any = cloudwatch_backends[caller.account][caller.region]
+        now = time.time()
+        moment = datetime.fromtimestamp(now, UTC).replace(tzinfo=None)
+        where = [{"Name": name, "Value": value} for name, value in dimensions.items()]
+        for metric, value in values.items():
+            key = (*_place(caller), namespace, metric, frozenset(dimensions.items()))
+            self._samples.setdefault(key, deque(maxlen=KEPT)).append((now, value))
+            row = {"MetricName": metric, "Value": value, "Dimensions": where, "Timestamp": moment}
+            backend.put_metric_data(namespace, [{**row, "Unit": UNITS.get(metric, "Count")}])
+        self.look(caller)
+
+    def look(self, caller: Caller) -> None:
+        """Bring the states of these alarms up to date."""
+        from moto.cloudwatch.models import cloudwatch_backends
+
+        backend: Any = cloudwatch_backends[caller.account][caller.region]
+        for alarm in list(backend.alarms.values()):
+            if alarm.namespace not in (FUNCTIONS, QUEUES) or not alarm.metric_name:
+                continue
+            state = self._state(alarm, caller)
+            if state is not None and state != alarm.state_value:
+                self._set(alarm, state, caller)
+
+    def _state(self, alarm: Any, caller: Caller) -> str | None:
+        dimensions = frozenset((d.name, d.value) for d in alarm.dimensions)
+        key = (*_place(caller), alarm.namespace, alarm.metric_name, dimensions)
+        periods, length = int(alarm.evaluation_periods), float(alarm.period)
+        buckets: list[list[float]] = [[] for _ in range(periods)]
+        now = time.time()
+        for moment, value in self._samples.get(key, deque()).copy():
+            position = int((now - moment) / length)
+            if position < periods:
+                buckets[position].append(value)
+        breaching = sum(
+            _breaches(alarm, _statistic(alarm, found))
+            if found
+            else alarm.treat_missing_data == "breaching"
+            for found in buckets
+        )
+        if any(buckets) or alarm.treat_missing_data in ("breaching", "notBreaching"):
+            needed = int(alarm.datapoints_to_alarm or periods)
+            return "ALARM" if breaching >= needed else "OK"
+        return None
+
+    def _set(self, alarm: Any, state: str, caller: Caller) -> None:
+        reason = f"{OURS}: {alarm.metric_name} {alarm.comparison_operator} {alarm.threshold}"
+        alarm.update_state(reason, "{}", state)
+        actions = alarm.alarm_actions if state == "ALARM" else alarm.ok_actions
+        if alarm.actions_enabled:
+            import json
+
+            message = json.dumps(
+                {
+                    "AlarmName": alarm.name,
+                    "AWSAccountId": caller.account,
+                    "NewStateValue": state,
+                    "NewStateReason": reason,
+                    "AlarmArn": alarm.alarm_arn,
+                }
+            )
+            for topic in actions or []:
+                notify(topic, message, f'{state}: "{alarm.name}"')
+        self.on_change()
+
+
+def _place(caller: Caller) -> tuple[str, str]:
+    return caller.account, caller.region

@@ -1,0 +1,83 @@
+"""Which operation a request to AWS asks for, whatever protocol its service speaks.
+
+Knows requests and botocore's models only.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import re
+from typing import Any
+from urllib.parse import parse_qs
+
+from botocore.exceptions import UnknownServiceError
+
+from sandbox import wire
+
+# By the name a request is signed for, where botocore calls the service otherwise.
+MODELS = {
+    "monitoring": "cloudwatch",
+    "email": "ses",
+    "tagging": "resourcegroupstaggingapi",
+}
+
+
+def operation(service: str, environ: dict[str, Any]) -> str:
+    """Return the name of the operation, "" when it cannot be told."""
+    target: str = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2]
+    if target:
+        return target
+    path, method = environ.get("PATH_INFO", "/"), environ["REQUEST_METHOD"]
+    query = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True)
+    if "Action" in query:
+        return query["Action"][0]
+    kind = environ.get("CONTENT_TYPE", "")
+    if kind.startswith("application/x-www-form-urlencoded") and service != "s3":
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        environ["wsgi.input"] = io.BytesIO(body)
+        return parse_qs(body.decode()).get("Action", [""])[0]
+    if "smithy-protocol" in environ.get("HTTP_SMITHY_PROTOCOL", "") or "/operation/" in path:
+        return path.rpartition("/")[2]
+    best, size = "", -1
+    for verb, pattern, needed, name in _routes(MODELS.get(service, service)):
+        # Of several that fit, the one that says most is meant: PUT ?policy, not PUT.
+        if verb == method and pattern.fullmatch(path) and needed <= set(query):
+            weight = 10 * len(needed) - pattern.groups
+            if weight > size or not best:
+                best, size = name, weight
+    return best
+
+
+def xml(service: str, environ: dict[str, Any]) -> str:
+    """Return the name of the element that holds a service's errors, "" for a service of JSON."""
+    if environ.get("HTTP_X_AMZ_TARGET") or environ.get("HTTP_SMITHY_PROTOCOL"):
+        return ""
+    try:
+        protocol = wire.service_model(MODELS.get(service, service)).metadata["protocol"]
+    except UnknownServiceError:
+        return ""
+    if service == "s3":
+        return "Error"
+    # A service may speak several; what is no target and no form is REST.
+    form = environ.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded")
+    return "ErrorResponse" if form or protocol in ("query", "rest-xml") else ""
+
+
+@functools.cache
+def _routes(service: str) -> list[tuple[str, re.Pattern[str], frozenset[str], str]]:
+    try:
+        model = wire.service_model(service)
+    except UnknownServiceError:
+        return []
+    found = []
+    for name in model.operation_names:
+        http = model.operation_model(name).http
+        path, _, query = http.get("requestUri", "/").partition("?")
+        text = re.escape(path.rstrip("/") or "/")
+        text = re.sub(r"\\\{\w+\\\+\\\}", "(.+)", text)
+        text = re.sub(r"\\\{\w+\\\}", "([^/]+)", text)
+        pattern = re.compile(f"{text}/?" if text != "/" else "/")
+        needed = frozenset(part.partition("=")[0] for part in query.split("&") if part)
+        found.append((http.get("method", "POST"), pattern, needed, name))
+    return found

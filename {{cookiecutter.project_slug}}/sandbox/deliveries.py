@@ -1,0 +1,74 @@
+"""Messages that services leave in queues and topics: dead letters, destinations, targets of rules.
+
+Writes into moto's SQS and SNS in place of the service that would send.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sandbox.grants import service_may
+
+
+class Undeliverable(Exception):
+    """Why a message could not be left; `code` as EventBridge reports it."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def send(arn: str, body: str, attributes: dict[str, str] | None = None) -> None:
+    """Leave a message in the queue or topic of this ARN. Raises Undeliverable."""
+    _, _, service, region, account, name = arn.split(":", 5)
+    if service == "sqs":
+        # Some attributes are numbers by the services' documentation.
+        shown = {
+            key: {"DataType": "Number" if value.isdigit() else "String", "StringValue": value}
+            for key, value in (attributes or {}).items()
+        }
+        _queue(arn)
+        _sqs(account, region).send_message(name, body, message_attributes=shown)
+    elif service == "sns":
+        from moto.sns.models import sns_backends
+
+        topic = sns_backends[account][region].topics.get(arn)
+        if topic is None:
+            raise Undeliverable("RESOURCE_NOT_FOUND", f"there is no topic {arn}")
+        topic.publish(body)
+    else:
+        raise Undeliverable("UNSUPPORTED", f"the sandbox delivers to SQS and SNS only, not {arn}")
+
+
+def check_queue(arn: str, service: str, source: str) -> None:
+    """Refuse a queue whose policy does not let a service send to it. Raises Undeliverable."""
+    policy = _queue(arn).policy
+    if not service_may(policy, service, "sqs:SendMessage", arn, source):
+        raise Undeliverable(
+            "NO_PERMISSIONS", f"the queue policy of {arn} does not let {service} send messages"
+        )
+
+
+def waiting(arn: str) -> int:
+    """Return how many messages are visible in a queue."""
+    return int(_queue(arn).approximate_number_of_messages)
+
+
+def render(value: Any) -> str:
+    """Return an event as services write it into a message."""
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _queue(arn: str) -> Any:
+    _, _, _, region, account, name = arn.split(":", 5)
+    found = _sqs(account, region).queues.get(name)
+    if found is None:
+        raise Undeliverable("RESOURCE_NOT_FOUND", f"there is no queue {arn}")
+    return found
+
+
+def _sqs(account: str, region: str) -> Any:
+    from moto.sqs.models import sqs_backends
+
+    return sqs_backends[account][region]

@@ -1,0 +1,106 @@
+"""What GitHub answers and how it words refusals. Knows no route.
+
+Source: https://docs.github.com/en/rest/using-the-rest-api
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+Json = dict[str, Any]
+DOCUMENTATION = "https://docs.github.com/rest"
+LARGEST_PAGE = 100
+
+
+class Refused(Exception):
+    """An error answer: status, message, and what belongs into body and headers."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        errors: list[Any] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message = status, message
+        self.errors, self.headers = errors, headers or {}
+
+    def body(self) -> Json:
+        """Return the body of the answer."""
+        shown: Json = {"message": self.message}
+        if self.errors is not None:
+            shown["errors"] = self.errors
+        return {**shown, "documentation_url": DOCUMENTATION, "status": str(self.status)}
+
+
+@dataclass
+class Answer:
+    """A good answer."""
+
+    body: Any = None
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def not_found() -> Refused:
+    """Return what GitHub says of what is not there or may not be seen."""
+    return Refused(404, "Not Found")
+
+
+def invalid(resource: str, name: str, code: str = "invalid", message: str = "") -> Refused:
+    """Return a 422 about one field."""
+    error: Json = {"resource": resource, "code": code, "field": name}
+    if message:
+        error["message"] = message
+    return Refused(422, "Validation Failed", [error])
+
+
+def malformed(problem: str) -> Refused:
+    """Return a 422 about a body that does not fit the schema."""
+    return Refused(422, f"Invalid request.\n\n{problem}")
+
+
+def wanted(body: Json, **types: type | tuple[type, ...]) -> list[Any]:
+    """Return members that a body must have. Raises Refused."""
+    found = []
+    for name, kind in types.items():
+        if name not in body:
+            raise malformed(f'"{name}" wasn\'t supplied.')
+        value = body[name]
+        if not isinstance(value, kind):
+            raise malformed(f"For '{name}', {value!r} is not of the expected type.")
+        found.append(value)
+    return found
+
+
+def page(rows: list[Any], query: dict[str, str], url: str) -> tuple[list[Any], dict[str, str]]:
+    """Return one page of rows and the headers that lead to the others."""
+    size = min(max(_number(query.get("per_page"), 30), 1), LARGEST_PAGE)
+    number = max(_number(query.get("page"), 1), 1)
+    last = max(-(-len(rows) // size), 1)
+    links = []
+    for name, target, applies in (
+        ("prev", number - 1, number > 1),
+        ("next", number + 1, number < last),
+        ("last", last, number < last),
+        ("first", 1, number > 1),
+    ):
+        if applies:
+            rest = {k: v for k, v in query.items() if k != "page"}
+            text = "&".join(f"{k}={v}" for k, v in {**rest, "page": str(target)}.items())
+            links.append(f'<{url}?{text}>; rel="{name}"')
+    headers = {"Link": ", ".join(links)} if links else {}
+    return rows[(number - 1) * size : number * size], headers
+
+
+def _number(text: str | None, default: int) -> int:
+    return int(text) if text and re.fullmatch(r"\d{1,9}", text) else default
+
+
+def moment(seconds: float) -> str:
+    """Return a time as GitHub writes it."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

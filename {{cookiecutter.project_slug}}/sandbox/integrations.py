@@ -1,0 +1,151 @@
+"""What stands between SageMaker's registry and GitHub: events, functions, and the services that
+bootstrap sets up.
+
+The server asks here first and goes on as before with what is not answered.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, cast
+
+from sandbox import calls, functions
+from sandbox.catalog import Catalog
+from sandbox.connections import Connections, FormerConnections
+from sandbox.events import Events
+from sandbox.github.service import API, PREFIX, GitHub, mounted
+from sandbox.projects import PROJECT, REPOSITORY, Projects
+from sandbox.replies import Start, error_reply, json_reply, read
+from sandbox.services import JsonService
+from sandbox.wire import ApiError, Caller, Params, public
+
+if TYPE_CHECKING:
+    from sandbox.server import Server
+
+TAGGED = {"project": PROJECT, "code-repository": REPOSITORY}
+# What a person at a console does, and tests of failures.
+CONTROLS = (
+    "connections.complete",
+    "github.inject",
+    "github.accounts.add",
+    "github.accounts.add_app",
+    "github.accounts.add_team",
+    "github.accounts.fine_grained",
+    "github.accounts.install",
+    "github.accounts.limit",
+    "github.accounts.revoke",
+    "github.accounts.token",
+    "github.routes.add",
+    "github.routes.finish",
+    "github.routes.runs_of",
+)
+OTHER_PORT = re.compile(r"^http://127\.0\.0\.1:\d+(?=/_github\b)")
+
+
+class Integrations:
+    """The services of this module in one server, with their requests and their life."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        folder = server.folder
+        self.functions = functions.Functions(
+            server.store, folder / "functions", lambda: server.url, server.pace
+        )
+        self.functions.keep = server.moto.keep
+        self.functions.alarms.on_change = lambda: server.moto.keep("cloudwatch", "sns", "sqs")
+        self.functions.rewrite = self._rewrite
+        self.functions.on_idle = server.end_if_idle
+        self.events = Events(self.functions)
+        self.events.keep = server.moto.keep
+        server.registry.on_change = lambda package: self.events.model_package(public(package))
+        self.github = GitHub(server.store, folder / "github")
+        self.connections = Connections(server.store)
+        self.catalog = Catalog(server.store, self._client)
+        self.catalog.on_idle = server.end_if_idle
+        self.projects = Projects(server.store, self.catalog, self._client)
+        self.projects.on_idle = server.end_if_idle
+        self._services: dict[str, JsonService] = {
+            each.service: each
+            for each in (self.connections, FormerConnections(server.store), self.catalog)
+        }
+
+    def _client(self, service: str, region: str, key: str) -> Any:
+        return self.server.client(region, service, key)
+
+    def web(self, environ: dict[str, Any], start: Start) -> Iterable[bytes]:
+        """Answer as GitHub, below PREFIX."""
+        return mounted(self.github, environ, start)
+
+    def control(self, body: bytes) -> Any:
+        """Do what a person or a test asks for: {"call": one of CONTROLS, "args", "kwargs"}."""
+        given = json.loads(body)
+        if given["call"] not in CONTROLS:
+            raise ApiError("NotFound", f"no control {given['call']}", 404)
+        method: Any = functools.reduce(getattr, given["call"].split("."), cast(Any, self))
+        return method(*given.get("args", []), **given.get("kwargs", {}))
+
+    def _rewrite(self, value: str) -> str:
+        """Return the value of a function's variable with the addresses of this server."""
+        if value.rstrip("/") == "https://api.github.com":
+            return f"{self.server.url}{PREFIX}{API}"
+        return OTHER_PORT.sub(self.server.url, value)
+
+    def owners(self) -> tuple[Any, ...]:
+        """Return the objects with further operations of SageMaker."""
+        return (self.projects,)
+
+    def answer(
+        self,
+        environ: dict[str, Any],
+        start: Start,
+        service: str,
+        caller: Caller,
+        by_moto: Callable[[], Iterable[bytes]],
+    ) -> Iterable[bytes] | None:
+        """Answer a request signed for a service, or return None."""
+        fault = self._fault(service, environ)
+        if fault is not None:
+            return error_reply(start, fault, calls.xml(service, environ))
+        try:
+            if service == "lambda":
+                return self.functions.answer(environ, start, caller, by_moto)
+            target = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2]
+            if service == "events":
+                return self.events.answer(target, environ, start, caller)
+            if service in self._services:
+                return json_reply(
+                    start, self._services[service].answer(target, read(environ), caller)
+                )
+            if service == "monitoring":
+                self.functions.alarms.look(caller)
+        except ApiError as error:
+            return error_reply(start, error)
+        return None
+
+    def _fault(self, service: str, environ: dict[str, Any]) -> ApiError | None:
+        """Return what Server.inject has prepared for an operation of any other service."""
+        if not self.server.faulty():
+            return None
+        return self.server.fault(calls.operation(service, environ))
+
+    def recover(self) -> None:
+        """Go on with what was under way before a restart."""
+        self.functions.recover()
+        self.catalog.recover()
+        self.projects.recover()
+
+    def busy(self) -> bool:
+        """Tell whether something runs."""
+        return self.functions.busy() or self.catalog.busy() or self.projects.busy()
+
+    def close(self) -> None:
+        """End what runs."""
+        self.functions.close()
+        self.catalog.closing.set()
+        self.projects.close()
+
+
+__all__ = ["Integrations", "Params"]

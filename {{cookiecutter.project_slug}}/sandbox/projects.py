@@ -1,0 +1,347 @@
+"""SageMaker projects and code repositories.
+
+A project is what Service Catalog provisions, or a CloudFormation stack from a template in S3.
+Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateProject.html
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from sandbox import grants, wire
+from sandbox.catalog import RECORD, Catalog, _problem
+from sandbox.services import new_id
+from sandbox.storage import Record, Store
+from sandbox.wire import Caller, Params, invalid, pick, public
+
+PROJECT, REPOSITORY = "Project", "CodeRepository"
+POLL_SECONDS = 0.05
+MOVING = ("Pending", "CreateInProgress", "DeleteInProgress", "UpdateInProgress")
+
+
+class Projects:
+    """Operations on projects and code repositories. Keys of records are ARNs."""
+
+    def __init__(self, store: Store, catalog: Catalog, client: Callable[..., Any]) -> None:
+        self.store, self.catalog, self.client = store, catalog, client
+        self.on_idle: Callable[[], None] = lambda: None
+        self._closing = threading.Event()
+        self._working: set[str] = set()
+
+    def create_project(self, params: Params, caller: Caller) -> Params:
+        """CreateProject."""
+        name, details = params["ProjectName"], params.get("ServiceCatalogProvisioningDetails")
+        providers = params.get("TemplateProviders")
+        if bool(details) == bool(providers):
+            raise invalid(
+                "Exactly one of ServiceCatalogProvisioningDetails and TemplateProviders must be "
+                "given"
+            )
+        arn = caller.arn(f"project/{name}")
+        known = self.store.get(PROJECT, arn)
+        if known is not None and known["ProjectStatus"] != "DeleteCompleted":
+            raise invalid(f"Project already exists: {arn}")
+        identity = f"p-{new_id('x', 12)[2:]}"
+        record = {
+            "ProjectArn": arn,
+            "ProjectName": name,
+            "ProjectId": identity,
+            **pick(params, "ProjectDescription"),
+            "ProjectStatus": "CreateInProgress",
+            "CreatedBy": caller.context(),
+            "CreationTime": time.time(),
+            "LastModifiedTime": time.time(),
+            "LastModifiedBy": caller.context(),
+            "_tags": params.get("Tags", []),
+            "_key": caller.access_key,
+        }
+        own = {"SageMakerProjectName": name, "SageMakerProjectId": identity}
+        tags = [
+            {"Key": "sagemaker:project-name", "Value": name},
+            {"Key": "sagemaker:project-id", "Value": identity},
+            *record["_tags"],
+        ]
+        if details:
+            record["ServiceCatalogProvisioningDetails"] = details
+            given = own | {
+                row["Key"]: row.get("Value", "")
+                for row in details.get("ProvisioningParameters", [])
+            }
+            self._provision(record, details, given, tags, caller)
+        else:
+            assert providers is not None
+            self._stack(record, providers, own, tags, caller)
+        self.store.put(PROJECT, arn, record)
+        self._work(arn)
+        return {"ProjectArn": arn, "ProjectId": identity}
+
+    def _provision(
+        self, record: Record, details: Params, given: Params, tags: list[Params], caller: Caller
+    ) -> None:
+        try:
+            answer = self.catalog.provision_product(
+                {
+                    **pick(details, "ProductId", "ProvisioningArtifactId", "PathId"),
+                    "ProvisionedProductName": f"{record['ProjectName']}-{record['ProjectId']}",
+                    "ProvisioningParameters": [
+                        {"Key": key, "Value": value} for key, value in given.items()
+                    ],
+                    "Tags": tags,
+                },
+                caller,
+            )
+        except wire.ApiError as error:
+            raise invalid(f"Cannot provision the product: {error.message}") from error
+        detail = answer["RecordDetail"]
+        record["_record"] = detail["RecordId"]
+        record["ServiceCatalogProvisionedProductDetails"] = {
+            "ProvisionedProductId": detail["ProvisionedProductId"],
+        }
+
+    def _stack(
+        self,
+        record: Record,
+        providers: list[Params],
+        own: Params,
+        tags: list[Params],
+        caller: Caller,
+    ) -> None:
+        if len(providers) != 1 or "CfnTemplateProvider" not in providers[0]:
+            raise invalid("TemplateProviders must hold one CfnTemplateProvider")
+        provider = providers[0]["CfnTemplateProvider"]
+        role = provider.get("RoleARN")
+        if role and not grants.trusts(role, "cloudformation.amazonaws.com"):
+            raise invalid(f"Role {role} is invalid or cannot be assumed by CloudFormation")
+        given = own | {row["Key"]: row.get("Value", "") for row in provider.get("Parameters", [])}
+        name = f"sagemaker-{record['ProjectName']}-{record['ProjectId']}"
+        key = caller.access_key
+        if role:
+            key = grants.session(role, "sagemaker", caller.region)["AWS_ACCESS_KEY_ID"]
+        try:
+            made = self.client("cloudformation", caller.region, key).create_stack(
+                StackName=name,
+                TemplateURL=provider["TemplateURL"],
+                Parameters=[
+                    {"ParameterKey": key, "ParameterValue": value} for key, value in given.items()
+                ],
+                Capabilities=["CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"],
+                Tags=tags,
+            )
+        except ClientError as error:
+            raise invalid(error.response["Error"].get("Message", str(error))) from error
+        record["_stack"] = made["StackId"]
+        shown = pick(provider, "TemplateName", "TemplateURL", "RoleARN", "Parameters")
+        detail = {**shown, "StackDetail": {"Name": name, "Id": made["StackId"]}}
+        record["TemplateProviderDetails"] = [{"CfnTemplateProviderDetail": detail}]
+
+    def describe_project(self, params: Params, caller: Caller) -> Params:
+        """DescribeProject."""
+        return public(self._project(params["ProjectName"], caller))
+
+    def list_projects(self, params: Params, caller: Caller) -> Params:
+        """ListProjects."""
+        rows = [
+            row
+            for arn, row in self.store.all(PROJECT).items()
+            if arn.startswith(caller.arn(""))
+            and params.get("NameContains", "").lower() in row["ProjectName"].lower()
+            and wire.between(row, params)
+        ]
+        by = "CreationTime" if params.get("SortBy") == "CreationTime" else "ProjectName"
+        rows.sort(key=lambda row: row[by], reverse=params.get("SortOrder") == "Descending")
+        rows, token = wire.page(rows, params)
+        names = (
+            "ProjectName", "ProjectDescription", "ProjectArn", "ProjectId", "CreationTime",
+            "ProjectStatus",
+        )  # fmt: skip
+        return {"ProjectSummaryList": [pick(row, *names) for row in rows], **token}
+
+    def update_project(self, params: Params, caller: Caller) -> Params:
+        """UpdateProject: description and tags; the rest is not done here."""
+        beyond = set(params) - {"ProjectName", "ProjectDescription", "Tags"}
+        if beyond - {"ServiceCatalogProvisioningUpdateDetails"}:
+            raise invalid(f"the sandbox does not update {', '.join(sorted(beyond))} of a project")
+        record = self._project(params["ProjectName"], caller)
+        if record["ProjectStatus"] in MOVING:
+            raise invalid(f"Project {record['ProjectName']} is in status {record['ProjectStatus']}")
+        record |= pick(params, "ProjectDescription")
+        tags = {tag["Key"]: tag for tag in (*record["_tags"], *params.get("Tags", []))}
+        record |= {"_tags": list(tags.values()), "LastModifiedTime": time.time()}
+        update = params.get("ServiceCatalogProvisioningUpdateDetails")
+        if update:
+            shown = record["ServiceCatalogProvisionedProductDetails"]
+            answer = self.catalog.update_provisioned_product(
+                {
+                    **pick(shown, "ProvisionedProductId"),
+                    **pick(update, "ProvisioningArtifactId"),
+                    "ProvisioningParameters": [
+                        *update.get("ProvisioningParameters", []),
+                        {"Key": "SageMakerProjectName", "UsePreviousValue": True},
+                        {"Key": "SageMakerProjectId", "UsePreviousValue": True},
+                    ],
+                },
+                caller,
+            )
+            record |= {
+                "_record": answer["RecordDetail"]["RecordId"],
+                "ProjectStatus": "UpdateInProgress",
+            }
+        self.store.put(PROJECT, record["ProjectArn"], record)
+        if update:
+            self._work(record["ProjectArn"])
+        return {"ProjectArn": record["ProjectArn"]}
+
+    def delete_project(self, params: Params, caller: Caller) -> Params:
+        """DeleteProject, with what was provisioned for it."""
+        record = self._project(params["ProjectName"], caller)
+        if record["ProjectStatus"] in MOVING or record["ProjectStatus"] == "DeleteCompleted":
+            raise invalid(f"Project {record['ProjectName']} is in status {record['ProjectStatus']}")
+        shown = record.get("ServiceCatalogProvisionedProductDetails")
+        if shown:
+            try:
+                answer = self.catalog.terminate_provisioned_product(
+                    pick(shown, "ProvisionedProductId"), caller
+                )
+                record["_record"] = answer["RecordDetail"]["RecordId"]
+            except wire.ApiError as error:
+                if error.code != "ResourceNotFoundException":
+                    raise invalid(error.message) from error
+                record.pop("_record", None)
+        else:
+            self.client("cloudformation", caller.region, record["_key"]).delete_stack(
+                StackName=record["_stack"]
+            )
+        record |= {"ProjectStatus": "DeleteInProgress", "LastModifiedTime": time.time()}
+        self.store.put(PROJECT, record["ProjectArn"], record)
+        self._work(record["ProjectArn"])
+        return {}
+
+    def _project(self, name: str, caller: Caller) -> Record:
+        record = self.store.get(PROJECT, caller.arn(f"project/{name}"))
+        if record is None:
+            raise invalid(f"Project {name} does not exist.")
+        return record
+
+    # What runs.
+
+    def _work(self, arn: str) -> None:
+        self._working.add(arn)
+        threading.Thread(target=self._follow, args=(arn,), name=arn, daemon=True).start()
+
+    def _follow(self, arn: str) -> None:
+        try:
+            while not self._closing.wait(POLL_SECONDS):
+                record = self.store.get(PROJECT, arn)
+                assert record is not None
+                ended, problem = self._look(record)
+                if ended:
+                    self._end(record, problem)
+                    return
+        except Exception:
+            if not self._closing.is_set():
+                raise
+        finally:
+            self._working.discard(arn)
+            if not self._closing.is_set():
+                self.on_idle()
+
+    def _look(self, record: Record) -> tuple[bool, str]:
+        """Tell whether it has ended, and what went wrong."""
+        if record.get("_record"):
+            found = self.store.get(RECORD, record["_record"])
+            assert found is not None
+            if found["Status"] not in ("SUCCEEDED", "FAILED"):
+                return False, ""
+            return True, "; ".join(row["Description"] for row in found["RecordErrors"])
+        if "_stack" not in record:
+            return True, ""
+        region = record["ProjectArn"].split(":")[3]
+        cloudformation = self.client("cloudformation", region, record["_key"])
+        stack = cloudformation.describe_stacks(StackName=record["_stack"])["Stacks"][0]
+        if stack["StackStatus"].endswith("_IN_PROGRESS"):
+            return False, ""
+        return True, _problem(cloudformation, stack)
+
+    def _end(self, record: Record, problem: str) -> None:
+        begun = record["ProjectStatus"].removesuffix("InProgress")
+        record["ProjectStatus"] = f"{begun}{'Failed' if problem else 'Completed'}"
+        record["LastModifiedTime"] = time.time()
+        shown = record.get("ServiceCatalogProvisionedProductDetails")
+        if shown is not None:
+            shown["ProvisionedProductStatusMessage"] = problem
+        for row in record.get("TemplateProviderDetails", []):
+            row["CfnTemplateProviderDetail"]["StackDetail"]["StatusMessage"] = problem[:1024]
+        self.store.put(PROJECT, record["ProjectArn"], record)
+
+    def recover(self) -> None:
+        """Follow what was under way before a restart."""
+        for arn, record in list(self.store.all(PROJECT).items()):
+            if record["ProjectStatus"] in MOVING:
+                self._work(arn)
+
+    def busy(self) -> bool:
+        """Tell whether a project is on its way."""
+        return bool(self._working)
+
+    def close(self) -> None:
+        """Stop to follow."""
+        self._closing.set()
+
+    # Code repositories.
+
+    def create_code_repository(self, params: Params, caller: Caller) -> Params:
+        """CreateCodeRepository."""
+        arn = caller.arn(f"code-repository/{params['CodeRepositoryName'].lower()}")
+        if self.store.get(REPOSITORY, arn) is not None:
+            raise invalid(f"Cannot create already existing code repository: {arn}")
+        record = {
+            "CodeRepositoryName": params["CodeRepositoryName"],
+            "CodeRepositoryArn": arn,
+            "GitConfig": params["GitConfig"],
+            "CreationTime": time.time(),
+            "LastModifiedTime": time.time(),
+            "_tags": params.get("Tags", []),
+        }
+        self.store.put(REPOSITORY, arn, record)
+        return {"CodeRepositoryArn": arn}
+
+    def describe_code_repository(self, params: Params, caller: Caller) -> Params:
+        """DescribeCodeRepository."""
+        return public(self._repository(params, caller))
+
+    def update_code_repository(self, params: Params, caller: Caller) -> Params:
+        """UpdateCodeRepository: the secret only."""
+        record = self._repository(params, caller)
+        record["GitConfig"] |= pick(params.get("GitConfig", {}), "SecretArn")
+        record["LastModifiedTime"] = time.time()
+        self.store.put(REPOSITORY, record["CodeRepositoryArn"], record)
+        return {"CodeRepositoryArn": record["CodeRepositoryArn"]}
+
+    def delete_code_repository(self, params: Params, caller: Caller) -> Params:
+        """DeleteCodeRepository."""
+        self.store.delete(REPOSITORY, self._repository(params, caller)["CodeRepositoryArn"])
+        return {}
+
+    def list_code_repositories(self, params: Params, caller: Caller) -> Params:
+        """ListCodeRepositories."""
+        rows = [
+            public(row)
+            for arn, row in self.store.all(REPOSITORY).items()
+            if arn.startswith(caller.arn(""))
+            and params.get("NameContains", "").lower() in row["CodeRepositoryName"].lower()
+        ]
+        rows.sort(key=lambda row: row["CodeRepositoryName"])
+        rows, token = wire.page(rows, params)
+        return {"CodeRepositorySummaryList": rows, **token}
+
+    def _repository(self, params: Params, caller: Caller) -> Record:
+        name = params["CodeRepositoryName"].lower()
+        record = self.store.get(REPOSITORY, caller.arn(f"code-repository/{name}"))
+        if record is None:
+            raise invalid(f"Cannot find CodeRepository: {name}")
+        return record

@@ -1,0 +1,90 @@
+"""Services that speak AWS's JSON protocol and are answered here in full, not by moto.
+
+What an operation's method does not exist for is refused, loudly. Knows no service.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import string
+from typing import Any
+
+from sandbox import wire
+from sandbox.storage import Record, Store
+from sandbox.wire import ApiError, Caller, Params
+
+TOKENS = ("IdempotencyToken", "ProvisionToken", "TerminateToken", "UpdateToken")
+TOKEN = "RequestToken"
+LETTERS = string.ascii_lowercase + string.digits
+
+
+class JsonService:
+    """Operations are methods: CreateConnection is create_connection(params, caller)."""
+
+    service = ""
+    codes = ("ValidationException", "ResourceNotFoundException")
+    """The service's codes for a request that does not fit and for what is not there."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def answer(self, operation: str, body: bytes, caller: Caller) -> Params:
+        """Answer an operation. Raises ApiError."""
+        method = getattr(self, wire.snake_case(operation), None)
+        if operation not in wire.service_operations(self.service) or method is None:
+            raise ApiError(
+                "UnknownOperationException", f"the sandbox does not know {self.service}:{operation}"
+            )
+        params = json.loads(body or b"{}")
+        try:
+            wire.check(operation, params, self.service)
+        except ApiError as error:
+            raise self.invalid(error.message) from error
+        token = next((params[name] for name in TOKENS if name in params), None)
+        key = f"{self.service}:{caller.account}:{caller.region}:{operation}:{token}"
+        if token is not None:
+            known = self.store.get(TOKEN, key)
+            digest = hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()
+            if known is not None:
+                if known["Request"] != digest:
+                    raise self.invalid("the idempotency token was used for another request")
+                return dict(known["Answer"])
+        answer: Params = method(params, caller)
+        if token is not None:
+            self.store.put(TOKEN, key, {"Request": digest, "Answer": answer})
+        return answer
+
+    def invalid(self, message: str) -> ApiError:
+        """Return the error for a request that does not fit."""
+        return ApiError(self.codes[0], message)
+
+    def missing(self, message: str) -> ApiError:
+        """Return the error for what is not there."""
+        return ApiError(self.codes[1], message)
+
+    def one(self, kind: str, key: str, what: str) -> Record:
+        """Return a record. Raises ApiError."""
+        found = self.store.get(kind, key)
+        if found is None:
+            raise self.missing(f"{what} not found.")
+        return found
+
+    def mine(self, kind: str, caller: Caller) -> list[Record]:
+        """Return the records of the caller's account and region, oldest first."""
+        return [
+            row
+            for row in list(self.store.all(kind).values())
+            if row["_place"] == [caller.account, caller.region]
+        ]
+
+
+def new_id(prefix: str, length: int = 13) -> str:
+    """Return a new id such as prod-abcdefghijklm."""
+    return f"{prefix}-{''.join(secrets.choice(LETTERS) for _ in range(length))}"
+
+
+def place(caller: Caller) -> dict[str, Any]:
+    """Return the member of a record that says whose it is."""
+    return {"_place": [caller.account, caller.region]}

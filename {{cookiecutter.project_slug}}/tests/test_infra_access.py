@@ -1,0 +1,596 @@
+"""Who may do what in the life of a model: each role may what its work takes, and no role of one
+project reaches another's, not even where one name begins like the other."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import botocore.session
+import pytest
+from botocore import xform_name
+
+from iam_case import Identity
+from infra_case import ACCOUNT, REGION
+from infra_case import template as endpoint_template
+from platform_case import (
+    ASSETS,
+    BOUNDARY,
+    BUCKET,
+    DEPLOYMENT_ACCOUNT,
+    GITHUB_BOUNDARY,
+    KEY,
+    STAGES,
+    boundary,
+    github,
+    greedy,
+    pipeline,
+    serving,
+)
+
+OPS = Path(__file__).resolve().parent.parent / "ops"
+# Names that begin, or begin and end, like each other, and like a project with its stage.
+PAIRS = [
+    ("churn", "churn-eu"),
+    ("churn-eu", "churn"),
+    ("churn", "churn-staging"),
+    ("churn-staging", "churn"),
+    ("churn", "fraud"),
+    ("a", "b"),
+]
+Role = Callable[[str], Identity]
+ROLES: dict[str, Role] = {
+    "github": github,
+    "pipeline": pipeline,
+    "serving": serving,
+    "anything a repo can make": greedy,
+}
+
+
+def unlimited(who: Role) -> Role:
+    """The same role without its boundary: its own policies must suffice to keep it in."""
+    return lambda project: dataclasses.replace(who(project), boundary=None)
+
+
+# What keeps a role in is there twice, and each of the two is tested alone.
+LAYERS = {
+    **ROLES,
+    **{f"{name}, by its policies": unlimited(ROLES[name]) for name in ("github", "pipeline")},
+    "serving, by its policies": unlimited(serving),
+}
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request: the action, the resource's ARN and what IAM knows of both."""
+
+    action: str
+    resource: str
+    context: dict[str, str | list[str]] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.action} {self.resource.split(':', 5)[-1]}"
+
+
+def arn(service: str, resource: str) -> str:
+    return f"arn:aws:{service}:{REGION}:{ACCOUNT}:{resource}"
+
+
+def role(name: str) -> str:
+    return f"arn:aws:iam::{ACCOUNT}:role/{name}"
+
+
+def calls(service: str, names: str, *resources: str, **context: str | list[str]) -> Iterator[Call]:
+    """Each of the actions with each of the resources; `a_b__c` in a keyword is `a:b/c`."""
+    facts = {key.replace("__", "/").replace("_", ":", 1): item for key, item in context.items()}
+    for name in names.split():
+        for resource in resources:
+            yield Call(f"{service}:{name}", resource, facts)
+
+
+def objects(project: str) -> Iterator[Call]:
+    """What lies below a project's prefix."""
+    place = f"arn:aws:s3:::{BUCKET}/{project}"
+    yield from calls("s3", "GetObject PutObject", f"{place}/data/x.csv", f"{place}/code/1/a.py")
+    yield from calls("s3", "GetObject PutObject", f"{place}/executions/1/model.tar.gz")
+    for prefix in (f"{project}/", f"{project}/executions/"):
+        yield from calls("s3", "ListBucket", f"arn:aws:s3:::{BUCKET}", s3_prefix=prefix)
+
+
+def training(project: str) -> Iterator[Call]:
+    """What `mlops run`, `follow` and `report` do on AWS."""
+    yield from objects(project)
+    owner, execution = arn("sagemaker", f"pipeline/{project}"), "execution/0a1b2c"
+    yield from calls(
+        "sagemaker",
+        "CreatePipeline UpdatePipeline DescribePipeline StartPipelineExecution"
+        " ListPipelineExecutions",
+        owner,
+    )
+    yield from calls(
+        "sagemaker",
+        "DescribePipelineExecution ListPipelineExecutionSteps StopPipelineExecution"
+        " DescribePipelineDefinitionForExecution",
+        f"{owner}/{execution}",
+    )
+    passed = {"iam_PassedToService": "sagemaker.amazonaws.com"}
+    yield from calls("iam", "PassRole", role(f"{project}-pipeline"), **passed)
+    yield from registry(project)
+
+
+def registry(project: str) -> Iterator[Call]:
+    version = arn("sagemaker", f"model-package/{project}/3")
+    yield from calls("sagemaker", "DescribeModelPackage ListModelPackages", version)
+    group = arn("sagemaker", f"model-package-group/{project}")
+    yield from calls("sagemaker", "DescribeModelPackageGroup", group)
+
+
+def deploying(project: str) -> Iterator[Call]:
+    """What `mlops deploy`, `smoke` and `status` do, and CloudFormation for them."""
+    tagged, asked = {"aws_ResourceTag__project": project}, {"aws_RequestTag__project": project}
+    limited = {"iam_PermissionsBoundary": BOUNDARY}
+    for stage in STAGES:
+        name = f"{project}-{stage}"
+        yield from calls(
+            "cloudformation",
+            "CreateChangeSet DescribeChangeSet ExecuteChangeSet DeleteChangeSet ListChangeSets"
+            " DescribeStacks DescribeStackEvents ListStackResources DeleteStack"
+            " ContinueUpdateRollback",
+            arn("cloudformation", f"stack/{name}/0a1b2c"),
+        )
+        yield from calls(
+            "sagemaker",
+            "CreateEndpoint UpdateEndpoint DeleteEndpoint AddTags DeleteTags",
+            arn("sagemaker", f"endpoint/{name}"),
+            **asked,
+        )
+        yield from calls(
+            "sagemaker",
+            "DescribeEndpoint UpdateEndpointWeightsAndCapacities InvokeEndpoint"
+            " InvokeEndpointAsync ListTags",
+            arn("sagemaker", f"endpoint/{name}"),
+        )
+        yield from calls(
+            "cloudwatch",
+            "PutMetricAlarm DeleteAlarms TagResource UntagResource ListTagsForResource",
+            *(
+                arn("cloudwatch", f"alarm:{name}-{alarm}")
+                for alarm in ("errors", "latency", "invocations", "wake-up")
+            ),
+            arn("cloudwatch", f"alarm:TargetTracking-endpoint/{name}/variant/AllTraffic-Low-1"),
+        )
+        group = arn("logs", f"log-group:/aws/sagemaker/Endpoints/{name}:*")
+        yield from calls("logs", "FilterLogEvents", group)
+    model, config = arn("sagemaker", "model/model-1"), arn("sagemaker", "endpoint-config/config-1")
+    yield from calls("sagemaker", "CreateModel AddTags", model, **asked)
+    yield from calls("sagemaker", "CreateEndpointConfig AddTags", config, **asked)
+    yield from calls("sagemaker", "DescribeModel DeleteModel ListTags", model, **tagged)
+    yield from calls(
+        "sagemaker",
+        "DescribeEndpointConfig DeleteEndpointConfig CreateEndpoint UpdateEndpoint",
+        config,
+        **tagged,
+    )
+    own = role(f"sm-mlops/{project}/{project}-staging-ExecutionRole-1A2B3C")
+    yield from calls("iam", "CreateRole", own, **asked, **limited)
+    yield from calls("iam", "PutRolePolicy DeleteRolePolicy", own, **limited)
+    yield from calls("iam", "TagRole", own, **asked)
+    yield from calls("iam", "TagRole", own, aws_TagKeys=["commit", "model-version"])
+    yield from calls("iam", "UntagRole", own, aws_TagKeys=["cost-owner"])
+    yield from calls(
+        "iam",
+        "GetRole GetRolePolicy ListRolePolicies ListAttachedRolePolicies DeleteRole"
+        " UpdateAssumeRolePolicy",
+        own,
+    )
+    yield from calls("iam", "PassRole", own, iam_PassedToService="sagemaker.amazonaws.com")
+
+
+def jobs(project: str) -> Iterator[Call]:
+    """What a pipeline does for its jobs, and they for themselves."""
+    yield from objects(project)
+    for kind in ("Processing", "Training"):
+        job = arn("sagemaker", f"{kind.lower()}-job/pipelines-0a1b2c-Step-xyz")
+        yield from calls("sagemaker", f"Create{kind}Job Describe{kind}Job Stop{kind}Job", job)
+        action = {"sagemaker_TaggingAction": f"Create{kind}Job"}
+        yield from calls("sagemaker", "AddTags", job, **action)
+        group = f"log-group:/aws/sagemaker/{kind}Jobs"
+        yield from calls("logs", "CreateLogGroup", arn("logs", group))
+        yield from calls("logs", "PutLogEvents", arn("logs", f"{group}:log-stream:pipelines-0a"))
+        namespace = {"cloudwatch_namespace": f"/aws/sagemaker/{kind}Jobs"}
+        yield from calls("cloudwatch", "PutMetricData", "*", **namespace)
+    version = arn("sagemaker", f"model-package/{project}/4")
+    yield from calls("sagemaker", "CreateModelPackage DescribeModelPackage", version)
+    yield from calls(
+        "sagemaker", "CreateModelPackage", arn("sagemaker", f"model-package-group/{project}")
+    )
+    passed = {"iam_PassedToService": "sagemaker.amazonaws.com"}
+    yield from calls("iam", "PassRole", role(f"{project}-pipeline"), **passed)
+    yield from images()
+
+
+def images() -> Iterator[Call]:
+    yield from calls("ecr", "GetAuthorizationToken", "*")
+    image = f"arn:aws:ecr:{REGION}:683313688378:repository/sagemaker-xgboost"
+    yield from calls("ecr", "BatchGetImage GetDownloadUrlForLayer", image)
+
+
+def answering(project: str) -> Iterator[Call]:
+    """What an endpoint's role is for."""
+    place = f"arn:aws:s3:::{BUCKET}/{project}"
+    yield from calls("s3", "GetObject", f"{place}/executions/1/model.tar.gz")
+    yield from calls("s3", "GetObject", f"{place}/async/staging/input/1")
+    yield from calls("s3", "PutObject", f"{place}/async/staging/output/1.out")
+    stream = f"log-group:/aws/sagemaker/Endpoints/{project}-staging:log-stream:AllTraffic/i-1"
+    yield from calls("logs", "CreateLogStream PutLogEvents", arn("logs", stream))
+    namespace = {"cloudwatch_namespace": "/aws/sagemaker/Endpoints"}
+    yield from calls("cloudwatch", "PutMetricData", "*", **namespace)
+    alarm = arn("cloudwatch", f"alarm:{project}-staging-errors")
+    yield from calls("cloudwatch", "DescribeAlarms", alarm)
+    yield from images()
+
+
+def deciding(project: str) -> Iterator[Call]:
+    """What is left to people: no role of a repo does it, not even for its own project."""
+    version = arn("sagemaker", f"model-package/{project}/3")
+    status = {"sagemaker_ModelApprovalStatus": "Approved"}
+    yield from calls("sagemaker", "UpdateModelPackage", version, **status)
+    yield from calls("sagemaker", "UpdateModelPackage DeleteModelPackage", version)
+    yield from calls(
+        "sagemaker",
+        "DeleteModelPackageGroup PutModelPackageGroupPolicy DeleteModelPackageGroupPolicy",
+        arn("sagemaker", f"model-package-group/{project}"),
+    )
+    yield from calls("sagemaker", "DeletePipeline", arn("sagemaker", f"pipeline/{project}"))
+    place = f"arn:aws:s3:::{BUCKET}"
+    yield from calls("s3", "DeleteObject DeleteObjectVersion", f"{place}/{project}/data/x.csv")
+    yield from calls("s3", "PutBucketPolicy DeleteBucketPolicy DeleteBucket", place)
+
+
+# What each may
+
+
+@pytest.mark.parametrize("project", ["churn", "churn-eu", "a"])
+@pytest.mark.parametrize(
+    ("who", "work"),
+    [
+        ("github", training),
+        ("github", deploying),
+        ("pipeline", jobs),
+        ("serving", answering),
+    ],
+    ids=["mlops run", "mlops deploy", "a pipeline", "an endpoint"],
+)
+def test_a_role_may_what_its_work_takes(
+    who: str, work: Callable[[str], Iterator[Call]], project: str
+) -> None:
+    identity = ROLES[who](project)
+    refused = [
+        str(one) for one in work(project) if not identity.may(one.action, one.resource, one.context)
+    ]
+    assert not refused
+
+
+def test_a_first_deployment_finds_nothing_instead_of_being_refused() -> None:
+    for action, gone in (
+        ("DescribeModel", "model/x"),
+        ("DescribeEndpointConfig", "endpoint-config/x"),
+    ):
+        assert github("churn").may(f"sagemaker:{action}", arn("sagemaker", gone))
+
+
+def test_scaling_and_alarms_can_be_looked_at_and_set() -> None:
+    identity = github("churn")
+    space = {"application-autoscaling:service-namespace": "sagemaker"}
+    target = arn("application-autoscaling", "scalable-target/0a1b2c")
+    for action in ("RegisterScalableTarget", "PutScalingPolicy", "DeregisterScalableTarget"):
+        assert identity.may(f"application-autoscaling:{action}", target, space)
+        other = {"application-autoscaling:service-namespace": "dynamodb"}
+        assert not identity.may(f"application-autoscaling:{action}", target, other)
+    assert identity.may("application-autoscaling:DescribeScalableTargets", "*")
+    assert identity.may("cloudwatch:DescribeAlarms", arn("cloudwatch", "alarm:*"))
+
+
+def test_scaling_gets_its_own_role_and_no_other_service_does() -> None:
+    service = "sagemaker.application-autoscaling.amazonaws.com"
+    name = "AWSServiceRoleForApplicationAutoScaling_SageMakerEndpoint"
+    for asked, answer in ((service, True), ("ec2.amazonaws.com", False)):
+        context = {"iam:AWSServiceName": asked}
+        made = role(f"aws-service-role/{asked}/{name}")
+        assert github("churn").may("iam:CreateServiceLinkedRole", made, context) is answer
+
+
+@pytest.mark.parametrize("who", ["github", "pipeline"])
+def test_data_elsewhere_and_keys_are_reached_where_both_platform_and_project_say_so(
+    who: str,
+) -> None:
+    identity = ROLES[who]("churn")
+    assert identity.may("s3:ListBucket", "arn:aws:s3:::lake")
+    assert not identity.may("s3:ListBucket", "arn:aws:s3:::salaries")
+    assert not identity.may("s3:GetObject", "arn:aws:s3:::salaries/2026.csv")
+    assert identity.may("kms:GenerateDataKey", KEY)
+    assert not identity.may("kms:GenerateDataKey", KEY.replace("1234abcd", "9999abcd"))
+    assert pipeline("churn").may("s3:GetObject", "arn:aws:s3:::lake/churn/x.csv")
+    assert not pipeline("churn").may("s3:PutObject", "arn:aws:s3:::lake/churn/x.csv")
+
+
+def test_the_role_for_other_accounts_is_taken_in_those_that_are_named() -> None:
+    identity = github("churn")
+    for account, name, answer in (
+        (DEPLOYMENT_ACCOUNT, "churn-deploy", True),
+        (DEPLOYMENT_ACCOUNT, "churn-eu-deploy", False),
+        (DEPLOYMENT_ACCOUNT, "admin", False),
+        ("999999999999", "churn-deploy", False),
+    ):
+        other, context = f"arn:aws:iam::{account}:role/{name}", {"aws:ResourceAccount": account}
+        assert identity.may("sts:AssumeRole", other, context) is answer
+
+
+# What none may
+
+# Jobs are named after executions and log to two groups, whoever's they are; the images are AWS's.
+EVERYBODYS = re.compile(
+    r"sagemaker:\w+ (processing|training)-job/pipelines-"
+    r"|logs:\w+ log-group:/aws/sagemaker/(Processing|Training)Jobs"
+    r"|cloudwatch:(PutMetricData|DescribeAlarms) |ecr:"
+)
+
+
+@pytest.mark.parametrize(("mine", "theirs"), PAIRS, ids=lambda name: name)
+@pytest.mark.parametrize("who", LAYERS)
+def test_no_role_of_one_project_reaches_what_is_another_s(who: str, mine: str, theirs: str) -> None:
+    identity = LAYERS[who](mine)
+    reached = [
+        str(one)
+        for work in (training, deploying, jobs, answering, deciding)
+        for one in work(theirs)
+        if not EVERYBODYS.match(str(one)) and identity.may(one.action, one.resource, one.context)
+    ]
+    assert not reached
+
+
+@pytest.mark.parametrize("who", ["github", "serving", "anything a repo can make"])
+def test_only_the_pipeline_runs_jobs_and_only_as_itself(who: str) -> None:
+    identity = ROLES[who]("churn")
+    passed = {"iam:PassedToService": "sagemaker.amazonaws.com"}
+    job = arn("sagemaker", "training-job/pipelines-0a1b2c")
+    may_run = identity.may("sagemaker:CreateTrainingJob", job)
+    # Who may run jobs passes them roles of its own project only.
+    assert not (may_run and identity.may("iam:PassRole", role("fraud-pipeline"), passed))
+    if who != "anything a repo can make":
+        assert not may_run
+
+
+@pytest.mark.parametrize("who", LAYERS)
+def test_no_role_decides_what_is_a_person_s_to_decide(who: str) -> None:
+    identity = LAYERS[who]("churn")
+    assert not [str(c) for c in deciding("churn") if identity.may(c.action, c.resource, c.context)]
+
+
+def attempts() -> Iterator[Call]:
+    """Ways to more rights, tried by the roles of project churn."""
+    own = role("sm-mlops/churn/mine")
+    mine = {"aws_RequestTag__project": "churn"}
+    # A role without the boundary, with a wider one, for another project, or in another place.
+    yield from calls("iam", "CreateRole", own, **mine)
+    yield from calls("iam", "CreateRole", own, iam_PermissionsBoundary=BOUNDARY)
+    yield from calls("iam", "CreateRole", own, **mine, iam_PermissionsBoundary=GITHUB_BOUNDARY)
+    admin = "arn:aws:iam::aws:policy/AdministratorAccess"
+    yield from calls("iam", "CreateRole", own, **mine, iam_PermissionsBoundary=admin)
+    limited = {"iam_PermissionsBoundary": BOUNDARY}
+    yield from calls("iam", "CreateRole", own, aws_RequestTag__project="fraud", **limited)
+    for place in ("sm-mlops/fraud/x", "sm-mlops/churn-eu/x", "churn-admin", "fraud-pipeline"):
+        yield from calls("iam", "CreateRole PutRolePolicy", role(place), **mine, **limited)
+    # Policies of others and of itself, and the boundary taken away.
+    for other in ("churn-github", "churn-pipeline", "fraud-github", f"sm-mlops-launch-{REGION}"):
+        yield from calls(
+            "iam",
+            "PutRolePolicy UpdateAssumeRolePolicy TagRole UntagRole DeleteRole"
+            " PutRolePermissionsBoundary DeleteRolePermissionsBoundary",
+            role(other),
+            **mine,
+            **limited,
+        )
+    yield from calls("iam", "PutRolePolicy DeleteRolePolicy", own)
+    yield from calls("iam", "PutRolePermissionsBoundary", own, iam_PermissionsBoundary=admin)
+    yield from calls("iam", "DeleteRolePermissionsBoundary", own, **limited)
+    yield from calls("iam", "AttachRolePolicy", own, **limited, iam_PolicyARN=admin)
+    for policy in (BOUNDARY, GITHUB_BOUNDARY):
+        yield from calls("iam", "CreatePolicyVersion SetDefaultPolicyVersion DeletePolicy", policy)
+    yield from calls("iam", "CreatePolicy", f"arn:aws:iam::{ACCOUNT}:policy/mine")
+    # The tag that the boundary goes by.
+    yield from calls(
+        "iam", "TagRole", own, aws_RequestTag__project="fraud", aws_TagKeys=["project"]
+    )
+    yield from calls("iam", "UntagRole", own, aws_TagKeys=["project"])
+    yield from calls("iam", "UntagRole", own, aws_TagKeys=["stage", "project"])
+    # Users and keys.
+    user = f"arn:aws:iam::{ACCOUNT}:user/sm-mlops/churn-github"
+    yield from calls(
+        "iam", "CreateUser CreateAccessKey AttachUserPolicy PutUserPolicy", user, **limited
+    )
+    yield from calls(
+        "iam", "CreateOpenIDConnectProvider", f"arn:aws:iam::{ACCOUNT}:oidc-provider/x"
+    )
+    # Roles handed to others, and taken.
+    passing = {"iam_PassedToService": "sagemaker.amazonaws.com"}
+    for other in (
+        "fraud-pipeline",
+        "churn-eu-pipeline",
+        "sm-mlops/fraud/x",
+        "admin",
+        "TriggerRole",
+    ):
+        yield from calls("iam", "PassRole", role(other), **passing)
+    for service in ("lambda", "ec2", "cloudformation", "ecs-tasks"):
+        handed = {"iam_PassedToService": f"{service}.amazonaws.com"}
+        yield from calls("iam", "PassRole", own, role("churn-pipeline"), **handed)
+    for other in ("fraud-github", "churn-eu-github", f"sm-mlops-launch-{REGION}", "admin"):
+        yield from calls("sts", "AssumeRole", role(other), aws_ResourceAccount=ACCOUNT)
+    # What is another's, made one's own by a tag, or served as one's own.
+    theirs = {"aws_ResourceTag__project": "fraud"}
+    for kind in ("model/model-9", "endpoint-config/config-9"):
+        resource = arn("sagemaker", kind)
+        yield from calls("sagemaker", "AddTags", resource, **mine, **theirs)
+        yield from calls("sagemaker", "DeleteTags", resource, aws_TagKeys=["project"], **theirs)
+    config = arn("sagemaker", "endpoint-config/config-9")
+    yield from calls("sagemaker", "UpdateEndpoint CreateEndpoint", config, **theirs)
+    yield from calls("sagemaker", "UpdateEndpoint CreateEndpoint", config)
+    yield from calls("sagemaker", "CreateModel", arn("sagemaker", "model/m"))
+    for endpoint in ("fraud-staging", "churn-eu-staging", "churn-eu", "churn-staging-2", "churn"):
+        resource = arn("sagemaker", f"endpoint/{endpoint}")
+        yield from calls("sagemaker", "CreateEndpoint AddTags UpdateEndpoint", resource, **mine)
+    # The platform.
+    yield from calls("s3", "GetObject PutObject", f"arn:aws:s3:::{BUCKET}/{ASSETS}trigger.zip")
+    yield from calls("s3", "ListBucket", f"arn:aws:s3:::{BUCKET}")
+    yield from calls("s3", "ListBucket", f"arn:aws:s3:::{BUCKET}", s3_prefix="")
+    yield from calls("s3", "ListBucket", f"arn:aws:s3:::{BUCKET}", s3_prefix="churn")
+    for secret in ("github-AbCdEf", "churn/github-user-AbCdEf"):
+        place = arn("secretsmanager", f"secret:sm-mlops/{secret}")
+        yield from calls("secretsmanager", "GetSecretValue PutSecretValue", place)
+    function = arn("lambda", "function:sm-mlops-trigger")
+    yield from calls("lambda", "InvokeFunction UpdateFunctionCode", function)
+    for stack in ("sm-mlops-platform", f"SC-{ACCOUNT}-pp-1", "churn-eu-staging", "churn-dev"):
+        place = arn("cloudformation", f"stack/{stack}/1")
+        yield from calls("cloudformation", "CreateChangeSet ExecuteChangeSet DeleteStack", place)
+    yield from calls("events", "PutRule DeleteRule", arn("events", "rule/sm-mlops-approved"))
+
+
+@pytest.mark.parametrize("who", LAYERS)
+def test_no_role_finds_a_way_to_more(who: str) -> None:
+    identity = LAYERS[who]("churn")
+    found = [str(one) for one in attempts() if identity.may(one.action, one.resource, one.context)]
+    assert not found
+
+
+def test_the_boundary_of_the_workflows_alone_lets_no_role_be_widened() -> None:
+    """Whatever mistake is made in the policies of project.yml."""
+    limit = dataclasses.replace(greedy("churn"), boundary=boundary("GitHubBoundary"))
+    found = [
+        str(one)
+        for one in attempts()
+        if one.action.startswith(("iam:", "sts:", "s3:", "secretsmanager:", "lambda:"))
+        and not one.action.startswith("iam:UntagRole")
+        and limit.may(one.action, one.resource, one.context)
+    ]
+    assert not found
+
+
+def test_the_attempts_would_be_noticed() -> None:
+    """With everything allowed and no boundary, each of them succeeds."""
+    free = Identity(role("sm-mlops/churn/x"), greedy("churn").policies, None, {"project": "churn"})
+    assert all(free.may(one.action, one.resource, one.context) for one in attempts())
+
+
+def test_what_a_repo_makes_has_none_of_the_rights_to_deploy() -> None:
+    identity = greedy("churn")
+    allowed = {
+        one.action
+        for one in deploying("churn")
+        if identity.may(one.action, one.resource, one.context)
+    }
+    assert allowed == set()
+
+
+# What the code calls, and what CloudFormation calls for infra/endpoint.yml
+
+SERVICES = {
+    "sagemaker": "sagemaker",
+    "sagemaker-runtime": "sagemaker",
+    "cloudformation": "cloudformation",
+    "application-autoscaling": "application-autoscaling",
+    "cloudwatch": "cloudwatch",
+    "logs": "logs",
+    "iam": "iam",
+    "s3": "s3",
+    "kms": "kms",
+}
+# Where the action is called otherwise than the operation.
+RENAMED = {
+    "s3:ListObjectsV2": "s3:ListBucket",
+    "s3:ListObjectVersions": "s3:ListBucketVersions",
+    "s3:HeadObject": "s3:GetObject",
+    "s3:CopyObject": "s3:PutObject",
+    "s3:DeleteObjects": "s3:DeleteObject",
+    "s3:HeadBucket": "s3:ListBucket",
+}
+# Done by people with rights of their own: approve, share, destroy, and the platform itself.
+PEOPLES = {
+    *("sagemaker:UpdateModelPackage", "sagemaker:CreateModelPackageGroup"),
+    *("sagemaker:GetModelPackageGroupPolicy", "sagemaker:PutModelPackageGroupPolicy"),
+    *("sagemaker:DeleteModelPackageGroupPolicy", "sagemaker:DeleteModelPackage"),
+    *("sagemaker:DeleteModelPackageGroup", "sagemaker:DeletePipeline"),
+    *("s3:GetBucketPolicy", "s3:PutBucketPolicy", "s3:DeleteBucketPolicy"),
+    *("s3:ListBucketVersions", "s3:DeleteObject"),
+    *("kms:GetKeyPolicy", "kms:PutKeyPolicy"),
+    "logs:DeleteLogGroup",
+    # `mlops status` and `destroy` look for stages without a file.
+    "sagemaker:ListEndpoints",
+}
+# The code of the commands run, follow, check, deploy and smoke, and what that imports.
+WORKFLOWS = (
+    *("run", "artifacts", "executions", "registry", "deploy", "endpoints", "stacks", "smoke"),
+    *("predict", "status", "access", "destroy", "aws"),
+)
+
+
+def called() -> set[str]:
+    """The IAM actions of the operations whose names occur in the code that workflows run."""
+    words = {
+        word
+        for name in WORKFLOWS
+        for word in re.findall(r"[a-z][a-z0-9_]+", (OPS / f"{name}.py").read_text(encoding="utf-8"))
+    }
+    session = botocore.session.get_session()
+    found = set()
+    for service, prefix in SERVICES.items():
+        for operation in session.get_service_model(service).operation_names:
+            name = xform_name(operation)
+            # One word, such as search, is too common to tell.
+            if "_" in name and name in words:
+                action = f"{prefix}:{operation}"
+                found.add(RENAMED.get(action, action))
+    return found
+
+
+def test_every_call_of_the_code_is_allowed_or_a_person_s() -> None:
+    allowed = {
+        action
+        for policy in github("churn").policies
+        for statement in policy["Statement"]
+        for action in (
+            [statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"]
+        )
+    }
+    assert "sagemaker:StartPipelineExecution" in called()
+    assert sorted(called() - allowed - PEOPLES) == []
+    assert not allowed & PEOPLES
+
+
+HANDLERS = {
+    "AWS::SageMaker::Model": "CreateModel DescribeModel DeleteModel",
+    "AWS::SageMaker::EndpointConfig": (
+        "CreateEndpointConfig DescribeEndpointConfig DeleteEndpointConfig"
+    ),
+    "AWS::SageMaker::Endpoint": "CreateEndpoint UpdateEndpoint DescribeEndpoint DeleteEndpoint",
+    "AWS::CloudWatch::Alarm": "PutMetricAlarm DeleteAlarms TagResource",
+    "AWS::IAM::Role": "CreateRole GetRole PutRolePolicy DeleteRolePolicy TagRole DeleteRole",
+    "AWS::ApplicationAutoScaling::ScalableTarget": (
+        "RegisterScalableTarget DescribeScalableTargets DeregisterScalableTarget"
+    ),
+    "AWS::ApplicationAutoScaling::ScalingPolicy": (
+        "PutScalingPolicy DescribeScalingPolicies DeleteScalingPolicy"
+    ),
+}
+
+
+def test_every_type_of_the_endpoint_s_template_can_be_made() -> None:
+    assert set(HANDLERS) == {item["Type"] for item in endpoint_template().resources.values()}
+    tried = {one.action.partition(":")[2] for one in deploying("churn")}
+    scaling = {"RegisterScalableTarget", "DeregisterScalableTarget", "DescribeScalableTargets"}
+    scaling |= {"PutScalingPolicy", "DescribeScalingPolicies", "DeleteScalingPolicy"}
+    for actions in HANDLERS.values():
+        assert set(actions.split()) <= tried | scaling

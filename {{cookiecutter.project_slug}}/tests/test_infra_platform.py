@@ -1,0 +1,656 @@
+"""infra/platform.yml: what all model repos of an account share, and what it lets whom do."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from iam_case import Identity, decision, length, listed, misfits
+from infra_case import ACCOUNT, INFRA, REGION
+from platform_case import (
+    ASSETS,
+    BOUNDARY,
+    BUCKET,
+    DEPLOYMENT_ACCOUNT,
+    EVERYTHING,
+    EXPORTS,
+    GITHUB_BOUNDARY,
+    document,
+    full_platform,
+    launch,
+    platform,
+    template,
+    trigger,
+)
+from sandbox.cloudformation import schemas
+from sandbox.wire import ApiError
+
+FIRST_STEP = {
+    *("ArtifactBucket", "ArtifactBucketPolicy", "OidcProvider", "Connection"),
+    *("GitHubSecret", "GitHubSecretPolicy", "TriggerRole", "FailedApprovals"),
+    *("FailedApprovalsPolicy", "Boundary", "GitHubBoundary", "LaunchRole"),
+}
+SECOND_STEP = {
+    *("Trigger", "TriggerLog", "TriggerRetries", "TriggerPermission", "ApprovedRule"),
+    *("TriggerErrors", "FailedApprovalsAlarm"),
+    *("Portfolio", "Product", "ProductInPortfolio", "LaunchConstraint"),
+}
+SECRET = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:sm-mlops/github-AbCdEf"
+FAILED = f"arn:aws:sqs:{REGION}:{ACCOUNT}:sm-mlops-failed-approvals"
+TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:alarms"
+BUCKET_ARN = f"arn:aws:s3:::{BUCKET}"
+INLINE_LIMIT = 51_200
+
+
+def sagemaker(resource: str) -> str:
+    return f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:{resource}"
+
+
+def role(name: str) -> str:
+    return f"arn:aws:iam::{ACCOUNT}:role/{name}"
+
+
+# Two steps
+
+
+def test_without_code_there_is_what_needs_none() -> None:
+    assert platform(AssetsPrefix="").resources == FIRST_STEP
+
+
+def test_with_code_there_is_everything() -> None:
+    assert platform().resources == FIRST_STEP | SECOND_STEP
+
+
+def test_the_second_step_leaves_the_first_as_it_was() -> None:
+    first, second = platform(AssetsPrefix=""), platform()
+    for logical in FIRST_STEP:
+        assert first.properties(logical) == second.properties(logical), logical
+
+
+def test_a_stack_that_has_no_bucket_yet_can_be_made_from_a_template_sent_inline() -> None:
+    # As ops/stacks.py sends it where it is too long: without its comments.
+    lines = (INFRA / "platform.yml").read_text(encoding="utf-8").splitlines(keepends=True)
+    sent = "".join(line for line in lines if line.strip() and not line.lstrip().startswith("# "))
+    assert len(sent.encode()) <= INLINE_LIMIT
+
+
+def test_code_and_templates_are_where_no_project_writes() -> None:
+    assert platform().properties("Trigger")["Code"] == {
+        "S3Bucket": BUCKET,
+        "S3Key": f"{ASSETS}trigger.zip",
+    }
+    for elsewhere in ("churn/0.1.0/", "platform", "platform/../churn/", "/platform/"):
+        with pytest.raises(ApiError, match="AssetsPrefix"):
+            platform(AssetsPrefix=elsewhere)
+
+
+# The bucket
+
+
+def test_the_bucket_is_where_repos_look_for_it() -> None:
+    assert platform().properties("ArtifactBucket")["BucketName"] == BUCKET
+    assert platform(BucketName="mine").properties("ArtifactBucket")["BucketName"] == "mine"
+
+
+def test_the_bucket_is_private_encrypted_and_keeps_versions() -> None:
+    made = platform().properties("ArtifactBucket")
+    assert set(made["PublicAccessBlockConfiguration"].values()) == {True}
+    assert made["OwnershipControls"]["Rules"] == [{"ObjectOwnership": "BucketOwnerEnforced"}]
+    assert made["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    assert made["VersioningConfiguration"] == {"Status": "Enabled"}
+
+
+def test_old_versions_and_unfinished_uploads_do_not_stay_for_ever() -> None:
+    rules = platform().properties("ArtifactBucket")["LifecycleConfiguration"]["Rules"]
+    rule = {item["Id"]: item for item in rules}
+    assert rule["old-versions"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 90}
+    assert rule["unfinished-uploads"]["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] == 7
+    # What is current never goes by itself: a version in the registry points to it.
+    assert not any({"ExpirationInDays", "ExpirationDate"} & set(item) for item in rules)
+
+
+def bucket_says(action: str, resource: str, **facts: str) -> bool | None:
+    policy = document(full_platform().properties("ArtifactBucketPolicy")["PolicyDocument"])
+    return decision(policy, action, resource, {"aws:securetransport": "true", **facts})
+
+
+def test_the_bucket_is_reached_through_tls_only() -> None:
+    for resource in (BUCKET_ARN, f"{BUCKET_ARN}/churn/x"):
+        refused = bucket_says("s3:GetObject", resource, **{"aws:securetransport": "false"})
+        assert refused is False
+
+
+def test_a_stage_in_another_account_reads_the_models_of_its_own_project_only() -> None:
+    tag = {"aws:principaltag/project": "churn"}
+    model = f"{BUCKET_ARN}/churn/executions/abc/train/output/model.tar.gz"
+    assert bucket_says("s3:GetObject", model, **tag) is True
+    assert bucket_says("s3:GetObject", model) is None
+    for other in ("churn/data/train.csv", "churn-eu/executions/abc/train/output/model.tar.gz"):
+        assert bucket_says("s3:GetObject", f"{BUCKET_ARN}/{other}", **tag) is None
+    assert bucket_says("s3:PutObject", model, **tag) is None
+
+
+def test_only_accounts_that_are_named_are_let_in() -> None:
+    statements = document(full_platform().properties("ArtifactBucketPolicy")["PolicyDocument"])
+    [let_in] = [item for item in statements["Statement"] if item["Effect"] == "Allow"]
+    assert listed(let_in["Principal"]["AWS"]) == [DEPLOYMENT_ACCOUNT]
+    alone = document(platform().properties("ArtifactBucketPolicy")["PolicyDocument"])
+    assert [item["Effect"] for item in alone["Statement"]] == ["Deny"]
+
+
+# GitHub
+
+
+def test_an_oidc_provider_that_is_there_is_used() -> None:
+    there = EXPORTS["sm-mlops-OidcProviderArn"]
+    made = platform(OidcProviderArn=there)
+    assert "OidcProvider" not in made.resources
+    assert made.outputs()["OidcProviderArn"] == there
+
+
+def test_an_account_without_oidc_has_no_provider() -> None:
+    made = platform(OidcProviderArn="none")
+    assert "OidcProvider" not in made.resources
+    assert "OidcProviderArn" not in made.outputs()
+
+
+def test_the_provider_takes_tokens_for_aws_only() -> None:
+    made = platform().properties("OidcProvider")
+    assert made["ClientIdList"] == ["sts.amazonaws.com"]
+    assert "ThumbprintList" not in made
+
+
+def test_studio_may_use_the_connection() -> None:
+    made = platform().properties("Connection")
+    assert made["ProviderType"] == "GitHub"
+    assert {"Key": "sagemaker", "Value": "true"} in made["Tags"]
+
+
+def test_a_connection_that_is_there_is_used() -> None:
+    there = EXPORTS["sm-mlops-ConnectionArn"]
+    made = platform(ConnectionArn=there)
+    assert "Connection" not in made.resources
+    assert made.outputs()["ConnectionArn"] == there
+
+
+def test_a_server_of_ones_own_takes_its_host_and_its_api() -> None:
+    host = f"arn:aws:codeconnections:{REGION}:{ACCOUNT}:host/git-0123456789"
+    server = {"GitHost": "git.example.com", "GitHubApiUrl": "https://git.example.com/api/v3"}
+    made = platform(server, ConnectionHostArn=host)
+    connection = made.properties("Connection")
+    assert connection["HostArn"] == host
+    assert "ProviderType" not in connection
+    variables = made.properties("Trigger")["Environment"]["Variables"]
+    assert variables["GITHUB_API"] == "https://git.example.com/api/v3"
+    assert variables["GIT_HOST"] == "git.example.com"
+    with pytest.raises(ApiError, match="ConnectionHostArn"):
+        platform(server)
+    with pytest.raises(ApiError, match="GitHubApiUrl"):
+        platform(GitHost="git.example.com", ConnectionHostArn=host)
+
+
+# The credential
+
+
+def test_the_credential_has_no_value_in_the_template() -> None:
+    made = platform().properties("GitHubSecret")
+    assert not {"SecretString", "GenerateSecretString"} & set(made)
+    assert not any(
+        re.search("token|secret|key$", name, re.I) for name in template("platform").parameters
+    )
+
+
+def test_the_credential_says_how_it_is_rotated() -> None:
+    assert "mlops secret rotate" in platform().properties("GitHubSecret")["Description"]
+
+
+def test_only_the_trigger_reads_the_credential() -> None:
+    policy = document(full_platform().properties("GitHubSecretPolicy")["ResourcePolicy"])
+    for who in (role("admin"), role("churn-github"), role("sm-mlops-launch-eu-west-1")):
+        facts = {"aws:principalarn": who}
+        assert decision(policy, "secretsmanager:GetSecretValue", SECRET, facts) is False
+        assert decision(policy, "secretsmanager:PutSecretValue", SECRET, facts) is None
+    facts = {"aws:principalarn": trigger().arn}
+    assert decision(policy, "secretsmanager:GetSecretValue", SECRET, facts) is None
+    assert trigger().may("secretsmanager:GetSecretValue", SECRET)
+
+
+# The trigger
+
+
+def test_an_approval_is_what_the_rule_waits_for() -> None:
+    rule = platform().properties("ApprovedRule")
+    assert rule["EventPattern"] == {
+        "source": ["aws.sagemaker"],
+        "detail-type": ["SageMaker Model Package State Change"],
+        "detail": {"ModelApprovalStatus": ["Approved"]},
+    }
+    assert "EventBusName" not in rule
+
+
+def test_nobody_but_the_rule_invokes_the_function() -> None:
+    made = platform()
+    permission = made.properties("TriggerPermission")
+    assert permission["Principal"] == "events.amazonaws.com"
+    assert permission["SourceArn"].endswith(":rule/sm-mlops-approved")
+    assert permission["SourceAccount"] == ACCOUNT
+    [target] = made.properties("ApprovedRule")["Targets"]
+    assert target["Arn"].endswith(":function:sm-mlops-trigger")
+
+
+def test_the_function_runs_on_what_is_current_within_thirty_seconds() -> None:
+    made = platform().properties("Trigger")
+    assert (made["Architectures"], made["Runtime"]) == (["arm64"], "python3.13")
+    assert (made["Handler"], made["Timeout"]) == ("handler.handler", 30)
+
+
+def test_the_function_knows_whom_it_may_deploy_for() -> None:
+    made = platform(AllowedOwners="my-org,my-team", JenkinsUrl="https://jenkins.example.com")
+    assert made.properties("Trigger")["Environment"]["Variables"] == {
+        "ALLOWED_OWNERS": "my-org,my-team",
+        "CLAIMS_BUCKET": BUCKET,
+        "CREDENTIAL_SECRET": SECRET,
+        "GITHUB_API": "https://api.github.com",
+        "GIT_HOST": "github.com",
+        "JENKINS_URL": "https://jenkins.example.com",
+        "REF": "main",
+        "WORKFLOW": "deploy.yml",
+    }
+
+
+def test_a_token_needs_no_layer() -> None:
+    assert "TriggerLayer" not in platform().resources
+    assert "Layers" not in platform().properties("Trigger")
+    made = platform(HasLayer=True)
+    layer = made.properties("TriggerLayer")
+    assert layer["Content"] == {"S3Bucket": BUCKET, "S3Key": f"{ASSETS}layer.zip"}
+    function = made.properties("Trigger")
+    assert layer["CompatibleArchitectures"] == function["Architectures"]
+    assert layer["CompatibleRuntimes"] == [function["Runtime"]]
+    assert len(function["Layers"]) == 1
+
+
+def test_what_cannot_be_passed_on_is_tried_again_kept_and_told() -> None:
+    made = full_platform()
+    retries = made.properties("TriggerRetries")
+    assert retries["MaximumRetryAttempts"] == 2
+    assert retries["DestinationConfig"] == {"OnFailure": {"Destination": FAILED}}
+    [target] = made.properties("ApprovedRule")["Targets"]
+    assert target["DeadLetterConfig"] == {"Arn": FAILED}
+    for alarm, metric in (
+        ("TriggerErrors", "Errors"),
+        ("FailedApprovalsAlarm", "ApproximateNumberOfMessagesVisible"),
+    ):
+        properties = made.properties(alarm)
+        assert (properties["MetricName"], float(properties["Threshold"])) == (metric, 0)
+        assert properties["AlarmActions"] == properties["OKActions"] == [TOPIC]
+
+
+def test_alarms_without_a_topic_tell_nobody() -> None:
+    assert not {"AlarmActions", "OKActions"} & set(platform().properties("TriggerErrors"))
+
+
+def test_only_the_rule_puts_into_the_queue_from_outside() -> None:
+    policy = document(platform().properties("FailedApprovalsPolicy")["PolicyDocument"])
+    rule = f"arn:aws:events:{REGION}:{ACCOUNT}:rule/sm-mlops-approved"
+    encrypted = {"aws:securetransport": "true"}
+    for source, answer in ((rule, True), (f"{rule}-not", None)):
+        facts = {**encrypted, "aws:sourcearn": source}
+        assert decision(policy, "sqs:SendMessage", FAILED, facts) is answer
+    plain = {"aws:securetransport": "false", "aws:sourcearn": rule}
+    assert decision(policy, "sqs:SendMessage", FAILED, plain) is False
+
+
+CLAIM = f"{BUCKET_ARN}/churn/approvals/3-1790000000000.json"
+
+
+@pytest.mark.parametrize(
+    ("action", "resource", "context"),
+    [
+        ("sagemaker:DescribeModelPackage", sagemaker("model-package/churn/3"), {}),
+        ("s3:GetObject", CLAIM, {}),
+        ("s3:PutObject", CLAIM, {}),
+        ("s3:DeleteObject", CLAIM, {}),
+        ("s3:ListBucket", BUCKET_ARN, {"s3:prefix": "churn/approvals/3-1.json"}),
+        ("sqs:SendMessage", FAILED, {}),
+        (
+            "logs:PutLogEvents",
+            f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/lambda/sm-mlops-trigger:log-stream:x",
+            {},
+        ),
+    ],
+    ids=lambda value: value.partition(":")[2] if isinstance(value, str) else "",
+)
+def test_the_function_may_what_it_does(action: str, resource: str, context: dict[str, str]) -> None:
+    assert trigger().may(action, resource, context)
+
+
+@pytest.mark.parametrize(
+    ("action", "resource", "context"),
+    [
+        ("sagemaker:UpdateModelPackage", sagemaker("model-package/churn/3"), {}),
+        ("sagemaker:StartPipelineExecution", sagemaker("pipeline/churn"), {}),
+        ("s3:GetObject", f"{BUCKET_ARN}/churn/executions/1/model.tar.gz", {}),
+        ("s3:PutObject", f"{BUCKET_ARN}/{ASSETS}trigger.zip", {}),
+        ("s3:ListBucket", BUCKET_ARN, {"s3:prefix": "churn/data/"}),
+        ("s3:ListBucket", BUCKET_ARN, {}),
+        ("secretsmanager:PutSecretValue", SECRET, {}),
+        ("secretsmanager:GetSecretValue", SECRET.replace("github", "churn/github-user"), {}),
+        ("iam:PassRole", role("churn-pipeline"), {}),
+        ("sts:AssumeRole", role("churn-github"), {}),
+        ("lambda:UpdateFunctionCode", f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:x", {}),
+    ],
+    ids=lambda value: value.partition(":")[2] if isinstance(value, str) else "",
+)
+def test_the_function_may_nothing_else(action: str, resource: str, context: dict[str, str]) -> None:
+    assert not trigger().may(action, resource, context)
+
+
+def test_lambda_takes_the_function_s_role_for_this_account_only() -> None:
+    trust = document(platform().properties("TriggerRole")["AssumeRolePolicyDocument"])
+    [statement] = trust["Statement"]
+    assert statement["Principal"] == {"Service": "lambda.amazonaws.com"}
+    assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": ACCOUNT}}
+
+
+# Service Catalog
+
+
+def test_studio_shows_the_product() -> None:
+    made = platform().properties("Product")
+    assert {"Key": "sagemaker:studio-visibility", "Value": "true"} in made["Tags"]
+
+
+def test_the_product_s_version_is_the_template_s() -> None:
+    made = platform().properties("Product")
+    [version] = made["ProvisioningArtifactParameters"]
+    assert version["Name"] == "0.1.0"
+    address = f"https://{BUCKET}.s3.{REGION}.amazonaws.com/{ASSETS}project.yml"
+    assert version["Info"] == {"LoadTemplateFromURL": address}
+
+
+def test_the_version_before_stays_in_the_product_under_its_old_address() -> None:
+    before = platform().properties("Product")["ProvisioningArtifactParameters"]
+    made = platform(
+        TemplateVersion="0.2.0",
+        AssetsPrefix="platform/0.2.0/fedcba9876543210/",
+        FormerVersion="0.1.0",
+        FormerAssetsPrefix=ASSETS,
+    ).properties("Product")
+    assert made["ReplaceProvisioningArtifacts"] is False
+    assert made["ProvisioningArtifactParameters"][1:] == before
+    assert made["ProvisioningArtifactParameters"][0]["Name"] == "0.2.0"
+
+
+def test_a_version_before_has_a_template_and_another_name() -> None:
+    with pytest.raises(ApiError, match="FormerAssetsPrefix"):
+        platform(FormerVersion="0.0.9")
+    with pytest.raises(ApiError, match="another version"):
+        platform(FormerVersion="0.1.0", FormerAssetsPrefix=ASSETS)
+
+
+@pytest.mark.parametrize("count", range(6))
+def test_up_to_five_roles_may_make_projects(count: int) -> None:
+    names = [role(f"studio-{number}") for number in range(count)]
+    made = platform(StudioRoleArns=names)
+    grants = [logical for logical in made.resources if logical.endswith("Grant")]
+    assert sorted(made.properties(one)["PrincipalARN"] for one in grants) == names
+    assert not list(platform(AssetsPrefix="", StudioRoleArns=names).resources - FIRST_STEP)
+
+
+def test_a_project_is_made_with_the_launch_role_and_not_with_the_person_s_rights() -> None:
+    made = platform()
+    constraint = made.properties("LaunchConstraint")
+    assert constraint["RoleArn"] == role("LaunchRole")
+    assert constraint["PortfolioId"] == made.properties("ProductInPortfolio")["PortfolioId"]
+
+
+def test_service_catalog_and_cloudformation_take_the_launch_role() -> None:
+    trust = document(platform().properties("LaunchRole")["AssumeRolePolicyDocument"])
+    services = {item["Principal"]["Service"] for item in trust["Statement"]}
+    assert services == {"servicecatalog.amazonaws.com", "cloudformation.amazonaws.com"}
+    assert all(listed(item["Action"]) == ["sts:AssumeRole"] for item in trust["Statement"])
+
+
+TAGGED, ASKED = {"aws:ResourceTag/project": "churn"}, {"aws:RequestTag/project": "churn"}
+STACK = f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/SC-{ACCOUNT}-pp-1/1"
+USER = f"arn:aws:iam::{ACCOUNT}:user/sm-mlops/churn-github"
+KEY_SECRET = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:sm-mlops/churn/github-user-AbCdEf"
+# What CloudFormation calls for each type of project.yml: to create, read, update and delete.
+HANDLERS = {
+    "AWS::SageMaker::ModelPackageGroup": (
+        sagemaker("model-package-group/churn"),
+        *("sagemaker:CreateModelPackageGroup", "sagemaker:DescribeModelPackageGroup"),
+        *("sagemaker:GetModelPackageGroupPolicy", "sagemaker:PutModelPackageGroupPolicy"),
+        *("sagemaker:DeleteModelPackageGroupPolicy", "sagemaker:DeleteModelPackageGroup"),
+        *("sagemaker:AddTags", "sagemaker:DeleteTags", "sagemaker:ListTags"),
+    ),
+    "AWS::SageMaker::CodeRepository": (
+        sagemaker("code-repository/churn"),
+        *("sagemaker:CreateCodeRepository", "sagemaker:DescribeCodeRepository"),
+        *("sagemaker:UpdateCodeRepository", "sagemaker:DeleteCodeRepository"),
+        *("sagemaker:AddTags", "sagemaker:DeleteTags", "sagemaker:ListTags"),
+    ),
+    "AWS::IAM::Role": (
+        role("churn-github"),
+        *("iam:CreateRole", "iam:GetRole", "iam:UpdateRole", "iam:DeleteRole"),
+        *("iam:UpdateAssumeRolePolicy", "iam:PutRolePermissionsBoundary"),
+        *("iam:PutRolePolicy", "iam:GetRolePolicy", "iam:DeleteRolePolicy", "iam:ListRolePolicies"),
+        *("iam:ListAttachedRolePolicies", "iam:TagRole", "iam:UntagRole", "iam:ListRoleTags"),
+    ),
+    "AWS::IAM::User": (
+        USER,
+        *("iam:CreateUser", "iam:GetUser", "iam:DeleteUser", "iam:PutUserPermissionsBoundary"),
+        *("iam:PutUserPolicy", "iam:GetUserPolicy", "iam:DeleteUserPolicy", "iam:ListUserPolicies"),
+        *("iam:ListAttachedUserPolicies", "iam:ListGroupsForUser", "iam:GetLoginProfile"),
+        *("iam:TagUser", "iam:UntagUser", "iam:ListUserTags", "iam:ListAccessKeys"),
+    ),
+    "AWS::IAM::AccessKey": (
+        USER,
+        *("iam:CreateAccessKey", "iam:UpdateAccessKey", "iam:DeleteAccessKey"),
+        "iam:ListAccessKeys",
+    ),
+    "AWS::SecretsManager::Secret": (
+        KEY_SECRET,
+        *("secretsmanager:CreateSecret", "secretsmanager:DescribeSecret"),
+        *("secretsmanager:UpdateSecret", "secretsmanager:DeleteSecret"),
+        *("secretsmanager:TagResource", "secretsmanager:UntagResource"),
+    ),
+    "AWS::SecretsManager::ResourcePolicy": (
+        KEY_SECRET,
+        *("secretsmanager:PutResourcePolicy", "secretsmanager:GetResourcePolicy"),
+        *("secretsmanager:DeleteResourcePolicy", "secretsmanager:ValidateResourcePolicy"),
+    ),
+}
+
+
+def test_the_launch_role_may_what_every_resource_of_a_project_takes() -> None:
+    assert set(HANDLERS) == {item["Type"] for item in template("project").resources.values()}
+    for limit in (BOUNDARY, GITHUB_BOUNDARY):
+        context = {**TAGGED, **ASKED, "iam:PermissionsBoundary": limit}
+        for resource, *actions in HANDLERS.values():
+            for action in actions:
+                assert launch().may(action, resource, context), (action, resource)
+
+
+def test_the_launch_role_makes_and_deletes_service_catalog_s_stacks_only() -> None:
+    for action in ("CreateStack", "UpdateStack", "DeleteStack", "DescribeStackEvents"):
+        assert launch().may(f"cloudformation:{action}", STACK)
+        for other in ("sm-mlops-platform", "churn-production"):
+            stack = f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/{other}/1"
+            assert not launch().may(f"cloudformation:{action}", stack)
+
+
+def test_the_launch_role_reads_from_s3_what_service_catalog_has_marked() -> None:
+    mark = {"s3:ExistingObjectTag/servicecatalog:provisioning": "true"}
+    assert launch().may("s3:GetObject", "arn:aws:s3:::cf-templates/x", mark)
+    assert not launch().may("s3:GetObject", f"{BUCKET_ARN}/churn/data/x.csv")
+
+
+WITH = {**TAGGED, **ASKED, "iam:PermissionsBoundary": GITHUB_BOUNDARY}
+OTHER_BOUNDARY = {**WITH, "iam:PermissionsBoundary": "arn:aws:iam::aws:policy/AdministratorAccess"}
+ADMIN = {"iam:PolicyARN": "arn:aws:iam::aws:policy/AdministratorAccess"}
+
+
+@pytest.mark.parametrize(
+    ("action", "resource", "context"),
+    [
+        # A role or user without a boundary, with another one, or without a project.
+        ("iam:CreateRole", role("churn-github"), ASKED),
+        ("iam:CreateRole", role("churn-github"), OTHER_BOUNDARY),
+        ("iam:CreateRole", role("churn-github"), {"iam:PermissionsBoundary": GITHUB_BOUNDARY}),
+        ("iam:CreateUser", USER, ASKED),
+        ("iam:CreateUser", f"arn:aws:iam::{ACCOUNT}:user/somebody", WITH),
+        ("iam:CreateRole", role("somebody"), WITH),
+        # Policies for what has no boundary.
+        ("iam:PutRolePolicy", role("other-pipeline"), TAGGED),
+        ("iam:PutRolePolicy", role("other-pipeline"), OTHER_BOUNDARY),
+        ("iam:PutUserPolicy", USER, TAGGED),
+        ("iam:PutRolePermissionsBoundary", role("churn-github"), OTHER_BOUNDARY),
+        ("iam:DeleteRolePermissionsBoundary", role("churn-github"), WITH),
+        ("iam:DeleteUserPermissionsBoundary", USER, WITH),
+        ("iam:AttachRolePolicy", role("churn-github"), {**WITH, **ADMIN}),
+        ("iam:AttachUserPolicy", USER, {**WITH, **ADMIN}),
+        ("iam:AddUserToGroup", f"arn:aws:iam::{ACCOUNT}:group/admins", {}),
+        ("iam:CreateLoginProfile", USER, {}),
+        # Itself, and what holds the others.
+        ("iam:PutRolePolicy", role(f"sm-mlops-launch-{REGION}"), WITH),
+        ("iam:UpdateAssumeRolePolicy", role(f"sm-mlops-launch-{REGION}"), WITH),
+        ("iam:CreatePolicyVersion", BOUNDARY, {}),
+        ("iam:SetDefaultPolicyVersion", GITHUB_BOUNDARY, {}),
+        ("iam:DeletePolicy", BOUNDARY, {}),
+        # Roles of others that have such a name, and being a role.
+        ("iam:DeleteRole", role("other-pipeline"), {}),
+        ("iam:UpdateAssumeRolePolicy", role("other-pipeline"), {}),
+        ("iam:PassRole", role("churn-pipeline"), WITH),
+        ("sts:AssumeRole", role("churn-github"), WITH),
+        # What is in the registry, and the credential.
+        ("sagemaker:UpdateModelPackage", sagemaker("model-package/churn/1"), TAGGED),
+        ("sagemaker:DeleteModelPackageGroup", sagemaker("model-package-group/others"), {}),
+        ("secretsmanager:GetSecretValue", SECRET, {}),
+        ("secretsmanager:GetSecretValue", KEY_SECRET, {}),
+        ("secretsmanager:PutResourcePolicy", SECRET, {}),
+    ],
+    ids=lambda value: value.rpartition(":")[2] if isinstance(value, str) else "",
+)
+def test_the_launch_role_has_no_way_to_widen_anything(
+    action: str, resource: str, context: dict[str, str]
+) -> None:
+    assert not launch().may(action, resource, context)
+
+
+# The template as such
+
+
+@pytest.mark.parametrize("logical", ["Boundary", "GitHubBoundary", "LaunchRole", "TriggerRole"])
+def test_policies_name_actions_that_exist_with_resources_they_go_with(logical: str) -> None:
+    for policy in full_platform().policies(logical):
+        assert not list(misfits(policy))
+
+
+@pytest.mark.parametrize("logical", ["Boundary", "GitHubBoundary", "LaunchRole", "TriggerRole"])
+def test_policies_name_each_action_to_its_end(logical: str) -> None:
+    for policy in full_platform().policies(logical):
+        for statement in policy["Statement"]:
+            assert set(statement) <= {"Sid", "Effect", "Action", "Resource", "Condition"}
+            assert not [item for item in listed(statement["Action"]) if "*" in item]
+
+
+def test_only_calls_without_a_narrower_resource_are_allowed_on_all() -> None:
+    open_wide = {
+        action
+        for logical in ("Boundary", "GitHubBoundary", "LaunchRole", "TriggerRole")
+        for policy in full_platform().policies(logical)
+        for statement in policy["Statement"]
+        if "*" in listed(statement["Resource"])
+        for action in listed(statement["Action"])
+    }
+    assert open_wide == {
+        *("cloudwatch:PutMetricData", "cloudwatch:DescribeAlarms", "ecr:GetAuthorizationToken"),
+        *("ec2:DescribeDhcpOptions", "ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets"),
+        *("ec2:DescribeSecurityGroups", "ec2:DescribeVpcs"),
+        "application-autoscaling:DescribeScalableTargets",
+        "application-autoscaling:DescribeScalingPolicies",
+        # Of topics with the project's tag, and of templates that Service Catalog has marked.
+        *("sns:Publish", "s3:GetObject"),
+        *("cloudformation:GetTemplateSummary", "cloudformation:ValidateTemplate"),
+    }
+
+
+@pytest.mark.parametrize("logical", ["Boundary", "GitHubBoundary"])
+def test_a_boundary_fits_into_a_managed_policy_with_room_for_keys_and_data(logical: str) -> None:
+    [policy] = full_platform().policies(logical)
+    # Regions and partitions have longer names than eu-west-1 and aws.
+    arns = sum(len(listed(statement["Resource"])) for statement in policy["Statement"])
+    assert length(policy) + 10 * arns <= 6144
+
+
+def test_a_boundary_grants_nothing_to_whom_it_does_not_know() -> None:
+    [limit] = full_platform().policies("GitHubBoundary")
+    nobody = Identity(role("nobody"), (EVERYTHING,), limit)
+    assert not nobody.may("s3:GetObject", f"{BUCKET_ARN}/churn/data/x.csv")
+    assert not nobody.may("sagemaker:StartPipelineExecution", sagemaker("pipeline/churn"))
+
+
+def test_names_in_iam_tell_the_regions_apart() -> None:
+    made = full_platform()
+    for logical in made.resources:
+        if made.kind(logical) in ("AWS::IAM::Role", "AWS::IAM::ManagedPolicy"):
+            properties = made.properties(logical)
+            name = properties.get("RoleName") or properties.get("ManagedPolicyName")
+            assert name is None or name.endswith(f"-{REGION}"), logical
+
+
+def test_what_projects_take_from_the_platform_is_exported() -> None:
+    exported = {
+        output["Export"]["Name"]
+        for output in template("platform").outputs.values()
+        if "Export" in output
+    }
+    text = (INFRA / "project.yml").read_text(encoding="utf-8")
+    assert exported == set(re.findall(r"!ImportValue (\S+?)\]?\]?\]?$", text, re.MULTILINE))
+    assert exported == set(EXPORTS)
+
+
+def test_the_stack_says_which_version_wrote_it() -> None:
+    assert platform().outputs()["TemplateVersion"] == "0.1.0"
+
+
+def test_resources_are_what_aws_takes() -> None:
+    made = full_platform()
+    for logical in made.resources:
+        assert not list(schemas.violations(made.kind(logical), made.properties(logical))), logical
+
+
+@pytest.mark.parametrize("name", ["platform", "project"])
+def test_every_parameter_is_described_labelled_bounded_and_in_one_group(name: str) -> None:
+    found = template(name)
+    form = found.metadata["AWS::CloudFormation::Interface"]
+    grouped = [one for group in form["ParameterGroups"] for one in group["Parameters"]]
+    assert sorted(grouped) == sorted(found.parameters) == sorted(form["ParameterLabels"])
+    for parameter, declared in found.parameters.items():
+        assert declared["Description"], parameter
+        assert {"AllowedPattern", "AllowedValues"} & set(declared), parameter
+
+
+@pytest.mark.parametrize(
+    ("parameters", "complaint"),
+    [
+        ({"TemplateVersion": "latest"}, "TemplateVersion"),
+        ({"AllowedOwners": "my-org,*"}, "AllowedOwners"),
+        ({"AllowedOwners": ""}, "AllowedOwners"),
+        ({"GitHubApiUrl": "api.github.com"}, "GitHubApiUrl"),
+        ({"OidcProviderArn": "arn:aws:iam::1:oidc-provider/evil.example.com"}, "OidcProviderArn"),
+        ({"ConnectionName": "n" * 33}, "ConnectionName"),
+        ({"DataLocations": "arn:aws:s3:::*"}, "DataLocations"),
+        ({"KeyArns": "*"}, "KeyArns"),
+        ({"DeploymentAccounts": "12345"}, "DeploymentAccounts"),
+        ({"StudioRoleArns": "somebody"}, "StudioRoleArns"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_cannot_work_is_refused_by_name(parameters: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ApiError, match=complaint):
+        platform(parameters)

@@ -1,0 +1,451 @@
+"""The sandbox's GitHub: whom it lets in, what it refuses and how, what it remembers."""
+
+from __future__ import annotations
+
+import base64
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+import requests
+from github import Auth, Github, GithubException, GithubIntegration
+from nacl.public import PublicKey, SealedBox
+
+from sandbox.github import Standalone
+
+WORKFLOW = """
+name: deploy
+on:
+  workflow_dispatch:
+    inputs:
+      model-package-arn: {required: true, type: string}
+      commit: {type: string, default: ""}
+      mode: {type: choice, options: [fast, safe], default: safe}
+jobs: {}
+"""
+
+
+class Visitor:
+    """Asks with one token."""
+
+    def __init__(self, server: Standalone, token: str = "") -> None:
+        self.api, self.token = server.api, token
+
+    def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
+        if self.token:
+            headers.setdefault("Authorization", f"Bearer {self.token}")
+        return requests.request(method, self.api + path, json=body, headers=headers, timeout=10)
+
+    def seal(self, where: str, text: str) -> dict[str, str]:
+        key = self("GET", f"{where}/secrets/public-key").json()
+        sealed = SealedBox(PublicKey(base64.b64decode(key["key"]))).encrypt(text.encode())
+        return {"encrypted_value": base64.b64encode(sealed).decode(), "key_id": key["key_id"]}
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Standalone]:
+    with Standalone(tmp_path / "github") as server:
+        accounts = server.github.accounts
+        accounts.add("ada")
+        accounts.add("bob")
+        accounts.add("eve")
+        accounts.add("acme", "Organization", ada="admin", bob="member")
+        server.github.routes.add("acme", "churn")
+        yield server
+
+
+@pytest.fixture
+def ada(server: Standalone) -> Visitor:
+    return Visitor(server, server.github.accounts.token("ada", "repo", "workflow"))
+
+
+def push(server: Standalone, token: str, folder: Path, **files: str) -> Any:
+    folder.mkdir(exist_ok=True)
+    env = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "GIT_TERMINAL_PROMPT": "0",
+        **{
+            f"GIT_{who}_{what}": f"{who}@x.y"
+            for who in ("AUTHOR", "COMMITTER")
+            for what in ("NAME", "EMAIL")
+        },
+    }
+
+    def git(*words: str, check: bool = True) -> Any:
+        return subprocess.run(
+            ["git", *words], cwd=folder, env=env, check=check, capture_output=True, text=True
+        )
+
+    git("init", "-q", "-b", "main")
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    git("add", "-A")
+    git("commit", "-qm", "work")
+    address = server.url.replace("http://", f"http://x-access-token:{token}@")
+    return git("push", "-q", f"{address}/acme/churn.git", "main", check=False)
+
+
+@pytest.fixture
+def pushed(server: Standalone, ada: Visitor, tmp_path: Path) -> Visitor:
+    done = push(server, ada.token, tmp_path / "w", **{".github/workflows/deploy.yml": WORKFLOW})
+    assert done.returncode == 0, done.stderr
+    return ada
+
+
+# Who is let in.
+
+
+def test_a_token_that_is_not_known_is_refused(server: Standalone) -> None:
+    answer = Visitor(server, "ghp_wrong")("GET", "/user")
+    assert answer.status_code == 401 and answer.json()["message"] == "Bad credentials"
+    assert Visitor(server)("GET", "/user").json()["message"] == "Requires authentication"
+
+
+def test_what_a_token_cannot_see_is_not_there(server: Standalone, ada: Visitor) -> None:
+    tokens = server.github.accounts
+    for token in (
+        "",
+        tokens.token("eve", "repo"),
+        tokens.token("ada", "gist"),
+        tokens.fine_grained("ada", "acme", ["other"], contents="read"),
+        tokens.fine_grained("ada", "ada", None, contents="read"),
+    ):
+        answer = Visitor(server, token)("GET", "/repos/acme/churn")
+        assert (answer.status_code, answer.json()["message"]) == (404, "Not Found")
+    assert ada("GET", "/repos/acme/churn").json()["permissions"]["admin"] is True
+
+
+def test_a_classic_token_is_told_its_scopes(ada: Visitor) -> None:
+    answer = ada("GET", "/repos/acme/churn")
+    assert answer.headers["X-OAuth-Scopes"] == "repo, workflow"
+    assert answer.headers["X-Accepted-OAuth-Scopes"] == "repo"
+
+
+def test_a_fine_grained_token_needs_the_permission_of_the_route(server: Standalone) -> None:
+    token = server.github.accounts.fine_grained("ada", "acme", ["churn"], secrets="read")
+    asked = Visitor(server, token)
+    assert asked("GET", "/repos/acme/churn/actions/secrets").status_code == 200
+    answer = asked("PUT", "/repos/acme/churn/actions/secrets/A", {})
+    assert answer.status_code == 403
+    assert answer.json()["message"] == "Resource not accessible by personal access token"
+    assert answer.headers["X-Accepted-GitHub-Permissions"] == "secrets=write"
+
+
+def test_a_member_without_the_role_may_not_change_settings(server: Standalone) -> None:
+    bob = Visitor(server, server.github.accounts.token("bob", "repo"))
+    answer = bob("PUT", "/repos/acme/churn/environments/production", {})
+    assert answer.status_code == 403 and "admin rights" in answer.json()["message"]
+
+
+def test_a_request_without_user_agent_or_of_an_unknown_version_is_refused(ada: Visitor) -> None:
+    assert ada("GET", "/user", **{"User-Agent": ""}).status_code == 403
+    assert ada("GET", "/user", **{"X-GitHub-Api-Version": "2001-01-01"}).status_code == 400
+
+
+# GitHub Apps.
+
+
+def test_an_app_gets_a_token_for_its_installation_only(server: Standalone) -> None:
+    accounts = server.github.accounts
+    app = accounts.add_app("acme", "trigger", actions="write")
+    other = accounts.add_app("acme", "other", actions="write")
+    installation = accounts.install(app["id"], "acme", ["churn"])
+    sign_in = GithubIntegration(
+        auth=Auth.AppAuth(app["id"], app["private_key"]), base_url=server.api
+    )
+    token = sign_in.get_access_token(installation).token
+    assert sign_in.get_repo_installation("acme", "churn").id == installation
+    asked = Visitor(server, token)
+    assert asked("GET", "/repos/acme/churn").status_code == 200
+    assert asked("GET", "/repos/acme/churn/actions/secrets").status_code == 403
+    stranger = GithubIntegration(
+        auth=Auth.AppAuth(other["id"], other["private_key"]), base_url=server.api
+    )
+    with pytest.raises(GithubException) as caught:
+        stranger.get_access_token(installation)
+    assert caught.value.status == 404
+
+
+@pytest.mark.parametrize(
+    ("claims", "message"),
+    [
+        ({"exp": 10_000}, "too far in the future"),
+        ({"exp": -10}, "Expiration time"),
+        ({"iat": 300}, "Issued at"),
+        ({"key": "another"}, "could not be decoded"),
+        ({"iss": "9999999"}, "could not be decoded"),
+    ],
+)
+def test_an_app_that_signs_wrongly_is_refused(
+    server: Standalone, claims: dict[str, Any], message: str
+) -> None:
+    accounts = server.github.accounts
+    app, other = accounts.add_app("acme", "a"), accounts.add_app("acme", "b")
+    key = other["private_key"] if "key" in claims else app["private_key"]
+    now = int(time.time())
+    times = {k: now + claims.get(k, default) for k, default in (("iat", -60), ("exp", 500))}
+    token = jwt.encode({"iss": claims.get("iss", str(app["id"])), **times}, key, "RS256")
+    answer = Visitor(server, token)("GET", "/app")
+    assert answer.status_code == 401 and message in answer.json()["message"]
+
+
+def test_an_installation_token_expires(server: Standalone) -> None:
+    accounts = server.github.accounts
+    app = accounts.add_app("acme", "trigger")
+    installation = accounts.install(app["id"], "acme")
+    sign_in = GithubIntegration(
+        auth=Auth.AppAuth(app["id"], app["private_key"]), base_url=server.api
+    )
+    token = sign_in.get_access_token(installation).token
+    for record in accounts.store.all("GitHubToken").values():
+        record["expires"] = time.time() - 1
+    assert Visitor(server, token)("GET", "/repos/acme/churn").status_code == 401
+
+
+# Limits and faults.
+
+
+def test_a_request_beyond_the_limit_is_refused_with_the_documented_headers(
+    server: Standalone, ada: Visitor
+) -> None:
+    assert int(ada("GET", "/user").headers["X-RateLimit-Remaining"]) == 4999
+    server.github.accounts.limit("ada", 1)
+    assert ada("GET", "/user").status_code == 200
+    answer = ada("GET", "/user")
+    assert answer.status_code == 403 and "rate limit exceeded" in answer.json()["message"]
+    assert answer.headers["X-RateLimit-Remaining"] == "0"
+    assert int(answer.headers["X-RateLimit-Reset"]) > time.time()
+
+
+def test_faults_meet_the_requests_they_name(server: Standalone, ada: Visitor) -> None:
+    server.github.inject("GET /user", 429, headers={"Retry-After": "7"}, after=1, times=2)
+    codes = [ada("GET", "/user") for _ in range(4)]
+    assert [answer.status_code for answer in codes] == [200, 429, 429, 200]
+    assert codes[1].headers["Retry-After"] == "7"
+    server.github.inject("POST /user/repos", 0, acts=True)
+    with pytest.raises(requests.ConnectionError):
+        ada("POST", "/user/repos", {"name": "made"})
+    assert ada("GET", "/repos/ada/made").status_code == 200, "only the answer was lost"
+
+
+def test_what_is_not_known_is_said_to_be_unknown(ada: Visitor) -> None:
+    answer = ada("GET", "/repos/acme/churn/stargazers/forever")
+    assert answer.status_code == 501 and "does not know" in answer.json()["message"]
+
+
+# Repositories and git.
+
+
+def test_a_repository_is_made_once(server: Standalone, ada: Visitor) -> None:
+    made = ada("POST", "/orgs/acme/repos", {"name": "new", "private": True})
+    assert made.status_code == 201 and made.json()["full_name"] == "acme/new"
+    again = ada("POST", "/orgs/acme/repos", {"name": "new"})
+    assert again.status_code == 422
+    assert again.json()["errors"][0]["message"] == "name already exists on this account"
+    eve = Visitor(server, server.github.accounts.token("eve", "repo"))
+    assert eve("POST", "/orgs/acme/repos", {"name": "x"}).status_code == 404
+    bad = ada("POST", "/user/repos", {})
+    assert bad.status_code == 422 and '"name" wasn\'t supplied' in bad.json()["message"]
+
+
+def test_git_pushes_and_fetches_with_a_token(
+    server: Standalone, pushed: Visitor, tmp_path: Path
+) -> None:
+    branch = pushed("GET", "/repos/acme/churn/branches/main").json()
+    assert len(branch["commit"]["sha"]) == 40
+    address = server.url.replace("http://", f"http://x:{pushed.token}@")
+    subprocess.run(
+        ["git", "clone", "-q", f"{address}/acme/churn.git", str(tmp_path / "clone")], check=True
+    )
+    assert (tmp_path / "clone/.github/workflows/deploy.yml").read_text() == WORKFLOW
+
+
+@pytest.mark.parametrize(
+    ("login", "scopes", "message"),
+    [
+        ("ada", ["repo"], "without `workflow` scope"),
+        ("bob", ["repo", "workflow"], "403"),
+        ("eve", ["repo", "workflow"], "not found"),
+    ],
+)
+def test_a_push_without_the_right_is_refused(
+    server: Standalone, tmp_path: Path, login: str, scopes: list[str], message: str
+) -> None:
+    token = server.github.accounts.token(login, *scopes)
+    done = push(server, token, tmp_path / "w", **{".github/workflows/deploy.yml": WORKFLOW})
+    assert done.returncode != 0 and message in done.stderr
+
+
+# Secrets and variables.
+
+
+def test_a_secret_has_to_be_sealed_for_this_repository(server: Standalone, ada: Visitor) -> None:
+    where = "/repos/acme/churn/actions"
+    sealed = ada.seal(where, "the value")
+    assert ada("PUT", f"{where}/secrets/token_A", sealed).status_code == 201
+    assert ada("PUT", f"{where}/secrets/TOKEN_A", sealed).status_code == 204
+    assert server.github.routes.secret("acme/churn", "TOKEN_A") == "the value"
+    assert "value" not in ada("GET", f"{where}/secrets/TOKEN_A").text
+    clear = {**sealed, "encrypted_value": base64.b64encode(b"the value").decode()}
+    assert ada("PUT", f"{where}/secrets/B", clear).status_code == 422
+    assert ada("PUT", f"{where}/secrets/B", {**sealed, "key_id": "1"}).status_code == 422
+    for name in ("GITHUB_X", "1X", "A-B"):
+        assert ada("PUT", f"{where}/secrets/{name}", sealed).status_code == 422
+    assert ada("GET", f"{where}/secrets").json()["total_count"] == 1
+    for folder in (server.github.folder.parent,):
+        for file in folder.rglob("*"):
+            assert not file.is_file() or b"the value" not in file.read_bytes()
+
+
+def test_variables_are_added_changed_and_deleted(ada: Visitor) -> None:
+    where = "/repos/acme/churn/actions/variables"
+    body = {"name": "AWS_REGION", "value": "eu-west-1"}
+    assert ada("POST", where, body).status_code == 201
+    assert ada("POST", where, body).status_code == 409
+    assert ada("PATCH", f"{where}/AWS_REGION", {"value": "x"}).status_code == 204
+    assert ada("GET", f"{where}/aws_region").json()["value"] == "x"
+    assert ada("PATCH", f"{where}/NO", {"value": "x"}).status_code == 404
+    assert ada("DELETE", f"{where}/AWS_REGION").status_code == 204
+    assert ada("GET", where).json() == {"total_count": 0, "variables": []}
+
+
+def test_lists_come_in_pages_with_links(ada: Visitor) -> None:
+    where = "/repos/acme/churn/actions/variables"
+    for number in range(5):
+        ada("POST", where, {"name": f"V{number}", "value": "x"})
+    first = ada("GET", f"{where}?per_page=2")
+    assert len(first.json()["variables"]) == 2 and first.json()["total_count"] == 5
+    names, answer = [], first
+    while True:
+        names += [row["name"] for row in answer.json()["variables"]]
+        if "next" not in answer.links:
+            break
+        answer = ada("GET", answer.links["next"]["url"].removeprefix(ada.api))
+    assert names == ["V0", "V1", "V2", "V3", "V4"]
+
+
+# Environments.
+
+
+def test_an_environment_has_reviewers_and_branch_rules(server: Standalone, ada: Visitor) -> None:
+    where = "/repos/acme/churn/environments/production"
+    bob = server.github.accounts.account("bob")["id"]
+    body = {
+        "reviewers": [{"type": "User", "id": bob}],
+        "prevent_self_review": True,
+        "deployment_branch_policy": {"protected_branches": False, "custom_branch_policies": True},
+    }
+    made = ada("PUT", where, body).json()
+    kinds = {rule["type"]: rule for rule in made["protection_rules"]}
+    assert kinds["required_reviewers"]["reviewers"][0]["reviewer"]["login"] == "bob"
+    rules = f"{where}/deployment-branch-policies"
+    assert ada("POST", rules, {"name": "main"}).status_code == 200
+    assert ada("POST", rules, {"name": "main"}).status_code == 303
+    assert [r["name"] for r in ada("GET", rules).json()["branch_policies"]] == ["main"]
+    assert ada("PUT", where, {}).json()["protection_rules"] == [], "what is not named is taken away"
+    assert ada("GET", rules).json()["total_count"] == 0
+    assert ada("PUT", f"{where}/secrets/A", ada.seal(where, "x")).status_code == 201
+    assert server.github.routes.secret("acme/churn", "a", "production") == "x"
+    assert ada("GET", "/repos/acme/churn/environments/none").status_code == 404
+
+
+def test_what_environments_cannot_be_is_refused(server: Standalone, ada: Visitor) -> None:
+    where = "/repos/acme/churn/environments/production"
+    eve = server.github.accounts.account("eve")["id"]
+    both = {"protected_branches": True, "custom_branch_policies": True}
+    for body in (
+        {"reviewers": [{"type": "User", "id": eve}]},
+        {"reviewers": [{"type": "User", "id": 1}]},
+        {"deployment_branch_policy": both},
+        {"wait_timer": -1},
+    ):
+        assert ada("PUT", where, body).status_code == 422
+    server.github.accounts.account("acme")["_plan"] = "free"
+    answer = ada("PUT", where, {"wait_timer": 5})
+    assert answer.status_code == 422 and "billing plan" in answer.json()["message"]
+
+
+# Workflows.
+
+
+def test_a_dispatch_starts_a_run_with_its_inputs(server: Standalone, pushed: Visitor) -> None:
+    where = "/repos/acme/churn/actions/workflows/deploy.yml/dispatches"
+    body: dict[str, Any] = {"ref": "main", "inputs": {"model-package-arn": "arn:x"}}
+    assert pushed("POST", where, body).status_code == 204
+    detailed = pushed("POST", where, {**body, "return_run_details": True})
+    assert detailed.status_code == 200
+    runs = pushed("GET", "/repos/acme/churn/actions/runs?event=workflow_dispatch").json()
+    assert runs["total_count"] == 2
+    assert runs["workflow_runs"][0]["id"] == detailed.json()["workflow_run_id"]
+    kept = server.github.routes.runs_of("acme/churn")[0]
+    assert kept["inputs"] == {"model-package-arn": "arn:x", "commit": "", "mode": "safe"}
+    server.github.routes.finish(kept["id"])
+    done = pushed("GET", "/repos/acme/churn/actions/workflows/deploy.yml/runs?status=success")
+    assert done.json()["total_count"] == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({}, "\"ref\" wasn't supplied"),
+        ({"ref": "nowhere"}, "No ref found for: nowhere"),
+        ({"ref": "main"}, "Required input 'model-package-arn' not provided"),
+        ({"ref": "main", "inputs": {"x": "y"}}, 'Unexpected inputs provided: ["x"]'),
+        ({"ref": "main", "inputs": {"model-package-arn": "a", "mode": "z"}}, "not in the list"),
+    ],
+)  # fmt: skip
+def test_a_dispatch_that_does_not_fit_the_workflow_is_refused(
+    pushed: Visitor, body: Any, message: str
+) -> None:
+    where = "/repos/acme/churn/actions/workflows/deploy.yml/dispatches"
+    answer = pushed("POST", where, body)
+    assert answer.status_code == 422 and message in answer.json()["message"]
+
+
+def test_a_workflow_that_is_absent_disabled_or_not_dispatchable_starts_nothing(
+    server: Standalone, pushed: Visitor, tmp_path: Path
+) -> None:
+    other = {".github/workflows/ci.yml": "on: [push]\njobs: {}\n"}
+    assert push(server, pushed.token, tmp_path / "w", **other).returncode == 0
+    where = "/repos/acme/churn/actions/workflows"
+    body = {"ref": "main", "inputs": {"model-package-arn": "a"}}
+    assert pushed("POST", f"{where}/none.yml/dispatches", body).status_code == 404
+    answer = pushed("POST", f"{where}/ci.yml/dispatches", {"ref": "main"})
+    assert "does not have 'workflow_dispatch'" in answer.json()["message"]
+    assert pushed("PUT", f"{where}/deploy.yml/disable").status_code == 204
+    assert "disabled" in pushed("POST", f"{where}/deploy.yml/dispatches", body).json()["message"]
+
+
+def test_pygithub_works_with_it(server: Standalone, pushed: Visitor) -> None:
+    client = Github(auth=Auth.Token(pushed.token), base_url=server.api, retry=None)
+    assert client.get_user().login == "ada"
+    repository = client.get_repo("acme/churn")
+    repository.create_secret("A", "sealed by PyGithub")
+    repository.create_variable("REGION", "eu-west-1")
+    environment = repository.create_environment("staging")
+    environment.create_secret("B", "in the environment")
+    assert server.github.routes.secret("acme/churn", "A") == "sealed by PyGithub"
+    assert server.github.routes.secret("acme/churn", "B", "staging") == "in the environment"
+    assert repository.get_variable("REGION").value == "eu-west-1"
+    workflow = repository.get_workflow("deploy.yml")
+    assert workflow.create_dispatch("main", {"model-package-arn": "arn:x"})
+    assert (
+        client.get_organization("acme").create_repo("by-pygithub").full_name == "acme/by-pygithub"
+    )
+
+
+def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
+    with Standalone(tmp_path) as server:
+        server.github.accounts.add("ada")
+        server.github.routes.add("ada", "churn")
+        token = server.github.accounts.token("ada", "repo")
+    with Standalone(tmp_path) as server:
+        assert Visitor(server, token)("GET", "/repos/ada/churn").status_code == 200

@@ -1,0 +1,332 @@
+"""The resource types between an account and GitHub: one stack made, changed, used and deleted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloudformation_cases import Deployer, new_name, resource
+from function_cases import ACCOUNT, Wired, archive, trust, until
+from sandbox import Server
+from sandbox_cases import BUCKET, REGION
+
+CAPABLE: dict[str, Any] = {"Capabilities": ["CAPABILITY_NAMED_IAM"]}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("stacks"), "eu-west-1") as server:
+        Wired(server.url).prepare()
+        yield server
+
+
+@pytest.fixture(scope="module")
+def aws(server: Server) -> Deployer:
+    return Deployer(server.url)
+
+
+@pytest.fixture(scope="module")
+def wired(server: Server) -> Wired:
+    return Wired(server.url)
+
+
+def allow(action: Any, target: Any) -> dict[str, Any]:
+    statement = {"Effect": "Allow", "Action": action, "Resource": target}
+    return {"Version": "2012-10-17", "Statement": [statement]}
+
+
+def get(name: str, attribute: str = "Arn") -> dict[str, Any]:
+    return {"Fn::GetAtt": [name, attribute]}
+
+
+def trigger(code: str, word: str) -> dict[str, Any]:
+    """Return a template with all that lies between an approval and a function."""
+    return {
+        "Resources": {
+            "Dead": resource("SQS::Queue"),
+            "Role": resource(
+                "IAM::Role",
+                AssumeRolePolicyDocument=json.loads(trust("lambda.amazonaws.com")),
+                Policies=[
+                    {"PolicyName": "p", "PolicyDocument": allow(["logs:*", "sqs:SendMessage"], "*")}
+                ],
+            ),
+            "Layer": resource(
+                "Lambda::LayerVersion",
+                Content={"S3Bucket": BUCKET, "S3Key": "layer.zip"},
+                CompatibleRuntimes=["python3.13"],
+            ),
+            "Function": resource(
+                "Lambda::Function",
+                FunctionName="trigger",
+                Runtime="python3.13",
+                Architectures=["arm64"],
+                Handler="handler.handler",
+                Role=get("Role"),
+                Code={"S3Bucket": BUCKET, "S3Key": code},
+                Layers=[{"Ref": "Layer"}],
+                Environment={"Variables": {"WORD": word}},
+                DeadLetterConfig={"TargetArn": get("Dead")},
+                Tags=[{"Key": "a", "Value": "b"}],
+            ),
+            "Tries": resource(
+                "Lambda::EventInvokeConfig",
+                FunctionName={"Ref": "Function"},
+                Qualifier="$LATEST",
+                MaximumRetryAttempts=0,
+                DestinationConfig={"OnFailure": {"Destination": get("Dead")}},
+            ),
+            "Rule": resource(
+                "Events::Rule",
+                Name="approved",
+                EventPattern={
+                    "source": ["aws.sagemaker"],
+                    "detail": {"ModelApprovalStatus": ["Approved"]},
+                },
+                Targets=[{"Id": "function", "Arn": get("Function")}],
+            ),
+            "MayInvoke": resource(
+                "Lambda::Permission",
+                FunctionName={"Ref": "Function"},
+                Action="lambda:InvokeFunction",
+                Principal="events.amazonaws.com",
+                SourceArn=get("Rule"),
+            ),
+        }
+    }
+
+
+@pytest.mark.slow
+def test_an_approval_runs_the_code_of_a_deployed_and_updated_stack(
+    aws: Deployer, wired: Wired
+) -> None:
+    code = "import os, shared\ndef handler(e, c):\n    print(os.environ['WORD'], shared.MARK, {!r})"
+    wired.put("one.zip", archive(handler=code.format("first")))
+    wired.put("two.zip", archive(handler=code.format("second")))
+    wired.put("layer.zip", archive(**{"python/shared.py": "MARK = 'layered'"}))
+    stack = aws.deploy(trigger("one.zip", "hello"), **CAPABLE)
+    assert aws.stack(stack)["StackStatus"] == "CREATE_COMPLETE", aws.reasons(stack, "CREATE_FAILED")
+    package = wired.version()
+    wired.approve(package)
+    until(lambda: "hello layered first" in wired.log("trigger"))
+    assert aws.update(stack, trigger("two.zip", "bye"), **CAPABLE)["StackStatus"] == (
+        "UPDATE_COMPLETE"
+    )
+    wired.approve(package)
+    until(lambda: "bye layered second" in wired.log("trigger"))
+    assert aws.delete(stack)["StackStatus"] == "DELETE_COMPLETE"
+    assert wired.functions.list_functions()["Functions"] == []
+    assert wired.events.list_rules()["Rules"] == []
+    assert wired.functions.list_layers()["Layers"] == []
+
+
+def test_a_rule_that_eventbridge_refuses_fails_the_stack(aws: Deployer) -> None:
+    rule = resource("Events::Rule", EventPattern={"source": [{"like": "x"}]})
+    stack = aws.deploy({"Resources": {"Rule": rule}})
+    assert "Unrecognized match type like" in aws.reasons(stack, "CREATE_FAILED")["Rule"]
+
+
+def test_a_secret_keeps_what_a_person_has_put_into_it(aws: Deployer) -> None:
+    def template(text: str) -> dict[str, Any]:
+        statement = {"Effect": "Deny", "Principal": "*", "Action": "*", "Resource": "*"}
+        policy = {"Version": "2012-10-17", "Statement": [statement]}
+        return {
+            "Resources": {
+                "Secret": resource("SecretsManager::Secret", Name="s/github", Description=text),
+                "Policy": resource(
+                    "SecretsManager::ResourcePolicy",
+                    SecretId={"Ref": "Secret"},
+                    ResourcePolicy=policy,
+                ),
+                "Made": resource(
+                    "SecretsManager::Secret",
+                    GenerateSecretString={
+                        "SecretStringTemplate": '{"user": "x"}',
+                        "GenerateStringKey": "password",
+                        "PasswordLength": 40,
+                    },
+                ),
+            }
+        }
+
+    secrets = aws.client("secretsmanager")
+    stack = aws.deploy(template("one"))
+    assert aws.stack(stack)["StackStatus"] == "CREATE_COMPLETE", aws.raw_events(stack)
+    with pytest.raises(secrets.exceptions.ResourceNotFoundException):
+        secrets.get_secret_value(SecretId="s/github")
+    secrets.put_secret_value(SecretId="s/github", SecretString="token")
+    aws.update(stack, template("two"))
+    assert secrets.get_secret_value(SecretId="s/github")["SecretString"] == "token"
+    assert secrets.describe_secret(SecretId="s/github")["Description"] == "two"
+    assert "Deny" in secrets.get_resource_policy(SecretId="s/github")["ResourcePolicy"]
+    made = secrets.get_secret_value(SecretId=aws.physical(stack)["Made"])["SecretString"]
+    assert len(json.loads(made)["password"]) == 40
+    aws.delete(stack)
+    assert secrets.list_secrets()["SecretList"] == []
+
+
+def test_sign_in_resources_are_made_and_removed(aws: Deployer) -> None:
+    template = {
+        "Resources": {
+            "Provider": resource(
+                "IAM::OIDCProvider",
+                Url="https://token.actions.githubusercontent.com",
+                ClientIdList=["sts.amazonaws.com"],
+            ),
+            "User": resource(
+                "IAM::User",
+                UserName="churn-github",
+                Policies=[{"PolicyName": "p", "PolicyDocument": allow("s3:GetObject", "*")}],
+            ),
+            "Key": resource("IAM::AccessKey", UserName={"Ref": "User"}),
+            "Secret": resource(
+                "SecretsManager::Secret",
+                SecretString={"Fn::Join": [":", [{"Ref": "Key"}, get("Key", "SecretAccessKey")]]},
+            ),
+            "Connection": resource(
+                "CodeConnections::Connection", ConnectionName="c", ProviderType="GitHub"
+            ),
+            "Repository": resource(
+                "SageMaker::CodeRepository",
+                CodeRepositoryName="churn",
+                GitConfig={"RepositoryUrl": "https://github.com/acme/churn"},
+            ),
+        },
+        "Outputs": {
+            "Status": {"Value": get("Connection", "ConnectionStatus")},
+            "Provider": {"Value": get("Provider")},
+        },
+    }
+    stack = aws.deploy(template, **CAPABLE)
+    assert aws.stack(stack)["StackStatus"] == "CREATE_COMPLETE", aws.raw_events(stack)
+    outputs = aws.outputs(stack)
+    assert outputs["Status"] == "PENDING"
+    assert outputs["Provider"] == (
+        f"arn:aws:iam::{ACCOUNT}:oidc-provider/token.actions.githubusercontent.com"
+    )
+    secret = aws.client("secretsmanager").get_secret_value(SecretId=aws.physical(stack)["Secret"])
+    key, _, value = secret["SecretString"].partition(":")
+    assert key == aws.physical(stack)["Key"] and len(value) > 30
+    assert aws.iam.list_user_policies(UserName="churn-github")["PolicyNames"] == ["p"]
+    assert aws.delete(stack)["StackStatus"] == "DELETE_COMPLETE"
+    assert aws.iam.list_users()["Users"] == []
+    assert aws.iam.list_open_id_connect_providers()["OpenIDConnectProviderList"] == []
+    assert aws.client("codeconnections").list_connections()["Connections"] == []
+
+
+def catalog(*versions: str) -> dict[str, Any]:
+    """Return a template with a product in these versions."""
+    return {
+        "Resources": {
+            "Launch": resource(
+                "IAM::Role",
+                RoleName="sm-mlops-launch",
+                AssumeRolePolicyDocument=json.loads(trust("servicecatalog.amazonaws.com")),
+            ),
+            "Studio": resource(
+                "IAM::Role",
+                AssumeRolePolicyDocument=json.loads(trust("sagemaker.amazonaws.com")),
+            ),
+            "Portfolio": resource(
+                "ServiceCatalog::Portfolio", DisplayName="sm-mlops", ProviderName="us"
+            ),
+            "Product": resource(
+                "ServiceCatalog::CloudFormationProduct",
+                Name="repo",
+                Owner="us",
+                Tags=[{"Key": "sagemaker:studio-visibility", "Value": "true"}],
+                ProvisioningArtifactParameters=[
+                    {
+                        "Name": version,
+                        "Info": {
+                            "LoadTemplateFromURL": f"https://{BUCKET}.s3.{REGION}.amazonaws.com/p.json"
+                        },
+                    }
+                    for version in versions
+                ],
+            ),
+            "Inside": resource(
+                "ServiceCatalog::PortfolioProductAssociation",
+                PortfolioId={"Ref": "Portfolio"},
+                ProductId={"Ref": "Product"},
+            ),
+            "Constraint": {
+                **resource(
+                    "ServiceCatalog::LaunchRoleConstraint",
+                    PortfolioId={"Ref": "Portfolio"},
+                    ProductId={"Ref": "Product"},
+                    RoleArn=get("Launch"),
+                ),
+                "DependsOn": "Inside",
+            },
+            "Grant": resource(
+                "ServiceCatalog::PortfolioPrincipalAssociation",
+                PortfolioId={"Ref": "Portfolio"},
+                PrincipalARN=get("Studio"),
+                PrincipalType="IAM",
+            ),
+        },
+        "Outputs": {"Versions": {"Value": get("Product", "ProvisioningArtifactNames")}},
+    }
+
+
+@pytest.mark.slow
+def test_a_product_comes_from_a_template_and_makes_projects(aws: Deployer) -> None:
+    product = {
+        "Parameters": {
+            "SageMakerProjectName": {"Type": "String"},
+            "SageMakerProjectId": {"Type": "String"},
+        },
+        "Resources": {
+            "Group": resource(
+                "SageMaker::ModelPackageGroup",
+                ModelPackageGroupName={"Ref": "SageMakerProjectName"},
+            )
+        },
+    }
+    aws.put("p.json", json.dumps(product))
+    stack = aws.deploy(catalog("1.0"), **CAPABLE)
+    assert aws.stack(stack)["StackStatus"] == "CREATE_COMPLETE", aws.raw_events(stack)
+    first = aws.physical(stack)["Product"]
+    client = aws.client("servicecatalog")
+    ids = {
+        row["Name"]: row["Id"]
+        for row in client.list_provisioning_artifacts(ProductId=first)[
+            "ProvisioningArtifactDetails"
+        ]
+    }
+    aws.update(stack, catalog("1.0", "2.0"), **CAPABLE)
+    assert aws.outputs(stack)["Versions"] == "1.0,2.0"
+    rows = client.list_provisioning_artifacts(ProductId=first)["ProvisioningArtifactDetails"]
+    assert {row["Name"]: row["Id"] for row in rows}["1.0"] == ids["1.0"]
+    project = {
+        "Resources": {
+            "Project": resource(
+                "SageMaker::Project",
+                ProjectName="churn",
+                ServiceCatalogProvisioningDetails={
+                    "ProductId": first,
+                    "ProvisioningArtifactId": ids["1.0"],
+                },
+            )
+        },
+        "Outputs": {"Id": {"Value": get("Project", "ProjectId")}},
+    }
+    made = aws.deploy(project)
+    assert aws.outputs(made)["Id"].startswith("p-"), aws.raw_events(made)
+    assert aws.delete(made)["StackStatus"] == "DELETE_COMPLETE"
+    aws.update(stack, catalog("2.0"), **CAPABLE)
+    assert aws.outputs(stack)["Versions"] == "2.0", "what a template does not list is deleted"
+    assert aws.delete(stack)["StackStatus"] == "DELETE_COMPLETE"
+
+
+def test_a_type_that_is_not_there_still_fails_loudly(aws: Deployer, tmp_path: Path) -> None:
+    queue = resource("StepFunctions::StateMachine", RoleArn="arn:aws:iam::1:role/r")
+    with pytest.raises(Exception, match="cannot make resources of these types"):
+        aws.cfn.create_stack(
+            StackName=new_name(), TemplateBody=json.dumps({"Resources": {"M": queue}})
+        )

@@ -1,0 +1,379 @@
+"""The trigger function, against the sandbox's AWS and a server that answers like GitHub's."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from sandbox import Server
+
+FOLDER = Path(__file__).resolve().parent.parent / "infra" / "trigger"
+REGION, BUCKET, SECRET = "eu-west-1", "claims", "sm-mlops/github"
+CANARY = "ghp_canary0123456789"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class GitHub:
+    """Answers with what `answers` holds, the last of them again and again; remembers requests."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, dict[str, str], bytes]] = []
+        self.answers: list[tuple[int, dict[str, str], bytes]] = [(204, {}, b"")]
+        github = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                github.requests.append((self.path, dict(self.headers), body))
+                answers = github.answers
+                status, headers, content = answers.pop(0) if len(answers) > 1 else answers[0]
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture(scope="module")
+def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("account"), REGION) as server:
+        yield server
+
+
+@pytest.fixture
+def github() -> Iterator[GitHub]:
+    server = GitHub()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def trigger(
+    account: Server, github: GitHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Any]:
+    """The function's module, loaded anew as in a fresh instance of it."""
+    for name, value in account.environment().items():
+        monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_REGION", REGION)
+    monkeypatch.setenv("ALLOWED_OWNERS", "acme,others")
+    monkeypatch.setenv("CREDENTIAL_SECRET", SECRET)
+    monkeypatch.setenv("CLAIMS_BUCKET", BUCKET)
+    monkeypatch.setenv("GITHUB_API", github.url)
+    s3 = boto3.client("s3")
+    if BUCKET not in [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]:
+        s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+        boto3.client("secretsmanager").create_secret(Name=SECRET, SecretString="{}")
+    put_credential(token=CANARY)
+    monkeypatch.syspath_prepend(str(FOLDER))
+    for name in ("handler", "app"):
+        sys.modules.pop(name, None)
+    import handler
+
+    yield handler
+    for name in ("handler", "app"):
+        sys.modules.pop(name, None)
+
+
+def put_credential(text: str = "", **values: str) -> None:
+    boto3.client("secretsmanager").put_secret_value(
+        SecretId=SECRET, SecretString=text or json.dumps(values)
+    )
+
+
+@pytest.fixture
+def register(trigger: Any) -> Callable[..., str]:
+    """Registers a version and returns its ARN; keywords change what the pipeline would stamp."""
+    sagemaker = boto3.client("sagemaker")
+
+    def registered(
+        status: str = "Approved",
+        repository: str = "https://github.com/acme/churn",
+        commit: str = COMMIT,
+        **about: str,
+    ) -> str:
+        groups = sagemaker.list_model_package_groups()["ModelPackageGroupSummaryList"]
+        if not groups:
+            sagemaker.create_model_package_group(ModelPackageGroupName="churn")
+        metadata = {"Repository": repository, "CommitId": commit}
+        arn = sagemaker.create_model_package(
+            ModelPackageGroupName="churn",
+            ModelApprovalStatus=status,
+            MetadataProperties={key: value for key, value in metadata.items() if value},
+            **({"CustomerMetadataProperties": about} if about else {}),
+        )["ModelPackageArn"]
+        return str(arn)
+
+    return registered
+
+
+def event(arn: str, **more: Any) -> dict[str, Any]:
+    return {"detail": {"ModelPackageArn": arn, "ModelApprovalStatus": "Approved", **more}}
+
+
+def approve(arn: str, status: str = "Approved") -> None:
+    boto3.client("sagemaker").update_model_package(ModelPackageArn=arn, ModelApprovalStatus=status)
+
+
+def test_an_approved_version_starts_its_repository_s_workflow_with_arn_and_commit(
+    trigger: Any, register: Callable[..., str], github: GitHub
+) -> None:
+    page = {"html_url": "https://github.com/acme/churn/actions/runs/7"}
+    github.answers = [(200, {}, json.dumps(page).encode())]
+    arn = register()
+    told = trigger.handler(event(arn), None)
+    path, headers, body = github.requests[0]
+    assert path == "/repos/acme/churn/actions/workflows/deploy.yml/dispatches"
+    assert headers["Authorization"] == f"Bearer {CANARY}"
+    assert json.loads(body) == {
+        "ref": "main",
+        "inputs": {"model-package-arn": arn, "commit": COMMIT},
+        "return_run_details": True,
+    }
+    assert (told["started"], told["run"]) == (True, page["html_url"])
+
+
+def test_several_events_for_one_approval_start_it_once(
+    trigger: Any, register: Callable[..., str], github: GitHub
+) -> None:
+    arn = register()
+    assert [trigger.handler(event(arn), None)["started"] for _ in range(3)] == [True, False, False]
+    assert len(github.requests) == 1
+
+
+def test_events_at_the_same_moment_start_it_once_and_the_others_come_back_to_nothing(
+    trigger: Any, register: Callable[..., str], github: GitHub
+) -> None:
+    arn = register()
+    ends: list[Any] = []
+
+    def call() -> None:
+        try:
+            ends.append(trigger.handler(event(arn), None)["started"])
+        except trigger.TriggerError as error:
+            ends.append(error)
+
+    threads = [threading.Thread(target=call) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(github.requests) == 1 and ends.count(True) == 1
+    assert trigger.handler(event(arn), None)["started"] is False
+
+
+def test_approving_an_older_version_again_starts_it_again(
+    trigger: Any, register: Callable[..., str], github: GitHub
+) -> None:
+    arn = register()
+    trigger.handler(event(arn), None)
+    approve(arn, "Rejected")
+    approve(arn)
+    assert trigger.handler(event(arn), None)["started"] is True
+    assert len(github.requests) == 2
+
+
+def test_a_replay_by_hand_starts_it_again(
+    trigger: Any, register: Callable[..., str], github: GitHub
+) -> None:
+    arn = register()
+    trigger.handler(event(arn), None)
+    assert trigger.handler(event(arn, Replay=True), None)["started"] is True
+
+
+@pytest.mark.parametrize("status", ["Rejected", "PendingManualApproval"])
+def test_the_registry_is_the_truth_and_the_event_a_hint(
+    trigger: Any, register: Callable[..., str], github: GitHub, status: str
+) -> None:
+    told = trigger.handler(event(register(status=status)), None)
+    assert told["started"] is False and status in told["why"]
+    assert not github.requests
+
+
+@pytest.mark.parametrize(
+    "repository",
+    [
+        "",
+        "https://github.com/strangers/churn",
+        "https://evil.example/acme/churn",
+        "https://github.com.evil.example/acme/churn",
+        "http://github.com/acme/churn",
+        "https://github.com/acme/churn/../../orgs/acme",
+        "https://github.com/acme",
+    ],
+)
+def test_a_version_of_another_origin_starts_nothing(
+    trigger: Any, register: Callable[..., str], github: GitHub, repository: str
+) -> None:
+    assert trigger.handler(event(register(repository=repository)), None)["started"] is False
+    assert not github.requests
+
+
+@pytest.mark.parametrize(
+    "detail",
+    [
+        None,
+        {},
+        {"ModelPackageArn": None},
+        {"ModelPackageArn": "arn:aws:sagemaker:eu-west-1:123456789012:model-package/churn/999"},
+        {"ModelPackageArn": "arn:aws:sagemaker:us-east-1:123456789012:model-package/churn/1"},
+        {"ModelPackageArn": "arn:aws:sagemaker:eu-west-1:123456789012:model-package/alone"},
+    ],
+)
+def test_a_malformed_or_foreign_event_starts_nothing(
+    trigger: Any, register: Callable[..., str], github: GitHub, detail: Any
+) -> None:
+    register()
+    assert trigger.handler({"detail": detail}, None)["started"] is False
+    assert not github.requests
+
+
+@pytest.mark.parametrize("commit", [f"{COMMIT}-dirty", "unknown", "main"])
+def test_a_version_whose_commit_nobody_can_check_out_is_an_error(
+    trigger: Any, register: Callable[..., str], commit: str
+) -> None:
+    with pytest.raises(trigger.TriggerError, match="cannot|nobody can check out"):
+        trigger.handler(event(register(commit=commit)), None)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 422, 429, 500, 503])
+def test_an_error_of_github_is_raised_told_without_the_token_and_can_be_retried(
+    trigger: Any,
+    register: Callable[..., str],
+    github: GitHub,
+    capsys: pytest.CaptureFixture[str],
+    status: int,
+) -> None:
+    github.answers = [
+        (status, {"Retry-After": "3600"}, b'{"message": "no, and why"}'),
+        (204, {}, b""),
+    ]
+    arn = register()
+    with pytest.raises(trigger.TriggerError, match=rf"{status} no, and why; try again in 3600 s"):
+        trigger.handler(event(arn), None)
+    assert trigger.handler(event(arn), None)["started"] is True
+    assert CANARY not in "".join(capsys.readouterr())
+
+
+def test_a_short_retry_after_is_waited_for(
+    trigger: Any, register: Callable[..., str], github: GitHub
+) -> None:
+    github.answers = [(429, {"Retry-After": "1"}, b"{}"), (204, {}, b"")]
+    began = time.monotonic()
+    assert trigger.handler(event(register()), None)["started"] is True
+    assert time.monotonic() - began >= 1
+
+
+def test_a_redirect_to_another_server_does_not_get_the_token(
+    trigger: Any, register: Callable[..., str], github: GitHub
+) -> None:
+    thief = GitHub()
+    try:
+        github.answers = [(307, {"Location": f"{thief.url}/repositories/1"}, b"")]
+        with pytest.raises(trigger.TriggerError, match="307"):
+            trigger.handler(event(register()), None)
+        assert not thief.requests
+    finally:
+        thief.close()
+
+
+def test_a_renamed_repository_is_followed_on_the_same_server(
+    trigger: Any, register: Callable[..., str], github: GitHub
+) -> None:
+    github.answers = [(307, {"Location": "/repositories/1/dispatches"}, b""), (204, {}, b"")]
+    assert trigger.handler(event(register()), None)["started"] is True
+    assert github.requests[1][0] == "/repositories/1/dispatches"
+
+
+def test_a_server_that_is_down_is_an_error_that_names_it(
+    trigger: Any, register: Callable[..., str], github: GitHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_API", "http://127.0.0.1:9")
+    with pytest.raises(trigger.TriggerError, match=r"127\.0\.0\.1/repos/acme/churn.*no answer"):
+        trigger.handler(event(register()), None)
+
+
+@pytest.mark.parametrize("text", ["ghp_canary0123456789", '["ghp_canary0123456789"]', "{}"])
+def test_a_credential_of_the_wrong_form_is_refused_without_showing_it(
+    trigger: Any, register: Callable[..., str], text: str
+) -> None:
+    put_credential(text)
+    with pytest.raises(trigger.TriggerError) as told:
+        trigger.handler(event(register()), None)
+    chain = [told.value, told.value.__cause__, told.value.__context__]
+    assert not any(CANARY in repr(error) for error in chain)
+
+
+def test_a_github_app_signs_in_with_a_token_of_its_installation(
+    trigger: Any, register: Callable[..., str], github: GitHub
+) -> None:
+    import jwt
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    key = rsa.generate_private_key(65537, 2048)
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.TraditionalOpenSSL,
+        serialization.NoEncryption(),
+    )
+    put_credential(app_id="17", installation_id="42", private_key=pem.decode())
+    github.answers = [(201, {}, b'{"token": "ghs_short"}'), (204, {}, b"")]
+    assert trigger.handler(event(register()), None)["started"] is True
+    (path, headers, body), (_, second, _) = github.requests
+    assert path == "/app/installations/42/access_tokens"
+    assert json.loads(body) == {"permissions": {"actions": "write"}}
+    claims = jwt.decode(
+        headers["Authorization"].removeprefix("Bearer "), key.public_key(), algorithms=["RS256"]
+    )
+    assert claims["iss"] == "17" and claims["exp"] - claims["iat"] <= 600
+    assert second["Authorization"] == "Bearer ghs_short"
+
+
+def test_a_jenkins_repo_starts_its_job_with_jenkins_own_token(
+    trigger: Any, register: Callable[..., str], github: GitHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JENKINS_URL", f"{github.url}/jenkins/")
+    put_credential(token=CANARY, jenkins_user="ci", jenkins_token="11canary")
+    github.answers = [(201, {"Location": f"{github.url}/queue/item/5/"}, b"")]
+    told = trigger.handler(event(register(CI="jenkins")), None)
+    path, headers, body = github.requests[0]
+    assert path == "/jenkins/job/acme/job/churn/job/main/buildWithParameters"
+    assert base64.b64decode(headers["Authorization"].split()[1]) == b"ci:11canary"
+    assert f"COMMIT={COMMIT}" in body.decode() and "MODEL_PACKAGE_ARN=arn%3Aaws" in body.decode()
+    assert told["run"] == f"{github.url}/queue/item/5/"
+
+
+def test_the_path_with_a_token_loads_neither_boto3_nor_the_layer(
+    trigger: Any, register: Callable[..., str]
+) -> None:
+    import subprocess
+
+    code = (
+        "import sys, handler; print(sorted({'boto3', 'jwt', 'requests', 'app'} & {*sys.modules}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=FOLDER, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
