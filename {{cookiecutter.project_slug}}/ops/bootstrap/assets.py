@@ -1,0 +1,173 @@
+"""What the platform's stack is made from besides its template: the trigger's code, its layer and
+the product's template.
+
+Same repo, same bytes, on every machine. Must not know where they are put.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ops.errors import MlopsError
+from pipeline.settings import Settings
+
+TRIGGER, LAYER, TEMPLATE = "trigger.zip", "layer.zip", "project.yml"
+LOCK = Path("infra/trigger/requirements.lock")
+# What the function sm-mlops-trigger runs on, as infra/platform.yml says.
+ARCHITECTURE, PYTHON = "aarch64-manylinux2014", "3.13"
+# Source: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+LAYER_BYTES = 50 * 1024 * 1024
+_CODE = ("app.py", "handler.py")
+_MOMENT = (1980, 1, 1, 0, 0, 0)
+# Of an installed package: what differs from machine to machine, and commands nobody calls.
+_LEFT_OUT = ("INSTALLER", "RECORD", "REQUESTED", "direct_url.json")
+
+
+@dataclass(frozen=True)
+class Assets:
+    """`files`: contents by name; `prefix`: where they belong in the artifact bucket. Other
+    contents have another prefix, so what lies below one never changes."""
+
+    prefix: str
+    files: dict[str, bytes]
+
+
+def build(settings: Settings, *, layer: bool) -> Assets:
+    """The files of this repo's template version; with `layer` also what signing in as a GitHub App
+    needs, which comes from the package index.
+
+    Raises MlopsError.
+    """
+    version = settings.project.template_version
+    if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9.+_-]*", version):
+        raise MlopsError("pyproject.toml: [tool.mlops] must hold template-version, as in 0.1.0")
+    infra = settings.root / "infra"
+    files = {
+        TRIGGER: archive({name: _read(infra / "trigger" / name) for name in _CODE}),
+        TEMPLATE: _read(infra / TEMPLATE),
+    }
+    if layer:
+        files[LAYER] = build_layer(settings.root)
+    return Assets(f"platform/{version}/{_digest(files)[:16]}/", files)
+
+
+def _digest(files: Mapping[str, bytes]) -> str:
+    """Of names and contents, in hexadecimal."""
+    whole = hashlib.sha256()
+    for name, content in sorted(files.items()):
+        whole.update(f"{name}\0{hashlib.sha256(content).hexdigest()}\n".encode())
+    return whole.hexdigest()
+
+
+def _read(file: Path) -> bytes:
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError as missing:
+        raise MlopsError(f"{file}: no such file: git restore brings it back") from missing
+    # Git on Windows may have written them otherwise.
+    return content.replace(b"\r\n", b"\n")
+
+
+def archive(files: Mapping[str, bytes]) -> bytes:
+    """A zip of these contents whose bytes depend on nothing else.
+
+    Stored, not compressed: zlib's output changes from one build of it to another.
+    """
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w", zipfile.ZIP_STORED) as target:
+        for name, content in sorted(files.items()):
+            entry = zipfile.ZipInfo(name, _MOMENT)
+            entry.create_system = 3  # Unix, as the mode is of it; Windows would write 0.
+            entry.external_attr = 0o100644 << 16
+            target.writestr(entry, content)
+    return body.getvalue()
+
+
+def build_layer(root: Path) -> bytes:
+    """The zip of the Lambda layer: the packages that infra/trigger/requirements.lock pins, as built
+    for the function's machine. Raises MlopsError.
+
+    Source: https://docs.aws.amazon.com/lambda/latest/dg/python-layers.html
+    """
+    lock = root / LOCK
+    if not lock.is_file():
+        raise MlopsError(f"{lock}: no such file: git restore brings it back")
+    try:
+        with tempfile.TemporaryDirectory(prefix="mlops-layer-") as folder:
+            _install(lock, root, Path(folder))
+            content = archive(_installed(Path(folder)))
+    except OSError as error:
+        raise MlopsError(f"{_FAILED}: {error.filename or ''}: {error.strerror}") from error
+    if len(content) > LAYER_BYTES:
+        raise MlopsError(f"{_FAILED}: it has {len(content)} bytes, and Lambda takes {LAYER_BYTES}")
+    return content
+
+
+_FAILED = "the layer for GitHub Apps cannot be built"
+
+
+def _install(lock: Path, root: Path, target: Path) -> None:
+    # The index is whichever uv is set up for, in its own files and variables.
+    command = [
+        *(sys.executable, "-m", "uv", "pip", "install", "--quiet", "--color", "never"),
+        *("--target", str(target), "--python-platform", ARCHITECTURE, "--python-version", PYTHON),
+        *("--only-binary", ":all:", "--require-hashes", "--no-deps", "--no-compile-bytecode"),
+        *("--requirements", str(lock)),
+    ]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise MlopsError(f"{_FAILED}: {_reason(done.stderr)}")
+
+
+def _reason(told: str) -> str:
+    """One line from what uv wrote, with what to do; no address of an index, which may hold a
+    password."""
+    if "No module named uv" in told:
+        return "this environment has no uv: make setup brings it"
+    if found := re.search(r"Hash mismatch for `([^`]+)`", told):
+        return (
+            f"the package index offers another {found[1]} than {LOCK} pins (hash mismatch); "
+            "if it was published anew, make lock pins it again"
+        )
+    if "os error 28" in told:
+        return "no space left on the disk"
+    lines = [line.strip() for line in told.splitlines() if line.strip()]
+    causes = [line.removeprefix("cause: ") for line in lines if line.startswith("cause: ")]
+    first = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), "")
+    why = causes[-1] if causes else first or "uv gave no reason"
+    if "network was disabled" in told:
+        return "uv is offline and its cache does not hold the packages: unset UV_OFFLINE once"
+    if "error sending request" in told or "Failed to fetch" in told:
+        return f"the package index cannot be reached ({_bare(why)}): see UV_INDEX_URL and the proxy"
+    return _bare(f"{first}: {causes[-1]}" if causes else why)
+
+
+def _bare(text: str) -> str:
+    return re.sub(r"\b[a-z]+://\S+", "<address>", text)[:400]
+
+
+def _installed(folder: Path) -> dict[str, bytes]:
+    """The files of the layer by their names in it."""
+    found = {}
+    for file in folder.rglob("*"):
+        path = file.relative_to(folder)
+        top, of_package = path.parts[0], ".dist-info" in path.parts[0]
+        if not file.is_file() or "__pycache__" in path.parts or top == "bin":
+            continue
+        if (len(path.parts) == 1 and top.startswith(".")) or (
+            of_package and path.name in _LEFT_OUT
+        ):
+            continue
+        if not of_package and {"test", "tests"} & {*path.parts[:-1]}:
+            continue
+        found[f"python/{path.as_posix()}"] = file.read_bytes()
+    return found
