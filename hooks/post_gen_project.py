@@ -1,11 +1,12 @@
 """Removes folders without files, commits the pristine render, which later updates are merged
-against, and says what comes next.
+against, says what comes next, and offers to connect the new repo with AWS and GitHub.
 
-Runs in cookiecutter's own interpreter: standard library only, Python 3.9 or newer. Acts on nothing
-but the new folder.
+Runs in cookiecutter's own interpreter: standard library only, Python 3.9 or newer. Without a yes it
+acts on nothing but the new folder, and it never fails: cookiecutter would delete the repo.
 """
 
 import os
+import sys
 
 # The hook before this one admits only letters, digits, '-', '_' and '.' in these names.
 FOLDER = "{{ cookiecutter.project_slug }}"
@@ -16,6 +17,14 @@ WORKFLOWS = os.path.join(".github", "workflows")
 
 GIT = ("git", "git.exe", "git.cmd")
 MESSAGE = b"Render the template\n.\n"
+
+# Answers the question where nobody is at the terminal: yes, plan or no.
+REGISTER = "SM_MLOPS_REGISTER"
+ANSWERS = {"yes": ["bootstrap", "--yes"], "plan": ["bootstrap", "--plan"], "no": []}
+QUESTION = "Connect it with AWS and GitHub now? You see a plan before anything is made. [y/N] "
+# What the command needs of an environment, besides the repo itself.
+NEEDED = ("boto3", "github", "nacl", "rich", "typer", "uv", "yaml")
+SUPPORTED = ((3, 11), (3, 14))
 
 
 def main() -> None:
@@ -28,7 +37,9 @@ def main() -> None:
         # `cruft update` and `cruft diff` compare renders there, and print the difference.
         return
     inside_repository = any(os.path.exists(os.path.join(folder, ".git")) for folder in parents)
-    print(next_steps(not temporary and not inside_repository and first_commit()))
+    print(next_steps(not temporary and not inside_repository and first_commit()), flush=True)
+    if not temporary:
+        connect()
 
 
 def here_and_above(folder: str) -> list:
@@ -87,13 +98,95 @@ def next_steps(committed: bool) -> str:
     if BY_CRUFT:
         # cruft writes this file after the hook, so the first commit cannot hold it.
         publish = f"git add .cruft.json && git commit -m 'Follow the template' && {publish}"
+    by_hand = publish if committed else f"commit, and push to {ORIGIN}"
     return "\n".join(
         (
             f"1. cd {FOLDER} && make sandbox",
             "2. Name your own data, target and quality gate in mlops.yaml, and run it again",
-            f"3. {publish}" if committed else f"3. Commit, and push to {ORIGIN}",
+            "3. .venv/bin/mlops bootstrap connects it with AWS and GitHub; to push alone: "
+            + by_hand,
         )
     )
+
+
+def connect() -> None:
+    """Runs the new repo's `mlops bootstrap` if that is wanted, and tells how to finish it by hand.
+
+    Ctrl-C ends it where it is; what it had done stays, and the next one goes on from there.
+    """
+    try:
+        command = wanted()
+        if command and not bootstrap(command):
+            print(
+                "\nThe repo is complete, its connection with AWS and GitHub is not: what was done, "
+                "and what stopped it, stands above.\nTo finish it: "
+                f"cd {FOLDER} && make setup && .venv/bin/mlops bootstrap"
+            )
+    except (KeyboardInterrupt, OSError) as error:
+        why = f": {error}" if isinstance(error, OSError) else ""
+        print(
+            f"\nStopped{why}. The repo is complete. To connect it with AWS and GitHub: "
+            f"cd {FOLDER} && make setup && .venv/bin/mlops bootstrap"
+        )
+
+
+def wanted() -> list:
+    """What `mlops` is to be called with; nothing when it is not."""
+    given = os.environ.get(REGISTER, "").strip().lower()
+    if given in ANSWERS:
+        return ANSWERS[given]
+    if given:
+        print(f"{REGISTER}={given} is none of yes, plan and no: nothing was connected")
+        return []
+    there = [stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout)]
+    if not all(there):
+        return []
+    try:
+        answer = input(QUESTION)
+    except EOFError:
+        answer = ""
+    # It asks again, after the plan.
+    return ["bootstrap"] if answer.strip().lower() in ("y", "yes") else []
+
+
+def bootstrap(command: list) -> bool:
+    """Whether the command went through."""
+    import subprocess
+
+    python = own_python()
+    if not python:
+        with_python = sys.executable if fits(sys.version_info) else first_python()
+        if not with_python:
+            print("It needs Python 3.11, 3.12 or 3.13, and found none", flush=True)
+            return False
+        if subprocess.call(["make", "--silent", "setup", f"PYTHON={with_python}"]):
+            return False
+        python = os.path.join(".venv", "bin", "python")
+    # Whatever environment cookiecutter lives in, it is not the repo's.
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONHOME", "PYTHONPATH")}
+    return not subprocess.call([python, "-m", "ops", *command], env=environment)
+
+
+def own_python() -> str:
+    """This interpreter, if all that is needed is installed beside it."""
+    from importlib.util import find_spec
+
+    complete = fits(sys.version_info) and all(find_spec(name) for name in NEEDED)
+    return sys.executable if complete else ""
+
+
+def first_python() -> str:
+    from shutil import which
+
+    for minor in range(SUPPORTED[1][1] - 1, SUPPORTED[0][1] - 1, -1):
+        found = which(f"python3.{minor}")
+        if found:
+            return found
+    return ""
+
+
+def fits(version: tuple) -> bool:
+    return SUPPORTED[0] <= tuple(version[:2]) < SUPPORTED[1]
 
 
 if __name__ == "__main__":

@@ -50,9 +50,11 @@ RULES = {
         "eu-central-1",
     ),
     "sagemaker_project": (
-        r"[A-Za-z](-*[A-Za-z0-9])*",
+        # SageMaker writes names in ARNs in lower case, and IAM compares letter by letter; platform/
+        # is where the artifact bucket holds what all projects share.
+        r"(?!platform$)[a-z](-*[a-z0-9])*",
         32,
-        "letters, digits and hyphens, beginning with a letter and not ending with a hyphen",
+        "lower-case letters, digits and hyphens, first a letter, last no hyphen, not platform",
         "churn-prediction",
     ),
     "github_sign_in": (r"oidc|iam-user", 8, "oidc or iam-user", "oidc"),

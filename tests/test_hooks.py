@@ -239,3 +239,109 @@ def test_a_folder_with_spaces_and_accents_is_committed(
     target.mkdir()
     assert elsewhere(f"--output-dir={target}").code == 0
     assert_pristine(target / "my-model")
+
+
+# What it offers at the end. These never reach a cloud: there are no credentials.
+
+FINISH = "cd my-model && make setup && .venv/bin/mlops bootstrap"
+NOBODY = {
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "AWS_EC2_METADATA_DISABLED": "true",
+    **dict.fromkeys(("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "GITHUB_TOKEN", "GH_TOKEN"), ""),
+}
+
+
+def test_where_nobody_can_answer_it_asks_nothing_and_connects_nothing(
+    elsewhere: Cookiecutter,
+) -> None:
+    done = elsewhere(**NOBODY)
+    assert len(done.out.splitlines()) == 3 and "Connect it" not in done.out
+
+
+@pytest.mark.parametrize("given", ["no", " NO "])
+def test_told_no_it_connects_nothing(elsewhere: Cookiecutter, given: str) -> None:
+    assert len(elsewhere(SM_MLOPS_REGISTER=given, **NOBODY).out.splitlines()) == 3
+
+
+def test_an_answer_it_does_not_know_is_named_and_connects_nothing(elsewhere: Cookiecutter) -> None:
+    done = elsewhere(SM_MLOPS_REGISTER="sure", **NOBODY)
+    assert done.code == 0
+    assert "SM_MLOPS_REGISTER=sure is none of yes, plan and no" in done.out
+
+
+@pytest.mark.parametrize("wanted", ["yes", "plan"])
+def test_a_cloud_it_cannot_reach_costs_nobody_the_rendered_repo(
+    elsewhere: Cookiecutter, tmp_path: Path, wanted: str
+) -> None:
+    done = elsewhere(SM_MLOPS_REGISTER=wanted, **NOBODY)
+    assert done.code == 0
+    assert "mlops: no AWS credentials found" in done.err
+    assert "Traceback" not in done.err
+    assert FINISH in done.out
+    assert_pristine(repo_of(tmp_path))
+
+
+def test_below_the_temp_folder_it_connects_nothing_even_if_told_to(
+    elsewhere: Cookiecutter, tmp_path: Path
+) -> None:
+    done = elsewhere(SM_MLOPS_REGISTER="yes", TMPDIR=str(tmp_path / "work"), **NOBODY)
+    assert done.code == 0 and FINISH not in done.out and done.err == ""
+
+
+def test_without_a_python_that_fits_it_says_so(
+    elsewhere: Cookiecutter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hooks import post_gen_project as hook
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "version_info", (3, 9, 2))
+    assert hook.own_python() == "" and hook.first_python() == ""
+    assert hook.bootstrap(["bootstrap"]) is False
+
+
+def at_terminal(
+    command: list[str], typed: bytes, folder: Path, **environment: str
+) -> tuple[int, str]:
+    """Exit code and all that was shown, of a command whose question is answered by `typed`."""
+    import pty
+
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(folder)
+        os.execvpe(command[0], command, os.environ | environment)
+    shown = b""
+    try:
+        while piece := os.read(terminal, 1024):
+            shown += piece
+            if shown.rstrip().endswith(b"[y/N]") and typed:
+                os.write(terminal, typed)
+                typed = b""
+    except OSError:
+        # Linux tells the end of a terminal so.
+        pass
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown.decode(errors="replace")
+
+
+@pytest.mark.parametrize(
+    ("typed", "connects"), [(b"\n", False), (b"n\n", False), (b"\x04", False), (b"y\n", True)]
+)
+def test_a_person_at_the_terminal_is_asked(
+    template: Path, tmp_path: Path, typed: bytes, connects: bool
+) -> None:
+    for name in ("work", "home", "tmp"):
+        (tmp_path / name).mkdir()
+    code, shown = at_terminal(
+        [sys.executable, "-m", "cookiecutter", "--no-input", str(template)],
+        typed,
+        tmp_path / "work",
+        HOME=str(tmp_path / "home"),
+        TMPDIR=str(tmp_path / "tmp"),
+        **NOBODY,
+    )
+    assert code == 0, shown
+    assert "You see a plan before anything is made. [y/N]" in shown
+    assert ("no AWS credentials found" in shown) is connects
+    assert (FINISH in shown) is connects
+    assert_pristine(repo_of(tmp_path))

@@ -18,6 +18,8 @@ from ops.stages import Stage
 
 Policy = dict[str, Any]
 GROUP_SID, STAGE_SID = "SmMlopsStages", "SmMlopsStage"
+# With this one infra/platform.yml lets accounts read the models of all projects.
+PLATFORM_SID = "ModelsForStagesElsewhere"
 
 
 def enter(aws: Aws, stage: Stage) -> Aws:
@@ -144,7 +146,8 @@ def _group_grant(aws: Aws, accounts: tuple[str, ...]) -> Grant | None:
 
 
 def _bucket_grant(aws: Aws, accounts: tuple[str, ...]) -> Grant:
-    """One statement per account, which the projects that share the bucket add themselves to."""
+    """One statement per account, which the projects that share the bucket add themselves to; none
+    for those that the platform lets read."""
     from botocore.exceptions import ClientError
 
     bucket, s3 = aws.bucket, aws.s3
@@ -154,6 +157,8 @@ def _bucket_grant(aws: Aws, accounts: tuple[str, ...]) -> Grant:
         if error_code(error) != "NoSuchBucketPolicy":
             raise
         policy = _empty()
+    of_platform = [item for item in policy["Statement"] if _sid(item) == PLATFORM_SID]
+    accounts = tuple(sorted(set(accounts) - _principals(of_platform)))
     # The models only: what they were trained from lies beside them.
     resource = f"arn:{aws.settings.partition}:s3:::{bucket}/{aws.settings.prefix}/*/model.tar.gz"
     had, ours, before = set(), [], []

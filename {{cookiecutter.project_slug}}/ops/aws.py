@@ -17,21 +17,24 @@ class Aws:
     settings: Settings
     sandbox: bool = False
     role: str = ""
-    """ARN of a role to work as, assumed from the signed-in identity; empty: as that identity."""
+    """ARN of a role to work as, or its name in the account of `source`; empty: as the signed-in
+    identity."""
+    source: Aws | None = None
+    """Whose identity assumes the role; None: the signed-in one."""
 
     def client(self, service: str) -> Any:
         return self._session.client(service, config=self._config)
 
     def as_role(self, arn: str) -> Aws:
         """The account of this role, which may be another one."""
-        return replace(self, role=arn)
+        return replace(self, role=arn, source=self)
 
     @cached_property
     def _session(self) -> Any:
         import boto3
 
         region = self.settings.project.region
-        session = boto3.Session(region_name=region)
+        session = self.source._session if self.source else boto3.Session(region_name=region)
         if not self.role:
             return session
         import botocore.session
@@ -42,7 +45,7 @@ class Aws:
         fetcher = AssumeRoleCredentialFetcher(
             client_creator=session.client,
             source_credentials=session.get_credentials(),
-            role_arn=self.role,
+            role_arn=self._role_arn(session),
             extra_args={"RoleSessionName": f"mlops-{self.settings.project.project}"},
         )
         core = botocore.session.get_session()
@@ -50,6 +53,13 @@ class Aws:
             method="assume-role", refresh_using=fetcher.fetch_credentials
         )
         return boto3.Session(region_name=region, botocore_session=core)
+
+    def _role_arn(self, session: Any) -> str:
+        if self.role.startswith("arn:"):
+            return self.role
+        # Nobody needs a right to ask this.
+        account = session.client("sts").get_caller_identity()["Account"]
+        return f"arn:{self.settings.partition}:iam::{account}:role/{self.role}"
 
     @cached_property
     def _config(self) -> Any:

@@ -415,12 +415,13 @@ def _compile(settings: Settings, account: str, sources: Code) -> str:
             ),
             metadata_properties=MetadataProperties(
                 commit_id=commit,
-                repository=f"https://github.com/{settings.project.github}",
+                repository=settings.project.repository,
                 project_id=settings.project.project,
                 generated_by=ExecutionVariables.PIPELINE_EXECUTION_ARN,
             ),
             # Values are text of 1 to 256 characters, which no S3 address can promise to be.
             customer_metadata_properties={
+                "CI": settings.project.ci,
                 "DataHash": data_hash,
                 "Evaluation": measured(f"metrics.{gate.metric}.text"),
                 "Champion": measured("champion"),

@@ -111,6 +111,19 @@ class Project:
     sign_in: str
     ci: str = "github-actions"
     template_version: str = ""
+    git_host: str = "github.com"
+    """Or the host of a GitHub Enterprise Server."""
+
+    @property
+    def repository(self) -> str:
+        """The address of the GitHub repository."""
+        return f"https://{self.git_host}/{self.github}"
+
+    @property
+    def uses_key(self) -> bool:
+        """Whether CI signs in with the key of an IAM user: AWS trusts github.com's tokens, those
+        of no other server, and Jenkins has none."""
+        return self.sign_in == "iam-user" or self.ci == "jenkins" or self.git_host != "github.com"
 
 
 @dataclass(frozen=True)

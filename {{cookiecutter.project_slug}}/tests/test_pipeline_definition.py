@@ -203,6 +203,8 @@ def test_a_version_names_its_repository_commit_data_and_sample(
     request = all_steps(compiled(repo.settings()))["Register"]["Arguments"]
     assert request["MetadataProperties"]["Repository"] == "https://github.com/acme/churn"
     assert request["MetadataProperties"]["CommitId"] == {"Get": "Parameters.Commit"}
+    # The approval trigger asks it which server deploys.
+    assert request["CustomerMetadataProperties"]["CI"] == repo.settings().project.ci
     assert request["CustomerMetadataProperties"]["DataHash"] == {"Get": "Parameters.DataHash"}
     assert "Versions" in request["CustomerMetadataProperties"]
     assert request["SamplePayloadUrl"]["Std:Join"]["Values"][-1] == "sample-payload.tar.gz"
