@@ -91,6 +91,8 @@ def platform(given: Mapping[str, Any] | None = None, **more: Any) -> Stack:
         "TemplateVersion": "0.1.0",
         "AllowedOwners": "my-org",
         "AssetsPrefix": ASSETS,
+        "FirstVersion": "0.1.0",
+        "FirstAssetsPrefix": ASSETS,
         **(given or {}),
         **more,
     }

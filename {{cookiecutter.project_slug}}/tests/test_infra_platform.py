@@ -363,7 +363,7 @@ def test_studio_shows_the_product() -> None:
     assert {"Key": "sagemaker:studio-visibility", "Value": "true"} in made["Tags"]
 
 
-def test_the_product_s_version_is_the_template_s() -> None:
+def test_the_product_s_first_version_is_the_template_s() -> None:
     made = platform().properties("Product")
     [version] = made["ProvisioningArtifactParameters"]
     assert version["Name"] == "0.1.0"
@@ -371,24 +371,18 @@ def test_the_product_s_version_is_the_template_s() -> None:
     assert version["Info"] == {"LoadTemplateFromURL": address}
 
 
-def test_the_version_before_stays_in_the_product_under_its_old_address() -> None:
-    before = platform().properties("Product")["ProvisioningArtifactParameters"]
-    made = platform(
-        TemplateVersion="0.2.0",
-        AssetsPrefix="platform/0.2.0/fedcba9876543210/",
-        FormerVersion="0.1.0",
-        FormerAssetsPrefix=ASSETS,
-    ).properties("Product")
-    assert made["ReplaceProvisioningArtifacts"] is False
-    assert made["ProvisioningArtifactParameters"][1:] == before
-    assert made["ProvisioningArtifactParameters"][0]["Name"] == "0.2.0"
+def test_a_later_template_leaves_the_product_as_it_was() -> None:
+    # CloudFormation deletes a version that a template lists no longer.
+    later = platform(TemplateVersion="0.2.0", AssetsPrefix="platform/0.2.0/fedcba9876543210/")
+    assert later.properties("Product") == platform().properties("Product")
+    code = later.properties("Trigger")["Code"]["S3Key"]
+    assert code == "platform/0.2.0/fedcba9876543210/trigger.zip"
 
 
-def test_a_version_before_has_a_template_and_another_name() -> None:
-    with pytest.raises(ApiError, match="FormerAssetsPrefix"):
-        platform(FormerVersion="0.0.9")
-    with pytest.raises(ApiError, match="another version"):
-        platform(FormerVersion="0.1.0", FormerAssetsPrefix=ASSETS)
+@pytest.mark.parametrize("name", ["FirstVersion", "FirstAssetsPrefix"])
+def test_a_product_without_its_first_version_is_refused(name: str) -> None:
+    with pytest.raises(ApiError, match=name):
+        platform({name: ""})
 
 
 @pytest.mark.parametrize("count", range(6))
@@ -632,7 +626,7 @@ def test_every_parameter_is_described_labelled_bounded_and_in_one_group(name: st
     assert sorted(grouped) == sorted(found.parameters) == sorted(form["ParameterLabels"])
     for parameter, declared in found.parameters.items():
         assert declared["Description"], parameter
-        assert {"AllowedPattern", "AllowedValues"} & set(declared), parameter
+        assert {"AllowedPattern", "AllowedValues", "MaxValue"} & set(declared), parameter
 
 
 @pytest.mark.parametrize(

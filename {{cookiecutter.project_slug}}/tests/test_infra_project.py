@@ -72,6 +72,18 @@ def test_the_registry_is_named_like_the_project() -> None:
     assert project().properties("ModelPackageGroup")["ModelPackageGroupName"] == "churn"
 
 
+def test_a_registry_that_is_there_is_left_alone() -> None:
+    made = project(Registry="existing")
+    assert made.resources == ALWAYS - {"ModelPackageGroup"}
+    assert made.outputs()["ModelPackageGroupName"] == "churn"
+
+
+def test_a_higher_number_is_another_key() -> None:
+    made = project(SignIn="iam-user", KeySerial=2).properties("GitHubUserKey")
+    assert made["Serial"] == 2
+    assert "Serial" in schemas.create_only("AWS::IAM::AccessKey")
+
+
 def test_a_project_tells_what_bootstrap_needs() -> None:
     assert project(SignIn="iam-user").outputs() == {
         "ModelPackageGroupName": "churn",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rich.markup import escape
 from rich.table import Table
@@ -54,6 +54,20 @@ class Part(Protocol):
         """
 
 
+@runtime_checkable
+class Removable(Protocol):
+    """A part that `mlops bootstrap --destroy` takes away. Of the things of a part that is none,
+    nothing is to be taken away."""
+
+    def look_destroy(self) -> list[Item]:
+        """Return what there is to take away, each thing as DELETE, and what stays for a reason as
+        NOTHING. Changes nothing. Raises MlopsError where something has to go first."""
+
+    def destroy(self, tell: Tell) -> None:
+        """Take away what `look_destroy` finds, and tell each thing once it is gone. As with `act`,
+        what is gone stays so, and the next call goes on from there."""
+
+
 def look(parts: Iterable[Part]) -> list[Item]:
     return [item for part in parts for item in part.look()]
 
@@ -68,6 +82,24 @@ def carry_out(parts: Sequence[Part], tell: Tell) -> list[Item]:
     for part in parts:
         part.act(tell)
     return look(parts)
+
+
+def look_destroy(parts: Sequence[Part]) -> list[Item]:
+    """What goes, in the order in which it does: the last part first."""
+    return [
+        item
+        for part in reversed(parts)
+        if isinstance(part, Removable)
+        for item in part.look_destroy()
+    ]
+
+
+def take_away(parts: Sequence[Part], tell: Tell) -> list[Item]:
+    """Lets every part take its things away, the last first. Returns what is found afterwards."""
+    for part in reversed(parts):
+        if isinstance(part, Removable):
+            part.destroy(tell)
+    return look_destroy(parts)
 
 
 _COLOURS = {
