@@ -77,6 +77,7 @@ lock: $(READY) ## pin the newest allowed versions, here and in the rendered repo
 	$(RUN) -m cookiecutter --no-input --default-config --output-dir build/lock build/template >/dev/null
 	$(MAKE) -C build/lock/my-model lock VENV="$$(cd "$(VENV)" && pwd)"
 	cp build/lock/my-model/requirements.lock "$(TEMPLATE)/requirements.lock"
+	cp build/lock/my-model/infra/trigger/requirements.lock "$(TEMPLATE)/infra/trigger/requirements.lock"
 	$(RUN) -m $(LOCK) --group pyproject.toml:dev --group build/lock/my-model/pyproject.toml:dev \
 	  --constraints "$(TEMPLATE)/requirements.lock" --output-file requirements.lock build/lock/my-model/pyproject.toml
 	$(RUN) -m $(LOCK) --group pyproject.toml:checkov --output-file checkov.lock

@@ -26,6 +26,7 @@ from generated import (
 )
 
 LOCKS = [ROOT / "requirements.lock", RENDERED / "requirements.lock"]
+LAYER = RENDERED / "infra" / "trigger" / "requirements.lock"
 # What the container has, as the rendered repo's own test has it.
 CONTAINER = runpy.run_path(str(RENDERED / "tests" / "test_lock.py"))["CONTAINER"]
 
@@ -59,14 +60,14 @@ def test_a_rendered_repo_says_which_version_of_the_template_it_is(default: Rende
     assert mlops["template-version"] == default_answers()["_template_version"]
 
 
-@pytest.mark.parametrize("lock", LOCKS, ids=["template", "rendered"])
+@pytest.mark.parametrize("lock", [*LOCKS, LAYER], ids=["template", "rendered", "layer"])
 def test_every_pin_has_hashes(lock: Path) -> None:
     blocks = re.split(r"\n(?=[a-z0-9])", lock.read_text().strip())
-    assert len(blocks) >= len(locked(lock)) > 100
+    assert len(blocks) >= len(locked(lock)) > (3 if lock == LAYER else 100)
     assert all("--hash=sha256:" in block for block in blocks)
 
 
-@pytest.mark.parametrize("lock", LOCKS, ids=["template", "rendered"])
+@pytest.mark.parametrize("lock", [*LOCKS, LAYER], ids=["template", "rendered", "layer"])
 def test_a_lock_names_no_place_to_download_from(lock: Path) -> None:
     assert not re.search(r"//|@|index|find-links|#", lock.read_text())
 
@@ -80,6 +81,12 @@ def test_a_lock_holds_the_versions_of_the_container(lock: Path) -> None:
 def test_one_environment_serves_the_template_and_what_it_renders() -> None:
     ours, rendered = (locked(lock) for lock in LOCKS)
     assert {name: ours.get(name) for name in rendered} == rendered
+
+
+def test_the_sandbox_runs_the_trigger_with_the_packages_of_its_layer() -> None:
+    ours, layer = locked(RENDERED / "requirements.lock"), locked(LAYER)
+    assert {name: ours.get(name) for name in layer} == layer
+    assert {"pyjwt", "cryptography"} <= {*layer}
 
 
 def test_the_lock_satisfies_the_rendered_repo_s_dependencies(default: Rendered) -> None:

@@ -28,8 +28,9 @@ ARCHITECTURE, PYTHON = "aarch64-manylinux2014", "3.13"
 LAYER_BYTES = 50 * 1024 * 1024
 _CODE = ("app.py", "handler.py")
 _MOMENT = (1980, 1, 1, 0, 0, 0)
-# Of an installed package: what differs from machine to machine, and commands nobody calls.
-_LEFT_OUT = ("INSTALLER", "RECORD", "REQUESTED", "direct_url.json")
+# Of what describes an installed package: what scanners of layers read, and the licences. The rest
+# differs from one installation to another.
+_METADATA = ("METADATA", "WHEEL")
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,9 @@ def _reason(told: str) -> str:
         )
     if "os error 28" in told:
         return "no space left on the disk"
-    lines = [line.strip() for line in told.splitlines() if line.strip()]
+    # uv wraps long lines.
+    whole = re.sub(r"\n(?!\s*(?:error|cause|hint): )", " ", told.strip())
+    lines = [" ".join(line.split()) for line in whole.splitlines()]
     causes = [line.removeprefix("cause: ") for line in lines if line.startswith("cause: ")]
     first = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), "")
     why = causes[-1] if causes else first or "uv gave no reason"
@@ -157,17 +160,16 @@ def _bare(text: str) -> str:
 
 def _installed(folder: Path) -> dict[str, bytes]:
     """The files of the layer by their names in it."""
-    found = {}
-    for file in folder.rglob("*"):
-        path = file.relative_to(folder)
-        top, of_package = path.parts[0], ".dist-info" in path.parts[0]
-        if not file.is_file() or "__pycache__" in path.parts or top == "bin":
-            continue
-        if (len(path.parts) == 1 and top.startswith(".")) or (
-            of_package and path.name in _LEFT_OUT
-        ):
-            continue
-        if not of_package and {"test", "tests"} & {*path.parts[:-1]}:
-            continue
-        found[f"python/{path.as_posix()}"] = file.read_bytes()
-    return found
+    return {
+        f"python/{file.relative_to(folder).as_posix()}": file.read_bytes()
+        for file in folder.rglob("*")
+        if file.is_file() and _is_needed(file.relative_to(folder).parts)
+    }
+
+
+def _is_needed(path: tuple[str, ...]) -> bool:
+    top, *below = path
+    if top.endswith(".dist-info"):
+        return below[0] in (*_METADATA, "licenses")
+    # Commands, and the lock of uv; tests that some packages install.
+    return top != "bin" and top[0] != "." and not {"__pycache__", "test", "tests"} & {*path[:-1]}
