@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-import importlib.metadata
 import io
 import json
 import logging
@@ -32,7 +31,7 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import parse_qs
 
-from sandbox import grants, wire
+from sandbox import grants, native, wire
 from sandbox.alarms import FUNCTIONS, QUEUES, Alarms
 from sandbox.deliveries import Undeliverable, render, send, waiting
 from sandbox.jobs import isolated_environment, supervised
@@ -86,6 +85,7 @@ class Functions:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._closing = threading.Event()
         self._unpacking = threading.Lock()
+        self._foreign: dict[Path, dict[str, list[Path]]] = {}
         _mend_moto()
 
     # Requests.
@@ -382,7 +382,8 @@ class Functions:
             for top in reversed(layers)
             for sub in (f"lib/python{python}/site-packages", "")
         ]
-        path = [task, *(self._native(top, folder) for top in tops), *tops, self._runtime(folder)]
+        replaced = [self._native(top, folder) for top in tops]
+        path = [task, *(each for each, _ in replaced), *tops, self._runtime(folder)]
         (folder / "tmp").mkdir()
         job = {
             "path": [str(each) for each in path if each is not None and each.is_dir()],
@@ -422,7 +423,8 @@ class Functions:
         finally:
             self._running.pop(request, None)
             _end(process)
-        text = (folder / "output").read_text(encoding="utf-8", errors="replace")
+        text = "".join(line for _, line in replaced)
+        text += (folder / "output").read_text(encoding="utf-8", errors="replace")
         if text and not text.endswith("\n"):
             text += "\n"
         return text, process.returncode, late
@@ -474,28 +476,28 @@ class Functions:
             (found / source.name).symlink_to(source)
         return found
 
-    def _native(self, top: Path, folder: Path) -> Path | None:
-        """Return a folder with this machine's builds of a layer's compiled packages.
+    def _native(self, top: Path, folder: Path) -> tuple[Path | None, str]:
+        """Return a folder with this machine's builds of a layer's compiled packages, and the line
+        that tells of them.
 
         A layer for arm64 and another Python holds libraries that cannot be loaded here. Only such
-        packages are replaced, and only those that the layer itself has.
+        packages are replaced, as a whole, by those of this environment.
         """
+        foreign = self._foreign.get(top)
+        if foreign is None:
+            foreign = self._foreign[top] = native.foreign(top) if top.is_dir() else {}
+        if not foreign:
+            return None, ""
         found = folder / f"native-{hashlib.sha256(str(top).encode()).hexdigest()[:8]}"
-        for metadata in sorted(top.glob("*.dist-info")) if top.is_dir() else []:
-            record = metadata / "RECORD"
-            if not record.is_file() or ".so" not in record.read_text(encoding="utf-8"):
-                continue
-            name = metadata.name.partition("-")[0]
-            try:
-                here = importlib.metadata.distribution(name)
-            except importlib.metadata.PackageNotFoundError:
-                continue
-            found.mkdir(exist_ok=True)
-            for entry in {file.parts[0] for file in here.files or () if ".." not in file.parts}:
-                source = Path(str(here.locate_file(entry)))
-                if source.exists() and not (found / entry).exists():
-                    (found / entry).symlink_to(source)
-        return found if found.is_dir() else None
+        found.mkdir()
+        told = []
+        for name, sources in foreign.items():
+            for source in sources:
+                if not (found / source.name).exists():
+                    (found / source.name).symlink_to(source)
+            told.append(name if sources else f"{name} (which is not installed here)")
+        words = "compiled for another machine, taken from this environment instead"
+        return found, f"[sandbox] {words}: {', '.join(told)}\n"
 
     def _write_log(self, function: Any, result: Result) -> None:
         """Write to CloudWatch what the execution role may write, as Lambda does."""

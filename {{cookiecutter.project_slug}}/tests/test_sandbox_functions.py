@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -75,23 +77,55 @@ def test_a_layer_adds_what_it_holds(aws: Wired) -> None:
     assert aws.call("layered")[0] == "from the layer"
 
 
-def test_compiled_packages_of_a_layer_for_another_machine_are_replaced(aws: Wired) -> None:
+ARM = "\x7fELF\x02\x01" + "\0" * 12 + "\xb7\0"
+
+
+def test_compiled_packages_of_a_layer_for_another_machine_are_replaced_and_said_to_be(
+    aws: Wired,
+) -> None:
     files = {
         "python/cryptography/__init__.py": "raise ImportError('for arm64')",
-        "python/cryptography-50.0.0.dist-info/RECORD": "cryptography/_rust.abi3.so,,\n",
-        "python/_cffi_backend.so": "not for this machine",
-        "python/cffi-2.0.0.dist-info/RECORD": "_cffi_backend.so,,\n",
+        "python/cryptography/hazmat/bindings/_rust.abi3.so": ARM,
+        "python/_cffi_backend.cpython-313-aarch64-linux-gnu.so": ARM,
+        "python/elsewhere/_only.so": ARM,
+        "python/plain.py": "WORD = 'from the layer'",
     }
     layer = aws.functions.publish_layer_version(
         LayerName="crypto", Content={"ZipFile": archive(**files)}
     )["LayerVersionArn"]
     code = (
+        "import plain\n"
         "from cryptography.hazmat.primitives.asymmetric import rsa\n"
         "def handler(event, context):\n"
-        "    return rsa.generate_private_key(65537, 2048).key_size\n"
+        "    return [plain.WORD, rsa.generate_private_key(65537, 2048).key_size]\n"
     )
     aws.function("signed", code, Layers=[layer], MemorySize=256, Timeout=20)
-    assert aws.call("signed")[0] == 2048
+    answer, raw = aws.call("signed")
+    assert answer == ["from the layer", 2048]
+    [line] = [x for x in base64.b64decode(raw["LogResult"]).decode().splitlines() if "[sand" in x]
+    assert "taken from this environment instead: cffi, cryptography, elsewhere (which is" in line
+
+
+def test_a_layer_that_fits_this_machine_is_left_as_it_is(aws: Wired) -> None:
+    import sys
+
+    own = Path(sys.executable).read_bytes()[:20]
+    if not own.startswith(b"\x7fELF"):
+        pytest.skip("libraries here are of another format than Lambda's")
+    files = {"python/cryptography/__init__.py": "WHOSE = 'of the layer'"}
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w") as target:
+        for name, text in files.items():
+            target.writestr(name, text)
+        target.writestr("python/cryptography/_rust.abi3.so", own)
+    layer = aws.functions.publish_layer_version(
+        LayerName="fits", Content={"ZipFile": body.getvalue()}
+    )["LayerVersionArn"]
+    code = "import cryptography\ndef handler(event, context):\n    return cryptography.WHOSE\n"
+    aws.function("fitting", code, Layers=[layer])
+    answer, raw = aws.call("fitting")
+    assert answer == "of the layer"
+    assert "[sandbox]" not in base64.b64decode(raw["LogResult"]).decode()
 
 
 ERRORS = {
