@@ -119,12 +119,10 @@ class Projects:
             raise invalid(f"Role {role} is invalid or cannot be assumed by CloudFormation")
         given = own | {row["Key"]: row.get("Value", "") for row in provider.get("Parameters", [])}
         name = f"sagemaker-{record['ProjectName']}-{record['ProjectId']}"
-        key = caller.access_key
-        if role:
-            key = grants.session(role, "sagemaker", caller.region)["AWS_ACCESS_KEY_ID"]
         try:
-            made = self.client("cloudformation", caller.region, key).create_stack(
+            made = self.client("cloudformation", caller.region, caller.access_key).create_stack(
                 StackName=name,
+                **({"RoleARN": role} if role else {}),
                 TemplateURL=provider["TemplateURL"],
                 Parameters=[
                     {"ParameterKey": key, "ParameterValue": value} for key, value in given.items()
@@ -162,10 +160,7 @@ class Projects:
         return {"ProjectSummaryList": [pick(row, *names) for row in rows], **token}
 
     def update_project(self, params: Params, caller: Caller) -> Params:
-        """UpdateProject: description and tags; the rest is not done here."""
-        beyond = set(params) - {"ProjectName", "ProjectDescription", "Tags"}
-        if beyond - {"ServiceCatalogProvisioningUpdateDetails"}:
-            raise invalid(f"the sandbox does not update {', '.join(sorted(beyond))} of a project")
+        """UpdateProject: description, tags, and what was provisioned."""
         record = self._project(params["ProjectName"], caller)
         if record["ProjectStatus"] in MOVING:
             raise invalid(f"Project {record['ProjectName']} is in status {record['ProjectStatus']}")
@@ -191,10 +186,41 @@ class Projects:
                 "_record": answer["RecordDetail"]["RecordId"],
                 "ProjectStatus": "UpdateInProgress",
             }
+        elif params.get("TemplateProvidersToUpdate"):
+            if self._update_stack(record, params["TemplateProvidersToUpdate"], caller):
+                record["ProjectStatus"] = "UpdateInProgress"
         self.store.put(PROJECT, record["ProjectArn"], record)
-        if update:
+        if record["ProjectStatus"] == "UpdateInProgress":
             self._work(record["ProjectArn"])
         return {"ProjectArn": record["ProjectArn"]}
+
+    def _update_stack(self, record: Record, providers: list[Params], caller: Caller) -> bool:
+        """Begin to update a project's stack; tell whether anything differs."""
+        if "_stack" not in record or set(providers[0]) != {"CfnTemplateProvider"}:
+            raise invalid(f"Project {record['ProjectName']} has no template provider of this kind")
+        provider = providers[0]["CfnTemplateProvider"]
+        detail = record["TemplateProviderDetails"][0]["CfnTemplateProviderDetail"]
+        given = {row["Key"]: row.get("Value", "") for row in provider.get("Parameters", [])}
+        rows = [{"ParameterKey": key, "ParameterValue": value} for key, value in given.items()]
+        rows += [
+            {"ParameterKey": key, "UsePreviousValue": True}
+            for key in ("SageMakerProjectName", "SageMakerProjectId")
+        ]
+        try:
+            self.client("cloudformation", caller.region, caller.access_key).update_stack(
+                StackName=record["_stack"],
+                TemplateURL=provider["TemplateURL"],
+                Parameters=rows,
+                Capabilities=["CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"],
+                **pick(detail, "RoleARN"),
+            )
+        except ClientError as error:
+            message = error.response["Error"].get("Message", str(error))
+            if "No updates are to be performed" in message:
+                return False
+            raise invalid(message) from error
+        detail |= pick(provider, "TemplateName", "TemplateURL", "Parameters")
+        return True
 
     def delete_project(self, params: Params, caller: Caller) -> Params:
         """DeleteProject, with what was provisioned for it."""

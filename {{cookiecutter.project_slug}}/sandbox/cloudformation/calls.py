@@ -129,7 +129,8 @@ class Provider:
 
     `update` is None for a type of which every change needs a new resource. `attributes` are what
     Fn::GetAtt may name. `physical` returns the physical id that a resource gets, "" where the
-    service makes it up. Functions raise ResourceFailed, Cancelled or botocore's errors.
+    service makes it up. `exists` tells whether what an import names is there; None for a type that
+    the sandbox does not import. Functions raise ResourceFailed, Cancelled or botocore's errors.
     """
 
     create: Callable[[Call], Made]
@@ -138,6 +139,7 @@ class Provider:
     name: Name | None = None
     attributes: tuple[str, ...] = ()
     physical: Callable[[Call], str] = lambda call: call.name
+    exists: Callable[[Call], bool] | None = None
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from sandbox.storage import Record
 from sandbox.wire import ApiError
 
 AT_ONCE = 8
+NOUNS = {"CREATE": "creation", "UPDATE": "update", "DELETE": "deletion", "IMPORT": "import"}
 MINUTE = 60.0
 REPLACING = "Requested update requires the creation of a new physical resource; hence creating one."
 KILLED = "The sandbox ended while this operation was running."
@@ -106,6 +107,37 @@ class Operation:
             self.delete(announced=True)
         else:
             self.undo_create(f"{why} Rollback requested by user.")
+
+    def bring_in(self, announced: bool = False) -> None:
+        """Take over what the record's `_imported` names, unchanged; all of it or nothing."""
+        if not announced:
+            self._status("IMPORT_IN_PROGRESS", "User Initiated")
+        scope = scope_of(self.ledger, self.stack)
+        tags = {tag["Key"]: tag["Value"] for tag in self.stack["Tags"]}
+        imported: dict[str, str] = self.stack["_imported"]
+        for logical, physical in imported.items():
+            want = changes.wanted(scope, logical, tags)
+            record = self.stack["_resources"][logical] = _record(logical, want)
+            record["PhysicalResourceId"] = record["_name"] = physical
+            self._mark(record, "IMPORT_IN_PROGRESS", "Resource import started.")
+            call = self._call(record, want.properties, want.tags)
+            call.previous, call.previous_tags = want.properties, want.tags
+            if not self._finish(record, want, _found, call, "IMPORT"):
+                self._leave(imported)
+                return
+        with self.ledger.lock:
+            self.stack |= {"_before": None, "_imported": {}}
+        self._status("IMPORT_COMPLETE")
+
+    def _leave(self, imported: dict[str, str]) -> None:
+        """Undo an import, which has changed none of the resources."""
+        with self.ledger.lock:
+            for logical in imported:
+                self.stack["_resources"].pop(logical, None)
+            self.stack |= {name: self.stack["_before"].get(name) for name in TARGET}
+            self.stack |= {"_before": None, "_imported": {}}
+        self._status("IMPORT_ROLLBACK_IN_PROGRESS")
+        self._status("IMPORT_ROLLBACK_COMPLETE")
 
     def find_begun(self) -> None:
         """Note where the resources are that were being made when the sandbox was killed: whether
@@ -392,7 +424,7 @@ class Operation:
 
     def _try(self, record: Record, work: Callable[[Call], Any], call: Call, verb: str) -> Any:
         """Do something to a resource; None when it has failed, and the record says why."""
-        noun = {"CREATE": "creation", "UPDATE": "update", "DELETE": "deletion"}[verb]
+        noun = NOUNS[verb]
         try:
             if verb != "DELETE":
                 call.properties = self._with_secrets(call.properties)
@@ -628,6 +660,16 @@ class Operation:
     def _forget_attempts(self) -> None:
         for record in self.stack["_resources"].values():
             record.pop("_attempt", None)
+
+
+def _found(call: Call) -> Made:
+    """What an import takes over, as the service has it. Raises ResourceFailed."""
+    provider = PROVIDERS[call.kind]
+    assert provider.exists is not None and provider.update is not None
+    if not provider.exists(call):
+        raise ResourceFailed(f"Resource of type {call.kind} with identifier {call.name} is missing")
+    # Nothing differs from before: this only reads the attributes.
+    return provider.update(call)
 
 
 def _record(logical: str, want: Wanted) -> Record:

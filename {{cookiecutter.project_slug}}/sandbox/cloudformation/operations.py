@@ -14,8 +14,8 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from sandbox import wire
-from sandbox.cloudformation import changes, engine, targets, template
+from sandbox import grants, wire
+from sandbox.cloudformation import changes, engine, imports, targets, template
 from sandbox.cloudformation.engine import Interrupted, Operation, scope_of
 from sandbox.cloudformation.expressions import Scope, Unresolved
 from sandbox.cloudformation.ledger import CHANGE_SET, STACK, Ledger, caller_of
@@ -29,6 +29,7 @@ UPDATABLE = (
     "UPDATE_ROLLBACK_COMPLETE",
     "UPDATE_FAILED",
     "IMPORT_COMPLETE",
+    "IMPORT_ROLLBACK_COMPLETE",
 )
 NO_CHANGES = (
     "The submitted information didn't contain changes. "
@@ -93,7 +94,7 @@ class Stacks:
             thread.join(timeout=5)
 
     def _start(self, stack: Record, work: Callable[[Operation], None]) -> None:
-        operation = Operation(self.ledger, stack, self._clients(caller_of(stack)))
+        operation = Operation(self.ledger, stack, self._clients(_actor(stack)))
         identity = stack["StackId"]
         self.running[identity] = operation
         if self._closing:
@@ -290,8 +291,10 @@ class Stacks:
     def create_change_set(self, params: Params, caller: Caller) -> Params:
         """CreateChangeSet: of type CREATE it makes the stack, in REVIEW_IN_PROGRESS."""
         name, kind = params["ChangeSetName"], params.get("ChangeSetType", "UPDATE")
-        if kind == "IMPORT" or params.get("ResourcesToImport"):
-            raise invalid("The sandbox imports no existing resources into stacks")
+        if params.get("ImportExistingResources"):
+            raise invalid("The sandbox imports what ResourcesToImport names only")
+        if params.get("ResourcesToImport") and kind != "IMPORT":
+            raise invalid("ResourcesToImport goes with a change set of type IMPORT only")
         with self._admission:
             stack = self.ledger.find(params["StackName"], caller)
             status = stack["StackStatus"] if stack else None
@@ -300,9 +303,9 @@ class Stacks:
                     f"Stack [{stack['StackName']}] already exists and cannot be created again "
                     f"with the changeSet [{name}]."
                 )
-            if kind == "UPDATE":
-                if stack is None:
-                    raise invalid(f"Stack [{params['StackName']}] does not exist")
+            if kind == "UPDATE" and stack is None:
+                raise invalid(f"Stack [{params['StackName']}] does not exist")
+            if stack is not None and (kind == "UPDATE" or status != "REVIEW_IN_PROGRESS"):
                 _refuse_unless_updatable(stack)
             new = stack is None
             stack = stack or self._new(params, caller)
@@ -312,7 +315,11 @@ class Stacks:
                     f"ChangeSet {name} cannot be created due to a mismatch with existing "
                     "attribute(s)",
                 )
-            target = self._target(params, caller, stack, None if kind == "CREATE" else stack)
+            fresh = kind == "CREATE" or status in (None, "REVIEW_IN_PROGRESS")
+            target = self._target(params, caller, stack, None if fresh else stack)
+            imported: imports.Chosen = {}
+            if kind == "IMPORT":
+                imported = imports.chosen(params, target, stack, self.ledger, caller)
             if new:
                 self.ledger.status(stack, "REVIEW_IN_PROGRESS", "User Initiated")
             arn = caller.arn(f"changeSet/{name}/{uuid.uuid4()}", "cloudformation")
@@ -331,6 +338,7 @@ class Stacks:
                 "Changes": [],
                 "_target": target,
                 "_type": kind,
+                "_imported": imported,
             }
             self.store.put(CHANGE_SET, arn, record)
         threading.Thread(target=self._fill, args=(record, stack), daemon=True).start()
@@ -340,6 +348,8 @@ class Stacks:
         try:
             with self._admission:
                 found = self._plan(stack, change_set["_target"])
+                if change_set["_type"] == "IMPORT":
+                    found = imports.changes_of(found, change_set["_imported"])
             empty = not found and not (
                 change_set["_type"] == "UPDATE" and _outputs_differ(stack, change_set["_target"])
             )
@@ -411,6 +421,13 @@ class Stacks:
                 stack["_on_failure"] = policy
                 self.ledger.save(stack)
                 self._start(stack, lambda operation: operation.create(policy))
+            elif record["_type"] == "IMPORT":
+                engine.keep_target(stack)
+                stack |= target
+                stack["_imported"] = record["_imported"]
+                stack["StackStatus"] = "IMPORT_IN_PROGRESS"
+                self.ledger.save(stack)
+                self._start(stack, lambda operation: operation.bring_in())
             else:
                 disable = stack["DisableRollback"] or record.get("OnStackFailure") == "DO_NOTHING"
                 self._begin_update(stack, target, disable)
@@ -684,6 +701,15 @@ class Stacks:
         return changes.plan(before, stack["_resources"], scope, old, tags)
 
 
+def _actor(stack: Record) -> Caller:
+    """Return who changes a stack's resources: the role it was given, or who asked."""
+    caller = caller_of(stack)
+    if not stack.get("RoleARN"):
+        return caller
+    session = grants.session(stack["RoleARN"], "AWSCloudFormation", caller.region)
+    return Caller(caller.account, caller.region, session["AWS_ACCESS_KEY_ID"])
+
+
 def _resume(operation: Operation, status: str) -> None:
     operation.find_begun()
     if status == "CREATE_IN_PROGRESS" and operation.stack["_on_failure"] == "DO_NOTHING":
@@ -694,6 +720,8 @@ def _resume(operation: Operation, status: str) -> None:
         operation.roll_back(engine.KILLED)
     elif status == "DELETE_IN_PROGRESS":
         operation.delete(announced=True)
+    elif status.startswith("IMPORT_"):
+        operation.bring_in(announced=True)
     else:
         operation.clean_up(status.replace("_CLEANUP_IN_PROGRESS", ""))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from sandbox.cloudformation.calls import (
     Call,
     Name,
@@ -186,6 +188,17 @@ def _bucket_apply(call: Call, bucket: str) -> Made:
     )
 
 
+def _bucket_exists(call: Call) -> bool:
+    try:
+        call.client("s3").head_bucket(Bucket=call.physical)
+    except ClientError as error:
+        # To HEAD there is no body that could name the error.
+        if error.response["Error"]["Code"] not in ("404", "403", "NoSuchBucket"):
+            raise
+        return False
+    return True
+
+
 def _bucket_delete(call: Call) -> None:
     with absent_is_fine():
         call.client("s3").delete_bucket(Bucket=call.physical)
@@ -212,6 +225,7 @@ PROVIDERS: dict[str, Provider] = {
         _bucket_update,
         Name("BucketName", 63, lower=True),
         ("Arn", "DomainName", "DualStackDomainName", "RegionalDomainName", "WebsiteURL"),
+        exists=_bucket_exists,
     ),
     "AWS::S3::BucketPolicy": Provider(
         _bucket_policy_put,
