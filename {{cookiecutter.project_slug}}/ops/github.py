@@ -1,0 +1,344 @@
+"""GitHub as the commands use it: the sign-in, a repository as GitHub writes it, and refusals told in
+one line.
+
+Neither the token nor what is sent ever gets into a line, a log or an exception's text. Knows
+nothing of AWS, nor of what the repository is for.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from ops.errors import MlopsError
+
+if TYPE_CHECKING:
+    from github.Repository import Repository
+
+GITHUB_COM = "github.com"
+# Longer than this no request waits because GitHub asks for it; the person is told until when.
+PATIENCE_SECONDS = 30
+ATTEMPTS = 4
+# Before the third attempt, and twice as long before each further one; the second is at once.
+BACKOFF_SECONDS = 0.5
+REQUEST_SECONDS = 20
+# Source: https://docs.github.com/en/apps/oauth-apps/building-oauth-apps/scopes-for-oauth-apps
+SCOPES = ("repo", "workflow")
+_INCLUDED = {"admin:org": ("write:org", "read:org"), "write:org": ("read:org",)}
+RIGHTS = (
+    "Administration, Actions, Contents, Environments, Secrets, Variables and Workflows, each read "
+    "and write"
+)
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where GitHub is. `api` and `server` are addresses without a slash at their end."""
+
+    api: str = "https://api.github.com"
+    server: str = "https://github.com"
+
+
+@dataclass(frozen=True)
+class Person:
+    """Whose token it is; `login` is empty for an App's. `scopes` is None where the token has
+    permissions instead."""
+
+    login: str
+    number: int
+    scopes: frozenset[str] | None
+
+    def has(self, scope: str) -> bool:
+        """Whether the token has this scope, or is of a kind that does not tell."""
+        if self.scopes is None:
+            return True
+        return scope in {*self.scopes, *(low for top in self.scopes for low in _INCLUDED.get(top, ()))}
+
+
+class GitHubError(MlopsError):
+    """GitHub has refused, or does not answer: `status` is 0 then. `said` is its own word."""
+
+    def __init__(self, line: str, status: int = 0, said: str = "") -> None:
+        super().__init__(line)
+        self.status, self.said = status, said
+
+
+def place(environment: Mapping[str, str], host: str = GITHUB_COM) -> Place:
+    """Where the GitHub of this host is, or of this process's environment, as in GitHub Actions.
+
+    Source: https://docs.github.com/en/enterprise-server/rest/quickstart
+    """
+    known = Place() if host == GITHUB_COM else Place(f"https://{host}/api/v3", f"https://{host}")
+    return Place(
+        (environment.get("GITHUB_API_URL") or known.api).rstrip("/"),
+        (environment.get("GITHUB_SERVER_URL") or known.server).rstrip("/"),
+    )
+
+
+def sign_in(environment: Mapping[str, str], host: str = GITHUB_COM) -> GitHub:
+    """GitHub with the token of GITHUB_TOKEN, GH_TOKEN or `gh auth login`. Asks GitHub nothing yet.
+
+    Raises MlopsError saying what a token needs where there is none.
+    """
+    for name in ("GITHUB_TOKEN", "GH_TOKEN"):
+        if token := environment.get(name, "").strip():
+            return GitHub(token, name, place(environment, host))
+    if token := _token_of_gh(environment, host):
+        return GitHub(token, "gh auth login", place(environment, host))
+    elsewhere = "" if host == GITHUB_COM else f" --hostname {host}"
+    raise MlopsError(
+        f"not signed in to GitHub: gh auth login --scopes {','.join(SCOPES)}{elsewhere}, or set "
+        f"GITHUB_TOKEN to a token with the scopes {' and '.join(SCOPES)} (classic) or the "
+        f"permissions {RIGHTS} (fine-grained)"
+    )
+
+
+def _token_of_gh(environment: Mapping[str, str], host: str) -> str:
+    if not shutil.which("gh", path=environment.get("PATH")):
+        return ""
+    done = subprocess.run(
+        ["gh", "auth", "token", "--hostname", host],
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+@dataclass
+class GitHub:
+    """A signed-in GitHub. `origin` says where the token is from."""
+
+    token: str = field(repr=False)
+    origin: str
+    at: Place = field(default_factory=Place)
+
+    @cached_property
+    def api(self) -> Any:
+        """PyGithub's client, without its logs."""
+        from github import Auth
+
+        return _client(Auth.Token(self.token), self.at)
+
+    @cached_property
+    def person(self) -> Person:
+        """Raises GitHubError."""
+        try:
+            with self.doing("tell whose token it is"):
+                headers, found = self.api.requester.requestJsonAndCheck("GET", "/user")
+        except GitHubError as error:
+            # An App's token, as every job of GitHub Actions has one, is nobody's.
+            if error.status == 403 and "by integration" in error.said:
+                return Person("", 0, None)
+            raise
+        scopes = headers.get("x-oauth-scopes")
+        held = None if scopes is None else frozenset(s.strip() for s in scopes.split(",") if s)
+        return Person(str(found["login"]), int(found["id"]), held)
+
+    def require(self, *scopes: str) -> None:
+        """Raises MlopsError naming the scopes that a classic token lacks, and how to add them."""
+        lacking = [scope for scope in scopes if not self.person.has(scope)]
+        if not lacking:
+            return
+        how = f"add to it at {self.at.server}/settings/tokens"
+        if self.origin == "gh auth login":
+            how = f"gh auth refresh --scopes {','.join(lacking)}"
+        noun = "scope" if len(lacking) == 1 else "scopes"
+        raise MlopsError(
+            f"the token of {self.origin} lacks the {noun} {' and '.join(lacking)}: {how}"
+        )
+
+    def repository(self, name: str) -> Repository | None:
+        """The repository `owner/name` as GitHub writes it, under its new name if it has been
+        renamed; None where there is none, or none that this token can see. Raises GitHubError."""
+        from github import UnknownObjectException
+
+        with self.doing(f"show {name}"):
+            try:
+                found: Repository = self.api.get_repo(name)
+            except UnknownObjectException:
+                return None
+            return found
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """What PyGithub has no method for. Returns the answer's JSON.
+
+        Raises what PyGithub raises: to be called while `doing` something.
+        """
+        _, answer = self.api.requester.requestJsonAndCheck(method, path, input=body)
+        return answer
+
+    @contextmanager
+    def doing(self, what: str) -> Iterator[None]:
+        """Tells errors of PyGithub as GitHubError; `what` completes "GitHub did not ...".
+
+        Source: https://docs.github.com/en/rest/using-the-rest-api/troubleshooting-the-rest-api
+        """
+        import requests
+        from github import GithubException
+
+        try:
+            yield
+        except GithubException as error:
+            said = _said(error)
+            line = f"GitHub did not {what}: {self._why(error, said)}"
+            raise GitHubError(line, error.status, said) from error
+        except requests.exceptions.RequestException as error:
+            host = self.at.api.partition("//")[2].partition("/")[0]
+            reason = _reason(error)
+            raise GitHubError(
+                f"cannot reach GitHub at {host} to {what}: {reason}; give the same command again"
+            ) from error
+
+    def _why(self, error: Any, said: str) -> str:
+        from github import RateLimitExceededException
+
+        headers = {str(key).lower(): str(value) for key, value in (error.headers or {}).items()}
+        status = f"{error.status} {said}"
+        if error.status == 429 or isinstance(error, RateLimitExceededException):
+            return f"{status}; {_when(headers)}"
+        if error.status == 401:
+            return (
+                f"{status}; the token of {self.origin} is wrong, has expired or was revoked: make "
+                f"a new one at {self.at.server}/settings/tokens, or gh auth login"
+            )
+        if error.status == 403 and "x-github-sso" in headers:
+            address = headers["x-github-sso"].partition("url=")[2]
+            return f"{status}; let the organisation's single sign-on accept the token: {address}"
+        if error.status == 403:
+            needed = headers.get("x-accepted-github-permissions")
+            right = f"needs {needed}" if needed else "or you may not do this"
+            return f"{status}; the token of {self.origin} {right}"
+        if error.status == 404:
+            return f"{status}; it is not there, or the token of {self.origin} cannot see it"
+        if error.status >= 500:
+            return f"{status}; give the same command again"
+        return status
+
+
+def subject(github: GitHub, repository: Repository) -> str:
+    """How the tokens of the repository's workflows name it, as in `repo:my-org@1/churn@2`; empty
+    where GitHub does not tell, which means by its name. Raises GitHubError.
+
+    Source: https://docs.github.com/en/actions/reference/openid-connect-reference#immutable-subject-claims
+    """
+    from github import UnknownObjectException
+
+    with github.doing(f"tell the subject of {repository.full_name}'s tokens"):
+        try:
+            found = github.ask("GET", f"{repository.url}/actions/oidc/customization/sub")
+        except UnknownObjectException:
+            return ""
+    return str(found.get("sub_claim_prefix") or "")
+
+
+def _client(auth: Any, at: Place) -> Any:
+    from github import Github
+    from github.GithubRetry import GithubRetry
+    from github.Requester import Requester
+
+    class Patient(GithubRetry):
+        """Waits as GitHub asks, but not long, and not in silence."""
+
+        def increment(self, method: Any = None, url: Any = None, response: Any = None,
+                      error: Any = None, *rest: Any, **more: Any) -> Any:  # fmt: skip
+            if response is not None and (wait := self.get_retry_after(response)):
+                if wait > PATIENCE_SECONDS:
+                    raise _too_long(response, wait)
+                log.warning("GitHub asks to wait %d seconds", wait)
+            return super().increment(method, url, response, error, *rest, **more)
+
+    # PyGithub would log what is sent and answered.
+    Requester.injectLogger(_Short())
+    # They tell each new attempt, on standard error.
+    for name in ("github.GithubRetry", "urllib3.connectionpool"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return Github(
+        auth=auth,
+        base_url=at.api,
+        timeout=REQUEST_SECONDS,
+        user_agent="sm-mlops",
+        per_page=100,
+        retry=Patient(
+            total=ATTEMPTS - 1,
+            backoff_factor=BACKOFF_SECONDS,
+            secondary_rate_wait=PATIENCE_SECONDS,
+            max_rate_limit_wait=PATIENCE_SECONDS,
+            raise_on_status=False,
+        ),
+        # The few requests of a command are far from what GitHub calls many.
+        seconds_between_requests=0,
+        seconds_between_writes=0,
+    )
+
+
+class _Short(logging.Logger):
+    """Takes the place of PyGithub's logger: method, path and status, no headers, no bodies."""
+
+    def __init__(self) -> None:
+        super().__init__("quiet", logging.DEBUG)
+
+    def isEnabledFor(self, level: int) -> bool:
+        return log.isEnabledFor(level)
+
+    def debug(self, message: object, *parts: object, **more: Any) -> None:
+        # Verb, scheme, host, path, headers, body, status, headers, body: of Requester.__log.
+        if len(parts) == 9:
+            log.debug("%s %s: %s", parts[0], parts[3], parts[6])
+
+    def info(self, message: object, *parts: object, **more: Any) -> None:
+        log.info(message, *parts)
+
+
+def _too_long(response: Any, wait: float) -> Exception:
+    from github import RateLimitExceededException
+
+    message = f"GitHub asks to wait {wait:.0f} seconds"
+    return RateLimitExceededException(response.status, {"message": message}, dict(response.headers))
+
+
+def _said(error: Any) -> str:
+    """GitHub's own short words."""
+    data = error.data if isinstance(error.data, dict) else {}
+    words = [str(data.get("message") or error.message or "no reason given")]
+    for each in data.get("errors") or ():
+        if isinstance(each, str):
+            words.append(each)
+        elif isinstance(each, dict):
+            words.append(str(each.get("message") or f"{each.get('field')} {each.get('code')}"))
+    return " ".join(": ".join(words).split())[:300]
+
+
+def _reason(error: BaseException) -> str:
+    """What lies at the bottom of an error of requests; those above it name their own objects."""
+    while True:
+        inner = [getattr(error, "reason", None), *reversed(error.args)]
+        found = next((each for each in inner if isinstance(each, BaseException)), None)
+        if found is None:
+            return " ".join(re.sub(r"^HTTPS?Connection\(.*?\): ", "", str(error)).split())
+        error = found
+
+
+def _when(headers: Mapping[str, str]) -> str:
+    """When a rate limit ends."""
+    now = datetime.now(UTC).timestamp()
+    wait, reset = headers.get("retry-after", ""), headers.get("x-ratelimit-reset", "")
+    if wait.isdigit():
+        until = now + int(wait)
+    elif reset.isdigit():
+        until = float(reset)
+    else:
+        return "give the same command again in a few minutes"
+    at = datetime.fromtimestamp(until, UTC).astimezone()
+    return f"give the same command again after {at:%H:%M}, in {max(until - now, 0) / 60:.0f} minutes"
