@@ -32,6 +32,11 @@ def current(root: Path) -> str:
     return head.stdout.strip() + ("-dirty" if changed else "")
 
 
+def short(commit: str) -> str:
+    """As people call it: seven digits, and whether something was not committed."""
+    return commit[:7] + ("-dirty" if commit.endswith("-dirty") else "")
+
+
 def require(commit: str) -> None:
     """Raises MlopsError unless it names one commit, which any clone can check out."""
     if re.fullmatch("[0-9a-f]{40}", commit):

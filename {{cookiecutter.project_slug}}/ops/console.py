@@ -28,9 +28,14 @@ _ERRORS_ON_TERMINAL = sys.stderr is not None and sys.stderr.isatty()
 err = Console(stderr=True, soft_wrap=True, width=None if _ERRORS_ON_TERMINAL else 120)
 
 
-def say(line: str) -> None:
+def tell(console: Console, line: str, style: str | None = None) -> None:
     """Prints a line as it is: names of files, columns and labels may hold brackets."""
-    out.print(line, markup=False, highlight=False)
+    console.print(line, style=style, markup=False, highlight=False)
+
+
+def say(line: str) -> None:
+    """Tells a line of the command's answer."""
+    tell(out, line)
 
 
 def confirm(question: str, yes: bool) -> None:

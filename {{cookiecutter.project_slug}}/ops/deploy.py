@@ -14,9 +14,11 @@ from typing import Any
 
 from rich.console import Console
 
-from ops import access, endpoints, stacks, stages
+from ops import access, endpoints, registry, stacks, stages
 from ops.aws import Aws, error_code
+from ops.console import tell
 from ops.errors import MlopsError
+from ops.registry import Version
 from ops.stacks import Stack, StackFailed
 from ops.stages import Stage
 
@@ -30,15 +32,6 @@ CAPABILITIES = ("CAPABILITY_IAM",)
 TRAIL = "deployed-versions"
 TAG_LENGTH = 256
 LOG_LINES = 15
-
-
-@dataclass(frozen=True)
-class Package:
-    """A version that may be deployed."""
-
-    arn: str
-    version: int
-    commit: str
 
 
 @dataclass(frozen=True)
@@ -144,10 +137,8 @@ def deploy(
     )
 
 
-def approved(aws: Aws, arn: str, commit: str | None = None) -> Package:
+def approved(aws: Aws, arn: str, commit: str | None = None) -> Version:
     """The version behind an ARN. Raises MlopsError, in one line, when it must not be deployed."""
-    from botocore.exceptions import ClientError
-
     settings = aws.settings
     found = _ARN.fullmatch(arn)
     if not found:
@@ -170,25 +161,16 @@ def approved(aws: Aws, arn: str, commit: str | None = None) -> Package:
             f"version {number} is in account {found['account']}, "
             f"but you are signed in to {aws.account}"
         )
-    try:
-        package = aws.sagemaker.describe_model_package(ModelPackageName=arn)
-    except ClientError as error:
-        if error_code(error) not in ("ValidationException", "ResourceNotFound"):
-            raise
+    package = registry.version(aws, number)
+    if package.approval != "Approved":
         raise MlopsError(
-            f"{settings.model_package_group} has no version {number}: see {aws.command} models"
-        ) from error
-    status = package.get("ModelApprovalStatus")
-    if status != "Approved":
-        raise MlopsError(
-            f"version {number} is {status}, not Approved: {aws.command} approve {number}"
+            f"version {number} is {package.approval}, not Approved: {aws.command} approve {number}"
         )
-    trained_from = package.get("MetadataProperties", {}).get("CommitId", "")
-    if commit and commit != trained_from:
+    if commit and commit != package.commit:
         raise MlopsError(
-            f"version {number} was trained from commit {trained_from or 'unknown'}, not {commit}"
+            f"version {number} was trained from commit {package.commit or 'unknown'}, not {commit}"
         )
-    return Package(package["ModelPackageArn"], number, trained_from)
+    return package
 
 
 def _require_access(aws: Aws, account: str) -> None:
@@ -214,10 +196,9 @@ def _note_single_zone(stage: Stage, console: Console) -> None:
     subnets = [name for name in stage.parameters.get("SubnetIds", "").split(",") if name]
     count = int(stage.parameters.get("InstanceCount", 1))
     if len(subnets) == 1 and count > 1:
-        console.print(
+        tell(
+            console,
             f"note: all {count} instances of {stage.stack} will be in the one zone of {subnets[0]}",
-            markup=False,
-            highlight=False,
         )
 
 
@@ -236,7 +217,7 @@ def _refuse_conversion(aws: Aws, before: Stack | None, stage: Stage) -> None:
         )
 
 
-def _parameters(aws: Aws, stage: Stage, package: Package) -> dict[str, str | None]:
+def _parameters(aws: Aws, stage: Stage, package: Version) -> dict[str, str | None]:
     declared = stages.template_parameters(stages.template(aws.settings))
     own = {
         "Project": aws.settings.project.project,
@@ -282,7 +263,7 @@ def _artifact_key(aws: Aws) -> dict[str, str]:
     return {"ArtifactKmsKeyArn": key}
 
 
-def _hash(package: Package) -> str:
+def _hash(package: Version) -> str:
     """The commit to check out for this version; with changes nobody committed there is none."""
     return package.commit if re.fullmatch("[0-9a-f]{7,64}", package.commit) else "unknown"
 
@@ -308,26 +289,18 @@ def _free_from_autoscaling(
     wanted = parameters.get("InstanceType") or declared["InstanceType"].get("Default")
     if before.parameters.get("InstanceType") == wanted or not _scalable(there, stage.stack):
         return False
-    console.print(
-        f"InstanceType changes: taking {stage.stack} out of autoscaling first",
-        markup=False,
-        highlight=False,
-    )
+    tell(console, f"InstanceType changes: taking {stage.stack} out of autoscaling first")
     _set_autoscaling(there, before, "off", console)
     return True
 
 
 def _scale_again(there: Aws, before: Stack, console: Console) -> None:
     """Never in the way of the error that made this necessary: a deployment does it as well."""
-
-    def tell(line: str) -> None:
-        console.print(line, markup=False, highlight=False)
-
-    tell(f"putting {before.name} back into autoscaling")
+    tell(console, f"putting {before.name} back into autoscaling")
     try:
         _set_autoscaling(there, before, before.parameters["Autoscaling"], console)
     except MlopsError as error:
-        tell(f"it stays out of autoscaling until the next deployment: {error}")
+        tell(console, f"it stays out of autoscaling until the next deployment: {error}")
 
 
 def _set_autoscaling(there: Aws, before: Stack, value: str, console: Console) -> None:
@@ -347,7 +320,7 @@ def _scalable(there: Aws, endpoint: str) -> bool:
 # Proof, or what went wrong
 
 
-def _prove(there: Aws, stage: Stage, package: Package) -> None:
+def _prove(there: Aws, stage: Stage, package: Version) -> None:
     """Raises MlopsError unless the endpoint is in service with this very version."""
     found = endpoints.settled(there, stage.stack)
     again = f"{there.command} destroy {stage.name}, then deploy again"

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from ops import access, endpoints, executions, registry, stacks, stages
 from ops.aws import Aws, error_code
+from ops.console import tell
 from ops.errors import MlopsError
 from ops.stacks import Resource, Stack
 from ops.stages import Stage
@@ -107,8 +108,7 @@ def destroy(doomed: Doomed, console: Console) -> list[str]:
 def _wait(there: Aws, stack: Stack, console: Console) -> Stack | None:
     now: Stack | None = stack
     if stack.busy:
-        line = f"{stack.name} is {stack.status}: waiting for that to end"
-        console.print(line, markup=False, highlight=False)
+        tell(console, f"{stack.name} is {stack.status}: waiting for that to end")
         stacks.follow(there, stack, stacks.newest_event(there, stack.arn), console)
         now = stacks.describe(there, stack.name)
     return now

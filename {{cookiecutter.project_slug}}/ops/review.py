@@ -24,6 +24,7 @@ from rich.console import Console
 
 from ops import artifacts, commit, executions, registry, run
 from ops.aws import Aws, split_s3
+from ops.console import tell
 from ops.errors import MlopsError
 from ops.executions import Execution
 from pipeline.settings import Settings
@@ -85,7 +86,7 @@ def review(settings: Settings, base: str, console: Console) -> Review:
     """
 
     def say(line: str) -> None:
-        console.print(line, markup=False, highlight=False)
+        tell(console, line)
 
     base_commit = resolved(settings.root, base)
     with _ended_as_by_ctrl_c(), _workshop() as work:

@@ -10,6 +10,7 @@ import json
 import re
 from typing import Any
 
+from ops.commit import short
 from ops.review import Review, Trained
 from pipeline.settings import HIGHER_IS_BETTER, Gate
 
@@ -59,11 +60,14 @@ def _comparison(review: Review) -> str:
     gate, base = review.change.gate, review.base
     lines = []
     if base.failure:
-        lines += [f"`{review.base_commit[:7]}` gave no champion to compare with:", ""]
+        lines += [f"`{short(review.base_commit)}` gave no champion to compare with:", ""]
         lines += [_fenced(*base.failure), ""]
     if gate is None:
         return "\n".join(lines).rstrip()
-    lines += [f"| metric | this change | base `{review.base_commit[:7]}` | |", "|---|--:|--:|---|"]
+    lines += [
+        f"| metric | this change | base `{short(review.base_commit)}` | |",
+        "|---|--:|--:|---|",
+    ]
     rule = review.settings.gate
     shown = {name: entry for name, entry in gate["metrics"].items() if abs(entry["value"]) < 1e300}
     for name, entry in sorted(shown.items(), key=lambda item: item[0] != rule.metric):
@@ -176,13 +180,9 @@ def _provenance(review: Review) -> str:
     return (
         f"Trained in a sandbox on the same data ({data.files} "
         f"file{'s' * (data.files != 1)}{rows}, sha256 {data.digest[:12]}): "
-        f"{_short(review.commit)} against {_short(review.base_commit)}. "
-        f"The same at home: `mlops review --base {_short(review.base_commit)}`"
+        f"{short(review.commit)} against {short(review.base_commit)}. "
+        f"The same at home: `mlops review --base {short(review.base_commit)}`"
     )
-
-
-def _short(commit: str) -> str:
-    return commit[:7] + ("-dirty" if commit.endswith("-dirty") else "")
 
 
 def _code(value: object) -> str:

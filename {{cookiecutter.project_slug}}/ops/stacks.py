@@ -22,6 +22,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ops.aws import Aws, error_code
+from ops.console import tell
 from ops.errors import MlopsError
 
 # Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
@@ -257,22 +258,22 @@ def make_ready(
         stack = describe(aws, name)
         if stack is None or stack.status in (*READY, "REVIEW_IN_PROGRESS"):
             if stack and stack.status == "REVIEW_IN_PROGRESS":
-                _tell(console, f"{name} is REVIEW_IN_PROGRESS: an earlier change set was never run")
+                tell(console, f"{name} is REVIEW_IN_PROGRESS: an earlier change set was never run")
             return stack
         if stack.busy:
-            _tell(console, f"{name} is {stack.status}: waiting for that to end")
+            tell(console, f"{name} is {stack.status}: waiting for that to end")
             follow(aws, stack, newest_event(aws, stack.arn), console)
         elif stack.status in DEAD:
             if not execute:
                 raise MlopsError(
                     f"{name} is {stack.status}: a deployment would delete it and create it anew"
                 )
-            _tell(console, f"{name} is {stack.status}: deleting it to create it anew")
+            tell(console, f"{name} is {stack.status}: deleting it to create it anew")
             delete(aws, stack, console)
         elif stack.status == "UPDATE_ROLLBACK_FAILED":
             if not continue_rollback or not execute:
                 raise MlopsError(_stuck_rollback(aws, stack))
-            _tell(console, f"{name} is UPDATE_ROLLBACK_FAILED: continuing the rollback")
+            tell(console, f"{name} is UPDATE_ROLLBACK_FAILED: continuing the rollback")
             _continue_rollback(aws, stack, console)
         else:
             raise MlopsError(
@@ -510,7 +511,7 @@ def _tell_events(console: Console, events: list[Event]) -> None:
             continue
         clock = event.at.astimezone().strftime("%H:%M:%S")
         reason = f"  {_one_line(event.reason)}" if event.reason else ""
-        _tell(console, f"{clock}  {event.status:<28} {event.resource}{reason}")
+        tell(console, f"{clock}  {event.status:<28} {event.resource}{reason}")
 
 
 def event_table(events: list[Event]) -> Table:
@@ -547,10 +548,6 @@ def _colour(status: str) -> str:
 def _pause(began: float) -> float:
     """Seconds until the next look: quick at first, for the sandbox, and gentle on the API later."""
     return min(5.0, max(0.2, (time.monotonic() - began) / 30))
-
-
-def _tell(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False)
 
 
 def _one_line(text: str) -> str:

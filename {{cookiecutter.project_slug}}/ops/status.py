@@ -15,6 +15,7 @@ from rich.table import Table
 
 from ops import access, endpoints, registry, stacks, stages
 from ops.aws import Aws
+from ops.commit import short
 from ops.errors import MlopsError, explained
 from ops.registry import Version
 from ops.stages import Stage
@@ -188,13 +189,9 @@ def table(running: Iterable[Running]) -> Table:
             f"[{_COLOURS.get(row.state, 'yellow')}]{row.state}[/]",
             row.kind,
             since,
-            short_commit(row.commit),
+            short(row.commit),
             f"{row.idle_cost:.0f}" if row.idle_cost is not None else "",
             escape(row.note),
         ]
         view.add_row(row.stage, *([row.account] if accounts else []), *cells)
     return view
-
-
-def short_commit(commit: str) -> str:
-    return commit[:7] + ("-dirty" if commit.endswith("-dirty") else "")

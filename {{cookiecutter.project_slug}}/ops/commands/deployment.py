@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from ops.console import confirm, connected, err, load_settings, out, say
+from ops.console import confirm, connected, err, load_settings, out, say, tell
 from ops.errors import MlopsError
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def check(
     with connected(context) as aws:
         package = approved(aws, model_package_arn, commit)
     if as_json:
-        out.print_json(data=asdict(package))
+        out.print_json(data=package.as_json())
         return
     say(f"version {package.version} may be deployed, trained from commit {package.commit}")
 
@@ -192,7 +192,7 @@ def _interruptible(aws: Aws, stack: str, *, cancellable: bool = True) -> Iterato
                 f"call it off       aws cloudformation cancel-update-stack --stack-name {stack}"
             )
         for line in lines:
-            err.print(line, markup=False, highlight=False)
+            tell(err, line)
         raise typer.Exit(130) from None
 
 
@@ -226,7 +226,7 @@ def _at_most(minutes: float | None, stage: str) -> Iterator[None]:
             "command. Run it again (in CI: the job that failed) to see it through"
         )
         actions.summary(f"### {stage}: still under way\n\n{line}.")
-        err.print(f"mlops: {line}", style="red", markup=False, highlight=False)
+        tell(err, f"mlops: {line}", "red")
         raise typer.Exit(1) from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -256,21 +256,18 @@ def _or_fail(aws: Aws, stage: str, work: Callable[[], Deployment], as_json: bool
 def _tell_failure(aws: Aws, stage: str, failure: DeploymentFailed) -> None:
     from ops import actions
 
-    def tell(line: str, style: str | None = None) -> None:
-        err.print(line, style=style, markup=False, highlight=False)
-
-    tell(f"mlops: {failure}", "red")
+    tell(err, f"mlops: {failure}", "red")
     if failure.log:
-        tell("the last its container said:")
+        tell(err, "the last its container said:")
         for line in failure.log:
-            tell(f"  {line}")
-        tell(f"all of it   {aws.command} logs --stage {stage}")
+            tell(err, f"  {line}")
+        tell(err, f"all of it   {aws.command} logs --stage {stage}")
     still = (
         f"{stage} still runs version {failure.running}"
         if failure.running
         else f"{stage} runs nothing"
     )
-    tell(still)
+    tell(err, still)
     log = "".join(f"{line}\n" for line in failure.log)
     details = f"\n\n```\n{log}```" if log else ""
     actions.summary(f"### {stage}: not deployed\n\n{failure}\n\n{still}{details}")
@@ -279,27 +276,24 @@ def _tell_failure(aws: Aws, stage: str, failure: DeploymentFailed) -> None:
 def _tell_deployment(aws: Aws, done: Deployment, console: Console, as_json: bool) -> None:
     from ops import actions
 
-    def tell(line: str) -> None:
-        console.print(line, markup=False, highlight=False)
-
     if as_json:
         out.print_json(data=asdict(done))
     if done.planned:
         from ops import stacks
 
         console.print(stacks.change_table(stacks.Change(**item) for item in done.changes))
-        tell("Nothing was changed: this was a dry run.")
+        tell(console, "Nothing was changed: this was a dry run.")
         return
     if not done.changed:
         line = f"{done.stage} is unchanged: it runs version {done.version} already"
     else:
         line = f"{done.stage} runs version {done.version}, in service after {done.seconds:.0f} s"
-    console.print(line, style="green", markup=False, highlight=False)
-    tell(f"endpoint    {done.endpoint} ({done.kind})")
-    tell(f"test it     {aws.command} smoke {done.stage}")
-    tell(f"call it     {aws.command} invoke {done.stage} rows.csv")
+    tell(console, line, "green")
+    tell(console, f"endpoint    {done.endpoint} ({done.kind})")
+    tell(console, f"test it     {aws.command} smoke {done.stage}")
+    tell(console, f"call it     {aws.command} invoke {done.stage} rows.csv")
     for item in done.left:
-        tell(f"left over   {item}")
+        tell(console, f"left over   {item}")
     commit = f" from commit `{done.commit}`" if done.commit else ""
     actions.summary(f"### {done.stage}\n\n{line}{commit}\n\nEndpoint `{done.endpoint}`")
     actions.output("endpoint", done.endpoint)
@@ -337,7 +331,7 @@ def rollback(
         back = way_back(aws, chosen, to)
         line = f"{stage} runs version {back.running} and returns to version {back.version}."
         if yes:
-            console.print(line, markup=False, highlight=False)
+            tell(console, line)
         confirm(f"{line} Go on?", yes)
         with _interruptible(aws, chosen.stack):
             done = _or_fail(
@@ -355,12 +349,8 @@ def rollback(
                 as_json,
             )
         _tell_deployment(aws, done, console, as_json)
-        console.print(
-            f"so that nobody deploys version {back.running} again: "
-            f"{aws.command} reject {back.running}",
-            markup=False,
-            highlight=False,
-        )
+        again = f"so that nobody deploys version {back.running} again"
+        tell(console, f"{again}: {aws.command} reject {back.running}")
 
 
 @app.command(rich_help_panel=PANEL)
@@ -423,8 +413,7 @@ def smoke(
         line = f"{stage} works" if good else f"{stage}: {failed} of {len(checks)} checks failed"
         if not good and not failed:
             line = f"{stage}: there was nothing to check it with"
-        console = out if good else err
-        console.print(line, style="green" if good else "red", markup=False, highlight=False)
+        tell(out if good else err, line, "green" if good else "red")
     _summarise_checks(stage, good, checks)
     if not good:
         raise typer.Exit(1)
@@ -547,13 +536,14 @@ def status(
 
 
 def _tell_status(aws: Aws, found: Status) -> None:
-    from ops.status import LISTED, short_commit, table
+    from ops.commit import short
+    from ops.status import LISTED, table
 
     out.print(table(found.stages))
     say("")
     for number, version in enumerate(found.pending[:LISTED]):
         head = "to approve  " if number == 0 else "            "
-        commit = short_commit(version.commit)
+        commit = short(version.commit)
         say(f"{head}version {version.version}  {version.evaluation}  commit {commit}")
     if len(found.pending) > LISTED:
         say(f"            and {len(found.pending) - LISTED} more: {aws.command} models")
@@ -635,10 +625,6 @@ def _destroy(
     from ops import destroy as work
 
     console = _progress(as_json)
-
-    def tell(line: str) -> None:
-        console.print(line, markup=False, highlight=False)
-
     present = [item for item in doomed if not item.empty]
     executing = work.executing(aws) if everything else []
     kept = work.kept(aws)
@@ -646,35 +632,33 @@ def _destroy(
         console.print(work.table(present))
     for item in present:
         if item.stage.idle_cost is not None:
-            tell(f"saves       {item.stage.name}: {item.stage.idle_cost:.0f} USD a month when idle")
+            tell(
+                console,
+                f"saves       {item.stage.name}: {item.stage.idle_cost:.0f} USD a month when idle",
+            )
     for arn in executing:
-        tell(f"stops       execution {arn.rpartition('/')[2]}")
+        tell(console, f"stops       execution {arn.rpartition('/')[2]}")
     plural = "" if kept.versions == 1 else "s"
     versions = f"pipeline and {kept.versions} version{plural} in the registry"
     objects = f"{kept.objects} objects, {kept.size / 1e6:.1f} MB, at {kept.bucket}"
-    tell(f"{'removes ' if registry else 'keeps   '}    {versions}")
-    tell(f"{'removes ' if data else 'keeps   '}    {objects}")
+    tell(console, f"{'removes ' if registry else 'keeps   '}    {versions}")
+    tell(console, f"{'removes ' if data else 'keeps   '}    {objects}")
     nothing = not (present or executing or registry)
     if nothing:
-        tell(f"Nothing to take away, not deployed: {', '.join(i.stage.name for i in doomed)}")
+        names = ", ".join(item.stage.name for item in doomed)
+        tell(console, f"Nothing to take away, not deployed: {names}")
     else:
         confirm("Remove this for good?", yes)
     left: list[str] = []
-    if not nothing:
-        work.stop_executions(aws, executing)
-        for item in present:
-            with _interruptible(aws, item.stage.stack, cancellable=False):
-                work.destroy(item, console)
-        if registry:
-            left += work.delete_registry(aws)
-        if data:
-            left += work.delete_data(aws, doomed)
-    # Asked of the services even where there was no stack: what somebody made beside it costs too.
+    work.stop_executions(aws, executing)
+    # Those without a stack, too: what somebody made beside it costs as much.
     for item in doomed:
-        left += [
-            f"{item.stage.name}: {name}"
-            for name in work.left(item.account, item.stage.stack, item.resources)
-        ]
+        with _interruptible(aws, item.stage.stack, cancellable=False):
+            left += [f"{item.stage.name}: {name}" for name in work.destroy(item, console)]
+    if registry:
+        left += work.delete_registry(aws)
+    if data:
+        left += work.delete_data(aws, doomed)
     if as_json:
         out.print_json(
             data={
@@ -687,13 +671,10 @@ def _destroy(
             }
         )
     if left:
-        err.print(f"mlops: still there: {'; '.join(left)}", style="red", markup=False)
+        tell(err, f"mlops: still there: {'; '.join(left)}", "red")
         raise typer.Exit(1)
-    console.print(
-        "Nothing is left: no endpoint, configuration, model, scalable target, alarm or role.",
-        style="green",
-        highlight=False,
-    )
+    everything_gone = "no endpoint, configuration, model, scalable target, alarm or role"
+    tell(console, f"Nothing is left: {everything_gone}.", "green")
 
 
 @app.command(rich_help_panel=PANEL)
@@ -714,9 +695,9 @@ def share(context: typer.Context, yes: Yes = False, as_json: AsJson = False) -> 
         accounts = access.foreign_accounts(aws)
         grants = access.plan(aws, accounts)
         for grant in grants:
-            console.print(grant.what, markup=False, highlight=False)
+            tell(console, grant.what)
             for line in grant.lines:
-                console.print(f"  {line}", markup=False, highlight=False)
+                tell(console, f"  {line}")
         if grants:
             confirm("Change these policies?", yes)
         for grant in grants:

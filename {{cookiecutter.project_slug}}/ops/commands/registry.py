@@ -44,13 +44,16 @@ def models(
 
 
 def registry_table(found: list[Version]) -> Table:
+    from ops.commit import short
+
     view = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("version", "status", "created", "commit", "evaluation"):
         view.add_column(heading)
     for item in found:
-        commit = item.commit[:7] + ("-dirty" if item.commit.endswith("-dirty") else "")
         created = item.created.astimezone().strftime("%Y-%m-%d %H:%M")
-        view.add_row(str(item.version), item.approval, created, commit, escape(item.evaluation))
+        view.add_row(
+            str(item.version), item.approval, created, short(item.commit), escape(item.evaluation)
+        )
     return view
 
 

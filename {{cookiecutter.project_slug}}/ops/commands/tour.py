@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ops.commands import deployment, registry, training
-from ops.console import State, connected, out, say
+from ops.console import State, connected, out, say, tell
 
 if TYPE_CHECKING:
     from ops.aws import Aws
@@ -145,7 +145,7 @@ def _tell_next(root: Path, report: Path) -> None:
 
 
 def _typed(command: str) -> None:
-    out.print(f"$ mlops --sandbox {command}", style="bold", markup=False, highlight=False)
+    tell(out, f"$ mlops --sandbox {command}", "bold")
 
 
 def _rule(title: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ops.console import connected, err, load_settings, out, say
+from ops.console import connected, err, load_settings, out, say, tell
 from ops.errors import MlopsError
 
 if TYPE_CHECKING:
@@ -156,11 +156,9 @@ def _tell_end(aws: Aws, execution: Execution) -> None:
     why = executions.failure(aws, execution)
     actions.summary("\n".join((f"**Execution {execution.status}**", "", "```", *why, "```")))
     for number, line in enumerate(why):
-        err.print(line, style="red" if number == 0 else None, markup=False, highlight=False)
+        tell(err, line, "red" if number == 0 else None)
     if any(step.name == "Evaluate" and step.status == "Succeeded" for step in execution.steps):
-        err.print(
-            f"report: {aws.command} report --execution {execution.identifier}", highlight=False
-        )
+        tell(err, f"report: {aws.command} report --execution {execution.identifier}")
     raise typer.Exit(1)
 
 
