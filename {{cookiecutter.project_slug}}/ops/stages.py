@@ -28,13 +28,17 @@ OWN_PARAMETERS = ("Project", "Stage", "ModelPackageArn", "ModelVersion", "Commit
 OWN_TAGS = ("project", "stage", "model-version", "commit", "deployed-versions")
 # A tag of the stack, and the template's parameter for the tags of what is in it: it is named once.
 COST_OWNER = ("cost-owner", "CostOwner")
-_KEYS = ("Account", "Role", "Cost", "Parameters", "Tags")
+_KEYS = ("Account", "Role", "Reviewers", "Cost", "Parameters", "Tags")
 # Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-properties-cloudformation-stack-tag.html
 _TAG_KEY = re.compile(r"(?!aws:)[\w .:/=+@-]{1,128}", re.IGNORECASE)
 _TAG_VALUE = re.compile(r"[\w .:/=+@-]{1,256}")
 _TAGS = 50
 # Of an endpoint, which is named <project>-<stage>.
 NAME_LENGTH = 63
+# A user, or a team as organisation/team; GitHub asks six of them at most.
+# Source: https://docs.github.com/en/rest/deployments/environments
+_REVIEWER = re.compile(r"[a-zA-Z0-9](-?[a-zA-Z0-9_])*(/[\w.-]+)?")
+_REVIEWERS = 6
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,8 @@ class Stage:
     """`account` is None where the registry is; `role` an ARN, or empty: as signed in.
 
     `kind` is real-time, serverless or asynchronous; `cost` holds IdlePerMonthUSD, Because, Priced
-    and Region.
+    and Region. One of `reviewers`, users and teams (`my-org/ml-leads`), is asked before a
+    deployment; None: the person who connects the repo with GitHub.
     """
 
     name: str
@@ -50,6 +55,7 @@ class Stage:
     kind: str
     account: str | None = None
     role: str = ""
+    reviewers: tuple[str, ...] | None = ()
     parameters: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     cost: dict[str, Any] = field(default_factory=dict)
@@ -115,6 +121,8 @@ def load(settings: Settings, name: str) -> Stage:
         kind=kind,
         account=str(account) if account is not None else None,
         role=_role(settings, account, content.get("Role"), place),
+        # Files older than this key: nobody is to reach production unasked.
+        reviewers=_reviewers(content.get("Reviewers", None if name == "production" else []), place),
         parameters=parameters,
         tags=tags,
         cost=_cost(content.get("Cost") or {}, place),
@@ -171,6 +179,26 @@ def _role(settings: Settings, account: Any, role: Any, place: str) -> str:
     if account is None:
         raise MlopsError(f"{place}: Role {role} needs an Account, or write it as an ARN")
     return f"arn:{settings.partition}:iam::{account}:role/{role}"
+
+
+def _reviewers(given: Any, place: str) -> tuple[str, ...] | None:
+    if given is None:
+        return None
+    if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
+        raise MlopsError(
+            f'{place}: Reviewers must be a list such as ["ada", "my-org/ml-leads"], or null for '
+            f"who connects the repo with GitHub, not {given!r}"
+        )
+    for each in given:
+        if not _REVIEWER.fullmatch(each):
+            raise MlopsError(
+                f"{place}: Reviewers: {each!r} is neither a user (ada) nor a team (my-org/ml-leads)"
+            )
+    if len(given) > _REVIEWERS:
+        raise MlopsError(
+            f"{place}: Reviewers has {len(given)} entries, GitHub takes {_REVIEWERS}; make a team"
+        )
+    return tuple(given)
 
 
 def _cost(cost: dict[str, Any], place: str) -> dict[str, Any]:
