@@ -14,7 +14,7 @@ import typer
 
 from ops.commands import deployment, registry, review, training
 from ops.commands import sandbox as sandbox_commands
-from ops.console import State, err
+from ops.console import State, err, tell
 from ops.errors import MlopsError, explained
 from pipeline.settings import SettingsError
 
@@ -98,5 +98,5 @@ def _line_for(error: Exception) -> str | None:
 
 
 def _refuse(line: str) -> None:
-    err.print(f"mlops: {line}", style="red", markup=False, highlight=False)
+    tell(err, f"mlops: {line}", "red")
     raise SystemExit(2) from None
