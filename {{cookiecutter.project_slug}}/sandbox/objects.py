@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import pickle
 import shutil
 import threading
@@ -145,6 +146,7 @@ class FileKey(s3_models.FakeKey):
 _MOTOS_KEY = s3_models.FakeKey
 _MOTOS_COMPLETE = s3_models.FakeMultipart.complete
 _MOTOS_GET_OBJECT = S3Response.get_object
+_MOTOS_PERMISSION = s3_models.FakeBucket.get_permission
 
 
 def _send_object(response: Any) -> Any:
@@ -182,6 +184,19 @@ def _complete(
     return Content(target, target.stat().st_size), f"{whole}-{count}", None
 
 
+def _permission(bucket: s3_models.FakeBucket, action: str, resource: str) -> Any:
+    """moto reads over conditions: a refusal of unencrypted connections would refuse everybody."""
+    if bucket.policy is None:
+        return _MOTOS_PERMISSION(bucket, action, resource)
+    policy = json.loads(bucket.policy)
+    statements = policy["Statement"]
+    listed = statements if isinstance(statements, list) else [statements]
+    bare = copy.copy(bucket)
+    unconditional = [each for each in listed if not each.get("Condition")]
+    bare.policy = json.dumps({**policy, "Statement": unconditional}).encode()
+    return _MOTOS_PERMISSION(bare, action, resource)
+
+
 class Objects:
     """The buckets of the sandbox: what jobs and the executor use, and what keeps them on disk."""
 
@@ -193,6 +208,7 @@ class Objects:
         s3_models.FakeKey = FileKey  # type: ignore[misc]
         s3_models.FakeMultipart.complete = _complete  # type: ignore[method-assign,assignment]
         S3Response.get_object = _send_object  # type: ignore[method-assign,assignment]
+        s3_models.FakeBucket.get_permission = _permission  # type: ignore[method-assign]
         self._restore()
 
     @staticmethod
@@ -201,6 +217,7 @@ class Objects:
         s3_models.FakeKey = _MOTOS_KEY  # type: ignore[misc]
         s3_models.FakeMultipart.complete = _MOTOS_COMPLETE  # type: ignore[method-assign]
         S3Response.get_object = _MOTOS_GET_OBJECT  # type: ignore[method-assign]
+        s3_models.FakeBucket.get_permission = _MOTOS_PERMISSION  # type: ignore[method-assign]
 
     def _restore(self) -> None:
         buckets: dict[str, Any] = {}
