@@ -40,6 +40,7 @@ CONTROLS = (
     "github.accounts.token",
     "github.routes.add",
     "github.routes.finish",
+    "github.routes.rename",
     "github.routes.runs_of",
 )
 OTHER_PORT = re.compile(r"^http://127\.0\.0\.1:\d+(?=/_github\b)")

@@ -13,7 +13,7 @@ import logging
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sandbox.github.accounts import APP, INSTALLATION, Accounts, Actor
@@ -35,7 +35,7 @@ from sandbox.storage import Record, Store
 if TYPE_CHECKING:
     from sandbox.github.service import GitHub, Request
 
-REPOSITORY, RUN = "GitHubRepository", "GitHubRun"
+REPOSITORY, RUN, FORMER = "GitHubRepository", "GitHubRun", "GitHubFormerName"
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 LARGEST_VALUE = 48 * 1024
 MOST_SECRETS, MOST_VARIABLES = 100, 500
@@ -84,6 +84,12 @@ class Routes:
     def answer(self, request: Request, headers: dict[str, str]) -> Answer:
         """Answer a request. Raises Refused."""
         other = False
+        by_number = re.match(r"/repositories/(\d+)(?=/|$)", request.path)
+        if by_number:
+            name = self._named(int(by_number[1]))
+            request = replace(request, path=f"/repos/{name}{request.path[by_number.end():]}")
+        elif moved := self._moved(request):
+            return moved
         for method, pattern, name, needs in ROUTES:
             found = pattern.fullmatch(request.path)
             if not found:
@@ -104,6 +110,26 @@ class Routes:
             raise not_found()
         log.error("the sandbox's GitHub does not know %s %s", request.method, request.path)
         raise Refused(501, f"The sandbox's GitHub does not know {request.method} {request.path}")
+
+    def _named(self, number: int) -> str:
+        """Return the full name of the repository with this id. Raises Refused."""
+        for record in self.store.all(REPOSITORY).values():
+            if record["id"] == number:
+                return str(record["full_name"])
+        raise not_found()
+
+    def _moved(self, request: Request) -> Answer | None:
+        """Return where a repository of this former name is now, None if none had the name.
+
+        Source: https://docs.github.com/en/rest/using-the-rest-api/best-practices-for-using-the-rest-api
+        """
+        found = re.match(r"/repos/([^/]+/[^/]+)", request.path)
+        former = self.store.get(FORMER, found[1].lower()) if found else None
+        if found is None or former is None or self.store.get(REPOSITORY, found[1].lower()):
+            return None
+        url = f"{request.api}/repositories/{former['id']}{request.path[found.end():]}"
+        status = 301 if request.method == "GET" else 307
+        return Answer({"message": "Moved Permanently", "url": url}, status, {"Location": url})
 
     # Who may what.
 
@@ -385,6 +411,8 @@ class Routes:
             "updated_at": now,
             "pushed_at": now,
             "_owner": owner,
+            # How the tokens of its workflows name it; "untold" as on older servers.
+            "_subject": "numbers",
             "_collaborators": {},
             "_secrets": {},
             "_variables": {},
@@ -395,12 +423,57 @@ class Routes:
         self._keep(record)
         return record
 
+    def rename(self, repository: str, name: str) -> None:
+        """Give a repository another name; requests for the former one are led on. Raises
+        Refused."""
+        record = self.store.get(REPOSITORY, repository.lower())
+        if record is None or not REPOSITORY_NAME.fullmatch(name):
+            raise not_found()
+        former, record["name"] = record["full_name"], name
+        record["full_name"] = f"{record['_owner']}/{name}"
+        if former.lower() != record["full_name"].lower():
+            self.bare.rename(former, record["full_name"])
+            self.store.delete(REPOSITORY, former.lower())
+            self.store.put(FORMER, former.lower(), {"id": record["id"]})
+        # Renamed ones are named by their numbers from then on.
+        record["_subject"] = "numbers"
+        self._keep(record)
+
+    @route("GET", f"{REPO}/actions/oidc/customization/sub", permission=("actions", "read"))
+    def subject(self, request: Request, record: Record) -> Json:
+        """Source: https://docs.github.com/en/actions/reference/openid-connect-reference"""
+        kind = record.get("_subject", "numbers")
+        owner, number = self.accounts.account(record["_owner"]), f"@{record['id']}"
+        prefix = f"repo:{record['_owner']}/{record['name']}"
+        if kind == "numbers":
+            prefix = f"repo:{record['_owner']}@{owner['id']}/{record['name']}{number}"
+        shown: Json = {"use_default": True}
+        if "_claims" in record:
+            shown = {"use_default": False, "include_claim_keys": record["_claims"]}
+        if kind == "untold":
+            return shown
+        return shown | {"use_immutable_subject": kind == "numbers", "sub_claim_prefix": prefix}
+
+    @route("PUT", f"{REPO}/actions/oidc/customization/sub", permission=("actions", "write"))
+    def change_subject(self, request: Request, record: Record) -> Answer:
+        (default,) = wanted(request.body, use_default=bool)
+        record.pop("_claims", None)
+        if not default:
+            record["_claims"] = list(request.body.get("include_claim_keys") or [])
+        if "use_immutable_subject" in request.body:
+            record["_subject"] = "numbers" if request.body["use_immutable_subject"] else "names"
+        self._keep(record)
+        return Answer({}, 201)
+
     @route("GET", REPO, permission=("metadata", "read"))
     def repository(self, request: Request, record: Record) -> Json:
         return self._repository(request, record)
 
     @route("PATCH", REPO, **ADMIN)
     def change_repository(self, request: Request, record: Record) -> Json:
+        name = str(request.body.get("name") or record["name"])
+        if name != record["name"]:
+            self.rename(record["full_name"], name)
         known = ("description", "private", "default_branch", "archived")
         record.update({k: v for k, v in request.body.items() if k in known})
         record["visibility"] = "private" if record["private"] else "public"
@@ -546,13 +619,7 @@ class Routes:
                 raise malformed(
                     "protected_branches and custom_branch_policies cannot have the same value."
                 )
-        plan = self.accounts.account(record["_owner"])["_plan"]
-        if record["private"] and plan == "free" and (reviewers or wait or policy):
-            raise Refused(
-                422,
-                "Failed to create the environment protection rule. Please ensure the billing plan "
-                "supports the required reviewers protection rule.",
-            )
+        self._check_plan(record, bool(reviewers or wait), bool(policy))
         for each in reviewers:
             kind, identity = wanted(each, type=str, id=int)
             found = self.accounts.by_id(identity, kind)
@@ -572,11 +639,28 @@ class Routes:
             "_wait": wait,
             "_reviewers": reviewers,
             "_self": bool(body.get("prevent_self_review")),
+            "_bypass": bool(body.get("can_admins_bypass", True)),
             "_policy": policy,
         }
         record["_environments"][environment.lower()] = found
         self._keep(record)
         return self._environment(request, record, found)
+
+    def _check_plan(self, record: Record, protection: bool, policy: bool) -> None:
+        """Refuse what private repositories have on a better plan only. Raises Refused.
+
+        Source: https://docs.github.com/en/actions/reference/workflows-and-actions/deployments-and-environments
+        """
+        plan = self.accounts.account(record["_owner"])["_plan"]
+        if record["private"] and (
+            (protection and plan != "enterprise") or (policy and plan == "free")
+        ):
+            rule = "required reviewers" if protection else "branch policy"
+            raise Refused(
+                422,
+                "Failed to create the environment protection rule. Please ensure the billing plan "
+                f"supports the {rule} protection rule.",
+            )
 
     def _may_review(self, record: Record, found: Json, kind: str) -> bool:
         if kind == "Team":
@@ -617,7 +701,7 @@ class Routes:
             "html_url": f"{request.base}/{record['full_name']}/deployments",
             "created_at": moment(found["created_at"]),
             "updated_at": moment(found["updated_at"]),
-            "can_admins_bypass": True,
+            "can_admins_bypass": found.get("_bypass", True),
             "protection_rules": rules,
             "deployment_branch_policy": found["_policy"],
         }
