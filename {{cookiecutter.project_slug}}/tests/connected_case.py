@@ -1,0 +1,135 @@
+"""An account with a platform and a GitHub to deploy on, for tests of what lies between them."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from conftest import Repo
+from ops import stacks
+from ops.aws import Aws
+from ops.bootstrap import assets
+from sandbox import Server
+from sandbox_cases import REGION
+
+OWNER, NAME = "acme", "churn"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+STACK = "sm-mlops-platform"
+TRIGGER = "sm-mlops-trigger"
+SECRET = "sm-mlops/github"
+WORKFLOW = """
+on:
+  workflow_dispatch:
+    inputs:
+      model-package-arn: {required: true, type: string}
+      commit: {required: true, type: string}
+jobs: {}
+"""
+ARM = b"\x7fELF\x02\x01" + b"\0" * 12 + b"\xb7\0"
+
+
+@dataclass
+class Connected:
+    """What is signed in to (the sandbox's account), and the sandbox itself."""
+
+    server: Server
+    aws: Aws
+
+    def credential(self, **values: Any) -> None:
+        """Replace the credential with which an approval starts a deployment."""
+        self.aws.client("secretsmanager").put_secret_value(
+            SecretId=SECRET, SecretString=json.dumps(values)
+        )
+
+    def token(self) -> str:
+        """Return a token that may start workflows and nothing else, as the credential."""
+        accounts = self.server.github.accounts
+        token = accounts.fine_grained("ada", OWNER, [NAME], actions="write")
+        self.credential(token=token)
+        return str(token)
+
+    def register(self, approval: str = "PendingManualApproval", **metadata: str) -> str:
+        """Register a version of this repo and return its ARN."""
+        about = {"Repository": f"https://github.com/{OWNER}/{NAME}", "CommitId": COMMIT, **metadata}
+        made = self.aws.sagemaker.create_model_package(
+            ModelPackageGroupName=NAME, ModelApprovalStatus=approval, MetadataProperties=about
+        )
+        return str(made["ModelPackageArn"])
+
+    def runs(self) -> list[dict[str, Any]]:
+        """Return the runs that GitHub has started."""
+        return list(self.server.github.routes.runs_of(f"{OWNER}/{NAME}"))
+
+    def log(self) -> str:
+        """Return everything that the function has written."""
+        logs = self.aws.client("logs")
+        rows = logs.filter_log_events(logGroupName=f"/aws/lambda/{TRIGGER}")["events"]
+        return "".join(row["message"] for row in rows)
+
+
+def connect(server: Server, repo: Repo, layer: bytes = b"", **parameters: str) -> Connected:
+    """Make the platform from infra/platform.yml, and a repository with a workflow.
+
+    The environment of this process must be that of the server.
+    """
+    from test_sandbox_approval import commit
+
+    file = repo.root / "pyproject.toml"
+    file.write_text(re.sub(r'(template-version = )"[^"]*"', r'\1"0.1.0"', file.read_text()))
+    aws = Aws(repo.settings())
+    platform(aws, **parameters)
+    made = assets.build(aws.settings, layer=False)
+    for name, body in {**made.files, **({"layer.zip": layer} if layer else {})}.items():
+        aws.s3.put_object(Bucket=aws.bucket, Key=made.prefix + name, Body=body)
+    assets_there = {"AssetsPrefix": made.prefix, "HasLayer": str(bool(layer)).lower()}
+    first = {"FirstVersion": aws.settings.project.template_version}
+    first["FirstAssetsPrefix"] = made.prefix
+    platform(aws, **assets_there, **first, **parameters)
+    aws.sagemaker.create_model_package_group(ModelPackageGroupName=NAME)
+    accounts = server.github.accounts
+    accounts.add("ada")
+    accounts.add(OWNER, "Organization", ada="admin")
+    server.github.routes.add(OWNER, NAME)
+    commit(server, f"{OWNER}/{NAME}", ".github/workflows/deploy.yml", WORKFLOW)
+    return Connected(server, aws)
+
+
+def platform(aws: Aws, **parameters: str) -> None:
+    """Deploy infra/platform.yml."""
+    version = {"TemplateVersion": aws.settings.project.template_version, "AllowedOwners": OWNER}
+    stacks.deploy(
+        aws,
+        STACK,
+        aws.settings.root / "infra" / "platform.yml",
+        version | parameters,
+        {},
+        ["CAPABILITY_NAMED_IAM"],
+        Console(file=io.StringIO()),
+    )
+
+
+def app_layer() -> bytes:
+    """Return a layer as `mlops bootstrap` makes it, with libraries that no machine here can load
+    and the rest as it is in this environment."""
+    spec = find_spec("jwt")
+    assert spec is not None and spec.origin is not None
+    top = Path(spec.origin).parent
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w") as target:
+        for file in sorted(top.glob("*.py")):
+            target.write(file, f"python/jwt/{file.name}")
+        target.writestr("python/cryptography/__init__.py", "raise ImportError('for arm64')")
+        target.writestr("python/cryptography/hazmat/bindings/_rust.abi3.so", ARM)
+        target.writestr("python/_cffi_backend.cpython-313-aarch64-linux-gnu.so", ARM)
+    return body.getvalue()
+
+
+__all__ = ["COMMIT", "REGION", "SECRET", "STACK", "TRIGGER", "Connected", "app_layer", "connect"]
