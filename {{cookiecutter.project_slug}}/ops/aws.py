@@ -22,8 +22,9 @@ class Aws:
     source: Aws | None = None
     """Whose identity assumes the role; None: the signed-in one."""
 
-    def client(self, service: str) -> Any:
-        return self._session.client(service, config=self._config)
+    def client(self, service: str, attempts: int = 9) -> Any:
+        """A client that makes so many attempts at a call that AWS does not answer or turns down."""
+        return self._session.client(service, config=self._config(attempts))
 
     def as_role(self, arn: str) -> Aws:
         """The account of this role, which may be another one."""
@@ -61,11 +62,11 @@ class Aws:
         account = session.client("sts").get_caller_identity()["Account"]
         return f"arn:{self.settings.partition}:iam::{account}:role/{self.role}"
 
-    @cached_property
-    def _config(self) -> Any:
+    def _config(self, attempts: int) -> Any:
         from botocore.config import Config
 
-        return Config(retries={"mode": "adaptive", "max_attempts": 8}, user_agent_extra="sm-mlops")
+        retries = {"mode": "adaptive", "total_max_attempts": attempts}
+        return Config(retries=retries, user_agent_extra="sm-mlops")  # type: ignore[arg-type]
 
     @cached_property
     def sagemaker(self) -> Any:

@@ -1,0 +1,54 @@
+"""The panel "Connect", its part for what is there already: look at all of it, and pass an approval
+on by hand."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ops.console import connected, out, say
+from ops.errors import MlopsError
+
+app = typer.Typer(rich_markup_mode="markdown")
+PANEL = "Connect"
+AsJson = Annotated[bool, typer.Option("--json", help="For scripts: the result as JSON.")]
+
+
+@app.command(rich_help_panel=PANEL)
+def trigger(
+    context: typer.Context,
+    version: Annotated[
+        int | None, typer.Argument(help="A version, as mlops models lists them.")
+    ] = None,
+    model_package_arn: Annotated[
+        str, typer.Option(help="Instead of the version: its ARN.", show_default=False)
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Pass an approval on to GitHub (or Jenkins) by hand: its deployment is started, also again.
+
+    An approval does that by itself. This is for one that could not be passed on, say because
+    GitHub did not answer for hours or its token had expired.
+
+    **Example**
+
+    - `mlops trigger 3`
+    """
+    from ops import registry
+    from ops.deploy import approved
+    from ops.trigger import replay
+
+    if (version is None) == (not model_package_arn):
+        raise MlopsError("name a version, as in mlops trigger 3, or --model-package-arn ARN")
+    with connected(context) as aws:
+        arn = model_package_arn or registry.version(aws, version).arn
+        started = replay(aws, approved(aws, arn))
+    if as_json:
+        out.print_json(data=started.as_json())
+        return
+    say(f"Deployment of version {started.version} is started, commit {started.commit[:7]}")
+    say(f"follow it   {started.run or f'the runs of {started.repository}'}")
+    if started.cleared:
+        noun = "failed approval" if started.cleared == 1 else "failed approvals"
+        say(f"{started.cleared} {noun} of this version taken off the queue")

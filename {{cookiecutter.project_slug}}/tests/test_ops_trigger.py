@@ -1,0 +1,195 @@
+"""`mlops trigger`: an approval passed on by hand, against the platform's own function."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from typer.testing import CliRunner
+
+from conftest import Repo, make_repo
+from connected_case import COMMIT, NAME, OWNER, REGION, TRIGGER, Connected, connect
+from function_cases import until
+from ops import registry, trigger
+from ops.cli import app
+from ops.console import apply
+from ops.errors import MlopsError
+from sandbox import Server
+
+
+RULE = "sm-mlops-approved"
+
+
+@pytest.fixture(scope="module")
+def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connected]:
+    before = dict(os.environ)
+    repo: Repo = make_repo(tmp_path_factory.mktemp("repo") / "churn")
+    with Server(tmp_path_factory.mktemp("account"), REGION) as server:
+        apply(server.environment())
+        try:
+            found = connect(server, repo)
+            # The registry's own events would start deployments beside those by hand.
+            found.aws.client("events").disable_rule(Name=RULE)
+            yield found
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
+def signed_in(account: Connected, monkeypatch: pytest.MonkeyPatch) -> None:
+    account.token()
+    monkeypatch.chdir(account.aws.settings.root)
+
+
+def call(*words: str) -> Any:
+    return CliRunner().invoke(app, ["trigger", *words])
+
+
+def refusal(*words: str) -> str:
+    done = call(*words)
+    assert isinstance(done.exception, MlopsError), done.output
+    assert "\n" not in str(done.exception)
+    return str(done.exception)
+
+
+def address(run: dict[str, Any]) -> str:
+    return f"{os.environ['AWS_ENDPOINT_URL']}/_github/{OWNER}/{NAME}/actions/runs/{run['id']}"
+
+
+def number(arn: str) -> str:
+    return arn.rpartition("/")[2]
+
+
+@pytest.mark.slow
+def test_it_starts_the_deployment_again_and_says_where_to_follow_it(account: Connected) -> None:
+    arn = account.register("Approved")
+    for words in ([number(arn)], ["--model-package-arn", arn], [number(arn)]):
+        before = len(account.runs())
+        done = call(*words)
+        assert done.exit_code == 0, done.exception
+        assert len(account.runs()) == before + 1
+        assert account.runs()[0]["inputs"] == {"model-package-arn": arn, "commit": COMMIT}
+        assert f"follow it   {address(account.runs()[0])}" in done.output
+        assert f"version {number(arn)} is started, commit {COMMIT[:7]}" in done.output
+
+
+@pytest.mark.slow
+def test_for_scripts_it_is_json(account: Connected) -> None:
+    arn = account.register("Approved")
+    assert json.loads(call(number(arn), "--json").output) == {
+        "version": int(number(arn)),
+        "model_package_arn": arn,
+        "repository": f"{OWNER}/{NAME}",
+        "commit": COMMIT,
+        "run": address(account.runs()[0]),
+        "cleared": 0,
+    }
+
+
+@pytest.mark.slow
+def test_what_github_says_is_told_in_one_line_without_the_credential(account: Connected) -> None:
+    token = account.token()
+    arn = account.register("Approved")
+    account.server.github.inject("POST */dispatches", 503, times=1)
+    told = refusal(number(arn))
+    assert "/dispatches: 503" in told and "aws logs tail" in told
+    assert token not in told
+    assert call(number(arn)).exit_code == 0
+
+
+@pytest.mark.slow
+def test_a_failed_approval_is_off_the_queue_once_it_is_started_by_hand(account: Connected) -> None:
+    queues = account.aws.client("sqs")
+    url = queues.get_queue_url(QueueName=trigger.QUEUE)["QueueUrl"]
+
+    def waiting() -> int:
+        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        found = queues.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
+        return sum(int(count) for count in found.values())
+
+    account.server.github.inject("POST */dispatches", 503, times=3)
+    arn, other = account.register(), account.register("Approved")
+    account.aws.client("events").enable_rule(Name=RULE)
+    account.aws.sagemaker.update_model_package(ModelPackageArn=arn, ModelApprovalStatus="Approved")
+    until(lambda: waiting() == 1)
+    account.aws.client("events").disable_rule(Name=RULE)
+    for body in ({"detail": {"ModelPackageArn": other}}, {"detail": None}, []):
+        queues.send_message(QueueUrl=url, MessageBody=json.dumps(body))
+    done = call(number(arn))
+    assert "1 failed approval of this version taken off the queue" in done.output
+    assert waiting() == 3, "those of others stay"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("status", ["Rejected", "PendingManualApproval"])
+def test_a_version_that_is_not_approved_is_refused_before_the_function_is_called(
+    account: Connected, status: str
+) -> None:
+    arn = account.register(status)
+    before = len(account.runs())
+    assert f"is {status}, not Approved" in refusal(number(arn))
+    assert len(account.runs()) == before
+
+
+@pytest.mark.slow
+def test_what_the_function_will_not_deploy_is_told_with_its_reason(account: Connected) -> None:
+    arn = account.register("Approved", Repository="https://github.com/strangers/churn")
+    assert "started nothing: repositories of strangers are not allowed" in refusal(number(arn))
+    arn = account.register("Approved", CommitId=f"{COMMIT}-dirty")
+    assert "which nobody can check out" in refusal(number(arn))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "name a version"),
+        (["1", "--model-package-arn", "x"], "name a version"),
+        (["999"], "churn has no version 999"),
+        (["--model-package-arn", "churn/1"], "is not the ARN of a model package version"),
+        (
+            [
+                "--model-package-arn",
+                f"arn:aws:sagemaker:{REGION}:123456789012:model-package/other/1",
+            ],
+            "not a version of this project's group churn",
+        ),
+    ],
+)
+def test_a_wrong_word_is_answered_in_one_line(words: list[str], told: str) -> None:
+    assert told in refusal(*words)
+
+
+@pytest.mark.slow
+def test_without_a_platform_it_says_what_makes_one(
+    account: Connected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trigger, "FUNCTION", "nobody")
+    version = registry.version(account.aws, int(number(account.register("Approved"))))
+    with pytest.raises(MlopsError, match="no function nobody in eu-west-1: mlops bootstrap"):
+        trigger.replay(account.aws, version)
+
+
+@pytest.mark.slow
+def test_a_call_that_aws_does_not_answer_is_not_made_twice(account: Connected) -> None:
+    version = registry.version(account.aws, int(number(account.register("Approved"))))
+    account.server.inject("Invoke", "ServiceException", status=500, times=2)
+    try:
+        with pytest.raises(ClientError, match="ServiceException"):
+            trigger.replay(account.aws, version)
+        assert account.server.faulty(), "the second one is left"
+    finally:
+        account.server._faults.clear()
+
+
+def test_the_names_are_those_of_the_platform() -> None:
+    from infra_case import INFRA
+
+    text = (INFRA / "platform.yml").read_text(encoding="utf-8")
+    assert f"FunctionName: {trigger.FUNCTION}\n" in text and trigger.FUNCTION == TRIGGER
+    assert f"QueueName: {trigger.QUEUE}\n" in text
