@@ -28,7 +28,7 @@ setup: $(READY) ## make .venv with the pinned packages
 	  { echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13: name one, as in 'make PYTHON=python3.12 setup'" >&2; exit 2; }
 	@exec 9>>requirements.lock && $(PYTHON) -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)' && \
 	  { test -x .venv/bin/uv || { $(PYTHON) -m venv --clear .venv && \
-	    .venv/bin/python -m pip install --quiet --disable-pip-version-check $$(sed -n 's/^\(uv==[0-9.]*\).*/\1/p' requirements.lock); }; } && \
+	    .venv/bin/python -m pip install --quiet --disable-pip-version-check "$$(sed -n 's/^\(uv==[0-9.]*\).*/\1/p' requirements.lock)"; }; } && \
 	  .venv/bin/uv pip sync --quiet --python .venv/bin/python --require-hashes requirements.lock && \
 	  touch $@
 
