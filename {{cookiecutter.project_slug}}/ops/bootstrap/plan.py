@@ -59,12 +59,12 @@ class Removable(Protocol):
     """A part that `mlops bootstrap --destroy` takes away. Of the things of a part that is none,
     nothing is to be taken away."""
 
-    def look_destroy(self) -> list[Item]:
+    def look_back(self) -> list[Item]:
         """Return what there is to take away, each thing as DELETE, and what stays for a reason as
         NOTHING. Changes nothing. Raises MlopsError where something has to go first."""
 
-    def destroy(self, tell: Tell) -> None:
-        """Take away what `look_destroy` finds, and tell each thing once it is gone. As with `act`,
+    def undo(self, tell: Tell) -> None:
+        """Take away what `look_back` finds, and tell each thing once it is gone. As with `act`,
         what is gone stays so, and the next call goes on from there."""
 
 
@@ -84,22 +84,19 @@ def carry_out(parts: Sequence[Part], tell: Tell) -> list[Item]:
     return look(parts)
 
 
-def look_destroy(parts: Sequence[Part]) -> list[Item]:
+def look_back(parts: Sequence[Part]) -> list[Item]:
     """What goes, in the order in which it does: the last part first."""
     return [
-        item
-        for part in reversed(parts)
-        if isinstance(part, Removable)
-        for item in part.look_destroy()
+        item for part in reversed(parts) if isinstance(part, Removable) for item in part.look_back()
     ]
 
 
-def take_away(parts: Sequence[Part], tell: Tell) -> list[Item]:
+def take_back(parts: Sequence[Part], tell: Tell) -> list[Item]:
     """Lets every part take its things away, the last first. Returns what is found afterwards."""
     for part in reversed(parts):
         if isinstance(part, Removable):
-            part.destroy(tell)
-    return look_destroy(parts)
+            part.undo(tell)
+    return look_back(parts)
 
 
 _COLOURS = {

@@ -1,0 +1,180 @@
+"""Service Catalog as bootstrap uses it: versions of the product, and who may make projects of it.
+
+Must not know of stacks nor of SageMaker.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ops.aws import Aws
+from ops.errors import MlopsError
+
+NEWEST, OUTDATED = "DEFAULT", "DEPRECATED"
+POLL_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class ProductVersion:
+    """A provisioning artifact. `guidance` is DEFAULT or DEPRECATED."""
+
+    identifier: str
+    name: str
+    guidance: str
+
+
+def versions(aws: Aws, product: str) -> list[ProductVersion]:
+    """The active ones."""
+    answer = aws.client("servicecatalog").list_provisioning_artifacts(ProductId=product)
+    return [
+        ProductVersion(item["Id"], item["Name"], item.get("Guidance", NEWEST))
+        for item in answer["ProvisioningArtifactDetails"]
+        if item.get("Active", True)
+    ]
+
+
+def _ordered(known: Iterable[ProductVersion]) -> list[ProductVersion]:
+    """Ours, the oldest first; somebody may have added others by names of their own."""
+    from packaging.version import InvalidVersion, Version
+
+    found = []
+    for item in known:
+        try:
+            found.append((Version(item.name), item))
+        except InvalidVersion:
+            continue
+    return [item for _, item in sorted(found, key=lambda pair: pair[0])]
+
+
+def newest(known: Iterable[ProductVersion]) -> ProductVersion | None:
+    ordered = _ordered(known)
+    return ordered[-1] if ordered else None
+
+
+def outdated(known: Iterable[ProductVersion]) -> list[ProductVersion]:
+    """Those to be marked so: all that are not the newest and are not marked yet."""
+    return [item for item in _ordered(known)[:-1] if item.guidance != OUTDATED]
+
+
+def add_version(aws: Aws, product: str, name: str, template_url: str) -> None:
+    """Makes a version from the template at this address. Raises MlopsError."""
+    client = aws.client("servicecatalog")
+    # The same for the same content: asked for twice, it is made once.
+    token = hashlib.sha256(f"{product} {name} {template_url}".encode()).hexdigest()[:40]
+    made = client.create_provisioning_artifact(
+        ProductId=product,
+        IdempotencyToken=token,
+        Parameters={
+            "Name": name,
+            "Description": f"Version {name} of the template",
+            "Info": {"LoadTemplateFromURL": template_url},
+            "Type": "CLOUD_FORMATION_TEMPLATE",
+        },
+    )
+    identifier, status = made["ProvisioningArtifactDetail"]["Id"], made["Status"]
+    while status == "CREATING":
+        time.sleep(POLL_SECONDS)
+        status = client.describe_provisioning_artifact(
+            ProductId=product, ProvisioningArtifactId=identifier
+        )["Status"]
+    if status == "FAILED":
+        raise MlopsError(f"Service Catalog could not make version {name} of the product {product}")
+
+
+def mark(aws: Aws, product: str, item: ProductVersion) -> None:
+    """Marks a version as outdated; projects made of it go on."""
+    aws.client("servicecatalog").update_provisioning_artifact(
+        ProductId=product, ProvisioningArtifactId=item.identifier, Guidance=OUTDATED
+    )
+
+
+# Who may use it
+
+
+def principal(aws: Aws) -> str:
+    """ARN of the role or user that is signed in, as a portfolio knows it; empty for the sandbox's
+    own key, which needs no grant.
+
+    Raises MlopsError for who cannot use Service Catalog.
+    """
+    arn = str(aws.client("sts").get_caller_identity()["Arn"])
+    service, resource = arn.split(":")[2], arn.split(":", 5)[5]
+    kind, _, rest = resource.partition("/")
+    if (service, kind) == ("sts", "assumed-role"):
+        role = rest.partition("/")[0]
+        # With its path, which the session's ARN leaves out.
+        return str(aws.client("iam").get_role(RoleName=role)["Role"]["Arn"])
+    if (service, kind) == ("iam", "user"):
+        return arn
+    if aws.sandbox:
+        return ""
+    raise MlopsError(
+        f"signed in as {resource}, which Service Catalog does not know: sign in as a role or a "
+        "user, or add --template-provider s3"
+    )
+
+
+def principals(aws: Aws, portfolio: str) -> list[str]:
+    """ARNs of those who may use what is in the portfolio."""
+    pages = aws.client("servicecatalog").get_paginator("list_principals_for_portfolio")
+    return [
+        str(item["PrincipalARN"])
+        for page in pages.paginate(PortfolioId=portfolio)
+        for item in page["Principals"]
+    ]
+
+
+def grant(aws: Aws, portfolio: str, principal: str) -> None:
+    aws.client("servicecatalog").associate_principal_with_portfolio(
+        PortfolioId=portfolio, PrincipalARN=principal, PrincipalType="IAM"
+    )
+
+
+def revoke(aws: Aws, portfolio: str, principal: str) -> None:
+    kind = "IAM_PATTERN" if ":iam:::" in principal else "IAM"
+    aws.client("servicecatalog").disassociate_principal_from_portfolio(
+        PortfolioId=portfolio, PrincipalARN=principal, PrincipalType=kind
+    )
+
+
+# What was made of it
+
+
+def provisioned(aws: Aws, product: str) -> Iterator[str]:
+    """Names of the stacks that were made of the product, by anybody."""
+    for item in _search(aws, f"productId:{product}"):
+        yield stack_name(aws, item["Id"])
+
+
+def stack_name(aws: Aws, provisioned_product: str) -> str:
+    """The stack of a provisioned product.
+
+    Source: https://docs.aws.amazon.com/servicecatalog/latest/adminguide/what-is_concepts.html
+    """
+    return f"SC-{aws.account}-{provisioned_product}"
+
+
+def version_of(aws: Aws, provisioned_product: str) -> str:
+    """Identifier of the version that it was last made of; empty where nothing is known."""
+    for item in _search(aws, f"id:{provisioned_product}"):
+        return str(item.get("ProvisioningArtifactId", ""))
+    return ""
+
+
+def _search(aws: Aws, query: str) -> Iterator[dict[str, Any]]:
+    more: dict[str, str] = {}
+    while True:
+        answer = aws.client("servicecatalog").search_provisioned_products(
+            # Those of all people, not only one's own.
+            AccessLevelFilter={"Key": "Account", "Value": "self"},
+            Filters={"SearchQuery": [query]},
+            **more,
+        )
+        yield from answer["ProvisionedProducts"]
+        if not answer.get("NextPageToken"):
+            return
+        more = {"PageToken": answer["NextPageToken"]}

@@ -1,0 +1,66 @@
+"""The connection to GitHub, which a person authorises once, in the console of AWS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ops.aws import Aws
+from ops.bootstrap import needs, platform
+from ops.bootstrap.plan import Item, Tell, Todo
+
+WHAT = "authorisation of the connection to GitHub"
+
+
+@dataclass(frozen=True)
+class State:
+    """`status` is PENDING, AVAILABLE or ERROR."""
+
+    name: str
+    arn: str
+    status: str
+
+
+def state(aws: Aws) -> State | None:
+    """The platform's connection; None where there is no platform."""
+    arn = (platform.outputs(aws) or {}).get("ConnectionArn")
+    if not arn:
+        return None
+    # Those made before the service was renamed go by its former name.
+    client = aws.client(arn.split(":")[2])
+    found = client.get_connection(ConnectionArn=arn)["Connection"]
+    return State(found["ConnectionName"], arn, found["ConnectionStatus"])
+
+
+def remedy(aws: Aws, found: State) -> str:
+    """How a person authorises it."""
+    if aws.sandbox:
+        return f"mlops sandbox authorise {found.name}"
+    region = found.arn.split(":")[3]
+    domain = {
+        "aws-cn": "console.amazonaws.cn",
+        "aws-us-gov": "console.amazonaws-us-gov.com",
+    }.get(aws.settings.partition, "console.aws.amazon.com")
+    identifier = found.arn.rpartition("/")[2]
+    return (
+        f"https://{region}.{domain}/codesuite/settings/{aws.account}/{region}/"
+        f"codeconnections/connections/{identifier}"
+    )
+
+
+@dataclass
+class Connection:
+    """A part of the plan that only looks."""
+
+    aws: Aws
+
+    def look(self) -> list[Item]:
+        place, found = needs.place(self.aws), state(self.aws)
+        if found is None:
+            return [Item(place, WHAT, Todo.PERSON, "once it is made")]
+        if found.status == "AVAILABLE":
+            return [Item(place, WHAT, Todo.NOTHING)]
+        detail = f"{found.name} is {found.status}"
+        return [Item(place, WHAT, Todo.PERSON, detail, remedy(self.aws, found))]
+
+    def act(self, tell: Tell) -> None:
+        """Does nothing: AWS has no call for it."""

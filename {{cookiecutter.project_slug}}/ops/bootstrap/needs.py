@@ -1,0 +1,62 @@
+"""What this repo needs of the platform and of its project, from mlops.yaml and infra/*.json, and
+lists as parameters of stacks hold them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+
+from ops import access
+from ops.aws import Aws, split_s3
+
+
+def place(aws: Aws) -> str:
+    """Account and region, as the plan names them."""
+    return f"{aws.account} {aws.settings.project.region}"
+
+
+def items(text: str) -> tuple[str, ...]:
+    """Of a list parameter."""
+    return tuple(item for item in (part.strip() for part in text.split(",")) if item)
+
+
+def joined(values: Iterable[str]) -> str:
+    return ",".join(dict.fromkeys(values))
+
+
+def united(had: str, needed: Iterable[str], ignore_case: bool = False) -> str:
+    """The list with what it lacks added at its end."""
+    known = items(had)
+    seen = {item.lower() for item in known} if ignore_case else set(known)
+    new = (item for item in needed if (item.lower() if ignore_case else item) not in seen)
+    return joined((*known, *new))
+
+
+def accounts(aws: Aws) -> tuple[str, ...]:
+    """The other accounts that stages of this repo are in."""
+    return access.foreign_accounts(aws)
+
+
+def data_locations(aws: Aws) -> tuple[str, ...]:
+    """ARNs of the bucket and of the objects that mlops.yaml's data.path names, where that is in S3
+    and not this project's part of the artifact bucket."""
+    path = aws.settings.data.path
+    if not path.startswith("s3://"):
+        return ()
+    bucket, key = split_s3(path)
+    if bucket == aws.bucket and key.startswith(f"{aws.settings.prefix}/"):
+        return ()
+    arn = f"arn:{aws.settings.partition}:s3:::{bucket}"
+    if not key or key.endswith("/"):
+        return arn, f"{arn}/{key}*"
+    # One file, unless the name is a folder's that was written without its slash.
+    return (arn, f"{arn}/{key}", *(() if PurePosixPath(key).suffix else (f"{arn}/{key}/*",)))
+
+
+def key_arn(aws: Aws) -> str:
+    """ARN of the key that mlops.yaml names, perhaps by an alias; empty for none."""
+    key = aws.settings.aws.kms_key
+    if not key:
+        return ""
+    return str(aws.client("kms").describe_key(KeyId=key)["KeyMetadata"]["Arn"])

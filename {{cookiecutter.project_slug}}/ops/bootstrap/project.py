@@ -1,0 +1,548 @@
+"""The SageMaker project of this repo: registry, code repository and roles, one stack of
+infra/project.yml, made by SageMaker through Service Catalog or from the template in S3.
+
+A project that was made in Studio is as good as one made here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from ops import access, stacks, stages
+from ops.aws import Aws, error_code
+from ops.bootstrap import catalog, needs, platform
+from ops.bootstrap.plan import Item, Tell, Todo
+from ops.bootstrap.platform import S3, Options
+from ops.errors import MlopsError
+from ops.stacks import Stack
+
+if TYPE_CHECKING:
+    from ops.github import GitHub
+
+TEMPLATE = "project.yml"
+TEMPLATE_NAME = "sm-mlops"
+# What SageMaker gives by itself.
+GIVEN = ("SageMakerProjectName", "SageMakerProjectId")
+BROKEN = ("CreateFailed", "DeleteFailed")
+THINGS = {
+    "ModelPackageGroup": "model package group {}",
+    "CodeRepository": "code repository {}",
+    "PipelineRole": "role {}-pipeline",
+    "GitHubRole": "role {}-github",
+    "GitHubUser": "user {}-github",
+    "GitHubUserSecret": "secret sm-mlops/{}/github-user",
+}
+_ABSENT = ("ValidationException", "ResourceNotFound", "ResourceNotFoundException")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A project as it is. `provisioned` is Service Catalog's identifier of what it made, empty
+    where the template came from S3; `template_url` is empty where it did not."""
+
+    status: str
+    identifier: str
+    provisioned: str
+    template_url: str
+    stack: Stack | None
+    reason: str
+
+    @property
+    def moving(self) -> bool:
+        return self.status == "Pending" or self.status.endswith("InProgress")
+
+
+def find(aws: Aws) -> Found | None:
+    """The project of this repo's name; None when there is none."""
+    from botocore.exceptions import ClientError
+
+    try:
+        shown = aws.sagemaker.describe_project(ProjectName=aws.settings.project.project)
+    except ClientError as error:
+        if error_code(error) not in _ABSENT:
+            raise
+        return None
+    if shown["ProjectStatus"] == "DeleteCompleted":
+        return None
+    product = shown.get("ServiceCatalogProvisionedProductDetails", {})
+    details = shown.get("TemplateProviderDetails") or [{}]
+    template = details[0].get("CfnTemplateProviderDetail", {})
+    detail = template.get("StackDetail", {})
+    provisioned = product.get("ProvisionedProductId", "")
+    name = catalog.stack_name(aws, provisioned) if provisioned else detail.get("Id", "")
+    return Found(
+        status=shown["ProjectStatus"],
+        identifier=shown["ProjectId"],
+        provisioned=provisioned,
+        template_url=template.get("TemplateURL", ""),
+        stack=stacks.describe(aws, name) if name else None,
+        reason=product.get("ProvisionedProductStatusMessage") or detail.get("StatusMessage", ""),
+    )
+
+
+def outputs(aws: Aws) -> dict[str, str] | None:
+    """The outputs of the project's stack; None where there is no project, or only a beginning."""
+    found = find(aws)
+    if found is None or found.stack is None or not found.stack.outputs.get("PipelineRoleArn"):
+        return None
+    return found.stack.outputs
+
+
+def update(aws: Aws, changes: Mapping[str, str], tell: Tell) -> None:
+    """Gives parameters of the project other values and waits for the end. Raises MlopsError."""
+    found = settled(aws, tell)
+    if found is None or found.stack is None:
+        name = aws.settings.project.project
+        raise MlopsError(f"there is no SageMaker project {name} yet: {aws.command} bootstrap")
+    unknown = sorted(set(changes) - set(found.stack.parameters))
+    if unknown:
+        raise MlopsError(
+            f"the project is of an older version, which has no {', '.join(unknown)}: "
+            f"{aws.command} bootstrap brings it up to date"
+        )
+    _update(aws, found, {**_own(found.stack.parameters), **changes}, "")
+    _require(aws, _wait(aws))
+
+
+def settled(aws: Aws, tell: Tell) -> Found | None:
+    """The project once nothing is under way any more."""
+    found = find(aws)
+    if found is None or not found.moving:
+        return found
+    tell(f"project {aws.settings.project.project} is {found.status}: waiting for that to end")
+    return _wait(aws)
+
+
+def _wait(aws: Aws) -> Found | None:
+    began = time.monotonic()
+    while True:
+        found = find(aws)
+        if found is None or not found.moving:
+            return found
+        # Quick at first, for the sandbox, and gentle on the API later.
+        time.sleep(min(5.0, max(0.2, (time.monotonic() - began) / 30)))
+
+
+def _require(aws: Aws, found: Found | None) -> Found:
+    """Raises MlopsError unless the last operation has gone well."""
+    name = aws.settings.project.project
+    if found is None:
+        raise MlopsError(f"somebody has deleted the project {name} meanwhile")
+    if found.status.endswith("Failed"):
+        reason = " ".join(found.reason.split()) or "no reason was given"
+        raise MlopsError(f"project {name} is {found.status}: {reason}")
+    return found
+
+
+def _own(parameters: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in parameters.items() if name not in GIVEN}
+
+
+def _rows(parameters: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"Key": name, "Value": value} for name, value in parameters.items()]
+
+
+def _update(aws: Aws, found: Found, parameters: Mapping[str, str], target: str) -> None:
+    """`target` is a version of the product or the template's address; empty: as it is.
+
+    Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateProject.html
+    """
+    if found.provisioned:
+        artifact = target or catalog.version_of(aws, found.provisioned)
+        request: dict[str, Any] = {
+            "ServiceCatalogProvisioningUpdateDetails": {
+                "ProvisioningParameters": _rows(parameters),
+                **({"ProvisioningArtifactId": artifact} if artifact else {}),
+            }
+        }
+    else:
+        provider = {
+            "TemplateName": TEMPLATE_NAME,
+            "TemplateURL": target or found.template_url,
+            "Parameters": _rows(parameters),
+        }
+        request = {"TemplateProvidersToUpdate": [{"CfnTemplateProvider": provider}]}
+    aws.sagemaker.update_project(ProjectName=aws.settings.project.project, **request)
+
+
+@dataclass
+class Project:
+    """A part of the plan. `hub` tells how GitHub writes the repository's name."""
+
+    aws: Aws
+    hub: GitHub
+    options: Options = field(default_factory=Options)
+
+    @property
+    def name(self) -> str:
+        return self.aws.settings.project.project
+
+    # What there is
+
+    def look(self) -> list[Item]:
+        found, place = find(self.aws), needs.place(self.aws)
+        held = self._held(found)
+        return [
+            self._project_item(found, place),
+            *self._things(found, held, place),
+            *self._obstacles(found, place),
+            *(Item(place, what, Todo.CHANGE, detail) for what, detail, _ in self._later(found)),
+        ]
+
+    def _project_item(self, found: Found | None, place: str) -> Item:
+        what = f"SageMaker project {self.name}"
+        if found is None:
+            return Item(place, what, Todo.CREATE, f"by {self._way}")
+        if found.status in BROKEN:
+            return Item(place, what, Todo.CREATE, f"now {found.status}: {found.reason}")
+        changes = self._changes(found)
+        if found.moving:
+            changes.insert(0, f"now {found.status}")
+        todo = Todo.CHANGE if changes else Todo.NOTHING
+        return Item(place, what, todo, "; ".join(changes))
+
+    @property
+    def _way(self) -> str:
+        s3 = self.options.template_provider == S3
+        return "the template in S3" if s3 else "Service Catalog"
+
+    def _held(self, found: Found | None) -> set[str]:
+        if found is None or found.stack is None or found.status in BROKEN:
+            return set()
+        return {item.name for item in stacks.resources(self.aws, found.stack)}
+
+    def _things(self, found: Found | None, held: set[str], place: str) -> list[Item]:
+        wanted = set(THINGS)
+        if not self.aws.settings.project.uses_key:
+            wanted -= {"GitHubUser", "GitHubUserSecret"}
+        items = []
+        for logical, words in THINGS.items():
+            what = words.format(self.name)
+            if logical in held:
+                items.append(Item(place, what, Todo.NOTHING))
+            elif logical == "ModelPackageGroup" and self._group_tags is not None:
+                items.append(Item(place, what, Todo.NOTHING, "there already; the project uses it"))
+            elif logical in wanted and not (found and found.moving):
+                items.append(Item(place, what, Todo.CREATE))
+        return items
+
+    def _obstacles(self, found: Found | None, place: str) -> list[Item]:
+        """Roles of the names that the project gives, which nobody may have before."""
+        if found is not None and found.status not in BROKEN:
+            return []
+        kept = set()
+        if self.aws.sandbox:
+            from ops.sandbox_account import is_provisional
+
+            if is_provisional(self.aws):
+                kept.add(f"{self.name}-pipeline")
+        held = {item.physical for item in self._leftovers(found)}
+        return [
+            Item(
+                place,
+                f"role {role}",
+                Todo.PERSON,
+                "there already, and not the project's",
+                f"delete or rename the role {role}, then give this command again",
+            )
+            for role in (f"{self.name}-pipeline", f"{self.name}-github")
+            if role not in kept | held and self._role_exists(role)
+        ]
+
+    def _leftovers(self, found: Found | None) -> list[stacks.Resource]:
+        stack = found.stack if found else None
+        return stacks.resources(self.aws, stack) if stack else []
+
+    def _role_exists(self, name: str) -> bool:
+        from botocore.exceptions import ClientError
+
+        try:
+            self.aws.client("iam").get_role(RoleName=name)
+        except ClientError as error:
+            if error_code(error) != "NoSuchEntity":
+                raise
+            return False
+        return True
+
+    @property
+    def _group_tags(self) -> dict[str, str] | None:
+        """Tags of the model package group; None where there is none."""
+        from botocore.exceptions import ClientError
+
+        try:
+            group = self.aws.sagemaker.describe_model_package_group(
+                ModelPackageGroupName=self.aws.settings.model_package_group
+            )
+        except ClientError as error:
+            if error_code(error) not in _ABSENT:
+                raise
+            return None
+        arn = group["ModelPackageGroupArn"]
+        tags = self.aws.pages("list_tags", "Tags", ResourceArn=arn)
+        return {tag["Key"]: tag["Value"] for tag in tags}
+
+    # What it should be
+
+    @cached_property
+    def _data(self) -> tuple[str, ...]:
+        return needs.data_locations(self.aws)
+
+    def _needed(self, had: Mapping[str, str]) -> dict[str, str]:
+        """The parameters that this repo has something to say about."""
+        from ops import github
+        from ops.bootstrap import repository
+
+        settings = self.aws.settings
+        owner, name = repository.names(self.hub, settings)
+        needed = {
+            "GitHubOwner": owner,
+            "GitHubRepository": name,
+            "GitHost": settings.project.git_host,
+            "SignIn": "iam-user" if settings.project.uses_key else "oidc",
+            "DeploymentAccounts": needs.joined(needs.accounts(self.aws)),
+            # More than these may have been wanted in Studio.
+            "DataLocations": needs.united(had.get("DataLocations", ""), self._data),
+        }
+        there = self.hub.repository(settings.project.github)
+        if there is not None and (subject := github.subject(self.hub, there)):
+            needed["GitHubSubject"] = subject
+        if key := needs.key_arn(self.aws):
+            needed["KmsKeyArn"] = key
+        if settings.aws.subnets:
+            needed["Vpc"] = "yes"
+        return needed
+
+    def _changes(self, found: Found) -> list[str]:
+        """How project and repo differ, in words."""
+        lines = []
+        if found.stack is not None:
+            had = found.stack.parameters
+            self._require_own(had)
+            lines = [f"{name} {value or 'empty'}" for name, value in self._differing(had).items()]
+        if older := self._older(found):
+            lines.insert(0, f"version {older} -> {self._own_version}")
+        if found.status == "UpdateFailed":
+            lines.insert(0, f"now {found.status}: {found.reason}")
+        return lines
+
+    def _require_own(self, had: Mapping[str, str]) -> None:
+        """Raises MlopsError for a project of another repository: it must not change hands
+        unasked."""
+        needed = self._needed(had)
+        theirs = f"{had.get('GitHubOwner', '')}/{had.get('GitHubRepository', '')}"
+        ours = f"{needed['GitHubOwner']}/{needed['GitHubRepository']}"
+        if theirs.lower() != ours.lower():
+            raise MlopsError(
+                f"the SageMaker project {self.name} is of {theirs}, not of {ours}: give one of the "
+                "two another project (pyproject.toml, [tool.mlops]); if the repository has moved, "
+                "change GitHubOwner and GitHubRepository of the project in Studio"
+            )
+
+    def _differing(self, had: Mapping[str, str]) -> dict[str, str]:
+        return {
+            name: value
+            for name, value in self._needed(had).items()
+            if name in had and _plain(had[name]) != _plain(value)
+        }
+
+    @property
+    def _own_version(self) -> str:
+        return self.aws.settings.project.template_version
+
+    def _older(self, found: Found) -> str:
+        """The version that the project is of, where this repo's is newer; else empty."""
+        if found.provisioned:
+            product = (platform.outputs(self.aws) or {}).get("ProductId", "")
+            at = catalog.version_of(self.aws, found.provisioned)
+            known = catalog.versions(self.aws, product) if product else []
+            name = next((item.name for item in known if item.identifier == at), "")
+        else:
+            parts = found.template_url.split("/")
+            name = parts[parts.index("platform") + 1] if "platform" in parts else ""
+        # One that somebody has made by hand is left alone.
+        if not name or platform.version(name) >= platform.version(self._own_version):
+            return ""
+        return name
+
+    def _later(self, found: Found | None) -> list[tuple[str, str, Any]]:
+        """What CloudFormation does not do for a group that it has not made: words, detail, and how
+        it is done."""
+        if found is None or found.stack is None or found.moving or found.status in BROKEN:
+            return []
+        todo: list[tuple[str, str, Any]] = []
+        if found.stack.parameters.get("Registry") == "existing":
+            tags = {
+                "project": self.name,
+                "sagemaker:project-name": self.name,
+                "sagemaker:project-id": found.identifier,
+            }
+            had = self._group_tags
+            if had is not None and not tags.items() <= had.items():
+                what = f"tags of model package group {self.name}"
+                todo.append((what, "shown in the project", lambda: self._tag_group(tags)))
+            if accounts := needs.accounts(self.aws):
+                grants = access.plan(self.aws, accounts)
+                todo += [(grant.what, "; ".join(grant.lines), grant.apply) for grant in grants]
+        return todo
+
+    def _tag_group(self, tags: Mapping[str, str]) -> None:
+        group = self.aws.sagemaker.describe_model_package_group(
+            ModelPackageGroupName=self.aws.settings.model_package_group
+        )
+        self.aws.sagemaker.add_tags(
+            ResourceArn=group["ModelPackageGroupArn"],
+            Tags=[{"Key": key, "Value": value} for key, value in tags.items()],
+        )
+
+    # Doing it
+
+    def act(self, tell: Tell) -> None:
+        found = settled(self.aws, tell)
+        if found is not None and found.status in BROKEN:
+            self._delete(found, tell)
+            found = None
+        if found is None:
+            self._create(tell)
+        else:
+            self._bring_up_to_date(found, tell)
+        for what, _, do in self._later(find(self.aws)):
+            do()
+            tell(f"{'changed':<12} {what}")
+
+    def _create(self, tell: Tell) -> None:
+        there = platform.outputs(self.aws)
+        if there is None:
+            raise MlopsError(f"there is no platform {platform.STACK} to make a project with")
+        if self.aws.sandbox:
+            from ops.sandbox_account import make_way
+
+            make_way(self.aws)
+        for item in self._obstacles(None, ""):
+            raise MlopsError(f"{item.what} is {item.detail}: {item.remedy}")
+        given = {name: value for name, value in self._needed({}).items() if value}
+        if self._group_tags is not None:
+            given["Registry"] = "existing"
+        self.aws.sagemaker.create_project(
+            ProjectName=self.name,
+            ProjectDescription=f"Models of {given['GitHubOwner']}/{given['GitHubRepository']}",
+            **self._source(there, given),
+        )
+        _require(self.aws, _wait(self.aws))
+        tell(f"{'created':<12} SageMaker project {self.name}, by {self._way}")
+
+    def _source(self, there: Mapping[str, str], given: Mapping[str, str]) -> dict[str, Any]:
+        if self.options.template_provider == S3:
+            provider = {
+                "TemplateName": TEMPLATE_NAME,
+                "TemplateURL": self._url(there),
+                "RoleARN": there["LaunchRoleArn"],
+                "Parameters": _rows(given),
+            }
+            return {"TemplateProviders": [{"CfnTemplateProvider": provider}]}
+        details = {
+            "ProductId": there["ProductId"],
+            "ProvisioningArtifactId": self._artifact(there["ProductId"]),
+            "ProvisioningParameters": _rows(given),
+        }
+        return {"ServiceCatalogProvisioningDetails": details}
+
+    def _url(self, there: Mapping[str, str]) -> str:
+        """The template that the platform was last given."""
+        stack = stacks.describe(self.aws, platform.STACK)
+        assert stack is not None
+        prefix = stack.parameters["AssetsPrefix"]
+        return platform.template_url(self.aws, there["ArtifactBucket"], prefix)
+
+    def _artifact(self, product: str) -> str:
+        """The product's version of this repo's template, or the newest one."""
+        known = catalog.versions(self.aws, product)
+        own = [item for item in known if item.name == self._own_version]
+        chosen = own[0] if own else catalog.newest(known)
+        if chosen is None:
+            raise MlopsError(f"the product {product} of {platform.STACK} has no version")
+        return chosen.identifier
+
+    def _bring_up_to_date(self, found: Found, tell: Tell) -> None:
+        changes = self._changes(found)
+        if not changes:
+            return
+        had = found.stack.parameters if found.stack else {}
+        needed = self._needed(had)
+        target = ""
+        known = set(had)
+        if self._older(found):
+            there = platform.outputs(self.aws) or {}
+            target = self._artifact(there["ProductId"]) if found.provisioned else self._url(there)
+            known |= set(stages.template_parameters(self._template))
+        parameters = _own(had) | {key: value for key, value in needed.items() if key in known}
+        _update(self.aws, found, parameters, target)
+        _require(self.aws, _wait(self.aws))
+        tell(f"{'changed':<12} SageMaker project {self.name}: {'; '.join(changes)}")
+
+    @property
+    def _template(self) -> Any:
+        return self.aws.settings.root / stages.FOLDER / TEMPLATE
+
+    def _delete(self, found: Found, tell: Tell) -> None:
+        self.aws.sagemaker.delete_project(ProjectName=self.name)
+        left = _wait(self.aws)
+        if left is not None:
+            _require(self.aws, left)
+        tell(f"{'deleted':<12} SageMaker project {self.name}")
+
+    # Taking it away
+
+    def look_back(self) -> list[Item]:
+        """Raises MlopsError while there are endpoints, or versions that would be left over."""
+        self._refuse_while_used()
+        found, place = find(self.aws), needs.place(self.aws)
+        if found is None:
+            return []
+        items = [Item(place, f"SageMaker project {self.name}", Todo.DELETE)]
+        held = self._held(found)
+        items += [
+            Item(place, words.format(self.name), Todo.DELETE)
+            for logical, words in THINGS.items()
+            if logical in held
+        ]
+        if "ModelPackageGroup" not in held and self._group_tags is not None:
+            what = THINGS["ModelPackageGroup"].format(self.name)
+            items.append(Item(place, what, Todo.NOTHING, "was there before the project: stays"))
+        return items
+
+    def _refuse_while_used(self) -> None:
+        from ops import destroy
+
+        up = [
+            each.stage.name
+            for each in (destroy.look(self.aws, one) for one in destroy.chosen(self.aws, None))
+            if not each.empty
+        ]
+        command = self.aws.command
+        if up:
+            raise MlopsError(
+                f"still deployed: {', '.join(up)}: {command} destroy --all takes them away first"
+            )
+        found = find(self.aws)
+        held = self._held(found)
+        versions = destroy.kept(self.aws).versions
+        if versions and "ModelPackageGroup" in held:
+            raise MlopsError(
+                f"the registry {self.name} holds {versions} versions, which no stack deletes: "
+                f"{command} destroy --all --registry takes them away first"
+            )
+
+    def undo(self, tell: Tell) -> None:
+        self._refuse_while_used()
+        found = settled(self.aws, tell)
+        if found is not None:
+            self._delete(found, tell)
+
+
+def _plain(value: str) -> tuple[str, ...]:
+    """A list says the same in any order; what is none is compared as it is."""
+    return tuple(sorted(needs.items(value)))

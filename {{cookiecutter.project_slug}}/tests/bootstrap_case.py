@@ -1,0 +1,129 @@
+"""A repo, an empty account and GitHub, for tests of `mlops bootstrap`."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import Repo, make_repo
+from ops.aws import Aws
+from ops.bootstrap import plan
+from ops.bootstrap.connection import Connection
+from ops.bootstrap.platform import Options, Platform
+from ops.bootstrap.project import Project
+from ops.github import GitHub, sign_in
+from sandbox import Server, client
+
+OWNER, NAME, PERSON = "acme", "churn", "you"
+REGION, ACCOUNT = "eu-west-1", "123456789012"
+BUCKET = f"sm-mlops-{ACCOUNT}-{REGION}"
+# Calls that change nothing, by how their names begin, and what only answers.
+READS = ("Get", "List", "Describe", "Head", "Search", "Validate", "Simulate", "Lookup")
+
+
+@dataclass
+class Land:
+    """A sandbox with a repo's account in it and the repo's owner on its GitHub. `calls` are the
+    names of all operations that the parts asked AWS for."""
+
+    server: Server
+    repo: Repo
+    aws: Aws
+    hub: GitHub
+    calls: list[str] = field(default_factory=list)
+
+    def part(self, kind: type[Any], **options: Any) -> Any:
+        """Return a new part, as another process would make it."""
+        chosen = Options(**options)
+        if kind is Platform:
+            return Platform(self.aws, chosen)
+        return Project(self.aws, self.hub, chosen) if kind is Project else Connection(self.aws)
+
+    def parts(self, **options: Any) -> list[plan.Part]:
+        """Return the parts of AWS in their order."""
+        return [self.part(kind, **options) for kind in (Platform, Connection, Project)]
+
+    def act(self, **options: Any) -> list[str]:
+        """Let all parts act; return what they told."""
+        told: list[str] = []
+        plan.carry_out(self.parts(**options), told.append)
+        return told
+
+    def open(self, **options: Any) -> list[plan.Item]:
+        """Return what is still to be done, without what is for a person."""
+        return [item for item in plan.look(self.parts(**options)) if plan.is_work(item)]
+
+    def release(self, version: str) -> None:
+        """Make this repo one of another version of the template."""
+        file = self.repo.root / "pyproject.toml"
+        text = re.sub(r'(template-version = )"[^"]*"', rf'\1"{version}"', file.read_text())
+        file.write_text(text, encoding="utf-8")
+        self.again()
+
+    def again(self) -> None:
+        """Read the repo's files anew."""
+        self.aws = self.account(self.repo)
+
+    def account(self, repo: Repo) -> Aws:
+        """Return the account as a repo sees it, with its calls noted."""
+        aws = Aws(repo.settings(), sandbox=True)
+        aws._session.events.register("before-call", self._note)
+        return aws
+
+    def _note(self, model: Any, **_: Any) -> None:
+        self.calls.append(model.name)
+
+    @property
+    def writes(self) -> list[str]:
+        return [name for name in self.calls if not name.startswith(READS)]
+
+    def neighbour(self, name: str) -> Land:
+        """Return the same land as another repo of the same owner sees it."""
+        repo = make_repo(self.repo.root.parent / name)
+        file = repo.root / "pyproject.toml"
+        file.write_text(
+            (self.repo.root / "pyproject.toml").read_text().replace(NAME, name), encoding="utf-8"
+        )
+        self.server.github.routes.add(OWNER, name)
+        other = Land(self.server, repo, self.aws, self.hub)
+        other.again()
+        return other
+
+
+def items(found: list[plan.Item]) -> dict[str, str]:
+    """Return what becomes of each thing."""
+    return {item.what: str(item.todo) for item in found}
+
+
+@contextmanager
+def land(folder: Path, environment: pytest.MonkeyPatch) -> Iterator[Land]:
+    """Start a sandbox and sign in to its account and its GitHub."""
+    repo = make_repo(folder / NAME)
+    with Server(folder / "server", REGION) as server:
+        sign_in_there(server, environment)
+        server.github.accounts.add(PERSON)
+        server.github.accounts.add(OWNER, "Organization", **{PERSON: "admin"})
+        server.github.routes.add(OWNER, NAME)
+        token = server.github.accounts.token(PERSON, "repo", "workflow", "read:org")
+        environment.setenv("GITHUB_TOKEN", token)
+        found = Land(server, repo, Aws(repo.settings()), sign_in(os.environ))
+        found.release("0.1.0")
+        yield found
+
+
+def sign_in_there(server: Server, environment: pytest.MonkeyPatch) -> None:
+    """Lead the AWS clients and GitHub's of this process to a server."""
+    port = int(server.url.rpartition(":")[2])
+    variables: Mapping[str, str] = client.environment(server.folder, port, REGION)
+    for name, value in variables.items():
+        if value:
+            environment.setenv(name, value)
+        else:
+            environment.delenv(name, raising=False)
