@@ -18,6 +18,7 @@ from sandbox.connections import Connections, FormerConnections
 from sandbox.events import Events
 from sandbox.github.service import API, PREFIX, GitHub, mounted
 from sandbox.projects import PROJECT, REPOSITORY, Projects
+from sandbox.quotas import Quotas
 from sandbox.replies import Start, error_reply, json_reply, read
 from sandbox.services import JsonService
 from sandbox.wire import ApiError, Caller, Params, public
@@ -72,6 +73,8 @@ class Integrations:
             each.service: each
             for each in (self.connections, FormerConnections(server.store), self.catalog)
         }
+        # The one service that signs with another name than its model has.
+        self._services["servicequotas"] = Quotas(server.store)
 
     def _client(self, service: str, region: str, key: str) -> Any:
         return self.server.client(region, service, key)

@@ -38,7 +38,7 @@ def _loads(library: Path) -> bool:
     """Tell whether a library is of this machine and this Python, as far as its header says."""
     if _machine(library) != _machine(Path(sys.executable)):
         return False
-    name, dot, suffix = library.name.partition(".")
+    _, dot, suffix = library.name.partition(".")
     # cpython-313-... is of one Python only; abi3 and names of other libraries are of all.
     return not suffix.startswith("cpython-") or dot + suffix in EXTENSION_SUFFIXES
 

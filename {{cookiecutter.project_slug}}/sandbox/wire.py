@@ -214,4 +214,4 @@ def service_operations(service: str = "sagemaker") -> list[str]:
 
 def snake_case(operation: str) -> str:
     """Return an operation's name as a method's: CreateTrainingJob, create_training_job."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", operation).lower()
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", operation).lower()

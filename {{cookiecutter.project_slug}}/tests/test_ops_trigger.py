@@ -20,7 +20,6 @@ from ops.console import apply
 from ops.errors import MlopsError
 from sandbox import Server
 
-
 RULE = "sm-mlops-approved"
 
 
@@ -118,7 +117,8 @@ def test_a_failed_approval_is_off_the_queue_once_it_is_started_by_hand(account: 
     account.aws.sagemaker.update_model_package(ModelPackageArn=arn, ModelApprovalStatus="Approved")
     until(lambda: waiting() == 1)
     account.aws.client("events").disable_rule(Name=RULE)
-    for body in ({"detail": {"ModelPackageArn": other}}, {"detail": None}, []):
+    bodies: list[Any] = [{"detail": {"ModelPackageArn": other}}, {"detail": None}, []]
+    for body in bodies:
         queues.send_message(QueueUrl=url, MessageBody=json.dumps(body))
     done = call(number(arn))
     assert "1 failed approval of this version taken off the queue" in done.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 
@@ -72,7 +73,7 @@ def test_with_a_token_nothing_of_the_layer_is_loaded(account: Connected) -> None
     try:
         runs = len(account.runs())
         arn = account.register("Approved")
-        payload = '{"detail": {"ModelPackageArn": "%s", "Replay": true}}' % arn
+        payload = json.dumps({"detail": {"ModelPackageArn": arn, "Replay": True}})
         answer = functions.invoke(FunctionName=name, Payload=payload)["Payload"].read().decode()
         assert len(account.runs()) == runs + 1
         assert '"handler"' in answer

@@ -1,0 +1,111 @@
+"""Service Quotas of the sandbox: the limits that AWS gives a new account, none of them raised.
+
+Only those that repos like this one run into; what is used of them is for others to count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from sandbox.services import JsonService
+from sandbox.wire import Caller, Params, page, partition
+
+NAMES = {
+    "sagemaker": "Amazon SageMaker",
+    "events": "Amazon EventBridge (CloudWatch Events)",
+    "iam": "AWS Identity and Access Management (IAM)",
+}
+# Source: the quotas pages of https://docs.aws.amazon.com/general/latest/gr/aws-service-information.html
+LIMITS = {
+    "sagemaker": {
+        "L-E8EADE50": ("Maximum number of pipelines per account", 500),
+        "L-BC8DC54C": ("Maximum number of model package groups", 250),
+        "L-5CED4195": ("Maximum number of projects", 500),
+    },
+    "events": {"L-244521F2": ("Number of rules", 300)},
+    "iam": {"L-FE177D64": ("Roles per account", 1000)},
+}
+SIZES = ("medium", "large", "xlarge", "2xlarge", "4xlarge")
+FAMILIES = (
+    "t2",
+    "t3",
+    "m4",
+    "m5",
+    "m6i",
+    "m7i",
+    "c4",
+    "c5",
+    "c6i",
+    "c7i",
+    "r5",
+    "g4dn",
+    "g5",
+    "p3",
+)
+USES = ("training job", "spot training job", "processing job", "endpoint", "transform job")
+INSTANCES = 4
+
+
+class Quotas(JsonService):
+    """Service Quotas; answers under the name requests are signed with, servicequotas."""
+
+    service = "service-quotas"
+    codes = ("IllegalArgumentException", "NoSuchResourceException")
+
+    def list_service_quotas(self, params: Params, caller: Caller) -> Params:
+        """Answer ListServiceQuotas."""
+        rows, more = page(self._quotas(params["ServiceCode"], caller), params, 100)
+        return {"Quotas": rows, **more}
+
+    def list_aws_default_service_quotas(self, params: Params, caller: Caller) -> Params:
+        """Answer ListAWSDefaultServiceQuotas."""
+        return self.list_service_quotas(params, caller)
+
+    def get_service_quota(self, params: Params, caller: Caller) -> Params:
+        """Answer GetServiceQuota: none has a value of this account's own."""
+        raise self.missing("The request failed because the specified quota has no applied value.")
+
+    def get_aws_default_service_quota(self, params: Params, caller: Caller) -> Params:
+        """Answer GetAWSDefaultServiceQuota."""
+        for row in self._quotas(params["ServiceCode"], caller):
+            if row["QuotaCode"] == params["QuotaCode"]:
+                return {"Quota": row}
+        raise self.missing("The request failed because the specified quota does not exist.")
+
+    def _quotas(self, code: str, caller: Caller) -> list[dict[str, Any]]:
+        if code not in LIMITS:
+            raise self.missing("The request failed because the specified service does not exist.")
+        known = dict(LIMITS[code])
+        if code == "sagemaker":
+            known |= _instances()
+        return [
+            {
+                "ServiceCode": code,
+                "ServiceName": NAMES[code],
+                "QuotaArn": f"arn:{partition(caller.region)}:servicequotas:{caller.region}:"
+                f"{caller.account}:{code}/{quota}",
+                "QuotaCode": quota,
+                "QuotaName": name,
+                "Value": float(value),
+                "Unit": "None",
+                "Adjustable": True,
+                "GlobalQuota": code == "iam",
+            }
+            for quota, (name, value) in known.items()
+        ]
+
+
+def _instances() -> dict[str, tuple[str, int]]:
+    """Return the limits of instances by codes of the sandbox's own: AWS has one for each name."""
+    names = [
+        f"ml.{family}.{size} for {use} usage"
+        for family in FAMILIES
+        for size in SIZES
+        for use in USES
+    ]
+    return {_code(name): (name, INSTANCES) for name in names}
+
+
+def _code(name: str) -> str:
+    return f"L-{hashlib.sha256(name.encode()).hexdigest()[:8].upper()}"
