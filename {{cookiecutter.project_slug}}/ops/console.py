@@ -69,12 +69,14 @@ def connected(context: typer.Context) -> Iterator[Aws]:
         return
     # Only this branch, and the commands of `mlops sandbox`, ever import the sandbox.
     import sandbox
+    from ops import sandbox_github
     from ops.sandbox_account import prepare
 
     with sandbox.connect(settings.root, settings.project.region) as environment:
         apply(environment)
         aws = Aws(settings, sandbox=True)
         prepare(aws)
+        apply(sandbox_github.prepare(settings))
         yield aws
 
 

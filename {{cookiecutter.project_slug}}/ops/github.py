@@ -1,5 +1,5 @@
-"""GitHub as the commands use it: the sign-in, a repository as GitHub writes it, and refusals told in
-one line.
+"""GitHub as the commands use it: the sign-in, a repository as GitHub writes it, and refusals told
+in one line.
 
 Neither the token nor what is sent ever gets into a line, a log or an exception's text. Knows
 nothing of AWS, nor of what the repository is for.
@@ -61,7 +61,10 @@ class Person:
         """Whether the token has this scope, or is of a kind that does not tell."""
         if self.scopes is None:
             return True
-        return scope in {*self.scopes, *(low for top in self.scopes for low in _INCLUDED.get(top, ()))}
+        return scope in {
+            *self.scopes,
+            *(low for top in self.scopes for low in _INCLUDED.get(top, ())),
+        }
 
 
 class GitHubError(MlopsError):
@@ -129,7 +132,9 @@ class GitHub:
         """PyGithub's client, without its logs."""
         from github import Auth
 
-        return _client(Auth.Token(self.token), self.at)
+        # GitHub takes the JSON web token of an App as a bearer's only.
+        is_app = self.token.count(".") == 2
+        return _client(Auth.AppAuthToken(self.token) if is_app else Auth.Token(self.token), self.at)
 
     @cached_property
     def person(self) -> Person:
@@ -292,13 +297,13 @@ class _Short(logging.Logger):
     def isEnabledFor(self, level: int) -> bool:
         return log.isEnabledFor(level)
 
-    def debug(self, message: object, *parts: object, **more: Any) -> None:
+    def debug(self, msg: object, *args: object, **more: Any) -> None:
         # Verb, scheme, host, path, headers, body, status, headers, body: of Requester.__log.
-        if len(parts) == 9:
-            log.debug("%s %s: %s", parts[0], parts[3], parts[6])
+        if len(args) == 9:
+            log.debug("%s %s: %s", args[0], args[3], args[6])
 
-    def info(self, message: object, *parts: object, **more: Any) -> None:
-        log.info(message, *parts)
+    def info(self, msg: object, *args: object, **more: Any) -> None:
+        log.info(msg, *args)
 
 
 def _too_long(response: Any, wait: float) -> Exception:
@@ -341,4 +346,6 @@ def _when(headers: Mapping[str, str]) -> str:
     else:
         return "give the same command again in a few minutes"
     at = datetime.fromtimestamp(until, UTC).astimezone()
-    return f"give the same command again after {at:%H:%M}, in {max(until - now, 0) / 60:.0f} minutes"
+    return (
+        f"give the same command again after {at:%H:%M}, in {max(until - now, 0) / 60:.0f} minutes"
+    )

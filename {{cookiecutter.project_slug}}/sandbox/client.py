@@ -329,10 +329,12 @@ def _spawn(folder: Path, region: str, standing: bool) -> tuple[subprocess.Popen[
             f"process {_holder(folder)} holds {folder} and does not answer; "
             "end it with: mlops sandbox down"
         )
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MOTO_"))
-    }
     # Whatever the developer is signed in to stays out of the server as well.
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("AWS_", "MOTO_", "GITHUB_", "GH_", "MLOPS_"))
+    }
     environment |= {
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,

@@ -81,9 +81,7 @@ class Accounts:
 
     # What a test or the sandbox's user sets up.
 
-    def add(
-        self, login: str, kind: str = "User", plan: str = "enterprise", **roles: str
-    ) -> Json:
+    def add(self, login: str, kind: str = "User", plan: str = "enterprise", **roles: str) -> Json:
         """Add a user or an Organization; `roles` are members: login="admin" or "member".
 
         `plan`: free, pro, team or enterprise.

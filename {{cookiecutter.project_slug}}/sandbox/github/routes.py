@@ -87,7 +87,7 @@ class Routes:
         by_number = re.match(r"/repositories/(\d+)(?=/|$)", request.path)
         if by_number:
             name = self._named(int(by_number[1]))
-            request = replace(request, path=f"/repos/{name}{request.path[by_number.end():]}")
+            request = replace(request, path=f"/repos/{name}{request.path[by_number.end() :]}")
         elif moved := self._moved(request):
             return moved
         for method, pattern, name, needs in ROUTES:
@@ -127,7 +127,7 @@ class Routes:
         former = self.store.get(FORMER, found[1].lower()) if found else None
         if found is None or former is None or self.store.get(REPOSITORY, found[1].lower()):
             return None
-        url = f"{request.api}/repositories/{former['id']}{request.path[found.end():]}"
+        url = f"{request.api}/repositories/{former['id']}{request.path[found.end() :]}"
         status = 301 if request.method == "GET" else 307
         return Answer({"message": "Moved Permanently", "url": url}, status, {"Location": url})
 

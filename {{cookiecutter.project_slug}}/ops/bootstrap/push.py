@@ -1,0 +1,214 @@
+"""The repo's commits on GitHub: remote and first push of `main`. The last part, because a push
+starts the first training.
+
+The token goes to git through a variable of its process, never into arguments or `.git/config`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from ops.bootstrap.plan import Item, Tell, Todo
+from ops.errors import MlopsError
+from ops.github import GitHub
+from pipeline.settings import Settings
+
+BRANCH = "main"
+REMOTE = "origin"
+WHAT = f"branch {BRANCH}"
+_TOKEN = "MLOPS_GIT_TOKEN"
+# Those of an outer git point elsewhere; tracing, left out as well, shows what is sent.
+_OUTER = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_CURL_VERBOSE")
+# git asks "Username for ..." and "Password for ...".
+_ASKPASS = f"""#!/bin/sh
+case "$1" in
+    Username*) echo x-access-token ;;
+    *) printf '%s\\n' "${_TOKEN}" ;;
+esac
+"""
+
+
+@dataclass
+class Push:
+    """A part of the plan. With `sandbox` the repo's own configuration is not touched."""
+
+    settings: Settings
+    hub: GitHub
+    sandbox: bool = False
+
+    def look(self) -> list[Item]:
+        found = self.hub.repository(self.settings.project.github)
+        place = found.full_name if found else self.settings.project.github
+        if found and self._has_branch(found):
+            return [Item(place, WHAT, Todo.NOTHING)]
+        if problem := self._problem():
+            return [Item(place, WHAT, Todo.PERSON, *problem)]
+        self._require_origin(found)
+        return [Item(place, WHAT, Todo.CREATE, "pushed from here, which starts the first training")]
+
+    def act(self, tell: Tell) -> None:
+        found = self.hub.repository(self.settings.project.github)
+        if found is None:
+            raise MlopsError(f"there is no GitHub repository {self.settings.project.github}")
+        if self._has_branch(found) or self._problem():
+            return
+        self._require_origin(found)
+        address = self._address(found)
+        if not self.sandbox and not self._origin():
+            self._run("remote", "add", REMOTE, address)
+            tell(f"{'added':<12} remote {REMOTE} {address}")
+        self._push(address)
+        if not self.sandbox:
+            self._follow()
+        tell(f"{'pushed':<12} {BRANCH} to {found.html_url}")
+
+    def _problem(self) -> tuple[str, str] | None:
+        """What keeps git from pushing, and the remedy."""
+        root = self.settings.root
+        commands = f"git add . && git commit -m 'Begin' && git branch -M {BRANCH}"
+        again = ", then mlops bootstrap"
+        try:
+            top = self._git("rev-parse", "--show-toplevel")
+        except FileNotFoundError:
+            return "git is not installed", f"install git, then {commands}{again}"
+        if top.returncode:
+            return "this folder is no git repository", f"git init && {commands}{again}"
+        if Path(top.stdout.strip()).resolve() != root.resolve():
+            outer = top.stdout.strip()
+            return (
+                f"this folder is part of another repository, {outer}",
+                f"move it out of there, then git init && {commands}{again}",
+            )
+        if not self._git("rev-parse", "--verify", "--quiet", f"refs/heads/{BRANCH}").stdout:
+            return f"there is no commit on {BRANCH} here", f"{commands}{again}"
+        return None
+
+    def _has_branch(self, found: Any) -> bool:
+        from github import GithubException
+
+        with self.hub.doing(f"show the branch {BRANCH} of {found.full_name}"):
+            try:
+                found.get_branch(BRANCH)
+            except GithubException as error:
+                # 409 for a repository without a commit, where branches are asked for as refs.
+                if error.status in (404, 409):
+                    return False
+                raise
+            return True
+
+    def _origin(self) -> str:
+        return self._git("remote", "get-url", REMOTE).stdout.strip()
+
+    def _require_origin(self, found: Any) -> None:
+        """Raises MlopsError when `origin` is something else."""
+        wanted = {self.settings.project.github.lower()}
+        if found is not None:
+            wanted.add(found.full_name.lower())
+        origin = "" if self.sandbox else self._origin()
+        if not origin:
+            return
+        # Hosts of SSH may be names of ~/.ssh/config.
+        over_ssh = not origin.startswith("http")
+        same_host = over_ssh or _host(origin) == _host(self.hub.at.server)
+        if same_host and _path(origin) in wanted:
+            return
+        raise MlopsError(
+            f"the remote {REMOTE} of this repo is {_without_secret(origin)}, not "
+            f"{self.settings.project.repository}: correct it with git remote set-url {REMOTE} "
+            f"{self.settings.project.repository}.git, or github in pyproject.toml"
+        )
+
+    def _address(self, found: Any) -> str:
+        return f"{self.hub.at.server}/{found.full_name}.git"
+
+    def _push(self, address: str) -> None:
+        """Pushes by address: through HTTPS even where `origin` is for SSH, whose key may be locked.
+
+        Raises MlopsError.
+        """
+        self.hub.require("workflow")
+        with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
+            script = Path(folder) / "askpass"
+            script.write_text(_ASKPASS, encoding="utf-8")
+            script.chmod(0o700)
+            reference = f"refs/heads/{BRANCH}"
+            done = self._git(
+                # Nobody's helper may keep the token.
+                "-c", "credential.helper=",
+                "push", "--quiet", "--porcelain", address, f"{reference}:{reference}",
+                GIT_ASKPASS=str(script),
+                **{_TOKEN: self.hub.token},
+            )  # fmt: skip
+        if done.returncode:
+            raise MlopsError(self._refusal(f"{done.stdout}\n{done.stderr}"))
+
+    def _refusal(self, said: str) -> str:
+        said = _without_secret(said.replace(self.hub.token, "***"))
+        line = f"could not push {BRANCH} to {self.settings.project.github}"
+        if "workflow" in said and "without" in said:
+            return (
+                f"{line}: GitHub lets the token of {self.hub.origin} change no workflows; it needs "
+                "the scope workflow (classic) or the permission Workflows: write (fine-grained)"
+            )
+        if re.search(r"non-fast-forward|fetch first|stale info", said):
+            return f"{line}: somebody else has pushed other commits there first"
+        if re.search(r"\b40[13]\b|denied|not granted|Authentication failed", said):
+            return (
+                f"{line}: the token of {self.hub.origin} may not; it needs the scope repo "
+                "(classic) or the permission Contents: write (fine-grained)"
+            )
+        told = [row.strip() for row in said.splitlines() if row.strip()]
+        errors = [row for row in told if row.startswith(("fatal:", "error:", "remote:", "!"))]
+        return f"{line}: git says {' '.join((errors or told or ['nothing'])[0].split())}"
+
+    def _follow(self) -> None:
+        """Lets `git pull` and `git push` know where `main` belongs, as `push -u` would."""
+        if self._git("config", f"branch.{BRANCH}.remote").returncode == 0:
+            return
+        self._run("update-ref", f"refs/remotes/{REMOTE}/{BRANCH}", f"refs/heads/{BRANCH}")
+        self._run("config", f"branch.{BRANCH}.remote", REMOTE)
+        self._run("config", f"branch.{BRANCH}.merge", f"refs/heads/{BRANCH}")
+
+    def _run(self, *arguments: str) -> None:
+        done = self._git(*arguments)
+        if done.returncode:
+            raise MlopsError(f"git {arguments[0]}: {' '.join(done.stderr.split())}")
+
+    def _git(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in _OUTER and not name.startswith("GIT_TRACE")
+        }
+        return subprocess.run(
+            ["git", "-C", str(self.settings.root), *arguments],
+            env={**environment, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", **variables},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+
+
+def _host(address: str) -> str:
+    """Of https://host/..., without user and port."""
+    return (urlsplit(address).hostname or "").lower()
+
+
+def _path(address: str) -> str:
+    """The last two parts, in lower case: owner/repository."""
+    path = address.rstrip("/").removesuffix(".git").replace(":", "/")
+    return "/".join(path.split("/")[-2:]).lower()
+
+
+def _without_secret(text: str) -> str:
+    """Without user and password in addresses."""
+    return re.sub(r"://[^/@\s]+@", "://", text)

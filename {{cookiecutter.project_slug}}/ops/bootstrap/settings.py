@@ -1,0 +1,465 @@
+"""What the workflows find on GitHub: the role they take, the key they take it with where there is
+one, and an environment per stage with its reviewers.
+
+What Jenkins needs is told, not set up.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from ops import stages
+from ops.aws import Aws, error_code
+from ops.bootstrap.plan import Item, Tell, Todo
+from ops.errors import MlopsError
+from ops.github import GitHub, GitHubError
+from ops.stages import Stage
+
+Outputs = Callable[[Aws], dict[str, str] | None]
+
+ROLE = "AWS_ROLE_ARN"
+KEY = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+# The members of the secret that infra/project.yml writes, in the order of KEY.
+KEY_MEMBERS = ("aws_access_key_id", "aws_secret_access_key")
+# Names the stages whose rules GitHub refused, so that they are not tried again each time.
+REFUSED = "MLOPS_UNPROTECTED"
+BRANCH = "main"
+_CUSTOM = {"protected_branches": False, "custom_branch_policies": True}
+
+
+@dataclass(frozen=True)
+class Reviewer:
+    """`kind` is User or Team; two with the same number are the same, however they are written."""
+
+    kind: str
+    number: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Environment:
+    """An environment as GitHub has it. `branches` are the patterns of those that may deploy; None:
+    every branch and tag may."""
+
+    name: str
+    reviewers: tuple[Reviewer, ...] = ()
+    wait_minutes: int = 0
+    forbids_own: bool = False
+    """Whether who started a deployment may not approve it."""
+    skippable: bool = True
+    """Whether an administrator may deploy without a reviewer's word."""
+    branches: frozenset[str] | None = None
+
+
+def project_outputs(aws: Aws) -> dict[str, str] | None:
+    from ops.bootstrap import project
+
+    return project.outputs(aws)
+
+
+@dataclass
+class Settings:
+    """A part of the plan."""
+
+    aws: Aws
+    hub: GitHub
+    outputs: Outputs = project_outputs
+
+    def look(self) -> list[Item]:
+        if self._project.ci == "jenkins":
+            return self._jenkins()
+        found = self._repository()
+        outputs = self.outputs(self.aws)
+        return [
+            *self._look_at_role(found, outputs),
+            *self._look_at_key(found, outputs),
+            *self._look_at_environments(found),
+        ]
+
+    def act(self, tell: Tell) -> None:
+        if self._project.ci == "jenkins":
+            return
+        found = self._repository()
+        if found is None:
+            raise MlopsError(f"there is no GitHub repository {self._project.github} to set up")
+        outputs = self.outputs(self.aws)
+        if outputs is None:
+            raise MlopsError(
+                f"there is no SageMaker project {self._project.project} yet, whose role the "
+                "workflows take"
+            )
+        role = outputs["GitHubRoleArn"]
+        if _variables(self.hub, found).get(ROLE) != role:
+            _set_variable(self.hub, found, ROLE, role)
+            tell(f"{'set':<12} variable {ROLE} to {role}")
+        if self._project.uses_key and not self.has_key(found, outputs):
+            self.set_key(found, outputs)
+            tell(f"{'set':<12} secrets {', '.join(KEY)}")
+        self._make_environments(found, tell)
+
+    def look_back(self) -> list[Item]:
+        """What is removed when the repo is disconnected."""
+        found = self._repository()
+        if found is None:
+            return []
+        place = found.full_name
+        variables, secrets = _variables(self.hub, found), _secrets(self.hub, found)
+        return [
+            *(Item(place, f"variable {n}", Todo.DELETE) for n in (ROLE, REFUSED) if n in variables),
+            *(Item(place, f"secret {name}", Todo.DELETE) for name in KEY if name in secrets),
+            *(
+                Item(place, f"environment {stage}", Todo.DELETE, "with what is in it")
+                for stage in stages.names(self.aws.settings)
+                if self._environment(found, stage)
+            ),
+        ]
+
+    def undo(self, tell: Tell) -> None:
+        from ops import rotation
+
+        # What an interrupted rotation has left would keep the user from being deleted.
+        rotation.delete_former_keys(self.aws, tell)
+        found = self._repository()
+        for item in self.look_back():
+            noun, _, name = item.what.partition(" ")
+            place = f"{found.url}/environments/{name}"
+            if noun != "environment":
+                place = f"{found.url}/actions/{noun}s/{name}"
+            with self.hub.doing(f"remove {item.what}"):
+                self.hub.ask("DELETE", place)
+            tell(f"{'removed':<12} {item.what}")
+
+    # The role and the key.
+
+    def _look_at_role(self, found: Any, outputs: dict[str, str] | None) -> list[Item]:
+        what = f"variable {ROLE}"
+        had = _variables(self.hub, found).get(ROLE) if found else None
+        if outputs is None:
+            todo = Todo.CREATE if had is None else Todo.CHANGE
+            return [Item(self._place(found), what, todo, "the role of the project")]
+        wanted = outputs["GitHubRoleArn"]
+        todo = Todo.CREATE if had is None else Todo.NOTHING if had == wanted else Todo.CHANGE
+        return [Item(self._place(found), what, todo, wanted)]
+
+    def _look_at_key(self, found: Any, outputs: dict[str, str] | None) -> list[Item]:
+        if not self._project.uses_key:
+            return []
+        what = f"secrets {', '.join(KEY)}"
+        had = found is not None and set(KEY) <= set(_secrets(self.hub, found))
+        if not had:
+            return [Item(self._place(found), what, Todo.CREATE, "the key of the project's user")]
+        old = outputs is None or not self.has_key(found, outputs)
+        detail = "the key was replaced since" if old else ""
+        return [Item(self._place(found), what, Todo.CHANGE if old else Todo.NOTHING, detail)]
+
+    def has_key(self, found: Any, outputs: dict[str, str]) -> bool:
+        """Whether GitHub has the key that Secrets Manager has; neither tells a value."""
+        made = key_made(self.aws, outputs)
+        had = _secrets(self.hub, found)
+        # GitHub tells whole seconds.
+        return all(name in had and had[name] >= made.replace(microsecond=0) for name in KEY)
+
+    def set_key(self, found: Any, outputs: dict[str, str]) -> None:
+        """Copies the access key from Secrets Manager to GitHub, which gets it sealed."""
+        text = self.aws.client("secretsmanager").get_secret_value(
+            SecretId=outputs["GitHubUserSecretArn"]
+        )["SecretString"]
+        content = json.loads(text)
+        for name, member in zip(KEY, KEY_MEMBERS, strict=True):
+            with self.hub.doing(f"set the secret {name}"):
+                found.create_secret(name, content[member])
+
+    def _jenkins(self) -> list[Item]:
+        project = self._project.project
+        names = f"{project}-aws-access-key-id and {project}-aws-secret-access-key"
+        return [
+            Item(
+                "Jenkins",
+                f"secret texts {names}",
+                Todo.PERSON,
+                "the key of the project's user",
+                f"copy them from the secret sm-mlops/{project}/github-user of Secrets Manager",
+            )
+        ]
+
+    # Environments.
+
+    def _look_at_environments(self, found: Any) -> list[Item]:
+        refused = self._refused(found)
+        items = []
+        for stage in self._stages():
+            wanted = self._reviewers(stage)
+            had = self._environment(found, stage.name) if found else None
+            place, what = self._place(found), f"environment {stage.name}"
+            if stage.reviewers is None and not wanted and not (had and had.reviewers):
+                items.append(self._unasked(found, stage))
+            if had is None:
+                items.append(Item(place, what, Todo.CREATE, _asks(stage, wanted)))
+                continue
+            lacking = _lacking(had, stage, wanted)
+            if not lacking:
+                items.append(Item(place, what, Todo.NOTHING, _asks(stage, had.reviewers)))
+            elif stage.name in refused:
+                items.append(self._unprotected(found, stage, lacking))
+            else:
+                items.append(Item(place, what, Todo.CHANGE, ", ".join(lacking)))
+        return items
+
+    def _unasked(self, found: Any, stage: Stage) -> Item:
+        return Item(
+            self._place(found),
+            f"reviewers of {stage.name}",
+            Todo.PERSON,
+            f"the token of {self.hub.origin} is nobody's who could be asked",
+            f"name them as Reviewers in {stages.FOLDER}/{stage.name}.json",
+        )
+
+    def _unprotected(self, found: Any, stage: Stage, lacking: Iterable[str]) -> Item:
+        return Item(
+            found.full_name,
+            f"environment {stage.name}",
+            Todo.PERSON,
+            f"NOT PROTECTED, its rules are not in GitHub's plan of {found.owner.login} for private "
+            f"repositories: {', '.join(lacking)}",
+            "change the plan to GitHub Enterprise or make the repository public, delete the "
+            f"variable {REFUSED} at {found.html_url}/settings/variables/actions, then "
+            f"{self.aws.command} bootstrap",
+        )
+
+    def _make_environments(self, found: Any, tell: Tell) -> None:
+        refused_before = self._refused(found)
+        refused: list[str] = []
+        for stage in self._stages():
+            wanted = self._reviewers(stage)
+            had = self._environment(found, stage.name)
+            if had is not None and not _lacking(had, stage, wanted):
+                continue
+            now = self._put(found, stage, wanted, had)
+            lacking = _lacking(now, stage, wanted) if now else ["the environment itself"]
+            if lacking:
+                refused.append(stage.name)
+            if had is None and now is not None:
+                tell(f"{'made':<12} environment {stage.name}: {_asks(stage, now.reviewers)}")
+            elif not lacking:
+                tell(f"{'changed':<12} environment {stage.name}: {_asks(stage, wanted)}")
+            if lacking and stage.name not in refused_before:
+                tell(
+                    f"environment {stage.name} is NOT PROTECTED, GitHub's plan of "
+                    f"{found.owner.login} does not allow it: {', '.join(lacking)}"
+                )
+        if sorted(refused) != sorted(_variable_items(_variables(self.hub, found).get(REFUSED))):
+            self._keep_refused(found, refused)
+
+    def _put(
+        self, found: Any, stage: Stage, wanted: tuple[Reviewer, ...], had: Environment | None
+    ) -> Environment | None:
+        """Makes or changes an environment; with less where GitHub's plan allows no more. None
+        where it allows none."""
+        if stage.reviewers is None and had and had.reviewers:
+            wanted = had.reviewers
+        before = had or Environment(stage.name)
+        policy = {"deployment_branch_policy": _CUSTOM}
+        full = {
+            **policy,
+            "reviewers": [{"type": each.kind, "id": each.number} for each in wanted],
+            "wait_timer": before.wait_minutes,
+            "prevent_self_review": before.forbids_own,
+            "can_admins_bypass": before.skippable and not wanted,
+        }
+        for body in (full, policy, {}):
+            try:
+                with self.hub.doing(f"make the environment {stage.name}"):
+                    self.hub.ask("PUT", f"{found.url}/environments/{stage.name}", body)
+                break
+            except GitHubError as error:
+                if not found.private or not _is_about_plan(error):
+                    raise _without_access(error, stage, wanted) from error
+        else:
+            return None
+        if body:
+            self._allow_branch(found, stage.name)
+        return self._environment(found, stage.name)
+
+    def _allow_branch(self, found: Any, name: str) -> None:
+        """Lets `main` deploy there and no other branch or tag."""
+        place = f"{found.url}/environments/{name}/deployment-branch-policies"
+        with self.hub.doing(f"say which branch may deploy to {name}"):
+            rows = self.hub.ask("GET", f"{place}?per_page=100")["branch_policies"]
+            if not any(_pattern(row) == BRANCH for row in rows):
+                self.hub.ask("POST", place, {"name": BRANCH, "type": "branch"})
+            for row in rows:
+                if _pattern(row) != BRANCH:
+                    self.hub.ask("DELETE", f"{place}/{row['id']}")
+
+    def _environment(self, found: Any, name: str) -> Environment | None:
+        from github import UnknownObjectException
+
+        place = f"{found.url}/environments/{name}"
+        with self.hub.doing(f"show the environment {name}"):
+            try:
+                shown = self.hub.ask("GET", place)
+            except UnknownObjectException:
+                return None
+            rules = {rule["type"]: rule for rule in shown.get("protection_rules") or ()}
+            asked = rules.get("required_reviewers", {})
+            branches = None
+            if (shown.get("deployment_branch_policy") or {}).get("custom_branch_policies"):
+                rows = self.hub.ask("GET", f"{place}/deployment-branch-policies?per_page=100")
+                branches = frozenset(_pattern(row) for row in rows["branch_policies"])
+        return Environment(
+            str(shown["name"]),
+            tuple(_reviewer(each) for each in asked.get("reviewers") or ()),
+            int(rules.get("wait_timer", {}).get("wait_timer") or 0),
+            bool(asked.get("prevent_self_review")),
+            bool(shown.get("can_admins_bypass", True)),
+            branches,
+        )
+
+    def _stages(self) -> list[Stage]:
+        settings = self.aws.settings
+        return [stages.load(settings, name) for name in stages.names(settings)]
+
+    def _reviewers(self, stage: Stage) -> tuple[Reviewer, ...]:
+        if stage.reviewers is None:
+            person = self.hub.person
+            return (Reviewer("User", person.number, person.login),) if person.login else ()
+        return tuple(self._reviewer(stage, name) for name in stage.reviewers)
+
+    def _reviewer(self, stage: Stage, name: str) -> Reviewer:
+        from github import UnknownObjectException
+
+        organization, _, team = name.rpartition("/")
+        if organization:
+            self.hub.require("read:org")
+        path = f"/orgs/{organization}/teams/{team}" if organization else f"/users/{name}"
+        with self.hub.doing(f"show {name}"):
+            try:
+                shown = self.hub.ask("GET", path)
+            except UnknownObjectException as error:
+                raise MlopsError(
+                    f"{stages.FOLDER}/{stage.name}.json: Reviewers: GitHub knows no "
+                    f"{'team' if organization else 'user'} {name}, or not for this token"
+                ) from error
+        return Reviewer("Team" if organization else "User", int(shown["id"]), name)
+
+    # What is kept on GitHub.
+
+    def _refused(self, found: Any) -> tuple[str, ...]:
+        """Stages whose rules GitHub's plan did not allow when they were tried."""
+        if found is None or not found.private:
+            return ()
+        return _variable_items(_variables(self.hub, found).get(REFUSED))
+
+    def _keep_refused(self, found: Any, names: list[str]) -> None:
+        if names:
+            _set_variable(self.hub, found, REFUSED, ",".join(names))
+            return
+        with self.hub.doing(f"remove the variable {REFUSED}"):
+            self.hub.ask("DELETE", f"{found.url}/actions/variables/{REFUSED}")
+
+    @property
+    def _project(self) -> Any:
+        return self.aws.settings.project
+
+    def _repository(self) -> Any:
+        return self.hub.repository(self._project.github)
+
+    def _place(self, found: Any) -> str:
+        return str(found.full_name if found else self._project.github)
+
+
+def key_made(aws: Aws, outputs: dict[str, str]) -> datetime:
+    """When the access key came into its secret. Reads no value. Raises MlopsError."""
+    from botocore.exceptions import ClientError
+
+    secret = outputs["GitHubUserSecretArn"]
+    pages = aws.client("secretsmanager").get_paginator("list_secret_version_ids")
+    try:
+        for page in pages.paginate(SecretId=secret):
+            for version in page["Versions"]:
+                if "AWSCURRENT" in version.get("VersionStages", ()):
+                    made: datetime = version["CreatedDate"]
+                    return made
+    except ClientError as error:
+        if error_code(error) != "ResourceNotFoundException":
+            raise
+    raise MlopsError(f"the secret {secret} of the project's user has no value")
+
+
+def _variables(hub: GitHub, found: Any) -> dict[str, str]:
+    with hub.doing("list the variables"):
+        return {each.name: each.value for each in found.get_variables()}
+
+
+def _set_variable(hub: GitHub, found: Any, name: str, value: str) -> None:
+    from github import GithubException
+
+    with hub.doing(f"set the variable {name}"):
+        if name not in {each.name for each in found.get_variables()}:
+            try:
+                found.create_variable(name, value)
+                return
+            except GithubException as error:
+                # The answer to a first attempt was lost.
+                if error.status != 409:
+                    raise
+        hub.ask("PATCH", f"{found.url}/actions/variables/{name}", {"name": name, "value": value})
+
+
+def _secrets(hub: GitHub, found: Any) -> dict[str, datetime]:
+    """When each was set."""
+    with hub.doing("list the secrets"):
+        return {each.name: each.updated_at for each in found.get_secrets()}
+
+
+def _variable_items(text: str | None) -> tuple[str, ...]:
+    return tuple(item for item in (text or "").split(",") if item)
+
+
+def _pattern(row: dict[str, Any]) -> str:
+    """The name alone for branches, "tag v*" for others."""
+    kind = row.get("type", "branch")
+    return str(row["name"]) if kind == "branch" else f"{kind} {row['name']}"
+
+
+def _reviewer(shown: dict[str, Any]) -> Reviewer:
+    who = shown["reviewer"]
+    return Reviewer(shown["type"], int(who["id"]), str(who.get("login") or who.get("slug")))
+
+
+def _lacking(had: Environment, stage: Stage, wanted: tuple[Reviewer, ...]) -> list[str]:
+    """What an environment does not have, in words; nobody's reviewers are taken away by null."""
+    lacking = []
+    same = {(r.kind, r.number) for r in had.reviewers} == {(r.kind, r.number) for r in wanted}
+    kept = stage.reviewers is None and had.reviewers
+    if not same and not kept:
+        lacking.append(_asks(stage, wanted))
+    if (wanted or kept) and had.skippable:
+        lacking.append("administrators may not skip that")
+    if had.branches != {BRANCH}:
+        lacking.append(f"{BRANCH} only")
+    return lacking
+
+
+def _asks(stage: Stage, reviewers: Iterable[Reviewer]) -> str:
+    names = ", ".join(each.name for each in reviewers)
+    nobody = "NOBODY" if stage.name == "production" else "nobody"
+    return f"asks {names}" if names else f"asks {nobody} before a deployment"
+
+
+def _is_about_plan(error: GitHubError) -> bool:
+    """Source: https://docs.github.com/en/actions/reference/workflows-and-actions/deployments-and-environments"""
+    return error.status == 404 or (error.status == 422 and "plan" in error.said.lower())
+
+
+def _without_access(error: GitHubError, stage: Stage, wanted: tuple[Reviewer, ...]) -> MlopsError:
+    if error.status != 422 or not wanted:
+        return error
+    return MlopsError(
+        f"{error}; each of Reviewers in {stages.FOLDER}/{stage.name}.json must be allowed to read "
+        "the repository"
+    )

@@ -1,0 +1,49 @@
+"""The panel "Connect": replacing secrets. No value is an argument, or ever shown."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from ops.console import connected, say
+from ops.errors import MlopsError
+
+app = typer.Typer(
+    rich_markup_mode="markdown",
+    no_args_is_help=True,
+    help="Replace the secrets that connect AWS and GitHub.",
+)
+WHAT = ("all", "trigger", "key")
+
+
+@app.command()
+def rotate(
+    context: typer.Context,
+    what: Annotated[
+        str, typer.Argument(metavar="|".join(WHAT), help="Which of the two; all by default.")
+    ] = WHAT[0],
+) -> None:
+    """Replace the trigger's credential, and the access key if GitHub signs in to AWS with one.
+
+    The trigger's comes from a hidden question, or from MLOPS_TRIGGER_TOKEN; for a GitHub App from
+    MLOPS_GITHUB_APP_ID, MLOPS_GITHUB_APP_INSTALLATION_ID and MLOPS_GITHUB_APP_KEY_FILE; for Jenkins
+    from MLOPS_JENKINS_USER and MLOPS_JENKINS_TOKEN. It is tried before it is stored.
+
+    **Examples**
+
+    - `mlops secret rotate`
+    - `mlops secret rotate key`
+    """
+    from ops import github, rotation
+    from ops.bootstrap.credential import at_terminal
+
+    if what not in WHAT:
+        raise MlopsError(f"{what}: must be {', '.join(WHAT[:-1])} or {WHAT[-1]}")
+    with connected(context) as aws:
+        hub = github.sign_in(os.environ, aws.settings.project.git_host)
+        if what != "key":
+            rotation.rotate_credential(aws, hub, os.environ, at_terminal(), say)
+        if what == "key" or (what == "all" and aws.settings.project.uses_key):
+            rotation.rotate_key(aws, hub, say)
