@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from pipeline.settings import Settings
+
+# Clients may be shared between threads, making them may not.
+_MAKING = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,8 @@ class Aws:
 
     def client(self, service: str, attempts: int = 9) -> Any:
         """A client that makes so many attempts at a call that AWS does not answer or turns down."""
-        return self._session.client(service, config=self._config(attempts))
+        with _MAKING:
+            return self._session.client(service, config=self._config(attempts))
 
     def as_role(self, arn: str) -> Aws:
         """The account of this role, which may be another one."""

@@ -52,3 +52,28 @@ def trigger(
     if started.cleared:
         noun = "failed approval" if started.cleared == 1 else "failed approvals"
         say(f"{started.cleared} {noun} of this version taken off the queue")
+
+
+@app.command(rich_help_panel=PANEL)
+def doctor(context: typer.Context, as_json: AsJson = False) -> None:
+    """Check sign-ins, rights, platform, project, GitHub and quotas, each with what to do about it.
+
+    Changes nothing. Exit code 1 when something has failed; a warning is no failure. What you have
+    no right to look at is a warning that names the right.
+    """
+    import os
+    from dataclasses import asdict
+
+    from ops.doctor import State, examine
+    from ops.doctor.finding import table
+
+    with connected(context) as aws:
+        found = examine(aws, os.environ)
+    count = {state: sum(item.state is state for item in found) for state in State}
+    if as_json:
+        out.print_json(data=[asdict(item) for item in found])
+    else:
+        out.print(table(found))
+        say(", ".join(f"{number} {state}" for state, number in count.items() if number))
+    if count[State.FAILED]:
+        raise typer.Exit(1)

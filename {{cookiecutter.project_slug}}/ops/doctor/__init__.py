@@ -1,0 +1,89 @@
+"""`mlops doctor`: is everything there that approvals, trainings and deployments need?
+
+Looks only. What cannot be looked at is told as that, and holds up nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from ops.aws import Aws
+from ops.doctor import account, github, parts, platform, quotas
+from ops.doctor.finding import Finding, State, warning
+from ops.doctor.scene import Scene, Unknown, told
+
+WORKERS = 12
+
+
+@dataclass(frozen=True)
+class Check:
+    """`look` returns what it has found, nothing where that is another check's to tell. It may raise
+    whatever AWS or GitHub raise."""
+
+    name: str
+    look: Callable[[Scene], Iterable[Finding]]
+    needs_aws: bool = True
+    needs_github: bool = False
+
+
+# In the order of the table.
+CHECKS = (
+    Check("permissions", account.rights),
+    Check("GitHub sign-in", github.sign_in, needs_aws=False),
+    Check("template version", platform.drift),
+    Check("platform", parts.platform),
+    Check("connection to GitHub", platform.connection),
+    Check("Service Catalog product", platform.product),
+    Check("launch role", platform.launch_role),
+    Check("Studio domain", account.domain),
+    Check("sign-in of the workflows", platform.workflow_sign_in),
+    Check("credential of the trigger", platform.credential),
+    Check("trigger", platform.trigger),
+    Check("failed approvals", platform.failed_approvals),
+    Check("GitHub repository", parts.repository, needs_aws=False, needs_github=True),
+    Check("SageMaker project", parts.project, needs_github=True),
+    Check("GitHub settings", parts.settings, needs_github=True),
+    Check("first push", parts.push, needs_aws=False, needs_github=True),
+    Check("quotas", quotas.counts),
+    Check("quotas of instances", quotas.instances),
+)
+
+
+def examine(aws: Aws, environment: Mapping[str, str]) -> list[Finding]:
+    """What all checks find, in the order of CHECKS; the sign-in to AWS first."""
+    scene = Scene(aws, environment)
+    first = _made(Check("AWS sign-in", account.sign_in), scene)
+    signed_in = all(finding.state is not State.FAILED for finding in first)
+    due = [
+        check
+        for check in CHECKS
+        if (signed_in or not check.needs_aws) and (scene.hub is not None or not check.needs_github)
+    ]
+    # Not in the threads: they all need it.
+    if signed_in:
+        scene.look_ahead()
+    with ThreadPoolExecutor(WORKERS) as pool:
+        found = list(pool.map(lambda check: _made(check, scene), due))
+    left = [check.name for check in CHECKS if check not in due]
+    if left:
+        first.append(warning("not looked at", f"{', '.join(left)}: sign in first"))
+    return [*first, *(finding for each in found for finding in each)]
+
+
+def _made(check: Check, scene: Scene) -> list[Finding]:
+    """What a check finds, or why it could not look. A bug is raised."""
+    try:
+        return list(check.look(scene))
+    except Unknown:
+        # The platform could not be looked at, which its own check tells.
+        return [warning(check.name, "not looked at, because the platform could not be")]
+    except Exception as error:
+        finding = told(check.name, error, scene.aws.settings.project.region)
+        if finding is None:
+            raise
+        return [finding]
+
+
+__all__ = ["CHECKS", "Check", "Finding", "State", "examine"]

@@ -1,0 +1,56 @@
+"""What a check finds, and how it is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from rich.markup import escape
+from rich.table import Table
+
+
+class State(StrEnum):
+    """How it is."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the table. `remedy` is what to do about it, a command or an address."""
+
+    check: str
+    state: State
+    detail: str = ""
+    remedy: str = ""
+
+
+def ok(check: str, detail: str = "") -> Finding:
+    return Finding(check, State.OK, detail)
+
+
+def warning(check: str, detail: str, remedy: str = "") -> Finding:
+    return Finding(check, State.WARNING, detail, remedy)
+
+
+def failed(check: str, detail: str, remedy: str = "") -> Finding:
+    return Finding(check, State.FAILED, detail, remedy)
+
+
+_COLOURS = {State.OK: "green", State.WARNING: "yellow", State.FAILED: "red"}
+
+
+def table(findings: Iterable[Finding]) -> Table:
+    """Of all, each remedy below what it is for."""
+    view = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("", "check", ""):
+        view.add_column(heading)
+    for item in findings:
+        colour = _COLOURS[item.state]
+        view.add_row(f"[{colour}]{item.state}[/]", escape(item.check), escape(item.detail))
+        if item.remedy:
+            view.add_row("", "", f"[dim]->[/] {escape(item.remedy)}")
+    return view

@@ -1,0 +1,31 @@
+"""The check of the sign-in to GitHub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ops.doctor.finding import Finding, failed, ok
+from ops.doctor.scene import Scene
+from ops.errors import MlopsError
+from ops.github import SCOPES, GitHubError
+
+
+def sign_in(scene: Scene) -> Iterator[Finding]:
+    """Whose token it is, and whether it has the scopes that bootstrap needs."""
+    check, hub = "GitHub sign-in", scene.hub
+    if hub is None:
+        what, _, remedy = str(scene.sign_in_problem).partition(": ")
+        yield failed(check, what, remedy)
+        return
+    person = hub.person
+    name = person.login or "an App"
+    try:
+        hub.require(*SCOPES)
+    except GitHubError:
+        raise
+    except MlopsError as error:
+        what, _, remedy = str(error).partition(": ")
+        yield failed(check, f"{name}: {what}", remedy)
+        return
+    scopes = "fine-grained or of an App" if person.scopes is None else "scopes " + ", ".join(SCOPES)
+    yield ok(check, f"{name}, by {hub.origin} ({scopes})")

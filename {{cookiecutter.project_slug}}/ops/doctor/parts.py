@@ -1,0 +1,85 @@
+"""Checks that ask what `mlops bootstrap` would do: what it would do is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from ops.bootstrap.plan import Item, Todo, is_work
+from ops.bootstrap.platform import CATALOG, S3, Options
+from ops.doctor.finding import Finding, failed, ok, warning
+from ops.doctor.scene import Scene
+from ops.github import GitHub
+
+SHOWN = 3
+
+
+def platform(scene: Scene) -> Iterator[Finding]:
+    from ops.bootstrap.platform import STACK, Platform
+
+    if scene.problem is not None:
+        raise scene.problem
+    if scene.platform is None:
+        region = scene.aws.settings.project.region
+        yield failed("platform", f"there is no stack {STACK} in {region}", scene.bootstrap)
+        return
+    yield from _told("platform", Platform(scene.aws, _options(scene)).look(), scene)
+
+
+def repository(scene: Scene) -> Iterator[Finding]:
+    from ops.bootstrap.repository import Repository
+
+    return _told("GitHub repository", Repository(scene.aws.settings, _hub(scene)).look(), scene)
+
+
+def project(scene: Scene) -> Iterator[Finding]:
+    from ops.bootstrap.project import Project
+
+    items = Project(scene.aws, _hub(scene), _options(scene)).look()
+    return _told("SageMaker project", items, scene)
+
+
+def settings(scene: Scene) -> Iterator[Finding]:
+    from ops.bootstrap.settings import Settings
+
+    return _told("GitHub settings", Settings(scene.aws, _hub(scene)).look(), scene)
+
+
+def push(scene: Scene) -> Iterator[Finding]:
+    from ops.bootstrap.push import Push
+
+    items = Push(scene.aws.settings, _hub(scene), scene.aws.sandbox).look()
+    return _told("first push", items, scene)
+
+
+def _hub(scene: Scene) -> GitHub:
+    assert scene.hub is not None
+    return scene.hub
+
+
+def _options(scene: Scene) -> Options:
+    """As the project was made: `mlops bootstrap` would have to be told."""
+    from ops.bootstrap import project
+
+    found = project.find(scene.aws)
+    return Options(S3 if found and found.template_url else CATALOG)
+
+
+def _told(check: str, items: Iterable[Item], scene: Scene) -> Iterator[Finding]:
+    """One line for what is missing, one for each thing of a person's, or one for all that is
+    well."""
+    items = list(items)
+    work = [item for item in items if is_work(item)]
+    if work:
+        shown = [
+            f"{item.todo} {item.what}" + (f" ({item.detail})" if item.detail else "")
+            for item in work[:SHOWN]
+        ]
+        more = f" and {len(work) - SHOWN} more" if len(work) > SHOWN else ""
+        yield failed(check, f"to do: {'; '.join(shown)}{more}", scene.bootstrap)
+    mine = [item for item in items if item.todo is Todo.PERSON]
+    for item in mine:
+        detail = f"{item.what}: {item.detail}" if item.detail else item.what
+        yield warning(check, detail, item.remedy)
+    if not work and not mine:
+        noun = "thing" if len(items) == 1 else "things"
+        yield ok(check, f"{len(items)} {noun} as wanted")

@@ -1,0 +1,225 @@
+"""Checks of the account's limits: how much is used, and whether a run of this repo fits.
+
+Names and codes: https://docs.aws.amazon.com/general/latest/gr/aws-service-information.html
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from ops.aws import error_code
+from ops.doctor.finding import Finding, failed, ok, warning
+from ops.doctor.scene import Scene
+
+NEARLY = 0.8
+
+
+@dataclass(frozen=True)
+class Quota:
+    """A number that an account may have of something; `used` counts what it has."""
+
+    noun: str
+    service: str
+    code: str
+    used: Callable[[Scene], int]
+
+
+def _pages(service: str, operation: str, key: str) -> Callable[[Scene], int]:
+    def count(scene: Scene) -> int:
+        pages = scene.client(service).get_paginator(operation).paginate()
+        return sum(len(page[key]) for page in pages)
+
+    return count
+
+
+def _projects(scene: Scene) -> int:
+    # botocore has no paginator for it.
+    found = 0
+    more: dict[str, str] = {}
+    while True:
+        answer = scene.client("sagemaker").list_projects(MaxResults=100, **more)
+        found += len(answer["ProjectSummaryList"])
+        if not answer.get("NextToken"):
+            return found
+        more = {"NextToken": answer["NextToken"]}
+
+
+COUNTED = (
+    Quota(
+        "pipelines", "sagemaker", "L-E8EADE50",
+        _pages("sagemaker", "list_pipelines", "PipelineSummaries"),
+    ),
+    Quota(
+        "model package groups", "sagemaker", "L-BC8DC54C",
+        _pages("sagemaker", "list_model_package_groups", "ModelPackageGroupSummaryList"),
+    ),
+    Quota("SageMaker projects", "sagemaker", "L-5CED4195", _projects),
+    Quota("EventBridge rules", "events", "L-244521F2", _pages("events", "list_rules", "Rules")),
+)  # fmt: skip
+
+
+def counts(scene: Scene) -> Iterator[Finding]:
+    """Each kind for itself: one that may not be looked at does not hide the others."""
+    from ops.doctor.scene import told
+
+    region = scene.aws.settings.project.region
+    for quota in COUNTED:
+        try:
+            yield _judged(quota, quota.used(scene), _limit(scene, quota), region)
+        except Exception as error:
+            finding = told("quotas", error, region)
+            if finding is None:
+                raise
+            yield warning("quotas", f"{quota.noun}: {finding.detail}")
+    try:
+        summary = scene.client("iam").get_account_summary()["SummaryMap"]
+        roles = Quota("IAM roles", "iam", "L-FE177D64", lambda _: 0)
+        yield _judged(roles, summary["Roles"], float(summary["RolesQuota"]), region)
+    except Exception as error:
+        finding = told("quotas", error, region)
+        if finding is None:
+            raise
+        yield warning("quotas", f"IAM roles: {finding.detail}")
+
+
+def _limit(scene: Scene, quota: Quota) -> float:
+    """The account's own, or the one that AWS gives all."""
+    from botocore.exceptions import ClientError
+
+    client = scene.client("service-quotas")
+    try:
+        found = client.get_service_quota(ServiceCode=quota.service, QuotaCode=quota.code)
+    except ClientError as error:
+        if error_code(error) != "NoSuchResourceException":
+            raise
+        found = client.get_aws_default_service_quota(
+            ServiceCode=quota.service, QuotaCode=quota.code
+        )
+    return float(found["Quota"]["Value"])
+
+
+def _judged(quota: Quota, used: int, limit: float, region: str) -> Finding:
+    detail = f"{quota.noun}: {used} of {limit:.0f} used"
+    remedy = _more(quota.service, quota.code, region)
+    if used >= limit:
+        return failed("quotas", detail, remedy)
+    return warning("quotas", detail, remedy) if used >= NEARLY * limit else ok("quotas", detail)
+
+
+def _more(service: str, code: str, region: str) -> str:
+    return (
+        f"https://{region}.console.aws.amazon.com/servicequotas/home/services/{service}/quotas/"
+        f"{code}"
+    )
+
+
+def needed(scene: Scene) -> dict[str, int]:
+    """How many instances one run and the stages of this repo take, by the name of their quota."""
+    from ops import stages
+
+    settings = scene.aws.settings
+    found: Counter[str] = Counter()
+    compute = settings.compute
+    training = "spot training job" if compute.train.spot else "training job"
+    found[f"{compute.train.instance} for {training} usage"] += compute.train.count
+    # One after the other.
+    for job in (compute.preprocess, compute.evaluate):
+        name = f"{job.instance} for processing job usage"
+        found[name] = max(found[name], job.count)
+    declared = stages.template_parameters(stages.template(settings))
+    for name in stages.names(settings):
+        stage = stages.load(settings, name)
+        if stage.account or stage.kind == "serverless":
+            continue
+        given = {key: stage.parameters.get(key) or str(declared[key].get("Default", "")) for key in
+                 ("InstanceType", "InstanceCount", "MaxInstanceCount")}  # fmt: skip
+        most = max(int(given[key] or 0) for key in ("InstanceCount", "MaxInstanceCount"))
+        # The blue fleet stays until the green one has taken over.
+        found[f"{given['InstanceType']} for endpoint usage"] += 2 * most
+    return dict(found)
+
+
+def instances(scene: Scene) -> Iterator[Finding]:
+    """Of the types in mlops.yaml and infra/*.json."""
+    wanted, check = needed(scene), "quotas of instances"
+    rows = _by_name(scene, wanted)
+    used = _used(scene, rows)
+    region = scene.aws.settings.project.region
+    for name, count in wanted.items():
+        row = rows.get(name)
+        if row is None:
+            yield warning(check, f"{name}: AWS tells no limit of that name in {region}")
+            continue
+        limit, busy = float(row["Value"]), used.get(name)
+        detail = f"{name}: needs {count} of {limit:.0f}"
+        detail += f", {busy:.0f} in use" if busy is not None else ""
+        remedy = _more("sagemaker", row["QuotaCode"], region)
+        if count > limit:
+            yield failed(check, detail, remedy)
+        elif count + (busy or 0) > limit:
+            yield warning(check, detail, remedy)
+        else:
+            yield ok(check, detail)
+
+
+def _by_name(scene: Scene, wanted: dict[str, int]) -> dict[str, Any]:
+    """Quotas by name: their codes are other ones for each type. There are thousands; the search
+    ends with the last that is wanted."""
+    client = scene.client("service-quotas")
+    found: dict[str, Any] = {}
+    for operation in ("list_service_quotas", "list_aws_default_service_quotas"):
+        for page in client.get_paginator(operation).paginate(ServiceCode="sagemaker"):
+            for row in page["Quotas"]:
+                if row["QuotaName"] in wanted:
+                    found.setdefault(row["QuotaName"], row)
+            if len(found) == len(wanted):
+                return found
+    return found
+
+
+def _used(scene: Scene, rows: dict[str, Any]) -> dict[str, float]:
+    """What CloudWatch counted lately of the quotas that it counts; nothing without the right to it.
+
+    Source: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch-Quotas-Visualize-Alarms.html
+    """
+    from botocore.exceptions import ClientError
+
+    from ops.doctor.scene import DENIED
+
+    measured = {name: row["UsageMetric"] for name, row in rows.items() if row.get("UsageMetric")}
+    if not measured:
+        return {}
+    queries = [
+        {
+            "Id": f"q{number}",
+            "MetricStat": {
+                "Metric": {
+                    "Namespace": metric["MetricNamespace"],
+                    "MetricName": metric["MetricName"],
+                    "Dimensions": [
+                        {"Name": key, "Value": value}
+                        for key, value in metric["MetricDimensions"].items()
+                    ],
+                },
+                "Period": 300,
+                "Stat": metric.get("MetricStatisticRecommendation", "Maximum"),
+            },
+        }
+        for number, metric in enumerate(measured.values())
+    ]
+    now = datetime.now(UTC)
+    try:
+        answer = scene.client("cloudwatch").get_metric_data(
+            MetricDataQueries=queries, StartTime=now - timedelta(minutes=30), EndTime=now
+        )
+    except ClientError as error:
+        if error_code(error) not in DENIED:
+            raise
+        return {}
+    latest = {row["Id"]: row["Values"][0] for row in answer["MetricDataResults"] if row["Values"]}
+    # AWS sends nothing of what nobody uses.
+    return {name: latest.get(f"q{number}", 0.0) for number, name in enumerate(measured)}
