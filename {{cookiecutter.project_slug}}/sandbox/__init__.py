@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sandbox.client import start as start
     from sandbox.client import status as status
     from sandbox.client import stop as stop
+    from sandbox.client import workflow_environment as workflow_environment
     from sandbox.server import Server as Server
 
 _HOME = {
@@ -30,6 +31,7 @@ _HOME = {
     "start": "client",
     "status": "client",
     "stop": "client",
+    "workflow_environment": "client",
 }
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "start",
     "status",
     "stop",
+    "workflow_environment",
 ]
 
 

@@ -244,6 +244,30 @@ def control(root: Path, call: str, *args: Any, **kwargs: Any) -> Any:
     return content["answer"]
 
 
+def workflow_environment(
+    root: Path,
+    repository: str,
+    *,
+    environment: str = "",
+    ref: str = "refs/heads/main",
+    role_arn: str = "",
+) -> dict[str, str]:
+    """Return the variables of a job of GitHub Actions that has signed in to the sandbox's AWS.
+
+    For a repository ("acme/churn") of the sandbox's GitHub; `environment` as the job names it.
+    Variables with the value "" are to be removed. Raises SandboxError when AWS does not let it in.
+    """
+    found: dict[str, str] = control(
+        root,
+        "workflows.environment",
+        repository,
+        environment=environment,
+        ref=ref,
+        role_arn=role_arn,
+    )
+    return found
+
+
 def write_record(folder: Path, port: int, token: str, region: str) -> None:
     """Write down, for this user only, how to reach the server of this process."""
     temporary = folder / f"{RECORD}.new"

@@ -6,11 +6,12 @@ Adds to `policies`, which knows people's and roles' accesses, the service as pri
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from sandbox import policies
+from sandbox.iam import identities
+from sandbox.iam.language import Asked, Facts, said
 from sandbox.wire import partition
 
 
@@ -27,65 +28,44 @@ def service_may(
     """
     if not policy:
         return False
-    document: Any = json.loads(policy) if isinstance(policy, str) else policy
-    facts = {"aws:sourcearn": source, "aws:sourceaccount": source.split(":")[4]}
-    answer = False
-    for statement in policies._list(document.get("Statement")):
-        if not _applies(statement, service, action, resource, facts):
-            continue
-        if statement.get("Effect") == "Deny":
-            return False
-        answer = True
-    return answer
-
-
-def _applies(
-    statement: Mapping[str, Any], service: str, action: str, resource: str, facts: dict[str, str]
-) -> bool:
-    who = statement.get("Principal")
-    named = policies._list(who.get("Service")) if isinstance(who, Mapping) else []
-    if who != "*" and service not in named:
-        return False
-    if not policies._fits(action, statement.get("Action"), True):
-        return False
-    if not policies._fits(resource, statement.get("Resource"), False):
-        return False
-    return all(
-        policies._holds(operator, facts.get(key.lower()), policies._list(values))
-        for operator, entries in (statement.get("Condition") or {}).items()
-        for key, values in entries.items()
+    facts = Facts(
+        {
+            "aws:SourceArn": source,
+            "aws:SourceAccount": source.split(":")[4],
+            "aws:PrincipalIsAWSService": "true",
+            "aws:SecureTransport": "true",
+        }
     )
+    found = said(policy, Asked(action, resource, facts, {service: "service"}))
+    return bool(found.allowed) and not found.denied
 
 
 def role(arn: str) -> Any:
     """Return moto's role of an ARN, or None."""
-    from moto.iam.models import iam_backends
-
     parts = arn.split(":")
     if len(parts) != 6 or parts[2] != "iam":
         return None
-    backend: Any = iam_backends[parts[4]][parts[1]]
-    return next((entry for entry in backend.get_roles() if entry.arn == arn), None)
+    return identities.role(arn, _region(parts[1]))
+
+
+def _region(partition_name: str) -> str:
+    return {"aws-cn": "cn-north-1", "aws-us-gov": "us-gov-west-1"}.get(partition_name, "us-east-1")
 
 
 def trusts(arn: str, service: str) -> bool:
-    """Tell whether a role exists and lets a service take it."""
+    """Tell whether a role exists and lets a service of its own account take it."""
     found = role(arn)
     if found is None:
         return False
-    document = policies._parsed(found.assume_role_policy_document)
-    return any(
-        statement.get("Effect") == "Allow"
-        and isinstance(statement.get("Principal"), Mapping)
-        and service in policies._list(statement["Principal"].get("Service"))
-        for statement in policies._list(document.get("Statement"))
-    )
+    _, name, _, _, account, _ = arn.split(":", 5)
+    prefix = service.partition(".")[0]
+    source = f"arn:{name}:{prefix}:{_region(name)}:{account}:sandbox"
+    return policies.trusted(found, service, source)
 
 
 def role_may(arn: str, action: str, resource: str, region: str) -> bool:
-    """Tell whether a role's own policies allow an action; a role without policies may nothing."""
-    found = role(arn)
-    return found is not None and policies.role_may(found, action, resource, region) is True
+    """Tell whether a role's own policies and its boundary allow an action."""
+    return role(arn) is not None and policies.role_may(arn, action, resource, region)
 
 
 def session(arn: str, name: str, region: str) -> dict[str, str]:

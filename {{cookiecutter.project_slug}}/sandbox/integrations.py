@@ -22,6 +22,7 @@ from sandbox.quotas import Quotas
 from sandbox.replies import Start, error_reply, json_reply, read
 from sandbox.services import JsonService
 from sandbox.wire import ApiError, Caller, Params, public
+from sandbox.workflow import Workflows
 
 if TYPE_CHECKING:
     from sandbox.server import Server
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 TAGGED = {"project": PROJECT, "code-repository": REPOSITORY}
 # What a person at a console does, and tests of failures.
 CONTROLS = (
+    "workflows.environment",
     "connections.complete",
     "github.inject",
     "github.accounts.add",
@@ -64,6 +66,7 @@ class Integrations:
         self.events.keep = server.moto.keep
         server.registry.on_change = lambda package: self.events.model_package(public(package))
         self.github = GitHub(server.store, folder / "github")
+        self.workflows = Workflows(server)
         self.connections = Connections(server.store)
         self.catalog = Catalog(server.store, self._client)
         self.catalog.on_idle = server.end_if_idle

@@ -26,7 +26,9 @@ from typing import Any, cast
 from urllib.parse import urlparse
 
 from sandbox import wire
+from sandbox.access import RoleObjects
 from sandbox.objects import NoSuchObject, Objects
+from sandbox.policies import check_role
 from sandbox.storage import Record, Store
 from sandbox.wire import Caller, Params, invalid, missing, pick
 
@@ -52,6 +54,7 @@ class Running:
     record: Record
     caller: Caller
     folder: Path
+    objects: RoleObjects
     done: threading.Event = field(default_factory=threading.Event)
     stop: threading.Event = field(default_factory=threading.Event)
     process: subprocess.Popen[bytes] | None = None
@@ -106,6 +109,7 @@ class Jobs:
         name = params[f"{kind}Name"]
         label = "processing-job" if kind == PROCESSING else "training-job"
         arn = caller.arn(f"{label}/{name}")
+        check_role(params["RoleArn"], caller)
         now = time.time()
         record: Record = {
             **{member: value for member, value in params.items() if member != "Tags"},
@@ -133,7 +137,8 @@ class Jobs:
                     "ResourceInUse", f"Job name must be unique; {arn} already exists"
                 )
             self.store.put(kind, arn, record)
-            job = Running(record, caller, self.folder / name)
+            objects = RoleObjects(self.objects, params["RoleArn"], caller)
+            job = Running(record, caller, self.folder / name, objects)
             self.running[arn] = job
         threading.Thread(target=self._run, args=(kind, job), name=name, daemon=True).start()
         return record
@@ -298,7 +303,7 @@ class Jobs:
         for item in record.get("ProcessingInputs", []):
             source = item["S3Input"]
             target = _inside(job, source["LocalPath"])
-            self._download(source["S3Uri"], source.get("S3DataType", "S3Prefix"), target)
+            self._download(job, source["S3Uri"], source.get("S3DataType", "S3Prefix"), target)
         outputs = record.get("ProcessingOutputConfig", {}).get("Outputs", [])
         for item in outputs:
             _inside(job, item["S3Output"]["LocalPath"]).mkdir(parents=True, exist_ok=True)
@@ -323,7 +328,7 @@ class Jobs:
             record["ExitMessage"] = message
         for item in outputs:
             target = item["S3Output"]
-            self._upload(_inside(job, target["LocalPath"]), target["S3Uri"])
+            self._upload(job, _inside(job, target["LocalPath"]), target["S3Uri"])
         if job.stop.is_set() or late:
             return "Stopped", None
         if code:
@@ -341,7 +346,7 @@ class Jobs:
         for channel in record.get("InputDataConfig", []):
             source = channel["DataSource"]["S3DataSource"]
             target = job.base / "input" / "data" / channel["ChannelName"]
-            self._download(source["S3Uri"], source["S3DataType"], target)
+            self._download(job, source["S3Uri"], source["S3DataType"], target)
             channels[channel["ChannelName"]] = {
                 "TrainingInputMode": "File",
                 "S3DistributionType": source.get("S3DataDistributionType", "FullyReplicated"),
@@ -353,7 +358,7 @@ class Jobs:
         if checkpoints:
             saved = _inside(job, checkpoints.get("LocalPath", "/opt/ml/checkpoints"))
             saved.mkdir(parents=True, exist_ok=True)
-            self._download(checkpoints["S3Uri"], "S3Prefix", saved, may_be_empty=True)
+            self._download(job, checkpoints["S3Uri"], "S3Prefix", saved, may_be_empty=True)
         config = job.base / "input" / "config"
         hyperparameters = {
             name: _mapped(job, value) for name, value in record.get("HyperParameters", {}).items()
@@ -370,7 +375,7 @@ class Jobs:
         )
         self._phase(record, "Uploading", "Uploading generated training model")
         if checkpoints:
-            self._upload(saved, checkpoints["S3Uri"])
+            self._upload(job, saved, checkpoints["S3Uri"])
         stopped = job.stop.is_set() or late
         self._pack(job, "output/data", "output.tar.gz")
         if not code or stopped:
@@ -392,7 +397,7 @@ class Jobs:
         pack(source, archive)
         uri = job.record["ModelArtifacts"]["S3ModelArtifacts"].rpartition("/")[0]
         bucket, key = split_uri(f"{uri}/{name}")
-        self.objects.put(bucket, key, archive, move=True)
+        job.objects.put(bucket, key, archive, move=True)
 
     def _execute(
         self, job: Running, command: list[str], environment: dict[str, str], longest: float
@@ -434,15 +439,17 @@ class Jobs:
             environment[name] = _mapped(job, value)
         return environment
 
-    def _download(self, uri: str, kind: str, target: Path, may_be_empty: bool = False) -> None:
+    def _download(
+        self, job: Running, uri: str, kind: str, target: Path, may_be_empty: bool = False
+    ) -> None:
         """Copy objects into a folder the way File mode does."""
         target.mkdir(parents=True, exist_ok=True)
         bucket, prefix = split_uri(uri)
         if kind == "ManifestFile":
-            pairs = list(self._manifest(bucket, prefix))
+            pairs = list(self._manifest(job, bucket, prefix))
         else:
             try:
-                keys = [k for k in self.objects.find(bucket, prefix) if not k.endswith("/")]
+                keys = [k for k in job.objects.find(bucket, prefix) if not k.endswith("/")]
             except NoSuchObject as error:
                 raise JobFailed(f"ClientError: {error}") from error
             pairs = [(bucket, key, relative_key(prefix, key)) for key in keys]
@@ -458,15 +465,15 @@ class Jobs:
                 raise JobFailed(f"ClientError: key {key!r} would be written outside of its folder")
             path.parent.mkdir(parents=True, exist_ok=True)
             # A copy, no link: a job may change its input, and must not change the object by that.
-            shutil.copyfile(self.objects.path(where, key), path)
+            shutil.copyfile(job.objects.path(where, key), path)
 
-    def _manifest(self, bucket: str, key: str) -> Iterator[tuple[str, str, str]]:
-        entries = json.loads(self.objects.path(bucket, key).read_text())
+    def _manifest(self, job: Running, bucket: str, key: str) -> Iterator[tuple[str, str, str]]:
+        entries = json.loads(job.objects.path(bucket, key).read_text())
         where, prefix = split_uri(entries[0]["prefix"])
         for name in entries[1:]:
             yield where, prefix + name, name
 
-    def _upload(self, folder: Path, uri: str) -> None:
+    def _upload(self, job: Running, folder: Path, uri: str) -> None:
         bucket, prefix = split_uri(uri)
         prefix = prefix.rstrip("/")
         for path in sorted(folder.rglob("*")):
@@ -474,7 +481,7 @@ class Jobs:
                 name = path.relative_to(folder).as_posix()
                 key = f"{prefix}/{name}" if prefix else name
                 try:
-                    self.objects.put(bucket, key, path, move=not path.is_symlink())
+                    job.objects.put(bucket, key, path, move=not path.is_symlink())
                 except NoSuchObject as error:
                     raise JobFailed(f"ClientError: {error}") from error
 

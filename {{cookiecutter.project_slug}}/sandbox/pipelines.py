@@ -11,9 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 from sandbox import wire
+from sandbox.access import RoleObjects
 from sandbox.definition import bind, parse
 from sandbox.executor import EXECUTION, Execution, JobControl, recover
 from sandbox.objects import NoSuchObject, Objects
+from sandbox.policies import check_role
 from sandbox.storage import Record, Store
 from sandbox.wire import ApiError, Caller, Params, invalid, missing, pick
 
@@ -23,12 +25,12 @@ PIPELINE = "Pipeline"
 class Pipelines:
     """Operations on pipelines and executions. Keys of records are ARNs.
 
-    `client` makes a boto3 client of this sandbox for a region; `on_end` is called when an execution
-    ends.
+    `client` makes a boto3 client of this sandbox for a region, with the rights of a role; `on_end`
+    is called when an execution ends.
     """
 
     def __init__(
-        self, store: Store, objects: Objects, jobs: JobControl, client: Callable[[str], Any]
+        self, store: Store, objects: Objects, jobs: JobControl, client: Callable[[str, str], Any]
     ) -> None:
         self.store, self.objects, self.jobs, self._client = store, objects, jobs, client
         self.running: dict[str, Execution] = {}
@@ -161,6 +163,7 @@ class Pipelines:
         if "SelectiveExecutionConfig" in params:
             raise invalid("The sandbox does not support SelectiveExecutionConfig")
         pipeline = self._pipeline(params["PipelineName"], caller)
+        check_role(params.get("RoleArn") or pipeline["RoleArn"], caller)
         with self.store.lock:
             token = params["ClientRequestToken"]
             for earlier in self._executions(pipeline["PipelineArn"]):
@@ -203,8 +206,13 @@ class Pipelines:
         return {"PipelineExecutionArn": arn}
 
     def _launch(self, record: Record, caller: Caller) -> None:
+        role = record["RoleArn"]
         execution = Execution(
-            record, self.store, self.jobs, self.objects, lambda: self._client(caller.region)
+            record,
+            self.store,
+            self.jobs,
+            RoleObjects(self.objects, role, caller),
+            lambda: self._client(caller.region, role),
         )
         experiment = execution.experiment()
         if experiment:

@@ -307,15 +307,12 @@ class Registry:
 
 
 def _permits(group: Record | None, operation: str, arn: str, caller: Caller) -> bool:
-    """Tell whether a caller may use a group or a version of it: its own account's may, those of
-    others if the group's policy says so."""
-    if arn.split(":")[4] == caller.account:
-        return True
-    policy = (group or {}).get("_policy")
-    if not policy:
-        return False
-    action = f"sagemaker:{operation}"
-    return bool(decision(policy, action, arn, principal(caller), caller.region))
+    """Tell whether a caller may use a group or a version of it: its own account's may unless
+    the group's policy denies it, those of others if it allows it."""
+    policy, action = (group or {}).get("_policy"), f"sagemaker:{operation}"
+    said = decision(policy, action, arn, principal(caller), caller.region) if policy else None
+    own = arn.split(":")[4] == caller.account
+    return said is not False if own else bool(said)
 
 
 def _named(name: str, params: Params) -> bool:

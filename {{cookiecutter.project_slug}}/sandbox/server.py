@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import unquote
 
 from botocore.config import Config
 from botocore.session import get_session
@@ -38,6 +39,7 @@ from sandbox import client, runtime, wire
 from sandbox.cloudformation import Stacks, protocol
 from sandbox.endpoints import CONFIG, ENDPOINT, MODEL, TIME, Endpoints
 from sandbox.github.service import PREFIX, GitHub
+from sandbox.iam.service import Iam
 from sandbox.integrations import TAGGED, Integrations
 from sandbox.jobs import PROCESSING, TRAINING, Jobs
 from sandbox.logs import Logs
@@ -143,6 +145,7 @@ class Server:
                 f"{self.folder} is damaged or from another version ({error}); "
                 "clear it with: mlops sandbox reset"
             ) from error
+        self.iam = Iam(self.store, self.moto.keep)
         self.jobs = Jobs(self.store, self.objects, self.folder / "jobs", self.stop_grace)
         self.jobs.fault = self._job_fault
         self.registry = Registry(self.store)
@@ -156,7 +159,7 @@ class Server:
         self.endpoints.on_deleted = lambda: self.moto.keep("applicationautoscaling")
         self.runtime = runtime.Runtime(self.store, self.objects, self.endpoints, self.metrics)
         self.runtime.on_idle = self.end_if_idle
-        self.pipelines = Pipelines(self.store, self.objects, self.jobs, self.client)
+        self.pipelines = Pipelines(self.store, self.objects, self.jobs, self._as_role)
         self.pipelines.on_end = self.end_if_idle
         self.stacks = Stacks(
             self.store, lambda service, region, key: self.client(region, service, key)
@@ -216,6 +219,11 @@ class Server:
         with self._client_lock:  # Clients may be shared between threads, making them may not.
             return self._make_client(region, service, access_key)
 
+    def _as_role(self, region: str, role: str) -> Any:
+        """Return a client of SageMaker with the rights of a role."""
+        key = self.iam.guard.service_session(role, "SageMaker", region)
+        return self.client(region, access_key=key)
+
     @functools.cache  # noqa: B019  (one server lives as long as its process or its test)
     def _make_client(self, region: str, service: str, access_key: str) -> Any:
         return self._core.create_client(
@@ -226,6 +234,10 @@ class Server:
             aws_secret_access_key="sandbox",
             config=Config(retries={"total_max_attempts": 1}, proxies={}, max_pool_connections=64),
         )
+
+    def core(self) -> Any:
+        """Return the botocore session that makes this server's clients."""
+        return self._core
 
     @functools.cached_property
     def _core(self) -> Any:
@@ -309,6 +321,10 @@ class Server:
             return self.integrations.web(environ, start)
         if not (environ.get("CONTENT_LENGTH") or "0").isdecimal():
             return _json_error(ApiError("SerializationException", "Content-Length", 400), start)
+        signed_for, caller = _signed_for(environ), _caller(environ, self.region)
+        refused = self.iam.refuse(signed_for, environ, caller, start)
+        if refused is not None:
+            return refused
         service, _, operation = environ.get("HTTP_X_AMZ_TARGET", "").partition(".")
         if service == "SageMaker":
             fault = self._take_fault(operation)
@@ -317,15 +333,15 @@ class Server:
             handled = self._sagemaker(operation, environ, start)
             if handled is not None:
                 return handled
-        if _signed_for(environ) == protocol.SERVICE:
+        if signed_for == protocol.SERVICE:
             return self._cloudformation(environ, start)
         # A bucket may be called "endpoints"; everybody else must not meet moto's made-up answers.
-        if runtime.PATH.match(path) and _signed_for(environ) != "s3":
+        if runtime.PATH.match(path) and signed_for != "s3":
             return self._invoke(environ, start)
         by_moto = functools.partial(self._by_moto, environ, start)
-        answer = self.integrations.answer(
-            environ, start, _signed_for(environ), _caller(environ, self.region), by_moto
-        )
+        answer = self.integrations.answer(environ, start, signed_for, caller, by_moto)
+        if answer is None:
+            answer = self.iam.answer(signed_for, environ, caller, start, by_moto)
         return by_moto() if answer is None else answer
 
     def _invoke(self, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
@@ -551,21 +567,31 @@ _TAG_OPERATIONS = ("AddTags", "ListTags", "DeleteTags")
 def _caller(environ: dict[str, Any], region: str) -> Caller:
     """Read account and region from the request's signature
     (Credential=KEY/DATE/REGION/SERVICE/...)."""
+    parts = _credential(environ)
+    if len(parts) != 5:
+        return Caller(ACCOUNT, region, "")
+    if parts[0] == client.ACCESS_KEY:
+        return Caller(ACCOUNT, parts[2], parts[0])
     # Imported late: the first answer of a new server need not wait for all of IAM.
     from moto.iam.models import get_account_id_from
 
-    _, _, credential = environ.get("HTTP_AUTHORIZATION", "").partition("Credential=")
-    parts = credential.split(",")[0].split("/")
-    if len(parts) == 5:
-        return Caller(get_account_id_from(parts[0]), parts[2], parts[0])
-    return Caller(ACCOUNT, region, "")
+    return Caller(get_account_id_from(parts[0]), parts[2], parts[0])
 
 
 def _signed_for(environ: dict[str, Any]) -> str:
     """Return the service that a request was signed for, "" if it was not signed."""
-    _, _, credential = environ.get("HTTP_AUTHORIZATION", "").partition("Credential=")
-    parts = credential.split(",")[0].split("/")
+    parts = _credential(environ)
     return parts[3] if len(parts) == 5 else ""
+
+
+def _credential(environ: dict[str, Any]) -> list[str]:
+    """Return key, date, region, service and end of a signature, in a header or in the query of an
+    address that was signed before."""
+    header, query = environ.get("HTTP_AUTHORIZATION", ""), environ.get("QUERY_STRING", "")
+    found: str = header.partition("Credential=")[2].split(",")[0]
+    if not found and "X-Amz-Credential=" in query:
+        found = unquote(query.partition("X-Amz-Credential=")[2].partition("&")[0])
+    return found.split("/")
 
 
 def _parsed(body: bytes) -> Params:

@@ -77,7 +77,7 @@ class Hosting(World):
     def prepare(self) -> Hosting:
         """Create bucket, group and role."""
         super().prepare()
-        self.iam.create_role(RoleName="hosting", AssumeRolePolicyDocument=json.dumps(TRUST))
+        self.role_for("hosting")
         return self
 
     @property

@@ -58,12 +58,26 @@ class World:
         return self._session.client(service, endpoint_url=self._url)
 
     def prepare(self) -> World:
-        """Create the bucket and the model package group."""
+        """Create the bucket, the model package group and a role that may do everything."""
+        self.role_for("tests")
         self.s3.create_bucket(
             Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION}
         )
         self.sagemaker.create_model_package_group(ModelPackageGroupName=GROUP)
         return self
+
+    def role_for(self, name: str, *statements: dict[str, Any], service: str = "sagemaker") -> str:
+        """Make a role that a service may take, and return its ARN; without statements it may do
+        everything."""
+        trust = {
+            "Effect": "Allow",
+            "Principal": {"Service": f"{service}.amazonaws.com"},
+            "Action": "sts:AssumeRole",
+        }
+        allowed = list(statements) or [{"Effect": "Allow", "Action": "*", "Resource": "*"}]
+        made = self.iam.create_role(RoleName=name, AssumeRolePolicyDocument=policy(trust))
+        self.iam.put_role_policy(RoleName=name, PolicyName="p", PolicyDocument=policy(*allowed))
+        return str(made["Role"]["Arn"])
 
     def put(self, key: str, body: str | bytes) -> str:
         """Store an object and return its address."""
@@ -209,6 +223,11 @@ class World:
             if job["TrainingJobStatus"] not in ("InProgress", "Stopping"):
                 return dict(job)
             time.sleep(0.02)
+
+
+def policy(*statements: dict[str, Any]) -> str:
+    """Return a policy's document."""
+    return json.dumps({"Version": "2012-10-17", "Statement": list(statements)})
 
 
 def world(server: Server) -> World:

@@ -365,7 +365,8 @@ def test_a_stage_in_another_account_needs_its_share_and_then_runs_there(
 ) -> None:
     parameters: dict[str, Any] = {"EndpointKind": "serverless"}
     queue = {"EndpointKind": "asynchronous", "InstanceCount": 1}
-    here.repo.stage("far", Account="210987654321", Role="deployer", Parameters=queue)
+    role = "OrganizationAccountAccessRole"
+    here.repo.stage("far", Account="210987654321", Role=role, Parameters=queue)
 
     def command(*arguments: str) -> Any:
         environment = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{here.server.port}"}

@@ -11,9 +11,9 @@ import pytest
 from botocore.exceptions import ClientError
 
 from cloudformation_cases import resource
-from function_cases import MAY, Wired, until
+from function_cases import ACCOUNT, MAY, Wired, until
 from sandbox import Server
-from sandbox_cases import BUCKET
+from sandbox_cases import BUCKET, policy
 
 TEMPLATE = {
     "Parameters": {
@@ -167,7 +167,10 @@ def test_a_project_may_come_from_a_template_in_s3(shop: Shop) -> None:
 
 
 def test_only_who_is_granted_the_portfolio_sees_the_product(shop: Shop) -> None:
-    studio = shop.role("studio", MAY, "sagemaker.amazonaws.com")
+    may = {"Effect": "Allow", "Action": "servicecatalog:*", "Resource": "*"}
+    studio = shop.role("studio", {"Version": "2012-10-17", "Statement": [may]})
+    trust = {"Effect": "Allow", "Principal": {"AWS": ACCOUNT}, "Action": "sts:AssumeRole"}
+    shop.iam.update_assume_role_policy(RoleName="studio", PolicyDocument=policy(trust))
     person = shop.session(studio)
     assert person.catalog.search_products()["ProductViewSummaries"] == []
     with pytest.raises(ClientError, match="no launch paths"):

@@ -729,7 +729,8 @@ def test_many_events_come_in_pages(aws: Deployer) -> None:
 def test_accounts_do_not_see_each_others_stacks(aws: Deployer) -> None:
     name = aws.deploy({"Resources": {"One": TOPIC}})
     session = aws.client("sts").assume_role(
-        RoleArn="arn:aws:iam::210987654321:role/deployer", RoleSessionName="other"
+        RoleArn="arn:aws:iam::210987654321:role/OrganizationAccountAccessRole",
+        RoleSessionName="other",
     )["Credentials"]
     other = Deployer(aws.url, session)
     assert refused(other.stack, name)[0] == "ValidationError"

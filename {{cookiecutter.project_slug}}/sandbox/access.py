@@ -1,0 +1,51 @@
+"""The objects of S3 as a role sees them: what a service reads and writes for it, it must be allowed
+to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sandbox.objects import NoSuchObject, Objects
+from sandbox.policies import check_role, may
+from sandbox.wire import Caller, partition
+
+DENIED = (
+    "AccessDenied (403): User: {role} is not authorized to perform: {action} on resource: "
+    '"{resource}"'
+)
+
+
+class NoAccess(NoSuchObject):
+    """The role may not do this; the message is one line."""
+
+
+class RoleObjects:
+    """Reads and writes objects with the rights of a role. Raises NoSuchObject and NoAccess, and
+    ApiError once the role is gone."""
+
+    def __init__(self, objects: Objects, role: str, caller: Caller) -> None:
+        self.objects, self.role, self.caller = objects, role, caller
+
+    def path(self, bucket: str, key: str) -> Path:
+        """Return the file that holds an object's content; it must not be changed."""
+        self._check("s3:GetObject", bucket, key)
+        return self.objects.path(bucket, key)
+
+    def find(self, bucket: str, prefix: str) -> list[str]:
+        """Return the keys that start with a prefix, sorted."""
+        self._check("s3:ListBucket", bucket, "", prefix)
+        return self.objects.find(bucket, prefix)
+
+    def put(self, bucket: str, key: str, source: Path, move: bool = False) -> None:
+        """Store a file as an object; with `move` the file itself becomes the object."""
+        self._check("s3:PutObject", bucket, key)
+        self.objects.put(bucket, key, source, move)
+
+    def _check(self, action: str, bucket: str, key: str, prefix: str = "") -> None:
+        found = self.objects.buckets().get(bucket)
+        if found is None:
+            raise NoSuchObject(f"The specified bucket does not exist: {bucket}")
+        if not may(check_role(self.role, self.caller), action, found, key, self.caller, prefix):
+            resource = f"arn:{partition(self.caller.region)}:s3:::{bucket}"
+            resource = f"{resource}/{key}" if key else resource
+            raise NoAccess(DENIED.format(role=self.role, action=action, resource=resource))

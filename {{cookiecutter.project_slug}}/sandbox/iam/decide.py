@@ -1,0 +1,125 @@
+"""The decision: identity policies, permissions boundary, session policy and the policies of
+resources together, as IAM weighs them. Source:
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from sandbox.iam.identities import ANONYMOUS, Identity
+from sandbox.iam.language import Asked, Document, Facts, Said, Value, said
+
+Why = Literal["", "identity-based", "resource-based", "boundary", "session", "trust"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a request is allowed, and if not, what kind of policy denies or does not allow it."""
+
+    allowed: bool
+    explicit: bool = False
+    why: Why = ""
+
+    def words(self, action: str) -> str:
+        """Return the end of AWS's sentence about a denial."""
+        if self.why == "trust":
+            return ""
+        kind = {"boundary": "permissions boundary", "session": "session policy"}.get(
+            self.why, f"{self.why} policy"
+        )
+        if self.explicit:
+            article = "an" if kind.startswith("i") else "a"
+            return f" with an explicit deny in {article} {kind}"
+        return f" because no {kind} allows the {action} action"
+
+
+ALLOWED = Verdict(True)
+
+
+def decide(
+    who: Identity,
+    action: str,
+    resource: str,
+    facts: Facts,
+    policy: Document | None = None,
+    *,
+    owner: str = "",
+    policy_decides: bool = False,
+    names: Mapping[str, str] | None = None,
+) -> Verdict:
+    """Return whether somebody may do something with a resource.
+
+    `policy` is the resource's own, `owner` its account ("" for the caller's). With `policy_decides`
+    (keys, the trust policies of roles) nothing is allowed that the resource's policy does not allow
+    or leave to the account.
+    """
+    asked = Asked(action, resource, facts, {**who.names(), **(names or {})})
+    of_resource = said(policy, asked) if policy is not None else Said()
+    if of_resource.denied:
+        return Verdict(False, True, "resource-based")
+    if not who.restricted:
+        return _of_administrator(who, of_resource, owner, policy_decides)
+    own = [said(document, asked) for document in who.policies]
+    limits: list[tuple[Why, Said]] = []
+    if who.boundary is not None:
+        limits.append(("boundary", said(who.boundary, asked)))
+    if who.session is not None:
+        limits.append(("session", said(who.session, asked)))
+    if any(each.denied for each in own):
+        return Verdict(False, True, "identity-based")
+    for why, limit in limits:
+        if limit.denied:
+            return Verdict(False, True, why)
+    if who.kind == ANONYMOUS:
+        return ALLOWED if of_resource.allowed else Verdict(False, False, "resource-based")
+    by_identity = any(each.allowed for each in own)
+    abroad = owner not in ("", who.account)
+    # In its own account a policy that names the caller suffices; one that names the account leaves
+    # it to the caller's own policies, and of keys and roles it must do at least that.
+    named = bool(of_resource.allowed - {"account"})
+    left_to_it = bool(of_resource.allowed)
+    if (abroad or policy_decides) and not left_to_it:
+        return Verdict(False, False, "resource-based" if by_identity else "identity-based")
+    if not by_identity and (abroad or not named):
+        return Verdict(False, False, "identity-based")
+    # A user named by ARN is beyond his boundary, a role is not.
+    if named and not abroad and who.kind == "user" and "direct" in of_resource.allowed:
+        return ALLOWED
+    for why, limit in limits:
+        if not limit.allowed:
+            return Verdict(False, False, why)
+    return ALLOWED
+
+
+def _of_administrator(
+    who: Identity, of_resource: Said, owner: str, policy_decides: bool
+) -> Verdict:
+    needed = policy_decides or owner not in ("", who.account)
+    if needed and not of_resource.allowed:
+        return Verdict(False, False, "resource-based")
+    return ALLOWED
+
+
+def base_facts(who: Identity, region: str, now: float) -> Facts:
+    """Return the context keys that every request has. The sandbox counts as reached over TLS."""
+    kinds = {"role": "AssumedRole", "user": "User"}
+    user_id = who.arn.rpartition("/")[2] if who.kind == "role" else who.name
+    values: dict[str, Value] = {
+        "aws:PrincipalArn": who.principal,
+        "aws:PrincipalAccount": who.account,
+        "aws:PrincipalType": kinds.get(who.kind, "Account"),
+        "aws:PrincipalIsAWSService": "false",
+        "aws:ViaAWSService": "false",
+        "aws:userid": user_id,
+        "aws:username": who.name if who.kind == "user" else None,
+        "aws:SecureTransport": "true",
+        "aws:RequestedRegion": region,
+        "aws:SourceIp": "127.0.0.1",
+        "aws:CurrentTime": datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "aws:EpochTime": str(int(now)),
+    }
+    return Facts(values, {"aws:principaltag/": lambda: who.tags})

@@ -1,0 +1,214 @@
+"""The check that every request to the sandbox meets before a service answers it.
+
+The sandbox's own key is the account's administrator: only what a resource's policy denies is
+refused to it. Everybody else may do what policies allow, and nothing that actions.py does not know.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from sandbox import client
+from sandbox.iam import actions, identities, objects, requests
+from sandbox.iam.actions import Check, Place
+from sandbox.iam.decide import ALLOWED, Verdict, base_facts, decide
+from sandbox.iam.identities import Identity
+from sandbox.iam.language import Facts, Value
+from sandbox.iam.resources import Resources, object_tags
+from sandbox.storage import Store
+from sandbox.wire import ApiError, Caller, partition
+
+# Services whose errors have another name, and their status.
+CODES = {
+    "s3": ("AccessDenied", 403),
+    "iam": ("AccessDenied", 403),
+    "sts": ("AccessDenied", 403),
+    "cloudformation": ("AccessDenied", 403),
+    "sns": ("AuthorizationError", 403),
+    "monitoring": ("AccessDenied", 403),
+    "sqs": ("AccessDenied", 403),
+    "lambda": ("AccessDeniedException", 403),
+}
+UNKNOWN_KEYS = {
+    "s3": (
+        "InvalidAccessKeyId",
+        "The AWS Access Key Id you provided does not exist in our records.",
+    ),
+    "": ("UnrecognizedClientException", "The security token included in the request is invalid."),
+}
+QUERY = ("cloudformation", "iam", "sns", "sts")
+# Whose resources have policies that hold for the administrator, too.
+WITH_POLICIES = ("s3", "secretsmanager", "sqs", "sns", "kms", "lambda")
+KEY_SERVICE = "kms"
+
+
+class Guard:
+    """The checks of one server."""
+
+    def __init__(self, store: Store) -> None:
+        self.resources = Resources(store)
+
+    # Requests.
+
+    def check(self, service: str, environ: dict[str, Any], caller: Caller) -> None:
+        """Refuse a request that its sender may not make. Raises ApiError."""
+        if caller.access_key == client.ACCESS_KEY and service not in WITH_POLICIES:
+            return
+        if not service:
+            if _for_everybody(environ):
+                return
+            service, who = "s3", identities.NOBODY
+        else:
+            found = identities.of_key(caller.account, caller.region, caller.access_key)
+            if found is None:
+                raise _unknown_key(service)
+            who = found
+        place = self._place(caller)
+        needed, operation = self._needed(service, environ, place)
+        if needed is None:
+            if who.restricted:
+                raise _unknown_operation(who, service, operation)
+            return
+        facts = base_facts(who, caller.region, time.time())
+        for check in needed:
+            verdict = self.verdict(who, check, facts)
+            if not verdict.allowed:
+                raise denial(who, service, check, verdict)
+
+    def _needed(
+        self, service: str, environ: dict[str, Any], place: Place
+    ) -> tuple[list[Check] | None, str]:
+        if service == "s3":
+            return objects.checks(environ, place.partition), ""
+        operation, params = requests.read(service, environ)
+        return actions.checks(service, operation, params, place), operation
+
+    def _place(self, caller: Caller) -> Place:
+        def look(kind: str, name: str) -> str | None:
+            return self.resources.look(kind, name, caller.account, caller.region)
+
+        return Place(partition(caller.region), caller.region, caller.account, look)
+
+    # Decisions.
+
+    def verdict(self, who: Identity, check: Check, facts: Facts) -> Verdict:
+        """Return whether somebody may do one thing."""
+        service = check.resource.split(":", 3)[2] if check.resource.startswith("arn:") else ""
+        policy = self.resources.policy(check.resource) if service else None
+        if not who.restricted and policy is None:
+            return ALLOWED
+        owner = self.resources.account(check.resource, who.account)
+        # The registry asks for itself what a group's policy allows another account.
+        shared = service == "sagemaker" and owner != who.account
+        return decide(
+            who,
+            check.action,
+            check.resource,
+            self.facts(check, facts, owner),
+            policy,
+            owner=who.account if shared else owner,
+            policy_decides=service == KEY_SERVICE and policy is not None,
+        )
+
+    def facts(self, check: Check, facts: Facts, owner: str) -> Facts:
+        """Return the context keys of a check: those of the request, and those of the resource."""
+        arn = check.resource
+        tags = {
+            "aws:resourcetag/": lambda: self.resources.tags(arn),
+            "iam:resourcetag/": lambda: self.resources.tags(arn),
+            "secretsmanager:resourcetag/": lambda: self.resources.tags(arn),
+        }
+        more: dict[str, Value | Callable[[], Value]] = {
+            "aws:ResourceAccount": None if arn == "*" else owner,
+            "kms:CallerAccount": owner,
+        }
+        if ":iam:" in arn and arn.rpartition(":")[2].startswith(("role/", "user/")):
+            more["iam:PermissionsBoundary"] = lambda: _boundary(arn)
+        if arn.startswith("arn:") and arn.split(":")[2] == "s3" and "/" in arn:
+            bucket, _, key = arn.split(":", 5)[5].partition("/")
+            tags["s3:existingobjecttag/"] = lambda: object_tags(bucket, key)
+            more["s3:ResourceAccount"] = owner
+        return facts.with_({**more, **check.facts}, tags)
+
+    def role_may(
+        self,
+        arn: str,
+        action: str,
+        resource: str,
+        region: str,
+        facts: Mapping[str, Value] | None = None,
+    ) -> bool:
+        """Tell whether a role may do something when a service works with it."""
+        who = identities.of_role(arn, region, "service")
+        check = Check(action, resource, facts or {})
+        return self.verdict(who, check, base_facts(who, region, time.time())).allowed
+
+    def service_session(self, arn: str, name: str, region: str) -> str:
+        """Return the access key of a session of a role that a service works with."""
+        from moto.sts.models import sts_backends
+
+        backend: Any = sts_backends[arn.split(":")[4]][partition(region)]
+        for session in reversed(backend.assumed_roles):
+            if (session.role_arn, session.session_name, session.policy) == (arn, name, ""):
+                return str(session.access_key_id)
+        return str(backend.assume_role(region, name, arn, "", 3600, "").access_key_id)
+
+
+def _for_everybody(environ: dict[str, Any]) -> bool:
+    """Tell whether a request need not be signed. Raises ApiError for one that must be."""
+    if environ.get("HTTP_X_AMZ_TARGET"):
+        raise ApiError("MissingAuthenticationTokenException", "Missing Authentication Token", 403)
+    if requests.read("sts", environ)[0] == "AssumeRoleWithWebIdentity":
+        return True
+    path = environ.get("PATH_INFO", "/")
+    return path == "/" or path.startswith("/moto-api/")
+
+
+def _boundary(arn: str) -> str | None:
+    """Return the boundary that a role or user has."""
+    parts = arn.split(":", 5)
+    owner = identities.backend(parts[4], "cn-north-1" if parts[1] == "aws-cn" else "us-east-1")
+    rows: Iterable[Any] = (
+        owner.roles.values() if parts[5].startswith("role/") else owner.users.values()
+    )
+    found = next((row for row in list(rows) if row.arn == arn), None)
+    boundary: str | None = getattr(found, "permissions_boundary_arn", None)
+    return boundary or None
+
+
+# What is answered.
+
+
+def denial(who: Identity, service: str, check: Check, verdict: Verdict) -> ApiError:
+    """Return a service's error for what is not allowed."""
+    code, status = CODES.get(service, ("AccessDeniedException", 400))
+    resource = check.shown or check.resource
+    if service == "s3":
+        resource = f'"{resource}"'
+    words = (
+        f"User: {who.arn} is not authorized to perform: {check.action} on resource: {resource}"
+        f"{verdict.words(check.action)}"
+    )
+    return ApiError(code, words, status)
+
+
+def _unknown_operation(who: Identity, service: str, operation: str) -> ApiError:
+    code, status = CODES.get(service, ("AccessDeniedException", 400))
+    return ApiError(
+        code,
+        f"User: {who.arn} is not authorized to perform: {service}:{operation or 'unknown'}: the "
+        "sandbox does not know what this operation needs, so that only its own key may call it",
+        status,
+    )
+
+
+def _unknown_key(service: str) -> ApiError:
+    code, words = UNKNOWN_KEYS.get(service, UNKNOWN_KEYS[""])
+    if service in QUERY:
+        code = "InvalidClientTokenId"
+    return ApiError(code, words, 403)
+
+
+__all__ = ["Guard", "denial"]

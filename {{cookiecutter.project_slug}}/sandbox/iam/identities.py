@@ -1,0 +1,205 @@
+"""Who sends a request: the role session, the IAM user or the account's administrator behind an
+access key, with the policies that hold for them.
+
+Reads moto's IAM and STS (written against moto 5.2).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sandbox import client
+from sandbox.wire import partition
+
+ADMINISTRATOR, ANONYMOUS = "administrator", "anonymous"
+UNLIMITED = '{"Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}'
+NOTHING = '{"Statement": []}'
+AWS_MANAGED = ":iam::aws:policy/"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A role session, a role, a user, or the administrator of an account.
+
+    `arn` is how errors name it, `principal` what aws:PrincipalArn is. Of the administrator no own
+    policy is asked. `boundary` and `session` are policies, or None where there is none.
+    """
+
+    kind: str
+    arn: str
+    principal: str
+    account: str
+    policies: tuple[str, ...] = ()
+    boundary: str | None = None
+    session: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def restricted(self) -> bool:
+        """Tell whether its own policies decide what it may do."""
+        return self.kind != ADMINISTRATOR
+
+    @property
+    def name(self) -> str:
+        """Return the last part of the principal's ARN."""
+        return self.principal.rpartition("/")[2]
+
+    def names(self) -> dict[str, str]:
+        """Return the names that a policy of a resource may call it by; see language.Asked."""
+        if self.kind == ANONYMOUS:
+            return {}
+        place = self.principal.rpartition(":")[0]
+        return {
+            self.account: "account",
+            f"{place}:root": "account",
+            self.principal: "direct",
+            self.arn: "direct",
+        }
+
+
+NOBODY = Identity(ANONYMOUS, "anonymous", "anonymous", "")
+
+
+def administrator(account: str, region: str) -> Identity:
+    """Return who owns the sandbox's own key; of other accounts, whoever owns them."""
+    root = f"arn:{partition(region)}:iam::{account}:root"
+    return Identity(ADMINISTRATOR, root, root, account)
+
+
+def backend(account: str, region: str) -> Any:
+    """Return moto's IAM of an account."""
+    from moto.iam.models import iam_backends
+
+    return iam_backends[account][partition(region)]
+
+
+def of_key(account: str, region: str, key: str) -> Identity | None:
+    """Return whose access key it is, None when IAM does not know it."""
+    if key in ("", client.ACCESS_KEY):
+        return administrator(account, region)
+    found = backend(account, region).access_keys.get(key)
+    if found is None or found.status != "Active":
+        return None
+    if found.user_name is not None:
+        return of_user(account, region, found.user_name)
+    session = session_of(account, region, key)
+    if session is None:
+        return None
+    return of_role(session.role_arn, region, session.session_name, session.policy or None)
+
+
+def session_of(account: str, region: str, key: str) -> Any:
+    """Return moto's session of a temporary key, or None."""
+    from moto.sts.models import sts_backends
+
+    sessions = sts_backends[account][partition(region)].assumed_roles
+    index = _INDEXES.setdefault(id(sessions), _Index(sessions))
+    if index.sessions is not sessions:
+        index = _INDEXES[id(sessions)] = _Index(sessions)
+    while index.read < len(sessions):
+        session = sessions[index.read]
+        index.by_key[session.access_key_id] = session
+        index.read += 1
+    return index.by_key.get(key)
+
+
+@dataclass
+class _Index:
+    """moto's list of sessions, which only grows, by key."""
+
+    sessions: list[Any]
+    read: int = 0
+    by_key: dict[str, Any] = field(default_factory=dict)
+
+
+_INDEXES: dict[int, _Index] = {}
+
+
+def role(arn: str, region: str) -> Any:
+    """Return moto's role of an ARN, or None."""
+    parts = arn.split(":", 5)
+    if len(parts) != 6 or parts[2] != "iam" or not parts[5].startswith("role/"):
+        return None
+    found = backend(parts[4], region).roles
+    return next((entry for entry in list(found.values()) if entry.arn == arn), None)
+
+
+def of_role(arn: str, region: str, session: str = "", policy: str | None = None) -> Identity:
+    """Return the identity of a role; of one that is gone, one that may do nothing."""
+    parts = arn.split(":", 5)
+    account, name = parts[4], arn.rpartition("/")[2]
+    shown = f"arn:{parts[1]}:sts::{account}:assumed-role/{name}/{session}" if session else arn
+    found = role(arn, region)
+    if found is None:
+        return Identity("role", shown, arn, account, session=policy)
+    return Identity(
+        "role",
+        shown,
+        arn,
+        account,
+        policies=_policies(found),
+        boundary=_boundary(found.permissions_boundary_arn, account, region),
+        session=policy,
+        tags=tags_of(found.tags),
+    )
+
+
+def of_user(account: str, region: str, name: str) -> Identity | None:
+    """Return the identity of an IAM user, None when there is none of this name."""
+    owner = backend(account, region)
+    found = owner.users.get(name)
+    if found is None:
+        return None
+    groups = [group for group in owner.groups.values() if found in group.users]
+    return Identity(
+        "user",
+        found.arn,
+        found.arn,
+        account,
+        policies=tuple(text for each in (found, *groups) for text in _policies(each)),
+        boundary=_boundary(getattr(found, "permissions_boundary_arn", None), account, region),
+        tags={tag["Key"]: tag["Value"] for tag in _user_tags(owner, found)},
+    )
+
+
+def _user_tags(owner: Any, user: Any) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = owner.tagger.list_tags_for_resource(user.arn).get("Tags", [])
+    return found
+
+
+def _policies(holder: Any) -> tuple[str, ...]:
+    inline = [_document(text) for text in list(holder.policies.values())]
+    managed = [
+        # What AWS manages is not written down here; those attached are meant to suffice.
+        UNLIMITED if AWS_MANAGED in policy.arn and not document(policy) else document(policy)
+        for policy in list(holder.managed_policies.values())
+    ]
+    return (*inline, *managed)
+
+
+def _document(text: Any) -> str:
+    return text if isinstance(text, str) else json.dumps(text)
+
+
+def document(policy: Any) -> str:
+    """Return the document of the default version of moto's managed policy."""
+    version = next((v for v in policy.versions if v.is_default), None)
+    return _document(version.document) if version and version.document else ""
+
+
+def _boundary(arn: str | None, account: str, region: str) -> str | None:
+    if not arn:
+        return None
+    found = backend(account, region).managed_policies.get(arn)
+    if found is None:
+        return UNLIMITED if AWS_MANAGED in arn else NOTHING
+    return document(found) or NOTHING
+
+
+def tags_of(given: Any) -> dict[str, str]:
+    """Return tags in whatever form moto keeps them."""
+    rows = given.values() if isinstance(given, Mapping) else given or ()
+    return {row["Key"]: row["Value"] for row in rows}

@@ -1,0 +1,217 @@
+"""What a request to S3 takes: actions on buckets and objects, told by method, path and query.
+
+Source:
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actions.html
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qs, unquote
+from xml.etree import ElementTree
+
+from sandbox.iam import resources
+from sandbox.iam.actions import Check
+from sandbox.iam.language import Value
+
+# Of a bucket, by the query's word: what reading, writing and deleting it takes.
+SETTINGS = {
+    "accelerate": ("GetAccelerateConfiguration", "PutAccelerateConfiguration", ""),
+    "acl": ("GetBucketAcl", "PutBucketAcl", ""),
+    "cors": ("GetBucketCORS", "PutBucketCORS", "PutBucketCORS"),
+    "encryption": ("GetEncryptionConfiguration", *["PutEncryptionConfiguration"] * 2),
+    "inventory": ("GetInventoryConfiguration", *["PutInventoryConfiguration"] * 2),
+    "lifecycle": ("GetLifecycleConfiguration", *["PutLifecycleConfiguration"] * 2),
+    "location": ("GetBucketLocation", "", ""),
+    "logging": ("GetBucketLogging", "PutBucketLogging", ""),
+    "notification": ("GetBucketNotification", "PutBucketNotification", ""),
+    "object-lock": (
+        "GetBucketObjectLockConfiguration",
+        "PutBucketObjectLockConfiguration",
+        "",
+    ),
+    "ownershipControls": ("GetBucketOwnershipControls", *["PutBucketOwnershipControls"] * 2),
+    "policy": ("GetBucketPolicy", "PutBucketPolicy", "DeleteBucketPolicy"),
+    "policyStatus": ("GetBucketPolicyStatus", "", ""),
+    "publicAccessBlock": ("GetBucketPublicAccessBlock", *["PutBucketPublicAccessBlock"] * 2),
+    "replication": ("GetReplicationConfiguration", *["PutReplicationConfiguration"] * 2),
+    "requestPayment": ("GetBucketRequestPayment", "PutBucketRequestPayment", ""),
+    "tagging": ("GetBucketTagging", "PutBucketTagging", "PutBucketTagging"),
+    "uploads": ("ListBucketMultipartUploads", "", ""),
+    "versioning": ("GetBucketVersioning", "PutBucketVersioning", ""),
+    "versions": ("ListBucketVersions", "", ""),
+    "website": ("GetBucketWebsite", "PutBucketWebsite", "DeleteBucketWebsite"),
+}
+OBJECT_SETTINGS = {
+    "acl": ("GetObjectAcl", "PutObjectAcl", ""),
+    "attributes": ("GetObjectAttributes", "", ""),
+    "legal-hold": ("GetObjectLegalHold", "PutObjectLegalHold", ""),
+    "retention": ("GetObjectRetention", "PutObjectRetention", ""),
+    "tagging": ("GetObjectTagging", "PutObjectTagging", "DeleteObjectTagging"),
+}
+# The same for a version that is named.
+OF_VERSIONS = re.compile(r"(?<=Object)(?=$|Tagging$|Acl$|Attributes$)")
+VERBS = {"GET": 0, "HEAD": 0, "PUT": 1, "POST": 1, "DELETE": 2}
+
+
+def place(environ: Mapping[str, Any]) -> tuple[str, str]:
+    """Return bucket and key of a request."""
+    raw = environ.get("RAW_URI") or environ.get("REQUEST_URI") or environ["PATH_INFO"]
+    bucket, _, key = unquote(str(raw).partition("?")[0]).lstrip("/").partition("/")
+    return bucket, key
+
+
+def checks(environ: dict[str, Any], partition: str) -> list[Check]:
+    """Return what a request needs to be allowed; an unknown one needs a right that nobody has."""
+    bucket, key = place(environ)
+    query = {
+        name: values[0]
+        for name, values in parse_qs(
+            environ.get("QUERY_STRING", ""), keep_blank_values=True
+        ).items()
+    }
+    method = environ["REQUEST_METHOD"]
+    if not bucket:
+        return [Check("s3:ListAllMyBuckets", "*")]
+    arn = f"arn:{partition}:s3:::{bucket}"
+    facts = _facts(environ, query)
+    if key:
+        return _of_object(environ, method, query, arn, key, facts)
+    return _of_bucket(environ, method, query, arn, facts)
+
+
+def _facts(environ: Mapping[str, Any], query: Mapping[str, str]) -> dict[str, Value]:
+    def header(name: str) -> str | None:
+        found: str | None = environ.get(f"HTTP_{name.upper().replace('-', '_')}")
+        return found
+
+    facts: dict[str, Value] = {
+        f"s3:{name}": query.get(name) for name in ("prefix", "delimiter", "max-keys")
+    }
+    facts["s3:VersionId"] = query.get("versionId")
+    for name in (
+        "x-amz-acl",
+        "x-amz-server-side-encryption",
+        "x-amz-server-side-encryption-aws-kms-key-id",
+        "x-amz-storage-class",
+        "x-amz-copy-source",
+    ):
+        facts[f"s3:{name}"] = header(name)
+    tags = parse_qs(header("x-amz-tagging") or "", keep_blank_values=True)
+    for tag, values in tags.items():
+        facts[f"s3:RequestObjectTag/{tag}"] = values[0]
+    if tags:
+        facts["s3:RequestObjectTagKeys"] = tuple(tags)
+    return facts
+
+
+def _of_bucket(
+    environ: dict[str, Any],
+    method: str,
+    query: Mapping[str, str],
+    arn: str,
+    facts: dict[str, Value],
+) -> list[Check]:
+    if method == "POST" and "delete" in query:
+        return [
+            Check("s3:DeleteObjectVersion" if version else "s3:DeleteObject", f"{arn}/{key}", facts)
+            for key, version in _to_delete(environ)
+        ]
+    word = next((name for name in SETTINGS if name in query), None)
+    if word is not None:
+        action = SETTINGS[word][VERBS[method]] if method in VERBS else ""
+        return [Check(f"s3:{action or 'Unknown'}", arn, facts)]
+    action = {
+        "GET": "ListBucket",
+        "HEAD": "ListBucket",
+        "PUT": "CreateBucket",
+        "DELETE": "DeleteBucket",
+        "POST": "PutObject",
+    }.get(method, "Unknown")
+    return [Check(f"s3:{action}", f"{arn}/*" if method == "POST" else arn, facts)]
+
+
+def _of_object(
+    environ: dict[str, Any],
+    method: str,
+    query: Mapping[str, str],
+    arn: str,
+    key: str,
+    facts: dict[str, Value],
+) -> list[Check]:
+    target = f"{arn}/{key}"
+
+    def one(action: str) -> Check:
+        if "versionId" in query:
+            action = OF_VERSIONS.sub("Version", action)
+        return Check(f"s3:{action}", target, facts)
+
+    word = next((name for name in OBJECT_SETTINGS if name in query), None)
+    if word is not None:
+        action = OBJECT_SETTINGS[word][VERBS[method]] if method in VERBS else ""
+        found = [one(action or "Unknown")]
+        return [*found, one("GetObject")] if word == "attributes" else found
+    if "uploadId" in query and method in ("GET", "DELETE"):
+        return [one("ListMultipartUploadParts" if method == "GET" else "AbortMultipartUpload")]
+    if "restore" in query:
+        return [one("RestoreObject")]
+    if method in ("GET", "HEAD") or "select" in query:
+        return _reading(one("GetObject"), arn, key, query.get("versionId"))
+    if method == "DELETE":
+        return [one("DeleteObject")]
+    if method not in ("PUT", "POST"):
+        return [one("Unknown")]
+    found = [one("PutObject")]
+    if "HTTP_X_AMZ_TAGGING" in environ:
+        found.append(one("PutObjectTagging"))
+    if environ.get("HTTP_X_AMZ_ACL", "private") != "private":
+        found.append(one("PutObjectAcl"))
+    source = unquote(environ.get("HTTP_X_AMZ_COPY_SOURCE", "")).lstrip("/").partition("?")[0]
+    if source:
+        bucket, _, name = source.partition("/")
+        base = f"{arn.rpartition(':')[0]}:{bucket}"
+        found += _reading(Check("s3:GetObject", f"{base}/{name}", facts), base, name, None)
+    return [*found, *_encrypting(environ, arn)]
+
+
+def _reading(check: Check, arn: str, key: str, version: str | None) -> list[Check]:
+    """Return what reading takes; of what is not there only who may list is told so."""
+    bucket = arn.rpartition(":")[2]
+    found = resources.s3_object(bucket, key, version)
+    if found is None:
+        # S3 asks as if the key were listed: https://github.com/ceph/ceph/pull/68577
+        if resources.bucket(bucket) is None:
+            return [check]
+        return [check, Check("s3:ListBucket", arn, {"s3:prefix": key}, shown=check.resource)]
+    encrypted = getattr(found, "kms_key_id", None)
+    return [check, *_using_key(encrypted, "kms:Decrypt", arn)]
+
+
+def _encrypting(environ: Mapping[str, Any], arn: str) -> list[Check]:
+    key = environ.get("HTTP_X_AMZ_SERVER_SIDE_ENCRYPTION_AWS_KMS_KEY_ID")
+    return _using_key(key, "kms:GenerateDataKey", arn)
+
+
+def _using_key(key: Any, action: str, arn: str) -> list[Check]:
+    if not key or ":alias/aws/" in str(key) or not str(key).startswith("arn:"):
+        return []  # Keys of AWS let everybody of the account in.
+    region = str(key).split(":")[3]
+    return [Check(action, str(key), {"kms:ViaService": f"s3.{region}.amazonaws.com"})]
+
+
+def _to_delete(environ: dict[str, Any]) -> list[tuple[str, str]]:
+    body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+    environ["wsgi.input"] = io.BytesIO(body)
+    try:
+        found = ElementTree.fromstring(body)
+    except ElementTree.ParseError:
+        return []
+
+    def text(item: ElementTree.Element, name: str) -> str:
+        return next((c.text or "" for c in item if c.tag.rpartition("}")[2] == name), "")
+
+    rows = [item for item in found if item.tag.rpartition("}")[2] == "Object"]
+    return [(text(item, "Key"), text(item, "VersionId")) for item in rows]

@@ -1,0 +1,106 @@
+"""What a request to AWS asks for: operation and members, whatever protocol its service speaks.
+
+Knows botocore's models only. Bodies that are read here can be read again.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+from botocore.exceptions import UnknownServiceError
+
+from sandbox import calls, wire
+from sandbox.runtime import PATH
+from sandbox.wire import Params
+
+LABEL = re.compile(r"\{(\w+)\+?\}")
+MODELS = {**calls.MODELS, "servicequotas": "service-quotas"}
+
+
+def read(service: str, environ: dict[str, Any]) -> tuple[str, Params]:
+    """Return operation and members; ("", {}) of what is no request to this service."""
+    invocation = PATH.match(environ.get("PATH_INFO", ""))
+    if service == "sagemaker" and invocation:
+        asynchronous = invocation[2] == "async-invocations"
+        name = "InvokeEndpointAsync" if asynchronous else "InvokeEndpoint"
+        return name, {"EndpointName": invocation[1]}
+    prefix, _, operation = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")
+    if operation:
+        # moto goes by this header, whatever the request was signed for.
+        known = prefix == _prefix(service)
+        return (operation, _json(_body(environ))) if known else ("", {})
+    kind = environ.get("CONTENT_TYPE", "")
+    query = environ.get("QUERY_STRING", "")
+    if kind.startswith("application/x-www-form-urlencoded"):
+        form = dict(parse_qsl(_body(environ).decode(), keep_blank_values=True))
+        return form.pop("Action", ""), tree(form)
+    if "Action=" in query:
+        form = dict(parse_qsl(query, keep_blank_values=True))
+        return form.pop("Action", ""), tree(form)
+    operation = calls.operation(service, environ)
+    if not operation:
+        return "", {}
+    return operation, {**_labels(service, operation, environ), **_json(_body(environ))}
+
+
+def _prefix(service: str) -> str:
+    try:
+        return str(wire.service_model(MODELS.get(service, service)).metadata.get("targetPrefix"))
+    except UnknownServiceError:
+        return ""
+
+
+def _body(environ: dict[str, Any]) -> bytes:
+    body: bytes = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+    environ["wsgi.input"] = io.BytesIO(body)
+    return body
+
+
+def _json(body: bytes) -> Params:
+    try:
+        found = json.loads(body or b"{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _labels(service: str, operation: str, environ: dict[str, Any]) -> Params:
+    """Return the members that a REST request has in its path."""
+    model = wire.service_model(MODELS.get(service, service)).operation_model(operation)
+    path = model.http["requestUri"].partition("?")[0].rstrip("/")
+    names = LABEL.findall(path)
+    pattern = re.sub(r"\\\{\w+\\\+?\\\}|\\\{\w+\\\}", "(.+)", re.escape(path))
+    found = re.fullmatch(f"{pattern}/?", environ.get("PATH_INFO", ""))
+    return dict(zip(names, map(unquote, found.groups()), strict=True)) if found else {}
+
+
+def tree(form: dict[str, str]) -> Params:
+    """Return the members of a form of AWS's query protocol, whose names are paths: a list is
+    Tags.member.1.Key, a map is Attributes.entry.1.key."""
+    root: dict[str, Any] = {}
+    for name, value in form.items():
+        where = root
+        *path, last = name.split(".")
+        for part in path:
+            following = where.setdefault(part, {})
+            if not isinstance(following, dict):
+                break
+            where = following
+        else:
+            where[last] = value
+    members = _plain(root)
+    return members if isinstance(members, dict) else {}
+
+
+def _plain(node: Any) -> Any:
+    if not isinstance(node, dict):
+        return node
+    if set(node) in ({"member"}, {"entry"}):
+        return _plain(next(iter(node.values())))
+    if node and all(name.isdigit() for name in node):
+        return [_plain(node[name]) for name in sorted(node, key=int)]
+    return {name: _plain(value) for name, value in node.items()}

@@ -1,0 +1,105 @@
+"""IAM in front of the sandbox's services: the check of each request, signing in to roles, and the
+few operations of IAM that moto does not have."""
+
+from __future__ import annotations
+
+import io
+import uuid
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from sandbox import calls
+from sandbox.github.oidc import HOST, Tokens
+from sandbox.iam import identities, requests, simulation
+from sandbox.iam.enforcement import Guard
+from sandbox.iam.sign_in import check_assume_role, check_web_identity
+from sandbox.replies import Start, error_reply, read, reply
+from sandbox.storage import Store
+from sandbox.wire import ApiError, Caller, Params
+
+ByMoto = Callable[[], Iterable[bytes]]
+
+
+class Iam:
+    """What stands between a request and the services. `keep` makes changes of IAM durable."""
+
+    def __init__(self, store: Store, keep: Callable[..., None]) -> None:
+        self.guard = Guard(store)
+        self.tokens = Tokens(store)
+        self.keep = keep
+
+    def refuse(
+        self, service: str, environ: dict[str, Any], caller: Caller, start: Start
+    ) -> Iterable[bytes] | None:
+        """Answer a request that must not be made; None for one that may."""
+        try:
+            self.guard.check(service, environ, caller)
+        except ApiError as error:
+            return self._error(service, environ, start, error)
+        return None
+
+    def _error(
+        self, service: str, environ: dict[str, Any], start: Start, error: ApiError
+    ) -> Iterable[bytes]:
+        # What is left of the body would be taken for the connection's next request.
+        left = environ["wsgi.input"]
+        if not isinstance(left, io.BytesIO):
+            read(environ)
+        if environ["REQUEST_METHOD"] == "HEAD":
+            return reply(start, error.status)
+        return error_reply(start, error, calls.xml(service, environ))
+
+    def answer(
+        self,
+        service: str,
+        environ: dict[str, Any],
+        caller: Caller,
+        start: Start,
+        by_moto: ByMoto,
+    ) -> Iterable[bytes] | None:
+        """Answer a request to IAM or STS, or return None when it is all moto's."""
+        if service not in ("iam", "sts", ""):
+            return None
+        operation, params = requests.read(service, environ)
+        try:
+            if operation == "AssumeRole":
+                check_assume_role(params, caller, lambda: self.keep("iam"))
+            elif operation == "AssumeRoleWithWebIdentity":
+                check_web_identity(params, caller.region, HOST, self.tokens.verify)
+            elif operation == "SimulatePrincipalPolicy":
+                body = simulation.answer(params, caller)
+                return reply(start, 200, {"Content-Type": "text/xml"}, body)
+            elif operation in ("PutUserPermissionsBoundary", "DeleteUserPermissionsBoundary"):
+                return self._bound(operation, params, caller, start)
+            elif operation == "CreateUser" and params.get("PermissionsBoundary"):
+                return self._create_user(params, caller, by_moto)
+        except ApiError as error:
+            return self._error(service or "sts", environ, start, error)
+        return None
+
+    # moto's users have no boundaries.
+
+    def _create_user(self, params: Params, caller: Caller, by_moto: ByMoto) -> Iterable[bytes]:
+        owner = identities.backend(caller.account, caller.region)
+        known = str(params["UserName"]) in owner.users
+        answer = by_moto()
+        user = owner.users.get(str(params["UserName"]))
+        if user is not None and not known:
+            user.permissions_boundary_arn = str(params["PermissionsBoundary"])
+            self.keep("iam")
+        return answer
+
+    def _bound(
+        self, operation: str, params: Params, caller: Caller, start: Start
+    ) -> Iterable[bytes]:
+        name = str(params.get("UserName", ""))
+        user = identities.backend(caller.account, caller.region).users.get(name)
+        if user is None:
+            words = f"The user with name {name} cannot be found."
+            raise ApiError("NoSuchEntity", words, 404)
+        given = params.get("PermissionsBoundary") if operation.startswith("Put") else None
+        user.permissions_boundary_arn = given
+        self.keep("iam")
+        inner = f"<ResponseMetadata><RequestId>{uuid.uuid4()}</RequestId></ResponseMetadata>"
+        body = f"<{operation}Response>{inner}</{operation}Response>".encode()
+        return reply(start, 200, {"Content-Type": "text/xml"}, body)

@@ -1,0 +1,131 @@
+"""Whether somebody may take a role: STS's AssumeRole by the role's trust policy and the caller's
+own rights, AssumeRoleWithWebIdentity by a token of GitHub.
+
+moto makes the session; it asks nobody, not even whether the role exists.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from sandbox.iam import identities
+from sandbox.iam.actions import Check
+from sandbox.iam.decide import Verdict, base_facts, decide
+from sandbox.iam.enforcement import denial
+from sandbox.iam.identities import Identity
+from sandbox.iam.language import Asked, Facts, Value, said
+from sandbox.wire import ApiError, Caller, Params, partition
+
+# As AWS Organizations makes it in each account of an organisation: the way into another account.
+DOOR = "OrganizationAccountAccessRole"
+AUDIENCE = "sts.amazonaws.com"
+Verify = Callable[[str], dict[str, Any]]
+"""Returns the claims of a token. Raises ValueError, for one that has ended TimeoutError."""
+
+
+def check_assume_role(params: Params, caller: Caller, shared: Callable[[], None]) -> None:
+    """Refuse who may not take a role. Raises ApiError. `shared` is called when a way into another
+    account was made."""
+    arn = str(params.get("RoleArn", ""))
+    who = identities.of_key(caller.account, caller.region, caller.access_key)
+    if who is None:
+        raise ApiError(
+            "InvalidClientTokenId", "The security token included in the request is invalid.", 403
+        )
+    if arn.endswith(f":role/{DOOR}") and not who.restricted:
+        _open(arn, who, caller)
+        shared()
+    facts = base_facts(who, caller.region, time.time()).with_(
+        {
+            "sts:ExternalId": params.get("ExternalId"),
+            "sts:RoleSessionName": params.get("RoleSessionName"),
+            "aws:ResourceAccount": arn.split(":")[4] if arn.count(":") >= 5 else None,
+        },
+        {"aws:resourcetag/": lambda: _tags(arn, caller.region)},
+    )
+    verdict = _verdict(who, "sts:AssumeRole", arn, facts, caller.region)
+    if not verdict.allowed:
+        raise denial(who, "sts", Check("sts:AssumeRole", arn), verdict)
+    if params.get("Tags") or params.get("TransitiveTagKeys"):
+        tagging = _verdict(who, "sts:TagSession", arn, facts, caller.region)
+        if not tagging.allowed:
+            raise denial(who, "sts", Check("sts:TagSession", arn), tagging)
+        raise ApiError("ValidationError", "the sandbox does not support session tags")
+    _check_duration(params, arn, caller.region)
+
+
+def _verdict(who: Identity, action: str, arn: str, facts: Facts, region: str) -> Verdict:
+    role = identities.role(arn, region)
+    trust = role.assume_role_policy_document if role is not None else identities.NOTHING
+    owner = arn.split(":")[4] if arn.count(":") >= 5 else who.account
+    verdict = decide(who, action, arn, facts, trust, owner=owner, policy_decides=True)
+    if verdict.why == "resource-based" and not verdict.explicit:
+        # AWS does not tell whether it was the role's trust policy.
+        return Verdict(False, why="trust")
+    return verdict
+
+
+def _tags(arn: str, region: str) -> dict[str, str]:
+    role = identities.role(arn, region)
+    return identities.tags_of(role.tags) if role is not None else {}
+
+
+def _check_duration(params: Params, arn: str, region: str) -> None:
+    role = identities.role(arn, region)
+    longest = int(getattr(role, "max_session_duration", None) or 3600)
+    if int(params.get("DurationSeconds") or 0) > longest:
+        raise ApiError(
+            "ValidationError",
+            "The requested DurationSeconds exceeds the MaxSessionDuration set for this role.",
+        )
+
+
+def _open(arn: str, who: Identity, caller: Caller) -> None:
+    account = arn.split(":")[4]
+    owner = identities.backend(account, caller.region)
+    if account == who.account or any(role.name == DOOR for role in list(owner.roles.values())):
+        return
+    statement = {"Effect": "Allow", "Principal": {"AWS": who.arn}, "Action": "sts:AssumeRole"}
+    trust = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    made = owner.create_role(DOOR, trust, "/", None, "The administrator's way in", [], "43200")
+    made.policies["AdministratorAccess"] = identities.UNLIMITED
+
+
+def check_web_identity(params: Params, region: str, host: str, verify: Verify) -> None:
+    """Refuse a token that does not let its bearer take a role. `host` is the issuer's. Raises
+    ApiError."""
+    arn = str(params.get("RoleArn", ""))
+    account = arn.split(":")[4] if arn.count(":") >= 5 else ""
+    try:
+        claims = verify(str(params.get("WebIdentityToken", "")))
+    except TimeoutError as error:
+        raise ApiError("ExpiredTokenException", str(error)) from error
+    except ValueError as error:
+        raise ApiError("InvalidIdentityToken", str(error)) from error
+    provider = f"arn:{partition(region)}:iam::{account}:oidc-provider/{host}"
+    known = identities.backend(account, region).open_id_providers if account else {}
+    if provider not in known:
+        raise ApiError(
+            "InvalidIdentityToken",
+            f"No OpenIDConnect provider found in your account for https://{host}",
+        )
+    if claims["aud"] not in known[provider].client_id_list:
+        raise ApiError("InvalidIdentityToken", "Incorrect token audience")
+    values: dict[str, Value] = {
+        f"{host}:aud": str(claims["aud"]),
+        f"{host}:sub": str(claims["sub"]),
+        "aws:FederatedProvider": provider,
+        "aws:SecureTransport": "true",
+        "aws:RequestedRegion": region,
+        "sts:RoleSessionName": params.get("RoleSessionName"),
+    }
+    role = identities.role(arn, region)
+    action = "sts:AssumeRoleWithWebIdentity"
+    asked = Asked(action, arn, Facts(values), {provider: "federated"})
+    trust = said(role.assume_role_policy_document if role else identities.NOTHING, asked)
+    if trust.denied or not trust.allowed:
+        raise ApiError("AccessDenied", f"Not authorized to perform {action}", 403)
+    _check_duration(params, arn, region)

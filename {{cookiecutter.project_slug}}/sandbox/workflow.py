@@ -1,0 +1,95 @@
+"""A job of GitHub Actions after its first step: signed in to AWS as the repository's role, with the
+variables that GitHub sets.
+
+What the action configure-aws-credentials does, with the repository's own variables and secrets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from botocore import UNSIGNED
+from botocore.config import Config
+
+from sandbox.github.routes import REPOSITORY
+from sandbox.wire import ApiError
+
+if TYPE_CHECKING:
+    from sandbox.server import Server
+
+RUN_ID = "1"
+
+
+class Workflows:
+    """Signs jobs in; `server` is asked over HTTP like anybody."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+
+    def environment(
+        self,
+        repository: str,
+        environment: str = "",
+        ref: str = "refs/heads/main",
+        role_arn: str = "",
+        job: str = "job",
+    ) -> dict[str, str]:
+        """Return the variables of a job. Raises ApiError when AWS lets it not in.
+
+        `role_arn` is the repository's variable AWS_ROLE_ARN unless given. A repository with the
+        secret AWS_ACCESS_KEY_ID signs in with that key, any other by OpenID Connect.
+        """
+        github = self.server.github
+        record = github.routes.store.get(REPOSITORY, repository.lower())
+        if record is None:
+            raise ApiError("NotFound", f"GitHub has no repository {repository}", 404)
+        role = role_arn or record["_variables"].get("AWS_ROLE_ARN", {}).get("value", "")
+        if not role:
+            raise ApiError("NotFound", f"{repository} has no variable AWS_ROLE_ARN", 404)
+        name = f"{record['name']}-{job}-{RUN_ID}"[:64]
+        keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+        if set(keys) <= set(record["_secrets"]):
+            key, secret = (github.routes.secret(record["full_name"], each) for each in keys)
+            sts = self._client(aws_access_key_id=key, aws_secret_access_key=secret)
+            answer = _asked(lambda: sts.assume_role(RoleArn=role, RoleSessionName=name))
+        else:
+            shown = github.routes.subject(None, record)
+            prefix = shown.get("sub_claim_prefix") or f"repo:{record['full_name']}"
+            token = self.server.iam.tokens.mint(record, prefix, environment, ref)
+            sts = self._client(config=Config(signature_version=UNSIGNED, proxies={}))
+            answer = _asked(
+                lambda: sts.assume_role_with_web_identity(
+                    RoleArn=role, RoleSessionName=name, WebIdentityToken=token
+                )
+            )
+        found = answer["Credentials"]
+        return self.server.environment() | {
+            "AWS_ACCESS_KEY_ID": found["AccessKeyId"],
+            "AWS_SECRET_ACCESS_KEY": found["SecretAccessKey"],
+            "AWS_SESSION_TOKEN": found["SessionToken"],
+            "CI": "true",
+            "GITHUB_ACTIONS": "true",
+            "GITHUB_REPOSITORY": record["full_name"],
+            "GITHUB_REPOSITORY_OWNER": record["_owner"],
+            "GITHUB_REF": ref,
+            "GITHUB_REF_NAME": ref.partition("/")[2].partition("/")[2],
+            "GITHUB_RUN_ID": RUN_ID,
+            "GITHUB_RUN_ATTEMPT": "1",
+        }
+
+    def _client(self, **more: Any) -> Any:
+        more.setdefault("config", Config(proxies={}))
+        return self.server.core().create_client(
+            "sts", region_name=self.server.region, endpoint_url=self.server.url, **more
+        )
+
+
+def _asked(call: Callable[[], Any]) -> Any:
+    from botocore.exceptions import ClientError
+
+    try:
+        return call()
+    except ClientError as error:
+        told = error.response["Error"]
+        raise ApiError(told["Code"], told["Message"], 403) from error
