@@ -1,0 +1,173 @@
+"""A GitHub on this machine with people, a model repo under git, and everything that could be told:
+what a test of the commands towards GitHub needs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from conftest import Repo
+from ops import github
+from ops.aws import Aws
+from ops.bootstrap import credential
+from ops.bootstrap.credential import Credential
+from ops.bootstrap.plan import Part
+from ops.bootstrap.push import Push
+from ops.bootstrap.repository import Repository
+from ops.bootstrap.settings import Settings
+from ops.github import GitHub
+from sandbox.github import Standalone
+
+NAME = "acme/churn"
+ROLE = "arn:aws:iam::123456789012:role/churn-github"
+SECRET = "sm-mlops/churn/github-user"
+KEY = {"aws_access_key_id": "AKIAKEY1", "aws_secret_access_key": "canary-aws-secret-key-1"}
+
+
+def add_people(server: Standalone, plan: str = "enterprise") -> None:
+    """Ada, who administers the organisation acme; Bob, a member; Eve, a stranger."""
+    accounts = server.github.accounts
+    for login in ("ada", "bob", "eve"):
+        accounts.add(login, plan=plan)
+    accounts.add("acme", "Organization", plan=plan, ada="admin", bob="member")
+
+
+def git(folder: Path, *words: str) -> str:
+    done = subprocess.run(
+        ["git", "-c", "user.name=x", "-c", "user.email=x@y.z", *words],
+        cwd=folder,
+        env={"PATH": os.environ["PATH"], "HOME": str(folder), "GIT_CONFIG_NOSYSTEM": "1"},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout.strip()
+
+
+def commit(repo: Repo) -> None:
+    """Puts the repo under git, with a workflow."""
+    workflow = repo.root / ".github" / "workflows" / "deploy.yml"
+    workflow.parent.mkdir(parents=True, exist_ok=True)
+    workflow.write_text("on: {workflow_dispatch: {}}\njobs: {}\n", encoding="utf-8")
+    git(repo.root, "init", "-q", "-b", "main")
+    git(repo.root, "add", "-A")
+    git(repo.root, "commit", "-qm", "Begin")
+
+
+def identify(repo: Repo, **values: str) -> Any:
+    """Replaces keys of `[tool.mlops]`: `identify(sign_in="iam-user")`."""
+    file = repo.root / "pyproject.toml"
+    lines = [line for line in file.read_text(encoding="utf-8").splitlines()]
+    for name, value in values.items():
+        key = name.replace("_", "-")
+        lines = [line for line in lines if not line.startswith(f"{key} = ")]
+        lines.append(f'{key} = "{value}"')
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return repo.settings()
+
+
+@dataclass
+class World:
+    """A person's repo, GitHub and account. `told` is what the parts have told."""
+
+    server: Standalone
+    repo: Repo
+    account: Aws
+    token: str
+    environment: dict[str, str] = field(default_factory=dict)
+    outputs: dict[str, str] | None = field(default_factory=lambda: {"GitHubRoleArn": ROLE})
+    typed: list[str] | None = None
+    told: list[str] = field(default_factory=list)
+
+    @property
+    def aws(self) -> Aws:
+        return Aws(self.repo.settings())
+
+    @property
+    def hub(self) -> GitHub:
+        """Signed in anew, as by another command."""
+        variables = {
+            "GITHUB_TOKEN": self.token,
+            "GITHUB_API_URL": self.server.api,
+            "GITHUB_SERVER_URL": self.server.url,
+        }
+        return github.sign_in(variables)
+
+    def parts(self) -> list[Part]:
+        aws, hub = self.aws, self.hub
+        typed = self.typed
+        ask = None if typed is None else lambda line: typed.pop(0)
+        return [
+            Repository(aws.settings, hub),
+            Credential(aws, hub, self.environment, ask),
+            self.settings(aws, hub),
+            Push(aws.settings, hub),
+        ]
+
+    def settings(self, aws: Aws | None = None, hub: GitHub | None = None) -> Settings:
+        return Settings(aws or self.aws, hub or self.hub, lambda aws: self.outputs)
+
+    def tell(self, line: str) -> None:
+        self.told.append(line)
+
+    def looked(self) -> list[str]:
+        """Every thing as "todo what: detail"."""
+        return [
+            f"{item.todo} {item.what}" + (f": {item.detail}" if item.detail else "")
+            for part in self.parts()
+            for item in part.look()
+        ]
+
+    def act(self) -> list[str]:
+        """Lets all parts act; returns what they tell."""
+        self.told = []
+        for part in self.parts():
+            part.act(self.tell)
+        return self.told
+
+    def record(self, name: str = NAME) -> Any:
+        return self.server.github.store.get("GitHubRepository", name.lower())
+
+    def secret(self) -> Any:
+        """What the trigger would read."""
+        client = self.aws.client("secretsmanager")
+        return json.loads(client.get_secret_value(SecretId=credential.SECRET)["SecretString"])
+
+    def state(self) -> Any:
+        """What there is in the end, without numbers and times."""
+        record = self.record()
+        routes = self.server.github.routes
+        return {
+            "repositories": sorted(self.server.github.store.all("GitHubRepository")),
+            "private": record["private"],
+            "variables": {k: v["value"] for k, v in record["_variables"].items()},
+            "secrets": {name: routes.secret(NAME, name) for name in record["_secrets"]},
+            "environments": {
+                name: (
+                    each["_reviewers"],
+                    each["_bypass"],
+                    each["_policy"],
+                    [policy["name"] for policy in each["_policies"]],
+                )
+                for name, each in record["_environments"].items()
+            },
+            "branches": list(self.server.github.bare.branches(NAME)),
+            "remote": git(self.repo.root, "remote", "get-url", "origin"),
+            "credential": sorted(self.secret()),
+        }
+
+    def requests(self) -> list[str]:
+        return [label for label, _ in self.server.github.requests]
+
+
+def add_secrets(aws: Aws, key: bool = False) -> None:
+    """What platform and project have: the trigger's secret without a value, and the key's."""
+    client = aws.client("secretsmanager")
+    client.create_secret(Name=credential.SECRET)
+    if key:
+        client.create_secret(Name=SECRET, SecretString=json.dumps(KEY))
