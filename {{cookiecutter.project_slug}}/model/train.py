@@ -17,6 +17,7 @@ import platform
 import shutil
 import signal
 import sys
+import time
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib.metadata import version
@@ -33,6 +34,8 @@ from failure import DataError, run
 
 Floats = npt.NDArray[np.float32]
 CHECKPOINTS = Path("checkpoints")
+CHECKPOINT = "model.ubj"
+MOST_SECONDS = 60  # of training that an interruption may cost
 OBJECTIVES = {
     "binary": ("binary:logistic", "logloss"),
     "multiclass": ("multi:softprob", "mlogloss"),
@@ -42,7 +45,7 @@ OBJECTIVES = {
 
 @dataclass
 class Progress:
-    """Where training stands; kept beside each checkpoint."""
+    """Where training stands; kept in each checkpoint."""
 
     rounds: int = 0
     best: int = 0
@@ -226,7 +229,11 @@ def boost(
     store: Path | None,
 ) -> tuple[Any, Progress]:
     """Add trees until the validation metric has not improved for early_stopping_rounds; the model
-    up to its best round. Resumes from a checkpoint, and leaves one when asked to terminate."""
+    up to its best round. Resumes from a checkpoint, and leaves one when asked to terminate.
+
+    It is not always asked: the containers' toolkits keep the signal of a spot interruption to
+    themselves, and two minutes later everything is killed. So it also leaves one now and then.
+    """
     model, progress = restore(xgboost, store, parameters, [training, validation])
     every = own["checkpoint_rounds"] or 50
     patience = own["early_stopping_rounds"] or own["num_boost_round"]
@@ -234,7 +241,7 @@ def boost(
     higher = metric.split("@")[0] in ("auc", "aucpr", "map", "ndcg", "pre")
     stopped: list[int] = []
     previous = signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
-    curve = progress.curve
+    curve, saved = progress.curve, time.monotonic()
     while progress.rounds < own["num_boost_round"] and progress.rounds - progress.best <= patience:
         model.update(training, progress.rounds)
         text = model.eval_set([(training, "train"), (validation, "validation")], progress.rounds)
@@ -247,12 +254,15 @@ def boost(
         if progress.rounds % 20 == 0:
             print(text, flush=True)
         progress.rounds += 1
-        if store and (stopped or progress.rounds % every == 0):
+        due = progress.rounds % every == 0 or time.monotonic() - saved > MOST_SECONDS
+        if store and (stopped or due):
             checkpoint(store, model, progress)
+            saved = time.monotonic()
         if stopped:
             print(f"terminated after {progress.rounds} rounds", flush=True)
             sys.exit(128 + stopped[0])
     signal.signal(signal.SIGTERM, previous)
+    model.set_attr(progress=None)
     return model[: progress.best + 1], progress
 
 
@@ -274,14 +284,11 @@ def checkpoint_folder(preprocessor: Path, parameters: dict[str, Any]) -> Path | 
 
 
 def checkpoint(store: Path, model: Any, progress: Progress) -> None:
-    """Replace the last checkpoint; the state is written last, so a pair is whole or not used."""
-    model.save_model(store / f"model-{progress.rounds}.ubj")
-    state = store / "state.tmp"
-    state.write_text(json.dumps(progress.__dict__), encoding="utf-8")
-    state.replace(store / "state.json")
-    for old in store.glob("model-*.ubj"):
-        if old.name != f"model-{progress.rounds}.ubj":
-            old.unlink()
+    """Replace the last checkpoint. It is one file that is whole at any moment, because SageMaker
+    copies the folder to S3 while training goes on."""
+    model.set_attr(progress=json.dumps(progress.__dict__))
+    model.save_model(store / "next.ubj")
+    (store / "next.ubj").replace(store / CHECKPOINT)
 
 
 def restore(
@@ -289,12 +296,12 @@ def restore(
 ) -> tuple[Any, Progress]:
     """A new model, or the one of the checkpoint."""
     model = xgboost.Booster(parameters, cache)
-    if store is None or not (store / "state.json").exists():
+    if store is None or not (store / CHECKPOINT).exists():
         return model, Progress()
-    progress = Progress(**json.loads((store / "state.json").read_text(encoding="utf-8")))
-    model.load_model(store / f"model-{progress.rounds}.ubj")
+    model.load_model(store / CHECKPOINT)
     model.set_param(parameters)
-    print(f"resumed after {progress.rounds} rounds")
+    progress = Progress(**json.loads(model.attr("progress")))
+    print(f"resumed after {progress.rounds} rounds", flush=True)
     return model, progress
 
 

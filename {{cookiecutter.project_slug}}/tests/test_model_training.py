@@ -128,11 +128,11 @@ def test_training_resumes_from_its_checkpoint(
     (tmp_path / "checkpoints").mkdir()
     case.train(num_boost_round="20", checkpoint_rounds="10")
     (store,) = (tmp_path / "checkpoints").iterdir()
-    assert {path.name for path in store.iterdir()} == {"state.json", "model-20.ubj"}
+    assert {path.name for path in store.iterdir()} == {"model.ubj"}
     resumed = case.train(num_boost_round="40", checkpoint_rounds="10")
     notes = json.loads((case.folder / "model" / "training.json").read_text())
     assert len(notes["curve"]["validation"]) == 40
-    assert resumed.booster.num_boosted_rounds() == whole.booster.num_boosted_rounds()
+    assert resumed.booster.save_raw("ubj") == whole.booster.save_raw("ubj")
 
 
 def test_training_does_not_go_on_from_what_other_parameters_or_data_have_learnt(
@@ -154,6 +154,16 @@ def test_training_does_not_go_on_from_what_other_parameters_or_data_have_learnt(
     assert "resumed after" in capsys.readouterr().out
 
 
+def test_a_checkpoint_is_left_after_a_minute_however_few_the_rounds(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
+    monkeypatch.setattr(train, "MOST_SECONDS", 0)
+    (tmp_path / "checkpoints").mkdir()
+    case.train(num_boost_round="3")
+    assert list((tmp_path / "checkpoints").glob("*/model.ubj"))
+
+
 def test_a_spot_interruption_leaves_a_checkpoint(case: Case, tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     process = subprocess.Popen(
@@ -166,6 +176,7 @@ def test_a_spot_interruption_leaves_a_checkpoint(case: Case, tmp_path: Path) -> 
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 128 + signal.SIGTERM
     (store,) = (tmp_path / "checkpoints").iterdir()
-    state: dict[str, Any] = json.loads((store / "state.json").read_text())
-    assert (store / f"model-{state['rounds']}.ubj").exists()
+    saved = train.boosters.load().Booster(model_file=str(store / "model.ubj"))
+    state: dict[str, Any] = json.loads(saved.attr("progress"))
+    assert state["rounds"] == saved.num_boosted_rounds() > 0
     assert not (tmp_path / "model").exists()
