@@ -22,6 +22,10 @@ MAY = {
         }
     ],
 }
+EVERYTHING = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}],
+}
 T = TypeVar("T")
 
 

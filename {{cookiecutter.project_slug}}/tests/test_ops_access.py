@@ -127,7 +127,7 @@ def test_a_foreign_account_without_a_role_is_refused(here: Place) -> None:
 
 
 def test_a_role_that_leads_elsewhere_is_refused(here: Place) -> None:
-    role = f"arn:aws:iam::{FARTHER}:role/deployer"
+    role = f"arn:aws:iam::{FARTHER}:role/OrganizationAccountAccessRole"
     here.repo.stage("staging", Account=FAR, Role=role)
     stage = stages.load(here.aws.settings, "staging")
     with pytest.raises(MlopsError, match=f"leads to account {FARTHER}, but Account is {FAR}"):

@@ -11,7 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from cloudformation_cases import resource
-from function_cases import ACCOUNT, MAY, Wired, until
+from function_cases import ACCOUNT, EVERYTHING, MAY, Wired, until
 from sandbox import Server
 from sandbox_cases import BUCKET, policy
 
@@ -49,7 +49,7 @@ class Shop(Wired):
 
     def open(self) -> Shop:
         self.prepare()
-        self.role("launch", MAY, "servicecatalog.amazonaws.com")
+        self.role("launch", EVERYTHING, "servicecatalog.amazonaws.com")
         self.portfolio = self.catalog.create_portfolio(DisplayName="sm-mlops", ProviderName="us")[
             "PortfolioDetail"
         ]["Id"]
@@ -151,7 +151,7 @@ def test_a_project_that_fails_says_why(shop: Shop) -> None:
 
 
 def test_a_project_may_come_from_a_template_in_s3(shop: Shop) -> None:
-    role = shop.role("maker", MAY, "cloudformation.amazonaws.com")
+    role = shop.role("maker", EVERYTHING, "cloudformation.amazonaws.com")
     provider = {"TemplateName": "t", "TemplateURL": shop.template(), "RoleARN": role}
     if not provider["TemplateURL"].startswith("https"):
         provider["TemplateURL"] = f"https://{BUCKET}.s3.eu-west-1.amazonaws.com/project.json"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cloudformation_cases import Deployer, new_name, resource
-from function_cases import ACCOUNT, Wired, archive, trust, until
+from function_cases import ACCOUNT, EVERYTHING, Wired, archive, trust, until
 from sandbox import Server
 from sandbox_cases import BUCKET, REGION
 
@@ -132,7 +132,8 @@ def test_a_rule_that_eventbridge_refuses_fails_the_stack(aws: Deployer) -> None:
 
 def test_a_secret_keeps_what_a_person_has_put_into_it(aws: Deployer) -> None:
     def template(text: str) -> dict[str, Any]:
-        statement = {"Effect": "Deny", "Principal": "*", "Action": "*", "Resource": "*"}
+        nobody = {"AWS": f"arn:aws:iam::{ACCOUNT}:role/nobody"}
+        statement = {"Effect": "Deny", "Principal": nobody, "Action": "*", "Resource": "*"}
         policy = {"Version": "2012-10-17", "Statement": [statement]}
         return {
             "Resources": {
@@ -226,6 +227,7 @@ def catalog(*versions: str) -> dict[str, Any]:
                 "IAM::Role",
                 RoleName="sm-mlops-launch",
                 AssumeRolePolicyDocument=json.loads(trust("servicecatalog.amazonaws.com")),
+                Policies=[{"PolicyName": "p", "PolicyDocument": EVERYTHING}],
             ),
             "Studio": resource(
                 "IAM::Role",
