@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from ops.commands import deployment, doctor, registry, review, secret, training
+from ops.commands import bootstrap, deployment, doctor, registry, review, secret, training
 from ops.commands import sandbox as sandbox_commands
 from ops.console import State, err, tell
 from ops.errors import MlopsError, explained
@@ -41,6 +41,7 @@ app.add_typer(training.app)
 app.add_typer(registry.app)
 app.add_typer(deployment.app)
 app.add_typer(review.app)
+app.add_typer(bootstrap.app)
 app.add_typer(doctor.app)
 app.add_typer(secret.app, name="secret", rich_help_panel="Connect")
 app.add_typer(sandbox_commands.app, name="sandbox", rich_help_panel="Sandbox")
