@@ -186,9 +186,10 @@ class Projects:
                 "_record": answer["RecordDetail"]["RecordId"],
                 "ProjectStatus": "UpdateInProgress",
             }
-        elif params.get("TemplateProvidersToUpdate"):
-            if self._update_stack(record, params["TemplateProvidersToUpdate"], caller):
-                record["ProjectStatus"] = "UpdateInProgress"
+        elif params.get("TemplateProvidersToUpdate") and self._update_stack(
+            record, params["TemplateProvidersToUpdate"], caller
+        ):
+            record["ProjectStatus"] = "UpdateInProgress"
         self.store.put(PROJECT, record["ProjectArn"], record)
         if record["ProjectStatus"] == "UpdateInProgress":
             self._work(record["ProjectArn"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +29,10 @@ BUCKET = f"sm-mlops-{ACCOUNT}-{REGION}"
 READS = ("Get", "List", "Describe", "Head", "Search", "Validate", "Simulate", "Lookup")
 
 
+class Killed(BaseException):
+    """The process has ended here."""
+
+
 @dataclass
 class Land:
     """A sandbox with a repo's account in it and the repo's owner on its GitHub. `calls` are the
@@ -38,6 +43,8 @@ class Land:
     aws: Aws
     hub: GitHub
     calls: list[str] = field(default_factory=list)
+    kill_after: int = 0
+    """Kill the process, as it were, when so many writing calls have been answered; 0: never."""
 
     def part(self, kind: type[Any], **options: Any) -> Any:
         """Return a new part, as another process would make it."""
@@ -75,10 +82,18 @@ class Land:
         """Return the account as a repo sees it, with its calls noted."""
         aws = Aws(repo.settings(), sandbox=True)
         aws._session.events.register("before-call", self._note)
+        aws._session.events.register("after-call", self._maybe_kill)
         return aws
 
     def _note(self, model: Any, **_: Any) -> None:
         self.calls.append(model.name)
+
+    def _maybe_kill(self, model: Any, **_: Any) -> None:
+        # The service has done it, and nobody hears the answer.
+        written = not model.name.startswith(READS)
+        if written and len(self.writes) == self.kill_after:
+            self.kill_after = 0
+            raise Killed(model.name)
 
     @property
     def writes(self) -> list[str]:
@@ -103,19 +118,43 @@ def items(found: list[plan.Item]) -> dict[str, str]:
 
 
 @contextmanager
-def land(folder: Path, environment: pytest.MonkeyPatch) -> Iterator[Land]:
-    """Start a sandbox and sign in to its account and its GitHub."""
+def land(folder: Path, environment: pytest.MonkeyPatch, token: str = "") -> Iterator[Land]:
+    """Start a sandbox and sign in to its account and its GitHub; with a token, the sandbox has been
+    there before."""
     repo = make_repo(folder / NAME)
     with Server(folder / "server", REGION) as server:
         sign_in_there(server, environment)
-        server.github.accounts.add(PERSON)
-        server.github.accounts.add(OWNER, "Organization", **{PERSON: "admin"})
-        server.github.routes.add(OWNER, NAME)
-        token = server.github.accounts.token(PERSON, "repo", "workflow", "read:org")
+        if not token:
+            server.github.accounts.add(PERSON)
+            server.github.accounts.add(OWNER, "Organization", **{PERSON: "admin"})
+            server.github.routes.add(OWNER, NAME)
+            token = server.github.accounts.token(PERSON, "repo", "workflow", "read:org")
         environment.setenv("GITHUB_TOKEN", token)
         found = Land(server, repo, Aws(repo.settings()), sign_in(os.environ))
         found.release("0.1.0")
         yield found
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A sandbox that was left, to be entered again and again from how it was."""
+
+    folder: Path
+    token: str
+
+    @contextmanager
+    def entered(self, folder: Path, environment: pytest.MonkeyPatch) -> Iterator[Land]:
+        """Enter a copy."""
+        shutil.copytree(self.folder / "server", folder / "server")
+        with land(folder, environment, self.token) as found:
+            yield found
+
+
+def connected_once(folder: Path) -> Kept:
+    """Make platform and project, and leave."""
+    with pytest.MonkeyPatch.context() as environment, land(folder, environment) as found:
+        found.act()
+        return Kept(folder, found.hub.token)
 
 
 def sign_in_there(server: Server, environment: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 
 from ops import access
 from ops.aws import Aws, split_s3
+from ops.errors import MlopsError
 
 
 def place(aws: Aws) -> str:
@@ -40,13 +41,18 @@ def accounts(aws: Aws) -> tuple[str, ...]:
 
 def data_locations(aws: Aws) -> tuple[str, ...]:
     """ARNs of the bucket and of the objects that mlops.yaml's data.path names, where that is in S3
-    and not this project's part of the artifact bucket."""
+    and not this project's part of the artifact bucket. Raises MlopsError for another's part."""
     path = aws.settings.data.path
     if not path.startswith("s3://"):
         return ()
     bucket, key = split_s3(path)
-    if bucket == aws.bucket and key.startswith(f"{aws.settings.prefix}/"):
-        return ()
+    if bucket == aws.bucket:
+        if key.startswith(f"{aws.settings.prefix}/"):
+            return ()
+        raise MlopsError(
+            f"mlops.yaml: data.path {path} is in the artifact bucket, where each project reads "
+            f"below its own name only: s3://{bucket}/{aws.settings.prefix}/"
+        )
     arn = f"arn:{aws.settings.partition}:s3:::{bucket}"
     if not key or key.endswith("/"):
         return arn, f"{arn}/{key}*"

@@ -514,12 +514,13 @@ class Platform:
         found = self._find()
         if found.stack is None:
             return
+        # Not what the outputs say: an earlier deletion may have come half way.
+        held = {item.name: item.physical for item in stacks.resources(self.aws, found.stack)}
         # Out of sight of the stack, and in the way of its deletion.
-        if portfolio := found.outputs.get("PortfolioId"):
+        if portfolio := held.get("Portfolio"):
             for principal in catalog.principals(self.aws, portfolio):
                 catalog.revoke(self.aws, portfolio, principal)
                 tell(f"{'revoked':<12} {principal}")
-        held = {item.name: item.physical for item in stacks.resources(self.aws, found.stack)}
         if bucket := held.get("ArtifactBucket"):
             count = _empty(self.aws, bucket)
             tell(f"{'emptied':<12} bucket {bucket}, {count} objects")

@@ -341,6 +341,13 @@ class Project:
                 "two another project (pyproject.toml, [tool.mlops]); if the repository has moved, "
                 "change GitHubOwner and GitHubRepository of the project in Studio"
             )
+        if theirs != ours:
+            # Policies compare letter by letter, and SageMaker changes no repository's address.
+            raise MlopsError(
+                f"the SageMaker project {self.name} writes {theirs} what GitHub writes {ours}, so "
+                "that its workflows cannot sign in: delete the project in Studio, then give this "
+                "command again"
+            )
 
     def _differing(self, had: Mapping[str, str]) -> dict[str, str]:
         return {
@@ -531,8 +538,9 @@ class Project:
         held = self._held(found)
         versions = destroy.kept(self.aws).versions
         if versions and "ModelPackageGroup" in held:
+            plural = "" if versions == 1 else "s"
             raise MlopsError(
-                f"the registry {self.name} holds {versions} versions, which no stack deletes: "
+                f"the registry {self.name} holds {versions} version{plural}, which no stack deletes: "
                 f"{command} destroy --all --registry takes them away first"
             )
 

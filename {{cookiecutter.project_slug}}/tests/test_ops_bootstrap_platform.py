@@ -1,0 +1,388 @@
+"""The platform: planned, made, upgraded, shared by repos of all versions, and taken away."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bootstrap_case import ACCOUNT, BUCKET, REGION, Kept, Land, connected_once, items, land
+from ops import stacks
+from ops.bootstrap import catalog, platform
+from ops.bootstrap.plan import Todo, is_work
+from ops.bootstrap.platform import STACK, Platform
+from ops.bootstrap.project import Project
+from ops.errors import MlopsError
+from ops.stacks import StackFailed
+
+TOPIC = "arn:aws:sns:eu-west-1:123456789012:alarms"
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
+    """A sandbox with a platform of version 0.1.0 and the project."""
+    return connected_once(tmp_path_factory.mktemp("connected"))
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Land]:
+    with land(tmp_path, monkeypatch) as found:
+        yield found
+
+
+@pytest.fixture
+def there(kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Land]:
+    with kept.entered(tmp_path, monkeypatch) as found:
+        yield found
+
+
+def act(found: Land, **options: Any) -> list[str]:
+    told: list[str] = []
+    found.part(Platform, **options).act(told.append)
+    return told
+
+
+def parameters(found: Land) -> dict[str, str]:
+    stack = stacks.describe(found.aws, STACK)
+    assert stack is not None
+    return stack.parameters
+
+
+def versions(found: Land) -> dict[str, str]:
+    product = (platform.outputs(found.aws) or {})["ProductId"]
+    return {item.name: item.guidance for item in catalog.versions(found.aws, product)}
+
+
+# From nothing
+
+
+@pytest.mark.slow
+def test_the_plan_of_an_empty_account_makes_everything_and_changes_nothing(empty: Land) -> None:
+    planned = items(empty.part(Platform).look())
+    assert set(planned.values()) == {"create"}
+    assert {f"platform {STACK}", f"artifact bucket {BUCKET}", "product version 0.1.0"} <= set(
+        planned
+    )
+    assert empty.writes == []
+    assert platform.outputs(empty.aws) is None
+
+
+@pytest.mark.slow
+def test_what_was_planned_is_there_afterwards_and_nothing_is_left_to_do(empty: Land) -> None:
+    planned = items(empty.part(Platform).look())
+    told = act(empty)
+    assert empty.writes
+    assert items(empty.part(Platform).look()) == dict.fromkeys(planned, "exists")
+    assert sum("bucket" in line for line in told) == 1
+    empty.calls.clear()
+    assert act(empty) == []
+    assert empty.writes == []
+    made = parameters(empty)
+    assert (made["AllowedOwners"], made["TemplateVersion"]) == ("acme", "0.1.0")
+
+
+@pytest.mark.slow
+def test_a_bucket_that_is_there_becomes_the_platform_s_with_what_is_in_it(empty: Land) -> None:
+    s3 = empty.aws.s3
+    s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+    s3.put_object(Bucket=BUCKET, Key="churn/data.csv", Body=b"1")
+    assert items(empty.part(Platform).look())[f"artifact bucket {BUCKET}"] == "change"
+    assert f"taken over   bucket {BUCKET}" in act(empty)
+    assert s3.get_object(Bucket=BUCKET, Key="churn/data.csv")["Body"].read() == b"1"
+    # Not only believed to be so.
+    assert s3.get_bucket_versioning(Bucket=BUCKET)["Status"] == "Enabled"
+    assert "EncryptedConnectionsOnly" in s3.get_bucket_policy(Bucket=BUCKET)["Policy"]
+    assert not list(filter(is_work, empty.part(Platform).look()))
+
+
+@pytest.mark.slow
+def test_what_the_account_has_only_one_of_is_used(empty: Land) -> None:
+    iam, connections = empty.aws.client("iam"), empty.aws.client("codeconnections")
+    provider = iam.create_open_id_connect_provider(
+        Url="https://token.actions.githubusercontent.com", ClientIDList=["sts.amazonaws.com"]
+    )["OpenIDConnectProviderArn"]
+    connection = connections.create_connection(ConnectionName="sm-mlops", ProviderType="GitHub")
+    planned = items(empty.part(Platform).look())
+    assert not {"OpenID Connect provider of GitHub", "connection to GitHub"} & set(planned)
+    act(empty)
+    made = platform.outputs(empty.aws) or {}
+    assert made["OidcProviderArn"] == provider
+    assert made["ConnectionArn"] == connection["ConnectionArn"]
+    assert not list(filter(is_work, empty.part(Platform).look()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "operation",
+    [
+        "CreateChangeSet", "ExecuteChangeSet", "DescribeChangeSet", "CreateRole", "CreateFunction",
+        "CreatePortfolio", "ListProvisioningArtifacts",
+    ],
+)  # fmt: skip
+def test_after_a_failure_anywhere_the_next_run_goes_on_and_makes_nothing_twice(
+    empty: Land, operation: str
+) -> None:
+    empty.server.inject(operation, "InternalFailure", times=1, status=400)
+    with pytest.raises(Exception, match=r"injected|InternalFailure"):
+        act(empty)
+    act(empty)
+    assert not list(filter(is_work, empty.part(Platform).look()))
+    count_one_of_each(empty)
+
+
+def count_one_of_each(found: Land) -> None:
+    shop = found.aws.client("servicecatalog")
+    assert len(shop.list_portfolios()["PortfolioDetails"]) == 1
+    assert len(shop.search_products_as_admin()["ProductViewDetails"]) == 1
+    assert list(versions(found)) == ["0.1.0"]
+    alive = found.aws.client("cloudformation").describe_stacks()["Stacks"]
+    assert [stack["StackName"] for stack in alive] == [STACK]
+    assert len(found.aws.client("lambda").list_functions()["Functions"]) == 1
+
+
+@pytest.mark.slow
+def test_a_stack_operation_of_a_killed_run_is_waited_for(empty: Land) -> None:
+    body = stacks._body(empty.repo.root / "infra" / "platform.yml")
+    given = {"TemplateVersion": "0.1.0", "AllowedOwners": "acme"}
+    empty.aws.client("cloudformation").create_stack(
+        StackName=STACK,
+        TemplateBody=body,
+        Capabilities=["CAPABILITY_NAMED_IAM"],
+        Parameters=[{"ParameterKey": k, "ParameterValue": v} for k, v in given.items()],
+    )
+    told = act(empty)
+    assert told[0] == f"{STACK} is CREATE_IN_PROGRESS: waiting for that to end"
+    assert not list(filter(is_work, empty.part(Platform).look()))
+
+
+# Repos of several versions
+
+
+@pytest.mark.slow
+def test_a_newer_template_adds_a_version_and_marks_the_one_before(there: Land) -> None:
+    act(there, parameters={"AlarmTopicArn": TOPIC})
+    there.release("0.2.0")
+    planned = items(there.part(Platform).look())
+    assert planned[f"platform {STACK}"] == "change"
+    assert planned["product version 0.2.0"] == "create"
+    act(there)
+    assert versions(there) == {"0.1.0": "DEPRECATED", "0.2.0": "DEFAULT"}
+    now = parameters(there)
+    assert (now["TemplateVersion"], now["FirstVersion"]) == ("0.2.0", "0.1.0")
+    assert now["AssetsPrefix"].startswith("platform/0.2.0/")
+    assert now["FirstAssetsPrefix"].startswith("platform/0.1.0/")
+    assert now["AlarmTopicArn"] == TOPIC
+    assert not list(filter(is_work, there.part(Platform).look()))
+    there.release("0.10.0")
+    act(there)
+    assert versions(there) == {"0.1.0": "DEPRECATED", "0.2.0": "DEPRECATED", "0.10.0": "DEFAULT"}
+
+
+@pytest.mark.slow
+def test_an_older_repo_leaves_a_newer_platform_as_it_is(there: Land) -> None:
+    there.release("0.10.0")
+    act(there)
+    there.release("0.2.0")
+    there.calls.clear()
+    found = there.part(Platform).look()
+    assert not list(filter(is_work, found))
+    assert "newer than 0.2.0" in found[0].detail
+    assert act(there) == []
+    assert there.writes == []
+    assert "0.2.0" not in versions(there)
+
+
+@pytest.mark.slow
+def test_an_older_repo_of_another_owner_is_let_in_and_nothing_else_is_changed(there: Land) -> None:
+    there.release("0.2.0")
+    act(there)
+    before = parameters(there)
+    other = there.neighbour("eu")
+    file = other.repo.root / "pyproject.toml"
+    file.write_text(file.read_text().replace("acme/", "others/").replace("0.2.0", "0.1.0"))
+    other.again()
+    [item] = filter(is_work, other.part(Platform).look())
+    assert item.detail.endswith("AllowedOwners + others")
+    act(other)
+    assert parameters(there) == before | {"AllowedOwners": "acme,others"}
+
+
+@pytest.mark.slow
+def test_what_repos_need_comes_together(there: Land) -> None:
+    there.repo.configure(data={"path": "s3://lake/churn/", "sample": None})
+    there.repo.stage("production", Account="222233334444", Role="deploy")
+    there.again()
+    [item] = filter(is_work, there.part(Platform).look())
+    assert "DeploymentAccounts + 222233334444" in item.detail
+    act(there)
+    assert parameters(there)["DataLocations"] == "arn:aws:s3:::lake,arn:aws:s3:::lake/churn/*"
+    other = there.neighbour("eu")
+    other.repo.configure(data={"path": "s3://lake/eu/all.csv", "sample": None})
+    other.again()
+    act(other)
+    now = parameters(there)
+    assert now["DataLocations"].endswith("lake/churn/*,arn:aws:s3:::lake/eu/all.csv")
+    assert now["DeploymentAccounts"] == "222233334444"
+    assert not list(filter(is_work, there.part(Platform).look()))
+
+
+@pytest.mark.slow
+def test_another_project_s_part_of_the_bucket_is_no_data_to_train_from(there: Land) -> None:
+    there.repo.configure(data={"path": f"s3://{BUCKET}/other/data/", "sample": None})
+    there.again()
+    for kind in (Platform, Project):
+        with pytest.raises(MlopsError, match=f"s3://{BUCKET}/churn/"):
+            there.part(kind).look()
+    there.repo.configure(data={"path": f"s3://{BUCKET}/churn/data/", "sample": None})
+    there.again()
+    assert there.open() == []
+
+
+# What a person says
+
+
+@pytest.mark.slow
+def test_a_parameter_of_the_command_line_is_planned_and_set(there: Land) -> None:
+    given = {"AlarmTopicArn": TOPIC}
+    [item] = filter(is_work, there.part(Platform, parameters=given).look())
+    assert (item.todo, f"AlarmTopicArn {TOPIC}" in item.detail) == (Todo.CHANGE, True)
+    act(there, parameters=given)
+    assert parameters(there)["AlarmTopicArn"] == TOPIC
+    assert not list(filter(is_work, there.part(Platform).look()))
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"AlarmTopic": "x"}, "did you mean AlarmTopicArn"),
+        ({"TemplateVersion": "9.9.9"}, "--platform TemplateVersion"),
+        ({"AlarmTopicArn": "alarms"}, "must be the ARN of an SNS topic"),
+    ],
+    ids=["unknown", "own", "malformed"],
+)
+def test_a_parameter_that_cannot_be_is_refused_before_anything_is_done(
+    empty: Land, given: dict[str, str], complaint: str
+) -> None:
+    with pytest.raises(MlopsError, match=complaint):
+        empty.part(Platform, parameters=given).look()
+
+
+def test_a_repo_without_a_version_is_told_so(empty: Land) -> None:
+    empty.release("")
+    with pytest.raises(MlopsError, match="is not a version"):
+        empty.part(Platform).look()
+
+
+def test_a_repo_on_a_server_of_its_own_needs_a_host(empty: Land) -> None:
+    file = empty.repo.root / "pyproject.toml"
+    file.write_text(file.read_text() + 'git-host = "git.example.com"\n', encoding="utf-8")
+    empty.again()
+    with pytest.raises(MlopsError, match="--platform ConnectionHostArn"):
+        empty.part(Platform).look()
+
+
+def test_jenkins_needs_its_address(empty: Land) -> None:
+    file = empty.repo.root / "pyproject.toml"
+    file.write_text(file.read_text() + 'ci = "jenkins"\n', encoding="utf-8")
+    empty.again()
+    found = items(empty.part(Platform).look())
+    assert found["address of Jenkins"] == "for you"
+    # Nor does GitHub sign in there.
+    assert "OpenID Connect provider of GitHub" not in found
+    url = {"JenkinsUrl": "https://jenkins.example.com"}
+    assert "address of Jenkins" not in items(empty.part(Platform, parameters=url).look())
+
+
+# Who may use the product
+
+ALL = {"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}}
+
+
+def admin(found: Land) -> str:
+    """Take a role with a path, as single sign-on gives people."""
+    trust = {
+        "Version": "2012-10-17",
+        "Statement": {
+            "Effect": "Allow",
+            "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"},
+            "Action": "sts:AssumeRole",
+        },
+    }
+    iam = found.aws.client("iam")
+    made = iam.create_role(
+        RoleName="admin", Path="/people/", AssumeRolePolicyDocument=json.dumps(trust)
+    )
+    iam.put_role_policy(RoleName="admin", PolicyName="all", PolicyDocument=json.dumps(ALL))
+    return str(made["Role"]["Arn"])
+
+
+@pytest.mark.slow
+def test_the_role_that_is_signed_in_may_make_projects_and_loses_that_at_the_end(
+    there: Land,
+) -> None:
+    arn = admin(there)
+    there.aws = there.aws.as_role(arn)
+    assert items(there.part(Platform).look())["your right to make projects"] == "create"
+    assert act(there) == [f"granted      {arn} may make projects"]
+    assert items(there.part(Platform).look())["your right to make projects"] == "exists"
+    assert act(there) == []
+    # Nobody needs it for a template in S3.
+    assert "your right to make projects" not in items(
+        there.part(Platform, template_provider="s3").look()
+    )
+
+
+def test_who_service_catalog_does_not_know_is_told_before_anything_is_done(empty: Land) -> None:
+    from dataclasses import replace
+
+    empty.aws = replace(empty.aws, sandbox=False)
+    with pytest.raises(MlopsError, match="--template-provider s3"):
+        empty.part(Platform).look()
+    assert empty.part(Platform, template_provider="s3").look()
+
+
+# Away again
+
+
+@pytest.mark.slow
+def test_a_platform_that_projects_use_knows_them(there: Land) -> None:
+    [user] = there.part(Platform).others()
+    assert user.startswith(f"SC-{ACCOUNT}-pp-")
+
+
+@pytest.mark.slow
+def test_a_bucket_is_emptied_of_all_versions_before_the_stack_goes(empty: Land) -> None:
+    act(empty)
+    for body in (b"1", b"22"):
+        empty.aws.s3.put_object(Bucket=BUCKET, Key="churn/x", Body=body)
+    empty.aws.s3.delete_object(Bucket=BUCKET, Key="churn/x")
+    part = empty.part(Platform)
+    [bucket] = [item for item in part.look_back() if BUCKET in item.what]
+    # Trigger, template, two versions and a mark of deletion.
+    assert "5 objects" in bucket.detail
+    told: list[str] = []
+    part.undo(told.append)
+    assert told[-1] == f"deleted      {STACK}"
+    assert part.look_back() == []
+    assert stacks.describe(empty.aws, STACK) is None
+
+
+@pytest.mark.slow
+def test_a_deletion_that_failed_is_taken_up_again(empty: Land) -> None:
+    act(empty)
+    empty.server.inject("DeleteFunction", "InternalFailure", times=1)
+    with pytest.raises(StackFailed):
+        empty.part(Platform).undo(print)
+    assert empty.part(Platform).look_back()
+    empty.part(Platform).undo(print)
+    assert empty.part(Platform).look_back() == []
+
+
+def test_where_there_is_no_platform_none_is_taken_away(empty: Land) -> None:
+    part = empty.part(Platform)
+    assert (part.look_back(), part.others()) == ([], [])
+    part.undo(print)
+    assert empty.writes == []

@@ -1,0 +1,421 @@
+"""The SageMaker project of a repo: made, found in Studio, changed, upgraded, and taken away."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bootstrap_case import BUCKET, Killed, Kept, Land, connected_once, items, land
+from ops import sandbox_account
+from ops.bootstrap import catalog, platform, plan, project
+from ops.bootstrap.plan import is_work
+from ops.bootstrap.platform import Platform
+from ops.bootstrap.project import Project
+from ops.errors import MlopsError
+
+TRUST = json.dumps(sandbox_account.TRUST)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
+    """A sandbox with a platform of version 0.1.0 and the project."""
+    return connected_once(tmp_path_factory.mktemp("connected"))
+
+
+@pytest.fixture
+def there(kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Land]:
+    with kept.entered(tmp_path, monkeypatch) as found:
+        yield found
+
+
+@pytest.fixture
+def alone(there: Land) -> Land:
+    """A platform without the project."""
+    there.part(Project).undo(print)
+    there.calls.clear()
+    return there
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Land]:
+    with land(tmp_path, monkeypatch) as found:
+        yield found
+
+
+def act(found: Land, **options: Any) -> list[str]:
+    told: list[str] = []
+    found.part(Project, **options).act(told.append)
+    return told
+
+
+def work(found: Land, **options: Any) -> list[plan.Item]:
+    return list(filter(is_work, found.part(Project, **options).look()))
+
+
+def parameters(found: Land) -> dict[str, str]:
+    stack = (project.find(found.aws) or pytest.fail("no project")).stack
+    assert stack is not None
+    return stack.parameters
+
+
+def by_hand(found: Land, **given: str) -> None:
+    """Make the project as Studio does."""
+    there = platform.outputs(found.aws) or {}
+    required = {"GitHubOwner": "acme", "GitHubRepository": "churn"}
+    found.aws.sagemaker.create_project(
+        ProjectName="churn",
+        ServiceCatalogProvisioningDetails={
+            "ProductId": there["ProductId"],
+            "ProvisioningParameters": [
+                {"Key": key, "Value": value} for key, value in {**required, **given}.items()
+            ],
+        },
+    )
+    assert (project.settled(found.aws, print) or pytest.fail()).status == "CreateCompleted"
+
+
+# Made
+
+
+@pytest.mark.slow
+def test_the_plan_of_an_empty_account_has_the_project_and_changes_nothing(empty: Land) -> None:
+    found = items(empty.part(Project).look())
+    assert found == dict.fromkeys(
+        (
+            "SageMaker project churn", "model package group churn", "code repository churn",
+            "role churn-pipeline", "role churn-github",
+        ),
+        "create",
+    )  # fmt: skip
+    assert empty.writes == []
+    assert project.outputs(empty.aws) is None
+
+
+@pytest.mark.slow
+def test_a_project_knows_its_repository_as_github_writes_it(alone: Land) -> None:
+    file = alone.repo.root / "pyproject.toml"
+    file.write_text(file.read_text().replace("acme/churn", "ACME/Churn"), encoding="utf-8")
+    alone.repo.configure(data={"path": "s3://lake/churn/", "sample": None})
+    alone.repo.stage("production", Account="222233334444", Role="deploy")
+    alone.again()
+    alone.part(Platform).act(print)
+    assert act(alone) == ["created      SageMaker project churn, by Service Catalog"]
+    made = parameters(alone)
+    assert (made["GitHubOwner"], made["GitHubRepository"]) == ("acme", "churn")
+    assert made["SignIn"] == "oidc"
+    assert made["DeploymentAccounts"] == "222233334444"
+    assert made["DataLocations"] == "arn:aws:s3:::lake,arn:aws:s3:::lake/churn/*"
+    assert work(alone) == []
+    there = project.outputs(alone.aws) or {}
+    assert there["PipelineRoleArn"].endswith(":role/churn-pipeline")
+    assert there["GitHubRoleArn"].endswith(":role/churn-github")
+
+
+@pytest.mark.slow
+def test_a_project_made_in_studio_is_accepted_as_it_is(alone: Land) -> None:
+    subject = parameters_of_github(alone)
+    by_hand(alone, DataLocations="arn:aws:s3:::more,arn:aws:s3:::more/*", **subject)
+    alone.calls.clear()
+    assert work(alone) == []
+    assert act(alone) == []
+    assert alone.writes == []
+
+
+def parameters_of_github(found: Land) -> dict[str, str]:
+    from ops.github import subject
+
+    there = found.hub.repository("acme/churn")
+    assert there is not None
+    said = subject(found.hub, there)
+    return {"GitHubSubject": said} if said else {}
+
+
+@pytest.mark.slow
+def test_only_what_the_repo_needs_otherwise_is_changed(alone: Land) -> None:
+    by_hand(alone, DeploymentAccounts="333344445555", Vpc="yes", **parameters_of_github(alone))
+    alone.repo.stage("production", Account="222233334444", Role="deploy")
+    alone.again()
+    [item] = work(alone)
+    assert (item.what, item.detail) == (
+        "SageMaker project churn",
+        "DeploymentAccounts 222233334444",
+    )
+    before = parameters(alone)
+    act(alone)
+    assert parameters(alone) == before | {"DeploymentAccounts": "222233334444"}
+    assert work(alone) == []
+
+
+@pytest.mark.slow
+def test_a_project_of_another_repository_does_not_change_hands(alone: Land) -> None:
+    by_hand(alone, GitHubOwner="others")
+    with pytest.raises(MlopsError, match="is of others/churn, not of acme/churn"):
+        alone.part(Project).look()
+    with pytest.raises(MlopsError, match="is of others/churn, not of acme/churn"):
+        act(alone)
+
+
+@pytest.mark.slow
+def test_a_project_with_a_name_in_other_letters_cannot_be_mended(alone: Land) -> None:
+    by_hand(alone, GitHubOwner="Acme")
+    with pytest.raises(MlopsError, match="writes Acme/churn what GitHub writes acme/churn"):
+        alone.part(Project).look()
+
+
+@pytest.mark.slow
+def test_without_a_platform_there_is_no_project(empty: Land) -> None:
+    with pytest.raises(MlopsError, match="no platform"):
+        act(empty)
+    assert empty.writes == []
+
+
+# The template in S3
+
+
+@pytest.mark.slow
+def test_a_project_from_the_template_in_s3_is_the_same(alone: Land) -> None:
+    assert act(alone, template_provider="s3") == [
+        "created      SageMaker project churn, by the template in S3"
+    ]
+    assert work(alone, template_provider="s3") == []
+    # Whatever it was made by, it is found.
+    assert work(alone) == []
+    alone.repo.stage("production", Account="222233334444", Role="deploy")
+    alone.again()
+    act(alone, template_provider="s3")
+    assert parameters(alone)["DeploymentAccounts"] == "222233334444"
+    prefix = platform_parameters(alone)["AssetsPrefix"]
+    tags = alone.aws.s3.get_object_tagging(Bucket=BUCKET, Key=f"{prefix}project.yml")["TagSet"]
+    assert tags == [{"Key": "sagemaker:studio-visibility", "Value": "true"}]
+    assert alone.part(Platform).others() == [project_stack(alone)]
+    alone.repo.stage("production", Account=None, Role=None)
+    alone.again()
+    alone.part(Project).undo(print)
+    assert project.find(alone.aws) is None
+
+
+def platform_parameters(found: Land) -> dict[str, str]:
+    from ops import stacks
+
+    return (stacks.describe(found.aws, platform.STACK) or pytest.fail()).parameters
+
+
+def project_stack(found: Land) -> str:
+    there = project.find(found.aws)
+    assert there is not None and there.stack is not None
+    return there.stack.name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("provider", ["service-catalog", "s3"])
+def test_a_newer_template_brings_the_project_up_to_date(alone: Land, provider: str) -> None:
+    act(alone, template_provider=provider)
+    template = alone.repo.root / "infra" / "project.yml"
+    text = template.read_text().replace("What the training pipeline of", "What training of")
+    template.write_text(text, encoding="utf-8")
+    alone.release("0.2.0")
+    [item] = work(alone, template_provider=provider)
+    assert item.detail == "version 0.1.0 -> 0.2.0"
+    alone.part(Platform).act(print)
+    act(alone, template_provider=provider)
+    assert work(alone, template_provider=provider) == []
+    role = alone.aws.client("iam").get_role(RoleName="churn-pipeline")["Role"]
+    assert role["Description"].startswith("What training of churn")
+    # The older repo's next run leaves it there.
+    alone.release("0.1.0")
+    assert work(alone, template_provider=provider) == []
+
+
+# What was there before
+
+
+@pytest.mark.slow
+def test_versions_trained_before_stay_in_their_registry(alone: Land) -> None:
+    sagemaker = alone.aws.sagemaker
+    sagemaker.create_model_package_group(ModelPackageGroupName="churn")
+    arn = sagemaker.create_model_package(ModelPackageGroupName="churn")["ModelPackageArn"]
+    assert items(alone.part(Project).look())["model package group churn"] == "exists"
+    told = act(alone)
+    assert told[-1] == "changed      tags of model package group churn"
+    assert parameters(alone)["Registry"] == "existing"
+    assert work(alone) == []
+    assert act(alone) == []
+    alone.part(Project).undo(print)
+    assert sagemaker.describe_model_package(ModelPackageName=arn)["ModelPackageVersion"] == 1
+
+
+@pytest.mark.slow
+def test_a_registry_that_was_there_lets_other_accounts_read(alone: Land) -> None:
+    alone.aws.sagemaker.create_model_package_group(ModelPackageGroupName="churn")
+    alone.repo.stage("production", Account="222233334444", Role="deploy")
+    alone.again()
+    alone.part(Platform).act(print)
+    told = act(alone)
+    assert "changed      model package group churn" in told
+    policy = alone.aws.sagemaker.get_model_package_group_policy(ModelPackageGroupName="churn")
+    assert "222233334444" in policy["ResourcePolicy"]
+    assert work(alone) == []
+
+
+@pytest.mark.slow
+def test_the_sandbox_s_provisional_role_makes_way(alone: Land) -> None:
+    sandbox_account.prepare(alone.aws)
+    assert sandbox_account.is_provisional(alone.aws)
+    assert "for you" not in items(alone.part(Project).look()).values()
+    act(alone)
+    assert not sandbox_account.is_provisional(alone.aws)
+    # Nor does it come back.
+    sandbox_account.prepare(alone.aws)
+    assert not sandbox_account.is_provisional(alone.aws)
+    assert work(alone) == []
+
+
+@pytest.mark.slow
+def test_a_role_of_somebody_else_s_is_told_before_anything_is_made(alone: Land) -> None:
+    alone.aws.client("iam").create_role(RoleName="churn-github", AssumeRolePolicyDocument=TRUST)
+    found = {item.what: item.remedy for item in alone.part(Project).look() if item.remedy}
+    assert list(found) == ["role churn-github"]
+    alone.calls.clear()
+    with pytest.raises(MlopsError, match="delete or rename the role churn-github"):
+        act(alone)
+    assert alone.writes == []
+
+
+# Interrupted
+
+
+@pytest.mark.slow
+def test_a_project_that_could_not_be_made_is_made_anew(alone: Land) -> None:
+    alone.server.inject("CreateCodeRepository", "ValidationException", "no more repositories")
+    with pytest.raises(MlopsError, match="project churn is CreateFailed: .*no more repositories"):
+        act(alone)
+    [first, *_] = work(alone)
+    assert "now CreateFailed" in first.detail
+    told = act(alone)
+    assert told == [
+        "deleted      SageMaker project churn",
+        "created      SageMaker project churn, by Service Catalog",
+    ]
+    assert work(alone) == []
+
+
+@pytest.mark.slow
+def test_a_change_that_failed_is_tried_again(there: Land) -> None:
+    there.repo.stage("production", Account="222233334444", Role="deploy")
+    there.again()
+    there.server.inject("PutModelPackageGroupPolicy", "ValidationException", "not today")
+    with pytest.raises(MlopsError, match="UpdateFailed: .*not today"):
+        act(there)
+    assert "now UpdateFailed" in work(there)[0].detail
+    act(there)
+    assert work(there) == []
+
+
+@pytest.mark.slow
+def test_a_project_under_way_is_waited_for(alone: Land) -> None:
+    alone.kill_after = 1
+    with pytest.raises(Killed, match="CreateProject"):
+        act(alone)
+    told = act(alone)
+    assert told[0].startswith("project churn is CreateInProgress: waiting")
+    assert alone.writes == ["CreateProject"]
+    assert work(alone) == []
+
+
+WRITES = (
+    *("CreateChangeSet", "ExecuteChangeSet", "PutObject", "PutObject"),
+    *("CreateChangeSet", "ExecuteChangeSet", "CreateProject"),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(len(WRITES)), ids=lambda n: f"{n}-{WRITES[n]}")
+def test_killed_after_any_call_the_next_run_ends_what_the_first_began(
+    empty: Land, number: int
+) -> None:
+    empty.kill_after = number + 1
+    with pytest.raises(Killed, match=WRITES[number]):
+        empty.act()
+    empty.act()
+    assert empty.open() == []
+    listed = empty.aws.sagemaker.list_projects()["ProjectSummaryList"]
+    assert [row["ProjectName"] for row in listed] == ["churn"]
+    product = (platform.outputs(empty.aws) or {})["ProductId"]
+    assert [item.name for item in catalog.versions(empty.aws, product)] == ["0.1.0"]
+    assert list(catalog.provisioned(empty.aws, product)) == [project_stack(empty)]
+    for stack in (platform.STACK, project_stack(empty)):
+        shown = empty.aws.client("cloudformation").list_change_sets(StackName=stack)
+        assert [row for row in shown["Summaries"] if row["ExecutionStatus"] == "AVAILABLE"] == []
+
+
+@pytest.mark.slow
+def test_a_run_makes_each_call_once(empty: Land) -> None:
+    empty.act()
+    assert tuple(empty.writes) == WRITES
+
+
+# The key of an IAM user
+
+
+@pytest.mark.slow
+def test_a_higher_number_replaces_the_key_in_its_secret(alone: Land) -> None:
+    file = alone.repo.root / "pyproject.toml"
+    file.write_text(file.read_text().replace('"oidc"', '"iam-user"'), encoding="utf-8")
+    alone.again()
+    act(alone)
+    secrets = alone.aws.client("secretsmanager")
+    arn = (project.outputs(alone.aws) or {})["GitHubUserSecretArn"]
+    before = json.loads(secrets.get_secret_value(SecretId=arn)["SecretString"])
+    project.update(alone.aws, {"KeySerial": "2"}, print)
+    after = json.loads(secrets.get_secret_value(SecretId=arn)["SecretString"])
+    assert set(before.values()).isdisjoint(after.values())
+    listed = alone.aws.client("iam").list_access_keys(UserName="churn-github")
+    # The former one works until GitHub has the new one.
+    assert {key["AccessKeyId"] for key in listed["AccessKeyMetadata"]} == {
+        before["aws_access_key_id"],
+        after["aws_access_key_id"],
+    }
+    assert parameters(alone)["GitHubOwner"] == "acme"
+    assert work(alone) == []
+
+
+@pytest.mark.slow
+def test_what_the_project_does_not_know_is_refused(there: Land) -> None:
+    with pytest.raises(MlopsError, match="no Colour"):
+        project.update(there.aws, {"Colour": "2"}, print)
+    there.part(Project).undo(print)
+    with pytest.raises(MlopsError, match="no SageMaker project churn yet"):
+        project.update(there.aws, {"KeySerial": "2"}, print)
+
+
+# Away again
+
+
+@pytest.mark.slow
+def test_versions_and_endpoints_go_first(there: Land) -> None:
+    sagemaker = there.aws.sagemaker
+    arn = sagemaker.create_model_package(ModelPackageGroupName="churn")["ModelPackageArn"]
+    with pytest.raises(MlopsError, match=r"holds 1 version.*destroy --all --registry"):
+        there.part(Project).look_back()
+    sagemaker.delete_model_package(ModelPackageName=arn)
+    template = {"Resources": {"A": {"Type": "AWS::SQS::Queue"}}}
+    formation = there.aws.client("cloudformation")
+    formation.create_stack(StackName="churn-staging", TemplateBody=json.dumps(template))
+    for again in (there.part(Project).look_back, lambda: there.part(Project).undo(print)):
+        with pytest.raises(MlopsError, match=r"still deployed: staging: .*destroy --all"):
+            again()
+    assert project.find(there.aws) is not None
+
+
+@pytest.mark.slow
+def test_a_deletion_is_ended_by_the_next_run(there: Land) -> None:
+    there.kill_after = len(there.writes) + 1
+    with pytest.raises(Killed, match="DeleteProject"):
+        there.part(Project).undo(print)
+    there.part(Project).undo(print)
+    assert there.part(Project).look_back() == []
+    assert there.writes.count("DeleteProject") == 1
