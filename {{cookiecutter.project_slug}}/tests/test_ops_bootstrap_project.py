@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from bootstrap_case import BUCKET, Killed, Kept, Land, connected_once, items, land
+from bootstrap_case import BUCKET, Kept, Killed, Land, connected_once, items, land
 from ops import sandbox_account
-from ops.bootstrap import catalog, platform, plan, project
+from ops.bootstrap import catalog, plan, platform, project
 from ops.bootstrap.plan import is_work
 from ops.bootstrap.platform import Platform
 from ops.bootstrap.project import Project
@@ -291,7 +291,7 @@ def test_a_role_of_somebody_else_s_is_told_before_anything_is_made(alone: Land) 
 @pytest.mark.slow
 def test_a_project_that_could_not_be_made_is_made_anew(alone: Land) -> None:
     alone.server.inject("CreateCodeRepository", "ValidationException", "no more repositories")
-    with pytest.raises(MlopsError, match="project churn is CreateFailed: .*no more repositories"):
+    with pytest.raises(MlopsError, match=r"project churn is CreateFailed: .*no more repositories"):
         act(alone)
     [first, *_] = work(alone)
     assert "now CreateFailed" in first.detail
@@ -308,7 +308,7 @@ def test_a_change_that_failed_is_tried_again(there: Land) -> None:
     there.repo.stage("production", Account="222233334444", Role="deploy")
     there.again()
     there.server.inject("PutModelPackageGroupPolicy", "ValidationException", "not today")
-    with pytest.raises(MlopsError, match="UpdateFailed: .*not today"):
+    with pytest.raises(MlopsError, match=r"UpdateFailed: .*not today"):
         act(there)
     assert "now UpdateFailed" in work(there)[0].detail
     act(there)
