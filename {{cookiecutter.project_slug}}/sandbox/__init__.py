@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sandbox.client import FOLDER as FOLDER
     from sandbox.client import SandboxError as SandboxError
     from sandbox.client import Status as Status
     from sandbox.client import connect as connect
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from sandbox.server import Server as Server
 
 _HOME = {
+    "FOLDER": "client",
     "SandboxError": "client",
     "Server": "server",
     "Status": "client",
@@ -35,6 +37,7 @@ _HOME = {
 }
 
 __all__ = [
+    "FOLDER",
     "SandboxError",
     "Server",
     "Status",
