@@ -191,7 +191,7 @@ def test_a_project_from_the_template_in_s3_is_the_same(alone: Land) -> None:
     prefix = platform_parameters(alone)["AssetsPrefix"]
     tags = alone.aws.s3.get_object_tagging(Bucket=BUCKET, Key=f"{prefix}project.yml")["TagSet"]
     assert tags == [{"Key": "sagemaker:studio-visibility", "Value": "true"}]
-    assert alone.part(Platform).others() == [project_stack(alone)]
+    assert alone.neighbour("eu").part(Platform).others() == [project_stack(alone)]
     alone.repo.stage("production", Account=None, Role=None)
     alone.again()
     alone.part(Project).undo(print)

@@ -480,13 +480,16 @@ class Platform:
 
     def others(self) -> list[str]:
         """Who uses the platform besides this repo: stacks of projects and provisioned products."""
+        from ops.bootstrap import project
+
         found = stacks.describe(self.aws, STACK)
         if found is None:
             return []
+        own = project.find(self.aws)
         users = set(_importers(self.aws, "sm-mlops-BoundaryArn"))
         if product := found.outputs.get("ProductId"):
             users |= set(catalog.provisioned(self.aws, product))
-        return sorted(users)
+        return sorted(users - {own.stack.name if own and own.stack else ""})
 
     def look_back(self) -> list[Item]:
         found, place = self._find(), needs.place(self.aws)

@@ -1,0 +1,181 @@
+"""`mlops bootstrap` as a person gives it: from an empty account to a connected repo, and back."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+import sandbox
+from bootstrap_case import ACCOUNT, BUCKET, REGION
+from conftest import Repo, make_repo, mlops
+from sandbox import client
+
+pytestmark = pytest.mark.slow
+AUTHORISE = "for you: authorisation of the connection to GitHub: mlops sandbox authorise sm-mlops"
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Iterator[Repo]:
+    """A rendered repo with its first commit, and a sandbox that stands and knows nothing of it."""
+    repo = make_repo(tmp_path / "repo")
+    file = repo.root / "pyproject.toml"
+    text = re.sub(r'(template-version = )"[^"]*"', r'\1"0.1.0"', file.read_text())
+    file.write_text(text, encoding="utf-8")
+    (repo.root / ".gitignore").write_text(".sandbox/\n", encoding="utf-8")
+    who = ("-c", "user.name=ada", "-c", "user.email=ada@acme.org")
+    for words in (["init", "-q", "-b", "main"], ["add", "."], [*who, "commit", "-qm", "Begin"]):
+        subprocess.run(["git", *words], cwd=repo.root, check=True)
+    try:
+        assert mlops(repo.root, "sandbox", "up").returncode == 0
+        yield repo
+    finally:
+        sandbox.stop(repo.root)
+
+
+def bootstrap(repo: Repo, *words: str) -> str:
+    """Return what it says; fails when it does."""
+    done = mlops(repo.root, "--sandbox", "bootstrap", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+class Everything:
+    """What an account holds, as each service lists it."""
+
+    def __init__(self, repo: Repo) -> None:
+        there = sandbox.status(repo.root)
+        assert there is not None
+        session = boto3.Session(client.ACCESS_KEY, "sandbox", region_name=REGION)
+        self.of = lambda service: session.client(service, endpoint_url=there.url)
+
+    def held(self) -> dict[str, list[str]]:
+        """Return the names of everything there is, by kind; kinds without any are left out."""
+        found: dict[str, list[str]] = {}
+        for kind, (service, operation, key, name, given) in KINDS.items():
+            rows = getattr(self.of(service), operation)(**given)[key]
+            names = [row if not name else row[name] for row in rows]
+            if names:
+                found[kind] = sorted(map(str, names))
+        return found
+
+
+KINDS: dict[str, tuple[str, str, str, str, dict[str, Any]]] = {
+    "stacks": ("cloudformation", "describe_stacks", "Stacks", "StackName", {}),
+    "buckets": ("s3", "list_buckets", "Buckets", "Name", {}),
+    "roles": ("iam", "list_roles", "Roles", "RoleName", {}),
+    "users": ("iam", "list_users", "Users", "UserName", {}),
+    "policies": ("iam", "list_policies", "Policies", "PolicyName", {"Scope": "Local"}),
+    "providers": (
+        "iam", "list_open_id_connect_providers", "OpenIDConnectProviderList", "Arn", {},
+    ),
+    "secrets": (
+        "secretsmanager", "list_secrets", "SecretList", "Name", {"IncludePlannedDeletion": True},
+    ),
+    "functions": ("lambda", "list_functions", "Functions", "FunctionName", {}),
+    "layers": ("lambda", "list_layers", "Layers", "LayerName", {}),
+    "rules": ("events", "list_rules", "Rules", "Name", {}),
+    "logs": ("logs", "describe_log_groups", "logGroups", "logGroupName", {}),
+    "alarms": ("cloudwatch", "describe_alarms", "MetricAlarms", "AlarmName", {}),
+    "portfolios": ("servicecatalog", "list_portfolios", "PortfolioDetails", "DisplayName", {}),
+    "products": (
+        "servicecatalog", "search_products_as_admin", "ProductViewDetails", "ProductARN", {},
+    ),
+    "provisioned": (
+        "servicecatalog", "search_provisioned_products", "ProvisionedProducts", "Name", {},
+    ),
+    "connections": ("codeconnections", "list_connections", "Connections", "ConnectionName", {}),
+    "groups": (
+        "sagemaker", "list_model_package_groups", "ModelPackageGroupSummaryList",
+        "ModelPackageGroupName", {},
+    ),
+    "repositories": (
+        "sagemaker", "list_code_repositories", "CodeRepositorySummaryList",
+        "CodeRepositoryName", {},
+    ),
+}  # fmt: skip
+
+
+def test_from_an_empty_account_to_a_connected_repo_and_back_to_nothing(repo: Repo) -> None:
+    account = Everything(repo)
+    planned = bootstrap(repo, "--plan")
+    assert "create   SageMaker project churn" in planned
+    # What every command of the sandbox makes before a repo is connected.
+    before = account.held()
+    assert before == {"buckets": [BUCKET], "roles": ["churn-pipeline"]}
+
+    said = bootstrap(repo, "--yes")
+    assert "created      SageMaker project churn, by Service Catalog" in said
+    assert said.rstrip().endswith(AUTHORISE)
+    held = account.held()
+    assert held["functions"] == ["sm-mlops-trigger"]
+    assert held["groups"] == held["repositories"] == ["churn"]
+
+    again = bootstrap(repo, "--yes")
+    assert not re.search(r"^(create|change|delete) ", again, re.MULTILINE)
+    assert again.rstrip().endswith(AUTHORISE)
+    assert account.held() == held
+    assert mlops(repo.root, "sandbox", "authorise").returncode == 0
+    assert bootstrap(repo, "--yes").rstrip().endswith("Nothing is left to do.")
+
+    looked = bootstrap(repo, "--destroy", "--plan")
+    assert re.search("^delete +SageMaker project churn", looked, re.MULTILINE)
+    assert re.search("^delete +platform sm-mlops-platform", looked, re.MULTILINE)
+    assert account.held() == held
+    gone = bootstrap(repo, "--destroy", "--yes")
+    assert "deleted      sm-mlops-platform" in gone
+    assert account.held() == {}
+
+
+def test_without_an_answer_nothing_is_done(repo: Repo) -> None:
+    bootstrap(repo, "--plan")
+    before = Everything(repo).held()
+    done = mlops(repo.root, "--sandbox", "bootstrap")
+    assert done.returncode == 2
+    assert "Nobody is here to answer: add --yes" in done.stderr
+    assert Everything(repo).held() == before
+
+
+def test_what_failed_half_way_is_told_and_gone_on_with(repo: Repo) -> None:
+    trust = {"Version": "2012-10-17", "Statement": []}
+    iam = Everything(repo).of("iam")
+    iam.create_role(RoleName="churn-github", AssumeRolePolicyDocument=json.dumps(trust))
+    done = mlops(repo.root, "--sandbox", "bootstrap", "--yes")
+    assert done.returncode == 2
+    assert "deployed     sm-mlops-platform" in done.stdout
+    assert "What is done stays. To go on: mlops --sandbox bootstrap" in done.stdout
+    assert "mlops: role churn-github is there already" in done.stderr
+    assert "Traceback" not in done.stderr
+    iam.delete_role(RoleName="churn-github")
+    assert bootstrap(repo, "--yes").rstrip().endswith(AUTHORISE)
+
+
+def test_scripts_get_plan_and_rest_as_json(repo: Repo) -> None:
+    done = mlops(repo.root, "--sandbox", "bootstrap", "--plan", "--json")
+    found = json.loads(done.stdout)
+    assert found["done"] == []
+    first = found["plan"][0]
+    assert (first["what"], first["todo"]) == ("platform sm-mlops-platform", "create")
+    assert first["place"] == f"{ACCOUNT} {REGION}"
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--template-provider", "git"], "--template-provider must be service-catalog or s3"),
+        (["--platform", "AlarmTopicArn"], "must be Key=Value"),
+        (["--platform", "AlarmTopic=x"], "did you mean AlarmTopicArn"),
+    ],
+    ids=["provider", "form", "name"],
+)
+def test_a_wrong_option_is_one_line(repo: Repo, words: list[str], complaint: str) -> None:
+    done = mlops(repo.root, "--sandbox", "bootstrap", "--plan", *words)
+    assert done.returncode == 2
+    assert complaint in done.stderr
+    assert len(done.stderr.splitlines()) == 1
