@@ -26,7 +26,7 @@ def sign_in(scene: Scene) -> Iterator[Finding]:
         yield failed("AWS sign-in", what, remedy)
         return
     name = who["Arn"].split(":", 5)[5]
-    shown = "the sandbox's own key" if scene.aws.sandbox and name == "root" else name
+    shown = "the sandbox's own key" if scene.aws.sandbox else name
     yield ok("AWS sign-in", f"{shown} in account {who['Account']}, region {region}")
     if name == "root" and not scene.aws.sandbox:
         yield warning(
@@ -194,6 +194,9 @@ def domain(scene: Scene) -> Iterator[Finding]:
     pages = sagemaker.get_paginator("list_domains").paginate()
     found = [item for page in pages for item in page["Domains"]]
     region = scene.aws.settings.project.region
+    if not found and scene.aws.sandbox:
+        yield ok("Studio domain", "none: the sandbox has no Studio")
+        return
     if not found:
         yield warning(
             "Studio domain",

@@ -46,8 +46,10 @@ _COLOURS = {State.OK: "green", State.WARNING: "yellow", State.FAILED: "red"}
 def table(findings: Iterable[Finding]) -> Table:
     """Of all, each remedy below what it is for."""
     view = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("", "check", ""):
-        view.add_column(heading)
+    for heading in ("", "check"):
+        view.add_column(heading, no_wrap=True)
+    # Folded, not cut: there are addresses and commands to copy.
+    view.add_column("", overflow="fold")
     for item in findings:
         colour = _COLOURS[item.state]
         view.add_row(f"[{colour}]{item.state}[/]", escape(item.check), escape(item.detail))

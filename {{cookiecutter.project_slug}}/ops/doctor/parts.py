@@ -81,5 +81,4 @@ def _told(check: str, items: Iterable[Item], scene: Scene) -> Iterator[Finding]:
         detail = f"{item.what}: {item.detail}" if item.detail else item.what
         yield warning(check, detail, item.remedy)
     if not work and not mine:
-        noun = "thing" if len(items) == 1 else "things"
-        yield ok(check, f"{len(items)} {noun} as wanted")
+        yield ok(check, items[0].what if len(items) == 1 else f"{len(items)} things as wanted")

@@ -118,7 +118,7 @@ def _more(service: str, code: str, region: str) -> str:
 
 
 def needed(scene: Scene) -> dict[str, int]:
-    """How many instances one run and the stages of this repo take, by the name of their quota."""
+    """How many instances a run and the stages of this repo take, by the names of the quotas."""
     from ops import stages
 
     settings = scene.aws.settings
@@ -135,11 +135,12 @@ def needed(scene: Scene) -> dict[str, int]:
         stage = stages.load(settings, name)
         if stage.account or stage.kind == "serverless":
             continue
-        given = {key: stage.parameters.get(key) or str(declared[key].get("Default", "")) for key in
-                 ("InstanceType", "InstanceCount", "MaxInstanceCount")}  # fmt: skip
-        most = max(int(given[key] or 0) for key in ("InstanceCount", "MaxInstanceCount"))
-        # The blue fleet stays until the green one has taken over.
-        found[f"{given['InstanceType']} for endpoint usage"] += 2 * most
+        kind, least, most = (
+            stage.parameters.get(key) or str(declared[key].get("Default", ""))
+            for key in ("InstanceType", "InstanceCount", "MaxInstanceCount")
+        )
+        # A deployment has twice as many: the old ones stay until the new ones have taken over.
+        found[f"{kind} for endpoint usage"] += max(2 * int(least or 0), int(most or 0))
     return dict(found)
 
 
@@ -214,7 +215,9 @@ def _used(scene: Scene, rows: dict[str, Any]) -> dict[str, float]:
     now = datetime.now(UTC)
     try:
         answer = scene.client("cloudwatch").get_metric_data(
-            MetricDataQueries=queries, StartTime=now - timedelta(minutes=30), EndTime=now
+            MetricDataQueries=queries,
+            StartTime=now - timedelta(minutes=30),
+            EndTime=now + timedelta(minutes=5),
         )
     except ClientError as error:
         if error_code(error) not in DENIED:
