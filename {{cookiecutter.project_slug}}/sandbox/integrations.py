@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
-from sandbox import calls, functions
+from sandbox import calls, functions, versions
 from sandbox.catalog import Catalog
 from sandbox.connections import Connections, FormerConnections
 from sandbox.events import Events
@@ -66,6 +66,7 @@ class Integrations:
         self.events.keep = server.moto.keep
         server.registry.on_change = lambda package: self.events.model_package(public(package))
         self.github = GitHub(server.store, folder / "github")
+        versions.mend()
         self.workflows = Workflows(server)
         self.connections = Connections(server.store)
         self.catalog = Catalog(server.store, self._client)

@@ -21,6 +21,7 @@ from ops.bootstrap.push import Push
 from ops.bootstrap.repository import Repository
 from ops.bootstrap.settings import Settings
 from ops.github import GitHub
+from sandbox import versions
 from sandbox.github import Standalone
 
 NAME = "acme/churn"
@@ -86,7 +87,10 @@ class World:
 
     @property
     def aws(self) -> Aws:
-        return Aws(self.repo.settings())
+        settings = self.repo.settings()
+        if settings != self.account.settings:
+            self.account = Aws(settings)
+        return self.account
 
     @property
     def hub(self) -> GitHub:
@@ -167,6 +171,7 @@ class World:
 
 def add_secrets(aws: Aws, key: bool = False) -> None:
     """What platform and project have: the trigger's secret without a value, and the key's."""
+    versions.mend()
     client = aws.client("secretsmanager")
     client.create_secret(Name=credential.SECRET)
     if key:

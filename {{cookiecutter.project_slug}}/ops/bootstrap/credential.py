@@ -17,6 +17,7 @@ from ops.aws import Aws, error_code
 from ops.bootstrap.plan import Item, Tell, Todo
 from ops.errors import MlopsError
 from ops.github import GitHub
+from ops.hush import hushed
 
 # As infra/platform.yml names it.
 SECRET = "sm-mlops/github"
@@ -93,7 +94,7 @@ class Credential:
 
     aws: Aws
     hub: GitHub
-    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
     ask: Ask | None = None
 
     def look(self) -> list[Item]:
@@ -150,11 +151,12 @@ class Credential:
 
         if wider:
             tag()
-        client.put_secret_value(
-            SecretId=found.arn,
-            ClientRequestToken=secrets.token_hex(16),
-            SecretString=json.dumps(value.content),
-        )
+        with hushed():
+            client.put_secret_value(
+                SecretId=found.arn,
+                ClientRequestToken=secrets.token_hex(16),
+                SecretString=json.dumps(value.content),
+            )
         if not wider:
             tag()
 

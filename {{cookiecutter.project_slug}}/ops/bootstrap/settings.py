@@ -17,6 +17,7 @@ from ops.aws import Aws, error_code
 from ops.bootstrap.plan import Item, Tell, Todo
 from ops.errors import MlopsError
 from ops.github import GitHub, GitHubError
+from ops.hush import hushed
 from ops.stages import Stage
 
 Outputs = Callable[[Aws], dict[str, str] | None]
@@ -121,8 +122,9 @@ class Settings:
     def undo(self, tell: Tell) -> None:
         from ops import rotation
 
-        # What an interrupted rotation has left would keep the user from being deleted.
-        rotation.delete_former_keys(self.aws, tell)
+        if self._project.uses_key:
+            # What an interrupted rotation has left would keep the user from being deleted.
+            rotation.delete_former_keys(self.aws, tell)
         found = self._repository()
         for item in self.look_back():
             noun, _, name = item.what.partition(" ")
@@ -165,10 +167,10 @@ class Settings:
 
     def set_key(self, found: Any, outputs: dict[str, str]) -> None:
         """Copies the access key from Secrets Manager to GitHub, which gets it sealed."""
-        text = self.aws.client("secretsmanager").get_secret_value(
-            SecretId=outputs["GitHubUserSecretArn"]
-        )["SecretString"]
-        content = json.loads(text)
+        client = self.aws.client("secretsmanager")
+        with hushed():
+            found_value = client.get_secret_value(SecretId=outputs["GitHubUserSecretArn"])
+        content = json.loads(found_value["SecretString"])
         for name, member in zip(KEY, KEY_MEMBERS, strict=True):
             with self.hub.doing(f"set the secret {name}"):
                 found.create_secret(name, content[member])
@@ -377,16 +379,17 @@ def key_made(aws: Aws, outputs: dict[str, str]) -> datetime:
     from botocore.exceptions import ClientError
 
     secret = outputs["GitHubUserSecretArn"]
-    pages = aws.client("secretsmanager").get_paginator("list_secret_version_ids")
     try:
-        for page in pages.paginate(SecretId=secret):
-            for version in page["Versions"]:
-                if "AWSCURRENT" in version.get("VersionStages", ()):
-                    made: datetime = version["CreatedDate"]
-                    return made
+        # One page: those without a label are not listed.
+        found = aws.client("secretsmanager").list_secret_version_ids(SecretId=secret)
     except ClientError as error:
         if error_code(error) != "ResourceNotFoundException":
             raise
+        found = {"Versions": []}
+    for version in found["Versions"]:
+        if "AWSCURRENT" in version.get("VersionStages", ()):
+            made: datetime = version["CreatedDate"]
+            return made
     raise MlopsError(f"the secret {secret} of the project's user has no value")
 
 

@@ -111,6 +111,9 @@ class GitHub:
         if fault and not fault.acts:
             return self._fail(fault, label, environ, start)
         if not path.startswith(API + "/"):
+            if fault:
+                self._git(path, "", environ, lambda *_: None)
+                return self._fail(fault, label, environ, start)
             return self._git(path, label, environ, start)
         headers: dict[str, str] = {
             "Content-Type": "application/json; charset=utf-8",

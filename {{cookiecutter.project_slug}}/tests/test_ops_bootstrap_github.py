@@ -1,0 +1,754 @@
+"""What bootstrap does at GitHub: repository, credential of the trigger, settings and first push."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import Repo, make_repo
+from github_case import KEY, NAME, ROLE, SECRET, World, add_people, add_secrets, commit, git
+from github_case import identify as identify_repo
+from ops import github
+from ops.aws import Aws
+from ops.bootstrap import credential, plan
+from ops.bootstrap.push import Push
+from ops.errors import MlopsError
+from sandbox.github import Standalone
+
+POLICY = {"protected_branches": False, "custom_branch_policies": True}
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Standalone]:
+    monkeypatch.setattr(github, "BACKOFF_SECONDS", 0)
+    with Standalone(tmp_path / "github") as server:
+        add_people(server)
+        yield server
+
+
+@pytest.fixture
+def world(server: Standalone, repo: Repo, account: Aws) -> World:
+    """A committed repo, an account with the platform's secret, GitHub without the repository."""
+    commit(repo)
+    add_secrets(account, key=True)
+    token = server.github.accounts.token("ada", "repo", "workflow")
+    given = server.github.accounts.fine_grained("ada", "acme", None, actions="write")
+    return World(server, repo, account, token, {credential.TOKEN: given})
+
+
+@pytest.fixture
+def done(world: World) -> World:
+    world.act()
+    return world
+
+
+def identity(world: World, login: str) -> int:
+    return int(world.server.github.accounts.account(login)["id"])
+
+
+def refused(world: World) -> str:
+    """The line that ends looking or acting."""
+    with pytest.raises(MlopsError) as error:
+        world.looked()
+        world.act()
+    line = str(error.value)
+    assert "\n" not in line and world.token not in line
+    return line
+
+
+# All of it.
+
+
+def test_the_plan_names_everything_before_anything_is_there(world: World) -> None:
+    assert world.looked() == [
+        "create GitHub repository: private",
+        "create credential of the trigger: the token of MLOPS_TRIGGER_TOKEN",
+        f"create variable AWS_ROLE_ARN: {ROLE}",
+        "create environment staging: asks nobody before a deployment",
+        "create environment production: asks ada",
+        "create branch main: pushed from here, which starts the first training",
+    ]
+    assert world.record() is None
+    assert not [label for label in world.requests() if not label.startswith("GET")]
+
+
+def test_from_nothing_everything_is_made(world: World) -> None:
+    told = world.act()
+    url = world.server.url
+    assert told == [
+        f"made         private repository {url}/acme/churn",
+        "stored       credential of the trigger: the token of MLOPS_TRIGGER_TOKEN",
+        f"set          variable AWS_ROLE_ARN to {ROLE}",
+        "made         environment staging: asks nobody before a deployment",
+        "made         environment production: asks ada",
+        f"added        remote origin {url}/acme/churn.git",
+        f"pushed       main to {url}/acme/churn",
+    ]
+    ada = identity(world, "ada")
+    assert world.state() == {
+        "repositories": [NAME],
+        "private": True,
+        "variables": {"AWS_ROLE_ARN": ROLE},
+        "secrets": {},
+        "environments": {
+            "staging": ([], True, POLICY, ["main"]),
+            "production": ([{"type": "User", "id": ada}], False, POLICY, ["main"]),
+        },
+        "branches": ["main"],
+        "remote": f"{url}/acme/churn.git",
+        "credential": ["token"],
+    }
+
+
+def test_a_second_time_nothing_is_left_to_do(done: World) -> None:
+    assert {line.split()[0] for line in done.looked()} == {"exists"}
+    done.server.github.requests.clear()
+    assert done.act() == []
+    assert not [label for label in done.requests() if not label.startswith("GET")]
+
+
+FAULTS: dict[str, dict[str, Any]] = {
+    "refused": {"status": 422, "message": "no"},
+    "answer lost": {"status": 502, "message": "no", "acts": True},
+    "answers lost for good": {"status": 0, "times": 9, "acts": True},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", FAULTS)
+def test_after_a_failure_at_any_request_the_next_run_finishes(
+    how: str, tmp_path: Path, account: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(github, "BACKOFF_SECONDS", 0)
+    add_secrets(account, key=True)
+    first = make_repo(tmp_path / "first")
+    identify_repo(first, sign_in="iam-user")
+    shutil.rmtree(first.root / "model")
+    commit(first)
+    client = account.client("secretsmanager")
+
+    @contextmanager
+    def fresh(name: str) -> Iterator[World]:
+        root = tmp_path / name
+        shutil.copytree(first.root, root)
+        client.delete_secret(SecretId=credential.SECRET, ForceDeleteWithoutRecovery=True)
+        client.create_secret(Name=credential.SECRET)
+        with Standalone(tmp_path / f"github {name}") as server:
+            add_people(server)
+            token = server.github.accounts.token("ada", "repo", "workflow")
+            outputs = {"GitHubRoleArn": ROLE, "GitHubUserSecretArn": SECRET}
+            yield World(server, Repo(root), account, token, {credential.TOKEN: token}, outputs)
+
+    def state(world: World) -> Any:
+        return {**world.state(), "remote": world.state()["remote"].rpartition("/_github/")[2]}
+
+    with fresh("whole") as world:
+        world.act()
+        wanted, requests = state(world), sorted(set(world.requests()))
+    assert len(requests) > 20
+    failed = 0
+    for number, request in enumerate(requests):
+        with fresh(str(number)) as world:
+            world.server.github.inject(request, **FAULTS[how])
+            try:
+                world.act()
+            except MlopsError as error:
+                failed += 1
+                assert "\n" not in str(error) and world.token not in str(error)
+            world.server.github._faults.clear()
+            world.act()
+            assert state(world) == wanted, request
+            assert {line.split()[0] for line in world.looked()} == {"exists"}, request
+    # An answer alone that is lost is asked for again, but git tells that it failed.
+    assert failed == 2 if how == "answer lost" else failed > len(requests) * 0.8
+
+
+# The repository.
+
+
+def test_a_users_own_repository_is_made_as_the_users(world: World) -> None:
+    identify_repo(world.repo, github="ada/churn")
+    world.environment = {credential.TOKEN: world.token}
+    world.act()
+    assert world.record("ada/churn")["private"] is True
+    assert "POST /user/repos" in world.requests()
+
+
+def test_another_users_repository_cannot_be_made(world: World) -> None:
+    identify_repo(world.repo, github="bob/churn")
+    assert "bob is a user, whose repositories only bob can make" in refused(world)
+
+
+def test_an_owner_that_does_not_exist_is_told(world: World) -> None:
+    identify_repo(world.repo, github="nobody/churn")
+    assert "GitHub knows no user or organisation nobody: correct github" in refused(world)
+
+
+def test_names_in_other_letters_are_githubs_own(world: World) -> None:
+    world.server.github.routes.add("acme", "Churn")
+    identify_repo(world.repo, github="ACME/CHURN")
+    world.act()
+    assert git(world.repo.root, "remote", "get-url", "origin").endswith("/acme/Churn.git")
+    from ops.bootstrap.repository import names
+
+    assert names(world.hub, world.aws.settings) == ("acme", "Churn")
+    identify_repo(world.repo, github="ACME/New")
+    assert names(world.hub, world.aws.settings) == ("acme", "New")
+
+
+def test_a_renamed_repository_is_used_and_told(done: World) -> None:
+    done.server.github.routes.rename(NAME, "churn-2")
+    assert "for you its name: was acme/churn before" in done.looked()
+    assert done.act() == []
+    done.outputs = {"GitHubRoleArn": "arn:new"}
+    assert done.act() == ["set          variable AWS_ROLE_ARN to arn:new"]
+    assert done.record("acme/churn-2")["_variables"]["AWS_ROLE_ARN"]["value"] == "arn:new"
+
+
+def test_only_an_administrator_can_set_a_repository_up(world: World) -> None:
+    world.server.github.routes.add("acme", "churn")
+    world.token = world.server.github.accounts.token("bob", "repo", "workflow")
+    assert "acme/churn can be set up by its administrators only, and bob is none" in refused(world)
+
+
+def test_an_archived_repository_is_told(world: World) -> None:
+    world.server.github.routes.add("acme", "churn")["archived"] = True
+    assert "acme/churn is archived" in refused(world)
+
+
+def test_a_repository_that_the_token_cannot_see_is_not_made_again(world: World) -> None:
+    world.server.github.routes.add("acme", "churn")
+    tokens = world.server.github.accounts
+    world.token = tokens.fine_grained("ada", "acme", ["other"], administration="write")
+    assert "403" in refused(world)
+    world.server.github.inject("POST /orgs/acme/repos", 422, "name already exists on this account")
+    assert "exists, but the token of GITHUB_TOKEN cannot see it" in refused(world)
+
+
+def test_a_token_without_the_scopes_changes_nothing(world: World) -> None:
+    for scopes, lacking in (
+        (["workflow"], "scope repo"),
+        (["repo"], "scope workflow"),
+        ([], "scopes repo and workflow"),
+    ):
+        world.token = world.server.github.accounts.token("ada", *scopes)
+        assert f"lacks the {lacking}" in refused(world)
+    assert world.record() is None
+
+
+# Variables, secrets.
+
+
+def test_a_variable_that_differs_is_changed(done: World) -> None:
+    done.outputs = {"GitHubRoleArn": "arn:aws:iam::123456789012:role/other"}
+    assert f"change variable AWS_ROLE_ARN: {done.outputs['GitHubRoleArn']}" in done.looked()
+    done.act()
+    assert done.state()["variables"] == {"AWS_ROLE_ARN": done.outputs["GitHubRoleArn"]}
+
+
+def test_before_there_is_a_project_it_can_be_looked_at(world: World) -> None:
+    world.outputs = None
+    assert "create variable AWS_ROLE_ARN: the role of the project" in world.looked()
+    assert "no SageMaker project churn yet" in refused(world)
+
+
+@pytest.fixture
+def keyed(world: World) -> World:
+    identify_repo(world.repo, sign_in="iam-user")
+    world.outputs = {"GitHubRoleArn": ROLE, "GitHubUserSecretArn": SECRET}
+    return world
+
+
+def test_a_key_is_sealed_into_githubs_secrets(keyed: World) -> None:
+    what = "secrets AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY"
+    assert f"create {what}: the key of the project's user" in keyed.looked()
+    assert f"set          {what}" in keyed.act()
+    assert keyed.state()["secrets"] == {
+        "AWS_ACCESS_KEY_ID": KEY["aws_access_key_id"],
+        "AWS_SECRET_ACCESS_KEY": KEY["aws_secret_access_key"],
+    }
+    assert f"exists {what}" in keyed.looked()
+
+
+def test_a_key_that_is_newer_than_githubs_is_set_again(keyed: World) -> None:
+    keyed.act()
+    secrets = keyed.record()["_secrets"]
+    long_ago = (datetime.now(UTC) - timedelta(hours=1)).timestamp()
+    secrets["AWS_SECRET_ACCESS_KEY"]["updated_at"] = long_ago
+    what = "secrets AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY"
+    assert f"change {what}: the key was replaced since" in keyed.looked()
+    assert keyed.act() == [f"set          {what}"]
+    assert keyed.act() == []
+
+
+def test_jenkins_is_told_what_it_needs_and_github_gets_no_settings(world: World) -> None:
+    identify_repo(world.repo, ci="jenkins", sign_in="iam-user")
+    world.environment = {"MLOPS_JENKINS_USER": "ci", "MLOPS_JENKINS_TOKEN": "canary-jenkins"}
+    assert world.looked()[2] == (
+        "for you secret texts churn-aws-access-key-id and churn-aws-secret-access-key: "
+        "the key of the project's user"
+    )
+    world.act()
+    assert world.secret() == {"jenkins_user": "ci", "jenkins_token": "canary-jenkins"}
+    assert not world.record()["_environments"] and not world.record()["_variables"]
+
+
+# Environments.
+
+
+def reviewers(world: World, stage: str) -> list[Any]:
+    found = world.record()["_environments"][stage]["_reviewers"]
+    return [(each["type"], each["id"]) for each in found]
+
+
+def test_users_and_teams_are_asked(world: World) -> None:
+    team = world.server.github.accounts.add_team("acme", "leads", ["bob"])["id"]
+    world.token = world.server.github.accounts.token("ada", "repo", "workflow", "read:org")
+    world.repo.stage("production", Reviewers=["bob", "acme/leads"])
+    world.act()
+    assert reviewers(world, "production") == [("User", identity(world, "bob")), ("Team", team)]
+    assert "exists environment production: asks bob, leads" in world.looked()
+
+
+def test_a_team_needs_a_scope_that_is_told(world: World) -> None:
+    world.server.github.accounts.add_team("acme", "leads", ["bob"])
+    world.repo.stage("production", Reviewers=["acme/leads"])
+    assert "lacks the scope read:org" in refused(world)
+
+
+def test_a_reviewer_that_github_does_not_know_is_told_with_the_file(world: World) -> None:
+    world.repo.stage("production", Reviewers=["zoe"])
+    line = refused(world)
+    assert "infra/production.json: Reviewers: GitHub knows no user zoe" in line
+    assert world.record() is None
+
+
+def test_a_reviewer_without_access_is_told(world: World) -> None:
+    world.repo.stage("production", Reviewers=["eve"])
+    line = refused(world)
+    assert "Reviewers in infra/production.json must be allowed to read the repository" in line
+
+
+def test_nobody_asked_before_production_is_told_loudly(world: World) -> None:
+    world.repo.stage("production", Reviewers=[])
+    assert "create environment production: asks NOBODY before a deployment" in world.looked()
+    assert "made         environment production: asks NOBODY before a deployment" in world.act()
+    assert "exists environment production: asks NOBODY before a deployment" in world.looked()
+
+
+def test_reviewers_that_are_there_stay_when_nobody_else_is_named(done: World) -> None:
+    """Whoever runs it next does not take the place of the first."""
+    bob = identity(done, "bob")
+    environment = done.record()["_environments"]["production"]
+    environment["_reviewers"] = [{"type": "User", "id": bob}]
+    assert "exists environment production: asks bob" in done.looked()
+    environment["_bypass"] = True
+    assert "change environment production: administrators may not skip that" in done.looked()
+    done.act()
+    assert reviewers(done, "production") == [("User", bob)]
+    assert environment["_bypass"] is False
+
+
+def test_an_environment_with_other_settings_is_changed_and_keeps_what_is_its_own(
+    done: World,
+) -> None:
+    staging = done.record()["_environments"]["staging"]
+    staging.update(_wait=30, _policy=None, _policies=[], _secrets={"A": {}})
+    production = done.record()["_environments"]["production"]
+    production["_policies"].append({"id": 7, "name": "release/*", "type": "branch"})
+    production["_policies"].append({"id": 8, "name": "v*", "type": "tag"})
+    done.repo.stage("production", Reviewers=["bob"])
+    looked = done.looked()
+    assert "change environment staging: main only" in looked
+    assert "change environment production: asks bob, main only" in looked
+    done.act()
+    assert done.state()["environments"]["staging"][3] == ["main"]
+    assert done.record()["_environments"]["staging"]["_wait"] == 30
+    assert done.record()["_environments"]["staging"]["_secrets"]
+    assert done.state()["environments"]["production"][3] == ["main"]
+    assert reviewers(done, "production") == [("User", identity(done, "bob"))]
+    assert done.act() == []
+
+
+def test_every_stage_has_an_environment(world: World) -> None:
+    world.repo.stage("qa", Account=None, Parameters={})
+    world.act()
+    assert list(world.record()["_environments"]) == ["staging", "qa", "production"]
+
+
+@pytest.mark.parametrize(
+    ("plan_name", "stays", "lacking"),
+    [
+        ("team", POLICY, "asks ada, administrators may not skip that"),
+        ("free", None, "asks ada, administrators may not skip that, main only"),
+    ],
+)
+def test_rules_beyond_githubs_plan_are_left_to_a_person(
+    world: World, plan_name: str, stays: Any, lacking: str
+) -> None:
+    world.server.github.accounts.account("acme")["_plan"] = plan_name
+    told = world.act()
+    warning = f"production is NOT PROTECTED, GitHub's plan of acme does not allow it: {lacking}"
+    assert f"environment {warning}" in told
+    assert world.record()["_environments"]["production"]["_policy"] == stays
+    looked = [line for line in world.looked() if not line.startswith("exists")]
+    assert looked[-1].startswith("for you environment production: NOT PROTECTED")
+    assert looked[-1].endswith(lacking)
+    assert not [line for line in looked if not line.startswith("for you")]
+    assert world.act() == []
+    # What is refused today may be allowed tomorrow.
+    world.server.github.accounts.account("acme")["_plan"] = "enterprise"
+    assert "changed      environment production: asks ada" in world.act()
+    assert {line.split()[0] for line in world.looked()} == {"exists"}
+    assert list(world.record()["_variables"]) == ["AWS_ROLE_ARN"]
+
+
+def test_a_plan_without_environments_does_not_stop_the_rest(world: World) -> None:
+    world.server.github.inject("PUT */environments/*", 404, "Not Found", times=99)
+    told = world.act()
+    assert "pushed       main" in told[-1]
+    assert any("production is NOT PROTECTED" in line for line in told)
+    assert world.record()["_environments"] == {}
+
+
+def test_a_public_repository_has_reviewers_on_every_plan(world: World) -> None:
+    world.server.github.accounts.account("acme")["_plan"] = "free"
+    world.server.github.routes.add("acme", "churn", private=False)
+    world.act()
+    assert reviewers(world, "production") == [("User", identity(world, "ada"))]
+
+
+# The credential of the trigger.
+
+
+def app(world: World, folder: Path, repositories: list[str] | None = None, **rights: str) -> None:
+    accounts = world.server.github.accounts
+    made = accounts.add_app("acme", "deployer", **rights)
+    number = accounts.install(made["id"], "acme", repositories)
+    (folder / "key.pem").write_text(made["private_key"])
+    values = (str(made["id"]), str(number), str(folder / "key.pem"))
+    world.environment = dict(zip(credential.APP, values, strict=True))
+
+
+def test_a_github_app_is_tried_and_stored(world: World, tmp_path: Path) -> None:
+    app(world, tmp_path, actions="write")
+    world.act()
+    assert sorted(world.secret()) == ["app_id", "installation_id", "private_key"]
+    assert world.secret()["private_key"].startswith("-----BEGIN RSA PRIVATE KEY-----")
+    assert credential.kind(world.aws) == "app"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"rights": {"actions": "read"}}, "permissions requested are not granted"),
+        ({"repositories": ["other"]}, "cannot see acme/churn: give it this repository"),
+        ({"MLOPS_GITHUB_APP_INSTALLATION_ID": "1"}, "404 Not Found"),
+        ({"MLOPS_GITHUB_APP_ID": "1"}, "401 A JSON web token could not be decoded"),
+        ({"MLOPS_GITHUB_APP_KEY_FILE": "pyproject.toml"}, "holds no private key of a GitHub App"),
+        ({"MLOPS_GITHUB_APP_KEY_FILE": "none"}, "cannot read none: No such file"),
+        ({"MLOPS_GITHUB_APP_ID": ""}, "is set, but not MLOPS_GITHUB_APP_ID: they go together"),
+    ],
+)
+def test_an_app_that_may_not_start_workflows_is_not_stored(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Any, told: str
+) -> None:
+    monkeypatch.chdir(world.repo.root)
+    rights = change.pop("rights", {"actions": "write"})
+    app(world, tmp_path, change.pop("repositories", None), **rights)
+    world.environment |= change
+    line = refused(world)
+    assert told in line and "PRIVATE" not in line
+    assert credential.kind(world.aws) == "none"
+
+
+def test_a_token_that_may_not_start_workflows_is_not_stored(world: World) -> None:
+    tokens = world.server.github.accounts
+    tokens.account("acme")["_members"]["bob"] = "member"
+    for given, told in (
+        ("ghp_wrong", "401 Bad credentials"),
+        (tokens.fine_grained("ada", "acme", None), "needs actions=write"),
+        (tokens.fine_grained("ada", "acme", ["other"], actions="write"), "cannot see acme/churn"),
+        (tokens.token("ada", "workflow"), "cannot see acme/churn"),
+        (tokens.token("bob", "repo"), "takes the role write"),
+    ):
+        world.environment = {credential.TOKEN: given}
+        line = refused(world)
+        assert told in line and given not in line
+        assert credential.kind(world.aws) == "none"
+
+
+def test_a_classic_token_without_repo_is_refused_for_a_public_repository_too(world: World) -> None:
+    world.server.github.routes.add("acme", "churn", private=False)
+    world.environment = {credential.TOKEN: world.server.github.accounts.token("ada", "gist")}
+    assert "lacks the scope repo" in refused(world)
+
+
+def test_trying_a_credential_starts_nothing(done: World) -> None:
+    done.server.github.inject("POST *", 500)
+    assert done.server.github.routes.runs_of(NAME) == []
+
+
+def test_nobody_to_ask_leaves_it_to_a_person_and_does_the_rest(world: World) -> None:
+    world.environment = {}
+    assert "for you credential of the trigger: approvals start nothing without it" in world.looked()
+    told = world.act()
+    assert not [line for line in told if "credential" in line]
+    assert "pushed" in told[-1]
+    item = next(item for part in world.parts() for item in part.look() if item.remedy)
+    assert "mlops secret rotate at a terminal; without one, set MLOPS_TRIGGER_TOKEN" in item.remedy
+
+
+def test_a_person_is_asked_without_being_shown(world: World) -> None:
+    world.environment, good = {}, world.environment[credential.TOKEN]
+    world.typed = ["ghp_wrong", good]
+    told = world.act()
+    assert "Actions: read and write" in told[1] and "Enter alone takes the token" in told[1]
+    assert "401" in told[2]
+    assert world.secret() == {"token": good} and world.typed == []
+
+
+def test_enter_takes_the_token_of_the_sign_in(world: World) -> None:
+    world.environment, world.typed = {}, [""]
+    assert "stored       credential of the trigger: the token of GITHUB_TOKEN" in world.act()
+    assert world.secret() == {"token": world.token}
+
+
+def test_after_three_wrong_ones_nothing_is_stored(world: World) -> None:
+    world.environment, world.typed = {}, ["a", "b", "c", "d"]
+    assert "401" in refused(world)
+    assert world.typed == ["d"] and credential.kind(world.aws) == "none"
+
+
+def test_a_credential_by_hand_counts_as_a_token(world: World) -> None:
+    client = world.aws.client("secretsmanager")
+    client.put_secret_value(SecretId=credential.SECRET, SecretString="{}")
+    assert "exists credential of the trigger: token" in world.looked()
+    assert credential.kind(world.aws) == "token"
+
+
+def test_jenkins_misses_its_part_of_a_credential(done: World) -> None:
+    identify_repo(done.repo, ci="jenkins", sign_in="iam-user")
+    line = "for you user and token of Jenkins in it: it has token only"
+    assert line in done.looked()
+
+
+def test_without_a_platform_there_is_no_credential(
+    server: Standalone, repo: Repo, account: Aws
+) -> None:
+    commit(repo)
+    token = server.github.accounts.token("ada", "repo", "workflow")
+    world = World(server, repo, account, token, {credential.TOKEN: token})
+    assert "create credential of the trigger: the token of MLOPS_TRIGGER_TOKEN" in world.looked()
+    assert credential.kind(world.aws) == "none"
+    assert "the platform has it" in refused(world)
+
+
+# The push.
+
+
+def test_no_other_origin_is_pushed_to(world: World) -> None:
+    git(world.repo.root, "remote", "add", "origin", "https://u:canary@github.com/acme/other.git")
+    line = refused(world)
+    assert "the remote origin of this repo is https://github.com/acme/other.git, not" in line
+    assert "canary" not in line
+    assert world.server.github.bare.branches(NAME) == {} if world.record() else True
+
+
+@pytest.mark.parametrize(
+    "origin", ["git@github.com:acme/churn.git", "ssh://git@work/ACME/churn", "{url}/Acme/Churn/"]
+)
+def test_an_origin_that_is_the_same_repository_stays(world: World, origin: str) -> None:
+    origin = origin.format(url=world.server.url)
+    git(world.repo.root, "remote", "add", "origin", origin)
+    assert "added" not in " ".join(world.act())
+    assert git(world.repo.root, "remote", "get-url", "origin") == origin
+    assert world.server.github.bare.branches(NAME)["main"] == git(
+        world.repo.root, "rev-parse", "main"
+    )
+
+
+def test_git_knows_afterwards_where_main_belongs(done: World) -> None:
+    assert git(done.repo.root, "status", "-sb").splitlines()[0] == "## main...origin/main"
+
+
+def test_commits_on_github_are_left_alone(done: World) -> None:
+    git(done.repo.root, "commit", "-q", "--allow-empty", "-m", "Later")
+    before = done.server.github.bare.branches(NAME)
+    assert "exists branch main" in done.looked()
+    done.act()
+    assert done.server.github.bare.branches(NAME) == before
+
+
+def test_main_is_pushed_while_another_branch_is_checked_out(world: World) -> None:
+    main = git(world.repo.root, "rev-parse", "main")
+    git(world.repo.root, "checkout", "-qb", "work")
+    git(world.repo.root, "commit", "-q", "--allow-empty", "-m", "Work")
+    world.act()
+    assert world.server.github.bare.branches(NAME) == {"main": main}
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("no git", "this folder is no git repository"),
+        ("no commit", "there is no commit on main here"),
+        ("master", "there is no commit on main here"),
+        ("inside", "this folder is part of another repository"),
+    ],
+)
+def test_what_git_lacks_is_left_to_a_person(
+    world: World, tmp_path: Path, how: str, told: str
+) -> None:
+    root = world.repo.root
+    if how == "master":
+        git(root, "branch", "-m", "master")
+    else:
+        shutil.rmtree(root / ".git")
+    if how == "no commit":
+        git(root, "init", "-q", "-b", "main")
+    if how == "inside":
+        git(tmp_path, "init", "-q")
+    assert any(line.startswith(f"for you branch main: {told}") for line in world.looked())
+    assert "pushed" not in " ".join(world.act())
+
+
+def test_a_machine_without_git_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert world.looked()[-1] == "for you branch main: git is not installed"
+
+
+def test_a_token_that_may_change_no_workflows_is_told(world: World) -> None:
+    rights = dict.fromkeys(
+        ("administration", "actions", "contents", "environments", "secrets", "actions_variables"),
+        "write",
+    )
+    world.token = world.server.github.accounts.fine_grained("ada", "acme", None, **rights)
+    assert "it needs the scope workflow (classic) or the permission Workflows" in refused(world)
+    world.token = world.server.github.accounts.fine_grained(
+        "ada", "acme", None, **{**rights, "contents": "read"}
+    )
+    assert "the scope repo (classic) or the permission Contents: write" in refused(world)
+    world.token = world.server.github.accounts.fine_grained(
+        "ada", "acme", None, **rights, workflows="write"
+    )
+    world.act()
+    assert {line.split()[0] for line in world.looked()} == {"exists"}
+
+
+def test_somebody_elses_commits_are_not_overwritten(world: World) -> None:
+    aws, hub = world.aws, world.hub
+    world.act()
+    git(world.repo.root, "commit", "-q", "--amend", "-m", "Other")
+    push = Push(aws.settings, hub)
+    with pytest.raises(MlopsError, match="somebody else has pushed other commits there first"):
+        push._push(f"{world.server.url}/acme/churn.git")
+
+
+def test_in_the_sandbox_the_repos_own_configuration_is_not_touched(world: World) -> None:
+    git(world.repo.root, "remote", "add", "origin", "https://github.com/somebody/else.git")
+    before = (world.repo.root / ".git" / "config").read_text()
+    parts = world.parts()
+    parts[-1] = Push(world.aws.settings, world.hub, sandbox=True)
+    plan.carry_out(parts, world.tell)
+    assert (world.repo.root / ".git" / "config").read_text() == before
+    assert "main" in world.server.github.bare.branches(NAME)
+
+
+# Taking it back.
+
+
+def test_what_was_made_is_taken_back_and_the_repository_stays(
+    keyed: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Without a SageMaker project there is no user with a key.
+    monkeypatch.setattr("ops.rotation.former_keys", lambda aws: [])
+    keyed.act()
+    parts = keyed.parts()
+    shown = [(str(item.todo), item.what) for item in plan.look_back(parts)]
+    assert shown == [
+        ("delete", "variable AWS_ROLE_ARN"),
+        ("delete", "secret AWS_ACCESS_KEY_ID"),
+        ("delete", "secret AWS_SECRET_ACCESS_KEY"),
+        ("delete", "environment staging"),
+        ("delete", "environment production"),
+        ("for you", "GitHub repository"),
+    ]
+    keyed.server.github.inject("DELETE */environments/staging", 422, "no")
+    with pytest.raises(MlopsError):
+        plan.take_back(parts, keyed.tell)
+    left = plan.take_back(keyed.parts(), keyed.tell)
+    assert [item.what for item in left] == ["GitHub repository"]
+    assert "to delete it" in left[0].remedy
+    record = keyed.record()
+    assert not (record["_variables"] or record["_secrets"] or record["_environments"])
+    assert keyed.server.github.bare.branches(NAME)
+
+
+# What must not be told.
+
+
+def test_no_secret_is_found_anywhere_afterwards(
+    keyed: World,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("", "github", "github.Requester", "urllib3", "git", "ops"):
+        caplog.set_level(logging.DEBUG, name)
+    # These are loud on purpose.
+    for name in ("GIT_TRACE", "GIT_TRACE_CURL", "GIT_CURL_VERBOSE", "GIT_TRACE_PACKET"):
+        monkeypatch.setenv(name, "1")
+    arguments = watch_arguments(monkeypatch)
+    given = keyed.environment[credential.TOKEN]
+    texts = []
+    for where in ("POST /orgs/*", "PUT */secrets/*", "PUT */environments/*", "GET */info/refs"):
+        keyed.server.github.inject(where, 422, "no")
+        with pytest.raises(MlopsError) as error:
+            keyed.act()
+        texts += traceback.format_exception(error.value)
+    texts += keyed.act()
+    texts += keyed.looked()
+    texts += [repr(part) for part in keyed.parts()]
+    texts += [*capfd.readouterr(), caplog.text, *arguments]
+    texts += [
+        path.read_bytes().decode("latin-1") for path in keyed.repo.root.rglob("*") if path.is_file()
+    ]
+    everything = "\n".join(texts)
+    for secret in (keyed.token, given, KEY["aws_secret_access_key"]):
+        at = everything.find(secret)
+        assert at < 0, everything[max(at - 300, 0) : at]
+    import tempfile
+
+    assert not list(Path(tempfile.gettempdir()).glob("mlops-*/askpass"))
+
+
+def watch_arguments(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The arguments of every process that is started from now on, and of theirs while they run."""
+    seen: list[str] = []
+    real = subprocess.Popen.__init__
+
+    def begin(self: Any, arguments: Any, *rest: Any, **more: Any) -> None:
+        seen.append(json.dumps([str(each) for each in arguments]))
+        real(self, arguments, *rest, **more)
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                seen.append((folder / "cmdline").read_bytes().decode("latin-1"))
+            except OSError:
+                continue
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", begin)
+    assert os.name == "posix"
+    return seen
