@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from bootstrap_case import ACCOUNT, BUCKET, REGION, Kept, Land, connected_once, items, land
+from connected_case import app_layer
 from ops import stacks
-from ops.bootstrap import catalog, platform
+from ops.bootstrap import assets, catalog, credential, platform
 from ops.bootstrap.plan import Todo, is_work
-from ops.bootstrap.platform import STACK, Platform
+from ops.bootstrap.platform import STACK, Again, Platform
 from ops.bootstrap.project import Project
 from ops.errors import MlopsError
 from ops.stacks import StackFailed
@@ -239,6 +240,22 @@ def test_another_project_s_part_of_the_bucket_is_no_data_to_train_from(there: La
     there.repo.configure(data={"path": f"s3://{BUCKET}/churn/data/", "sample": None})
     there.again()
     assert there.open() == []
+
+
+@pytest.mark.slow
+def test_a_github_app_brings_its_layer_once_its_key_is_there(
+    there: Land, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assets, "build_layer", lambda root: app_layer())
+    shared = there.part(Platform)
+    shared.act(print)
+    monkeypatch.setattr(credential, "kind", lambda aws: "app")
+    told: list[str] = []
+    Again(shared).act(told.append)
+    assert "added        layer sm-mlops-github-app" in told
+    assert parameters(there)["HasLayer"] == "true"
+    assert not list(filter(is_work, there.part(Platform).look()))
+    assert Again(shared).look() == []
 
 
 # What a person says

@@ -538,9 +538,9 @@ class Project:
         held = self._held(found)
         versions = destroy.kept(self.aws).versions
         if versions and "ModelPackageGroup" in held:
-            plural = "" if versions == 1 else "s"
+            noun = "version" if versions == 1 else "versions"
             raise MlopsError(
-                f"the registry {self.name} holds {versions} version{plural}, which no stack deletes: "
+                f"the registry {self.name} holds {versions} {noun}, which no stack deletes: "
                 f"{command} destroy --all --registry takes them away first"
             )
 
