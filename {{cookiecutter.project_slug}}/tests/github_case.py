@@ -63,7 +63,7 @@ def commit(repo: Repo) -> None:
 def identify(repo: Repo, **values: str) -> Any:
     """Replaces keys of `[tool.mlops]`: `identify(sign_in="iam-user")`."""
     file = repo.root / "pyproject.toml"
-    lines = [line for line in file.read_text(encoding="utf-8").splitlines()]
+    lines = file.read_text(encoding="utf-8").splitlines()
     for name, value in values.items():
         key = name.replace("_", "-")
         lines = [line for line in lines if not line.startswith(f"{key} = ")]
