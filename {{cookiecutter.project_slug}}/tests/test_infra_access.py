@@ -445,7 +445,7 @@ def attempts() -> Iterator[Call]:
         yield from calls("sagemaker", "CreateEndpoint AddTags UpdateEndpoint", resource, **mine)
     # The platform.
     yield from calls("s3", "GetObject PutObject", f"arn:aws:s3:::{BUCKET}/{ASSETS}trigger.zip")
-    yield from calls("s3", "ListBucket", f"arn:aws:s3:::{BUCKET}")
+    yield from calls("s3", "ListBucket ListBucketVersions", f"arn:aws:s3:::{BUCKET}")
     yield from calls("s3", "ListBucket", f"arn:aws:s3:::{BUCKET}", s3_prefix="")
     yield from calls("s3", "ListBucket", f"arn:aws:s3:::{BUCKET}", s3_prefix="churn")
     for secret in ("github-AbCdEf", "churn/github-user-AbCdEf"):
@@ -517,18 +517,15 @@ RENAMED = {
     "s3:DeleteObjects": "s3:DeleteObject",
     "s3:HeadBucket": "s3:ListBucket",
 }
-# Done by people with rights of their own: approve, share, destroy, and the platform itself.
+# Done by people with rights of their own: approve, share, destroy a project, and the platform.
 PEOPLES = {
     *("sagemaker:UpdateModelPackage", "sagemaker:CreateModelPackageGroup"),
     *("sagemaker:GetModelPackageGroupPolicy", "sagemaker:PutModelPackageGroupPolicy"),
     *("sagemaker:DeleteModelPackageGroupPolicy", "sagemaker:DeleteModelPackage"),
     *("sagemaker:DeleteModelPackageGroup", "sagemaker:DeletePipeline"),
     *("s3:GetBucketPolicy", "s3:PutBucketPolicy", "s3:DeleteBucketPolicy"),
-    *("s3:ListBucketVersions", "s3:DeleteObject"),
+    *("s3:DeleteObject", "logs:DeleteLogGroup"),
     *("kms:GetKeyPolicy", "kms:PutKeyPolicy"),
-    "logs:DeleteLogGroup",
-    # `mlops status` and `destroy` look for stages without a file.
-    "sagemaker:ListEndpoints",
 }
 # The code of the commands run, follow, check, deploy and smoke, and what that imports.
 WORKFLOWS = (

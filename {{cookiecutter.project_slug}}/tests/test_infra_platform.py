@@ -567,6 +567,7 @@ def test_only_calls_without_a_narrower_resource_are_allowed_on_all() -> None:
         *("ec2:DescribeSecurityGroups", "ec2:DescribeVpcs"),
         "application-autoscaling:DescribeScalableTargets",
         "application-autoscaling:DescribeScalingPolicies",
+        "sagemaker:ListEndpoints",
         # Of topics with the project's tag, and of templates that Service Catalog has marked.
         *("sns:Publish", "s3:GetObject"),
         *("cloudformation:GetTemplateSummary", "cloudformation:ValidateTemplate"),
