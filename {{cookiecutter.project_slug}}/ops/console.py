@@ -58,8 +58,12 @@ def load_settings() -> mlops_settings.Settings:
 
 
 @contextmanager
-def connected(context: typer.Context) -> Iterator[Aws]:
-    """The account to work on: the one signed in to, or the sandbox while the block lasts."""
+def connected(context: typer.Context, *, empty: bool = False) -> Iterator[Aws]:
+    """The account to work on: the one signed in to, or the sandbox while the block lasts.
+
+    The sandbox has what `mlops run` needs even where nobody has connected the repo, unless its
+    account is to be `empty`.
+    """
     from ops.aws import Aws
 
     settings = load_settings()
@@ -75,7 +79,8 @@ def connected(context: typer.Context) -> Iterator[Aws]:
     with sandbox.connect(settings.root, settings.project.region) as environment:
         apply(environment)
         aws = Aws(settings, sandbox=True)
-        prepare(aws)
+        if not empty:
+            prepare(aws)
         apply(sandbox_github.prepare(settings))
         yield aws
 

@@ -79,7 +79,7 @@ def bootstrap(
         raise MlopsError(f"--template-provider must be {' or '.join(PROVIDERS)}")
     options = Options(template_provider, _parameters(platform or []), continue_rollback)
     console = err if as_json else out
-    with connected(context) as aws:
+    with connected(context, empty=True) as aws:
         shared, parts = _parts(aws, options, yes)
         if destroy:
             result = _take_back(aws, shared, parts, console, only_plan, yes)
