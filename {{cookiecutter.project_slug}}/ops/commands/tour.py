@@ -97,9 +97,10 @@ class Tour:
 
     def deploy(self, version: Version, report: Path) -> None:
         run = self.approve(version)
-        with self.workflow(run):
-            self.typed("check")
-            deployment.check(self.context, version.arn, version.commit)
+        if run is not None:
+            with self.workflow(run):
+                self.typed("check")
+                deployment.check(self.context, version.arn, version.commit)
         self.to_stage("staging", version, run)
         _rule("Production, after a reviewer's word")
         self.decide(f"Bring version {version.version} to production?", report)
