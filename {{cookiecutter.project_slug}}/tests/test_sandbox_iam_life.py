@@ -1,0 +1,374 @@
+"""The life of a repo with the rights of its own roles only, and what those roles may not do to
+another repo."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from bootstrap_case import ACCOUNT, BUCKET, OWNER, REGION, Land, land
+from conftest import Repo, mlops
+from connected_case import WORKFLOW
+from function_cases import until
+from sandbox_cases import policy
+from test_sandbox_approval import commit
+
+pytestmark = pytest.mark.slow
+
+
+class Job:
+    """A job of a repo's workflow, signed in as the repo's role."""
+
+    def __init__(self, land: Land, repo: Repo, environment: str = "") -> None:
+        name = repo.settings().project.project
+        self.repo, self.role = repo, f"arn:aws:iam::{ACCOUNT}:role/{name}-github"
+        found = land.server.integrations.workflows.environment(
+            f"{OWNER}/{name}", environment=environment, role_arn=self.role
+        )
+        self.variables = {key: value for key, value in found.items() if value}
+
+    def mlops(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        """Run a command as a step of the job."""
+        done = mlops(self.repo.root, *arguments, **self.variables)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
+
+    def client(self, service: Any) -> Any:
+        return client(service, self.variables)
+
+
+def client(service: Any, variables: dict[str, str]) -> Any:
+    return boto3.client(
+        service,
+        region_name=REGION,
+        endpoint_url=variables["AWS_ENDPOINT_URL"],
+        aws_access_key_id=variables["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=variables["AWS_SECRET_ACCESS_KEY"],
+        aws_session_token=variables["AWS_SESSION_TOKEN"],
+    )
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Land]:
+    """Platform and project as `mlops bootstrap` makes them for an administrator."""
+    with (
+        pytest.MonkeyPatch.context() as environment,
+        land(tmp_path_factory.mktemp("life"), environment) as found,
+    ):
+        commit(found.server, f"{OWNER}/churn", ".github/workflows/deploy.yml", WORKFLOW)
+        (found.repo.root / ".gitignore").write_text("data/\nreport.html\nrows.csv\n")
+        git = ["git", "-C", str(found.repo.root), "-c", "user.name=a", "-c", "user.email=a@b.org"]
+        for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+            subprocess.run([*git, *words], check=True)
+        found.act()
+        token = found.server.github.accounts.token("you", "repo", "workflow")
+        found.aws.client("secretsmanager").put_secret_value(
+            SecretId="sm-mlops/github", SecretString=json.dumps({"token": token})
+        )
+        yield found
+
+
+@pytest.fixture(scope="module")
+def trained(here: Land) -> int:
+    """The number of a version that the repo's workflow has trained."""
+    job = Job(here, here.repo)
+    done = job.mlops("run")
+    assert "Registered version" in done.stdout
+    listed = json.loads(job.mlops("models", "--json").stdout)
+    return int(listed[0]["version"])
+
+
+def test_a_workflow_trains_with_the_role_of_its_repo(here: Land, trained: int) -> None:
+    job = Job(here, here.repo)
+    assert trained == 1
+    job.mlops("follow")
+    job.mlops("logs", "Train")
+    job.mlops("report", "1", "--output", str(here.repo.root / "report.html"))
+    execution = here.aws.sagemaker.list_pipeline_executions(PipelineName="churn")[
+        "PipelineExecutionSummaries"
+    ][0]["PipelineExecutionArn"]
+    described = here.aws.sagemaker.describe_pipeline_execution(PipelineExecutionArn=execution)
+    assert described["PipelineExecutionStatus"] == "Succeeded"
+    pipeline = here.aws.sagemaker.describe_pipeline(PipelineName="churn")
+    assert pipeline["RoleArn"] == f"arn:aws:iam::{ACCOUNT}:role/churn-pipeline"
+
+
+@pytest.fixture(scope="module")
+def approved(here: Land, trained: int) -> str:
+    """The ARN of that version, approved by a person."""
+    arn = str(json.loads(Job(here, here.repo).mlops("models", "--json").stdout)[0]["arn"])
+    here.aws.sagemaker.update_model_package(ModelPackageArn=arn, ModelApprovalStatus="Approved")
+    return arn
+
+
+def test_an_approval_is_passed_on_with_the_role_of_the_trigger(here: Land, approved: str) -> None:
+    runs = until(lambda: here.server.github.routes.runs_of(f"{OWNER}/churn"))
+    assert runs[0]["inputs"]["model-package-arn"] == approved
+    group = "/aws/lambda/sm-mlops-trigger"
+    logs = here.aws.client("logs")
+    told = until(lambda: logs.filter_log_events(logGroupName=group)["events"])
+    assert any(approved in row["message"] for row in told)
+
+
+@pytest.fixture(scope="module")
+def deployed(here: Land, approved: str) -> str:
+    """The ARN of that version, brought to production by the workflow."""
+    arn = approved
+    for stage in ("staging", "production"):
+        job = Job(here, here.repo, stage)
+        job.mlops("deploy", stage, "--model-package-arn", arn)
+        job.mlops("smoke", stage)
+    return arn
+
+
+def test_a_workflow_deploys_serves_and_takes_away_with_the_role_of_its_repo(
+    here: Land, deployed: str
+) -> None:
+    job = Job(here, here.repo, "production")
+    shown = json.loads(job.mlops("status", "--json").stdout)["stages"]
+    assert {row["stage"]: row["state"] for row in shown} == {
+        "staging": "InService",
+        "production": "InService",
+    }
+    rows = (here.repo.root / "data" / "breast-cancer.csv").read_text().splitlines()[:2]
+    (here.repo.root / "rows.csv").write_text("\n".join(rows) + "\n")
+    job.mlops("invoke", "production", "rows.csv")
+    job.mlops("logs", "--stage", "production")
+
+
+KINDS = {
+    "real-time": {
+        "EndpointKind": "real-time",
+        "InstanceType": "ml.m5.large",
+        "InstanceCount": 2,
+        "MaxInstanceCount": 4,
+        "DataCapturePercent": 100,
+        "BakeSeconds": 60,
+    },
+    "asynchronous": {"EndpointKind": "asynchronous", "InstanceType": "ml.m5.large"},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_endpoint_is_made_changed_and_deleted(
+    here: Land, deployed: str, kind: str
+) -> None:
+    job = Job(here, here.repo, "staging")
+    job.mlops("destroy", "staging", "--yes")
+    here.repo.stage("staging", Parameters=KINDS[kind])
+    job.mlops("deploy", "staging", "--model-package-arn", deployed)
+    job.mlops("smoke", "staging")
+    here.repo.stage("staging", Parameters={**KINDS[kind], "ErrorAlarmThreshold": 0.2})
+    job.mlops("deploy", "staging", "--model-package-arn", deployed)
+    job.mlops("status")
+    job.mlops("destroy", "staging", "--yes")
+
+
+def test_a_version_is_rolled_back_and_everything_is_taken_away(here: Land, deployed: str) -> None:
+    job = Job(here, here.repo, "production")
+    job.mlops("run", "--set", "num_boost_round=60", "--set", "GateTolerance=1")
+    newest = str(json.loads(job.mlops("models", "--json").stdout)[0]["arn"])
+    assert newest != deployed
+    here.aws.sagemaker.update_model_package(ModelPackageArn=newest, ModelApprovalStatus="Approved")
+    job.mlops("deploy", "production", "--model-package-arn", newest)
+    job.mlops("rollback", "production", "--yes")
+    shown = json.loads(job.mlops("status", "production", "--json").stdout)["stages"]
+    assert shown[0]["version"] == 1
+    job.mlops("destroy", "production", "--yes")
+
+
+# One repo and another, the name of one being the beginning of the other's.
+
+
+@pytest.fixture(scope="module")
+def others(here: Land, deployed: str) -> Iterator[Land]:
+    """The repo churn-eu of the same owner, with an approved version and an endpoint in staging."""
+    found = here.neighbour("churn-eu")
+    found.act()
+    Job(found, found.repo).mlops("run")
+    arn = json.loads(Job(found, found.repo).mlops("models", "--json").stdout)[0]["arn"]
+    found.aws.sagemaker.update_model_package(ModelPackageArn=arn, ModelApprovalStatus="Approved")
+    Job(found, found.repo, "staging").mlops("deploy", "staging", "--model-package-arn", arn)
+    yield found
+
+
+def session(here: Land, role: str) -> dict[str, str]:
+    """Return the variables of a process with the rights of any role, however it is taken."""
+    from sandbox import grants
+
+    made = grants.session(f"arn:aws:iam::{ACCOUNT}:role/{role}", "test", REGION)
+    return {**made, "AWS_ENDPOINT_URL": here.server.url}
+
+
+def serving_role(land: Land, stack: str) -> str:
+    """Return the name and path of the role that an endpoint works with."""
+    rows = land.aws.client("cloudformation").list_stack_resources(StackName=stack)
+    name = next(
+        row["PhysicalResourceId"]
+        for row in rows["StackResourceSummaries"]
+        if row["LogicalResourceId"] == "ExecutionRole"
+    )
+    return str(land.aws.client("iam").get_role(RoleName=name)["Role"]["Arn"]).partition("role/")[2]
+
+
+def refused(call: Any, **request: Any) -> str:
+    """Return the words of a denial; fails when the call is allowed or meets another error."""
+    with pytest.raises(ClientError) as caught:
+        call(**request)
+    error = caught.value.response["Error"]
+    assert error["Code"] in ("AccessDenied", "AccessDeniedException", "403"), error
+    return str(error["Message"])
+
+
+def first_key(land: Land, prefix: str, end: str) -> str:
+    pages = land.aws.s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
+    return next(
+        str(row["Key"]) for page in pages for row in page["Contents"] if row["Key"].endswith(end)
+    )
+
+
+@pytest.mark.parametrize(("one", "two"), [("churn", "churn-eu"), ("churn-eu", "churn")])
+def test_no_role_of_a_repo_reaches_another_repo(
+    here: Land, others: Land, deployed: str, one: str, two: str
+) -> None:
+    mine = here if one == "churn" else others
+    theirs = others if one == "churn" else here
+    if not any(e["EndpointName"] == "churn-staging" for e in endpoints(here)):
+        here.repo.stage("staging", Parameters={"EndpointKind": "serverless"})
+        Job(here, here.repo, "staging").mlops("deploy", "staging", "--model-package-arn", deployed)
+    model = first_key(theirs, f"{two}/executions/", "model.tar.gz")
+    package = theirs.aws.sagemaker.list_model_packages(ModelPackageGroupName=two)[
+        "ModelPackageSummaryList"
+    ][0]["ModelPackageArn"]
+    for role in (f"{one}-github", f"{one}-pipeline", serving_role(mine, f"{one}-staging")):
+        variables = session(here, role)
+        s3, sagemaker = client("s3", variables), client("sagemaker", variables)
+        # It is this role and no stranger: its own things it reaches.
+        assert s3.list_objects_v2(Bucket=BUCKET, Prefix=f"{one}/")["KeyCount"]
+        words = refused(s3.get_object, Bucket=BUCKET, Key=model)
+        assert "is not authorized to perform: s3:GetObject" in words
+        assert f"assumed-role/{role.rpartition('/')[2]}/" in words and model in words
+        refused(s3.put_object, Bucket=BUCKET, Key=f"{two}/x", Body=b"")
+        refused(s3.list_objects_v2, Bucket=BUCKET, Prefix=f"{two}/")
+        refused(s3.list_objects_v2, Bucket=BUCKET)
+        refused(sagemaker.start_pipeline_execution, PipelineName=two)
+        refused(sagemaker.update_pipeline, PipelineName=two, PipelineDescription="x")
+        refused(sagemaker.describe_pipeline, PipelineName=two)
+        approval = {"ModelPackageArn": package, "ModelApprovalStatus": "Approved"}
+        assert "sagemaker:UpdateModelPackage" in refused(sagemaker.update_model_package, **approval)
+        refused(sagemaker.describe_model_package, ModelPackageName=package)
+        name = f"{two}-staging"
+        refused(sagemaker.update_endpoint, EndpointName=name, EndpointConfigName="c")
+        refused(sagemaker.delete_endpoint, EndpointName=name)
+        runtime = client("sagemaker-runtime", variables)
+        refused(runtime.invoke_endpoint, EndpointName=name, Body=b"")
+
+
+def endpoints(land: Land) -> list[dict[str, Any]]:
+    return list(land.aws.sagemaker.list_endpoints()["Endpoints"])
+
+
+def test_a_workflow_deploys_nothing_over_another_repo(
+    here: Land, others: Land, deployed: str
+) -> None:
+    job = Job(here, here.repo, "staging")
+    cloudformation, sagemaker = job.client("cloudformation"), job.client("sagemaker")
+    stack = "churn-eu-staging"
+    template = '{"Resources": {"A": {"Type": "AWS::SNS::Topic"}}}'
+    change = {"StackName": stack, "ChangeSetName": "x", "TemplateBody": template}
+    assert f"stack/{stack}/" in refused(cloudformation.create_change_set, **change)
+    refused(cloudformation.delete_stack, StackName=stack)
+    refused(cloudformation.describe_stacks, StackName=stack)
+    # What CloudFormation has named for the other repo is told apart by its tag only.
+    config = others.aws.sagemaker.describe_endpoint(EndpointName=stack)["EndpointConfigName"]
+    words = refused(
+        sagemaker.update_endpoint, EndpointName="churn-staging", EndpointConfigName=config
+    )
+    assert f"endpoint-config/{config}" in words
+    refused(sagemaker.delete_endpoint_config, EndpointConfigName=config)
+    tags = [{"Key": "project", "Value": "churn"}]
+    arn = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:endpoint-config/{config}"
+    refused(sagemaker.add_tags, ResourceArn=arn, Tags=tags)
+    role = f"arn:aws:iam::{ACCOUNT}:role/{serving_role(others, stack)}"
+    container = {"Image": "i", "ModelDataUrl": "s3://b/m"}
+    words = refused(
+        sagemaker.create_model,
+        ModelName="stolen",
+        PrimaryContainer=container,
+        ExecutionRoleArn=role,
+        Tags=tags,
+    )
+    assert "iam:PassRole" in words
+
+
+def test_a_workflow_approves_nothing(here: Land, deployed: str) -> None:
+    job = Job(here, here.repo, "production")
+    job.mlops("approve", "1", code=2)
+    words = refused(
+        job.client("sagemaker").update_model_package,
+        ModelPackageArn=deployed,
+        ModelApprovalStatus="Approved",
+    )
+    assert words.endswith(
+        "because no identity-based policy allows the sagemaker:UpdateModelPackage action"
+    )
+
+
+TRUST = {
+    "Effect": "Allow",
+    "Principal": {"Service": "sagemaker.amazonaws.com"},
+    "Action": "sts:AssumeRole",
+}
+EVERYTHING = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+
+
+def test_no_role_of_a_repo_widens_itself(here: Land, deployed: str) -> None:
+    boundary = f"arn:aws:iam::{ACCOUNT}:policy/sm-mlops-boundary-{REGION}"
+    path, trust = "/sm-mlops/churn/", policy(TRUST)
+    tags = [{"Key": "project", "Value": "churn"}]
+    made = {"RoleName": "wide", "Path": path, "AssumeRolePolicyDocument": trust}
+    for role in ("churn-github", "churn-pipeline"):
+        iam = client("iam", session(here, role))
+        document = policy(EVERYTHING)
+        refused(iam.put_role_policy, RoleName=role, PolicyName="x", PolicyDocument=document)
+        refused(iam.delete_role_permissions_boundary, RoleName=role)
+        refused(iam.tag_role, RoleName=role, Tags=[{"Key": "project", "Value": "churn-eu"}])
+        refused(iam.update_assume_role_policy, RoleName=role, PolicyDocument=trust)
+        refused(iam.create_policy_version, PolicyArn=boundary, PolicyDocument=document)
+        refused(iam.create_user, UserName="wide")
+        # A role without the boundary, of another project, or elsewhere.
+        refused(iam.create_role, **made, Tags=tags)
+        other = [{"Key": "project", "Value": "churn-eu"}]
+        refused(iam.create_role, **made, PermissionsBoundary=boundary, Tags=other)
+        refused(iam.create_role, **{**made, "Path": "/"}, PermissionsBoundary=boundary, Tags=tags)
+    # What it may make is held by the boundary, whatever policy it is given.
+    iam = client("iam", session(here, "churn-github"))
+    iam.create_role(**made, PermissionsBoundary=boundary, Tags=tags)
+    iam.put_role_policy(RoleName="wide", PolicyName="x", PolicyDocument=policy(EVERYTHING))
+    wide = session(here, "sm-mlops/churn/wide")
+    assert client("s3", wide).list_objects_v2(Bucket=BUCKET, Prefix="churn/")["KeyCount"]
+    words = refused(client("s3", wide).list_objects_v2, Bucket=BUCKET, Prefix="churn-eu/")
+    assert words.endswith("because no permissions boundary allows the s3:ListBucket action")
+    refused(
+        client("sts", wide).assume_role,
+        RoleArn=f"arn:aws:iam::{ACCOUNT}:role/churn-github",
+        RoleSessionName="session",
+    )
+    refused(iam.delete_role_permissions_boundary, RoleName="wide")
+    iam.delete_role_policy(RoleName="wide", PolicyName="x")
+    iam.delete_role(RoleName="wide")
+
+
+def test_only_the_trigger_reads_the_credential(here: Land) -> None:
+    for role in ("churn-github", "churn-pipeline"):
+        secrets = client("secretsmanager", session(here, role))
+        refused(secrets.get_secret_value, SecretId="sm-mlops/github")
+    # Not even the administrator of the account.
+    words = refused(here.aws.client("secretsmanager").get_secret_value, SecretId="sm-mlops/github")
+    assert words.endswith("with an explicit deny in a resource-based policy")
