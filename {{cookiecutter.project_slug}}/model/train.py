@@ -136,7 +136,7 @@ def train(folders: dict[str, Path], own: dict[str, int], given: dict[str, Any]) 
         "eval_metric": metric,
         "tree_method": "hist",
         "seed": 0,
-        "seed_per_iteration": True,  # so that a resumed training draws the same rows
+        "seed_per_iteration": True,  # what a round draws depends on its number alone
         "nthread": threads(schema),
         **({"num_class": len(schema.classes)} if schema.task == "multiclass" else {}),
         **given,

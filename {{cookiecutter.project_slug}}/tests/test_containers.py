@@ -1,0 +1,392 @@
+"""The code of each step and the packed model, under the conditions of the managed containers."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+import pytest
+
+import datasets
+from conftest import make_repo
+from container_case import (
+    CHANNELS,
+    NOBODY,
+    TOOLKITS,
+    Container,
+    container,
+    files_below,
+    prefix,
+    succeeded,
+)
+from pipeline.bundle import Bundle
+from pipeline.definition import Code, code
+from test_lock import CONTAINER, MODULES, TOOLKIT
+
+HYPERPARAMETERS = {
+    "num_boost_round": "25",
+    "early_stopping_rounds": "0",
+    "eta": "0.2",
+    "max_depth": "4",
+    "lambda": "1",
+    "tree_method": "hist",
+}
+PACKED = ["model.ubj", "schema.json", "training.json", "versions.json"]
+
+Files = Mapping[str, bytes | Path]
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Code:
+    repo = make_repo(tmp_path_factory.mktemp("containers") / "repo")
+    return code(repo.configure(data={"target": "Churn", "positive": "Yes", "drop": []}))
+
+
+@pytest.fixture(scope="module")
+def table() -> pa.Table:
+    columns = datasets.churn(rows=600)
+    return pa.table({name: [_text(v) for v in values] for name, values in columns.items()})
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def as_csv(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pacsv.write_csv(table, sink)
+    return sink.getvalue()
+
+
+def as_parquet(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    return sink.getvalue()
+
+
+def parts(table: pa.Table, write: Callable[[pa.Table], bytes], end: str) -> dict[str, bytes]:
+    """Three files as a job of many workers leaves them, with its marker beside them."""
+    third = table.num_rows // 3 + 1
+    files = {
+        f"day={i % 2}/part-{i:05}{end}": write(table.slice(i * third, third)) for i in range(3)
+    }
+    return {"_SUCCESS": b"", **files}
+
+
+def prepare(sources: Code, data: Files) -> dict[str, dict[str, bytes]]:
+    """Run Preprocess in a container; its outputs, folder by folder."""
+    with container() as c:
+        c.bring("processing/input/data", data)
+        out = c.base / "processing/output"
+        c.process(sources.preprocess, ["--data", c.base / "processing/input/data", "--output", out])
+        names = (*CHANNELS, "test")
+        return {
+            name: {f: (out / name / f).read_bytes() for f in files_below(out / name)}
+            for name in names
+        }
+
+
+@pytest.fixture(scope="module")
+def prepared(sources: Code, table: pa.Table) -> dict[str, dict[str, bytes]]:
+    return prepare(sources, {"data.csv": as_csv(table)})
+
+
+@pytest.fixture(scope="module")
+def channels(prepared: dict[str, dict[str, bytes]]) -> dict[str, dict[str, bytes]]:
+    return {name: prepared[name] for name in CHANNELS}
+
+
+def train(
+    c: Container, sources: Code, channels: Mapping[str, Files], **changes: str
+) -> subprocess.Popen[str]:
+    return c.train(sources.train, channels, {**HYPERPARAMETERS, **changes})
+
+
+@pytest.fixture(scope="module")
+def trained(sources: Code, channels: dict[str, dict[str, bytes]]) -> Iterator[Path]:
+    """The model folder that training under today's toolkit has left."""
+    with container() as c:
+        succeeded(train(c, sources, channels))
+        yield c.base / "model"
+
+
+def test_processes_of_a_container_are_nobodys_if_the_tests_are_roots() -> None:
+    with container() as c:
+        said = succeeded(c.start([sys.executable, "-c", "import os; print(os.getuid())"]))
+    assert int(said) == (NOBODY if prefix() else os.getuid())
+
+
+# What a step's code may import.
+
+
+def foreign_imports(bundle: Bundle) -> set[str]:
+    """Modules that the files of a bundle import anywhere, and find neither in it nor in the
+    image."""
+    own = {name.removesuffix(".py") for name, _ in bundle.files}
+    image = {MODULES.get(package, package) for package in CONTAINER}
+    found = set()
+    for name, content in bundle.files:
+        if name.endswith(".py"):
+            known = sys.stdlib_module_names | own | image | TOOLKIT.get(name, set())
+            for node in ast.walk(ast.parse(content)):
+                if isinstance(node, ast.Import):
+                    found |= {a.name.partition(".")[0] for a in node.names} - known
+                elif isinstance(node, ast.ImportFrom):
+                    found |= {(node.module or ".").partition(".")[0]} - known
+    return found
+
+
+def with_line(bundle: Bundle, line: str) -> Bundle:
+    """The bundle, whose script does something else before its work."""
+    files = dict(bundle.files)
+    head = b'if __name__ == "__main__":\n'
+    files[bundle.script] = files[bundle.script].replace(head, head + f"    {line}\n".encode())
+    assert files[bundle.script] != dict(bundle.files)[bundle.script]
+    return dataclasses.replace(bundle, files=tuple(sorted(files.items())))
+
+
+@pytest.mark.parametrize("step", ["preprocess", "train", "evaluate"])
+def test_a_bundle_imports_nothing_but_itself_and_the_image(sources: Code, step: str) -> None:
+    bundle: Bundle = getattr(sources, step)
+    assert foreign_imports(bundle) == set()
+    for line, module in (("import botocore.session", "botocore"), ("from rich import box", "rich")):
+        assert foreign_imports(with_line(bundle, line)) == {module}
+    for name in set(dict(bundle.files)) - {bundle.script, "mlops.yaml"}:
+        less = [(n, text) for n, text in bundle.files if n != name]
+        if foreign_imports(dataclasses.replace(bundle, files=tuple(less))):
+            break
+    else:
+        pytest.fail("a module that is missing in the bundle would not be noticed")
+
+
+REFUSED = {
+    "a package": ("import importlib; importlib.import_module('botocore')", "'botocore' in the im"),
+    "a module of ours": ("__import__('pipeline.settings')", "'pipeline' in the image"),
+    "the network": ("import socket; socket.create_connection(('192.0.2.1', 80))", "this machine o"),
+    "a name": ("import socket; socket.getaddrinfo('example.com', 80)", "this machine only"),
+    "its input": (
+        "open(os.environ['SM_CHANNEL_TRAIN'] + '/more.parquet', 'w')",
+        "Permission denied|Read-only",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_a_container_does_not_have_fails_the_job(
+    sources: Code, channels: dict[str, dict[str, bytes]], what: str
+) -> None:
+    line, said = REFUSED[what]
+    if what == "its input" and os.geteuid() == 0 and not prefix():
+        pytest.skip("root may write everywhere, and setpriv is not here to make it nobody")
+    with container() as c:
+        process = c.train(with_line(sources.train, line), channels, HYPERPARAMETERS)
+        output, _ = process.communicate()
+        assert process.returncode != 0
+        assert re.search(said, output), output
+        assert files_below(c.base / "model") == []
+        assert (c.base / "output/failure").read_text()
+
+
+def test_opt_ml_is_meant_only_where_no_other_folder_is_named() -> None:
+    """Elsewhere the sandbox's folder would not be found, and this file would prove nothing."""
+    model = Path(__file__).parent.parent / "model"
+    hard, defaults = 0, 0
+    for script in model.glob("*.py"):
+        for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.Or):
+                words = [ast.unparse(value) for value in node.values]
+                defaults += words == ["os.environ.get('SAGEMAKER_BASE_DIR')", "'/opt/ml'"]
+            if isinstance(node, ast.Constant) and str(node.value).startswith("/opt/ml"):
+                hard += 1
+    assert hard == defaults > 0
+
+
+# Processing.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("write", "end"), [(as_csv, ".csv"), (as_parquet, ".parquet")])
+def test_a_channel_of_several_parts_is_prepared_as_one_table(
+    sources: Code,
+    table: pa.Table,
+    prepared: dict[str, dict[str, bytes]],
+    write: Callable[[pa.Table], bytes],
+    end: str,
+) -> None:
+    found = prepare(sources, parts(table, write, end))
+    schemas = [json.loads(p["preprocessor"]["schema.json"]) for p in (found, prepared)]
+    assert [s["data"].pop("files") for s in schemas] == [3, 1]
+    assert schemas[0]["data"].pop("sha256") != schemas[1]["data"].pop("sha256")
+    assert schemas[0]["features"] == schemas[1]["features"]
+    assert schemas[0]["data"]["rows"] == schemas[1]["data"]["rows"]
+
+
+@pytest.mark.slow
+def test_evaluation_judges_the_packed_model(
+    sources: Code, prepared: dict[str, dict[str, bytes]], trained: Path
+) -> None:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+        for path in sorted(trained.iterdir()):
+            tar.add(path, path.name)
+    with container() as c:
+        given = c.base / "processing/input"
+        c.bring("processing/input/model", {"model.tar.gz": archive.getvalue()})
+        c.bring("processing/input/test", prepared["test"])
+        c.bring("processing/input/champion", {"none.json": b"{}"})
+        out = c.base / "processing/output"
+        folders = [w for n in ("model", "test", "champion") for w in (f"--{n}", given / n)]
+        said = c.process(sources.evaluate, [*folders, "--output", out])
+        assert re.search(r"auc 0\.\d+ on 90 test rows", said)
+        assert {"evaluation.json", "gate.json", "report.html"} <= set(files_below(out))
+
+
+# Training.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("toolkit", TOOLKITS)
+def test_each_toolkit_trains_the_same_complete_model_from_channels_of_several_files(
+    sources: Code, channels: dict[str, dict[str, bytes]], trained: Path, toolkit: str
+) -> None:
+    [rows] = channels["train"].values()
+    whole = pq.read_table(io.BytesIO(rows))
+    several = {
+        f"part-{i}.parquet": as_parquet(whole.slice(start, 150))
+        for i, start in enumerate(range(0, whole.num_rows, 150))
+    }
+    assert len(several) == 3
+    with container(toolkit) as c:
+        succeeded(train(c, sources, {**channels, "train": several}))
+        found = {name: (c.base / "model" / name).read_bytes() for name in PACKED[:2]}
+        names = files_below(c.base / "model")
+        assert not (c.base / "output/failure").exists()
+    assert found == {name: (trained / name).read_bytes() for name in PACKED[:2]}
+    assert [name for name in names if "/" not in name] == PACKED
+    assert names == files_below(trained)
+    packed = {name.removeprefix("code/") for name in names if "/" in name}
+    assert "inference.py" in packed
+    assert packed < set(dict(sources.train.files))
+
+
+def test_hyperparameters_arrive_as_text_and_are_numbers_again(trained: Path) -> None:
+    notes = json.loads((trained / "training.json").read_text())["parameters"]
+    typed = {"num_boost_round": 25, "eta": 0.2, "max_depth": 4, "lambda": 1.0}
+    assert {name: notes[name] for name in typed} == typed
+    assert type(notes["max_depth"]) is int
+    assert notes["tree_method"] == "hist"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("toolkit", TOOLKITS)
+def test_the_second_of_two_hosts_ends_well_without_a_model_of_its_own(
+    sources: Code, channels: dict[str, dict[str, bytes]], trained: Path, toolkit: str
+) -> None:
+    hosts = ("localhost", "127.0.0.1")  # names that resolve; the toolkit waits for all of them
+    with container(toolkit) as first, container(toolkit) as second:
+        running = [
+            c.train(sources.train, channels, HYPERPARAMETERS, hosts, host)
+            for c, host in zip((first, second), hosts, strict=True)
+        ]
+        said = [succeeded(process) for process in running]
+        assert (first.base / "model/model.ubj").read_bytes() == (trained / "model.ubj").read_bytes()
+        assert files_below(second.base / "model") == []
+        assert files_below(second.base / "checkpoints") == []
+    assert "training happens on localhost" in said[1]
+
+
+LONG = {
+    **{"num_boost_round": "800", "eta": "0.001", "checkpoint_rounds": "10"},
+    **{"subsample": "1", "colsample_bytree": "1"},  # so that nothing is drawn
+}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(sources: Code, channels: dict[str, dict[str, bytes]]) -> list[float]:
+    """The validation metric of every round."""
+    with container() as c:
+        succeeded(train(c, sources, channels, **LONG))
+        return curve(c)
+
+
+def curve(c: Container) -> list[float]:
+    notes: dict[str, Any] = json.loads((c.base / "model/training.json").read_text())
+    return list(notes["curve"]["validation"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["asked", "killed"])
+@pytest.mark.parametrize("toolkit", TOOLKITS)
+def test_what_a_spot_interruption_ends_goes_on_from_its_checkpoint(
+    sources: Code,
+    channels: dict[str, dict[str, bytes]],
+    uninterrupted: list[float],
+    how: signal.Signals,
+    toolkit: str,
+) -> None:
+    """Docker signals a container's first process, which is a toolkit that does not pass it on: the
+    script is either asked as well, or killed with all the rest two minutes later."""
+    with container(toolkit) as c, container(toolkit) as next_one:
+        process = train(c, sources, channels, **LONG)
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("[100]"):
+                os.killpg(process.pid, how)
+                break
+        rest = process.stdout.read()
+        assert process.wait() != 0
+        assert files_below(c.base / "model") == []
+        [saved] = (c.base / "checkpoints").glob("*/model.ubj")
+        if how == signal.SIGTERM:
+            asked = re.search(r"terminated after (\d+) rounds", rest)
+            assert asked, rest
+        # SageMaker keeps the folder in S3 and brings it to the instance that takes over.
+        next_one.allow("checkpoints", f"checkpoints/{saved.parent.name}")
+        (next_one.base / saved.relative_to(c.base)).write_bytes(saved.read_bytes())
+        said = succeeded(train(next_one, sources, channels, **LONG))
+        resumed = re.search(r"resumed after (\d+) rounds", said)
+        assert resumed
+        assert 100 <= int(resumed[1]) < 800
+        if how == signal.SIGTERM:
+            assert resumed[1] == asked[1]  # type: ignore[index]
+        assert curve(next_one) == pytest.approx(uninterrupted, rel=1e-6)
+
+
+# Hosting.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("toolkit", TOOLKITS)
+def test_the_packed_model_answers_from_a_folder_that_it_cannot_change(
+    trained: Path, table: pa.Table, toolkit: str
+) -> None:
+    rows = table.drop_columns(["Churn"]).slice(0, 3)
+    objects = rows.to_pylist()
+    questions = [
+        {"type": "text/csv", "body": as_csv(rows).decode()},
+        {"type": "application/json", "body": json.dumps({"instances": objects})},
+        {"type": "application/jsonlines", "body": "\n".join(map(json.dumps, objects))},
+        {"type": "application/json", "body": json.dumps({**objects[0], "tenure": "long"})},
+    ]
+    with container(toolkit) as c:
+        *answers, refused = c.serve(trained, questions)
+    assert [status for status, _ in answers] == [200] * 3
+    assert len({body for _, body in answers}) == 1
+    assert len(json.loads(answers[0][1])["predictions"]) == 3
+    assert refused[0] == 400
+    assert "column 'tenure', row 1: 'long'" in refused[1]
