@@ -51,6 +51,8 @@ def rotate_key(aws: Aws, hub: GitHub, tell: Tell) -> None:
     there. Raises MlopsError.
     """
     name = aws.settings.project.project
+    # An earlier rotation may still be making its key.
+    project.settled(aws, tell)
     outputs = project.outputs(aws)
     if outputs is None:
         raise MlopsError(f"there is no SageMaker project {name} yet: {aws.command} bootstrap")
@@ -117,7 +119,7 @@ def _make_key(aws: Aws, tell: Tell) -> None:
     assert found is not None and found.stack is not None
     serial = int(found.stack.parameters.get(SERIAL) or 1) + 1
     project.update(aws, {SERIAL: str(serial)}, tell)
-    tell(f"{'made':<12} access key of {_user(aws)}")
+    tell(f"{'created':<12} access key of {_user(aws)}")
 
 
 def _user(aws: Aws) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from conftest import Repo, make_repo
+from github_case import identify
 from ops.aws import Aws
 from ops.bootstrap import plan
 from ops.bootstrap.connection import Connection
@@ -118,10 +119,13 @@ def items(found: list[plan.Item]) -> dict[str, str]:
 
 
 @contextmanager
-def land(folder: Path, environment: pytest.MonkeyPatch, token: str = "") -> Iterator[Land]:
+def land(
+    folder: Path, environment: pytest.MonkeyPatch, token: str = "", **identity: str
+) -> Iterator[Land]:
     """Start a sandbox and sign in to its account and its GitHub; with a token, the sandbox has been
-    there before."""
+    there before. `identity` are values of `[tool.mlops]`."""
     repo = make_repo(folder / NAME)
+    identify(repo, **identity)
     with Server(folder / "server", REGION) as server:
         sign_in_there(server, environment)
         if not token:
@@ -143,16 +147,21 @@ class Kept:
     token: str
 
     @contextmanager
-    def entered(self, folder: Path, environment: pytest.MonkeyPatch) -> Iterator[Land]:
+    def entered(
+        self, folder: Path, environment: pytest.MonkeyPatch, **identity: str
+    ) -> Iterator[Land]:
         """Enter a copy."""
         shutil.copytree(self.folder / "server", folder / "server")
-        with land(folder, environment, self.token) as found:
+        with land(folder, environment, self.token, **identity) as found:
             yield found
 
 
-def connected_once(folder: Path) -> Kept:
+def connected_once(folder: Path, **identity: str) -> Kept:
     """Make platform and project, and leave."""
-    with pytest.MonkeyPatch.context() as environment, land(folder, environment) as found:
+    with (
+        pytest.MonkeyPatch.context() as environment,
+        land(folder, environment, **identity) as found,
+    ):
         found.act()
         return Kept(folder, found.hub.token)
 

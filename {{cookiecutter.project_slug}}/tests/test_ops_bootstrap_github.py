@@ -87,11 +87,11 @@ def test_from_nothing_everything_is_made(world: World) -> None:
     told = world.act()
     url = world.server.url
     assert told == [
-        f"made         private repository {url}/acme/churn",
+        f"created      private repository {url}/acme/churn",
         "stored       credential of the trigger: the token of MLOPS_TRIGGER_TOKEN",
         f"set          variable AWS_ROLE_ARN to {ROLE}",
-        "made         environment staging: asks nobody before a deployment",
-        "made         environment production: asks ada",
+        "created      environment staging: asks nobody before a deployment",
+        "created      environment production: asks ada",
         f"added        remote origin {url}/acme/churn.git",
         f"pushed       main to {url}/acme/churn",
     ]
@@ -343,7 +343,7 @@ def test_a_reviewer_without_access_is_told(world: World) -> None:
 def test_nobody_asked_before_production_is_told_loudly(world: World) -> None:
     world.repo.stage("production", Reviewers=[])
     assert "create environment production: asks NOBODY before a deployment" in world.looked()
-    assert "made         environment production: asks NOBODY before a deployment" in world.act()
+    assert "created      environment production: asks NOBODY before a deployment" in world.act()
     assert "exists environment production: asks NOBODY before a deployment" in world.looked()
 
 

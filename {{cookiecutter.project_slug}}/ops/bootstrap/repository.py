@@ -83,7 +83,7 @@ class Repository:
         wanted = self.settings.project.github
         if self.hub.repository(wanted) is None:
             made = self._make(wanted)
-            tell(f"{'made':<12} private repository {made.html_url}")
+            tell(f"{'created':<12} private repository {made.html_url}")
 
     def look_back(self) -> list[Item]:
         """What becomes of it when the repo is disconnected: nothing, that is for a person."""

@@ -1,0 +1,277 @@
+"""Replacing secrets: at every moment what GitHub and the trigger have lets them in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bootstrap_case import Kept, Killed, Land, connected_once, land
+from conftest import Repo, mlops
+from github_case import NAME, add_people, add_secrets, identify
+from ops import github, rotation
+from ops.aws import Aws
+from ops.bootstrap import credential, project
+from ops.bootstrap.settings import KEY, Settings
+from ops.errors import MlopsError
+from ops.github import GitHub, Place
+from sandbox.github import Standalone
+
+USER = "churn-github"
+
+
+# The trigger's credential.
+
+
+class Case:
+    """An account with a credential, GitHub with the repository, a person who rotates."""
+
+    def __init__(self, server: Standalone, aws: Aws) -> None:
+        self.server, self.aws = server, aws
+        self.told: list[str] = []
+        self.hub = GitHub(self.token("repo"), "GITHUB_TOKEN", Place(server.api, server.url))
+
+    def token(self, *scopes: str) -> str:
+        return self.server.github.accounts.token("ada", *scopes)
+
+    def rotate(self, **environment: str) -> None:
+        rotation.rotate_credential(self.aws, self.hub, environment, None, self.told.append)
+
+    def value(self) -> Any:
+        client = self.aws.client("secretsmanager")
+        return json.loads(client.get_secret_value(SecretId=credential.SECRET)["SecretString"])
+
+
+@pytest.fixture
+def case(tmp_path: Path, account: Aws, monkeypatch: pytest.MonkeyPatch) -> Iterator[Case]:
+    monkeypatch.setattr(github, "BACKOFF_SECONDS", 0)
+    with Standalone(tmp_path / "github") as server:
+        add_people(server)
+        server.github.routes.add("acme", "churn")
+        add_secrets(account)
+        yield Case(server, account)
+
+
+def test_a_credential_is_replaced_and_the_former_one_told(case: Case) -> None:
+    case.rotate(MLOPS_TRIGGER_TOKEN=case.token("repo"))
+    assert case.told == ["stored       credential of the trigger: the token of MLOPS_TRIGGER_TOKEN"]
+    case.told.clear()
+    new = case.token("repo")
+    case.rotate(MLOPS_TRIGGER_TOKEN=new)
+    assert case.value() == {"token": new}
+    assert "The former one still works: delete it at GitHub" in case.told[1]
+    assert new not in "".join(case.told)
+
+
+def test_one_that_does_not_work_leaves_the_former_in_its_place(case: Case) -> None:
+    good = case.token("repo")
+    case.rotate(MLOPS_TRIGGER_TOKEN=good)
+    for bad in ("ghp_wrong", case.token("gist")):
+        with pytest.raises(MlopsError):
+            case.rotate(MLOPS_TRIGGER_TOKEN=bad)
+    assert case.value() == {"token": good}
+
+
+def test_without_a_new_one_it_is_told_where_to_put_it(case: Case) -> None:
+    with pytest.raises(MlopsError, match="there is no new credential of the trigger: set MLOPS_TR"):
+        case.rotate()
+
+
+def test_the_tag_names_a_layer_as_long_as_the_value_may_need_it(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between the two calls, the trigger has at least what it needs."""
+    laid = []
+    monkeypatch.setattr("ops.bootstrap.platform.Platform.act", lambda self, tell: laid.append(1))
+    accounts = case.server.github.accounts
+    made = accounts.add_app("acme", "bot", actions="write")
+    (tmp_path / "key.pem").write_text(made["private_key"])
+    values = (str(made["id"]), str(accounts.install(made["id"], "acme")), str(tmp_path / "key.pem"))
+    as_app = dict(zip(credential.APP, values, strict=True))
+    case.rotate(MLOPS_TRIGGER_TOKEN=case.token("repo"))
+
+    seen: list[tuple[str, bool]] = []
+
+    def note(model: Any, **_: Any) -> None:
+        if model.name in ("TagResource", "PutSecretValue"):
+            seen.append((credential.kind(case.aws), "token" in case.value()))
+
+    case.aws._session.events.register("after-call", note)
+    for environment in (as_app, {"MLOPS_TRIGGER_TOKEN": case.token("repo")}):
+        case.rotate(**environment)
+    assert seen == [("app", True), ("app", False), ("app", True), ("token", True)]
+    assert laid == [1]
+
+
+# The access key.
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
+    return connected_once(tmp_path_factory.mktemp("kept"), sign_in="iam-user")
+
+
+def enter(kept: Kept, folder: Path, monkeypatch: pytest.MonkeyPatch, **identity: str) -> Any:
+    monkeypatch.setattr(github, "BACKOFF_SECONDS", 0)
+    return kept.entered(folder, monkeypatch, sign_in="iam-user", **identity)
+
+
+def rotate(found: Land) -> list[str]:
+    told: list[str] = []
+    rotation.rotate_key(found.aws, found.hub, told.append)
+    return told
+
+
+def keys(found: Land) -> list[str]:
+    """What IAM lets in."""
+    rows = found.aws.client("iam").list_access_keys(UserName=USER)["AccessKeyMetadata"]
+    return [row["AccessKeyId"] for row in rows]
+
+
+def at_github(found: Land) -> list[str]:
+    return [found.server.github.routes.secret(NAME, name) for name in KEY]
+
+
+def in_secrets_manager(found: Land) -> list[str]:
+    outputs = project.outputs(found.aws)
+    assert outputs is not None
+    client = found.aws.client("secretsmanager")
+    value = client.get_secret_value(SecretId=outputs["GitHubUserSecretArn"])["SecretString"]
+    return list(json.loads(value).values())
+
+
+@pytest.mark.slow
+def test_a_key_is_replaced_everywhere(
+    kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with enter(kept, tmp_path, monkeypatch) as found:
+        Settings(found.aws, found.hub).act(lambda line: None)
+        (former,) = keys(found)
+        assert at_github(found) == in_secrets_manager(found)
+        assert rotate(found) == [
+            f"created      access key of {USER}",
+            "set          secrets AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY",
+            f"deleted      former access key of {USER}",
+        ]
+        (new,) = keys(found)
+        assert new != former and at_github(found)[0] == new
+        assert at_github(found) == in_secrets_manager(found)
+
+
+@pytest.mark.slow
+def test_a_rotation_that_fails_half_way_leaves_github_a_key_that_works(
+    kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with enter(kept, tmp_path, monkeypatch) as found:
+        Settings(found.aws, found.hub).act(lambda line: None)
+        for where in ("GET */secrets/public-key", "PUT */secrets/AWS_ACCESS_KEY_ID"):
+            before = at_github(found)
+            # Here all happens within the second that GitHub tells times by.
+            record: Any = found.server.github.store.get("GitHubRepository", NAME)
+            for each in record["_secrets"].values():
+                each["updated_at"] -= 60
+            found.server.github.inject(where, 422, "no")
+            with pytest.raises(MlopsError):
+                rotate(found)
+            assert at_github(found) == before and before[0] in keys(found)
+            assert "change secrets" in " ".join(
+                f"{item.todo} {item.what}" for item in Settings(found.aws, found.hub).look()
+            )
+            told = rotate(found)
+            assert told[0] == f"Goes on with a key of {USER} that was made before."
+            assert f"created      access key of {USER}" not in told
+            assert keys(found) == [at_github(found)[0]]
+            assert at_github(found) == in_secrets_manager(found)
+
+
+@pytest.mark.slow
+def test_a_rotation_that_is_killed_at_any_call_is_finished_by_the_next(
+    kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with enter(kept, tmp_path, monkeypatch) as found:
+        Settings(found.aws, found.hub).act(lambda line: None)
+        found.calls.clear()
+        rotate(found)
+        writes = list(found.writes)
+        assert writes == ["UpdateProject", "DeleteAccessKey"]
+        for number in range(1, len(writes) + 1):
+            found.calls.clear()
+            found.kill_after = number
+            with pytest.raises(Killed):
+                rotate(found)
+            assert at_github(found)[0] in keys(found)
+            rotate(found)
+            assert keys(found) == [at_github(found)[0]]
+            assert at_github(found) == in_secrets_manager(found)
+
+
+@pytest.mark.slow
+def test_jenkins_gets_the_key_from_a_person_before_the_former_one_goes(
+    kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with enter(kept, tmp_path, monkeypatch, ci="jenkins") as found:
+        told = rotate(found)
+        assert told[-1].startswith("Copy the new key from the secret sm-mlops/churn/github-user")
+        assert len(keys(found)) == 2
+        assert rotate(found)[-1] == f"deleted      former access key of {USER}"
+        assert keys(found) == in_secrets_manager(found)[:1]
+
+
+@pytest.mark.slow
+def test_an_interrupted_rotation_does_not_keep_the_project_from_going(
+    kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with enter(kept, tmp_path, monkeypatch, ci="jenkins") as found:
+        rotate(found)
+        told: list[str] = []
+        Settings(found.aws, found.hub).undo(told.append)
+        assert told == [f"deleted      former access key of {USER}"]
+        found.part(project.Project).undo(told.append)
+        assert told[-1] == "deleted      SageMaker project churn"
+
+
+# The command.
+
+
+def test_a_project_without_a_key_has_none_to_rotate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with land(tmp_path, monkeypatch) as found:
+        with pytest.raises(MlopsError, match="there is no SageMaker project churn yet"):
+            rotate(found)
+        monkeypatch.setattr(project, "outputs", lambda aws: {"PipelineRoleArn": "x"})
+        with pytest.raises(MlopsError, match="project churn signs in without a key"):
+            rotate(found)
+
+
+@pytest.mark.slow
+def test_the_command_refuses_in_one_line(repo: Repo) -> None:
+    for arguments, told in (
+        (["secret", "rotate", "cat"], "mlops: cat: must be all, trigger or key"),
+        (["secret", "rotate"], "mlops: not signed in to GitHub: gh auth login --scopes"),
+        (["--sandbox", "secret", "rotate"], "mlops: there is no platform in this account yet: "),
+        (["--sandbox", "secret", "rotate", "key"], "mlops: there is no SageMaker project churn"),
+    ):
+        done = mlops(repo.root, *arguments)
+        assert done.returncode == 2 and done.stdout == ""
+        assert done.stderr.startswith(told), done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_the_sandbox_has_a_github_of_its_own(repo: Repo) -> None:
+    """Nobody's own token is used there, or kept."""
+    identify(repo, github="Somebody/Else")
+    done = mlops(repo.root, "--sandbox", "doctor", GITHUB_TOKEN="canary-token", GH_TOKEN="canary-2")
+    assert "you, by GITHUB_TOKEN (scopes repo, workflow)" in done.stdout + done.stderr
+    file = repo.root / ".sandbox" / "github.json"
+    assert file.stat().st_mode & 0o777 == 0o600
+    token = file.read_text()
+    mlops(repo.root, "--sandbox", "doctor", GITHUB_TOKEN="canary-token")
+    assert file.read_text() == token
+    for path in repo.root.rglob("*"):
+        assert not path.is_file() or b"canary-" not in path.read_bytes()
+    assert "canary-" not in done.stdout + done.stderr
