@@ -14,6 +14,8 @@ from typing import Any
 
 import boto3
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from sandbox import Server
 
@@ -21,6 +23,10 @@ FOLDER = Path(__file__).resolve().parent.parent / "infra" / "trigger"
 REGION, BUCKET, SECRET = "eu-west-1", "claims", "sm-mlops/github"
 CANARY = "ghp_canary0123456789"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def client(service: Any) -> Any:
+    return boto3.client(service)
 
 
 class GitHub:
@@ -81,10 +87,10 @@ def trigger(
     monkeypatch.setenv("CREDENTIAL_SECRET", SECRET)
     monkeypatch.setenv("CLAIMS_BUCKET", BUCKET)
     monkeypatch.setenv("GITHUB_API", github.url)
-    s3 = boto3.client("s3")
+    s3 = client("s3")
     if BUCKET not in [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]:
         s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
-        boto3.client("secretsmanager").create_secret(Name=SECRET, SecretString="{}")
+        client("secretsmanager").create_secret(Name=SECRET, SecretString="{}")
     put_credential(token=CANARY)
     monkeypatch.syspath_prepend(str(FOLDER))
     for name in ("handler", "app"):
@@ -97,7 +103,7 @@ def trigger(
 
 
 def put_credential(text: str = "", **values: str) -> None:
-    boto3.client("secretsmanager").put_secret_value(
+    client("secretsmanager").put_secret_value(
         SecretId=SECRET, SecretString=text or json.dumps(values)
     )
 
@@ -105,7 +111,7 @@ def put_credential(text: str = "", **values: str) -> None:
 @pytest.fixture
 def register(trigger: Any) -> Callable[..., str]:
     """Registers a version and returns its ARN; keywords change what the pipeline would stamp."""
-    sagemaker = boto3.client("sagemaker")
+    sagemaker = client("sagemaker")
 
     def registered(
         status: str = "Approved",
@@ -133,7 +139,7 @@ def event(arn: str, **more: Any) -> dict[str, Any]:
 
 
 def approve(arn: str, status: str = "Approved") -> None:
-    boto3.client("sagemaker").update_model_package(ModelPackageArn=arn, ModelApprovalStatus=status)
+    client("sagemaker").update_model_package(ModelPackageArn=arn, ModelApprovalStatus=status)
 
 
 def test_an_approved_version_starts_its_repository_s_workflow_with_arn_and_commit(
@@ -221,6 +227,9 @@ def test_the_registry_is_the_truth_and_the_event_a_hint(
         "http://github.com/acme/churn",
         "https://github.com/acme/churn/../../orgs/acme",
         "https://github.com/acme",
+        "https://github.com/acme/..",
+        "https://github.com/acme/churn%2F..",
+        "https://[github.com/acme/churn",
     ],
 )
 def test_a_version_of_another_origin_starts_nothing(
@@ -239,6 +248,10 @@ def test_a_version_of_another_origin_starts_nothing(
         {"ModelPackageArn": "arn:aws:sagemaker:eu-west-1:123456789012:model-package/churn/999"},
         {"ModelPackageArn": "arn:aws:sagemaker:us-east-1:123456789012:model-package/churn/1"},
         {"ModelPackageArn": "arn:aws:sagemaker:eu-west-1:123456789012:model-package/alone"},
+        {"ModelPackageArn": f"arn:aws:sagemaker:eu-west-1:123456789012:model-package/c/{'9' * 99}"},
+        {"ModelPackageArn": "arn:aws:sagemaker:eu-west-1:123456789012:model-package/churn/\u0661"},
+        "arn:aws:sagemaker:eu-west-1:123456789012:model-package/churn/1",
+        ["ModelPackageArn"],
     ],
 )
 def test_a_malformed_or_foreign_event_starts_nothing(
@@ -249,11 +262,35 @@ def test_a_malformed_or_foreign_event_starts_nothing(
     assert not github.requests
 
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["detail", "ModelPackageArn", "Replay", "source", "x"]),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(event=JSON)
+def test_whatever_comes_as_an_event_starts_nothing_and_breaks_nothing(
+    trigger: Any, github: GitHub, event: Any
+) -> None:
+    told = trigger.handler(event, None)
+    assert told["started"] is False and told["why"]
+    assert json.dumps(told) and not github.requests
+
+
 @pytest.mark.parametrize("commit", [f"{COMMIT}-dirty", "unknown", "main"])
 def test_a_version_whose_commit_nobody_can_check_out_is_an_error(
     trigger: Any, register: Callable[..., str], commit: str
 ) -> None:
-    with pytest.raises(trigger.TriggerError, match="cannot|nobody can check out"):
+    with pytest.raises(trigger.TriggerError, match="nobody can check out"):
         trigger.handler(event(register(commit=commit)), None)
 
 
@@ -276,6 +313,119 @@ def test_an_error_of_github_is_raised_told_without_the_token_and_can_be_retried(
     assert CANARY not in "".join(capsys.readouterr())
 
 
+def test_what_failed_is_told_with_project_and_version(
+    trigger: Any,
+    register: Callable[..., str],
+    github: GitHub,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    github.answers = [(503, {}, b'{"message": "no\\nserver"}')]
+    arn = register()
+    with pytest.raises(trigger.TriggerError):
+        trigger.handler(event(arn), None)
+    [line] = capsys.readouterr().out.splitlines()
+    told = json.loads(line)
+    assert (told["started"], told["modelPackageArn"]) == (False, arn)
+    assert (told["project"], told["version"]) == ("churn", arn.rpartition("/")[2])
+    assert told["repository"] == "acme/churn" and "503 no server" in told["why"]
+
+
+@pytest.mark.parametrize("wait", ["Wed, 21 Oct 2026 07:28:00 GMT", "-1", "\u00b2", "1.5", "9" * 40])
+def test_a_retry_after_of_another_form_is_an_error_like_any_other(
+    trigger: Any, register: Callable[..., str], github: GitHub, wait: str
+) -> None:
+    github.answers = [(429, {"Retry-After": wait}, b"{}")]
+    with pytest.raises(trigger.TriggerError, match="429"):
+        trigger.handler(event(register()), None)
+    assert len(github.requests) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"not JSON", b"[]", b'{"html_url": null}'])
+def test_a_started_deployment_is_not_started_again_because_of_its_answer(
+    trigger: Any, register: Callable[..., str], github: GitHub, content: bytes
+) -> None:
+    github.answers = [(200, {}, content)]
+    arn = register()
+    assert trigger.handler(event(arn), None)["started"] is True
+    assert trigger.handler(event(arn), None)["started"] is False
+    assert len(github.requests) == 1
+
+
+def test_a_started_deployment_whose_claim_cannot_be_kept_is_no_failure(
+    trigger: Any,
+    register: Callable[..., str],
+    github: GitHub,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from botocore.exceptions import ClientError
+
+    def keep(*_: Any) -> None:
+        raise ClientError({"Error": {"Code": "SlowDown", "Message": "later"}}, "PutObject")
+
+    monkeypatch.setattr(trigger.Claim, "keep", keep)
+    assert trigger.handler(event(register()), None)["started"] is True
+    assert "could not be kept" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("token", "works"),
+    [
+        (f"{CANARY}\n", True),
+        (f" {CANARY} ", True),
+        (f"{CANARY}\nX: y", False),
+        (f"{CANARY}é", False),
+    ],
+)
+def test_a_token_that_no_header_can_hold_is_never_shown(
+    trigger: Any,
+    register: Callable[..., str],
+    github: GitHub,
+    capsys: pytest.CaptureFixture[str],
+    token: str,
+    works: bool,
+) -> None:
+    put_credential(token=token)
+    arn = register()
+    if works:
+        assert trigger.handler(event(arn), None)["started"] is True
+        assert github.requests[0][1]["Authorization"] == f"Bearer {CANARY}"
+        return
+    with pytest.raises(trigger.TriggerError) as told:
+        trigger.handler(event(arn), None)
+    chain = [told.value, told.value.__cause__, told.value.__context__]
+    assert not any(CANARY in repr(error) for error in chain)
+    assert CANARY not in "".join(capsys.readouterr()) and not github.requests
+
+
+@pytest.mark.parametrize("location", ["https://[", "//evil.example/x", "https://evil.example/"])
+def test_a_redirect_that_leads_elsewhere_or_nowhere_is_not_followed(
+    trigger: Any, register: Callable[..., str], github: GitHub, location: str
+) -> None:
+    github.answers = [(307, {"Location": location}, b"")]
+    with pytest.raises(trigger.TriggerError, match=r"307|no answer"):
+        trigger.handler(event(register()), None)
+    assert len(github.requests) == 1
+
+
+def test_a_version_that_was_registered_as_approved_has_no_modification_yet(
+    trigger: Any, register: Callable[..., str], github: GitHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arn = register()
+    package = trigger.client("sagemaker").describe_model_package(ModelPackageName=arn)
+    package.pop("LastModifiedTime", None)
+
+    class Registry:
+        def describe_model_package(self, **_: str) -> dict[str, Any]:
+            return dict(package)
+
+    real = trigger.client
+    monkeypatch.setattr(
+        trigger, "client", lambda name: Registry() if name == "sagemaker" else real(name)
+    )
+    assert trigger.handler(event(arn), None)["started"] is True
+
+
 def test_a_short_retry_after_is_waited_for(
     trigger: Any, register: Callable[..., str], github: GitHub
 ) -> None:
@@ -291,7 +441,7 @@ def test_a_redirect_to_another_server_does_not_get_the_token(
     thief = GitHub()
     try:
         github.answers = [(307, {"Location": f"{thief.url}/repositories/1"}, b"")]
-        with pytest.raises(trigger.TriggerError, match="307"):
+        with pytest.raises(trigger.TriggerError, match=r"307|no answer"):
             trigger.handler(event(register()), None)
         assert not thief.requests
     finally:

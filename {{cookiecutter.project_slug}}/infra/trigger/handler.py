@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import http.client
 import json
 import os
 import re
@@ -30,10 +31,12 @@ CLAIM_SECONDS = 60
 HTTP_SECONDS = 9
 LONGEST_WAIT = 8
 _ARN = re.compile(
-    r"arn:aws[a-z-]*:sagemaker:(?P<region>[a-z0-9-]+):(?P<account>\d{12}):model-package/"
-    r"(?P<group>[a-zA-Z0-9-]{1,63})/(?P<version>\d+)"
+    r"arn:aws[a-z-]*:sagemaker:(?P<region>[a-z0-9-]+):(?P<account>[0-9]{12}):model-package/"
+    r"(?P<group>[a-zA-Z0-9-]{1,63})/(?P<version>[0-9]{1,9})"
 )
 _COMMIT = re.compile("[0-9a-f]{40}")
+# What owners and repositories are called, and never "." or "..", which are ways, not names.
+_NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}")
 
 
 class TriggerError(Exception):
@@ -71,32 +74,50 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     Returns `{"started": bool, ...}`. Raises TriggerError, or the error of an AWS service, for what
     a retry may mend or a person must know.
     """
-    detail = event.get("detail") or {}
-    arn = str(detail.get("ModelPackageArn", ""))
+    detail = event.get("detail") if isinstance(event, dict) else None
+    detail = detail if isinstance(detail, dict) else {}
+    arn = str(detail.get("ModelPackageArn", ""))[:300]
     try:
         found = approved(arn)
     except Ignored as why:
         return _tell(False, arn, why=str(why))
-    claim = Claim(found)
-    if detail.get("Replay"):
+    except TriggerError as error:
+        _tell(False, arn, why=str(error))
+        raise
+    about = {
+        "project": found.project,
+        "version": found.number,
+        "repository": f"{found.owner}/{found.repository}",
+        "commit": found.commit,
+    }
+    try:
+        started = _started_once(found, again=detail.get("Replay") is True)
+    except TriggerError as error:
+        _tell(False, found.arn, **about, why=str(error))
+        raise
+    if started is None:
+        return _tell(False, found.arn, **about, why="started before, for this same approval")
+    return _tell(True, found.arn, **about, run=started)
+
+
+def _started_once(version: Version, again: bool) -> str | None:
+    """The address of the run that is started now; None where that has happened before."""
+    claim = Claim(version)
+    if again:
         claim.forget()
     if not claim.take():
-        return _tell(False, arn, why="started before, for this same approval")
+        return None
     try:
-        run = start(found)
+        run = start(version)
     except BaseException:
         claim.forget()
         raise
-    claim.keep(run)
-    return _tell(
-        True,
-        found.arn,
-        project=found.project,
-        version=found.number,
-        repository=f"{found.owner}/{found.repository}",
-        commit=found.commit,
-        run=run,
-    )
+    try:
+        claim.keep(run)
+    except ClientError as error:
+        # A retry would start it a second time, which is worse than an event too many that might.
+        print(f"{version.arn} is started, but that could not be kept: {error}")
+    return run
 
 
 def _tell(started: bool, arn: str, **more: str) -> dict[str, Any]:
@@ -126,9 +147,13 @@ def approved(arn: str) -> Version:
     if status != "Approved":
         raise Ignored(f"{status} by now")
     metadata = package.get("MetadataProperties", {})
-    address = urllib.parse.urlsplit(metadata.get("Repository", ""))
+    try:
+        address = urllib.parse.urlsplit(metadata.get("Repository", ""))
+    except ValueError:
+        address = urllib.parse.urlsplit("")
     path = address.path.strip("/").removesuffix(".git").split("/")
-    if address.scheme != "https" or not address.hostname or len(path) != 2 or not all(path):
+    is_named = len(path) == 2 and all(_NAME.fullmatch(name) for name in path)
+    if address.scheme != "https" or not address.hostname or not is_named:
         raise Ignored("it names no repository: registered by something else than a model repo")
     host = os.environ.get("GIT_HOST", "github.com")
     if address.hostname != host:
@@ -142,6 +167,8 @@ def approved(arn: str) -> Version:
             f"{arn} was approved, but it was trained from {commit or 'an unknown commit'}, which "
             "nobody can check out: commit the changes, train again, approve that version"
         )
+    # One that was registered as Approved has not been modified.
+    moment = package.get("LastModifiedTime") or package["CreationTime"]
     return Version(
         arn=package["ModelPackageArn"],
         project=package["ModelPackageGroupName"],
@@ -151,7 +178,7 @@ def approved(arn: str) -> Version:
         repository=repository,
         commit=commit,
         ci=package.get("CustomerMetadataProperties", {}).get("CI", "github-actions"),
-        approval=str(int(package["LastModifiedTime"].timestamp() * 1000)),
+        approval=str(int(moment.timestamp() * 1000)),
     )
 
 
@@ -230,13 +257,18 @@ def start(version: Version) -> str:
             "X-GitHub-Api-Version": "2022-11-28",
         },
     )
-    return str(json.loads(answer.body).get("html_url", "")) if answer.body else ""
+    # The deployment is started, whatever the answer looks like.
+    return str((_object(answer.body) or {}).get("html_url", ""))
 
 
 def _github_token(api: str) -> str:
     secret = credential()
     if "token" in secret:
-        return str(secret["token"])
+        token = str(secret["token"]).strip()
+        # http.client would show what it cannot send.
+        if not re.fullmatch(r"[!-~]+", token):
+            raise TriggerError("the credential's token has characters that no token has")
+        return token
     if "private_key" in secret:
         from app import installation_token
 
@@ -270,14 +302,20 @@ def credential() -> dict[str, Any]:
     `jenkins_user`, `jenkins_token`. Read anew each time: it may have been rotated."""
     name = os.environ["CREDENTIAL_SECRET"]
     text = client("secretsmanager").get_secret_value(SecretId=name).get("SecretString", "")
+    # Neither the text nor the error of the parser, which quotes it, may get into a log.
+    found = _object(text)
+    if found is None:
+        raise TriggerError(f"secret {name} does not hold a JSON object")
+    return found
+
+
+def _object(text: str | bytes) -> dict[str, Any] | None:
+    """The JSON object in a text; None where it holds none."""
     try:
         found = json.loads(text)
     except ValueError:
-        found = None
-    # Neither the text nor the error of the parser, which quotes it, may get into a log.
-    if not isinstance(found, dict):
-        raise TriggerError(f"secret {name} does not hold a JSON object")
-    return found
+        return None
+    return found if isinstance(found, dict) else None
 
 
 @functools.cache
@@ -314,30 +352,31 @@ def _post(address: str, body: bytes, headers: dict[str, str], again: bool = True
             return Answer(answer.read(), answer.headers.get("Location", ""))
     except urllib.error.HTTPError as error:
         wait = error.headers.get("Retry-After", "")
-        target = urllib.parse.urljoin(address, error.headers.get("Location", ""))
+        location = error.headers.get("Location", "")
         said = _said(error)
         status = error.code
-    except (OSError, ValueError) as error:
-        # Of urllib, http.client and ssl; their texts name hosts and ports only.
-        reason = getattr(error, "reason", error)
-        raise TriggerError(f"{place}: no answer: {reason}") from None
-    moved = urllib.parse.urlsplit(target)
-    if (
-        again
-        and status in (307, 308)
-        and (moved.scheme, moved.netloc)
-        == (
-            where.scheme,
-            where.netloc,
-        )
-    ):
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        # The texts of urllib and ssl name hosts and ports only; others may quote a header.
+        reason = getattr(error, "reason", error if isinstance(error, OSError) else None)
+        raise TriggerError(f"{place}: no answer: {reason or type(error).__name__}") from None
+    if again and status in (307, 308) and (target := _same_server(address, location)):
         return _post(target, body, headers, again=False)
-    if again and wait.isdigit() and int(wait) <= LONGEST_WAIT:
-        time.sleep(int(wait))
+    seconds = int(wait) if re.fullmatch("[0-9]{1,9}", wait) else None
+    if again and seconds is not None and seconds <= LONGEST_WAIT:
+        time.sleep(seconds)
         return _post(address, body, headers, again=False)
-    later = f"; try again in {wait} s" if wait else ""
-    hint = _HINTS.get(status, "")
-    raise TriggerError(f"{place}: {status} {said}{later}{hint}")
+    later = f"; try again in {seconds} s" if seconds is not None else ""
+    raise TriggerError(f"{place}: {status} {said}{later}{_HINTS.get(status, '')}")
+
+
+def _same_server(address: str, location: str) -> str:
+    """Where a redirect leads, "" if to another server."""
+    try:
+        target = urllib.parse.urljoin(address, location)
+        here, there = urllib.parse.urlsplit(address), urllib.parse.urlsplit(target)
+    except ValueError:
+        return ""
+    return target if (here.scheme, here.netloc) == (there.scheme, there.netloc) else ""
 
 
 _HINTS = {
@@ -350,7 +389,7 @@ _HINTS = {
 def _said(error: urllib.error.HTTPError) -> str:
     """The server's own short message."""
     try:
-        message = json.loads(error.read(4096)).get("message", "")
-    except (OSError, ValueError, AttributeError):
+        message = (_object(error.read(65_536)) or {}).get("message") or error.reason
+    except (OSError, http.client.HTTPException):
         message = error.reason
-    return str(message)[:200]
+    return " ".join(str(message).split())[:200]
