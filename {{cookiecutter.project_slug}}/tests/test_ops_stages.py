@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 
 from conftest import Repo
@@ -129,3 +132,38 @@ def test_a_name_too_long_for_an_endpoint_is_refused_before_anything_is_called(re
     repo.stage(name)
     with pytest.raises(MlopsError, match="at most 63"):
         stages.load(repo.settings(), name)
+
+
+def test_reviewers_are_users_and_teams(repo: Repo) -> None:
+    settings = repo.settings()
+    assert stages.load(settings, "staging").reviewers == ()
+    assert stages.load(settings, "production").reviewers is None
+    repo.stage("production", Reviewers=["ada", "my-org/ml-leads"])
+    assert stages.load(settings, "production").reviewers == ("ada", "my-org/ml-leads")
+
+
+def test_a_file_that_names_no_reviewers_lets_nobody_to_production_unasked(repo: Repo) -> None:
+    for name in ("staging", "production"):
+        file = repo.root / "infra" / f"{name}.json"
+        content = json.loads(file.read_text())
+        del content["Reviewers"]
+        file.write_text(json.dumps(content))
+    assert stages.load(repo.settings(), "staging").reviewers == ()
+    assert stages.load(repo.settings(), "production").reviewers is None
+
+
+@pytest.mark.parametrize(
+    ("reviewers", "told"),
+    [
+        ("ada", 'Reviewers must be a list such as ["ada", "my-org/ml-leads"], or null'),
+        ([1], "Reviewers must be a list"),
+        (["a b"], "'a b' is neither a user (ada) nor a team (my-org/ml-leads)"),
+        (["a/b/c"], "'a/b/c' is neither"),
+        (list("abcdefg"), "Reviewers has 7 entries, GitHub takes 6"),
+    ],
+)
+def test_reviewers_that_cannot_be_are_refused(repo: Repo, reviewers: Any, told: str) -> None:
+    repo.stage("production", Reviewers=reviewers)
+    with pytest.raises(MlopsError) as refused:
+        stages.load(repo.settings(), "production")
+    assert told in str(refused.value) and "infra/production.json" in str(refused.value)

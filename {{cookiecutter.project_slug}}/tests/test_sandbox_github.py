@@ -449,3 +449,49 @@ def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
         token = server.github.accounts.token("ada", "repo")
     with Standalone(tmp_path) as server:
         assert Visitor(server, token)("GET", "/repos/ada/churn").status_code == 200
+
+
+# Names.
+
+
+def test_a_renamed_repository_is_found_by_its_former_name(server: Standalone, ada: Visitor) -> None:
+    number = ada("GET", "/repos/acme/churn").json()["id"]
+    assert ada("PATCH", "/repos/acme/churn", {"name": "churn-2"}).json()["name"] == "churn-2"
+    moved = requests.get(
+        f"{server.api}/repos/acme/churn/branches",
+        headers={"Authorization": f"Bearer {ada.token}"},
+        allow_redirects=False,
+        timeout=10,
+    )
+    assert moved.status_code == 301
+    assert moved.headers["Location"].endswith(f"/repositories/{number}/branches")
+    assert ada("GET", "/repos/acme/churn").json()["full_name"] == "acme/churn-2"
+    # Somebody else may take the name.
+    server.github.routes.add("acme", "churn")
+    assert ada("GET", "/repos/acme/churn").json()["full_name"] == "acme/churn"
+
+
+def test_new_repositories_are_named_by_numbers_in_tokens(server: Standalone, ada: Visitor) -> None:
+    where = "/repos/acme/churn/actions/oidc/customization/sub"
+    number = ada("GET", "/repos/acme/churn").json()["id"]
+    owner = server.github.accounts.account("acme")["id"]
+    shown = ada("GET", where).json()
+    assert shown["sub_claim_prefix"] == f"repo:acme@{owner}/churn@{number}"
+    ada("PUT", where, {"use_default": True, "use_immutable_subject": False})
+    assert ada("GET", where).json()["sub_claim_prefix"] == "repo:acme/churn"
+
+
+@pytest.mark.parametrize(
+    ("plan", "reviewers", "policy"),
+    [("free", 422, 422), ("team", 422, 200), ("enterprise", 200, 200)],
+)
+def test_private_repositories_have_the_rules_of_their_plan(
+    server: Standalone, ada: Visitor, plan: str, reviewers: int, policy: int
+) -> None:
+    server.github.accounts.account("acme")["_plan"] = plan
+    where = "/repos/acme/churn/environments/production"
+    who = {"type": "User", "id": server.github.accounts.account("ada")["id"]}
+    custom = {"protected_branches": False, "custom_branch_policies": True}
+    assert ada("PUT", where, {"reviewers": [who]}).status_code == reviewers
+    assert ada("PUT", where, {"deployment_branch_policy": custom}).status_code == policy
+    assert ada("PUT", where, {}).status_code == 200
