@@ -243,6 +243,7 @@ def test_a_folder_with_spaces_and_accents_is_committed(
 
 # What it offers at the end. These never reach a cloud: there are no credentials.
 
+NOT_SIGNED_IN = "mlops: not signed in to GitHub"
 FINISH = "cd my-model && make setup && .venv/bin/mlops bootstrap"
 NOBODY = {
     "AWS_CONFIG_FILE": os.devnull,
@@ -276,7 +277,7 @@ def test_a_cloud_it_cannot_reach_costs_nobody_the_rendered_repo(
 ) -> None:
     done = elsewhere(SM_MLOPS_REGISTER=wanted, **NOBODY)
     assert done.code == 0
-    assert "mlops: no AWS credentials found" in done.err
+    assert NOT_SIGNED_IN in done.err
     assert "Traceback" not in done.err
     assert FINISH in done.out
     assert_pristine(repo_of(tmp_path))
@@ -342,6 +343,6 @@ def test_a_person_at_the_terminal_is_asked(
     )
     assert code == 0, shown
     assert "You see a plan before anything is made. [y/N]" in shown
-    assert ("no AWS credentials found" in shown) is connects
+    assert (NOT_SIGNED_IN in shown) is connects
     assert (FINISH in shown) is connects
     assert_pristine(repo_of(tmp_path))
