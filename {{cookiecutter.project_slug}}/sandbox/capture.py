@@ -14,21 +14,24 @@ import time
 import uuid
 from typing import Any
 
+from sandbox.access import RoleObjects
 from sandbox.objects import NoSuchObject, Objects
 from sandbox.serving import Answer
 from sandbox.storage import Record
+from sandbox.wire import ApiError, Caller
 
 PAUSE_SECONDS = 1.0
 log = logging.getLogger(__name__)
 
 
 class Capture:
-    """Collects events and writes them once a second, and when the sandbox ends."""
+    """Collects events and writes them once a second, and when the sandbox ends, with the rights of
+    the endpoint's role."""
 
     def __init__(self, objects: Objects) -> None:
         self.objects = objects
         self._lock = threading.Lock()
-        self._events: dict[str, list[str]] = {}
+        self._events: dict[tuple[str, str, str], list[str]] = {}
         self._timer: threading.Timer | None = None
 
     def keep(
@@ -67,8 +70,10 @@ class Capture:
         }
         hour = time.strftime("%Y/%m/%d/%H", now)
         root = f"{shown['DestinationS3Uri'].rstrip('/')}/{record['EndpointName']}/{variant}/{hour}"
+        role = record["_deployed"]["variants"][0]["container"]["Role"]
+        place = (root, role, record["EndpointArn"].split(":")[3])
         with self._lock:
-            self._events.setdefault(root, []).append(json.dumps(event))
+            self._events.setdefault(place, []).append(json.dumps(event))
             if self._timer is None:
                 self._timer = threading.Timer(PAUSE_SECONDS, self.flush)
                 self._timer.daemon = True
@@ -78,14 +83,17 @@ class Capture:
         """Write what has been collected."""
         with self._lock:
             events, self._events, self._timer = self._events, {}, None
-        for root, lines in events.items():
+        for (root, role, region), lines in events.items():
             path = self.objects.files.temporary()
             path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
             bucket, _, prefix = root.removeprefix("s3://").partition("/")
             name = f"{time.strftime('%M-%S', time.gmtime())}-000-{uuid.uuid4()}.jsonl"
             try:
-                self.objects.put(bucket, f"{prefix}/{name}", path, move=True)
-            except NoSuchObject as error:
+                owner = Caller(role.split(":")[4], region, "")
+                RoleObjects(self.objects, role, owner).put(
+                    bucket, f"{prefix}/{name}", path, move=True
+                )
+            except (NoSuchObject, ApiError) as error:
                 log.warning("data capture: %s", error)
                 path.unlink()
 

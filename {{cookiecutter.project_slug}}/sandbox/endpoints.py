@@ -23,13 +23,14 @@ from typing import Any
 from urllib.parse import urlparse
 
 from sandbox import wire
+from sandbox.access import RoleObjects
 from sandbox.metrics import Metrics, known_alarm
 from sandbox.objects import NoSuchObject, Objects
 from sandbox.policies import check_role, may
 from sandbox.registry import Registry
 from sandbox.serving import LOG_GROUP, STARTUP_SECONDS, Container, ServingFailed
 from sandbox.storage import Record, Store
-from sandbox.wire import Caller, Params, invalid, pick
+from sandbox.wire import ApiError, Caller, Params, invalid, pick
 
 MODEL, CONFIG, ENDPOINT = "Model", "EndpointConfig", "Endpoint"
 SERVING_LOG = "ServingLog"
@@ -636,6 +637,7 @@ class Endpoints:
                         "Group": f"{LOG_GROUP}{record['EndpointName']}",
                         "Stream": f"{name}/{instance}",
                         "File": f"{record['EndpointName']}/{instance}.log",
+                        "Role": container["Role"],
                     },
                 )
             startup = described.get("ContainerStartupHealthCheckTimeoutInSeconds", STARTUP_SECONDS)
@@ -645,7 +647,7 @@ class Endpoints:
                 Container(
                     folder / instance,
                     path,
-                    lambda container=container: self._archive(container),  # type: ignore[misc]
+                    lambda container=container: self._archive(container, owner),  # type: ignore[misc]
                     container["Environment"],
                     owner.region,
                     float(startup),
@@ -654,13 +656,14 @@ class Endpoints:
             )
         return Fleet(variants)
 
-    def _archive(self, container: Params) -> Path | None:
+    def _archive(self, container: Params, owner: Caller) -> Path | None:
         url = container.get("ModelDataUrl")
         if not url:
             return None
         try:
-            return self.objects.path(*location(url))
-        except NoSuchObject as error:
+            objects = RoleObjects(self.objects, container["Role"], owner)
+            return objects.path(*location(url))
+        except (NoSuchObject, ApiError) as error:
             raise ServingFailed("download") from error
 
     def _deployed(self, record: Record, pending: Record, instances: dict[str, str]) -> None:

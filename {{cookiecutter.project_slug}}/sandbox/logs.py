@@ -12,10 +12,11 @@ from typing import Any
 
 from moto.logs.models import LogStream, logs_backends
 
+from sandbox import policies
 from sandbox.endpoints import SERVING_LOG
 from sandbox.jobs import LOG_GROUPS, Jobs
 from sandbox.storage import Record, Store
-from sandbox.wire import Caller
+from sandbox.wire import Caller, partition
 
 LONGEST_LINE = 256 * 1024
 
@@ -60,19 +61,23 @@ class Logs:
     def _copy(self, group: str, arn: str, name: str, record: Record) -> None:
         ended = arn not in self.jobs.running
         moment = record["LastModifiedTime"] if ended else time.time()
-        lines = self._new_lines(arn, self.jobs.log_path(name), ended)
+        _, _, _, region, account, _ = arn.split(":", 5)
+        stream = f"{name}/algo-1-{int(record['CreationTime'])}"
+        lines = []
+        if _may_log(record["RoleArn"], (account, region, group, stream)):
+            lines = self._new_lines(arn, self.jobs.log_path(name), ended)
         if lines:
-            _, _, _, region, account, _ = arn.split(":", 5)
-            stream = f"{name}/algo-1-{int(record['CreationTime'])}"
             _put(account, region, group, stream, lines, moment)
         if ended:
             self._finished.add(arn)
 
     def _copy_serving(self, instance: str, record: Record) -> None:
+        where = (record["Account"], record["Region"], record["Group"], record["Stream"])
+        if "Role" in record and not _may_log(record["Role"], where):
+            return
         path = self.serving / record["File"]
         lines = self._new_lines(instance, path, ended=False)
         if lines:
-            where = (record["Account"], record["Region"], record["Group"], record["Stream"])
             _put(*where, lines, path.stat().st_mtime)
 
     def _new_lines(self, key: str, path: Path, ended: bool) -> list[str]:
@@ -87,6 +92,17 @@ class Logs:
             content = content[: content.rfind(b"\n") + 1]
         self._read[key] = self._read.get(key, 0) + len(content)
         return content.decode("utf-8", "replace").splitlines()
+
+
+def _may_log(role: str, where: tuple[str, str, str, str]) -> bool:
+    """Tell whether a role may write a log; without the right a job or endpoint has none."""
+    account, region, group, stream = where
+    place = f"arn:{partition(region)}:logs:{region}:{account}:log-group:{group}"
+    resource = f"{place}:log-stream:{stream}"
+    return all(
+        policies.role_may(role, f"logs:{action}", resource, region)
+        for action in ("CreateLogStream", "PutLogEvents")
+    )
 
 
 def _put(

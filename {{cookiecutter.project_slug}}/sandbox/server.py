@@ -35,7 +35,7 @@ from moto.moto_server.werkzeug_app import (
 )
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from sandbox import client, runtime, wire
+from sandbox import calls, client, runtime, wire
 from sandbox.cloudformation import Stacks, protocol
 from sandbox.endpoints import CONFIG, ENDPOINT, MODEL, TIME, Endpoints
 from sandbox.github.service import PREFIX, GitHub
@@ -48,6 +48,7 @@ from sandbox.moto_state import MotoState
 from sandbox.objects import Objects
 from sandbox.pipelines import PIPELINE, Pipelines
 from sandbox.registry import GROUP, PACKAGE, Registry
+from sandbox.replies import error_reply
 from sandbox.storage import DamagedState, Files, Store
 from sandbox.wire import ApiError, Caller, Params, missing
 
@@ -87,6 +88,9 @@ class Fault:
     message: str
     status: int
     times: int
+    after: int
+    acts: bool
+    agent: str
 
 
 class Server:
@@ -325,18 +329,24 @@ class Server:
         refused = self.iam.refuse(signed_for, environ, caller, start)
         if refused is not None:
             return refused
+        if self._faults:
+            operation = _operation(signed_for, environ)
+            fault = self._take_fault(operation, environ.get("HTTP_USER_AGENT", ""))
+            if fault is not None:
+                return self._fail(fault, signed_for, caller, environ, start)
+        return self._serve(signed_for, caller, environ, start)
+
+    def _serve(
+        self, signed_for: str, caller: Caller, environ: dict[str, Any], start: StartResponse
+    ) -> Iterable[bytes]:
         service, _, operation = environ.get("HTTP_X_AMZ_TARGET", "").partition(".")
         if service == "SageMaker":
-            fault = self._take_fault(operation)
-            if fault is not None:
-                return _json_error(ApiError(fault.code, fault.message, fault.status), start)
             handled = self._sagemaker(operation, environ, start)
             if handled is not None:
                 return handled
         if signed_for == protocol.SERVICE:
             return self._cloudformation(environ, start)
-        # A bucket may be called "endpoints"; everybody else must not meet moto's made-up answers.
-        if runtime.PATH.match(path) and signed_for != "s3":
+        if _invokes(signed_for, environ):
             return self._invoke(environ, start)
         by_moto = functools.partial(self._by_moto, environ, start)
         answer = self.integrations.answer(environ, start, signed_for, caller, by_moto)
@@ -346,10 +356,6 @@ class Server:
 
     def _invoke(self, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
         try:
-            asynchronous = environ["PATH_INFO"].endswith("/async-invocations")
-            fault = self._take_fault("InvokeEndpointAsync" if asynchronous else "InvokeEndpoint")
-            if fault is not None:
-                raise ApiError(fault.code, fault.message, fault.status)
             return self.runtime.answer(environ, start, _caller(environ, self.region))
         except ApiError as error:
             return runtime.error_answer(error, start)
@@ -360,13 +366,7 @@ class Server:
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         caller = _caller(environ, self.region)
 
-        def operation(name: str) -> Callable[[Params], Params]:
-            fault = self._take_fault(name)
-            if fault is not None:
-                raise ApiError(fault.code, fault.message, fault.status)
-            return self.stacks.operation(name, caller)
-
-        status, answer = protocol.answer(body, operation)
+        status, answer = protocol.answer(body, lambda name: self.stacks.operation(name, caller))
         reason = "OK" if status < 400 else "Bad Request"
         headers = [("Content-Type", "text/xml"), ("Content-Length", str(len(answer)))]
         start(f"{status} {reason}", headers)
@@ -461,33 +461,65 @@ class Server:
     # Faults, for tests of what retries them.
 
     def inject(
-        self, where: str, code: str, message: str = "injected", status: int = 400, times: int = 1
+        self,
+        where: str,
+        code: str = "InternalFailure",
+        message: str = "injected",
+        status: int = 400,
+        times: int = 1,
+        after: int = 0,
+        acts: bool = False,
+        agent: str = "",
     ) -> None:
-        """Make the next `times` calls of an operation, or jobs of a kind, fail.
+        """Make calls of an operation, or jobs of a kind, fail: the first `after` that fit pass, the
+        next `times` fail.
 
-        `where` is an operation such as "CreateTrainingJob", or "ProcessingJob"/"TrainingJob" for
-        the job itself: its FailureReason becomes "<code>: <message>".
+        `where` is an operation such as "CreateTrainingJob", or "*"; or "ProcessingJob" or
+        "TrainingJob" for the job itself: its FailureReason becomes "<code>: <message>". Status 0
+        drops the connection. `acts`: the call is carried out, and only its answer is lost. With
+        `agent`, only of clients that have this in their user agent: "sm-mlops" is that of the
+        commands, which services of the sandbox do not have.
         """
-        self._faults.append(Fault(where, code, message, status, times))
+        self._faults.append(Fault(where, code, message, status, times, after, acts, agent))
 
-    def _take_fault(self, where: str) -> Fault | None:
+    def faulty(self) -> bool:
+        """Tell whether a fault waits for a call."""
+        return bool(self._faults)
+
+    def _take_fault(self, where: str, agent: str | None = None) -> Fault | None:
+        """Return the fault that meets a call of a client with this user agent, or a job."""
         with self._state_lock:
             for fault in self._faults:
-                if fault.where == where:
+                fits = fault.where == where or (fault.where == "*" and agent is not None)
+                if fits and fault.agent in (agent or ""):
+                    if fault.after > 0:
+                        fault.after -= 1
+                        continue
                     fault.times -= 1
                     if fault.times <= 0:
                         self._faults.remove(fault)
                     return fault
         return None
 
-    def faulty(self) -> bool:
-        """Tell whether a fault waits for a call."""
-        return bool(self._faults)
-
-    def fault(self, where: str) -> ApiError | None:
-        """Return the error that a call is to meet, or None."""
-        found = self._take_fault(where)
-        return ApiError(found.code, found.message, found.status) if found else None
+    def _fail(
+        self,
+        fault: Fault,
+        signed_for: str,
+        caller: Caller,
+        environ: dict[str, Any],
+        start: StartResponse,
+    ) -> Iterable[bytes]:
+        if fault.acts:
+            for _ in self._serve(signed_for, caller, environ, lambda *_: None):
+                pass
+        if not fault.status:
+            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+        error = ApiError(fault.code, fault.message, fault.status or 500)
+        if _invokes(signed_for, environ):
+            return runtime.error_answer(error, start)
+        content = error_reply(start, error, calls.xml(signed_for, environ))
+        # Nobody reads the body of such an answer, which would be taken for the next answer's.
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else content
 
     def _job_fault(self, kind: str) -> str | None:
         fault = self._take_fault(kind)
@@ -571,11 +603,11 @@ def _caller(environ: dict[str, Any], region: str) -> Caller:
     if len(parts) != 5:
         return Caller(ACCOUNT, region, "")
     if parts[0] == client.ACCESS_KEY:
-        return Caller(ACCOUNT, parts[2], parts[0])
+        return Caller(ACCOUNT, parts[2] or region, parts[0])
     # Imported late: the first answer of a new server need not wait for all of IAM.
     from moto.iam.models import get_account_id_from
 
-    return Caller(get_account_id_from(parts[0]), parts[2], parts[0])
+    return Caller(get_account_id_from(parts[0]), parts[2] or region, parts[0])
 
 
 def _signed_for(environ: dict[str, Any]) -> str:
@@ -591,7 +623,23 @@ def _credential(environ: dict[str, Any]) -> list[str]:
     found: str = header.partition("Credential=")[2].split(",")[0]
     if not found and "X-Amz-Credential=" in query:
         found = unquote(query.partition("X-Amz-Credential=")[2].partition("&")[0])
+    if not found and "AWSAccessKeyId=" in query:  # S3's older signatures name no region.
+        key = unquote(query.partition("AWSAccessKeyId=")[2].partition("&")[0])
+        found = f"{key}///s3/"
     return found.split("/")
+
+
+def _operation(service: str, environ: dict[str, Any]) -> str:
+    """Return the operation that a request asks for, "" when it cannot be told."""
+    if _invokes(service, environ):
+        asynchronous = environ["PATH_INFO"].endswith("/async-invocations")
+        return "InvokeEndpointAsync" if asynchronous else "InvokeEndpoint"
+    return calls.operation(service, environ)
+
+
+def _invokes(service: str, environ: dict[str, Any]) -> bool:
+    # A bucket may be called "endpoints"; everybody else must not meet moto's made-up answers.
+    return service != "s3" and bool(runtime.PATH.match(environ.get("PATH_INFO", "")))
 
 
 def _parsed(body: bytes) -> Params:

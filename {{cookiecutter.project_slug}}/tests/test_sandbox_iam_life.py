@@ -142,7 +142,7 @@ def test_a_workflow_deploys_serves_and_takes_away_with_the_role_of_its_repo(
     job.mlops("logs", "--stage", "production")
 
 
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "real-time": {
         "EndpointKind": "real-time",
         "InstanceType": "ml.m5.large",

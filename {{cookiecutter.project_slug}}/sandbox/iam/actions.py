@@ -264,7 +264,10 @@ QUOTAS: Table = {
 }
 STS: Table = {
     # Whoever has credentials may ask who that is; no policy is needed.
-    "": "GetCallerIdentity GetAccessKeyInfo GetSessionToken",
+    # Who may take a role is decided in sign_in.py.
+    "": """
+        AssumeRole AssumeRoleWithWebIdentity GetAccessKeyInfo GetCallerIdentity
+        GetSessionToken""",
 }
 
 
