@@ -1,6 +1,6 @@
 """The rendered workflows, judged by GitHub's schema, actionlint, zizmor and what they promise.
 
-Knows the format of workflows; what `mlops` does is for the rendered repo's own tests.
+Knows the format of workflows; what they do when they run is for test_workflows_run.py.
 """
 
 import json
@@ -9,8 +9,6 @@ import shlex
 import shutil
 import sys
 import tomllib
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -394,72 +392,3 @@ def test_both_ways_to_sign_in_differ_in_nothing_else(bake: Bake) -> None:
         lines = [set(repo.text(path(name)).splitlines()) for repo in (first, second)]
         for line in lines[0] ^ lines[1]:
             assert re.search(r"id-token|role-|aws-(secret-)?access-key", line), line
-
-
-@pytest.fixture
-def runner(bake: Bake, tmp_path: Path) -> Iterator["Runner"]:
-    """A clone on a machine that runs jobs: in the sandbox, as signing in needs an account."""
-    repo = bake()
-    for words in ("init -q -b main", "add .", "commit -q -m first"):
-        done = repo.run("git", "-c", "user.name=a", "-c", "user.email=a@x", *words.split())
-        assert done.code == 0, done.err
-    program = repo.path / ".venv" / "bin" / "mlops"
-    program.parent.mkdir(parents=True)
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ops "$@"\n')
-    program.chmod(0o755)
-    yield Runner(repo, tmp_path)
-    repo.run(program, "sandbox", "down", PYTHONPATH=".")
-
-
-@dataclass
-class Runner:
-    """Runs the steps of a job as GitHub does: each in a shell, expressions only in `env`."""
-
-    repo: Rendered
-    folder: Path
-
-    def job(self, workflow: str, job: str, **contexts: str) -> tuple[Run, dict[str, str]]:
-        """The last step, and the outputs of all; steps of other people's actions are left out."""
-        body = load(self.repo, workflow)
-        steps = [step for step in body["jobs"][job]["steps"] if "run" in step]
-        outputs, summary = self.folder / "output", self.folder / "summary"
-        outputs.write_text("")
-        for step in steps:
-            environment = {**body["env"], **step.get("env", {})}
-            for name, value in environment.items():
-                inner = re.fullmatch(r"\$\{\{ (.+) \}\}", value)
-                environment[name] = contexts.get(inner[1], "") if inner else value
-            # What is installed is tested elsewhere, and takes the network.
-            command = "true" if step["run"] == "make setup" else step["run"]
-            done = self.repo.run(
-                *("bash", "-e", "-c", command),
-                **environment,
-                MLOPS_SANDBOX="1",
-                GITHUB_OUTPUT=str(outputs),
-                GITHUB_STEP_SUMMARY=str(summary),
-                PYTHONPATH=".",
-            )
-            if done.code:
-                break
-        found = re.findall(r"^(\w+)<<(.+)\n(.*)\n\2$", outputs.read_text(), re.MULTILINE)
-        return done, {name: value for name, _, value in found}
-
-
-@pytest.mark.slow
-def test_the_jobs_bring_a_model_from_main_to_production_in_the_sandbox(runner: Runner) -> None:
-    built, outputs = runner.job("build", "train", **{"inputs.set": "max_depth=3"})
-    assert built.code == 0, built.out + built.err
-    assert outputs["status"] == "Succeeded"
-    listed = runner.repo.run(".venv/bin/mlops", "--sandbox", "models", "--json", PYTHONPATH=".")
-    [version] = json.loads(listed.out)
-    inputs = {"inputs.model-package-arn": version["arn"], "inputs.commit": version["commit"]}
-
-    early, _ = runner.job("deploy", "check", **inputs)
-    assert early.code == 2 and "not Approved" in early.err, early.out + early.err
-    approved = runner.repo.run(".venv/bin/mlops", "--sandbox", "approve", "1", PYTHONPATH=".")
-    assert approved.code == 0, approved.err
-    other, _ = runner.job("deploy", "check", **inputs | {"inputs.commit": "b" * 40})
-    assert other.code == 2 and "was trained from commit" in other.err, other.out + other.err
-    for job in ("check", "staging", "production"):
-        done, _ = runner.job("deploy", job, **inputs)
-        assert done.code == 0, done.out + done.err
