@@ -85,7 +85,7 @@ def load(settings: Settings, name: str) -> Stage:
     place = f"{FOLDER}/{file.name}"
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits among them
         raise MlopsError(f"{place}: not JSON: {error}") from error
     if not isinstance(content, dict):
         raise MlopsError(f"{place}: must be an object with the keys {', '.join(_KEYS)}")
@@ -262,7 +262,8 @@ def _check(declared: Mapping[str, Any], text: str, what: str) -> None:
     """What CloudFormation would refuse as well, though not with the name of the file."""
     allowed = [_text(item, what) for item in declared.get("AllowedValues") or ()]
     if allowed and text not in allowed:
-        raise MlopsError(f"{what} is {text}: {_hint(text, allowed)}")
+        shown = text if text.isprintable() else repr(text)
+        raise MlopsError(f"{what} is {shown}: {_hint(text, allowed)}")
     rule = declared.get("ConstraintDescription", "")
     if declared["Type"] == "Number":
         least, most = declared.get("MinValue", -math.inf), declared.get("MaxValue", math.inf)
@@ -290,11 +291,11 @@ def _refuse_fewer_at_most(
 ) -> None:
     """The rules of a template cannot compare numbers."""
     most, least = (
-        int(parameters.get(name, declared[name]["Default"]))
+        float(parameters.get(name, declared[name]["Default"]))
         for name in ("MaxInstanceCount", "InstanceCount")
     )
     if most < least:
         raise MlopsError(
-            f"{place}: Parameters.MaxInstanceCount is {most}, fewer than InstanceCount {least}: "
-            "set both to the same number for an endpoint that keeps its size"
+            f"{place}: Parameters.MaxInstanceCount is {most:g}, fewer than InstanceCount "
+            f"{least:g}: set both to the same number for an endpoint that keeps its size"
         )

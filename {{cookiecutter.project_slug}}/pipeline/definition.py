@@ -19,7 +19,7 @@ from unittest.mock import patch
 
 from pipeline import bundle
 from pipeline.bundle import Bundle
-from pipeline.settings import APPROVALS, LOWER_IS_BETTER, Job, Settings
+from pipeline.settings import APPROVALS, LOWER_IS_BETTER, Job, Settings, parameter_name
 
 # The managed XGBoost container; what is in it is what pyproject.toml pins for the laptop.
 CONTAINER = "3.2-0"
@@ -73,11 +73,6 @@ def code(settings: Settings) -> Code:
         evaluate=bundle.collect(model, "evaluate.py"),
         prefix=settings.prefix,
     )
-
-
-def parameter_name(hyperparameter: str) -> str:
-    """`max_depth` → `MaxDepth`: the pipeline parameter that overrides a hyperparameter."""
-    return "".join(part.capitalize() for part in hyperparameter.split("_"))
 
 
 def compile_pipeline(settings: Settings, account: str, sources: Code | None = None) -> str:

@@ -34,6 +34,26 @@ APPROVALS = ("PendingManualApproval", "Approved", "Rejected")
 
 # Hyperparameters reach SageMaker as pipeline parameters: their names must make parameter names.
 _HYPERPARAMETER = re.compile(r"[a-z][a-z0-9_]*")
+# Those that each execution has beside the hyperparameters; see definition.py.
+PARAMETERS = (
+    *("InputData", "DataHash", "Commit", "Champion", "ApprovalStatus"),
+    *("GateThreshold", "GateTolerance"),
+    *("PreprocessInstanceType", "TrainInstanceType", "TrainInstanceCount", "EvaluateInstanceType"),
+)
+# AWS's own: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_StoppingCondition.html
+# and API_ProcessingStoppingCondition.html
+_MOST_HOURS = {"preprocess": 216, "train": 672, "evaluate": 216}
+
+
+_PARTITIONS = {
+    "cn-": "aws-cn",
+    "us-gov-": "aws-us-gov",
+    "us-iso-": "aws-iso",
+    "us-isob-": "aws-iso-b",
+    "us-isof-": "aws-iso-f",
+    "eu-isoe-": "aws-iso-e",
+    "eusc-": "aws-eusc",
+}
 
 
 class SettingsError(Exception):
@@ -168,7 +188,7 @@ class Settings:
 
     @property
     def partition(self) -> str:
-        for start, partition in (("cn-", "aws-cn"), ("us-gov-", "aws-us-gov")):
+        for start, partition in _PARTITIONS.items():
             if self.project.region.startswith(start):
                 return partition
         return "aws"
@@ -196,7 +216,12 @@ def load(root: Path) -> Settings:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "not valid YAML"
-        raise SettingsError(f"mlops.yaml{where}: {problem}") from error
+        raise SettingsError(f"mlops.yaml{where}: {_line(problem)}") from error
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        # PyYAML's, for what looks like a date or a number and is none: 2024-13-45.
+        raise SettingsError(f"mlops.yaml: not valid YAML ({_line(error)})") from error
+    except RecursionError as error:
+        raise SettingsError("mlops.yaml: nested too deeply") from error
     if not isinstance(content, dict):
         raise SettingsError("mlops.yaml: must be a mapping with at least data.path and data.target")
 
@@ -216,15 +241,35 @@ def load(root: Path) -> Settings:
     return settings
 
 
+def parameter_name(hyperparameter: str) -> str:
+    """`max_depth` → `MaxDepth`: the pipeline parameter that overrides a hyperparameter."""
+    return "".join(part.capitalize() for part in hyperparameter.split("_"))
+
+
+def _line(text: object) -> str:
+    """What a person wrote, or what was said about it, on one line that may be printed."""
+    shown = " ".join(str(text).split())
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in shown)
+
+
 def _read_project(file: Path) -> Project:
     try:
         table = tomllib.loads(file.read_text(encoding="utf-8"))["tool"]["mlops"]
+        for key, value in table.items():
+            if not isinstance(value, str):
+                raise SettingsError(
+                    f"pyproject.toml: [tool.mlops] {_line(key)} must be text, not {value!r}"
+                )
         return Project(**{key.replace("-", "_"): value for key, value in table.items()})
     except FileNotFoundError as missing:
         raise SettingsError(f"{file}: no such file") from missing
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"pyproject.toml: not UTF-8 text (byte {error.start})") from error
     except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"pyproject.toml: {error}") from error
-    except (KeyError, TypeError) as error:
+        raise SettingsError(f"pyproject.toml: {_line(error)}") from error
+    except RecursionError as error:
+        raise SettingsError("pyproject.toml: nested too deeply") from error
+    except (KeyError, TypeError, AttributeError) as error:
         raise SettingsError(
             "pyproject.toml: [tool.mlops] must hold project, region, github and sign-in"
         ) from error
@@ -235,7 +280,7 @@ def _refuse_unknown(content: dict[Any, Any], known: set[str], path: str) -> None
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
-            raise SettingsError(f"mlops.yaml: {path}{key} is unknown; {hint}")
+            raise SettingsError(f"mlops.yaml: {path}{_line(key)} is unknown; {hint}")
 
 
 def _build(kind: Any, value: Any, path: str) -> Any:
@@ -264,19 +309,27 @@ def _scalar(hint: Any, value: Any, where: str) -> Any:
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, list):
             raise SettingsError(f"mlops.yaml: {where} must be a list, as in [a, b], not {value!r}")
-        return tuple(str(item) for item in value)
+        return tuple(str(_scalar(str | int | float | bool, item, where)) for item in value)
     allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if isinstance(value, bool) and bool not in allowed:
         raise SettingsError(f"mlops.yaml: {where} must be a {_named(allowed)}, not {value!r}")
     if isinstance(value, float) and not math.isfinite(value):
         raise SettingsError(f"mlops.yaml: {where} must be a finite number, not {value!r}")
+    if isinstance(value, str):
+        _refuse_no_text(value, where)
     if isinstance(value, allowed):
         return value
-    if float in allowed and isinstance(value, int):
+    if float in allowed and isinstance(value, int) and abs(value) < 1e300:
         return float(value)
     if allowed == (str,) and isinstance(value, int | float):
         return str(value)
     raise SettingsError(f"mlops.yaml: {where} must be a {_named(allowed)}, not {value!r}")
+
+
+def _refuse_no_text(value: str, where: str) -> None:
+    # A half of a surrogate pair, "\ud800", which no file and no request can hold.
+    if any("\ud800" <= c <= "\udfff" for c in value):
+        raise SettingsError(f"mlops.yaml: {where} is no Unicode text: {value!r}")
 
 
 def _named(allowed: tuple[type, ...]) -> str:
@@ -293,11 +346,17 @@ def _hyperparameters(value: Any) -> dict[str, str]:
     for name, item in value.items():
         if not _HYPERPARAMETER.fullmatch(str(name)):
             raise SettingsError(
-                f"mlops.yaml: hyperparameters.{name}: a name has lower-case letters, digits and _"
+                f"mlops.yaml: hyperparameters.{_line(name)}: "
+                "a name has lower-case letters, digits and _"
             )
         if isinstance(item, bool) or not isinstance(item, str | int | float):
             raise SettingsError(
                 f"mlops.yaml: hyperparameters.{name} must be a number or text, not {item!r}"
+            )
+        _refuse_no_text(str(item), f"hyperparameters.{name}")
+        if len(str(item)) > 2500:
+            raise SettingsError(
+                f"mlops.yaml: hyperparameters.{name} is longer than SageMaker's 2,500 characters"
             )
         result[str(name)] = str(item)
     return result
@@ -308,7 +367,7 @@ def _check(settings: Settings) -> None:
 
     def require(holds: bool, message: str) -> None:
         if not holds:
-            raise SettingsError(f"mlops.yaml: {message}")
+            raise SettingsError(f"mlops.yaml: {_line(message)}")
 
     metrics = (*HIGHER_IS_BETTER, *LOWER_IS_BETTER)
     data, split, gate = settings.data, settings.split, settings.gate
@@ -323,6 +382,7 @@ def _check(settings: Settings) -> None:
     for name, share in (("validation", split.validation), ("test", split.test)):
         require(0 < share < 1, f"split.{name} must be between 0 and 1, not {share}")
     require(split.validation + split.test < 1, "split leaves no rows for training")
+    require(split.seed >= 0, f"split.seed must not be negative, it is {split.seed}")
     require(
         gate.metric in metrics,
         f"gate.metric must be one of {', '.join(metrics)}, not {gate.metric}",
@@ -338,12 +398,23 @@ def _check(settings: Settings) -> None:
         require(
             job.volume_gb >= 1, f"compute.{name}.volume_gb must be at least 1, not {job.volume_gb}"
         )
-        require(job.max_hours > 0, f"compute.{name}.max_hours must be above 0, not {job.max_hours}")
+        most = _MOST_HOURS[name]
+        require(
+            0 < job.max_hours <= most,
+            f"compute.{name}.max_hours must be above 0 and at most {most}, not {job.max_hours}",
+        )
     for name in ("preprocess", "evaluate"):
         count = getattr(settings.compute, name).count
         require(
             count == 1, f"compute.{name}.count must be 1: the script sees all the data, not a share"
         )
+    parameters = set(PARAMETERS)
+    for name in settings.hyperparameters:
+        require(
+            parameter_name(name) not in parameters,
+            f"hyperparameters.{name}: there is a pipeline parameter {parameter_name(name)} already",
+        )
+        parameters.add(parameter_name(name))
     require(
         settings.registry.approval in APPROVALS,
         f"registry.approval must be one of {', '.join(APPROVALS)}",
