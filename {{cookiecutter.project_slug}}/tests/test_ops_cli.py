@@ -39,7 +39,8 @@ print("loaded", sorted(heavy & {name.partition(".")[0] for name in sys.modules})
     )
     commands = ("compile", "run", "follow", "stop", "logs", "models", "approve", "reject", "report")
     deployment = ("deploy", "smoke", "invoke", "rollback", "status", "destroy", "share", "check")
-    for command in (*commands, *deployment, "sandbox"):
+    connection = ("bootstrap", "doctor", "trigger", "secret")
+    for command in (*commands, *deployment, *connection, "sandbox"):
         assert f" {command} " in done.stdout
     assert done.stdout.rstrip().endswith("loaded []")
 

@@ -37,7 +37,9 @@ def sandbox_authorise(
     """Complete a connection to GitHub, as a person does in the console of AWS."""
     import sandbox
 
-    found = sandbox.control(load_settings().root, "connections.complete", connection)
+    settings = load_settings()
+    with sandbox.connect(settings.root, settings.project.region):
+        found = sandbox.control(settings.root, "connections.complete", connection)
     say(f"The connection {found['ConnectionName']} is {found['ConnectionStatus']}.")
 
 
