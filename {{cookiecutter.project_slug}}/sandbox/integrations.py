@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
-from sandbox import calls, functions, versions
+from sandbox import functions, versions
 from sandbox.catalog import Catalog
 from sandbox.connections import Connections, FormerConnections
 from sandbox.events import Events
@@ -114,9 +114,6 @@ class Integrations:
         by_moto: Callable[[], Iterable[bytes]],
     ) -> Iterable[bytes] | None:
         """Answer a request signed for a service, or return None."""
-        fault = self._fault(service, environ)
-        if fault is not None:
-            return error_reply(start, fault, calls.xml(service, environ))
         try:
             if service == "lambda":
                 return self.functions.answer(environ, start, caller, by_moto)
@@ -132,12 +129,6 @@ class Integrations:
         except ApiError as error:
             return error_reply(start, error)
         return None
-
-    def _fault(self, service: str, environ: dict[str, Any]) -> ApiError | None:
-        """Return what Server.inject has prepared for an operation of any other service."""
-        if not self.server.faulty():
-            return None
-        return self.server.fault(calls.operation(service, environ))
 
     def recover(self) -> None:
         """Go on with what was under way before a restart."""

@@ -35,7 +35,7 @@ from moto.moto_server.werkzeug_app import (
 )
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from sandbox import calls, client, runtime, wire
+from sandbox import calls, client, grants, runtime, wire
 from sandbox.cloudformation import Stacks, protocol
 from sandbox.endpoints import CONFIG, ENDPOINT, MODEL, TIME, Endpoints
 from sandbox.github.service import PREFIX, GitHub
@@ -150,6 +150,7 @@ class Server:
                 "clear it with: mlops sandbox reset"
             ) from error
         self.iam = Iam(self.store, self.moto.keep)
+        grants.on_session(self.moto.keep)
         self.jobs = Jobs(self.store, self.objects, self.folder / "jobs", self.stop_grace)
         self.jobs.fault = self._job_fault
         self.registry = Registry(self.store)
@@ -225,7 +226,7 @@ class Server:
 
     def _as_role(self, region: str, role: str) -> Any:
         """Return a client of SageMaker with the rights of a role."""
-        key = self.iam.guard.service_session(role, "SageMaker", region)
+        key = grants.session(role, "SageMaker", region)["AWS_ACCESS_KEY_ID"]
         return self.client(region, access_key=key)
 
     @functools.cache  # noqa: B019  (one server lives as long as its process or its test)

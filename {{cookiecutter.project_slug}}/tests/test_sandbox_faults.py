@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, HTTPClientError
 
 from function_cases import Wired
 from sandbox import Server
@@ -19,6 +19,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(autouse=True)
+def without_former_faults(server: Server) -> None:
+    server._faults.clear()
+
+
+OBJECT = {"Bucket": "there-is-none", "Key": "k"}
 CALLS: dict[str, Callable[[Wired], Any]] = {
     "CreateSecret": lambda aws: aws.client("secretsmanager").create_secret(Name="s"),
     "CreateRole": lambda aws: aws.iam.create_role(RoleName="r", AssumeRolePolicyDocument="{}"),
@@ -41,6 +47,8 @@ CALLS: dict[str, Callable[[Wired], Any]] = {
         Bucket="b", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
     ),
     "PutBucketPolicy": lambda aws: aws.s3.put_bucket_policy(Bucket="b", Policy="{}"),
+    "PutObject": lambda aws: aws.s3.put_object(**OBJECT, Body=b"x"),
+    "CopyObject": lambda aws: aws.s3.copy_object(**OBJECT, CopySource="a/b"),
     "GetCallerIdentity": lambda aws: aws.client("sts").get_caller_identity(),
     "DescribeStacks": lambda aws: aws.client("cloudformation").describe_stacks(),
     "CreateQueue": lambda aws: aws.sqs.create_queue(QueueName="q"),
@@ -62,3 +70,48 @@ def test_other_calls_pass(server: Server, tmp_path: Path) -> None:
     server.inject("CreateBucket", "Injected")
     Wired(server.url).s3.list_buckets()
     assert server.faulty()
+
+
+@pytest.mark.parametrize("acts", [False, True])
+def test_a_connection_is_cut_before_or_after_the_call_was_carried_out(
+    server: Server, acts: bool
+) -> None:
+    name = f"cut-{acts}".lower()
+    secrets, storage, sagemaker = (
+        server.client("eu-west-1", service) for service in ("secretsmanager", "s3", "sagemaker")
+    )
+    where = {"LocationConstraint": "eu-west-1"}
+    for operation, call in {
+        "CreateSecret": lambda: secrets.create_secret(Name=name),
+        "CreateModelPackageGroup": lambda: sagemaker.create_model_package_group(
+            ModelPackageGroupName=name
+        ),
+        "CreateBucket": lambda: storage.create_bucket(Bucket=name, CreateBucketConfiguration=where),
+    }.items():
+        server.inject(operation, status=0, acts=acts)
+        with pytest.raises(HTTPClientError):
+            call()
+    assert not server.faulty()
+    assert (name in [item["Name"] for item in secrets.list_secrets()["SecretList"]]) is acts
+    assert (name in [item["Name"] for item in storage.list_buckets()["Buckets"]]) is acts
+    groups = sagemaker.list_model_package_groups()["ModelPackageGroupSummaryList"]
+    assert (name in [item["ModelPackageGroupName"] for item in groups]) is acts
+
+
+def test_any_call_is_counted_and_only_one_client_s(server: Server) -> None:
+    server.inject("*", "NotForUs", agent="somebody-else")
+    server.inject("*", "Injected", after=1, agent="Botocore/")
+    iam = server.client("eu-west-1", "iam")
+    iam.list_roles()
+    with pytest.raises(ClientError, match="Injected"):
+        iam.list_users()
+    iam.list_users()
+    assert server.faulty(), "nobody else has called"
+
+
+def test_what_has_no_body_fails_and_leaves_the_connection_as_it_was(server: Server) -> None:
+    storage = server.client("eu-west-1", "s3")
+    server.inject("HeadBucket", "Injected", status=500)
+    with pytest.raises(ClientError, match="500"):
+        storage.head_bucket(Bucket="b")
+    storage.list_buckets()
