@@ -6,7 +6,7 @@ Adds to `policies`, which knows people's and roles' accesses, the service as pri
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sandbox import policies
@@ -68,12 +68,35 @@ def role_may(arn: str, action: str, resource: str, region: str) -> bool:
     return role(arn) is not None and policies.role_may(arn, action, resource, region)
 
 
+class _Kept:
+    """Makes what moto's services hold durable; the server sets it."""
+
+    keep: Callable[..., None] = staticmethod(lambda *services: None)
+
+
+def on_session(keep: Callable[..., None]) -> None:
+    """Call this with "iam" and "sts" whenever a service has taken a role."""
+    _Kept.keep = staticmethod(keep)
+
+
 def session(arn: str, name: str, region: str) -> dict[str, str]:
-    """Return credentials of a role, as the environment variables of a process."""
+    """Return credentials of a role that a service works with, as the environment variables of a
+    process. A service has one session of a role, which survives a restart."""
     from moto.sts.models import sts_backends
 
     backend: Any = sts_backends[arn.split(":")[4]][partition(region)]
-    made = backend.assume_role(region, name, arn, "", 3600, "")
+    wanted = (arn, name, "")
+    made = next(
+        (
+            each
+            for each in backend.assumed_roles
+            if (each.role_arn, each.session_name, each.policy) == wanted
+        ),
+        None,
+    )
+    if made is None:
+        made = backend.assume_role(region, name, arn, "", 3600, "")
+        _Kept.keep("iam", "sts")
     return {
         "AWS_ACCESS_KEY_ID": made.access_key_id,
         "AWS_SECRET_ACCESS_KEY": made.secret_access_key,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import copy
 import json
 import time
 import urllib.error
@@ -14,62 +13,15 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from function_cases import Wired, archive
+from function_cases import archive
 from sandbox import SandboxError, Server, workflow_environment
 from sandbox.iam import actions
 from sandbox.iam.requests import tree
 from sandbox_cases import BUCKET, GROUP, REGION, policy, register
+from sandbox_iam_case import ACCOUNT, ANYBODY, HERE, WHO, Account, allow, deny, error
 
-ACCOUNT = "123456789012"
-HERE = f"arn:aws:iam::{ACCOUNT}"
-WHO = f"arn:aws:sts::{ACCOUNT}:assumed-role/poor/session"
-ANYBODY = {"Effect": "Allow", "Principal": {"AWS": ACCOUNT}, "Action": "sts:AssumeRole"}
 ISSUER = "token.actions.githubusercontent.com"
-
-
-def allow(action: Any, resource: Any = "*", **more: Any) -> dict[str, Any]:
-    return {"Effect": "Allow", "Action": action, "Resource": resource, **more}
-
-
-def deny(action: Any, resource: Any = "*", **more: Any) -> dict[str, Any]:
-    return {**allow(action, resource, **more), "Effect": "Deny"}
-
-
-class Account(Wired):
-    """An account whose administrator makes roles and users and tries what they may."""
-
-    def __init__(self, url: str) -> None:
-        self.keys: dict[str, Any] = {}
-        super().__init__(url)
-
-    def may(self, name: str, *statements: dict[str, Any], **more: Any) -> Account:
-        """Return the account as a new role sees it that has these statements; one that the
-        account may take."""
-        self.iam.create_role(RoleName=name, AssumeRolePolicyDocument=policy(ANYBODY), **more)
-        if statements:
-            document = policy(*statements)
-            self.iam.put_role_policy(RoleName=name, PolicyName="p", PolicyDocument=document)
-        return self.take(name)
-
-    def take(self, name: str, **more: Any) -> Account:
-        taken = self.client("sts").assume_role(
-            RoleArn=f"{HERE}:role/{name}", RoleSessionName="session", **more
-        )
-        return self.as_(taken["Credentials"])
-
-    def as_(self, keys: dict[str, Any]) -> Account:
-        other = copy.copy(self)
-        other.keys = {
-            "aws_access_key_id": keys["AccessKeyId"],
-            "aws_secret_access_key": keys["SecretAccessKey"],
-            "aws_session_token": keys.get("SessionToken"),
-        }
-        other.s3, other.sagemaker = other.client("s3"), other.client("sagemaker")
-        other.iam, other.functions = other.client("iam"), other.client("lambda")
-        return other
-
-    def client(self, service: Any) -> Any:
-        return self._session.client(service, endpoint_url=self._url, **self.keys)
+PLACE = f"{REGION}:{ACCOUNT}"
 
 
 @pytest.fixture(scope="module")
@@ -90,16 +42,6 @@ def poor(aws: Account) -> Account:
     return aws.may("poor")
 
 
-def error(call: Any, **request: Any) -> tuple[str, int, str]:
-    """Return code, status and message of a refusal."""
-    with pytest.raises(ClientError) as caught:
-        call(**request)
-    answer = caught.value.response
-    told = answer["Error"]
-    return told["Code"], answer["ResponseMetadata"]["HTTPStatusCode"], told["Message"]
-
-
-PLACE = f"{REGION}:{ACCOUNT}"
 # Service, operation, request; the action and the resource that the denial names, its code.
 DENIALS: dict[str, tuple[str, dict[str, Any], str, str, str, int]] = {
     "sagemaker.describe_model": (

@@ -145,16 +145,6 @@ class Guard:
         check = Check(action, resource, facts or {})
         return self.verdict(who, check, base_facts(who, region, time.time())).allowed
 
-    def service_session(self, arn: str, name: str, region: str) -> str:
-        """Return the access key of a session of a role that a service works with."""
-        from moto.sts.models import sts_backends
-
-        backend: Any = sts_backends[arn.split(":")[4]][partition(region)]
-        for session in reversed(backend.assumed_roles):
-            if (session.role_arn, session.session_name, session.policy) == (arn, name, ""):
-                return str(session.access_key_id)
-        return str(backend.assume_role(region, name, arn, "", 3600, "").access_key_id)
-
 
 def _for_everybody(environ: dict[str, Any]) -> bool:
     """Tell whether a request need not be signed. Raises ApiError for one that must be."""

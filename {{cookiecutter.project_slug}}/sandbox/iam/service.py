@@ -62,11 +62,9 @@ class Iam:
             return None
         operation, params = requests.read(service, environ)
         try:
-            if operation == "AssumeRole":
-                check_assume_role(params, caller, lambda: self.keep("iam"))
-            elif operation == "AssumeRoleWithWebIdentity":
-                check_web_identity(params, caller.region, HOST, self.tokens.verify)
-            elif operation == "SimulatePrincipalPolicy":
+            if operation in ("AssumeRole", "AssumeRoleWithWebIdentity"):
+                return self._sign_in(operation, params, caller, by_moto)
+            if operation == "SimulatePrincipalPolicy":
                 body = simulation.answer(params, caller)
                 return reply(start, 200, {"Content-Type": "text/xml"}, body)
             elif operation in ("PutUserPermissionsBoundary", "DeleteUserPermissionsBoundary"):
@@ -76,6 +74,18 @@ class Iam:
         except ApiError as error:
             return self._error(service or "sts", environ, start, error)
         return None
+
+    def _sign_in(
+        self, operation: str, params: Params, caller: Caller, by_moto: ByMoto
+    ) -> Iterable[bytes]:
+        if operation == "AssumeRole":
+            check_assume_role(params, caller)
+        else:
+            check_web_identity(params, caller.region, HOST, self.tokens.verify)
+        answer = by_moto()
+        # moto keeps the key of a session with IAM.
+        self.keep("iam")
+        return answer
 
     # moto's users have no boundaries.
 

@@ -26,9 +26,8 @@ Verify = Callable[[str], dict[str, Any]]
 """Returns the claims of a token. Raises ValueError, for one that has ended TimeoutError."""
 
 
-def check_assume_role(params: Params, caller: Caller, shared: Callable[[], None]) -> None:
-    """Refuse who may not take a role. Raises ApiError. `shared` is called when a way into another
-    account was made."""
+def check_assume_role(params: Params, caller: Caller) -> None:
+    """Refuse who may not take a role. Raises ApiError."""
     arn = str(params.get("RoleArn", ""))
     who = identities.of_key(caller.account, caller.region, caller.access_key)
     if who is None:
@@ -37,7 +36,6 @@ def check_assume_role(params: Params, caller: Caller, shared: Callable[[], None]
         )
     if arn.endswith(f":role/{DOOR}") and not who.restricted:
         _open(arn, who, caller)
-        shared()
     facts = base_facts(who, caller.region, time.time()).with_(
         {
             "sts:ExternalId": params.get("ExternalId"),

@@ -1,0 +1,24 @@
+"""Who is signed in stays so when the sandbox is started again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sandbox import Server, grants
+from sandbox_cases import REGION
+from sandbox_iam_case import HERE, Account, allow, error
+
+
+def test_sessions_survive_a_restart(tmp_path: Path) -> None:
+    with Server(tmp_path, REGION) as server:
+        aws = Account(server.url).prepare()
+        assert isinstance(aws, Account)
+        kept = aws.may("kept", allow("sagemaker:ListModels"))
+        key = grants.session(f"{HERE}:role/kept", "service", REGION)["AWS_ACCESS_KEY_ID"]
+    with Server(tmp_path, REGION) as server:
+        again = Account(server.url)
+        for found in (kept.keys["aws_access_key_id"], key):
+            restored = again.as_({"AccessKeyId": found, "SecretAccessKey": "x"})
+            restored.sagemaker.list_models()
+            assert error(restored.iam.list_roles)[0] == "AccessDenied"
+        assert grants.session(f"{HERE}:role/kept", "service", REGION)["AWS_ACCESS_KEY_ID"] == key
