@@ -107,7 +107,7 @@ def input_fn(input_data: str | bytes, content_type: str | None) -> Request:
         body = input_data if isinstance(input_data, str) else bytes(input_data).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RequestError(f"the body is not UTF-8 text ({error.reason})") from None
-    body = body.removeprefix("\ufeff")
+    body = body.lstrip("\ufeff")
     if kind == CSV:
         return _from_csv(body)
     if kind in (JSON, *_ALSO_LINES):
@@ -167,14 +167,14 @@ def _from_csv(body: str) -> Request:
                 strings_can_be_null=True,
             ),
         )
-    except pa.ArrowInvalid:
+    except pa.ArrowInvalid as error:
         rows = (row for row in csv.reader(io.StringIO(body, newline="")) if row)
         for number, row in enumerate(rows, 1):
             if len(row) != len(first):
                 raise RequestError(
                     f"row {number}: {len(row)} fields, but the first row has {len(first)}"
                 ) from None
-        raise
+        raise RequestError(f"the body is not CSV: {error}") from None
     return Request(table.columns, None)
 
 

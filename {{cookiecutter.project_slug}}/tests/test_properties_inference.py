@@ -1,0 +1,349 @@
+"""Whatever is sent to an endpoint, its packed model predicts or says what is wrong with it: a
+request is never answered with a server's error.
+
+Through the toolkit's own Transformer, in one process. A failure names its seed; `payload` makes the
+same request of it again.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import io
+import json
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from sagemaker_inference.transformer import Transformer
+
+import datasets
+from model_case import Case
+
+PAYLOADS = 10_000
+SEED = 20_240
+SLOWEST = 5.0  # seconds for one small payload, on a busy machine
+CSV, JSON, LINES = "text/csv", "application/json", "application/jsonlines"
+TYPES = [
+    *(CSV, JSON, LINES) * 25,
+    *("text/csv; charset=utf-8", "TEXT/CSV", "application/json;", "application/x-ndjson"),
+    *("application/octet-stream", "text/plain", "image/png", "", ";", "text/csv\ufeff", "é", "*/*"),
+    None,
+]
+ACCEPTS = [
+    *(JSON, CSV, LINES, "*/*") * 15,
+    *("text/csv; header=present", "application/json, text/csv", "text/html, */*;q=0.1"),
+    *("text/html", "", ",", ";;", "application/xml", "é", "null"),
+    None,
+]
+ODD: list[Any] = [
+    *(
+        None,
+        True,
+        False,
+        0,
+        -1,
+        1.5,
+        1e308,
+        -1e308,
+        1e-320,
+        10**30,
+        10**400,
+        -(2**63),
+        2**64,
+        2**53,
+    ),
+    *(float("nan"), float("inf"), -0.0, "", " ", "NaN", "inf", "-Infinity", "null", "None", "NA"),
+    *("1e999", "0x10", "1_000", "1,5", "$ 1,234.50 ", "٣", "½", "-", "+", ".", "1.2.3", "1e", "%"),
+    *("2021-02-30", "2021-01-01T00:00:00Z", "0000-00-00", "9999-12-31 23:59:60", "1677-01-01"),
+    *("-1-01-01", "2021-01-01T00:00:00+25:00", "24:61", "12/31/2021", "true", "yes", "2"),
+    *(
+        "é",
+        "\u2028",
+        "\x00",
+        "\x1f",
+        "\ud800",
+        "🙂" * 3,
+        "a" * 5000,
+        '"',
+        "'",
+        '""',
+        "a\nb",
+        "a\r\nb",
+    ),
+    *([], {}, [1], {"a": 1}, [[]], {"instances": []}, [None], b"x".hex()),
+]
+INSERTS = [
+    "\x00",
+    '"',
+    ",",
+    "\n",
+    "\r",
+    "{",
+    "}",
+    "[",
+    "]",
+    ":",
+    "\\",
+    "\ufeff",
+    "é",
+    "\ud83d",
+    "9",
+]
+
+
+@dataclass
+class Endpoint:
+    """A packed model in the toolkit, and rows that fit it."""
+
+    transformer: Any
+    folder: Path
+    rows: list[dict[str, Any]]
+
+    def ask(self, body: bytes, headers: dict[str, str]) -> tuple[int, str, str]:
+        """Status, content type and body of the answer."""
+        found: dict[str, Any] = {"status": 200, "kind": ""}
+
+        class Context:
+            system_properties: dict[str, str]
+            request_processor: list[Any]
+
+            def get_request_properties(self) -> dict[str, str]:
+                return headers
+
+            def set_response_content_type(self, index: int, value: str) -> None:
+                found["kind"] = value
+
+            def set_response_status(self, code: int, phrase: str = "") -> None:
+                found["status"] = code
+
+        context = Context()
+        context.system_properties = {"model_dir": str(self.folder)}
+        context.request_processor = [context]
+        [answer] = self.transformer.transform([{"body": body}], context)
+        return found["status"], found["kind"], answer
+
+
+@pytest.fixture(scope="module")
+def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Endpoint]]:
+    """One model per task, with columns of every kind."""
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SAGEMAKER_PROGRAM", "inference.py")
+        for name, rows in (("passengers", 500), ("orders", 600), ("rare", 200)):
+            generate, target, _ = datasets.ALL[name]
+            case, data = Case(tmp_path_factory.mktemp(name)), generate(rows=rows)
+            case.prepare(case.write(data), target)
+            case.train(num_boost_round="5")
+            few = {column: values[:20] for column, values in data.items() if column != target}
+            good = [dict(zip(few, row, strict=True)) for row in zip(*few.values(), strict=True)]
+            patch.setenv("SAGEMAKER_BASE_DIR", str(case.folder))
+            transformer = Transformer()
+            transformer.validate_and_initialize(model_dir=str(case.folder / "model"))
+            found.append(Endpoint(transformer, case.folder / "model", good))
+        yield found
+
+
+def check(endpoint: Endpoint, body: bytes, headers: dict[str, str]) -> int:
+    """The status of the answer, which must be a good one."""
+    begun = time.perf_counter()
+    status, kind, answer = endpoint.ask(body, headers)
+    assert time.perf_counter() - begun < SLOWEST
+    if status == 200:
+        assert predictions(kind, answer) >= 1
+    else:
+        reason, _, trace = answer.partition("\nTraceback")
+        assert status in (400, 406, 415), answer
+        assert reason.strip()
+        assert len(reason) < 20_000
+        assert trace
+    return status
+
+
+def predictions(kind: str, answer: str) -> int:
+    """How many an answer holds; it must be well formed."""
+    if kind == JSON:
+        return len(strict(answer)["predictions"])
+    if kind == CSV:
+        rows = list(csv.reader(io.StringIO(answer)))
+        assert len({len(row) for row in rows}) == 1
+        return len(rows)
+    assert kind in (LINES, "application/x-jsonlines", "application/x-ndjson")
+    return len([strict(line) for line in answer.splitlines()])
+
+
+def strict(text: str) -> Any:
+    """JSON without NaN and Infinity."""
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+# Requests.
+
+
+def payload(seed: int, good: list[dict[str, Any]]) -> tuple[bytes, dict[str, str]]:
+    """Body and headers: rows that fit, changed here and there, as text that is damaged at times."""
+    draw = random.Random(seed)
+    rows: list[Any] = [dict(draw.choice(good)) for _ in range(draw.choice([0, 1, 1, 1, 2, 3]))]
+    for _ in range(draw.choice([0, 0, 0, 1, 1, 2, 5])):
+        if rows:
+            spoil(draw, rows)
+    kind = draw.choice(TYPES)
+    form = kind if draw.random() < 0.8 else draw.choice(TYPES)
+    text = written(draw, rows, (form or "").lower())
+    for _ in range(draw.choice([0, 0, 0, 0, 1, 3])):
+        text = damaged(draw, text)
+    body = encoded(draw, text)
+    headers = {"Content-Type": kind, "Accept": draw.choice(ACCEPTS)}
+    return body, {name: value for name, value in headers.items() if value is not None}
+
+
+def spoil(draw: random.Random, rows: list[Any]) -> None:
+    """Change one value, key or row."""
+    at = draw.randrange(len(rows))
+    row, how = rows[at], draw.random()
+    if how < 0.1 or not isinstance(row, dict) or not row:
+        rows[at] = copy.deepcopy(draw.choice([*ODD, list(good_values(row)), {}]))
+        return
+    name = draw.choice(list(row))
+    if how < 0.75:
+        row[name] = copy.deepcopy(draw.choice(ODD))
+    elif how < 0.85:
+        del row[name]
+    elif how < 0.95:
+        other = draw.choice(["", " ", name.lower(), name + " ", "é", "x" * 300, "Survived", "0"])
+        row[other] = row.pop(name)
+    else:
+        row[draw.choice(["more", "instances", "", "\ud800"])] = copy.deepcopy(draw.choice(ODD))
+
+
+def good_values(row: Any) -> list[Any]:
+    return list(row.values()) if isinstance(row, dict) else [row]
+
+
+def written(draw: random.Random, rows: list[Any], form: str) -> str:
+    if "csv" in form:
+        return as_csv(draw, rows)
+    if "lines" in form or "ndjson" in form:
+        return draw.choice(["\n", "\r\n", "\n\n"]).join(json.dumps(r) for r in rows)
+    shapes: list[Callable[[], Any]] = [
+        lambda: rows,
+        lambda: rows[0] if rows else {},
+        lambda: {"instances": rows},
+        lambda: [good_values(row) for row in rows],
+        lambda: {"instances": [good_values(row) for row in rows]},
+        lambda: {"data": rows},
+        lambda: draw.choice(ODD[:40]),
+    ]
+    content = draw.choice(shapes)()
+    for _ in range(draw.choice([*[0] * 40, 1, 2, 2000])):
+        content = [content] if draw.random() < 0.5 else {"instances": content}
+    try:
+        return json.dumps(content, ensure_ascii=draw.random() < 0.5)
+    except RecursionError:
+        return "[" * 5000
+
+
+def as_csv(draw: random.Random, rows: list[Any]) -> str:
+    sink = io.StringIO()
+    dialect = csv.unix_dialect if draw.random() < 0.5 else csv.excel  # all is quoted, or little
+    writer = csv.writer(sink, dialect, delimiter=draw.choice(",,,,,,;\t"))
+    if rows and isinstance(rows[0], dict) and draw.random() < 0.6:
+        writer.writerow(rows[0])
+    for row in rows:
+        writer.writerow(["" if v is None else v for v in good_values(row)])
+    return sink.getvalue()
+
+
+def damaged(draw: random.Random, text: str) -> str:
+    """Cut, doubled, or with a character too much, at a random place."""
+    at = draw.randrange(len(text) + 1)
+    how = draw.randrange(5)
+    if how == 0:
+        return text[:at]
+    if how == 1:
+        return text[:at] + text[at + draw.randrange(1, 4) :]
+    if how == 2:
+        return text + text[at:]
+    return text[:at] + draw.choice(INSERTS) * draw.choice([1, 1, 2, 500]) + text[at:]
+
+
+def encoded(draw: random.Random, text: str) -> bytes:
+    if draw.random() < 0.05:
+        return text.encode(draw.choice(["utf-16", "utf-32", "cp1252", "utf-8-sig"]), "ignore")
+    body = bytearray(text.encode("utf-8", "surrogatepass"))
+    if body and draw.random() < 0.05:
+        body[draw.randrange(len(body))] = draw.randrange(256)
+    return bytes(body)
+
+
+@pytest.mark.slow
+def test_ten_thousand_payloads_are_predicted_or_refused_with_a_reason(
+    endpoints: list[Endpoint],
+) -> None:
+    statuses: Counter[int] = Counter()
+    for seed in range(SEED, SEED + PAYLOADS):
+        endpoint = endpoints[seed % len(endpoints)]
+        body, headers = payload(seed, endpoint.rows)
+        try:
+            statuses[check(endpoint, body, headers)] += 1
+        except AssertionError as error:
+            pytest.fail(f"seed {seed}: {headers} {body[:500]!r}: {str(error)[-1500:]}")
+    print(dict(statuses))
+    # Neither mostly nonsense nor mostly harmless.
+    assert statuses[200] > PAYLOADS / 10
+    assert statuses[400] > PAYLOADS / 10
+
+
+@pytest.mark.slow
+@settings(max_examples=500, deadline=None)
+@given(st.sampled_from([CSV, JSON, LINES]), st.one_of(st.binary(), st.text().map(str.encode)))
+@example(JSON, b"[" * 100_000)
+@example(JSON, b'{"a":' * 100_000)
+@example(LINES, b"9" * 5000)
+@example(CSV, b'"' * 100_001)
+@example(CSV, b"a," * 100_000)
+@example(CSV, b"\n" * 100_000)
+@example(CSV, "\ufeff".encode() * 3)
+@example(JSON, b"[" + b"{}," * 50_000 + b"{}]")
+def test_any_bytes_are_predicted_or_refused_with_a_reason(
+    endpoints: list[Endpoint], kind: str, body: bytes
+) -> None:
+    for endpoint in endpoints:
+        check(endpoint, body, {"Content-Type": kind, "Accept": "*/*"})
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters(), max_size=8)
+    | st.dates().map(str),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@pytest.mark.slow
+@settings(max_examples=500, deadline=None)
+@given(st.data())
+def test_any_value_in_any_column_is_predicted_or_refused_with_a_reason(
+    endpoints: list[Endpoint], data: st.DataObject
+) -> None:
+    endpoint = data.draw(st.sampled_from(endpoints))
+    rows = [dict(row) for row in endpoint.rows[:2]]
+    name = data.draw(st.sampled_from(list(rows[0])))
+    rows[data.draw(st.integers(0, 1))][name] = data.draw(VALUES)
+    body = json.dumps(rows).encode()
+    check(endpoint, body, {"Content-Type": JSON, "Accept": data.draw(st.sampled_from([JSON, CSV]))})
