@@ -70,7 +70,8 @@ def allow_role(abroad: Hosting) -> None:
                         "Effect": "Allow",
                         "Action": "s3:Get*",
                         "Resource": f"arn:aws:s3:::{BUCKET}/models/*",
-                    }
+                    },
+                    {"Effect": "Allow", "Action": "logs:*", "Resource": "*"},
                 ],
             }
         ),
