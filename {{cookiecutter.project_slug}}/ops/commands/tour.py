@@ -167,9 +167,7 @@ class Tour:
         import sandbox
 
         if run is not None:
-            sandbox.control(
-                self.aws.settings.root, "github.routes.finish", run["id"], conclusion
-            )
+            sandbox.control(self.aws.settings.root, "github.routes.finish", run["id"], conclusion)
 
     def to_stage(self, stage: str, version: Version, run: dict[str, Any] | None) -> None:
         with self.workflow(run, stage):
