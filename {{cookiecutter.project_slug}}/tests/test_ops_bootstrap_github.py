@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import os
@@ -709,8 +710,10 @@ def test_no_secret_is_found_anywhere_afterwards(
     for name in ("", "github", "github.Requester", "urllib3", "git", "ops"):
         caplog.set_level(logging.DEBUG, name)
     # These are loud on purpose.
-    for name in ("GIT_TRACE", "GIT_TRACE_CURL", "GIT_CURL_VERBOSE", "GIT_TRACE_PACKET"):
-        monkeypatch.setenv(name, "1")
+    trace = tmp_path / "trace"
+    for name in ("GIT_TRACE", "GIT_TRACE_CURL", "GIT_TRACE_PACKET"):
+        monkeypatch.setenv(name, str(trace))
+    monkeypatch.setenv("GIT_TRACE_REDACT", "0")
     arguments = watch_arguments(monkeypatch)
     given = keyed.environment[credential.TOKEN]
     texts = []
@@ -723,11 +726,13 @@ def test_no_secret_is_found_anywhere_afterwards(
     texts += keyed.looked()
     texts += [repr(part) for part in keyed.parts()]
     texts += [*capfd.readouterr(), caplog.text, *arguments]
+    texts += [trace.read_text(errors="replace") if trace.exists() else ""]
     texts += [
         path.read_bytes().decode("latin-1") for path in keyed.repo.root.rglob("*") if path.is_file()
     ]
     everything = "\n".join(texts)
-    for secret in (keyed.token, given, KEY["aws_secret_access_key"]):
+    basic = base64.b64encode(f"x-access-token:{keyed.token}".encode()).decode()
+    for secret in (keyed.token, basic, given, KEY["aws_secret_access_key"]):
         at = everything.find(secret)
         assert at < 0, everything[max(at - 300, 0) : at]
     import tempfile

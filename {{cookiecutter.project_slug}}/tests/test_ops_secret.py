@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,31 @@ def test_a_rotation_that_is_killed_at_any_call_is_finished_by_the_next(
             rotate(found)
             assert keys(found) == [at_github(found)[0]]
             assert at_github(found) == in_secrets_manager(found)
+
+
+@pytest.mark.slow
+def test_a_key_that_is_still_being_made_is_waited_for(
+    kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with enter(kept, tmp_path, monkeypatch) as found:
+        Settings(found.aws, found.hub).act(lambda line: None)
+        real = found.server.client
+
+        def slowly(*words: Any, **more: Any) -> Any:
+            time.sleep(0.3)
+            return real(*words, **more)
+
+        # What the stack's own calls are made with.
+        monkeypatch.setattr(found.server, "client", slowly)
+        found.kill_after = len(found.writes) + 1
+        with pytest.raises(Killed):
+            rotate(found)
+        moving = project.find(found.aws)
+        assert moving is not None and moving.moving
+        found.calls.clear()
+        told = rotate(found)
+        assert "waiting for that to end" in told[0] and "UpdateProject" not in found.calls
+        assert keys(found) == [at_github(found)[0]]
 
 
 @pytest.mark.slow
