@@ -29,6 +29,14 @@ template-version = "1.0"
 """
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Shows what tests have recorded as "shown", whichever process they ran in."""
+    for report in terminalreporter.getreports("passed"):
+        for name, text in getattr(report, "user_properties", ()):
+            if name == "shown":
+                terminalreporter.write_line(str(text))
+
+
 class Repo:
     """A model repo in a folder of its own: this repo's `model/`, `infra/` and `mlops.yaml`,
     another name."""

@@ -6,12 +6,15 @@ What a role may do in another project is looked at in test_infra_access.py.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pickle
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -56,36 +59,83 @@ def repository(name: str) -> str:
     return swapped.get(name, f"{name}-model" if name.startswith("team") else name)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Fleet:
-    """The account before and after there were projects, and how long it took to make them."""
+    """What was seen: the account before and after there were projects (and after one was gone), the
+    runs on GitHub by repository, and the policies: of all by their length, of a role in full."""
 
-    land: Land
-    before: dict[str, set[str]]
-    policies_before: dict[str, int]
     seconds: float
-    versions: dict[str, str] = field(default_factory=dict)
-
-    def client(self, service: str) -> Any:
-        return self.land.aws.client(service)
+    versions: dict[str, str]
+    runs: dict[str, list[Any]]
+    dispatches: int
+    before: dict[str, set[str]]
+    after: dict[str, set[str]]
+    less: dict[str, set[str]]
+    shared_before: dict[str, int]
+    shared: dict[str, int]
+    trusts: dict[str, Any]
+    inline: dict[str, int]
+    others: list[str]
 
 
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    """A platform, fifty projects with their repositories, and an approval in some of them."""
-    with (
-        pytest.MonkeyPatch.context() as environment,
-        land(tmp_path_factory.mktemp("fleet"), environment) as here,
-    ):
-        for kind in (Platform, Connection):
-            here.part(kind).act(print)
-        found = Fleet(here, held(here), shared_policies(here), 0)
-        repositories(here)
-        began = time.monotonic()
-        provision(here)
-        found.seconds = time.monotonic() - began
-        approve(found)
-        yield found
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
+    """Made by whichever of the processes that test in parallel comes first."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    file = base / "fleet.pickle"
+    with (base / "fleet.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not file.exists():
+            file.write_bytes(pickle.dumps(None))
+            with (
+                pytest.MonkeyPatch.context() as environment,
+                land(tmp_path_factory.mktemp("fleet"), environment) as here,
+            ):
+                file.write_bytes(pickle.dumps(made(here)))
+    found = pickle.loads(file.read_bytes())
+    assert isinstance(found, Fleet), "it has failed in another test"
+    return found
+
+
+def made(here: Land) -> Fleet:
+    """A platform, fifty projects with their repositories, an approval in some of them; and then a
+    project less."""
+    for kind in (Platform, Connection):
+        here.part(kind).act(print)
+    before, shared_before = held(here), shared_policies(here)
+    repositories(here)
+    began = time.monotonic()
+    provision(here)
+    seconds = time.monotonic() - began
+    versions = register(here)
+    for name in APPROVING:
+        here.aws.sagemaker.update_model_package(
+            ModelPackageArn=versions[name], ModelApprovalStatus="Approved"
+        )
+    until(lambda: sum(map(len, runs(here).values())) >= len(APPROVING), 60)
+    until(lambda: not here.server.integrations.busy(), 30)
+    after, shared = held(here), shared_policies(here)
+    trusts, inline = roles(here)
+    others = here.part(Platform).others()
+    here.aws.sagemaker.delete_model_package(ModelPackageName=versions["churn"])
+    here.aws.sagemaker.delete_project(ProjectName="churn")
+    until(lambda: statuses(here)["churn"] in ("DeleteCompleted", "DeleteFailed"), 60)
+    return Fleet(
+        seconds,
+        versions,
+        runs(here),
+        sum("/dispatches" in label for label, _ in here.server.github.requests),
+        before,
+        after,
+        held(here),
+        shared_before,
+        shared,
+        trusts,
+        inline,
+        others,
+    )
 
 
 def repositories(here: Land) -> None:
@@ -127,20 +177,24 @@ def statuses(here: Land) -> dict[str, str]:
     return {row["ProjectName"]: row["ProjectStatus"] for row in rows}
 
 
-def approve(fleet: Fleet) -> None:
-    """A version in each project; those of some are approved, all at once."""
-    sagemaker = fleet.land.aws.sagemaker
+def register(here: Land) -> dict[str, str]:
+    """A version in each project, by its ARN."""
+    found = {}
     for name in NAMES:
         address = f"https://github.com/{OWNER}/{repository(name)}"
-        fleet.versions[name] = sagemaker.create_model_package(
+        found[name] = here.aws.sagemaker.create_model_package(
             ModelPackageGroupName=name,
             ModelApprovalStatus="PendingManualApproval",
             MetadataProperties={"Repository": address, "CommitId": COMMIT},
         )["ModelPackageArn"]
-    for name in APPROVING:
-        sagemaker.update_model_package(
-            ModelPackageArn=fleet.versions[name], ModelApprovalStatus="Approved"
-        )
+    return found
+
+
+def runs(here: Land) -> dict[str, list[Any]]:
+    """The inputs of all runs, by repository."""
+    names = {f"{OWNER}/{repository(name)}" for name in NAMES}
+    found = {name: here.server.github.routes.runs_of(name) for name in names}
+    return {name: [run["inputs"] for run in rows] for name, rows in found.items() if rows}
 
 
 def held(here: Land) -> dict[str, set[str]]:
@@ -219,6 +273,19 @@ def shared_policies(here: Land) -> dict[str, int]:
     return found
 
 
+def roles(here: Land) -> tuple[dict[str, Any], dict[str, int]]:
+    """Whom each project's roles trust, and how long their own policies are together."""
+    iam = here.aws.client("iam")
+    trusts, inline = {}, {}
+    for role in (f"{name}-{kind}" for name in NAMES for kind in ("pipeline", "github")):
+        trusts[role] = iam.get_role(RoleName=role)["Role"]["AssumeRolePolicyDocument"]
+        inline[role] = sum(
+            length(iam.get_role_policy(RoleName=role, PolicyName=policy)["PolicyDocument"])
+            for policy in iam.list_role_policies(RoleName=role)["PolicyNames"]
+        )
+    return trusts, inline
+
+
 def length(policy: Any) -> int:
     """In characters, as IAM counts them."""
     content = json.loads(policy) if isinstance(policy, str) else policy
@@ -226,101 +293,70 @@ def length(policy: Any) -> int:
 
 
 def test_an_approval_reaches_its_own_repository_and_no_other(fleet: Fleet) -> None:
-    github = fleet.land.server.github
-    wanted = {
-        f"{OWNER}/{repository(name)}": {
-            "model-package-arn": fleet.versions[name],
-            "commit": COMMIT,
-        }
+    assert fleet.runs == {
+        f"{OWNER}/{repository(name)}": [
+            {"model-package-arn": fleet.versions[name], "commit": COMMIT}
+        ]
         for name in APPROVING
     }
-
-    def runs() -> dict[str, list[Any]]:
-        names = {f"{OWNER}/{repository(name)}" for name in NAMES}
-        found = {name: github.routes.runs_of(name) for name in names}
-        return {name: [run["inputs"] for run in rows] for name, rows in found.items() if rows}
-
-    until(lambda: sum(map(len, runs().values())) >= len(APPROVING), 60)
-    assert runs() == {name: [inputs] for name, inputs in wanted.items()}
-    sent = [label for label, _ in github.requests if "/dispatches" in label]
-    assert len(sent) == len(APPROVING)
+    assert fleet.dispatches == len(APPROVING)
 
 
 def test_a_project_costs_the_account_what_is_its_own_and_nothing_that_is_shared(
-    fleet: Fleet, capsys: pytest.CaptureFixture[str]
+    fleet: Fleet, record_property: Callable[[str, object], None]
 ) -> None:
-    after = held(fleet.land)
-    counts = {kind: len(names - fleet.before[kind]) for kind, names in after.items()}
+    counts = {kind: len(names - fleet.before[kind]) for kind, names in fleet.after.items()}
     # The function's log, which is there from its first call on.
-    counts["log groups"] = len({n for n in after["log groups"] if TRIGGER not in n})
-    with capsys.disabled():
-        print(f"\n{len(NAMES)} projects in {fleet.seconds:.1f} s: resources of the account")
-        for kind, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-            share = count / len(NAMES)
-            print(f"  {kind:<22} {len(fleet.before[kind]):>3} + {share:g} per project")
+    counts["log groups"] = len({n for n in fleet.after["log groups"] if TRIGGER not in n})
+    lines = [f"{len(NAMES)} projects in {fleet.seconds:.1f} s; resources of the account:"]
+    for kind, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        lines.append(f"  {kind:<22} {len(fleet.before[kind])} + {count / len(NAMES):g} per project")
+    record_property("shown", "\n".join(lines))
     assert counts == {kind: PER_PROJECT.get(kind, 0) * len(NAMES) for kind in counts}
 
 
 def test_whatever_a_project_is_called_its_names_are_its_own(fleet: Fleet) -> None:
-    roles = Counter(
+    names = Counter(
         role for name in NAMES for role in (f"{name}-pipeline", f"{name}-github", f"{name}-deploy")
     )
-    # Stacks and endpoints of its stages, and its part of the bucket.
+    # Stacks and endpoints of its stages.
     places = Counter(f"{name}-{stage}" for name in NAMES for stage in ("staging", "production"))
-    for names in (roles, places):
-        assert not [name for name, count in names.items() if count > 1]
-    there = held(fleet.land)
-    assert all(len(role) <= NAME_OF_ROLE for role in roles)
-    assert {f"{n}-{kind}" for n in NAMES for kind in ("pipeline", "github")} <= there["roles"]
-    assert there["model package groups"] == there["code repositories"] == set(NAMES)
+    for found in (names, places):
+        assert not [name for name, count in found.items() if count > 1]
+    assert all(len(role) <= NAME_OF_ROLE for role in names)
+    assert set(fleet.trusts) <= fleet.after["roles"]
+    assert fleet.after["model package groups"] == set(NAMES)
+    assert fleet.after["code repositories"] == set(NAMES)
 
 
 def test_the_platform_knows_all_who_use_it(fleet: Fleet) -> None:
-    users = fleet.land.part(Platform).others()
     # The repo that asks has a project itself.
-    assert len(users) == len(NAMES) - 1 and len(set(users)) == len(users)
+    assert len(fleet.others) == len(set(fleet.others)) == len(NAMES) - 1
 
 
 def test_what_all_projects_share_does_not_grow_with_them(fleet: Fleet) -> None:
-    now = shared_policies(fleet.land)
-    assert now == fleet.policies_before
-    for name, size in now.items():
+    assert fleet.shared == fleet.shared_before
+    for name, size in fleet.shared.items():
         assert size <= (OF_RESOURCE if name in ("bucket", "function", "secret") else MANAGED), name
 
 
 def test_the_policies_of_each_project_stay_within_the_limits(fleet: Fleet) -> None:
-    iam = fleet.client("iam")
-    for name in NAMES:
-        for role in (f"{name}-pipeline", f"{name}-github"):
-            trust = iam.get_role(RoleName=role)["Role"]["AssumeRolePolicyDocument"]
-            assert length(trust) <= TRUST, role
-            inline = iam.list_role_policies(RoleName=role)["PolicyNames"]
-            documents = [
-                iam.get_role_policy(RoleName=role, PolicyName=policy)["PolicyDocument"]
-                for policy in inline
-            ]
-            assert sum(map(length, documents)) <= INLINE, role
+    for role, size in fleet.inline.items():
+        assert size <= INLINE, role
+        assert length(fleet.trusts[role]) <= TRUST, role
 
 
 def test_each_workflow_role_trusts_its_own_repository_alone(fleet: Fleet) -> None:
-    iam = fleet.client("iam")
     for name in NAMES:
-        trust = iam.get_role(RoleName=f"{name}-github")["Role"]["AssumeRolePolicyDocument"]
-        words = json.dumps(trust)
-        others = {repository(other) for other in NAMES} - {repository(name)}
-        assert f"{OWNER}/{repository(name)}:" in words, words
-        assert not [other for other in others if f"{OWNER}/{other}:" in words], words
+        words = json.dumps(fleet.trusts[f"{name}-github"])
+        named = {other for other in NAMES if f"{OWNER}/{repository(other)}:" in words}
+        assert named == {name}, words
 
 
 def test_a_project_goes_and_the_others_stay(fleet: Fleet) -> None:
-    here, before = fleet.land, held(fleet.land)
-    here.aws.sagemaker.delete_model_package(ModelPackageName=fleet.versions["churn"])
-    here.aws.sagemaker.delete_project(ProjectName="churn")
-    until(lambda: statuses(here)["churn"] in ("DeleteCompleted", "DeleteFailed"), 60)
-    after = held(here)
-    gone = {kind: names - after[kind] for kind, names in before.items() if names - after[kind]}
-    assert gone.pop("stacks") and gone.pop("provisioned products")
-    assert gone == {
+    gone = {kind: fleet.after[kind] - names for kind, names in fleet.less.items()}
+    assert len(gone.pop("stacks")) == len(gone.pop("provisioned products")) == 1
+    assert {kind: names for kind, names in gone.items() if names} == {
         "code repositories": {"churn"},
         "model package groups": {"churn"},
         "roles": {"churn-pipeline", "churn-github"},
