@@ -19,6 +19,7 @@ from ops.stacks import Resource, Stack
 from ops.stages import Stage
 
 ENDPOINT = "AWS::SageMaker::Endpoint"
+GROUP = "AWS::SageMaker::ModelPackageGroup"
 
 
 @dataclass(frozen=True)
@@ -218,26 +219,34 @@ def _objects(aws: Aws) -> Iterator[dict[str, Any]]:
 
 
 def delete_registry(aws: Aws) -> list[str]:
-    """Removes pipeline, versions and group; returns what is left."""
+    """Removes pipeline, versions, and the group unless it is the project's, which takes it along
+    when it goes and could not go without it; returns what is left."""
     from botocore.exceptions import ClientError
 
     settings, sagemaker = aws.settings, aws.sagemaker
     for found in list(registry.versions(aws)):
         sagemaker.delete_model_package(ModelPackageName=found.arn)
     gone = ("ValidationException", "ResourceNotFound", "ResourceNotFoundException")
-    for operation, request in (
-        (
-            sagemaker.delete_model_package_group,
-            {"ModelPackageGroupName": settings.model_package_group},
-        ),
-        (sagemaker.delete_pipeline, {"PipelineName": settings.pipeline}),
-    ):
+    operations = [(sagemaker.delete_pipeline, {"PipelineName": settings.pipeline})]
+    if not _is_projects(aws):
+        group = {"ModelPackageGroupName": settings.model_package_group}
+        operations.insert(0, (sagemaker.delete_model_package_group, group))
+    for operation, request in operations:
         try:
             operation(**request)
         except ClientError as error:
             if error_code(error) not in gone:
                 raise
     return [f"version {item.version}" for item in registry.versions(aws)]
+
+
+def _is_projects(aws: Aws) -> bool:
+    """Whether the model package group belongs to the SageMaker project."""
+    from ops.bootstrap import project
+
+    found = project.find(aws)
+    held = stacks.resources(aws, found.stack) if found and found.stack else []
+    return any(item.kind == GROUP and item.physical for item in held)
 
 
 def delete_data(aws: Aws, places: Iterable[Doomed]) -> list[str]:
