@@ -170,8 +170,10 @@ def test_cfn_lint_is_told_to_overlook_nothing(default: Rendered) -> None:
 
 
 def test_infra_is_copied_as_it_is(default: Rendered) -> None:
-    for file in (RENDERED / "infra").iterdir():
-        assert (default.path / "infra" / file.name).read_bytes() == file.read_bytes()
+    for file in (RENDERED / "infra").rglob("*"):
+        if file.is_file() and "__pycache__" not in file.parts:
+            copied = default.path / file.relative_to(RENDERED)
+            assert copied.read_bytes() == file.read_bytes()
 
 
 def test_checkov_is_pinned_with_hashes() -> None:
