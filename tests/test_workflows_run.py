@@ -407,14 +407,21 @@ class Connected:
 @contextmanager
 def connected(cookies: Any, template: Path, folder: Path, sign_in: str) -> Iterator[Connected]:
     repo = committed(cookies, template, folder, github_sign_in=sign_in)
+    with beside(repo, folder) as here:
+        here.mlops("bootstrap", "--yes")
+        here.settle()
+        yield here
+
+
+@contextmanager
+def beside(repo: Rendered, folder: Path) -> Iterator[Connected]:
+    """A repo with its sandbox, in which there is nothing yet."""
     action = configure_aws_credentials(lambda work, given: here.sign_in(work, given))
     hub = hub_for(folder, actions={"aws-actions/configure-aws-credentials": action})
     here = Connected(repo, hub)
     up = repo.run("python", "-m", "ops", "sandbox", "up", PYTHONPATH=str(repo.path))
     assert up.code == 0, up.err
     try:
-        here.mlops("bootstrap", "--yes")
-        here.settle()
         yield here
     finally:
         repo.run("python", "-m", "ops", "sandbox", "down", PYTHONPATH=str(repo.path))
