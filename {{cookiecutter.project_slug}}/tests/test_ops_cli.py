@@ -197,3 +197,19 @@ def test_every_command_of_the_deploy_panel_shows_an_example(repo: Repo) -> None:
         shown = mlops(repo.root, command, "--help").stdout
         assert "Example" in shown
         assert f"mlops {command}" in shown.partition("Example")[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["down", "reset"])
+def test_a_sandbox_ends_though_the_settings_cannot_be_read(repo: Repo, command: str) -> None:
+    import sandbox
+
+    up = mlops(repo.root, "sandbox", "up")
+    assert up.returncode == 0, up.stderr
+    try:
+        (repo.root / "mlops.yaml").write_text("<<<<<<< ours\n", encoding="utf-8")
+        done = mlops(repo.root, "sandbox", command)
+        assert done.returncode == 0, done.stderr
+        assert sandbox.status(repo.root) is None
+    finally:
+        sandbox.stop(repo.root)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import typer
 
 from ops.commands import tour
 from ops.console import load_settings, say
+from pipeline.settings import find_root
 
 app = typer.Typer(no_args_is_help=True, help="The AWS on this machine that --sandbox uses.")
 app.command("demo")(tour.demo)
@@ -26,7 +29,8 @@ def sandbox_down() -> None:
     """Stop the sandbox of this repo, and the jobs that run in it. Its history stays."""
     import sandbox
 
-    sandbox.stop(load_settings().root)
+    # Whatever mlops.yaml has become meanwhile.
+    sandbox.stop(find_root(Path.cwd()))
     say("The sandbox is down.")
 
 
@@ -48,6 +52,6 @@ def sandbox_reset() -> None:
     """Stop the sandbox and forget everything in it."""
     import sandbox
 
-    root = load_settings().root
+    root = find_root(Path.cwd())
     sandbox.reset(root)
     say(f"Removed {root / '.sandbox'}.")
