@@ -173,6 +173,8 @@ def deploy(
     request: dict[str, Any] = {
         "StackName": name,
         "ChangeSetName": change_set,
+        # Asked for twice, because the first answer got lost, it is made once.
+        "ClientToken": change_set,
         "ChangeSetType": "UPDATE" if stack and stack.status in READY else "CREATE",
         "Parameters": [
             {"ParameterKey": key, "UsePreviousValue": True}
@@ -194,7 +196,7 @@ def deploy(
         console.print(change_table(changes))
         since = newest_event(aws, name)
         with _alone(name):
-            formation.execute_change_set(ChangeSetName=arn)
+            formation.execute_change_set(ChangeSetName=arn, ClientRequestToken=change_set)
         arn = ""
     finally:
         # Left behind by a refusal, an interruption, or because it was for looking only.

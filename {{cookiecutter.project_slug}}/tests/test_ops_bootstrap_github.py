@@ -567,6 +567,18 @@ def test_no_other_origin_is_pushed_to(world: World) -> None:
     assert world.server.github.bare.branches(NAME) == {} if world.record() else True
 
 
+def test_a_push_that_did_not_hear_of_its_success_is_brought_to_its_end(world: World) -> None:
+    world.server.github.inject("POST */git-receive-pack", 0, acts=True)
+    assert "could not push main" in refused(world)
+    what = "change branch main: pushed, but git pull does not know where"
+    assert [line for line in world.looked() if line.startswith("change")] == [what]
+    assert world.act() == ["set up       main to follow origin"]
+    assert git(world.repo.root, "rev-parse", "main@{upstream}") == git(
+        world.repo.root, "rev-parse", "main"
+    )
+    assert not [line for line in world.looked() if line.startswith("change")]
+
+
 @pytest.mark.parametrize(
     "origin", ["git@github.com:acme/churn.git", "ssh://git@work/ACME/churn", "{url}/Acme/Churn/"]
 )

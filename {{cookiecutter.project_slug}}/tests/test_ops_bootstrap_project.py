@@ -411,6 +411,69 @@ def test_versions_and_endpoints_go_first(there: Land) -> None:
     assert project.find(there.aws) is not None
 
 
+def pipeline(land: Land) -> None:
+    """Make the pipeline, as `mlops run` does."""
+    there = project.outputs(land.aws)
+    assert there is not None
+    step = {"Name": "No", "Type": "Fail", "Arguments": {"ErrorMessage": "not today"}}
+    land.aws.sagemaker.create_pipeline(
+        PipelineName="churn",
+        RoleArn=there["PipelineRoleArn"],
+        PipelineDefinition=json.dumps({"Version": "2020-12-01", "Steps": [step]}),
+    )
+
+
+@pytest.mark.slow
+def test_the_pipeline_goes_with_the_project(there: Land) -> None:
+    pipeline(there)
+    part = there.part(Project)
+    assert items(part.look_back())["SageMaker pipeline churn"] == "delete"
+    told: list[str] = []
+    part.undo(told.append)
+    assert told[0] == "deleted      SageMaker pipeline churn"
+    assert there.aws.sagemaker.list_pipelines()["PipelineSummaries"] == []
+    assert part.look_back() == []
+
+
+@pytest.mark.slow
+def test_a_pipeline_that_was_left_behind_goes_without_a_project(there: Land) -> None:
+    pipeline(there)
+    there.aws.sagemaker.delete_project(ProjectName="churn")
+    project._wait(there.aws)
+    part = there.part(Project)
+    assert items(part.look_back()) == {"SageMaker pipeline churn": "delete"}
+    part.undo(print)
+    assert part.look_back() == []
+
+
+@pytest.mark.slow
+def test_while_a_training_runs_nothing_is_taken_away(
+    there: Land, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ops import destroy
+
+    pipeline(there)
+    monkeypatch.setattr(destroy, "executing", lambda aws: ["arn:of:an:execution"])
+    for again in (there.part(Project).look_back, lambda: there.part(Project).undo(print)):
+        with pytest.raises(MlopsError, match=r"a training is running: .*destroy --all"):
+            again()
+    assert there.aws.sagemaker.list_pipelines()["PipelineSummaries"]
+
+
+@pytest.mark.slow
+def test_calls_that_were_carried_out_unheard_are_made_once(
+    alone: Land,
+) -> None:
+    there = alone
+    for operation in ("CreateProject", "DeleteProject"):
+        there.server.inject(operation, status=0, acts=True)
+    there.part(Project).act(print)
+    assert project.find(there.aws) is not None
+    there.part(Project).undo(print)
+    assert project.find(there.aws) is None
+    assert not there.server.faulty()
+
+
 @pytest.mark.slow
 def test_a_deletion_is_ended_by_the_next_run(there: Land) -> None:
     there.kill_after = len(there.writes) + 1

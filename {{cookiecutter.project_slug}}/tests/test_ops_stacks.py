@@ -93,8 +93,8 @@ class Formation:
     def describe_change_set(self, ChangeSetName: str) -> dict[str, Any]:
         return self.change_set
 
-    def execute_change_set(self, ChangeSetName: str) -> None:
-        self.calls.append(("execute_change_set", {}))
+    def execute_change_set(self, ChangeSetName: str, ClientRequestToken: str) -> None:
+        self.calls.append(("execute_change_set", {"ClientRequestToken": ClientRequestToken}))
         self._change_sets.clear()
         self.begin()
 
@@ -471,7 +471,7 @@ def test_who_comes_second_of_two_is_told_so(
     monkeypatch.setattr(
         formation,
         "delete_change_set",
-        lambda ChangeSetName: formation.execute_change_set(ChangeSetName=ChangeSetName),
+        formation.execute_change_set,
     )
     with pytest.raises(MlopsError, match="is being changed by somebody else"):
         driver.deploy()

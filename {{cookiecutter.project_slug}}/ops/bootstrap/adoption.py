@@ -61,10 +61,13 @@ def adopt(aws: Aws, stack: str, bucket: str, console: Console) -> None:
         "LogicalResourceId": LOGICAL,
         "ResourceIdentifier": {"BucketName": bucket},
     }
+    # Asked for twice, because the first answer got lost, it is made once.
+    token = f"mlops-{secrets.token_hex(6)}"
     try:
         arn = formation.create_change_set(
             StackName=stack,
-            ChangeSetName=f"mlops-{secrets.token_hex(6)}",
+            ChangeSetName=token,
+            ClientToken=token,
             ChangeSetType="IMPORT",
             TemplateBody=json.dumps(content),
             ResourcesToImport=[resource],
@@ -84,7 +87,7 @@ def adopt(aws: Aws, stack: str, bucket: str, console: Console) -> None:
         formation.delete_change_set(ChangeSetName=arn)
         raise MlopsError(f"the bucket {bucket} cannot become the platform's: {reason}") from error
     since = stacks.newest_event(aws, stack)
-    formation.execute_change_set(ChangeSetName=arn)
+    formation.execute_change_set(ChangeSetName=arn, ClientRequestToken=token)
     began = stacks.describe(aws, stack)
     assert began is not None
     ended, events = stacks.follow(aws, began, since, console, must_begin=True)

@@ -36,6 +36,7 @@ THINGS = {
     "GitHubUser": "user {}-github",
     "GitHubUserSecret": "secret sm-mlops/{}/github-user",
 }
+_REFUSED = ("ValidationException", "ResourceInUse", "ConflictException")
 _ABSENT = ("ValidationException", "ResourceNotFound", "ResourceNotFoundException")
 
 
@@ -421,6 +422,8 @@ class Project:
             tell(f"{'changed':<12} {what}")
 
     def _create(self, tell: Tell) -> None:
+        from botocore.exceptions import ClientError
+
         there = platform.outputs(self.aws)
         if there is None:
             raise MlopsError(f"there is no platform {platform.STACK} to make a project with")
@@ -433,11 +436,17 @@ class Project:
         given = {name: value for name, value in self._needed({}).items() if value}
         if self._group_tags is not None:
             given["Registry"] = "existing"
-        self.aws.sagemaker.create_project(
-            ProjectName=self.name,
-            ProjectDescription=f"Models of {given['GitHubOwner']}/{given['GitHubRepository']}",
-            **self._source(there, given),
-        )
+        source = self._source(there, given)
+        try:
+            self.aws.sagemaker.create_project(
+                ProjectName=self.name,
+                ProjectDescription=f"Models of {given['GitHubOwner']}/{given['GitHubRepository']}",
+                **source,
+            )
+        except ClientError as error:
+            # The answer to a first attempt was lost, or somebody else was quicker.
+            if error_code(error) not in _REFUSED or find(self.aws) is None:
+                raise
         _require(self.aws, _wait(self.aws))
         tell(f"{'created':<12} SageMaker project {self.name}, by {self._way}")
 
@@ -495,7 +504,16 @@ class Project:
         return self.aws.settings.root / stages.FOLDER / TEMPLATE
 
     def _delete(self, found: Found, tell: Tell) -> None:
-        self.aws.sagemaker.delete_project(ProjectName=self.name)
+        from botocore.exceptions import ClientError
+
+        try:
+            self.aws.sagemaker.delete_project(ProjectName=self.name)
+        except ClientError as error:
+            # The answer to a first attempt was lost: it is going, or gone.
+            now = find(self.aws)
+            going = now is None or now.status == "DeleteInProgress"
+            if error_code(error) not in (*_ABSENT, *_REFUSED) or not going:
+                raise
         left = _wait(self.aws)
         if left is not None:
             _require(self.aws, left)
@@ -507,9 +525,13 @@ class Project:
         """Raises MlopsError while there are endpoints, or versions that would be left over."""
         self._refuse_while_used()
         found, place = find(self.aws), needs.place(self.aws)
+        items = []
+        if self._has_pipeline():
+            what = f"SageMaker pipeline {self.aws.settings.pipeline}"
+            items.append(Item(place, what, Todo.DELETE, "with the record of its executions"))
         if found is None:
-            return []
-        items = [Item(place, f"SageMaker project {self.name}", Todo.DELETE)]
+            return items
+        items.append(Item(place, f"SageMaker project {self.name}", Todo.DELETE))
         held = self._held(found)
         items += [
             Item(place, words.format(self.name), Todo.DELETE)
@@ -534,6 +556,8 @@ class Project:
             raise MlopsError(
                 f"still deployed: {', '.join(up)}: {command} destroy --all takes them away first"
             )
+        if destroy.executing(self.aws):
+            raise MlopsError(f"a training is running: {command} destroy --all stops it first")
         found = find(self.aws)
         held = self._held(found)
         versions = destroy.kept(self.aws).versions
@@ -546,9 +570,35 @@ class Project:
 
     def undo(self, tell: Tell) -> None:
         self._refuse_while_used()
+        if self._has_pipeline():
+            self._delete_pipeline(tell)
         found = settled(self.aws, tell)
         if found is not None:
             self._delete(found, tell)
+
+    def _has_pipeline(self) -> bool:
+        from botocore.exceptions import ClientError
+
+        try:
+            self.aws.sagemaker.describe_pipeline(PipelineName=self.aws.settings.pipeline)
+        except ClientError as error:
+            if error_code(error) not in _ABSENT:
+                raise
+            return False
+        return True
+
+    def _delete_pipeline(self, tell: Tell) -> None:
+        """The one that `mlops run` has made, which no stack holds."""
+        from botocore.exceptions import ClientError
+
+        name = self.aws.settings.pipeline
+        try:
+            self.aws.sagemaker.delete_pipeline(PipelineName=name)
+        except ClientError as error:
+            # Gone where the answer to a first attempt was lost.
+            if error_code(error) not in _ABSENT:
+                raise
+        tell(f"{'deleted':<12} SageMaker pipeline {name}")
 
 
 def _plain(value: str) -> tuple[str, ...]:

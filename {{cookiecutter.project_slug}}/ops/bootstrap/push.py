@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -46,7 +47,9 @@ class Push:
     def look(self) -> list[Item]:
         found = self.hub.repository(self.settings.project.github)
         place = found.full_name if found else self.settings.project.github
-        if found and self._has_branch(found):
+        if found and (head := self._head(found)):
+            if self._forgotten(head):
+                return [Item(place, WHAT, Todo.CHANGE, "pushed, but git pull does not know where")]
             return [Item(place, WHAT, Todo.NOTHING)]
         if problem := self._problem():
             return [Item(place, WHAT, Todo.PERSON, *problem)]
@@ -57,7 +60,12 @@ class Push:
         found = self.hub.repository(self.settings.project.github)
         if found is None:
             raise MlopsError(f"there is no GitHub repository {self.settings.project.github}")
-        if self._has_branch(found) or self._problem():
+        if head := self._head(found):
+            if self._forgotten(head):
+                self._follow()
+                tell(f"{'set up':<12} {BRANCH} to follow {REMOTE}")
+            return
+        if self._problem():
             return
         self._require_origin(found)
         address = self._address(found)
@@ -90,18 +98,26 @@ class Push:
             return f"there is no commit on {BRANCH} here", f"{commands}{again}"
         return None
 
-    def _has_branch(self, found: Any) -> bool:
+    def _head(self, found: Any) -> str:
+        """The commit that the branch on GitHub is at; empty where there is none."""
         from github import GithubException
 
         with self.hub.doing(f"show the branch {BRANCH} of {found.full_name}"):
             try:
-                found.get_branch(BRANCH)
+                return str(found.get_branch(BRANCH).commit.sha)
             except GithubException as error:
                 # 409 for a repository without a commit, where branches are asked for as refs.
                 if error.status in (404, 409):
-                    return False
+                    return ""
                 raise
-            return True
+
+    def _forgotten(self, head: str) -> bool:
+        """Whether this clone has pushed and did not hear so: what is there is what is here, and
+        the branch follows none."""
+        if self.sandbox or not shutil.which("git") or not self._origin():
+            return False
+        here = self._git("rev-parse", "--verify", "--quiet", f"refs/heads/{BRANCH}").stdout.strip()
+        return here == head and bool(self._git("config", f"branch.{BRANCH}.remote").returncode)
 
     def _origin(self) -> str:
         return self._git("remote", "get-url", REMOTE).stdout.strip()

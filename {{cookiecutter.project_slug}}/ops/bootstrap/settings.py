@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -120,6 +121,8 @@ class Settings:
         ]
 
     def undo(self, tell: Tell) -> None:
+        from github import UnknownObjectException
+
         from ops import rotation
 
         if self._project.uses_key:
@@ -131,7 +134,8 @@ class Settings:
             place = f"{found.url}/environments/{name}"
             if noun != "environment":
                 place = f"{found.url}/actions/{noun}s/{name}"
-            with self.hub.doing(f"remove {item.what}"):
+            with self.hub.doing(f"remove {item.what}"), suppress(UnknownObjectException):
+                # Gone where the answer to a first attempt was lost.
                 self.hub.ask("DELETE", place)
             tell(f"{'removed':<12} {item.what}")
 

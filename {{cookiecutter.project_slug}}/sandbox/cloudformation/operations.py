@@ -309,7 +309,10 @@ class Stacks:
                 _refuse_unless_updatable(stack)
             new = stack is None
             stack = stack or self._new(params, caller)
-            if self._change_set_of(stack, name) is not None:
+            known = self._change_set_of(stack, name)
+            if known and params.get("ClientToken", "") == known["_token"] != "":
+                return {"Id": known["ChangeSetId"], "StackId": stack["StackId"]}
+            if known is not None:
                 raise ApiError(
                     "AlreadyExistsException",
                     f"ChangeSet {name} cannot be created due to a mismatch with existing "
@@ -338,6 +341,7 @@ class Stacks:
                 "Changes": [],
                 "_target": target,
                 "_type": kind,
+                "_token": params.get("ClientToken", ""),
                 "_imported": imported,
             }
             self.store.put(CHANGE_SET, arn, record)
