@@ -246,7 +246,8 @@ def test_another_project_s_part_of_the_bucket_is_no_data_to_train_from(there: La
 def test_a_github_app_brings_its_layer_once_its_key_is_there(
     there: Land, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(assets, "build_layer", lambda root: app_layer())
+    layer = app_layer()
+    monkeypatch.setattr(assets, "build_layer", lambda root: layer)
     shared = there.part(Platform)
     shared.act(print)
     monkeypatch.setattr(credential, "kind", lambda aws: "app")
