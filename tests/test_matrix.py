@@ -76,6 +76,12 @@ def repo(answers: dict[str, str], cookies_session: Any, template: Path) -> Rende
     return baked(cookies_session, template, answers)
 
 
+@pytest.fixture(scope="module")
+def pristine(cookies_session: Any, template: Path) -> Rendered:
+    """A render in which nothing ever ran."""
+    return baked(cookies_session, template, {})
+
+
 def is_verbatim(name: str) -> bool:
     return name.partition("/")[0] in VERBATIM
 
@@ -86,15 +92,17 @@ def test_each_two_values_of_two_questions_are_rendered_together() -> None:
         assert wanted <= {(row.get(one), row.get(other)) for row in ROWS}
 
 
-def test_what_is_copied_is_the_same_whatever_the_answers(repo: Rendered, default: Rendered) -> None:
+def test_what_is_copied_is_the_same_whatever_the_answers(
+    repo: Rendered, pristine: Rendered
+) -> None:
     """So that the judges of Python, shell and CloudFormation need to look at it only once."""
 
     def copied(rendered: Rendered) -> dict[str, bytes]:
         return {name: text for name, text in rendered.files().items() if is_verbatim(name)}
 
-    assert copied(repo) == copied(default)
+    assert copied(repo) == copied(pristine)
     for table in ("ruff", "mypy", "pytest", "hatch", "uv"):
-        ours, theirs = (tomllib.loads(r.text("pyproject.toml"))["tool"] for r in (repo, default))
+        ours, theirs = (tomllib.loads(r.text("pyproject.toml"))["tool"] for r in (repo, pristine))
         assert ours[table] == theirs[table]
 
 
