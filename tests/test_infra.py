@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def checkov(*templates: Path) -> dict[str, Any]:
         # Without a sign-in it sends nothing; nor may it fetch the vendor's severities.
         env={
             "PATH": os.environ["PATH"],
-            "HOME": str(templates[0].parent),
+            "HOME": tempfile.gettempdir(),
             "BC_SKIP_MAPPING": "TRUE",
             "http_proxy": "http://127.0.0.1:9",
             "https_proxy": "http://127.0.0.1:9",
