@@ -102,7 +102,9 @@ def test_the_lock_satisfies_the_rendered_repo_s_dependencies(default: Rendered) 
 def test_no_file_knows_the_machine_it_was_written_on(template: Path) -> None:
     home = re.escape(str(Path.home()))
     place = re.escape(str(ROOT.parent))
-    personal = re.compile(rf"(?<![\w.-])({home}|{place})(?=/)|(?<![\w.-])/(home|Users)/\w+/|file://")
+    personal = re.compile(
+        rf"(?<![\w.-])({home}|{place})(?=/)|(?<![\w.-])/(home|Users)/\w+/|file://"
+    )
     proxies = {v for k, v in os.environ.items() if k.lower().endswith(("index_url", "find_links"))}
     for name, text in texts(template).items():
         if name != "tests/test_repo.py":
