@@ -26,8 +26,10 @@ from typing import Any, cast
 from urllib.parse import unquote
 
 from botocore.config import Config
+from botocore.loaders import Loader
 from botocore.session import get_session
 from moto.core.base_backend import BackendDict
+from moto.core.model_instances import reset_model_data
 from moto.moto_server.werkzeug_app import (
     DomainDispatcherApplication,
     MotoRequestHandler,
@@ -58,6 +60,18 @@ MOST_TAGS = 50
 Operation = Callable[[Params, Caller], Params]
 StartResponse = Callable[..., Any]
 log = logging.getLogger(__name__)
+
+
+def _forget() -> None:
+    """Empty moto, whose models also stand in lists of their classes: some 30 MB each time."""
+    BackendDict.reset()
+    reset_model_data()
+
+
+@functools.cache
+def _models() -> Loader:
+    """Return what reads each service's model once for all servers of this process."""
+    return Loader()
 
 
 class _Handler(MotoRequestHandler):
@@ -114,6 +128,7 @@ class Server:
         self._closing = False
         self._state_lock = threading.RLock()
         self._client_lock = threading.Lock()
+        self._make_client = functools.cache(self._new_client)
         self._http: BaseWSGIServer | None = None
 
     # Life.
@@ -131,7 +146,7 @@ class Server:
         self._lock_file.truncate(0)
         self._lock_file.write(str(os.getpid()))
         self._lock_file.flush()
-        BackendDict.reset()
+        _forget()
         try:
             self.store = Store(self.folder)
         except DamagedState as error:
@@ -229,8 +244,7 @@ class Server:
         key = grants.session(role, "SageMaker", region)["AWS_ACCESS_KEY_ID"]
         return self.client(region, access_key=key)
 
-    @functools.cache  # noqa: B019  (one server lives as long as its process or its test)
-    def _make_client(self, region: str, service: str, access_key: str) -> Any:
+    def _new_client(self, region: str, service: str, access_key: str) -> Any:
         return self._core.create_client(
             service,
             region_name=region,
@@ -246,8 +260,8 @@ class Server:
 
     @functools.cached_property
     def _core(self) -> Any:
-        # One session reads each service's model once.
         core = get_session()
+        core.register_component("data_loader", _models())
         core.set_config_variable("profile", None)
         return core
 
@@ -281,7 +295,8 @@ class Server:
         self._http.shutdown()
         self._http.server_close()
         self.objects.close()
-        BackendDict.reset()
+        gc.unfreeze()
+        _forget()
 
     def __enter__(self) -> Server:
         return self.start()
