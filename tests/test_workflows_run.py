@@ -69,7 +69,7 @@ from ops import demo, registry
 from ops.aws import Aws
 from ops.console import apply, load_settings
 settings = load_settings()
-demo._BROKEN = sys.argv[1] or demo._BROKEN
+demo.BROKEN = sys.argv[1] or demo.BROKEN
 with sandbox.connect(settings.root, settings.project.region) as environment:
     apply(environment)
     aws = Aws(settings, sandbox=True)

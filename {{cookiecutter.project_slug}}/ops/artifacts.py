@@ -9,11 +9,10 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from ops import objects, registry
 from ops.aws import Aws, error_code, split_s3
 from ops.errors import MlopsError
 from pipeline.definition import Code
@@ -118,7 +117,7 @@ def data_in_s3(aws: Aws, uri: str) -> Dataset:
         raise MlopsError(f"InputData: {uri} is not an address in S3 (s3://bucket/prefix/)")
     bucket, key = split_s3(uri)
     digest, files, size = hashlib.sha256(), 0, 0
-    for item in _objects(aws, bucket, key):
+    for item in objects.listed(aws, bucket, key):
         digest.update(f"{item['Key']}\0{item['ETag']}\0{item['Size']}\0".encode())
         files, size = files + 1, size + item["Size"]
     if not files:
@@ -141,18 +140,7 @@ def upload_champion(aws: Aws) -> Champion:
     """
     from botocore.exceptions import ClientError
 
-    group = aws.settings.model_package_group
-    newest = next(
-        aws.pages(
-            "list_model_packages",
-            "ModelPackageSummaryList",
-            ModelPackageGroupName=group,
-            ModelApprovalStatus="Approved",
-            SortBy="CreationTime",
-            SortOrder="Descending",
-        ),
-        None,
-    )
+    newest = next(registry.summaries(aws, ModelApprovalStatus="Approved"), None)
     version = str(newest["ModelPackageVersion"]) if newest else "none"
     prefix = f"{aws.settings.prefix}/champion/{version}"
     marker = f"{prefix}/{'champion' if newest else 'none'}.json"
@@ -182,7 +170,7 @@ def _sizes(aws: Aws, bucket: str, prefix: str) -> dict[str, int]:
     from botocore.exceptions import ClientError
 
     try:
-        return {item["Key"]: item["Size"] for item in _objects(aws, bucket, prefix)}
+        return {item["Key"]: item["Size"] for item in objects.listed(aws, bucket, prefix)}
     except ClientError as error:
         if error_code(error) != "NoSuchBucket":
             raise
@@ -190,11 +178,6 @@ def _sizes(aws: Aws, bucket: str, prefix: str) -> dict[str, int]:
             f"the artifact bucket {bucket} does not exist: "
             "create it, or name yours as aws.bucket in mlops.yaml"
         ) from error
-
-
-def _objects(aws: Aws, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
-    for page in aws.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-        yield from page.get("Contents", ())
 
 
 def _encryption(aws: Aws) -> dict[str, str]:

@@ -7,8 +7,8 @@ import io
 import tarfile
 from typing import Any
 
-from ops import registry
-from ops.aws import Aws, split_s3
+from ops import objects, registry
+from ops.aws import Aws
 from ops.registry import Version
 
 # What a version is registered with, of all that the registry tells about it.
@@ -22,7 +22,7 @@ _REGISTERED = (
     "Domain",
     "Task",
 )
-_BROKEN = '''"""Takes the place of the real inference.py, to show a deployment that fails."""
+BROKEN = '''"""Takes the place of the real inference.py, to show a deployment that fails."""
 
 
 def model_fn(model_dir):
@@ -34,8 +34,7 @@ def register_broken_copy(aws: Aws, of: Version) -> Version:
     """Registers a copy of a version, pending approval, whose inference.py raises in model_fn."""
     package: dict[str, Any] = dict(aws.sagemaker.describe_model_package(ModelPackageName=of.arn))
     container = package["InferenceSpecification"]["Containers"][0]
-    bucket, key = split_s3(container["ModelDataUrl"])
-    archive = aws.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+    archive = objects.read(aws, container["ModelDataUrl"])
     broken = f"{aws.settings.prefix}/demo/broken/model.tar.gz"
     aws.s3.put_object(Bucket=aws.bucket, Key=broken, Body=_with_broken_code(archive))
     container["ModelDataUrl"] = f"s3://{aws.bucket}/{broken}"
@@ -59,7 +58,7 @@ def _with_broken_code(archive: bytes) -> bytes:
             content = source.extractfile(member) if member.isfile() else None
             body = content.read() if content else b""
             if member.name.removeprefix("./") == "code/inference.py":
-                body = _BROKEN.encode()
+                body = BROKEN.encode()
                 member.size = len(body)
             target.addfile(member, io.BytesIO(body) if member.isfile() else None)
     return packed.getvalue()

@@ -11,10 +11,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ops import access, endpoints, executions, registry, stacks, stages
+from ops import access, endpoints, executions, objects, registry, stacks, stages
 from ops.aws import Aws, error_code
 from ops.console import tell
-from ops.errors import MlopsError
 from ops.stacks import Resource, Stack
 from ops.stages import Stage
 
@@ -193,29 +192,17 @@ def stop_executions(aws: Aws, arns: Iterable[str]) -> None:
 
 def kept(aws: Aws) -> Kept:
     """What the registry and the bucket hold of this project."""
-    objects = list(_objects(aws))
+    held = list(_objects(aws))
     return Kept(
         versions=sum(1 for _ in registry.versions(aws)),
-        objects=len(objects),
-        size=sum(item.get("Size", 0) for item in objects),
+        objects=len(held),
+        size=sum(item.get("Size", 0) for item in held),
         bucket=f"s3://{aws.bucket}/{aws.settings.prefix}/",
     )
 
 
 def _objects(aws: Aws) -> Iterator[dict[str, Any]]:
-    """All versions of all objects: a bucket that keeps old ones bills them as well."""
-    from botocore.exceptions import ClientError
-
-    pages = aws.s3.get_paginator("list_object_versions").paginate(
-        Bucket=aws.bucket, Prefix=f"{aws.settings.prefix}/"
-    )
-    try:
-        for page in pages:
-            yield from page.get("Versions", ())
-            yield from page.get("DeleteMarkers", ())
-    except ClientError as error:
-        if error_code(error) != "NoSuchBucket":
-            raise
+    return objects.versions(aws, aws.bucket, f"{aws.settings.prefix}/")
 
 
 def delete_registry(aws: Aws) -> list[str]:
@@ -253,22 +240,7 @@ def delete_data(aws: Aws, places: Iterable[Doomed]) -> list[str]:
     """Removes all objects of this project and its endpoints' logs; returns what is left."""
     from botocore.exceptions import ClientError
 
-    batch: list[dict[str, str]] = []
-
-    def flush() -> None:
-        if batch:
-            answer = aws.s3.delete_objects(
-                Bucket=aws.bucket, Delete={"Objects": batch, "Quiet": True}
-            )
-            for problem in answer.get("Errors", ()):
-                raise MlopsError(f"cannot delete {problem['Key']}: {problem['Message']}")
-            batch.clear()
-
-    for item in list(_objects(aws)):
-        batch.append({"Key": item["Key"], "VersionId": item["VersionId"]})
-        if len(batch) == 1000:
-            flush()
-    flush()
+    objects.delete_versions(aws, aws.bucket, f"{aws.settings.prefix}/")
     for place in places:
         try:
             place.account.client("logs").delete_log_group(

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from ops import objects
 from ops.aws import Aws, error_code, split_s3
 from ops.endpoints import Endpoint
 from ops.errors import MlopsError
@@ -156,12 +157,9 @@ def _asynchronously(
 def _object(aws: Aws, uri: str) -> bytes | None:
     from botocore.exceptions import ClientError
 
-    bucket, key = split_s3(uri)
     try:
-        found = aws.s3.get_object(Bucket=bucket, Key=key)
+        return objects.read(aws, uri)
     except ClientError as error:
         if error_code(error) not in ("NoSuchKey", "404"):
             raise
         return None
-    content: bytes = found["Body"].read()
-    return content

@@ -6,9 +6,11 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from ops import objects
 from ops.aws import Aws, error_code, split_s3
 from ops.errors import MlopsError
 from ops.executions import describe
@@ -38,21 +40,24 @@ def versions(aws: Aws, limit: int | None = None) -> Iterator[Version]:
     from botocore.exceptions import ClientError
 
     try:
-        for count, item in enumerate(
-            aws.pages(
-                "list_model_packages",
-                "ModelPackageSummaryList",
-                ModelPackageGroupName=aws.settings.model_package_group,
-                SortBy="CreationTime",
-                SortOrder="Descending",
-            )
-        ):
-            if count == limit:
-                return
+        for item in islice(summaries(aws), limit):
             yield _version(aws, item["ModelPackageArn"])
     except ClientError as error:
         if error_code(error) not in ("ValidationException", "ResourceNotFound"):
             raise
+
+
+def summaries(aws: Aws, **wanted: str) -> Iterator[dict[str, Any]]:
+    """What a list tells of this project's versions, the newest first; `wanted` are what else
+    ListModelPackages takes."""
+    return aws.pages(
+        "list_model_packages",
+        "ModelPackageSummaryList",
+        ModelPackageGroupName=aws.settings.model_package_group,
+        SortBy="CreationTime",
+        SortOrder="Descending",
+        **wanted,
+    )
 
 
 def version(aws: Aws, number: int | None) -> Version:
@@ -132,6 +137,5 @@ def download(aws: Aws, uri: str, file: Path) -> None:
 
 def statistics(aws: Aws, found: Version) -> dict[str, Any]:
     """`evaluation.json` of a version, in the format of SageMaker's model quality schema."""
-    bucket, key = split_s3(found.statistics)
-    content: dict[str, Any] = json.loads(aws.s3.get_object(Bucket=bucket, Key=key)["Body"].read())
+    content: dict[str, Any] = json.loads(objects.read(aws, found.statistics))
     return content

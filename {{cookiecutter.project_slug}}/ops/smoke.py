@@ -17,8 +17,8 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from ops import access, endpoints, predict
-from ops.aws import Aws, error_code, split_s3
+from ops import access, endpoints, objects, predict
+from ops.aws import Aws, error_code
 from ops.endpoints import Endpoint
 from ops.errors import MlopsError
 from ops.stages import Stage
@@ -105,9 +105,8 @@ def load_sample(aws: Aws, arn: str) -> Sample:
     number, uri = arn.rpartition("/")[2], package.get("SamplePayloadUrl", "")
     if not uri:
         raise MlopsError(f"version {number} was registered without a sample payload")
-    bucket, key = split_s3(uri)
     try:
-        archive = aws.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+        archive = objects.read(aws, uri)
     except ClientError as error:
         if error_code(error) not in ("NoSuchKey", "404", "NoSuchBucket"):
             raise

@@ -80,7 +80,7 @@ def load(settings: Settings, name: str) -> Stage:
     """A stage, checked. Raises MlopsError naming file, key and what was probably meant."""
     known = names(settings)
     if name not in known:
-        raise MlopsError(f"no stage {name}: {_hint(name, known)} (files {FOLDER}/<stage>.json)")
+        raise MlopsError(f"no stage {name}: {hint(name, known)} (files {FOLDER}/<stage>.json)")
     file = settings.root / FOLDER / f"{name}.json"
     place = f"{FOLDER}/{file.name}"
     try:
@@ -91,7 +91,7 @@ def load(settings: Settings, name: str) -> Stage:
         raise MlopsError(f"{place}: must be an object with the keys {', '.join(_KEYS)}")
     for key in content:
         if key not in _KEYS:
-            raise MlopsError(f"{place}: {key} is unknown: {_hint(key, _KEYS)}")
+            raise MlopsError(f"{place}: {key} is unknown: {hint(key, _KEYS)}")
     for key in ("Cost", "Parameters", "Tags"):
         if not isinstance(content.get(key) or {}, dict):
             raise MlopsError(f"{place}: {key} must be an object, not {content[key]!r}")
@@ -105,7 +105,7 @@ def load(settings: Settings, name: str) -> Stage:
             f"{NAME_LENGTH} letters, digits and hyphens"
         )
     declared = template_parameters(template(settings))
-    _check(declared["Stage"], name, f"{place}: the name {name}")
+    check(declared["Stage"], name, f"{place}: the name {name}")
     tags = _tags(content.get("Tags") or {}, place)
     given = dict(content.get("Parameters") or {})
     tag, parameter = COST_OWNER
@@ -165,7 +165,8 @@ class _Template(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[
 _Template.add_multi_constructor("!", lambda loader, suffix, node: None)
 
 
-def _hint(name: str, known: Iterable[str]) -> str:
+def hint(name: str, known: Iterable[str]) -> str:
+    """What was probably meant by a name that is none of these, or which there are."""
     known = list(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean {near[0]}?" if near else f"known are {', '.join(known) or 'none'}"
@@ -238,9 +239,9 @@ def _parameters(
             raise MlopsError(f"{place}: Parameters.{name} is set by mlops deploy itself")
         if name not in declared:
             free = [known for known in declared if known not in OWN_PARAMETERS]
-            raise MlopsError(f"{place}: Parameters.{name} is unknown: {_hint(name, free)}")
+            raise MlopsError(f"{place}: Parameters.{name} is unknown: {hint(name, free)}")
         result[name] = _text(value, f"{place}: Parameters.{name}")
-        _check(declared[name], result[name], f"{place}: Parameters.{name}")
+        check(declared[name], result[name], f"{place}: Parameters.{name}")
     return result
 
 
@@ -258,12 +259,13 @@ def _text(value: Any, place: str) -> str:
     raise MlopsError(f"{place} must be text, a number, true, false or a list, not {value!r}")
 
 
-def _check(declared: Mapping[str, Any], text: str, what: str) -> None:
-    """What CloudFormation would refuse as well, though not with the name of the file."""
+def check(declared: Mapping[str, Any], text: str, what: str) -> None:
+    """Raises MlopsError for a parameter's value that its declaration in a template does not allow;
+    `what` begins the line. CloudFormation would refuse it as well, without the file's name."""
     allowed = [_text(item, what) for item in declared.get("AllowedValues") or ()]
     if allowed and text not in allowed:
         shown = text if text.isprintable() else repr(text)
-        raise MlopsError(f"{what} is {shown}: {_hint(text, allowed)}")
+        raise MlopsError(f"{what} is {shown}: {hint(text, allowed)}")
     rule = declared.get("ConstraintDescription", "")
     if declared["Type"] == "Number":
         least, most = declared.get("MinValue", -math.inf), declared.get("MaxValue", math.inf)
