@@ -27,6 +27,7 @@ from ops.errors import MlopsError
 
 # Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
 TEMPLATE_BYTES = 51_200
+_REASONS = re.compile(r"^( +)Metadata:\n\1  checkov:\n(?:\1    .*\n)+", re.MULTILINE)
 DONE = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE")
 # Never was a working stack, or is to be none any more: nothing can be done with it but delete it.
 DEAD = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED")
@@ -234,12 +235,13 @@ def _alone(name: str) -> Iterator[None]:
 def _body(template: Path) -> str:
     text = template.read_text(encoding="utf-8")
     if len(text.encode()) > TEMPLATE_BYTES:
-        # Comments are for people; CloudFormation counts them as well.
+        # Comments are for people, and reasons for checkov; CloudFormation counts them as well.
         text = "".join(
             line
             for line in text.splitlines(keepends=True)
             if line.strip() and not line.lstrip().startswith("# ")
         )
+        text = _REASONS.sub("", text)
     if len(text.encode()) > TEMPLATE_BYTES:
         raise MlopsError(
             f"{template.name} has {len(text.encode()):,} bytes without its comments; "

@@ -520,6 +520,9 @@ class Catalog(JsonService):
         )
         if not artifact["Active"]:
             raise self.invalid(f"ProvisioningArtifact {artifact['Id']} is not active")
+        # Source: https://docs.aws.amazon.com/servicecatalog/latest/dg/API_UpdateProvisioningArtifact.html
+        if artifact["Guidance"] == "DEPRECATED":
+            raise self.invalid(f"ProvisioningArtifact {artifact['Id']} is deprecated")
         chosen = [
             each
             for each in paths

@@ -110,7 +110,13 @@ def test_the_same_contents_are_the_same_bytes_whenever_and_wherever_they_were_wr
     assert assets.build(moved.settings(), layer=False) == made
 
 
-@pytest.mark.parametrize("name", ["trigger/handler.py", "trigger/app.py", "project.yml"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "trigger/handler.py", "trigger/app.py", "trigger/requirements.lock", "project.yml",
+        "platform.yml",
+    ],
+)  # fmt: skip
 def test_a_change_of_any_content_moves_them_all_below_another_prefix(repo: Repo, name: str) -> None:
     before = assets.build(repo.settings(), layer=False).prefix
     file = repo.root / "infra" / name
@@ -118,6 +124,20 @@ def test_a_change_of_any_content_moves_them_all_below_another_prefix(repo: Repo,
     after = assets.build(repo.settings(), layer=False).prefix
     assert before != after
     assert {prefix.rsplit("/", 2)[0] for prefix in (before, after)} == {"platform/1.0"}
+
+
+def test_the_products_template_is_named_by_its_own_content(repo: Repo) -> None:
+    made = assets.build(repo.settings(), layer=False)
+    digest = hashlib.sha256(made.files["project.yml"]).hexdigest()[:16]
+    assert made.key("project.yml") == f"platform/1.0/{digest}/project.yml"
+    assert made.key("trigger.zip") == f"{made.prefix}trigger.zip"
+    (repo.root / "infra" / "platform.yml").write_text("Parameters: {}\n")
+    assert assets.build(repo.settings(), layer=False).template == made.template
+    told = f"Version 1.0 of the template, {made.template}"
+    for text in (told, f"https://b.s3.eu-west-1.amazonaws.com/{made.template}"):
+        assert assets.template_in(text) == made.template
+    assert assets.version_of(made.template) == "1.0"
+    assert assets.template_in("made by hand from platform.yml") == ""
 
 
 def test_the_prefix_is_one_that_the_platforms_template_takes(repo: Repo) -> None:
@@ -153,7 +173,8 @@ def test_the_layer_is_the_same_twice_and_has_what_runs_only(
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "another cache"))
     monkeypatch.setenv("UV_LINK_MODE", "copy")
     assert assets.build(repo.settings(), layer=True) == made
-    assert made.prefix != assets.build(repo.settings(), layer=False).prefix
+    # Whether there is one, is not the repo's to say: it counts by what it is made from.
+    assert made.prefix == assets.build(repo.settings(), layer=False).prefix
     assert names(made.files["layer.zip"]) == [
         "python/native-2.0.dist-info/METADATA",
         "python/native-2.0.dist-info/WHEEL",

@@ -382,6 +382,20 @@ def test_an_environment_with_other_settings_is_changed_and_keeps_what_is_its_own
     assert done.act() == []
 
 
+def test_an_environment_of_no_stage_is_told_and_left_alone(done: World) -> None:
+    (done.repo.root / "infra" / "staging.json").unlink()
+    line = "exists environment staging: of no stage here: left alone"
+    assert line in done.looked()
+    done.act()
+    assert "staging" in done.record()["_environments"]
+    part = done.settings()
+    shown = {item.what: str(item.todo) for item in part.look_back()}
+    assert shown["environment staging"] == "exists"
+    assert shown["environment production"] == "delete"
+    part.undo(done.tell)
+    assert list(done.record()["_environments"]) == ["staging"]
+
+
 def test_every_stage_has_an_environment(world: World) -> None:
     world.repo.stage("qa", Account=None, Parameters={})
     world.act()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from connected_case import app_layer
 from ops import stacks
 from ops.bootstrap import assets, catalog, credential, platform
 from ops.bootstrap.plan import Todo, is_work
-from ops.bootstrap.platform import STACK, Again, Platform
+from ops.bootstrap.platform import STACK, Again, Options, Platform
 from ops.bootstrap.project import Project
+from ops.bootstrap.studio import TAG, Studio
 from ops.errors import MlopsError
 from ops.stacks import StackFailed
 
@@ -196,6 +198,75 @@ def test_an_older_repo_leaves_a_newer_platform_as_it_is(there: Land) -> None:
     assert "0.2.0" not in versions(there)
 
 
+def reword(found: Land, name: str, before: str, after: str) -> None:
+    """Edit a file of infra/, as a team does that forks the template."""
+    file = found.repo.root / "infra" / name
+    text = file.read_text(encoding="utf-8")
+    assert before in text
+    file.write_text(text.replace(before, after), encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_an_edit_within_a_version_reaches_the_account_once_and_is_never_undone(
+    there: Land,
+) -> None:
+    other = there.neighbour("eu")
+    reword(there, "project.yml", "What the training pipeline of", "What training of")
+    found = there.part(Platform).look()
+    assert re.search(r"other files of infra/, [0-9a-f]{8} -> [0-9a-f]{8}$", found[0].detail)
+    [offered] = (item for item in found if item.what.startswith("product version"))
+    assert re.fullmatch(r"product version 0\.1\.0\+[0-9a-f]{8}", offered.what)
+    assert offered.todo is Todo.CREATE
+    act(there)
+    edited = offered.what.rpartition(" ")[2]
+    assert versions(there) == {"0.1.0": "DEPRECATED", edited: "DEFAULT"}
+    assert not list(filter(is_work, there.part(Platform).look()))
+    # Who still has what was there before, leaves it so, and is told what to do.
+    found = other.part(Platform).look()
+    assert not list(filter(is_work, found))
+    assert "raise template-version in pyproject.toml" in found[0].detail
+    assert act(other) == []
+    assert other.writes == []
+    other.release("0.1.1")
+    act(other)
+    assert versions(there) == {"0.1.0": "DEPRECATED", edited: "DEPRECATED", "0.1.1": "DEFAULT"}
+    assert parameters(there)["FormerContents"] == ""
+    assert "newer than 0.1.0" in there.part(Platform).look()[0].detail
+
+
+@pytest.mark.slow
+def test_an_edit_of_the_platform_makes_no_product_version_and_survives_who_lacks_it(
+    there: Land,
+) -> None:
+    other = there.neighbour("eu")
+    reword(there, "platform.yml", "A model version was approved", "Somebody approved")
+    act(there)
+    assert versions(there) == {"0.1.0": "DEFAULT"}
+    file = other.repo.root / "pyproject.toml"
+    file.write_text(file.read_text().replace("acme/", "others/"), encoding="utf-8")
+    other.again()
+    # What it needs, it gets, by the template that is there.
+    act(other)
+    assert parameters(there)["AllowedOwners"] == "acme,others"
+    rule = there.aws.client("events").describe_rule(Name="sm-mlops-approved")
+    assert rule["Description"] == "Somebody approved"
+
+
+@pytest.mark.slow
+def test_a_template_that_comes_back_is_offered_again(there: Land) -> None:
+    reword(there, "project.yml", "What the training pipeline of", "What training of")
+    act(there)
+    reword(there, "project.yml", "What training of", "What the training pipeline of")
+    reword(there, "platform.yml", "A model version was approved", "Somebody approved")
+    planned = there.part(Platform).look()
+    [offered] = (item for item in planned if item.what == "product version 0.1.0")
+    assert (offered.todo, offered.detail) == (Todo.CHANGE, "no more outdated")
+    act(there)
+    assert sorted(versions(there).values()) == ["DEFAULT", "DEPRECATED"]
+    assert versions(there)["0.1.0"] == "DEFAULT"
+    assert not list(filter(is_work, there.part(Platform).look()))
+
+
 @pytest.mark.slow
 def test_an_older_repo_of_another_owner_is_let_in_and_nothing_else_is_changed(there: Land) -> None:
     there.release("0.2.0")
@@ -360,6 +431,66 @@ def test_who_service_catalog_does_not_know_is_told_before_anything_is_done(empty
     with pytest.raises(MlopsError, match="--template-provider s3"):
         empty.part(Platform).look()
     assert empty.part(Platform, template_provider="s3").look()
+
+
+# Templates in Studio
+
+
+@pytest.fixture
+def studio(there: Land) -> Iterator[Any]:
+    """Return a domain's tag for templates as it is now, by the domain's name."""
+    sagemaker, arns = there.aws.sagemaker, {}
+    for name, tags in (("ours", []), ("theirs", [{"Key": TAG, "Value": "s3://theirs/"}])):
+        arns[name] = sagemaker.create_domain(
+            DomainName=name,
+            AuthMode="IAM",
+            DefaultUserSettings={},
+            VpcId="vpc-1",
+            SubnetIds=["subnet-1"],
+            Tags=tags,
+        )["DomainArn"]
+
+    def tags_now() -> dict[str, str]:
+        listed = {name: sagemaker.list_tags(ResourceArn=arn)["Tags"] for name, arn in arns.items()}
+        return {name: row["Value"] for name, rows in listed.items() for row in rows}
+
+    yield tags_now
+    for arn in arns.values():
+        sagemaker.delete_domain(DomainId=arn.rpartition("/")[2])
+
+
+@pytest.mark.slow
+def test_studio_shows_templates_in_s3_unless_it_shows_others(there: Land, studio: Any) -> None:
+    assert Studio(there.aws).look() == []
+    part = Studio(there.aws, Options("s3"))
+    ours, theirs = part.look()
+    assert (ours.todo, ours.detail) == (Todo.CHANGE, f"tag {TAG}=s3://{BUCKET}/platform/")
+    assert theirs.todo is Todo.PERSON and "s3://theirs/" in theirs.detail
+    told: list[str] = []
+    part.act(told.append)
+    assert told == [f"set          templates in Studio domain ours to s3://{BUCKET}/platform/"]
+    assert studio() == {"ours": f"s3://{BUCKET}/platform/", "theirs": "s3://theirs/"}
+    assert [item.todo for item in part.look()] == [Todo.NOTHING, Todo.PERSON]
+
+
+@pytest.mark.slow
+def test_templates_leave_studio_with_the_last_project(
+    there: Land, studio: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Studio(there.aws, Options("s3")).act(print)
+    before = studio()
+    part = Studio(there.aws)
+    with monkeypatch.context() as used:
+        used.setattr(Platform, "others", lambda self: ["SC-eu"])
+        assert [(item.todo, item.detail) for item in part.look_back()] == [
+            (Todo.NOTHING, "stay: used by SC-eu")
+        ]
+        part.undo(print)
+        assert studio() == before
+    assert items(part.look_back()) == {"templates in Studio domain ours": "delete"}
+    part.undo(print)
+    assert studio() == {"theirs": "s3://theirs/"}
+    assert part.look_back() == []
 
 
 # Away again

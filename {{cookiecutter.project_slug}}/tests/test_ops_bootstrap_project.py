@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from bootstrap_case import BUCKET, Kept, Killed, Land, connected_once, items, land
 from ops import sandbox_account
-from ops.bootstrap import catalog, plan, platform, project
+from ops.bootstrap import assets, catalog, plan, platform, project
 from ops.bootstrap.plan import is_work
 from ops.bootstrap.platform import Platform
 from ops.bootstrap.project import Project
@@ -188,20 +189,14 @@ def test_a_project_from_the_template_in_s3_is_the_same(alone: Land) -> None:
     alone.again()
     act(alone, template_provider="s3")
     assert parameters(alone)["DeploymentAccounts"] == "222233334444"
-    prefix = platform_parameters(alone)["AssetsPrefix"]
-    tags = alone.aws.s3.get_object_tagging(Bucket=BUCKET, Key=f"{prefix}project.yml")["TagSet"]
+    key = assets.build(alone.aws.settings, layer=False).template
+    tags = alone.aws.s3.get_object_tagging(Bucket=BUCKET, Key=key)["TagSet"]
     assert tags == [{"Key": "sagemaker:studio-visibility", "Value": "true"}]
     assert alone.neighbour("eu").part(Platform).others() == [project_stack(alone)]
     alone.repo.stage("production", Account=None, Role=None)
     alone.again()
     alone.part(Project).undo(print)
     assert project.find(alone.aws) is None
-
-
-def platform_parameters(found: Land) -> dict[str, str]:
-    from ops import stacks
-
-    return (stacks.describe(found.aws, platform.STACK) or pytest.fail()).parameters
 
 
 def project_stack(found: Land) -> str:
@@ -227,6 +222,35 @@ def test_a_newer_template_brings_the_project_up_to_date(alone: Land, provider: s
     assert role["Description"].startswith("What training of churn")
     # The older repo's next run leaves it there.
     alone.release("0.1.0")
+    assert work(alone, template_provider=provider) == []
+    # So does one that still has what the same version held before.
+    alone.release("0.2.0")
+    before = template.read_text()
+    template.write_text(before.replace("What training of", "Training of"), encoding="utf-8")
+    [item] = work(alone, template_provider=provider)
+    assert re.fullmatch(r"version 0\.2\.0 -> 0\.2\.0\+[0-9a-f]{8}", item.detail)
+    alone.part(Platform).act(print)
+    act(alone, template_provider=provider)
+    role = alone.aws.client("iam").get_role(RoleName="churn-pipeline")["Role"]
+    assert role["Description"].startswith("Training of churn")
+    template.write_text(before, encoding="utf-8")
+    assert work(alone, template_provider=provider) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("provider", ["service-catalog", "s3"])
+def test_a_new_project_of_an_outdated_repo_is_of_the_newest_template(
+    alone: Land, provider: str
+) -> None:
+    template = alone.repo.root / "infra" / "project.yml"
+    before = template.read_text()
+    template.write_text(before.replace("What the training pipeline of", "Training of"))
+    alone.part(Platform).act(print)
+    template.write_text(before)
+    # Service Catalog refuses to make anything of an outdated version.
+    act(alone, template_provider=provider)
+    role = alone.aws.client("iam").get_role(RoleName="churn-pipeline")["Role"]
+    assert role["Description"].startswith("Training of churn")
     assert work(alone, template_provider=provider) == []
 
 
@@ -472,6 +496,27 @@ def test_calls_that_were_carried_out_unheard_are_made_once(
     there.part(Project).undo(print)
     assert project.find(there.aws) is None
     assert not there.server.faulty()
+
+
+@pytest.mark.slow
+def test_what_was_deleted_by_hand_does_not_keep_the_rest_from_going(there: Land) -> None:
+    sagemaker = there.aws.sagemaker
+    sagemaker.delete_model_package_group(ModelPackageGroupName="churn")
+    sagemaker.delete_code_repository(CodeRepositoryName="churn")
+    # As Studio does: the launch role may delete nothing that has no project's tag.
+    sagemaker.delete_project(ProjectName="churn")
+    ended = project._wait(there.aws)
+    assert ended is not None and ended.status == "DeleteFailed"
+    told: list[str] = []
+    there.part(Project).undo(told.append)
+    assert told == [
+        "restored     model package group churn, to be deleted with the project",
+        "restored     code repository churn, to be deleted with the project",
+        "deleted      SageMaker project churn",
+    ]
+    assert there.part(Project).look_back() == []
+    assert sagemaker.list_model_package_groups()["ModelPackageGroupSummaryList"] == []
+    assert sagemaker.list_code_repositories()["CodeRepositorySummaryList"] == []
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from ops import doctor
 from ops.aws import Aws
 from ops.bootstrap.credential import Credential
 from ops.bootstrap.settings import Settings
+from ops.bootstrap.studio import TAG
 from ops.cli import app
 from ops.doctor import account, parts, platform
 from ops.doctor import github as hub_checks
@@ -391,13 +392,17 @@ def test_a_domain_needs_a_tag_only_where_the_template_is_in_s3(
         assert there
         url = "https://bucket.s3.amazonaws.com/platform/0.1.0/x/project.yml"
         monkeypatch.setattr(project, "find", lambda _: replace(there, template_url=url))
-        [found] = account.domain(whole.scene())
-        assert found.state is State.WARNING and account.S3_TAG in found.remedy
-        sagemaker.add_tags(
-            ResourceArn=made["DomainArn"], Tags=[{"Key": account.S3_TAG, "Value": "s3://b/"}]
-        )
-        [found] = account.domain(whole.scene())
-        assert found.state is State.OK
+        scene = whole.scene()
+        [found] = account.domain(scene)
+        assert found.state is State.WARNING and TAG in found.detail
+        assert found.remedy == "mlops --sandbox bootstrap --template-provider s3"
+        assert "show the template in Studio" in [each.name for each in account.purposes(scene)]
+        bucket = whole.aws.bucket
+        for place, state in (("s3://b/", State.WARNING), (f"s3://{bucket}/platform/", State.OK)):
+            tags = [{"Key": TAG, "Value": place}]
+            sagemaker.add_tags(ResourceArn=made["DomainArn"], Tags=tags)
+            [found] = account.domain(scene)
+            assert (found.state, place in found.detail) == (state, True)
     finally:
         sagemaker.delete_domain(DomainId=made["DomainArn"].rpartition("/")[2])
 

@@ -21,6 +21,7 @@ from ops.errors import MlopsError
 from pipeline.settings import Settings
 
 TRIGGER, LAYER, TEMPLATE = "trigger.zip", "layer.zip", "project.yml"
+PLATFORM = "platform.yml"
 LOCK = Path("infra/trigger/requirements.lock")
 # What the function sm-mlops-trigger runs on, as infra/platform.yml says.
 ARCHITECTURE, PYTHON = "aarch64-manylinux2014", "3.13"
@@ -33,13 +34,47 @@ _MOMENT = (1980, 1, 1, 0, 0, 0)
 _METADATA = ("METADATA", "WHEEL")
 
 
+# Of the product's template in the artifact bucket.
+_KEY = re.compile(rf"platform/([^/\s]+)/([0-9a-f]{{16}})/{re.escape(TEMPLATE)}")
+
+
 @dataclass(frozen=True)
 class Assets:
-    """`files`: contents by name; `prefix`: where they belong in the artifact bucket. Other
-    contents have another prefix, so what lies below one never changes."""
+    """`files`: contents by name. They belong below `prefix` in the artifact bucket, but for the
+    product's template: that is at `template`.
+
+    Both tell version and content, the prefix that of the platform's template as well, with the
+    layer or without: so what lies there never changes.
+    """
 
     prefix: str
+    template: str
     files: dict[str, bytes]
+
+    @property
+    def content(self) -> str:
+        """16 hexadecimal digits over all that a platform is made from."""
+        return content_of(self.prefix)
+
+    def key(self, name: str) -> str:
+        """Where a file belongs in the artifact bucket."""
+        return self.template if name == TEMPLATE else f"{self.prefix}{name}"
+
+
+def content_of(prefix: str) -> str:
+    """The digest in a prefix; empty for none."""
+    return prefix.rstrip("/").rpartition("/")[2]
+
+
+def template_in(text: str) -> str:
+    """The key of a product's template that an address or a description names; else empty."""
+    found = _KEY.search(text)
+    return found[0] if found else ""
+
+
+def version_of(key: str) -> str:
+    """Of the product's template at this key."""
+    return key.split("/")[1]
 
 
 def build(settings: Settings, *, layer: bool) -> Assets:
@@ -56,9 +91,17 @@ def build(settings: Settings, *, layer: bool) -> Assets:
         TRIGGER: archive({name: _read(infra / "trigger" / name) for name in _CODE}),
         TEMPLATE: _read(infra / TEMPLATE),
     }
+    # Of the layer what it is made from: whether there is one, is not this repo's to say.
+    pinned = f"{ARCHITECTURE} {PYTHON}\n".encode() + _read(settings.root / LOCK)
+    whole = _digest({**files, PLATFORM: _read(infra / PLATFORM), LAYER: pinned})
+    own = hashlib.sha256(files[TEMPLATE]).hexdigest()
     if layer:
         files[LAYER] = build_layer(settings.root)
-    return Assets(f"platform/{version}/{_digest(files)[:16]}/", files)
+    return Assets(
+        prefix=f"platform/{version}/{whole[:16]}/",
+        template=f"platform/{version}/{own[:16]}/{TEMPLATE}",
+        files=files,
+    )
 
 
 def _digest(files: Mapping[str, bytes]) -> str:

@@ -9,9 +9,11 @@ import hashlib
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from ops.aws import Aws
+from ops.bootstrap import assets
 from ops.errors import MlopsError
 
 NEWEST, OUTDATED = "DEFAULT", "DEPRECATED"
@@ -20,58 +22,86 @@ POLL_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class ProductVersion:
-    """A provisioning artifact. `guidance` is DEFAULT or DEPRECATED."""
+    """A provisioning artifact. `guidance` is DEFAULT or DEPRECATED: of an outdated one no new
+    project can be made. `template` is the key of its template in the artifact bucket, which says
+    version and content; empty for one that somebody has made by hand."""
 
     identifier: str
     name: str
     guidance: str
+    template: str
+    made: datetime
 
 
 def versions(aws: Aws, product: str) -> list[ProductVersion]:
     """The active ones."""
     answer = aws.client("servicecatalog").list_provisioning_artifacts(ProductId=product)
     return [
-        ProductVersion(item["Id"], item["Name"], item.get("Guidance", NEWEST))
+        ProductVersion(
+            item["Id"],
+            item["Name"],
+            item.get("Guidance", NEWEST),
+            assets.template_in(item.get("Description", "")),
+            item["CreatedTime"],
+        )
         for item in answer["ProvisioningArtifactDetails"]
         if item.get("Active", True)
     ]
 
 
-def _ordered(known: Iterable[ProductVersion]) -> list[ProductVersion]:
-    """Ours, the oldest first; somebody may have added others by names of their own."""
-    from packaging.version import InvalidVersion, Version
-
-    found = []
-    for item in known:
-        try:
-            found.append((Version(item.name), item))
-        except InvalidVersion:
-            continue
-    return [item for _, item in sorted(found, key=lambda pair: pair[0])]
+def version_with(known: Iterable[ProductVersion], template: str) -> ProductVersion | None:
+    """The one of this template."""
+    return next((item for item in known if item.template == template), None)
 
 
 def newest(known: Iterable[ProductVersion]) -> ProductVersion | None:
-    ordered = _ordered(known)
-    return ordered[-1] if ordered else None
+    """The one that new projects are made of: somebody may have added others by hand."""
+    from packaging.version import Version
+
+    ours = [item for item in known if item.template and item.guidance != OUTDATED]
+    return max(
+        ours,
+        key=lambda item: (Version(assets.version_of(item.template)), item.made),
+        default=None,
+    )
 
 
-def outdated(known: Iterable[ProductVersion]) -> list[ProductVersion]:
-    """Those to be marked so: all that are not the newest and are not marked yet."""
-    return [item for item in _ordered(known)[:-1] if item.guidance != OUTDATED]
+def outdated(known: Iterable[ProductVersion], template: str) -> list[ProductVersion]:
+    """Those to be marked so once this template's is the newest, and are not marked yet."""
+    return [
+        item
+        for item in known
+        if item.template and item.template != template and item.guidance != OUTDATED
+    ]
 
 
-def add_version(aws: Aws, product: str, name: str, template_url: str) -> None:
-    """Makes a version from the template at this address. Raises MlopsError."""
+def name_for(known: Iterable[ProductVersion], template: str) -> str:
+    """How the version of this template is called, or will be: after the template's version, with a
+    part of its digest where that name is another content's already."""
+    known = list(known)
+    if found := version_with(known, template):
+        return found.name
+    version = assets.version_of(template)
+    if all(item.name != version for item in known):
+        return version
+    # As PEP 440 writes a local version, which the version may have one of itself.
+    digest = assets.content_of(template.rpartition("/")[0])
+    return f"{version}{'.' if '+' in version else '+'}{digest[:8]}"
+
+
+def add_version(aws: Aws, product: str, name: str, template: str, url: str) -> None:
+    """Makes a version from the template at this key and address. Raises MlopsError."""
     client = aws.client("servicecatalog")
     # The same for the same content: asked for twice, it is made once.
-    token = hashlib.sha256(f"{product} {name} {template_url}".encode()).hexdigest()[:40]
+    token = hashlib.sha256(f"{product} {name} {url}".encode()).hexdigest()[:40]
     made = client.create_provisioning_artifact(
         ProductId=product,
         IdempotencyToken=token,
         Parameters={
             "Name": name,
-            "Description": f"Version {name} of the template",
-            "Info": {"LoadTemplateFromURL": template_url},
+            # As infra/platform.yml describes the first one.
+            "Description": f"Version {assets.version_of(template)} of the template, {template}",
+            "Info": {"LoadTemplateFromURL": url},
             "Type": "CLOUD_FORMATION_TEMPLATE",
         },
     )
@@ -85,10 +115,10 @@ def add_version(aws: Aws, product: str, name: str, template_url: str) -> None:
         raise MlopsError(f"Service Catalog could not make version {name} of the product {product}")
 
 
-def mark(aws: Aws, product: str, item: ProductVersion) -> None:
-    """Marks a version as outdated; projects made of it go on."""
+def mark(aws: Aws, product: str, item: ProductVersion, guidance: str) -> None:
+    """Marks a version as outdated, or not so any more; projects made of it go on."""
     aws.client("servicecatalog").update_provisioning_artifact(
-        ProductId=product, ProvisioningArtifactId=item.identifier, Guidance=OUTDATED
+        ProductId=product, ProvisioningArtifactId=item.identifier, Guidance=guidance
     )
 
 

@@ -3,6 +3,11 @@
 Made in two steps, since the trigger's code and the product's template lie in the bucket that the
 stack makes. The product's versions are made through the API: CloudFormation would delete those
 that a template lists no longer.
+
+Repos of several versions work with one platform: a newer one upgrades it, an older one leaves it
+as it is. Contents of one version have the order in which they came: one that is new here takes the
+place of the one before, and one that has been replaced stays so, whoever's repo still has it. So
+two repos never undo each other's work.
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from ops import stacks, stages
+from ops import objects, stacks, stages
 from ops.aws import Aws, error_code
 from ops.bootstrap import adoption, catalog, needs
 from ops.bootstrap.plan import Item, Tell, Todo
@@ -27,6 +32,7 @@ if TYPE_CHECKING:
     from packaging.version import Version
 
     from ops.bootstrap.assets import Assets
+    from pipeline.settings import Settings
 
 STACK = "sm-mlops-platform"
 TEMPLATE = "platform.yml"
@@ -35,7 +41,12 @@ ISSUER = "token.actions.githubusercontent.com"
 CAPABILITIES = ("CAPABILITY_NAMED_IAM",)
 CATALOG, S3 = "service-catalog", "s3"
 # Set by what is there; a person sets the others.
-OWN = ("TemplateVersion", "AssetsPrefix", "HasLayer", "FirstVersion", "FirstAssetsPrefix")
+OWN = (
+    *("TemplateVersion", "AssetsPrefix", "FormerContents"),
+    *("HasLayer", "FirstVersion", "FirstAssetsPrefix"),
+)
+# A parameter of a stack has 4,096 characters.
+REMEMBERED = 200
 # In the order of the plan. Policies, permissions and settings of these are not told on their own.
 THINGS = {
     "ArtifactBucket": "artifact bucket",
@@ -81,6 +92,32 @@ def version(text: str) -> Version:
         raise MlopsError(f"{text!r} is not a version such as 0.1.0") from error
 
 
+def is_ahead(settings: Settings, parameters: Mapping[str, str]) -> bool:
+    """Whether this repo has nothing to say about what a platform with these parameters is made
+    from: it is of a newer version, or has had this repo's content and another one since. Raises
+    MlopsError."""
+    if not parameters:
+        return False
+    return version(parameters["TemplateVersion"]) > version(_own_text(settings)) or is_superseded(
+        settings, parameters
+    )
+
+
+def is_superseded(settings: Settings, parameters: Mapping[str, str]) -> bool:
+    """Whether a platform of this repo's version has had this repo's content, and another one since.
+    Raises MlopsError."""
+    from ops.bootstrap import assets
+
+    former = needs.items(parameters.get("FormerContents", ""))
+    if not former or version(parameters["TemplateVersion"]) != version(_own_text(settings)):
+        return False
+    return assets.build(settings, layer=False).content in former
+
+
+def _own_text(settings: Settings) -> str:
+    return settings.project.template_version or "none"
+
+
 @dataclass(frozen=True)
 class Found:
     """The platform as it is. `version` is None before its first step has ended."""
@@ -101,6 +138,16 @@ class Found:
     def complete(self) -> bool:
         """Whether the second step has been taken, too."""
         return bool(self.parameters.get("AssetsPrefix"))
+
+    @property
+    def content(self) -> str:
+        from ops.bootstrap import assets
+
+        return assets.content_of(self.parameters.get("AssetsPrefix", ""))
+
+    @property
+    def has_layer(self) -> bool:
+        return self.parameters.get("HasLayer") == "true"
 
 
 @dataclass
@@ -132,10 +179,13 @@ class Platform:
     @cached_property
     def own(self) -> Version:
         """The version of this repo's template."""
-        return version(self.aws.settings.project.template_version or "none")
+        return version(_own_text(self.aws.settings))
 
     def _is_newer(self, found: Found) -> bool:
         return found.version is not None and found.version > self.own
+
+    def _stays(self, found: Found) -> bool:
+        return is_ahead(self.aws.settings, found.parameters)
 
     def _stack_item(self, found: Found, place: str) -> Item:
         what, mine = f"platform {STACK}", self.own
@@ -146,6 +196,12 @@ class Platform:
         changes = self._changes(found)
         if self._is_newer(found):
             detail = f"version {found.version}, newer than {mine} of this repo: stays as it is"
+        elif self._stays(found):
+            detail = (
+                f"version {found.version}, in which other files of infra/ have taken the place of "
+                "this repo's: stays as it is (to bring these back, raise template-version in "
+                "pyproject.toml)"
+            )
         elif found.version < mine:
             changes.insert(0, f"version {found.version} -> {mine}")
             detail = ""
@@ -154,7 +210,10 @@ class Platform:
             if not found.complete:
                 changes.insert(0, "the second half")
             elif found.parameters["AssetsPrefix"] != self._assets(found).prefix:
-                changes.insert(0, "other code or templates")
+                before, now = found.content[:8], self._assets(found).content[:8]
+                changes.insert(0, f"other files of infra/, {before} -> {now}")
+            elif self._has_layer(found) != found.has_layer:
+                changes.insert(0, f"{'no ' if found.has_layer else ''}layer for GitHub Apps")
         if found.stack.busy:
             changes.insert(0, f"now {found.stack.status}")
         if changes:
@@ -179,7 +238,7 @@ class Platform:
                 yield Item(place, name, Todo.NOTHING)
             elif logical == "ArtifactBucket" and adoption.exists(self.aws, self._bucket(found)):
                 yield Item(place, name, Todo.CHANGE, "becomes the platform's, with what is in it")
-            elif logical not in unwanted and not self._is_newer(found):
+            elif logical not in unwanted and not self._stays(found):
                 yield Item(place, name, Todo.CREATE)
 
     def _bucket(self, found: Found) -> str:
@@ -192,13 +251,15 @@ class Platform:
         """Versions of the product, and who may use it."""
         product = found.outputs.get("ProductId", "")
         known = catalog.versions(self.aws, product) if product else []
-        name = str(self.own)
-        if not self._is_newer(found):
-            there = any(item.name == self.aws.settings.project.template_version for item in known)
+        if not self._stays(found):
+            template = self._assets(found).template
+            there = catalog.version_with(known, template)
             todo = Todo.NOTHING if there else Todo.CREATE
-            yield Item(place, f"product version {name}", todo)
-            late = catalog.outdated(known) if there else []
-            if late:
+            detail = ""
+            if there and there.guidance == catalog.OUTDATED:
+                todo, detail = Todo.CHANGE, "no more outdated"
+            yield Item(place, f"product version {catalog.name_for(known, template)}", todo, detail)
+            if late := catalog.outdated(known, template) if there else []:
                 names = ", ".join(item.name for item in late)
                 yield Item(place, "older product versions", Todo.CHANGE, f"outdated: {names}")
         principal = self._principal()
@@ -249,8 +310,8 @@ class Platform:
         free = [name for name in self._declared if name not in OWN]
         for name, value in self.options.parameters.items():
             if name not in free:
-                raise MlopsError(f"--platform {name}: {stages._hint(name, free)}")
-            stages._check(self._declared[name], value, f"--platform {name}")
+                raise MlopsError(f"--platform {name}: {stages.hint(name, free)}")
+            stages.check(self._declared[name], value, f"--platform {name}")
         return dict(self.options.parameters)
 
     def _wanted(self, found: Found) -> dict[str, str]:
@@ -363,7 +424,7 @@ class Platform:
 
     def act(self, tell: Tell) -> None:
         found = self._ready(tell)
-        if self._is_newer(found):
+        if self._stays(found):
             if self._changes(found):
                 self._deploy(found, None, {}, tell)
         else:
@@ -391,27 +452,33 @@ class Platform:
         if "ArtifactBucket" not in found.resources and adoption.exists(self.aws, bucket):
             adoption.adopt(self.aws, STACK, bucket, _quiet())
             tell(f"taken over   bucket {bucket}")
-        wanted = self._wanted(found) | {"TemplateVersion": self._own_text, "AssetsPrefix": ""}
-        return self._deploy(found, self._template, wanted, tell)
-
-    @property
-    def _own_text(self) -> str:
-        return self.aws.settings.project.template_version
+        own = {"TemplateVersion": _own_text(self.aws.settings), "AssetsPrefix": ""}
+        return self._deploy(found, self._template, self._wanted(found) | own, tell)
 
     def _second_step(self, found: Found, tell: Tell) -> Found:
-        prefix = self._assets(found).prefix
-        had = found.parameters
+        built, had, mine = self._assets(found), found.parameters, _own_text(self.aws.settings)
         own = {
-            "TemplateVersion": self._own_text,
-            "AssetsPrefix": prefix,
+            "TemplateVersion": mine,
+            "AssetsPrefix": built.prefix,
+            "FormerContents": self._former(found),
             "HasLayer": "true" if self._has_layer(found) else "false",
-            "FirstVersion": had.get("FirstVersion") or self._own_text,
-            "FirstAssetsPrefix": had.get("FirstAssetsPrefix") or prefix,
+            "FirstVersion": had.get("FirstVersion") or mine,
+            "FirstAssetsPrefix": had.get("FirstAssetsPrefix")
+            or built.template.rpartition("/")[0] + "/",
         }
         same = all(had.get(name) == value for name, value in own.items())
         if same and not self._changes(found):
             return found
         return self._deploy(found, self._template, own, tell)
+
+    def _former(self, found: Found) -> str:
+        """What this version of the template had here before this repo's content."""
+        if found.version != self.own:
+            return ""
+        known = needs.items(found.parameters.get("FormerContents", ""))
+        if found.content not in ("", self._assets(found).content):
+            known = (*known, found.content)
+        return needs.joined(known[-REMEMBERED:])
 
     def _deploy(
         self, found: Found, template: Path | None, own: Mapping[str, str], tell: Tell
@@ -439,11 +506,12 @@ class Platform:
     def _upload(self, found: Found, tell: Tell) -> None:
         """What is missing below the prefix, where nothing ever changes."""
         built = self._assets(found)
-        if found.complete and found.parameters["AssetsPrefix"] == built.prefix:
+        same = found.complete and found.parameters["AssetsPrefix"] == built.prefix
+        if same and found.has_layer >= self._has_layer(found):
             return
         bucket, names = found.outputs["ArtifactBucket"], []
         for name, content in built.files.items():
-            key = f"{built.prefix}{name}"
+            key = built.key(name)
             if _size(self.aws, bucket, key) == len(content):
                 continue
             # With the tag, Studio offers a template of SageMaker's S3 template provider.
@@ -453,19 +521,22 @@ class Platform:
             self.aws.s3.put_object(Bucket=bucket, Key=key, Body=content, **tags)
             names.append(name)
         if names:
-            tell(f"{'uploaded':<12} {', '.join(names)} to s3://{bucket}/{built.prefix}")
+            tell(f"{'uploaded':<12} {', '.join(names)} to s3://{bucket}/platform/")
 
     def _offer(self, found: Found, tell: Tell) -> None:
-        product = found.outputs["ProductId"]
+        product, template = found.outputs["ProductId"], self._assets(found).template
         known = catalog.versions(self.aws, product)
-        if all(item.name != self._own_text for item in known):
-            prefix = self._assets(found).prefix
-            url = template_url(self.aws, found.outputs["ArtifactBucket"], prefix)
-            catalog.add_version(self.aws, product, self._own_text, url)
-            tell(f"{'added':<12} product version {self._own_text}")
-            known = catalog.versions(self.aws, product)
-        for item in catalog.outdated(known):
-            catalog.mark(self.aws, product, item)
+        there = catalog.version_with(known, template)
+        if there is None:
+            url = object_url(self.aws, found.outputs["ArtifactBucket"], template)
+            name = catalog.name_for(known, template)
+            catalog.add_version(self.aws, product, name, template, url)
+            tell(f"{'added':<12} product version {name}")
+        elif there.guidance == catalog.OUTDATED:
+            catalog.mark(self.aws, product, there, catalog.NEWEST)
+            tell(f"{'changed':<12} product version {there.name}: no more outdated")
+        for item in catalog.outdated(known, template):
+            catalog.mark(self.aws, product, item, catalog.OUTDATED)
             tell(f"{'outdated':<12} product version {item.name}")
 
     def _grant(self, found: Found, tell: Tell) -> None:
@@ -525,17 +596,17 @@ class Platform:
                 catalog.revoke(self.aws, portfolio, principal)
                 tell(f"{'revoked':<12} {principal}")
         if bucket := held.get("ArtifactBucket"):
-            count = _empty(self.aws, bucket)
+            count = objects.delete_versions(self.aws, bucket)
             tell(f"{'emptied':<12} bucket {bucket}, {count} objects")
         stacks.delete(self.aws, found.stack, _quiet())
         tell(f"{'deleted':<12} {STACK}")
 
 
-def template_url(aws: Aws, bucket: str, prefix: str) -> str:
-    """The address of the product's template, as CloudFormation and Service Catalog take it."""
+def object_url(aws: Aws, bucket: str, key: str) -> str:
+    """The address of a template, as CloudFormation and Service Catalog take it."""
     region = aws.settings.project.region
     suffix = "amazonaws.com.cn" if aws.settings.partition == "aws-cn" else "amazonaws.com"
-    return f"https://{bucket}.s3.{region}.{suffix}/{prefix}project.yml"
+    return f"https://{bucket}.s3.{region}.{suffix}/{key}"
 
 
 def _quiet() -> Console:
@@ -569,42 +640,10 @@ def _importers(aws: Aws, export: str) -> Iterable[str]:
         return []
 
 
-def _versions_of(aws: Aws, bucket: str) -> Iterator[dict[str, Any]]:
-    from botocore.exceptions import ClientError
-
-    try:
-        for page in aws.s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
-            yield from page.get("Versions", ())
-            yield from page.get("DeleteMarkers", ())
-    except ClientError as error:
-        if error_code(error) != "NoSuchBucket":
-            raise
-
-
 def _content(aws: Aws, bucket: str) -> tuple[int, int]:
     """How many versions of objects there are, and their size in bytes."""
-    found = [int(item.get("Size", 0)) for item in _versions_of(aws, bucket)]
+    found = [int(item.get("Size", 0)) for item in objects.versions(aws, bucket)]
     return len(found), sum(found)
-
-
-def _empty(aws: Aws, bucket: str) -> int:
-    """Deletes every version of every object; returns how many. Raises MlopsError."""
-    count, batch = 0, []
-    for item in list(_versions_of(aws, bucket)):
-        batch.append({"Key": item["Key"], "VersionId": item["VersionId"]})
-        if len(batch) == 1000:
-            count += _delete(aws, bucket, batch)
-            batch = []
-    return count + _delete(aws, bucket, batch)
-
-
-def _delete(aws: Aws, bucket: str, batch: list[dict[str, str]]) -> int:
-    if not batch:
-        return 0
-    answer = aws.s3.delete_objects(Bucket=bucket, Delete={"Objects": batch, "Quiet": True})
-    for problem in answer.get("Errors", ()):
-        raise MlopsError(f"cannot delete {problem['Key']}: {problem['Message']}")
-    return len(batch)
 
 
 @dataclass

@@ -7,14 +7,15 @@ A project that was made in Studio is as good as one made here.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ops import access, stacks, stages
 from ops.aws import Aws, error_code
-from ops.bootstrap import catalog, needs, platform
+from ops.bootstrap import assets, catalog, needs, platform
+from ops.bootstrap.catalog import ProductVersion
 from ops.bootstrap.plan import Item, Tell, Todo
 from ops.bootstrap.platform import S3, Options
 from ops.errors import MlopsError
@@ -37,7 +38,7 @@ THINGS = {
     "GitHubUserSecret": "secret sm-mlops/{}/github-user",
 }
 _REFUSED = ("ValidationException", "ResourceInUse", "ConflictException")
-_ABSENT = ("ValidationException", "ResourceNotFound", "ResourceNotFoundException")
+_ABSENT = ("ValidationException", "ResourceNotFound", "ResourceNotFoundException", "NoSuchEntity")
 
 
 @dataclass(frozen=True)
@@ -242,6 +243,7 @@ class Project:
             if is_provisional(self.aws):
                 kept.add(f"{self.name}-pipeline")
         held = {item.physical for item in self._leftovers(found)}
+        get_role = self.aws.client("iam").get_role
         return [
             Item(
                 place,
@@ -251,23 +253,12 @@ class Project:
                 f"delete or rename the role {role}, then give this command again",
             )
             for role in (f"{self.name}-pipeline", f"{self.name}-github")
-            if role not in kept | held and self._role_exists(role)
+            if role not in kept | held and _exists(get_role, RoleName=role)
         ]
 
     def _leftovers(self, found: Found | None) -> list[stacks.Resource]:
         stack = found.stack if found else None
         return stacks.resources(self.aws, stack) if stack else []
-
-    def _role_exists(self, name: str) -> bool:
-        from botocore.exceptions import ClientError
-
-        try:
-            self.aws.client("iam").get_role(RoleName=name)
-        except ClientError as error:
-            if error_code(error) != "NoSuchEntity":
-                raise
-            return False
-        return True
 
     @property
     def _group_tags(self) -> dict[str, str] | None:
@@ -324,8 +315,8 @@ class Project:
             had = found.stack.parameters
             self._require_own(had)
             lines = [f"{name} {value or 'empty'}" for name, value in self._differing(had).items()]
-        if older := self._older(found):
-            lines.insert(0, f"version {older} -> {self._own_version}")
+        if newer := self._newer(found):
+            lines.insert(0, newer)
         if found.status == "UpdateFailed":
             lines.insert(0, f"now {found.status}: {found.reason}")
         return lines
@@ -357,24 +348,45 @@ class Project:
             if name in had and _plain(had[name]) != _plain(value)
         }
 
-    @property
-    def _own_version(self) -> str:
-        return self.aws.settings.project.template_version
-
-    def _older(self, found: Found) -> str:
-        """The version that the project is of, where this repo's is newer; else empty."""
+    def _newer(self, found: Found) -> str:
+        """Which version of the template is to take the place of the project's, in words; empty for
+        none."""
+        parameters, known = self._platform
         if found.provisioned:
-            product = (platform.outputs(self.aws) or {}).get("ProductId", "")
             at = catalog.version_of(self.aws, found.provisioned)
-            known = catalog.versions(self.aws, product) if product else []
-            name = next((item.name for item in known if item.identifier == at), "")
+            had = next((item.template for item in known if item.identifier == at), "")
         else:
-            parts = found.template_url.split("/")
-            name = parts[parts.index("platform") + 1] if "platform" in parts else ""
+            had = assets.template_in(found.template_url)
+        chosen = self._chosen(parameters, known)
         # One that somebody has made by hand is left alone.
-        if not name or platform.version(name) >= platform.version(self._own_version):
+        if had in ("", chosen):
             return ""
-        return name
+        theirs, ours = (
+            platform.version(assets.version_of(key)) for key in (had, self._own_template)
+        )
+        ahead = platform.is_ahead(self.aws.settings, parameters)
+        if theirs > ours or (theirs == ours and ahead):
+            return ""
+        return f"version {' -> '.join(catalog.name_for(known, key) for key in (had, chosen))}"
+
+    @property
+    def _platform(self) -> tuple[Mapping[str, str], list[ProductVersion]]:
+        """Its parameters, and the versions of its product."""
+        stack = stacks.describe(self.aws, platform.STACK)
+        if stack is None or not stack.outputs.get("ProductId"):
+            return {}, []
+        return stack.parameters, catalog.versions(self.aws, stack.outputs["ProductId"])
+
+    @cached_property
+    def _own_template(self) -> str:
+        return assets.build(self.aws.settings, layer=False).template
+
+    def _chosen(self, parameters: Mapping[str, str], known: Sequence[ProductVersion]) -> str:
+        """The template of this repo, or the newest: of an outdated one no project can be made."""
+        newest = catalog.newest(known)
+        if newest and platform.is_ahead(self.aws.settings, parameters):
+            return newest.template
+        return self._own_template
 
     def _later(self, found: Found | None) -> list[tuple[str, str, Any]]:
         """What CloudFormation does not do for a group that it has not made: words, detail, and how
@@ -451,36 +463,32 @@ class Project:
         tell(f"{'created':<12} SageMaker project {self.name}, by {self._way}")
 
     def _source(self, there: Mapping[str, str], given: Mapping[str, str]) -> dict[str, Any]:
+        chosen = self._offered()
         if self.options.template_provider == S3:
             provider = {
                 "TemplateName": TEMPLATE_NAME,
-                "TemplateURL": self._url(there),
+                "TemplateURL": self._url(there, chosen),
                 "RoleARN": there["LaunchRoleArn"],
                 "Parameters": _rows(given),
             }
             return {"TemplateProviders": [{"CfnTemplateProvider": provider}]}
         details = {
             "ProductId": there["ProductId"],
-            "ProvisioningArtifactId": self._artifact(there["ProductId"]),
+            "ProvisioningArtifactId": chosen.identifier,
             "ProvisioningParameters": _rows(given),
         }
         return {"ServiceCatalogProvisioningDetails": details}
 
-    def _url(self, there: Mapping[str, str]) -> str:
-        """The template that the platform was last given."""
-        stack = stacks.describe(self.aws, platform.STACK)
-        assert stack is not None
-        prefix = stack.parameters["AssetsPrefix"]
-        return platform.template_url(self.aws, there["ArtifactBucket"], prefix)
+    def _url(self, there: Mapping[str, str], item: ProductVersion) -> str:
+        return platform.object_url(self.aws, there["ArtifactBucket"], item.template)
 
-    def _artifact(self, product: str) -> str:
-        """The product's version of this repo's template, or the newest one."""
-        known = catalog.versions(self.aws, product)
-        own = [item for item in known if item.name == self._own_version]
-        chosen = own[0] if own else catalog.newest(known)
-        if chosen is None:
-            raise MlopsError(f"the product {product} of {platform.STACK} has no version")
-        return chosen.identifier
+    def _offered(self) -> ProductVersion:
+        """The product's version of the template that is chosen. Raises MlopsError."""
+        parameters, known = self._platform
+        found = catalog.version_with(known, self._chosen(parameters, known))
+        if found is None and (found := catalog.newest(known)) is None:
+            raise MlopsError(f"the product of {platform.STACK} has no version")
+        return found
 
     def _bring_up_to_date(self, found: Found, tell: Tell) -> None:
         changes = self._changes(found)
@@ -490,9 +498,10 @@ class Project:
         needed = self._needed(had)
         target = ""
         known = set(had)
-        if self._older(found):
+        if self._newer(found):
             there = platform.outputs(self.aws) or {}
-            target = self._artifact(there["ProductId"]) if found.provisioned else self._url(there)
+            offered = self._offered()
+            target = offered.identifier if found.provisioned else self._url(there, offered)
             known |= set(stages.template_parameters(self._template))
         parameters = _own(had) | {key: value for key, value in needed.items() if key in known}
         _update(self.aws, found, parameters, target)
@@ -506,6 +515,7 @@ class Project:
     def _delete(self, found: Found, tell: Tell) -> None:
         from botocore.exceptions import ClientError
 
+        self._restore(found, tell)
         try:
             self.aws.sagemaker.delete_project(ProjectName=self.name)
         except ClientError as error:
@@ -518,6 +528,27 @@ class Project:
         if left is not None:
             _require(self.aws, left)
         tell(f"{'deleted':<12} SageMaker project {self.name}")
+
+    def _restore(self, found: Found, tell: Tell) -> None:
+        """Makes again, empty, what somebody has deleted by hand and the project's stack still
+        holds.
+
+        The role that deletes it may delete what has a project's tag. What is gone has none, so that
+        IAM refuses where SageMaker would say that there is nothing, and the stack stays.
+        """
+        held = {item.name: item.physical.rpartition("/")[2] for item in self._leftovers(found)}
+        tags = [{"Key": "project", "Value": self.name}]
+        if (name := held.get("ModelPackageGroup")) and self._group_tags is None:
+            self.aws.sagemaker.create_model_package_group(ModelPackageGroupName=name, Tags=tags)
+            tell(f"{'restored':<12} model package group {name}, to be deleted with the project")
+        if (name := held.get("CodeRepository")) and not self._has_code_repository(name):
+            address = f"https://{self.aws.settings.project.git_host}/"
+            self.aws.sagemaker.create_code_repository(
+                CodeRepositoryName=name,
+                GitConfig={"RepositoryUrl": f"{address}{self.aws.settings.project.github}.git"},
+                Tags=tags,
+            )
+            tell(f"{'restored':<12} code repository {name}, to be deleted with the project")
 
     # Taking it away
 
@@ -577,15 +608,12 @@ class Project:
             self._delete(found, tell)
 
     def _has_pipeline(self) -> bool:
-        from botocore.exceptions import ClientError
+        return _exists(
+            self.aws.sagemaker.describe_pipeline, PipelineName=self.aws.settings.pipeline
+        )
 
-        try:
-            self.aws.sagemaker.describe_pipeline(PipelineName=self.aws.settings.pipeline)
-        except ClientError as error:
-            if error_code(error) not in _ABSENT:
-                raise
-            return False
-        return True
+    def _has_code_repository(self, name: str) -> bool:
+        return _exists(self.aws.sagemaker.describe_code_repository, CodeRepositoryName=name)
 
     def _delete_pipeline(self, tell: Tell) -> None:
         """The one that `mlops run` has made, which no stack holds."""
@@ -599,6 +627,18 @@ class Project:
             if error_code(error) not in _ABSENT:
                 raise
         tell(f"{'deleted':<12} SageMaker pipeline {name}")
+
+
+def _exists(describe: Callable[..., Any], **request: str) -> bool:
+    from botocore.exceptions import ClientError
+
+    try:
+        describe(**request)
+    except ClientError as error:
+        if error_code(error) not in _ABSENT:
+            raise
+        return False
+    return True
 
 
 def _plain(value: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ What Jenkins needs is told, not set up.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +15,7 @@ from typing import Any
 
 from ops import stages
 from ops.aws import Aws, error_code
-from ops.bootstrap.plan import Item, Tell, Todo
+from ops.bootstrap.plan import Item, Tell, Todo, is_work
 from ops.errors import MlopsError
 from ops.github import GitHub, GitHubError
 from ops.hush import hushed
@@ -118,6 +118,7 @@ class Settings:
                 for stage in stages.names(self.aws.settings)
                 if self._environment(found, stage)
             ),
+            *self._strangers(found),
         ]
 
     def undo(self, tell: Tell) -> None:
@@ -129,7 +130,7 @@ class Settings:
             # What an interrupted rotation has left would keep the user from being deleted.
             rotation.delete_former_keys(self.aws, tell)
         found = self._repository()
-        for item in self.look_back():
+        for item in filter(is_work, self.look_back()):
             noun, _, name = item.what.partition(" ")
             place = f"{found.url}/environments/{name}"
             if noun != "environment":
@@ -219,7 +220,20 @@ class Settings:
                 items.append(self._unprotected(found, stage, lacking))
             else:
                 items.append(Item(place, what, Todo.CHANGE, ", ".join(lacking)))
-        return items
+        return [*items, *self._strangers(found)]
+
+    def _strangers(self, found: Any) -> Iterator[Item]:
+        """Environments that no stage of this repo is deployed to, as one whose file is gone. People
+        may have made them, and what is in them would be lost for good."""
+        if found is None:
+            return
+        with self.hub.doing("list the environments"):
+            rows = self.hub.ask("GET", f"{found.url}/environments?per_page=100")["environments"]
+        known = {name.lower() for name in stages.names(self.aws.settings)}
+        for row in rows:
+            if row["name"].lower() not in known:
+                what, detail = f"environment {row['name']}", "of no stage here: left alone"
+                yield Item(self._place(found), what, Todo.NOTHING, detail)
 
     def _unasked(self, found: Any, stage: Stage) -> Item:
         return Item(

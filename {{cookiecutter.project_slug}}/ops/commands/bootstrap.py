@@ -133,6 +133,7 @@ def _parts(aws: Aws, options: Options, yes: bool) -> tuple[Platform, list[Part]]
     from ops.bootstrap.push import Push
     from ops.bootstrap.repository import Repository
     from ops.bootstrap.settings import Settings
+    from ops.bootstrap.studio import Studio
 
     hub = github.sign_in(os.environ, aws.settings.project.git_host)
     shared = Platform(aws, options)
@@ -143,6 +144,7 @@ def _parts(aws: Aws, options: Options, yes: bool) -> tuple[Platform, list[Part]]
         Credential(aws, hub, ask=None if yes else at_terminal()),
         Again(shared),
         Project(aws, hub, options),
+        Studio(aws, options),
         Settings(aws, hub),
         # Last: it starts the first workflow.
         Push(aws.settings, hub, aws.sandbox),

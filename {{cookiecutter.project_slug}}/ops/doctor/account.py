@@ -9,8 +9,6 @@ from ops.aws import error_code
 from ops.doctor.finding import Finding, failed, ok, warning
 from ops.doctor.scene import DENIED, Scene
 
-S3_TAG = "sagemaker:projectS3TemplatesLocation"
-
 
 def sign_in(scene: Scene) -> Iterator[Finding]:
     from botocore.exceptions import BotoCoreError, ClientError
@@ -44,6 +42,8 @@ class Purpose:
     name: str
     needed: bool
     rights: tuple[tuple[str, tuple[str, ...]], ...]
+    s3_only: bool = False
+    """Whether only projects whose template is in S3 have this purpose."""
 
 
 _SAGEMAKER = "arn:{partition}:sagemaker:{region}:{account}:"
@@ -104,7 +104,32 @@ _PURPOSES = (
             ),
         ),
     ),
+    Purpose(
+        "show the template in Studio",
+        False,
+        (
+            (
+                _SAGEMAKER + "domain/d-x",
+                ("sagemaker:AddTags", "sagemaker:DeleteTags", "sagemaker:ListTags"),
+            ),
+            ("*", ("sagemaker:ListDomains",)),
+        ),
+        s3_only=True,
+    ),
 )
+
+
+def purposes(scene: Scene) -> list[Purpose]:
+    """What this person may want to do. Who may not see the project, has not made it."""
+    from botocore.exceptions import ClientError
+
+    try:
+        from_s3 = _is_from_s3(scene)
+    except ClientError as error:
+        if error_code(error) not in DENIED:
+            raise
+        from_s3 = False
+    return [each for each in _PURPOSES if from_s3 or not each.s3_only]
 
 
 def rights(scene: Scene) -> Iterator[Finding]:
@@ -120,7 +145,7 @@ def rights(scene: Scene) -> Iterator[Finding]:
         return
     try:
         principal = _principal(scene, who)
-        denied = {purpose: _denied(scene, principal, purpose) for purpose in _PURPOSES}
+        denied = {each: _denied(scene, principal, each) for each in purposes(scene)}
     except ClientError as error:
         why = "needs iam:SimulatePrincipalPolicy"
         if error_code(error) not in DENIED:
@@ -186,41 +211,45 @@ def _denied(scene: Scene, principal: str, purpose: Purpose) -> list[str]:
     return lacking
 
 
-def domain(scene: Scene) -> Iterator[Finding]:
-    """Studio: the registry and the projects can be seen there; nothing else needs it."""
+def _is_from_s3(scene: Scene) -> bool:
+    """Whether the project's template is there."""
     from ops.bootstrap import project
 
-    sagemaker = scene.client("sagemaker")
-    pages = sagemaker.get_paginator("list_domains").paginate()
-    found = [item for page in pages for item in page["Domains"]]
-    region = scene.aws.settings.project.region
+    made = project.find(scene.aws)
+    return made is not None and bool(made.template_url)
+
+
+def domain(scene: Scene) -> Iterator[Finding]:
+    """Studio: the registry and the projects can be seen there; nothing else needs it."""
+    from ops.bootstrap import studio
+
+    check, region = "Studio domain", scene.aws.settings.project.region
+    found = studio.domains(scene.aws)
     if not found and scene.aws.sandbox:
-        yield ok("Studio domain", "none: the sandbox has no Studio")
+        yield ok(check, "none: the sandbox has no Studio")
         return
     if not found:
         yield warning(
-            "Studio domain",
+            check,
             f"none in {region}: versions are approved with {scene.aws.command} approve only",
             f"https://{region}.console.aws.amazon.com/sagemaker/home?region={region}#/studio",
         )
         return
-    names = ", ".join(item["DomainName"] for item in found)
-    made = project.find(scene.aws)
-    if made is None or not made.template_url:
-        yield ok("Studio domain", names)
+    if not _is_from_s3(scene):
+        yield ok(check, ", ".join(item.name for item in found))
         return
     # Of a project whose template is in S3, Studio offers the template where the domain says so.
     there = scene.platform
-    bucket = there.outputs["ArtifactBucket"] if there else "BUCKET"
+    wanted = studio.location(there.outputs["ArtifactBucket"]) if there else ""
     for item in found:
-        answer = sagemaker.list_tags(ResourceArn=item["DomainArn"])
-        tags = {tag["Key"]: tag["Value"] for tag in answer["Tags"]}
-        if tags.get(S3_TAG):
-            yield ok("Studio domain", f"{item['DomainName']} offers templates of {tags[S3_TAG]}")
-            continue
-        yield warning(
-            "Studio domain",
-            f"{item['DomainName']} lacks the tag {S3_TAG}: it does not offer the template",
-            f"aws sagemaker add-tags --resource-arn {item['DomainArn']} "
-            f"--tags Key={S3_TAG},Value=s3://{bucket}/platform/",
-        )
+        if item.location and item.location == wanted:
+            yield ok(check, f"{item.name} offers templates of {wanted}")
+        elif item.location:
+            detail = f"{item.name} offers templates of {item.location}, not the platform's"
+            yield warning(check, detail)
+        else:
+            yield warning(
+                check,
+                f"{item.name} lacks the tag {studio.TAG}: it does not offer the template",
+                f"{scene.bootstrap} --template-provider s3",
+            )

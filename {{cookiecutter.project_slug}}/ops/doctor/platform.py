@@ -22,14 +22,17 @@ TOKEN_DAYS = 335
 
 def drift(scene: Scene) -> Iterator[Finding]:
     """The template's version in this repo and in the platform."""
-    from ops.bootstrap.platform import version
+    from ops.bootstrap.platform import is_superseded, version
 
     there = scene.platform
     if there is None:
         return
     check = "template version"
     ours, theirs = scene.aws.settings.project.template_version, there.parameters["TemplateVersion"]
-    if version(ours) == version(theirs):
+    if is_superseded(scene.aws.settings, there.parameters):
+        detail = f"{ours} in both, but the platform's files of infra/ have come after this repo's"
+        yield warning(check, detail, "cruft update")
+    elif version(ours) == version(theirs):
         yield ok(check, f"{ours} in this repo and in the platform")
     elif version(ours) < version(theirs):
         yield warning(check, f"this repo is of {ours}, the platform of {theirs}", "cruft update")
