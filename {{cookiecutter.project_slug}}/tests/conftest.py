@@ -39,7 +39,7 @@ class Models(Loader):
     @property
     def search_paths(self) -> list[str]:
         # A copy, because boto3 adds its folder for each session.
-        return [*self._search_paths, str(Path(boto3.__file__).parent / "data")]
+        return [*super().search_paths, str(Path(boto3.__file__).parent / "data")]
 
 
 MODELS = Models()
