@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 from ops import objects, registry
 from ops.aws import Aws, error_code, split_s3
 from ops.errors import MlopsError
+from ops.hush import without_tokens
 from pipeline.definition import Code
 from pipeline.settings import Settings
 
@@ -88,7 +90,8 @@ def local_data(settings: Settings, setting: str = "path") -> Path:
     if not local.exists() and local.name == SAMPLE:
         script = settings.root / "model" / "sample_data.py"
         if script.is_file():
-            subprocess.run([sys.executable, str(script), str(local)], check=True)
+            command = [sys.executable, str(script), str(local)]
+            subprocess.run(command, env=without_tokens(os.environ), check=True)
     if not local.exists():
         raise MlopsError(
             f"data.{setting} in mlops.yaml: {path} does not exist below {settings.root}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -16,6 +17,7 @@ from ops.commands import bootstrap, deployment, doctor, registry, review, secret
 from ops.commands import sandbox as sandbox_commands
 from ops.console import State, err, tell
 from ops.errors import MlopsError, explained
+from ops.hush import looks_secret
 from pipeline.settings import SettingsError
 
 app = typer.Typer(
@@ -65,6 +67,7 @@ def main_options(
 def main() -> None:
     """Entry point: what a person can mend is one line and exit code 2, a bug a traceback."""
     try:
+        _require_no_secret(sys.argv[1:])
         app(prog_name="mlops")
     except (MlopsError, SettingsError) as error:
         _refuse(str(error))
@@ -75,6 +78,20 @@ def main() -> None:
         if line is None:
             raise
         _refuse(line)
+
+
+def _require_no_secret(arguments: Sequence[str]) -> None:
+    """Before any of them is read: what is wrong with an argument is told with its text.
+
+    Raises MlopsError.
+    """
+    for number, text in enumerate(arguments, 1):
+        if looks_secret(text):
+            raise MlopsError(
+                f"argument {number} looks like a secret, and no command takes one: revoke it, "
+                "because the history of your shell has it; mlops secret rotate asks for a "
+                "credential, hidden"
+            )
 
 
 def _line_for(error: Exception) -> str | None:

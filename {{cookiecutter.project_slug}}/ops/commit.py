@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from pathlib import Path
 
 from ops.errors import MlopsError
+from ops.hush import without_tokens
 
 
 def current(root: Path) -> str:
@@ -17,7 +19,11 @@ def current(root: Path) -> str:
 
     def git(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False
+            ["git", "-C", str(root), *arguments],
+            env=without_tokens(os.environ),
+            capture_output=True,
+            text=True,
+            check=False,
         )
 
     try:

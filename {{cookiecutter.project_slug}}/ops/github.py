@@ -110,7 +110,8 @@ def _token_of_gh(environment: Mapping[str, str], host: str) -> str:
         return ""
     done = subprocess.run(
         ["gh", "auth", "token", "--hostname", host],
-        env=dict(environment),
+        # With its own variables: for a server of one's own GH_ENTERPRISE_TOKEN is the answer.
+        env={k: v for k, v in environment.items() if not k.startswith("MLOPS_")},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -126,6 +127,11 @@ class GitHub:
     token: str = field(repr=False)
     origin: str
     at: Place = field(default_factory=Place)
+
+    def __post_init__(self) -> None:
+        # Sent nevertheless, the header would be quoted in an error.
+        if not re.fullmatch(r"[!-~]+", self.token):
+            raise MlopsError(f"{self.origin}: a token is one word of letters, digits and signs")
 
     @cached_property
     def api(self) -> Any:

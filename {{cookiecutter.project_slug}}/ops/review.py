@@ -27,6 +27,7 @@ from ops.aws import Aws, split_s3
 from ops.console import tell
 from ops.errors import MlopsError
 from ops.executions import Execution
+from ops.hush import without_tokens
 from pipeline.settings import Settings
 
 LOG_LINES = 15
@@ -210,7 +211,7 @@ def _train_base(
     # Neither options of the outer command, nor the outputs of its CI step, are meant for this one.
     environment = {
         name: value
-        for name, value in os.environ.items()
+        for name, value in without_tokens(os.environ).items()
         if not name.startswith(("MLOPS_", "GITHUB_", "GIT_"))
     }
     command = [sys.executable, "-c", BASE, "run", "--set", f"InputData={data.uri}"]
@@ -330,7 +331,7 @@ def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs git in `root`: not in the repository that an outer git names, and without hooks."""
     return subprocess.run(
         ["git", "-C", str(root), "-c", f"core.hooksPath={os.devnull}", *arguments],
-        env={name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
+        env={k: v for k, v in without_tokens(os.environ).items() if not k.startswith("GIT_")},
         capture_output=True,
         text=True,
         check=False,

@@ -167,10 +167,11 @@ def test_scripts_get_plan_and_rest_as_json(repo: Repo) -> None:
     ("words", "complaint"),
     [
         (["--template-provider", "git"], "--template-provider must be service-catalog or s3"),
-        (["--platform", "AlarmTopicArn"], "must be Key=Value"),
+        (["--platform", "AlarmTopicArn"], "must be Key=Value, as in AlarmTopicArn=arn"),
         (["--platform", "AlarmTopic=x"], "did you mean AlarmTopicArn"),
+        (["--platform", f"AlarmTopicArn=ghp_{'a1' * 18}"], "argument 5 looks like a secret"),
     ],
-    ids=["provider", "form", "name"],
+    ids=["provider", "form", "name", "secret"],
 )
 def test_a_wrong_option_is_one_line(repo: Repo, words: list[str], complaint: str) -> None:
     done = mlops(repo.root, "--sandbox", "bootstrap", "--plan", *words)

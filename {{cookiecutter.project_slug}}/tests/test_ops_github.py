@@ -72,6 +72,13 @@ def test_without_a_token_the_rights_it_needs_are_told(tmp_path: Path) -> None:
         assert "Administration, Actions, Contents, Environments, Secrets, Variables" in line
 
 
+@pytest.mark.parametrize("token", ["ghp_1 ghp_2", "ghp_1\n-----BEGIN", "ghp_\u00e4", ""])
+def test_what_is_no_token_is_neither_sent_nor_shown(token: str) -> None:
+    with pytest.raises(MlopsError, match="MLOPS_TRIGGER_TOKEN: a token is one word") as refused:
+        GitHub(token, "MLOPS_TRIGGER_TOKEN")
+    assert "ghp_" not in str(refused.value)
+
+
 def test_a_server_of_ones_own_has_its_api_below_a_path() -> None:
     assert github.place({}) == Place("https://api.github.com", "https://github.com")
     own = github.place({}, "ghe.acme.com")

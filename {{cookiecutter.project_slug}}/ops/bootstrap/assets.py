@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ops.errors import MlopsError
+from ops.hush import without_tokens
 from pipeline.settings import Settings
 
 TRIGGER, LAYER, TEMPLATE = "trigger.zip", "layer.zip", "project.yml"
@@ -167,7 +169,14 @@ def _install(lock: Path, root: Path, target: Path) -> None:
         *("--only-binary", ":all:", "--require-hashes", "--no-deps", "--no-compile-bytecode"),
         *("--requirements", str(lock)),
     ]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command,
+        cwd=root,
+        env=without_tokens(os.environ),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         raise MlopsError(f"{_FAILED}: {_reason(done.stderr)}")
 

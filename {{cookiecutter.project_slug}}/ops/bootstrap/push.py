@@ -19,11 +19,15 @@ from urllib.parse import urlsplit
 from ops.bootstrap.plan import Item, Tell, Todo
 from ops.errors import MlopsError
 from ops.github import GitHub
+from ops.hush import without_tokens
 from pipeline.settings import Settings
 
 BRANCH = "main"
 REMOTE = "origin"
 WHAT = f"branch {BRANCH}"
+# git itself waits for ever. A server at work is heard of every 5 seconds, see receive.keepAlive at
+# https://git-scm.com/docs/git-config.
+SILENCE_SECONDS = 60
 _TOKEN = "MLOPS_GIT_TOKEN"
 # Those of an outer git point elsewhere; tracing, left out as well, shows what is sent.
 _OUTER = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_CURL_VERBOSE")
@@ -158,6 +162,7 @@ class Push:
             done = self._git(
                 # Nobody's helper may keep the token.
                 "-c", "credential.helper=",
+                "-c", "http.lowSpeedLimit=1", "-c", f"http.lowSpeedTime={SILENCE_SECONDS}",
                 "push", "--quiet", "--porcelain", address, f"{reference}:{reference}",
                 GIT_ASKPASS=str(script),
                 **{_TOKEN: self.hub.token},
@@ -200,7 +205,7 @@ class Push:
     def _git(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         environment = {
             name: value
-            for name, value in os.environ.items()
+            for name, value in without_tokens(os.environ).items()
             if name not in _OUTER and not name.startswith("GIT_TRACE")
         }
         return subprocess.run(

@@ -118,7 +118,11 @@ def _parameters(given: Sequence[str]) -> dict[str, str]:
     for text in given:
         name, separator, value = text.partition("=")
         if not separator or not name:
-            raise MlopsError(f"--platform {text}: must be Key=Value")
+            # Not shown: it may be what nobody should see.
+            raise MlopsError(
+                "--platform must be Key=Value, as in AlarmTopicArn=arn:aws:sns:...; the keys are "
+                "the parameters of infra/platform.yml"
+            )
         found[name] = value
     return found
 

@@ -40,7 +40,11 @@ def rotate(
     from ops.bootstrap.credential import at_terminal
 
     if what not in WHAT:
-        raise MlopsError(f"{what}: must be {', '.join(WHAT[:-1])} or {WHAT[-1]}")
+        # Not shown: it may be the new secret itself.
+        raise MlopsError(
+            f"what to rotate must be {', '.join(WHAT[:-1])} or {WHAT[-1]}; the new value is no "
+            "argument, it is asked for, hidden"
+        )
     with connected(context) as aws:
         hub = github.sign_in(os.environ, aws.settings.project.git_host)
         if what != "key":
