@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,7 @@ def template(settings: Settings) -> Path:
 def template_parameters(file: Path) -> dict[str, dict[str, Any]]:
     """The `Parameters` of a CloudFormation template by name."""
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), _Template)
+        return _declared(file.read_text(encoding="utf-8"))
     except FileNotFoundError as missing:
         raise MlopsError(f"{file}: no such file") from missing
     except yaml.YAMLError as error:
@@ -144,7 +145,12 @@ def template_parameters(file: Path) -> dict[str, dict[str, Any]]:
         where = f" line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", "not YAML")
         raise MlopsError(f"{file.name}{where}: {problem}") from error
-    return dict(content.get("Parameters") or {})
+
+
+@lru_cache(maxsize=8)
+def _declared(text: str) -> dict[str, dict[str, Any]]:
+    """Kept: a command asks for each stage, and reading a template takes a tenth of a second."""
+    return dict(yaml.load(text, _Template).get("Parameters") or {})
 
 
 def require_own(settings: Settings, stage: Stage, had: Mapping[str, str]) -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
-from conftest import Repo, make_repo
+from conftest import Repo, bare_environment, make_repo
 from github_case import identify
+from ops import cli
 from ops.aws import Aws
 from ops.bootstrap import plan
 from ops.bootstrap.connection import Connection
@@ -111,6 +116,31 @@ class Land:
         other = Land(self.server, repo, self.aws, self.hub)
         other.again()
         return other
+
+
+def mlops_here(
+    folder: Path, *arguments: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `mlops` as `conftest.mlops` does, but in this process, which has everything imported."""
+    # With a buffer of bytes below, as a process has.
+    said, told = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
+    code: Any = 0
+    with (
+        chdir(folder),
+        patch.dict(os.environ, bare_environment(folder) | environment, clear=True),
+        patch.object(sys, "argv", ["mlops", *arguments]),
+        redirect_stdout(said),
+        redirect_stderr(told),
+    ):
+        try:
+            cli.main()
+        except SystemExit as ended:
+            code = ended.code or 0
+    texts = []
+    for stream in (said, told):
+        stream.seek(0)
+        texts.append(stream.read())
+    return subprocess.CompletedProcess(arguments, code, *texts)
 
 
 def items(found: list[plan.Item]) -> dict[str, str]:

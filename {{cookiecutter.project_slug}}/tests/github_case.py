@@ -84,12 +84,15 @@ class World:
     outputs: dict[str, str] | None = field(default_factory=lambda: {"GitHubRoleArn": ROLE})
     typed: list[str] | None = None
     told: list[str] = field(default_factory=list)
+    read: tuple[bytes, ...] = ()
 
     @property
     def aws(self) -> Aws:
-        settings = self.repo.settings()
-        if settings != self.account.settings:
-            self.account = Aws(settings)
+        """As another command would find it: with the files as they are now."""
+        files = (self.repo.root / "pyproject.toml", self.repo.root / "mlops.yaml")
+        now = tuple(file.read_bytes() for file in files)
+        if now != self.read:
+            self.account, self.read = Aws(self.repo.settings()), now
         return self.account
 
     @property

@@ -12,8 +12,8 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from bootstrap_case import ACCOUNT, BUCKET, OWNER, REGION, Land, land
-from conftest import Repo, mlops
+from bootstrap_case import ACCOUNT, BUCKET, OWNER, REGION, Land, land, mlops_here
+from conftest import Repo
 from connected_case import WORKFLOW
 from function_cases import until
 from sandbox_cases import policy
@@ -35,7 +35,7 @@ class Job:
 
     def mlops(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
         """Run a command as a step of the job."""
-        done = mlops(self.repo.root, *arguments, **self.variables)
+        done = mlops_here(self.repo.root, *arguments, **self.variables)
         assert done.returncode == code, done.stdout + done.stderr
         return done
 
