@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from ops.errors import MlopsError
-from pipeline.settings import Settings
+from pipeline.settings import Settings, one_line
 
 FOLDER = "infra"
 TEMPLATE = "endpoint.yml"
@@ -92,7 +92,7 @@ def load(settings: Settings, name: str) -> Stage:
         raise MlopsError(f"{place}: must be an object with the keys {', '.join(_KEYS)}")
     for key in content:
         if key not in _KEYS:
-            raise MlopsError(f"{place}: {key} is unknown: {hint(key, _KEYS)}")
+            raise MlopsError(f"{place}: {one_line(key)} is unknown: {hint(key, _KEYS)}")
     for key in ("Cost", "Parameters", "Tags"):
         if not isinstance(content.get(key) or {}, dict):
             raise MlopsError(f"{place}: {key} must be an object, not {content[key]!r}")
@@ -224,7 +224,7 @@ def _tags(given: Mapping[str, Any], place: str) -> dict[str, str]:
             raise MlopsError(f"{place}: Tags.{key} is set by mlops deploy itself")
         if not _TAG_KEY.fullmatch(key):
             raise MlopsError(
-                f"{place}: Tags.{key}: a name has at most 128 letters, digits, spaces and "
+                f"{place}: Tags.{one_line(key)}: a name has at most 128 letters, digits, spaces and "
                 "_.:/=+@-, and does not begin with aws:"
             )
         if not isinstance(value, str) or not _TAG_VALUE.fullmatch(value):
@@ -245,7 +245,7 @@ def _parameters(
             raise MlopsError(f"{place}: Parameters.{name} is set by mlops deploy itself")
         if name not in declared:
             free = [known for known in declared if known not in OWN_PARAMETERS]
-            raise MlopsError(f"{place}: Parameters.{name} is unknown: {hint(name, free)}")
+            raise MlopsError(f"{place}: Parameters.{one_line(name)} is unknown: {hint(name, free)}")
         result[name] = _text(value, f"{place}: Parameters.{name}")
         check(declared[name], result[name], f"{place}: Parameters.{name}")
     return result

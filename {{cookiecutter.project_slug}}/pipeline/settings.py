@@ -216,10 +216,10 @@ def load(root: Path) -> Settings:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "not valid YAML"
-        raise SettingsError(f"mlops.yaml{where}: {_line(problem)}") from error
+        raise SettingsError(f"mlops.yaml{where}: {one_line(problem)}") from error
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         # PyYAML's, for what looks like a date or a number and is none: 2024-13-45.
-        raise SettingsError(f"mlops.yaml: not valid YAML ({_line(error)})") from error
+        raise SettingsError(f"mlops.yaml: not valid YAML ({one_line(error)})") from error
     except RecursionError as error:
         raise SettingsError("mlops.yaml: nested too deeply") from error
     if not isinstance(content, dict):
@@ -246,7 +246,7 @@ def parameter_name(hyperparameter: str) -> str:
     return "".join(part.capitalize() for part in hyperparameter.split("_"))
 
 
-def _line(text: object) -> str:
+def one_line(text: object) -> str:
     """What a person wrote, or what was said about it, on one line that may be printed."""
     shown = " ".join(str(text).split())
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in shown)
@@ -258,7 +258,7 @@ def _read_project(file: Path) -> Project:
         for key, value in table.items():
             if not isinstance(value, str):
                 raise SettingsError(
-                    f"pyproject.toml: [tool.mlops] {_line(key)} must be text, not {value!r}"
+                    f"pyproject.toml: [tool.mlops] {one_line(key)} must be text, not {value!r}"
                 )
         return Project(**{key.replace("-", "_"): value for key, value in table.items()})
     except FileNotFoundError as missing:
@@ -266,7 +266,7 @@ def _read_project(file: Path) -> Project:
     except UnicodeDecodeError as error:
         raise SettingsError(f"pyproject.toml: not UTF-8 text (byte {error.start})") from error
     except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"pyproject.toml: {_line(error)}") from error
+        raise SettingsError(f"pyproject.toml: {one_line(error)}") from error
     except RecursionError as error:
         raise SettingsError("pyproject.toml: nested too deeply") from error
     except (KeyError, TypeError, AttributeError) as error:
@@ -280,7 +280,7 @@ def _refuse_unknown(content: dict[Any, Any], known: set[str], path: str) -> None
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
-            raise SettingsError(f"mlops.yaml: {path}{_line(key)} is unknown; {hint}")
+            raise SettingsError(f"mlops.yaml: {path}{one_line(key)} is unknown; {hint}")
 
 
 def _build(kind: Any, value: Any, path: str) -> Any:
@@ -346,7 +346,7 @@ def _hyperparameters(value: Any) -> dict[str, str]:
     for name, item in value.items():
         if not _HYPERPARAMETER.fullmatch(str(name)):
             raise SettingsError(
-                f"mlops.yaml: hyperparameters.{_line(name)}: "
+                f"mlops.yaml: hyperparameters.{one_line(name)}: "
                 "a name has lower-case letters, digits and _"
             )
         if isinstance(item, bool) or not isinstance(item, str | int | float):
@@ -367,7 +367,7 @@ def _check(settings: Settings) -> None:
 
     def require(holds: bool, message: str) -> None:
         if not holds:
-            raise SettingsError(f"mlops.yaml: {_line(message)}")
+            raise SettingsError(f"mlops.yaml: {one_line(message)}")
 
     metrics = (*HIGHER_IS_BETTER, *LOWER_IS_BETTER)
     data, split, gate = settings.data, settings.split, settings.gate

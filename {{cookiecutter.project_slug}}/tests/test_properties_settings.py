@@ -154,10 +154,12 @@ def test_any_pyproject_is_understood_or_refused_in_one_line(repo: Repo, content:
 
 
 @pytest.fixture
-def read_once(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The template of the endpoint, which takes most of the time."""
-    declared = stages.template_parameters(stages.template(repo.settings()))
+def read_once(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The settings and the template of the endpoint, which take most of the time."""
+    found = repo.settings()
+    declared = stages.template_parameters(stages.template(found))
     monkeypatch.setattr(stages, "template_parameters", lambda text: declared)
+    return found
 
 
 STAGE = json.loads((ROOT / "infra" / "production.json").read_text(encoding="utf-8"))
@@ -168,7 +170,7 @@ STAGE = json.loads((ROOT / "infra" / "production.json").read_text(encoding="utf-
 @given(st.randoms(use_true_random=False), VALUES)
 @example(random.Random(0), 10**320)
 def test_any_stage_file_is_understood_or_refused_in_one_line(
-    repo: Repo, read_once: None, draw: random.Random, value: Any
+    repo: Repo, read_once: Settings, draw: random.Random, value: Any
 ) -> None:
     content = copy.deepcopy(STAGE)
     keys = ["Account", "Role", "Reviewers", "Cost", "Parameters", "Tags"]
@@ -179,8 +181,19 @@ def test_any_stage_file_is_understood_or_refused_in_one_line(
     place[draw.choice(keys)] = value
     text = json.dumps(content, default=str, skipkeys=True)
     (repo.root / "infra" / "staging.json").write_text(text, encoding="utf-8")
+    understood(lambda: stages.load(read_once, "staging"), MlopsError)
+
+
+@pytest.mark.parametrize("key", ["\x1e", "a\nb", "\x1b[31m"])
+@pytest.mark.parametrize("place", [None, "Parameters", "Tags"])
+def test_a_key_of_a_stage_file_is_shown_in_one_line(
+    repo: Repo, place: str | None, key: str
+) -> None:
+    content = copy.deepcopy(STAGE)
+    (content.setdefault(place, {}) if place else content)[key] = "x"
+    (repo.root / "infra" / "staging.json").write_text(json.dumps(content), encoding="utf-8")
     found = repo.settings()
-    understood(lambda: stages.load(found, "staging"), MlopsError)
+    assert not understood(lambda: stages.load(found, "staging"), MlopsError)
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "9" * 5000, '{"Account": ' + "9" * 5000 + "}"])
