@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,32 @@ import boto3
 import pytest
 
 import sandbox
-from bootstrap_case import ACCOUNT, REGION
+from bootstrap_case import ACCOUNT, REGION, mlops_here
 from conftest import Repo, make_repo, mlops
 from sandbox import client
 
 pytestmark = pytest.mark.slow
+Run = Callable[..., subprocess.CompletedProcess[str]]
 AUTHORISE = "for you: authorisation of the connection to GitHub: mlops sandbox authorise sm-mlops"
 
 
 @pytest.fixture
 def repo(tmp_path: Path) -> Iterator[Repo]:
+    with begun(tmp_path / "repo") as repo:
+        yield repo
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repo]:
+    """The same, for those who change nothing."""
+    with begun(tmp_path_factory.mktemp("untouched") / "repo") as repo:
+        yield repo
+
+
+@contextmanager
+def begun(folder: Path) -> Iterator[Repo]:
     """A rendered repo with its first commit, and a sandbox that stands and knows nothing of it."""
-    repo = make_repo(tmp_path / "repo")
+    repo = make_repo(folder)
     file = repo.root / "pyproject.toml"
     text = re.sub(r'(template-version = )"[^"]*"', r'\1"0.1.0"', file.read_text())
     file.write_text(text, encoding="utf-8")
@@ -39,9 +54,9 @@ def repo(tmp_path: Path) -> Iterator[Repo]:
         sandbox.stop(repo.root)
 
 
-def bootstrap(repo: Repo, *words: str) -> str:
+def bootstrap(repo: Repo, *words: str, run: Run = mlops_here) -> str:
     """Return what it says; fails when it does."""
-    done = mlops(repo.root, "--sandbox", "bootstrap", *words)
+    done = run(repo.root, "--sandbox", "bootstrap", *words)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -108,7 +123,7 @@ def test_from_an_empty_account_to_a_connected_repo_and_back_to_nothing(repo: Rep
     assert "create   SageMaker project churn" in planned
     assert account.held() == {}
 
-    said = bootstrap(repo, "--yes")
+    said = bootstrap(repo, "--yes", run=mlops)
     assert "created      SageMaker project churn, by Service Catalog" in said
     assert said.rstrip().endswith(AUTHORISE)
     held = account.held()
@@ -119,25 +134,25 @@ def test_from_an_empty_account_to_a_connected_repo_and_back_to_nothing(repo: Rep
     assert not re.search(r"^(create|change|delete) ", again, re.MULTILINE)
     assert again.rstrip().endswith(AUTHORISE)
     assert account.held() == held
-    assert mlops(repo.root, "sandbox", "authorise").returncode == 0
+    assert mlops_here(repo.root, "sandbox", "authorise").returncode == 0
     assert bootstrap(repo, "--yes").rstrip().endswith("Nothing is left to do.")
 
     looked = bootstrap(repo, "--destroy", "--plan")
     assert re.search("^delete +SageMaker project churn", looked, re.MULTILINE)
     assert re.search("^delete +platform sm-mlops-platform", looked, re.MULTILINE)
     assert account.held() == held
-    gone = bootstrap(repo, "--destroy", "--yes")
+    gone = bootstrap(repo, "--destroy", "--yes", run=mlops)
     assert "deleted      sm-mlops-platform" in gone
     assert account.held() == {}
 
 
-def test_without_an_answer_nothing_is_done(repo: Repo) -> None:
-    bootstrap(repo, "--plan")
-    before = Everything(repo).held()
-    done = mlops(repo.root, "--sandbox", "bootstrap")
+def test_without_an_answer_nothing_is_done(untouched: Repo) -> None:
+    bootstrap(untouched, "--plan")
+    before = Everything(untouched).held()
+    done = mlops(untouched.root, "--sandbox", "bootstrap")
     assert done.returncode == 2
     assert "Nobody is here to answer: add --yes" in done.stderr
-    assert Everything(repo).held() == before
+    assert Everything(untouched).held() == before
 
 
 def test_what_failed_half_way_is_told_and_gone_on_with(repo: Repo) -> None:
@@ -154,8 +169,8 @@ def test_what_failed_half_way_is_told_and_gone_on_with(repo: Repo) -> None:
     assert bootstrap(repo, "--yes").rstrip().endswith(AUTHORISE)
 
 
-def test_scripts_get_plan_and_rest_as_json(repo: Repo) -> None:
-    done = mlops(repo.root, "--sandbox", "bootstrap", "--plan", "--json")
+def test_scripts_get_plan_and_rest_as_json(untouched: Repo) -> None:
+    done = mlops(untouched.root, "--sandbox", "bootstrap", "--plan", "--json")
     found = json.loads(done.stdout)
     assert found["done"] == []
     first = found["plan"][0]
@@ -173,8 +188,8 @@ def test_scripts_get_plan_and_rest_as_json(repo: Repo) -> None:
     ],
     ids=["provider", "form", "name", "secret"],
 )
-def test_a_wrong_option_is_one_line(repo: Repo, words: list[str], complaint: str) -> None:
-    done = mlops(repo.root, "--sandbox", "bootstrap", "--plan", *words)
+def test_a_wrong_option_is_one_line(untouched: Repo, words: list[str], complaint: str) -> None:
+    done = mlops(untouched.root, "--sandbox", "bootstrap", "--plan", *words)
     assert done.returncode == 2
     assert complaint in done.stderr
     assert len(done.stderr.splitlines()) == 1

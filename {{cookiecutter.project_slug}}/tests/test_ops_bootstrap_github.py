@@ -152,7 +152,8 @@ def test_after_a_failure_at_any_request_the_next_run_finishes(
             yield World(server, Repo(root), account, token, {credential.TOKEN: token}, outputs)
 
     def state(world: World) -> Any:
-        return {**world.state(), "remote": world.state()["remote"].rpartition("/_github/")[2]}
+        found = world.state()
+        return {**found, "remote": found["remote"].rpartition("/_github/")[2]}
 
     with fresh("whole") as world:
         world.act()
