@@ -224,8 +224,8 @@ def _tags(given: Mapping[str, Any], place: str) -> dict[str, str]:
             raise MlopsError(f"{place}: Tags.{key} is set by mlops deploy itself")
         if not _TAG_KEY.fullmatch(key):
             raise MlopsError(
-                f"{place}: Tags.{one_line(key)}: a name has at most 128 letters, digits, spaces and "
-                "_.:/=+@-, and does not begin with aws:"
+                f"{place}: Tags.{one_line(key)}: a name has at most 128 letters, digits, spaces "
+                "and _.:/=+@-, and does not begin with aws:"
             )
         if not isinstance(value, str) or not _TAG_VALUE.fullmatch(value):
             raise MlopsError(
