@@ -161,7 +161,7 @@ def hub_for(folder: Path, **options: Any) -> Repository:
         {f"{name}@{PINS[name][1]}": action for name, action in actions.items()},
         **options,
     )
-    hub.machine |= {"VENV": sys.prefix, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "200"}
+    hub.machine |= {"VENV": sys.prefix, "COLUMNS": "200"}
     return hub
 
 
