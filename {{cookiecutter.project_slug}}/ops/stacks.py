@@ -347,7 +347,7 @@ def _changes(aws: Aws, arn: str) -> tuple[Change, ...] | None:
         answer = formation.describe_change_set(ChangeSetName=arn)
         if answer["Status"] not in ("CREATE_PENDING", "CREATE_IN_PROGRESS"):
             break
-        time.sleep(_pause(began))
+        time.sleep(pause(began))
     if answer["Status"] != "CREATE_COMPLETE":
         reason = _one_line(answer.get("StatusReason", ""))
         if any(words in reason for words in _NO_CHANGES):
@@ -496,7 +496,7 @@ def _until_settled(
             return Stack(stack.name, stack.arn, "DELETE_COMPLETE"), events
         if _settled(now) and (_told_end(now, events) or not must_begin):
             return now, events
-        time.sleep(_pause(began))
+        time.sleep(pause(began))
 
 
 def _settled(stack: Stack) -> bool:
@@ -549,7 +549,7 @@ def _colour(status: str) -> str:
     return "green" if status.endswith("_COMPLETE") else "yellow"
 
 
-def _pause(began: float) -> float:
+def pause(began: float) -> float:
     """Seconds until the next look: quick at first, for the sandbox, and gentle on the API later."""
     return min(5.0, max(0.2, (time.monotonic() - began) / 30))
 

@@ -19,7 +19,7 @@ import pytest
 
 from conftest import Repo, bare_environment, make_repo
 from github_case import identify
-from ops import cli
+from ops import cli, stacks
 from ops.aws import Aws
 from ops.bootstrap import plan
 from ops.bootstrap.connection import Connection
@@ -156,6 +156,8 @@ def land(
     there before. `identity` are values of `[tool.mlops]`."""
     repo = make_repo(folder / NAME)
     identify(repo, **identity)
+    # What is waited for is done in a moment here.
+    environment.setattr(stacks, "pause", lambda began: 0.02)
     with Server(folder / "server", REGION) as server:
         sign_in_there(server, environment)
         if not token:

@@ -158,7 +158,7 @@ class Driver:
 
 @pytest.fixture
 def formation(monkeypatch: pytest.MonkeyPatch) -> Formation:
-    monkeypatch.setattr(stacks, "_pause", lambda began: 0)
+    monkeypatch.setattr(stacks, "pause", lambda began: 0)
     found = Formation()
     monkeypatch.setattr(Aws, "client", lambda self, service: found)
     return found

@@ -125,8 +125,7 @@ def _wait(aws: Aws) -> Found | None:
         found = find(aws)
         if found is None or not found.moving:
             return found
-        # Quick at first, for the sandbox, and gentle on the API later.
-        time.sleep(min(5.0, max(0.2, (time.monotonic() - began) / 30)))
+        time.sleep(stacks.pause(began))
 
 
 def _require(aws: Aws, found: Found | None) -> Found:
