@@ -146,6 +146,7 @@ class FileKey(s3_models.FakeKey):
 _MOTOS_KEY = s3_models.FakeKey
 _MOTOS_COMPLETE = s3_models.FakeMultipart.complete
 _MOTOS_GET_OBJECT = S3Response.get_object
+_MOTOS_PUT_OBJECT = S3Response.put_object
 _MOTOS_PERMISSION = s3_models.FakeBucket.get_permission
 
 
@@ -156,6 +157,16 @@ def _send_object(response: Any) -> Any:
         return _MOTOS_GET_OBJECT(response)
     finally:
         _sending.on = False
+
+
+_writing = threading.Lock()
+
+
+def _put_object(response: Any) -> Any:
+    """Answer PutObject; moto looks whether a condition holds and writes later, and two that come
+    at the same moment would both succeed."""
+    with _writing:
+        return _MOTOS_PUT_OBJECT(response)
 
 
 def _complete(
@@ -200,6 +211,7 @@ class Objects:
         s3_models.FakeKey = FileKey  # type: ignore[misc]
         s3_models.FakeMultipart.complete = _complete  # type: ignore[method-assign,assignment]
         S3Response.get_object = _send_object  # type: ignore[method-assign,assignment]
+        S3Response.put_object = _put_object  # type: ignore[method-assign,assignment]
         s3_models.FakeBucket.get_permission = _permission  # type: ignore[method-assign,assignment]
         self._restore()
 
@@ -209,6 +221,7 @@ class Objects:
         s3_models.FakeKey = _MOTOS_KEY  # type: ignore[misc]
         s3_models.FakeMultipart.complete = _MOTOS_COMPLETE  # type: ignore[method-assign]
         S3Response.get_object = _MOTOS_GET_OBJECT  # type: ignore[method-assign]
+        S3Response.put_object = _MOTOS_PUT_OBJECT  # type: ignore[method-assign]
         s3_models.FakeBucket.get_permission = _MOTOS_PERMISSION  # type: ignore[method-assign]
 
     def _restore(self) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import functools
 import json
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
@@ -25,8 +29,13 @@ CANARY = "ghp_canary0123456789"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
+# Of one account; a new client takes longer than what a test does with it.
+@functools.cache
 def client(service: Any) -> Any:
     return boto3.client(service)
+
+
+KEPT: dict[str, Any] = {}
 
 
 class GitHub:
@@ -55,7 +64,8 @@ class GitHub:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        # It looks that often whether it is to end.
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
     def close(self) -> None:
         self.server.shutdown()
@@ -66,6 +76,8 @@ class GitHub:
 def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with Server(tmp_path_factory.mktemp("account"), REGION) as server:
         yield server
+    client.cache_clear()
+    KEPT.clear()
 
 
 @pytest.fixture
@@ -97,6 +109,8 @@ def trigger(
         sys.modules.pop(name, None)
     import handler
 
+    # The function's own clients as well.
+    monkeypatch.setattr(handler, "client", KEPT.setdefault("client", handler.client))
     yield handler
     for name in ("handler", "app"):
         sys.modules.pop(name, None)
@@ -427,12 +441,13 @@ def test_a_version_that_was_registered_as_approved_has_no_modification_yet(
 
 
 def test_a_short_retry_after_is_waited_for(
-    trigger: Any, register: Callable[..., str], github: GitHub
+    trigger: Any, register: Callable[..., str], github: GitHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(trigger, "time", SimpleNamespace(**vars(time) | {"sleep": slept.append}))
     github.answers = [(429, {"Retry-After": "1"}, b"{}"), (204, {}, b"")]
-    began = time.monotonic()
     assert trigger.handler(event(register()), None)["started"] is True
-    assert time.monotonic() - began >= 1
+    assert slept == [1]
 
 
 def test_a_redirect_to_another_server_does_not_get_the_token(
@@ -454,6 +469,31 @@ def test_a_renamed_repository_is_followed_on_the_same_server(
     github.answers = [(307, {"Location": "/repositories/1/dispatches"}, b""), (204, {}, b"")]
     assert trigger.handler(event(register()), None)["started"] is True
     assert github.requests[1][0] == "/repositories/1/dispatches"
+
+
+def test_a_server_that_sends_a_byte_now_and_then_is_not_listened_to_for_ever(
+    trigger: Any, github: GitHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = threading.Event()
+
+    def send(handler: BaseHTTPRequestHandler) -> None:
+        with contextlib.suppress(OSError):
+            while not ended.wait(0.02):
+                handler.wfile.write(b"x")
+
+    monkeypatch.setattr(github.server.RequestHandlerClass, "do_POST", send)
+    monkeypatch.setattr(trigger, "HTTP_SECONDS", 0.1)
+    began = time.monotonic()
+    try:
+        with (
+            pytest.raises(trigger.TriggerError, match="the time was up"),
+            trigger._until(began + 0.3),
+        ):
+            trigger._post(github.url, b"", {"Authorization": "Bearer x"}, began + 60)
+    finally:
+        ended.set()
+    assert 0.3 <= time.monotonic() - began < 5
+    assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
 
 
 def test_a_server_that_is_down_is_an_error_that_names_it(

@@ -7,6 +7,7 @@ app's.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,19 +18,23 @@ import jwt
 def installation_token(secret: dict[str, Any], api: str, post: Callable[..., Any]) -> str:
     """A token of the app's installation that may start workflows and do nothing else.
 
-    `secret` has `app_id`, `installation_id` and `private_key` (PEM). Raises what `post` raises.
+    `secret` has `app_id`, `installation_id` and `private_key` (PEM). Raises what `post` raises, and
+    ValueError with a line that shows nothing of the secret.
     Source: https://docs.github.com/en/apps/creating-github-apps/authenticating-with-a-github-app
     """
+    app, installation = (str(secret.get(name, "")) for name in ("app_id", "installation_id"))
+    if not (re.fullmatch("[A-Za-z0-9.]{1,60}", app) and re.fullmatch("[0-9]{1,20}", installation)):
+        raise ValueError("the credential's app_id or installation_id is missing or none")
     now = int(time.time())
     # A minute back for clocks that differ; GitHub takes ten minutes at most.
-    claims = {"iat": now - 60, "exp": now + 300, "iss": str(secret["app_id"])}
+    claims = {"iat": now - 60, "exp": now + 300, "iss": app}
     try:
         signed = jwt.encode(claims, secret["private_key"], algorithm="RS256")
     except (jwt.PyJWTError, TypeError, ValueError):
         # Without its cause, which may show what it could not read.
         raise ValueError("the credential's private_key is no RSA key in PEM") from None
     answer = post(
-        f"{api}/app/installations/{secret['installation_id']}/access_tokens",
+        f"{api}/app/installations/{installation}/access_tokens",
         json.dumps({"permissions": {"actions": "write"}}).encode(),
         {
             "Accept": "application/vnd.github+json",
@@ -38,4 +43,10 @@ def installation_token(secret: dict[str, Any], api: str, post: Callable[..., Any
             "X-GitHub-Api-Version": "2022-11-28",
         },
     )
-    return str(json.loads(answer.body)["token"])
+    try:
+        token = json.loads(answer.body)["token"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        token = None
+    if not isinstance(token, str):
+        raise ValueError(f"GitHub gave no token for installation {installation}")
+    return token

@@ -10,30 +10,51 @@ Runs on what Lambda's Python brings; only signing in as a GitHub App (app.py) ne
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import http.client
 import json
 import os
 import re
+import signal
+import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import botocore.session
-from botocore.exceptions import ClientError
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 
-# Longer than Lambda lets this function run: nobody takes over from an invocation that still works.
+# What Lambda gives this function, in platform.yml, and what of it is kept for the claim.
+SECONDS, SPARE = 30, 5
+# Longer than that: nobody takes over from an invocation that still works.
 CLAIM_SECONDS = 60
-# Of the 30 seconds: a slow answer and a second attempt must fit.
-HTTP_SECONDS = 9
-LONGEST_WAIT = 8
+# A request begins only while it may wait that long for its answer: one that is cut off may have
+# started what nobody knows of.
+HTTP_SECONDS = 8
+# Of an answer: addresses and tokens are short.
+LONGEST_ANSWER = 65_536
 _ARN = re.compile(
-    r"arn:aws[a-z-]*:sagemaker:(?P<region>[a-z0-9-]+):(?P<account>[0-9]{12}):model-package/"
-    r"(?P<group>[a-zA-Z0-9-]{1,63})/(?P<version>[0-9]{1,9})"
+    r"(arn:aws[a-z-]*):sagemaker:([a-z0-9-]+):([0-9]{12}):model-package/"
+    r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}/[1-9][0-9]{0,8}"
 )
+# Of https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateModelPackage.html: changing
+# these alone says nothing about the approval, though the event says Approved again.
+_NO_APPROVAL = {
+    "AdditionalInferenceSpecifications",
+    "AdditionalInferenceSpecificationsToAdd",
+    "CustomerMetadataProperties",
+    "CustomerMetadataPropertiesToRemove",
+    "InferenceSpecification",
+    "ModelCard",
+    "ModelLifeCycle",
+    "SourceUri",
+}
 _COMMIT = re.compile("[0-9a-f]{40}")
 # What owners and repositories are called, and never "." or "..", which are ways, not names.
 _NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}")
@@ -52,8 +73,8 @@ class Ignored(Exception):
 class Version:
     """An approved version and its return address.
 
-    `approval` tells this approval from an earlier one of the same version; `ci` is github-actions
-    or jenkins.
+    `approval` tells this approval from an earlier one of the same version: when the version was
+    last changed, which is all that the registry knows of it. `ci` is github-actions or jenkins.
     """
 
     arn: str
@@ -74,10 +95,14 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     Returns `{"started": bool, ...}`. Raises TriggerError, or the error of an AWS service, for what
     a retry may mend or a person must know.
     """
+    deadline = _deadline(context)
     detail = event.get("detail") if isinstance(event, dict) else None
     detail = detail if isinstance(detail, dict) else {}
-    arn = str(detail.get("ModelPackageArn", ""))[:300]
+    given = detail.get("ModelPackageArn")
+    arn = given[:300] if isinstance(given, str) else ""
     try:
+        _check_origin(arn, context)
+        _check_change(detail.get("UpdatedModelPackageFields"))
         found = approved(arn)
     except Ignored as why:
         return _tell(False, arn, why=str(why))
@@ -91,7 +116,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         "commit": found.commit,
     }
     try:
-        started = _started_once(found, again=detail.get("Replay") is True)
+        started = _started_once(found, deadline, again=detail.get("Replay") is True)
     except TriggerError as error:
         _tell(False, found.arn, **about, why=str(error))
         raise
@@ -100,7 +125,13 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     return _tell(True, found.arn, **about, run=started)
 
 
-def _started_once(version: Version, again: bool) -> str | None:
+def _deadline(context: Any) -> float:
+    """When there must be an answer of GitHub, by the monotonic clock."""
+    left = context.get_remaining_time_in_millis() / 1000 if context else SECONDS
+    return time.monotonic() + left - SPARE
+
+
+def _started_once(version: Version, deadline: float, again: bool) -> str | None:
     """The address of the run that is started now; None where that has happened before."""
     claim = Claim(version)
     if again:
@@ -108,16 +139,48 @@ def _started_once(version: Version, again: bool) -> str | None:
     if not claim.take():
         return None
     try:
-        run = start(version)
+        with _until(deadline):
+            run = start(version, deadline)
     except BaseException:
         claim.forget()
         raise
     try:
         claim.keep(run)
-    except ClientError as error:
+    except (BotoCoreError, ClientError) as error:
         # A retry would start it a second time, which is worse than an event too many that might.
         print(f"{version.arn} is started, but that could not be kept: {error}")
     return run
+
+
+class _OutOfTime(BaseException):
+    """Not an Exception: nothing on the way may take it for an error of its own."""
+
+
+@contextlib.contextmanager
+def _until(deadline: float) -> Iterator[None]:
+    """Raises TriggerError at the deadline, whatever is waited for.
+
+    The timeout of a socket begins anew with each byte: who sends one now and then would be
+    listened to until Lambda ends the function.
+    """
+    # Where Python takes signals. Lambda calls the handler there.
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(*_: Any) -> None:
+        raise _OutOfTime
+
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        # And each second from then on: what is raised in a finalizer is lost.
+        signal.setitimer(signal.ITIMER_REAL, max(deadline - time.monotonic(), 0.001), 1)
+        yield
+    except _OutOfTime:
+        raise TriggerError("the time was up before the answer was complete") from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _tell(started: bool, arn: str, **more: str) -> dict[str, Any]:
@@ -126,17 +189,33 @@ def _tell(started: bool, arn: str, **more: str) -> dict[str, Any]:
     return line
 
 
+def _check_origin(arn: str, context: Any) -> None:
+    """Raises Ignored where this is no version, or one of another registry: events can be sent on
+    from account to account."""
+    named = _ARN.fullmatch(arn)
+    if not named:
+        raise Ignored("not a version of a model package group")
+    partition, region, account, _ = named.groups()
+    if region != os.environ["AWS_REGION"]:
+        raise Ignored("a version of another region")
+    if context:
+        own = context.invoked_function_arn.split(":")
+        if (partition, account) != (":".join(own[:2]), own[4]):
+            raise Ignored("a version of another account")
+
+
+def _check_change(fields: Any) -> None:
+    """Raises Ignored where the event tells what was changed, and nothing of it is an approval."""
+    if isinstance(fields, list) and fields and {*map(str, fields)} <= _NO_APPROVAL:
+        raise Ignored(f"not approved now, but changed: {', '.join(sorted(fields))}")
+
+
 def approved(arn: str) -> Version:
     """The version as the registry has it now.
 
     Raises Ignored where it is none of ours or not approved any more, TriggerError where it is ours
     and cannot be deployed.
     """
-    named = _ARN.fullmatch(arn)
-    if not named:
-        raise Ignored("not a version of a model package group")
-    if named["region"] != os.environ["AWS_REGION"]:
-        raise Ignored("a version of another region")
     try:
         package = client("sagemaker").describe_model_package(ModelPackageName=arn)
     except ClientError as error:
@@ -232,13 +311,14 @@ class Claim:
         return True
 
 
-def start(version: Version) -> str:
+def start(version: Version, deadline: float) -> str:
     """Starts the deployment and returns the address of its run, "" where none is told.
 
     Raises TriggerError.
     """
+    post = functools.partial(_post, deadline=deadline)
     if version.ci == "jenkins":
-        return _start_jenkins(version)
+        return _start_jenkins(version, post)
     api = os.environ.get("GITHUB_API", "https://api.github.com").rstrip("/")
     workflow = os.environ.get("WORKFLOW", "deploy.yml")
     body = {
@@ -247,36 +327,43 @@ def start(version: Version) -> str:
         # GitHub Enterprise Server before 3.21 refuses what it does not know.
         **({"return_run_details": True} if version.host == "github.com" else {}),
     }
-    answer = _post(
-        f"{api}/repos/{version.owner}/{version.repository}/actions/workflows/{workflow}/dispatches",
+    own, token = f"/{version.owner}/{version.repository}/actions", _github_token(api, post)
+    answer = post(
+        f"{api}/repos{own}/workflows/{workflow}/dispatches",
         json.dumps(body).encode(),
         {
             "Accept": "application/vnd.github+json",
-            "Authorization": f"Bearer {_github_token(api)}",
+            "Authorization": f"Bearer {token}",
             "Content-Type": "application/json",
             "X-GitHub-Api-Version": "2022-11-28",
         },
     )
     # The deployment is started, whatever the answer looks like.
-    return str((_object(answer.body) or {}).get("html_url", ""))
+    run = str((_object(answer.body) or {}).get("html_url", ""))
+    is_own = re.fullmatch(rf"https?://[!-~]{{1,253}}{re.escape(own)}/runs/[0-9]+", run, re.I)
+    return run if is_own and token not in run else ""
 
 
-def _github_token(api: str) -> str:
+def _github_token(api: str, post: Callable[..., Answer]) -> str:
     secret = credential()
     if "token" in secret:
         token = str(secret["token"]).strip()
-        # http.client would show what it cannot send.
-        if not re.fullmatch(r"[!-~]+", token):
-            raise TriggerError("the credential's token has characters that no token has")
-        return token
-    if "private_key" in secret:
+    elif "private_key" in secret:
         from app import installation_token
 
-        return installation_token(secret, api, _post)
-    raise TriggerError("the credential has neither a token nor a private_key")
+        try:
+            token = installation_token(secret, api, post)
+        except ValueError as error:
+            raise TriggerError(str(error)) from None
+    else:
+        raise TriggerError("the credential has neither a token nor a private_key")
+    # http.client would show what it cannot send.
+    if not re.fullmatch(r"[!-~]+", token):
+        raise TriggerError("the credential's token has characters that no token has")
+    return token
 
 
-def _start_jenkins(version: Version) -> str:
+def _start_jenkins(version: Version, post: Callable[..., Answer]) -> str:
     """Source: https://www.jenkins.io/doc/book/using/remote-access-api/. Folders as the plugin
     GitHub Branch Source makes them: owner, repository, branch."""
     server = os.environ.get("JENKINS_URL", "").rstrip("/")
@@ -287,14 +374,14 @@ def _start_jenkins(version: Version) -> str:
         raise TriggerError("the credential has no jenkins_user and jenkins_token")
     words = f"{secret['jenkins_user']}:{secret['jenkins_token']}".encode()
     branch = urllib.parse.quote(os.environ.get("REF", "main"), safe="")
-    answer = _post(
+    answer = post(
         f"{server}/job/{version.owner}/job/{version.repository}/job/{branch}/buildWithParameters",
         urllib.parse.urlencode(
             {"MODEL_PACKAGE_ARN": version.arn, "COMMIT": version.commit}
         ).encode(),
         {"Authorization": f"Basic {base64.b64encode(words).decode()}"},
     )
-    return answer.location
+    return answer.location if re.fullmatch(r"https?://[!-~]{1,300}", answer.location) else ""
 
 
 def credential() -> dict[str, Any]:
@@ -313,18 +400,22 @@ def _object(text: str | bytes) -> dict[str, Any] | None:
     """The JSON object in a text; None where it holds none."""
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 
 
 @functools.cache
 def client(service: str) -> Any:
-    return botocore.session.get_session().create_client(service)
+    # Its own would wait for minutes.
+    config = Config(connect_timeout=2, read_timeout=4, retries={"total_max_attempts": 3})
+    return botocore.session.get_session().create_client(service, config=config)
 
 
 @dataclass(frozen=True)
 class Answer:
+    """That a request succeeded. `body` is what came of it, `location` without the credential."""
+
     body: bytes
     location: str
 
@@ -336,37 +427,64 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def _post(address: str, body: bytes, headers: dict[str, str], again: bool = True) -> Answer:
+def _post(
+    address: str, body: bytes, headers: dict[str, str], deadline: float, again: bool = True
+) -> Answer:
     """Sends a request. A short Retry-After and a move within the same server are followed once.
 
-    Raises TriggerError naming server, path and status; never the headers.
+    Raises TriggerError naming server, path and status; never the headers, nor what quotes them.
     """
     where = urllib.parse.urlsplit(address)
-    place = f"{where.hostname}{where.path}"
-    request = urllib.request.Request(
-        address, body, {**headers, "User-Agent": "sm-mlops-trigger"}, method="POST"
-    )
+    hidden = functools.partial(_hidden, authorization=headers["Authorization"])
+    place = hidden(f"{where.hostname}{where.path}")
+    if deadline - time.monotonic() < HTTP_SECONDS:
+        raise TriggerError(f"{place}: no time was left to ask it")
     try:
+        request = urllib.request.Request(
+            address, body, {**headers, "User-Agent": "sm-mlops-trigger"}, method="POST"
+        )
         opener = urllib.request.build_opener(_NoRedirects)
         with opener.open(request, timeout=HTTP_SECONDS) as answer:
-            return Answer(answer.read(), answer.headers.get("Location", ""))
+            location = hidden(answer.headers.get("Location", ""))
+            return Answer(_body(answer), location)
     except urllib.error.HTTPError as error:
         wait = error.headers.get("Retry-After", "")
         location = error.headers.get("Location", "")
-        said = _said(error)
+        said = _said(error, hidden)
         status = error.code
     except (OSError, ValueError, http.client.HTTPException) as error:
         # The texts of urllib and ssl name hosts and ports only; others may quote a header.
         reason = getattr(error, "reason", error if isinstance(error, OSError) else None)
         raise TriggerError(f"{place}: no answer: {reason or type(error).__name__}") from None
     if again and status in (307, 308) and (target := _same_server(address, location)):
-        return _post(target, body, headers, again=False)
+        return _post(target, body, headers, deadline, again=False)
     seconds = int(wait) if re.fullmatch("[0-9]{1,9}", wait) else None
-    if again and seconds is not None and seconds <= LONGEST_WAIT:
+    if again and seconds is not None and seconds + HTTP_SECONDS <= deadline - time.monotonic():
         time.sleep(seconds)
-        return _post(address, body, headers, again=False)
+        return _post(address, body, headers, deadline, again=False)
     later = f"; try again in {seconds} s" if seconds is not None else ""
     raise TriggerError(f"{place}: {status} {said}{later}{_HINTS.get(status, '')}")
+
+
+def _body(answer: http.client.HTTPResponse) -> bytes:
+    """What arrives of it: with its first line the server has said that it has done what it was
+    asked, and must not be asked again because of the rest."""
+    try:
+        return answer.read(LONGEST_ANSWER)
+    except (OSError, http.client.HTTPException, _OutOfTime):
+        return b""
+
+
+def _hidden(text: str, authorization: str) -> str:
+    """A text of a server without the credential that it was sent, in one line."""
+    scheme, _, word = authorization.partition(" ")
+    words = [word]
+    if scheme == "Basic":
+        pair = base64.b64decode(word).decode()
+        words += [pair, pair.partition(":")[2]]
+    for word in filter(None, words):
+        text = text.replace(word, "***")
+    return " ".join(text.split())
 
 
 def _same_server(address: str, location: str) -> str:
@@ -386,10 +504,10 @@ _HINTS = {
 }
 
 
-def _said(error: urllib.error.HTTPError) -> str:
+def _said(error: urllib.error.HTTPError, hidden: Callable[[str], str]) -> str:
     """The server's own short message."""
     try:
-        message = (_object(error.read(65_536)) or {}).get("message") or error.reason
-    except (OSError, http.client.HTTPException):
+        message = (_object(error.read(LONGEST_ANSWER)) or {}).get("message") or error.reason
+    except (OSError, http.client.HTTPException, _OutOfTime):
         message = error.reason
-    return " ".join(str(message).split())[:200]
+    return hidden(str(message))[:200]
