@@ -53,10 +53,10 @@ render: $(READY) ## render with default answers into build/sandbox; what ran the
 	  -c user.email=template@localhost -c commit.gpgsign=false commit --quiet --message "Render the template"; } >/dev/null 2>&1 || true
 
 test: $(READY) $(CHECKOV) ## all tests: the template's, and the rendered repo's own
-	$(RUN) -m pytest -n auto $(PYTEST)
+	$(RUN) -m pytest -n auto --dist worksteal --durations 15 $(PYTEST)
 
 test-fast: $(READY) ## the template's tests that take seconds
-	$(RUN) -m pytest -n auto -m "not slow"
+	$(RUN) -m pytest -n auto --dist worksteal -m "not slow"
 
 lint: $(READY) ## formatter, linter and type checker on the template's own code; changes nothing
 	$(RUN) -m ruff format --check .

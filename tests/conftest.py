@@ -29,6 +29,22 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "elsewhere" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+    # They take longest, in processes of their own; meanwhile another worker does the rest.
+    items.sort(key=lambda item: item.path.name != "test_rendered.py")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Shows what tests have recorded as "shown", whichever process they ran in."""
+    for report in terminalreporter.getreports("passed"):
+        for name, text in getattr(report, "user_properties", ()):
+            if name == "shown":
+                terminalreporter.write_line(str(text))
+
+
 @dataclass(frozen=True)
 class Run:
     """What a process left behind: exit code and the decoded output streams."""

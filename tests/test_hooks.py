@@ -249,6 +249,7 @@ NOBODY = {
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     "AWS_EC2_METADATA_DISABLED": "true",
+    "PYTHONDONTWRITEBYTECODE": "1",  # So that the render stays as it was rendered.
     **dict.fromkeys(("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "GITHUB_TOKEN", "GH_TOKEN"), ""),
 }
 

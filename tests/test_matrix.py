@@ -23,6 +23,7 @@ from test_answers import LONGEST, SHORTEST
 from test_cruft import Team
 from test_workflows import BIN, actionlint, schema, zizmor
 
+pytestmark = pytest.mark.slow
 NAMES = {
     "github_owner": "a-b-1_c",
     "github_repo": "_.x-.y",

@@ -1,55 +1,64 @@
-"""The rendered repo's own tests, run where a user would run them."""
+"""The rendered repo's own tests, run where a user would run them: all of them with the default
+answers, those of the unit level with every other choice.
+"""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from conftest import Run, run
-from generated import RENDERED
+from generated import RENDERED, questions
 
 pytestmark = pytest.mark.slow
+OTHERS = {name: values[1:] for name, values in questions().items() if isinstance(values, list)}
 
 
-@pytest.fixture(scope="session")
-def own_tests(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Run:
-    """One run of all tests of a default render, in a folder with spaces and accents."""
-    folder = tmp_path_factory.mktemp("own") / "Notre modèle, v2 (été)"
-    home = tmp_path_factory.mktemp("home")
-    folder.mkdir()
+def own_tests(folder: Path, template: Path, *options: str, **answers: str) -> Run:
+    """Their run in a render with these answers, in a folder with spaces and accents."""
+    output, home = folder / "Notre modèle, v2 (été)", folder / "home"
+    output.mkdir(parents=True)
+    home.mkdir()
+    given = [f"{name}={value}" for name, value in answers.items()]
     made = run(
-        *("python", "-m", "cookiecutter", "--no-input", "--output-dir", folder, template),
+        *("python", "-m", "cookiecutter", "--no-input", "--output-dir", str(output)),
+        *(str(template), *given),
         cwd=folder,
         HOME=str(home),
     )
     assert made.code == 0, made.err
     return run(
-        *(
-            "python",
-            "-m",
-            "pytest",
-            "-q",
-            "-n",
-            "2",
-            "-p",
-            "no:cacheprovider",
-            "--tb=short",
-            "-rfEs",
-        ),
-        cwd=folder / "my-model",
+        *("python", "-m", "pytest", "-q", "-n", "2", "--dist", "worksteal", "--tb=short", "-rfEs"),
+        *("-p", "no:cacheprovider", *options),
+        cwd=output / "my-model",
         HOME=str(home),
         PYTEST_ADDOPTS="",
-        PYTHONPATH=str(folder / "my-model"),
+        PYTHONPATH=str(output / "my-model"),
     )
 
 
-def test_the_rendered_repo_s_own_tests_pass(own_tests: Run) -> None:
-    assert own_tests.code == 0, own_tests.out[-10000:] + own_tests.err[-2000:]
+def assert_passed(done: Run) -> None:
+    assert done.code == 0, done.out[-10000:] + done.err[-2000:]
+    closing = done.out.strip().splitlines()[-1]
+    assert re.search(r"\d+ passed", closing) and "skipped" not in closing, done.out[-3000:]
 
 
-def test_the_rendered_repo_s_own_tests_skip_nothing(own_tests: Run) -> None:
-    closing = own_tests.out.strip().splitlines()[-1]
-    assert re.search(r"\d+ passed", closing) and "skipped" not in closing, own_tests.out[-3000:]
+def test_the_rendered_repo_s_own_tests_pass_and_none_is_skipped(
+    tmp_path: Path, template: Path, record_property: Callable[[str, object], None]
+) -> None:
+    done = own_tests(tmp_path, template, "--durations", "15")
+    assert_passed(done)
+    table = re.search(r"=+ slowest .*", done.out, re.DOTALL)
+    assert table
+    record_property("shown", f"The rendered repo's own tests:\n{table[0]}")
+
+
+def test_they_pass_with_every_other_choice(tmp_path: Path, template: Path) -> None:
+    """What no answer changes is the same to the byte: see test_matrix.py."""
+    for number in range(max(map(len, OTHERS.values()))):
+        answers = {name: values[min(number, len(values) - 1)] for name, values in OTHERS.items()}
+        assert_passed(own_tests(tmp_path / str(number), template, "-m", "not slow", **answers))
 
 
 def test_every_part_of_the_rendered_repo_has_tests() -> None:
