@@ -124,6 +124,7 @@ def trained(sources: Code, channels: dict[str, dict[str, bytes]]) -> Iterator[Pa
         yield c.base / "model"
 
 
+@pytest.mark.slow
 def test_processes_of_a_container_are_nobodys_if_the_tests_are_roots() -> None:
     with container() as c:
         said = succeeded(c.start([sys.executable, "-c", "import os; print(os.getuid())"]))

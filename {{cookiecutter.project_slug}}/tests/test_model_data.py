@@ -97,6 +97,7 @@ def test_kinds_of_columns_are_recognised(case: Case) -> None:
     assert actual["key"] in ("text", "unused")
 
 
+@pytest.mark.slow
 def test_a_parquet_folder_with_every_type_is_read(case: Case) -> None:
     n = 80
     random = np.random.default_rng(0)
@@ -176,6 +177,7 @@ def test_a_surprise_far_down_the_file_changes_the_type(case: Case) -> None:
     assert kinds(found)["x"] == "number"
 
 
+@pytest.mark.slow
 def test_names_xgboost_refuses_are_served(case: Case) -> None:
     data = table(
         80,
@@ -277,6 +279,7 @@ def test_nested_columns_mixed_formats_and_other_schemas_are_named(case: Case) ->
         case.prepare(folder, "y")
 
 
+@pytest.mark.slow
 def test_a_data_error_ends_the_job_with_code_2_and_its_line_as_the_reason(case: Case) -> None:
     code = case.folder / "code"
     code.mkdir()
@@ -352,6 +355,7 @@ def test_none_is_a_label_and_a_missing_feature(case: Case) -> None:
     assert kinds(found)["z"] == "number"
 
 
+@pytest.mark.slow
 def test_preparing_twice_gives_the_same_bytes(case: Case) -> None:
     path = case.write(datasets.orders(rows=300))
     written = []
@@ -362,6 +366,7 @@ def test_preparing_twice_gives_the_same_bytes(case: Case) -> None:
     assert written[0] == written[1]
 
 
+@pytest.mark.slow
 def test_nothing_is_fitted_on_validation_or_test_rows(case: Case) -> None:
     data = datasets.orders(rows=400)
     before = case.prepare(case.write(data), "hours")

@@ -14,6 +14,8 @@ import pytest
 import datasets
 from model_case import Case, inference, metrics
 
+pytestmark = pytest.mark.slow
+
 HIGHER = ["auc", "average_precision", "accuracy", "balanced_accuracy", "precision", "recall", "f1",
           "r2"]  # fmt: skip
 LOWER = ["logloss", "rmse", "mae", "mape"]
@@ -107,7 +109,6 @@ def test_the_files_have_the_promised_form(tmp_path: Path, name: str) -> None:
     assert not {"http-equiv", "<script", "src=", "@import"} & set(page.split())
 
 
-@pytest.mark.slow
 def test_missing_values_of_the_only_column_are_scored(tmp_path: Path) -> None:
     case = Case(tmp_path)
     x = [None if i % 3 == 0 else float(i % 7) for i in range(200)]
@@ -172,7 +173,6 @@ def other(judged: Case, tmp_path: Path) -> Case:
     return case
 
 
-@pytest.mark.slow
 def test_a_better_champion_is_worse_by_nothing_and_a_worse_one_by_the_difference(
     judged: Case, tmp_path: Path
 ) -> None:
@@ -194,7 +194,6 @@ def test_a_better_champion_is_worse_by_nothing_and_a_worse_one_by_the_difference
     assert (same["worse_by"], same["champion"]) == (0.0, same["value"])
 
 
-@pytest.mark.slow
 def test_a_champion_of_another_schema_is_not_comparable_and_no_error(
     judged: Case, tmp_path: Path
 ) -> None:
@@ -216,7 +215,6 @@ def test_a_champion_of_another_schema_is_not_comparable_and_no_error(
     assert "not comparable" in page
 
 
-@pytest.mark.slow
 def test_the_report_escapes_names_and_is_the_same_every_time(tmp_path: Path) -> None:
     case = Case(tmp_path)
     data = datasets.rare(rows=200)

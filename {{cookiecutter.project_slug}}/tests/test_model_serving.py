@@ -52,6 +52,7 @@ def as_csv(rows: list[dict[str, Any]], header: bool) -> str:
     return "".join(",".join(map(field, line)) + "\n" for line in lines)
 
 
+@pytest.mark.slow
 def test_every_way_to_send_rows_gives_the_same_answer(model: Any) -> None:
     rows = [ROW, OTHER]
     shuffled = [dict(reversed(row.items())) for row in rows]
@@ -134,6 +135,7 @@ def test_a_row_that_does_not_fit_is_named(model: Any, body: Any, kind: str, patt
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_row_is_scored_alike_whatever_stands_beside_it(tmp_path: Path) -> None:
     size = [1, 2, 3, "XL"] * 50
     case = Case(tmp_path)
@@ -215,6 +217,7 @@ def test_the_endpoint_encodes_raw_rows_exactly_as_preparation_did(
     assert all(row.tobytes() in have for row in expected)
 
 
+@pytest.mark.slow
 def test_the_packed_code_needs_nothing_but_the_model_folder(case: Case) -> None:
     script = (
         "import json, sys; sys.path.insert(0, 'code'); import inference as i;"

@@ -15,6 +15,8 @@ import yaml
 import datasets
 from model_case import MODEL, Case, DataError, train
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory: pytest.TempPathFactory) -> Case:

@@ -34,6 +34,7 @@ def bucket_policy(here: Place) -> list[dict[str, Any]]:
     return list(json.loads(answer["Policy"])["Statement"])
 
 
+@pytest.mark.slow
 def test_shared_once_there_is_nothing_more_to_do(here: Place) -> None:
     assert share(here, FAR, FARTHER) == 2 * [
         f"+ account {FAR} may read",

@@ -144,6 +144,7 @@ def test_what_cannot_be_checked_out_is_refused(name: str, said: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_check_asks_the_registry_whether_the_commit_is_the_version_s_own(
     account: Aws, repo: Repo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +163,7 @@ def test_check_asks_the_registry_whether_the_commit_is_the_version_s_own(
     assert str(refused.exception).endswith(f"not {'b' * 40}")
 
 
+@pytest.mark.slow
 def test_check_refuses_a_bad_commit_in_one_line_before_it_signs_in(repo: Repo) -> None:
     arn = "arn:aws:sagemaker:eu-west-1:123456789012:model-package/churn/1"
     done = mlops(repo.root, "check", MODEL_PACKAGE_ARN=arn, COMMIT="b" * 40 + "-dirty")

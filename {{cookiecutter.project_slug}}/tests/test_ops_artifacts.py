@@ -97,6 +97,7 @@ def test_data_that_is_not_there_is_named(account: Aws, repo: Repo, path: str, sa
         artifacts.upload_data(with_data(repo, path.replace("BUCKET", account.bucket)))
 
 
+@pytest.mark.slow
 def test_the_sample_data_is_written_on_first_use_only(repo: Repo) -> None:
     settings = repo.settings()
     assert Path(settings.data.path).name == artifacts.SAMPLE
@@ -122,6 +123,7 @@ def test_code_is_stored_where_the_definition_looks_for_it(account: Aws) -> None:
     assert f"{bundles.folder(bundles.preprocess)}/preprocess.py" in stored
 
 
+@pytest.mark.slow
 def test_code_that_is_there_is_not_sent_again(
     account: Aws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,6 +158,7 @@ def test_the_newest_approved_version_is_the_champion(account: Aws) -> None:
     assert json.loads(about) == {"version": str(version)}
 
 
+@pytest.mark.slow
 def test_a_champion_whose_copy_was_cut_off_is_copied_again(account: Aws) -> None:
     version = register(account, "Approved", b"whole")
     half = f"churn/champion/{version}/model.tar.gz"
@@ -164,6 +167,7 @@ def test_a_champion_whose_copy_was_cut_off_is_copied_again(account: Aws) -> None
     assert account.s3.get_object(Bucket=account.bucket, Key=half)["Body"].read() == b"whole"
 
 
+@pytest.mark.slow
 def test_uploads_are_encrypted_with_the_teams_key(account: Aws, repo: Repo) -> None:
     key = f"arn:aws:kms:eu-west-1:{'1' * 12}:key/00000000-0000-0000-0000-000000000000"
     (repo.root / "rows.csv").write_text("a,y\n1,2\n")

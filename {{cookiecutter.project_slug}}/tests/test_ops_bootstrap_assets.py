@@ -165,6 +165,7 @@ def test_a_missing_file_is_named(repo: Repo) -> None:
     assert "requirements.lock: no such file" in refusal(repo)
 
 
+@pytest.mark.slow
 def test_the_layer_is_the_same_twice_and_has_what_runs_only(
     repo: Repo, pinned: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -27,6 +27,8 @@ from ops.bootstrap.push import Push
 from ops.errors import MlopsError
 from sandbox.github import Standalone
 
+pytestmark = pytest.mark.slow
+
 POLICY = {"protected_branches": False, "custom_branch_policies": True}
 
 
@@ -126,7 +128,6 @@ FAULTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", FAULTS)
 def test_after_a_failure_at_any_request_the_next_run_finishes(
     how: str, tmp_path: Path, account: Aws, monkeypatch: pytest.MonkeyPatch

@@ -21,6 +21,8 @@ from ops.bootstrap.studio import TAG, Studio
 from ops.errors import MlopsError
 from ops.stacks import StackFailed
 
+pytestmark = pytest.mark.slow
+
 TOPIC = "arn:aws:sns:eu-west-1:123456789012:alarms"
 
 
@@ -62,7 +64,6 @@ def versions(found: Land) -> dict[str, str]:
 # From nothing
 
 
-@pytest.mark.slow
 def test_the_plan_of_an_empty_account_makes_everything_and_changes_nothing(empty: Land) -> None:
     planned = items(empty.part(Platform).look())
     assert set(planned.values()) == {"create"}
@@ -73,7 +74,6 @@ def test_the_plan_of_an_empty_account_makes_everything_and_changes_nothing(empty
     assert platform.outputs(empty.aws) is None
 
 
-@pytest.mark.slow
 def test_what_was_planned_is_there_afterwards_and_nothing_is_left_to_do(empty: Land) -> None:
     planned = items(empty.part(Platform).look())
     told = act(empty)
@@ -87,7 +87,6 @@ def test_what_was_planned_is_there_afterwards_and_nothing_is_left_to_do(empty: L
     assert (made["AllowedOwners"], made["TemplateVersion"]) == ("acme", "0.1.0")
 
 
-@pytest.mark.slow
 def test_a_bucket_that_is_there_becomes_the_platform_s_with_what_is_in_it(empty: Land) -> None:
     s3 = empty.aws.s3
     s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
@@ -101,7 +100,6 @@ def test_a_bucket_that_is_there_becomes_the_platform_s_with_what_is_in_it(empty:
     assert not list(filter(is_work, empty.part(Platform).look()))
 
 
-@pytest.mark.slow
 def test_what_the_account_has_only_one_of_is_used(empty: Land) -> None:
     iam, connections = empty.aws.client("iam"), empty.aws.client("codeconnections")
     provider = iam.create_open_id_connect_provider(
@@ -117,7 +115,6 @@ def test_what_the_account_has_only_one_of_is_used(empty: Land) -> None:
     assert not list(filter(is_work, empty.part(Platform).look()))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "operation",
     [
@@ -146,7 +143,6 @@ def count_one_of_each(found: Land) -> None:
     assert len(found.aws.client("lambda").list_functions()["Functions"]) == 1
 
 
-@pytest.mark.slow
 def test_a_stack_operation_of_a_killed_run_is_waited_for(empty: Land) -> None:
     body = stacks._body(empty.repo.root / "infra" / "platform.yml")
     given = {"TemplateVersion": "0.1.0", "AllowedOwners": "acme"}
@@ -164,7 +160,6 @@ def test_a_stack_operation_of_a_killed_run_is_waited_for(empty: Land) -> None:
 # Repos of several versions
 
 
-@pytest.mark.slow
 def test_a_newer_template_adds_a_version_and_marks_the_one_before(there: Land) -> None:
     act(there, parameters={"AlarmTopicArn": TOPIC})
     there.release("0.2.0")
@@ -184,7 +179,6 @@ def test_a_newer_template_adds_a_version_and_marks_the_one_before(there: Land) -
     assert versions(there) == {"0.1.0": "DEPRECATED", "0.2.0": "DEPRECATED", "0.10.0": "DEFAULT"}
 
 
-@pytest.mark.slow
 def test_an_older_repo_leaves_a_newer_platform_as_it_is(there: Land) -> None:
     there.release("0.10.0")
     act(there)
@@ -206,7 +200,6 @@ def reword(found: Land, name: str, before: str, after: str) -> None:
     file.write_text(text.replace(before, after), encoding="utf-8")
 
 
-@pytest.mark.slow
 def test_an_edit_within_a_version_reaches_the_account_once_and_is_never_undone(
     there: Land,
 ) -> None:
@@ -234,7 +227,6 @@ def test_an_edit_within_a_version_reaches_the_account_once_and_is_never_undone(
     assert "newer than 0.1.0" in there.part(Platform).look()[0].detail
 
 
-@pytest.mark.slow
 def test_an_edit_of_the_platform_makes_no_product_version_and_survives_who_lacks_it(
     there: Land,
 ) -> None:
@@ -252,7 +244,6 @@ def test_an_edit_of_the_platform_makes_no_product_version_and_survives_who_lacks
     assert rule["Description"] == "Somebody approved"
 
 
-@pytest.mark.slow
 def test_a_template_that_comes_back_is_offered_again(there: Land) -> None:
     reword(there, "project.yml", "What the training pipeline of", "What training of")
     act(there)
@@ -267,7 +258,6 @@ def test_a_template_that_comes_back_is_offered_again(there: Land) -> None:
     assert not list(filter(is_work, there.part(Platform).look()))
 
 
-@pytest.mark.slow
 def test_an_older_repo_of_another_owner_is_let_in_and_nothing_else_is_changed(there: Land) -> None:
     there.release("0.2.0")
     act(there)
@@ -282,7 +272,6 @@ def test_an_older_repo_of_another_owner_is_let_in_and_nothing_else_is_changed(th
     assert parameters(there) == before | {"AllowedOwners": "acme,others"}
 
 
-@pytest.mark.slow
 def test_what_repos_need_comes_together(there: Land) -> None:
     there.repo.configure(data={"path": "s3://lake/churn/", "sample": None})
     there.repo.stage("production", Account="222233334444", Role="deploy")
@@ -301,7 +290,6 @@ def test_what_repos_need_comes_together(there: Land) -> None:
     assert not list(filter(is_work, there.part(Platform).look()))
 
 
-@pytest.mark.slow
 def test_another_project_s_part_of_the_bucket_is_no_data_to_train_from(there: Land) -> None:
     there.repo.configure(data={"path": f"s3://{BUCKET}/other/data/", "sample": None})
     there.again()
@@ -313,7 +301,6 @@ def test_another_project_s_part_of_the_bucket_is_no_data_to_train_from(there: La
     assert there.open() == []
 
 
-@pytest.mark.slow
 def test_a_github_app_brings_its_layer_once_its_key_is_there(
     there: Land, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -333,7 +320,6 @@ def test_a_github_app_brings_its_layer_once_its_key_is_there(
 # What a person says
 
 
-@pytest.mark.slow
 def test_a_parameter_of_the_command_line_is_planned_and_set(there: Land) -> None:
     given = {"AlarmTopicArn": TOPIC}
     [item] = filter(is_work, there.part(Platform, parameters=given).look())
@@ -408,7 +394,6 @@ def admin(found: Land) -> str:
     return str(made["Role"]["Arn"])
 
 
-@pytest.mark.slow
 def test_the_role_that_is_signed_in_may_make_projects_and_loses_that_at_the_end(
     there: Land,
 ) -> None:
@@ -459,7 +444,6 @@ def studio(there: Land) -> Iterator[Any]:
         sagemaker.delete_domain(DomainId=arn.rpartition("/")[2])
 
 
-@pytest.mark.slow
 def test_studio_shows_templates_in_s3_unless_it_shows_others(there: Land, studio: Any) -> None:
     assert Studio(there.aws).look() == []
     part = Studio(there.aws, Options("s3"))
@@ -473,7 +457,6 @@ def test_studio_shows_templates_in_s3_unless_it_shows_others(there: Land, studio
     assert [item.todo for item in part.look()] == [Todo.NOTHING, Todo.PERSON]
 
 
-@pytest.mark.slow
 def test_templates_leave_studio_with_the_last_project(
     there: Land, studio: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -496,7 +479,6 @@ def test_templates_leave_studio_with_the_last_project(
 # Away again
 
 
-@pytest.mark.slow
 def test_a_platform_that_other_projects_use_knows_them(there: Land) -> None:
     assert there.part(Platform).others() == []
     other = there.neighbour("eu")
@@ -504,7 +486,6 @@ def test_a_platform_that_other_projects_use_knows_them(there: Land) -> None:
     assert user.startswith(f"SC-{ACCOUNT}-pp-")
 
 
-@pytest.mark.slow
 def test_a_bucket_is_emptied_of_all_versions_before_the_stack_goes(empty: Land) -> None:
     act(empty)
     for body in (b"1", b"22"):
@@ -521,7 +502,6 @@ def test_a_bucket_is_emptied_of_all_versions_before_the_stack_goes(empty: Land) 
     assert stacks.describe(empty.aws, STACK) is None
 
 
-@pytest.mark.slow
 def test_a_deletion_that_failed_is_taken_up_again(empty: Land) -> None:
     act(empty)
     empty.server.inject("DeleteFunction", "InternalFailure", times=1)

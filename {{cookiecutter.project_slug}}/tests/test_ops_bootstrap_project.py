@@ -18,6 +18,8 @@ from ops.bootstrap.platform import Platform
 from ops.bootstrap.project import Project
 from ops.errors import MlopsError
 
+pytestmark = pytest.mark.slow
+
 TRUST = json.dumps(sandbox_account.TRUST)
 
 
@@ -82,7 +84,6 @@ def by_hand(found: Land, **given: str) -> None:
 # Made
 
 
-@pytest.mark.slow
 def test_the_plan_of_an_empty_account_has_the_project_and_changes_nothing(empty: Land) -> None:
     found = items(empty.part(Project).look())
     assert found == dict.fromkeys(
@@ -96,7 +97,6 @@ def test_the_plan_of_an_empty_account_has_the_project_and_changes_nothing(empty:
     assert project.outputs(empty.aws) is None
 
 
-@pytest.mark.slow
 def test_a_project_knows_its_repository_as_github_writes_it(alone: Land) -> None:
     file = alone.repo.root / "pyproject.toml"
     file.write_text(file.read_text().replace("acme/churn", "ACME/Churn"), encoding="utf-8")
@@ -116,7 +116,6 @@ def test_a_project_knows_its_repository_as_github_writes_it(alone: Land) -> None
     assert there["GitHubRoleArn"].endswith(":role/churn-github")
 
 
-@pytest.mark.slow
 def test_a_project_made_in_studio_is_accepted_as_it_is(alone: Land) -> None:
     subject = parameters_of_github(alone)
     by_hand(alone, DataLocations="arn:aws:s3:::more,arn:aws:s3:::more/*", **subject)
@@ -135,7 +134,6 @@ def parameters_of_github(found: Land) -> dict[str, str]:
     return {"GitHubSubject": said} if said else {}
 
 
-@pytest.mark.slow
 def test_only_what_the_repo_needs_otherwise_is_changed(alone: Land) -> None:
     by_hand(alone, DeploymentAccounts="333344445555", Vpc="yes", **parameters_of_github(alone))
     alone.repo.stage("production", Account="222233334444", Role="deploy")
@@ -151,7 +149,6 @@ def test_only_what_the_repo_needs_otherwise_is_changed(alone: Land) -> None:
     assert work(alone) == []
 
 
-@pytest.mark.slow
 def test_a_project_of_another_repository_does_not_change_hands(alone: Land) -> None:
     by_hand(alone, GitHubOwner="others")
     with pytest.raises(MlopsError, match="is of others/churn, not of acme/churn"):
@@ -160,14 +157,12 @@ def test_a_project_of_another_repository_does_not_change_hands(alone: Land) -> N
         act(alone)
 
 
-@pytest.mark.slow
 def test_a_project_with_a_name_in_other_letters_cannot_be_mended(alone: Land) -> None:
     by_hand(alone, GitHubOwner="Acme")
     with pytest.raises(MlopsError, match="writes Acme/churn what GitHub writes acme/churn"):
         alone.part(Project).look()
 
 
-@pytest.mark.slow
 def test_without_a_platform_there_is_no_project(empty: Land) -> None:
     with pytest.raises(MlopsError, match="no platform"):
         act(empty)
@@ -177,7 +172,6 @@ def test_without_a_platform_there_is_no_project(empty: Land) -> None:
 # The template in S3
 
 
-@pytest.mark.slow
 def test_a_project_from_the_template_in_s3_is_the_same(alone: Land) -> None:
     assert act(alone, template_provider="s3") == [
         "created      SageMaker project churn, by the template in S3"
@@ -205,7 +199,6 @@ def project_stack(found: Land) -> str:
     return there.stack.name
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("provider", ["service-catalog", "s3"])
 def test_a_newer_template_brings_the_project_up_to_date(alone: Land, provider: str) -> None:
     act(alone, template_provider=provider)
@@ -237,7 +230,6 @@ def test_a_newer_template_brings_the_project_up_to_date(alone: Land, provider: s
     assert work(alone, template_provider=provider) == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("provider", ["service-catalog", "s3"])
 def test_a_new_project_of_an_outdated_repo_is_of_the_newest_template(
     alone: Land, provider: str
@@ -257,7 +249,6 @@ def test_a_new_project_of_an_outdated_repo_is_of_the_newest_template(
 # What was there before
 
 
-@pytest.mark.slow
 def test_versions_trained_before_stay_in_their_registry(alone: Land) -> None:
     sagemaker = alone.aws.sagemaker
     sagemaker.create_model_package_group(ModelPackageGroupName="churn")
@@ -272,7 +263,6 @@ def test_versions_trained_before_stay_in_their_registry(alone: Land) -> None:
     assert sagemaker.describe_model_package(ModelPackageName=arn)["ModelPackageVersion"] == 1
 
 
-@pytest.mark.slow
 def test_a_registry_that_was_there_lets_other_accounts_read(alone: Land) -> None:
     alone.aws.sagemaker.create_model_package_group(ModelPackageGroupName="churn")
     alone.repo.stage("production", Account="222233334444", Role="deploy")
@@ -285,7 +275,6 @@ def test_a_registry_that_was_there_lets_other_accounts_read(alone: Land) -> None
     assert work(alone) == []
 
 
-@pytest.mark.slow
 def test_the_sandbox_s_provisional_role_makes_way(alone: Land) -> None:
     sandbox_account.prepare(alone.aws)
     assert sandbox_account.is_provisional(alone.aws)
@@ -298,7 +287,6 @@ def test_the_sandbox_s_provisional_role_makes_way(alone: Land) -> None:
     assert work(alone) == []
 
 
-@pytest.mark.slow
 def test_a_role_of_somebody_else_s_is_told_before_anything_is_made(alone: Land) -> None:
     alone.aws.client("iam").create_role(RoleName="churn-github", AssumeRolePolicyDocument=TRUST)
     found = {item.what: item.remedy for item in alone.part(Project).look() if item.remedy}
@@ -312,7 +300,6 @@ def test_a_role_of_somebody_else_s_is_told_before_anything_is_made(alone: Land) 
 # Interrupted
 
 
-@pytest.mark.slow
 def test_a_project_that_could_not_be_made_is_made_anew(alone: Land) -> None:
     alone.server.inject("CreateCodeRepository", "ValidationException", "no more repositories")
     with pytest.raises(MlopsError, match=r"project churn is CreateFailed: .*no more repositories"):
@@ -327,7 +314,6 @@ def test_a_project_that_could_not_be_made_is_made_anew(alone: Land) -> None:
     assert work(alone) == []
 
 
-@pytest.mark.slow
 def test_a_change_that_failed_is_tried_again(there: Land) -> None:
     there.repo.stage("production", Account="222233334444", Role="deploy")
     there.again()
@@ -339,7 +325,6 @@ def test_a_change_that_failed_is_tried_again(there: Land) -> None:
     assert work(there) == []
 
 
-@pytest.mark.slow
 def test_a_project_under_way_is_waited_for(alone: Land) -> None:
     alone.kill_after = 1
     with pytest.raises(Killed, match="CreateProject"):
@@ -356,7 +341,6 @@ WRITES = (
 )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(WRITES)), ids=lambda n: f"{n}-{WRITES[n]}")
 def test_killed_after_any_call_the_next_run_ends_what_the_first_began(
     empty: Land, number: int
@@ -376,7 +360,6 @@ def test_killed_after_any_call_the_next_run_ends_what_the_first_began(
         assert [row for row in shown["Summaries"] if row["ExecutionStatus"] == "AVAILABLE"] == []
 
 
-@pytest.mark.slow
 def test_a_run_makes_each_call_once(empty: Land) -> None:
     empty.act()
     assert tuple(empty.writes) == WRITES
@@ -385,7 +368,6 @@ def test_a_run_makes_each_call_once(empty: Land) -> None:
 # The key of an IAM user
 
 
-@pytest.mark.slow
 def test_a_higher_number_replaces_the_key_in_its_secret(alone: Land) -> None:
     file = alone.repo.root / "pyproject.toml"
     file.write_text(file.read_text().replace('"oidc"', '"iam-user"'), encoding="utf-8")
@@ -407,7 +389,6 @@ def test_a_higher_number_replaces_the_key_in_its_secret(alone: Land) -> None:
     assert work(alone) == []
 
 
-@pytest.mark.slow
 def test_what_the_project_does_not_know_is_refused(there: Land) -> None:
     with pytest.raises(MlopsError, match="no Colour"):
         project.update(there.aws, {"Colour": "2"}, print)
@@ -419,7 +400,6 @@ def test_what_the_project_does_not_know_is_refused(there: Land) -> None:
 # Away again
 
 
-@pytest.mark.slow
 def test_versions_and_endpoints_go_first(there: Land) -> None:
     sagemaker = there.aws.sagemaker
     arn = sagemaker.create_model_package(ModelPackageGroupName="churn")["ModelPackageArn"]
@@ -447,7 +427,6 @@ def pipeline(land: Land) -> None:
     )
 
 
-@pytest.mark.slow
 def test_the_pipeline_goes_with_the_project(there: Land) -> None:
     pipeline(there)
     part = there.part(Project)
@@ -459,7 +438,6 @@ def test_the_pipeline_goes_with_the_project(there: Land) -> None:
     assert part.look_back() == []
 
 
-@pytest.mark.slow
 def test_a_pipeline_that_was_left_behind_goes_without_a_project(there: Land) -> None:
     pipeline(there)
     there.aws.sagemaker.delete_project(ProjectName="churn")
@@ -470,7 +448,6 @@ def test_a_pipeline_that_was_left_behind_goes_without_a_project(there: Land) -> 
     assert part.look_back() == []
 
 
-@pytest.mark.slow
 def test_while_a_training_runs_nothing_is_taken_away(
     there: Land, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -484,7 +461,6 @@ def test_while_a_training_runs_nothing_is_taken_away(
     assert there.aws.sagemaker.list_pipelines()["PipelineSummaries"]
 
 
-@pytest.mark.slow
 def test_calls_that_were_carried_out_unheard_are_made_once(
     alone: Land,
 ) -> None:
@@ -498,7 +474,6 @@ def test_calls_that_were_carried_out_unheard_are_made_once(
     assert not there.server.faulty()
 
 
-@pytest.mark.slow
 def test_what_was_deleted_by_hand_does_not_keep_the_rest_from_going(there: Land) -> None:
     sagemaker = there.aws.sagemaker
     sagemaker.delete_model_package_group(ModelPackageGroupName="churn")
@@ -519,7 +494,6 @@ def test_what_was_deleted_by_hand_does_not_keep_the_rest_from_going(there: Land)
     assert sagemaker.list_code_repositories()["CodeRepositorySummaryList"] == []
 
 
-@pytest.mark.slow
 def test_a_deletion_is_ended_by_the_next_run(there: Land) -> None:
     there.kill_after = len(there.writes) + 1
     with pytest.raises(Killed, match="DeleteProject"):

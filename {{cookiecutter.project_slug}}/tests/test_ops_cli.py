@@ -17,6 +17,7 @@ from ops.aws import Aws
 from ops.errors import explained
 
 
+@pytest.mark.slow
 def test_help_names_every_command_and_loads_neither_the_sdk_nor_boto3(repo: Repo) -> None:
     script = """
 import sys
@@ -45,6 +46,7 @@ print("loaded", sorted(heavy & {name.partition(".")[0] for name in sys.modules})
     assert done.stdout.rstrip().endswith("loaded []")
 
 
+@pytest.mark.slow
 def test_outside_a_repo_it_says_so(tmp_path: Path) -> None:
     done = mlops(tmp_path, "models")
     assert (done.returncode, done.stdout) == (2, "")
@@ -52,6 +54,7 @@ def test_outside_a_repo_it_says_so(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_mistake_in_the_settings_is_one_line(repo: Repo) -> None:
     repo.root.joinpath("mlops.yaml").write_text("data: {path: x, targt: y}")
     done = mlops(repo.root, "models")
@@ -59,6 +62,7 @@ def test_a_mistake_in_the_settings_is_one_line(repo: Repo) -> None:
     assert done.stderr == "mlops: mlops.yaml: data.targt is unknown; did you mean target?\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [
@@ -77,6 +81,7 @@ def test_without_a_sign_in_it_says_how_to_sign_in_or_stay_local(repo: Repo, comm
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_an_account_out_of_reach_is_one_line(repo: Repo) -> None:
     done = mlops(
         repo.root,
@@ -114,12 +119,14 @@ def test_a_name_with_brackets_is_shown_as_it_is(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out == "data       1 file at s3://bucket/data [old]/[red]\n"
 
 
+@pytest.mark.slow
 def test_a_setting_without_a_value_is_refused(repo: Repo) -> None:
     done = mlops(repo.root, "run", "--set", "max_depth")
     assert done.returncode == 2
     assert "write it as NAME=VALUE" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_comment_longer_than_the_registry_keeps_is_refused(repo: Repo) -> None:
     done = mlops(repo.root, "approve", "1", "--comment", "x" * 1025)
     assert done.returncode == 2
@@ -164,6 +171,7 @@ def test_a_bug_is_not_explained_away() -> None:
     assert explained(KeyError("bug"), "eu-west-1") is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "said"),
     [
@@ -185,6 +193,7 @@ def test_what_cannot_be_meant_is_refused_in_one_line(
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_shell_completes_the_names_of_stages(repo: Repo) -> None:
     words = {"_MLOPS_COMPLETE": "complete_bash", "COMP_WORDS": "mlops smoke pro", "COMP_CWORD": "2"}
     assert mlops(repo.root, **words).stdout.split() == ["production"]
@@ -192,6 +201,7 @@ def test_the_shell_completes_the_names_of_stages(repo: Repo) -> None:
     assert (outside.stdout.strip(), outside.stderr) == ("", "")
 
 
+@pytest.mark.slow
 def test_every_command_of_the_deploy_panel_shows_an_example(repo: Repo) -> None:
     for command in ("deploy", "smoke", "invoke", "rollback", "status", "destroy", "share"):
         shown = mlops(repo.root, command, "--help").stdout

@@ -17,6 +17,8 @@ from conftest import Repo, mlops
 from ops import comment
 from ops.errors import MlopsError
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = "acme/churn"
 PAGE = 2
 

@@ -24,6 +24,8 @@ from ops.doctor import github as hub_checks
 from ops.doctor.finding import Finding, State
 from ops.doctor.scene import Scene
 
+pytestmark = pytest.mark.slow
+
 Look = Callable[[Scene], Iterable[Finding]]
 TOKEN = "ghp_" + "canary" * 6
 
@@ -63,7 +65,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
         yield Whole(found)
 
 
-@pytest.mark.slow
 def test_where_all_is_as_it_should_be_nothing_has_failed_and_it_is_quick(whole: Whole) -> None:
     began = time.monotonic()
     found = doctor.examine(whole.aws, os.environ)
@@ -76,14 +77,12 @@ def test_where_all_is_as_it_should_be_nothing_has_failed_and_it_is_quick(whole: 
     assert order == ["AWS sign-in", *(check.name for check in doctor.CHECKS)]
 
 
-@pytest.mark.slow
 def test_it_changes_nothing(whole: Whole) -> None:
     before = len(whole.land.writes)
     doctor.examine(whole.aws, os.environ)
     assert whole.land.writes[before:] == []
 
 
-@pytest.mark.slow
 def test_no_check_reads_or_shows_the_credential(whole: Whole) -> None:
     before = len(whole.land.calls)
     found = doctor.examine(whole.aws, os.environ)
@@ -96,7 +95,6 @@ def test_no_check_reads_or_shows_the_credential(whole: Whole) -> None:
 # One thing amiss at a time
 
 
-@pytest.mark.slow
 def test_a_connection_that_nobody_has_authorised_has_its_link(
     whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,7 +111,6 @@ def test_a_connection_that_nobody_has_authorised_has_its_link(
     assert found.remedy.startswith("https://eu-west-1.console.aws.amazon.com/codesuite/")
 
 
-@pytest.mark.slow
 def test_a_disabled_rule_and_a_function_that_is_gone_have_failed(whole: Whole) -> None:
     events, functions = whole.aws.client("events"), whole.aws.client("lambda")
     events.disable_rule(Name=platform.RULE)
@@ -131,7 +128,6 @@ def test_a_disabled_rule_and_a_function_that_is_gone_have_failed(whole: Whole) -
     del functions
 
 
-@pytest.mark.slow
 def test_an_approval_that_could_not_be_passed_on_has_failed(whole: Whole) -> None:
     queues = whole.aws.client("sqs")
     url = queues.get_queue_url(QueueName="sm-mlops-failed-approvals")["QueueUrl"]
@@ -144,7 +140,6 @@ def test_an_approval_that_could_not_be_passed_on_has_failed(whole: Whole) -> Non
         queues.purge_queue(QueueUrl=url)
 
 
-@pytest.mark.slow
 def test_a_product_that_studio_does_not_show_is_said_to_be_hidden(whole: Whole) -> None:
     catalog = whole.aws.client("servicecatalog")
     scene = whole.scene()
@@ -160,7 +155,6 @@ def test_a_product_that_studio_does_not_show_is_said_to_be_hidden(whole: Whole) 
     assert whole.look(platform.product) == []
 
 
-@pytest.mark.slow
 def test_a_provider_without_the_audience_has_failed(whole: Whole) -> None:
     from moto.iam.models import iam_backends
 
@@ -178,7 +172,6 @@ def test_a_provider_without_the_audience_has_failed(whole: Whole) -> None:
     assert whole.look(platform.workflow_sign_in) == []
 
 
-@pytest.mark.slow
 def test_a_launch_role_that_somebody_has_deleted_is_missed(whole: Whole) -> None:
     whole.land.server.inject("GetRole", "NoSuchEntity", "gone", 404)
     [found] = whole.look(platform.launch_role)
@@ -186,7 +179,6 @@ def test_a_launch_role_that_somebody_has_deleted_is_missed(whole: Whole) -> None
     assert whole.look(platform.launch_role) == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ours", "state", "remedy"),
     [("0.0.9", State.WARNING, "cruft update"), ("0.2.0", State.WARNING, "bootstrap")],
@@ -203,7 +195,6 @@ def test_a_platform_of_another_version_of_the_template_is_told(
         whole.land.release("0.1.0")
 
 
-@pytest.mark.slow
 def test_what_bootstrap_would_do_has_failed(whole: Whole) -> None:
     hub = whole.land.hub
     place = f"/repos/{OWNER}/{NAME}/actions/variables/AWS_ROLE_ARN"
@@ -217,7 +208,6 @@ def test_what_bootstrap_would_do_has_failed(whole: Whole) -> None:
     assert whole.look(parts.settings) == []
 
 
-@pytest.mark.slow
 def test_a_secret_without_a_value_has_failed(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
     from ops.bootstrap import credential
 
@@ -232,7 +222,6 @@ def test_a_secret_without_a_value_has_failed(whole: Whole, monkeypatch: pytest.M
     assert "no layer" in found.detail
 
 
-@pytest.mark.slow
 def test_an_old_token_is_a_warning(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
     assert whole.look(platform.credential, State.WARNING) == []
     monkeypatch.setattr(platform, "_days", lambda _: 340)
@@ -240,7 +229,6 @@ def test_an_old_token_is_a_warning(whole: Whole, monkeypatch: pytest.MonkeyPatch
     assert "340 days old" in found.detail and found.remedy.endswith("secret rotate")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("days", "state"), [(1, State.OK), (91, State.WARNING)])
 def test_the_age_of_a_user_s_key_is_told(
     whole: Whole, monkeypatch: pytest.MonkeyPatch, days: int, state: State
@@ -266,7 +254,6 @@ def test_days_are_counted_from_the_moment() -> None:
 # Sign-ins and rights
 
 
-@pytest.mark.slow
 def test_without_a_sign_in_to_github_the_rest_is_still_looked_at(
     whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,7 +265,6 @@ def test_without_a_sign_in_to_github_the_rest_is_still_looked_at(
     assert found["trigger"].state is State.OK
 
 
-@pytest.mark.slow
 def test_a_token_without_a_scope_has_failed_with_the_scope(
     whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -289,7 +275,6 @@ def test_a_token_without_a_scope_has_failed_with_the_scope(
     assert token not in repr(found)
 
 
-@pytest.mark.slow
 def test_a_github_that_is_down_is_a_warning_and_holds_nothing_up(whole: Whole) -> None:
     environment = {**os.environ, "GITHUB_API_URL": "http://127.0.0.1:9", "GITHUB_TOKEN": TOKEN}
     found = doctor.examine(whole.aws, environment)
@@ -300,7 +285,6 @@ def test_a_github_that_is_down_is_a_warning_and_holds_nothing_up(whole: Whole) -
     assert TOKEN not in repr(found)
 
 
-@pytest.mark.slow
 def test_an_aws_that_is_down_is_one_failure_and_github_is_still_looked_at(
     whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -313,7 +297,6 @@ def test_an_aws_that_is_down_is_one_failure_and_github_is_still_looked_at(
     assert "trigger" not in found and "trigger" in found["not looked at"].detail
 
 
-@pytest.mark.slow
 def test_who_may_do_nothing_is_told_each_right_and_sees_no_crash(
     whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -333,7 +316,6 @@ def test_who_may_do_nothing_is_told_each_right_and_sees_no_crash(
     assert not [item for item in found if item.state is State.FAILED]
 
 
-@pytest.mark.slow
 def test_a_person_s_rights_are_simulated_by_what_they_are_for(
     whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -358,7 +340,6 @@ def test_a_person_s_rights_are_simulated_by_what_they_are_for(
 # Studio and quotas
 
 
-@pytest.mark.slow
 def test_without_a_studio_domain_there_is_a_warning_outside_the_sandbox(whole: Whole) -> None:
     [found] = account.domain(whole.scene(Aws(whole.aws.settings)))
     assert found.state is State.WARNING and "none in eu-west-1" in found.detail
@@ -366,7 +347,6 @@ def test_without_a_studio_domain_there_is_a_warning_outside_the_sandbox(whole: W
     assert found.state is State.OK
 
 
-@pytest.mark.slow
 def test_a_domain_needs_a_tag_only_where_the_template_is_in_s3(
     whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -410,7 +390,6 @@ def test_a_domain_needs_a_tag_only_where_the_template_is_in_s3(
 # The command
 
 
-@pytest.mark.slow
 def test_the_command_ends_with_1_when_something_has_failed(
     whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,8 @@ from ops.doctor import account, quotas
 from ops.doctor.finding import State
 from ops.doctor.scene import Scene, told
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Land]:

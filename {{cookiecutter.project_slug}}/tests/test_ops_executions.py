@@ -51,6 +51,7 @@ def test_without_a_log_the_services_reason_is_told(account: Aws) -> None:
     assert failure(account, failed(TRAIN))[0] == f"Train: {TOOLKITS_WORDS}"
 
 
+@pytest.mark.slow
 def test_a_log_that_is_not_there_yet_is_said_so(account: Aws) -> None:
     with pytest.raises(MlopsError, match="no log of train-1 in /aws/sagemaker/TrainingJobs yet"):
         logs(account, failed(TRAIN), "Train", print)

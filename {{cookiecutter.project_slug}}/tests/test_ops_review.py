@@ -243,6 +243,7 @@ def test_the_merge_that_ci_checks_out_goes_by_the_commit_that_was_merged(
     assert reviews.of_change(repo.root, theirs) == f"{mine}-dirty"
 
 
+@pytest.mark.slow
 def test_a_base_that_this_clone_does_not_have_is_one_line(repo: Repo, tmp_path: Path) -> None:
     committed(repo)
     done = mlops(repo.root, "review", "--base", "f" * 40, "--output", str(tmp_path / "review.md"))
@@ -306,6 +307,7 @@ def test_a_sample_without_a_file_is_named(account: Aws, repo: Repo) -> None:
         artifacts.upload_data(Aws(settings, sandbox=True))
 
 
+@pytest.mark.slow
 def test_rows_that_git_does_not_keep_are_missed_with_a_remedy(account: Aws, repo: Repo) -> None:
     settings = repo.configure(data={"path": "data/own.csv"})
     with pytest.raises(MlopsError, match=r"own\.csv does not exist .* as data\.sample$"):

@@ -15,6 +15,8 @@ from ops.errors import MlopsError
 from pipeline.definition import Code
 from pipeline.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 DEFINITION = json.dumps(
     {
         "Version": "2020-12-01",

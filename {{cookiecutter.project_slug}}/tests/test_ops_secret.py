@@ -21,6 +21,8 @@ from ops.errors import MlopsError
 from ops.github import GitHub, Place
 from sandbox.github import Standalone
 
+pytestmark = pytest.mark.slow
+
 USER = "churn-github"
 
 
@@ -144,7 +146,6 @@ def in_secrets_manager(found: Land) -> list[str]:
     return list(json.loads(value).values())
 
 
-@pytest.mark.slow
 def test_a_key_is_replaced_everywhere(
     kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,7 +163,6 @@ def test_a_key_is_replaced_everywhere(
         assert at_github(found) == in_secrets_manager(found)
 
 
-@pytest.mark.slow
 def test_a_rotation_that_fails_half_way_leaves_github_a_key_that_works(
     kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,7 +188,6 @@ def test_a_rotation_that_fails_half_way_leaves_github_a_key_that_works(
             assert at_github(found) == in_secrets_manager(found)
 
 
-@pytest.mark.slow
 def test_a_rotation_that_is_killed_at_any_call_is_finished_by_the_next(
     kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,7 +208,6 @@ def test_a_rotation_that_is_killed_at_any_call_is_finished_by_the_next(
             assert at_github(found) == in_secrets_manager(found)
 
 
-@pytest.mark.slow
 def test_a_key_that_is_still_being_made_is_waited_for(
     kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,7 +232,6 @@ def test_a_key_that_is_still_being_made_is_waited_for(
         assert keys(found) == [at_github(found)[0]]
 
 
-@pytest.mark.slow
 def test_jenkins_gets_the_key_from_a_person_before_the_former_one_goes(
     kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -246,7 +243,6 @@ def test_jenkins_gets_the_key_from_a_person_before_the_former_one_goes(
         assert keys(found) == in_secrets_manager(found)[:1]
 
 
-@pytest.mark.slow
 def test_an_interrupted_rotation_does_not_keep_the_project_from_going(
     kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,7 +269,6 @@ def test_a_project_without_a_key_has_none_to_rotate(
             rotate(found)
 
 
-@pytest.mark.slow
 def test_the_command_refuses_in_one_line(repo: Repo) -> None:
     for arguments, told in (
         (["secret", "rotate", "cat"], "mlops: what to rotate must be all, trigger or key; "),
@@ -287,7 +282,6 @@ def test_the_command_refuses_in_one_line(repo: Repo) -> None:
         assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.slow
 def test_the_sandbox_has_a_github_of_its_own(repo: Repo) -> None:
     """Nobody's own token is used there, or kept."""
     identify(repo, github="Somebody/Else")

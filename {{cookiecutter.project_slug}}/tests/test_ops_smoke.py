@@ -18,6 +18,8 @@ from ops.errors import MlopsError
 from ops.predict import Answer, Refused
 from ops.smoke import Check
 
+pytestmark = pytest.mark.slow
+
 ARN = "arn:aws:sagemaker:eu-west-1:123456789012:model-package/churn/3"
 EXPECTED = [
     {"prediction": "yes", "probability": 0.75, "probabilities": {"no": 0.25, "yes": 0.75}},

@@ -146,6 +146,7 @@ def test_a_refusal_in_another_account_is_a_row_and_in_ours_an_error(
         status.status(world[0])
 
 
+@pytest.mark.slow
 def test_a_stage_whose_file_is_gone_is_still_shown_with_what_to_do(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

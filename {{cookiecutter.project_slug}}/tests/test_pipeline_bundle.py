@@ -85,6 +85,7 @@ def test_a_missing_script_is_named(model: Path) -> None:
         bundle.collect(model, "serve.py")
 
 
+@pytest.mark.slow
 def test_editing_train_leaves_the_code_of_preprocess_and_evaluate_as_it_is(repo: Repo) -> None:
     before = code(repo.settings())
     file = repo.root / "model" / "train.py"

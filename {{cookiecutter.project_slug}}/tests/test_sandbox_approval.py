@@ -12,6 +12,8 @@ import pytest
 from function_cases import MAY, Wired, until
 from sandbox import Server
 
+pytestmark = pytest.mark.slow
+
 TRIGGER = """
 import json, os, urllib.error, urllib.request
 import boto3
@@ -111,7 +113,6 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
-@pytest.mark.slow
 def test_an_approval_starts_the_workflow_with_the_approved_version(server: Server) -> None:
     account = Account(server).connect(server)
     arn = account.approved()
@@ -122,7 +123,6 @@ def test_an_approval_starts_the_workflow_with_the_approved_version(server: Serve
     assert "ghp_" not in account.log("trigger") and "github_pat_" not in account.log("trigger")
 
 
-@pytest.mark.slow
 def test_a_github_that_fails_once_is_asked_again(server: Server) -> None:
     account = Account(server).connect(server)
     server.github.inject("POST */dispatches", 429, headers={"Retry-After": "1"})
@@ -131,7 +131,6 @@ def test_a_github_that_fails_once_is_asked_again(server: Server) -> None:
     assert account.dispatches() == [429, 204] and account.messages(account.dead) == []
 
 
-@pytest.mark.slow
 def test_a_github_that_keeps_failing_leaves_the_event_in_the_dead_letters(server: Server) -> None:
     account = Account(server).connect(server)
     server.github.inject("POST */dispatches", 503, times=3)
@@ -141,7 +140,6 @@ def test_a_github_that_keeps_failing_leaves_the_event_in_the_dead_letters(server
     assert account.dispatches() == [503, 503, 503] and account.runs() == []
 
 
-@pytest.mark.slow
 def test_after_a_restart_on_another_port_approvals_still_arrive(tmp_path: Path) -> None:
     with Server(tmp_path / "x", "eu-west-1") as server:
         Account(server).connect(server)

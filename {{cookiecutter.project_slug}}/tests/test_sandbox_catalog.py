@@ -15,6 +15,8 @@ from function_cases import ACCOUNT, EVERYTHING, MAY, Wired, until
 from sandbox import Server
 from sandbox_cases import BUCKET, policy
 
+pytestmark = pytest.mark.slow
+
 TEMPLATE = {
     "Parameters": {
         "SageMakerProjectName": {"Type": "String"},

@@ -27,6 +27,8 @@ from sandbox.cloudformation.calls import Call, Provider, ResourceFailed
 from sandbox.cloudformation.expressions import Made
 from sandbox.cloudformation.providers import PROVIDERS
 
+pytestmark = pytest.mark.slow
+
 TOPIC = resource("SNS::Topic")
 # SQS takes names of up to 80 characters: the schema knows no limit, the service does.
 BROKEN = resource("SQS::Queue", QueueName="x" * 90)

@@ -13,6 +13,8 @@ from cloudformation_cases import Deployer, new_name, parameter, resource
 from sandbox import Server
 from sandbox_cases import REGION
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:

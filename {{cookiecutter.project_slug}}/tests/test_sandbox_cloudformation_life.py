@@ -22,6 +22,8 @@ from sandbox.cloudformation.calls import Call, Provider, ResourceFailed
 from sandbox.cloudformation.expressions import Made
 from sandbox.cloudformation.providers import PROVIDERS
 
+pytestmark = pytest.mark.slow
+
 GATED = resource("KMS::Key")
 ALLOW = {
     "Version": "2012-10-17",
@@ -171,7 +173,6 @@ def test_the_server_stays_while_a_stack_is_changed(tmp_path: Path, slow: None) -
     kill_soon(server)
 
 
-@pytest.mark.slow
 def test_a_killed_sandbox_takes_its_stacks_up_again(tmp_path: Path) -> None:
     running = sandbox.start(tmp_path, "eu-west-1")
     aws, hosting = Deployer(running.url), Hosting(running.url).prepare()

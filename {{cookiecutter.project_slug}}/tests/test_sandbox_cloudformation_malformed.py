@@ -18,6 +18,8 @@ from sandbox.cloudformation.template import parse
 from sandbox.wire import ApiError
 from sandbox_cases import REGION
 
+pytestmark = pytest.mark.slow
+
 WHOLE: dict[str, Any] = {
     "Description": "everything",
     "Parameters": {

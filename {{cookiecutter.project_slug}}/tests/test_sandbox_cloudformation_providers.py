@@ -13,6 +13,8 @@ from sandbox import Server
 from sandbox.cloudformation import schemas
 from sandbox.cloudformation.providers import PROVIDERS
 
+pytestmark = pytest.mark.slow
+
 CAPABLE: dict[str, Any] = {"Capabilities": ["CAPABILITY_NAMED_IAM"]}
 ALLOW = {
     "Version": "2012-10-17",

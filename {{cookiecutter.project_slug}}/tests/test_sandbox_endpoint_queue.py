@@ -15,6 +15,8 @@ from endpoint_cases import BUCKET, ROLE, SLOW, TRUST, Hosting, hosting, variant
 from sandbox import Server
 from sandbox_cases import REGION
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosting]:
@@ -117,7 +119,6 @@ def test_topics_hear_of_success_and_failure(aws: Hosting) -> None:
     assert seen == {"fine": "Completed", "raise": "Failed"}
 
 
-@pytest.mark.slow
 def test_each_kind_of_endpoint_has_its_own_operation(aws: Hosting, endpoint: str) -> None:
     with pytest.raises(ClientError, match="answers InvokeEndpointAsync only"):
         aws.ask(endpoint)
@@ -130,7 +131,6 @@ def test_each_kind_of_endpoint_has_its_own_operation(aws: Hosting, endpoint: str
         aws.update(direct, aws.named("queued now", **queue()))
 
 
-@pytest.mark.slow
 def test_what_was_accepted_is_answered_after_a_restart(tmp_path: Path) -> None:
     with Server(tmp_path, REGION) as server:
         aws = hosting(server)

@@ -17,6 +17,8 @@ from sandbox import Server
 from sandbox.endpoints import steps
 from sandbox_cases import REGION
 
+pytestmark = pytest.mark.slow
+
 PACE = 0.01
 FAILING = MODEL.replace('if data == "raise"', "if True")
 
@@ -89,7 +91,6 @@ class Traffic:
                 self.seen.append(None)
 
 
-@pytest.mark.slow
 def test_a_canary_gets_its_share_before_all_of_the_traffic(aws: Hosting) -> None:
     name = aws.deploy(aws.named("old"))
     deployment = routing("CANARY", CanarySize=percent(30))
@@ -112,7 +113,6 @@ def test_a_canary_gets_its_share_before_all_of_the_traffic(aws: Hosting) -> None
     assert shown["TrafficRoutingConfiguration"]["CanarySize"] == percent(30)
 
 
-@pytest.mark.slow
 def test_a_deployment_shows_what_is_pending(aws: Hosting) -> None:
     name = aws.deploy(aws.named("old"))
     config = aws.named("new")
@@ -145,7 +145,6 @@ def test_steps_of_every_kind_of_routing() -> None:
     assert shares == [0.4, 0.8, 1.0]
 
 
-@pytest.mark.slow
 def test_errors_of_the_new_fleet_roll_the_deployment_back(aws: Hosting) -> None:
     old = aws.named("old")
     name = aws.deploy(old)
@@ -173,7 +172,6 @@ def test_errors_of_the_new_fleet_roll_the_deployment_back(aws: Hosting) -> None:
     assert aws.ask(name)["model"] == "good"
 
 
-@pytest.mark.slow
 def test_a_slow_fleet_rolls_the_deployment_back(aws: Hosting) -> None:
     name = aws.deploy(aws.named("quick"))
     latency = alarm(
@@ -193,7 +191,6 @@ def test_a_slow_fleet_rolls_the_deployment_back(aws: Hosting) -> None:
     assert aws.ask(name)["model"] == "quick"
 
 
-@pytest.mark.slow
 def test_missing_traffic_rolls_back_only_where_the_alarm_says_so(aws: Hosting) -> None:
     name = aws.deploy(aws.named("old"))
     silent = alarm(
@@ -223,7 +220,6 @@ def test_missing_traffic_rolls_back_only_where_the_alarm_says_so(aws: Hosting) -
     assert "FailureReason" not in found
 
 
-@pytest.mark.slow
 def test_an_alarm_that_somebody_sets_rolls_back(aws: Hosting) -> None:
     name = aws.deploy(aws.named("old"))
     own = alarm(aws, f"{name}-own", name, "Invocation4XXErrors")
@@ -243,7 +239,6 @@ def test_an_alarm_that_somebody_sets_rolls_back(aws: Hosting) -> None:
     assert aws.ask(name)["model"] == "old"
 
 
-@pytest.mark.slow
 def test_an_alarm_reaches_its_topic(aws: Hosting) -> None:
     sns, sqs = aws.client("sns"), aws.client("sqs")
     topic = sns.create_topic(Name="alarms")["TopicArn"]
@@ -278,7 +273,6 @@ def test_impossible_deployments_are_refused(
     assert aws.settled(name)["EndpointStatus"] == "InService"
 
 
-@pytest.mark.slow
 def test_traffic_shifts_between_variants_of_one_name_only(aws: Hosting) -> None:
     name = aws.deploy(aws.named("old"))
     renamed = aws.config(variant(aws.model(), "Other"))
@@ -287,7 +281,6 @@ def test_traffic_shifts_between_variants_of_one_name_only(aws: Hosting) -> None:
     assert aws.update(name, renamed)["ProductionVariants"][0]["VariantName"] == "Other"
 
 
-@pytest.mark.slow
 def test_rolling_is_not_for_serverless(aws: Hosting) -> None:
     name = aws.deploy(aws.config(serverless(aws.model())))
     config = aws.config(serverless(aws.model()))

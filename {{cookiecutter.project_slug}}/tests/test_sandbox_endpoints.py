@@ -37,6 +37,8 @@ from sandbox import Server, serving
 from sandbox.endpoints import Endpoints
 from sandbox_cases import REGION
 
+pytestmark = pytest.mark.slow
+
 NO_PING = (
     "The primary container for production variant AllTraffic did not pass the ping health check. "
     "Please check CloudWatch logs for this endpoint."
@@ -131,7 +133,6 @@ def test_what_is_not_there_is_not_found(aws: Hosting, ready: str) -> None:
         aws.sagemaker.describe_endpoint(EndpointName="nope")
 
 
-@pytest.mark.slow
 def test_payloads_have_the_documented_limits(aws: Hosting, ready: str) -> None:
     body = "x" * (5 * 1024 * 1024)
     assert len(aws.ask(ready, body)["data"]) == len(body)
@@ -143,7 +144,6 @@ def test_payloads_have_the_documented_limits(aws: Hosting, ready: str) -> None:
         aws.ask(name, body)
 
 
-@pytest.mark.slow
 def test_thirty_two_clients_get_their_own_answers(aws: Hosting, ready: str) -> None:
     clients = [aws.runtime for _ in range(32)]
 
@@ -182,7 +182,6 @@ def output_fn(prediction, accept):
     assert Path(found["WHERE"]).parent == Path(found["SAGEMAKER_BASE_DIR"]) / "model"
 
 
-@pytest.mark.slow
 def test_the_packaged_model_of_this_repo_predicts(aws: Hosting, tmp_path: Path) -> None:
     import datasets
     from model_case import Case
@@ -271,7 +270,6 @@ def test_model_data_deleted_before_the_start_is_named(aws: Hosting) -> None:
     assert described["FailureReason"].startswith("Failed to download model data")
 
 
-@pytest.mark.slow
 def test_an_endpoint_is_created_in_the_background(aws: Hosting) -> None:
     config = aws.named("slow", SLOW)
     aws.sagemaker.create_endpoint(EndpointName="slow", EndpointConfigName=config)
@@ -316,7 +314,6 @@ def test_a_request_whose_process_is_killed_under_it_is_sent_again(aws: Hosting) 
     assert any("started anew" in line for line in aws.log(name))
 
 
-@pytest.mark.slow
 def test_a_request_that_kills_the_process_is_a_model_error(aws: Hosting) -> None:
     name = aws.deploy(aws.named("fragile"))
     with pytest.raises(ClientError, match="process ended while it worked on this") as caught:
@@ -351,7 +348,6 @@ def test_tags_of_endpoints_can_be_changed(aws: Hosting) -> None:
 # Updates.
 
 
-@pytest.mark.slow
 def test_the_old_fleet_answers_until_the_new_one_is_healthy(aws: Hosting) -> None:
     name = aws.deploy(aws.named("old"))
     old = aws.ask(name)["pid"]
@@ -375,7 +371,6 @@ def test_the_old_fleet_answers_until_the_new_one_is_healthy(aws: Hosting) -> Non
     assert gone(old)
 
 
-@pytest.mark.slow
 def test_an_update_that_does_not_load_leaves_the_old_fleet_in_service(aws: Hosting) -> None:
     first = aws.named("first")
     name = aws.deploy(first)
@@ -390,7 +385,6 @@ def test_an_update_that_does_not_load_leaves_the_old_fleet_in_service(aws: Hosti
     assert aws.ask(name)["model"] == "third"
 
 
-@pytest.mark.slow
 def test_requests_under_way_are_answered_by_the_fleet_they_reached(aws: Hosting) -> None:
     name = aws.deploy(aws.named("long"))
     config = aws.named("next")
@@ -413,7 +407,6 @@ def test_a_configuration_deleted_under_its_endpoint_makes_updates_impossible(
         aws.update(name, aws.named("other"))
 
 
-@pytest.mark.slow
 def test_weights_send_requests_to_variants(aws: Hosting) -> None:
     models = {
         name: aws.model({"ModelPackageName": aws.package(name=name)}) for name in ("blue", "red")
@@ -503,7 +496,6 @@ def test_a_configuration_needs_what_it_names(aws: Hosting) -> None:
         aws.config(variant(model), variant(model))
 
 
-@pytest.mark.slow
 def test_an_instance_based_endpoint_never_becomes_serverless(aws: Hosting) -> None:
     name = aws.deploy(aws.config(serverless(aws.model())))
     described = aws.update(name, aws.named("instances"))
@@ -514,7 +506,6 @@ def test_an_instance_based_endpoint_never_becomes_serverless(aws: Hosting) -> No
     assert aws.settled(name)["EndpointStatus"] == "InService"
 
 
-@pytest.mark.slow
 def test_a_registered_variant_keeps_its_instance_type(aws: Hosting) -> None:
     name = aws.deploy(aws.named("scaled"))
     scaling = aws.client("application-autoscaling")
@@ -615,7 +606,6 @@ def test_the_log_of_a_talkative_model_does_not_fill_the_disk(
 # Restarts.
 
 
-@pytest.mark.slow
 def test_endpoints_outlive_the_sandbox_and_start_when_asked(tmp_path: Path) -> None:
     with Server(tmp_path, REGION) as server:
         aws = hosting(server)
@@ -631,7 +621,6 @@ def test_endpoints_outlive_the_sandbox_and_start_when_asked(tmp_path: Path) -> N
     assert gone(new)
 
 
-@pytest.mark.slow
 def test_a_deployment_cut_short_is_taken_up_again(tmp_path: Path) -> None:
     with Server(tmp_path, REGION) as server:
         aws = hosting(server)
@@ -652,7 +641,6 @@ def test_a_deployment_cut_short_is_taken_up_again(tmp_path: Path) -> None:
     assert len(folders) == 2
 
 
-@pytest.mark.slow
 def test_what_a_deployment_taken_up_again_unpacks_is_not_cleared_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -676,7 +664,6 @@ def test_what_a_deployment_taken_up_again_unpacks_is_not_cleared_away(
         assert aws.ask(name)["model"] == "after"
 
 
-@pytest.mark.slow
 def test_no_process_is_left_when_the_sandbox_is_killed(tmp_path: Path) -> None:
     import sandbox
 
@@ -708,7 +695,6 @@ def wait_until_deleted(aws: Hosting, name: str) -> None:
     raise TimeoutError(name)
 
 
-@pytest.mark.slow
 def test_an_update_brings_no_other_service_into_memory(tmp_path: Path) -> None:
     running = sandbox.start(tmp_path, REGION)
     aws = Hosting(f"http://127.0.0.1:{running.port}").prepare()

@@ -13,6 +13,8 @@ from function_cases import Wired, until
 from sandbox import Server
 from sandbox_cases import GROUP
 
+pytestmark = pytest.mark.slow
+
 APPROVED = {
     "source": ["aws.sagemaker"],
     "detail-type": ["SageMaker Model Package State Change"],

@@ -12,6 +12,8 @@ from botocore.exceptions import ClientError, HTTPClientError
 from function_cases import Wired
 from sandbox import Server
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:

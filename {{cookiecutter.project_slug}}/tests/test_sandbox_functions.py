@@ -17,6 +17,8 @@ from function_cases import Wired, archive, until
 from sandbox import Server
 from sandbox_cases import BUCKET
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wired]:
@@ -249,7 +251,6 @@ def tries(aws: Wired, name: str) -> list[str]:
     return [aws.s3.get_object(Bucket=BUCKET, Key=r["Key"])["Body"].read().decode() for r in rows]
 
 
-@pytest.mark.slow
 def test_an_asynchronous_failure_is_tried_twice_more_then_buried(aws: Wired) -> None:
     dead, failed = aws.queue("dead"), aws.queue("failed")
     aws.function("unlucky", COUNT, DeadLetterConfig={"TargetArn": dead}, Timeout=20, MemorySize=256)
@@ -291,7 +292,6 @@ def test_an_asynchronous_failure_is_tried_twice_more_then_buried(aws: Wired) -> 
     assert states == {"errors": "ALARM", "depth": "ALARM"}
 
 
-@pytest.mark.slow
 def test_an_event_and_the_function_survive_a_restart(tmp_path: Path) -> None:
     with Server(tmp_path, "eu-west-1", pace=1) as server:  # A minute until the second try.
         aws = Wired(server.url)

@@ -18,6 +18,8 @@ from nacl.public import PublicKey, SealedBox
 
 from sandbox.github import Standalone
 
+pytestmark = pytest.mark.slow
+
 WORKFLOW = """
 name: deploy
 on:

@@ -20,6 +20,8 @@ from sandbox.iam.requests import tree
 from sandbox_cases import BUCKET, GROUP, REGION, policy, register
 from sandbox_iam_case import ACCOUNT, ANYBODY, HERE, WHO, Account, allow, deny, error
 
+pytestmark = pytest.mark.slow
+
 ISSUER = "token.actions.githubusercontent.com"
 PLACE = f"{REGION}:{ACCOUNT}"
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from sandbox import Server, grants
 from sandbox_cases import REGION
 from sandbox_iam_case import HERE, Account, allow, error
 
 
+@pytest.mark.slow
 def test_sessions_survive_a_restart(tmp_path: Path) -> None:
     with Server(tmp_path, REGION) as server:
         aws = Account(server.url).prepare()

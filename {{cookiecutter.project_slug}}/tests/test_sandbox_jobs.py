@@ -18,6 +18,8 @@ from botocore.exceptions import ClientError
 from sandbox import Server
 from sandbox_cases import BUCKET, OUTPUT, World, channel, files_below, s3_input, world
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
@@ -223,7 +225,6 @@ def test_a_job_that_takes_too_long_is_stopped(aws: World) -> None:
     assert job["ProcessingJobStatus"] == "Stopped"
 
 
-@pytest.mark.slow
 def test_stopping_sends_sigterm_then_sigkill(aws: World) -> None:
     polite = """
 import pathlib, signal, sys, time
@@ -423,7 +424,6 @@ def test_a_training_reaches_nothing_but_this_machine(aws: World, server: Server)
     assert "the sandbox lets jobs reach this machine only" in log_of(server, job)
 
 
-@pytest.mark.slow
 def test_checkpoints_are_restored_and_saved(aws: World) -> None:
     script = """
 import os, pathlib
@@ -438,7 +438,6 @@ pathlib.Path(os.environ["SM_MODEL_DIR"], "rounds").write_text(str(rounds))
     assert found == [{"rounds": b"0"}, {"rounds": b"1"}]
 
 
-@pytest.mark.slow
 def test_a_training_that_takes_too_long_keeps_its_model(aws: World) -> None:
     script = """
 import os, pathlib, time

@@ -75,6 +75,7 @@ CASES: list[tuple[str, Any, Any, bool]] = [
     ("an object is no leaf", {"a": [{"exists": True}]}, {"a": {"b": 1}}, False),
     ("an empty list counts as absent", {"a": [{"exists": False}]}, {"a": []}, True),
     ("absent below an absent parent", {"a": {"b": [{"exists": False}]}}, {"c": 1}, True),
+    ("absent below an empty list", {"a": {"b": [{"exists": False}]}}, {"a": []}, True),
     ("absent or a value", {"a": [{"exists": False}, "x"]}, {"a": "x"}, True),
     ("a wildcard", {"a": [{"wildcard": "dir/*/x.txt"}]}, {"a": "dir/a/b/x.txt"}, True),
     ("a wildcard over the whole text", {"a": [{"wildcard": "b*"}]}, {"a": "ab"}, False),

@@ -31,6 +31,8 @@ from sandbox_cases import (
     world,
 )
 
+pytestmark = pytest.mark.slow
+
 WRITE = "import pathlib, sys\npathlib.Path(sys.argv[1], 'x.json').write_text(sys.argv[2])\n"
 SLEEP = "import time\ntime.sleep(60)\n"
 BREAK = "import sys\nsys.exit(3)\n"
@@ -154,7 +156,6 @@ def test_execution_variables_and_parameters_reach_the_job(aws: World) -> None:
     assert listed["PipelineParameters"] == [{"Name": "Count", "Value": "4"}]
 
 
-@pytest.mark.slow
 def test_independent_steps_run_at_the_same_time(aws: World) -> None:
     pause = "import time\ntime.sleep(1)\n"
     steps = [step(name, "Processing", aws.processing(pause)) for name in ("One", "Two")]
@@ -298,7 +299,6 @@ def test_each_part_of_a_processing_cache_key_counts_and_nothing_else(
     assert ("CacheHitResult" in ended.steps["Process"]) is hit
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("path", "value", "hit"), TRAINING_KEY)
 def test_each_part_of_a_training_cache_key_counts_and_nothing_else(
     aws: World, cached: Requests, path: str, value: Any, hit: bool

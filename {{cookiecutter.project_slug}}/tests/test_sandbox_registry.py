@@ -13,6 +13,8 @@ from botocore.exceptions import ClientError
 from sandbox import Server
 from sandbox_cases import BUCKET, World, register, world
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:

@@ -26,6 +26,8 @@ from sandbox_cases import (
     world,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def restart(root: Path) -> Server:
     return Server(root, "eu-west-1", stop_grace=0.5)
@@ -162,7 +164,6 @@ def test_versions_of_an_object_survive_a_restart(tmp_path: Path) -> None:
         assert len(files_below(tmp_path / ".sandbox" / "s3")) == 1
 
 
-@pytest.mark.slow
 def test_a_large_object_is_not_held_in_memory(tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     block = hashlib.sha256(b"x").digest() * 32768
