@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -51,19 +50,23 @@ def parse(text: str) -> dict[str, Any]:
     if len(text) > LONGEST:
         raise InvalidPattern(f"the pattern is longer than {LONGEST} characters")
     try:
-        pattern = loads(text)
-    except ValueError as error:
+        pattern = json.loads(text, parse_float=Number, parse_int=Number, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
         raise InvalidPattern(f"not JSON: {error}") from error
     _check_object(pattern, "the pattern")
     found: dict[str, Any] = pattern
     return found
 
 
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no number")
+
+
 def matches(pattern: dict[str, Any], event: Any) -> bool:
     """Tell whether an event, read with `loads`, fits a pattern from `parse`."""
     # Of a list of objects, one object has to fit the whole pattern below it.
     if isinstance(event, list):
-        return any(matches(pattern, each) for each in _flat(event))
+        return any(matches(pattern, each) for each in [*_flat(event)] or [None])
     members = event if isinstance(event, dict) else {}
     for name, wanted in pattern.items():
         if name == "$or" and isinstance(wanted, list):
@@ -128,27 +131,46 @@ def _text(kind: str, given: Any, value: str) -> bool:
         return value.endswith(given)
     if kind == "equals-ignore-case":
         return bool(value.lower() == given.lower())
-    return re.fullmatch(_wildcard(given), value, re.DOTALL) is not None
+    return _covers(_wildcard(given), value)
 
 
-def _wildcard(text: str) -> str:
-    """Return a wildcard as a regular expression; a backslash makes * and itself ordinary."""
-    pieces, position = [], 0
+def _covers(pieces: list[str], value: str) -> bool:
+    """Tell whether a text is these pieces with anything in between.
+
+    Each as early as it can be, so that no wildcard takes longer than its text is long; a regular
+    expression with a dozen stars may take for ever.
+    """
+    if len(pieces) == 1:
+        return value == pieces[0]
+    first, *middle, last = pieces
+    position, end = len(first), len(value) - len(last)
+    for piece in middle:
+        found = value.find(piece, position, max(end, 0))
+        if found < 0:
+            return False
+        position = found + len(piece)
+    return position <= end and value.startswith(first) and value.endswith(last)
+
+
+def _wildcard(text: str) -> list[str]:
+    """Return what stands between the stars of a wildcard; a backslash makes * and itself
+    ordinary."""
+    pieces, position = [""], 0
     while position < len(text):
         letter = text[position]
         if letter == "\\":
             if text[position + 1 : position + 2] not in ("*", "\\"):
                 raise InvalidPattern(r"in a wildcard only \* and \\ may be escaped")
             position += 1
-            pieces.append(re.escape(text[position]))
+            pieces[-1] += text[position]
         elif letter == "*":
             if text[position + 1 : position + 2] == "*":
                 raise InvalidPattern("a wildcard may not have * twice in a row")
-            pieces.append(".*")
+            pieces.append("")
         else:
-            pieces.append(re.escape(letter))
+            pieces[-1] += letter
         position += 1
-    return "".join(pieces)
+    return pieces
 
 
 def _same(wanted: Any, value: Any) -> bool:

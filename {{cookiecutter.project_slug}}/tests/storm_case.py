@@ -402,6 +402,7 @@ class World:
 
     def nothing(self, event: Any) -> None:
         """What is foreign or malformed must do nothing, and not come again."""
+        self.trouble = ""
         told = self.call(event, [])
         if told is None or told["started"] or self.last.requests:
             self.wrong.append(f"{event!r:.300} came to {told}")
@@ -564,6 +565,7 @@ class World:
 
     def settle(self) -> None:
         """Deliver what is left, in fair weather; then no approval may be lost, and none doubled."""
+        self.trouble = ""
         for event in [e for e in self.events if e["id"] not in self.delivered]:
             self.deliver(event, [])
         while self.retries:
