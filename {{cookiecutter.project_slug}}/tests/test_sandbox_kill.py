@@ -13,7 +13,7 @@ import sample_data
 from conftest import make_repo
 from kill_case import Killing
 
-ROUNDS = 3
+ROUNDS = 2
 
 
 @pytest.mark.slow
