@@ -337,7 +337,8 @@ def _reason(error: BaseException) -> str:
         inner = [getattr(error, "reason", None), *reversed(error.args)]
         found = next((each for each in inner if isinstance(each, BaseException)), None)
         if found is None:
-            return " ".join(re.sub(r"^HTTPS?Connection\(.*?\): ", "", str(error)).split())
+            said = re.sub(r"^HTTPS?Connection(Pool)?\(.*?\): ", "", str(error))
+            return " ".join(said.split()).rstrip(".")
         error = found
 
 

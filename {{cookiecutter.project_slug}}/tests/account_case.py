@@ -16,7 +16,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from sandbox import Server
+from direct_case import Clients
 
 State = dict[str, Any]
 Client = Callable[[str], Any]
@@ -52,12 +52,8 @@ BUCKET = {
 }
 
 
-def everything(server: Server, root: Path, repository: str) -> State:
+def everything(of: Clients, root: Path, repository: str) -> State:
     """Return it by service, kind and name."""
-
-    def of(service: str) -> Any:
-        return server.client(server.region, service)
-
     found: State = {}
     for service in (
         _stacks, _storage, _identities, _secrets, _functions, _events, _catalog, _sagemaker,
@@ -70,7 +66,7 @@ def everything(server: Server, root: Path, repository: str) -> State:
             while name in where:
                 name += " again"
             where[name] = plain(properties)
-    found["GitHub"] = plain(_github(server))
+    found["GitHub"] = plain(_github(of))
     found["clone"] = plain(_clone(root))
     return found
 
@@ -358,9 +354,9 @@ def _scaling(of: Client) -> Found:
             yield key, row["ResourceId"], row
 
 
-def _github(server: Server) -> State:
-    github = server.github
-    keys = server.client(server.region, "secretsmanager")
+def _github(of: Clients) -> State:
+    assert of.server is not None
+    github, keys = of.server.github, of("secretsmanager")
     found: State = {}
     for name, record in github.store.all("GitHubRepository").items():
         held = {

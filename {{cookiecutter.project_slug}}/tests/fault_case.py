@@ -8,9 +8,12 @@ meets a fault at the next one as if it had come all the way, in a fraction of th
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
+import select
 import shutil
+import socket
 import sqlite3
 import sys
 import threading
@@ -24,15 +27,18 @@ from typing import Any
 import pytest
 from botocore.config import Config
 from botocore.retries.standard import ExponentialBackoff
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection
 from werkzeug.serving import make_server
 
 from account_case import differences, everything
 from conftest import Repo, make_repo
 from deployment_cases import Place
+from direct_case import Answer, Clients, answer, direct, directly
 from github_case import commit, identify
-from ops import cli, github, stacks
+from ops import cli, github, stacks, stages
 from ops.aws import Aws
-from ops.bootstrap import project
+from ops.bootstrap import project, push
 from ops.run import ensure_model_package_group
 from ops.sandbox_account import prepare
 from sandbox import Server, client
@@ -41,7 +47,9 @@ from sandbox.github.service import API, PREFIX
 
 REGION = "eu-west-1"
 OWNER, NAME, PERSON = "acme", "churn", "ada"
-WAYS = ("error", "throttled", "refused", "lost")
+# An answer that something is broken, none at all until the client gives up, one that says to wait,
+# and a connection cut after the server has acted.
+WAYS = ("error", "timeout", "throttled", "lost")
 READS = ("Get", "List", "Describe", "Head", "Search")
 ADMINISTRATOR = (
     '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}'
@@ -53,9 +61,13 @@ class Call:
     """An outside call and its answer: "s3 PutObject" or "GET /repos/acme/churn"."""
 
     label: str
-    status: str
-    headers: tuple[tuple[str, str], ...]
-    body: bytes
+    answer: Answer = ("500 Nobody hears it", {}, b"")
+
+    def send(self, start: Callable[..., Any]) -> Iterable[bytes]:
+        """Give the answer as WSGI wants it."""
+        status, headers, body = self.answer
+        start(status, list(headers.items()))
+        return [body]
 
     @property
     def reads(self) -> bool:
@@ -74,7 +86,8 @@ class Outcome:
 
 
 class Front:
-    """Stands before one sandbox after the other, always at the same address."""
+    """Stands before one sandbox after the other, always at the same address. Calls from this
+    process go through `ask`, those of git and those that are to fail through a socket."""
 
     def __init__(self) -> None:
         self.server: Server | None = None
@@ -83,6 +96,9 @@ class Front:
         self.on_call: Callable[[int, str], str | None] = lambda number, label: None
         """Told of each call that is not played; returns the way in which it is to fail."""
         self.strayed, self.met = "", ""
+        self.silent: set[int] = set()
+        """The ports of clients that wait for an answer they do not get."""
+        self._way: str | None = None
         self._lock = threading.Lock()
         self._http = make_server(
             "127.0.0.1", 0, self._answer, threaded=True, request_handler=server_module._Handler
@@ -105,37 +121,70 @@ class Front:
         # A call whose connection is cut may still be at work.
         with self._lock:
             self.calls, self.script, self.strayed, self.met = [], script, "", ""
+            self._way = None
             self.on_call = lambda number, label: None
+
+    def ask(self, environ: dict[str, Any]) -> Answer | None:
+        """Answer a call that comes without a socket; None where it fails, which takes one."""
+        with self._lock:
+            label = _label(environ)
+            if len(self.calls) < len(self.script):
+                return self._play(label).answer
+            self._way = self.on_call(len(self.calls), label)
+            return None if self._way else self._serve(label, environ).answer
 
     def _answer(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         with self._lock:
-            service = server_module._signed_for(environ)
-            label = f"{environ['REQUEST_METHOD']} {_place(environ['PATH_INFO'])}"
-            if service:
-                label = f"{service} {server_module._operation(service, environ)}"
-            number = len(self.calls)
-            if number < len(self.script):
-                return self._play(self.script[number], label, environ, start)
-            assert self.server is not None
-            if way := self.on_call(number, label):
+            label = _label(environ)
+            if len(self.calls) < len(self.script):
+                environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+                return self._play(label).send(start)
+            way, self._way = self._way or self.on_call(len(self.calls), label), None
+            if way:
                 self.met = label
-                _inject(self.server, way, label)
-            kept: list[Any] = []
-            body = b"".join(self.server._answer(environ, lambda *words: kept.extend(words[:2])))
-            status, headers = kept
-            self.calls.append(Call(label, status, tuple(headers), body))
-            start(status, headers)
-            return [body]
+            if way != "timeout":
+                if way:
+                    assert self.server is not None
+                    _inject(self.server, way, label)
+                return self._serve(label, environ).send(start)
+            self.calls.append(Call(label))
+        return self._say_nothing(environ, start)
 
-    def _play(
-        self, call: Call, label: str, environ: dict[str, Any], start: Callable[..., Any]
-    ) -> Iterable[bytes]:
+    def _play(self, label: str) -> Call:
+        call = self.script[len(self.calls)]
         if call.label != label:
             self.strayed = f"call {len(self.calls)} was {call.label}, and is {label} now"
-        environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         self.calls.append(call)
-        start(call.status, list(call.headers))
-        return [call.body]
+        return call
+
+    def _serve(self, label: str, environ: dict[str, Any]) -> Call:
+        assert self.server is not None
+        self.calls.append(Call(label, answer(self.server, environ)))
+        return self.calls[-1]
+
+    def _say_nothing(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        """Keep the connection open until the client has closed it."""
+        connection, port = environ["werkzeug.socket"], int(environ["REMOTE_PORT"])
+        self.silent.add(port)
+        connection.settimeout(20)
+        try:
+            while connection.recv(1 << 16):
+                pass
+        except TimeoutError:
+            self.strayed = "nobody gave up waiting for the answer"
+        except ConnectionError:
+            pass
+        self.silent.remove(port)
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+        return Call("").send(start)
+
+
+def _label(environ: dict[str, Any]) -> str:
+    service = server_module._signed_for(environ)
+    if service:
+        return f"{service} {server_module._operation(service, environ)}"
+    return f"{environ['REQUEST_METHOD']} {_place(environ['PATH_INFO'])}"
 
 
 def _place(path: str) -> str:
@@ -185,7 +234,7 @@ class Stage:
     """The name under which everything is kept as it is now; empty where it has changed since."""
 
     def __post_init__(self) -> None:
-        self.now = self.folder / "now"
+        self.now, self.clients = self.folder / "now", Clients()
         self.repo = Repo(self.now / NAME)
 
     @property
@@ -196,6 +245,7 @@ class Stage:
     def up(self) -> None:
         """Start the sandbox."""
         self.front.server = Server(self.now / "server", REGION, pace=0.01).start()
+        self.clients.server = self.front.server
 
     def down(self) -> None:
         """End it."""
@@ -243,7 +293,7 @@ class Stage:
             patch.setattr(sys, "argv", ["mlops", *words])
             # The sandbox is in this process, and not to be spoken of.
             ours = {name: each for name, each in sys.modules.items() if name != "sandbox"}
-            patch.setattr(cli, "sys", SimpleNamespace(modules=ours, stdout=out))
+            patch.setattr(cli, "sys", SimpleNamespace(modules=ours, stdout=out, argv=sys.argv))
             for name, value in self.variables.items():
                 patch.setenv(name, value) if value else patch.delenv(name, raising=False)
             try:
@@ -259,7 +309,7 @@ class Stage:
     def everything(self) -> dict[str, Any]:
         """Return all there is, without identifiers and times."""
         settle(self.server)
-        return everything(self.server, self.repo.root, f"{OWNER}/{NAME}")
+        return everything(self.clients, self.repo.root, f"{OWNER}/{NAME}")
 
 
 @contextlib.contextmanager
@@ -267,7 +317,7 @@ def stage(folder: Path, **identity: str) -> Iterator[Stage]:
     """A committed repo, an account with an administrator and nothing else, and GitHub with the
     repo's owner; every call of a command is tried once."""
     with Front() as front, pytest.MonkeyPatch.context() as patch:
-        _hurry(patch)
+        _hurry(patch, front)
         found = Stage(folder, front)
         repo = make_repo(found.repo.root)
         identify(repo, template_version="0.1.0", **identity)
@@ -298,23 +348,39 @@ def stage(folder: Path, **identity: str) -> Iterator[Stage]:
             found.down()
 
 
-def _hurry(patch: pytest.MonkeyPatch) -> None:
-    """Keep clients, pause briefly, and give a call up when it has failed once."""
+def _hurry(patch: pytest.MonkeyPatch, front: Front) -> None:
+    """Keep clients, pause briefly, and give a call up that has failed once or is not answered."""
     made: dict[Any, Any] = {}
-    real = Aws.client
+    real, answered, sent = Aws.client, HTTPConnection.getresponse, HTTPAdapter.send
 
     def cached(self: Aws, service: str, attempts: int = 9) -> Any:
         key = (service, os.environ.get("AWS_ENDPOINT_URL"), github.ATTEMPTS)
         if key not in made:
-            made[key] = real(self, service, attempts)
+            made[key] = direct(real(self, service, attempts), front.ask)
         return made[key]
+
+    def send(self: HTTPAdapter, request: Any, **more: Any) -> Any:
+        return directly(self, request, front.ask) or sent(self, request, **more)
 
     def config(self: Aws, attempts: int) -> Any:
         retries = {"mode": "standard", "total_max_attempts": github.ATTEMPTS}
         return Config(retries=retries, user_agent_extra="sm-mlops")  # type: ignore[arg-type]
 
+    def getresponse(self: HTTPConnection) -> Any:
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
+        port = self.sock.getsockname()[1]
+        while port not in front.silent and not poll.poll(2):
+            pass
+        if port in front.silent:
+            self.timeout = 0.001
+        return answered(self)
+
     def sleep(seconds: float) -> None:
-        time.sleep(min(seconds, 0.01))
+        # A command that waits looks again when there is something new to see.
+        time.sleep(min(seconds, 0.002))
+        if front.server is not None:
+            settle(front.server)
 
     quick = SimpleNamespace(monotonic=time.monotonic, sleep=sleep)
     patch.setattr(Aws, "client", cached)
@@ -323,6 +389,10 @@ def _hurry(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(project, "time", quick)
     patch.setattr(github, "ATTEMPTS", 1)
     patch.setattr(github, "BACKOFF_SECONDS", 0)
+    patch.setattr(push, "SILENCE_SECONDS", 1)
+    patch.setattr(HTTPConnection, "getresponse", getresponse)
+    patch.setattr(HTTPAdapter, "send", send)
+    patch.setattr(stages, "template_parameters", functools.cache(stages.template_parameters))
 
 
 @dataclass(frozen=True)

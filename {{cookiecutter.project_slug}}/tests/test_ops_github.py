@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
+from urllib3 import HTTPSConnectionPool
+from urllib3.exceptions import ReadTimeoutError
 
 from github_case import NAME, add_people
 from ops import github
@@ -204,6 +207,16 @@ def test_an_exhausted_limit_is_told_at_once_and_until_when(server: Standalone, h
 def test_an_unreachable_github_is_told_with_its_host() -> None:
     hub = GitHub("ghp_x", "GH_TOKEN", Place("http://127.0.0.1:9/api/v3"))
     assert "cannot reach GitHub at 127.0.0.1:9 to show acme/churn: " in told(hub)
+
+
+def test_a_github_that_says_nothing_is_told_without_python_s_own_names() -> None:
+    silent = ReadTimeoutError(HTTPSConnectionPool("api.github.com"), "/user", "Read timed out.")
+    with pytest.raises(GitHubError) as told, GitHub("ghp_x", "GH_TOKEN").doing("show acme/churn"):
+        raise requests.ReadTimeout(silent)
+    assert str(told.value) == (
+        "cannot reach GitHub at api.github.com to show acme/churn: Read timed out; give the same "
+        "command again"
+    )
 
 
 def test_a_short_wait_is_waited_for(server: Standalone, hub: GitHub, caplog: Any) -> None:

@@ -336,7 +336,8 @@ def with_actions(world: World) -> None:
 def with_jenkins(world: World) -> None:
     """Jenkins is where nobody answers as Jenkins would."""
     world.secrets["token of Jenkins"] = JENKINS
-    user = {"MLOPS_JENKINS_USER": PERSON, "MLOPS_JENKINS_TOKEN": JENKINS, "MLOPS_TRIGGER_TOKEN": ""}
+    world.stage.variables["MLOPS_TRIGGER_TOKEN"] = ""
+    user: dict[str, Any] = {"MLOPS_JENKINS_USER": PERSON, "MLOPS_JENKINS_TOKEN": JENKINS}
     identify(world.stage.repo, ci="jenkins")
     address = f"JenkinsUrl={world.server.url}/jenkins"
     world.mlops("bootstrap", "--yes", "--platform", address, **user)
