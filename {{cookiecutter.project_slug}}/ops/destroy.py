@@ -143,7 +143,9 @@ def left(there: Aws, name: str, resources: Iterable[Resource]) -> Iterator[str]:
         yield f"scalable target {target['ResourceId']}"
     alarms = there.client("cloudwatch").describe_alarms(AlarmNamePrefix=f"{name}-")
     for alarm in alarms["MetricAlarms"]:
-        yield f"alarm {alarm['AlarmName']}"
+        # Another project's stage may be called like this one and more.
+        if {"Name": "EndpointName", "Value": name} in alarm.get("Dimensions", ()):
+            yield f"alarm {alarm['AlarmName']}"
     iam = there.client("iam")
     for role in by_kind.get("AWS::IAM::Role", ()):
         if _exists(iam.get_role, RoleName=role):

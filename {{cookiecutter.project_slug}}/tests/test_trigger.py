@@ -24,7 +24,6 @@ from hypothesis import strategies as st
 from sandbox import Server
 
 pytestmark = pytest.mark.slow
-
 FOLDER = Path(__file__).resolve().parent.parent / "infra" / "trigger"
 REGION, BUCKET, SECRET = "eu-west-1", "claims", "sm-mlops/github"
 CANARY = "ghp_canary0123456789"
