@@ -1,7 +1,9 @@
 """What stands in for the actions of other people that the rendered workflows use, as far as they
-use them: checking out from a local repository, signing in to the sandbox's AWS.
+use them: checking out from a local repository, signing in to the sandbox's AWS. Once for our own
+reader of workflows, and once for nektos/act.
 """
 
+import json
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -23,6 +25,21 @@ SIGN_IN = {
 SESSION = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 SignIn = Callable[[Work, Mapping[str, str]], Mapping[str, str]]
 """Returns at least the variables of SESSION. Raises ActionFailed."""
+# As below, in the words of act. Where from and what with stands in variables.
+CHECKOUT_OF_ACT = """\
+git init --quiet --initial-branch=main
+git fetch --quiet --no-tags --depth="$DEPTH" "$ORIGIN" "$WANTED"
+git checkout --quiet --detach FETCH_HEAD
+ln -s "$ENVIRONMENT" .venv
+echo "HEAD is now at $(git rev-parse HEAD)"
+"""
+# What it is given is written down, to be compared. FAILING, when it names it, makes it fail.
+SIGN_IN_OF_ACT = """\
+set -f
+echo "$GITHUB_JOB" sign-in $GIVEN >>"$CALLS"
+test "$FAILING" != sign-in
+cat "$SESSION" >>"$GITHUB_ENV"
+"""
 
 
 def checkout(environment: Path) -> Action:
@@ -107,6 +124,30 @@ def configure_aws_credentials(sign_in: SignIn) -> Action:
         work.say("Authenticated as assumedRoleId ***")
 
     return action
+
+
+def for_act(folder: Path) -> tuple[Path, Path]:
+    """Folders with the same two actions as nektos/act wants them: to check out, and to sign in.
+
+    They look at the variables ORIGIN, a repository's URL; ENVIRONMENT, put there as .venv; SESSION,
+    a file of NAME=value lines; CALLS, a file to add to; FAILING.
+    """
+    given = {
+        "DEPTH": "${{ inputs.fetch-depth || '1' }}",
+        "WANTED": "${{ inputs.ref || github.sha }}",
+    }
+    actions = {
+        "checkout": (CHECKOUT, given, CHECKOUT_OF_ACT),
+        "sign-in": (SIGN_IN, {"GIVEN": "${{ toJSON(inputs) }}"}, SIGN_IN_OF_ACT),
+    }
+    for name, (inputs, env, script) in actions.items():
+        step = {"shell": "bash", "env": env, "run": script}
+        runs = {"using": "composite", "steps": [step]}
+        content = {"name": name, "inputs": {key: {} for key in sorted(inputs)}, "runs": runs}
+        (folder / name).mkdir(parents=True)
+        # YAML is all that JSON is.
+        (folder / name / "action.yml").write_text(json.dumps(content), encoding="utf-8")
+    return folder / "checkout", folder / "sign-in"
 
 
 def _check(action: str, given: Mapping[str, str], known: set[str]) -> None:

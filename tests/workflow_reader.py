@@ -1,8 +1,9 @@
 """Runs a repository's workflows on this machine as GitHub would: triggers, jobs, conditions, steps,
 outputs, masks, reviewers. What it does not know it refuses, so that nothing is passed over.
 
-A reader of our own and not nektos/act: that one asks no reviewer, has no OpenID Connect, passes
-outputs on that GitHub drops because they hold something masked, and ignores keys it does not know.
+A reader of our own, compared with nektos/act in test_workflows_act.py: that one asks no reviewer,
+has no OpenID Connect, takes no notice of paths and permissions, passes outputs on that GitHub drops
+because they hold something masked, and goes on with a matrix of which a part has failed.
 Knows nothing of `mlops`; what actions of other people do is told by the caller.
 Source: https://docs.github.com/en/actions/reference
 """
