@@ -366,6 +366,7 @@ def test_sagemaker_alone_fills_in_the_project_and_only_github_must_be_told() -> 
         # Its prefix in the bucket would be that of the platform's code.
         ({"SageMakerProjectName": "platform"}, "SageMakerProjectName"),
         ({"SageMakerProjectName": "Churn"}, "SageMakerProjectName"),
+        ({"SageMakerProjectName": "1churn"}, "SageMakerProjectName"),
         ({"SageMakerProjectName": "churn-"}, "SageMakerProjectName"),
         ({"SageMakerProjectName": "churn*"}, "SageMakerProjectName"),
         ({"SageMakerProjectName": "c" * 33}, "SageMakerProjectName"),
