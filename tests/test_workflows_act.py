@@ -12,8 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -191,14 +190,13 @@ class Both:
         return folder
 
 
-@contextmanager
-def both_of(act: str, folder: Path) -> Iterator[Both]:
+def both_of(act: str, folder: Path) -> Both:
     """An empty repository."""
     origin = folder / "both.git"
     origin.mkdir()
     git(origin, "init", "--quiet", "--bare", "--initial-branch=main")
     (folder / "both").mkdir()
-    yield Both(act, folder / "both", origin)
+    return Both(act, folder / "both", origin)
 
 
 def bare(home: Path) -> dict[str, str]:
@@ -227,8 +225,8 @@ def _acted(output: str) -> tuple[dict[str, list[str]], str, str]:
     jobs: dict[str, dict[str, list[str]]] = {}
     log, summary = [], []
     for line in output.splitlines():
-        about: dict[str, Any] = json.loads(line)
-        if about.get("raw_output"):
+        about: dict[str, Any] = json.loads(line) if line.startswith("{") else {"msg": line + "\n"}
+        if about.get("raw_output") or len(about) == 1:
             log.append(about["msg"])
         if about.get("command") == "summary":
             summary.append(about["content"])
@@ -360,11 +358,11 @@ def test_act_and_our_reader_do_the_same(
     name: str, act: str, workflows: dict[str, dict[str, str]], tmp_path: Path
 ) -> None:
     case = CASES[name]
-    with both_of(act, tmp_path) as both:
-        start = started(case.event, tmp_path, both.origin, workflows[case.sign_in])
-        machine = both.rehearsal(case.failing, case.status)
-        found, read = both.read(start, machine)
-        acted = both.perform(found, machine)
+    both = both_of(act, tmp_path)
+    start = started(case.event, tmp_path, both.origin, workflows[case.sign_in])
+    machine = both.rehearsal(case.failing, case.status)
+    found, read = both.read(start, machine)
+    acted = both.perform(found, machine)
     assert acted.jobs == read.jobs, acted.log
     assert acted.calls == read.calls
     assert acted.conclusion == read.conclusion == ("failure" if case.failing else "success")
@@ -383,40 +381,38 @@ def life(
     def tell() -> Story:
         folder = tmp_path_factory.mktemp("act")
         repo = committed(cookies_session, template, folder)
-        with both_of(act, folder) as both, beside(repo, folder) as here:
-            return tell_life(both, here)
+        with beside(repo, folder) as here:
+            return tell_life(both_of(act, folder), folder, here)
 
     return told_once(tmp_path_factory, "act", tell)
 
 
-def tell_life(both: Both, here: Connected) -> Story:
-    seen: dict[str, Any] = {"no versions": here.versions()}
+def tell_life(both: Both, folder: Path, here: Connected) -> Story:
+    seen: dict[str, Any] = {"versions before": here.versions()}
     variables = json.loads(here.python(VARIABLES))
     # The way to AWS is part of the machine, the right to go it is not.
-    in_earnest = machine(both.folder.parent, both.folder.parent / "venv", variables) | {
-        name: value for name, value in variables.items() if value and name not in SESSION
-    }
+    way = {name: value for name, value in variables.items() if value and name not in SESSION}
+    in_earnest = machine(folder, folder / "venv", variables) | way
     in_earnest |= {"VENV": sys.prefix, "COLUMNS": "200"}
-
-    def deploy(version: int) -> Start:
-        about = here.versions()[version]
-        inputs = {"model-package-arn": about["arn"], "commit": about["commit"]}
-        return lambda hub: hub.dispatch("deploy", inputs)
 
     def perform(name: str, start: Start, failing: str = "", status: str = "Succeeded") -> None:
         found, read = both.read(start, both.rehearsal(failing, status))
         seen[name] = read, both.perform(found, in_earnest)
-        seen[f"versions after {name}"] = here.versions()
+
+    def deployed(version: Mapping[str, Any]) -> Start:
+        inputs = {"model-package-arn": version["arn"], "commit": version["commit"]}
+        return lambda hub: hub.dispatch("deploy", inputs)
 
     perform("push", lambda hub: hub.push(here.repo.path)[0])
     seen["pushed"] = git(here.repo.path, "rev-parse", "HEAD")
     late = {"set": "GateThreshold=1.5"}
     perform("gate", lambda hub: hub.dispatch("build", late), "mlops run", "Failed")
+    seen["versions"] = here.versions()
     here.mlops("approve", "1")
-    perform("deployment", deploy(1))
+    perform("deployment", deployed(seen["versions"][1]))
     wrong = here.python(REGISTER_COPY, here.repo.text("model/inference.py") + WRONG).split()[-1]
     here.mlops("approve", wrong)
-    perform("wrong", deploy(int(wrong)), "mlops smoke staging")
+    perform("wrong", deployed(here.versions()[int(wrong)]), "mlops smoke staging")
     stages = json.loads(here.mlops("status", "--json"))["stages"]
     seen["stages"] = {stage["stage"]: stage["version"] for stage in stages}
     return Story(seen=seen)
@@ -433,7 +429,8 @@ def pull(
         folder = tmp_path_factory.mktemp("act-pull")
         repo = committed(cookies_session, template, folder)
         comments = Comments(lambda token: token == TOKEN)
-        with both_of(act, folder) as both, served(comments):
+        both = both_of(act, folder)
+        with served(comments):
             git(repo.path, "push", "--quiet", str(both.origin), "main")
             git(repo.path, "switch", "--quiet", "--create", "stricter")
             replace(repo, "mlops.yaml", "threshold: 0.95", "threshold: 1")
@@ -479,14 +476,14 @@ def test_a_pull_request_is_linted_tested_reviewed_and_commented_on(pull: Story) 
 
 def test_a_push_registers_a_version_of_its_commit(life: Story) -> None:
     assert "**Registered version 1**" in acted(life, "push").summary
-    assert life.seen["no versions"] == {}
-    [version] = life.seen["versions after push"].values()
+    assert life.seen["versions before"] == {}
+    version = life.seen["versions"][1]
     assert (version["version"], version["commit"]) == (1, life.seen["pushed"])
 
 
 def test_what_the_gate_stops_is_not_registered(life: Story) -> None:
     assert "wanted at least 1.5" in acted(life, "gate").summary
-    assert set(life.seen["versions after gate"]) == {1}
+    assert set(life.seen["versions"]) == {1}
 
 
 def test_a_deployment_goes_to_staging_and_then_to_production(life: Story) -> None:

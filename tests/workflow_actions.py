@@ -1,6 +1,6 @@
 """What stands in for the actions of other people that the rendered workflows use, as far as they
-use them: checking out from a local repository, signing in to the sandbox's AWS. Once for our own
-reader of workflows, and once for nektos/act.
+use them: checking out from a local repository, signing in to the sandbox's AWS. Each of them once
+for our own reader of workflows, and once for nektos/act.
 """
 
 import json
@@ -25,7 +25,7 @@ SIGN_IN = {
 SESSION = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 SignIn = Callable[[Work, Mapping[str, str]], Mapping[str, str]]
 """Returns at least the variables of SESSION. Raises ActionFailed."""
-# As below, in the words of act. Where from and what with stands in variables.
+# For act, in the words of a shell.
 CHECKOUT_OF_ACT = """\
 git init --quiet --initial-branch=main
 git fetch --quiet --no-tags --depth="$DEPTH" "$ORIGIN" "$WANTED"
@@ -33,7 +33,6 @@ git checkout --quiet --detach FETCH_HEAD
 ln -s "$ENVIRONMENT" .venv
 echo "HEAD is now at $(git rev-parse HEAD)"
 """
-# What it is given is written down, to be compared. FAILING, when it names it, makes it fail.
 SIGN_IN_OF_ACT = """\
 set -f
 echo "$GITHUB_JOB" sign-in $GIVEN >>"$CALLS"
@@ -127,25 +126,27 @@ def configure_aws_credentials(sign_in: SignIn) -> Action:
 
 
 def for_act(folder: Path) -> tuple[Path, Path]:
-    """Folders with the same two actions as nektos/act wants them: to check out, and to sign in.
+    """The same two actions as nektos/act wants them, each in a folder of its own in `folder`: to
+    check out, and to sign in.
 
-    They look at the variables ORIGIN, a repository's URL; ENVIRONMENT, put there as .venv; SESSION,
-    a file of NAME=value lines; CALLS, a file to add to; FAILING.
+    They look at the variables ORIGIN, a repository's URL; ENVIRONMENT, which is put there as .venv;
+    SESSION, a file with what signing in sets; CALLS, a file to which the inputs of signing in are
+    added; FAILING, which is sign-in where nobody is let in.
     """
-    given = {
+    wanted = {
         "DEPTH": "${{ inputs.fetch-depth || '1' }}",
         "WANTED": "${{ inputs.ref || github.sha }}",
     }
-    actions = {
-        "checkout": (CHECKOUT, given, CHECKOUT_OF_ACT),
-        "sign-in": (SIGN_IN, {"GIVEN": "${{ toJSON(inputs) }}"}, SIGN_IN_OF_ACT),
-    }
-    for name, (inputs, env, script) in actions.items():
-        step = {"shell": "bash", "env": env, "run": script}
-        runs = {"using": "composite", "steps": [step]}
+    given = {"GIVEN": "${{ toJSON(inputs) }}"}
+    actions = (
+        ("checkout", CHECKOUT, wanted, CHECKOUT_OF_ACT),
+        ("sign-in", SIGN_IN, given, SIGN_IN_OF_ACT),
+    )
+    for name, inputs, env, script in actions:
+        runs = {"using": "composite", "steps": [{"shell": "bash", "env": env, "run": script}]}
         content = {"name": name, "inputs": {key: {} for key in sorted(inputs)}, "runs": runs}
-        (folder / name).mkdir(parents=True)
-        # YAML is all that JSON is.
+        (folder / name).mkdir()
+        # JSON is YAML, too.
         (folder / name / "action.yml").write_text(json.dumps(content), encoding="utf-8")
     return folder / "checkout", folder / "sign-in"
 
