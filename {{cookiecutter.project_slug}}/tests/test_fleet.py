@@ -34,7 +34,7 @@ pytestmark = pytest.mark.slow
 ALIKE = [
     "churn", "churn-eu", "churn-eu-1", "churn-eu-10", "churn-eu-2", "eu-churn", "churn-staging",
     "churn-production", "churn-pipeline", "churn-github", "churn-deploy", "churn1", "churns",
-    "chur", "n", "x" * 32, "x" * 31, "sm-mlops", "model", "approvals", "0", "00",
+    "chur", "n", "x" * 32, "x" * 31, "sm-mlops", "model", "approvals", "a", "a0",
 ]  # fmt: skip
 NAMES = [*ALIKE, *(f"team-{number}" for number in range(1, 51 - len(ALIKE)))]
 # These approve something; the others must not notice.
