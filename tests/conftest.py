@@ -3,7 +3,9 @@
 Knows what cookiecutter is; what a rendered repo contains is for the tests to say.
 """
 
+import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -144,3 +146,21 @@ def elsewhere(tmp_path: Path, template: Path) -> Iterator[Callable[..., Run]]:
         return run(*command, cwd=tmp_path / "work", **(environment | extra))
 
     yield cookiecutter
+
+
+def shared(factory: pytest.TempPathFactory) -> Path:
+    """The folder of all processes that test in parallel."""
+    base = factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+def mypy_cache(factory: pytest.TempPathFactory, repo: Rendered, folder: Path) -> Path:
+    """A cache of mypy's in `folder` that knows `repo`: half a minute, spent once for all repos with
+    the same code. No two processes may use the same one at the same time."""
+    base = shared(factory)
+    with (base / "mypy.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (base / "mypy").exists():
+            repo.run("python", "-m", "mypy", "--cache-dir", str(base / "mypy.new"), ".")
+            (base / "mypy.new").rename(base / "mypy")
+    return Path(shutil.copytree(base / "mypy", folder / "mypy"))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from conftest import ROOT, Bake, Rendered, baked
+from conftest import ROOT, Bake, Rendered, baked, mypy_cache
 from generated import RENDERED, TREE, questions, tree
 
 CHOICES = [
@@ -113,9 +113,10 @@ def test_the_rendered_repo_is_clean_for_its_own_formatter_and_linter(combination
 
 @pytest.mark.slow
 def test_the_rendered_repo_is_clean_for_its_own_type_checker(
-    default: Rendered, tmp_path: Path
+    default: Rendered, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    done = default.run("python", "-m", "mypy", "--cache-dir", str(tmp_path), ".")
+    cache = mypy_cache(tmp_path_factory, default, tmp_path)
+    done = default.run("python", "-m", "mypy", "--cache-dir", str(cache), ".")
     assert done.code == 0, done.out + done.err
 
 

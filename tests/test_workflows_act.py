@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from conftest import ROOT, baked, run
+from conftest import ROOT, baked, mypy_cache, run
 from test_workflows import PINS, SIGN_INS
 from test_workflows_run import (
     FEW_TESTS,
@@ -33,7 +33,6 @@ from test_workflows_run import (
     beside,
     commit,
     committed,
-    mypy_cache,
     replace,
     served,
     told_once,

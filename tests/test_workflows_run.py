@@ -7,7 +7,6 @@ look at what it has come to.
 
 import fcntl
 import json
-import os
 import pickle
 import re
 import shutil
@@ -23,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from conftest import Rendered, baked
+from conftest import Rendered, baked, mypy_cache, shared
 from test_workflows import PINS, SIGN_INS
 from workflow_actions import checkout, configure_aws_credentials, installed
 from workflow_reader import ActionFailed, Environment, JobRun, Repository, Run, Work, git
@@ -117,24 +116,6 @@ def told_once(factory: pytest.TempPathFactory, name: str, tell: Callable[[], Sto
     story = pickle.loads(file.read_bytes())
     assert isinstance(story, Story), f"{name}: {story}"
     return story
-
-
-def shared(factory: pytest.TempPathFactory) -> Path:
-    """The folder of all processes that test in parallel."""
-    base = factory.getbasetemp()
-    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-
-
-def mypy_cache(factory: pytest.TempPathFactory, repo: Rendered, folder: Path) -> Path:
-    """A cache of mypy's in `folder` that knows `repo`: half a minute, spent once for all repos with
-    the same code. No two processes may use the same one at the same time."""
-    base = shared(factory)
-    with (base / "mypy.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (base / "mypy").exists():
-            repo.run("python", "-m", "mypy", "--cache-dir", str(base / "mypy.new"), ".")
-            (base / "mypy.new").rename(base / "mypy")
-    return Path(shutil.copytree(base / "mypy", folder / "mypy"))
 
 
 def committed(cookies: Any, template: Path, folder: Path, **answers: str) -> Rendered:
