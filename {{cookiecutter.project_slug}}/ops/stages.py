@@ -30,6 +30,8 @@ OWN_TAGS = ("project", "stage", "model-version", "commit", "deployed-versions")
 # A tag of the stack, and the template's parameter for the tags of what is in it: it is named once.
 COST_OWNER = ("cost-owner", "CostOwner")
 _KEYS = ("Account", "Role", "Reviewers", "Cost", "Parameters", "Tags")
+# Source: https://docs.aws.amazon.com/IAM/latest/APIReference/API_Role.html
+_ROLE = re.compile(r"(arn:aws[a-z-]*:iam::\d{12}:role/)?[\w+=,.@/-]{1,576}", re.ASCII)
 # Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-properties-cloudformation-stack-tag.html
 _TAG_KEY = re.compile(r"(?!aws:)[\w .:/=+@-]{1,128}", re.IGNORECASE)
 _TAG_VALUE = re.compile(r"[\w .:/=+@-]{1,256}")
@@ -181,8 +183,10 @@ def hint(name: str, known: Iterable[str]) -> str:
 def _role(settings: Settings, account: Any, role: Any, place: str) -> str:
     if not role:
         return ""
-    if str(role).startswith("arn:"):
-        return str(role)
+    if not isinstance(role, str) or not _ROLE.fullmatch(role):
+        raise MlopsError(f"{place}: Role must be a role's name or ARN, not {role!r}")
+    if role.startswith("arn:"):
+        return role
     if account is None:
         raise MlopsError(f"{place}: Role {role} needs an Account, or write it as an ARN")
     return f"arn:{settings.partition}:iam::{account}:role/{role}"

@@ -146,6 +146,12 @@ def make_repo(root: Path) -> Repo:
     return Repo(root)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def nobody_s_session() -> None:
+    """The session that boto3 keeps would have the sign-in of another module's tests."""
+    boto3.DEFAULT_SESSION = None
+
+
 @pytest.fixture
 def repo(tmp_path: Path) -> Repo:
     return make_repo(tmp_path / "a repo")

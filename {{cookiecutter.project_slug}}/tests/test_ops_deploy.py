@@ -341,6 +341,7 @@ def test_a_destroyed_stage_leaves_nothing_and_an_orphan_is_found(here: Place, fi
     assert destroy.destroy(doomed, here.console) == []
     here.aws.client("cloudwatch").put_metric_alarm(
         AlarmName="churn-gone-by-hand",
+        Dimensions=[{"Name": "EndpointName", "Value": "churn-gone"}],
         ComparisonOperator="GreaterThanThreshold",
         EvaluationPeriods=1,
     )
