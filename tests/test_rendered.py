@@ -29,7 +29,7 @@ def own_tests(folder: Path, template: Path, *options: str, **answers: str) -> Ru
     )
     assert made.code == 0, made.err
     return run(
-        *("python", "-m", "pytest", "-q", "-n", "2", "--dist", "worksteal", "--tb=short", "-rfEs"),
+        *("python", "-m", "pytest", "-q", "-n", "3", "--dist", "worksteal", "--tb=short", "-rfEs"),
         *("-p", "no:cacheprovider", *options),
         cwd=output / "my-model",
         HOME=str(home),
