@@ -285,6 +285,7 @@ def allows(service: str, shape: str, name: str) -> bool:
     return fits and bool(re.fullmatch(limits.get("pattern", ".*"), name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "answers",
     [{}, LONGEST, SHORTEST, {"sagemaker_project": "a" + "-" * 30 + "9"}],

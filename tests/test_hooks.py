@@ -326,6 +326,7 @@ def at_terminal(
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown.decode(errors="replace")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("typed", "connects"), [(b"\n", False), (b"n\n", False), (b"\x04", False), (b"y\n", True)]
 )

@@ -244,6 +244,7 @@ def test_the_schedule_is_one_line_away(repo: Rendered) -> None:
     assert re.search(r"cron\(env\.BRANCH_NAME == 'main' \? 'H 3 \* \* 1' : ''\)", line)
 
 
+@pytest.mark.slow
 def test_the_rendered_repo_s_own_tests_of_ci_pass(repo: Rendered) -> None:
     command = ("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_ci.py")
     done = repo.run(*command, PYTEST_ADDOPTS="", PYTHONPATH=str(repo.path))

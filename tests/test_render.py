@@ -105,6 +105,7 @@ def test_rendered_configuration_parses(combination: Rendered) -> None:
             json.loads(content)
 
 
+@pytest.mark.slow
 def test_the_rendered_repo_is_clean_for_its_own_formatter_and_linter(combination: Rendered) -> None:
     for command in (("format", "--check"), ("check",)):
         done = combination.run("python", "-m", "ruff", *command, "--no-cache", ".")

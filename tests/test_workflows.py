@@ -215,6 +215,7 @@ def assert_mlops_takes(repo: Rendered, commands: list[list[str]]) -> None:
     assert done.code == 0, done.err
 
 
+@pytest.mark.slow
 def test_a_command_that_is_not_there_is_noticed(default: Rendered) -> None:
     for command in (["no-such"], ["run", "--no-such"], ["deploy"], ["run", "--at-most", "x"]):
         with pytest.raises(AssertionError):

@@ -37,6 +37,8 @@ from pipeline.bundle import Bundle
 from pipeline.definition import Code, code
 from test_lock import CONTAINER, MODULES, TOOLKIT
 
+pytestmark = pytest.mark.slow
+
 HYPERPARAMETERS = {
     "num_boost_round": "25",
     "early_stopping_rounds": "0",
@@ -124,7 +126,6 @@ def trained(sources: Code, channels: dict[str, dict[str, bytes]]) -> Iterator[Pa
         yield c.base / "model"
 
 
-@pytest.mark.slow
 def test_processes_of_a_container_are_nobodys_if_the_tests_are_roots() -> None:
     with container() as c:
         said = succeeded(c.start([sys.executable, "-c", "import os; print(os.getuid())"]))
@@ -186,7 +187,6 @@ REFUSED = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("what", REFUSED)
 def test_what_a_container_does_not_have_fails_the_job(
     sources: Code, channels: dict[str, dict[str, bytes]], what: str
@@ -220,7 +220,6 @@ def test_opt_ml_is_meant_only_where_no_other_folder_is_named() -> None:
 # Processing.
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("write", "end"), [(as_csv, ".csv"), (as_parquet, ".parquet")])
 def test_a_channel_of_several_parts_is_prepared_as_one_table(
     sources: Code,
@@ -237,7 +236,6 @@ def test_a_channel_of_several_parts_is_prepared_as_one_table(
     assert schemas[0]["data"]["rows"] == schemas[1]["data"]["rows"]
 
 
-@pytest.mark.slow
 def test_evaluation_judges_the_packed_model(
     sources: Code, prepared: dict[str, dict[str, bytes]], trained: Path
 ) -> None:
@@ -260,7 +258,6 @@ def test_evaluation_judges_the_packed_model(
 # Training.
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("toolkit", TOOLKITS)
 def test_each_toolkit_trains_the_same_complete_model_from_channels_of_several_files(
     sources: Code, channels: dict[str, dict[str, bytes]], trained: Path, toolkit: str
@@ -293,7 +290,6 @@ def test_hyperparameters_arrive_as_text_and_are_numbers_again(trained: Path) -> 
     assert notes["tree_method"] == "hist"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("toolkit", TOOLKITS)
 def test_the_second_of_two_hosts_ends_well_without_a_model_of_its_own(
     sources: Code, channels: dict[str, dict[str, bytes]], trained: Path, toolkit: str
@@ -330,7 +326,6 @@ def curve(c: Container) -> list[float]:
     return list(notes["curve"]["validation"])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["asked", "killed"])
 @pytest.mark.parametrize("toolkit", TOOLKITS)
 def test_what_a_spot_interruption_ends_goes_on_from_its_checkpoint(
@@ -371,7 +366,6 @@ def test_what_a_spot_interruption_ends_goes_on_from_its_checkpoint(
 # Hosting.
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("toolkit", TOOLKITS)
 def test_the_packed_model_answers_from_a_folder_that_it_cannot_change(
     trained: Path, table: pa.Table, toolkit: str

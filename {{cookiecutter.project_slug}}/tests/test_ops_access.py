@@ -12,6 +12,8 @@ from deployment_cases import Place, place
 from ops import access, stages
 from ops.errors import MlopsError
 
+pytestmark = pytest.mark.slow
+
 FAR, FARTHER = "210987654321", "210987654322"
 
 
@@ -34,7 +36,6 @@ def bucket_policy(here: Place) -> list[dict[str, Any]]:
     return list(json.loads(answer["Policy"])["Statement"])
 
 
-@pytest.mark.slow
 def test_shared_once_there_is_nothing_more_to_do(here: Place) -> None:
     assert share(here, FAR, FARTHER) == 2 * [
         f"+ account {FAR} may read",

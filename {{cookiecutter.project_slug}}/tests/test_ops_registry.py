@@ -11,6 +11,8 @@ from ops.aws import Aws
 from ops.errors import MlopsError
 from ops.run import ensure_model_package_group
 
+pytestmark = pytest.mark.slow
+
 
 def register(aws: Aws, number: int) -> None:
     statistics = f"s3://{aws.bucket}/runs/{number}/evaluation.json"

@@ -20,6 +20,8 @@ from ops.console import apply
 from ops.errors import MlopsError
 from sandbox import Server
 
+pytestmark = pytest.mark.slow
+
 RULE = "sm-mlops-approved"
 
 
@@ -64,7 +66,6 @@ def number(arn: str) -> str:
     return arn.rpartition("/")[2]
 
 
-@pytest.mark.slow
 def test_it_starts_the_deployment_again_and_says_where_to_follow_it(account: Connected) -> None:
     arn = account.register("Approved")
     for words in ([number(arn)], ["--model-package-arn", arn], [number(arn)]):
@@ -77,7 +78,6 @@ def test_it_starts_the_deployment_again_and_says_where_to_follow_it(account: Con
         assert f"version {number(arn)} is started, commit {COMMIT[:7]}" in done.output
 
 
-@pytest.mark.slow
 def test_for_scripts_it_is_json(account: Connected) -> None:
     arn = account.register("Approved")
     assert json.loads(call(number(arn), "--json").output) == {
@@ -90,7 +90,6 @@ def test_for_scripts_it_is_json(account: Connected) -> None:
     }
 
 
-@pytest.mark.slow
 def test_what_github_says_is_told_in_one_line_without_the_credential(account: Connected) -> None:
     token = account.token()
     arn = account.register("Approved")
@@ -101,7 +100,6 @@ def test_what_github_says_is_told_in_one_line_without_the_credential(account: Co
     assert call(number(arn)).exit_code == 0
 
 
-@pytest.mark.slow
 def test_a_failed_approval_is_off_the_queue_once_it_is_started_by_hand(account: Connected) -> None:
     queues = account.aws.client("sqs")
     url = queues.get_queue_url(QueueName=trigger.QUEUE)["QueueUrl"]
@@ -125,7 +123,6 @@ def test_a_failed_approval_is_off_the_queue_once_it_is_started_by_hand(account: 
     assert waiting() == 3, "those of others stay"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("status", ["Rejected", "PendingManualApproval"])
 def test_a_version_that_is_not_approved_is_refused_before_the_function_is_called(
     account: Connected, status: str
@@ -136,7 +133,6 @@ def test_a_version_that_is_not_approved_is_refused_before_the_function_is_called
     assert len(account.runs()) == before
 
 
-@pytest.mark.slow
 def test_what_the_function_will_not_deploy_is_told_with_its_reason(account: Connected) -> None:
     arn = account.register("Approved", Repository="https://github.com/strangers/churn")
     assert "started nothing: repositories of strangers are not allowed" in refusal(number(arn))
@@ -144,7 +140,6 @@ def test_what_the_function_will_not_deploy_is_told_with_its_reason(account: Conn
     assert "which nobody can check out" in refusal(number(arn))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -165,7 +160,6 @@ def test_a_wrong_word_is_answered_in_one_line(words: list[str], told: str) -> No
     assert told in refusal(*words)
 
 
-@pytest.mark.slow
 def test_without_a_platform_it_says_what_makes_one(
     account: Connected, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,7 +169,6 @@ def test_without_a_platform_it_says_what_makes_one(
         trigger.replay(account.aws, version)
 
 
-@pytest.mark.slow
 def test_a_call_that_aws_does_not_answer_is_not_made_twice(account: Connected) -> None:
     version = registry.version(account.aws, int(number(account.register("Approved"))))
     account.server.inject("Invoke", "ServiceException", status=500, times=2)

@@ -14,6 +14,8 @@ from sandbox import Server
 from sandbox.policies import decision
 from sandbox_cases import REGION
 
+pytestmark = pytest.mark.slow
+
 OTHER = "210987654321"
 OTHER_ROLE = f"arn:aws:iam::{OTHER}:role/hosting"
 ROOT = f"arn:aws:iam::{OTHER}:root"
@@ -78,7 +80,6 @@ def allow_role(abroad: Hosting) -> None:
     )
 
 
-@pytest.mark.slow
 def test_a_version_is_used_abroad_where_group_bucket_and_role_allow_it(
     aws: Hosting, abroad: Hosting
 ) -> None:

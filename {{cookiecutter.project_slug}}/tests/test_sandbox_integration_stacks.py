@@ -14,6 +14,8 @@ from function_cases import ACCOUNT, EVERYTHING, Wired, archive, trust, until
 from sandbox import Server
 from sandbox_cases import BUCKET, REGION
 
+pytestmark = pytest.mark.slow
+
 CAPABLE: dict[str, Any] = {"Capabilities": ["CAPABILITY_NAMED_IAM"]}
 
 
@@ -100,7 +102,6 @@ def trigger(code: str, word: str) -> dict[str, Any]:
     }
 
 
-@pytest.mark.slow
 def test_an_approval_runs_the_code_of_a_deployed_and_updated_stack(
     aws: Deployer, wired: Wired
 ) -> None:
@@ -276,7 +277,6 @@ def catalog(*versions: str) -> dict[str, Any]:
     }
 
 
-@pytest.mark.slow
 def test_a_product_comes_from_a_template_and_makes_projects(aws: Deployer) -> None:
     product = {
         "Parameters": {

@@ -11,6 +11,8 @@ from botocore.exceptions import ClientError
 from sandbox import Server
 from sandbox_cases import World
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def quotas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
