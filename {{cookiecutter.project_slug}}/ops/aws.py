@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -12,6 +12,8 @@ from pipeline.settings import Settings
 
 # Clients may be shared between threads, making them may not.
 _MAKING = threading.RLock()
+# How services say that there is no such thing.
+ABSENT = ("ValidationException", "ResourceNotFound", "ResourceNotFoundException", "NoSuchEntity")
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,19 @@ class Aws:
 def error_code(error: Any) -> str:
     """The code of a botocore ClientError."""
     return str(error.response["Error"]["Code"])
+
+
+def exists(describe: Callable[..., Any], **request: str) -> bool:
+    """Whether there is what an operation describes."""
+    from botocore.exceptions import ClientError
+
+    try:
+        describe(**request)
+    except ClientError as error:
+        if error_code(error) not in ABSENT:
+            raise
+        return False
+    return True
 
 
 def split_s3(uri: str) -> tuple[str, str]:

@@ -4,7 +4,7 @@ anything that costs money is left.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ops import access, endpoints, executions, objects, registry, stacks, stages
-from ops.aws import Aws, error_code
+from ops.aws import Aws, error_code, exists
 from ops.console import tell
 from ops.stacks import Resource, Stack
 from ops.stages import Stage
@@ -133,7 +133,7 @@ def left(there: Aws, name: str, resources: Iterable[Resource]) -> Iterator[str]:
     ):
         for physical in by_kind.get(f"AWS::SageMaker::{kind}", ()):
             given = physical.rpartition("/")[2]
-            if _exists(operation, **{parameter: given}):
+            if exists(operation, **{parameter: given}):
                 yield f"{word} {given}"
     targets = there.client("application-autoscaling").describe_scalable_targets(
         ServiceNamespace="sagemaker",
@@ -148,20 +148,8 @@ def left(there: Aws, name: str, resources: Iterable[Resource]) -> Iterator[str]:
             yield f"alarm {alarm['AlarmName']}"
     iam = there.client("iam")
     for role in by_kind.get("AWS::IAM::Role", ()):
-        if _exists(iam.get_role, RoleName=role):
+        if exists(iam.get_role, RoleName=role):
             yield f"role {role}"
-
-
-def _exists(operation: Callable[..., Any], **request: str) -> bool:
-    from botocore.exceptions import ClientError
-
-    try:
-        operation(**request)
-    except ClientError as error:
-        if error_code(error) in ("ValidationException", "NoSuchEntity", "ResourceNotFound"):
-            return False
-        raise
-    return True
 
 
 # What belongs to no stage

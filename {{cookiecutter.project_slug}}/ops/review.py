@@ -22,7 +22,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ops import artifacts, commit, executions, registry, run
+from ops import artifacts, commit, executions, objects, registry, run
 from ops.aws import Aws, split_s3
 from ops.console import tell
 from ops.errors import MlopsError
@@ -314,8 +314,7 @@ def _failure(aws: Aws, execution: Execution) -> tuple[str, ...]:
 def _gate(aws: Aws, folder: str | None) -> dict[str, Any] | None:
     if folder is None:
         return None
-    bucket, key = split_s3(f"{folder.rstrip('/')}/gate.json")
-    content: dict[str, Any] = json.loads(aws.s3.get_object(Bucket=bucket, Key=key)["Body"].read())
+    content: dict[str, Any] = json.loads(objects.read(aws, f"{folder.rstrip('/')}/gate.json"))
     return content
 
 
@@ -323,7 +322,7 @@ def _contents(aws: Aws, folder: str | None) -> dict[str, str] | None:
     if folder is None:
         return None
     bucket, key = split_s3(f"{folder.rstrip('/')}/")
-    found = aws.s3.list_objects_v2(Bucket=bucket, Prefix=key).get("Contents", [])
+    found = objects.listed(aws, bucket, key)
     return {item["Key"].removeprefix(key): item["ETag"] for item in found}
 
 

@@ -26,7 +26,6 @@ from typing import Any, cast
 from urllib.parse import unquote
 
 from botocore.config import Config
-from botocore.loaders import Loader
 from botocore.session import get_session
 from moto.core.base_backend import BackendDict
 from moto.core.model_instances import reset_model_data
@@ -66,12 +65,6 @@ def _forget() -> None:
     """Empty moto, whose models also stand in lists of their classes: some 30 MB each time."""
     BackendDict.reset()
     reset_model_data()
-
-
-@functools.cache
-def _models() -> Loader:
-    """Return what reads each service's model once for all servers of this process."""
-    return Loader()
 
 
 class _Dispatcher(DomainDispatcherApplication):
@@ -273,8 +266,8 @@ class Server:
 
     @functools.cached_property
     def _core(self) -> Any:
+        # One session reads each service's model once.
         core = get_session()
-        core.register_component("data_loader", _models())
         core.set_config_variable("profile", None)
         return core
 

@@ -34,8 +34,6 @@ _MOMENT = (1980, 1, 1, 0, 0, 0)
 # Of what describes an installed package: what scanners of layers read, and the licences. The rest
 # differs from one installation to another.
 _METADATA = ("METADATA", "WHEEL")
-
-
 # Of the product's template in the artifact bucket.
 _KEY = re.compile(rf"platform/([^/\s]+)/([0-9a-f]{{16}})/{re.escape(TEMPLATE)}")
 

@@ -7,13 +7,13 @@ A project that was made in Studio is as good as one made here.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ops import access, stacks, stages
-from ops.aws import Aws, error_code
+from ops.aws import ABSENT, Aws, error_code, exists
 from ops.bootstrap import assets, catalog, needs, platform
 from ops.bootstrap.catalog import ProductVersion
 from ops.bootstrap.plan import Item, Tell, Todo
@@ -38,7 +38,6 @@ THINGS = {
     "GitHubUserSecret": "secret sm-mlops/{}/github-user",
 }
 _REFUSED = ("ValidationException", "ResourceInUse", "ConflictException")
-_ABSENT = ("ValidationException", "ResourceNotFound", "ResourceNotFoundException", "NoSuchEntity")
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def find(aws: Aws) -> Found | None:
     try:
         shown = aws.sagemaker.describe_project(ProjectName=aws.settings.project.project)
     except ClientError as error:
-        if error_code(error) not in _ABSENT:
+        if error_code(error) not in ABSENT:
             raise
         return None
     if shown["ProjectStatus"] == "DeleteCompleted":
@@ -252,7 +251,7 @@ class Project:
                 f"delete or rename the role {role}, then give this command again",
             )
             for role in (f"{self.name}-pipeline", f"{self.name}-github")
-            if role not in kept | held and _exists(get_role, RoleName=role)
+            if role not in kept | held and exists(get_role, RoleName=role)
         ]
 
     def _leftovers(self, found: Found | None) -> list[stacks.Resource]:
@@ -269,7 +268,7 @@ class Project:
                 ModelPackageGroupName=self.aws.settings.model_package_group
             )
         except ClientError as error:
-            if error_code(error) not in _ABSENT:
+            if error_code(error) not in ABSENT:
                 raise
             return None
         arn = group["ModelPackageGroupArn"]
@@ -521,7 +520,7 @@ class Project:
             # The answer to a first attempt was lost: it is going, or gone.
             now = find(self.aws)
             going = now is None or now.status == "DeleteInProgress"
-            if error_code(error) not in (*_ABSENT, *_REFUSED) or not going:
+            if error_code(error) not in (*ABSENT, *_REFUSED) or not going:
                 raise
         left = _wait(self.aws)
         if left is not None:
@@ -607,12 +606,10 @@ class Project:
             self._delete(found, tell)
 
     def _has_pipeline(self) -> bool:
-        return _exists(
-            self.aws.sagemaker.describe_pipeline, PipelineName=self.aws.settings.pipeline
-        )
+        return exists(self.aws.sagemaker.describe_pipeline, PipelineName=self.aws.settings.pipeline)
 
     def _has_code_repository(self, name: str) -> bool:
-        return _exists(self.aws.sagemaker.describe_code_repository, CodeRepositoryName=name)
+        return exists(self.aws.sagemaker.describe_code_repository, CodeRepositoryName=name)
 
     def _delete_pipeline(self, tell: Tell) -> None:
         """The one that `mlops run` has made, which no stack holds."""
@@ -623,21 +620,9 @@ class Project:
             self.aws.sagemaker.delete_pipeline(PipelineName=name)
         except ClientError as error:
             # Gone where the answer to a first attempt was lost.
-            if error_code(error) not in _ABSENT:
+            if error_code(error) not in ABSENT:
                 raise
         tell(f"{'deleted':<12} SageMaker pipeline {name}")
-
-
-def _exists(describe: Callable[..., Any], **request: str) -> bool:
-    from botocore.exceptions import ClientError
-
-    try:
-        describe(**request)
-    except ClientError as error:
-        if error_code(error) not in _ABSENT:
-            raise
-        return False
-    return True
 
 
 def _plain(value: str) -> tuple[str, ...]:
