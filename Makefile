@@ -45,12 +45,13 @@ setup: $(READY) ## make .venv with the pinned packages
 sandbox: render ## render with default answers and take a model to production, on this laptop
 	@$(MAKE) --no-print-directory -C build/sandbox/my-model sandbox VENV="$$(cd "$(VENV)" && pwd)"
 
-# Inside this repository the hook makes none, but a model version should name a commit.
+# Inside this repository the hook makes none, but a model version should name a commit, and GitHub deploys main.
 render: $(READY) ## render with default answers into build/sandbox; what ran there before stays
 	@$(RUN) tests/generated.py copy build/template
 	@$(RUN) -m cookiecutter --no-input --default-config --overwrite-if-exists --output-dir build/sandbox build/template >/dev/null
 	@cd build/sandbox/my-model && { git init --quiet && git add --all && git -c user.name=Template \
-	  -c user.email=template@localhost -c commit.gpgsign=false commit --quiet --message "Render the template"; } >/dev/null 2>&1 || true
+	  -c user.email=template@localhost -c commit.gpgsign=false commit --quiet --message "Render the template"; \
+	  git branch --move --force main; } >/dev/null 2>&1 || true
 
 test: $(READY) $(CHECKOV) ## all tests: the template's, and the rendered repo's own
 	$(RUN) -m pytest -n auto --dist worksteal --durations 15 $(PYTEST)
