@@ -20,9 +20,9 @@ sys.path.insert(0, str(ROOT / "tests"))
 from generated import clean_copy  # noqa: E402
 
 ROUNDS = 5
-COMPILE = ["-m", "ops", "compile"]
+COMPILE = ["-m", "sm_mlops", "compile"]
 SDK = ["-c", "import sagemaker.mlops.workflow.pipeline"]
-HELPS = (["-m", "ops", "--help"], ["-m", "ops", "models", "--help"])
+HELPS = (["-m", "sm_mlops", "--help"], ["-m", "sm_mlops", "models", "--help"])
 BOTO3 = ["-c", "import boto3"]
 
 

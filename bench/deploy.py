@@ -31,7 +31,7 @@ def main() -> None:
             """Wall time of `mlops --sandbox ...`, in seconds."""
             begun = time.perf_counter()
             subprocess.run(
-                [sys.executable, "-m", "ops", "--sandbox", *arguments],
+                [sys.executable, "-m", "sm_mlops", "--sandbox", *arguments],
                 cwd=repo,
                 env=os.environ | {"PYTHONPATH": str(repo)},
                 check=True,

@@ -24,13 +24,13 @@ ROUNDS = 3
 EXECUTION = """
 import os, sys, time
 from pathlib import Path
-import sandbox
-from ops import executions
-from ops.aws import Aws
-from ops.console import apply
-from ops.run import start
-from ops.sandbox_account import prepare
-from pipeline import settings
+from sm_mlops import sandbox
+from sm_mlops import executions
+from sm_mlops.aws import Aws
+from sm_mlops.console import apply
+from sm_mlops.training.run import start
+from sm_mlops.cli.sandbox_account import prepare
+from sm_mlops import settings
 
 root = Path.cwd()
 with sandbox.connect(root, settings.load(root).project.region) as environment:
@@ -77,7 +77,10 @@ def by_hand(repo: Path, work: Path) -> float:
 def in_the_sandbox(repo: Path) -> float:
     """Wall time of an execution from its start to its end, in seconds."""
     subprocess.run(
-        [sys.executable, "-m", "ops", "sandbox", "reset"], cwd=repo, check=True, capture_output=True
+        [sys.executable, "-m", "sm_mlops", "sandbox", "reset"],
+        cwd=repo,
+        check=True,
+        capture_output=True,
     )
     done = subprocess.run(
         [sys.executable, "-c", EXECUTION],

@@ -95,7 +95,7 @@ def memory(folder: Path) -> dict[str, tuple[int, int, float]]:
     sys.path[:0] = [str(RENDERED), str(RENDERED / "tests")]
     cases: Any = importlib.import_module("connected_case")
     conftest: Any = importlib.import_module("conftest")
-    console: Any = importlib.import_module("ops.console")
+    console: Any = importlib.import_module("sm_mlops.console")
     sandbox: Any = importlib.import_module("sandbox")
     repo = conftest.make_repo(folder / "churn")
     with sandbox.Server(folder / "account", cases.REGION) as server:
@@ -131,7 +131,7 @@ def redirected(target: io.TextIOBase | Any) -> Any:
 def package() -> int:
     """Bytes of trigger.zip, as `mlops bootstrap` uploads it."""
     sys.path.insert(0, str(RENDERED))
-    assets: Any = importlib.import_module("ops.bootstrap.assets")
+    assets: Any = importlib.import_module("sm_mlops.bootstrap.assets")
     names = ("app.py", "handler.py")
     return len(assets.archive({name: (FUNCTION / name).read_bytes() for name in names}))
 

@@ -1,5 +1,5 @@
-"""`python -m ops` is `mlops`."""
+"""`python -m sm_mlops` is `mlops`."""
 
-from ops.cli import main
+from sm_mlops.cli.main import main
 
 main()

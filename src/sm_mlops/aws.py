@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from pipeline.settings import Settings
+from sm_mlops.settings import Settings
 
 # Clients may be shared between threads, making them may not.
 _MAKING = threading.RLock()

@@ -7,8 +7,8 @@ import re
 import subprocess
 from pathlib import Path
 
-from ops.errors import MlopsError
-from ops.hush import without_tokens
+from sm_mlops.errors import MlopsError
+from sm_mlops.redaction import without_tokens
 
 
 def current(root: Path) -> str:

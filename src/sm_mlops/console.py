@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import typer
 from rich.console import Console
 
-from ops.errors import MlopsError
-from pipeline import settings as mlops_settings
+from sm_mlops import settings as mlops_settings
+from sm_mlops.errors import MlopsError
 
 if TYPE_CHECKING:
-    from ops.aws import Aws
+    from sm_mlops.aws import Aws
 
 # Into a file or a CI log, where no terminal sets the width, tables keep their lines whole.
 # (A process may have been started without any standard output.)
@@ -64,7 +64,7 @@ def connected(context: typer.Context, *, empty: bool = False) -> Iterator[Aws]:
     The sandbox has what `mlops run` needs even where nobody has connected the repo, unless its
     account is to be `empty`.
     """
-    from ops.aws import Aws
+    from sm_mlops.aws import Aws
 
     settings = load_settings()
     if not context.obj.sandbox:
@@ -72,9 +72,9 @@ def connected(context: typer.Context, *, empty: bool = False) -> Iterator[Aws]:
         yield Aws(settings, role=os.environ.get("MLOPS_ROLE", ""))
         return
     # Only this branch, and the commands of `mlops sandbox`, ever import the sandbox.
-    import sandbox
-    from ops import sandbox_github
-    from ops.sandbox_account import prepare
+    from sm_mlops import sandbox
+    from sm_mlops.cli import sandbox_github
+    from sm_mlops.cli.sandbox_account import prepare
 
     with sandbox.connect(settings.root, settings.project.region) as environment:
         apply(environment)

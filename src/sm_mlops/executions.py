@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from ops.aws import Aws, error_code
-from ops.errors import MlopsError
+from sm_mlops.aws import Aws, error_code
+from sm_mlops.errors import MlopsError
 
 FINAL = ("Succeeded", "Failed", "Stopped")
 _LOG_GROUPS = {

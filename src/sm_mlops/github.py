@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ops.errors import MlopsError
+from sm_mlops.errors import MlopsError
 
 if TYPE_CHECKING:
     from github.Repository import Repository

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ops.aws import Aws, error_code, split_s3
-from ops.errors import MlopsError
+from sm_mlops.aws import Aws, error_code, split_s3
+from sm_mlops.errors import MlopsError
 
 # Source: https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
 AT_ONCE = 1000

@@ -10,10 +10,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ops import objects
-from ops.aws import Aws, error_code, split_s3
-from ops.errors import MlopsError
-from ops.executions import describe
+from sm_mlops import objects
+from sm_mlops.aws import Aws, error_code, split_s3
+from sm_mlops.errors import MlopsError
+from sm_mlops.executions import describe
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from ops.aws import Aws, error_code
-from ops.console import tell
-from ops.errors import MlopsError
+from sm_mlops.aws import Aws, error_code
+from sm_mlops.console import tell
+from sm_mlops.errors import MlopsError
 
 # Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
 TEMPLATE_BYTES = 51_200

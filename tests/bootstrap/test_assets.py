@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Repo
-from ops.bootstrap import assets
-from ops.errors import MlopsError
+from repos import Repo
+from sm_mlops.bootstrap import assets
+from sm_mlops.errors import MlopsError
 
 ELF = b"\x7fELF\x02\x01\x01" + b"\0" * 11 + b"\xb7\0" + b"\0" * 44
 MACHINE = "cp311-abi3-manylinux_2_17_aarch64.manylinux2014_aarch64"

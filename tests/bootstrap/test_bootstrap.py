@@ -13,10 +13,10 @@ from typing import Any
 import boto3
 import pytest
 
-import sandbox
 from bootstrap_case import ACCOUNT, REGION, mlops_here
-from conftest import Repo, make_repo, mlops
-from sandbox import client
+from repos import Repo, make_repo, mlops
+from sm_mlops import sandbox
+from sm_mlops.sandbox import client
 
 pytestmark = pytest.mark.slow
 Run = Callable[..., subprocess.CompletedProcess[str]]

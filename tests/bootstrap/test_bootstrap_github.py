@@ -17,15 +17,15 @@ from typing import Any
 
 import pytest
 
-from conftest import Repo, make_repo
 from github_case import KEY, NAME, ROLE, SECRET, World, add_people, add_secrets, commit, git
 from github_case import identify as identify_repo
-from ops import github
-from ops.aws import Aws
-from ops.bootstrap import credential, plan
-from ops.bootstrap.push import Push
-from ops.errors import MlopsError
-from sandbox.github import Standalone
+from repos import Repo, make_repo
+from sm_mlops import github
+from sm_mlops.aws import Aws
+from sm_mlops.bootstrap import credential, plan
+from sm_mlops.bootstrap.push import Push
+from sm_mlops.errors import MlopsError
+from sm_mlops.sandbox.github import Standalone
 
 pytestmark = pytest.mark.slow
 
@@ -203,7 +203,7 @@ def test_names_in_other_letters_are_githubs_own(world: World) -> None:
     identify_repo(world.repo, github="ACME/CHURN")
     world.act()
     assert git(world.repo.root, "remote", "get-url", "origin").endswith("/acme/Churn.git")
-    from ops.bootstrap.repository import names
+    from sm_mlops.bootstrap.repository import names
 
     assert names(world.hub, world.aws.settings) == ("acme", "Churn")
     identify_repo(world.repo, github="ACME/New")
@@ -702,7 +702,7 @@ def test_what_was_made_is_taken_back_and_the_repository_stays(
     keyed: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Without a SageMaker project there is no user with a key.
-    monkeypatch.setattr("ops.rotation.former_keys", lambda aws: [])
+    monkeypatch.setattr("sm_mlops.bootstrap.rotation.former_keys", lambda aws: [])
     keyed.act()
     parts = keyed.parts()
     shown = [(str(item.todo), item.what) for item in plan.look_back(parts)]

@@ -12,14 +12,14 @@ import pytest
 
 from bootstrap_case import ACCOUNT, BUCKET, REGION, Kept, Land, connected_once, items, land
 from connected_case import app_layer
-from ops import stacks
-from ops.bootstrap import assets, catalog, credential, platform
-from ops.bootstrap.plan import Todo, is_work
-from ops.bootstrap.platform import STACK, Again, Options, Platform
-from ops.bootstrap.project import Project
-from ops.bootstrap.studio import TAG, Studio
-from ops.errors import MlopsError
-from ops.stacks import StackFailed
+from sm_mlops import stacks
+from sm_mlops.bootstrap import assets, catalog, credential, platform
+from sm_mlops.bootstrap.plan import Todo, is_work
+from sm_mlops.bootstrap.platform import STACK, Again, Options, Platform
+from sm_mlops.bootstrap.project import Project
+from sm_mlops.bootstrap.studio import TAG, Studio
+from sm_mlops.errors import MlopsError
+from sm_mlops.stacks import StackFailed
 
 pytestmark = pytest.mark.slow
 

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from bootstrap_case import BUCKET, Kept, Killed, Land, connected_once, items, land
-from ops import sandbox_account
-from ops.bootstrap import assets, catalog, plan, platform, project
-from ops.bootstrap.plan import is_work
-from ops.bootstrap.platform import Platform
-from ops.bootstrap.project import Project
-from ops.errors import MlopsError
+from sm_mlops.bootstrap import assets, catalog, plan, platform, project
+from sm_mlops.bootstrap.plan import is_work
+from sm_mlops.bootstrap.platform import Platform
+from sm_mlops.bootstrap.project import Project
+from sm_mlops.cli import sandbox_account
+from sm_mlops.errors import MlopsError
 
 pytestmark = pytest.mark.slow
 
@@ -126,7 +126,7 @@ def test_a_project_made_in_studio_is_accepted_as_it_is(alone: Land) -> None:
 
 
 def parameters_of_github(found: Land) -> dict[str, str]:
-    from ops.github import subject
+    from sm_mlops.github import subject
 
     there = found.hub.repository("acme/churn")
     assert there is not None
@@ -451,7 +451,7 @@ def test_a_pipeline_that_was_left_behind_goes_without_a_project(there: Land) -> 
 def test_while_a_training_runs_nothing_is_taken_away(
     there: Land, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ops import destroy
+    from sm_mlops.deployment import destroy
 
     pipeline(there)
     monkeypatch.setattr(destroy, "executing", lambda aws: ["arn:of:an:execution"])

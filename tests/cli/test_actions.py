@@ -11,13 +11,13 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from conftest import Repo, mlops
-from ops import actions, commit
-from ops.aws import Aws
-from ops.cli import app
-from ops.commands import deployment
-from ops.errors import MlopsError
-from ops.run import ensure_model_package_group
+from repos import Repo, mlops
+from sm_mlops import actions, commit
+from sm_mlops.aws import Aws
+from sm_mlops.cli import deployment
+from sm_mlops.cli.main import app
+from sm_mlops.errors import MlopsError
+from sm_mlops.training.run import ensure_model_package_group
 
 
 def outputs(file: Path) -> dict[str, str]:

@@ -11,17 +11,17 @@ import pytest
 from boto3.exceptions import S3UploadFailedError
 from botocore import exceptions
 
-from conftest import ROOT, Repo, bare_environment, mlops
-from ops import console
-from ops.aws import Aws
-from ops.errors import explained
+from repos import ROOT, Repo, bare_environment, mlops
+from sm_mlops import console
+from sm_mlops.aws import Aws
+from sm_mlops.errors import explained
 
 
 @pytest.mark.slow
 def test_help_names_every_command_and_loads_neither_the_sdk_nor_boto3(repo: Repo) -> None:
     script = """
 import sys
-from ops.cli import app
+from sm_mlops.cli.main import app
 for words in (["--help"], ["models", "--help"], ["deploy", "--help"]):
     try:
         app(words)
@@ -99,7 +99,7 @@ def test_an_account_out_of_reach_is_one_line(repo: Repo) -> None:
 def test_a_full_disk_under_the_output_is_one_line(repo: Repo) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
-    command = [sys.executable, "-m", "ops", "--help"]
+    command = [sys.executable, "-m", "sm_mlops", "--help"]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             command,
@@ -212,7 +212,7 @@ def test_every_command_of_the_deploy_panel_shows_an_example(repo: Repo) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["down", "reset"])
 def test_a_sandbox_ends_though_the_settings_cannot_be_read(repo: Repo, command: str) -> None:
-    import sandbox
+    from sm_mlops import sandbox
 
     up = mlops(repo.root, "sandbox", "up")
     assert up.returncode == 0, up.stderr

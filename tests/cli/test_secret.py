@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from bootstrap_case import Kept, Killed, Land, connected_once, land
-from conftest import Repo, mlops
 from github_case import NAME, add_people, add_secrets, identify
-from ops import github, rotation
-from ops.aws import Aws
-from ops.bootstrap import credential, project
-from ops.bootstrap.settings import KEY, Settings
-from ops.errors import MlopsError
-from ops.github import GitHub, Place
-from sandbox.github import Standalone
+from repos import Repo, mlops
+from sm_mlops import github
+from sm_mlops.aws import Aws
+from sm_mlops.bootstrap import credential, project, rotation
+from sm_mlops.bootstrap.settings import KEY, Settings
+from sm_mlops.errors import MlopsError
+from sm_mlops.github import GitHub, Place
+from sm_mlops.sandbox.github import Standalone
 
 pytestmark = pytest.mark.slow
 
@@ -88,7 +88,9 @@ def test_the_tag_names_a_layer_as_long_as_the_value_may_need_it(
 ) -> None:
     """Killed between the two calls, the trigger has at least what it needs."""
     laid = []
-    monkeypatch.setattr("ops.bootstrap.platform.Platform.act", lambda self, tell: laid.append(1))
+    monkeypatch.setattr(
+        "sm_mlops.bootstrap.platform.Platform.act", lambda self, tell: laid.append(1)
+    )
     accounts = case.server.github.accounts
     made = accounts.add_app("acme", "bot", actions="write")
     (tmp_path / "key.pem").write_text(made["private_key"])

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from deployment_cases import Place, place
-from ops import access, stages
-from ops.errors import MlopsError
+from sm_mlops.deployment import access, stages
+from sm_mlops.errors import MlopsError
 
 pytestmark = pytest.mark.slow
 

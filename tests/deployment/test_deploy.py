@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from conftest import mlops
 from deployment_cases import BROKEN, COMMIT, Place, place
-from ops import deploy, destroy, endpoints, smoke, stacks, stages, status
-from ops.aws import Aws
-from ops.deploy import DeploymentFailed, read_trail, way_back
-from ops.errors import MlopsError
+from repos import mlops
+from sm_mlops import stacks
+from sm_mlops.aws import Aws
+from sm_mlops.deployment import deploy, destroy, endpoints, smoke, stages, status
+from sm_mlops.deployment.deploy import DeploymentFailed, read_trail, way_back
+from sm_mlops.errors import MlopsError
 
 pytestmark = pytest.mark.slow
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from bootstrap_case import NAME, Land, land
-from ops import destroy
-from ops.bootstrap import project
-from ops.bootstrap.project import Project
+from sm_mlops.bootstrap import project
+from sm_mlops.bootstrap.project import Project
+from sm_mlops.deployment import destroy
 
 pytestmark = pytest.mark.slow
 

@@ -27,8 +27,8 @@ from infra_case import (
     stage,
     template,
 )
-from sandbox.cloudformation import schemas
-from sandbox.wire import ApiError
+from sm_mlops.sandbox.cloudformation import schemas
+from sm_mlops.sandbox.wire import ApiError
 
 STAGES = sorted(file.stem for file in INFRA.glob("*.json"))
 ALWAYS = {"Model", "EndpointConfig", "Endpoint", "ExecutionRole", "ErrorAlarm", "LatencyAlarm"}

@@ -15,8 +15,8 @@ from botocore.exceptions import ClientError
 
 from endpoint_cases import MODEL, Hosting, hosting, tarred
 from infra_case import INFRA, text
-from sandbox import Server
 from sandbox_cases import BUCKET, register
+from sm_mlops.sandbox import Server
 
 pytestmark = pytest.mark.slow
 

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from conftest import Repo
-from ops import endpoints, stacks
-from ops.aws import Aws
-from ops.stacks import Stack
+from repos import Repo
+from sm_mlops import stacks
+from sm_mlops.aws import Aws
+from sm_mlops.deployment import endpoints
+from sm_mlops.stacks import Stack
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from conftest import Repo
-from ops import predict
-from ops.aws import Aws
-from ops.endpoints import Endpoint
-from ops.errors import MlopsError
-from ops.predict import Answer
+from repos import Repo
+from sm_mlops.aws import Aws
+from sm_mlops.deployment import predict
+from sm_mlops.deployment.endpoints import Endpoint
+from sm_mlops.deployment.predict import Answer
+from sm_mlops.errors import MlopsError
 
 ENDPOINT = Endpoint(
     *("churn-staging", "arn", "InService", "", "serverless", "config", "model", ""),

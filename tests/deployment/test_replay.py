@@ -11,14 +11,15 @@ import pytest
 from botocore.exceptions import ClientError
 from typer.testing import CliRunner
 
-from conftest import Repo, make_repo
 from connected_case import COMMIT, NAME, OWNER, REGION, TRIGGER, Connected, connect
 from function_cases import until
-from ops import registry, trigger
-from ops.cli import app
-from ops.console import apply
-from ops.errors import MlopsError
-from sandbox import Server
+from repos import Repo, make_repo
+from sm_mlops import registry
+from sm_mlops.cli.main import app
+from sm_mlops.console import apply
+from sm_mlops.deployment import trigger
+from sm_mlops.errors import MlopsError
+from sm_mlops.sandbox import Server
 
 pytestmark = pytest.mark.slow
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from conftest import Repo
 from deployment_cases import ROWS, TYPES, archive, sample_files
-from ops import access, endpoints, predict, smoke, stages
-from ops.aws import Aws
-from ops.endpoints import Endpoint
-from ops.errors import MlopsError
-from ops.predict import Answer, Refused
-from ops.smoke import Check
+from repos import Repo
+from sm_mlops.aws import Aws
+from sm_mlops.deployment import access, endpoints, predict, smoke, stages
+from sm_mlops.deployment.endpoints import Endpoint
+from sm_mlops.deployment.predict import Answer, Refused
+from sm_mlops.deployment.smoke import Check
+from sm_mlops.errors import MlopsError
 
 pytestmark = pytest.mark.slow
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from conftest import Repo
-from ops import stages
-from ops.errors import MlopsError
+from repos import Repo
+from sm_mlops.deployment import stages
+from sm_mlops.errors import MlopsError
 
 
 def test_every_json_file_of_infra_is_a_stage_from_staging_to_production(repo: Repo) -> None:

@@ -9,14 +9,15 @@ import pytest
 from botocore.exceptions import ClientError
 from rich.console import Console
 
-from conftest import Repo
-from ops import access, endpoints, executions, registry, stacks, status
-from ops.aws import Aws
-from ops.endpoints import Endpoint
-from ops.errors import MlopsError
-from ops.registry import Version
-from ops.stacks import Stack
-from ops.stages import Stage
+from repos import Repo
+from sm_mlops import executions, registry, stacks
+from sm_mlops.aws import Aws
+from sm_mlops.deployment import access, endpoints, status
+from sm_mlops.deployment.endpoints import Endpoint
+from sm_mlops.deployment.stages import Stage
+from sm_mlops.errors import MlopsError
+from sm_mlops.registry import Version
+from sm_mlops.stacks import Stack
 
 NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 ARN = "arn:aws:sagemaker:eu-west-1:123456789012:model-package/churn/"

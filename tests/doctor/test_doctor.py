@@ -13,16 +13,16 @@ import pytest
 from typer.testing import CliRunner
 
 from bootstrap_case import ACCOUNT, NAME, OWNER, PERSON, Land, land
-from ops import doctor
-from ops.aws import Aws
-from ops.bootstrap.credential import Credential
-from ops.bootstrap.settings import Settings
-from ops.bootstrap.studio import TAG
-from ops.cli import app
-from ops.doctor import account, parts, platform
-from ops.doctor import github as hub_checks
-from ops.doctor.finding import Finding, State
-from ops.doctor.scene import Scene
+from sm_mlops import doctor
+from sm_mlops.aws import Aws
+from sm_mlops.bootstrap.credential import Credential
+from sm_mlops.bootstrap.settings import Settings
+from sm_mlops.bootstrap.studio import TAG
+from sm_mlops.cli.main import app
+from sm_mlops.doctor import account, parts, platform
+from sm_mlops.doctor import github as hub_checks
+from sm_mlops.doctor.finding import Finding, State
+from sm_mlops.doctor.scene import Scene
 
 pytestmark = pytest.mark.slow
 
@@ -100,7 +100,7 @@ def test_a_connection_that_nobody_has_authorised_has_its_link(
 ) -> None:
     from dataclasses import replace
 
-    from ops.bootstrap import connection
+    from sm_mlops.bootstrap import connection
 
     there = connection.state(whole.aws)
     assert there
@@ -209,7 +209,7 @@ def test_what_bootstrap_would_do_has_failed(whole: Whole) -> None:
 
 
 def test_a_secret_without_a_value_has_failed(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ops.bootstrap import credential
+    from sm_mlops.bootstrap import credential
 
     kept = credential.kept(whole.aws)
     assert kept
@@ -289,7 +289,7 @@ def test_an_aws_that_is_down_is_one_failure_and_github_is_still_looked_at(
     whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr("ops.doctor.scene.ATTEMPTS", 1)
+    monkeypatch.setattr("sm_mlops.doctor.scene.ATTEMPTS", 1)
     found = {item.check: item for item in doctor.examine(Aws(whole.aws.settings), os.environ)}
     assert found["AWS sign-in"].state is State.FAILED
     assert "cannot reach AWS in eu-west-1" in found["AWS sign-in"].detail
@@ -352,7 +352,7 @@ def test_a_domain_needs_a_tag_only_where_the_template_is_in_s3(
 ) -> None:
     from dataclasses import replace
 
-    from ops.bootstrap import project
+    from sm_mlops.bootstrap import project
 
     sagemaker = whole.aws.sagemaker
     made = sagemaker.create_domain(

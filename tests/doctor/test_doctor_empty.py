@@ -12,11 +12,11 @@ import pytest
 from botocore.exceptions import ClientError
 
 from bootstrap_case import REGION, Land, land
-from conftest import ROOT
-from ops import doctor
-from ops.doctor import account, quotas
-from ops.doctor.finding import State
-from ops.doctor.scene import Scene, told
+from repos import ROOT
+from sm_mlops import doctor
+from sm_mlops.doctor import account, quotas
+from sm_mlops.doctor.finding import State
+from sm_mlops.doctor.scene import Scene, told
 
 pytestmark = pytest.mark.slow
 
@@ -134,8 +134,8 @@ def test_instances_in_use_count_where_cloudwatch_counts_them(
 def test_it_never_loads_the_sagemaker_sdk(bare: Land) -> None:
     script = (
         "import os, sys\nfrom pathlib import Path\n"
-        "from ops import doctor\nfrom ops.aws import Aws\n"
-        "from pipeline import settings\n"
+        "from ops import doctor\nfrom sm_mlops.aws import Aws\n"
+        "from sm_mlops import settings\n"
         "doctor.examine(Aws(settings.load(Path.cwd())), os.environ)\n"
         "print('sagemaker' in sys.modules, 'pandas' in sys.modules)\n"
     )

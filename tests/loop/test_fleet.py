@@ -19,14 +19,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from test_sandbox_approval import commit
 
 from bootstrap_case import OWNER, PERSON, Land, land
 from connected_case import COMMIT, SECRET, TRIGGER, WORKFLOW
 from function_cases import until
-from ops.bootstrap import platform
-from ops.bootstrap.connection import Connection
-from ops.bootstrap.platform import Platform
-from test_sandbox_approval import commit
+from sm_mlops.bootstrap import platform
+from sm_mlops.bootstrap.connection import Connection
+from sm_mlops.bootstrap.platform import Platform
 
 pytestmark = pytest.mark.slow
 # Names that begin, end, or begin and end like each other, the longest, the shortest, and as many

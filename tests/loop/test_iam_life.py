@@ -11,13 +11,13 @@ from typing import Any
 import boto3
 import pytest
 from botocore.exceptions import ClientError
+from test_sandbox_approval import commit
 
 from bootstrap_case import ACCOUNT, BUCKET, OWNER, REGION, Land, land, mlops_here
-from conftest import Repo
 from connected_case import WORKFLOW
 from function_cases import until
+from repos import Repo
 from sandbox_cases import policy
-from test_sandbox_approval import commit
 
 pytestmark = pytest.mark.slow
 
@@ -200,7 +200,7 @@ def others(here: Land, deployed: str) -> Iterator[Land]:
 
 def session(here: Land, role: str) -> dict[str, str]:
     """Return the variables of a process with the rights of any role, however it is taken."""
-    from sandbox import grants
+    from sm_mlops.sandbox import grants
 
     made = grants.session(f"arn:aws:iam::{ACCOUNT}:role/{role}", "test", REGION)
     return {**made, "AWS_ENDPOINT_URL": here.server.url}

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import model_case  # noqa: F401  (puts model/ on the path)
-import sample_data
-from conftest import make_repo
 from kill_case import Killing
+from repos import make_repo
+from sm_mlops.tabular import sample_data
 
 ROUNDS = 2
 

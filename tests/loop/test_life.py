@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-import sandbox
-from conftest import Repo, make_repo, mlops, mlops_ended
-from ops.aws import Aws
-from ops.sandbox_account import prepare
+from repos import Repo, make_repo, mlops, mlops_ended
+from sm_mlops import sandbox
+from sm_mlops.aws import Aws
+from sm_mlops.cli.sandbox_account import prepare
 
 pytestmark = pytest.mark.slow
 # Training that takes long enough to be interrupted.
@@ -289,8 +289,8 @@ def test_what_runs_already_is_deployed_again_without_a_change(
 def test_a_version_that_cannot_serve_stops_in_staging_and_production_is_untouched(
     repo: Repo, in_production: str, account: Aws
 ) -> None:
-    from ops import registry
-    from ops.demo import register_broken_copy
+    from sm_mlops import registry
+    from sm_mlops.cli.demo import register_broken_copy
 
     broken = register_broken_copy(account, registry.version(account, 1))
     number = str(broken.version)

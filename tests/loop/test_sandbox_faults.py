@@ -10,7 +10,7 @@ import pytest
 from botocore.exceptions import ClientError, HTTPClientError
 
 from function_cases import Wired
-from sandbox import Server
+from sm_mlops.sandbox import Server
 
 pytestmark = pytest.mark.slow
 

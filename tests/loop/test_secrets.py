@@ -23,10 +23,10 @@ from connected_case import COMMIT, TRIGGER, WORKFLOW, app_layer
 from fault_case import NAME, OWNER, PERSON, REGION, Stage, settle, stage
 from function_cases import until
 from github_case import git, identify
-from ops.hush import TOKENS, looks_secret, without_tokens
-from sandbox.storage import DATABASE
+from sm_mlops.redaction import TOKENS, looks_secret, without_tokens
+from sm_mlops.sandbox.storage import DATABASE
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SECRET, KEY = "sm-mlops/github", f"sm-mlops/{NAME}/github-user"
 VAULT = (DATABASE, f"{DATABASE}-wal")
 JENKINS = "11" + "c0ffee42" * 4
@@ -37,9 +37,10 @@ import json, logging, os, sys, time, traceback
 from pathlib import Path
 from types import SimpleNamespace
 import boto3, github
-from ops import cli, stacks
-from ops import github as hub
-from ops.bootstrap import assets, project
+from sm_mlops import stacks
+from sm_mlops.cli import main as cli
+from sm_mlops import github as hub
+from sm_mlops.bootstrap import assets, project
 
 for line in sys.stdin:
     if not os.fork():
@@ -396,7 +397,7 @@ def test_only_the_push_is_given_a_token(world: World) -> None:
 
 def test_no_command_starts_a_program_with_all_it_was_given() -> None:
     """Each says which variables, so that whoever adds one thinks of tokens."""
-    for file in (ROOT / "ops").rglob("*.py"):
+    for file in (ROOT / "src" / "sm_mlops").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("subprocess."):
                 assert "env" in {each.arg for each in node.keywords}, (file, node.lineno)

@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RENDERED = ROOT / "{{cookiecutter.project_slug}}"
 AARCH64 = 183
 NEEDED = (
@@ -44,9 +44,9 @@ def problems(content: bytes) -> list[str]:
 def main() -> None:
     sys.dont_write_bytecode = True
     sys.path.insert(0, str(RENDERED))
-    import ops.bootstrap.assets  # type: ignore[import-not-found,unused-ignore]
+    import sm_mlops.bootstrap.assets  # type: ignore[import-not-found,unused-ignore]
 
-    assets: Any = ops.bootstrap.assets
+    assets: Any = sm_mlops.bootstrap.assets
     first = assets.build_layer(RENDERED)
     with tempfile.TemporaryDirectory() as cache:
         # As on another machine: everything is fetched again.

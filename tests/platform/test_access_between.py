@@ -31,7 +31,7 @@ from platform_case import (
     serving,
 )
 
-OPS = Path(__file__).resolve().parent.parent / "ops"
+OPS = Path(__file__).resolve().parents[2] / "src" / "sm_mlops"
 # Names that begin, or begin and end, like each other, and like a project with its stage.
 PAIRS = [
     ("churn", "churn-eu"),

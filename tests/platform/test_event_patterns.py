@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from platform_case import platform
-from sandbox import patterns
+from sm_mlops.sandbox import patterns
 
 pytestmark = pytest.mark.slow
 CHECKED = settings(

@@ -24,8 +24,8 @@ from platform_case import (
     template,
     trigger,
 )
-from sandbox.cloudformation import schemas
-from sandbox.wire import ApiError
+from sm_mlops.sandbox.cloudformation import schemas
+from sm_mlops.sandbox.wire import ApiError
 
 FIRST_STEP = {
     *("ArtifactBucket", "ArtifactBucketPolicy", "OidcProvider", "Connection"),

@@ -23,8 +23,8 @@ from platform_case import (
     project,
     template,
 )
-from sandbox.cloudformation import schemas
-from sandbox.wire import ApiError
+from sm_mlops.sandbox.cloudformation import schemas
+from sm_mlops.sandbox.wire import ApiError
 
 ALWAYS = {"ModelPackageGroup", "CodeRepository", "PipelineRole", "GitHubRole"}
 KEYED = {"GitHubUser", "GitHubUserKey", "GitHubUserSecret", "GitHubUserSecretPolicy"}

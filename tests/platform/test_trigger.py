@@ -21,10 +21,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sandbox import Server
+from sm_mlops import platform
+from sm_mlops.sandbox import Server
 
 pytestmark = pytest.mark.slow
-FOLDER = Path(__file__).resolve().parent.parent / "infra" / "trigger"
+FOLDER = platform.FOLDER / "trigger"
 REGION, BUCKET, SECRET = "eu-west-1", "claims", "sm-mlops/github"
 CANARY = "ghp_canary0123456789"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

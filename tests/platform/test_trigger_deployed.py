@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from conftest import Repo, make_repo
 from connected_case import COMMIT, NAME, OWNER, REGION, Connected, app_layer, connect
 from function_cases import until
-from ops.console import apply
-from sandbox import Server
+from repos import Repo, make_repo
+from sm_mlops.console import apply
+from sm_mlops.sandbox import Server
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_an_approval_signs_in_as_a_github_app_and_starts_the_workflow(account: C
 
 @pytest.mark.slow
 def test_with_a_token_nothing_of_the_layer_is_loaded(account: Connected) -> None:
-    from ops.bootstrap import assets
+    from sm_mlops.bootstrap import assets
 
     account.token()
     functions = account.aws.client("lambda")

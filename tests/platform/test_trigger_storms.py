@@ -11,7 +11,6 @@ import socket
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,9 +18,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sm_mlops import platform
 from storm_case import ACCOUNT, JENKINS, KEY, PROJECTS, REGION, SIGNED, TOKEN, Weather, World
 
-FOLDER = Path(__file__).resolve().parent.parent / "infra" / "trigger"
+FOLDER = platform.FOLDER / "trigger"
 JENKINS_SECRET = {"jenkins_user": "ci", "jenkins_token": JENKINS}
 ENVIRONMENT = {
     "AWS_REGION": REGION,

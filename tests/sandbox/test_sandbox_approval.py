@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from function_cases import MAY, Wired, until
-from sandbox import Server
+from sm_mlops.sandbox import Server
 
 pytestmark = pytest.mark.slow
 
@@ -48,7 +48,7 @@ def commit(server: Server, name: str, path: str, text: str) -> None:
     """Put a file onto main of a repository, as a push would."""
     import subprocess
 
-    import sandbox.github.git as git
+    from sm_mlops.sandbox.github import git
 
     bare = server.github.bare.path(name)
     work = bare.parent / "work"

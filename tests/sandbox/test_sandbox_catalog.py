@@ -12,8 +12,8 @@ from botocore.exceptions import ClientError
 
 from cloudformation_cases import resource
 from function_cases import ACCOUNT, EVERYTHING, MAY, Wired, until
-from sandbox import Server
 from sandbox_cases import BUCKET, policy
+from sm_mlops.sandbox import Server
 
 pytestmark = pytest.mark.slow
 
@@ -297,7 +297,7 @@ def test_a_connection_is_pending_until_a_person_completes_it(tmp_path: Path, ser
 
 
 def test_another_process_can_complete_a_connection_and_make_accounts(tmp_path: Path) -> None:
-    import sandbox
+    from sm_mlops import sandbox
 
     sandbox.start(tmp_path, "eu-west-1")
     try:

@@ -16,11 +16,11 @@ from typing import Any
 import psutil
 import pytest
 
-import sandbox
-from sandbox import SandboxError
 from sandbox_cases import BUCKET, GROUP, World, register, step, world
+from sm_mlops import sandbox
+from sm_mlops.sandbox import SandboxError
 
-REPO = Path(__file__).resolve().parent.parent
+REPO = Path(__file__).resolve().parents[2]
 REGION = "eu-west-1"
 MARK = "marked-as-a-test-job"
 LONG = f"import time\nprint('{MARK}', flush=True)\ntime.sleep(60)\n"
@@ -74,7 +74,7 @@ def command(root: Path, body: str) -> subprocess.Popen[str]:
     script = f"""
 import os, sys, time
 sys.path[:0] = [{str(REPO)!r}, {str(REPO / "tests")!r}]
-import sandbox
+from sm_mlops import sandbox
 from sandbox_cases import World, step, world
 with sandbox.connect({str(root)!r}, {REGION!r}) as env:
 {textwrap.indent(textwrap.dedent(body), "    ")}

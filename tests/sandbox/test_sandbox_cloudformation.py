@@ -21,11 +21,11 @@ from cloudformation_cases import (
     resource,
     text,
 )
-from sandbox import Server
-from sandbox.cloudformation import engine
-from sandbox.cloudformation.calls import Call, Provider, ResourceFailed
-from sandbox.cloudformation.expressions import Made
-from sandbox.cloudformation.providers import PROVIDERS
+from sm_mlops.sandbox import Server
+from sm_mlops.sandbox.cloudformation import engine
+from sm_mlops.sandbox.cloudformation.calls import Call, Provider, ResourceFailed
+from sm_mlops.sandbox.cloudformation.expressions import Made
+from sm_mlops.sandbox.cloudformation.providers import PROVIDERS
 
 pytestmark = pytest.mark.slow
 

@@ -10,8 +10,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from cloudformation_cases import Deployer, new_name, parameter, resource
-from sandbox import Server
 from sandbox_cases import REGION
+from sm_mlops.sandbox import Server
 
 pytestmark = pytest.mark.slow
 

@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 
-import sandbox
 from cloudformation_cases import Deployer, new_name, parameter, resource, text
 from endpoint_cases import BROKEN, MODEL, Hosting, tarred
-from sandbox import Server
-from sandbox.cloudformation.calls import Call, Provider, ResourceFailed
-from sandbox.cloudformation.expressions import Made
-from sandbox.cloudformation.providers import PROVIDERS
+from infra_case import INFRA
+from sm_mlops import sandbox
+from sm_mlops.sandbox import Server
+from sm_mlops.sandbox.cloudformation.calls import Call, Provider, ResourceFailed
+from sm_mlops.sandbox.cloudformation.expressions import Made
+from sm_mlops.sandbox.cloudformation.providers import PROVIDERS
 
 pytestmark = pytest.mark.slow
 
@@ -320,7 +321,7 @@ def test_a_first_model_that_does_not_start_leaves_nothing(aws: Deployer, hosting
 def test_the_endpoint_of_a_stage_deploys_in_well_under_a_second_of_our_own(
     aws: Deployer, hosting: Hosting
 ) -> None:
-    template = (Path(__file__).resolve().parent.parent / "infra" / "endpoint.yml").read_text()
+    template = (INFRA / "endpoint.yml").read_text()
     archive = hosting.put(
         f"churn/{uuid.uuid4().hex}/model.tar.gz",
         tarred({"code/inference.py": MODEL, "name": "stage"}),

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from cloudformation_cases import Deployer, new_name, resource, text
-from sandbox import Server
-from sandbox.cloudformation.expressions import Scope, Unresolved
-from sandbox.cloudformation.parameters import bind
-from sandbox.cloudformation.template import parse
-from sandbox.wire import ApiError
 from sandbox_cases import REGION
+from sm_mlops.sandbox import Server
+from sm_mlops.sandbox.cloudformation.expressions import Scope, Unresolved
+from sm_mlops.sandbox.cloudformation.parameters import bind
+from sm_mlops.sandbox.cloudformation.template import parse
+from sm_mlops.sandbox.wire import ApiError
 
 pytestmark = pytest.mark.slow
 

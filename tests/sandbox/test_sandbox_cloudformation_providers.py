@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from cloudformation_cases import TRUST, Deployer, new_name, resource
-from sandbox import Server
-from sandbox.cloudformation import schemas
-from sandbox.cloudformation.providers import PROVIDERS
+from sm_mlops.sandbox import Server
+from sm_mlops.sandbox.cloudformation import schemas
+from sm_mlops.sandbox.cloudformation.providers import PROVIDERS
 
 pytestmark = pytest.mark.slow
 

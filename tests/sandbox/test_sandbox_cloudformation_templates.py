@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from cloudformation_cases import given, resource, text
-from sandbox.cloudformation import parameters, schemas
-from sandbox.cloudformation.expressions import Made, Scope, Unresolved
-from sandbox.cloudformation.template import Template, order, parse
-from sandbox.wire import ApiError
+from sm_mlops.sandbox.cloudformation import parameters, schemas
+from sm_mlops.sandbox.cloudformation.expressions import Made, Scope, Unresolved
+from sm_mlops.sandbox.cloudformation.template import Template, order, parse
+from sm_mlops.sandbox.wire import ApiError
 
 ONE = {"One": resource("SNS::Topic")}
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from sandbox.definition import bind, parse
-from sandbox.wire import ApiError
 from sandbox_cases import condition, fail, get, json_get, step
+from sm_mlops.sandbox.definition import bind, parse
+from sm_mlops.sandbox.wire import ApiError
 
 JOB: dict[str, Any] = {"AppSpecification": {}}
 OUTPUTS = {"ProcessingOutputConfig": {"Outputs": [{"OutputName": "out"}]}}

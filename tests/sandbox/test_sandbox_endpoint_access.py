@@ -10,9 +10,9 @@ import pytest
 from botocore.exceptions import ClientError
 
 from endpoint_cases import BUCKET, GROUP, IMAGE, ROLE, TRUST, Hosting, hosting, variant
-from sandbox import Server
-from sandbox.policies import decision
 from sandbox_cases import REGION
+from sm_mlops.sandbox import Server
+from sm_mlops.sandbox.policies import decision
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from endpoint_cases import BUCKET, ROLE, SLOW, TRUST, Hosting, hosting, variant
-from sandbox import Server
 from sandbox_cases import REGION
+from sm_mlops.sandbox import Server
 
 pytestmark = pytest.mark.slow
 

@@ -13,9 +13,9 @@ import pytest
 from botocore.exceptions import ClientError
 
 from endpoint_cases import MODEL, Hosting, hosting, serverless, variant
-from sandbox import Server
-from sandbox.endpoints import steps
 from sandbox_cases import REGION
+from sm_mlops.sandbox import Server
+from sm_mlops.sandbox.endpoints import steps
 
 pytestmark = pytest.mark.slow
 

@@ -18,7 +18,6 @@ import psutil
 import pytest
 from botocore.exceptions import ClientError
 
-import sandbox
 from endpoint_cases import (
     BROKEN,
     BUCKET,
@@ -33,9 +32,10 @@ from endpoint_cases import (
     serverless,
     variant,
 )
-from sandbox import Server, serving
-from sandbox.endpoints import Endpoints
 from sandbox_cases import REGION
+from sm_mlops import sandbox
+from sm_mlops.sandbox import Server, serving
+from sm_mlops.sandbox.endpoints import Endpoints
 
 pytestmark = pytest.mark.slow
 
@@ -665,7 +665,7 @@ def test_what_a_deployment_taken_up_again_unpacks_is_not_cleared_away(
 
 
 def test_no_process_is_left_when_the_sandbox_is_killed(tmp_path: Path) -> None:
-    import sandbox
+    from sm_mlops import sandbox
 
     status = sandbox.start(tmp_path, REGION)
     aws = Hosting(f"http://127.0.0.1:{status.port}").prepare()

@@ -10,8 +10,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from function_cases import Wired, until
-from sandbox import Server
 from sandbox_cases import GROUP
+from sm_mlops.sandbox import Server
 
 pytestmark = pytest.mark.slow
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from sandbox.expressions import ExpressionError, Scope, holds, references, resolve
-from sandbox.wire import input_shape
+from sm_mlops.sandbox.expressions import ExpressionError, Scope, holds, references, resolve
+from sm_mlops.sandbox.wire import input_shape
 
 JOB = {
     "ModelArtifacts": {"S3ModelArtifacts": "s3://b/model.tar.gz"},

@@ -14,8 +14,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from function_cases import Wired, archive, until
-from sandbox import Server
 from sandbox_cases import BUCKET
+from sm_mlops.sandbox import Server
 
 pytestmark = pytest.mark.slow
 

@@ -14,11 +14,11 @@ import pytest
 from botocore.exceptions import ClientError
 
 from function_cases import archive
-from sandbox import SandboxError, Server, workflow_environment
-from sandbox.iam import actions
-from sandbox.iam.requests import tree
 from sandbox_cases import BUCKET, GROUP, REGION, policy, register
 from sandbox_iam_case import ACCOUNT, ANYBODY, HERE, WHO, Account, allow, deny, error
+from sm_mlops.sandbox import SandboxError, Server, workflow_environment
+from sm_mlops.sandbox.iam import actions
+from sm_mlops.sandbox.iam.requests import tree
 
 pytestmark = pytest.mark.slow
 
@@ -667,7 +667,7 @@ def test_a_repository_with_a_key_signs_in_by_the_key(server: Server, aws: Accoun
 def test_the_environment_of_a_job_is_asked_for_from_another_process(
     server: Server, github: str
 ) -> None:
-    from sandbox import client
+    from sm_mlops.sandbox import client
 
     client.write_record(server.folder, server.port, server.token, server.region)
     found = workflow_environment(server.root, "acme/churn", role_arn=github)
@@ -806,8 +806,8 @@ def test_forms_become_members() -> None:
 
 @pytest.mark.parametrize("service", sorted(actions.SERVICES))
 def test_every_operation_of_the_table_is_one_of_the_service(service: str) -> None:
-    from sandbox.iam.requests import MODELS
-    from sandbox.wire import service_model
+    from sm_mlops.sandbox.iam.requests import MODELS
+    from sm_mlops.sandbox.wire import service_model
 
     names = set(service_model(MODELS.get(service, service)).operation_names)
     if service == "sagemaker":
@@ -837,8 +837,8 @@ def test_actions_and_resources_go_together_as_aws_says(service: str) -> None:
 
 
 def test_a_decision_is_quick(server: Server, aws: Account) -> None:
-    from sandbox.iam import identities
-    from sandbox.iam.decide import base_facts
+    from sm_mlops.sandbox.iam import identities
+    from sm_mlops.sandbox.iam.decide import base_facts
 
     aws.may("quick", *(allow(f"sagemaker:X{i}", f"arn:aws:s3:::{i}/*") for i in range(40)),
             allow("sagemaker:InvokeEndpoint"))  # fmt: skip

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from sandbox.iam.decide import base_facts, decide
-from sandbox.iam.identities import Identity
-from sandbox.iam.language import Asked, Facts, said
+from sm_mlops.sandbox.iam.decide import base_facts, decide
+from sm_mlops.sandbox.iam.identities import Identity
+from sm_mlops.sandbox.iam.language import Asked, Facts, said
 
 ROLE = "arn:aws:iam::123456789012:role/churn-github"
 SESSION = "arn:aws:sts::123456789012:assumed-role/churn-github/run"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import Server, grants
 from sandbox_cases import REGION
 from sandbox_iam_case import HERE, Account, allow, error
+from sm_mlops.sandbox import Server, grants
 
 
 @pytest.mark.slow

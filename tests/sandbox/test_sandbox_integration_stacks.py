@@ -11,8 +11,8 @@ import pytest
 
 from cloudformation_cases import Deployer, new_name, resource
 from function_cases import ACCOUNT, EVERYTHING, Wired, archive, trust, until
-from sandbox import Server
 from sandbox_cases import BUCKET, REGION
+from sm_mlops.sandbox import Server
 
 pytestmark = pytest.mark.slow
 

@@ -15,8 +15,8 @@ import psutil
 import pytest
 from botocore.exceptions import ClientError
 
-from sandbox import Server
 from sandbox_cases import BUCKET, OUTPUT, World, channel, files_below, s3_input, world
+from sm_mlops.sandbox import Server
 
 pytestmark = pytest.mark.slow
 

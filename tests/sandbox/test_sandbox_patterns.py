@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sandbox import patterns
+from sm_mlops.sandbox import patterns
 
 CASES: list[tuple[str, Any, Any, bool]] = [
     ("an exact value", {"a": ["x"]}, {"a": "x"}, True),

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from sandbox import Server
 from sandbox_cases import (
     BUCKET,
     GROUP,
@@ -30,6 +29,7 @@ from sandbox_cases import (
     step,
     world,
 )
+from sm_mlops.sandbox import Server
 
 pytestmark = pytest.mark.slow
 

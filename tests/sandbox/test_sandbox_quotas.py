@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from sandbox import Server
 from sandbox_cases import World
+from sm_mlops.sandbox import Server
 
 pytestmark = pytest.mark.slow
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from sandbox import Server
 from sandbox_cases import BUCKET, World, register, world
+from sm_mlops.sandbox import Server
 
 pytestmark = pytest.mark.slow
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-import sandbox
 from sandbox_cases import BUCKET, IMAGE, REGION, ROLE, World
+from sm_mlops import sandbox
 
 pytestmark = pytest.mark.slow
 

@@ -12,9 +12,6 @@ import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
-import sandbox
-from sandbox import SandboxError, Server
-from sandbox.storage import Files, Store
 from sandbox_cases import (
     BUCKET,
     GROUP,
@@ -25,6 +22,9 @@ from sandbox_cases import (
     step,
     world,
 )
+from sm_mlops import sandbox
+from sm_mlops.sandbox import SandboxError, Server
+from sm_mlops.sandbox.storage import Files, Store
 
 pytestmark = pytest.mark.slow
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 import boto3
 import pytest
 
-from conftest import Repo
-from ops.aws import Aws
-from pipeline.settings import Project
+from repos import Repo
+from sm_mlops.aws import Aws
+from sm_mlops.settings import Project
 
 TRUST = {
     "Version": "2012-10-17",

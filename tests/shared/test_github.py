@@ -14,10 +14,10 @@ from urllib3 import HTTPSConnectionPool
 from urllib3.exceptions import ReadTimeoutError
 
 from github_case import NAME, add_people
-from ops import github
-from ops.errors import MlopsError
-from ops.github import GitHub, GitHubError, Place
-from sandbox.github import Standalone
+from sm_mlops import github
+from sm_mlops.errors import MlopsError
+from sm_mlops.github import GitHub, GitHubError, Place
+from sm_mlops.sandbox.github import Standalone
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_the_token_of_an_app_is_nobodys(server: Standalone) -> None:
     accounts = server.github.accounts
     app = accounts.add_app("acme", "bot", actions="write")
     number = accounts.install(app["id"], "acme")
-    from sandbox.github.accounts import Actor
+    from sm_mlops.sandbox.github.accounts import Actor
 
     token = accounts.installation_token(Actor("app", app=app["id"]), number, {})["token"]
     assert GitHub(token, "GITHUB_TOKEN", Place(server.api, server.url)).person.login == ""

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from repos import TEMPLATE
+
 # Image 3.2-0, https://github.com/aws/sagemaker-xgboost-container: change it with the image.
 CONTAINER = {
     "matplotlib": "3.10.9",
@@ -23,7 +25,7 @@ CONTAINER = {
 
 @pytest.mark.parametrize("package", CONTAINER)
 def test_the_lock_pins_what_the_container_has(package: str) -> None:
-    lock = (Path(__file__).parent.parent / "requirements.lock").read_text(encoding="utf-8")
+    lock = (TEMPLATE / "requirements.lock").read_text(encoding="utf-8")
     pins = re.findall(rf"^{package}==(\S+)", lock, re.MULTILINE)
     assert pins == [CONTAINER[package]]
 
@@ -36,7 +38,7 @@ def test_this_environment_has_what_the_container_has(package: str) -> None:
 # The toolkit that serves models in the container; the jobs do without it.
 TOOLKIT = {"inference.py": {"sagemaker_inference"}}
 MODULES = {"pyyaml": "yaml", "scikit-learn": "sklearn"}
-MODEL = Path(__file__).parent.parent / "model"
+MODEL = TEMPLATE / "model"
 
 
 @pytest.mark.parametrize("script", sorted(MODEL.glob("*.py")), ids=lambda path: path.name)

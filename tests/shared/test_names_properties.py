@@ -22,14 +22,14 @@ from hypothesis import strategies as st
 
 import platform_case
 from infra_case import KINDS, full, template
-from ops import destroy, stages, trigger
-from ops.bootstrap import project as sagemaker_project
-from ops.errors import MlopsError
-from pipeline.settings import Data, Project, Settings
 from platform_case import platform, project
-from sandbox.executor import Execution
+from sm_mlops.bootstrap import project as sagemaker_project
+from sm_mlops.deployment import destroy, stages, trigger
+from sm_mlops.errors import MlopsError
+from sm_mlops.sandbox.executor import Execution
+from sm_mlops.settings import Data, Project, Settings
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CHECKED = settings(
     max_examples=60,
     deadline=None,

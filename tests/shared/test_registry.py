@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from ops import registry
-from ops.aws import Aws
-from ops.errors import MlopsError
-from ops.run import ensure_model_package_group
+from sm_mlops import registry
+from sm_mlops.aws import Aws
+from sm_mlops.errors import MlopsError
+from sm_mlops.training.run import ensure_model_package_group
 
 pytestmark = pytest.mark.slow
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Repo
-from pipeline import settings as mlops_settings
-from pipeline.settings import SettingsError
+from repos import Repo
+from sm_mlops import settings as mlops_settings
+from sm_mlops.settings import SettingsError
 
 LONGEST = "a" + "-b" * 15 + "c"
 

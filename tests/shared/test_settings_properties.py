@@ -19,23 +19,16 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from conftest import IDENTITY, ROOT, Repo
-from ops import stages
-from ops.errors import MlopsError
-from pipeline import definition
-from pipeline.settings import (
-    PARAMETERS,
-    Project,
-    Settings,
-    SettingsError,
-    load,
-    parameter_name,
-)
+from repos import IDENTITY, TEMPLATE, Repo
+from sm_mlops.deployment import stages
+from sm_mlops.errors import MlopsError
+from sm_mlops.settings import PARAMETERS, Project, Settings, SettingsError, load, parameter_name
+from sm_mlops.training import pipeline as definition
 
 QUICK = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-OWN = yaml.safe_load((ROOT / "mlops.yaml").read_text(encoding="utf-8"))
+OWN = yaml.safe_load((TEMPLATE / "mlops.yaml").read_text(encoding="utf-8"))
 SCALARS = st.one_of(
     st.none(),
     st.booleans(),
@@ -162,7 +155,7 @@ def read_once(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return found
 
 
-STAGE = json.loads((ROOT / "infra" / "production.json").read_text(encoding="utf-8"))
+STAGE = json.loads((TEMPLATE / "infra" / "production.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.slow
@@ -264,7 +257,7 @@ def test_names_of_every_project_in_every_region_are_names_to_aws(
 
 def load_data() -> Any:
     """The data of a Settings that only names things."""
-    from pipeline.settings import Data
+    from sm_mlops.settings import Data
 
     return Data("rows.csv", "y")
 

@@ -12,11 +12,11 @@ import pytest
 from botocore.exceptions import ClientError
 from rich.console import Console
 
-from conftest import Repo
-from ops import stacks
-from ops.aws import Aws
-from ops.errors import MlopsError
-from ops.stacks import StackFailed
+from repos import Repo
+from sm_mlops import stacks
+from sm_mlops.aws import Aws
+from sm_mlops.errors import MlopsError
+from sm_mlops.stacks import StackFailed
 
 NAME = "churn-staging"
 ARN = f"arn:aws:cloudformation:eu-west-1:123456789012:stack/{NAME}/1"

@@ -17,16 +17,17 @@ from unittest.mock import patch
 
 import pytest
 
-from conftest import Repo, bare_environment, make_repo
 from github_case import identify
-from ops import cli, stacks
-from ops.aws import Aws
-from ops.bootstrap import plan
-from ops.bootstrap.connection import Connection
-from ops.bootstrap.platform import Options, Platform
-from ops.bootstrap.project import Project
-from ops.github import GitHub, sign_in
-from sandbox import Server, client
+from repos import Repo, bare_environment, make_repo
+from sm_mlops import stacks
+from sm_mlops.aws import Aws
+from sm_mlops.bootstrap import plan
+from sm_mlops.bootstrap.connection import Connection
+from sm_mlops.bootstrap.platform import Options, Platform
+from sm_mlops.bootstrap.project import Project
+from sm_mlops.cli import main as cli
+from sm_mlops.github import GitHub, sign_in
+from sm_mlops.sandbox import Server, client
 
 OWNER, NAME, PERSON = "acme", "churn", "you"
 REGION, ACCOUNT = "eu-west-1", "123456789012"

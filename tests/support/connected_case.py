@@ -13,12 +13,12 @@ from typing import Any
 
 from rich.console import Console
 
-from conftest import Repo
-from ops import stacks
-from ops.aws import Aws
-from ops.bootstrap import assets
-from sandbox import Server
+from repos import Repo
 from sandbox_cases import REGION
+from sm_mlops import stacks
+from sm_mlops.aws import Aws
+from sm_mlops.bootstrap import assets
+from sm_mlops.sandbox import Server
 
 OWNER, NAME = "acme", "churn"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

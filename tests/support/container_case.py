@@ -24,9 +24,9 @@ from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-
-from pipeline.bundle import Bundle
 from test_lock import CONTAINER, MODEL
+
+from sm_mlops.training.bundle import Bundle
 
 TESTS = Path(__file__).resolve().parent
 GUARD = TESTS.parent / "sandbox" / "guard" / "sitecustomize.py"

@@ -14,15 +14,15 @@ from typing import Any
 
 from rich.console import Console
 
-from conftest import Repo, make_repo
-from ops import stages
-from ops.aws import Aws
-from ops.deploy import Deployment, deploy
-from ops.run import ensure_model_package_group
-from ops.sandbox_account import prepare
-from ops.stages import Stage
-from sandbox import Server, client
+from repos import Repo, make_repo
 from sandbox_cases import IMAGE
+from sm_mlops.aws import Aws
+from sm_mlops.cli.sandbox_account import prepare
+from sm_mlops.deployment import stages
+from sm_mlops.deployment.deploy import Deployment, deploy
+from sm_mlops.deployment.stages import Stage
+from sm_mlops.sandbox import Server, client
+from sm_mlops.training.run import ensure_model_package_group
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TYPES = ["text/csv", "application/jsonlines", "application/json"]

@@ -15,8 +15,8 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from urllib3 import HTTPResponse
 from werkzeug.test import create_environ
 
-from sandbox import Server
-from sandbox.client import ACCESS_KEY
+from sm_mlops.sandbox import Server
+from sm_mlops.sandbox.client import ACCESS_KEY
 
 Answer = tuple[str, Mapping[str, str], bytes]
 """Status such as "200 OK", headers, body."""

@@ -14,8 +14,8 @@ from typing import Any
 
 import boto3
 
-from sandbox import Server
 from sandbox_cases import BUCKET, GROUP, IMAGE, REGION, World, register
+from sm_mlops.sandbox import Server
 
 TRUST = {
     "Version": "2012-10-17",

@@ -32,18 +32,20 @@ from urllib3.connection import HTTPConnection
 from werkzeug.serving import make_server
 
 from account_case import differences, everything
-from conftest import Repo, make_repo
 from deployment_cases import Place
 from direct_case import Answer, Clients, answer, direct, directly
 from github_case import commit, identify
-from ops import cli, github, stacks, stages
-from ops.aws import Aws
-from ops.bootstrap import project, push
-from ops.run import ensure_model_package_group
-from ops.sandbox_account import prepare
-from sandbox import Server, client
-from sandbox import server as server_module
-from sandbox.github.service import API, PREFIX
+from repos import Repo, make_repo
+from sm_mlops import github, stacks
+from sm_mlops.aws import Aws
+from sm_mlops.bootstrap import project, push
+from sm_mlops.cli import main as cli
+from sm_mlops.cli.sandbox_account import prepare
+from sm_mlops.deployment import stages
+from sm_mlops.sandbox import Server, client
+from sm_mlops.sandbox import server as server_module
+from sm_mlops.sandbox.github.service import API, PREFIX
+from sm_mlops.training.run import ensure_model_package_group
 
 REGION = "eu-west-1"
 OWNER, NAME, PERSON = "acme", "churn", "ada"

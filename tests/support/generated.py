@@ -11,10 +11,10 @@ import tempfile
 import textwrap
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RENDERED = ROOT / "{{cookiecutter.project_slug}}"
 README = ROOT / "README.md"
-TREE = ROOT / "tests" / "tree.txt"
+TREE = ROOT / "tests" / "template" / "tree.txt"
 HOOK = ROOT / "hooks" / "pre_gen_project.py"
 
 

@@ -11,18 +11,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from conftest import Repo
-from ops import github
-from ops.aws import Aws
-from ops.bootstrap import credential
-from ops.bootstrap.credential import Credential
-from ops.bootstrap.plan import Part
-from ops.bootstrap.push import Push
-from ops.bootstrap.repository import Repository
-from ops.bootstrap.settings import Settings
-from ops.github import GitHub
-from sandbox import versions
-from sandbox.github import Standalone
+from repos import Repo
+from sm_mlops import github
+from sm_mlops.aws import Aws
+from sm_mlops.bootstrap import credential
+from sm_mlops.bootstrap.credential import Credential
+from sm_mlops.bootstrap.plan import Part
+from sm_mlops.bootstrap.push import Push
+from sm_mlops.bootstrap.repository import Repository
+from sm_mlops.bootstrap.settings import Settings
+from sm_mlops.github import GitHub
+from sm_mlops.sandbox import versions
+from sm_mlops.sandbox.github import Standalone
 
 NAME = "acme/churn"
 ROLE = "arn:aws:iam::123456789012:role/churn-github"

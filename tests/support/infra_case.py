@@ -11,11 +11,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sandbox.cloudformation import parameters, schemas
-from sandbox.cloudformation.expressions import Made, Scope
-from sandbox.cloudformation.template import Template, parse
+from sm_mlops.sandbox.cloudformation import parameters, schemas
+from sm_mlops.sandbox.cloudformation.expressions import Made, Scope
+from sm_mlops.sandbox.cloudformation.template import Template, parse
 
-INFRA = Path(__file__).resolve().parent.parent / "infra"
+INFRA = Path(__file__).resolve().parents[2] / "{{cookiecutter.project_slug}}" / "infra"
 ACCOUNT, REGION = "123456789012", "eu-west-1"
 BUCKET = "sm-mlops-123456789012-eu-west-1"
 PACKAGE = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:model-package/churn/7"

@@ -24,13 +24,12 @@ from unittest.mock import patch
 
 import psutil
 
-import sandbox
-from ops import executions
-from ops.aws import Aws
-from ops.run import start
-from ops.sandbox_account import prepare
-from pipeline import settings as mlops_settings
-from sandbox import client as sandbox_client
+from sm_mlops import executions, sandbox
+from sm_mlops import settings as mlops_settings
+from sm_mlops.aws import Aws
+from sm_mlops.cli.sandbox_account import prepare
+from sm_mlops.sandbox import client as sandbox_client
+from sm_mlops.training.run import start
 
 VICTIMS = ("server", "server", "server", "everything", "a job", "a starting server")
 RUNNING = ("Executing", "Stopping")
@@ -181,7 +180,7 @@ class Killing:
         sandbox.stop(self.root)
         script = f"import sandbox; sandbox.start({str(self.root)!r}, {self.region!r})"
         command = [sys.executable, "-c", script]
-        package = Path(sandbox.__file__).parent.parent
+        package = Path(sandbox.__file__).parents[2]
         environment = os.environ | {"PYTHONPATH": str(package)}
         starter = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
         after = self.draw.uniform(0, 2)

@@ -11,20 +11,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-MODEL = Path(__file__).resolve().parents[1] / "model"
+MODEL = Path(__file__).resolve().parents[2] / "{{cookiecutter.project_slug}}" / "model"
 sys.path.insert(0, str(MODEL))
 
-import datasets  # noqa: E402
 import evaluate  # noqa: E402
-import features  # noqa: E402
 import inference  # noqa: E402
-import metrics  # noqa: E402
-import model_schema  # noqa: E402
 import preprocess  # noqa: E402
-import tables  # noqa: E402
 import train  # noqa: E402
-from failure import DataError  # noqa: E402
 from preprocess import Settings  # noqa: E402
+
+import datasets  # noqa: E402
+from sm_mlops.tabular import encoding as features  # noqa: E402
+from sm_mlops.tabular import (
+    metrics,
+    tables,
+)
+from sm_mlops.tabular import schema as model_schema  # noqa: E402
+from sm_mlops.tabular.failure import DataError  # noqa: E402
 
 __all__ = [
     "MODEL", "Case", "DataError", "Settings", "evaluate", "features", "inference", "metrics",

@@ -12,11 +12,12 @@ from functools import cache
 from typing import Any
 
 from iam_case import Document, Identity
-from infra_case import ACCOUNT, INFRA, REGION, text
+from infra_case import ACCOUNT, REGION, text
 from infra_case import stack as endpoint_stack
-from sandbox.cloudformation import parameters, schemas
-from sandbox.cloudformation.expressions import Made, Scope
-from sandbox.cloudformation.template import Template, parse
+from sm_mlops.platform import FOLDER
+from sm_mlops.sandbox.cloudformation import parameters, schemas
+from sm_mlops.sandbox.cloudformation.expressions import Made, Scope
+from sm_mlops.sandbox.cloudformation.template import Template, parse
 
 BUCKET = f"sm-mlops-{ACCOUNT}-{REGION}"
 CONNECTION = f"arn:aws:codeconnections:{REGION}:{ACCOUNT}:connection/0a1b2c3d-4e5f"
@@ -40,7 +41,7 @@ STAGES = ("staging", "production")
 @cache
 def template(name: str) -> Template:
     """Return a template of infra/ by its name."""
-    return parse((INFRA / f"{name}.yml").read_text(encoding="utf-8"))
+    return parse((FOLDER / f"{name}.yml").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)

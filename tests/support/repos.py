@@ -8,20 +8,19 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import boto3
 import botocore.session
-import pytest
 import yaml
 from botocore.loaders import Loader
 
-from ops.aws import Aws
-from pipeline import settings as mlops_settings
-from pipeline.settings import Settings
+from sm_mlops import settings as mlops_settings
+from sm_mlops.settings import Settings
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
+TEMPLATE = ROOT / "{{cookiecutter.project_slug}}"
 IDENTITY = """\
 [tool.mlops]
 project = "churn"
@@ -44,14 +43,6 @@ class Models(Loader):
 
 MODELS = Models()
 botocore.session.create_loader = lambda *_: MODELS
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Shows what tests have recorded as "shown", whichever process they ran in."""
-    for report in terminalreporter.getreports("passed"):
-        for name, text in getattr(report, "user_properties", ()):
-            if name == "shown":
-                terminalreporter.write_line(str(text))
 
 
 class Repo:
@@ -86,7 +77,7 @@ class Repo:
 def mlops(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs `mlops` as a person without a sign-in would, in `folder`."""
     return subprocess.run(
-        [sys.executable, "-m", "ops", *arguments],
+        [sys.executable, "-m", "sm_mlops", *arguments],
         cwd=folder,
         env=bare_environment(folder) | environment,
         capture_output=True,
@@ -104,7 +95,7 @@ def mlops_ended(
 ) -> tuple[int, str]:
     """Exit code and output of `mlops` that gets a signal at the first line `at` is true for."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "ops", *arguments],
+        [sys.executable, "-m", "sm_mlops", *arguments],
         cwd=folder,
         env=bare_environment(folder) | {"PYTHONUNBUFFERED": "1"} | environment,
         stdout=subprocess.PIPE,
@@ -125,11 +116,10 @@ def mlops_ended(
 
 
 def bare_environment(home: Path) -> dict[str, str]:
-    """What a process needs to run `python -m ops`: no sign-in, no settings of a person."""
+    """What a process needs to run `python -m sm_mlops`: no sign-in, no settings of a person."""
     return {
         "PATH": os.environ["PATH"],
         "HOME": str(home),
-        "PYTHONPATH": str(ROOT),
         "PYTHONDONTWRITEBYTECODE": "1",
         "AWS_EC2_METADATA_DISABLED": "true",
         "TERM": "dumb",
@@ -139,36 +129,10 @@ def bare_environment(home: Path) -> dict[str, str]:
 
 def make_repo(root: Path) -> Repo:
     root.mkdir(parents=True)
-    shutil.copytree(ROOT / "model", root / "model", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "infra", root / "infra")
-    shutil.copy(ROOT / "mlops.yaml", root)
+    for folder in ("model", "pipeline", "infra"):
+        shutil.copytree(
+            TEMPLATE / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    shutil.copy(TEMPLATE / "mlops.yaml", root)
     (root / "pyproject.toml").write_text(IDENTITY, encoding="utf-8")
     return Repo(root)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def nobody_s_session() -> None:
-    """The session that boto3 keeps would have the sign-in of another module's tests."""
-    boto3.DEFAULT_SESSION = None
-
-
-@pytest.fixture
-def repo(tmp_path: Path) -> Repo:
-    return make_repo(tmp_path / "a repo")
-
-
-@pytest.fixture
-def account(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
-    """An account of moto, prepared like a sandbox, in which nothing runs."""
-    from moto import mock_aws
-
-    from ops.sandbox_account import prepare
-
-    for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
-        monkeypatch.setenv(name, "testing")
-    with mock_aws():
-        aws = Aws(repo.settings())
-        prepare(aws)
-        yield aws

@@ -13,7 +13,7 @@ from typing import Any
 
 import boto3
 
-from sandbox import Server
+from sm_mlops.sandbox import Server
 
 REGION = "eu-west-1"
 BUCKET = "sandbox-tests"

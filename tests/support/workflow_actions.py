@@ -82,7 +82,7 @@ def installed(folder: Path) -> Path:
     """
     program = folder / "bin" / "mlops"
     program.parent.mkdir(parents=True)
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ops "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m sm_mlops "$@"\n')
     program.chmod(0o755)
     return folder
 

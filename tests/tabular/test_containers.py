@@ -20,9 +20,9 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
+from test_lock import CONTAINER, MODULES, TOOLKIT
 
 import datasets
-from conftest import make_repo
 from container_case import (
     CHANNELS,
     NOBODY,
@@ -33,9 +33,10 @@ from container_case import (
     prefix,
     succeeded,
 )
-from pipeline.bundle import Bundle
-from pipeline.definition import Code, code
-from test_lock import CONTAINER, MODULES, TOOLKIT
+from model_case import MODEL
+from repos import make_repo
+from sm_mlops.training.bundle import Bundle
+from sm_mlops.training.pipeline import Code, code
 
 pytestmark = pytest.mark.slow
 
@@ -177,7 +178,7 @@ def test_a_bundle_imports_nothing_but_itself_and_the_image(sources: Code, step: 
 
 REFUSED = {
     "a package": ("import importlib; importlib.import_module('botocore')", "'botocore' in the im"),
-    "a module of ours": ("__import__('pipeline.settings')", "'pipeline' in the image"),
+    "a module of ours": ("__import__('sm_mlops.settings')", "'pipeline' in the image"),
     "the network": ("import socket; socket.create_connection(('192.0.2.1', 80))", "this machine o"),
     "a name": ("import socket; socket.getaddrinfo('example.com', 80)", "this machine only"),
     "its input": (
@@ -205,7 +206,7 @@ def test_what_a_container_does_not_have_fails_the_job(
 
 def test_opt_ml_is_meant_only_where_no_other_folder_is_named() -> None:
     """Elsewhere the sandbox's folder would not be found, and this file would prove nothing."""
-    model = Path(__file__).parent.parent / "model"
+    model = MODEL
     hard, defaults = 0, 0
     for script in model.glob("*.py"):
         for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):

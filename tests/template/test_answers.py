@@ -10,13 +10,13 @@ from typing import Any
 
 import botocore.session
 import pytest
+from hooks import pre_gen_project
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from conftest import ROOT, Bake, Rendered, Run
 from generated import RENDERED, default_answers, locked, package_names, questions
-from hooks import pre_gen_project
+from rendering import ROOT, Bake, Rendered, Run
 
 TEXT_FIELDS = ("project_name", "description", "author")
 HOSTILE_TEXT = [

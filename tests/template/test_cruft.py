@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Rendered, Run, run
 from generated import RENDERED
+from rendering import Rendered, Run, run
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from jinja2 import Environment
 
-from conftest import ROOT, Run, run
+from rendering import ROOT, Run, run
 
 HOOKS = [ROOT / "hooks" / "pre_gen_project.py", ROOT / "hooks" / "post_gen_project.py"]
 ANSWERS = {

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from conftest import ROOT, Rendered
 from generated import RENDERED, locked
+from rendering import ROOT, Rendered
 
 CHECKOV = Path(sys.prefix) / "checkov" / "bin" / "checkov"
 NETWORK_ISOLATION = "CKV_AWS_370"

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from conftest import Bake, Rendered, Run, baked, run
 from test_workflows import assert_mlops_takes, load
+
+from rendering import Bake, Rendered, Run, baked, run
 
 CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 # Jenkins knows the base by its branch, and credentials from its store do not end after an hour.

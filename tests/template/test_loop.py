@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from conftest import Rendered, Run
-from generated import RENDERED
 from test_cruft import Team
 from test_workflows_run import NAME, REGISTER_COPY, WRONG, Connected, beside, commit, replace
+
+from generated import RENDERED
+from rendering import Rendered, Run
 from workflow_reader import Run as WorkflowRun
 from workflow_reader import git
 
@@ -68,7 +68,7 @@ KINDS = [
 ]  # fmt: skip
 HELD = """
 import boto3, json, sandbox, sys
-from ops.console import apply, load_settings
+from sm_mlops.console import apply, load_settings
 settings = load_settings()
 found = []
 with sandbox.connect(settings.root, settings.project.region) as environment:

@@ -16,12 +16,12 @@ import pytest
 import yaml
 from allpairspy import AllPairs
 from markdown_it import MarkdownIt
-
-from conftest import ROOT, Rendered, baked, run
-from generated import RENDERED, questions
 from test_answers import LONGEST, SHORTEST
 from test_cruft import Team
 from test_workflows import BIN, actionlint, schema, zizmor
+
+from generated import RENDERED, questions
+from rendering import ROOT, Rendered, baked, run
 
 pytestmark = pytest.mark.slow
 NAMES = {

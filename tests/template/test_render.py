@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from conftest import ROOT, Bake, Rendered, baked, mypy_cache
 from generated import RENDERED, TREE, questions, tree
+from rendering import ROOT, Bake, Rendered, baked, mypy_cache
 
 CHOICES = [
     (name, choice)
@@ -46,7 +46,7 @@ def test_the_rendered_repo_has_its_main_files(default: Rendered, name: str) -> N
 
 
 def test_the_readme_names_every_command(default: Rendered) -> None:
-    script = "import typer; from ops.cli import app; print(*typer.main.get_command(app).commands)"
+    script = "import typer; from sm_mlops.cli.main import app; print(*typer.main.get_command(app).commands)"
     commands = default.run("python", "-c", script, PYTHONPATH=".").out.split()
     assert {"run", "deploy"} <= set(commands)
     readme = default.text("README.md")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Run, run
 from generated import RENDERED, questions
+from rendering import Run, run
 
 pytestmark = pytest.mark.slow
 OTHERS = {name: values[1:] for name, values in questions().items() if isinstance(values, list)}

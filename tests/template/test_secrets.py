@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-
-from conftest import Rendered, Run, run
 from test_hooks import FINISH, NOBODY
+
+from rendering import Rendered, Run, run
 
 pytestmark = pytest.mark.slow
 Cookiecutter = Callable[..., Run]
@@ -20,7 +20,7 @@ CLOUD = """
 import json, sys
 from pathlib import Path
 import boto3
-from sandbox import Server
+from sm_mlops.sandbox import Server
 
 def allowed(**more):
     statement = {"Effect": "Allow", "Action": "*", **more}
@@ -114,7 +114,7 @@ def test_the_hook_connects_the_repo_and_keeps_no_credential(
         done = elsewhere(SM_MLOPS_REGISTER="yes", **environment)
         assert done.code == 0, done.out + done.err
         repo = Rendered(tmp_path / "work" / "my-model")
-        again = repo.run("python", "-m", "ops", "bootstrap", "--plan", **environment)
+        again = repo.run("python", "-m", "sm_mlops", "bootstrap", "--plan", **environment)
     assert "created      SageMaker project my-model" in done.out, done.out + done.err
     assert "pushed       main" in done.out and FINISH not in done.out, done.out + done.err
     assert not [line for line in again.out.splitlines() if line.startswith(("create", "change"))]
@@ -136,7 +136,7 @@ def test_a_github_that_refuses_in_the_middle_leaves_a_repo_and_the_command_that_
     repo = Rendered(tmp_path / "work" / "my-model")
     # Another day, with the same account.
     with cloud(default, tmp_path / "cloud") as (environment, others):
-        finished = repo.run("python", "-m", "ops", "bootstrap", "--yes", **environment)
+        finished = repo.run("python", "-m", "sm_mlops", "bootstrap", "--yes", **environment)
     assert finished.code == 0, finished.out + finished.err
     assert "created      SageMaker project" not in finished.out and "pushed" in finished.out
     said = (done.out, done.err, finished.out, finished.err, objects(repo.path))

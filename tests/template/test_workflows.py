@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from conftest import ROOT, Bake, Rendered, Run, baked, run
 from generated import questions
+from rendering import ROOT, Bake, Rendered, Run, baked, run
 
 BIN = Path(sys.executable).parent
 SIGN_INS: list[str] = list(questions()["github_sign_in"])  # type: ignore[call-overload]
@@ -199,7 +199,7 @@ def test_every_step_is_one_command_that_a_person_can_run(repo: Rendered) -> None
 
 PARSE = """
 import json, sys, typer
-from ops.cli import app
+from sm_mlops.cli.main import app
 group = typer.main.get_command(app)
 outer = group.make_context("mlops", ["run"])
 for words in json.loads(sys.argv[1]):

@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from conftest import ROOT, baked, mypy_cache, run
 from test_workflows import PINS, SIGN_INS
 from test_workflows_run import (
     FEW_TESTS,
@@ -37,6 +35,8 @@ from test_workflows_run import (
     served,
     told_once,
 )
+
+from rendering import ROOT, baked, mypy_cache, run
 from workflow_actions import checkout, configure_aws_credentials, for_act, installed
 from workflow_file import MACHINE
 from workflow_reader import SKIPPED, ActionFailed, Repository, Run, Work, git
@@ -65,7 +65,7 @@ esac
 """
 VARIABLES = """
 import json, sandbox
-from ops.console import load_settings
+from sm_mlops.console import load_settings
 settings = load_settings()
 with sandbox.connect(settings.root, settings.project.region) as environment:
     print(json.dumps(environment))

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from conftest import Rendered, baked, mypy_cache, shared
 from test_workflows import PINS, SIGN_INS
+
+from rendering import Rendered, baked, mypy_cache, shared
 from workflow_actions import checkout, configure_aws_credentials, installed
 from workflow_reader import ActionFailed, Environment, JobRun, Repository, Run, Work, git
 
@@ -49,7 +49,7 @@ except sandbox.SandboxError as error:
 # The key of the project's user, which a person never sees: bootstrap brings it to GitHub sealed.
 KEY_OF_USER = """
 import boto3, os, sandbox
-from ops.console import apply, load_settings
+from sm_mlops.console import apply, load_settings
 settings = load_settings()
 with sandbox.connect(settings.root, settings.project.region) as environment:
     apply(environment)
@@ -64,9 +64,10 @@ print(json.dumps(answer["Credentials"], default=str))
 # As `mlops sandbox demo` does it, with this inference.py.
 REGISTER_COPY = """
 import sys, sandbox
-from ops import demo, registry
-from ops.aws import Aws
-from ops.console import apply, load_settings
+from sm_mlops import registry
+from sm_mlops.cli import demo
+from sm_mlops.aws import Aws
+from sm_mlops.console import apply, load_settings
 settings = load_settings()
 demo.BROKEN = sys.argv[1] or demo.BROKEN
 with sandbox.connect(settings.root, settings.project.region) as environment:
@@ -325,7 +326,7 @@ class Connected:
 
     def mlops(self, *words: str) -> str:
         done = self.repo.run(
-            *("python", "-m", "ops", "--sandbox", *words), PYTHONPATH=str(self.repo.path)
+            *("python", "-m", "sm_mlops", "--sandbox", *words), PYTHONPATH=str(self.repo.path)
         )
         assert done.code == 0, done.out + done.err
         return done.out
@@ -416,12 +417,12 @@ def beside(repo: Rendered, folder: Path) -> Iterator[Connected]:
     action = configure_aws_credentials(lambda work, given: here.sign_in(work, given))
     hub = hub_for(folder, actions={"aws-actions/configure-aws-credentials": action})
     here = Connected(repo, hub)
-    up = repo.run("python", "-m", "ops", "sandbox", "up", PYTHONPATH=str(repo.path))
+    up = repo.run("python", "-m", "sm_mlops", "sandbox", "up", PYTHONPATH=str(repo.path))
     assert up.code == 0, up.err
     try:
         yield here
     finally:
-        repo.run("python", "-m", "ops", "sandbox", "down", PYTHONPATH=str(repo.path))
+        repo.run("python", "-m", "sm_mlops", "sandbox", "down", PYTHONPATH=str(repo.path))
 
 
 @pytest.fixture(scope="session")

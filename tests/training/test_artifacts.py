@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from conftest import Repo
-from ops import artifacts
-from ops.aws import Aws, split_s3
-from ops.errors import MlopsError
-from ops.run import ensure_model_package_group
-from pipeline.definition import code
+from repos import Repo
+from sm_mlops.aws import Aws, split_s3
+from sm_mlops.errors import MlopsError
+from sm_mlops.training import artifacts
+from sm_mlops.training.pipeline import code
+from sm_mlops.training.run import ensure_model_package_group
 
 
 def keys(aws: Aws, prefix: str = "") -> list[str]:

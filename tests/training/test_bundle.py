@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Repo
-from pipeline import bundle
-from pipeline.definition import code
+from repos import Repo
+from sm_mlops.training import bundle
+from sm_mlops.training.pipeline import code
 
 
 @pytest.fixture

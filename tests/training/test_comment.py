@@ -13,9 +13,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from conftest import Repo, mlops
-from ops import comment
-from ops.errors import MlopsError
+from repos import Repo, mlops
+from sm_mlops.errors import MlopsError
+from sm_mlops.training import comment
 
 pytestmark = pytest.mark.slow
 

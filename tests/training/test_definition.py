@@ -11,9 +11,9 @@ import botocore.session
 import pytest
 from botocore.validate import ParamValidator
 
-from conftest import Repo, mlops
-from pipeline.definition import compile_pipeline, parameter_name
-from pipeline.settings import LOWER_IS_BETTER, Settings
+from repos import Repo, mlops
+from sm_mlops.settings import LOWER_IS_BETTER, Settings
+from sm_mlops.training.pipeline import compile_pipeline, parameter_name
 
 # Compiling imports the SDK: seconds, once per process.
 pytestmark = pytest.mark.slow

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ops.aws import Aws
-from ops.errors import MlopsError
-from ops.executions import Execution, Step, duration, failure, logs
+from sm_mlops.aws import Aws
+from sm_mlops.errors import MlopsError
+from sm_mlops.executions import Execution, Step, duration, failure, logs
 
 TOOLKITS_WORDS = 'AlgorithmError: ExecuteUserScriptError:\nCommand "python3 -m train --eta 0.1"'
 

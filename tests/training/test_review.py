@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from conftest import ROOT, Repo, make_repo, mlops, mlops_ended
-from ops import artifacts, review_report
-from ops import review as reviews
-from ops.artifacts import Dataset
-from ops.aws import Aws
-from ops.errors import MlopsError
-from ops.review import Review, Trained
-from pipeline import settings as mlops_settings
+from repos import ROOT, Repo, make_repo, mlops, mlops_ended
+from sm_mlops import settings as mlops_settings
+from sm_mlops.aws import Aws
+from sm_mlops.errors import MlopsError
+from sm_mlops.training import artifacts, review_report
+from sm_mlops.training import review as reviews
+from sm_mlops.training.artifacts import Dataset
+from sm_mlops.training.review import Review, Trained
 
 BASE, CHANGE = "b" * 40, "c" * 40
 ARN = "arn:aws:sagemaker:eu-west-1:123456789012:model-package/churn/2"

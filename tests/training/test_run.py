@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Repo
-from ops import artifacts, commit, run
-from ops.aws import Aws
-from ops.errors import MlopsError
-from pipeline.definition import Code
-from pipeline.settings import Settings
+from repos import Repo
+from sm_mlops import commit
+from sm_mlops.aws import Aws
+from sm_mlops.errors import MlopsError
+from sm_mlops.settings import Settings
+from sm_mlops.training import artifacts, run
+from sm_mlops.training.pipeline import Code
 
 pytestmark = pytest.mark.slow
 

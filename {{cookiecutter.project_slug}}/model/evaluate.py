@@ -25,13 +25,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-
-import metrics
-import model_schema as schemas
-import scoring
-from failure import DataError, run
-from features import labels, numbers
-from model_schema import Schema
+from sm_mlops.tabular import metrics, scoring
+from sm_mlops.tabular import schema as schemas
+from sm_mlops.tabular.encoding import labels, numbers
+from sm_mlops.tabular.failure import DataError, run
+from sm_mlops.tabular.schema import Schema
 
 WORST = 1e308  # stands for a metric that does not exist; a comparison with it fails
 
@@ -63,7 +61,7 @@ def evaluate(model: Path, test: Path, champion: Path | None, output: Path, work:
     schema = schemas.load(folder)
     candidate = start_scoring(folder, test, schema.target, work / "scores")
     rival, rival_process, rival_why = start_champion(champion, test, schema.target, work)
-    import report  # the plotting library loads while the models score
+    from sm_mlops.tabular import report  # the plotting library loads while the models score
 
     truth = read_truth(test, schema)
     if candidate.wait() != 0:

@@ -25,11 +25,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv as pacsv
-
-import booster
-import model_schema as schemas
-from features import Misfit, encode, value_text
-from tables import clean_header, nearest
+from sm_mlops.tabular import booster
+from sm_mlops.tabular import schema as schemas
+from sm_mlops.tabular.encoding import Misfit, encode, value_text
+from sm_mlops.tabular.tables import clean_header, nearest
 
 try:
     from sagemaker_inference import content_types

@@ -21,12 +21,19 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-
-import tables
-from failure import DataError, run
-from features import encode
-from fitting import FOLDS, BadLabel, Fitted, Target, fit_column, read_target, target_outputs
-from model_schema import Schema, feature_names
+from sm_mlops.tabular import tables
+from sm_mlops.tabular.encoding import encode
+from sm_mlops.tabular.failure import DataError, run
+from sm_mlops.tabular.fitting import (
+    FOLDS,
+    BadLabel,
+    Fitted,
+    Target,
+    fit_column,
+    read_target,
+    target_outputs,
+)
+from sm_mlops.tabular.schema import Schema, feature_names
 
 TRAIN, VALIDATION, TEST, LEFT_OUT = 0, 1, 2, 3
 PARTS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}

@@ -9,7 +9,6 @@ Output: in the model folder model.ubj, schema.json, training.json (parameters an
 Must not see the test rows, nor know how the rows were encoded or the model will be judged.
 """
 
-import ast
 import hashlib
 import json
 import os
@@ -27,10 +26,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
-
-import booster as boosters
-import model_schema as schemas
-from failure import DataError, run
+from sm_mlops.tabular import booster as boosters
+from sm_mlops.tabular import packaging
+from sm_mlops.tabular import schema as schemas
+from sm_mlops.tabular.failure import DataError, run
 
 Floats = npt.NDArray[np.float32]
 CHECKPOINTS = Path("checkpoints")
@@ -340,24 +339,9 @@ def save(
         (folder / name).write_text(text + "\n", encoding="utf-8")
     code = folder / "code"
     code.mkdir(exist_ok=True)
-    for path in imported(Path(__file__).parent / "inference.py"):
-        shutil.copyfile(path, code / path.name)
-
-
-def imported(script: Path) -> list[Path]:
-    """The script and the files beside it that it imports, directly or not, by reading them."""
-    found, left = {script}, [script]
-    while left:
-        for node in ast.walk(ast.parse(left.pop().read_text(encoding="utf-8"))):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                names = [node.module]
-            for name in names:
-                path = script.parent / f"{name.split('.')[0]}.py"
-                if path.exists() and path not in found:
-                    found.add(path)
-                    left.append(path)
-    return sorted(found)
+    for name, path in packaging.collect(Path(__file__).parent, ["inference.py"]).items():
+        (code / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, code / name)
 
 
 if __name__ == "__main__":

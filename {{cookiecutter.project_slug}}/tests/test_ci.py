@@ -8,10 +8,9 @@ from __future__ import annotations
 import re
 
 import typer
-
 from conftest import ROOT
-from ops.cli import app
-from pipeline import settings as mlops_settings
+from sm_mlops import settings as mlops_settings
+from sm_mlops.cli.main import app
 
 NAMES = ("ci.yml", "build.yml", "deploy.yml")
 

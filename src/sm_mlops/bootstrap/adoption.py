@@ -11,9 +11,9 @@ import secrets
 
 from rich.console import Console
 
-from ops import stacks
-from ops.aws import Aws, error_code
-from ops.errors import MlopsError
+from sm_mlops import stacks
+from sm_mlops.aws import Aws, error_code
+from sm_mlops.errors import MlopsError
 
 LOGICAL = "ArtifactBucket"
 

@@ -18,13 +18,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ops.errors import MlopsError
-from ops.hush import without_tokens
-from pipeline.settings import Settings
+from sm_mlops import platform
+from sm_mlops.errors import MlopsError
+from sm_mlops.redaction import without_tokens
+from sm_mlops.settings import Settings
 
 TRIGGER, LAYER, TEMPLATE = "trigger.zip", "layer.zip", "project.yml"
 PLATFORM = "platform.yml"
-LOCK = Path("infra/trigger/requirements.lock")
+LOCK = platform.FOLDER / "trigger" / "requirements.lock"
 # What the function sm-mlops-trigger runs on, as infra/platform.yml says.
 ARCHITECTURE, PYTHON = "aarch64-manylinux2014", "3.13"
 # Source: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
@@ -86,13 +87,13 @@ def build(settings: Settings, *, layer: bool) -> Assets:
     version = settings.project.template_version
     if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9.+_-]*", version):
         raise MlopsError("pyproject.toml: [tool.mlops] must hold template-version, as in 0.1.0")
-    infra = settings.root / "infra"
+    infra = platform.FOLDER
     files = {
         TRIGGER: archive({name: _read(infra / "trigger" / name) for name in _CODE}),
         TEMPLATE: _read(infra / TEMPLATE),
     }
     # Of the layer what it is made from: whether there is one, is not this repo's to say.
-    pinned = f"{ARCHITECTURE} {PYTHON}\n".encode() + _read(settings.root / LOCK)
+    pinned = f"{ARCHITECTURE} {PYTHON}\n".encode() + _read(LOCK)
     whole = _digest({**files, PLATFORM: _read(infra / PLATFORM), LAYER: pinned})
     own = hashlib.sha256(files[TEMPLATE]).hexdigest()
     if layer:
@@ -142,7 +143,7 @@ def build_layer(root: Path) -> bytes:
 
     Source: https://docs.aws.amazon.com/lambda/latest/dg/python-layers.html
     """
-    lock = root / LOCK
+    lock = LOCK
     if not lock.is_file():
         raise MlopsError(f"{lock}: no such file: git restore brings it back")
     try:

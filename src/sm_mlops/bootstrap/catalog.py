@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from ops.aws import Aws
-from ops.bootstrap import assets
-from ops.errors import MlopsError
+from sm_mlops.aws import Aws
+from sm_mlops.bootstrap import assets
+from sm_mlops.errors import MlopsError
 
 NEWEST, OUTDATED = "DEFAULT", "DEPRECATED"
 POLL_SECONDS = 2.0

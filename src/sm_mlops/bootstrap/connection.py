@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ops.aws import Aws
-from ops.bootstrap import needs, platform
-from ops.bootstrap.plan import Item, Tell, Todo
+from sm_mlops.aws import Aws
+from sm_mlops.bootstrap import needs, platform
+from sm_mlops.bootstrap.plan import Item, Tell, Todo
 
 WHAT = "authorisation of the connection to GitHub"
 

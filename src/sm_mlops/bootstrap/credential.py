@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ops.aws import Aws, error_code
-from ops.bootstrap.plan import Item, Tell, Todo
-from ops.errors import MlopsError
-from ops.github import GitHub
-from ops.hush import hushed
+from sm_mlops.aws import Aws, error_code
+from sm_mlops.bootstrap.plan import Item, Tell, Todo
+from sm_mlops.errors import MlopsError
+from sm_mlops.github import GitHub
+from sm_mlops.redaction import hushed
 
 # As infra/platform.yml names it.
 SECRET = "sm-mlops/github"
@@ -131,7 +131,7 @@ class Credential:
         if value is not None:
             return self._tried(value)
         if self.aws.sandbox:
-            from ops.sandbox_github import trigger_token
+            from sm_mlops.cli.sandbox_github import trigger_token
 
             token = trigger_token(self.aws.settings)
             return self._tried(Value({"token": token}, ("token",), "a token of the sandbox"))

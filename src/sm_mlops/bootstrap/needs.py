@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-from ops import access
-from ops.aws import Aws, split_s3
-from ops.errors import MlopsError
+from sm_mlops.aws import Aws, split_s3
+from sm_mlops.deployment import access
+from sm_mlops.errors import MlopsError
 
 
 def place(aws: Aws) -> str:

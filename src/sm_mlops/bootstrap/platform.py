@@ -21,18 +21,20 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from ops import objects, stacks, stages
-from ops.aws import Aws, error_code
-from ops.bootstrap import adoption, catalog, needs
-from ops.bootstrap.plan import Item, Tell, Todo
-from ops.errors import MlopsError
-from ops.stacks import Stack
+from sm_mlops import objects, stacks
+from sm_mlops import platform as package
+from sm_mlops.aws import Aws, error_code
+from sm_mlops.bootstrap import adoption, catalog, needs
+from sm_mlops.bootstrap.plan import Item, Tell, Todo
+from sm_mlops.deployment import stages
+from sm_mlops.errors import MlopsError
+from sm_mlops.stacks import Stack
 
 if TYPE_CHECKING:
     from packaging.version import Version
 
-    from ops.bootstrap.assets import Assets
-    from pipeline.settings import Settings
+    from sm_mlops.bootstrap.assets import Assets
+    from sm_mlops.settings import Settings
 
 STACK = "sm-mlops-platform"
 TEMPLATE = "platform.yml"
@@ -106,7 +108,7 @@ def is_ahead(settings: Settings, parameters: Mapping[str, str]) -> bool:
 def is_superseded(settings: Settings, parameters: Mapping[str, str]) -> bool:
     """Whether a platform of this repo's version has had this repo's content, and another one since.
     Raises MlopsError."""
-    from ops.bootstrap import assets
+    from sm_mlops.bootstrap import assets
 
     former = needs.items(parameters.get("FormerContents", ""))
     if not former or version(parameters["TemplateVersion"]) != version(_own_text(settings)):
@@ -141,7 +143,7 @@ class Found:
 
     @property
     def content(self) -> str:
-        from ops.bootstrap import assets
+        from sm_mlops.bootstrap import assets
 
         return assets.content_of(self.parameters.get("AssetsPrefix", ""))
 
@@ -298,7 +300,7 @@ class Platform:
 
     @cached_property
     def _template(self) -> Path:
-        return self.aws.settings.root / stages.FOLDER / TEMPLATE
+        return package.FOLDER / TEMPLATE
 
     @cached_property
     def _declared(self) -> dict[str, dict[str, Any]]:
@@ -408,12 +410,12 @@ class Platform:
 
     def _has_layer(self, found: Found) -> bool:
         """Whether the trigger signs in as a GitHub App."""
-        from ops.bootstrap import credential
+        from sm_mlops.bootstrap import credential
 
         return found.version is not None and credential.kind(self.aws) == "app"
 
     def _assets(self, found: Found) -> Assets:
-        from ops.bootstrap import assets
+        from sm_mlops.bootstrap import assets
 
         layer = self._has_layer(found)
         if layer not in self._built:
@@ -551,7 +553,7 @@ class Platform:
 
     def others(self) -> list[str]:
         """Who uses the platform besides this repo: stacks of projects and provisioned products."""
-        from ops.bootstrap import project
+        from sm_mlops.bootstrap import project
 
         found = stacks.describe(self.aws, STACK)
         if found is None:

@@ -12,17 +12,19 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ops import access, stacks, stages
-from ops.aws import ABSENT, Aws, error_code, exists
-from ops.bootstrap import assets, catalog, needs, platform
-from ops.bootstrap.catalog import ProductVersion
-from ops.bootstrap.plan import Item, Tell, Todo
-from ops.bootstrap.platform import S3, Options
-from ops.errors import MlopsError
-from ops.stacks import Stack
+from sm_mlops import platform as package
+from sm_mlops import stacks
+from sm_mlops.aws import ABSENT, Aws, error_code, exists
+from sm_mlops.bootstrap import assets, catalog, needs, platform
+from sm_mlops.bootstrap.catalog import ProductVersion
+from sm_mlops.bootstrap.plan import Item, Tell, Todo
+from sm_mlops.bootstrap.platform import S3, Options
+from sm_mlops.deployment import access, stages
+from sm_mlops.errors import MlopsError
+from sm_mlops.stacks import Stack
 
 if TYPE_CHECKING:
-    from ops.github import GitHub
+    from sm_mlops.github import GitHub
 
 TEMPLATE = "project.yml"
 TEMPLATE_NAME = "sm-mlops"
@@ -236,7 +238,7 @@ class Project:
             return []
         kept = set()
         if self.aws.sandbox:
-            from ops.sandbox_account import is_provisional
+            from sm_mlops.cli.sandbox_account import is_provisional
 
             if is_provisional(self.aws):
                 kept.add(f"{self.name}-pipeline")
@@ -283,8 +285,8 @@ class Project:
 
     def _needed(self, had: Mapping[str, str]) -> dict[str, str]:
         """The parameters that this repo has something to say about."""
-        from ops import github
-        from ops.bootstrap import repository
+        from sm_mlops import github
+        from sm_mlops.bootstrap import repository
 
         settings = self.aws.settings
         owner, name = repository.names(self.hub, settings)
@@ -438,7 +440,7 @@ class Project:
         if there is None:
             raise MlopsError(f"there is no platform {platform.STACK} to make a project with")
         if self.aws.sandbox:
-            from ops.sandbox_account import make_way
+            from sm_mlops.cli.sandbox_account import make_way
 
             make_way(self.aws)
         for item in self._obstacles(None, ""):
@@ -508,7 +510,7 @@ class Project:
 
     @property
     def _template(self) -> Any:
-        return self.aws.settings.root / stages.FOLDER / TEMPLATE
+        return package.FOLDER / TEMPLATE
 
     def _delete(self, found: Found, tell: Tell) -> None:
         from botocore.exceptions import ClientError
@@ -573,7 +575,7 @@ class Project:
         return items
 
     def _refuse_while_used(self) -> None:
-        from ops import destroy
+        from sm_mlops.deployment import destroy
 
         up = [
             each.stage.name

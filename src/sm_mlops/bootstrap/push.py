@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ops.bootstrap.plan import Item, Tell, Todo
-from ops.errors import MlopsError
-from ops.github import GitHub
-from ops.hush import without_tokens
-from pipeline.settings import Settings
+from sm_mlops.bootstrap.plan import Item, Tell, Todo
+from sm_mlops.errors import MlopsError
+from sm_mlops.github import GitHub
+from sm_mlops.redaction import without_tokens
+from sm_mlops.settings import Settings
 
 BRANCH = "main"
 REMOTE = "origin"

@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ops import github
-from ops.bootstrap.plan import Item, Tell, Todo
-from ops.errors import MlopsError
-from ops.github import GitHub, GitHubError
-from pipeline import settings as mlops_settings
+from sm_mlops import github
+from sm_mlops import settings as mlops_settings
+from sm_mlops.bootstrap.plan import Item, Tell, Todo
+from sm_mlops.errors import MlopsError
+from sm_mlops.github import GitHub, GitHubError
 
 WHAT = "GitHub repository"
 

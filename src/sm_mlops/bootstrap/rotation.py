@@ -7,14 +7,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ops import stacks
-from ops.aws import Aws
-from ops.bootstrap import credential, project
-from ops.bootstrap.credential import Ask, Credential
-from ops.bootstrap.plan import Tell
-from ops.bootstrap.settings import KEY, Settings
-from ops.errors import MlopsError
-from ops.github import GitHub
+from sm_mlops import stacks
+from sm_mlops.aws import Aws
+from sm_mlops.bootstrap import credential, project
+from sm_mlops.bootstrap.credential import Ask, Credential
+from sm_mlops.bootstrap.plan import Tell
+from sm_mlops.bootstrap.settings import KEY, Settings
+from sm_mlops.errors import MlopsError
+from sm_mlops.github import GitHub
 
 # The access key in infra/project.yml.
 RESOURCE = "GitHubUserKey"
@@ -33,7 +33,7 @@ def rotate_credential(
     part.store(found, value)
     tell(f"{'stored':<12} {credential.WHAT}: {value.origin}")
     if "app" in value.kinds and "app" not in found.kinds:
-        from ops.bootstrap.platform import Options, Platform
+        from sm_mlops.bootstrap.platform import Options, Platform
 
         # Its layer.
         Platform(aws, Options()).act(tell)
@@ -87,7 +87,7 @@ def former_keys(aws: Aws) -> list[str]:
     """Access keys of the project's user other than the stack's own."""
     from botocore.exceptions import ClientError
 
-    from ops.aws import error_code
+    from sm_mlops.aws import error_code
 
     found = project.find(aws)
     if found is None or found.stack is None:

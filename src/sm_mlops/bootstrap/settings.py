@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from ops import stages
-from ops.aws import Aws, error_code
-from ops.bootstrap.plan import Item, Tell, Todo, is_work
-from ops.errors import MlopsError
-from ops.github import GitHub, GitHubError
-from ops.hush import hushed
-from ops.stages import Stage
+from sm_mlops.aws import Aws, error_code
+from sm_mlops.bootstrap.plan import Item, Tell, Todo, is_work
+from sm_mlops.deployment import stages
+from sm_mlops.deployment.stages import Stage
+from sm_mlops.errors import MlopsError
+from sm_mlops.github import GitHub, GitHubError
+from sm_mlops.redaction import hushed
 
 Outputs = Callable[[Aws], dict[str, str] | None]
 
@@ -58,7 +58,7 @@ class Environment:
 
 
 def project_outputs(aws: Aws) -> dict[str, str] | None:
-    from ops.bootstrap import project
+    from sm_mlops.bootstrap import project
 
     return project.outputs(aws)
 
@@ -124,7 +124,7 @@ class Settings:
     def undo(self, tell: Tell) -> None:
         from github import UnknownObjectException
 
-        from ops import rotation
+        from sm_mlops.bootstrap import rotation
 
         if self._project.uses_key:
             # What an interrupted rotation has left would keep the user from being deleted.

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ops.aws import Aws
-from ops.bootstrap import needs, project
-from ops.bootstrap.plan import Item, Tell, Todo
-from ops.bootstrap.platform import S3, Options, Platform, outputs
+from sm_mlops.aws import Aws
+from sm_mlops.bootstrap import needs, project
+from sm_mlops.bootstrap.plan import Item, Tell, Todo
+from sm_mlops.bootstrap.platform import S3, Options, Platform, outputs
 
 TAG = "sagemaker:projectS3TemplatesLocation"
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from ops.console import confirm, connected, err, out, tell
-from ops.errors import MlopsError
+from sm_mlops.console import confirm, connected, err, out, tell
+from sm_mlops.errors import MlopsError
 
 if TYPE_CHECKING:
-    from ops.aws import Aws
-    from ops.bootstrap.plan import Item, Part, Tell
-    from ops.bootstrap.platform import Options, Platform
+    from sm_mlops.aws import Aws
+    from sm_mlops.bootstrap.plan import Item, Part, Tell
+    from sm_mlops.bootstrap.platform import Options, Platform
 
 app = typer.Typer(rich_markup_mode="markdown")
 PANEL = "Connect"
@@ -73,7 +73,7 @@ def bootstrap(
     - `mlops bootstrap --platform AlarmTopicArn=arn:aws:sns:...`
     - `mlops bootstrap --destroy`
     """
-    from ops.bootstrap.platform import Options
+    from sm_mlops.bootstrap.platform import Options
 
     if template_provider not in PROVIDERS:
         raise MlopsError(f"--template-provider must be {' or '.join(PROVIDERS)}")
@@ -101,7 +101,7 @@ class Result:
 
     @property
     def unfinished(self) -> bool:
-        from ops.bootstrap.plan import is_work
+        from sm_mlops.bootstrap.plan import is_work
 
         return any(is_work(item) for item in self.left)
 
@@ -129,15 +129,15 @@ def _parameters(given: Sequence[str]) -> dict[str, str]:
 
 def _parts(aws: Aws, options: Options, yes: bool) -> tuple[Platform, list[Part]]:
     """The platform, and all parts in their order, the platform among them."""
-    from ops import github
-    from ops.bootstrap.connection import Connection
-    from ops.bootstrap.credential import Credential, at_terminal
-    from ops.bootstrap.platform import Again, Platform
-    from ops.bootstrap.project import Project
-    from ops.bootstrap.push import Push
-    from ops.bootstrap.repository import Repository
-    from ops.bootstrap.settings import Settings
-    from ops.bootstrap.studio import Studio
+    from sm_mlops import github
+    from sm_mlops.bootstrap.connection import Connection
+    from sm_mlops.bootstrap.credential import Credential, at_terminal
+    from sm_mlops.bootstrap.platform import Again, Platform
+    from sm_mlops.bootstrap.project import Project
+    from sm_mlops.bootstrap.push import Push
+    from sm_mlops.bootstrap.repository import Repository
+    from sm_mlops.bootstrap.settings import Settings
+    from sm_mlops.bootstrap.studio import Studio
 
     hub = github.sign_in(os.environ, aws.settings.project.git_host)
     shared = Platform(aws, options)
@@ -158,7 +158,7 @@ def _parts(aws: Aws, options: Options, yes: bool) -> tuple[Platform, list[Part]]
 def _connect(
     aws: Aws, parts: Sequence[Part], console: Console, only_plan: bool, yes: bool
 ) -> Result:
-    from ops.bootstrap import plan
+    from sm_mlops.bootstrap import plan
 
     found = plan.look(parts)
     console.print(plan.table(found))
@@ -181,7 +181,7 @@ def _take_back(
     only_plan: bool,
     yes: bool,
 ) -> Result:
-    from ops.bootstrap import plan
+    from sm_mlops.bootstrap import plan
 
     own = [part for part in parts if part is not shared]
     found = plan.look_back(own)
@@ -202,7 +202,7 @@ def _take_platform_back(
     aws: Aws, shared: Platform, console: Console, only_plan: bool, yes: bool, result: Result
 ) -> None:
     """A question of its own: it was never this repo's alone."""
-    from ops.bootstrap import plan
+    from sm_mlops.bootstrap import plan
 
     items = shared.look_back()
     if not items:
@@ -246,7 +246,7 @@ def _going_on(aws: Aws, console: Console, command: str) -> Iterator[None]:
 def _tell_rest(
     console: Console, items: Sequence[Item], only_plan: bool, nothing: str = NOTHING
 ) -> None:
-    from ops.bootstrap.plan import Todo, is_work
+    from sm_mlops.bootstrap.plan import Todo, is_work
 
     asked = [item for item in items if item.todo is Todo.PERSON and item.remedy]
     for item in asked:

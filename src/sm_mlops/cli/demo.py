@@ -7,9 +7,9 @@ import io
 import tarfile
 from typing import Any
 
-from ops import objects, registry
-from ops.aws import Aws
-from ops.registry import Version
+from sm_mlops import objects, registry
+from sm_mlops.aws import Aws
+from sm_mlops.registry import Version
 
 # What a version is registered with, of all that the registry tells about it.
 _REGISTERED = (

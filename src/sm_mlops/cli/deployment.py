@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from ops.console import confirm, connected, err, load_settings, out, say, tell
-from ops.errors import MlopsError
+from sm_mlops.console import confirm, connected, err, load_settings, out, say, tell
+from sm_mlops.errors import MlopsError
 
 if TYPE_CHECKING:
-    from ops.aws import Aws
-    from ops.deploy import Deployment, DeploymentFailed
-    from ops.destroy import Doomed
-    from ops.smoke import Check
-    from ops.status import Status
+    from sm_mlops.aws import Aws
+    from sm_mlops.deployment.deploy import Deployment, DeploymentFailed
+    from sm_mlops.deployment.destroy import Doomed
+    from sm_mlops.deployment.smoke import Check
+    from sm_mlops.deployment.status import Status
 
 app = typer.Typer(rich_markup_mode="markdown")
 PANEL = "Deploy"
@@ -31,8 +31,8 @@ PANEL = "Deploy"
 
 def _stage_names(incomplete: str) -> list[str]:
     """For the shell's completion, which must stay silent where there is no repo."""
-    from ops import stages
-    from pipeline.settings import SettingsError
+    from sm_mlops.deployment import stages
+    from sm_mlops.settings import SettingsError
 
     try:
         known = stages.names(load_settings())
@@ -107,8 +107,8 @@ def check(
 
     - `mlops check --model-package-arn ARN --commit 3f2c9ab...`
     """
-    from ops.commit import require
-    from ops.deploy import approved
+    from sm_mlops.commit import require
+    from sm_mlops.deployment.deploy import approved
 
     require(commit)
     with connected(context) as aws:
@@ -152,8 +152,8 @@ def deploy(
     - `mlops deploy production --model-package-arn ARN --dry-run`
     - `mlops --sandbox deploy staging --model-package-arn ARN` on this machine alone
     """
-    from ops import stages
-    from ops.deploy import deploy as deploy_version
+    from sm_mlops.deployment import stages
+    from sm_mlops.deployment.deploy import deploy as deploy_version
 
     console = _progress(as_json)
     with connected(context) as aws:
@@ -219,7 +219,7 @@ def _at_most(minutes: float | None, stage: str) -> Iterator[None]:
     try:
         yield
     except _TimeIsUp:
-        from ops import actions
+        from sm_mlops import actions
 
         line = (
             f"{stage} is not there after {minutes:g} minutes; CloudFormation goes on without this "
@@ -235,7 +235,7 @@ def _at_most(minutes: float | None, stage: str) -> Iterator[None]:
 
 def _or_fail(aws: Aws, stage: str, work: Callable[[], Deployment], as_json: bool) -> Deployment:
     """What `work` returns; a deployment that failed is told with its log, and exit code 1."""
-    from ops.deploy import DeploymentFailed
+    from sm_mlops.deployment.deploy import DeploymentFailed
 
     try:
         return work()
@@ -254,7 +254,7 @@ def _or_fail(aws: Aws, stage: str, work: Callable[[], Deployment], as_json: bool
 
 
 def _tell_failure(aws: Aws, stage: str, failure: DeploymentFailed) -> None:
-    from ops import actions
+    from sm_mlops import actions
 
     tell(err, f"mlops: {failure}", "red")
     if failure.log:
@@ -274,12 +274,12 @@ def _tell_failure(aws: Aws, stage: str, failure: DeploymentFailed) -> None:
 
 
 def _tell_deployment(aws: Aws, done: Deployment, console: Console, as_json: bool) -> None:
-    from ops import actions
+    from sm_mlops import actions
 
     if as_json:
         out.print_json(data=asdict(done))
     if done.planned:
-        from ops import stacks
+        from sm_mlops import stacks
 
         console.print(stacks.change_table(stacks.Change(**item) for item in done.changes))
         tell(console, "Nothing was changed: this was a dry run.")
@@ -321,9 +321,9 @@ def rollback(
     - `mlops rollback production`
     - `mlops rollback production --to 2 --yes`
     """
-    from ops import stages
-    from ops.deploy import deploy as deploy_version
-    from ops.deploy import way_back
+    from sm_mlops.deployment import stages
+    from sm_mlops.deployment.deploy import deploy as deploy_version
+    from sm_mlops.deployment.deploy import way_back
 
     console = _progress(as_json)
     with connected(context) as aws:
@@ -390,8 +390,8 @@ def smoke(
     - `mlops smoke staging`
     - `mlops smoke production --latency-limit 200 --json`
     """
-    from ops import smoke as smoke_test
-    from ops import stages
+    from sm_mlops.deployment import smoke as smoke_test
+    from sm_mlops.deployment import stages
 
     with connected(context) as aws:
         chosen = stages.load(aws.settings, stage)
@@ -420,7 +420,7 @@ def smoke(
 
 
 def _summarise_checks(stage: str, good: bool, checks: list[Check]) -> None:
-    from ops import actions
+    from sm_mlops import actions
 
     marks = {True: "✅", False: "❌", None: "not checked"}
     rows = [
@@ -460,7 +460,7 @@ def invoke(
     - `mlops invoke staging rows.csv`
     - `head -3 rows.csv | mlops invoke production - --accept text/csv`
     """
-    from ops import access, endpoints, predict, smoke, stages
+    from sm_mlops.deployment import access, endpoints, predict, smoke, stages
 
     with connected(context) as aws:
         chosen = stages.load(aws.settings, stage)
@@ -525,7 +525,7 @@ def status(
     - `mlops status`
     - `mlops status --json | jq '.stages[] | {stage, version, state}'`
     """
-    from ops.status import status as look
+    from sm_mlops.deployment.status import status as look
 
     with connected(context) as aws:
         found = look(aws, stage or None)
@@ -536,8 +536,8 @@ def status(
 
 
 def _tell_status(aws: Aws, found: Status) -> None:
-    from ops.commit import short
-    from ops.status import LISTED, table
+    from sm_mlops.commit import short
+    from sm_mlops.deployment.status import LISTED, table
 
     out.print(table(found.stages))
     say("")
@@ -600,7 +600,7 @@ def destroy(
     - `mlops destroy --all --yes`
     - `mlops destroy --all --registry --data` the end of the project
     """
-    from ops.destroy import chosen, look
+    from sm_mlops.deployment.destroy import chosen, look
 
     if bool(stage) == everything:
         raise MlopsError("name a stage, or --all of them")
@@ -622,7 +622,7 @@ def _destroy(
     yes: bool,
     as_json: bool,
 ) -> None:
-    from ops import destroy as work
+    from sm_mlops.deployment import destroy as work
 
     console = _progress(as_json)
     present = [item for item in doomed if not item.empty]
@@ -688,7 +688,7 @@ def share(context: typer.Context, yes: Yes = False, as_json: AsJson = False) -> 
 
     - `mlops share`
     """
-    from ops import access
+    from sm_mlops.deployment import access
 
     console = _progress(as_json)
     with connected(context) as aws:

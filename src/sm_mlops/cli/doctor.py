@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ops.console import connected, out, say
-from ops.errors import MlopsError
+from sm_mlops.console import connected, out, say
+from sm_mlops.errors import MlopsError
 
 app = typer.Typer(rich_markup_mode="markdown")
 PANEL = "Connect"
@@ -35,9 +35,9 @@ def trigger(
 
     - `mlops trigger 3`
     """
-    from ops import registry
-    from ops.deploy import approved
-    from ops.trigger import replay
+    from sm_mlops import registry
+    from sm_mlops.deployment.deploy import approved
+    from sm_mlops.deployment.trigger import replay
 
     if (version is None) == (not model_package_arn):
         raise MlopsError("name a version, as in mlops trigger 3, or --model-package-arn ARN")
@@ -64,8 +64,8 @@ def doctor(context: typer.Context, as_json: AsJson = False) -> None:
     import os
     from dataclasses import asdict
 
-    from ops.doctor import State, examine
-    from ops.doctor.finding import table
+    from sm_mlops.doctor import State, examine
+    from sm_mlops.doctor.finding import table
 
     with connected(context) as aws:
         found = examine(aws, os.environ)

@@ -13,12 +13,12 @@ from typing import Annotated
 
 import typer
 
-from ops.commands import bootstrap, deployment, doctor, registry, review, secret, training
-from ops.commands import sandbox as sandbox_commands
-from ops.console import State, err, tell
-from ops.errors import MlopsError, explained
-from ops.hush import looks_secret
-from pipeline.settings import SettingsError
+from sm_mlops.cli import bootstrap, deployment, doctor, registry, review, secret, training
+from sm_mlops.cli import sandbox as sandbox_commands
+from sm_mlops.console import State, err, tell
+from sm_mlops.errors import MlopsError, explained
+from sm_mlops.redaction import looks_secret
+from sm_mlops.settings import SettingsError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -103,7 +103,7 @@ def _line_for(error: Exception) -> str | None:
         return f"cannot write {error.filename or 'the output'}: {error.strerror}"
     local = "sandbox" in sys.modules
     if local:
-        import sandbox
+        from sm_mlops import sandbox
 
         if isinstance(error, sandbox.SandboxError):
             return str(error)

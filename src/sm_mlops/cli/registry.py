@@ -9,11 +9,11 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from ops.console import TERMINAL, connected, out, say
-from ops.errors import MlopsError
+from sm_mlops.console import TERMINAL, connected, out, say
+from sm_mlops.errors import MlopsError
 
 if TYPE_CHECKING:
-    from ops.registry import Version
+    from sm_mlops.registry import Version
 
 app = typer.Typer(rich_markup_mode="markdown")
 PANEL = "Registry"
@@ -26,7 +26,7 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="For scripts, with all metrics.")] = False,
 ) -> None:
     """List the registered versions with metric, status and commit."""
-    from ops import registry
+    from sm_mlops import registry
 
     with connected(context) as aws:
         found = list(registry.versions(aws, limit))
@@ -44,7 +44,7 @@ def models(
 
 
 def registry_table(found: list[Version]) -> Table:
-    from ops.commit import short
+    from sm_mlops.commit import short
 
     view = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("version", "status", "created", "commit", "evaluation"):
@@ -105,7 +105,8 @@ def _set_approval(
 ) -> None:
     from dataclasses import replace
 
-    from ops import registry, stages
+    from sm_mlops import registry
+    from sm_mlops.deployment import stages
 
     if len(comment) > 1024:
         raise MlopsError(f"--comment has {len(comment)} characters; the registry keeps 1024")
@@ -138,7 +139,7 @@ def report(
     ] = TERMINAL,
 ) -> None:
     """Write the evaluation report of a version to a file and open it."""
-    from ops import executions, registry
+    from sm_mlops import executions, registry
 
     with connected(context) as aws:
         if execution:

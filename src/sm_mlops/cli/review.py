@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ops.console import load_settings, out, say
-from ops.errors import MlopsError
+from sm_mlops.console import load_settings, out, say
+from sm_mlops.errors import MlopsError
 
 app = typer.Typer(rich_markup_mode="markdown")
 PANEL = "Review"
@@ -26,8 +26,9 @@ def review(
     In a sandbox of its own, on the same rows, each by its own code. The exit code is 1 when the
     gate stops your change. In GitHub Actions the report is the job's summary, too.
     """
-    from ops import actions, review_report
-    from ops import review as reviews
+    from sm_mlops import actions
+    from sm_mlops.training import review as reviews
+    from sm_mlops.training import review_report
 
     settings = load_settings()
     try:
@@ -64,7 +65,7 @@ def comment(
     """
     import os
 
-    from ops import comment as comments
+    from sm_mlops.training import comment as comments
 
     try:
         text = file.read_text(encoding="utf-8")

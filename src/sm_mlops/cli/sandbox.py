@@ -6,9 +6,9 @@ from pathlib import Path
 
 import typer
 
-from ops.commands import tour
-from ops.console import load_settings, say
-from pipeline.settings import find_root
+from sm_mlops.cli import tour
+from sm_mlops.console import load_settings, say
+from sm_mlops.settings import find_root
 
 app = typer.Typer(no_args_is_help=True, help="The AWS on this machine that --sandbox uses.")
 app.command("demo")(tour.demo)
@@ -17,7 +17,7 @@ app.command("demo")(tour.demo)
 @app.command("up")
 def sandbox_up() -> None:
     """Start a sandbox that stays until `mlops sandbox down`."""
-    import sandbox
+    from sm_mlops import sandbox
 
     settings = load_settings()
     sandbox.start(settings.root, settings.project.region)
@@ -27,7 +27,7 @@ def sandbox_up() -> None:
 @app.command("down")
 def sandbox_down() -> None:
     """Stop the sandbox of this repo, and the jobs that run in it. Its history stays."""
-    import sandbox
+    from sm_mlops import sandbox
 
     # Whatever mlops.yaml has become meanwhile.
     sandbox.stop(find_root(Path.cwd()))
@@ -39,7 +39,7 @@ def sandbox_authorise(
     connection: str = typer.Argument("sm-mlops", help="Name or ARN of the connection."),
 ) -> None:
     """Complete a connection to GitHub, as a person does in the console of AWS."""
-    import sandbox
+    from sm_mlops import sandbox
 
     settings = load_settings()
     with sandbox.connect(settings.root, settings.project.region):
@@ -50,7 +50,7 @@ def sandbox_authorise(
 @app.command("reset")
 def sandbox_reset() -> None:
     """Stop the sandbox and forget everything in it."""
-    import sandbox
+    from sm_mlops import sandbox
 
     root = find_root(Path.cwd())
     sandbox.reset(root)

@@ -8,7 +8,7 @@ import json
 from contextlib import suppress
 from typing import Any
 
-from ops.aws import Aws, error_code
+from sm_mlops.aws import Aws, error_code
 
 MARK = {"Key": "sandbox", "Value": "provisional"}
 TRUST = {

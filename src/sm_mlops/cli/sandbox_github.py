@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from pipeline.settings import Settings
+from sm_mlops.settings import Settings
 
 PERSON = "you"
 FILE = "github.json"
@@ -16,7 +16,7 @@ FILE = "github.json"
 
 def prepare(settings: Settings) -> dict[str, str]:
     """Makes what is missing in the running sandbox. Returns the variables that sign in there."""
-    import sandbox
+    from sm_mlops import sandbox
 
     file = settings.root / sandbox.FOLDER / FILE
     token = _kept(file)
@@ -32,7 +32,7 @@ def prepare(settings: Settings) -> dict[str, str]:
 
 def trigger_token(settings: Settings) -> str:
     """A new token for the approval trigger, which can start workflows and do nothing else."""
-    import sandbox
+    from sm_mlops import sandbox
 
     owner = settings.project.github.partition("/")[0]
     return str(
@@ -43,7 +43,7 @@ def trigger_token(settings: Settings) -> str:
 
 
 def _add_accounts(settings: Settings) -> None:
-    import sandbox
+    from sm_mlops import sandbox
 
     owner = settings.project.github.partition("/")[0]
     sandbox.control(settings.root, "github.accounts.add", PERSON)

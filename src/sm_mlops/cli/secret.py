@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ops.console import connected, say
-from ops.errors import MlopsError
+from sm_mlops.console import connected, say
+from sm_mlops.errors import MlopsError
 
 app = typer.Typer(
     rich_markup_mode="markdown",
@@ -36,8 +36,9 @@ def rotate(
     - `mlops secret rotate`
     - `mlops secret rotate key`
     """
-    from ops import github, rotation
-    from ops.bootstrap.credential import at_terminal
+    from sm_mlops import github
+    from sm_mlops.bootstrap import rotation
+    from sm_mlops.bootstrap.credential import at_terminal
 
     if what not in WHAT:
         # Not shown: it may be the new secret itself.

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ops.commands import bootstrap, deployment, registry, training
-from ops.console import State, apply, connected, out, say, tell
-from ops.errors import MlopsError
+from sm_mlops.cli import bootstrap, deployment, registry, training
+from sm_mlops.console import State, apply, connected, out, say, tell
+from sm_mlops.errors import MlopsError
 
 if TYPE_CHECKING:
-    from ops.aws import Aws
-    from ops.registry import Version
+    from sm_mlops.aws import Aws
+    from sm_mlops.registry import Version
 
 ROWS = "one-row.json"
 ARRIVES_SECONDS = 60
@@ -76,7 +76,7 @@ class Tour:
 
     def connect(self) -> None:
         # It holds this command.
-        from ops.commands.sandbox import sandbox_authorise
+        from sm_mlops.cli.sandbox import sandbox_authorise
 
         _rule("Connect AWS and GitHub")
         self.person("bootstrap")
@@ -87,7 +87,7 @@ class Tour:
 
     def train(self) -> Version:
         """A version registered now, or this command's end."""
-        from ops import registry as versions
+        from sm_mlops import registry as versions
 
         _rule("Train, judge, register" + self._as("build.yml"))
         with self.workflow():
@@ -144,7 +144,7 @@ class Tour:
 
     def runs(self) -> list[dict[str, Any]]:
         """The runs of this repo on the sandbox's GitHub, the newest first."""
-        import sandbox
+        from sm_mlops import sandbox
 
         settings = self.aws.settings
         found = sandbox.control(settings.root, "github.routes.runs_of", settings.project.github)
@@ -164,7 +164,7 @@ class Tour:
         return "sm-mlops-trigger"
 
     def finish(self, run: dict[str, Any] | None, conclusion: str) -> None:
-        import sandbox
+        from sm_mlops import sandbox
 
         if run is not None:
             sandbox.control(self.aws.settings.root, "github.routes.finish", run["id"], conclusion)
@@ -178,7 +178,7 @@ class Tour:
 
     def predict(self, version: Version) -> None:
         """One of the rows registered with the version, sent raw as its source delivers it."""
-        from ops import smoke
+        from sm_mlops.deployment import smoke
 
         file = self.aws.settings.root / "reports" / ROWS
         row = smoke.load_sample(self.aws, version.arn).first
@@ -189,7 +189,7 @@ class Tour:
 
     def fail(self, version: Version) -> None:
         """Staging refuses a version whose inference.py raises; production answers as before."""
-        from ops.demo import register_broken_copy
+        from sm_mlops.cli.demo import register_broken_copy
 
         broken = register_broken_copy(self.aws, version)
         number = broken.version
@@ -224,7 +224,7 @@ class Tour:
     @contextmanager
     def workflow(self, run: dict[str, Any] | None = None, environment: str = "") -> Iterator[None]:
         """Works as a job of GitHub Actions does, with the rights of the repo's role and no more."""
-        import sandbox
+        from sm_mlops import sandbox
 
         if not self.by_github:
             yield
@@ -261,7 +261,7 @@ class Tour:
 
 
 def _report(aws: Aws, version: Version) -> Path:
-    from ops import registry as versions
+    from sm_mlops import registry as versions
 
     file = aws.settings.root / "reports" / f"version-{version.version}.html"
     versions.download(aws, versions.report_of_version(aws, version), file)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ops.console import connected, err, load_settings, out, say, tell
-from ops.errors import MlopsError
+from sm_mlops.console import connected, err, load_settings, out, say, tell
+from sm_mlops.errors import MlopsError
 
 if TYPE_CHECKING:
-    from ops.aws import Aws
-    from ops.executions import Execution
-    from pipeline.settings import Settings
+    from sm_mlops.aws import Aws
+    from sm_mlops.executions import Execution
+    from sm_mlops.settings import Settings
 
 app = typer.Typer(rich_markup_mode="markdown")
 PANEL = "Train"
@@ -41,7 +41,7 @@ def compile_command(
 
     Without a sign-in the account is twelve zeros: enough to read and to compare definitions.
     """
-    from pipeline.definition import compile_pipeline
+    from sm_mlops.training.pipeline import compile_pipeline
 
     settings = load_settings()
     if not account and not context.obj.sandbox:
@@ -52,7 +52,7 @@ def compile_command(
 def _signed_in_account(settings: Settings) -> str:
     from botocore.exceptions import BotoCoreError, ClientError
 
-    from ops.aws import Aws
+    from sm_mlops.aws import Aws
 
     try:
         return Aws(settings).account
@@ -79,7 +79,7 @@ def run(
 
     Ctrl-C stops following, not the execution. The exit code is 0 when a version was registered.
     """
-    from ops.run import start
+    from sm_mlops.training.run import start
 
     until = _clock(at_most)
     overrides = _pairs(values or [])
@@ -114,7 +114,7 @@ def _clock(minutes: float | None) -> float | None:
 
 
 def follow_to_the_end(aws: Aws, arn: str, until: float | None = None) -> None:
-    from ops import actions, executions
+    from sm_mlops import actions, executions
 
     try:
         execution = executions.follow(aws, arn, out, until=until)
@@ -134,14 +134,14 @@ def follow_to_the_end(aws: Aws, arn: str, until: float | None = None) -> None:
 
 def _tell_ci(arn: str, status: str) -> None:
     """For later jobs. Without the account number, which is masked: they would not get it."""
-    from ops import actions
+    from sm_mlops import actions
 
     actions.output("execution", arn.rsplit("/", 1)[-1])
     actions.output("status", status)
 
 
 def _tell_end(aws: Aws, execution: Execution) -> None:
-    from ops import actions, executions, registry
+    from sm_mlops import actions, executions, registry
 
     if execution.status == "Succeeded":
         if execution.model_package:
@@ -174,7 +174,7 @@ def follow(
     at_most: AtMost = None,
 ) -> None:
     """Follow an execution to its end. The exit code is 0 when it succeeds."""
-    from ops import executions
+    from sm_mlops import executions
 
     until = _clock(at_most)
     with connected(context) as aws:
@@ -187,7 +187,7 @@ def stop(
     execution: WhichExecution = None,
 ) -> None:
     """Stop an execution and its running jobs."""
-    from ops import executions
+    from sm_mlops import executions
 
     with connected(context) as aws:
         arn = executions.find(aws, execution)
@@ -219,7 +219,7 @@ def logs(
     - `mlops logs Train`
     - `mlops logs --stage staging`
     """
-    from ops import executions
+    from sm_mlops import executions
 
     if stage and (step or execution):
         raise MlopsError("--stage is instead of a step and an execution: give one of them")
@@ -232,7 +232,7 @@ def logs(
 
 
 def _endpoint_log(aws: Aws, name: str) -> None:
-    from ops import access, endpoints, stages
+    from sm_mlops.deployment import access, endpoints, stages
 
     stage = stages.load(aws.settings, name)
     lines = endpoints.log_lines(access.enter(aws, stage), stage.stack)

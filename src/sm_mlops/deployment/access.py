@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ops import stages
-from ops.aws import Aws, error_code
-from ops.errors import MlopsError
-from ops.stages import Stage
+from sm_mlops.aws import Aws, error_code
+from sm_mlops.deployment import stages
+from sm_mlops.deployment.stages import Stage
+from sm_mlops.errors import MlopsError
 
 Policy = dict[str, Any]
 GROUP_SID, STAGE_SID = "SmMlopsStages", "SmMlopsStage"

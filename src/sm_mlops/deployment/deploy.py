@@ -14,13 +14,14 @@ from typing import Any
 
 from rich.console import Console
 
-from ops import access, endpoints, registry, stacks, stages
-from ops.aws import Aws, error_code
-from ops.console import tell
-from ops.errors import MlopsError
-from ops.registry import Version
-from ops.stacks import Stack, StackFailed
-from ops.stages import Stage
+from sm_mlops import registry, stacks
+from sm_mlops.aws import Aws, error_code
+from sm_mlops.console import tell
+from sm_mlops.deployment import access, endpoints, stages
+from sm_mlops.deployment.stages import Stage
+from sm_mlops.errors import MlopsError
+from sm_mlops.registry import Version
+from sm_mlops.stacks import Stack, StackFailed
 
 _ARN = re.compile(
     r"arn:(?P<partition>[a-z-]+):sagemaker:(?P<region>[a-z0-9-]+):(?P<account>\d{12})"
@@ -396,7 +397,7 @@ def way_back(aws: Aws, stage: Stage, to: int | None) -> WayBack:
 
     Raises MlopsError where that is not known or not approved any more: nothing is guessed.
     """
-    from ops import registry
+    from sm_mlops import registry
 
     there = access.enter(aws, stage)
     running = endpoints.serving(there, stage.stack, stage.name).version

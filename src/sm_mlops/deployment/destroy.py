@@ -11,11 +11,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ops import access, endpoints, executions, objects, registry, stacks, stages
-from ops.aws import Aws, error_code, exists
-from ops.console import tell
-from ops.stacks import Resource, Stack
-from ops.stages import Stage
+from sm_mlops import executions, objects, registry, stacks
+from sm_mlops.aws import Aws, error_code, exists
+from sm_mlops.console import tell
+from sm_mlops.deployment import access, endpoints, stages
+from sm_mlops.deployment.stages import Stage
+from sm_mlops.stacks import Resource, Stack
 
 ENDPOINT = "AWS::SageMaker::Endpoint"
 GROUP = "AWS::SageMaker::ModelPackageGroup"
@@ -219,7 +220,7 @@ def delete_registry(aws: Aws) -> list[str]:
 
 def _is_projects(aws: Aws) -> bool:
     """Whether the model package group belongs to the SageMaker project."""
-    from ops.bootstrap import project
+    from sm_mlops.bootstrap import project
 
     found = project.find(aws)
     held = stacks.resources(aws, found.stack) if found and found.stack else []

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from ops import stacks, stages
-from ops.aws import Aws, error_code
-from ops.errors import MlopsError
-from ops.stages import Stage
+from sm_mlops import stacks
+from sm_mlops.aws import Aws, error_code
+from sm_mlops.deployment import stages
+from sm_mlops.deployment.stages import Stage
+from sm_mlops.errors import MlopsError
 
 VARIANT = "AllTraffic"
 CHANGING = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")

@@ -8,10 +8,10 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from ops import objects
-from ops.aws import Aws, error_code, split_s3
-from ops.endpoints import Endpoint
-from ops.errors import MlopsError
+from sm_mlops import objects
+from sm_mlops.aws import Aws, error_code, split_s3
+from sm_mlops.deployment.endpoints import Endpoint
+from sm_mlops.errors import MlopsError
 
 CONTENT_TYPES = {
     ".csv": "text/csv",

@@ -17,11 +17,12 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from ops import access, endpoints, objects, predict
-from ops.aws import Aws, error_code
-from ops.endpoints import Endpoint
-from ops.errors import MlopsError
-from ops.stages import Stage
+from sm_mlops import objects
+from sm_mlops.aws import Aws, error_code
+from sm_mlops.deployment import access, endpoints, predict
+from sm_mlops.deployment.endpoints import Endpoint
+from sm_mlops.deployment.stages import Stage
+from sm_mlops.errors import MlopsError
 
 JSON, LINES, CSV = "application/json", "application/jsonlines", "text/csv"
 FILES = {CSV: "rows.csv", LINES: "rows.jsonl", JSON: "rows.json"}

@@ -19,8 +19,8 @@ from typing import Any
 
 import yaml
 
-from ops.errors import MlopsError
-from pipeline.settings import Settings, one_line
+from sm_mlops.errors import MlopsError
+from sm_mlops.settings import Settings, one_line
 
 FOLDER = "infra"
 TEMPLATE = "endpoint.yml"

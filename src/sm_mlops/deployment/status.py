@@ -13,12 +13,13 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from ops import access, endpoints, registry, stacks, stages
-from ops.aws import Aws
-from ops.commit import short
-from ops.errors import MlopsError, explained
-from ops.registry import Version
-from ops.stages import Stage
+from sm_mlops import registry, stacks
+from sm_mlops.aws import Aws
+from sm_mlops.commit import short
+from sm_mlops.deployment import access, endpoints, stages
+from sm_mlops.deployment.stages import Stage
+from sm_mlops.errors import MlopsError, explained
+from sm_mlops.registry import Version
 
 LISTED = 5
 
@@ -143,7 +144,7 @@ def _drift(runs: Version, known: list[Version]) -> list[str]:
 
 
 def _last_execution(aws: Aws) -> dict[str, Any] | None:
-    from ops import executions
+    from sm_mlops import executions
 
     try:
         arn = executions.find(aws, None)

@@ -9,9 +9,9 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ops.aws import Aws, error_code
-from ops.errors import MlopsError
-from ops.registry import Version
+from sm_mlops.aws import Aws, error_code
+from sm_mlops.errors import MlopsError
+from sm_mlops.registry import Version
 
 FUNCTION = "sm-mlops-trigger"
 QUEUE = "sm-mlops-failed-approvals"

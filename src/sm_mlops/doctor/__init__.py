@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from ops.aws import Aws
-from ops.doctor import account, github, parts, platform, quotas
-from ops.doctor.finding import Finding, State, warning
-from ops.doctor.scene import Scene, Unknown, told
+from sm_mlops.aws import Aws
+from sm_mlops.doctor import account, github, parts, platform, quotas
+from sm_mlops.doctor.finding import Finding, State, warning
+from sm_mlops.doctor.scene import Scene, Unknown, told
 
 WORKERS = 12
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ops.aws import error_code
-from ops.doctor.finding import Finding, failed, ok, warning
-from ops.doctor.scene import DENIED, Scene
+from sm_mlops.aws import error_code
+from sm_mlops.doctor.finding import Finding, failed, ok, warning
+from sm_mlops.doctor.scene import DENIED, Scene
 
 
 def sign_in(scene: Scene) -> Iterator[Finding]:
     from botocore.exceptions import BotoCoreError, ClientError
 
-    from ops.errors import explained
+    from sm_mlops.errors import explained
 
     region = scene.aws.settings.project.region
     try:
@@ -213,7 +213,7 @@ def _denied(scene: Scene, principal: str, purpose: Purpose) -> list[str]:
 
 def _is_from_s3(scene: Scene) -> bool:
     """Whether the project's template is there."""
-    from ops.bootstrap import project
+    from sm_mlops.bootstrap import project
 
     made = project.find(scene.aws)
     return made is not None and bool(made.template_url)
@@ -221,7 +221,7 @@ def _is_from_s3(scene: Scene) -> bool:
 
 def domain(scene: Scene) -> Iterator[Finding]:
     """Studio: the registry and the projects can be seen there; nothing else needs it."""
-    from ops.bootstrap import studio
+    from sm_mlops.bootstrap import studio
 
     check, region = "Studio domain", scene.aws.settings.project.region
     found = studio.domains(scene.aws)

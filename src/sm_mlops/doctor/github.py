@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ops.doctor.finding import Finding, failed, ok
-from ops.doctor.scene import Scene
-from ops.errors import MlopsError
-from ops.github import SCOPES, GitHubError
+from sm_mlops.doctor.finding import Finding, failed, ok
+from sm_mlops.doctor.scene import Scene
+from sm_mlops.errors import MlopsError
+from sm_mlops.github import SCOPES, GitHubError
 
 
 def sign_in(scene: Scene) -> Iterator[Finding]:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ops.bootstrap.plan import Item, Todo, is_work
-from ops.bootstrap.platform import CATALOG, S3, Options
-from ops.doctor.finding import Finding, failed, ok, warning
-from ops.doctor.scene import Scene
-from ops.github import GitHub
+from sm_mlops.bootstrap.plan import Item, Todo, is_work
+from sm_mlops.bootstrap.platform import CATALOG, S3, Options
+from sm_mlops.doctor.finding import Finding, failed, ok, warning
+from sm_mlops.doctor.scene import Scene
+from sm_mlops.github import GitHub
 
 SHOWN = 3
 
 
 def platform(scene: Scene) -> Iterator[Finding]:
-    from ops.bootstrap.platform import STACK, Platform
+    from sm_mlops.bootstrap.platform import STACK, Platform
 
     if scene.problem is not None:
         raise scene.problem
@@ -26,26 +26,26 @@ def platform(scene: Scene) -> Iterator[Finding]:
 
 
 def repository(scene: Scene) -> Iterator[Finding]:
-    from ops.bootstrap.repository import Repository
+    from sm_mlops.bootstrap.repository import Repository
 
     return _told("GitHub repository", Repository(scene.aws.settings, _hub(scene)).look(), scene)
 
 
 def project(scene: Scene) -> Iterator[Finding]:
-    from ops.bootstrap.project import Project
+    from sm_mlops.bootstrap.project import Project
 
     items = Project(scene.aws, _hub(scene), _options(scene)).look()
     return _told("SageMaker project", items, scene)
 
 
 def settings(scene: Scene) -> Iterator[Finding]:
-    from ops.bootstrap.settings import Settings
+    from sm_mlops.bootstrap.settings import Settings
 
     return _told("GitHub settings", Settings(scene.aws, _hub(scene)).look(), scene)
 
 
 def push(scene: Scene) -> Iterator[Finding]:
-    from ops.bootstrap.push import Push
+    from sm_mlops.bootstrap.push import Push
 
     items = Push(scene.aws.settings, _hub(scene), scene.aws.sandbox).look()
     return _told("first push", items, scene)
@@ -58,7 +58,7 @@ def _hub(scene: Scene) -> GitHub:
 
 def _options(scene: Scene) -> Options:
     """As the project was made: `mlops bootstrap` would have to be told."""
-    from ops.bootstrap import project
+    from sm_mlops.bootstrap import project
 
     found = project.find(scene.aws)
     return Options(S3 if found and found.template_url else CATALOG)

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from ops.aws import error_code
-from ops.doctor.finding import Finding, failed, ok, warning
-from ops.doctor.scene import Scene
-from ops.trigger import FUNCTION, QUEUE
+from sm_mlops.aws import error_code
+from sm_mlops.deployment.trigger import FUNCTION, QUEUE
+from sm_mlops.doctor.finding import Finding, failed, ok, warning
+from sm_mlops.doctor.scene import Scene
 
 RULE = "sm-mlops-approved"
 AUDIENCE = "sts.amazonaws.com"
@@ -22,7 +22,7 @@ TOKEN_DAYS = 335
 
 def drift(scene: Scene) -> Iterator[Finding]:
     """The template's version in this repo and in the platform."""
-    from ops.bootstrap.platform import is_superseded, version
+    from sm_mlops.bootstrap.platform import is_superseded, version
 
     there = scene.platform
     if there is None:
@@ -42,7 +42,7 @@ def drift(scene: Scene) -> Iterator[Finding]:
 
 
 def connection(scene: Scene) -> Iterator[Finding]:
-    from ops.bootstrap import connection
+    from sm_mlops.bootstrap import connection
 
     if scene.platform is None:
         return
@@ -106,7 +106,7 @@ def _role_of(constraint: dict[str, Any]) -> str:
 
 
 def _grants(scene: Scene, portfolio: str) -> Iterator[Finding]:
-    from ops.bootstrap import catalog
+    from sm_mlops.bootstrap import catalog
 
     check, known = "Service Catalog product", catalog.principals(scene.aws, portfolio)
     if known:
@@ -231,7 +231,7 @@ def _key(scene: Scene) -> Iterator[Finding]:
 
 def credential(scene: Scene) -> Iterator[Finding]:
     """Whether there is one, of which kind and how old; nobody but the trigger reads it."""
-    from ops.bootstrap import credential
+    from sm_mlops.bootstrap import credential
 
     if scene.platform is None:
         return

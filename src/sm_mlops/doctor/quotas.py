@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ops.aws import error_code
-from ops.doctor.finding import Finding, failed, ok, warning
-from ops.doctor.scene import Scene
+from sm_mlops.aws import error_code
+from sm_mlops.doctor.finding import Finding, failed, ok, warning
+from sm_mlops.doctor.scene import Scene
 
 NEARLY = 0.8
 
@@ -64,7 +64,7 @@ COUNTED = (
 
 def counts(scene: Scene) -> Iterator[Finding]:
     """Each kind for itself: one that may not be looked at does not hide the others."""
-    from ops.doctor.scene import told
+    from sm_mlops.doctor.scene import told
 
     region = scene.aws.settings.project.region
     for quota in COUNTED:
@@ -119,7 +119,7 @@ def _more(service: str, code: str, region: str) -> str:
 
 def needed(scene: Scene) -> dict[str, int]:
     """How many instances a run and the stages of this repo take, by the names of the quotas."""
-    from ops import stages
+    from sm_mlops.deployment import stages
 
     settings = scene.aws.settings
     found: Counter[str] = Counter()
@@ -189,7 +189,7 @@ def _used(scene: Scene, rows: dict[str, Any]) -> dict[str, float]:
     """
     from botocore.exceptions import ClientError
 
-    from ops.doctor.scene import DENIED
+    from sm_mlops.doctor.scene import DENIED
 
     measured = {name: row["UsageMetric"] for name, row in rows.items() if row.get("UsageMetric")}
     if not measured:

@@ -7,12 +7,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ops import stacks
-from ops.aws import Aws, error_code
-from ops.doctor.finding import Finding, failed, warning
-from ops.errors import MlopsError, explained
-from ops.github import GitHub, GitHubError
-from ops.stacks import Stack
+from sm_mlops import stacks
+from sm_mlops.aws import Aws, error_code
+from sm_mlops.doctor.finding import Finding, failed, warning
+from sm_mlops.errors import MlopsError, explained
+from sm_mlops.github import GitHub, GitHubError
+from sm_mlops.stacks import Stack
 
 ATTEMPTS = 3
 DENIED = (
@@ -37,7 +37,7 @@ class Scene:
         self.sign_in_problem: MlopsError | None = None
         self._stack: Stack | None = None
         self.problem: Exception | None = None
-        from ops import github
+        from sm_mlops import github
 
         try:
             self.hub = github.sign_in(environment, aws.settings.project.git_host)
@@ -57,7 +57,7 @@ class Scene:
         """Looks at the platform, for all checks that need it."""
         from botocore.exceptions import BotoCoreError, ClientError
 
-        from ops.bootstrap.platform import STACK
+        from sm_mlops.bootstrap.platform import STACK
 
         try:
             self._stack = stacks.describe(self.aws, STACK)

@@ -10,17 +10,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sandbox.client import FOLDER as FOLDER
-    from sandbox.client import SandboxError as SandboxError
-    from sandbox.client import Status as Status
-    from sandbox.client import connect as connect
-    from sandbox.client import control as control
-    from sandbox.client import reset as reset
-    from sandbox.client import start as start
-    from sandbox.client import status as status
-    from sandbox.client import stop as stop
-    from sandbox.client import workflow_environment as workflow_environment
-    from sandbox.server import Server as Server
+    from sm_mlops.sandbox.client import FOLDER as FOLDER
+    from sm_mlops.sandbox.client import SandboxError as SandboxError
+    from sm_mlops.sandbox.client import Status as Status
+    from sm_mlops.sandbox.client import connect as connect
+    from sm_mlops.sandbox.client import control as control
+    from sm_mlops.sandbox.client import reset as reset
+    from sm_mlops.sandbox.client import start as start
+    from sm_mlops.sandbox.client import status as status
+    from sm_mlops.sandbox.client import stop as stop
+    from sm_mlops.sandbox.client import workflow_environment as workflow_environment
+    from sm_mlops.sandbox.server import Server as Server
 
 _HOME = {
     "FOLDER": "client",

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sandbox.objects import NoSuchObject, Objects
-from sandbox.policies import check_role, may
-from sandbox.wire import Caller, partition
+from sm_mlops.sandbox.objects import NoSuchObject, Objects
+from sm_mlops.sandbox.policies import check_role, may
+from sm_mlops.sandbox.wire import Caller, partition
 
 DENIED = (
     "AccessDenied (403): User: {role} is not authorized to perform: {action} on resource: "

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from sandbox.metrics import OURS, _breaches, _statistic, notify
-from sandbox.wire import Caller
+from sm_mlops.sandbox.metrics import OURS, _breaches, _statistic, notify
+from sm_mlops.sandbox.wire import Caller
 
 FUNCTIONS, QUEUES = "AWS/Lambda", "AWS/SQS"
 UNITS = {"Duration": "Milliseconds", "PostRuntimeExtensionsDuration": "Milliseconds"}

@@ -11,8 +11,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from sandbox.definition import Step
-from sandbox.storage import Record
+from sm_mlops.sandbox.definition import Step
+from sm_mlops.sandbox.storage import Record
 
 KEY_ATTRIBUTES = {
     "Processing": ("AppSpecification", "Environment", "ProcessingInputs"),

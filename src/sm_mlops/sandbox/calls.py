@@ -13,7 +13,7 @@ from urllib.parse import parse_qs
 
 from botocore.exceptions import UnknownServiceError
 
-from sandbox import wire
+from sm_mlops.sandbox import wire
 
 # By the name a request is signed for, where botocore calls the service otherwise.
 MODELS = {

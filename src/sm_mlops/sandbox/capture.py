@@ -14,11 +14,11 @@ import time
 import uuid
 from typing import Any
 
-from sandbox.access import RoleObjects
-from sandbox.objects import NoSuchObject, Objects
-from sandbox.serving import Answer
-from sandbox.storage import Record
-from sandbox.wire import ApiError, Caller
+from sm_mlops.sandbox.access import RoleObjects
+from sm_mlops.sandbox.objects import NoSuchObject, Objects
+from sm_mlops.sandbox.serving import Answer
+from sm_mlops.sandbox.storage import Record
+from sm_mlops.sandbox.wire import ApiError, Caller
 
 PAUSE_SECONDS = 1.0
 log = logging.getLogger(__name__)

@@ -18,10 +18,10 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from sandbox import grants, policies
-from sandbox.services import JsonService, new_id, place
-from sandbox.storage import Record, Store
-from sandbox.wire import ApiError, Caller, Params, pick
+from sm_mlops.sandbox import grants, policies
+from sm_mlops.sandbox.services import JsonService, new_id, place
+from sm_mlops.sandbox.storage import Record, Store
+from sm_mlops.sandbox.wire import ApiError, Caller, Params, pick
 
 PORTFOLIO, PRODUCT, ARTIFACT, CONSTRAINT, PROVISIONED, RECORD = (
     "CatalogPortfolio",
@@ -344,7 +344,7 @@ class Catalog(JsonService):
         return record
 
     def _template(self, url: str, caller: Caller) -> str:
-        from sandbox.cloudformation.targets import body_of
+        from sm_mlops.sandbox.cloudformation.targets import body_of
 
         try:
             return body_of(

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import uuid
 
-from sandbox.services import JsonService, place
-from sandbox.storage import Record
-from sandbox.wire import ApiError, Caller, Params, page, pick
+from sm_mlops.sandbox.services import JsonService, place
+from sm_mlops.sandbox.storage import Record
+from sm_mlops.sandbox.wire import ApiError, Caller, Params, page, pick
 
 CONNECTION, HOST = "CodeConnection", "CodeConnectionHost"
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 
-from sandbox import expressions
-from sandbox.expressions import ExpressionError
-from sandbox.wire import invalid, service_model
+from sm_mlops.sandbox import expressions
+from sm_mlops.sandbox.expressions import ExpressionError
+from sm_mlops.sandbox.wire import invalid, service_model
 
 JOB_OPERATIONS = {
     "Processing": ("CreateProcessingJob", "DescribeProcessingJob"),

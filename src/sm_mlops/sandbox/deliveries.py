@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sandbox.grants import service_may
+from sm_mlops.sandbox.grants import service_may
 
 
 class Undeliverable(Exception):

@@ -22,15 +22,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from sandbox import wire
-from sandbox.access import RoleObjects
-from sandbox.metrics import Metrics, known_alarm
-from sandbox.objects import NoSuchObject, Objects
-from sandbox.policies import check_role, may
-from sandbox.registry import Registry
-from sandbox.serving import LOG_GROUP, STARTUP_SECONDS, Container, ServingFailed
-from sandbox.storage import Record, Store
-from sandbox.wire import ApiError, Caller, Params, invalid, pick
+from sm_mlops.sandbox import wire
+from sm_mlops.sandbox.access import RoleObjects
+from sm_mlops.sandbox.metrics import Metrics, known_alarm
+from sm_mlops.sandbox.objects import NoSuchObject, Objects
+from sm_mlops.sandbox.policies import check_role, may
+from sm_mlops.sandbox.registry import Registry
+from sm_mlops.sandbox.serving import LOG_GROUP, STARTUP_SECONDS, Container, ServingFailed
+from sm_mlops.sandbox.storage import Record, Store
+from sm_mlops.sandbox.wire import ApiError, Caller, Params, invalid, pick
 
 MODEL, CONFIG, ENDPOINT = "Model", "EndpointConfig", "Endpoint"
 SERVING_LOG = "ServingLog"

@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from sandbox import patterns, wire
-from sandbox.deliveries import Undeliverable, check_queue, render, send
-from sandbox.functions import Functions
-from sandbox.replies import Start, json_reply, read
-from sandbox.wire import ApiError, Caller, Params
+from sm_mlops.sandbox import patterns, wire
+from sm_mlops.sandbox.deliveries import Undeliverable, check_queue, render, send
+from sm_mlops.sandbox.functions import Functions
+from sm_mlops.sandbox.replies import Start, json_reply, read
+from sm_mlops.sandbox.wire import ApiError, Caller, Params
 
 TARGETS = ("lambda", "sqs", "sns", "logs")
 # A target that cannot be reached is tried for a day with backoff; here, this often at once.

@@ -20,13 +20,13 @@ from typing import Any, Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from sandbox import caching, expressions
-from sandbox.definition import JOB_OPERATIONS, Definition, RetryPolicy, Step, bind, parse
-from sandbox.expressions import ExpressionError, Scope
-from sandbox.jobs import KILLED, split_uri
-from sandbox.objects import NoSuchObject
-from sandbox.storage import Record, Store
-from sandbox.wire import input_shape, invalid
+from sm_mlops.sandbox import caching, expressions
+from sm_mlops.sandbox.definition import JOB_OPERATIONS, Definition, RetryPolicy, Step, bind, parse
+from sm_mlops.sandbox.expressions import ExpressionError, Scope
+from sm_mlops.sandbox.jobs import KILLED, split_uri
+from sm_mlops.sandbox.objects import NoSuchObject
+from sm_mlops.sandbox.storage import Record, Store
+from sm_mlops.sandbox.wire import input_shape, invalid
 
 EXECUTION = "PipelineExecution"
 FAILED_REASON = "Step failure: One or multiple steps failed."

@@ -31,13 +31,13 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import parse_qs
 
-from sandbox import grants, native, wire
-from sandbox.alarms import FUNCTIONS, QUEUES, Alarms
-from sandbox.deliveries import Undeliverable, render, send, waiting
-from sandbox.jobs import isolated_environment, supervised
-from sandbox.replies import Start, read, reply
-from sandbox.storage import Record, Store
-from sandbox.wire import ApiError, Caller
+from sm_mlops.sandbox import grants, native, wire
+from sm_mlops.sandbox.alarms import FUNCTIONS, QUEUES, Alarms
+from sm_mlops.sandbox.deliveries import Undeliverable, render, send, waiting
+from sm_mlops.sandbox.jobs import isolated_environment, supervised
+from sm_mlops.sandbox.replies import Start, read, reply
+from sm_mlops.sandbox.storage import Record, Store
+from sm_mlops.sandbox.wire import ApiError, Caller
 
 INVOCATION = "FunctionInvocation"
 SYNCHRONOUS_BYTES, ASYNCHRONOUS_BYTES = 6 * 1024 * 1024, 1024 * 1024

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sandbox import policies
-from sandbox.iam import identities
-from sandbox.iam.language import Asked, Facts, said
-from sandbox.wire import partition
+from sm_mlops.sandbox import policies
+from sm_mlops.sandbox.iam import identities
+from sm_mlops.sandbox.iam.language import Asked, Facts, said
+from sm_mlops.sandbox.wire import partition
 
 
 def service_may(

@@ -12,20 +12,20 @@ import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
-from sandbox import functions, versions
-from sandbox.catalog import Catalog
-from sandbox.connections import Connections, FormerConnections
-from sandbox.events import Events
-from sandbox.github.service import API, PREFIX, GitHub, mounted
-from sandbox.projects import PROJECT, REPOSITORY, Projects
-from sandbox.quotas import Quotas
-from sandbox.replies import Start, error_reply, json_reply, read
-from sandbox.services import JsonService
-from sandbox.wire import ApiError, Caller, Params, public
-from sandbox.workflow import Workflows
+from sm_mlops.sandbox import functions, versions
+from sm_mlops.sandbox.catalog import Catalog
+from sm_mlops.sandbox.connections import Connections, FormerConnections
+from sm_mlops.sandbox.events import Events
+from sm_mlops.sandbox.github.service import API, PREFIX, GitHub, mounted
+from sm_mlops.sandbox.projects import PROJECT, REPOSITORY, Projects
+from sm_mlops.sandbox.quotas import Quotas
+from sm_mlops.sandbox.replies import Start, error_reply, json_reply, read
+from sm_mlops.sandbox.services import JsonService
+from sm_mlops.sandbox.wire import ApiError, Caller, Params, public
+from sm_mlops.sandbox.workflow import Workflows
 
 if TYPE_CHECKING:
-    from sandbox.server import Server
+    from sm_mlops.sandbox.server import Server
 
 TAGGED = {"project": PROJECT, "code-repository": REPOSITORY}
 # What a person at a console does, and tests of failures.

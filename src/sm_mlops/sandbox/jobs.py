@@ -25,12 +25,12 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlparse
 
-from sandbox import wire
-from sandbox.access import RoleObjects
-from sandbox.objects import NoSuchObject, Objects
-from sandbox.policies import check_role
-from sandbox.storage import Record, Store
-from sandbox.wire import Caller, Params, invalid, missing, pick
+from sm_mlops.sandbox import wire
+from sm_mlops.sandbox.access import RoleObjects
+from sm_mlops.sandbox.objects import NoSuchObject, Objects
+from sm_mlops.sandbox.policies import check_role
+from sm_mlops.sandbox.storage import Record, Store
+from sm_mlops.sandbox.wire import Caller, Params, invalid, missing, pick
 
 PROCESSING, TRAINING = "ProcessingJob", "TrainingJob"
 LOG_GROUPS = {

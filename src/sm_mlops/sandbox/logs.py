@@ -12,11 +12,11 @@ from typing import Any
 
 from moto.logs.models import LogStream, logs_backends
 
-from sandbox import policies
-from sandbox.endpoints import SERVING_LOG
-from sandbox.jobs import LOG_GROUPS, Jobs
-from sandbox.storage import Record, Store
-from sandbox.wire import Caller, partition
+from sm_mlops.sandbox import policies
+from sm_mlops.sandbox.endpoints import SERVING_LOG
+from sm_mlops.sandbox.jobs import LOG_GROUPS, Jobs
+from sm_mlops.sandbox.storage import Record, Store
+from sm_mlops.sandbox.wire import Caller, partition
 
 LONGEST_LINE = 256 * 1024
 

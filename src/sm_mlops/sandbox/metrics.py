@@ -15,7 +15,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from sandbox.wire import Caller
+from sm_mlops.sandbox.wire import Caller
 
 NAMESPACE = "AWS/SageMaker"
 KEPT = 20_000

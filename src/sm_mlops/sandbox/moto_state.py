@@ -23,12 +23,12 @@ from weakref import WeakValueDictionary
 from moto.backends import get_backend
 from moto.core.base_backend import BackendDict
 
-from sandbox import pickling
-from sandbox.jobs import LOG_GROUPS
-from sandbox.metrics import NAMESPACE
-from sandbox.objects import Objects
-from sandbox.serving import LOG_GROUP
-from sandbox.storage import Store
+from sm_mlops.sandbox import pickling
+from sm_mlops.sandbox.jobs import LOG_GROUPS
+from sm_mlops.sandbox.metrics import NAMESPACE
+from sm_mlops.sandbox.objects import Objects
+from sm_mlops.sandbox.serving import LOG_GROUP
+from sm_mlops.sandbox.storage import Store
 
 READING = (
     "Describe",

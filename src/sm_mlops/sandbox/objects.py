@@ -23,7 +23,7 @@ from moto.s3.exceptions import EntityTooSmall, InvalidPart, MalformedXML
 from moto.s3.responses import S3Response
 from moto.s3.utils import _VersionedKeyStore
 
-from sandbox.storage import Files, Store
+from sm_mlops.sandbox.storage import Files, Store
 
 BLOCK = 4 * 1024 * 1024
 

@@ -10,14 +10,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from sandbox import wire
-from sandbox.access import RoleObjects
-from sandbox.definition import bind, parse
-from sandbox.executor import EXECUTION, Execution, JobControl, recover
-from sandbox.objects import NoSuchObject, Objects
-from sandbox.policies import check_role
-from sandbox.storage import Record, Store
-from sandbox.wire import ApiError, Caller, Params, invalid, missing, pick
+from sm_mlops.sandbox import wire
+from sm_mlops.sandbox.access import RoleObjects
+from sm_mlops.sandbox.definition import bind, parse
+from sm_mlops.sandbox.executor import EXECUTION, Execution, JobControl, recover
+from sm_mlops.sandbox.objects import NoSuchObject, Objects
+from sm_mlops.sandbox.policies import check_role
+from sm_mlops.sandbox.storage import Record, Store
+from sm_mlops.sandbox.wire import ApiError, Caller, Params, invalid, missing, pick
 
 PIPELINE = "Pipeline"
 

@@ -10,10 +10,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from sandbox.iam import identities
-from sandbox.iam.decide import base_facts, decide
-from sandbox.iam.language import Asked, Facts, said
-from sandbox.wire import ApiError, Caller, invalid, partition
+from sm_mlops.sandbox.iam import identities
+from sm_mlops.sandbox.iam.decide import base_facts, decide
+from sm_mlops.sandbox.iam.language import Asked, Facts, said
+from sm_mlops.sandbox.wire import ApiError, Caller, invalid, partition
 
 NO_ROLE = (
     "Could not assume role {role}. Please ensure that the role exists and allows principal "

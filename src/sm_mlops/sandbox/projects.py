@@ -13,11 +13,11 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from sandbox import grants, wire
-from sandbox.catalog import RECORD, Catalog, _problem
-from sandbox.services import new_id
-from sandbox.storage import Record, Store
-from sandbox.wire import Caller, Params, invalid, pick, public
+from sm_mlops.sandbox import grants, wire
+from sm_mlops.sandbox.catalog import RECORD, Catalog, _problem
+from sm_mlops.sandbox.services import new_id
+from sm_mlops.sandbox.storage import Record, Store
+from sm_mlops.sandbox.wire import Caller, Params, invalid, pick, public
 
 PROJECT, REPOSITORY = "Project", "CodeRepository"
 POLL_SECONDS = 0.05

@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from sandbox.services import JsonService
-from sandbox.wire import Caller, Params, page, partition
+from sm_mlops.sandbox.services import JsonService
+from sm_mlops.sandbox.wire import Caller, Params, page, partition
 
 NAMES = {
     "sagemaker": "Amazon SageMaker",

@@ -9,10 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from sandbox import wire
-from sandbox.policies import decision, denied, principal
-from sandbox.storage import Record, Store
-from sandbox.wire import Caller, Params, invalid, pick
+from sm_mlops.sandbox import wire
+from sm_mlops.sandbox.policies import decision, denied, principal
+from sm_mlops.sandbox.storage import Record, Store
+from sm_mlops.sandbox.wire import Caller, Params, invalid, pick
 
 GROUP, PACKAGE = "ModelPackageGroup", "ModelPackage"
 UPDATABLE = (

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Any
 from xml.sax.saxutils import escape
 
-from sandbox.wire import ApiError
+from sm_mlops.sandbox.wire import ApiError
 
 Start = Callable[..., Any]
 

@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from sandbox.capture import Capture
-from sandbox.endpoints import ENDPOINT, Endpoints, Variant, location
-from sandbox.metrics import Metrics, notify
-from sandbox.objects import NoSuchObject, Objects
-from sandbox.serving import LOG_GROUP, Answer, NoAnswer, ServingFailed
-from sandbox.storage import Record, Store
-from sandbox.wire import ApiError, Caller, partition
+from sm_mlops.sandbox.capture import Capture
+from sm_mlops.sandbox.endpoints import ENDPOINT, Endpoints, Variant, location
+from sm_mlops.sandbox.metrics import Metrics, notify
+from sm_mlops.sandbox.objects import NoSuchObject, Objects
+from sm_mlops.sandbox.serving import LOG_GROUP, Answer, NoAnswer, ServingFailed
+from sm_mlops.sandbox.storage import Record, Store
+from sm_mlops.sandbox.wire import ApiError, Caller, partition
 
 PATH = re.compile(r"/endpoints/([^/]+)/(invocations|async-invocations)$")
 ASYNC = "AsyncInvocation"

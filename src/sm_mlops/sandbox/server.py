@@ -36,22 +36,22 @@ from moto.moto_server.werkzeug_app import (
 )
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from sandbox import calls, client, grants, runtime, wire
-from sandbox.cloudformation import Stacks, protocol
-from sandbox.endpoints import CONFIG, ENDPOINT, MODEL, TIME, Endpoints
-from sandbox.github.service import PREFIX, GitHub
-from sandbox.iam.service import Iam
-from sandbox.integrations import TAGGED, Integrations
-from sandbox.jobs import PROCESSING, TRAINING, Jobs
-from sandbox.logs import Logs
-from sandbox.metrics import Metrics
-from sandbox.moto_state import MotoState
-from sandbox.objects import Objects
-from sandbox.pipelines import PIPELINE, Pipelines
-from sandbox.registry import GROUP, PACKAGE, Registry
-from sandbox.replies import error_reply
-from sandbox.storage import DamagedState, Files, Store
-from sandbox.wire import ApiError, Caller, Params, missing
+from sm_mlops.sandbox import calls, client, grants, runtime, wire
+from sm_mlops.sandbox.cloudformation import Stacks, protocol
+from sm_mlops.sandbox.endpoints import CONFIG, ENDPOINT, MODEL, TIME, Endpoints
+from sm_mlops.sandbox.github.service import PREFIX, GitHub
+from sm_mlops.sandbox.iam.service import Iam
+from sm_mlops.sandbox.integrations import TAGGED, Integrations
+from sm_mlops.sandbox.jobs import PROCESSING, TRAINING, Jobs
+from sm_mlops.sandbox.logs import Logs
+from sm_mlops.sandbox.metrics import Metrics
+from sm_mlops.sandbox.moto_state import MotoState
+from sm_mlops.sandbox.objects import Objects
+from sm_mlops.sandbox.pipelines import PIPELINE, Pipelines
+from sm_mlops.sandbox.registry import GROUP, PACKAGE, Registry
+from sm_mlops.sandbox.replies import error_reply
+from sm_mlops.sandbox.storage import DamagedState, Files, Store
+from sm_mlops.sandbox.wire import ApiError, Caller, Params, missing
 
 ACCOUNT = "123456789012"
 LARGE_BODY = 1024 * 1024
@@ -708,7 +708,7 @@ def _json_error(error: ApiError, start: StartResponse) -> Iterable[bytes]:
 
 def main() -> None:
     """Run a server as a process of its own (see sandbox/client.py, which starts it)."""
-    parser = argparse.ArgumentParser(prog="sandbox.server")
+    parser = argparse.ArgumentParser(prog="sm_mlops.sandbox.server")
     parser.add_argument("root", type=Path)
     parser.add_argument("region")
     parser.add_argument("--standing", action="store_true")

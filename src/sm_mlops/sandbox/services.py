@@ -11,9 +11,9 @@ import secrets
 import string
 from typing import Any
 
-from sandbox import wire
-from sandbox.storage import Record, Store
-from sandbox.wire import ApiError, Caller, Params
+from sm_mlops.sandbox import wire
+from sm_mlops.sandbox.storage import Record, Store
+from sm_mlops.sandbox.wire import ApiError, Caller, Params
 
 TOKENS = ("IdempotencyToken", "ProvisionToken", "TerminateToken", "UpdateToken")
 TOKEN = "RequestToken"

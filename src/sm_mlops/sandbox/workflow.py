@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from botocore import UNSIGNED
 from botocore.config import Config
 
-from sandbox.github.routes import REPOSITORY
-from sandbox.wire import ApiError
+from sm_mlops.sandbox.github.routes import REPOSITORY
+from sm_mlops.sandbox.wire import ApiError
 
 if TYPE_CHECKING:
-    from sandbox.server import Server
+    from sm_mlops.sandbox.server import Server
 
 RUN_ID = "1"
 

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from model_schema import Column, Schema
-from tables import MISSING, NO_LABEL
+from sm_mlops.tabular.schema import Column, Schema
+from sm_mlops.tabular.tables import MISSING, NO_LABEL
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]

@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from failure import DataError
-from features import (
+from sm_mlops.tabular.encoding import (
     BOOLEANS,
     DATE_FORMATS,
     DATE_PARTS,
@@ -31,7 +30,8 @@ from features import (
     timestamps,
     words,
 )
-from model_schema import Column, label_text
+from sm_mlops.tabular.failure import DataError
+from sm_mlops.tabular.schema import Column, label_text
 
 FOLDS = 5
 SMOOTHING = 10.0

@@ -11,8 +11,8 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-import metrics
-from model_schema import Schema
+from sm_mlops.tabular import metrics
+from sm_mlops.tabular.schema import Schema
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -13,12 +13,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from ops import objects, registry
-from ops.aws import Aws, error_code, split_s3
-from ops.errors import MlopsError
-from ops.hush import without_tokens
-from pipeline.definition import Code
-from pipeline.settings import Settings
+from sm_mlops import objects, registry
+from sm_mlops.aws import Aws, error_code, split_s3
+from sm_mlops.errors import MlopsError
+from sm_mlops.redaction import without_tokens
+from sm_mlops.settings import Settings
+from sm_mlops.training.pipeline import Code
 
 SAMPLE = "breast-cancer.csv"
 
@@ -88,10 +88,8 @@ def local_data(settings: Settings, setting: str = "path") -> Path:
     path = getattr(settings.data, setting)
     local = settings.root / path
     if not local.exists() and local.name == SAMPLE:
-        script = settings.root / "model" / "sample_data.py"
-        if script.is_file():
-            command = [sys.executable, str(script), str(local)]
-            subprocess.run(command, env=without_tokens(os.environ), check=True)
+        command = [sys.executable, "-m", "sm_mlops.tabular.sample_data", str(local)]
+        subprocess.run(command, env=without_tokens(os.environ), check=True)
     if not local.exists():
         raise MlopsError(
             f"data.{setting} in mlops.yaml: {path} does not exist below {settings.root}"

@@ -6,7 +6,6 @@ its own code or settings do. Knows file names and imports, nothing of what the s
 
 from __future__ import annotations
 
-import ast
 import gzip
 import hashlib
 import io
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from sm_mlops.tabular import packaging
 
 
 @dataclass(frozen=True)
@@ -57,34 +58,9 @@ def collect(
     inference.py. `settings` becomes the bundle's own `mlops.yaml`.
     Raises FileNotFoundError for a script that is not there.
     """
-    names: set[str] = set()
-    waiting = [script, *also]
-    while waiting:
-        name = waiting.pop()
-        if name not in names:
-            names.add(name)
-            waiting += _imported_files(model, (model / name).read_text(encoding="utf-8"), name)
+    found = packaging.collect(model, [script, *also])
     # Line ends are normalised: a checkout on Windows must not look like other code.
-    files = {name: (model / name).read_bytes().replace(b"\r\n", b"\n") for name in names}
+    files = {name: path.read_bytes().replace(b"\r\n", b"\n") for name, path in found.items()}
     if settings is not None:
         files["mlops.yaml"] = yaml.safe_dump(settings, sort_keys=True, allow_unicode=True).encode()
     return Bundle(script=script, files=tuple(sorted(files.items())))
-
-
-def _imported_files(model: Path, source: str, name: str) -> list[str]:
-    modules: set[str] = set()
-    for node in ast.walk(ast.parse(source, filename=name)):
-        if isinstance(node, ast.Import):
-            modules.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            modules.add(node.module)
-            modules.update(f"{node.module}.{alias.name}" for alias in node.names)
-    found: list[str] = []
-    for module in modules:
-        path = Path(*module.split("."))
-        if (model / path).with_suffix(".py").is_file():
-            found.append(path.with_suffix(".py").as_posix())
-        for parent in (path, *path.parents):
-            if parent.parts and (model / parent / "__init__.py").is_file():
-                found.append((parent / "__init__.py").as_posix())
-    return found

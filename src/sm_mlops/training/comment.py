@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ops import actions
-from ops.errors import MlopsError
+from sm_mlops import actions
+from sm_mlops.errors import MlopsError
 
 # GitHub's limit is 65,536 characters; this is in bytes, so that no text can be above it.
 LONGEST = 65_000

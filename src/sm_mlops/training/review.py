@@ -22,22 +22,23 @@ from typing import Any
 
 from rich.console import Console
 
-from ops import artifacts, commit, executions, objects, registry, run
-from ops.aws import Aws, split_s3
-from ops.console import tell
-from ops.errors import MlopsError
-from ops.executions import Execution
-from ops.hush import without_tokens
-from pipeline.settings import Settings
+from sm_mlops import commit, executions, objects, registry
+from sm_mlops.aws import Aws, split_s3
+from sm_mlops.console import tell
+from sm_mlops.errors import MlopsError
+from sm_mlops.executions import Execution
+from sm_mlops.redaction import without_tokens
+from sm_mlops.settings import Settings
+from sm_mlops.training import artifacts, run
 
 LOG_LINES = 15
 # Prepares the account by the base's own code, then is the base's own `mlops`.
 BASE = """
 from pathlib import Path
-from ops.aws import Aws
-from ops.cli import main
-from ops.sandbox_account import prepare
-from pipeline.settings import load
+from sm_mlops.aws import Aws
+from sm_mlops.cli.main import main
+from sm_mlops.cli.sandbox_account import prepare
+from sm_mlops.settings import load
 prepare(Aws(load(Path.cwd()), sandbox=True))
 main()
 """
@@ -91,9 +92,9 @@ def review(settings: Settings, base: str, console: Console) -> Review:
 
     base_commit = resolved(settings.root, base)
     with _ended_as_by_ctrl_c(), _workshop() as work:
-        import sandbox
-        from ops.console import apply
-        from ops.sandbox_account import prepare
+        from sm_mlops import sandbox
+        from sm_mlops.cli.sandbox_account import prepare
+        from sm_mlops.console import apply
 
         with sandbox.connect(work, settings.project.region) as environment:
             apply(environment)
@@ -182,7 +183,7 @@ def _workshop() -> Iterator[Path]:
     try:
         yield work
     finally:
-        import sandbox
+        from sm_mlops import sandbox
 
         sandbox.stop(work)
         shutil.rmtree(work, ignore_errors=True)

@@ -10,9 +10,9 @@ import json
 import re
 from typing import Any
 
-from ops.commit import short
-from ops.review import Review, Trained
-from pipeline.settings import HIGHER_IS_BETTER, Gate
+from sm_mlops.commit import short
+from sm_mlops.settings import HIGHER_IS_BETTER, Gate
+from sm_mlops.training.review import Review, Trained
 
 # A longer change of the definition is shown up to here.
 DIFF_LINES = 300

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ops import artifacts, commit
-from ops.aws import Aws, error_code
-from ops.errors import MlopsError
-from pipeline.definition import code, compile_pipeline, parameter_name
+from sm_mlops import commit
+from sm_mlops.aws import Aws, error_code
+from sm_mlops.errors import MlopsError
+from sm_mlops.training import artifacts
+from sm_mlops.training.pipeline import code, compile_pipeline, parameter_name
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,6 @@ one stack), `providers` (the resource types); then `template`, `parameters`, `ex
 every provider needs.
 """
 
-from sandbox.cloudformation.operations import Stacks as Stacks
+from sm_mlops.sandbox.cloudformation.operations import Stacks as Stacks
 
 __all__ = ["Stacks"]

@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
-from sandbox.cloudformation.expressions import Made
-from sandbox.cloudformation.template import Json
-from sandbox.wire import partition
+from sm_mlops.sandbox.cloudformation.expressions import Made
+from sm_mlops.sandbox.cloudformation.template import Json
+from sm_mlops.sandbox.wire import partition
 
 POLL_SECONDS = 0.05
 ALPHABET = string.ascii_letters + string.digits

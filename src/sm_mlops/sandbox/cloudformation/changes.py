@@ -9,11 +9,11 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from sandbox.cloudformation import schemas
-from sandbox.cloudformation.expressions import Made, Scope, unknown
-from sandbox.cloudformation.template import Json, Template, order
-from sandbox.storage import Record
-from sandbox.wire import Params
+from sm_mlops.sandbox.cloudformation import schemas
+from sm_mlops.sandbox.cloudformation.expressions import Made, Scope, unknown
+from sm_mlops.sandbox.cloudformation.template import Json, Template, order
+from sm_mlops.sandbox.storage import Record
+from sm_mlops.sandbox.wire import Params
 
 Tags = dict[str, str]
 

@@ -19,14 +19,14 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from sandbox.cloudformation import changes, schemas, template
-from sandbox.cloudformation.calls import Call, Cancelled, ResourceFailed, reason
-from sandbox.cloudformation.changes import Wanted
-from sandbox.cloudformation.expressions import Made, Scope, Unresolved
-from sandbox.cloudformation.ledger import TARGET, Ledger, caller_of
-from sandbox.cloudformation.providers import PROVIDERS
-from sandbox.storage import Record
-from sandbox.wire import ApiError
+from sm_mlops.sandbox.cloudformation import changes, schemas, template
+from sm_mlops.sandbox.cloudformation.calls import Call, Cancelled, ResourceFailed, reason
+from sm_mlops.sandbox.cloudformation.changes import Wanted
+from sm_mlops.sandbox.cloudformation.expressions import Made, Scope, Unresolved
+from sm_mlops.sandbox.cloudformation.ledger import TARGET, Ledger, caller_of
+from sm_mlops.sandbox.cloudformation.providers import PROVIDERS
+from sm_mlops.sandbox.storage import Record
+from sm_mlops.sandbox.wire import ApiError
 
 AT_ONCE = 8
 NOUNS = {"CREATE": "creation", "UPDATE": "update", "DELETE": "deletion", "IMPORT": "import"}

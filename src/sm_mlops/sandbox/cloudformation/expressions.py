@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from sandbox.cloudformation import parameters
-from sandbox.cloudformation.template import SUB, Json, Template, invalid, malformed
-from sandbox.wire import partition
+from sm_mlops.sandbox.cloudformation import parameters
+from sm_mlops.sandbox.cloudformation.template import SUB, Json, Template, invalid, malformed
+from sm_mlops.sandbox.wire import partition
 
 # How change sets of AWS show it, too.
 UNKNOWN = "{{changeSet:KNOWN_AFTER_APPLY}}"

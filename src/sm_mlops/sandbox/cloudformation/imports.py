@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from sandbox.cloudformation.ledger import Ledger
-from sandbox.cloudformation.providers import PROVIDERS
-from sandbox.cloudformation.template import Template, invalid, parse
-from sandbox.storage import Record
-from sandbox.wire import Caller, Params
+from sm_mlops.sandbox.cloudformation.ledger import Ledger
+from sm_mlops.sandbox.cloudformation.providers import PROVIDERS
+from sm_mlops.sandbox.cloudformation.template import Template, invalid, parse
+from sm_mlops.sandbox.storage import Record
+from sm_mlops.sandbox.wire import Caller, Params
 
 Chosen = dict[str, str]
 """Physical ids by logical id."""

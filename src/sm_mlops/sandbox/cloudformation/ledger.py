@@ -11,8 +11,8 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from sandbox.storage import Record, Store
-from sandbox.wire import Caller
+from sm_mlops.sandbox.storage import Record, Store
+from sm_mlops.sandbox.wire import Caller
 
 STACK, EVENT, CHANGE_SET = "Stack", "StackEvent", "ChangeSet"
 # What an update replaces and its rollback brings back.

@@ -14,14 +14,14 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from sandbox import grants, wire
-from sandbox.cloudformation import changes, engine, imports, targets, template
-from sandbox.cloudformation.engine import Interrupted, Operation, scope_of
-from sandbox.cloudformation.expressions import Scope, Unresolved
-from sandbox.cloudformation.ledger import CHANGE_SET, STACK, Ledger, caller_of
-from sandbox.cloudformation.template import Template, invalid
-from sandbox.storage import Record, Store
-from sandbox.wire import ApiError, Caller, Params, pick
+from sm_mlops.sandbox import grants, wire
+from sm_mlops.sandbox.cloudformation import changes, engine, imports, targets, template
+from sm_mlops.sandbox.cloudformation.engine import Interrupted, Operation, scope_of
+from sm_mlops.sandbox.cloudformation.expressions import Scope, Unresolved
+from sm_mlops.sandbox.cloudformation.ledger import CHANGE_SET, STACK, Ledger, caller_of
+from sm_mlops.sandbox.cloudformation.template import Template, invalid
+from sm_mlops.sandbox.storage import Record, Store
+from sm_mlops.sandbox.wire import ApiError, Caller, Params, pick
 
 UPDATABLE = (
     "CREATE_COMPLETE",

@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from sandbox.cloudformation.template import Json, Template, invalid
-from sandbox.wire import Params
+from sm_mlops.sandbox.cloudformation.template import Json, Template, invalid
+from sm_mlops.sandbox.wire import Params
 
 SSM_VALUE = re.compile(r"AWS::SSM::Parameter::Value<(.+)>")
 HIDDEN = "****"

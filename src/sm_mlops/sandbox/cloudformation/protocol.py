@@ -19,8 +19,8 @@ from moto.core.parse import QueryParser
 from moto.core.serialize import QuerySerializer, SerializationContext
 from moto.core.utils import get_service_model
 
-from sandbox import wire
-from sandbox.wire import ApiError, Params
+from sm_mlops.sandbox import wire
+from sm_mlops.sandbox.wire import ApiError, Params
 
 SERVICE = "cloudformation"
 log = logging.getLogger(__name__)

@@ -6,8 +6,15 @@ type whose properties are those of its create operation, an entry made by `calls
 
 from __future__ import annotations
 
-from sandbox.cloudformation.calls import Provider
-from sandbox.cloudformation.resources import iam, integration, messaging, s3, sagemaker, settings
+from sm_mlops.sandbox.cloudformation.calls import Provider
+from sm_mlops.sandbox.cloudformation.resources import (
+    iam,
+    integration,
+    messaging,
+    s3,
+    sagemaker,
+    settings,
+)
 
 PROVIDERS: dict[str, Provider] = {
     **sagemaker.PROVIDERS,

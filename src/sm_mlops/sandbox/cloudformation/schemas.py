@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sandbox.cloudformation.template import Json
+from sm_mlops.sandbox.cloudformation.template import Json
 
 NAMES = {
     "string": "String",

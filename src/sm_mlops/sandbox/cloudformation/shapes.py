@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from sandbox.wire import ApiError
+from sm_mlops.sandbox.wire import ApiError
 
 Json = dict[str, Any]
 Check = Callable[[Any], bool]

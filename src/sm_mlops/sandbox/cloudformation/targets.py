@@ -11,13 +11,13 @@ from urllib.parse import unquote, urlparse
 
 from botocore.exceptions import ClientError
 
-from sandbox.cloudformation import parameters, schemas, template
-from sandbox.cloudformation.engine import scope_of
-from sandbox.cloudformation.ledger import Ledger
-from sandbox.cloudformation.providers import PROVIDERS
-from sandbox.cloudformation.template import LONGEST_BODY, LONGEST_OBJECT, Template, invalid
-from sandbox.storage import Record
-from sandbox.wire import ApiError, Caller, Params
+from sm_mlops.sandbox.cloudformation import parameters, schemas, template
+from sm_mlops.sandbox.cloudformation.engine import scope_of
+from sm_mlops.sandbox.cloudformation.ledger import Ledger
+from sm_mlops.sandbox.cloudformation.providers import PROVIDERS
+from sm_mlops.sandbox.cloudformation.template import LONGEST_BODY, LONGEST_OBJECT, Template, invalid
+from sm_mlops.sandbox.storage import Record
+from sm_mlops.sandbox.wire import ApiError, Caller, Params
 
 Client = Callable[[str], Any]
 NAMED = {

@@ -15,9 +15,9 @@ from typing import Any
 
 import yaml
 
-from sandbox.cloudformation import shapes
-from sandbox.cloudformation.shapes import invalid
-from sandbox.wire import ApiError
+from sm_mlops.sandbox.cloudformation import shapes
+from sm_mlops.sandbox.cloudformation.shapes import invalid
+from sm_mlops.sandbox.wire import ApiError
 
 LONGEST_BODY = 51_200
 LONGEST_OBJECT = 1_000_000

@@ -4,7 +4,7 @@
 API, `git` the repositories' content. Nothing here knows AWS.
 """
 
-from sandbox.github.service import GitHub as GitHub
-from sandbox.github.service import Standalone as Standalone
+from sm_mlops.sandbox.github.service import GitHub as GitHub
+from sm_mlops.sandbox.github.service import Standalone as Standalone
 
 __all__ = ["GitHub", "Standalone"]

@@ -15,8 +15,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from sandbox.github.answers import Json, Refused, moment, not_found
-from sandbox.storage import Record, Store
+from sm_mlops.sandbox.github.answers import Json, Refused, moment, not_found
+from sm_mlops.sandbox.storage import Record, Store
 
 ACCOUNT, TOKEN, APP, INSTALLATION = (
     "GitHubAccount",

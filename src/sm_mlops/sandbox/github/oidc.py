@@ -10,7 +10,7 @@ import time
 import uuid
 from typing import Any
 
-from sandbox.storage import Record, Store
+from sm_mlops.sandbox.storage import Record, Store
 
 HOST = "token.actions.githubusercontent.com"
 KEY = "GitHubOidcKey"

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from sandbox.github.accounts import APP, INSTALLATION, Accounts, Actor
-from sandbox.github.answers import (
+from sm_mlops.sandbox.github.accounts import APP, INSTALLATION, Accounts, Actor
+from sm_mlops.sandbox.github.answers import (
     DOCUMENTATION,
     Answer,
     Json,
@@ -29,11 +29,11 @@ from sandbox.github.answers import (
     page,
     wanted,
 )
-from sandbox.github.git import Bare
-from sandbox.storage import Record, Store
+from sm_mlops.sandbox.github.git import Bare
+from sm_mlops.sandbox.storage import Record, Store
 
 if TYPE_CHECKING:
-    from sandbox.github.service import GitHub, Request
+    from sm_mlops.sandbox.github.service import GitHub, Request
 
 REPOSITORY, RUN, FORMER = "GitHubRepository", "GitHubRun", "GitHubFormerName"
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from sandbox.github.accounts import Accounts, Actor
-from sandbox.github.answers import Answer, Json, Refused
-from sandbox.github.git import Bare
-from sandbox.storage import Store
+from sm_mlops.sandbox.github.accounts import Accounts, Actor
+from sm_mlops.sandbox.github.answers import Answer, Json, Refused
+from sm_mlops.sandbox.github.git import Bare
+from sm_mlops.sandbox.storage import Store
 
 PREFIX = "/_github"
 API = "/api/v3"
@@ -77,7 +77,7 @@ class GitHub:
 
     def __post_init__(self) -> None:
         """Put the parts together."""
-        from sandbox.github.routes import Routes
+        from sm_mlops.sandbox.github.routes import Routes
 
         self.accounts = Accounts(self.store)
         self.bare = Bare(self.folder)

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sandbox.iam.language import Value, many
-from sandbox.wire import Params
+from sm_mlops.sandbox.iam.language import Value, many
+from sm_mlops.sandbox.wire import Params
 
 FIELD = re.compile(r"\{(\w+)\}")
 

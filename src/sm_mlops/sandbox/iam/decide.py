@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from sandbox.iam.identities import ANONYMOUS, Identity
-from sandbox.iam.language import Asked, Document, Facts, Said, Value, said
+from sm_mlops.sandbox.iam.identities import ANONYMOUS, Identity
+from sm_mlops.sandbox.iam.language import Asked, Document, Facts, Said, Value, said
 
 Why = Literal["", "identity-based", "resource-based", "boundary", "session", "trust"]
 

@@ -10,15 +10,15 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from sandbox import client
-from sandbox.iam import actions, identities, objects, requests
-from sandbox.iam.actions import Check, Place
-from sandbox.iam.decide import ALLOWED, Verdict, base_facts, decide
-from sandbox.iam.identities import Identity
-from sandbox.iam.language import Facts, Value
-from sandbox.iam.resources import Resources, object_tags
-from sandbox.storage import Store
-from sandbox.wire import ApiError, Caller, partition
+from sm_mlops.sandbox import client
+from sm_mlops.sandbox.iam import actions, identities, objects, requests
+from sm_mlops.sandbox.iam.actions import Check, Place
+from sm_mlops.sandbox.iam.decide import ALLOWED, Verdict, base_facts, decide
+from sm_mlops.sandbox.iam.identities import Identity
+from sm_mlops.sandbox.iam.language import Facts, Value
+from sm_mlops.sandbox.iam.resources import Resources, object_tags
+from sm_mlops.sandbox.storage import Store
+from sm_mlops.sandbox.wire import ApiError, Caller, partition
 
 # Services whose errors have another name, and their status.
 CODES = {

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sandbox import client
-from sandbox.wire import partition
+from sm_mlops.sandbox import client
+from sm_mlops.sandbox.wire import partition
 
 ADMINISTRATOR, ANONYMOUS = "administrator", "anonymous"
 UNLIMITED = '{"Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}'

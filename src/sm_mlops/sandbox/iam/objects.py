@@ -13,9 +13,9 @@ from typing import Any
 from urllib.parse import parse_qs, unquote
 from xml.etree import ElementTree
 
-from sandbox.iam import resources
-from sandbox.iam.actions import Check
-from sandbox.iam.language import Value
+from sm_mlops.sandbox.iam import resources
+from sm_mlops.sandbox.iam.actions import Check
+from sm_mlops.sandbox.iam.language import Value
 
 # Of a bucket, by the query's word: what reading, writing and deleting it takes.
 SETTINGS = {

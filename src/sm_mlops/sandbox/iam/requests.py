@@ -13,9 +13,9 @@ from urllib.parse import parse_qsl, unquote
 
 from botocore.exceptions import UnknownServiceError
 
-from sandbox import calls, wire
-from sandbox.runtime import PATH
-from sandbox.wire import Params
+from sm_mlops.sandbox import calls, wire
+from sm_mlops.sandbox.runtime import PATH
+from sm_mlops.sandbox.wire import Params
 
 LABEL = re.compile(r"\{(\w+)\+?\}")
 MODELS = {**calls.MODELS, "servicequotas": "service-quotas"}

@@ -9,14 +9,14 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sandbox.cloudformation.ledger import CHANGE_SET, STACK
-from sandbox.endpoints import CONFIG, ENDPOINT, MODEL
-from sandbox.iam import identities
-from sandbox.jobs import PROCESSING, TRAINING
-from sandbox.pipelines import PIPELINE
-from sandbox.projects import PROJECT, REPOSITORY
-from sandbox.registry import GROUP, PACKAGE
-from sandbox.storage import Store
+from sm_mlops.sandbox.cloudformation.ledger import CHANGE_SET, STACK
+from sm_mlops.sandbox.endpoints import CONFIG, ENDPOINT, MODEL
+from sm_mlops.sandbox.iam import identities
+from sm_mlops.sandbox.jobs import PROCESSING, TRAINING
+from sm_mlops.sandbox.pipelines import PIPELINE
+from sm_mlops.sandbox.projects import PROJECT, REPOSITORY
+from sm_mlops.sandbox.registry import GROUP, PACKAGE
+from sm_mlops.sandbox.storage import Store
 
 KINDS = {
     "code-repository": REPOSITORY,

@@ -8,14 +8,14 @@ import uuid
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sandbox import calls
-from sandbox.github.oidc import HOST, Tokens
-from sandbox.iam import identities, requests, simulation
-from sandbox.iam.enforcement import Guard
-from sandbox.iam.sign_in import check_assume_role, check_web_identity
-from sandbox.replies import Start, error_reply, read, reply
-from sandbox.storage import Store
-from sandbox.wire import ApiError, Caller, Params
+from sm_mlops.sandbox import calls
+from sm_mlops.sandbox.github.oidc import HOST, Tokens
+from sm_mlops.sandbox.iam import identities, requests, simulation
+from sm_mlops.sandbox.iam.enforcement import Guard
+from sm_mlops.sandbox.iam.sign_in import check_assume_role, check_web_identity
+from sm_mlops.sandbox.replies import Start, error_reply, read, reply
+from sm_mlops.sandbox.storage import Store
+from sm_mlops.sandbox.wire import ApiError, Caller, Params
 
 ByMoto = Callable[[], Iterable[bytes]]
 

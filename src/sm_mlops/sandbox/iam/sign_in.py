@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from sandbox.iam import identities
-from sandbox.iam.actions import Check
-from sandbox.iam.decide import Verdict, base_facts, decide
-from sandbox.iam.enforcement import denial
-from sandbox.iam.identities import Identity
-from sandbox.iam.language import Asked, Facts, Value, said
-from sandbox.wire import ApiError, Caller, Params, partition
+from sm_mlops.sandbox.iam import identities
+from sm_mlops.sandbox.iam.actions import Check
+from sm_mlops.sandbox.iam.decide import Verdict, base_facts, decide
+from sm_mlops.sandbox.iam.enforcement import denial
+from sm_mlops.sandbox.iam.identities import Identity
+from sm_mlops.sandbox.iam.language import Asked, Facts, Value, said
+from sm_mlops.sandbox.wire import ApiError, Caller, Params, partition
 
 # As AWS Organizations makes it in each account of an organisation: the way into another account.
 DOOR = "OrganizationAccountAccessRole"

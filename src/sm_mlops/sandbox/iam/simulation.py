@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 from xml.sax.saxutils import escape
 
-from sandbox.iam import identities
-from sandbox.iam.decide import Verdict, base_facts, decide
-from sandbox.iam.identities import Identity
-from sandbox.iam.language import Value, many
-from sandbox.wire import ApiError, Caller, Params
+from sm_mlops.sandbox.iam import identities
+from sm_mlops.sandbox.iam.decide import Verdict, base_facts, decide
+from sm_mlops.sandbox.iam.identities import Identity
+from sm_mlops.sandbox.iam.language import Value, many
+from sm_mlops.sandbox.wire import ApiError, Caller, Params
 
 NAMESPACE = "https://iam.amazonaws.com/doc/2010-05-08/"
 

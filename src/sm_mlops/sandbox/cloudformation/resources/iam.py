@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sandbox.cloudformation.calls import (
+from sm_mlops.sandbox.cloudformation.calls import (
     Call,
     Name,
     Provider,
@@ -14,8 +14,8 @@ from sandbox.cloudformation.calls import (
     pick,
     present,
 )
-from sandbox.cloudformation.expressions import Made
-from sandbox.cloudformation.template import Json
+from sm_mlops.sandbox.cloudformation.expressions import Made
+from sm_mlops.sandbox.cloudformation.template import Json
 
 ROLES = Tagging("tag_role", "untag_role", "RoleName")
 

@@ -10,7 +10,7 @@ import json
 import uuid
 from typing import Any
 
-from sandbox.cloudformation.calls import (
+from sm_mlops.sandbox.cloudformation.calls import (
     Call,
     Name,
     Provider,
@@ -26,9 +26,9 @@ from sandbox.cloudformation.calls import (
     present,
     without,
 )
-from sandbox.cloudformation.expressions import Made
-from sandbox.cloudformation.resources.sagemaker import SAGEMAKER
-from sandbox.cloudformation.template import Json
+from sm_mlops.sandbox.cloudformation.expressions import Made
+from sm_mlops.sandbox.cloudformation.resources.sagemaker import SAGEMAKER
+from sm_mlops.sandbox.cloudformation.template import Json
 
 RULES = Tagging("tag_resource", "untag_resource", "ResourceARN")
 SECRETS = Tagging("tag_resource", "untag_resource", "SecretId")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sandbox.cloudformation.calls import (
+from sm_mlops.sandbox.cloudformation.calls import (
     Call,
     Name,
     Provider,
@@ -16,7 +16,7 @@ from sandbox.cloudformation.calls import (
     present,
     texts,
 )
-from sandbox.cloudformation.expressions import Made
+from sm_mlops.sandbox.cloudformation.expressions import Made
 
 TOPICS = Tagging("tag_resource", "untag_resource", "ResourceArn")
 QUEUES = Tagging("tag_queue", "untag_queue", "QueueUrl", as_map=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from sandbox.cloudformation.calls import (
+from sm_mlops.sandbox.cloudformation.calls import (
     Call,
     Name,
     Provider,
@@ -20,7 +20,7 @@ from sandbox.cloudformation.calls import (
     present,
     refuse,
 )
-from sandbox.cloudformation.expressions import Made
+from sm_mlops.sandbox.cloudformation.expressions import Made
 
 # S3.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sandbox.cloudformation.calls import (
+from sm_mlops.sandbox.cloudformation.calls import (
     Call,
     Name,
     Provider,
@@ -22,8 +22,8 @@ from sandbox.cloudformation.calls import (
     present,
     without,
 )
-from sandbox.cloudformation.expressions import Made
-from sandbox.cloudformation.template import Json
+from sm_mlops.sandbox.cloudformation.expressions import Made
+from sm_mlops.sandbox.cloudformation.template import Json
 
 SAGEMAKER = Tagging("add_tags", "delete_tags", "ResourceArn")
 ALARMS = Tagging("tag_resource", "untag_resource", "ResourceARN")

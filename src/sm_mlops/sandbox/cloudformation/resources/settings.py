@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sandbox.cloudformation.calls import (
+from sm_mlops.sandbox.cloudformation.calls import (
     Call,
     Name,
     Provider,
@@ -18,7 +18,7 @@ from sandbox.cloudformation.calls import (
     present,
     without,
 )
-from sandbox.cloudformation.expressions import Made
+from sm_mlops.sandbox.cloudformation.expressions import Made
 
 LOGS = Tagging("tag_resource", "untag_resource", "resourceArn", "tags", "tagKeys", as_map=True)
 KEYS = Tagging("tag_resource", "untag_resource", "KeyId", key="TagKey", value="TagValue")

@@ -1,0 +1,1 @@
+"""What `model/` builds on: reading, encoding, metrics, report, scoring. Runs in the containers."""

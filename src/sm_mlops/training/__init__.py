@@ -1,0 +1,1 @@
+"""Compile, start, follow and review executions of the training pipeline."""

@@ -1,1 +1,0 @@
-"""Turns the scripts in `model/` into a SageMaker Pipeline definition. Talks to no service."""
