@@ -24,7 +24,7 @@ help: ## show this list
 setup: $(READY) ## make .venv with the pinned packages
 
 # One at a time: a second make waits for the lock that the shell holds on descriptor 9.
-.venv/.ready: requirements.lock
+.venv/.ready: requirements.lock pyproject.toml
 	@echo "Setting up .venv from requirements.lock: once, less than a minute"
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 	  { echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13: name one, as in 'make PYTHON=python3.12 setup'" >&2; exit 2; }
@@ -32,6 +32,7 @@ setup: $(READY) ## make .venv with the pinned packages
 	  { test -x .venv/bin/uv || { $(PYTHON) -m venv --clear .venv && \
 	    .venv/bin/python -m pip install --quiet --disable-pip-version-check "$$(sed -n 's/^\(uv==[0-9.]*\).*/\1/p' requirements.lock)"; }; } && \
 	  .venv/bin/uv pip sync --quiet --python .venv/bin/python --require-hashes requirements.lock && \
+	  .venv/bin/uv pip install --quiet --python .venv/bin/python --offline --no-deps --no-build-isolation --editable . && \
 	  touch $@
 
 # Judges infra/ in the tests. It pins an old boto3, so it cannot live in .venv itself.
