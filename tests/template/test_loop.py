@@ -68,7 +68,7 @@ KINDS = [
 ]  # fmt: skip
 HELD = """
 import boto3, json, sandbox, sys
-from sm_mlops.console import apply, load_settings
+from sm_mlops.cli.console import apply, load_settings
 settings = load_settings()
 found = []
 with sandbox.connect(settings.root, settings.project.region) as environment:

@@ -17,7 +17,7 @@ from sm_mlops.aws import Aws, error_code
 from sm_mlops.bootstrap.plan import Item, Tell, Todo
 from sm_mlops.errors import MlopsError
 from sm_mlops.github import GitHub
-from sm_mlops.redaction import hushed
+from sm_mlops.redaction import quiet
 
 # As infra/platform.yml names it.
 SECRET = "sm-mlops/github"
@@ -151,7 +151,7 @@ class Credential:
 
         if wider:
             tag()
-        with hushed():
+        with quiet():
             client.put_secret_value(
                 SecretId=found.arn,
                 ClientRequestToken=secrets.token_hex(16),
