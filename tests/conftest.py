@@ -56,7 +56,7 @@ def account(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
     """An account of moto, prepared like a sandbox, in which nothing runs."""
     from moto import mock_aws
 
-    from sm_mlops.bootstrap.provisional import prepare
+    from sm_mlops.cli.sandbox_account import prepare
 
     for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL"):
         monkeypatch.delenv(name, raising=False)

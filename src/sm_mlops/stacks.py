@@ -20,9 +20,8 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from sm_mlops import display
 from sm_mlops.aws import Aws, error_code, ignoring
-from sm_mlops.display import tell
+from sm_mlops.display import pause, tell
 from sm_mlops.errors import MlopsError, one_line
 from sm_mlops.stack_display import Change, Event, change_table, event_table, print_events
 
@@ -330,7 +329,7 @@ def _changes(aws: Aws, arn: str) -> tuple[Change, ...] | None:
         answer = formation.describe_change_set(ChangeSetName=arn)
         if answer["Status"] not in ("CREATE_PENDING", "CREATE_IN_PROGRESS"):
             break
-        time.sleep(display.pause(began))
+        time.sleep(pause(began))
     if answer["Status"] != "CREATE_COMPLETE":
         reason = one_line(answer.get("StatusReason", ""))
         if any(text in reason for text in _NO_CHANGES):
@@ -455,4 +454,4 @@ def _until_settled(
         ended = bool(own) and not own[-1].endswith("_IN_PROGRESS")
         if not now.status.endswith("_IN_PROGRESS") and (ended or not must_begin):
             return now, events
-        time.sleep(display.pause(began))
+        time.sleep(pause(began))

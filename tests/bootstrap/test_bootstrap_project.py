@@ -15,12 +15,12 @@ from sm_mlops.bootstrap import assets, catalog, plan, platform, project
 from sm_mlops.bootstrap.plan import is_work
 from sm_mlops.bootstrap.platform import Platform
 from sm_mlops.bootstrap.project import Project
-from sm_mlops.bootstrap import provisional
+from sm_mlops.cli import sandbox_account
 from sm_mlops.errors import MlopsError
 
 pytestmark = pytest.mark.slow
 
-TRUST = json.dumps(provisional.TRUST)
+TRUST = json.dumps(sandbox_account.TRUST)
 
 
 @pytest.fixture(scope="module")
@@ -276,14 +276,14 @@ def test_a_registry_that_was_there_lets_other_accounts_read(alone: Land) -> None
 
 
 def test_the_sandbox_s_provisional_role_makes_way(alone: Land) -> None:
-    provisional.prepare(alone.aws)
-    assert provisional.is_provisional(alone.aws)
+    sandbox_account.prepare(alone.aws)
+    assert sandbox_account.is_provisional(alone.aws)
     assert "for you" not in items(alone.part(Project).look()).values()
     act(alone)
-    assert not provisional.is_provisional(alone.aws)
+    assert not sandbox_account.is_provisional(alone.aws)
     # Nor does it come back.
-    provisional.prepare(alone.aws)
-    assert not provisional.is_provisional(alone.aws)
+    sandbox_account.prepare(alone.aws)
+    assert not sandbox_account.is_provisional(alone.aws)
     assert work(alone) == []
 
 

@@ -16,7 +16,7 @@ import pytest
 from repos import Repo, make_repo, mlops, mlops_ended
 from sm_mlops import sandbox
 from sm_mlops.aws import Aws
-from sm_mlops.bootstrap.provisional import prepare
+from sm_mlops.cli.sandbox_account import prepare
 
 pytestmark = pytest.mark.slow
 # Training that takes long enough to be interrupted.

@@ -17,7 +17,7 @@ from rich.console import Console
 from repos import Repo, make_repo
 from sandbox_cases import IMAGE
 from sm_mlops.aws import Aws
-from sm_mlops.bootstrap.provisional import prepare
+from sm_mlops.cli.sandbox_account import prepare
 from sm_mlops.deployment import stages
 from sm_mlops.deployment.deploy import Deployment, deploy
 from sm_mlops.deployment.stages import Stage

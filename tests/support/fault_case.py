@@ -40,7 +40,7 @@ from sm_mlops import github, stacks
 from sm_mlops.aws import Aws
 from sm_mlops.bootstrap import project, push
 from sm_mlops.cli import main as cli
-from sm_mlops.bootstrap.provisional import prepare
+from sm_mlops.cli.sandbox_account import prepare
 from sm_mlops.deployment import stages
 from sm_mlops.sandbox import Server, client
 from sm_mlops.sandbox import server as server_module

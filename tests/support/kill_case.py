@@ -27,7 +27,7 @@ import psutil
 from sm_mlops import executions, sandbox
 from sm_mlops import settings as mlops_settings
 from sm_mlops.aws import Aws
-from sm_mlops.bootstrap.provisional import prepare
+from sm_mlops.cli.sandbox_account import prepare
 from sm_mlops.sandbox import client as sandbox_client
 from sm_mlops.training.run import start
 

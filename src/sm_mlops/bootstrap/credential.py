@@ -96,6 +96,7 @@ class Credential:
     hub: GitHub
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
     ask: Ask | None = None
+    sandbox_token: Callable[[], str] | None = None
 
     def look(self) -> list[Item]:
         place = f"{self.aws.account} {self.aws.settings.project.region}"
@@ -130,10 +131,8 @@ class Credential:
         value = self._from_environment()
         if value is not None:
             return self._tried(value)
-        if self.aws.sandbox:
-            from sm_mlops.cli.sandbox_github import trigger_token
-
-            token = trigger_token(self.aws.settings)
+        if self.sandbox_token is not None:
+            token = self.sandbox_token()
             return self._tried(Value({"token": token}, ("token",), "a token of the sandbox"))
         if self.ask is None:
             raise MlopsError(f"there is no new {WHAT}: {self._variables()}")

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from sm_mlops import display, stacks
 from sm_mlops import platform as package
+from sm_mlops import stacks
 from sm_mlops.aws import ABSENT, Aws, error_code, exists
 from sm_mlops.bootstrap import assets, catalog, needs, platform
 from sm_mlops.bootstrap.catalog import ProductVersion
@@ -126,7 +126,7 @@ def _wait(aws: Aws) -> Found | None:
         found = find(aws)
         if found is None or not found.moving:
             return found
-        time.sleep(display.pause(began))
+        time.sleep(stacks.pause(began))
 
 
 def _require(aws: Aws, found: Found | None) -> Found:
@@ -238,9 +238,9 @@ class Project:
             return []
         kept = set()
         if self.aws.sandbox:
-            from sm_mlops.bootstrap.provisional import is_provisional
+            from sm_mlops.bootstrap import provisional
 
-            if is_provisional(self.aws):
+            if provisional.exists(self.aws):
                 kept.add(f"{self.name}-pipeline")
         held = {item.physical for item in self._leftovers(found)}
         get_role = self.aws.client("iam").get_role
@@ -440,9 +440,9 @@ class Project:
         if there is None:
             raise MlopsError(f"there is no platform {platform.STACK} to make a project with")
         if self.aws.sandbox:
-            from sm_mlops.bootstrap.provisional import free_name
+            from sm_mlops.bootstrap import provisional
 
-            free_name(self.aws)
+            provisional.remove(self.aws)
         for item in self._obstacles(None, ""):
             raise MlopsError(f"{item.what} is {item.detail}: {item.remedy}")
         given = {name: value for name, value in self._needed({}).items() if value}

@@ -91,8 +91,8 @@ def connected(context: typer.Context, *, empty: bool = False) -> Iterator[Aws]:
         return
     # Only this branch and the commands of `mlops sandbox` ever import the sandbox.
     from sm_mlops import sandbox
-    from sm_mlops.bootstrap.provisional import prepare
     from sm_mlops.cli import sandbox_github
+    from sm_mlops.cli.sandbox_account import prepare
 
     with sandbox.connect(settings.root, settings.project.region) as environment:
         apply(environment)

@@ -37,7 +37,7 @@ BASE = """
 from pathlib import Path
 from sm_mlops.aws import Aws
 from sm_mlops.cli.main import main
-from sm_mlops.bootstrap.provisional import prepare
+from sm_mlops.cli.sandbox_account import prepare
 from sm_mlops.settings import load
 prepare(Aws(load(Path.cwd()), sandbox=True))
 main()
@@ -93,8 +93,8 @@ def review(settings: Settings, base: str, console: Console) -> Review:
     base_commit = resolved(settings.root, base)
     with _ended_as_by_ctrl_c(), _workshop() as work:
         from sm_mlops import sandbox
-        from sm_mlops.bootstrap.provisional import prepare
         from sm_mlops.cli.console import apply
+        from sm_mlops.cli.sandbox_account import prepare
 
         with sandbox.connect(work, settings.project.region) as environment:
             apply(environment)
