@@ -225,13 +225,19 @@ def load(root: Path) -> Settings:
     return settings
 
 
-def _read_yaml(file: Path) -> dict[Any, Any]:
+def _text(file: Path) -> str:
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        return file.read_text(encoding="utf-8")
     except FileNotFoundError as missing:
         raise SettingsError(f"{file}: no such file") from missing
     except UnicodeDecodeError as error:
-        raise SettingsError(f"mlops.yaml: not UTF-8 text (byte {error.start})") from error
+        raise SettingsError(f"{file.name}: not UTF-8 text (byte {error.start})") from error
+
+
+def _read_yaml(file: Path) -> dict[Any, Any]:
+    text = _text(file)
+    try:
+        content = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -253,18 +259,15 @@ def parameter_name(hyperparameter: str) -> str:
 
 
 def _read_project(file: Path) -> Project:
+    text = _text(file)
     try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))["tool"]["mlops"]
+        table = tomllib.loads(text)["tool"]["mlops"]
         for key, value in table.items():
             if not isinstance(value, str):
                 raise SettingsError(
                     f"pyproject.toml: [tool.mlops] {one_line(key)} must be text, not {value!r}"
                 )
         return Project(**{key.replace("-", "_"): value for key, value in table.items()})
-    except FileNotFoundError as missing:
-        raise SettingsError(f"{file}: no such file") from missing
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"pyproject.toml: not UTF-8 text (byte {error.start})") from error
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"pyproject.toml: {one_line(error)}") from error
     except RecursionError as error:

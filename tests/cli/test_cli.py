@@ -176,8 +176,8 @@ def test_a_bug_is_not_explained_away() -> None:
     ("command", "said"),
     [
         ("deploy stagin --model-package-arn x", "no stage stagin: did you mean staging?"),
-        ("destroy", "name a stage, or --all of them"),
-        ("destroy staging --all", "name a stage, or --all of them"),
+        ("destroy", "name a stage, or pass --all"),
+        ("destroy staging --all", "name a stage, or pass --all"),
         ("destroy staging --data", "--registry and --data go with --all"),
         ("destroy --all --data", "--data needs --registry"),
         ("logs Train --stage staging", "--stage is instead of a step"),

@@ -136,7 +136,7 @@ def destroy(
             with interruptible(aws, item.stage.stack, cancellable=False):
                 left += [f"{item.stage.name}: {name}" for name in work.destroy(item, console)]
         if registry:
-            left += work.delete_registry(aws, keep_group=_project_has_group(aws))
+            left += work.delete_registry(aws)
         if data:
             left += work.delete_data(aws, deletions)
     if as_json:
@@ -181,14 +181,3 @@ def _tell_plan(
     if not (present or executing or registry):
         names = ", ".join(item.stage.name for item in deletions)
         tell(console, f"Nothing to delete, not deployed: {names}")
-
-
-def _project_has_group(aws: Aws) -> bool:
-    """Return whether the model package group belongs to the SageMaker project."""
-    from sm_mlops import stacks
-    from sm_mlops.bootstrap import project
-
-    found = project.find(aws)
-    held = stacks.resources(aws, found.stack) if found and found.stack else []
-    group = "AWS::SageMaker::ModelPackageGroup"
-    return any(item.kind == group and item.physical for item in held)

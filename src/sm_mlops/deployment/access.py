@@ -114,20 +114,16 @@ def _group_grant(aws: Aws, accounts: tuple[str, ...]) -> Grant:
         if accounts
     ]
     before = [item for item in policy["Statement"] if _sid(item).startswith(GROUP_SID)]
-
-    def write(text: str | None) -> None:
-        if text is None:
-            sagemaker.delete_model_package_group_policy(ModelPackageGroupName=group)
-        else:
-            sagemaker.put_model_package_group_policy(
-                ModelPackageGroupName=group, ResourcePolicy=text
-            )
-
+    name = {"ModelPackageGroupName": group}
+    put, delete = (
+        sagemaker.put_model_package_group_policy,
+        sagemaker.delete_model_package_group_policy,
+    )
     return Grant(
         f"model package group {group}",
         _difference(_principals(before), set(accounts), _same(before, ours)),
         _with(policy, GROUP_SID, ours),
-        write,
+        lambda text: put(**name, ResourcePolicy=text) if text else delete(**name),
     )
 
 
@@ -159,18 +155,12 @@ def _bucket_grant(aws: Aws, accounts: tuple[str, ...]) -> Grant:
     for account in accounts:
         if STAGE_SID + account not in known:
             ours.append(_read(aws, account, ["s3:GetObject"], [resource]))
-
-    def write(text: str | None) -> None:
-        if text is None:
-            s3.delete_bucket_policy(Bucket=bucket)
-        else:
-            s3.put_bucket_policy(Bucket=bucket, Policy=text)
-
+    put, delete = s3.put_bucket_policy, s3.delete_bucket_policy
     return Grant(
         f"bucket {bucket}",
         _difference(had, set(accounts), _same(before, ours)),
         _with(policy, STAGE_SID, ours),
-        write,
+        lambda text: put(Bucket=bucket, Policy=text) if text else delete(Bucket=bucket),
     )
 
 
@@ -193,16 +183,12 @@ def _key_grant(aws: Aws, key: str, accounts: tuple[str, ...]) -> Grant:
         for account in accounts
         if account not in had
     ]
-
-    def write(text: str | None) -> None:
-        assert text is not None, "a key always has a policy"
-        kms.put_key_policy(KeyId=identifier, PolicyName="default", Policy=text)
-
     return Grant(
         f"key {key}",
         _difference(had, had | set(accounts), not added),
         _with(policy, STAGE_SID, [*before, *added]),
-        write,
+        # A key always has statements.
+        lambda text: kms.put_key_policy(KeyId=identifier, PolicyName="default", Policy=text),
     )
 
 

@@ -11,13 +11,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sm_mlops import display, executions, objects, registry, stacks
+from sm_mlops import display, executions, objects, projects, registry, stacks
 from sm_mlops.aws import ABSENT, Aws, exists, ignoring
 from sm_mlops.deployment import access, endpoints, stages
 from sm_mlops.deployment.stages import Stage
 from sm_mlops.stacks import Resource, Stack
 
 ENDPOINT = "AWS::SageMaker::Endpoint"
+GROUP = "AWS::SageMaker::ModelPackageGroup"
 
 
 @dataclass(frozen=True)
@@ -161,22 +162,28 @@ def _objects(aws: Aws) -> Iterator[dict[str, Any]]:
     return objects.versions(aws, aws.bucket, f"{aws.settings.prefix}/")
 
 
-def delete_registry(aws: Aws, *, keep_group: bool) -> list[str]:
+def delete_registry(aws: Aws) -> list[str]:
     """Delete the pipeline, all versions and their group; return what remains.
 
-    A group that belongs to the SageMaker project is to be kept: deleting the project deletes it,
-    and would fail without it.
+    A group that belongs to the SageMaker project stays: deleting the project deletes it, and would
+    fail without it.
     """
     settings, sagemaker = aws.settings, aws.sagemaker
     for found in list(registry.versions(aws)):
         sagemaker.delete_model_package(ModelPackageName=found.arn)
-    if not keep_group:
+    if not _project_has_group(aws):
         with ignoring(*ABSENT):
             group = settings.model_package_group
             sagemaker.delete_model_package_group(ModelPackageGroupName=group)
     with ignoring(*ABSENT):
         sagemaker.delete_pipeline(PipelineName=settings.pipeline)
     return [f"version {item.version}" for item in registry.versions(aws)]
+
+
+def _project_has_group(aws: Aws) -> bool:
+    found = projects.find(aws)
+    held = stacks.resources(aws, found.stack) if found and found.stack else []
+    return any(item.kind == GROUP and item.physical for item in held)
 
 
 def delete_data(aws: Aws, deletions: Iterable[Deletion]) -> list[str]:

@@ -149,21 +149,20 @@ def _answers(ask: Ask, sample: Sample, kind: str, tolerance: float) -> list[Chec
         rows = _read(answer, kind)
     except (MlopsError, ValueError) as error:
         return [Check(kind, False, one_line(error))]
-    expected = sample.expected
-    if len(rows) != len(expected):
-        return [Check(kind, False, f"{len(rows)} answers to {len(expected)} rows")]
-    plain = kind == CSV
+    if len(rows) != len(sample.expected):
+        return [Check(kind, False, f"{len(rows)} answers to {len(sample.expected)} rows")]
     worst = 0.0
-    for number, (row, wanted) in enumerate(zip(rows, expected, strict=True), 1):
-        # CSV has no names: the same values in the same order, as text.
-        pairs = zip(row, _flat(wanted), strict=False) if plain else _pairs(row, wanted)
-        form = len(row) != len(_flat(wanted)) if plain else _form(row) != _form(wanted)
-        if form:
+    for number, (row, wanted) in enumerate(zip(rows, sample.expected, strict=True), 1):
+        got, expected = _leaves(row), _leaves(wanted)
+        # CSV has no names and only text: the same values in the same order.
+        if len(got) != len(expected) or (kind != CSV and got.keys() != expected.keys()):
             return [Check(kind, False, f"row {number}: {_short(row)} for {_short(wanted)}")]
-        for got, value in pairs:
-            off = _distance(got, value)
+        values = got.values() if kind == CSV else [got[name] for name in expected]
+        for value, right in zip(values, expected.values(), strict=True):
+            same_type = kind == CSV or _type(value) == _type(right)
+            off = _distance(value, right) if same_type else None
             if off is None or off > tolerance:
-                return [Check(kind, False, f"row {number}: {got!r}, evaluated as {value!r}")]
+                return [Check(kind, False, f"row {number}: {value!r}, evaluated as {right!r}")]
             worst = max(worst, off)
     return [Check(kind, True, f"{len(rows)} rows as evaluated, at most {worst:.0e} off")]
 
@@ -183,38 +182,26 @@ def _read(answer: predict.Answer, kind: str) -> list[Any]:
     return list(content["predictions"])
 
 
-def _flat(value: Any) -> list[Any]:
-    """Return the single values in their order."""
-    if isinstance(value, dict):
-        return [item for part in value.values() for item in _flat(part)]
-    if isinstance(value, list):
-        return [item for part in value for item in _flat(part)]
-    return [value]
+def _leaves(value: Any, path: str = "") -> dict[str, Any]:
+    """Return the single values of an answer by their path, in their order."""
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return {
+            name: leaf
+            for key, item in items
+            for name, leaf in _leaves(item, f"{path}/{key}").items()
+        }
+    return {path: value}
 
 
-def _form(value: Any) -> Any:
-    """Return the names and kinds of values, without the values."""
-    if isinstance(value, dict):
-        return {name: _form(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_form(item) for item in value]
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return "number"
-    return type(value).__name__
-
-
-def _pairs(got: Any, wanted: Any) -> list[tuple[Any, Any]]:
-    """Return the values of two answers of the same form in pairs."""
-    if isinstance(wanted, dict):
-        return [pair for name, item in wanted.items() for pair in _pairs(got[name], item)]
-    if isinstance(wanted, list):
-        return [p for a, b in zip(got, wanted, strict=True) for p in _pairs(a, b)]
-    return [(got, wanted)]
+def _type(value: Any) -> str:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return "number" if is_number else type(value).__name__
 
 
 def _distance(got: Any, wanted: Any) -> float | None:
     """Return how far apart two values are, relative above 1; None for different labels."""
-    if isinstance(wanted, int | float) and not isinstance(wanted, bool):
+    if _type(wanted) == "number":
         try:
             off = abs(float(got) - wanted) / max(1.0, abs(wanted))
         except (TypeError, ValueError):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from sm_mlops import projects
 from sm_mlops.aws import DENIED, error_code, ignoring
-from sm_mlops.bootstrap import project, studio
+from sm_mlops.bootstrap import studio
 from sm_mlops.doctor.finding import Finding, failed, ok, warning
 from sm_mlops.doctor.scene import Scene
 from sm_mlops.errors import explained, one_line
@@ -183,7 +184,7 @@ def _denied(scene: Scene, principal: str, purpose: Purpose) -> list[str]:
 
 def _is_from_s3(scene: Scene) -> bool:
     """Return whether the project's template is in S3."""
-    found = project.find(scene.aws)
+    found = projects.find(scene.aws)
     return found is not None and bool(found.template_url)
 
 
