@@ -26,7 +26,7 @@ RULES = {
     "project_slug": (
         r"[a-z][a-z0-9]*(-[a-z0-9]+)*",
         64,
-        "lowercase letters, digits and single hyphens, beginning with a letter",
+        "lower-case letters, digits and single hyphens, beginning with a letter",
         "churn-prediction",
     ),
     "description": (TEXT, 200, TEXT_RULE, "Tells which customers will leave"),
@@ -54,7 +54,7 @@ RULES = {
         # is where the artifact bucket holds what all projects share.
         r"(?!platform$)[a-z](-*[a-z0-9])*",
         32,
-        "lowercase letters, digits and hyphens, first a letter, last no hyphen, not platform",
+        "lower-case letters, digits and hyphens, first a letter, last no hyphen, not platform",
         "churn-prediction",
     ),
     "github_sign_in": (r"oidc|iam-user", 8, "oidc or iam-user", "oidc"),

@@ -12,7 +12,7 @@ from boto3.exceptions import S3UploadFailedError
 from botocore import exceptions
 
 from repos import ROOT, Repo, bare_environment, mlops
-from sm_mlops import console
+from sm_mlops.cli import console
 from sm_mlops.aws import Aws
 from sm_mlops.errors import explained
 
