@@ -85,18 +85,11 @@ def deploy(
     if there.account != aws.account:
         _require_bucket(aws, there, stage)
         _require_access(aws, there.account)
-    found = stacks.describe(there, stage.stack)
-    stages.require_own(aws.settings, stage, found.parameters if found else {})
-    before = stacks.make_ready(
-        there, stage.stack, console, continue_rollback=continue_rollback, execute=execute
-    )
-    if before is not None and before.status not in stacks.READY:
-        before = None
+    before = _stack_before(there, stage, console, execute, continue_rollback)
     _refuse_conversion(aws, before, stage)
     _note_single_zone(stage, console)
     parameters = {**_boundary(there), **_parameters(aws, stage, package)}
-    ran = read_trail(before) if trail is None else trail
-    tags = _tags(aws, stage, package, ran)
+    tags = _tags(aws, stage, package, read_trail(before) if trail is None else trail)
 
     def update() -> Outcome:
         return stacks.deploy(
@@ -116,7 +109,7 @@ def deploy(
         raise _with_log(there, stage, failure, started) from failure
     planned = not execute and bool(outcome.changes)
     if not planned:
-        _prove(there, stage, package)
+        _verify(there, stage, package)
     return Deployment(
         stage=stage.name,
         stack=stage.stack,
@@ -131,6 +124,18 @@ def deploy(
         changes=tuple(vars(change) for change in outcome.changes),
         left=tuple(f"{event.resource} {event.physical}: {event.reason}" for event in outcome.left),
     )
+
+
+def _stack_before(
+    there: Aws, stage: Stage, console: Console, execute: bool, continue_rollback: bool
+) -> Stack | None:
+    """Return the stack to update, None if it is to be created. Raises MlopsError."""
+    found = stacks.describe(there, stage.stack)
+    stages.require_own(there.settings, stage, found.parameters if found else {})
+    ready = stacks.make_ready(
+        there, stage.stack, console, continue_rollback=continue_rollback, execute=execute
+    )
+    return ready if ready and ready.status in stacks.READY else None
 
 
 def _tags(aws: Aws, stage: Stage, package: Version, trail: tuple[int, ...]) -> dict[str, str]:
@@ -314,7 +319,7 @@ def _set_autoscaling(there: Aws, before: Stack, value: str, console: Console) ->
 # Verification
 
 
-def _prove(there: Aws, stage: Stage, package: Version) -> None:
+def _verify(there: Aws, stage: Stage, package: Version) -> None:
     """Raise MlopsError unless the endpoint is in service with this version."""
     found = endpoints.settled(there, stage.stack)
     if found is None or found.status != "InService":
