@@ -1,4 +1,4 @@
-"""What a job of GitHub Actions gets from `mlops`: outputs, summaries, and an end before its own."""
+"""What `mlops` gives a job of GitHub Actions: outputs, summaries, an end before the job's own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sm_mlops.training.run import ensure_model_package_group
 
 
 def outputs(file: Path) -> dict[str, str]:
-    """The outputs in a file, as GitHub's runner reads them; the last of a name counts."""
+    """Return the outputs in a file as GitHub's runner reads them: the last of a name counts."""
     found, lines = {}, iter(file.read_text(encoding="utf-8").splitlines())
     for line in lines:
         name, _, mark = line.partition("<<")
@@ -101,7 +101,7 @@ def test_a_summary_that_is_full_takes_no_more(
 def test_at_most_some_minutes_are_followed_and_a_later_job_gets_the_rest(
     repo: Repo, tmp_path: Path
 ) -> None:
-    """What build.yml does when an execution takes longer than credentials last."""
+    """Follow as build.yml does if an execution takes longer than its credentials last."""
     file, summary = tmp_path / "output", tmp_path / "summary"
     ci = {"GITHUB_OUTPUT": str(file), "GITHUB_STEP_SUMMARY": str(summary)}
     assert mlops(repo.root, "sandbox", "up").returncode == 0

@@ -1,4 +1,4 @@
-"""The command line: what it says when something is wrong, and what it does not load."""
+"""The command line: its error messages, and what it does not load."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from boto3.exceptions import S3UploadFailedError
 from botocore import exceptions
 
 from repos import ROOT, Repo, bare_environment, mlops
-from sm_mlops.cli import console
 from sm_mlops.aws import Aws
+from sm_mlops.cli import console
 from sm_mlops.errors import explained
 
 

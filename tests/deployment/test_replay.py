@@ -1,4 +1,4 @@
-"""`mlops trigger`: an approval passed on by hand, against the platform's own function."""
+"""`mlops trigger`: pass on an approval by hand, with the platform's own function."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from connected_case import COMMIT, NAME, OWNER, REGION, TRIGGER, Connected, connect
 from function_cases import until
 from repos import Repo, make_repo
-from sm_mlops import registry
-from sm_mlops.cli.main import app
+from sm_mlops import platform, registry
 from sm_mlops.cli.console import apply
+from sm_mlops.cli.main import app
 from sm_mlops.deployment import trigger
 from sm_mlops.errors import MlopsError
 from sm_mlops.sandbox import Server
@@ -76,7 +76,8 @@ def test_it_starts_the_deployment_again_and_says_where_to_follow_it(account: Con
         assert len(account.runs()) == before + 1
         assert account.runs()[0]["inputs"] == {"model-package-arn": arn, "commit": COMMIT}
         assert f"follow it   {address(account.runs()[0])}" in done.output
-        assert f"Started the deployment of version {number(arn)}, commit {COMMIT[:7]}" in done.output
+        started = f"Started the deployment of version {number(arn)}, commit {COMMIT[:7]}"
+        assert started in done.output
 
 
 def test_for_scripts_it_is_json(account: Connected) -> None:
@@ -166,8 +167,6 @@ def test_a_call_that_aws_does_not_answer_is_not_made_twice(account: Connected) -
 
 
 def test_the_names_are_those_of_the_platform() -> None:
-    from infra_case import INFRA
-
-    text = (INFRA / "platform.yml").read_text(encoding="utf-8")
+    text = (platform.FOLDER / "platform.yml").read_text(encoding="utf-8")
     assert f"FunctionName: {trigger.FUNCTION}\n" in text and trigger.FUNCTION == TRIGGER
     assert f"QueueName: {trigger.QUEUE}\n" in text

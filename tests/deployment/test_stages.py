@@ -1,4 +1,4 @@
-"""The stages as their files say them, and what is refused in those files."""
+"""Stages as read from their files, and what is refused there."""
 
 from __future__ import annotations
 
