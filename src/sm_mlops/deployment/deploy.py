@@ -157,21 +157,22 @@ def approved(aws: Aws, arn: str, commit: str | None = None) -> Version:
         raise MlopsError(
             f"{arn} is not the ARN of a model package version: see {aws.command} models --json"
         )
-    number = int(found["version"])
-    region = settings.project.region
-    if found["region"] != region:
-        raise MlopsError(f"version {number} is in region {found['region']}, this repo in {region}")
+    number, region = int(found["version"]), settings.project.region
+    group, here = settings.model_package_group, aws.account
     # SageMaker lowercases the names in ARNs.
-    if found["group"].lower() != settings.model_package_group.lower():
-        raise MlopsError(
-            f"{found['group']}/{number} is not a version of this project's group "
-            f"{settings.model_package_group}"
-        )
-    if found["account"] != aws.account:
-        raise MlopsError(
-            f"version {number} is in account {found['account']}, "
-            f"but you are signed in to {aws.account}"
-        )
+    for wrong, message in (
+        (found["region"] != region, f"is in region {found['region']}, this repo in {region}"),
+        (
+            found["group"].lower() != group.lower(),
+            f"of {found['group']} is not a version of this project's group {group}",
+        ),
+        (
+            found["account"] != here,
+            f"is in account {found['account']}, but you are signed in to {here}",
+        ),
+    ):
+        if wrong:
+            raise MlopsError(f"version {number} {message}")
     package = registry.version(aws, number)
     if package.approval != "Approved":
         raise MlopsError(
