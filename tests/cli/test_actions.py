@@ -109,7 +109,7 @@ def test_at_most_some_minutes_are_followed_and_a_later_job_gets_the_rest(
         given = ci | {"MLOPS_SET": "max_depth=3 eta=0.2"}
         done = mlops(repo.root, "--sandbox", "run", "--at-most", "0.001", **given)
         assert done.returncode == 0, done.stderr
-        assert "The execution goes on." in done.stdout
+        assert "The execution continues." in done.stdout
         left = outputs(file)
         assert left["status"] == "Executing"
         assert "123456789012" not in left["execution"], "GitHub keeps masked outputs to itself"
@@ -128,7 +128,7 @@ def test_at_most_some_minutes_are_followed_and_a_later_job_gets_the_rest(
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("a" * 40 + "-dirty", "were not committed"),
+        ("a" * 40 + "-dirty", "uncommitted changes"),
         ("unknown", "outside of git"),
         ("main", "40 hexadecimal digits"),
         ("abc1234", "40 hexadecimal digits"),
@@ -181,8 +181,8 @@ def test_a_deployment_that_takes_too_long_ends_red_and_says_how_to_go_on(
     with pytest.raises(typer.Exit) as ended, deploy._at_most(0, "production"):
         time.sleep(10)
     assert ended.value.exit_code == 1
-    assert "production: still under way" in (tmp_path / "summary").read_text()
-    assert "Run it again (in CI: the job that failed)" in " ".join(capsys.readouterr().err.split())
+    assert "production: still in progress" in (tmp_path / "summary").read_text()
+    assert "Run the command again (in CI: re-run the failed job)" in " ".join(capsys.readouterr().err.split())
     assert signal.getsignal(signal.SIGALRM) == before
     with deploy._at_most(60, "production"):
         pass

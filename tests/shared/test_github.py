@@ -214,7 +214,7 @@ def test_a_github_that_says_nothing_is_told_without_python_s_own_names() -> None
     with pytest.raises(GitHubError) as told, GitHub("ghp_x", "GH_TOKEN").doing("show acme/churn"):
         raise requests.ReadTimeout(silent)
     assert str(told.value) == (
-        "cannot reach GitHub at api.github.com to show acme/churn: Read timed out; give the same "
+        "cannot reach GitHub at api.github.com to show acme/churn: Read timed out; run the same "
         "command again"
     )
 
