@@ -113,7 +113,7 @@ def test_at_most_some_minutes_are_followed_and_a_later_job_gets_the_rest(
         left = outputs(file)
         assert left["status"] == "Executing"
         assert "123456789012" not in left["execution"], "GitHub keeps masked outputs to itself"
-        assert f"goes on: `mlops --sandbox follow {left['execution']}`" in summary.read_text()
+        assert f"continues: `mlops --sandbox follow {left['execution']}`" in summary.read_text()
         done = mlops(repo.root, "--sandbox", "follow", left["execution"], "--at-most", "5", **ci)
         assert done.returncode == 0, done.stderr
         assert outputs(file) == left | {"status": "Succeeded"}
