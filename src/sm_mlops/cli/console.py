@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -44,6 +45,15 @@ ContinueRollback = Annotated[
 def say(line: str) -> None:
     """Print a line of the command's result."""
     tell(out, line)
+
+
+def print_json(data: object) -> None:
+    """Print a result for scripts; it may hold dataclasses and times."""
+    out.print_json(data=data, default=_as_json)
+
+
+def _as_json(value: Any) -> Any:
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value.isoformat()
 
 
 def fail(line: str, code: int = 1) -> typer.Exit:
