@@ -1,7 +1,7 @@
-"""A bucket that was made before the platform becomes the platform's, with all that is in it.
+"""A bucket that is older than the platform becomes the platform's, with all its objects.
 
-CloudFormation imports a resource as it is and believes the template's properties to be there. So
-the stack begins with the bucket's name alone; its next update then really sets the rest.
+CloudFormation imports a resource as it is and assumes the template's properties. So the stack
+begins with the bucket's name alone, and its next update really sets the rest.
 """
 
 from __future__ import annotations
@@ -19,49 +19,45 @@ LOGICAL = "ArtifactBucket"
 
 
 def exists(aws: Aws, bucket: str) -> bool:
-    """Raises MlopsError when the name is somebody else's."""
+    """Return whether there is a bucket of this name. Raise MlopsError if it is somebody else's."""
     from botocore.exceptions import ClientError
 
     try:
         aws.s3.head_bucket(Bucket=bucket)
     except ClientError as error:
-        # An answer to HEAD has no body that could name the error.
+        # The answer to HEAD has no body, so the code is the status.
         code = error_code(error)
         if code in ("404", "NoSuchBucket"):
             return False
         if code not in ("403", "301"):
             raise
         raise MlopsError(
-            f"the bucket {bucket} is another account's or another region's, or may not be seen "
-            "from here: name another one with --platform BucketName=..., and as aws.bucket in "
-            "mlops.yaml"
+            f"the bucket {bucket} belongs to another account or region, or you may not see it: "
+            "choose another name with --platform BucketName=... and aws.bucket in mlops.yaml"
         ) from error
     return True
 
 
 def adopt(aws: Aws, stack: str, bucket: str, console: Console) -> None:
-    """Makes the stack of this bucket. Raises MlopsError.
+    """Create the stack from this bucket. Raise MlopsError.
 
     Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/import-resources.html
     """
     from botocore.exceptions import ClientError, WaiterError
 
     formation = aws.client("cloudformation")
-    content = {
-        "Resources": {
-            LOGICAL: {
-                "Type": "AWS::S3::Bucket",
-                "DeletionPolicy": "Delete",
-                "Properties": {"BucketName": bucket},
-            }
-        }
+    refusal = f"CloudFormation cannot import the bucket {bucket}"
+    imported = {
+        "Type": "AWS::S3::Bucket",
+        "DeletionPolicy": "Delete",
+        "Properties": {"BucketName": bucket},
     }
     resource = {
         "ResourceType": "AWS::S3::Bucket",
         "LogicalResourceId": LOGICAL,
         "ResourceIdentifier": {"BucketName": bucket},
     }
-    # Asked for twice, because the first answer got lost, it is made once.
+    # The token makes a repeated request harmless after a lost answer.
     token = f"mlops-{secrets.token_hex(6)}"
     try:
         arn = formation.create_change_set(
@@ -69,15 +65,14 @@ def adopt(aws: Aws, stack: str, bucket: str, console: Console) -> None:
             ChangeSetName=token,
             ClientToken=token,
             ChangeSetType="IMPORT",
-            TemplateBody=json.dumps(content),
+            TemplateBody=json.dumps({"Resources": {LOGICAL: imported}}),
             ResourcesToImport=[resource],
         )["Id"]
     except ClientError as error:
         if error_code(error) != "ValidationError":
             raise
-        why = error.response["Error"]["Message"]
-        raise MlopsError(f"the bucket {bucket} cannot become the platform's: {why}") from error
-    # Computed within a second; the waiter's own pause is half a minute.
+        raise MlopsError(f"{refusal}: {error.response['Error']['Message']}") from error
+    # Ready within a second; the waiter's default delay is half a minute.
     try:
         formation.get_waiter("change_set_create_complete").wait(
             ChangeSetName=arn, WaiterConfig={"Delay": 1 if not aws.sandbox else 0.1}
@@ -85,7 +80,7 @@ def adopt(aws: Aws, stack: str, bucket: str, console: Console) -> None:
     except WaiterError as error:
         reason = error.last_response.get("StatusReason", str(error))
         formation.delete_change_set(ChangeSetName=arn)
-        raise MlopsError(f"the bucket {bucket} cannot become the platform's: {reason}") from error
+        raise MlopsError(f"{refusal}: {reason}") from error
     since = stacks.newest_event(aws, stack)
     formation.execute_change_set(ChangeSetName=arn, ClientRequestToken=token)
     began = stacks.describe(aws, stack)
@@ -93,4 +88,4 @@ def adopt(aws: Aws, stack: str, bucket: str, console: Console) -> None:
     ended, events = stacks.follow(aws, began, since, console, must_begin=True)
     if ended.status != "IMPORT_COMPLETE":
         why = next((event.reason for event in events if event.failed), ended.reason)
-        raise MlopsError(f"the bucket {bucket} cannot become the platform's: {why}")
+        raise MlopsError(f"{refusal}: {why}")

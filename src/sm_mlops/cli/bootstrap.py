@@ -46,7 +46,7 @@ def bootstrap(
         list[str] | None,
         typer.Option(
             metavar="KEY=VALUE",
-            help="A parameter of infra/platform.yml; it counts for all repos of the account.",
+            help="A parameter of the platform's template; it counts for all repos of the account.",
         ),
     ] = None,
     continue_rollback: Annotated[
@@ -121,7 +121,7 @@ def _parameters(given: Sequence[str]) -> dict[str, str]:
             # Not shown: it may be what nobody should see.
             raise MlopsError(
                 "--platform must be Key=Value, as in AlarmTopicArn=arn:aws:sns:...; the keys are "
-                "the parameters of infra/platform.yml"
+                "the parameters of the platform's template"
             )
         found[name] = value
     return found
@@ -131,22 +131,24 @@ def _parts(aws: Aws, options: Options, yes: bool) -> tuple[Platform, list[Part]]
     """The platform, and all parts in their order, the platform among them."""
     from sm_mlops import github
     from sm_mlops.bootstrap.connection import Connection
-    from sm_mlops.bootstrap.credential import Credential, at_terminal
-    from sm_mlops.bootstrap.platform import Again, Platform
+    from sm_mlops.bootstrap.credential import Credential
+    from sm_mlops.bootstrap.platform import Platform, Retry
     from sm_mlops.bootstrap.project import Project
     from sm_mlops.bootstrap.push import Push
     from sm_mlops.bootstrap.repository import Repository
     from sm_mlops.bootstrap.settings import Settings
     from sm_mlops.bootstrap.studio import Studio
+    from sm_mlops.cli.secret import at_terminal, sandbox_token
 
     hub = github.sign_in(os.environ, aws.settings.project.git_host)
     shared = Platform(aws, options)
+    ask = None if yes else at_terminal()
     return shared, [
         shared,
         Connection(aws),
         Repository(aws.settings, hub),
-        Credential(aws, hub, ask=None if yes else at_terminal()),
-        Again(shared),
+        Credential(aws, hub, ask=ask, sandbox_token=sandbox_token(aws)),
+        Retry(shared),
         Project(aws, hub, options),
         Studio(aws, options),
         Settings(aws, hub),
@@ -202,12 +204,12 @@ def _take_platform_back(
     aws: Aws, shared: Platform, console: Console, only_plan: bool, yes: bool, result: Result
 ) -> None:
     """A question of its own: it was never this repo's alone."""
-    from sm_mlops.bootstrap import plan
+    from sm_mlops.bootstrap import plan, users
 
     items = shared.look_back()
     if not items:
         return
-    others = shared.others()
+    others = users.others(aws)
     if others:
         tell(console, f"The platform stays: used by {', '.join(others)}.")
         return

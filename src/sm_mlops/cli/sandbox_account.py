@@ -5,12 +5,10 @@ provisional role of the pipeline, which platform and project take the place of.
 from __future__ import annotations
 
 import json
-from contextlib import suppress
-from typing import Any
 
-from sm_mlops.aws import Aws, error_code
+from sm_mlops.aws import Aws, error_code, exists
+from sm_mlops.bootstrap import provisional
 
-MARK = {"Key": "sandbox", "Value": "provisional"}
 TRUST = {
     "Version": "2012-10-17",
     "Statement": [
@@ -45,40 +43,13 @@ def prepare(aws: Aws) -> None:
         if error_code(error) not in ("404", "NoSuchBucket"):
             raise
         aws.s3.create_bucket(Bucket=aws.bucket, **where)
-    if _role(aws) is None:
-        iam, name = aws.client("iam"), _name(aws)
-        iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(TRUST), Tags=[MARK])
-        iam.put_role_policy(
-            RoleName=name, PolicyName="everything", PolicyDocument=json.dumps(EVERYTHING)
+    iam, name = aws.client("iam"), provisional.role_name(aws)
+    if not exists(iam.get_role, RoleName=name):
+        iam.create_role(
+            RoleName=name,
+            AssumeRolePolicyDocument=json.dumps(TRUST),
+            Tags=[provisional.MARK],
         )
-
-
-def is_provisional(aws: Aws) -> bool:
-    """Whether the pipeline's role is the one that `prepare` has made."""
-    return MARK in (_role(aws) or {}).get("Tags", [])
-
-
-def make_way(aws: Aws) -> None:
-    """Removes the provisional role, for the project's own of that name."""
-    if not is_provisional(aws):
-        return
-    iam, name = aws.client("iam"), _name(aws)
-    with suppress(iam.exceptions.NoSuchEntityException):
-        iam.delete_role_policy(RoleName=name, PolicyName="everything")
-    iam.delete_role(RoleName=name)
-
-
-def _name(aws: Aws) -> str:
-    return aws.settings.role_arn(aws.account).rpartition("/")[2]
-
-
-def _role(aws: Aws) -> dict[str, Any] | None:
-    from botocore.exceptions import ClientError
-
-    try:
-        found: dict[str, Any] = aws.client("iam").get_role(RoleName=_name(aws))["Role"]
-    except ClientError as error:
-        if error_code(error) != "NoSuchEntity":
-            raise
-        return None
-    return found
+        iam.put_role_policy(
+            RoleName=name, PolicyName=provisional.POLICY, PolicyDocument=json.dumps(EVERYTHING)
+        )

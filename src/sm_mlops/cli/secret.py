@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sm_mlops.console import connected, say
 from sm_mlops.errors import MlopsError
+
+if TYPE_CHECKING:
+    from sm_mlops.aws import Aws
+    from sm_mlops.bootstrap.credential import Ask
 
 app = typer.Typer(
     rich_markup_mode="markdown",
@@ -38,7 +44,7 @@ def rotate(
     """
     from sm_mlops import github
     from sm_mlops.bootstrap import rotation
-    from sm_mlops.bootstrap.credential import at_terminal
+    from sm_mlops.bootstrap.credential import Credential
 
     if what not in WHAT:
         # Not shown: it may be the new secret itself.
@@ -49,6 +55,23 @@ def rotate(
     with connected(context) as aws:
         hub = github.sign_in(os.environ, aws.settings.project.git_host)
         if what != "key":
-            rotation.rotate_credential(aws, hub, os.environ, at_terminal(), say)
+            part = Credential(aws, hub, ask=at_terminal(), sandbox_token=sandbox_token(aws))
+            rotation.rotate_credential(part, say)
         if what == "key" or (what == "all" and aws.settings.project.uses_key):
             rotation.rotate_key(aws, hub, say)
+
+
+def at_terminal() -> Ask | None:
+    """Return how to ask the person at the terminal; None if there is none."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        return None
+    return lambda line: str(
+        typer.prompt(line, default="", show_default=False, hide_input=True, err=True)
+    ).strip()
+
+
+def sandbox_token(aws: Aws) -> Callable[[], str] | None:
+    """Return how to create the trigger's token in the sandbox; None outside it."""
+    from sm_mlops.cli.sandbox_github import trigger_token
+
+    return (lambda: trigger_token(aws.settings)) if aws.sandbox else None

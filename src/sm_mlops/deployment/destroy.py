@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sm_mlops import executions, objects, registry, stacks
+from sm_mlops import executions, objects, projects, registry, stacks
 from sm_mlops.aws import Aws, error_code, exists
 from sm_mlops.console import tell
 from sm_mlops.deployment import access, endpoints, stages
@@ -220,9 +220,7 @@ def delete_registry(aws: Aws) -> list[str]:
 
 def _is_projects(aws: Aws) -> bool:
     """Whether the model package group belongs to the SageMaker project."""
-    from sm_mlops.bootstrap import project
-
-    found = project.find(aws)
+    found = projects.find(aws)
     held = stacks.resources(aws, found.stack) if found and found.stack else []
     return any(item.kind == GROUP and item.physical for item in held)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from sm_mlops import projects
 from sm_mlops.aws import error_code
 from sm_mlops.doctor.finding import Finding, failed, ok, warning
 from sm_mlops.doctor.scene import DENIED, Scene
@@ -213,9 +214,7 @@ def _denied(scene: Scene, principal: str, purpose: Purpose) -> list[str]:
 
 def _is_from_s3(scene: Scene) -> bool:
     """Whether the project's template is there."""
-    from sm_mlops.bootstrap import project
-
-    made = project.find(scene.aws)
+    made = projects.find(scene.aws)
     return made is not None and bool(made.template_url)
 
 
