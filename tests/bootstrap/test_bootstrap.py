@@ -40,9 +40,6 @@ def untouched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repo]:
 def begun(folder: Path) -> Iterator[Repo]:
     """A rendered repo with its first commit, and a sandbox that stands and knows nothing of it."""
     repo = make_repo(folder)
-    file = repo.root / "pyproject.toml"
-    text = re.sub(r'(template-version = )"[^"]*"', r'\1"0.1.0"', file.read_text())
-    file.write_text(text, encoding="utf-8")
     (repo.root / ".gitignore").write_text(".sandbox/\n", encoding="utf-8")
     who = ("-c", "user.name=ada", "-c", "user.email=ada@acme.org")
     for words in (["init", "-q", "-b", "main"], ["add", "."], [*who, "commit", "-qm", "Begin"]):

@@ -24,7 +24,7 @@ from test_sandbox_approval import commit
 from bootstrap_case import OWNER, PERSON, Land, land
 from connected_case import COMMIT, SECRET, TRIGGER, WORKFLOW
 from function_cases import until
-from sm_mlops.bootstrap import platform
+from sm_mlops.bootstrap import platform, users
 from sm_mlops.bootstrap.connection import Connection
 from sm_mlops.bootstrap.platform import Platform
 
@@ -121,7 +121,7 @@ def made(here: Land) -> Fleet:
         until(lambda: not here.server.integrations.busy(), 30)
     after, shared = held(here), shared_policies(here)
     trusts, inline = roles(here)
-    others = here.part(Platform).others()
+    others = users.others(here.aws)
     here.aws.sagemaker.delete_model_package(ModelPackageName=versions["churn"])
     here.aws.sagemaker.delete_project(ProjectName="churn")
     until(lambda: statuses(here)["churn"] in ("DeleteCompleted", "DeleteFailed"), 60)

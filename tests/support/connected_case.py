@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
 import zipfile
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -15,6 +14,7 @@ from rich.console import Console
 
 from repos import Repo
 from sandbox_cases import REGION
+from sm_mlops import platform as package
 from sm_mlops import stacks
 from sm_mlops.aws import Aws
 from sm_mlops.bootstrap import assets
@@ -76,23 +76,19 @@ class Connected:
 
 
 def connect(server: Server, repo: Repo, layer: bytes = b"", **parameters: str) -> Connected:
-    """Make the platform from infra/platform.yml, and a repository with a workflow.
+    """Deploy the platform, and make a repository with a workflow.
 
     The environment of this process must be that of the server.
     """
     from test_sandbox_approval import commit
 
-    file = repo.root / "pyproject.toml"
-    file.write_text(re.sub(r'(template-version = )"[^"]*"', r'\1"0.1.0"', file.read_text()))
     aws = Aws(repo.settings())
     platform(aws, **parameters)
-    made = assets.build(aws.settings, layer=False)
+    made = assets.build()
     for name, body in {**made.files, **({"layer.zip": layer} if layer else {})}.items():
         aws.s3.put_object(Bucket=aws.bucket, Key=made.prefix + name, Body=body)
     assets_there = {"AssetsPrefix": made.prefix, "HasLayer": str(bool(layer)).lower()}
-    first = {"FirstVersion": aws.settings.project.template_version}
-    first["FirstAssetsPrefix"] = made.prefix
-    platform(aws, **assets_there, **first, **parameters)
+    platform(aws, **assets_there, FirstAssetsPrefix=made.prefix, **parameters)
     aws.sagemaker.create_model_package_group(ModelPackageGroupName=NAME)
     accounts = server.github.accounts
     accounts.add("ada")
@@ -103,12 +99,12 @@ def connect(server: Server, repo: Repo, layer: bytes = b"", **parameters: str) -
 
 
 def platform(aws: Aws, **parameters: str) -> None:
-    """Deploy infra/platform.yml."""
-    version = {"TemplateVersion": aws.settings.project.template_version, "AllowedOwners": OWNER}
+    """Deploy the platform's template."""
+    version = {"TemplateVersion": package.version(), "AllowedOwners": OWNER}
     stacks.deploy(
         aws,
         STACK,
-        aws.settings.root / "infra" / "platform.yml",
+        package.FOLDER / "platform.yml",
         version | parameters,
         {},
         ["CAPABILITY_NAMED_IAM"],

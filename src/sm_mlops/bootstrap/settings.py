@@ -436,8 +436,8 @@ def _lacking(had: Environment, stage: Stage, wanted: tuple[Reviewer, ...]) -> li
 
 def _asks(stage: Stage, reviewers: Iterable[Reviewer]) -> str:
     names = ", ".join(each.name for each in reviewers)
-    nobody = "NOBODY" if stage.name == "production" else "nobody"
-    return f"approved by {names}" if names else f"approved by {nobody}"
+    none = "NO" if stage.name == "production" else "no"
+    return f"needs approval by {names}" if names else f"needs {none} approval"
 
 
 def _is_about_plan(error: GitHubError) -> bool:

@@ -349,7 +349,7 @@ def _github_token(api: str, post: Callable[..., Answer]) -> str:
     if "token" in secret:
         token = str(secret["token"]).strip()
     elif "private_key" in secret:
-        from app import installation_token
+        from app import installation_token  # type: ignore[import-not-found]
 
         try:
             token = installation_token(secret, api, post)
