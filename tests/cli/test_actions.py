@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from repos import Repo, mlops
 from sm_mlops import actions, commit
 from sm_mlops.aws import Aws
-from sm_mlops.cli import deployment
+from sm_mlops.cli import deploy
 from sm_mlops.cli.main import app
 from sm_mlops.errors import MlopsError
 from sm_mlops.training.run import ensure_model_package_group
@@ -178,12 +178,12 @@ def test_a_deployment_that_takes_too_long_ends_red_and_says_how_to_go_on(
 ) -> None:
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary"))
     before = signal.getsignal(signal.SIGALRM)
-    with pytest.raises(typer.Exit) as ended, deployment._at_most(0, "production"):
+    with pytest.raises(typer.Exit) as ended, deploy._at_most(0, "production"):
         time.sleep(10)
     assert ended.value.exit_code == 1
     assert "production: still under way" in (tmp_path / "summary").read_text()
     assert "Run it again (in CI: the job that failed)" in " ".join(capsys.readouterr().err.split())
     assert signal.getsignal(signal.SIGALRM) == before
-    with deployment._at_most(60, "production"):
+    with deploy._at_most(60, "production"):
         pass
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0

@@ -12,8 +12,8 @@ from boto3.exceptions import S3UploadFailedError
 from botocore import exceptions
 
 from repos import ROOT, Repo, bare_environment, mlops
-from sm_mlops import console
 from sm_mlops.aws import Aws
+from sm_mlops.cli import console
 from sm_mlops.errors import explained
 
 
@@ -176,8 +176,8 @@ def test_a_bug_is_not_explained_away() -> None:
     ("command", "said"),
     [
         ("deploy stagin --model-package-arn x", "no stage stagin: did you mean staging?"),
-        ("destroy", "name a stage, or --all of them"),
-        ("destroy staging --all", "name a stage, or --all of them"),
+        ("destroy", "name a stage, or pass --all"),
+        ("destroy staging --all", "name a stage, or pass --all"),
         ("destroy staging --data", "--registry and --data go with --all"),
         ("destroy --all --data", "--data needs --registry"),
         ("logs Train --stage staging", "--stage is instead of a step"),

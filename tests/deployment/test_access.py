@@ -43,8 +43,8 @@ def test_shared_once_there_is_nothing_more_to_do(here: Place) -> None:
     ]
     assert share(here, FAR, FARTHER) == []
     assert share(here) == 2 * [
-        f"- account {FAR} may not read any more",
-        f"- account {FARTHER} may not read any more",
+        f"- account {FAR} may no longer read",
+        f"- account {FARTHER} may no longer read",
     ]
     assert share(here) == []
 
@@ -132,6 +132,6 @@ def test_a_role_that_leads_elsewhere_is_refused(here: Place) -> None:
     role = f"arn:aws:iam::{FARTHER}:role/OrganizationAccountAccessRole"
     here.repo.stage("staging", Account=FAR, Role=role)
     stage = stages.load(here.aws.settings, "staging")
-    with pytest.raises(MlopsError, match=f"leads to account {FARTHER}, but Account is {FAR}"):
+    with pytest.raises(MlopsError, match=f"is in account {FARTHER}, but Account is {FAR}"):
         access.enter(here.aws, stage)
     here.repo.stage("staging", Account=None, Role=None)

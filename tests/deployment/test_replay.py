@@ -16,7 +16,7 @@ from function_cases import until
 from repos import Repo, make_repo
 from sm_mlops import registry
 from sm_mlops.cli.main import app
-from sm_mlops.console import apply
+from sm_mlops.cli.console import apply
 from sm_mlops.deployment import trigger
 from sm_mlops.errors import MlopsError
 from sm_mlops.sandbox import Server

@@ -69,7 +69,7 @@ def test_hyperparameters_are_passed_as_the_text_that_sagemaker_passes(repo: Repo
         ("data: {path: x, target: y}\ncompute: {preprocess: {count: 2}}", "count must be 1"),
         ("data: {path: x, target: y}\ncompute: {train: {spot: 3}}", "spot must be a true or false"),
         ("data: {path: x, target: y}\naws: {subnets: [subnet-1]}", "go together"),
-        ("data: {path: x, target: y}\nhyperparameters: {Max-Depth: 3}", "lower-case letters"),
+        ("data: {path: x, target: y}\nhyperparameters: {Max-Depth: 3}", "lowercase letters"),
         ("data: {path: x, target: y}\nhyperparameters: {eta: [1]}", "must be a number or text"),
         ("data: {path: x, target: y}\nregistry: {approval: yes please}", "registry.approval"),
         ("data: {path: x, target: y\n", "mlops.yaml line 2, column 1"),

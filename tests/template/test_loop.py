@@ -68,7 +68,7 @@ KINDS = [
 ]  # fmt: skip
 HELD = """
 import boto3, json, sandbox, sys
-from sm_mlops.console import apply, load_settings
+from sm_mlops.cli.console import apply, load_settings
 settings = load_settings()
 found = []
 with sandbox.connect(settings.root, settings.project.region) as environment:
@@ -151,7 +151,7 @@ def connect(loop: Loop) -> None:
     here = loop.here
     told = here.mlops("bootstrap", "--yes")
     assert "deployed     sm-mlops-platform" in told, told
-    here.mlops("sandbox", "authorise", "sm-mlops")
+    here.mlops("sandbox", "authorize", "sm-mlops")
     here.settle()
     [here.hub.origin] = (here.repo.path / ".sandbox").rglob("my-model.git")
     assert git(here.hub.origin, "rev-parse", "main") == git(here.repo.path, "rev-parse", "HEAD")

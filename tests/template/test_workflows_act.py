@@ -65,7 +65,7 @@ esac
 """
 VARIABLES = """
 import json, sandbox
-from sm_mlops.console import load_settings
+from sm_mlops.cli.console import load_settings
 settings = load_settings()
 with sandbox.connect(settings.root, settings.project.region) as environment:
     print(json.dumps(environment))

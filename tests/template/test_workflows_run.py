@@ -49,7 +49,7 @@ except sandbox.SandboxError as error:
 # The key of the project's user, which a person never sees: bootstrap brings it to GitHub sealed.
 KEY_OF_USER = """
 import boto3, os, sandbox
-from sm_mlops.console import apply, load_settings
+from sm_mlops.cli.console import apply, load_settings
 settings = load_settings()
 with sandbox.connect(settings.root, settings.project.region) as environment:
     apply(environment)
@@ -65,15 +65,15 @@ print(json.dumps(answer["Credentials"], default=str))
 REGISTER_COPY = """
 import sys, sandbox
 from sm_mlops import registry
-from sm_mlops.cli import demo
+from sm_mlops.cli import broken
 from sm_mlops.aws import Aws
-from sm_mlops.console import apply, load_settings
+from sm_mlops.cli.console import apply, load_settings
 settings = load_settings()
-demo.BROKEN = sys.argv[1] or demo.BROKEN
+broken.BROKEN = sys.argv[1] or broken.BROKEN
 with sandbox.connect(settings.root, settings.project.region) as environment:
     apply(environment)
     aws = Aws(settings, sandbox=True)
-    print(demo.register_broken_copy(aws, registry.version(aws, 1)).version)
+    print(broken.register_broken_copy(aws, registry.version(aws, 1)).version)
 """
 # Answers, and answers wrongly.
 WRONG = """

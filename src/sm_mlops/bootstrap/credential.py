@@ -12,13 +12,14 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from sm_mlops.aws import Aws, error_code
+from sm_mlops.aws import Aws, ignoring
 from sm_mlops.bootstrap import needs
 from sm_mlops.bootstrap.plan import Item, Tell, Todo
 from sm_mlops.errors import MlopsError
 from sm_mlops.github import GitHub
-from sm_mlops.redaction import hushed
+from sm_mlops.redaction import quiet
 
 # The name in platform.yml.
 SECRET = "sm-mlops/github"
@@ -54,13 +55,10 @@ class Kept:
 
 def kept(aws: Aws) -> Kept | None:
     """Return what is stored, without its value; None if there is no platform."""
-    from botocore.exceptions import ClientError
-
-    try:
+    found: dict[str, Any] = {}
+    with ignoring("ResourceNotFoundException"):
         found = aws.client("secretsmanager").describe_secret(SecretId=SECRET)
-    except ClientError as error:
-        if error_code(error) != "ResourceNotFoundException":
-            raise
+    if not found:
         return None
     labels = (found.get("VersionIdsToStages") or {}).values()
     tags = {tag["Key"]: tag["Value"] for tag in found.get("Tags") or ()}
@@ -139,7 +137,7 @@ class Credential:
 
         if wider:
             tag()
-        with hushed():
+        with quiet():
             client.put_secret_value(
                 SecretId=found.arn,
                 ClientRequestToken=secrets.token_hex(16),

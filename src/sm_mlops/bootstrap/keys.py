@@ -4,10 +4,9 @@ current one came into its secret."""
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 from sm_mlops import projects, stacks
-from sm_mlops.aws import Aws, error_code
+from sm_mlops.aws import Aws, ignoring
 from sm_mlops.bootstrap.plan import Tell
 from sm_mlops.errors import MlopsError
 
@@ -22,23 +21,16 @@ def user(aws: Aws) -> str:
 
 def former(aws: Aws) -> list[str]:
     """Return the access keys of the project's user other than the stack's own."""
-    from botocore.exceptions import ClientError
-
     found = projects.find(aws)
     if found is None or found.stack is None:
         return []
     held = [each for each in stacks.resources(aws, found.stack) if each.name == RESOURCE]
     if not held:
         return []
-    try:
-        rows: list[dict[str, Any]] = aws.client("iam").list_access_keys(UserName=user(aws))[
-            "AccessKeyMetadata"
-        ]
-    except ClientError as error:
-        if error_code(error) != "NoSuchEntity":
-            raise
-        return []
-    keys = [row["AccessKeyId"] for row in rows]
+    keys: list[str] = []
+    with ignoring("NoSuchEntity"):
+        rows = aws.client("iam").list_access_keys(UserName=user(aws))["AccessKeyMetadata"]
+        keys = [row["AccessKeyId"] for row in rows]
     # Otherwise it is unknown which one is in use.
     return [key for key in keys if key != held[0].physical] if held[0].physical in keys else []
 
@@ -52,18 +44,12 @@ def delete_former(aws: Aws, tell: Tell) -> None:
 
 def stored(aws: Aws, outputs: dict[str, str]) -> datetime:
     """Return when the access key came into its secret. Read no value. Raise MlopsError."""
-    from botocore.exceptions import ClientError
-
     secret = outputs["GitHubUserSecretArn"]
-    try:
+    with ignoring("ResourceNotFoundException"):
         # One page: versions without a label are not listed.
         found = aws.client("secretsmanager").list_secret_version_ids(SecretId=secret)
-    except ClientError as error:
-        if error_code(error) != "ResourceNotFoundException":
-            raise
-        found = {"Versions": []}
-    for version in found["Versions"]:
-        if "AWSCURRENT" in version.get("VersionStages", ()):
-            made: datetime = version["CreatedDate"]
-            return made
+        for version in found["Versions"]:
+            if "AWSCURRENT" in version.get("VersionStages", ()):
+                made: datetime = version["CreatedDate"]
+                return made
     raise MlopsError(f"the secret {secret} of the project's user has no value")

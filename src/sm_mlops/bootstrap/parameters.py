@@ -15,7 +15,7 @@ from sm_mlops import platform
 from sm_mlops.aws import Aws
 from sm_mlops.bootstrap import needs
 from sm_mlops.deployment import stages
-from sm_mlops.errors import MlopsError
+from sm_mlops.errors import MlopsError, hint
 
 TEMPLATE = "platform.yml"
 CONNECTION = "sm-mlops"
@@ -47,7 +47,7 @@ class Parameters:
         free = [name for name in self.declared if name not in OWN]
         for name, value in self.options.items():
             if name not in free:
-                raise MlopsError(f"--platform {name}: {stages.hint(name, free)}")
+                raise MlopsError(f"--platform {name}: {hint(name, free)}")
             stages.check(self.declared[name], value, f"--platform {name}")
         return dict(self.options)
 

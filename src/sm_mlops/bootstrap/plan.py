@@ -13,6 +13,8 @@ from typing import Protocol, runtime_checkable
 from rich.markup import escape
 from rich.table import Table
 
+from sm_mlops import display
+
 Tell = Callable[[str], None]
 """Shows a person one line."""
 
@@ -108,9 +110,7 @@ _COLOURS = {
 
 def table(items: Iterable[Item]) -> Table:
     """Return the plan as a table."""
-    view = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("", "what", "where", ""):
-        view.add_column(heading)
+    view = display.table("", "what", "where", "")
     for item in items:
         todo = f"[{_COLOURS[item.todo]}]{item.todo}[/]"
         view.add_row(todo, escape(item.what), escape(item.place), escape(item.detail))

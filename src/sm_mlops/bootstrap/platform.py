@@ -388,11 +388,9 @@ class Platform:
 
     def undo(self, tell: Tell) -> None:
         stack = stacks.describe(self.aws, STACK)
-        if stack is None:
-            return
-        if stack.busy:
+        if stack is not None and stack.busy:
             tell(f"Waiting: {STACK} is {stack.status}")
-            stacks.follow(self.aws, stack, stacks.newest_event(self.aws, stack.arn), _quiet())
+            stacks.settle(self.aws, stack, _quiet())
         found = self._find()
         if found.stack is None:
             return

@@ -13,7 +13,7 @@ from typing import Any
 
 from sm_mlops import github, projects, stacks
 from sm_mlops import platform as package
-from sm_mlops.aws import ABSENT, Aws, error_code, exists
+from sm_mlops.aws import ABSENT, Aws, error_code, exists, ignoring
 from sm_mlops.bootstrap import (
     assets,
     catalog,
@@ -188,22 +188,17 @@ class Project:
     @property
     def _group_tags(self) -> dict[str, str] | None:
         """Tags of the model package group; None if there is none."""
-        from botocore.exceptions import ClientError
-
-        try:
-            arn = self._group_arn
-        except ClientError as error:
-            if error_code(error) not in ABSENT:
-                raise
+        name = self.aws.settings.model_package_group
+        describe = self.aws.sagemaker.describe_model_package_group
+        if not exists(describe, ModelPackageGroupName=name):
             return None
-        tags = self.aws.pages("list_tags", "Tags", ResourceArn=arn)
+        tags = self.aws.pages("list_tags", "Tags", ResourceArn=self._group_arn)
         return {tag["Key"]: tag["Value"] for tag in tags}
 
     @property
     def _group_arn(self) -> str:
         name = self.aws.settings.model_package_group
-        group = self.aws.sagemaker.describe_model_package_group(ModelPackageGroupName=name)
-        return str(group["ModelPackageGroupArn"])
+        return self.aws.arn("sagemaker", f"model-package-group/{name}")
 
     # What it should be
 
@@ -465,15 +460,10 @@ class Project:
 
     def _delete_pipeline(self, tell: Tell) -> None:
         """Delete the pipeline that `mlops run` created, which no stack holds."""
-        from botocore.exceptions import ClientError
-
         name = self.aws.settings.pipeline
-        try:
+        # Already deleted if the answer to a first attempt was lost.
+        with ignoring(*ABSENT):
             self.aws.sagemaker.delete_pipeline(PipelineName=name)
-        except ClientError as error:
-            # Already deleted if the answer to a first attempt was lost.
-            if error_code(error) not in ABSENT:
-                raise
         tell(f"{'deleted':<12} SageMaker pipeline {name}")
 
 

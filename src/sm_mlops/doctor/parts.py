@@ -6,7 +6,11 @@ from collections.abc import Iterable, Iterator
 
 from sm_mlops import projects
 from sm_mlops.bootstrap.plan import Item, Todo, is_work
-from sm_mlops.bootstrap.platform import CATALOG, S3, Options
+from sm_mlops.bootstrap.platform import CATALOG, S3, STACK, Options, Platform
+from sm_mlops.bootstrap.project import Project
+from sm_mlops.bootstrap.push import Push
+from sm_mlops.bootstrap.repository import Repository
+from sm_mlops.bootstrap.settings import Settings
 from sm_mlops.doctor.finding import Finding, failed, ok, warning
 from sm_mlops.doctor.scene import Scene
 from sm_mlops.github import GitHub
@@ -16,8 +20,6 @@ SHOWN = 3
 
 def platform(scene: Scene) -> Iterator[Finding]:
     """Check the platform."""
-    from sm_mlops.bootstrap.platform import STACK, Platform
-
     if scene.problem is not None:
         raise scene.problem
     if scene.platform is None:
@@ -29,30 +31,22 @@ def platform(scene: Scene) -> Iterator[Finding]:
 
 def repository(scene: Scene) -> Iterator[Finding]:
     """Check the GitHub repository."""
-    from sm_mlops.bootstrap.repository import Repository
-
     return _told("GitHub repository", Repository(scene.aws.settings, _hub(scene)).look(), scene)
 
 
 def project(scene: Scene) -> Iterator[Finding]:
     """Check the SageMaker project."""
-    from sm_mlops.bootstrap.project import Project
-
     items = Project(scene.aws, _hub(scene), _options(scene)).look()
     return _told("SageMaker project", items, scene)
 
 
 def settings(scene: Scene) -> Iterator[Finding]:
     """Check what the workflows find on GitHub."""
-    from sm_mlops.bootstrap.settings import Settings
-
     return _told("GitHub settings", Settings(scene.aws, _hub(scene)).look(), scene)
 
 
 def push(scene: Scene) -> Iterator[Finding]:
     """Check that the repo's commits are on GitHub."""
-    from sm_mlops.bootstrap.push import Push
-
     items = Push(scene.aws.settings, _hub(scene), scene.aws.sandbox).look()
     return _told("first push", items, scene)
 

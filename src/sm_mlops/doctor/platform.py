@@ -8,7 +8,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sm_mlops import platform as package
-from sm_mlops.aws import ABSENT, error_code
+from sm_mlops.aws import ABSENT, ignoring
+from sm_mlops.bootstrap import catalog, keys
+from sm_mlops.bootstrap import connection as connections
+from sm_mlops.bootstrap import credential as credentials
+from sm_mlops.bootstrap.platform import version
 from sm_mlops.deployment.trigger import FUNCTION, QUEUE
 from sm_mlops.doctor.finding import Finding, failed, ok, warning
 from sm_mlops.doctor.scene import Scene
@@ -23,21 +27,14 @@ TOKEN_DAYS = 335
 
 def _find(scene: Scene, service: str, operation: str, **request: str) -> dict[str, Any] | None:
     """Return what a describing operation answers; None if what it describes does not exist."""
-    from botocore.exceptions import ClientError
-
-    try:
+    with ignoring(*ABSENT):
         answer: dict[str, Any] = getattr(scene.client(service), operation)(**request)
-    except ClientError as error:
-        if error_code(error) not in ABSENT:
-            raise
-        return None
-    return answer
+        return answer
+    return None
 
 
 def drift(scene: Scene) -> Iterator[Finding]:
     """Compare the versions of this tool and of the platform."""
-    from sm_mlops.bootstrap.platform import version
-
     there, check = scene.platform, "tool version"
     if there is None:
         return
@@ -53,11 +50,9 @@ def drift(scene: Scene) -> Iterator[Finding]:
 
 def connection(scene: Scene) -> Iterator[Finding]:
     """Check that a person has authorized the connection."""
-    from sm_mlops.bootstrap import connection
-
     if scene.platform is None:
         return
-    check, found = "connection to GitHub", connection.state(scene.aws)
+    check, found = "connection to GitHub", connections.state(scene.aws)
     if found is None:
         return
     if found.status == "AVAILABLE":
@@ -65,7 +60,7 @@ def connection(scene: Scene) -> Iterator[Finding]:
         return
     pending = found.status == "PENDING"
     why = "a person has to authorize it once" if pending else "a person has to repair it"
-    remedy = connection.remedy(scene.aws, found)
+    remedy = connections.remedy(scene.aws, found)
     yield failed(check, f"{found.name} is {found.status}: {why}", remedy)
 
 
@@ -117,8 +112,6 @@ def _role_of(constraint: dict[str, Any]) -> str:
 
 
 def _grants(scene: Scene, portfolio: str) -> Iterator[Finding]:
-    from sm_mlops.bootstrap import catalog
-
     check, known = "Service Catalog product", catalog.principals(scene.aws, portfolio)
     if known:
         names = ", ".join(arn.rpartition(":")[2] for arn in known)
@@ -200,8 +193,6 @@ def _provider(scene: Scene) -> Iterator[Finding]:
 
 
 def _key(scene: Scene) -> Iterator[Finding]:
-    from sm_mlops.bootstrap import keys
-
     check, user = "sign-in of the workflows", keys.user(scene.aws)
     found = _find(scene, "iam", "list_access_keys", UserName=user)
     if found is None:
@@ -221,20 +212,18 @@ def _key(scene: Scene) -> Iterator[Finding]:
 
 def credential(scene: Scene) -> Iterator[Finding]:
     """Check that there is one, of which kind and how old; only the trigger reads it."""
-    from sm_mlops.bootstrap import credential
-
     if scene.platform is None:
         return
     check, rotate = "credential of the trigger", f"{scene.aws.command} secret rotate"
-    found = credential.kept(scene.aws)
+    found = credentials.kept(scene.aws)
     if found is None:
-        yield failed(check, f"there is no secret {credential.SECRET}", scene.bootstrap)
+        yield failed(check, f"there is no secret {credentials.SECRET}", scene.bootstrap)
         return
     if not found.kinds:
         yield failed(check, "it has no value: approvals start nothing", scene.bootstrap)
         return
     kinds = " and ".join(found.kinds)
-    shown = scene.client("secretsmanager").describe_secret(SecretId=credential.SECRET)
+    shown = scene.client("secretsmanager").describe_secret(SecretId=credentials.SECRET)
     changed = shown.get("LastChangedDate")
     age = _days(changed) if changed else 0
     wanted = {"jenkins"} if scene.aws.settings.project.ci == "jenkins" else {"token", "app"}
