@@ -277,7 +277,7 @@ def test_the_command_refuses_in_one_line(repo: Repo) -> None:
     for arguments, told in (
         (["secret", "rotate", "cat"], "mlops: what to rotate must be all, trigger or key; "),
         (["secret", "rotate"], "mlops: not signed in to GitHub: gh auth login --scopes"),
-        (["--sandbox", "secret", "rotate"], "mlops: there is no platform in this account yet: "),
+        (["--sandbox", "secret", "rotate"], "mlops: there is no platform in this account yet; "),
         (["--sandbox", "secret", "rotate", "key"], "mlops: there is no SageMaker project churn"),
     ):
         done = mlops(repo.root, *arguments)

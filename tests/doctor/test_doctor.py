@@ -178,9 +178,9 @@ def test_a_launch_role_that_somebody_has_deleted_is_missed(whole: Whole) -> None
 
 @pytest.mark.parametrize(
     ("ours", "state", "remedy"),
-    [("0.0.9", State.WARNING, "cruft update"), ("0.2.0", State.WARNING, "bootstrap")],
+    [("0.0.9", State.WARNING, "make upgrade"), ("0.2.0", State.WARNING, "bootstrap")],
 )
-def test_a_platform_of_another_version_of_the_template_is_told(
+def test_a_platform_of_another_version_than_the_tool_is_told(
     whole: Whole, ours: str, state: State, remedy: str
 ) -> None:
     whole.land.release(ours)
@@ -216,7 +216,7 @@ def test_a_secret_without_a_value_has_failed(whole: Whole, monkeypatch: pytest.M
         assert words in found.detail
     monkeypatch.setattr(credential, "kept", lambda _: credential.Kept(kept.arn, ("app",)))
     [found] = whole.look(platform.credential)
-    assert "no layer" in found.detail
+    assert "lacks the layer" in found.detail
 
 
 def test_an_old_token_is_a_warning(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,8 @@ begins with the bucket's name alone, and its next update really sets the rest.
 from __future__ import annotations
 
 import json
-import secrets
+import tempfile
+from pathlib import Path
 
 from rich.console import Console
 
@@ -15,7 +16,7 @@ from sm_mlops import stacks
 from sm_mlops.aws import Aws, error_code
 from sm_mlops.errors import MlopsError
 
-LOGICAL = "ArtifactBucket"
+LOGICAL, KIND = "ArtifactBucket", "AWS::S3::Bucket"
 
 
 def exists(aws: Aws, bucket: str) -> bool:
@@ -43,49 +44,14 @@ def adopt(aws: Aws, stack: str, bucket: str, console: Console) -> None:
 
     Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/import-resources.html
     """
-    from botocore.exceptions import ClientError, WaiterError
-
-    formation = aws.client("cloudformation")
-    refusal = f"CloudFormation cannot import the bucket {bucket}"
+    name = {"BucketName": bucket}
+    resource = {"Type": KIND, "DeletionPolicy": "Delete", "Properties": name}
     imported = {
-        "Type": "AWS::S3::Bucket",
-        "DeletionPolicy": "Delete",
-        "Properties": {"BucketName": bucket},
-    }
-    resource = {
-        "ResourceType": "AWS::S3::Bucket",
+        "ResourceType": KIND,
         "LogicalResourceId": LOGICAL,
-        "ResourceIdentifier": {"BucketName": bucket},
+        "ResourceIdentifier": name,
     }
-    # The token makes a repeated request harmless after a lost answer.
-    token = f"mlops-{secrets.token_hex(6)}"
-    try:
-        arn = formation.create_change_set(
-            StackName=stack,
-            ChangeSetName=token,
-            ClientToken=token,
-            ChangeSetType="IMPORT",
-            TemplateBody=json.dumps({"Resources": {LOGICAL: imported}}),
-            ResourcesToImport=[resource],
-        )["Id"]
-    except ClientError as error:
-        if error_code(error) != "ValidationError":
-            raise
-        raise MlopsError(f"{refusal}: {error.response['Error']['Message']}") from error
-    # Ready within a second; the waiter's default delay is half a minute.
-    try:
-        formation.get_waiter("change_set_create_complete").wait(
-            ChangeSetName=arn, WaiterConfig={"Delay": 1 if not aws.sandbox else 0.1}
-        )
-    except WaiterError as error:
-        reason = error.last_response.get("StatusReason", str(error))
-        formation.delete_change_set(ChangeSetName=arn)
-        raise MlopsError(f"{refusal}: {reason}") from error
-    since = stacks.newest_event(aws, stack)
-    formation.execute_change_set(ChangeSetName=arn, ClientRequestToken=token)
-    began = stacks.describe(aws, stack)
-    assert began is not None
-    ended, events = stacks.follow(aws, began, since, console, must_begin=True)
-    if ended.status != "IMPORT_COMPLETE":
-        why = next((event.reason for event in events if event.failed), ended.reason)
-        raise MlopsError(f"{refusal}: {why}")
+    with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
+        template = Path(folder) / "bucket.json"
+        template.write_text(json.dumps({"Resources": {LOGICAL: resource}}), encoding="utf-8")
+        stacks.deploy(aws, stack, template, {}, {}, (), console, imports=(imported,))

@@ -34,7 +34,7 @@ def state(aws: Aws) -> State | None:
 def remedy(aws: Aws, found: State) -> str:
     """Return how a person authorizes it."""
     if aws.sandbox:
-        return f"mlops sandbox authorise {found.name}"
+        return f"mlops sandbox authorize {found.name}"
     region = found.arn.split(":")[3]
     domain = {
         "aws-cn": "console.amazonaws.cn",
