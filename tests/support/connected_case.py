@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import zipfile
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -19,6 +20,7 @@ from sm_mlops import stacks
 from sm_mlops.aws import Aws
 from sm_mlops.bootstrap import assets
 from sm_mlops.sandbox import Server
+from sm_mlops.sandbox.github import git
 
 OWNER, NAME = "acme", "churn"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -80,8 +82,6 @@ def connect(server: Server, repo: Repo, layer: bytes = b"", **parameters: str) -
 
     The environment of this process must be that of the server.
     """
-    from test_sandbox_approval import commit
-
     aws = Aws(repo.settings())
     platform(aws, **parameters)
     made = assets.build()
@@ -96,6 +96,20 @@ def connect(server: Server, repo: Repo, layer: bytes = b"", **parameters: str) -
     server.github.routes.add(OWNER, NAME)
     commit(server, f"{OWNER}/{NAME}", ".github/workflows/deploy.yml", WORKFLOW)
     return Connected(server, aws)
+
+
+def commit(server: Server, name: str, path: str, text: str) -> None:
+    """Put a file onto main of a repository, as a push would."""
+    bare = server.github.bare.path(name)
+    work = bare.parent / "work"
+    who = {f"GIT_{role}_NAME": "ada" for role in ("AUTHOR", "COMMITTER")}
+    who |= {f"GIT_{role}_EMAIL": "ada@acme.org" for role in ("AUTHOR", "COMMITTER")}
+    env = git._environment() | who
+    subprocess.run(["git", "clone", "-q", str(bare), str(work)], check=True, env=env)
+    (work / path).parent.mkdir(parents=True)
+    (work / path).write_text(text)
+    for words in (["add", "-A"], ["commit", "-qm", "x"], ["push", "-q", "origin", "HEAD:main"]):
+        subprocess.run(["git", *words], cwd=work, check=True, env=env)
 
 
 def platform(aws: Aws, **parameters: str) -> None:
@@ -128,4 +142,14 @@ def app_layer() -> bytes:
     return body.getvalue()
 
 
-__all__ = ["COMMIT", "REGION", "SECRET", "STACK", "TRIGGER", "Connected", "app_layer", "connect"]
+__all__ = [
+    "COMMIT",
+    "REGION",
+    "SECRET",
+    "STACK",
+    "TRIGGER",
+    "Connected",
+    "app_layer",
+    "commit",
+    "connect",
+]
