@@ -476,7 +476,7 @@ def test_a_github_app_is_tried_and_stored(world: World, tmp_path: Path) -> None:
         ({"MLOPS_GITHUB_APP_ID": "1"}, "401 A JSON web token could not be decoded"),
         ({"MLOPS_GITHUB_APP_KEY_FILE": "pyproject.toml"}, "holds no private key of a GitHub App"),
         ({"MLOPS_GITHUB_APP_KEY_FILE": "none"}, "cannot read none: No such file"),
-        ({"MLOPS_GITHUB_APP_ID": ""}, "is set, but not MLOPS_GITHUB_APP_ID: they belong together"),
+        ({"MLOPS_GITHUB_APP_ID": ""}, "is set, but not MLOPS_GITHUB_APP_ID; they belong together"),
     ],
 )
 def test_an_app_that_may_not_start_workflows_is_not_stored(

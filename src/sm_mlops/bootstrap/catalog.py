@@ -56,15 +56,9 @@ def version_with(known: Iterable[ProductVersion], template: str) -> ProductVersi
 
 
 def newest(known: Iterable[ProductVersion]) -> ProductVersion | None:
-    """Return the version that new projects are created from."""
-    from packaging.version import Version
-
-    ours = [item for item in known if item.template and item.guidance != OUTDATED]
-    return max(
-        ours,
-        key=lambda item: (Version(assets.version_of(item.template)), item.made),
-        default=None,
-    )
+    """Return the version that new projects are created from. An older tool adds none, so the last
+    one is the highest."""
+    return max(superseded(known, ""), key=lambda item: item.made, default=None)
 
 
 def superseded(known: Iterable[ProductVersion], template: str) -> list[ProductVersion]:

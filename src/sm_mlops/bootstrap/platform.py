@@ -107,10 +107,6 @@ class Found:
         return self.parameters.get("AssetsPrefix", "")
 
     @property
-    def has_layer(self) -> bool:
-        return self.parameters.get("HasLayer") == "true"
-
-    @property
     def newer(self) -> bool:
         """Whether a newer tool has deployed it."""
         return is_newer(self.parameters)
@@ -166,22 +162,19 @@ class Platform:
             changes.append("second step missing")
         elif found.prefix != self._assets.prefix:
             changes.append("files differ from this tool's, which replace them")
-        elif self._has_layer(found) != found.has_layer:
-            changes.append(f"{'no ' if found.has_layer else ''}layer for GitHub Apps")
+        elif self._layer(found) != found.parameters["HasLayer"]:
+            changes.append(f"layer for GitHub Apps: {self._layer(found)}")
         changes += self._parameters.changes(found.parameters)
         todo = Todo.CHANGE if changes else Todo.NOTHING
         return Item(place, what, todo, "; ".join([detail, *changes]))
 
     def _things(self, found: Found, place: str) -> Iterator[Item]:
         unwanted = set()
-        given = self._wanted(found)
-        for parameter, logical in (
-            ("OidcProviderArn", "OidcProvider"),
-            ("ConnectionArn", "Connection"),
-        ):
-            if given.get(parameter, found.parameters.get(parameter)):
+        will = self._will(found)
+        for logical in ("OidcProvider", "Connection"):
+            if will.get(f"{logical}Arn"):
                 unwanted.add(logical)
-        if not self._has_layer(found):
+        if self._layer(found) == "false":
             unwanted.add("TriggerLayer")
         for logical, words in THINGS.items():
             physical = found.resources.get(logical, "")
@@ -196,8 +189,8 @@ class Platform:
     def _bucket(self, found: Found) -> str:
         """Return the name that the bucket has or will have."""
         default = f"sm-mlops-{self.aws.account}-{self.aws.settings.project.region}"
-        given = self._wanted(found).get("BucketName") or found.parameters.get("BucketName")
-        return found.resources.get("ArtifactBucket") or given or default
+        will = self._will(found)
+        return found.resources.get("ArtifactBucket") or will.get("BucketName") or default
 
     def _offered(self, found: Found, place: str) -> Iterator[Item]:
         """Yield the versions of the product, and the right to use it."""
@@ -232,8 +225,8 @@ class Platform:
                 f"the platform has {bucket}",
                 f"set aws.bucket in mlops.yaml to {bucket}",
             )
-        address = self._wanted(found).get("JenkinsUrl") or found.parameters.get("JenkinsUrl")
-        if self.aws.settings.project.ci == "jenkins" and not address:
+        will = self._will(found)
+        if self.aws.settings.project.ci == "jenkins" and not will.get("JenkinsUrl"):
             yield Item(
                 place,
                 "address of Jenkins",
@@ -249,9 +242,14 @@ class Platform:
     def _wanted(self, found: Found) -> dict[str, str]:
         return self._parameters.wanted(found.parameters)
 
-    def _has_layer(self, found: Found) -> bool:
-        """Return whether the trigger signs in as a GitHub App."""
-        return found.version is not None and credential.kind(self.aws) == "app"
+    def _will(self, found: Found) -> dict[str, str]:
+        """Return the parameters as they will be."""
+        return {**found.parameters, **self._wanted(found)}
+
+    def _layer(self, found: Found) -> str:
+        """Return "true" if the trigger signs in as a GitHub App, else "false"."""
+        is_app = found.version is not None and credential.kind(self.aws) == "app"
+        return str(is_app).lower()
 
     # Deploying it
 
@@ -294,7 +292,7 @@ class Platform:
         bucket, prefix = found.outputs["ArtifactBucket"], self._assets.prefix
         there = {item["Key"] for item in objects.listed(self.aws, bucket, prefix)}
         files = dict(self._assets.files)
-        if self._has_layer(found) and prefix + assets.LAYER not in there:
+        if self._layer(found) == "true" and prefix + assets.LAYER not in there:
             files[assets.LAYER] = assets.build_layer(self.aws.settings.root)
         missing = {name: body for name, body in files.items() if prefix + name not in there}
         for name, body in missing.items():
@@ -310,7 +308,7 @@ class Platform:
         own = {
             "TemplateVersion": package.version(),
             "AssetsPrefix": prefix,
-            "HasLayer": "true" if self._has_layer(found) else "false",
+            "HasLayer": self._layer(found),
             "FirstAssetsPrefix": had.get("FirstAssetsPrefix") or prefix,
         }
         same = all(had.get(name) == value for name, value in own.items())
