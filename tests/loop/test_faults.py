@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from account_case import differences
-from fault_case import WAYS, Campaign, Stage, deployable, stage
+from fault_case import WAYS, Campaign, Stage, Verdict, deployable, stage
 
 pytestmark = pytest.mark.slow
 CONNECT, DISCONNECT = ("bootstrap", "--yes"), ("bootstrap", "--destroy", "--yes")
@@ -34,7 +34,7 @@ SOME = pytest.param(9, id="some calls")
 def fail(campaign: Campaign, every: int, first: int = 0) -> None:
     """Let every so manieth call fail: of those that change something the answer is lost, git's
     first one gets none, of the others each fails in another way than the one before."""
-    met = []
+    met: list[Verdict] = []
     for number in range(first, len(campaign.calls), every):
         call = campaign.calls[number]
         way = WAYS[len(met) % len(WAYS)] if call.reads else "lost"

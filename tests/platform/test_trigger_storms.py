@@ -140,8 +140,8 @@ def storm() -> Iterator[Callable[..., World]]:
         patch.syspath_prepend(str(FOLDER))
         for name in ("handler", "app"):
             sys.modules.pop(name, None)
-        import app
-        import handler
+        import app  # type: ignore[import-not-found]
+        import handler  # type: ignore[import-not-found]
 
         patch.setattr(urllib.request, "getproxies", dict)
         # Signing takes a twentieth of a second.

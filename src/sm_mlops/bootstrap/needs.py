@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from sm_mlops.aws import Aws, split_s3
-from sm_mlops.deployment import access
 from sm_mlops.errors import MlopsError
 
 
@@ -33,11 +32,6 @@ def merged(had: str, needed: Iterable[str], ignore_case: bool = False) -> str:
     seen = {item.lower() for item in known} if ignore_case else set(known)
     new = (item for item in needed if (item.lower() if ignore_case else item) not in seen)
     return joined((*known, *new))
-
-
-def accounts(aws: Aws) -> tuple[str, ...]:
-    """Return the other accounts that stages of this repo are in."""
-    return access.foreign_accounts(aws)
 
 
 def data_locations(aws: Aws) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from typing import Any
 from sm_mlops import platform
 from sm_mlops.aws import Aws
 from sm_mlops.bootstrap import needs
-from sm_mlops.deployment import stages
+from sm_mlops.deployment import access, stages
 from sm_mlops.errors import MlopsError, hint
 
 TEMPLATE = "platform.yml"
@@ -91,7 +91,7 @@ class Parameters:
     def _needed(self) -> dict[str, tuple[str, ...]]:
         key = needs.key_arn(self.aws)
         return {
-            "DeploymentAccounts": needs.accounts(self.aws),
+            "DeploymentAccounts": access.foreign_accounts(self.aws),
             "DataLocations": needs.data_locations(self.aws),
             "KeyArns": (key,) if key else (),
         }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import partial
 from typing import Any
 
 from sm_mlops import github, projects, stacks
@@ -202,22 +202,19 @@ class Project:
 
     # What it should be
 
-    @cached_property
-    def _data(self) -> tuple[str, ...]:
-        return needs.data_locations(self.aws)
-
     def _needed(self, had: Mapping[str, str]) -> dict[str, str]:
         """Return the parameters that this repo determines."""
         settings = self.aws.settings
         owner, name = repository.names(self.hub, settings)
+        data = needs.data_locations(self.aws)
         needed = {
             "GitHubOwner": owner,
             "GitHubRepository": name,
             "GitHost": settings.project.git_host,
             "SignIn": "iam-user" if settings.project.uses_key else "oidc",
-            "DeploymentAccounts": needs.joined(needs.accounts(self.aws)),
+            "DeploymentAccounts": needs.joined(access.foreign_accounts(self.aws)),
             # Somebody may have added others in Studio.
-            "DataLocations": needs.merged(had.get("DataLocations", ""), self._data),
+            "DataLocations": needs.merged(had.get("DataLocations", ""), data),
         }
         there = self.hub.repository(settings.project.github)
         if there is not None and (subject := github.subject(self.hub, there)):
@@ -281,15 +278,13 @@ class Project:
         had = self._group_tags
         if had is not None and not tags.items() <= had.items():
             what = f"tags of model package group {self.name}"
-            todo.append((what, "so that the project shows it", lambda: self._tag_group(tags)))
-        if accounts := needs.accounts(self.aws):
+            request = {"ResourceArn": self._group_arn, "Tags": _rows(tags)}
+            add = partial(self.aws.sagemaker.add_tags, **request)
+            todo.append((what, "so that the project shows it", add))
+        if accounts := access.foreign_accounts(self.aws):
             grants = access.plan(self.aws, accounts)
             todo += [(grant.what, "; ".join(grant.lines), grant.apply) for grant in grants]
         return todo
-
-    def _tag_group(self, tags: Mapping[str, str]) -> None:
-        rows = [{"Key": key, "Value": value} for key, value in tags.items()]
-        self.aws.sagemaker.add_tags(ResourceArn=self._group_arn, Tags=rows)
 
     # Creating and updating it
 
@@ -450,21 +445,17 @@ class Project:
     def undo(self, tell: Tell) -> None:
         self._refuse_while_used()
         if self._has_pipeline():
-            self._delete_pipeline(tell)
+            # Already deleted if the answer to a first attempt was lost.
+            with ignoring(*ABSENT):
+                self.aws.sagemaker.delete_pipeline(PipelineName=self.aws.settings.pipeline)
+            tell(f"{'deleted':<12} SageMaker pipeline {self.aws.settings.pipeline}")
         found = projects.settled(self.aws, tell)
         if found is not None:
             self._delete(found, tell)
 
     def _has_pipeline(self) -> bool:
+        """Return whether there is the pipeline that `mlops run` created, which no stack holds."""
         return exists(self.aws.sagemaker.describe_pipeline, PipelineName=self.aws.settings.pipeline)
-
-    def _delete_pipeline(self, tell: Tell) -> None:
-        """Delete the pipeline that `mlops run` created, which no stack holds."""
-        name = self.aws.settings.pipeline
-        # Already deleted if the answer to a first attempt was lost.
-        with ignoring(*ABSENT):
-            self.aws.sagemaker.delete_pipeline(PipelineName=name)
-        tell(f"{'deleted':<12} SageMaker pipeline {name}")
 
 
 def _plain(value: str) -> Sequence[str]:

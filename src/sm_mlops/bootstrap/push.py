@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sm_mlops.bootstrap.plan import Item, Tell, Todo
-from sm_mlops.errors import MlopsError
+from sm_mlops.errors import MlopsError, one_line
 from sm_mlops.github import GitHub
 from sm_mlops.redaction import without_tokens
 from sm_mlops.settings import Settings
@@ -187,9 +187,9 @@ class Push:
                 f"{line}: the token of {self.hub.origin} may not; it needs the scope repo "
                 "(classic) or the permission Contents: write (fine-grained)"
             )
-        told = [row.strip() for row in said.splitlines() if row.strip()]
+        told = [one_line(row) for row in said.splitlines() if row.strip()]
         errors = [row for row in told if row.startswith(("fatal:", "error:", "remote:", "!"))]
-        return f"{line}: git says {' '.join((errors or told or ['nothing'])[0].split())}"
+        return f"{line}: git says {(errors or told or ['nothing'])[0]}"
 
     def _follow(self) -> None:
         """Let `git pull` and `git push` use the remote, as `push -u` would."""
@@ -202,7 +202,7 @@ class Push:
     def _run(self, *arguments: str) -> None:
         done = self._git(*arguments)
         if done.returncode:
-            raise MlopsError(f"git {arguments[0]}: {' '.join(done.stderr.split())}")
+            raise MlopsError(f"git {arguments[0]}: {one_line(done.stderr)}")
 
     def _git(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         environment = {
