@@ -21,6 +21,24 @@ def table(*headings: str) -> Table:
     return view
 
 
+_COLORS = {
+    "green": ("ok", "Succeeded", "InService", "added"),
+    "red": ("failed", "Failed", "OutOfService", "UpdateRollbackFailed", "removed"),
+    "magenta": ("Stopped", "Stopping", "unknown", "replaced", "maybe replaced"),
+    "dim": ("Waiting", "Not run", "not deployed", "imported"),
+}
+
+
+def colored(state: str) -> str:
+    """Return a state as rich markup: yellow for what is in progress or needs attention."""
+    for color, states in _COLORS.items():
+        if state in states:
+            return f"[{color}]{state}[/]"
+    if state.endswith("_FAILED") or "ROLLBACK" in state:
+        return f"[red]{state}[/]"
+    return f"[{'green' if state.endswith('_COMPLETE') else 'yellow'}]{state}[/]"
+
+
 def pause(began: float, longest: float = 5.0) -> float:
     """Return the seconds to wait before the next poll: few at first, for the sandbox, more later.
 

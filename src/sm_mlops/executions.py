@@ -22,13 +22,6 @@ _LOG_GROUPS = {
     "ProcessingJob": "/aws/sagemaker/ProcessingJobs",
     "TrainingJob": "/aws/sagemaker/TrainingJobs",
 }
-_COLOURS = {
-    "Succeeded": "green",
-    "Failed": "red",
-    "Executing": "yellow",
-    "Stopped": "magenta",
-    "Stopping": "magenta",
-}
 
 
 @dataclass(frozen=True)
@@ -197,7 +190,7 @@ def table(execution: Execution) -> Table:
         seconds = step.seconds
         view.add_row(
             step.name,
-            f"[{_COLOURS.get(step.status, 'dim')}]{step.status}[/]",
+            display.colored(step.status),
             "" if seconds is None else duration(seconds),
             _suffix(step, timed=False),
         )

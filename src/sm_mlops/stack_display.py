@@ -40,24 +40,14 @@ class Event:
         return self.status.endswith("_FAILED") and "cancelled" not in self.reason.lower()
 
 
-_ACTIONS = {
-    "added": "green",
-    "modified": "yellow",
-    "replaced": "magenta",
-    "maybe replaced": "magenta",
-    "removed": "red",
-}
-
-
 def change_table(changes: Iterable[Change]) -> Table:
     changes = list(changes)
     view = display.table("change", "resource", "type")
     if any(item.because for item in changes):
         view.add_column("because of")
     for item in changes:
-        color = _ACTIONS.get(item.action, "dim")
         because = [escape(", ".join(item.because))] * (len(view.columns) - 3)
-        view.add_row(f"[{color}]{item.action}[/]", item.resource, item.kind, *because)
+        view.add_row(display.colored(item.action), item.resource, item.kind, *because)
     return view
 
 
@@ -87,14 +77,8 @@ def event_table(events: list[Event]) -> Table:
         seconds = (event.at - first[name].at).total_seconds()
         view.add_row(
             name,
-            f"[{_color(event.status)}]{event.status}[/]",
+            display.colored(event.status),
             f"{seconds:.0f} s" if seconds >= 1 else "",
             escape(one_line(event.reason)),
         )
     return view
-
-
-def _color(status: str) -> str:
-    if status.endswith("_FAILED") or "ROLLBACK" in status:
-        return "red"
-    return "green" if status.endswith("_COMPLETE") else "yellow"

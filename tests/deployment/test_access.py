@@ -1,4 +1,4 @@
-"""Policies for stages in other accounts: what is granted, and that others' statements stay."""
+"""Policies for stages in other accounts: what is granted, and that statements of others stay."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 
 def share(here: Place, *accounts: str) -> list[str]:
-    """What was told of the changes that were made."""
+    """Return the lines that describe the changes."""
     grants = access.plan(here.aws, accounts)
     for grant in grants:
         grant.apply()

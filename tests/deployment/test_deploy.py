@@ -1,4 +1,4 @@
-"""Deployments to the sandbox: what is refused, what is proved, what is left when one fails."""
+"""Deployments to the sandbox: what is refused, what is verified, what remains after a failure."""
 
 from __future__ import annotations
 
@@ -288,9 +288,9 @@ def test_a_stage_without_its_file_is_found_and_taken_away(here: Place, first: st
 
 def test_a_conversion_that_sagemaker_refuses_is_refused_at_once(here: Place, first: str) -> None:
     here.deploy(here.stage("turned", EndpointKind="real-time"), first)
-    with pytest.raises(MlopsError, match=r"cannot change it to serverless: .* destroy turned first"):
+    with pytest.raises(MlopsError, match=r"change it to serverless: .* destroy turned first"):
         here.deploy(here.stage("turned"), first)
-    with pytest.raises(MlopsError, match="is real-time, and SageMaker makes no such endpoint asyn"):
+    with pytest.raises(MlopsError, match="is real-time, and SageMaker cannot change it to asyn"):
         here.deploy(here.stage("turned", EndpointKind="asynchronous"), first)
 
 
@@ -382,7 +382,7 @@ def test_a_stage_in_another_account_needs_its_share_and_then_runs_there(
         here.repo.stage("far", Parameters=parameters)
         refused = command("deploy", "far", "--model-package-arn", first)
         assert refused.returncode == 2
-        assert "account 210987654321 may not read model package group churn nor" in refused.stderr
+        assert "account 210987654321 cannot read model package group churn or" in refused.stderr
         assert refused.stderr.rstrip().endswith("yet: mlops share")
         shared = command("share", "--yes")
         assert shared.returncode == 0, shared.stderr

@@ -1,4 +1,4 @@
-"""The smoke test itself: what each check lets pass, and what it must not."""
+"""The smoke test itself: what each check accepts, and what it must not."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Model = Callable[[bytes, str, str], Answer]
 
 
 def answer(body: bytes, kind: str, accept: str, **changes: Any) -> Answer:
-    """As the seed's inference.py does: any mistake is a 400, the answer comes as it was asked."""
+    """Answer as the seed's inference.py does: in the type that was asked for, errors as 400."""
     text = body.decode()
     wrong = "surplus" in text or "{}" in text or text.endswith("{")
     if wrong:
@@ -42,14 +42,14 @@ def answer(body: bytes, kind: str, accept: str, **changes: Any) -> Answer:
         content = "".join(json.dumps(item) + "\n" for item in objects)
     else:
         content = "".join(
-            ",".join(str(value) for value in smoke._flat(item)) + "\n" for item in objects
+            ",".join(str(value) for value in smoke._leaves(item).values()) + "\n" for item in objects
         )
     return Answer(content.encode(), accept, 0.01)
 
 
 @pytest.fixture
 def run(repo: Repo, account: Aws, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Check]]:
-    """Runs the smoke test against a model that is a function."""
+    """Run the smoke test against a model that is a function."""
     stage = stages.load(repo.settings(), "staging")
     found = Endpoint(
         *(stage.stack, "arn", "InService", "", "serverless", "config", "model", ARN),

@@ -1,4 +1,4 @@
-"""The stages as their files say them, and what is refused in those files."""
+"""Stages as read from their files, and what is refused there."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_the_kind_is_the_templates_own_where_the_stage_names_none(repo: Repo) ->
         ("staging", {"Parameters": [1]}, "Parameters must be an object"),
         ("staging", {"Account": "12"}, "Account must be 12 digits in quotes, not '12'"),
         ("staging", {"Role": "deployer"}, "Role deployer needs an Account"),
-        ("QA", {"Role": None}, "the name QA is 'QA': must be one to 30 lowercase letters"),
+        ("QA", {"Role": None}, "the name QA is 'QA': must be one to 30 lower-case letters"),
         ("staging", {"Parameters": {"BakeSeconds": "long"}}, "is 'long': must be a number, 0 to"),
         ("staging", {"Parameters": {"BakeSeconds": "nan"}}, "is 'nan': must be a number, 0 to"),
         ("staging", {"Parameters": {"BakeSeconds": 9999}}, "is '9999': must be a number, 0 to"),

@@ -1,4 +1,4 @@
-"""The one screen: how each state of a stage is told, also of one that cannot be looked at."""
+"""`mlops status`: each state of a stage, even of one that cannot be read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""mlops.yaml as people write it, rightly and wrongly."""
+"""mlops.yaml as people write it, valid and invalid."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_a_role_and_a_bucket_of_ones_own_are_used(repo: Repo) -> None:
 
 
 def test_names_of_the_longest_project_are_what_aws_accepts(repo: Repo) -> None:
-    """Judged by botocore's own service model."""
+    """Check the names with botocore's own service model."""
     import botocore.session
 
     assert len(LONGEST) == 32

@@ -1,4 +1,4 @@
-"""The driver of stacks, against a CloudFormation that does what each test tells it to."""
+"""Deploying stacks, with a CloudFormation that does what each test says."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Told = tuple[str, str, str]
 
 
 class Formation:
-    """One stack. `happens` is what the next operation tells, an event per look at the stack."""
+    """A CloudFormation with one stack. `happens` has the next operation's events, one per poll."""
 
     def __init__(self, status: str | None = None) -> None:
         self.status = status
@@ -137,7 +137,7 @@ DELETED = [(NAME, "DELETE_IN_PROGRESS", "User Initiated"), (NAME, "DELETE_COMPLE
 
 
 class Driver:
-    """Deploys to that stack, and keeps what was shown."""
+    """Deploy to that stack, and keep the output."""
 
     def __init__(self, aws: Aws, template: Path) -> None:
         self.aws, self.template = aws, template
@@ -469,7 +469,7 @@ def test_who_comes_second_of_two_is_told_so(
         raise ClientError({"Error": error}, "X")  # type: ignore[typeddict-item]
 
     monkeypatch.setattr(formation, operation, refuse)
-    # The one who was first has taken this change set away.
+    # The operation that came first has deleted this change set.
     monkeypatch.setattr(
         formation,
         "delete_change_set",

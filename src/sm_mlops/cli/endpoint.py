@@ -41,8 +41,7 @@ def smoke(
         typer.Option(
             min=0,
             metavar="MILLISECONDS",
-            help="Limit for the median of single rows, network included. By default 2000, for an "
-            "asynchronous endpoint none.",
+            help="Limit for the median of single rows; by default 2000, if asynchronous none.",
             show_default=False,
         ),
     ] = None,

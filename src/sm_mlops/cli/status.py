@@ -20,14 +20,21 @@ if TYPE_CHECKING:
     from sm_mlops.deployment.status import Status
 
 app = typer.Typer(rich_markup_mode="markdown")
+OneStage = Annotated[
+    str,
+    typer.Argument(
+        metavar="[STAGE]",
+        help="A file of infra/, such as staging.",
+        autocompletion=stage_names,
+        show_default=False,
+    ),
+]
 
 
 @app.command(rich_help_panel=PANEL)
 def status(
     context: typer.Context,
-    stage: Annotated[
-        str, typer.Argument(help="Only this one.", autocompletion=stage_names, show_default=False)
-    ] = "",
+    stage: OneStage = "",
     as_json: AsJson = False,
 ) -> None:
     """Show what runs where, what waits for approval, and the last training.
@@ -74,28 +81,17 @@ def _tell_status(aws: Aws, found: Status) -> None:
 @app.command(rich_help_panel=PANEL)
 def destroy(
     context: typer.Context,
-    stage: Annotated[
-        str,
-        typer.Argument(
-            metavar="[STAGE]",
-            help="A file of infra/, such as staging.",
-            autocompletion=stage_names,
-            show_default=False,
-        ),
-    ] = "",
+    stage: OneStage = "",
     everything: Annotated[
         bool, typer.Option("--all", help="All stages, and running executions.")
     ] = False,
     registry: Annotated[
-        bool,
-        typer.Option("--registry", help="With --all: also the pipeline and all versions."),
+        bool, typer.Option("--registry", help="With --all: also the pipeline and all versions.")
     ] = False,
     data: Annotated[
         bool,
         typer.Option(
-            "--data",
-            help="With --all and --registry: also this project's objects in the bucket and the "
-            "endpoints' logs.",
+            "--data", help="With --registry: also objects in the bucket, endpoints' logs."
         ),
     ] = False,
     yes: Yes = False,
@@ -130,28 +126,34 @@ def destroy(
         if present or executing or registry:
             confirm("Delete this permanently?", yes)
         work.stop_executions(aws, executing)
-        left: list[str] = []
-        # Also those without a stack: what was created beside it is billed, too.
-        for item in deletions:
-            with interruptible(aws, item.stage.stack, cancellable=False):
-                left += [f"{item.stage.name}: {name}" for name in work.destroy(item, console)]
-        if registry:
-            left += work.delete_registry(aws)
-        if data:
-            left += work.delete_data(aws, deletions)
+        left = _delete(aws, console, deletions, registry, data)
     if as_json:
         versions, objects = 0 if registry else kept.versions, 0 if data else kept.objects
-        out.print_json(
-            data={
-                "removed": [item.stage.name for item in present],
-                "left": left,
-                "kept": {"versions": versions, "objects": objects},
-            }
-        )
+        removed = [item.stage.name for item in present]
+        rest = {"versions": versions, "objects": objects}
+        out.print_json(data={"removed": removed, "left": left, "kept": rest})
     if left:
         raise fail(f"not deleted: {'; '.join(left)}")
     kinds = "no endpoint, configuration, model, scalable target, alarm or role"
     tell(console, f"Nothing billable remains: {kinds}.", "green")
+
+
+def _delete(
+    aws: Aws, console: Console, deletions: list[Deletion], registry: bool, data: bool
+) -> list[str]:
+    """Delete the stages, the registry and the data; return what remains."""
+    from sm_mlops.deployment import destroy as work
+
+    left: list[str] = []
+    # Also those without a stack: what was created beside it is billed, too.
+    for item in deletions:
+        with interruptible(aws, item.stage.stack, cancellable=False):
+            left += [f"{item.stage.name}: {name}" for name in work.destroy(item, console)]
+    if registry:
+        left += work.delete_registry(aws)
+    if data:
+        left += work.delete_data(aws, deletions)
+    return left
 
 
 def _tell_plan(

@@ -85,18 +85,11 @@ def deploy(
     if there.account != aws.account:
         _require_bucket(aws, there, stage)
         _require_access(aws, there.account)
-    found = stacks.describe(there, stage.stack)
-    stages.require_own(aws.settings, stage, found.parameters if found else {})
-    before = stacks.make_ready(
-        there, stage.stack, console, continue_rollback=continue_rollback, execute=execute
-    )
-    if before is not None and before.status not in stacks.READY:
-        before = None
+    before = _stack_before(there, stage, console, execute, continue_rollback)
     _refuse_conversion(aws, before, stage)
     _note_single_zone(stage, console)
     parameters = {**_boundary(there), **_parameters(aws, stage, package)}
-    ran = read_trail(before) if trail is None else trail
-    tags = _tags(aws, stage, package, ran)
+    tags = _tags(aws, stage, package, read_trail(before) if trail is None else trail)
 
     def update() -> Outcome:
         return stacks.deploy(
@@ -116,7 +109,7 @@ def deploy(
         raise _with_log(there, stage, failure, started) from failure
     planned = not execute and bool(outcome.changes)
     if not planned:
-        _prove(there, stage, package)
+        _verify(there, stage, package)
     return Deployment(
         stage=stage.name,
         stack=stage.stack,
@@ -131,6 +124,18 @@ def deploy(
         changes=tuple(vars(change) for change in outcome.changes),
         left=tuple(f"{event.resource} {event.physical}: {event.reason}" for event in outcome.left),
     )
+
+
+def _stack_before(
+    there: Aws, stage: Stage, console: Console, execute: bool, continue_rollback: bool
+) -> Stack | None:
+    """Return the stack to update, None if it is to be created. Raises MlopsError."""
+    found = stacks.describe(there, stage.stack)
+    stages.require_own(there.settings, stage, found.parameters if found else {})
+    ready = stacks.make_ready(
+        there, stage.stack, console, continue_rollback=continue_rollback, execute=execute
+    )
+    return ready if ready and ready.status in stacks.READY else None
 
 
 def _tags(aws: Aws, stage: Stage, package: Version, trail: tuple[int, ...]) -> dict[str, str]:
@@ -152,21 +157,22 @@ def approved(aws: Aws, arn: str, commit: str | None = None) -> Version:
         raise MlopsError(
             f"{arn} is not the ARN of a model package version: see {aws.command} models --json"
         )
-    number = int(found["version"])
-    region = settings.project.region
-    if found["region"] != region:
-        raise MlopsError(f"version {number} is in region {found['region']}, this repo in {region}")
+    number, region = int(found["version"]), settings.project.region
+    group, here = settings.model_package_group, aws.account
     # SageMaker lowercases the names in ARNs.
-    if found["group"].lower() != settings.model_package_group.lower():
-        raise MlopsError(
-            f"{found['group']}/{number} is not a version of this project's group "
-            f"{settings.model_package_group}"
-        )
-    if found["account"] != aws.account:
-        raise MlopsError(
-            f"version {number} is in account {found['account']}, "
-            f"but you are signed in to {aws.account}"
-        )
+    for wrong, message in (
+        (found["region"] != region, f"is in region {found['region']}, this repo in {region}"),
+        (
+            found["group"].lower() != group.lower(),
+            f"of {found['group']} is not a version of this project's group {group}",
+        ),
+        (
+            found["account"] != here,
+            f"is in account {found['account']}, but you are signed in to {here}",
+        ),
+    ):
+        if wrong:
+            raise MlopsError(f"version {number} {message}")
     package = registry.version(aws, number)
     if package.approval != "Approved":
         raise MlopsError(
@@ -314,7 +320,7 @@ def _set_autoscaling(there: Aws, before: Stack, value: str, console: Console) ->
 # Verification
 
 
-def _prove(there: Aws, stage: Stage, package: Version) -> None:
+def _verify(there: Aws, stage: Stage, package: Version) -> None:
     """Raise MlopsError unless the endpoint is in service with this version."""
     found = endpoints.settled(there, stage.stack)
     if found is None or found.status != "InService":

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from sm_mlops import display, stacks
-from sm_mlops.aws import Aws, error_code
+from sm_mlops.aws import ABSENT, Aws, ignoring
 from sm_mlops.deployment import stages
 from sm_mlops.deployment.stages import Stage
 from sm_mlops.errors import MlopsError, one_line
@@ -76,18 +76,10 @@ def _kind(config: dict[str, Any], variant: dict[str, Any]) -> str:
 
 
 def _or_none(aws: Aws, operation: str, **request: str) -> dict[str, Any] | None:
-    from botocore.exceptions import ClientError
-
-    try:
+    with ignoring(*ABSENT):
         found: dict[str, Any] = getattr(aws.sagemaker, operation)(**request)
-    except ClientError as error:
-        # SageMaker answers ValidationException for what does not exist.
-        if error_code(error) in ("ValidationException", "ResourceNotFound") and (
-            "could not find" in str(error).lower() or "not exist" in str(error).lower()
-        ):
-            return None
-        raise
-    return found
+        return found
+    return None
 
 
 def settled(aws: Aws, name: str) -> Endpoint | None:

@@ -157,16 +157,6 @@ def _last_execution(aws: Aws) -> dict[str, Any] | None:
     }
 
 
-_COLOURS = {
-    "InService": "green",
-    "not deployed": "dim",
-    "unknown": "magenta",
-    "Failed": "red",
-    "OutOfService": "red",
-    "UpdateRollbackFailed": "red",
-}
-
-
 def table(running: Iterable[Running]) -> Table:
     rows = list(running)
     accounts = len({row.account for row in rows}) > 1
@@ -185,7 +175,7 @@ def table(running: Iterable[Running]) -> Table:
         since = row.since.astimezone().strftime("%Y-%m-%d %H:%M") if row.since else ""
         cells = [
             str(row.version) if row.version is not None else "-",
-            f"[{_COLOURS.get(row.state, 'yellow')}]{row.state}[/]",
+            display.colored(row.state),
             row.kind,
             since,
             short(row.commit),

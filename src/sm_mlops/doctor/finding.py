@@ -40,9 +40,6 @@ def failed(check: str, detail: str, remedy: str = "") -> Finding:
     return Finding(check, State.FAILED, detail, remedy)
 
 
-_COLORS = {State.OK: "green", State.WARNING: "yellow", State.FAILED: "red"}
-
-
 def table(findings: Iterable[Finding]) -> Table:
     """Return the table of all findings, each remedy below its finding."""
     view = display.table()
@@ -51,8 +48,7 @@ def table(findings: Iterable[Finding]) -> Table:
     # Folded, not cut: it has URLs and commands to copy.
     view.add_column("", overflow="fold")
     for item in findings:
-        color = _COLORS[item.state]
-        view.add_row(f"[{color}]{item.state}[/]", escape(item.check), escape(item.detail))
+        view.add_row(display.colored(item.state), escape(item.check), escape(item.detail))
         if item.remedy:
             view.add_row("", "", f"[dim]->[/] {escape(item.remedy)}")
     return view

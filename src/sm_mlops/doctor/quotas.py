@@ -195,12 +195,12 @@ def _used(scene: Scene, rows: dict[str, Any]) -> dict[str, float]:
     ]
     now = datetime.now(UTC)
     with ignoring(*DENIED):
-        rows = scene.client("cloudwatch").get_metric_data(
+        results = scene.client("cloudwatch").get_metric_data(
             MetricDataQueries=queries,
             StartTime=now - timedelta(minutes=30),
             EndTime=now + timedelta(minutes=5),
         )["MetricDataResults"]
-        latest = {row["Id"]: row["Values"][0] for row in rows if row["Values"]}
+        latest = {row["Id"]: row["Values"][0] for row in results if row["Values"]}
         # AWS has no data for what is not used.
         return {name: latest.get(f"q{number}", 0.0) for number, name in enumerate(measured)}
     return {}
