@@ -307,7 +307,7 @@ def test_who_may_do_nothing_is_told_each_right_and_sees_no_crash(
     assert of["AWS sign-in"].state is State.OK and "user/nobody" in of["AWS sign-in"].detail
     assert "iam:SimulatePrincipalPolicy" in of["permissions"].detail
     assert of["platform"].state is State.WARNING
-    assert "you lack the right cloudformation:DescribeStacks" in of["platform"].detail
+    assert "you lack the permission cloudformation:DescribeStacks" in of["platform"].detail
     assert of["trigger"].detail.startswith("not checked, because the platform")
     assert "sagemaker:ListPipelines" in repr(found)
     assert not [item for item in found if item.state is State.FAILED]
