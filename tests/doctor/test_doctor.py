@@ -92,7 +92,7 @@ def test_no_check_reads_or_shows_the_credential(whole: Whole) -> None:
 # One thing amiss at a time
 
 
-def test_a_connection_that_nobody_has_authorised_has_its_link(
+def test_a_connection_that_nobody_has_authorized_has_its_link(
     whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dataclasses import replace

@@ -56,7 +56,7 @@ def test_an_identity_that_iam_cannot_simulate_is_a_warning(
 
     monkeypatch.setattr(scene, "client", lambda _: Service())
     [found] = account.rights(scene)
-    assert found.state is State.WARNING and "IAM says InvalidAction" in found.detail
+    assert found.state is State.WARNING and "IAM answers InvalidAction" in found.detail
 
 
 def test_a_bug_keeps_its_traceback() -> None:
