@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from repos import ROOT
 from sm_mlops import doctor
 from sm_mlops.doctor import account, quotas
 from sm_mlops.doctor.finding import State
-from sm_mlops.doctor.scene import Scene, told
+from sm_mlops.doctor.scene import Scene, explain
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +36,7 @@ def test_of_an_empty_account_it_says_what_makes_the_platform(bare: Land) -> None
     [missing] = [item for item in found if item.check == "platform"]
     assert missing.state is State.FAILED and missing.remedy == "mlops --sandbox bootstrap"
     assert "sm-mlops-platform" in missing.detail
-    # Nothing else is told of what the platform would have.
+    # Nothing else is reported that the platform would have.
     assert not {"trigger", "connection to GitHub", "launch role"} & {item.check for item in found}
 
 
@@ -55,18 +56,23 @@ def test_an_identity_that_iam_cannot_simulate_is_a_warning(
 
     monkeypatch.setattr(scene, "client", lambda _: Service())
     [found] = account.rights(scene)
-    assert found.state is State.WARNING and "IAM says InvalidAction" in found.detail
+    assert found.state is State.WARNING and "IAM answers InvalidAction" in found.detail
 
 
 def test_a_bug_keeps_its_traceback() -> None:
-    assert told("x", KeyError("a bug"), REGION) is None
+    with pytest.raises(KeyError, match="a bug"):
+        explain("x", KeyError("a bug"), REGION)
 
 
 @pytest.mark.parametrize(
     ("used", "state"), [(0, State.OK), (399, State.OK), (400, State.WARNING), (500, State.FAILED)]
 )
-def test_a_quota_is_told_before_it_is_reached(used: int, state: State) -> None:
-    found = quotas._judged(quotas.COUNTED[0], used, 500.0, REGION)
+def test_a_quota_is_told_before_it_is_reached(
+    bare: Land, monkeypatch: pytest.MonkeyPatch, used: int, state: State
+) -> None:
+    quota = replace(quotas.COUNTED[0], used=lambda _: used)
+    monkeypatch.setattr(quotas, "COUNTED", (quota,))
+    [found] = quotas.counts(Scene(bare.aws, os.environ))
     assert found.state is state and f"{used} of 500" in found.detail
     assert bool(found.remedy) is (state is not State.OK)
 
@@ -121,7 +127,7 @@ def test_instances_in_use_count_where_cloudwatch_counts_them(
     monkeypatch.setattr(quotas, "_by_name", lambda *_: {name: row})
     [idle, unknown] = quotas.instances(scene)
     assert idle.detail == f"{name}: needs 1 of 4, 0 in use" and idle.state is State.OK
-    assert unknown.state is State.WARNING and "no limit of that name" in unknown.detail
+    assert unknown.state is State.WARNING and "no quota of that name" in unknown.detail
     dimensions = [{"Name": k, "Value": v} for k, v in metric["MetricDimensions"].items()]  # type: ignore[attr-defined]
     bare.aws.client("cloudwatch").put_metric_data(
         Namespace="AWS/Usage",
@@ -134,7 +140,7 @@ def test_instances_in_use_count_where_cloudwatch_counts_them(
 def test_it_never_loads_the_sagemaker_sdk(bare: Land) -> None:
     script = (
         "import os, sys\nfrom pathlib import Path\n"
-        "from ops import doctor\nfrom sm_mlops.aws import Aws\n"
+        "from sm_mlops import doctor\nfrom sm_mlops.aws import Aws\n"
         "from sm_mlops import settings\n"
         "doctor.examine(Aws(settings.load(Path.cwd())), os.environ)\n"
         "print('sagemaker' in sys.modules, 'pandas' in sys.modules)\n"

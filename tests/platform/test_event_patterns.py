@@ -1,5 +1,5 @@
 """Event patterns over generated patterns and events: against a second reading of the documentation,
-and by what must hold whatever they are; and the rule of infra/platform.yml over generated events.
+and by what must hold whatever they are; and the rule of platform.yml over generated events.
 
 Single cases are in test_sandbox_patterns.py.
 """

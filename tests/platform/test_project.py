@@ -1,4 +1,4 @@
-"""infra/project.yml: what one model repo has, and who may take its roles."""
+"""project.yml: what one model repo has, and who may take its roles."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ def trigger(
     monkeypatch.syspath_prepend(str(FOLDER))
     for name in ("handler", "app"):
         sys.modules.pop(name, None)
-    import handler
+    import handler  # type: ignore[import-not-found]
 
     # The function's own clients as well.
     monkeypatch.setattr(handler, "client", KEPT.setdefault("client", handler.client))

@@ -276,7 +276,7 @@ def claim() -> Iterator[Any]:
         patch.syspath_prepend(str(package.FOLDER / "trigger"))
         patch.setenv("CLAIMS_BUCKET", "claims")
         sys.modules.pop("handler", None)
-        import handler
+        import handler  # type: ignore[import-not-found]
 
         def key(name: str, number: str, approval: str) -> str:
             version: Any = SimpleNamespace(project=name, number=number, approval=approval)

@@ -36,9 +36,9 @@ from deployment_cases import Place
 from direct_case import Answer, Clients, answer, direct, directly
 from github_case import commit, identify
 from repos import Repo, make_repo
-from sm_mlops import github, stacks
+from sm_mlops import github, projects, stacks
 from sm_mlops.aws import Aws
-from sm_mlops.bootstrap import project, push
+from sm_mlops.bootstrap import push
 from sm_mlops.cli import main as cli
 from sm_mlops.cli.sandbox_account import prepare
 from sm_mlops.deployment import stages
@@ -322,7 +322,7 @@ def stage(folder: Path, **identity: str) -> Iterator[Stage]:
         _hurry(patch, front)
         found = Stage(folder, front)
         repo = make_repo(found.repo.root)
-        identify(repo, template_version="0.1.0", **identity)
+        identify(repo, **identity)
         commit(repo)
         found.up()
         try:
@@ -388,7 +388,7 @@ def _hurry(patch: pytest.MonkeyPatch, front: Front) -> None:
     patch.setattr(Aws, "client", cached)
     patch.setattr(Aws, "_config", config)
     patch.setattr(stacks, "time", quick)
-    patch.setattr(project, "time", quick)
+    patch.setattr(projects, "time", quick)
     patch.setattr(github, "ATTEMPTS", 1)
     patch.setattr(github, "BACKOFF_SECONDS", 0)
     patch.setattr(push, "SILENCE_SECONDS", 1)

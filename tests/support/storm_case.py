@@ -28,7 +28,7 @@ REGION, ACCOUNT = "eu-west-1", "123456789012"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN, INSTALLED, JENKINS = "ghp_canary0123456789", "ghs_canary9876543210", "11canary5432"
 KEY, SIGNED = "canarykey0123456789", "eyJ.canary0123456789.signed"
-# Of infra/platform.yml, and of https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-error-handling.html
+# Of platform.yml, and of https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-error-handling.html
 SECONDS, TRIES, OLDEST = 30, 3, 21_600
 RETRY_AFTER = (60, 120)
 VERSION = re.compile(
