@@ -182,7 +182,8 @@ def test_a_deployment_that_takes_too_long_ends_red_and_says_how_to_go_on(
         time.sleep(10)
     assert ended.value.exit_code == 1
     assert "production: still in progress" in (tmp_path / "summary").read_text()
-    assert "Run the command again (in CI: re-run the failed job)" in " ".join(capsys.readouterr().err.split())
+    said = " ".join(capsys.readouterr().err.split())
+    assert "Run the command again (in CI: re-run the failed job)" in said
     assert signal.getsignal(signal.SIGALRM) == before
     with deploy._at_most(60, "production"):
         pass

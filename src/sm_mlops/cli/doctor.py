@@ -15,7 +15,7 @@ PANEL = "Connect"
 @app.command(rich_help_panel=PANEL)
 def trigger(
     context: typer.Context,
-    version: Annotated[int, typer.Argument(help="A version, as in mlops models.")],
+    version: Annotated[int, typer.Argument(help="A number listed by mlops models.")],
     as_json: AsJson = False,
 ) -> None:
     """Pass an approval on to GitHub (or Jenkins): start its deployment, or start it again.

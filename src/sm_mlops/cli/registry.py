@@ -52,7 +52,7 @@ def registry_table(found: list[Version]) -> Table:
     return view
 
 
-WhichVersion = Annotated[int, typer.Argument(help="A version, as in mlops models.")]
+WhichVersion = Annotated[int, typer.Argument(help="A number listed by mlops models.")]
 Comment = Annotated[str, typer.Option(help="The reason, kept with the version; 1,024 characters.")]
 
 

@@ -33,7 +33,7 @@ app = typer.Typer(rich_markup_mode="markdown")
 OneStage = Annotated[
     str,
     typer.Argument(
-        metavar="[STAGE]",
+        metavar="STAGE",
         help="A file of infra/, such as staging.",
         autocompletion=stage_names,
         show_default=False,
