@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 
 from repos import Repo
-from sm_mlops.aws import Aws
+from sm_mlops.aws import Aws, ignoring
 from sm_mlops.settings import Project
 
 TRUST = {
@@ -61,3 +62,15 @@ def test_a_key_is_used_where_aws_cannot_trust_the_server(
     project: Project = replace(repo.settings().project, **change)
     assert project.uses_key is key
     assert project.repository == f"https://{change.get('git_host', 'github.com')}/acme/churn"
+
+
+def test_only_the_error_codes_named_are_ignored() -> None:
+    def refuse(code: str) -> None:
+        raise ClientError({"Error": {"Code": code}}, "GetRole")
+
+    with ignoring("NoSuchEntity", "AccessDenied"):
+        refuse("NoSuchEntity")
+    with pytest.raises(ClientError, match="Throttling"), ignoring("NoSuchEntity"):
+        refuse("Throttling")
+    with pytest.raises(ValueError, match="a bug"), ignoring("NoSuchEntity"):
+        raise ValueError("a bug")
