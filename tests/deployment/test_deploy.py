@@ -14,7 +14,7 @@ from repos import mlops
 from sm_mlops import stacks
 from sm_mlops.aws import Aws
 from sm_mlops.deployment import deploy, destroy, endpoints, smoke, stages, status
-from sm_mlops.deployment.deploy import DeploymentFailed, read_trail, way_back
+from sm_mlops.deployment.deploy import DeploymentFailed, read_trail, rollback_target
 from sm_mlops.errors import MlopsError
 
 pytestmark = pytest.mark.slow
@@ -305,16 +305,16 @@ def test_the_way_back_is_the_version_before_and_never_forward(here: Place) -> No
     one, two, three = (here.register(offset=offset) for offset in (1, 2, 3))
     numbers = [int(arn.rpartition("/")[2]) for arn in (one, two, three)]
     with pytest.raises(MlopsError, match="no endpoint churn-back yet"):
-        way_back(here.aws, stage, None)
+        rollback_target(here.aws, stage, None)
     for arn in (one, two, three):
         here.deploy(stage, arn)
     for step in (1, 0):
-        back = way_back(here.aws, stage, None)
+        back = rollback_target(here.aws, stage, None)
         assert (back.running, back.version) == (numbers[step + 1], numbers[step])
         here.deploy(stage, back.arn, trail=back.trail)
         assert running(here, stage.stack) == numbers[step]
     with pytest.raises(MlopsError, match="has no record of a former one: name one with --to"):
-        way_back(here.aws, stage, None)
+        rollback_target(here.aws, stage, None)
 
 
 def test_a_version_before_that_is_rejected_now_is_not_returned_to(here: Place) -> None:
@@ -324,12 +324,12 @@ def test_a_version_before_that_is_rejected_now_is_not_returned_to(here: Place) -
         here.deploy(stage, arn)
     approval(here, two, "Rejected")
     with pytest.raises(MlopsError, match=r"is Rejected: name one with --to \(approved: ") as why:
-        way_back(here.aws, stage, None)
+        rollback_target(here.aws, stage, None)
     number = int(one.rpartition("/")[2])
     assert str(number) in str(why.value)
-    assert way_back(here.aws, stage, number).arn == one
+    assert rollback_target(here.aws, stage, number).arn == one
     with pytest.raises(MlopsError, match=r"already runs version"):
-        way_back(here.aws, stage, int(three.rpartition("/")[2]))
+        rollback_target(here.aws, stage, int(three.rpartition("/")[2]))
 
 
 def test_a_destroyed_stage_leaves_nothing_and_an_orphan_is_found(here: Place, first: str) -> None:

@@ -171,12 +171,12 @@ def rollback(
     """
     from sm_mlops.deployment import stages
     from sm_mlops.deployment.deploy import deploy as deploy_version
-    from sm_mlops.deployment.deploy import way_back
+    from sm_mlops.deployment.deploy import rollback_target
 
     console = progress(as_json)
     with connected(context) as aws:
         chosen = stages.load(aws.settings, stage)
-        back = way_back(aws, chosen, to)
+        back = rollback_target(aws, chosen, to)
         line = f"{stage} runs version {back.running} and returns to version {back.version}."
         if yes:
             tell(console, line)

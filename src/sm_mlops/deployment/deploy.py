@@ -381,7 +381,7 @@ def _join(trail: tuple[int, ...]) -> str:
 
 
 @dataclass(frozen=True)
-class WayBack:
+class RollbackTarget:
     """The version to return to, and the stage's trail after that."""
 
     running: int
@@ -390,7 +390,7 @@ class WayBack:
     trail: tuple[int, ...]
 
 
-def way_back(aws: Aws, stage: Stage, to: int | None) -> WayBack:
+def rollback_target(aws: Aws, stage: Stage, to: int | None) -> RollbackTarget:
     """Return what `mlops rollback` deploys: the version that ran before, or the one named.
 
     Raises MlopsError if that is unknown or no longer approved: nothing is guessed.
@@ -424,7 +424,7 @@ def way_back(aws: Aws, stage: Stage, to: int | None) -> WayBack:
         which = "the former version, " if to is None else ""
         raise MlopsError(f"{which}version {number}, is {found.approval}: {hint}")
     before = (*_until(before, number), number) if number in before else (*before, number)
-    return WayBack(running, found.arn, number, before)
+    return RollbackTarget(running, found.arn, number, before)
 
 
 def _until(trail: tuple[int, ...], version: int) -> tuple[int, ...]:
