@@ -101,10 +101,11 @@ def _files(wanted: _Import, folder: Path, *, ours: bool) -> dict[str, Path]:
         return _library_files(wanted)
     package, module = folder / wanted.top, folder / f"{wanted.top}.py"
     regular = (package / "__init__.py").is_file()
-    if not regular and not module.is_file() and not _exists(folder, wanted.module):
-        # Not the team's, or a folder that only happens to have the name of a package.
-        if not any(_exists(folder, f"{wanted.module}.{name}") for name in wanted.names):
-            return {}
+    below = [wanted.module, *(f"{wanted.module}.{name}" for name in wanted.names)]
+    below = [name for name in below if "." in name and _exists(folder, name)]
+    # A folder without __init__.py may have the name of an installed package, which comes first.
+    if not regular and not module.is_file() and not below:
+        return {}
     _refuse_hiding(folder, wanted.top, needed=ours)
     if not _exists(folder, wanted.module):
         _refuse_missing(wanted)
