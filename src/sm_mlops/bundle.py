@@ -33,7 +33,7 @@ class Bundle:
 
     @cached_property
     def digest(self) -> str:
-        """32 hexadecimal digits that identify script and contents."""
+        """Return 32 hexadecimal digits that identify script and contents."""
         digest = hashlib.sha256(self.script.encode())
         for name, content in self.files:
             digest.update(f"\0{name}\0{len(content)}\0".encode())

@@ -113,7 +113,7 @@ class Repo:
 
     @cached_property
     def image(self) -> str:
-        """The managed XGBoost container in this region."""
+        """Return the address of the managed XGBoost image in this region."""
         region = self.settings.project.region
         try:
             return str(image_uris.retrieve("xgboost", region, version=_XGBOOST))
@@ -122,7 +122,7 @@ class Repo:
 
     @property
     def lower_is_better(self) -> bool:
-        """Whether the gate's metric is an error."""
+        """Return whether the gate's metric is an error."""
         return self.settings.gate.metric in LOWER_IS_BETTER
 
     def code(self, script: str, *, also: Iterable[str] = (), reads: Iterable[str] = ()) -> Code:
@@ -290,19 +290,19 @@ class Code:
 
     @property
     def script(self) -> str:
-        """Its file name."""
+        """Return its file name."""
         return self.bundle.script
 
     @cached_property
     def input(self) -> ProcessingInput:
-        """The input of a processing step."""
+        """Return the input of a processing step."""
         for name, content in self.bundle.files:
             self._keep(name, content)
         return self.repo.input("code", self._folder)
 
     @cached_property
     def channel(self) -> InputData:
-        """The channel of a training step."""
+        """Return the channel of a training step."""
         self._keep("source.tar.gz", self.bundle.tar_gz())
         return InputData(channel_name="code", data_source=f"{self._folder}/source.tar.gz")
 

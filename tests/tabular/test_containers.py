@@ -22,9 +22,8 @@ import pyarrow.parquet as pq
 import pytest
 from test_lock import CONTAINER, MODULES, TOOLKIT
 
-import sm_mlops.tabular
-
 import datasets
+import sm_mlops.tabular
 from container_case import (
     CHANNELS,
     NOBODY,

@@ -125,7 +125,7 @@ def _library_files(wanted: _Import) -> dict[str, Path]:
     carried = [m for m in modules if m == LIBRARY or f"{m}.".startswith(f"{PART}.")]
     if wanted.module not in carried or carried != modules:
         _refuse_missing(wanted)
-    files = {}
+    files: dict[str, Path] = {}
     for module in carried:
         parts = module.split(".")
         names = ["/".join([*parts[: i + 1], "__init__.py"]) for i in range(len(parts))]
