@@ -44,7 +44,7 @@ class Champion:
 
 
 def main() -> None:
-    """The step, from the command line."""
+    """Run the step from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--model", type=Path, required=True, help="model.tar.gz or its folder")
     parser.add_argument("--test", type=Path, required=True, help="folder of raw rows as Parquet")
@@ -90,7 +90,7 @@ def evaluate(model: Path, test: Path, champion: Path | None, output: Path, work:
 
 
 def unpack(model: Path, folder: Path) -> Path:
-    """The folder with model.ubj and code/: as given, or unpacked from model.tar.gz (in it)."""
+    """Return the folder with model.ubj and code/: as given, or unpacked from model.tar.gz."""
     archive = model / "model.tar.gz" if model.is_dir() else model
     if not archive.exists():
         if (model / schemas.FILE).exists():
@@ -112,7 +112,7 @@ def unpack(model: Path, folder: Path) -> Path:
 def start_scoring(
     folder: Path, test: Path, target: str, output: Path, quiet: bool = False
 ) -> subprocess.Popen[str]:
-    """A process of scoring.py for the model in `folder`."""
+    """Start scoring.py for the model in `folder`."""
     command = [sys.executable, scoring.__file__, str(folder), str(test), target, str(output)]
     errors = subprocess.PIPE if quiet else None
     return subprocess.Popen(command, text=True, stderr=errors)
@@ -121,7 +121,7 @@ def start_scoring(
 def start_champion(
     champion: Path | None, test: Path, target: str, work: Path
 ) -> tuple[str | None, subprocess.Popen[str] | None, str]:
-    """Its version (None if there is none), the process that scores it, or why there is none."""
+    """Return its version (None if there is none), the process that scores it, or why none does."""
     card = champion / "champion.json" if champion else None
     if champion is None or card is None or not card.exists():
         return None, None, ""
@@ -141,7 +141,7 @@ def judge_champion(
     schema: Schema,
     rows: int,
 ) -> Champion:
-    """The champion's predictions; it may come from another schema and fail, which is no error."""
+    """Return the champion's predictions; with another schema it may fail, which is no error."""
     if process is None:
         return Champion(version, None, why)
     _, errors = process.communicate()
@@ -157,7 +157,7 @@ def judge_champion(
 
 
 def read_truth(test: Path, schema: Schema) -> Any:
-    """(rows,) class indices or quantities of the test rows."""
+    """Return (rows,) class indices or quantities of the test rows."""
     paths = sorted(test.glob("*.parquet"))
     if not paths:
         raise DataError(f"{test}: no test rows in Parquet files here")
@@ -177,7 +177,7 @@ def read_truth(test: Path, schema: Schema) -> Any:
 
 
 def read_scores(path: Path, schema: Schema) -> metrics.Floats | None:
-    """(rows,) quantities or (rows, classes) probabilities; None if the classes are others."""
+    """Return (rows,) quantities or (rows, classes) probabilities; None if the classes differ."""
     table = pq.read_table(path)
     if schema.task == "regression":
         if len(table.column_names) > 1:
@@ -192,7 +192,7 @@ def read_scores(path: Path, schema: Schema) -> metrics.Floats | None:
 def judge(
     schema: Schema, truth: Any, predicted: metrics.Floats, champion: Champion | None
 ) -> dict[str, Any]:
-    """The content of gate.json, but for the versions."""
+    """Return the content of gate.json, except the versions."""
     compute: Any = metrics.regression if schema.task == "regression" else metrics.classification
     own = compute(truth, predicted)
     other = {}
@@ -232,13 +232,13 @@ def judge(
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Strict JSON: a NaN would be a bug."""
+    """Write strict JSON: a NaN would be a bug."""
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     path.write_text(text + "\n", encoding="utf-8")
 
 
 def pack(folder: Path, archive: Path) -> None:
-    """The files of a folder as .tar.gz, the same bytes for the same content."""
+    """Pack the files of a folder as .tar.gz, the same bytes for the same content."""
     with (
         archive.open("wb") as raw,
         gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as stream,

@@ -131,7 +131,7 @@ def predict_fn(data: Request, model: Model) -> Predictions:
 
 
 def output_fn(prediction: Predictions, accept: str) -> str | tuple[str, str]:
-    """The body; with its content type where that is not simply what was asked for."""
+    """Return the body; with its content type where that is not simply what was asked for."""
     for part in (accept or JSON).split(","):
         kind, *options = (word.strip().lower() for word in part.split(";"))
         if kind in ("*/*", "application/*", JSON):
@@ -262,7 +262,7 @@ def _utf8(text: str) -> bool:
 
 
 def _named(data: Request, model: Model) -> pa.Table:
-    """The request's columns under their names, all that are required among them."""
+    """Return the request's columns by name, all that are required among them."""
     columns, names, skip = data.columns, data.names, 0
     if names is None:
         first = clean_header([str(column[0].as_py() or "") for column in columns])

@@ -55,7 +55,7 @@ class Settings:
 
 
 def main() -> None:
-    """The step, from the command line."""
+    """Run the step from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="file or folder of CSV or Parquet")
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def read_settings(folder: Path) -> Settings:
-    """From mlops.yaml in `folder` or the one above; DataError if it is missing or says nonsense."""
+    """Read mlops.yaml in `folder` or the one above; DataError if it is missing or wrong."""
     path = next(
         (p for p in (folder / "mlops.yaml", folder.parent / "mlops.yaml") if p.exists()), None
     )
@@ -155,7 +155,7 @@ def _target(table: pa.Table, files: list[Path], settings: Settings) -> Target:
 
 
 def split(target: Target, settings: Settings) -> npt.NDArray[np.int8]:
-    """The part each row belongs to: seeded, and stratified by class or by quantile of the target.
+    """Return the part of each row: seeded, and stratified by class or by quantile of the target.
 
     Rows are put in the order of their stratum, at random within it, and every part takes them at
     even distances: shares come out right in total and, within one row, in each class. A class of
@@ -193,7 +193,7 @@ def split(target: Target, settings: Settings) -> npt.NDArray[np.int8]:
 
 
 def _evenly(size: int, share: float) -> npt.NDArray[np.bool_]:
-    """True at `share` of `size` places, at even distances, at least once."""
+    """Return True at `share` of `size` places, at even distances, at least once."""
     steps = np.floor(np.arange(1, size + 1) * share + 0.5)
     taken = np.diff(steps, prepend=np.floor(0.5)) > 0
     if not taken.any():
@@ -215,7 +215,7 @@ def _counts(part: npt.NDArray[np.int8], target: Target) -> dict[str, Any]:
 
 
 def _standard(values: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Offset and scale for a target whose spread float32, with its 7 digits, would not hold.
+    """Return offset and scale for a target whose spread float32, with its 7 digits, cannot hold.
 
     Seconds since 1970 and the like; all others are trained on as they are, so that objectives which
     want positive labels get them.

@@ -52,7 +52,7 @@ class Progress:
 
 
 def main() -> None:
-    """The step, from the command line or SageMaker's script mode."""
+    """Run the step from the command line or SageMaker's script mode."""
     hosts = json.loads(os.environ.get("SM_HOSTS", "[]"))
     if hosts and os.environ.get("SM_CURRENT_HOST", hosts[0]) != hosts[0]:
         print(f"training happens on {hosts[0]}; nothing to do on this host")
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def arguments(argv: list[str]) -> tuple[dict[str, Path], dict[str, str]]:
-    """Folders (train, validation, preprocessor, model-dir) and hyperparameters as given."""
+    """Return folders (train, validation, preprocessor, model-dir) and hyperparameters as given."""
     sources = {
         "train": "SM_CHANNEL_TRAIN",
         "validation": "SM_CHANNEL_VALIDATION",
@@ -86,7 +86,7 @@ def arguments(argv: list[str]) -> tuple[dict[str, Path], dict[str, str]]:
 
 
 def configured(folder: Path) -> dict[str, Any]:
-    """Hyperparameters of mlops.yaml beside this file or one folder up, else none."""
+    """Return the hyperparameters of mlops.yaml beside this file or one folder up, else none."""
     for path in (folder / "mlops.yaml", folder.parent / "mlops.yaml"):
         if path.exists():
             import yaml
@@ -97,7 +97,7 @@ def configured(folder: Path) -> dict[str, Any]:
 
 
 def hyperparameters(given: dict[str, Any]) -> tuple[dict[str, int], dict[str, Any]]:
-    """Those of train.py and those for XGBoost, typed; DataError for a wrong name or value."""
+    """Return those of train.py and those of XGBoost, typed; DataError for a wrong name or value."""
     known: dict[str, type] = {**boosters.OWN, **boosters.XGBOOST}
     merged = dict(boosters.DEFAULTS)
     for raw_name, value in given.items():
@@ -168,8 +168,8 @@ def train(folders: dict[str, Path], own: dict[str, int], given: dict[str, Any]) 
 
 
 def threads(schema: schemas.Schema) -> int:
-    """One per half a million values, up to the cores: on less, waking threads costs more than it
-    saves, and many times more on a busy machine."""
+    """Return one thread per half a million values, up to the cores: on less, waking threads costs
+    more than it saves, and many times more on a busy machine."""
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     values = schema.data["rows"]["train"] * len(schema.features)
@@ -179,7 +179,7 @@ def threads(schema: schemas.Schema) -> int:
 def matrix(
     xgboost: Any, folder: Path, schema: schemas.Schema, parameters: dict[str, Any], ref: Any = None
 ) -> Any:
-    """The rows of a folder of Parquet files, quantised, one row group in memory at a time."""
+    """Return the rows of a folder of Parquet files, quantized, a row group in memory at a time."""
     groups = [
         (path, group)
         for path in sorted(folder.glob("*.parquet"))
@@ -266,7 +266,7 @@ def boost(
 
 
 def checkpoint_folder(preprocessor: Path, parameters: dict[str, Any]) -> Path | None:
-    """Below `checkpoints` in SageMaker's base folder, which it keeps in S3 when so configured.
+    """Return the folder below SageMaker's `checkpoints`, which it keeps in S3 if so configured.
 
     One folder for each data and parameters: executions share the address in S3, and none may go on
     from what another has learnt. The schema names the hash of the data and all that was fitted.
@@ -293,7 +293,7 @@ def checkpoint(store: Path, model: Any, progress: Progress) -> None:
 def restore(
     xgboost: Any, store: Path | None, parameters: dict[str, Any], cache: list[Any]
 ) -> tuple[Any, Progress]:
-    """A new model, or the one of the checkpoint."""
+    """Return a new model, or the one of the checkpoint."""
     model = xgboost.Booster(parameters, cache)
     if store is None or not (store / CHECKPOINT).exists():
         return model, Progress()

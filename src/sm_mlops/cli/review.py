@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sm_mlops.cli.console import load_settings, out, say
+from sm_mlops.cli.console import apply, load_settings, out, say
 from sm_mlops.errors import MlopsError
+
+if TYPE_CHECKING:
+    from sm_mlops.settings import Settings
+    from sm_mlops.training.review import Account
 
 app = typer.Typer(rich_markup_mode="markdown")
 PANEL = "Review"
@@ -32,7 +38,7 @@ def review(
 
     settings = load_settings()
     try:
-        result = reviews.review(settings, base, out)
+        result = reviews.review(settings, base, out, _sandbox)
     except MlopsError as error:
         # Those who wait for the report see it, too.
         report = review_report.refused(settings.project.project, base, str(error))
@@ -47,6 +53,26 @@ def review(
     else:
         say(f"report     {output}")
     raise typer.Exit(0 if result.passed else 1)
+
+
+@contextmanager
+def _sandbox(work: Path) -> Iterator[Account]:
+    """Run a sandbox of its own in the folder `work`, and set AWS's variables of this process."""
+    from sm_mlops import sandbox
+    from sm_mlops.aws import Aws
+    from sm_mlops.cli.sandbox_account import prepare
+
+    def account(settings: Settings) -> Aws:
+        aws = Aws(settings, sandbox=True)
+        prepare(aws)
+        return aws
+
+    try:
+        with sandbox.connect(work, load_settings().project.region) as environment:
+            apply(environment)
+            yield account
+    finally:
+        sandbox.stop(work)
 
 
 def _write(report: str, output: Path | None) -> None:

@@ -98,7 +98,7 @@ ALIASES = {
 
 
 def load() -> ModuleType:
-    """The xgboost module.
+    """Return the xgboost module.
 
     It imports scikit-learn for the estimator classes alone, which takes three times as long as all
     the rest (2 s) and 100 MB; hidden for that moment, nothing else changes.

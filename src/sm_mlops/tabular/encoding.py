@@ -42,7 +42,7 @@ class Misfit(ValueError):
 
 
 def encode(schema: Schema, table: pa.Table, order: str = "C") -> npt.NDArray[np.float32]:
-    """Rows of raw columns as (rows, features) float32, NaN where missing.
+    """Return rows of raw columns as (rows, features) float32, NaN where missing.
 
     Columns are found by name; further columns in the table do not matter. Raises Misfit.
     """
@@ -104,12 +104,12 @@ _KINDS: dict[str, Callable[[Column, pa.ChunkedArray], list[Floats]]] = {
 
 
 def is_numeric(kind: pa.DataType) -> bool:
-    """Integers, floats and decimals."""
+    """Return whether it is an integer, a float or a decimal."""
     return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
 
 
 def one_chunk(values: pa.ChunkedArray) -> pa.Array:
-    """The column as one array, its dictionaries made one."""
+    """Return the column as one array with one dictionary."""
     if values.num_chunks == 1:
         return values.chunk(0)
     if pa.types.is_dictionary(values.type):
@@ -118,7 +118,7 @@ def one_chunk(values: pa.ChunkedArray) -> pa.Array:
 
 
 def floats(array: pa.Array) -> Floats:
-    """A numeric or boolean array as float64, NaN where null."""
+    """Return a numeric or boolean array as float64, NaN where null."""
     if array.type != pa.float64():
         array = array.cast(pa.float64(), safe=False)
     if array.null_count:
@@ -129,7 +129,7 @@ def floats(array: pa.Array) -> Floats:
 def distinct(
     values: pa.ChunkedArray, missing: frozenset[str] = MISSING
 ) -> tuple[Codes, list[str | None]]:
-    """Codes (rows,) and the text each stands for; None, like code -1, means missing."""
+    """Return codes (rows,) and the text each stands for; None, like code -1, means missing."""
     array = one_chunk(values)
     if not pa.types.is_dictionary(array.type):
         array = array.dictionary_encode()
@@ -140,7 +140,7 @@ def distinct(
 
 
 def value_text(value: object, missing: frozenset[str] = MISSING) -> str | None:
-    """A value as the text of a category: trimmed; 1.0 is "1", True is "true"; None if missing."""
+    """Return a category's text: trimmed; 1.0 is "1", True is "true"; None if missing."""
     if isinstance(value, str):
         text = value.strip()
         return None if len(text) <= _LONGEST and text.lower() in missing else text
@@ -152,12 +152,12 @@ def value_text(value: object, missing: frozenset[str] = MISSING) -> str | None:
 
 
 def labels(values: pa.ChunkedArray) -> tuple[Codes, list[str | None]]:
-    """`distinct` for a target, where `none` is a label."""
+    """Return `distinct` for a target, where `none` is a label."""
     return distinct(values, NO_LABEL)
 
 
 def parse_number(text: str) -> float:
-    """`12`, ` 1e5`, `1,234.5`, `$12`, `7 %`; ValueError for anything else."""
+    """Parse `12`, ` 1e5`, `1,234.5`, `$12`, `7 %`; ValueError for anything else."""
     try:
         return float(text)
     except ValueError:
@@ -167,7 +167,7 @@ def parse_number(text: str) -> float:
 
 
 def numbers(values: pa.ChunkedArray, name: str, missing: Sequence[str] = ()) -> Floats:
-    """Any column that holds numbers, also as text, as float64."""
+    """Return a column that holds numbers, also as text, as float64."""
     array = one_chunk(values)
     if is_numeric(array.type) or pa.types.is_boolean(array.type):
         return floats(array)
@@ -190,7 +190,7 @@ def numbers(values: pa.ChunkedArray, name: str, missing: Sequence[str] = ()) -> 
 def _spread(
     values: pa.ChunkedArray, name: str, expected: str, parse: Callable[[str], float]
 ) -> Floats:
-    """`parse` applied once to each distinct text; a Misfit names the first row it cannot read."""
+    """Apply `parse` once to each distinct text; a Misfit names the first row it cannot read."""
     codes, texts = distinct(values)
     table = np.full(len(texts) + 1, np.nan)
     for i, text in enumerate(texts):
@@ -204,7 +204,7 @@ def _spread(
 
 
 def booleans(values: pa.ChunkedArray, name: str) -> Floats:
-    """Any column that holds true and false, also as text or 0 and 1, as float64."""
+    """Return a column that holds true and false, also as text or 0 and 1, as float64."""
     if pa.types.is_boolean(values.type) or is_numeric(values.type):
         found = numbers(values, name)
         bad = np.flatnonzero((found != 0) & (found != 1) & ~np.isnan(found))
@@ -215,7 +215,7 @@ def booleans(values: pa.ChunkedArray, name: str) -> Floats:
 
 
 def timestamps(values: pa.ChunkedArray, name: str, form: str | None) -> Floats:
-    """Seconds since 1970-01-01 UTC (of a time of day: since midnight), NaN where missing."""
+    """Return seconds since 1970-01-01 UTC (of a time of day: since midnight), NaN where missing."""
     array = one_chunk(values)
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
@@ -248,7 +248,7 @@ def timestamps(values: pa.ChunkedArray, name: str, form: str | None) -> Floats:
 
 
 def parse_dates(text: pa.Array, form: str | None) -> pa.Array:
-    """ISO 8601 dates or timestamps, or those of `form`; null where a text is neither."""
+    """Parse ISO 8601 dates or timestamps, or those of `form`; null where a text is neither."""
     if form is not None and form.startswith("%H"):
         return pc.coalesce(_times(text, form), _iso(text))
     if form is not None:
@@ -260,7 +260,7 @@ def parse_dates(text: pa.Array, form: str | None) -> pa.Array:
 
 
 def _times(text: pa.Array, form: str) -> pa.Array:
-    """Times of day, with or without a fraction of the second, as times since 1970 began."""
+    """Return times of day, with or without a fraction of the second, as times since 1970 began."""
     whole = pc.replace_substring_regex(text, r"\.\d+$", "")
     # strptime puts them into the year 1900.
     parsed = pc.strptime(whole, format=form, unit="us", error_is_null=True)
@@ -286,7 +286,7 @@ def _iso(text: pa.Array) -> pa.Array:
 
 
 def date_part(seconds: Floats, part: str) -> Floats:
-    """One of DATE_PARTS: days since 1970 (with fraction), month 1-12, day, weekday 0-6, hour."""
+    """Return one of DATE_PARTS: days since 1970 (a float), month 1-12, day, weekday 0-6, hour."""
     if part == "days":
         return seconds / 86400.0
     if part == "hour":
@@ -307,12 +307,12 @@ def date_part(seconds: Floats, part: str) -> Floats:
 
 
 def words(texts: Sequence[str | None]) -> list[str]:
-    """Each text in lower case, its runs of letters and of digits set apart by blanks: ` c 85 `."""
+    """Return texts in lower case, runs of letters and of digits set apart by blanks: ` c 85 `."""
     return [f" {' '.join(_WORD.findall(text.lower()))} " if text else "  " for text in texts]
 
 
 def text_parts(texts: Sequence[str | None], column: Column) -> list[Floats]:
-    """One array per kept feature of the given texts, NaN where a text is missing."""
+    """Return one array per kept feature of the given texts, NaN where a text is missing."""
     spaced = words(texts) if any(f.startswith("word.") for f in column.features) else []
     missing = np.array([text is None for text in texts], bool)
     unseen = [0.0, *column.prior]
@@ -339,6 +339,6 @@ def text_parts(texts: Sequence[str | None], column: Column) -> list[Floats]:
 
 
 def first_number(texts: Sequence[str | None]) -> Floats:
-    """The first number that occurs in each text, NaN if none does."""
+    """Return the first number in each text, NaN if there is none."""
     found = [_DIGITS.search(text or "") for text in texts]
     return np.array([np.nan if match is None else float(match[0]) for match in found], np.float64)

@@ -133,7 +133,7 @@ class BadLabel(DataError):
 
 
 def infer_task(quantities: Floats | None, classes: int, rows: int) -> str:
-    """Two values are classes; so are texts, and up to 20 whole numbers that repeat."""
+    """Infer it: two values are classes, as are texts, and up to 20 whole numbers that repeat."""
     if classes <= 2:
         return "binary"
     if quantities is None:
@@ -145,8 +145,8 @@ def infer_task(quantities: Floats | None, classes: int, rows: int) -> str:
 def _positive_last(
     names: list[str], count: dict[str, int], target: str, positive: str | None
 ) -> list[str]:
-    """The class whose probability is reported: as configured; of 0/1, false/true the latter; else
-    the rarer one."""
+    """Put the class last whose probability is reported: as configured; of 0/1, false/true the
+    latter; else the rarer one."""
     if positive is not None:
         text = label_text(positive)
         if text not in names:
@@ -181,7 +181,7 @@ def fit_column(
     outputs: Floats,
     folds: Codes,
 ) -> Fitted:
-    """What kind of column this is (from all rows), and what it needs (from the training rows).
+    """Find the kind of a column (from all rows), and what it needs (from the training rows).
 
     outputs: (training rows, outputs), the target as numbers, one column per class beyond two;
     folds: (training rows,) of 0..FOLDS-1. DataError for a column without any value.
@@ -218,7 +218,7 @@ def fit_column(
 
 
 def _typed_text(name: str, known: list[str], codes: Codes, texts: list[str | None]) -> Column:
-    """Numbers, booleans or dates written as text, else a column of kind text."""
+    """Find numbers, booleans or dates written as text; else return a column of kind text."""
     sample = known[:1000]
     numeric = sum(map(_is_number, sample)) / len(sample)
     if numeric > 0.5:
@@ -297,7 +297,7 @@ def _missing(values: Floats) -> dict[str, Any]:
 def _fit_strings(
     name: str, codes: Codes, texts: list[str | None], outputs: Floats, folds: Codes
 ) -> Fitted:
-    """codes of the training rows, into texts."""
+    """Fit a column of strings; `codes` are those of the training rows, into `texts`."""
     # Spellings that differ in blanks only share a text: give them one code.
     index: dict[str, int] = {}
     same = [-1 if t is None else index.setdefault(t, len(index)) for t in texts]
@@ -366,7 +366,7 @@ def _sums(codes: Codes, size: int, outputs: Floats) -> Floats:
 
 
 def _out_of_fold(codes: Codes, size: int, outputs: Floats, folds: Codes) -> dict[str, Floats]:
-    """Each training row's count and means, from the rows of the other folds alone."""
+    """Compute each training row's count and means from the rows of the other folds alone."""
     result = np.full((len(codes), 1 + outputs.shape[1]), np.nan)
     ones = np.ones((len(codes), 1))
     both = np.hstack([ones, outputs])
@@ -386,7 +386,7 @@ def _out_of_fold(codes: Codes, size: int, outputs: Floats, folds: Codes) -> dict
 
 
 def _text_features(values: list[str], codes: Codes, outputs: Floats) -> list[str]:
-    """Length, number of words, first number, and the words that go together with the target."""
+    """Return length, word count, first number, and the words that go together with the target."""
     seen = np.flatnonzero(codes >= 0)
     if len(seen) > 100_000:
         seen = seen[:: len(seen) // 100_000 + 1]
@@ -410,7 +410,7 @@ def _text_features(values: list[str], codes: Codes, outputs: Floats) -> list[str
 
 
 def _correlates(values: Floats, outputs: Floats) -> bool:
-    """Whether values go together with any output beyond chance (3 standard errors)."""
+    """Return whether values go together with any output beyond chance (3 standard errors)."""
     ranks = np.argsort(np.argsort(values, kind="stable"), kind="stable").astype(np.float64)
     with np.errstate(invalid="ignore"):
         found = [abs(np.corrcoef(ranks, outputs[:, k])[0, 1]) for k in range(outputs.shape[1])]
@@ -418,7 +418,7 @@ def _correlates(values: Floats, outputs: Floats) -> bool:
 
 
 def _telling_words(spaced: list[str], at: Codes, outputs: Floats) -> list[str]:
-    """Up to MOST_WORDS words whose presence correlates with an output far beyond chance."""
+    """Return up to MOST_WORDS words whose presence correlates with an output far beyond chance."""
     rows = len(at)
     index: dict[str, int] = {}
     pairs = [
@@ -448,7 +448,7 @@ def _telling_words(spaced: list[str], at: Codes, outputs: Floats) -> list[str]:
 
 
 def target_outputs(target: Target, train: Sequence[int] | Codes) -> Floats:
-    """(training rows, outputs): what means of the target are taken of. One per class beyond two."""
+    """Return (training rows, outputs) to take means of: the target, or one per class beyond two."""
     values = target.values[train]
     if target.task == "regression":
         low, high = np.quantile(values, [0.001, 0.999])  # one wild value must not move every mean

@@ -25,7 +25,7 @@ ENOUGH = 200  # rows from which a standard deviation is given, as SageMaker's Mo
 
 
 def ranked(truth: npt.NDArray[np.bool_], score: Floats) -> tuple[Floats, Floats, Floats]:
-    """Thresholds falling from the highest score; true and false positives at or above each."""
+    """Return the scores as falling thresholds, and true and false positives at or above each."""
     order = np.argsort(-score, kind="stable")
     score, truth = score[order], truth[order]
     last = np.append(np.flatnonzero(np.diff(score)), len(score) - 1)
@@ -34,7 +34,7 @@ def ranked(truth: npt.NDArray[np.bool_], score: Floats) -> tuple[Floats, Floats,
 
 
 def roc_auc(truth: npt.NDArray[np.bool_], score: Floats) -> float:
-    """Area under the ROC curve, ties counted half; NaN if only one class is present."""
+    """Return the area under the ROC curve, ties counted half; NaN if only one class is present."""
     _, true, false = ranked(truth, score)
     if true[-1] == 0 or false[-1] == 0:
         return float("nan")
@@ -43,7 +43,7 @@ def roc_auc(truth: npt.NDArray[np.bool_], score: Floats) -> float:
 
 
 def average_precision(truth: npt.NDArray[np.bool_], score: Floats) -> float:
-    """Sum over thresholds of precision times the step in recall; NaN without a positive row."""
+    """Return the sum over thresholds of precision times step in recall; NaN without positives."""
     _, true, false = ranked(truth, score)
     if true[-1] == 0:
         return float("nan")
@@ -51,12 +51,12 @@ def average_precision(truth: npt.NDArray[np.bool_], score: Floats) -> float:
 
 
 def confusion(truth: Ints, predicted: Ints, classes: int) -> Ints:
-    """(classes, classes) counts, actual by row, predicted by column."""
+    """Return (classes, classes) counts, actual by row, predicted by column."""
     return np.bincount(truth * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
 
 def _per_class(matrix: Ints) -> tuple[Floats, Floats, Floats]:
-    """Precision, recall and support of each class; 0 where undefined."""
+    """Return precision, recall and support of each class; 0 where undefined."""
     hit, support = np.diag(matrix).astype(float), matrix.sum(axis=1).astype(float)
     claimed = matrix.sum(axis=0).astype(float)
     return hit / np.maximum(claimed, 1), hit / np.maximum(support, 1), support
@@ -71,7 +71,7 @@ def _f(precision: Any, recall: Any, beta: float) -> Any:
 
 
 def classification(truth: Ints, probability: Floats) -> dict[str, float]:
-    """CLASSIFICATION by name. Two classes: of the last one; more: the mean over classes present."""
+    """Return CLASSIFICATION by name: of two classes the last one's, else the classes' mean."""
     classes = probability.shape[1]
     predicted = probability.argmax(axis=1)
     matrix = confusion(truth, predicted, classes)
@@ -107,7 +107,7 @@ def classification(truth: Ints, probability: Floats) -> dict[str, float]:
 
 
 def regression(truth: Floats, predicted: Floats) -> dict[str, float]:
-    """REGRESSION by name; mape as a fraction, over the rows whose truth is not zero."""
+    """Return REGRESSION by name; mape as a fraction, over the rows whose truth is not zero."""
     error = predicted - truth
     spread = float(np.sum((truth - truth.mean()) ** 2))
     other = truth != 0
@@ -126,7 +126,7 @@ def regression(truth: Floats, predicted: Floats) -> dict[str, float]:
 
 
 def model_quality(task: str, truth: Any, predicted: Floats, classes: list[str]) -> dict[str, Any]:
-    """The content of evaluation.json. A value that does not exist is the text "NaN", as there."""
+    """Return the content of evaluation.json. A value that does not exist is the text "NaN"."""
     ways: dict[str, Callable[[Any, Floats], dict[str, float]]] = {
         "binary": _binary,
         "multiclass": _multiclass,
@@ -159,7 +159,7 @@ def model_quality(task: str, truth: Any, predicted: Floats, classes: list[str]) 
 
 
 def curves(truth: npt.NDArray[np.bool_], score: Floats) -> dict[str, dict[str, list[float]]]:
-    """ROC and precision-recall curve, thinned to POINTS points."""
+    """Return ROC and precision-recall curve, thinned to POINTS points."""
     _, true, false = ranked(truth, score)
     at = np.unique(np.linspace(0, len(true) - 1, POINTS).astype(int))
     hit, wrong = true[at], false[at]
@@ -236,7 +236,7 @@ def _errors(truth: Floats, predicted: Floats) -> dict[str, float]:
 def _deviations(
     compute: Callable[[Any, Floats], dict[str, float]], truth: Any, predicted: Floats
 ) -> dict[str, float]:
-    """Of five random samples of 80 % of the rows, as Model Monitor does it."""
+    """Return the spread over five random samples of 80 % of the rows, as Model Monitor does it."""
     if len(truth) < ENOUGH:
         return dict.fromkeys(compute(truth, predicted), float("nan"))
     random = np.random.default_rng(0)

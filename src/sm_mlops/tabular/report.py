@@ -69,8 +69,13 @@ def render(
     training: dict[str, Any],
     champion: Any = None,
 ) -> str:
-    """The page. truth: (rows,) class indices or quantities; predicted: (rows,) or (rows, classes);
-    champion: None, or an object with `version`, `predicted` (as above, or None) and `why`."""
+    """Render the page.
+
+    Args:
+        truth: (rows,) class indices or quantities.
+        predicted: (rows,) quantities or (rows, classes) probabilities.
+        champion: None, or an object with `version`, `predicted` (as above, or None) and `why`.
+    """
     labels = [_short(name, 18) for name in schema.class_names]
     with plt.rc_context(STYLE):
         if schema.task == "regression":

@@ -66,11 +66,11 @@ class Schema:
 
     @property
     def class_names(self) -> list[str]:
-        """The labels as text."""
+        """Return the labels as text."""
         return [label_text(label) for label in self.classes]
 
     def class_text(self, text: str) -> str:
-        """A label of the raw rows in the spelling of `class_names`: `007` is class 7 of numbers."""
+        """Return a raw label in the spelling of `class_names`: `007` is class 7 of numbers."""
         number = bool(self.classes) and all(type(label) is int for label in self.classes)
         name = label_text(text)
         if number and name:  # a float would not hold integers beyond 2**53
@@ -85,14 +85,14 @@ def load(folder: Path) -> Schema:
 
 
 def label_text(label: object) -> str:
-    """A label as text: 1, 1.0 and "1.0" are one label, and so are True and "true"."""
+    """Return a label as text: 1, 1.0 and "1.0" are one label, and so are True and "true"."""
     if isinstance(label, bool):
         return str(label).lower()
     return re.sub(r"^(-?\d+)\.0*$", r"\1", str(label).strip())
 
 
 def feature_names(wanted: Sequence[str]) -> list[str]:
-    """`wanted`, made unique, with `[`, `]` and `<` replaced (XGBoost refuses those)."""
+    """Make `wanted` unique and replace `[`, `]` and `<`, which XGBoost refuses."""
     table = str.maketrans({"[": "(", "]": ")", "<": "("})
     names: list[str] = []
     taken: set[str] = set()

@@ -22,7 +22,7 @@ CSV, JSON = "text/csv", "application/json"
 
 
 def main() -> None:
-    """MODEL_DIR TEST_DIR TARGET OUTPUT: writes OUTPUT.parquet (the answers) and OUTPUT.sample/."""
+    """Run MODEL_DIR TEST_DIR TARGET OUTPUT: write OUTPUT.parquet (answers) and OUTPUT.sample/."""
     model_dir, test, target, output = sys.argv[1:]
     sys.path[0] = str(Path(model_dir) / "code")  # instead of this file's folder
     inference: Any = importlib.import_module("inference")
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def plain(rows: pa.Table) -> pa.Table:
-    """The rows in types that CSV can be written from."""
+    """Return the rows in types that CSV can be written from."""
     for i, column in enumerate(rows.schema):
         if pa.types.is_dictionary(column.type):
             rows = rows.set_column(i, column.name, rows[i].cast(column.type.value_type))
@@ -66,7 +66,7 @@ def plain(rows: pa.Table) -> pa.Table:
 
 
 def to_csv(rows: pa.Table) -> str:
-    """With a header; a missing value is an empty field, quoted where the line would be blank."""
+    """Write a header; a missing value is an empty field, quoted where the line would be blank."""
     if rows.num_columns == 1:
         rows = rows.set_column(0, rows.column_names[0], rows[0].cast(pa.string()).fill_null(""))
     sink = io.BytesIO()
@@ -75,7 +75,7 @@ def to_csv(rows: pa.Table) -> str:
 
 
 def write_sample(rows: pa.Table, folder: Path, answer: Any) -> None:
-    """The rows in every content type the endpoint takes, and the answer to them."""
+    """Write the rows in every content type the endpoint takes, and the answer to them."""
     folder.mkdir(parents=True)
     objects = [{name: as_json(v) for name, v in row.items()} for row in rows.to_pylist()]
     body = json.dumps({"instances": objects}, ensure_ascii=False)
@@ -90,7 +90,7 @@ def write_sample(rows: pa.Table, folder: Path, answer: Any) -> None:
 
 
 def as_json(value: Any) -> Any:
-    """Dates and decimals as text and number, NaN as null."""
+    """Return dates and decimals as text and number, NaN as null."""
     if value is None or value != value:
         return None
     if isinstance(value, bool | int | str):

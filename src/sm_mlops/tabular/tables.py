@@ -52,7 +52,7 @@ class Dialect:
 
 
 def find(path: Path) -> list[Path]:
-    """The data files at `path`, sorted by name; DataError if there are none or of two formats."""
+    """Return the data files at `path`, sorted by name; DataError if none, or of two formats."""
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; see data.path in mlops.yaml")
     if path.is_file():
@@ -76,7 +76,7 @@ def find(path: Path) -> list[Path]:
 
 
 def is_parquet(file: Path) -> bool:
-    """By name, else by Parquet's first four bytes."""
+    """Tell by name, else by Parquet's first four bytes."""
     if file.name.lower().endswith(_PARQUET + _CSV):
         return file.name.lower().endswith(_PARQUET)
     with file.open("rb") as stream:
@@ -84,7 +84,7 @@ def is_parquet(file: Path) -> bool:
 
 
 def sha256(path: Path, files: Sequence[Path]) -> str:
-    """Of one file as `sha256sum` prints it; of a folder, over such lines of its files."""
+    """Hash one file as `sha256sum` does; a folder, over such lines of its files."""
     digests = []
     for file in files:
         with file.open("rb") as stream:
@@ -97,7 +97,7 @@ def sha256(path: Path, files: Sequence[Path]) -> str:
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
-    """A hint for a name that is not among `names`: the likely one, or the first few there are."""
+    """Return a hint for a name that is not in `names`: the likely one, or the first few of them."""
     lower = {n.lower(): n for n in names}
     close = get_close_matches(name.lower(), list(lower), n=1)
     if close:
@@ -107,7 +107,7 @@ def nearest(name: str, names: Sequence[str]) -> str:
 
 
 def read(files: Sequence[Path], target: str, drop: Sequence[str] = ()) -> pa.Table:
-    """All rows of all files, without the columns in `drop`; the target's labels as written.
+    """Read all rows of all files, without the columns in `drop`; the target's labels as written.
 
     Column types are those that hold for every row of every file; where files or rows disagree,
     strings. Numbers in a CSV's target column stay strings, so that labels keep their spelling.
@@ -139,7 +139,7 @@ def read(files: Sequence[Path], target: str, drop: Sequence[str] = ()) -> pa.Tab
 
 
 def where(files: Sequence[Path], index: int) -> str:
-    """File and line (CSV) or row (Parquet, from 1) of the `index`-th row that was read."""
+    """Return file and line (CSV) or row (Parquet, from 1) of the `index`-th row that was read."""
     for file in files:
         if is_parquet(file):
             rows = pq.ParquetFile(file).metadata.num_rows
@@ -164,7 +164,7 @@ def _check_header(file: Path, header: Sequence[str]) -> None:
 
 
 def clean_header(names: Sequence[str]) -> tuple[str, ...]:
-    """Column names without surrounding blanks; a nameless one (a written index) is numbered."""
+    """Return the names without surrounding blanks; a nameless one (a written index) is numbered."""
     stripped = [name.strip() for name in names]
     return tuple(name or f"unnamed_{i}" for i, name in enumerate(stripped))
 
@@ -201,7 +201,7 @@ def _dialect(file: Path) -> Dialect:
 
 
 def _delimiter(text: str) -> str:
-    """The delimiter under which most lines have as many fields as the header, and most fields."""
+    """Return the delimiter by which most lines have as many fields as the header, and most."""
     lines = text[:65536].splitlines(keepends=True)
     lines = lines[:-1] if len(text) > 65536 and len(lines) > 1 else lines
     best = (",", 0.0, 1)
@@ -235,7 +235,7 @@ def _read_csv(files: Sequence[Path], wanted: Sequence[str], target: str) -> pa.T
 
 
 def _with_points(table: pa.Table, target: str) -> pa.Table:
-    """The target, which was read as text, with a decimal point if it is numbers with a comma."""
+    """Return the target, read as text, with a decimal point if it is numbers with a comma."""
     text = table[target].cast(pa.string())
     if not pc.all(pc.match_substring_regex(text, r"^\s*-?\d+(,\d+)?\s*$")).as_py():
         return table
@@ -284,7 +284,7 @@ def _open(
 
 
 def _guess(file: Path, dialect: Dialect, wanted: Sequence[str]) -> dict[str, pa.DataType]:
-    """Types that hold for the first block; strings are kept distinct where they repeat."""
+    """Return types that hold for the first block; strings that repeat become a dictionary."""
     try:
         batch = _open(file, dialect, _convert(dialect, wanted, None), _SAMPLE).read_next_batch()
     except StopIteration:
@@ -336,7 +336,7 @@ def _malformed(file: Path, dialect: Dialect) -> str | None:
 
 
 def _records(file: Path, dialect: Dialect | None = None) -> Iterator[tuple[int, list[str]]]:
-    """Line number and fields of each row after the header. Slow: for messages only."""
+    """Yield line number and fields of each row after the header. Slow: for messages only."""
     dialect = dialect or _dialect(file)
     opened = gzip.open if file.suffix == ".gz" else open
     encoding = "utf-8-sig" if dialect.encoding == "utf-8" else dialect.encoding
@@ -368,7 +368,7 @@ def _looser(kind: pa.DataType) -> pa.DataType:
 
 
 def _wider(one: pa.DataType | None, other: pa.DataType) -> pa.DataType:
-    """The type that holds the values of both."""
+    """Return the type that holds the values of both."""
     if one is None or one == other:
         return other
     if pa.string() in (one, other) and STRINGS in (one, other):

@@ -29,7 +29,7 @@ class Place:
 
 
 def place(environment: Mapping[str, str]) -> Place:
-    """The pull request of this job. Raises MlopsError outside of one.
+    """Return the pull request of this job. Raises MlopsError outside of one.
 
     Source: https://docs.github.com/en/webhooks/webhook-events-and-payloads#pull_request
     """
@@ -52,7 +52,7 @@ def place(environment: Mapping[str, str]) -> Place:
 
 
 def post(text: str, at: Place, project: str, environment: Mapping[str, str] = os.environ) -> str:
-    """Writes the comment of this project, or puts `text` in the place of what it said.
+    """Write the comment of this project, or replace what it says with `text`.
 
     Returns the comment's address. Raises MlopsError when GitHub does not let it.
     """
@@ -83,7 +83,7 @@ def post(text: str, at: Place, project: str, environment: Mapping[str, str] = os
 
 
 def refusal(status: int, message: str | None, at: Place) -> str:
-    """Why GitHub has refused, and what to change."""
+    """Return why GitHub refused, and what to change."""
     why = " ".join((message or "no reason given").split())
     hint = {
         401: "; GITHUB_TOKEN is not valid",

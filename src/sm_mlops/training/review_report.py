@@ -19,7 +19,7 @@ DIFF_LINES = 300
 
 
 def markdown(review: Review) -> str:
-    """The whole report."""
+    """Return the whole report."""
     parts = [
         f"## {_verdict(review)}",
         _fenced(*review.change.failure) if review.change.failure else "",
@@ -33,7 +33,7 @@ def markdown(review: Review) -> str:
 
 
 def refused(project: str, base: str, reason: str) -> str:
-    """The report of a review that could not take place."""
+    """Return the report of a review that could not take place."""
     return f"## ❌ {project}: not reviewed\n\n{_fenced(reason)}\n\n<sub>base {base[:40]}</sub>\n"
 
 
@@ -157,12 +157,12 @@ def _steps(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 
 
 def _without_code(step: dict[str, Any]) -> str:
-    """The step as text, whichever bundle it runs: that one is named by its content."""
+    """Return the step as text without its code, which is named by its content."""
     return re.sub(r"/code/[0-9a-f]{32}\b", "/code", json.dumps(step, sort_keys=True))
 
 
 def _by_name(steps: list[dict[str, Any]]) -> dict[str, Any]:
-    """Every step, those in the branches of a condition on their own."""
+    """Return every step by name, those in the branches of a condition on their own."""
     found: dict[str, Any] = {}
     for step in steps:
         arguments = dict(step.get("Arguments", {}))
@@ -186,13 +186,13 @@ def _provenance(review: Review) -> str:
 
 
 def _code(value: object) -> str:
-    """As code in a line of Markdown: what it holds stays text."""
+    """Return `text` as code in a line of Markdown, in which nothing has a meaning."""
     text = str(value).replace("`", "'").replace("|", "\\|")
     return f"`{' '.join(text.split()) or ' '}`"
 
 
 def _fenced(*lines: str, language: str = "") -> str:
-    """A block in which everything is text: its fence is longer than any in it."""
+    """Return a block in which everything is text: its fence is longer than any in it."""
     fence = "```"
     while any(fence in line for line in lines):
         fence += "`"
