@@ -1,10 +1,9 @@
-"""Time from "approved" to "production answers" in the sandbox, by the commands a person types.
+"""Time from "approved" to "production answers" in the sandbox, with the commands a person runs.
 
-Staging is deployed and tested, production is deployed, tested and asked; nobody waits for a
-reviewer. The reference is the training run before it, on the same machine at the same time.
+Deploys and tests staging, deploys, tests and invokes production; no one waits for a reviewer. The
+reference is the training run before it, on the same machine at the same time.
 """
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -14,7 +13,7 @@ from pathlib import Path
 from cookiecutter.main import cookiecutter
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests" / "support"))
 
 from generated import clean_copy  # noqa: E402
 
@@ -28,12 +27,11 @@ def main() -> None:
         repo = Path(cookiecutter(template, no_input=True, output_dir=folder, default_config=True))
 
         def mlops(*arguments: str) -> float:
-            """Wall time of `mlops --sandbox ...`, in seconds."""
+            """Run `mlops --sandbox ...`; return its wall time in seconds."""
             begun = time.perf_counter()
             subprocess.run(
                 [sys.executable, "-m", "sm_mlops", "--sandbox", *arguments],
                 cwd=repo,
-                env=os.environ | {"PYTHONPATH": str(repo)},
                 check=True,
                 stdout=subprocess.PIPE,
             )

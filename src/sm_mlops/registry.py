@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -30,9 +30,6 @@ class Version:
     evaluation: str
     commit: str
     statistics: str
-
-    def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "created": self.created.isoformat()}
 
 
 def versions(aws: Aws, limit: int | None = None) -> Iterator[Version]:

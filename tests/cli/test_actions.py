@@ -113,7 +113,7 @@ def test_at_most_some_minutes_are_followed_and_a_later_job_gets_the_rest(
         left = outputs(file)
         assert left["status"] == "Executing"
         assert "123456789012" not in left["execution"], "GitHub keeps masked outputs to itself"
-        assert f"goes on: `mlops --sandbox follow {left['execution']}`" in summary.read_text()
+        assert f"continues: `mlops --sandbox follow {left['execution']}`" in summary.read_text()
         done = mlops(repo.root, "--sandbox", "follow", left["execution"], "--at-most", "5", **ci)
         assert done.returncode == 0, done.stderr
         assert outputs(file) == left | {"status": "Succeeded"}
@@ -182,7 +182,8 @@ def test_a_deployment_that_takes_too_long_ends_red_and_says_how_to_go_on(
         time.sleep(10)
     assert ended.value.exit_code == 1
     assert "production: still in progress" in (tmp_path / "summary").read_text()
-    assert "Run the command again (in CI: re-run the failed job)" in " ".join(capsys.readouterr().err.split())
+    said = " ".join(capsys.readouterr().err.split())
+    assert "Run the command again (in CI: re-run the failed job)" in said
     assert signal.getsignal(signal.SIGALRM) == before
     with deploy._at_most(60, "production"):
         pass

@@ -42,7 +42,7 @@ def answer(body: bytes, kind: str, accept: str, **changes: Any) -> Answer:
         content = "".join(json.dumps(item) + "\n" for item in objects)
     else:
         content = "".join(
-            ",".join(str(value) for value in smoke._leaves(item).values()) + "\n" for item in objects
+            ",".join(map(str, smoke._leaves(item).values())) + "\n" for item in objects
         )
     return Answer(content.encode(), accept, 0.01)
 

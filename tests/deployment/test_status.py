@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from datetime import UTC, datetime
 
 import pytest
@@ -12,6 +13,7 @@ from rich.console import Console
 from repos import Repo
 from sm_mlops import executions, registry, stacks
 from sm_mlops.aws import Aws
+from sm_mlops.cli.console import print_json
 from sm_mlops.deployment import access, endpoints, status
 from sm_mlops.deployment.endpoints import Endpoint
 from sm_mlops.deployment.stages import Stage
@@ -171,9 +173,10 @@ def test_a_narrow_terminal_keeps_what_matters_most(world: World) -> None:
     assert all(word in shown for word in ("staging", "version", "UpdateRollbackFailed"))
 
 
-def test_all_of_it_is_json(world: World) -> None:
+def test_all_of_it_is_json(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world[1].append(version(3))
     staging(world, endpoint(3))
-    told = status.status(world[0]).as_json()
+    print_json(status.status(world[0]))
+    told = json.loads(capsys.readouterr().out)
     assert told["stages"][0]["since"] == NOW.isoformat()
     assert told["stages"][0]["version"] == 3

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -19,7 +19,7 @@ from sm_mlops.cli.console import (
     confirm,
     connected,
     err,
-    out,
+    print_json,
     progress,
 )
 from sm_mlops.display import tell
@@ -88,7 +88,7 @@ def bootstrap(
         else:
             run.connect(parts)
     if as_json:
-        out.print_json(data=run.as_json())
+        print_json({"plan": run.plan, "done": run.done, "left": run.left})
     if run.work_left and not only_plan:
         raise typer.Exit(1)
 
@@ -154,13 +154,6 @@ class Run:
         from sm_mlops.bootstrap.plan import is_work
 
         return [item for item in self.left if is_work(item)]
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "plan": [asdict(item) for item in self.plan],
-            "done": self.done,
-            "left": [asdict(item) for item in self.left],
-        }
 
     def connect(self, parts: Sequence[Part]) -> None:
         from sm_mlops.bootstrap import plan

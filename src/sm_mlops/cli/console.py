@@ -6,9 +6,10 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -44,6 +45,15 @@ ContinueRollback = Annotated[
 def say(line: str) -> None:
     """Print a line of the command's result."""
     tell(out, line)
+
+
+def print_json(data: object) -> None:
+    """Print a result for scripts; it may hold dataclasses and times."""
+    out.print_json(data=data, default=_as_json)
+
+
+def _as_json(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else asdict(value)
 
 
 def fail(line: str, code: int = 1) -> typer.Exit:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,7 +20,7 @@ from sm_mlops.cli.console import (
     err,
     fail,
     load_settings,
-    out,
+    print_json,
     progress,
     say,
 )
@@ -93,7 +92,7 @@ def check(
     with connected(context) as aws:
         package = approved(aws, model_package_arn, commit)
     if as_json:
-        out.print_json(data=package.as_json())
+        print_json(package)
         return
     say(f"version {package.version} may be deployed, trained from commit {package.commit}")
 
@@ -208,8 +207,8 @@ def _carry_out(aws: Aws, stage: Stage, work: Callable[[], Deployment], as_json: 
     except DeploymentFailed as failure:
         _tell_failure(aws, stage.name, failure)
         if as_json:
-            result = {"stage": stage.name, "error": str(failure), "running": failure.running}
-            out.print_json(data={**result, "log": list(failure.log)})
+            result = {"stage": stage.name, "error": str(failure)}
+            print_json({**result, "running": failure.running, "log": failure.log})
         raise typer.Exit(1) from None
     _tell_deployment(aws, done, progress(as_json), as_json)
 
@@ -288,7 +287,7 @@ def _tell_deployment(aws: Aws, done: Deployment, console: Console, as_json: bool
     from sm_mlops import actions
 
     if as_json:
-        out.print_json(data=asdict(done))
+        print_json(done)
     if done.planned:
         from sm_mlops.stack_display import Change, change_table
 
@@ -335,8 +334,8 @@ def share(context: typer.Context, yes: Yes = False, as_json: AsJson = False) -> 
         for grant in grants:
             grant.apply()
     if as_json:
-        changed = {grant.what: list(grant.lines) for grant in grants}
-        out.print_json(data={"accounts": list(accounts), "changed": changed})
+        changed = {grant.what: grant.lines for grant in grants}
+        print_json({"accounts": accounts, "changed": changed})
     elif grants:
         say(f"{len(grants)} policies changed")
     elif accounts:

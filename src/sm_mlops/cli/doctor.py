@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sm_mlops.cli.console import AsJson, connected, out, say
+from sm_mlops.cli.console import AsJson, connected, out, print_json, say
 
 app = typer.Typer(rich_markup_mode="markdown")
 PANEL = "Connect"
@@ -15,7 +15,7 @@ PANEL = "Connect"
 @app.command(rich_help_panel=PANEL)
 def trigger(
     context: typer.Context,
-    version: Annotated[int, typer.Argument(help="A version, as in mlops models.")],
+    version: Annotated[int, typer.Argument(help="A number listed by mlops models.")],
     as_json: AsJson = False,
 ) -> None:
     """Pass an approval on to GitHub (or Jenkins): start its deployment, or start it again.
@@ -27,8 +27,6 @@ def trigger(
 
     - `mlops trigger 3`
     """
-    from dataclasses import asdict
-
     from sm_mlops import registry
     from sm_mlops.deployment.deploy import approved
     from sm_mlops.deployment.trigger import replay
@@ -36,7 +34,7 @@ def trigger(
     with connected(context) as aws:
         started = replay(aws, approved(aws, registry.version(aws, version).arn))
     if as_json:
-        out.print_json(data=asdict(started))
+        print_json(started)
         return
     say(f"Started the deployment of version {started.version}, commit {started.commit[:7]}")
     say(f"follow it   {started.run or f'the runs of {started.repository}'}")
@@ -53,7 +51,6 @@ def doctor(context: typer.Context, as_json: AsJson = False) -> None:
     the permission to read is a warning that names the permission.
     """
     import os
-    from dataclasses import asdict
 
     from sm_mlops.doctor import State, examine
     from sm_mlops.doctor.finding import table
@@ -62,7 +59,7 @@ def doctor(context: typer.Context, as_json: AsJson = False) -> None:
         found = examine(aws, os.environ)
     count = {state: sum(item.state is state for item in found) for state in State}
     if as_json:
-        out.print_json(data=[asdict(item) for item in found])
+        print_json(found)
     else:
         out.print(table(found))
         say(", ".join(f"{number} {state}" for state, number in count.items() if number))

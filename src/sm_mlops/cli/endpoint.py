@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sm_mlops.cli.console import AsJson, connected, err, out
+from sm_mlops.cli.console import AsJson, connected, err, out, print_json
 from sm_mlops.cli.deploy import PANEL, WhichStage
 from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
@@ -70,8 +69,7 @@ def smoke(
         )
     good = smoke_test.passed(checks)
     if as_json:
-        rows = [asdict(item) for item in checks]
-        out.print_json(data={"stage": stage, "passed": good, "checks": rows})
+        print_json({"stage": stage, "passed": good, "checks": checks})
     else:
         out.print(smoke_test.table(checks))
         failed = sum(item.passed is False for item in checks)
@@ -145,8 +143,8 @@ def invoke(
         return
     text = answer.body.decode("utf-8", "replace")
     is_json = answer.content_type.split(";")[0].strip() == "application/json"
-    out.print_json(
-        data={
+    print_json(
+        {
             "endpoint": endpoint.name,
             "version": endpoint.version,
             "content_type": answer.content_type,

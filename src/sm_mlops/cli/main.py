@@ -33,7 +33,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="""Train, evaluate, approve, deploy and monitor this repo's model.
+    help="""Train, evaluate, approve and deploy this repo's model.
 
     Each command works on the AWS account you are signed in to, or with `--sandbox` on this
     machine only: `mlops --sandbox run` trains for real, without an account.

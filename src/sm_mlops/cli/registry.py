@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sm_mlops import display
-from sm_mlops.cli.console import TERMINAL, AsJson, connected, out, say
+from sm_mlops.cli.console import TERMINAL, AsJson, connected, out, print_json, say
 from sm_mlops.errors import MlopsError
 
 if TYPE_CHECKING:
@@ -32,8 +32,7 @@ def models(
     with connected(context) as aws:
         found = list(registry.versions(aws, limit))
         if as_json:
-            rows = [{**each.as_json(), "metrics": registry.statistics(aws, each)} for each in found]
-            out.print_json(data=rows)
+            print_json([vars(each) | {"metrics": registry.statistics(aws, each)} for each in found])
             return
         if not found:
             say(f"No version yet: train one with {aws.command} run")
@@ -53,7 +52,7 @@ def registry_table(found: list[Version]) -> Table:
     return view
 
 
-WhichVersion = Annotated[int, typer.Argument(help="A version, as in mlops models.")]
+WhichVersion = Annotated[int, typer.Argument(help="A number listed by mlops models.")]
 Comment = Annotated[str, typer.Option(help="The reason, kept with the version; 1,024 characters.")]
 
 
@@ -107,7 +106,7 @@ def _set_approval(
         found = registry.version(aws, number)
         registry.set_approval(aws, found, approval, comment)
     if as_json:
-        out.print_json(data=replace(found, approval=approval).as_json())
+        print_json(replace(found, approval=approval))
         return
     was = "still" if found.approval == approval else f"now, after {found.approval},"
     say(f"Version {found.version} is {was} {approval}: {found.evaluation}")

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sm_mlops.cli.console import AsJson, Yes, confirm, connected, fail, out, progress, say
+from sm_mlops.cli.console import (
+    AsJson,
+    Yes,
+    confirm,
+    connected,
+    fail,
+    out,
+    print_json,
+    progress,
+    say,
+)
 from sm_mlops.cli.deploy import PANEL, interruptible, stage_names
 from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
@@ -23,7 +33,7 @@ app = typer.Typer(rich_markup_mode="markdown")
 OneStage = Annotated[
     str,
     typer.Argument(
-        metavar="[STAGE]",
+        metavar="STAGE",
         help="A file of infra/, such as staging.",
         autocompletion=stage_names,
         show_default=False,
@@ -49,7 +59,7 @@ def status(
     with connected(context) as aws:
         found = look(aws, stage or None)
     if as_json:
-        out.print_json(data=found.as_json())
+        print_json(found)
         return
     _tell_status(aws, found)
 
@@ -131,7 +141,7 @@ def destroy(
         versions, objects = 0 if registry else kept.versions, 0 if data else kept.objects
         removed = [item.stage.name for item in present]
         rest = {"versions": versions, "objects": objects}
-        out.print_json(data={"removed": removed, "left": left, "kept": rest})
+        print_json({"removed": removed, "left": left, "kept": rest})
     if left:
         raise fail(f"not deleted: {'; '.join(left)}")
     kinds = "no endpoint, configuration, model, scalable target, alarm or role"

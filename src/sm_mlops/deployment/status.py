@@ -6,7 +6,7 @@ Only reads. A stage that cannot be read is a row that says why.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -39,9 +39,6 @@ class Running:
     idle_cost: float | None = None
     note: str = ""
 
-    def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "since": self.since.isoformat() if self.since else None}
-
 
 @dataclass(frozen=True)
 class Status:
@@ -50,13 +47,6 @@ class Status:
     stages: tuple[Running, ...]
     pending: tuple[Version, ...]
     execution: dict[str, Any] | None
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "stages": [item.as_json() for item in self.stages],
-            "pending": [item.as_json() for item in self.pending],
-            "execution": self.execution,
-        }
 
 
 def status(aws: Aws, only: str | None = None) -> Status:
