@@ -31,7 +31,7 @@ from platform_case import (
     serving,
 )
 
-OPS = Path(__file__).resolve().parents[2] / "src" / "sm_mlops"
+TOOL = Path(__file__).resolve().parents[2] / "src" / "sm_mlops"
 # Names that begin, or begin and end, like each other, and like a project with its stage.
 PAIRS = [
     ("churn", "churn-eu"),
@@ -524,22 +524,23 @@ PEOPLES = {
     *("sagemaker:DeleteModelPackageGroupPolicy", "sagemaker:DeleteModelPackage"),
     *("sagemaker:DeleteModelPackageGroup", "sagemaker:DeletePipeline"),
     *("s3:GetBucketPolicy", "s3:PutBucketPolicy", "s3:DeleteBucketPolicy"),
-    *("s3:DeleteObject", "logs:DeleteLogGroup"),
+    *("s3:DeleteObject", "logs:DeleteLogGroup", "sagemaker:DescribeProject"),
     *("kms:GetKeyPolicy", "kms:PutKeyPolicy"),
 }
-# The code of the commands run, follow, check, deploy and smoke, and what that imports.
+# The code of the commands that workflows run, and what it imports; a review trains in the sandbox.
 WORKFLOWS = (
-    *("run", "artifacts", "executions", "registry", "deploy", "endpoints", "stacks", "smoke"),
-    *("predict", "status", "access", "destroy", "aws"),
+    *sorted(file for file in (TOOL / "training").glob("*.py") if file.name != "review.py"),
+    *sorted((TOOL / "deployment").glob("*.py")),
+    *sorted(TOOL.glob("*.py")),
 )
 
 
 def called() -> set[str]:
-    """The IAM actions of the operations whose names occur in the code that workflows run."""
+    """Return the IAM actions of the operations whose names occur in the code that workflows run."""
     words = {
         word
-        for name in WORKFLOWS
-        for word in re.findall(r"[a-z][a-z0-9_]+", (OPS / f"{name}.py").read_text(encoding="utf-8"))
+        for file in WORKFLOWS
+        for word in re.findall(r"[a-z][a-z0-9_]+", file.read_text(encoding="utf-8"))
     }
     session = botocore.session.get_session()
     found = set()

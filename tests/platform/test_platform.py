@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from iam_case import Identity, decision, length, listed, misfits
-from infra_case import ACCOUNT, INFRA, REGION
+from infra_case import ACCOUNT, REGION
 from platform_case import (
     ASSETS,
     BOUNDARY,
@@ -24,6 +24,7 @@ from platform_case import (
     template,
     trigger,
 )
+from sm_mlops.platform import FOLDER
 from sm_mlops.sandbox.cloudformation import schemas
 from sm_mlops.sandbox.wire import ApiError
 
@@ -70,8 +71,8 @@ def test_the_second_step_leaves_the_first_as_it_was() -> None:
 
 
 def test_a_stack_that_has_no_bucket_yet_can_be_made_from_a_template_sent_inline() -> None:
-    # As ops/stacks.py sends it where it is too long: without its comments.
-    lines = (INFRA / "platform.yml").read_text(encoding="utf-8").splitlines(keepends=True)
+    # As stacks.py sends it if it is too long: without its comments.
+    lines = (FOLDER / "platform.yml").read_text(encoding="utf-8").splitlines(keepends=True)
     sent = "".join(line for line in lines if line.strip() and not line.lstrip().startswith("# "))
     assert len(sent.encode()) <= INLINE_LIMIT
 
@@ -603,7 +604,7 @@ def test_what_projects_take_from_the_platform_is_exported() -> None:
         for output in template("platform").outputs.values()
         if "Export" in output
     }
-    text = (INFRA / "project.yml").read_text(encoding="utf-8")
+    text = (FOLDER / "project.yml").read_text(encoding="utf-8")
     assert exported == set(re.findall(r"!ImportValue (\S+?)\]?\]?\]?$", text, re.MULTILINE))
     assert exported == set(EXPORTS)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from iam_case import Identity, decision, length, listed, misfits
-from infra_case import ACCOUNT, INFRA, REGION
+from infra_case import ACCOUNT, REGION
 from platform_case import (
     BOUNDARY,
     BUCKET,
@@ -23,6 +23,7 @@ from platform_case import (
     project,
     template,
 )
+from sm_mlops.platform import FOLDER
 from sm_mlops.sandbox.cloudformation import schemas
 from sm_mlops.sandbox.wire import ApiError
 
@@ -344,7 +345,7 @@ def test_the_policies_of_the_longest_names_fit_into_a_role(logical: str) -> None
 
 
 def test_the_template_can_be_sent_inline() -> None:
-    assert (INFRA / "project.yml").stat().st_size <= INLINE_LIMIT
+    assert (FOLDER / "project.yml").stat().st_size <= INLINE_LIMIT
 
 
 def test_resources_are_what_aws_takes() -> None:
