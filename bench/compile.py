@@ -15,7 +15,7 @@ from pathlib import Path
 from cookiecutter.main import cookiecutter
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests" / "support"))
 
 from generated import clean_copy  # noqa: E402
 
@@ -27,7 +27,7 @@ BOTO3 = ["-c", "import boto3"]
 
 
 def seconds(arguments: list[str], repo: Path) -> float:
-    """Wall time of one Python process that runs in `repo` without a sign-in."""
+    """Return the wall time of one Python process that runs in `repo` without a sign-in."""
     environment = {name: os.environ[name] for name in ("PATH", "TMPDIR") if name in os.environ}
     environment |= {
         "HOME": str(repo.parent),
@@ -42,7 +42,7 @@ def seconds(arguments: list[str], repo: Path) -> float:
 
 
 def medians(runs: list[list[str]], repo: Path) -> list[float]:
-    """Median wall time of each command, measured in turns after one run of each to warm up."""
+    """Return the median wall time of each command, measured in turns after a warm-up."""
     for run in runs:
         seconds(run, repo)
     times = [[seconds(run, repo) for run in runs] for _ in range(ROUNDS)]

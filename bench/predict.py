@@ -21,24 +21,24 @@ ROWS, ROUNDS = 10_000, 50
 
 
 def packaged(work: Path) -> tuple[Path, list[str]]:
-    """The model folder and the lines of a CSV of its data, header first."""
+    """Return the model folder and the lines of a CSV of its data, header first."""
     data = work / "data.csv"
     commands = [
-        ["sample_data.py", data],
-        ["preprocess.py", "--data", data, "--output", work],
+        ["-m", "sm_mlops.tabular.sample_data", data],
+        [SCRIPTS / "preprocess.py", "--data", data, "--output", work],
         [
-            *("train.py", "--train", work / "train", "--validation", work / "validation"),
+            *(SCRIPTS / "train.py", "--train", work / "train", "--validation", work / "validation"),
             *("--preprocessor", work / "preprocessor", "--model-dir", work / "model"),
         ],
     ]
-    for script, *arguments in commands:
-        command = [sys.executable, str(SCRIPTS / str(script)), *map(str, arguments)]
+    for arguments in commands:
+        command = [sys.executable, *map(str, arguments)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return work / "model", data.read_text().splitlines()
 
 
 def seconds(inference: Any, model: Any, lines: list[str]) -> float:
-    """Median time of predict_fn for these lines of CSV."""
+    """Return the median time of predict_fn for these lines of CSV."""
     request = inference.input_fn("\n".join(lines), "text/csv")
     times = []
     for _ in range(ROUNDS):

@@ -83,7 +83,7 @@ def main() -> int:
 
 
 def show(rows: int, way: str, run: Run) -> None:
-    """One line of the table."""
+    """Print one line of the table."""
     cells = [
         f"{s:7.1f} s {m / 2**20:6.0f} MiB" for s, m in zip(run.seconds, run.memory, strict=True)
     ]
@@ -92,7 +92,7 @@ def show(rows: int, way: str, run: Run) -> None:
 
 
 def write_data(path: Path, rows: int) -> None:
-    """20 columns: 10 of floats, 5 of integers, 5 of categories; a yes/no target with some noise."""
+    """Write 10 columns of floats, 5 of integers, 5 of categories, and a noisy yes/no target."""
     random = np.random.default_rng(0)
     columns: dict[str, object] = {}
     for i in range(10):
@@ -112,7 +112,7 @@ def write_data(path: Path, rows: int) -> None:
 
 
 def our_commands(folder: Path) -> list[list[str]]:
-    """The three scripts as a person calls them; mlops.yaml is written beside a copy of them."""
+    """Return the three scripts' commands; mlops.yaml is written beside a copy of them."""
     code, out = folder / "code", folder / "ours"
     code.mkdir()
     for script in MODEL.glob("*.py"):
@@ -135,7 +135,7 @@ def our_commands(folder: Path) -> list[list[str]]:
 
 
 def usual_commands(folder: Path) -> list[list[str]]:
-    """The same three steps of the usual way, in this file."""
+    """Return the commands of the same three steps of the usual way, in this file."""
     out = folder / "usual"
     out.mkdir()
     return [[__file__, f"--usual-{step}", str(folder / "data.csv"), str(out)] for step in STEPS]
@@ -163,7 +163,7 @@ def measure(commands: list[list[str]], folder: Path) -> Run:
 
 
 def _watch(pid: int, peak: list[int]) -> None:
-    """The most that the process and its children held together, looked at 50 times a second."""
+    """Keep the most that the process and its children hold together, read 50 times a second."""
     try:
         process = psutil.Process(pid)
         while process.status() != psutil.STATUS_ZOMBIE:

@@ -1,4 +1,4 @@
-"""Small tables that look like those teams bring: mixed types, gaps, ids, dates, rare classes.
+"""Small tables like those that teams bring: mixed types, gaps, ids, dates, rare classes.
 
 Each is random but seeded, with a target that depends on its columns. Must not know about model/.
 """
@@ -36,7 +36,7 @@ def _chance(random: np.random.Generator, logit: np.ndarray) -> np.ndarray:
 
 
 def passengers(rows: int = 800, seed: int = 0) -> Table:
-    """Titanic-like: a 0/1 target, names with titles, sparse cabins, ticket texts, missing ages."""
+    """Make Titanic's: a 0/1 target, names with titles, sparse cabins, tickets, missing ages."""
     r = np.random.default_rng(seed)
     man, grade = r.random(rows) < 0.64, r.choice([1, 2, 3], rows, p=[0.24, 0.21, 0.55])
     age = np.round(np.clip(r.gamma(4, 7.5, rows), 0.5, 80), 1)
@@ -67,7 +67,7 @@ def passengers(rows: int = 800, seed: int = 0) -> Table:
 
 
 def incomes(rows: int = 3000, seed: int = 0) -> Table:
-    """Adult-like: string labels, `?` for missing, leading blanks, a category of 40 levels."""
+    """Make Adult's: string labels, `?` for missing, leading blanks, a category of 40 levels."""
     r = np.random.default_rng(seed)
     jobs = [f"job-{i}" for i in range(14)]
     worth = r.normal(0, 0.8, 14)
@@ -95,7 +95,7 @@ def incomes(rows: int = 3000, seed: int = 0) -> Table:
 
 
 def houses(rows: int = 1400, seed: int = 0) -> Table:
-    """House-price-like regression: skewed price, "NA" as a level, years, 25 neighbourhoods."""
+    """Make house prices: a skewed target, "NA" as a level, years, 25 neighborhoods."""
     r = np.random.default_rng(seed)
     place = r.integers(0, 25, rows)
     value = r.normal(0, 0.25, 25)
@@ -118,7 +118,7 @@ def houses(rows: int = 1400, seed: int = 0) -> Table:
 
 
 def churn(rows: int = 2000, seed: int = 0) -> Table:
-    """Telco-like: Yes/No flags and target, a blank for a missing number, a unique customer id."""
+    """Make Telco's: Yes/No flags and target, a blank for a missing number, a unique customer id."""
     r = np.random.default_rng(seed)
     tenure = r.integers(0, 73, rows)
     monthly = np.round(r.uniform(18, 119, rows), 2)
@@ -146,7 +146,7 @@ def churn(rows: int = 2000, seed: int = 0) -> Table:
 
 
 def fraud(rows: int = 10_000, seed: int = 0) -> Table:
-    """1 % positives, numbers only."""
+    """Make numbers only, 1 % of them positive."""
     r = np.random.default_rng(seed)
     x = r.normal(size=(rows, 10))
     amount = np.round(np.exp(r.normal(3, 1.4, rows)), 2)
@@ -156,7 +156,7 @@ def fraud(rows: int = 10_000, seed: int = 0) -> Table:
 
 
 def orders(rows: int = 4000, seed: int = 0) -> Table:
-    """Dates, a shop of 600 that matters, free text, a boolean; a number to predict."""
+    """Make dates, a shop of 600 that matters, free text, a boolean, and a number to predict."""
     r = np.random.default_rng(seed)
     shops = r.normal(0, 12, 600)
     shop = r.integers(0, 600, rows)
@@ -184,7 +184,7 @@ def orders(rows: int = 4000, seed: int = 0) -> Table:
 
 
 def letters(rows: int = 3000, seed: int = 0, classes: int = 30) -> Table:
-    """Many classes, named by text."""
+    """Make many classes, named by text."""
     r = np.random.default_rng(seed)
     centres = np.random.default_rng(1).normal(size=(classes, 8)) * 1.6
     label = r.integers(0, classes, rows)
@@ -194,7 +194,7 @@ def letters(rows: int = 3000, seed: int = 0, classes: int = 30) -> Table:
 
 
 def rare(rows: int = 300, seed: int = 0) -> Table:
-    """Five classes, two of them with one and with two rows."""
+    """Make five classes, two of them with one and with two rows."""
     r = np.random.default_rng(seed)
     label = r.choice(["a", "b", "c"], rows)
     label[:3] = ["once", "twice", "twice"]

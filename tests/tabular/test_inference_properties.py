@@ -108,7 +108,7 @@ class Endpoint:
     rows: list[dict[str, Any]]
 
     def ask(self, body: bytes, headers: dict[str, str]) -> tuple[int, str, str]:
-        """Status, content type and body of the answer."""
+        """Return status, content type and body of the answer."""
         found: dict[str, Any] = {"status": 200, "kind": ""}
 
         class Context:
@@ -133,7 +133,7 @@ class Endpoint:
 
 @pytest.fixture(scope="module")
 def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Endpoint]]:
-    """One model per task, with columns of every kind."""
+    """Make one model per task, with columns of every kind."""
     found = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SAGEMAKER_PROGRAM", "inference.py")
@@ -152,7 +152,7 @@ def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Endpoin
 
 
 def check(endpoint: Endpoint, body: bytes, headers: dict[str, str]) -> int:
-    """The status of the answer, which must be a good one."""
+    """Return the status of the answer, which must be a good one."""
     begun = time.perf_counter()
     status, kind, answer = endpoint.ask(body, headers)
     assert time.perf_counter() - begun < SLOWEST
@@ -168,7 +168,7 @@ def check(endpoint: Endpoint, body: bytes, headers: dict[str, str]) -> int:
 
 
 def predictions(kind: str, answer: str) -> int:
-    """How many an answer holds; it must be well formed."""
+    """Return how many a well-formed answer holds."""
     if kind == JSON:
         return len(strict(answer)["predictions"])
     if kind == CSV:
@@ -180,7 +180,7 @@ def predictions(kind: str, answer: str) -> int:
 
 
 def strict(text: str) -> Any:
-    """JSON without NaN and Infinity."""
+    """Parse JSON without NaN and Infinity."""
 
     def refuse(word: str) -> None:
         raise AssertionError(f"{word} is no JSON")
@@ -192,7 +192,7 @@ def strict(text: str) -> Any:
 
 
 def payload(seed: int, good: list[dict[str, Any]]) -> tuple[bytes, dict[str, str]]:
-    """Body and headers: rows that fit, changed here and there, as text that is damaged at times."""
+    """Return body and headers: rows that fit, changed in places, as text that may be damaged."""
     draw = random.Random(seed)
     rows: list[Any] = [dict(draw.choice(good)) for _ in range(draw.choice([0, 1, 1, 1, 2, 3]))]
     for _ in range(draw.choice([0, 0, 0, 1, 1, 2, 5])):
@@ -266,7 +266,7 @@ def as_csv(draw: random.Random, rows: list[Any]) -> str:
 
 
 def damaged(draw: random.Random, text: str) -> str:
-    """Cut, doubled, or with a character too much, at a random place."""
+    """Cut it, double it, or add a character, at a random place."""
     at = draw.randrange(len(text) + 1)
     how = draw.randrange(5)
     if how == 0:

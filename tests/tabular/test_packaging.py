@@ -115,7 +115,7 @@ def test_of_the_library_only_imported_modules_travel(model: Path) -> None:
 
 
 def test_what_was_packed_packs_the_same_again(model: Path, tmp_path: Path) -> None:
-    """A training job packs the serving code from its own bundle."""
+    """Expect it because a training job packs the serving code from its own bundle."""
     write(model, job="import helpers\nfrom sm_mlops.tabular import encoding\n", helpers__="")
     first = packaging.collect(model, ["job.py"])
     bundle = tmp_path / "bundle"

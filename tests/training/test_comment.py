@@ -45,7 +45,7 @@ class Api:
         )
 
     def answer(self, method: str, path: str, sent: dict[str, Any]) -> tuple[int, Any, str]:
-        """Status, content and Link header."""
+        """Return status, content and Link header."""
         self.requests.append((method, path))
         if self.refuse:
             return self.refuse, {"message": "Resource not accessible by integration"}, ""
@@ -104,7 +104,7 @@ def api() -> Iterator[Api]:
 
 @pytest.fixture
 def job(api: Api, tmp_path: Path) -> dict[str, str]:
-    """The variables of a job that runs for pull request 7."""
+    """Return the variables of a job that runs for pull request 7."""
     return {
         "GITHUB_REPOSITORY": REPOSITORY,
         "GITHUB_EVENT_PATH": str(event(tmp_path, REPOSITORY)),

@@ -33,7 +33,7 @@ TRAIN = Step("Train", "Failed", reason=TOOLKITS_WORDS, kind="TrainingJob", job="
 
 
 def test_the_words_of_a_training_script_are_found_in_its_log(account: Aws) -> None:
-    """The container's toolkit replaces them in FailureReason with the command it ran."""
+    """Expect them there: the toolkit replaces them in FailureReason with the command it ran."""
     log(
         account,
         "/aws/sagemaker/TrainingJobs",

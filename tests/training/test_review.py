@@ -387,7 +387,7 @@ def test_a_change_is_trained_beside_its_base_and_nothing_is_left_behind(
 
 @pytest.mark.slow
 def test_a_change_that_the_gate_stops_ends_with_1(life: Repo, base: str, tmp_path: Path) -> None:
-    """The base is broken here, so that there is no champion either."""
+    """Break the base, so that there is no champion either."""
     life.configure(hyperparameters={"max_depth": 5}, gate={"threshold": 1})
     broken = life.root / "model" / "train.py"
     text = broken.read_text(encoding="utf-8")
