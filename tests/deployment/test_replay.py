@@ -115,7 +115,7 @@ def test_a_failed_approval_is_off_the_queue_once_it_is_started_by_hand(account: 
     arn, other = account.register(), account.register("Approved")
     account.aws.client("events").enable_rule(Name=RULE)
     account.aws.sagemaker.update_model_package(ModelPackageArn=arn, ModelApprovalStatus="Approved")
-    until(lambda: waiting() == 1)
+    until(lambda: waiting() == 1, seconds=120)
     account.aws.client("events").disable_rule(Name=RULE)
     bodies: list[Any] = [{"detail": {"ModelPackageArn": other}}, {"detail": None}, []]
     for body in bodies:
