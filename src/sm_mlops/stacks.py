@@ -153,12 +153,7 @@ def deploy(
         # A retry after a lost answer creates no second one.
         "ClientToken": change_set,
         "ChangeSetType": "UPDATE" if stack and stack.status in READY else "CREATE",
-        "Parameters": [
-            {"ParameterKey": key, "UsePreviousValue": True}
-            if value is None
-            else {"ParameterKey": key, "ParameterValue": value}
-            for key, value in parameters.items()
-        ],
+        "Parameters": [_parameter(key, value) for key, value in parameters.items()],
         "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],
         "Capabilities": list(capabilities),
         **({"TemplateBody": body} if body else {"UsePreviousTemplate": True}),
@@ -188,6 +183,11 @@ def deploy(
         raise _failure(ended, events)
     left = tuple(event for event in events if event.status == "DELETE_FAILED")
     return Outcome(ended, changes, executed=True, left=left)
+
+
+def _parameter(name: str, value: str | None) -> dict[str, Any]:
+    given = {"UsePreviousValue": True} if value is None else {"ParameterValue": value}
+    return {"ParameterKey": name, **given}
 
 
 @contextmanager

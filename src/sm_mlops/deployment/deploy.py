@@ -86,7 +86,6 @@ def deploy(
         _require_bucket(aws, there, stage)
         _require_access(aws, there.account)
     before = _stack_before(there, stage, console, execute, continue_rollback)
-    _refuse_conversion(aws, before, stage)
     _note_single_zone(stage, console)
     parameters = {**_boundary(there), **_parameters(aws, stage, package)}
     tags = _tags(aws, stage, package, read_trail(before) if trail is None else trail)
@@ -135,7 +134,9 @@ def _stack_before(
     ready = stacks.make_ready(
         there, stage.stack, console, continue_rollback=continue_rollback, execute=execute
     )
-    return ready if ready and ready.status in stacks.READY else None
+    before = ready if ready and ready.status in stacks.READY else None
+    _refuse_conversion(there, before, stage)
+    return before
 
 
 def _tags(aws: Aws, stage: Stage, package: Version, trail: tuple[int, ...]) -> dict[str, str]:
