@@ -23,7 +23,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from sm_mlops.sandbox import caching, expressions
 from sm_mlops.sandbox.definition import JOB_OPERATIONS, Definition, RetryPolicy, Step, bind, parse
 from sm_mlops.sandbox.expressions import ExpressionError, Scope
-from sm_mlops.sandbox.jobs import KILLED, split_uri
+from sm_mlops.sandbox.job_folder import split_uri
+from sm_mlops.sandbox.jobs import KILLED
 from sm_mlops.sandbox.objects import NoSuchObject
 from sm_mlops.sandbox.storage import Record, Store
 from sm_mlops.sandbox.wire import input_shape, invalid
