@@ -252,7 +252,7 @@ def test_a_route_that_is_not_implemented_is_refused_by_name(
 ) -> None:
     answer = ada(method, path)
     assert answer.status_code == 501
-    assert answer.json()["message"] == f"GitHub: {method} {path} is not implemented in the sandbox"
+    assert answer.json()["message"] == f"The sandbox does not implement GitHub's {method} {path}"
 
 
 def test_a_token_for_a_part_of_an_installation_is_refused_by_name(server: Standalone) -> None:

@@ -194,6 +194,26 @@ def page(rows: list[Row], params: Params, default: int = 10) -> tuple[list[Row],
     return rows[start:end], {"NextToken": base64.urlsafe_b64encode(str(end).encode()).decode()}
 
 
+def only(operation: str, params: Params, *names: str) -> None:
+    """Raise ApiError for members of a request that the operation does not read here."""
+    for name in sorted(set(params) - set(names)):
+        raise not_implemented(f"sagemaker:{operation} with {name}")
+
+
+def listed(
+    operation: str, rows: list[Row], params: Params, *filters: str, ascending: bool = False
+) -> tuple[list[Row], Params]:
+    """Return one page of rows by creation time, and the NextToken to answer with.
+
+    `rows` come as they were created; `ascending` is the operation's order unless asked otherwise.
+    """
+    only(operation, params, *filters, "SortBy", "SortOrder", "MaxResults", "NextToken")
+    if params.get("SortBy", "CreationTime") != "CreationTime":
+        raise not_implemented(f"sagemaker:{operation} with SortBy {params['SortBy']}")
+    first = params.get("SortOrder", "Ascending" if ascending else "Descending")
+    return page(rows if first == "Ascending" else rows[::-1], params)
+
+
 def between(
     record: Params, params: Params, field: str = "CreationTime", name: str | None = None
 ) -> bool:

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from sm_mlops.sandbox.github.answers import Json, Refused, moment, not_found
+from sm_mlops.sandbox.github.answers import Json, Refused, moment, not_found, not_implemented
 from sm_mlops.sandbox.storage import Record, Store
 
 ACCOUNT, TOKEN, APP, INSTALLATION = (
@@ -272,7 +272,7 @@ class Accounts:
         if record is None or record["app_id"] != actor.app:
             raise not_found()
         for name in sorted(set(body) - {"permissions"}):
-            raise Refused(501, f"GitHub: {name} of a new token is not implemented in the sandbox")
+            raise not_implemented(f"{name} of an installation's new token")
         app = self.store.get(APP, str(actor.app))
         assert app is not None
         permissions = app["permissions"]

@@ -7,21 +7,18 @@ other route is refused by name with status 501.
 from __future__ import annotations
 
 import inspect
-import logging
 import re
 from dataclasses import replace
 
 from sm_mlops.sandbox.github.access import REPOSITORY as REPOSITORY
 from sm_mlops.sandbox.github.access import identified
-from sm_mlops.sandbox.github.answers import Answer, Refused
+from sm_mlops.sandbox.github.answers import Answer, not_implemented
 from sm_mlops.sandbox.github.environments import Environments
 from sm_mlops.sandbox.github.people import People
 from sm_mlops.sandbox.github.repositories import Repositories
 from sm_mlops.sandbox.github.routing import ROUTES, Request
 from sm_mlops.sandbox.github.settings import Settings
 from sm_mlops.sandbox.github.workflows import Workflows
-
-log = logging.getLogger(__name__)
 
 
 class Routes(People, Repositories, Environments, Settings, Workflows):
@@ -48,6 +45,4 @@ class Routes(People, Repositories, Environments, Settings, Workflows):
             names = inspect.signature(function).parameters
             result = function(request, **{k: v for k, v in parts.items() if k in names})
             return result if isinstance(result, Answer) else Answer(result)
-        asked = f"{request.method} {request.path}"
-        log.error("GitHub: %s is not implemented in the sandbox", asked)
-        raise Refused(501, f"GitHub: {asked} is not implemented in the sandbox")
+        raise not_implemented(f"{request.method} {request.path}")

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+from sm_mlops.sandbox.faults import Fault, Faults
 from sm_mlops.sandbox.github.accounts import Accounts
 from sm_mlops.sandbox.github.answers import Answer, Refused
 from sm_mlops.sandbox.github.git import Bare
@@ -32,19 +33,6 @@ PREFIX = "/_github"
 VERSIONS = ("2022-11-28", "2026-03-10")
 GIT = re.compile(r"/([\w.-]+)/([\w.-]+?)(?:\.git)?/(info/refs|git-upload-pack|git-receive-pack)$")
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Fault:
-    """An answer in the place of the real one; see GitHub.inject."""
-
-    where: str
-    status: int
-    message: str
-    headers: dict[str, str]
-    times: int
-    after: int
-    acts: bool
 
 
 @dataclass
@@ -64,8 +52,7 @@ class GitHub:
         self.accounts = Accounts(self.store)
         self.bare = Bare(self.folder)
         self.routes = Routes(self.store, self.accounts, self.bare)
-        self._faults: list[Fault] = []
-        self._lock = threading.Lock()
+        self._faults = Faults()
 
     def inject(
         self,
@@ -82,14 +69,16 @@ class GitHub:
         The first `after` that fit pass, the next `times` fail. Status 0 drops the connection.
         `acts`: the request is carried out, and only its answer is lost.
         """
-        self._faults.append(Fault(where, status, message, headers or {}, times, after, acts))
+        self._faults.append(
+            Fault(where, status, message, times, after, acts, headers=headers or {})
+        )
 
     def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         """Answer a request; SCRIPT_NAME holds the prefix."""
         path = environ["PATH_INFO"]
         base = f"http://{environ['HTTP_HOST']}{environ.get('SCRIPT_NAME', '')}"
         label = f"{environ['REQUEST_METHOD']} {path.removeprefix(API)}"
-        fault = self._fault(label)
+        fault = self._faults.take(lambda each: fnmatch.fnmatchcase(label, each.where))
         if fault and not fault.acts:
             return self._fail(fault, label, environ, start)
         if not path.startswith(API + "/"):
@@ -164,19 +153,6 @@ class GitHub:
         if found[3] == "git-receive-pack":
             self.routes.pushed(record)
         return self._send(label, status, headers, content, start)
-
-    def _fault(self, label: str) -> Fault | None:
-        with self._lock:
-            for fault in self._faults:
-                if fnmatch.fnmatchcase(label, fault.where):
-                    if fault.after > 0:
-                        fault.after -= 1
-                        continue
-                    fault.times -= 1
-                    if fault.times <= 0:
-                        self._faults.remove(fault)
-                    return fault
-        return None
 
     def _fail(
         self, fault: Fault, label: str, environ: dict[str, Any], start: Callable[..., Any]
