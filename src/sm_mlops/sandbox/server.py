@@ -26,9 +26,10 @@ from werkzeug.serving import BaseWSGIServer, make_server
 
 from sm_mlops.sandbox import calls, client, grants, moto_app, runtime, wire
 from sm_mlops.sandbox.cloudformation import Stacks, protocol
-from sm_mlops.sandbox.endpoints import CONFIG, ENDPOINT, MODEL, TIME, Endpoints
+from sm_mlops.sandbox.endpoints import ENDPOINT, TIME, Endpoints
 from sm_mlops.sandbox.faults import Fault, Faults
 from sm_mlops.sandbox.github.service import PREFIX, GitHub
+from sm_mlops.sandbox.hosting import CONFIG, MODEL, Models
 from sm_mlops.sandbox.iam.service import Iam
 from sm_mlops.sandbox.integrations import TAGGED, Integrations
 from sm_mlops.sandbox.jobs import PROCESSING, TRAINING, Jobs
@@ -116,8 +117,9 @@ class Server:
         self.registry.recover()
         self.metrics = Metrics(self.pace)
         self.metrics.on_change = lambda: self.moto.keep("cloudwatch", "sns", "sqs")
+        self.models = Models(self.store, self.objects, self.registry)
         self.endpoints = Endpoints(
-            self.store, self.objects, self.registry, self.metrics, self.folder / "endpoints"
+            self.store, self.objects, self.metrics, self.folder / "endpoints"
         )
         self.endpoints.on_idle = self.end_if_idle
         self.endpoints.on_deleted = lambda: self.moto.keep("applicationautoscaling")
@@ -357,7 +359,7 @@ class Server:
     def _table(self) -> dict[str, Operation]:
         """Return the operations answered here, by name."""
         tags = Tags(self.store, _TAGGED)
-        owners = (self.jobs, self.registry, self.pipelines, self.endpoints, tags)
+        owners = (self.jobs, self.registry, self.pipelines, self.models, self.endpoints, tags)
         return {
             name: getattr(owner, wire.snake_case(name))
             for owner in (*owners, *self.integrations.owners())
