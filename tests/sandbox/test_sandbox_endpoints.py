@@ -398,8 +398,8 @@ def test_requests_under_way_are_answered_by_the_fleet_they_reached(
     with ThreadPoolExecutor(1) as pool:
         late = pool.submit(aws.ask, name, f"hold {go}")
         until((tmp_path / "go.begun").exists)
-        aws.sagemaker.update_endpoint(EndpointName=name, EndpointConfigName=config)
-        until(lambda: aws.ask(name)["model"] == "next")
+        aws.update(name, config)
+        assert aws.ask(name)["model"] == "next"
         go.touch()
         assert late.result()["model"] == "long"
 
@@ -455,10 +455,8 @@ def test_what_models_and_endpoints_cannot_be_here_is_refused_by_name(
             "endpoints with several production variants",
         ),
         (
-            lambda: aws.config(
-                variant(aws.model()), VpcConfig={"Subnets": ["s"], "SecurityGroupIds": ["g"]}
-            ),
-            "sagemaker:CreateEndpointConfig with VpcConfig",
+            lambda: aws.config(variant(aws.model()), ExecutionRoleArn=ROLE),
+            "sagemaker:CreateEndpointConfig with ExecutionRoleArn",
         ),
         (
             lambda: aws.update(ready, aws.named("x"), RetainDeploymentConfig=True),

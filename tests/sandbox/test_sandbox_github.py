@@ -16,7 +16,7 @@ import requests
 from github import Auth, Github, GithubException, GithubIntegration
 from nacl.public import PublicKey, SealedBox
 
-from sm_mlops.sandbox.github import Standalone
+from standalone import Standalone
 
 pytestmark = pytest.mark.slow
 

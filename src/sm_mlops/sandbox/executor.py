@@ -27,7 +27,7 @@ from sm_mlops.sandbox.job_folder import split_uri
 from sm_mlops.sandbox.jobs import KILLED
 from sm_mlops.sandbox.objects import NoSuchObject
 from sm_mlops.sandbox.storage import Record, Store
-from sm_mlops.sandbox.wire import input_shape, invalid, snake_case
+from sm_mlops.sandbox.wire import input_shape, snake_case
 
 EXECUTION = "PipelineExecution"
 FAILED_REASON = "Step failure: One or multiple steps failed."
@@ -93,16 +93,6 @@ class Execution:
     def arn(self) -> str:
         """Return the execution's ARN."""
         return str(self.record["PipelineExecutionArn"])
-
-    def experiment(self) -> dict[str, Any]:
-        """Return the execution's PipelineExperimentConfig with its values filled in."""
-        try:
-            config: dict[str, Any] = expressions.resolve(
-                self.definition.experiment or {}, self._scope()
-            )
-        except ExpressionError as error:
-            raise invalid(f"PipelineExperimentConfig: {error}") from error
-        return config
 
     # The loop.
 
@@ -362,7 +352,6 @@ class Execution:
             },
             properties=self._properties,
             property_file=self._property_file,
-            read_json=self._read_json,
         )
 
     def _properties(self, name: str) -> Any:
@@ -384,10 +373,8 @@ class Execution:
     def _property_file(self, name: str, file: str) -> Any:
         output, path = self.definition.steps[name].property_files[file]
         outputs = self._properties(name)["ProcessingOutputConfig"]["Outputs"]
-        uri = next(o["S3Output"]["S3Uri"] for o in outputs if o["OutputName"] == output)
-        return self._read_json(f"{uri.rstrip('/')}/{path}")
-
-    def _read_json(self, uri: str) -> Any:
+        folder = next(o["S3Output"]["S3Uri"] for o in outputs if o["OutputName"] == output)
+        uri = f"{folder.rstrip('/')}/{path}"
         bucket, key = split_uri(uri)
         try:
             return json.loads(self.objects.path(bucket, key).read_bytes())

@@ -190,9 +190,6 @@ class Pipelines:
             RoleObjects(self.objects, role, caller),
             lambda: self._client(caller.region, role),
         )
-        experiment = execution.experiment()
-        if experiment:
-            record["PipelineExperimentConfig"] = experiment
         arn = record["PipelineExecutionArn"]
         self.store.put(EXECUTION, arn, record)
         self.running[arn] = execution

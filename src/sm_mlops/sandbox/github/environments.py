@@ -33,7 +33,6 @@ class Environments(Access):
 
     @route("GET", f"{REPO}/environments", permission=("actions", "read"))
     def environments(self, request: Request, record: Record) -> Answer:
-        """Return a page of environments."""
         rows = [
             self._environment(request, record, each) for each in record["_environments"].values()
         ]
@@ -41,7 +40,6 @@ class Environments(Access):
 
     @route("GET", ENVIRONMENT, permission=("actions", "read"))
     def environment(self, request: Request, record: Record, environment: str) -> Json:
-        """Return an environment."""
         return self._environment(request, record, _find(record, environment))
 
     @route("PUT", ENVIRONMENT, **ADMIN)
@@ -117,7 +115,6 @@ class Environments(Access):
 
     @route("DELETE", ENVIRONMENT, **ADMIN)
     def delete_environment(self, request: Request, record: Record, environment: str) -> Answer:
-        """Delete an environment."""
         _find(record, environment)
         del record["_environments"][environment.lower()]
         self.keep(record)
@@ -157,13 +154,11 @@ class Environments(Access):
 
     @route("GET", f"{ENVIRONMENT}/deployment-branch-policies", permission=("actions", "read"))
     def branch_policies(self, request: Request, record: Record, environment: str) -> Answer:
-        """Return a page of the branches that may deploy."""
         rows = _find(record, environment)["_policies"]
         return counted("branch_policies", rows, request)
 
     @route("POST", f"{ENVIRONMENT}/deployment-branch-policies", **ADMIN)
     def add_branch_policy(self, request: Request, record: Record, environment: str) -> Answer:
-        """Let another branch deploy."""
         found = _find(record, environment)
         if not (found["_policy"] or {}).get("custom_branch_policies"):
             raise not_found()
@@ -180,7 +175,6 @@ class Environments(Access):
     def delete_branch_policy(
         self, request: Request, record: Record, environment: str, policy: str
     ) -> Answer:
-        """Let a branch deploy no longer."""
         found = _find(record, environment)
         kept = [each for each in found["_policies"] if str(each["id"]) != policy]
         if len(kept) == len(found["_policies"]):

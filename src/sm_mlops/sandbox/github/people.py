@@ -12,7 +12,6 @@ class People(Access):
 
     @route("GET", "/user", scope="", permission=None)
     def own_account(self, request: Request) -> Json:
-        """Return the account of the token."""
         if request.actor.kind == "nobody":
             raise Refused(401, NO_TOKEN)
         if request.actor.kind == "installation":
@@ -21,12 +20,10 @@ class People(Access):
 
     @route("GET", "/users/{login}")
     def user(self, request: Request, login: str) -> Json:
-        """Return a user or an organization."""
         return self.shown_account(request, self.accounts.account(login))
 
     @route("GET", "/orgs/{login}/teams/{team}")
     def team(self, request: Request, login: str, team: str) -> Json:
-        """Return a team of an organization."""
         found = self.accounts.account(login)["_teams"].get(team)
         if found is None or request.actor.kind == "nobody":
             raise not_found()
@@ -36,7 +33,6 @@ class People(Access):
 
     @route("POST", "/app/installations/{installation}/access_tokens", app=True)
     def installation_token(self, request: Request, installation: str) -> Answer:
-        """Return a new token of an App's installation."""
         if not installation.isdigit():
             raise not_found()
         token = self.accounts.installation_token(request.actor, int(installation), request.body)

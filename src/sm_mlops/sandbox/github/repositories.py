@@ -19,14 +19,12 @@ class Repositories(Access):
 
     @route("POST", "/user/repos", permission=("administration", "write"))
     def create_own(self, request: Request) -> Answer:
-        """Create a repository of the token's user."""
         if request.actor.kind == "installation":
             raise Refused(403, "Resource not accessible by integration")
         return self._create(request, request.actor.login)
 
     @route("POST", "/orgs/{login}/repos", permission=("administration", "write"))
     def create_in_organization(self, request: Request, login: str) -> Answer:
-        """Create a repository of an organization."""
         owner = self.accounts.account(login)
         if owner["type"] != "Organization":
             raise not_found()
@@ -140,7 +138,6 @@ class Repositories(Access):
 
     @route("GET", REPO, permission=("metadata", "read"))
     def repository(self, request: Request, record: Record) -> Json:
-        """Return a repository."""
         return self._shown(request, record)
 
     def _shown(self, request: Request, record: Record) -> Json:
@@ -162,7 +159,6 @@ class Repositories(Access):
 
     @route("GET", f"{REPO}/branches/{{branch*}}", permission=("contents", "read"))
     def branch(self, request: Request, record: Record, branch: str) -> Json:
-        """Return a branch and the commit it is at."""
         sha = self.bare.branches(record["full_name"]).get(branch)
         if sha is None:
             raise Refused(404, "Branch not found")

@@ -58,12 +58,10 @@ class Settings(Access):
 
     @route("GET", f"{SECRETS}/public-key", **SEE_SECRETS)
     def public_key(self, request: Request, record: Record) -> Json:
-        """Return the key to seal secrets with."""
         return public(self._key(record))
 
     @route("GET", SECRETS, **SEE_SECRETS)
     def secrets(self, request: Request, record: Record) -> Answer:
-        """Return a page of the secrets' names and times."""
         return counted("secrets", _dated(record["_secrets"]), request)
 
     @route("PUT", f"{SECRETS}/{{name}}", **SET_SECRETS)
@@ -92,7 +90,6 @@ class Settings(Access):
 
     @route("DELETE", f"{SECRETS}/{{name}}", **SET_SECRETS)
     def delete_secret(self, request: Request, record: Record, name: str) -> Answer:
-        """Delete a secret."""
         return self._remove(record, record["_secrets"], name)
 
     def _remove(self, record: Record, rows: Json, name: str) -> Answer:
@@ -104,12 +101,10 @@ class Settings(Access):
 
     @route("GET", VARIABLES, **SEE_VARIABLES)
     def variables(self, request: Request, record: Record) -> Answer:
-        """Return a page of variables."""
         return counted("variables", _dated(record["_variables"]), request)
 
     @route("POST", VARIABLES, **SET_VARIABLES)
     def add_variable(self, request: Request, record: Record) -> Answer:
-        """Add a variable."""
         name, value = wanted(request.body, name=str, value=str)
         _check_name(name, "Variable")
         _check_value(value)
@@ -130,7 +125,6 @@ class Settings(Access):
 
     @route("PATCH", f"{VARIABLES}/{{name}}", **SET_VARIABLES)
     def change_variable(self, request: Request, record: Record, name: str) -> Answer:
-        """Change the name or the value of a variable."""
         rows = record["_variables"]
         if name.upper() not in rows:
             raise not_found()
@@ -146,7 +140,6 @@ class Settings(Access):
 
     @route("DELETE", f"{VARIABLES}/{{name}}", **SET_VARIABLES)
     def delete_variable(self, request: Request, record: Record, name: str) -> Answer:
-        """Delete a variable."""
         return self._remove(record, record["_variables"], name)
 
 

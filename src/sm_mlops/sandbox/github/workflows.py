@@ -22,7 +22,6 @@ class Workflows(Access):
         permission=("actions", "write"),
     )  # fmt: skip
     def dispatch(self, request: Request, record: Record, workflow: str) -> Answer:
-        """Start a run of a workflow."""
         found = self._workflow(record, workflow)
         (ref,) = wanted(request.body, ref=str)
         name = record["full_name"]
