@@ -14,11 +14,12 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from sm_mlops.sandbox import wire
 from sm_mlops.sandbox.access import RoleObjects
+from sm_mlops.sandbox.fleets import Fleet, Live
 from sm_mlops.sandbox.hosting import CONFIG, MODEL, find, listed, location
 from sm_mlops.sandbox.metrics import Metrics
 from sm_mlops.sandbox.objects import NoSuchObject, Objects
@@ -33,7 +34,6 @@ SERVING_LOG = "ServingLog"
 TIME = 0.004
 """Seconds of the sandbox for each second of a deployment's waiting times and alarm periods."""
 LOOK_SECONDS = 0.1
-DRAIN_SECONDS = 60.0
 LONGEST_REASON = 1024
 REASONS = {
     "ping": "The primary container for production variant {variant} did not pass the ping health "
@@ -48,44 +48,6 @@ REASONS = {
 
 class Failed(Exception):
     """Why a deployment cannot go on, in the words of FailureReason."""
-
-
-@dataclass(frozen=True)
-class Fleet:
-    """What serves one endpoint configuration: its variant's name, process and instance count."""
-
-    variant: str
-    container: Container
-    instances: int
-
-    def end(self) -> None:
-        """Answer what is under way, then end the process."""
-        self.container.drain(DRAIN_SECONDS)
-        self.container.end()
-
-
-@dataclass
-class Live:
-    """What stands behind an endpoint now: the fleet, and during an update the new one with its
-    share of the traffic."""
-
-    blue: Fleet | None = None
-    green: Fleet | None = None
-    share: float = 0.0
-    leaving: list[Fleet] = field(default_factory=list)
-    """Fleets that answer what they have begun, and end."""
-    thread: threading.Thread | None = None
-
-    def fleets(self) -> list[Fleet]:
-        """Return the fleets there are."""
-        return [fleet for fleet in (self.blue, self.green, *self.leaving) if fleet]
-
-    def dismiss(self, fleet: Fleet | None) -> None:
-        """End a fleet that no longer gets requests."""
-        if fleet is not None:
-            self.leaving.append(fleet)
-            fleet.end()
-            self.leaving.remove(fleet)
 
 
 class Endpoints:

@@ -17,7 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from sm_mlops.sandbox.capture import Capture
-from sm_mlops.sandbox.endpoints import ENDPOINT, Endpoints, Fleet
+from sm_mlops.sandbox.endpoints import ENDPOINT, Endpoints
+from sm_mlops.sandbox.fleets import Fleet
 from sm_mlops.sandbox.hosting import location
 from sm_mlops.sandbox.metrics import Metrics, notify
 from sm_mlops.sandbox.objects import NoSuchObject, Objects

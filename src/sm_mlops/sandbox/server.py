@@ -20,11 +20,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
 
-from botocore.config import Config
-from botocore.session import get_session
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from sm_mlops.sandbox import calls, client, grants, moto_app, runtime, wire
+from sm_mlops.sandbox.clients import Clients
 from sm_mlops.sandbox.cloudformation import Stacks, protocol
 from sm_mlops.sandbox.endpoints import ENDPOINT, TIME, Endpoints
 from sm_mlops.sandbox.faults import Fault, Faults
@@ -39,7 +38,7 @@ from sm_mlops.sandbox.moto_state import MotoState
 from sm_mlops.sandbox.objects import Objects
 from sm_mlops.sandbox.pipelines import PIPELINE, Pipelines
 from sm_mlops.sandbox.registry import GROUP, PACKAGE, Registry
-from sm_mlops.sandbox.replies import error_reply, json_reply, read, reply
+from sm_mlops.sandbox.replies import Start, error_reply, json_reply, read, reply
 from sm_mlops.sandbox.signatures import caller_of, signed_for
 from sm_mlops.sandbox.storage import DamagedState, Files, Store
 from sm_mlops.sandbox.tags import Tags
@@ -48,7 +47,6 @@ from sm_mlops.sandbox.wire import ApiError, Caller, Params
 # What moto answers of SageMaker: Studio's domains, which a person makes.
 BY_MOTO = ("CreateDomain", "DescribeDomain", "ListDomains", "DeleteDomain")
 Operation = Callable[[Params, Caller], Params]
-StartResponse = Callable[..., Any]
 log = logging.getLogger(__name__)
 
 
@@ -72,14 +70,33 @@ class Server:
         self._standing = True
         self._closing = False
         self._state_lock = threading.RLock()
-        self._client_lock = threading.Lock()
-        self._make_client = functools.cache(self._new_client)
+        self.clients = Clients(lambda: self.url)
         self._http: BaseWSGIServer | None = None
 
     # Life.
 
     def start(self, port: int = 0) -> Server:
         """Load the state and start answering."""
+        self._open()
+        self._build()
+        self.endpoints.recover()
+        self.runtime.recover()
+        self._moto_app = moto_app.Dispatcher()
+        self._http = make_server(
+            "127.0.0.1", port, self._answer, threaded=True, request_handler=moto_app.Handler
+        )
+        # The interval is how long close() may wait; ten looks a second cost nothing measurable.
+        threading.Thread(
+            target=self._http.serve_forever, args=(0.1,), name="http", daemon=True
+        ).start()
+        # What the first execution will need, while nobody waits for it.
+        threading.Thread(target=self._warm, name="warm up", daemon=True).start()
+        self.stacks.recover()
+        self.integrations.recover()
+        return self
+
+    def _open(self) -> None:
+        """Take the lock on the state and load it. Raises SandboxError."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock_file = (self.folder / client.SERVER_LOCK).open("a+")
         try:
@@ -109,6 +126,9 @@ class Server:
                 f"{self.folder} is damaged or from another version ({error}); "
                 "clear it with: mlops sandbox reset"
             ) from error
+
+    def _build(self) -> None:
+        """Make the services and connect them."""
         self.iam = Iam(self.store, self.moto.keep)
         grants.on_session(self.moto.keep)
         self.jobs = Jobs(self.store, self.objects, self.folder / "jobs", self.stop_grace)
@@ -125,7 +145,7 @@ class Server:
         self.endpoints.on_deleted = lambda: self.moto.keep("applicationautoscaling")
         self.runtime = runtime.Runtime(self.store, self.objects, self.endpoints, self.metrics)
         self.runtime.on_idle = self.end_if_idle
-        self.pipelines = Pipelines(self.store, self.objects, self.jobs, self._as_role)
+        self.pipelines = Pipelines(self.store, self.objects, self.jobs, self.clients.of_role)
         self.pipelines.on_end = self.end_if_idle
         self.stacks = Stacks(
             self.store, lambda service, region, key: self.client(region, service, key)
@@ -135,21 +155,6 @@ class Server:
         self.logs = Logs(self.store, self.jobs, self.folder / "endpoints")
         self.integrations = Integrations(self)
         self._operations = self._table()
-        self.endpoints.recover()
-        self.runtime.recover()
-        self._moto_app = moto_app.Dispatcher()
-        self._http = make_server(
-            "127.0.0.1", port, self._answer, threaded=True, request_handler=moto_app.Handler
-        )
-        # The interval is how long close() may wait; ten looks a second cost nothing measurable.
-        threading.Thread(
-            target=self._http.serve_forever, args=(0.1,), name="http", daemon=True
-        ).start()
-        # What the first execution will need, while nobody waits for it.
-        threading.Thread(target=self._warm, name="warm up", daemon=True).start()
-        self.stacks.recover()
-        self.integrations.recover()
-        return self
 
     def _warm(self) -> None:
         wire.service_model()
@@ -178,38 +183,13 @@ class Server:
         """Return the environment variables for clients, "" for those to remove."""
         return client.environment(self.folder, self.port, self.region)
 
-    def client(
-        self, region: str, service: str = "sagemaker", access_key: str = client.ACCESS_KEY
-    ) -> Any:
+    def client(self, region: str, service: str = "sagemaker", access_key: str = "") -> Any:
         """Return a client of this sandbox that tries every call once."""
-        with self._client_lock:  # Clients may be shared between threads, making them may not.
-            return self._make_client(region, service, access_key)
-
-    def _as_role(self, region: str, role: str) -> Any:
-        """Return a client of SageMaker with the rights of a role."""
-        key = grants.session(role, "SageMaker", region)["AWS_ACCESS_KEY_ID"]
-        return self.client(region, access_key=key)
-
-    def _new_client(self, region: str, service: str, access_key: str) -> Any:
-        return self._core.create_client(
-            service,
-            region_name=region,
-            endpoint_url=self.url,
-            aws_access_key_id=access_key or client.ACCESS_KEY,
-            aws_secret_access_key="sandbox",
-            config=Config(retries={"total_max_attempts": 1}, proxies={}, max_pool_connections=64),
-        )
+        return self.clients.get(region, service, access_key)
 
     def core(self) -> Any:
         """Return the botocore session that makes this server's clients."""
-        return self._core
-
-    @functools.cached_property
-    def _core(self) -> Any:
-        # One session reads each service's model once.
-        core = get_session()
-        core.set_config_variable("profile", None)
-        return core
+        return self.clients.core
 
     def close(self, why: str | None = None) -> None:
         """Stop what runs, write everything down, stop answering. `why` becomes the executions'
@@ -277,7 +257,7 @@ class Server:
 
     # Requests.
 
-    def _answer(self, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
+    def _answer(self, environ: dict[str, Any], start: Start) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
         if self._closing:
             return error_reply(start, ApiError("ServiceUnavailable", "this sandbox is ending", 503))
@@ -299,7 +279,7 @@ class Server:
         return self._serve(service, caller, environ, start)
 
     def _serve(
-        self, service: str, caller: Caller, environ: dict[str, Any], start: StartResponse
+        self, service: str, caller: Caller, environ: dict[str, Any], start: Start
     ) -> Iterable[bytes]:
         target, _, operation = environ.get("HTTP_X_AMZ_TARGET", "").partition(".")
         if target == "SageMaker" and operation not in BY_MOTO:
@@ -316,9 +296,7 @@ class Server:
             answered = self.iam.answer(service, environ, caller, start, by_moto)
         return by_moto() if answered is None else answered
 
-    def _invoke(
-        self, caller: Caller, environ: dict[str, Any], start: StartResponse
-    ) -> Iterable[bytes]:
+    def _invoke(self, caller: Caller, environ: dict[str, Any], start: Start) -> Iterable[bytes]:
         try:
             return self.runtime.answer(environ, start, caller)
         except ApiError as error:
@@ -326,7 +304,7 @@ class Server:
         except Exception as error:
             return runtime.error_answer(_defect(error, environ["PATH_INFO"]), start)
 
-    def _by_moto(self, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
+    def _by_moto(self, environ: dict[str, Any], start: Start) -> Iterable[bytes]:
         application = self._moto_app.get_application(environ)
         service: str = cast(Any, application).service
         if service == "logs":
@@ -339,7 +317,7 @@ class Server:
         return answer
 
     def _sagemaker(
-        self, operation: str, caller: Caller, environ: dict[str, Any], start: StartResponse
+        self, operation: str, caller: Caller, environ: dict[str, Any], start: Start
     ) -> Iterable[bytes]:
         body = read(environ)
         try:
@@ -410,7 +388,7 @@ class Server:
         service: str,
         caller: Caller,
         environ: dict[str, Any],
-        start: StartResponse,
+        start: Start,
     ) -> Iterable[bytes]:
         if fault.acts:
             for _ in self._serve(service, caller, environ, lambda *_: None):
@@ -430,7 +408,7 @@ class Server:
 
     # The sandbox's own requests.
 
-    def _control(self, path: str, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
+    def _control(self, path: str, environ: dict[str, Any], start: Start) -> Iterable[bytes]:
         if not secrets.compare_digest(environ.get("HTTP_X_SANDBOX_TOKEN", ""), self.token):
             return error_reply(start, ApiError("AccessDenied", "not this sandbox's token", 403))
         action = path.removeprefix("/_sandbox/")
@@ -458,7 +436,7 @@ class Server:
             "jobs": len(self.jobs.running),
         }
 
-    def _lease(self, connection: socket.socket, start: StartResponse) -> Iterable[bytes]:
+    def _lease(self, connection: socket.socket, start: Start) -> Iterable[bytes]:
         """Stay alive for a client as long as its connection is open."""
         with self._state_lock:
             if self._closing:
