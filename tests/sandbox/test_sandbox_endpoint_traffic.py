@@ -160,14 +160,12 @@ def test_a_deployment_shows_what_is_pending(
 
 
 def test_steps_of_every_kind_of_routing() -> None:
-    four = {"InitialInstanceCount": 4}
-    assert steps({}, four) == [(1.0, 0.0)]
-    canary = routing("CANARY", 5, CanarySize={"Type": "INSTANCE_COUNT", "Value": 1})
-    assert steps(canary, four) == [(0.25, 5), (1.0, 5)]
+    assert steps({}) == [(1.0, 0.0)]
+    assert steps(routing("CANARY", 5, CanarySize=percent(25))) == [(0.25, 5), (1.0, 5)]
     linear = routing("LINEAR", 7, LinearStepSize=percent(50))
     linear["BlueGreenUpdatePolicy"]["TerminationWaitInSeconds"] = 3
-    assert steps(linear, four) == [(0.5, 7), (1.0, 10)]
-    assert len(steps(routing("LINEAR", 1, LinearStepSize=percent(10)), four)) == 10
+    assert steps(linear) == [(0.5, 7), (1.0, 10)]
+    assert len(steps(routing("LINEAR", 1, LinearStepSize=percent(10)))) == 10
 
 
 def test_errors_of_the_new_fleet_roll_the_deployment_back(aws: Hosting) -> None:
@@ -284,6 +282,10 @@ def test_an_alarm_reaches_its_topic(aws: Hosting) -> None:
         (routing("CANARY"), "CanarySize must be given"),
         (routing("LINEAR", CanarySize=percent(10)), "CanarySize must be given"),
         (routing("LINEAR", LinearStepSize=percent(5)), "LinearStepSize must be at least 10"),
+        (
+            routing("CANARY", CanarySize={"Type": "INSTANCE_COUNT", "Value": 1}),
+            "does not implement CanarySize of type INSTANCE_COUNT",
+        ),
         (with_alarm(routing("ALL_AT_ONCE"), "nope"), "Could not find CloudWatch alarm nope"),
     ],
 )

@@ -36,8 +36,6 @@ _STEP_MEMBERS = {
     "Type",
     "Arguments",
     "DependsOn",
-    "DisplayName",
-    "Description",
     "CacheConfig",
     "RetryPolicies",
     "PropertyFiles",
@@ -80,8 +78,6 @@ class Step:
     dependencies: frozenset[str]
     branch: tuple[str, bool] | None
     """The condition step that must come out so for this step to run at all."""
-    display_name: str | None
-    description: str | None
     cache_seconds: float | None
     """How old a result may be to be used again; None when caching is off."""
     retries: tuple[RetryPolicy, ...]
@@ -217,8 +213,6 @@ def _step(raw: dict[str, Any], branch: tuple[str, bool] | None) -> Step:
         arguments=arguments,
         dependencies=frozenset(dependencies | ({branch[0]} if branch else set())),
         branch=branch,
-        display_name=raw.get("DisplayName"),
-        description=raw.get("Description"),
         cache_seconds=_cache(name, kind, raw.get("CacheConfig")),
         retries=tuple(_retry(name, kind, policy) for policy in raw.get("RetryPolicies") or []),
         property_files=_property_files(name, raw),

@@ -297,7 +297,7 @@ class Endpoints:
         """Move the traffic to the new fleet. Raises Failed when an alarm goes off."""
         deployment = record["_pending"].get("deployment") or {}
         begun = time.time()
-        for share, wait in steps(deployment, record["_pending"]["variant"]):
+        for share, wait in steps(deployment):
             live.share = share
             self._show_pending(record, "Baking" if share == 1 else "ActivatingTraffic")
             self._wait(record, deployment, wait, begun)

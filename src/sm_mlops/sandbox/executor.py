@@ -1,8 +1,7 @@
 """Runs one pipeline execution: starts steps when they may start, waits for them, records what
 happened.
 
-Talks to SageMaker's API like any client (so that botocore checks every request) and to nothing
-else.
+Sends its requests to SageMaker's API like any client, so that botocore checks them.
 """
 
 from __future__ import annotations
@@ -15,16 +14,16 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from sm_mlops.sandbox import caching, expressions
+from sm_mlops.sandbox.access import RoleObjects
 from sm_mlops.sandbox.definition import JOB_OPERATIONS, Definition, RetryPolicy, Step, bind, parse
 from sm_mlops.sandbox.expressions import ExpressionError, Scope
 from sm_mlops.sandbox.job_folder import split_uri
-from sm_mlops.sandbox.jobs import KILLED
+from sm_mlops.sandbox.jobs import KILLED, Jobs
 from sm_mlops.sandbox.objects import NoSuchObject
 from sm_mlops.sandbox.storage import Record, Store
 from sm_mlops.sandbox.wire import input_shape, snake_case
@@ -37,23 +36,6 @@ log = logging.getLogger(__name__)
 
 # The service retries these by itself; a policy in the step overrides it.
 OWN_RETRY = RetryPolicy(("Step.SERVICE_FAULT", "Step.THROTTLING"))
-
-
-class JobControl(Protocol):
-    """What the executor needs from the jobs beside the API."""
-
-    def wait(self, arn: str) -> None:
-        """Return when the job has ended."""
-
-    def stop(self, kind: str, arn: str) -> None:
-        """Ask the job to stop."""
-
-
-class ObjectReader(Protocol):
-    """What the executor needs from S3."""
-
-    def path(self, bucket: str, key: str) -> Path:
-        """Return the file with an object's content."""
 
 
 class StepFailed(Exception):
@@ -76,8 +58,8 @@ class Execution:
         self,
         record: Record,
         store: Store,
-        jobs: JobControl,
-        objects: ObjectReader,
+        jobs: Jobs,
+        objects: RoleObjects,
         client: Callable[[], Any],
     ) -> None:
         self.record, self.store, self.jobs, self.objects = record, store, jobs, objects
@@ -117,10 +99,6 @@ class Execution:
             "StepStatus": "Executing",
             "AttemptCount": 1,
         }
-        if step.display_name:
-            row["StepDisplayName"] = step.display_name
-        if step.description:
-            row["StepDescription"] = step.description
         self.record["_steps"][step.name] = row
         self._save()
         threading.Thread(

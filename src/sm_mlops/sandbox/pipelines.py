@@ -12,7 +12,8 @@ from typing import Any
 from sm_mlops.sandbox import wire
 from sm_mlops.sandbox.access import RoleObjects
 from sm_mlops.sandbox.definition import bind, parse
-from sm_mlops.sandbox.executor import EXECUTION, Execution, JobControl, recover
+from sm_mlops.sandbox.executor import EXECUTION, Execution, recover
+from sm_mlops.sandbox.jobs import Jobs
 from sm_mlops.sandbox.objects import Objects
 from sm_mlops.sandbox.policies import check_role
 from sm_mlops.sandbox.storage import Record, Store
@@ -30,7 +31,7 @@ class Pipelines:
     """
 
     def __init__(
-        self, store: Store, objects: Objects, jobs: JobControl, client: Callable[[str, str], Any]
+        self, store: Store, objects: Objects, jobs: Jobs, client: Callable[[str, str], Any]
     ) -> None:
         self.store, self.objects, self.jobs, self._client = store, objects, jobs, client
         self.running: dict[str, Execution] = {}

@@ -42,13 +42,13 @@ def check_update(record: Record, pending: Record, caller: Caller) -> None:
             "The new endpoint configuration must have the same variant names as the old one for a "
             f"deployment with traffic shifting: {old['VariantName']}"
         )
-    _check_deployment(deployment, new)
+    _check_deployment(deployment)
     for alarm in deployment.get("AutoRollbackConfiguration", {}).get("Alarms", []):
         if not known_alarm(alarm["AlarmName"], caller):
             raise invalid(f"Could not find CloudWatch alarm {alarm['AlarmName']}.")
 
 
-def _check_deployment(deployment: Params, variant: Params) -> None:
+def _check_deployment(deployment: Params) -> None:
     members = ("BlueGreenUpdatePolicy", "AutoRollbackConfiguration")
     wire.only("UpdateEndpoint", deployment, *members)
     routing = deployment.get("BlueGreenUpdatePolicy", {}).get("TrafficRoutingConfiguration", {})
@@ -58,31 +58,27 @@ def _check_deployment(deployment: Params, variant: Params) -> None:
             raise invalid(f"{member} must be given for traffic routing of type {wanted}, only")
         if kind == wanted:
             size = routing[member]
-            if _share(size, variant) > 0.5:
+            if size["Type"] != "CAPACITY_PERCENT":
+                raise wire.not_implemented(f"{member} of type {size['Type']}")
+            if size["Value"] > 50:
                 raise invalid(f"{member} must be at most 50 percent of the capacity")
-            if size["Type"] == "CAPACITY_PERCENT" and size["Value"] < least:
+            if size["Value"] < least:
                 raise invalid(f"{member} must be at least {least} percent of the capacity")
 
 
-def steps(deployment: Params, variant: Params) -> list[tuple[float, float]]:
+def steps(deployment: Params) -> list[tuple[float, float]]:
     """Return the steps of a traffic shift: the new fleet's share, and the seconds to wait then."""
     policy = deployment.get("BlueGreenUpdatePolicy", {})
     routing = policy.get("TrafficRoutingConfiguration", {"Type": "ALL_AT_ONCE"})
     wait = float(routing.get("WaitIntervalInSeconds", 0))
     parts = []
     if routing["Type"] == "CANARY":
-        parts = [_share(routing["CanarySize"], variant)]
+        parts = [routing["CanarySize"]["Value"] / 100]
     elif routing["Type"] == "LINEAR":
-        size = _share(routing["LinearStepSize"], variant)
+        size = routing["LinearStepSize"]["Value"] / 100
         parts = [size * count for count in range(1, 100) if size * count < 0.999]
     last = wait + float(policy.get("TerminationWaitInSeconds", 0))
     return [*((part, wait) for part in parts), (1.0, last)]
-
-
-def _share(size: Params, variant: Params) -> float:
-    if size["Type"] == "CAPACITY_PERCENT":
-        return float(size["Value"]) / 100
-    return min(1.0, float(size["Value"]) / max(1, int(variant.get("InitialInstanceCount", 1))))
 
 
 def retain(record: Record, pending: Record, excluded: set[str]) -> None:
