@@ -237,7 +237,7 @@ class Server:
         self._standing, self._owned = False, True
 
     def left(self, goodbye: bool) -> None:
-        """The starter has left: without a goodbye it was killed, and everything ends at once."""
+        """End everything at once if the starter was killed, that is, left without a goodbye."""
         if not goodbye:
             self.close("The sandbox was killed: the process that had started it was.")
             return
