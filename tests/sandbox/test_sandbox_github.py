@@ -491,7 +491,7 @@ def test_new_repositories_are_named_by_numbers_in_tokens(server: Standalone, ada
     owner = server.github.accounts.account("acme")["id"]
     shown = ada("GET", where).json()
     assert shown["sub_claim_prefix"] == f"repo:acme@{owner}/churn@{number}"
-    server.github.store.get("GitHubRepository", "acme/churn")["_subject"] = "names"
+    server.github.store.all("GitHubRepository")["acme/churn"]["_subject"] = "names"
     assert ada("GET", where).json()["sub_claim_prefix"] == "repo:acme/churn"
 
 
