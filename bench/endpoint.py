@@ -73,7 +73,7 @@ def hosted(aws: Any, model_dir: Path) -> tuple[str, float]:
         for path in model_dir.iterdir():
             tar.add(path, path.name)
     url = aws.put("model.tar.gz", archive.getvalue())
-    config = aws.config(cases.variant(aws.model({"Image": cases.IMAGE, "ModelDataUrl": url})))
+    config = aws.config(cases.variant(aws.model(aws.package_of(url))))
     begun = time.perf_counter()
     name = aws.deploy(config)
     return name, time.perf_counter() - begun

@@ -26,7 +26,7 @@ from sm_mlops.aws import Aws
 from sm_mlops.bootstrap import credential, plan
 from sm_mlops.bootstrap.push import Push
 from sm_mlops.errors import MlopsError
-from sm_mlops.sandbox.github import Standalone
+from standalone import Standalone
 
 pytestmark = pytest.mark.slow
 

@@ -20,7 +20,7 @@ from sm_mlops.bootstrap.credential import Credential
 from sm_mlops.bootstrap.settings import KEY, Settings
 from sm_mlops.errors import MlopsError
 from sm_mlops.github import GitHub, Place
-from sm_mlops.sandbox.github import Standalone
+from standalone import Standalone
 
 pytestmark = pytest.mark.slow
 

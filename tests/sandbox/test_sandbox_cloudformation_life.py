@@ -178,7 +178,7 @@ def test_a_killed_sandbox_takes_its_stacks_up_again(tmp_path: Path) -> None:
     running = sandbox.start(tmp_path, "eu-west-1")
     aws, hosting = Deployer(running.url), Hosting(running.url).prepare()
     slow, name = "import time\ntime.sleep(3)\n" + MODEL, new_name()
-    body = text(endpoint(hosting.archive(slow), name))
+    body = text(endpoint(hosting.package(slow), name))
     aws.cfn.create_stack(StackName=name, TemplateBody=body)
     aws.wait_for(name, "Endpoint CREATE_IN_PROGRESS")
     kept = aws.deploy({"Resources": {"Topic": resource("SNS::Topic")}})
@@ -213,9 +213,9 @@ def aws(server: Server) -> Deployer:
     return Deployer(server.url)
 
 
-def endpoint(archive: str, name: str, **more: Any) -> dict[str, Any]:
+def endpoint(package: str, name: str, **more: Any) -> dict[str, Any]:
     """A template of an endpoint, as small as can be."""
-    container = {"Image": "x.dkr.ecr.eu-west-1.amazonaws.com/x:1", "ModelDataUrl": archive}
+    container = {"ModelPackageName": package}
     variant = {
         "VariantName": "AllTraffic",
         "ModelName": {"Fn::GetAtt": ["Model", "ModelName"]},
@@ -244,12 +244,12 @@ def test_a_stack_is_complete_only_when_its_endpoint_answers(
     aws: Deployer, hosting: Hosting
 ) -> None:
     name = new_name()
-    aws.deploy(endpoint(hosting.archive(name="one"), name), name, Tags=[{"Key": "k", "Value": "v"}])
+    aws.deploy(endpoint(hosting.package(name="one"), name), name, Tags=[{"Key": "k", "Value": "v"}])
     assert aws.stack(name)["StackStatus"] == "CREATE_COMPLETE", aws.reasons(name, "CREATE_FAILED")
     assert hosting.ask(name)["model"] == "one"
     arn = aws.physical(name)["Endpoint"]
     assert hosting.sagemaker.list_tags(ResourceArn=arn)["Tags"] == [{"Key": "k", "Value": "v"}]
-    stack = aws.update(name, endpoint(hosting.archive(name="two"), name))
+    stack = aws.update(name, endpoint(hosting.package(name="two"), name))
     assert stack["StackStatus"] == "UPDATE_COMPLETE", aws.reasons(name, "UPDATE_FAILED")
     assert hosting.ask(name)["model"] == "two"
     stack = aws.delete(name)
@@ -267,9 +267,9 @@ def test_a_model_that_does_not_start_leaves_the_old_one_serving(
     aws: Deployer, hosting: Hosting
 ) -> None:
     name = new_name()
-    aws.deploy(endpoint(hosting.archive(name="good"), name), name)
+    aws.deploy(endpoint(hosting.package(name="good"), name), name)
     config = hosting.sagemaker.describe_endpoint(EndpointName=name)["EndpointConfigName"]
-    stack = aws.update(name, endpoint(hosting.archive(BROKEN), name))
+    stack = aws.update(name, endpoint(hosting.package(BROKEN), name))
     assert stack["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
     why = aws.reasons(name, "UPDATE_FAILED")
     assert list(why) == ["Endpoint"]
@@ -301,9 +301,9 @@ def test_an_alarm_during_the_shift_rolls_the_stack_back(aws: Deployer, hosting: 
         },
         "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": name}]},
     }
-    aws.deploy(endpoint(hosting.archive(name="good"), name, DeploymentConfig=shift), name)
+    aws.deploy(endpoint(hosting.package(name="good"), name, DeploymentConfig=shift), name)
     alarms.set_alarm_state(AlarmName=name, StateValue="ALARM", StateReason="a test")
-    stack = aws.update(name, endpoint(hosting.archive(name="worse"), name, DeploymentConfig=shift))
+    stack = aws.update(name, endpoint(hosting.package(name="worse"), name, DeploymentConfig=shift))
     assert stack["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE", aws.events(name)
     assert "HandlerErrorCode: NotStabilized" in aws.reasons(name, "UPDATE_FAILED")["Endpoint"]
     assert hosting.ask(name)["model"] == "good"
@@ -312,7 +312,7 @@ def test_an_alarm_during_the_shift_rolls_the_stack_back(aws: Deployer, hosting: 
 
 def test_a_first_model_that_does_not_start_leaves_nothing(aws: Deployer, hosting: Hosting) -> None:
     name = new_name()
-    aws.deploy(endpoint(hosting.archive(BROKEN), name), name)
+    aws.deploy(endpoint(hosting.package(BROKEN), name), name)
     assert aws.stack(name)["StackStatus"] == "ROLLBACK_COMPLETE"
     assert "did not pass the ping health check" in aws.reasons(name, "CREATE_FAILED")["Endpoint"]
     assert hosting.sagemaker.list_endpoints(NameContains=name)["Endpoints"] == []

@@ -23,7 +23,7 @@ def document(steps: list[dict[str, Any]], parameters: list[dict[str, Any]] | Non
 def refused(text: str) -> str:
     with pytest.raises(ApiError) as caught:
         parse(text)
-    assert caught.value.code == "ValidationException"
+    assert caught.value.code in ("ValidationException", "NotImplemented")
     assert "\n" not in caught.value.message
     return caught.value.message
 
@@ -66,7 +66,14 @@ def refused(text: str) -> str:
             ],
             "names output 'nope', which the step does not have",
         ),
-        ([condition("C", [{"Type": "Near"}])], "Condition of type 'Near'"),
+        (
+            [condition("C", [{"Type": "Or"}])],
+            "does not implement a condition of type 'Or' (step 'C')",
+        ),
+        (
+            [fail("F", {"Std:JsonGet": {"S3Uri": "s3://b/x.json", "Path": "p"}})],
+            "does not implement Std:JsonGet with S3Uri",
+        ),
         ([condition("C", [{"Type": "Equals"}])], "needs LeftValue, RightValue"),
         ([condition("C", [])], "needs a list of Conditions"),
         (

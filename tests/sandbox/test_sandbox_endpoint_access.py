@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from endpoint_cases import BUCKET, GROUP, IMAGE, ROLE, TRUST, Hosting, hosting, variant
+from endpoint_cases import BUCKET, GROUP, ROLE, TRUST, Hosting, hosting, variant
 from sandbox_cases import REGION
 from sm_mlops.sandbox import Server
 from sm_mlops.sandbox.policies import decision
@@ -84,10 +84,9 @@ def test_a_version_is_used_abroad_where_group_bucket_and_role_allow_it(
     aws: Hosting, abroad: Hosting
 ) -> None:
     package = aws.package(name="shared")
-    container = {"ModelPackageName": package}
 
     def create() -> str:
-        return abroad.model(container, ExecutionRoleArn=OTHER_ROLE)
+        return abroad.model(package, ExecutionRoleArn=OTHER_ROLE)
 
     with pytest.raises(ClientError, match="no resource-based policy allows") as caught:
         abroad.sagemaker.describe_model_package(ModelPackageName=package)
@@ -132,8 +131,6 @@ def test_a_version_is_used_abroad_where_group_bucket_and_role_allow_it(
 def test_lists_show_the_own_account_only(aws: Hosting, abroad: Hosting) -> None:
     aws.package()
     assert abroad.sagemaker.list_model_package_groups()["ModelPackageGroupSummaryList"] == []
-    packages = abroad.sagemaker.list_model_packages(ModelPackageType="Both")
-    assert packages["ModelPackageSummaryList"] == []
     assert not {m["ModelArn"] for m in aws.sagemaker.list_models()["Models"]} & {
         m["ModelArn"] for m in abroad.sagemaker.list_models()["Models"]
     }
@@ -168,10 +165,10 @@ def test_the_execution_role_must_exist_trust_sagemaker_and_may_read(
                 PolicyName="p",
                 PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": statements}),
             )
-    container = {"Image": IMAGE, "ModelDataUrl": aws.archive()}
-    assert aws.model(container, ExecutionRoleArn=ROLE)
+    package = aws.package()
+    assert aws.model(package, ExecutionRoleArn=ROLE)
     with pytest.raises(ClientError, match=message) as caught:
-        aws.model(container, ExecutionRoleArn=role)
+        aws.model(package, ExecutionRoleArn=role)
     assert caught.value.response["Error"]["Code"] == "ValidationException"
 
 

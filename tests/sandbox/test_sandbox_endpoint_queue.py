@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from endpoint_cases import BUCKET, ROLE, SLOW, TRUST, Hosting, hosting, variant
-from sandbox_cases import REGION
+from sandbox_cases import REGION, until
 from sm_mlops.sandbox import Server
 
 pytestmark = pytest.mark.slow
@@ -34,15 +33,11 @@ def queue(**more: Any) -> dict[str, Any]:
     return {"AsyncInferenceConfig": {"OutputConfig": output}}
 
 
-def arrived(aws: Hosting, uri: str, seconds: float = 10) -> bytes:
+def arrived(aws: Hosting, uri: str) -> bytes:
     """The content of an object that is on its way."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        try:
-            return aws.read(uri)
-        except ClientError:
-            time.sleep(0.03)
-    raise TimeoutError(uri)
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    until(lambda: "Contents" in aws.s3.list_objects_v2(Bucket=bucket, Prefix=key))
+    return aws.read(uri)
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +79,7 @@ def test_the_role_must_be_allowed_to_read_requests_and_write_answers(aws: Hostin
         PolicyName="p",
         PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [allowed]}),
     )
-    package = {"ModelPackageName": aws.package()}
-    model = aws.model(package, ExecutionRoleArn=ROLE.replace("hosting", "narrow"))
+    model = aws.model(aws.package(), ExecutionRoleArn=ROLE.replace("hosting", "narrow"))
     name = aws.deploy(aws.config(variant(model), **queue()))
 
     def failure(key: str) -> bytes:
@@ -111,12 +105,20 @@ def test_topics_hear_of_success_and_failure(aws: Hosting) -> None:
         aws.runtime.invoke_endpoint_async(
             EndpointName=name, InputLocation=aws.put(f"asked/{body}", body), InferenceId=body
         )
-    end = time.monotonic() + 10
-    while len(seen) < 2 and time.monotonic() < end:
+
+    def hear() -> bool:
         for message in sqs.receive_message(QueueUrl=url).get("Messages", []):
             told = json.loads(json.loads(message["Body"])["Message"])
             seen[told["inferenceId"]] = told["invocationStatus"]
+        return len(seen) == 2
+
+    until(hear)
     assert seen == {"fine": "Completed", "raise": "Failed"}
+
+
+def test_a_request_in_the_body_is_refused_by_name(aws: Hosting, endpoint: str) -> None:
+    with pytest.raises(ClientError, match="InvokeEndpointAsync without InputLocation"):
+        aws.runtime.invoke_endpoint_async(EndpointName=endpoint, Body=b"1,2")
 
 
 def test_each_kind_of_endpoint_has_its_own_operation(aws: Hosting, endpoint: str) -> None:

@@ -13,9 +13,12 @@ import pytest
 from botocore.exceptions import ClientError
 
 from endpoint_cases import MODEL, Hosting, hosting, serverless, variant
-from sandbox_cases import REGION
+from sandbox_cases import REGION, until
 from sm_mlops.sandbox import Server
-from sm_mlops.sandbox.endpoints import steps
+from sm_mlops.sandbox.endpoints import Endpoints
+from sm_mlops.sandbox.signatures import ACCOUNT
+from sm_mlops.sandbox.traffic import steps
+from sm_mlops.sandbox.wire import Caller
 
 pytestmark = pytest.mark.slow
 
@@ -24,9 +27,14 @@ FAILING = MODEL.replace('if data == "raise"', "if True")
 
 
 @pytest.fixture(scope="module")
-def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosting]:
-    with Server(tmp_path_factory.mktemp("traffic"), REGION, pace=PACE) as server:
-        yield hosting(server)
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("traffic"), REGION, pace=PACE) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def aws(server: Server) -> Hosting:
+    return hosting(server)
 
 
 def routing(kind: str, wait: int = 100, **sizes: Any) -> dict[str, Any]:
@@ -91,7 +99,24 @@ class Traffic:
                 self.seen.append(None)
 
 
-def test_a_canary_gets_its_share_before_all_of_the_traffic(aws: Hosting) -> None:
+@pytest.fixture
+def step(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Hold every step of a deployment until this is set, whatever its waiting time is."""
+    event = threading.Event()
+    monkeypatch.setattr(Endpoints, "_wait", lambda *_: event.wait(300))
+    yield event
+    event.set()
+
+
+def pending(aws: Hosting, name: str) -> str:
+    """Return how far the deployment of an endpoint is."""
+    found = aws.sagemaker.describe_endpoint(EndpointName=name).get("PendingDeploymentSummary")
+    return str(found["ProductionVariants"][0]["VariantStatus"][0]["Status"]) if found else ""
+
+
+def test_a_canary_gets_its_share_before_all_of_the_traffic(
+    aws: Hosting, step: threading.Event
+) -> None:
     name = aws.deploy(aws.named("old"))
     deployment = routing("CANARY", CanarySize=percent(30))
     aws.sagemaker.update_endpoint(
@@ -99,69 +124,62 @@ def test_a_canary_gets_its_share_before_all_of_the_traffic(aws: Hosting) -> None
         EndpointConfigName=(config := aws.named("new")),
         DeploymentConfig=deployment,
     )
-    with Traffic(aws, name) as traffic:
-        described = aws.settled(name)
-        time.sleep(0.1)
-    first = traffic.seen.index("new")
-    last = len(traffic.seen) - traffic.seen[::-1].index("old")
-    mixed = traffic.seen[first:last]
-    assert len(mixed) > 50
-    assert 0.1 < mixed.count("new") / len(mixed) < 0.5
-    assert set(traffic.seen[last:]) == {"new"}
+    until(lambda: pending(aws, name) == "ActivatingTraffic")
+    mixed = [aws.ask(name)["model"] for _ in range(300)]
+    # 90 of 300 are expected, and eight standard deviations lie between these bounds and that.
+    assert set(mixed) == {"old", "new"} and 26 < mixed.count("new") < 154
+    step.set()
+    described = aws.settled(name)
+    assert {aws.ask(name)["model"] for _ in range(20)} == {"new"}
     assert described["EndpointConfigName"] == config
     shown = described["LastDeploymentConfig"]["BlueGreenUpdatePolicy"]
     assert shown["TrafficRoutingConfiguration"]["CanarySize"] == percent(30)
 
 
-def test_a_deployment_shows_what_is_pending(aws: Hosting) -> None:
-    name = aws.deploy(aws.named("old"))
-    config = aws.named("new")
+def test_a_deployment_shows_what_is_pending(
+    aws: Hosting, step: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, config = aws.deploy(aws.named("old")), aws.named("new")
+    start, launch = threading.Event(), Endpoints._launch
+
+    def held(*given: Any) -> Any:
+        start.wait(300)
+        return launch(*given)
+
+    monkeypatch.setattr(Endpoints, "_launch", held)
     aws.sagemaker.update_endpoint(
         EndpointName=name, EndpointConfigName=config, DeploymentConfig=routing("ALL_AT_ONCE", 60)
     )
-    seen = set()
-    while (found := aws.sagemaker.describe_endpoint(EndpointName=name))[
-        "EndpointStatus"
-    ] == "Updating":
-        summary = found["PendingDeploymentSummary"]
-        assert summary["EndpointConfigName"] == config
-        seen.add(summary["ProductionVariants"][0]["VariantStatus"][0]["Status"])
-        time.sleep(0.02)
-    assert seen == {"Creating", "Baking"}
-    assert "PendingDeploymentSummary" not in found
+    until(lambda: pending(aws, name) == "Creating")
+    summary = aws.sagemaker.describe_endpoint(EndpointName=name)["PendingDeploymentSummary"]
+    assert summary["EndpointConfigName"] == config
+    start.set()
+    until(lambda: pending(aws, name) == "Baking")
+    step.set()
+    assert "PendingDeploymentSummary" not in aws.settled(name)
 
 
 def test_steps_of_every_kind_of_routing() -> None:
-    two = [{"InitialInstanceCount": 4}]
-    assert steps({}, two) == [(1.0, 0.0)]
-    canary = routing("CANARY", 5, CanarySize={"Type": "INSTANCE_COUNT", "Value": 1})
-    assert steps(canary, two) == [(0.25, 5), (1.0, 5)]
+    assert steps({}) == [(1.0, 0.0)]
+    assert steps(routing("CANARY", 5, CanarySize=percent(25))) == [(0.25, 5), (1.0, 5)]
     linear = routing("LINEAR", 7, LinearStepSize=percent(50))
     linear["BlueGreenUpdatePolicy"]["TerminationWaitInSeconds"] = 3
-    assert steps(linear, two) == [(0.5, 7), (1.0, 10)]
-    assert len(steps(routing("LINEAR", 1, LinearStepSize=percent(10)), two)) == 10
-    rolling = {"MaximumBatchSize": percent(40), "WaitIntervalInSeconds": 2}
-    shares = [share for share, _ in steps({"RollingUpdatePolicy": rolling}, two)]
-    assert shares == [0.4, 0.8, 1.0]
+    assert steps(linear) == [(0.5, 7), (1.0, 10)]
+    assert len(steps(routing("LINEAR", 1, LinearStepSize=percent(10)))) == 10
 
 
 def test_errors_of_the_new_fleet_roll_the_deployment_back(aws: Hosting) -> None:
     old = aws.named("old")
     name = aws.deploy(old)
     errors = alarm(aws, f"{name}-errors", name, "Invocation5XXErrors")
-    deployment = with_alarm(routing("CANARY", 500, CanarySize=percent(50)), errors)
+    deployment = with_alarm(routing("CANARY", 3600, CanarySize=percent(50)), errors)
     with Traffic(aws, name) as traffic:
-        begun = time.monotonic()
         found = aws.update(name, aws.named("bad", FAILING), DeploymentConfig=deployment)
-        seconds = time.monotonic() - begun
-        after = len(traffic.seen)
-        time.sleep(0.2)
     assert found["EndpointStatus"] == "InService"
     assert found["EndpointConfigName"] == old
     assert errors in found["FailureReason"]
-    assert seconds < 5
     assert None in traffic.seen
-    assert set(traffic.seen[after + 1 :]) == {"old"}
+    assert {aws.ask(name)["model"] for _ in range(20)} == {"old"}
     cloudwatch = aws.client("cloudwatch")
     state = cloudwatch.describe_alarms(AlarmNames=[errors])["MetricAlarms"][0]
     assert state["StateValue"] == "ALARM"
@@ -184,14 +202,30 @@ def test_a_slow_fleet_rolls_the_deployment_back(aws: Hosting) -> None:
         Threshold=50_000,
     )
     slow = MODEL.replace("    if data ==", "    time.sleep(0.1)\n    if data ==", 1)
-    deployment = with_alarm(routing("ALL_AT_ONCE", 500), latency)
+    deployment = with_alarm(routing("ALL_AT_ONCE", 3600), latency)
     with Traffic(aws, name):
         found = aws.update(name, aws.named("slow", slow), DeploymentConfig=deployment)
     assert latency in found["FailureReason"]
     assert aws.ask(name)["model"] == "quick"
 
 
-def test_missing_traffic_rolls_back_only_where_the_alarm_says_so(aws: Hosting) -> None:
+def test_missing_traffic_counts_only_where_the_alarm_says_so(aws: Hosting, server: Server) -> None:
+    name = aws.deploy(aws.named("old"))
+    fewer = {"ComparisonOperator": "LessThanThreshold", "Threshold": 1, "Period": 3600}
+    silent = alarm(
+        aws, f"{name}-silent", name, "Invocations", TreatMissingData="breaching", **fewer
+    )
+    ignored = alarm(aws, f"{name}-ignored", name, "Invocations", **fewer)
+    caller, metrics, now = Caller(ACCOUNT, REGION, ""), server.metrics, time.time()
+    long_ago = now - 3600 * PACE
+    assert metrics.alarmed([ignored], caller, long_ago) is None
+    assert metrics.alarmed([silent], caller, now + 3600) is None, "time before the deployment"
+    assert metrics.alarmed([silent], caller, long_ago) == silent
+    aws.ask(name)
+    assert metrics.alarmed([silent], caller, long_ago) is None
+
+
+def test_missing_traffic_rolls_a_deployment_back(aws: Hosting) -> None:
     name = aws.deploy(aws.named("old"))
     silent = alarm(
         aws,
@@ -202,22 +236,9 @@ def test_missing_traffic_rolls_back_only_where_the_alarm_says_so(aws: Hosting) -
         Threshold=1,
         TreatMissingData="breaching",
     )
-    ignored = alarm(
-        aws,
-        f"{name}-ignored",
-        name,
-        "Invocations",
-        ComparisonOperator="LessThanThreshold",
-        Threshold=1,
-    )
-    deployment = with_alarm(routing("ALL_AT_ONCE", 200), ignored)
-    assert "FailureReason" not in aws.update(name, aws.named("a"), DeploymentConfig=deployment)
-    deployment = with_alarm(routing("ALL_AT_ONCE", 200), silent)
-    found = aws.update(name, aws.named("b"), DeploymentConfig=deployment)
+    deployment = with_alarm(routing("ALL_AT_ONCE", 3600), silent)
+    found = aws.update(name, aws.named("new"), DeploymentConfig=deployment)
     assert silent in found["FailureReason"]
-    with Traffic(aws, name):
-        found = aws.update(name, aws.named("c"), DeploymentConfig=deployment)
-    assert "FailureReason" not in found
 
 
 def test_an_alarm_that_somebody_sets_rolls_back(aws: Hosting) -> None:
@@ -226,15 +247,15 @@ def test_an_alarm_that_somebody_sets_rolls_back(aws: Hosting) -> None:
     aws.sagemaker.update_endpoint(
         EndpointName=name,
         EndpointConfigName=aws.named("new"),
-        DeploymentConfig=with_alarm(routing("CANARY", 3000, CanarySize=percent(10)), own),
+        DeploymentConfig=with_alarm(routing("CANARY", 3600, CanarySize=percent(10)), own),
     )
     with pytest.raises(ClientError, match="Cannot update in-progress endpoint"):
         aws.sagemaker.delete_endpoint(EndpointName=name)
-    time.sleep(0.5)
+    until(lambda: pending(aws, name) == "ActivatingTraffic")
     aws.client("cloudwatch").set_alarm_state(
         AlarmName=own, StateValue="ALARM", StateReason="seen by a person"
     )
-    found = aws.settled(name, seconds=5)
+    found = aws.settled(name)
     assert own in found["FailureReason"]
     assert aws.ask(name)["model"] == "old"
 
@@ -247,7 +268,7 @@ def test_an_alarm_reaches_its_topic(aws: Hosting) -> None:
     sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn["QueueArn"])
     name = aws.deploy(aws.named("old"))
     errors = alarm(aws, f"{name}-e", name, "Invocation5XXErrors", AlarmActions=[topic])
-    deployment = with_alarm(routing("ALL_AT_ONCE", 500), errors)
+    deployment = with_alarm(routing("ALL_AT_ONCE", 3600), errors)
     with Traffic(aws, name):
         aws.update(name, aws.named("bad", FAILING), DeploymentConfig=deployment)
     message = sqs.receive_message(QueueUrl=queue)["Messages"][0]["Body"]
@@ -261,6 +282,10 @@ def test_an_alarm_reaches_its_topic(aws: Hosting) -> None:
         (routing("CANARY"), "CanarySize must be given"),
         (routing("LINEAR", CanarySize=percent(10)), "CanarySize must be given"),
         (routing("LINEAR", LinearStepSize=percent(5)), "LinearStepSize must be at least 10"),
+        (
+            routing("CANARY", CanarySize={"Type": "INSTANCE_COUNT", "Value": 1}),
+            "does not implement CanarySize of type INSTANCE_COUNT",
+        ),
         (with_alarm(routing("ALL_AT_ONCE"), "nope"), "Could not find CloudWatch alarm nope"),
     ],
 )
@@ -281,11 +306,11 @@ def test_traffic_shifts_between_variants_of_one_name_only(aws: Hosting) -> None:
     assert aws.update(name, renamed)["ProductionVariants"][0]["VariantName"] == "Other"
 
 
-def test_rolling_is_not_for_serverless(aws: Hosting) -> None:
+def test_rolling_deployments_are_refused_by_name(aws: Hosting) -> None:
     name = aws.deploy(aws.config(serverless(aws.model())))
     config = aws.config(serverless(aws.model()))
     rolling = {"MaximumBatchSize": percent(50), "WaitIntervalInSeconds": 0}
-    with pytest.raises(ClientError, match="do not support serverless"):
+    with pytest.raises(ClientError, match="does not implement sagemaker:UpdateEndpoint with Roll"):
         aws.update(name, config, DeploymentConfig={"RollingUpdatePolicy": rolling})
     found = aws.update(name, config, DeploymentConfig=routing("CANARY", 0, CanarySize=percent(10)))
     assert found["EndpointStatus"] == "InService"

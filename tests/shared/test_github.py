@@ -17,7 +17,7 @@ from github_case import NAME, add_people
 from sm_mlops import github
 from sm_mlops.errors import MlopsError
 from sm_mlops.github import GitHub, GitHubError, Place
-from sm_mlops.sandbox.github import Standalone
+from standalone import Standalone
 
 
 @pytest.fixture

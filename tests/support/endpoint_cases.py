@@ -46,6 +46,10 @@ def predict_fn(data, model):
     if data == "die" or (data == "die once" and not died.exists()):
         died.touch()
         os._exit(7)
+    if data.startswith("hold "):
+        Path(data[5:] + ".begun").touch()
+        while not Path(data[5:]).exists():
+            time.sleep(0.02)
     if data.startswith("sleep"):
         time.sleep(float(data[5:]))
     return {"model": model, "data": data, "pid": os.getpid()}
@@ -92,13 +96,18 @@ class Hosting(World):
 
     def package(self, script: str = MODEL, name: str = "one", **more: Any) -> str:
         """Register a version and return its ARN."""
-        request = register(self.archive(script, name), ModelApprovalStatus="Approved", **more)
+        return self.package_of(self.archive(script, name), **more)
+
+    def package_of(self, url: str, environment: dict[str, str] | None = None, **more: Any) -> str:
+        """Register a version with this model data and return its ARN."""
+        request = register(url, ModelApprovalStatus="Approved", **more)
+        request["InferenceSpecification"]["Containers"][0]["Environment"] = environment or {}
         return str(self.sagemaker.create_model_package(**request)["ModelPackageArn"])
 
-    def model(self, container: dict[str, Any] | None = None, **more: Any) -> str:
-        """Create a model and return its name."""
+    def model(self, package: str = "", **more: Any) -> str:
+        """Create a model of a version and return its name."""
         name = f"m-{uuid.uuid4().hex[:8]}"
-        container = container or {"ModelPackageName": self.package()}
+        container = {"ModelPackageName": package or self.package()}
         request = {"PrimaryContainer": container, "ExecutionRoleArn": ROLE} | more
         self.sagemaker.create_model(ModelName=name, **request)
         return name
@@ -114,7 +123,7 @@ class Hosting(World):
     def named(self, name: str, script: str = MODEL, **more: Any) -> str:
         """Return a configuration with one variant of a model of this name."""
         package = self.package(script, name)
-        return self.config(variant(self.model({"ModelPackageName": package})), **more)
+        return self.config(variant(self.model(package)), **more)
 
     def deploy(self, config: str, expect: str = "InService") -> str:
         """Create an endpoint, wait for it and return its name."""
@@ -129,7 +138,7 @@ class Hosting(World):
         self.sagemaker.update_endpoint(EndpointName=name, EndpointConfigName=config, **more)
         return self.settled(name)
 
-    def settled(self, name: str, seconds: float = 30) -> dict[str, Any]:
+    def settled(self, name: str, seconds: float = 300) -> dict[str, Any]:
         """Wait until nothing is in progress; return what Describe answers."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -198,7 +207,7 @@ def runs(pid: int) -> bool:
         return False
 
 
-def gone(pid: int, seconds: float = 5) -> bool:
+def gone(pid: int, seconds: float = 120) -> bool:
     """Wait for the end of a process; return whether it came."""
     end = time.monotonic() + seconds
     while runs(pid) and time.monotonic() < end:

@@ -42,9 +42,10 @@ from sm_mlops.bootstrap import push
 from sm_mlops.cli import main as cli
 from sm_mlops.cli.sandbox_account import prepare
 from sm_mlops.deployment import stages
-from sm_mlops.sandbox import Server, client
+from sm_mlops.sandbox import Server, client, moto_app
 from sm_mlops.sandbox import server as server_module
 from sm_mlops.sandbox.github.service import API, PREFIX
+from sm_mlops.sandbox.signatures import signed_for
 from sm_mlops.training.run import ensure_model_package_group
 
 REGION = "eu-west-1"
@@ -103,7 +104,7 @@ class Front:
         self._way: str | None = None
         self._lock = threading.Lock()
         self._http = make_server(
-            "127.0.0.1", 0, self._answer, threaded=True, request_handler=server_module._Handler
+            "127.0.0.1", 0, self._answer, threaded=True, request_handler=moto_app.Handler
         )
 
     @property
@@ -183,7 +184,7 @@ class Front:
 
 
 def _label(environ: dict[str, Any]) -> str:
-    service = server_module._signed_for(environ)
+    service = signed_for(environ)
     if service:
         return f"{service} {server_module._operation(service, environ)}"
     return f"{environ['REQUEST_METHOD']} {_place(environ['PATH_INFO'])}"

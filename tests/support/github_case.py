@@ -22,7 +22,7 @@ from sm_mlops.bootstrap.repository import Repository
 from sm_mlops.bootstrap.settings import Settings
 from sm_mlops.github import GitHub
 from sm_mlops.sandbox import versions
-from sm_mlops.sandbox.github import Standalone
+from standalone import Standalone
 
 NAME = "acme/churn"
 ROLE = "arn:aws:iam::123456789012:role/churn-github"

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from sm_mlops.sandbox.metrics import OURS, _breaches, _statistic, notify
+from sm_mlops.sandbox.metrics import breaches, buckets, set_state
 from sm_mlops.sandbox.wire import Caller
 
 FUNCTIONS, QUEUES = "AWS/Lambda", "AWS/SQS"
@@ -56,48 +56,22 @@ class Alarms:
                 continue
             state = self._state(alarm, caller)
             if state is not None and state != alarm.state_value:
-                self._set(alarm, state, caller)
+                set_state(alarm, state, caller.account)
+                self.on_change()
 
     def _state(self, alarm: Any, caller: Caller) -> str | None:
         dimensions = frozenset((d.name, d.value) for d in alarm.dimensions)
         key = (*_place(caller), alarm.namespace, alarm.metric_name, dimensions)
-        periods, length = int(alarm.evaluation_periods), float(alarm.period)
-        buckets: list[list[float]] = [[] for _ in range(periods)]
-        now = time.time()
-        for moment, value in self._samples.get(key, deque()).copy():
-            position = int((now - moment) / length)
-            if position < periods:
-                buckets[position].append(value)
+        samples = list(self._samples.get(key, deque()).copy())
+        periods = buckets(alarm, samples, float(alarm.period), time.time())
+        missing = alarm.treat_missing_data
         breaching = sum(
-            _breaches(alarm, _statistic(alarm, found))
-            if found
-            else alarm.treat_missing_data == "breaching"
-            for found in buckets
+            breaches(alarm, found) if found else missing == "breaching" for found in periods
         )
-        if any(buckets) or alarm.treat_missing_data in ("breaching", "notBreaching"):
-            needed = int(alarm.datapoints_to_alarm or periods)
+        if any(periods) or missing in ("breaching", "notBreaching"):
+            needed = int(alarm.datapoints_to_alarm or len(periods))
             return "ALARM" if breaching >= needed else "OK"
         return None
-
-    def _set(self, alarm: Any, state: str, caller: Caller) -> None:
-        reason = f"{OURS}: {alarm.metric_name} {alarm.comparison_operator} {alarm.threshold}"
-        alarm.update_state(reason, "{}", state)
-        actions = alarm.alarm_actions if state == "ALARM" else alarm.ok_actions
-        if alarm.actions_enabled:
-            import json
-
-            message = json.dumps(
-                {
-                    "AlarmName": alarm.name,
-                    "AWSAccountId": caller.account,
-                    "NewStateValue": state,
-                    "NewStateReason": reason,
-                    "AlarmArn": alarm.alarm_arn,
-                }
-            )
-            for topic in actions or []:
-                notify(topic, message, f'{state}: "{alarm.name}"')
-        self.on_change()
 
 
 def _place(caller: Caller) -> tuple[str, str]:

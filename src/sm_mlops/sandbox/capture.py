@@ -70,7 +70,7 @@ class Capture:
         }
         hour = time.strftime("%Y/%m/%d/%H", now)
         root = f"{shown['DestinationS3Uri'].rstrip('/')}/{record['EndpointName']}/{variant}/{hour}"
-        role = record["_deployed"]["variants"][0]["container"]["Role"]
+        role = record["_deployed"]["variant"]["container"]["Role"]
         place = (root, role, record["EndpointArn"].split(":")[3])
         with self._lock:
             self._events.setdefault(place, []).append(json.dumps(event))

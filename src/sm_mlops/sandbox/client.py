@@ -27,12 +27,11 @@ RECORD = "server.json"
 SERVER_LOCK = "server.lock"
 START_LOCK = "start.lock"
 ACCESS_KEY = "AKIASANDBOX000000000"
-START_SECONDS = 60
 END_SECONDS = 20
 
 
 class SandboxError(Exception):
-    """Something the user can mend; the message is one line."""
+    """Something the user can fix; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +220,7 @@ def environment(folder: Path, port: int, region: str) -> dict[str, str]:
 
 
 def control(root: Path, call: str, *args: Any, **kwargs: Any) -> Any:
-    """Do in a running sandbox what a person would at a console; see integrations.CONTROLS.
+    """Do in a running sandbox what a person does at a console; see integrations.CONTROLS.
 
     `control(root, "connections.complete", "my-connection")`. Raises SandboxError.
     """
@@ -342,7 +341,7 @@ def _start_lock(folder: Path) -> Iterator[None]:
 
 
 def _let_go(process: subprocess.Popen[bytes]) -> None:
-    """Leave a server to itself; should it end before this process does, it leaves no zombie."""
+    """Leave a server to itself; if it ends before this process does, it leaves no zombie."""
     threading.Thread(target=process.wait, daemon=True).start()
 
 
@@ -370,7 +369,7 @@ def _spawn(folder: Path, region: str, standing: bool) -> tuple[subprocess.Popen[
     }
     package = Path(__file__).resolve().parents[1]
     bootstrap = f"import sys; sys.path.insert(0, {str(package.parent)!r}); "
-    bootstrap += "from sm_mlops.sandbox.server import main; main()"
+    bootstrap += "from sm_mlops.sandbox.daemon import main; main()"
     command = [sys.executable, "-c", bootstrap, str(folder.parent), region]
     with (folder / "server.log").open("ab") as errors:
         process = subprocess.Popen(

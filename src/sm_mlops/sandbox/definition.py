@@ -15,7 +15,7 @@ from botocore.model import ListShape, MapShape, Shape, StructureShape
 
 from sm_mlops.sandbox import expressions
 from sm_mlops.sandbox.expressions import ExpressionError
-from sm_mlops.sandbox.wire import invalid, service_model
+from sm_mlops.sandbox.wire import invalid, not_implemented, service_model
 
 JOB_OPERATIONS = {
     "Processing": ("CreateProcessingJob", "DescribeProcessingJob"),
@@ -36,8 +36,6 @@ _STEP_MEMBERS = {
     "Type",
     "Arguments",
     "DependsOn",
-    "DisplayName",
-    "Description",
     "CacheConfig",
     "RetryPolicies",
     "PropertyFiles",
@@ -80,8 +78,6 @@ class Step:
     dependencies: frozenset[str]
     branch: tuple[str, bool] | None
     """The condition step that must come out so for this step to run at all."""
-    display_name: str | None
-    description: str | None
     cache_seconds: float | None
     """How old a result may be to be used again; None when caching is off."""
     retries: tuple[RetryPolicy, ...]
@@ -95,12 +91,13 @@ class Definition:
 
     parameters: dict[str, Parameter]
     steps: dict[str, Step]
-    experiment: dict[str, Any]
 
 
 def parse(text: str) -> Definition:
-    """Read a definition. Raises ApiError (ValidationException) naming what is wrong or not
-    supported."""
+    """Read a definition. Raises ApiError naming what is wrong or not supported.
+
+    The SDK puts a PipelineExperimentConfig into every definition; nothing here tracks experiments.
+    """
     try:
         document = json.loads(text)
     except ValueError as error:
@@ -117,7 +114,7 @@ def parse(text: str) -> Definition:
         parameters[parameter.name] = parameter
     steps: dict[str, Step] = {}
     _read_steps(document["Steps"], None, steps)
-    definition = Definition(parameters, steps, document.get("PipelineExperimentConfig") or {})
+    definition = Definition(parameters, steps)
     _check_references(definition)
     _check_cycles(definition)
     return definition
@@ -216,8 +213,6 @@ def _step(raw: dict[str, Any], branch: tuple[str, bool] | None) -> Step:
         arguments=arguments,
         dependencies=frozenset(dependencies | ({branch[0]} if branch else set())),
         branch=branch,
-        display_name=raw.get("DisplayName"),
-        description=raw.get("Description"),
         cache_seconds=_cache(name, kind, raw.get("CacheConfig")),
         retries=tuple(_retry(name, kind, policy) for policy in raw.get("RetryPolicies") or []),
         property_files=_property_files(name, raw),
@@ -288,19 +283,10 @@ def _check_conditions(name: str, conditions: Any) -> None:
         raise invalid(f"Condition step '{name}' needs a list of Conditions")
     for condition in conditions:
         kind = condition.get("Type")
-        needs = {"Not": {"Expression"}, "And": {"Conditions"}, "Or": {"Conditions"}}.get(kind)
-        if kind == "In":
-            needs = {"QueryValue", "Values"}
-        elif kind in expressions.COMPARISONS:
-            needs = {"LeftValue", "RightValue"}
-        if needs is None:
-            raise invalid(f"Condition of type {kind!r} in step '{name}' is not known")
-        if not needs <= set(condition):
-            raise invalid(f"Condition {kind} in step '{name}' needs {', '.join(sorted(needs))}")
-        if kind == "Not":
-            _check_conditions(name, [condition["Expression"]])
-        elif kind in ("And", "Or"):
-            _check_conditions(name, condition["Conditions"])
+        if kind not in expressions.COMPARISONS:
+            raise not_implemented(f"a condition of type {kind!r} (step '{name}')")
+        if not {"LeftValue", "RightValue"} <= set(condition):
+            raise invalid(f"Condition {kind} in step '{name}' needs LeftValue, RightValue")
 
 
 def _check_references(definition: Definition) -> None:
@@ -343,9 +329,9 @@ def _check_expression(expression: dict[str, Any], definition: Definition) -> Non
 
 def _check_json_get(body: Any) -> None:
     if not isinstance(body, dict) or "Path" not in body:
-        raise ExpressionError("Std:JsonGet needs Path and PropertyFile or S3Uri")
+        raise ExpressionError("Std:JsonGet needs Path and PropertyFile")
     if "S3Uri" in body:
-        return
+        raise not_implemented("Std:JsonGet with S3Uri")
     reference = (body.get("PropertyFile") or {}).get("Get", "")
     root, _, rest = expressions.split_get(reference)
     if root != "Steps" or len(rest) != 2 or rest[0] != "PropertyFiles":

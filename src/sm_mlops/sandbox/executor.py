@@ -1,8 +1,7 @@
 """Runs one pipeline execution: starts steps when they may start, waits for them, records what
 happened.
 
-Talks to SageMaker's API like any client (so that botocore checks every request) and to nothing
-else.
+Sends its requests to SageMaker's API like any client, so that botocore checks them.
 """
 
 from __future__ import annotations
@@ -15,18 +14,19 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from sm_mlops.sandbox import caching, expressions
+from sm_mlops.sandbox.access import RoleObjects
 from sm_mlops.sandbox.definition import JOB_OPERATIONS, Definition, RetryPolicy, Step, bind, parse
 from sm_mlops.sandbox.expressions import ExpressionError, Scope
-from sm_mlops.sandbox.jobs import KILLED, split_uri
+from sm_mlops.sandbox.job_folder import split_uri
+from sm_mlops.sandbox.jobs import KILLED, Jobs
 from sm_mlops.sandbox.objects import NoSuchObject
 from sm_mlops.sandbox.storage import Record, Store
-from sm_mlops.sandbox.wire import input_shape, invalid
+from sm_mlops.sandbox.wire import input_shape, snake_case
 
 EXECUTION = "PipelineExecution"
 FAILED_REASON = "Step failure: One or multiple steps failed."
@@ -36,23 +36,6 @@ log = logging.getLogger(__name__)
 
 # The service retries these by itself; a policy in the step overrides it.
 OWN_RETRY = RetryPolicy(("Step.SERVICE_FAULT", "Step.THROTTLING"))
-
-
-class JobControl(Protocol):
-    """What the executor needs from the jobs beside the API."""
-
-    def wait(self, arn: str) -> None:
-        """Return when the job has ended."""
-
-    def stop(self, kind: str, arn: str) -> None:
-        """Ask the job to stop."""
-
-
-class ObjectReader(Protocol):
-    """What the executor needs from S3."""
-
-    def path(self, bucket: str, key: str) -> Path:
-        """Return the file with an object's content."""
 
 
 class StepFailed(Exception):
@@ -75,8 +58,8 @@ class Execution:
         self,
         record: Record,
         store: Store,
-        jobs: JobControl,
-        objects: ObjectReader,
+        jobs: Jobs,
+        objects: RoleObjects,
         client: Callable[[], Any],
     ) -> None:
         self.record, self.store, self.jobs, self.objects = record, store, jobs, objects
@@ -93,26 +76,14 @@ class Execution:
         """Return the execution's ARN."""
         return str(self.record["PipelineExecutionArn"])
 
-    def experiment(self) -> dict[str, Any]:
-        """Return the execution's PipelineExperimentConfig with its values filled in."""
-        try:
-            config: dict[str, Any] = expressions.resolve(
-                self.definition.experiment or {}, self._scope()
-            )
-        except ExpressionError as error:
-            raise invalid(f"PipelineExperimentConfig: {error}") from error
-        return config
-
     # The loop.
 
     def run(self) -> None:
-        """Run the steps that have not succeeded yet, to the end of the execution."""
-        parallel = self.record.get("ParallelismConfiguration", {})
-        most = int(parallel.get("MaxParallelExecutionSteps", MOST_PARALLEL))
+        """Run the steps to the end of the execution."""
         with self._changed:
             while True:
                 if not self.stopping.is_set() and not self._has_failed():
-                    for step in self._ready()[: most - len(self._running)]:
+                    for step in self._ready()[: MOST_PARALLEL - len(self._running)]:
                         self._start(step)
                 if not self._running:
                     break
@@ -128,10 +99,6 @@ class Execution:
             "StepStatus": "Executing",
             "AttemptCount": 1,
         }
-        if step.display_name:
-            row["StepDisplayName"] = step.display_name
-        if step.description:
-            row["StepDescription"] = step.description
         self.record["_steps"][step.name] = row
         self._save()
         threading.Thread(
@@ -253,9 +220,6 @@ class Execution:
             if hit is None:
                 return False
             source, found = hit
-            kind = f"{step.type}Job"
-            if self.store.get(kind, found["Metadata"][kind]["Arn"]) is None:
-                return False  # The job was deleted since.
             row["Metadata"] = found["Metadata"]
             row["CacheHitResult"] = {"SourcePipelineExecutionArn": source["PipelineExecutionArn"]}
             return True
@@ -290,9 +254,8 @@ class Execution:
     def _call(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
         """Send a request to the sandbox's own API, over HTTP, through botocore's checks."""
         client = self._client()
-        method = "".join(f"_{c.lower()}" if c.isupper() else c for c in operation).lstrip("_")
         try:
-            answer: dict[str, Any] = getattr(client, method)(**request)
+            answer: dict[str, Any] = getattr(client, snake_case(operation))(**request)
         except ClientError as error:
             message = error.response["Error"].get("Message", "")
             raise StepFailed(
@@ -367,7 +330,6 @@ class Execution:
             },
             properties=self._properties,
             property_file=self._property_file,
-            read_json=self._read_json,
         )
 
     def _properties(self, name: str) -> Any:
@@ -389,10 +351,8 @@ class Execution:
     def _property_file(self, name: str, file: str) -> Any:
         output, path = self.definition.steps[name].property_files[file]
         outputs = self._properties(name)["ProcessingOutputConfig"]["Outputs"]
-        uri = next(o["S3Output"]["S3Uri"] for o in outputs if o["OutputName"] == output)
-        return self._read_json(f"{uri.rstrip('/')}/{path}")
-
-    def _read_json(self, uri: str) -> Any:
+        folder = next(o["S3Output"]["S3Uri"] for o in outputs if o["OutputName"] == output)
+        uri = f"{folder.rstrip('/')}/{path}"
         bucket, key = split_uri(uri)
         try:
             return json.loads(self.objects.path(bucket, key).read_bytes())
@@ -410,7 +370,7 @@ def recover(store: Store) -> None:
                 row.update(StepStatus="Failed", EndTime=time.time(), FailureReason=f"{KILLED}.")
         record.update(
             PipelineExecutionStatus="Failed",
-            FailureReason=f"{KILLED}. Start it again, or continue it with RetryPipelineExecution.",
+            FailureReason=f"{KILLED}. Start it again.",
             LastModifiedTime=time.time(),
         )
         store.put(EXECUTION, arn, record)

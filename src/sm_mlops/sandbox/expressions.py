@@ -49,8 +49,6 @@ class Scope:
     """Answer of Describe for a finished step."""
     property_file: Callable[[str, str], Any] = lambda step, name: {}
     """Parsed JSON of a step's property file."""
-    read_json: Callable[[str], Any] = lambda uri: {}
-    """Parsed JSON of an S3 object."""
 
 
 def is_expression(value: Any) -> bool:
@@ -208,9 +206,6 @@ def _get(path: str, scope: Scope) -> Any:
 
 def _json_get(body: dict[str, Any], scope: Scope) -> Any:
     path = resolve(body["Path"], scope)
-    if "S3Uri" in body:
-        uri = resolve(body["S3Uri"], scope)
-        return follow(scope.read_json(uri), split_path(path), f"{path} in {uri}")
     _, step, rest = split_get(body["PropertyFile"]["Get"])
     name = str(rest[1])
     content = scope.property_file(step, name)
@@ -221,18 +216,6 @@ def holds(condition: dict[str, Any], scope: Scope) -> bool:
     """Tell whether a condition is true. Raises ExpressionError when its sides cannot be
     compared."""
     kind = condition["Type"]
-    if kind == "Not":
-        return not holds(condition["Expression"], scope)
-    if kind == "And":
-        return all(holds(inner, scope) for inner in condition["Conditions"])
-    if kind == "Or":
-        return any(holds(inner, scope) for inner in condition["Conditions"])
-    if kind == "In":
-        query = resolve(condition["QueryValue"], scope)
-        return any(
-            _comparable(query, value) and query == value
-            for value in resolve(condition["Values"], scope)
-        )
     left, right = (
         resolve(condition["LeftValue"], scope),
         resolve(condition["RightValue"], scope),

@@ -92,7 +92,8 @@ class Metrics:
                 return name
             state = self._evaluate(alarm, caller, begun)
             if state is not None and state != alarm.state_value:
-                self._set(alarm, state, caller)
+                set_state(alarm, state, caller.account)
+                self.on_change()
             if state == "ALARM":
                 return name
         return None
@@ -105,43 +106,51 @@ class Metrics:
         series = (
             caller.account, caller.region, dimensions["EndpointName"], dimensions["VariantName"],
         )  # fmt: skip
-        periods = int(alarm.evaluation_periods)
-        length = float(alarm.period) * self.pace
-        now = time.time()
-        buckets: list[list[float]] = [[] for _ in range(periods)]
-        for moment, values in reversed(self._samples.get(series, deque()).copy()):
-            position = int((now - moment) / length)
-            if position >= periods:
-                break
-            if position >= 0 and alarm.metric_name in values:
-                buckets[position].append(values[alarm.metric_name])
+        length, now = float(alarm.period) * self.pace, time.time()
+        found_samples = [
+            (moment, values[alarm.metric_name])
+            for moment, values in self._samples.get(series, deque()).copy()
+            if alarm.metric_name in values
+        ]
+        periods = buckets(alarm, found_samples, length, now)
         breaching, present = 0, 0
-        for position, found in enumerate(buckets):
+        for position, found in enumerate(periods):
             if found:
                 present += 1
-                breaching += _breaches(alarm, _statistic(alarm, found))
+                breaching += breaches(alarm, found)
             elif alarm.treat_missing_data == "breaching":
                 breaching += now - (position + 1) * length >= begun
-        if breaching >= int(alarm.datapoints_to_alarm or periods):
+        if breaching >= int(alarm.datapoints_to_alarm or len(periods)):
             return "ALARM"
         return "OK" if present else None
 
-    def _set(self, alarm: Any, state: str, caller: Caller) -> None:
-        reason = f"{OURS}: {alarm.metric_name} {alarm.comparison_operator} {alarm.threshold}"
-        alarm.update_state(reason, "{}", state)
-        if state == "ALARM" and alarm.actions_enabled:
-            message = json.dumps(
-                {
-                    "AlarmName": alarm.name,
-                    "AWSAccountId": caller.account,
-                    "NewStateValue": state,
-                    "NewStateReason": reason,
-                    "AlarmArn": alarm.alarm_arn,
-                }
-            )
-            for topic in alarm.alarm_actions or []:
-                notify(topic, message, f'ALARM: "{alarm.name}"')
-        self.on_change()
+
+def buckets(
+    alarm: Any, samples: list[tuple[float, float]], length: float, now: float
+) -> list[list[float]]:
+    """Return the values of an alarm's evaluation periods, the newest first."""
+    found: list[list[float]] = [[] for _ in range(int(alarm.evaluation_periods))]
+    for moment, value in samples:
+        position = int((now - moment) / length)
+        if 0 <= position < len(found):
+            found[position].append(value)
+    return found
+
+
+def set_state(alarm: Any, state: str, account: str) -> None:
+    """Change an alarm's state and tell its topics."""
+    reason = f"{OURS}: {alarm.metric_name} {alarm.comparison_operator} {alarm.threshold}"
+    alarm.update_state(reason, "{}", state)
+    message = {
+        "AlarmName": alarm.name,
+        "AWSAccountId": account,
+        "NewStateValue": state,
+        "NewStateReason": reason,
+        "AlarmArn": alarm.alarm_arn,
+    }
+    actions = alarm.alarm_actions if state == "ALARM" else alarm.ok_actions
+    for topic in (actions or []) if alarm.actions_enabled else []:
+        notify(topic, json.dumps(message), f'{state}: "{alarm.name}"')
 
 
 def notify(topic: str, message: str, subject: str) -> None:
@@ -183,8 +192,9 @@ def _statistic(alarm: Any, values: list[float]) -> float:
     return min(values) if alarm.statistic == "Minimum" else max(values)
 
 
-def _breaches(alarm: Any, value: float) -> bool:
-    threshold = float(alarm.threshold)
+def breaches(alarm: Any, values: list[float]) -> bool:
+    """Tell whether the values of one period are beyond an alarm's threshold."""
+    value, threshold = _statistic(alarm, values), float(alarm.threshold)
     return {
         "GreaterThanThreshold": value > threshold,
         "GreaterThanOrEqualToThreshold": value >= threshold,

@@ -11,7 +11,6 @@ import hashlib
 import pickle
 import shutil
 import threading
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,7 +173,7 @@ def _complete(
 ) -> tuple[Content, str, tuple[str, str, int] | None]:
     """Join the parts of an upload on disk; moto joins them in memory, twice."""
     target = FileKey.files.temporary()
-    digests, last, count, crc = bytearray(), None, 0, 0
+    digests, last, count = bytearray(), None, 0
     with target.open("wb") as out:
         for number, etag in body:
             part: Any = upload.parts.get(number)
@@ -185,7 +184,6 @@ def _complete(
             digests.extend(bytes.fromhex(part.etag.strip('"')))
             with part.path.open("rb") as file:
                 while block := file.read(BLOCK):
-                    crc = zlib.crc32(block, crc)
                     out.write(block)
             last, count = part, count + 1
     if count == 0:

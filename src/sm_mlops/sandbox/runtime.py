@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import secrets
 import threading
 import time
 import uuid
@@ -18,19 +17,21 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from sm_mlops.sandbox.capture import Capture
-from sm_mlops.sandbox.endpoints import ENDPOINT, Endpoints, Variant, location
+from sm_mlops.sandbox.endpoints import ENDPOINT, Endpoints
+from sm_mlops.sandbox.fleets import Fleet
+from sm_mlops.sandbox.hosting import location
 from sm_mlops.sandbox.metrics import Metrics, notify
 from sm_mlops.sandbox.objects import NoSuchObject, Objects
+from sm_mlops.sandbox.replies import reply
 from sm_mlops.sandbox.serving import LOG_GROUP, Answer, NoAnswer, ServingFailed
 from sm_mlops.sandbox.storage import Record, Store
-from sm_mlops.sandbox.wire import ApiError, Caller, partition
+from sm_mlops.sandbox.wire import ApiError, Caller, not_implemented, partition
 
 PATH = re.compile(r"/endpoints/([^/]+)/(invocations|async-invocations)$")
 ASYNC = "AsyncInvocation"
 MEGABYTE = 1024 * 1024
 LARGEST = 25 * MEGABYTE
 LARGEST_SERVERLESS = 4 * MEGABYTE
-LARGEST_INLINE = 128_000
 LARGEST_ASYNC = 1024 * MEGABYTE
 SECONDS = 60.0
 ASYNC_SECONDS = 900
@@ -40,10 +41,10 @@ LONGEST_MESSAGE = 2048
 HEADERS = (
     ("CONTENT_TYPE", "contentType", 1024),
     ("HTTP_ACCEPT", "accept", 1024),
-    ("HTTP_X_AMZN_SAGEMAKER_CUSTOM_ATTRIBUTES", "customAttributes", 1024),
     ("HTTP_X_AMZN_SAGEMAKER_INFERENCE_ID", "inferenceId", 64),
 )
-ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
+PREFIX = "HTTP_X_AMZN_SAGEMAKER_"
+KNOWN = ("INFERENCE_ID", "INPUTLOCATION", "CONTENT_TYPE", "ACCEPT")
 StartResponse = Callable[..., Any]
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class Runtime:
         return self._waiting > 0
 
     def close(self) -> None:
-        """Take nothing up any more; what waits is kept."""
+        """Stop taking invocations up; what waits is kept."""
         self._workers.shutdown(wait=False, cancel_futures=True)
         self.capture.flush()
 
@@ -103,53 +104,38 @@ class Runtime:
                 "ValidationError",
                 f"Endpoint {name} is asynchronous: it answers InvokeEndpointAsync only",
             )
-        for header in ("TARGET_MODEL", "TARGET_CONTAINER_HOSTNAME"):
-            if f"HTTP_X_AMZN_SAGEMAKER_{header}" in environ:
-                raise ApiError("ValidationError", f"Endpoint {name} serves one container and model")
-        serverless = "ServerlessConfig" in record["_deployed"]["variants"][0]
+        serverless = "ServerlessConfig" in record["_deployed"]["variant"]
         largest = LARGEST_SERVERLESS if serverless else LARGEST
         body = _body(environ, largest)
         headers = {
             "Content-Type": environ.get("CONTENT_TYPE") or "application/octet-stream",
             "Accept": environ.get("HTTP_ACCEPT") or "*/*",
         }
-        if "HTTP_X_AMZN_SAGEMAKER_CUSTOM_ATTRIBUTES" in environ:
-            headers[ATTRIBUTES] = environ["HTTP_X_AMZN_SAGEMAKER_CUSTOM_ATTRIBUTES"]
-        target = environ.get("HTTP_X_AMZN_SAGEMAKER_TARGET_VARIANT")
-        variant, answer = self._ask(record, target, body, headers, SECONDS, arrived)
+        fleet, answer = self._ask(record, body, headers, arrived)
         _check_size(len(answer.body), largest)
         kind = answer.headers.get("Content-Type") or "application/octet-stream"
-        inference = environ.get("HTTP_X_AMZN_SAGEMAKER_INFERENCE_ID")
-        self.capture.keep(record, variant.name, headers["Content-Type"], body, answer, inference)
-        sent = [
-            ("Content-Type", kind),
-            ("Content-Length", str(len(answer.body))),
-            ("x-Amzn-Invoked-Production-Variant", variant.name),
-            ("x-amzn-RequestId", secrets.token_hex(16)),
-        ]
-        if answer.headers.get(ATTRIBUTES):
-            sent.append((ATTRIBUTES, answer.headers[ATTRIBUTES]))
-        start("200 OK", sent)
-        return [answer.body]
+        inference = environ.get(f"{PREFIX}INFERENCE_ID")
+        self.capture.keep(record, fleet.variant, headers["Content-Type"], body, answer, inference)
+        sent = {"Content-Type": kind, "x-Amzn-Invoked-Production-Variant": fleet.variant}
+        return reply(start, 200, sent, answer.body)
 
     def _ask(
         self,
         record: Record,
-        target: str | None,
         body: bytes,
         headers: Mapping[str, str],
-        seconds: float,
         arrived: float,
-    ) -> tuple[Variant, Answer]:
+        seconds: float = SECONDS,
+    ) -> tuple[Fleet, Answer]:
         """Return who has answered and what. Raises ModelError for an error of the container's."""
         while True:
-            variant = self._variant(record, target)
+            fleet = self._fleet(record)
             begun = time.perf_counter()
             problem: tuple[int, str] | None = None
             try:
-                answer = variant.container.ask(body, headers, seconds)
+                answer = fleet.container.ask(body, headers, seconds)
             except ServingFailed:
-                if variant.container.ended and not self.endpoints.closing:
+                if fleet.container.ended and not self.endpoints.closing:
                     continue  # Replaced between the choice and the request.
                 problem = (503, "the container does not start; see its log")
             except NoAnswer as error:
@@ -160,21 +146,21 @@ class Runtime:
             break
         model = answer.seconds if problem is None else time.perf_counter() - begun
         status = problem[0] if problem else 200
-        self._report(record, variant, status, model, time.perf_counter() - arrived - model)
+        self._report(record, fleet, status, model, time.perf_counter() - arrived - model)
         if problem:
-            raise ModelError(record, variant, *problem)
-        return variant, answer
+            raise ModelError(record, *problem)
+        return fleet, answer
 
     def _report(
-        self, record: Record, variant: Variant, status: int, model: float, overhead: float
+        self, record: Record, fleet: Fleet, status: int, model: float, overhead: float
     ) -> None:
         _, _, _, region, account, _ = record["EndpointArn"].split(":", 5)
         client_error = 400 <= status < 500
-        counts = {"Invocations": 1.0, "InvocationsPerInstance": 1.0 / max(1, variant.instances)}
+        counts = {"Invocations": 1.0, "InvocationsPerInstance": 1.0 / max(1, fleet.instances)}
         if "AsyncInferenceConfig" in record:
             counts = {"InvocationsProcessed": 1.0, "InvocationFailures": float(status != 200)}
         self.metrics.record(
-            (account, region, record["EndpointName"], variant.name),
+            (account, region, record["EndpointName"], fleet.variant),
             {
                 **counts,
                 "Invocation4XXErrors": float(client_error),
@@ -192,14 +178,11 @@ class Runtime:
             raise _unknown(name, caller.account)
         return record
 
-    def _variant(self, record: Record, target: str | None) -> Variant:
+    def _fleet(self, record: Record) -> Fleet:
         try:
-            variant = self.endpoints.route(record["EndpointArn"], target)
+            return self.endpoints.route(record["EndpointArn"])
         except KeyError:
             raise _unknown(record["EndpointName"], record["EndpointArn"].split(":")[4]) from None
-        if variant is None:
-            raise ApiError("ValidationError", f"Variant {target} not found for Request")
-        return variant
 
     # InvokeEndpointAsync.
 
@@ -213,53 +196,34 @@ class Runtime:
                 f"Endpoint {record['EndpointName']} is not asynchronous: use InvokeEndpoint",
             )
 
-        def header(name: str) -> str | None:
-            found: str | None = environ.get(f"HTTP_X_AMZN_SAGEMAKER_{name}")
-            return found
-
         config = record["AsyncInferenceConfig"]["OutputConfig"]
-        source, inline = header("INPUTLOCATION"), _body(environ, LARGEST_INLINE)
-        if bool(source) == bool(inline):
-            raise ApiError("ValidationError", "Give one of InputLocation and Body")
+        source = environ.get(f"{PREFIX}INPUTLOCATION")
+        if not source:
+            raise not_implemented("sagemaker:InvokeEndpointAsync without InputLocation")
         key = str(uuid.uuid4())
-        name = header("FILENAME") or f"{key}.out"
-        folder = "/".join(
-            part.strip("/")
-            for part in (config["S3OutputPath"], header("S3OUTPUTPATHEXTENSION") or "")
-            if part
-        )
         invocation: Record = {
             "Endpoint": record["EndpointArn"],
-            "InferenceId": header("INFERENCE_ID") or str(uuid.uuid4()),
+            "InferenceId": environ.get(f"{PREFIX}INFERENCE_ID") or str(uuid.uuid4()),
             "Input": source,
-            "Inline": inline.decode("latin-1"),
-            "Output": f"{folder}/{name}",
+            "Output": f"{config['S3OutputPath'].rstrip('/')}/{key}.out",
             "Failure": None,
             "Headers": {
-                "Content-Type": header("CONTENT_TYPE") or "application/octet-stream",
-                "Accept": header("ACCEPT") or "*/*",
+                "Content-Type": environ.get(f"{PREFIX}CONTENT_TYPE") or "application/octet-stream",
+                "Accept": environ.get(f"{PREFIX}ACCEPT") or "*/*",
             },
             "Received": time.time(),
-            "Seconds": int(header("INVOCATIONTIMEOUTSECONDS") or ASYNC_SECONDS),
-            "Lives": int(header("REQUESTTTLSECONDS") or ASYNC_TTL),
         }
-        if header("CUSTOM_ATTRIBUTES"):
-            invocation["Headers"][ATTRIBUTES] = header("CUSTOM_ATTRIBUTES")
+        sent = {
+            "Content-Type": "application/json",
+            "X-Amzn-SageMaker-OutputLocation": invocation["Output"],
+        }
         if config.get("S3FailurePath"):
             invocation["Failure"] = f"{config['S3FailurePath'].rstrip('/')}/{key}-error.out"
+            sent["X-Amzn-SageMaker-FailureLocation"] = invocation["Failure"]
         self.store.put(ASYNC, key, invocation)
         self._submit(key)
         answer = json.dumps({"InferenceId": invocation["InferenceId"]}).encode()
-        sent = [
-            ("Content-Type", "application/json"),
-            ("Content-Length", str(len(answer))),
-            ("X-Amzn-SageMaker-OutputLocation", invocation["Output"]),
-            ("x-amzn-RequestId", secrets.token_hex(16)),
-        ]
-        if invocation["Failure"]:
-            sent.append(("X-Amzn-SageMaker-FailureLocation", invocation["Failure"]))
-        start("202 Accepted", sent)
-        return [answer]
+        return reply(start, 202, sent, answer)
 
     def _submit(self, key: str) -> None:
         with self._lock:
@@ -289,18 +253,16 @@ class Runtime:
     def _infer(self, record: Record, invocation: Record) -> None:
         kind, failed = "", None
         try:
-            if time.time() - invocation["Received"] > invocation["Lives"]:
+            if time.time() - invocation["Received"] > ASYNC_TTL:
                 raise ApiError("ValidationError", "Request expired in the queue")
-            body = self._input(record, invocation)
+            self.endpoints.check_access(record, "s3:GetObject", invocation["Input"])
+            body = self.objects.path(*location(invocation["Input"])).read_bytes()
             _check_size(len(body), LARGEST_ASYNC)
             arrived = time.perf_counter()
-            variant, answer = self._ask(
-                record, None, body, invocation["Headers"], invocation["Seconds"], arrived
-            )
+            headers = invocation["Headers"]
+            fleet, answer = self._ask(record, body, headers, arrived, ASYNC_SECONDS)
             kind = answer.headers.get("Content-Type") or "application/octet-stream"
-            self.capture.keep(
-                record, variant.name, invocation["Headers"]["Content-Type"], body, answer, None
-            )
+            self.capture.keep(record, fleet.variant, headers["Content-Type"], body, answer, None)
             self._write(record, invocation["Output"], answer.body)
         except (ApiError, NoSuchObject) as error:
             failed = getattr(error, "message", str(error))
@@ -312,12 +274,6 @@ class Runtime:
         topic = topics.get("SuccessTopic" if failed is None else "ErrorTopic")
         if topic:
             notify(topic, _announcement(record, invocation, kind, failed), "SageMaker")
-
-    def _input(self, record: Record, invocation: Record) -> bytes:
-        if not invocation["Input"]:
-            return str(invocation["Inline"]).encode("latin-1")
-        self.endpoints.check_access(record, "s3:GetObject", invocation["Input"])
-        return self.objects.path(*location(invocation["Input"])).read_bytes()
 
     def _write(self, record: Record, uri: str, content: bytes) -> None:
         self.endpoints.check_access(record, "s3:PutObject", uri)
@@ -365,7 +321,11 @@ def _unknown(name: str, account: str) -> ApiError:
 
 
 def _check_headers(environ: dict[str, Any]) -> None:
-    """Refuse headers that are longer than the API's reference allows, or not of ASCII."""
+    """Raise ApiError for headers that have no meaning here, that are longer than the API's
+    reference allows, or not of ASCII."""
+    for name in sorted(environ):
+        if name.startswith(PREFIX) and name.removeprefix(PREFIX) not in KNOWN:
+            raise not_implemented(f"invocations with X-Amzn-SageMaker-{_header(name)}")
     for header, member, longest in HEADERS:
         text = environ.get(header) or ""
         if len(text) > longest or not text.isascii():
@@ -374,6 +334,10 @@ def _check_headers(environ: dict[str, Any]) -> None:
                 f"1 validation error detected: Value at '{member}' failed to satisfy constraint: "
                 f"Member must be of ASCII, with length less than or equal to {longest}",
             )
+
+
+def _header(name: str) -> str:
+    return name.removeprefix(PREFIX).replace("_", "-").title()
 
 
 def _body(environ: dict[str, Any], largest: int) -> bytes:
@@ -403,7 +367,7 @@ _DIED = "the container's process ended while it worked on this request"
 class ModelError(ApiError):
     """The container's own error, as InvokeEndpoint passes it on."""
 
-    def __init__(self, record: Record, variant: Variant, status: int, text: str) -> None:
+    def __init__(self, record: Record, status: int, text: str) -> None:
         _, _, _, region, account, _ = record["EndpointArn"].split(":", 5)
         group = f"{LOG_GROUP}{record['EndpointName']}"
         text = text[:LONGEST_MESSAGE]
@@ -425,17 +389,8 @@ class ModelError(ApiError):
 def error_answer(error: ApiError, start: StartResponse) -> Iterable[bytes]:
     """Answer with an error as the runtime's clients read it."""
     content = {"Message": error.message, **getattr(error, "fields", {})}
-    body = json.dumps(content).encode()
-    start(
-        f"{error.status} Error",
-        [
-            ("Content-Type", "application/json"),
-            ("Content-Length", str(len(body))),
-            ("x-amzn-ErrorType", error.code),
-            ("x-amzn-RequestId", secrets.token_hex(16)),
-        ],
-    )
-    return [body]
+    headers = {"Content-Type": "application/json", "x-amzn-ErrorType": error.code}
+    return reply(start, error.status, headers, json.dumps(content).encode())
 
 
 def _check_size(size: int, largest: int) -> None:

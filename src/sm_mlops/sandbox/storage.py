@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-STATE_VERSION = "1"
+STATE_VERSION = "2"
 DATABASE = "state.db"
 
 Record = dict[str, Any]

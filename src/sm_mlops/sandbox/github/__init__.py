@@ -1,10 +1,5 @@
-"""GitHub on this machine, as far as a model repo uses it: `GitHub` answers, `Standalone` serves it.
+"""GitHub on this machine, as far as a model repo uses it.
 
-`accounts` knows who asks and what they may, `answers` how GitHub words things, `routes` the REST
-API, `git` the repositories' content. Nothing here knows AWS.
+`service` is its front door. `accounts` and `access` know who asks and what they may, `answers` how
+GitHub words things, `routes` the REST API, `git` the repositories' content. Nothing here knows AWS.
 """
-
-from sm_mlops.sandbox.github.service import GitHub as GitHub
-from sm_mlops.sandbox.github.service import Standalone as Standalone
-
-__all__ = ["GitHub", "Standalone"]

@@ -1,0 +1,50 @@
+"""Clients of the sandbox's own APIs, for its services that call each other over HTTP."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from botocore.config import Config
+from botocore.session import get_session
+
+from sm_mlops.sandbox import client, grants
+
+
+class Clients:
+    """Makes clients that try every call once; `url` returns the address of the server."""
+
+    def __init__(self, url: Callable[[], str]) -> None:
+        self._url = url
+        self._lock = threading.Lock()
+        self._make = functools.cache(self._new)
+
+    def get(self, region: str, service: str = "sagemaker", access_key: str = "") -> Any:
+        """Return a client with the rights of a key, by default those of the account's owner."""
+        with self._lock:  # Threads may share clients, but must not make them at the same time.
+            return self._make(region, service, access_key)
+
+    def of_role(self, region: str, role: str) -> Any:
+        """Return a client of SageMaker with the rights of a role."""
+        return self.get(
+            region, access_key=grants.session(role, "SageMaker", region)["AWS_ACCESS_KEY_ID"]
+        )
+
+    def _new(self, region: str, service: str, access_key: str) -> Any:
+        return self.core.create_client(
+            service,
+            region_name=region,
+            endpoint_url=self._url(),
+            aws_access_key_id=access_key or client.ACCESS_KEY,
+            aws_secret_access_key="sandbox",
+            config=Config(retries={"total_max_attempts": 1}, proxies={}, max_pool_connections=64),
+        )
+
+    @functools.cached_property
+    def core(self) -> Any:
+        """Return the botocore session that makes the clients: one reads each model once."""
+        core = get_session()
+        core.set_config_variable("profile", None)
+        return core
