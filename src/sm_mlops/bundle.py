@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import json
 import tarfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, is_dataclass
@@ -98,4 +99,4 @@ def _choose(chosen: dict[str, Any], settings: Settings, key: str) -> None:
     found = getattr(value, name)
     if is_dataclass(found) and not isinstance(found, type):
         found = asdict(found)
-    chosen[name] = list(found) if isinstance(found, tuple) else found
+    chosen[name] = json.loads(json.dumps(found))  # tuples become lists, as YAML has them

@@ -6,7 +6,7 @@ Input:  --data FILE_OR_DIR (CSV or Parquet), and `data` and `split` of mlops.yam
 Output: DIR/train/*.parquet, DIR/validation/*.parquet: float32 columns, the label first (class
         index or quantity), then the features; NaN is missing.
         DIR/test/*.parquet: raw rows as they came, with the target.
-        DIR/preprocessor/schema.json: all that was fitted (see model_schema.py).
+        DIR/preprocessor/schema.json: all that was fitted (see sm_mlops.tabular.schema).
 Must not know how the model is trained or judged, nor where it runs.
 """
 
