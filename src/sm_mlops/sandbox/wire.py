@@ -59,6 +59,12 @@ def invalid(message: str) -> ApiError:
     return ApiError("ValidationException", message)
 
 
+def not_implemented(what: str, code: str = "NotImplemented") -> ApiError:
+    """Return the error for what AWS has and the sandbox does not: an operation, a resource type, a
+    function. `code` is the one that the service's clients expect of a request it cannot serve."""
+    return ApiError(code, f"The sandbox does not implement {what}")
+
+
 def missing(message: str) -> ApiError:
     """Return a ResourceNotFound error."""
     return ApiError("ResourceNotFound", message)
