@@ -14,7 +14,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from sm_mlops.sandbox import grants, wire
-from sm_mlops.sandbox.catalog import RECORD, Catalog, _problem
+from sm_mlops.sandbox.provisioning import RECORD, Provisioning, problem
 from sm_mlops.sandbox.services import new_id
 from sm_mlops.sandbox.storage import Record, Store
 from sm_mlops.sandbox.wire import Caller, Params, invalid, pick, public
@@ -27,8 +27,10 @@ MOVING = ("Pending", "CreateInProgress", "DeleteInProgress", "UpdateInProgress")
 class Projects:
     """Operations on projects and code repositories. Keys of records are ARNs."""
 
-    def __init__(self, store: Store, catalog: Catalog, client: Callable[..., Any]) -> None:
-        self.store, self.catalog, self.client = store, catalog, client
+    def __init__(
+        self, store: Store, provisioning: Provisioning, client: Callable[..., Any]
+    ) -> None:
+        self.store, self.provisioning, self.client = store, provisioning, client
         self.on_idle: Callable[[], None] = lambda: None
         self._closing = threading.Event()
         self._working: set[str] = set()
@@ -84,24 +86,12 @@ class Projects:
         self, record: Record, details: Params, given: Params, tags: list[Params], caller: Caller
     ) -> None:
         try:
-            answer = self.catalog.provision_product(
-                {
-                    **pick(details, "ProductId", "ProvisioningArtifactId", "PathId"),
-                    "ProvisionedProductName": f"{record['ProjectName']}-{record['ProjectId']}",
-                    "ProvisioningParameters": [
-                        {"Key": key, "Value": value} for key, value in given.items()
-                    ],
-                    "Tags": tags,
-                },
-                caller,
-            )
+            name = f"{record['ProjectName']}-{record['ProjectId']}"
+            made = self.provisioning.create(details, name, given, tags, caller)
         except wire.ApiError as error:
             raise invalid(f"Cannot provision the product: {error.message}") from error
-        detail = answer["RecordDetail"]
-        record["_record"] = detail["RecordId"]
-        record["ServiceCatalogProvisionedProductDetails"] = {
-            "ProvisionedProductId": detail["ProvisionedProductId"],
-        }
+        record["_record"] = made["RecordId"]
+        record["ServiceCatalogProvisionedProductDetails"] = pick(made, "ProvisionedProductId")
 
     def _stack(
         self,
@@ -170,22 +160,13 @@ class Projects:
         update = params.get("ServiceCatalogProvisioningUpdateDetails")
         if update:
             shown = record["ServiceCatalogProvisionedProductDetails"]
-            answer = self.catalog.update_provisioned_product(
-                {
-                    **pick(shown, "ProvisionedProductId"),
-                    **pick(update, "ProvisioningArtifactId"),
-                    "ProvisioningParameters": [
-                        *update.get("ProvisioningParameters", []),
-                        {"Key": "SageMakerProjectName", "UsePreviousValue": True},
-                        {"Key": "SageMakerProjectId", "UsePreviousValue": True},
-                    ],
-                },
-                caller,
+            given: Params = {"SageMakerProjectName": None, "SageMakerProjectId": None}
+            for row in update.get("ProvisioningParameters", []):
+                given[row["Key"]] = row.get("Value", "")
+            made = self.provisioning.update(
+                shown["ProvisionedProductId"], update.get("ProvisioningArtifactId"), given, caller
             )
-            record |= {
-                "_record": answer["RecordDetail"]["RecordId"],
-                "ProjectStatus": "UpdateInProgress",
-            }
+            record |= {"_record": made["RecordId"], "ProjectStatus": "UpdateInProgress"}
         elif params.get("TemplateProvidersToUpdate") and self._update_stack(
             record, params["TemplateProvidersToUpdate"], caller
         ):
@@ -231,14 +212,10 @@ class Projects:
         shown = record.get("ServiceCatalogProvisionedProductDetails")
         if shown:
             try:
-                answer = self.catalog.terminate_provisioned_product(
-                    pick(shown, "ProvisionedProductId"), caller
-                )
-                record["_record"] = answer["RecordDetail"]["RecordId"]
+                made = self.provisioning.delete(shown["ProvisionedProductId"], caller)
             except wire.ApiError as error:
-                if error.code != "ResourceNotFoundException":
-                    raise invalid(error.message) from error
-                record.pop("_record", None)
+                raise invalid(error.message) from error
+            record["_record"] = made["RecordId"] if made else ""
         else:
             self.client("cloudformation", caller.region, record["_key"]).delete_stack(
                 StackName=record["_stack"]
@@ -292,7 +269,7 @@ class Projects:
         stack = cloudformation.describe_stacks(StackName=record["_stack"])["Stacks"][0]
         if stack["StackStatus"].endswith("_IN_PROGRESS"):
             return False, ""
-        return True, _problem(cloudformation, stack)
+        return True, problem(cloudformation, stack)
 
     def _end(self, record: Record, problem: str) -> None:
         begun = record["ProjectStatus"].removesuffix("InProgress")
@@ -340,14 +317,6 @@ class Projects:
     def describe_code_repository(self, params: Params, caller: Caller) -> Params:
         """DescribeCodeRepository."""
         return public(self._repository(params, caller))
-
-    def update_code_repository(self, params: Params, caller: Caller) -> Params:
-        """UpdateCodeRepository: the secret only."""
-        record = self._repository(params, caller)
-        record["GitConfig"] |= pick(params.get("GitConfig", {}), "SecretArn")
-        record["LastModifiedTime"] = time.time()
-        self.store.put(REPOSITORY, record["CodeRepositoryArn"], record)
-        return {"CodeRepositoryArn": record["CodeRepositoryArn"]}
 
     def delete_code_repository(self, params: Params, caller: Caller) -> Params:
         """DeleteCodeRepository."""
