@@ -174,7 +174,7 @@ def test_wrong_properties_fail_the_resource_in_the_words_of_its_schema(aws: Depl
     assert why.startswith("Properties validation failed for resource Bad with message:")
     for words in (
         "#: extraneous key [Valeu] is not permitted",
-        "#: required key [ComparisonOperator] not found",
+        "exactly one of [Metrics, MetricName] must be given",
         "#/Period: expected type: Integer, found: JSONArray",
     ):
         assert words in why

@@ -212,19 +212,29 @@ def test_what_lambda_refuses_is_refused(aws: Wired, case: str) -> None:
     assert caught.value.response["Error"]["Code"] == "InvalidParameterValueException"
 
 
-@pytest.mark.parametrize(
-    ("more", "what"),
-    [
-        ({"Runtime": "python3.9"}, "the runtime python3.9"),
-        ({"DeadLetterConfig": {"TargetArn": "arn:aws:sqs:eu-west-1:1:q"}}, "DeadLetterConfig of"),
-    ],
-    ids=["runtime", "dead letters"],
-)
-def test_what_no_function_of_ours_has_is_refused_by_name(
-    aws: Wired, more: dict[str, Any], what: str
-) -> None:
+NOT_HERE: dict[str, tuple[dict[str, Any], str]] = {
+    "runtime": ({"Runtime": "python3.9"}, "the runtime python3.9"),
+    "image": ({"PackageType": "Image"}, "PackageType Image of lambda functions"),
+    "dead letters": (
+        {"DeadLetterConfig": {"TargetArn": "arn:aws:sqs:eu-west-1:123456789012:q"}},
+        "DeadLetterConfig of lambda functions",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NOT_HERE)
+def test_what_no_function_of_ours_has_is_refused_by_name(aws: Wired, case: str) -> None:
+    more, what = NOT_HERE[case]
+    given = {
+        "FunctionName": "refused",
+        "Runtime": "python3.13",
+        "Role": aws.role(f"n-{case.replace(' ', '-')}"),
+        "Handler": "handler.handler",
+        "Code": {"ZipFile": archive(handler="")},
+        **more,
+    }
     with pytest.raises(ClientError, match=f"does not implement {what}"):
-        aws.function("refused", "def handler(e, c):\n    return 1", **more)
+        aws.functions.create_function(**given)
 
 
 def test_an_absent_function_is_said_to_be_absent(aws: Wired) -> None:

@@ -87,10 +87,6 @@ class Connections(JsonService):
         self.store.put(CONNECTION, params["ResourceArn"], found)
         return {}
 
-    def list_tags_for_resource(self, params: Params, caller: Caller) -> Params:
-        """ListTagsForResource."""
-        return {"Tags": self._one(params["ResourceArn"], caller)["_tags"]}
-
     def _one(self, arn: str, caller: Caller) -> Record:
         found = self.store.get(CONNECTION, arn)
         if found is None or found["_place"] != [caller.account, caller.region]:

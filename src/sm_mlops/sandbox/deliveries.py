@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sm_mlops.sandbox.grants import service_may
+from sm_mlops.sandbox.policies import service_may
 
 
 class Undeliverable(Exception):
@@ -33,7 +33,7 @@ def send(arn: str, body: str, attributes: dict[str, str]) -> None:
 
 def check_queue(arn: str, service: str, source: str) -> None:
     """Refuse a queue whose policy does not let a service send to it. Raises Undeliverable."""
-    policy = _queue(arn).policy
+    policy = _queue(arn).policy or {}
     if not service_may(policy, service, "sqs:SendMessage", arn, source):
         raise Undeliverable(
             "NO_PERMISSIONS", f"the queue policy of {arn} does not let {service} send messages"

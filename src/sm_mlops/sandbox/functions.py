@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
-from sm_mlops.sandbox import grants, wire
+from sm_mlops.sandbox import grants, policies, wire
 from sm_mlops.sandbox.alarms import FUNCTIONS, QUEUES, Alarms
 from sm_mlops.sandbox.deliveries import Undeliverable, render, send, waiting
 from sm_mlops.sandbox.function_process import Processes, Result, log_group, log_stream, moment
@@ -148,7 +148,7 @@ class Functions:
         except ApiError as error:
             raise Undeliverable("RESOURCE_NOT_FOUND", error.message) from error
         statements = {"Statement": function.policy.statements}
-        if not grants.service_may(statements, service, "lambda:InvokeFunction", arn, source):
+        if not policies.service_may(statements, service, "lambda:InvokeFunction", arn, source):
             raise Undeliverable(
                 "NO_PERMISSIONS",
                 f"the resource policy of {arn} does not let {service} invoke it for {source}",

@@ -10,23 +10,25 @@ import functools
 import json
 import re
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, cast
+from pathlib import Path
+from typing import Any, Protocol, cast
 
 from sm_mlops.sandbox import functions, versions
 from sm_mlops.sandbox.catalog import Catalog
 from sm_mlops.sandbox.connections import Connections
 from sm_mlops.sandbox.events import Events
 from sm_mlops.sandbox.github.service import API, PREFIX, GitHub, mounted
+from sm_mlops.sandbox.iam.service import Iam
+from sm_mlops.sandbox.moto_state import MotoState
 from sm_mlops.sandbox.projects import PROJECT, REPOSITORY, Projects
 from sm_mlops.sandbox.provisioning import Provisioning
 from sm_mlops.sandbox.quotas import Quotas
+from sm_mlops.sandbox.registry import Registry
 from sm_mlops.sandbox.replies import Start, error_reply, json_reply, read
 from sm_mlops.sandbox.services import JsonService
+from sm_mlops.sandbox.storage import Store
 from sm_mlops.sandbox.wire import ApiError, Caller, Params, not_implemented, public
-from sm_mlops.sandbox.workflow import Workflows
-
-if TYPE_CHECKING:
-    from sm_mlops.sandbox.server import Server
+from sm_mlops.sandbox.workflow import Address, Workflows
 
 TAGGED = {"project": PROJECT, "code-repository": REPOSITORY}
 # What a person at a console does, and tests of failures.
@@ -52,10 +54,27 @@ NOT_HERE = ("codestar-connections",)
 OTHER_PORT = re.compile(r"^http://127\.0\.0\.1:\d+(?=/_github\b)")
 
 
+class Host(Address, Protocol):
+    """What these services need of the server that they are in."""
+
+    store: Store
+    folder: Path
+    pace: float
+    moto: MotoState
+    registry: Registry
+    iam: Iam
+
+    def client(self, region: str, service: str, access_key: str) -> Any:
+        """Return a client of the sandbox."""
+
+    def end_if_idle(self) -> None:
+        """End the server when nothing runs in it any more."""
+
+
 class Integrations:
     """The services of this module in one server, with their requests and their life."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Host) -> None:
         self.server = server
         folder = server.folder
         self.functions = functions.Functions(
@@ -70,7 +89,7 @@ class Integrations:
         server.registry.on_change = lambda package: self.events.model_package(public(package))
         self.github = GitHub(server.store, folder / "github")
         versions.mend()
-        self.workflows = Workflows(server)
+        self.workflows = Workflows(self.github, server.iam.tokens, server)
         self.connections = Connections(server.store)
         self.catalog = Catalog(server.store, self._client)
         self.provisioning = Provisioning(server.store, self.catalog, self._client)

@@ -17,7 +17,7 @@ from sm_mlops.sandbox import grants, wire
 from sm_mlops.sandbox.provisioning import RECORD, Provisioning, problem
 from sm_mlops.sandbox.services import new_id
 from sm_mlops.sandbox.storage import Record, Store
-from sm_mlops.sandbox.wire import Caller, Params, invalid, pick, public
+from sm_mlops.sandbox.wire import Caller, Params, invalid, not_implemented, pick, public
 
 PROJECT, REPOSITORY = "Project", "CodeRepository"
 POLL_SECONDS = 0.05
@@ -133,15 +133,12 @@ class Projects:
 
     def list_projects(self, params: Params, caller: Caller) -> Params:
         """ListProjects."""
-        rows = [
-            row
-            for arn, row in self.store.all(PROJECT).items()
-            if arn.startswith(caller.arn(""))
-            and params.get("NameContains", "").lower() in row["ProjectName"].lower()
-            and wire.between(row, params)
-        ]
-        by = "CreationTime" if params.get("SortBy") == "CreationTime" else "ProjectName"
-        rows.sort(key=lambda row: row[by], reverse=params.get("SortOrder") == "Descending")
+        unknown = sorted(set(params) - {"MaxResults", "NextToken"})
+        if unknown:
+            raise not_implemented(f"{', '.join(unknown)} of sagemaker:ListProjects")
+        found = self.store.all(PROJECT).items()
+        rows = [row for arn, row in found if arn.startswith(caller.arn(""))]
+        rows.sort(key=lambda row: row["ProjectName"])
         rows, token = wire.page(rows, params)
         names = (
             "ProjectName", "ProjectDescription", "ProjectArn", "ProjectId", "CreationTime",
@@ -325,12 +322,8 @@ class Projects:
 
     def list_code_repositories(self, params: Params, caller: Caller) -> Params:
         """ListCodeRepositories."""
-        rows = [
-            public(row)
-            for arn, row in self.store.all(REPOSITORY).items()
-            if arn.startswith(caller.arn(""))
-            and params.get("NameContains", "").lower() in row["CodeRepositoryName"].lower()
-        ]
+        found = self.store.all(REPOSITORY).items()
+        rows = [public(row) for arn, row in found if arn.startswith(caller.arn(""))]
         rows.sort(key=lambda row: row["CodeRepositoryName"])
         rows, token = wire.page(rows, params)
         return {"CodeRepositorySummaryList": rows, **token}
