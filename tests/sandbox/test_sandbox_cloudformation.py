@@ -439,21 +439,28 @@ def test_a_change_set_says_what_will_be_replaced_and_why(aws: Deployer) -> None:
         "New": ("Add", None),
         "Gone": ("Remove", None),
     }
-    causes = {d["Target"]["Name"]: d for d in changes["Group"]["Details"]}
-    assert causes["LogGroupName"]["Target"]["RequiresRecreation"] == "Always"
-    assert (
-        causes["RetentionInDays"]["CausingEntity"],
-        causes["RetentionInDays"]["Evaluation"],
-    ) == (
-        "Days",
-        "Static",
-    )
+    targets = {d["Target"]["Name"]: d["Target"] for d in changes["Group"]["Details"]}
+    assert targets["LogGroupName"]["RequiresRecreation"] == "Always"
+    assert targets["RetentionInDays"]["RequiresRecreation"] == "Never"
     [detail] = changes["Uses"]["Details"]
-    assert (detail["Evaluation"], detail["ChangeSource"], detail["CausingEntity"]) == (
-        "Dynamic",
-        "ResourceAttribute",
-        "Group.Arn",
-    )
+    assert detail["Target"]["Name"] == "SecretString"
+
+
+def test_what_follows_from_a_replacement_is_replaced_under_a_condition(aws: Deployer) -> None:
+    template = {
+        "Parameters": {"Name": {"Type": "String"}},
+        "Resources": {
+            "First": resource("SQS::Queue", QueueName={"Ref": "Name"}),
+            "Second": resource("SQS::Queue", QueueName={"Fn::Sub": "${First.QueueName}-b"}),
+        },
+    }
+    name = aws.deploy(template, Parameters=given(Name=new_name()))
+    shown = aws.change(name, template, Parameters=given(Name=new_name()))
+    rows = [change["ResourceChange"] for change in shown["Changes"]]
+    assert {row["LogicalResourceId"]: row["Replacement"] for row in rows} == {
+        "First": "True",
+        "Second": "Conditional",
+    }
 
 
 def test_a_change_set_of_type_create_makes_a_stack_to_review(aws: Deployer) -> None:

@@ -128,6 +128,7 @@ def test_a_condition_holds_as_documented(condition: dict[str, Any], holds: bool)
     [
         ({"Condition": {"NumericEquals": {"s3:max-keys": 1}}}, "the condition operator NumericEq"),
         ({"Condition": {"StringResembles": {"aws:PrincipalArn": "*"}}}, "operator StringResembles"),
+        ({"Condition": {"Null": {"lambda:Layer": True}}}, "the condition key lambda:layer in"),
         ({"Action": None, "NotAction": "s3:*"}, "NotAction in policies"),
         ({"Resource": None, "NotResource": "*"}, "NotResource in policies"),
         ({"NotPrincipal": {"AWS": ROLE}}, "NotPrincipal in policies"),

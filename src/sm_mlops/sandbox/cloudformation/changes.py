@@ -110,10 +110,10 @@ def plan(
             uncertain.add(logical)
             found.append(_change("Add", logical, want.kind))
             continue
-        details = _details(record, want, logical, before, scope, old)
+        details = _details(record, want)
         if not details:
             continue
-        replacement = _replacement(details)
+        replacement = _replacement(details, want, logical, before, scope, old)
         if replacement != "False":
             uncertain.add(logical)
         found.append(
@@ -154,76 +154,49 @@ def _change(action: str, logical: str, kind: str, **more: Any) -> Params:
     return {"Type": "Resource", "ResourceChange": change}
 
 
-def _details(
-    record: Record,
-    want: Wanted,
-    logical: str,
-    before: Template | None,
-    scope: Scope,
-    old: Scope | None,
-) -> list[Params]:
-    details: list[Params] = []
-    raw = scope.template.resources[logical]
-    raw_before = (before.resources if before else {}).get(logical, {})
+def _details(record: Record, want: Wanted) -> list[Params]:
     fixed = schemas.create_only(want.kind)
+    targets: list[Params] = []
     for name in changed(record, want):
-        value = want.properties.get(name)
-        target: Params = {"Attribute": "Properties", "Name": name}
-        target["RequiresRecreation"] = "Always" if name in fixed else "Never"
+        recreation = "Always" if name in fixed else "Never"
+        target = {"Attribute": "Properties", "Name": name, "RequiresRecreation": recreation}
         if name == "Tags":
-            target, value = {"Attribute": "Tags", "RequiresRecreation": "Never"}, want.tags
-        source = raw.get("Properties", {}).get(name)
-        direct = source != raw_before.get("Properties", {}).get(name) or name == "Tags"
-        causes = [] if name == "Tags" else _causes(source, scope, old)
-        if direct or not causes:
-            causes.append({"ChangeSource": "DirectModification", "Evaluation": "Static"})
-        if unknown(value) and not any(c["Evaluation"] == "Dynamic" for c in causes):
-            causes[-1]["Evaluation"] = "Dynamic"
-        details += [{"Target": target, **cause} for cause in causes]
+            target = {"Attribute": "Tags", "RequiresRecreation": "Never"}
+        targets.append(target)
     for attribute, now, then in (
         ("Metadata", want.metadata, record.get("_metadata")),
         ("DeletionPolicy", want.deletion, record.get("_deletion")),
         ("UpdateReplacePolicy", want.replacement, record.get("_replacement")),
     ):
         if now != then:
-            details.append(
-                {
-                    "Target": {"Attribute": attribute, "RequiresRecreation": "Never"},
-                    "ChangeSource": "DirectModification",
-                    "Evaluation": "Static",
-                }
-            )
-    return details
+            targets.append({"Attribute": attribute, "RequiresRecreation": "Never"})
+    return [{"Target": target} for target in targets]
 
 
-def _causes(source: Any, scope: Scope, old: Scope | None) -> list[Params]:
-    causes: list[Params] = []
-    for reference in dict.fromkeys(scope.template.references(source)):
-        name = reference.name
-        if name in scope.parameters:
-            if old and scope.parameters[name] != old.parameters.get(name):
-                causes.append(
-                    {
-                        "ChangeSource": "ParameterReference",
-                        "Evaluation": "Static",
-                        "CausingEntity": name,
-                    }
-                )
-        elif name in scope.template.resources and scope.made(name) is None:
-            causes.append(
-                {
-                    "ChangeSource": "ResourceAttribute"
-                    if reference.attribute
-                    else "ResourceReference",
-                    "Evaluation": "Dynamic",
-                    "CausingEntity": str(reference),
-                }
-            )
-    return causes
-
-
-def _replacement(details: list[Params]) -> str:
-    always = [d for d in details if d["Target"]["RequiresRecreation"] == "Always"]
-    if any(detail["Evaluation"] == "Static" for detail in always):
-        return "True"
+def _replacement(
+    details: list[Params],
+    want: Wanted,
+    logical: str,
+    before: Template | None,
+    scope: Scope,
+    old: Scope | None,
+) -> str:
+    """Return whether a change needs a new resource: "Conditional" where that depends on a value
+    that is not known before."""
+    always = [d["Target"]["Name"] for d in details if d["Target"]["RequiresRecreation"] == "Always"]
+    raw = scope.template.resources[logical].get("Properties", {})
+    raw_before = (before.resources if before else {}).get(logical, {}).get("Properties", {})
+    for name in always:
+        direct = raw.get(name) != raw_before.get(name)
+        if direct or not unknown(want.properties.get(name)) or _given(raw.get(name), scope, old):
+            return "True"
     return "Conditional" if always else "False"
+
+
+def _given(source: Any, scope: Scope, old: Scope | None) -> bool:
+    """Tell whether a property names a parameter whose value differs from before."""
+    return old is not None and any(
+        reference.name in scope.parameters
+        and scope.parameters[reference.name] != old.parameters.get(reference.name)
+        for reference in scope.template.references(source)
+    )

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from sm_mlops.sandbox.iam.language import Value, many
 from sm_mlops.sandbox.iam.operations import SERVICES, Service, Table
@@ -190,13 +189,8 @@ def _request_tags(params: Params) -> dict[str, Value]:
     return facts
 
 
-def _texts(value: Any) -> Value:
-    found = tuple(str(item) for item in many(value))
-    return found or None
-
-
 def _special(service: str, operation: str, params: Params) -> dict[str, Value]:
-    """Return the context keys that a service has of its own."""
+    """Return the context keys that a service has of its own; see language.KEYS."""
 
     def given(**names: str) -> dict[str, Value]:
         prefix = SERVICES[service].prefix
@@ -218,43 +212,9 @@ def _special(service: str, operation: str, params: Params) -> dict[str, Value]:
         return given(namespace="Namespace")
     if service == "application-autoscaling":
         return given(service_namespace="ServiceNamespace", scalable_dimension="ScalableDimension")
-    if service == "cloudformation":
-        return given(RoleArn="RoleARN", TemplateUrl="TemplateURL", ChangeSetName="ChangeSetName")
-    if service == "secretsmanager":
-        shown = given(
-            Name="Name", Description="Description", KmsKeyId="KmsKeyId", SecretId="SecretId"
-        )
-        return {**shown, **given(VersionId="VersionId", VersionStage="VersionStage")}
-    if service == "kms":
-        return {
-            "kms:GrantOperations": _texts(params.get("Operations")),
-            **given(GranteePrincipal="GranteePrincipal"),
-        }
-    if service == "lambda":
-        return {**given(Principal="Principal"), "lambda:Layer": _texts(params.get("Layers"))}
-    return _sagemaker_facts(params) if service == "sagemaker" else {}
-
-
-def _sagemaker_facts(params: Params) -> dict[str, Value]:
-    vpc = params.get("VpcConfig") or (params.get("NetworkConfig") or {}).get("VpcConfig") or {}
-    isolated = params.get("EnableNetworkIsolation")
-    if isolated is None:
-        isolated = (params.get("NetworkConfig") or {}).get("EnableNetworkIsolation")
-    resources = params.get("ResourceConfig") or (params.get("ProcessingResources") or {}).get(
-        "ClusterConfig", {}
-    )
-    types = [resources.get("InstanceType")]
-    types += [v.get("InstanceType") for v in many(params.get("ProductionVariants"))]
-    output = params.get("OutputDataConfig") or params.get("ProcessingOutputConfig") or {}
-    return {
-        "sagemaker:ModelApprovalStatus": params.get("ModelApprovalStatus"),
-        "sagemaker:NetworkIsolation": None if isolated is None else str(isolated).lower(),
-        "sagemaker:VpcSubnets": _texts(vpc.get("Subnets")),
-        "sagemaker:VpcSecurityGroupIds": _texts(vpc.get("SecurityGroupIds")),
-        "sagemaker:InstanceTypes": _texts([name for name in types if name]),
-        "sagemaker:VolumeKmsKey": resources.get("VolumeKmsKeyId") or params.get("KmsKeyId"),
-        "sagemaker:OutputKmsKey": output.get("KmsKeyId"),
-    }
+    if service == "sagemaker":
+        return given(ModelApprovalStatus="ModelApprovalStatus")
+    return {}
 
 
 # What a request needs beside its own action.

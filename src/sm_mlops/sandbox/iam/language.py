@@ -296,6 +296,23 @@ _NEGATIONS = {
 }
 
 
+# Of these services, the context keys that requests of the sandbox have.
+KEYS = {
+    "cloudformation": (),
+    "kms": ("calleraccount", "grantisforawsresource", "viaservice"),
+    "lambda": (),
+    "sagemaker": ("modelapprovalstatus", "resourcetag", "taggingaction"),
+    "secretsmanager": ("resourcetag",),
+    "sns": (),
+}
+
+
+def _check_key(key: str) -> None:
+    service, _, name = key.partition(":")
+    if service in KEYS and name.partition("/")[0] not in KEYS[service]:
+        raise not_implemented(f"the condition key {key} in policies")
+
+
 def _holds(
     operation: str, key: str, values: tuple[str, ...], variables: bool, facts: Facts
 ) -> bool:
@@ -307,6 +324,7 @@ def _holds(
     group, _, name = operation.rpartition(":")
     if_exists = name.endswith("IfExists")
     name = name.removesuffix("IfExists")
+    _check_key(key)
     fact = facts.get(key)
     if name == "Null" and not group:
         return str(fact is None).lower() in [value.lower() for value in values]
