@@ -164,41 +164,38 @@ def for_(who: str, effect: str = "Allow") -> str:
 
 
 @pytest.mark.parametrize(
-    ("own", "boundary", "session", "resource", "options", "expected"),
+    ("own", "boundary", "resource", "options", "expected"),
     [
-        ([], None, None, None, {}, "because no identity-based policy allows the X action"),
-        ([READ], None, None, None, {}, "yes"),
-        ([READ, NO_READ], None, None, None, {}, "with an explicit deny in an identity-based"),
-        ([ALL], READ, None, None, {}, "yes"),
-        ([ALL], WRITE, None, None, {}, "because no permissions boundary allows the X action"),
-        ([ALL], NO_READ, None, None, {}, "with an explicit deny in a permissions boundary"),
-        ([ALL], None, WRITE, None, {}, "because no session policy allows the X action"),
-        ([ALL], None, NO_READ, None, {}, "with an explicit deny in a session policy"),
-        ([READ], READ, READ, None, {}, "yes"),
+        ([], None, None, {}, "because no identity-based policy allows the X action"),
+        ([READ], None, None, {}, "yes"),
+        ([READ, NO_READ], None, None, {}, "with an explicit deny in an identity-based"),
+        ([ALL], READ, None, {}, "yes"),
+        ([ALL], WRITE, None, {}, "because no permissions boundary allows the X action"),
+        ([ALL], NO_READ, None, {}, "with an explicit deny in a permissions boundary"),
+        ([READ], READ, None, {}, "yes"),
         # In its own account, a resource's policy that names the role suffices within the boundary.
-        ([], None, None, for_(ROLE), {}, "yes"),
-        ([], WRITE, None, for_(ROLE), {}, "because no permissions boundary"),
-        ([], None, None, for_("123456789012"), {}, "because no identity-based policy"),
-        ([ALL], None, None, for_(ROLE, "Deny"), {}, "with an explicit deny in a resource-based"),
+        ([], None, for_(ROLE), {}, "yes"),
+        ([], WRITE, for_(ROLE), {}, "because no permissions boundary"),
+        ([], None, for_("123456789012"), {}, "because no identity-based policy"),
+        ([ALL], None, for_(ROLE, "Deny"), {}, "with an explicit deny in a resource-based"),
         # Across accounts it takes both.
-        ([ALL], None, None, None, {"owner": OTHER}, "because no resource-based policy"),
-        ([], None, None, for_(ROLE), {"owner": OTHER}, "because no identity-based policy"),
-        ([READ], None, None, for_("123456789012"), {"owner": OTHER}, "yes"),
+        ([ALL], None, None, {"owner": OTHER}, "because no resource-based policy"),
+        ([], None, for_(ROLE), {"owner": OTHER}, "because no identity-based policy"),
+        ([READ], None, for_("123456789012"), {"owner": OTHER}, "yes"),
         # A key's policy must allow or leave it to the account.
-        ([ALL], None, None, for_(OTHER), {"policy_decides": True}, "because no resource-based"),
-        ([ALL], None, None, for_("123456789012"), {"policy_decides": True}, "yes"),
-        ([], None, None, for_("123456789012"), {"policy_decides": True}, "no identity-based"),
+        ([ALL], None, for_(OTHER), {"policy_decides": True}, "because no resource-based"),
+        ([ALL], None, for_("123456789012"), {"policy_decides": True}, "yes"),
+        ([], None, for_("123456789012"), {"policy_decides": True}, "no identity-based"),
     ],
 )
 def test_policies_are_weighed_together(
     own: list[str],
     boundary: str | None,
-    session: str | None,
     resource: str | None,
     options: dict[str, Any],
     expected: str,
 ) -> None:
-    who = Identity("role", SESSION, ROLE, "123456789012", tuple(own), boundary, session)
+    who = Identity("role", SESSION, ROLE, "123456789012", tuple(own), boundary)
     verdict = decide(
         who, "s3:GetObject", f"{BUCKET}/a", base_facts(who, "eu-west-1", 0), resource, **options
     )

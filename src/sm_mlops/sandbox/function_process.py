@@ -102,27 +102,13 @@ class Processes:
     ) -> tuple[str, int, bool]:
         """Return the output, the exit code and whether the time was up."""
         task = self._unpacked(function.code_bytes)
-        from moto.awslambda.models import lambda_backends
-
-        backend = lambda_backends[function.account_id][function.region]
-        layers = []
-        for each in function.layers:
-            found = backend.layers_versions_by_arn(each["Arn"])
-            if found is None:
-                return f"[sandbox] the layer {each['Arn']} is gone\n", 1, False
-            layers.append(self._unpacked(found.code_bytes))
-        python = function.run_time.removeprefix("python")
-        # Layers that come later win.
-        tops = [
-            top / "python" / sub if sub else top / "python"
-            for top in reversed(layers)
-            for sub in (f"lib/python{python}/site-packages", "")
-        ]
-        replaced = [self._native(top, folder) for top in tops]
-        path = [task, *(each for each, _ in replaced), *tops, self._runtime(folder)]
+        try:
+            path, text = self._path(function, task, folder)
+        except LookupError as error:
+            return f"[sandbox] {error}\n", 1, False
         (folder / "tmp").mkdir()
         job = {
-            "path": [str(each) for each in path if each is not None and each.is_dir()],
+            "path": path,
             "guard": str(_HERE / "guard" / "sitecustomize.py"),
             "answer": str(folder / "answer.json"),
             "handler": function.handler,
@@ -159,11 +145,33 @@ class Processes:
         finally:
             self.running.pop(request, None)
             _end(process)
-        text = "".join(line for _, line in replaced)
         text += (folder / "output").read_text(encoding="utf-8", errors="replace")
         if text and not text.endswith("\n"):
             text += "\n"
         return text, process.returncode, late
+
+    def _path(self, function: Any, task: Path, folder: Path) -> tuple[list[str], str]:
+        """Return the folders to import from, and what is to be said of them. Raises LookupError."""
+        from moto.awslambda.models import lambda_backends
+
+        backend = lambda_backends[function.account_id][function.region]
+        layers = []
+        for each in function.layers:
+            found = backend.layers_versions_by_arn(each["Arn"])
+            if found is None:
+                raise LookupError(f"the layer {each['Arn']} is gone")
+            layers.append(self._unpacked(found.code_bytes))
+        python = function.run_time.removeprefix("python")
+        # Layers that come later win.
+        tops = [
+            top / "python" / sub if sub else top / "python"
+            for top in reversed(layers)
+            for sub in (f"lib/python{python}/site-packages", "")
+        ]
+        replaced = [self._native(top, folder) for top in tops]
+        path = [task, *(each for each, _ in replaced), *tops, self._runtime(folder)]
+        shown = [str(each) for each in path if each is not None and each.is_dir()]
+        return shown, "".join(line for _, line in replaced)
 
     def _environment(self, function: Any, task: Path, folder: Path) -> dict[str, str]:
         environment = isolated_environment(folder, folder / "tmp", function.region)

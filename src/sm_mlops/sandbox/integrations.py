@@ -27,7 +27,7 @@ from sm_mlops.sandbox.registry import Registry
 from sm_mlops.sandbox.replies import Start, error_reply, json_reply, read
 from sm_mlops.sandbox.services import JsonService
 from sm_mlops.sandbox.storage import Store
-from sm_mlops.sandbox.wire import ApiError, Caller, Params, not_implemented, public
+from sm_mlops.sandbox.wire import ApiError, Caller, not_implemented, public
 from sm_mlops.sandbox.workflow import Address, Workflows
 
 TAGGED = {"project": PROJECT, "code-repository": REPOSITORY}
@@ -169,6 +169,3 @@ class Integrations:
         self.functions.close()
         self.provisioning.closing.set()
         self.projects.close()
-
-
-__all__ = ["Integrations", "Params"]

@@ -147,26 +147,29 @@ class Projects:
         return {"ProjectSummaryList": [pick(row, *names) for row in rows], **token}
 
     def update_project(self, params: Params, caller: Caller) -> Params:
-        """UpdateProject: description, tags, and what was provisioned."""
+        """UpdateProject: what was provisioned."""
+        given = set(params) - {"ProjectName"}
+        providers = params.get("TemplateProvidersToUpdate")
+        if given not in (
+            {"ServiceCatalogProvisioningUpdateDetails"},
+            {"TemplateProvidersToUpdate"},
+        ):
+            raise not_implemented(f"{', '.join(sorted(given))} of sagemaker:UpdateProject")
         record = self._project(params["ProjectName"], caller)
         if record["ProjectStatus"] in MOVING:
             raise invalid(f"Project {record['ProjectName']} is in status {record['ProjectStatus']}")
-        record |= pick(params, "ProjectDescription")
-        tags = {tag["Key"]: tag for tag in (*record["_tags"], *params.get("Tags", []))}
-        record |= {"_tags": list(tags.values()), "LastModifiedTime": time.time()}
+        record["LastModifiedTime"] = time.time()
         update = params.get("ServiceCatalogProvisioningUpdateDetails")
         if update:
             shown = record["ServiceCatalogProvisionedProductDetails"]
-            given: Params = {"SageMakerProjectName": None, "SageMakerProjectId": None}
+            values: Params = {"SageMakerProjectName": None, "SageMakerProjectId": None}
             for row in update.get("ProvisioningParameters", []):
-                given[row["Key"]] = row.get("Value", "")
+                values[row["Key"]] = row.get("Value", "")
             made = self.provisioning.update(
-                shown["ProvisionedProductId"], update.get("ProvisioningArtifactId"), given, caller
+                shown["ProvisionedProductId"], update.get("ProvisioningArtifactId"), values, caller
             )
             record |= {"_record": made["RecordId"], "ProjectStatus": "UpdateInProgress"}
-        elif params.get("TemplateProvidersToUpdate") and self._update_stack(
-            record, params["TemplateProvidersToUpdate"], caller
-        ):
+        elif providers and self._update_stack(record, providers, caller):
             record["ProjectStatus"] = "UpdateInProgress"
         self.store.put(PROJECT, record["ProjectArn"], record)
         if record["ProjectStatus"] == "UpdateInProgress":

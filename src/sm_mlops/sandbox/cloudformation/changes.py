@@ -37,8 +37,8 @@ def wanted(scope: Scope, logical: str, stack_tags: Tags) -> Wanted:
     kind = resource["Type"]
     properties = schemas.conform(kind, scope.properties(logical))
     tags: Tags = {}
-    if schemas.tag_property(kind):
-        own = _own_tags(properties.get("Tags") or {})
+    if schemas.tagged(kind):
+        own = _own_tags(properties.get("Tags", []))
         if own is not None:  # Otherwise they stay for the schema to refuse.
             properties.pop("Tags", None)
             tags = {**stack_tags, **own}
@@ -55,8 +55,6 @@ def wanted(scope: Scope, logical: str, stack_tags: Tags) -> Wanted:
 
 def _own_tags(given: Any) -> Tags | None:
     """Return the tags of a resource's own; None if they have not the form of tags."""
-    if isinstance(given, dict):
-        return {str(key): str(value) for key, value in given.items()}
     if not isinstance(given, list):
         return None
     if any(not isinstance(tag, dict) or set(tag) != {"Key", "Value"} for tag in given):

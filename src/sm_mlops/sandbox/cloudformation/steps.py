@@ -307,7 +307,7 @@ def _policies(want: Wanted) -> Record:
 
 
 def _tags_again(want: Wanted) -> Record:
-    # Tags are checked with the properties; those with a schema of their own form are maps.
-    if not want.tags or schemas.schema(want.kind)["properties"]["Tags"].get("type") == "object":
+    # Tags are checked with the properties.
+    if not want.tags:
         return {}
     return {"Tags": [{"Key": key, "Value": value} for key, value in want.tags.items()]}

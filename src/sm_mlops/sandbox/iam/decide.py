@@ -1,5 +1,5 @@
-"""The decision: identity policies, permissions boundary, session policy and the policies of
-resources together, as IAM weighs them. Source:
+"""The decision: identity policies, permissions boundary and the policies of resources together, as
+IAM weighs them. Source:
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
 """
 
@@ -13,7 +13,7 @@ from typing import Literal
 from sm_mlops.sandbox.iam.identities import ANONYMOUS, Identity
 from sm_mlops.sandbox.iam.language import Asked, Document, Facts, Said, Value, said
 
-Why = Literal["", "identity-based", "resource-based", "boundary", "session", "trust"]
+Why = Literal["", "identity-based", "resource-based", "boundary", "trust"]
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,7 @@ class Verdict:
         """Return the end of AWS's sentence about a denial."""
         if self.why == "trust":
             return ""
-        kind = {"boundary": "permissions boundary", "session": "session policy"}.get(
-            self.why, f"{self.why} policy"
-        )
+        kind = "permissions boundary" if self.why == "boundary" else f"{self.why} policy"
         if self.explicit:
             article = "an" if kind.startswith("i") else "a"
             return f" with an explicit deny in {article} {kind}"
@@ -64,16 +62,11 @@ def decide(
     if not who.restricted:
         return _of_administrator(who, of_resource, owner, policy_decides)
     own = [said(document, asked) for document in who.policies]
-    limits: list[tuple[Why, Said]] = []
-    if who.boundary is not None:
-        limits.append(("boundary", said(who.boundary, asked)))
-    if who.session is not None:
-        limits.append(("session", said(who.session, asked)))
+    limit = said(who.boundary, asked) if who.boundary is not None else None
     if any(each.denied for each in own):
         return Verdict(False, True, "identity-based")
-    for why, limit in limits:
-        if limit.denied:
-            return Verdict(False, True, why)
+    if limit is not None and limit.denied:
+        return Verdict(False, True, "boundary")
     if who.kind == ANONYMOUS:
         return ALLOWED if of_resource.allowed else Verdict(False, False, "resource-based")
     by_identity = any(each.allowed for each in own)
@@ -89,9 +82,8 @@ def decide(
     # A user named by ARN is beyond his boundary, a role is not.
     if named and not abroad and who.kind == "user" and "direct" in of_resource.allowed:
         return ALLOWED
-    for why, limit in limits:
-        if not limit.allowed:
-            return Verdict(False, False, why)
+    if limit is not None and not limit.allowed:
+        return Verdict(False, False, "boundary")
     return ALLOWED
 
 

@@ -152,8 +152,7 @@ def _for_everybody(environ: dict[str, Any]) -> bool:
         raise ApiError("MissingAuthenticationTokenException", "Missing Authentication Token", 403)
     if requests.read("sts", environ)[0] == "AssumeRoleWithWebIdentity":
         return True
-    path = environ.get("PATH_INFO", "/")
-    return path == "/" or path.startswith("/moto-api/")
+    return bool(environ.get("PATH_INFO", "/") == "/")
 
 
 def _boundary(arn: str) -> str | None:
@@ -199,6 +198,3 @@ def _unknown_key(service: str) -> ApiError:
     if service in QUERY:
         code = "InvalidClientTokenId"
     return ApiError(code, words, 403)
-
-
-__all__ = ["Guard", "denial"]

@@ -25,7 +25,7 @@ class Identity:
     """A role session, a role, a user, or the administrator of an account.
 
     `arn` is how errors name it, `principal` what aws:PrincipalArn is. Of the administrator no own
-    policy is asked. `boundary` and `session` are policies, or None where there is none.
+    policy is asked. `boundary` is a policy, or None where there is none.
     """
 
     kind: str
@@ -34,7 +34,6 @@ class Identity:
     account: str
     policies: tuple[str, ...] = ()
     boundary: str | None = None
-    session: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -88,7 +87,7 @@ def of_key(account: str, region: str, key: str) -> Identity | None:
     session = session_of(account, region, key)
     if session is None:
         return None
-    return of_role(session.role_arn, region, session.session_name, session.policy or None)
+    return of_role(session.role_arn, region, session.session_name)
 
 
 def session_of(account: str, region: str, key: str) -> Any:
@@ -127,14 +126,14 @@ def role(arn: str, region: str) -> Any:
     return next((entry for entry in list(found.values()) if entry.arn == arn), None)
 
 
-def of_role(arn: str, region: str, session: str = "", policy: str | None = None) -> Identity:
+def of_role(arn: str, region: str, session: str = "") -> Identity:
     """Return the identity of a role; of one that is gone, one that may do nothing."""
     parts = arn.split(":", 5)
     account, name = parts[4], arn.rpartition("/")[2]
     shown = f"arn:{parts[1]}:sts::{account}:assumed-role/{name}/{session}" if session else arn
     found = role(arn, region)
     if found is None:
-        return Identity("role", shown, arn, account, session=policy)
+        return Identity("role", shown, arn, account)
     return Identity(
         "role",
         shown,
@@ -142,7 +141,6 @@ def of_role(arn: str, region: str, session: str = "", policy: str | None = None)
         account,
         policies=_policies(found),
         boundary=_boundary(found.permissions_boundary_arn, account, region),
-        session=policy,
         tags=tags_of(found.tags),
     )
 

@@ -259,6 +259,3 @@ def _text(policy: Any) -> str | None:
     if not policy:
         return None
     return policy if isinstance(policy, str) else json.dumps(policy)
-
-
-__all__ = ["Resources", "bucket", "object_tags", "s3_object"]

@@ -21,13 +21,14 @@ from sm_mlops.sandbox.wire import ApiError, Caller, Params, not_implemented, par
 
 # As AWS Organizations makes it in each account of an organisation: the way into another account.
 DOOR = "OrganizationAccountAccessRole"
-AUDIENCE = "sts.amazonaws.com"
 Verify = Callable[[str], dict[str, Any]]
 """Returns the claims of a token. Raises ValueError, for one that has ended TimeoutError."""
 
 
 def check_assume_role(params: Params, caller: Caller) -> None:
     """Refuse who may not take a role. Raises ApiError."""
+    if params.get("Policy") or params.get("PolicyArns"):
+        raise not_implemented("session policies of sts:AssumeRole")
     arn = str(params.get("RoleArn", ""))
     who = identities.of_key(caller.account, caller.region, caller.access_key)
     if who is None:
