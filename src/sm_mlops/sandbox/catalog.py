@@ -44,7 +44,7 @@ class Catalog(JsonService):
     # Portfolios.
 
     def create_portfolio(self, params: Params, caller: Caller) -> Params:
-        """CreatePortfolio."""
+        """Answer CreatePortfolio."""
         identity = new_id("port")
         record = {
             "Id": identity,
@@ -60,7 +60,7 @@ class Catalog(JsonService):
         return {"PortfolioDetail": _public(record), "Tags": record["_tags"]}
 
     def update_portfolio(self, params: Params, caller: Caller) -> Params:
-        """UpdatePortfolio."""
+        """Answer UpdatePortfolio."""
         found = self._portfolio(params["Id"], caller)
         found |= pick(params, "DisplayName", "Description", "ProviderName")
         found["_tags"] = _retagged(found["_tags"], params)
@@ -68,7 +68,7 @@ class Catalog(JsonService):
         return {"PortfolioDetail": _public(found), "Tags": found["_tags"]}
 
     def delete_portfolio(self, params: Params, caller: Caller) -> Params:
-        """DeletePortfolio: only an empty one."""
+        """Answer DeletePortfolio: only an empty one."""
         found = self._portfolio(params["Id"], caller)
         constraints = any(
             row["_portfolio"] == found["Id"] for row in self.store.all(CONSTRAINT).values()
@@ -83,12 +83,12 @@ class Catalog(JsonService):
         return {}
 
     def list_portfolios(self, params: Params, caller: Caller) -> Params:
-        """ListPortfolios."""
+        """Answer ListPortfolios."""
         rows = [_public(row) for row in self.mine(PORTFOLIO, caller)]
         return _paged("PortfolioDetails", rows, params)
 
     def associate_product_with_portfolio(self, params: Params, caller: Caller) -> Params:
-        """AssociateProductWithPortfolio; doing it again changes nothing."""
+        """Answer AssociateProductWithPortfolio; doing it again changes nothing."""
         found = self._portfolio(params["PortfolioId"], caller)
         self.product(params["ProductId"], caller)
         if params["ProductId"] not in found["_products"]:
@@ -97,7 +97,7 @@ class Catalog(JsonService):
         return {}
 
     def disassociate_product_from_portfolio(self, params: Params, caller: Caller) -> Params:
-        """DisassociateProductFromPortfolio: not while a constraint is on the pair."""
+        """Answer DisassociateProductFromPortfolio: not while a constraint is on the pair."""
         found = self._portfolio(params["PortfolioId"], caller)
         if params["ProductId"] not in found["_products"]:
             raise self.missing(f"Product {params['ProductId']} is not in {found['Id']}")
@@ -111,7 +111,7 @@ class Catalog(JsonService):
         return {}
 
     def associate_principal_with_portfolio(self, params: Params, caller: Caller) -> Params:
-        """AssociatePrincipalWithPortfolio; an IAM principal has to exist."""
+        """Answer AssociatePrincipalWithPortfolio; an IAM principal has to exist."""
         found = self._portfolio(params["PortfolioId"], caller)
         arn, kind = params["PrincipalARN"], params["PrincipalType"]
         if kind != "IAM":
@@ -125,7 +125,7 @@ class Catalog(JsonService):
         return {}
 
     def disassociate_principal_from_portfolio(self, params: Params, caller: Caller) -> Params:
-        """DisassociatePrincipalFromPortfolio."""
+        """Answer DisassociatePrincipalFromPortfolio."""
         found = self._portfolio(params["PortfolioId"], caller)
         kept = [r for r in found["_principals"] if r["PrincipalARN"] != params["PrincipalARN"]]
         found["_principals"] = kept
@@ -133,7 +133,7 @@ class Catalog(JsonService):
         return {}
 
     def list_principals_for_portfolio(self, params: Params, caller: Caller) -> Params:
-        """ListPrincipalsForPortfolio."""
+        """Answer ListPrincipalsForPortfolio."""
         found = self._portfolio(params["PortfolioId"], caller)
         return _paged("Principals", found["_principals"], params)
 
@@ -149,7 +149,7 @@ class Catalog(JsonService):
     # Products and their versions.
 
     def create_product(self, params: Params, caller: Caller) -> Params:
-        """CreateProduct, with its first version."""
+        """Answer CreateProduct, with its first version."""
         if params["ProductType"] != "CLOUD_FORMATION_TEMPLATE":
             raise not_implemented(f"ProductType {params['ProductType']} of servicecatalog")
         if "ProvisioningArtifactParameters" not in params:
@@ -172,12 +172,12 @@ class Catalog(JsonService):
         }
 
     def describe_product_as_admin(self, params: Params, caller: Caller) -> Params:
-        """DescribeProductAsAdmin."""
+        """Answer DescribeProductAsAdmin."""
         found = self.product(params["Id"], caller)
         return {"ProductViewDetail": _view_detail(found), "Tags": found["_tags"]}
 
     def update_product(self, params: Params, caller: Caller) -> Params:
-        """UpdateProduct."""
+        """Answer UpdateProduct."""
         found = self.product(params["Id"], caller)
         found |= pick(params, "Name", "Owner", "Description")
         found["_tags"] = _retagged(found["_tags"], params)
@@ -185,7 +185,7 @@ class Catalog(JsonService):
         return {"ProductViewDetail": _view_detail(found), "Tags": found["_tags"]}
 
     def delete_product(self, params: Params, caller: Caller) -> Params:
-        """DeleteProduct: only one that is in no portfolio."""
+        """Answer DeleteProduct: only one that is in no portfolio."""
         found = self.product(params["Id"], caller)
         if self._portfolios_of(found["Id"], caller):
             raise ApiError(
@@ -197,30 +197,30 @@ class Catalog(JsonService):
         return {}
 
     def search_products_as_admin(self, params: Params, caller: Caller) -> Params:
-        """SearchProductsAsAdmin."""
+        """Answer SearchProductsAsAdmin."""
         rows = [_view_detail(row) for row in self.mine(PRODUCT, caller)]
         return _paged("ProductViewDetails", rows, params)
 
     def create_provisioning_artifact(self, params: Params, caller: Caller) -> Params:
-        """CreateProvisioningArtifact: a new version."""
+        """Answer CreateProvisioningArtifact: a new version."""
         self.product(params["ProductId"], caller)
         found = self._new_artifact(params["ProductId"], params["Parameters"], caller)
         return {"ProvisioningArtifactDetail": _public(found), "Status": "AVAILABLE"}
 
     def describe_provisioning_artifact(self, params: Params, caller: Caller) -> Params:
-        """DescribeProvisioningArtifact."""
+        """Answer DescribeProvisioningArtifact."""
         found = self.artifact(params["ProductId"], params["ProvisioningArtifactId"])
         return {"ProvisioningArtifactDetail": _public(found), "Status": "AVAILABLE"}
 
     def update_provisioning_artifact(self, params: Params, caller: Caller) -> Params:
-        """UpdateProvisioningArtifact: name, description, Active, Guidance."""
+        """Answer UpdateProvisioningArtifact: name, description, Active, Guidance."""
         found = self.artifact(params["ProductId"], params["ProvisioningArtifactId"])
         found |= pick(params, "Name", "Description", "Active", "Guidance")
         self.store.put(ARTIFACT, found["Id"], found)
         return {"ProvisioningArtifactDetail": _public(found), "Status": "AVAILABLE"}
 
     def delete_provisioning_artifact(self, params: Params, caller: Caller) -> Params:
-        """DeleteProvisioningArtifact: not the last one."""
+        """Answer DeleteProvisioningArtifact: not the last one."""
         found = self.artifact(params["ProductId"], params["ProvisioningArtifactId"])
         if len(self._artifacts(params["ProductId"])) == 1:
             raise ApiError("ResourceInUseException", "Cannot delete the last version of a product")
@@ -228,7 +228,7 @@ class Catalog(JsonService):
         return {}
 
     def list_provisioning_artifacts(self, params: Params, caller: Caller) -> Params:
-        """ListProvisioningArtifacts."""
+        """Answer ListProvisioningArtifacts."""
         self.product(params["ProductId"], caller)
         rows = [_public(row) for row in self._artifacts(params["ProductId"])]
         return {"ProvisioningArtifactDetails": rows}
@@ -237,7 +237,7 @@ class Catalog(JsonService):
         url = (given.get("Info") or {}).get("LoadTemplateFromURL")
         if not url:
             raise self.invalid("Info must have LoadTemplateFromURL")
-        # The catalog keeps the template as it is now; what is at the address may change later.
+        # The catalog keeps a copy: the object at the address may change later.
         body = self._template(url, caller)
         if not given.get("DisableTemplateValidation"):
             try:
@@ -296,7 +296,7 @@ class Catalog(JsonService):
     # Constraints.
 
     def create_constraint(self, params: Params, caller: Caller) -> Params:
-        """CreateConstraint: a launch role. Others are not known here."""
+        """Answer CreateConstraint: a launch role. Others are not known here."""
         found = self._portfolio(params["PortfolioId"], caller)
         if params["ProductId"] not in found["_products"]:
             raise self.missing(f"Product {params['ProductId']} is not in {found['Id']}")
@@ -320,11 +320,11 @@ class Catalog(JsonService):
         return _constraint(record)
 
     def describe_constraint(self, params: Params, caller: Caller) -> Params:
-        """DescribeConstraint."""
+        """Answer DescribeConstraint."""
         return _constraint(self.one(CONSTRAINT, params["Id"], f"Constraint {params['Id']}"))
 
     def update_constraint(self, params: Params, caller: Caller) -> Params:
-        """UpdateConstraint."""
+        """Answer UpdateConstraint."""
         found = self.one(CONSTRAINT, params["Id"], f"Constraint {params['Id']}")
         if "Parameters" in params:
             changed = {"Type": found["Type"], "Parameters": params["Parameters"]}
@@ -335,13 +335,13 @@ class Catalog(JsonService):
         return _constraint(found)
 
     def delete_constraint(self, params: Params, caller: Caller) -> Params:
-        """DeleteConstraint."""
+        """Answer DeleteConstraint."""
         self.one(CONSTRAINT, params["Id"], f"Constraint {params['Id']}")
         self.store.delete(CONSTRAINT, params["Id"])
         return {}
 
     def list_constraints_for_portfolio(self, params: Params, caller: Caller) -> Params:
-        """ListConstraintsForPortfolio."""
+        """Answer ListConstraintsForPortfolio."""
         self._portfolio(params["PortfolioId"], caller)
         rows = [
             _public(row)
@@ -372,8 +372,8 @@ class Catalog(JsonService):
     # Who may use a product.
 
     def launch_paths(self, product: Record, caller: Caller) -> list[Record]:
-        """Return the portfolios through which a caller may launch a product. The account's own key
-        is nobody's role and may. Raises ApiError when there is none."""
+        """Return the portfolios through which a caller may launch a product: any for the sandbox's
+        own key. Raises ApiError when there is none."""
         who = policies.principal(caller)
         paths = [
             portfolio
@@ -388,7 +388,7 @@ class Catalog(JsonService):
         return paths
 
     def search_provisioned_products(self, params: Params, caller: Caller) -> Params:
-        """SearchProvisionedProducts: queries such as name:x, productId:x, status:AVAILABLE."""
+        """Answer SearchProvisionedProducts: queries such as name:x or productId:x."""
         rows = []
         for row in self.mine(PROVISIONED, caller):
             found = {**_public(row), "PhysicalId": row.get("_stack_id", ""), "Tags": row["_tags"]}

@@ -18,7 +18,7 @@ class Connections(JsonService):
     codes = ("InvalidInputException", "ResourceNotFoundException")
 
     def create_connection(self, params: Params, caller: Caller) -> Params:
-        """CreateConnection."""
+        """Answer CreateConnection."""
         if params.get("HostArn"):
             raise not_implemented("connections to a host of codeconnections")
         if not params.get("ProviderType"):
@@ -53,11 +53,11 @@ class Connections(JsonService):
         raise self.missing(f"Connection {name} not found.")
 
     def get_connection(self, params: Params, caller: Caller) -> Params:
-        """GetConnection."""
+        """Answer GetConnection."""
         return {"Connection": public(self._one(params["ConnectionArn"], caller))}
 
     def list_connections(self, params: Params, caller: Caller) -> Params:
-        """ListConnections."""
+        """Answer ListConnections."""
         rows = [
             public(row)
             for row in self.mine(CONNECTION, caller)
@@ -67,13 +67,13 @@ class Connections(JsonService):
         return {"Connections": rows, **token}
 
     def delete_connection(self, params: Params, caller: Caller) -> Params:
-        """DeleteConnection."""
+        """Answer DeleteConnection."""
         self._one(params["ConnectionArn"], caller)
         self.store.delete(CONNECTION, params["ConnectionArn"])
         return {}
 
     def tag_resource(self, params: Params, caller: Caller) -> Params:
-        """TagResource."""
+        """Answer TagResource."""
         found = self._one(params["ResourceArn"], caller)
         tags = {tag["Key"]: tag for tag in (*found["_tags"], *params["Tags"])}
         found["_tags"] = list(tags.values())
@@ -81,7 +81,7 @@ class Connections(JsonService):
         return {}
 
     def untag_resource(self, params: Params, caller: Caller) -> Params:
-        """UntagResource."""
+        """Answer UntagResource."""
         found = self._one(params["ResourceArn"], caller)
         found["_tags"] = [tag for tag in found["_tags"] if tag["Key"] not in params["TagKeys"]]
         self.store.put(CONNECTION, params["ResourceArn"], found)

@@ -32,7 +32,7 @@ def send(arn: str, body: str, attributes: dict[str, str]) -> None:
 
 
 def check_queue(arn: str, service: str, source: str) -> None:
-    """Refuse a queue whose policy does not let a service send to it. Raises Undeliverable."""
+    """Raise Undeliverable when a queue's policy does not let a service send to it."""
     policy = _queue(arn).policy or {}
     if not service_may(policy, service, "sqs:SendMessage", arn, source):
         raise Undeliverable(

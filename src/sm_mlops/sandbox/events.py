@@ -53,8 +53,8 @@ log = logging.getLogger(__name__)
 
 
 class Events:
-    """Events in, deliveries out. `repeat` is how often SageMaker announces one change: it promises
-    no number."""
+    """Publishes events and delivers them. `repeat` is how often SageMaker announces one change, of
+    which it guarantees no number."""
 
     def __init__(self, functions: Functions) -> None:
         self.functions = functions
@@ -64,7 +64,8 @@ class Events:
     def model_package(self, package: Params) -> None:
         """Announce that a version has been registered or changed.
 
-        Source: https://docs.aws.amazon.com/sagemaker/latest/dg/automating-sagemaker-with-eventbridge.html
+        Source:
+        https://docs.aws.amazon.com/sagemaker/latest/dg/automating-sagemaker-with-eventbridge.html
         """
         arn = package["ModelPackageArn"]
         detail = wire.pick(package, *SHOWN)

@@ -44,9 +44,11 @@ class Result:
 
 
 class Processes:
-    """Runs functions below a folder, which keeps unpacked code. `url` is the sandbox's address;
-    `rewrite` changes the values of a function's environment variables, for the addresses that are
-    others in the sandbox."""
+    """Runs functions below a folder, which keeps unpacked code.
+
+    `url` is the sandbox's address; `rewrite` changes the values of a function's environment
+    variables, for the addresses that are others in the sandbox.
+    """
 
     def __init__(self, folder: Path, url: Callable[[], str]) -> None:
         self.folder, self.url = folder, url
@@ -138,7 +140,7 @@ class Processes:
         self.running[request] = process
         late = False
         try:
-            # A person would wait for a process; the budget is the function's from its start on.
+            # The function's timeout counts from the start of the process.
             process.wait(timeout=max(function.timeout - (time.monotonic() - begun), 0.1))
         except subprocess.TimeoutExpired:
             late = True

@@ -140,8 +140,7 @@ class Functions:
     # Asynchronous invocations.
 
     def check_invoker(self, arn: str, service: str, source: str) -> None:
-        """Refuse a service that a function's resource policy does not allow. Raises
-        Undeliverable."""
+        """Raise Undeliverable when a function's policy does not let a service invoke it."""
         parts = arn.split(":")
         try:
             function = self._find(arn, Caller(parts[4], parts[3], ""))
@@ -232,7 +231,7 @@ class Functions:
             "responsePayload": json.loads(result.payload),
         }
         try:
-            if not grants.role_may(function.role, "sqs:SendMessage", target, function.region):
+            if not policies.role_may(function.role, "sqs:SendMessage", target, function.region):
                 raise Undeliverable("NO_PERMISSIONS", f"{function.role} may not send to {target}")
             send(target, render(body), {})
             self.keep("sqs")
@@ -286,12 +285,12 @@ class Functions:
         if group not in backend.groups:
             creates = resource.partition(":log-stream:")[0]
             if not any(
-                grants.role_may(role, "logs:CreateLogGroup", each, region)
+                policies.role_may(role, "logs:CreateLogGroup", each, region)
                 for each in (creates, f"{creates}:*")
             ):
                 return
             backend.ensure_log_group(group)
-        if not grants.role_may(role, "logs:PutLogEvents", resource, region):
+        if not policies.role_may(role, "logs:PutLogEvents", resource, region):
             return
         backend.ensure_log_stream(group, stream)
         now = int(time.time() * 1000)
@@ -387,7 +386,7 @@ def _check_destinations(given: Record, function: Any) -> None:
         target = (found or {}).get("Destination")
         if target and (outcome != "OnFailure" or ":sqs:" not in target):
             raise not_implemented(f"{outcome} {target} as destination of lambda functions")
-        if target and not grants.role_may(
+        if target and not policies.role_may(
             function.role, "sqs:SendMessage", target, function.region
         ):
             raise _invalid(

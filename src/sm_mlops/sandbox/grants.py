@@ -1,4 +1,4 @@
-"""Roles that AWS services take: whether they may, what a role may then do, its sessions."""
+"""Roles that AWS services assume: whether a role trusts a service, and the sessions."""
 
 from __future__ import annotations
 
@@ -15,11 +15,7 @@ def role(arn: str) -> Any:
     parts = arn.split(":")
     if len(parts) != 6 or parts[2] != "iam":
         return None
-    return identities.role(arn, _region(parts[1]))
-
-
-def _region(partition_name: str) -> str:
-    return {"aws-cn": "cn-north-1", "aws-us-gov": "us-gov-west-1"}.get(partition_name, "us-east-1")
+    return identities.role(arn, identities.region_of(parts[1]))
 
 
 def trusts(arn: str, service: str) -> bool:
@@ -29,20 +25,15 @@ def trusts(arn: str, service: str) -> bool:
         return False
     _, name, _, _, account, _ = arn.split(":", 5)
     prefix = service.partition(".")[0]
-    source = f"arn:{name}:{prefix}:{_region(name)}:{account}:sandbox"
+    source = f"arn:{name}:{prefix}:{identities.region_of(name)}:{account}:sandbox"
     return policies.trusted(found, service, source)
-
-
-def role_may(arn: str, action: str, resource: str, region: str) -> bool:
-    """Tell whether a role's own policies and its boundary allow an action."""
-    return role(arn) is not None and policies.role_may(arn, action, resource, region)
 
 
 _KEEP: list[Callable[..., None]] = []
 
 
 def on_session(keep: Callable[..., None]) -> None:
-    """Call this with "iam" and "sts" whenever a service has taken a role."""
+    """Register what to call with "iam" and "sts" whenever a service has assumed a role."""
     _KEEP[:] = [keep]
 
 

@@ -1,8 +1,5 @@
-"""What stands between SageMaker's registry and GitHub: events, functions, and the services that
-bootstrap sets up.
-
-The server asks here first and goes on as before with what is not answered.
-"""
+"""The services between SageMaker's registry and GitHub: events, functions, Service Catalog,
+connections, projects and quotas. The server asks here first and passes on what is not answered."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What policies say of the accesses that services make or check themselves: roles that SageMaker
-takes, and model packages and objects that cross accounts.
+"""Policies for accesses that services make or check themselves: roles that they assume, and model
+packages and objects across accounts.
 
-Requests are checked elsewhere (sandbox/iam); this is for what happens behind them.
+Requests are checked in `iam`; this is for what happens behind them.
 """
 
 from __future__ import annotations

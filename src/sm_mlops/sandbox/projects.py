@@ -36,7 +36,7 @@ class Projects:
         self._working: set[str] = set()
 
     def create_project(self, params: Params, caller: Caller) -> Params:
-        """CreateProject."""
+        """Answer CreateProject."""
         name, details = params["ProjectName"], params.get("ServiceCatalogProvisioningDetails")
         providers = params.get("TemplateProviders")
         if bool(details) == bool(providers):
@@ -128,11 +128,11 @@ class Projects:
         record["TemplateProviderDetails"] = [{"CfnTemplateProviderDetail": detail}]
 
     def describe_project(self, params: Params, caller: Caller) -> Params:
-        """DescribeProject."""
+        """Answer DescribeProject."""
         return public(self._project(params["ProjectName"], caller))
 
     def list_projects(self, params: Params, caller: Caller) -> Params:
-        """ListProjects."""
+        """Answer ListProjects."""
         unknown = sorted(set(params) - {"MaxResults", "NextToken"})
         if unknown:
             raise not_implemented(f"{', '.join(unknown)} of sagemaker:ListProjects")
@@ -147,7 +147,7 @@ class Projects:
         return {"ProjectSummaryList": [pick(row, *names) for row in rows], **token}
 
     def update_project(self, params: Params, caller: Caller) -> Params:
-        """UpdateProject: what was provisioned."""
+        """Answer UpdateProject: what was provisioned."""
         given = set(params) - {"ProjectName"}
         providers = params.get("TemplateProvidersToUpdate")
         if given not in (
@@ -205,7 +205,7 @@ class Projects:
         return True
 
     def delete_project(self, params: Params, caller: Caller) -> Params:
-        """DeleteProject, with what was provisioned for it."""
+        """Answer DeleteProject, with what was provisioned for it."""
         record = self._project(params["ProjectName"], caller)
         if record["ProjectStatus"] in MOVING or record["ProjectStatus"] == "DeleteCompleted":
             raise invalid(f"Project {record['ProjectName']} is in status {record['ProjectStatus']}")
@@ -255,7 +255,7 @@ class Projects:
                 self.on_idle()
 
     def _look(self, record: Record) -> tuple[bool, str]:
-        """Tell whether it has ended, and what went wrong."""
+        """Return whether the operation has ended, and what went wrong."""
         if record.get("_record"):
             found = self.store.get(RECORD, record["_record"])
             assert found is not None
@@ -289,17 +289,17 @@ class Projects:
                 self._work(arn)
 
     def busy(self) -> bool:
-        """Tell whether a project is on its way."""
+        """Tell whether a project is being changed."""
         return bool(self._working)
 
     def close(self) -> None:
-        """Stop to follow."""
+        """Stop following what is under way."""
         self._closing.set()
 
     # Code repositories.
 
     def create_code_repository(self, params: Params, caller: Caller) -> Params:
-        """CreateCodeRepository."""
+        """Answer CreateCodeRepository."""
         arn = caller.arn(f"code-repository/{params['CodeRepositoryName'].lower()}")
         if self.store.get(REPOSITORY, arn) is not None:
             raise invalid(f"Cannot create already existing code repository: {arn}")
@@ -315,16 +315,16 @@ class Projects:
         return {"CodeRepositoryArn": arn}
 
     def describe_code_repository(self, params: Params, caller: Caller) -> Params:
-        """DescribeCodeRepository."""
+        """Answer DescribeCodeRepository."""
         return public(self._repository(params, caller))
 
     def delete_code_repository(self, params: Params, caller: Caller) -> Params:
-        """DeleteCodeRepository."""
+        """Answer DeleteCodeRepository."""
         self.store.delete(REPOSITORY, self._repository(params, caller)["CodeRepositoryArn"])
         return {}
 
     def list_code_repositories(self, params: Params, caller: Caller) -> Params:
-        """ListCodeRepositories."""
+        """Answer ListCodeRepositories."""
         found = self.store.all(REPOSITORY).items()
         rows = [public(row) for arn, row in found if arn.startswith(caller.arn(""))]
         rows.sort(key=lambda row: row["CodeRepositoryName"])

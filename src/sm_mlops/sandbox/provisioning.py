@@ -79,8 +79,8 @@ class Provisioning:
     def update(
         self, identity: str, version: str | None, parameters: Params, caller: Caller
     ) -> Record:
-        """Begin to bring a provisioned product to another version or to other parameters, of which
-        those that are None stay; return the record. Raises ApiError."""
+        """Begin to update a provisioned product to another version or other parameters (None keeps
+        a value); return the record. Raises ApiError."""
         provisioned = self._settled(identity, caller)
         artifact = self.catalog.artifact(provisioned["ProductId"], version)
         provisioned["ProvisioningArtifactId"] = artifact["Id"]
@@ -109,7 +109,7 @@ class Provisioning:
     # What runs.
 
     def _begin(self, provisioned: Record, operation: str, arguments: Params) -> Record:
-        # Written down first: a restart goes on from here.
+        # Saved first, so that a restart resumes from here.
         record = {
             "RecordId": new_id("rec"),
             "ProvisionedProductId": provisioned["Id"],
@@ -176,7 +176,7 @@ class Provisioning:
         raise RuntimeError("closing")
 
     def _call(self, record: Record, provisioned: Record, cloudformation: Any) -> None:
-        """Ask CloudFormation for what a record is about, once."""
+        """Send the request of a record to CloudFormation, once."""
         operation = record["_operation"]
         if record.get("_asked"):
             return
@@ -227,7 +227,7 @@ def _parameters(given: Params) -> list[Params]:
 
 
 def problem(cloudformation: Any, stack: Params) -> str:
-    """Return why a stack has not come to a good end, "" when it has."""
+    """Return why a stack's operation failed, "" when it succeeded."""
     if stack["StackStatus"] in ("CREATE_COMPLETE", "UPDATE_COMPLETE", "DELETE_COMPLETE"):
         return ""
     events = cloudformation.describe_stack_events(StackName=stack["StackId"])["StackEvents"]

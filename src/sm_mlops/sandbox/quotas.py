@@ -1,6 +1,6 @@
 """Service Quotas of the sandbox: the limits that AWS gives a new account, none of them raised.
 
-Only those that repos like this one run into; what is used of them is for others to count.
+Only those that model repos run into; usage is not counted here.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class Workflows:
         role_arn: str = "",
         job: str = "job",
     ) -> dict[str, str]:
-        """Return the variables of a job. Raises ApiError when AWS lets it not in.
+        """Return the variables of a job. Raises ApiError when AWS refuses the sign-in.
 
         `role_arn` is the repository's variable AWS_ROLE_ARN unless given. A repository with the
         secret AWS_ACCESS_KEY_ID signs in with that key, any other by OpenID Connect.

@@ -90,7 +90,7 @@ class Call:
         return any(self.properties.get(name) != self.previous.get(name) for name in names)
 
     def wait(self, look: Callable[[], T | None]) -> T:
-        """Look until there is an answer. Raises Cancelled."""
+        """Poll `look` until it returns an answer. Raises Cancelled."""
         while True:
             answer = look()
             if answer is not None:
@@ -125,7 +125,7 @@ class Name:
 class Provider:
     """How one resource type is made, changed and deleted.
 
-    `update` is None for a type of which every change needs a new resource. `attributes` are what
+    `update` is None for a type whose changes always need a new resource. `attributes` are what
     Fn::GetAtt may name. `physical` returns the physical id that a resource gets, "" where the
     service makes it up. `exists` tells whether what an import names is there; None for a type that
     the sandbox does not import. Functions raise ResourceFailed, Cancelled or botocore's errors.
@@ -142,7 +142,7 @@ class Provider:
 
 @contextmanager
 def absent_is_fine() -> Iterator[None]:
-    """Ignore that what is to be deleted is not there."""
+    """Ignore the error that the resource to delete does not exist."""
     try:
         yield
     except ClientError as error:
@@ -159,7 +159,7 @@ def is_missing(error: ClientError) -> bool:
 
 
 def reason(error: Exception, kind: str) -> str:
-    """Word the failure of a resource of this type as CloudFormation does."""
+    """Return the failure of a resource in CloudFormation's words."""
     if isinstance(error, ResourceFailed):
         return str(error)
     handler = "GeneralServiceException"
@@ -194,7 +194,7 @@ def reason(error: Exception, kind: str) -> str:
 
 
 def handled(message: str, code: str) -> str:
-    """Word a message as CloudFormation shows what a resource handler has answered."""
+    """Return a resource handler's message in CloudFormation's words."""
     token = uuid.uuid4()
     return (
         f'Resource handler returned message: "{message}" '
@@ -270,7 +270,7 @@ def texts(given: Json) -> dict[str, str]:
 
 
 def only(call: Call, *names: str) -> None:
-    """Refuse properties that would be left out silently. Raises ResourceFailed."""
+    """Refuse properties that are not implemented. Raises ResourceFailed."""
     refuse(call.kind, set(call.properties) - set(names))
 
 
@@ -282,7 +282,7 @@ def fixed(call: Call, *names: str) -> None:
 
 
 def refuse(where: str, names: set[str]) -> None:
-    """Refuse members that would be left out silently. Raises ResourceFailed."""
+    """Refuse members that are not implemented. Raises ResourceFailed."""
     if names:
         raise ResourceFailed(
             f"The sandbox does not apply these properties of {where}: {', '.join(sorted(names))}"

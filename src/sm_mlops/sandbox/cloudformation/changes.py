@@ -1,7 +1,5 @@
-"""What has to change to get from a stack as it is to a template: the content of a change set.
-
-Computes only. The engine decides anew, resource by resource, when all values are known.
-"""
+"""The content of a change set: what has to change to get from a stack to a template. Computes only.
+The engine decides again, resource by resource, once all values are known."""
 
 from __future__ import annotations
 
@@ -54,7 +52,7 @@ def wanted(scope: Scope, logical: str, stack_tags: Tags) -> Wanted:
 
 
 def _own_tags(given: Any) -> Tags | None:
-    """Return the tags of a resource's own; None if they have not the form of tags."""
+    """Return the resource's own tags, or None when they are malformed."""
     if not isinstance(given, list):
         return None
     if any(not isinstance(tag, dict) or set(tag) != {"Key", "Value"} for tag in given):

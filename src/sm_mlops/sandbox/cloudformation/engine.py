@@ -1,8 +1,8 @@
 """One operation on one stack, from its first event to its last: create, update, roll back, delete.
 
-Knows neither the API nor any resource type. Everything it decides by is in the stack's record, so
-an operation that a kill has ended is taken up again from there. Statuses and the order of events
-are those of AWS's pages "Stack status codes" and "Updating stacks using direct updates".
+Knows neither the API nor any resource type. All that it decides by is in the stack's record, so the
+next start resumes an operation that a kill ended. Statuses and the order of events are those of
+AWS's pages "Stack status codes" and "Updating stacks using direct updates".
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def scope_of(ledger: Ledger, stack: Record) -> Scope:
 
 
 def keep_target(stack: Record) -> None:
-    """Write down how a stack is, before its record gets a new target."""
+    """Save a stack's state before its record gets a new target."""
     stack["_before"] = copy.deepcopy({name: stack.get(name) for name in (*TARGET, "_resources")})
 
 
@@ -97,8 +97,9 @@ class Operation(Steps):
         self._status("IMPORT_ROLLBACK_COMPLETE")
 
     def find_begun(self) -> None:
-        """Note where the resources are that were being made when the sandbox was killed: whether
-        the service had been reached is not known, but to what it would have led is."""
+        """Fill in the physical ids of resources that were being created when the sandbox was
+        killed: whether the service got the request is unknown, but the id that it would have given
+        is not."""
         for record in self.stack["_resources"].values():
             begun = record["ResourceStatus"] in ("CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS")
             if begun and not record["PhysicalResourceId"]:
@@ -311,7 +312,7 @@ class Operation(Steps):
 
 
 def _found(call: Call) -> Made:
-    """What an import takes over, as the service has it. Raises ResourceFailed."""
+    """Return what an import takes over, as the service has it. Raises ResourceFailed."""
     provider = PROVIDERS[call.kind]
     assert provider.exists is not None and provider.update is not None
     if not provider.exists(call):

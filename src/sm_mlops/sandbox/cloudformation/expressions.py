@@ -1,7 +1,7 @@
-"""Intrinsic functions, conditions and rules: what a template says, in the world of one stack.
+"""Intrinsic functions, conditions and rules: what a template says, evaluated for one stack.
 
-Computes only. A value that is known when the stack has been changed, and not before, is an Unknown:
-change sets are computed with those.
+Computes only. A value that is known only after the change is UNKNOWN; change sets are computed with
+those.
 """
 
 from __future__ import annotations

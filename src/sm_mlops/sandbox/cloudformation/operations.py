@@ -76,7 +76,7 @@ class Stacks(Runner):
     # Changing stacks.
 
     def create_stack(self, params: Params, caller: Caller) -> Params:
-        """CreateStack."""
+        """Answer CreateStack."""
         with self._admission:
             if self.ledger.find(params["StackName"], caller) is not None:
                 raise ApiError(
@@ -88,7 +88,7 @@ class Stacks(Runner):
         return {"StackId": stack["StackId"]}
 
     def update_stack(self, params: Params, caller: Caller) -> Params:
-        """UpdateStack."""
+        """Answer UpdateStack."""
         with self._admission:
             stack = self._existing(params["StackName"], caller)
             _refuse_unless_updatable(stack)
@@ -100,7 +100,7 @@ class Stacks(Runner):
         return {"StackId": stack["StackId"]}
 
     def delete_stack(self, params: Params, caller: Caller) -> Params:
-        """DeleteStack: of a stack that does not exist, too."""
+        """Answer DeleteStack: of a stack that does not exist, too."""
         with self._admission:
             stack = self.ledger.find(params["StackName"], caller)
             if stack is None or stack["StackStatus"] in ("DELETE_COMPLETE", "DELETE_IN_PROGRESS"):
@@ -122,7 +122,7 @@ class Stacks(Runner):
         return {}
 
     def continue_update_rollback(self, params: Params, caller: Caller) -> Params:
-        """ContinueUpdateRollback."""
+        """Answer ContinueUpdateRollback."""
         with self._admission:
             stack = self._existing(params["StackName"], caller)
             if stack["StackStatus"] != "UPDATE_ROLLBACK_FAILED":
@@ -149,7 +149,7 @@ class Stacks(Runner):
     # Change sets.
 
     def create_change_set(self, params: Params, caller: Caller) -> Params:
-        """CreateChangeSet: of type CREATE it makes the stack, in REVIEW_IN_PROGRESS."""
+        """Answer CreateChangeSet: of type CREATE it makes the stack, in REVIEW_IN_PROGRESS."""
         name, kind = params["ChangeSetName"], params.get("ChangeSetType", "UPDATE")
         if params.get("ResourcesToImport") and kind != "IMPORT":
             raise invalid("ResourcesToImport goes with a change set of type IMPORT only")
@@ -230,13 +230,13 @@ class Stacks(Runner):
             self.fail(change_set, f"Internal error of the sandbox, see server.log: {error!r}")
 
     def describe_change_set(self, params: Params, caller: Caller) -> Params:
-        """DescribeChangeSet."""
+        """Answer DescribeChangeSet."""
         record = self._change_set(params, caller)
         rows, token = wire.page(record["Changes"], params, PAGE)
         return {**wire.public(record), "Changes": rows, **token}
 
     def execute_change_set(self, params: Params, caller: Caller) -> Params:
-        """ExecuteChangeSet: the other change sets of the stack are deleted."""
+        """Answer ExecuteChangeSet: the other change sets of the stack are deleted."""
         with self._admission:
             record = self._change_set(params, caller)
             stack = self.store.get(STACK, record["StackId"])
@@ -285,7 +285,7 @@ class Stacks(Runner):
             self.begin_update(stack, record["_target"])
 
     def delete_change_set(self, params: Params, caller: Caller) -> Params:
-        """DeleteChangeSet: also of one that does not exist."""
+        """Answer DeleteChangeSet: also of one that does not exist."""
         try:
             record = self._change_set(params, caller)
         except ApiError as error:
@@ -296,7 +296,7 @@ class Stacks(Runner):
         return {}
 
     def list_change_sets(self, params: Params, caller: Caller) -> Params:
-        """ListChangeSets."""
+        """Answer ListChangeSets."""
         stack = self._existing(params["StackName"], caller)
         rows = [
             pick(record, "StackId", "StackName", "ChangeSetId", "ChangeSetName", "Description",
@@ -310,7 +310,7 @@ class Stacks(Runner):
     # Showing.
 
     def describe_stacks(self, params: Params, caller: Caller) -> Params:
-        """DescribeStacks: by name, or by id after the deletion as well."""
+        """Answer DescribeStacks: by name, or by id after the deletion as well."""
         if params.get("StackName"):
             rows = [self._existing(params["StackName"], caller, "Stack with id {} does not exist")]
         else:
@@ -320,26 +320,26 @@ class Stacks(Runner):
             return {"Stacks": [_shown(stack) for stack in rows], **token}
 
     def describe_stack_events(self, params: Params, caller: Caller) -> Params:
-        """DescribeStackEvents: the newest first."""
+        """Answer DescribeStackEvents: the newest first."""
         stack = self._existing(params["StackName"], caller)
         rows, token = wire.page(self.ledger.events(stack), params, PAGE)
         return {"StackEvents": rows, **token}
 
     def list_stack_resources(self, params: Params, caller: Caller) -> Params:
-        """ListStackResources."""
+        """Answer ListStackResources."""
         stack = self._existing(params["StackName"], caller, "Stack with id {} does not exist")
         rows = [_resource(stack, record) for record in stack["_resources"].values()]
         rows, token = wire.page(rows, params, PAGE)
         return {"StackResourceSummaries": rows, **token}
 
     def validate_template(self, params: Params, caller: Caller) -> Params:
-        """ValidateTemplate, as Service Catalog asks it of each version of a product."""
+        """Answer ValidateTemplate, as Service Catalog asks it of each version of a product."""
         parsed = template.parse(targets.body_of(params, self.clients(caller)))
         targets.check_types(parsed)
         return {"Parameters": [{"ParameterKey": name} for name in parsed.parameters]}
 
     def list_imports(self, params: Params, caller: Caller) -> Params:
-        """ListImports."""
+        """Answer ListImports."""
         rows = self.ledger.importers(params["ExportName"], caller)
         if not rows:
             raise invalid(f"Export '{params['ExportName']}' is not imported by any stack.")

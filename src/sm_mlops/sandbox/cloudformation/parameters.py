@@ -64,7 +64,7 @@ def bind(
 def value(declared: Json, text: str) -> Any:
     """Return what a Ref to a parameter gives: text, or a list of texts."""
     if declared["Type"] == "CommaDelimitedList":
-        # Of an empty text, too: one empty item, as AWS has it.
+        # An empty text is a list with one empty item, as on AWS.
         return [item.strip() for item in text.split(",")]
     return text
 

@@ -1,7 +1,5 @@
-"""Stacks whose operations run: begun, taken up again after a kill, ended with the server.
-
-One thread per stack. What a request may begin is decided by `operations`.
-"""
+"""Runs the operations on stacks: starts them, resumes them after a kill, stops them with the
+server. One thread per stack. `operations` decides what a request may start."""
 
 from __future__ import annotations
 
@@ -34,15 +32,15 @@ class Runner:
         self.ledger, self._client = Ledger(store), client
         self.store = store
         self.running: dict[str, Operation] = {}
-        # Not the store's lock: what is asked of other services meanwhile may need that one.
+        # Not the store's lock, which other services may need while a request is checked.
         self._admission = threading.RLock()
         self.on_end: Callable[[], None] = lambda: None
         self._threads: set[threading.Thread] = set()
         self._closing = False
 
     def recover(self) -> None:
-        """Take up what a kill has interrupted: a change under way is rolled back, a rollback, a
-        cleanup or a deletion goes on."""
+        """Resume what a kill interrupted: roll back a change, continue a rollback, cleanup or
+        deletion."""
         for change_set in list(self.store.all(CHANGE_SET).values()):
             if change_set["Status"] == "CREATE_IN_PROGRESS":
                 self.fail(change_set, engine.KILLED)
@@ -53,7 +51,7 @@ class Runner:
             self.start(stack, functools.partial(_resume, status=status))
 
     def end(self) -> None:
-        """Stop every operation where it is; the next start takes it up."""
+        """Stop every operation where it is; the next start resumes it."""
         self._closing = True
         for operation in list(self.running.values()):
             operation.end()

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class Interrupted(Exception):
-    """The sandbox ends: nothing more is written, the next start takes up from here."""
+    """The sandbox is ending: nothing more is written, and the next start resumes from here."""
 
 
 class Steps:
@@ -48,7 +48,7 @@ class Steps:
         self.unwanted = False
 
     def _change(self, scope: Scope, logical: str, tags: dict[str, str]) -> bool:
-        """Bring one resource to what the template asks for; tell whether it is so now."""
+        """Bring one resource to what the template asks for; return whether that succeeded."""
         resources = self.stack["_resources"]
         record = resources.get(logical)
         kind = scope.template.resources[logical]["Type"]
@@ -138,7 +138,7 @@ class Steps:
         return True
 
     def _try(self, record: Record, work: Callable[[Call], Any], call: Call, verb: str) -> Any:
-        """Do something to a resource; None when it has failed, and the record says why."""
+        """Do something to a resource; return None when it failed and the record says why."""
         noun = NOUNS[verb]
         try:
             answer = work(call)
@@ -180,7 +180,7 @@ class Steps:
         return str(found) if found else None
 
     def _orphan(self, record: Record) -> None:
-        """Remember what neither the target nor the state before the update holds any more."""
+        """Remember a resource that is neither in the target nor in the state before the update."""
         before = self.stack.get("_before") or {"_resources": {}}
         kept = before["_resources"].get(record["LogicalResourceId"], {})
         physical = record["PhysicalResourceId"]
@@ -223,7 +223,7 @@ class Steps:
     def _run(
         self, graph: dict[str, set[str]], work: Callable[[str], bool], stop: bool = True
     ) -> list[str]:
-        """Work on every name after those that it waits for; return those that failed, in order.
+        """Work on each name after the names it waits for; return those that failed, in order.
 
         `stop`: the first failure cancels what runs and starts nothing more. Otherwise only what
         waits for the failed one is left out.
@@ -254,13 +254,13 @@ class Steps:
         return failed
 
     def _fresh(self) -> None:
-        """Let what follows run, whatever has been cancelled before."""
+        """Reset the cancellation for what follows."""
         if self.closing.is_set():
             raise Interrupted
         self.cancel = threading.Event()
 
     def end(self) -> None:
-        """Stop at once, because the sandbox ends."""
+        """Stop at once because the sandbox is ending."""
         self.closing.set()
         self.cancel.set()
 

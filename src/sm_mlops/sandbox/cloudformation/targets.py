@@ -1,6 +1,6 @@
-"""What a request asks a stack to become, and all that CloudFormation refuses before it starts.
+"""The target that a request sets for a stack, and all that CloudFormation refuses before it starts.
 
-Changes nothing. The answer is in members of the stack's record, which the engine then works from.
+Changes nothing. The target consists of members of the stack's record, from which the engine works.
 """
 
 from __future__ import annotations

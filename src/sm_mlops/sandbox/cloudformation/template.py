@@ -46,7 +46,7 @@ PSEUDO = (
 FUNCTIONS = ("FindInMap", "GetAtt", "If", "ImportValue", "Join", "Select", "Split", "Sub")
 LOGIC = ("And", "Equals", "Not", "Or")
 RULE_LOGIC = ("EachMemberEquals",)
-# What each function needs, in words for whoever has given it something else.
+# What each function requires, for error messages.
 REQUIRES = {
     "And": "a list of two to ten conditions",
     "EachMemberEquals": "a list of a list of strings and a string",
@@ -79,7 +79,7 @@ Json = dict[str, Any]
 
 
 def malformed(function: str) -> ApiError:
-    """Return the error for a function that has been given something else than it needs."""
+    """Return the error for a function with wrong arguments."""
     return invalid(f"Template error: every Fn::{function} object requires {REQUIRES[function]}.")
 
 
@@ -153,7 +153,7 @@ class Template:
 # An operation on a stack reads its template several times, at 30 ms for a large one.
 @functools.lru_cache(maxsize=8)
 def parse(body: str) -> Template:
-    """Read and check a template, which is nobody's to change. Raises ApiError (ValidationError)."""
+    """Read and check a template; callers must not change it. Raises ApiError (ValidationError)."""
     content = _load(body)
     unknown = [name for name in content if name not in SECTIONS]
     if unknown:
@@ -184,7 +184,7 @@ def parse(body: str) -> Template:
 
 
 def order(template: Template, logicals: set[str]) -> dict[str, set[str]]:
-    """Return what each of these resources has to wait for, in an order that can be followed."""
+    """Return what each of these resources waits for, in topological order."""
     graph = {name: template.dependencies(name) & logicals for name in sorted(logicals)}
     return {name: graph[name] for name in TopologicalSorter(graph).static_order()}
 
@@ -440,7 +440,7 @@ def _conditions_in(value: Any) -> Iterator[str]:
 
 
 def listed(value: Any) -> list[str]:
-    """Return what may be given as one text or as a list of texts as a list."""
+    """Return a string or a list of strings as a list."""
     if value is None:
         return []
     return [value] if isinstance(value, str) else list(value)

@@ -29,7 +29,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Place:
-    """Where ARNs of a request are: and how names that say less than an ARN become one."""
+    """The partition, region and account of a request, and how to look up ARNs by name."""
 
     partition: str
     region: str
@@ -111,7 +111,7 @@ def _resources(
 def _filled(namespace: str, template: str, values: Params, place: Place) -> str:
     whole = FIELD.search(template)
     if whole is not None and str(values.get(whole[1], "")).startswith("arn:"):
-        # Where a name may be given, an ARN may.
+        # An ARN is accepted in place of a name.
         return str(values[whole[1]])
 
     def value(found: re.Match[str]) -> str:
@@ -135,7 +135,7 @@ def _looked_up(
     if kind in ("role", "user"):
         if operation in ("CreateRole", "CreateUser"):
             return place.arn("iam", f"{kind}{params.get('Path') or '/'}{name}"), ""
-        # One that does not exist has no path that a policy could allow.
+        # A role that does not exist has no path.
         arn = place.look(kind, name) or place.arn("iam", f"{kind}/{name}")
         return arn, f"{kind} {name}"
     if kind == "changeset":
@@ -277,7 +277,9 @@ def _version(params: Params, place: Place) -> Iterator[Check]:
 
 
 def _scaling(operation: str, params: Params, place: Place) -> Iterator[Check]:
-    """Who scales an endpoint must be allowed to change it. Source:
+    """Yield the rights on an endpoint that scaling it needs.
+
+    Source:
     https://docs.aws.amazon.com/autoscaling/application/userguide/security_iam_permission_validation.html
     """
     parts = str(params.get("ResourceId", "")).split("/")

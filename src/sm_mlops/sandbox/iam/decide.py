@@ -1,6 +1,7 @@
 """The decision: identity policies, permissions boundary and the policies of resources together, as
-IAM weighs them. Source:
-https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
+IAM weighs them.
+
+Source: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def decide(
     policy_decides: bool = False,
     names: Mapping[str, str] | None = None,
 ) -> Verdict:
-    """Return whether somebody may do something with a resource.
+    """Return whether an identity may do something with a resource.
 
     `policy` is the resource's own, `owner` its account ("" for the caller's). With `policy_decides`
     (keys, the trust policies of roles) nothing is allowed that the resource's policy does not allow
@@ -79,7 +80,7 @@ def decide(
         return Verdict(False, False, "resource-based" if by_identity else "identity-based")
     if not by_identity and (abroad or not named):
         return Verdict(False, False, "identity-based")
-    # A user named by ARN is beyond his boundary, a role is not.
+    # A boundary does not limit what a policy grants a user by ARN; it does for a role.
     if named and not abroad and who.kind == "user" and "direct" in of_resource.allowed:
         return ALLOWED
     if limit is not None and not limit.allowed:

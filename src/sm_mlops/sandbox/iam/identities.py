@@ -24,8 +24,8 @@ AWS_MANAGED = ":iam::aws:policy/"
 class Identity:
     """A role session, a role, a user, or the administrator of an account.
 
-    `arn` is how errors name it, `principal` what aws:PrincipalArn is. Of the administrator no own
-    policy is asked. `boundary` is a policy, or None where there is none.
+    `arn` is how errors name it, `principal` what aws:PrincipalArn is. The administrator's own
+    policies are not evaluated. `boundary` is a policy, or None where there is none.
     """
 
     kind: str
@@ -66,6 +66,11 @@ def administrator(account: str, region: str) -> Identity:
     """Return who owns the sandbox's own key; of other accounts, whoever owns them."""
     root = f"arn:{partition(region)}:iam::{account}:root"
     return Identity(ADMINISTRATOR, root, root, account)
+
+
+def region_of(partition_name: str) -> str:
+    """Return a region of a partition, for what belongs to no region."""
+    return {"aws-cn": "cn-north-1", "aws-us-gov": "us-gov-west-1"}.get(partition_name, "us-east-1")
 
 
 def backend(account: str, region: str) -> Any:
@@ -170,7 +175,7 @@ def _user_tags(owner: Any, user: Any) -> list[dict[str, str]]:
 def _policies(holder: Any) -> tuple[str, ...]:
     inline = [_document(text) for text in list(holder.policies.values())]
     managed = [
-        # What AWS manages is not written down here; those attached are meant to suffice.
+        # Documents of AWS's managed policies are not available here; they allow everything.
         UNLIMITED if AWS_MANAGED in policy.arn and not document(policy) else document(policy)
         for policy in list(holder.managed_policies.values())
     ]

@@ -26,7 +26,7 @@ MODERN = "2012-10-17"
 
 
 class Facts:
-    """A request's context keys, in any case. What is dear to find out is found out when asked for.
+    """A request's context keys, case-insensitive. Expensive values are looked up when asked for.
 
     `values` may hold functions; `tags` are functions that return tags, by the beginning of the key:
     "aws:resourcetag/" with {"project": "churn"}.
@@ -88,7 +88,7 @@ class Said:
 
 @dataclass(frozen=True)
 class Statement:
-    """A statement with all that may be one or many as many."""
+    """A statement with every member that may be one or several as a tuple."""
 
     allows: bool
     actions: tuple[str, ...] | None
@@ -128,7 +128,7 @@ def _read(text: str) -> tuple[Statement, ...]:
 
 
 def _statements(document: Mapping[str, Any]) -> tuple[Statement, ...]:
-    # Without the newer version ${...} is text; a document without any is one of the tests'.
+    # In the old version ${...} is text; a document without a version comes from a test.
     variables = document.get("Version", MODERN) == MODERN
     given: Mapping[str, Any]
     for given in many(document.get("Statement")):
@@ -153,7 +153,7 @@ def _statements(document: Mapping[str, Any]) -> tuple[Statement, ...]:
 
 
 def many(value: Any) -> list[Any]:
-    """Return one or many as many, and nothing as none."""
+    """Return one or several values as a list, and None as an empty list."""
     if value is None:
         return []
     return list(value) if isinstance(value, list | tuple) else [value]
@@ -246,7 +246,7 @@ def _filled(text: str, facts: Facts, literal: bool) -> str | None:
     return None if missing else filled
 
 
-# In a pattern these stand for a wildcard character that means itself.
+# Stand-ins in a pattern for wildcard characters that are literal.
 _LITERAL = {"*": "\ue000", "?": "\ue001"}
 _PLAIN = {stand: char for char, stand in _LITERAL.items()}
 
@@ -334,7 +334,7 @@ def _holds(
     if compare is None or group not in ("", "ForAllValues", "ForAnyValue"):
         raise not_implemented(f"the condition operator {operation} in policies")
     if not fact and (fact is None or group):
-        # Of no value, all have any property and none has one.
+        # ForAllValues holds for a key without values, ForAnyValue does not.
         return if_exists or group == "ForAllValues" or (negative and not group)
     patterns = name.endswith("Like") or name.startswith("Arn")
     wanted = [

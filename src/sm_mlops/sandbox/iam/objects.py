@@ -65,7 +65,7 @@ def place(environ: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def checks(environ: dict[str, Any], partition: str) -> list[Check]:
-    """Return what a request needs to be allowed; an unknown one needs a right that nobody has."""
+    """Return what a request needs; an unknown request needs a right that no one has."""
     bucket, key = place(environ)
     query = {
         name: values[0]
@@ -178,7 +178,7 @@ def _of_object(
 
 
 def _reading(check: Check, arn: str, key: str, version: str | None) -> list[Check]:
-    """Return what reading takes; of what is not there only who may list is told so."""
+    """Return what reading takes; only a caller who may list learns that an object is missing."""
     bucket = arn.rpartition(":")[2]
     found = resources.s3_object(bucket, key, version)
     if found is None:
@@ -197,7 +197,7 @@ def _encrypting(environ: Mapping[str, Any], arn: str) -> list[Check]:
 
 def _using_key(key: Any, action: str, arn: str) -> list[Check]:
     if not key or ":alias/aws/" in str(key) or not str(key).startswith("arn:"):
-        return []  # Keys of AWS let everybody of the account in.
+        return []  # AWS's own keys let the whole account in.
     region = str(key).split(":")[3]
     return [Check(action, str(key), {"kms:ViaService": f"s3.{region}.amazonaws.com"})]
 

@@ -1,7 +1,7 @@
-"""The operations that roles and users may be allowed: which resources each needs, by service.
+"""The operations that policies can allow, with the resources that each needs, by service.
 
-Those that the tool, the workflows and the services of the sandbox call; what is not here only the
-sandbox's own key may call. Source: the Service Authorization Reference,
+Lists what the tool, the workflows and the sandbox's services call; only the sandbox's own key may
+call anything else. Source: the Service Authorization Reference,
 https://docs.aws.amazon.com/service-authorization/latest/reference/reference_policies_actions-resources-contextkeys.html
 """
 
@@ -168,8 +168,8 @@ QUOTAS: Table = {
     "*": "GetAWSDefaultServiceQuota GetServiceQuota ListAWSDefaultServiceQuotas ListServiceQuotas",
 }
 STS: Table = {
-    # Whoever has credentials may ask who that is; no policy is needed.
-    # Who may take a role is decided in sign_in.py.
+    # GetCallerIdentity needs no policy.
+    # sign_in.py decides who may assume a role.
     "": "AssumeRole AssumeRoleWithWebIdentity GetCallerIdentity",
 }
 

@@ -34,7 +34,7 @@ Tags = Mapping[str, str]
 
 
 class Resources:
-    """Look-ups by ARN; nothing is found of what does not exist."""
+    """Look-ups by ARN, empty for what does not exist."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -66,7 +66,7 @@ class Resources:
         return identities.tags_of((self.store.get(STACK, ":".join(parts)) or {}).get("Tags"))
 
     def look(self, kind: str, name: str, account: str, region: str) -> str | None:
-        """Return the ARN of what has a name, None when nothing has it."""
+        """Return the ARN of a resource by name, or None."""
         if kind in ("role", "user"):
             owner = identities.backend(account, region)
             rows = owner.roles.values() if kind == "role" else owner.users.values()
@@ -180,7 +180,7 @@ def _tagged_in(service: str) -> Callable[[list[str]], Tags]:
 
 def _iam_tags(parts: list[str]) -> Tags:
     arn = ":".join(parts)
-    owner = identities.backend(parts[4], "" if parts[1] == "aws" else _region(parts[1]))
+    owner = identities.backend(parts[4], identities.region_of(parts[1]))
     if parts[5].startswith("role/"):
         found = next((role for role in list(owner.roles.values()) if role.arn == arn), None)
         return identities.tags_of(found.tags) if found else {}
@@ -188,10 +188,6 @@ def _iam_tags(parts: list[str]) -> Tags:
         return identities.tags_of(owner.tagger.list_tags_for_resource(arn).get("Tags"))
     policy = owner.managed_policies.get(arn)
     return identities.tags_of(policy.tags) if policy else {}
-
-
-def _region(partition: str) -> str:
-    return {"aws-cn": "cn-north-1", "aws-us-gov": "us-gov-west-1"}.get(partition, "")
 
 
 def _key_arn(name: str, account: str, region: str) -> str | None:

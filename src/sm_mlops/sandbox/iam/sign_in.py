@@ -1,7 +1,7 @@
-"""Whether somebody may take a role: STS's AssumeRole by the role's trust policy and the caller's
-own rights, AssumeRoleWithWebIdentity by a token of GitHub.
+"""Who may assume a role: AssumeRole by the role's trust policy and the caller's policies,
+AssumeRoleWithWebIdentity by a token of GitHub.
 
-moto makes the session; it asks nobody, not even whether the role exists.
+moto creates the session without any check, even for a role that does not exist.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from sm_mlops.sandbox.iam.identities import Identity
 from sm_mlops.sandbox.iam.language import Asked, Facts, Value, said
 from sm_mlops.sandbox.wire import ApiError, Caller, Params, not_implemented, partition
 
-# As AWS Organizations makes it in each account of an organisation: the way into another account.
+# The role that AWS Organizations creates in each account of an organization.
 DOOR = "OrganizationAccountAccessRole"
 Verify = Callable[[str], dict[str, Any]]
 """Returns the claims of a token. Raises ValueError, for one that has ended TimeoutError."""
 
 
 def check_assume_role(params: Params, caller: Caller) -> None:
-    """Refuse who may not take a role. Raises ApiError."""
+    """Raise ApiError when the caller may not assume the role."""
     if params.get("Policy") or params.get("PolicyArns"):
         raise not_implemented("session policies of sts:AssumeRole")
     arn = str(params.get("RoleArn", ""))
@@ -94,8 +94,7 @@ def _open(arn: str, who: Identity, caller: Caller) -> None:
 
 
 def check_web_identity(params: Params, region: str, host: str, verify: Verify) -> None:
-    """Refuse a token that does not let its bearer take a role. `host` is the issuer's. Raises
-    ApiError."""
+    """Raise ApiError when a token from `host` does not let its bearer assume the role."""
     arn = str(params.get("RoleArn", ""))
     account = arn.split(":")[4] if arn.count(":") >= 5 else ""
     try:

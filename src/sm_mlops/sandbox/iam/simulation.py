@@ -1,5 +1,6 @@
-"""IAM's SimulatePrincipalPolicy: what somebody's policies would say, without a request. Source:
-https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html
+"""IAM's SimulatePrincipalPolicy: what somebody's policies would say, without a request.
+
+Source: https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ def _source(params: Params, caller: Caller) -> Identity:
     if kind == "role" and identities.role(arn, caller.region) is not None:
         found = identities.of_role(arn, caller.region)
     elif arn.endswith((":user/moto", ":root")) and parts[4] == caller.account:
-        # How moto names whoever has the sandbox's own key.
+        # moto's name for the owner of the sandbox's own key.
         return identities.administrator(caller.account, caller.region)
     elif kind == "user":
         found = identities.of_user(parts[4], caller.region, name.rpartition("/")[2])

@@ -32,7 +32,7 @@ _SETTINGS = (
     "LoggingConfig",
 )
 _FUNCTION = (*_SETTINGS, "FunctionName", "Code", "Architectures")
-# What a setting becomes that a template no longer has.
+# The value of a setting that a template no longer has.
 _DEFAULTS: Json = {
     "Description": "",
     "Timeout": 3,

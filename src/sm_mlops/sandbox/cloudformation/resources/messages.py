@@ -68,7 +68,7 @@ def _rule_delete(call: Call) -> None:
         events.delete_rule(Name=name)
 
 
-# A queue's attributes with what they become when a template no longer has them.
+# A queue's attributes and their defaults.
 _QUEUE = {"MessageRetentionPeriod": 345_600, "SqsManagedSseEnabled": True}
 
 
