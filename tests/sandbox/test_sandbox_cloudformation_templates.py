@@ -113,7 +113,6 @@ Resources:
     properties = template.resources["One"]["Properties"]
     assert properties["DisplayName"]["Fn::Sub"][1] == {"A": {"Fn::GetAtt": ["Two", "Arn"]}}
     assert template.conditions["Also"] == {"Fn::Not": [{"Condition": "Is"}]}
-    assert template.version == "2010-09-09"
     assert order(template, {"One", "Two"}) == {"Two": set(), "One": {"Two"}}
 
 

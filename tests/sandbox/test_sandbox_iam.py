@@ -832,7 +832,7 @@ def test_a_policy_is_read_once_for_many_decisions(server: Server, aws: Account) 
     language._read.cache_clear()
     for _ in range(50):
         who = identities.of_role(f"{HERE}:role/often", REGION, "s")
-        assert server.iam.guard.verdict(who, check, base_facts(who, REGION, 0)).allowed
+        assert server.iam.guard.verdict(who, check, base_facts(who, REGION)).allowed
     assert language._read.cache_info().misses == 1
 
 

@@ -126,7 +126,7 @@ def test_a_condition_holds_as_documented(condition: dict[str, Any], holds: bool)
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        ({"Condition": {"NumericEquals": {"s3:max-keys": 1}}}, "the condition operator NumericEq"),
+        ({"Condition": {"NumericEquals": {"s3:prefix": 1}}}, "the condition operator NumericEq"),
         ({"Condition": {"StringResembles": {"aws:PrincipalArn": "*"}}}, "operator StringResembles"),
         ({"Condition": {"Null": {"lambda:Layer": True}}}, "the condition key lambda:layer in"),
         ({"Action": None, "NotAction": "s3:*"}, "NotAction in policies"),
@@ -197,7 +197,7 @@ def test_policies_are_weighed_together(
 ) -> None:
     who = Identity("role", SESSION, ROLE, "123456789012", tuple(own), boundary)
     verdict = decide(
-        who, "s3:GetObject", f"{BUCKET}/a", base_facts(who, "eu-west-1", 0), resource, **options
+        who, "s3:GetObject", f"{BUCKET}/a", base_facts(who, "eu-west-1"), resource, **options
     )
     told = "yes" if verdict.allowed else verdict.words("s3:GetObject")
     assert expected.replace("X", "s3:GetObject") in told
@@ -206,7 +206,7 @@ def test_policies_are_weighed_together(
 def test_a_user_that_a_policy_names_is_beyond_his_boundary_and_a_role_is_not() -> None:
     def allowed(kind: str, arn: str) -> bool:
         who = Identity(kind, arn, arn, "123456789012", (), WRITE)
-        facts = base_facts(who, "eu-west-1", 0)
+        facts = base_facts(who, "eu-west-1")
         return decide(who, "s3:GetObject", f"{BUCKET}/a", facts, for_(arn)).allowed
 
     assert (allowed("user", USER), allowed("role", ROLE)) == (True, False)

@@ -6,7 +6,6 @@ Requests are checked in `iam`; this is for what happens behind them.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,7 +38,7 @@ def decision(
     account = who.split(":")[4]
     kind = "user" if ":user/" in who else "role"
     identity = identities.Identity(kind, who, who, account)
-    facts = base_facts(identity, region, time.time())
+    facts = base_facts(identity, region)
     found = said(policy, Asked(action, resource, facts, identity.names()))
     return False if found.denied else (True if found.allowed else None)
 
@@ -84,7 +83,7 @@ def service_may(
 def role_may(arn: str, action: str, resource: str, region: str, **context: str) -> bool:
     """Tell whether a role's policies and its boundary allow something in its own account."""
     who = identities.of_role(arn, region, "service")
-    facts = base_facts(who, region, time.time()).with_(
+    facts = base_facts(who, region).with_(
         {key.replace("_", ":", 1): value for key, value in context.items()}
     )
     return decide(who, action, resource, facts).allowed
@@ -99,7 +98,7 @@ def may(role: Any, action: str, bucket: Any, key: str, caller: Caller, prefix: s
     resource = f"arn:{partition(caller.region)}:s3:::{bucket.name}"
     resource = f"{resource}/{key}" if key else resource
     who = identities.of_role(role.arn, caller.region, "SageMaker")
-    facts = base_facts(who, caller.region, time.time()).with_(
+    facts = base_facts(who, caller.region).with_(
         {"s3:prefix": prefix or None, "aws:ResourceAccount": str(bucket.account_id)}
     )
     policy = bucket.policy or None

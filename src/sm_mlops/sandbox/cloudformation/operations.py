@@ -443,11 +443,7 @@ def _outputs_differ(stack: Record, target: Record) -> bool:
 
 def _shown(stack: Record) -> Params:
     answer = copy.deepcopy(wire.public(stack))
-    return {
-        **{name: value for name, value in answer.items() if value is not None},
-        "RollbackConfiguration": {},
-        "DriftInformation": {"StackDriftStatus": "NOT_CHECKED"},
-    }
+    return {name: value for name, value in answer.items() if value is not None}
 
 
 def _resource(stack: Record, record: Record) -> Params:
@@ -461,5 +457,4 @@ def _resource(stack: Record, record: Record) -> Params:
             "ResourceStatusReason",
         ),
         "LastUpdatedTimestamp": record["Timestamp"],
-        "DriftInformation": {"StackResourceDriftStatus": "NOT_CHECKED"},
     }

@@ -96,9 +96,8 @@ class Reference:
 
 @dataclass(frozen=True)
 class Template:
-    """A template that has been read and checked; `body` is the text as it was given."""
+    """A template that has been read and checked."""
 
-    body: str
     parameters: Json
     resources: Json
     outputs: Json
@@ -106,7 +105,6 @@ class Template:
     mappings: Json
     rules: Json
     description: str | None
-    version: str | None
 
     def types(self) -> list[str]:
         """Return the resource types in use, in the order of their first use."""
@@ -167,7 +165,6 @@ def parse(body: str) -> Template:
     if content.get("Transform"):
         raise not_implemented(f"the transform {content['Transform']}", "ValidationError")
     template = Template(
-        body=body,
         parameters=content.get("Parameters") or {},
         resources=content["Resources"],
         outputs=content.get("Outputs") or {},
@@ -175,7 +172,6 @@ def parse(body: str) -> Template:
         mappings=content.get("Mappings") or {},
         rules=content.get("Rules") or {},
         description=content.get("Description"),
-        version=str(version) if version else None,
     )
     _check_resources(template)
     _check_functions(template)

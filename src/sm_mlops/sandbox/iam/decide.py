@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Literal
 
 from sm_mlops.sandbox.iam.identities import ANONYMOUS, Identity
@@ -97,7 +96,7 @@ def _of_administrator(
     return ALLOWED
 
 
-def base_facts(who: Identity, region: str, now: float) -> Facts:
+def base_facts(who: Identity, region: str) -> Facts:
     """Return the context keys that every request has. The sandbox counts as reached over TLS."""
     kinds = {"role": "AssumedRole", "user": "User"}
     user_id = who.arn.rpartition("/")[2] if who.kind == "role" else who.name
@@ -111,8 +110,5 @@ def base_facts(who: Identity, region: str, now: float) -> Facts:
         "aws:username": who.name if who.kind == "user" else None,
         "aws:SecureTransport": "true",
         "aws:RequestedRegion": region,
-        "aws:SourceIp": "127.0.0.1",
-        "aws:CurrentTime": datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "aws:EpochTime": str(int(now)),
     }
     return Facts(values, {"aws:principaltag/": lambda: who.tags})

@@ -7,7 +7,6 @@ not list.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -72,7 +71,7 @@ class Guard:
             if who.restricted:
                 raise _unknown_operation(who, service, operation)
             return
-        facts = base_facts(who, caller.region, time.time())
+        facts = base_facts(who, caller.region)
         for check in needed:
             verdict = self.verdict(who, check, facts)
             if not verdict.allowed:
@@ -144,7 +143,7 @@ class Guard:
         """Tell whether a role may do something when a service uses it."""
         who = identities.of_role(arn, region, "service")
         check = Check(action, resource, facts or {})
-        return self.verdict(who, check, base_facts(who, region, time.time())).allowed
+        return self.verdict(who, check, base_facts(who, region)).allowed
 
 
 def _for_everybody(environ: dict[str, Any]) -> bool:

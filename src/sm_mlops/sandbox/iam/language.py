@@ -301,6 +301,7 @@ KEYS = {
     "cloudformation": (),
     "kms": ("calleraccount", "grantisforawsresource", "viaservice"),
     "lambda": (),
+    "s3": ("existingobjecttag", "prefix", "resourceaccount"),
     "sagemaker": ("modelapprovalstatus", "resourcetag", "taggingaction"),
     "secretsmanager": ("resourcetag",),
     "sns": (),

@@ -77,35 +77,10 @@ def checks(environ: dict[str, Any], partition: str) -> list[Check]:
     if not bucket:
         return [Check("s3:ListAllMyBuckets", "*")]
     arn = f"arn:{partition}:s3:::{bucket}"
-    facts = _facts(environ, query)
+    facts: dict[str, Value] = {"s3:prefix": query.get("prefix")}
     if key:
         return _of_object(environ, method, query, arn, key, facts)
     return _of_bucket(environ, method, query, arn, facts)
-
-
-def _facts(environ: Mapping[str, Any], query: Mapping[str, str]) -> dict[str, Value]:
-    def header(name: str) -> str | None:
-        found: str | None = environ.get(f"HTTP_{name.upper().replace('-', '_')}")
-        return found
-
-    facts: dict[str, Value] = {
-        f"s3:{name}": query.get(name) for name in ("prefix", "delimiter", "max-keys")
-    }
-    facts["s3:VersionId"] = query.get("versionId")
-    for name in (
-        "x-amz-acl",
-        "x-amz-server-side-encryption",
-        "x-amz-server-side-encryption-aws-kms-key-id",
-        "x-amz-storage-class",
-        "x-amz-copy-source",
-    ):
-        facts[f"s3:{name}"] = header(name)
-    tags = parse_qs(header("x-amz-tagging") or "", keep_blank_values=True)
-    for tag, values in tags.items():
-        facts[f"s3:RequestObjectTag/{tag}"] = values[0]
-    if tags:
-        facts["s3:RequestObjectTagKeys"] = tuple(tags)
-    return facts
 
 
 def _of_bucket(

@@ -7,7 +7,6 @@ moto creates the session without any check, even for a role that does not exist.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -37,7 +36,7 @@ def check_assume_role(params: Params, caller: Caller) -> None:
         )
     if arn.endswith(f":role/{DOOR}") and not who.restricted:
         _open(arn, who, caller)
-    facts = base_facts(who, caller.region, time.time()).with_(
+    facts = base_facts(who, caller.region).with_(
         {
             "sts:ExternalId": params.get("ExternalId"),
             "sts:RoleSessionName": params.get("RoleSessionName"),

@@ -5,7 +5,6 @@ Source: https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipa
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -42,7 +41,7 @@ def _simulate(
 
     The request has no keys but those in `context`.
     """
-    facts = base_facts(who, region, time.time()).with_(dict(context))
+    facts = base_facts(who, region).with_(dict(context))
     for action in names:
         for resource in resources:
             verdict = decide(who, action, resource, facts)
