@@ -125,14 +125,12 @@ def plan(
         )
     for logical, record in records.items():
         if logical not in active:
-            action = "Delete" if record.get("_deletion") in (None, "Delete") else "Retain"
             found.append(
                 _change(
                     "Remove",
                     logical,
                     record["ResourceType"],
                     PhysicalResourceId=record.get("PhysicalResourceId"),
-                    PolicyAction=action,
                 )
             )
     return found

@@ -104,6 +104,7 @@ class Template:
     conditions: Json
     mappings: Json
     rules: Json
+    metadata: Json
     description: str | None
 
     def types(self) -> list[str]:
@@ -171,6 +172,7 @@ def parse(body: str) -> Template:
         conditions=content.get("Conditions") or {},
         mappings=content.get("Mappings") or {},
         rules=content.get("Rules") or {},
+        metadata=content.get("Metadata") or {},
         description=content.get("Description"),
     )
     _check_resources(template)
