@@ -296,7 +296,7 @@ class Catalog(JsonService):
     # Constraints.
 
     def create_constraint(self, params: Params, caller: Caller) -> Params:
-        """Answer CreateConstraint: a launch role. Others are not known here."""
+        """Answer CreateConstraint: a launch role. Other types are not implemented."""
         found = self._portfolio(params["PortfolioId"], caller)
         if params["ProductId"] not in found["_products"]:
             raise self.missing(f"Product {params['ProductId']} is not in {found['Id']}")
