@@ -342,5 +342,7 @@ def test_a_code_repository_keeps_its_address(shop: Shop) -> None:
     assert found["GitConfig"]["Branch"] == "main"
     tags = shop.sagemaker.list_tags(ResourceArn=found["CodeRepositoryArn"])["Tags"]
     assert tags == [{"Key": "project", "Value": "churn"}]
+    with pytest.raises(ClientError, match="does not implement sagemaker:UpdateCodeRepository"):
+        shop.sagemaker.update_code_repository(CodeRepositoryName="churn")
     shop.sagemaker.delete_code_repository(CodeRepositoryName="churn")
     assert shop.sagemaker.list_code_repositories()["CodeRepositorySummaryList"] == []

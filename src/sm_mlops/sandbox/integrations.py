@@ -46,8 +46,8 @@ CONTROLS = (
     "github.routes.rename",
     "github.routes.runs_of",
 )
-# Services that moto would answer with something made up.
-NOT_HERE = ("codestar-connections",)
+# Services and operations that moto would answer with a defect or something made up.
+NOT_HERE = {"codestar-connections": "", "sagemaker": "UpdateCodeRepository"}
 OTHER_PORT = re.compile(r"^http://127\.0\.0\.1:\d+(?=/_github\b)")
 
 
@@ -143,7 +143,7 @@ class Integrations:
                 return json_reply(
                     start, self._services[service].answer(target, read(environ), caller)
                 )
-            if service in NOT_HERE:
+            if NOT_HERE.get(service) in ("", target):
                 raise not_implemented(f"{service}:{target}")
             if service == "monitoring":
                 self.functions.alarms.look(caller)
