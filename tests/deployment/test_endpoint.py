@@ -579,7 +579,7 @@ def test_what_an_endpoint_writes_can_stay_in_its_own_account() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_everything_that_takes_tags_says_whose_it_is_and_where_it_comes_from(kind: str) -> None:
     for logical, properties in full(kind).everything().items():
-        if schemas.tag_property(template().resources[logical]["Type"]):
+        if schemas.tagged(template().resources[logical]["Type"]):
             assert {tag["Key"]: tag["Value"] for tag in properties["Tags"]} == {
                 "project": "churn",
                 "stage": "production",

@@ -215,11 +215,10 @@ def _stacks(server: Any) -> Iterator[Any]:
     for stack in formation.describe_stacks()["Stacks"]:
         name = {"StackName": stack["StackName"]}
         yield stack
-        yield formation.get_template(**name)
         yield list(formation.get_paginator("describe_stack_events").paginate(**name))
         for item in formation.list_change_sets(**name)["Summaries"]:
             yield formation.describe_change_set(ChangeSetName=item["ChangeSetId"])
-    yield server.client(REGION, "servicecatalog").list_record_history()
+    yield server.client(REGION, "servicecatalog").search_provisioned_products()
     sagemaker = server.client(REGION, "sagemaker")
     for row in sagemaker.list_projects()["ProjectSummaryList"]:
         yield sagemaker.describe_project(ProjectName=row["ProjectName"])

@@ -144,8 +144,6 @@ def _stacks(of: Client) -> Found:
                 "change sets": [row["Status"] for row in sets],
             },
         )
-    for item in pages(client, "list_exports", "Exports"):
-        yield "exports", item["Name"], item["Value"]
 
 
 def _storage(of: Client) -> Found:

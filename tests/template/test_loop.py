@@ -38,7 +38,6 @@ KINDS = [
     ("application-autoscaling", "describe_scaling_policies", "ScalingPolicies", "PolicyName",
      {"ServiceNamespace": "sagemaker"}),
     ("cloudformation", "describe_stacks", "Stacks", "StackName", {}),
-    ("cloudformation", "list_exports", "Exports", "Name", {}),
     ("cloudwatch", "describe_alarms", "MetricAlarms", "AlarmName", {}),
     ("codeconnections", "list_connections", "Connections", "ConnectionName", {}),
     ("events", "list_rules", "Rules", "Name", {}),

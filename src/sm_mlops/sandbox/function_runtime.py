@@ -13,7 +13,6 @@ import os
 import sys
 import time
 import traceback
-import types
 from collections.abc import Callable
 from typing import Any
 
@@ -30,19 +29,11 @@ class Context:
         self.memory_limit_in_mb = str(job["memory"])
         self.log_group_name = os.environ["AWS_LAMBDA_LOG_GROUP_NAME"]
         self.log_stream_name = os.environ["AWS_LAMBDA_LOG_STREAM_NAME"]
-        self.identity = types.SimpleNamespace(
-            cognito_identity_id=None, cognito_identity_pool_id=None
-        )
-        self.client_context = None
         self._deadline = time.monotonic() + job["timeout"]
 
     def get_remaining_time_in_millis(self) -> int:
         """Return the milliseconds until the function's timeout."""
         return max(int((self._deadline - time.monotonic()) * 1000), 0)
-
-    def log(self, message: str) -> None:
-        """Write to the log."""
-        print(message, flush=True)
 
 
 class Stop(Exception):

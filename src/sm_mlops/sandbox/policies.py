@@ -1,12 +1,11 @@
-"""What policies say of the accesses that services make or check themselves: roles that SageMaker
-takes, and model packages and objects that cross accounts.
+"""Policies for accesses that services make or check themselves: roles that they assume, and model
+packages and objects across accounts.
 
-Requests are checked elsewhere (sandbox/iam); this is for what happens behind them.
+Requests are checked in `iam`; this is for what happens behind them.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,7 +38,7 @@ def decision(
     account = who.split(":")[4]
     kind = "user" if ":user/" in who else "role"
     identity = identities.Identity(kind, who, who, account)
-    facts = base_facts(identity, region, time.time())
+    facts = base_facts(identity, region)
     found = said(policy, Asked(action, resource, facts, identity.names()))
     return False if found.denied else (True if found.allowed else None)
 
@@ -58,6 +57,17 @@ def check_role(role: str, caller: Caller) -> Any:
 
 def trusted(role: Any, service: str, source: str) -> bool:
     """Tell whether a role lets a service take it for a resource (aws:SourceArn)."""
+    document = role.assume_role_policy_document
+    return service_may(document, service, "sts:AssumeRole", str(role.arn), source)
+
+
+def service_may(
+    policy: str | Mapping[str, Any], service: str, action: str, resource: str, source: str
+) -> bool:
+    """Tell whether a resource's policy allows a service (events.amazonaws.com) an action.
+
+    `source` is the ARN of what the service acts for, compared with aws:SourceArn.
+    """
     facts = Facts(
         {
             "aws:SourceArn": source,
@@ -66,15 +76,14 @@ def trusted(role: Any, service: str, source: str) -> bool:
             "aws:SecureTransport": "true",
         }
     )
-    asked = Asked("sts:AssumeRole", str(role.arn), facts, {service: "service"})
-    found = said(role.assume_role_policy_document, asked)
+    found = said(policy, Asked(action, resource, facts, {service: "service"}))
     return bool(found.allowed) and not found.denied
 
 
 def role_may(arn: str, action: str, resource: str, region: str, **context: str) -> bool:
     """Tell whether a role's policies and its boundary allow something in its own account."""
     who = identities.of_role(arn, region, "service")
-    facts = base_facts(who, region, time.time()).with_(
+    facts = base_facts(who, region).with_(
         {key.replace("_", ":", 1): value for key, value in context.items()}
     )
     return decide(who, action, resource, facts).allowed
@@ -89,7 +98,7 @@ def may(role: Any, action: str, bucket: Any, key: str, caller: Caller, prefix: s
     resource = f"arn:{partition(caller.region)}:s3:::{bucket.name}"
     resource = f"{resource}/{key}" if key else resource
     who = identities.of_role(role.arn, caller.region, "SageMaker")
-    facts = base_facts(who, caller.region, time.time()).with_(
+    facts = base_facts(who, caller.region).with_(
         {"s3:prefix": prefix or None, "aws:ResourceAccount": str(bucket.account_id)}
     )
     policy = bucket.policy or None

@@ -1,6 +1,6 @@
 """Service Quotas of the sandbox: the limits that AWS gives a new account, none of them raised.
 
-Only those that repos like this one run into; what is used of them is for others to count.
+Only those that model repos run into; usage is not counted here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LIMITS = {
     "iam": {"L-FE177D64": ("Roles per account", 1000)},
 }
 SIZES = ("medium", "large", "xlarge", "2xlarge", "4xlarge")
-FAMILIES = (
+FAMILIES = [
     "t2",
     "t3",
     "m4",
@@ -42,7 +42,7 @@ FAMILIES = (
     "g4dn",
     "g5",
     "p3",
-)
+]
 USES = ("training job", "spot training job", "processing job", "endpoint", "transform job")
 INSTANCES = 4
 

@@ -30,7 +30,6 @@ MISSING = (
     "NotFound",
     "NotFoundException",
     "ObjectNotFoundException",
-    "ParameterNotFound",
     "ResourceNotFound",
     "ResourceNotFoundException",
     "AWS.SimpleQueueService.NonExistentQueue",
@@ -44,7 +43,6 @@ EXISTING = (
     "BucketAlreadyOwnedByYou",
     "ResourceAlreadyExistsException",
     "AlreadyExistsException",
-    "ParameterAlreadyExists",
     "QueueAlreadyExists",
     "ResourceConflictException",
     "ResourceExistsException",
@@ -92,7 +90,7 @@ class Call:
         return any(self.properties.get(name) != self.previous.get(name) for name in names)
 
     def wait(self, look: Callable[[], T | None]) -> T:
-        """Look until there is an answer. Raises Cancelled."""
+        """Poll `look` until it returns an answer. Raises Cancelled."""
         while True:
             answer = look()
             if answer is not None:
@@ -127,7 +125,7 @@ class Name:
 class Provider:
     """How one resource type is made, changed and deleted.
 
-    `update` is None for a type of which every change needs a new resource. `attributes` are what
+    `update` is None for a type whose changes always need a new resource. `attributes` are what
     Fn::GetAtt may name. `physical` returns the physical id that a resource gets, "" where the
     service makes it up. `exists` tells whether what an import names is there; None for a type that
     the sandbox does not import. Functions raise ResourceFailed, Cancelled or botocore's errors.
@@ -144,7 +142,7 @@ class Provider:
 
 @contextmanager
 def absent_is_fine() -> Iterator[None]:
-    """Ignore that what is to be deleted is not there."""
+    """Ignore the error that the resource to delete does not exist."""
     try:
         yield
     except ClientError as error:
@@ -161,7 +159,7 @@ def is_missing(error: ClientError) -> bool:
 
 
 def reason(error: Exception, kind: str) -> str:
-    """Word the failure of a resource of this type as CloudFormation does."""
+    """Return the failure of a resource in CloudFormation's words."""
     if isinstance(error, ResourceFailed):
         return str(error)
     handler = "GeneralServiceException"
@@ -196,7 +194,7 @@ def reason(error: Exception, kind: str) -> str:
 
 
 def handled(message: str, code: str) -> str:
-    """Word a message as CloudFormation shows what a resource handler has answered."""
+    """Return a resource handler's message in CloudFormation's words."""
     token = uuid.uuid4()
     return (
         f'Resource handler returned message: "{message}" '
@@ -224,12 +222,10 @@ class Tagging:
     tags: str = "Tags"
     keys: str = "TagKeys"
     as_map: bool = False
-    key: str = "Key"
-    value: str = "Value"
 
     def apply(self, client: Any, target: Any, call: Call) -> None:
         """Bring the tags of a resource from the previous ones to those wanted."""
-        where = target if isinstance(target, dict) else {self.target: target}
+        where = {self.target: target}
         gone = [key for key in call.previous_tags if key not in call.tags]
         new = {k: v for k, v in call.tags.items() if call.previous_tags.get(k) != v}
         if gone:
@@ -239,9 +235,7 @@ class Tagging:
 
     def form(self, tags: dict[str, str]) -> Any:
         """Return tags in the service's form."""
-        if self.as_map:
-            return tags
-        return [{self.key: key, self.value: value} for key, value in tags.items()]
+        return tags if self.as_map else pairs(tags)
 
 
 def arn(call: Call, service: str, resource: str, region: bool = True) -> str:
@@ -272,23 +266,23 @@ def present(**given: Any) -> Json:
 
 def texts(given: Json) -> dict[str, str]:
     """Return attributes as the services that take text only want them."""
-    return {
-        name: value
-        if isinstance(value, str)
-        else json.dumps(value)
-        if isinstance(value, (dict, list))
-        else str(value).lower()
-        for name, value in given.items()
-    }
+    return {name: str(value).lower() for name, value in given.items()}
 
 
 def only(call: Call, *names: str) -> None:
-    """Refuse properties that would be left out silently. Raises ResourceFailed."""
+    """Refuse properties that are not implemented. Raises ResourceFailed."""
     refuse(call.kind, set(call.properties) - set(names))
 
 
+def fixed(call: Call, *names: str) -> None:
+    """Refuse changes of these properties. Raises ResourceFailed."""
+    changed = sorted({name for name in names if call.changed(name)})
+    if changed:
+        raise ResourceFailed(f"The sandbox does not change {', '.join(changed)} of {call.kind}")
+
+
 def refuse(where: str, names: set[str]) -> None:
-    """Refuse members that would be left out silently. Raises ResourceFailed."""
+    """Refuse members that are not implemented. Raises ResourceFailed."""
     if names:
         raise ResourceFailed(
             f"The sandbox does not apply these properties of {where}: {', '.join(sorted(names))}"

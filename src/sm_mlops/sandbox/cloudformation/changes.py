@@ -1,11 +1,8 @@
-"""What has to change to get from a stack as it is to a template: the content of a change set.
-
-Computes only. The engine decides anew, resource by resource, when all values are known.
-"""
+"""The content of a change set: what has to change to get from a stack to a template. Computes only.
+The engine decides again, resource by resource, once all values are known."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,8 +35,8 @@ def wanted(scope: Scope, logical: str, stack_tags: Tags) -> Wanted:
     kind = resource["Type"]
     properties = schemas.conform(kind, scope.properties(logical))
     tags: Tags = {}
-    if schemas.tag_property(kind):
-        own = _own_tags(properties.get("Tags") or {})
+    if schemas.tagged(kind):
+        own = _own_tags(properties.get("Tags", []))
         if own is not None:  # Otherwise they stay for the schema to refuse.
             properties.pop("Tags", None)
             tags = {**stack_tags, **own}
@@ -55,9 +52,7 @@ def wanted(scope: Scope, logical: str, stack_tags: Tags) -> Wanted:
 
 
 def _own_tags(given: Any) -> Tags | None:
-    """Return the tags of a resource's own; None if they have not the form of tags."""
-    if isinstance(given, dict):
-        return {str(key): str(value) for key, value in given.items()}
+    """Return the resource's own tags, or None when they are malformed."""
     if not isinstance(given, list):
         return None
     if any(not isinstance(tag, dict) or set(tag) != {"Key", "Value"} for tag in given):
@@ -109,13 +104,12 @@ def plan(
         record = records.get(logical)
         if record is None:
             uncertain.add(logical)
-            after = _context(want.properties, want.tags)
-            found.append(_change("Add", logical, want.kind, AfterContext=after))
+            found.append(_change("Add", logical, want.kind))
             continue
-        details = _details(record, want, logical, before, scope, old)
+        details = _details(record, want)
         if not details:
             continue
-        replacement = _replacement(details)
+        replacement = _replacement(details, want, logical, before, scope, old)
         if replacement != "False":
             uncertain.add(logical)
         found.append(
@@ -127,21 +121,16 @@ def plan(
                 Replacement=replacement,
                 Scope=sorted({detail["Target"]["Attribute"] for detail in details}),
                 Details=details,
-                BeforeContext=_context(record["_properties"], record["_tags"]),
-                AfterContext=_context(want.properties, want.tags),
             )
         )
     for logical, record in records.items():
         if logical not in active:
-            action = "Delete" if record.get("_deletion") in (None, "Delete") else "Retain"
             found.append(
                 _change(
                     "Remove",
                     logical,
                     record["ResourceType"],
                     PhysicalResourceId=record.get("PhysicalResourceId"),
-                    PolicyAction=action,
-                    BeforeContext=_context(record["_properties"], record["_tags"]),
                 )
             )
     return found
@@ -159,96 +148,49 @@ def _change(action: str, logical: str, kind: str, **more: Any) -> Params:
     return {"Type": "Resource", "ResourceChange": change}
 
 
-def _details(
-    record: Record,
-    want: Wanted,
-    logical: str,
-    before: Template | None,
-    scope: Scope,
-    old: Scope | None,
-) -> list[Params]:
-    details: list[Params] = []
-    raw = scope.template.resources[logical]
-    raw_before = (before.resources if before else {}).get(logical, {})
+def _details(record: Record, want: Wanted) -> list[Params]:
     fixed = schemas.create_only(want.kind)
+    targets: list[Params] = []
     for name in changed(record, want):
-        value, earlier = want.properties.get(name), record["_properties"].get(name)
-        target: Params = {"Attribute": "Properties", "Name": name}
-        target["RequiresRecreation"] = "Always" if name in fixed else "Never"
+        recreation = "Always" if name in fixed else "Never"
+        target = {"Attribute": "Properties", "Name": name, "RequiresRecreation": recreation}
         if name == "Tags":
             target = {"Attribute": "Tags", "RequiresRecreation": "Never"}
-            value, earlier = want.tags, record["_tags"]
-        target |= {
-            "Path": f"/{target['Attribute']}" + (f"/{name}" if name != "Tags" else ""),
-            "AttributeChangeType": "Modify" if value and earlier else "Add" if value else "Remove",
-            "BeforeValue": _shown(earlier),
-            "AfterValue": _shown(value),
-        }
-        source = raw.get("Properties", {}).get(name)
-        direct = source != raw_before.get("Properties", {}).get(name) or name == "Tags"
-        causes = [] if name == "Tags" else _causes(source, scope, old)
-        if direct or not causes:
-            causes.append({"ChangeSource": "DirectModification", "Evaluation": "Static"})
-        if unknown(value) and not any(c["Evaluation"] == "Dynamic" for c in causes):
-            causes[-1]["Evaluation"] = "Dynamic"
-        details += [{"Target": target, **cause} for cause in causes]
+        targets.append(target)
     for attribute, now, then in (
         ("Metadata", want.metadata, record.get("_metadata")),
         ("DeletionPolicy", want.deletion, record.get("_deletion")),
         ("UpdateReplacePolicy", want.replacement, record.get("_replacement")),
     ):
         if now != then:
-            details.append(
-                {
-                    "Target": {"Attribute": attribute, "RequiresRecreation": "Never"},
-                    "ChangeSource": "DirectModification",
-                    "Evaluation": "Static",
-                }
-            )
-    return details
+            targets.append({"Attribute": attribute, "RequiresRecreation": "Never"})
+    return [{"Target": target} for target in targets]
 
 
-def _causes(source: Any, scope: Scope, old: Scope | None) -> list[Params]:
-    causes: list[Params] = []
-    for reference in dict.fromkeys(scope.template.references(source)):
-        name = reference.name
-        if name in scope.parameters:
-            values = scope.resolved.get(name, scope.parameters[name])
-            if old and values != old.resolved.get(name, old.parameters.get(name)):
-                causes.append(
-                    {
-                        "ChangeSource": "ParameterReference",
-                        "Evaluation": "Static",
-                        "CausingEntity": name,
-                    }
-                )
-        elif name in scope.template.resources and scope.made(name) is None:
-            causes.append(
-                {
-                    "ChangeSource": "ResourceAttribute"
-                    if reference.attribute
-                    else "ResourceReference",
-                    "Evaluation": "Dynamic",
-                    "CausingEntity": str(reference),
-                }
-            )
-    return causes
-
-
-def _replacement(details: list[Params]) -> str:
-    always = [d for d in details if d["Target"]["RequiresRecreation"] == "Always"]
-    if any(detail["Evaluation"] == "Static" for detail in always):
-        return "True"
+def _replacement(
+    details: list[Params],
+    want: Wanted,
+    logical: str,
+    before: Template | None,
+    scope: Scope,
+    old: Scope | None,
+) -> str:
+    """Return whether a change needs a new resource: "Conditional" where that depends on a value
+    that is not known before."""
+    always = [d["Target"]["Name"] for d in details if d["Target"]["RequiresRecreation"] == "Always"]
+    raw = scope.template.resources[logical].get("Properties", {})
+    raw_before = (before.resources if before else {}).get(logical, {}).get("Properties", {})
+    for name in always:
+        direct = raw.get(name) != raw_before.get(name)
+        if direct or not unknown(want.properties.get(name)) or _given(raw.get(name), scope, old):
+            return "True"
     return "Conditional" if always else "False"
 
 
-def _context(properties: Json, tags: Tags) -> str:
-    listed = [{"Key": key, "Value": value} for key, value in tags.items()]
-    shown = {**properties, **({"Tags": listed} if listed else {})}
-    return json.dumps({"Properties": shown}, separators=(",", ":"))
-
-
-def _shown(value: Any) -> str | None:
-    if value is None:
-        return None
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+def _given(source: Any, scope: Scope, old: Scope | None) -> bool:
+    """Tell whether a property names a parameter whose value differs from before."""
+    return old is not None and any(
+        reference.name in scope.parameters
+        and scope.parameters[reference.name] != old.parameters.get(reference.name)
+        for reference in scope.template.references(source)
+    )

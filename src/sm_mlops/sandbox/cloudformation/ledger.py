@@ -1,4 +1,4 @@
-"""What is written down about stacks: records, events, names, exports.
+"""The records of stacks: their state, events, names and exports.
 
 Knows nothing of how a stack changes. A stack's record has the members that DescribeStacks shows
 and, with names that start with '_', what the next operation has to know.
@@ -19,12 +19,10 @@ STACK, EVENT, CHANGE_SET = "Stack", "StackEvent", "ChangeSet"
 TARGET = (
     "Capabilities",
     "Description",
-    "NotificationARNs",
     "Outputs",
     "Parameters",
     "Tags",
     "_imports",
-    "_resolved",
     "_template",
     "_values",
 )
@@ -33,8 +31,8 @@ TARGET = (
 class Ledger:
     """Stacks and their events. Whoever changes a record holds `lock`.
 
-    `settle` makes durable what other services hold, so that no record tells of more than a kill
-    leaves behind. Not to be called with `lock` held.
+    `settle` writes other services' state to disk, so that no record is ahead of them after a kill.
+    Do not call it while holding `lock`.
     """
 
     def __init__(self, store: Store) -> None:
@@ -81,7 +79,7 @@ class Ledger:
             self.save(stack)
 
     def event(self, stack: Record, about: Record, status: str, why: str | None) -> None:
-        """Write an event down."""
+        """Record an event."""
         with self.lock:
             events = self._events.setdefault(stack["StackId"], [])
             number = f"{len(events):06}"

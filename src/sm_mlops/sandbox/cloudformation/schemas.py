@@ -70,12 +70,9 @@ def writable(kind: str) -> set[str]:
     return set(described["properties"]) - (read - create)
 
 
-def tag_property(kind: str) -> str | None:
-    """Return the property that holds a type's tags, None when it has none."""
-    described = schema(kind)
-    if "Tags" in described["properties"]:
-        return "Tags"
-    return None
+def tagged(kind: str) -> bool:
+    """Tell whether resources of a type have tags."""
+    return "Tags" in schema(kind)["properties"]
 
 
 def conform(kind: str, properties: Json) -> Json:
@@ -187,7 +184,7 @@ def _violations(value: Any, shape: Json, root: Json, path: str) -> list[str]:
             found.append(f"{path}: {value} is not greater or equal to {shape['minimum']}")
         if "maximum" in shape and value > shape["maximum"]:
             found.append(f"{path}: {value} is not less or equal to {shape['maximum']}")
-    for keyword, holds in (("anyOf", any), ("oneOf", lambda oks: sum(oks) == 1), ("allOf", all)):
+    for keyword, holds in (("anyOf", any), ("oneOf", lambda oks: sum(oks) == 1)):
         choices = [choice for choice in shape.get(keyword, []) if not {"format"} >= set(choice)]
         if choices and not holds(
             [not _violations(value, choice, root, path) for choice in choices]

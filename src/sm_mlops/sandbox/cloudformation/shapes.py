@@ -1,4 +1,4 @@
-"""The form of a template: which members each section may have, and of which kind they are.
+"""The form of a template: the members of each section and their types.
 
 Knows neither functions nor resource types. Wording of errors: CloudFormation's.
 """

@@ -1,19 +1,19 @@
-"""The decision: identity policies, permissions boundary, session policy and the policies of
-resources together, as IAM weighs them. Source:
-https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
+"""The decision: identity policies, permissions boundary and the policies of resources together, as
+IAM weighs them.
+
+Source: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Literal
 
 from sm_mlops.sandbox.iam.identities import ANONYMOUS, Identity
 from sm_mlops.sandbox.iam.language import Asked, Document, Facts, Said, Value, said
 
-Why = Literal["", "identity-based", "resource-based", "boundary", "session", "trust"]
+Why = Literal["", "identity-based", "resource-based", "boundary", "trust"]
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,7 @@ class Verdict:
         """Return the end of AWS's sentence about a denial."""
         if self.why == "trust":
             return ""
-        kind = {"boundary": "permissions boundary", "session": "session policy"}.get(
-            self.why, f"{self.why} policy"
-        )
+        kind = "permissions boundary" if self.why == "boundary" else f"{self.why} policy"
         if self.explicit:
             article = "an" if kind.startswith("i") else "a"
             return f" with an explicit deny in {article} {kind}"
@@ -51,7 +49,7 @@ def decide(
     policy_decides: bool = False,
     names: Mapping[str, str] | None = None,
 ) -> Verdict:
-    """Return whether somebody may do something with a resource.
+    """Return whether an identity may do something with a resource.
 
     `policy` is the resource's own, `owner` its account ("" for the caller's). With `policy_decides`
     (keys, the trust policies of roles) nothing is allowed that the resource's policy does not allow
@@ -64,16 +62,11 @@ def decide(
     if not who.restricted:
         return _of_administrator(who, of_resource, owner, policy_decides)
     own = [said(document, asked) for document in who.policies]
-    limits: list[tuple[Why, Said]] = []
-    if who.boundary is not None:
-        limits.append(("boundary", said(who.boundary, asked)))
-    if who.session is not None:
-        limits.append(("session", said(who.session, asked)))
+    limit = said(who.boundary, asked) if who.boundary is not None else None
     if any(each.denied for each in own):
         return Verdict(False, True, "identity-based")
-    for why, limit in limits:
-        if limit.denied:
-            return Verdict(False, True, why)
+    if limit is not None and limit.denied:
+        return Verdict(False, True, "boundary")
     if who.kind == ANONYMOUS:
         return ALLOWED if of_resource.allowed else Verdict(False, False, "resource-based")
     by_identity = any(each.allowed for each in own)
@@ -86,12 +79,11 @@ def decide(
         return Verdict(False, False, "resource-based" if by_identity else "identity-based")
     if not by_identity and (abroad or not named):
         return Verdict(False, False, "identity-based")
-    # A user named by ARN is beyond his boundary, a role is not.
+    # A boundary does not limit what a policy grants a user by ARN; it does for a role.
     if named and not abroad and who.kind == "user" and "direct" in of_resource.allowed:
         return ALLOWED
-    for why, limit in limits:
-        if not limit.allowed:
-            return Verdict(False, False, why)
+    if limit is not None and not limit.allowed:
+        return Verdict(False, False, "boundary")
     return ALLOWED
 
 
@@ -104,7 +96,7 @@ def _of_administrator(
     return ALLOWED
 
 
-def base_facts(who: Identity, region: str, now: float) -> Facts:
+def base_facts(who: Identity, region: str) -> Facts:
     """Return the context keys that every request has. The sandbox counts as reached over TLS."""
     kinds = {"role": "AssumedRole", "user": "User"}
     user_id = who.arn.rpartition("/")[2] if who.kind == "role" else who.name
@@ -118,8 +110,5 @@ def base_facts(who: Identity, region: str, now: float) -> Facts:
         "aws:username": who.name if who.kind == "user" else None,
         "aws:SecureTransport": "true",
         "aws:RequestedRegion": region,
-        "aws:SourceIp": "127.0.0.1",
-        "aws:CurrentTime": datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "aws:EpochTime": str(int(now)),
     }
     return Facts(values, {"aws:principaltag/": lambda: who.tags})

@@ -1,12 +1,12 @@
-"""The check that every request to the sandbox meets before a service answers it.
+"""The check of every request to the sandbox before a service answers it.
 
 The sandbox's own key is the account's administrator: only what a resource's policy denies is
-refused to it. Everybody else may do what policies allow, and nothing that actions.py does not know.
+refused to it. Everybody else may do what policies allow, and no operation that operations.py does
+not list.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -71,7 +71,7 @@ class Guard:
             if who.restricted:
                 raise _unknown_operation(who, service, operation)
             return
-        facts = base_facts(who, caller.region, time.time())
+        facts = base_facts(who, caller.region)
         for check in needed:
             verdict = self.verdict(who, check, facts)
             if not verdict.allowed:
@@ -94,7 +94,7 @@ class Guard:
     # Decisions.
 
     def verdict(self, who: Identity, check: Check, facts: Facts) -> Verdict:
-        """Return whether somebody may do one thing."""
+        """Return whether an identity may do one thing."""
         service = check.resource.split(":", 3)[2] if check.resource.startswith("arn:") else ""
         policy = self.resources.policy(check.resource) if service else None
         if not who.restricted and policy is None:
@@ -140,10 +140,10 @@ class Guard:
         region: str,
         facts: Mapping[str, Value] | None = None,
     ) -> bool:
-        """Tell whether a role may do something when a service works with it."""
+        """Tell whether a role may do something when a service uses it."""
         who = identities.of_role(arn, region, "service")
         check = Check(action, resource, facts or {})
-        return self.verdict(who, check, base_facts(who, region, time.time())).allowed
+        return self.verdict(who, check, base_facts(who, region)).allowed
 
 
 def _for_everybody(environ: dict[str, Any]) -> bool:
@@ -152,14 +152,13 @@ def _for_everybody(environ: dict[str, Any]) -> bool:
         raise ApiError("MissingAuthenticationTokenException", "Missing Authentication Token", 403)
     if requests.read("sts", environ)[0] == "AssumeRoleWithWebIdentity":
         return True
-    path = environ.get("PATH_INFO", "/")
-    return path == "/" or path.startswith("/moto-api/")
+    return bool(environ.get("PATH_INFO", "/") == "/")
 
 
 def _boundary(arn: str) -> str | None:
     """Return the boundary that a role or user has."""
     parts = arn.split(":", 5)
-    owner = identities.backend(parts[4], "cn-north-1" if parts[1] == "aws-cn" else "us-east-1")
+    owner = identities.backend(parts[4], identities.region_of(parts[1]))
     rows: Iterable[Any] = (
         owner.roles.values() if parts[5].startswith("role/") else owner.users.values()
     )
@@ -199,6 +198,3 @@ def _unknown_key(service: str) -> ApiError:
     if service in QUERY:
         code = "InvalidClientTokenId"
     return ApiError(code, words, 403)
-
-
-__all__ = ["Guard", "denial"]

@@ -24,8 +24,8 @@ AWS_MANAGED = ":iam::aws:policy/"
 class Identity:
     """A role session, a role, a user, or the administrator of an account.
 
-    `arn` is how errors name it, `principal` what aws:PrincipalArn is. Of the administrator no own
-    policy is asked. `boundary` and `session` are policies, or None where there is none.
+    `arn` is how errors name it, `principal` what aws:PrincipalArn is. The administrator's own
+    policies are not evaluated. `boundary` is a policy, or None where there is none.
     """
 
     kind: str
@@ -34,7 +34,6 @@ class Identity:
     account: str
     policies: tuple[str, ...] = ()
     boundary: str | None = None
-    session: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -69,6 +68,11 @@ def administrator(account: str, region: str) -> Identity:
     return Identity(ADMINISTRATOR, root, root, account)
 
 
+def region_of(partition_name: str) -> str:
+    """Return a region of a partition, for what belongs to no region."""
+    return {"aws-cn": "cn-north-1", "aws-us-gov": "us-gov-west-1"}.get(partition_name, "us-east-1")
+
+
 def backend(account: str, region: str) -> Any:
     """Return moto's IAM of an account."""
     from moto.iam.models import iam_backends
@@ -88,7 +92,7 @@ def of_key(account: str, region: str, key: str) -> Identity | None:
     session = session_of(account, region, key)
     if session is None:
         return None
-    return of_role(session.role_arn, region, session.session_name, session.policy or None)
+    return of_role(session.role_arn, region, session.session_name)
 
 
 def session_of(account: str, region: str, key: str) -> Any:
@@ -127,14 +131,14 @@ def role(arn: str, region: str) -> Any:
     return next((entry for entry in list(found.values()) if entry.arn == arn), None)
 
 
-def of_role(arn: str, region: str, session: str = "", policy: str | None = None) -> Identity:
+def of_role(arn: str, region: str, session: str = "") -> Identity:
     """Return the identity of a role; of one that is gone, one that may do nothing."""
     parts = arn.split(":", 5)
     account, name = parts[4], arn.rpartition("/")[2]
     shown = f"arn:{parts[1]}:sts::{account}:assumed-role/{name}/{session}" if session else arn
     found = role(arn, region)
     if found is None:
-        return Identity("role", shown, arn, account, session=policy)
+        return Identity("role", shown, arn, account)
     return Identity(
         "role",
         shown,
@@ -142,7 +146,6 @@ def of_role(arn: str, region: str, session: str = "", policy: str | None = None)
         account,
         policies=_policies(found),
         boundary=_boundary(found.permissions_boundary_arn, account, region),
-        session=policy,
         tags=tags_of(found.tags),
     )
 
@@ -153,13 +156,12 @@ def of_user(account: str, region: str, name: str) -> Identity | None:
     found = owner.users.get(name)
     if found is None:
         return None
-    groups = [group for group in owner.groups.values() if found in group.users]
     return Identity(
         "user",
         found.arn,
         found.arn,
         account,
-        policies=tuple(text for each in (found, *groups) for text in _policies(each)),
+        policies=_policies(found),
         boundary=_boundary(getattr(found, "permissions_boundary_arn", None), account, region),
         tags={tag["Key"]: tag["Value"] for tag in _user_tags(owner, found)},
     )
@@ -173,7 +175,7 @@ def _user_tags(owner: Any, user: Any) -> list[dict[str, str]]:
 def _policies(holder: Any) -> tuple[str, ...]:
     inline = [_document(text) for text in list(holder.policies.values())]
     managed = [
-        # What AWS manages is not written down here; those attached are meant to suffice.
+        # Documents of AWS's managed policies are not available here; they allow everything.
         UNLIMITED if AWS_MANAGED in policy.arn and not document(policy) else document(policy)
         for policy in list(holder.managed_policies.values())
     ]

@@ -65,7 +65,7 @@ def place(environ: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def checks(environ: dict[str, Any], partition: str) -> list[Check]:
-    """Return what a request needs to be allowed; an unknown one needs a right that nobody has."""
+    """Return what a request needs; an unknown request needs a right that no one has."""
     bucket, key = place(environ)
     query = {
         name: values[0]
@@ -77,35 +77,10 @@ def checks(environ: dict[str, Any], partition: str) -> list[Check]:
     if not bucket:
         return [Check("s3:ListAllMyBuckets", "*")]
     arn = f"arn:{partition}:s3:::{bucket}"
-    facts = _facts(environ, query)
+    facts: dict[str, Value] = {"s3:prefix": query.get("prefix")}
     if key:
         return _of_object(environ, method, query, arn, key, facts)
     return _of_bucket(environ, method, query, arn, facts)
-
-
-def _facts(environ: Mapping[str, Any], query: Mapping[str, str]) -> dict[str, Value]:
-    def header(name: str) -> str | None:
-        found: str | None = environ.get(f"HTTP_{name.upper().replace('-', '_')}")
-        return found
-
-    facts: dict[str, Value] = {
-        f"s3:{name}": query.get(name) for name in ("prefix", "delimiter", "max-keys")
-    }
-    facts["s3:VersionId"] = query.get("versionId")
-    for name in (
-        "x-amz-acl",
-        "x-amz-server-side-encryption",
-        "x-amz-server-side-encryption-aws-kms-key-id",
-        "x-amz-storage-class",
-        "x-amz-copy-source",
-    ):
-        facts[f"s3:{name}"] = header(name)
-    tags = parse_qs(header("x-amz-tagging") or "", keep_blank_values=True)
-    for tag, values in tags.items():
-        facts[f"s3:RequestObjectTag/{tag}"] = values[0]
-    if tags:
-        facts["s3:RequestObjectTagKeys"] = tuple(tags)
-    return facts
 
 
 def _of_bucket(
@@ -178,7 +153,7 @@ def _of_object(
 
 
 def _reading(check: Check, arn: str, key: str, version: str | None) -> list[Check]:
-    """Return what reading takes; of what is not there only who may list is told so."""
+    """Return what reading takes; only a caller who may list learns that an object is missing."""
     bucket = arn.rpartition(":")[2]
     found = resources.s3_object(bucket, key, version)
     if found is None:
@@ -197,7 +172,7 @@ def _encrypting(environ: Mapping[str, Any], arn: str) -> list[Check]:
 
 def _using_key(key: Any, action: str, arn: str) -> list[Check]:
     if not key or ":alias/aws/" in str(key) or not str(key).startswith("arn:"):
-        return []  # Keys of AWS let everybody of the account in.
+        return []  # AWS's own keys let the whole account in.
     region = str(key).split(":")[3]
     return [Check(action, str(key), {"kms:ViaService": f"s3.{region}.amazonaws.com"})]
 

@@ -34,7 +34,7 @@ Tags = Mapping[str, str]
 
 
 class Resources:
-    """Look-ups by ARN; nothing is found of what does not exist."""
+    """Look-ups by ARN, empty for what does not exist."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -43,7 +43,6 @@ class Resources:
             "cloudwatch": _tagged_in("cloudwatch"),
             "events": _tagged_in("events"),
             "iam": _iam_tags,
-            "kms": _key_tags,
             "lambda": _function_tags,
             "s3": _bucket_tags,
             "sagemaker": self._sagemaker_tags,
@@ -67,7 +66,7 @@ class Resources:
         return identities.tags_of((self.store.get(STACK, ":".join(parts)) or {}).get("Tags"))
 
     def look(self, kind: str, name: str, account: str, region: str) -> str | None:
-        """Return the ARN of what has a name, None when nothing has it."""
+        """Return the ARN of a resource by name, or None."""
         if kind in ("role", "user"):
             owner = identities.backend(account, region)
             rows = owner.roles.values() if kind == "role" else owner.users.values()
@@ -85,8 +84,8 @@ class Resources:
         if kind == "secret":
             secret = _secret(account, region, name)
             return str(secret.arn) if secret else None
-        if kind in ("key", "alias"):
-            return _key_arn(kind, name, account, region)
+        if kind == "key":
+            return _key_arn(name, account, region)
         return None
 
     def policy(self, arn: str) -> str | None:
@@ -181,7 +180,7 @@ def _tagged_in(service: str) -> Callable[[list[str]], Tags]:
 
 def _iam_tags(parts: list[str]) -> Tags:
     arn = ":".join(parts)
-    owner = identities.backend(parts[4], "" if parts[1] == "aws" else _region(parts[1]))
+    owner = identities.backend(parts[4], identities.region_of(parts[1]))
     if parts[5].startswith("role/"):
         found = next((role for role in list(owner.roles.values()) if role.arn == arn), None)
         return identities.tags_of(found.tags) if found else {}
@@ -191,23 +190,13 @@ def _iam_tags(parts: list[str]) -> Tags:
     return identities.tags_of(policy.tags) if policy else {}
 
 
-def _region(partition: str) -> str:
-    return {"aws-cn": "cn-north-1", "aws-us-gov": "us-gov-west-1"}.get(partition, "")
-
-
-def _key_tags(parts: list[str]) -> Tags:
-    backend = _moto("kms", parts[4], parts[3])
-    rows = backend.tagger.list_tags_for_resource(parts[5].partition("/")[2]).get("Tags", [])
-    return {row["TagKey"]: row["TagValue"] for row in rows}
-
-
-def _key_arn(kind: str, name: str, account: str, region: str) -> str | None:
+def _key_arn(name: str, account: str, region: str) -> str | None:
     backend = _moto("kms", account, region)
-    if kind == "key" and name in backend.keys:
+    if name in backend.keys:
         return str(backend.keys[name].arn)
     for key in list(backend.keys.values()):
         if name in key.aliases:
-            return str(key.aliases[name].alias_arn if kind == "alias" else key.arn)
+            return str(key.arn)
     return None
 
 
@@ -266,6 +255,3 @@ def _text(policy: Any) -> str | None:
     if not policy:
         return None
     return policy if isinstance(policy, str) else json.dumps(policy)
-
-
-__all__ = ["Resources", "bucket", "object_tags", "s3_object"]

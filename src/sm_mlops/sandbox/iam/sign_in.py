@@ -1,13 +1,12 @@
-"""Whether somebody may take a role: STS's AssumeRole by the role's trust policy and the caller's
-own rights, AssumeRoleWithWebIdentity by a token of GitHub.
+"""Who may assume a role: AssumeRole by the role's trust policy and the caller's policies,
+AssumeRoleWithWebIdentity by a token of GitHub.
 
-moto makes the session; it asks nobody, not even whether the role exists.
+moto creates the session without any check, even for a role that does not exist.
 """
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,17 +16,18 @@ from sm_mlops.sandbox.iam.decide import Verdict, base_facts, decide
 from sm_mlops.sandbox.iam.enforcement import denial
 from sm_mlops.sandbox.iam.identities import Identity
 from sm_mlops.sandbox.iam.language import Asked, Facts, Value, said
-from sm_mlops.sandbox.wire import ApiError, Caller, Params, partition
+from sm_mlops.sandbox.wire import ApiError, Caller, Params, not_implemented, partition
 
-# As AWS Organizations makes it in each account of an organisation: the way into another account.
+# The role that AWS Organizations creates in each account of an organization.
 DOOR = "OrganizationAccountAccessRole"
-AUDIENCE = "sts.amazonaws.com"
 Verify = Callable[[str], dict[str, Any]]
 """Returns the claims of a token. Raises ValueError, for one that has ended TimeoutError."""
 
 
 def check_assume_role(params: Params, caller: Caller) -> None:
-    """Refuse who may not take a role. Raises ApiError."""
+    """Raise ApiError when the caller may not assume the role."""
+    if params.get("Policy") or params.get("PolicyArns"):
+        raise not_implemented("session policies of sts:AssumeRole")
     arn = str(params.get("RoleArn", ""))
     who = identities.of_key(caller.account, caller.region, caller.access_key)
     if who is None:
@@ -36,7 +36,7 @@ def check_assume_role(params: Params, caller: Caller) -> None:
         )
     if arn.endswith(f":role/{DOOR}") and not who.restricted:
         _open(arn, who, caller)
-    facts = base_facts(who, caller.region, time.time()).with_(
+    facts = base_facts(who, caller.region).with_(
         {
             "sts:ExternalId": params.get("ExternalId"),
             "sts:RoleSessionName": params.get("RoleSessionName"),
@@ -51,7 +51,7 @@ def check_assume_role(params: Params, caller: Caller) -> None:
         tagging = _verdict(who, "sts:TagSession", arn, facts, caller.region)
         if not tagging.allowed:
             raise denial(who, "sts", Check("sts:TagSession", arn), tagging)
-        raise ApiError("ValidationError", "the sandbox does not support session tags")
+        raise not_implemented("session tags of sts:AssumeRole")
     _check_duration(params, arn, caller.region)
 
 
@@ -93,8 +93,7 @@ def _open(arn: str, who: Identity, caller: Caller) -> None:
 
 
 def check_web_identity(params: Params, region: str, host: str, verify: Verify) -> None:
-    """Refuse a token that does not let its bearer take a role. `host` is the issuer's. Raises
-    ApiError."""
+    """Raise ApiError when a token from `host` does not let its bearer assume the role."""
     arn = str(params.get("RoleArn", ""))
     account = arn.split(":")[4] if arn.count(":") >= 5 else ""
     try:
