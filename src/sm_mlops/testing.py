@@ -305,16 +305,15 @@ def stage_problems(root: Path, name: str) -> list[str]:
         for key, value in values.items()
         if key != "Stage"
     )
-    return [f"infra/endpoint.yml, as {name}: {line}" for line in _cfn_lint(text, region, typed)]
+    return [f"infra/endpoint.yml, as {name}: {line}" for line in _cfn_lint(text, typed)]
 
 
 @cache
-def _cfn_lint(text: str, region: str, values: tuple[tuple[str, Any], ...]) -> list[str]:
+def _cfn_lint(text: str, values: tuple[tuple[str, Any], ...]) -> list[str]:
     """Return what cfn-lint finds in a template with these parameters; kept, it takes a second."""
     from cfnlint import ConfigMixIn
     from cfnlint.api import decode_str  # type: ignore[attr-defined]
     from cfnlint.context.parameters import ParameterSet
-    from cfnlint.helpers import REGIONS
     from cfnlint.runner import Runner
 
     lists = {key: list(item) if isinstance(item, tuple) else item for key, item in values}
@@ -322,7 +321,8 @@ def _cfn_lint(text: str, region: str, values: tuple[tuple[str, Any], ...]) -> li
     if not errors:
         config = ConfigMixIn(
             [],
-            regions=[region] if region in REGIONS else ["us-east-1"],
+            # Its lists of what other regions have lag behind AWS by years.
+            regions=["us-east-1"],
             parameters=[ParameterSet(source=None, parameters=lists)],
         )
         errors = list(Runner(config).validate_template(content))

@@ -252,6 +252,7 @@ STAGES: dict[str, Edit] = {
     "own-role": stage("production", {"ExecutionRoleArn": "arn:aws:iam::123456789012:role/serving"}),
     "gpu": stage("production", {"InstanceType": "ml.g5.xlarge", "NetworkIsolation": False}),
     "account": stage("production", Account="210987654321", Role="deployer"),
+    "region": replace("pyproject.toml", 'region = "us-east-1"', 'region = "il-central-1"'),
     "one-more-stage": stage("qa", {"EndpointKind": "asynchronous"}),
     "minimal": lambda root: (root / "infra" / "staging.json").write_text("{}"),
     "own-output": replace("infra/endpoint.yml", "Outputs:\n", "Outputs:\n  Mine: {Value: x}\n"),
