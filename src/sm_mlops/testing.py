@@ -143,7 +143,7 @@ class Model:
                 EndpointName=_ENDPOINT, Body=body.encode(), ContentType=content_type, Accept=JSON
             )
         except ClientError as error:
-            said = error.response
+            said: dict[str, Any] = {**error.response}
             status = said.get("OriginalStatusCode") or said["ResponseMetadata"]["HTTPStatusCode"]
             return Refusal(int(status), str(said.get("OriginalMessage") or error))
         return json.loads(answer["Body"].read())
@@ -312,7 +312,7 @@ def stage_problems(root: Path, name: str) -> list[str]:
 def _cfn_lint(text: str, values: tuple[tuple[str, Any], ...]) -> list[str]:
     """Return what cfn-lint finds in a template with these parameters; kept, it takes a second."""
     from cfnlint import ConfigMixIn
-    from cfnlint.api import decode_str  # type: ignore[attr-defined]
+    from cfnlint.api import decode_str
     from cfnlint.context.parameters import ParameterSet
     from cfnlint.runner import Runner
 
@@ -353,7 +353,7 @@ def _command_problems(root: Path, file: Path) -> Iterator[str]:
         for value in re.findall(pattern, text, re.MULTILINE):
             if value != right:
                 yield f"{name}: {variable} is {value}, in pyproject.toml it is {right}"
-    for line in re.findall(r"\bbin/mlops +(.+)", text):
+    for line in re.findall(r"(?:bin/|run: +|sh ['\"])mlops +(.+)", text):
         words = line.split()
         command = next((word for word in words if not word.startswith("-")), "").strip("'\"")
         known = _options(command)

@@ -292,8 +292,8 @@ def assert_pipeline_passes(root: Path) -> None:
     from sm_mlops.training.pipeline import compile_pipeline
 
     module = rendered_test(root, "test_pipeline")
-    module.compiled = lambda *_, **__: str(compile_pipeline(load(root), testing.ACCOUNT))
-    definition = module.compiled()
+    definition = str(compile_pipeline(load(root), testing.ACCOUNT))
+    vars(module)["compiled"] = lambda *_, **__: str(compile_pipeline(load(root), testing.ACCOUNT))
     tests = [value for name, value in vars(module).items() if name.startswith("test_")]
     assert len(tests) >= 4
     for test in tests:
