@@ -463,6 +463,7 @@ def test_a_definition_that_does_not_compile_says_why(repo: Path) -> None:
         testing.compiled(repo)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_metric_that_does_not_fit_the_task_is_named(repo: Path) -> None:
     mlops(gate={"metric": "rmse", "threshold": 1})(repo)
