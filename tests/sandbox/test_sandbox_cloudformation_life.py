@@ -331,8 +331,8 @@ def test_the_endpoint_of_a_stage_is_deployed_answers_and_is_deleted(
         "Project": "churn",
         "Stage": "staging",
         "ModelPackageArn": package,
-        "ModelVersion": "1",
         "ArtifactBucket": archive.split("/")[2],
+        "OutputBucket": archive.split("/")[2],
         "EndpointKind": "serverless",
     }
     request = {
