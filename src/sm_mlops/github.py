@@ -189,6 +189,15 @@ class GitHub:
         _, answer = self.api.requester.requestJsonAndCheck(method, path, input=body)
         return answer
 
+    def find(self, path: str) -> Any:
+        """Return the JSON at a path, None if GitHub shows nothing there; call it as `ask`."""
+        from github import UnknownObjectException
+
+        try:
+            return self.ask("GET", path)
+        except UnknownObjectException:
+            return None
+
     @contextmanager
     def doing(self, what: str) -> Iterator[None]:
         """Turn errors of PyGithub into GitHubError; `what` completes "GitHub did not ...".
@@ -244,13 +253,8 @@ def subject(github: GitHub, repository: Repository) -> str:
 
     Source: https://docs.github.com/en/actions/reference/openid-connect-reference#immutable-subject-claims
     """
-    from github import UnknownObjectException
-
     with github.doing(f"tell the subject of {repository.full_name}'s tokens"):
-        try:
-            found = github.ask("GET", f"{repository.url}/actions/oidc/customization/sub")
-        except UnknownObjectException:
-            return ""
+        found = github.find(f"{repository.url}/actions/oidc/customization/sub") or {}
     return str(found.get("sub_claim_prefix") or "")
 
 

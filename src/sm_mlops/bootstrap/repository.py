@@ -27,15 +27,12 @@ class Owner:
 
 def owner(hub: GitHub, login: str) -> Owner:
     """Return the owner of this name. Raise MlopsError if there is none."""
-    from github import UnknownObjectException
-
     with hub.doing(f"show {login}"):
-        try:
-            found = hub.ask("GET", f"/users/{login}")
-        except UnknownObjectException as error:
-            raise MlopsError(
-                f"GitHub has no user or organization {login}: correct github in pyproject.toml"
-            ) from error
+        found = hub.find(f"/users/{login}")
+    if found is None:
+        raise MlopsError(
+            f"GitHub has no user or organization {login}: correct github in pyproject.toml"
+        )
     return Owner(str(found["login"]), found["type"] == "Organization")
 
 

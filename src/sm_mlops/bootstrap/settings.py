@@ -303,13 +303,10 @@ class Settings:
                     self.hub.ask("DELETE", f"{place}/{row['id']}")
 
     def _environment(self, found: Any, name: str) -> Environment | None:
-        from github import UnknownObjectException
-
         place = f"{found.url}/environments/{name}"
         with self.hub.doing(f"show the environment {name}"):
-            try:
-                shown = self.hub.ask("GET", place)
-            except UnknownObjectException:
+            shown = self.hub.find(place)
+            if shown is None:
                 return None
             rules = {rule["type"]: rule for rule in shown.get("protection_rules") or ()}
             asked = rules.get("required_reviewers", {})
@@ -337,21 +334,19 @@ class Settings:
         return tuple(self._named(stage, name) for name in stage.reviewers)
 
     def _named(self, stage: Stage, name: str) -> Reviewer:
-        from github import UnknownObjectException
-
         organization, _, team = name.rpartition("/")
         if organization:
             self.hub.require("read:org")
         path = f"/orgs/{organization}/teams/{team}" if organization else f"/users/{name}"
         kind = "Team" if organization else "User"
         with self.hub.doing(f"show {name}"):
-            try:
-                return Reviewer(kind, int(self.hub.ask("GET", path)["id"]), name)
-            except UnknownObjectException as error:
-                raise MlopsError(
-                    f"{stages.FOLDER}/{stage.name}.json: Reviewers: GitHub shows this token no "
-                    f"{kind.lower()} {name}"
-                ) from error
+            shown = self.hub.find(path)
+        if shown is None:
+            raise MlopsError(
+                f"{stages.FOLDER}/{stage.name}.json: Reviewers: GitHub shows this token no "
+                f"{kind.lower()} {name}"
+            )
+        return Reviewer(kind, int(shown["id"]), name)
 
     def _refused(self, found: Any) -> tuple[str, ...]:
         """Return the stages whose rules GitHub's plan did not allow when they were tried."""
