@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
@@ -196,7 +195,9 @@ def test_with_an_older_python_the_wheel_is_built_by_one_that_the_repo_needs_anyw
     assert re.fullmatch(WHEEL, (tmp_path / "tool.txt").read_text())
 
 
-def test_what_cannot_be_pinned_is_told_and_costs_nobody_the_repo(user: Home, template: Path) -> None:
+def test_what_cannot_be_pinned_is_told_and_costs_nobody_the_repo(
+    user: Home, template: Path
+) -> None:
     broken = user.folder / "broken"
     shutil.copytree(template, broken)
     (broken / "pyproject.toml").write_text("[project\n")
@@ -350,10 +351,3 @@ def test_an_address_is_reduced_to_what_others_need(address: str, known: str) -> 
     from hooks import post_gen_project as hook
 
     assert hook.bare(address) == known
-
-
-def installed(python: Path) -> str:
-    code = "import sm_mlops; print(sm_mlops.version())"
-    return subprocess.run(
-        [python, "-I", "-c", code], capture_output=True, text=True, check=True
-    ).stdout.strip()
