@@ -91,7 +91,9 @@ def test_the_lock_satisfies_the_rendered_repo_s_dependencies(default: Rendered) 
     wanted = [item for group in groups for item in group if isinstance(item, str)]
     ours = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wanted += [*ours["project"]["dependencies"], *ours["build-system"]["requires"]]
-    wanted += [item for extra in ours["project"]["optional-dependencies"].values() for item in extra]
+    wanted += [
+        item for extra in ours["project"]["optional-dependencies"].values() for item in extra
+    ]
     for requirement in map(Requirement, wanted):
         if requirement.name != "sm-mlops":
             assert requirement.specifier.contains(pins[requirement.name.lower()]), requirement
