@@ -312,7 +312,8 @@ def test_what_is_pinned_can_be_installed_and_what_was_changed_cannot(
     assert install(python, team.repo, **cache).code == 0
     assert version_of(python) == "0.3.0"
     [file] = (team.repo / "vendor").iterdir()
-    file.write_bytes(file.read_bytes().replace(b"sandbox", b"sandb0x"))
+    version, files = wheel.from_source(team.template.work)
+    file.write_bytes(wheel.pack(version, files | {"sm_mlops/theirs.py": b"THEIRS = 1\n"}))
     refused = install(environment(tmp_path / "refused"), team.repo, **cache)
     assert refused.code != 0 and "Hash mismatch" in refused.err
 
