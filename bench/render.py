@@ -20,7 +20,7 @@ ROUNDS = 15
 
 
 def seconds(template: Path, work: Path) -> float:
-    """Return the wall time of one `cookiecutter --no-input`, started as a user's shell starts it."""
+    """Return the wall time of `cookiecutter --no-input`, started as a user's shell starts it."""
     output = work / "output"
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir()

@@ -22,11 +22,10 @@ from generated import (
     with_questions,
 )
 from rendering import ROOT, Rendered, run
+from test_lock import CONTAINER
 
 LOCKS = [ROOT / "requirements.lock", RENDERED / "requirements.lock"]
 LAYER = ROOT / "src" / "sm_mlops" / "platform" / "trigger" / "requirements.lock"
-# What the container has, as the rendered repo's own test has it.
-from test_lock import CONTAINER
 
 
 def texts(folder: Path) -> dict[str, str]:

@@ -17,6 +17,7 @@ import sm_mlops
 from rendering import Run, run
 from repos import make_repo
 from sm_mlops import compatibility
+from sm_mlops.bootstrap.tool import Tool
 from sm_mlops.doctor import tool
 from sm_mlops.errors import MlopsError
 from sm_mlops.upgrade import pin as pins
@@ -368,6 +369,7 @@ def test_doctor_goes_on_without_a_network(scene: Any, monkeypatch: pytest.Monkey
 
 def test_doctor_has_nothing_to_say_of_a_repo_without_a_pin(scene: Any) -> None:
     (scene.aws.settings.root / "tool.txt").unlink()
+    scene.hub = SimpleNamespace()
     assert [*tool.version(scene), *tool.access(scene)] == []
 
 
@@ -380,7 +382,7 @@ def test_doctor_has_nothing_to_say_of_a_repo_without_a_pin(scene: Any) -> None:
         ("git+https://gitlab.com/acme/sm-mlops", True, ""),
     ],
 )
-def test_doctor_says_when_workflows_cannot_get_the_tool(
+def test_doctor_and_bootstrap_say_when_workflows_cannot_get_the_tool(
     scene: Any, line: str, private: bool, said: str
 ) -> None:
     (scene.aws.settings.root / "tool.txt").write_text(f"sm-mlops @ {line}@{'a' * 40}\n")
@@ -388,6 +390,10 @@ def test_doctor_says_when_workflows_cannot_get_the_tool(
     found = [*tool.access(scene)]
     assert [finding.detail.startswith(said) for finding in found] == ([True] if said else [])
     assert all(finding.remedy.startswith("mlops vendor") for finding in found)
+    planned = Tool(scene.aws.settings, scene.hub).look()
+    assert [(str(item.todo), item.detail) for item in planned] == [
+        ("for you", finding.detail) for finding in found
+    ]
 
 
 @pytest.mark.parametrize("name", ["--version"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 import sm_mlops
@@ -43,28 +42,9 @@ def version(scene: Scene) -> Iterator[Finding]:
 
 
 def access(scene: Scene) -> Iterator[Finding]:
-    """Whether a workflow can clone the tool: its token reads the workflow's own repository only."""
-    if problem := unreachable(scene):
-        yield warning(
-            "tool in workflows", problem, "mlops vendor, then commit vendor/ and tool.txt"
-        )
+    """Whether a workflow can get the tool from where tool.txt says."""
+    from sm_mlops.bootstrap.tool import REMEDY, Tool
 
-
-def unreachable(scene: Scene) -> str:
-    """Return why workflows cannot get the tool from where tool.txt says; nothing if they can."""
-    root, project = scene.aws.settings.root, scene.aws.settings.project
-    if scene.hub is None or not (root / pins.FILE).exists():
-        return ""
-    address = pins.read(root).address
-    found = re.fullmatch(r"(\w+)://(?:\w+@)?([^/:]+)(?::\d+)?/(.+?)(?:\.git)?", address)
-    if not found:
-        return ""
-    scheme, host, name = found.groups()
-    if scheme == "ssh":
-        return f"{host} is reached by ssh, for which workflows have no key"
-    if host != project.git_host or name == project.github:
-        return ""
-    there = scene.hub.repository(name)
-    if there is not None and there.private:
-        return f"{name} is private: the token of a workflow cannot clone it"
-    return ""
+    assert scene.hub is not None
+    if problem := Tool(scene.aws.settings, scene.hub).problem():
+        yield warning("tool in workflows", problem, REMEDY)
