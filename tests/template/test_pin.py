@@ -324,7 +324,7 @@ def lock_of(repo: Path) -> str:
         "",
         "/srv/git/sm-mlops",
         "../sm-mlops",
-        "file:///srv/git/sm-mlops",
+        Path("/srv/git/sm-mlops").as_uri(),
         "C:\\templates\\sm-mlops",
         "https://github.com/acme/two words",
         "https://github.com",

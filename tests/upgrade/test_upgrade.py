@@ -204,7 +204,10 @@ def test_a_wheel_and_an_index_s_version_move_in_their_own_way(team: Team) -> Non
 
 
 def test_the_changelog_s_versions_in_between_are_told_the_oldest_first() -> None:
-    changelog = "# C\n\n## 0.10.0\n\nC.\n\n## 0.9.0\n\nNews.\n\n### To do in a repo\n\nB.\n\n## 0.8.0\n\nA.\n"
+    changelog = (
+        "# C\n\n## 0.10.0\n\nC.\n\n## 0.9.0\n\nNews.\n\n### To do in a repo\n\nB.\n\n"
+        "## 0.8.0\n\nA.\n"
+    )
     assert templates.steps(changelog, "0.8.0", "0.10.0") == "0.9.0\n\nB.\n\n0.10.0\n\nC."
     assert templates.steps(changelog, "0.10.0", "0.10.0") == ""
     assert templates.steps(changelog, "", "0.8.0") == "0.8.0\n\nA."
