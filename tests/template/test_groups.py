@@ -186,3 +186,12 @@ def test_a_lock_with_conflict_markers_can_be_renewed_and_a_failure_leaves_it(
     assert {lock.read_text() for lock in locks} == ({"renewed\n"} if code == 0 else {pins})
     run("make", "lock", "UPGRADE=1", cwd=here, **environment)
     assert "--upgrade" in calls.read_text()
+
+
+def test_an_environment_that_is_given_is_used_as_it_is(tmp_path: Path) -> None:
+    """So the template's own environment, with the tool from its source, serves its renders."""
+    (tmp_path / "Makefile").write_bytes((RENDERED / "Makefile").read_bytes())
+    own = {"MAKEFLAGS": "", "MAKELEVEL": "0"}
+    done = run("make", "setup", f"VENV={sys.prefix}", cwd=tmp_path, **own)
+    assert done.code == 0, done.err
+    assert [file.name for file in tmp_path.iterdir()] == ["Makefile"]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from test_lock import CONTAINER
 
 import sm_mlops
 from generated import (
@@ -22,7 +23,6 @@ from generated import (
     with_questions,
 )
 from rendering import ROOT, Rendered, run
-from test_lock import CONTAINER
 
 LOCKS = [ROOT / "requirements.lock", RENDERED / "requirements.lock"]
 LAYER = ROOT / "src" / "sm_mlops" / "platform" / "trigger" / "requirements.lock"

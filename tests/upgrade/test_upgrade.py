@@ -419,3 +419,24 @@ def test_a_bundle_without_metadata_imports_the_package_all_the_same(tmp_path: Pa
         cwd=tmp_path,
     )
     assert done.code == 0, done.err
+
+
+def test_vendor_pins_the_tool_that_is_installed(tmp_path: Path) -> None:
+    repo = make_repo(tmp_path / "repo").root
+    (repo / "tool.txt").write_text(f"sm-mlops @ git+{ADDRESS}@{'a' * 40}\n")
+    (repo / "vendor").mkdir()
+    (repo / "vendor" / "sm_mlops-0.0.1-py3-none-any.whl").write_bytes(b"")
+    done = run("python", "-m", "sm_mlops", "vendor", cwd=repo)
+    assert done.code == 0, done.err
+    [file] = (repo / "vendor").iterdir()
+    assert file.name in done.out and pins.read(repo).vendored and pins.read(repo).version == OURS
+
+
+def test_an_installed_commit_that_is_not_the_pinned_one_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    origin = json.dumps({"url": ADDRESS, "vcs_info": {"vcs": "git", "commit_id": "b" * 40}})
+    installed = SimpleNamespace(read_text=lambda _: origin, version=OURS)
+    monkeypatch.setattr(pins.importlib.metadata, "distribution", lambda _: installed)
+    assert pins.mismatch(pins.Pin("", ADDRESS, "b" * 40)) == ""
+    assert pins.mismatch(pins.Pin("", ADDRESS, "a" * 40)) == f"{OURS} at bbbbbbb"
