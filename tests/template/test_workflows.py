@@ -191,7 +191,8 @@ def test_every_step_is_one_command_that_a_person_can_run(repo: Rendered) -> None
     for command in words:
         assert not set("".join(command)) & set(";&|<>()`\n"), command
         if command[0] == "make":
-            assert len(command) == 2 and command[1] in phony.split(), command
+            assert command[1] in phony.split(), command
+            assert all(re.fullmatch(r"[A-Z]+=\w+", word) for word in command[2:]), command
         else:
             assert command[0] == ".venv/bin/mlops", command
             mlops.append(command[1:])
