@@ -44,11 +44,14 @@ class Rendered:
         return (self.path / name).read_text(encoding="utf-8")
 
     def files(self) -> dict[str, bytes]:
-        """Content by relative path with forward slashes, without what git or Python put there."""
+        """Return content by relative path with forward slashes, all of it text: without what git
+        or Python put there, and without the tool's wheel, whose hash stands in tool.txt."""
         return {
             file.relative_to(self.path).as_posix(): file.read_bytes()
             for file in sorted(self.path.rglob("*"))
-            if file.is_file() and not {".git", "__pycache__"} & set(file.parts)
+            if file.is_file()
+            and not {".git", "__pycache__"} & set(file.parts)
+            and file.suffix != ".whl"
         }
 
 

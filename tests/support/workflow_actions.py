@@ -13,6 +13,7 @@ from workflow_expressions import Unsupported
 from workflow_reader import Action, ActionFailed, Work, git
 
 CHECKOUT = {"fetch-depth", "persist-credentials", "ref"}
+SET_UP_UV = {"cache-dependency-glob", "cache-suffix"}
 SIGN_IN = {
     "aws-access-key-id",
     "aws-region",
@@ -87,6 +88,15 @@ def installed(folder: Path) -> Path:
     return folder
 
 
+def set_up_uv(work: Work, given: Mapping[str, str]) -> None:
+    """astral-sh/setup-uv: its inputs checked. The environment that checking out puts there is
+    complete, so nobody asks for uv.
+
+    Source: https://github.com/astral-sh/setup-uv
+    """
+    _check("setup-uv", given, SET_UP_UV)
+
+
 def configure_aws_credentials(sign_in: SignIn) -> Action:
     """aws-actions/configure-aws-credentials: its inputs checked, the session made by `sign_in`.
 
@@ -125,9 +135,9 @@ def configure_aws_credentials(sign_in: SignIn) -> Action:
     return action
 
 
-def for_act(folder: Path) -> tuple[Path, Path]:
-    """The same two actions as nektos/act wants them, each in a folder of its own in `folder`: to
-    check out, and to sign in.
+def for_act(folder: Path) -> tuple[Path, Path, Path]:
+    """Write the same three actions as nektos/act wants them, each into a folder of its own in
+    `folder`, and return them: to check out, to set up uv, and to sign in.
 
     They look at the variables ORIGIN, a repository's URL; ENVIRONMENT, which is put there as .venv;
     SESSION, a file with what signing in sets; CALLS, a file to which the inputs of signing in are
@@ -138,8 +148,9 @@ def for_act(folder: Path) -> tuple[Path, Path]:
         "WANTED": "${{ inputs.ref || github.sha }}",
     }
     given = {"GIVEN": "${{ toJSON(inputs) }}"}
-    actions = (
+    actions: tuple[tuple[str, set[str], dict[str, str], str], ...] = (
         ("checkout", CHECKOUT, wanted, CHECKOUT_OF_ACT),
+        ("set-up-uv", SET_UP_UV, {}, "true"),
         ("sign-in", SIGN_IN, given, SIGN_IN_OF_ACT),
     )
     for name, inputs, env, script in actions:
@@ -148,7 +159,7 @@ def for_act(folder: Path) -> tuple[Path, Path]:
         (folder / name).mkdir()
         # JSON is YAML, too.
         (folder / name / "action.yml").write_text(json.dumps(content), encoding="utf-8")
-    return folder / "checkout", folder / "sign-in"
+    return folder / "checkout", folder / "set-up-uv", folder / "sign-in"
 
 
 def _check(action: str, given: Mapping[str, str], known: set[str]) -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 
 from generated import RENDERED, TREE, questions, tree
 from rendering import ROOT, Bake, Rendered, baked, mypy_cache
+from sm_mlops.cli.main import app
 
 CHOICES = [
     (name, choice)
@@ -46,8 +48,7 @@ def test_the_rendered_repo_has_its_main_files(default: Rendered, name: str) -> N
 
 
 def test_the_readme_names_every_command(default: Rendered) -> None:
-    script = "import typer; from sm_mlops.cli.main import app; print(*typer.main.get_command(app).commands)"
-    commands = default.run("python", "-c", script, PYTHONPATH=".").out.split()
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     assert {"run", "deploy"} <= set(commands)
     readme = default.text("README.md")
     assert [
@@ -77,7 +78,8 @@ def test_nothing_of_the_template_is_left_in_a_render(combination: Rendered) -> N
     verbatim = json.loads((ROOT / "cookiecutter.json").read_text())["_copy_without_render"]
     for name, content in combination.files().items():
         text = content.decode()
-        assert "cookiecutter" not in text.lower(), name
+        # The lock has it: cruft, which `make upgrade` calls, is built on it.
+        assert "cookiecutter" not in text.lower() or name == "requirements.lock", name
         if name.startswith(".github/"):
             text = re.sub(r"\$\{\{ [\w.!=&|'() -]+ \}\}", "", text)
         if name not in verbatim and name.partition("/")[0] not in verbatim:

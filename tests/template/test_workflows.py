@@ -25,6 +25,7 @@ NAMES = ("ci", "build", "deploy")
 # repos; here they change together with this table.
 PINS = {
     "actions/checkout": ("v7.0.1", "3d3c42e5aac5ba805825da76410c181273ba90b1"),
+    "astral-sh/setup-uv": ("v9.0.0", "c771a70e6277c0a99b617c7a806ffedaca235ff9"),
     "aws-actions/configure-aws-credentials": ("v6.2.3", "e6de054238d6b7531b4efff3b6587d9aade6a06c"),
 }
 READ = {"contents": "read"}
@@ -190,7 +191,8 @@ def test_every_step_is_one_command_that_a_person_can_run(repo: Rendered) -> None
     for command in words:
         assert not set("".join(command)) & set(";&|<>()`\n"), command
         if command[0] == "make":
-            assert len(command) == 2 and command[1] in phony.split(), command
+            assert command[1] in phony.split(), command
+            assert all(re.fullmatch(r"[A-Z]+=\w+", word) for word in command[2:]), command
         else:
             assert command[0] == ".venv/bin/mlops", command
             mlops.append(command[1:])
@@ -256,7 +258,8 @@ def test_credentials_come_after_the_setup_and_only_where_they_are_needed(
         assert (sign_in in said) == (key[0] != "ci"), key
         if sign_in not in said:
             continue
-        assert said.index("make setup") < said.index(sign_in) < len(said) - 1, key
+        [setup] = [step for step in said if step.startswith("make setup")]
+        assert said.index(setup) < said.index(sign_in) < len(said) - 1, key
         given = job["steps"][said.index(sign_in)]["with"]
         assert given["aws-region"] == "${{ env.AWS_REGION }}"
         assert given["mask-aws-account-id"] == "true"
@@ -363,7 +366,7 @@ def test_production_waits_for_staging_and_its_reviewers(repo: Rendered) -> None:
         assert "if" not in job and "continue-on-error" not in job
         assert job["environment"] == stage
         assert [step["run"] for step in job["steps"] if "run" in step] == [
-            "make setup",
+            "make setup FOR=deploy UV=uv",
             f".venv/bin/mlops deploy {stage} --at-most 50",
             f".venv/bin/mlops smoke {stage}",
         ]

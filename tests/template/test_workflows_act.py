@@ -37,13 +37,13 @@ from test_workflows_run import (
 )
 
 from rendering import ROOT, baked, mypy_cache, run
-from workflow_actions import checkout, configure_aws_credentials, for_act, installed
+from workflow_actions import checkout, configure_aws_credentials, for_act, installed, set_up_uv
 from workflow_file import MACHINE
 from workflow_reader import SKIPPED, ActionFailed, Repository, Run, Work, git
 
 pytestmark = pytest.mark.slow
 ACT = "go install github.com/nektos/act@v0.2.89"
-CHECKOUT, SIGN_IN = (f"{name}@{PINS[name][1]}" for name in PINS)
+CHECKOUT, SET_UP_UV, SIGN_IN = (f"{name}@{PINS[name][1]}" for name in PINS)
 ROLE = "arn:aws:iam::123456789012:role/my-model-github"
 ARN = "arn:aws:sagemaker:us-east-1:123456789012:model-package/my-model/3"
 KEY = {"AWS_ACCESS_KEY_ID": "AKIAOFTHEUSER0000000", "AWS_SECRET_ACCESS_KEY": "key-of-the-user"}
@@ -136,6 +136,7 @@ class Both:
 
         actions = {
             CHECKOUT: checkout(Path(machine["ENVIRONMENT"])),
+            SET_UP_UV: set_up_uv,
             SIGN_IN: configure_aws_credentials(sign_in),
         }
         about = (dict(machine), self.variables, self.secrets)
@@ -160,7 +161,7 @@ class Both:
         git(clone, "checkout", "--quiet", "--detach", "FETCH_HEAD")
         payload.write_text(json.dumps(dict(event.payload)))
         dispatched = event.name == "workflow_dispatch"
-        actions = dict(zip((CHECKOUT, SIGN_IN), map(str, for_act(folder)), strict=True))
+        actions = dict(zip((CHECKOUT, SET_UP_UV, SIGN_IN), map(str, for_act(folder)), strict=True))
         about |= {"GITHUB_REPOSITORY": NAME, "GITHUB_RUN_ID": str(7_000_000_000 + self.count)}
         command = [
             *(self.act, event.name, "--directory", clone, "--eventpath", payload),

@@ -24,7 +24,7 @@ import pytest
 from test_workflows import PINS, SIGN_INS
 
 from rendering import Rendered, baked, mypy_cache, shared
-from workflow_actions import checkout, configure_aws_credentials, installed
+from workflow_actions import checkout, configure_aws_credentials, installed, set_up_uv
 from workflow_reader import ActionFailed, Environment, JobRun, Repository, Run, Work, git
 
 pytestmark = pytest.mark.slow
@@ -150,6 +150,7 @@ def hub_for(folder: Path, **options: Any) -> Repository:
     git(origin, "init", "--quiet", "--bare", "--initial-branch=main")
     actions = {
         "actions/checkout": checkout(installed(folder / "venv")),
+        "astral-sh/setup-uv": set_up_uv,
         "aws-actions/configure-aws-credentials": configure_aws_credentials(no_sign_in),
     } | options.pop("actions", {})
     hub = Repository(

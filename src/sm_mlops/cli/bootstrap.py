@@ -119,6 +119,7 @@ def _parts(aws: Aws, options: Options, yes: bool) -> tuple[Platform, list[Part]]
     from sm_mlops.bootstrap.settings import Settings
     from sm_mlops.bootstrap.studio import Studio
     from sm_mlops.cli.sandbox_github import token_source
+    from sm_mlops.bootstrap.tool import Tool
 
     hub = github.sign_in(os.environ, aws.settings.project.git_host)
     shared = Platform(aws, options)
@@ -132,6 +133,7 @@ def _parts(aws: Aws, options: Options, yes: bool) -> tuple[Platform, list[Part]]
         Project(aws, hub, options),
         Studio(aws, options),
         Settings(aws, hub),
+        Tool(aws.settings, hub),
         # Last: it starts the first workflow.
         Push(aws.settings, hub, aws.sandbox),
     ]

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from sm_mlops import version
 from sm_mlops.cli import (
     bootstrap,
     deploy,
@@ -23,9 +24,10 @@ from sm_mlops.cli import (
     secret,
     status,
     training,
+    upgrade,
 )
 from sm_mlops.cli import sandbox as sandbox_commands
-from sm_mlops.cli.console import State, fail
+from sm_mlops.cli.console import State, fail, say
 from sm_mlops.errors import MlopsError, explained
 from sm_mlops.redaction import looks_secret
 
@@ -48,10 +50,16 @@ app = typer.Typer(
     """,
     rich_markup_mode="markdown",
 )
-for _commands in (training, registry, deploy, endpoint, status, review, bootstrap, doctor):
+for _commands in (training, registry, deploy, endpoint, status, review, bootstrap, doctor, upgrade):
     app.add_typer(_commands.app)
 app.add_typer(secret.app, name="secret", rich_help_panel="Connect")
 app.add_typer(sandbox_commands.app, name="sandbox", rich_help_panel="Sandbox")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        say(version())
+        raise typer.Exit
 
 
 @app.callback()
@@ -63,6 +71,12 @@ def main_options(
             "--sandbox",
             envvar="MLOPS_SANDBOX",
             help="Use the sandbox on this machine instead of AWS.",
+        ),
+    ] = False,
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the tool's version."
         ),
     ] = False,
 ) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sm_mlops.compatibility import require_supported
 from sm_mlops.errors import MlopsError
 from sm_mlops.settings import Settings, one_line
 
@@ -35,6 +36,7 @@ def compile_pipeline(settings: Settings, account: str) -> Compiled:
     Raises:
         MlopsError: There is no definition, or it fails; names its line.
     """
+    require_supported(settings.project.template_version)
     file = settings.root / DEFINITION
     try:
         source = file.read_bytes()

@@ -1,0 +1,52 @@
+"""Whether workflows can get the tool from where tool.txt says. Only a person can act on it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from sm_mlops.bootstrap.plan import Item, Tell, Todo
+from sm_mlops.github import GitHub
+from sm_mlops.settings import Settings
+from sm_mlops.upgrade import pin as pins
+
+REMEDY = "mlops vendor, then commit vendor/ and tool.txt"
+
+
+@dataclass
+class Tool:
+    """A part of the plan: nothing, unless the workflows of this repo need a wheel in `vendor/`."""
+
+    settings: Settings
+    hub: GitHub
+
+    def look(self) -> list[Item]:
+        problem = self.problem()
+        place = self.settings.project.github
+        what = "access of workflows to the tool"
+        return [Item(place, what, Todo.PERSON, problem, REMEDY)] if problem else []
+
+    def act(self, tell: Tell) -> None:
+        """Do nothing: what goes into the repo is the team's to commit."""
+
+    def problem(self) -> str:
+        """Return why workflows cannot get the tool; nothing if they can, or if nobody can tell.
+
+        The token of a workflow reads the workflow's own repository and public ones.
+        """
+        project = self.settings.project
+        if not (self.settings.root / pins.FILE).exists():
+            return ""
+        address = pins.read(self.settings.root).address
+        found = re.fullmatch(r"(\w+)://(?:\w+@)?([^/:]+)(?::\d+)?/(.+?)(?:\.git)?", address)
+        if not found:
+            return ""
+        scheme, host, name = found.groups()
+        if scheme == "ssh":
+            return f"{host} is reached by ssh, for which workflows have no key"
+        if host != project.git_host or name == project.github:
+            return ""
+        there = self.hub.repository(name)
+        if there is not None and there.private:
+            return f"{name} is private, and the token of a workflow cannot clone it"
+        return ""
