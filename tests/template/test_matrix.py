@@ -18,10 +18,10 @@ from allpairspy import AllPairs
 from markdown_it import MarkdownIt
 from test_answers import LONGEST, SHORTEST
 from test_cruft import Team
-from test_workflows import BIN, actionlint, schema, zizmor
 
 from generated import RENDERED, questions
 from rendering import ROOT, Rendered, baked, run
+from workflow_judges import BIN, actionlint, schema, zizmor
 
 pytestmark = pytest.mark.slow
 NAMES = {

@@ -18,11 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_workflows import PINS, SIGN_INS
-from test_workflows_run import (
+
+from rendering import ROOT, baked, mypy_cache, once, run
+from workflow_actions import checkout, configure_aws_credentials, for_act, installed
+from workflow_file import MACHINE
+from workflow_judges import PINS, SIGN_INS
+from workflow_reader import SKIPPED, ActionFailed, Repository, Run, Work, git
+from workflow_stories import (
     FEW_TESTS,
     NAME,
-    REGISTER_COPY,
     SESSION,
     WRONG,
     Comments,
@@ -33,17 +37,14 @@ from test_workflows_run import (
     committed,
     replace,
     served,
-    told_once,
 )
-
-from rendering import ROOT, baked, mypy_cache, run
-from workflow_actions import checkout, configure_aws_credentials, for_act, installed
-from workflow_file import MACHINE
-from workflow_reader import SKIPPED, ActionFailed, Repository, Run, Work, git
 
 pytestmark = pytest.mark.slow
 ACT = "go install github.com/nektos/act@v0.2.89"
-CHECKOUT, SIGN_IN = (f"{name}@{PINS[name][1]}" for name in PINS)
+CHECKOUT, SIGN_IN = (
+    f"{name}@{PINS[name][1]}"
+    for name in ("actions/checkout", "aws-actions/configure-aws-credentials")
+)
 ROLE = "arn:aws:iam::123456789012:role/my-model-github"
 ARN = "arn:aws:sagemaker:us-east-1:123456789012:model-package/my-model/3"
 KEY = {"AWS_ACCESS_KEY_ID": "AKIAOFTHEUSER0000000", "AWS_SECRET_ACCESS_KEY": "key-of-the-user"}
@@ -62,13 +63,6 @@ esac
 case $called in
 "${FAILING:-nothing}"*) exit 1 ;;
 esac
-"""
-VARIABLES = """
-import json, sandbox
-from sm_mlops.console import load_settings
-settings = load_settings()
-with sandbox.connect(settings.root, settings.project.region) as environment:
-    print(json.dumps(environment))
 """
 Start = Callable[[Repository], Run]
 
@@ -383,12 +377,12 @@ def life(
         with beside(repo, folder) as here:
             return tell_life(both_of(act, folder), folder, here)
 
-    return told_once(tmp_path_factory, "act", tell)
+    return once(tmp_path_factory, "act", tell)
 
 
 def tell_life(both: Both, folder: Path, here: Connected) -> Story:
     seen: dict[str, Any] = {"versions before": here.versions()}
-    variables = json.loads(here.python(VARIABLES))
+    variables = here.variables()
     # The way to AWS is part of the machine, the right to go it is not.
     way = {name: value for name, value in variables.items() if value and name not in SESSION}
     in_earnest = machine(folder, folder / "venv", variables) | way
@@ -409,9 +403,9 @@ def tell_life(both: Both, folder: Path, here: Connected) -> Story:
     seen["versions"] = here.versions()
     here.mlops("approve", "1")
     perform("deployment", deployed(seen["versions"][1]))
-    wrong = here.python(REGISTER_COPY, here.repo.text("model/inference.py") + WRONG).split()[-1]
-    here.mlops("approve", wrong)
-    perform("wrong", deployed(here.versions()[int(wrong)]), "mlops smoke staging")
+    wrong = here.copy_of_version_1(here.repo.text("model/inference.py") + WRONG)
+    here.mlops("approve", str(wrong))
+    perform("wrong", deployed(here.versions()[wrong]), "mlops smoke staging")
     stages = json.loads(here.mlops("status", "--json"))["stages"]
     seen["stages"] = {stage["stage"]: stage["version"] for stage in stages}
     return Story(seen=seen)
@@ -444,7 +438,7 @@ def pull(
             acted = both.perform(found, in_earnest, GITHUB_API_URL=comments.url)
         return Story(seen={"pull": (read, acted), "comments": comments.bodies})
 
-    return told_once(tmp_path_factory, "act-pull", tell)
+    return once(tmp_path_factory, "act-pull", tell)
 
 
 def acted(story: Story, name: str) -> Told:
