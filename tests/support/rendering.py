@@ -46,7 +46,7 @@ class Rendered:
         return (self.path / name).read_text(encoding="utf-8")
 
     def files(self) -> dict[str, bytes]:
-        """Return content by relative path with forward slashes, without what git or Python added."""
+        """Return content by relative path, without what git or Python put there."""
         return {
             file.relative_to(self.path).as_posix(): file.read_bytes()
             for file in sorted(self.path.rglob("*"))

@@ -14,6 +14,7 @@ from generated import questions
 from rendering import Rendered, Run, run
 
 BIN = Path(sys.executable).parent
+SHELLCHECK = BIN / "shellcheck"
 SIGN_INS: list[str] = list(questions()["github_sign_in"])  # type: ignore[call-overload]
 NAMES = ("ci", "build", "deploy")
 # Tag and commit of each action, looked up where it is released. dependabot moves them in rendered
@@ -35,12 +36,12 @@ def load(repo: Rendered, name: str) -> dict[str, Any]:
     return dict(yaml.load(repo.text(path(name)), yaml.BaseLoader))
 
 
-def actionlint(folder: Path, *files: str | Path) -> Run:
-    """Run actionlint with shellcheck. Skips the test where it is missing."""
+def actionlint(folder: Path, *files: str | Path, shellcheck: str | Path = SHELLCHECK) -> Run:
+    """Run actionlint with a shellcheck; "" means without. Skips the test where it is missing."""
     program = shutil.which("actionlint")
     if not program:
         pytest.skip(f"actionlint, which is no Python package, is missing; get it: {ACTIONLINT}")
-    command = (program, "-no-color", "-shellcheck", BIN / "shellcheck", "-pyflakes", "")
+    command = (program, "-no-color", "-shellcheck", shellcheck, "-pyflakes", "")
     return run(*command, *files, cwd=folder)
 
 
