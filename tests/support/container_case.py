@@ -24,8 +24,9 @@ from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from test_lock import CONTAINER, MODEL
 
+from image_packages import CONTAINER
+from repos import TEMPLATE
 from sm_mlops.training.bundle import Bundle
 
 TESTS = Path(__file__).resolve().parent
@@ -284,4 +285,4 @@ def absent(*also: str) -> frozenset[str]:
         for module, packages in importlib.metadata.packages_distributions().items()
         if not {canonicalize_name(package) for package in packages} & image
     }
-    return frozenset((elsewhere | ours) - {path.stem for path in MODEL.glob("*.py")})
+    return frozenset((elsewhere | ours) - {path.stem for path in (TEMPLATE / "model").glob("*.py")})

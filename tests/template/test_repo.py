@@ -22,12 +22,11 @@ from generated import (
     with_packages,
     with_questions,
 )
+from image_packages import CONTAINER
 from rendering import ROOT, Rendered, run
 
 LOCKS = [ROOT / "requirements.lock", RENDERED / "requirements.lock"]
 LAYER = ROOT / "src" / "sm_mlops" / "platform" / "trigger" / "requirements.lock"
-# What the container has, as the rendered repo's own test has it.
-from test_lock import CONTAINER
 
 
 def texts(folder: Path) -> dict[str, str]:
