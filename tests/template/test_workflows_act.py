@@ -1,9 +1,10 @@
-"""The rendered workflows, executed by nektos/act, a judge that we did not write: in earnest against
-the sandbox, and, with programs that only note how they are called, case by case beside our reader.
+"""The rendered workflows, executed by nektos/act, a judge that we did not write.
 
-Both must run the same jobs and steps with the same commands, variables, inputs of actions and
-conclusions. What act leaves out is the reader's alone: reviewers, environments, OpenID Connect,
-patterns of paths and branches, permissions, concurrency, a failed part of a matrix ending the rest.
+It runs them beside our reader, with programs that only note how they are called, and in
+`make test-long` in earnest, with the sandbox. Both must run the same jobs and steps with the same
+commands, variables, inputs of actions and conclusions. What act leaves out is the reader's alone:
+reviewers, environments, OpenID Connect, patterns of paths and branches, permissions, concurrency, a
+failed part of a matrix ending the rest.
 """
 
 import json
@@ -446,6 +447,7 @@ def acted(story: Story, name: str) -> Told:
     return told
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["push", "gate", "deployment", "wrong"])
 def test_in_earnest_act_runs_what_our_reader_says(life: Story, name: str) -> None:
     read, told = life.seen[name]
@@ -453,12 +455,14 @@ def test_in_earnest_act_runs_what_our_reader_says(life: Story, name: str) -> Non
     assert told.conclusion == read.conclusion
 
 
+@pytest.mark.long
 def test_a_pull_request_that_the_gate_stops_runs_as_our_reader_says(pull: Story) -> None:
     read, told = pull.seen["pull"]
     assert told.jobs == read.jobs, told.log
     assert told.conclusion == read.conclusion == "failure"
 
 
+@pytest.mark.long
 def test_a_pull_request_is_linted_tested_reviewed_and_commented_on(pull: Story) -> None:
     told = acted(pull, "pull")
     assert "files already formatted" in told.log and re.search(r"\d passed", told.log), told.log
@@ -467,6 +471,7 @@ def test_a_pull_request_is_linted_tested_reviewed_and_commented_on(pull: Story) 
     assert "mlops review of my-model" in comment and "auc" in comment
 
 
+@pytest.mark.long
 def test_a_push_registers_a_version_of_its_commit(life: Story) -> None:
     assert "**Registered version 1**" in acted(life, "push").summary
     assert life.seen["versions before"] == {}
@@ -474,17 +479,20 @@ def test_a_push_registers_a_version_of_its_commit(life: Story) -> None:
     assert (version["version"], version["commit"]) == (1, life.seen["pushed"])
 
 
+@pytest.mark.long
 def test_what_the_gate_stops_is_not_registered(life: Story) -> None:
     assert "wanted at least 1.5" in acted(life, "gate").summary
     assert set(life.seen["versions"]) == {1}
 
 
+@pytest.mark.long
 def test_a_deployment_goes_to_staging_and_then_to_production(life: Story) -> None:
     summary = acted(life, "deployment").summary
     order = [summary.index(f"### {stage} works") for stage in ("staging", "production")]
     assert order == sorted(order)
 
 
+@pytest.mark.long
 def test_a_version_that_fails_its_test_in_staging_leaves_production_as_it_is(life: Story) -> None:
     assert "### staging fails its test" in acted(life, "wrong").summary
     assert life.seen["stages"] == {"staging": 2, "production": 1}
