@@ -7,8 +7,13 @@ RUN := "$(VENV)/bin/python"
 # Without bytecode each process would compile all it imports: seconds instead of tenths of one.
 export PYTHONDONTWRITEBYTECODE :=
 TEMPLATE := {{cookiecutter.project_slug}}
-LOCK := uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-  --no-header --no-annotate --no-emit-index-url
+UV ?= $(VENV)/bin/uv
+# The pinned uv, where there is none yet. It then makes the environment that it is a part of.
+GET_UV = { test -x $(RUN) || $(PYTHON) -m venv $(VENV); } && { command -v "$(UV)" >/dev/null || $(RUN) -m pip install \
+  --quiet --disable-pip-version-check "$$(sed -n 's/.*"\(uv==[^"]*\)".*/\1/p' pyproject.toml)"; }
+# $(call pin,file,options): what is pinned there stays, conflict markers aside, unless it has to change or UPGRADE=1.
+pin = sed -E '/^(<<<<<<<|=======|>>>>>>>)/d' "$(1)" >build/lock/new && "$(UV)" pip compile --quiet --generate-hashes \
+  --no-header --no-annotate --no-emit-index-url $(if $(UPGRADE),--upgrade) $(2) --output-file build/lock/new && mv build/lock/new "$(1)"
 
 ifeq ($(origin VENV),file)
 READY := $(VENV)/.ready
@@ -23,17 +28,13 @@ help: ## show this list
 
 setup: $(READY) ## make .venv with the pinned packages
 
-# One at a time: a second make waits for the lock that the shell holds on descriptor 9.
-.venv/.ready: requirements.lock pyproject.toml
+# A second make waits for the lock that the shell holds on descriptor 9.
+.venv/.ready: requirements.lock pyproject.toml cookiecutter.json
 	@echo "Setting up .venv from requirements.lock: once, less than a minute"
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
-	  { echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13: name one, as in 'make PYTHON=python3.12 setup'" >&2; exit 2; }
-	@exec 9>>requirements.lock && $(PYTHON) -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)' && \
-	  { test -x .venv/bin/uv || { $(PYTHON) -m venv --clear .venv && \
-	    .venv/bin/python -m pip install --quiet --disable-pip-version-check "$$(sed -n 's/^\(uv==[0-9.]*\).*/\1/p' requirements.lock)"; }; } && \
-	  .venv/bin/uv pip sync --quiet --python .venv/bin/python --require-hashes requirements.lock && \
-	  .venv/bin/uv pip install --quiet --python .venv/bin/python --offline --no-deps --no-build-isolation --editable . && \
-	  touch $@
+	@exec 9>>requirements.lock && $(PYTHON) -c 'import fcntl, sys; fcntl.flock(9, fcntl.LOCK_EX); (3, 11) <= sys.version_info < (3, 14) \
+	  or sys.exit("$(PYTHON) is not Python 3.11, 3.12 or 3.13: name one, as in make PYTHON=python3.12 setup")' && $(GET_UV) && \
+	  "$(UV)" pip sync --quiet --python $(RUN) --require-hashes --build-constraints requirements.lock requirements.lock && \
+	  "$(UV)" pip install --quiet --python $(RUN) --offline --no-deps --no-build-isolation --editable . && touch $@
 
 # Judges infra/ in the tests. It pins an old boto3, so it cannot live in .venv itself.
 .venv/checkov/.ready: checkov.lock | .venv/.ready
@@ -48,7 +49,7 @@ sandbox: render ## render with default answers and take a model to production, o
 
 # Inside this repository the hook makes none, but a model version should name a commit, and GitHub deploys main.
 render: $(READY) ## render with default answers into build/sandbox; what ran there before stays
-	@$(RUN) tests/generated.py copy build/template
+	@$(RUN) tests/support/generated.py copy build/template
 	@$(RUN) -m cookiecutter --no-input --default-config --overwrite-if-exists --output-dir build/sandbox build/template >/dev/null
 	@cd build/sandbox/my-model && { git init --quiet && git add --all && git -c user.name=Template \
 	  -c user.email=template@localhost -c commit.gpgsign=false commit --quiet --message "Render the template"; \
@@ -71,24 +72,23 @@ lint: $(READY) ## formatter, linter and type checker on the template's own code;
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
 
-fix: $(READY) ## format, and repair what the linter can
+fix: $(READY) ## format, and fix what the linter can
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
 bench: $(READY) ## measure; each benchmark prints one ratio
 	@for bench in bench/*.py; do echo "$$bench" && $(RUN) "$$bench" || exit 1; done
 
-generate: $(READY) ## renew what is derived: the README's table of questions, the hook's package names
-	$(RUN) tests/generated.py
+generate: $(READY) ## renew what is derived: the README's table of questions, the tree of a render
+	$(RUN) tests/support/generated.py
 
-lock: $(READY) ## pin the newest allowed versions, here and in the rendered repo
-	rm -rf build/lock
-	$(RUN) tests/generated.py copy build/template
-	$(RUN) -m cookiecutter --no-input --default-config --output-dir build/lock build/template >/dev/null
-	$(MAKE) -C build/lock/my-model lock VENV="$$(cd "$(VENV)" && pwd)"
-	cp build/lock/my-model/requirements.lock "$(TEMPLATE)/requirements.lock"
-	cp build/lock/my-model/infra/trigger/requirements.lock "$(TEMPLATE)/infra/trigger/requirements.lock"
-	$(RUN) -m $(LOCK) --group pyproject.toml:dev --group build/lock/my-model/pyproject.toml:dev \
-	  --constraints "$(TEMPLATE)/requirements.lock" --output-file requirements.lock build/lock/my-model/pyproject.toml
-	$(RUN) -m $(LOCK) --group pyproject.toml:checkov --output-file checkov.lock
-	$(MAKE) generate
+# The rendered repo's lock first, by its own Makefile, with the tool from here.
+lock: ## pin what pyproject.toml needs, here and in the rendered repo, and change nothing else; UPGRADE=1 takes the newest
+	@$(GET_UV) && rm -rf build/lock && mkdir -p build/lock && cp "$(TEMPLATE)"/Makefile "$(TEMPLATE)"/requirements.lock build/lock
+	@sed -E 's/\{\{.*\}\}/x/' "$(TEMPLATE)/pyproject.toml" >build/lock/pyproject.toml && echo ../.. >build/lock/tool.txt
+	@$(MAKE) --no-print-directory -C build/lock lock VENV="$$(cd "$(VENV)" && pwd)" && mv build/lock/requirements.lock "$(TEMPLATE)"
+	@$(call pin,src/sm_mlops/platform/trigger/requirements.lock,--python-platform aarch64-manylinux2014 --python-version 3.13 \
+	  --only-binary :all: --group pyproject.toml:trigger --constraints "$(TEMPLATE)/requirements.lock")
+	@$(call pin,requirements.lock,--universal --python-version 3.11 --extra sandbox --group dev --no-emit-package sm-mlops \
+	  --constraints "$(TEMPLATE)/requirements.lock" pyproject.toml)
+	@$(call pin,checkov.lock,--universal --python-version 3.11 --group pyproject.toml:checkov)

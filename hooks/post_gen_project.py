@@ -1,10 +1,11 @@
-"""Removes folders without files, commits the pristine render, which later updates are merged
-against, says what comes next, and offers to connect the new repo with AWS and GitHub.
+"""Pins the tool in tool.txt, commits the pristine render, which later updates are merged against,
+says what comes next, and offers to connect the new repo with AWS and GitHub.
 
 Runs in cookiecutter's own interpreter: standard library only, Python 3.9 or newer. Without a yes it
 acts on nothing but the new folder, and it never fails: cookiecutter would delete the repo.
 """
 
+import json
 import os
 import sys
 
@@ -12,10 +13,25 @@ import sys
 FOLDER = "{{ cookiecutter.project_slug }}"
 ORIGIN = "https://github.com/{{ cookiecutter.github_owner }}/{{ cookiecutter.github_repo }}"
 BY_CRUFT = "{{ '_commit' in cookiecutter }}" == "True"
+# Rendered into a raw string as JSON, they stay data, whatever they hold.
+RENDERED_FROM = r"""{{ {
+    'template': cookiecutter._template | default(''),
+    'commit': cookiecutter._commit | default(''),
+    'folder': cookiecutter._repo_dir | default(''),
+    'output': cookiecutter._output_dir | default(''),
+    'pin': cookiecutter._tool_pin | default(''),
+} | tojson }}"""
 # Cookiecutter leaves files out, but makes their folder all the same.
 WORKFLOWS = os.path.join(".github", "workflows")
 
 GIT = ("git", "git.exe", "git.cmd")
+# Cookiecutter's own abbreviations. A clone knows the address that one of the user's stands for.
+HOSTS = {
+    "gh": "https://github.com/",
+    "gl": "https://gitlab.com/",
+    "bb": "https://bitbucket.org/",
+}
+HEX = "0123456789abcdef"
 MESSAGE = b"Render the template\n.\n"
 
 # Answers the question where nobody is at the terminal: yes, plan or no.
@@ -23,23 +39,181 @@ REGISTER = "SM_MLOPS_REGISTER"
 ANSWERS = {"yes": ["bootstrap", "--yes"], "plan": ["bootstrap", "--plan"], "no": []}
 QUESTION = "Connect it with AWS and GitHub now? You see a plan before anything is made. [y/N] "
 # What the command needs of an environment, besides the repo itself.
-NEEDED = ("boto3", "github", "nacl", "rich", "typer", "uv", "yaml")
+NEEDED = ("boto3", "github", "nacl", "rich", "sm_mlops", "typer", "uv", "yaml")
 SUPPORTED = ((3, 11), (3, 14))
 
 
 def main() -> None:
     if os.path.isdir(WORKFLOWS) and not os.listdir(WORKFLOWS):
         os.removedirs(WORKFLOWS)
+    # Variables of an outer git command would point at its repository.
+    for variable in [name for name in os.environ if name.startswith("GIT_")]:
+        del os.environ[variable]
     parents = here_and_above(os.path.realpath(os.curdir))
     # Cookiecutter has put this script into the temp folder, which costs less to see than to import.
     temporary = os.path.dirname(os.path.realpath(__file__)) in parents
+    problem = pin_tool(json.loads(RENDERED_FROM))
     if temporary and BY_CRUFT:
         # `cruft update` and `cruft diff` compare renders there, and print the difference.
         return
+    if problem:
+        print(problem)
     inside_repository = any(os.path.exists(os.path.join(folder, ".git")) for folder in parents)
     print(next_steps(not temporary and not inside_repository and first_commit()), flush=True)
     if not temporary:
         connect()
+
+
+def pin_tool(rendered_from: dict) -> str:
+    """Write `tool.txt`: the one line that says where the repo gets the tool from, and which one.
+
+    A git address at the rendered commit where others can clone it, else a wheel in `vendor/`.
+    Returns what stopped it, in one line, or nothing.
+    """
+    folder = template_folder(rendered_from)
+    try:
+        pin = rendered_from["pin"] or pin_of_address(rendered_from, folder)
+        if pin:
+            with open("tool.txt", "w", encoding="utf-8", newline="\n") as file:
+                file.write(pin + "\n")
+        else:
+            vendor(folder)
+    except Exception as error:
+        # Without the line the repo is still whole, and a failing hook would delete it.
+        return (
+            f"tool.txt could not be written ({type(error).__name__}: {error}). Write it by hand: "
+            "sm-mlops @ git+https://HOST/OWNER/sm-mlops@COMMIT"
+        )
+    return ""
+
+
+def template_folder(rendered_from: dict) -> str:
+    """Return the folder of the template that was rendered.
+
+    Its name is relative to where cookiecutter was called, which only Linux tells for sure: there
+    cookiecutter and cruft stand in the template's folder while hooks run.
+    """
+    given = rendered_from["folder"] or rendered_from["template"]
+    starts = (rendered_from["output"], os.environ.get("PWD", ""), os.curdir)
+    candidates = [f"/proc/{os.getppid()}/cwd", *(os.path.join(start, given) for start in starts)]
+    for folder in candidates:
+        if os.path.isfile(os.path.join(folder, "src", "sm_mlops", "upgrade", "wheel.py")):
+            return os.path.realpath(folder)
+    return ""
+
+
+def pin_of_address(rendered_from: dict, folder: str) -> str:
+    """Return the pin to the address that was rendered from; nothing where there is none."""
+    template, commit = rendered_from["template"], rendered_from["commit"]
+    if template.lower().endswith(".zip"):
+        return pin_of_zip(template)
+    if commit and not os.path.isdir(template):
+        return pin_of_commit(template, commit)
+    # Cruft renders a clone of the folder that it was given, cookiecutter the folder itself.
+    own = template if commit else folder if rendered_from["folder"] == template else ""
+    folder = own or folder
+    if not os.path.exists(os.path.join(folder, ".git")):
+        return ""
+    head = git(folder, "rev-parse", "HEAD")
+    if own:
+        parts = ("src", "cookiecutter.json", "pyproject.toml", "LICENSE")
+        pushed = ("--count=1", "--contains", head, "refs/remotes/origin")
+        if (
+            (commit and commit != head)
+            or not git(folder, "for-each-ref", *pushed)
+            or git(folder, "status", "--porcelain", "--", *parts)
+        ):
+            return ""
+    return pin_of_commit(git(folder, "config", "--get", "remote.origin.url"), head)
+
+
+def pin_of_commit(address: str, commit: str) -> str:
+    """Return the pin to a commit; nothing where the address means nothing to others."""
+    address = bare(address)
+    return f"sm-mlops @ git+{address}@{commit}" if address and len(commit) == 40 else ""
+
+
+def pin_of_zip(template: str) -> str:
+    """Return the pin to a zip that cookiecutter has downloaded, or to the commit it was made of.
+
+    GitHub and GitLab end the archive of a commit with its name. Any other is pinned by its hash.
+    """
+    address = bare(template)
+    kept = os.path.join(os.path.expanduser("~"), ".cookiecutters", template.rpartition("/")[2])
+    if not address or not os.path.isfile(kept):
+        return ""
+    with open(kept, "rb") as file:
+        content = file.read()
+    commit = content[-40:].decode("ascii", "replace")
+    if content[-42:-40] == b"(\0" and "/archive/" in address and not commit.strip(HEX):
+        repository = address.partition("/archive/")[0]
+        return pin_of_commit(repository[:-2] if repository[-2:] == "/-" else repository, commit)
+    import hashlib
+
+    return f"sm-mlops @ {address} --hash=sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def bare(address: str) -> str:
+    """Return a git or zip address without user, password, token and query; nothing for a path.
+
+    The user of an ssh address is kept: it is everybody's `git`, and ssh needs it.
+    """
+    import re
+
+    short, _, rest = address.partition(":")
+    if short in HOSTS and not rest.startswith("//"):
+        address = HOSTS[short] + rest
+    found = re.fullmatch(
+        r"(?:git\+)?(https?|ssh|git)://(?:([^/]*)@)?([^/?#@]+)(/[^?#]+).*", address
+    )
+    if found:
+        scheme, user, host, path = found.groups()
+    else:
+        # user@host:path, as git has it from ssh.
+        found = re.fullmatch(r"([\w.-]+)@([\w.-]+):/?([^?#]+)", address)
+        if not found:
+            return ""
+        scheme, (user, host, path) = "ssh", found.groups()
+        path = "/" + path
+    if not re.fullmatch(r"[!-~]+", host + path):
+        return ""
+    user = (user or "").partition(":")[0]
+    return f"{scheme}://{user + '@' if scheme == 'ssh' and user else ''}{host}{path.rstrip('/')}"
+
+
+def git(folder: str, *arguments: str) -> str:
+    """Return what git says about the template; nothing if it refuses or is missing."""
+    import subprocess
+
+    try:
+        done = subprocess.run(("git", "-C", folder, *arguments), capture_output=True, check=False)
+    except OSError:
+        return ""
+    return "" if done.returncode else os.fsdecode(done.stdout).strip()
+
+
+def vendor(folder: str) -> None:
+    """Build the wheel into `vendor/`, with the template's own code for it."""
+    if not folder:
+        raise FileNotFoundError("the template's folder is unknown")
+    source = os.path.join(folder, "src")
+    if fits(sys.version_info):
+        from pathlib import Path
+
+        # The template stays as it is.
+        sys.dont_write_bytecode = True
+        sys.path.insert(0, source)
+        from sm_mlops.upgrade import wheel
+
+        wheel.vendor(Path(), Path(folder))
+        return
+    import subprocess
+
+    code = "import sys, pathlib; sys.path.insert(0, sys.argv[1] + '/src'); "
+    code += (
+        "from sm_mlops.upgrade import wheel; p = pathlib.Path; wheel.vendor(p(), p(sys.argv[1]))"
+    )
+    subprocess.run([first_python() or "python3", "-B", "-c", code, folder], check=True)
 
 
 def here_and_above(folder: str) -> list:
@@ -50,7 +224,7 @@ def here_and_above(folder: str) -> list:
 
 
 def first_commit() -> bool:
-    """Commits everything on `main`. False when git is missing, or refuses and says why itself.
+    """Commit everything on `main`; False when git is missing, or refuses and says why itself.
 
     `fast-import` takes half the time of `add` and `commit`, and heeds nothing of the user's
     configuration that would stop the commit or change the files: signing, hooks, line endings.
@@ -59,9 +233,7 @@ def first_commit() -> bool:
     programs = [os.path.join(path, name) for path in os.get_exec_path() for name in GIT]
     if not any(map(os.path.exists, programs)):
         return False
-    # Variables of an outer git command would point at its repository. EMAIL is git's last resort.
-    for variable in [name for name in os.environ if name.startswith("GIT_")]:
-        del os.environ[variable]
+    # EMAIL is git's last resort.
     os.environ.setdefault("EMAIL", "template@localhost")
     signature, commit = os.path.join(".git", "signature"), os.path.join(".git", "commit")
     who = "git -c user.useConfigOnly=false"
@@ -110,7 +282,7 @@ def next_steps(committed: bool) -> str:
 
 
 def connect() -> None:
-    """Runs the new repo's `mlops bootstrap` if that is wanted, and tells how to finish it by hand.
+    """Run the new repo's `mlops bootstrap` if that is wanted, and tell how to finish it by hand.
 
     Ctrl-C ends it where it is; what it had done stays, and the next one goes on from there.
     """
@@ -131,7 +303,7 @@ def connect() -> None:
 
 
 def wanted() -> list:
-    """What `mlops` is to be called with; nothing when it is not."""
+    """Return what to call `mlops` with; nothing to leave it."""
     given = os.environ.get(REGISTER, "").strip().lower()
     if given in ANSWERS:
         return ANSWERS[given]
@@ -150,7 +322,7 @@ def wanted() -> list:
 
 
 def bootstrap(command: list) -> bool:
-    """Whether the command went through."""
+    """Return whether the command went through."""
     import subprocess
 
     python = own_python()
@@ -164,11 +336,11 @@ def bootstrap(command: list) -> bool:
         python = os.path.join(".venv", "bin", "python")
     # Whatever environment cookiecutter lives in, it is not the repo's.
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONHOME", "PYTHONPATH")}
-    return not subprocess.call([python, "-m", "ops", *command], env=environment)
+    return not subprocess.call([python, "-m", "sm_mlops", *command], env=environment)
 
 
 def own_python() -> str:
-    """This interpreter, if all that is needed is installed beside it."""
+    """Return this interpreter, if all that is needed is installed beside it."""
     from importlib.util import find_spec
 
     complete = fits(sys.version_info) and all(find_spec(name) for name in NEEDED)

@@ -1,4 +1,4 @@
-"""Refuses answers that AWS, GitHub, pip or a file system would reject, before a file is written.
+"""Refuses answers that AWS, GitHub or a file system would reject, before a file is written.
 
 Runs in cookiecutter's own interpreter: standard library only, Python 3.9 or newer. Knows nothing
 but the answers.
@@ -34,7 +34,7 @@ RULES = {
     "github_owner": (
         r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*(_[A-Za-z0-9]+)?",
         39,
-        "a GitHub user or organisation: letters, digits and single hyphens",
+        "a GitHub user or organization: letters, digits and single hyphens",
         "my-org",
     ),
     "github_repo": (
@@ -61,44 +61,11 @@ RULES = {
     "ci": (r"github-actions|jenkins", 14, "github-actions or jenkins", "github-actions"),
 }
 
-# As a distribution, the project would take the place of the package it needs.
-PACKAGES = frozenset(
-    """
-    aiohappyeyeballs aiohttp aiosignal alembic annotated-doc annotated-types
-    antlr4-python3-runtime anyio ast-serialize attrs aws-sam-translator aws-xray-sdk bcrypt
-    blinker boto3 boto3-stubs botocore botocore-stubs cachebox cachetools certifi cffi cfn-lint
-    charset-normalizer click cloudpickle colorama contourpy cryptography cycler databricks-sdk
-    deepdiff docker editables execnet fastapi flask flask-cors fonttools frozenlist fsspec
-    gevent gitdb gitpython google-auth graphene graphql-core graphql-relay greenlet gunicorn h11
-    hatchling huey hypothesis idna importlib-metadata iniconfig inotify-simple invoke
-    itsdangerous jinja2 jmespath joblib joserfc json5 jsonpatch jsonpath-ng jsonpointer
-    jsonschema jsonschema-path jsonschema-specifications kiwisolver lazy-object-proxy librt mako
-    markdown-it-py markupsafe matplotlib mdurl mlflow mlflow-skinny mlflow-tracing mmh3 mock
-    moto mpmath multidict mypy mypy-boto3-application-autoscaling mypy-boto3-cloudformation
-    mypy-boto3-cloudwatch mypy-boto3-iam mypy-boto3-kms mypy-boto3-logs mypy-boto3-s3
-    mypy-boto3-sagemaker mypy-boto3-sagemaker-runtime mypy-boto3-sts mypy-extensions
-    nest-asyncio networkx numpy nvidia-nccl-cu12 omegaconf openapi-schema-validator
-    openapi-spec-validator opentelemetry-api opentelemetry-proto opentelemetry-sdk
-    opentelemetry-semantic-conventions orderly-set packaging pandas pandas-stubs paramiko
-    pathable pathspec pillow pip platformdirs pluggy prettytable propcache protobuf psutil
-    py-partiql-parser pyarrow pyasn1 pyasn1-modules pycparser pydantic pydantic-core
-    pydantic-settings pygithub pygments pyiceberg pyjwt pynacl pyparsing pyroaring pytest
-    pytest-xdist python-dateutil python-dotenv pytz pywin32 pyyaml referencing regex requests
-    responses retrying rfc3339-validator rich rpds-py ruff s3fs s3transfer sagemaker
-    sagemaker-core sagemaker-inference sagemaker-mlflow sagemaker-mlops
-    sagemaker-schema-inference-artifacts sagemaker-serve sagemaker-train sagemaker-training
-    schema scikit-learn scipy shellingham six skops smdebug-rulesconfig smmap sortedcontainers
-    sqlalchemy sqlparse starlette strictyaml sympy tblib tenacity threadpoolctl tomlkit tqdm
-    trove-classifiers typer types-psutil types-pyyaml types-s3transfer typing-extensions
-    typing-inspection tzdata urllib3 uv uvicorn waitress wcwidth werkzeug wrapt xgboost
-    xmltodict yarl zipp zope-event zope-interface zstandard
-    """.split()  # noqa: SIM905
-)
 WINDOWS_DEVICES = r"con|prn|aux|nul|com[0-9]|lpt[0-9]"
 
 
 def problems(answers: dict, given: dict) -> list:
-    """One line for each answer that breaks its rule, in the order of the questions."""
+    """Return a line for each answer that breaks its rule, in the order of the questions."""
     lines = []
     for field, (pattern, longest, rule, example) in RULES.items():
         answer = answers.get(field)
@@ -114,8 +81,6 @@ def problems(answers: dict, given: dict) -> list:
             and re.fullmatch(pattern, answer)
         ):
             broken = f"must be {rule}, at most {longest} characters"
-        elif field == "project_slug" and answer in PACKAGES:
-            broken = "must not be the name of a package that the project uses"
         elif field == "project_slug" and re.fullmatch(WINDOWS_DEVICES, answer):
             broken = "must not be the name of a Windows device"
         else:

@@ -1,4 +1,4 @@
-"""Writes what this repo derives from itself: table of questions, the hook's package names, tree.
+"""Writes what this repo derives from itself: the table of questions and the tree of a render.
 
 `make generate` runs it; tests compare. Knows nothing of rendering.
 """
@@ -8,14 +8,12 @@ import re
 import shutil
 import sys
 import tempfile
-import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 RENDERED = ROOT / "{{cookiecutter.project_slug}}"
 README = ROOT / "README.md"
 TREE = ROOT / "tests" / "template" / "tree.txt"
-HOOK = ROOT / "hooks" / "pre_gen_project.py"
 
 
 def questions() -> dict[str, object]:
@@ -43,24 +41,10 @@ def question_table(defaults: dict[str, str]) -> str:
     return "\n".join(rows)
 
 
-def package_names() -> str:
-    """The body of the hook's PACKAGES: every pinned name, wrapped."""
-    names = " ".join(sorted(locked(RENDERED / "requirements.lock")))
-    return textwrap.fill(
-        names, 96, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False
-    )
-
-
 def with_questions(readme: str, defaults: dict[str, str]) -> str:
     """`readme` with its table of questions renewed."""
     marks = r"(<!-- questions: written by `make generate` -->\n).*?(\n<!-- end of questions -->)"
     return re.sub(marks, lambda m: m[1] + question_table(defaults) + m[2], readme, flags=re.DOTALL)
-
-
-def with_packages(hook: str) -> str:
-    """`hook` with its list of packages renewed."""
-    marks = r'(PACKAGES = frozenset\(\n    """\n).*?(    """\.split\(\))'
-    return re.sub(marks, lambda m: m[1] + package_names() + "\n" + m[2], hook, flags=re.DOTALL)
 
 
 def clean_copy(target: Path) -> Path:
@@ -124,7 +108,6 @@ def main() -> None:
         return
     readme = README.read_text(encoding="utf-8")
     README.write_text(with_questions(readme, default_answers()), encoding="utf-8")
-    HOOK.write_text(with_packages(HOOK.read_text(encoding="utf-8")), encoding="utf-8")
     TREE.write_text(rendered_tree(), encoding="utf-8")
 
 

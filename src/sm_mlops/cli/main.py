@@ -13,9 +13,10 @@ from typing import Annotated
 
 import typer
 
-from sm_mlops.cli import bootstrap, deployment, doctor, registry, review, secret, training
+from sm_mlops import version
+from sm_mlops.cli import bootstrap, deployment, doctor, registry, review, secret, training, upgrade
 from sm_mlops.cli import sandbox as sandbox_commands
-from sm_mlops.console import State, err, tell
+from sm_mlops.console import State, err, say, tell
 from sm_mlops.errors import MlopsError, explained
 from sm_mlops.redaction import looks_secret
 from sm_mlops.settings import SettingsError
@@ -45,8 +46,15 @@ app.add_typer(deployment.app)
 app.add_typer(review.app)
 app.add_typer(bootstrap.app)
 app.add_typer(doctor.app)
+app.add_typer(upgrade.app)
 app.add_typer(secret.app, name="secret", rich_help_panel="Connect")
 app.add_typer(sandbox_commands.app, name="sandbox", rich_help_panel="Sandbox")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        say(version())
+        raise typer.Exit
 
 
 @app.callback()
@@ -58,6 +66,12 @@ def main_options(
             "--sandbox",
             envvar="MLOPS_SANDBOX",
             help="Use the sandbox on this machine instead of AWS.",
+        ),
+    ] = False,
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the tool's version."
         ),
     ] = False,
 ) -> None:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from sm_mlops.aws import Aws
-from sm_mlops.doctor import account, github, parts, platform, quotas
+from sm_mlops.doctor import account, github, parts, platform, quotas, tool
 from sm_mlops.doctor.finding import Finding, State, warning
 from sm_mlops.doctor.scene import Scene, Unknown, told
 
@@ -30,6 +30,8 @@ class Check:
 
 # In the order of the table.
 CHECKS = (
+    Check("version", tool.version, needs_aws=False),
+    Check("tool in workflows", tool.access, needs_aws=False, needs_github=True),
     Check("permissions", account.rights),
     Check("GitHub sign-in", github.sign_in, needs_aws=False),
     Check("template version", platform.drift),

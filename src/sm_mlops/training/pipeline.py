@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from unittest.mock import patch
 
+from sm_mlops.compatibility import require_supported
 from sm_mlops.errors import MlopsError
 from sm_mlops.settings import Settings
 from sm_mlops.settings import parameter_name as parameter_name
@@ -79,6 +80,7 @@ def compile_pipeline(settings: Settings, account: str, sources: Code | None = No
     `sources` is the code it names; without it, what is in `model/` now.
     Source of the format: the pipeline definition JSON schema, version 2020-12-01.
     """
+    require_supported(settings.project.template_version)
     with _quiet_sdk(settings.project.region):
         definition = load_definition(settings.root)
         return str(definition.compile_pipeline(settings, account, sources or code(settings)))

@@ -1,0 +1,71 @@
+"""The panel "Tool": where this repo gets the tool from, and another version of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sm_mlops.console import say
+from sm_mlops.errors import MlopsError
+from sm_mlops.settings import find_root
+
+app = typer.Typer(rich_markup_mode="markdown")
+PANEL = "Tool"
+
+
+@app.command(rich_help_panel=PANEL)
+def upgrade(
+    version: Annotated[
+        str, typer.Argument(help="A released version; the newest by default.", show_default=False)
+    ] = "",
+) -> None:
+    """Move template and tool together to another version. `make upgrade` also renews the lock.
+
+    The template moves by `cruft update` in a repo that follows it: what you changed stays, and
+    conflicts are marked. The tool moves in tool.txt. Exit code 1 when there are conflicts.
+
+    **Examples**
+
+    - `make upgrade`
+    - `make upgrade VERSION=1.2.3`
+    """
+    from sm_mlops.upgrade import template
+
+    root = find_root(Path.cwd())
+    done = template.upgrade(root, version)
+    if not done.moved:
+        say(f"Nothing to do: this repo is at {done.release.version}")
+    else:
+        say(f"Moved {' and '.join(done.moved)} to {done.release.version}")
+    if done.link:
+        say(f"The template's own files do not follow yet. To have them follow, too: {done.link}")
+    if done.steps:
+        say(f"\nWhat is left to do, from the changelog:\n\n{done.steps}\n")
+    if done.conflicts:
+        say(f"Resolve the conflicts in {', '.join(done.conflicts)}; then make lock setup")
+        raise typer.Exit(1)
+
+
+@app.command(rich_help_panel=PANEL)
+def vendor() -> None:
+    """Put the installed tool into vendor/ as a wheel, and pin it in tool.txt by its hash.
+
+    For workflows that cannot reach the place where tool.txt gets the tool from, such as a private
+    repository (the token of a workflow reads its own repository only), or for no network at all.
+
+    **Example**
+
+    - `mlops vendor`, then `git add vendor tool.txt` and commit
+    """
+    from sm_mlops.upgrade import pin, wheel
+
+    root = find_root(Path.cwd())
+    if other := pin.mismatch(pin.read(root)):
+        raise MlopsError(f"tool.txt pins another tool than is installed ({other}): make setup")
+    try:
+        name = wheel.vendor(root)
+    except OSError as error:
+        raise MlopsError(f"the wheel could not be written: {error}") from error
+    say(f"Pinned {name} in tool.txt: git add vendor tool.txt, and commit")

@@ -1,0 +1,32 @@
+"""Whether this tool still understands what a repo was rendered with.
+
+`pipeline/definition.py` and `model/` call a small public API of the tool. A version that changes it
+raises OLDEST_TEMPLATE, and says in CHANGELOG.md what a team has to change.
+"""
+
+from __future__ import annotations
+
+import re
+
+import sm_mlops
+from sm_mlops.errors import MlopsError
+
+OLDEST_TEMPLATE = "0.2.0"
+
+
+def parsed(version: str) -> tuple[int, ...]:
+    """Return the numbers of a version, to compare it with another: (0, 2, 0)."""
+    return tuple(map(int, re.findall(r"\d+", version)))
+
+
+def require_supported(template_version: str) -> None:
+    """Raise MlopsError when the repo's pipeline and model are too old for this tool.
+
+    Args:
+        template_version: `[tool.mlops] template-version` of the repo's pyproject.toml.
+    """
+    if parsed(template_version) < parsed(OLDEST_TEMPLATE):
+        raise MlopsError(
+            f"pyproject.toml: this repo is from template {template_version or 'unknown'}, and "
+            f"sm-mlops {sm_mlops.version()} needs {OLDEST_TEMPLATE} or newer: make upgrade"
+        )

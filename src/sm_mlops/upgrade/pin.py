@@ -1,0 +1,73 @@
+"""tool.txt: the one line that says where this repo gets the tool from, and which one."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import sm_mlops
+from sm_mlops.errors import MlopsError
+from sm_mlops.upgrade.wheel import FOLDER, NAME, PACKAGE
+
+FILE = "tool.txt"
+_GIT = re.compile(rf"{NAME} @ git\+(?P<address>\S+)@(?P<commit>[0-9a-f]{{40}})")
+_WHEEL = re.compile(rf"\./{FOLDER}/{PACKAGE}-(?P<version>[^-]+)-\S+\.whl --hash=\S+")
+_INDEX = re.compile(rf"{NAME}==(?P<version>\S+)( --hash=\S+)+")
+_ARCHIVE = re.compile(rf"{NAME} @ https?://\S+ --hash=\S+")
+
+
+@dataclass(frozen=True)
+class Pin:
+    """A pin is to a commit of a git address, to a version of a package index or in `vendor/`, or,
+    with neither, to an archive."""
+
+    line: str
+    address: str = ""
+    commit: str = ""
+    version: str = ""
+
+    @property
+    def vendored(self) -> bool:
+        return self.line.startswith(f"./{FOLDER}/")
+
+    @property
+    def shown(self) -> str:
+        """The pin as a person reads it."""
+        if self.address:
+            return f"{self.address} at {self.commit[:7]}"
+        return f"{FOLDER}/ {self.version}" if self.vendored else self.line.partition(" --hash")[0]
+
+
+def read(root: Path) -> Pin:
+    """Return the pin of the repo at `root`. Raise MlopsError if there is none that is known."""
+    try:
+        line = (root / FILE).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise MlopsError(f"{FILE}: cannot be read: git restore {FILE} brings it back") from error
+    for pattern in (_GIT, _WHEEL, _INDEX, _ARCHIVE):
+        if found := pattern.fullmatch(line):
+            return Pin(line, **found.groupdict())
+    raise MlopsError(
+        f"{FILE}: must be one line such as {NAME} @ git+https://github.com/OWNER/{NAME}@COMMIT"
+    )
+
+
+def write(root: Path, line: str) -> None:
+    """Pin the tool to another version."""
+    (root / FILE).write_text(line + "\n", encoding="utf-8", newline="\n")
+
+
+def mismatch(pin: Pin) -> str:
+    """Return what is installed here where that is not what is pinned, else nothing.
+
+    The template's own environment has the tool it works on; nobody pins that.
+    """
+    origin = json.loads(importlib.metadata.distribution(NAME).read_text("direct_url.json") or "{}")
+    if origin.get("dir_info", {}).get("editable"):
+        return ""
+    commit = origin.get("vcs_info", {}).get("commit_id", "")
+    same = commit == pin.commit if pin.commit else pin.version in ("", sm_mlops.version())
+    return "" if same else f"{sm_mlops.version()} {f'at {commit[:7]}' if commit else ''}".strip()

@@ -1,0 +1,218 @@
+"""The template's repository, as a repo moves to another of its versions: tags, changelog, pins."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sm_mlops.compatibility import parsed
+from sm_mlops.errors import MlopsError
+from sm_mlops.upgrade import pin as pins
+from sm_mlops.upgrade import wheel
+from sm_mlops.upgrade.pin import Pin
+
+CHANGELOG = "CHANGELOG.md"
+# The part of a version in CHANGELOG.md that is for teams; without it, all of the version is.
+TO_DO = "### To do in a repo"
+SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Release:
+    """A tagged version of the template."""
+
+    version: str
+    tag: str
+    commit: str
+
+
+@dataclass(frozen=True)
+class Upgrade:
+    """What an upgrade did: `steps` is the changelog's text for the team, `conflicts` are files."""
+
+    release: Release
+    moved: list[str]
+    steps: str
+    conflicts: list[str]
+    link: str
+
+
+def releases(address: str, seconds: float = SECONDS) -> list[Release]:
+    """Return all released versions, the oldest first. Raise MlopsError if git cannot reach them."""
+    found: dict[str, Release] = {}
+    for line in _git("ls-remote", "--tags", address, seconds=seconds).splitlines():
+        commit, _, reference = line.partition("\t")
+        # What an annotated tag points to follows it, as v1.0^{}.
+        if tag := re.fullmatch(r"refs/tags/(v?(\d+(?:\.\d+)*))(\^\{\})?", reference):
+            found[tag[2]] = Release(tag[2], tag[1], commit)
+    return sorted(found.values(), key=lambda release: parsed(release.version))
+
+
+def address_of(root: Path, pin: Pin) -> str:
+    """Return where the template's repository is; nothing where the repo does not say.
+
+    Cruft's own file first, because a pin may be a wheel.
+    """
+    address = str(_cruft(root).get("template", "")) or pin.address
+    return address.removeprefix("git+")
+
+
+def upgrade(root: Path, wanted: str = "") -> Upgrade:
+    """Move template and tool to the newest release, or to the version `wanted`.
+
+    The lock is not renewed here; see the Makefile.
+
+    Raises:
+        MlopsError: Something is not committed, or the template or the version cannot be found.
+    """
+    pin = pins.read(root)
+    address = address_of(root, pin)
+    if not address:
+        raise MlopsError(
+            "nothing here names the template's repository: .venv/bin/cruft link ADDRESS --checkout "
+            "COMMIT, with the commit this repo was rendered from; then commit .cruft.json"
+        )
+    if _git("status", "--porcelain", folder=root):
+        raise MlopsError("not everything is committed: commit or stash it, then make upgrade")
+    release = _chosen(releases(address), wanted)
+    before = _template_version(root)
+    moved = []
+    with _clone(address, release) as template:
+        # First, because cruft wants nothing uncommitted.
+        cruft = _cruft(root)
+        if cruft and cruft.get("commit") != release.commit:
+            _update(root, release)
+            moved.append("template")
+        if _move(root, pin, template, release):
+            moved.append("tool")
+        changelog = (template / CHANGELOG).read_text(encoding="utf-8")
+    return Upgrade(
+        release,
+        moved,
+        steps(changelog, before, release.version),
+        [] if not cruft else _conflicts(root),
+        "" if cruft else f".venv/bin/cruft link {address} --checkout {pin.commit or 'COMMIT'}",
+    )
+
+
+def steps(changelog: str, after: str, until: str) -> str:
+    """Return what teams have to do for the versions above `after` up to `until`, oldest first."""
+    parts = re.split(r"^## (\d+(?:\.\d+)*).*$", changelog, flags=re.MULTILINE)
+    told = []
+    for version, text in zip(parts[1::2], parts[2::2], strict=True):
+        if parsed(after) < parsed(version) <= parsed(until):
+            _, marked, to_do = text.partition(TO_DO)
+            told.append(f"{version}\n\n{(to_do if marked else text).strip()}")
+    return "\n\n".join(reversed(told))
+
+
+def _chosen(known: list[Release], wanted: str) -> Release:
+    if not known:
+        raise MlopsError("the template's repository has no tag such as v1.2.3: nothing is released")
+    by_name = {release.version: release for release in known}
+    if not wanted:
+        return known[-1]
+    if wanted.removeprefix("v") not in by_name:
+        raise MlopsError(f"there is no version {wanted}; there are {', '.join(by_name)}")
+    return by_name[wanted.removeprefix("v")]
+
+
+def _template_version(root: Path) -> str:
+    """Return the version of the template that the repo is from; all of the changelog for none."""
+    try:
+        table = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+        return str(table["tool"]["mlops"]["template-version"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _cruft(root: Path) -> dict[str, object]:
+    file = root / ".cruft.json"
+    if not file.exists():
+        return {}
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise MlopsError(".cruft.json: not JSON: git restore .cruft.json brings it back") from error
+
+
+def _update(root: Path, release: Release) -> None:
+    command = [sys.executable, "-m", "cruft", "update", "--skip-apply-ask"]
+    done = subprocess.run(
+        [*command, "--checkout", release.tag], cwd=root, capture_output=True, text=True, check=False
+    )
+    # Cruft ends with 0 when it refuses, too.
+    if done.returncode or _cruft(root).get("commit") != release.commit:
+        raise MlopsError(f"cruft update failed: {_last_line(done.stderr or done.stdout)}")
+
+
+def _move(root: Path, pin: Pin, template: Path, release: Release) -> bool:
+    """Pin the tool to the release in the way it was pinned before. Return whether that changed."""
+    if pin.address:
+        pins.write(root, f"{wheel.NAME} @ git+{pin.address}@{release.commit}")
+    elif pin.vendored:
+        wheel.vendor(root, template)
+    elif pin.version:
+        answers = json.loads((template / "cookiecutter.json").read_text(encoding="utf-8"))
+        line = str(answers.get("_tool_pin", ""))
+        if not line:
+            raise MlopsError(f"the template's cookiecutter.json has no _tool_pin at {release.tag}")
+        pins.write(root, line)
+    else:
+        raise MlopsError(f"{pins.FILE} names an archive: name that of {release.tag} there by hand")
+    return pins.read(root) != pin
+
+
+def _conflicts(root: Path) -> list[str]:
+    names = _git("diff", "--name-only", "--diff-filter=U", folder=root).splitlines()
+    rejected = _git("ls-files", "--others", "--exclude-standard", "*.rej", folder=root).splitlines()
+    return [*names, *rejected]
+
+
+@contextmanager
+def _clone(address: str, release: Release) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="mlops-upgrade-") as folder:
+        template = Path(folder) / "template"
+        _git("clone", "--quiet", "--depth=1", f"--branch={release.tag}", address, str(template))
+        yield template
+
+
+def _git(*arguments: str, folder: Path | None = None, seconds: float | None = None) -> str:
+    """Return what git says. Raise MlopsError with its last line, without passwords."""
+    try:
+        done = subprocess.run(
+            # Without this a tag is cloned with advice on standard error.
+            ["git", "-c", "advice.detachedHead=false", *arguments],
+            cwd=folder,
+            # Nobody is there to be asked, by git or by ssh.
+            env={"GIT_SSH_COMMAND": "ssh -o BatchMode=yes"}
+            | os.environ
+            | {"GIT_TERMINAL_PROMPT": "0"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=seconds,
+        )
+    except FileNotFoundError as error:
+        raise MlopsError("git is not installed") from error
+    except subprocess.TimeoutExpired as error:
+        raise MlopsError(f"git {arguments[0]}: no answer within {seconds:.0f} seconds") from error
+    if done.returncode:
+        raise MlopsError(f"git {arguments[0]}: {_last_line(done.stderr)}")
+    return done.stdout.strip()
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    told = [line for line in lines if line.startswith(("fatal:", "error:"))] or lines[-1:] or [""]
+    return re.sub(r"//[^/\s]*@", "//", told[0])
