@@ -1,4 +1,4 @@
-"""infra/: what the template makes of each kind of endpoint, and what the stages ask of it."""
+"""infra/: what the template makes of each kind of endpoint, and what the rendered stages ask."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from infra_case import (
     ACCOUNT,
     ARTIFACT_KEY,
     BUCKET,
-    COMMIT,
     FULL,
     INFRA,
     KEY,
@@ -22,6 +21,7 @@ from infra_case import (
     PACKAGE,
     ROLE,
     TOPIC,
+    Stack,
     full,
     stack,
     stage,
@@ -33,12 +33,12 @@ from sm_mlops.sandbox.wire import ApiError
 STAGES = sorted(file.stem for file in INFRA.glob("*.json"))
 ALWAYS = {"Model", "EndpointConfig", "Endpoint", "ExecutionRole", "ErrorAlarm", "LatencyAlarm"}
 SCALING = {"ScalableTarget", "ScalingPolicy"}
-BACKLOG = {"ScalableTarget", "BacklogScalingPolicy", "WakeUpScalingPolicy", "WakeUpAlarm"}
+BACKLOG = SCALING | {"WakeUpScalingPolicy", "WakeUpAlarm"}
 HOURS_A_MONTH = 730
 
 
 def variant(**parameters: Any) -> dict[str, Any]:
-    """The one production variant."""
+    """Return the one production variant."""
     [found] = stack(parameters).properties("EndpointConfig")["ProductionVariants"]
     return dict(found)
 
@@ -58,7 +58,7 @@ def test_a_stage_gives_the_template_what_it_takes(name: str) -> None:
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_leaves_to_mlops_deploy_what_is_deployed(name: str) -> None:
     assert not set(stage(name)["Parameters"]) & {
-        *("Project", "Stage", "ModelPackageArn", "ModelVersion", "Commit", "ArtifactBucket")
+        *("Project", "Stage", "ModelPackageArn", "ArtifactBucket")
     }
 
 
@@ -68,12 +68,12 @@ def test_a_stage_says_who_pays(name: str) -> None:
 
 
 def priced(reason: str) -> tuple[int, str, float]:
-    """Count, instance type and price an hour from `2 x ml.m5.large at 0.115 USD an hour ...`."""
+    """Return count, type and hourly price of `2 x ml.m5.large at 0.115 USD per hour ...`."""
     found = re.match(
-        rf"(\d+) x (ml\.\S+) at ([\d.]+) USD an hour x {HOURS_A_MONTH} hours\b", reason
+        rf"(\d+) x (ml\.\S+) at ([\d.]+) USD per hour x {HOURS_A_MONTH} hours\b", reason
     )
     assert found, (
-        f"Because must begin '2 x ml.m5.large at 0.115 USD an hour x {HOURS_A_MONTH} hours'"
+        f"Because must begin '2 x ml.m5.large at 0.115 USD per hour x {HOURS_A_MONTH} hours'"
     )
     return int(found[1]), found[2], float(found[3])
 
@@ -111,15 +111,15 @@ def test_production_survives_the_loss_of_an_instance() -> None:
 
 
 def test_a_real_time_endpoint_scales_by_invocations() -> None:
-    assert full("real-time").resources == ALWAYS | SCALING | {"InvocationsAlarm"}
+    assert full("real-time").resources == ALWAYS | SCALING
 
 
 def test_a_serverless_endpoint_scales_by_itself() -> None:
-    assert full("serverless").resources == ALWAYS | {"InvocationsAlarm"}
+    assert full("serverless").resources == ALWAYS
 
 
 def test_an_asynchronous_endpoint_scales_by_its_backlog_and_wakes_up() -> None:
-    assert full("asynchronous").resources == ALWAYS | BACKLOG | {"InvocationsAlarm"}
+    assert full("asynchronous").resources == ALWAYS | BACKLOG
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -162,42 +162,31 @@ def test_only_a_container_that_can_be_isolated_is() -> None:
 
 
 def test_captured_data_goes_below_the_project_and_the_stage() -> None:
-    made = full("real-time")
-    capture = made.properties("EndpointConfig")["DataCaptureConfig"]
+    capture = full("real-time").properties("EndpointConfig")["DataCaptureConfig"]
     assert capture["InitialSamplingPercentage"] == 20
     assert capture["DestinationS3Uri"] == f"s3://{BUCKET}/churn/capture/production/"
-    assert made.outputs()["CapturePath"] == capture["DestinationS3Uri"]
 
 
 def test_nothing_is_captured_unless_asked_for() -> None:
-    made = stack()
-    assert "DataCaptureConfig" not in made.properties("EndpointConfig")
-    assert "CapturePath" not in made.outputs()
+    assert "DataCaptureConfig" not in stack().properties("EndpointConfig")
 
 
-def test_an_asynchronous_endpoint_says_where_requests_answers_and_failures_are() -> None:
+def test_an_asynchronous_endpoint_writes_below_the_project_and_the_stage() -> None:
     made = full("asynchronous", OutputBucket="elsewhere")
     output = made.properties("EndpointConfig")["AsyncInferenceConfig"]["OutputConfig"]
     assert output == {
         "S3OutputPath": "s3://elsewhere/churn/async/production/output/",
         "S3FailurePath": "s3://elsewhere/churn/async/production/failure/",
         "KmsKeyId": KEY,
-        "NotificationConfig": {"SuccessTopic": TOPIC, "ErrorTopic": TOPIC},
     }
-    told = made.outputs()
-    assert told["AsyncInputPath"] == "s3://elsewhere/churn/async/production/input/"
-    assert told["AsyncOutputPath"] == output["S3OutputPath"]
-    assert told["AsyncFailurePath"] == output["S3FailurePath"]
 
 
 def test_an_endpoint_is_named_like_its_stack_and_says_what_it_runs() -> None:
-    assert full("serverless").outputs() | {"ExecutionRoleArn": ""} == {
-        "EndpointName": "churn-production",
-        "EndpointArn": f"arn:aws:sagemaker:eu-west-1:{ACCOUNT}:endpoint/churn-production",
+    made = full("serverless")
+    assert made.properties("Endpoint")["EndpointName"] == "churn-production"
+    assert made.outputs() | {"ExecutionRoleArn": ""} == {
         "EndpointKind": "serverless",
         "ModelPackageArn": PACKAGE,
-        "ModelVersion": "7",
-        "Commit": COMMIT,
         "ExecutionRoleArn": "",
     }
 
@@ -209,6 +198,39 @@ def test_autoscaling_keeps_between_the_two_counts() -> None:
     target = full("real-time").properties("ScalableTarget")
     assert (target["MinCapacity"], target["MaxCapacity"]) == (2, 4)
     assert target["ResourceId"] == "endpoint/churn-production/variant/AllTraffic"
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric", "target"),
+    [
+        (
+            "real-time",
+            {
+                "PredefinedMetricSpecification": {
+                    "PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"
+                }
+            },
+            1500,
+        ),
+        (
+            "asynchronous",
+            {
+                "CustomizedMetricSpecification": {
+                    "Namespace": "AWS/SageMaker",
+                    "MetricName": "ApproximateBacklogSizePerInstance",
+                    "Dimensions": [{"Name": "EndpointName", "Value": "churn-production"}],
+                    "Statistic": "Average",
+                }
+            },
+            5,
+        ),
+    ],
+)
+def test_autoscaling_follows_what_the_kind_publishes(
+    kind: str, metric: dict[str, Any], target: int
+) -> None:
+    policy = full(kind).properties("ScalingPolicy")["TargetTrackingScalingPolicyConfiguration"]
+    assert policy == {**metric, "TargetValue": target, "ScaleOutCooldown": 60}
 
 
 def test_equal_counts_mean_no_autoscaling() -> None:
@@ -245,9 +267,6 @@ def test_taking_autoscaling_away_leaves_the_endpoint_itself_alone(kind: str) -> 
 def test_a_new_version_starts_with_the_instances_autoscaling_has_made() -> None:
     endpoint = full("real-time").properties("Endpoint")
     assert endpoint["RetainAllVariantProperties"] is True
-    assert endpoint["ExcludeRetainedVariantProperties"] == [
-        {"VariantPropertyType": "DesiredWeight"}
-    ]
 
 
 @pytest.mark.parametrize(
@@ -299,19 +318,14 @@ def test_an_update_of_a_serverless_endpoint_has_no_steps() -> None:
 def test_an_update_rolls_back_when_an_alarm_rings(kind: str) -> None:
     update = full(kind).properties("Endpoint")["DeploymentConfig"]
     alarms = [alarm["AlarmName"] for alarm in update["AutoRollbackConfiguration"]["Alarms"]]
-    assert alarms == [f"churn-production-{what}" for what in ("errors", "latency", "invocations")]
-
-
-def test_an_alarm_that_is_not_there_stops_no_update() -> None:
-    update = full("real-time", MinimumInvocations=0).properties("Endpoint")["DeploymentConfig"]
-    assert len(update["AutoRollbackConfiguration"]["Alarms"]) == 2
+    assert alarms == [f"churn-production-{what}" for what in ("errors", "latency")]
 
 
 # Alarms
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("alarm", ["ErrorAlarm", "LatencyAlarm", "InvocationsAlarm"])
+@pytest.mark.parametrize("alarm", ["ErrorAlarm", "LatencyAlarm"])
 def test_an_alarm_watches_the_endpoint_and_tells_the_topic(kind: str, alarm: str) -> None:
     made = full(kind).properties(alarm)
     assert made["AlarmName"].startswith("churn-production-")
@@ -337,23 +351,15 @@ def test_the_error_alarm_is_about_a_share_of_the_requests() -> None:
     assert alarm["Threshold"] == 0.05
 
 
-def test_silence_is_fine_for_errors_and_not_for_missing_invocations() -> None:
-    made = full("real-time").everything()
-    missing = {name: made[name]["TreatMissingData"] for name in made if "Alarm" in name}
-    assert missing == {
-        "ErrorAlarm": "notBreaching",
-        "LatencyAlarm": "notBreaching",
-        "InvocationsAlarm": "breaching",
-    }
+@pytest.mark.parametrize("alarm", ["ErrorAlarm", "LatencyAlarm"])
+def test_an_endpoint_that_nobody_calls_is_fine(alarm: str) -> None:
+    assert full("real-time").properties(alarm)["TreatMissingData"] == "notBreaching"
 
 
-def test_missing_invocations_are_counted_by_what_the_kind_publishes() -> None:
-    counted = {kind: full(kind).properties("InvocationsAlarm")["MetricName"] for kind in KINDS}
-    assert counted == {
-        "real-time": "Invocations",
-        "serverless": "Invocations",
-        "asynchronous": "InvocationsProcessed",
-    }
+@pytest.mark.parametrize("shift", ["canary", "linear"])
+def test_a_serverless_endpoint_ignores_how_traffic_would_shift(shift: str) -> None:
+    made = stack(EndpointKind="serverless", TrafficShift=shift, InstanceCount=1)
+    assert "DeploymentConfig" not in made.properties("Endpoint")
 
 
 # Combinations that cannot work
@@ -362,7 +368,6 @@ def test_missing_invocations_are_counted_by_what_the_kind_publishes() -> None:
 @pytest.mark.parametrize(
     ("parameters", "complaint"),
     [
-        ({"EndpointKind": "serverless", "TrafficShift": "linear"}, "TrafficShift"),
         ({"EndpointKind": "serverless", "DataCapturePercent": 5}, "DataCapturePercent"),
         (
             {
@@ -381,7 +386,7 @@ def test_missing_invocations_are_counted_by_what_the_kind_publishes() -> None:
         ({"InstanceCount": 2, "TrafficShift": "canary", "ShiftPercent": 51}, "ShiftPercent"),
         ({"InstanceCount": 2, "TrafficShift": "linear", "ShiftPercent": 9}, "ShiftPercent"),
         ({"ServerlessMemoryMB": 2000}, "ServerlessMemoryMB"),
-        ({"ServerlessMaxConcurrency": 201}, "ServerlessMaxConcurrency"),
+        ({"ServerlessMaxConcurrency": 0}, "ServerlessMaxConcurrency"),
         ({"LatencyP90Milliseconds": "0.5"}, "LatencyP90Milliseconds"),
         ({"ModelPackageArn": PACKAGE.removesuffix("/7")}, "ModelPackageArn"),
         ({"Project": "churn-"}, "Project"),
@@ -414,40 +419,27 @@ def test_the_longest_names_make_a_name_that_sagemaker_takes(name: str) -> None:
 # What the execution role may do
 
 
-def resources(statement: dict[str, Any]) -> list[str]:
-    named = statement["Resource"]
-    return [named] if isinstance(named, str) else named
-
-
-def actions(statement: dict[str, Any]) -> list[str]:
-    named = statement["Action"]
-    return [named] if isinstance(named, str) else named
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_role_writes_to_s3_below_its_own_stage_only(kind: str) -> None:
-    for statement in full(kind).statements().values():
-        if any(action.startswith("s3:Put") for action in actions(statement)):
-            for arn in resources(statement):
-                assert re.fullmatch(
-                    rf"arn:aws:s3:::{BUCKET}/churn/(capture|async)/production/.*\*", arn
-                )
+    for arn in full(kind).resources_of("s3:PutObject"):
+        assert re.fullmatch(rf"arn:aws:s3:::{BUCKET}/churn/(capture|async)/production/\*", arn)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_role_reads_from_s3_below_its_own_project_only(kind: str) -> None:
-    for statement in full(kind).statements().values():
-        if "s3:GetObject" in actions(statement):
-            for arn in resources(statement):
-                assert arn.startswith(f"arn:aws:s3:::{BUCKET}/churn/")
-        if "s3:ListBucket" in actions(statement):
-            assert statement["Condition"] == {"StringLike": {"s3:prefix": "churn/*"}}
+def test_the_role_reads_models_of_its_project_and_requests_of_its_stage_only(kind: str) -> None:
+    requests = [f"arn:aws:s3:::{BUCKET}/churn/async/production/*"]
+    assert full(kind).resources_of("s3:GetObject") == [
+        f"arn:aws:s3:::{BUCKET}/churn/*/model.tar.gz",
+        *(requests if kind == "asynchronous" else []),
+    ]
+    [listing] = [item for item in full(kind).statements() if "s3:ListBucket" in item["Action"]]
+    assert listing["Condition"] == {"StringLike": {"s3:prefix": "churn/*"}}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_role_deletes_administers_and_passes_nothing(kind: str) -> None:
-    for statement in full(kind).statements().values():
-        for action in actions(statement):
+    for statement in full(kind).statements():
+        for action in statement["Action"]:
             assert not re.search(r"\*|^(iam|sagemaker|sts):", action), action
             assert not re.search(r":(Delete|Attach|Update)", action) or action in (
                 "ec2:DeleteNetworkInterface",
@@ -459,9 +451,9 @@ def test_only_calls_without_a_narrower_resource_are_allowed_on_all() -> None:
     open_wide = {
         action
         for kind in KINDS
-        for statement in full(kind).statements().values()
-        if "*" in resources(statement)
-        for action in actions(statement)
+        for statement in full(kind).statements()
+        if "*" in statement["Resource"]
+        for action in statement["Action"]
     }
     assert open_wide == {
         "cloudwatch:PutMetricData",
@@ -475,49 +467,72 @@ def test_only_calls_without_a_narrower_resource_are_allowed_on_all() -> None:
 
 
 def test_metrics_go_to_the_namespace_of_endpoints() -> None:
-    condition = full("real-time").statements()["WriteMetrics"]["Condition"]
-    assert condition == {"StringEquals": {"cloudwatch:namespace": "/aws/sagemaker/Endpoints"}}
+    [metrics] = [
+        item
+        for item in full("real-time").statements()
+        if "cloudwatch:PutMetricData" in item["Action"]
+    ]
+    assert metrics["Condition"] == {
+        "StringEquals": {"cloudwatch:namespace": "/aws/sagemaker/Endpoints"}
+    }
 
 
 def test_logs_go_to_the_group_of_this_endpoint() -> None:
     group = "log-group:/aws/sagemaker/Endpoints/churn-production"
-    for arn in resources(full("real-time").statements()["WriteLogs"]):
+    for arn in full("real-time").resources_of("logs:PutLogEvents"):
         assert arn.removesuffix(":*").endswith(group)
 
 
 def test_the_role_may_look_at_the_alarms_that_roll_back() -> None:
     made = full("real-time")
-    [pattern] = resources(made.statements()["LookAtItsAlarms"])
-    for alarm in ("ErrorAlarm", "LatencyAlarm", "InvocationsAlarm"):
+    [pattern] = made.resources_of("cloudwatch:DescribeAlarms")
+    for alarm in ("ErrorAlarm", "LatencyAlarm"):
         name = made.properties(alarm)["AlarmName"]
         assert re.fullmatch(pattern.replace("*", ".*"), f"{pattern.rpartition(':')[0]}:{name}")
 
 
+def allowed(made: Stack) -> set[str]:
+    """Return the actions that a stack's execution role allows, with their resources."""
+    return {
+        f"{action} {resource}"
+        for statement in made.statements()
+        for action in statement["Action"]
+        for resource in statement["Resource"]
+    }
+
+
 @pytest.mark.parametrize(
-    ("parameter", "sids"),
+    ("parameter", "what"),
     [
-        ("SubnetIds", {"ManageItsNetworkInterfaces", "LendThemToSageMaker", "SeeTheNetwork"}),
-        ("KmsKeyArn", {"EncryptWhatIsStored", "EncryptDisks"}),
-        ("ArtifactKmsKeyArn", {"DecryptTheModel"}),
-        ("DataCapturePercent", {"KeepCapturedData"}),
+        ("SubnetIds", r"ec2:"),
+        ("KmsKeyArn", rf"kms:\w+ {KEY}"),
+        ("ArtifactKmsKeyArn", rf"kms:Decrypt {ARTIFACT_KEY}"),
+        ("DataCapturePercent", r"s3:PutObject .*/capture/"),
     ],
 )
-def test_the_role_may_only_what_its_endpoint_uses(parameter: str, sids: set[str]) -> None:
+def test_the_role_may_only_what_its_endpoint_uses(parameter: str, what: str) -> None:
     without = {name: value for name, value in FULL["real-time"].items() if name != parameter}
     if parameter == "SubnetIds":
         del without["SecurityGroupIds"]
-    assert set(full("real-time").statements()) - set(stack(without).statements()) == sids
+    extra = allowed(full("real-time")) - allowed(stack(without))
+    assert extra and all(re.match(what, item) for item in extra)
 
 
 def test_the_role_of_a_plain_endpoint_may_little() -> None:
-    assert set(stack(EndpointKind="serverless").statements()) == {
-        "ReadTheModel",
-        "SeeWhatIsThere",
-        "WriteLogs",
-        "WriteMetrics",
-        "LookAtItsAlarms",
-        "SignInToTheImageRegistry",
-        "PullTheImage",
+    actions = {item.partition(" ")[0] for item in allowed(stack(EndpointKind="serverless"))}
+    assert actions == {
+        "cloudwatch:DescribeAlarms",
+        "cloudwatch:PutMetricData",
+        "ecr:BatchCheckLayerAvailability",
+        "ecr:BatchGetImage",
+        "ecr:GetAuthorizationToken",
+        "ecr:GetDownloadUrlForLayer",
+        "logs:CreateLogGroup",
+        "logs:CreateLogStream",
+        "logs:DescribeLogStreams",
+        "logs:PutLogEvents",
+        "s3:GetObject",
+        "s3:ListBucket",
     }
 
 
@@ -526,7 +541,6 @@ def test_only_sagemaker_on_behalf_of_this_account_takes_the_role() -> None:
     [statement] = (json.loads(document) if isinstance(document, str) else document)["Statement"]
     assert statement["Principal"] == {"Service": "sagemaker.amazonaws.com"}
     assert statement["Condition"] == {
-        "StringEquals": {"aws:SourceAccount": ACCOUNT},
         "ArnLike": {"aws:SourceArn": f"arn:aws:sagemaker:eu-west-1:{ACCOUNT}:*"},
     }
 
@@ -559,41 +573,29 @@ def test_a_version_of_another_account_takes_its_arn_its_bucket_and_its_key() -> 
     foreign = PACKAGE.replace(ACCOUNT, "999999999999")
     made = stack(ModelPackageArn=foreign, ArtifactBucket="theirs", ArtifactKmsKeyArn=ARTIFACT_KEY)
     assert made.properties("Model")["PrimaryContainer"] == {"ModelPackageName": foreign}
-    may = made.statements()
-    assert resources(may["ReadTheModel"]) == ["arn:aws:s3:::theirs/churn/*"]
-    assert resources(may["DecryptTheModel"]) == [ARTIFACT_KEY]
+    assert made.resources_of("s3:GetObject") == ["arn:aws:s3:::theirs/churn/*/model.tar.gz"]
+    assert made.resources_of("kms:Decrypt") == [ARTIFACT_KEY]
 
 
 def test_what_an_endpoint_writes_can_stay_in_its_own_account() -> None:
     made = stack(ArtifactBucket="theirs", OutputBucket="ours", DataCapturePercent=1)
     capture = made.properties("EndpointConfig")["DataCaptureConfig"]
     assert capture["DestinationS3Uri"] == "s3://ours/churn/capture/production/"
-    assert resources(made.statements()["KeepCapturedData"]) == [
-        "arn:aws:s3:::ours/churn/capture/production/*"
-    ]
+    assert made.resources_of("s3:PutObject") == ["arn:aws:s3:::ours/churn/capture/production/*"]
 
 
 # The template as such
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_everything_that_takes_tags_says_whose_it_is_and_where_it_comes_from(kind: str) -> None:
-    for logical, properties in full(kind).everything().items():
-        if schemas.tag_property(template().resources[logical]["Type"]):
-            assert {tag["Key"]: tag["Value"] for tag in properties["Tags"]} == {
-                "project": "churn",
-                "stage": "production",
-                "model-version": "7",
-                "commit": COMMIT,
-                "cost-owner": "unassigned",
-            }, logical
+def test_tags_are_the_stack_s_alone() -> None:
+    for kind in KINDS:
+        for logical, properties in full(kind).everything().items():
+            assert "Tags" not in properties, logical
 
 
-def test_every_parameter_is_described_labelled_and_in_one_group() -> None:
-    form = template().metadata["AWS::CloudFormation::Interface"]
-    grouped = [name for group in form["ParameterGroups"] for name in group["Parameters"]]
-    assert sorted(grouped) == sorted(template().parameters) == sorted(form["ParameterLabels"])
-    assert all(declared["Description"] for declared in template().parameters.values())
+def test_every_parameter_is_described() -> None:
+    for name, declared in template().parameters.items():
+        assert declared["Description"], name
 
 
 def test_every_parameter_is_bounded() -> None:
@@ -604,7 +606,7 @@ def test_every_parameter_is_bounded() -> None:
 
 def test_only_what_is_deployed_has_no_default() -> None:
     assert {name for name, p in template().parameters.items() if "Default" not in p} == {
-        *("Project", "Stage", "ModelPackageArn", "ModelVersion", "ArtifactBucket")
+        *("Project", "Stage", "ModelPackageArn", "ArtifactBucket", "OutputBucket")
     }
 
 
@@ -645,7 +647,7 @@ CALLS = {
 
 
 def complaints(service: str, operation: str, request: dict[str, Any]) -> str:
-    """What botocore's model of a call says about a request; nothing if it fits."""
+    """Return what botocore's model of a call says about a request, "" if it fits."""
     model = botocore.session.get_session().get_service_model(service)
     shape = model.operation_model(operation).input_shape
     assert shape is not None
@@ -668,10 +670,9 @@ def test_aws_s_own_calls_take_what_the_template_says(kind: str, shift: str) -> N
             request["AssumeRolePolicyDocument"] = json.dumps(request["AssumeRolePolicyDocument"])
             request.pop("Policies")
         if resource == "AWS::SageMaker::Endpoint":
-            updates = {"RetainAllVariantProperties", "ExcludeRetainedVariantProperties"}
             update = {name: item for name, item in request.items() if name != "Tags"}
             assert not complaints(service, "UpdateEndpoint", update)
-            request = {name: item for name, item in request.items() if name not in updates}
+            request.pop("RetainAllVariantProperties", None)
         if service == "application-autoscaling" and operation == "PutScalingPolicy":
             assert properties["ScalingTargetId"].startswith(request["ResourceId"])
         assert not complaints(service, operation, request), logical

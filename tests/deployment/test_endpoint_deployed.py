@@ -34,26 +34,26 @@ class Account:
     world: Hosting
 
     def package(self, name: str, script: str = MODEL) -> str:
-        """Registers a version whose model answers with its name; below the project's prefix."""
+        """Register a version whose model answers with its name; return its ARN."""
         archive = tarred({"code/inference.py": script, "name": name})
         uri = self.world.put(f"{PROJECT}/executions/{uuid.uuid4().hex}/model.tar.gz", archive)
         request = register(uri, ModelApprovalStatus="Approved")
         return str(self.world.sagemaker.create_model_package(**request)["ModelPackageArn"])
 
     def put(self, package: str, parameters: dict[str, Any]) -> str:
-        """Creates or updates the stack; returns the status it ends in."""
+        """Create or update the stack; return the status it ends in."""
         self.begin(package, parameters)
         return self.settled()
 
     def begin(self, package: str, parameters: dict[str, Any]) -> None:
-        """Begins to create or to update the stack."""
+        """Begin to create or to update the stack."""
         stacks = self.world.client("cloudformation")
         given = {
             "Project": PROJECT,
             "Stage": STAGE,
             "ModelPackageArn": package,
-            "ModelVersion": package.rpartition("/")[2],
             "ArtifactBucket": BUCKET,
+            "OutputBucket": BUCKET,
             "BakeSeconds": 1,
             **parameters,
         }
@@ -72,7 +72,7 @@ class Account:
             stacks.update_stack(**request)
 
     def status(self) -> str:
-        """The stack's status, DELETE_COMPLETE when there is none."""
+        """Return the stack's status, DELETE_COMPLETE when there is none."""
         stacks = self.world.client("cloudformation")
         try:
             [stack] = stacks.describe_stacks(StackName=STACK)["Stacks"]
@@ -81,7 +81,7 @@ class Account:
         return str(stack["StackStatus"])
 
     def settled(self, seconds: float = 60) -> str:
-        """Waits until nothing is in progress; returns the stack's status."""
+        """Wait until nothing is in progress; return the stack's status."""
         end = time.monotonic() + seconds
         while (status := self.status()).endswith("_IN_PROGRESS"):
             if time.monotonic() > end:
@@ -90,7 +90,7 @@ class Account:
         return status
 
     def why(self) -> str:
-        """The reasons of what failed, oldest first."""
+        """Return the reasons of what failed, oldest first."""
         events = self.world.client("cloudformation").describe_stack_events(StackName=STACK)
         return "\n".join(
             f"{event['LogicalResourceId']}: {event.get('ResourceStatusReason')}"
@@ -98,22 +98,17 @@ class Account:
             if event["ResourceStatus"].endswith("_FAILED")
         )
 
-    def output(self, name: str) -> str:
-        """One of the stack's outputs."""
-        [stack] = self.world.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
-        found = {item["OutputKey"]: item["OutputValue"] for item in stack["Outputs"]}
-        return str(found[name])
-
     def answer(self, kind: str) -> str:
-        """The name of the model that answers."""
+        """Return the name of the model that answers."""
         if kind != "asynchronous":
             return str(self.world.ask(STACK)["model"])
-        body = self.output("AsyncInputPath").removeprefix(f"s3://{BUCKET}/") + uuid.uuid4().hex
+        folder = f"{PROJECT}/async/{STAGE}"
+        body = f"{folder}/input/{uuid.uuid4().hex}"
         done = self.world.runtime.invoke_endpoint_async(
             EndpointName=STACK, InputLocation=self.world.put(body, "hello")
         )
-        assert done["OutputLocation"].startswith(self.output("AsyncOutputPath"))
-        assert done["FailureLocation"].startswith(self.output("AsyncFailurePath"))
+        assert done["OutputLocation"].startswith(f"s3://{BUCKET}/{folder}/output/")
+        assert done["FailureLocation"].startswith(f"s3://{BUCKET}/{folder}/failure/")
         end = time.monotonic() + 20
         while time.monotonic() < end:
             try:
@@ -123,19 +118,19 @@ class Account:
         raise TimeoutError(done["OutputLocation"])
 
     def instances(self) -> int:
-        """How many instances the endpoint should have."""
+        """Return how many instances the endpoint should have."""
         described = self.world.sagemaker.describe_endpoint(EndpointName=STACK)
         [variant] = described["ProductionVariants"]
         return int(variant["DesiredInstanceCount"])
 
     def targets(self) -> list[tuple[int, int]]:
-        """Fewest and most instances of each scalable target."""
+        """Return the minimum and maximum of each scalable target."""
         scaling = self.world.client("application-autoscaling")
         found = scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
         return [(target["MinCapacity"], target["MaxCapacity"]) for target in found]
 
     def delete(self) -> str:
-        """Deletes the stack; returns the status it ends in."""
+        """Delete the stack; return the status it ends in."""
         self.world.client("cloudformation").delete_stack(StackName=STACK)
         return self.settled()
 
@@ -249,7 +244,5 @@ def test_a_version_that_cannot_answer_is_taken_back_by_its_alarm(account: Accoun
 
 
 def test_a_combination_that_cannot_work_makes_no_stack(account: Account) -> None:
-    with pytest.raises(ClientError, match="TrafficShift"):
-        account.put(
-            account.package("one"), {"EndpointKind": "serverless", "TrafficShift": "canary"}
-        )
+    with pytest.raises(ClientError, match="DataCapturePercent"):
+        account.put(account.package("one"), {"EndpointKind": "serverless", "DataCapturePercent": 5})

@@ -334,8 +334,8 @@ def test_the_endpoint_of_a_stage_deploys_in_well_under_a_second_of_our_own(
         "Project": "churn",
         "Stage": "staging",
         "ModelPackageArn": package,
-        "ModelVersion": "1",
         "ArtifactBucket": archive.split("/")[2],
+        "OutputBucket": archive.split("/")[2],
         "EndpointKind": "serverless",
     }
     request = {

@@ -19,7 +19,6 @@ INFRA = Path(__file__).resolve().parents[2] / "{{cookiecutter.project_slug}}" / 
 ACCOUNT, REGION = "123456789012", "eu-west-1"
 BUCKET = "sm-mlops-123456789012-eu-west-1"
 PACKAGE = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:model-package/churn/7"
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 ARTIFACT_KEY = f"arn:aws:kms:{REGION}:999999999999:key/9999abcd-12ab-34cd-56ef-1234567890ab"
 TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:alarms"
@@ -29,9 +28,8 @@ DEPLOYED = {
     "Project": "churn",
     "Stage": "production",
     "ModelPackageArn": PACKAGE,
-    "ModelVersion": "7",
-    "Commit": COMMIT,
     "ArtifactBucket": BUCKET,
+    "OutputBucket": BUCKET,
 }
 # One of each kind, with everything on that the kind can do.
 FULL: dict[str, dict[str, Any]] = {
@@ -40,19 +38,16 @@ FULL: dict[str, dict[str, Any]] = {
         "MaxInstanceCount": 4,
         "TrafficShift": "canary",
         "DataCapturePercent": 20,
-        "MinimumInvocations": 10,
         "AlarmTopicArn": TOPIC,
         "KmsKeyArn": KEY,
         "ArtifactKmsKeyArn": ARTIFACT_KEY,
         "SubnetIds": ["subnet-0123456789abcdef0", "subnet-0123456789abcdef1"],
         "SecurityGroupIds": ["sg-0123456789abcdef0"],
     },
-    "serverless": {"MinimumInvocations": 10, "AlarmTopicArn": TOPIC},
+    "serverless": {"AlarmTopicArn": TOPIC},
     "asynchronous": {
         "MaxInstanceCount": 3,
-        "MinimumInvocations": 10,
         "AlarmTopicArn": TOPIC,
-        "AsyncTopicArn": TOPIC,
         "KmsKeyArn": KEY,
         "ArtifactKmsKeyArn": ARTIFACT_KEY,
         "SubnetIds": ["subnet-0123456789abcdef0", "subnet-0123456789abcdef1"],
@@ -97,13 +92,29 @@ class Stack:
             if "Condition" not in output or self.scope.holds(output["Condition"])
         }
 
-    def statements(self) -> dict[str, dict[str, Any]]:
-        """Return what the execution role may do, by Sid."""
+    def statements(self) -> list[dict[str, Any]]:
+        """Return what the execution role may do, actions and resources as lists."""
         [policy] = self.properties("ExecutionRole")["Policies"]
         document = policy["PolicyDocument"]
         if isinstance(document, str):
             document = json.loads(document)
-        return {statement["Sid"]: statement for statement in document["Statement"]}
+        return [
+            {
+                **statement,
+                "Action": _list(statement["Action"]),
+                "Resource": _list(statement["Resource"]),
+            }
+            for statement in document["Statement"]
+        ]
+
+    def resources_of(self, action: str) -> list[str]:
+        """Return what the execution role may do this to."""
+        return [
+            resource
+            for statement in self.statements()
+            if action in statement["Action"]
+            for resource in statement["Resource"]
+        ]
 
 
 def stage(name: str) -> dict[str, Any]:
@@ -143,12 +154,16 @@ def text(value: Any) -> str:
     return ",".join(map(text, value)) if isinstance(value, list) else str(value)
 
 
+def _list(given: Any) -> list[Any]:
+    return given if isinstance(given, list) else [given]
+
+
 def _made(logical: str) -> Made:
     """Every resource, as if it existed."""
     arn = f"arn:aws:iam::{ACCOUNT}:role/{logical}" if logical == "ExecutionRole" else logical
     if logical == "WakeUpScalingPolicy":
         arn = f"arn:aws:autoscaling:{REGION}:{ACCOUNT}:scalingPolicy:1:resource/sagemaker/x"
-    named = {"ErrorAlarm": "errors", "LatencyAlarm": "latency", "InvocationsAlarm": "invocations"}
+    named = {"ErrorAlarm": "errors", "LatencyAlarm": "latency"}
     ref = f"churn-production-{named[logical]}" if logical in named else arn
     if logical == "ScalableTarget":
         ref = (

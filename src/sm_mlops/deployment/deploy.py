@@ -224,9 +224,8 @@ def _parameters(aws: Aws, stage: Stage, package: Version) -> dict[str, str | Non
         "Project": aws.settings.project.project,
         "Stage": stage.name,
         "ModelPackageArn": package.arn,
-        "ModelVersion": str(package.version),
-        "Commit": _hash(package),
         "ArtifactBucket": aws.bucket,
+        "OutputBucket": aws.bucket,
         **_artifact_key(aws),
     }
     return {name: value for name, value in {**own, **stage.parameters}.items() if name in declared}

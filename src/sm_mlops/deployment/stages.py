@@ -25,10 +25,8 @@ from sm_mlops.settings import Settings, one_line
 FOLDER = "infra"
 TEMPLATE = "endpoint.yml"
 # Set by `mlops deploy` itself from the version and the repo.
-OWN_PARAMETERS = ("Project", "Stage", "ModelPackageArn", "ModelVersion", "Commit", "ArtifactBucket")
+OWN_PARAMETERS = ("Project", "Stage", "ModelPackageArn", "ArtifactBucket")
 OWN_TAGS = ("project", "stage", "model-version", "commit", "deployed-versions")
-# A tag of the stack, and the template's parameter for the tags of what is in it: it is named once.
-COST_OWNER = ("cost-owner", "CostOwner")
 _KEYS = ("Account", "Role", "Reviewers", "Cost", "Parameters", "Tags")
 # Source: https://docs.aws.amazon.com/IAM/latest/APIReference/API_Role.html
 _ROLE = re.compile(r"(arn:aws[a-z-]*:iam::\d{12}:role/)?[\w+=,.@/-]{1,576}", re.ASCII)
@@ -110,14 +108,12 @@ def load(settings: Settings, name: str) -> Stage:
     declared = template_parameters(template(settings))
     check(declared["Stage"], name, f"{place}: the name {name}")
     tags = _tags(content.get("Tags") or {}, place)
-    given = dict(content.get("Parameters") or {})
-    tag, parameter = COST_OWNER
-    if tag in tags:
-        given.setdefault(parameter, tags[tag])
-    parameters = _parameters(declared, given, place)
+    parameters = _parameters(declared, content.get("Parameters") or {}, place)
     kind = parameters.get("EndpointKind", declared["EndpointKind"]["Default"])
-    if kind != "serverless":
-        _refuse_fewer_at_most(declared, parameters, place)
+    if kind != "serverless" and "InstanceCount" in parameters:
+        # Without a maximum the endpoint keeps its size.
+        parameters.setdefault("MaxInstanceCount", parameters["InstanceCount"])
+        _refuse_low_maximum(parameters, place)
     return Stage(
         name=name,
         stack=stack,
@@ -276,18 +272,18 @@ def check(declared: Mapping[str, Any], text: str, what: str) -> None:
     if allowed and text not in allowed:
         shown = text if text.isprintable() else repr(text)
         raise MlopsError(f"{what} is {shown}: {hint(text, allowed)}")
-    rule = declared.get("ConstraintDescription", "")
     if declared["Type"] == "Number":
         least, most = declared.get("MinValue", -math.inf), declared.get("MaxValue", math.inf)
         number = _number(text)
         if number is None or not least <= number <= most:
             limits = f"at least {least}" if most == math.inf else f"{least} to {most}"
-            raise MlopsError(f"{what} is {text!r}: must be {rule or f'a number, {limits}'}")
+            raise MlopsError(f"{what} is {text!r}; expected a number, {limits}")
     pattern = declared.get("AllowedPattern")
+    rule = declared.get("ConstraintDescription") or declared.get("Description") or pattern
     items = text.split(",") if declared["Type"] == "CommaDelimitedList" else [text]
     for item in items:
         if pattern and not re.fullmatch(pattern, item):
-            raise MlopsError(f"{what} is {item!r}: must be {rule or f'like {pattern}'}")
+            raise MlopsError(f"{what} is {item!r}; expected: {rule}")
 
 
 def _number(text: str) -> float | None:
@@ -298,16 +294,11 @@ def _number(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _refuse_fewer_at_most(
-    declared: Mapping[str, Any], parameters: Mapping[str, str], place: str
-) -> None:
-    """The rules of a template cannot compare numbers."""
-    most, least = (
-        float(parameters.get(name, declared[name]["Default"]))
-        for name in ("MaxInstanceCount", "InstanceCount")
-    )
-    if most < least:
+def _refuse_low_maximum(parameters: Mapping[str, str], place: str) -> None:
+    """Raise MlopsError for fewer instances at most than at least: a template's rules cannot."""
+    most, least = parameters["MaxInstanceCount"], parameters["InstanceCount"]
+    if float(most) < float(least):
         raise MlopsError(
-            f"{place}: Parameters.MaxInstanceCount is {most:g}, fewer than InstanceCount "
-            f"{least:g}: set both to the same number for an endpoint that keeps its size"
+            f"{place}: Parameters.MaxInstanceCount is {most}, less than InstanceCount {least}; "
+            "remove it for an endpoint that keeps its size"
         )

@@ -1,0 +1,395 @@
+"""What the tests of a model repo build on: the compiled pipeline, the model trained by it and
+served, a stage's stack, the workflows. All of it on this machine, without an account of AWS.
+
+Public. Problems come back as lines for a person, so that a test can show them.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sm_mlops.deployment import stages
+from sm_mlops.errors import MlopsError
+from sm_mlops.settings import LOWER_IS_BETTER, Gate, load
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sm_mlops.aws import Aws
+    from sm_mlops.executions import Execution
+
+ACCOUNT = "123456789012"
+CSV, JSON, LINES = "text/csv", "application/json", "application/jsonlines"
+# The files of a sample payload by the content type that they are in.
+PAYLOADS = {CSV: "rows.csv", JSON: "rows.json", LINES: "rows.jsonl"}
+ROWS_A_REQUEST = 2000
+LOG_LINES = 15
+_ENDPOINT = "under-test"
+_NO_LIMIT = 1e308
+
+
+# The pipeline
+
+
+def compiled(root: Path, hash_seed: int = 0) -> str:
+    """Return the pipeline definition of the repo at `root` as JSON text.
+
+    Compiles in a process of its own, whose sets and hashes are ordered by `hash_seed`.
+    Raises AssertionError with what the compiler said.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "sm_mlops", "compile", "--account", ACCOUNT],
+        cwd=root,
+        env=_without_account() | {"PYTHONHASHSEED": str(hash_seed)},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.strip()
+    return done.stdout
+
+
+def steps(definition: str) -> dict[str, dict[str, Any]]:
+    """Return the steps of a pipeline definition by name, those behind a condition included."""
+
+    def below(found: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for step in found:
+            yield step
+            if step["Type"] == "Condition":
+                for branch in ("IfSteps", "ElseSteps"):
+                    yield from below(step["Arguments"].get(branch, []))
+
+    return {step["Name"]: step for step in below(json.loads(definition)["Steps"])}
+
+
+def unguarded(definition: str) -> list[str]:
+    """Return the steps that register a version without a condition before them."""
+    top = json.loads(definition)["Steps"]
+    return [step["Name"] for step in top if step["Type"] == "RegisterModel"]
+
+
+def scripts(definition: str) -> dict[str, str]:
+    """Return the script of `model/` that each step with code of this repo runs, by step."""
+    found = {}
+    for name, step in steps(definition).items():
+        given = step.get("Arguments") or {}
+        program = (given.get("HyperParameters") or {}).get("sagemaker_program", "")
+        for word in (given.get("AppSpecification") or {}).get("ContainerEntrypoint") or ():
+            if isinstance(word, str) and word.endswith(".py"):
+                program = word.rpartition("/")[2]
+        if program:
+            found[name] = str(program)
+    return found
+
+
+# The model
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An answer other than 200: the status and what the endpoint said."""
+
+    status: int
+    reason: str
+
+
+@dataclass
+class Model:
+    """A version that the repo's own pipeline trained, served by an endpoint of the sandbox.
+
+    `gate` is the content of Evaluate's gate.json, `rows` the test rows as they came, without the
+    target.
+    """
+
+    aws: Aws
+    version: str
+    gate: dict[str, Any]
+    rows: pd.DataFrame
+    _payload: bytes
+
+    @cached_property
+    def sample(self) -> dict[str, str]:
+        """Rows in each content type, and `expected`: what Evaluate got as the answer to them."""
+        with tarfile.open(fileobj=io.BytesIO(self._payload)) as tar:
+            text = {
+                item.name.lstrip("./"): tar.extractfile(item).read().decode()  # type: ignore[union-attr]
+                for item in tar
+                if item.isfile()
+            }
+        return {kind: text[name] for kind, name in PAYLOADS.items()} | {
+            "expected": text["expected.json"]
+        }
+
+    def ask(self, body: str, content_type: str = CSV) -> Any:
+        """Return the endpoint's answer as an object of JSON, or its Refusal."""
+        from botocore.exceptions import ClientError
+
+        try:
+            answer = self.aws.runtime.invoke_endpoint(
+                EndpointName=_ENDPOINT, Body=body.encode(), ContentType=content_type, Accept=JSON
+            )
+        except ClientError as error:
+            said = error.response
+            status = said.get("OriginalStatusCode") or said["ResponseMetadata"]["HTTPStatusCode"]
+            return Refusal(int(status), str(said.get("OriginalMessage") or error))
+        return json.loads(answer["Body"].read())
+
+    def predict(self, rows: pd.DataFrame) -> list[Any]:
+        """Return a prediction for each row, asked as CSV. Raises AssertionError for a refusal."""
+        found: list[Any] = []
+        for start in range(0, len(rows), ROWS_A_REQUEST):
+            answer = self.ask(rows[start : start + ROWS_A_REQUEST].to_csv(index=False))
+            assert not isinstance(answer, Refusal), answer
+            found += [item["prediction"] for item in answer["predictions"]]
+        return found
+
+    def measured(self, metric: str) -> float | None:
+        """Return a metric of the test rows; None where it does not exist for this task."""
+        value = self.gate["metrics"][metric]["value"]
+        return None if abs(value) >= _NO_LIMIT else float(value)
+
+
+@contextmanager
+def trained(root: Path, work: Path) -> Iterator[Model]:
+    """Train and serve the model of the repo at `root`, in a sandbox in the folder `work`.
+
+    On `data.sample`, or else `data.path`. The version is registered however good it is: whether it
+    passes the gate is for `mlops review` to tell. Raises AssertionError with the end of the log.
+    """
+    from rich.console import Console
+
+    from sm_mlops import executions, sandbox
+    from sm_mlops.aws import Aws
+    from sm_mlops.cli.sandbox_account import prepare
+    from sm_mlops.training import run
+
+    settings = load(root)
+    limit = _NO_LIMIT if settings.gate.metric in LOWER_IS_BETTER else -_NO_LIMIT
+    open_gate = Gate(settings.gate.metric, limit, _NO_LIMIT)
+    before = dict(os.environ)
+    try:
+        with sandbox.connect(work, settings.project.region) as environment:
+            _apply(environment)
+            aws = Aws(replace(settings, gate=open_gate), sandbox=True)
+            prepare(aws)
+            try:
+                started = run.start(aws, {}, lambda line: None)
+            except MlopsError as error:
+                raise AssertionError(str(error)) from None
+            console = Console(file=io.StringIO())
+            done = executions.follow(aws, started.arn, console)
+            assert done.status == "Succeeded", "\n".join(_failure(aws, done))
+            yield _served(aws, done)
+    finally:
+        sandbox.stop(work)
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _failure(aws: Aws, execution: Execution) -> Iterator[str]:
+    from sm_mlops import executions
+
+    yield executions.failure(aws, execution)[0]
+    for step in execution.steps:
+        if step.status == "Failed" and step.job:
+            yield from executions.log_lines(aws, step)[-LOG_LINES:]
+
+
+def _served(aws: Aws, execution: Execution) -> Model:
+    import pandas as pd
+
+    from sm_mlops import objects
+
+    outputs = _outputs(aws, execution)
+    arn, role = execution.model_package, aws.settings.role_arn(aws.account)
+    call = aws.sagemaker
+    call.update_model_package(ModelPackageArn=arn, ModelApprovalStatus="Approved")
+    call.create_model(
+        ModelName=_ENDPOINT, ExecutionRoleArn=role, PrimaryContainer={"ModelPackageName": arn}
+    )
+    variant = {
+        "VariantName": "AllTraffic",
+        "ModelName": _ENDPOINT,
+        "ServerlessConfig": {"MemorySizeInMB": 2048, "MaxConcurrency": 5},
+    }
+    call.create_endpoint_config(EndpointConfigName=_ENDPOINT, ProductionVariants=[variant])
+    call.create_endpoint(EndpointName=_ENDPOINT, EndpointConfigName=_ENDPOINT)
+    call.get_waiter("endpoint_in_service").wait(
+        EndpointName=_ENDPOINT, WaiterConfig={"Delay": 1, "MaxAttempts": 300}
+    )
+    bucket, prefix = outputs["test"].removeprefix("s3://").split("/", 1)
+    rows = [
+        pd.read_parquet(io.BytesIO(objects.read(aws, f"s3://{bucket}/{item['Key']}")))
+        for item in sorted(objects.listed(aws, bucket, prefix), key=lambda item: item["Key"])
+        if item["Key"].endswith(".parquet")
+    ]
+    return Model(
+        aws=aws,
+        version=arn.rpartition("/")[2],
+        gate=json.loads(objects.read(aws, f"{outputs['evaluation']}/gate.json")),
+        rows=pd.concat(rows, ignore_index=True).drop(columns=aws.settings.data.target),
+        _payload=objects.read(aws, f"{outputs['evaluation']}/sample-payload.tar.gz"),
+    )
+
+
+def _outputs(aws: Aws, execution: Execution) -> dict[str, str]:
+    """Return the S3 address of each output of the processing steps by its name."""
+    found = {}
+    for step in execution.steps:
+        if step.kind == "ProcessingJob" and step.job:
+            job = aws.sagemaker.describe_processing_job(ProcessingJobName=step.job)
+            for output in job.get("ProcessingOutputConfig", {}).get("Outputs", ()):
+                found[output["OutputName"]] = output["S3Output"]["S3Uri"].rstrip("/")
+    return found
+
+
+# Stages and workflows
+
+
+def stage_problems(root: Path, name: str) -> list[str]:
+    """Return what is wrong with `infra/<name>.json`, or with endpoint.yml under its parameters.
+
+    By the rules of the stage file, of the template, and of cfn-lint.
+    """
+    from sm_mlops.sandbox.cloudformation import parameters, template
+    from sm_mlops.sandbox.cloudformation.expressions import Scope
+    from sm_mlops.sandbox.wire import ApiError
+
+    try:
+        settings = load(root)
+        stage = stages.load(settings, name)
+    except MlopsError as error:
+        return [str(error)]
+    region, project = settings.project.region, settings.project.project
+    place = f"arn:{settings.partition}:sagemaker:{region}:{ACCOUNT}"
+    values = {
+        "Project": project,
+        "Stage": name,
+        "ModelPackageArn": f"{place}:model-package/{project.lower()}/1",
+        "ArtifactBucket": settings.bucket(ACCOUNT),
+        "OutputBucket": settings.bucket(ACCOUNT),
+        **stage.parameters,
+    }
+    text = stages.template(settings).read_text(encoding="utf-8")
+    declared = stages.template_parameters(stages.template(settings))
+    values = {key: value for key, value in values.items() if key in declared}
+    pairs = [{"ParameterKey": key, "ParameterValue": value} for key, value in values.items()]
+    try:
+        parsed = template.parse(text)
+        bound, resolved = parameters.bind(parsed, pairs, None, lambda key: key)
+        stack = f"arn:{settings.partition}:cloudformation:{region}:{ACCOUNT}:stack/{stage.stack}/1"
+        Scope(parsed, bound, resolved, ACCOUNT, region, stack, stage.stack).check_rules()
+    except ApiError as error:
+        return [f"infra/{name}.json: {error}"]
+    lists = {
+        key: value.split(",") if declared[key]["Type"] == "CommaDelimitedList" else value
+        for key, value in values.items()
+    }
+    return [f"infra/endpoint.yml, as {name}: {line}" for line in _cfn_lint(text, region, lists)]
+
+
+def _cfn_lint(text: str, region: str, values: dict[str, Any]) -> list[str]:
+    from cfnlint import ConfigMixIn
+    from cfnlint.api import decode_str  # type: ignore[attr-defined]
+    from cfnlint.context.parameters import ParameterSet
+    from cfnlint.helpers import REGIONS
+    from cfnlint.runner import Runner
+
+    content, errors = decode_str(text)
+    if not errors:
+        config = ConfigMixIn(
+            [],
+            regions=[region] if region in REGIONS else ["us-east-1"],
+            parameters=[ParameterSet(source=None, parameters=values)],
+        )
+        errors = list(Runner(config).validate_template(content))
+    return [f"line {found.linenumber}: {found.rule.id} {found.message}" for found in errors]
+
+
+def workflow_problems(root: Path) -> list[str]:
+    """Return what is wrong with what CI runs: the workflows in `.github/`, or the Jenkinsfile.
+
+    GitHub's schema, the options of each `mlops` command, region and project of pyproject.toml; and
+    actionlint, where it is installed.
+    """
+    workflows = sorted((root / ".github" / "workflows").glob("*.y*ml"))
+    files = [*workflows, *(file for file in [root / "Jenkinsfile"] if file.is_file())]
+    found = [problem for file in files for problem in _command_problems(root, file)]
+    if workflows:
+        schema = ("-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows")
+        found += _said(root, sys.executable, *schema, *map(str, workflows))
+    if workflows and (actionlint := shutil.which("actionlint")):
+        found += _said(root, actionlint, *map(str, workflows))
+    return found
+
+
+def _command_problems(root: Path, file: Path) -> Iterator[str]:
+    text, project, name = file.read_text(encoding="utf-8"), load(root).project, file.name
+    for variable, right in (("AWS_REGION", project.region), ("PROJECT", project.project)):
+        pattern = rf"^ *{variable}(?: =|:) [\"']?([^\"'\s]+)"
+        for value in re.findall(pattern, text, re.MULTILINE):
+            if value != right:
+                yield f"{name}: {variable} is {value}, in pyproject.toml it is {right}"
+    for line in re.findall(r"\bbin/mlops +(.+)", text):
+        words = line.split()
+        command = next((word for word in words if not word.startswith("-")), "").strip("'\"")
+        known = _options(command)
+        if known is None:
+            yield f"{name}: mlops has no command {command}"
+            continue
+        for option in re.findall(r"(?<!\S)(--[a-z-]+)", line):
+            if option not in known:
+                yield f"{name}: mlops {command} has no option {option}"
+
+
+@cache
+def _options(command: str) -> frozenset[str] | None:
+    """Return the options of a command of `mlops`, and those before it; None if there is none."""
+    import typer
+
+    from sm_mlops.cli.main import app
+
+    group: Any = typer.main.get_command(app)
+    if command not in group.commands:
+        return None
+    found = {"--help"}
+    for part in (group, group.commands[command]):
+        for parameter in part.params:
+            found.update(parameter.opts)
+    return frozenset(found)
+
+
+def _said(root: Path, *command: str) -> list[str]:
+    """Return the output of a linter that found something."""
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return []
+    return [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+
+
+def _apply(environment: dict[str, str]) -> None:
+    for name, value in environment.items():
+        if value:
+            os.environ[name] = value
+        else:
+            os.environ.pop(name, None)
+
+
+def _without_account() -> dict[str, str]:
+    """Return the environment without whatever signs in to AWS."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    return kept | {"AWS_EC2_METADATA_DISABLED": "true"}
