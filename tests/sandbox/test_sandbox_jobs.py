@@ -15,7 +15,7 @@ import psutil
 import pytest
 from botocore.exceptions import ClientError
 
-from sandbox_cases import BUCKET, OUTPUT, World, channel, files_below, s3_input, world
+from sandbox_cases import BUCKET, OUTPUT, World, channel, files_below, s3_input, until, world
 from sm_mlops.sandbox import Server
 
 pytestmark = pytest.mark.slow
@@ -87,18 +87,6 @@ def test_inputs_are_laid_out_as_the_service_lays_them_out(aws: World) -> None:
         "processing/input/prefix/database/c.csv",
         "processing/input/prefix/deep/b.csv",
     ]
-
-
-def test_a_manifest_names_the_files(aws: World) -> None:
-    for name in ("one", "two", "three"):
-        aws.put(f"listed/{name}.txt", name)
-    manifest = [{"prefix": f"s3://{BUCKET}/listed/"}, "one.txt", "three.txt"]
-    uri = aws.put("manifests/m.json", json.dumps(manifest))
-    request = aws.processing(REPORT)
-    request["ProcessingInputs"].append(s3_input("data", uri))
-    request["ProcessingInputs"][-1]["S3Input"]["S3DataType"] = "ManifestFile"
-    files = [n for n in report(aws, request)["files"] if "/data/" in n]
-    assert files == ["processing/input/data/one.txt", "processing/input/data/three.txt"]
 
 
 def test_opt_ml_means_the_jobs_folder_in_arguments_and_environment(aws: World) -> None:
@@ -225,7 +213,7 @@ def test_a_job_that_takes_too_long_is_stopped(aws: World) -> None:
     assert job["ProcessingJobStatus"] == "Stopped"
 
 
-def test_stopping_sends_sigterm_then_sigkill(aws: World) -> None:
+def test_stopping_sends_sigterm_then_sigkill(aws: World, server: Server) -> None:
     polite = """
 import pathlib, signal, sys, time
 def leave(*_):
@@ -233,20 +221,23 @@ def leave(*_):
     sys.exit(0)
 signal.signal(signal.SIGTERM, leave)
 pathlib.Path(sys.argv[1], "ready").write_text("x")
-time.sleep(60)
+time.sleep(600)
 """
-    stubborn = "import signal, time\nsignal.signal(15, signal.SIG_IGN)\ntime.sleep(60)\n"
+    stubborn = """
+import pathlib, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+pathlib.Path(sys.argv[1], "ready").write_text("x")
+time.sleep(600)
+"""
     for script in (polite, stubborn):
         request = aws.processing(script, [f"{OUTPUT}/out"])
         name = f"stop-{time.time_ns()}"
-        aws.sagemaker.create_processing_job(ProcessingJobName=name, **request)
-        time.sleep(0.5)
-        aws.sagemaker.stop_processing_job(ProcessingJobName=name)
-        while True:
-            job = aws.sagemaker.describe_processing_job(ProcessingJobName=name)
-            if job["ProcessingJobStatus"] not in ("InProgress", "Stopping"):
-                break
-            time.sleep(0.02)
+        created = aws.sagemaker.create_processing_job(ProcessingJobName=name, **request)
+        folder = server.jobs.log_path(name).parent / "ml/processing/output/out"
+        until((folder / "ready").is_file)
+        server.jobs.stop("ProcessingJob", created["ProcessingJobArn"])
+        server.jobs.wait(created["ProcessingJobArn"])
+        job = aws.sagemaker.describe_processing_job(ProcessingJobName=name)
         assert job["ProcessingJobStatus"] == "Stopped"
         if script is polite:
             assert aws.read(f"{out(dict(job))}/goodbye") == b"x"
@@ -280,10 +271,17 @@ def test_the_log_of_one_job_is_told_apart_from_the_others(aws: World) -> None:
         assert [event["message"] for event in found["events"]] == said
 
 
-def test_logs_are_read_as_on_aws_while_the_job_runs(aws: World) -> None:
-    script = "import time\nprint('early', flush=True)\ntime.sleep(1)\nprint('late')\n"
-    request = aws.processing(script)
+def test_logs_are_read_as_on_aws_while_the_job_runs(aws: World, server: Server) -> None:
+    script = """
+import pathlib, sys, time
+print("early", flush=True)
+while not pathlib.Path(sys.argv[1], "go").exists():
+    time.sleep(0.02)
+print("late")
+"""
+    request = aws.processing(script, [f"{OUTPUT}/out"])
     aws.sagemaker.create_processing_job(ProcessingJobName="logged", **request)
+    folder = server.jobs.log_path("logged").parent / "ml/processing/output/out"
     group = "/aws/sagemaker/ProcessingJobs"
 
     def lines() -> list[str]:
@@ -301,13 +299,9 @@ def test_logs_are_read_as_on_aws_while_the_job_runs(aws: World) -> None:
             )["events"]
         ]
 
-    end = time.monotonic() + 20
-    while not lines() and time.monotonic() < end:
-        time.sleep(0.02)
-    assert lines() == ["early"]
-    while len(lines()) < 2 and time.monotonic() < end:
-        time.sleep(0.02)
-    assert lines() == ["early", "late"]
+    until(lambda: lines() == ["early"])
+    (folder / "go").touch()
+    until(lambda: lines() == ["early", "late"])
 
 
 @pytest.mark.parametrize(
@@ -315,6 +309,7 @@ def test_logs_are_read_as_on_aws_while_the_job_runs(aws: World) -> None:
     [
         ({"S3InputMode": "Pipe"}, "supports File mode"),
         ({"S3CompressionType": "Gzip"}, "supports File mode, uncompressed, only"),
+        ({"S3DataType": "ManifestFile"}, "supports S3DataType S3Prefix only"),
     ],
 )
 def test_what_processing_does_not_support_is_refused(
@@ -467,9 +462,8 @@ def test_what_training_does_not_support_is_refused(
         aws.train(request)
 
 
-def test_jobs_are_listed_newest_first(aws: World, trained: dict[str, Any]) -> None:
-    rows = aws.sagemaker.list_training_jobs(MaxResults=100)["TrainingJobSummaries"]
-    times = [row["CreationTime"] for row in rows]
-    assert times == sorted(times, reverse=True)
-    named = aws.sagemaker.list_training_jobs(NameContains=trained["TrainingJobName"])
-    assert len(named["TrainingJobSummaries"]) == 1
+def test_a_container_with_a_command_of_its_own_is_refused(aws: World) -> None:
+    request = training(aws)
+    request["AlgorithmSpecification"]["ContainerEntrypoint"] = ["python3"]
+    with pytest.raises(ClientError, match=r"does not support AlgorithmSpecification\.Con"):
+        aws.train(request)

@@ -6,6 +6,7 @@ import json
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,14 +28,21 @@ from sandbox_cases import (
     register,
     s3_input,
     step,
+    until,
     world,
 )
 from sm_mlops.sandbox import Server
+from sm_mlops.sandbox.wire import snake_case
 
 pytestmark = pytest.mark.slow
 
 WRITE = "import pathlib, sys\npathlib.Path(sys.argv[1], 'x.json').write_text(sys.argv[2])\n"
-SLEEP = "import time\ntime.sleep(60)\n"
+SLEEP = "import time\ntime.sleep(600)\n"
+HOLD = """
+import pathlib, sys, time
+while not pathlib.Path(sys.argv[1]).exists():
+    time.sleep(0.02)
+"""
 BREAK = "import sys\nsys.exit(3)\n"
 GATE_FILE = [{"PropertyFileName": "gate", "OutputName": "out", "FilePath": "x.json"}]
 CACHED = {"CacheConfig": {"Enabled": True, "ExpireAfter": "P1D"}}
@@ -152,23 +160,16 @@ def test_execution_variables_and_parameters_reach_the_job(aws: World) -> None:
     assert written.decode() == f"variables|{identity}|{ended.arn}|4"
     assert job["ProcessingJobName"].startswith(f"pipelines-{identity}-Write-")
     assert len(job["ProcessingJobName"]) <= 63
-    listed = aws.sagemaker.list_pipeline_parameters_for_execution(PipelineExecutionArn=ended.arn)
-    assert listed["PipelineParameters"] == [{"Name": "Count", "Value": "4"}]
 
 
-def test_independent_steps_run_at_the_same_time(aws: World) -> None:
-    pause = "import time\ntime.sleep(1)\n"
-    steps = [step(name, "Processing", aws.processing(pause)) for name in ("One", "Two")]
-    ended = aws.run(steps).steps
-    assert ended["One"]["StartTime"] < ended["Two"]["EndTime"]
-    assert ended["Two"]["StartTime"] < ended["One"]["EndTime"]
-
-
-def test_parallelism_configuration_limits_how_many_steps_run(aws: World) -> None:
-    pause = "import time\ntime.sleep(0.2)\n"
-    steps = [step(name, "Processing", aws.processing(pause)) for name in ("One", "Two")]
-    ended = aws.run(steps, ParallelismConfiguration={"MaxParallelExecutionSteps": 1}).steps
-    assert ended["One"]["EndTime"] <= ended["Two"]["StartTime"]
+def test_independent_steps_run_at_the_same_time(aws: World, tmp_path: Path) -> None:
+    names = [str(tmp_path / name) for name in ("one", "two")]
+    meet = "import pathlib, sys\npathlib.Path(sys.argv[2]).touch()\n" + HOLD
+    steps = [
+        step("One", "Processing", aws.processing(meet, names)),
+        step("Two", "Processing", aws.processing(meet, names[::-1])),
+    ]
+    assert aws.run(steps).status == "Succeeded"
 
 
 def test_depends_on_orders_steps(aws: World) -> None:
@@ -178,14 +179,20 @@ def test_depends_on_orders_steps(aws: World) -> None:
     assert ended["First"]["EndTime"] <= ended["Last"]["StartTime"]
 
 
-def test_a_failing_step_lets_running_ones_finish_and_starts_no_other(aws: World) -> None:
+def test_a_failing_step_lets_running_ones_finish_and_starts_no_other(
+    aws: World, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
     steps = [
         step("Bad", "Processing", aws.processing(BREAK)),
-        step("Slow", "Processing", aws.processing("import time\ntime.sleep(1)\n")),
+        step("Slow", "Processing", aws.processing(HOLD, [str(go)])),
         writing(aws, "AfterBad", "1", DependsOn=["Bad"]),
         writing(aws, "AfterSlow", "1", DependsOn=["Slow"]),
     ]
-    ended = aws.run(steps)
+    arn = aws.start(steps)
+    until(lambda: aws.steps(arn).get("Bad", {}).get("StepStatus") == "Failed")
+    go.touch()
+    ended = aws.wait(arn)
     assert ended.status == "Failed"
     assert {name: s["StepStatus"] for name, s in ended.steps.items()} == {
         "Bad": "Failed",
@@ -434,27 +441,6 @@ def test_an_execution_that_has_ended_cannot_be_stopped(aws: World) -> None:
         aws.sagemaker.stop_pipeline_execution(PipelineExecutionArn=ended.arn)
 
 
-def test_retrying_runs_what_failed_and_keeps_what_succeeded(aws: World) -> None:
-    marker = aws.put(f"marker/{uuid.uuid4().hex}", "no")
-    good = writing(aws, "Good", "1")
-    check = aws.processing(
-        "import pathlib, sys\nsys.exit(pathlib.Path(sys.argv[1]).read_text() != 'yes')\n",
-        [f"/opt/ml/processing/input/marker/{marker.rpartition('/')[2]}"],
-    )
-    check["ProcessingInputs"].append(s3_input("marker", marker))
-    failed = aws.run([good, step("Check", "Processing", check, DependsOn=["Good"])])
-    assert failed.status == "Failed"
-    aws.put(marker.removeprefix(f"s3://{BUCKET}/"), "yes")
-    answer = aws.sagemaker.retry_pipeline_execution(PipelineExecutionArn=failed.arn)
-    assert answer["PipelineExecutionArn"] == failed.arn
-    ended = aws.wait(failed.arn)
-    assert ended.status == "Succeeded"
-    assert "FailureReason" not in ended.described
-    assert ended.steps["Good"] == failed.steps["Good"]
-    with pytest.raises(ClientError, match="Only a failed or stopped execution"):
-        aws.sagemaker.retry_pipeline_execution(PipelineExecutionArn=failed.arn)
-
-
 def test_the_same_request_token_starts_one_execution(aws: World) -> None:
     token = uuid.uuid4().hex
     steps = [condition("C", [equals(1, 1)])]
@@ -464,13 +450,13 @@ def test_the_same_request_token_starts_one_execution(aws: World) -> None:
     assert aws.start(steps, name="token") != first
 
 
-def test_an_update_does_not_change_a_running_execution(aws: World) -> None:
-    wait = "import time\ntime.sleep(0.5)\n"
-    request = aws.processing(wait)
+def test_an_update_does_not_change_a_running_execution(aws: World, tmp_path: Path) -> None:
+    request = aws.processing(HOLD, [str(tmp_path / "go")])
     steps = [step("Wait", "Processing", request), fail("Old", "old", DependsOn=["Wait"])]
     arn = aws.start(steps, name="updated")
     before = aws.sagemaker.describe_pipeline(PipelineName="updated")["PipelineDefinition"]
     aws.create("updated", [fail("New", "new")])
+    (tmp_path / "go").touch()
     ended = aws.wait(arn)
     assert set(ended.steps) == {"Wait", "Old"}
     kept = aws.sagemaker.describe_pipeline_definition_for_execution(PipelineExecutionArn=arn)
@@ -501,17 +487,6 @@ def test_pipelines_are_created_described_listed_and_deleted(aws: World) -> None:
     with pytest.raises(ClientError, match="does not exist") as caught:
         aws.sagemaker.describe_pipeline(PipelineName="life")
     assert caught.value.response["Error"]["Code"] == "ResourceNotFound"
-
-
-def test_a_large_definition_may_come_from_s3(aws: World) -> None:
-    aws.put("definitions/large.json", definition([condition("C", [equals(1, 1)])]))
-    aws.sagemaker.create_pipeline(
-        PipelineName="large",
-        PipelineDefinitionS3Location={"Bucket": BUCKET, "ObjectKey": "definitions/large.json"},
-        RoleArn=ROLE,
-    )
-    arn = aws.sagemaker.start_pipeline_execution(PipelineName="large")["PipelineExecutionArn"]
-    assert aws.wait(arn).status == "Succeeded"
 
 
 def test_steps_and_executions_are_listed_in_order_and_in_pages(aws: World) -> None:
@@ -553,16 +528,12 @@ def test_every_answer_fits_botocores_model(aws: World) -> None:
         ("ListPipelineExecutions", {"PipelineName": "shapes"}),
         ("ListPipelineExecutionSteps", {"PipelineExecutionArn": ended.arn}),
         ("DescribePipelineDefinitionForExecution", {"PipelineExecutionArn": ended.arn}),
-        ("ListPipelineParametersForExecution", {"PipelineExecutionArn": ended.arn}),
         ("DescribeProcessingJob", {"ProcessingJobName": job}),
-        ("ListProcessingJobs", {}),
-        ("ListTrainingJobs", {}),
         ("ListModelPackageGroups", {}),
         ("DescribeModelPackageGroup", {"ModelPackageGroupName": GROUP}),
     ):
         shape = client.meta.service_model.operation_model(operation)
-        method = "".join(f"_{c.lower()}" if c.isupper() else c for c in operation).lstrip("_")
-        getattr(client, method)(**request)
+        getattr(client, snake_case(operation))(**request)
         unknown = set(json.loads(bodies[-1])) - set(shape.output_shape.members)
         assert not unknown, f"{operation} answers {unknown}, which AWS does not"
 
@@ -596,6 +567,51 @@ def test_a_wrong_request_is_refused_with_the_services_code(
     with pytest.raises(ClientError) as caught:
         getattr(aws.sagemaker, operation)(**request_)
     assert caught.value.response["Error"]["Code"] == code
+
+
+@pytest.mark.parametrize(
+    ("operation", "request_"),
+    [
+        ("ListTrainingJobs", {}),
+        ("StopProcessingJob", {"ProcessingJobName": "x"}),
+        ("RetryPipelineExecution", {"PipelineExecutionArn": NO_EXECUTION}),
+        ("CreateExperiment", {"ExperimentName": "x"}),
+    ],
+)
+def test_an_operation_that_is_not_implemented_is_refused_by_name(
+    aws: World, operation: str, request_: dict[str, Any]
+) -> None:
+    with pytest.raises(ClientError) as caught:
+        getattr(aws.sagemaker, snake_case(operation))(**request_)
+    error = caught.value.response["Error"]
+    assert error["Code"] == "NotImplemented"
+    assert error["Message"] == f"The sandbox does not implement sagemaker:{operation}"
+
+
+@pytest.mark.parametrize(
+    ("operation", "request_", "what"),
+    [
+        (
+            "StartPipelineExecution",
+            {"ParallelismConfiguration": {"MaxParallelExecutionSteps": 1}},
+            "ParallelismConfiguration",
+        ),
+        (
+            "UpdatePipeline",
+            {"PipelineDefinitionS3Location": {"Bucket": BUCKET, "ObjectKey": "x"}},
+            "PipelineDefinitionS3Location",
+        ),
+        ("ListPipelineExecutions", {"CreatedAfter": 1}, "CreatedAfter"),
+        ("ListPipelineExecutions", {"SortBy": "PipelineExecutionArn"}, "SortBy"),
+    ],
+)
+def test_a_member_that_is_not_implemented_is_refused_by_name(
+    aws: World, operation: str, request_: dict[str, Any], what: str
+) -> None:
+    aws.create("strict", [fail("F", "x")])
+    words = f"does not implement sagemaker:{operation} with {what}"
+    with pytest.raises(ClientError, match=words):
+        getattr(aws.sagemaker, snake_case(operation))(PipelineName="strict", **request_)
 
 
 def test_wrong_parameters_start_nothing(aws: World) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from sandbox_cases import BUCKET, World, register, world
+from sandbox_cases import BUCKET, ROLE, World, register, world
 from sm_mlops.sandbox import Server
 
 pytestmark = pytest.mark.slow
@@ -145,8 +145,21 @@ def test_a_group_has_a_policy_and_tags(aws: World, group: str) -> None:
     assert client.list_tags(ResourceArn=arn)["Tags"] == [{"Key": "l", "Value": "w"}]
 
 
+def test_tags_of_what_the_sandbox_does_not_keep_are_refused_by_name(aws: World) -> None:
+    arn = "arn:aws:sagemaker:eu-west-1:123456789012:experiment/e"
+    with pytest.raises(ClientError, match=f"does not implement sagemaker tags of {arn}"):
+        aws.sagemaker.list_tags(ResourceArn=arn)
+
+
 def test_tags_of_what_moto_answers_still_work(aws: World) -> None:
-    arn = aws.sagemaker.create_experiment(ExperimentName="e")["ExperimentArn"]
+    arn = aws.sagemaker.create_domain(
+        DomainName="d",
+        AuthMode="IAM",
+        DefaultUserSettings={"ExecutionRole": ROLE},
+        SubnetIds=["subnet-1"],
+        VpcId="vpc-1",
+        Tags=[],
+    )["DomainArn"]
     aws.sagemaker.add_tags(ResourceArn=arn, Tags=[{"Key": "a", "Value": "b"}])
     tags = aws.sagemaker.list_tags(ResourceArn=arn)["Tags"]
     assert tags == [{"Key": "a", "Value": "b"}]
@@ -156,6 +169,13 @@ def test_a_version_of_no_group_is_refused(aws: World) -> None:
     with pytest.raises(ClientError, match="Model Package Group does not exist") as caught:
         add(aws, "nope")
     assert caught.value.response["Error"]["Code"] == "ValidationException"
+
+
+def test_a_package_without_a_group_is_refused_by_name(aws: World) -> None:
+    with pytest.raises(ClientError, match="does not implement sagemaker:CreateModelPackage with"):
+        aws.sagemaker.create_model_package(ModelPackageName="alone")
+    with pytest.raises(ClientError, match="does not implement sagemaker:ListModelPackages with"):
+        aws.sagemaker.list_model_packages()
 
 
 def test_versions_registered_at_the_same_time_get_different_numbers(aws: World, group: str) -> None:

@@ -20,6 +20,7 @@ from sandbox_cases import (
     files_below,
     register,
     step,
+    until,
     world,
 )
 from sm_mlops import sandbox
@@ -327,8 +328,6 @@ def test_executions_of_a_killed_server_are_closed_with_a_reason(tmp_path: Path) 
         assert "The sandbox was killed" in after.steps["C"]["FailureReason"]
         described = aws.sagemaker.describe_processing_job(ProcessingJobName=job.rpartition("/")[2])
         assert described["ProcessingJobStatus"] == "Failed"
-        aws.sagemaker.retry_pipeline_execution(PipelineExecutionArn=ended.arn)
-        assert aws.wait(ended.arn).status == "Succeeded"
 
 
 def test_a_group_counts_its_versions_again_after_a_kill_between_two_writes(tmp_path: Path) -> None:
@@ -344,14 +343,13 @@ def test_a_group_counts_its_versions_again_after_a_kill_between_two_writes(tmp_p
 
 
 def test_closing_stops_what_runs(tmp_path: Path) -> None:
-    script = "import os, pathlib, sys, time\npathlib.Path(sys.argv[1]).touch()\ntime.sleep(60)\n"
+    script = "import os, pathlib, sys, time\npathlib.Path(sys.argv[1]).touch()\ntime.sleep(600)\n"
     started = tmp_path / "started"
     with restart(tmp_path) as server:
         aws = world(server)
         arn = aws.start([step("P", "Processing", aws.processing(script, [str(started)]))])
         aws.wait_for_step(arn, "P")
-        while not started.exists():
-            pass
+        until(started.exists)
     left = [p for p in psutil.Process().children(recursive=True) if p.status() != "zombie"]
     assert not [process for process in left if "job.py" in str(process.cmdline())]
     with restart(tmp_path) as server:

@@ -212,14 +212,18 @@ class Killing:
             (row["PipelineExecutionArn"], row["PipelineExecutionStatus"])
             for row in found["PipelineExecutionSummaries"]
         ]
-        for kind, call in (
-            ("ProcessingJob", client.list_processing_jobs),
-            ("TrainingJob", client.list_training_jobs),
-        ):
-            rows += [
-                (job[f"{kind}Name"], job[f"{kind}Status"])
-                for job in call(MaxResults=100)[f"{kind}Summaries"]
-            ]
+        for execution, _ in tuple(rows):
+            steps = client.list_pipeline_execution_steps(PipelineExecutionArn=execution)
+            for step in steps["PipelineExecutionSteps"]:
+                rows.append((step["StepName"], step["StepStatus"]))
+                for kind, describe in (
+                    ("ProcessingJob", client.describe_processing_job),
+                    ("TrainingJob", client.describe_training_job),
+                ):
+                    if kind in step.get("Metadata", {}):
+                        name = step["Metadata"][kind]["Arn"].rpartition("/")[2]
+                        job = describe(**{f"{kind}Name": name})
+                        rows.append((name, job[f"{kind}Status"]))
         return [
             f"{name} is {status}" for name, status in rows if status in (*RUNNING, "InProgress")
         ]

@@ -7,6 +7,7 @@ import json
 import tarfile
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -177,7 +178,7 @@ class World:
         """Create and start a pipeline of these steps, and wait for its end."""
         return self.wait(self.start(steps, **options))
 
-    def wait(self, arn: str, seconds: float = 60) -> Ended:
+    def wait(self, arn: str, seconds: float = 300) -> Ended:
         """Wait for the end of an execution."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -194,7 +195,7 @@ class World:
         )
         return {step["StepName"]: dict(step) for step in answer["PipelineExecutionSteps"]}
 
-    def wait_for_step(self, arn: str, name: str, seconds: float = 30) -> dict[str, Any]:
+    def wait_for_step(self, arn: str, name: str, seconds: float = 120) -> dict[str, Any]:
         """Wait until a step has made its job, and return the step."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -223,6 +224,15 @@ class World:
             if job["TrainingJobStatus"] not in ("InProgress", "Stopping"):
                 return dict(job)
             time.sleep(0.02)
+
+
+def until(holds: Callable[[], Any], seconds: float = 120) -> None:
+    """Wait until something holds. Raises TimeoutError."""
+    end = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > end:
+            raise TimeoutError("what was waited for has not come")
+        time.sleep(0.02)
 
 
 def policy(*statements: dict[str, Any]) -> str:

@@ -370,7 +370,7 @@ def _spawn(folder: Path, region: str, standing: bool) -> tuple[subprocess.Popen[
     }
     package = Path(__file__).resolve().parents[1]
     bootstrap = f"import sys; sys.path.insert(0, {str(package.parent)!r}); "
-    bootstrap += "from sm_mlops.sandbox.server import main; main()"
+    bootstrap += "from sm_mlops.sandbox.daemon import main; main()"
     command = [sys.executable, "-c", bootstrap, str(folder.parent), region]
     with (folder / "server.log").open("ab") as errors:
         process = subprocess.Popen(

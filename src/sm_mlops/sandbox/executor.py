@@ -23,10 +23,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 from sm_mlops.sandbox import caching, expressions
 from sm_mlops.sandbox.definition import JOB_OPERATIONS, Definition, RetryPolicy, Step, bind, parse
 from sm_mlops.sandbox.expressions import ExpressionError, Scope
-from sm_mlops.sandbox.jobs import KILLED, split_uri
+from sm_mlops.sandbox.job_folder import split_uri
+from sm_mlops.sandbox.jobs import KILLED
 from sm_mlops.sandbox.objects import NoSuchObject
 from sm_mlops.sandbox.storage import Record, Store
-from sm_mlops.sandbox.wire import input_shape, invalid
+from sm_mlops.sandbox.wire import input_shape, invalid, snake_case
 
 EXECUTION = "PipelineExecution"
 FAILED_REASON = "Step failure: One or multiple steps failed."
@@ -106,13 +107,11 @@ class Execution:
     # The loop.
 
     def run(self) -> None:
-        """Run the steps that have not succeeded yet, to the end of the execution."""
-        parallel = self.record.get("ParallelismConfiguration", {})
-        most = int(parallel.get("MaxParallelExecutionSteps", MOST_PARALLEL))
+        """Run the steps to the end of the execution."""
         with self._changed:
             while True:
                 if not self.stopping.is_set() and not self._has_failed():
-                    for step in self._ready()[: most - len(self._running)]:
+                    for step in self._ready()[: MOST_PARALLEL - len(self._running)]:
                         self._start(step)
                 if not self._running:
                     break
@@ -253,9 +252,6 @@ class Execution:
             if hit is None:
                 return False
             source, found = hit
-            kind = f"{step.type}Job"
-            if self.store.get(kind, found["Metadata"][kind]["Arn"]) is None:
-                return False  # The job was deleted since.
             row["Metadata"] = found["Metadata"]
             row["CacheHitResult"] = {"SourcePipelineExecutionArn": source["PipelineExecutionArn"]}
             return True
@@ -290,9 +286,8 @@ class Execution:
     def _call(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
         """Send a request to the sandbox's own API, over HTTP, through botocore's checks."""
         client = self._client()
-        method = "".join(f"_{c.lower()}" if c.isupper() else c for c in operation).lstrip("_")
         try:
-            answer: dict[str, Any] = getattr(client, method)(**request)
+            answer: dict[str, Any] = getattr(client, snake_case(operation))(**request)
         except ClientError as error:
             message = error.response["Error"].get("Message", "")
             raise StepFailed(
@@ -410,7 +405,7 @@ def recover(store: Store) -> None:
                 row.update(StepStatus="Failed", EndTime=time.time(), FailureReason=f"{KILLED}.")
         record.update(
             PipelineExecutionStatus="Failed",
-            FailureReason=f"{KILLED}. Start it again, or continue it with RetryPipelineExecution.",
+            FailureReason=f"{KILLED}. Start it again.",
             LastModifiedTime=time.time(),
         )
         store.put(EXECUTION, arn, record)

@@ -34,7 +34,7 @@ from urllib.parse import parse_qs
 from sm_mlops.sandbox import grants, native, wire
 from sm_mlops.sandbox.alarms import FUNCTIONS, QUEUES, Alarms
 from sm_mlops.sandbox.deliveries import Undeliverable, render, send, waiting
-from sm_mlops.sandbox.jobs import isolated_environment, supervised
+from sm_mlops.sandbox.processes import isolated_environment, supervised
 from sm_mlops.sandbox.replies import Start, read, reply
 from sm_mlops.sandbox.storage import Record, Store
 from sm_mlops.sandbox.wire import ApiError, Caller

@@ -1,5 +1,4 @@
-"""Pipelines and their executions, as SageMaker's API answers for them; the executor does the
-running."""
+"""Pipelines and their executions, as SageMaker's API shows them; the executor runs them."""
 
 from __future__ import annotations
 
@@ -14,12 +13,13 @@ from sm_mlops.sandbox import wire
 from sm_mlops.sandbox.access import RoleObjects
 from sm_mlops.sandbox.definition import bind, parse
 from sm_mlops.sandbox.executor import EXECUTION, Execution, JobControl, recover
-from sm_mlops.sandbox.objects import NoSuchObject, Objects
+from sm_mlops.sandbox.objects import Objects
 from sm_mlops.sandbox.policies import check_role
 from sm_mlops.sandbox.storage import Record, Store
 from sm_mlops.sandbox.wire import ApiError, Caller, Params, invalid, missing, pick
 
 PIPELINE = "Pipeline"
+CHANGEABLE = ("PipelineDisplayName", "PipelineDefinition", "PipelineDescription", "RoleArn")
 
 
 class Pipelines:
@@ -38,8 +38,11 @@ class Pipelines:
         recover(store)
 
     def create_pipeline(self, params: Params, caller: Caller) -> Params:
-        """CreatePipeline: refuses a definition that could not run."""
-        name = params["PipelineName"]
+        """Answer CreatePipeline; refuse a definition that could not run."""
+        wire.only(
+            "CreatePipeline", params, *CHANGEABLE, "PipelineName", "ClientRequestToken", "Tags"
+        )
+        name, text = params["PipelineName"], _definition(params)
         arn = caller.arn(f"pipeline/{name}")
         with self.store.lock:
             if self.store.get(PIPELINE, arn) is not None:
@@ -47,17 +50,10 @@ class Pipelines:
                     "Pipeline names must be unique within an AWS account and region. "
                     f"Pipeline with name ({name}) already exists."
                 )
-            text = self._definition(params)
             parse(text)
             now = time.time()
             record = {
-                **pick(
-                    params,
-                    "PipelineName",
-                    "PipelineDescription",
-                    "RoleArn",
-                    "ParallelismConfiguration",
-                ),
+                **pick(params, "PipelineName", "PipelineDescription", "RoleArn"),
                 "PipelineArn": arn,
                 "PipelineDisplayName": params.get("PipelineDisplayName", name),
                 "PipelineDefinition": text,
@@ -73,41 +69,23 @@ class Pipelines:
         return {"PipelineArn": arn}
 
     def update_pipeline(self, params: Params, caller: Caller) -> Params:
-        """UpdatePipeline: executions that run keep the definition they were started with."""
+        """Answer UpdatePipeline; running executions keep the definition they started with."""
+        wire.only("UpdatePipeline", params, *CHANGEABLE, "PipelineName")
         record = self._pipeline(params["PipelineName"], caller)
         with self.store.lock:
-            if "PipelineDefinition" in params or "PipelineDefinitionS3Location" in params:
-                text = self._definition(params)
+            if "PipelineDefinition" in params:
+                text = _definition(params)
                 parse(text)
                 if text != record["PipelineDefinition"]:
                     record["_version"] += 1
                 record["PipelineDefinition"] = text
-            record.update(
-                pick(
-                    params,
-                    "PipelineDisplayName",
-                    "PipelineDescription",
-                    "RoleArn",
-                    "ParallelismConfiguration",
-                )
-            )
+            record.update(pick(params, "PipelineDisplayName", "PipelineDescription", "RoleArn"))
             record.update(LastModifiedTime=time.time(), LastModifiedBy=caller.context())
             self.store.put(PIPELINE, record["PipelineArn"], record)
         return {"PipelineArn": record["PipelineArn"], "PipelineVersionId": record["_version"]}
 
-    def _definition(self, params: Params) -> str:
-        if "PipelineDefinition" in params:
-            return str(params["PipelineDefinition"])
-        place = params.get("PipelineDefinitionS3Location")
-        if not place:
-            raise invalid("PipelineDefinition or PipelineDefinitionS3Location must be given")
-        try:
-            return self.objects.path(place["Bucket"], place["ObjectKey"]).read_text()
-        except NoSuchObject as error:
-            raise invalid(str(error)) from error
-
     def describe_pipeline(self, params: Params, caller: Caller) -> Params:
-        """DescribePipeline."""
+        """Answer DescribePipeline."""
         record = self._pipeline(params["PipelineName"], caller)
         executions = self._executions(record["PipelineArn"])
         answer = wire.public(record)
@@ -116,16 +94,14 @@ class Pipelines:
         return answer
 
     def list_pipelines(self, params: Params, caller: Caller) -> Params:
-        """ListPipelines: by creation time, the newest first unless asked otherwise."""
+        """Answer ListPipelines, the newest first unless asked otherwise."""
         prefix = params.get("PipelineNamePrefix", "")
         rows = [
             row
             for row in self.store.all(PIPELINE).values()
-            if row["PipelineName"].startswith(prefix) and wire.between(row, params, name="Created")
+            if row["PipelineName"].startswith(prefix)
         ]
-        by = "PipelineName" if params.get("SortBy") == "Name" else "CreationTime"
-        rows.sort(key=lambda row: row[by], reverse=params.get("SortOrder") != "Ascending")
-        rows, token = wire.page(rows, params)
+        rows, token = wire.listed("ListPipelines", rows, params, "PipelineNamePrefix")
         summaries = []
         for row in rows:
             summary = pick(
@@ -145,7 +121,7 @@ class Pipelines:
         return {"PipelineSummaries": summaries, **token}
 
     def delete_pipeline(self, params: Params, caller: Caller) -> Params:
-        """DeletePipeline, with its executions; refused while one of them runs."""
+        """Answer DeletePipeline, with its executions; refuse it while one of them runs."""
         record = self._pipeline(params["PipelineName"], caller)
         arn = record["PipelineArn"]
         with self.store.lock:
@@ -158,12 +134,18 @@ class Pipelines:
         return {"PipelineArn": arn}
 
     def start_pipeline_execution(self, params: Params, caller: Caller) -> Params:
-        """StartPipelineExecution: answers at once; the same ClientRequestToken starts nothing
-        twice."""
-        if "SelectiveExecutionConfig" in params:
-            raise invalid("The sandbox does not support SelectiveExecutionConfig")
+        """Answer StartPipelineExecution at once; start nothing twice for one ClientRequestToken."""
+        wire.only(
+            "StartPipelineExecution",
+            params,
+            "PipelineName",
+            "PipelineExecutionDisplayName",
+            "PipelineExecutionDescription",
+            "PipelineParameters",
+            "ClientRequestToken",
+        )
         pipeline = self._pipeline(params["PipelineName"], caller)
-        check_role(params.get("RoleArn") or pipeline["RoleArn"], caller)
+        check_role(pipeline["RoleArn"], caller)
         with self.store.lock:
             token = params["ClientRequestToken"]
             for earlier in self._executions(pipeline["PipelineArn"]):
@@ -171,7 +153,7 @@ class Pipelines:
                     return {"PipelineExecutionArn": earlier["PipelineExecutionArn"]}
             definition = parse(pipeline["PipelineDefinition"])
             given = params.get("PipelineParameters", [])
-            values = bind(definition, given)
+            bind(definition, given)
             alphabet = string.ascii_lowercase + string.digits
             identity = "".join(secrets.choice(alphabet) for _ in range(12))
             arn = f"{pipeline['PipelineArn']}/execution/{identity}"
@@ -189,19 +171,13 @@ class Pipelines:
                 "LastModifiedTime": now,
                 "CreatedBy": caller.context(),
                 "LastModifiedBy": caller.context(),
-                "RoleArn": params.get("RoleArn", pipeline["RoleArn"]),
+                "RoleArn": pipeline["RoleArn"],
                 "_pipeline": pipeline["PipelineName"],
                 "_definition": pipeline["PipelineDefinition"],
                 "_parameters": given,
-                "_values": values,
                 "_token": token,
                 "_steps": {},
             }
-            parallel = params.get(
-                "ParallelismConfiguration", pipeline.get("ParallelismConfiguration")
-            )
-            if parallel:
-                record["ParallelismConfiguration"] = parallel
             self._launch(record, caller)
         return {"PipelineExecutionArn": arn}
 
@@ -231,37 +207,8 @@ class Pipelines:
 
         threading.Thread(target=run, name=arn, daemon=True).start()
 
-    def retry_pipeline_execution(self, params: Params, caller: Caller) -> Params:
-        """RetryPipelineExecution: runs what failed or was stopped again, keeps what succeeded."""
-        record = self._execution(params["PipelineExecutionArn"])
-        arn = record["PipelineExecutionArn"]
-        with self.store.lock:
-            if (
-                record["PipelineExecutionStatus"] not in ("Failed", "Stopped")
-                or arn in self.running
-            ):
-                if record.get("_retry") == params["ClientRequestToken"]:
-                    return {"PipelineExecutionArn": arn}
-                raise ApiError(
-                    "ConflictException",
-                    f"Only a failed or stopped execution can be retried; {arn} is "
-                    f"{record['PipelineExecutionStatus']}",
-                )
-            record["_steps"] = {
-                name: row
-                for name, row in record["_steps"].items()
-                if row["StepStatus"] == "Succeeded"
-            }
-            record.pop("FailureReason", None)
-            record["PipelineExecutionStatus"] = "Executing"
-            record["_retry"] = params["ClientRequestToken"]
-            if "ParallelismConfiguration" in params:
-                record["ParallelismConfiguration"] = params["ParallelismConfiguration"]
-            self._launch(record, caller)
-        return {"PipelineExecutionArn": arn}
-
     def stop_pipeline_execution(self, params: Params, caller: Caller) -> Params:
-        """StopPipelineExecution: Stopping at once, Stopped when the running jobs have ended."""
+        """Answer StopPipelineExecution; the execution is Stopping until its jobs have ended."""
         record = self._execution(params["PipelineExecutionArn"])
         arn = record["PipelineExecutionArn"]
         execution = self.running.get(arn)
@@ -276,24 +223,14 @@ class Pipelines:
         return {"PipelineExecutionArn": arn}
 
     def describe_pipeline_execution(self, params: Params, caller: Caller) -> Params:
-        """DescribePipelineExecution."""
+        """Answer DescribePipelineExecution."""
         return wire.public(self._execution(params["PipelineExecutionArn"]))
 
     def list_pipeline_executions(self, params: Params, caller: Caller) -> Params:
-        """ListPipelineExecutions: by creation time, the newest first unless asked otherwise."""
+        """Answer ListPipelineExecutions, the newest first unless asked otherwise."""
         pipeline = self._pipeline(params["PipelineName"], caller)
-        rows = [
-            row
-            for row in self._executions(pipeline["PipelineArn"])
-            if wire.between(row, params, name="Created")
-        ]
-        by = (
-            "PipelineExecutionArn"
-            if params.get("SortBy") == "PipelineExecutionArn"
-            else "CreationTime"
-        )
-        rows.sort(key=lambda row: row[by], reverse=params.get("SortOrder") != "Ascending")
-        rows, token = wire.page(rows, params)
+        rows = self._executions(pipeline["PipelineArn"])
+        rows, token = wire.listed("ListPipelineExecutions", rows, params, "PipelineName")
         summaries = []
         for row in rows:
             summary = pick(
@@ -310,8 +247,7 @@ class Pipelines:
         return {"PipelineExecutionSummaries": summaries, **token}
 
     def list_pipeline_execution_steps(self, params: Params, caller: Caller) -> Params:
-        """ListPipelineExecutionSteps: the steps started so far, the newest first unless asked
-        otherwise."""
+        """Answer ListPipelineExecutionSteps, the newest first unless asked otherwise."""
         arn = params.get("PipelineExecutionArn")
         if not arn:
             raise invalid("PipelineExecutionArn must be given")
@@ -319,25 +255,18 @@ class Pipelines:
         with self.store.lock:
             rows = [wire.public(row) for row in record["_steps"].values()]
         rows.sort(key=lambda row: row["StartTime"])
-        if params.get("SortOrder") != "Ascending":
-            rows.reverse()
-        rows, token = wire.page(rows, params)
+        rows, token = wire.listed(
+            "ListPipelineExecutionSteps", rows, params, "PipelineExecutionArn"
+        )
         return {"PipelineExecutionSteps": rows, **token}
 
     def describe_pipeline_definition_for_execution(self, params: Params, caller: Caller) -> Params:
-        """DescribePipelineDefinitionForExecution."""
+        """Answer DescribePipelineDefinitionForExecution."""
         record = self._execution(params["PipelineExecutionArn"])
         return {
             "PipelineDefinition": record["_definition"],
             "CreationTime": record["CreationTime"],
         }
-
-    def list_pipeline_parameters_for_execution(self, params: Params, caller: Caller) -> Params:
-        """ListPipelineParametersForExecution: every parameter with the value it had, as text."""
-        record = self._execution(params["PipelineExecutionArn"])
-        rows = [{"Name": k, "Value": _shown(v)} for k, v in record["_values"].items()]
-        rows, token = wire.page(rows, params)
-        return {"PipelineParameters": rows, **token}
 
     def _executions(self, pipeline_arn: str) -> list[Record]:
         with self.store.lock:
@@ -361,5 +290,7 @@ class Pipelines:
         return record
 
 
-def _shown(value: Any) -> str:
-    return ("true" if value else "false") if isinstance(value, bool) else str(value)
+def _definition(params: Params) -> str:
+    if "PipelineDefinition" not in params:
+        raise invalid("PipelineDefinition must be given")
+    return str(params["PipelineDefinition"])

@@ -12,18 +12,11 @@ from collections.abc import Callable
 from sm_mlops.sandbox import wire
 from sm_mlops.sandbox.policies import decision, denied, principal
 from sm_mlops.sandbox.storage import Record, Store
-from sm_mlops.sandbox.wire import Caller, Params, invalid, pick
+from sm_mlops.sandbox.wire import Caller, Params, invalid, not_implemented, pick
 
 GROUP, PACKAGE = "ModelPackageGroup", "ModelPackage"
-UPDATABLE = (
-    "ModelApprovalStatus",
-    "ModelPackageRegistrationType",
-    "ApprovalDescription",
-    "InferenceSpecification",
-    "SourceUri",
-    "ModelCard",
-    "ModelLifeCycle",
-)
+UPDATABLE = ("ModelApprovalStatus", "ApprovalDescription")
+METADATA = ("CustomerMetadataProperties", "CustomerMetadataPropertiesToRemove")
 
 
 class Registry:
@@ -34,7 +27,7 @@ class Registry:
         self.on_change: Callable[[Record], None] = lambda package: None
 
     def create_model_package_group(self, params: Params, caller: Caller) -> Params:
-        """CreateModelPackageGroup."""
+        """Answer CreateModelPackageGroup."""
         name = params["ModelPackageGroupName"]
         arn = caller.arn(f"model-package-group/{name}")
         if self.store.get(GROUP, arn) is not None:
@@ -52,22 +45,16 @@ class Registry:
         return {"ModelPackageGroupArn": arn}
 
     def describe_model_package_group(self, params: Params, caller: Caller) -> Params:
-        """DescribeModelPackageGroup."""
+        """Answer DescribeModelPackageGroup."""
         name = params["ModelPackageGroupName"]
         return wire.public(self._group(name, "DescribeModelPackageGroup", caller))
 
     def list_model_package_groups(self, params: Params, caller: Caller) -> Params:
-        """ListModelPackageGroups: by creation time, ascending, unless asked otherwise."""
+        """Answer ListModelPackageGroups, the oldest first unless asked otherwise."""
         rows = [
-            group
-            for arn, group in self.store.all(GROUP).items()
-            if arn.startswith(caller.arn(""))
-            and wire.between(group, params)
-            and _named(group["ModelPackageGroupName"], params)
+            group for arn, group in self.store.all(GROUP).items() if arn.startswith(caller.arn(""))
         ]
-        by = "ModelPackageGroupName" if params.get("SortBy") == "Name" else "CreationTime"
-        rows.sort(key=lambda row: row[by], reverse=params.get("SortOrder") == "Descending")
-        rows, token = wire.page(rows, params)
+        rows, token = wire.listed("ListModelPackageGroups", rows, params, ascending=True)
         names = (
             "ModelPackageGroupName",
             "ModelPackageGroupArn",
@@ -78,7 +65,7 @@ class Registry:
         return {"ModelPackageGroupSummaryList": [pick(row, *names) for row in rows], **token}
 
     def delete_model_package_group(self, params: Params, caller: Caller) -> Params:
-        """DeleteModelPackageGroup: only an empty one."""
+        """Answer DeleteModelPackageGroup, for an empty one only."""
         group = self._group(params["ModelPackageGroupName"], "DeleteModelPackageGroup", caller)
         if any(self._versions(group)):
             raise wire.ApiError(
@@ -89,21 +76,21 @@ class Registry:
         return {}
 
     def put_model_package_group_policy(self, params: Params, caller: Caller) -> Params:
-        """PutModelPackageGroupPolicy."""
+        """Answer PutModelPackageGroupPolicy."""
         group = self._group(params["ModelPackageGroupName"], "PutModelPackageGroupPolicy", caller)
         group["_policy"] = params["ResourcePolicy"]
         self.store.put(GROUP, group["ModelPackageGroupArn"], group)
         return {"ModelPackageGroupArn": group["ModelPackageGroupArn"]}
 
     def get_model_package_group_policy(self, params: Params, caller: Caller) -> Params:
-        """GetModelPackageGroupPolicy."""
+        """Answer GetModelPackageGroupPolicy."""
         group = self._group(params["ModelPackageGroupName"], "GetModelPackageGroupPolicy", caller)
         if "_policy" not in group:
             raise invalid(f"Cannot find resource policy for: {group['ModelPackageGroupArn']}")
         return {"ResourcePolicy": group["_policy"]}
 
     def delete_model_package_group_policy(self, params: Params, caller: Caller) -> Params:
-        """DeleteModelPackageGroupPolicy."""
+        """Answer DeleteModelPackageGroupPolicy."""
         group = self._group(
             params["ModelPackageGroupName"], "DeleteModelPackageGroupPolicy", caller
         )
@@ -112,16 +99,11 @@ class Registry:
         return {}
 
     def create_model_package(self, params: Params, caller: Caller) -> Params:
-        """CreateModelPackage: the next version of a group, or one without versions."""
-        named, grouped = params.get("ModelPackageName"), params.get("ModelPackageGroupName")
-        if bool(named) == bool(grouped):
-            raise invalid("Exactly one of ModelPackageName and ModelPackageGroupName must be given")
+        """Answer CreateModelPackage with the next version of a group."""
+        if "ModelPackageGroupName" not in params:
+            raise not_implemented("sagemaker:CreateModelPackage without ModelPackageGroupName")
         record = {
-            **{
-                name: value
-                for name, value in params.items()
-                if name not in ("Tags", "ClientToken", "ModelPackageGroupName")
-            },
+            **{k: v for k, v in params.items() if k not in ("Tags", "ClientToken")},
             "CreatedBy": caller.context(),
             "ModelPackageStatus": "Completed",
             "ModelPackageStatusDetails": {"ValidationStatuses": [], "ImageScanStatuses": []},
@@ -130,32 +112,21 @@ class Registry:
         with self.store.lock:
             # The time is taken with the number, so that sorting by either gives the same order.
             record["CreationTime"] = record["LastModifiedTime"] = time.time()
-            if grouped:
-                group = self._group(grouped, "CreateModelPackage", caller)
-                # The number of a deleted version is never given again.
-                version = group["_versions"] + 1
-                name = group["ModelPackageGroupName"]
-                arn = group["ModelPackageGroupArn"].replace(
-                    ":model-package-group/", ":model-package/"
-                )
-                record |= {
-                    "ModelPackageName": name,
-                    "ModelPackageGroupName": name,
-                    "ModelPackageVersion": version,
-                    "ModelPackageArn": f"{arn}/{version}",
-                }
-                record.setdefault("ModelApprovalStatus", "PendingManualApproval")
-                # The version first: a crash in between leaves a count that the next start corrects.
-                self.store.put(PACKAGE, record["ModelPackageArn"], record)
-                group["_versions"] = version
-                self.store.put(GROUP, group["ModelPackageGroupArn"], group)
-            else:
-                record["ModelPackageArn"] = caller.arn(f"model-package/{named}")
-                if self.store.get(PACKAGE, record["ModelPackageArn"]) is not None:
-                    raise wire.ApiError(
-                        "ConflictException", f"Model Package already exists: {named}"
-                    )
-                self.store.put(PACKAGE, record["ModelPackageArn"], record)
+            group = self._group(params["ModelPackageGroupName"], "CreateModelPackage", caller)
+            # The number of a deleted version is never given again.
+            version = group["_versions"] + 1
+            name = group["ModelPackageGroupName"]
+            record |= {
+                "ModelPackageName": name,
+                "ModelPackageGroupName": name,
+                "ModelPackageVersion": version,
+                "ModelPackageArn": f"{_prefix(group)}{version}",
+            }
+            record.setdefault("ModelApprovalStatus", "PendingManualApproval")
+            # The version first: a crash in between leaves a count that the next start corrects.
+            self.store.put(PACKAGE, record["ModelPackageArn"], record)
+            group["_versions"] = version
+            self.store.put(GROUP, group["ModelPackageGroupArn"], group)
         self.on_change(record)
         return {"ModelPackageArn": record["ModelPackageArn"]}
 
@@ -170,64 +141,25 @@ class Registry:
                 self.store.put(GROUP, group["ModelPackageGroupArn"], group)
 
     def describe_model_package(self, params: Params, caller: Caller) -> Params:
-        """DescribeModelPackage, by ARN or name."""
+        """Answer DescribeModelPackage, by ARN or name."""
         return self.package(params["ModelPackageName"], "DescribeModelPackage", caller)
 
     def package(self, name: str, operation: str, caller: Caller) -> Params:
         """Return what a model package says, if the caller may use it for this operation."""
         return wire.public(self._package(name, operation, caller))
 
-    def batch_describe_model_package(self, params: Params, caller: Caller) -> Params:
-        """BatchDescribeModelPackage."""
-        found, errors = {}, {}
-        for arn in params["ModelPackageArnList"]:
-            record = self.store.get(PACKAGE, arn)
-            if record is None or not self._allowed(record, "BatchDescribeModelPackage", caller):
-                errors[arn] = {
-                    "ErrorCode": "ValidationException",
-                    "ErrorResponse": f"ModelPackage {arn} does not exist.",
-                }
-                continue
-            found[arn] = pick(
-                record,
-                "ModelPackageGroupName",
-                "ModelPackageVersion",
-                "ModelPackageArn",
-                "ModelPackageDescription",
-                "CreationTime",
-                "InferenceSpecification",
-                "ModelPackageStatus",
-                "ModelApprovalStatus",
-                "ModelPackageRegistrationType",
-            )
-        return {"ModelPackageSummaries": found, "BatchDescribeModelPackageErrorMap": errors}
-
     def list_model_packages(self, params: Params, caller: Caller) -> Params:
-        """ListModelPackages: by creation time, ascending (the oldest first), unless asked
-        otherwise."""
-        kind = params.get("ModelPackageType", "Unversioned")
-        rows = [r for arn, r in self.store.all(PACKAGE).items() if arn.startswith(caller.arn(""))]
-        if "ModelPackageGroupName" in params:
-            name = params["ModelPackageGroupName"]
-            rows = list(self._versions(self._group(name, "ListModelPackages", caller)))
-        elif kind != "Both":
-            rows = [r for r in rows if ("ModelPackageVersion" in r) == (kind == "Versioned")]
+        """Answer ListModelPackages, the oldest first unless asked otherwise."""
+        if "ModelPackageGroupName" not in params:
+            raise not_implemented("sagemaker:ListModelPackages without ModelPackageGroupName")
+        group = self._group(params["ModelPackageGroupName"], "ListModelPackages", caller)
         status = params.get("ModelApprovalStatus")
         rows = [
-            row
-            for row in rows
-            if wire.between(row, params)
-            and _named(row["ModelPackageName"], params)
-            and status in (None, row.get("ModelApprovalStatus"))
+            row for row in self._versions(group) if status in (None, row["ModelApprovalStatus"])
         ]
-        by = "ModelPackageName" if params.get("SortBy") == "Name" else "CreationTime"
-        rows.sort(
-            key=lambda row: (row[by], row.get("ModelPackageVersion", 0)),
-            reverse=params.get("SortOrder") == "Descending",
-        )
-        rows, token = wire.page(rows, params)
+        filters = ("ModelPackageGroupName", "ModelApprovalStatus")
+        rows, token = wire.listed("ListModelPackages", rows, params, *filters, ascending=True)
         names = (
-            "ModelPackageName",
             "ModelPackageGroupName",
             "ModelPackageVersion",
             "ModelPackageArn",
@@ -238,16 +170,11 @@ class Registry:
             "ModelLifeCycle",
             "ModelPackageRegistrationType",
         )
-        summaries = []
-        for row in rows:
-            summary = pick(row, *names)
-            if "ModelPackageVersion" in row:
-                del summary["ModelPackageName"]
-            summaries.append(summary)
-        return {"ModelPackageSummaryList": summaries, **token}
+        return {"ModelPackageSummaryList": [pick(row, *names) for row in rows], **token}
 
     def update_model_package(self, params: Params, caller: Caller) -> Params:
-        """UpdateModelPackage: approval with its comment, customer metadata, specifications."""
+        """Answer UpdateModelPackage: approval with its comment, and customer metadata."""
+        wire.only("UpdateModelPackage", params, "ModelPackageArn", *UPDATABLE, *METADATA)
         record = self._package(params["ModelPackageArn"], "UpdateModelPackage", caller)
         with self.store.lock:
             record.update(pick(params, *UPDATABLE))
@@ -257,11 +184,6 @@ class Registry:
                 metadata.pop(name, None)
             if metadata or "CustomerMetadataProperties" in record:
                 record["CustomerMetadataProperties"] = metadata
-            if "AdditionalInferenceSpecificationsToAdd" in params:
-                record["AdditionalInferenceSpecifications"] = [
-                    *record.get("AdditionalInferenceSpecifications", []),
-                    *params["AdditionalInferenceSpecificationsToAdd"],
-                ]
             record["LastModifiedTime"] = time.time()
             record["LastModifiedBy"] = caller.context()
             self.store.put(PACKAGE, record["ModelPackageArn"], record)
@@ -269,18 +191,14 @@ class Registry:
         return {"ModelPackageArn": record["ModelPackageArn"]}
 
     def delete_model_package(self, params: Params, caller: Caller) -> Params:
-        """DeleteModelPackage."""
+        """Answer DeleteModelPackage."""
         record = self._package(params["ModelPackageName"], "DeleteModelPackage", caller)
         self.store.delete(PACKAGE, record["ModelPackageArn"])
         return {}
 
     def _versions(self, group: Record) -> list[Record]:
-        prefix = group["ModelPackageGroupArn"].replace(":model-package-group/", ":model-package/")
-        return [
-            record
-            for arn, record in self.store.all(PACKAGE).items()
-            if arn.startswith(f"{prefix}/")
-        ]
+        prefix = _prefix(group)
+        return [r for arn, r in self.store.all(PACKAGE).items() if arn.startswith(prefix)]
 
     def _group(self, name: str, operation: str, caller: Caller) -> Record:
         arn = name if name.startswith("arn:") else caller.arn(f"model-package-group/{name}")
@@ -315,5 +233,7 @@ def _permits(group: Record | None, operation: str, arn: str, caller: Caller) -> 
     return said is not False if own else bool(said)
 
 
-def _named(name: str, params: Params) -> bool:
-    return str(params.get("NameContains", "")).lower() in name.lower()
+def _prefix(group: Record) -> str:
+    """Return what the ARNs of a group's versions begin with."""
+    arn = str(group["ModelPackageGroupArn"])
+    return arn.replace(":model-package-group/", ":model-package/") + "/"

@@ -6,7 +6,6 @@ with `sandbox.connect` or `sandbox.start`; tests use the class `Server` in their
 
 from __future__ import annotations
 
-import argparse
 import fcntl
 import functools
 import gc
@@ -15,30 +14,20 @@ import json
 import logging
 import os
 import secrets
-import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import unquote
 
 from botocore.config import Config
 from botocore.session import get_session
-from moto.core.base_backend import BackendDict
-from moto.core.model_instances import reset_model_data
-from moto.moto_server.werkzeug_app import (
-    DomainDispatcherApplication,
-    MotoRequestHandler,
-    create_backend_app,
-)
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from sm_mlops.sandbox import calls, client, grants, runtime, wire
+from sm_mlops.sandbox import calls, client, grants, moto_app, runtime, wire
 from sm_mlops.sandbox.cloudformation import Stacks, protocol
 from sm_mlops.sandbox.endpoints import CONFIG, ENDPOINT, MODEL, TIME, Endpoints
+from sm_mlops.sandbox.faults import Fault, Faults
 from sm_mlops.sandbox.github.service import PREFIX, GitHub
 from sm_mlops.sandbox.iam.service import Iam
 from sm_mlops.sandbox.integrations import TAGGED, Integrations
@@ -49,68 +38,17 @@ from sm_mlops.sandbox.moto_state import MotoState
 from sm_mlops.sandbox.objects import Objects
 from sm_mlops.sandbox.pipelines import PIPELINE, Pipelines
 from sm_mlops.sandbox.registry import GROUP, PACKAGE, Registry
-from sm_mlops.sandbox.replies import error_reply
+from sm_mlops.sandbox.replies import error_reply, json_reply, read, reply
+from sm_mlops.sandbox.signatures import caller_of, signed_for
 from sm_mlops.sandbox.storage import DamagedState, Files, Store
-from sm_mlops.sandbox.wire import ApiError, Caller, Params, missing
+from sm_mlops.sandbox.tags import Tags
+from sm_mlops.sandbox.wire import ApiError, Caller, Params
 
-ACCOUNT = "123456789012"
-LARGE_BODY = 1024 * 1024
-MOST_TAGS = 50
+# What moto answers of SageMaker: Studio's domains, which a person makes.
+BY_MOTO = ("CreateDomain", "DescribeDomain", "ListDomains", "DeleteDomain")
 Operation = Callable[[Params, Caller], Params]
 StartResponse = Callable[..., Any]
 log = logging.getLogger(__name__)
-
-
-def _forget() -> None:
-    """Empty moto, whose models also stand in lists of their classes: some 30 MB each time."""
-    BackendDict.reset()
-    reset_model_data()
-
-
-class _Dispatcher(DomainDispatcherApplication):
-    """moto's, which would look through the files of its package with every request: 0.5 ms."""
-
-    def __init__(self) -> None:
-        super().__init__(create_backend_app)
-        self._backends: dict[str | None, Any] = {}
-
-    def get_backend_for_host(self, host: str | None) -> Any:
-        if host not in self._backends:
-            self._backends[host] = super().get_backend_for_host(host)
-        return self._backends[host]
-
-
-class _Handler(MotoRequestHandler):
-    """moto's request handler, silent and without Nagle's delay of 40 ms between header and body."""
-
-    disable_nagle_algorithm = True
-
-    def run_wsgi(self) -> None:
-        super().run_wsgi()
-        # An idle connection would hold on to its last request, with a body of maybe 200 MB; and
-        # moto's request objects are cycles, which Python would look for much later.
-        self.environ = {}
-        length = self.headers.get("Content-Length") or "0"
-        if length.isdecimal() and int(length) > LARGE_BODY:
-            gc.collect()
-
-    def log(self, type: str, message: str, *args: Any) -> None:
-        if type == "error":
-            log.error(message, *args)
-
-
-@dataclass
-class Fault:
-    """An error that the next calls or jobs meet; see Server.inject."""
-
-    where: str
-    code: str
-    message: str
-    status: int
-    times: int
-    after: int
-    acts: bool
-    agent: str
 
 
 class Server:
@@ -127,7 +65,7 @@ class Server:
         self.folder = self.root / client.FOLDER
         self.ended = threading.Event()
         self.token = secrets.token_hex(16)
-        self._faults: list[Fault] = []
+        self._faults = Faults()
         self._leases = 0
         self._owned = False
         self._standing = True
@@ -152,7 +90,7 @@ class Server:
         self._lock_file.truncate(0)
         self._lock_file.write(str(os.getpid()))
         self._lock_file.flush()
-        _forget()
+        moto_app.forget()
         try:
             self.store = Store(self.folder)
         except DamagedState as error:
@@ -197,9 +135,9 @@ class Server:
         self._operations = self._table()
         self.endpoints.recover()
         self.runtime.recover()
-        self._moto_app = _Dispatcher()
+        self._moto_app = moto_app.Dispatcher()
         self._http = make_server(
-            "127.0.0.1", port, self._answer, threaded=True, request_handler=_Handler
+            "127.0.0.1", port, self._answer, threaded=True, request_handler=moto_app.Handler
         )
         # The interval is how long close() may wait; ten looks a second cost nothing measurable.
         threading.Thread(
@@ -302,7 +240,7 @@ class Server:
         self._http.server_close()
         self.objects.close()
         gc.unfreeze()
-        _forget()
+        moto_app.forget()
 
     def __enter__(self) -> Server:
         return self.start()
@@ -340,66 +278,58 @@ class Server:
     def _answer(self, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
         if self._closing:
-            return _json_error(ApiError("ServiceUnavailable", "this sandbox is ending", 503), start)
+            return error_reply(start, ApiError("ServiceUnavailable", "this sandbox is ending", 503))
         if path.startswith("/_sandbox/"):
             return self._control(path, environ, start)
         if path.startswith(PREFIX + "/"):
             return self.integrations.web(environ, start)
         if not (environ.get("CONTENT_LENGTH") or "0").isdecimal():
-            return _json_error(ApiError("SerializationException", "Content-Length", 400), start)
-        signed_for, caller = _signed_for(environ), _caller(environ, self.region)
-        refused = self.iam.refuse(signed_for, environ, caller, start)
+            return error_reply(start, ApiError("SerializationException", "Content-Length"))
+        service, caller = signed_for(environ), caller_of(environ, self.region)
+        refused = self.iam.refuse(service, environ, caller, start)
         if refused is not None:
             return refused
         if self._faults:
-            operation = _operation(signed_for, environ)
+            operation = _operation(service, environ)
             fault = self._take_fault(operation, environ.get("HTTP_USER_AGENT", ""))
             if fault is not None:
-                return self._fail(fault, signed_for, caller, environ, start)
-        return self._serve(signed_for, caller, environ, start)
+                return self._fail(fault, service, caller, environ, start)
+        return self._serve(service, caller, environ, start)
 
     def _serve(
-        self, signed_for: str, caller: Caller, environ: dict[str, Any], start: StartResponse
+        self, service: str, caller: Caller, environ: dict[str, Any], start: StartResponse
     ) -> Iterable[bytes]:
-        service, _, operation = environ.get("HTTP_X_AMZ_TARGET", "").partition(".")
-        if service == "SageMaker":
-            handled = self._sagemaker(operation, environ, start)
-            if handled is not None:
-                return handled
-        if signed_for == protocol.SERVICE:
-            return self._cloudformation(environ, start)
-        if _invokes(signed_for, environ):
-            return self._invoke(environ, start)
+        target, _, operation = environ.get("HTTP_X_AMZ_TARGET", "").partition(".")
+        if target == "SageMaker" and operation not in BY_MOTO:
+            return self._sagemaker(operation, caller, environ, start)
+        if service == protocol.SERVICE:
+            body = read(environ)
+            status, answer = protocol.answer(body, lambda name: self.stacks.operation(name, caller))
+            return reply(start, status, {"Content-Type": "text/xml"}, answer)
+        if _invokes(service, environ):
+            return self._invoke(caller, environ, start)
         by_moto = functools.partial(self._by_moto, environ, start)
-        answer = self.integrations.answer(environ, start, signed_for, caller, by_moto)
-        if answer is None:
-            answer = self.iam.answer(signed_for, environ, caller, start, by_moto)
-        return by_moto() if answer is None else answer
+        answered = self.integrations.answer(environ, start, service, caller, by_moto)
+        if answered is None:
+            answered = self.iam.answer(service, environ, caller, start, by_moto)
+        return by_moto() if answered is None else answered
 
-    def _invoke(self, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
+    def _invoke(
+        self, caller: Caller, environ: dict[str, Any], start: StartResponse
+    ) -> Iterable[bytes]:
         try:
-            return self.runtime.answer(environ, start, _caller(environ, self.region))
+            return self.runtime.answer(environ, start, caller)
         except ApiError as error:
             return runtime.error_answer(error, start)
         except Exception as error:
             return runtime.error_answer(_defect(error, environ["PATH_INFO"]), start)
-
-    def _cloudformation(self, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
-        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-        caller = _caller(environ, self.region)
-
-        status, answer = protocol.answer(body, lambda name: self.stacks.operation(name, caller))
-        reason = "OK" if status < 400 else "Bad Request"
-        headers = [("Content-Type", "text/xml"), ("Content-Length", str(len(answer)))]
-        start(f"{status} {reason}", headers)
-        return [answer]
 
     def _by_moto(self, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
         application = self._moto_app.get_application(environ)
         service: str = cast(Any, application).service
         if service == "logs":
             self.logs.update()
-            self.logs.name_streams(environ, _caller(environ, self.region))
+            self.logs.name_streams(environ, caller_of(environ, self.region))
         if service == "cloudwatch":
             self.metrics.publish()
         answer: Iterable[bytes] = application(environ, start)
@@ -407,78 +337,33 @@ class Server:
         return answer
 
     def _sagemaker(
-        self, operation: str, environ: dict[str, Any], start: StartResponse
-    ) -> Iterable[bytes] | None:
-        """Answer a SageMaker request, or return None when it is moto's."""
-        handler = self._operations.get(operation)
-        if handler is None:
-            return None
-        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-        try:
-            params = _parsed(body)
-            if operation in _TAG_OPERATIONS and self._tagged(params) is None:
-                return self._pass_on(body, environ, start)
-            wire.check(operation, params)
-            answer = handler(params, _caller(environ, self.region))
-        except ApiError as error:
-            return _json_error(error, start)
-        except Exception as error:
-            return _json_error(_defect(error, operation), start)
-        return _json_answer(answer, start)
-
-    def _pass_on(
-        self, body: bytes, environ: dict[str, Any], start: StartResponse
+        self, operation: str, caller: Caller, environ: dict[str, Any], start: StartResponse
     ) -> Iterable[bytes]:
-        environ["wsgi.input"] = io.BytesIO(body)
-        return self._by_moto(environ, start)
+        body = read(environ)
+        try:
+            if operation not in self._operations:
+                raise wire.not_implemented(f"sagemaker:{operation}")
+            params = _parsed(body)
+            if operation in TAG_OPERATIONS and str(params.get("ResourceArn")).count(":domain/"):
+                environ["wsgi.input"] = io.BytesIO(body)
+                return self._by_moto(environ, start)
+            wire.check(operation, params)
+            return json_reply(start, self._operations[operation](params, caller))
+        except ApiError as error:
+            return error_reply(start, error)
+        except Exception as error:
+            return error_reply(start, _defect(error, operation))
 
     def _table(self) -> dict[str, Operation]:
         """Return the operations answered here, by name."""
-        table: dict[str, Operation] = {
-            "AddTags": self._add_tags,
-            "ListTags": self._list_tags,
-            "DeleteTags": self._delete_tags,
+        tags = Tags(self.store, _TAGGED)
+        owners = (self.jobs, self.registry, self.pipelines, self.endpoints, tags)
+        return {
+            name: getattr(owner, wire.snake_case(name))
+            for owner in (*owners, *self.integrations.owners())
+            for name in wire.service_operations()
+            if hasattr(owner, wire.snake_case(name))
         }
-        owners = (self.jobs, self.registry, self.pipelines, self.endpoints)
-        for owner in (*owners, *self.integrations.owners()):
-            for name in wire.service_operations():
-                method = getattr(owner, wire.snake_case(name), None)
-                if method is not None:
-                    table[name] = method
-        return table
-
-    # Tags of what is answered here.
-
-    def _tagged(self, params: Params) -> tuple[str, str, Params] | None:
-        arn = str(params.get("ResourceArn", ""))
-        kind = _TAGGED.get(arn.rpartition(":")[2].partition("/")[0])
-        if kind is None:
-            return None
-        record = self.store.get(kind, arn)
-        if record is None:
-            raise missing(f"{arn} does not exist")
-        return kind, arn, record
-
-    def _add_tags(self, params: Params, caller: Caller) -> Params:
-        kind, arn, record = cast(tuple[str, str, Params], self._tagged(params))
-        tags = {tag["Key"]: tag for tag in (*record["_tags"], *params["Tags"])}
-        if len(tags) > MOST_TAGS:
-            raise wire.invalid(f"The number of tags of {arn} exceeds the limit of {MOST_TAGS}")
-        record["_tags"] = list(tags.values())
-        self.store.put(kind, arn, record)
-        return {"Tags": record["_tags"]}
-
-    def _list_tags(self, params: Params, caller: Caller) -> Params:
-        _, _, record = cast(tuple[str, str, Params], self._tagged(params))
-        rows, token = wire.page(record["_tags"], params, default=50)
-        return {"Tags": rows, **token}
-
-    def _delete_tags(self, params: Params, caller: Caller) -> Params:
-        kind, arn, record = cast(tuple[str, str, Params], self._tagged(params))
-        gone = set(params["TagKeys"])
-        record["_tags"] = [tag for tag in record["_tags"] if tag["Key"] not in gone]
-        self.store.put(kind, arn, record)
-        return {}
 
     # Faults, for tests of what retries them.
 
@@ -502,7 +387,7 @@ class Server:
         `agent`, only of clients that have this in their user agent: "sm-mlops" is that of the
         commands, which services of the sandbox do not have.
         """
-        self._faults.append(Fault(where, code, message, status, times, after, acts, agent))
+        self._faults.append(Fault(where, status, message, times, after, acts, code, agent))
 
     def faulty(self) -> bool:
         """Tell whether a fault waits for a call."""
@@ -510,36 +395,30 @@ class Server:
 
     def _take_fault(self, where: str, agent: str | None = None) -> Fault | None:
         """Return the fault that meets a call of a client with this user agent, or a job."""
-        with self._state_lock:
-            for fault in self._faults:
-                fits = fault.where == where or (fault.where == "*" and agent is not None)
-                if fits and fault.agent in (agent or ""):
-                    if fault.after > 0:
-                        fault.after -= 1
-                        continue
-                    fault.times -= 1
-                    if fault.times <= 0:
-                        self._faults.remove(fault)
-                    return fault
-        return None
+        return self._faults.take(
+            lambda fault: (
+                (fault.where == where or (fault.where == "*" and agent is not None))
+                and fault.agent in (agent or "")
+            )
+        )
 
     def _fail(
         self,
         fault: Fault,
-        signed_for: str,
+        service: str,
         caller: Caller,
         environ: dict[str, Any],
         start: StartResponse,
     ) -> Iterable[bytes]:
         if fault.acts:
-            for _ in self._serve(signed_for, caller, environ, lambda *_: None):
+            for _ in self._serve(service, caller, environ, lambda *_: None):
                 pass
         if not fault.status:
             environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
         error = ApiError(fault.code, fault.message, fault.status or 500)
-        if _invokes(signed_for, environ):
+        if _invokes(service, environ):
             return runtime.error_answer(error, start)
-        content = error_reply(start, error, calls.xml(signed_for, environ))
+        content = error_reply(start, error, calls.xml(service, environ))
         # Nobody reads the body of such an answer, which would be taken for the next answer's.
         return [] if environ["REQUEST_METHOD"] == "HEAD" else content
 
@@ -551,27 +430,21 @@ class Server:
 
     def _control(self, path: str, environ: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
         if not secrets.compare_digest(environ.get("HTTP_X_SANDBOX_TOKEN", ""), self.token):
-            return _json_error(ApiError("AccessDenied", "not this sandbox's token", 403), start)
+            return error_reply(start, ApiError("AccessDenied", "not this sandbox's token", 403))
         action = path.removeprefix("/_sandbox/")
         if action == "status":
-            return _json_answer(self._status(), start)
+            return json_reply(start, self._status())
         if action == "lease":
             return self._lease(environ["werkzeug.socket"], start)
         if action == "stop":
             threading.Thread(target=self.close, name="stop").start()
-            return _json_answer({}, start)
-        if action == "fault":
-            size = int(environ.get("CONTENT_LENGTH") or 0)
-            self.inject(**json.loads(environ["wsgi.input"].read(size)))
-            return _json_answer({}, start)
+            return json_reply(start, {})
         if action == "control":
-            size = int(environ.get("CONTENT_LENGTH") or 0)
             try:
-                answer = self.integrations.control(environ["wsgi.input"].read(size))
+                return json_reply(start, {"answer": self.integrations.control(read(environ))})
             except ApiError as error:
-                return _json_error(error, start)
-            return _json_answer({"answer": answer}, start)
-        return _json_error(ApiError("NotFound", path, 404), start)
+                return error_reply(start, error)
+        return error_reply(start, ApiError("NotFound", path, 404))
 
     def _status(self) -> dict[str, Any]:
         return {
@@ -587,7 +460,7 @@ class Server:
         """Stay alive for a client as long as its connection is open."""
         with self._state_lock:
             if self._closing:
-                return _json_error(ApiError("ServiceUnavailable", "ending", 503), start)
+                return error_reply(start, ApiError("ServiceUnavailable", "ending", 503))
             self._leases += 1
         try:
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
@@ -615,40 +488,7 @@ _TAGGED = {
     "endpoint": ENDPOINT,
     **TAGGED,
 }
-_TAG_OPERATIONS = ("AddTags", "ListTags", "DeleteTags")
-
-
-def _caller(environ: dict[str, Any], region: str) -> Caller:
-    """Read account and region from the request's signature
-    (Credential=KEY/DATE/REGION/SERVICE/...)."""
-    parts = _credential(environ)
-    if len(parts) != 5:
-        return Caller(ACCOUNT, region, "")
-    if parts[0] == client.ACCESS_KEY:
-        return Caller(ACCOUNT, parts[2] or region, parts[0])
-    # Imported late: the first answer of a new server need not wait for all of IAM.
-    from moto.iam.models import get_account_id_from
-
-    return Caller(get_account_id_from(parts[0]), parts[2] or region, parts[0])
-
-
-def _signed_for(environ: dict[str, Any]) -> str:
-    """Return the service that a request was signed for, "" if it was not signed."""
-    parts = _credential(environ)
-    return parts[3] if len(parts) == 5 else ""
-
-
-def _credential(environ: dict[str, Any]) -> list[str]:
-    """Return key, date, region, service and end of a signature, in a header or in the query of an
-    address that was signed before."""
-    header, query = environ.get("HTTP_AUTHORIZATION", ""), environ.get("QUERY_STRING", "")
-    found: str = header.partition("Credential=")[2].split(",")[0]
-    if not found and "X-Amz-Credential=" in query:
-        found = unquote(query.partition("X-Amz-Credential=")[2].partition("&")[0])
-    if not found and "AWSAccessKeyId=" in query:  # S3's older signatures name no region.
-        key = unquote(query.partition("AWSAccessKeyId=")[2].partition("&")[0])
-        found = f"{key}///s3/"
-    return found.split("/")
+TAG_OPERATIONS = ("AddTags", "ListTags", "DeleteTags")
 
 
 def _operation(service: str, environ: dict[str, Any]) -> str:
@@ -672,79 +512,7 @@ def _parsed(body: bytes) -> Params:
 
 
 def _defect(error: Exception, where: str) -> ApiError:
-    """Write a defect of the sandbox's down; return what its client is told, in a form it reads."""
+    """Log a defect of the sandbox and return the error that its client is told."""
     log.exception("%s", where)
     words = f"Internal error of the sandbox, see server.log: {error!r}"
     return ApiError("InternalFailure", words, 500)
-
-
-def _json_answer(answer: dict[str, Any], start: StartResponse) -> Iterable[bytes]:
-    body = json.dumps(answer).encode()
-    start(
-        "200 OK",
-        [
-            ("Content-Type", "application/x-amz-json-1.1"),
-            ("Content-Length", str(len(body))),
-            ("x-amzn-RequestId", secrets.token_hex(16)),
-        ],
-    )
-    return [body]
-
-
-def _json_error(error: ApiError, start: StartResponse) -> Iterable[bytes]:
-    body = json.dumps({"__type": error.code, "message": error.message}).encode()
-    reason = "Bad Request" if error.status < 500 else "Internal Server Error"
-    start(
-        f"{error.status} {reason}",
-        [
-            ("Content-Type", "application/x-amz-json-1.1"),
-            ("Content-Length", str(len(body))),
-            ("x-amzn-ErrorType", error.code),
-            ("x-amzn-RequestId", secrets.token_hex(16)),
-        ],
-    )
-    return [body]
-
-
-def main() -> None:
-    """Run a server as a process of its own (see sandbox/client.py, which starts it)."""
-    parser = argparse.ArgumentParser(prog="sm_mlops.sandbox.server")
-    parser.add_argument("root", type=Path)
-    parser.add_argument("region")
-    parser.add_argument("--standing", action="store_true")
-    options = parser.parse_args()
-    server = Server(options.root, options.region)
-    try:
-        server.start()
-        client.write_record(server.folder, server.port, server.token, server.region)
-    except client.SandboxError as error:
-        print(json.dumps({"error": str(error)}), flush=True)
-        sys.exit(2)
-    except OSError as error:
-        print(json.dumps({"error": f"cannot write to {server.folder}: {error}"}), flush=True)
-        raise
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: threading.Thread(target=server.close).start())
-    if not options.standing:
-        server.belong_to_starter()
-        threading.Thread(target=_watch_starter, args=(server,), daemon=True).start()
-    # The starter waits for this line and takes its end of the pipe away after it.
-    print(json.dumps({"port": server.port}), flush=True)
-    with (server.folder / "server.log").open("a") as target:
-        os.dup2(target.fileno(), 1)
-        os.dup2(target.fileno(), 2)
-    logging.basicConfig(format="%(asctime)s %(name)s %(message)s", level=logging.WARNING)
-    server.ended.wait()
-    # Threads of requests may still hang on their connections; everything is written down.
-    os._exit(0)
-
-
-def _watch_starter(server: Server) -> None:
-    words = b""
-    while piece := os.read(0, 64):
-        words += piece
-    server.left(goodbye=words.startswith(b"bye"))
-
-
-if __name__ == "__main__":
-    main()

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from sm_mlops.sandbox.jobs import isolated_environment, supervised
+from sm_mlops.sandbox.processes import isolated_environment, supervised
 
 LOG_GROUP = "/aws/sagemaker/Endpoints/"
 STARTUP_SECONDS = 240.0

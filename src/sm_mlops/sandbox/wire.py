@@ -59,6 +59,12 @@ def invalid(message: str) -> ApiError:
     return ApiError("ValidationException", message)
 
 
+def not_implemented(what: str, code: str = "NotImplemented") -> ApiError:
+    """Return the error for what AWS has and the sandbox does not: an operation, a resource type, a
+    function. `code` is the one that the service's clients expect of a request it cannot serve."""
+    return ApiError(code, f"The sandbox does not implement {what}")
+
+
 def missing(message: str) -> ApiError:
     """Return a ResourceNotFound error."""
     return ApiError("ResourceNotFound", message)
@@ -186,6 +192,26 @@ def page(rows: list[Row], params: Params, default: int = 10) -> tuple[list[Row],
     if end >= len(rows):
         return rows[start:], {}
     return rows[start:end], {"NextToken": base64.urlsafe_b64encode(str(end).encode()).decode()}
+
+
+def only(operation: str, params: Params, *names: str) -> None:
+    """Raise ApiError for members of a request that the operation does not read here."""
+    for name in sorted(set(params) - set(names)):
+        raise not_implemented(f"sagemaker:{operation} with {name}")
+
+
+def listed(
+    operation: str, rows: list[Row], params: Params, *filters: str, ascending: bool = False
+) -> tuple[list[Row], Params]:
+    """Return one page of rows by creation time, and the NextToken to answer with.
+
+    `rows` come as they were created; `ascending` is the operation's order unless asked otherwise.
+    """
+    only(operation, params, *filters, "SortBy", "SortOrder", "MaxResults", "NextToken")
+    if params.get("SortBy", "CreationTime") != "CreationTime":
+        raise not_implemented(f"sagemaker:{operation} with SortBy {params['SortBy']}")
+    first = params.get("SortOrder", "Ascending" if ascending else "Descending")
+    return page(rows if first == "Ascending" else rows[::-1], params)
 
 
 def between(

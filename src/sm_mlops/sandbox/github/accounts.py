@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from sm_mlops.sandbox.github.answers import Json, Refused, moment, not_found
+from sm_mlops.sandbox.github.answers import Json, Refused, moment, not_found, not_implemented
 from sm_mlops.sandbox.storage import Record, Store
 
 ACCOUNT, TOKEN, APP, INSTALLATION = (
@@ -72,7 +72,7 @@ class Actor:
 
 
 class Accounts:
-    """Users, organisations and their credentials; safe for threads."""
+    """Users, organizations and their credentials; safe for threads."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -167,7 +167,6 @@ class Accounts:
             "app_id": app,
             "_account": account,
             "_repositories": _full(account, repositories),
-            "_suspended": False,
         }
         self.store.put(INSTALLATION, str(identity), record)
         return identity
@@ -268,12 +267,12 @@ class Accounts:
         return Actor("app", app=int(record["id"]))
 
     def installation_token(self, actor: Actor, identity: int, body: Json) -> Json:
-        """Return a new installation token, for all the installation may or a part of it."""
+        """Return a new token with all the permissions of an installation or some of them."""
         record = self.store.get(INSTALLATION, str(identity))
         if record is None or record["app_id"] != actor.app:
             raise not_found()
-        if record["_suspended"]:
-            raise Refused(403, "This installation has been suspended")
+        for name in sorted(set(body) - {"permissions"}):
+            raise not_implemented(f"{name} of an installation's new token")
         app = self.store.get(APP, str(actor.app))
         assert app is not None
         permissions = app["permissions"]
@@ -283,16 +282,6 @@ class Accounts:
                     422,
                     "The permissions requested are not granted to this installation.",
                 )
-        repositories = record["_repositories"]
-        if body.get("repositories"):
-            asked = _full(record["_account"], body["repositories"]) or []
-            if repositories is not None and not set(asked) <= set(repositories):
-                raise Refused(
-                    422,
-                    "There is at least one repository that does not exist or is not accessible to "
-                    "the parent installation.",
-                )
-            repositories = asked
         granted = body.get("permissions") or permissions
         expires = time.time() + TOKEN_SECONDS
         token = self._new(
@@ -301,13 +290,13 @@ class Accounts:
                 "kind": "installation",
                 "login": f"{app['slug']}[bot]",
                 "owner": record["_account"],
-                "repositories": repositories,
+                "repositories": record["_repositories"],
                 "permissions": {"metadata": "read", **granted},
                 "expires": expires,
                 "app": actor.app,
             },
         )
-        selection = "all" if repositories is None else "selected"
+        selection = "all" if record["_repositories"] is None else "selected"
         return {
             "token": token,
             "expires_at": moment(expires),

@@ -47,8 +47,13 @@ class Answer:
 
 
 def not_found() -> Refused:
-    """Return what GitHub says of what is not there or may not be seen."""
+    """Return the error for what does not exist or the caller may not see."""
     return Refused(404, "Not Found")
+
+
+def not_implemented(what: str) -> Refused:
+    """Return the error for what GitHub has and the sandbox does not: a route, a member."""
+    return Refused(501, f"The sandbox does not implement GitHub's {what}")
 
 
 def invalid(resource: str, name: str, code: str = "invalid", message: str = "") -> Refused:

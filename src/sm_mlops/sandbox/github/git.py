@@ -6,7 +6,6 @@ Runs git and nothing of the repositories' own; knows no tokens.
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -52,10 +51,6 @@ class Bare:
         hook.write_text(HOOK, encoding="utf-8")
         hook.chmod(0o755)
 
-    def delete(self, name: str) -> None:
-        """Remove a repository."""
-        shutil.rmtree(self.path(name), ignore_errors=True)
-
     def rename(self, name: str, new: str) -> None:
         """Give a repository another name."""
         self.path(new).parent.mkdir(parents=True, exist_ok=True)
@@ -95,12 +90,6 @@ class Bare:
         """Return a file's content, None if there is none."""
         found = self._git(self.path(name), "cat-file", "blob", f"{commit}:{path}", fail=False)
         return found if found or path in self.files(name, commit) else None
-
-    def message(self, name: str, commit: str) -> tuple[str, str]:
-        """Return a commit's message and time."""
-        text = self._git(self.path(name), "show", "-s", "--format=%cI%n%B", commit).decode()
-        when, _, message = text.partition("\n")
-        return message.strip(), when
 
     def head(self, name: str, branch: str) -> None:
         """Make a branch the default one."""

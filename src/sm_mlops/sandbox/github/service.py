@@ -1,4 +1,4 @@
-"""GitHub's front door: requests checked, counted, answered; faults on demand.
+"""GitHub's front door: checks, counts and answers requests, and fails them on demand.
 
 A WSGI application below a prefix: <prefix>/api/v3/... is the REST API, as on GitHub Enterprise
 Server, <prefix>/<owner>/<repo>.git what git talks to.
@@ -20,70 +20,39 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from sm_mlops.sandbox.github.accounts import Accounts, Actor
-from sm_mlops.sandbox.github.answers import Answer, Json, Refused
+from sm_mlops.sandbox.faults import Fault, Faults
+from sm_mlops.sandbox.github.accounts import Accounts
+from sm_mlops.sandbox.github.answers import Answer, Refused
 from sm_mlops.sandbox.github.git import Bare
+from sm_mlops.sandbox.github.routes import Routes
+from sm_mlops.sandbox.github.routing import API as API
+from sm_mlops.sandbox.github.routing import Request
 from sm_mlops.sandbox.storage import Store
 
 PREFIX = "/_github"
-API = "/api/v3"
 VERSIONS = ("2022-11-28", "2026-03-10")
 GIT = re.compile(r"/([\w.-]+)/([\w.-]+?)(?:\.git)?/(info/refs|git-upload-pack|git-receive-pack)$")
 log = logging.getLogger(__name__)
 
 
 @dataclass
-class Fault:
-    """An answer in the place of the real one; see GitHub.inject."""
-
-    where: str
-    status: int
-    message: str
-    headers: dict[str, str]
-    times: int
-    after: int
-    acts: bool
-
-
-@dataclass(frozen=True)
-class Request:
-    """One request: who sends it and what it says. `base` is the address of this GitHub."""
-
-    actor: Actor
-    method: str
-    path: str
-    query: dict[str, str]
-    body: Json
-    base: str
-
-    @property
-    def api(self) -> str:
-        """Return the address of the REST API."""
-        return f"{self.base}{API}"
-
-
-@dataclass
 class GitHub:
     """A GitHub with its state in a store and its repositories in a folder.
 
-    `accounts` sets up users, organisations, tokens and Apps. `requests` holds what has been asked,
+    `accounts` sets up users, organizations, tokens and Apps. `requests` holds what has been asked,
     newest last, without bodies and credentials: "PUT /repos/acme/churn/...", status.
     """
 
     store: Store
     folder: Path
     requests: list[tuple[str, int]] = field(default_factory=list)
-    on_dispatch: Callable[[Json], None] = lambda run: None
 
     def __post_init__(self) -> None:
         """Put the parts together."""
-        from sm_mlops.sandbox.github.routes import Routes
-
         self.accounts = Accounts(self.store)
         self.bare = Bare(self.folder)
-        self.routes = Routes(self.store, self.accounts, self.bare, self)
-        self._faults: list[Fault] = []
-        self._lock = threading.Lock()
+        self.routes = Routes(self.store, self.accounts, self.bare)
+        self._faults = Faults()
 
     def inject(
         self,
@@ -100,14 +69,16 @@ class GitHub:
         The first `after` that fit pass, the next `times` fail. Status 0 drops the connection.
         `acts`: the request is carried out, and only its answer is lost.
         """
-        self._faults.append(Fault(where, status, message, headers or {}, times, after, acts))
+        self._faults.append(
+            Fault(where, status, message, times, after, acts, headers=headers or {})
+        )
 
     def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         """Answer a request; SCRIPT_NAME holds the prefix."""
         path = environ["PATH_INFO"]
         base = f"http://{environ['HTTP_HOST']}{environ.get('SCRIPT_NAME', '')}"
         label = f"{environ['REQUEST_METHOD']} {path.removeprefix(API)}"
-        fault = self._fault(label)
+        fault = self._faults.take(lambda each: fnmatch.fnmatchcase(label, each.where))
         if fault and not fault.acts:
             return self._fail(fault, label, environ, start)
         if not path.startswith(API + "/"):
@@ -144,9 +115,7 @@ class GitHub:
             )
         actor = self.accounts.actor(environ.get("HTTP_AUTHORIZATION", ""))
         headers |= actor.headers()
-        # A request about the limit does not count against it.
-        if path != "/rate_limit":
-            headers |= self.accounts.count(actor)
+        headers |= self.accounts.count(actor)
         version = environ.get("HTTP_X_GITHUB_API_VERSION", VERSIONS[0])
         if version not in VERSIONS:
             raise Refused(400, f"{version} is not a supported version.")
@@ -184,19 +153,6 @@ class GitHub:
         if found[3] == "git-receive-pack":
             self.routes.pushed(record)
         return self._send(label, status, headers, content, start)
-
-    def _fault(self, label: str) -> Fault | None:
-        with self._lock:
-            for fault in self._faults:
-                if fnmatch.fnmatchcase(label, fault.where):
-                    if fault.after > 0:
-                        fault.after -= 1
-                        continue
-                    fault.times -= 1
-                    if fault.times <= 0:
-                        self._faults.remove(fault)
-                    return fault
-        return None
 
     def _fail(
         self, fault: Fault, label: str, environ: dict[str, Any], start: Callable[..., Any]
@@ -258,14 +214,14 @@ class Standalone:
         return self.url + API
 
     def __enter__(self) -> Standalone:
-        """Start to answer."""
+        """Start answering."""
         threading.Thread(
             target=self._http.serve_forever, args=(0.05,), name="github", daemon=True
         ).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop to answer."""
+        """Stop answering."""
         self._http.shutdown()
         self._http.server_close()
         self.store.close()
