@@ -71,6 +71,7 @@ lint: $(READY) ## formatter, linter and type checker on the template's own code;
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
+	"$(VENV)/bin/lint-imports" --no-cache --no-logo
 
 fix: $(READY) ## format, and fix what the linter can
 	$(RUN) -m ruff check --fix .

@@ -95,7 +95,7 @@ def memory(folder: Path) -> dict[str, tuple[int, int, float]]:
     sys.path[:0] = [str(RENDERED), str(RENDERED / "tests")]
     cases: Any = importlib.import_module("connected_case")
     conftest: Any = importlib.import_module("conftest")
-    console: Any = importlib.import_module("sm_mlops.console")
+    console: Any = importlib.import_module("sm_mlops.cli.console")
     sandbox: Any = importlib.import_module("sandbox")
     repo = conftest.make_repo(folder / "churn")
     with sandbox.Server(folder / "account", cases.REGION) as server:

@@ -1,6 +1,6 @@
 """What a job of GitHub Actions reads from its steps: outputs, and the summary on the run's page.
 
-Outside of such a job nothing happens. Knows nothing of what is told.
+Does nothing outside of such a job.
 Source: https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands
 """
 
@@ -12,11 +12,11 @@ from pathlib import Path
 
 # What GitHub keeps of one step.
 LONGEST_SUMMARY = 1024 * 1024
-CUT = "\n\nThe rest is too long to be shown here.\n"
+CUT = "\n\nThe rest is too long to show here.\n"
 
 
 def summary(markdown: str) -> None:
-    """Adds Markdown to the summary of this step; too long a text is cut, not refused as a whole."""
+    """Add Markdown to the summary of this step; cut text that is too long."""
     file = os.environ.get("GITHUB_STEP_SUMMARY")
     if not file:
         return
@@ -29,9 +29,9 @@ def summary(markdown: str) -> None:
 
 
 def cut(markdown: str, room: int) -> str:
-    """`markdown` in at most `room` bytes (200 or more), saying that something is missing.
+    """Return `markdown` in at most `room` bytes (200 or more), saying that something is missing.
 
-    What it was cut in the midst of, a code block or its fold, is closed.
+    A code block or fold that the cut left open is closed.
     """
     if len(markdown.encode()) <= room:
         return markdown
@@ -49,15 +49,15 @@ def cut(markdown: str, room: int) -> str:
 
 
 def output(name: str, value: str) -> None:
-    """Sets an output of this step.
+    """Set an output of this step.
 
-    GitHub drops an output that a later job should get when it holds something masked, as the
-    account number is: pass names, not ARNs.
+    GitHub drops a job output that contains something masked, such as the account number: pass
+    names, not ARNs.
     """
     file = os.environ.get("GITHUB_OUTPUT")
     if not file:
         return
-    # Nothing in the value can end it early and set another output.
+    # A random end mark, so that no value can end it early and set another output.
     mark = f"end-{secrets.token_hex(16)}"
     with Path(file).open("a", encoding="utf-8") as stream:
         stream.write(f"{name}<<{mark}\n{value}\n{mark}\n")

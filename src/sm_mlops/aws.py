@@ -1,4 +1,4 @@
-"""Clients and the few look-ups that several commands share. boto3 is imported when first needed."""
+"""Clients and the look-ups that several commands share. boto3 is imported when first needed."""
 
 from __future__ import annotations
 
@@ -6,14 +6,23 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from types import TracebackType
 from typing import Any
 
 from sm_mlops.settings import Settings
 
-# Clients may be shared between threads, making them may not.
-_MAKING = threading.RLock()
-# How services say that there is no such thing.
+# Clients may be shared between threads; creating them may not.
+_CREATING = threading.RLock()
+# How services say that a resource does not exist; S3 has codes of its own.
 ABSENT = ("ValidationException", "ResourceNotFound", "ResourceNotFoundException", "NoSuchEntity")
+NO_OBJECT = ("NoSuchKey", "404")
+DENIED = (
+    "AccessDenied",
+    "AccessDeniedException",
+    "AuthorizationError",
+    "AuthorizationErrorException",
+    "UnauthorizedOperation",
+)
 
 
 @dataclass(frozen=True)
@@ -23,18 +32,17 @@ class Aws:
     settings: Settings
     sandbox: bool = False
     role: str = ""
-    """ARN of a role to work as, or its name in the account of `source`; empty: as the signed-in
-    identity."""
+    """The role to assume: an ARN, or a name in the account of `source`. Empty: none."""
     source: Aws | None = None
-    """Whose identity assumes the role; None: the signed-in one."""
+    """Whose identity assumes the role. None: the signed-in one."""
 
     def client(self, service: str, attempts: int = 9) -> Any:
-        """A client that makes so many attempts at a call that AWS does not answer or turns down."""
-        with _MAKING:
+        """Return a client that tries a throttled or unanswered call up to `attempts` times."""
+        with _CREATING:
             return self._session.client(service, config=self._config(attempts))
 
     def as_role(self, arn: str) -> Aws:
-        """The account of this role, which may be another one."""
+        """Return the account of this role, which may be another one."""
         return replace(self, role=arn, source=self)
 
     @cached_property
@@ -48,8 +56,8 @@ class Aws:
         import botocore.session
         from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
 
-        # Renewed by botocore: assumed from another role a session ends after an hour, which a
-        # canary with its bake time can outlast.
+        # botocore renews it: a session of a chained role ends after an hour, and a canary with
+        # its bake time can take longer.
         fetcher = AssumeRoleCredentialFetcher(
             client_creator=session.client,
             source_credentials=session.get_credentials(),
@@ -65,7 +73,7 @@ class Aws:
     def _role_arn(self, session: Any) -> str:
         if self.role.startswith("arn:"):
             return self.role
-        # Nobody needs a right to ask this.
+        # This call needs no permission.
         account = session.client("sts").get_caller_identity()["Account"]
         return f"arn:{self.settings.partition}:iam::{account}:role/{self.role}"
 
@@ -101,28 +109,59 @@ class Aws:
         """How a person calls `mlops` to reach this same account."""
         return "mlops --sandbox" if self.sandbox else "mlops"
 
+    def arn(self, service: str, resource: str) -> str:
+        """Return the ARN of a resource in this account and region."""
+        settings = self.settings
+        place = f"{settings.partition}:{service}:{settings.project.region}:{self.account}"
+        return f"arn:{place}:{resource}"
+
     def pages(self, operation: str, key: str, **request: Any) -> Iterator[dict[str, Any]]:
-        """The items under `key` of all pages of a SageMaker list operation."""
+        """Yield the items under `key` of all pages of a SageMaker list operation."""
         for page in self.sagemaker.get_paginator(operation).paginate(**request):
             yield from page[key]
 
+    def log_lines(self, group: str, **request: Any) -> list[str]:
+        """Return what a CloudWatch log group holds, oldest first; [] if it does not exist."""
+        pages = self.client("logs").get_paginator("filter_log_events")
+        with ignoring("ResourceNotFoundException"):
+            return [
+                event["message"].rstrip("\n")
+                for page in pages.paginate(logGroupName=group, **request)
+                for event in page["events"]
+            ]
+        return []
+
 
 def error_code(error: Any) -> str:
-    """The code of a botocore ClientError."""
+    """Return the code of a botocore ClientError."""
     return str(error.response["Error"]["Code"])
 
 
-def exists(describe: Callable[..., Any], **request: str) -> bool:
-    """Whether there is what an operation describes."""
-    from botocore.exceptions import ClientError
+class ignoring:
+    """Suppress AWS's errors with these codes, as contextlib.suppress does with exceptions."""
 
-    try:
+    def __init__(self, *codes: str) -> None:
+        self.codes = codes
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        is_aws = isinstance(getattr(error, "response", None), dict)
+        return is_aws and error_code(error) in self.codes
+
+
+def exists(describe: Callable[..., Any], **request: str) -> bool:
+    """Return whether the resource that an operation describes exists."""
+    with ignoring(*ABSENT):
         describe(**request)
-    except ClientError as error:
-        if error_code(error) not in ABSENT:
-            raise
-        return False
-    return True
+        return True
+    return False
 
 
 def split_s3(uri: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Which commit this repo stands at. Asks git, changes nothing."""
+"""Which commit this repo is at. Asks git, changes nothing."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from sm_mlops.redaction import without_tokens
 
 
 def current(root: Path) -> str:
-    """40 hexadecimal digits, with `-dirty` when what trains the model differs; else `unknown`.
+    """Return 40 hexadecimal digits, plus `-dirty` if what trains the model has uncommitted changes.
 
-    A folder that an outer repository ignores is not versioned by it, and counts as outside.
+    Return `unknown` outside of git; a folder that the outer repository ignores counts as outside.
     """
 
     def git(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -30,27 +30,25 @@ def current(root: Path) -> str:
         head = git("rev-parse", "--verify", "HEAD")
         if head.returncode != 0 or git("check-ignore", "-q", str(root)).returncode == 0:
             return "unknown"
-        changed = git(
-            "status", "--porcelain", "--", "mlops.yaml", "model", "pipeline"
-        ).stdout.strip()
+        changed = git("status", "--porcelain", "--", "mlops.yaml", "model", "pipeline")
     except FileNotFoundError:
         return "unknown"
-    return head.stdout.strip() + ("-dirty" if changed else "")
+    return head.stdout.strip() + ("-dirty" if changed.stdout.strip() else "")
 
 
 def short(commit: str) -> str:
-    """As people call it: seven digits, and whether something was not committed."""
+    """Return the first seven digits, and `-dirty` where the commit has it."""
     return commit[:7] + ("-dirty" if commit.endswith("-dirty") else "")
 
 
 def require(commit: str) -> None:
-    """Raises MlopsError unless it names one commit, which any clone can check out."""
+    """Raise MlopsError unless this is one full commit, which any clone can check out."""
     if re.fullmatch("[0-9a-f]{40}", commit):
         return
     raise MlopsError(
-        f"commit {commit}: a version trained from changes that were not committed, or outside of "
-        "git, cannot be checked out; commit them, train again and deploy that version"
+        f"commit {commit}: a version trained from uncommitted changes or outside of git cannot be "
+        "checked out; commit, train again and deploy that version"
         if commit.endswith("-dirty") or commit == "unknown"
-        else f"commit {commit!r} is not one: give all 40 hexadecimal digits, "
-        "as mlops models --json has them"
+        else f"commit {commit!r} is not a full commit: give all 40 hexadecimal digits, as in "
+        "mlops models --json"
     )

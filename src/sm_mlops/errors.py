@@ -1,51 +1,56 @@
-"""Failures that a person can mend, told in one line: what, where, what to do next."""
+"""Failures that a person can fix, told in one line: what, where, what to do next."""
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+_EXPIRED = ("ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "RequestExpired")
+_SIGN_IN = "sign in (aws sso login, or AWS_PROFILE=...), or add --sandbox to stay on this machine"
 
 
 class MlopsError(Exception):
     """Ends the command with its text on standard error and exit code 2, without a traceback."""
 
 
+def one_line(text: object) -> str:
+    """Return text that a person or a service wrote on one line that is safe to print."""
+    shown = " ".join(str(text).split())
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in shown)
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """Return which of the known names was probably meant, or all of them."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known) or 'none'}"
+
+
 def explained(error: Exception, region: str) -> str | None:
-    """One line for the errors of botocore that a person can mend; None for all others.
+    """Return one line for an error of botocore that a person can fix; None for all others.
 
     Source: the error codes of https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html
     """
     from boto3.exceptions import S3UploadFailedError
-    from botocore import exceptions
+    from botocore import exceptions as aws
 
-    sign_in = (
-        "sign in (aws sso login, or AWS_PROFILE=...), or add --sandbox to stay on this machine"
-    )
-    if isinstance(error, exceptions.NoCredentialsError | exceptions.PartialCredentialsError):
-        return f"no AWS credentials found: {sign_in}"
-    if isinstance(error, exceptions.ProfileNotFound):
+    if isinstance(error, aws.NoCredentialsError | aws.PartialCredentialsError):
+        return f"no AWS credentials found: {_SIGN_IN}"
+    if isinstance(error, aws.ProfileNotFound):
         return f"{error}: see aws configure list-profiles"
-    # boto3's transfers put this in the place of the ClientError.
+    # boto3's transfers raise this instead of the ClientError.
     if isinstance(error, S3UploadFailedError):
-        return " ".join(str(error).split())
-    if isinstance(
-        error,
-        exceptions.ConnectionError | exceptions.ConnectionClosedError | exceptions.ReadTimeoutError,
-    ):
+        return one_line(error)
+    if isinstance(error, aws.ConnectionError | aws.ConnectionClosedError | aws.ReadTimeoutError):
         return f"cannot reach AWS in {region}: {error}"
     if isinstance(
-        error,
-        exceptions.TokenRetrievalError
-        | exceptions.SSOTokenLoadError
-        | exceptions.UnauthorizedSSOTokenError,
+        error, aws.TokenRetrievalError | aws.SSOTokenLoadError | aws.UnauthorizedSSOTokenError
     ):
-        return f"the AWS sign-in is no longer valid: {sign_in}"
-    if isinstance(error, exceptions.ClientError):
+        return f"the AWS sign-in is no longer valid: {_SIGN_IN}"
+    if isinstance(error, aws.ClientError):
         code = error.response["Error"]["Code"]
-        message = " ".join(error.response["Error"].get("Message", "").split())
-        if code in (
-            "ExpiredToken",
-            "ExpiredTokenException",
-            "InvalidClientTokenId",
-            "RequestExpired",
-        ):
-            return f"the AWS sign-in is no longer valid: {sign_in}"
+        if code in _EXPIRED:
+            return f"the AWS sign-in is no longer valid: {_SIGN_IN}"
+        message = one_line(error.response["Error"].get("Message", ""))
         return f"AWS refused {error.operation_name}: {code}: {message}"
     return None

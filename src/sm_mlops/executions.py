@@ -1,10 +1,10 @@
-"""Executions as a person follows them: a line per step, live, and why and where one failed."""
+"""Executions as a person follows them: one line per step, live, and why and where one failed."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -13,20 +13,14 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from sm_mlops.aws import Aws, error_code
+from sm_mlops import display
+from sm_mlops.aws import ABSENT, Aws, ignoring
 from sm_mlops.errors import MlopsError
 
 FINAL = ("Succeeded", "Failed", "Stopped")
 _LOG_GROUPS = {
     "ProcessingJob": "/aws/sagemaker/ProcessingJobs",
     "TrainingJob": "/aws/sagemaker/TrainingJobs",
-}
-_COLOURS = {
-    "Succeeded": "green",
-    "Failed": "red",
-    "Executing": "yellow",
-    "Stopped": "magenta",
-    "Stopping": "magenta",
 }
 
 
@@ -65,30 +59,18 @@ class Execution:
 
     @property
     def model_package(self) -> str:
-        """ARN of the version that this execution registered, or nothing."""
+        """ARN of the version that this execution registered, or empty."""
         return next((step.model_package for step in self.steps if step.model_package), "")
 
 
 def find(aws: Aws, identifier: str | None) -> str:
-    """ARN of an execution: `identifier` is the ARN or its last part; without one, the newest."""
-    from botocore.exceptions import ClientError
-
+    """Return the ARN of an execution: the newest, or the one whose ARN (or its end) is given."""
     if identifier and identifier.startswith("arn:"):
         return identifier
-    try:
-        for item in aws.pages(
-            "list_pipeline_executions",
-            "PipelineExecutionSummaries",
-            PipelineName=aws.settings.pipeline,
-            SortBy="CreationTime",
-            SortOrder="Descending",
-        ):
-            arn = str(item["PipelineExecutionArn"])
-            if identifier in (None, arn.rsplit("/", 1)[-1]):
-                return arn
-    except ClientError as error:
-        if error_code(error) not in ("ResourceNotFound", "ResourceNotFoundException"):
-            raise
+    for item in summaries(aws):
+        arn = str(item["PipelineExecutionArn"])
+        if identifier in (None, arn.rsplit("/", 1)[-1]):
+            return arn
     if identifier:
         raise MlopsError(f"no execution {identifier} of pipeline {aws.settings.pipeline}")
     raise MlopsError(
@@ -96,8 +78,20 @@ def find(aws: Aws, identifier: str | None) -> str:
     )
 
 
+def summaries(aws: Aws) -> Iterator[dict[str, Any]]:
+    """Yield what ListPipelineExecutions says, the newest first; nothing without a pipeline."""
+    with ignoring(*ABSENT):
+        yield from aws.pages(
+            "list_pipeline_executions",
+            "PipelineExecutionSummaries",
+            PipelineName=aws.settings.pipeline,
+            SortBy="CreationTime",
+            SortOrder="Descending",
+        )
+
+
 def describe(aws: Aws, arn: str, order: tuple[str, ...] = ()) -> Execution:
-    """The execution's state now; steps of `order` that have not begun appear as `Waiting`."""
+    """Return the execution's state; steps of `order` that have not begun are `Waiting`."""
     execution = aws.sagemaker.describe_pipeline_execution(PipelineExecutionArn=arn)
     steps = {
         item["StepName"]: _step(item)
@@ -137,7 +131,7 @@ def _step(item: dict[str, Any]) -> Step:
 
 
 def step_order(aws: Aws, arn: str) -> tuple[str, ...]:
-    """The names of all steps of the execution's definition, with both branches of a condition."""
+    """Return the names of all steps of the definition, with both branches of conditions."""
     answer = aws.sagemaker.describe_pipeline_definition_for_execution(PipelineExecutionArn=arn)
 
     def names(steps: list[dict[str, Any]]) -> list[str]:
@@ -153,9 +147,9 @@ def step_order(aws: Aws, arn: str) -> tuple[str, ...]:
 
 
 def follow(aws: Aws, arn: str, console: Console, *, until: float | None = None) -> Execution:
-    """Shows the execution until it ends, live on a terminal and else a line per change.
+    """Show the execution until it ends: live on a terminal, else one line per change.
 
-    `until`: a reading of `time.monotonic` after which it is left as it then is.
+    `until` is a reading of `time.monotonic` at which to stop following.
     """
     order = step_order(aws, arn)
     if console.is_terminal:
@@ -163,13 +157,13 @@ def follow(aws: Aws, arn: str, console: Console, *, until: float | None = None) 
             return _until_ended(aws, arn, order, until, lambda now: live.update(table(now)))
     told: dict[str, str] = {}
 
-    def tell(execution: Execution) -> None:
+    def show(execution: Execution) -> None:
         for step in execution.steps:
             if step.status not in ("Waiting", "Not run", told.get(step.name)):
                 told[step.name] = step.status
                 console.print(f"{step.name:<12} {step.status}{_suffix(step)}", highlight=False)
 
-    return _until_ended(aws, arn, order, until, tell)
+    return _until_ended(aws, arn, order, until, show)
 
 
 def _until_ended(
@@ -186,20 +180,17 @@ def _until_ended(
         now = time.monotonic()
         if execution.status in FINAL or (until is not None and now >= until):
             return execution
-        # Quick at first, for the sandbox and early failures; gentle on the API for hours.
-        pause = min(10.0, max(0.2, (now - began) / 60))
+        pause = display.pause(began, longest=10.0)
         time.sleep(pause if until is None else max(0.0, min(pause, until - now)))
 
 
 def table(execution: Execution) -> Table:
-    view = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("step", "state", "time", ""):
-        view.add_column(heading)
+    view = display.table("step", "state", "time", "")
     for step in execution.steps:
         seconds = step.seconds
         view.add_row(
             step.name,
-            f"[{_COLOURS.get(step.status, 'dim')}]{step.status}[/]",
+            display.colored(step.status),
             "" if seconds is None else duration(seconds),
             _suffix(step, timed=False),
         )
@@ -226,23 +217,23 @@ def duration(seconds: float) -> str:
 
 
 def failure(aws: Aws, execution: Execution) -> list[str]:
-    """Why an execution failed, in lines: the step, its own words, where its log is."""
+    """Return lines that say why an execution failed: the step, its message, where its log is."""
     lines = []
     for step in execution.steps:
         if step.status == "Failed" and step.name != "QualityGate":
-            lines.append(f"{step.name}: {_own_words(aws, step)}")
+            lines.append(f"{step.name}: {_message(aws, step)}")
             if step.job:
                 lines.append(f"log: {aws.command} logs {step.name}")
                 lines.append(f"     ({_LOG_GROUPS[step.kind]}, stream {step.job}/...)")
     return lines or [execution.reason or f"the execution is {execution.status}"]
 
 
-def _own_words(aws: Aws, step: Step) -> str:
-    """The failed job's own message, which reaches us by another way for each kind of job.
+def _message(aws: Aws, step: Step) -> str:
+    """Return the failed job's own message, which each kind of job keeps elsewhere.
 
     Processing keeps `output/message` as ExitMessage. For training, the XGBoost container's toolkit
-    puts the command it ran in the place of what the script left in `output/failure`, so that the
-    script's last word is in the log only.
+    overwrites what the script left in `output/failure` with the command it ran, so the script's
+    message is in the log only.
     Source: https://docs.aws.amazon.com/sagemaker/latest/dg/byoc-metadata.html, and `_trainer.py` of
     sagemaker-containers.
     """
@@ -257,15 +248,15 @@ def _own_words(aws: Aws, step: Step) -> str:
 
 
 def logs(aws: Aws, execution: Execution, name: str | None, say: Callable[[str], None]) -> None:
-    """The log of one step's job, by default of the step that failed, else of the last that ran."""
+    """Print the log of one step's job, by default of the failed step, else of the last one."""
     jobs = {step.name: step for step in execution.steps if step.job}
     if name is None and jobs:
         failed = [step.name for step in jobs.values() if step.status == "Failed"]
         name = (failed or list(jobs))[-1]
     if name not in jobs:
-        known = ", ".join(jobs) or "none: no job has begun"
+        known = ", ".join(jobs) or "none; no job has started"
         raise MlopsError(
-            f"execution {execution.identifier} has no log of {name}; steps with one: {known}"
+            f"execution {execution.identifier} has no log of {name}; steps with a log: {known}"
         )
     lines = log_lines(aws, jobs[name])
     if not lines:
@@ -275,17 +266,5 @@ def logs(aws: Aws, execution: Execution, name: str | None, say: Callable[[str], 
 
 
 def log_lines(aws: Aws, step: Step) -> list[str]:
-    """What the step's job has logged to CloudWatch so far."""
-    from botocore.exceptions import ClientError
-
-    pages = (
-        aws.client("logs")
-        .get_paginator("filter_log_events")
-        .paginate(logGroupName=_LOG_GROUPS[step.kind], logStreamNamePrefix=f"{step.job}/")
-    )
-    try:
-        return [event["message"] for page in pages for event in page["events"]]
-    except ClientError as error:
-        if error_code(error) != "ResourceNotFoundException":
-            raise
-        return []
+    """Return what the step's job has logged to CloudWatch so far."""
+    return aws.log_lines(_LOG_GROUPS[step.kind], logStreamNamePrefix=f"{step.job}/")

@@ -1,8 +1,7 @@
-"""GitHub as the commands use it: the sign-in, a repository as GitHub writes it, and refusals told
-in one line.
+"""GitHub as the commands use it: the sign-in, repositories, and errors in one line.
 
-Neither the token nor what is sent ever gets into a line, a log or an exception's text. Knows
-nothing of AWS, nor of what the repository is for.
+Neither the token nor what is sent ever reaches output, logs or an exception's text. Knows nothing
+of AWS, nor of what the repository is for.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ if TYPE_CHECKING:
     from github.Repository import Repository
 
 GITHUB_COM = "github.com"
-# Longer than this no request waits because GitHub asks for it; the person is told until when.
+# A request waits no longer than this when GitHub asks to wait; the error says until when.
 PATIENCE_SECONDS = 30
 ATTEMPTS = 4
-# Before the third attempt, and twice as long before each further one; the second is at once.
+# Before the third attempt, doubled before each further one; the second follows at once.
 BACKOFF_SECONDS = 0.5
 REQUEST_SECONDS = 20
 # Source: https://docs.github.com/en/apps/oauth-apps/building-oauth-apps/scopes-for-oauth-apps
@@ -42,7 +41,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Place:
-    """Where GitHub is. `api` and `server` are addresses without a slash at their end."""
+    """Where GitHub is. `api` and `server` are URLs without a trailing slash."""
 
     api: str = "https://api.github.com"
     server: str = "https://github.com"
@@ -50,7 +49,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Person:
-    """Whose token it is; `login` is empty for an App's. `scopes` is None where the token has
+    """The owner of a token; `login` is empty for an App. `scopes` is None if the token has
     permissions instead."""
 
     login: str
@@ -58,17 +57,15 @@ class Person:
     scopes: frozenset[str] | None
 
     def has(self, scope: str) -> bool:
-        """Whether the token has this scope, or is of a kind that does not tell."""
+        """Return whether the token has this scope, or is of a kind that has no scopes."""
         if self.scopes is None:
             return True
-        return scope in {
-            *self.scopes,
-            *(low for top in self.scopes for low in _INCLUDED.get(top, ())),
-        }
+        included = (low for top in self.scopes for low in _INCLUDED.get(top, ()))
+        return scope in {*self.scopes, *included}
 
 
 class GitHubError(MlopsError):
-    """GitHub has refused, or does not answer: `status` is 0 then. `said` is its own word."""
+    """GitHub refused, or did not answer (`status` 0). `said` is GitHub's own message."""
 
     def __init__(self, line: str, status: int = 0, said: str = "") -> None:
         super().__init__(line)
@@ -76,7 +73,7 @@ class GitHubError(MlopsError):
 
 
 def place(environment: Mapping[str, str], host: str = GITHUB_COM) -> Place:
-    """Where the GitHub of this host is, or of this process's environment, as in GitHub Actions.
+    """Return the URLs of the GitHub of this host, or those that GitHub Actions sets.
 
     Source: https://docs.github.com/en/enterprise-server/rest/quickstart
     """
@@ -88,9 +85,9 @@ def place(environment: Mapping[str, str], host: str = GITHUB_COM) -> Place:
 
 
 def sign_in(environment: Mapping[str, str], host: str = GITHUB_COM) -> GitHub:
-    """GitHub with the token of GITHUB_TOKEN, GH_TOKEN or `gh auth login`. Asks GitHub nothing yet.
+    """Return GitHub with the token of GITHUB_TOKEN, GH_TOKEN or `gh auth login`.
 
-    Raises MlopsError saying what a token needs where there is none.
+    Sends no request yet. Raises MlopsError that says what a token needs if there is none.
     """
     for name in ("GITHUB_TOKEN", "GH_TOKEN"):
         if token := environment.get(name, "").strip():
@@ -110,7 +107,7 @@ def _token_of_gh(environment: Mapping[str, str], host: str) -> str:
         return ""
     done = subprocess.run(
         ["gh", "auth", "token", "--hostname", host],
-        # With its own variables: for a server of one's own GH_ENTERPRISE_TOKEN is the answer.
+        # With gh's own variables: GH_ENTERPRISE_TOKEN is for GitHub Enterprise Server.
         env={k: v for k, v in environment.items() if not k.startswith("MLOPS_")},
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -122,23 +119,23 @@ def _token_of_gh(environment: Mapping[str, str], host: str) -> str:
 
 @dataclass
 class GitHub:
-    """A signed-in GitHub. `origin` says where the token is from."""
+    """A signed-in GitHub. `origin` says where the token comes from."""
 
     token: str = field(repr=False)
     origin: str
     at: Place = field(default_factory=Place)
 
     def __post_init__(self) -> None:
-        # Sent nevertheless, the header would be quoted in an error.
+        # An invalid header would be quoted in an error.
         if not re.fullmatch(r"[!-~]+", self.token):
-            raise MlopsError(f"{self.origin}: a token is one word of letters, digits and signs")
+            raise MlopsError(f"{self.origin}: a token must be printable ASCII without spaces")
 
     @cached_property
     def api(self) -> Any:
-        """PyGithub's client, without its logs."""
+        """The client of PyGithub, without its logs."""
         from github import Auth
 
-        # GitHub takes the JSON web token of an App as a bearer's only.
+        # GitHub accepts the JSON web token of an App as a bearer token only.
         is_app = self.token.count(".") == 2
         return _client(Auth.AppAuthToken(self.token) if is_app else Auth.Token(self.token), self.at)
 
@@ -149,7 +146,7 @@ class GitHub:
             with self.doing("tell whose token it is"):
                 headers, found = self.api.requester.requestJsonAndCheck("GET", "/user")
         except GitHubError as error:
-            # An App's token, as every job of GitHub Actions has one, is nobody's.
+            # An App's token, such as each job of GitHub Actions has, belongs to no user.
             if error.status == 403 and "by integration" in error.said:
                 return Person("", 0, None)
             raise
@@ -158,7 +155,7 @@ class GitHub:
         return Person(str(found["login"]), int(found["id"]), held)
 
     def require(self, *scopes: str) -> None:
-        """Raises MlopsError naming the scopes that a classic token lacks, and how to add them."""
+        """Raise MlopsError that names the scopes a classic token lacks, and how to add them."""
         lacking = [scope for scope in scopes if not self.person.has(scope)]
         if not lacking:
             return
@@ -171,8 +168,10 @@ class GitHub:
         )
 
     def repository(self, name: str) -> Repository | None:
-        """The repository `owner/name` as GitHub writes it, under its new name if it has been
-        renamed; None where there is none, or none that this token can see. Raises GitHubError."""
+        """Return the repository `owner/name`, under its new name if it has been renamed.
+
+        None if it does not exist or this token cannot see it. Raises GitHubError.
+        """
         from github import UnknownObjectException
 
         with self.doing(f"show {name}"):
@@ -183,16 +182,16 @@ class GitHub:
             return found
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """What PyGithub has no method for. Returns the answer's JSON.
+        """Send a request that PyGithub has no method for; return the answer's JSON.
 
-        Raises what PyGithub raises: to be called while `doing` something.
+        Raises what PyGithub raises: call it while `doing` something.
         """
         _, answer = self.api.requester.requestJsonAndCheck(method, path, input=body)
         return answer
 
     @contextmanager
     def doing(self, what: str) -> Iterator[None]:
-        """Tells errors of PyGithub as GitHubError; `what` completes "GitHub did not ...".
+        """Turn errors of PyGithub into GitHubError; `what` completes "GitHub did not ...".
 
         Source: https://docs.github.com/en/rest/using-the-rest-api/troubleshooting-the-rest-api
         """
@@ -209,7 +208,7 @@ class GitHub:
             host = self.at.api.partition("//")[2].partition("/")[0]
             reason = _reason(error)
             raise GitHubError(
-                f"cannot reach GitHub at {host} to {what}: {reason}; give the same command again"
+                f"cannot reach GitHub at {host} to {what}: {reason}; run the same command again"
             ) from error
 
     def _why(self, error: Any, said: str) -> str:
@@ -226,21 +225,22 @@ class GitHub:
             )
         if error.status == 403 and "x-github-sso" in headers:
             address = headers["x-github-sso"].partition("url=")[2]
-            return f"{status}; let the organisation's single sign-on accept the token: {address}"
+            return f"{status}; authorize the token for the organization's single sign-on: {address}"
         if error.status == 403:
             needed = headers.get("x-accepted-github-permissions")
-            right = f"needs {needed}" if needed else "or you may not do this"
+            right = f"needs {needed}" if needed else "does not allow this, or you may not do it"
             return f"{status}; the token of {self.origin} {right}"
         if error.status == 404:
-            return f"{status}; it is not there, or the token of {self.origin} cannot see it"
+            return f"{status}; it does not exist, or the token of {self.origin} cannot see it"
         if error.status >= 500:
-            return f"{status}; give the same command again"
+            return f"{status}; run the same command again"
         return status
 
 
 def subject(github: GitHub, repository: Repository) -> str:
-    """How the tokens of the repository's workflows name it, as in `repo:my-org@1/churn@2`; empty
-    where GitHub does not tell, which means by its name. Raises GitHubError.
+    """Return how the tokens of its workflows name the repository: `repo:my-org@1/churn@2`.
+
+    Empty if GitHub does not say, which means by name. Raises GitHubError.
 
     Source: https://docs.github.com/en/actions/reference/openid-connect-reference#immutable-subject-claims
     """
@@ -260,7 +260,7 @@ def _client(auth: Any, at: Place) -> Any:
     from github.Requester import Requester
 
     class Patient(GithubRetry):
-        """Waits as GitHub asks, but not long, and not in silence."""
+        """Wait as GitHub asks, but not for long, and log it."""
 
         def increment(self, method: Any = None, url: Any = None, response: Any = None,
                       error: Any = None, *rest: Any, **more: Any) -> Any:  # fmt: skip
@@ -270,9 +270,9 @@ def _client(auth: Any, at: Place) -> Any:
                 log.warning("GitHub asks to wait %d seconds", wait)
             return super().increment(method, url, response, error, *rest, **more)
 
-    # PyGithub would log what is sent and answered.
+    # PyGithub would log headers and bodies.
     Requester.injectLogger(_Short())
-    # They tell each new attempt, on standard error.
+    # They print each retry on standard error.
     for name in ("github.GithubRetry", "urllib3.connectionpool"):
         logging.getLogger(name).setLevel(logging.ERROR)
     return Github(
@@ -288,14 +288,14 @@ def _client(auth: Any, at: Place) -> Any:
             max_rate_limit_wait=PATIENCE_SECONDS,
             raise_on_status=False,
         ),
-        # The few requests of a command are far from what GitHub calls many.
+        # A command sends few requests.
         seconds_between_requests=0,
         seconds_between_writes=0,
     )
 
 
 class _Short(logging.Logger):
-    """Takes the place of PyGithub's logger: method, path and status, no headers, no bodies."""
+    """Replaces PyGithub's logger: method, path and status, no headers, no bodies."""
 
     def __init__(self) -> None:
         super().__init__("quiet", logging.DEBUG)
@@ -304,7 +304,7 @@ class _Short(logging.Logger):
         return log.isEnabledFor(level)
 
     def debug(self, msg: object, *args: object, **more: Any) -> None:
-        # Verb, scheme, host, path, headers, body, status, headers, body: of Requester.__log.
+        # Requester.__log: verb, scheme, host, path, headers, body, status, headers, body.
         if len(args) == 9:
             log.debug("%s %s: %s", args[0], args[3], args[6])
 
@@ -320,7 +320,7 @@ def _too_long(response: Any, wait: float) -> Exception:
 
 
 def _said(error: Any) -> str:
-    """GitHub's own short words."""
+    """Return GitHub's own message, shortened."""
     data = error.data if isinstance(error.data, dict) else {}
     words = [str(data.get("message") or error.message or "no reason given")]
     for each in data.get("errors") or ():
@@ -332,7 +332,7 @@ def _said(error: Any) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """What lies at the bottom of an error of requests; those above it name their own objects."""
+    """Return the innermost cause of an error of requests; outer ones name Python objects."""
     while True:
         inner = [getattr(error, "reason", None), *reversed(error.args)]
         found = next((each for each in inner if isinstance(each, BaseException)), None)
@@ -343,7 +343,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _when(headers: Mapping[str, str]) -> str:
-    """When a rate limit ends."""
+    """Say when a rate limit ends."""
     now = datetime.now(UTC).timestamp()
     wait, reset = headers.get("retry-after", ""), headers.get("x-ratelimit-reset", "")
     if wait.isdigit():
@@ -351,8 +351,6 @@ def _when(headers: Mapping[str, str]) -> str:
     elif reset.isdigit():
         until = float(reset)
     else:
-        return "give the same command again in a few minutes"
+        return "run the same command again in a few minutes"
     at = datetime.fromtimestamp(until, UTC).astimezone()
-    return (
-        f"give the same command again after {at:%H:%M}, in {max(until - now, 0) / 60:.0f} minutes"
-    )
+    return f"run the same command again after {at:%H:%M}, in {max(until - now, 0) / 60:.0f} minutes"

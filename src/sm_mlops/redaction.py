@@ -1,5 +1,6 @@
-"""Keeps secrets where they belong: out of logs while they are sent or read (botocore logs requests
-and answers in full when debugging is on), out of other programs' environment and out of arguments.
+"""Keep secrets out of logs, of the environment of other programs, and of arguments.
+
+With debugging on, botocore logs requests and answers in full.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-# Variables with a token, which no program that the commands start needs; `gh` excepted.
+# Variables that hold a token. Of the programs that commands start, only `gh` needs them.
 TOKENS = (
     "GITHUB_TOKEN",
     "GH_TOKEN",
@@ -18,7 +19,7 @@ TOKENS = (
     "MLOPS_TRIGGER_TOKEN",
     "MLOPS_JENKINS_TOKEN",
 )
-# Tokens of GitHub and of Jenkins, keys of AWS, private keys, addresses with a password.
+# Tokens of GitHub and Jenkins, AWS access keys, private keys, URLs with a password.
 # Source: https://docs.github.com/en/authentication/keeping-your-account-and-data-secure/about-authentication-to-github#githubs-token-formats
 _SECRET = re.compile(
     r"\b(gh[opsur]_|github_pat_)\w{16}|\b11[0-9a-f]{32}\b|\bA[KS]IA[A-Z0-9]{16}\b|-----BEGIN "
@@ -27,8 +28,8 @@ _SECRET = re.compile(
 
 
 @contextmanager
-def hushed() -> Iterator[None]:
-    """Nobody logs anything meanwhile, whatever its own level is."""
+def quiet() -> Iterator[None]:
+    """Log nothing while the block runs, whatever the level of a logger is."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -38,10 +39,10 @@ def hushed() -> Iterator[None]:
 
 
 def looks_secret(text: str) -> bool:
-    """Whether this can hardly be anything but a token or a key."""
+    """Return whether the text contains what looks like a token or a key."""
     return _SECRET.search(text) is not None
 
 
 def without_tokens(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables for a program that signs in nowhere by itself."""
+    """Return the variables for a program that needs no sign-in of its own."""
     return {name: value for name, value in environment.items() if name not in TOKENS}

@@ -1,4 +1,4 @@
-"""The model registry as a person reads it: versions, what they measured, their reports."""
+"""The model registry as a person reads it: versions, their metrics, their reports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sm_mlops import objects
-from sm_mlops.aws import Aws, error_code, split_s3
+from sm_mlops.aws import ABSENT, NO_OBJECT, Aws, ignoring, split_s3
 from sm_mlops.errors import MlopsError
 from sm_mlops.executions import describe
 
@@ -36,20 +36,17 @@ class Version:
 
 
 def versions(aws: Aws, limit: int | None = None) -> Iterator[Version]:
-    """All versions of this project, the newest first."""
-    from botocore.exceptions import ClientError
-
-    try:
+    """Yield all versions of this project, the newest first."""
+    with ignoring(*ABSENT):
         for item in islice(summaries(aws), limit):
             yield _version(aws, item["ModelPackageArn"])
-    except ClientError as error:
-        if error_code(error) not in ("ValidationException", "ResourceNotFound"):
-            raise
 
 
 def summaries(aws: Aws, **wanted: str) -> Iterator[dict[str, Any]]:
-    """What a list tells of this project's versions, the newest first; `wanted` are what else
-    ListModelPackages takes."""
+    """Yield what ListModelPackages says of this project's versions, the newest first.
+
+    `wanted` are further parameters of ListModelPackages.
+    """
     return aws.pages(
         "list_model_packages",
         "ModelPackageSummaryList",
@@ -61,23 +58,16 @@ def summaries(aws: Aws, **wanted: str) -> Iterator[dict[str, Any]]:
 
 
 def version(aws: Aws, number: int | None) -> Version:
-    """Version `number`, the newest without one. Raises MlopsError when it is not there."""
-    from botocore.exceptions import ClientError
-
+    """Return version `number`, by default the newest. Raises MlopsError if it does not exist."""
     group = aws.settings.model_package_group
     if number is None:
         newest = next(versions(aws, 1), None)
         if newest is None:
             raise MlopsError(f"{group} has no version yet: train one with {aws.command} run")
         return newest
-    place = f"{aws.settings.partition}:sagemaker:{aws.settings.project.region}:{aws.account}"
-    arn = f"arn:{place}:model-package/{group}/{number}"
-    try:
-        return _version(aws, arn)
-    except ClientError as error:
-        if error_code(error) not in ("ValidationException", "ResourceNotFound"):
-            raise
-        raise MlopsError(f"{group} has no version {number}: see {aws.command} models") from error
+    with ignoring(*ABSENT):
+        return _version(aws, aws.arn("sagemaker", f"model-package/{group}/{number}"))
+    raise MlopsError(f"{group} has no version {number}: see {aws.command} models")
 
 
 def _version(aws: Aws, arn: str) -> Version:
@@ -96,22 +86,22 @@ def _version(aws: Aws, arn: str) -> Version:
 
 
 def set_approval(aws: Aws, found: Version, approval: str, comment: str) -> None:
-    """Sets the version's status, `Approved` or `Rejected`, as Studio does; no comment is fine."""
-    words = {"ApprovalDescription": comment} if comment else {}
+    """Set the version's status to `Approved` or `Rejected`, as Studio does."""
+    description = {"ApprovalDescription": comment} if comment else {}
     aws.sagemaker.update_model_package(
-        ModelPackageArn=found.arn, ModelApprovalStatus=approval, **words
+        ModelPackageArn=found.arn, ModelApprovalStatus=approval, **description
     )
 
 
 def report_of_version(aws: Aws, found: Version) -> str:
-    """S3 URI of the report beside the version's metrics."""
+    """Return the S3 URI of the report beside the version's metrics."""
     if not found.statistics:
-        raise MlopsError(f"version {found.version} carries no metrics, so it has no report")
+        raise MlopsError(f"version {found.version} has no metrics, so it has no report")
     return f"{found.statistics.rpartition('/')[0]}/report.html"
 
 
 def report_of_execution(aws: Aws, arn: str) -> str:
-    """S3 URI of the report that an execution's Evaluate step wrote, whatever the gate said."""
+    """Return the S3 URI of the report that the Evaluate step wrote, whatever the gate said."""
     step = next((step for step in describe(aws, arn).steps if step.name == "Evaluate"), None)
     if step is None or step.status != "Succeeded" or not step.job:
         raise MlopsError(
@@ -123,19 +113,15 @@ def report_of_execution(aws: Aws, arn: str) -> str:
 
 
 def download(aws: Aws, uri: str, file: Path) -> None:
-    from botocore.exceptions import ClientError
-
     bucket, key = split_s3(uri)
     file.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with ignoring(*NO_OBJECT):
         aws.s3.download_file(bucket, key, str(file))
-    except ClientError as error:
-        if error_code(error) not in ("404", "NoSuchKey"):
-            raise
-        raise MlopsError(f"{uri} does not exist") from error
+        return
+    raise MlopsError(f"{uri} does not exist")
 
 
 def statistics(aws: Aws, found: Version) -> dict[str, Any]:
-    """`evaluation.json` of a version, in the format of SageMaker's model quality schema."""
+    """Return `evaluation.json` of a version, in the format of SageMaker's model quality schema."""
     content: dict[str, Any] = json.loads(objects.read(aws, found.statistics))
     return content

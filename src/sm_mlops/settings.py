@@ -1,12 +1,11 @@
-"""What this repo is called and what `mlops.yaml` says, checked and typed, and the names from it.
+"""The name of this repo and its `mlops.yaml`, checked and typed, and the names derived from them.
 
-Knows neither the SageMaker SDK nor boto3, so that every command may import it.
+Imports neither the SageMaker SDK nor boto3, so that every command may import it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import re
 import tomllib
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from sm_mlops.errors import MlopsError, hint, one_line
 
 HIGHER_IS_BETTER = (
     "auc",
@@ -34,7 +35,7 @@ APPROVALS = ("PendingManualApproval", "Approved", "Rejected")
 
 # Hyperparameters reach SageMaker as pipeline parameters: their names must make parameter names.
 _HYPERPARAMETER = re.compile(r"[a-z][a-z0-9_]*")
-# Those that each execution has beside the hyperparameters; see definition.py.
+# The parameters of each execution beside the hyperparameters; see definition.py.
 PARAMETERS = (
     *("InputData", "DataHash", "Commit", "Champion", "ApprovalStatus"),
     *("GateThreshold", "GateTolerance"),
@@ -56,8 +57,8 @@ _PARTITIONS = {
 }
 
 
-class SettingsError(Exception):
-    """What a person wrote in `mlops.yaml` or `pyproject.toml` cannot be used, in one line."""
+class SettingsError(MlopsError):
+    """`mlops.yaml` or `pyproject.toml` is invalid, in one line."""
 
 
 @dataclass(frozen=True)
@@ -132,25 +133,27 @@ class Project:
     ci: str = "github-actions"
     template_version: str = ""
     git_host: str = "github.com"
-    """Or the host of a GitHub Enterprise Server."""
+    """`github.com`, or the host of a GitHub Enterprise Server."""
 
     @property
     def repository(self) -> str:
-        """The address of the GitHub repository."""
+        """URL of the GitHub repository."""
         return f"https://{self.git_host}/{self.github}"
 
     @property
     def uses_key(self) -> bool:
-        """Whether CI signs in with the key of an IAM user: AWS trusts github.com's tokens, those
-        of no other server, and Jenkins has none."""
+        """Whether CI signs in with the access key of an IAM user.
+
+        AWS trusts only tokens of github.com, and Jenkins has none.
+        """
         return self.sign_in == "iam-user" or self.ci == "jenkins" or self.git_host != "github.com"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All of it.
+    """`mlops.yaml` and `[tool.mlops]`.
 
-    `hyperparameters` keeps the order of the file; values are text, as SageMaker passes them on.
+    `hyperparameters` keeps the order of the file; values are text, as SageMaker passes them.
     """
 
     root: Path
@@ -173,29 +176,28 @@ class Settings:
 
     @property
     def prefix(self) -> str:
-        """Everything of this project in the bucket lives below this S3 prefix."""
+        """Everything of this project in the bucket is below this prefix."""
         return self.project.project
 
     def bucket(self, account: str) -> str:
-        """One bucket serves all projects of an account and region (44 of S3's 63 characters)."""
+        """Return the bucket of all projects in an account and region."""
         return self.aws.bucket or f"sm-mlops-{account}-{self.project.region}"
 
     def role_arn(self, account: str) -> str:
         role = self.aws.role or f"{self.project.project}-pipeline"
-        return (
-            role if role.startswith("arn:") else f"arn:{self.partition}:iam::{account}:role/{role}"
-        )
+        is_arn = role.startswith("arn:")
+        return role if is_arn else f"arn:{self.partition}:iam::{account}:role/{role}"
 
     @property
     def partition(self) -> str:
-        for start, partition in _PARTITIONS.items():
-            if self.project.region.startswith(start):
-                return partition
-        return "aws"
+        region = self.project.region
+        return next(
+            (name for start, name in _PARTITIONS.items() if region.startswith(start)), "aws"
+        )
 
 
 def find_root(start: Path) -> Path:
-    """The nearest folder at or above `start` that holds a `mlops.yaml`."""
+    """Return the nearest folder at or above `start` that has a `mlops.yaml`."""
     for folder in (start, *start.parents):
         if (folder / "mlops.yaml").is_file():
             return folder
@@ -203,28 +205,9 @@ def find_root(start: Path) -> Path:
 
 
 def load(root: Path) -> Settings:
-    """The settings of the repo at `root`. Raises SettingsError with file, key and remedy."""
+    """Return the settings of the repo at `root`. Raises SettingsError with file, key and remedy."""
     project = _read_project(root / "pyproject.toml")
-    file = root / "mlops.yaml"
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as missing:
-        raise SettingsError(f"{file}: no such file") from missing
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"mlops.yaml: not UTF-8 text (byte {error.start})") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not valid YAML"
-        raise SettingsError(f"mlops.yaml{where}: {one_line(problem)}") from error
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        # PyYAML's, for what looks like a date or a number and is none: 2024-13-45.
-        raise SettingsError(f"mlops.yaml: not valid YAML ({one_line(error)})") from error
-    except RecursionError as error:
-        raise SettingsError("mlops.yaml: nested too deeply") from error
-    if not isinstance(content, dict):
-        raise SettingsError("mlops.yaml: must be a mapping with at least data.path and data.target")
-
+    content = _read_yaml(root / "mlops.yaml")
     known = {f.name for f in dataclasses.fields(Settings)} - {"root", "project"}
     _refuse_unknown(content, known, "")
     types = typing.get_type_hints(Settings)
@@ -238,33 +221,53 @@ def load(root: Path) -> Settings:
         raise SettingsError("mlops.yaml: data is missing; it needs at least path and target")
     settings = Settings(root=root, project=project, **values)
     _check(settings)
+    _check_compute(settings)
     return settings
 
 
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError as missing:
+        raise SettingsError(f"{file}: no such file") from missing
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{file.name}: not UTF-8 text (byte {error.start})") from error
+
+
+def _read_yaml(file: Path) -> dict[Any, Any]:
+    text = _text(file)
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "not valid YAML"
+        raise SettingsError(f"mlops.yaml{where}: {one_line(problem)}") from error
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        # PyYAML raises these for an invalid date or number such as 2024-13-45.
+        raise SettingsError(f"mlops.yaml: not valid YAML ({one_line(error)})") from error
+    except RecursionError as error:
+        raise SettingsError("mlops.yaml: nested too deeply") from error
+    if not isinstance(content, dict):
+        raise SettingsError("mlops.yaml: must be a mapping with at least data.path and data.target")
+    return content
+
+
 def parameter_name(hyperparameter: str) -> str:
-    """`max_depth` → `MaxDepth`: the pipeline parameter that overrides a hyperparameter."""
+    """Return the pipeline parameter that overrides a hyperparameter: `max_depth` → `MaxDepth`."""
     return "".join(part.capitalize() for part in hyperparameter.split("_"))
 
 
-def one_line(text: object) -> str:
-    """What a person wrote, or what was said about it, on one line that may be printed."""
-    shown = " ".join(str(text).split())
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in shown)
-
-
 def _read_project(file: Path) -> Project:
+    text = _text(file)
     try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))["tool"]["mlops"]
+        table = tomllib.loads(text)["tool"]["mlops"]
         for key, value in table.items():
             if not isinstance(value, str):
                 raise SettingsError(
                     f"pyproject.toml: [tool.mlops] {one_line(key)} must be text, not {value!r}"
                 )
         return Project(**{key.replace("-", "_"): value for key, value in table.items()})
-    except FileNotFoundError as missing:
-        raise SettingsError(f"{file}: no such file") from missing
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"pyproject.toml: not UTF-8 text (byte {error.start})") from error
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"pyproject.toml: {one_line(error)}") from error
     except RecursionError as error:
@@ -278,13 +281,12 @@ def _read_project(file: Path) -> Project:
 def _refuse_unknown(content: dict[Any, Any], known: set[str], path: str) -> None:
     for key in content:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
-            raise SettingsError(f"mlops.yaml: {path}{one_line(key)} is unknown; {hint}")
+            meant = hint(str(key), sorted(known))
+            raise SettingsError(f"mlops.yaml: {path}{one_line(key)} is unknown; {meant}")
 
 
 def _build(kind: Any, value: Any, path: str) -> Any:
-    """`value` from YAML as an instance of the dataclass `kind`."""
+    """Return `value` from YAML as an instance of the dataclass `kind`."""
     if not isinstance(value, dict):
         raise SettingsError(f"mlops.yaml: {path} must be a mapping, not {value!r}")
     hints = typing.get_type_hints(kind)
@@ -305,7 +307,7 @@ def _build(kind: Any, value: Any, path: str) -> Any:
 
 
 def _scalar(hint: Any, value: Any, where: str) -> Any:
-    """`value` if its type is what `hint` names; whole numbers pass as floats, lists as tuples."""
+    """Return `value` if it is of type `hint`; whole numbers pass as floats, lists as tuples."""
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, list):
             raise SettingsError(f"mlops.yaml: {where} must be a list, as in [a, b], not {value!r}")
@@ -327,9 +329,9 @@ def _scalar(hint: Any, value: Any, where: str) -> Any:
 
 
 def _refuse_no_text(value: str, where: str) -> None:
-    # A half of a surrogate pair, "\ud800", which no file and no request can hold.
+    # Half of a surrogate pair, "\ud800", cannot be written to a file or request.
     if any("\ud800" <= c <= "\udfff" for c in value):
-        raise SettingsError(f"mlops.yaml: {where} is no Unicode text: {value!r}")
+        raise SettingsError(f"mlops.yaml: {where} is not valid Unicode: {value!r}")
 
 
 def _named(allowed: tuple[type, ...]) -> str:
@@ -346,8 +348,7 @@ def _hyperparameters(value: Any) -> dict[str, str]:
     for name, item in value.items():
         if not _HYPERPARAMETER.fullmatch(str(name)):
             raise SettingsError(
-                f"mlops.yaml: hyperparameters.{one_line(name)}: "
-                "a name has lower-case letters, digits and _"
+                f"mlops.yaml: hyperparameters.{one_line(name)}: use lowercase letters, digits and _"
             )
         if isinstance(item, bool) or not isinstance(item, str | int | float):
             raise SettingsError(
@@ -362,64 +363,61 @@ def _hyperparameters(value: Any) -> dict[str, str]:
     return result
 
 
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise SettingsError(f"mlops.yaml: {one_line(message)}")
+
+
 def _check(settings: Settings) -> None:
-    """The rules between values, each refused with the key it belongs to."""
-
-    def require(holds: bool, message: str) -> None:
-        if not holds:
-            raise SettingsError(f"mlops.yaml: {one_line(message)}")
-
+    """Check what the types cannot say, each rule with the key it belongs to."""
     metrics = (*HIGHER_IS_BETTER, *LOWER_IS_BETTER)
-    data, split, gate = settings.data, settings.split, settings.gate
-    require(bool(data.path.strip()), "data.path is empty")
-    require(
+    data, split, gate, aws = settings.data, settings.split, settings.gate, settings.aws
+    _require(bool(data.path.strip()), "data.path is empty")
+    _require(
         data.sample is None or (bool(data.sample.strip()) and "://" not in data.sample),
         f"data.sample must be a file or folder in this repo, not {data.sample!r}",
     )
-    require(bool(data.target.strip()), "data.target is empty")
-    require(data.task in TASKS, f"data.task must be one of {', '.join(TASKS)}, not {data.task}")
-    require(data.target not in data.drop, f"data.drop names the target {data.target}")
+    _require(bool(data.target.strip()), "data.target is empty")
+    _require(data.target not in data.drop, f"data.drop names the target {data.target}")
+    for key, value, allowed in (
+        ("data.task", data.task, TASKS),
+        ("gate.metric", gate.metric, metrics),
+        ("registry.approval", settings.registry.approval, APPROVALS),
+    ):
+        _require(value in allowed, f"{key} must be one of {', '.join(allowed)}, not {value}")
     for name, share in (("validation", split.validation), ("test", split.test)):
-        require(0 < share < 1, f"split.{name} must be between 0 and 1, not {share}")
-    require(split.validation + split.test < 1, "split leaves no rows for training")
-    require(split.seed >= 0, f"split.seed must not be negative, it is {split.seed}")
-    require(
-        gate.metric in metrics,
-        f"gate.metric must be one of {', '.join(metrics)}, not {gate.metric}",
-    )
-    require(gate.tolerance >= 0, f"gate.tolerance must not be negative, it is {gate.tolerance}")
-    for name in ("preprocess", "train", "evaluate"):
-        job = getattr(settings.compute, name)
-        require(
-            re.fullmatch(r"ml\.[a-z0-9-]+\.[a-z0-9]+", job.instance) is not None,
-            f"compute.{name}.instance must be like ml.m5.large, not {job.instance}",
-        )
-        require(job.count >= 1, f"compute.{name}.count must be at least 1, not {job.count}")
-        require(
-            job.volume_gb >= 1, f"compute.{name}.volume_gb must be at least 1, not {job.volume_gb}"
-        )
-        most = _MOST_HOURS[name]
-        require(
-            0 < job.max_hours <= most,
-            f"compute.{name}.max_hours must be above 0 and at most {most}, not {job.max_hours}",
-        )
-    for name in ("preprocess", "evaluate"):
-        count = getattr(settings.compute, name).count
-        require(
-            count == 1, f"compute.{name}.count must be 1: the script sees all the data, not a share"
-        )
+        _require(0 < share < 1, f"split.{name} must be between 0 and 1, not {share}")
+    _require(split.validation + split.test < 1, "split leaves no rows for training")
+    _require(split.seed >= 0, f"split.seed must not be negative, not {split.seed}")
+    _require(gate.tolerance >= 0, f"gate.tolerance must not be negative, not {gate.tolerance}")
     parameters = set(PARAMETERS)
     for name in settings.hyperparameters:
-        require(
-            parameter_name(name) not in parameters,
-            f"hyperparameters.{name}: there is a pipeline parameter {parameter_name(name)} already",
+        parameter = parameter_name(name)
+        _require(
+            parameter not in parameters,
+            f"hyperparameters.{name}: there is already a pipeline parameter {parameter}",
         )
-        parameters.add(parameter_name(name))
-    require(
-        settings.registry.approval in APPROVALS,
-        f"registry.approval must be one of {', '.join(APPROVALS)}",
+        parameters.add(parameter)
+    _require(
+        bool(aws.subnets) == bool(aws.security_groups),
+        "aws.subnets and aws.security_groups go together: set both or neither",
     )
-    require(
-        bool(settings.aws.subnets) == bool(settings.aws.security_groups),
-        "aws.subnets and aws.security_groups go together: give both or neither",
-    )
+
+
+def _check_compute(settings: Settings) -> None:
+    for name, most in _MOST_HOURS.items():
+        job, key = getattr(settings.compute, name), f"compute.{name}"
+        _require(
+            re.fullmatch(r"ml\.[a-z0-9-]+\.[a-z0-9]+", job.instance) is not None,
+            f"{key}.instance must be like ml.m5.large, not {job.instance}",
+        )
+        _require(job.count >= 1, f"{key}.count must be at least 1, not {job.count}")
+        _require(
+            job.count == 1 or name == "train",
+            f"{key}.count must be 1: the script reads all the data",
+        )
+        _require(job.volume_gb >= 1, f"{key}.volume_gb must be at least 1, not {job.volume_gb}")
+        _require(
+            0 < job.max_hours <= most,
+            f"{key}.max_hours must be above 0 and at most {most}, not {job.max_hours}",
+        )

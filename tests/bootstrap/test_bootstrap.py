@@ -20,7 +20,7 @@ from sm_mlops.sandbox import client
 
 pytestmark = pytest.mark.slow
 Run = Callable[..., subprocess.CompletedProcess[str]]
-AUTHORISE = "for you: authorisation of the connection to GitHub: mlops sandbox authorise sm-mlops"
+AUTHORISE = "for you: authorisation of the connection to GitHub: mlops sandbox authorize sm-mlops"
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_from_an_empty_account_to_a_connected_repo_and_back_to_nothing(repo: Rep
     assert not re.search(r"^(create|change|delete) ", again, re.MULTILINE)
     assert again.rstrip().endswith(AUTHORISE)
     assert account.held() == held
-    assert mlops_here(repo.root, "sandbox", "authorise").returncode == 0
+    assert mlops_here(repo.root, "sandbox", "authorize").returncode == 0
     assert bootstrap(repo, "--yes").rstrip().endswith("Nothing is left to do.")
 
     looked = bootstrap(repo, "--destroy", "--plan")
@@ -151,7 +151,7 @@ def test_without_an_answer_nothing_is_done(untouched: Repo) -> None:
     before = Everything(untouched).held()
     done = mlops(untouched.root, "--sandbox", "bootstrap")
     assert done.returncode == 2
-    assert "Nobody is here to answer: add --yes" in done.stderr
+    assert "stdin is not a terminal; pass --yes" in done.stderr
     assert Everything(untouched).held() == before
 
 

@@ -1,4 +1,4 @@
-"""What a job of GitHub Actions gets from `mlops`: outputs, summaries, and an end before its own."""
+"""What `mlops` gives a job of GitHub Actions: outputs, summaries, an end before the job's own."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from typer.testing import CliRunner
 from repos import Repo, mlops
 from sm_mlops import actions, commit
 from sm_mlops.aws import Aws
-from sm_mlops.cli import deployment
+from sm_mlops.cli import deploy
 from sm_mlops.cli.main import app
 from sm_mlops.errors import MlopsError
 from sm_mlops.training.run import ensure_model_package_group
 
 
 def outputs(file: Path) -> dict[str, str]:
-    """The outputs in a file, as GitHub's runner reads them; the last of a name counts."""
+    """Return the outputs in a file as GitHub's runner reads them: the last of a name counts."""
     found, lines = {}, iter(file.read_text(encoding="utf-8").splitlines())
     for line in lines:
         name, _, mark = line.partition("<<")
@@ -101,7 +101,7 @@ def test_a_summary_that_is_full_takes_no_more(
 def test_at_most_some_minutes_are_followed_and_a_later_job_gets_the_rest(
     repo: Repo, tmp_path: Path
 ) -> None:
-    """What build.yml does when an execution takes longer than credentials last."""
+    """Follow as build.yml does if an execution takes longer than its credentials last."""
     file, summary = tmp_path / "output", tmp_path / "summary"
     ci = {"GITHUB_OUTPUT": str(file), "GITHUB_STEP_SUMMARY": str(summary)}
     assert mlops(repo.root, "sandbox", "up").returncode == 0
@@ -109,7 +109,7 @@ def test_at_most_some_minutes_are_followed_and_a_later_job_gets_the_rest(
         given = ci | {"MLOPS_SET": "max_depth=3 eta=0.2"}
         done = mlops(repo.root, "--sandbox", "run", "--at-most", "0.001", **given)
         assert done.returncode == 0, done.stderr
-        assert "The execution goes on." in done.stdout
+        assert "The execution continues." in done.stdout
         left = outputs(file)
         assert left["status"] == "Executing"
         assert "123456789012" not in left["execution"], "GitHub keeps masked outputs to itself"
@@ -128,7 +128,7 @@ def test_at_most_some_minutes_are_followed_and_a_later_job_gets_the_rest(
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("a" * 40 + "-dirty", "were not committed"),
+        ("a" * 40 + "-dirty", "uncommitted changes"),
         ("unknown", "outside of git"),
         ("main", "40 hexadecimal digits"),
         ("abc1234", "40 hexadecimal digits"),
@@ -178,12 +178,12 @@ def test_a_deployment_that_takes_too_long_ends_red_and_says_how_to_go_on(
 ) -> None:
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary"))
     before = signal.getsignal(signal.SIGALRM)
-    with pytest.raises(typer.Exit) as ended, deployment._at_most(0, "production"):
+    with pytest.raises(typer.Exit) as ended, deploy._at_most(0, "production"):
         time.sleep(10)
     assert ended.value.exit_code == 1
-    assert "production: still under way" in (tmp_path / "summary").read_text()
-    assert "Run it again (in CI: the job that failed)" in " ".join(capsys.readouterr().err.split())
+    assert "production: still in progress" in (tmp_path / "summary").read_text()
+    assert "Run the command again (in CI: re-run the failed job)" in " ".join(capsys.readouterr().err.split())
     assert signal.getsignal(signal.SIGALRM) == before
-    with deployment._at_most(60, "production"):
+    with deploy._at_most(60, "production"):
         pass
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0

@@ -1,4 +1,4 @@
-"""The command line: what it says when something is wrong, and what it does not load."""
+"""The command line: its error messages, and what it does not load."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from boto3.exceptions import S3UploadFailedError
 from botocore import exceptions
 
 from repos import ROOT, Repo, bare_environment, mlops
-from sm_mlops import console
 from sm_mlops.aws import Aws
+from sm_mlops.cli import console
 from sm_mlops.errors import explained
 
 
@@ -27,8 +27,10 @@ for words in (["--help"], ["models", "--help"], ["deploy", "--help"]):
         app(words)
     except SystemExit as done:
         assert not done.code
-heavy = {"sagemaker", "boto3", "botocore", "moto", "pandas", "sandbox"}
-print("loaded", sorted(heavy & {name.partition(".")[0] for name in sys.modules}))
+heavy = {"sagemaker", "boto3", "botocore", "github", "moto", "pandas"}
+loaded = heavy & {name.partition(".")[0] for name in sys.modules}
+loaded |= {"sm_mlops.sandbox"} & set(sys.modules)
+print("loaded", sorted(loaded))
 """
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -123,7 +125,7 @@ def test_a_name_with_brackets_is_shown_as_it_is(capsys: pytest.CaptureFixture[st
 def test_a_setting_without_a_value_is_refused(repo: Repo) -> None:
     done = mlops(repo.root, "run", "--set", "max_depth")
     assert done.returncode == 2
-    assert "write it as NAME=VALUE" in done.stderr
+    assert "must be NAME=VALUE" in done.stderr
 
 
 @pytest.mark.slow
@@ -176,11 +178,11 @@ def test_a_bug_is_not_explained_away() -> None:
     ("command", "said"),
     [
         ("deploy stagin --model-package-arn x", "no stage stagin: did you mean staging?"),
-        ("destroy", "name a stage, or --all of them"),
-        ("destroy staging --all", "name a stage, or --all of them"),
-        ("destroy staging --data", "--registry and --data go with --all"),
+        ("destroy", "name a stage, or pass --all"),
+        ("destroy staging --all", "name a stage, or pass --all"),
+        ("destroy staging --data", "--registry and --data need --all"),
         ("destroy --all --data", "--data needs --registry"),
-        ("logs Train --stage staging", "--stage is instead of a step"),
+        ("logs Train --stage staging", "--stage cannot be combined with a step"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_in_one_line(

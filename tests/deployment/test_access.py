@@ -1,4 +1,4 @@
-"""Policies for stages in other accounts: what is granted, and that others' statements stay."""
+"""Policies for stages in other accounts: what is granted, and that statements of others stay."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 
 def share(here: Place, *accounts: str) -> list[str]:
-    """What was told of the changes that were made."""
+    """Return the lines that describe the changes."""
     grants = access.plan(here.aws, accounts)
     for grant in grants:
         grant.apply()
@@ -43,8 +43,8 @@ def test_shared_once_there_is_nothing_more_to_do(here: Place) -> None:
     ]
     assert share(here, FAR, FARTHER) == []
     assert share(here) == 2 * [
-        f"- account {FAR} may not read any more",
-        f"- account {FARTHER} may not read any more",
+        f"- account {FAR} may no longer read",
+        f"- account {FARTHER} may no longer read",
     ]
     assert share(here) == []
 
@@ -132,6 +132,6 @@ def test_a_role_that_leads_elsewhere_is_refused(here: Place) -> None:
     role = f"arn:aws:iam::{FARTHER}:role/OrganizationAccountAccessRole"
     here.repo.stage("staging", Account=FAR, Role=role)
     stage = stages.load(here.aws.settings, "staging")
-    with pytest.raises(MlopsError, match=f"leads to account {FARTHER}, but Account is {FAR}"):
+    with pytest.raises(MlopsError, match=f"is in account {FARTHER}, but Account is {FAR}"):
         access.enter(here.aws, stage)
     here.repo.stage("staging", Account=None, Role=None)

@@ -1,4 +1,4 @@
-"""The end of a registry: with a SageMaker project, which has its group, and without one."""
+"""Deleting a registry, with and without a SageMaker project that owns its group."""
 
 from __future__ import annotations
 

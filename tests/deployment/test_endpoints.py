@@ -1,4 +1,4 @@
-"""What is told of an endpoint from what SageMaker answers, also where that lacks something."""
+"""An endpoint as read from SageMaker's answers, even incomplete ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 
 class SageMaker:
-    """One endpoint; whatever else is asked for is not there."""
+    """A SageMaker with one endpoint and nothing else."""
 
     def __init__(self, **answer: Any) -> None:
         self.answer = {"EndpointArn": "arn", "EndpointStatus": "Failed", "CreationTime": NOW}

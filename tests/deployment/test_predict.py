@@ -1,4 +1,4 @@
-"""One prediction: waiting for an endpoint that starts, and whose words a refusal is in."""
+"""Invoking an endpoint: waiting while it starts, and the message of a refusal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ENDPOINT = Endpoint(
 
 
 class Runtime:
-    """Fails with these errors first, then answers."""
+    """An endpoint that raises these errors first, then answers."""
 
     def __init__(self, *errors: dict[str, Any]) -> None:
         self.errors = list(errors)

@@ -1,4 +1,4 @@
-"""The stages as their files say them, and what is refused in those files."""
+"""Stages as read from their files, and what is refused there."""
 
 from __future__ import annotations
 
@@ -77,7 +77,11 @@ def test_the_kind_is_the_templates_own_where_the_stage_names_none(repo: Repo) ->
         ("qa", {}, "no stage qa: known are staging, production"),
         ("staging", {"Parametres": {}}, "Parametres is unknown: did you mean Parameters?"),
         ("staging", {"Parameters": {"InstanceTyp": "x"}}, "did you mean InstanceType?"),
+<<<<<<< HEAD
         ("staging", {"Parameters": {"Project": "x"}}, "Project is set by mlops deploy itself"),
+=======
+        ("staging", {"Parameters": {"Commit": "x"}}, "Commit is set by mlops deploy"),
+>>>>>>> layers
         ("staging", {"Parameters": {"EndpointKind": "realtime"}}, "did you mean real-time?"),
         ("staging", {"Parameters": {"BakeSeconds": None}}, "BakeSeconds must be text, a number"),
         ("staging", {"Parameters": []}, None),
@@ -102,7 +106,7 @@ def test_the_kind_is_the_templates_own_where_the_stage_names_none(repo: Repo) ->
         ("staging", {"Tags": {"team": "x" * 257}}, "Tags.team must be text of 1 to 256"),
         ("staging", {"Tags": {"AWS:team": "x"}}, "does not begin with aws:"),
         ("staging", {"Tags": {"a#b": "x"}}, "Tags.a#b: a name has at most 128 letters"),
-        ("staging", {"Tags": {"commit": "x"}}, "Tags.commit is set by mlops deploy itself"),
+        ("staging", {"Tags": {"commit": "x"}}, "Tags.commit is set by mlops deploy"),
         ("staging", {"Tags": dict.fromkeys(map(str, range(46)), "x")}, "room for 45"),
     ],
 )
@@ -164,7 +168,7 @@ def test_a_file_that_names_no_reviewers_lets_nobody_to_production_unasked(repo: 
         ([1], "Reviewers must be a list"),
         (["a b"], "'a b' is neither a user (ada) nor a team (my-org/ml-leads)"),
         (["a/b/c"], "'a/b/c' is neither"),
-        (list("abcdefg"), "Reviewers has 7 entries, GitHub takes 6"),
+        (list("abcdefg"), "Reviewers has 7 entries, GitHub allows 6"),
     ],
 )
 def test_reviewers_that_cannot_be_are_refused(repo: Repo, reviewers: Any, told: str) -> None:

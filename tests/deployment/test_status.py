@@ -1,4 +1,4 @@
-"""The one screen: how each state of a stage is told, also of one that cannot be looked at."""
+"""`mlops status`: each state of a stage, even of one that cannot be read."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_newer_approved_version_is_told_and_an_unapproved_one_is_not(world: Wo
 
 def test_a_version_that_was_rejected_while_it_runs_is_told(world: World) -> None:
     world[1].append(version(3, "Rejected"))
-    assert staging(world, endpoint(3)).note == "is Rejected by now"
+    assert staging(world, endpoint(3)).note == "is now Rejected"
 
 
 def test_a_version_that_is_gone_from_the_registry_is_told(world: World) -> None:

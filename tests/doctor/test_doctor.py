@@ -106,7 +106,7 @@ def test_a_connection_that_nobody_has_authorised_has_its_link(
     assert there
     monkeypatch.setattr(connection, "state", lambda _: replace(there, status="PENDING"))
     [found] = whole.look(platform.connection)
-    assert "PENDING" in found.detail and found.remedy == "mlops sandbox authorise sm-mlops"
+    assert "PENDING" in found.detail and found.remedy == "mlops sandbox authorize sm-mlops"
     [found] = platform.connection(whole.scene(Aws(whole.aws.settings)))
     assert found.remedy.startswith("https://eu-west-1.console.aws.amazon.com/codesuite/")
 
@@ -261,7 +261,7 @@ def test_without_a_sign_in_to_github_the_rest_is_still_looked_at(
     found = {item.check: item for item in doctor.examine(whole.aws, environment)}
     assert found["GitHub sign-in"].state is State.FAILED
     assert "gh auth login" in found["GitHub sign-in"].remedy
-    assert "GitHub settings" in found["not looked at"].detail
+    assert "GitHub settings" in found["not checked"].detail
     assert found["trigger"].state is State.OK
 
 
@@ -294,7 +294,7 @@ def test_an_aws_that_is_down_is_one_failure_and_github_is_still_looked_at(
     assert found["AWS sign-in"].state is State.FAILED
     assert "cannot reach AWS in eu-west-1" in found["AWS sign-in"].detail
     assert found["GitHub sign-in"].state is found["GitHub repository"].state is State.OK
-    assert "trigger" not in found and "trigger" in found["not looked at"].detail
+    assert "trigger" not in found and "trigger" in found["not checked"].detail
 
 
 def test_who_may_do_nothing_is_told_each_right_and_sees_no_crash(
@@ -311,7 +311,7 @@ def test_who_may_do_nothing_is_told_each_right_and_sees_no_crash(
     assert "iam:SimulatePrincipalPolicy" in of["permissions"].detail
     assert of["platform"].state is State.WARNING
     assert "you lack the right cloudformation:DescribeStacks" in of["platform"].detail
-    assert of["trigger"].detail.startswith("not looked at, because the platform")
+    assert of["trigger"].detail.startswith("not checked, because the platform")
     assert "sagemaker:ListPipelines" in repr(found)
     assert not [item for item in found if item.state is State.FAILED]
 

@@ -283,14 +283,14 @@ def test_what_runs_already_is_deployed_again_without_a_change(
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert (told["changed"], told["version"]) == (False, 1)
-    assert "production is unchanged: it runs version 1 already" in done.stderr
+    assert "production is unchanged: it already runs version 1" in done.stderr
 
 
 def test_a_version_that_cannot_serve_stops_in_staging_and_production_is_untouched(
     repo: Repo, in_production: str, account: Aws
 ) -> None:
     from sm_mlops import registry
-    from sm_mlops.cli.demo import register_broken_copy
+    from sm_mlops.cli.broken import register_broken_copy
 
     broken = register_broken_copy(account, registry.version(account, 1))
     number = str(broken.version)
@@ -324,7 +324,7 @@ def test_ctrl_c_leaves_the_deployment_running_and_says_how_to_go_on(
             MODEL_PACKAGE_ARN=in_production,
         )
         assert code == 130, said
-        assert "what CloudFormation has begun goes on without you" in said
+        assert "CloudFormation continues" in said
         again = mlops(repo.root, "--sandbox", "deploy", "brief", MODEL_PACKAGE_ARN=in_production)
         assert again.returncode == 0, again.stderr
         assert endpoint_of(repo, "brief") == (1, "InService")
@@ -377,7 +377,7 @@ def test_destroying_all_asks_first_and_leaves_the_registry_and_the_data(
     assert account.client("cloudwatch").describe_alarms()["MetricAlarms"] == []
     again = mlops(repo.root, "--sandbox", "destroy", "--all", "--yes")
     assert again.returncode == 0
-    assert "Nothing to take away" in again.stdout
+    assert "Nothing to delete" in again.stdout
 
 
 def test_the_end_of_a_project_takes_the_registry_and_the_data_with_it(

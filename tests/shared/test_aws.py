@@ -1,4 +1,4 @@
-"""Whose rights a command works with."""
+"""The identity whose permissions a command uses."""
 
 from __future__ import annotations
 

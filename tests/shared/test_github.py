@@ -1,4 +1,4 @@
-"""Signing in to GitHub, and how its refusals are told."""
+"""Signing in to GitHub, and how its errors are reported."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def signed_in(server: Standalone, *scopes: str, login: str = "ada") -> GitHub:
 
 
 def told(hub: GitHub) -> str:
-    """What is told when GitHub does not show the repository."""
+    """Return the error when GitHub does not show the repository."""
     with pytest.raises(GitHubError) as refused:
         hub.repository(NAME)
     line = str(refused.value)
@@ -77,7 +77,7 @@ def test_without_a_token_the_rights_it_needs_are_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("token", ["ghp_1 ghp_2", "ghp_1\n-----BEGIN", "ghp_\u00e4", ""])
 def test_what_is_no_token_is_neither_sent_nor_shown(token: str) -> None:
-    with pytest.raises(MlopsError, match="MLOPS_TRIGGER_TOKEN: a token is one word") as refused:
+    with pytest.raises(MlopsError, match="MLOPS_TRIGGER_TOKEN: a token must be") as refused:
         GitHub(token, "MLOPS_TRIGGER_TOKEN")
     assert "ghp_" not in str(refused.value)
 
@@ -163,7 +163,7 @@ def test_a_server_that_knows_no_subjects_names_repositories(
     assert github.subject(hub, found) == ""
 
 
-# Refusals.
+# Errors.
 
 
 @pytest.mark.parametrize(
@@ -172,16 +172,16 @@ def test_a_server_that_knows_no_subjects_names_repositories(
         (401, "Bad credentials", {}, "the token of GITHUB_TOKEN is wrong, has expired"),
         (403, "Resource not accessible", {"X-Accepted-GitHub-Permissions": "secrets=write"},
          "the token of GITHUB_TOKEN needs secrets=write"),
-        (403, "Must have admin rights", {}, "or you may not do this"),
+        (403, "Must have admin rights", {}, "does not allow this, or you may not do it"),
         (403, "Resource protected by organization SAML enforcement",
          {"X-GitHub-SSO": "required; url=https://github.com/orgs/acme/sso?x=1"},
-         "single sign-on accept the token: https://github.com/orgs/acme/sso?x=1"),
+         "single sign-on: https://github.com/orgs/acme/sso?x=1"),
         (410, "Gone", {}, "410 Gone"),
         (429, "Slow down", {}, "in a few minutes"),
         (403, "wait", {"Retry-After": "900"}, "in 15 minutes"),
         (403, "You have exceeded a secondary rate limit", {"Retry-After": "3600"}, "60 minutes"),
         (503, "Unavailable", {"Retry-After": "120"}, "in 2 minutes"),
-        (500, "Server Error", {}, "500 Server Error; give the same command again"),
+        (500, "Server Error", {}, "500 Server Error; run the same command again"),
         (0, "", {}, "cannot reach GitHub at 127.0.0.1"),
     ],
 )  # fmt: skip
@@ -214,7 +214,7 @@ def test_a_github_that_says_nothing_is_told_without_python_s_own_names() -> None
     with pytest.raises(GitHubError) as told, GitHub("ghp_x", "GH_TOKEN").doing("show acme/churn"):
         raise requests.ReadTimeout(silent)
     assert str(told.value) == (
-        "cannot reach GitHub at api.github.com to show acme/churn: Read timed out; give the same "
+        "cannot reach GitHub at api.github.com to show acme/churn: Read timed out; run the same "
         "command again"
     )
 
@@ -232,7 +232,7 @@ def test_a_failure_that_passes_is_not_told(server: Standalone, hub: GitHub) -> N
     assert hub.repository(NAME) is not None
 
 
-# What must not be told.
+# What must not be shown.
 
 
 def test_no_log_shows_tokens_or_what_is_sent(

@@ -1,5 +1,5 @@
-"""What is called after a project and its stages: AWS takes each name, as its own SDK describes
-it, and no two projects or stages share one.
+"""Names derived from a project and its stages: AWS accepts each, as its own SDK describes it, and
+no two projects or stages share one.
 
 Names of the pipeline, the roles and the bucket from the settings: test_properties_settings.py.
 """
@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 import platform_case
 from infra_case import KINDS, full, template
 from platform_case import platform, project
+from sm_mlops import platform as package
 from sm_mlops.bootstrap import project as sagemaker_project
 from sm_mlops.deployment import destroy, stages, trigger
 from sm_mlops.errors import MlopsError
@@ -38,7 +39,7 @@ CHECKED = settings(
     suppress_health_check=list(HealthCheck),
 )
 SESSION = botocore.session.get_session()
-# Which shape a property of a resource is in the model of which service.
+# The shape of each property, and the service whose model has it.
 NAMED = {
     "AWS::CloudWatch::Alarm AlarmName": "cloudwatch AlarmName",
     "AWS::IAM::Role RoleName": "iam roleNameType",
@@ -51,7 +52,7 @@ NAMED = {
     "AWS::SageMaker::ModelPackageGroup ModelPackageGroupName": "sagemaker EntityName",
     "AWS::SecretsManager::Secret Name": "secretsmanager NameType",
 }
-# These as well, of which there may be two alike.
+# These too, although they may occur twice.
 SHAPES = NAMED | {
     "AWS::ApplicationAutoScaling::ScalingPolicy PolicyName": "application-autoscaling PolicyName",
     "AWS::CloudWatch::Alarm AlarmDescription": "cloudwatch AlarmDescription",
@@ -62,7 +63,7 @@ SHAPES = NAMED | {
     "AWS::SageMaker::ModelPackageGroup ModelPackageGroupDescription": "sagemaker EntityDescription",
     "AWS::SecretsManager::Secret Description": "secretsmanager DescriptionType",
 }
-# What those models take over from Java, for the letters that names here are made of.
+# Character classes of Java in those models, for the characters of our names.
 UNICODE = {
     r"\p{Print}": "[ -~]",
     r"\p{L}\p{M}\p{Z}\p{S}\p{N}\p{P}": " -~",
@@ -91,7 +92,7 @@ def accepts(service: str, shape: str, name: str) -> bool:
 
 
 def texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """The texts in a resource's properties by their keys, without policies and tags."""
+    """Yield the texts in a resource's properties by key, without policies and tags."""
     if isinstance(value, dict):
         for name, inner in value.items():
             if "PolicyDocument" not in name and name not in ("Tags", "Alarms"):
@@ -104,7 +105,7 @@ def texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def of_stage(name: str, stage: str) -> set[tuple[str, str]]:
-    """What a stage's resources are called, whatever kind of endpoint it has."""
+    """Return the names of a stage's resources, whatever its kind of endpoint."""
     found = set()
     for kind in KINDS:
         made = full(kind, Project=name, Stage=stage)
@@ -187,7 +188,7 @@ def test_aws_takes_the_names_that_are_everywhere_the_same() -> None:
     assert re.fullmatch("[a-zA-Z0-9_-]{1,80}", made.properties("FailedApprovals")["QueueName"])
 
 
-# Names that begin or end like each other's, and like what is put behind them.
+# Names that begin or end like one another, and like their suffixes.
 ENDS = ("", "-staging", "-production", "-eu", "-github", "-pipeline", "-errors", "-wake-up", "1")
 ALIKE = st.builds(
     lambda base, ends: f"{base}{''.join(ends)}"[:32].rstrip("-"),
@@ -200,7 +201,7 @@ PLACES = st.tuples(
 
 
 def unique(name: str, stage: str) -> set[tuple[str, str]]:
-    """What nobody else in the account may have."""
+    """Return the names that nothing else in the account may have."""
     return {(at, text) for at, text in of_stage(name, stage) | of_project(name) if at in NAMED}
 
 
@@ -252,7 +253,7 @@ def test_another_projects_alarms_are_not_taken_for_what_is_left_of_a_stage() -> 
         assert [*destroy.left(there, "churn-staging", [])] == ["alarm churn-staging-errors"]
 
 
-# What has a number of its own each time.
+# Named with a new number each time.
 
 
 @CHECKED
@@ -270,9 +271,9 @@ def test_the_jobs_of_any_step_have_names_that_sagemaker_takes(step: str) -> None
 
 @pytest.fixture(scope="module")
 def claim() -> Iterator[Any]:
-    """Where the trigger keeps an account of an approval."""
+    """Return where the trigger keeps track of an approval."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "infra" / "trigger"))
+        patch.syspath_prepend(str(package.FOLDER / "trigger"))
         patch.setenv("CLAIMS_BUCKET", "claims")
         sys.modules.pop("handler", None)
         import handler

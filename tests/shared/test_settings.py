@@ -1,4 +1,4 @@
-"""mlops.yaml as people write it, rightly and wrongly."""
+"""mlops.yaml as people write it, valid and invalid."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_hyperparameters_are_passed_as_the_text_that_sagemaker_passes(repo: Repo
         ("data: {path: x, target: y}\ncompute: {preprocess: {count: 2}}", "count must be 1"),
         ("data: {path: x, target: y}\ncompute: {train: {spot: 3}}", "spot must be a true or false"),
         ("data: {path: x, target: y}\naws: {subnets: [subnet-1]}", "go together"),
-        ("data: {path: x, target: y}\nhyperparameters: {Max-Depth: 3}", "lower-case letters"),
+        ("data: {path: x, target: y}\nhyperparameters: {Max-Depth: 3}", "lowercase letters"),
         ("data: {path: x, target: y}\nhyperparameters: {eta: [1]}", "must be a number or text"),
         ("data: {path: x, target: y}\nregistry: {approval: yes please}", "registry.approval"),
         ("data: {path: x, target: y\n", "mlops.yaml line 2, column 1"),
@@ -124,7 +124,7 @@ def test_a_role_and_a_bucket_of_ones_own_are_used(repo: Repo) -> None:
 
 
 def test_names_of_the_longest_project_are_what_aws_accepts(repo: Repo) -> None:
-    """Judged by botocore's own service model."""
+    """Check the names with botocore's own service model."""
     import botocore.session
 
     assert len(LONGEST) == 32

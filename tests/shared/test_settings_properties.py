@@ -1,5 +1,5 @@
-"""Any mlops.yaml, pyproject.toml and stage file is either understood or refused in one line; the
-names of every legal project in every region are names to AWS."""
+"""Any mlops.yaml, pyproject.toml and stage file is either understood or refused in one line; AWS
+accepts the names of every legal project in every region."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ VALUES = st.recursive(
 
 
 def understood(read: Callable[[], object], error: type[Exception]) -> bool:
-    """Whether it is; if not, it must be refused in one line that a terminal can show."""
+    """Return whether it is understood; if not, it must be refused in one printable line."""
     try:
         read()
     except error as refused:
@@ -63,7 +63,7 @@ def understood(read: Callable[[], object], error: type[Exception]) -> bool:
 
 
 def changed(draw: random.Random, value: Any) -> dict[str, Any]:
-    """This repo's mlops.yaml with one value or one key of some depth replaced."""
+    """Return this repo's mlops.yaml with one value or key replaced, at any depth."""
     content: dict[Any, Any] = copy.deepcopy(OWN)
     place = content
     while True:
@@ -79,7 +79,7 @@ def changed(draw: random.Random, value: Any) -> dict[str, Any]:
 
 
 def survives(found: Settings) -> None:
-    """What was understood can be passed on: to the jobs as YAML, to SageMaker as JSON."""
+    """Check that the settings can be passed on: to the jobs as YAML, to SageMaker as JSON."""
     definition.code(found)
     for job in (found.compute.preprocess, found.compute.train, found.compute.evaluate):
         assert definition._seconds(job.max_hours) >= 1
@@ -148,7 +148,7 @@ def test_any_pyproject_is_understood_or_refused_in_one_line(repo: Repo, content:
 
 @pytest.fixture
 def read_once(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """The settings and the template of the endpoint, which take most of the time."""
+    """Return the settings and the endpoint's template, which take most of the time."""
     found = repo.settings()
     declared = stages.template_parameters(stages.template(found))
     monkeypatch.setattr(stages, "template_parameters", lambda text: declared)
@@ -212,7 +212,7 @@ REGIONS = sorted(
     for partition in SESSION.get_available_partitions()
     for region in SESSION.get_available_regions("sagemaker", partition_name=partition)
 )
-# What the template accepts as SageMaker project.
+# The names that the template accepts for a SageMaker project.
 PROJECTS = st.one_of(
     st.from_regex(r"[a-z](-*[a-z0-9]){0,31}", fullmatch=True).filter(lambda n: len(n) <= 32),
     st.sampled_from(["a", "a" * 32, "a" + "-" * 30 + "b", "a-1" * 10 + "bc"]),
@@ -221,7 +221,7 @@ BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
 def accepts(service: str, shape: str, name: str) -> bool:
-    """Whether botocore's model of the service takes this name."""
+    """Return whether botocore's model of the service accepts this name."""
     rules = SESSION.get_service_model(service).shape_for(shape).metadata
     long_enough = rules.get("min", 0) <= len(name) <= rules.get("max", len(name))
     return long_enough and re.fullmatch(rules.get("pattern", ".*"), name) is not None
@@ -251,12 +251,12 @@ def test_names_of_every_project_in_every_region_are_names_to_aws(
     assert accepts("sagemaker", "S3Uri", f"s3://{bucket}/{found.prefix}/executions/x")
     assert region in bucket
     assert account in bucket
-    # Of two projects none is the other's, nor has a prefix that holds the other's objects.
+    # Of two projects, neither has the other's name, nor a prefix of its objects.
     assert not f"{found.prefix}/".startswith(f"{project}x/")
 
 
 def load_data() -> Any:
-    """The data of a Settings that only names things."""
+    """Return the parts of Settings that names are derived from."""
     from sm_mlops.settings import Data
 
     return Data("rows.csv", "y")

@@ -1,4 +1,4 @@
-"""The driver of stacks, against a CloudFormation that does what each test tells it to."""
+"""Deploying stacks, with a CloudFormation that does what each test says."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Told = tuple[str, str, str]
 
 
 class Formation:
-    """One stack. `happens` is what the next operation tells, an event per look at the stack."""
+    """A CloudFormation with one stack. `happens` has the next operation's events, one per poll."""
 
     def __init__(self, status: str | None = None) -> None:
         self.status = status
@@ -137,7 +137,7 @@ DELETED = [(NAME, "DELETE_IN_PROGRESS", "User Initiated"), (NAME, "DELETE_COMPLE
 
 
 class Driver:
-    """Deploys to that stack, and keeps what was shown."""
+    """Deploy to that stack, and keep the output."""
 
     def __init__(self, aws: Aws, template: Path) -> None:
         self.aws, self.template = aws, template
@@ -322,13 +322,13 @@ def test_a_stack_that_never_came_to_life_is_deleted_and_created_anew(
     formation.happens = [DELETED, CREATED]
     outcome = driver.deploy()
     assert outcome.stack.status == "CREATE_COMPLETE"
-    assert f"{NAME} is {status}: deleting it to create it anew" in driver.shown
+    assert f"{NAME} is {status}: deleting it to create it again" in driver.shown
     assert formation.called("create_change_set")[0]["ChangeSetType"] == "CREATE"
 
 
 def test_looking_only_deletes_no_dead_stack(driver: Driver, formation: Formation) -> None:
     settle(formation, "ROLLBACK_COMPLETE")
-    with pytest.raises(MlopsError, match="would delete it"):
+    with pytest.raises(MlopsError, match="would delete and re-create it"):
         driver.deploy(execute=False)
     assert not formation.calls
 
@@ -362,7 +362,7 @@ def test_the_deployment_of_another_is_waited_for_and_then_ours_begins(
     formation._coming = [("Endpoint", "UPDATE_COMPLETE", ""), (NAME, "UPDATE_COMPLETE", "")]
     formation.happens = [UPDATED]
     assert driver.deploy().executed
-    assert f"{NAME} is UPDATE_IN_PROGRESS: waiting for that to end" in driver.shown
+    assert f"{NAME} is UPDATE_IN_PROGRESS: waiting" in driver.shown
 
 
 def test_a_rollback_that_failed_is_explained_with_the_commands_to_run(
@@ -469,13 +469,13 @@ def test_who_comes_second_of_two_is_told_so(
         raise ClientError({"Error": error}, "X")  # type: ignore[typeddict-item]
 
     monkeypatch.setattr(formation, operation, refuse)
-    # The one who was first has taken this change set away.
+    # The operation that came first has deleted this change set.
     monkeypatch.setattr(
         formation,
         "delete_change_set",
         formation.execute_change_set,
     )
-    with pytest.raises(MlopsError, match="is being changed by somebody else"):
+    with pytest.raises(MlopsError, match="is being changed by another operation"):
         driver.deploy()
 
 

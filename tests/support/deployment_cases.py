@@ -27,7 +27,7 @@ from sm_mlops.training.run import ensure_model_package_group
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TYPES = ["text/csv", "application/jsonlines", "application/json"]
 ROWS = [{"a": 1.0, "b": 2.0}, {"a": 0.5, "b": -1.0}]
-# Adds a, b and a number that differs from version to version.
+# Adds a, b and an offset that each version has of its own.
 SUM = """
 import csv, io, json
 from sagemaker_inference.errors import BaseInferenceToolkitError
@@ -70,7 +70,7 @@ BROKEN = "def model_fn(model_dir):\n    raise RuntimeError('no such file: model.
 
 
 class Place:
-    """A repo, its sandbox, and what deployments have shown so far."""
+    """A repo, its sandbox, and the output of deployments so far."""
 
     def __init__(self, repo: Repo, server: Server) -> None:
         self.repo, self.server = repo, server
@@ -90,7 +90,7 @@ class Place:
         sample: dict[str, bytes] | None = None,
         **more: Any,
     ) -> str:
-        """ARN of a new version."""
+        """Register a version; return its ARN."""
         code = f"OFFSET = {offset}\n{script}".encode()
         prefix = f"{self.aws.settings.prefix}/executions/test-{next(self._numbers)}"
         url = self._put(f"{prefix}/model.tar.gz", archive({"code/inference.py": code}))
@@ -120,7 +120,7 @@ class Place:
         return f"s3://{self.aws.bucket}/{key}"
 
     def stage(self, name: str, **parameters: object) -> Stage:
-        """A stage with these parameters; serverless without any."""
+        """Write and load a stage with these parameters; serverless by default."""
         given = {"EndpointKind": "serverless"} | parameters
         self.repo.stage(name, Parameters=given)
         return stages.load(self.aws.settings, name)
@@ -130,7 +130,7 @@ class Place:
 
 
 def sample_files(offset: float = 0) -> dict[str, bytes]:
-    """What model/evaluate.py puts into a sample payload, for the model above."""
+    """Return the sample payload that the Evaluate step would write for the model above."""
     lines = "".join(json.dumps(row) + "\n" for row in ROWS)
     table = "a,b\n" + "".join(f"{row['a']},{row['b']}\n" for row in ROWS)
     expected = [{"prediction": row["a"] + row["b"] + offset} for row in ROWS]
@@ -154,7 +154,7 @@ def archive(files: dict[str, bytes]) -> bytes:
 
 @contextmanager
 def place(folder: Path) -> Iterator[Place]:
-    """A place while the block lasts; this process's AWS variables lead there."""
+    """Yield a place; this process's AWS variables lead there while the block runs."""
     repo = make_repo(folder / "a repo")
     before = dict(os.environ)
     with Server(repo.root, repo.settings().project.region, pace=0.01) as server:

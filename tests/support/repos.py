@@ -1,4 +1,4 @@
-"""Fixtures: a copy of this repo under a known name, and an account that only answers."""
+"""A model repo under a known name, and running `mlops` in it."""
 
 from __future__ import annotations
 
@@ -32,12 +32,11 @@ template-version = "1.0"
 
 
 class Models(Loader):
-    """Reads each service's model once for all sessions, of which each would read it again: 0.2 s of
-    work a session."""
+    """Read each service's model once for all sessions; each would take 0.2 s to read it again."""
 
     @property
     def search_paths(self) -> list[str]:
-        # A copy, because boto3 adds its folder for each session.
+        # A copy: boto3 adds its folder for each session.
         return [*super().search_paths, str(Path(boto3.__file__).parent / "data")]
 
 
@@ -46,8 +45,7 @@ botocore.session.create_loader = lambda *_: MODELS
 
 
 class Repo:
-    """A model repo in a folder of its own: this repo's `model/`, `infra/` and `mlops.yaml`,
-    another name."""
+    """A model repo in its own folder: the template's `model/`, `infra/` and `mlops.yaml`."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -56,7 +54,7 @@ class Repo:
         return mlops_settings.load(self.root)
 
     def configure(self, **sections: object) -> Settings:
-        """Replaces keys of `mlops.yaml` section by section: `configure(gate={"metric": "f1"})`."""
+        """Replace keys of `mlops.yaml` by section: `configure(gate={"metric": "f1"})`."""
         file = self.root / "mlops.yaml"
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
         for name, values in sections.items():
@@ -68,14 +66,14 @@ class Repo:
         return self.settings()
 
     def stage(self, name: str, **keys: object) -> None:
-        """Replaces keys of `infra/<name>.json`: `stage("staging", Parameters={...})`."""
+        """Replace keys of `infra/<name>.json`: `stage("staging", Parameters={...})`."""
         file = self.root / "infra" / f"{name}.json"
         content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         file.write_text(json.dumps(content | keys, indent=2), encoding="utf-8")
 
 
 def mlops(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs `mlops` as a person without a sign-in would, in `folder`."""
+    """Run `mlops` in `folder` as a person who is not signed in."""
     return subprocess.run(
         [sys.executable, "-m", "sm_mlops", *arguments],
         cwd=folder,
@@ -93,7 +91,7 @@ def mlops_ended(
     how: signal.Signals = signal.SIGINT,
     **environment: str,
 ) -> tuple[int, str]:
-    """Exit code and output of `mlops` that gets a signal at the first line `at` is true for."""
+    """Send `mlops` a signal at the first line that fits `at`; return exit code and output."""
     process = subprocess.Popen(
         [sys.executable, "-m", "sm_mlops", *arguments],
         cwd=folder,
@@ -101,7 +99,7 @@ def mlops_ended(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        # A shell may start us with SIGINT ignored, which children inherit.
+        # A shell may start this process with SIGINT ignored, which children inherit.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stdout is not None
@@ -116,7 +114,7 @@ def mlops_ended(
 
 
 def bare_environment(home: Path) -> dict[str, str]:
-    """What a process needs to run `python -m sm_mlops`: no sign-in, no settings of a person."""
+    """Return the variables to run `python -m sm_mlops` with: no sign-in, no personal settings."""
     return {
         "PATH": os.environ["PATH"],
         "HOME": str(home),

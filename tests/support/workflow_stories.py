@@ -23,7 +23,7 @@ from rendering import Rendered, baked
 from sm_mlops import registry, sandbox
 from sm_mlops import settings as mlops_settings
 from sm_mlops.aws import Aws
-from sm_mlops.cli import demo
+from sm_mlops.cli import broken
 from workflow_actions import checkout, configure_aws_credentials, installed
 from workflow_judges import PINS
 from workflow_reader import ActionFailed, Environment, JobRun, Repository, Run, Work, git
@@ -191,11 +191,11 @@ class Connected:
         """Do in the sandbox what a person would at a console."""
         return sandbox.control(self.repo.path, call, *arguments, **named)
 
-    def copy_of_version_1(self, inference: str = demo.BROKEN) -> int:
+    def copy_of_version_1(self, inference: str = broken.BROKEN) -> int:
         """Register a copy with this inference.py, as `mlops sandbox demo` does."""
         with self.account() as aws, pytest.MonkeyPatch.context() as patch:
-            patch.setattr(demo, "BROKEN", inference)
-            return demo.register_broken_copy(aws, registry.version(aws, 1)).version
+            patch.setattr(broken, "BROKEN", inference)
+            return broken.register_broken_copy(aws, registry.version(aws, 1)).version
 
     def mlops(self, *words: str) -> str:
         """Return what a command says in the sandbox. Raises AssertionError."""

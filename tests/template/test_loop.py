@@ -139,7 +139,7 @@ def connect(loop: Loop) -> None:
     here = loop.here
     told = here.mlops("bootstrap", "--yes")
     assert "deployed     sm-mlops-platform" in told, told
-    here.mlops("sandbox", "authorise", "sm-mlops")
+    here.mlops("sandbox", "authorize", "sm-mlops")
     here.settle()
     [here.hub.origin] = (here.repo.path / ".sandbox").rglob("my-model.git")
     assert git(here.hub.origin, "rev-parse", "main") == git(here.repo.path, "rev-parse", "HEAD")

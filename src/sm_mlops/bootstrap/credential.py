@@ -17,7 +17,7 @@ from sm_mlops.aws import Aws, error_code
 from sm_mlops.bootstrap.plan import Item, Tell, Todo
 from sm_mlops.errors import MlopsError
 from sm_mlops.github import GitHub
-from sm_mlops.redaction import hushed
+from sm_mlops.redaction import quiet
 
 # As infra/platform.yml names it.
 SECRET = "sm-mlops/github"
@@ -96,6 +96,7 @@ class Credential:
     hub: GitHub
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
     ask: Ask | None = None
+    sandbox_token: Callable[[], str] | None = None
 
     def look(self) -> list[Item]:
         place = f"{self.aws.account} {self.aws.settings.project.region}"
@@ -130,10 +131,8 @@ class Credential:
         value = self._from_environment()
         if value is not None:
             return self._tried(value)
-        if self.aws.sandbox:
-            from sm_mlops.cli.sandbox_github import trigger_token
-
-            token = trigger_token(self.aws.settings)
+        if self.sandbox_token is not None:
+            token = self.sandbox_token()
             return self._tried(Value({"token": token}, ("token",), "a token of the sandbox"))
         if self.ask is None:
             raise MlopsError(f"there is no new {WHAT}: {self._variables()}")
@@ -151,7 +150,7 @@ class Credential:
 
         if wider:
             tag()
-        with hushed():
+        with quiet():
             client.put_secret_value(
                 SecretId=found.arn,
                 ClientRequestToken=secrets.token_hex(16),

@@ -238,9 +238,9 @@ class Project:
             return []
         kept = set()
         if self.aws.sandbox:
-            from sm_mlops.cli.sandbox_account import is_provisional
+            from sm_mlops.bootstrap import provisional
 
-            if is_provisional(self.aws):
+            if provisional.exists(self.aws):
                 kept.add(f"{self.name}-pipeline")
         held = {item.physical for item in self._leftovers(found)}
         get_role = self.aws.client("iam").get_role
@@ -440,9 +440,9 @@ class Project:
         if there is None:
             raise MlopsError(f"there is no platform {platform.STACK} to make a project with")
         if self.aws.sandbox:
-            from sm_mlops.cli.sandbox_account import make_way
+            from sm_mlops.bootstrap import provisional
 
-            make_way(self.aws)
+            provisional.remove(self.aws)
         for item in self._obstacles(None, ""):
             raise MlopsError(f"{item.what} is {item.detail}: {item.remedy}")
         given = {name: value for name, value in self._needed({}).items() if value}

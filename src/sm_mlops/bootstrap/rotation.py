@@ -4,7 +4,7 @@ with. At every moment what GitHub and the trigger have is valid.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sm_mlops import stacks
@@ -22,13 +22,18 @@ SERIAL = "KeySerial"
 
 
 def rotate_credential(
-    aws: Aws, hub: GitHub, environment: Mapping[str, str], ask: Ask | None, tell: Tell
+    aws: Aws,
+    hub: GitHub,
+    environment: Mapping[str, str],
+    ask: Ask | None,
+    tell: Tell,
+    sandbox_token: Callable[[], str] | None = None,
 ) -> None:
     """Stores a new credential of the trigger once GitHub has let it in. Raises MlopsError."""
     found = credential.kept(aws)
     if found is None:
         raise MlopsError(f"there is no platform in this account yet: {aws.command} bootstrap")
-    part = Credential(aws, hub, environment, ask)
+    part = Credential(aws, hub, environment, ask, sandbox_token)
     value = part.new(tell)
     part.store(found, value)
     tell(f"{'stored':<12} {credential.WHAT}: {value.origin}")

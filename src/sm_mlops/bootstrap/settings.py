@@ -19,7 +19,7 @@ from sm_mlops.deployment import stages
 from sm_mlops.deployment.stages import Stage
 from sm_mlops.errors import MlopsError
 from sm_mlops.github import GitHub, GitHubError
-from sm_mlops.redaction import hushed
+from sm_mlops.redaction import quiet
 
 Outputs = Callable[[Aws], dict[str, str] | None]
 
@@ -173,7 +173,7 @@ class Settings:
     def set_key(self, found: Any, outputs: dict[str, str]) -> None:
         """Copies the access key from Secrets Manager to GitHub, which gets it sealed."""
         client = self.aws.client("secretsmanager")
-        with hushed():
+        with quiet():
             found_value = client.get_secret_value(SecretId=outputs["GitHubUserSecretArn"])
         content = json.loads(found_value["SecretString"])
         with self.hub.doing(f"set the secrets {' and '.join(KEY)}"):

@@ -5,67 +5,67 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from sm_mlops.console import confirm, connected, err, out, tell
+from sm_mlops.cli.console import (
+    AsJson,
+    ContinueRollback,
+    Yes,
+    confirm,
+    connected,
+    err,
+    out,
+    progress,
+)
+from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
 
 if TYPE_CHECKING:
     from sm_mlops.aws import Aws
-    from sm_mlops.bootstrap.plan import Item, Part, Tell
+    from sm_mlops.bootstrap.plan import Item, Part
     from sm_mlops.bootstrap.platform import Options, Platform
 
 app = typer.Typer(rich_markup_mode="markdown")
 PANEL = "Connect"
 PROVIDERS = ("service-catalog", "s3")
-NOTHING = "Nothing is left to do."
 
 
 @app.command(rich_help_panel=PANEL)
 def bootstrap(
     context: typer.Context,
     only_plan: Annotated[
-        bool, typer.Option("--plan", help="Show what there is and what would be done; do nothing.")
+        bool, typer.Option("--plan", help="Show what exists and what would be done; do nothing.")
     ] = False,
     destroy: Annotated[
         bool,
-        typer.Option("--destroy", help="Take this repo's part away, and at the end the platform."),
+        typer.Option("--destroy", help="Delete what belongs to this repo, then the platform."),
     ] = False,
     template_provider: Annotated[
         str,
         typer.Option(
-            metavar="|".join(PROVIDERS),
-            help="Where SageMaker takes the project's template from.",
+            metavar="|".join(PROVIDERS), help="Where SageMaker gets the project template from."
         ),
     ] = PROVIDERS[0],
     platform: Annotated[
         list[str] | None,
         typer.Option(
             metavar="KEY=VALUE",
-            help="A parameter of infra/platform.yml; it counts for all repos of the account.",
+            help="A parameter of the platform stack; it applies to all repos of the account.",
         ),
     ] = None,
-    continue_rollback: Annotated[
-        bool,
-        typer.Option(
-            "--continue-rollback",
-            help="First bring the platform out of UPDATE_ROLLBACK_FAILED.",
-        ),
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="For scripts: the result as JSON, progress on stderr.")
-    ] = False,
+    continue_rollback: ContinueRollback = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Connect this repo with AWS and GitHub: first the plan, then, when you agree, all of it.
+    """Connect this repo with AWS and GitHub: show the plan, ask, then do all of it.
 
-    Makes what the repos of an account share (bucket, approval trigger, connection, Service Catalog
-    product), this repo's SageMaker project with its roles, the GitHub repository, its variables and
-    environments, and pushes. What is there already stays. Interrupted, it goes on the next time.
+    Creates what the repos of an account share (bucket, approval trigger, connection, Service
+    Catalog product), this repo's SageMaker project with its roles, the GitHub repository, its
+    variables and environments, and pushes. Run it again after an interruption to continue.
 
     **Examples**
 
@@ -78,39 +78,18 @@ def bootstrap(
     if template_provider not in PROVIDERS:
         raise MlopsError(f"--template-provider must be {' or '.join(PROVIDERS)}")
     options = Options(template_provider, _parameters(platform or []), continue_rollback)
-    console = err if as_json else out
+    console = progress(as_json)
     with connected(context, empty=True) as aws:
         shared, parts = _parts(aws, options, yes)
+        run = Run(aws, console, only_plan, yes)
         if destroy:
-            result = _take_back(aws, shared, parts, console, only_plan, yes)
+            run.destroy(shared, [part for part in parts if part is not shared])
         else:
-            result = _connect(aws, parts, console, only_plan, yes)
+            run.connect(parts)
     if as_json:
-        out.print_json(data=result.as_json())
-    if result.unfinished and not only_plan:
+        out.print_json(data=run.as_json())
+    if run.work_left and not only_plan:
         raise typer.Exit(1)
-
-
-@dataclass
-class Result:
-    """`plan` is what was found at first, `left` what is to be done after all."""
-
-    plan: list[Item]
-    done: list[str]
-    left: list[Item]
-
-    @property
-    def unfinished(self) -> bool:
-        from sm_mlops.bootstrap.plan import is_work
-
-        return any(is_work(item) for item in self.left)
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "plan": [asdict(item) for item in self.plan],
-            "done": self.done,
-            "left": [asdict(item) for item in self.left],
-        }
 
 
 def _parameters(given: Sequence[str]) -> dict[str, str]:
@@ -118,17 +97,17 @@ def _parameters(given: Sequence[str]) -> dict[str, str]:
     for text in given:
         name, separator, value = text.partition("=")
         if not separator or not name:
-            # Not shown: it may be what nobody should see.
+            # The text is not shown: it may be a secret.
             raise MlopsError(
                 "--platform must be Key=Value, as in AlarmTopicArn=arn:aws:sns:...; the keys are "
-                "the parameters of infra/platform.yml"
+                "the parameters of the platform stack"
             )
         found[name] = value
     return found
 
 
 def _parts(aws: Aws, options: Options, yes: bool) -> tuple[Platform, list[Part]]:
-    """The platform, and all parts in their order, the platform among them."""
+    """Return the platform, and all parts in their order, the platform among them."""
     from sm_mlops import github
     from sm_mlops.bootstrap.connection import Connection
     from sm_mlops.bootstrap.credential import Credential, at_terminal
@@ -138,14 +117,16 @@ def _parts(aws: Aws, options: Options, yes: bool) -> tuple[Platform, list[Part]]
     from sm_mlops.bootstrap.repository import Repository
     from sm_mlops.bootstrap.settings import Settings
     from sm_mlops.bootstrap.studio import Studio
+    from sm_mlops.cli.sandbox_github import token_source
 
     hub = github.sign_in(os.environ, aws.settings.project.git_host)
     shared = Platform(aws, options)
+    ask = None if yes else at_terminal()
     return shared, [
         shared,
         Connection(aws),
         Repository(aws.settings, hub),
-        Credential(aws, hub, ask=None if yes else at_terminal()),
+        Credential(aws, hub, ask=ask, sandbox_token=token_source(aws)),
         Again(shared),
         Project(aws, hub, options),
         Studio(aws, options),
@@ -155,105 +136,108 @@ def _parts(aws: Aws, options: Options, yes: bool) -> tuple[Platform, list[Part]]
     ]
 
 
-def _connect(
-    aws: Aws, parts: Sequence[Part], console: Console, only_plan: bool, yes: bool
-) -> Result:
-    from sm_mlops.bootstrap import plan
+@dataclass
+class Run:
+    """One call of the command. `plan` is what was found first, `left` what remains to be done."""
 
-    found = plan.look(parts)
-    console.print(plan.table(found))
-    result = Result(found, [], found)
-    if only_plan or not any(plan.is_work(item) for item in found):
-        _tell_rest(console, found, only_plan)
-        return result
-    confirm("Do this?", yes)
-    with _going_on(aws, console, "bootstrap"):
-        result.left = plan.carry_out(parts, _noting(console, result.done))
-    _tell_rest(console, result.left, False)
-    return result
+    aws: Aws
+    console: Console
+    only_plan: bool
+    yes: bool
+    plan: list[Item] = field(default_factory=list)
+    done: list[str] = field(default_factory=list)
+    left: list[Item] = field(default_factory=list)
 
+    @property
+    def work_left(self) -> list[Item]:
+        from sm_mlops.bootstrap.plan import is_work
 
-def _take_back(
-    aws: Aws,
-    shared: Platform,
-    parts: Sequence[Part],
-    console: Console,
-    only_plan: bool,
-    yes: bool,
-) -> Result:
-    from sm_mlops.bootstrap import plan
+        return [item for item in self.left if is_work(item)]
 
-    own = [part for part in parts if part is not shared]
-    found = plan.look_back(own)
-    if found:
-        console.print(plan.table(found))
-    result = Result(found, [], found)
-    work = any(plan.is_work(item) for item in found)
-    if work and not only_plan:
-        confirm("Take this away for good?", yes)
-        with _going_on(aws, console, "bootstrap --destroy"):
-            result.left = plan.take_back(own, _noting(console, result.done))
-    _take_platform_back(aws, shared, console, only_plan, yes, result)
-    _tell_rest(console, result.left, only_plan, "Nothing is left to take away.")
-    return result
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "plan": [asdict(item) for item in self.plan],
+            "done": self.done,
+            "left": [asdict(item) for item in self.left],
+        }
 
+    def connect(self, parts: Sequence[Part]) -> None:
+        from sm_mlops.bootstrap import plan
 
-def _take_platform_back(
-    aws: Aws, shared: Platform, console: Console, only_plan: bool, yes: bool, result: Result
-) -> None:
-    """A question of its own: it was never this repo's alone."""
-    from sm_mlops.bootstrap import plan
+        self._show(plan.look(parts))
+        if self.work_left and not self.only_plan:
+            confirm("Do this?", self.yes)
+            with self._resumable("bootstrap"):
+                self.left = plan.carry_out(parts, self._note)
+        self._tell_rest("Nothing is left to do.")
 
-    items = shared.look_back()
-    if not items:
-        return
-    others = shared.others()
-    if others:
-        tell(console, f"The platform stays: used by {', '.join(others)}.")
-        return
-    console.print(plan.table(items))
-    result.plan = [*result.plan, *items]
-    if only_plan:
-        return
-    try:
-        confirm("No project uses the platform any more. Take it away, too?", yes)
-    except MlopsError as refused:
-        tell(console, f"The platform stays ({refused}).")
-        return
-    with _going_on(aws, console, "bootstrap --destroy"):
-        shared.undo(_noting(console, result.done))
-    result.left = [*result.left, *shared.look_back()]
+    def destroy(self, shared: Platform, own: Sequence[Part]) -> None:
+        from sm_mlops.bootstrap import plan
 
+        found = plan.look_back(own)
+        if found:
+            self._show(found)
+        if self.work_left and not self.only_plan:
+            confirm("Delete this permanently?", self.yes)
+            with self._resumable("bootstrap --destroy"):
+                self.left = plan.take_back(own, self._note)
+        self._destroy_platform(shared)
+        self._tell_rest("Nothing is left to delete.")
 
-def _noting(console: Console, done: list[str]) -> Tell:
-    def note(line: str) -> None:
-        done.append(line)
-        tell(console, line)
+    def _destroy_platform(self, shared: Platform) -> None:
+        """Ask separately: the platform never belonged to this repo alone."""
+        from sm_mlops.bootstrap import plan
 
-    return note
+        items = shared.look_back()
+        if not items:
+            return
+        others = shared.others()
+        if others:
+            tell(self.console, f"The platform stays: it is used by {', '.join(others)}.")
+            return
+        self.console.print(plan.table(items))
+        self.plan = [*self.plan, *items]
+        if self.only_plan:
+            return
+        try:
+            confirm("No project uses the platform any longer. Delete it, too?", self.yes)
+        except MlopsError as refused:
+            tell(self.console, f"The platform stays ({refused}).")
+            return
+        with self._resumable("bootstrap --destroy"):
+            shared.undo(self._note)
+        self.left = [*self.left, *shared.look_back()]
 
+    def _show(self, items: list[Item]) -> None:
+        from sm_mlops.bootstrap import plan
 
-@contextmanager
-def _going_on(aws: Aws, console: Console, command: str) -> Iterator[None]:
-    """Tells, when something fails, that what is done stays and what to do next."""
-    try:
-        yield
-    except BaseException:
-        tell(console, f"What is done stays. To go on: {aws.command} {command}")
-        raise
+        self.plan = self.left = items
+        self.console.print(plan.table(items))
 
+    def _note(self, line: str) -> None:
+        self.done.append(line)
+        tell(self.console, line)
 
-def _tell_rest(
-    console: Console, items: Sequence[Item], only_plan: bool, nothing: str = NOTHING
-) -> None:
-    from sm_mlops.bootstrap.plan import Todo, is_work
+    @contextmanager
+    def _resumable(self, command: str) -> Iterator[None]:
+        """Say, when something fails, that what is done stays and what to do next."""
+        try:
+            yield
+        except BaseException:
+            line = f"What is done stays. To continue: {self.aws.command} {command}"
+            tell(self.console, line)
+            raise
 
-    asked = [item for item in items if item.todo is Todo.PERSON and item.remedy]
-    for item in asked:
-        tell(console, f"for you: {item.what}: {item.remedy}")
-    work = [item for item in items if is_work(item)]
-    if work and not only_plan:
-        names = ", ".join(item.what for item in work)
-        tell(err, f"mlops: still to be done: {names}", "red")
-    elif not work and not asked:
-        tell(console, nothing, "green")
+    def _tell_rest(self, nothing: str) -> None:
+        from sm_mlops.bootstrap.plan import Todo
+
+        asked = [item for item in self.left if item.todo is Todo.PERSON and item.remedy]
+        if asked:
+            tell(self.console, "You still need to:")
+        for item in asked:
+            tell(self.console, f"  {item.what}: {item.remedy}")
+        if self.work_left and not self.only_plan:
+            names = ", ".join(item.what for item in self.work_left)
+            tell(err, f"mlops: not done yet: {names}", "red")
+        elif not self.work_left and not asked:
+            tell(self.console, nothing, "green")

@@ -1,4 +1,4 @@
-"""`mlops`: all commands together, and what becomes of an error.
+"""`mlops`: all commands together, and how errors are reported.
 
 Commands import their work when they are called, so that `--help` is quick.
 """
@@ -13,33 +13,49 @@ from typing import Annotated
 
 import typer
 
+<<<<<<< HEAD
 from sm_mlops import version
 from sm_mlops.cli import bootstrap, deployment, doctor, registry, review, secret, training, upgrade
 from sm_mlops.cli import sandbox as sandbox_commands
 from sm_mlops.console import State, err, say, tell
+=======
+from sm_mlops.cli import (
+    bootstrap,
+    deploy,
+    doctor,
+    endpoint,
+    registry,
+    review,
+    secret,
+    status,
+    training,
+)
+from sm_mlops.cli import sandbox as sandbox_commands
+from sm_mlops.cli.console import State, fail
+>>>>>>> layers
 from sm_mlops.errors import MlopsError, explained
 from sm_mlops.redaction import looks_secret
-from sm_mlops.settings import SettingsError
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="""The life of this repo's model: train it, judge it, approve it, deploy it, look at it.
+    help="""Train, evaluate, approve, deploy and monitor this repo's model.
 
     Each command works on the AWS account you are signed in to, or with `--sandbox` on this
-    machine alone: `mlops --sandbox run` trains for real, without an account.
+    machine only: `mlops --sandbox run` trains for real, without an account.
 
     **From nothing to production**
 
     - `mlops run` trains and registers a version that passes the quality gate
-    - `mlops approve 3` allows version 3 to be deployed, and says with which command
+    - `mlops approve 3` allows version 3 to be deployed, and prints the command
     - `mlops deploy staging --model-package-arn ARN`, then `mlops smoke staging`
     - `mlops deploy production --model-package-arn ARN`; back with `mlops rollback production`
     - `mlops status` shows what runs where
     """,
     rich_markup_mode="markdown",
 )
+<<<<<<< HEAD
 app.add_typer(training.app)
 app.add_typer(registry.app)
 app.add_typer(deployment.app)
@@ -47,6 +63,10 @@ app.add_typer(review.app)
 app.add_typer(bootstrap.app)
 app.add_typer(doctor.app)
 app.add_typer(upgrade.app)
+=======
+for _commands in (training, registry, deploy, endpoint, status, review, bootstrap, doctor):
+    app.add_typer(_commands.app)
+>>>>>>> layers
 app.add_typer(secret.app, name="secret", rich_help_panel="Connect")
 app.add_typer(sandbox_commands.app, name="sandbox", rich_help_panel="Sandbox")
 
@@ -79,11 +99,11 @@ def main_options(
 
 
 def main() -> None:
-    """Entry point: what a person can mend is one line and exit code 2, a bug a traceback."""
+    """Run the command: a failure that a person can fix is one line and exit code 2."""
     try:
         _require_no_secret(sys.argv[1:])
         app(prog_name="mlops")
-    except (MlopsError, SettingsError) as error:
+    except MlopsError as error:
         _refuse(str(error))
     except KeyboardInterrupt:
         raise SystemExit(130) from None
@@ -95,27 +115,24 @@ def main() -> None:
 
 
 def _require_no_secret(arguments: Sequence[str]) -> None:
-    """Before any of them is read: what is wrong with an argument is told with its text.
-
-    Raises MlopsError.
-    """
+    """Raise MlopsError for a secret, before an error about the argument could quote it."""
     for number, text in enumerate(arguments, 1):
         if looks_secret(text):
             raise MlopsError(
                 f"argument {number} looks like a secret, and no command takes one: revoke it, "
-                "because the history of your shell has it; mlops secret rotate asks for a "
-                "credential, hidden"
+                "because it is in the history of your shell; mlops secret rotate prompts for a "
+                "credential"
             )
 
 
 def _line_for(error: Exception) -> str | None:
-    """What to tell for an error of AWS, the sandbox or the output; None when it is a bug."""
+    """Return one line for an error of AWS, the sandbox or the output; None for a bug."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EROFS):
         if not error.filename and sys.stdout is not None:
-            # What is left in its buffer would fail again when the interpreter ends.
+            # Flushing its buffer when the interpreter exits would fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return f"cannot write {error.filename or 'the output'}: {error.strerror}"
-    local = "sandbox" in sys.modules
+    local = "sm_mlops.sandbox" in sys.modules
     if local:
         from sm_mlops import sandbox
 
@@ -127,10 +144,9 @@ def _line_for(error: Exception) -> str | None:
         from botocore.exceptions import ConnectionClosedError, EndpointConnectionError
 
         if isinstance(error, EndpointConnectionError | ConnectionClosedError):
-            return "the sandbox has ended: start the command again"
+            return "the sandbox has stopped: run the command again"
     return explained(error, os.environ.get("AWS_REGION") or "this region")
 
 
 def _refuse(line: str) -> None:
-    tell(err, f"mlops: {line}", "red")
-    raise SystemExit(2) from None
+    raise SystemExit(fail(line, 2).exit_code) from None

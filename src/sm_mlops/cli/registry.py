@@ -1,4 +1,4 @@
-"""The panel "Registry": versions, what they measured, and whether they may be deployed."""
+"""The panel "Registry": versions, their metrics, and whether they may be deployed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from sm_mlops.console import TERMINAL, connected, out, say
+from sm_mlops import display
+from sm_mlops.cli.console import TERMINAL, AsJson, connected, out, say
 from sm_mlops.errors import MlopsError
 
 if TYPE_CHECKING:
@@ -22,20 +23,17 @@ PANEL = "Registry"
 @app.command(rich_help_panel=PANEL)
 def models(
     context: typer.Context,
-    limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts, with all metrics.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
+    as_json: AsJson = False,
 ) -> None:
-    """List the registered versions with metric, status and commit."""
+    """List the registered versions with status, commit and metric."""
     from sm_mlops import registry
 
     with connected(context) as aws:
         found = list(registry.versions(aws, limit))
         if as_json:
-            out.print_json(
-                data=[
-                    {**item.as_json(), "metrics": registry.statistics(aws, item)} for item in found
-                ]
-            )
+            rows = [{**each.as_json(), "metrics": registry.statistics(aws, each)} for each in found]
+            out.print_json(data=rows)
             return
         if not found:
             say(f"No version yet: train one with {aws.command} run")
@@ -46,9 +44,7 @@ def models(
 def registry_table(found: list[Version]) -> Table:
     from sm_mlops.commit import short
 
-    view = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("version", "status", "created", "commit", "evaluation"):
-        view.add_column(heading)
+    view = display.table("version", "status", "created", "commit", "evaluation")
     for item in found:
         created = item.created.astimezone().strftime("%Y-%m-%d %H:%M")
         view.add_row(
@@ -57,11 +53,8 @@ def registry_table(found: list[Version]) -> Table:
     return view
 
 
-WhichVersion = Annotated[int, typer.Argument(help="A version, as mlops models lists them.")]
-Comment = Annotated[
-    str, typer.Option(help="Why, for those who look at the version later; 1,024 characters.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="For scripts: the version as JSON.")]
+WhichVersion = Annotated[int, typer.Argument(help="A version, as in mlops models.")]
+Comment = Annotated[str, typer.Option(help="The reason, kept with the version; 1,024 characters.")]
 
 
 @app.command(rich_help_panel=PANEL)
@@ -71,9 +64,9 @@ def approve(
     comment: Comment = "",
     as_json: AsJson = False,
 ) -> None:
-    """Approve a version: it may be deployed, and a new one must not be worse.
+    """Approve a version: it may be deployed, and becomes the champion for new versions.
 
-    It is the registry's own status, the same that Studio shows and sets.
+    This sets the status in the Model Registry, as Studio does.
 
     **Example**
 
@@ -89,9 +82,9 @@ def reject(
     comment: Comment = "",
     as_json: AsJson = False,
 ) -> None:
-    """Reject a version: it cannot be deployed, and is no champion any more.
+    """Reject a version: it cannot be deployed, and is no longer the champion.
 
-    Where it runs it goes on running: `mlops rollback STAGE` takes it away.
+    Stages that run it keep running it: see `mlops rollback STAGE`.
 
     **Example**
 
@@ -109,7 +102,7 @@ def _set_approval(
     from sm_mlops.deployment import stages
 
     if len(comment) > 1024:
-        raise MlopsError(f"--comment has {len(comment)} characters; the registry keeps 1024")
+        raise MlopsError(f"--comment has {len(comment)} characters; the registry allows 1024")
     with connected(context) as aws:
         found = registry.version(aws, number)
         registry.set_approval(aws, found, approval, comment)
@@ -129,10 +122,10 @@ def report(
     version: Annotated[int | None, typer.Argument(help="The newest by default.")] = None,
     execution: Annotated[
         str | None,
-        typer.Option(help="Instead of a version: an execution, also one the gate stopped."),
+        typer.Option(help="Instead of a version: an execution, even one that the gate stopped."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="File to write; reports/... by default.")
+        Path | None, typer.Option(help="File to write; by default in reports/.")
     ] = None,
     show: Annotated[
         bool, typer.Option("--open/--no-open", help="Open it in a browser.")

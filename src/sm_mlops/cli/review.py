@@ -1,4 +1,4 @@
-"""The panel "Review": compare a change with its base, and tell it where it is discussed."""
+"""The panel "Review": compare a change with its base, and comment on the pull request."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sm_mlops.console import load_settings, out, say
+from sm_mlops.cli.console import load_settings, out, say
 from sm_mlops.errors import MlopsError
 
 app = typer.Typer(rich_markup_mode="markdown")
@@ -18,13 +18,13 @@ PANEL = "Review"
 def review(
     base: Annotated[str, typer.Option(help="Branch or commit to compare with.")] = "main",
     output: Annotated[
-        Path | None, typer.Option(help="File for the report; without one it is printed.")
+        Path | None, typer.Option(help="File for the report; by default it is printed.")
     ] = None,
 ) -> None:
-    """Train the base and your working tree side by side, and compare them.
+    """Train the base and your working tree, each with its own code, and compare them.
 
-    In a sandbox of its own, on the same rows, each by its own code. The exit code is 1 when the
-    gate stops your change. In GitHub Actions the report is the job's summary, too.
+    Runs in a temporary sandbox, on the same rows. The exit code is 1 if the gate stops your change.
+    In GitHub Actions the report is also the job's summary.
     """
     from sm_mlops import actions
     from sm_mlops.training import review as reviews
@@ -34,7 +34,7 @@ def review(
     try:
         result = reviews.review(settings, base, out)
     except MlopsError as error:
-        # Whoever waits for the report learns it as well.
+        # Those who wait for the report see it, too.
         report = review_report.refused(settings.project.project, base, str(error))
         actions.summary(report)
         _write(report, output)
@@ -59,9 +59,9 @@ def _write(report: str, output: Path | None) -> None:
 def comment(
     file: Annotated[Path, typer.Option(help="The report, as mlops review writes it.")],
 ) -> None:
-    """Put a report on the pull request of this job: one comment, updated every time.
+    """Post a report on the pull request of this job: one comment, updated every time.
 
-    In GitHub Actions, with GITHUB_TOKEN. A pull request from a fork gets none.
+    Needs GITHUB_TOKEN in GitHub Actions. A pull request from a fork gets no comment.
     """
     import os
 
@@ -73,6 +73,6 @@ def comment(
         raise MlopsError(f"--file {file}: cannot read it: {error}") from error
     at = comments.place(os.environ)
     if at.fork:
-        say(f"#{at.number} comes from {at.fork}, whose token may not comment: see the summary")
+        say(f"#{at.number} is from {at.fork}, whose token cannot comment: see the summary")
         return
     say(comments.post(text, at, load_settings().project.project))

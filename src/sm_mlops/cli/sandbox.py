@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from sm_mlops.cli import tour
-from sm_mlops.console import load_settings, say
+from sm_mlops.cli.console import load_settings, say
 from sm_mlops.settings import find_root
 
 app = typer.Typer(no_args_is_help=True, help="The AWS on this machine that --sandbox uses.")
@@ -16,29 +16,29 @@ app.command("demo")(tour.demo)
 
 @app.command("up")
 def sandbox_up() -> None:
-    """Start a sandbox that stays until `mlops sandbox down`."""
+    """Start a sandbox that runs until `mlops sandbox down`."""
     from sm_mlops import sandbox
 
     settings = load_settings()
     sandbox.start(settings.root, settings.project.region)
-    say("The sandbox is up; stop it with mlops sandbox down.")
+    say("The sandbox is running; stop it with mlops sandbox down.")
 
 
 @app.command("down")
 def sandbox_down() -> None:
-    """Stop the sandbox of this repo, and the jobs that run in it. Its history stays."""
+    """Stop the sandbox of this repo and its running jobs. Its history is kept."""
     from sm_mlops import sandbox
 
-    # Whatever mlops.yaml has become meanwhile.
+    # Without the settings, which may have become invalid meanwhile.
     sandbox.stop(find_root(Path.cwd()))
-    say("The sandbox is down.")
+    say("The sandbox is stopped.")
 
 
-@app.command("authorise")
-def sandbox_authorise(
+@app.command("authorize")
+def sandbox_authorize(
     connection: str = typer.Argument("sm-mlops", help="Name or ARN of the connection."),
 ) -> None:
-    """Complete a connection to GitHub, as a person does in the console of AWS."""
+    """Authorize a connection to GitHub, as a person does in the AWS console."""
     from sm_mlops import sandbox
 
     settings = load_settings()
@@ -49,9 +49,9 @@ def sandbox_authorise(
 
 @app.command("reset")
 def sandbox_reset() -> None:
-    """Stop the sandbox and forget everything in it."""
+    """Stop the sandbox and delete everything in it."""
     from sm_mlops import sandbox
 
     root = find_root(Path.cwd())
     sandbox.reset(root)
-    say(f"Removed {root / '.sandbox'}.")
+    say(f"Deleted {root / '.sandbox'}.")

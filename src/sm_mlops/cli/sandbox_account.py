@@ -1,16 +1,14 @@
-"""What a sandbox account needs before the repo is connected: a provisional artifact bucket and a
-provisional role of the pipeline, which platform and project take the place of.
+"""What `mlops run` needs in a sandbox account before bootstrap: a provisional artifact bucket and
+pipeline role. The platform and the project replace them.
 """
 
 from __future__ import annotations
 
 import json
-from contextlib import suppress
-from typing import Any
 
-from sm_mlops.aws import Aws, error_code
+from sm_mlops.aws import NO_OBJECT, Aws, exists, ignoring
+from sm_mlops.bootstrap import provisional
 
-MARK = {"Key": "sandbox", "Value": "provisional"}
 TRUST = {
     "Version": "2012-10-17",
     "Statement": [
@@ -21,7 +19,7 @@ TRUST = {
         }
     ],
 }
-# Of this account, which is on this machine and holds nothing else.
+# In an account that is on this machine and holds nothing else.
 EVERYTHING = {
     "Version": "2012-10-17",
     "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}],
@@ -29,56 +27,23 @@ EVERYTHING = {
 
 
 def prepare(aws: Aws) -> None:
-    """Creates what is missing; does nothing the second time, nor where platform and project are."""
-    from botocore.exceptions import ClientError
-
-    region = aws.settings.project.region
-    # us-east-1 is S3's default and refuses to be named.
-    where = (
-        {}
-        if region == "us-east-1"
-        else {"CreateBucketConfiguration": {"LocationConstraint": region}}
-    )
-    try:
-        aws.s3.head_bucket(Bucket=aws.bucket)
-    except ClientError as error:
-        if error_code(error) not in ("404", "NoSuchBucket"):
-            raise
-        aws.s3.create_bucket(Bucket=aws.bucket, **where)
-    if _role(aws) is None:
-        iam, name = aws.client("iam"), _name(aws)
-        iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(TRUST), Tags=[MARK])
+    """Create what is missing; nothing if the platform and the project exist."""
+    if not _has_bucket(aws):
+        region = aws.settings.project.region
+        # us-east-1 is S3's default and must not be named.
+        place = {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        aws.s3.create_bucket(Bucket=aws.bucket, **({} if region == "us-east-1" else place))
+    iam, name = aws.client("iam"), provisional.role_name(aws)
+    if not exists(iam.get_role, RoleName=name):
+        trust, tags = json.dumps(TRUST), [provisional.MARK]
+        iam.create_role(RoleName=name, AssumeRolePolicyDocument=trust, Tags=tags)
         iam.put_role_policy(
-            RoleName=name, PolicyName="everything", PolicyDocument=json.dumps(EVERYTHING)
+            RoleName=name, PolicyName=provisional.POLICY, PolicyDocument=json.dumps(EVERYTHING)
         )
 
 
-def is_provisional(aws: Aws) -> bool:
-    """Whether the pipeline's role is the one that `prepare` has made."""
-    return MARK in (_role(aws) or {}).get("Tags", [])
-
-
-def make_way(aws: Aws) -> None:
-    """Removes the provisional role, for the project's own of that name."""
-    if not is_provisional(aws):
-        return
-    iam, name = aws.client("iam"), _name(aws)
-    with suppress(iam.exceptions.NoSuchEntityException):
-        iam.delete_role_policy(RoleName=name, PolicyName="everything")
-    iam.delete_role(RoleName=name)
-
-
-def _name(aws: Aws) -> str:
-    return aws.settings.role_arn(aws.account).rpartition("/")[2]
-
-
-def _role(aws: Aws) -> dict[str, Any] | None:
-    from botocore.exceptions import ClientError
-
-    try:
-        found: dict[str, Any] = aws.client("iam").get_role(RoleName=_name(aws))["Role"]
-    except ClientError as error:
-        if error_code(error) != "NoSuchEntity":
-            raise
-        return None
-    return found
+def _has_bucket(aws: Aws) -> bool:
+    with ignoring(*NO_OBJECT, "NoSuchBucket"):
+        aws.s3.head_bucket(Bucket=aws.bucket)
+        return True
+    return False

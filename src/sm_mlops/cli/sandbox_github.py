@@ -1,21 +1,26 @@
-"""Prepares the GitHub of the sandbox: this repo's owner, a person who works there, her tokens.
+"""The sandbox's GitHub: this repo's owner, a person who works there, and that person's tokens.
 
-Nobody's real token is looked at.
+Never reads anyone's real token.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sm_mlops.settings import Settings
+
+if TYPE_CHECKING:
+    from sm_mlops.aws import Aws
 
 PERSON = "you"
 FILE = "github.json"
 
 
 def prepare(settings: Settings) -> dict[str, str]:
-    """Makes what is missing in the running sandbox. Returns the variables that sign in there."""
+    """Create what is missing in the running sandbox; return the variables that sign in there."""
     from sm_mlops import sandbox
 
     file = settings.root / sandbox.FOLDER / FILE
@@ -30,16 +35,19 @@ def prepare(settings: Settings) -> dict[str, str]:
     return {"GITHUB_TOKEN": str(token), "GH_TOKEN": ""}
 
 
-def trigger_token(settings: Settings) -> str:
-    """A new token for the approval trigger, which can start workflows and do nothing else."""
+def token_source(aws: Aws) -> Callable[[], str] | None:
+    """Return what creates a token that can only start workflows; None outside of the sandbox."""
+    if not aws.sandbox:
+        return None
     from sm_mlops import sandbox
 
-    owner = settings.project.github.partition("/")[0]
-    return str(
-        sandbox.control(
-            settings.root, "github.accounts.fine_grained", PERSON, owner, None, actions="write"
-        )
-    )
+    root, owner = aws.settings.root, aws.settings.project.github.partition("/")[0]
+
+    def create() -> str:
+        arguments = ("github.accounts.fine_grained", PERSON, owner, None)
+        return str(sandbox.control(root, *arguments, actions="write"))
+
+    return create
 
 
 def _add_accounts(settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""The panel "Connect": replacing secrets. No value is an argument, or ever shown."""
+"""The panel "Connect": replacing secrets. No value is ever an argument, or shown."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sm_mlops.console import connected, say
+from sm_mlops.cli.console import connected, say
 from sm_mlops.errors import MlopsError
 
 app = typer.Typer(
@@ -22,14 +22,14 @@ WHAT = ("all", "trigger", "key")
 def rotate(
     context: typer.Context,
     what: Annotated[
-        str, typer.Argument(metavar="|".join(WHAT), help="Which of the two; all by default.")
+        str, typer.Argument(metavar="|".join(WHAT), help="Which one; all by default.")
     ] = WHAT[0],
 ) -> None:
     """Replace the trigger's credential, and the access key if GitHub signs in to AWS with one.
 
-    The trigger's comes from a hidden question, or from MLOPS_TRIGGER_TOKEN; for a GitHub App from
-    MLOPS_GITHUB_APP_ID, MLOPS_GITHUB_APP_INSTALLATION_ID and MLOPS_GITHUB_APP_KEY_FILE; for Jenkins
-    from MLOPS_JENKINS_USER and MLOPS_JENKINS_TOKEN. It is tried before it is stored.
+    Prompts for the trigger's credential, or reads it from MLOPS_TRIGGER_TOKEN; for a GitHub App
+    from MLOPS_GITHUB_APP_ID, MLOPS_GITHUB_APP_INSTALLATION_ID and MLOPS_GITHUB_APP_KEY_FILE; for
+    Jenkins from MLOPS_JENKINS_USER and MLOPS_JENKINS_TOKEN. Tries it before storing it.
 
     **Examples**
 
@@ -39,16 +39,20 @@ def rotate(
     from sm_mlops import github
     from sm_mlops.bootstrap import rotation
     from sm_mlops.bootstrap.credential import at_terminal
+    from sm_mlops.cli.sandbox_github import token_source
 
     if what not in WHAT:
-        # Not shown: it may be the new secret itself.
+        # The text is not shown: it may be the new secret itself.
         raise MlopsError(
-            f"what to rotate must be {', '.join(WHAT[:-1])} or {WHAT[-1]}; the new value is no "
-            "argument, it is asked for, hidden"
+            f"what to rotate must be {', '.join(WHAT[:-1])} or {WHAT[-1]}; the new value is not an "
+            "argument, you are prompted for it"
         )
     with connected(context) as aws:
         hub = github.sign_in(os.environ, aws.settings.project.git_host)
         if what != "key":
-            rotation.rotate_credential(aws, hub, os.environ, at_terminal(), say)
+            source = token_source(aws)
+            rotation.rotate_credential(
+                aws, hub, os.environ, at_terminal(), say, sandbox_token=source
+            )
         if what == "key" or (what == "all" and aws.settings.project.uses_key):
             rotation.rotate_key(aws, hub, say)

@@ -1,5 +1,5 @@
-"""`mlops sandbox demo`: a model's whole way from an empty account to production, by the commands
-that a person and the workflows would type, and a version that does not get there."""
+"""`mlops sandbox demo`: a model from an empty account to production, with the commands that people
+and workflows run, and a version that does not get there."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from sm_mlops.cli import bootstrap, deployment, registry, training
-from sm_mlops.console import State, apply, connected, out, say, tell
+from sm_mlops.cli import bootstrap, deploy, endpoint, registry, status, training
+from sm_mlops.cli.console import State, Yes, apply, connected, out, say
+from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
 
 if TYPE_CHECKING:
@@ -29,18 +30,10 @@ ROWS = "one-row.json"
 ARRIVES_SECONDS = 60
 
 
-def demo(
-    context: typer.Context,
-    yes: Annotated[
-        bool,
-        typer.Option(
-            "--yes", "-y", help="Do not ask; as where nobody sits at a terminal to answer."
-        ),
-    ] = False,
-) -> None:
-    """Show the whole life of a model: account and repo connected, trained, approved, in production.
+def demo(context: typer.Context, yes: Yes = False) -> None:
+    """Show the whole life of a model: connect, train, approve, deploy to production.
 
-    And of one that fails on its way there. Pauses where a person decides.
+    And of a version that fails in staging. Pauses where a person decides, on a terminal.
     """
     context.obj = State(sandbox=True)
     ask = not yes and sys.stdin is not None and sys.stdin.isatty()
@@ -57,14 +50,14 @@ def demo(
         tour.fail(version)
         _rule("What runs where")
         tour.person("status")
-        deployment.status(context)
+        status.status(context)
     _rule("Next")
     _tell_next(aws.settings.root, report)
 
 
 @dataclass
 class Tour:
-    """The account of the sandbox, and whether somebody is there to be asked."""
+    """The account of the sandbox, and whether a person can be asked."""
 
     context: typer.Context
     aws: Aws
@@ -75,21 +68,21 @@ class Tour:
         return self.aws.settings.project.ci == "github-actions"
 
     def connect(self) -> None:
-        # It holds this command.
-        from sm_mlops.cli.sandbox import sandbox_authorise
+        from sm_mlops import sandbox
 
         _rule("Connect AWS and GitHub")
         self.person("bootstrap")
         bootstrap.bootstrap(self.context, yes=not self.ask)
-        _rule("Authorise the connection, as in the console of AWS")
-        _typed("sandbox authorise", "mlops")
-        sandbox_authorise("sm-mlops")
+        _rule("Authorize the connection, as in the AWS console")
+        _typed("sandbox authorize", "mlops")
+        found = sandbox.control(self.aws.settings.root, "connections.complete", "sm-mlops")
+        say(f"The connection {found['ConnectionName']} is {found['ConnectionStatus']}.")
 
     def train(self) -> Version:
-        """A version registered now, or this command's end."""
+        """Train; return the version, or end the command if none is registered."""
         from sm_mlops import registry as versions
 
-        _rule("Train, judge, register" + self._as("build.yml"))
+        _rule("Train, evaluate, register" + self._as("build.yml"))
         with self.workflow():
             self.typed("run")
             training.run(self.context)
@@ -100,37 +93,37 @@ class Tour:
         if run is not None:
             with self.workflow(run):
                 self.typed("check")
-                deployment.check(self.context, version.arn, version.commit)
+                deploy.check(self.context, version.arn, version.commit)
         self.to_stage("staging", version, run)
-        _rule("Production, after a reviewer's word")
-        self.decide(f"Bring version {version.version} to production?", report)
+        _rule("Production, after approval")
+        self.decide(f"Deploy version {version.version} to production?", report)
         self.to_stage("production", version, run)
         self.finish(run, "success")
 
     def approve(self, version: Version) -> dict[str, Any] | None:
-        """Approves, as in SageMaker Studio; returns the run that this has started on GitHub."""
+        """Approve, as in SageMaker Studio; return the run that this starts on GitHub."""
         _rule("Approve, as in SageMaker Studio")
         self.person(f"approve {version.version}")
         known = {run["id"] for run in self.runs()}
         registry.approve(self.context, version.version)
         if not self.by_github or not re.fullmatch("[0-9a-f]{40}", version.commit):
             why = (
-                f"its commit is {version.commit}, which nobody can check out"
+                f"its commit is {version.commit}, which cannot be checked out"
                 if self.by_github
-                else "Jenkins is not in the sandbox"
+                else "the sandbox has no Jenkins"
             )
-            say(f"No run of its own: {why}. What it would do:")
+            say(f"This starts no run: {why}. What it would do:")
             return None
         run = self.arrived(version, known)
         _rule("EventBridge, Lambda, GitHub")
         say(f"event       SageMaker Model Package State Change: {version.arn}, Approved")
         say(f"function    {self.line_of_function(version)}")
         say(f"run         {run['name']} number {run['run_number']} of {run['_repository']}")
-        _rule("Staging: deploy, test for real" + self._as("deploy.yml"))
+        _rule("Staging: deploy, test" + self._as("deploy.yml"))
         return run
 
     def arrived(self, version: Version, known: set[int]) -> dict[str, Any]:
-        """The run that was started for this version. Raises MlopsError if none comes."""
+        """Wait for the run that was started for this version. Raises MlopsError if none comes."""
         until = time.monotonic() + ARRIVES_SECONDS
         while time.monotonic() < until:
             for run in self.runs():
@@ -139,11 +132,11 @@ class Tour:
                     return run
             time.sleep(0.1)
         raise MlopsError(
-            "the approval reached no workflow: mlops --sandbox doctor tells what is missing"
+            "the approval started no workflow: mlops --sandbox doctor says what is missing"
         )
 
     def runs(self) -> list[dict[str, Any]]:
-        """The runs of this repo on the sandbox's GitHub, the newest first."""
+        """Return the runs of this repo on the sandbox's GitHub, the newest first."""
         from sm_mlops import sandbox
 
         settings = self.aws.settings
@@ -151,7 +144,7 @@ class Tour:
         return sorted(found, key=lambda run: -int(run["id"]))
 
     def line_of_function(self, version: Version) -> str:
-        """What the trigger has written into its log."""
+        """Return what the trigger wrote to its log."""
         logs = self.aws.client("logs")
         until = time.monotonic() + 5
         while time.monotonic() < until:
@@ -172,12 +165,12 @@ class Tour:
     def to_stage(self, stage: str, version: Version, run: dict[str, Any] | None) -> None:
         with self.workflow(run, stage):
             self.typed(f"deploy {stage}" + ("" if run else f" --model-package-arn {version.arn}"))
-            deployment.deploy(self.context, stage, version.arn, version.commit if run else "")
+            deploy.deploy(self.context, stage, version.arn, version.commit if run else "")
             self.typed(f"smoke {stage}")
-            deployment.smoke(self.context, stage, version.arn)
+            endpoint.smoke(self.context, stage, version.arn)
 
     def predict(self, version: Version) -> None:
-        """One of the rows registered with the version, sent raw as its source delivers it."""
+        """Send one of the rows registered with the version, raw as its source has it."""
         from sm_mlops.deployment import smoke
 
         file = self.aws.settings.root / "reports" / ROWS
@@ -185,11 +178,11 @@ class Tour:
         file.write_text(json.dumps({"instances": [row]}), encoding="utf-8")
         shown = file.relative_to(self.aws.settings.root)
         self.person(f"invoke production {shlex.quote(str(shown))}")
-        deployment.invoke(self.context, "production", str(file))
+        endpoint.invoke(self.context, "production", str(file))
 
     def fail(self, version: Version) -> None:
-        """Staging refuses a version whose inference.py raises; production answers as before."""
-        from sm_mlops.cli.demo import register_broken_copy
+        """Deploy a version whose inference.py raises: staging fails, production is unchanged."""
+        from sm_mlops.cli.broken import register_broken_copy
 
         broken = register_broken_copy(self.aws, version)
         number = broken.version
@@ -198,32 +191,30 @@ class Tour:
         try:
             self.to_stage("staging", broken, run)
         except typer.Exit as failed:
-            say(f"exit code {failed.exit_code}: the workflow ends here, red, before production.")
+            say(f"exit code {failed.exit_code}: the workflow fails here, before production.")
         else:
             raise AssertionError(f"version {number} must not reach staging")
         finally:
             self.finish(run, "failure")
             self.person(f"reject {number}")
-            registry.reject(self.context, number, "made by mlops sandbox demo: it cannot serve")
+            registry.reject(self.context, number, "created by mlops sandbox demo: it cannot serve")
         say("Production answers as before:")
         self.predict(version)
 
     def decide(self, question: str, report: Path) -> None:
-        """Goes on after a yes. A no ends the tour, and what has been done stays."""
+        """Return after a yes. A no ends the tour, and what is done stays."""
         if not self.ask:
             say(f"{question} [y/N] y")
             return
         if typer.confirm(question):
             return
-        say("As you say: the tour ends here, and what is done stays done.")
+        say("The tour ends here; what is done stays.")
         _tell_next(self.aws.settings.root, report)
         raise typer.Exit(0)
 
-    # Who works
-
     @contextmanager
     def workflow(self, run: dict[str, Any] | None = None, environment: str = "") -> Iterator[None]:
-        """Works as a job of GitHub Actions does, with the rights of the repo's role and no more."""
+        """Work as a job of GitHub Actions, with the permissions of the repo's role only."""
         from sm_mlops import sandbox
 
         if not self.by_github:
@@ -248,11 +239,11 @@ class Tour:
             apply(before)
 
     def typed(self, command: str) -> None:
-        """Shows a command of a workflow."""
+        """Show a command of a workflow."""
         _typed(command, "mlops" if self.by_github else "mlops --sandbox")
 
     def person(self, command: str) -> None:
-        """Shows a command of a person."""
+        """Show a command of a person."""
         _typed(command, "mlops --sandbox")
 
     def _as(self, workflow: str) -> str:
@@ -273,9 +264,9 @@ def _tell_next(root: Path, report: Path) -> None:
     for line in (
         f"report      open {shlex.quote(str(report))}",
         f"commands    cd {shlex.quote(str(root))} && make setup && . .venv/bin/activate",
-        "            and then mlops --help",
-        "again       edit mlops.yaml or model/, commit, then mlops --sandbox run",
-        "on AWS      mlops bootstrap, and from there all of it without --sandbox",
+        "            then mlops --help",
+        "next run    edit mlops.yaml or model/, commit, then mlops --sandbox run",
+        "on AWS      mlops bootstrap, then the same commands without --sandbox",
     ):
         say(line)
 

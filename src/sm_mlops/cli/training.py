@@ -1,4 +1,4 @@
-"""The panel "Train": compile, run and look at executions of the pipeline."""
+"""The panel "Train": compile the pipeline, run it and follow its executions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sm_mlops.console import connected, err, load_settings, out, say, tell
+from sm_mlops.cli.console import connected, err, load_settings, out, say
+from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ AtMost = Annotated[
         "--at-most",
         metavar="MINUTES",
         min=0,
-        help="Stop following after so long, with exit code 0; the execution goes on.",
+        help="Stop following after this time, with exit code 0; the execution continues.",
     ),
 ]
 
@@ -34,12 +35,12 @@ AtMost = Annotated[
 def compile_command(
     context: typer.Context,
     account: Annotated[
-        str, typer.Option(help="Account number to compile for; by default the one signed in to.")
+        str, typer.Option(help="Account to compile for; by default the signed-in one.")
     ] = "",
 ) -> None:
-    """Print the pipeline definition as JSON. Writes nothing, anywhere.
+    """Print the pipeline definition as JSON. Writes nothing.
 
-    Without a sign-in the account is twelve zeros: enough to read and to compare definitions.
+    Without a sign-in the account is twelve zeros, which is enough to compare definitions.
     """
     from sm_mlops.training.pipeline import compile_pipeline
 
@@ -69,15 +70,15 @@ def run(
             "--set",
             metavar="NAME=VALUE",
             envvar="MLOPS_SET",
-            help="A pipeline parameter or hyperparameter for this execution.",
+            help="A pipeline parameter or hyperparameter of this execution.",
         ),
     ] = None,
     wait: Annotated[bool, typer.Option(help="Follow the execution to its end.")] = True,
     at_most: AtMost = None,
 ) -> None:
-    """Train, judge and register: update the pipeline, start it, follow it.
+    """Train, evaluate and register: update the pipeline, start it and follow it.
 
-    Ctrl-C stops following, not the execution. The exit code is 0 when a version was registered.
+    Ctrl-C stops following, not the execution. The exit code is 0 if a version was registered.
     """
     from sm_mlops.training.run import start
 
@@ -97,7 +98,7 @@ def _pairs(values: list[str]) -> dict[str, str]:
     for item in values:
         name, equals, value = item.partition("=")
         if not equals or not name:
-            raise MlopsError(f"--set {item}: write it as NAME=VALUE, for example --set max_depth=4")
+            raise MlopsError(f"--set {item}: must be NAME=VALUE, as in --set max_depth=4")
         pairs[name.strip()] = value
     return pairs
 
@@ -109,7 +110,7 @@ def _say_how_to_follow(aws: Aws, arn: str) -> None:
 
 
 def _clock(minutes: float | None) -> float | None:
-    """The reading of `time.monotonic` at which so many minutes will be over."""
+    """Return the reading of `time.monotonic` in so many minutes."""
     return None if minutes is None else time.monotonic() + 60 * minutes
 
 
@@ -119,21 +120,21 @@ def follow_to_the_end(aws: Aws, arn: str, until: float | None = None) -> None:
     try:
         execution = executions.follow(aws, arn, out, until=until)
     except KeyboardInterrupt:
-        say("\nThe execution goes on without you.")
+        say("\nThe execution continues.")
         _say_how_to_follow(aws, arn)
         raise typer.Exit(130) from None
     if execution.status not in executions.FINAL:
         _tell_ci(arn, "Executing")
-        say("The execution goes on.")
+        say("The execution continues.")
         _say_how_to_follow(aws, arn)
-        actions.summary(f"The execution goes on: `{aws.command} follow {arn.rsplit('/', 1)[-1]}`")
+        actions.summary(f"The execution continues: `{aws.command} follow {arn.rsplit('/', 1)[-1]}`")
         return
     _tell_ci(arn, execution.status)
     _tell_end(aws, execution)
 
 
 def _tell_ci(arn: str, status: str) -> None:
-    """For later jobs. Without the account number, which is masked: they would not get it."""
+    """Set outputs for later jobs, without the account number: GitHub drops what is masked."""
     from sm_mlops import actions
 
     actions.output("execution", arn.rsplit("/", 1)[-1])
@@ -147,7 +148,7 @@ def _tell_end(aws: Aws, execution: Execution) -> None:
         if execution.model_package:
             found = registry.version(aws, int(execution.model_package.rsplit("/", 1)[-1]))
             out.print(f"[green]Registered version {found.version}[/] ({found.approval})")
-            say(f"measured    {found.evaluation}")
+            say(f"evaluation  {found.evaluation}")
             say(f"look at it  {aws.command} report {found.version}")
             actions.summary(
                 f"**Registered version {found.version}** ({found.approval}): {found.evaluation}"
@@ -163,7 +164,7 @@ def _tell_end(aws: Aws, execution: Execution) -> None:
 
 
 WhichExecution = Annotated[
-    str | None, typer.Argument(help="ARN or last part of it; the newest by default.")
+    str | None, typer.Argument(help="ARN or its last part; the newest by default.")
 ]
 
 
@@ -173,7 +174,7 @@ def follow(
     execution: WhichExecution = None,
     at_most: AtMost = None,
 ) -> None:
-    """Follow an execution to its end. The exit code is 0 when it succeeds."""
+    """Follow an execution to its end. The exit code is 0 if it succeeds."""
     from sm_mlops import executions
 
     until = _clock(at_most)
@@ -203,10 +204,10 @@ def logs(
     context: typer.Context,
     step: Annotated[
         str | None,
-        typer.Argument(help="Name of a step; by default the one that failed, or the last."),
+        typer.Argument(help="Name of a step; by default the failed one, or the last."),
     ] = None,
     execution: Annotated[
-        str | None, typer.Option(help="ARN or last part of it; the newest by default.")
+        str | None, typer.Option(help="ARN or its last part; the newest by default.")
     ] = None,
     stage: Annotated[
         str | None, typer.Option(help="Instead of a step: the endpoint of this stage.")
@@ -222,7 +223,7 @@ def logs(
     from sm_mlops import executions
 
     if stage and (step or execution):
-        raise MlopsError("--stage is instead of a step and an execution: give one of them")
+        raise MlopsError("--stage cannot be combined with a step or --execution")
     with connected(context) as aws:
         if stage:
             _endpoint_log(aws, stage)
@@ -237,6 +238,6 @@ def _endpoint_log(aws: Aws, name: str) -> None:
     stage = stages.load(aws.settings, name)
     lines = endpoints.log_lines(access.enter(aws, stage), stage.stack)
     if not lines:
-        raise MlopsError(f"no log in {endpoints.LOG_GROUP}/{stage.stack} yet")
+        raise MlopsError(f"{endpoints.LOG_GROUP}/{stage.stack} has no log yet")
     for line in lines:
         say(line)

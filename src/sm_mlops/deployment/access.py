@@ -1,7 +1,7 @@
-"""Stages in other accounts: working there by a role, and letting exactly those accounts read what
-they deploy (the versions of this project, their artifacts, the key these are encrypted with).
+"""Stages in other accounts: assume a role there, and let exactly those accounts read what they
+deploy (the versions of this project, their artifacts, the key that encrypts these).
 
-Each policy keeps the statements that others wrote into it.
+Each policy keeps the statements of others.
 """
 
 from __future__ import annotations
@@ -11,47 +11,47 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sm_mlops.aws import Aws, error_code
+from sm_mlops.aws import ABSENT, DENIED, Aws, error_code, ignoring
 from sm_mlops.deployment import stages
 from sm_mlops.deployment.stages import Stage
 from sm_mlops.errors import MlopsError
 
 Policy = dict[str, Any]
 GROUP_SID, STAGE_SID = "SmMlopsStages", "SmMlopsStage"
-# With this one infra/platform.yml lets accounts read the models of all projects.
+# The platform's statement that lets accounts read the models of all projects.
 PLATFORM_SID = "ModelsForStagesElsewhere"
 
 
 def enter(aws: Aws, stage: Stage) -> Aws:
-    """The account that the stage lives in. Raises MlopsError when it cannot be worked in."""
+    """Return the account of the stage. Raises MlopsError if it cannot be used."""
     from botocore.exceptions import ClientError
 
     if not stage.role:
         if stage.account not in (None, aws.account):
             raise MlopsError(
-                f"infra/{stage.name}.json: Account {stage.account} is not {aws.account}, the one "
-                "signed in to: it needs a Role there that may be assumed from here"
+                f"infra/{stage.name}.json: Account {stage.account} is not {aws.account}, the "
+                "signed-in one: add a Role of that account that may be assumed from here"
             )
         return aws
     there = aws.as_role(stage.role)
     try:
         account = there.account
     except ClientError as error:
-        if error_code(error) not in ("AccessDenied", "AccessDeniedException", "NoSuchEntity"):
+        if error_code(error) not in (*DENIED, "NoSuchEntity"):
             raise
         raise MlopsError(
             f"stage {stage.name}: cannot assume {stage.role}: {error.response['Error']['Message']}"
         ) from error
     if stage.account not in (None, account):
         raise MlopsError(
-            f"infra/{stage.name}.json: Role {stage.role} leads to account {account}, "
+            f"infra/{stage.name}.json: Role {stage.role} is in account {account}, "
             f"but Account is {stage.account}"
         )
     return there
 
 
 def foreign_accounts(aws: Aws) -> tuple[str, ...]:
-    """The accounts of all stages that are not the registry's own."""
+    """Return the accounts of all stages except the registry's own."""
     settings = aws.settings
     found = {stages.load(settings, name).account for name in stages.names(settings)}
     return tuple(sorted(account for account in found if account and account != aws.account))
@@ -59,7 +59,7 @@ def foreign_accounts(aws: Aws) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Grant:
-    """A policy as it is and as it should be; `lines` tell the difference, one per account."""
+    """A policy as it should be; `lines` describe the difference, one per account."""
 
     what: str
     lines: tuple[str, ...]
@@ -71,22 +71,19 @@ class Grant:
 
 
 def plan(aws: Aws, accounts: Iterable[str]) -> tuple[Grant, ...]:
-    """The policies to change so that exactly these accounts may read; those that fit are left."""
+    """Return the policies to change so that exactly these accounts may read."""
     accounts = tuple(accounts)
-    found = (_group_grant(aws, accounts), _bucket_grant(aws, accounts), _key_grant(aws, accounts))
-    return tuple(grant for grant in found if grant is not None and grant.lines)
+    found = [_group_grant(aws, accounts), _bucket_grant(aws, accounts)]
+    if aws.settings.aws.kms_key:
+        found.append(_key_grant(aws, aws.settings.aws.kms_key, accounts))
+    return tuple(grant for grant in found if grant.lines)
 
 
 def missing(aws: Aws, account: str) -> tuple[str, ...]:
-    """What this account may not read yet, in words; nothing where the policies cannot be read."""
-    from botocore.exceptions import ClientError
-
-    try:
+    """Return what this account cannot read yet; nothing if the policies cannot be read."""
+    grants: tuple[Grant, ...] = ()
+    with ignoring(*DENIED):
         grants = plan(aws, {*foreign_accounts(aws), account})
-    except ClientError as error:
-        if error_code(error) not in ("AccessDenied", "AccessDeniedException"):
-            raise
-        return ()
     return tuple(
         grant.what
         for grant in grants
@@ -94,72 +91,52 @@ def missing(aws: Aws, account: str) -> tuple[str, ...]:
     )
 
 
-def _group_grant(aws: Aws, accounts: tuple[str, ...]) -> Grant | None:
+def _group_grant(aws: Aws, accounts: tuple[str, ...]) -> Grant:
     """Source: https://docs.aws.amazon.com/sagemaker/latest/dg/model-registry-deploy-xaccount.html"""
-    from botocore.exceptions import ClientError
-
     group, sagemaker = aws.settings.model_package_group, aws.sagemaker
-    place = f"arn:{aws.settings.partition}:sagemaker:{aws.settings.project.region}:{aws.account}"
-    try:
+    policy = _empty()
+    with ignoring(*ABSENT):
         answer = sagemaker.get_model_package_group_policy(ModelPackageGroupName=group)
         policy = json.loads(answer["ResourcePolicy"])
-    except ClientError as error:
-        if error_code(error) not in ("ValidationException", "ResourceNotFound"):
-            raise
-        policy = _empty()
-    principals = [_root(aws, account) for account in accounts]
-    ours = []
-    if accounts:
+    read = ("CreateModel", "DescribeModelPackage", "ListModelPackages")
+    ours = [
+        {
+            "Sid": GROUP_SID + sid,
+            "Effect": "Allow",
+            "Principal": {"AWS": [_root(aws, account) for account in accounts]},
+            "Action": [f"sagemaker:{action}" for action in actions],
+            "Resource": [aws.arn("sagemaker", resource)],
+        }
         for sid, actions, resource in (
-            ("Group", ["DescribeModelPackageGroup"], f"{place}:model-package-group/{group}"),
-            (
-                "Versions",
-                ["CreateModel", "DescribeModelPackage", "ListModelPackages"],
-                f"{place}:model-package/{group}/*",
-            ),
-        ):
-            ours.append(
-                {
-                    "Sid": GROUP_SID + sid,
-                    "Effect": "Allow",
-                    "Principal": {"AWS": principals},
-                    "Action": [f"sagemaker:{action}" for action in actions],
-                    "Resource": [resource],
-                }
-            )
+            ("Group", ("DescribeModelPackageGroup",), f"model-package-group/{group}"),
+            ("Versions", read, f"model-package/{group}/*"),
+        )
+        if accounts
+    ]
     before = [item for item in policy["Statement"] if _sid(item).startswith(GROUP_SID)]
-
-    def write(text: str | None) -> None:
-        if text is None:
-            sagemaker.delete_model_package_group_policy(ModelPackageGroupName=group)
-        else:
-            sagemaker.put_model_package_group_policy(
-                ModelPackageGroupName=group, ResourcePolicy=text
-            )
-
+    name = {"ModelPackageGroupName": group}
+    put, delete = (
+        sagemaker.put_model_package_group_policy,
+        sagemaker.delete_model_package_group_policy,
+    )
     return Grant(
         f"model package group {group}",
         _difference(_principals(before), set(accounts), _same(before, ours)),
         _with(policy, GROUP_SID, ours),
-        write,
+        lambda text: put(**name, ResourcePolicy=text) if text else delete(**name),
     )
 
 
 def _bucket_grant(aws: Aws, accounts: tuple[str, ...]) -> Grant:
-    """One statement per account, which the projects that share the bucket add themselves to; none
-    for those that the platform lets read."""
-    from botocore.exceptions import ClientError
-
+    """Return one statement per account, to which each project that shares the bucket adds itself;
+    none for accounts that the platform lets read."""
     bucket, s3 = aws.bucket, aws.s3
-    try:
+    policy = _empty()
+    with ignoring("NoSuchBucketPolicy"):
         policy = json.loads(s3.get_bucket_policy(Bucket=bucket)["Policy"])
-    except ClientError as error:
-        if error_code(error) != "NoSuchBucketPolicy":
-            raise
-        policy = _empty()
     of_platform = [item for item in policy["Statement"] if _sid(item) == PLATFORM_SID]
     accounts = tuple(sorted(set(accounts) - _principals(of_platform)))
-    # The models only: what they were trained from lies beside them.
+    # The models only, not the data beside them.
     resource = f"arn:{aws.settings.partition}:s3:::{bucket}/{aws.settings.prefix}/*/model.tar.gz"
     had, ours, before = set(), [], []
     for item in policy["Statement"]:
@@ -178,26 +155,17 @@ def _bucket_grant(aws: Aws, accounts: tuple[str, ...]) -> Grant:
     for account in accounts:
         if STAGE_SID + account not in known:
             ours.append(_read(aws, account, ["s3:GetObject"], [resource]))
-
-    def write(text: str | None) -> None:
-        if text is None:
-            s3.delete_bucket_policy(Bucket=bucket)
-        else:
-            s3.put_bucket_policy(Bucket=bucket, Policy=text)
-
+    put, delete = s3.put_bucket_policy, s3.delete_bucket_policy
     return Grant(
         f"bucket {bucket}",
         _difference(had, set(accounts), _same(before, ours)),
         _with(policy, STAGE_SID, ours),
-        write,
+        lambda text: put(Bucket=bucket, Policy=text) if text else delete(Bucket=bucket),
     )
 
 
-def _key_grant(aws: Aws, accounts: tuple[str, ...]) -> Grant | None:
-    """The key may serve other projects too: accounts are added here and never removed."""
-    key = aws.settings.aws.kms_key
-    if not key:
-        return None
+def _key_grant(aws: Aws, key: str, accounts: tuple[str, ...]) -> Grant:
+    """Add accounts, remove none: other projects may use the key, too."""
     kms = aws.client("kms")
     identifier = kms.describe_key(KeyId=key)["KeyMetadata"]["KeyId"]
     policy = json.loads(kms.get_key_policy(KeyId=identifier, PolicyName="default")["Policy"])
@@ -205,7 +173,7 @@ def _key_grant(aws: Aws, accounts: tuple[str, ...]) -> Grant | None:
     had = {_sid(item).removeprefix(STAGE_SID) for item in before}
     hosts = [f"s3.{aws.settings.project.region}.amazonaws.com"]
     if aws.settings.partition == "aws-cn":
-        # Which of its two names a service goes by there is documented nowhere.
+        # Which of the two names applies there is not documented.
         hosts.append(f"{hosts[0]}.cn")
     added = [
         {
@@ -215,16 +183,12 @@ def _key_grant(aws: Aws, accounts: tuple[str, ...]) -> Grant | None:
         for account in accounts
         if account not in had
     ]
-
-    def write(text: str | None) -> None:
-        assert text is not None, "a key always has a policy"
-        kms.put_key_policy(KeyId=identifier, PolicyName="default", Policy=text)
-
     return Grant(
         f"key {key}",
         _difference(had, had | set(accounts), not added),
         _with(policy, STAGE_SID, [*before, *added]),
-        write,
+        # A key always has statements.
+        lambda text: kms.put_key_policy(KeyId=identifier, PolicyName="default", Policy=text),
     )
 
 
@@ -255,7 +219,7 @@ def _list(value: Any) -> list[str]:
 
 
 def _with(policy: Policy, sid: str, ours: list[Policy]) -> Policy:
-    """The policy with our statements instead of those it has under the same kind of Sid."""
+    """Return the policy with our statements in place of those with the same kind of Sid."""
     others = [
         item
         for item in policy["Statement"]
@@ -265,7 +229,7 @@ def _with(policy: Policy, sid: str, ours: list[Policy]) -> Policy:
 
 
 def _principals(statements: list[Policy]) -> set[str]:
-    """Account numbers that the statements name."""
+    """Return the account numbers that the statements name."""
     return {
         arn.split(":")[4] if arn.startswith("arn:") else arn
         for item in statements
@@ -274,7 +238,7 @@ def _principals(statements: list[Policy]) -> set[str]:
 
 
 def _same(before: list[Policy], after: list[Policy]) -> bool:
-    """Whether they say the same; services give a list of one back as text."""
+    """Return whether they are equivalent; services return a list of one as text."""
 
     def plain(item: Policy) -> str:
         flat = {
@@ -289,7 +253,7 @@ def _same(before: list[Policy], after: list[Policy]) -> bool:
 
 def _difference(had: set[str], wanted: set[str], same: bool) -> tuple[str, ...]:
     lines = [f"+ account {account} may read" for account in sorted(wanted - had)]
-    lines += [f"- account {account} may not read any more" for account in sorted(had - wanted)]
+    lines += [f"- account {account} may no longer read" for account in sorted(had - wanted)]
     if not lines and not same:
-        lines = [f"~ account {account}: as it should be" for account in sorted(wanted)]
+        lines = [f"~ account {account}: statement corrected" for account in sorted(wanted)]
     return tuple(lines)

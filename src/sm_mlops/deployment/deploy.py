@@ -1,13 +1,13 @@
-"""Brings one approved version to one stage, by `infra/endpoint.yml`, and proves that it runs there.
+"""Deploy one approved version to one stage with `infra/endpoint.yml`, and verify that it runs.
 
-What is deployed is named by its ARN; nothing here ever looks for the latest.
+The version is named by its ARN; nothing here ever looks for the latest.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,21 +15,21 @@ from typing import Any
 from rich.console import Console
 
 from sm_mlops import registry, stacks
-from sm_mlops.aws import Aws, error_code
-from sm_mlops.console import tell
+from sm_mlops.aws import Aws, ignoring
 from sm_mlops.deployment import access, endpoints, stages
 from sm_mlops.deployment.stages import Stage
+from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
 from sm_mlops.registry import Version
-from sm_mlops.stacks import Stack, StackFailed
+from sm_mlops.stacks import Outcome, Stack, StackFailed
 
 _ARN = re.compile(
     r"arn:(?P<partition>[a-z-]+):sagemaker:(?P<region>[a-z0-9-]+):(?P<account>\d{12})"
     r":model-package/(?P<group>[^/]+)/(?P<version>\d+)"
 )
 CAPABILITIES = ("CAPABILITY_IAM",)
-# The versions that this stage ran, in their order, for `mlops rollback`. A tag of the stack: where
-# an update is rolled back, so is the tag.
+# The versions that this stage ran, oldest first, for `mlops rollback`. As a tag of the stack it is
+# rolled back together with an update.
 TRAIL = "deployed-versions"
 TAG_LENGTH = 256
 LOG_LINES = 15
@@ -37,8 +37,8 @@ LOG_LINES = 15
 
 @dataclass(frozen=True)
 class Deployment:
-    """`changed` is False when the stage already ran exactly this; `planned` when it was only
-    looked at."""
+    """`changed` is False if the stage already ran exactly this, `planned` is True after a dry run
+    that found changes."""
 
     stage: str
     stack: str
@@ -55,8 +55,8 @@ class Deployment:
 
 
 class DeploymentFailed(MlopsError):
-    """The stack did not get there. `log`: the last the endpoint's container said; `running`: the
-    version that the stage runs nevertheless."""
+    """The stack operation failed. `log` has the last lines of the container's log, `running` the
+    version that the stage still runs."""
 
     def __init__(self, message: str, log: tuple[str, ...], running: int | None) -> None:
         super().__init__(message)
@@ -74,10 +74,10 @@ def deploy(
     continue_rollback: bool = False,
     trail: tuple[int, ...] | None = None,
 ) -> Deployment:
-    """Deploys the version `arn`; returns once the endpoint is in service with this very version.
+    """Deploy the version `arn`; return once the endpoint is in service with this version.
 
-    `trail` replaces the record of versions that ran before. Raises MlopsError for what is refused
-    before anything is changed, DeploymentFailed for what began and did not succeed.
+    `trail` replaces the record of former versions. Raises MlopsError if refused before anything is
+    changed, DeploymentFailed if the deployment began and failed.
     """
     began = time.monotonic()
     package = approved(aws, arn, commit)
@@ -85,43 +85,31 @@ def deploy(
     if there.account != aws.account:
         _require_bucket(aws, there, stage)
         _require_access(aws, there.account)
-    found = stacks.describe(there, stage.stack)
-    stages.require_own(aws.settings, stage, found.parameters if found else {})
-    before = stacks.make_ready(
-        there, stage.stack, console, continue_rollback=continue_rollback, execute=execute
-    )
-    if before is not None and before.status not in stacks.READY:
-        before = None
+    before = _stack_before(there, stage, console, execute, continue_rollback)
     _refuse_conversion(aws, before, stage)
     _note_single_zone(stage, console)
-    template = stages.template(aws.settings)
     parameters = {**_boundary(there), **_parameters(aws, stage, package)}
-    tags = {
-        **stage.tags,
-        "project": aws.settings.project.project,
-        "stage": stage.name,
-        "model-version": str(package.version),
-        "commit": _hash(package),
-        TRAIL: _join(_longer(trail if trail is not None else read_trail(before), package.version)),
-    }
+    tags = _tags(aws, stage, package, read_trail(before) if trail is None else trail)
+
+    def update() -> Outcome:
+        return stacks.deploy(
+            *(there, stage.stack, stages.template(aws.settings), parameters, tags),
+            *(CAPABILITIES, console),
+            execute=execute,
+            continue_rollback=continue_rollback,
+        )
+
     started = datetime.now().astimezone()
     try:
-        unscaled = execute and _free_from_autoscaling(there, before, stage, parameters, console)
-        try:
-            outcome = stacks.deploy(
-                *(there, stage.stack, template, parameters, tags, CAPABILITIES, console),
-                execute=execute,
-                continue_rollback=continue_rollback,
-            )
-        except Exception:
-            if unscaled and before is not None:
-                _scale_again(there, before, console)
-            raise
+        if execute and before and _blocks_update(there, before, stage, parameters):
+            outcome = _unscaled(there, before, update, console)
+        else:
+            outcome = update()
     except StackFailed as failure:
         raise _with_log(there, stage, failure, started) from failure
     planned = not execute and bool(outcome.changes)
     if not planned:
-        _prove(there, stage, package)
+        _verify(there, stage, package)
     return Deployment(
         stage=stage.name,
         stack=stage.stack,
@@ -138,30 +126,53 @@ def deploy(
     )
 
 
+def _stack_before(
+    there: Aws, stage: Stage, console: Console, execute: bool, continue_rollback: bool
+) -> Stack | None:
+    """Return the stack to update, None if it is to be created. Raises MlopsError."""
+    found = stacks.describe(there, stage.stack)
+    stages.require_own(there.settings, stage, found.parameters if found else {})
+    ready = stacks.make_ready(
+        there, stage.stack, console, continue_rollback=continue_rollback, execute=execute
+    )
+    return ready if ready and ready.status in stacks.READY else None
+
+
+def _tags(aws: Aws, stage: Stage, package: Version, trail: tuple[int, ...]) -> dict[str, str]:
+    return {
+        **stage.tags,
+        "project": aws.settings.project.project,
+        "stage": stage.name,
+        "model-version": str(package.version),
+        "commit": _hash(package),
+        TRAIL: _join(trail if trail[-1:] == (package.version,) else (*trail, package.version)),
+    }
+
+
 def approved(aws: Aws, arn: str, commit: str | None = None) -> Version:
-    """The version behind an ARN. Raises MlopsError, in one line, when it must not be deployed."""
+    """Return the version of an ARN. Raises MlopsError if it must not be deployed."""
     settings = aws.settings
     found = _ARN.fullmatch(arn)
     if not found:
         raise MlopsError(
-            f"{arn} is not the ARN of a model package version "
-            f"({aws.command} models --json lists them)"
+            f"{arn} is not the ARN of a model package version: see {aws.command} models --json"
         )
-    number = int(found["version"])
-    region = settings.project.region
-    if found["region"] != region:
-        raise MlopsError(f"version {number} is in region {found['region']}, this repo in {region}")
-    # SageMaker writes the names in ARNs in lower case.
-    if found["group"].lower() != settings.model_package_group.lower():
-        raise MlopsError(
-            f"{found['group']}/{number} is not a version of this project's group "
-            f"{settings.model_package_group}"
-        )
-    if found["account"] != aws.account:
-        raise MlopsError(
-            f"version {number} is in account {found['account']}, "
-            f"but you are signed in to {aws.account}"
-        )
+    number, region = int(found["version"]), settings.project.region
+    group, here = settings.model_package_group, aws.account
+    # SageMaker lowercases the names in ARNs.
+    for wrong, message in (
+        (found["region"] != region, f"is in region {found['region']}, this repo in {region}"),
+        (
+            found["group"].lower() != group.lower(),
+            f"of {found['group']} is not a version of this project's group {group}",
+        ),
+        (
+            found["account"] != here,
+            f"is in account {found['account']}, but you are signed in to {here}",
+        ),
+    ):
+        if wrong:
+            raise MlopsError(f"version {number} {message}")
     package = registry.version(aws, number)
     if package.approval != "Approved":
         raise MlopsError(
@@ -178,18 +189,18 @@ def _require_access(aws: Aws, account: str) -> None:
     lacking = access.missing(aws, account)
     if lacking:
         raise MlopsError(
-            f"account {account} may not read {' nor '.join(lacking)} yet: {aws.command} share"
+            f"account {account} cannot read {' or '.join(lacking)} yet: {aws.command} share"
         )
 
 
 def _require_bucket(aws: Aws, there: Aws, stage: Stage) -> None:
-    """Other accounts may read the registry's bucket, and write into one of their own."""
+    """Raise MlopsError if an endpoint in another account would write to the registry's bucket."""
     given = stage.parameters
     writes = stage.kind == "asynchronous" or float(given.get("DataCapturePercent", 0)) > 0
     if writes and not given.get("OutputBucket"):
         raise MlopsError(
             f"infra/{stage.name}.json: Parameters.OutputBucket must name a bucket of account "
-            f"{there.account}: its endpoint may not write into {aws.bucket}"
+            f"{there.account}: its endpoint cannot write to {aws.bucket}"
         )
 
 
@@ -199,13 +210,13 @@ def _note_single_zone(stage: Stage, console: Console) -> None:
     if len(subnets) == 1 and count > 1:
         tell(
             console,
-            f"note: all {count} instances of {stage.stack} will be in the one zone of {subnets[0]}",
+            f"note: all {count} instances of {stage.stack} will be in the zone of {subnets[0]}",
         )
 
 
 def _refuse_conversion(aws: Aws, before: Stack | None, stage: Stage) -> None:
-    """What UpdateEndpoint refuses, said before minutes have gone by: of all changes of kind only
-    that of a serverless endpoint to a real-time one is possible.
+    """Raise MlopsError for what UpdateEndpoint would refuse minutes later: only a serverless
+    endpoint can change its kind, to real-time.
 
     Sources: https://docs.aws.amazon.com/sagemaker/latest/dg/serverless-endpoints-update.html and,
     for asynchronous ones, https://github.com/aws/sagemaker-python-sdk/pull/3124
@@ -213,7 +224,7 @@ def _refuse_conversion(aws: Aws, before: Stack | None, stage: Stage) -> None:
     had = before.outputs.get("EndpointKind", stage.kind) if before else stage.kind
     if had != stage.kind and (had, stage.kind) != ("serverless", "real-time"):
         raise MlopsError(
-            f"{stage.stack} is {had}, and SageMaker makes no such endpoint {stage.kind}: "
+            f"{stage.stack} is {had}, and SageMaker cannot change it to {stage.kind}: run "
             f"{aws.command} destroy {stage.name} first"
         )
 
@@ -232,75 +243,71 @@ def _parameters(aws: Aws, stage: Stage, package: Version) -> dict[str, str | Non
 
 
 def _boundary(there: Aws) -> dict[str, str | None]:
-    """The permissions boundary of infra/platform.yml, where the account has it: without it the
-    role of the workflows may make no role for an endpoint."""
-    from botocore.exceptions import ClientError
-
+    """Return the platform's permissions boundary if the account has one: without it the workflows'
+    role may not create a role for the endpoint."""
     settings = there.settings
     name = f"sm-mlops-boundary-{settings.project.region}"
     arn = f"arn:{settings.partition}:iam::{there.account}:policy/{name}"
     declared = stages.template_parameters(stages.template(settings))
     if "PermissionsBoundaryArn" not in declared:
         return {}
-    try:
+    # Without permission to read it, try without; IAM refuses if it is required.
+    with ignoring("NoSuchEntity", "AccessDenied"):
         there.client("iam").get_policy(PolicyArn=arn)
-    except ClientError as error:
-        # Who may not look may make roles without it, or is told by IAM.
-        if error_code(error) not in ("NoSuchEntity", "AccessDenied"):
-            raise
-        return {}
-    return {"PermissionsBoundaryArn": arn}
+        return {"PermissionsBoundaryArn": arn}
+    return {}
 
 
 def _artifact_key(aws: Aws) -> dict[str, str]:
-    """The key that training has encrypted model.tar.gz with, which the endpoint's role needs."""
+    """Return the key that encrypts model.tar.gz, which the endpoint's role needs."""
     key = aws.settings.aws.kms_key
     if not key:
         return {}
     if ":key/" not in key:
-        # Policies name a key by its ARN, mlops.yaml perhaps by its id or an alias.
+        # Policies need the ARN; mlops.yaml may have the key's ID or alias.
         key = aws.client("kms").describe_key(KeyId=key)["KeyMetadata"]["Arn"]
     return {"ArtifactKmsKeyArn": key}
 
 
 def _hash(package: Version) -> str:
-    """The commit to check out for this version; with changes nobody committed there is none."""
+    """Return the commit of this version, `unknown` if it had uncommitted changes."""
     return package.commit if re.fullmatch("[0-9a-f]{7,64}", package.commit) else "unknown"
 
 
 # Autoscaling
 
 
-def _free_from_autoscaling(
-    there: Aws,
-    before: Stack | None,
-    stage: Stage,
-    parameters: Mapping[str, str | None],
-    console: Console,
+def _blocks_update(
+    there: Aws, before: Stack, stage: Stage, parameters: Mapping[str, str | None]
 ) -> bool:
-    """Takes the endpoint out of autoscaling where the update to come would be refused otherwise:
-    the instance type of a variant cannot change while it is a scalable target.
+    """Return whether autoscaling blocks the update: it does if the instance type changes.
 
     Source: https://docs.aws.amazon.com/sagemaker/latest/dg/endpoint-scaling-update.html
     """
-    if before is None or "Autoscaling" not in before.parameters:
+    if "Autoscaling" not in before.parameters:
         return False
     declared = stages.template_parameters(stages.template(there.settings))
     wanted = parameters.get("InstanceType") or declared["InstanceType"].get("Default")
-    if before.parameters.get("InstanceType") == wanted or not _scalable(there, stage.stack):
+    if before.parameters.get("InstanceType") == wanted:
         return False
-    tell(console, f"InstanceType changes: taking {stage.stack} out of autoscaling first")
+    return bool(endpoints.scalable_targets(there, stage.stack))
+
+
+def _unscaled(
+    there: Aws, before: Stack, update: Callable[[], Outcome], console: Console
+) -> Outcome:
+    """Update the endpoint while it is not a scalable target; restore that if the update fails."""
+    tell(console, f"InstanceType changes: deregistering {before.name} from autoscaling first")
     _set_autoscaling(there, before, "off", console)
-    return True
-
-
-def _scale_again(there: Aws, before: Stack, console: Console) -> None:
-    """Never in the way of the error that made this necessary: a deployment does it as well."""
-    tell(console, f"putting {before.name} back into autoscaling")
     try:
-        _set_autoscaling(there, before, before.parameters["Autoscaling"], console)
-    except MlopsError as error:
-        tell(console, f"it stays out of autoscaling until the next deployment: {error}")
+        return update()
+    except Exception:
+        tell(console, f"registering {before.name} with autoscaling again")
+        try:
+            _set_autoscaling(there, before, before.parameters["Autoscaling"], console)
+        except MlopsError as error:
+            tell(console, f"it is not scaled until the next deployment: {error}")
+        raise
 
 
 def _set_autoscaling(there: Aws, before: Stack, value: str, console: Console) -> None:
@@ -309,37 +316,32 @@ def _set_autoscaling(there: Aws, before: Stack, value: str, console: Console) ->
     stacks.deploy(there, before.name, None, parameters, before.tags, CAPABILITIES, console)
 
 
-def _scalable(there: Aws, endpoint: str) -> bool:
-    answer = there.client("application-autoscaling").describe_scalable_targets(
-        ServiceNamespace="sagemaker",
-        ResourceIds=[f"endpoint/{endpoint}/variant/{endpoints.VARIANT}"],
-    )
-    return bool(answer["ScalableTargets"])
+# Verification
 
 
-# Proof, or what went wrong
-
-
-def _prove(there: Aws, stage: Stage, package: Version) -> None:
-    """Raises MlopsError unless the endpoint is in service with this very version."""
+def _verify(there: Aws, stage: Stage, package: Version) -> None:
+    """Raise MlopsError unless the endpoint is in service with this version."""
     found = endpoints.settled(there, stage.stack)
-    again = f"{there.command} destroy {stage.name}, then deploy again"
-    if found is None:
-        raise MlopsError(f"the stack is complete, but it has no endpoint {stage.stack}: {again}")
-    if found.status != "InService":
-        why = f" ({found.reason})" if found.reason else ""
-        raise MlopsError(f"the stack is complete, but its endpoint is {found.status}{why}: {again}")
+    if found is None or found.status != "InService":
+        why = f" ({found.reason})" if found and found.reason else ""
+        what = (
+            f"its endpoint is {found.status}{why}" if found else f"it has no endpoint {stage.stack}"
+        )
+        again = f"{there.command} destroy {stage.name}, then deploy again"
+        raise MlopsError(f"the stack is complete, but {what}: {again}")
     if found.package != package.arn:
         runs = f"version {found.version}" if found.version else f"model {found.model}"
         raise MlopsError(
-            f"the stack is complete, but its endpoint runs {runs}, which somebody else put there: "
-            f"{_bring_back(there, stage)}, then deploy again"
+            f"the stack is complete, but its endpoint runs {runs}, set by somebody else: "
+            f"{_restore(there, stage)}, then deploy again"
         )
 
 
-def _bring_back(there: Aws, stage: Stage) -> str:
-    """CloudFormation does not look at what was changed behind its back; this takes no endpoint
-    out of service."""
+def _restore(there: Aws, stage: Stage) -> str:
+    """Return the command that restores the stack's configuration without downtime.
+
+    CloudFormation does not see changes made outside of it.
+    """
     stack = stacks.describe(there, stage.stack)
     assert stack is not None
     found = {item.name: item.physical for item in stacks.resources(there, stack)}
@@ -361,17 +363,13 @@ def _with_log(
     return DeploymentFailed(str(failure), tuple(log), running)
 
 
-# The way back
+# Rollback
 
 
 def read_trail(stack: Stack | None) -> tuple[int, ...]:
-    """The versions that a stage ran, the one it runs now last."""
+    """Return the versions that a stage ran; the present one is last."""
     text = stack.tags.get(TRAIL, "") if stack else ""
     return tuple(int(word) for word in text.split() if word.isdigit())
-
-
-def _longer(trail: tuple[int, ...], version: int) -> tuple[int, ...]:
-    return trail if trail[-1:] == (version,) else (*trail, version)
 
 
 def _join(trail: tuple[int, ...]) -> str:
@@ -383,7 +381,7 @@ def _join(trail: tuple[int, ...]) -> str:
 
 @dataclass(frozen=True)
 class WayBack:
-    """The version to return to, and the trail that the stage has then."""
+    """The version to return to, and the stage's trail after that."""
 
     running: int
     arn: str
@@ -392,18 +390,16 @@ class WayBack:
 
 
 def way_back(aws: Aws, stage: Stage, to: int | None) -> WayBack:
-    """What `mlops rollback` would deploy: the version that ran before, or the one named.
+    """Return what `mlops rollback` deploys: the version that ran before, or the one named.
 
-    Raises MlopsError where that is not known or not approved any more: nothing is guessed.
+    Raises MlopsError if that is unknown or no longer approved: nothing is guessed.
     """
-    from sm_mlops import registry
-
     there = access.enter(aws, stage)
     running = endpoints.serving(there, stage.stack, stage.name).version
     if running is None:
         raise MlopsError(f"{stage.stack} runs no version of the registry")
     trail = read_trail(stacks.describe(there, stage.stack))
-    # What was put there by other means has no place in the trail.
+    # A version deployed by other means is not in the trail.
     before = _until(trail, running) if running in trail else ()
     number = to if to is not None else next(iter(before[::-1]), None)
     choices = [
@@ -418,18 +414,18 @@ def way_back(aws: Aws, stage: Stage, to: int | None) -> WayBack:
     )
     if number is None:
         raise MlopsError(
-            f"stage {stage.name} runs version {running} and has no record of one before: {hint}"
+            f"stage {stage.name} runs version {running} and has no record of a former one: {hint}"
         )
     if number == running:
-        raise MlopsError(f"stage {stage.name} runs version {running} already")
+        raise MlopsError(f"stage {stage.name} already runs version {running}")
     found = registry.version(aws, number)
     if found.approval != "Approved":
-        which = "the version before, " if to is None else ""
+        which = "the former version, " if to is None else ""
         raise MlopsError(f"{which}version {number}, is {found.approval}: {hint}")
     before = (*_until(before, number), number) if number in before else (*before, number)
     return WayBack(running, found.arn, number, before)
 
 
 def _until(trail: tuple[int, ...], version: int) -> tuple[int, ...]:
-    """What ran before this version did so for the last time."""
+    """Return what ran before this version ran for the last time."""
     return trail[: len(trail) - 1 - trail[::-1].index(version)]

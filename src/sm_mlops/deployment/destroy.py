@@ -1,5 +1,5 @@
-"""Takes stages away, and on request the registry and the data, and then asks every service whether
-anything that costs money is left.
+"""Delete stages, on request also the registry and the data, and then ask every service whether
+anything billable remains.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sm_mlops import executions, objects, registry, stacks
-from sm_mlops.aws import Aws, error_code, exists
-from sm_mlops.console import tell
+from sm_mlops import display, executions, objects, projects, registry, stacks
+from sm_mlops.aws import ABSENT, Aws, exists, ignoring
 from sm_mlops.deployment import access, endpoints, stages
 from sm_mlops.deployment.stages import Stage
 from sm_mlops.stacks import Resource, Stack
@@ -23,8 +22,8 @@ GROUP = "AWS::SageMaker::ModelPackageGroup"
 
 
 @dataclass(frozen=True)
-class Doomed:
-    """A stage as it is: its stack with all it holds, None where there is none; `stray` is an
+class Deletion:
+    """A stage to delete: its stack and resources, if there are any. `stray` is True if there is an
     endpoint of its name that belongs to no stack."""
 
     stage: Stage
@@ -40,7 +39,7 @@ class Doomed:
 
 @dataclass(frozen=True)
 class Kept:
-    """What stays: so many versions and objects, and their size in bytes."""
+    """How many versions and objects there are, and the size of the objects in bytes."""
 
     versions: int
     objects: int
@@ -49,7 +48,7 @@ class Kept:
 
 
 def chosen(aws: Aws, name: str | None) -> list[Stage]:
-    """The stage of this name, or all; also those that run here though their file is gone."""
+    """Return the stage of this name, or all; also those that run here but have no file."""
     known = stages.names(aws.settings)
     if name in known:
         return [stages.load(aws.settings, name)]
@@ -60,67 +59,49 @@ def chosen(aws: Aws, name: str | None) -> list[Stage]:
     return found or [stages.load(aws.settings, name)]
 
 
-def look(aws: Aws, stage: Stage) -> Doomed:
-    """What there is to take away. Changes nothing."""
+def look(aws: Aws, stage: Stage) -> Deletion:
+    """Return what there is to delete. Changes nothing."""
     there = access.enter(aws, stage)
     stack = stacks.describe(there, stage.stack)
     stages.require_own(aws.settings, stage, stack.parameters if stack else {})
     found = tuple(stacks.resources(there, stack)) if stack else ()
     owned = any(item.kind == ENDPOINT and item.physical for item in found)
     stray = not owned and endpoints.describe(there, stage.stack) is not None
-    return Doomed(stage, there, stack, found, stray)
+    return Deletion(stage, there, stack, found, stray)
 
 
-def table(doomed: Iterable[Doomed]) -> Table:
-    view = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("stage", "resource", "type", "name"):
-        view.add_column(heading, overflow="fold")
-    for item in doomed:
+def table(deletions: Iterable[Deletion]) -> Table:
+    view = display.table("stage", "resource", "type", "name")
+    for column in view.columns:
+        column.overflow = "fold"
+    for item in deletions:
         for resource in item.resources:
-            view.add_row(
-                item.stage.name,
-                resource.name,
-                resource.kind,
-                resource.physical.rpartition("/")[2]
-                if resource.physical.startswith("arn:")
-                else resource.physical,
-            )
+            name = resource.physical
+            short = name.rpartition("/")[2] if name.startswith("arn:") else name
+            view.add_row(item.stage.name, resource.name, resource.kind, short)
         if item.stray:
             view.add_row(item.stage.name, "-", ENDPOINT, item.stage.stack)
     return view
 
 
-def destroy(doomed: Doomed, console: Console) -> list[str]:
-    """Removes the stage; returns what is left of it, which is nothing when all went well.
+def destroy(deletion: Deletion, console: Console) -> list[str]:
+    """Delete the stage; return what remains of it.
 
-    Raises StackFailed with the first reason when CloudFormation could not delete it.
+    Raises StackFailed with the first reason if CloudFormation could not delete it.
     """
-    name, there = doomed.stage.stack, doomed.account
-    if doomed.stack is not None:
-        ready = _wait(there, doomed.stack, console)
-        if ready is not None:
-            stacks.delete(there, ready, console)
-    if doomed.stray:
+    name, there = deletion.stage.stack, deletion.account
+    if deletion.stack is not None:
+        settled = stacks.settle(there, deletion.stack, console)
+        if settled is not None:
+            stacks.delete(there, settled, console)
+    if deletion.stray:
         there.sagemaker.delete_endpoint(EndpointName=name)
         endpoints.settled(there, name)
-    return list(left(there, name, doomed.resources))
-
-
-def _wait(there: Aws, stack: Stack, console: Console) -> Stack | None:
-    now: Stack | None = stack
-    if stack.busy:
-        tell(console, f"{stack.name} is {stack.status}: waiting for that to end")
-        stacks.follow(there, stack, stacks.newest_event(there, stack.arn), console)
-        now = stacks.describe(there, stack.name)
-    return now
-
-
-# Proof
+    return list(left(there, name, deletion.resources))
 
 
 def left(there: Aws, name: str, resources: Iterable[Resource]) -> Iterator[str]:
-    """What still exists of a stage, by asking each service: the resources that it had, and
-    whatever else goes by its name."""
+    """Yield what still exists of a stage: its resources, and what else carries its name."""
     by_kind: dict[str, list[str]] = {}
     for item in resources:
         if item.physical:
@@ -136,15 +117,11 @@ def left(there: Aws, name: str, resources: Iterable[Resource]) -> Iterator[str]:
             given = physical.rpartition("/")[2]
             if exists(operation, **{parameter: given}):
                 yield f"{word} {given}"
-    targets = there.client("application-autoscaling").describe_scalable_targets(
-        ServiceNamespace="sagemaker",
-        ResourceIds=[f"endpoint/{name}/variant/{endpoints.VARIANT}"],
-    )
-    for target in targets["ScalableTargets"]:
+    for target in endpoints.scalable_targets(there, name):
         yield f"scalable target {target['ResourceId']}"
     alarms = there.client("cloudwatch").describe_alarms(AlarmNamePrefix=f"{name}-")
     for alarm in alarms["MetricAlarms"]:
-        # Another project's stage may be called like this one and more.
+        # The name of another project's stage may begin with this one's.
         if {"Name": "EndpointName", "Value": name} in alarm.get("Dimensions", ()):
             yield f"alarm {alarm['AlarmName']}"
     iam = there.client("iam")
@@ -157,23 +134,12 @@ def left(there: Aws, name: str, resources: Iterable[Resource]) -> Iterator[str]:
 
 
 def executing(aws: Aws) -> list[str]:
-    """ARNs of executions whose jobs are running."""
-    from botocore.exceptions import ClientError
-
-    try:
-        return [
-            item["PipelineExecutionArn"]
-            for item in aws.pages(
-                "list_pipeline_executions",
-                "PipelineExecutionSummaries",
-                PipelineName=aws.settings.pipeline,
-            )
-            if item["PipelineExecutionStatus"] not in executions.FINAL
-        ]
-    except ClientError as error:
-        if error_code(error) not in ("ResourceNotFound", "ResourceNotFoundException"):
-            raise
-        return []
+    """Return the ARNs of running executions."""
+    return [
+        item["PipelineExecutionArn"]
+        for item in executions.summaries(aws)
+        if item["PipelineExecutionStatus"] not in executions.FINAL
+    ]
 
 
 def stop_executions(aws: Aws, arns: Iterable[str]) -> None:
@@ -182,7 +148,7 @@ def stop_executions(aws: Aws, arns: Iterable[str]) -> None:
 
 
 def kept(aws: Aws) -> Kept:
-    """What the registry and the bucket hold of this project."""
+    """Return what the registry and the bucket hold of this project."""
     held = list(_objects(aws))
     return Kept(
         versions=sum(1 for _ in registry.versions(aws)),
@@ -197,48 +163,36 @@ def _objects(aws: Aws) -> Iterator[dict[str, Any]]:
 
 
 def delete_registry(aws: Aws) -> list[str]:
-    """Removes pipeline, versions, and the group unless it is the project's, which takes it along
-    when it goes and could not go without it; returns what is left."""
-    from botocore.exceptions import ClientError
+    """Delete the pipeline, all versions and their group; return what remains.
 
+    A group that belongs to the SageMaker project stays: deleting the project deletes it, and would
+    fail without it.
+    """
     settings, sagemaker = aws.settings, aws.sagemaker
     for found in list(registry.versions(aws)):
         sagemaker.delete_model_package(ModelPackageName=found.arn)
-    gone = ("ValidationException", "ResourceNotFound", "ResourceNotFoundException")
-    operations = [(sagemaker.delete_pipeline, {"PipelineName": settings.pipeline})]
-    if not _is_projects(aws):
-        group = {"ModelPackageGroupName": settings.model_package_group}
-        operations.insert(0, (sagemaker.delete_model_package_group, group))
-    for operation, request in operations:
-        try:
-            operation(**request)
-        except ClientError as error:
-            if error_code(error) not in gone:
-                raise
+    if not _project_has_group(aws):
+        with ignoring(*ABSENT):
+            group = settings.model_package_group
+            sagemaker.delete_model_package_group(ModelPackageGroupName=group)
+    with ignoring(*ABSENT):
+        sagemaker.delete_pipeline(PipelineName=settings.pipeline)
     return [f"version {item.version}" for item in registry.versions(aws)]
 
 
-def _is_projects(aws: Aws) -> bool:
-    """Whether the model package group belongs to the SageMaker project."""
-    from sm_mlops.bootstrap import project
-
-    found = project.find(aws)
+def _project_has_group(aws: Aws) -> bool:
+    found = projects.find(aws)
     held = stacks.resources(aws, found.stack) if found and found.stack else []
     return any(item.kind == GROUP and item.physical for item in held)
 
 
-def delete_data(aws: Aws, places: Iterable[Doomed]) -> list[str]:
-    """Removes all objects of this project and its endpoints' logs; returns what is left."""
-    from botocore.exceptions import ClientError
-
+def delete_data(aws: Aws, deletions: Iterable[Deletion]) -> list[str]:
+    """Delete all objects of this project and its endpoints' logs; return what remains."""
     objects.delete_versions(aws, aws.bucket, f"{aws.settings.prefix}/")
-    for place in places:
-        try:
-            place.account.client("logs").delete_log_group(
-                logGroupName=f"{endpoints.LOG_GROUP}/{place.stage.stack}"
+    for item in deletions:
+        with ignoring("ResourceNotFoundException"):
+            item.account.client("logs").delete_log_group(
+                logGroupName=f"{endpoints.LOG_GROUP}/{item.stage.stack}"
             )
-        except ClientError as error:
-            if error_code(error) != "ResourceNotFoundException":
-                raise
     rest = sum(1 for _ in _objects(aws))
     return [f"{rest} objects below s3://{aws.bucket}/{aws.settings.prefix}/"] if rest else []

@@ -1,4 +1,4 @@
-"""What a SageMaker endpoint is running, as the service itself says, and what it has logged."""
+"""What a SageMaker endpoint runs, as the service says, and what it has logged."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sm_mlops import stacks
-from sm_mlops.aws import Aws, error_code
+from sm_mlops import display, stacks
+from sm_mlops.aws import ABSENT, Aws, ignoring
 from sm_mlops.deployment import stages
 from sm_mlops.deployment.stages import Stage
-from sm_mlops.errors import MlopsError
+from sm_mlops.errors import MlopsError, one_line
 
 VARIANT = "AllTraffic"
 CHANGING = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
@@ -21,8 +21,8 @@ LOG_GROUP = "/aws/sagemaker/Endpoints"
 
 @dataclass(frozen=True)
 class Endpoint:
-    """`package` is the ARN of the model package version it serves, empty if it serves another
-    kind of model; `since` is when that model was made for it."""
+    """`package` is the ARN of the version it serves, empty if its model is no model package;
+    `since` is when that model was created."""
 
     name: str
     arn: str
@@ -41,11 +41,11 @@ class Endpoint:
 
 
 def describe(aws: Aws, name: str) -> Endpoint | None:
-    """The endpoint of this name; None when there is none."""
+    """Return the endpoint of this name, None if it does not exist."""
     found = _or_none(aws, "describe_endpoint", EndpointName=name)
     if found is None:
         return None
-    # Botocore's model of the answer promises no configuration, and it may be gone.
+    # The answer may lack a configuration, or that may have been deleted.
     config_name = found.get("EndpointConfigName", "")
     config = config_name and _or_none(
         aws, "describe_endpoint_config", EndpointConfigName=config_name
@@ -59,7 +59,7 @@ def describe(aws: Aws, name: str) -> Endpoint | None:
         name=name,
         arn=found["EndpointArn"],
         status=found["EndpointStatus"],
-        reason=" ".join(found.get("FailureReason", "").split()),
+        reason=one_line(found.get("FailureReason", "")),
         kind=_kind(config or {}, variant),
         config=config_name,
         model=model_name,
@@ -76,39 +76,31 @@ def _kind(config: dict[str, Any], variant: dict[str, Any]) -> str:
 
 
 def _or_none(aws: Aws, operation: str, **request: str) -> dict[str, Any] | None:
-    from botocore.exceptions import ClientError
-
-    try:
+    with ignoring(*ABSENT):
         found: dict[str, Any] = getattr(aws.sagemaker, operation)(**request)
-    except ClientError as error:
-        # SageMaker answers ValidationException for what is not there.
-        if error_code(error) in ("ValidationException", "ResourceNotFound") and (
-            "could not find" in str(error).lower() or "not exist" in str(error).lower()
-        ):
-            return None
-        raise
-    return found
+        return found
+    return None
 
 
 def settled(aws: Aws, name: str) -> Endpoint | None:
-    """The endpoint when nothing changes it any more; as the service needs minutes, so does this."""
+    """Wait until nothing changes the endpoint; return it."""
     began = time.monotonic()
     while True:
         found = describe(aws, name)
         if found is None or found.status not in CHANGING:
             return found
-        time.sleep(min(10.0, max(0.2, (time.monotonic() - began) / 30)))
+        time.sleep(display.pause(began, longest=10.0))
 
 
 def serving(aws: Aws, name: str, stage: str) -> Endpoint:
-    """The endpoint of a stage that can be called now. Raises MlopsError with what to do."""
+    """Return the endpoint of a stage if it can be called. Raises MlopsError with what to do."""
     found = describe(aws, name)
     if found is None:
         raise MlopsError(
             f"stage {stage} has no endpoint {name} yet: deploy to it with "
             f"{aws.command} deploy {stage} --model-package-arn ARN"
         )
-    # Updating means that the fleet before goes on answering.
+    # While it is updating, the former fleet answers.
     if found.status not in ("InService", "Updating", "SystemUpdating", "RollingBack"):
         why = f": {found.reason}" if found.reason else ""
         raise MlopsError(f"endpoint {name} is {found.status}{why}")
@@ -116,33 +108,29 @@ def serving(aws: Aws, name: str, stage: str) -> Endpoint:
 
 
 def forgotten(aws: Aws) -> Iterator[Stage]:
-    """Stages of this project that have an endpoint in this account and no file in infra/."""
+    """Yield stages of this project that have an endpoint in this account but no file."""
     project, known = aws.settings.project.project, stages.names(aws.settings)
     prefix = f"{project}-"
     for item in aws.pages("list_endpoints", "Endpoints", NameContains=prefix):
         stage = item["EndpointName"].removeprefix(prefix)
         if not item["EndpointName"].startswith(prefix) or stage in known:
             continue
-        # Another project's name may begin like this one's.
+        # The name of another project may begin with this one's.
         stack = stacks.describe(aws, item["EndpointName"])
         had = stack.parameters if stack else {}
         if (had.get("Project"), had.get("Stage")) == (project, stage):
             yield Stage(stage, item["EndpointName"], had.get("EndpointKind", ""))
 
 
-def log_lines(aws: Aws, name: str, since: datetime | None = None) -> list[str]:
-    """What the endpoint's containers have written, the oldest line first; [] without a log."""
-    from botocore.exceptions import ClientError
-
-    start = {"startTime": int(since.timestamp() * 1000)} if since else {}
-    pages = (
-        aws.client("logs")
-        .get_paginator("filter_log_events")
-        .paginate(logGroupName=f"{LOG_GROUP}/{name}", **start)
+def scalable_targets(aws: Aws, name: str) -> list[dict[str, Any]]:
+    """Return the endpoint's registration with Application Auto Scaling, if there is one."""
+    answer = aws.client("application-autoscaling").describe_scalable_targets(
+        ServiceNamespace="sagemaker", ResourceIds=[f"endpoint/{name}/variant/{VARIANT}"]
     )
-    try:
-        return [event["message"].rstrip("\n") for page in pages for event in page["events"]]
-    except ClientError as error:
-        if error_code(error) != "ResourceNotFoundException":
-            raise
-        return []
+    return list(answer["ScalableTargets"])
+
+
+def log_lines(aws: Aws, name: str, since: datetime | None = None) -> list[str]:
+    """Return what the endpoint's containers have logged, oldest first; [] without a log."""
+    start = {"startTime": int(since.timestamp() * 1000)} if since else {}
+    return aws.log_lines(f"{LOG_GROUP}/{name}", **start)

@@ -1,4 +1,4 @@
-"""One prediction by a deployed endpoint, whatever its kind: body in, body out."""
+"""Invoke a deployed endpoint of any kind: body in, body out."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sm_mlops import objects
-from sm_mlops.aws import Aws, error_code, split_s3
+from sm_mlops.aws import NO_OBJECT, Aws, error_code, ignoring, split_s3
 from sm_mlops.deployment.endpoints import Endpoint
-from sm_mlops.errors import MlopsError
+from sm_mlops.errors import MlopsError, one_line
 
 CONTENT_TYPES = {
     ".csv": "text/csv",
@@ -19,13 +19,13 @@ CONTENT_TYPES = {
     ".jsonl": "application/jsonlines",
     ".ndjson": "application/jsonlines",
 }
-STARTING_SECONDS = 180.0  # a serverless endpoint after a pause; the model is downloaded again
-ASYNC_SECONDS = 900.0  # an asynchronous endpoint may start its first instance
+STARTING_SECONDS = 180.0  # a serverless endpoint downloads the model again after a pause
+ASYNC_SECONDS = 900.0  # an asynchronous endpoint may have to start its first instance
 
 
 @dataclass(frozen=True)
 class Answer:
-    """`seconds` as the caller waits for it, network and retries included."""
+    """`seconds` includes network and retries."""
 
     body: bytes
     content_type: str
@@ -33,7 +33,7 @@ class Answer:
 
 
 class Refused(MlopsError):
-    """The container answered with an error of its own; `status` is the container's, such as 400."""
+    """The container answered with an error; `status` is the container's, such as 400."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -49,9 +49,9 @@ def invoke(
     *,
     at_most: float = ASYNC_SECONDS,
 ) -> Answer:
-    """The endpoint's answer. Raises Refused with the container's own words.
+    """Return the endpoint's answer. Raises Refused with the container's message.
 
-    Throttling is retried by botocore, a serverless endpoint that is still starting here.
+    botocore retries throttling; a serverless endpoint that is still starting is retried here.
     """
     began = time.monotonic()
     if endpoint.kind == "asynchronous":
@@ -73,52 +73,50 @@ def _at_once(
             if time.monotonic() > end:
                 raise MlopsError(
                     f"{endpoint.name} is still starting after {STARTING_SECONDS:.0f} s: "
-                    "give the same command again"
+                    "run the same command again"
                 )
             time.sleep(2)
     except ClientError as error:
         if error_code(error) != "ModelError":
             raise
-        status = int(_told(error, "OriginalStatusCode") or 500)
-        # The toolkit in the container adds its traceback to the words of the model.
-        said = str(_told(error, "OriginalMessage")).partition("Traceback (most recent")[0]
-        said = " ".join(said.split())
-        raise Refused(f"the model answered {status}: {said}", status) from error
+        status = int(_field(error, "OriginalStatusCode") or 500)
+        message = _without_traceback(str(_field(error, "OriginalMessage")))
+        raise Refused(f"the model answered {status}: {message}", status) from error
     return answer["Body"].read(), answer["ContentType"]
 
 
 def _when_ready(aws: Aws, endpoint: Endpoint, request: dict[str, Any]) -> dict[str, Any] | None:
-    """What InvokeEndpoint answers; None while a serverless endpoint is getting its resources, which
-    is an error that botocore does not retry.
+    """Return the answer of InvokeEndpoint, None while a serverless endpoint is starting.
 
+    botocore does not retry that error.
     Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndpoint.html
     """
-    from botocore.exceptions import ClientError
-
-    try:
+    with ignoring("ModelNotReadyException"):
         found: dict[str, Any] = aws.runtime.invoke_endpoint(EndpointName=endpoint.name, **request)
-    except ClientError as error:
-        if error_code(error) != "ModelNotReadyException":
-            raise
-        return None
-    return found
+        return found
+    return None
 
 
-def _told(error: Any, name: str) -> Any:
+def _without_traceback(text: str) -> str:
+    """Return the model's message: the container's toolkit appends its traceback."""
+    return one_line(text.partition("Traceback (most recent")[0])
+
+
+def _field(error: Any, name: str) -> Any:
     return error.response.get(name, error.response["Error"].get(name, ""))
 
 
 def _asynchronously(
     aws: Aws, endpoint: Endpoint, body: bytes, content_type: str, accept: str, at_most: float
 ) -> tuple[bytes, str]:
-    """By way of S3: the requests in the folder `input/` beside the one for the answers.
+    """Send the request through S3, in the folder `input/` beside that of the answers.
 
     Source: https://docs.aws.amazon.com/sagemaker/latest/dg/async-inference-invoke-endpoint.html
     """
     config = aws.sagemaker.describe_endpoint_config(EndpointConfigName=endpoint.config)
     output = config["AsyncInferenceConfig"]["OutputConfig"]
     bucket, prefix = split_s3(output["S3OutputPath"])
-    # infra/endpoint.yml lets the endpoint's role read requests from there.
+    # infra/endpoint.yml lets the endpoint's role read there.
     folder = prefix.rstrip("/").rpartition("/")[0]
     key = f"{folder}/input/{secrets.token_hex(16)}"
     encryption = (
@@ -137,14 +135,13 @@ def _asynchronously(
     pause = 0.1
     while True:
         if found := _object(aws, answer["OutputLocation"]):
-            # Nobody promises that the object is marked as what it holds.
+            # Nothing guarantees the object's content type.
             return found, accept
         if answer.get("FailureLocation") and (found := _object(aws, answer["FailureLocation"])):
-            said = found.decode("utf-8", "replace").partition("Traceback (most recent")[0]
-            said = " ".join(said.split())
-            # The container's status is in the service's words only, where it is told at all.
-            told = re.search(r"error \((\d{3})\)", said)
-            raise Refused(f"the model refused: {said}", int(told[1]) if told else 400)
+            message = _without_traceback(found.decode("utf-8", "replace"))
+            # The container's status is in the service's message, if anywhere.
+            status = re.search(r"error \((\d{3})\)", message)
+            raise Refused(f"the model refused: {message}", int(status[1]) if status else 400)
         if time.monotonic() > end:
             raise MlopsError(
                 f"{endpoint.name} has not answered within {at_most:.0f} s; "
@@ -155,11 +152,6 @@ def _asynchronously(
 
 
 def _object(aws: Aws, uri: str) -> bytes | None:
-    from botocore.exceptions import ClientError
-
-    try:
+    with ignoring(*NO_OBJECT):
         return objects.read(aws, uri)
-    except ClientError as error:
-        if error_code(error) not in ("NoSuchKey", "404"):
-            raise
-        return None
+    return None

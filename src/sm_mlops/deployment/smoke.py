@@ -1,5 +1,5 @@
-"""Tests a deployed endpoint with the rows that were registered with its version, and with rows that
-it must refuse. Knows the sample's files, not the model.
+"""Test a deployed endpoint with the rows registered with its version, and with rows that it must
+refuse. Knows the sample's files, not the model.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from sm_mlops import objects
-from sm_mlops.aws import Aws, error_code
+from sm_mlops import display, objects
+from sm_mlops.aws import NO_OBJECT, Aws, ignoring
 from sm_mlops.deployment import access, endpoints, predict
 from sm_mlops.deployment.endpoints import Endpoint
 from sm_mlops.deployment.stages import Stage
-from sm_mlops.errors import MlopsError
+from sm_mlops.errors import MlopsError, one_line
 
 JSON, LINES, CSV = "application/json", "application/jsonlines", "text/csv"
 FILES = {CSV: "rows.csv", LINES: "rows.jsonl", JSON: "rows.json"}
 EXPECTED = "expected.json"
-# Relative: the same container answers on another processor than the one that was evaluated on.
+# Absolute up to 1, relative above: the endpoint's processor is not that of the evaluation.
 TOLERANCE = 1e-4
 LATENCY_LIMIT = 2000.0  # milliseconds, network included
 LATENCY_REQUESTS = 15
@@ -35,7 +35,7 @@ LATENCY_REQUESTS = 15
 
 @dataclass(frozen=True)
 class Check:
-    """`passed` is None for what there was nothing to check with."""
+    """`passed` is None if there was nothing to check with."""
 
     name: str
     passed: bool | None
@@ -44,7 +44,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Sample:
-    """The registered rows by content type, and the answer to them from the evaluation."""
+    """The registered rows by content type, and the evaluation's predictions for them."""
 
     bodies: dict[str, bytes]
     expected: list[Any]
@@ -52,7 +52,7 @@ class Sample:
 
     @property
     def first(self) -> Any:
-        """The first row as JSON has it."""
+        """The first row, as in JSON."""
         return json.loads(self.bodies[JSON])["instances"][0]
 
 
@@ -64,10 +64,10 @@ def smoke(
     tolerance: float = TOLERANCE,
     latency_limit: float | None = None,
 ) -> list[Check]:
-    """The checks, in the order they were made; with `arn` the endpoint must run that version.
+    """Return the checks in their order; with `arn` the endpoint must run that version.
 
-    `latency_limit` is in milliseconds; without one an asynchronous endpoint has none. Raises
-    MlopsError when there is nothing to test.
+    `latency_limit` is in milliseconds; an asynchronous endpoint has none by default. Raises
+    MlopsError if there is nothing to test.
     """
     there = access.enter(aws, stage)
     endpoint = endpoints.serving(there, stage.stack, stage.name)
@@ -92,44 +92,42 @@ def smoke(
     for kind in sample.content_types:
         checks += _answers(ask, sample, kind, tolerance)
     if checks[-1].passed is False and not any(c.passed for c in checks[1:]):
-        return checks  # It answers nothing: neither latency nor refusals would say more.
+        return checks  # It answers nothing: latency and refusals would say no more.
     checks.append(_latency(ask, sample, endpoint, latency_limit))
     checks += _refusals(ask, sample)
     return checks
 
 
 def load_sample(aws: Aws, arn: str) -> Sample:
-    """The sample payload of a version. Raises MlopsError when it has none that can be used."""
-    from botocore.exceptions import ClientError
-
+    """Return the sample payload of a version. Raises MlopsError if it has no valid one."""
     package = aws.sagemaker.describe_model_package(ModelPackageName=arn)
     number, uri = arn.rpartition("/")[2], package.get("SamplePayloadUrl", "")
     if not uri:
         raise MlopsError(f"version {number} was registered without a sample payload")
-    try:
+    archive = b""
+    with ignoring(*NO_OBJECT, "NoSuchBucket"):
         archive = objects.read(aws, uri)
-    except ClientError as error:
-        if error_code(error) not in ("NoSuchKey", "404", "NoSuchBucket"):
-            raise
-        raise MlopsError(f"the sample payload of version {number} is gone: {uri}") from error
+    if not archive:
+        raise MlopsError(f"the sample payload of version {number} does not exist: {uri}")
+    declared = package.get("InferenceSpecification", {}).get("SupportedContentTypes", ())
     try:
         found = _unpack(archive)
         expected = json.loads(found[EXPECTED])["predictions"]
         bodies = {kind: found[name] for kind, name in FILES.items() if name in found}
-        sample = Sample(bodies, expected, _declared(package))
+        sample = Sample(bodies, expected, tuple(declared))
         if not isinstance(expected, list) or len(expected) == 0:
             raise ValueError("no predictions")
         _ = sample.first
     except (tarfile.TarError, KeyError, IndexError, TypeError, ValueError) as error:
         raise MlopsError(
-            f"the sample payload of version {number} ({uri}) holds no {FILES[JSON]} with "
-            f"instances and {EXPECTED} with predictions as model/evaluate.py writes them: {error}"
+            f"the sample payload of version {number} ({uri}) must have {FILES[JSON]} with "
+            f"instances and {EXPECTED} with predictions, as the Evaluate step writes them: {error}"
         ) from error
     return sample
 
 
 def _unpack(archive: bytes) -> dict[str, bytes]:
-    """The files by their names, in whatever folder they are."""
+    """Return the files by name, whatever their folder."""
     found = {}
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         for member in tar.getmembers():
@@ -139,37 +137,32 @@ def _unpack(archive: bytes) -> dict[str, bytes]:
     return found
 
 
-def _declared(package: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(package.get("InferenceSpecification", {}).get("SupportedContentTypes", ()))
-
-
 Ask = Callable[[bytes, str, str], predict.Answer]
 
 
 def _answers(ask: Ask, sample: Sample, kind: str, tolerance: float) -> list[Check]:
-    """The whole sample in one content type: answered, in the form and with the values expected."""
+    """Check the whole sample in one content type: the form and the values of the answers."""
     if kind not in sample.bodies:
-        return [Check(kind, None, f"the sample holds no rows as {kind}")]
+        return [Check(kind, None, f"the sample has no rows as {kind}")]
     try:
         answer = ask(sample.bodies[kind], kind, kind)
         rows = _read(answer, kind)
     except (MlopsError, ValueError) as error:
-        return [Check(kind, False, " ".join(str(error).split()))]
-    expected = sample.expected
-    if len(rows) != len(expected):
-        return [Check(kind, False, f"{len(rows)} answers to {len(expected)} rows")]
-    plain = kind == CSV
+        return [Check(kind, False, one_line(error))]
+    if len(rows) != len(sample.expected):
+        return [Check(kind, False, f"{len(rows)} answers to {len(sample.expected)} rows")]
     worst = 0.0
-    for number, (row, wanted) in enumerate(zip(rows, expected, strict=True), 1):
-        # CSV names nothing: the same values in the same order, as text.
-        pairs = zip(row, _flat(wanted), strict=False) if plain else _pairs(row, wanted)
-        form = len(row) != len(_flat(wanted)) if plain else _form(row) != _form(wanted)
-        if form:
+    for number, (row, wanted) in enumerate(zip(rows, sample.expected, strict=True), 1):
+        got, expected = _leaves(row), _leaves(wanted)
+        # CSV has no names and only text: the same values in the same order.
+        if len(got) != len(expected) or (kind != CSV and got.keys() != expected.keys()):
             return [Check(kind, False, f"row {number}: {_short(row)} for {_short(wanted)}")]
-        for got, value in pairs:
-            off = _distance(got, value)
+        values = got.values() if kind == CSV else [got[name] for name in expected]
+        for value, right in zip(values, expected.values(), strict=True):
+            same_type = kind == CSV or _type(value) == _type(right)
+            off = _distance(value, right) if same_type else None
             if off is None or off > tolerance:
-                return [Check(kind, False, f"row {number}: {got!r}, at its evaluation {value!r}")]
+                return [Check(kind, False, f"row {number}: {value!r}, evaluated as {right!r}")]
             worst = max(worst, off)
     return [Check(kind, True, f"{len(rows)} rows as evaluated, at most {worst:.0e} off")]
 
@@ -177,7 +170,7 @@ def _answers(ask: Ask, sample: Sample, kind: str, tolerance: float) -> list[Chec
 def _read(answer: predict.Answer, kind: str) -> list[Any]:
     got = answer.content_type.split(";")[0].strip()
     if got != kind:
-        raise ValueError(f"answered as {got or 'nothing'}, though {kind} was accepted")
+        raise ValueError(f"answered as {got or 'nothing'}, not as {kind}")
     text = answer.body.decode("utf-8")
     if kind == CSV:
         return [row for row in csv.reader(io.StringIO(text, newline="")) if row]
@@ -189,38 +182,26 @@ def _read(answer: predict.Answer, kind: str) -> list[Any]:
     return list(content["predictions"])
 
 
-def _flat(value: Any) -> list[Any]:
-    """The single values in their order."""
-    if isinstance(value, dict):
-        return [item for part in value.values() for item in _flat(part)]
-    if isinstance(value, list):
-        return [item for part in value for item in _flat(part)]
-    return [value]
+def _leaves(value: Any, path: str = "") -> dict[str, Any]:
+    """Return the single values of an answer by their path, in their order."""
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return {
+            name: leaf
+            for key, item in items
+            for name, leaf in _leaves(item, f"{path}/{key}").items()
+        }
+    return {path: value}
 
 
-def _form(value: Any) -> Any:
-    """The names and kinds of values, without the values."""
-    if isinstance(value, dict):
-        return {name: _form(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_form(item) for item in value]
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return "number"
-    return type(value).__name__
-
-
-def _pairs(got: Any, wanted: Any) -> list[tuple[Any, Any]]:
-    """Values of two answers of the same form, side by side."""
-    if isinstance(wanted, dict):
-        return [pair for name, item in wanted.items() for pair in _pairs(got[name], item)]
-    if isinstance(wanted, list):
-        return [p for a, b in zip(got, wanted, strict=True) for p in _pairs(a, b)]
-    return [(got, wanted)]
+def _type(value: Any) -> str:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return "number" if is_number else type(value).__name__
 
 
 def _distance(got: Any, wanted: Any) -> float | None:
-    """How far apart two values are, relative to what is above 1; None for different labels."""
-    if isinstance(wanted, int | float) and not isinstance(wanted, bool):
+    """Return how far apart two values are, relative above 1; None for different labels."""
+    if _type(wanted) == "number":
         try:
             off = abs(float(got) - wanted) / max(1.0, abs(wanted))
         except (TypeError, ValueError):
@@ -231,12 +212,12 @@ def _distance(got: Any, wanted: Any) -> float | None:
 
 
 def _label(value: Any) -> str:
-    """A label as CSV has it."""
+    """Return a label as CSV has it."""
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _latency(ask: Ask, sample: Sample, endpoint: Endpoint, limit: float | None) -> Check:
-    """Of single rows, one after the other; the requests before this have woken it up."""
+    """Check the latency of single rows in sequence; former requests have warmed the endpoint."""
     slow = endpoint.kind == "asynchronous"
     body = json.dumps({"instances": [sample.first]}).encode()
     count = 2 if slow else LATENCY_REQUESTS
@@ -249,20 +230,20 @@ def _latency(ask: Ask, sample: Sample, endpoint: Endpoint, limit: float | None) 
     detail = f"median {median:.0f} ms, slowest {max(took):.0f} ms of {count} single rows"
     if allowed is None:
         return Check("latency", True, detail)
-    return Check("latency", median <= allowed, f"{detail}; at most {allowed:.0f} ms")
+    return Check("latency", median <= allowed, f"{detail}; limit {allowed:.0f} ms")
 
 
 def _refusals(ask: Ask, sample: Sample) -> list[Check]:
-    """Rows that no model may answer as if they were fine."""
+    """Check that invalid rows are refused."""
     checks = []
     if CSV in sample.bodies and CSV in sample.content_types:
         rows = list(csv.reader(io.StringIO(sample.bodies[CSV].decode("utf-8"), newline="")))
         if len(rows) > 1:
             text = io.StringIO(newline="")
             csv.writer(text).writerows([*rows[:2], [*rows[1], "surplus"]])
-            checks.append(_refused(ask, "a row with a field too many", text.getvalue(), CSV))
+            checks.append(_refused(ask, "a row with an extra field", text.getvalue(), CSV))
     checks.append(_refused(ask, "a row without columns", '{"instances": [{}]}', JSON))
-    checks.append(_refused(ask, "a body that is cut off", '{"instances": [{', JSON))
+    checks.append(_refused(ask, "a truncated body", '{"instances": [{', JSON))
     return checks
 
 
@@ -284,9 +265,7 @@ def _short(value: Any) -> str:
 
 
 def table(checks: list[Check]) -> Table:
-    view = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("", "check", "seen"):
-        view.add_column(heading)
+    view = display.table("", "check", "result")
     marks = {True: "[green]ok[/]", False: "[red]failed[/]", None: "[dim]not checked[/]"}
     for check in checks:
         view.add_row(marks[check.passed], escape(check.name), escape(check.detail))
@@ -294,7 +273,7 @@ def table(checks: list[Check]) -> Table:
 
 
 def passed(checks: list[Check]) -> bool:
-    """Whether all that could be checked held, and anything beside the state could."""
+    """Return whether no check failed, and at least one beside the state passed."""
     return all(check.passed is not False for check in checks) and any(
         check.passed for check in checks[1:]
     )

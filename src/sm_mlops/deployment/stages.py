@@ -1,16 +1,15 @@
 """The stages of this repo: each file `infra/<stage>.json` is one, with its account, the parameters
-of its stack and what it costs while nobody calls it.
+of its stack and what it costs when idle.
 
-Reads files only; knows no AWS.
+Reads files only, never AWS.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import lru_cache
@@ -19,14 +18,22 @@ from typing import Any
 
 import yaml
 
-from sm_mlops.errors import MlopsError
-from sm_mlops.settings import Settings, one_line
+from sm_mlops.errors import MlopsError, hint, one_line
+from sm_mlops.settings import Settings
 
 FOLDER = "infra"
 TEMPLATE = "endpoint.yml"
+<<<<<<< HEAD
 # Set by `mlops deploy` itself from the version and the repo.
 OWN_PARAMETERS = ("Project", "Stage", "ModelPackageArn", "ArtifactBucket")
 OWN_TAGS = ("project", "stage", "model-version", "commit", "deployed-versions")
+=======
+# Set by `mlops deploy`, from the version and the repo.
+OWN_PARAMETERS = ("Project", "Stage", "ModelPackageArn", "ModelVersion", "Commit", "ArtifactBucket")
+OWN_TAGS = ("project", "stage", "model-version", "commit", "deployed-versions")
+# A tag of the stack, and the template's parameter for the tags of its resources.
+COST_OWNER = ("cost-owner", "CostOwner")
+>>>>>>> layers
 _KEYS = ("Account", "Role", "Reviewers", "Cost", "Parameters", "Tags")
 # Source: https://docs.aws.amazon.com/IAM/latest/APIReference/API_Role.html
 _ROLE = re.compile(r"(arn:aws[a-z-]*:iam::\d{12}:role/)?[\w+=,.@/-]{1,576}", re.ASCII)
@@ -34,9 +41,9 @@ _ROLE = re.compile(r"(arn:aws[a-z-]*:iam::\d{12}:role/)?[\w+=,.@/-]{1,576}", re.
 _TAG_KEY = re.compile(r"(?!aws:)[\w .:/=+@-]{1,128}", re.IGNORECASE)
 _TAG_VALUE = re.compile(r"[\w .:/=+@-]{1,256}")
 _TAGS = 50
-# Of an endpoint, which is named <project>-<stage>.
+# The limit for an endpoint, whose name is <project>-<stage>.
 NAME_LENGTH = 63
-# A user, or a team as organisation/team; GitHub asks six of them at most.
+# A user, or a team as organization/team; GitHub allows six.
 # Source: https://docs.github.com/en/rest/deployments/environments
 _REVIEWER = re.compile(r"[a-zA-Z0-9](-?[a-zA-Z0-9_])*(/[\w.-]+)?")
 _REVIEWERS = 6
@@ -44,11 +51,11 @@ _REVIEWERS = 6
 
 @dataclass(frozen=True)
 class Stage:
-    """`account` is None where the registry is; `role` an ARN, or empty: as signed in.
+    """`account` is None in the registry's account; `role` is an ARN, or empty: no role to assume.
 
-    `kind` is real-time, serverless or asynchronous; `cost` holds IdlePerMonthUSD, Because, Priced
-    and Region. One of `reviewers`, users and teams (`my-org/ml-leads`), is asked before a
-    deployment; None: the person who connects the repo with GitHub.
+    `kind` is real-time, serverless or asynchronous; `cost` has IdlePerMonthUSD, Because, Priced and
+    Region. One of `reviewers`, users and teams (`my-org/ml-leads`), must approve a deployment;
+    None: the person who connects the repo with GitHub.
     """
 
     name: str
@@ -63,22 +70,22 @@ class Stage:
 
     @property
     def idle_cost(self) -> float | None:
-        """US dollars a month while nobody calls it; None where the file does not say."""
+        """US dollars a month when idle; None if the file does not say."""
         amount: float | None = self.cost.get("IdlePerMonthUSD")
         return amount
 
 
 def names(settings: Settings) -> tuple[str, ...]:
-    """The stages in the order a version passes them: staging is first, production last."""
+    """Return the stages in the order of deployment: staging is first, production last."""
     files = (settings.root / FOLDER).glob("*.json")
-    # Those with a dot in front are left there by editors and file systems.
+    # Editors and file systems leave files whose name starts with a dot.
     found = (file.stem for file in files if not file.name.startswith("."))
     place = {"staging": 0, "production": 2}
     return tuple(sorted(found, key=lambda name: (place.get(name, 1), name)))
 
 
 def load(settings: Settings, name: str) -> Stage:
-    """A stage, checked. Raises MlopsError naming file, key and what was probably meant."""
+    """Return a stage, checked. Raises MlopsError with file, key and what was probably meant."""
     known = names(settings)
     if name not in known:
         raise MlopsError(f"no stage {name}: {hint(name, known)} (files {FOLDER}/<stage>.json)")
@@ -120,7 +127,7 @@ def load(settings: Settings, name: str) -> Stage:
         kind=kind,
         account=str(account) if account is not None else None,
         role=_role(settings, account, content.get("Role"), place),
-        # Files older than this key: nobody is to reach production unasked.
+        # For files without this key: no one deploys to production without approval.
         reviewers=_reviewers(content.get("Reviewers", None if name == "production" else []), place),
         parameters=parameters,
         tags=tags,
@@ -133,7 +140,7 @@ def template(settings: Settings) -> Path:
 
 
 def template_parameters(file: Path) -> dict[str, dict[str, Any]]:
-    """The `Parameters` of a CloudFormation template by name."""
+    """Return the `Parameters` of a CloudFormation template by name."""
     try:
         return _declared(file.read_text(encoding="utf-8"))
     except FileNotFoundError as missing:
@@ -147,13 +154,13 @@ def template_parameters(file: Path) -> dict[str, dict[str, Any]]:
 
 @lru_cache(maxsize=8)
 def _declared(text: str) -> dict[str, dict[str, Any]]:
-    """Kept: a command asks for each stage, and reading a template takes a tenth of a second."""
+    """Parse once: a command needs this for each stage, and parsing takes a tenth of a second."""
     return dict(yaml.load(text, _Template).get("Parameters") or {})
 
 
 def require_own(settings: Settings, stage: Stage, had: Mapping[str, str]) -> None:
-    """Raises MlopsError when the stack with these parameters is another project's: stage `eu-qa`
-    of project `churn` and stage `qa` of project `churn-eu` would have one name."""
+    """Raise MlopsError if the stack with these parameters belongs to another project: stage `eu-qa`
+    of project `churn` and stage `qa` of project `churn-eu` have the same name."""
     ours = {"Project": settings.project.project, "Stage": stage.name}
     if any(had.get(name, value) != value for name, value in ours.items()):
         raise MlopsError(
@@ -163,17 +170,10 @@ def require_own(settings: Settings, stage: Stage, had: Mapping[str, str]) -> Non
 
 
 class _Template(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML with CloudFormation's short forms (!Ref, !Sub...), which are of no interest here."""
+    """Loads YAML and drops CloudFormation's short forms (!Ref, !Sub...)."""
 
 
 _Template.add_multi_constructor("!", lambda loader, suffix, node: None)
-
-
-def hint(name: str, known: Iterable[str]) -> str:
-    """What was probably meant by a name that is none of these, or which there are."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known) or 'none'}"
 
 
 def _role(settings: Settings, account: Any, role: Any, place: str) -> str:
@@ -194,7 +194,7 @@ def _reviewers(given: Any, place: str) -> tuple[str, ...] | None:
     if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
         raise MlopsError(
             f'{place}: Reviewers must be a list such as ["ada", "my-org/ml-leads"], or null for '
-            f"who connects the repo with GitHub, not {given!r}"
+            f"the person who connects the repo, not {given!r}"
         )
     for each in given:
         if not _REVIEWER.fullmatch(each):
@@ -203,7 +203,7 @@ def _reviewers(given: Any, place: str) -> tuple[str, ...] | None:
             )
     if len(given) > _REVIEWERS:
         raise MlopsError(
-            f"{place}: Reviewers has {len(given)} entries, GitHub takes {_REVIEWERS}; make a team"
+            f"{place}: Reviewers has {len(given)} entries, GitHub allows {_REVIEWERS}: use a team"
         )
     return tuple(given)
 
@@ -221,7 +221,7 @@ def _tags(given: Mapping[str, Any], place: str) -> dict[str, str]:
         raise MlopsError(f"{place}: Tags has {len(given)} entries; there is room for {free}")
     for key, value in given.items():
         if key in OWN_TAGS:
-            raise MlopsError(f"{place}: Tags.{key} is set by mlops deploy itself")
+            raise MlopsError(f"{place}: Tags.{key} is set by mlops deploy")
         if not _TAG_KEY.fullmatch(key):
             raise MlopsError(
                 f"{place}: Tags.{one_line(key)}: a name has at most 128 letters, digits, spaces "
@@ -238,11 +238,11 @@ def _tags(given: Mapping[str, Any], place: str) -> dict[str, str]:
 def _parameters(
     declared: Mapping[str, Any], given: Mapping[str, Any], place: str
 ) -> dict[str, str]:
-    """As CloudFormation takes them: text, lists joined by commas."""
+    """Return the parameters as CloudFormation takes them: text, lists joined by commas."""
     result = {}
     for name, value in given.items():
         if name in OWN_PARAMETERS:
-            raise MlopsError(f"{place}: Parameters.{name} is set by mlops deploy itself")
+            raise MlopsError(f"{place}: Parameters.{name} is set by mlops deploy")
         if name not in declared:
             free = [known for known in declared if known not in OWN_PARAMETERS]
             raise MlopsError(f"{place}: Parameters.{one_line(name)} is unknown: {hint(name, free)}")
@@ -255,7 +255,7 @@ def _text(value: Any, place: str) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
-        # Neither 2.0 nor 1e-05, which not every service reads as a number.
+        # Not every service reads 2.0 or 1e-05 as a number.
         whole = isinstance(value, float) and value.is_integer()
         return format(Decimal(str(int(value) if whole else value)), "f")
     if isinstance(value, str):
@@ -266,8 +266,10 @@ def _text(value: Any, place: str) -> str:
 
 
 def check(declared: Mapping[str, Any], text: str, what: str) -> None:
-    """Raises MlopsError for a parameter's value that its declaration in a template does not allow;
-    `what` begins the line. CloudFormation would refuse it as well, without the file's name."""
+    """Raise MlopsError for a value that the parameter's declaration does not allow.
+
+    `what` begins the line. CloudFormation would refuse it, too, but without the file's name.
+    """
     allowed = [_text(item, what) for item in declared.get("AllowedValues") or ()]
     if allowed and text not in allowed:
         shown = text if text.isprintable() else repr(text)
@@ -294,10 +296,22 @@ def _number(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
+<<<<<<< HEAD
 def _refuse_low_maximum(parameters: Mapping[str, str], place: str) -> None:
     """Raise MlopsError for fewer instances at most than at least: a template's rules cannot."""
     most, least = parameters["MaxInstanceCount"], parameters["InstanceCount"]
     if float(most) < float(least):
+=======
+def _refuse_fewer_at_most(
+    declared: Mapping[str, Any], parameters: Mapping[str, str], place: str
+) -> None:
+    """Check what the rules of a template cannot: they do not compare numbers."""
+    most, least = (
+        float(parameters.get(name, declared[name]["Default"]))
+        for name in ("MaxInstanceCount", "InstanceCount")
+    )
+    if most < least:
+>>>>>>> layers
         raise MlopsError(
             f"{place}: Parameters.MaxInstanceCount is {most}, less than InstanceCount {least}; "
             "remove it for an endpoint that keeps its size"

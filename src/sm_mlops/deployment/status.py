@@ -1,6 +1,6 @@
-"""One screen: which version runs in which stage, what waits for approval, what was trained last.
+"""One screen: which version runs in which stage, what waits for approval, the last training.
 
-Only reads. A stage that cannot be looked at is a row that says why.
+Only reads. A stage that cannot be read is a row that says why.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from sm_mlops import registry, stacks
+from sm_mlops import display, executions, registry, stacks
 from sm_mlops.aws import Aws
 from sm_mlops.commit import short
 from sm_mlops.deployment import access, endpoints, stages
 from sm_mlops.deployment.stages import Stage
-from sm_mlops.errors import MlopsError, explained
+from sm_mlops.errors import MlopsError, explained, one_line
 from sm_mlops.registry import Version
 
 LISTED = 5
@@ -26,8 +26,8 @@ LISTED = 5
 
 @dataclass(frozen=True)
 class Running:
-    """A stage as it is. `state` is the endpoint's, or the stack's while there is no endpoint;
-    `note` says what a person should know; `idle_cost` is in US dollars a month."""
+    """A stage. `state` is the endpoint's; `note` says what a person should know; `idle_cost` is in
+    US dollars a month."""
 
     stage: str
     account: str
@@ -45,7 +45,7 @@ class Running:
 
 @dataclass(frozen=True)
 class Status:
-    """`pending` are the versions that wait for approval, the newest first."""
+    """`pending` has the versions that wait for approval, the newest first."""
 
     stages: tuple[Running, ...]
     pending: tuple[Version, ...]
@@ -60,7 +60,7 @@ class Status:
 
 
 def status(aws: Aws, only: str | None = None) -> Status:
-    """Looks at every stage, also at those whose file is gone, or at the one named."""
+    """Return the state of all stages, also of those without a file, or of the one named."""
     known = list(registry.versions(aws))
     names = (only,) if only else stages.names(aws.settings)
     running = [_running(aws, name, known, strict=bool(only)) for name in names]
@@ -116,8 +116,8 @@ def _look(there: Aws, stage: Stage, account: str, known: list[Version]) -> Runni
     else:
         notes += _drift(runs, known)
     if stack is None:
-        notes.append("made without its stack")
-    # Kept from an update that was rolled back, it is no news.
+        notes.append("has no stack")
+    # An endpoint in service keeps the reason of an update that was rolled back.
     if endpoint.reason and endpoint.status != "InService":
         notes.append(endpoint.reason)
     return Running(
@@ -134,9 +134,9 @@ def _look(there: Aws, stage: Stage, account: str, known: list[Version]) -> Runni
 
 
 def _drift(runs: Version, known: list[Version]) -> list[str]:
-    """How the version that runs stands to those that might."""
+    """Return how the version that runs compares with the approved ones."""
     if runs.approval != "Approved":
-        return [f"is {runs.approval} by now"]
+        return [f"is now {runs.approval}"]
     newest = max(item.version for item in known if item.approval == "Approved")
     if newest == runs.version:
         return ["newest approved"]
@@ -144,36 +144,24 @@ def _drift(runs: Version, known: list[Version]) -> list[str]:
 
 
 def _last_execution(aws: Aws) -> dict[str, Any] | None:
-    from sm_mlops import executions
-
-    try:
-        arn = executions.find(aws, None)
-    except MlopsError:
+    newest = next(executions.summaries(aws), None)
+    if newest is None:
         return None
+    arn = newest["PipelineExecutionArn"]
     found = aws.sagemaker.describe_pipeline_execution(PipelineExecutionArn=arn)
     return {
         "arn": arn,
         "status": found["PipelineExecutionStatus"],
         "started": found["CreationTime"].isoformat(),
-        "reason": " ".join(found.get("FailureReason", "").split()),
+        "reason": one_line(found.get("FailureReason", "")),
     }
-
-
-_COLOURS = {
-    "InService": "green",
-    "not deployed": "dim",
-    "unknown": "magenta",
-    "Failed": "red",
-    "OutOfService": "red",
-    "UpdateRollbackFailed": "red",
-}
 
 
 def table(running: Iterable[Running]) -> Table:
     rows = list(running)
     accounts = len({row.account for row in rows}) > 1
-    view = Table(box=None, pad_edge=False, header_style="dim")
-    # On a narrow terminal the rest gives way to these.
+    view = display.table()
+    # On a narrow terminal the other columns are folded.
     view.add_column("stage", no_wrap=True)
     if accounts:
         view.add_column("account")
@@ -187,7 +175,7 @@ def table(running: Iterable[Running]) -> Table:
         since = row.since.astimezone().strftime("%Y-%m-%d %H:%M") if row.since else ""
         cells = [
             str(row.version) if row.version is not None else "-",
-            f"[{_COLOURS.get(row.state, 'yellow')}]{row.state}[/]",
+            display.colored(row.state),
             row.kind,
             since,
             short(row.commit),

@@ -1,29 +1,29 @@
-"""The approval trigger by hand: its function, called for one version, and what came of it.
+"""Call the approval trigger's function for one version, for approvals that GitHub did not get.
 
-For approvals that found GitHub out of order. Must not know GitHub: what the function says is told.
+Must not know GitHub: it reports what the function says.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from sm_mlops.aws import Aws, error_code
-from sm_mlops.errors import MlopsError
+from sm_mlops.aws import DENIED, Aws, ignoring
+from sm_mlops.errors import MlopsError, one_line
 from sm_mlops.registry import Version
 
 FUNCTION = "sm-mlops-trigger"
 QUEUE = "sm-mlops-failed-approvals"
-# So many times ten messages are looked through; a queue holds more only where nobody looked for
-# weeks.
+# Ten messages each. A queue has more only if nobody has looked for weeks.
 ROUNDS = 20
+NO_QUEUE = ("AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist")
 
 
 @dataclass(frozen=True)
 class Started:
-    """A deployment the function has started. `run` is the address of its run, "" where the server
-    tells none; `cleared` counts the failed approvals of this version that are done with."""
+    """A deployment that the function has started. `run` is the URL of its run, "" if the server
+    returns none; `cleared` counts the failed approvals of this version that were deleted."""
 
     version: int
     model_package_arn: str
@@ -32,39 +32,30 @@ class Started:
     run: str
     cleared: int = 0
 
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def replay(aws: Aws, version: Version) -> Started:
-    """Lets the function start the deployment of a version, also where it has done so before.
+    """Have the function start the deployment of a version, even if it did so before.
 
-    Raises MlopsError with what the function says where nothing was started.
+    Raises MlopsError with the function's message if nothing was started.
     """
-    from botocore.exceptions import ClientError
-
     event = {"detail": {"ModelPackageArn": version.arn, "Replay": True}}
-    try:
-        # Once: a call whose answer got lost may have started a deployment.
+    answer = None
+    with ignoring("ResourceNotFoundException"):
+        # No retry: a call whose answer was lost may have started a deployment.
         answer = aws.client("lambda", attempts=1).invoke(
             FunctionName=FUNCTION, Payload=json.dumps(event).encode()
         )
-    except ClientError as error:
-        if error_code(error) != "ResourceNotFoundException":
-            raise
+    if answer is None:
         raise MlopsError(
             f"account {aws.account} has no function {FUNCTION} in "
-            f"{aws.settings.project.region}: {aws.command} bootstrap makes the platform"
-        ) from error
+            f"{aws.settings.project.region}: {aws.command} bootstrap creates the platform"
+        )
     said = _content(answer["Payload"].read())
     if answer.get("FunctionError"):
-        words = " ".join(str(said.get("errorMessage", "")).split())
-        raise MlopsError(
-            f"{FUNCTION}: {words or said.get('errorType') or 'failed without a word'}; its log: "
-            f"aws logs tail /aws/lambda/{FUNCTION}"
-        )
+        why = one_line(said.get("errorMessage") or said.get("errorType") or "failed")
+        raise MlopsError(f"{FUNCTION}: {why}; its log: aws logs tail /aws/lambda/{FUNCTION}")
     if not said.get("started"):
-        raise MlopsError(f"{FUNCTION} started nothing: {said.get('why') or 'it does not say why'}")
+        raise MlopsError(f"{FUNCTION} started nothing: {said.get('why') or 'no reason given'}")
     return Started(
         version=version.version,
         model_package_arn=version.arn,
@@ -84,19 +75,17 @@ def _content(payload: bytes) -> dict[str, Any]:
 
 
 def _clear(aws: Aws, arn: str) -> int:
-    """Takes the failed approvals of this version off the queue, whose alarm rings until then.
+    """Delete the failed approvals of this version from the queue, which ends its alarm.
 
-    Returns how many; 0 also where there is no queue or no right to it, which stops nothing.
+    Return how many: 0 also without a queue or the permission to read it.
     """
-    from botocore.exceptions import ClientError
-
     queues = aws.client("sqs")
     cleared = 0
-    try:
+    with ignoring(*DENIED, *NO_QUEUE):
         url = queues.get_queue_url(QueueName=QUEUE)["QueueUrl"]
         for _ in range(ROUNDS):
-            # Those of other versions are there again in a moment. Without a wait SQS asks only some
-            # of its servers.
+            # Those of other versions are soon visible again. Without a wait SQS asks only some of
+            # its servers.
             found = queues.receive_message(
                 QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=10, WaitTimeSeconds=1
             ).get("Messages", [])
@@ -106,20 +95,12 @@ def _clear(aws: Aws, arn: str) -> int:
                 if _names(message["Body"]) == arn:
                     queues.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
                     cleared += 1
-    except ClientError as error:
-        if error_code(error) not in (
-            "AccessDenied",
-            "AccessDeniedException",
-            "AWS.SimpleQueueService.NonExistentQueue",
-            "QueueDoesNotExist",
-        ):
-            raise
     return cleared
 
 
 def _names(body: str) -> str:
-    """The ARN in a message: of Lambda, which tells request and answer, or an event as it was."""
-    told = _content(body.encode())
-    event = told.get("requestPayload", told)
+    """Return the ARN in a message: Lambda's, with request and answer, or a plain event."""
+    content = _content(body.encode())
+    event = content.get("requestPayload", content)
     detail = event.get("detail") if isinstance(event, dict) else None
     return str(detail.get("ModelPackageArn", "")) if isinstance(detail, dict) else ""

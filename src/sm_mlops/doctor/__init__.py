@@ -1,6 +1,6 @@
-"""`mlops doctor`: is everything there that approvals, trainings and deployments need?
+"""`mlops doctor`: does everything exist that approvals, training and deployments need?
 
-Looks only. What cannot be looked at is told as that, and holds up nothing else.
+Only reads. What cannot be read is reported as such, and does not stop the other checks.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from sm_mlops.aws import Aws
 from sm_mlops.doctor import account, github, parts, platform, quotas, tool
 from sm_mlops.doctor.finding import Finding, State, warning
-from sm_mlops.doctor.scene import Scene, Unknown, told
+from sm_mlops.doctor.scene import Scene, Unknown, explain
 
 WORKERS = 12
 
 
 @dataclass(frozen=True)
 class Check:
-    """`look` returns what it has found, nothing where that is another check's to tell. It may raise
-    whatever AWS or GitHub raise."""
+    """`look` returns what it finds, nothing if another check reports it. It may raise whatever AWS
+    or GitHub raise."""
 
     name: str
     look: Callable[[Scene], Iterable[Finding]]
@@ -54,38 +54,35 @@ CHECKS = (
 
 
 def examine(aws: Aws, environment: Mapping[str, str]) -> list[Finding]:
-    """What all checks find, in the order of CHECKS; the sign-in to AWS first."""
+    """Return what all checks find, in the order of CHECKS; the sign-in to AWS first."""
     scene = Scene(aws, environment)
-    first = _made(Check("AWS sign-in", account.sign_in), scene)
+    first = _run(Check("AWS sign-in", account.sign_in), scene)
     signed_in = all(finding.state is not State.FAILED for finding in first)
     due = [
         check
         for check in CHECKS
         if (signed_in or not check.needs_aws) and (scene.hub is not None or not check.needs_github)
     ]
-    # Not in the threads: they all need it.
+    # Before the threads start: they all need it.
     if signed_in:
         scene.look_ahead()
     with ThreadPoolExecutor(WORKERS) as pool:
-        found = list(pool.map(lambda check: _made(check, scene), due))
+        found = list(pool.map(lambda check: _run(check, scene), due))
     left = [check.name for check in CHECKS if check not in due]
     if left:
-        first.append(warning("not looked at", f"{', '.join(left)}: sign in first"))
+        first.append(warning("not checked", f"{', '.join(left)}: sign in first"))
     return [*first, *(finding for each in found for finding in each)]
 
 
-def _made(check: Check, scene: Scene) -> list[Finding]:
-    """What a check finds, or why it could not look. A bug is raised."""
+def _run(check: Check, scene: Scene) -> list[Finding]:
+    """Return what a check finds, or why it could not look. A bug is raised."""
     try:
         return list(check.look(scene))
     except Unknown:
-        # The platform could not be looked at, which its own check tells.
-        return [warning(check.name, "not looked at, because the platform could not be")]
+        # Its own check reports why.
+        return [warning(check.name, "not checked, because the platform could not be read")]
     except Exception as error:
-        finding = told(check.name, error, scene.aws.settings.project.region)
-        if finding is None:
-            raise
-        return [finding]
+        return [explain(check.name, error, scene.aws.settings.project.region)]
 
 
 __all__ = ["CHECKS", "Check", "Finding", "State", "examine"]

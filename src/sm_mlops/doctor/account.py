@@ -1,26 +1,26 @@
-"""Checks of the account: who is signed in, what she may do, whether there is a Studio."""
+"""Checks of the account: who is signed in, what that identity may do, whether there is a Studio."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sm_mlops.aws import error_code
+from sm_mlops import projects
+from sm_mlops.aws import DENIED, error_code, ignoring
+from sm_mlops.bootstrap import studio
 from sm_mlops.doctor.finding import Finding, failed, ok, warning
-from sm_mlops.doctor.scene import DENIED, Scene
+from sm_mlops.doctor.scene import Scene
+from sm_mlops.errors import explained, one_line
 
 
 def sign_in(scene: Scene) -> Iterator[Finding]:
     from botocore.exceptions import BotoCoreError, ClientError
 
-    from sm_mlops.errors import explained
-
     region = scene.aws.settings.project.region
     try:
         who = scene.client("sts").get_caller_identity()
     except (BotoCoreError, ClientError) as error:
-        line = explained(error, region) or " ".join(str(error).split())
-        what, _, remedy = line.partition(": ")
+        what, _, remedy = (explained(error, region) or one_line(error)).partition(": ")
         yield failed("AWS sign-in", what, remedy)
         return
     name = who["Arn"].split(":", 5)[5]
@@ -29,111 +29,87 @@ def sign_in(scene: Scene) -> Iterator[Finding]:
     if name == "root" and not scene.aws.sandbox:
         yield warning(
             "AWS sign-in",
-            "that is the account's root, which Service Catalog does not know",
+            "this is the root user, which Service Catalog does not accept",
             "sign in as a role or a user (aws sso login, or AWS_PROFILE=...)",
         )
 
 
 @dataclass(frozen=True)
 class Purpose:
-    """What somebody wants to do, and by which actions on which resource (of the partition, region,
-    account and project that are filled in)."""
+    """What somebody wants to do, and the actions it takes on which resources.
+
+    `needed`: not being allowed to is a failure, not a warning.
+    """
 
     name: str
-    needed: bool
-    rights: tuple[tuple[str, tuple[str, ...]], ...]
-    s3_only: bool = False
-    """Whether only projects whose template is in S3 have this purpose."""
+    rights: dict[str, tuple[str, ...]]
+    needed: bool = False
 
 
 _SAGEMAKER = "arn:{partition}:sagemaker:{region}:{account}:"
-_PURPOSES = (
+_PLATFORM = "arn:{partition}:cloudformation:{region}:{account}:stack/sm-mlops-platform/*"
+_TRIGGER = "arn:{partition}:lambda:{region}:{account}:function:sm-mlops-trigger"
+_SECRET = "arn:{partition}:secretsmanager:{region}:{account}:secret:sm-mlops/github-x"
+_ROLE = "arn:{partition}:iam::{account}:role/"
+PURPOSES = (
     Purpose(
         "train",
-        True,
-        (
-            (
-                _SAGEMAKER + "pipeline/{project}",
-                (
-                    "sagemaker:CreatePipeline",
-                    "sagemaker:DescribePipeline",
-                    "sagemaker:StartPipelineExecution",
-                    "sagemaker:UpdatePipeline",
-                ),
+        {
+            _SAGEMAKER + "pipeline/{project}": (
+                "sagemaker:CreatePipeline",
+                "sagemaker:DescribePipeline",
+                "sagemaker:StartPipelineExecution",
+                "sagemaker:UpdatePipeline",
             ),
-            ("arn:{partition}:s3:::{bucket}/{project}/code/x", ("s3:GetObject", "s3:PutObject")),
-            ("arn:{partition}:iam::{account}:role/{project}-pipeline", ("iam:PassRole",)),
-        ),
+            "arn:{partition}:s3:::{bucket}/{project}/code/x": ("s3:GetObject", "s3:PutObject"),
+            _ROLE + "{project}-pipeline": ("iam:PassRole",),
+        },
+        needed=True,
     ),
     Purpose(
         "approve",
-        False,
-        (
-            (
-                _SAGEMAKER + "model-package/{project}/1",
-                ("sagemaker:DescribeModelPackage", "sagemaker:UpdateModelPackage"),
-            ),
-        ),
+        {
+            _SAGEMAKER + "model-package/{project}/1": (
+                "sagemaker:DescribeModelPackage",
+                "sagemaker:UpdateModelPackage",
+            )
+        },
     ),
-    Purpose(
-        "pass an approval on by hand",
-        False,
-        (
-            (
-                "arn:{partition}:lambda:{region}:{account}:function:sm-mlops-trigger",
-                ("lambda:InvokeFunction",),
-            ),
-        ),
-    ),
+    Purpose("pass an approval on by hand", {_TRIGGER: ("lambda:InvokeFunction",)}),
     Purpose(
         "connect this repo",
-        False,
-        (
-            (
-                "arn:{partition}:cloudformation:{region}:{account}:stack/sm-mlops-platform/*",
-                ("cloudformation:CreateChangeSet", "cloudformation:ExecuteChangeSet"),
-            ),
-            (_SAGEMAKER + "project/{project}", ("sagemaker:CreateProject",)),
-            (
-                "arn:{partition}:iam::{account}:role/sm-mlops-launch-{region}",
-                ("iam:CreateRole", "iam:PutRolePolicy"),
-            ),
-            (
-                "arn:{partition}:secretsmanager:{region}:{account}:secret:sm-mlops/github-x",
-                ("secretsmanager:PutSecretValue",),
-            ),
-        ),
+        {
+            _PLATFORM: ("cloudformation:CreateChangeSet", "cloudformation:ExecuteChangeSet"),
+            _SAGEMAKER + "project/{project}": ("sagemaker:CreateProject",),
+            _ROLE + "sm-mlops-launch-{region}": ("iam:CreateRole", "iam:PutRolePolicy"),
+            _SECRET: ("secretsmanager:PutSecretValue",),
+        },
     ),
-    Purpose(
-        "show the template in Studio",
-        False,
-        (
-            (
-                _SAGEMAKER + "domain/d-x",
-                ("sagemaker:AddTags", "sagemaker:DeleteTags", "sagemaker:ListTags"),
-            ),
-            ("*", ("sagemaker:ListDomains",)),
+)
+# Only for projects whose template is in S3.
+STUDIO = Purpose(
+    "show the template in Studio",
+    {
+        _SAGEMAKER + "domain/d-x": (
+            "sagemaker:AddTags",
+            "sagemaker:DeleteTags",
+            "sagemaker:ListTags",
         ),
-        s3_only=True,
-    ),
+        "*": ("sagemaker:ListDomains",),
+    },
 )
 
 
-def purposes(scene: Scene) -> list[Purpose]:
-    """What this person may want to do. Who may not see the project, has not made it."""
-    from botocore.exceptions import ClientError
-
-    try:
-        from_s3 = _is_from_s3(scene)
-    except ClientError as error:
-        if error_code(error) not in DENIED:
-            raise
-        from_s3 = False
-    return [each for each in _PURPOSES if from_s3 or not each.s3_only]
+def purposes(scene: Scene) -> tuple[Purpose, ...]:
+    """Return what this person may want to do."""
+    with ignoring(*DENIED):
+        if _is_from_s3(scene):
+            return (*PURPOSES, STUDIO)
+    return PURPOSES
 
 
 def rights(scene: Scene) -> Iterator[Finding]:
-    """What IAM's simulator says of each purpose.
+    """Check what IAM's simulator says about each purpose.
 
     Source: https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html
     """
@@ -145,45 +121,40 @@ def rights(scene: Scene) -> Iterator[Finding]:
         return
     try:
         principal = _principal(scene, who)
-        denied = {each: _denied(scene, principal, each) for each in purposes(scene)}
+        denied = {each.name: _denied(scene, principal, each) for each in purposes(scene)}
     except ClientError as error:
-        why = "needs iam:SimulatePrincipalPolicy"
-        if error_code(error) not in DENIED:
-            why = f"IAM says {error_code(error)}"
+        code = error_code(error)
+        why = "needs iam:SimulatePrincipalPolicy" if code in DENIED else f"IAM answers {code}"
         yield warning("permissions", f"could not be simulated: {why}")
         return
-    may = [purpose.name for purpose, lacking in denied.items() if not lacking]
-    if may:
-        yield ok("permissions", f"may {', '.join(may)}")
-    for purpose, lacking in denied.items():
+    allowed = [name for name, lacking in denied.items() if not lacking]
+    if allowed:
+        yield ok("permissions", f"may {', '.join(allowed)}")
+    needed = {each.name for each in PURPOSES if each.needed}
+    for name, lacking in denied.items():
         if lacking:
-            tell = failed if purpose.needed else warning
-            yield tell(
+            report = failed if name in needed else warning
+            yield report(
                 "permissions",
-                f"may not {purpose.name}: lacks {', '.join(lacking)}",
-                "have your account's administrator allow it, if that is yours to do",
+                f"may not {name}: lacks {', '.join(lacking)}",
+                "ask your account's administrator if this is your task",
             )
 
 
 def _principal(scene: Scene, who: str) -> str:
-    """The role behind a session, which is what policies belong to."""
-    from botocore.exceptions import ClientError
-
+    """Return the role behind a session, which policies are attached to."""
     if ":assumed-role/" not in who:
         return who
     name = who.split("/")[1]
-    try:
-        # With its path, which the session's ARN leaves out.
+    with ignoring(*DENIED):
+        # With its path, which the session's ARN lacks.
         return str(scene.client("iam").get_role(RoleName=name)["Role"]["Arn"])
-    except ClientError as error:
-        if error_code(error) not in DENIED:
-            raise
     return f"arn:{scene.aws.settings.partition}:iam::{scene.aws.account}:role/{name}"
 
 
 def _denied(scene: Scene, principal: str, purpose: Purpose) -> list[str]:
     aws = scene.aws
-    words = {
+    place = {
         "partition": aws.settings.partition,
         "region": aws.settings.project.region,
         "account": aws.account,
@@ -196,11 +167,11 @@ def _denied(scene: Scene, principal: str, purpose: Purpose) -> list[str]:
         "ContextKeyValues": ["sagemaker.amazonaws.com"],
     }
     lacking = []
-    for resource, actions in purpose.rights:
+    for resource, actions in purpose.rights.items():
         answer = scene.client("iam").simulate_principal_policy(
             PolicySourceArn=principal,
             ActionNames=list(actions),
-            ResourceArns=[resource.format(**words)],
+            ResourceArns=[resource.format(**place)],
             ContextEntries=[passed],
         )
         lacking += [
@@ -212,17 +183,13 @@ def _denied(scene: Scene, principal: str, purpose: Purpose) -> list[str]:
 
 
 def _is_from_s3(scene: Scene) -> bool:
-    """Whether the project's template is there."""
-    from sm_mlops.bootstrap import project
-
-    made = project.find(scene.aws)
-    return made is not None and bool(made.template_url)
+    """Return whether the project's template is in S3."""
+    found = projects.find(scene.aws)
+    return found is not None and bool(found.template_url)
 
 
 def domain(scene: Scene) -> Iterator[Finding]:
-    """Studio: the registry and the projects can be seen there; nothing else needs it."""
-    from sm_mlops.bootstrap import studio
-
+    """Check for a Studio, which shows the registry and the projects; nothing else needs it."""
     check, region = "Studio domain", scene.aws.settings.project.region
     found = studio.domains(scene.aws)
     if not found and scene.aws.sandbox:
@@ -231,14 +198,14 @@ def domain(scene: Scene) -> Iterator[Finding]:
     if not found:
         yield warning(
             check,
-            f"none in {region}: versions are approved with {scene.aws.command} approve only",
+            f"none in {region}: approve versions with {scene.aws.command} approve",
             f"https://{region}.console.aws.amazon.com/sagemaker/home?region={region}#/studio",
         )
         return
     if not _is_from_s3(scene):
         yield ok(check, ", ".join(item.name for item in found))
         return
-    # Of a project whose template is in S3, Studio offers the template where the domain says so.
+    # Studio offers a template in S3 if a tag of the domain says where it is.
     there = scene.platform
     wanted = studio.location(there.outputs["ArtifactBucket"]) if there else ""
     for item in found:

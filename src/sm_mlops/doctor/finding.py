@@ -9,10 +9,10 @@ from enum import StrEnum
 from rich.markup import escape
 from rich.table import Table
 
+from sm_mlops import display
+
 
 class State(StrEnum):
-    """How it is."""
-
     OK = "ok"
     WARNING = "warning"
     FAILED = "failed"
@@ -20,7 +20,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the table. `remedy` is what to do about it, a command or an address."""
+    """One line of the table. `remedy` is what to do about it: a command or a URL."""
 
     check: str
     state: State
@@ -40,19 +40,15 @@ def failed(check: str, detail: str, remedy: str = "") -> Finding:
     return Finding(check, State.FAILED, detail, remedy)
 
 
-_COLOURS = {State.OK: "green", State.WARNING: "yellow", State.FAILED: "red"}
-
-
 def table(findings: Iterable[Finding]) -> Table:
-    """Of all, each remedy below what it is for."""
-    view = Table(box=None, pad_edge=False, header_style="dim")
+    """Return the table of all findings, each remedy below its finding."""
+    view = display.table()
     for heading in ("", "check"):
         view.add_column(heading, no_wrap=True)
-    # Folded, not cut: there are addresses and commands to copy.
+    # Folded, not cut: it has URLs and commands to copy.
     view.add_column("", overflow="fold")
     for item in findings:
-        colour = _COLOURS[item.state]
-        view.add_row(f"[{colour}]{item.state}[/]", escape(item.check), escape(item.detail))
+        view.add_row(display.colored(item.state), escape(item.check), escape(item.detail))
         if item.remedy:
             view.add_row("", "", f"[dim]->[/] {escape(item.remedy)}")
     return view

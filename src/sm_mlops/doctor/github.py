@@ -11,14 +11,14 @@ from sm_mlops.github import SCOPES, GitHubError
 
 
 def sign_in(scene: Scene) -> Iterator[Finding]:
-    """Whose token it is, and whether it has the scopes that bootstrap needs."""
+    """Check whose token it is, and whether it has the scopes that bootstrap needs."""
     check, hub = "GitHub sign-in", scene.hub
     if hub is None:
         what, _, remedy = str(scene.sign_in_problem).partition(": ")
         yield failed(check, what, remedy)
         return
     person = hub.person
-    name = person.login or "an App"
+    name = person.login or "a GitHub App"
     try:
         hub.require(*SCOPES)
     except GitHubError:
@@ -28,4 +28,4 @@ def sign_in(scene: Scene) -> Iterator[Finding]:
         yield failed(check, f"{name}: {what}", remedy)
         return
     scopes = "fine-grained or of an App" if person.scopes is None else "scopes " + ", ".join(SCOPES)
-    yield ok(check, f"{name}, by {hub.origin} ({scopes})")
+    yield ok(check, f"{name}, from {hub.origin} ({scopes})")

@@ -1,4 +1,4 @@
-"""Checks of the account's limits: how much is used, and whether a run of this repo fits.
+"""Checks of the account's quotas: how much is used, and whether a run of this repo fits.
 
 Names and codes: https://docs.aws.amazon.com/general/latest/gr/aws-service-information.html
 """
@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sm_mlops.aws import error_code
+from sm_mlops.aws import DENIED, ignoring
+from sm_mlops.deployment import stages
 from sm_mlops.doctor.finding import Finding, failed, ok, warning
-from sm_mlops.doctor.scene import Scene
+from sm_mlops.doctor.scene import Scene, explain
 
 NEARLY = 0.8
 
 
 @dataclass(frozen=True)
 class Quota:
-    """A number that an account may have of something; `used` counts what it has."""
+    """How many of something an account may have; `used` counts what it has."""
 
     noun: str
     service: str
@@ -37,7 +38,7 @@ def _pages(service: str, operation: str, key: str) -> Callable[[Scene], int]:
 
 
 def _projects(scene: Scene) -> int:
-    # botocore has no paginator for it.
+    # botocore has no paginator for this.
     found = 0
     more: dict[str, str] = {}
     while True:
@@ -59,74 +60,58 @@ COUNTED = (
     ),
     Quota("SageMaker projects", "sagemaker", "L-5CED4195", _projects),
     Quota("EventBridge rules", "events", "L-244521F2", _pages("events", "list_rules", "Rules")),
+    Quota("IAM roles", "iam", "L-FE177D64", lambda scene: _summary(scene)["Roles"]),
 )  # fmt: skip
 
 
 def counts(scene: Scene) -> Iterator[Finding]:
-    """Each kind for itself: one that may not be looked at does not hide the others."""
-    from sm_mlops.doctor.scene import told
-
+    """Check each quota by itself: one that may not be read does not hide the others."""
     region = scene.aws.settings.project.region
     for quota in COUNTED:
         try:
-            yield _judged(quota, quota.used(scene), _limit(scene, quota), region)
+            used, limit = quota.used(scene), _limit(scene, quota)
         except Exception as error:
-            finding = told("quotas", error, region)
-            if finding is None:
-                raise
-            yield warning("quotas", f"{quota.noun}: {finding.detail}")
-    try:
-        summary = scene.client("iam").get_account_summary()["SummaryMap"]
-        roles = Quota("IAM roles", "iam", "L-FE177D64", lambda _: 0)
-        yield _judged(roles, summary["Roles"], float(summary["RolesQuota"]), region)
-    except Exception as error:
-        finding = told("quotas", error, region)
-        if finding is None:
-            raise
-        yield warning("quotas", f"IAM roles: {finding.detail}")
+            yield warning("quotas", f"{quota.noun}: {explain('quotas', error, region).detail}")
+            continue
+        detail = f"{quota.noun}: {used} of {limit:.0f} used"
+        remedy = _increase(quota.service, quota.code, region)
+        if used >= limit:
+            yield failed("quotas", detail, remedy)
+        elif used >= NEARLY * limit:
+            yield warning("quotas", detail, remedy)
+        else:
+            yield ok("quotas", detail)
+
+
+def _summary(scene: Scene) -> dict[str, int]:
+    return dict(scene.client("iam").get_account_summary()["SummaryMap"])
 
 
 def _limit(scene: Scene, quota: Quota) -> float:
-    """The account's own, or the one that AWS gives all."""
-    from botocore.exceptions import ClientError
-
+    """Return the account's own quota, or AWS's default."""
+    if quota.service == "iam":
+        return float(_summary(scene)["RolesQuota"])
     client = scene.client("service-quotas")
-    try:
-        found = client.get_service_quota(ServiceCode=quota.service, QuotaCode=quota.code)
-    except ClientError as error:
-        if error_code(error) != "NoSuchResourceException":
-            raise
-        found = client.get_aws_default_service_quota(
-            ServiceCode=quota.service, QuotaCode=quota.code
-        )
-    return float(found["Quota"]["Value"])
+    request = {"ServiceCode": quota.service, "QuotaCode": quota.code}
+    with ignoring("NoSuchResourceException"):
+        return float(client.get_service_quota(**request)["Quota"]["Value"])
+    return float(client.get_aws_default_service_quota(**request)["Quota"]["Value"])
 
 
-def _judged(quota: Quota, used: int, limit: float, region: str) -> Finding:
-    detail = f"{quota.noun}: {used} of {limit:.0f} used"
-    remedy = _more(quota.service, quota.code, region)
-    if used >= limit:
-        return failed("quotas", detail, remedy)
-    return warning("quotas", detail, remedy) if used >= NEARLY * limit else ok("quotas", detail)
-
-
-def _more(service: str, code: str, region: str) -> str:
-    return (
-        f"https://{region}.console.aws.amazon.com/servicequotas/home/services/{service}/quotas/"
-        f"{code}"
-    )
+def _increase(service: str, code: str, region: str) -> str:
+    """Return the URL at which to request an increase."""
+    console = f"https://{region}.console.aws.amazon.com/servicequotas/home"
+    return f"{console}/services/{service}/quotas/{code}"
 
 
 def needed(scene: Scene) -> dict[str, int]:
-    """How many instances a run and the stages of this repo take, by the names of the quotas."""
-    from sm_mlops.deployment import stages
-
+    """Return how many instances a run and the stages need, by the names of the quotas."""
     settings = scene.aws.settings
     found: Counter[str] = Counter()
     compute = settings.compute
     training = "spot training job" if compute.train.spot else "training job"
     found[f"{compute.train.instance} for {training} usage"] += compute.train.count
-    # One after the other.
+    # They run one after the other.
     for job in (compute.preprocess, compute.evaluate):
         name = f"{job.instance} for processing job usage"
         found[name] = max(found[name], job.count)
@@ -139,13 +124,13 @@ def needed(scene: Scene) -> dict[str, int]:
             stage.parameters.get(key) or str(declared[key].get("Default", ""))
             for key in ("InstanceType", "InstanceCount", "MaxInstanceCount")
         )
-        # A deployment has twice as many: the old ones stay until the new ones have taken over.
+        # A deployment needs twice as many: the old ones stay until the new ones have taken over.
         found[f"{kind} for endpoint usage"] += max(2 * int(least or 0), int(most or 0))
     return dict(found)
 
 
 def instances(scene: Scene) -> Iterator[Finding]:
-    """Of the types in mlops.yaml and infra/*.json."""
+    """Check the quotas of the instance types in mlops.yaml and infra/*.json."""
     wanted, check = needed(scene), "quotas of instances"
     rows = _by_name(scene, wanted)
     used = _used(scene, rows)
@@ -153,12 +138,12 @@ def instances(scene: Scene) -> Iterator[Finding]:
     for name, count in wanted.items():
         row = rows.get(name)
         if row is None:
-            yield warning(check, f"{name}: AWS tells no limit of that name in {region}")
+            yield warning(check, f"{name}: AWS has no quota of that name in {region}")
             continue
         limit, busy = float(row["Value"]), used.get(name)
         detail = f"{name}: needs {count} of {limit:.0f}"
         detail += f", {busy:.0f} in use" if busy is not None else ""
-        remedy = _more("sagemaker", row["QuotaCode"], region)
+        remedy = _increase("sagemaker", row["QuotaCode"], region)
         if count > limit:
             yield failed(check, detail, remedy)
         elif count + (busy or 0) > limit:
@@ -168,8 +153,8 @@ def instances(scene: Scene) -> Iterator[Finding]:
 
 
 def _by_name(scene: Scene, wanted: dict[str, int]) -> dict[str, Any]:
-    """Quotas by name: their codes are other ones for each type. There are thousands; the search
-    ends with the last that is wanted."""
+    """Return quotas by name: each instance type has another code. There are thousands, so stop at
+    the last one that is wanted."""
     client = scene.client("service-quotas")
     found: dict[str, Any] = {}
     for operation in ("list_service_quotas", "list_aws_default_service_quotas"):
@@ -183,14 +168,10 @@ def _by_name(scene: Scene, wanted: dict[str, int]) -> dict[str, Any]:
 
 
 def _used(scene: Scene, rows: dict[str, Any]) -> dict[str, float]:
-    """What CloudWatch counted lately of the quotas that it counts; nothing without the right to it.
+    """Return the recent usage that CloudWatch has; nothing without the permission to read it.
 
     Source: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch-Quotas-Visualize-Alarms.html
     """
-    from botocore.exceptions import ClientError
-
-    from sm_mlops.doctor.scene import DENIED
-
     measured = {name: row["UsageMetric"] for name, row in rows.items() if row.get("UsageMetric")}
     if not measured:
         return {}
@@ -213,16 +194,13 @@ def _used(scene: Scene, rows: dict[str, Any]) -> dict[str, float]:
         for number, metric in enumerate(measured.values())
     ]
     now = datetime.now(UTC)
-    try:
-        answer = scene.client("cloudwatch").get_metric_data(
+    with ignoring(*DENIED):
+        results = scene.client("cloudwatch").get_metric_data(
             MetricDataQueries=queries,
             StartTime=now - timedelta(minutes=30),
             EndTime=now + timedelta(minutes=5),
-        )
-    except ClientError as error:
-        if error_code(error) not in DENIED:
-            raise
-        return {}
-    latest = {row["Id"]: row["Values"][0] for row in answer["MetricDataResults"] if row["Values"]}
-    # AWS sends nothing of what nobody uses.
-    return {name: latest.get(f"q{number}", 0.0) for number, name in enumerate(measured)}
+        )["MetricDataResults"]
+        latest = {row["Id"]: row["Values"][0] for row in results if row["Values"]}
+        # AWS has no data for what is not used.
+        return {name: latest.get(f"q{number}", 0.0) for number, name in enumerate(measured)}
+    return {}

@@ -24,7 +24,7 @@ from rich.console import Console
 
 from sm_mlops import commit, executions, objects, registry
 from sm_mlops.aws import Aws, split_s3
-from sm_mlops.console import tell
+from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
 from sm_mlops.executions import Execution
 from sm_mlops.redaction import without_tokens
@@ -93,8 +93,8 @@ def review(settings: Settings, base: str, console: Console) -> Review:
     base_commit = resolved(settings.root, base)
     with _ended_as_by_ctrl_c(), _workshop() as work:
         from sm_mlops import sandbox
+        from sm_mlops.cli.console import apply
         from sm_mlops.cli.sandbox_account import prepare
-        from sm_mlops.console import apply
 
         with sandbox.connect(work, settings.project.region) as environment:
             apply(environment)

@@ -1,4 +1,4 @@
-"""What the tour of `mlops sandbox demo` needs beside the commands: a version that cannot serve."""
+"""A version that cannot serve, for the tour of `mlops sandbox demo`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sm_mlops import objects, registry
 from sm_mlops.aws import Aws
 from sm_mlops.registry import Version
 
-# What a version is registered with, of all that the registry tells about it.
+# Of what the registry says about a version, what it is created with.
 _REGISTERED = (
     "ModelPackageGroupName",
     "InferenceSpecification",
@@ -22,7 +22,7 @@ _REGISTERED = (
     "Domain",
     "Task",
 )
-BROKEN = '''"""Takes the place of the real inference.py, to show a deployment that fails."""
+BROKEN = '''"""Replaces the real inference.py, to show a deployment that fails."""
 
 
 def model_fn(model_dir):
@@ -31,7 +31,7 @@ def model_fn(model_dir):
 
 
 def register_broken_copy(aws: Aws, of: Version) -> Version:
-    """Registers a copy of a version, pending approval, whose inference.py raises in model_fn."""
+    """Register a copy of a version, pending approval, whose inference.py raises in model_fn."""
     package: dict[str, Any] = dict(aws.sagemaker.describe_model_package(ModelPackageName=of.arn))
     container = package["InferenceSpecification"]["Containers"][0]
     archive = objects.read(aws, container["ModelDataUrl"])
@@ -47,7 +47,7 @@ def register_broken_copy(aws: Aws, of: Version) -> Version:
 
 
 def _with_broken_code(archive: bytes) -> bytes:
-    """The same model.tar.gz, the same content but for code/inference.py."""
+    """Return the same model.tar.gz with another code/inference.py."""
     packed = io.BytesIO()
     with (
         tarfile.open(fileobj=io.BytesIO(archive)) as source,

@@ -1,4 +1,4 @@
-"""What all commands share: the two consoles, the settings of this repo, the account to work on."""
+"""What all commands share: the consoles, common options, the account to work on."""
 
 from __future__ import annotations
 
@@ -8,42 +8,61 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from sm_mlops import settings as mlops_settings
+from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
 
 if TYPE_CHECKING:
     from sm_mlops.aws import Aws
 
-# Into a file or a CI log, where no terminal sets the width, tables keep their lines whole.
+# In a file or a CI log, where no terminal sets the width, tables keep their lines whole.
 # (A process may have been started without any standard output.)
 TERMINAL = sys.stdout is not None and sys.stdout.isatty()
-WIDTH = None if TERMINAL else 120
-out = Console(soft_wrap=True, width=WIDTH)
+out = Console(soft_wrap=True, width=None if TERMINAL else 120)
 _ERRORS_ON_TERMINAL = sys.stderr is not None and sys.stderr.isatty()
 err = Console(stderr=True, soft_wrap=True, width=None if _ERRORS_ON_TERMINAL else 120)
 
-
-def tell(console: Console, line: str, style: str | None = None) -> None:
-    """Prints a line as it is: names of files, columns and labels may hold brackets."""
-    console.print(line, style=style, markup=False, highlight=False)
+AsJson = Annotated[
+    bool, typer.Option("--json", help="For scripts: the result as JSON, progress on stderr.")
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+ContinueRollback = Annotated[
+    bool,
+    typer.Option(
+        "--continue-rollback",
+        help="First continue the rollback of a stack in UPDATE_ROLLBACK_FAILED. Fix its cause "
+        "before.",
+    ),
+]
 
 
 def say(line: str) -> None:
-    """Tells a line of the command's answer."""
+    """Print a line of the command's result."""
     tell(out, line)
 
 
+def fail(line: str, code: int = 1) -> typer.Exit:
+    """Print why the command fails; return the exception that ends it."""
+    tell(err, f"mlops: {line}", "red")
+    return typer.Exit(code)
+
+
+def progress(as_json: bool) -> Console:
+    """Return where progress goes: with --json, standard output is for the result alone."""
+    return err if as_json else out
+
+
 def confirm(question: str, yes: bool) -> None:
-    """Goes on when the answer is yes. Raises MlopsError where nobody is there to be asked."""
+    """Return if the answer is yes. Raises MlopsError if it is no, or nobody can be asked."""
     if yes:
         return
     if sys.stdin is None or not sys.stdin.isatty():
-        raise MlopsError(f"{question} Nobody is here to answer: add --yes")
+        raise MlopsError(f"{question} stdin is not a terminal; pass --yes")
     if not typer.confirm(question, err=True):
         raise MlopsError("nothing was changed")
 
@@ -59,19 +78,18 @@ def load_settings() -> mlops_settings.Settings:
 
 @contextmanager
 def connected(context: typer.Context, *, empty: bool = False) -> Iterator[Aws]:
-    """The account to work on: the one signed in to, or the sandbox while the block lasts.
+    """Yield the account to work on: the signed-in one, or the sandbox while the block runs.
 
-    The sandbox has what `mlops run` needs even where nobody has connected the repo, unless its
-    account is to be `empty`.
+    Unless it is to be `empty`, the sandbox has what `mlops run` needs even before bootstrap.
     """
     from sm_mlops.aws import Aws
 
     settings = load_settings()
     if not context.obj.sandbox:
-        # Where a key is all that a CI has, the key may do nothing but take this role.
+        # A CI that has only an access key may do nothing but assume this role.
         yield Aws(settings, role=os.environ.get("MLOPS_ROLE", ""))
         return
-    # Only this branch, and the commands of `mlops sandbox`, ever import the sandbox.
+    # Only this branch and the commands of `mlops sandbox` ever import the sandbox.
     from sm_mlops import sandbox
     from sm_mlops.cli import sandbox_github
     from sm_mlops.cli.sandbox_account import prepare
@@ -86,7 +104,7 @@ def connected(context: typer.Context, *, empty: bool = False) -> Iterator[Aws]:
 
 
 def apply(environment: dict[str, str]) -> None:
-    """Sets these variables for this process; an empty value removes one."""
+    """Set these variables for this process; an empty value removes one."""
     for name, value in environment.items():
         if value:
             os.environ[name] = value

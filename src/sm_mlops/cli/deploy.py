@@ -1,0 +1,345 @@
+"""The panel "Deploy": an approved version into a stage, and the way back."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from sm_mlops.cli.console import (
+    AsJson,
+    ContinueRollback,
+    Yes,
+    confirm,
+    connected,
+    err,
+    fail,
+    load_settings,
+    out,
+    progress,
+    say,
+)
+from sm_mlops.display import tell
+
+if TYPE_CHECKING:
+    from sm_mlops.aws import Aws
+    from sm_mlops.deployment.deploy import Deployment, DeploymentFailed
+    from sm_mlops.deployment.stages import Stage
+
+app = typer.Typer(rich_markup_mode="markdown")
+PANEL = "Deploy"
+
+
+def stage_names(incomplete: str) -> list[str]:
+    """Complete a stage's name in the shell; silent where there is no repo."""
+    from sm_mlops.deployment import stages
+    from sm_mlops.settings import SettingsError
+
+    try:
+        known = stages.names(load_settings())
+    except SettingsError:
+        return []
+    return [name for name in known if name.startswith(incomplete)]
+
+
+WhichStage = Annotated[
+    str,
+    typer.Argument(
+        metavar="STAGE",
+        help="A file of infra/, such as staging or production.",
+        autocompletion=stage_names,
+        show_default=False,
+    ),
+]
+Arn = Annotated[
+    str,
+    typer.Option(
+        envvar="MODEL_PACKAGE_ARN",
+        help="The version, as in the output of mlops approve and mlops models --json.",
+        show_default=False,
+    ),
+]
+COMMIT = typer.Option(
+    envvar="COMMIT", help="The commit it was trained from, all 40 digits.", show_default=False
+)
+
+
+@app.command(rich_help_panel=PANEL)
+def check(
+    context: typer.Context,
+    model_package_arn: Arn,
+    commit: Annotated[str, COMMIT],
+    as_json: AsJson = False,
+) -> None:
+    """Check that a version may be deployed, before its commit is checked out.
+
+    It must be approved, belong to this project, account and region, and be trained from this
+    commit. `mlops deploy` checks the same.
+
+    **Example**
+
+    - `mlops check --model-package-arn ARN --commit 3f2c9ab...`
+    """
+    from sm_mlops.commit import require
+    from sm_mlops.deployment.deploy import approved
+
+    require(commit)
+    with connected(context) as aws:
+        package = approved(aws, model_package_arn, commit)
+    if as_json:
+        out.print_json(data=package.as_json())
+        return
+    say(f"version {package.version} may be deployed, trained from commit {package.commit}")
+
+
+@app.command(rich_help_panel=PANEL)
+def deploy(
+    context: typer.Context,
+    stage: WhichStage,
+    model_package_arn: Arn,
+    commit: Annotated[str, COMMIT] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")
+    ] = False,
+    continue_rollback: ContinueRollback = False,
+    at_most: Annotated[
+        float | None,
+        typer.Option(
+            "--at-most",
+            metavar="MINUTES",
+            min=0,
+            help="Stop following after this time, with exit code 1; the deployment continues.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Deploy an approved version to a stage, and wait until its endpoint runs this version.
+
+    The version is named by its ARN: nothing ever deploys "the latest". Deploying what already runs
+    changes nothing. Ctrl-C stops following, not the deployment.
+
+    **Examples**
+
+    - `mlops deploy staging --model-package-arn arn:aws:sagemaker:...:model-package/churn/3`
+    - `mlops deploy production --model-package-arn ARN --dry-run`
+    - `mlops --sandbox deploy staging --model-package-arn ARN` on this machine only
+    """
+    from sm_mlops.deployment import stages
+    from sm_mlops.deployment.deploy import deploy as deploy_version
+
+    console = progress(as_json)
+    with connected(context) as aws:
+        chosen = stages.load(aws.settings, stage)
+
+        def work() -> Deployment:
+            with _at_most(at_most, stage):
+                return deploy_version(
+                    *(aws, chosen, model_package_arn, commit or None, console),
+                    execute=not dry_run,
+                    continue_rollback=continue_rollback,
+                )
+
+        _carry_out(aws, chosen, work, as_json)
+
+
+@app.command(rich_help_panel=PANEL)
+def rollback(
+    context: typer.Context,
+    stage: WhichStage,
+    to: Annotated[
+        int | None,
+        typer.Option(help="The version to return to; by default the one that ran before."),
+    ] = None,
+    yes: Yes = False,
+    continue_rollback: ContinueRollback = False,
+    as_json: AsJson = False,
+) -> None:
+    """Return a stage to the version that ran before, in the same way as a deployment.
+
+    Each stage records which versions it ran. If the former one is unknown or no longer approved,
+    name a version with --to.
+
+    **Examples**
+
+    - `mlops rollback production`
+    - `mlops rollback production --to 2 --yes`
+    """
+    from sm_mlops.deployment import stages
+    from sm_mlops.deployment.deploy import deploy as deploy_version
+    from sm_mlops.deployment.deploy import way_back
+
+    console = progress(as_json)
+    with connected(context) as aws:
+        chosen = stages.load(aws.settings, stage)
+        back = way_back(aws, chosen, to)
+        line = f"{stage} runs version {back.running} and returns to version {back.version}."
+        if yes:
+            tell(console, line)
+        confirm(f"{line} Continue?", yes)
+
+        def work() -> Deployment:
+            return deploy_version(
+                *(aws, chosen, back.arn, None, console),
+                continue_rollback=continue_rollback,
+                trail=back.trail,
+            )
+
+        _carry_out(aws, chosen, work, as_json)
+        number = back.running
+        tell(
+            console,
+            f"to prevent another deployment of version {number}: {aws.command} reject {number}",
+        )
+
+
+def _carry_out(aws: Aws, stage: Stage, work: Callable[[], Deployment], as_json: bool) -> None:
+    """Deploy and print the result; a failed deployment is printed with its log, exit code 1."""
+    from sm_mlops.deployment.deploy import DeploymentFailed
+
+    try:
+        with interruptible(aws, stage.stack):
+            done = work()
+    except DeploymentFailed as failure:
+        _tell_failure(aws, stage.name, failure)
+        if as_json:
+            result = {"stage": stage.name, "error": str(failure), "running": failure.running}
+            out.print_json(data={**result, "log": list(failure.log)})
+        raise typer.Exit(1) from None
+    _tell_deployment(aws, done, progress(as_json), as_json)
+
+
+@contextmanager
+def interruptible(aws: Aws, stack: str, *, cancellable: bool = True) -> Iterator[None]:
+    """Leave on Ctrl-C; CloudFormation finishes what it has begun."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        lines = [
+            "\nThis stops nothing: CloudFormation continues.",
+            "follow it   run the same command again",
+            f"look at it  {aws.command} status",
+        ]
+        if cancellable and not aws.sandbox:
+            lines.append(f"cancel it   aws cloudformation cancel-update-stack --stack-name {stack}")
+        for line in lines:
+            tell(err, line)
+        raise typer.Exit(130) from None
+
+
+class _TimeIsUp(BaseException):
+    """Ends what is in progress, as Ctrl-C does."""
+
+
+@contextmanager
+def _at_most(minutes: float | None, stage: str) -> Iterator[None]:
+    """Leave the block after this time, with exit code 1: before a job's credentials expire.
+
+    CloudFormation finishes what it has begun.
+    """
+    if minutes is None:
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise _TimeIsUp
+
+    before = signal.signal(signal.SIGALRM, stop)
+    # Zero would mean never.
+    signal.setitimer(signal.ITIMER_REAL, max(60 * minutes, 0.001))
+    try:
+        yield
+    except _TimeIsUp:
+        from sm_mlops import actions
+
+        line = (
+            f"{stage} is not deployed after {minutes:g} minutes; CloudFormation continues. Run "
+            "the command again (in CI: re-run the failed job) to follow it to its end"
+        )
+        actions.summary(f"### {stage}: still in progress\n\n{line}.")
+        raise fail(line) from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _tell_failure(aws: Aws, stage: str, failure: DeploymentFailed) -> None:
+    from sm_mlops import actions
+
+    tell(err, f"mlops: {failure}", "red")
+    if failure.log:
+        tell(err, "the last lines of its container's log:")
+        for line in failure.log:
+            tell(err, f"  {line}")
+        tell(err, f"all of it   {aws.command} logs --stage {stage}")
+    runs = f"still runs version {failure.running}" if failure.running else "runs nothing"
+    tell(err, f"{stage} {runs}")
+    log = "".join(f"{line}\n" for line in failure.log)
+    details = f"\n\n```\n{log}```" if log else ""
+    actions.summary(f"### {stage}: not deployed\n\n{failure}\n\n{stage} {runs}{details}")
+
+
+def _tell_deployment(aws: Aws, done: Deployment, console: Console, as_json: bool) -> None:
+    from sm_mlops import actions
+
+    if as_json:
+        out.print_json(data=asdict(done))
+    if done.planned:
+        from sm_mlops.stack_display import Change, change_table
+
+        console.print(change_table(Change(**item) for item in done.changes))
+        tell(console, "Nothing was changed: this was a dry run.")
+        return
+    line = f"{done.stage} is unchanged: it already runs version {done.version}"
+    if done.changed:
+        line = f"{done.stage} runs version {done.version}, in service after {done.seconds:.0f} s"
+    tell(console, line, "green")
+    tell(console, f"endpoint    {done.endpoint} ({done.kind})")
+    tell(console, f"test it     {aws.command} smoke {done.stage}")
+    tell(console, f"call it     {aws.command} invoke {done.stage} rows.csv")
+    for item in done.left:
+        tell(console, f"not deleted {item}")
+    commit = f" from commit `{done.commit}`" if done.commit else ""
+    actions.summary(f"### {done.stage}\n\n{line}{commit}\n\nEndpoint `{done.endpoint}`")
+    actions.output("endpoint", done.endpoint)
+
+
+@app.command(rich_help_panel=PANEL)
+def share(context: typer.Context, yes: Yes = False, as_json: AsJson = False) -> None:
+    """Let the accounts in infra/*.json, and no others, read what they deploy.
+
+    Adds statements to the policies of the model package group, the artifact bucket and the key,
+    and keeps those of others. Run it once, and again when a stage moves to another account.
+
+    **Example**
+
+    - `mlops share`
+    """
+    from sm_mlops.deployment import access
+
+    console = progress(as_json)
+    with connected(context) as aws:
+        accounts = access.foreign_accounts(aws)
+        grants = access.plan(aws, accounts)
+        for grant in grants:
+            tell(console, grant.what)
+            for line in grant.lines:
+                tell(console, f"  {line}")
+        if grants:
+            confirm("Change these policies?", yes)
+        for grant in grants:
+            grant.apply()
+    if as_json:
+        changed = {grant.what: list(grant.lines) for grant in grants}
+        out.print_json(data={"accounts": list(accounts), "changed": changed})
+    elif grants:
+        say(f"{len(grants)} policies changed")
+    elif accounts:
+        say(f"Nothing to do: {', '.join(accounts)} can already read.")
+    else:
+        say(f"Nothing to do: all stages are in this account, {aws.account}.")

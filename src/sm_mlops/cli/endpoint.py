@@ -1,0 +1,172 @@
+"""The panel "Deploy": testing and calling a stage's endpoint."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sm_mlops.cli.console import AsJson, connected, err, out
+from sm_mlops.cli.deploy import PANEL, WhichStage
+from sm_mlops.display import tell
+from sm_mlops.errors import MlopsError
+
+if TYPE_CHECKING:
+    from sm_mlops.deployment.smoke import Check
+
+app = typer.Typer(rich_markup_mode="markdown")
+
+
+@app.command(rich_help_panel=PANEL)
+def smoke(
+    context: typer.Context,
+    stage: WhichStage,
+    model_package_arn: Annotated[
+        str,
+        typer.Option(
+            envvar="MODEL_PACKAGE_ARN",
+            help="Fail unless the endpoint runs this version.",
+            show_default=False,
+        ),
+    ] = "",
+    tolerance: Annotated[
+        float, typer.Option(min=0, help="Tolerance: absolute up to 1, relative above.")
+    ] = 1e-4,
+    latency_limit: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="MILLISECONDS",
+            help="Limit for the median of single rows; by default 2000, if asynchronous none.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Test a stage's endpoint with the rows registered with its version.
+
+    Sends them in each content type, compares the answers with the evaluation's, measures the
+    latency and sends rows that must be refused. The exit code is 1 if a check fails.
+
+    **Examples**
+
+    - `mlops smoke staging`
+    - `mlops smoke production --latency-limit 200 --json`
+    """
+    from sm_mlops.deployment import smoke as smoke_test
+    from sm_mlops.deployment import stages
+
+    with connected(context) as aws:
+        checks = smoke_test.smoke(
+            aws,
+            stages.load(aws.settings, stage),
+            model_package_arn or None,
+            tolerance=tolerance,
+            latency_limit=latency_limit,
+        )
+    good = smoke_test.passed(checks)
+    if as_json:
+        rows = [asdict(item) for item in checks]
+        out.print_json(data={"stage": stage, "passed": good, "checks": rows})
+    else:
+        out.print(smoke_test.table(checks))
+        failed = sum(item.passed is False for item in checks)
+        line = f"{stage} works" if good else f"{stage}: {failed} of {len(checks)} checks failed"
+        if not good and not failed:
+            line = f"{stage}: there was nothing to check it with"
+        tell(out if good else err, line, "green" if good else "red")
+    _summarize(stage, good, checks)
+    if not good:
+        raise typer.Exit(1)
+
+
+def _summarize(stage: str, good: bool, checks: list[Check]) -> None:
+    from sm_mlops import actions
+
+    marks = {True: "✅", False: "❌", None: "not checked"}
+    rows = [
+        f"| {marks[item.passed]} | {item.name} | {item.detail.replace('|', '&#124;')} |"
+        for item in checks
+    ]
+    head = [f"### {stage} {'works' if good else 'fails its test'}", "", "| | check | result |"]
+    actions.summary("\n".join([*head, "|---|---|---|", *rows]))
+
+
+@app.command(rich_help_panel=PANEL)
+def invoke(
+    context: typer.Context,
+    stage: WhichStage,
+    file: Annotated[
+        str,
+        typer.Argument(
+            help="Rows to predict (.csv, .json, .jsonl), or - for standard input; by default "
+            "the rows registered with the version.",
+            show_default=False,
+        ),
+    ] = "",
+    content_type: Annotated[
+        str, typer.Option(help="By default from the file's name; text/csv for standard input.")
+    ] = "",
+    accept: Annotated[
+        str, typer.Option(help="Content type of the answer: application/json, text/csv...")
+    ] = "application/json",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The answer with endpoint, version and time.")
+    ] = False,
+) -> None:
+    """Call a stage's endpoint with your own rows, and print its answer.
+
+    **Examples**
+
+    - `mlops invoke staging rows.csv`
+    - `head -3 rows.csv | mlops invoke production - --accept text/csv`
+    """
+    from sm_mlops.deployment import access, endpoints, predict, smoke, stages
+
+    with connected(context) as aws:
+        chosen = stages.load(aws.settings, stage)
+        body, kind = _rows(file, content_type, predict.CONTENT_TYPES) if file else (b"", "")
+        there = access.enter(aws, chosen)
+        endpoint = endpoints.serving(there, chosen.stack, stage)
+        if not file:
+            if not endpoint.package:
+                raise MlopsError(f"{stage} runs no version of the registry: name a file with rows")
+            body = smoke.load_sample(aws, endpoint.package).bodies[smoke.JSON]
+            kind = content_type or smoke.JSON
+        answer = predict.invoke(there, endpoint, body, kind, accept)
+    if not as_json:
+        sys.stdout.buffer.write(answer.body)
+        if not answer.body.endswith(b"\n"):
+            sys.stdout.buffer.write(b"\n")
+        return
+    text = answer.body.decode("utf-8", "replace")
+    is_json = answer.content_type.split(";")[0].strip() == "application/json"
+    out.print_json(
+        data={
+            "endpoint": endpoint.name,
+            "version": endpoint.version,
+            "content_type": answer.content_type,
+            "milliseconds": round(answer.seconds * 1000, 1),
+            "answer": json.loads(text) if is_json else text,
+        }
+    )
+
+
+def _rows(file: str, content_type: str, known: dict[str, str]) -> tuple[bytes, str]:
+    """Return the content of the file and its content type. Raises MlopsError."""
+    suffix = Path(file).suffix.lower() if file != "-" else ".csv"
+    kind = content_type or known.get(suffix, "")
+    try:
+        body = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise MlopsError(f"{file}: {error.strerror}") from error
+    if not kind:
+        raise MlopsError(
+            f"{file}: its name ends in none of {', '.join(known)}: add --content-type, as in "
+            "--content-type text/csv"
+        )
+    return body, kind

@@ -1,0 +1,92 @@
+"""The SageMaker project of a repo as it is now: how it was made, its status and its stack."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sm_mlops import stacks
+from sm_mlops.aws import ABSENT, Aws, error_code
+from sm_mlops.stacks import Stack
+
+
+@dataclass(frozen=True)
+class Found:
+    """A project. `provisioned` is Service Catalog's identifier of what it made, empty where the
+    template came from S3; `template_url` is empty where it did not."""
+
+    status: str
+    identifier: str
+    provisioned: str
+    template_url: str
+    stack: Stack | None
+    reason: str
+
+    @property
+    def moving(self) -> bool:
+        """Whether an operation is in progress."""
+        return self.status == "Pending" or self.status.endswith("InProgress")
+
+
+def find(aws: Aws) -> Found | None:
+    """Return the project named in this repo's settings; None if there is none."""
+    from botocore.exceptions import ClientError
+
+    try:
+        shown = aws.sagemaker.describe_project(ProjectName=aws.settings.project.project)
+    except ClientError as error:
+        if error_code(error) not in ABSENT:
+            raise
+        return None
+    if shown["ProjectStatus"] == "DeleteCompleted":
+        return None
+    product = shown.get("ServiceCatalogProvisionedProductDetails", {})
+    details = shown.get("TemplateProviderDetails") or [{}]
+    template = details[0].get("CfnTemplateProviderDetail", {})
+    detail = template.get("StackDetail", {})
+    provisioned = product.get("ProvisionedProductId", "")
+    name = stack_name(aws, provisioned) if provisioned else detail.get("Id", "")
+    return Found(
+        status=shown["ProjectStatus"],
+        identifier=shown["ProjectId"],
+        provisioned=provisioned,
+        template_url=template.get("TemplateURL", ""),
+        stack=stacks.describe(aws, name) if name else None,
+        reason=product.get("ProvisionedProductStatusMessage") or detail.get("StatusMessage", ""),
+    )
+
+
+def stack_name(aws: Aws, provisioned_product: str) -> str:
+    """Return the name of the stack that Service Catalog made for a provisioned product.
+
+    Source: https://docs.aws.amazon.com/servicecatalog/latest/adminguide/what-is_concepts.html
+    """
+    return f"SC-{aws.account}-{provisioned_product}"
+
+
+def outputs(aws: Aws) -> dict[str, str] | None:
+    """Return the outputs of the project's stack; None if it is missing or incomplete."""
+    found = find(aws)
+    if found is None or found.stack is None or not found.stack.outputs.get("PipelineRoleArn"):
+        return None
+    return found.stack.outputs
+
+
+def settled(aws: Aws, tell: Callable[[str], None]) -> Found | None:
+    """Return the project once no operation is in progress, after waiting for it if necessary."""
+    found = find(aws)
+    if found is None or not found.moving:
+        return found
+    tell(f"Waiting: project {aws.settings.project.project} is {found.status}")
+    return wait(aws)
+
+
+def wait(aws: Aws) -> Found | None:
+    """Return the project as the operation in progress leaves it; None if it is deleted."""
+    began = time.monotonic()
+    while True:
+        found = find(aws)
+        if found is None or not found.moving:
+            return found
+        time.sleep(stacks.pause(began))
