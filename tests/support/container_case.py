@@ -1,20 +1,22 @@
-"""SageMaker's managed containers without Docker: their toolkits, user, folders and packages, for
-the code of this repo.
+"""SageMaker's managed containers without Docker: their toolkits, user, folders and packages.
 
-A folder stands for /opt/ml. What SageMaker brings into it is read-only, the processes are nobody's
-if the tests are root's, find the packages of the image and no network. Knows nothing of the
-sandbox but its network guard.
+A folder stands for /opt/ml. What SageMaker puts there is read-only. Processes belong to nobody if
+the tests run as root; they find the packages of the image, nothing of the installed tool and no
+network. Knows nothing of the sandbox but its network guard and its model server.
 """
 
 from __future__ import annotations
 
 import functools
+import gzip
 import importlib.metadata
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,12 +27,18 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+<<<<<<< HEAD
 from image_packages import CONTAINER
 from repos import TEMPLATE
 from sm_mlops.training.bundle import Bundle
+=======
+import sm_mlops
+from sm_mlops.bundle import Bundle
+from sm_mlops.training.definition import Compiled
+>>>>>>> pipeline
 
-TESTS = Path(__file__).resolve().parent
-GUARD = TESTS.parent / "sandbox" / "guard" / "sitecustomize.py"
+SUPPORT = Path(__file__).resolve().parent
+TOOL = Path(sm_mlops.__file__).resolve().parent
 NOBODY = 65534
 CHANNELS = ("train", "validation", "preprocessor")
 TOOLKITS = ("sagemaker-training", "sagemaker-containers")
@@ -39,7 +47,7 @@ TOOLKITS = ("sagemaker-training", "sagemaker-containers")
 
 @dataclass(frozen=True)
 class Container:
-    """One container. `base` stands for /opt/ml; `toolkit` is one of TOOLKITS."""
+    """A container. `base` stands for /opt/ml; `toolkit` is one of TOOLKITS."""
 
     folder: Path
     toolkit: str = TOOLKITS[0]
@@ -49,7 +57,7 @@ class Container:
         return self.folder / "ml"
 
     def bring(self, path: str, files: Mapping[str, bytes | Path]) -> Path:
-        """What SageMaker puts into a folder below /opt/ml: nobody may change it."""
+        """Put files into a folder below /opt/ml as SageMaker does: nobody may change them."""
         target = self.base / path
         for name, content in files.items():
             file = target / name
@@ -60,7 +68,7 @@ class Container:
         return target
 
     def allow(self, *paths: str) -> None:
-        """Folders below /opt/ml into which the process may write."""
+        """Make folders below /opt/ml into which the process may write."""
         for path in paths:
             (self.base / path).mkdir(parents=True, exist_ok=True)
             if prefix():
@@ -73,9 +81,9 @@ class Container:
         also: tuple[str, ...] = (),
         environment: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[str]:
-        """A process in this container, in a process group of its own; its output is one stream.
+        """Start a process in this container, in a process group of its own, with one output stream.
 
-        It finds modules in `path`, and the packages `also` beside those of the image.
+        It finds modules in `path`, and the packages `also` besides those of the image.
         """
         (self.folder / "tmp").mkdir(exist_ok=True)
         (self.folder / "tmp").chmod(0o777)
@@ -103,15 +111,18 @@ class Container:
         site = self.folder / "site"
         if not site.exists():
             site.mkdir()
-            shutil.copyfile(TESTS / "image_site.py", site / "sitecustomize.py")
-            shutil.copyfile(GUARD, site / "network_guard.py")
+            shutil.copyfile(SUPPORT / "image_site.py", site / "sitecustomize.py")
+            shutil.copyfile(
+                TOOL / "sandbox" / "guard" / "sitecustomize.py", site / "network_guard.py"
+            )
+            (site / "tool.txt").write_text(str(TOOL.parent), encoding="utf-8")
             (site / "absent.txt").write_text("\n".join(sorted(absent(*also))), encoding="utf-8")
         return site
 
     # Processing: the image's python3 runs the script.
 
     def process(self, code: Bundle, arguments: Sequence[str | Path]) -> str:
-        """Run a step's script to its end; what it printed. It must succeed."""
+        """Run a step's script, which must succeed, and return what it printed."""
         folder = self.bring("processing/input/code", dict(code.files))
         self.allow("processing/output", "output")
         return succeeded(self.start([sys.executable, folder / code.script, *arguments]))
@@ -126,7 +137,7 @@ class Container:
         hosts: Sequence[str] = ("localhost",),
         host: str = "localhost",
     ) -> subprocess.Popen[str]:
-        """Start training on `host`. Whatever the checkpoint folder holds, stays."""
+        """Start training on `host`. The checkpoint folder keeps its content."""
         self.bring("input/data/code", {"source.tar.gz": code.tar_gz()})
         for name, files in channels.items():
             self.bring(f"input/data/{name}", files)
@@ -156,8 +167,8 @@ class Container:
         hosts: Sequence[str],
         host: str,
     ) -> subprocess.Popen[str]:
-        """As the older toolkit does it: the bundle is installed by pip, its files become top-level
-        modules among all others, and the script is run by its module's name."""
+        """Train as the older toolkit does: the bundle is installed by pip with the folders in it,
+        and the script is run by its module's name."""
         packages = self.bring("../site-packages", {**dict(code.files), "setup.py": b""}).resolve()
         arguments = [w for name, value in hyperparameters.items() for w in (f"--{name}", value)]
         return self.start(
@@ -177,13 +188,13 @@ class Container:
     # Hosting.
 
     def serve(self, model: Path, questions: Sequence[Mapping[str, str]]) -> list[Any]:
-        """What the packed model answers through the toolkit: [status, body] per question."""
+        """Return what the packed model answers through the toolkit: [status, body] per question."""
         code = self.base / "model/code"
         self.bring("model", {name: model / name for name in files_below(model)})
         path: tuple[Path, ...] = ()
         if self.toolkit == TOOLKITS[1]:  # which installs the code here, too
-            path = (self.bring("../site-packages", {p.name: p for p in code.glob("*.py")}),)
-        server = TESTS.parent / "sandbox" / "model_server.py"
+            path = (self.bring("../site-packages", {n: code / n for n in files_below(code)}),)
+        server = TOOL / "sandbox" / "model_server.py"
         script = f"""
 import importlib.util, json, sys
 spec = importlib.util.spec_from_file_location("model_server", {str(server)!r})
@@ -212,7 +223,7 @@ for question in json.loads({json.dumps(json.dumps(questions))}):
 
 @contextmanager
 def container(toolkit: str = TOOLKITS[0]) -> Iterator[Container]:
-    """A fresh one, in a folder that everybody may enter (pytest's own are for the user alone)."""
+    """Make a fresh one, in a folder that everybody may enter (pytest's are for the user alone)."""
     folder = Path(tempfile.mkdtemp(prefix="container-")).resolve()
     folder.chmod(0o755)
     (folder / "ml").mkdir()
@@ -225,14 +236,14 @@ def container(toolkit: str = TOOLKITS[0]) -> Iterator[Container]:
 
 
 def succeeded(process: subprocess.Popen[str]) -> str:
-    """What a process printed until its end, which must be a good one."""
+    """Return what a process printed until its end, which must be a good one."""
     said, _ = process.communicate()
     assert process.returncode == 0, said
     return said
 
 
 def files_below(folder: Path) -> list[str]:
-    """Names of the files below a folder, but for compiled ones."""
+    """Return the names of the files below a folder, except compiled ones."""
     return sorted(
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
@@ -242,10 +253,10 @@ def files_below(folder: Path) -> list[str]:
 
 @functools.cache
 def prefix() -> tuple[str, ...]:
-    """The words before a command that make it nobody's, none if the tests are not root's.
+    """Return the words before a command that run it as nobody; none if the tests are not root's.
 
-    Where root's interpreter lies in a folder of root's own, nobody is allowed to read everything;
-    it may not write any more for that.
+    If root's interpreter is in a folder of root's own, nobody may read everything, but may not
+    write more for that.
     """
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
         return ()
@@ -262,8 +273,8 @@ def prefix() -> tuple[str, ...]:
 
 @functools.cache
 def absent(*also: str) -> frozenset[str]:
-    """Top-level modules of this environment that the image does not have: neither its packages'
-    (`CONTAINER` and `also`) nor those that they require."""
+    """Return the top-level modules of this environment that the image does not have: neither those
+    of its packages (`CONTAINER` and `also`) nor those that they require."""
     image: set[str] = set()
     waiting = [*CONTAINER, *also]
     while waiting:
@@ -279,10 +290,36 @@ def absent(*also: str) -> frozenset[str]:
             requirement = Requirement(text)
             if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
                 waiting.append(requirement.name)
-    ours = {"model", "ops", "pipeline", "sandbox"}
     elsewhere = {
         module
         for module, packages in importlib.metadata.packages_distributions().items()
         if not {canonicalize_name(package) for package in packages} & image
     }
+<<<<<<< HEAD
     return frozenset((elsewhere | ours) - {path.stem for path in (TEMPLATE / "model").glob("*.py")})
+=======
+    # Bundles carry parts of the tool; sitecustomize hides the installed one.
+    return frozenset(elsewhere - {"sm_mlops", *(path.stem for path in MODEL.glob("*.py"))})
+
+
+def bundles(compiled: Compiled) -> dict[str, Bundle]:
+    """Return what a compiled pipeline has uploaded for each script that its jobs run."""
+    found = {}
+    for step in json.loads(compiled.definition)["Steps"]:
+        arguments = step["Arguments"]
+        if step["Type"] == "Processing":
+            script = Path(arguments["AppSpecification"]["ContainerEntrypoint"][-1]).name
+            [code] = [i for i in arguments["ProcessingInputs"] if i["InputName"] == "code"]
+            prefix = code["S3Input"]["S3Uri"].split("/", 3)[-1] + "/"
+            files = {k.removeprefix(prefix): v for k, v in compiled.objects.items()}
+            files = {k: v for k, v in files.items() if prefix + k in compiled.objects}
+            found[script] = Bundle(script, tuple(sorted(files.items())))
+        elif step["Type"] == "Training":
+            script = arguments["HyperParameters"]["sagemaker_program"]
+            [code] = [c for c in arguments["InputDataConfig"] if c["ChannelName"] == "code"]
+            key = code["DataSource"]["S3DataSource"]["S3Uri"].split("/", 3)[-1]
+            with tarfile.open(fileobj=io.BytesIO(gzip.decompress(compiled.objects[key]))) as tar:
+                files = {m.name: tar.extractfile(m).read() for m in tar}  # type: ignore[union-attr]
+            found[script] = Bundle(script, tuple(sorted(files.items())))
+    return found
+>>>>>>> pipeline

@@ -1,8 +1,8 @@
-"""Loaded, as sitecustomize, by every Python process of a container in the tests: hides the packages
-that the image does not have. Standard library only.
+"""Loaded, as sitecustomize, by every Python process of a container in the tests: hides the
+installed tool and the packages that the image does not have. Standard library only.
 
-`absent.txt` beside this file names them. A toolkit's own process sees everything, as its own
-packages are in the image; what it starts does not.
+`tool.txt` beside this file names the folder of the tool, `absent.txt` the packages. A toolkit's own
+process sees all packages, as its own are in the image; what it starts does not.
 """
 
 import importlib
@@ -26,6 +26,8 @@ class Absent:
             raise ModuleNotFoundError(f"No module named {name!r} in the image", name=name)
 
 
+tool = Path(__file__).with_name("tool.txt").read_text(encoding="utf-8")
+sys.path[:] = [folder for folder in sys.path if folder != tool]
 if [Path(word).name for word in sys.orig_argv[1:2]] != ["train"]:
     found = Path(__file__).with_name("absent.txt").read_text(encoding="utf-8")
     sys.meta_path.insert(0, Absent(frozenset(found.split())))

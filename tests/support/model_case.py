@@ -1,4 +1,4 @@
-"""Runs the steps of model/ on a table, in this process: what the tests of model/ share.
+"""Run the steps of model/ on a table, in this process.
 
 Puts model/ on the path as the jobs do, where its files import each other as top-level modules.
 """
@@ -22,10 +22,7 @@ from preprocess import Settings  # noqa: E402
 
 import datasets  # noqa: E402
 from sm_mlops.tabular import encoding as features  # noqa: E402
-from sm_mlops.tabular import (
-    metrics,
-    tables,
-)
+from sm_mlops.tabular import metrics, tables  # noqa: E402
 from sm_mlops.tabular import schema as model_schema  # noqa: E402
 from sm_mlops.tabular.failure import DataError  # noqa: E402
 
@@ -43,11 +40,11 @@ class Case:
     folder: Path
 
     def write(self, table: Mapping[str, Sequence[Any]], delimiter: str = ",") -> Path:
-        """The table as data.csv."""
+        """Write the table as data.csv."""
         return datasets.write_csv(self.folder / "data.csv", table, delimiter)
 
     def text(self, content: str, name: str = "data.csv") -> Path:
-        """A file with exactly this content."""
+        """Write a file with exactly this content."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content.encode())
@@ -58,7 +55,7 @@ class Case:
         return preprocess.preprocess(data, self.folder / "out", Settings(target, **settings))
 
     def train(self, **hyperparameters: Any) -> Any:
-        """Run train; the loaded model."""
+        """Run train and return the loaded model."""
         out = self.folder / "out"
         own, given = train.hyperparameters({**QUICK, **hyperparameters})
         folders = {name: out / name for name in ("train", "validation", "preprocessor")}
@@ -66,7 +63,7 @@ class Case:
         return inference.model_fn(str(self.folder / "model"))
 
     def evaluate(self, champion: Path | None = None) -> dict[str, Any]:
-        """Run evaluate on the packed model; the content of gate.json."""
+        """Run evaluate on the packed model and return the content of gate.json."""
         archive = self.pack()
         work = self.folder / "work"
         work.mkdir()
@@ -76,7 +73,7 @@ class Case:
         return gate
 
     def pack(self, archive: Path | None = None) -> Path:
-        """model.tar.gz of the model folder."""
+        """Pack the model folder into model.tar.gz."""
         archive = archive or self.folder / "model.tar.gz"
         archive.parent.mkdir(parents=True, exist_ok=True)
         with tarfile.open(archive, "w:gz") as tar:

@@ -21,12 +21,15 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
+import sm_mlops.tabular
+
 import datasets
 from container_case import (
     CHANNELS,
     NOBODY,
     TOOLKITS,
     Container,
+    bundles,
     container,
     files_below,
     prefix,
@@ -35,8 +38,8 @@ from container_case import (
 from image_packages import CONTAINER, MODULES, TOOLKIT
 from model_case import MODEL
 from repos import make_repo
-from sm_mlops.training.bundle import Bundle
-from sm_mlops.training.pipeline import Code, code
+from sm_mlops.bundle import Bundle
+from sm_mlops.training.definition import compile_pipeline
 
 pytestmark = pytest.mark.slow
 
@@ -51,12 +54,14 @@ HYPERPARAMETERS = {
 PACKED = ["model.ubj", "schema.json", "training.json", "versions.json"]
 
 Files = Mapping[str, bytes | Path]
+Code = Mapping[str, Bundle]
 
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Code:
     repo = make_repo(tmp_path_factory.mktemp("containers") / "repo")
-    return code(repo.configure(data={"target": "Churn", "positive": "Yes", "drop": []}))
+    settings = repo.configure(data={"target": "Churn", "positive": "Yes", "drop": []})
+    return bundles(compile_pipeline(settings, "1" * 12))
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +87,7 @@ def as_parquet(table: pa.Table) -> bytes:
 
 
 def parts(table: pa.Table, write: Callable[[pa.Table], bytes], end: str) -> dict[str, bytes]:
-    """Three files as a job of many workers leaves them, with its marker beside them."""
+    """Return three files as a job of many workers leaves them, with its marker beside them."""
     third = table.num_rows // 3 + 1
     files = {
         f"day={i % 2}/part-{i:05}{end}": write(table.slice(i * third, third)) for i in range(3)
@@ -91,11 +96,13 @@ def parts(table: pa.Table, write: Callable[[pa.Table], bytes], end: str) -> dict
 
 
 def prepare(sources: Code, data: Files) -> dict[str, dict[str, bytes]]:
-    """Run Preprocess in a container; its outputs, folder by folder."""
+    """Run Preprocess in a container and return its outputs, folder by folder."""
     with container() as c:
         c.bring("processing/input/data", data)
         out = c.base / "processing/output"
-        c.process(sources.preprocess, ["--data", c.base / "processing/input/data", "--output", out])
+        c.process(
+            sources["preprocess.py"], ["--data", c.base / "processing/input/data", "--output", out]
+        )
         names = (*CHANNELS, "test")
         return {
             name: {f: (out / name / f).read_bytes() for f in files_below(out / name)}
@@ -116,12 +123,12 @@ def channels(prepared: dict[str, dict[str, bytes]]) -> dict[str, dict[str, bytes
 def train(
     c: Container, sources: Code, channels: Mapping[str, Files], **changes: str
 ) -> subprocess.Popen[str]:
-    return c.train(sources.train, channels, {**HYPERPARAMETERS, **changes})
+    return c.train(sources["train.py"], channels, {**HYPERPARAMETERS, **changes})
 
 
 @pytest.fixture(scope="module")
 def trained(sources: Code, channels: dict[str, dict[str, bytes]]) -> Iterator[Path]:
-    """The model folder that training under today's toolkit has left."""
+    """Return the model folder that training under today's toolkit leaves."""
     with container() as c:
         succeeded(train(c, sources, channels))
         yield c.base / "model"
@@ -137,24 +144,25 @@ def test_processes_of_a_container_are_nobodys_if_the_tests_are_roots() -> None:
 
 
 def foreign_imports(bundle: Bundle) -> set[str]:
-    """Modules that the files of a bundle import anywhere, and find neither in it nor in the
+    """Return the modules that a bundle imports anywhere and that are neither in it nor in the
     image."""
-    own = {name.removesuffix(".py") for name, _ in bundle.files}
+    own = {name.removesuffix(".py").replace("/", ".") for name, _ in bundle.files}
+    own |= {name.removesuffix(".__init__") for name in own}
     image = {MODULES.get(package, package) for package in CONTAINER}
     found = set()
     for name, content in bundle.files:
         if name.endswith(".py"):
-            known = sys.stdlib_module_names | own | image | TOOLKIT.get(name, set())
+            known = sys.stdlib_module_names | image | TOOLKIT.get(name, set())
             for node in ast.walk(ast.parse(content)):
-                if isinstance(node, ast.Import):
-                    found |= {a.name.partition(".")[0] for a in node.names} - known
-                elif isinstance(node, ast.ImportFrom):
-                    found |= {(node.module or ".").partition(".")[0]} - known
+                modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+                if isinstance(node, ast.ImportFrom):
+                    modules = [node.module or "."]
+                found |= {m for m in modules if m not in own and m.partition(".")[0] not in known}
     return found
 
 
 def with_line(bundle: Bundle, line: str) -> Bundle:
-    """The bundle, whose script does something else before its work."""
+    """Return the bundle with a script that does something else first."""
     files = dict(bundle.files)
     head = b'if __name__ == "__main__":\n'
     files[bundle.script] = files[bundle.script].replace(head, head + f"    {line}\n".encode())
@@ -162,11 +170,14 @@ def with_line(bundle: Bundle, line: str) -> Bundle:
     return dataclasses.replace(bundle, files=tuple(sorted(files.items())))
 
 
-@pytest.mark.parametrize("step", ["preprocess", "train", "evaluate"])
-def test_a_bundle_imports_nothing_but_itself_and_the_image(sources: Code, step: str) -> None:
-    bundle: Bundle = getattr(sources, step)
+@pytest.mark.parametrize("script", ["preprocess.py", "train.py", "evaluate.py"])
+def test_a_bundle_imports_nothing_but_itself_and_the_image(sources: Code, script: str) -> None:
+    bundle = sources[script]
     assert foreign_imports(bundle) == set()
-    for line, module in (("import botocore.session", "botocore"), ("from rich import box", "rich")):
+    for line, module in (
+        ("import botocore.session", "botocore.session"),
+        ("from rich import box", "rich"),
+    ):
         assert foreign_imports(with_line(bundle, line)) == {module}
     for name in set(dict(bundle.files)) - {bundle.script, "mlops.yaml"}:
         less = [(n, text) for n, text in bundle.files if n != name]
@@ -178,7 +189,11 @@ def test_a_bundle_imports_nothing_but_itself_and_the_image(sources: Code, step: 
 
 REFUSED = {
     "a package": ("import importlib; importlib.import_module('botocore')", "'botocore' in the im"),
-    "a module of ours": ("__import__('sm_mlops.settings')", "'pipeline' in the image"),
+    "the tool": ("__import__('sm_mlops.settings')", "No module named 'sm_mlops.settings'"),
+    "more of the library": (
+        "__import__('sm_mlops.tabular.report')",
+        "No module named 'sm_mlops.tabular.report'",
+    ),
     "the network": ("import socket; socket.create_connection(('192.0.2.1', 80))", "this machine o"),
     "a name": ("import socket; socket.getaddrinfo('example.com', 80)", "this machine only"),
     "its input": (
@@ -196,7 +211,7 @@ def test_what_a_container_does_not_have_fails_the_job(
     if what == "its input" and os.geteuid() == 0 and not prefix():
         pytest.skip("root may write everywhere, and setpriv is not here to make it nobody")
     with container() as c:
-        process = c.train(with_line(sources.train, line), channels, HYPERPARAMETERS)
+        process = c.train(with_line(sources["train.py"], line), channels, HYPERPARAMETERS)
         output, _ = process.communicate()
         assert process.returncode != 0
         assert re.search(said, output), output
@@ -204,11 +219,18 @@ def test_what_a_container_does_not_have_fails_the_job(
         assert (c.base / "output/failure").read_text()
 
 
-def test_opt_ml_is_meant_only_where_no_other_folder_is_named() -> None:
+def test_without_the_library_in_its_bundle_a_job_has_nothing_of_the_tool() -> None:
+    script = "import importlib.util\nprint(importlib.util.find_spec('sm_mlops'))\n"
+    with container() as c:
+        said = c.process(Bundle("job.py", (("job.py", script.encode()),)), [])
+    assert said == "None\n"
+
+
+def test_opt_ml_is_used_only_where_no_other_folder_is_named() -> None:
     """Elsewhere the sandbox's folder would not be found, and this file would prove nothing."""
-    model = MODEL
+    library = Path(sm_mlops.tabular.__file__).parent
     hard, defaults = 0, 0
-    for script in model.glob("*.py"):
+    for script in (*MODEL.glob("*.py"), *library.glob("*.py")):
         for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
             if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.Or):
                 words = [ast.unparse(value) for value in node.values]
@@ -251,7 +273,7 @@ def test_evaluation_judges_the_packed_model(
         c.bring("processing/input/champion", {"none.json": b"{}"})
         out = c.base / "processing/output"
         folders = [w for n in ("model", "test", "champion") for w in (f"--{n}", given / n)]
-        said = c.process(sources.evaluate, [*folders, "--output", out])
+        said = c.process(sources["evaluate.py"], [*folders, "--output", out])
         assert re.search(r"auc 0\.\d+ on 90 test rows", said)
         assert {"evaluation.json", "gate.json", "report.html"} <= set(files_below(out))
 
@@ -280,7 +302,7 @@ def test_each_toolkit_trains_the_same_complete_model_from_channels_of_several_fi
     assert names == files_below(trained)
     packed = {name.removeprefix("code/") for name in names if "/" in name}
     assert "inference.py" in packed
-    assert packed < set(dict(sources.train.files))
+    assert packed < set(dict(sources["train.py"].files))
 
 
 def test_hyperparameters_arrive_as_text_and_are_numbers_again(trained: Path) -> None:
@@ -298,7 +320,7 @@ def test_the_second_of_two_hosts_ends_well_without_a_model_of_its_own(
     hosts = ("localhost", "127.0.0.1")  # names that resolve; the toolkit waits for all of them
     with container(toolkit) as first, container(toolkit) as second:
         running = [
-            c.train(sources.train, channels, HYPERPARAMETERS, hosts, host)
+            c.train(sources["train.py"], channels, HYPERPARAMETERS, hosts, host)
             for c, host in zip((first, second), hosts, strict=True)
         ]
         said = [succeeded(process) for process in running]
@@ -316,7 +338,7 @@ LONG = {
 
 @pytest.fixture(scope="module")
 def uninterrupted(sources: Code, channels: dict[str, dict[str, bytes]]) -> list[float]:
-    """The validation metric of every round."""
+    """Return the validation metric of every round."""
     with container() as c:
         succeeded(train(c, sources, channels, **LONG))
         return curve(c)

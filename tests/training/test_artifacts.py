@@ -12,7 +12,6 @@ from repos import Repo
 from sm_mlops.aws import Aws, split_s3
 from sm_mlops.errors import MlopsError
 from sm_mlops.training import artifacts
-from sm_mlops.training.pipeline import code
 from sm_mlops.training.run import ensure_model_package_group
 
 
@@ -26,7 +25,7 @@ def with_data(repo: Repo, path: str) -> Aws:
 
 
 def register(aws: Aws, approval: str, model: bytes = b"model") -> int:
-    """A version whose artifact is `model`; returns its number."""
+    """Register a version whose artifact is `model`, and return its number."""
     ensure_model_package_group(aws)
     key = f"trained/{approval}-{len(model)}/model.tar.gz"
     aws.s3.put_object(Bucket=aws.bucket, Key=key, Body=model)
@@ -114,26 +113,29 @@ def test_a_missing_bucket_is_named_with_the_remedy(account: Aws, repo: Repo) -> 
         artifacts.upload_data(aws)
 
 
-def test_code_is_stored_where_the_definition_looks_for_it(account: Aws) -> None:
-    bundles = code(account.settings)
-    artifacts.upload_code(account, bundles)
-    stored = keys(account, "churn/code/")
-    assert sorted(stored) == sorted(bundles.objects())
-    assert f"{bundles.folder(bundles.train)}/source.tar.gz" in stored
-    assert f"{bundles.folder(bundles.preprocess)}/preprocess.py" in stored
+CODE = {"churn/code/0a/preprocess.py": b"one", "churn/code/1b/source.tar.gz": b"two"}
+
+
+def test_code_is_stored_under_the_keys_that_the_definition_names(account: Aws) -> None:
+    artifacts.upload_code(account, CODE)
+    stored = {
+        key: account.s3.get_object(Bucket=account.bucket, Key=key)["Body"].read()
+        for key in keys(account, "churn/code/")
+    }
+    assert stored == CODE
 
 
 @pytest.mark.slow
-def test_code_that_is_there_is_not_sent_again(
+def test_code_that_is_already_there_is_not_sent_again(
     account: Aws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    artifacts.upload_code(account, code(account.settings))
+    artifacts.upload_code(account, CODE)
 
     def refuse(**request: Any) -> None:
         raise AssertionError(request["Key"])
 
     monkeypatch.setattr(account.s3, "put_object", refuse)
-    artifacts.upload_code(account, code(account.settings))
+    artifacts.upload_code(account, CODE)
 
 
 def test_without_an_approved_version_the_champion_is_a_marker(account: Aws) -> None:
@@ -174,7 +176,7 @@ def test_uploads_are_encrypted_with_the_teams_key(account: Aws, repo: Repo) -> N
     aws = Aws(repo.configure(data={"path": "rows.csv"}, aws={"kms_key": key}))
     ensure_model_package_group(aws)
     artifacts.upload_data(aws)
-    artifacts.upload_code(aws, code(aws.settings))
+    artifacts.upload_code(aws, CODE)
     artifacts.upload_champion(aws)
     for name in keys(aws, "churn/"):
         head = aws.s3.head_object(Bucket=aws.bucket, Key=name)

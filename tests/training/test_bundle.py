@@ -4,106 +4,79 @@ from __future__ import annotations
 
 import io
 import tarfile
-from pathlib import Path
 
 import pytest
 
 from repos import Repo
-from sm_mlops.training import bundle
-from sm_mlops.training.pipeline import code
+from sm_mlops import bundle
+from sm_mlops.bundle import Bundle
+from sm_mlops.errors import MlopsError
+
+READS = ("data.target", "data.drop", "split")
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    folder = tmp_path / "model"
-    (folder / "shapes").mkdir(parents=True)
-    (folder / "preprocess.py").write_text("import json\nimport tables\nfrom shapes import square\n")
-    (folder / "tables.py").write_text("import units\n")
-    (folder / "units.py").write_text("import tables\n")
-    (folder / "shapes" / "__init__.py").write_text("")
-    (folder / "shapes" / "square.py").write_text("SIDES = 4\n")
-    (folder / "train.py").write_text("import units\n")
-    (folder / "inference.py").write_text("import json\n")
-    return folder
-
-
-def names(found: bundle.Bundle) -> list[str]:
+def names(found: Bundle) -> list[str]:
     return [name for name, _ in found.files]
 
 
-def test_a_bundle_holds_the_script_and_all_that_it_imports_and_nothing_else(model: Path) -> None:
-    assert names(bundle.collect(model, "preprocess.py")) == [
-        "preprocess.py",
-        "shapes/__init__.py",
-        "shapes/square.py",
-        "tables.py",
-        "units.py",
-    ]
+def test_a_bundle_holds_the_script_its_imports_and_its_settings(repo: Repo) -> None:
+    found = bundle.collect(repo.settings(), "preprocess.py", reads=READS)
+    own = [name for name in names(found) if not name.startswith("sm_mlops/")]
+    assert own == ["mlops.yaml", "preprocess.py"]
+    assert {"sm_mlops/__init__.py", "sm_mlops/tabular/tables.py"} < set(names(found))
+    assert "sm_mlops/tabular/report.py" not in names(found)
 
 
-def test_a_script_that_travels_along_is_in_the_bundle(model: Path) -> None:
-    assert names(bundle.collect(model, "train.py", also=["inference.py"])) == [
-        "inference.py",
-        "tables.py",
-        "train.py",
-        "units.py",
-    ]
+def test_a_script_reads_only_the_keys_it_asks_for(repo: Repo) -> None:
+    settings = repo.configure(data={"drop": ["a", "b"]}, split={"seed": 7})
+    found = bundle.collect(settings, "preprocess.py", reads=READS)
+    assert dict(found.files)["mlops.yaml"].decode() == (
+        "data:\n  drop:\n  - a\n  - b\n  target: diagnosis\n"
+        "split:\n  seed: 7\n  test: 0.15\n  validation: 0.15\n"
+    )
+    assert "mlops.yaml" not in names(bundle.collect(settings, "preprocess.py"))
 
 
-def test_the_name_changes_with_an_imported_module_and_not_with_others(model: Path) -> None:
-    before = bundle.collect(model, "preprocess.py").digest
-    (model / "train.py").write_text("import units\nprint()\n")
-    assert bundle.collect(model, "preprocess.py").digest == before
-    (model / "units.py").write_text("KILO = 1000\n")
-    assert bundle.collect(model, "preprocess.py").digest != before
+@pytest.mark.parametrize("key", ["data.goal", "splits", "project", "root", "hyperparameters.x"])
+def test_a_key_that_mlops_yaml_does_not_have_is_refused(repo: Repo, key: str) -> None:
+    with pytest.raises(MlopsError, match=f"has no key {key}"):
+        bundle.collect(repo.settings(), "preprocess.py", reads=[key])
 
 
-def test_the_name_changes_with_the_settings(model: Path) -> None:
-    digests = {
-        bundle.collect(model, "train.py", settings=settings).digest
-        for settings in (None, {}, {"split": {"seed": 1}}, {"split": {"seed": 2}})
-    }
-    assert len(digests) == 4
+def test_its_name_changes_with_its_own_code_and_settings_alone(repo: Repo) -> None:
+    def digest(settings: object = None) -> str:
+        return bundle.collect(repo.settings(), "preprocess.py", reads=READS).digest
+
+    before = digest()
+    repo.configure(data={"path": "elsewhere.csv"}, gate={"threshold": 0.123})
+    other = repo.root / "model" / "train.py"
+    other.write_text(other.read_text(encoding="utf-8") + "\n# another idea\n", encoding="utf-8")
+    assert digest() == before
+    repo.configure(split={"seed": 4711})
+    changed = digest()
+    own = repo.root / "model" / "preprocess.py"
+    own.write_text(own.read_text(encoding="utf-8") + "\n# another idea\n", encoding="utf-8")
+    assert len({before, changed, digest()}) == 3
 
 
-def test_line_ends_of_another_system_do_not_count(model: Path) -> None:
-    before = bundle.collect(model, "train.py").digest
-    file = model / "train.py"
-    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
-    assert bundle.collect(model, "train.py").digest == before
-
-
-def test_the_archive_is_the_same_bytes_each_time_and_holds_the_files(model: Path) -> None:
-    found = bundle.collect(model, "train.py")
-    assert found.tar_gz() == bundle.collect(model, "train.py").tar_gz()
-    with tarfile.open(fileobj=io.BytesIO(found.tar_gz())) as archive:
-        assert archive.getnames() == names(found)
-
-
-def test_a_missing_script_is_named(model: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"serve\.py"):
-        bundle.collect(model, "serve.py")
-
-
-@pytest.mark.slow
-def test_editing_train_leaves_the_code_of_preprocess_and_evaluate_as_it_is(repo: Repo) -> None:
-    before = code(repo.settings())
+def test_line_ends_of_another_system_do_not_count(repo: Repo) -> None:
+    before = bundle.collect(repo.settings(), "train.py").digest
     file = repo.root / "model" / "train.py"
-    file.write_text(file.read_text(encoding="utf-8") + "\n# another idea\n", encoding="utf-8")
-    after = code(repo.settings())
-    assert after.train.digest != before.train.digest
-    assert after.preprocess.digest == before.preprocess.digest
-    assert after.evaluate.digest == before.evaluate.digest
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    assert bundle.collect(repo.settings(), "train.py").digest == before
 
 
-def test_moving_the_data_or_the_gate_leaves_all_code_as_it_is(repo: Repo) -> None:
-    before = code(repo.settings())
-    after = code(repo.configure(data={"path": "elsewhere.csv"}, gate={"threshold": 0.123}))
-    assert before == after
+def test_the_archive_is_always_the_same_bytes_and_holds_the_files(repo: Repo) -> None:
+    first, second = (
+        bundle.collect(repo.settings(), "train.py", also=["inference.py"]) for _ in range(2)
+    )
+    assert first.tar_gz() == second.tar_gz()
+    with tarfile.open(fileobj=io.BytesIO(first.tar_gz())) as archive:
+        assert archive.getnames() == names(first)
+    assert "inference.py" in names(first)
 
 
-def test_another_split_changes_the_code_of_preprocess_alone(repo: Repo) -> None:
-    before = code(repo.settings())
-    after = code(repo.configure(split={"seed": 4711}))
-    assert after.preprocess.digest != before.preprocess.digest
-    assert (after.train, after.evaluate) == (before.train, before.evaluate)
+def test_a_script_that_cannot_be_packed_is_refused_in_one_line(repo: Repo) -> None:
+    (repo.root / "model" / "extra.py").write_text("import sm_mlops.settings\n", encoding="utf-8")
+    with pytest.raises(MlopsError, match=r"^model/extra\.py, line 1: cannot import"):
+        bundle.collect(repo.settings(), "extra.py")

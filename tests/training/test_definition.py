@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import re
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,8 +15,9 @@ import pytest
 from botocore.validate import ParamValidator
 
 from repos import Repo, mlops
-from sm_mlops.settings import LOWER_IS_BETTER, Settings
-from sm_mlops.training.pipeline import compile_pipeline, parameter_name
+from sm_mlops.errors import MlopsError
+from sm_mlops.settings import LOWER_IS_BETTER, Settings, parameter_name
+from sm_mlops.training.definition import DEFINITION, compile_pipeline
 
 # Compiling imports the SDK: seconds, once per process.
 pytestmark = pytest.mark.slow
@@ -29,7 +33,7 @@ Compiled = dict[str, Any]
 
 @pytest.fixture
 def compiled() -> Callable[[Settings], Compiled]:
-    return lambda settings: dict(json.loads(compile_pipeline(settings, ACCOUNT)))
+    return lambda settings: dict(json.loads(compile_pipeline(settings, ACCOUNT).definition))
 
 
 def all_steps(definition: Compiled) -> dict[str, Any]:
@@ -47,7 +51,7 @@ def all_steps(definition: Compiled) -> dict[str, Any]:
 
 
 def resolved(value: Any, parameters: dict[str, Any]) -> Any:
-    """`value` with parameters at their defaults and every other reference as some S3 address."""
+    """Return `value` with parameters at their defaults and other references as S3 addresses."""
     if isinstance(value, list):
         return [resolved(item, parameters) for item in value]
     if not isinstance(value, dict):
@@ -210,6 +214,16 @@ def test_a_version_names_its_repository_commit_data_and_sample(
     assert request["SamplePayloadUrl"]["Std:Join"]["Values"][-1] == "sample-payload.tar.gz"
 
 
+def test_without_parameters_an_execution_has_no_data(
+    repo: Repo, compiled: Callable[[Settings], Compiled]
+) -> None:
+    parameters = {
+        item["Name"]: item["DefaultValue"] for item in compiled(repo.settings())["Parameters"]
+    }
+    assert parameters["InputData"].endswith("/churn/data/none/")
+    assert parameters["Champion"].endswith("/churn/champion/none/")
+
+
 def test_every_hyperparameter_can_be_set_for_one_execution(
     repo: Repo, compiled: Callable[[Settings], Compiled]
 ) -> None:
@@ -223,7 +237,7 @@ def test_every_hyperparameter_can_be_set_for_one_execution(
 
 
 def test_nobodys_account_or_region_but_the_given_is_in_it(repo: Repo) -> None:
-    text = compile_pipeline(repo.settings(), ACCOUNT)
+    text = compile_pipeline(repo.settings(), ACCOUNT).definition
     registry = re.search(r"(\d{12})\.dkr\.ecr", text)
     assert registry
     assert set(re.findall(r"\d{12}", text)) == {ACCOUNT, registry.group(1)}
@@ -240,3 +254,61 @@ def test_compiling_calls_no_service_and_writes_no_file(repo: Repo) -> None:
     assert json.loads(done.stdout)["Version"] == "2020-12-01"
     assert {path: path.stat().st_mtime_ns for path in repo.root.rglob("*")} == before
     assert not list(home.rglob("*"))
+
+
+def test_compiling_leaves_the_process_as_it_was(repo: Repo) -> None:
+    compile_pipeline(repo.settings(), ACCOUNT)
+    before = dict(os.environ), list(logging.getLogger().handlers), list(warnings.filters)
+    compile_pipeline(repo.settings(), ACCOUNT)
+    assert (dict(os.environ), logging.getLogger().handlers, warnings.filters) == before
+
+
+def test_no_step_tells_aws_what_the_sdk_is_used_for(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sagemaker.core.telemetry import telemetry_logging
+
+    sent: list[object] = []
+    monkeypatch.setattr(
+        telemetry_logging, "_send_telemetry_request", lambda *told: sent.append(told)
+    )
+    compile_pipeline(repo.settings(), ACCOUNT)
+    assert sent == []
+
+
+def edited(repo: Repo, before: str, after: str) -> Settings:
+    """Replace a text of the definition, which must be there once."""
+    file = repo.root / DEFINITION
+    text = file.read_text(encoding="utf-8")
+    assert text.count(before) == 1
+    file.write_text(text.replace(before, after), encoding="utf-8")
+    return repo.settings()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("    return Pipeline(", "    return Pipeline)", r", line \d+: SyntaxError: "),
+        ('parameters["Commit"]', 'parameters["Comit"]', r", line \d+: KeyError: 'Comit'"),
+        ("repo.code(\"evaluate.py\")", 'repo.code("judge.py")', "^model/judge.py: no such file"),
+        ('"data.target", ', '"data.goal", ', "mlops.yaml has no key data.goal"),
+        ("def pipeline(", "def pipelines(", r"must define a function pipeline\(repo\)"),
+        ('    ParameterString("Commit"', '    ParameterString("Eta", "1"),ParameterString("Commit"',
+         "two parameters are called Eta"),
+        ("import APPROVALS", "import MINE, APPROVALS", ", line .*: ImportError: "),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_the_definition_is_one_line_that_names_its_place(
+    repo: Repo, before: str, after: str, said: str
+) -> None:
+    settings = edited(repo, before, after)
+    with pytest.raises(MlopsError, match=said) as refused:
+        compile_pipeline(settings, ACCOUNT)
+    assert "\n" not in str(refused.value)
+    assert str(DEFINITION) in str(refused.value) or "model/" in str(refused.value)
+
+
+def test_a_repo_without_a_definition_is_told_so(repo: Repo) -> None:
+    (repo.root / DEFINITION).unlink()
+    with pytest.raises(MlopsError, match=r"pipeline/definition\.py: no such file"):
+        compile_pipeline(repo.settings(), ACCOUNT)

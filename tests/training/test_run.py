@@ -14,7 +14,7 @@ from sm_mlops.aws import Aws
 from sm_mlops.errors import MlopsError
 from sm_mlops.settings import Settings
 from sm_mlops.training import artifacts, run
-from sm_mlops.training.pipeline import Code
+from sm_mlops.training.definition import Compiled, compile_pipeline
 
 pytestmark = pytest.mark.slow
 
@@ -75,17 +75,22 @@ def test_a_pipeline_is_created_then_left_alone_then_updated(account: Aws) -> Non
 def test_what_is_uploaded_is_what_the_definition_names_even_while_one_edits(
     account: Aws, repo: Repo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    named = []
+    code: dict[str, bytes] = {}
 
-    def compile_while_editing(settings: Settings, number: str, sources: Code) -> str:
-        train = repo.root / "model" / "train.py"
-        train.write_text(train.read_text(encoding="utf-8") + "\n# saved\n", encoding="utf-8")
-        named.append(f"{sources.folder(sources.train)}/source.tar.gz")
-        return DEFINITION
+    def compile_while_editing(settings: Settings, number: str) -> Compiled:
+        compiled = compile_pipeline(settings, number)
+        code.update(compiled.objects)
+        for script in (repo.root / "model").glob("*.py"):
+            script.write_text("# saved\n", encoding="utf-8")
+        return compiled
 
     monkeypatch.setattr(run, "compile_pipeline", compile_while_editing)
     run.start(account, {}, print)
-    account.s3.head_object(Bucket=account.bucket, Key=named[0])
+    named = account.sagemaker.describe_pipeline(PipelineName="churn")["PipelineDefinition"]
+    for key, content in code.items():
+        assert "/".join(key.split("/")[:3]) in named  # churn/code/<hash>
+        uploaded = account.s3.get_object(Bucket=account.bucket, Key=key)["Body"].read()
+        assert uploaded == content
 
 
 def test_the_model_package_group_is_made_once(account: Aws) -> None:
@@ -103,7 +108,7 @@ def test_the_hash_of_a_version_is_that_of_the_data_it_was_given(
     definition = json.dumps(
         {"Version": "2020-12-01", "Parameters": [{"Name": "InputData", "Type": "String"}]}
     )
-    monkeypatch.setattr(run, "compile_pipeline", lambda *_: definition)
+    monkeypatch.setattr(run, "compile_pipeline", lambda *_: Compiled(definition, {}))
     started = run.start(account, {"InputData": other}, lambda line: None)
     assert started.data == artifacts.data_in_s3(account, other)
     with pytest.raises(MlopsError, match="not an address in S3"):

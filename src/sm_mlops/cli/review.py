@@ -1,14 +1,20 @@
-"""The panel "Review": compare a change with its base, and comment on the pull request."""
+"""The panel "Review": compare a change with its base, and report it on the pull request."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sm_mlops.cli.console import load_settings, out, say
+from sm_mlops.cli.console import apply, load_settings, out, say
 from sm_mlops.errors import MlopsError
+
+if TYPE_CHECKING:
+    from sm_mlops.settings import Settings
+    from sm_mlops.training.review import Account
 
 app = typer.Typer(rich_markup_mode="markdown")
 PANEL = "Review"
@@ -23,8 +29,8 @@ def review(
 ) -> None:
     """Train the base and your working tree, each with its own code, and compare them.
 
-    Runs in a temporary sandbox, on the same rows. The exit code is 1 if the gate stops your change.
-    In GitHub Actions the report is also the job's summary.
+    In a sandbox of its own, on the same rows, each with its own code. The exit code is 1 if the
+    gate stops your change. In GitHub Actions the report is also the job's summary.
     """
     from sm_mlops import actions
     from sm_mlops.training import review as reviews
@@ -32,9 +38,9 @@ def review(
 
     settings = load_settings()
     try:
-        result = reviews.review(settings, base, out)
+        result = reviews.review(settings, base, out, _sandbox)
     except MlopsError as error:
-        # Those who wait for the report see it, too.
+        # Whoever waits for the report has to see it as well.
         report = review_report.refused(settings.project.project, base, str(error))
         actions.summary(report)
         _write(report, output)
@@ -47,6 +53,26 @@ def review(
     else:
         say(f"report     {output}")
     raise typer.Exit(0 if result.passed else 1)
+
+
+@contextmanager
+def _sandbox(work: Path) -> Iterator[Account]:
+    """Run a sandbox of its own in the folder `work`, and set AWS's variables of this process."""
+    from sm_mlops import sandbox
+    from sm_mlops.aws import Aws
+    from sm_mlops.cli.sandbox_account import prepare
+
+    def account(settings: Settings) -> Aws:
+        aws = Aws(settings, sandbox=True)
+        prepare(aws)
+        return aws
+
+    try:
+        with sandbox.connect(work, load_settings().project.region) as environment:
+            apply(environment)
+            yield account
+    finally:
+        sandbox.stop(work)
 
 
 def _write(report: str, output: Path | None) -> None:

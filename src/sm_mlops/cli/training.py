@@ -42,12 +42,12 @@ def compile_command(
 
     Without a sign-in the account is twelve zeros, which is enough to compare definitions.
     """
-    from sm_mlops.training.pipeline import compile_pipeline
+    from sm_mlops.training.definition import compile_pipeline
 
     settings = load_settings()
     if not account and not context.obj.sandbox:
         account = _signed_in_account(settings)
-    sys.stdout.write(compile_pipeline(settings, account or "0" * 12))
+    sys.stdout.write(compile_pipeline(settings, account or "0" * 12).definition)
 
 
 def _signed_in_account(settings: Settings) -> str:

@@ -1,57 +1,160 @@
-"""Finds the files that a script needs besides the image's own packages: itself, the team's modules
-it imports, and this library.
+"""Find the files that a script needs besides the image's packages: itself, the team's modules and
+packages that it imports, and the modules of this library.
 
-One walk over imports serves every job's code bundle and the `code/` folder of model.tar.gz. Reads
+One walk over imports serves the code of every job and the `code/` folder of model.tar.gz. Reads
 source text and imports nothing. Must not know what the scripts do.
 """
 
 import ast
+import sys
 from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass
+from pathlib import Path
 
-LIBRARY = "sm_mlops"
-_LIBRARY_ROOT = Path(__file__).resolve().parents[2]
+from sm_mlops.tabular.failure import DataError
+
+LIBRARY, PART = "sm_mlops", "sm_mlops.tabular"
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 def collect(folder: Path, scripts: Iterable[str]) -> dict[str, Path]:
     """Return the file of each name below the bundle's root, sorted by name.
 
+    A package of the team is taken as a whole, with what else is in its folder; of this library only
+    the modules that are imported.
+
     Args:
         folder: Where the scripts and the team's own modules and packages are.
-        scripts: Names in `folder`, such as `train.py`.
+        scripts: Names of files in `folder`, such as `train.py`.
 
     Raises:
-        FileNotFoundError: A script is not there.
-        SyntaxError: A file is not Python.
+        DataError: A script is missing, a file is not Python, an import cannot work in a job, or a
+            module hides another one of the same name. Names file and line.
     """
+    scripts = list(scripts)
+    for name in scripts:
+        if not (folder / name).is_file():
+            raise DataError(f"{folder.name}/{name}: no such file")
+        _refuse_hiding(folder, name.removesuffix(".py"))
+    if folder.resolve() != _ROOT:
+        _refuse_hiding(folder, LIBRARY)
     found: dict[str, Path] = {}
-    waiting = [(name, folder / name) for name in scripts]
+    waiting = {name: folder / name for name in scripts}
     while waiting:
-        name, path = waiting.pop()
-        if name not in found:
-            found[name] = path
-            waiting += _imported(name, path, folder)
+        name, path = waiting.popitem()
+        found[name] = path
+        if path.suffix == ".py":
+            for wanted in _imports(name, path, f"{folder.name}/{name}"):
+                new = _files(wanted, folder, ours=name.startswith(f"{LIBRARY}/"))
+                waiting |= {key: value for key, value in new.items() if key not in found}
     return dict(sorted(found.items()))
 
 
-def _imported(name: str, path: Path, folder: Path) -> Iterator[tuple[str, Path]]:
-    for module in _modules(name, ast.parse(path.read_text(encoding="utf-8"), filename=str(path))):
-        root = _LIBRARY_ROOT if module.partition(".")[0] == LIBRARY else folder
-        target = PurePosixPath(*module.split("."))
-        candidates = [target.with_suffix(".py"), target / "__init__.py"]
-        candidates += [parent / "__init__.py" for parent in target.parents if parent.parts]
-        yield from ((str(c), root / c) for c in candidates if (root / c).is_file())
+@dataclass(frozen=True)
+class _Import:
+    """An import statement at `place`. Its `module` exists, or the import fails if it is `sure`."""
+
+    module: str
+    names: tuple[str, ...]
+    place: str
+    sure: bool
+
+    @property
+    def top(self) -> str:
+        return self.module.partition(".")[0]
 
 
-def _modules(name: str, tree: ast.Module) -> Iterator[str]:
-    """Yield the absolute name of everything that may be a module and is imported."""
-    for node in ast.walk(tree):
+def _imports(name: str, path: Path, label: str) -> Iterator[_Import]:
+    """Yield what a file imports, but for what only type checkers see."""
+    try:
+        tree = ast.parse(path.read_bytes(), filename=label)
+    except SyntaxError as error:
+        raise DataError(f"{label}, line {error.lineno}: {error.msg}") from error
+    except ValueError as error:
+        raise DataError(f"{label}: {error}") from error
+    waiting: list[tuple[ast.AST, bool]] = [(tree, True)]
+    while waiting:
+        node, sure = waiting.pop()
+        children = list(ast.iter_child_nodes(node))
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            children = list(node.orelse)
+        sure = sure and not isinstance(node, ast.Try | ast.TryStar)
+        waiting += [(child, sure) for child in children]
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            place = f"{label}, line {node.lineno}"
+            yield from (_Import(alias.name, (), place, sure) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
+            place = f"{label}, line {node.lineno}"
             # `from . import x` in a/b.py is about a; each further dot is one package up.
-            above = PurePosixPath(name).parts[: -node.level] if node.level else ()
-            base = ".".join((*above, *filter(None, [node.module])))
-            if base:
-                yield base
-            yield from (".".join(filter(None, [base, alias.name])) for alias in node.names)
+            above = name.split("/")[: -node.level] if node.level else []
+            module = ".".join([*above, *filter(None, [node.module])])
+            if node.level and not above:
+                if sure:
+                    raise DataError(f"{place}: a relative import works only inside a package")
+                continue
+            yield _Import(module, tuple(alias.name for alias in node.names), place, sure)
+
+
+def _files(wanted: _Import, folder: Path, *, ours: bool) -> dict[str, Path]:
+    """Return the files that an import needs. `ours`: it stands in this library."""
+    if wanted.top == LIBRARY:
+        return _library_files(wanted)
+    package, module = folder / wanted.top, folder / f"{wanted.top}.py"
+    regular = (package / "__init__.py").is_file()
+    below = [wanted.module, *(f"{wanted.module}.{name}" for name in wanted.names)]
+    below = [name for name in below if "." in name and _exists(folder, name)]
+    # A folder without __init__.py may have the name of an installed package, which comes first.
+    if not regular and not module.is_file() and not below:
+        return {}
+    _refuse_hiding(folder, wanted.top, needed=ours)
+    if not _exists(folder, wanted.module):
+        _refuse_missing(wanted)
+        return {}
+    if module.is_file() and not regular:
+        return {module.name: module}
+    return {
+        path.relative_to(folder).as_posix(): path
+        for path in package.rglob("*")
+        if path.is_file() and not _leftover(path.relative_to(folder))
+    }
+
+
+def _library_files(wanted: _Import) -> dict[str, Path]:
+    modules = [wanted.module, *(f"{wanted.module}.{name}" for name in wanted.names)]
+    modules = [module for module in modules if _exists(_ROOT, module)]
+    carried = [m for m in modules if m == LIBRARY or f"{m}.".startswith(f"{PART}.")]
+    if wanted.module not in carried or carried != modules:
+        _refuse_missing(wanted)
+    files = {}
+    for module in carried:
+        parts = module.split(".")
+        names = ["/".join([*parts[: i + 1], "__init__.py"]) for i in range(len(parts))]
+        names.append("/".join(parts) + ".py")
+        files |= {name: _ROOT / name for name in names if (_ROOT / name).is_file()}
+    return files
+
+
+def _exists(root: Path, module: str) -> bool:
+    path = root.joinpath(*module.split("."))
+    return path.is_dir() or path.with_name(f"{path.name}.py").is_file()
+
+
+def _leftover(path: Path) -> bool:
+    hidden = any(part.startswith(".") or part == "__pycache__" for part in path.parts)
+    return hidden or path.suffix in (".pyc", ".pyo")
+
+
+def _refuse_missing(wanted: _Import) -> None:
+    if wanted.sure:
+        ours = wanted.top == LIBRARY and not f"{wanted.module}.".startswith(f"{PART}.")
+        why = f"of {LIBRARY} a job has only {PART}" if ours else "there is no such module"
+        raise DataError(f"{wanted.place}: cannot import {wanted.module}: {why}")
+
+
+def _refuse_hiding(folder: Path, name: str, *, needed: bool = False) -> None:
+    """Refuse a module of the team with the name of one that Python or this library needs."""
+    for file in (f"{name}.py", f"{name}/__init__.py"):
+        if (folder / file).is_file() and (
+            needed or name == LIBRARY or name in sys.stdlib_module_names
+        ):
+            raise DataError(f"{folder.name}/{file}: hides another module {name}; rename it")

@@ -1,4 +1,4 @@
-"""What an execution needs in S3 before it starts: the data, the code bundles, the champion.
+"""What an execution needs in S3 before it starts: the data, the code, the champion.
 
 Everything is stored under a name derived from its content or version and never overwritten.
 """
@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,6 @@ from sm_mlops.aws import Aws, error_code, split_s3
 from sm_mlops.errors import MlopsError
 from sm_mlops.redaction import without_tokens
 from sm_mlops.settings import Settings
-from sm_mlops.training.pipeline import Code
 
 SAMPLE = "breast-cancer.csv"
 
@@ -42,9 +42,9 @@ class Champion:
 
 
 def upload_data(aws: Aws) -> Dataset:
-    """Puts `data.path` where a job can read it; what is already there is not sent again.
+    """Upload `data.path` to where a job can read it, without what is already there.
 
-    In the sandbox `data.sample` comes first. Raises MlopsError when there is nothing at that path.
+    In the sandbox `data.sample` comes first. Raises MlopsError if there is nothing at that path.
     """
     setting = "sample" if aws.sandbox and aws.settings.data.sample else "path"
     path = getattr(aws.settings.data, setting)
@@ -68,7 +68,7 @@ def upload_data(aws: Aws) -> Dataset:
 
 
 def _sandbox_s3(aws: Aws, uri: str) -> Dataset:
-    """What somebody has put into the sandbox's S3, which is not AWS's."""
+    """Return what is in the sandbox's S3, which is not AWS's."""
     from botocore.exceptions import ClientError
 
     try:
@@ -81,9 +81,9 @@ def _sandbox_s3(aws: Aws, uri: str) -> Dataset:
 
 
 def local_data(settings: Settings, setting: str = "path") -> Path:
-    """The local file or folder that `data.path` or `data.sample` names.
+    """Return the local file or folder that `data.path` or `data.sample` names.
 
-    The default data set is written on first use.
+    Writes the default data set on first use.
     """
     path = getattr(settings.data, setting)
     local = settings.root / path
@@ -98,7 +98,7 @@ def local_data(settings: Settings, setting: str = "path") -> Path:
 
 
 def _files_below(local: Path, setting: str) -> list[tuple[str, Path]]:
-    """Name below `local` and path of each file, sorted by name; hidden files do not count."""
+    """Return name below `local` and path of each file, sorted by name, without hidden files."""
     if local.is_file():
         return [(local.name, local)]
     found = [
@@ -113,7 +113,7 @@ def _files_below(local: Path, setting: str) -> list[tuple[str, Path]]:
 
 
 def data_in_s3(aws: Aws, uri: str) -> Dataset:
-    """Objects that are in S3 already. Raises MlopsError when none has an address like this."""
+    """Describe objects that are already in S3. Raises MlopsError if there are none at `uri`."""
     if not uri.startswith("s3://"):
         raise MlopsError(f"InputData: {uri} is not an address in S3 (s3://bucket/prefix/)")
     bucket, key = split_s3(uri)
@@ -126,18 +126,18 @@ def data_in_s3(aws: Aws, uri: str) -> Dataset:
     return Dataset(uri, digest.hexdigest(), files, size)
 
 
-def upload_code(aws: Aws, code: Code) -> None:
-    """Puts the code bundles under the addresses that the compiled definition names."""
-    present = _sizes(aws, aws.bucket, f"{code.prefix}/code/")
-    for key, content in code.objects().items():
+def upload_code(aws: Aws, code: Mapping[str, bytes]) -> None:
+    """Upload the code that a compiled definition names, S3 key → content."""
+    present = _sizes(aws, aws.bucket, f"{aws.settings.prefix}/code/")
+    for key, content in code.items():
         if present.get(key) != len(content):
             aws.s3.put_object(Bucket=aws.bucket, Key=key, Body=content, **_encryption(aws))
 
 
 def upload_champion(aws: Aws) -> Champion:
-    """The newest approved version's artifact, copied below `champion/`; a marker without one.
+    """Copy the newest approved version's artifact below `champion/`; without one, leave a marker.
 
-    `champion.json` is written last: a copy that was cut off is made again.
+    `champion.json` is written last, so that an interrupted copy is made again.
     """
     from botocore.exceptions import ClientError
 
@@ -167,7 +167,7 @@ def upload_champion(aws: Aws) -> Champion:
 
 
 def _sizes(aws: Aws, bucket: str, prefix: str) -> dict[str, int]:
-    """Key → bytes of each object below `prefix`. Raises MlopsError when there is no such bucket."""
+    """Return key → bytes of each object below `prefix`. Raises MlopsError without the bucket."""
     from botocore.exceptions import ClientError
 
     try:

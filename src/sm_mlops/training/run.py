@@ -1,4 +1,4 @@
-"""Starts an execution: checks its parameters, uploads what it needs, upserts the pipeline."""
+"""Start an execution: check its parameters, upload what it needs, upsert the pipeline."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from typing import Any
 from sm_mlops import commit
 from sm_mlops.aws import Aws, error_code
 from sm_mlops.errors import MlopsError
+from sm_mlops.settings import parameter_name
 from sm_mlops.training import artifacts
-from sm_mlops.training.pipeline import code, compile_pipeline, parameter_name
+from sm_mlops.training.definition import compile_pipeline
 
 
 @dataclass(frozen=True)
 class Started:
-    """An execution that has begun, and what it was begun with."""
+    """An execution that has started, and what it was started with."""
 
     arn: str
     commit: str
@@ -28,21 +29,23 @@ class Started:
 
 
 def start(aws: Aws, overrides: Mapping[str, str], say: Callable[[str], None]) -> Started:
-    """Upserts the pipeline and starts it.
+    """Upsert the pipeline and start an execution of it.
 
-    `overrides` maps parameter or hyperparameter names to text. `say` gets a line per thing done.
-    Raises MlopsError for data, names or values that cannot work, before anything is started.
+    Args:
+        overrides: Parameter or hyperparameter name → text.
+        say: Gets one line for each thing done.
+
+    Raises:
+        MlopsError: Data, a name or a value cannot work; nothing has been started.
     """
     settings = aws.settings
-    # Collected once: what is uploaded must be what the definition names, even while one edits.
-    sources = code(settings)
-    definition = compile_pipeline(settings, aws.account, sources)
-    given = check_overrides(definition, overrides)
-    # Whatever data is named, the version's DataHash must be of that data.
+    compiled = compile_pipeline(settings, aws.account)
+    given = check_overrides(compiled.definition, overrides)
+    # Whatever data is given, the version's DataHash must be of that data.
     named = given.get("InputData")
     data = artifacts.data_in_s3(aws, named) if named else artifacts.upload_data(aws)
     say(f"data       {data.files} file{'s' * (data.files != 1)}, {_size(data.size)} at {data.uri}")
-    artifacts.upload_code(aws, sources)
+    artifacts.upload_code(aws, compiled.objects)
     ensure_model_package_group(aws)
     champion = artifacts.upload_champion(aws)
     say(f"champion   {'none yet' if champion.version == 'none' else f'version {champion.version}'}")
@@ -50,7 +53,7 @@ def start(aws: Aws, overrides: Mapping[str, str], say: Callable[[str], None]) ->
     say(f"commit     {at}")
     if at.endswith("-dirty"):
         say("           uncommitted changes: this version cannot be rebuilt from its commit alone")
-    upsert(aws, definition)
+    upsert(aws, compiled.definition)
     values = {
         "InputData": data.uri,
         "DataHash": data.digest,
@@ -68,7 +71,7 @@ def start(aws: Aws, overrides: Mapping[str, str], say: Callable[[str], None]) ->
 
 
 def check_overrides(definition: str, overrides: Mapping[str, str]) -> dict[str, str]:
-    """`overrides` under the parameters' own names. Raises MlopsError for the first bad one."""
+    """Return `overrides` by the parameters' own names. Raises MlopsError for the first bad one."""
     parameters = {item["Name"]: item for item in json.loads(definition)["Parameters"]}
     checked = {}
     for name, value in overrides.items():
@@ -100,6 +103,7 @@ def check_overrides(definition: str, overrides: Mapping[str, str]) -> dict[str, 
 
 
 def ensure_model_package_group(aws: Aws) -> None:
+    """Create the project's model package group if it does not exist."""
     from botocore.exceptions import ClientError
 
     group = aws.settings.model_package_group
@@ -116,7 +120,7 @@ def ensure_model_package_group(aws: Aws) -> None:
 
 
 def upsert(aws: Aws, definition: str) -> None:
-    """Creates the pipeline, or updates it when its definition or role is another."""
+    """Create the pipeline, or update it if its definition or role has changed."""
     from botocore.exceptions import ClientError
 
     name, role = aws.settings.pipeline, aws.settings.role_arn(aws.account)
