@@ -4,8 +4,8 @@ command end with one line, and does the next run leave what a run without a fail
     python bench/faults.py      # about 10 minutes on 2 cores
 
 Prints a row for each command and way: calls, how many of them ended the command, how many it got
-through all the same, and what was wrong; exits with code 1 if anything was. The tests of the
-rendered repo let each call fail once, in one of the ways.
+through all the same, and what was wrong; exits with code 1 if anything was. `make test-long`
+lets each call fail once, in one of the ways.
 """
 
 import concurrent.futures
@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-RENDERED = ROOT / "{{cookiecutter.project_slug}}"
 CONNECT = ("bootstrap", "--yes")
 S3 = (*CONNECT, "--template-provider", "s3")
 DISCONNECT = ("bootstrap", "--destroy", "--yes")
@@ -42,7 +41,7 @@ def scene(name: str) -> list[tuple[str, str, bool, tuple[str, ...]]]:
     """For each way and each call of a command: way, call, whether the command got through all the
     same, and what was wrong in the end."""
     sys.dont_write_bytecode = True
-    sys.path[:0] = [str(RENDERED), str(RENDERED / "tests")]
+    sys.path.insert(0, str(ROOT / "tests" / "support"))
     case: Any = importlib.import_module("fault_case")
     sign_in, before, words = SCENES[name]
     with (

@@ -17,13 +17,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-PROJECT = Path(__file__).resolve().parent.parent / "{{cookiecutter.project_slug}}"
-sys.path[:0] = [str(PROJECT), str(PROJECT / "tests"), str(PROJECT / "model")]
+from sm_mlops.tabular import sample_data
 
-# Not from import statements: the template's own checks cannot see into the rendered repo.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
+
+# Found on the path that was just set.
 kill_case: Any = importlib.import_module("kill_case")
-conftest: Any = importlib.import_module("conftest")
-sample_data: Any = importlib.import_module("sample_data")
+repos: Any = importlib.import_module("repos")
 
 ROUNDS = 50
 
@@ -35,7 +35,7 @@ def main() -> int:
     print(f"seed {seed}")
     found, problems = [], list[str]()
     with tempfile.TemporaryDirectory() as folder:
-        repo = conftest.make_repo(Path(folder).resolve() / "repo")
+        repo = repos.make_repo(Path(folder).resolve() / "repo")
         sample_data.write(repo.root / "data" / "breast-cancer.csv")
         repo.configure(hyperparameters={"num_boost_round": 50})
         killing = kill_case.Killing(repo.root, random.Random(seed))

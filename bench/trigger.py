@@ -21,9 +21,13 @@ from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
+from sm_mlops import platform
+from sm_mlops.bootstrap import assets
+from sm_mlops.cli.console import apply
+from sm_mlops.sandbox import Server
+
 ROOT = Path(__file__).resolve().parent.parent
-RENDERED = ROOT / "{{cookiecutter.project_slug}}"
-FUNCTION = RENDERED / "infra" / "trigger"
+FUNCTION = platform.FOLDER / "trigger"
 MOST_OF_BOTH, MOST_BYTES = 0.5, 50_000
 # Lambda's own runtime process takes some, which the sandbox does not have.
 MOST_OF_MEMORY = 0.6
@@ -71,7 +75,7 @@ def imports() -> dict[str, float]:
 
 
 def used(account: Any, function: str) -> tuple[int, int, float]:
-    """Megabytes used at most and given, and milliseconds at the median, of some invocations."""
+    """Return megabytes used at most and given, and median milliseconds, of some invocations."""
     functions, given, most, taken = account.aws.client("lambda"), 0, 0, []
     for _ in range(INVOCATIONS):
         arn = account.register("Approved")
@@ -91,15 +95,13 @@ def used(account: Any, function: str) -> tuple[int, int, float]:
 
 
 def memory(folder: Path) -> dict[str, tuple[int, int, float]]:
-    """What an invocation takes in the sandbox, by how the function signs in at GitHub."""
-    sys.path[:0] = [str(RENDERED), str(RENDERED / "tests")]
+    """Return what an invocation takes in the sandbox, by how the function signs in at GitHub."""
+    sys.path.insert(0, str(ROOT / "tests" / "support"))
     cases: Any = importlib.import_module("connected_case")
-    conftest: Any = importlib.import_module("conftest")
-    console: Any = importlib.import_module("sm_mlops.cli.console")
-    sandbox: Any = importlib.import_module("sandbox")
-    repo = conftest.make_repo(folder / "churn")
-    with sandbox.Server(folder / "account", cases.REGION) as server:
-        console.apply(server.environment())
+    repos: Any = importlib.import_module("repos")
+    repo = repos.make_repo(folder / "churn")
+    with Server(folder / "account", cases.REGION) as server:
+        apply(server.environment())
         # git tells that the repository it clones is empty.
         with (folder / "stderr").open("w") as nowhere, redirected(nowhere):
             account = cases.connect(server, repo, cases.app_layer())
@@ -118,7 +120,7 @@ def memory(folder: Path) -> dict[str, tuple[int, int, float]]:
 
 @contextlib.contextmanager
 def redirected(target: io.TextIOBase | Any) -> Any:
-    """Sends standard error of this process and its children elsewhere."""
+    """Send standard error of this process and its children elsewhere."""
     kept = os.dup(2)
     os.dup2(target.fileno(), 2)
     try:
@@ -129,11 +131,8 @@ def redirected(target: io.TextIOBase | Any) -> Any:
 
 
 def package() -> int:
-    """Bytes of trigger.zip, as `mlops bootstrap` uploads it."""
-    sys.path.insert(0, str(RENDERED))
-    assets: Any = importlib.import_module("sm_mlops.bootstrap.assets")
-    names = ("app.py", "handler.py")
-    return len(assets.archive({name: (FUNCTION / name).read_bytes() for name in names}))
+    """Return the bytes of trigger.zip, as `mlops bootstrap` uploads it."""
+    return len(assets.build().files[assets.TRIGGER])
 
 
 def main() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from sm_mlops import stacks
-from sm_mlops.aws import ABSENT, Aws, error_code
+from sm_mlops.aws import ABSENT, Aws, ignoring
 from sm_mlops.stacks import Stack
 
 
@@ -31,15 +32,10 @@ class Found:
 
 def find(aws: Aws) -> Found | None:
     """Return the project named in this repo's settings; None if there is none."""
-    from botocore.exceptions import ClientError
-
-    try:
+    shown: dict[str, Any] = {}
+    with ignoring(*ABSENT):
         shown = aws.sagemaker.describe_project(ProjectName=aws.settings.project.project)
-    except ClientError as error:
-        if error_code(error) not in ABSENT:
-            raise
-        return None
-    if shown["ProjectStatus"] == "DeleteCompleted":
+    if shown.get("ProjectStatus", "DeleteCompleted") == "DeleteCompleted":
         return None
     product = shown.get("ServiceCatalogProvisionedProductDetails", {})
     details = shown.get("TemplateProviderDetails") or [{}]

@@ -135,11 +135,13 @@ def deploy(
     *,
     execute: bool = True,
     continue_rollback: bool = False,
+    imports: Iterable[Mapping[str, Any]] = (),
 ) -> Outcome:
     """Create or update the stack with this template and these parameters, and wait for the end.
 
     Without `template` the stack keeps its own; a parameter that is None keeps its value. With
-    `execute=False` the change set is only shown. Raises MlopsError if the stack cannot be changed
+    `execute=False` the change set is only shown. `imports` are existing resources that become the
+    stack's, which then must have no others. Raises MlopsError if the stack cannot be changed
     in its present state, StackFailed if the operation failed.
     """
     body = _body(template) if template else None
@@ -161,6 +163,8 @@ def deploy(
         "Capabilities": list(capabilities),
         **({"TemplateBody": body} if body else {"UsePreviousTemplate": True}),
     }
+    if imports:
+        request |= {"ChangeSetType": "IMPORT", "ResourcesToImport": list(imports)}
     formation = aws.client("cloudformation")
     with _alone(name):
         arn = formation.create_change_set(**request)["Id"]

@@ -20,7 +20,7 @@ from sm_mlops.sandbox import client
 
 pytestmark = pytest.mark.slow
 Run = Callable[..., subprocess.CompletedProcess[str]]
-AUTHORISE = "for you: authorisation of the connection to GitHub: mlops sandbox authorize sm-mlops"
+AUTHORIZE = "  authorization of the connection to GitHub: mlops sandbox authorize sm-mlops"
 
 
 @pytest.fixture
@@ -40,9 +40,6 @@ def untouched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repo]:
 def begun(folder: Path) -> Iterator[Repo]:
     """A rendered repo with its first commit, and a sandbox that stands and knows nothing of it."""
     repo = make_repo(folder)
-    file = repo.root / "pyproject.toml"
-    text = re.sub(r'(template-version = )"[^"]*"', r'\1"0.1.0"', file.read_text())
-    file.write_text(text, encoding="utf-8")
     (repo.root / ".gitignore").write_text(".sandbox/\n", encoding="utf-8")
     who = ("-c", "user.name=ada", "-c", "user.email=ada@acme.org")
     for words in (["init", "-q", "-b", "main"], ["add", "."], [*who, "commit", "-qm", "Begin"]):
@@ -125,14 +122,14 @@ def test_from_an_empty_account_to_a_connected_repo_and_back_to_nothing(repo: Rep
 
     said = bootstrap(repo, "--yes", run=mlops)
     assert "created      SageMaker project churn, by Service Catalog" in said
-    assert said.rstrip().endswith(AUTHORISE)
+    assert said.rstrip().endswith(AUTHORIZE)
     held = account.held()
     assert held["functions"] == ["sm-mlops-trigger"]
     assert held["groups"] == held["repositories"] == ["churn"]
 
     again = bootstrap(repo, "--yes")
     assert not re.search(r"^(create|change|delete) ", again, re.MULTILINE)
-    assert again.rstrip().endswith(AUTHORISE)
+    assert again.rstrip().endswith(AUTHORIZE)
     assert account.held() == held
     assert mlops_here(repo.root, "sandbox", "authorize").returncode == 0
     assert bootstrap(repo, "--yes").rstrip().endswith("Nothing is left to do.")
@@ -162,11 +159,11 @@ def test_what_failed_half_way_is_told_and_gone_on_with(repo: Repo) -> None:
     done = mlops(repo.root, "--sandbox", "bootstrap", "--yes")
     assert done.returncode == 2
     assert "deployed     sm-mlops-platform" in done.stdout
-    assert "What is done stays. To go on: mlops --sandbox bootstrap" in done.stdout
-    assert "mlops: role churn-github is there already" in done.stderr
+    assert "What is done stays. To continue: mlops --sandbox bootstrap" in done.stdout
+    assert "mlops: role churn-github exists already" in done.stderr
     assert "Traceback" not in done.stderr
     iam.delete_role(RoleName="churn-github")
-    assert bootstrap(repo, "--yes").rstrip().endswith(AUTHORISE)
+    assert bootstrap(repo, "--yes").rstrip().endswith(AUTHORIZE)
 
 
 def test_scripts_get_plan_and_rest_as_json(untouched: Repo) -> None:

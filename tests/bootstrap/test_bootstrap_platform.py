@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,11 @@ import pytest
 
 from bootstrap_case import ACCOUNT, BUCKET, REGION, Kept, Land, connected_once, items, land
 from connected_case import app_layer
+from sm_mlops import platform as package
 from sm_mlops import stacks
-from sm_mlops.bootstrap import assets, catalog, credential, platform
+from sm_mlops.bootstrap import assets, catalog, credential, platform, users
 from sm_mlops.bootstrap.plan import Todo, is_work
-from sm_mlops.bootstrap.platform import STACK, Again, Options, Platform
+from sm_mlops.bootstrap.platform import STACK, Options, Platform, Retry
 from sm_mlops.bootstrap.project import Project
 from sm_mlops.bootstrap.studio import TAG, Studio
 from sm_mlops.errors import MlopsError
@@ -92,7 +92,7 @@ def test_a_bucket_that_is_there_becomes_the_platform_s_with_what_is_in_it(empty:
     s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
     s3.put_object(Bucket=BUCKET, Key="churn/data.csv", Body=b"1")
     assert items(empty.part(Platform).look())[f"artifact bucket {BUCKET}"] == "change"
-    assert f"taken over   bucket {BUCKET}" in act(empty)
+    assert f"adopted      bucket {BUCKET}" in act(empty)
     assert s3.get_object(Bucket=BUCKET, Key="churn/data.csv")["Body"].read() == b"1"
     # Not only believed to be so.
     assert s3.get_bucket_versioning(Bucket=BUCKET)["Status"] == "Enabled"
@@ -144,7 +144,7 @@ def count_one_of_each(found: Land) -> None:
 
 
 def test_a_stack_operation_of_a_killed_run_is_waited_for(empty: Land) -> None:
-    body = stacks._body(empty.repo.root / "infra" / "platform.yml")
+    body = stacks._body(package.FOLDER / "platform.yml")
     given = {"TemplateVersion": "0.1.0", "AllowedOwners": "acme"}
     empty.aws.client("cloudformation").create_stack(
         StackName=STACK,
@@ -153,23 +153,24 @@ def test_a_stack_operation_of_a_killed_run_is_waited_for(empty: Land) -> None:
         Parameters=[{"ParameterKey": k, "ParameterValue": v} for k, v in given.items()],
     )
     told = act(empty)
-    assert told[0] == f"{STACK} is CREATE_IN_PROGRESS: waiting for that to end"
+    assert told[0] == f"Waiting: {STACK} is CREATE_IN_PROGRESS"
     assert not list(filter(is_work, empty.part(Platform).look()))
 
 
-# Repos of several versions
+# Tools of several versions
 
 
-def test_a_newer_template_adds_a_version_and_marks_the_one_before(there: Land) -> None:
+def test_a_newer_tool_adds_a_version_and_deprecates_the_one_before(there: Land) -> None:
     act(there, parameters={"AlarmTopicArn": TOPIC})
     there.release("0.2.0")
     planned = items(there.part(Platform).look())
     assert planned[f"platform {STACK}"] == "change"
+    assert there.part(Platform).look()[0].detail == "version 0.1.0; upgrade to 0.2.0"
     assert planned["product version 0.2.0"] == "create"
     act(there)
     assert versions(there) == {"0.1.0": "DEPRECATED", "0.2.0": "DEFAULT"}
     now = parameters(there)
-    assert (now["TemplateVersion"], now["FirstVersion"]) == ("0.2.0", "0.1.0")
+    assert now["TemplateVersion"] == "0.2.0"
     assert now["AssetsPrefix"].startswith("platform/0.2.0/")
     assert now["FirstAssetsPrefix"].startswith("platform/0.1.0/")
     assert now["AlarmTopicArn"] == TOPIC
@@ -179,7 +180,7 @@ def test_a_newer_template_adds_a_version_and_marks_the_one_before(there: Land) -
     assert versions(there) == {"0.1.0": "DEPRECATED", "0.2.0": "DEPRECATED", "0.10.0": "DEFAULT"}
 
 
-def test_an_older_repo_leaves_a_newer_platform_as_it_is(there: Land) -> None:
+def test_an_older_tool_leaves_a_newer_platform_as_it_is(there: Land) -> None:
     there.release("0.10.0")
     act(there)
     there.release("0.2.0")
@@ -192,80 +193,74 @@ def test_an_older_repo_leaves_a_newer_platform_as_it_is(there: Land) -> None:
     assert "0.2.0" not in versions(there)
 
 
-def reword(found: Land, name: str, before: str, after: str) -> None:
-    """Edit a file of infra/, as a team does that forks the template."""
-    file = found.repo.root / "infra" / name
-    text = file.read_text(encoding="utf-8")
-    assert before in text
-    file.write_text(text.replace(before, after), encoding="utf-8")
-
-
-def test_an_edit_within_a_version_reaches_the_account_once_and_is_never_undone(
-    there: Land,
-) -> None:
-    other = there.neighbour("eu")
-    reword(there, "project.yml", "What the training pipeline of", "What training of")
-    found = there.part(Platform).look()
-    assert re.search(r"other files of infra/, [0-9a-f]{8} -> [0-9a-f]{8}$", found[0].detail)
-    [offered] = (item for item in found if item.what.startswith("product version"))
-    assert re.fullmatch(r"product version 0\.1\.0\+[0-9a-f]{8}", offered.what)
-    assert offered.todo is Todo.CREATE
+def test_other_files_of_the_same_version_are_replaced_by_the_tools_own(there: Land) -> None:
+    there.reword("project.yml", "What the training pipeline of", "What training of")
+    planned = there.part(Platform).look()
+    assert planned[0].detail == ("version 0.1.0; files differ from this tool's, which replace them")
+    assert items(planned)["product version 0.1.0"] == "create"
     act(there)
-    edited = offered.what.rpartition(" ")[2]
-    assert versions(there) == {"0.1.0": "DEPRECATED", edited: "DEFAULT"}
+    assert guidance(there) == [("0.1.0", "DEPRECATED"), ("0.1.0", "DEFAULT")]
     assert not list(filter(is_work, there.part(Platform).look()))
-    # Who still has what was there before, leaves it so, and is told what to do.
-    found = other.part(Platform).look()
-    assert not list(filter(is_work, found))
-    assert "raise template-version in pyproject.toml" in found[0].detail
-    assert act(other) == []
-    assert other.writes == []
-    other.release("0.1.1")
-    act(other)
-    assert versions(there) == {"0.1.0": "DEPRECATED", edited: "DEPRECATED", "0.1.1": "DEFAULT"}
-    assert parameters(there)["FormerContents"] == ""
-    assert "newer than 0.1.0" in there.part(Platform).look()[0].detail
 
 
-def test_an_edit_of_the_platform_makes_no_product_version_and_survives_who_lacks_it(
+def test_replaced_files_of_the_same_version_come_back_only_with_a_tool_that_has_them(
     there: Land,
 ) -> None:
-    other = there.neighbour("eu")
-    reword(there, "platform.yml", "A model version was approved", "Somebody approved")
+    before = package.FOLDER
+    there.reword("platform.yml", "A model version was approved", "Somebody approved")
     act(there)
-    assert versions(there) == {"0.1.0": "DEFAULT"}
-    file = other.repo.root / "pyproject.toml"
-    file.write_text(file.read_text().replace("acme/", "others/"), encoding="utf-8")
-    other.again()
-    # What it needs, it gets, by the template that is there.
-    act(other)
-    assert parameters(there)["AllowedOwners"] == "acme,others"
-    rule = there.aws.client("events").describe_rule(Name="sm-mlops-approved")
-    assert rule["Description"] == "Somebody approved"
-
-
-def test_a_template_that_comes_back_is_offered_again(there: Land) -> None:
-    reword(there, "project.yml", "What the training pipeline of", "What training of")
-    act(there)
-    reword(there, "project.yml", "What training of", "What the training pipeline of")
-    reword(there, "platform.yml", "A model version was approved", "Somebody approved")
+    assert rule(there) == "Somebody approved"
+    there.environment.setattr(package, "FOLDER", before)
     planned = there.part(Platform).look()
     [offered] = (item for item in planned if item.what == "product version 0.1.0")
-    assert (offered.todo, offered.detail) == (Todo.CHANGE, "no more outdated")
+    assert (offered.todo, offered.detail) == (Todo.CHANGE, "offered again")
+    there.release("0.0.9")
+    assert not list(filter(is_work, there.part(Platform).look()))
+    assert act(there) == []
+    assert rule(there) == "Somebody approved"
+    there.release("0.1.0")
     act(there)
-    assert sorted(versions(there).values()) == ["DEFAULT", "DEPRECATED"]
-    assert versions(there)["0.1.0"] == "DEFAULT"
+    assert rule(there) == "A model version was approved"
+    assert guidance(there) == [("0.1.0", "DEFAULT"), ("0.1.0", "DEPRECATED")]
     assert not list(filter(is_work, there.part(Platform).look()))
 
 
-def test_an_older_repo_of_another_owner_is_let_in_and_nothing_else_is_changed(there: Land) -> None:
+def rule(found: Land) -> str:
+    shown = found.aws.client("events").describe_rule(Name="sm-mlops-approved")
+    return str(shown["Description"])
+
+
+def guidance(found: Land) -> list[tuple[str, str]]:
+    """Return the versions of the product in the order in which they were added."""
+    product = (platform.outputs(found.aws) or {})["ProductId"]
+    known = sorted(catalog.versions(found.aws, product), key=lambda item: item.made)
+    return [(item.name, item.guidance) for item in known]
+
+
+def test_a_version_of_a_fork_is_one_between_two_others(there: Land) -> None:
+    there.release("0.2.0")
+    act(there)
+    there.release("0.2.0+acme.1")
+    act(there)
+    assert parameters(there)["AssetsPrefix"].startswith("platform/0.2.0_acme.1/")
+    assert versions(there)["0.2.0+acme.1"] == "DEFAULT"
+    there.release("0.2.0")
+    assert "newer than 0.2.0 of this tool" in there.part(Platform).look()[0].detail
+    assert act(there) == []
+    there.release("0.2.1")
+    act(there)
+    assert versions(there)["0.2.1"] == "DEFAULT"
+
+
+def test_an_older_tool_lets_another_owner_in_and_changes_nothing_else(there: Land) -> None:
     there.release("0.2.0")
     act(there)
     before = parameters(there)
     other = there.neighbour("eu")
     file = other.repo.root / "pyproject.toml"
-    file.write_text(file.read_text().replace("acme/", "others/").replace("0.2.0", "0.1.0"))
+    file.write_text(file.read_text().replace("acme/", "others/"))
     other.again()
+    other.release("0.1.0")
     [item] = filter(is_work, other.part(Platform).look())
     assert item.detail.endswith("AllowedOwners + others")
     act(other)
@@ -310,11 +305,11 @@ def test_a_github_app_brings_its_layer_once_its_key_is_there(
     shared.act(print)
     monkeypatch.setattr(credential, "kind", lambda aws: "app")
     told: list[str] = []
-    Again(shared).act(told.append)
+    Retry(shared).act(told.append)
     assert "added        layer sm-mlops-github-app" in told
     assert parameters(there)["HasLayer"] == "true"
     assert not list(filter(is_work, there.part(Platform).look()))
-    assert Again(shared).look() == []
+    assert Retry(shared).look() == []
 
 
 # What a person says
@@ -343,12 +338,6 @@ def test_a_parameter_that_cannot_be_is_refused_before_anything_is_done(
 ) -> None:
     with pytest.raises(MlopsError, match=complaint):
         empty.part(Platform, parameters=given).look()
-
-
-def test_a_repo_without_a_version_is_told_so(empty: Land) -> None:
-    empty.release("")
-    with pytest.raises(MlopsError, match="is not a version"):
-        empty.part(Platform).look()
 
 
 def test_a_repo_on_a_server_of_its_own_needs_a_host(empty: Land) -> None:
@@ -399,12 +388,12 @@ def test_the_role_that_is_signed_in_may_make_projects_and_loses_that_at_the_end(
 ) -> None:
     arn = admin(there)
     there.aws = there.aws.as_role(arn)
-    assert items(there.part(Platform).look())["your right to make projects"] == "create"
-    assert act(there) == [f"granted      {arn} may make projects"]
-    assert items(there.part(Platform).look())["your right to make projects"] == "exists"
+    assert items(there.part(Platform).look())["your right to create projects"] == "create"
+    assert act(there) == [f"granted      {arn} may create projects"]
+    assert items(there.part(Platform).look())["your right to create projects"] == "exists"
     assert act(there) == []
     # Nobody needs it for a template in S3.
-    assert "your right to make projects" not in items(
+    assert "your right to create projects" not in items(
         there.part(Platform, template_provider="s3").look()
     )
 
@@ -464,9 +453,9 @@ def test_templates_leave_studio_with_the_last_project(
     before = studio()
     part = Studio(there.aws)
     with monkeypatch.context() as used:
-        used.setattr(Platform, "others", lambda self: ["SC-eu"])
+        used.setattr(users, "others", lambda aws: ["SC-eu"])
         assert [(item.todo, item.detail) for item in part.look_back()] == [
-            (Todo.NOTHING, "stay: used by SC-eu")
+            (Todo.NOTHING, "kept: used by SC-eu")
         ]
         part.undo(print)
         assert studio() == before
@@ -480,9 +469,9 @@ def test_templates_leave_studio_with_the_last_project(
 
 
 def test_a_platform_that_other_projects_use_knows_them(there: Land) -> None:
-    assert there.part(Platform).others() == []
+    assert users.others(there.aws) == []
     other = there.neighbour("eu")
-    [user] = other.part(Platform).others()
+    [user] = users.others(other.aws)
     assert user.startswith(f"SC-{ACCOUNT}-pp-")
 
 
@@ -514,6 +503,6 @@ def test_a_deletion_that_failed_is_taken_up_again(empty: Land) -> None:
 
 def test_where_there_is_no_platform_none_is_taken_away(empty: Land) -> None:
     part = empty.part(Platform)
-    assert (part.look_back(), part.others()) == ([], [])
+    assert (part.look_back(), users.others(empty.aws)) == ([], [])
     part.undo(print)
     assert empty.writes == []

@@ -13,9 +13,10 @@ import pytest
 from bootstrap_case import Kept, Killed, Land, connected_once, land
 from github_case import NAME, add_people, add_secrets, identify
 from repos import Repo, mlops
-from sm_mlops import github
+from sm_mlops import github, projects
 from sm_mlops.aws import Aws
 from sm_mlops.bootstrap import credential, project, rotation
+from sm_mlops.bootstrap.credential import Credential
 from sm_mlops.bootstrap.settings import KEY, Settings
 from sm_mlops.errors import MlopsError
 from sm_mlops.github import GitHub, Place
@@ -41,7 +42,8 @@ class Case:
         return self.server.github.accounts.token("ada", *scopes)
 
     def rotate(self, **environment: str) -> None:
-        rotation.rotate_credential(self.aws, self.hub, environment, None, self.told.append)
+        part = Credential(self.aws, self.hub, environment)
+        rotation.rotate_credential(part, self.told.append)
 
     def value(self) -> Any:
         client = self.aws.client("secretsmanager")
@@ -65,7 +67,7 @@ def test_a_credential_is_replaced_and_the_former_one_told(case: Case) -> None:
     new = case.token("repo")
     case.rotate(MLOPS_TRIGGER_TOKEN=new)
     assert case.value() == {"token": new}
-    assert "The former one still works: delete it at GitHub" in case.told[1]
+    assert "The former one still works. Delete it at GitHub" in case.told[1]
     assert new not in "".join(case.told)
 
 
@@ -141,7 +143,7 @@ def at_github(found: Land) -> list[str]:
 
 
 def in_secrets_manager(found: Land) -> list[str]:
-    outputs = project.outputs(found.aws)
+    outputs = projects.outputs(found.aws)
     assert outputs is not None
     client = found.aws.client("secretsmanager")
     value = client.get_secret_value(SecretId=outputs["GitHubUserSecretArn"])["SecretString"]
@@ -184,7 +186,7 @@ def test_a_rotation_that_fails_half_way_leaves_github_a_key_that_works(
                 f"{item.todo} {item.what}" for item in Settings(found.aws, found.hub).look()
             )
             told = rotate(found)
-            assert told[0] == f"Goes on with a key of {USER} that was made before."
+            assert told[0] == f"Continuing with a key of {USER} that was created before"
             assert f"created      access key of {USER}" not in told
             assert keys(found) == [at_github(found)[0]]
             assert at_github(found) == in_secrets_manager(found)
@@ -226,11 +228,11 @@ def test_a_key_that_is_still_being_made_is_waited_for(
         found.kill_after = len(found.writes) + 1
         with pytest.raises(Killed):
             rotate(found)
-        moving = project.find(found.aws)
+        moving = projects.find(found.aws)
         assert moving is not None and moving.moving
         found.calls.clear()
         told = rotate(found)
-        assert "waiting for that to end" in told[0] and "UpdateProject" not in found.calls
+        assert told[0].startswith("Waiting: ") and "UpdateProject" not in found.calls
         assert keys(found) == [at_github(found)[0]]
 
 
@@ -266,7 +268,7 @@ def test_a_project_without_a_key_has_none_to_rotate(
     with land(tmp_path, monkeypatch) as found:
         with pytest.raises(MlopsError, match="there is no SageMaker project churn yet"):
             rotate(found)
-        monkeypatch.setattr(project, "outputs", lambda aws: {"PipelineRoleArn": "x"})
+        monkeypatch.setattr(projects, "outputs", lambda aws: {"PipelineRoleArn": "x"})
         with pytest.raises(MlopsError, match="project churn signs in without a key"):
             rotate(found)
 
@@ -275,7 +277,7 @@ def test_the_command_refuses_in_one_line(repo: Repo) -> None:
     for arguments, told in (
         (["secret", "rotate", "cat"], "mlops: what to rotate must be all, trigger or key; "),
         (["secret", "rotate"], "mlops: not signed in to GitHub: gh auth login --scopes"),
-        (["--sandbox", "secret", "rotate"], "mlops: there is no platform in this account yet: "),
+        (["--sandbox", "secret", "rotate"], "mlops: there is no platform in this account yet; "),
         (["--sandbox", "secret", "rotate", "key"], "mlops: there is no SageMaker project churn"),
     ):
         done = mlops(repo.root, *arguments)

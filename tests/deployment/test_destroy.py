@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bootstrap_case import NAME, Land, land
-from sm_mlops.bootstrap import project
+from sm_mlops import projects
 from sm_mlops.bootstrap.project import Project
 from sm_mlops.deployment import destroy
 
@@ -28,7 +28,7 @@ def test_the_registry_of_a_project_is_emptied_and_its_group_goes_with_the_projec
         assert destroy.delete_registry(here.aws) == []
         assert groups(here) == [NAME] and destroy.kept(here.aws).versions == 0
         here.part(Project).undo(print)
-        assert project.find(here.aws) is None and groups(here) == []
+        assert projects.find(here.aws) is None and groups(here) == []
 
 
 def test_a_registry_without_a_project_goes_with_its_group(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -65,10 +64,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
         yield Whole(found)
 
 
-def test_where_all_is_as_it_should_be_nothing_has_failed_and_it_is_quick(whole: Whole) -> None:
-    began = time.monotonic()
+def test_where_all_is_as_it_should_be_nothing_has_failed(whole: Whole) -> None:
     found = doctor.examine(whole.aws, os.environ)
-    assert time.monotonic() - began < 10
     amiss = [item for item in found if item.state is not State.OK]
     # This repo of the tests is no git repository that could be pushed.
     assert [item for item in amiss if item.check != "first push"] == []
@@ -181,9 +178,9 @@ def test_a_launch_role_that_somebody_has_deleted_is_missed(whole: Whole) -> None
 
 @pytest.mark.parametrize(
     ("ours", "state", "remedy"),
-    [("0.0.9", State.WARNING, "cruft update"), ("0.2.0", State.WARNING, "bootstrap")],
+    [("0.0.9", State.WARNING, "make upgrade"), ("0.2.0", State.WARNING, "bootstrap")],
 )
-def test_a_platform_of_another_version_of_the_template_is_told(
+def test_a_platform_of_another_version_than_the_tool_is_told(
     whole: Whole, ours: str, state: State, remedy: str
 ) -> None:
     whole.land.release(ours)
@@ -219,7 +216,7 @@ def test_a_secret_without_a_value_has_failed(whole: Whole, monkeypatch: pytest.M
         assert words in found.detail
     monkeypatch.setattr(credential, "kept", lambda _: credential.Kept(kept.arn, ("app",)))
     [found] = whole.look(platform.credential)
-    assert "no layer" in found.detail
+    assert "lacks the layer" in found.detail
 
 
 def test_an_old_token_is_a_warning(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -352,7 +349,7 @@ def test_a_domain_needs_a_tag_only_where_the_template_is_in_s3(
 ) -> None:
     from dataclasses import replace
 
-    from sm_mlops.bootstrap import project
+    from sm_mlops import projects
 
     sagemaker = whole.aws.sagemaker
     made = sagemaker.create_domain(
@@ -368,10 +365,10 @@ def test_a_domain_needs_a_tag_only_where_the_template_is_in_s3(
         assert (found.state, found.detail) == (State.OK, "studio")
         grants = whole.look(platform.product, State.WARNING)
         assert "role/studio" in grants[0].detail and "StudioRoleArns=" in grants[0].remedy
-        there = project.find(whole.aws)
+        there = projects.find(whole.aws)
         assert there
         url = "https://bucket.s3.amazonaws.com/platform/0.1.0/x/project.yml"
-        monkeypatch.setattr(project, "find", lambda _: replace(there, template_url=url))
+        monkeypatch.setattr(projects, "find", lambda _: replace(there, template_url=url))
         scene = whole.scene()
         [found] = account.domain(scene)
         assert found.state is State.WARNING and TAG in found.detail

@@ -134,7 +134,7 @@ def test_instances_in_use_count_where_cloudwatch_counts_them(
 def test_it_never_loads_the_sagemaker_sdk(bare: Land) -> None:
     script = (
         "import os, sys\nfrom pathlib import Path\n"
-        "from ops import doctor\nfrom sm_mlops.aws import Aws\n"
+        "from sm_mlops import doctor\nfrom sm_mlops.aws import Aws\n"
         "from sm_mlops import settings\n"
         "doctor.examine(Aws(settings.load(Path.cwd())), os.environ)\n"
         "print('sagemaker' in sys.modules, 'pandas' in sys.modules)\n"

@@ -1,8 +1,8 @@
-"""Every call that bootstrap, deploy and destroy make to AWS and GitHub fails once, and the next run
+"""Calls that bootstrap, deploy and destroy make to AWS and GitHub fail once, and the next run
 leaves exactly what a run without a failure leaves.
 
-The calls are recorded, not listed. `python bench/faults.py` in the template lets each of them fail
-in each way.
+The calls are recorded, not listed. Some of them fail in `make test`, each in `make test-long`, and
+each in every way in `bench/faults.py`.
 """
 
 from __future__ import annotations
@@ -21,33 +21,45 @@ CONNECT, DISCONNECT = ("bootstrap", "--yes"), ("bootstrap", "--destroy", "--yes"
 
 @pytest.fixture
 def empty(tmp_path: Path) -> Iterator[Stage]:
-    """Nothing but a repo and its owner, whose workflows sign in with a key: that takes most."""
+    """Return a repo and its owner, whose workflows sign in with a key, which takes most calls."""
     with stage(tmp_path, sign_in="iam-user") as found:
         yield found
 
 
-def all_fail(campaign: Campaign, first: float = 0, last: float = 1) -> None:
-    """Let calls fail: of those that change something the answer is lost, git's first one gets none,
-    of the others each fails in another way than the one before. `first` and `last` are parts of
-    them."""
-    count = len(campaign.calls)
+EACH = pytest.param(1, id="each call", marks=pytest.mark.long)
+# Another number than that of the ways, so that neighbors fail in different ones.
+SOME = pytest.param(9, id="some calls")
+
+
+def fail(campaign: Campaign, every: int, first: int = 0) -> None:
+    """Let every so manieth call fail: of those that change something the answer is lost, git's
+    first one gets none, of the others each fails in another way than the one before."""
     met = []
-    for number in range(int(count * first), int(count * last)):
+    for number in range(first, len(campaign.calls), every):
         call = campaign.calls[number]
-        way = WAYS[number % len(WAYS)] if call.reads else "lost"
+        way = WAYS[len(met) % len(WAYS)] if call.reads else "lost"
         way = "timeout" if call.label.endswith("info/refs") else way
         met.append(campaign.meet(number, way))
     assert [each for each in met if each.wrong] == []
     assert {each.way for each in met} == set(WAYS)
 
 
-@pytest.mark.parametrize("part", [0, 1], ids=["first half", "second half"])
-def test_bootstrap_goes_on_after_any_call_that_failed(empty: Stage, part: int) -> None:
+@pytest.mark.parametrize(
+    ("every", "first"),
+    [
+        pytest.param(9, 4, id="some calls"),
+        pytest.param(2, 0, id="even calls", marks=pytest.mark.long),
+        pytest.param(2, 1, id="odd calls", marks=pytest.mark.long),
+    ],
+)
+def test_bootstrap_continues_after_any_call_that_failed(
+    empty: Stage, every: int, first: int
+) -> None:
     campaign = Campaign(empty, *CONNECT)
     kinds = {call.label.split()[0] for call in campaign.calls}
     assert {"GET", "POST", "PUT", "cloudformation", "s3", "sagemaker", "secretsmanager"} < kinds
     assert len(campaign.calls) > 100
-    all_fail(campaign, part / 2, (part + 1) / 2)
+    fail(campaign, every, first)
 
 
 @pytest.mark.parametrize("way", ["error", "lost"])
@@ -57,26 +69,28 @@ def test_bootstrap_gets_through_where_each_call_has_to_be_made_twice(
     assert Campaign(empty, *CONNECT).all_once(way).wrong == ()
 
 
-def test_disconnecting_goes_on_after_any_call_that_failed(empty: Stage) -> None:
+@pytest.mark.parametrize("every", [SOME, EACH])
+def test_disconnecting_continues_after_any_call_that_failed(empty: Stage, every: int) -> None:
     assert empty.command(*CONNECT).code == 0
     campaign = Campaign(empty, *DISCONNECT)
     assert len(campaign.calls) > 50
-    all_fail(campaign)
+    fail(campaign, every)
     assert campaign.all_once("lost").wrong == ()
     gone = set(campaign.began_with) - set(campaign.wanted)
     assert {"stacks", "buckets", "roles", "secrets", "functions", "products", "groups"} <= gone
 
 
-def test_deploy_and_destroy_go_on_after_any_call_that_failed(empty: Stage) -> None:
+@pytest.mark.parametrize("every", [SOME, EACH])
+def test_deploy_and_destroy_continue_after_any_call_that_failed(empty: Stage, every: int) -> None:
     arn = deployable(empty)
     before = empty.everything()
     deploy = Campaign(empty, "deploy", "staging", "--model-package-arn", arn)
     empty.keep("deployed")
-    all_fail(deploy)
+    fail(deploy, every)
     assert deploy.all_once("lost").wrong == ()
     empty.back_to("deployed")
     destroy = Campaign(empty, "destroy", "staging", "--yes")
-    all_fail(destroy)
+    fail(destroy, every)
     assert destroy.all_once("lost").wrong == ()
     assert list(differences(before, destroy.wanted)) == []
 

@@ -19,12 +19,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from test_sandbox_approval import commit
 
 from bootstrap_case import OWNER, PERSON, Land, land
-from connected_case import COMMIT, SECRET, TRIGGER, WORKFLOW
+from connected_case import COMMIT, SECRET, TRIGGER, WORKFLOW, commit
 from function_cases import until
-from sm_mlops.bootstrap import platform
+from sm_mlops.bootstrap import platform, users
 from sm_mlops.bootstrap.connection import Connection
 from sm_mlops.bootstrap.platform import Platform
 
@@ -37,8 +36,7 @@ ALIKE = [
     "chur", "n", "x" * 32, "x" * 31, "sm-mlops", "model", "approvals", "a", "a0",
 ]  # fmt: skip
 NAMES = [*ALIKE, *(f"team-{number}" for number in range(1, 51 - len(ALIKE)))]
-# These approve something; the others must not notice.
-APPROVING = (*ALIKE[:8], "x" * 32, "sm-mlops", NAMES[-1])
+FEW = [*ALIKE[:8], "x" * 32, "x" * 31, "sm-mlops", "a"]
 # Of https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html, in characters
 # without white space; of a role's trust what is given without a request.
 INLINE, TRUST, MANAGED, NAME_OF_ROLE = 10_240, 2_048, 6_144, 64
@@ -55,9 +53,14 @@ PER_PROJECT = {
 
 
 def repository(name: str) -> str:
-    """A project's repository, which may be called like another project: only the registry knows."""
+    """Return a project's repository, which may have the name of another project."""
     swapped = {"churn": "churn-eu", "churn-eu": "churn"}
     return swapped.get(name, f"{name}-model" if name.startswith("team") else name)
+
+
+def approving(names: list[str]) -> list[str]:
+    """Return the projects in which something is approved; the others must not notice."""
+    return [name for name in names if name in (*ALIKE[:8], "x" * 32, "sm-mlops", names[-1])]
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class Fleet:
     """What was seen: the account before and after there were projects (and after one was gone), the
     runs on GitHub by repository, and the policies: of all by their length, of a role in full."""
 
+    names: list[str]
     seconds: float
     versions: dict[str, str]
     runs: dict[str, list[Any]]
@@ -79,14 +83,21 @@ class Fleet:
     others: list[str]
 
 
-@pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
-    """Made by whichever of the processes that test in parallel comes first."""
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(FEW, id="few projects"),
+        pytest.param(NAMES, id="fifty projects", marks=pytest.mark.long),
+    ],
+)
+def fleet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Fleet:
+    """Return a fleet that the first of the processes that test in parallel creates."""
+    names: list[str] = request.param
     base = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         base = base.parent
-    file = base / "fleet.pickle"
-    with (base / "fleet.lock").open("w") as lock:
+    file = base / f"fleet of {len(names)}.pickle"
+    with file.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not file.exists():
             file.write_bytes(pickle.dumps(None))
@@ -94,41 +105,42 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
                 pytest.MonkeyPatch.context() as environment,
                 land(tmp_path_factory.mktemp("fleet"), environment) as here,
             ):
-                file.write_bytes(pickle.dumps(made(here)))
+                file.write_bytes(pickle.dumps(made(here, names)))
     found = pickle.loads(file.read_bytes())
     assert isinstance(found, Fleet), "it has failed in another test"
     return found
 
 
-def made(here: Land) -> Fleet:
-    """A platform, fifty projects with their repositories, an approval in some of them; and then a
-    project less."""
+def made(here: Land, names: list[str]) -> Fleet:
+    """Create a platform, projects with their repositories, an approval in some of them; then delete
+    a project."""
     for kind in (Platform, Connection):
         here.part(kind).act(print)
     before, shared_before = held(here), shared_policies(here)
-    repositories(here)
+    repositories(here, names)
     began = time.monotonic()
-    provision(here)
+    provision(here, names)
     seconds = time.monotonic() - began
-    versions = register(here)
-    for name in APPROVING:
+    versions = register(here, names)
+    for name in approving(names):
         here.aws.sagemaker.update_model_package(
             ModelPackageArn=versions[name], ModelApprovalStatus="Approved"
         )
     # What has not come by then, the tests tell.
     with contextlib.suppress(TimeoutError):
-        until(lambda: sum(map(len, runs(here).values())) >= len(APPROVING), 60)
+        until(lambda: sum(map(len, runs(here, names).values())) >= len(approving(names)), 60)
         until(lambda: not here.server.integrations.busy(), 30)
     after, shared = held(here), shared_policies(here)
-    trusts, inline = roles(here)
-    others = here.part(Platform).others()
+    trusts, inline = roles(here, names)
+    others = users.others(here.aws)
     here.aws.sagemaker.delete_model_package(ModelPackageName=versions["churn"])
     here.aws.sagemaker.delete_project(ProjectName="churn")
     until(lambda: statuses(here)["churn"] in ("DeleteCompleted", "DeleteFailed"), 60)
     return Fleet(
+        names,
         seconds,
         versions,
-        runs(here),
+        runs(here, names),
         sum("/dispatches" in label for label, _ in here.server.github.requests),
         before,
         after,
@@ -141,10 +153,10 @@ def made(here: Land) -> Fleet:
     )
 
 
-def repositories(here: Land) -> None:
-    """On GitHub, each with a workflow; and a token that may start all of them."""
+def repositories(here: Land, projects: list[str]) -> None:
+    """Add them on GitHub, each with a workflow, and a token that may start all of them."""
     github = here.server.github
-    names = [repository(name) for name in NAMES]
+    names = [repository(name) for name in projects]
     for name in names:
         github.routes.add(OWNER, name)
     first = f"{OWNER}/{names[0]}"
@@ -159,10 +171,10 @@ def repositories(here: Land) -> None:
     )
 
 
-def provision(here: Land) -> None:
-    """As Studio does it, all at once."""
+def provision(here: Land, names: list[str]) -> None:
+    """Create the projects as Studio does, all at once."""
     product = (platform.outputs(here.aws) or {})["ProductId"]
-    for name in NAMES:
+    for name in names:
         given = {"GitHubOwner": OWNER, "GitHubRepository": repository(name)}
         here.aws.sagemaker.create_project(
             ProjectName=name,
@@ -172,7 +184,7 @@ def provision(here: Land) -> None:
             },
         )
     until(lambda: "CreateInProgress" not in statuses(here).values(), 300)
-    assert statuses(here) == dict.fromkeys(NAMES, "CreateCompleted")
+    assert statuses(here) == dict.fromkeys(names, "CreateCompleted")
 
 
 def statuses(here: Land) -> dict[str, str]:
@@ -180,10 +192,10 @@ def statuses(here: Land) -> dict[str, str]:
     return {row["ProjectName"]: row["ProjectStatus"] for row in rows}
 
 
-def register(here: Land) -> dict[str, str]:
-    """A version in each project, by its ARN."""
+def register(here: Land, names: list[str]) -> dict[str, str]:
+    """Register a version in each project; return their ARNs."""
     found = {}
-    for name in NAMES:
+    for name in names:
         address = f"https://github.com/{OWNER}/{repository(name)}"
         found[name] = here.aws.sagemaker.create_model_package(
             ModelPackageGroupName=name,
@@ -193,15 +205,15 @@ def register(here: Land) -> dict[str, str]:
     return found
 
 
-def runs(here: Land) -> dict[str, list[Any]]:
-    """The inputs of all runs, by repository."""
-    names = {f"{OWNER}/{repository(name)}" for name in NAMES}
-    found = {name: here.server.github.routes.runs_of(name) for name in names}
+def runs(here: Land, names: list[str]) -> dict[str, list[Any]]:
+    """Return the inputs of all runs, by repository."""
+    places = {f"{OWNER}/{repository(name)}" for name in names}
+    found = {name: here.server.github.routes.runs_of(name) for name in places}
     return {name: [run["inputs"] for run in rows] for name, rows in found.items() if rows}
 
 
 def held(here: Land) -> dict[str, set[str]]:
-    """What the account holds, by kind."""
+    """Return what the account holds, by kind."""
     aws = here.aws
 
     def named(service: str, operation: str, key: str, name: str, **request: Any) -> set[str]:
@@ -261,7 +273,7 @@ def held(here: Land) -> dict[str, set[str]]:
 
 
 def shared_policies(here: Land) -> dict[str, int]:
-    """How long the policies are that all projects share."""
+    """Return how long the policies are that all projects share."""
     aws = here.aws
     bucket = aws.s3.get_bucket_policy(Bucket=aws.bucket)["Policy"]
     function = aws.client("lambda").get_policy(FunctionName=TRIGGER)["Policy"]
@@ -276,11 +288,11 @@ def shared_policies(here: Land) -> dict[str, int]:
     return found
 
 
-def roles(here: Land) -> tuple[dict[str, Any], dict[str, int]]:
-    """Whom each project's roles trust, and how long their own policies are together."""
+def roles(here: Land, names: list[str]) -> tuple[dict[str, Any], dict[str, int]]:
+    """Return whom each project's roles trust, and how long their own policies are together."""
     iam = here.aws.client("iam")
     trusts, inline = {}, {}
-    for role in (f"{name}-{kind}" for name in NAMES for kind in ("pipeline", "github")):
+    for role in (f"{name}-{kind}" for name in names for kind in ("pipeline", "github")):
         trusts[role] = iam.get_role(RoleName=role)["Role"]["AssumeRolePolicyDocument"]
         inline[role] = sum(
             length(iam.get_role_policy(RoleName=role, PolicyName=policy)["PolicyDocument"])
@@ -290,7 +302,7 @@ def roles(here: Land) -> tuple[dict[str, Any], dict[str, int]]:
 
 
 def length(policy: Any) -> int:
-    """In characters, as IAM counts them."""
+    """Return the characters that IAM counts."""
     content = json.loads(policy) if isinstance(policy, str) else policy
     return len(json.dumps(content, separators=(",", ":")))
 
@@ -300,9 +312,9 @@ def test_an_approval_reaches_its_own_repository_and_no_other(fleet: Fleet) -> No
         f"{OWNER}/{repository(name)}": [
             {"model-package-arn": fleet.versions[name], "commit": COMMIT}
         ]
-        for name in APPROVING
+        for name in approving(fleet.names)
     }
-    assert fleet.dispatches == len(APPROVING)
+    assert fleet.dispatches == len(approving(fleet.names))
 
 
 def test_a_project_costs_the_account_what_is_its_own_and_nothing_that_is_shared(
@@ -311,30 +323,36 @@ def test_a_project_costs_the_account_what_is_its_own_and_nothing_that_is_shared(
     counts = {kind: len(names - fleet.before[kind]) for kind, names in fleet.after.items()}
     # The function's log, which is there from its first call on.
     counts["log groups"] = len({n for n in fleet.after["log groups"] if TRIGGER not in n})
-    lines = [f"{len(NAMES)} projects in {fleet.seconds:.1f} s; resources of the account:"]
+    lines = [f"{len(fleet.names)} projects in {fleet.seconds:.1f} s; resources of the account:"]
     for kind, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-        lines.append(f"  {kind:<22} {len(fleet.before[kind])} + {count / len(NAMES):g} per project")
+        lines.append(
+            f"  {kind:<22} {len(fleet.before[kind])} + {count / len(fleet.names):g} per project"
+        )
     record_property("shown", "\n".join(lines))
-    assert counts == {kind: PER_PROJECT.get(kind, 0) * len(NAMES) for kind in counts}
+    assert counts == {kind: PER_PROJECT.get(kind, 0) * len(fleet.names) for kind in counts}
 
 
 def test_whatever_a_project_is_called_its_names_are_its_own(fleet: Fleet) -> None:
     names = Counter(
-        role for name in NAMES for role in (f"{name}-pipeline", f"{name}-github", f"{name}-deploy")
+        role
+        for name in fleet.names
+        for role in (f"{name}-pipeline", f"{name}-github", f"{name}-deploy")
     )
     # Stacks and endpoints of its stages.
-    places = Counter(f"{name}-{stage}" for name in NAMES for stage in ("staging", "production"))
+    places = Counter(
+        f"{name}-{stage}" for name in fleet.names for stage in ("staging", "production")
+    )
     for found in (names, places):
         assert not [name for name, count in found.items() if count > 1]
     assert all(len(role) <= NAME_OF_ROLE for role in names)
     assert set(fleet.trusts) <= fleet.after["roles"]
-    assert fleet.after["model package groups"] == set(NAMES)
-    assert fleet.after["code repositories"] == set(NAMES)
+    assert fleet.after["model package groups"] == set(fleet.names)
+    assert fleet.after["code repositories"] == set(fleet.names)
 
 
 def test_the_platform_knows_all_who_use_it(fleet: Fleet) -> None:
     # The repo that asks has a project itself.
-    assert len(fleet.others) == len(set(fleet.others)) == len(NAMES) - 1
+    assert len(fleet.others) == len(set(fleet.others)) == len(fleet.names) - 1
 
 
 def test_what_all_projects_share_does_not_grow_with_them(fleet: Fleet) -> None:
@@ -350,9 +368,9 @@ def test_the_policies_of_each_project_stay_within_the_limits(fleet: Fleet) -> No
 
 
 def test_each_workflow_role_trusts_its_own_repository_alone(fleet: Fleet) -> None:
-    for name in NAMES:
+    for name in fleet.names:
         words = json.dumps(fleet.trusts[f"{name}-github"])
-        named = {other for other in NAMES if f"{OWNER}/{repository(other)}:" in words}
+        named = {other for other in fleet.names if f"{OWNER}/{repository(other)}:" in words}
         assert named == {name}, words
 
 

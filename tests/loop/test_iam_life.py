@@ -11,10 +11,9 @@ from typing import Any
 import boto3
 import pytest
 from botocore.exceptions import ClientError
-from test_sandbox_approval import commit
 
 from bootstrap_case import ACCOUNT, BUCKET, OWNER, REGION, Land, land, mlops_here
-from connected_case import WORKFLOW
+from connected_case import WORKFLOW, commit
 from function_cases import until
 from repos import Repo
 from sandbox_cases import policy

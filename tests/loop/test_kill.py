@@ -13,11 +13,12 @@ from kill_case import Killing
 from repos import make_repo
 from sm_mlops.tabular import sample_data
 
-ROUNDS = 2
-
 
 @pytest.mark.slow
-def test_a_killed_sandbox_comes_back_whole_and_leaves_no_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rounds", [1, pytest.param(5, marks=pytest.mark.long)])
+def test_a_killed_sandbox_comes_back_whole_and_leaves_no_process(
+    tmp_path: Path, rounds: int
+) -> None:
     seed = int(os.environ.get("KILL_SEED") or random.SystemRandom().randrange(10**6))
     print(f"KILL_SEED={seed}")
     repo = make_repo(tmp_path / "repo")
@@ -26,7 +27,7 @@ def test_a_killed_sandbox_comes_back_whole_and_leaves_no_process(tmp_path: Path)
     killing = Killing(repo.root, random.Random(seed))
     try:
         longest = killing.setup()
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             found = killing.round(longest)
             print(found)
             assert not found.problems, f"KILL_SEED={seed}"

@@ -40,7 +40,8 @@ import boto3, github
 from sm_mlops import stacks
 from sm_mlops.cli import main as cli
 from sm_mlops import github as hub
-from sm_mlops.bootstrap import assets, project
+from sm_mlops import projects
+from sm_mlops.bootstrap import assets
 
 for line in sys.stdin:
     if not os.fork():
@@ -68,7 +69,7 @@ github.enable_console_debug_logging()
 assets.build_layer = lambda root: Path(layer).read_bytes()
 hub.BACKOFF_SECONDS = 0
 quick = SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: time.sleep(0.02))
-stacks.time = project.time = quick
+stacks.time = projects.time = quick
 refuse = cli._refuse
 def loud(line):
     traceback.print_exc()

@@ -53,14 +53,14 @@ def test_an_approval_signs_in_as_a_github_app_and_starts_the_workflow(account: C
 
 @pytest.mark.slow
 def test_with_a_token_nothing_of_the_layer_is_loaded(account: Connected) -> None:
+    from sm_mlops import platform as package
     from sm_mlops.bootstrap import assets
 
     account.token()
     functions = account.aws.client("lambda")
     # As it is deployed, with a last line that tells what it has loaded.
     files = {
-        name: (account.aws.settings.root / "infra" / "trigger" / name).read_bytes()
-        for name in ("app.py", "handler.py")
+        name: (package.FOLDER / "trigger" / name).read_bytes() for name in ("app.py", "handler.py")
     }
     files["watched.py"] = (
         b"import sys\nfrom handler import handler as own\n"
@@ -84,6 +84,6 @@ def test_with_a_token_nothing_of_the_layer_is_loaded(account: Connected) -> None
             assert f'"{module}"' not in answer
     finally:
         events.enable_rule(Name="sm-mlops-approved")
-        made = assets.build(account.aws.settings, layer=False)
+        made = assets.build()
         functions.update_function_code(FunctionName=name, ZipFile=made.files["trigger.zip"])
         functions.update_function_configuration(FunctionName=name, Handler=before["Handler"])

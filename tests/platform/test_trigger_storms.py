@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import socket
 import sys
 import urllib.request
@@ -272,20 +271,27 @@ def test_only_a_run_of_the_own_repository_is_told(storm: Callable[..., World], r
     assert told and told["started"] and told["run"] == (address if "churn" in run else "")
 
 
-@pytest.mark.slow
-@settings(
-    max_examples=int(os.environ.get("STORMS", "120")),
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
-@given(
-    signs_in=st.sampled_from(["token", "app"]),
-    approved=st.lists(GROUPS, min_size=1, max_size=3),
-    steps=st.lists(STEPS, min_size=3, max_size=25),
-)
-def test_whatever_happens_each_approval_starts_once_or_somebody_is_told(
+def storms(examples: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that calls a test with so many stories."""
+
+    def decorate(test: Callable[..., None]) -> Callable[..., None]:
+        told = given(
+            signs_in=st.sampled_from(["token", "app"]),
+            approved=st.lists(GROUPS, min_size=1, max_size=3),
+            steps=st.lists(STEPS, min_size=3, max_size=25),
+        )(test)
+        return settings(
+            max_examples=examples,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        )(told)
+
+    return decorate
+
+
+def play(
     storm: Callable[..., World], signs_in: str, approved: list[str], steps: list[tuple[Any, ...]]
 ) -> None:
     world = storm(signs_in)
@@ -294,3 +300,20 @@ def test_whatever_happens_each_approval_starts_once_or_somebody_is_told(
         assert not world.wrong, world.wrong
     world.settle()
     assert not world.wrong, world.wrong
+
+
+@pytest.mark.slow
+@storms(40)
+def test_whatever_happens_each_approval_starts_once_or_somebody_is_told(
+    storm: Callable[..., World], signs_in: str, approved: list[str], steps: list[tuple[Any, ...]]
+) -> None:
+    play(storm, signs_in, approved, steps)
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@storms(2000)
+def test_whatever_happens_in_thousands_of_stories_each_approval_starts_once(
+    storm: Callable[..., World], signs_in: str, approved: list[str], steps: list[tuple[Any, ...]]
+) -> None:
+    play(storm, signs_in, approved, steps)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from connected_case import commit
 from function_cases import MAY, Wired, until
 from sm_mlops.sandbox import Server
 
@@ -42,24 +43,6 @@ on:
 jobs: {}
 """
 APPROVED = {"source": ["aws.sagemaker"], "detail": {"ModelApprovalStatus": ["Approved"]}}
-
-
-def commit(server: Server, name: str, path: str, text: str) -> None:
-    """Put a file onto main of a repository, as a push would."""
-    import subprocess
-
-    from sm_mlops.sandbox.github import git
-
-    bare = server.github.bare.path(name)
-    work = bare.parent / "work"
-    who = {f"GIT_{role}_NAME": "ada" for role in ("AUTHOR", "COMMITTER")}
-    who |= {f"GIT_{role}_EMAIL": "ada@acme.org" for role in ("AUTHOR", "COMMITTER")}
-    env = git._environment() | who
-    subprocess.run(["git", "clone", "-q", str(bare), str(work)], check=True, env=env)
-    (work / path).parent.mkdir(parents=True)
-    (work / path).write_text(text)
-    for words in (["add", "-A"], ["commit", "-qm", "x"], ["push", "-q", "origin", "HEAD:main"]):
-        subprocess.run(["git", *words], cwd=work, check=True, env=env)
 
 
 class Account(Wired):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import pytest
 
 from github_case import identify
 from repos import Repo, bare_environment, make_repo
+from sm_mlops import platform as package
 from sm_mlops import stacks
 from sm_mlops.aws import Aws
 from sm_mlops.bootstrap import plan
@@ -49,6 +49,7 @@ class Land:
     repo: Repo
     aws: Aws
     hub: GitHub
+    environment: pytest.MonkeyPatch
     calls: list[str] = field(default_factory=list)
     kill_after: int = 0
     """Kill the process, as it were, when so many writing calls have been answered; 0: never."""
@@ -75,11 +76,18 @@ class Land:
         return [item for item in plan.look(self.parts(**options)) if plan.is_work(item)]
 
     def release(self, version: str) -> None:
-        """Make this repo one of another version of the template."""
-        file = self.repo.root / "pyproject.toml"
-        text = re.sub(r'(template-version = )"[^"]*"', rf'\1"{version}"', file.read_text())
-        file.write_text(text, encoding="utf-8")
-        self.again()
+        """Use a tool of another version from now on."""
+        self.environment.setattr(package, "version", lambda: version)
+
+    def reword(self, name: str, before: str, after: str) -> None:
+        """Use a tool with another word in one of the platform's files from now on."""
+        edited = self.repo.root.parent / "edited platform"
+        if edited != package.FOLDER:
+            shutil.copytree(package.FOLDER, edited)
+            self.environment.setattr(package, "FOLDER", edited)
+        text = (edited / name).read_text(encoding="utf-8")
+        assert before in text
+        (edited / name).write_text(text.replace(before, after), encoding="utf-8")
 
     def again(self) -> None:
         """Read the repo's files anew."""
@@ -114,7 +122,7 @@ class Land:
             (self.repo.root / "pyproject.toml").read_text().replace(NAME, name), encoding="utf-8"
         )
         self.server.github.routes.add(OWNER, name)
-        other = Land(self.server, repo, self.aws, self.hub)
+        other = Land(self.server, repo, self.aws, self.hub, self.environment)
         other.again()
         return other
 
@@ -167,8 +175,9 @@ def land(
             server.github.routes.add(OWNER, NAME)
             token = server.github.accounts.token(PERSON, "repo", "workflow", "read:org")
         environment.setenv("GITHUB_TOKEN", token)
-        found = Land(server, repo, Aws(repo.settings()), sign_in(os.environ))
+        found = Land(server, repo, Aws(repo.settings()), sign_in(os.environ), environment)
         found.release("0.1.0")
+        found.again()
         yield found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import re
+import subprocess
 import zipfile
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -15,10 +15,12 @@ from rich.console import Console
 
 from repos import Repo
 from sandbox_cases import REGION
+from sm_mlops import platform as package
 from sm_mlops import stacks
 from sm_mlops.aws import Aws
 from sm_mlops.bootstrap import assets
 from sm_mlops.sandbox import Server
+from sm_mlops.sandbox.github import git
 
 OWNER, NAME = "acme", "churn"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -76,23 +78,17 @@ class Connected:
 
 
 def connect(server: Server, repo: Repo, layer: bytes = b"", **parameters: str) -> Connected:
-    """Make the platform from infra/platform.yml, and a repository with a workflow.
+    """Deploy the platform, and make a repository with a workflow.
 
     The environment of this process must be that of the server.
     """
-    from test_sandbox_approval import commit
-
-    file = repo.root / "pyproject.toml"
-    file.write_text(re.sub(r'(template-version = )"[^"]*"', r'\1"0.1.0"', file.read_text()))
     aws = Aws(repo.settings())
     platform(aws, **parameters)
-    made = assets.build(aws.settings, layer=False)
+    made = assets.build()
     for name, body in {**made.files, **({"layer.zip": layer} if layer else {})}.items():
         aws.s3.put_object(Bucket=aws.bucket, Key=made.prefix + name, Body=body)
     assets_there = {"AssetsPrefix": made.prefix, "HasLayer": str(bool(layer)).lower()}
-    first = {"FirstVersion": aws.settings.project.template_version}
-    first["FirstAssetsPrefix"] = made.prefix
-    platform(aws, **assets_there, **first, **parameters)
+    platform(aws, **assets_there, FirstAssetsPrefix=made.prefix, **parameters)
     aws.sagemaker.create_model_package_group(ModelPackageGroupName=NAME)
     accounts = server.github.accounts
     accounts.add("ada")
@@ -102,13 +98,27 @@ def connect(server: Server, repo: Repo, layer: bytes = b"", **parameters: str) -
     return Connected(server, aws)
 
 
+def commit(server: Server, name: str, path: str, text: str) -> None:
+    """Put a file onto main of a repository, as a push would."""
+    bare = server.github.bare.path(name)
+    work = bare.parent / "work"
+    who = {f"GIT_{role}_NAME": "ada" for role in ("AUTHOR", "COMMITTER")}
+    who |= {f"GIT_{role}_EMAIL": "ada@acme.org" for role in ("AUTHOR", "COMMITTER")}
+    env = git._environment() | who
+    subprocess.run(["git", "clone", "-q", str(bare), str(work)], check=True, env=env)
+    (work / path).parent.mkdir(parents=True)
+    (work / path).write_text(text)
+    for words in (["add", "-A"], ["commit", "-qm", "x"], ["push", "-q", "origin", "HEAD:main"]):
+        subprocess.run(["git", *words], cwd=work, check=True, env=env)
+
+
 def platform(aws: Aws, **parameters: str) -> None:
-    """Deploy infra/platform.yml."""
-    version = {"TemplateVersion": aws.settings.project.template_version, "AllowedOwners": OWNER}
+    """Deploy the platform's template."""
+    version = {"TemplateVersion": package.version(), "AllowedOwners": OWNER}
     stacks.deploy(
         aws,
         STACK,
-        aws.settings.root / "infra" / "platform.yml",
+        package.FOLDER / "platform.yml",
         version | parameters,
         {},
         ["CAPABILITY_NAMED_IAM"],
@@ -132,4 +142,14 @@ def app_layer() -> bytes:
     return body.getvalue()
 
 
-__all__ = ["COMMIT", "REGION", "SECRET", "STACK", "TRIGGER", "Connected", "app_layer", "connect"]
+__all__ = [
+    "COMMIT",
+    "REGION",
+    "SECRET",
+    "STACK",
+    "TRIGGER",
+    "Connected",
+    "app_layer",
+    "commit",
+    "connect",
+]

@@ -322,7 +322,7 @@ def stage(folder: Path, **identity: str) -> Iterator[Stage]:
         _hurry(patch, front)
         found = Stage(folder, front)
         repo = make_repo(found.repo.root)
-        identify(repo, template_version="0.1.0", **identity)
+        identify(repo, **identity)
         commit(repo)
         found.up()
         try:

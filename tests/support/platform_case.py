@@ -40,7 +40,7 @@ STAGES = ("staging", "production")
 
 @cache
 def template(name: str) -> Template:
-    """Return a template of infra/ by its name."""
+    """Return a template of the platform by its name."""
     return parse((FOLDER / f"{name}.yml").read_text(encoding="utf-8"))
 
 
@@ -92,7 +92,6 @@ def platform(given: Mapping[str, Any] | None = None, **more: Any) -> Stack:
         "TemplateVersion": "0.1.0",
         "AllowedOwners": "my-org",
         "AssetsPrefix": ASSETS,
-        "FirstVersion": "0.1.0",
         "FirstAssetsPrefix": ASSETS,
         **(given or {}),
         **more,

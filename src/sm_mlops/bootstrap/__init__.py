@@ -1,1 +1,1 @@
-"""What connects a repo with AWS and GitHub: parts that look, then act."""
+"""Connects a repo with AWS and GitHub: parts that look, then act."""

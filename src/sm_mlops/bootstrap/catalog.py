@@ -1,6 +1,6 @@
-"""Service Catalog as bootstrap uses it: versions of the product, and who may make projects of it.
+"""Service Catalog as bootstrap uses it: versions of the product, and who may create projects.
 
-Must not know of stacks nor of SageMaker.
+Must not know of stacks or of SageMaker.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from typing import Any
 from sm_mlops.aws import Aws
 from sm_mlops.bootstrap import assets
 from sm_mlops.errors import MlopsError
+from sm_mlops.projects import stack_name
 
-NEWEST, OUTDATED = "DEFAULT", "DEPRECATED"
+CURRENT, OUTDATED = "DEFAULT", "DEPRECATED"
 POLL_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class ProductVersion:
-    """A provisioning artifact. `guidance` is DEFAULT or DEPRECATED: of an outdated one no new
-    project can be made. `template` is the key of its template in the artifact bucket, which says
-    version and content; empty for one that somebody has made by hand."""
+    """A provisioning artifact. `guidance` is DEFAULT or DEPRECATED; no project can be created from
+    a deprecated one. `template` is the key of its template in the artifact bucket, empty for one
+    that somebody added by hand."""
 
     identifier: str
     name: str
@@ -34,13 +35,13 @@ class ProductVersion:
 
 
 def versions(aws: Aws, product: str) -> list[ProductVersion]:
-    """The active ones."""
+    """Return the active versions of a product."""
     answer = aws.client("servicecatalog").list_provisioning_artifacts(ProductId=product)
     return [
         ProductVersion(
             item["Id"],
             item["Name"],
-            item.get("Guidance", NEWEST),
+            item.get("Guidance", CURRENT),
             assets.template_in(item.get("Description", "")),
             item["CreatedTime"],
         )
@@ -50,24 +51,18 @@ def versions(aws: Aws, product: str) -> list[ProductVersion]:
 
 
 def version_with(known: Iterable[ProductVersion], template: str) -> ProductVersion | None:
-    """The one of this template."""
+    """Return the version made from the template at this key."""
     return next((item for item in known if item.template == template), None)
 
 
 def newest(known: Iterable[ProductVersion]) -> ProductVersion | None:
-    """The one that new projects are made of: somebody may have added others by hand."""
-    from packaging.version import Version
-
-    ours = [item for item in known if item.template and item.guidance != OUTDATED]
-    return max(
-        ours,
-        key=lambda item: (Version(assets.version_of(item.template)), item.made),
-        default=None,
-    )
+    """Return the version that new projects are created from. An older tool adds none, so the last
+    one is the highest."""
+    return max(superseded(known, ""), key=lambda item: item.made, default=None)
 
 
-def outdated(known: Iterable[ProductVersion], template: str) -> list[ProductVersion]:
-    """Those to be marked so once this template's is the newest, and are not marked yet."""
+def superseded(known: Iterable[ProductVersion], template: str) -> list[ProductVersion]:
+    """Return the versions to deprecate once the one made from this template is offered."""
     return [
         item
         for item in known
@@ -75,32 +70,19 @@ def outdated(known: Iterable[ProductVersion], template: str) -> list[ProductVers
     ]
 
 
-def name_for(known: Iterable[ProductVersion], template: str) -> str:
-    """How the version of this template is called, or will be: after the template's version, with a
-    part of its digest where that name is another content's already."""
-    known = list(known)
-    if found := version_with(known, template):
-        return found.name
-    version = assets.version_of(template)
-    if all(item.name != version for item in known):
-        return version
-    # As PEP 440 writes a local version, which the version may have one of itself.
-    digest = assets.content_of(template.rpartition("/")[0])
-    return f"{version}{'.' if '+' in version else '+'}{digest[:8]}"
-
-
-def add_version(aws: Aws, product: str, name: str, template: str, url: str) -> None:
-    """Makes a version from the template at this key and address. Raises MlopsError."""
+def add_version(aws: Aws, product: str, template: str, url: str) -> None:
+    """Create a version from the template at this key and address. Raise MlopsError."""
     client = aws.client("servicecatalog")
-    # The same for the same content: asked for twice, it is made once.
-    token = hashlib.sha256(f"{product} {name} {url}".encode()).hexdigest()[:40]
+    name = assets.version_of(template)
+    # Content decides, so that a repeated request creates it once.
+    token = hashlib.sha256(f"{product} {url}".encode()).hexdigest()[:40]
     made = client.create_provisioning_artifact(
         ProductId=product,
         IdempotencyToken=token,
         Parameters={
             "Name": name,
-            # As infra/platform.yml describes the first one.
-            "Description": f"Version {assets.version_of(template)} of the template, {template}",
+            # platform.yml describes the first one in the same words.
+            "Description": f"Made from {template}",
             "Info": {"LoadTemplateFromURL": url},
             "Type": "CLOUD_FORMATION_TEMPLATE",
         },
@@ -112,11 +94,11 @@ def add_version(aws: Aws, product: str, name: str, template: str, url: str) -> N
             ProductId=product, ProvisioningArtifactId=identifier
         )["Status"]
     if status == "FAILED":
-        raise MlopsError(f"Service Catalog could not make version {name} of the product {product}")
+        raise MlopsError(f"Service Catalog failed to create version {name} of product {product}")
 
 
 def mark(aws: Aws, product: str, item: ProductVersion, guidance: str) -> None:
-    """Marks a version as outdated, or not so any more; projects made of it go on."""
+    """Deprecate a version, or offer it again; projects created from it keep working."""
     aws.client("servicecatalog").update_provisioning_artifact(
         ProductId=product, ProvisioningArtifactId=item.identifier, Guidance=guidance
     )
@@ -126,30 +108,27 @@ def mark(aws: Aws, product: str, item: ProductVersion, guidance: str) -> None:
 
 
 def principal(aws: Aws) -> str:
-    """ARN of the role or user that is signed in, as a portfolio knows it; empty for the sandbox's
-    own key, which needs no grant.
-
-    Raises MlopsError for who cannot use Service Catalog.
-    """
+    """Return the ARN of the signed-in role or user as a portfolio knows it; empty for the sandbox's
+    own key, which needs no grant. Raise MlopsError for an identity that Service Catalog refuses."""
     arn = str(aws.client("sts").get_caller_identity()["Arn"])
     service, resource = arn.split(":")[2], arn.split(":", 5)[5]
     kind, _, rest = resource.partition("/")
     if (service, kind) == ("sts", "assumed-role"):
         role = rest.partition("/")[0]
-        # With its path, which the session's ARN leaves out.
+        # With its path, which the ARN of the session omits.
         return str(aws.client("iam").get_role(RoleName=role)["Role"]["Arn"])
     if (service, kind) == ("iam", "user"):
         return arn
     if aws.sandbox:
         return ""
     raise MlopsError(
-        f"signed in as {resource}, which Service Catalog does not know: sign in as a role or a "
+        f"signed in as {resource}, which Service Catalog does not accept: sign in as a role or a "
         "user, or add --template-provider s3"
     )
 
 
 def principals(aws: Aws, portfolio: str) -> list[str]:
-    """ARNs of those who may use what is in the portfolio."""
+    """Return the ARNs of those who may use the portfolio."""
     pages = aws.client("servicecatalog").get_paginator("list_principals_for_portfolio")
     return [
         str(item["PrincipalARN"])
@@ -159,37 +138,31 @@ def principals(aws: Aws, portfolio: str) -> list[str]:
 
 
 def grant(aws: Aws, portfolio: str, principal: str) -> None:
+    """Let a principal use the portfolio."""
     aws.client("servicecatalog").associate_principal_with_portfolio(
         PortfolioId=portfolio, PrincipalARN=principal, PrincipalType="IAM"
     )
 
 
 def revoke(aws: Aws, portfolio: str, principal: str) -> None:
+    """Take that right away."""
     kind = "IAM_PATTERN" if ":iam:::" in principal else "IAM"
     aws.client("servicecatalog").disassociate_principal_from_portfolio(
         PortfolioId=portfolio, PrincipalARN=principal, PrincipalType=kind
     )
 
 
-# What was made of it
+# What was created from it
 
 
 def provisioned(aws: Aws, product: str) -> Iterator[str]:
-    """Names of the stacks that were made of the product, by anybody."""
+    """Yield the names of the stacks created from the product, by anybody."""
     for item in _search(aws, f"productId:{product}"):
         yield stack_name(aws, item["Id"])
 
 
-def stack_name(aws: Aws, provisioned_product: str) -> str:
-    """The stack of a provisioned product.
-
-    Source: https://docs.aws.amazon.com/servicecatalog/latest/adminguide/what-is_concepts.html
-    """
-    return f"SC-{aws.account}-{provisioned_product}"
-
-
 def version_of(aws: Aws, provisioned_product: str) -> str:
-    """Identifier of the version that it was last made of; empty where nothing is known."""
+    """Return the identifier of the version it was last created from, or "" if unknown."""
     for item in _search(aws, f"id:{provisioned_product}"):
         return str(item.get("ProvisioningArtifactId", ""))
     return ""
@@ -199,7 +172,7 @@ def _search(aws: Aws, query: str) -> Iterator[dict[str, Any]]:
     more: dict[str, str] = {}
     while True:
         answer = aws.client("servicecatalog").search_provisioned_products(
-            # Those of all people, not only one's own.
+            # Those of everybody in the account.
             AccessLevelFilter={"Key": "Account", "Value": "self"},
             Filters={"SearchQuery": [query]},
             **more,

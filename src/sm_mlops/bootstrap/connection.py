@@ -1,4 +1,4 @@
-"""The connection to GitHub, which a person authorises once, in the console of AWS."""
+"""The connection to GitHub, which a person authorizes once in the AWS console."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sm_mlops.aws import Aws
 from sm_mlops.bootstrap import needs, platform
 from sm_mlops.bootstrap.plan import Item, Tell, Todo
 
-WHAT = "authorisation of the connection to GitHub"
+WHAT = "authorization of the connection to GitHub"
 
 
 @dataclass(frozen=True)
@@ -21,20 +21,20 @@ class State:
 
 
 def state(aws: Aws) -> State | None:
-    """The platform's connection; None where there is no platform."""
+    """Return the platform's connection; None if there is no platform."""
     arn = (platform.outputs(aws) or {}).get("ConnectionArn")
     if not arn:
         return None
-    # Those made before the service was renamed go by its former name.
+    # The service was renamed; older connections have ARNs with its former name.
     client = aws.client(arn.split(":")[2])
     found = client.get_connection(ConnectionArn=arn)["Connection"]
     return State(found["ConnectionName"], arn, found["ConnectionStatus"])
 
 
 def remedy(aws: Aws, found: State) -> str:
-    """How a person authorises it."""
+    """Return how a person authorizes it."""
     if aws.sandbox:
-        return f"mlops sandbox authorise {found.name}"
+        return f"mlops sandbox authorize {found.name}"
     region = found.arn.split(":")[3]
     domain = {
         "aws-cn": "console.amazonaws.cn",
@@ -56,11 +56,11 @@ class Connection:
     def look(self) -> list[Item]:
         place, found = needs.place(self.aws), state(self.aws)
         if found is None:
-            return [Item(place, WHAT, Todo.PERSON, "once it is made")]
+            return [Item(place, WHAT, Todo.PERSON, "once the platform is there")]
         if found.status == "AVAILABLE":
             return [Item(place, WHAT, Todo.NOTHING)]
         detail = f"{found.name} is {found.status}"
         return [Item(place, WHAT, Todo.PERSON, detail, remedy(self.aws, found))]
 
     def act(self, tell: Tell) -> None:
-        """Does nothing: AWS has no call for it."""
+        """Do nothing: AWS has no call for it."""

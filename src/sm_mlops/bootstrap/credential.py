@@ -1,7 +1,7 @@
 """The credential with which an approval starts a deployment: where it comes from, tried at GitHub,
 kept in Secrets Manager.
 
-Written here and never read: only the trigger may read it. Its kind is told by a tag.
+Written here and never read: only the trigger may read it. A tag tells its kind.
 """
 
 from __future__ import annotations
@@ -12,25 +12,28 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from sm_mlops.aws import Aws, error_code
+from sm_mlops.aws import Aws, ignoring
+from sm_mlops.bootstrap import needs
 from sm_mlops.bootstrap.plan import Item, Tell, Todo
 from sm_mlops.errors import MlopsError
 from sm_mlops.github import GitHub
 from sm_mlops.redaction import quiet
 
-# As infra/platform.yml names it.
+# The name in platform.yml.
 SECRET = "sm-mlops/github"
 WHAT = "credential of the trigger"
 TAG = "kind"
 TOKEN = "MLOPS_TRIGGER_TOKEN"
 APP = ("MLOPS_GITHUB_APP_ID", "MLOPS_GITHUB_APP_INSTALLATION_ID", "MLOPS_GITHUB_APP_KEY_FILE")
 JENKINS = ("MLOPS_JENKINS_USER", "MLOPS_JENKINS_TOKEN")
-# What is asked of GitHub to see whether workflows may be started. None is called so.
+ATTEMPTS = 3
+# Asked of GitHub to see whether workflows may be started; no workflow has this name.
 _NO_WORKFLOW = "sm-mlops-may-it-start-workflows.yml"
 
 Ask = Callable[[str], str]
-"""Shows a line, returns what is typed, which nobody sees."""
+"""Shows a line and returns what is typed, hidden."""
 
 
 @dataclass(frozen=True)
@@ -44,53 +47,41 @@ class Value:
 
 @dataclass(frozen=True)
 class Kept:
-    """What Secrets Manager has: `kinds` is empty while there is no value."""
+    """What Secrets Manager has; `kinds` is empty while there is no value."""
 
     arn: str
     kinds: tuple[str, ...]
 
 
 def kept(aws: Aws) -> Kept | None:
-    """None where there is no platform. Reads no value."""
-    from botocore.exceptions import ClientError
-
-    try:
+    """Return what is stored, without its value; None if there is no platform."""
+    found: dict[str, Any] = {}
+    with ignoring("ResourceNotFoundException"):
         found = aws.client("secretsmanager").describe_secret(SecretId=SECRET)
-    except ClientError as error:
-        if error_code(error) != "ResourceNotFoundException":
-            raise
+    if not found:
         return None
-    stages = (found.get("VersionIdsToStages") or {}).values()
+    labels = (found.get("VersionIdsToStages") or {}).values()
     tags = {tag["Key"]: tag["Value"] for tag in found.get("Tags") or ()}
-    has_value = any("AWSCURRENT" in names for names in stages)
-    # Without a tag it was put there by hand; the trigger takes a token without further ado.
+    has_value = any("AWSCURRENT" in names for names in labels)
+    # Without a tag somebody stored it by hand; the trigger takes it for a token.
     kinds = tuple(tags.get(TAG, "token").split()) if has_value else ()
     return Kept(str(found["ARN"]), kinds)
 
 
 def kind(aws: Aws) -> str:
-    """token, app (which needs the trigger's layer), jenkins, or none. Reads no value."""
+    """Return token, app (which needs the trigger's layer), jenkins, or none."""
     found = kept(aws)
     return found.kinds[0] if found and found.kinds else "none"
 
 
-def at_terminal() -> Ask | None:
-    """How to ask the person at the terminal; None where nobody is there."""
-    import sys
-
-    import typer
-
-    if sys.stdin is None or not sys.stdin.isatty():
-        return None
-    return lambda line: str(
-        typer.prompt(line, default="", show_default=False, hide_input=True, err=True)
-    ).strip()
-
-
 @dataclass
 class Credential:
-    """A part of the plan. After the repository's, because a token is tried on it. Goes with the
-    platform: all repos of the account share it."""
+    """A part of the plan, after the repository's, because a token is tried on it. It stays until
+    the platform is deleted: all repos of the account share it.
+
+    `ask` asks the person at the terminal, None if there is nobody; `sandbox_token` returns a token
+    of the sandbox, None outside it.
+    """
 
     aws: Aws
     hub: GitHub
@@ -99,27 +90,23 @@ class Credential:
     sandbox_token: Callable[[], str] | None = None
 
     def look(self) -> list[Item]:
-        place = f"{self.aws.account} {self.aws.settings.project.region}"
-        found = kept(self.aws)
-        if found is not None and found.kinds:
-            shown = " and ".join(found.kinds)
-            items = [Item(place, WHAT, Todo.NOTHING, shown)]
-            if lacking := self._lacking(found.kinds):
-                items.append(
-                    Item(
-                        place, f"{lacking} in it", Todo.PERSON, f"it has {shown} only", self._how()
-                    )
-                )
-            return items
-        source = self._source()
-        if source:
-            return [Item(place, WHAT, Todo.CREATE, source)]
-        return [Item(place, WHAT, Todo.PERSON, "approvals start nothing without it", self._how())]
+        place, found = needs.place(self.aws), kept(self.aws)
+        if found is None or not found.kinds:
+            if source := self._source():
+                return [Item(place, WHAT, Todo.CREATE, source)]
+            detail = "approvals start nothing without it"
+            return [Item(place, WHAT, Todo.PERSON, detail, self._how())]
+        shown = " and ".join(found.kinds)
+        items = [Item(place, WHAT, Todo.NOTHING, shown)]
+        if lacking := self._lacking(found.kinds):
+            detail = f"it has {shown} only"
+            items.append(Item(place, f"{lacking} in it", Todo.PERSON, detail, self._how()))
+        return items
 
     def act(self, tell: Tell) -> None:
         found = kept(self.aws)
         if found is None:
-            raise MlopsError(f"there is no secret {SECRET}: the platform has it, which comes first")
+            raise MlopsError(f"there is no secret {SECRET}; the platform has to come first")
         if found.kinds or not self._source():
             return
         value = self.new(tell)
@@ -127,19 +114,19 @@ class Credential:
         tell(f"{'stored':<12} {WHAT}: {value.origin}")
 
     def new(self, tell: Tell) -> Value:
-        """A credential from the first source there is, tried. Raises MlopsError."""
+        """Return a credential from the first source there is, tried. Raise MlopsError."""
         value = self._from_environment()
         if value is not None:
             return self._tried(value)
         if self.sandbox_token is not None:
-            token = self.sandbox_token()
-            return self._tried(Value({"token": token}, ("token",), "a token of the sandbox"))
+            token = {"token": self.sandbox_token()}
+            return self._tried(Value(token, ("token",), "a token of the sandbox"))
         if self.ask is None:
             raise MlopsError(f"there is no new {WHAT}: {self._variables()}")
         return self._asked(self.ask, tell)
 
     def store(self, found: Kept, value: Value) -> None:
-        """Writes it. At any moment the tag names at least what the value needs of the trigger."""
+        """Write it. At every moment the tag names at least what the value needs of the trigger."""
         client = self.aws.client("secretsmanager")
         wider = "app" in value.kinds or "app" not in found.kinds
 
@@ -159,90 +146,86 @@ class Credential:
         if not wider:
             tag()
 
+    @property
+    def _by_jenkins(self) -> bool:
+        return self.aws.settings.project.ci == "jenkins"
+
     def _lacking(self, kinds: tuple[str, ...]) -> str:
-        if self.aws.settings.project.ci == "jenkins":
+        if self._by_jenkins:
             return "" if "jenkins" in kinds else "user and token of Jenkins"
         return "" if {"token", "app"} & set(kinds) else "a token of GitHub"
 
     def _how(self) -> str:
-        return f"{self.aws.command} secret rotate at a terminal; without one, {self._variables()}"
+        rotate = f"{self.aws.command} secret rotate"
+        return f"run {rotate} at a terminal, or first {self._variables()}"
 
     def _variables(self) -> str:
-        if self.aws.settings.project.ci == "jenkins":
-            return f"set {' and '.join(JENKINS)}"
-        return f"set {TOKEN}, or {', '.join(APP)}"
+        names = " and ".join(JENKINS) if self._by_jenkins else f"{TOKEN}, or {', '.join(APP)}"
+        return f"set {names}"
 
     def _source(self) -> str:
-        """Where a value would come from, in words; empty if from nowhere."""
+        """Return where a value would come from, in words; empty if from nowhere."""
         if value := self._from_environment():
             return value.origin
-        if self.aws.sandbox:
+        if self.sandbox_token is not None:
             return "a token of the sandbox"
-        if self.ask is not None:
-            return "you are asked for it, hidden"
-        return ""
+        return "you are asked for it, hidden" if self.ask is not None else ""
 
     def _from_environment(self) -> Value | None:
-        """Raises MlopsError for half a credential."""
+        """Return what variables hold, if that is enough. Raise MlopsError for half of it."""
         given = {name: self.environment.get(name, "").strip() for name in (TOKEN, *APP, *JENKINS)}
         for group in (APP, JENKINS):
-            some = [name for name in group if given[name]]
-            if some and len(some) < len(group):
+            there = [name for name in group if given[name]]
+            if there and len(there) < len(group):
                 missing = next(name for name in group if not given[name])
-                raise MlopsError(f"{some[0]} is set, but not {missing}: they go together")
+                raise MlopsError(f"{there[0]} is set, but not {missing}; they belong together")
         content: dict[str, str] = {}
-        kinds: list[str] = []
-        origins: list[str] = []
+        parts: dict[str, str] = {}
         if given[APP[0]]:
-            key = _read_key(given[APP[2]])
             content |= {"app_id": given[APP[0]], "installation_id": given[APP[1]]}
-            content["private_key"] = key
-            kinds.append("app")
-            origins.append(f"the GitHub App {given[APP[0]]} of {APP[0]}")
+            content["private_key"] = _read_key(given[APP[2]])
+            parts["app"] = f"the GitHub App {given[APP[0]]} of {APP[0]}"
         elif given[TOKEN]:
             content["token"] = given[TOKEN]
-            kinds.append("token")
-            origins.append(f"the token of {TOKEN}")
+            parts["token"] = f"the token of {TOKEN}"
         if given[JENKINS[0]]:
             content |= {"jenkins_user": given[JENKINS[0]], "jenkins_token": given[JENKINS[1]]}
-            kinds.append("jenkins")
-            origins.append(f"the Jenkins user {given[JENKINS[0]]}")
-        if not kinds or self._lacking(tuple(kinds)):
+            parts["jenkins"] = f"the Jenkins user {given[JENKINS[0]]}"
+        if not parts or self._lacking(tuple(parts)):
             return None
-        return Value(content, tuple(kinds), " and ".join(origins))
+        return Value(content, tuple(parts), " and ".join(parts.values()))
 
     def _asked(self, ask: Ask, tell: Tell) -> Value:
-        if self.aws.settings.project.ci == "jenkins":
-            user = ask("User of Jenkins that starts jobs")
+        if self._by_jenkins:
+            user = ask("Jenkins user that starts jobs")
             token = ask(f"API token of {user}")
             if not user or not token:
                 raise MlopsError(f"no {WHAT} was given: {self._how()}")
             content = {"jenkins_user": user, "jenkins_token": token}
             return Value(content, ("jenkins",), f"the Jenkins user {user}")
-        place = f"{self.hub.at.server}/settings/personal-access-tokens/new"
         tell(
-            f"An approval starts a deployment with a token that may start workflows: make one at "
-            f"{place} for {self.aws.settings.project.github} with the permission Actions: read "
-            f"and write. Enter alone takes the token you are signed in with ({self.hub.origin}), "
-            "with all its rights."
+            "An approval starts a deployment with a token that may start workflows. Create one at "
+            f"{self.hub.at.server}/settings/personal-access-tokens/new for "
+            f"{self.aws.settings.project.github} with the permission Actions: read and write. "
+            f"Press Enter to use the token you are signed in with ({self.hub.origin}), with all "
+            "its rights."
         )
-        attempts = 3
-        while True:
+        for attempt in range(ATTEMPTS):
             typed = ask("Token")
             origin = "the token you gave" if typed else f"the token of {self.hub.origin}"
             value = Value({"token": typed or self.hub.token}, ("token",), origin)
             try:
                 return self._tried(value)
             except MlopsError as error:
-                attempts -= 1
-                if not attempts or not typed:
+                if attempt == ATTEMPTS - 1 or not typed:
                     raise
                 tell(f"{error}")
+        raise AssertionError("the last attempt returns or raises")
 
-    # Trying it.
+    # Trying it
 
     def _tried(self, value: Value) -> Value:
-        """Raises MlopsError where GitHub would not let it start a deployment of this repo."""
+        """Return it. Raise MlopsError if GitHub does not let it start a deployment of this repo."""
         content = value.content
         if "private_key" in content:
             self._try(self._app(content), value.origin)
@@ -251,16 +234,15 @@ class Credential:
         return value
 
     def _app(self, content: Mapping[str, str]) -> GitHub:
-        """GitHub as the App's installation, with a token that may start workflows only."""
+        """Return GitHub as the App's installation, with a token that may only start workflows."""
         from github import Auth
 
         name = f"GitHub App {content['app_id']}"
         try:
-            app = Auth.AppAuth(content["app_id"], content["private_key"])
             # Signed here, sent below.
-            token = app.token
+            token = Auth.AppAuth(content["app_id"], content["private_key"]).token
         except Exception:
-            # Whatever the library for keys says may quote the key.
+            # The message of the library for keys may quote the key.
             raise MlopsError(f"{APP[2]}: the file holds no private key of a GitHub App") from None
         hub = GitHub(token, f"the {name}", self.hub.at)
         installation = content["installation_id"]
@@ -282,10 +264,10 @@ class Credential:
         hub.require("repo")
         if hub.person.login and not found.permissions.push:
             raise MlopsError(
-                f"{origin} is {hub.person.login}'s, who may only read {name}: starting workflows "
-                "takes the role write"
+                f"{origin} belongs to {hub.person.login}, who may only read {name}: starting "
+                "workflows takes the role write"
             )
-        # GitHub looks for the right before it looks for the workflow.
+        # GitHub checks the permission before it looks for the workflow.
         place = f"{found.url}/actions/workflows/{_NO_WORKFLOW}/dispatches"
         with hub.doing(f"let {origin} start workflows of {name}"):
             try:

@@ -1,5 +1,5 @@
 """What this repo needs of the platform and of its project, from mlops.yaml and infra/*.json, and
-lists as parameters of stacks hold them.
+the lists that hold it as parameters of stacks.
 """
 
 from __future__ import annotations
@@ -13,21 +13,22 @@ from sm_mlops.errors import MlopsError
 
 
 def place(aws: Aws) -> str:
-    """Account and region, as the plan names them."""
+    """Return account and region, as the plan names them."""
     return f"{aws.account} {aws.settings.project.region}"
 
 
 def items(text: str) -> tuple[str, ...]:
-    """Of a list parameter."""
+    """Return the items of a list parameter."""
     return tuple(item for item in (part.strip() for part in text.split(",")) if item)
 
 
 def joined(values: Iterable[str]) -> str:
+    """Return a list parameter of these items, each once."""
     return ",".join(dict.fromkeys(values))
 
 
-def united(had: str, needed: Iterable[str], ignore_case: bool = False) -> str:
-    """The list with what it lacks added at its end."""
+def merged(had: str, needed: Iterable[str], ignore_case: bool = False) -> str:
+    """Return the list with the items it lacks added at its end."""
     known = items(had)
     seen = {item.lower() for item in known} if ignore_case else set(known)
     new = (item for item in needed if (item.lower() if ignore_case else item) not in seen)
@@ -35,13 +36,14 @@ def united(had: str, needed: Iterable[str], ignore_case: bool = False) -> str:
 
 
 def accounts(aws: Aws) -> tuple[str, ...]:
-    """The other accounts that stages of this repo are in."""
+    """Return the other accounts that stages of this repo are in."""
     return access.foreign_accounts(aws)
 
 
 def data_locations(aws: Aws) -> tuple[str, ...]:
-    """ARNs of the bucket and of the objects that mlops.yaml's data.path names, where that is in S3
-    and not this project's part of the artifact bucket. Raises MlopsError for another's part."""
+    """Return the ARNs of the bucket and of the objects that data.path in mlops.yaml names; none if
+    they are local or in this project's part of the artifact bucket. Raise MlopsError for another
+    project's part."""
     path = aws.settings.data.path
     if not path.startswith("s3://"):
         return ()
@@ -50,18 +52,18 @@ def data_locations(aws: Aws) -> tuple[str, ...]:
         if key.startswith(f"{aws.settings.prefix}/"):
             return ()
         raise MlopsError(
-            f"mlops.yaml: data.path {path} is in the artifact bucket, where each project reads "
-            f"below its own name only: s3://{bucket}/{aws.settings.prefix}/"
+            f"mlops.yaml: data.path {path} is in the artifact bucket, where a project reads only "
+            f"below its own name: s3://{bucket}/{aws.settings.prefix}/"
         )
     arn = f"arn:{aws.settings.partition}:s3:::{bucket}"
     if not key or key.endswith("/"):
         return arn, f"{arn}/{key}*"
-    # One file, unless the name is a folder's that was written without its slash.
+    # One file, or a folder whose name lacks its slash.
     return (arn, f"{arn}/{key}", *(() if PurePosixPath(key).suffix else (f"{arn}/{key}/*",)))
 
 
 def key_arn(aws: Aws) -> str:
-    """ARN of the key that mlops.yaml names, perhaps by an alias; empty for none."""
+    """Return the ARN of the key that mlops.yaml names, perhaps by an alias; empty for none."""
     key = aws.settings.aws.kms_key
     if not key:
         return ""

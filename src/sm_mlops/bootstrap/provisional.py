@@ -3,9 +3,7 @@ own role of that name replaces it."""
 
 from __future__ import annotations
 
-from contextlib import suppress
-
-from sm_mlops.aws import Aws
+from sm_mlops.aws import Aws, ignoring
 
 MARK = {"Key": "sandbox", "Value": "provisional"}
 POLICY = "everything"
@@ -19,10 +17,9 @@ def role_name(aws: Aws) -> str:
 def exists(aws: Aws) -> bool:
     """Return whether the pipeline's role is the provisional one."""
     iam = aws.client("iam")
-    try:
+    with ignoring("NoSuchEntity"):
         return MARK in iam.get_role(RoleName=role_name(aws))["Role"].get("Tags", [])
-    except iam.exceptions.NoSuchEntityException:
-        return False
+    return False
 
 
 def remove(aws: Aws) -> None:
@@ -30,6 +27,6 @@ def remove(aws: Aws) -> None:
     if not exists(aws):
         return
     iam, name = aws.client("iam"), role_name(aws)
-    with suppress(iam.exceptions.NoSuchEntityException):
+    with ignoring("NoSuchEntity"):
         iam.delete_role_policy(RoleName=name, PolicyName=POLICY)
     iam.delete_role(RoleName=name)

@@ -1,7 +1,7 @@
-"""The repo's commits on GitHub: remote and first push of `main`. The last part, because a push
-starts the first training.
+"""The repo's commits on GitHub: the remote and the first push of `main`. The last part, because a
+push starts the first training.
 
-The token goes to git through a variable of its process, never into arguments or `.git/config`.
+git gets the token through a variable of its process, never in arguments or `.git/config`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from sm_mlops.settings import Settings
 BRANCH = "main"
 REMOTE = "origin"
 WHAT = f"branch {BRANCH}"
-# git itself waits for ever. A server at work is heard of every 5 seconds, see receive.keepAlive at
-# https://git-scm.com/docs/git-config.
+# git itself waits for ever. A working server sends something every 5 seconds, see
+# receive.keepAlive at https://git-scm.com/docs/git-config.
 SILENCE_SECONDS = 60
 _TOKEN = "MLOPS_GIT_TOKEN"
-# Those of an outer git point elsewhere; tracing, left out as well, shows what is sent.
+# An outer git's point elsewhere; tracing, left out as well, shows what is sent.
 _OUTER = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_CURL_VERBOSE")
 # git asks "Username for ..." and "Password for ...".
 _ASKPASS = f"""#!/bin/sh
@@ -42,7 +42,7 @@ esac
 
 @dataclass
 class Push:
-    """A part of the plan. With `sandbox` the repo's own configuration is not touched."""
+    """A part of the plan. With `sandbox` the repo's own git configuration is not changed."""
 
     settings: Settings
     hub: GitHub
@@ -53,7 +53,8 @@ class Push:
         place = found.full_name if found else self.settings.project.github
         if found and (head := self._head(found)):
             if self._forgotten(head):
-                return [Item(place, WHAT, Todo.CHANGE, "pushed, but git pull does not know where")]
+                detail = "pushed, but git pull does not know from where"
+                return [Item(place, WHAT, Todo.CHANGE, detail)]
             return [Item(place, WHAT, Todo.NOTHING)]
         if problem := self._problem():
             return [Item(place, WHAT, Todo.PERSON, *problem)]
@@ -72,7 +73,7 @@ class Push:
         if self._problem():
             return
         self._require_origin(found)
-        address = self._address(found)
+        address = f"{self.hub.at.server}/{found.full_name}.git"
         if not self.sandbox and not self._origin():
             self._run("remote", "add", REMOTE, address)
             tell(f"{'added':<12} remote {REMOTE} {address}")
@@ -82,76 +83,77 @@ class Push:
         tell(f"{'pushed':<12} {BRANCH} to {found.html_url}")
 
     def _problem(self) -> tuple[str, str] | None:
-        """What keeps git from pushing, and the remedy."""
-        root = self.settings.root
+        """Return what prevents a push, and the remedy."""
         commands = f"git add . && git commit -m 'Begin' && git branch -M {BRANCH}"
-        again = ", then mlops bootstrap"
-        try:
-            top = self._git("rev-parse", "--show-toplevel")
-        except FileNotFoundError:
-            return "git is not installed", f"install git, then {commands}{again}"
+        commands += ", then mlops bootstrap"
+        if not shutil.which("git"):
+            return "git is not installed", f"install git, then {commands}"
+        top = self._git("rev-parse", "--show-toplevel")
         if top.returncode:
-            return "this folder is no git repository", f"git init && {commands}{again}"
-        if Path(top.stdout.strip()).resolve() != root.resolve():
-            outer = top.stdout.strip()
+            return "this folder is no git repository", f"git init && {commands}"
+        outer = top.stdout.strip()
+        if Path(outer).resolve() != self.settings.root.resolve():
             return (
                 f"this folder is part of another repository, {outer}",
-                f"move it out of there, then git init && {commands}{again}",
+                f"move it out of there, then git init && {commands}",
             )
-        if not self._git("rev-parse", "--verify", "--quiet", f"refs/heads/{BRANCH}").stdout:
-            return f"there is no commit on {BRANCH} here", f"{commands}{again}"
+        if not self._commit():
+            return f"there is no commit on {BRANCH} here", commands
         return None
 
+    def _commit(self) -> str:
+        """Return the commit that the branch here is at; empty if there is none."""
+        reference = f"refs/heads/{BRANCH}"
+        return self._git("rev-parse", "--verify", "--quiet", reference).stdout.strip()
+
     def _head(self, found: Any) -> str:
-        """The commit that the branch on GitHub is at; empty where there is none."""
+        """Return the commit that the branch on GitHub is at; empty if there is none."""
         from github import GithubException
 
         with self.hub.doing(f"show the branch {BRANCH} of {found.full_name}"):
             try:
                 return str(found.get_branch(BRANCH).commit.sha)
             except GithubException as error:
-                # 409 for a repository without a commit, where branches are asked for as refs.
+                # GitHub answers 409 for a repository without a commit.
                 if error.status in (404, 409):
                     return ""
                 raise
 
     def _forgotten(self, head: str) -> bool:
-        """Whether this clone has pushed and did not hear so: what is there is what is here, and
-        the branch follows none."""
+        """Return whether this clone has pushed and missed the answer: both have the same commit,
+        and the branch here follows none."""
         if self.sandbox or not shutil.which("git") or not self._origin():
             return False
-        here = self._git("rev-parse", "--verify", "--quiet", f"refs/heads/{BRANCH}").stdout.strip()
-        return here == head and bool(self._git("config", f"branch.{BRANCH}.remote").returncode)
+        return self._commit() == head and not self._follows()
+
+    def _follows(self) -> bool:
+        return self._git("config", f"branch.{BRANCH}.remote").returncode == 0
 
     def _origin(self) -> str:
         return self._git("remote", "get-url", REMOTE).stdout.strip()
 
     def _require_origin(self, found: Any) -> None:
-        """Raises MlopsError when `origin` is something else."""
-        wanted = {self.settings.project.github.lower()}
-        if found is not None:
-            wanted.add(found.full_name.lower())
+        """Raise MlopsError if `origin` is another repository."""
+        project = self.settings.project
+        wanted = {project.github.lower()} | ({found.full_name.lower()} if found else set())
         origin = "" if self.sandbox else self._origin()
         if not origin:
             return
-        # Hosts of SSH may be names of ~/.ssh/config.
+        # Hosts of SSH may be names in ~/.ssh/config.
         over_ssh = not origin.startswith("http")
         same_host = over_ssh or _host(origin) == _host(self.hub.at.server)
         if same_host and _path(origin) in wanted:
             return
         raise MlopsError(
             f"the remote {REMOTE} of this repo is {_without_secret(origin)}, not "
-            f"{self.settings.project.repository}: correct it with git remote set-url {REMOTE} "
-            f"{self.settings.project.repository}.git, or github in pyproject.toml"
+            f"{project.repository}: run git remote set-url {REMOTE} {project.repository}.git, or "
+            "correct github in pyproject.toml"
         )
 
-    def _address(self, found: Any) -> str:
-        return f"{self.hub.at.server}/{found.full_name}.git"
-
     def _push(self, address: str) -> None:
-        """Pushes by address: through HTTPS even where `origin` is for SSH, whose key may be locked.
+        """Push by address: through HTTPS even if `origin` uses SSH, whose key may be locked.
 
-        Raises MlopsError.
+        Raise MlopsError.
         """
         self.hub.require("workflow")
         with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
@@ -160,7 +162,7 @@ class Push:
             script.chmod(0o700)
             reference = f"refs/heads/{BRANCH}"
             done = self._git(
-                # Nobody's helper may keep the token.
+                # No credential helper may store the token.
                 "-c", "credential.helper=",
                 "-c", "http.lowSpeedLimit=1", "-c", f"http.lowSpeedTime={SILENCE_SECONDS}",
                 "push", "--quiet", "--porcelain", address, f"{reference}:{reference}",
@@ -172,10 +174,10 @@ class Push:
 
     def _refusal(self, said: str) -> str:
         said = _without_secret(said.replace(self.hub.token, "***"))
-        line = f"could not push {BRANCH} to {self.settings.project.github}"
+        line = f"cannot push {BRANCH} to {self.settings.project.github}"
         if "workflow" in said and "without" in said:
             return (
-                f"{line}: GitHub lets the token of {self.hub.origin} change no workflows; it needs "
+                f"{line}: the token of {self.hub.origin} may not change workflows; it needs "
                 "the scope workflow (classic) or the permission Workflows: write (fine-grained)"
             )
         if re.search(r"non-fast-forward|fetch first|stale info", said):
@@ -190,8 +192,8 @@ class Push:
         return f"{line}: git says {' '.join((errors or told or ['nothing'])[0].split())}"
 
     def _follow(self) -> None:
-        """Lets `git pull` and `git push` know where `main` belongs, as `push -u` would."""
-        if self._git("config", f"branch.{BRANCH}.remote").returncode == 0:
+        """Let `git pull` and `git push` use the remote, as `push -u` would."""
+        if self._follows():
             return
         self._run("update-ref", f"refs/remotes/{REMOTE}/{BRANCH}", f"refs/heads/{BRANCH}")
         self._run("config", f"branch.{BRANCH}.remote", REMOTE)
@@ -220,16 +222,16 @@ class Push:
 
 
 def _host(address: str) -> str:
-    """Of https://host/..., without user and port."""
+    """Return the host of https://host/..., without user and port."""
     return (urlsplit(address).hostname or "").lower()
 
 
 def _path(address: str) -> str:
-    """The last two parts, in lower case: owner/repository."""
+    """Return the last two parts in lower case: owner/repository."""
     path = address.rstrip("/").removesuffix(".git").replace(":", "/")
     return "/".join(path.split("/")[-2:]).lower()
 
 
 def _without_secret(text: str) -> str:
-    """Without user and password in addresses."""
+    """Return the text without users and passwords in addresses."""
     return re.sub(r"://[^/@\s]+@", "://", text)

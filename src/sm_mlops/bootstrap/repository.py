@@ -1,4 +1,4 @@
-"""The repository on GitHub: there, private, and with the right to set it up.
+"""The repository on GitHub: it exists, it is private, and you may set it up.
 
 Must not know AWS.
 """
@@ -19,14 +19,14 @@ WHAT = "GitHub repository"
 
 @dataclass(frozen=True)
 class Owner:
-    """A user or an organisation, as GitHub writes it."""
+    """A user or an organization, as GitHub writes it."""
 
     login: str
     organization: bool
 
 
 def owner(hub: GitHub, login: str) -> Owner:
-    """Raises MlopsError where there is none."""
+    """Return the owner of this name. Raise MlopsError if there is none."""
     from github import UnknownObjectException
 
     with hub.doing(f"show {login}"):
@@ -34,15 +34,15 @@ def owner(hub: GitHub, login: str) -> Owner:
             found = hub.ask("GET", f"/users/{login}")
         except UnknownObjectException as error:
             raise MlopsError(
-                f"GitHub knows no user or organisation {login}: correct github in pyproject.toml"
+                f"GitHub has no user or organization {login}: correct github in pyproject.toml"
             ) from error
     return Owner(str(found["login"]), found["type"] == "Organization")
 
 
 def names(hub: GitHub, settings: mlops_settings.Settings) -> tuple[str, str]:
-    """Owner and repository as GitHub writes them; as they will be where it is yet to be made.
+    """Return owner and repository as GitHub writes them, or will once it is created.
 
-    Policies compare letter by letter, GitHub does not. Raises MlopsError.
+    Policies are case-sensitive, GitHub is not. Raise MlopsError.
     """
     found = hub.repository(settings.project.github)
     if found is not None:
@@ -66,17 +66,11 @@ class Repository:
             self._require_own(owner(self.hub, wanted.partition("/")[0]))
             return [Item(wanted, WHAT, Todo.CREATE, "private")]
         self._require_usable(found)
-        items = [Item(found.full_name, WHAT, Todo.NOTHING, _kind(found))]
-        if found.full_name.lower() != wanted.lower():
-            items.append(
-                Item(
-                    found.full_name,
-                    "its name",
-                    Todo.PERSON,
-                    f"was {wanted} before",
-                    f'write github = "{found.full_name}" in pyproject.toml',
-                )
-            )
+        place, kind = found.full_name, "private" if found.private else "public"
+        items = [Item(place, WHAT, Todo.NOTHING, kind)]
+        if place.lower() != wanted.lower():
+            how = f'set github = "{place}" in pyproject.toml'
+            items.append(Item(place, "its name", Todo.PERSON, f"was {wanted} before", how))
         return items
 
     def act(self, tell: Tell) -> None:
@@ -86,7 +80,7 @@ class Repository:
             tell(f"{'created':<12} private repository {made.html_url}")
 
     def look_back(self) -> list[Item]:
-        """What becomes of it when the repo is disconnected: nothing, that is for a person."""
+        """Return that it stays when the repo is disconnected; only a person deletes it."""
         found = self.hub.repository(self.settings.project.github)
         if found is None:
             return []
@@ -94,59 +88,50 @@ class Repository:
         return [Item(found.full_name, WHAT, Todo.PERSON, "stays, with all commits", how)]
 
     def undo(self, tell: Tell) -> None:
-        """Does nothing: what people have written is not taken away."""
+        """Do nothing: what people have written is not deleted."""
 
     def _make(self, wanted: str) -> Any:
         login, _, name = wanted.partition("/")
         holder = owner(self.hub, login)
         self._require_own(holder)
         place = f"/orgs/{holder.login}/repos" if holder.organization else "/user/repos"
+        about = {"name": name, "private": True, "has_wiki": False, "has_projects": False}
+        refused: GitHubError | None = None
         try:
-            with self.hub.doing(f"make {wanted}"):
-                self.hub.ask(
-                    "POST",
-                    place,
-                    {"name": name, "private": True, "has_wiki": False, "has_projects": False},
-                )
+            with self.hub.doing(f"create {wanted}"):
+                self.hub.ask("POST", place, about)
         except GitHubError as error:
             # The answer to a first attempt was lost, or somebody else was quicker.
             if error.status != 422 or "already exists" not in error.said:
                 raise
-            if self.hub.repository(wanted) is None:
-                raise MlopsError(
-                    f"{wanted} exists, but the token of {self.hub.origin} cannot see it: let it, "
-                    "or take another name in pyproject.toml"
-                ) from error
+            refused = error
         made = self.hub.repository(wanted)
         if made is None:
             raise MlopsError(
-                f"{wanted} was made, but the token of {self.hub.origin} cannot see it: a "
-                "fine-grained one must be for all repositories of the owner, or be given this one"
-            )
+                f"{wanted} exists, but the token of {self.hub.origin} cannot see it: give a "
+                "fine-grained one access to it or to all repositories of the owner"
+            ) from refused
         return made
 
     def _require_own(self, holder: Owner) -> None:
         person = self.hub.person.login
         if not holder.organization and person.lower() != holder.login.lower():
             raise MlopsError(
-                f"{holder.login} is a user, whose repositories only {holder.login} can make, and "
-                f"you are signed in to GitHub as {person or 'an App'}: ask for the repository, or "
-                "name another owner as github in pyproject.toml"
+                f"{holder.login} is a user, and you are signed in to GitHub as "
+                f"{person or 'an App'}, who cannot create repositories there: ask "
+                f"{holder.login} for the repository, or set another owner as github in "
+                "pyproject.toml"
             )
 
     def _require_usable(self, found: Any) -> None:
         if found.archived:
             raise MlopsError(
-                f"{found.full_name} is archived, so that nothing can be changed there: take that "
-                f"back at {found.html_url}/settings"
+                f"{found.full_name} is archived and cannot be changed: unarchive it at "
+                f"{found.html_url}/settings"
             )
         # An App has permissions, not a role.
         if self.hub.person.login and not found.permissions.admin:
             raise MlopsError(
-                f"{found.full_name} can be set up by its administrators only, and "
-                f"{self.hub.person.login} is none: ask one to run this command, or for the role"
+                f"{self.hub.person.login} is no administrator of {found.full_name}: ask one to run "
+                "this command, or for that role"
             )
-
-
-def _kind(found: Any) -> str:
-    return "private" if found.private else "public"

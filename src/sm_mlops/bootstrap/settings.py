@@ -1,4 +1,4 @@
-"""What the workflows find on GitHub: the role they take, the key they take it with where there is
+"""What the workflows find on GitHub: the role they assume, the key they sign in with if there is
 one, and an environment per stage with its reviewers.
 
 What Jenkins needs is told, not set up.
@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sm_mlops.aws import Aws, error_code
+from sm_mlops import projects
+from sm_mlops.aws import Aws
+from sm_mlops.bootstrap import keys
 from sm_mlops.bootstrap.plan import Item, Tell, Todo, is_work
 from sm_mlops.deployment import stages
 from sm_mlops.deployment.stages import Stage
@@ -25,7 +27,7 @@ Outputs = Callable[[Aws], dict[str, str] | None]
 
 ROLE = "AWS_ROLE_ARN"
 KEY = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-# The members of the secret that infra/project.yml writes, in the order of KEY.
+# The members of the secret that project.yml writes, in the order of KEY.
 KEY_MEMBERS = ("aws_access_key_id", "aws_secret_access_key")
 # Names the stages whose rules GitHub refused, so that they are not tried again each time.
 REFUSED = "MLOPS_UNPROTECTED"
@@ -35,7 +37,7 @@ _CUSTOM = {"protected_branches": False, "custom_branch_policies": True}
 
 @dataclass(frozen=True)
 class Reviewer:
-    """`kind` is User or Team; two with the same number are the same, however they are written."""
+    """`kind` is User or Team. The number identifies it, whatever its name."""
 
     kind: str
     number: int
@@ -44,23 +46,16 @@ class Reviewer:
 
 @dataclass(frozen=True)
 class Environment:
-    """An environment as GitHub has it. `branches` are the patterns of those that may deploy; None:
-    every branch and tag may."""
+    """An environment as GitHub has it. `branches` are the patterns of those that may deploy, None
+    for all branches and tags. `forbids_own`: whoever starts a deployment may not approve it;
+    `skippable`: an administrator may deploy without approval."""
 
     name: str
     reviewers: tuple[Reviewer, ...] = ()
     wait_minutes: int = 0
     forbids_own: bool = False
-    """Whether who started a deployment may not approve it."""
     skippable: bool = True
-    """Whether an administrator may deploy without a reviewer's word."""
     branches: frozenset[str] | None = None
-
-
-def project_outputs(aws: Aws) -> dict[str, str] | None:
-    from sm_mlops.bootstrap import project
-
-    return project.outputs(aws)
 
 
 @dataclass
@@ -69,15 +64,15 @@ class Settings:
 
     aws: Aws
     hub: GitHub
-    outputs: Outputs = project_outputs
+    outputs: Outputs = projects.outputs
 
     def look(self) -> list[Item]:
         if self._project.ci == "jenkins":
-            return self._jenkins()
+            return [self._jenkins()]
         found = self._repository()
         outputs = self.outputs(self.aws)
         return [
-            *self._look_at_role(found, outputs),
+            self._look_at_role(found, outputs),
             *self._look_at_key(found, outputs),
             *self._look_at_environments(found),
         ]
@@ -92,7 +87,7 @@ class Settings:
         if outputs is None:
             raise MlopsError(
                 f"there is no SageMaker project {self._project.project} yet, whose role the "
-                "workflows take"
+                "workflows assume"
             )
         role = outputs["GitHubRoleArn"]
         if _variables(self.hub, found).get(ROLE) != role:
@@ -104,81 +99,77 @@ class Settings:
         self._make_environments(found, tell)
 
     def look_back(self) -> list[Item]:
-        """What is removed when the repo is disconnected."""
+        """Return what is deleted when the repo is disconnected."""
         found = self._repository()
         if found is None:
             return []
-        place = found.full_name
         variables, secrets = _variables(self.hub, found), _secrets(self.hub, found)
-        return [
-            *(Item(place, f"variable {n}", Todo.DELETE) for n in (ROLE, REFUSED) if n in variables),
-            *(Item(place, f"secret {name}", Todo.DELETE) for name in KEY if name in secrets),
+        names = [
+            *(f"variable {name}" for name in (ROLE, REFUSED) if name in variables),
+            *(f"secret {name}" for name in KEY if name in secrets),
             *(
-                Item(place, f"environment {stage}", Todo.DELETE, "with what is in it")
+                f"environment {stage}"
                 for stage in stages.names(self.aws.settings)
                 if self._environment(found, stage)
             ),
+        ]
+        return [
+            *(Item(found.full_name, name, Todo.DELETE) for name in names),
             *self._strangers(found),
         ]
 
     def undo(self, tell: Tell) -> None:
         from github import UnknownObjectException
 
-        from sm_mlops.bootstrap import rotation
-
         if self._project.uses_key:
-            # What an interrupted rotation has left would keep the user from being deleted.
-            rotation.delete_former_keys(self.aws, tell)
+            # Keys left by an interrupted rotation would prevent the user's deletion.
+            keys.delete_former(self.aws, tell)
         found = self._repository()
         for item in filter(is_work, self.look_back()):
             noun, _, name = item.what.partition(" ")
             place = f"{found.url}/environments/{name}"
             if noun != "environment":
                 place = f"{found.url}/actions/{noun}s/{name}"
-            with self.hub.doing(f"remove {item.what}"), suppress(UnknownObjectException):
-                # Gone where the answer to a first attempt was lost.
+            with self.hub.doing(f"delete {item.what}"), suppress(UnknownObjectException):
+                # Already deleted if the answer to a first attempt was lost.
                 self.hub.ask("DELETE", place)
-            tell(f"{'removed':<12} {item.what}")
+            tell(f"{'deleted':<12} {item.what}")
 
-    # The role and the key.
+    # The role and the key
 
-    def _look_at_role(self, found: Any, outputs: dict[str, str] | None) -> list[Item]:
-        what = f"variable {ROLE}"
+    def _look_at_role(self, found: Any, outputs: dict[str, str] | None) -> Item:
         had = _variables(self.hub, found).get(ROLE) if found else None
-        if outputs is None:
-            todo = Todo.CREATE if had is None else Todo.CHANGE
-            return [Item(self._place(found), what, todo, "the role of the project")]
-        wanted = outputs["GitHubRoleArn"]
-        todo = Todo.CREATE if had is None else Todo.NOTHING if had == wanted else Todo.CHANGE
-        return [Item(self._place(found), what, todo, wanted)]
+        wanted = outputs["GitHubRoleArn"] if outputs else None
+        todo = Todo.NOTHING if had and had == wanted else Todo.CHANGE if had else Todo.CREATE
+        return Item(self._place(found), f"variable {ROLE}", todo, wanted or "the project's role")
 
-    def _look_at_key(self, found: Any, outputs: dict[str, str] | None) -> list[Item]:
+    def _look_at_key(self, found: Any, outputs: dict[str, str] | None) -> Iterator[Item]:
         if not self._project.uses_key:
-            return []
-        what = f"secrets {', '.join(KEY)}"
-        had = found is not None and set(KEY) <= set(_secrets(self.hub, found))
-        if not had:
-            return [Item(self._place(found), what, Todo.CREATE, "the key of the project's user")]
-        old = outputs is None or not self.has_key(found, outputs)
-        detail = "the key was replaced since" if old else ""
-        return [Item(self._place(found), what, Todo.CHANGE if old else Todo.NOTHING, detail)]
+            return
+        place, what = self._place(found), f"secrets {', '.join(KEY)}"
+        if found is None or not set(KEY) <= set(_secrets(self.hub, found)):
+            yield Item(place, what, Todo.CREATE, "the key of the project's user")
+        elif outputs is None or not self.has_key(found, outputs):
+            yield Item(place, what, Todo.CHANGE, "the key has been replaced")
+        else:
+            yield Item(place, what, Todo.NOTHING)
 
     def has_key(self, found: Any, outputs: dict[str, str]) -> bool:
-        """Whether GitHub has the key that Secrets Manager has; neither tells a value."""
-        made = key_made(self.aws, outputs)
+        """Return whether GitHub has the key that is in Secrets Manager; neither shows a value."""
+        stored = keys.stored(self.aws, outputs)
         had = _secrets(self.hub, found)
-        # GitHub tells whole seconds.
-        return all(name in had and had[name] >= made.replace(microsecond=0) for name in KEY)
+        # GitHub's times have no fractions of a second.
+        return all(name in had and had[name] >= stored.replace(microsecond=0) for name in KEY)
 
     def set_key(self, found: Any, outputs: dict[str, str]) -> None:
-        """Copies the access key from Secrets Manager to GitHub, which gets it sealed."""
+        """Copy the access key from Secrets Manager to GitHub, encrypted."""
         client = self.aws.client("secretsmanager")
         with quiet():
             found_value = client.get_secret_value(SecretId=outputs["GitHubUserSecretArn"])
         content = json.loads(found_value["SecretString"])
         with self.hub.doing(f"set the secrets {' and '.join(KEY)}"):
             key = found.get_public_key()
-            # Sealed first: the shorter is the time in which one is new and the other is not.
+            # Encrypt both first: then they differ in age for a shorter time.
             bodies = [
                 {"key_id": key.key_id, "encrypted_value": key.encrypt(content[member])}
                 for member in KEY_MEMBERS
@@ -186,45 +177,56 @@ class Settings:
             for name, body in zip(KEY, bodies, strict=True):
                 self.hub.ask("PUT", f"{found.url}/actions/secrets/{name}", body)
 
-    def _jenkins(self) -> list[Item]:
+    def _jenkins(self) -> Item:
         project = self._project.project
-        names = f"{project}-aws-access-key-id and {project}-aws-secret-access-key"
-        return [
-            Item(
-                "Jenkins",
-                f"secret texts {names}",
-                Todo.PERSON,
-                "the key of the project's user",
-                f"copy them from the secret sm-mlops/{project}/github-user of Secrets Manager",
-            )
-        ]
+        return Item(
+            "Jenkins",
+            f"secret texts {project}-aws-access-key-id and {project}-aws-secret-access-key",
+            Todo.PERSON,
+            "the key of the project's user",
+            f"copy them from the secret sm-mlops/{project}/github-user in Secrets Manager",
+        )
 
-    # Environments.
+    # Environments
 
-    def _look_at_environments(self, found: Any) -> list[Item]:
+    def _look_at_environments(self, found: Any) -> Iterator[Item]:
         refused = self._refused(found)
-        items = []
         for stage in self._stages():
             wanted = self._reviewers(stage)
             had = self._environment(found, stage.name) if found else None
             place, what = self._place(found), f"environment {stage.name}"
             if stage.reviewers is None and not wanted and not (had and had.reviewers):
-                items.append(self._unasked(found, stage))
+                yield Item(
+                    place,
+                    f"reviewers of {stage.name}",
+                    Todo.PERSON,
+                    f"the token of {self.hub.origin} belongs to nobody who could review",
+                    f"set Reviewers in {stages.FOLDER}/{stage.name}.json",
+                )
             if had is None:
-                items.append(Item(place, what, Todo.CREATE, _asks(stage, wanted)))
+                yield Item(place, what, Todo.CREATE, _asks(stage, wanted))
                 continue
-            lacking = _lacking(had, stage, wanted)
+            lacking = ", ".join(_lacking(had, stage, wanted))
             if not lacking:
-                items.append(Item(place, what, Todo.NOTHING, _asks(stage, had.reviewers)))
+                yield Item(place, what, Todo.NOTHING, _asks(stage, had.reviewers))
             elif stage.name in refused:
-                items.append(self._unprotected(found, stage, lacking))
+                yield Item(
+                    place,
+                    what,
+                    Todo.PERSON,
+                    f"NOT PROTECTED: GitHub's plan of {found.owner.login} lacks these rules for "
+                    f"private repositories: {lacking}",
+                    "change to GitHub Enterprise or make the repository public, delete the "
+                    f"variable {REFUSED} at {found.html_url}/settings/variables/actions, then run "
+                    f"{self.aws.command} bootstrap",
+                )
             else:
-                items.append(Item(place, what, Todo.CHANGE, ", ".join(lacking)))
-        return [*items, *self._strangers(found)]
+                yield Item(place, what, Todo.CHANGE, lacking)
+        yield from self._strangers(found)
 
     def _strangers(self, found: Any) -> Iterator[Item]:
-        """Environments that no stage of this repo is deployed to, as one whose file is gone. People
-        may have made them, and what is in them would be lost for good."""
+        """Yield the environments of no stage, as one whose file was deleted. People may have
+        created them, and their contents could not be restored."""
         if found is None:
             return
         with self.hub.doing("list the environments"):
@@ -232,29 +234,8 @@ class Settings:
         known = {name.lower() for name in stages.names(self.aws.settings)}
         for row in rows:
             if row["name"].lower() not in known:
-                what, detail = f"environment {row['name']}", "of no stage here: left alone"
+                what, detail = f"environment {row['name']}", "of no stage here; left alone"
                 yield Item(self._place(found), what, Todo.NOTHING, detail)
-
-    def _unasked(self, found: Any, stage: Stage) -> Item:
-        return Item(
-            self._place(found),
-            f"reviewers of {stage.name}",
-            Todo.PERSON,
-            f"the token of {self.hub.origin} is nobody's who could be asked",
-            f"name them as Reviewers in {stages.FOLDER}/{stage.name}.json",
-        )
-
-    def _unprotected(self, found: Any, stage: Stage, lacking: Iterable[str]) -> Item:
-        return Item(
-            found.full_name,
-            f"environment {stage.name}",
-            Todo.PERSON,
-            f"NOT PROTECTED, its rules are not in GitHub's plan of {found.owner.login} for private "
-            f"repositories: {', '.join(lacking)}",
-            "change the plan to GitHub Enterprise or make the repository public, delete the "
-            f"variable {REFUSED} at {found.html_url}/settings/variables/actions, then "
-            f"{self.aws.command} bootstrap",
-        )
 
     def _make_environments(self, found: Any, tell: Tell) -> None:
         refused_before = self._refused(found)
@@ -274,17 +255,17 @@ class Settings:
                 tell(f"{'changed':<12} environment {stage.name}: {_asks(stage, wanted)}")
             if lacking and stage.name not in refused_before:
                 tell(
-                    f"environment {stage.name} is NOT PROTECTED, GitHub's plan of "
-                    f"{found.owner.login} does not allow it: {', '.join(lacking)}"
+                    f"environment {stage.name} is NOT PROTECTED: GitHub's plan of "
+                    f"{found.owner.login} does not allow {', '.join(lacking)}"
                 )
-        if sorted(refused) != sorted(_variable_items(_variables(self.hub, found).get(REFUSED))):
+        if sorted(refused) != sorted(_items(_variables(self.hub, found).get(REFUSED))):
             self._keep_refused(found, refused)
 
     def _put(
         self, found: Any, stage: Stage, wanted: tuple[Reviewer, ...], had: Environment | None
     ) -> Environment | None:
-        """Makes or changes an environment; with less where GitHub's plan allows no more. None
-        where it allows none."""
+        """Create or change an environment, with fewer rules if GitHub's plan allows no more.
+        Return it, or None if the plan allows none."""
         if stage.reviewers is None and had and had.reviewers:
             wanted = had.reviewers
         before = had or Environment(stage.name)
@@ -298,7 +279,7 @@ class Settings:
         }
         for body in (full, policy, {}):
             try:
-                with self.hub.doing(f"make the environment {stage.name}"):
+                with self.hub.doing(f"create the environment {stage.name}"):
                     self.hub.ask("PUT", f"{found.url}/environments/{stage.name}", body)
                 break
             except GitHubError as error:
@@ -311,9 +292,9 @@ class Settings:
         return self._environment(found, stage.name)
 
     def _allow_branch(self, found: Any, name: str) -> None:
-        """Lets `main` deploy there and no other branch or tag."""
+        """Let `main` deploy there and no other branch or tag."""
         place = f"{found.url}/environments/{name}/deployment-branch-policies"
-        with self.hub.doing(f"say which branch may deploy to {name}"):
+        with self.hub.doing(f"set which branch may deploy to {name}"):
             rows = self.hub.ask("GET", f"{place}?per_page=100")["branch_policies"]
             if not any(_pattern(row) == BRANCH for row in rows):
                 self.hub.ask("POST", place, {"name": BRANCH, "type": "branch"})
@@ -353,38 +334,36 @@ class Settings:
         if stage.reviewers is None:
             person = self.hub.person
             return (Reviewer("User", person.number, person.login),) if person.login else ()
-        return tuple(self._reviewer(stage, name) for name in stage.reviewers)
+        return tuple(self._named(stage, name) for name in stage.reviewers)
 
-    def _reviewer(self, stage: Stage, name: str) -> Reviewer:
+    def _named(self, stage: Stage, name: str) -> Reviewer:
         from github import UnknownObjectException
 
         organization, _, team = name.rpartition("/")
         if organization:
             self.hub.require("read:org")
         path = f"/orgs/{organization}/teams/{team}" if organization else f"/users/{name}"
+        kind = "Team" if organization else "User"
         with self.hub.doing(f"show {name}"):
             try:
-                shown = self.hub.ask("GET", path)
+                return Reviewer(kind, int(self.hub.ask("GET", path)["id"]), name)
             except UnknownObjectException as error:
                 raise MlopsError(
-                    f"{stages.FOLDER}/{stage.name}.json: Reviewers: GitHub knows no "
-                    f"{'team' if organization else 'user'} {name}, or not for this token"
+                    f"{stages.FOLDER}/{stage.name}.json: Reviewers: GitHub shows this token no "
+                    f"{kind.lower()} {name}"
                 ) from error
-        return Reviewer("Team" if organization else "User", int(shown["id"]), name)
-
-    # What is kept on GitHub.
 
     def _refused(self, found: Any) -> tuple[str, ...]:
-        """Stages whose rules GitHub's plan did not allow when they were tried."""
+        """Return the stages whose rules GitHub's plan did not allow when they were tried."""
         if found is None or not found.private:
             return ()
-        return _variable_items(_variables(self.hub, found).get(REFUSED))
+        return _items(_variables(self.hub, found).get(REFUSED))
 
     def _keep_refused(self, found: Any, names: list[str]) -> None:
         if names:
             _set_variable(self.hub, found, REFUSED, ",".join(names))
             return
-        with self.hub.doing(f"remove the variable {REFUSED}"):
+        with self.hub.doing(f"delete the variable {REFUSED}"):
             self.hub.ask("DELETE", f"{found.url}/actions/variables/{REFUSED}")
 
     @property
@@ -398,25 +377,6 @@ class Settings:
         return str(found.full_name if found else self._project.github)
 
 
-def key_made(aws: Aws, outputs: dict[str, str]) -> datetime:
-    """When the access key came into its secret. Reads no value. Raises MlopsError."""
-    from botocore.exceptions import ClientError
-
-    secret = outputs["GitHubUserSecretArn"]
-    try:
-        # One page: those without a label are not listed.
-        found = aws.client("secretsmanager").list_secret_version_ids(SecretId=secret)
-    except ClientError as error:
-        if error_code(error) != "ResourceNotFoundException":
-            raise
-        found = {"Versions": []}
-    for version in found["Versions"]:
-        if "AWSCURRENT" in version.get("VersionStages", ()):
-            made: datetime = version["CreatedDate"]
-            return made
-    raise MlopsError(f"the secret {secret} of the project's user has no value")
-
-
 def _variables(hub: GitHub, found: Any) -> dict[str, str]:
     with hub.doing("list the variables"):
         return {each.name: each.value for each in found.get_variables()}
@@ -425,8 +385,9 @@ def _variables(hub: GitHub, found: Any) -> dict[str, str]:
 def _set_variable(hub: GitHub, found: Any, name: str, value: str) -> None:
     from github import GithubException
 
+    known = _variables(hub, found)
     with hub.doing(f"set the variable {name}"):
-        if name not in {each.name for each in found.get_variables()}:
+        if name not in known:
             try:
                 found.create_variable(name, value)
                 return
@@ -438,17 +399,17 @@ def _set_variable(hub: GitHub, found: Any, name: str, value: str) -> None:
 
 
 def _secrets(hub: GitHub, found: Any) -> dict[str, datetime]:
-    """When each was set."""
+    """Return when each was set."""
     with hub.doing("list the secrets"):
         return {each.name: each.updated_at for each in found.get_secrets()}
 
 
-def _variable_items(text: str | None) -> tuple[str, ...]:
+def _items(text: str | None) -> tuple[str, ...]:
     return tuple(item for item in (text or "").split(",") if item)
 
 
 def _pattern(row: dict[str, Any]) -> str:
-    """The name alone for branches, "tag v*" for others."""
+    """Return a branch's name alone, "tag v*" for others."""
     kind = row.get("type", "branch")
     return str(row["name"]) if kind == "branch" else f"{kind} {row['name']}"
 
@@ -459,14 +420,15 @@ def _reviewer(shown: dict[str, Any]) -> Reviewer:
 
 
 def _lacking(had: Environment, stage: Stage, wanted: tuple[Reviewer, ...]) -> list[str]:
-    """What an environment does not have, in words; nobody's reviewers are taken away by null."""
+    """Return what an environment lacks, in words. Where the stage names no reviewers, those it has
+    are kept."""
     lacking = []
     same = {(r.kind, r.number) for r in had.reviewers} == {(r.kind, r.number) for r in wanted}
     kept = stage.reviewers is None and had.reviewers
     if not same and not kept:
         lacking.append(_asks(stage, wanted))
     if (wanted or kept) and had.skippable:
-        lacking.append("administrators may not skip that")
+        lacking.append("no bypass for administrators")
     if had.branches != {BRANCH}:
         lacking.append(f"{BRANCH} only")
     return lacking
@@ -474,8 +436,8 @@ def _lacking(had: Environment, stage: Stage, wanted: tuple[Reviewer, ...]) -> li
 
 def _asks(stage: Stage, reviewers: Iterable[Reviewer]) -> str:
     names = ", ".join(each.name for each in reviewers)
-    nobody = "NOBODY" if stage.name == "production" else "nobody"
-    return f"asks {names}" if names else f"asks {nobody} before a deployment"
+    none = "NO" if stage.name == "production" else "no"
+    return f"needs approval by {names}" if names else f"needs {none} approval"
 
 
 def _is_about_plan(error: GitHubError) -> bool:
@@ -487,6 +449,6 @@ def _without_access(error: GitHubError, stage: Stage, wanted: tuple[Reviewer, ..
     if error.status != 422 or not wanted:
         return error
     return MlopsError(
-        f"{error}; each of Reviewers in {stages.FOLDER}/{stage.name}.json must be allowed to read "
-        "the repository"
+        f"{error}; all Reviewers in {stages.FOLDER}/{stage.name}.json need read access to the "
+        "repository"
     )

@@ -1,7 +1,7 @@
-"""Studio's domains of the region: each offers project templates of one place in S3, which a tag
-names.
+"""Studio's domains of the region: each shows project templates from one place in S3, named by a
+tag.
 
-Only projects whose template is in S3 need it. What somebody has set otherwise is theirs.
+Only projects whose template is in S3 need it. A tag that somebody else has set is left alone.
 Source: https://docs.aws.amazon.com/sagemaker/latest/dg/sagemaker-projects-templates-custom.html
 """
 
@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from sm_mlops import projects
 from sm_mlops.aws import Aws
-from sm_mlops.bootstrap import needs, project
+from sm_mlops.bootstrap import needs, users
 from sm_mlops.bootstrap.plan import Item, Tell, Todo
-from sm_mlops.bootstrap.platform import S3, Options, Platform, outputs
+from sm_mlops.bootstrap.platform import S3, Options, outputs
 
 TAG = "sagemaker:projectS3TemplatesLocation"
 
@@ -25,8 +26,13 @@ class Domain:
     arn: str
     location: str
 
+    @property
+    def what(self) -> str:
+        return f"templates in Studio domain {self.name}"
+
 
 def domains(aws: Aws) -> list[Domain]:
+    """Return all domains of the region."""
     found = []
     for item in aws.pages("list_domains", "Domains"):
         rows = aws.pages("list_tags", "Tags", ResourceArn=item["DomainArn"])
@@ -36,7 +42,7 @@ def domains(aws: Aws) -> list[Domain]:
 
 
 def location(bucket: str) -> str:
-    """Where the templates of the platform with this bucket are."""
+    """Return where the templates of the platform with this bucket are."""
     return f"s3://{bucket}/platform/"
 
 
@@ -52,64 +58,55 @@ class Studio:
         there = outputs(self.aws)
         return location(there["ArtifactBucket"] if there else self.aws.bucket)
 
-    def _is_needed(self) -> bool:
-        if self.options.template_provider == S3:
-            return True
-        found = project.find(self.aws)
-        return bool(found and found.template_url)
+    def _domains(self) -> list[Domain]:
+        """Return the domains, or none if no template is in S3."""
+        found = None if self.options.template_provider == S3 else projects.find(self.aws)
+        needed = self.options.template_provider == S3 or bool(found and found.template_url)
+        return domains(self.aws) if needed else []
 
     def look(self) -> list[Item]:
-        if not self._is_needed():
-            return []
         wanted, place = self._location, needs.place(self.aws)
-        return [self._item(domain, wanted, place) for domain in domains(self.aws)]
+        return [self._item(domain, wanted, place) for domain in self._domains()]
 
     def _item(self, domain: Domain, wanted: str, place: str) -> Item:
-        what = _words(domain)
         if domain.location in ("", wanted):
             todo = Todo.NOTHING if domain.location else Todo.CHANGE
-            return Item(place, what, todo, f"tag {TAG}={wanted}")
+            return Item(place, domain.what, todo, f"tag {TAG}={wanted}")
         return Item(
             place,
-            what,
+            domain.what,
             Todo.PERSON,
-            f"it offers those of {domain.location}, and a domain has one place for them",
+            f"it shows those of {domain.location}, and a domain has one place for them",
             f"copy project.yml there, or aws sagemaker add-tags --resource-arn {domain.arn} "
             f"--tags Key={TAG},Value={wanted}",
         )
 
     def act(self, tell: Tell) -> None:
-        if not self._is_needed():
-            return
         wanted = self._location
-        for domain in domains(self.aws):
+        for domain in self._domains():
             if not domain.location:
                 tags = [{"Key": TAG, "Value": wanted}]
                 self.aws.sagemaker.add_tags(ResourceArn=domain.arn, Tags=tags)
-                tell(f"{'set':<12} {_words(domain)} to {wanted}")
+                tell(f"{'set':<12} {domain.what} to {wanted}")
 
-    # Taking it away
+    # Deleting it
 
     def look_back(self) -> list[Item]:
-        """While other projects use the platform, its templates stay on offer."""
+        """Return the tags to delete, which stay while other projects use the platform."""
         ours, place = self._ours(), needs.place(self.aws)
-        others = Platform(self.aws).others() if ours else []
+        others = users.others(self.aws) if ours else []
         todo = Todo.NOTHING if others else Todo.DELETE
-        detail = f"stay: used by {', '.join(others)}" if others else f"tag {TAG}"
-        return [Item(place, _words(domain), todo, detail) for domain in ours]
+        detail = f"kept: used by {', '.join(others)}" if others else f"tag {TAG}"
+        return [Item(place, domain.what, todo, detail) for domain in ours]
 
     def undo(self, tell: Tell) -> None:
         ours = self._ours()
-        if not ours or Platform(self.aws).others():
+        if not ours or users.others(self.aws):
             return
         for domain in ours:
             self.aws.sagemaker.delete_tags(ResourceArn=domain.arn, TagKeys=[TAG])
-            tell(f"{'removed':<12} {_words(domain)}")
+            tell(f"{'deleted':<12} {domain.what}")
 
     def _ours(self) -> list[Domain]:
         wanted = self._location
         return [domain for domain in domains(self.aws) if domain.location == wanted]
-
-
-def _words(domain: Domain) -> str:
-    return f"templates in Studio domain {domain.name}"

@@ -15,6 +15,7 @@ from sm_mlops.cli.console import (
     AsJson,
     ContinueRollback,
     Yes,
+    at_terminal,
     confirm,
     connected,
     err,
@@ -110,8 +111,8 @@ def _parts(aws: Aws, options: Options, yes: bool) -> tuple[Platform, list[Part]]
     """Return the platform, and all parts in their order, the platform among them."""
     from sm_mlops import github
     from sm_mlops.bootstrap.connection import Connection
-    from sm_mlops.bootstrap.credential import Credential, at_terminal
-    from sm_mlops.bootstrap.platform import Again, Platform
+    from sm_mlops.bootstrap.credential import Credential
+    from sm_mlops.bootstrap.platform import Platform, Retry
     from sm_mlops.bootstrap.project import Project
     from sm_mlops.bootstrap.push import Push
     from sm_mlops.bootstrap.repository import Repository
@@ -127,7 +128,7 @@ def _parts(aws: Aws, options: Options, yes: bool) -> tuple[Platform, list[Part]]
         Connection(aws),
         Repository(aws.settings, hub),
         Credential(aws, hub, ask=ask, sandbox_token=token_source(aws)),
-        Again(shared),
+        Retry(shared),
         Project(aws, hub, options),
         Studio(aws, options),
         Settings(aws, hub),
@@ -186,12 +187,12 @@ class Run:
 
     def _destroy_platform(self, shared: Platform) -> None:
         """Ask separately: the platform never belonged to this repo alone."""
-        from sm_mlops.bootstrap import plan
+        from sm_mlops.bootstrap import plan, users
 
         items = shared.look_back()
         if not items:
             return
-        others = shared.others()
+        others = users.others(self.aws)
         if others:
             tell(self.console, f"The platform stays: it is used by {', '.join(others)}.")
             return

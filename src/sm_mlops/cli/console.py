@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +65,15 @@ def confirm(question: str, yes: bool) -> None:
         raise MlopsError(f"{question} stdin is not a terminal; pass --yes")
     if not typer.confirm(question, err=True):
         raise MlopsError("nothing was changed")
+
+
+def at_terminal() -> Callable[[str], str] | None:
+    """Return how to ask for hidden input at the terminal; None if there is none."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        return None
+    return lambda line: str(
+        typer.prompt(line, default="", show_default=False, hide_input=True, err=True)
+    ).strip()
 
 
 @dataclass

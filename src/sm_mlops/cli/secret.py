@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sm_mlops.cli.console import connected, say
+from sm_mlops.cli.console import at_terminal, connected, say
 from sm_mlops.errors import MlopsError
 
 app = typer.Typer(
@@ -38,7 +38,7 @@ def rotate(
     """
     from sm_mlops import github
     from sm_mlops.bootstrap import rotation
-    from sm_mlops.bootstrap.credential import at_terminal
+    from sm_mlops.bootstrap.credential import Credential
     from sm_mlops.cli.sandbox_github import token_source
 
     if what not in WHAT:
@@ -50,9 +50,7 @@ def rotate(
     with connected(context) as aws:
         hub = github.sign_in(os.environ, aws.settings.project.git_host)
         if what != "key":
-            source = token_source(aws)
-            rotation.rotate_credential(
-                aws, hub, os.environ, at_terminal(), say, sandbox_token=source
-            )
+            part = Credential(aws, hub, ask=at_terminal(), sandbox_token=token_source(aws))
+            rotation.rotate_credential(part, say)
         if what == "key" or (what == "all" and aws.settings.project.uses_key):
             rotation.rotate_key(aws, hub, say)

@@ -34,7 +34,7 @@ CHECKS = (
     Check("tool in workflows", tool.access, needs_aws=False, needs_github=True),
     Check("permissions", account.rights),
     Check("GitHub sign-in", github.sign_in, needs_aws=False),
-    Check("template version", platform.drift),
+    Check("tool version", platform.drift),
     Check("platform", parts.platform),
     Check("connection to GitHub", platform.connection),
     Check("Service Catalog product", platform.product),

@@ -1,4 +1,4 @@
-"""Checks of what the platform's stack has made, as it is now: people and services change it."""
+"""Checks of what the platform's stack has created, as it is now: people and services change it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from sm_mlops.aws import error_code
+from sm_mlops import platform as package
+from sm_mlops.aws import ABSENT, ignoring
+from sm_mlops.bootstrap import catalog, keys
+from sm_mlops.bootstrap import connection as connections
+from sm_mlops.bootstrap import credential as credentials
+from sm_mlops.bootstrap.platform import version
 from sm_mlops.deployment.trigger import FUNCTION, QUEUE
 from sm_mlops.doctor.finding import Finding, failed, ok, warning
 from sm_mlops.doctor.scene import Scene
@@ -16,50 +21,51 @@ RULE = "sm-mlops-approved"
 AUDIENCE = "sts.amazonaws.com"
 VISIBLE = ("sagemaker:studio-visibility", "true")
 KEY_DAYS = 90
-# GitHub ends a fine-grained token after a year at most.
+# GitHub's fine-grained tokens expire after a year at most.
 TOKEN_DAYS = 335
 
 
-def drift(scene: Scene) -> Iterator[Finding]:
-    """The template's version in this repo and in the platform."""
-    from sm_mlops.bootstrap.platform import is_superseded, version
+def _find(scene: Scene, service: str, operation: str, **request: str) -> dict[str, Any] | None:
+    """Return what a describing operation answers; None if what it describes does not exist."""
+    with ignoring(*ABSENT):
+        answer: dict[str, Any] = getattr(scene.client(service), operation)(**request)
+        return answer
+    return None
 
-    there = scene.platform
+
+def drift(scene: Scene) -> Iterator[Finding]:
+    """Compare the versions of this tool and of the platform."""
+    there, check = scene.platform, "tool version"
     if there is None:
         return
-    check = "template version"
-    ours, theirs = scene.aws.settings.project.template_version, there.parameters["TemplateVersion"]
-    if is_superseded(scene.aws.settings, there.parameters):
-        detail = f"{ours} in both, but the platform's files of infra/ have come after this repo's"
-        yield warning(check, detail, "cruft update")
-    elif version(ours) == version(theirs):
-        yield ok(check, f"{ours} in this repo and in the platform")
-    elif version(ours) < version(theirs):
-        yield warning(check, f"this repo is of {ours}, the platform of {theirs}", "cruft update")
+    ours, theirs = version(package.version()), version(there.parameters["TemplateVersion"])
+    if ours == theirs:
+        yield ok(check, f"{ours}, as the platform")
+    elif ours < theirs:
+        yield warning(check, f"{ours}, older than the platform ({theirs})", "make upgrade")
     else:
-        detail = f"this repo is of {ours}, the platform still of {theirs}"
+        detail = f"{ours}, newer than the platform ({theirs})"
         yield warning(check, detail, scene.bootstrap)
 
 
 def connection(scene: Scene) -> Iterator[Finding]:
-    from sm_mlops.bootstrap import connection
-
+    """Check that a person has authorized the connection."""
     if scene.platform is None:
         return
-    check, found = "connection to GitHub", connection.state(scene.aws)
+    check, found = "connection to GitHub", connections.state(scene.aws)
     if found is None:
         return
     if found.status == "AVAILABLE":
         yield ok(check, f"{found.name} is AVAILABLE")
         return
     pending = found.status == "PENDING"
-    why = "a person has to authorise it once" if pending else "a person has to mend it"
-    remedy = connection.remedy(scene.aws, found)
+    why = "a person has to authorize it once" if pending else "a person has to repair it"
+    remedy = connections.remedy(scene.aws, found)
     yield failed(check, f"{found.name} is {found.status}: {why}", remedy)
 
 
 def product(scene: Scene) -> Iterator[Finding]:
-    """Whether Studio offers it, to whom, and whose rights make the project."""
+    """Check whether Studio shows it, to whom, and with whose rights projects are created."""
     there = scene.platform
     if there is None or not there.outputs.get("ProductId"):
         return
@@ -71,7 +77,7 @@ def product(scene: Scene) -> Iterator[Finding]:
     if tags.get(VISIBLE[0]) == VISIBLE[1]:
         yield ok(check, f"{name}, visible in Studio")
     else:
-        detail = f"{name} lacks the tag {VISIBLE[0]}={VISIBLE[1]}: Studio does not offer it"
+        detail = f"{name} lacks the tag {VISIBLE[0]}={VISIBLE[1]}, so Studio does not show it"
         yield failed(
             check,
             detail,
@@ -92,10 +98,10 @@ def product(scene: Scene) -> Iterator[Finding]:
     if wanted in roles:
         yield ok(check, f"launch constraint with {wanted.rpartition('/')[2]}")
     else:
-        has = f"has {roles[0]}" if roles else "is not there"
+        has = f"has {roles[0]}" if roles else "is missing"
         yield failed(
             check,
-            f"the launch constraint {has}: projects are made with other rights",
+            f"the launch constraint {has}, so projects are created with other rights",
             f"in Service Catalog, give portfolio {portfolio} a launch constraint with {wanted}",
         )
 
@@ -106,8 +112,6 @@ def _role_of(constraint: dict[str, Any]) -> str:
 
 
 def _grants(scene: Scene, portfolio: str) -> Iterator[Finding]:
-    from sm_mlops.bootstrap import catalog
-
     check, known = "Service Catalog product", catalog.principals(scene.aws, portfolio)
     if known:
         names = ", ".join(arn.rpartition(":")[2] for arn in known)
@@ -117,7 +121,7 @@ def _grants(scene: Scene, portfolio: str) -> Iterator[Finding]:
         names = ", ".join(sorted(studio))
         yield warning(
             check,
-            f"Studio's role may not use it: {names}",
+            f"not granted to Studio's role {names}",
             f"{scene.bootstrap} --platform StudioRoleArns={','.join(sorted(studio))}",
         )
     elif not known and not scene.aws.sandbox:
@@ -125,7 +129,7 @@ def _grants(scene: Scene, portfolio: str) -> Iterator[Finding]:
 
 
 def _studio_roles(scene: Scene) -> Iterator[str]:
-    """Execution roles that people have in Studio unless their profile says otherwise."""
+    """Yield the default execution roles of people in Studio."""
     sagemaker = scene.client("sagemaker")
     for page in sagemaker.get_paginator("list_domains").paginate():
         for item in page["Domains"]:
@@ -136,33 +140,24 @@ def _studio_roles(scene: Scene) -> Iterator[str]:
 
 
 def launch_role(scene: Scene) -> Iterator[Finding]:
-    there = scene.platform
+    """Check that the role exists and that Service Catalog may assume it."""
+    there, check, service = scene.platform, "launch role", "servicecatalog.amazonaws.com"
     if there is None:
         return
     name = there.outputs["LaunchRoleArn"].rpartition("/")[2]
-    yield from _role(scene, "launch role", name, "servicecatalog.amazonaws.com")
-
-
-def _role(scene: Scene, check: str, name: str, service: str) -> Iterator[Finding]:
-    from botocore.exceptions import ClientError
-
-    try:
-        found = scene.client("iam").get_role(RoleName=name)["Role"]
-    except ClientError as error:
-        if error_code(error) != "NoSuchEntity":
-            raise
-        detail = f"{name} is gone: somebody has deleted it by hand"
-        # CloudFormation does not look whether what it has made is still there.
-        yield failed(check, detail, "make it again as infra/platform.yml has it (LaunchRole)")
-        return
-    if service in json.dumps(found["AssumeRolePolicyDocument"]):
+    found = _find(scene, "iam", "get_role", RoleName=name)
+    if found is None:
+        # CloudFormation does not check whether what it created still exists.
+        remedy = "create it again as the platform's template has it (LaunchRole)"
+        yield failed(check, f"{name} is gone: somebody has deleted it by hand", remedy)
+    elif service in json.dumps(found["Role"]["AssumeRolePolicyDocument"]):
         yield ok(check, name)
     else:
-        yield failed(check, f"{name} does not trust {service} any more", scene.bootstrap)
+        yield failed(check, f"{name} no longer trusts {service}", scene.bootstrap)
 
 
 def workflow_sign_in(scene: Scene) -> Iterator[Finding]:
-    """GitHub's OpenID Connect provider, or the age of the user's key."""
+    """Check GitHub's OpenID Connect provider, or the age of the user's key."""
     if scene.aws.settings.project.uses_key:
         yield from _key(scene)
     else:
@@ -170,8 +165,6 @@ def workflow_sign_in(scene: Scene) -> Iterator[Finding]:
 
 
 def _provider(scene: Scene) -> Iterator[Finding]:
-    from botocore.exceptions import ClientError
-
     there, check = scene.platform, "sign-in of the workflows"
     if there is None:
         return
@@ -180,44 +173,32 @@ def _provider(scene: Scene) -> Iterator[Finding]:
         detail = "the platform has no OpenID Connect provider of GitHub"
         yield failed(check, detail, f"{scene.bootstrap} --platform OidcProviderArn=")
         return
-    try:
-        found = scene.client("iam").get_open_id_connect_provider(OpenIDConnectProviderArn=arn)
-    except ClientError as error:
-        if error_code(error) != "NoSuchEntity":
-            raise
-        detail = "the OpenID Connect provider of GitHub is gone"
-        yield failed(check, detail, _make_provider())
-        return
-    if AUDIENCE in found.get("ClientIDList", []):
+    found = _find(scene, "iam", "get_open_id_connect_provider", OpenIDConnectProviderArn=arn)
+    if found is None:
+        yield failed(
+            check,
+            "the OpenID Connect provider of GitHub is gone",
+            "aws iam create-open-id-connect-provider --url "
+            f"https://token.actions.githubusercontent.com --client-id-list {AUDIENCE}",
+        )
+    elif AUDIENCE in found.get("ClientIDList", []):
         yield ok(check, f"OpenID Connect provider with audience {AUDIENCE}")
-        return
-    yield failed(
-        check,
-        f"the OpenID Connect provider lacks the audience {AUDIENCE}",
-        f"aws iam add-client-id-to-open-id-connect-provider --client-id {AUDIENCE} "
-        f"--open-id-connect-provider-arn {arn}",
-    )
-
-
-def _make_provider() -> str:
-    return (
-        "aws iam create-open-id-connect-provider --url https://token.actions.githubusercontent.com "
-        f"--client-id-list {AUDIENCE}"
-    )
+    else:
+        yield failed(
+            check,
+            f"the OpenID Connect provider lacks the audience {AUDIENCE}",
+            f"aws iam add-client-id-to-open-id-connect-provider --client-id {AUDIENCE} "
+            f"--open-id-connect-provider-arn {arn}",
+        )
 
 
 def _key(scene: Scene) -> Iterator[Finding]:
-    from botocore.exceptions import ClientError
-
-    check, user = "sign-in of the workflows", f"{scene.aws.settings.project.project}-github"
-    try:
-        keys = scene.client("iam").list_access_keys(UserName=user)["AccessKeyMetadata"]
-    except ClientError as error:
-        if error_code(error) != "NoSuchEntity":
-            raise
+    check, user = "sign-in of the workflows", keys.user(scene.aws)
+    found = _find(scene, "iam", "list_access_keys", UserName=user)
+    if found is None:
         yield failed(check, f"there is no user {user}", scene.bootstrap)
         return
-    active = [key for key in keys if key["Status"] == "Active"]
+    active = [key for key in found["AccessKeyMetadata"] if key["Status"] == "Active"]
     if not active:
         yield failed(check, f"user {user} has no active key", f"{scene.aws.command} secret rotate")
         return
@@ -230,47 +211,40 @@ def _key(scene: Scene) -> Iterator[Finding]:
 
 
 def credential(scene: Scene) -> Iterator[Finding]:
-    """Whether there is one, of which kind and how old; nobody but the trigger reads it."""
-    from sm_mlops.bootstrap import credential
-
+    """Check that there is one, of which kind and how old; only the trigger reads it."""
     if scene.platform is None:
         return
     check, rotate = "credential of the trigger", f"{scene.aws.command} secret rotate"
-    found = credential.kept(scene.aws)
+    found = credentials.kept(scene.aws)
     if found is None:
-        yield failed(check, f"there is no secret {credential.SECRET}", scene.bootstrap)
+        yield failed(check, f"there is no secret {credentials.SECRET}", scene.bootstrap)
         return
     if not found.kinds:
         yield failed(check, "it has no value: approvals start nothing", scene.bootstrap)
         return
     kinds = " and ".join(found.kinds)
-    shown = scene.client("secretsmanager").describe_secret(SecretId=credential.SECRET)
+    shown = scene.client("secretsmanager").describe_secret(SecretId=credentials.SECRET)
     changed = shown.get("LastChangedDate")
     age = _days(changed) if changed else 0
     wanted = {"jenkins"} if scene.aws.settings.project.ci == "jenkins" else {"token", "app"}
     if not wanted & {*found.kinds}:
         yield failed(check, f"{kinds} only, which this repo cannot use", rotate)
     elif "token" in found.kinds and age > TOKEN_DAYS:
-        yield warning(check, f"{kinds}, {_old(age)}: tokens end after a year at most", rotate)
+        yield warning(check, f"{kinds}, {_old(age)}; tokens expire after a year at most", rotate)
     else:
         yield ok(check, f"{kinds}, {_old(age)}")
     if "app" in found.kinds and scene.platform.parameters.get("HasLayer") != "true":
-        detail = "a GitHub App's, but the trigger has no layer to sign in with"
+        detail = "a GitHub App's, but the trigger lacks the layer to sign in with"
         yield failed(check, detail, scene.bootstrap)
 
 
 def trigger(scene: Scene) -> Iterator[Finding]:
-    """The function and its rule."""
-    from botocore.exceptions import ClientError
-
+    """Check the function and its rule."""
     if scene.platform is None:
         return
     check = "trigger"
-    try:
-        found = scene.client("lambda").get_function_configuration(FunctionName=FUNCTION)
-    except ClientError as error:
-        if error_code(error) != "ResourceNotFoundException":
-            raise
+    found = _find(scene, "lambda", "get_function_configuration", FunctionName=FUNCTION)
+    if found is None:
         yield failed(check, f"there is no function {FUNCTION}", scene.bootstrap)
         return
     state, update = found.get("State", "Active"), found.get("LastUpdateStatus", "Successful")
@@ -280,14 +254,10 @@ def trigger(scene: Scene) -> Iterator[Finding]:
         yield failed(check, detail, scene.bootstrap)
     else:
         yield ok(check, f"{FUNCTION}, {found['Runtime']}, {found['MemorySize']} MB")
-    try:
-        rule = scene.client("events").describe_rule(Name=RULE)
-    except ClientError as error:
-        if error_code(error) != "ResourceNotFoundException":
-            raise
+    rule = _find(scene, "events", "describe_rule", Name=RULE)
+    if rule is None:
         yield failed(check, f"there is no rule {RULE}: approvals start nothing", scene.bootstrap)
-        return
-    if rule.get("State") == "DISABLED":
+    elif rule.get("State") == "DISABLED":
         detail = f"rule {RULE} is disabled: approvals start nothing"
         yield failed(check, detail, f"aws events enable-rule --name {RULE}")
     else:
@@ -295,7 +265,7 @@ def trigger(scene: Scene) -> Iterator[Finding]:
 
 
 def failed_approvals(scene: Scene) -> Iterator[Finding]:
-    """Of all projects of the account."""
+    """Check the queue of approvals, of all projects of the account."""
     there = scene.platform
     if there is None:
         return

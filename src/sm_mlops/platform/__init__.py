@@ -1,6 +1,17 @@
-"""CloudFormation of the account and of each project, and the trigger function: package data."""
+"""CloudFormation of the account and of each project, and the trigger function: package data.
 
+The platform has the tool's version. Whoever edits these files, as a company that forks the
+template does, raises `_template_version` in `cookiecutter.json`: a tool never replaces what a tool
+of a newer version has deployed, and replaces other content of its own version by its own.
+"""
+
+from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
 
 FOLDER = Path(str(files(__name__)))
+
+
+def version() -> str:
+    """Return the version of the tool, which the platform has as well."""
+    return metadata.version("sm-mlops")

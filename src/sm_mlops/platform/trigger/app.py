@@ -1,4 +1,4 @@
-"""Signs in as a GitHub App: a token for one hour, made from the app's private key.
+"""Sign in as a GitHub App: a token for one hour, created with the app's private key.
 
 Needs PyJWT with cryptography, which come as a Lambda layer; imported only when the credential is an
 app's.
@@ -16,9 +16,9 @@ import jwt
 
 
 def installation_token(secret: dict[str, Any], api: str, post: Callable[..., Any]) -> str:
-    """A token of the app's installation that may start workflows and do nothing else.
+    """Return a token of the app's installation that may start workflows and do nothing else.
 
-    `secret` has `app_id`, `installation_id` and `private_key` (PEM). Raises what `post` raises, and
+    `secret` has `app_id`, `installation_id` and `private_key` (PEM). Raise what `post` raises, and
     ValueError with a line that shows nothing of the secret.
     Source: https://docs.github.com/en/apps/creating-github-apps/authenticating-with-a-github-app
     """

@@ -61,12 +61,12 @@ _NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}")
 
 
 class TriggerError(Exception):
-    """The version ought to be deployed and is not. Lambda retries; after that the dead-letter
-    queue and its alarm tell a person."""
+    """The version should be deployed and is not. Lambda retries; after that the dead-letter queue
+    and its alarm notify a person."""
 
 
 class Ignored(Exception):
-    """Nothing is to be done, and that is right."""
+    """There is nothing to do, as it should be."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,11 @@ class Version:
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """Starts the deployment of the version an event names, once per approval.
+    """Start the deployment of the version an event names, once per approval.
 
-    With `{"detail": {"ModelPackageArn": ..., "Replay": true}}` also where that has happened before.
-    Returns `{"started": bool, ...}`. Raises TriggerError, or the error of an AWS service, for what
-    a retry may mend or a person must know.
+    With `{"detail": {"ModelPackageArn": ..., "Replay": true}}` start it again. Return
+    `{"started": bool, ...}`. Raise TriggerError, or the error of an AWS service, for what a retry
+    may fix or a person must know.
     """
     deadline = _deadline(context)
     detail = event.get("detail") if isinstance(event, dict) else None
@@ -126,13 +126,13 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
 
 def _deadline(context: Any) -> float:
-    """When there must be an answer of GitHub, by the monotonic clock."""
+    """Return when GitHub must have answered, by the monotonic clock."""
     left = context.get_remaining_time_in_millis() / 1000 if context else SECONDS
     return time.monotonic() + left - SPARE
 
 
 def _started_once(version: Version, deadline: float, again: bool) -> str | None:
-    """The address of the run that is started now; None where that has happened before."""
+    """Return the address of the run that is started now; None if it was started before."""
     claim = Claim(version)
     if again:
         claim.forget()
@@ -158,10 +158,10 @@ class _OutOfTime(BaseException):
 
 @contextlib.contextmanager
 def _until(deadline: float) -> Iterator[None]:
-    """Raises TriggerError at the deadline, whatever is waited for.
+    """Raise TriggerError at the deadline, whatever the block waits for.
 
-    The timeout of a socket begins anew with each byte: who sends one now and then would be
-    listened to until Lambda ends the function.
+    The timeout of a socket restarts with each byte: a server that sends one now and then would
+    keep the function waiting until Lambda ends it.
     """
     # Where Python takes signals. Lambda calls the handler there.
     if threading.current_thread() is not threading.main_thread():
@@ -190,7 +190,7 @@ def _tell(started: bool, arn: str, **more: str) -> dict[str, Any]:
 
 
 def _check_origin(arn: str, context: Any) -> None:
-    """Raises Ignored where this is no version, or one of another registry: events can be sent on
+    """Raise Ignored if this is no version, or one of another registry: events can be forwarded
     from account to account."""
     named = _ARN.fullmatch(arn)
     if not named:
@@ -205,16 +205,16 @@ def _check_origin(arn: str, context: Any) -> None:
 
 
 def _check_change(fields: Any) -> None:
-    """Raises Ignored where the event tells what was changed, and nothing of it is an approval."""
+    """Raise Ignored if the event names what was changed, and nothing of that is an approval."""
     if isinstance(fields, list) and fields and {*map(str, fields)} <= _NO_APPROVAL:
         raise Ignored(f"not approved now, but changed: {', '.join(sorted(fields))}")
 
 
 def approved(arn: str) -> Version:
-    """The version as the registry has it now.
+    """Return the version as the registry has it now.
 
-    Raises Ignored where it is none of ours or not approved any more, TriggerError where it is ours
-    and cannot be deployed.
+    Raise Ignored if it is none of ours or no longer approved, TriggerError if it is ours and cannot
+    be deployed.
     """
     try:
         package = client("sagemaker").describe_model_package(ModelPackageName=arn)
@@ -273,7 +273,7 @@ class Claim:
         self._place = {"Bucket": os.environ["CLAIMS_BUCKET"], "Key": key}
 
     def take(self) -> bool:
-        """False if it was started before. Raises TriggerError while another one is about to."""
+        """Return False if it was started before. Raise TriggerError if another is about to."""
         if self._write("claimed", IfNoneMatch="*"):
             return True
         try:
@@ -312,9 +312,9 @@ class Claim:
 
 
 def start(version: Version, deadline: float) -> str:
-    """Starts the deployment and returns the address of its run, "" where none is told.
+    """Start the deployment and return the address of its run, "" if none is told.
 
-    Raises TriggerError.
+    Raise TriggerError.
     """
     post = functools.partial(_post, deadline=deadline)
     if version.ci == "jenkins":
@@ -349,7 +349,7 @@ def _github_token(api: str, post: Callable[..., Answer]) -> str:
     if "token" in secret:
         token = str(secret["token"]).strip()
     elif "private_key" in secret:
-        from app import installation_token
+        from app import installation_token  # type: ignore[import-not-found]
 
         try:
             token = installation_token(secret, api, post)
@@ -364,8 +364,10 @@ def _github_token(api: str, post: Callable[..., Answer]) -> str:
 
 
 def _start_jenkins(version: Version, post: Callable[..., Answer]) -> str:
-    """Source: https://www.jenkins.io/doc/book/using/remote-access-api/. Folders as the plugin
-    GitHub Branch Source makes them: owner, repository, branch."""
+    """Start the job in the folders of the plugin GitHub Branch Source: owner, repository, branch.
+
+    Source: https://www.jenkins.io/doc/book/using/remote-access-api/
+    """
     server = os.environ.get("JENKINS_URL", "").rstrip("/")
     if not server:
         raise TriggerError("this version deploys with Jenkins, but the platform has no JenkinsUrl")
@@ -385,7 +387,7 @@ def _start_jenkins(version: Version, post: Callable[..., Answer]) -> str:
 
 
 def credential() -> dict[str, Any]:
-    """The secret's JSON object: `token`; or `app_id`, `installation_id`, `private_key`; and
+    """Return the secret's JSON object: `token`; or `app_id`, `installation_id`, `private_key`; and
     `jenkins_user`, `jenkins_token`. Read anew each time: it may have been rotated."""
     name = os.environ["CREDENTIAL_SECRET"]
     text = client("secretsmanager").get_secret_value(SecretId=name).get("SecretString", "")
@@ -397,7 +399,7 @@ def credential() -> dict[str, Any]:
 
 
 def _object(text: str | bytes) -> dict[str, Any] | None:
-    """The JSON object in a text; None where it holds none."""
+    """Return the JSON object in a text; None if it holds none."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
@@ -414,14 +416,14 @@ def client(service: str) -> Any:
 
 @dataclass(frozen=True)
 class Answer:
-    """That a request succeeded. `body` is what came of it, `location` without the credential."""
+    """A request succeeded. `body` is what was answered, `location` has no credential in it."""
 
     body: bytes
     location: str
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """urllib would send the credential along, to wherever it is sent."""
+    """Follows no redirects: urllib would send the credential along, wherever they lead."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
@@ -430,9 +432,9 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 def _post(
     address: str, body: bytes, headers: dict[str, str], deadline: float, again: bool = True
 ) -> Answer:
-    """Sends a request. A short Retry-After and a move within the same server are followed once.
+    """Send a request. Follow a short Retry-After and a redirect within the same server once.
 
-    Raises TriggerError naming server, path and status; never the headers, nor what quotes them.
+    Raise TriggerError naming server, path and status; never the headers, nor what quotes them.
     """
     where = urllib.parse.urlsplit(address)
     hidden = functools.partial(_hidden, authorization=headers["Authorization"])
@@ -467,8 +469,8 @@ def _post(
 
 
 def _body(answer: http.client.HTTPResponse) -> bytes:
-    """What arrives of it: with its first line the server has said that it has done what it was
-    asked, and must not be asked again because of the rest."""
+    """Return what arrives of it. With its first line the server has confirmed the request, which
+    must not be repeated because of the rest."""
     try:
         return answer.read(LONGEST_ANSWER)
     except (OSError, http.client.HTTPException, _OutOfTime):
@@ -476,7 +478,7 @@ def _body(answer: http.client.HTTPResponse) -> bytes:
 
 
 def _hidden(text: str, authorization: str) -> str:
-    """A text of a server without the credential that it was sent, in one line."""
+    """Return a server's text on one line, without the credential that it was sent."""
     scheme, _, word = authorization.partition(" ")
     words = [word]
     if scheme == "Basic":
@@ -488,7 +490,7 @@ def _hidden(text: str, authorization: str) -> str:
 
 
 def _same_server(address: str, location: str) -> str:
-    """Where a redirect leads, "" if to another server."""
+    """Return where a redirect leads, "" if to another server."""
     try:
         target = urllib.parse.urljoin(address, location)
         here, there = urllib.parse.urlsplit(address), urllib.parse.urlsplit(target)
@@ -505,7 +507,7 @@ _HINTS = {
 
 
 def _said(error: urllib.error.HTTPError, hidden: Callable[[str], str]) -> str:
-    """The server's own short message."""
+    """Return the server's own short message."""
     try:
         message = (_object(error.read(LONGEST_ANSWER)) or {}).get("message") or error.reason
     except (OSError, http.client.HTTPException, _OutOfTime):
