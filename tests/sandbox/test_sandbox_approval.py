@@ -70,9 +70,11 @@ class Account(Wired):
             Role=self.role("trigger", policy),
             Timeout=20,
             MemorySize=256,
-            DeadLetterConfig={"TargetArn": self.dead},
             # The address on the internet: the sandbox leads it to its own GitHub.
             Environment={"Variables": {"GITHUB_API": "https://api.github.com"}},
+        )
+        self.functions.put_function_event_invoke_config(
+            FunctionName="trigger", DestinationConfig={"OnFailure": {"Destination": self.dead}}
         )
         self.permit("trigger", self.rule("approved", APPROVED, function))
         return self
@@ -119,7 +121,7 @@ def test_a_github_that_keeps_failing_leaves_the_event_in_the_dead_letters(server
     server.github.inject("POST */dispatches", 503, times=3)
     arn = account.approved()
     letter = until(lambda: account.messages(account.dead))[0]
-    assert json.loads(letter["Body"])["detail"]["ModelPackageArn"] == arn
+    assert json.loads(letter["Body"])["requestPayload"]["detail"]["ModelPackageArn"] == arn
     assert account.dispatches() == [503, 503, 503] and account.runs() == []
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from cloudformation_cases import Deployer, new_name, parameter, resource
+from cloudformation_cases import Deployer, new_name, resource, secret
 from sandbox_cases import REGION
 from sm_mlops.sandbox import Server
 
@@ -114,7 +114,7 @@ def test_a_bucket_of_another_stack_cannot_be_taken_from_it(aws: Deployer, bucket
 
 def test_nothing_else_is_done_in_an_import(aws: Deployer, bucket: str) -> None:
     content = template(bucket)
-    content["Resources"]["New"] = parameter("x")
+    content["Resources"]["New"] = secret("x")
     found = aws.change(new_name(), content, **wanted(bucket))
     assert found["Status"] == "FAILED"
     assert "[New]" in found["StatusReason"]
@@ -125,7 +125,7 @@ def test_nothing_else_is_done_in_an_import(aws: Deployer, bucket: str) -> None:
     [
         (lambda t: t["Resources"]["Bucket"].pop("DeletionPolicy"), "DeletionPolicy"),
         (lambda t: t.update(Outputs={"A": {"Value": "b"}}), "Outputs"),
-        (lambda t: t["Resources"].update(Bucket=parameter("x")), "of type AWS::S3::Bucket"),
+        (lambda t: t["Resources"].update(Bucket=secret("x")), "of type AWS::S3::Bucket"),
     ],
     ids=["policy", "outputs", "type"],
 )

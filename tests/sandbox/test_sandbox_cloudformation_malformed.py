@@ -31,7 +31,7 @@ WHOLE: dict[str, Any] = {
     "Rules": {
         "R": {
             "RuleCondition": {"Fn::Equals": [{"Ref": "Text"}, "x"]},
-            "Assertions": [{"Assert": {"Fn::Contains": [["1", "3"], {"Ref": "Count"}]}}],
+            "Assertions": [{"Assert": {"Fn::EachMemberEquals": [["3"], {"Ref": "Count"}]}}],
         }
     },
     "Mappings": {"M": {"a": {"k": "v", "l": ["1", "2"]}}},
@@ -41,26 +41,25 @@ WHOLE: dict[str, Any] = {
     },
     "Resources": {
         "One": resource(
-            "SSM::Parameter",
-            Type="String",
-            Value={"Fn::Sub": ["${Text}${x}", {"x": {"Fn::Select": ["0", {"Ref": "Items"}]}}]},
+            "SecretsManager::Secret",
+            SecretString={
+                "Fn::Sub": ["${Text}${x}", {"x": {"Fn::Select": ["0", {"Ref": "Items"}]}}]
+            },
         ),
         "Two": {
-            "Type": "AWS::SSM::Parameter",
+            "Type": "AWS::SecretsManager::Secret",
             "Condition": "B",
             "DependsOn": ["One"],
             "Metadata": {"z": {"Ref": "Text"}},
             "Properties": {
-                "Type": "String",
-                "Value": {
+                "SecretString": {
                     "Fn::Join": [
                         "-",
                         [
                             {"Fn::FindInMap": ["M", "a", "k"]},
                             {"Fn::If": ["A", "1", {"Ref": "AWS::NoValue"}]},
                             {"Fn::Select": [1, {"Fn::Split": [",", "a,b"]}]},
-                            {"Fn::Select": [1, {"Fn::Cidr": ["10.0.0.0/16", 2, 8]}]},
-                            {"Fn::Base64": {"Fn::GetAtt": ["One", "Value"]}},
+                            {"Fn::GetAtt": ["One", "Id"]},
                         ],
                     ]
                 },
@@ -105,8 +104,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 def evaluate(body: str) -> None:
     template = parse(body)
-    values, _ = bind(template, [], None, lambda name: name)
-    scope = Scope(template, values, {}, "123456789012", REGION, "id", "name")
+    scope = Scope(template, bind(template, [], None), "123456789012", REGION, "id", "name")
     scope.check_rules()
     for logical in scope.active():
         scope.properties(logical)
@@ -134,7 +132,7 @@ def test_no_odd_value_anywhere_in_a_template_meets_a_defect() -> None:
 
 def test_a_tag_with_an_unknown_member_or_without_a_value_is_refused(aws: Deployer) -> None:
     for tag in ({"Key": "a", "Valeu": "b"}, {"Key": "a"}, "a=b"):
-        name = aws.deploy({"Resources": {"T": resource("SNS::Topic", Tags=[tag])}})
+        name = aws.deploy({"Resources": {"T": resource("SQS::Queue", Tags=[tag])}})
         why = aws.reasons(name, "CREATE_FAILED")["T"]
         assert why.startswith("Properties validation failed for resource T"), why
 
@@ -142,9 +140,9 @@ def test_a_tag_with_an_unknown_member_or_without_a_value_is_refused(aws: Deploye
 def test_a_defect_is_answered_in_the_words_of_the_protocol(
     aws: Deployer, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server.stacks, "list_exports", lambda params, caller: 1 // 0)
+    monkeypatch.setattr(server.stacks, "list_imports", lambda params, caller: 1 // 0)
     with pytest.raises(aws.cfn.exceptions.ClientError) as caught:
-        aws.cfn.list_exports()
+        aws.cfn.list_imports(ExportName="e")
     assert caught.value.response["Error"]["Code"] == "InternalFailure"
     assert "server.log" in str(caught.value)
 
@@ -168,5 +166,5 @@ def test_what_is_no_request_is_answered_as_the_caller_s_mistake(
 
 @pytest.mark.parametrize("logical", ["Ref", "Condition"])
 def test_a_resource_may_be_called_like_a_function(aws: Deployer, logical: str) -> None:
-    body = {"Resources": {logical: resource("SNS::Topic"), "Other": resource("SNS::Topic")}}
+    body = {"Resources": {logical: resource("SQS::Queue"), "Other": resource("SQS::Queue")}}
     assert aws.stack(aws.deploy(body, new_name()))["StackStatus"] == "CREATE_COMPLETE"

@@ -192,11 +192,6 @@ def test_code_from_a_bucket_runs(aws: Wired) -> None:
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a reserved variable": ({"Environment": {"Variables": {"AWS_REGION": "x"}}}, "reserved keys"),
     "a role that Lambda cannot take": ({"Role": "arn:aws:iam::123456789012:role/r"}, "assumed by"),
-    "an old runtime": ({"Runtime": "python3.9"}, "python3.13"),
-    "a queue that the role may not use": (
-        {"DeadLetterConfig": {"TargetArn": "arn:aws:sqs:eu-west-1:123456789012:q"}},
-        "SendMessage",
-    ),
     "an absent object": ({"Code": {"S3Bucket": BUCKET, "S3Key": "nothing"}}, "NoSuchKey"),
 }
 
@@ -215,6 +210,31 @@ def test_what_lambda_refuses_is_refused(aws: Wired, case: str) -> None:
     with pytest.raises(ClientError, match=message) as caught:
         aws.functions.create_function(**given)
     assert caught.value.response["Error"]["Code"] == "InvalidParameterValueException"
+
+
+NOT_HERE: dict[str, tuple[dict[str, Any], str]] = {
+    "runtime": ({"Runtime": "python3.9"}, "the runtime python3.9"),
+    "image": ({"PackageType": "Image"}, "PackageType Image of lambda functions"),
+    "dead letters": (
+        {"DeadLetterConfig": {"TargetArn": "arn:aws:sqs:eu-west-1:123456789012:q"}},
+        "DeadLetterConfig of lambda functions",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NOT_HERE)
+def test_what_no_function_of_ours_has_is_refused_by_name(aws: Wired, case: str) -> None:
+    more, what = NOT_HERE[case]
+    given = {
+        "FunctionName": "refused",
+        "Runtime": "python3.13",
+        "Role": aws.role(f"n-{case.replace(' ', '-')}"),
+        "Handler": "handler.handler",
+        "Code": {"ZipFile": archive(handler="")},
+        **more,
+    }
+    with pytest.raises(ClientError, match=f"does not implement {what}"):
+        aws.functions.create_function(**given)
 
 
 def test_an_absent_function_is_said_to_be_absent(aws: Wired) -> None:
@@ -252,10 +272,8 @@ def tries(aws: Wired, name: str) -> list[str]:
 
 
 def test_an_asynchronous_failure_is_tried_twice_more_then_buried(aws: Wired) -> None:
-    dead, failed = aws.queue("dead"), aws.queue("failed")
-    aws.function("unlucky", COUNT, DeadLetterConfig={"TargetArn": dead}, Timeout=20, MemorySize=256)
-    shown = aws.functions.get_function_configuration(FunctionName="unlucky")
-    assert shown["DeadLetterConfig"] == {"TargetArn": dead}
+    failed = aws.queue("failed")
+    aws.function("unlucky", COUNT, Timeout=20, MemorySize=256)
     aws.functions.put_function_event_invoke_config(
         FunctionName="unlucky", DestinationConfig={"OnFailure": {"Destination": failed}}
     )
@@ -266,7 +284,7 @@ def test_an_asynchronous_failure_is_tried_twice_more_then_buried(aws: Wired) -> 
             "depth",
             "AWS/SQS",
             "ApproximateNumberOfMessagesVisible",
-            {"Name": "QueueName", "Value": "dead"},
+            {"Name": "QueueName", "Value": "failed"},
         ),
     ):
         alarms.put_metric_alarm(
@@ -279,12 +297,10 @@ def test_an_asynchronous_failure_is_tried_twice_more_then_buried(aws: Wired) -> 
         FunctionName="unlucky", InvocationType="Event", Payload=json.dumps(event)
     )
     assert sent["StatusCode"] == 202
-    letter = until(lambda: aws.messages(dead))[0]
-    assert json.loads(letter["Body"]) == event
-    assert letter["MessageAttributes"]["ErrorMessage"]["StringValue"] == "try 3"
     told = json.loads(until(lambda: aws.messages(failed))[0]["Body"])
     assert told["requestContext"]["condition"] == "RetriesExhausted"
     assert told["requestContext"]["approximateInvokeCount"] == 3
+    assert told["requestPayload"] == event
     assert told["responsePayload"]["errorMessage"] == "try 3"
     same = tries(aws, "unlucky")
     assert len(same) == 3 and len(set(same)) == 1, "three tries of one request"

@@ -9,6 +9,7 @@ import pytest
 from sm_mlops.sandbox.iam.decide import base_facts, decide
 from sm_mlops.sandbox.iam.identities import Identity
 from sm_mlops.sandbox.iam.language import Asked, Facts, said
+from sm_mlops.sandbox.wire import ApiError
 
 ROLE = "arn:aws:iam::123456789012:role/churn-github"
 SESSION = "arn:aws:sts::123456789012:assumed-role/churn-github/run"
@@ -19,10 +20,7 @@ FACTS: dict[str, Any] = {
     "aws:PrincipalArn": ROLE,
     "aws:RequestTag/Project": "churn",
     "aws:TagKeys": ("project", "stage"),
-    "aws:CurrentTime": "2026-11-22T12:00:00Z",
-    "aws:SourceIp": "10.1.2.3",
     "aws:SecureTransport": "true",
-    "s3:max-keys": "10",
     "empty": (),
 }
 
@@ -49,15 +47,11 @@ def says(change: dict[str, Any], action: str = "s3:GetObject", resource: str = "
         ({"Action": "S3:getobject"}, "own"),
         ({"Action": ["s3:Put*", "s3:Get?bject"]}, "own"),
         ({"Action": "s3:Get"}, "nothing"),
-        ({"Action": None, "NotAction": "s3:Get*"}, "nothing"),
-        ({"Action": None, "NotAction": "s3:Put*"}, "own"),
         ({"Resource": f"{BUCKET}/*"}, "own"),
         ({"Resource": BUCKET}, "nothing"),
         ({"Resource": "arn:aws:s3:::b*"}, "own"),
         ({"Resource": f"{BUCKET}/CHURN/*"}, "nothing"),
         ({"Resource": f"{BUCKET}/[c]hurn/a"}, "nothing"),
-        ({"Resource": None, "NotResource": f"{BUCKET}/other/*"}, "own"),
-        ({"Resource": None, "NotResource": f"{BUCKET}/churn/*"}, "nothing"),
         ({"Resource": BUCKET + "/${aws:PrincipalTag/project}/*"}, "own"),
         ({"Resource": BUCKET + "/${aws:principaltag/PROJECT}/*"}, "own"),
         ({"Resource": BUCKET + "/${aws:PrincipalTag/none}/*"}, "nothing"),
@@ -70,8 +64,6 @@ def says(change: dict[str, Any], action: str = "s3:GetObject", resource: str = "
         ({"Principal": {"AWS": SESSION}}, "direct"),
         ({"Principal": {"AWS": OTHER}}, "nothing"),
         ({"Principal": {"Service": "sagemaker.amazonaws.com"}}, "nothing"),
-        ({"Principal": None, "NotPrincipal": {"AWS": ROLE}, "Effect": "Deny"}, "nothing"),
-        ({"Principal": None, "NotPrincipal": {"AWS": OTHER}, "Effect": "Deny"}, "deny"),
     ],
 )
 def test_a_statement_fits_by_action_resource_and_principal(
@@ -86,7 +78,6 @@ def test_a_statement_fits_by_action_resource_and_principal(
         ({"StringEquals": {"aws:RequestTag/project": "churn"}}, True),
         ({"StringEquals": {"aws:requesttag/PROJECT": ["no", "churn"]}}, True),
         ({"StringEquals": {"aws:RequestTag/project": "CHURN"}}, False),
-        ({"StringEqualsIgnoreCase": {"aws:RequestTag/project": "CHURN"}}, True),
         ({"StringEquals": {"aws:RequestTag/project": "${aws:PrincipalTag/project}"}}, True),
         ({"StringEquals": {"aws:RequestTag/project": "${aws:PrincipalTag/none}"}}, False),
         ({"StringNotEquals": {"aws:RequestTag/project": "${aws:PrincipalTag/none}"}}, True),
@@ -118,13 +109,6 @@ def test_a_statement_fits_by_action_resource_and_principal(
         ({"ArnEquals": {"aws:PrincipalArn": "arn:aws:iam::123456789012:role/*"}}, True),
         ({"ArnLike": {"aws:PrincipalArn": "arn:aws:iam*role/*"}}, False),
         ({"ArnNotLike": {"aws:PrincipalArn": "arn:aws:iam::*:role/sm-mlops/*"}}, True),
-        ({"NumericLessThanEquals": {"s3:max-keys": 10}}, True),
-        ({"NumericGreaterThan": {"s3:max-keys": "10"}}, False),
-        ({"NumericEquals": {"s3:max-keys": "ten"}}, False),
-        ({"DateLessThan": {"aws:CurrentTime": "2026-11-23T00:00:00Z"}}, True),
-        ({"DateGreaterThan": {"aws:CurrentTime": "2026-11-23"}}, False),
-        ({"IpAddress": {"aws:SourceIp": ["192.168.0.0/16", "10.0.0.0/8"]}}, True),
-        ({"NotIpAddress": {"aws:SourceIp": "10.1.2.3"}}, False),
         (
             {
                 "StringEquals": {"aws:RequestTag/project": "churn"},
@@ -139,10 +123,22 @@ def test_a_condition_holds_as_documented(condition: dict[str, Any], holds: bool)
     assert says({"Condition": condition, "Effect": "Deny"}) == ("deny" if holds else "nothing")
 
 
-def test_an_operator_that_is_not_known_neither_allows_nor_lets_a_denial_go() -> None:
-    condition = {"StringResembles": {"aws:PrincipalArn": "*"}}
-    assert says({"Condition": condition}) == "nothing"
-    assert says({"Condition": condition, "Effect": "Deny"}) == "deny"
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"Condition": {"NumericEquals": {"s3:max-keys": 1}}}, "the condition operator NumericEq"),
+        ({"Condition": {"StringResembles": {"aws:PrincipalArn": "*"}}}, "operator StringResembles"),
+        ({"Action": None, "NotAction": "s3:*"}, "NotAction in policies"),
+        ({"Resource": None, "NotResource": "*"}, "NotResource in policies"),
+        ({"NotPrincipal": {"AWS": ROLE}}, "NotPrincipal in policies"),
+    ],
+)
+@pytest.mark.parametrize("effect", ["Allow", "Deny"])
+def test_what_no_policy_of_ours_has_is_refused_by_name(
+    change: dict[str, Any], what: str, effect: str
+) -> None:
+    with pytest.raises(ApiError, match=what):
+        says({**change, "Effect": effect})
 
 
 def test_variables_are_text_in_policies_of_the_old_version() -> None:

@@ -76,9 +76,7 @@ class Deployer(World):
             StackName=name, ChangeSetName=f"c-{uuid.uuid4().hex[:8]}", **body, **more
         )
         while True:
-            found = self.cfn.describe_change_set(
-                ChangeSetName=made["Id"], IncludePropertyValues=True
-            )
+            found = self.cfn.describe_change_set(ChangeSetName=made["Id"])
             if found["Status"] != "CREATE_IN_PROGRESS":
                 return dict(found)
             time.sleep(0.01)
@@ -104,8 +102,13 @@ class Deployer(World):
 
     def physical(self, name: str) -> dict[str, str]:
         """Return the physical ids by logical id."""
-        rows = self.cfn.describe_stack_resources(StackName=name)["StackResources"]
+        rows = self.cfn.list_stack_resources(StackName=name)["StackResourceSummaries"]
         return {row["LogicalResourceId"]: row.get("PhysicalResourceId", "") for row in rows}
+
+    def secret(self, name: str) -> str:
+        """Return the value of a secret."""
+        answer = self.client("secretsmanager").get_secret_value(SecretId=name)
+        return str(answer["SecretString"])
 
     def outputs(self, name: str) -> dict[str, str]:
         """Return the outputs."""
@@ -127,9 +130,9 @@ def resource(kind: str, **properties: Any) -> dict[str, Any]:
     return {"Type": f"AWS::{kind}", "Properties": properties}
 
 
-def parameter(value: Any, **more: Any) -> dict[str, Any]:
-    """Return an SSM parameter: the simplest resource that can be changed in place."""
-    return resource("SSM::Parameter", Type="String", Value=value, **more)
+def secret(value: Any, **more: Any) -> dict[str, Any]:
+    """Return a secret: the simplest resource that can be changed in place."""
+    return resource("SecretsManager::Secret", SecretString=value, **more)
 
 
 def given(**values: Any) -> list[dict[str, Any]]:

@@ -127,11 +127,10 @@ def stack(given: dict[str, Any] | None = None, /, **more: Any) -> Stack:
     """Return the stack with these parameters; raises what CreateStack would answer."""
     values = {**DEPLOYED, **(given or {}), **more}
     pairs = [{"ParameterKey": name, "ParameterValue": text(item)} for name, item in values.items()]
-    bound, resolved = parameters.bind(template(), pairs, None, lambda name: name)
+    bound = parameters.bind(template(), pairs, None)
     scope = Scope(
         template=template(),
         parameters=bound,
-        resolved=resolved,
         account=ACCOUNT,
         region=REGION,
         stack_id=f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/churn-production/1",

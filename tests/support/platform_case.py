@@ -121,11 +121,10 @@ def project(
 
 def _stack(name: str, stack_name: str, values: Mapping[str, Any], region: str = REGION) -> Stack:
     pairs = [{"ParameterKey": key, "ParameterValue": text(item)} for key, item in values.items()]
-    bound, resolved = parameters.bind(template(name), pairs, None, lambda key: key)
+    bound = parameters.bind(template(name), pairs, None)
     scope = Scope(
         template=template(name),
         parameters=bound,
-        resolved=resolved,
         account=ACCOUNT,
         region=region,
         stack_id=f"arn:aws:cloudformation:{region}:{ACCOUNT}:stack/{stack_name}/1",

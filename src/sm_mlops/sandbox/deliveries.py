@@ -1,6 +1,6 @@
-"""Messages that services leave in queues and topics: dead letters, destinations, targets of rules.
+"""Messages that services leave in queues: dead letters of rules and destinations of functions.
 
-Writes into moto's SQS and SNS in place of the service that would send.
+Writes into moto's SQS in place of the service that would send.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sm_mlops.sandbox.grants import service_may
+from sm_mlops.sandbox.policies import service_may
 
 
 class Undeliverable(Exception):
@@ -19,31 +19,21 @@ class Undeliverable(Exception):
         self.code = code
 
 
-def send(arn: str, body: str, attributes: dict[str, str] | None = None) -> None:
-    """Leave a message in the queue or topic of this ARN. Raises Undeliverable."""
-    _, _, service, region, account, name = arn.split(":", 5)
-    if service == "sqs":
-        # Some attributes are numbers by the services' documentation.
-        shown = {
-            key: {"DataType": "Number" if value.isdigit() else "String", "StringValue": value}
-            for key, value in (attributes or {}).items()
-        }
-        _queue(arn)
-        _sqs(account, region).send_message(name, body, message_attributes=shown)
-    elif service == "sns":
-        from moto.sns.models import sns_backends
-
-        topic = sns_backends[account][region].topics.get(arn)
-        if topic is None:
-            raise Undeliverable("RESOURCE_NOT_FOUND", f"there is no topic {arn}")
-        topic.publish(body)
-    else:
-        raise Undeliverable("UNSUPPORTED", f"the sandbox delivers to SQS and SNS only, not {arn}")
+def send(arn: str, body: str, attributes: dict[str, str]) -> None:
+    """Leave a message in the queue of this ARN. Raises Undeliverable."""
+    _, _, _, region, account, name = arn.split(":", 5)
+    # Some attributes are numbers by the services' documentation.
+    shown = {
+        key: {"DataType": "Number" if value.isdigit() else "String", "StringValue": value}
+        for key, value in attributes.items()
+    }
+    _queue(arn)
+    _sqs(account, region).send_message(name, body, message_attributes=shown)
 
 
 def check_queue(arn: str, service: str, source: str) -> None:
     """Refuse a queue whose policy does not let a service send to it. Raises Undeliverable."""
-    policy = _queue(arn).policy
+    policy = _queue(arn).policy or {}
     if not service_may(policy, service, "sqs:SendMessage", arn, source):
         raise Undeliverable(
             "NO_PERMISSIONS", f"the queue policy of {arn} does not let {service} send messages"

@@ -1,43 +1,13 @@
-"""Whether a policy lets an AWS service act: resource policies of functions and queues, and the
-policies of execution roles.
-
-Adds to `policies`, which knows people's and roles' accesses, the service as principal.
-"""
+"""Roles that AWS services take: whether they may, what a role may then do, its sessions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from sm_mlops.sandbox import policies
 from sm_mlops.sandbox.iam import identities
-from sm_mlops.sandbox.iam.language import Asked, Facts, said
 from sm_mlops.sandbox.wire import partition
-
-
-def service_may(
-    policy: str | Mapping[str, Any] | None,
-    service: str,
-    action: str,
-    resource: str,
-    source: str,
-) -> bool:
-    """Tell whether a resource's policy allows a service (events.amazonaws.com) an action.
-
-    `source` is the ARN of what the service acts for, compared with aws:SourceArn.
-    """
-    if not policy:
-        return False
-    facts = Facts(
-        {
-            "aws:SourceArn": source,
-            "aws:SourceAccount": source.split(":")[4],
-            "aws:PrincipalIsAWSService": "true",
-            "aws:SecureTransport": "true",
-        }
-    )
-    found = said(policy, Asked(action, resource, facts, {service: "service"}))
-    return bool(found.allowed) and not found.denied
 
 
 def role(arn: str) -> Any:
@@ -68,15 +38,12 @@ def role_may(arn: str, action: str, resource: str, region: str) -> bool:
     return role(arn) is not None and policies.role_may(arn, action, resource, region)
 
 
-class _Kept:
-    """Makes what moto's services hold durable; the server sets it."""
-
-    keep: Callable[..., None] = staticmethod(lambda *services: None)
+_KEEP: list[Callable[..., None]] = []
 
 
 def on_session(keep: Callable[..., None]) -> None:
     """Call this with "iam" and "sts" whenever a service has taken a role."""
-    _Kept.keep = staticmethod(keep)
+    _KEEP[:] = [keep]
 
 
 def session(arn: str, name: str, region: str) -> dict[str, str]:
@@ -96,7 +63,8 @@ def session(arn: str, name: str, region: str) -> dict[str, str]:
     )
     if made is None:
         made = backend.assume_role(region, name, arn, "", 3600, "")
-        _Kept.keep("iam", "sts")
+        for keep in _KEEP:
+            keep("iam", "sts")
     return {
         "AWS_ACCESS_KEY_ID": made.access_key_id,
         "AWS_SECRET_ACCESS_KEY": made.secret_access_key,

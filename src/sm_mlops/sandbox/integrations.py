@@ -10,22 +10,25 @@ import functools
 import json
 import re
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, cast
+from pathlib import Path
+from typing import Any, Protocol, cast
 
 from sm_mlops.sandbox import functions, versions
 from sm_mlops.sandbox.catalog import Catalog
-from sm_mlops.sandbox.connections import Connections, FormerConnections
+from sm_mlops.sandbox.connections import Connections
 from sm_mlops.sandbox.events import Events
 from sm_mlops.sandbox.github.service import API, PREFIX, GitHub, mounted
+from sm_mlops.sandbox.iam.service import Iam
+from sm_mlops.sandbox.moto_state import MotoState
 from sm_mlops.sandbox.projects import PROJECT, REPOSITORY, Projects
+from sm_mlops.sandbox.provisioning import Provisioning
 from sm_mlops.sandbox.quotas import Quotas
+from sm_mlops.sandbox.registry import Registry
 from sm_mlops.sandbox.replies import Start, error_reply, json_reply, read
 from sm_mlops.sandbox.services import JsonService
-from sm_mlops.sandbox.wire import ApiError, Caller, Params, public
-from sm_mlops.sandbox.workflow import Workflows
-
-if TYPE_CHECKING:
-    from sm_mlops.sandbox.server import Server
+from sm_mlops.sandbox.storage import Store
+from sm_mlops.sandbox.wire import ApiError, Caller, Params, not_implemented, public
+from sm_mlops.sandbox.workflow import Address, Workflows
 
 TAGGED = {"project": PROJECT, "code-repository": REPOSITORY}
 # What a person at a console does, and tests of failures.
@@ -46,13 +49,32 @@ CONTROLS = (
     "github.routes.rename",
     "github.routes.runs_of",
 )
+# Services that moto would answer with something made up.
+NOT_HERE = ("codestar-connections",)
 OTHER_PORT = re.compile(r"^http://127\.0\.0\.1:\d+(?=/_github\b)")
+
+
+class Host(Address, Protocol):
+    """What these services need of the server that they are in."""
+
+    store: Store
+    folder: Path
+    pace: float
+    moto: MotoState
+    registry: Registry
+    iam: Iam
+
+    def client(self, region: str, service: str, access_key: str) -> Any:
+        """Return a client of the sandbox."""
+
+    def end_if_idle(self) -> None:
+        """End the server when nothing runs in it any more."""
 
 
 class Integrations:
     """The services of this module in one server, with their requests and their life."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Host) -> None:
         self.server = server
         folder = server.folder
         self.functions = functions.Functions(
@@ -60,22 +82,22 @@ class Integrations:
         )
         self.functions.keep = server.moto.keep
         self.functions.alarms.on_change = lambda: server.moto.keep("cloudwatch", "sns", "sqs")
-        self.functions.rewrite = self._rewrite
+        self.functions.processes.rewrite = self._rewrite
         self.functions.on_idle = server.end_if_idle
         self.events = Events(self.functions)
         self.events.keep = server.moto.keep
         server.registry.on_change = lambda package: self.events.model_package(public(package))
         self.github = GitHub(server.store, folder / "github")
         versions.mend()
-        self.workflows = Workflows(server)
+        self.workflows = Workflows(self.github, server.iam.tokens, server)
         self.connections = Connections(server.store)
         self.catalog = Catalog(server.store, self._client)
-        self.catalog.on_idle = server.end_if_idle
-        self.projects = Projects(server.store, self.catalog, self._client)
+        self.provisioning = Provisioning(server.store, self.catalog, self._client)
+        self.provisioning.on_idle = server.end_if_idle
+        self.projects = Projects(server.store, self.provisioning, self._client)
         self.projects.on_idle = server.end_if_idle
         self._services: dict[str, JsonService] = {
-            each.service: each
-            for each in (self.connections, FormerConnections(server.store), self.catalog)
+            each.service: each for each in (self.connections, self.catalog)
         }
         # The one service that signs with another name than its model has.
         self._services["servicequotas"] = Quotas(server.store)
@@ -124,6 +146,8 @@ class Integrations:
                 return json_reply(
                     start, self._services[service].answer(target, read(environ), caller)
                 )
+            if service in NOT_HERE:
+                raise not_implemented(f"{service}:{target}")
             if service == "monitoring":
                 self.functions.alarms.look(caller)
         except ApiError as error:
@@ -133,17 +157,17 @@ class Integrations:
     def recover(self) -> None:
         """Go on with what was under way before a restart."""
         self.functions.recover()
-        self.catalog.recover()
+        self.provisioning.recover()
         self.projects.recover()
 
     def busy(self) -> bool:
         """Tell whether something runs."""
-        return self.functions.busy() or self.catalog.busy() or self.projects.busy()
+        return self.functions.busy() or self.provisioning.busy() or self.projects.busy()
 
     def close(self) -> None:
         """End what runs."""
         self.functions.close()
-        self.catalog.closing.set()
+        self.provisioning.closing.set()
         self.projects.close()
 
 

@@ -58,6 +58,17 @@ def check_role(role: str, caller: Caller) -> Any:
 
 def trusted(role: Any, service: str, source: str) -> bool:
     """Tell whether a role lets a service take it for a resource (aws:SourceArn)."""
+    document = role.assume_role_policy_document
+    return service_may(document, service, "sts:AssumeRole", str(role.arn), source)
+
+
+def service_may(
+    policy: str | Mapping[str, Any], service: str, action: str, resource: str, source: str
+) -> bool:
+    """Tell whether a resource's policy allows a service (events.amazonaws.com) an action.
+
+    `source` is the ARN of what the service acts for, compared with aws:SourceArn.
+    """
     facts = Facts(
         {
             "aws:SourceArn": source,
@@ -66,8 +77,7 @@ def trusted(role: Any, service: str, source: str) -> bool:
             "aws:SecureTransport": "true",
         }
     )
-    asked = Asked("sts:AssumeRole", str(role.arn), facts, {service: "service"})
-    found = said(role.assume_role_policy_document, asked)
+    found = said(policy, Asked(action, resource, facts, {service: "service"}))
     return bool(found.allowed) and not found.denied
 
 

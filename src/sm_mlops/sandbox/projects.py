@@ -14,10 +14,10 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from sm_mlops.sandbox import grants, wire
-from sm_mlops.sandbox.catalog import RECORD, Catalog, _problem
+from sm_mlops.sandbox.provisioning import RECORD, Provisioning, problem
 from sm_mlops.sandbox.services import new_id
 from sm_mlops.sandbox.storage import Record, Store
-from sm_mlops.sandbox.wire import Caller, Params, invalid, pick, public
+from sm_mlops.sandbox.wire import Caller, Params, invalid, not_implemented, pick, public
 
 PROJECT, REPOSITORY = "Project", "CodeRepository"
 POLL_SECONDS = 0.05
@@ -27,8 +27,10 @@ MOVING = ("Pending", "CreateInProgress", "DeleteInProgress", "UpdateInProgress")
 class Projects:
     """Operations on projects and code repositories. Keys of records are ARNs."""
 
-    def __init__(self, store: Store, catalog: Catalog, client: Callable[..., Any]) -> None:
-        self.store, self.catalog, self.client = store, catalog, client
+    def __init__(
+        self, store: Store, provisioning: Provisioning, client: Callable[..., Any]
+    ) -> None:
+        self.store, self.provisioning, self.client = store, provisioning, client
         self.on_idle: Callable[[], None] = lambda: None
         self._closing = threading.Event()
         self._working: set[str] = set()
@@ -84,24 +86,12 @@ class Projects:
         self, record: Record, details: Params, given: Params, tags: list[Params], caller: Caller
     ) -> None:
         try:
-            answer = self.catalog.provision_product(
-                {
-                    **pick(details, "ProductId", "ProvisioningArtifactId", "PathId"),
-                    "ProvisionedProductName": f"{record['ProjectName']}-{record['ProjectId']}",
-                    "ProvisioningParameters": [
-                        {"Key": key, "Value": value} for key, value in given.items()
-                    ],
-                    "Tags": tags,
-                },
-                caller,
-            )
+            name = f"{record['ProjectName']}-{record['ProjectId']}"
+            made = self.provisioning.create(details, name, given, tags, caller)
         except wire.ApiError as error:
             raise invalid(f"Cannot provision the product: {error.message}") from error
-        detail = answer["RecordDetail"]
-        record["_record"] = detail["RecordId"]
-        record["ServiceCatalogProvisionedProductDetails"] = {
-            "ProvisionedProductId": detail["ProvisionedProductId"],
-        }
+        record["_record"] = made["RecordId"]
+        record["ServiceCatalogProvisionedProductDetails"] = pick(made, "ProvisionedProductId")
 
     def _stack(
         self,
@@ -143,15 +133,12 @@ class Projects:
 
     def list_projects(self, params: Params, caller: Caller) -> Params:
         """ListProjects."""
-        rows = [
-            row
-            for arn, row in self.store.all(PROJECT).items()
-            if arn.startswith(caller.arn(""))
-            and params.get("NameContains", "").lower() in row["ProjectName"].lower()
-            and wire.between(row, params)
-        ]
-        by = "CreationTime" if params.get("SortBy") == "CreationTime" else "ProjectName"
-        rows.sort(key=lambda row: row[by], reverse=params.get("SortOrder") == "Descending")
+        unknown = sorted(set(params) - {"MaxResults", "NextToken"})
+        if unknown:
+            raise not_implemented(f"{', '.join(unknown)} of sagemaker:ListProjects")
+        found = self.store.all(PROJECT).items()
+        rows = [row for arn, row in found if arn.startswith(caller.arn(""))]
+        rows.sort(key=lambda row: row["ProjectName"])
         rows, token = wire.page(rows, params)
         names = (
             "ProjectName", "ProjectDescription", "ProjectArn", "ProjectId", "CreationTime",
@@ -170,22 +157,13 @@ class Projects:
         update = params.get("ServiceCatalogProvisioningUpdateDetails")
         if update:
             shown = record["ServiceCatalogProvisionedProductDetails"]
-            answer = self.catalog.update_provisioned_product(
-                {
-                    **pick(shown, "ProvisionedProductId"),
-                    **pick(update, "ProvisioningArtifactId"),
-                    "ProvisioningParameters": [
-                        *update.get("ProvisioningParameters", []),
-                        {"Key": "SageMakerProjectName", "UsePreviousValue": True},
-                        {"Key": "SageMakerProjectId", "UsePreviousValue": True},
-                    ],
-                },
-                caller,
+            given: Params = {"SageMakerProjectName": None, "SageMakerProjectId": None}
+            for row in update.get("ProvisioningParameters", []):
+                given[row["Key"]] = row.get("Value", "")
+            made = self.provisioning.update(
+                shown["ProvisionedProductId"], update.get("ProvisioningArtifactId"), given, caller
             )
-            record |= {
-                "_record": answer["RecordDetail"]["RecordId"],
-                "ProjectStatus": "UpdateInProgress",
-            }
+            record |= {"_record": made["RecordId"], "ProjectStatus": "UpdateInProgress"}
         elif params.get("TemplateProvidersToUpdate") and self._update_stack(
             record, params["TemplateProvidersToUpdate"], caller
         ):
@@ -231,14 +209,10 @@ class Projects:
         shown = record.get("ServiceCatalogProvisionedProductDetails")
         if shown:
             try:
-                answer = self.catalog.terminate_provisioned_product(
-                    pick(shown, "ProvisionedProductId"), caller
-                )
-                record["_record"] = answer["RecordDetail"]["RecordId"]
+                made = self.provisioning.delete(shown["ProvisionedProductId"], caller)
             except wire.ApiError as error:
-                if error.code != "ResourceNotFoundException":
-                    raise invalid(error.message) from error
-                record.pop("_record", None)
+                raise invalid(error.message) from error
+            record["_record"] = made["RecordId"] if made else ""
         else:
             self.client("cloudformation", caller.region, record["_key"]).delete_stack(
                 StackName=record["_stack"]
@@ -292,7 +266,7 @@ class Projects:
         stack = cloudformation.describe_stacks(StackName=record["_stack"])["Stacks"][0]
         if stack["StackStatus"].endswith("_IN_PROGRESS"):
             return False, ""
-        return True, _problem(cloudformation, stack)
+        return True, problem(cloudformation, stack)
 
     def _end(self, record: Record, problem: str) -> None:
         begun = record["ProjectStatus"].removesuffix("InProgress")
@@ -341,14 +315,6 @@ class Projects:
         """DescribeCodeRepository."""
         return public(self._repository(params, caller))
 
-    def update_code_repository(self, params: Params, caller: Caller) -> Params:
-        """UpdateCodeRepository: the secret only."""
-        record = self._repository(params, caller)
-        record["GitConfig"] |= pick(params.get("GitConfig", {}), "SecretArn")
-        record["LastModifiedTime"] = time.time()
-        self.store.put(REPOSITORY, record["CodeRepositoryArn"], record)
-        return {"CodeRepositoryArn": record["CodeRepositoryArn"]}
-
     def delete_code_repository(self, params: Params, caller: Caller) -> Params:
         """DeleteCodeRepository."""
         self.store.delete(REPOSITORY, self._repository(params, caller)["CodeRepositoryArn"])
@@ -356,12 +322,8 @@ class Projects:
 
     def list_code_repositories(self, params: Params, caller: Caller) -> Params:
         """ListCodeRepositories."""
-        rows = [
-            public(row)
-            for arn, row in self.store.all(REPOSITORY).items()
-            if arn.startswith(caller.arn(""))
-            and params.get("NameContains", "").lower() in row["CodeRepositoryName"].lower()
-        ]
+        found = self.store.all(REPOSITORY).items()
+        rows = [public(row) for arn, row in found if arn.startswith(caller.arn(""))]
         rows.sort(key=lambda row: row["CodeRepositoryName"])
         rows, token = wire.page(rows, params)
         return {"CodeRepositorySummaryList": rows, **token}

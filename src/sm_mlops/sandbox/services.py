@@ -34,9 +34,7 @@ class JsonService:
         """Answer an operation. Raises ApiError."""
         method = getattr(self, wire.snake_case(operation), None)
         if operation not in wire.service_operations(self.service) or method is None:
-            raise ApiError(
-                "UnknownOperationException", f"the sandbox does not know {self.service}:{operation}"
-            )
+            raise wire.not_implemented(f"{self.service}:{operation}", "UnknownOperationException")
         params = json.loads(body or b"{}")
         try:
             wire.check(operation, params, self.service)

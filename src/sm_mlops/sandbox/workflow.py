@@ -7,25 +7,40 @@ What the action configure-aws-credentials does, with the repository's own variab
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from botocore import UNSIGNED
 from botocore.config import Config
 
+from sm_mlops.sandbox.github.oidc import Tokens
 from sm_mlops.sandbox.github.routes import REPOSITORY
+from sm_mlops.sandbox.github.service import GitHub
 from sm_mlops.sandbox.wire import ApiError
-
-if TYPE_CHECKING:
-    from sm_mlops.sandbox.server import Server
 
 RUN_ID = "1"
 
 
-class Workflows:
-    """Signs jobs in; `server` is asked over HTTP like anybody."""
+class Address(Protocol):
+    """Where the sandbox answers, and how its clients are made."""
 
-    def __init__(self, server: Server) -> None:
-        self.server = server
+    region: str
+
+    @property
+    def url(self) -> str:
+        """Return the endpoint URL."""
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment variables for clients."""
+
+    def core(self) -> Any:
+        """Return the botocore session that makes clients."""
+
+
+class Workflows:
+    """Signs jobs in; the sandbox is asked over HTTP like anybody."""
+
+    def __init__(self, github: GitHub, tokens: Tokens, sandbox: Address) -> None:
+        self.github, self.tokens, self.sandbox = github, tokens, sandbox
 
     def environment(
         self,
@@ -40,7 +55,7 @@ class Workflows:
         `role_arn` is the repository's variable AWS_ROLE_ARN unless given. A repository with the
         secret AWS_ACCESS_KEY_ID signs in with that key, any other by OpenID Connect.
         """
-        github = self.server.github
+        github = self.github
         record = github.routes.store.get(REPOSITORY, repository.lower())
         if record is None:
             raise ApiError("NotFound", f"GitHub has no repository {repository}", 404)
@@ -56,7 +71,7 @@ class Workflows:
         else:
             shown = github.routes.subject(None, record)
             prefix = shown.get("sub_claim_prefix") or f"repo:{record['full_name']}"
-            token = self.server.iam.tokens.mint(record, prefix, environment, ref)
+            token = self.tokens.mint(record, prefix, environment, ref)
             sts = self._client(config=Config(signature_version=UNSIGNED, proxies={}))
             answer = _asked(
                 lambda: sts.assume_role_with_web_identity(
@@ -64,7 +79,7 @@ class Workflows:
                 )
             )
         found = answer["Credentials"]
-        return self.server.environment() | {
+        return self.sandbox.environment() | {
             "AWS_ACCESS_KEY_ID": found["AccessKeyId"],
             "AWS_SECRET_ACCESS_KEY": found["SecretAccessKey"],
             "AWS_SESSION_TOKEN": found["SessionToken"],
@@ -80,8 +95,8 @@ class Workflows:
 
     def _client(self, **more: Any) -> Any:
         more.setdefault("config", Config(proxies={}))
-        return self.server.core().create_client(
-            "sts", region_name=self.server.region, endpoint_url=self.server.url, **more
+        return self.sandbox.core().create_client(
+            "sts", region_name=self.sandbox.region, endpoint_url=self.sandbox.url, **more
         )
 
 

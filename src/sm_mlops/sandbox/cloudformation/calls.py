@@ -30,7 +30,6 @@ MISSING = (
     "NotFound",
     "NotFoundException",
     "ObjectNotFoundException",
-    "ParameterNotFound",
     "ResourceNotFound",
     "ResourceNotFoundException",
     "AWS.SimpleQueueService.NonExistentQueue",
@@ -44,7 +43,6 @@ EXISTING = (
     "BucketAlreadyOwnedByYou",
     "ResourceAlreadyExistsException",
     "AlreadyExistsException",
-    "ParameterAlreadyExists",
     "QueueAlreadyExists",
     "ResourceConflictException",
     "ResourceExistsException",
@@ -224,12 +222,10 @@ class Tagging:
     tags: str = "Tags"
     keys: str = "TagKeys"
     as_map: bool = False
-    key: str = "Key"
-    value: str = "Value"
 
     def apply(self, client: Any, target: Any, call: Call) -> None:
         """Bring the tags of a resource from the previous ones to those wanted."""
-        where = target if isinstance(target, dict) else {self.target: target}
+        where = {self.target: target}
         gone = [key for key in call.previous_tags if key not in call.tags]
         new = {k: v for k, v in call.tags.items() if call.previous_tags.get(k) != v}
         if gone:
@@ -239,9 +235,7 @@ class Tagging:
 
     def form(self, tags: dict[str, str]) -> Any:
         """Return tags in the service's form."""
-        if self.as_map:
-            return tags
-        return [{self.key: key, self.value: value} for key, value in tags.items()]
+        return tags if self.as_map else pairs(tags)
 
 
 def arn(call: Call, service: str, resource: str, region: bool = True) -> str:
@@ -272,19 +266,19 @@ def present(**given: Any) -> Json:
 
 def texts(given: Json) -> dict[str, str]:
     """Return attributes as the services that take text only want them."""
-    return {
-        name: value
-        if isinstance(value, str)
-        else json.dumps(value)
-        if isinstance(value, (dict, list))
-        else str(value).lower()
-        for name, value in given.items()
-    }
+    return {name: str(value).lower() for name, value in given.items()}
 
 
 def only(call: Call, *names: str) -> None:
     """Refuse properties that would be left out silently. Raises ResourceFailed."""
     refuse(call.kind, set(call.properties) - set(names))
+
+
+def fixed(call: Call, *names: str) -> None:
+    """Refuse changes of these properties. Raises ResourceFailed."""
+    changed = sorted({name for name in names if call.changed(name)})
+    if changed:
+        raise ResourceFailed(f"The sandbox does not change {', '.join(changed)} of {call.kind}")
 
 
 def refuse(where: str, names: set[str]) -> None:

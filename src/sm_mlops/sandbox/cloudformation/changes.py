@@ -5,7 +5,6 @@ Computes only. The engine decides anew, resource by resource, when all values ar
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,8 +108,7 @@ def plan(
         record = records.get(logical)
         if record is None:
             uncertain.add(logical)
-            after = _context(want.properties, want.tags)
-            found.append(_change("Add", logical, want.kind, AfterContext=after))
+            found.append(_change("Add", logical, want.kind))
             continue
         details = _details(record, want, logical, before, scope, old)
         if not details:
@@ -127,8 +125,6 @@ def plan(
                 Replacement=replacement,
                 Scope=sorted({detail["Target"]["Attribute"] for detail in details}),
                 Details=details,
-                BeforeContext=_context(record["_properties"], record["_tags"]),
-                AfterContext=_context(want.properties, want.tags),
             )
         )
     for logical, record in records.items():
@@ -141,7 +137,6 @@ def plan(
                     record["ResourceType"],
                     PhysicalResourceId=record.get("PhysicalResourceId"),
                     PolicyAction=action,
-                    BeforeContext=_context(record["_properties"], record["_tags"]),
                 )
             )
     return found
@@ -172,18 +167,11 @@ def _details(
     raw_before = (before.resources if before else {}).get(logical, {})
     fixed = schemas.create_only(want.kind)
     for name in changed(record, want):
-        value, earlier = want.properties.get(name), record["_properties"].get(name)
+        value = want.properties.get(name)
         target: Params = {"Attribute": "Properties", "Name": name}
         target["RequiresRecreation"] = "Always" if name in fixed else "Never"
         if name == "Tags":
-            target = {"Attribute": "Tags", "RequiresRecreation": "Never"}
-            value, earlier = want.tags, record["_tags"]
-        target |= {
-            "Path": f"/{target['Attribute']}" + (f"/{name}" if name != "Tags" else ""),
-            "AttributeChangeType": "Modify" if value and earlier else "Add" if value else "Remove",
-            "BeforeValue": _shown(earlier),
-            "AfterValue": _shown(value),
-        }
+            target, value = {"Attribute": "Tags", "RequiresRecreation": "Never"}, want.tags
         source = raw.get("Properties", {}).get(name)
         direct = source != raw_before.get("Properties", {}).get(name) or name == "Tags"
         causes = [] if name == "Tags" else _causes(source, scope, old)
@@ -213,8 +201,7 @@ def _causes(source: Any, scope: Scope, old: Scope | None) -> list[Params]:
     for reference in dict.fromkeys(scope.template.references(source)):
         name = reference.name
         if name in scope.parameters:
-            values = scope.resolved.get(name, scope.parameters[name])
-            if old and values != old.resolved.get(name, old.parameters.get(name)):
+            if old and scope.parameters[name] != old.parameters.get(name):
                 causes.append(
                     {
                         "ChangeSource": "ParameterReference",
@@ -240,15 +227,3 @@ def _replacement(details: list[Params]) -> str:
     if any(detail["Evaluation"] == "Static" for detail in always):
         return "True"
     return "Conditional" if always else "False"
-
-
-def _context(properties: Json, tags: Tags) -> str:
-    listed = [{"Key": key, "Value": value} for key, value in tags.items()]
-    shown = {**properties, **({"Tags": listed} if listed else {})}
-    return json.dumps({"Properties": shown}, separators=(",", ":"))
-
-
-def _shown(value: Any) -> str | None:
-    if value is None:
-        return None
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

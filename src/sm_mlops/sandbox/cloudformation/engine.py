@@ -8,41 +8,20 @@ are those of AWS's pages "Stack status codes" and "Updating stacks using direct 
 from __future__ import annotations
 
 import copy
-import json
 import logging
-import re
-import threading
-import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import Any
+from collections.abc import Iterable
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from sm_mlops.sandbox.cloudformation import changes, schemas, template
-from sm_mlops.sandbox.cloudformation.calls import Call, Cancelled, ResourceFailed, reason
-from sm_mlops.sandbox.cloudformation.changes import Wanted
+from sm_mlops.sandbox.cloudformation import changes, template
+from sm_mlops.sandbox.cloudformation.calls import Call, ResourceFailed
 from sm_mlops.sandbox.cloudformation.expressions import Made, Scope, Unresolved
 from sm_mlops.sandbox.cloudformation.ledger import TARGET, Ledger, caller_of
 from sm_mlops.sandbox.cloudformation.providers import PROVIDERS
+from sm_mlops.sandbox.cloudformation.steps import Steps, new_record
 from sm_mlops.sandbox.storage import Record
 from sm_mlops.sandbox.wire import ApiError
 
-AT_ONCE = 8
-NOUNS = {"CREATE": "creation", "UPDATE": "update", "DELETE": "deletion", "IMPORT": "import"}
-MINUTE = 60.0
-REPLACING = "Requested update requires the creation of a new physical resource; hence creating one."
 KILLED = "The sandbox ended while this operation was running."
-CUSTOM_NAME = (
-    "CloudFormation cannot update a stack when a custom-named resource requires replacing. "
-    "Rename {name} and update the stack again."
-)
-DYNAMIC = re.compile(r"\{\{resolve:(ssm|ssm-secure|secretsmanager):([^{}]+)\}\}")
 log = logging.getLogger(__name__)
-
-
-class Interrupted(Exception):
-    """The sandbox ends: nothing more is written, the next start takes up from here."""
 
 
 def scope_of(ledger: Ledger, stack: Record) -> Scope:
@@ -58,12 +37,10 @@ def scope_of(ledger: Ledger, stack: Record) -> Scope:
     return Scope(
         template=template.parse(stack["_template"]),
         parameters=stack["_values"],
-        resolved=stack["_resolved"],
         account=caller.account,
         region=caller.region,
         stack_id=stack["StackId"],
         stack_name=stack["StackName"],
-        topics=stack.get("NotificationARNs", []),
         made=made,
         exports=exports,
     )
@@ -71,40 +48,20 @@ def scope_of(ledger: Ledger, stack: Record) -> Scope:
 
 def keep_target(stack: Record) -> None:
     """Write down how a stack is, before its record gets a new target."""
-    if stack["_before"] is None:  # An update that failed without a rollback has done so already.
-        names = (*TARGET, "_resources")
-        stack["_before"] = copy.deepcopy({name: stack.get(name) for name in names})
+    stack["_before"] = copy.deepcopy({name: stack.get(name) for name in (*TARGET, "_resources")})
 
 
-class Operation:
-    """What runs on a stack. `client` makes clients by service, in the stack's account."""
+class Operation(Steps):
+    """What runs on a stack, from its first status to its last."""
 
-    def __init__(self, ledger: Ledger, stack: Record, client: Callable[[str], Any]) -> None:
-        self.ledger, self.stack, self.client = ledger, stack, client
-        self.cancel = threading.Event()
-        self.closing = threading.Event()
-        self.cancelled_by_user = False
-        self.unwanted = False
-        self._deadline: float | None = None
-        self._timed_out = False
-
-    # The operations.
-
-    def create(self, on_failure: str) -> None:
-        """Make a new stack. `on_failure`: ROLLBACK, DELETE or DO_NOTHING."""
-        minutes = self.stack.get("TimeoutInMinutes")
-        self._deadline = time.monotonic() + MINUTE * minutes if minutes else None
+    def create(self) -> None:
+        """Make a new stack."""
         self._status("CREATE_IN_PROGRESS", "User Initiated")
         why = self._apply()
         if self.unwanted:  # Deleted while it was being created.
             self.delete()
         elif why is None:
             self._status("CREATE_COMPLETE")
-        elif on_failure == "DO_NOTHING":
-            self._status("CREATE_FAILED", why)
-        elif on_failure == "DELETE":
-            self._status("DELETE_IN_PROGRESS", f"{why} Delete requested by user.")
-            self.delete(announced=True)
         else:
             self.undo_create(f"{why} Rollback requested by user.")
 
@@ -117,7 +74,7 @@ class Operation:
         imported: dict[str, str] = self.stack["_imported"]
         for logical, physical in imported.items():
             want = changes.wanted(scope, logical, tags)
-            record = self.stack["_resources"][logical] = _record(logical, want)
+            record = self.stack["_resources"][logical] = new_record(logical, want)
             record["PhysicalResourceId"] = record["_name"] = physical
             self._mark(record, "IMPORT_IN_PROGRESS", "Resource import started.")
             call = self._call(record, want.properties, want.tags)
@@ -160,16 +117,14 @@ class Operation:
         else:
             self._status("ROLLBACK_COMPLETE")
 
-    def update(self, disable_rollback: bool) -> None:
+    def update(self) -> None:
         """Bring a stack to the target that its record already holds; `keep_target` came first."""
         self._status("UPDATE_IN_PROGRESS", "User Initiated")
         why = self._apply()
         if why is None:
             self._complete_update()
-        elif disable_rollback and not self.cancelled_by_user:
-            self._status("UPDATE_FAILED", why)
         else:
-            self.roll_back("User Initiated" if self.cancelled_by_user else why)
+            self.roll_back(why)
 
     def _complete_update(self) -> None:
         before = self.stack["_before"]["_resources"]
@@ -249,8 +204,8 @@ class Operation:
         self._mark(restored, "UPDATE_COMPLETE")
         return True
 
-    def delete(self, retain: Iterable[str] = (), announced: bool = False) -> None:
-        """Delete a stack; `retain` are resources that could not be deleted before."""
+    def delete(self, announced: bool = False) -> None:
+        """Delete a stack."""
         self._fresh()
         if not announced:
             self._status("DELETE_IN_PROGRESS", "User Initiated")
@@ -258,7 +213,6 @@ class Operation:
         if used:
             self._status("DELETE_FAILED", used)
             return
-        kept = set(retain)
         before = self.stack.get("_before") or {"_resources": {}}
         now = self.stack["_resources"]
         older = [
@@ -271,13 +225,7 @@ class Operation:
         records = [
             r for r in records if r["ResourceStatus"] not in ("DELETE_COMPLETE", "DELETE_SKIPPED")
         ]
-        failed = self._delete_all(
-            records,
-            lambda record: (
-                record.get("_deletion") in ("Retain", "RetainExceptOnCreate")
-                or record["LogicalResourceId"] in kept
-            ),
-        )
+        failed = self._delete_all(records, lambda record: record.get("_deletion") == "Retain")
         if failed:
             self._status("DELETE_FAILED", _which(failed, "delete"))
             return
@@ -293,8 +241,6 @@ class Operation:
         graph = template.order(scope.template, scope.active())
         tags = {tag["Key"]: tag["Value"] for tag in self.stack["Tags"]}
         failed = self._run(graph, lambda logical: self._change(scope, logical, tags))
-        if self._timed_out:
-            return "Stack creation time exceeded the specified timeout."
         if failed:
             return self._why(failed)
         if self.cancel.is_set():
@@ -320,204 +266,6 @@ class Operation:
             if names:
                 sentences.append(_which(names, verb))
         return " ".join(sentences)
-
-    def _change(self, scope: Scope, logical: str, tags: dict[str, str]) -> bool:
-        """Bring one resource to what the template asks for; tell whether it is so now."""
-        resources = self.stack["_resources"]
-        record = resources.get(logical)
-        kind = scope.template.resources[logical]["Type"]
-        try:
-            want = changes.wanted(scope, logical, tags)
-        except (ApiError, Unresolved) as error:
-            message = error.message if isinstance(error, ApiError) else str(error)
-            if record is None:
-                record = resources[logical] = _record(
-                    logical, Wanted(kind, {}, {}, None, None, None, [])
-                )
-            verb = "UPDATE" if record["PhysicalResourceId"] else "CREATE"
-            self._mark(record, f"{verb}_FAILED", message)
-            return False
-        if record is None:
-            return self._make(logical, want, None)
-        if record["ResourceStatus"] == "CREATE_FAILED":
-            self._orphan(record)
-            return self._make(logical, want, None)
-        names = changes.changed(record, want)
-        if changes.needs_replacement(want.kind, names):
-            denied = self._denied(logical, "Update:Replace")
-            custom = self._custom_name(want)
-            if custom and custom == record["_name"]:
-                denied = CUSTOM_NAME.format(name=custom)
-            if denied:
-                self._mark(record, "UPDATE_IN_PROGRESS")
-                self._mark(record, "UPDATE_FAILED", denied)
-                return False
-            return self._make(logical, want, record)
-        if names:
-            return self._update(record, want)
-        with self.ledger.lock:
-            record |= _policies(want)
-        return True
-
-    def _make(self, logical: str, want: Wanted, replaces: Record | None) -> bool:
-        record = _record(logical, want)
-        name = PROVIDERS[want.kind].name
-        record["_name"] = self._custom_name(want) or (
-            name.new(self.stack["StackName"], logical) if name else ""
-        )
-        with self.ledger.lock:
-            self.stack["_resources"][logical] = record
-            if replaces is not None:
-                self._orphan(replaces)
-        verb = "UPDATE" if replaces else "CREATE"
-        self._mark(record, f"{verb}_IN_PROGRESS", REPLACING if replaces else None)
-        call = self._call(record, want.properties, want.tags)
-        call.on_made = lambda physical: self._begun(record, physical, verb)
-        return self._finish(record, want, PROVIDERS[want.kind].create, call, verb)
-
-    def _begun(self, record: Record, physical: str, verb: str) -> None:
-        if record["PhysicalResourceId"] != physical:
-            record["PhysicalResourceId"] = physical
-            self._mark(record, f"{verb}_IN_PROGRESS", "Resource creation Initiated")
-
-    def _update(self, record: Record, want: Wanted) -> bool:
-        denied = self._denied(record["LogicalResourceId"], "Update:Modify")
-        call = self._call(record, want.properties, want.tags)
-        call.previous, call.previous_tags = record["_properties"], record["_tags"]
-        with self.ledger.lock:
-            if not denied:
-                record["_attempt"] = {"properties": want.properties, "tags": want.tags}
-        self._mark(record, "UPDATE_IN_PROGRESS")
-        if denied:
-            self._mark(record, "UPDATE_FAILED", denied)
-            return False
-        update = PROVIDERS[want.kind].update
-        assert update is not None
-        return self._finish(record, want, update, call, "UPDATE")
-
-    def _finish(
-        self, record: Record, want: Wanted, work: Callable[[Call], Made], call: Call, verb: str
-    ) -> bool:
-        wrong = schemas.violations(want.kind, {**want.properties, **_tags_again(want)})
-        if wrong:
-            logical = record["LogicalResourceId"]
-            message = (
-                f"Properties validation failed for resource {logical} with message:\n"
-                f"[{', '.join(wrong)}]"
-            )
-            self._mark(record, f"{verb}_FAILED", message)
-            return False
-        made = self._try(record, work, call, verb)
-        if made is None:
-            return False
-        with self.ledger.lock:
-            record |= {
-                "PhysicalResourceId": made.ref,
-                "_ref": made.ref,
-                "_attributes": made.attributes,
-                "_properties": want.properties,
-                "_tags": want.tags,
-                **_policies(want),
-            }
-        self._mark(record, f"{verb}_COMPLETE")
-        return True
-
-    def _try(self, record: Record, work: Callable[[Call], Any], call: Call, verb: str) -> Any:
-        """Do something to a resource; None when it has failed, and the record says why."""
-        noun = NOUNS[verb]
-        try:
-            if verb != "DELETE":
-                call.properties = self._with_secrets(call.properties)
-            answer = work(call)
-            self.ledger.settle()
-            return True if answer is None else answer
-        except Interrupted:
-            raise
-        except Cancelled:
-            why = f"Resource {noun} cancelled"
-        except (ResourceFailed, ClientError, BotoCoreError, ApiError) as error:
-            # A sibling that fails while this one is being cancelled is not the cause.
-            why = reason(error, record["ResourceType"])
-        except Exception as error:  # A defect of a provider must not leave a stack stuck.
-            log.exception("%s of %s", noun, record["LogicalResourceId"])
-            why = f"Internal error of the sandbox, see server.log: {error!r}"
-        self._mark(record, f"{verb}_FAILED", why)
-        return None
-
-    def _call(self, record: Record, properties: Any, tags: dict[str, str]) -> Call:
-        caller = caller_of(self.stack)
-        return Call(
-            client=self.client,
-            kind=record["ResourceType"],
-            name=record["_name"],
-            properties=properties,
-            tags=tags,
-            account=caller.account,
-            region=caller.region,
-            physical=record["PhysicalResourceId"],
-            previous={},
-            previous_tags={},
-            on_made=lambda physical: None,
-            cancelled=self.cancel,
-        )
-
-    def _with_secrets(self, value: Any) -> Any:
-        """Return properties with their dynamic references resolved."""
-        if isinstance(value, dict):
-            return {name: self._with_secrets(item) for name, item in value.items()}
-        if isinstance(value, list):
-            return [self._with_secrets(item) for item in value]
-        if not isinstance(value, str) or "{{resolve:" not in value:
-            return value
-        return DYNAMIC.sub(lambda match: self._secret(match[1], match[2]), value)
-
-    def _secret(self, service: str, reference: str) -> str:
-        if service != "secretsmanager":
-            answer = self.client("ssm").get_parameter(Name=reference, WithDecryption=True)
-            return str(answer["Parameter"]["Value"])
-        place = 7 if reference.startswith("arn:") else 1
-        parts = reference.split(":")
-        secret, rest = ":".join(parts[:place]), [*parts[place:], "", "", "", ""]
-        version = {"VersionStage": rest[2]} if rest[2] else {}
-        version |= {"VersionId": rest[3]} if rest[3] else {}
-        answer = self.client("secretsmanager").get_secret_value(SecretId=secret, **version)
-        text = str(answer["SecretString"])
-        return str(json.loads(text)[rest[1]]) if rest[1] else text
-
-    def _custom_name(self, want: Wanted) -> str | None:
-        name = PROVIDERS[want.kind].name
-        found = want.properties.get(name.property) if name else None
-        return str(found) if found else None
-
-    def _orphan(self, record: Record) -> None:
-        """Remember what neither the target nor the state before the update holds any more."""
-        before = self.stack.get("_before") or {"_resources": {}}
-        kept = before["_resources"].get(record["LogicalResourceId"], {})
-        physical = record["PhysicalResourceId"]
-        if physical and physical != kept.get("PhysicalResourceId"):
-            self.stack["_orphans"].append(record)
-
-    def _denied(self, logical: str, action: str) -> str | None:
-        """Return how the stack policy words that it does not allow a change, None if it does."""
-        text = self.stack.get("_policy")
-        if not text:
-            return None
-        allowed = False
-        for number, statement in enumerate(json.loads(text)["Statement"], 1):
-            names = _matching(statement, "Resource", f"LogicalResourceId/{logical}")
-            if names and _matching(statement, "Action", action):
-                if statement["Effect"] == "Deny":
-                    return (
-                        f"Action denied by stack policy: Statement [#{number}] does not allow "
-                        f"[{action}] for resource [{logical}]"
-                    )
-                allowed = True
-        if allowed:
-            return None
-        return (
-            f"Action denied by stack policy: no statement allows [{action}] for resource "
-            f"[{logical}]"
-        )
 
     def _outputs(self, scope: Scope) -> list[Record]:
         outputs = []
@@ -557,106 +305,6 @@ class Operation:
                     return f"Export {name} cannot be {verb} as it is in use by {', '.join(users)}"
         return None
 
-    # Deleting.
-
-    def _delete_all(self, records: list[Record], kept: Callable[[Record], bool]) -> list[str]:
-        """Delete resources, dependents first; return the logical names of those that stay."""
-        names = {str(index): record for index, record in enumerate(records)}
-        graph = {
-            index: {
-                other
-                for other, dependent in names.items()
-                if record["LogicalResourceId"] in dependent["_depends"]
-            }
-            for index, record in names.items()
-        }
-
-        def work(index: str) -> bool:
-            record = names[index]
-            if kept(record):
-                self._mark(record, "DELETE_SKIPPED")
-                return True
-            if record["PhysicalResourceId"]:
-                self._mark(record, "DELETE_IN_PROGRESS")
-                call = self._call(record, record["_properties"], record["_tags"])
-                delete = PROVIDERS[record["ResourceType"]].delete
-                if self._try(record, delete, call, "DELETE") is None:
-                    return False
-            self._mark(record, "DELETE_COMPLETE")
-            return True
-
-        failed = self._run(graph, work, stop=False)
-        return [names[index]["LogicalResourceId"] for index in failed]
-
-    # Doing things side by side.
-
-    def _run(
-        self, graph: dict[str, set[str]], work: Callable[[str], bool], stop: bool = True
-    ) -> list[str]:
-        """Work on every name after those that it waits for; return those that failed, in order.
-
-        `stop`: the first failure cancels what runs and starts nothing more. Otherwise only what
-        waits for the failed one is left out.
-        """
-        waiting = {name: set(needs) for name, needs in graph.items()}
-        running: dict[Future[bool], str] = {}
-        failed: list[str] = []
-        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="stack") as pool:
-            while waiting or running:
-                if not self.cancel.is_set():
-                    for name in [name for name, needs in waiting.items() if not needs]:
-                        del waiting[name]
-                        running[pool.submit(work, name)] = name
-                if not running:
-                    break
-                done, _ = wait(running, self._left(), FIRST_COMPLETED)
-                if not done:
-                    self.cancel.set()
-                    self._deadline, self._timed_out = None, True
-                for future in done:
-                    name = running.pop(future)
-                    if future.result():
-                        for needs in waiting.values():
-                            needs.discard(name)
-                    else:
-                        failed.append(name)
-                        if stop:
-                            self.cancel.set()
-        if self.closing.is_set():
-            raise Interrupted
-        return failed
-
-    def _left(self) -> float | None:
-        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
-
-    def _fresh(self) -> None:
-        """Let what follows run, whatever has been cancelled before."""
-        if self.closing.is_set():
-            raise Interrupted
-        self.cancel = threading.Event()
-        self._deadline = None
-
-    def end(self) -> None:
-        """Stop at once, because the sandbox ends."""
-        self.closing.set()
-        self.cancel.set()
-
-    # Writing down.
-
-    def _status(self, status: str, why: str | None = None) -> None:
-        if self.closing.is_set():
-            raise Interrupted
-        self.ledger.status(self.stack, status, why)
-
-    def _mark(self, record: Record, status: str, why: str | None = None) -> None:
-        with self.ledger.lock:
-            if self.closing.is_set():
-                raise Interrupted
-            record["ResourceStatus"], record["ResourceStatusReason"] = status, why
-            record["Timestamp"] = time.time()
-            self.ledger.event(self.stack, record, status, why)
-            self.ledger.save(self.stack)
-
     def _forget_attempts(self) -> None:
         for record in self.stack["_resources"].values():
             record.pop("_attempt", None)
@@ -672,46 +320,5 @@ def _found(call: Call) -> Made:
     return provider.update(call)
 
 
-def _record(logical: str, want: Wanted) -> Record:
-    return {
-        "LogicalResourceId": logical,
-        "PhysicalResourceId": "",
-        "ResourceType": want.kind,
-        "ResourceStatus": "CREATE_IN_PROGRESS",
-        "_name": "",
-        "_ref": "",
-        "_attributes": {},
-        "_properties": want.properties,
-        "_tags": want.tags,
-        **_policies(want),
-    }
-
-
-def _policies(want: Wanted) -> Record:
-    return {
-        "_metadata": want.metadata,
-        "_deletion": want.deletion,
-        "_replacement": want.replacement,
-        "_depends": want.depends,
-    }
-
-
-def _tags_again(want: Wanted) -> Record:
-    # Tags are checked with the properties; those with a schema of their own form are maps.
-    if not want.tags or schemas.schema(want.kind)["properties"]["Tags"].get("type") == "object":
-        return {}
-    return {"Tags": [{"Key": key, "Value": value} for key, value in want.tags.items()]}
-
-
 def _which(names: list[str], verb: str) -> str:
     return f"The following resource(s) failed to {verb}: [{', '.join(names)}]."
-
-
-def _matching(statement: Record, key: str, value: str) -> bool:
-    negated = f"Not{key}"
-    given: Any = statement.get(key, statement.get(negated, []))
-    patterns = [given] if isinstance(given, str) else given
-    found = any(
-        re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), value) for pattern in patterns
-    )
-    return found != (negated in statement)

@@ -6,12 +6,8 @@ change sets are computed with those.
 
 from __future__ import annotations
 
-import base64
-import ipaddress
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 from sm_mlops.sandbox.cloudformation import parameters
@@ -45,12 +41,10 @@ class Scope:
 
     template: Template
     parameters: dict[str, str]
-    resolved: dict[str, str]
     account: str
     region: str
     stack_id: str
     stack_name: str
-    topics: list[str] = field(default_factory=list)
     made: Callable[[str], Made | None] = lambda logical: None
     exports: dict[str, str] = field(default_factory=dict)
     imported: set[str] = field(default_factory=set)
@@ -102,21 +96,12 @@ class Scope:
             return any(self._logic(item) for item in argument)
         if name == "Fn::Not":
             return not self._logic(argument[0])
-        if name == "Fn::Contains":
-            return self.resolve(argument[1]) in self._list(argument[0], name)
-        if name == "Fn::EachMemberIn":
-            allowed = self._list(argument[1], name)
-            return all(item in allowed for item in self._list(argument[0], name))
         if name == "Fn::EachMemberEquals":
-            wanted = self.resolve(argument[1])
-            return all(item == wanted for item in self._list(argument[0], name))
-        raise invalid(f"Template error: {name} is no condition function the sandbox knows")
-
-    def _list(self, value: Any, function: str) -> list[Any]:
-        found = self.resolve(value)
-        if not isinstance(found, list):
-            raise malformed(function.removeprefix("Fn::"))
-        return found
+            members, wanted = (self.resolve(item) for item in argument)
+            if not isinstance(members, list):
+                raise malformed("EachMemberEquals")
+            return all(item == wanted for item in members)
+        raise invalid(f"Template error: {name} gives no condition")
 
     # Values.
 
@@ -145,8 +130,7 @@ class Scope:
     def _ref(self, name: str) -> Any:
         if name in self.template.parameters:
             declared = self.template.parameters[name]
-            text = self.resolved.get(name, self.parameters[name])
-            return parameters.value(declared, text)
+            return parameters.value(declared, self.parameters[name])
         if name in self.template.resources:
             made = self._made(name)
             return UNKNOWN if made is None else made.ref
@@ -154,7 +138,6 @@ class Scope:
         return {
             "AWS::AccountId": self.account,
             "AWS::NoValue": GONE,
-            "AWS::NotificationARNs": self.topics,
             "AWS::Partition": partition(self.region),
             "AWS::Region": self.region,
             "AWS::StackId": self.stack_id,
@@ -234,43 +217,15 @@ class Scope:
         return self.resolve(argument[1] if self.holds(argument[0]) else argument[2])
 
     def _findinmap(self, argument: Any) -> Any:
-        name, first, second = keys = [self.resolve(item) for item in argument[:3]]
+        name, first, second = keys = [self.resolve(item) for item in argument]
         if not all(isinstance(key, str) for key in keys):
             raise malformed("FindInMap")
         try:
             return self.resolve(self.template.mappings[name][first][second])
         except KeyError:
-            if len(argument) == 4:
-                return self.resolve(argument[3]["DefaultValue"])
             raise invalid(
                 f"Template error: Unable to get mapping for {name}::{first}::{second}"
             ) from None
-
-    def _base64(self, argument: Any) -> str:
-        text = self.resolve(argument)
-        if text is None or text is GONE or isinstance(text, (list, dict)):
-            raise malformed("Base64")
-        return UNKNOWN if unknown(text) else base64.b64encode(_plain(text).encode()).decode()
-
-    def _cidr(self, argument: Any) -> Any:
-        block, count, *bits = values = [self.resolve(item) for item in argument]
-        if unknown(values):
-            return UNKNOWN
-        try:
-            network = ipaddress.ip_network(block)
-            size = network.max_prefixlen - int(bits[0] if bits else 8)
-            subnets = list(islice(network.subnets(new_prefix=size), int(count)))
-        except (TypeError, ValueError) as error:
-            raise malformed("Cidr") from error
-        if not 1 <= len(subnets) == int(count) <= 256:
-            raise invalid(f"Template error: Fn::Cidr cannot make {count} blocks of {block}")
-        return [str(subnet) for subnet in subnets]
-
-    def _getazs(self, argument: Any) -> list[str]:
-        region = self.resolve(argument) or self.region
-        if not isinstance(region, str):
-            raise malformed("GetAZs")
-        return [f"{region}{zone}" for zone in "abc"]
 
     def _importvalue(self, argument: Any) -> str:
         name = self.resolve(argument)
@@ -280,28 +235,6 @@ class Scope:
             raise Unresolved(f"No export named {name} found")
         self.imported.add(name)
         return self.exports[name]
-
-    def _length(self, argument: Any) -> int:
-        return len(self._list(argument, "Length"))
-
-    def _tojsonstring(self, argument: Any) -> str:
-        if not isinstance(argument, (dict, list)):
-            raise malformed("ToJsonString")
-        return json.dumps(self.resolve(argument), separators=(",", ":"))
-
-    # Functions of rules.
-
-    def _valueof(self, argument: Any) -> Any:
-        return self._ref(argument[0])
-
-    def _refall(self, argument: Any) -> list[Any]:
-        return [
-            self._ref(name)
-            for name, declared in self.template.parameters.items()
-            if declared["Type"] in (argument, f"List<{argument}>")
-        ]
-
-    _valueofall = _refall
 
 
 def unknown(value: Any) -> bool:

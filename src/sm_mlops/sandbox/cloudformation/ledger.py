@@ -19,12 +19,10 @@ STACK, EVENT, CHANGE_SET = "Stack", "StackEvent", "ChangeSet"
 TARGET = (
     "Capabilities",
     "Description",
-    "NotificationARNs",
     "Outputs",
     "Parameters",
     "Tags",
     "_imports",
-    "_resolved",
     "_template",
     "_values",
 )

@@ -1,39 +1,30 @@
 """Values of a template's parameters: defaults, previous values, types and constraints.
 
-Knows the language only; who looks up SSM parameters is told by the caller. Wording of errors:
-CloudFormation's.
+Knows the language only. Wording of errors: CloudFormation's.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 from sm_mlops.sandbox.cloudformation.template import Json, Template, invalid
-from sm_mlops.sandbox.wire import Params
+from sm_mlops.sandbox.wire import Params, not_implemented
 
-SSM_VALUE = re.compile(r"AWS::SSM::Parameter::Value<(.+)>")
 HIDDEN = "****"
-AWS_TYPES = re.compile(r"AWS::(EC2|Route53|SSM)::[A-Za-z:]+")
-# What AWS checks by looking for the thing itself is checked here by the form of its name.
-FORMS = {
-    "AWS::EC2::Subnet::Id": r"subnet-[0-9a-f]{8,17}",
-    "AWS::EC2::SecurityGroup::Id": r"sg-[0-9a-f]{8,17}",
-    "AWS::EC2::VPC::Id": r"vpc-[0-9a-f]{8,17}",
-}
+TYPES = ("String", "Number", "CommaDelimitedList")
+OF_AWS = re.compile(r"List<Number>|(List<)?AWS::[A-Za-z0-9:]+(<.+>)?>?")
 
 
 def bind(
     template: Template,
     given: list[Params],
     previous: dict[str, str] | None,
-    ssm: Callable[[str], str],
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the parameters' values as text, and those that SSM parameters stand for.
+) -> dict[str, str]:
+    """Return the parameters' values as text.
 
-    `previous` are the values of the stack to be updated, None when it is new; `ssm` returns the
-    value of an SSM parameter and raises ApiError. Raises ApiError (ValidationError).
+    `previous` are the values of the stack to be updated, None when it is new. Raises ApiError
+    (ValidationError).
     """
     unknown = [p["ParameterKey"] for p in given if p["ParameterKey"] not in template.parameters]
     if unknown:
@@ -65,37 +56,26 @@ def bind(
                 missing.append(name)
     if missing:
         raise invalid(f"Parameters: [{', '.join(missing)}] must have values")
-    resolved = {}
     for name, declared in template.parameters.items():
         _check(name, declared, values[name])
-        if SSM_VALUE.fullmatch(declared["Type"]):
-            resolved[name] = ssm(values[name])
-    return {name: values[name] for name in template.parameters}, resolved
+    return {name: values[name] for name in template.parameters}
 
 
 def value(declared: Json, text: str) -> Any:
     """Return what a Ref to a parameter gives: text, or a list of texts."""
-    kind = _kind(declared)
-    if kind == "CommaDelimitedList" or kind.startswith("List<"):
+    if declared["Type"] == "CommaDelimitedList":
         # Of an empty text, too: one empty item, as AWS has it.
         return [item.strip() for item in text.split(",")]
     return text
 
 
-def _kind(declared: Json) -> str:
-    kind = str(declared["Type"])
-    match = SSM_VALUE.fullmatch(kind)
-    return match[1] if match else kind
-
-
 def _check(name: str, declared: Json, text: str) -> None:
     kind = declared["Type"]
-    base = kind.removeprefix("List<").removesuffix(">")
-    if base not in ("String", "Number", "CommaDelimitedList") and not AWS_TYPES.match(base):
+    if kind not in TYPES and OF_AWS.fullmatch(kind):
+        raise not_implemented(f"parameters of type {kind}", "ValidationError")
+    if kind not in TYPES:
         raise invalid(f"Template format error: Unrecognized parameter type: {kind}")
-    items = [text]
-    if kind == "CommaDelimitedList" or kind.startswith("List<"):
-        items = [item.strip() for item in text.split(",")]
+    items = [item.strip() for item in text.split(",")] if kind == TYPES[2] else [text]
     described = declared.get("ConstraintDescription")
 
     def refuse(constraint: str) -> None:
@@ -105,16 +85,11 @@ def _check(name: str, declared: Json, text: str) -> None:
 
     allowed = declared.get("AllowedValues")
     for item in items:
-        if base == "Number" and not _is_number(item):
+        if kind == "Number" and not _is_number(item):
             raise invalid(f"Parameter '{name}' must be a number")
         if allowed is not None and item not in [_text(one) for one in allowed]:
             refuse("must be one of AllowedValues")
-        if base in FORMS and not re.fullmatch(FORMS[base], item):
-            raise invalid(
-                f"Parameter validation failed: parameter value {item} for parameter "
-                f"name {name} does not exist"
-            )
-        if base == "Number":
+        if kind == "Number":
             if "MinValue" in declared and float(item) < float(declared["MinValue"]):
                 refuse(f"must be a number not less than {declared['MinValue']}")
             if "MaxValue" in declared and float(item) > float(declared["MaxValue"]):

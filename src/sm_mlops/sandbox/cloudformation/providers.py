@@ -8,19 +8,21 @@ from __future__ import annotations
 
 from sm_mlops.sandbox.cloudformation.calls import Provider
 from sm_mlops.sandbox.cloudformation.resources import (
+    catalog,
+    functions,
     iam,
-    integration,
-    messaging,
+    messages,
     s3,
     sagemaker,
-    settings,
+    secrets,
 )
 
 PROVIDERS: dict[str, Provider] = {
-    **sagemaker.PROVIDERS,
+    **catalog.PROVIDERS,
+    **functions.PROVIDERS,
     **iam.PROVIDERS,
-    **messaging.PROVIDERS,
+    **messages.PROVIDERS,
     **s3.PROVIDERS,
-    **settings.PROVIDERS,
-    **integration.PROVIDERS,
+    **sagemaker.PROVIDERS,
+    **secrets.PROVIDERS,
 }

@@ -17,17 +17,15 @@ from sm_mlops.sandbox.cloudformation.ledger import Ledger
 from sm_mlops.sandbox.cloudformation.providers import PROVIDERS
 from sm_mlops.sandbox.cloudformation.template import LONGEST_BODY, LONGEST_OBJECT, Template, invalid
 from sm_mlops.sandbox.storage import Record
-from sm_mlops.sandbox.wire import ApiError, Caller, Params
+from sm_mlops.sandbox.wire import ApiError, Caller, Params, not_implemented
 
 Client = Callable[[str], Any]
 NAMED = {
-    "AWS::IAM::Group": "GroupName",
-    "AWS::IAM::InstanceProfile": "InstanceProfileName",
     "AWS::IAM::ManagedPolicy": "ManagedPolicyName",
     "AWS::IAM::Role": "RoleName",
     "AWS::IAM::User": "UserName",
 }
-IAM = (*NAMED, "AWS::IAM::AccessKey", "AWS::IAM::Policy", "AWS::IAM::UserToGroupAddition")
+IAM = (*NAMED, "AWS::IAM::AccessKey")
 
 
 def aim(
@@ -42,40 +40,30 @@ def aim(
 
     Raises ApiError for all that CloudFormation refuses before it starts.
     """
-    if params.get("RollbackConfiguration", {}).get("RollbackTriggers"):
-        raise invalid("The sandbox watches no rollback triggers of stacks")
-    for name in ("StackPolicyURL", "StackPolicyDuringUpdateBody", "StackPolicyDuringUpdateURL"):
-        if name in params:
-            raise invalid(f"The sandbox does not know {name}")
     if params.get("UsePreviousTemplate"):
         if previous is None:
             raise invalid("UsePreviousTemplate is not allowed for a new stack")
         body = previous["_template"]
     else:
         body = body_of(params, client)
+    if "{{resolve:" in body:
+        raise not_implemented("dynamic references ({{resolve:...}})", "ValidationError")
     parsed = template.parse(body)
     check_types(parsed)
     _check_capabilities(parsed, params.get("Capabilities", []))
     _check_attributes(parsed)
     if previous is not None:
         _check_same_types(parsed, previous)
-    values, resolved = parameters.bind(
-        parsed,
-        params.get("Parameters", []),
-        previous["_values"] if previous else None,
-        lambda name: _ssm(name, client),
+    values = parameters.bind(
+        parsed, params.get("Parameters", []), previous["_values"] if previous else None
     )
     target: Record = {
         "Capabilities": params.get("Capabilities", []),
         "Description": parsed.description,
-        "NotificationARNs": params.get(
-            "NotificationARNs", previous["NotificationARNs"] if previous else []
-        ),
-        "Parameters": _parameters_shown(parsed, values, resolved),
+        "Parameters": _parameters_shown(parsed, values),
         "Tags": params.get("Tags", previous["Tags"] if previous else []),
         "_template": body,
         "_values": values,
-        "_resolved": resolved,
     }
     if params.get("RoleARN"):
         _check_role(params["RoleARN"], client)
@@ -114,15 +102,6 @@ def body_of(params: Params, client: Client) -> str:
     return str(content.decode())
 
 
-def _ssm(name: str, client: Client) -> str:
-    try:
-        return str(client("ssm").get_parameter(Name=name)["Parameter"]["Value"])
-    except ClientError as error:
-        raise invalid(
-            f"Unable to fetch parameters [{name}] from parameter store for this account."
-        ) from error
-
-
 def _check_role(arn: str, client: Client) -> None:
     try:
         client("iam").get_role(RoleName=arn.rpartition("/")[2])
@@ -137,10 +116,7 @@ def check_types(parsed: Template) -> None:
         raise invalid(f"Template format error: Unrecognized resource types: {_names(unknown)}")
     absent = [kind for kind in parsed.types() if kind not in PROVIDERS]
     if absent:
-        raise invalid(
-            f"The sandbox cannot make resources of these types: {_names(absent)}; "
-            f"it can make {', '.join(sorted(PROVIDERS))}"
-        )
+        raise not_implemented(f"these resource types: {_names(absent)}", "ValidationError")
 
 
 def _check_attributes(parsed: Template) -> None:
@@ -169,51 +145,24 @@ def _check_same_types(parsed: Template, previous: Record) -> None:
         )
 
 
-def _capabilities(parsed: Template) -> tuple[str, list[str]] | None:
-    """Return the capability that a template needs and the types that need it."""
-    kinds = [kind for kind in parsed.types() if kind in IAM]
-    if not kinds:
-        return None
+def _check_capabilities(parsed: Template, given: list[str]) -> None:
+    if not any(kind in IAM for kind in parsed.types()):
+        return
     named = any(
         NAMED.get(resource["Type"], "") in (resource.get("Properties") or {})
         for resource in parsed.resources.values()
     )
-    return "CAPABILITY_NAMED_IAM" if named else "CAPABILITY_IAM", kinds
+    needed = "CAPABILITY_NAMED_IAM" if named else "CAPABILITY_IAM"
+    if not {needed, "CAPABILITY_NAMED_IAM"} & set(given):
+        raise ApiError("InsufficientCapabilitiesException", f"Requires capabilities : [{needed}]")
 
 
-def _check_capabilities(parsed: Template, given: list[str]) -> None:
-    needed = _capabilities(parsed)
-    if needed is None:
-        return
-    enough = {needed[0], "CAPABILITY_NAMED_IAM"}
-    if not enough & set(given):
-        raise ApiError(
-            "InsufficientCapabilitiesException", f"Requires capabilities : [{needed[0]}]"
-        )
-
-
-def capabilities_shown(parsed: Template) -> Params:
-    """Return what GetTemplateSummary says of the capabilities that a template needs."""
-    needed = _capabilities(parsed)
-    if needed is None:
-        return {}
-    reason = f"The following resource(s) require capabilities: {_names(needed[1])}"
-    return {"Capabilities": [needed[0]], "CapabilitiesReason": reason}
-
-
-def _parameters_shown(
-    parsed: Template, values: dict[str, str], resolved: dict[str, str]
-) -> list[Params]:
+def _parameters_shown(parsed: Template, values: dict[str, str]) -> list[Params]:
     rows = []
     for name, text in values.items():
         hidden = str(parsed.parameters[name].get("NoEcho", "")).lower() == "true"
-        row = {
-            "ParameterKey": name,
-            "ParameterValue": parameters.HIDDEN if hidden else text,
-        }
-        if name in resolved:
-            row["ResolvedValue"] = resolved[name]
-        rows.append(row)
+        shown = parameters.HIDDEN if hidden else text
+        rows.append({"ParameterKey": name, "ParameterValue": shown})
     return rows
 
 

@@ -17,7 +17,7 @@ import yaml
 
 from sm_mlops.sandbox.cloudformation import shapes
 from sm_mlops.sandbox.cloudformation.shapes import invalid
-from sm_mlops.sandbox.wire import ApiError
+from sm_mlops.sandbox.wire import ApiError, not_implemented
 
 LONGEST_BODY = 51_200
 LONGEST_OBJECT = 1_000_000
@@ -37,82 +37,42 @@ SECTIONS = (
 PSEUDO = (
     "AWS::AccountId",
     "AWS::NoValue",
-    "AWS::NotificationARNs",
     "AWS::Partition",
     "AWS::Region",
     "AWS::StackId",
     "AWS::StackName",
     "AWS::URLSuffix",
 )
-FUNCTIONS = (
-    "Base64",
-    "Cidr",
-    "FindInMap",
-    "GetAtt",
-    "GetAZs",
-    "If",
-    "ImportValue",
-    "Join",
-    "Length",
-    "Select",
-    "Split",
-    "Sub",
-    "ToJsonString",
-)
+FUNCTIONS = ("FindInMap", "GetAtt", "If", "ImportValue", "Join", "Select", "Split", "Sub")
 LOGIC = ("And", "Equals", "Not", "Or")
-RULE_LOGIC = (
-    "Contains",
-    "EachMemberEquals",
-    "EachMemberIn",
-    "RefAll",
-    "ValueOf",
-    "ValueOfAll",
-)
+RULE_LOGIC = ("EachMemberEquals",)
 # What each function needs, in words for whoever has given it something else.
 REQUIRES = {
     "And": "a list of two to ten conditions",
-    "Base64": "a string",
-    "Cidr": "a list of an address block, a number of blocks and, optionally, their bits",
-    "Contains": "a list of a list of strings and a string",
     "EachMemberEquals": "a list of a list of strings and a string",
-    "EachMemberIn": "a list of two lists of strings",
     "Equals": "a list of two values",
-    "FindInMap": "a map's name and two keys, all strings, and optionally a DefaultValue",
-    "GetAZs": "a string",
+    "FindInMap": "a map's name and two keys, all strings",
     "GetAtt": "two non-empty parameters, the resource name and the resource attribute",
     "If": "a condition's name and two values",
     "ImportValue": "a string",
     "Join": "two parameters, (1) a string delimiter and (2) a list of strings to be joined",
-    "Length": "a list",
     "Not": "a list of one condition",
     "Or": "a list of two to ten conditions",
-    "RefAll": "a parameter type",
     "Select": "two parameters, a valid index value and a list",
     "Split": "two parameters, (1) a string delimiter and (2) a string to be split",
-    "ToJsonString": "an object or a list",
-    "ValueOf": "a parameter's name and an attribute",
-    "ValueOfAll": "a parameter type and an attribute",
 }
 COUNTS = {
     "And": (2, 10),
-    "Cidr": (2, 3),
-    "Contains": (2, 2),
     "EachMemberEquals": (2, 2),
-    "EachMemberIn": (2, 2),
     "Equals": (2, 2),
-    "FindInMap": (3, 4),
+    "FindInMap": (3, 3),
     "If": (3, 3),
     "Join": (2, 2),
     "Not": (1, 1),
     "Or": (2, 10),
     "Select": (2, 2),
     "Split": (2, 2),
-    "ValueOf": (2, 2),
-    "ValueOfAll": (2, 2),
 }
-# The one transform that needs nobody else's code; it allows the functions above to be nested more
-# freely, which the sandbox always does, and adds Length, ToJsonString and FindInMap's default.
-LANGUAGE_EXTENSIONS = "AWS::LanguageExtensions"
 SUB = re.compile(r"\$\{(!?)([^{}]*)\}")
 
 Json = dict[str, Any]
@@ -145,8 +105,6 @@ class Template:
     conditions: Json
     mappings: Json
     rules: Json
-    metadata: Json
-    transforms: list[str]
     description: str | None
     version: str | None
 
@@ -206,6 +164,8 @@ def parse(body: str) -> Template:
     if not content.get("Resources"):
         raise invalid("Template format error: At least one Resources member must be defined.")
     shapes.check(content)
+    if content.get("Transform"):
+        raise not_implemented(f"the transform {content['Transform']}", "ValidationError")
     template = Template(
         body=body,
         parameters=content.get("Parameters") or {},
@@ -214,12 +174,9 @@ def parse(body: str) -> Template:
         conditions=content.get("Conditions") or {},
         mappings=content.get("Mappings") or {},
         rules=content.get("Rules") or {},
-        metadata=content.get("Metadata") or {},
-        transforms=listed(content.get("Transform")),
         description=content.get("Description"),
         version=str(version) if version else None,
     )
-    _check_transforms(template)
     _check_resources(template)
     _check_functions(template)
     _check_references(template)
@@ -302,12 +259,6 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 _Loader.add_constructor("tag:yaml.org,2002:timestamp", yaml.SafeLoader.construct_yaml_str)
 
 
-def _check_transforms(template: Template) -> None:
-    others = [name for name in template.transforms if name != LANGUAGE_EXTENSIONS]
-    if others:
-        raise invalid(f"The sandbox runs no transforms but {LANGUAGE_EXTENSIONS}: {others[0]}")
-
-
 def _check_resources(template: Template) -> None:
     if len(template.resources) > MOST_RESOURCES:
         raise invalid(
@@ -323,8 +274,9 @@ def _check_resources(template: Template) -> None:
                 )
     for name, resource in template.resources.items():
         for key in ("DeletionPolicy", "UpdateReplacePolicy"):
-            allowed = ["Delete", "Retain", "Snapshot", "RetainExceptOnCreate"]
-            if resource.get(key, "Delete") not in allowed[: 4 if key == "DeletionPolicy" else 3]:
+            if resource.get(key) in ("Snapshot", "RetainExceptOnCreate"):
+                raise not_implemented(f"{key} {resource[key]}", "ValidationError")
+            if resource.get(key, "Delete") not in ("Delete", "Retain"):
                 raise invalid(
                     f"Template format error: Unrecognized {key} {resource[key]} for resource {name}"
                 )
@@ -353,9 +305,7 @@ def _check_functions(template: Template) -> None:
                 function = str(name).removeprefix("Fn::")
                 if str(name).startswith("Fn::"):
                     if function not in allowed:
-                        raise invalid(
-                            f"Template error: {name} is no function the sandbox knows in {where}"
-                        )
+                        raise not_implemented(f"{name} in {where}", "ValidationError")
                     if len(value) > 1:
                         raise invalid(
                             f"Template format error: {name} must stand alone in its object"
@@ -372,7 +322,7 @@ def _check_functions(template: Template) -> None:
     walk(list(template.outputs.values()), FUNCTIONS, "Outputs")
     walk(
         list(template.conditions.values()),
-        (*LOGIC, "FindInMap", "Join", "Select", "Split", "Sub", "Length", "If"),
+        (*LOGIC, "FindInMap", "Join", "Select", "Split", "Sub", "If"),
         "Conditions",
     )
     walk(list(template.rules.values()), (*LOGIC, *RULE_LOGIC), "Rules")
@@ -383,23 +333,19 @@ def _check_arguments(function: str, argument: Any, template: Template) -> None:
         least, most = COUNTS[function]
         if not isinstance(argument, list) or not least <= len(argument) <= most:
             raise malformed(function)
-        if function in ("If", "Join", "Split", "ValueOf") and not isinstance(argument[0], str):
+        if function in ("If", "Join", "Split") and not isinstance(argument[0], str):
             raise malformed(function)
     if function == "If" and argument[0] not in template.conditions:
         raise invalid(f"Template error: unresolved condition dependency: {argument[0]} in Fn::If")
     if function == "FindInMap":
-        name, *_, last = argument
-        if any(not isinstance(key, (str, dict)) for key in argument[:3]) or (
-            len(argument) == 4 and not (isinstance(last, dict) and list(last) == ["DefaultValue"])
-        ):
+        name = argument[0]
+        if any(not isinstance(key, (str, dict)) for key in argument):
             raise malformed(function)
         if isinstance(name, str) and name not in template.mappings:
             raise invalid(
                 f"Template error: Mapping named '{name}' is not present in the 'Mappings' "
                 "section of template."
             )
-    if function == "ValueOf" and argument[0] not in template.parameters:
-        raise malformed(function)
     if function == "Sub":
         good = isinstance(argument, str) or (
             isinstance(argument, list)

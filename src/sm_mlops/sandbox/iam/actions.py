@@ -1,8 +1,6 @@
-"""What each operation of a service takes: actions on resources, the role it passes on, the tags it
-gives. S3, whose operations are told by paths and queries, has a module of its own.
+"""What a request takes: actions on resources, the role it passes on, the tags it gives.
 
-Source: the Service Authorization Reference,
-https://docs.aws.amazon.com/service-authorization/latest/reference/reference_policies_actions-resources-contextkeys.html
+S3, whose operations are told by paths and queries, has a module of its own: objects.py.
 """
 
 from __future__ import annotations
@@ -13,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sm_mlops.sandbox.iam.language import Value, many
+from sm_mlops.sandbox.iam.operations import SERVICES, Service, Table
 from sm_mlops.sandbox.wire import Params
 
 FIELD = re.compile(r"\{(\w+)\}")
@@ -43,323 +42,6 @@ class Place:
         """Return an ARN; of services whose resources belong to no region, without one."""
         region = "" if service in ("iam", "sts") else self.region
         return f"arn:{self.partition}:{service}:{region}:{self.account}:{resource}"
-
-
-# Each resource with the operations that need it; {Name} is a member of the request. An operation
-# that is named several times needs all of its resources.
-Table = Mapping[str, str]
-
-SAGEMAKER: Table = {
-    "*": """
-        ListCodeRepositories ListDomains ListEndpointConfigs ListEndpoints ListModelPackageGroups
-        ListModels ListPipelines ListProcessingJobs ListProjects ListTrainingJobs Search
-        ListUserProfiles ListSpaces ListApps GetSagemakerServicecatalogPortfolioStatus
-        EnableSagemakerServicecatalogPortfolio DisableSagemakerServicecatalogPortfolio""",
-    "code-repository/{CodeRepositoryName}": """
-        CreateCodeRepository DeleteCodeRepository DescribeCodeRepository UpdateCodeRepository""",
-    "domain/{DomainId}": "DescribeDomain DeleteDomain UpdateDomain",
-    "domain/*": "CreateDomain",
-    "endpoint/{EndpointName}": """
-        CreateEndpoint DeleteEndpoint DescribeEndpoint InvokeEndpoint InvokeEndpointAsync
-        UpdateEndpoint UpdateEndpointWeightsAndCapacities""",
-    "endpoint-config/{EndpointConfigName}": """
-        CreateEndpoint CreateEndpointConfig DeleteEndpointConfig DescribeEndpointConfig
-        UpdateEndpoint""",
-    "model/{ModelName}": "CreateModel DeleteModel DescribeModel",
-    "model-package/{ModelPackageName}": "DeleteModelPackage DescribeModelPackage",
-    "model-package/{ModelPackageArn}": "UpdateModelPackage",
-    "model-package/{ModelPackageArnList}": "BatchDescribeModelPackage",
-    "model-package/{ModelPackageGroupName}/*": "ListModelPackages",
-    "model-package-group/{ModelPackageGroupName}": """
-        CreateModelPackageGroup DeleteModelPackageGroup DeleteModelPackageGroupPolicy
-        DescribeModelPackageGroup GetModelPackageGroupPolicy PutModelPackageGroupPolicy""",
-    "pipeline/{PipelineName}": """
-        CreatePipeline DeletePipeline DescribePipeline ListPipelineExecutions
-        StartPipelineExecution UpdatePipeline""",
-    "{PipelineExecutionArn}": """
-        DescribePipelineDefinitionForExecution DescribePipelineExecution
-        ListPipelineExecutionSteps ListPipelineParametersForExecution RetryPipelineExecution
-        StopPipelineExecution""",
-    "processing-job/{ProcessingJobName}": """
-        CreateProcessingJob DeleteProcessingJob DescribeProcessingJob StopProcessingJob""",
-    "training-job/{TrainingJobName}": """
-        CreateTrainingJob DeleteTrainingJob DescribeTrainingJob StopTrainingJob""",
-    "project/{ProjectName}": "CreateProject DeleteProject DescribeProject UpdateProject",
-    "{ResourceArn}": "AddTags DeleteTags ListTags",
-    # Of a version the number is not known before: see _version.
-    "": "CreateModelPackage",
-}
-CLOUDFORMATION: Table = {
-    "*": """
-        DescribeAccountLimits EstimateTemplateCost ListExports ListImports ListStacks ListTypes
-        GetTemplateSummary ValidateTemplate""",
-    "stack={StackName}": """
-        CancelUpdateStack ContinueUpdateRollback CreateChangeSet CreateStack DeleteStack
-        DescribeStackEvents DescribeStackResource DescribeStackResources DescribeStacks
-        DetectStackDrift GetStackPolicy GetTemplate ListChangeSets ListStackResources
-        RollbackStack SetStackPolicy UpdateStack UpdateTerminationProtection""",
-    "changeset={ChangeSetName}": "DeleteChangeSet DescribeChangeSet ExecuteChangeSet",
-}
-IAM: Table = {
-    "*": """
-        CreateAccountAlias DeleteAccountAlias GetAccountAuthorizationDetails
-        GetAccountPasswordPolicy GetAccountSummary ListAccountAliases ListGroups
-        ListInstanceProfiles ListOpenIDConnectProviders ListPolicies ListRoles ListUsers
-        SimulateCustomPolicy""",
-    "role={RoleName}": """
-        AttachRolePolicy CreateRole DeleteRole DeleteRolePermissionsBoundary DeleteRolePolicy
-        DetachRolePolicy GetRole GetRolePolicy ListAttachedRolePolicies
-        ListInstanceProfilesForRole ListRolePolicies ListRoleTags PutRolePermissionsBoundary
-        PutRolePolicy TagRole UntagRole UpdateAssumeRolePolicy UpdateRole UpdateRoleDescription""",
-    "user={UserName}": """
-        AddUserToGroup AttachUserPolicy CreateAccessKey CreateLoginProfile CreateUser
-        DeleteAccessKey DeleteLoginProfile DeleteUser DeleteUserPermissionsBoundary
-        DeleteUserPolicy DetachUserPolicy GetLoginProfile GetUser GetUserPolicy ListAccessKeys
-        ListAttachedUserPolicies ListGroupsForUser ListUserPolicies ListUserTags
-        PutUserPermissionsBoundary PutUserPolicy TagUser UntagUser UpdateAccessKey UpdateUser""",
-    "policy{Path}{PolicyName}": "CreatePolicy",
-    "{PolicyArn}": """
-        CreatePolicyVersion DeletePolicy DeletePolicyVersion GetPolicy GetPolicyVersion
-        ListEntitiesForPolicy ListPolicyTags ListPolicyVersions SetDefaultPolicyVersion TagPolicy
-        UntagPolicy""",
-    "{PolicySourceArn}": "SimulatePrincipalPolicy GetContextKeysForPrincipalPolicy",
-    "oidc-provider/{Url}": "CreateOpenIDConnectProvider",
-    "{OpenIDConnectProviderArn}": """
-        AddClientIDToOpenIDConnectProvider DeleteOpenIDConnectProvider GetOpenIDConnectProvider
-        ListOpenIDConnectProviderTags RemoveClientIDFromOpenIDConnectProvider
-        TagOpenIDConnectProvider UntagOpenIDConnectProvider
-        UpdateOpenIDConnectProviderThumbprint""",
-    "role/aws-service-role/{AWSServiceName}/*": "CreateServiceLinkedRole",
-}
-LOGS: Table = {
-    "*": "DescribeLogGroups DescribeResourcePolicies PutResourcePolicy DeleteResourcePolicy",
-    "log-group:{logGroupName}:log-stream:": """
-        CreateLogGroup DeleteLogGroup DeleteRetentionPolicy DescribeLogStreams FilterLogEvents
-        PutRetentionPolicy ListTagsLogGroup TagLogGroup UntagLogGroup StartQuery
-        PutSubscriptionFilter DeleteSubscriptionFilter DescribeSubscriptionFilters
-        PutMetricFilter DeleteMetricFilter""",
-    "log-group:{logGroupName}:log-stream:{logStreamName}": """
-        CreateLogStream DeleteLogStream GetLogEvents PutLogEvents""",
-    "{resourceArn}": "ListTagsForResource TagResource UntagResource",
-}
-CLOUDWATCH: Table = {
-    "*": """
-        DescribeAlarmsForMetric GetMetricData GetMetricStatistics ListMetrics PutMetricData
-        ListDashboards""",
-    "alarm:{AlarmName}": "PutMetricAlarm PutCompositeAlarm SetAlarmState",
-    "alarm:{AlarmNames}": """
-        DeleteAlarms DescribeAlarms DescribeAlarmHistory DisableAlarmActions EnableAlarmActions""",
-    "{ResourceARN}": "ListTagsForResource TagResource UntagResource",
-}
-AUTOSCALING: Table = {
-    "*": """
-        DescribeScalableTargets DescribeScalingActivities DescribeScalingPolicies
-        DescribeScheduledActions""",
-    "scalable-target/*": """
-        DeleteScalingPolicy DeleteScheduledAction DeregisterScalableTarget PutScalingPolicy
-        PutScheduledAction RegisterScalableTarget""",
-    "{ResourceARN}": "ListTagsForResource TagResource UntagResource",
-}
-SECRETS: Table = {
-    "*": "GetRandomPassword ListSecrets BatchGetSecretValue",
-    "secret:{Name}-??????": "CreateSecret",
-    "secret={SecretId}": """
-        CancelRotateSecret DeleteResourcePolicy DeleteSecret DescribeSecret GetResourcePolicy
-        GetSecretValue ListSecretVersionIds PutResourcePolicy PutSecretValue RestoreSecret
-        RotateSecret TagResource UntagResource UpdateSecret UpdateSecretVersionStage
-        ValidateResourcePolicy""",
-}
-LAMBDA: Table = {
-    "*": "GetAccountSettings ListFunctions ListLayers ListLayerVersions ListEventSourceMappings",
-    "function:{FunctionName}": """
-        AddPermission CreateFunction DeleteFunction DeleteFunctionConcurrency
-        DeleteFunctionEventInvokeConfig GetFunction GetFunctionConcurrency
-        GetFunctionConfiguration GetFunctionEventInvokeConfig GetPolicy Invoke InvokeAsync
-        ListAliases ListFunctionEventInvokeConfigs ListVersionsByFunction PublishVersion
-        PutFunctionConcurrency PutFunctionEventInvokeConfig RemovePermission UpdateFunctionCode
-        UpdateFunctionConfiguration UpdateFunctionEventInvokeConfig CreateAlias DeleteAlias
-        GetAlias UpdateAlias""",
-    "layer:{LayerName}": "PublishLayerVersion",
-    "layer:{LayerName}:{VersionNumber}": """
-        AddLayerVersionPermission DeleteLayerVersion GetLayerVersion GetLayerVersionPolicy
-        RemoveLayerVersionPermission""",
-    "{Resource}": "ListTags TagResource UntagResource",
-}
-EVENTS: Table = {
-    "*": "ListEventBuses ListRuleNamesByTarget ListRules TestEventPattern",
-    "rule/{Name}": "DeleteRule DescribeRule DisableRule EnableRule PutRule",
-    "rule/{Rule}": "ListTargetsByRule PutTargets RemoveTargets",
-    "event-bus/default": "PutEvents",
-    "event-bus/{Name}": "CreateEventBus DeleteEventBus DescribeEventBus UpdateEventBus",
-    "{ResourceARN}": "ListTagsForResource TagResource UntagResource",
-}
-SQS: Table = {
-    "*": "ListQueues",
-    "{QueueName}": "CreateQueue GetQueueUrl",
-    "queue={QueueUrl}": """
-        AddPermission ChangeMessageVisibility ChangeMessageVisibilityBatch DeleteMessage
-        DeleteMessageBatch DeleteQueue GetQueueAttributes ListDeadLetterSourceQueues
-        ListQueueTags PurgeQueue ReceiveMessage RemovePermission SendMessage SendMessageBatch
-        SetQueueAttributes TagQueue UntagQueue""",
-}
-SNS: Table = {
-    "*": "ListSubscriptions ListTopics GetSubscriptionAttributes SetSubscriptionAttributes "
-    "Unsubscribe",
-    "{Name}": "CreateTopic",
-    "{TopicArn}": """
-        AddPermission ConfirmSubscription DeleteTopic GetTopicAttributes ListSubscriptionsByTopic
-        Publish PublishBatch RemovePermission SetTopicAttributes Subscribe""",
-    "{ResourceArn}": "ListTagsForResource TagResource UntagResource",
-}
-CATALOG: Table = {
-    "*": """
-        AssociateProductWithPortfolio DeleteConstraint DescribeConstraint DescribeProductView
-        DescribeProvisionedProduct DescribeRecord DisassociateProductFromPortfolio
-        GetProvisionedProductOutputs ListConstraintsForPortfolio ListPortfolios
-        ListRecordHistory ScanProvisionedProducts SearchProducts SearchProductsAsAdmin
-        SearchProvisionedProducts TerminateProvisionedProduct UpdateConstraint
-        UpdateProvisionedProduct ListAcceptedPortfolioShares""",
-    "portfolio/{Id}": "DeletePortfolio DescribePortfolio UpdatePortfolio",
-    "portfolio/*": "CreatePortfolio",
-    "portfolio/{PortfolioId}": """
-        AssociatePrincipalWithPortfolio DisassociatePrincipalFromPortfolio ListPortfolioAccess
-        ListPrincipalsForPortfolio""",
-    "product/*": "CreateProduct",
-    "product/{Id}": "DeleteProduct DescribeProduct DescribeProductAsAdmin UpdateProduct",
-    "product/{ProductId}": """
-        CreateConstraint CreateProvisioningArtifact DeleteProvisioningArtifact
-        DescribeProvisioningArtifact DescribeProvisioningParameters ListLaunchPaths
-        ListPortfoliosForProduct ListProvisioningArtifacts ProvisionProduct
-        UpdateProvisioningArtifact""",
-}
-CONNECTIONS: Table = {
-    "*": "CreateConnection CreateHost ListHosts",
-    "connection/*": "ListConnections",
-    "{ConnectionArn}": "DeleteConnection GetConnection",
-    "{HostArn}": "DeleteHost GetHost UpdateHost",
-    "{ResourceArn}": "ListTagsForResource TagResource UntagResource",
-}
-SSM: Table = {
-    "*": "DescribeParameters",
-    "parameter{Name}": "DeleteParameter GetParameter GetParameterHistory PutParameter",
-    "parameter{Names}": "DeleteParameters GetParameters",
-    "parameter{Path}": "GetParametersByPath",
-    "parameter{ResourceId}": "AddTagsToResource ListTagsForResource RemoveTagsFromResource",
-}
-KMS: Table = {
-    "*": "CreateKey ListAliases ListKeys GenerateRandom",
-    "key={KeyId}": """
-        CancelKeyDeletion CreateGrant Decrypt DescribeKey DisableKey DisableKeyRotation
-        EnableKey EnableKeyRotation Encrypt GenerateDataKey GenerateDataKeyWithoutPlaintext
-        GetKeyPolicy GetKeyRotationStatus GetPublicKey ListGrants ListKeyPolicies
-        ListResourceTags PutKeyPolicy RevokeGrant ScheduleKeyDeletion Sign TagResource
-        UntagResource UpdateKeyDescription Verify""",
-    "alias={AliasName}": "CreateAlias DeleteAlias UpdateAlias",
-    "key={TargetKeyId}": "CreateAlias UpdateAlias",
-}
-QUOTAS: Table = {
-    "*": """
-        GetAWSDefaultServiceQuota GetServiceQuota ListAWSDefaultServiceQuotas
-        ListRequestedServiceQuotaChangeHistory ListServiceQuotas ListServices""",
-}
-STS: Table = {
-    # Whoever has credentials may ask who that is; no policy is needed.
-    # Who may take a role is decided in sign_in.py.
-    "": """
-        AssumeRole AssumeRoleWithWebIdentity GetAccessKeyInfo GetCallerIdentity
-        GetSessionToken""",
-}
-
-
-@dataclass(frozen=True)
-class Service:
-    """A service's operations. `prefix` begins its actions, `namespace` its ARNs."""
-
-    prefix: str
-    table: Table
-    namespace: str = ""
-    tagging: str = ""
-    """The action that giving tags takes as well, {} being the kind of what is made."""
-    passes: Mapping[str, str] = field(default_factory=dict)
-    """The member of an operation that names a role, which it passes to `to`."""
-    to: str = ""
-    renamed: Mapping[str, str] = field(default_factory=dict)
-    """Operations whose action is called otherwise."""
-
-
-# By the name that requests are signed for.
-SERVICES: Mapping[str, Service] = {
-    "sagemaker": Service(
-        "sagemaker",
-        SAGEMAKER,
-        tagging="sagemaker:AddTags",
-        to="sagemaker.amazonaws.com",
-        passes={
-            "CreateModel": "ExecutionRoleArn",
-            "CreateEndpointConfig": "ExecutionRoleArn",
-            "CreatePipeline": "RoleArn",
-            "UpdatePipeline": "RoleArn",
-            "CreateProcessingJob": "RoleArn",
-            "CreateTrainingJob": "RoleArn",
-        },
-    ),
-    "cloudformation": Service(
-        "cloudformation",
-        CLOUDFORMATION,
-        to="cloudformation.amazonaws.com",
-        passes=dict.fromkeys(
-            (
-                *("CreateStack", "UpdateStack", "DeleteStack"),
-                *("CreateChangeSet", "ContinueUpdateRollback", "RollbackStack"),
-            ),
-            "RoleARN",
-        ),
-    ),
-    "iam": Service("iam", IAM, tagging="iam:Tag{}"),
-    "sts": Service("sts", STS),
-    "logs": Service("logs", LOGS, tagging="logs:TagResource"),
-    "monitoring": Service("cloudwatch", CLOUDWATCH, tagging="cloudwatch:TagResource"),
-    "application-autoscaling": Service(
-        "application-autoscaling",
-        AUTOSCALING,
-        tagging="application-autoscaling:TagResource",
-        passes={"RegisterScalableTarget": "RoleARN"},
-        to="application-autoscaling.amazonaws.com",
-    ),
-    "secretsmanager": Service("secretsmanager", SECRETS, tagging="secretsmanager:TagResource"),
-    "lambda": Service(
-        "lambda",
-        LAMBDA,
-        tagging="lambda:TagResource",
-        passes={"CreateFunction": "Role", "UpdateFunctionConfiguration": "Role"},
-        to="lambda.amazonaws.com",
-        renamed={"Invoke": "InvokeFunction", "InvokeAsync": "InvokeFunction"},
-    ),
-    "events": Service(
-        "events",
-        EVENTS,
-        tagging="events:TagResource",
-        passes={"PutRule": "RoleArn"},
-        to="events.amazonaws.com",
-    ),
-    "sqs": Service(
-        "sqs",
-        SQS,
-        tagging="sqs:TagQueue",
-        renamed={
-            "SendMessageBatch": "SendMessage",
-            "DeleteMessageBatch": "DeleteMessage",
-            "ChangeMessageVisibilityBatch": "ChangeMessageVisibility",
-        },
-    ),
-    "sns": Service("sns", SNS, tagging="sns:TagResource", renamed={"PublishBatch": "Publish"}),
-    "servicecatalog": Service("servicecatalog", CATALOG, "catalog"),
-    "codeconnections": Service("codeconnections", CONNECTIONS),
-    "codestar-connections": Service("codestar-connections", CONNECTIONS),
-    "ssm": Service("ssm", SSM, tagging="ssm:AddTagsToResource"),
-    "kms": Service("kms", KMS, tagging="kms:TagResource"),
-    "servicequotas": Service("servicequotas", QUOTAS),
-}
 
 
 def _by_operation(table: Table) -> dict[str, list[str]]:
@@ -440,8 +122,6 @@ def _filled(namespace: str, template: str, values: Params, place: Place) -> str:
         text = "*" if given is None else str(given)
         if found[1] == "Url":
             text = text.removeprefix("https://")
-        if namespace == "ssm" and not text.startswith("/"):
-            text = f"/{text}"
         return text
 
     return place.arn(namespace, FIELD.sub(value, template))
@@ -476,7 +156,7 @@ def _looked_up(
         return found, ""
     if kind == "secret":
         return place.arn("secretsmanager", f"secret:{name}"), ""
-    if kind == "alias" or name.startswith("alias/"):
+    if name.startswith("alias/"):
         return place.arn("kms", name), ""
     return place.arn("kms", f"key/{name}"), ""
 
@@ -552,8 +232,6 @@ def _special(service: str, operation: str, params: Params) -> dict[str, Value]:
         }
     if service == "lambda":
         return {**given(Principal="Principal"), "lambda:Layer": _texts(params.get("Layers"))}
-    if service == "sns":
-        return given(Protocol="Protocol", Endpoint="Endpoint")
     return _sagemaker_facts(params) if service == "sagemaker" else {}
 
 

@@ -153,13 +153,12 @@ def of_user(account: str, region: str, name: str) -> Identity | None:
     found = owner.users.get(name)
     if found is None:
         return None
-    groups = [group for group in owner.groups.values() if found in group.users]
     return Identity(
         "user",
         found.arn,
         found.arn,
         account,
-        policies=tuple(text for each in (found, *groups) for text in _policies(each)),
+        policies=_policies(found),
         boundary=_boundary(getattr(found, "permissions_boundary_arn", None), account, region),
         tags={tag["Key"]: tag["Value"] for tag in _user_tags(owner, found)},
     )

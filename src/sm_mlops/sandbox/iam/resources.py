@@ -43,7 +43,6 @@ class Resources:
             "cloudwatch": _tagged_in("cloudwatch"),
             "events": _tagged_in("events"),
             "iam": _iam_tags,
-            "kms": _key_tags,
             "lambda": _function_tags,
             "s3": _bucket_tags,
             "sagemaker": self._sagemaker_tags,
@@ -85,8 +84,8 @@ class Resources:
         if kind == "secret":
             secret = _secret(account, region, name)
             return str(secret.arn) if secret else None
-        if kind in ("key", "alias"):
-            return _key_arn(kind, name, account, region)
+        if kind == "key":
+            return _key_arn(name, account, region)
         return None
 
     def policy(self, arn: str) -> str | None:
@@ -195,19 +194,13 @@ def _region(partition: str) -> str:
     return {"aws-cn": "cn-north-1", "aws-us-gov": "us-gov-west-1"}.get(partition, "")
 
 
-def _key_tags(parts: list[str]) -> Tags:
-    backend = _moto("kms", parts[4], parts[3])
-    rows = backend.tagger.list_tags_for_resource(parts[5].partition("/")[2]).get("Tags", [])
-    return {row["TagKey"]: row["TagValue"] for row in rows}
-
-
-def _key_arn(kind: str, name: str, account: str, region: str) -> str | None:
+def _key_arn(name: str, account: str, region: str) -> str | None:
     backend = _moto("kms", account, region)
-    if kind == "key" and name in backend.keys:
+    if name in backend.keys:
         return str(backend.keys[name].arn)
     for key in list(backend.keys.values()):
         if name in key.aliases:
-            return str(key.aliases[name].alias_arn if kind == "alias" else key.arn)
+            return str(key.arn)
     return None
 
 

@@ -17,7 +17,7 @@ from sm_mlops.sandbox.iam.decide import Verdict, base_facts, decide
 from sm_mlops.sandbox.iam.enforcement import denial
 from sm_mlops.sandbox.iam.identities import Identity
 from sm_mlops.sandbox.iam.language import Asked, Facts, Value, said
-from sm_mlops.sandbox.wire import ApiError, Caller, Params, partition
+from sm_mlops.sandbox.wire import ApiError, Caller, Params, not_implemented, partition
 
 # As AWS Organizations makes it in each account of an organisation: the way into another account.
 DOOR = "OrganizationAccountAccessRole"
@@ -51,7 +51,7 @@ def check_assume_role(params: Params, caller: Caller) -> None:
         tagging = _verdict(who, "sts:TagSession", arn, facts, caller.region)
         if not tagging.allowed:
             raise denial(who, "sts", Check("sts:TagSession", arn), tagging)
-        raise ApiError("ValidationError", "the sandbox does not support session tags")
+        raise not_implemented("session tags of sts:AssumeRole")
     _check_duration(params, arn, caller.region)
 
 

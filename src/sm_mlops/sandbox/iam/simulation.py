@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from xml.sax.saxutils import escape
@@ -15,8 +15,9 @@ from sm_mlops.sandbox.iam import identities
 from sm_mlops.sandbox.iam.decide import Verdict, base_facts, decide
 from sm_mlops.sandbox.iam.identities import Identity
 from sm_mlops.sandbox.iam.language import Value, many
-from sm_mlops.sandbox.wire import ApiError, Caller, Params
+from sm_mlops.sandbox.wire import ApiError, Caller, Params, not_implemented
 
+MEMBERS = {"PolicySourceArn", "ActionNames", "ResourceArns", "ContextEntries", "Version"}
 NAMESPACE = "https://iam.amazonaws.com/doc/2010-05-08/"
 
 
@@ -27,29 +28,24 @@ class Result:
     action: str
     resource: str
     decision: str
-    boundary: bool | None
-    """Whether the permissions boundary allows it; None where there is none."""
 
 
-def simulate(
+def _simulate(
     who: Identity,
     names: Iterable[str],
-    resources: Iterable[str] = ("*",),
-    context: Mapping[str, Value] | None = None,
-    region: str = "us-east-1",
-    policy: str | None = None,
-) -> list[Result]:
-    """Return what policies say of every action on every resource, whether it exists or not.
+    resources: Iterable[str],
+    context: Mapping[str, Value],
+    region: str,
+) -> Iterator[Result]:
+    """Yield what policies say of every action on every resource, whether it exists or not.
 
-    `policy` is that of the resource. The request has no keys but those in `context`.
+    The request has no keys but those in `context`.
     """
-    facts = base_facts(who, region, time.time()).with_(dict(context or {}))
-    found = []
+    facts = base_facts(who, region, time.time()).with_(dict(context))
     for action in names:
         for resource in resources:
-            verdict = decide(who, action, resource, facts, policy)
-            found.append(Result(action, resource, _decision(verdict), _boundary(who, verdict)))
-    return found
+            verdict = decide(who, action, resource, facts)
+            yield Result(action, resource, _decision(verdict))
 
 
 def _decision(verdict: Verdict) -> str:
@@ -58,13 +54,12 @@ def _decision(verdict: Verdict) -> str:
     return "explicitDeny" if verdict.explicit else "implicitDeny"
 
 
-def _boundary(who: Identity, verdict: Verdict) -> bool | None:
-    return None if who.boundary is None else verdict.why != "boundary"
-
-
 def answer(params: Params, caller: Caller) -> bytes:
     """Answer the API call. Raises ApiError."""
-    results = simulate(
+    unknown = sorted(set(params) - MEMBERS)
+    if unknown:
+        raise not_implemented(f"{', '.join(unknown)} of iam:SimulatePrincipalPolicy")
+    results = _simulate(
         _source(params, caller),
         [str(name) for name in many(params.get("ActionNames"))],
         [str(arn) for arn in many(params.get("ResourceArns"))] or ["*"],
@@ -74,7 +69,6 @@ def answer(params: Params, caller: Caller) -> bytes:
             if "ContextKeyName" in entry
         },
         caller.region,
-        params.get("ResourcePolicy"),
     )
     rows = "".join(_member(result) for result in results)
     return (
@@ -108,31 +102,13 @@ def _source(params: Params, caller: Caller) -> Identity:
         found = identities.of_user(parts[4], caller.region, name.rpartition("/")[2])
     if found is None:
         raise ApiError("NoSuchEntity", f"Invalid Entity Arn: {arn} does not exist.", 404)
-    further = tuple(str(text) for text in many(params.get("PolicyInputList")))
-    limits = many(params.get("PermissionsBoundaryPolicyInputList"))
-    return Identity(
-        found.kind,
-        found.arn,
-        found.principal,
-        found.account,
-        found.policies + further,
-        str(limits[0]) if limits else found.boundary,
-        None,
-        found.tags,
-    )
+    return found
 
 
 def _member(result: Result) -> str:
-    boundary = ""
-    if result.boundary is not None:
-        allowed = str(result.boundary).lower()
-        boundary = (
-            "<PermissionsBoundaryDecisionDetail><AllowedByPermissionsBoundary>"
-            f"{allowed}</AllowedByPermissionsBoundary></PermissionsBoundaryDecisionDetail>"
-        )
     return (
         f"<member><EvalActionName>{escape(result.action)}</EvalActionName>"
         f"<EvalResourceName>{escape(result.resource)}</EvalResourceName>"
         f"<EvalDecision>{result.decision}</EvalDecision><MatchedStatements/>"
-        f"<MissingContextValues/>{boundary}</member>"
+        "<MissingContextValues/></member>"
     )

@@ -1,4 +1,4 @@
-"""IAM's roles and policies as resources of stacks."""
+"""IAM's roles, policies, users and sign-in providers as resources of stacks."""
 
 from __future__ import annotations
 
@@ -6,24 +6,41 @@ from sm_mlops.sandbox.cloudformation.calls import (
     Call,
     Name,
     Provider,
+    ResourceFailed,
     Tagging,
     absent_is_fine,
     arn,
     document,
+    fixed,
+    only,
     pairs,
     pick,
     present,
 )
 from sm_mlops.sandbox.cloudformation.expressions import Made
-from sm_mlops.sandbox.cloudformation.template import Json
 
 ROLES = Tagging("tag_role", "untag_role", "RoleName")
+USERS = Tagging("tag_user", "untag_user", "UserName")
+OIDC = Tagging(
+    "tag_open_id_connect_provider", "untag_open_id_connect_provider", "OpenIDConnectProviderArn"
+)
+_ROLE = (
+    "AssumeRolePolicyDocument",
+    "Description",
+    "MaxSessionDuration",
+    "Path",
+    "PermissionsBoundary",
+    "Policies",
+    "RoleName",
+)
+_USER = ("UserName", "Path", "PermissionsBoundary", "Policies")
+_MANAGED = ("ManagedPolicyName", "Path", "Description", "PolicyDocument")
 
-
-# IAM.
+# Roles and managed policies.
 
 
 def _role_create(call: Call) -> Made:
+    only(call, *_ROLE)
     iam, given = call.client("iam"), call.properties
     answer = iam.create_role(
         RoleName=call.name,
@@ -32,11 +49,12 @@ def _role_create(call: Call) -> Made:
         **present(Tags=pairs(call.tags)),
     )["Role"]
     call.made(call.name)
-    _role_policies(call, {})
+    _policies(call, "role", "RoleName")
     return Made(call.name, {"Arn": answer["Arn"], "RoleId": answer["RoleId"]})
 
 
 def _role_update(call: Call) -> Made:
+    only(call, *_ROLE)
     iam, given, name = call.client("iam"), call.properties, call.physical
     if call.changed("AssumeRolePolicyDocument"):
         iam.update_assume_role_policy(
@@ -54,30 +72,26 @@ def _role_update(call: Call) -> Made:
             iam.put_role_permissions_boundary(RoleName=name, PermissionsBoundary=boundary)
         else:
             iam.delete_role_permissions_boundary(RoleName=name)
-    _role_policies(call, call.previous)
+    _policies(call, "role", "RoleName")
     ROLES.apply(iam, name, call)
     answer = iam.get_role(RoleName=name)["Role"]
     return Made(name, {"Arn": answer["Arn"], "RoleId": answer["RoleId"]})
 
 
-def _role_policies(call: Call, before: Json) -> None:
-    iam, name = call.client("iam"), call.physical
-    old, new = (set(each.get("ManagedPolicyArns", [])) for each in (before, call.properties))
-    for policy in sorted(new - old):
-        iam.attach_role_policy(RoleName=name, PolicyArn=policy)
-    for policy in sorted(old - new):
-        with absent_is_fine():
-            iam.detach_role_policy(RoleName=name, PolicyArn=policy)
-    inline, kept = before.get("Policies", []), call.properties.get("Policies", [])
+def _policies(call: Call, noun: str, argument: str) -> None:
+    """Bring the inline policies of a role or user to those wanted."""
+    iam, holder = call.client("iam"), {argument: call.physical}
+    kept = call.properties.get("Policies", [])
     for policy in kept:
-        iam.put_role_policy(
-            RoleName=name,
+        getattr(iam, f"put_{noun}_policy")(
+            **holder,
             PolicyName=policy["PolicyName"],
             PolicyDocument=document(policy["PolicyDocument"]),
         )
-    for gone in {p["PolicyName"] for p in inline} - {p["PolicyName"] for p in kept}:
+    names = {policy["PolicyName"] for policy in kept}
+    for gone in {policy["PolicyName"] for policy in call.previous.get("Policies", [])} - names:
         with absent_is_fine():
-            iam.delete_role_policy(RoleName=name, PolicyName=gone)
+            getattr(iam, f"delete_{noun}_policy")(**holder, PolicyName=gone)
 
 
 def _role_delete(call: Call) -> None:
@@ -90,41 +104,8 @@ def _role_delete(call: Call) -> None:
         iam.delete_role(RoleName=name)
 
 
-_HOLDERS = (
-    ("Roles", "role", "RoleName"),
-    ("Users", "user", "UserName"),
-    ("Groups", "group", "GroupName"),
-)
-
-
-def _inline_put(call: Call) -> Made:
-    iam, given = call.client("iam"), call.properties
-    found = call.physical or call.name
-    call.made(found)
-    text = document(given["PolicyDocument"])
-    for members, noun, argument in _HOLDERS:
-        for holder in given.get(members, []):
-            getattr(iam, f"put_{noun}_policy")(
-                **{argument: holder}, PolicyName=given["PolicyName"], PolicyDocument=text
-            )
-    if call.previous:
-        _inline_remove(call, call.previous, keep=given)
-    return Made(found, {"Id": found})
-
-
-def _inline_remove(call: Call, given: Json, keep: Json) -> None:
-    iam = call.client("iam")
-    for members, noun, argument in _HOLDERS:
-        for holder in given.get(members, []):
-            same = keep.get("PolicyName") == given["PolicyName"]
-            if not (same and holder in keep.get(members, [])):
-                with absent_is_fine():
-                    getattr(iam, f"delete_{noun}_policy")(
-                        **{argument: holder}, PolicyName=given["PolicyName"]
-                    )
-
-
 def _managed_create(call: Call) -> Made:
+    only(call, *_MANAGED)
     iam, given = call.client("iam"), call.properties
     found = iam.create_policy(
         PolicyName=call.name,
@@ -133,11 +114,11 @@ def _managed_create(call: Call) -> Made:
         **present(Tags=pairs(call.tags)),
     )["Policy"]
     call.made(found["Arn"])
-    _managed_holders(call, found["Arn"], {})
     return Made(found["Arn"], {"PolicyArn": found["Arn"], "PolicyId": found["PolicyId"]})
 
 
 def _managed_update(call: Call) -> Made:
+    only(call, *_MANAGED)
     iam, found = call.client("iam"), call.physical
     if call.changed("PolicyDocument"):
         versions = iam.list_policy_versions(PolicyArn=found)["Versions"]
@@ -149,38 +130,118 @@ def _managed_update(call: Call) -> Made:
             PolicyDocument=document(call.properties["PolicyDocument"]),
             SetAsDefault=True,
         )
-    _managed_holders(call, found, call.previous)
     answer = iam.get_policy(PolicyArn=found)["Policy"]
     return Made(found, {"PolicyArn": found, "PolicyId": answer["PolicyId"]})
-
-
-def _managed_holders(call: Call, found: str, before: Json) -> None:
-    iam = call.client("iam")
-    for members, noun, argument in _HOLDERS:
-        old, new = set(before.get(members, [])), set(call.properties.get(members, []))
-        for holder in sorted(new - old):
-            getattr(iam, f"attach_{noun}_policy")(**{argument: holder}, PolicyArn=found)
-        for holder in sorted(old - new):
-            with absent_is_fine():
-                getattr(iam, f"detach_{noun}_policy")(**{argument: holder}, PolicyArn=found)
 
 
 def _managed_delete(call: Call) -> None:
     iam, found = call.client("iam"), call.physical
     with absent_is_fine():
-        holders = iam.list_entities_for_policy(PolicyArn=found)
-        for members, noun, argument in _HOLDERS:
-            for holder in holders.get(f"Policy{members}", []):
-                getattr(iam, f"detach_{noun}_policy")(
-                    **{argument: holder[argument]}, PolicyArn=found
-                )
         for version in iam.list_policy_versions(PolicyArn=found)["Versions"]:
             if not version["IsDefaultVersion"]:
                 iam.delete_policy_version(PolicyArn=found, VersionId=version["VersionId"])
         iam.delete_policy(PolicyArn=found)
 
 
+# Sign-in: GitHub's OpenID Connect provider, or a user with an access key.
+
+
+def _oidc_create(call: Call) -> Made:
+    only(call, "Url", "ClientIdList")
+    given = call.properties
+    found = call.client("iam").create_open_id_connect_provider(
+        Url=given["Url"],
+        **present(
+            ClientIDList=given.get("ClientIdList"),
+            Tags=pairs(call.tags),
+        ),
+    )["OpenIDConnectProviderArn"]
+    call.made(found)
+    return Made(found, {"Arn": found})
+
+
+def _oidc_update(call: Call) -> Made:
+    fixed(call, "ClientIdList")
+    OIDC.apply(call.client("iam"), call.physical, call)
+    return Made(call.physical, {"Arn": call.physical})
+
+
+def _oidc_delete(call: Call) -> None:
+    with absent_is_fine():
+        call.client("iam").delete_open_id_connect_provider(OpenIDConnectProviderArn=call.physical)
+
+
+def _user_create(call: Call) -> Made:
+    only(call, *_USER)
+    call.client("iam").create_user(
+        UserName=call.name,
+        **pick(call.properties, "Path", "PermissionsBoundary"),
+        **present(Tags=pairs(call.tags)),
+    )
+    call.made(call.name)
+    return _user(call)
+
+
+def _user_update(call: Call) -> Made:
+    only(call, *_USER)
+    fixed(call, "Path")
+    iam, name = call.client("iam"), call.physical
+    if call.changed("PermissionsBoundary"):
+        boundary = call.properties.get("PermissionsBoundary")
+        if boundary:
+            iam.put_user_permissions_boundary(UserName=name, PermissionsBoundary=boundary)
+        else:
+            iam.delete_user_permissions_boundary(UserName=name)
+    USERS.apply(iam, name, call)
+    return _user(call)
+
+
+def _user(call: Call) -> Made:
+    _policies(call, "user", "UserName")
+    found = call.client("iam").get_user(UserName=call.physical)["User"]["Arn"]
+    return Made(call.physical, {"Arn": found})
+
+
+def _user_delete(call: Call) -> None:
+    iam, name = call.client("iam"), call.physical
+    with absent_is_fine():
+        for policy in iam.list_attached_user_policies(UserName=name)["AttachedPolicies"]:
+            iam.detach_user_policy(UserName=name, PolicyArn=policy["PolicyArn"])
+        for policy_name in iam.list_user_policies(UserName=name)["PolicyNames"]:
+            iam.delete_user_policy(UserName=name, PolicyName=policy_name)
+        iam.delete_user(UserName=name)
+
+
+def _key_create(call: Call) -> Made:
+    only(call, "UserName", "Serial")
+    user = call.properties["UserName"]
+    made = call.client("iam").create_access_key(UserName=user)["AccessKey"]
+    call.made(made["AccessKeyId"])
+    attributes = {"Id": made["AccessKeyId"], "SecretAccessKey": made["SecretAccessKey"]}
+    return Made(made["AccessKeyId"], attributes)
+
+
+def _key_delete(call: Call) -> None:
+    with absent_is_fine():
+        call.client("iam").delete_access_key(
+            UserName=call.properties["UserName"], AccessKeyId=call.physical
+        )
+
+
+def _key_update(call: Call) -> Made:
+    raise ResourceFailed(f"The sandbox does not change {call.kind} in place")
+
+
 PROVIDERS: dict[str, Provider] = {
+    "AWS::IAM::AccessKey": Provider(
+        _key_create, _key_delete, _key_update, attributes=("Id", "SecretAccessKey")
+    ),
+    "AWS::IAM::OIDCProvider": Provider(
+        _oidc_create, _oidc_delete, _oidc_update, attributes=("Arn",)
+    ),
+    "AWS::IAM::User": Provider(
+        _user_create, _user_delete, _user_update, Name("UserName"), ("Arn",)
+    ),
     "AWS::IAM::ManagedPolicy": Provider(
         _managed_create,
         _managed_delete,
@@ -190,13 +251,6 @@ PROVIDERS: dict[str, Provider] = {
         lambda call: arn(
             call, "iam", f"policy{call.properties.get('Path', '/')}{call.name}", region=False
         ),
-    ),
-    "AWS::IAM::Policy": Provider(
-        _inline_put,
-        lambda call: _inline_remove(call, call.properties, keep={}),
-        _inline_put,
-        Name("", 128),
-        ("Id",),
     ),
     "AWS::IAM::Role": Provider(
         _role_create, _role_delete, _role_update, Name("RoleName"), ("Arn", "RoleId")

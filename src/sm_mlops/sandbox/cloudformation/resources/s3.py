@@ -22,8 +22,6 @@ from sm_mlops.sandbox.cloudformation.calls import (
 )
 from sm_mlops.sandbox.cloudformation.expressions import Made
 
-# S3.
-
 
 def _encryption(s3: Any, bucket: str, value: Any) -> None:
     rules = [
@@ -36,81 +34,31 @@ def _encryption(s3: Any, bucket: str, value: Any) -> None:
     s3.put_bucket_encryption(Bucket=bucket, ServerSideEncryptionConfiguration={"Rules": rules})
 
 
+_RULE = ("NoncurrentVersionExpiration", "AbortIncompleteMultipartUpload")
+
+
 def _lifecycle(s3: Any, bucket: str, value: Any) -> None:
     rules = []
     for index, rule in enumerate(value["Rules"]):
-        known = (
-            "Id",
-            "Status",
-            "Prefix",
-            "ExpirationInDays",
-            "ExpirationDate",
-            "NoncurrentVersionExpirationInDays",
-            "NoncurrentVersionExpiration",
-            "AbortIncompleteMultipartUpload",
-            "ExpiredObjectDeleteMarker",
-            "Transitions",
-        )
-        refuse("AWS::S3::Bucket LifecycleConfiguration", set(rule) - set(known))
-        expiration = {
-            **present(Days=rule.get("ExpirationInDays"), Date=rule.get("ExpirationDate")),
-            **pick(rule, "ExpiredObjectDeleteMarker"),
-        }
-        noncurrent = rule.get("NoncurrentVersionExpiration") or present(
-            NoncurrentDays=rule.get("NoncurrentVersionExpirationInDays")
-        )
+        known = {"Id", "Status", "ExpiredObjectDeleteMarker", *_RULE}
+        refuse("AWS::S3::Bucket LifecycleConfiguration", set(rule) - known)
         rules.append(
             {
                 "ID": rule.get("Id", f"rule-{index + 1}"),
                 "Status": rule["Status"],
-                "Filter": {"Prefix": rule.get("Prefix", "")},
-                **present(
-                    Expiration=expiration,
-                    NoncurrentVersionExpiration=noncurrent,
-                    AbortIncompleteMultipartUpload=rule.get("AbortIncompleteMultipartUpload"),
-                    Transitions=[
-                        {
-                            "StorageClass": each["StorageClass"],
-                            **present(Days=each.get("TransitionInDays")),
-                        }
-                        for each in rule.get("Transitions", [])
-                    ],
-                ),
+                "Filter": {"Prefix": ""},
+                **present(Expiration=pick(rule, "ExpiredObjectDeleteMarker")),
+                **pick(rule, *_RULE),
             }
         )
     s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": rules})
 
 
 def _cors(s3: Any, bucket: str, value: Any) -> None:
-    rules = [
-        {
-            "ExposeHeaders"
-            if k == "ExposedHeaders"
-            else "MaxAgeSeconds"
-            if k == "MaxAge"
-            else "ID"
-            if k == "Id"
-            else k: v
-            for k, v in rule.items()
-        }
-        for rule in value["CorsRules"]
-    ]
-    s3.put_bucket_cors(Bucket=bucket, CORSConfiguration={"CORSRules": rules})
-
-
-def _logging(s3: Any, bucket: str, value: Any) -> None:
-    enabled = {
-        "TargetBucket": value.get("DestinationBucketName", bucket),
-        "TargetPrefix": value.get("LogFilePrefix", ""),
-    }
-    s3.put_bucket_logging(Bucket=bucket, BucketLoggingStatus={"LoggingEnabled": enabled})
-
-
-def _notification(s3: Any, bucket: str, value: Any) -> None:
-    refuse("AWS::S3::Bucket NotificationConfiguration", set(value) - {"EventBridgeConfiguration"})
-    s3.put_bucket_notification_configuration(
-        Bucket=bucket, NotificationConfiguration={"EventBridgeConfiguration": {}}
-    )
+    for rule in value["CorsRules"]:
+        known = {"AllowedHeaders", "AllowedMethods", "AllowedOrigins"}
+        refuse("AWS::S3::Bucket CorsConfiguration", set(rule) - known)
+    s3.put_bucket_cors(Bucket=bucket, CORSConfiguration={"CORSRules": value["CorsRules"]})
 
 
 # Property: what applies it, and the operation that takes it away.
@@ -118,8 +66,6 @@ _BUCKET: dict[str, tuple[Callable[[Any, str, Any], None], str]] = {
     "BucketEncryption": (_encryption, "delete_bucket_encryption"),
     "CorsConfiguration": (_cors, "delete_bucket_cors"),
     "LifecycleConfiguration": (_lifecycle, "delete_bucket_lifecycle"),
-    "LoggingConfiguration": (_logging, ""),
-    "NotificationConfiguration": (_notification, ""),
     "OwnershipControls": (
         lambda s3, bucket, value: s3.put_bucket_ownership_controls(
             Bucket=bucket, OwnershipControls=value
@@ -173,19 +119,9 @@ def _bucket_apply(call: Call, bucket: str) -> Made:
             s3.put_bucket_tagging(Bucket=bucket, Tagging={"TagSet": pairs(call.tags)})
         else:
             s3.delete_bucket_tagging(Bucket=bucket)
-    domain = f"{bucket}.s3.amazonaws.com"
-    regional = f"{bucket}.s3.{call.region}.amazonaws.com"
     found = arn(call, "s3", bucket).replace(f":{call.region}:{call.account}:", ":::")
-    return Made(
-        bucket,
-        {
-            "Arn": found,
-            "DomainName": domain,
-            "RegionalDomainName": regional,
-            "DualStackDomainName": f"{bucket}.s3.dualstack.{call.region}.amazonaws.com",
-            "WebsiteURL": f"http://{bucket}.s3-website-{call.region}.amazonaws.com",
-        },
-    )
+    regional = f"{bucket}.s3.{call.region}.amazonaws.com"
+    return Made(bucket, {"Arn": found, "RegionalDomainName": regional})
 
 
 def _bucket_exists(call: Call) -> bool:
@@ -224,7 +160,7 @@ PROVIDERS: dict[str, Provider] = {
         _bucket_delete,
         _bucket_update,
         Name("BucketName", 63, lower=True),
-        ("Arn", "DomainName", "DualStackDomainName", "RegionalDomainName", "WebsiteURL"),
+        ("Arn", "RegionalDomainName"),
         exists=_bucket_exists,
     ),
     "AWS::S3::BucketPolicy": Provider(

@@ -1,4 +1,4 @@
-"""SageMaker's endpoints, and what scales and watches them, as resources of stacks."""
+"""SageMaker's resources, and what scales and watches endpoints, as resources of stacks."""
 
 from __future__ import annotations
 
@@ -164,6 +164,32 @@ def _group_delete(call: Call) -> None:
         call.client("sagemaker").delete_model_package_group(ModelPackageGroupName=last_part(call))
 
 
+# Code repositories.
+
+
+def _repository_create(call: Call) -> Made:
+    found = call.client("sagemaker").create_code_repository(
+        CodeRepositoryName=call.name,
+        GitConfig=call.properties["GitConfig"],
+        **present(Tags=pairs(call.tags)),
+    )["CodeRepositoryArn"]
+    call.made(found)
+    return Made(found, {"CodeRepositoryName": call.name, "Id": found})
+
+
+def _repository_update(call: Call) -> Made:
+    if call.changed("GitConfig"):
+        # Of a repository's GitConfig only SecretArn can change, which no template here has.
+        raise ResourceFailed(handled("GitConfig of a code repository is fixed", "NotUpdatable"))
+    SAGEMAKER.apply(call.client("sagemaker"), call.physical, call)
+    return Made(call.physical, {"CodeRepositoryName": last_part(call), "Id": call.physical})
+
+
+def _repository_delete(call: Call) -> None:
+    with absent_is_fine():
+        call.client("sagemaker").delete_code_repository(CodeRepositoryName=last_part(call))
+
+
 # Application Auto Scaling and CloudWatch.
 
 
@@ -232,6 +258,13 @@ PROVIDERS: dict[str, Provider] = {
         attributes=("Arn",),
         tagging=ALARMS,
         again=True,
+    ),
+    "AWS::SageMaker::CodeRepository": Provider(
+        _repository_create,
+        _repository_delete,
+        _repository_update,
+        Name("CodeRepositoryName", 63, "{logical}-{random}"),
+        ("CodeRepositoryName", "Id"),
     ),
     "AWS::SageMaker::Endpoint": Provider(
         _endpoint_create,

@@ -1,0 +1,249 @@
+"""Service Catalog's products and CodeConnections' connections as resources of stacks."""
+
+from __future__ import annotations
+
+import json
+import uuid
+
+from sm_mlops.sandbox.cloudformation.calls import (
+    Call,
+    Provider,
+    Tagging,
+    absent_is_fine,
+    only,
+    pairs,
+    pick,
+    present,
+    refuse,
+)
+from sm_mlops.sandbox.cloudformation.expressions import Made
+from sm_mlops.sandbox.cloudformation.template import Json
+
+CONNECTIONS = Tagging("tag_resource", "untag_resource", "ResourceArn")
+_CONNECTION = ("ConnectionArn", "ConnectionStatus", "OwnerAccountId")
+
+
+def _connection_create(call: Call) -> Made:
+    found = call.client("codeconnections").create_connection(
+        **call.properties, **present(Tags=pairs(call.tags))
+    )["ConnectionArn"]
+    call.made(found)
+    return _connection(call)
+
+
+def _connection_update(call: Call) -> Made:
+    CONNECTIONS.apply(call.client("codeconnections"), call.physical, call)
+    return _connection(call)
+
+
+def _connection_delete(call: Call) -> None:
+    with absent_is_fine():
+        call.client("codeconnections").delete_connection(ConnectionArn=call.physical)
+
+
+def _connection(call: Call) -> Made:
+    client = call.client("codeconnections")
+    found = client.get_connection(ConnectionArn=call.physical)["Connection"]
+    return Made(call.physical, pick(found, *_CONNECTION))
+
+
+# Service Catalog.
+
+CATALOG = "servicecatalog"
+
+
+def _catalog_tags(call: Call) -> Json:
+    """Return the arguments that change the tags of a portfolio or a product."""
+    gone = [key for key in call.previous_tags if key not in call.tags]
+    new = {k: v for k, v in call.tags.items() if call.previous_tags.get(k) != v}
+    return present(AddTags=pairs(new), RemoveTags=gone)
+
+
+def _portfolio_create(call: Call) -> Made:
+    found = call.client(CATALOG).create_portfolio(
+        **call.properties, **present(Tags=pairs(call.tags)), IdempotencyToken=str(uuid.uuid4())
+    )["PortfolioDetail"]["Id"]
+    call.made(found)
+    return Made(found, {"Id": found, "PortfolioName": call.properties["DisplayName"]})
+
+
+def _portfolio_update(call: Call) -> Made:
+    call.client(CATALOG).update_portfolio(
+        Id=call.physical, **call.properties, **_catalog_tags(call)
+    )
+    name = call.properties["DisplayName"]
+    return Made(call.physical, {"Id": call.physical, "PortfolioName": name})
+
+
+def _portfolio_delete(call: Call) -> None:
+    with absent_is_fine():
+        call.client(CATALOG).delete_portfolio(Id=call.physical)
+
+
+_PRODUCT = ("Description", "Name", "Owner")
+
+
+def _product_create(call: Call) -> Made:
+    client, given = call.client(CATALOG), call.properties
+    _check_product(call)
+    artifacts = given.get("ProvisioningArtifactParameters", [])
+    answer = client.create_product(
+        **pick(given, *_PRODUCT),
+        ProductType="CLOUD_FORMATION_TEMPLATE",
+        **present(Tags=pairs(call.tags)),
+        ProvisioningArtifactParameters=_artifact(artifacts[0]),
+        IdempotencyToken=str(uuid.uuid4()),
+    )
+    found = answer["ProductViewDetail"]["ProductViewSummary"]["ProductId"]
+    call.made(found)
+    for each in artifacts[1:]:
+        client.create_provisioning_artifact(
+            ProductId=found, Parameters=_artifact(each), IdempotencyToken=str(uuid.uuid4())
+        )
+    return _product(call, found)
+
+
+def _check_product(call: Call) -> None:
+    only(call, *_PRODUCT, "ProvisioningArtifactParameters", "ReplaceProvisioningArtifacts")
+    if call.properties.get("ReplaceProvisioningArtifacts"):
+        refuse(call.kind, {"ReplaceProvisioningArtifacts"})
+
+
+def _product_update(call: Call) -> Made:
+    _check_product(call)
+    client, given, product = call.client(CATALOG), call.properties, call.physical
+    client.update_product(Id=product, **pick(given, *_PRODUCT), **_catalog_tags(call))
+    old = call.previous.get("ProvisioningArtifactParameters", [])
+    new = given.get("ProvisioningArtifactParameters", [])
+    rows = client.list_provisioning_artifacts(ProductId=product)["ProvisioningArtifactDetails"]
+    ids = {row["Name"]: row["Id"] for row in rows}
+    same = [key for key in map(_key, new) if key in map(_key, old)]
+    # New versions first: a product is never without one.
+    gone = [ids[each["Name"]] for each in old if _key(each) not in same and each["Name"] in ids]
+    for each in new:
+        if _key(each) not in same:
+            client.create_provisioning_artifact(
+                ProductId=product, Parameters=_artifact(each), IdempotencyToken=str(uuid.uuid4())
+            )
+        elif each.get("Description") not in {
+            e.get("Description") for e in old if _key(e) == _key(each)
+        }:
+            client.update_provisioning_artifact(
+                ProductId=product,
+                ProvisioningArtifactId=ids[each["Name"]],
+                Description=each.get("Description", ""),
+            )
+    # What the template no longer lists is deleted: ReplaceProvisioningArtifacts only decides
+    # whether the versions that stay keep their ids.
+    for identity in gone:
+        with absent_is_fine():
+            client.delete_provisioning_artifact(ProductId=product, ProvisioningArtifactId=identity)
+    return _product(call, product)
+
+
+def _key(artifact: Json) -> tuple[str, str]:
+    return artifact.get("Name", ""), artifact["Info"].get("LoadTemplateFromURL", "")
+
+
+def _artifact(given: Json) -> Json:
+    return {"Type": "CLOUD_FORMATION_TEMPLATE", **given}
+
+
+def _product(call: Call, found: str) -> Made:
+    rows = call.client(CATALOG).list_provisioning_artifacts(ProductId=found)
+    details = rows["ProvisioningArtifactDetails"]
+    return Made(
+        found,
+        {
+            "Id": found,
+            "ProductName": call.properties["Name"],
+            "ProvisioningArtifactIds": ",".join(row["Id"] for row in details),
+            "ProvisioningArtifactNames": ",".join(row["Name"] for row in details),
+        },
+    )
+
+
+def _product_delete(call: Call) -> None:
+    with absent_is_fine():
+        call.client(CATALOG).delete_product(Id=call.physical)
+
+
+def _inside_create(call: Call) -> Made:
+    given = pick(call.properties, "PortfolioId", "ProductId")
+    call.client(CATALOG).associate_product_with_portfolio(**given)
+    found = f"{given['PortfolioId']}|{given['ProductId']}"
+    call.made(found)
+    return Made(found, {})
+
+
+def _inside_delete(call: Call) -> None:
+    with absent_is_fine():
+        call.client(CATALOG).disassociate_product_from_portfolio(
+            **pick(call.properties, "PortfolioId", "ProductId")
+        )
+
+
+def _grant_create(call: Call) -> Made:
+    given = pick(call.properties, "PortfolioId", "PrincipalARN", "PrincipalType")
+    call.client(CATALOG).associate_principal_with_portfolio(**given)
+    found = f"{given['PrincipalARN']}|{given['PortfolioId']}"
+    call.made(found)
+    return Made(found, {})
+
+
+def _grant_delete(call: Call) -> None:
+    with absent_is_fine():
+        call.client(CATALOG).disassociate_principal_from_portfolio(
+            **pick(call.properties, "PortfolioId", "PrincipalARN")
+        )
+
+
+def _launch_create(call: Call) -> Made:
+    given = call.properties
+    found = call.client(CATALOG).create_constraint(
+        **pick(given, "PortfolioId", "ProductId", "Description"),
+        Type="LAUNCH",
+        Parameters=json.dumps(pick(given, "RoleArn", "LocalRoleName")),
+        IdempotencyToken=str(uuid.uuid4()),
+    )["ConstraintDetail"]["ConstraintId"]
+    call.made(found)
+    return Made(found, {"Id": found})
+
+
+def _launch_update(call: Call) -> Made:
+    given = call.properties
+    call.client(CATALOG).update_constraint(
+        Id=call.physical,
+        Description=given.get("Description", ""),
+        Parameters=json.dumps(pick(given, "RoleArn", "LocalRoleName")),
+    )
+    return Made(call.physical, {"Id": call.physical})
+
+
+def _launch_delete(call: Call) -> None:
+    with absent_is_fine():
+        call.client(CATALOG).delete_constraint(Id=call.physical)
+
+
+PROVIDERS: dict[str, Provider] = {
+    "AWS::CodeConnections::Connection": Provider(
+        _connection_create, _connection_delete, _connection_update, attributes=_CONNECTION
+    ),
+    "AWS::ServiceCatalog::CloudFormationProduct": Provider(
+        _product_create,
+        _product_delete,
+        _product_update,
+        attributes=("Id", "ProductName", "ProvisioningArtifactIds", "ProvisioningArtifactNames"),
+    ),
+    "AWS::ServiceCatalog::LaunchRoleConstraint": Provider(
+        _launch_create, _launch_delete, _launch_update, attributes=("Id",)
+    ),
+    "AWS::ServiceCatalog::Portfolio": Provider(
+        _portfolio_create,
+        _portfolio_delete,
+        _portfolio_update,
+        attributes=("Id", "PortfolioName"),
+    ),
+    "AWS::ServiceCatalog::PortfolioPrincipalAssociation": Provider(_grant_create, _grant_delete),
+    "AWS::ServiceCatalog::PortfolioProductAssociation": Provider(_inside_create, _inside_delete),
+}

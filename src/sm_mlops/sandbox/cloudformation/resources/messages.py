@@ -1,0 +1,149 @@
+"""EventBridge rules and SQS queues as resources of stacks."""
+
+from __future__ import annotations
+
+import json
+
+from sm_mlops.sandbox.cloudformation.calls import (
+    Call,
+    Name,
+    Provider,
+    ResourceFailed,
+    Tagging,
+    absent_is_fine,
+    arn,
+    document,
+    handled,
+    only,
+    pairs,
+    pick,
+    present,
+    texts,
+    without,
+)
+from sm_mlops.sandbox.cloudformation.expressions import Made
+from sm_mlops.sandbox.cloudformation.template import Json
+
+RULES = Tagging("tag_resource", "untag_resource", "ResourceARN")
+QUEUES = Tagging("tag_queue", "untag_queue", "QueueUrl", as_map=True)
+
+_RULE = ("Name", "Description", "EventPattern", "Targets")
+
+
+def _rule_create(call: Call) -> Made:
+    return _rule_put(call, call.name, present(Tags=pairs(call.tags)))
+
+
+def _rule_update(call: Call) -> Made:
+    made = _rule_put(call, call.physical, {})
+    events = call.client("events")
+    kept = {target["Id"] for target in call.properties.get("Targets", [])}
+    gone = [t["Id"] for t in call.previous.get("Targets", []) if t["Id"] not in kept]
+    if gone:
+        events.remove_targets(Rule=call.physical, Ids=gone)
+    RULES.apply(events, made.attributes["Arn"], call)
+    return made
+
+
+def _rule_put(call: Call, name: str, tags: Json) -> Made:
+    only(call, *_RULE)
+    events, given = call.client("events"), dict(call.properties)
+    if "EventPattern" in given:
+        given["EventPattern"] = document(given["EventPattern"])
+    found = events.put_rule(**without(given, "Targets", "Name"), Name=name, **tags)["RuleArn"]
+    call.made(name)
+    if given.get("Targets"):
+        answer = events.put_targets(Rule=name, Targets=given["Targets"])
+        if answer["FailedEntryCount"]:
+            raise ResourceFailed(handled(json.dumps(answer["FailedEntries"]), "InvalidRequest"))
+    return Made(name, {"Arn": found})
+
+
+def _rule_delete(call: Call) -> None:
+    events, name = call.client("events"), call.physical
+    with absent_is_fine():
+        rows = events.list_targets_by_rule(Rule=name)["Targets"]
+        if rows:
+            events.remove_targets(Rule=name, Ids=[row["Id"] for row in rows])
+        events.delete_rule(Name=name)
+
+
+# A queue's attributes with what they become when a template no longer has them.
+_QUEUE = {"MessageRetentionPeriod": 345_600, "SqsManagedSseEnabled": True}
+
+
+def _queue(call: Call, url: str) -> Made:
+    name = url.rpartition("/")[2]
+    return Made(url, {"Arn": arn(call, "sqs", name), "QueueName": name, "QueueUrl": url})
+
+
+def _queue_create(call: Call) -> Made:
+    only(call, "QueueName", *_QUEUE)
+    url = call.client("sqs").create_queue(
+        QueueName=call.name,
+        Attributes=texts(pick(call.properties, *_QUEUE)),
+        **present(tags=call.tags),
+    )["QueueUrl"]
+    call.made(url)
+    return _queue(call, url)
+
+
+def _queue_url(call: Call) -> str:
+    with absent_is_fine():
+        return str(call.client("sqs").get_queue_url(QueueName=call.name)["QueueUrl"])
+    return ""
+
+
+def _queue_update(call: Call) -> Made:
+    only(call, "QueueName", *_QUEUE)
+    changes = {
+        name: call.properties.get(name, default)
+        for name, default in _QUEUE.items()
+        if call.changed(name)
+    }
+    sqs = call.client("sqs")
+    if changes:
+        sqs.set_queue_attributes(QueueUrl=call.physical, Attributes=texts(changes))
+    QUEUES.apply(sqs, call.physical, call)
+    return _queue(call, call.physical)
+
+
+def _queue_delete(call: Call) -> None:
+    with absent_is_fine():
+        call.client("sqs").delete_queue(QueueUrl=call.physical)
+
+
+def _queue_policy_put(call: Call) -> Made:
+    found = call.physical or call.name
+    call.made(found)
+    text = document(call.properties["PolicyDocument"])
+    for url in call.properties["Queues"]:
+        call.client("sqs").set_queue_attributes(QueueUrl=url, Attributes={"Policy": text})
+    _queue_policy_clear(call, set(call.previous.get("Queues", [])) - {*call.properties["Queues"]})
+    return Made(found, {"Id": found})
+
+
+def _queue_policy_clear(call: Call, urls: set[str]) -> None:
+    for url in sorted(urls):
+        with absent_is_fine():
+            call.client("sqs").set_queue_attributes(QueueUrl=url, Attributes={"Policy": ""})
+
+
+PROVIDERS: dict[str, Provider] = {
+    "AWS::Events::Rule": Provider(_rule_create, _rule_delete, _rule_update, Name("Name"), ("Arn",)),
+    "AWS::SQS::Queue": Provider(
+        _queue_create,
+        _queue_delete,
+        _queue_update,
+        Name("QueueName", 80),
+        ("Arn", "QueueName", "QueueUrl"),
+        _queue_url,
+    ),
+    "AWS::SQS::QueuePolicy": Provider(
+        _queue_policy_put,
+        lambda call: _queue_policy_clear(call, set(call.properties["Queues"])),
+        _queue_policy_put,
+        Name("", 128),
+        ("Id",),
+    ),
+}

@@ -1,0 +1,79 @@
+"""Secrets and their policies as resources of stacks."""
+
+from __future__ import annotations
+
+from sm_mlops.sandbox.cloudformation.calls import (
+    Call,
+    Name,
+    Provider,
+    Tagging,
+    absent_is_fine,
+    document,
+    only,
+    pairs,
+    pick,
+    present,
+)
+from sm_mlops.sandbox.cloudformation.expressions import Made
+
+SECRETS = Tagging("tag_resource", "untag_resource", "SecretId")
+_SECRET = ("Name", "Description", "SecretString")
+
+
+def _secret_create(call: Call) -> Made:
+    only(call, *_SECRET)
+    found = call.client("secretsmanager").create_secret(
+        Name=call.name,
+        **pick(call.properties, "Description", "SecretString"),
+        **present(Tags=pairs(call.tags)),
+    )["ARN"]
+    call.made(found)
+    return Made(found, {"Id": found})
+
+
+def _secret_update(call: Call) -> Made:
+    only(call, *_SECRET)
+    client = call.client("secretsmanager")
+    # What a person has put into the secret stays, unless the template's own value changes.
+    names = [name for name in ("Description", "SecretString") if call.changed(name)]
+    if names:
+        client.update_secret(SecretId=call.physical, **pick(call.properties, "Description", *names))
+    SECRETS.apply(client, call.physical, call)
+    return Made(call.physical, {"Id": call.physical})
+
+
+def _secret_delete(call: Call) -> None:
+    with absent_is_fine():
+        call.client("secretsmanager").delete_secret(
+            SecretId=call.physical, ForceDeleteWithoutRecovery=True
+        )
+
+
+def _secret_policy_put(call: Call) -> Made:
+    given = call.properties
+    found = call.client("secretsmanager").put_resource_policy(
+        SecretId=given["SecretId"],
+        ResourcePolicy=document(given["ResourcePolicy"]),
+        **pick(given, "BlockPublicPolicy"),
+    )["ARN"]
+    call.made(found)
+    return Made(found, {"Id": found})
+
+
+def _secret_policy_delete(call: Call) -> None:
+    with absent_is_fine():
+        call.client("secretsmanager").delete_resource_policy(SecretId=call.physical)
+
+
+PROVIDERS: dict[str, Provider] = {
+    "AWS::SecretsManager::ResourcePolicy": Provider(
+        _secret_policy_put, _secret_policy_delete, _secret_policy_put, attributes=("Id",)
+    ),
+    "AWS::SecretsManager::Secret": Provider(
+        _secret_create,
+        _secret_delete,
+        _secret_update,
+        Name("Name", 512, "{logical}-{random}"),
+        ("Id",),
+    ),
+}

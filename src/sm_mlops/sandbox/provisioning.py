@@ -1,0 +1,239 @@
+"""What is made of a product of Service Catalog: a CloudFormation stack, with the launch role.
+
+Called by SageMaker's projects only; Service Catalog's own operations for it are not implemented.
+Source: https://docs.aws.amazon.com/servicecatalog/latest/adminguide/constraints-launch.html
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from sm_mlops.sandbox import grants
+from sm_mlops.sandbox.catalog import PROVISIONED, SERVICE, Catalog, Client
+from sm_mlops.sandbox.services import new_id, place
+from sm_mlops.sandbox.storage import Record, Store
+from sm_mlops.sandbox.wire import ApiError, Caller, Params
+
+RECORD = "CatalogRecord"
+CAPABILITIES = ["CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"]
+POLL_SECONDS = 0.05
+
+
+class Provisioning:
+    """Provisioned products and the records of what was done to them. Keys of records are ids."""
+
+    def __init__(self, store: Store, catalog: Catalog, client: Client) -> None:
+        self.store, self.catalog, self.client = store, catalog, client
+        self.on_idle: Callable[[], None] = lambda: None
+        self.closing = threading.Event()
+        self._working: set[str] = set()
+
+    def create(
+        self, details: Params, name: str, parameters: Params, tags: list[Params], caller: Caller
+    ) -> Record:
+        """Begin to make a stack of a version of a product; return the record. Raises ApiError.
+
+        `details` names the product and perhaps the version.
+        """
+        product = self.catalog.product(details["ProductId"], caller)
+        paths = self.catalog.launch_paths(product, caller)
+        artifact = self.catalog.artifact(product["Id"], details.get("ProvisioningArtifactId"))
+        if not artifact["Active"]:
+            raise self.catalog.invalid(f"ProvisioningArtifact {artifact['Id']} is not active")
+        # Source: https://docs.aws.amazon.com/servicecatalog/latest/dg/API_UpdateProvisioningArtifact.html
+        if artifact["Guidance"] == "DEPRECATED":
+            raise self.catalog.invalid(f"ProvisioningArtifact {artifact['Id']} is deprecated")
+        if len(paths) > 1:
+            raise self.catalog.invalid("There is more than one launch path: PathId must be given")
+        constraints = self.catalog.constraints(paths[0]["Id"], product["Id"])
+        identity = new_id("pp")
+        merged = {tag["Key"]: tag for tag in (*paths[0]["_tags"], *product["_tags"], *tags)}
+        provisioned = {
+            "Id": identity,
+            "Name": name,
+            "Arn": caller.arn(f"stack/{name}/{identity}", "servicecatalog"),
+            "Type": "CFN_STACK",
+            "Status": "UNDER_CHANGE",
+            "CreatedTime": time.time(),
+            "ProductId": product["Id"],
+            "ProvisioningArtifactId": artifact["Id"],
+            "LaunchRoleArn": constraints[0]["_role"] if constraints else "",
+            "_stack": f"SC-{caller.account}-{identity}",
+            "_tags": list(merged.values()),
+            "_key": caller.access_key,
+            **place(caller),
+        }
+        arguments = {
+            "TemplateBody": artifact["_body"],
+            "Parameters": _parameters(parameters),
+            "Capabilities": CAPABILITIES,
+            "Tags": provisioned["_tags"],
+        }
+        return self._begin(provisioned, "create_stack", arguments)
+
+    def update(
+        self, identity: str, version: str | None, parameters: Params, caller: Caller
+    ) -> Record:
+        """Begin to bring a provisioned product to another version or to other parameters, of which
+        those that are None stay; return the record. Raises ApiError."""
+        provisioned = self._settled(identity, caller)
+        artifact = self.catalog.artifact(provisioned["ProductId"], version)
+        provisioned["ProvisioningArtifactId"] = artifact["Id"]
+        arguments = {
+            "TemplateBody": artifact["_body"],
+            "Parameters": _parameters(parameters),
+            "Capabilities": CAPABILITIES,
+        }
+        return self._begin(provisioned, "update_stack", arguments)
+
+    def delete(self, identity: str, caller: Caller) -> Record | None:
+        """Begin to delete a provisioned product; return the record, None when it is gone already.
+        Raises ApiError."""
+        if self.store.get(PROVISIONED, identity) is None:
+            return None
+        return self._begin(self._settled(identity, caller), "delete_stack", {})
+
+    def _settled(self, identity: str, caller: Caller) -> Record:
+        provisioned = self.catalog.one(PROVISIONED, identity, f"Provisioned product {identity}")
+        if provisioned["Status"] == "UNDER_CHANGE":
+            raise ApiError(
+                "InvalidStateException", f"{provisioned['Name']} is under change already"
+            )
+        return provisioned
+
+    # What runs.
+
+    def _begin(self, provisioned: Record, operation: str, arguments: Params) -> Record:
+        # Written down first: a restart goes on from here.
+        record = {
+            "RecordId": new_id("rec"),
+            "ProvisionedProductId": provisioned["Id"],
+            "Status": "CREATED",
+            "RecordErrors": [],
+            "_operation": operation,
+            "_arguments": arguments,
+            "_place": provisioned["_place"],
+        }
+        provisioned["Status"] = "UNDER_CHANGE"
+        self.store.put(RECORD, record["RecordId"], record)
+        self.store.put(PROVISIONED, provisioned["Id"], provisioned)
+        self._work(record, provisioned)
+        return record
+
+    def _work(self, record: Record, provisioned: Record) -> None:
+        name = record["RecordId"]
+        self._working.add(name)
+        threading.Thread(
+            target=self._run, args=(record, provisioned), name=name, daemon=True
+        ).start()
+
+    def _run(self, record: Record, provisioned: Record) -> None:
+        try:
+            self._end(record, provisioned, self._follow(record, provisioned))
+        except Exception as error:
+            if not self.closing.is_set():
+                self._end(record, provisioned, f"{type(error).__name__}: {error}")
+                raise
+        finally:
+            self._working.discard(record["RecordId"])
+            if not self.closing.is_set():
+                self.on_idle()
+
+    def _follow(self, record: Record, provisioned: Record) -> str:
+        """Wait for the end of the stack's operation; return what went wrong, "" for nothing."""
+        region, key = provisioned["_place"][1], provisioned["_key"]
+        role = provisioned["LaunchRoleArn"]
+        if role:
+            if not grants.trusts(role, SERVICE):
+                return f"Service Catalog cannot assume the launch role {role}"
+            key = grants.session(role, "servicecatalog", region)["AWS_ACCESS_KEY_ID"]
+        cloudformation = self.client("cloudformation", region, key)
+        record["Status"] = "IN_PROGRESS"
+        self.store.put(RECORD, record["RecordId"], record)
+        name = provisioned.get("_stack_id") or provisioned["_stack"]
+        # A watcher of its own: a launch role need not be allowed to describe stacks.
+        watcher = self.client("cloudformation", region, "")
+        try:
+            self._call(record, provisioned, cloudformation)
+            while not self.closing.wait(POLL_SECONDS):
+                stack = watcher.describe_stacks(StackName=name)["Stacks"][0]
+                provisioned["_stack_id"] = name = stack["StackId"]
+                self.store.put(PROVISIONED, provisioned["Id"], provisioned)
+                if not stack["StackStatus"].endswith("_IN_PROGRESS"):
+                    return problem(watcher, stack)
+        except ClientError as error:
+            if self.closing.is_set():
+                raise
+            gone = "does not exist" in str(error)
+            if gone and record["_operation"] == "delete_stack":
+                return ""
+            return str(error.response["Error"].get("Message", error))
+        raise RuntimeError("closing")
+
+    def _call(self, record: Record, provisioned: Record, cloudformation: Any) -> None:
+        """Ask CloudFormation for what a record is about, once."""
+        operation = record["_operation"]
+        if record.get("_asked"):
+            return
+        try:
+            getattr(cloudformation, operation)(
+                StackName=provisioned["_stack"], **record["_arguments"]
+            )
+        except ClientError as error:
+            # A restart may come between the question and the note that it was asked.
+            again = error.response["Error"]["Code"] == "AlreadyExistsException"
+            if not again and "No updates are to be performed" not in str(error):
+                raise
+        record["_asked"] = True
+        self.store.put(RECORD, record["RecordId"], record)
+
+    def _end(self, record: Record, provisioned: Record, why: str) -> None:
+        record["Status"] = "FAILED" if why else "SUCCEEDED"
+        if why:
+            record["RecordErrors"] = [{"Code": "CFN_STACK", "Description": why[:1000]}]
+        if record["_operation"] == "delete_stack" and not why:
+            self.store.delete(PROVISIONED, provisioned["Id"])
+        else:
+            failed = "TAINTED" if record["_operation"] == "update_stack" else "ERROR"
+            provisioned["Status"] = failed if why else "AVAILABLE"
+            provisioned["StatusMessage"] = why[:1000]
+            self.store.put(PROVISIONED, provisioned["Id"], provisioned)
+        self.store.put(RECORD, record["RecordId"], record)
+
+    def recover(self) -> None:
+        """Follow what was under way before a restart."""
+        for record in list(self.store.all(RECORD).values()):
+            provisioned = self.store.get(PROVISIONED, record["ProvisionedProductId"])
+            if record["Status"] in ("CREATED", "IN_PROGRESS") and provisioned:
+                self._work(record, provisioned)
+
+    def busy(self) -> bool:
+        """Tell whether something is being provisioned."""
+        return bool(self._working)
+
+
+def _parameters(given: Params) -> list[Params]:
+    return [
+        {"ParameterKey": key, "UsePreviousValue": True}
+        if value is None
+        else {"ParameterKey": key, "ParameterValue": value}
+        for key, value in given.items()
+    ]
+
+
+def problem(cloudformation: Any, stack: Params) -> str:
+    """Return why a stack has not come to a good end, "" when it has."""
+    if stack["StackStatus"] in ("CREATE_COMPLETE", "UPDATE_COMPLETE", "DELETE_COMPLETE"):
+        return ""
+    events = cloudformation.describe_stack_events(StackName=stack["StackId"])["StackEvents"]
+    failed = [
+        f"{event['LogicalResourceId']}: {event['ResourceStatusReason']}"
+        for event in reversed(events)
+        if event["ResourceStatus"].endswith("_FAILED") and event.get("ResourceStatusReason")
+    ]
+    return failed[0] if failed else f"the stack ended in {stack['StackStatus']}"
