@@ -77,11 +77,7 @@ def test_the_kind_is_the_templates_own_where_the_stage_names_none(repo: Repo) ->
         ("qa", {}, "no stage qa: known are staging, production"),
         ("staging", {"Parametres": {}}, "Parametres is unknown: did you mean Parameters?"),
         ("staging", {"Parameters": {"InstanceTyp": "x"}}, "did you mean InstanceType?"),
-<<<<<<< HEAD
         ("staging", {"Parameters": {"Project": "x"}}, "Project is set by mlops deploy itself"),
-=======
-        ("staging", {"Parameters": {"Commit": "x"}}, "Commit is set by mlops deploy"),
->>>>>>> layers
         ("staging", {"Parameters": {"EndpointKind": "realtime"}}, "did you mean real-time?"),
         ("staging", {"Parameters": {"BakeSeconds": None}}, "BakeSeconds must be text, a number"),
         ("staging", {"Parameters": []}, None),

@@ -27,15 +27,11 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-<<<<<<< HEAD
 from image_packages import CONTAINER
 from repos import TEMPLATE
-from sm_mlops.training.bundle import Bundle
-=======
 import sm_mlops
 from sm_mlops.bundle import Bundle
 from sm_mlops.training.definition import Compiled
->>>>>>> pipeline
 
 SUPPORT = Path(__file__).resolve().parent
 TOOL = Path(sm_mlops.__file__).resolve().parent
@@ -295,9 +291,8 @@ def absent(*also: str) -> frozenset[str]:
         for module, packages in importlib.metadata.packages_distributions().items()
         if not {canonicalize_name(package) for package in packages} & image
     }
-<<<<<<< HEAD
-    return frozenset((elsewhere | ours) - {path.stem for path in (TEMPLATE / "model").glob("*.py")})
-=======
+from image_packages import CONTAINER
+from repos import TEMPLATE
     # Bundles carry parts of the tool; sitecustomize hides the installed one.
     return frozenset(elsewhere - {"sm_mlops", *(path.stem for path in MODEL.glob("*.py"))})
 
@@ -322,4 +317,3 @@ def bundles(compiled: Compiled) -> dict[str, Bundle]:
                 files = {m.name: tar.extractfile(m).read() for m in tar}  # type: ignore[union-attr]
             found[script] = Bundle(script, tuple(sorted(files.items())))
     return found
->>>>>>> pipeline

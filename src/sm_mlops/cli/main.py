@@ -13,12 +13,7 @@ from typing import Annotated
 
 import typer
 
-<<<<<<< HEAD
 from sm_mlops import version
-from sm_mlops.cli import bootstrap, deployment, doctor, registry, review, secret, training, upgrade
-from sm_mlops.cli import sandbox as sandbox_commands
-from sm_mlops.console import State, err, say, tell
-=======
 from sm_mlops.cli import (
     bootstrap,
     deploy,
@@ -29,10 +24,10 @@ from sm_mlops.cli import (
     secret,
     status,
     training,
+    upgrade,
 )
 from sm_mlops.cli import sandbox as sandbox_commands
-from sm_mlops.cli.console import State, fail
->>>>>>> layers
+from sm_mlops.cli.console import State, fail, say
 from sm_mlops.errors import MlopsError, explained
 from sm_mlops.redaction import looks_secret
 
@@ -55,18 +50,8 @@ app = typer.Typer(
     """,
     rich_markup_mode="markdown",
 )
-<<<<<<< HEAD
-app.add_typer(training.app)
-app.add_typer(registry.app)
-app.add_typer(deployment.app)
-app.add_typer(review.app)
-app.add_typer(bootstrap.app)
-app.add_typer(doctor.app)
-app.add_typer(upgrade.app)
-=======
-for _commands in (training, registry, deploy, endpoint, status, review, bootstrap, doctor):
+for _commands in (training, registry, deploy, endpoint, status, review, bootstrap, doctor, upgrade):
     app.add_typer(_commands.app)
->>>>>>> layers
 app.add_typer(secret.app, name="secret", rich_help_panel="Connect")
 app.add_typer(sandbox_commands.app, name="sandbox", rich_help_panel="Sandbox")
 

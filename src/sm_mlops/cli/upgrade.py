@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sm_mlops.console import say
+from sm_mlops.cli.console import say
 from sm_mlops.errors import MlopsError
 from sm_mlops.settings import find_root
 

@@ -23,17 +23,9 @@ from sm_mlops.settings import Settings
 
 FOLDER = "infra"
 TEMPLATE = "endpoint.yml"
-<<<<<<< HEAD
 # Set by `mlops deploy` itself from the version and the repo.
 OWN_PARAMETERS = ("Project", "Stage", "ModelPackageArn", "ArtifactBucket")
 OWN_TAGS = ("project", "stage", "model-version", "commit", "deployed-versions")
-=======
-# Set by `mlops deploy`, from the version and the repo.
-OWN_PARAMETERS = ("Project", "Stage", "ModelPackageArn", "ModelVersion", "Commit", "ArtifactBucket")
-OWN_TAGS = ("project", "stage", "model-version", "commit", "deployed-versions")
-# A tag of the stack, and the template's parameter for the tags of its resources.
-COST_OWNER = ("cost-owner", "CostOwner")
->>>>>>> layers
 _KEYS = ("Account", "Role", "Reviewers", "Cost", "Parameters", "Tags")
 # Source: https://docs.aws.amazon.com/IAM/latest/APIReference/API_Role.html
 _ROLE = re.compile(r"(arn:aws[a-z-]*:iam::\d{12}:role/)?[\w+=,.@/-]{1,576}", re.ASCII)
@@ -296,22 +288,10 @@ def _number(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-<<<<<<< HEAD
 def _refuse_low_maximum(parameters: Mapping[str, str], place: str) -> None:
     """Raise MlopsError for fewer instances at most than at least: a template's rules cannot."""
     most, least = parameters["MaxInstanceCount"], parameters["InstanceCount"]
     if float(most) < float(least):
-=======
-def _refuse_fewer_at_most(
-    declared: Mapping[str, Any], parameters: Mapping[str, str], place: str
-) -> None:
-    """Check what the rules of a template cannot: they do not compare numbers."""
-    most, least = (
-        float(parameters.get(name, declared[name]["Default"]))
-        for name in ("MaxInstanceCount", "InstanceCount")
-    )
-    if most < least:
->>>>>>> layers
         raise MlopsError(
             f"{place}: Parameters.MaxInstanceCount is {most}, less than InstanceCount {least}; "
             "remove it for an endpoint that keeps its size"
