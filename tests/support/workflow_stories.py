@@ -24,7 +24,7 @@ from sm_mlops import registry, sandbox
 from sm_mlops import settings as mlops_settings
 from sm_mlops.aws import Aws
 from sm_mlops.cli import broken
-from workflow_actions import checkout, configure_aws_credentials, installed
+from workflow_actions import checkout, configure_aws_credentials, installed, setup_uv
 from workflow_judges import PINS
 from workflow_reader import ActionFailed, Environment, JobRun, Repository, Run, Work, git
 
@@ -94,6 +94,7 @@ def hub_for(folder: Path, **options: Any) -> Repository:
     actions = {
         "actions/checkout": checkout(installed(folder / "venv")),
         "aws-actions/configure-aws-credentials": configure_aws_credentials(no_sign_in),
+        "astral-sh/setup-uv": setup_uv,
     } | options.pop("actions", {})
     hub = Repository(
         origin,

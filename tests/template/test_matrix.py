@@ -20,7 +20,7 @@ from test_answers import LONGEST, SHORTEST
 from test_cruft import Team
 
 from generated import RENDERED, questions
-from rendering import ROOT, Rendered, baked, run
+from rendering import PIN, ROOT, Rendered, baked, run
 from workflow_judges import BIN, actionlint, schema, zizmor
 
 pytestmark = pytest.mark.slow
@@ -159,17 +159,11 @@ def assert_cruft_renders_the_same(
     repo: Rendered, answers: dict[str, str], folder: Path, template: Path
 ) -> None:
     team = Team(folder, template)
-    team.create(**answers)
+    team.create(**answers, _tool_pin=PIN)
     [made] = (folder / "work").iterdir()
     files = Rendered(made).files()
     assert files.pop(".cruft.json")
-    # How the tool is installed depends on where the template came from.
-    pinned = [name for name in files if name == "tool.txt" or name.startswith("vendor/")]
-    expected = repo.files()
-    for name in pinned:
-        del files[name]
-        expected.pop(name, None)
-    assert files == {name: content for name, content in expected.items() if "vendor/" not in name}
+    assert files == repo.files()
 
 
 @pytest.mark.parametrize("row", range(2))

@@ -159,7 +159,8 @@ def test_every_step_is_one_command_that_a_person_can_run(repo: Rendered) -> None
     for command in words:
         assert not set("".join(command)) & set(";&|<>()`\n"), command
         if command[0] == "make":
-            assert len(command) == 2 and command[1] in phony.split(), command
+            assert command[1] in phony.split(), command
+            assert all(re.fullmatch(r"[A-Z]+=\w+", word) for word in command[2:]), command
         else:
             assert command[0] == ".venv/bin/mlops", command
             mlops.append(command[1:])
@@ -186,6 +187,18 @@ def test_region_and_project_stand_in_the_environment_of_each_workflow(bake: Bake
         assert "eu-central-1" not in rest and "null" not in rest, "said in one place only"
 
 
+def test_a_job_installs_what_it_needs_with_a_cache_of_its_own(repo: Rendered) -> None:
+    needed = {"ci": "dev", "build": "train", "deploy": "deploy"}
+    for (workflow, name), job in jobs(repo).items():
+        group = "deploy" if name == "follow" else needed[workflow]
+        [uv] = [step for step in job["steps"] if "setup-uv@" in step.get("uses", "")]
+        assert uv["with"] == {
+            "cache-dependency-glob": "requirements.lock",
+            "cache-suffix": group,
+        }
+        assert f"make setup FOR={group} UV=uv" in [step.get("run") for step in job["steps"]]
+
+
 def test_every_job_ends_before_its_credentials_do(repo: Rendered) -> None:
     for key, job in jobs(repo).items():
         minutes = int(job["timeout-minutes"])
@@ -208,7 +221,8 @@ def test_credentials_come_after_the_setup_and_only_where_they_are_needed(
         assert (sign_in in said) == (key[0] != "ci"), key
         if sign_in not in said:
             continue
-        assert said.index("make setup") < said.index(sign_in) < len(said) - 1, key
+        [setup] = [line for line in said if line.startswith("make setup ")]
+        assert said.index(setup) < said.index(sign_in) < len(said) - 1, key
         given = job["steps"][said.index(sign_in)]["with"]
         assert given["aws-region"] == "${{ env.AWS_REGION }}"
         assert given["mask-aws-account-id"] == "true"
@@ -315,7 +329,7 @@ def test_production_waits_for_staging_and_its_reviewers(repo: Rendered) -> None:
         assert "if" not in job and "continue-on-error" not in job
         assert job["environment"] == stage
         assert [step["run"] for step in job["steps"] if "run" in step] == [
-            "make setup",
+            "make setup FOR=deploy UV=uv",
             f".venv/bin/mlops deploy {stage} --at-most 50",
             f".venv/bin/mlops smoke {stage}",
         ]

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from rendering import ROOT, baked, mypy_cache, once, run
-from workflow_actions import checkout, configure_aws_credentials, for_act, installed
+from workflow_actions import checkout, configure_aws_credentials, for_act, installed, setup_uv
 from workflow_file import MACHINE
 from workflow_judges import PINS, SIGN_INS
 from workflow_reader import SKIPPED, ActionFailed, Repository, Run, Work, git
@@ -42,10 +42,8 @@ from workflow_stories import (
 
 pytestmark = pytest.mark.slow
 ACT = "go install github.com/nektos/act@v0.2.89"
-CHECKOUT, SIGN_IN = (
-    f"{name}@{PINS[name][1]}"
-    for name in ("actions/checkout", "aws-actions/configure-aws-credentials")
-)
+ACTIONS = ("actions/checkout", "aws-actions/configure-aws-credentials", "astral-sh/setup-uv")
+CHECKOUT, SIGN_IN, SETUP_UV = (f"{name}@{PINS[name][1]}" for name in ACTIONS)
 ROLE = "arn:aws:iam::123456789012:role/my-model-github"
 ARN = "arn:aws:sagemaker:us-east-1:123456789012:model-package/my-model/3"
 KEY = {"AWS_ACCESS_KEY_ID": "AKIAOFTHEUSER0000000", "AWS_SECRET_ACCESS_KEY": "key-of-the-user"}
@@ -132,6 +130,7 @@ class Both:
         actions = {
             CHECKOUT: checkout(Path(machine["ENVIRONMENT"])),
             SIGN_IN: configure_aws_credentials(sign_in),
+            SETUP_UV: setup_uv,
         }
         about = (dict(machine), self.variables, self.secrets)
         hub = Repository(self.origin, NAME, self._folder(), actions, *about, count=self.count)
@@ -155,7 +154,7 @@ class Both:
         git(clone, "checkout", "--quiet", "--detach", "FETCH_HEAD")
         payload.write_text(json.dumps(dict(event.payload)))
         dispatched = event.name == "workflow_dispatch"
-        actions = dict(zip((CHECKOUT, SIGN_IN), map(str, for_act(folder)), strict=True))
+        actions = dict(zip((CHECKOUT, SIGN_IN, SETUP_UV), map(str, for_act(folder)), strict=True))
         about |= {"GITHUB_REPOSITORY": NAME, "GITHUB_RUN_ID": str(7_000_000_000 + self.count)}
         command = [
             *(self.act, event.name, "--directory", clone, "--eventpath", payload),
