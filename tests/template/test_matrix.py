@@ -146,7 +146,8 @@ def test_nothing_of_jinja_is_left(repos: list[Rendered]) -> None:
     for repo, answers in zip(repos, ROWS, strict=True):
         for name, content in repo.files().items():
             text = content.decode()
-            assert "cookiecutter" not in text.lower(), name
+            # Following the template takes cookiecutter itself.
+            assert name == "requirements.lock" or "cookiecutter" not in text.lower(), name
             if not is_verbatim(name):
                 text = re.sub(r"\$\{\{ [\w.!=&|'() -]+ \}\}", "", text)
                 for answer in answers.values():
