@@ -60,8 +60,12 @@ def clean_copy(target: Path) -> Path:
 
 
 def tree(repo: Path) -> str:
-    """Every file of a rendered repo, one path a line."""
-    files = (file.relative_to(repo) for file in repo.rglob("*") if file.is_file())
+    """Return every file of a rendered repo, one path a line, without the tool's wheel.
+
+    Only a folder that nobody else can clone is rendered with one.
+    """
+    found = (file for file in repo.rglob("*") if file.is_file() and file.suffix != ".whl")
+    files = (file.relative_to(repo) for file in found)
     paths = sorted(
         file.as_posix() for file in files if not {".git", "__pycache__"} & set(file.parts)
     )
@@ -82,7 +86,6 @@ def rendered_tree() -> str:
                 cookiecutter(
                     template,
                     no_input=True,
-                    accept_hooks=False,
                     output_dir=str(output),
                     config_file=str(config),
                 )

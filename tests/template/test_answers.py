@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from generated import RENDERED, default_answers, locked, package_names, questions
+from generated import default_answers, questions
 from rendering import ROOT, Bake, Rendered, Run
 
 TEXT_FIELDS = ("project_name", "description", "author")
@@ -107,8 +107,6 @@ REFUSED = {
         "~",
         "$HOME",
         "$(touch pwned)",
-        "xgboost",
-        "pandas",
         "my.model",
         "my-model/",
     ],
@@ -257,19 +255,10 @@ def test_a_missing_answer_is_refused() -> None:
     assert len(problems({})) == len(pre_gen_project.RULES)
 
 
-@pytest.mark.parametrize("name", sorted(locked(RENDERED / "requirements.lock")))
-def test_no_project_can_take_the_place_of_a_package_it_needs(name: str) -> None:
-    assert problems(good() | {"project_slug": name})
-
-
-def test_the_hook_knows_the_packages_of_the_lock() -> None:
-    assert set(package_names().split()) == pre_gen_project.PACKAGES, "run: make generate"
-
-
 def names_of(repo: Rendered) -> dict[str, Any]:
     """The names a rendered repo uses on AWS, from its own code."""
     code = (
-        "import json, pathlib, pipeline.settings as s; x = s.load(pathlib.Path.cwd());"
+        "import json, pathlib, sm_mlops.settings as s; x = s.load(pathlib.Path.cwd());"
         "print(json.dumps({'pipeline': x.pipeline, 'group': x.model_package_group,"
         "'prefix': x.prefix, 'bucket': x.bucket('1' * 12), 'role': x.role_arn('1' * 12)}))"
     )

@@ -77,7 +77,8 @@ def test_nothing_of_the_template_is_left_in_a_render(combination: Rendered) -> N
     verbatim = json.loads((ROOT / "cookiecutter.json").read_text())["_copy_without_render"]
     for name, content in combination.files().items():
         text = content.decode()
-        assert "cookiecutter" not in text.lower(), name
+        # The lock has it: cruft, which `make upgrade` calls, is built on it.
+        assert "cookiecutter" not in text.lower() or name == "requirements.lock", name
         if name.startswith(".github/"):
             text = re.sub(r"\$\{\{ [\w.!=&|'() -]+ \}\}", "", text)
         if name not in verbatim and name.partition("/")[0] not in verbatim:
