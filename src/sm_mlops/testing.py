@@ -26,7 +26,7 @@ from sm_mlops.errors import MlopsError
 from sm_mlops.settings import LOWER_IS_BETTER, Gate, load
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import pyarrow as pa
 
     from sm_mlops.aws import Aws
     from sm_mlops.executions import Execution
@@ -38,6 +38,7 @@ PAYLOADS = {CSV: "rows.csv", JSON: "rows.json", LINES: "rows.jsonl"}
 ROWS_A_REQUEST = 2000
 LOG_LINES = 15
 _ENDPOINT = "under-test"
+_CODE = "/opt/ml/processing/input/code/"
 _NO_LIMIT = 1e308
 
 
@@ -89,8 +90,8 @@ def scripts(definition: str) -> dict[str, str]:
         given = step.get("Arguments") or {}
         program = (given.get("HyperParameters") or {}).get("sagemaker_program", "")
         for word in (given.get("AppSpecification") or {}).get("ContainerEntrypoint") or ():
-            if isinstance(word, str) and word.endswith(".py"):
-                program = word.rpartition("/")[2]
+            if isinstance(word, str) and word.startswith(_CODE):
+                program = word.removeprefix(_CODE)
         if program:
             found[name] = str(program)
     return found
@@ -111,14 +112,13 @@ class Refusal:
 class Model:
     """A version that the repo's own pipeline trained, served by an endpoint of the sandbox.
 
-    `gate` is the content of Evaluate's gate.json, `rows` the test rows as they came, without the
-    target.
+    `gate` is the content of Evaluate's gate.json; `rows` are the test rows without the target.
     """
 
     aws: Aws
     version: str
     gate: dict[str, Any]
-    rows: pd.DataFrame
+    rows: pa.Table
     _payload: bytes
 
     @cached_property
@@ -148,11 +148,13 @@ class Model:
             return Refusal(int(status), str(said.get("OriginalMessage") or error))
         return json.loads(answer["Body"].read())
 
-    def predict(self, rows: pd.DataFrame) -> list[Any]:
+    def predict(self, rows: pa.Table) -> list[Any]:
         """Return a prediction for each row, asked as CSV. Raises AssertionError for a refusal."""
+        from sm_mlops.tabular import scoring
+
         found: list[Any] = []
         for start in range(0, len(rows), ROWS_A_REQUEST):
-            answer = self.ask(rows[start : start + ROWS_A_REQUEST].to_csv(index=False))
+            answer = self.ask(scoring.to_csv(scoring.plain(rows.slice(start, ROWS_A_REQUEST))))
             assert not isinstance(answer, Refusal), answer
             found += [item["prediction"] for item in answer["predictions"]]
         return found
@@ -210,7 +212,8 @@ def _failure(aws: Aws, execution: Execution) -> Iterator[str]:
 
 
 def _served(aws: Aws, execution: Execution) -> Model:
-    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     from sm_mlops import objects
 
@@ -232,16 +235,18 @@ def _served(aws: Aws, execution: Execution) -> Model:
         EndpointName=_ENDPOINT, WaiterConfig={"Delay": 1, "MaxAttempts": 300}
     )
     bucket, prefix = outputs["test"].removeprefix("s3://").split("/", 1)
-    rows = [
-        pd.read_parquet(io.BytesIO(objects.read(aws, f"s3://{bucket}/{item['Key']}")))
-        for item in sorted(objects.listed(aws, bucket, prefix), key=lambda item: item["Key"])
-        if item["Key"].endswith(".parquet")
-    ]
+    keys = sorted(item["Key"] for item in objects.listed(aws, bucket, f"{prefix}/"))
+    rows = pa.concat_tables(
+        pq.read_table(io.BytesIO(objects.read(aws, f"s3://{bucket}/{key}")))
+        for key in keys
+        if key.endswith(".parquet")
+    )
+    target = [name for name in rows.column_names if name == aws.settings.data.target]
     return Model(
         aws=aws,
         version=arn.rpartition("/")[2],
         gate=json.loads(objects.read(aws, f"{outputs['evaluation']}/gate.json")),
-        rows=pd.concat(rows, ignore_index=True).drop(columns=aws.settings.data.target),
+        rows=rows.drop_columns(target),
         _payload=objects.read(aws, f"{outputs['evaluation']}/sample-payload.tar.gz"),
     )
 
@@ -295,26 +300,30 @@ def stage_problems(root: Path, name: str) -> list[str]:
         Scope(parsed, bound, resolved, ACCOUNT, region, stack, stage.stack).check_rules()
     except ApiError as error:
         return [f"infra/{name}.json: {error}"]
-    lists = {
-        key: value.split(",") if declared[key]["Type"] == "CommaDelimitedList" else value
+    typed = tuple(
+        (key, tuple(value.split(",")) if "List" in declared[key]["Type"] else value)
         for key, value in values.items()
-    }
-    return [f"infra/endpoint.yml, as {name}: {line}" for line in _cfn_lint(text, region, lists)]
+        if key != "Stage"
+    )
+    return [f"infra/endpoint.yml, as {name}: {line}" for line in _cfn_lint(text, region, typed)]
 
 
-def _cfn_lint(text: str, region: str, values: dict[str, Any]) -> list[str]:
+@cache
+def _cfn_lint(text: str, region: str, values: tuple[tuple[str, Any], ...]) -> list[str]:
+    """Return what cfn-lint finds in a template with these parameters; kept, it takes a second."""
     from cfnlint import ConfigMixIn
     from cfnlint.api import decode_str  # type: ignore[attr-defined]
     from cfnlint.context.parameters import ParameterSet
     from cfnlint.helpers import REGIONS
     from cfnlint.runner import Runner
 
+    lists = {key: list(item) if isinstance(item, tuple) else item for key, item in values}
     content, errors = decode_str(text)
     if not errors:
         config = ConfigMixIn(
             [],
             regions=[region] if region in REGIONS else ["us-east-1"],
-            parameters=[ParameterSet(source=None, parameters=values)],
+            parameters=[ParameterSet(source=None, parameters=lists)],
         )
         errors = list(Runner(config).validate_template(content))
     return [f"line {found.linenumber}: {found.rule.id} {found.message}" for found in errors]
@@ -366,11 +375,10 @@ def _options(command: str) -> frozenset[str] | None:
     group: Any = typer.main.get_command(app)
     if command not in group.commands:
         return None
-    found = {"--help"}
-    for part in (group, group.commands[command]):
-        for parameter in part.params:
-            found.update(parameter.opts)
-    return frozenset(found)
+    found = group.commands[command]
+    parts = [group, found, *getattr(found, "commands", {}).values()]
+    opts = {option for part in parts for parameter in part.params for option in parameter.opts}
+    return frozenset({"--help", *opts})
 
 
 def _said(root: Path, *command: str) -> list[str]:

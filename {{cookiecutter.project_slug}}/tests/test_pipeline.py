@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from sm_mlops.settings import load, parameter_name
-from sm_mlops.testing import compiled, scripts, steps, unguarded
+from sm_mlops.testing import compiled, scripts, unguarded
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,12 +25,6 @@ def test_the_script_of_every_step_exists(definition: str) -> None:
     assert found
     for step, script in found.items():
         assert (ROOT / "model" / script).is_file(), f"{step} runs model/{script}"
-
-
-def test_every_step_that_runs_a_job_retries_when_aws_is_busy(definition: str) -> None:
-    for name, step in steps(definition).items():
-        if step["Type"] in ("Processing", "Training"):
-            assert step.get("RetryPolicies"), name
 
 
 def test_only_what_passes_the_gate_is_registered(definition: str) -> None:

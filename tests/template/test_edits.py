@@ -1,0 +1,484 @@
+"""No legal edit turns a rendered repo red, and an illegal one does so with a line that helps.
+
+Each edit alone meets the rendered tests that read its file, in this process; all together, on two
+data sets, they meet all of the rendered tests, as `make test` runs them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+import datasets
+from rendering import Rendered, run
+from sm_mlops import testing
+from sm_mlops.errors import MlopsError
+from sm_mlops.settings import SettingsError, load
+
+Edit = Callable[[Path], object]
+EUROPE = "3 x ml.m5.large at 0.138 USD per hour x 730 hours"
+SUBNETS = ["subnet-0123456789abcdef0", "subnet-0123456789abcdef1"]
+GROUPS = ["sg-0123456789abcdef0"]
+KEY = "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+
+
+# Edits
+
+
+def mlops(**sections: Mapping[str, Any] | None) -> Edit:
+    """Return the edit that replaces keys of mlops.yaml, section by section; None empties one."""
+
+    def edit(root: Path) -> None:
+        file = root / "mlops.yaml"
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        for name, keys in sections.items():
+            content[name] = None if keys is None else {**(content.get(name) or {}), **keys}
+        file.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+
+    return edit
+
+
+def stage(name: str, parameters: Mapping[str, Any] | None = None, **keys: Any) -> Edit:
+    """Return the edit that replaces keys and parameters of infra/<name>.json."""
+
+    def edit(root: Path) -> None:
+        file = root / "infra" / f"{name}.json"
+        content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        content |= keys
+        content["Parameters"] = {**content.get("Parameters", {}), **(parameters or {})}
+        file.write_text(json.dumps(content, indent=2), encoding="utf-8")
+
+    return edit
+
+
+def replace(name: str, old: str, new: str) -> Edit:
+    """Return the edit that replaces text which stands in a file once."""
+
+    def edit(root: Path) -> None:
+        file = root / name
+        text = file.read_text(encoding="utf-8")
+        assert text.count(old) == 1, f"{name} has {old!r} {text.count(old)} times"
+        file.write_text(text.replace(old, new), encoding="utf-8")
+
+    return edit
+
+
+def together(*edits: Edit) -> Edit:
+    """Return the edit that makes all of these."""
+
+    def edit(root: Path) -> None:
+        for each in edits:
+            each(root)
+
+    return edit
+
+
+def one_more_step(root: Path) -> None:
+    """Add a step of the team's own to the pipeline, in plain SDK."""
+    file = root / "pipeline" / "definition.py"
+    text = file.read_text(encoding="utf-8")
+    text, count = re.subn(r"(steps=\[preprocess, train, evaluate, )", r"\1watch, ", text)
+    assert count == 1
+    added = """
+        watch = ConditionStep(
+            name="Watch",
+            conditions=[ConditionLessThanOrEqualTo(left=1.0, right=2.0)],
+            if_steps=[],
+            else_steps=[],
+        )
+    """
+    text, count = re.subn(
+        r"\n    (pipeline =|return) Pipeline\(",
+        lambda found: textwrap.indent(textwrap.dedent(added), "    ") + found[0],
+        text,
+    )
+    assert count == 1
+    file.write_text(text, encoding="utf-8")
+
+
+FOREST = '''\
+"""Trains a random forest on the encoded rows; writes the same model folder as before."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import joblib
+import pyarrow.parquet as pq
+import sklearn
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+from sm_mlops.tabular import packaging, schema
+
+IN, OUT = Path(os.environ["SM_CHANNEL_TRAIN"]), Path(os.environ["SM_MODEL_DIR"])
+FITTED = Path(os.environ["SM_CHANNEL_PREPROCESSOR"])
+
+rows = pq.read_table(IN).to_pandas()
+kind = RandomForestRegressor if schema.load(FITTED).task == "regression" else RandomForestClassifier
+forest = kind(n_estimators=20, random_state=0).fit(rows.iloc[:, 1:].to_numpy(), rows.iloc[:, 0])
+OUT.mkdir(parents=True, exist_ok=True)
+for file in FITTED.iterdir():
+    shutil.copyfile(file, OUT / file.name)
+joblib.dump(forest, OUT / "forest.joblib")
+(OUT / "versions.json").write_text(json.dumps({"scikit-learn": sklearn.__version__}))
+for name, path in packaging.collect(Path(__file__).parent, ["inference.py"]).items():
+    (OUT / "code" / name).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(path, OUT / "code" / name)
+'''
+
+
+def random_forest(root: Path) -> None:
+    """Put a random forest in the place of XGBoost."""
+    (root / "model" / "train.py").write_text(FOREST, encoding="utf-8")
+    file = root / "model" / "inference.py"
+    text = file.read_text(encoding="utf-8")
+    for old, new in (
+        (
+            r"model = booster\.load\(\).*",
+            'model = __import__("joblib").load(folder / "forest.joblib")',
+        ),
+        (r"    model\.booster\.set_param\(.*\n", ""),
+        (
+            r"values = model\.booster\.inplace_predict\(.*",
+            'values = getattr(model.booster, "predict_proba", model.booster.predict)(matrix)',
+        ),
+        (r'    if model\.schema\.task == "binary":\n.*\n', ""),
+        (r"from sm_mlops\.tabular import booster\n", ""),
+    ):
+        text, count = re.subn(old, new, text)
+        assert count == 1, old
+    file.write_text(text, encoding="utf-8")
+    mlops(hyperparameters=None)(root)
+
+
+def sample(root: Path) -> None:
+    """Keep rows in the repo that stand in for data in S3."""
+    (root / "samples").mkdir()
+    datasets.write_csv(root / "samples" / "x.csv", datasets.churn(rows=400))
+    mlops(
+        data={
+            "path": "s3://somewhere/churn/",
+            "sample": "samples/x.csv",
+            "target": "Churn",
+            "positive": "Yes",
+        }
+    )(root)
+
+
+def houses(root: Path) -> None:
+    """Bring data of one's own, with a number to predict and a column called like an option."""
+    table = datasets.houses(rows=400)
+    table["--target"] = table.pop("LotFrontage")
+    (root / "rows").mkdir()
+    pq.write_table(pa.table(table), root / "rows" / "houses.parquet")
+    mlops(
+        data={"path": "rows", "target": "SalePrice", "positive": None, "drop": ["Id"]},
+        gate={"metric": "rmse", "threshold": 40000, "tolerance": 500},
+    )(root)
+
+
+def letters(root: Path) -> None:
+    """Bring data with several classes."""
+    datasets.write_csv(root / "letters.csv", datasets.letters(rows=600, classes=4), ";")
+    mlops(
+        data={"path": "letters.csv", "target": "letter", "positive": None},
+        gate={"metric": "f1", "threshold": 0.5},
+    )(root)
+
+
+SETTINGS: dict[str, Edit] = {
+    "gate-recall": mlops(gate={"metric": "recall"}),
+    "gate-rmse": houses,
+    "gate-threshold": mlops(gate={"threshold": 0.9}),
+    "data-sample": sample,
+    "multiclass": letters,
+    "role": mlops(aws={"role": "DataScienceRole"}),
+    "role-arn": mlops(aws={"role": "arn:aws:iam::123456789012:role/team/Science"}),
+    "bucket": mlops(aws={"bucket": "our-models"}),
+    "kms": mlops(aws={"kms_key": KEY}),
+    "vpc": mlops(aws={"subnets": SUBNETS, "security_groups": GROUPS, "network_isolation": True}),
+    "encrypted": mlops(aws={"encrypt_between_containers": True}),
+    "spot": mlops(compute={"train": {"instance": "ml.c5.xlarge", "spot": True, "max_hours": 12}}),
+    "two-hosts": mlops(compute={"train": {"count": 2}}),
+    "no-hyperparameters": mlops(hyperparameters=None),
+    "other-hyperparameters": mlops(hyperparameters={"max_depth": 3, "tree_method": "approx"}),
+    "approved": mlops(registry={"approval": "Approved"}),
+    "split": mlops(split={"validation": 0.2, "test": 0.3, "seed": 7}),
+    "defaults": mlops(split=None, gate=None, compute=None, registry=None, aws=None),
+    "one-more-step": one_more_step,
+    "random-forest": random_forest,
+}
+STAGES: dict[str, Edit] = {
+    "reviewers": stage("production", Reviewers=["some-login", "my-org/ml-leads"]),
+    "nobody": stage("production", Reviewers=[]),
+    "tag": stage("staging", Tags={"cost-owner": "Kredit", "team": "risk/é"}),
+    "no-tags": stage("staging", Tags={}),
+    "staging-real-time": stage("staging", {"EndpointKind": "real-time"}),
+    "production-serverless": stage("production", {"EndpointKind": "serverless"}),
+    "production-asynchronous": stage("production", {"EndpointKind": "asynchronous"}),
+    "three-instances": stage("production", {"InstanceCount": 3}),
+    "ten-instances": stage("staging", {"EndpointKind": "real-time", "InstanceCount": 10}),
+    "fixed-size": stage("production", {"InstanceCount": 2, "MaxInstanceCount": 2}),
+    "linear": stage("production", {"TrafficShift": "linear", "ShiftPercent": 25}),
+    "at-once": stage("production", {"TrafficShift": "all-at-once", "InstanceCount": 1}),
+    "price": stage(
+        "production",
+        {"InstanceCount": 3},
+        Cost={
+            "IdlePerMonthUSD": 302.22,
+            "Because": EUROPE,
+            "Priced": "2026-11-28",
+            "Region": "eu-central-1",
+        },
+    ),
+    "no-cost": stage("production", Cost={}),
+    "vpc": stage("production", {"SubnetIds": SUBNETS, "SecurityGroupIds": GROUPS}),
+    "kms": stage("production", {"KmsKeyArn": KEY, "DataCapturePercent": 10}),
+    "topic": stage("production", {"AlarmTopicArn": "arn:aws:sns:us-east-1:123456789012:alarms"}),
+    "other-bucket": stage("production", {"OutputBucket": "ours", "DataCapturePercent": 1}),
+    "own-role": stage("production", {"ExecutionRoleArn": "arn:aws:iam::123456789012:role/serving"}),
+    "gpu": stage("production", {"InstanceType": "ml.g5.xlarge", "NetworkIsolation": False}),
+    "account": stage("production", Account="210987654321", Role="deployer"),
+    "one-more-stage": stage("qa", {"EndpointKind": "asynchronous"}),
+    "minimal": lambda root: (root / "infra" / "staging.json").write_text("{}"),
+    "own-output": replace("infra/endpoint.yml", "Outputs:\n", "Outputs:\n  Mine: {Value: x}\n"),
+}
+CI = ".github/workflows"
+CI_EDITS: dict[str, Edit] = {
+    "schedule": replace(f"{CI}/build.yml", "  # schedule:", "  schedule:"),
+    "own-job": replace(
+        f"{CI}/ci.yml",
+        "jobs:\n",
+        "jobs:\n  spell:\n    runs-on: ubuntu-24.04\n    steps:\n      - run: echo fine\n",
+    ),
+    "no-ci": lambda root: shutil.rmtree(root / ".github"),
+}
+
+
+# Each alone
+
+
+@pytest.fixture
+def repo(default: Rendered, tmp_path: Path) -> Path:
+    """A copy of the render that nobody answered anything for."""
+    return Path(shutil.copytree(default.path, tmp_path / "repo"))
+
+
+def rendered_test(root: Path, name: str) -> ModuleType:
+    """Return a module of the repo's own tests."""
+    spec = importlib.util.spec_from_file_location(f"of_{name}", root / "tests" / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def assert_pipeline_passes(root: Path) -> None:
+    """Run the repo's test_pipeline.py, compiling in this process."""
+    from sm_mlops.training.pipeline import compile_pipeline
+
+    module = rendered_test(root, "test_pipeline")
+    module.compiled = lambda *_, **__: str(compile_pipeline(load(root), testing.ACCOUNT))
+    definition = module.compiled()
+    tests = [value for name, value in vars(module).items() if name.startswith("test_")]
+    assert len(tests) >= 4
+    for test in tests:
+        test(definition)
+
+
+def assert_stages_pass(root: Path) -> None:
+    """Run the repo's test_stages.py."""
+    module = rendered_test(root, "test_stages")
+    for name in module.names(load(root)):
+        module.test_a_stage_can_be_deployed(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("edit", SETTINGS.values(), ids=SETTINGS)
+def test_a_legal_edit_keeps_the_pipeline_s_tests_green(repo: Path, edit: Edit) -> None:
+    edit(repo)
+    assert_pipeline_passes(repo)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("edit", STAGES.values(), ids=STAGES)
+def test_a_legal_edit_keeps_the_stages_tests_green(repo: Path, edit: Edit) -> None:
+    edit(repo)
+    assert_stages_pass(repo)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("edit", CI_EDITS.values(), ids=CI_EDITS)
+def test_a_legal_edit_keeps_the_workflows_tests_green(repo: Path, edit: Edit) -> None:
+    edit(repo)
+    rendered_test(repo, "test_stages").test_ci_runs_what_there_is()
+
+
+@pytest.mark.long
+@pytest.mark.slow
+@pytest.mark.parametrize("edit", SETTINGS.values(), ids=SETTINGS)
+def test_a_legal_edit_keeps_the_model_s_tests_green(repo: Path, edit: Edit) -> None:
+    edit(repo)
+    assert_green(repo, "tests/test_model.py")
+
+
+# All together
+
+
+def assert_green(root: Path, *arguments: str) -> None:
+    """Run the repo's tests as `make test` does, without an account, in any order."""
+    done = run(
+        *("python", "-m", "pytest", "-q", "-p", "randomly", "-p", "no:cacheprovider", "--tb=short"),
+        *arguments,
+        cwd=root,
+        PYTEST_ADDOPTS="",
+        AWS_PROFILE="of-nobody",
+    )
+    assert done.code == 0, done.out[-8000:] + done.err[-2000:]
+    closing = done.out.strip().splitlines()[-1]
+    assert re.search(r"\d+ passed", closing) and "skipped" not in closing, closing
+
+
+TOGETHER: dict[str, Edit] = {
+    "classes": together(
+        sample,
+        mlops(
+            gate={"metric": "recall", "threshold": 0.9},
+            aws={"role": "DataScienceRole", "bucket": "our-models"},
+            compute={"train": {"spot": True}},
+        ),
+        random_forest,
+        one_more_step,
+        *(STAGES[name] for name in ("reviewers", "tag", "staging-real-time", "price", "linear")),
+        *(STAGES[name] for name in ("vpc", "kms", "account", "one-more-stage", "own-output")),
+        CI_EDITS["schedule"],
+    ),
+    "numbers": together(
+        houses,
+        mlops(hyperparameters=None, split={"seed": 7}),
+        one_more_step,
+        *(STAGES[name] for name in ("production-serverless", "ten-instances", "no-tags")),
+        CI_EDITS["own-job"],
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("edit", TOGETHER.values(), ids=TOGETHER)
+def test_all_legal_edits_together_keep_all_tests_green(repo: Path, edit: Edit) -> None:
+    edit(repo)
+    assert_green(repo)
+
+
+# What is illegal
+
+
+@pytest.mark.parametrize(
+    ("edit", "line"),
+    [
+        (stage("staging", {"InstanceTyp": "ml.m5.large"}), "did you mean InstanceType?"),
+        (stage("staging", {"ServerlessMemoryMB": 2000}), "ServerlessMemoryMB is 2000"),
+        (stage("staging", {"DataCapturePercent": 5}), "set DataCapturePercent to 0"),
+        (stage("staging", {"KmsKeyArn": KEY}), "leave SubnetIds and KmsKeyArn empty"),
+        (stage("production", {"InstanceCount": 1}), "an InstanceCount of at least 2"),
+        (stage("production", {"InstanceCount": 5}), "MaxInstanceCount is 4, less than"),
+        (stage("production", {"SubnetIds": SUBNETS}), "needs both SubnetIds and SecurityGroupIds"),
+        (stage("production", {"KmsKeyArn": "alias/x"}), "expected: ARN of a KMS key (not of an"),
+        (stage("production", Reviewers="ada"), "Reviewers must be a list"),
+        (replace("infra/staging.json", '"Account": null,', '"Account": null,,'), "line 2"),
+        (
+            replace(
+                "infra/endpoint.yml", "Type: AWS::SageMaker::EndpointConfig", "Type: AWS::X::Y"
+            ),
+            "AWS::X::Y",
+        ),
+        (
+            replace("infra/endpoint.yml", "Name: !Ref ModelPackageArn", "Name: !Ref Nobody"),
+            "Nobody",
+        ),
+    ],
+)
+def test_a_stage_that_cannot_be_is_named_in_one_line(repo: Path, edit: Edit, line: str) -> None:
+    edit(repo)
+    problems = [
+        problem
+        for name in rendered_test(repo, "test_stages").names(load(repo))
+        for problem in testing.stage_problems(repo, name)
+    ]
+    assert line in " ".join(problems)
+    assert all("\n" not in problem for problem in problems)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("edit", "line"),
+    [
+        (replace(f"{CI}/build.yml", "mlops run", "mlops rum"), "mlops has no command rum"),
+        (replace(f"{CI}/build.yml", "mlops run --at", "mlops run --ta"), "no option --ta-most"),
+        (
+            replace("pyproject.toml", 'region = "us-east-1"', 'region = "eu-west-1"'),
+            "AWS_REGION is us-east-1, in pyproject.toml it is eu-west-1",
+        ),
+        (replace(f"{CI}/ci.yml", "\njobs:\n", "\njbos:\n"), "jbos"),
+    ],
+)
+def test_a_workflow_that_cannot_be_is_named(repo: Path, edit: Edit, line: str) -> None:
+    edit(repo)
+    assert line in " ".join(testing.workflow_problems(repo))
+
+
+@pytest.mark.parametrize(
+    ("edit", "line"),
+    [
+        (mlops(gate={"metric": "acuracy"}), "gate.metric must be one of"),
+        (mlops(data={"targt": "x"}), "did you mean target?"),
+        (mlops(split={"test": 1.5}), "split.test must be between 0 and 1"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named_in_one_line(repo: Path, edit: Edit, line: str) -> None:
+    edit(repo)
+    with pytest.raises((MlopsError, SettingsError)) as refused:
+        rendered_test(repo, "test_stages")
+    assert line in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.slow
+def test_a_definition_that_does_not_compile_says_why(repo: Path) -> None:
+    replace("pipeline/definition.py", 'name="Evaluate"', 'name="Evaluate" 1')(repo)
+    with pytest.raises(AssertionError, match="invalid syntax"):
+        testing.compiled(repo)
+
+
+@pytest.mark.slow
+def test_a_metric_that_does_not_fit_the_task_is_named(repo: Path) -> None:
+    mlops(gate={"metric": "rmse", "threshold": 1})(repo)
+    done = run(
+        *("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_model.py"),
+        cwd=repo,
+        PYTEST_ADDOPTS="",
+    )
+    assert done.code == 1
+    assert "rmse does not fit a binary task; choose" in done.out
+
+
+@pytest.fixture(autouse=True)
+def _forget_modules() -> Iterator[None]:
+    """Keep what a definition imports from model/ out of the next test."""
+    known = set(sys.modules)
+    yield
+    for name in set(sys.modules) - known:
+        if name.startswith("of_test_") or name == "definition":
+            del sys.modules[name]
