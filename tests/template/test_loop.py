@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_cruft import Team
 
+from cruft_case import Team
 from generated import RENDERED
 from rendering import Rendered, Run
 from workflow_reader import Run as WorkflowRun

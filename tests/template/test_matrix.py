@@ -16,9 +16,9 @@ import pytest
 import yaml
 from allpairspy import AllPairs
 from markdown_it import MarkdownIt
-from test_answers import LONGEST, SHORTEST
-from test_cruft import Team
 
+from answers import LONGEST, SHORTEST
+from cruft_case import Team
 from generated import RENDERED, questions
 from rendering import PIN, ROOT, Rendered, baked, run
 from workflow_judges import BIN, actionlint, schema, zizmor

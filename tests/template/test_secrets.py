@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from test_hooks import FINISH, NOBODY
 
+from answers import FINISH, NOBODY
 from rendering import Rendered, Run, run
 
 pytestmark = pytest.mark.slow
