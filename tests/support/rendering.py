@@ -48,11 +48,16 @@ class Rendered:
         return (self.path / name).read_text(encoding="utf-8")
 
     def files(self) -> dict[str, bytes]:
-        """Return content by relative path, without what git or Python put there."""
+        """Return content by relative path, all of it text.
+
+        Without what git or Python put there, and the tool's wheel, whose hash is in tool.txt.
+        """
         return {
             file.relative_to(self.path).as_posix(): file.read_bytes()
             for file in sorted(self.path.rglob("*"))
-            if file.is_file() and not {".git", "__pycache__"} & set(file.parts)
+            if file.is_file()
+            and not {".git", "__pycache__"} & set(file.parts)
+            and file.suffix != ".whl"
         }
 
 
