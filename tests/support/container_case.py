@@ -291,10 +291,8 @@ def absent(*also: str) -> frozenset[str]:
         for module, packages in importlib.metadata.packages_distributions().items()
         if not {canonicalize_name(package) for package in packages} & image
     }
-from image_packages import CONTAINER
-from repos import TEMPLATE
     # Bundles carry parts of the tool; sitecustomize hides the installed one.
-    return frozenset(elsewhere - {"sm_mlops", *(path.stem for path in MODEL.glob("*.py"))})
+    return frozenset(elsewhere - {"sm_mlops", *(path.stem for path in (TEMPLATE / "model").glob("*.py"))})
 
 
 def bundles(compiled: Compiled) -> dict[str, Bundle]:
