@@ -238,7 +238,8 @@ def test_each_variable_is_declared_and_each_declared_one_is_used(template: Path)
     declared = {name for name in SETTINGS if not re.match(r"__|_(copy|jinja|template)", name)}
     # Private ones derive others; Jinja's own method updates them.
     inner = set(re.findall(r"cookiecutter\.(\w+)", json.dumps(SETTINGS)))
-    assert used - {"_template_version"} <= declared | {"update"}
+    own = {"_commit", "_output_dir", "_repo_dir", "_template", "update"}
+    assert used - own - {"_template_version"} <= declared
     assert declared <= used | inner
 
 
@@ -261,11 +262,13 @@ def makefiles() -> list[Path]:
 
 
 def recipes(makefile: Path) -> list[str]:
-    """Return the shell of each recipe as make would pass it on, with its variables as words."""
+    """Return the shell of each recipe and variable as make would pass it on, names as words."""
     text = makefile.read_text(encoding="utf-8").replace("\\\n", " \\\n")
     lines = re.sub(r" \\\n\t?", " ", text).splitlines()
     found = [line.lstrip("\t@-") for line in lines if line.startswith("\t")]
-    return [re.sub(r"\$[({](\w+)[)}]|\$@", "word", line).replace("$$", "$") for line in found]
+    found += [line.partition(" = ")[2] for line in lines if re.match(r"\w+ = .*&&", line)]
+    names = re.compile(r"\$[({](\w+)[)}]|\$@|\$\((?:call|if) [^()]*(?:\([^()]*\)[^()]*)*\)")
+    return [names.sub("word", names.sub("word", line)).replace("$$", "$") for line in found]
 
 
 @pytest.mark.parametrize("makefile", makefiles(), ids=["template", "rendered"])
