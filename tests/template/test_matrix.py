@@ -277,7 +277,9 @@ def test_shellcheck_finds_nothing_in_the_recipes(makefile: Path, tmp_path: Path)
     assert len(found) > 5
     script = tmp_path / "recipes.sh"
     script.write_text("#!/bin/sh\n" + "\n".join(f"(\n{recipe}\n)" for recipe in found) + "\n")
-    done = run(BIN / "shellcheck", "--severity=style", script, cwd=tmp_path)
+    # `a && b || c`: c runs when b fails, too, as the recipes mean it.
+    options = ("--severity=style", "--exclude=SC2015")
+    done = run(BIN / "shellcheck", *options, script, cwd=tmp_path)
     assert done.code == 0, done.out
 
 
