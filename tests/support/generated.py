@@ -19,7 +19,7 @@ HOOK = ROOT / "hooks" / "pre_gen_project.py"
 
 
 def questions() -> dict[str, object]:
-    """Return the questions cookiecutter asks, in order, with their defaults (a list is a choice)."""
+    """Return the questions in order, with their defaults (a list is a choice)."""
     raw = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
     return {name: default for name, default in raw.items() if not name.startswith("_")}
 

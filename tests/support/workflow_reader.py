@@ -516,7 +516,7 @@ class Work:
     def _process(
         self, step: Step, script: Path, folder: Path, env: Mapping[str, str]
     ) -> tuple[str, str]:
-        """Run a script with bash -e, as a step without `shell`. Return how it ends and what it says."""
+        """Run a script as a step without `shell` would. Return how it ends and what it says."""
         minute, now = self.repository.minute, time.monotonic()
         ends = self.ends if step.minutes is None else min(self.ends, now + step.minutes * minute)
         output = script.with_suffix(".log")
