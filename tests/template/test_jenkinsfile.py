@@ -43,7 +43,7 @@ class Block:
 
 
 def parse(text: str) -> Block:
-    """The blocks of a Declarative pipeline. A ValueError where braces or quotes do not close."""
+    """Return the blocks of a Declarative pipeline. Raises ValueError for an open brace or quote."""
     bare = re.sub(r"^\s*//.*$", "", text, flags=re.MULTILINE)
     stack = [Block()]
     # A closure on one line is part of it.
@@ -70,7 +70,7 @@ def parse(text: str) -> Block:
 
 @pytest.fixture(scope="session")
 def repo(cookies_session: Any, template: Path) -> Rendered:
-    """A render for Jenkins. Do not write into it."""
+    """Return a render for Jenkins. Do not write into it."""
     return baked(cookies_session, template, {"ci": "jenkins", "sagemaker_project": "churn"})
 
 

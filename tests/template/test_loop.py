@@ -86,7 +86,7 @@ class Loop:
         return sorted(found)
 
     def approve(self, version: int) -> WorkflowRun:
-        """Approves; does on this machine what that has started on GitHub, and nothing else."""
+        """Approve; run on this machine what that has started on GitHub, and nothing else."""
         self.here.mlops("approve", str(version))
         run = self.arrived()
         assert (run["event"], run["head_branch"]) == ("workflow_dispatch", "main")
@@ -98,7 +98,7 @@ class Loop:
         return done
 
     def arrived(self) -> dict[str, Any]:
-        """The only run that is new on GitHub."""
+        """Return the only run that is new on GitHub."""
         until = time.monotonic() + ARRIVES_SECONDS
         while time.monotonic() < until:
             runs = self.here.control("github.routes.runs_of", NAME)
@@ -111,7 +111,7 @@ class Loop:
         pytest.fail("no run has come to GitHub")
 
     def answer(self, stage: str) -> dict[str, Any]:
-        """What a stage's endpoint says to the rows registered with its version."""
+        """Return what a stage's endpoint answers to the rows registered with its version."""
         return dict(json.loads(self.here.mlops("invoke", stage, "--json")))
 
 
@@ -135,7 +135,7 @@ def test_from_cookiecutter_to_production_and_back_to_nothing(
 
 
 def connect(loop: Loop) -> None:
-    """What `mlops bootstrap` has pushed is the repository that the reader works on."""
+    """Bootstrap; the repository that it has pushed is the one that the reader works on."""
     here = loop.here
     told = here.mlops("bootstrap", "--yes")
     assert "deployed     sm-mlops-platform" in told, told
@@ -147,7 +147,7 @@ def connect(loop: Loop) -> None:
 
 
 def train(loop: Loop) -> None:
-    """A person's first change, pushed: built, judged, registered."""
+    """Push a first change: it is built, evaluated and registered."""
     here = loop.here
     replace(here.repo, "mlops.yaml", "max_depth: 5", "max_depth: 4")
     commit(here.repo, "Grow smaller trees")
@@ -179,7 +179,7 @@ def refuse_a_worse_one(loop: Loop) -> None:
 
 
 def stop_a_broken_one(loop: Loop) -> None:
-    """Answers, and answers wrongly: only the smoke test can tell."""
+    """Deploy a version that answers wrongly: only the smoke test can tell."""
     here = loop.here
     assert here.copy_of_version_1(here.repo.text("model/inference.py") + WRONG) == 2
     here.asked.clear()
@@ -193,7 +193,7 @@ def stop_a_broken_one(loop: Loop) -> None:
 
 
 def go_back(loop: Loop) -> None:
-    """The version that was good is approved again, and takes the broken one's place."""
+    """Approve the good version again; it takes the broken one's place."""
     loop.here.mlops("reject", "2")
     run = loop.approve(1)
     assert run.conclusion == "success", run.log
@@ -204,7 +204,7 @@ def go_back(loop: Loop) -> None:
 
 
 def follow_the_template(loop: Loop, template: Path, folder: Path) -> None:
-    """The template moves on by a commit, and the repo after it."""
+    """Move the template by a commit, and the repo after it."""
     repo = loop.here.repo
     folder.mkdir()
     team = Team(folder, template)
@@ -234,7 +234,7 @@ def destroy(loop: Loop) -> None:
 
 
 def predicts(loop: Loop, stage: str, version: int) -> None:
-    """A stage answers, and it is this version that answers."""
+    """Check that a stage answers with this version."""
     answer = loop.answer(stage)
     assert answer["version"] == version
     predictions = answer["answer"]["predictions"]

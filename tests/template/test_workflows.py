@@ -49,7 +49,7 @@ jobs:
 
 @pytest.fixture(scope="session", params=SIGN_INS)
 def repo(request: pytest.FixtureRequest, cookies_session: Any, template: Path) -> Rendered:
-    """A render for each way to sign in. Do not write into it."""
+    """Return a render for each way to sign in. Do not write into it."""
     return baked(cookies_session, template, {"github_sign_in": request.param})
 
 
@@ -64,7 +64,7 @@ def jobs(repo: Rendered) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def steps(repo: Rendered) -> list[tuple[str, dict[str, Any]]]:
-    """Each step with `workflow/job`."""
+    """Return each step with `workflow/job`."""
     return [(f"{w}/{j}", step) for (w, j), job in jobs(repo).items() for step in job["steps"]]
 
 

@@ -102,8 +102,10 @@ class Both:
     count: int = 0
 
     def rehearsal(self, failing: str = "", status: str = "Succeeded") -> dict[str, str]:
-        """The variables of a machine whose programs do nothing. Calls that begin with `failing`
-        fail, among them sign-in; `mlops run` comes to this status."""
+        """Return the variables of a machine whose programs do nothing.
+
+        Calls that begin with `failing` fail, among them sign-in; `mlops run` ends with `status`.
+        """
         folder = self._folder()
         programs = folder / "venv" / "bin"
         programs.mkdir(parents=True)
@@ -117,7 +119,7 @@ class Both:
         }
 
     def read(self, start: Start, machine: Mapping[str, str]) -> tuple[Run, Told]:
-        """What the reader does in a rehearsal."""
+        """Return what the reader does in a rehearsal."""
         calls = Path(machine["CALLS"])
 
         def sign_in(work: Work, given: Mapping[str, str]) -> dict[str, str]:
@@ -144,8 +146,10 @@ class Both:
         return found, Told(found.conclusion, jobs, _calls(calls), found.log)
 
     def perform(self, run: Run, machine: Mapping[str, str], **about: str) -> Told:
-        """What act does with the event of a run. One that somebody dispatches names its workflow;
-        with the others it is for act to find the workflow."""
+        """Return what act does with the event of a run.
+
+        A dispatched one names its workflow; otherwise act has to find the workflow.
+        """
         folder, event = self._folder(), run.event
         clone, payload = folder / "clone", folder / "event.json"
         clone.mkdir()
@@ -184,7 +188,7 @@ class Both:
 
 
 def both_of(act: str, folder: Path) -> Both:
-    """An empty repository."""
+    """Return an empty repository."""
     origin = folder / "both.git"
     origin.mkdir()
     git(origin, "init", "--quiet", "--bare", "--initial-branch=main")
@@ -193,14 +197,16 @@ def both_of(act: str, folder: Path) -> Both:
 
 
 def bare(home: Path) -> dict[str, str]:
-    """The variables of a machine that was new a moment ago, without a way to whom act asks whether
-    there is a newer one of it. It gives its jobs a terminal, as GitHub does not."""
+    """Return the variables of a new machine on which act does not look for a newer version.
+
+    It gives its jobs a terminal, as GitHub does not.
+    """
     own = {"ACT_DISABLE_VERSION_CHECK": "1", "HOME": str(home), "LANG": "C.UTF-8", "TERM": "dumb"}
     return own | {"PATH": os.environ["PATH"]}
 
 
 def machine(folder: Path, environment: Path, signed_in: Mapping[str, str]) -> dict[str, str]:
-    """What the actions for act look at: where .venv is, and whom signing in makes one."""
+    """Return what the actions for act read: where .venv is, and what signing in sets."""
     region = dict.fromkeys(("AWS_REGION", "AWS_DEFAULT_REGION"), "us-east-1")
     lines = {name: signed_in[name] for name in SESSION if signed_in[name]} | region
     (folder / "session").write_text("".join(f"{name}={lines[name]}\n" for name in lines))
@@ -214,7 +220,7 @@ def _each(option: str, values: Mapping[str, str]) -> list[str]:
 
 
 def _acted(output: str) -> tuple[dict[str, list[str]], str, str]:
-    """Jobs, log and summary of what act writes."""
+    """Return jobs, log and summary of what act writes."""
     jobs: dict[str, dict[str, list[str]]] = {}
     log, summary = [], []
     for line in output.splitlines():
@@ -307,7 +313,7 @@ CASES = {
 
 @pytest.fixture(scope="session")
 def workflows(cookies_session: Any, template: Path) -> dict[str, dict[str, str]]:
-    """The texts of the workflows for each way to sign in, by file name."""
+    """Return the texts of the workflows for each way to sign in, by file name."""
     found = {}
     for sign_in in SIGN_INS:
         repo = baked(cookies_session, template, {"github_sign_in": sign_in})
@@ -317,7 +323,7 @@ def workflows(cookies_session: Any, template: Path) -> dict[str, dict[str, str]]
 
 
 def started(event: str, folder: Path, origin: Path, workflows: Mapping[str, str]) -> Start:
-    """An event in a repository with these workflows and nothing to run."""
+    """Return an event in a repository with these workflows and nothing to run."""
     clone = folder / "clone"
     (clone / ".github" / "workflows").mkdir(parents=True)
     for name, text in workflows.items():
@@ -368,8 +374,10 @@ def test_act_and_our_reader_do_the_same(
 def life(
     act: str, cookies_session: Any, template: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Story:
-    """From a first push to production, and what is stopped on its way: pairs of what the reader
-    has rehearsed and what act has done, and what was to be seen then."""
+    """Tell of a first push to production, and of what is stopped on its way.
+
+    As pairs of what the reader has rehearsed and what act has done.
+    """
 
     def tell() -> Story:
         folder = tmp_path_factory.mktemp("act")
@@ -415,8 +423,7 @@ def tell_life(both: Both, folder: Path, here: Connected) -> Story:
 def pull(
     act: str, cookies_session: Any, template: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Story:
-    """A pull request that the gate stops, as a pair of what the reader has rehearsed and what act
-    has done."""
+    """Tell of a pull request that the gate stops, as the reader rehearses it and act runs it."""
 
     def tell() -> Story:
         folder = tmp_path_factory.mktemp("act-pull")

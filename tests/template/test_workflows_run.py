@@ -39,7 +39,7 @@ PARTS = '" --at-most 0.0${{ matrix.part }}'
 
 @pytest.fixture(scope="session")
 def pulls(cookies_session: Any, template: Path, tmp_path_factory: pytest.TempPathFactory) -> Story:
-    """A change that the gate stops, and one from a fork with a line that is not formatted."""
+    """Tell of a change that the gate stops, and of an unformatted one from a fork."""
 
     def tell() -> Story:
         folder = tmp_path_factory.mktemp("pulls")
@@ -126,7 +126,7 @@ def test_a_fork_s_pull_request_is_reviewed_and_its_comment_is_left_to_the_summar
 
 @pytest.fixture(scope="session")
 def life(cookies_session: Any, template: Path, tmp_path_factory: pytest.TempPathFactory) -> Story:
-    """A repo that signs in by OpenID Connect, from its first push on."""
+    """Tell of a repo that signs in by OpenID Connect, from its first push on."""
 
     def tell() -> Story:
         folder = tmp_path_factory.mktemp("life")
@@ -286,7 +286,7 @@ def test_nothing_runs_where_aws_lets_nobody_in(life: Story, name: str) -> None:
 
 @pytest.fixture(scope="session")
 def keyed(cookies_session: Any, template: Path, tmp_path_factory: pytest.TempPathFactory) -> Story:
-    """A repo that signs in with its key, and then with one that AWS does not know."""
+    """Tell of a repo that signs in with its key, and then with one that AWS does not know."""
 
     def tell() -> Story:
         folder = tmp_path_factory.mktemp("keyed")
