@@ -19,6 +19,8 @@ from sm_mlops.aws import Aws
 
 # Their loggers are watched.
 LIBRARIES = {"boto3", "botocore", "github", "logging", "sm_mlops"}
+# Fixtures that make a test slow.
+STARTS_PROCESSES = {"elsewhere", "play"}
 # By file; each has a story of minutes, or a run of other tests.
 SLOWEST = {"test_loop.py", "test_rendered.py", "test_workflows_act.py", "test_workflows_run.py"}
 
@@ -36,7 +38,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        if "elsewhere" in getattr(item, "fixturenames", ()):
+        if STARTS_PROCESSES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
     if not config.pluginmanager.hasplugin("randomly"):
         # One worker begins with what takes longest; the others never wait for it at the end.

@@ -151,7 +151,7 @@ def for_act(folder: Path) -> tuple[Path, Path, Path]:
         "WANTED": "${{ inputs.ref || github.sha }}",
     }
     given = {"GIVEN": "${{ toJSON(inputs) }}"}
-    actions = (
+    actions: tuple[tuple[str, set[str], dict[str, str], str], ...] = (
         ("checkout", CHECKOUT, wanted, CHECKOUT_OF_ACT),
         ("sign-in", SIGN_IN, given, SIGN_IN_OF_ACT),
         ("setup-uv", SETUP_UV, {}, "true"),

@@ -73,6 +73,7 @@ def test_there_are_three_workflows(repo: Rendered) -> None:
     assert files == {path(name) for name in NAMES}
 
 
+@pytest.mark.slow
 def test_the_workflows_fit_github_s_schema(repo: Rendered) -> None:
     done = schema(repo.path, "github-workflows", *map(path, NAMES))
     assert done.code == 0, done.out
@@ -96,6 +97,7 @@ def test_nothing_tells_a_judge_to_look_away(repo: Rendered) -> None:
             assert not re.search(rb"zizmor|actionlint|shellcheck|noqa", content), name
 
 
+@pytest.mark.slow
 def test_the_judges_see_what_is_wrong(tmp_path: Path) -> None:
     """So that their silence means something."""
     folder = tmp_path / ".github" / "workflows"
@@ -108,6 +110,7 @@ def test_the_judges_see_what_is_wrong(tmp_path: Path) -> None:
     assert schema(tmp_path, "github-workflows", folder / "bad.yml").code == 1
 
 
+@pytest.mark.slow
 def test_the_template_s_own_workflow_passes_the_same_judges() -> None:
     files = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
     assert files
