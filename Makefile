@@ -21,7 +21,7 @@ CHECKOV := $(VENV)/checkov/.ready
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sandbox render test test-fast lint fix bench generate lock
+.PHONY: help setup sandbox render test test-fast test-long lint fix bench generate lock
 
 help: ## show this list
 	@awk -F ':.* ## ' '/^[a-z-]+:.* ## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -55,11 +55,17 @@ render: $(READY) ## render with default answers into build/sandbox; what ran the
 	  -c user.email=template@localhost -c commit.gpgsign=false commit --quiet --message "Render the template"; \
 	  git branch --move --force main; } >/dev/null 2>&1 || true
 
-test: $(READY) $(CHECKOV) ## all tests: the template's, and the rendered repo's own
-	$(RUN) -m pytest -n auto --dist worksteal --durations 15 $(PYTEST)
+test: $(READY) $(CHECKOV) ## all tests but those of `make test-long`
+	$(RUN) -m pytest -n auto --dist worksteal -m "not long" --durations 15 $(PYTEST)
 
-test-fast: $(READY) ## the template's tests that take seconds
-	$(RUN) -m pytest -n auto --dist worksteal -m "not slow"
+test-fast: $(READY) ## the tests that take moments
+	$(RUN) -m pytest -n auto --dist worksteal -m "not slow and not long" $(PYTEST)
+
+test-long: $(READY) $(CHECKOV) ## what takes long by nature, and all others three times in random order
+	$(RUN) -m pytest -n auto --dist worksteal -m long --durations 15 $(PYTEST)
+	@for seed in 1 2 3; do \
+	  $(RUN) -m pytest -n auto --dist worksteal -m "not long" -p randomly --randomly-seed $$seed $(PYTEST) || exit 1; \
+	done
 
 lint: $(READY) ## formatter, linter and type checker on the template's own code; changes nothing
 	$(RUN) -m ruff format --check .

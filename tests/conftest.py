@@ -1,5 +1,10 @@
 """Fixtures and options of all tests; what tests import is in support/."""
 
+import logging
+import os
+import signal
+import socket
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +16,13 @@ from generated import clean_copy
 from rendering import Bake, Rendered, Run, baked, run
 from repos import Repo, make_repo
 from sm_mlops.aws import Aws
+
+# Their loggers are watched.
+LIBRARIES = {"boto3", "botocore", "github", "logging", "sm_mlops"}
+# Fixtures that make a test slow.
+STARTS_PROCESSES = {"elsewhere", "play"}
+# By file; each has a story of minutes, or a run of other tests.
+SLOWEST = {"test_loop.py", "test_rendered.py", "test_workflows_act.py", "test_workflows_run.py"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,26 +36,62 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        if "elsewhere" in getattr(item, "fixturenames", ()):
+        if STARTS_PROCESSES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
-    # They take longest, in processes of their own; meanwhile another worker does the rest.
-    items.sort(key=lambda item: item.path.name != "test_rendered.py")
+    if not config.pluginmanager.hasplugin("randomly"):
+        # One worker begins with what takes longest; the others never wait for it at the end.
+        items.sort(key=lambda item: item.path.name not in SLOWEST)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Shows what tests have recorded as "shown", whichever process they ran in."""
+    """Show what tests have recorded as "shown", whichever process they ran in."""
     for report in terminalreporter.getreports("passed"):
         for name, text in getattr(report, "user_properties", ()):
             if name == "shown":
                 terminalreporter.write_line(str(text))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def nobody_s_session() -> None:
-    """The session that boto3 keeps would have the sign-in of another module's tests."""
+def process_state() -> dict[str, Any]:
+    """Return what a test could leave in this process for the next one."""
+    state: dict[str, Any] = {
+        "the current folder": Path.cwd(),
+        "sys.path": tuple(sys.path),
+        "logging.disable": logging.root.manager.disable,
+        "socket.setdefaulttimeout": socket.getdefaulttimeout(),
+        "signals": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
+    }
+    for name in LIBRARIES & set(sys.modules):
+        logger = logging.getLogger("" if name == "logging" else name)
+        handlers = [h for h in logger.handlers if "pytest" not in type(h).__module__]
+        state[f"the logger of {name}"] = (logger.level, handlers)
+    for name, value in os.environ.items():
+        if name != "PYTEST_CURRENT_TEST":
+            state[f"the variable {name}"] = value
+    return state
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing_behind() -> Iterator[None]:
+    """Fail a test after which this process is not as it was, and repair it for the others."""
+    # boto3 keeps the session of its first caller, with that one's sign-in.
     boto3.DEFAULT_SESSION = None
+    before, variables, path = process_state(), dict(os.environ), list(sys.path)
+    yield
+    after = process_state()
+    if after == before:
+        return
+    os.environ.clear()
+    os.environ.update(variables)
+    os.chdir(before["the current folder"])
+    sys.path[:] = path
+    logging.disable(before["logging.disable"])
+    # A library may be imported, and set up its logger, at any time.
+    names = [name for name in after | before if name in before or not name.startswith("the logger")]
+    left = [name for name in names if after.get(name) != before.get(name)]
+    if left:
+        pytest.fail(f"it leaves another process behind than it found: {', '.join(sorted(left))}")
 
 
 @pytest.fixture
@@ -53,7 +101,7 @@ def repo(tmp_path: Path) -> Repo:
 
 @pytest.fixture
 def account(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
-    """An account of moto, prepared like a sandbox, in which nothing runs."""
+    """Yield an account of moto, prepared like a sandbox, in which nothing runs."""
     from moto import mock_aws
 
     from sm_mlops.cli.sandbox_account import prepare
@@ -70,25 +118,25 @@ def account(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The template as a clone of it would be."""
+    """Return the template as a clone of it would be."""
     return clean_copy(tmp_path_factory.mktemp("clone") / "sm-mlops")
 
 
 @pytest.fixture
 def bake(cookies: Any, template: Path) -> Bake:
-    """Renders the template with these answers, defaults for the rest."""
+    """Return a function that renders the template with these answers, defaults for the rest."""
     return lambda **answers: baked(cookies, template, answers)
 
 
 @pytest.fixture(scope="session")
 def default(cookies_session: Any, template: Path) -> Rendered:
-    """The render nobody typed an answer into. Do not write into it."""
+    """Return the render with default answers. Do not write into it."""
     return baked(cookies_session, template, {})
 
 
 @pytest.fixture
 def elsewhere(tmp_path: Path, template: Path) -> Iterator[Callable[..., Run]]:
-    """Runs cookiecutter's command as a user outside the temp folder would, with an empty home.
+    """Yield a function that runs cookiecutter as a user outside the temp folder with an empty home.
 
     Called with options, then `name=value` answers; renders into `tmp_path / "work"`.
     """

@@ -17,19 +17,19 @@ TREE = ROOT / "tests" / "template" / "tree.txt"
 
 
 def questions() -> dict[str, object]:
-    """The questions cookiecutter asks, in order, with their defaults (a list is a choice)."""
+    """Return the questions in order, with their defaults (a list is a choice)."""
     raw = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
     return {name: default for name, default in raw.items() if not name.startswith("_")}
 
 
 def locked(lock: Path) -> dict[str, str]:
-    """Name and version of every pin in a lock file."""
+    """Return name and version of every pin in a lock file."""
     pins = re.findall(r"^([a-z0-9][a-z0-9._-]*)==([^\s;\\]+)", lock.read_text(), re.MULTILINE)
     return dict(pins)
 
 
 def question_table(defaults: dict[str, str]) -> str:
-    """Markdown table of the questions; `defaults` holds the answer to each when none is given."""
+    """Return a Markdown table of the questions; `defaults` has the answer to each by default."""
     raw = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
     rows = ["| question | used for | default |", "|---|---|---|"]
     for name in questions():
@@ -42,13 +42,13 @@ def question_table(defaults: dict[str, str]) -> str:
 
 
 def with_questions(readme: str, defaults: dict[str, str]) -> str:
-    """`readme` with its table of questions renewed."""
+    """Return `readme` with its table of questions renewed."""
     marks = r"(<!-- questions: written by `make generate` -->\n).*?(\n<!-- end of questions -->)"
     return re.sub(marks, lambda m: m[1] + question_table(defaults) + m[2], readme, flags=re.DOTALL)
 
 
 def clean_copy(target: Path) -> Path:
-    """The template without what git ignores: caches, environments, what a run in place left."""
+    """Copy the template without what git ignores: caches, environments, what a run left."""
     ignored = {
         line.strip("/")
         for file in (ROOT / ".gitignore", RENDERED / ".gitignore")
@@ -73,7 +73,7 @@ def tree(repo: Path) -> str:
 
 
 def rendered_tree() -> str:
-    """The tree of a render with default answers."""
+    """Return the tree of a render with default answers."""
     from cookiecutter.main import cookiecutter
 
     with tempfile.TemporaryDirectory() as folder:
@@ -94,7 +94,7 @@ def rendered_tree() -> str:
 
 
 def default_answers(**answers: str) -> dict[str, str]:
-    """All answers when only these are given, whatever the user's own configuration says."""
+    """Return all answers when only these are given, whatever the user's configuration says."""
     from cookiecutter.generate import generate_context
     from cookiecutter.prompt import prompt_for_config
 
@@ -103,7 +103,7 @@ def default_answers(**answers: str) -> dict[str, str]:
 
 
 def main() -> None:
-    """Writes everything derived; with `copy FOLDER`, a clean copy of the template instead."""
+    """Write everything derived; with `copy FOLDER`, a clean copy of the template instead."""
     if sys.argv[1:2] == ["copy"]:
         target = Path(sys.argv[2])
         shutil.rmtree(target, ignore_errors=True)

@@ -1,21 +1,25 @@
-"""The `bake` fixture: renders the template and looks at the result as its user would.
+"""Render the template and look at the result as its user would.
 
 Knows what cookiecutter is; what a rendered repo contains is for the tests to say.
 """
 
 import fcntl
 import os
+import pickle
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+# Renders of tests name an address that nobody asks: building the tool's wheel each time takes long.
+PIN = f"sm-mlops @ git+https://github.com/my-org/sm-mlops@{'0' * 40}"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Rendered:
     path: Path
 
     def run(self, *command: str | Path, **environment: str) -> Run:
-        """Runs a command in the repo; `python` is the one that runs these tests."""
+        """Run a command in the repo; `python` is the one that runs these tests."""
         return run(*command, cwd=self.path, **environment)
 
     def has_file(self, name: str) -> bool:
@@ -44,8 +48,10 @@ class Rendered:
         return (self.path / name).read_text(encoding="utf-8")
 
     def files(self) -> dict[str, bytes]:
-        """Return content by relative path with forward slashes, all of it text: without what git
-        or Python put there, and without the tool's wheel, whose hash stands in tool.txt."""
+        """Return content by relative path, all of it text.
+
+        Without what git or Python put there, and the tool's wheel, whose hash is in tool.txt.
+        """
         return {
             file.relative_to(self.path).as_posix(): file.read_bytes()
             for file in sorted(self.path.rglob("*"))
@@ -56,7 +62,7 @@ class Rendered:
 
 
 def run(*command: str | Path, cwd: Path, **environment: str) -> Run:
-    """Runs `command` in `cwd` with these environment variables on top of the present ones."""
+    """Run `command` in `cwd` with these environment variables on top of the present ones."""
     words = [sys.executable if word == "python" else str(word) for word in command]
     done = subprocess.run(
         words,
@@ -75,24 +81,40 @@ Bake = Callable[..., Rendered]
 
 
 def baked(cookies: Any, template: Path, answers: dict[str, str]) -> Rendered:
-    result = cookies.bake(extra_context=answers, template=str(template))
+    """Return a render with these answers, the defaults for the rest."""
+    result = cookies.bake(extra_context={"_tool_pin": PIN} | answers, template=str(template))
     assert result.exception is None, result.exception
     return Rendered(result.project_path)
 
 
-def shared(factory: pytest.TempPathFactory) -> Path:
-    """The folder of all processes that test in parallel."""
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[], T]) -> T:
+    """Return what `make` returns, made by one of the processes that test in parallel.
+
+    The others wait. What failed is not tried again.
+    """
     base = factory.getbasetemp()
-    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    file = base / f"{name}.pickle"
+    with (base / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not file.exists():
+            file.write_bytes(pickle.dumps((False, None)))
+            file.write_bytes(pickle.dumps((True, make())))
+    made, value = pickle.loads(file.read_bytes())
+    assert made, f"{name} failed in another test"
+    found: T = value
+    return found
 
 
 def mypy_cache(factory: pytest.TempPathFactory, repo: Rendered, folder: Path) -> Path:
-    """A cache of mypy's in `folder` that knows `repo`: half a minute, spent once for all repos with
-    the same code. No two processes may use the same one at the same time."""
-    base = shared(factory)
-    with (base / "mypy.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (base / "mypy").exists():
-            repo.run("python", "-m", "mypy", "--cache-dir", str(base / "mypy.new"), ".")
-            (base / "mypy.new").rename(base / "mypy")
-    return Path(shutil.copytree(base / "mypy", folder / "mypy"))
+    """Return a cache of mypy's in `folder` that knows `repo`: half a minute, spent once.
+
+    No two processes may use the same one at the same time.
+    """
+
+    def fill() -> Path:
+        cache = factory.mktemp("mypy") / "cache"
+        repo.run("python", "-m", "mypy", "--cache-dir", str(cache), ".")
+        return cache
+
+    return Path(shutil.copytree(once(factory, "mypy", fill), folder / "mypy"))

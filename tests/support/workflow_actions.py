@@ -1,6 +1,7 @@
-"""What stands in for the actions of other people that the rendered workflows use, as far as they
-use them: checking out from a local repository, signing in to the sandbox's AWS. Each of them once
-for our own reader of workflows, and once for nektos/act.
+"""Stand-ins for the actions that the rendered workflows use, as far as they use them.
+
+They check out from a local repository, sign in to the sandbox's AWS, and find uv where it is. Each
+exists once for our own reader of workflows and once for nektos/act.
 """
 
 import json
@@ -13,7 +14,7 @@ from workflow_expressions import Unsupported
 from workflow_reader import Action, ActionFailed, Work, git
 
 CHECKOUT = {"fetch-depth", "persist-credentials", "ref"}
-SET_UP_UV = {"cache-dependency-glob", "cache-suffix"}
+SETUP_UV = {"cache-dependency-glob", "cache-suffix"}
 SIGN_IN = {
     "aws-access-key-id",
     "aws-region",
@@ -43,7 +44,7 @@ cat "$SESSION" >>"$GITHUB_ENV"
 
 
 def checkout(environment: Path) -> Action:
-    """actions/checkout, into the empty folder of a job; `environment` is put there as .venv.
+    """Return actions/checkout, into the empty folder of a job; `environment` becomes its .venv.
 
     Source: https://github.com/actions/checkout
     """
@@ -76,8 +77,19 @@ def checkout(environment: Path) -> Action:
     return action
 
 
+def setup_uv(work: Work, given: Mapping[str, str]) -> None:
+    """Do nothing for astral-sh/setup-uv: VENV tells make that nothing is left to install.
+
+    Source: https://github.com/astral-sh/setup-uv
+    """
+    _check("setup-uv", given, SETUP_UV)
+    missing = not (work.workspace / given.get("cache-dependency-glob", ".")).exists()
+    if missing:
+        raise ActionFailed(f"No file matched to {given['cache-dependency-glob']}")
+
+
 def installed(folder: Path) -> Path:
-    """An environment as `make setup` would leave it, but of the packages that run these tests.
+    """Return an environment as `make setup` leaves it, with the packages that run these tests.
 
     Its `mlops` is the one of the repo that it is called in.
     """
@@ -88,17 +100,8 @@ def installed(folder: Path) -> Path:
     return folder
 
 
-def set_up_uv(work: Work, given: Mapping[str, str]) -> None:
-    """astral-sh/setup-uv: its inputs checked. The environment that checking out puts there is
-    complete, so nobody asks for uv.
-
-    Source: https://github.com/astral-sh/setup-uv
-    """
-    _check("setup-uv", given, SET_UP_UV)
-
-
 def configure_aws_credentials(sign_in: SignIn) -> Action:
-    """aws-actions/configure-aws-credentials: its inputs checked, the session made by `sign_in`.
+    """Return aws-actions/configure-aws-credentials: inputs checked, the session made by `sign_in`.
 
     Source: https://github.com/aws-actions/configure-aws-credentials
     """
@@ -136,12 +139,12 @@ def configure_aws_credentials(sign_in: SignIn) -> Action:
 
 
 def for_act(folder: Path) -> tuple[Path, Path, Path]:
-    """Write the same three actions as nektos/act wants them, each into a folder of its own in
-    `folder`, and return them: to check out, to set up uv, and to sign in.
+    """Write the same actions as nektos/act wants them, each into a folder of its own in `folder`.
 
-    They look at the variables ORIGIN, a repository's URL; ENVIRONMENT, which is put there as .venv;
-    SESSION, a file with what signing in sets; CALLS, a file to which the inputs of signing in are
-    added; FAILING, which is sign-in where nobody is let in.
+    Return the folders of those that check out, sign in, and set up uv. They read the variables
+    ORIGIN, a repository's URL; ENVIRONMENT, which is put there as .venv; SESSION, a file with what
+    signing in sets; CALLS, a file to which the inputs of signing in are added; FAILING, which is
+    sign-in where nobody is let in.
     """
     wanted = {
         "DEPTH": "${{ inputs.fetch-depth || '1' }}",
@@ -150,8 +153,8 @@ def for_act(folder: Path) -> tuple[Path, Path, Path]:
     given = {"GIVEN": "${{ toJSON(inputs) }}"}
     actions: tuple[tuple[str, set[str], dict[str, str], str], ...] = (
         ("checkout", CHECKOUT, wanted, CHECKOUT_OF_ACT),
-        ("set-up-uv", SET_UP_UV, {}, "true"),
         ("sign-in", SIGN_IN, given, SIGN_IN_OF_ACT),
+        ("setup-uv", SETUP_UV, {}, "true"),
     )
     for name, inputs, env, script in actions:
         runs = {"using": "composite", "steps": [{"shell": "bash", "env": env, "run": script}]}
@@ -159,7 +162,7 @@ def for_act(folder: Path) -> tuple[Path, Path, Path]:
         (folder / name).mkdir()
         # JSON is YAML, too.
         (folder / name / "action.yml").write_text(json.dumps(content), encoding="utf-8")
-    return folder / "checkout", folder / "set-up-uv", folder / "sign-in"
+    return folder / "checkout", folder / "sign-in", folder / "setup-uv"
 
 
 def _check(action: str, given: Mapping[str, str], known: set[str]) -> None:

@@ -26,7 +26,7 @@ class Known(dict[str, Any]):
 
 
 def interpolate(text: str, contexts: Mapping[str, Any]) -> str:
-    """`text` with its `${{ }}` evaluated. Raises Unsupported."""
+    """Return `text` with its `${{ }}` evaluated. Raises Unsupported."""
     done = re.sub(
         r"\$\{\{(.*?)\}\}", lambda found: as_text(evaluate(found[1], contexts)), text, flags=re.S
     )
@@ -36,7 +36,7 @@ def interpolate(text: str, contexts: Mapping[str, Any]) -> str:
 
 
 def holds(condition: str, contexts: Mapping[str, Any], functions: Functions) -> bool:
-    """Whether an `if` is met; without a function of status in it, `success()` must hold as well."""
+    """Return whether an `if` is met; without a status function, `success()` must hold as well."""
     inner = re.fullmatch(r"\s*\$\{\{(.*)\}\}\s*", condition, flags=re.S)
     text = inner[1] if inner else condition
     if "${{" in text:
@@ -48,7 +48,7 @@ def holds(condition: str, contexts: Mapping[str, Any], functions: Functions) -> 
 
 
 def evaluate(text: str, contexts: Mapping[str, Any], functions: Functions | None = None) -> Any:
-    """The value of one expression. Raises Unsupported."""
+    """Return the value of one expression. Raises Unsupported."""
     parser = _Parser(text, contexts, functions or {})
     value = parser.either()
     if parser.left:
@@ -57,7 +57,7 @@ def evaluate(text: str, contexts: Mapping[str, Any], functions: Functions | None
 
 
 def tokens(text: str) -> list[tuple[str, str]]:
-    """Kind and text of each token."""
+    """Return kind and text of each token."""
     found, at = [], 0
     text = text.strip()
     while at < len(text):
@@ -152,7 +152,7 @@ class _Parser:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Loose equality: text ignores case, and unlike kinds are compared as numbers."""
+    """Compare loosely: text ignores case, and unlike kinds are compared as numbers."""
     if isinstance(one, str) and isinstance(other, str):
         return one.casefold() == other.casefold()
     if type(one) is type(other):
@@ -174,7 +174,7 @@ def truthy(value: Any) -> bool:
 
 
 def as_text(value: Any) -> str:
-    """As it is put into a text. Raises Unsupported for what has properties."""
+    """Return a value as text. Raises Unsupported for what has properties."""
     if value is None:
         return ""
     if isinstance(value, bool):

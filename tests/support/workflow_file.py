@@ -103,7 +103,7 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 
 def parse(text: str) -> Workflow:
-    """Raises Unsupported."""
+    """Parse a workflow. Raises Unsupported."""
     raw = _Keys("the workflow", yaml.load(text, _Loader))
     on = _Keys("on", raw.take("on", {}))
     push, pull, dispatch = (
@@ -163,7 +163,7 @@ def _push(content: Any) -> Push:
 
 
 def matches(pattern: str, path: str) -> bool:
-    """Whether a pattern of branches or paths fits; `*` stays within a folder, `**` does not."""
+    """Return whether a pattern of branches or paths fits; only `**` crosses folders."""
     parts = re.split(r"(\*\*|\*)", pattern)
     stars = {"**": ".*", "*": "[^/]*"}
     return bool(re.fullmatch("".join(stars.get(part, re.escape(part)) for part in parts), path))
@@ -246,7 +246,7 @@ def _step(where: str, content: Any) -> Step:
 
 
 def _matrix(where: str, content: Any) -> tuple[Mapping[str, Any], ...]:
-    """One list of values alone, one value after the other."""
+    """Return the values of a matrix: one list alone, one value after the other."""
     if content is None:
         return ({},)
     keys = _Keys(f"{where}: strategy", content)
@@ -299,7 +299,7 @@ def _flag(value: str) -> bool:
 
 
 def _check_order(jobs: Mapping[str, Job]) -> None:
-    """Each job needs others only that are there; none waits for itself."""
+    """Raise Unsupported where a job needs one that is missing, or waits for itself."""
     done: set[str] = set()
     while len(done) < len(jobs):
         ready = {name for name, job in jobs.items() if set(job.needs) <= done}

@@ -124,7 +124,7 @@ class Run:
     jobs: tuple[JobRun, ...]
 
     def job(self, identifier: str) -> JobRun:
-        """The only job of this id."""
+        """Return the only job of this id."""
         [found] = [job for job in self.jobs if job.id == identifier]
         return found
 
@@ -160,7 +160,7 @@ class Repository:
     count: int = 0
 
     def push(self, clone: Path, branch: str = "main") -> list[Run]:
-        """Pushes HEAD of a clone, and runs what that triggers."""
+        """Push HEAD of a clone, and run what that triggers."""
         before = git(self.origin, "for-each-ref", "--format=%(objectname)", f"refs/heads/{branch}")
         git(clone, "push", "--quiet", str(self.origin), f"HEAD:refs/heads/{branch}")
         after = git(self.origin, "rev-parse", branch)
@@ -182,7 +182,7 @@ class Repository:
     def pull_request(
         self, clone: Path, number: int, base: str = "main", fork: str = ""
     ) -> list[Run]:
-        """Asks for HEAD of a clone to be merged, from the repository `fork` if there is one."""
+        """Open a pull request for HEAD of a clone, from the repository `fork` if there is one."""
         git(clone, "push", "--quiet", "--force", str(self.origin), f"HEAD:refs/pull/{number}/head")
         head = git(self.origin, "rev-parse", f"refs/pull/{number}/head")
         tree = git(self.origin, "merge-tree", "--write-tree", base, head).splitlines()[0]
@@ -201,7 +201,7 @@ class Repository:
         return self._started(event, lambda workflow: workflow.pull_request)
 
     def dispatch(self, name: str, inputs: Mapping[str, str], branch: str = "main") -> Run:
-        """Starts one workflow of a branch. Raises Refused."""
+        """Start one workflow of a branch. Raises Refused."""
         sha = git(self.origin, "rev-parse", f"refs/heads/{branch}")
         workflow = self._workflow(sha, f"{WORKFLOWS}/{name}.yml")
         if workflow.inputs is None:
@@ -212,7 +212,7 @@ class Repository:
         return self._run(workflow, event)
 
     def _started(self, event: Event, wanted: Callable[[Workflow], bool]) -> list[Run]:
-        """A push or pull request runs the workflows that it holds itself."""
+        """Run the workflows that a push or pull request holds itself."""
         files = git(self.origin, "ls-tree", "--name-only", event.sha, f"{WORKFLOWS}/").splitlines()
         found = [self._workflow(event.sha, path) for path in files]
         return [self._run(workflow, event) for workflow in found if wanted(workflow)]
@@ -231,7 +231,7 @@ class Repository:
 
 
 def git(folder: Path, *arguments: str) -> str:
-    """What git says in a folder, without the last line's end."""
+    """Return what git says in a folder, without the last line's end."""
     environment = {name: value for name, value in os.environ.items() if name[:4] != "GIT_"}
     environment |= {f"GIT_{who}_NAME": "a" for who in ("AUTHOR", "COMMITTER")}
     environment |= {f"GIT_{who}_EMAIL": "a@example.com" for who in ("AUTHOR", "COMMITTER")}
@@ -242,7 +242,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def _checked(known: Mapping[str, Input], given: Mapping[str, str]) -> dict[str, str]:
-    """All inputs. Raises Refused as GitHub does."""
+    """Return all inputs. Raises Refused as GitHub does."""
     if set(given) - set(known):
         raise Refused(f"Unexpected inputs provided: {sorted(set(given) - set(known))}")
     for name, expected in known.items():
@@ -328,7 +328,7 @@ class _Running:
     def contexts(
         self, job: Job | None, names: tuple[str, ...], matrix: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Those of these names that do not depend on a machine."""
+        """Return those of these names that do not depend on a machine."""
         repository, event = self.repository, self.event
         needs = {} if job is None else {name: self._need(name) for name in job.needs}
         inputs = event.inputs if event.name == "workflow_dispatch" else {}
@@ -435,15 +435,15 @@ class Work:
     # For actions.
 
     def say(self, line: str) -> None:
-        """Adds a line to the step's log."""
+        """Add a line to the step's log."""
         self._said.append(line)
 
     def mask(self, value: str) -> None:
-        """Shows *** from now on, wherever this stands."""
+        """Show *** from now on, wherever this appears."""
         self.masks |= {line for line in value.splitlines() if line.strip()}
 
     def export(self, name: str, value: str) -> None:
-        """Sets a variable for all later steps."""
+        """Set a variable for all later steps."""
         self.env[name] = value
 
     # The steps.
@@ -516,7 +516,7 @@ class Work:
     def _process(
         self, step: Step, script: Path, folder: Path, env: Mapping[str, str]
     ) -> tuple[str, str]:
-        """How a script ends, and what it says. bash -e is what a step without `shell` has."""
+        """Run a script as a step without `shell` would. Return how it ends and what it says."""
         minute, now = self.repository.minute, time.monotonic()
         ends = self.ends if step.minutes is None else min(self.ends, now + step.minutes * minute)
         output = script.with_suffix(".log")
@@ -550,7 +550,7 @@ class Work:
         return outcome, output.read_text(encoding="utf-8", errors="replace") + note
 
     def _obeyed(self, log: str) -> str:
-        """The log without the commands in it, which are obeyed. Raises Unsupported."""
+        """Return the log without the commands in it, which are obeyed. Raises Unsupported."""
         kept = []
         for line in log.splitlines():
             command = COMMAND.match(line)
@@ -600,13 +600,13 @@ class Work:
         return {name: interpolate(text, contexts) for name, text in texts.items()}
 
     def _machine(self) -> dict[str, str]:
-        """Nothing of who runs this: a machine that was new a minute ago."""
+        """Return the variables of a machine that was new a minute ago."""
         path = self.repository.machine.get("PATH", os.environ["PATH"])
         own = {"HOME": str(self.home), "LANG": "C.UTF-8"}
         return own | self.repository.machine | {"PATH": ":".join([*self.path, path])}
 
     def _github(self) -> dict[str, str]:
-        """The variables that nobody can set otherwise."""
+        """Return the variables that nobody can set otherwise."""
         context = self.contexts(("github",))["github"]
         names = set(context) - {"event", "token"}
         return {f"GITHUB_{name.upper()}": str(context[name]) for name in names} | {
@@ -625,7 +625,7 @@ Action = Callable[[Work, Mapping[str, str]], None]
 
 
 def pairs(text: str) -> dict[str, str]:
-    """What a step has written into GITHUB_OUTPUT or GITHUB_ENV. Raises ValueError."""
+    """Parse what a step has written into GITHUB_OUTPUT or GITHUB_ENV. Raises ValueError."""
     found: dict[str, str] = {}
     lines = iter(text.splitlines())
     for line in lines:
@@ -649,12 +649,12 @@ def pairs(text: str) -> dict[str, str]:
 
 
 def _of_fork(permissions: Mapping[str, str]) -> dict[str, str]:
-    """For a fork's pull request: read what could be written otherwise, and no identity."""
+    """Return the permissions of a fork's pull request: to read, and no identity."""
     return {name: "read" for name in permissions if name != "id-token"}
 
 
 def _stop(process: "subprocess.Popen[bytes]", minute: float) -> None:
-    """Tells a step's shell to end, and ends all that it has started."""
+    """Stop a step's shell, and end all that it has started."""
     for number, minutes in GRACE:
         process.send_signal(number)
         try:

@@ -20,7 +20,6 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
-from test_lock import CONTAINER, MODULES, TOOLKIT
 
 import datasets
 import sm_mlops.tabular
@@ -35,6 +34,7 @@ from container_case import (
     prefix,
     succeeded,
 )
+from image_packages import CONTAINER, MODULES, TOOLKIT
 from model_case import MODEL
 from repos import make_repo
 from sm_mlops.bundle import Bundle

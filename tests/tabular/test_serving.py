@@ -14,6 +14,8 @@ import pytest
 import datasets
 from model_case import Case, inference
 
+pytestmark = pytest.mark.slow
+
 CSV, JSON, LINES = "text/csv", "application/json", "application/jsonlines"
 
 

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from answers import LONGEST, SHORTEST
 from generated import default_answers, questions
 from rendering import ROOT, Bake, Rendered, Run
 
@@ -177,26 +178,6 @@ REFUSED = {
         "gitlab",
         "jenkins\n",
     ],
-}
-LONGEST = {
-    "project_name": "W" * 64,
-    "project_slug": "w" * 64,
-    "description": "W" * 200,
-    "author": "W" * 100,
-    "github_owner": "w" * 39,
-    "github_repo": "w" * 100,
-    "aws_region": "ap-southeast-1",
-    "sagemaker_project": "w" * 32,
-}
-SHORTEST = {
-    "project_name": "W",
-    "project_slug": "w",
-    "description": "W",
-    "author": "W",
-    "github_owner": "w",
-    "github_repo": "w",
-    "aws_region": "af-south-1",
-    "sagemaker_project": "w",
 }
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from jinja2 import Environment
 
+from answers import FINISH, NOBODY
 from rendering import ROOT, Run, run
 
 HOOKS = [ROOT / "hooks" / "pre_gen_project.py", ROOT / "hooks" / "post_gen_project.py"]
@@ -244,14 +245,6 @@ def test_a_folder_with_spaces_and_accents_is_committed(
 # What it offers at the end. These never reach a cloud: there are no credentials.
 
 NOT_SIGNED_IN = "mlops: not signed in to GitHub"
-FINISH = "cd my-model && make setup && .venv/bin/mlops bootstrap"
-NOBODY = {
-    "AWS_CONFIG_FILE": os.devnull,
-    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-    "AWS_EC2_METADATA_DISABLED": "true",
-    "PYTHONDONTWRITEBYTECODE": "1",  # So that the render stays as it was rendered.
-    **dict.fromkeys(("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "GITHUB_TOKEN", "GH_TOKEN"), ""),
-}
 
 
 def test_where_nobody_can_answer_it_asks_nothing_and_connects_nothing(

@@ -1,4 +1,4 @@
-"""The rendered repo's CloudFormation before strict judges: checkov and cfn-lint.
+"""CloudFormation before strict judges, checkov and cfn-lint: the repo's endpoint, our platform.
 
 checkov lives in an environment of its own, which `make test` sets up.
 """
@@ -15,34 +15,23 @@ from typing import Any
 import pytest
 
 from generated import RENDERED, locked
-from rendering import ROOT, Rendered
+from infra_case import KINDS, full
+from infra_case import template as infra_template
+from platform_case import full_platform, full_project, project
+from rendering import ROOT, Rendered, once, run
+from workflow_judges import BIN
 
+PLATFORM = ROOT / "src" / "sm_mlops" / "platform"
 CHECKOV = Path(sys.prefix) / "checkov" / "bin" / "checkov"
+# Ids of checks by template, then by outcome.
+Findings = dict[str, dict[str, set[str]]]
 NETWORK_ISOLATION = "CKV_AWS_370"
 # checkov does not look into Fn::If: it gets the templates with their conditions decided.
-RESOLVE = """
-import json, pathlib, sys
-sys.path.insert(0, "tests")
-from infra_case import KINDS, full, template
-from platform_case import full_platform, full_project, project
-def write(name, resources):
-    pathlib.Path(sys.argv[1], f"{name}.json").write_text(json.dumps({"Resources": resources}))
-for kind in KINDS:
-    write(kind, {
-        name: {"Type": template().resources[name]["Type"], "Properties": properties}
-        for name, properties in full(kind).everything().items()
-    })
-stacks = {
-    "platform": full_platform(),
-    "project": full_project("churn"),
-    "project-with-key": project("churn", SignIn="iam-user"),
-}
-for name, stack in stacks.items():
-    write(name, {
-        logical: {"Type": stack.kind(logical), "Properties": stack.properties(logical)}
-        for logical in stack.resources
-    })
-"""
+TEMPLATES = [
+    RENDERED / "infra" / "endpoint.yml",
+    PLATFORM / "platform.yml",
+    PLATFORM / "project.yml",
+]
 
 needs_checkov = pytest.mark.skipif(
     not CHECKOV.exists(),
@@ -50,8 +39,8 @@ needs_checkov = pytest.mark.skipif(
 )
 
 
-def checkov(*templates: Path) -> dict[str, Any]:
-    """What checkov finds in CloudFormation templates, asking no other machine."""
+def checkov(templates: list[Path]) -> Findings:
+    """Return the ids of checks by template, then by outcome. Asks no other machine."""
     done = subprocess.run(
         [
             *(CHECKOV, "--framework", "cloudformation", "--compact"),
@@ -71,39 +60,71 @@ def checkov(*templates: Path) -> dict[str, Any]:
         check=False,
     )
     assert done.returncode in (0, 1), done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    assert not found["results"]["parsing_errors"]
+    results = json.loads(done.stdout)["results"]
+    assert not results["parsing_errors"]
+    found: Findings = {}
+    for outcome in ("passed", "failed"):
+        for check in results[f"{outcome}_checks"]:
+            name = Path(check["file_path"]).name
+            found.setdefault(name, {"passed": set(), "failed": set()})
+            found[name][outcome].add(check["check_id"])
     return found
 
 
-def ids(found: dict[str, Any], outcome: str) -> set[str]:
-    """The checks with this outcome."""
-    return {check["check_id"] for check in found["results"].get(f"{outcome}_checks", ())}
+@pytest.fixture(scope="session")
+def decided(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of templates: each kind of endpoint, the platform, projects."""
+    folder = tmp_path_factory.mktemp("decided")
+
+    def write(name: str, resources: dict[str, Any]) -> None:
+        (folder / f"{name}.json").write_text(json.dumps({"Resources": resources}))
+
+    for kind in KINDS:
+        given = full(kind).everything().items()
+        kinds = infra_template().resources
+        write(kind, {n: {"Type": kinds[n]["Type"], "Properties": found} for n, found in given})
+    stacks = {
+        "platform": full_platform(),
+        "project": full_project("churn"),
+        "project-with-key": project("churn", SignIn="iam-user"),
+    }
+    for name, stack in stacks.items():
+        logical = {
+            n: {"Type": stack.kind(n), "Properties": stack.properties(n)} for n in stack.resources
+        }
+        write(name, logical)
+    return folder
 
 
 @pytest.fixture(scope="session")
-def decided(default: Rendered, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one template for each kind of endpoint, for the platform and for projects."""
-    folder = tmp_path_factory.mktemp("decided")
-    done = default.run("python", "-c", RESOLVE, folder, PYTHONDONTWRITEBYTECODE="1")
-    assert done.code == 0, done.err
-    return folder
+def judged(decided: Path, tmp_path_factory: pytest.TempPathFactory) -> Findings:
+    """Return what checkov finds in each template, and in one whose role may write everywhere."""
+    template = json.loads((decided / "real-time.json").read_text())
+    [policy] = template["Resources"]["ExecutionRole"]["Properties"]["Policies"]
+    for statement in policy["PolicyDocument"]["Statement"]:
+        if statement["Sid"] == "KeepCapturedData":
+            statement["Resource"] = "*"
+    too_open = tmp_path_factory.mktemp("open") / "open.json"
+    too_open.write_text(json.dumps(template))
+    templates = [*TEMPLATES, *sorted(decided.iterdir()), too_open]
+    return once(tmp_path_factory, "checkov", lambda: checkov(templates))
 
 
 @pytest.mark.slow
 @needs_checkov
-def test_checkov_finds_nothing_in_the_templates(default: Rendered) -> None:
-    found = checkov(*sorted((default.path / "infra").glob("*.yml")))
-    assert ids(found, "passed")
-    assert not found["results"].get("failed_checks")
+def test_checkov_finds_nothing_in_the_templates(
+    judged: Findings,
+) -> None:
+    for template in TEMPLATES:
+        assert judged[template.name]["passed"] and not judged[template.name]["failed"]
 
 
 def test_every_check_that_is_left_out_says_why() -> None:
-    for template in (RENDERED / "infra").glob("*.yml"):
+    for template in TEMPLATES:
         text = template.read_text(encoding="utf-8")
-        skips = re.findall(r"- id: (CKV\w+)\n\s+comment: >-\n\s+(.+)\n", text)
+        skips = re.findall(r"- id: CKV\w+\n\s+comment: (?:>-\n\s+)?(.+)\n", text)
         assert len(skips) == text.count("CKV")
-        assert all(len(comment) > 40 for _, comment in skips)
+        assert all(len(comment) > 40 for comment in skips)
 
 
 @pytest.mark.slow
@@ -114,67 +135,62 @@ def test_every_check_that_is_left_out_says_why() -> None:
     ids=["real-time", "serverless", "asynchronous"],
 )
 def test_checkov_finds_nothing_but_what_serverless_cannot(
-    decided: Path, kind: str, failing: set[str]
+    judged: Findings, kind: str, failing: set[str]
 ) -> None:
-    found = checkov(decided / f"{kind}.json")
-    assert ids(found, "failed") == failing
+    found = judged[f"{kind}.json"]
+    assert found["failed"] == failing
     # The role's policy was judged, too: data exfiltration, writing without constraints.
-    assert {"CKV_AWS_108", "CKV_AWS_111"} <= ids(found, "passed")
+    assert {"CKV_AWS_108", "CKV_AWS_111"} <= found["passed"]
 
 
 def left_out(template: str) -> set[str]:
-    """The checks that a template leaves out, each where it says why."""
-    text = (RENDERED / "infra" / f"{template}.yml").read_text(encoding="utf-8")
+    """Return the checks that a template leaves out, each where it says why."""
+    text = (PLATFORM / f"{template}.yml").read_text(encoding="utf-8")
     return set(re.findall(r"- id: (CKV\w+)", text))
 
 
 @pytest.mark.slow
 @needs_checkov
 def test_checkov_finds_in_platform_and_project_what_is_left_out_for_a_reason(
-    decided: Path,
+    judged: Findings,
 ) -> None:
-    found = checkov(decided / "platform.json")
-    assert ids(found, "failed") == left_out("platform")
+    assert judged["platform.json"]["failed"] == left_out("platform")
     # Boundaries and roles were judged: privilege escalation, writing without constraints.
-    assert {"CKV_AWS_110", "CKV_AWS_111"} <= ids(found, "passed")
-    assert ids(checkov(decided / "project.json"), "failed") == set()
-    keyed = checkov(decided / "project-with-key.json")
-    assert ids(keyed, "failed") == left_out("project")
-    assert {"CKV_AWS_110", "CKV_AWS_111"} <= ids(keyed, "passed")
+    assert {"CKV_AWS_110", "CKV_AWS_111"} <= judged["platform.json"]["passed"]
+    assert judged["project.json"]["failed"] == set()
+    assert judged["project-with-key.json"]["failed"] == left_out("project")
+    assert {"CKV_AWS_110", "CKV_AWS_111"} <= judged["project-with-key.json"]["passed"]
 
 
 @pytest.mark.slow
 @needs_checkov
-def test_checkov_would_find_a_role_that_may_write_everywhere(decided: Path, tmp_path: Path) -> None:
-    template = json.loads((decided / "real-time.json").read_text())
-    [policy] = template["Resources"]["ExecutionRole"]["Properties"]["Policies"]
-    for statement in policy["PolicyDocument"]["Statement"]:
-        if statement["Sid"] == "KeepCapturedData":
-            statement["Resource"] = "*"
-    (tmp_path / "open.json").write_text(json.dumps(template))
-    assert "CKV_AWS_111" in ids(checkov(tmp_path / "open.json"), "failed")
+def test_checkov_would_find_a_role_that_may_write_everywhere(
+    judged: Findings,
+) -> None:
+    assert "CKV_AWS_111" in judged["open.json"]["failed"]
 
 
 @pytest.mark.slow
-def test_cfn_lint_finds_nothing_in_what_each_kind_becomes(default: Rendered, decided: Path) -> None:
-    templates = [*(default.path / "infra").glob("*.yml"), *decided.glob("*.json")]
+def test_cfn_lint_finds_nothing_in_what_each_kind_becomes(decided: Path) -> None:
+    templates = [*TEMPLATES, *decided.glob("*.json")]
     assert len(templates) >= 9
-    done = default.run(Path(sys.prefix) / "bin" / "cfn-lint", "--", *templates)
+    done = run(BIN / "cfn-lint", "--", *templates, cwd=decided)
     assert (done.code, done.out) == (0, "")
 
 
 def test_cfn_lint_is_told_to_overlook_nothing(default: Rendered) -> None:
-    assert not [file for file in default.files() if file.endswith(("cfnlintrc", "cfnlintrc.yaml"))]
-    for template in (default.path / "infra").glob("*.yml"):
+    for folder in (default.path, ROOT):
+        assert not [file for file in folder.iterdir() if "cfnlintrc" in file.name], folder
+    for template in TEMPLATES:
         assert "cfn-lint" not in template.read_text(encoding="utf-8")
-    assert re.search(r'/bin/cfn-lint" infra/\*\.yml$', default.text("Makefile"), re.MULTILINE)
 
 
 def test_infra_is_copied_as_it_is(default: Rendered) -> None:
-    for file in (RENDERED / "infra").rglob("*"):
-        if file.is_file() and "__pycache__" not in file.parts:
-            copied = default.path / file.relative_to(RENDERED)
-            assert copied.read_bytes() == file.read_bytes()
+    files = [file for file in (RENDERED / "infra").rglob("*") if file.is_file()]
+    assert files
+    for file in files:
+        copied = default.path / file.relative_to(RENDERED)
+        assert copied.read_bytes() == file.read_bytes()
 
 
 def test_checkov_is_pinned_with_hashes() -> None:

@@ -12,27 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_cruft import Team
-from test_workflows_run import NAME, REGISTER_COPY, WRONG, Connected, beside, commit, replace
 
+from cruft_case import Team
 from generated import RENDERED
 from rendering import Rendered, Run
 from workflow_reader import Run as WorkflowRun
 from workflow_reader import git
+from workflow_stories import NAME, WRONG, Connected, beside, commit, replace
 
 pytestmark = pytest.mark.slow
 ARRIVES_SECONDS = 60
 # Learns nothing in one tree of one split, and is let through by all but the champion.
 WORSE = "GateThreshold=0 GateTolerance=0 num_boost_round=1 max_depth=1"
-CONTROL = """
-import json, pathlib, sandbox, sys
-print(json.dumps(sandbox.control(pathlib.Path.cwd(), *json.loads(sys.argv[1]))))
-"""
 # SageMaker makes them for the jobs of all projects of an account, and they stay with the logs.
 SHARED = ["logs /aws/sagemaker/ProcessingJobs", "logs /aws/sagemaker/TrainingJobs"]
 # Service, operation, key of its rows, what names a row, and the request. Jobs and executions are
 # not among them: AWS keeps them as history, and nobody can delete them.
-KINDS = [
+KINDS: list[tuple[str, str, str, str, dict[str, Any]]] = [
     ("application-autoscaling", "describe_scalable_targets", "ScalableTargets", "ResourceId",
      {"ServiceNamespace": "sagemaker"}),
     ("application-autoscaling", "describe_scaling_policies", "ScalingPolicies", "PolicyName",
@@ -65,54 +61,46 @@ KINDS = [
     ("sns", "list_topics", "Topics", "TopicArn", {}),
     ("sqs", "list_queues", "QueueUrls", "", {}),
 ]  # fmt: skip
-HELD = """
-import boto3, json, sandbox, sys
-from sm_mlops.cli.console import apply, load_settings
-settings = load_settings()
-found = []
-with sandbox.connect(settings.root, settings.project.region) as environment:
-    apply(environment)
-    for service, operation, key, name, request in json.loads(sys.argv[1]):
-        for row in getattr(boto3.client(service), operation)(**request).get(key, []):
-            # The name of a project that is gone stays in the list.
-            if not isinstance(row, dict) or row.get("ProjectStatus") != "DeleteCompleted":
-                found.append(f"{service} {row[name] if name else row}")
-print(json.dumps(found))
-"""
 
 
 @dataclass
 class Loop:
-    """A repo with its account and its repository on the sandbox's GitHub; `seen` are the numbers of
-    the runs there that have been looked at."""
+    """A repo with its account and its repository on the sandbox's GitHub.
+
+    `seen` are the numbers of the runs there that have been looked at.
+    """
 
     here: Connected
     seen: set[int] = field(default_factory=set)
 
     def held(self) -> list[str]:
-        """All that is in the account."""
-        return sorted(json.loads(self.here.python(HELD, json.dumps(KINDS))))
-
-    def control(self, *call: Any) -> Any:
-        return json.loads(self.here.python(CONTROL, json.dumps(call)))
+        """Return all that is in the account."""
+        found = []
+        with self.here.account() as aws:
+            for service, operation, key, name, request in KINDS:
+                for row in getattr(aws.client(service), operation)(**request).get(key, []):
+                    # The name of a project that is gone stays in the list.
+                    if not isinstance(row, dict) or row.get("ProjectStatus") != "DeleteCompleted":
+                        found.append(f"{service} {row[name] if name else row}")
+        return sorted(found)
 
     def approve(self, version: int) -> WorkflowRun:
-        """Approves; does on this machine what that has started on GitHub, and nothing else."""
+        """Approve; run on this machine what that has started on GitHub, and nothing else."""
         self.here.mlops("approve", str(version))
         run = self.arrived()
         assert (run["event"], run["head_branch"]) == ("workflow_dispatch", "main")
         done = self.here.hub.dispatch("deploy", run["inputs"], branch=run["head_branch"])
-        self.control("github.routes.finish", run["id"], done.conclusion)
+        self.here.control("github.routes.finish", run["id"], done.conclusion)
         about = self.here.versions()[version]
         wanted = {"model-package-arn": about["arn"], "commit": about["commit"]}
         assert run["inputs"] == wanted == done.event.inputs
         return done
 
     def arrived(self) -> dict[str, Any]:
-        """The only run that is new on GitHub."""
+        """Return the only run that is new on GitHub."""
         until = time.monotonic() + ARRIVES_SECONDS
         while time.monotonic() < until:
-            runs = self.control("github.routes.runs_of", NAME)
+            runs = self.here.control("github.routes.runs_of", NAME)
             new = [run for run in runs if run["id"] not in self.seen]
             if new:
                 [run] = new
@@ -122,7 +110,7 @@ class Loop:
         pytest.fail("no run has come to GitHub")
 
     def answer(self, stage: str) -> dict[str, Any]:
-        """What a stage's endpoint says to the rows registered with its version."""
+        """Return what a stage's endpoint answers to the rows registered with its version."""
         return dict(json.loads(self.here.mlops("invoke", stage, "--json")))
 
 
@@ -146,7 +134,7 @@ def test_from_cookiecutter_to_production_and_back_to_nothing(
 
 
 def connect(loop: Loop) -> None:
-    """What `mlops bootstrap` has pushed is the repository that the reader works on."""
+    """Bootstrap; the repository that it has pushed is the one that the reader works on."""
     here = loop.here
     told = here.mlops("bootstrap", "--yes")
     assert "deployed     sm-mlops-platform" in told, told
@@ -158,7 +146,7 @@ def connect(loop: Loop) -> None:
 
 
 def train(loop: Loop) -> None:
-    """A person's first change, pushed: built, judged, registered."""
+    """Push a first change: it is built, evaluated and registered."""
     here = loop.here
     replace(here.repo, "mlops.yaml", "max_depth: 5", "max_depth: 4")
     commit(here.repo, "Grow smaller trees")
@@ -190,10 +178,9 @@ def refuse_a_worse_one(loop: Loop) -> None:
 
 
 def stop_a_broken_one(loop: Loop) -> None:
-    """Answers, and answers wrongly: only the smoke test can tell."""
+    """Deploy a version that answers wrongly: only the smoke test can tell."""
     here = loop.here
-    code = here.repo.text("model/inference.py") + WRONG
-    assert here.python(REGISTER_COPY, code).split()[-1] == "2"
+    assert here.copy_of_version_1(here.repo.text("model/inference.py") + WRONG) == 2
     here.asked.clear()
     run = loop.approve(2)
     assert run.results == {"Check": "success", "Staging": "failure", "Production": "skipped"}
@@ -205,7 +192,7 @@ def stop_a_broken_one(loop: Loop) -> None:
 
 
 def go_back(loop: Loop) -> None:
-    """The version that was good is approved again, and takes the broken one's place."""
+    """Approve the good version again; it takes the broken one's place."""
     loop.here.mlops("reject", "2")
     run = loop.approve(1)
     assert run.conclusion == "success", run.log
@@ -216,7 +203,7 @@ def go_back(loop: Loop) -> None:
 
 
 def follow_the_template(loop: Loop, template: Path, folder: Path) -> None:
-    """The template moves on by a commit, and the repo after it."""
+    """Move the template by a commit, and the repo after it."""
     repo = loop.here.repo
     folder.mkdir()
     team = Team(folder, template)
@@ -246,7 +233,7 @@ def destroy(loop: Loop) -> None:
 
 
 def predicts(loop: Loop, stage: str, version: int) -> None:
-    """A stage answers, and it is this version that answers."""
+    """Check that a stage answers with this version."""
     answer = loop.answer(stage)
     assert answer["version"] == version
     predictions = answer["answer"]["predictions"]

@@ -22,6 +22,7 @@ from generated import (
     locked,
     with_questions,
 )
+from image_packages import CONTAINER
 from rendering import ROOT, Rendered, run
 
 LOCKS = [ROOT / "requirements.lock", RENDERED / "requirements.lock"]

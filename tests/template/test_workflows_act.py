@@ -1,9 +1,10 @@
-"""The rendered workflows, executed by nektos/act, a judge that we did not write: in earnest against
-the sandbox, and, with programs that only note how they are called, case by case beside our reader.
+"""The rendered workflows, executed by nektos/act, a judge that we did not write.
 
-Both must run the same jobs and steps with the same commands, variables, inputs of actions and
-conclusions. What act leaves out is the reader's alone: reviewers, environments, OpenID Connect,
-patterns of paths and branches, permissions, concurrency, a failed part of a matrix ending the rest.
+It runs them beside our reader, with programs that only note how they are called, and in
+`make test-long` in earnest, with the sandbox. Both must run the same jobs and steps with the same
+commands, variables, inputs of actions and conclusions. What act leaves out is the reader's alone:
+reviewers, environments, OpenID Connect, patterns of paths and branches, permissions, concurrency, a
+failed part of a matrix ending the rest.
 """
 
 import json
@@ -18,11 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_workflows import PINS, SIGN_INS
-from test_workflows_run import (
+
+from rendering import ROOT, baked, mypy_cache, once, run
+from workflow_actions import checkout, configure_aws_credentials, for_act, installed, setup_uv
+from workflow_file import MACHINE
+from workflow_judges import PINS, SIGN_INS
+from workflow_reader import SKIPPED, ActionFailed, Repository, Run, Work, git
+from workflow_stories import (
     FEW_TESTS,
     NAME,
-    REGISTER_COPY,
     SESSION,
     WRONG,
     Comments,
@@ -33,17 +38,12 @@ from test_workflows_run import (
     committed,
     replace,
     served,
-    told_once,
 )
-
-from rendering import ROOT, baked, mypy_cache, run
-from workflow_actions import checkout, configure_aws_credentials, for_act, installed, set_up_uv
-from workflow_file import MACHINE
-from workflow_reader import SKIPPED, ActionFailed, Repository, Run, Work, git
 
 pytestmark = pytest.mark.slow
 ACT = "go install github.com/nektos/act@v0.2.89"
-CHECKOUT, SET_UP_UV, SIGN_IN = (f"{name}@{PINS[name][1]}" for name in PINS)
+ACTIONS = ("actions/checkout", "aws-actions/configure-aws-credentials", "astral-sh/setup-uv")
+CHECKOUT, SIGN_IN, SETUP_UV = (f"{name}@{PINS[name][1]}" for name in ACTIONS)
 ROLE = "arn:aws:iam::123456789012:role/my-model-github"
 ARN = "arn:aws:sagemaker:us-east-1:123456789012:model-package/my-model/3"
 KEY = {"AWS_ACCESS_KEY_ID": "AKIAOFTHEUSER0000000", "AWS_SECRET_ACCESS_KEY": "key-of-the-user"}
@@ -62,13 +62,6 @@ esac
 case $called in
 "${FAILING:-nothing}"*) exit 1 ;;
 esac
-"""
-VARIABLES = """
-import json, sandbox
-from sm_mlops.cli.console import load_settings
-settings = load_settings()
-with sandbox.connect(settings.root, settings.project.region) as environment:
-    print(json.dumps(environment))
 """
 Start = Callable[[Repository], Run]
 
@@ -109,8 +102,10 @@ class Both:
     count: int = 0
 
     def rehearsal(self, failing: str = "", status: str = "Succeeded") -> dict[str, str]:
-        """The variables of a machine whose programs do nothing. Calls that begin with `failing`
-        fail, among them sign-in; `mlops run` comes to this status."""
+        """Return the variables of a machine whose programs do nothing.
+
+        Calls that begin with `failing` fail, among them sign-in; `mlops run` ends with `status`.
+        """
         folder = self._folder()
         programs = folder / "venv" / "bin"
         programs.mkdir(parents=True)
@@ -124,7 +119,7 @@ class Both:
         }
 
     def read(self, start: Start, machine: Mapping[str, str]) -> tuple[Run, Told]:
-        """What the reader does in a rehearsal."""
+        """Return what the reader does in a rehearsal."""
         calls = Path(machine["CALLS"])
 
         def sign_in(work: Work, given: Mapping[str, str]) -> dict[str, str]:
@@ -136,8 +131,8 @@ class Both:
 
         actions = {
             CHECKOUT: checkout(Path(machine["ENVIRONMENT"])),
-            SET_UP_UV: set_up_uv,
             SIGN_IN: configure_aws_credentials(sign_in),
+            SETUP_UV: setup_uv,
         }
         about = (dict(machine), self.variables, self.secrets)
         hub = Repository(self.origin, NAME, self._folder(), actions, *about, count=self.count)
@@ -151,8 +146,10 @@ class Both:
         return found, Told(found.conclusion, jobs, _calls(calls), found.log)
 
     def perform(self, run: Run, machine: Mapping[str, str], **about: str) -> Told:
-        """What act does with the event of a run. One that somebody dispatches names its workflow;
-        with the others it is for act to find the workflow."""
+        """Return what act does with the event of a run.
+
+        A dispatched one names its workflow; otherwise act has to find the workflow.
+        """
         folder, event = self._folder(), run.event
         clone, payload = folder / "clone", folder / "event.json"
         clone.mkdir()
@@ -161,7 +158,7 @@ class Both:
         git(clone, "checkout", "--quiet", "--detach", "FETCH_HEAD")
         payload.write_text(json.dumps(dict(event.payload)))
         dispatched = event.name == "workflow_dispatch"
-        actions = dict(zip((CHECKOUT, SET_UP_UV, SIGN_IN), map(str, for_act(folder)), strict=True))
+        actions = dict(zip((CHECKOUT, SIGN_IN, SETUP_UV), map(str, for_act(folder)), strict=True))
         about |= {"GITHUB_REPOSITORY": NAME, "GITHUB_RUN_ID": str(7_000_000_000 + self.count)}
         command = [
             *(self.act, event.name, "--directory", clone, "--eventpath", payload),
@@ -191,7 +188,7 @@ class Both:
 
 
 def both_of(act: str, folder: Path) -> Both:
-    """An empty repository."""
+    """Return an empty repository."""
     origin = folder / "both.git"
     origin.mkdir()
     git(origin, "init", "--quiet", "--bare", "--initial-branch=main")
@@ -200,14 +197,16 @@ def both_of(act: str, folder: Path) -> Both:
 
 
 def bare(home: Path) -> dict[str, str]:
-    """The variables of a machine that was new a moment ago, without a way to whom act asks whether
-    there is a newer one of it. It gives its jobs a terminal, as GitHub does not."""
+    """Return the variables of a new machine on which act does not look for a newer version.
+
+    It gives its jobs a terminal, as GitHub does not.
+    """
     own = {"ACT_DISABLE_VERSION_CHECK": "1", "HOME": str(home), "LANG": "C.UTF-8", "TERM": "dumb"}
     return own | {"PATH": os.environ["PATH"]}
 
 
 def machine(folder: Path, environment: Path, signed_in: Mapping[str, str]) -> dict[str, str]:
-    """What the actions for act look at: where .venv is, and whom signing in makes one."""
+    """Return what the actions for act read: where .venv is, and what signing in sets."""
     region = dict.fromkeys(("AWS_REGION", "AWS_DEFAULT_REGION"), "us-east-1")
     lines = {name: signed_in[name] for name in SESSION if signed_in[name]} | region
     (folder / "session").write_text("".join(f"{name}={lines[name]}\n" for name in lines))
@@ -221,7 +220,7 @@ def _each(option: str, values: Mapping[str, str]) -> list[str]:
 
 
 def _acted(output: str) -> tuple[dict[str, list[str]], str, str]:
-    """Jobs, log and summary of what act writes."""
+    """Return jobs, log and summary of what act writes."""
     jobs: dict[str, dict[str, list[str]]] = {}
     log, summary = [], []
     for line in output.splitlines():
@@ -314,7 +313,7 @@ CASES = {
 
 @pytest.fixture(scope="session")
 def workflows(cookies_session: Any, template: Path) -> dict[str, dict[str, str]]:
-    """The texts of the workflows for each way to sign in, by file name."""
+    """Return the texts of the workflows for each way to sign in, by file name."""
     found = {}
     for sign_in in SIGN_INS:
         repo = baked(cookies_session, template, {"github_sign_in": sign_in})
@@ -324,7 +323,7 @@ def workflows(cookies_session: Any, template: Path) -> dict[str, dict[str, str]]
 
 
 def started(event: str, folder: Path, origin: Path, workflows: Mapping[str, str]) -> Start:
-    """An event in a repository with these workflows and nothing to run."""
+    """Return an event in a repository with these workflows and nothing to run."""
     clone = folder / "clone"
     (clone / ".github" / "workflows").mkdir(parents=True)
     for name, text in workflows.items():
@@ -375,8 +374,10 @@ def test_act_and_our_reader_do_the_same(
 def life(
     act: str, cookies_session: Any, template: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Story:
-    """From a first push to production, and what is stopped on its way: pairs of what the reader
-    has rehearsed and what act has done, and what was to be seen then."""
+    """Tell of a first push to production, and of what is stopped on its way.
+
+    As pairs of what the reader has rehearsed and what act has done.
+    """
 
     def tell() -> Story:
         folder = tmp_path_factory.mktemp("act")
@@ -384,12 +385,12 @@ def life(
         with beside(repo, folder) as here:
             return tell_life(both_of(act, folder), folder, here)
 
-    return told_once(tmp_path_factory, "act", tell)
+    return once(tmp_path_factory, "act", tell)
 
 
 def tell_life(both: Both, folder: Path, here: Connected) -> Story:
     seen: dict[str, Any] = {"versions before": here.versions()}
-    variables = json.loads(here.python(VARIABLES))
+    variables = here.variables()
     # The way to AWS is part of the machine, the right to go it is not.
     way = {name: value for name, value in variables.items() if value and name not in SESSION}
     in_earnest = machine(folder, folder / "venv", variables) | way
@@ -410,9 +411,9 @@ def tell_life(both: Both, folder: Path, here: Connected) -> Story:
     seen["versions"] = here.versions()
     here.mlops("approve", "1")
     perform("deployment", deployed(seen["versions"][1]))
-    wrong = here.python(REGISTER_COPY, here.repo.text("model/inference.py") + WRONG).split()[-1]
-    here.mlops("approve", wrong)
-    perform("wrong", deployed(here.versions()[int(wrong)]), "mlops smoke staging")
+    wrong = here.copy_of_version_1(here.repo.text("model/inference.py") + WRONG)
+    here.mlops("approve", str(wrong))
+    perform("wrong", deployed(here.versions()[wrong]), "mlops smoke staging")
     stages = json.loads(here.mlops("status", "--json"))["stages"]
     seen["stages"] = {stage["stage"]: stage["version"] for stage in stages}
     return Story(seen=seen)
@@ -422,8 +423,7 @@ def tell_life(both: Both, folder: Path, here: Connected) -> Story:
 def pull(
     act: str, cookies_session: Any, template: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Story:
-    """A pull request that the gate stops, as a pair of what the reader has rehearsed and what act
-    has done."""
+    """Tell of a pull request that the gate stops, as the reader rehearses it and act runs it."""
 
     def tell() -> Story:
         folder = tmp_path_factory.mktemp("act-pull")
@@ -445,7 +445,7 @@ def pull(
             acted = both.perform(found, in_earnest, GITHUB_API_URL=comments.url)
         return Story(seen={"pull": (read, acted), "comments": comments.bodies})
 
-    return told_once(tmp_path_factory, "act-pull", tell)
+    return once(tmp_path_factory, "act-pull", tell)
 
 
 def acted(story: Story, name: str) -> Told:
@@ -453,6 +453,7 @@ def acted(story: Story, name: str) -> Told:
     return told
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["push", "gate", "deployment", "wrong"])
 def test_in_earnest_act_runs_what_our_reader_says(life: Story, name: str) -> None:
     read, told = life.seen[name]
@@ -460,12 +461,14 @@ def test_in_earnest_act_runs_what_our_reader_says(life: Story, name: str) -> Non
     assert told.conclusion == read.conclusion
 
 
+@pytest.mark.long
 def test_a_pull_request_that_the_gate_stops_runs_as_our_reader_says(pull: Story) -> None:
     read, told = pull.seen["pull"]
     assert told.jobs == read.jobs, told.log
     assert told.conclusion == read.conclusion == "failure"
 
 
+@pytest.mark.long
 def test_a_pull_request_is_linted_tested_reviewed_and_commented_on(pull: Story) -> None:
     told = acted(pull, "pull")
     assert "files already formatted" in told.log and re.search(r"\d passed", told.log), told.log
@@ -474,6 +477,7 @@ def test_a_pull_request_is_linted_tested_reviewed_and_commented_on(pull: Story) 
     assert "mlops review of my-model" in comment and "auc" in comment
 
 
+@pytest.mark.long
 def test_a_push_registers_a_version_of_its_commit(life: Story) -> None:
     assert "**Registered version 1**" in acted(life, "push").summary
     assert life.seen["versions before"] == {}
@@ -481,17 +485,20 @@ def test_a_push_registers_a_version_of_its_commit(life: Story) -> None:
     assert (version["version"], version["commit"]) == (1, life.seen["pushed"])
 
 
+@pytest.mark.long
 def test_what_the_gate_stops_is_not_registered(life: Story) -> None:
     assert "wanted at least 1.5" in acted(life, "gate").summary
     assert set(life.seen["versions"]) == {1}
 
 
+@pytest.mark.long
 def test_a_deployment_goes_to_staging_and_then_to_production(life: Story) -> None:
     summary = acted(life, "deployment").summary
     order = [summary.index(f"### {stage} works") for stage in ("staging", "production")]
     assert order == sorted(order)
 
 
+@pytest.mark.long
 def test_a_version_that_fails_its_test_in_staging_leaves_production_as_it_is(life: Story) -> None:
     assert "### staging fails its test" in acted(life, "wrong").summary
     assert life.seen["stages"] == {"staging": 2, "production": 1}

@@ -1,228 +1,45 @@
-"""The rendered workflows, executed: pull requests, builds and deployments of a rendered repo, with
-the sandbox as AWS, and with what must stop them on their way.
+"""The rendered workflows, executed: pull requests, builds and deployments of a rendered repo.
 
-Each story is told once, by whichever of the processes that test in parallel comes first; the tests
-look at what it has come to.
+The sandbox is their AWS. Each story is told once, by whichever process comes first; the tests look
+at what it came to.
 """
 
-import fcntl
-import json
-import pickle
 import re
-import shutil
-import sys
-import threading
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from test_workflows import PINS, SIGN_INS
 
-from rendering import Rendered, baked, mypy_cache, shared
-from workflow_actions import checkout, configure_aws_credentials, installed, set_up_uv
-from workflow_reader import ActionFailed, Environment, JobRun, Repository, Run, Work, git
+from rendering import mypy_cache, once
+from workflow_judges import SIGN_INS
+from workflow_reader import git
+from workflow_stories import (
+    FEW_TESTS,
+    Comments,
+    Connected,
+    Story,
+    commit,
+    committed,
+    connected,
+    hub_for,
+    replace,
+    served,
+)
 
 pytestmark = pytest.mark.slow
-SESSION = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-NAME = "my-org/my-model"
-# The rendered repo's own tests take minutes, and run in test_rendered.py: here these few.
-FEW_TESTS = "-p no:cacheprovider tests/test_ci.py"
 # What a person could read about a run. The account is masked.
 ACCOUNT = "123456789012"
+UNKNOWN = f"arn:aws:sagemaker:us-east-1:{ACCOUNT}:model-package/my-model/9"
 # Trains long enough to be handed over.
 LONG = "early_stopping_rounds=2000 num_boost_round=2000"
 PARTS = '" --at-most 0.0${{ matrix.part }}'
-WORKFLOW_ENVIRONMENT = """
-import json, sys, pathlib, sandbox
-name, environment, ref, role = sys.argv[1:]
-try:
-    print(json.dumps(sandbox.workflow_environment(
-        pathlib.Path.cwd(), name, environment=environment, ref=ref, role_arn=role)))
-except sandbox.SandboxError as error:
-    sys.exit(str(error))
-"""
-# The key of the project's user, which a person never sees: bootstrap brings it to GitHub sealed.
-KEY_OF_USER = """
-import boto3, os, sandbox
-from sm_mlops.cli.console import apply, load_settings
-settings = load_settings()
-with sandbox.connect(settings.root, settings.project.region) as environment:
-    apply(environment)
-    name = f"sm-mlops/{settings.project.project}/github-user"
-    print(boto3.client("secretsmanager").get_secret_value(SecretId=name)["SecretString"])
-"""
-ASSUME = """
-import boto3, json, sys
-answer = boto3.client("sts").assume_role(RoleArn=sys.argv[1], RoleSessionName=sys.argv[2])
-print(json.dumps(answer["Credentials"], default=str))
-"""
-# As `mlops sandbox demo` does it, with this inference.py.
-REGISTER_COPY = """
-import sys, sandbox
-from sm_mlops import registry
-from sm_mlops.cli import broken
-from sm_mlops.aws import Aws
-from sm_mlops.cli.console import apply, load_settings
-settings = load_settings()
-broken.BROKEN = sys.argv[1] or broken.BROKEN
-with sandbox.connect(settings.root, settings.project.region) as environment:
-    apply(environment)
-    aws = Aws(settings, sandbox=True)
-    print(broken.register_broken_copy(aws, registry.version(aws, 1)).version)
-"""
-# Answers, and answers wrongly.
-WRONG = """
-
-_right = predict_fn
-
-
-def predict_fn(data, model):
-    right = _right(data, model)
-    return Predictions(right.values[:, ::-1], right.classes)
-"""
-
-
-@dataclass
-class Story:
-    """The runs by what they show, and what was seen beside them."""
-
-    runs: dict[str, list[Run]] = field(default_factory=dict)
-    seen: dict[str, Any] = field(default_factory=dict)
-
-    def run(self, name: str) -> Run:
-        """The only run."""
-        [found] = self.runs[name]
-        return found
-
-    def jobs(self) -> Iterator[JobRun]:
-        for runs in self.runs.values():
-            for one in runs:
-                yield from one.jobs
-
-
-def told_once(factory: pytest.TempPathFactory, name: str, tell: Callable[[], Story]) -> Story:
-    """A story; whoever comes while it is told waits for its end. No failed one is told again."""
-    base = shared(factory)
-    file = base / f"story-{name}.pickle"
-    with (base / f"story-{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not file.exists():
-            file.write_bytes(pickle.dumps("it has failed in another test"))
-            file.write_bytes(pickle.dumps(tell()))
-    story = pickle.loads(file.read_bytes())
-    assert isinstance(story, Story), f"{name}: {story}"
-    return story
-
-
-def committed(cookies: Any, template: Path, folder: Path, **answers: str) -> Rendered:
-    """A rendered repo of a person, in a git repository of its own."""
-    made = baked(cookies, template, answers)
-    # The next render with these cookies would take its place.
-    repo = Rendered(Path(shutil.move(made.path, folder / made.path.name)))
-    shutil.rmtree(repo.path / ".git", ignore_errors=True)
-    git(repo.path, "init", "--quiet", "--initial-branch=main")
-    commit(repo, "Render the template")
-    return repo
-
-
-def commit(repo: Rendered, message: str) -> None:
-    git(repo.path, "add", "--all")
-    git(repo.path, "commit", "--quiet", "--message", message)
-
-
-def replace(repo: Rendered, name: str, old: str, new: str) -> None:
-    text = repo.text(name)
-    assert old in text, f"{name} has no {old}"
-    (repo.path / name).write_text(text.replace(old, new), encoding="utf-8")
-
-
-def hub_for(folder: Path, **options: Any) -> Repository:
-    """A repository on GitHub without content, and a machine where what `make setup` makes is there:
-    VENV tells make so."""
-    origin, machine = folder / "origin.git", folder / "machine"
-    origin.mkdir()
-    machine.mkdir()
-    git(origin, "init", "--quiet", "--bare", "--initial-branch=main")
-    actions = {
-        "actions/checkout": checkout(installed(folder / "venv")),
-        "astral-sh/setup-uv": set_up_uv,
-        "aws-actions/configure-aws-credentials": configure_aws_credentials(no_sign_in),
-    } | options.pop("actions", {})
-    hub = Repository(
-        origin,
-        NAME,
-        machine,
-        {f"{name}@{PINS[name][1]}": action for name, action in actions.items()},
-        **options,
-    )
-    hub.machine |= {"VENV": sys.prefix, "COLUMNS": "200"}
-    return hub
-
-
-def no_sign_in(work: Work, given: Mapping[str, str]) -> dict[str, str]:
-    raise ActionFailed("nobody signs in here")
-
 
 # Pull requests.
 
 
-@dataclass
-class Comments:
-    """GitHub as far as comments on one pull request go; `allowed` tells whose token may write."""
-
-    allowed: Callable[[str], bool]
-    bodies: list[str] = field(default_factory=list)
-    url: str = ""
-
-    def answer(self, method: str, path: str, token: str, body: str) -> tuple[int, Any]:
-        if method == "GET":
-            return 200, [] if "comments" in path else {"number": 7, "url": self.url + path}
-        if not self.allowed(token):
-            return 403, {"message": "Resource not accessible by integration"}
-        self.bodies.append(body)
-        return 201, {"id": 1, "body": body, "html_url": f"https://github.com/{NAME}/pull/7#1"}
-
-
-@contextmanager
-def served(comments: Comments) -> Iterator[None]:
-    class Handler(BaseHTTPRequestHandler):
-        def handle_any(self) -> None:
-            sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            token = self.headers.get("Authorization", "").rpartition(" ")[2]
-            text = json.loads(sent)["body"] if sent else ""
-            status, content = comments.answer(self.command, self.path, token, text)
-            body = json.dumps(content).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        do_GET = do_POST = do_PATCH = handle_any
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    comments.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
-        yield
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
 @pytest.fixture(scope="session")
 def pulls(cookies_session: Any, template: Path, tmp_path_factory: pytest.TempPathFactory) -> Story:
-    """A change that the gate stops, and one from a fork with a line that is not formatted."""
+    """Tell of a change that the gate stops, and of an unformatted one from a fork."""
 
     def tell() -> Story:
         folder = tmp_path_factory.mktemp("pulls")
@@ -250,7 +67,7 @@ def pulls(cookies_session: Any, template: Path, tmp_path_factory: pytest.TempPat
             story.seen["comments of forks"] = comments.bodies[len(story.seen["comments"]) :]
         return story
 
-    return told_once(tmp_path_factory, "pulls", tell)
+    return once(tmp_path_factory, "pulls", tell)
 
 
 def test_a_pull_request_is_linted_and_tested(pulls: Story) -> None:
@@ -307,135 +124,16 @@ def test_a_fork_s_pull_request_is_reviewed_and_its_comment_is_left_to_the_summar
 # Builds and deployments.
 
 
-@dataclass
-class Connected:
-    """A person's clone, connected with the sandbox's AWS and GitHub by `mlops bootstrap`, and what
-    that has set up as the reader of workflows needs it. `answer` is the reviewer's next."""
-
-    repo: Rendered
-    hub: Repository
-    answer: bool = True
-    asked: list[str] = field(default_factory=list)
-
-    def python(self, code: str, *arguments: str, **environment: str) -> str:
-        done = self.repo.run(
-            *("python", "-c", code, *arguments), PYTHONPATH=str(self.repo.path), **environment
-        )
-        if done.code != 0:
-            raise ActionFailed(done.err.strip().splitlines()[-1])
-        return done.out
-
-    def mlops(self, *words: str) -> str:
-        done = self.repo.run(
-            *("python", "-m", "sm_mlops", "--sandbox", *words), PYTHONPATH=str(self.repo.path)
-        )
-        assert done.code == 0, done.out + done.err
-        return done.out
-
-    def versions(self) -> dict[int, dict[str, Any]]:
-        return {one["version"]: one for one in json.loads(self.mlops("models", "--json"))}
-
-    def deploy(self, version: int, **changes: str) -> Run:
-        about = self.versions()[version]
-        inputs = {"model-package-arn": about["arn"], "commit": about["commit"]}
-        return self.hub.dispatch("deploy", inputs | changes)
-
-    def sign_in(self, work: Work, given: Mapping[str, str]) -> dict[str, str]:
-        """As the role that GitHub's token, or the key, may take."""
-        role, key = given["role-to-assume"], given.get("aws-access-key-id")
-        if key is None:
-            place = (work.environment, work.event.ref)
-            return self._variables(work.repository.name, *place, role)
-        answer = json.loads(
-            self.python(
-                ASSUME,
-                role,
-                given["role-session-name"],
-                **self.hub.machine,
-                AWS_ACCESS_KEY_ID=key,
-                AWS_SECRET_ACCESS_KEY=given["aws-secret-access-key"],
-                AWS_DEFAULT_REGION=given["aws-region"],
-            )
-        )
-        members = ("AccessKeyId", "SecretAccessKey", "SessionToken")
-        return dict(zip(SESSION, (answer[name] for name in members), strict=True))
-
-    def _variables(self, *arguments: str) -> dict[str, str]:
-        found = json.loads(self.python(WORKFLOW_ENVIRONMENT, *arguments))
-        return {name: value for name, value in found.items() if value}
-
-    def settle(self) -> None:
-        """Takes over what bootstrap has set up on GitHub."""
-        signed_in = self._variables(NAME, "", "refs/heads/main", "")
-        # The way to AWS is part of the machine, the right to go it is not.
-        own = {name for name in signed_in if name.startswith(("GITHUB_", *SESSION)) or name == "CI"}
-        own |= {"AWS_REGION", "AWS_DEFAULT_REGION"}
-        self.hub.machine |= {name: signed_in[name] for name in set(signed_in) - own}
-        api = f"{signed_in['GITHUB_API_URL']}/repos/{NAME}"
-        token = json.loads(self.repo.text(".sandbox/github.json"))["token"]
-
-        def ask(path: str) -> Any:
-            request = urllib.request.Request(f"{api}/{path}")
-            request.add_header("Authorization", f"Bearer {token}")
-            with urllib.request.build_opener().open(request) as answer:
-                return json.load(answer)
-
-        for variable in ask("actions/variables")["variables"]:
-            self.hub.variables[variable["name"]] = variable["value"]
-        secrets = [secret["name"] for secret in ask("actions/secrets")["secrets"]]
-        if secrets:
-            key = json.loads(self.python(KEY_OF_USER))
-            self.hub.secrets |= {name: key[name.lower()] for name in secrets}
-        for found in ask("environments")["environments"]:
-            self.hub.environments[found["name"]] = self._environment(found, ask)
-
-    def _environment(self, found: Any, ask: Callable[[str], Any]) -> Environment:
-        name, rules = found["name"], {rule["type"] for rule in found["protection_rules"]}
-
-        def reviewer() -> bool:
-            self.asked.append(name)
-            return self.answer
-
-        branches = None
-        if "branch_policy" in rules:
-            policies = ask(f"environments/{name}/deployment-branch-policies")["branch_policies"]
-            branches = tuple(policy["name"] for policy in policies)
-        return Environment(reviewer if "required_reviewers" in rules else None, branches)
-
-
-@contextmanager
-def connected(cookies: Any, template: Path, folder: Path, sign_in: str) -> Iterator[Connected]:
-    repo = committed(cookies, template, folder, github_sign_in=sign_in)
-    with beside(repo, folder) as here:
-        here.mlops("bootstrap", "--yes")
-        here.settle()
-        yield here
-
-
-@contextmanager
-def beside(repo: Rendered, folder: Path) -> Iterator[Connected]:
-    """A repo with its sandbox, in which there is nothing yet."""
-    action = configure_aws_credentials(lambda work, given: here.sign_in(work, given))
-    hub = hub_for(folder, actions={"aws-actions/configure-aws-credentials": action})
-    here = Connected(repo, hub)
-    up = repo.run("python", "-m", "sm_mlops", "sandbox", "up", PYTHONPATH=str(repo.path))
-    assert up.code == 0, up.err
-    try:
-        yield here
-    finally:
-        repo.run("python", "-m", "sm_mlops", "sandbox", "down", PYTHONPATH=str(repo.path))
-
-
 @pytest.fixture(scope="session")
 def life(cookies_session: Any, template: Path, tmp_path_factory: pytest.TempPathFactory) -> Story:
-    """A repo that signs in by OpenID Connect, from its first push on."""
+    """Tell of a repo that signs in by OpenID Connect, from its first push on."""
 
     def tell() -> Story:
         folder = tmp_path_factory.mktemp("life")
         with connected(cookies_session, template, folder, "oidc") as here:
             return tell_life(here)
 
-    return told_once(tmp_path_factory, "life", tell)
+    return once(tmp_path_factory, "life", tell)
 
 
 def tell_life(here: Connected) -> Story:
@@ -469,13 +167,11 @@ def tell_life(here: Connected) -> Story:
     late = f"{LONG} max_depth=4 GateThreshold=1.5"
     story.runs["handed over in vain"] = [hub.dispatch("build", {"set": late})]
 
-    inference = repo.text("model/inference.py")
-    for name, code in (("broken", ""), ("wrong", inference + WRONG)):
-        version = here.python(REGISTER_COPY, code).split()[-1]
-        here.mlops("approve", version)
-        asked = len(here.asked)
-        story.runs[name] = [here.deploy(int(version))]
-        story.seen[f"asked for {name}"] = here.asked[asked:]
+    version = here.copy_of_version_1()
+    here.mlops("approve", str(version))
+    asked = len(here.asked)
+    story.runs["broken"] = [here.deploy(version)]
+    story.seen["asked for broken"] = here.asked[asked:]
     story.seen["sample after"] = here.mlops("smoke", "production")
 
     git(repo.path, "switch", "--quiet", "--create", "feature")
@@ -518,8 +214,8 @@ def test_a_long_execution_is_handed_over_part_by_part_to_its_end(life: Story) ->
     assert run.conclusion == "success", run.log
     train, *parts = run.jobs
     assert train.outputs["status"] == "Executing" and len(parts) == 7
-    assert "The execution continues" in train.summary
-    assert "The execution continues" in parts[0].summary
+    assert "The execution goes on" in train.summary
+    assert "The execution goes on" in parts[0].summary
     assert "Registered version 2" in parts[-1].summary
     assert set(life.seen["versions after"]) == {1, 2}
 
@@ -567,16 +263,13 @@ def test_a_reviewer_who_refuses_keeps_production_as_it_is(life: Story) -> None:
     assert run.job("production").steps == () and run.conclusion == "failure"
 
 
-@pytest.mark.parametrize(("name", "step"), [("broken", "Deploy"), ("wrong", "Test the endpoint")])
-def test_a_model_that_staging_cannot_use_never_gets_near_production(
-    life: Story, name: str, step: str
-) -> None:
-    run = life.run(name)
-    assert run.results == {"Check": "success", "Staging": "failure", "Production": "skipped"}, (
-        run.log
-    )
-    assert run.job("staging").step(step).outcome == "failure", run.log
-    assert life.seen[f"asked for {name}"] == [], "nobody is asked about what has failed"
+def test_a_model_that_cannot_be_deployed_never_gets_near_production(life: Story) -> None:
+    """One that answers wrongly is for test_loop.py."""
+    run = life.run("broken")
+    stages = {"Check": "success", "Staging": "failure", "Production": "skipped"}
+    assert run.results == stages, run.log
+    assert run.job("staging").step("Deploy").outcome == "failure", run.log
+    assert life.seen["asked for broken"] == [], "no reviewer is asked about what has failed"
 
 
 def test_production_answers_all_the_while(life: Story) -> None:
@@ -593,32 +286,44 @@ def test_nothing_runs_where_aws_lets_nobody_in(life: Story, name: str) -> None:
 
 @pytest.fixture(scope="session")
 def keyed(cookies_session: Any, template: Path, tmp_path_factory: pytest.TempPathFactory) -> Story:
-    """A repo that signs in with a key, from its first push to production, and once with another."""
+    """Tell of a repo that signs in with its key, and then with one that AWS does not know."""
 
     def tell() -> Story:
         folder = tmp_path_factory.mktemp("keyed")
         with connected(cookies_session, template, folder, "iam-user") as here:
-            story = Story()
-            story.runs["first push"] = here.hub.push(here.repo.path)
-            here.mlops("approve", "1")
-            story.runs["approved"] = [here.deploy(1)]
+            git(here.repo.path, "push", "--quiet", str(here.hub.origin), "main")
+            commit = git(here.repo.path, "rev-parse", "HEAD")
+            story, unknown = Story(), {"model-package-arn": UNKNOWN, "commit": commit}
+            story.runs["its key"] = [here.hub.dispatch("deploy", unknown)]
             here.hub.secrets["AWS_ACCESS_KEY_ID"] = "AKIAGONE000000000000"
-            story.runs["other key"] = [here.deploy(1)]
+            story.runs["other key"] = [here.hub.dispatch("deploy", unknown)]
             return story
 
-    return told_once(tmp_path_factory, "keyed", tell)
+    return once(tmp_path_factory, "keyed", tell)
 
 
-def test_a_key_is_enough_from_the_first_push_to_production(keyed: Story) -> None:
-    for name in ("first push", "approved"):
-        assert keyed.run(name).conclusion == "success", keyed.run(name).log
-    assert set(keyed.run("approved").results.values()) == {"success"}
+def test_the_key_signs_in_to_the_project_s_role(keyed: Story) -> None:
+    check = keyed.run("its key").job("check")
+    assert check.step("Sign in to AWS").outcome == "success", check.log
+    assert "version 9" in check.step("Check version and commit").log
 
 
 def test_a_key_that_aws_does_not_know_stops_at_the_sign_in(keyed: Story) -> None:
     run = keyed.run("other key")
     assert run.results == {"Check": "failure", "Staging": "skipped", "Production": "skipped"}
     assert run.job("check").step("Sign in to AWS").outcome == "failure"
+
+
+@pytest.mark.long
+def test_a_key_is_enough_from_the_first_push_to_production(
+    cookies: Any, template: Path, tmp_path: Path
+) -> None:
+    with connected(cookies, template, tmp_path, "iam-user") as here:
+        [build] = here.hub.push(here.repo.path)
+        assert build.conclusion == "success", build.log
+        here.mlops("approve", "1")
+        deployed = here.deploy(1)
+        assert set(deployed.results.values()) == {"success"}, deployed.log
 
 
 def test_each_way_to_sign_in_has_its_story() -> None:
