@@ -27,9 +27,9 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import sm_mlops
 from image_packages import CONTAINER
 from repos import TEMPLATE
-import sm_mlops
 from sm_mlops.bundle import Bundle
 from sm_mlops.training.definition import Compiled
 
@@ -292,7 +292,9 @@ def absent(*also: str) -> frozenset[str]:
         if not {canonicalize_name(package) for package in packages} & image
     }
     # Bundles carry parts of the tool; sitecustomize hides the installed one.
-    return frozenset(elsewhere - {"sm_mlops", *(path.stem for path in (TEMPLATE / "model").glob("*.py"))})
+    return frozenset(
+        elsewhere - {"sm_mlops", *(path.stem for path in (TEMPLATE / "model").glob("*.py"))}
+    )
 
 
 def bundles(compiled: Compiled) -> dict[str, Bundle]:

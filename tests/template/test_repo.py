@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import yaml
-from test_lock import CONTAINER
 
 import sm_mlops
 from generated import (
