@@ -295,9 +295,9 @@ def stage_problems(root: Path, name: str) -> list[str]:
     pairs = [{"ParameterKey": key, "ParameterValue": value} for key, value in values.items()]
     try:
         parsed = template.parse(text)
-        bound, resolved = parameters.bind(parsed, pairs, None, lambda key: key)
+        bound = parameters.bind(parsed, pairs, None)
         stack = f"arn:{settings.partition}:cloudformation:{region}:{ACCOUNT}:stack/{stage.stack}/1"
-        Scope(parsed, bound, resolved, ACCOUNT, region, stack, stage.stack).check_rules()
+        Scope(parsed, bound, ACCOUNT, region, stack, stage.stack).check_rules()
     except ApiError as error:
         return [f"infra/{name}.json: {error}"]
     typed = tuple(

@@ -289,11 +289,13 @@ def rendered_test(root: Path, name: str) -> ModuleType:
 
 def assert_pipeline_passes(root: Path) -> None:
     """Run the repo's test_pipeline.py, compiling in this process."""
-    from sm_mlops.training.pipeline import compile_pipeline
+    from sm_mlops.training.definition import compile_pipeline
 
     module = rendered_test(root, "test_pipeline")
-    definition = str(compile_pipeline(load(root), testing.ACCOUNT))
-    vars(module)["compiled"] = lambda *_, **__: str(compile_pipeline(load(root), testing.ACCOUNT))
+    definition = compile_pipeline(load(root), testing.ACCOUNT).definition
+    vars(module)["compiled"] = lambda *_, **__: (
+        compile_pipeline(load(root), testing.ACCOUNT).definition
+    )
     tests = [value for name, value in vars(module).items() if name.startswith("test_")]
     assert len(tests) >= 4
     for test in tests:
