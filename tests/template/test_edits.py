@@ -214,7 +214,7 @@ SETTINGS: dict[str, Edit] = {
     "spot": mlops(compute={"train": {"instance": "ml.c5.xlarge", "spot": True, "max_hours": 12}}),
     "two-hosts": mlops(compute={"train": {"count": 2}}),
     "no-hyperparameters": mlops(hyperparameters=None),
-    "other-hyperparameters": mlops(hyperparameters={"max_depth": 3, "tree_method": "approx"}),
+    "other-hyperparameters": mlops(hyperparameters={"max_depth": 3, "gamma": 0.1}),
     "approved": mlops(registry={"approval": "Approved"}),
     "split": mlops(split={"validation": 0.2, "test": 0.3, "seed": 7}),
     "defaults": mlops(split=None, gate=None, compute=None, registry=None, aws=None),
