@@ -5,13 +5,11 @@ template does, raises `_template_version` in `cookiecutter.json`: a tool never r
 of a newer version has deployed, and replaces other content of its own version by its own.
 """
 
-from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
 
+from sm_mlops import version
+
+__all__ = ["FOLDER", "version"]
+
 FOLDER = Path(str(files(__name__)))
-
-
-def version() -> str:
-    """Return the version of the tool, which the platform has as well."""
-    return metadata.version("sm-mlops")
