@@ -214,8 +214,8 @@ def test_a_long_execution_is_handed_over_part_by_part_to_its_end(life: Story) ->
     assert run.conclusion == "success", run.log
     train, *parts = run.jobs
     assert train.outputs["status"] == "Executing" and len(parts) == 7
-    assert "The execution goes on" in train.summary
-    assert "The execution goes on" in parts[0].summary
+    assert "mlops follow" in train.summary
+    assert "mlops follow" in parts[0].summary
     assert "Registered version 2" in parts[-1].summary
     assert set(life.seen["versions after"]) == {1, 2}
 
