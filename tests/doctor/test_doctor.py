@@ -19,7 +19,6 @@ from sm_mlops.bootstrap.settings import Settings
 from sm_mlops.bootstrap.studio import TAG
 from sm_mlops.cli.main import app
 from sm_mlops.doctor import account, parts, platform
-from sm_mlops.doctor import github as hub_checks
 from sm_mlops.doctor.finding import Finding, State
 from sm_mlops.doctor.scene import Scene
 
@@ -267,7 +266,7 @@ def test_a_token_without_a_scope_has_failed_with_the_scope(
 ) -> None:
     token = whole.land.server.github.accounts.token(PERSON, "repo")
     scene = Scene(whole.aws, {**os.environ, "GITHUB_TOKEN": token})
-    [found] = hub_checks.sign_in(scene)
+    [found] = account.github_sign_in(scene)
     assert found.state is State.FAILED and "workflow" in found.detail
     assert token not in repr(found)
 
@@ -338,9 +337,9 @@ def test_a_person_s_rights_are_simulated_by_what_they_are_for(
 
 
 def test_without_a_studio_domain_there_is_a_warning_outside_the_sandbox(whole: Whole) -> None:
-    [found] = account.domain(whole.scene(Aws(whole.aws.settings)))
+    [found] = parts.domain(whole.scene(Aws(whole.aws.settings)))
     assert found.state is State.WARNING and "none in eu-west-1" in found.detail
-    [found] = account.domain(whole.scene())
+    [found] = parts.domain(whole.scene())
     assert found.state is State.OK
 
 
@@ -361,7 +360,7 @@ def test_a_domain_needs_a_tag_only_where_the_template_is_in_s3(
         Tags=[{"Key": "team", "Value": "data"}],
     )
     try:
-        [found] = account.domain(whole.scene())
+        [found] = parts.domain(whole.scene())
         assert (found.state, found.detail) == (State.OK, "studio")
         grants = whole.look(platform.product, State.WARNING)
         assert "role/studio" in grants[0].detail and "StudioRoleArns=" in grants[0].remedy
@@ -370,16 +369,17 @@ def test_a_domain_needs_a_tag_only_where_the_template_is_in_s3(
         url = "https://bucket.s3.amazonaws.com/platform/0.1.0/x/project.yml"
         monkeypatch.setattr(projects, "find", lambda _: replace(there, template_url=url))
         scene = whole.scene()
-        [found] = account.domain(scene)
-        assert found.state is State.WARNING and TAG in found.detail
-        assert found.remedy == "mlops --sandbox bootstrap --template-provider s3"
-        assert "show the template in Studio" in [each.name for each in account.purposes(scene)]
+        [found] = parts.domain(scene)
+        assert found.state is State.FAILED and TAG in found.detail
+        assert found.remedy == "mlops --sandbox bootstrap"
+        assert "show the template in Studio" in account.purposes(scene)
         bucket = whole.aws.bucket
         for place, state in (("s3://b/", State.WARNING), (f"s3://{bucket}/platform/", State.OK)):
             tags = [{"Key": TAG, "Value": place}]
             sagemaker.add_tags(ResourceArn=made["DomainArn"], Tags=tags)
-            [found] = account.domain(scene)
-            assert (found.state, place in found.detail) == (state, True)
+            [found] = parts.domain(scene)
+            assert found.state is state
+            assert (place in found.detail) is (state is State.WARNING)
     finally:
         sagemaker.delete_domain(DomainId=made["DomainArn"].rpartition("/")[2])
 

@@ -61,7 +61,7 @@ def test_an_identity_that_iam_cannot_simulate_is_a_warning(
 
 def test_a_bug_keeps_its_traceback() -> None:
     with pytest.raises(KeyError, match="a bug"):
-        explain("x", KeyError("a bug"), REGION)
+        explain(KeyError("a bug"), REGION)
 
 
 @pytest.mark.parametrize(

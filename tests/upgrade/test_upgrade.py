@@ -18,7 +18,7 @@ from rendering import Run, run
 from repos import make_repo
 from sm_mlops import compatibility
 from sm_mlops.bootstrap.tool import Tool
-from sm_mlops.doctor import tool
+from sm_mlops.doctor import parts, tool
 from sm_mlops.errors import MlopsError
 from sm_mlops.upgrade import pin as pins
 from sm_mlops.upgrade import template as templates
@@ -373,7 +373,7 @@ def test_doctor_goes_on_without_a_network(scene: Any, monkeypatch: pytest.Monkey
 def test_doctor_has_nothing_to_say_of_a_repo_without_a_pin(scene: Any) -> None:
     (scene.aws.settings.root / "tool.txt").unlink()
     scene.hub = SimpleNamespace()
-    assert [*tool.version(scene), *tool.access(scene)] == []
+    assert [*tool.version(scene), *parts.tool(scene)] == []
 
 
 @pytest.mark.parametrize(
@@ -390,12 +390,12 @@ def test_doctor_and_bootstrap_say_when_workflows_cannot_get_the_tool(
 ) -> None:
     (scene.aws.settings.root / "tool.txt").write_text(f"sm-mlops @ {line}@{'a' * 40}\n")
     scene.hub = SimpleNamespace(repository=lambda name: SimpleNamespace(private=private))
-    found = [*tool.access(scene)]
-    assert [finding.detail.startswith(said) for finding in found] == ([True] if said else [])
+    found = [*parts.tool(scene)]
+    assert [said in finding.detail for finding in found] == ([True] if said else [])
     assert all(finding.remedy.startswith("mlops vendor") for finding in found)
     planned = Tool(scene.aws.settings, scene.hub).look()
-    assert [(str(item.todo), item.detail) for item in planned] == [
-        ("for you", finding.detail) for finding in found
+    assert [f"{item.what}: {item.detail}" for item in planned] == [
+        finding.detail for finding in found
     ]
 
 

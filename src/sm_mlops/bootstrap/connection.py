@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sm_mlops.aws import Aws
-from sm_mlops.bootstrap import needs, platform
+from sm_mlops.bootstrap import platform
 from sm_mlops.bootstrap.plan import Item, Tell, Todo
 
 WHAT = "authorization of the connection to GitHub"
@@ -54,13 +54,13 @@ class Connection:
     aws: Aws
 
     def look(self) -> list[Item]:
-        place, found = needs.place(self.aws), state(self.aws)
+        found = state(self.aws)
         if found is None:
-            return [Item(place, WHAT, Todo.PERSON, "once the platform is there")]
+            return [Item(WHAT, Todo.PERSON, "once the platform exists")]
         if found.status == "AVAILABLE":
-            return [Item(place, WHAT, Todo.NOTHING)]
+            return [Item(WHAT, Todo.NOTHING)]
         detail = f"{found.name} is {found.status}"
-        return [Item(place, WHAT, Todo.PERSON, detail, remedy(self.aws, found))]
+        return [Item(WHAT, Todo.PERSON, detail, remedy(self.aws, found))]
 
     def act(self, tell: Tell) -> None:
         """Do nothing: AWS has no call for it."""

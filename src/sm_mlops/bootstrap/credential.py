@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from sm_mlops.aws import Aws, ignoring
-from sm_mlops.bootstrap import needs
 from sm_mlops.bootstrap.plan import Item, Tell, Todo
 from sm_mlops.errors import MlopsError
 from sm_mlops.github import GitHub
@@ -90,17 +89,16 @@ class Credential:
     sandbox_token: Callable[[], str] | None = None
 
     def look(self) -> list[Item]:
-        place, found = needs.place(self.aws), kept(self.aws)
+        found = kept(self.aws)
         if found is None or not found.kinds:
             if source := self._source():
-                return [Item(place, WHAT, Todo.CREATE, source)]
-            detail = "approvals start nothing without it"
-            return [Item(place, WHAT, Todo.PERSON, detail, self._how())]
+                return [Item(WHAT, Todo.CREATE, source)]
+            return [Item(WHAT, Todo.PERSON, "approvals start nothing without it", self._how())]
         shown = " and ".join(found.kinds)
-        items = [Item(place, WHAT, Todo.NOTHING, shown)]
+        items = [Item(WHAT, Todo.NOTHING, shown)]
         if lacking := self._lacking(found.kinds):
             detail = f"it has {shown} only"
-            items.append(Item(place, f"{lacking} in it", Todo.PERSON, detail, self._how()))
+            items.append(Item(f"{lacking} in it", Todo.PERSON, detail, self._how()))
         return items
 
     def act(self, tell: Tell) -> None:

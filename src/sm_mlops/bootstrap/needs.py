@@ -11,11 +11,6 @@ from sm_mlops.aws import Aws, split_s3
 from sm_mlops.errors import MlopsError
 
 
-def place(aws: Aws) -> str:
-    """Return account and region, as the plan names them."""
-    return f"{aws.account} {aws.settings.project.region}"
-
-
 def items(text: str) -> tuple[str, ...]:
     """Return the items of a list parameter."""
     return tuple(item for item in (part.strip() for part in text.split(",")) if item)

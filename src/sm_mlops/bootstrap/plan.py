@@ -26,15 +26,13 @@ class Todo(StrEnum):
     CREATE = "create"
     CHANGE = "change"
     DELETE = "delete"
-    PERSON = "for you"
+    PERSON = "manual"
 
 
 @dataclass(frozen=True)
 class Item:
-    """A resource as it was found. `place` is an account and region, or a repository; `remedy` tells
-    a person where and how."""
+    """A resource as it was found. `remedy` tells a person where and how."""
 
-    place: str
     what: str
     todo: Todo
     detail: str = ""
@@ -42,13 +40,13 @@ class Item:
 
 
 class Part(Protocol):
-    """Some of what should exist. Both methods may be called repeatedly."""
+    """Some of the resources that should exist. Both methods may be called repeatedly."""
 
     def look(self) -> list[Item]:
         """Return every resource of this part. Change nothing, and do not require earlier parts."""
 
     def act(self, tell: Tell) -> None:
-        """Do what `look` plans, and tell each step once it is done.
+        """Do what `look` plans, and report each step once it is done.
 
         Raise MlopsError or an error of AWS. What is done stays; the next call continues.
         """
@@ -63,7 +61,7 @@ class Removable(Protocol):
         nothing. Raise MlopsError if something else has to be deleted first."""
 
     def undo(self, tell: Tell) -> None:
-        """Delete what `look_back` returns, and tell each deletion. As with `act`, the next call
+        """Delete what `look_back` returns, and report each deletion. As with `act`, the next call
         continues."""
 
 
@@ -73,33 +71,33 @@ def look(parts: Iterable[Part]) -> list[Item]:
 
 
 def is_work(item: Item) -> bool:
-    """Return whether there is something to do for bootstrap itself."""
+    """Return whether bootstrap itself has something to do."""
     return item.todo in (Todo.CREATE, Todo.CHANGE, Todo.DELETE)
 
 
 def carry_out(parts: Sequence[Part], tell: Tell) -> list[Item]:
-    """Let every part act, in order. Return what the parts find afterwards."""
+    """Let every part act, in order. Return what they find afterward."""
     for part in parts:
         part.act(tell)
     return look(parts)
 
 
 def look_back(parts: Sequence[Part]) -> list[Item]:
-    """Return what is deleted, in that order: the last part first."""
+    """Return what is to be deleted, of the last part first."""
     return [
         item for part in reversed(parts) if isinstance(part, Removable) for item in part.look_back()
     ]
 
 
 def take_back(parts: Sequence[Part], tell: Tell) -> list[Item]:
-    """Let every part delete its resources, the last first. Return what is found afterwards."""
+    """Let every part delete its resources, the last first. Return what they find afterward."""
     for part in reversed(parts):
         if isinstance(part, Removable):
             part.undo(tell)
     return look_back(parts)
 
 
-_COLOURS = {
+_COLORS = {
     Todo.NOTHING: "dim",
     Todo.CREATE: "green",
     Todo.CHANGE: "yellow",
@@ -110,8 +108,8 @@ _COLOURS = {
 
 def table(items: Iterable[Item]) -> Table:
     """Return the plan as a table."""
-    view = display.table("", "what", "where", "")
+    view = display.table("", "what", "")
     for item in items:
-        todo = f"[{_COLOURS[item.todo]}]{item.todo}[/]"
-        view.add_row(todo, escape(item.what), escape(item.place), escape(item.detail))
+        todo = f"[{_COLORS[item.todo]}]{item.todo}[/]"
+        view.add_row(todo, escape(item.what), escape(item.detail))
     return view

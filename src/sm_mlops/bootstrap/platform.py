@@ -22,7 +22,7 @@ from rich.console import Console
 from sm_mlops import objects, stacks
 from sm_mlops import platform as package
 from sm_mlops.aws import Aws
-from sm_mlops.bootstrap import adoption, assets, catalog, credential, needs
+from sm_mlops.bootstrap import adoption, assets, catalog, credential
 from sm_mlops.bootstrap.parameters import Parameters
 from sm_mlops.bootstrap.plan import Item, Tell, Todo
 from sm_mlops.errors import MlopsError
@@ -131,12 +131,11 @@ class Platform:
 
     def look(self) -> list[Item]:
         found = self._find()
-        place = needs.place(self.aws)
         return [
-            self._stack_item(found, place),
-            *self._things(found, place),
-            *self._offered(found, place),
-            *self._for_people(found, place),
+            self._stack_item(found),
+            *self._things(found),
+            *self._offered(found),
+            *self._manual(found),
         ]
 
     def _find(self) -> Found:
@@ -147,11 +146,11 @@ class Platform:
         wrote = stack.parameters.get("TemplateVersion")
         return Found(stack, held, version(wrote) if wrote else None)
 
-    def _stack_item(self, found: Found, place: str) -> Item:
+    def _stack_item(self, found: Found) -> Item:
         what, mine = f"platform {STACK}", version(package.version())
         if found.stack is None or found.version is None:
             now = f", now {found.stack.status}" if found.stack else ""
-            return Item(place, what, Todo.CREATE, f"version {mine}{now}")
+            return Item(what, Todo.CREATE, f"version {mine}{now}")
         changes = [f"now {found.stack.status}"] if found.stack.busy else []
         detail = f"version {found.version}"
         if found.newer:
@@ -166,9 +165,9 @@ class Platform:
             changes.append(f"layer for GitHub Apps: {self._layer(found)}")
         changes += self._parameters.changes(found.parameters)
         todo = Todo.CHANGE if changes else Todo.NOTHING
-        return Item(place, what, todo, "; ".join([detail, *changes]))
+        return Item(what, todo, "; ".join([detail, *changes]))
 
-    def _things(self, found: Found, place: str) -> Iterator[Item]:
+    def _things(self, found: Found) -> Iterator[Item]:
         unwanted = set()
         will = self._will(found)
         for logical in ("OidcProvider", "Connection"):
@@ -180,11 +179,11 @@ class Platform:
             physical = found.resources.get(logical, "")
             name = f"{words} {self._bucket(found)}" if logical == "ArtifactBucket" else words
             if physical:
-                yield Item(place, name, Todo.NOTHING)
+                yield Item(name, Todo.NOTHING)
             elif logical == "ArtifactBucket" and adoption.exists(self.aws, self._bucket(found)):
-                yield Item(place, name, Todo.CHANGE, "added to the platform with its objects")
+                yield Item(name, Todo.CHANGE, "added to the platform with its objects")
             elif logical not in unwanted and not found.newer:
-                yield Item(place, name, Todo.CREATE)
+                yield Item(name, Todo.CREATE)
 
     def _bucket(self, found: Found) -> str:
         """Return the name that the bucket has or will have."""
@@ -192,7 +191,7 @@ class Platform:
         will = self._will(found)
         return found.resources.get("ArtifactBucket") or will.get("BucketName") or default
 
-    def _offered(self, found: Found, place: str) -> Iterator[Item]:
+    def _offered(self, found: Found) -> Iterator[Item]:
         """Yield the versions of the product, and the right to use it."""
         product = found.outputs.get("ProductId", "")
         if not found.newer:
@@ -203,23 +202,22 @@ class Platform:
             detail = ""
             if there and there.guidance == catalog.OUTDATED:
                 todo, detail = Todo.CHANGE, "offered again"
-            yield Item(place, f"product version {assets.version_of(template)}", todo, detail)
+            yield Item(f"product version {assets.version_of(template)}", todo, detail)
             late = catalog.superseded(known, template) if there else []
             if late:
                 names = ", ".join(item.name for item in late)
-                yield Item(place, "older product versions", Todo.CHANGE, f"deprecated: {names}")
+                yield Item("older product versions", Todo.CHANGE, f"deprecated: {names}")
         principal = self._principal()
         if principal:
             portfolio = found.outputs.get("PortfolioId", "")
             granted = bool(portfolio) and principal in catalog.principals(self.aws, portfolio)
             todo = Todo.NOTHING if granted else Todo.CREATE
-            yield Item(place, "your right to create projects", todo, principal.rpartition(":")[2])
+            yield Item("your right to create projects", todo, principal.rpartition(":")[2])
 
-    def _for_people(self, found: Found, place: str) -> Iterator[Item]:
+    def _manual(self, found: Found) -> Iterator[Item]:
         bucket = self._bucket(found)
         if self.aws.bucket != bucket:
             yield Item(
-                place,
                 f"bucket {self.aws.bucket} in mlops.yaml",
                 Todo.PERSON,
                 f"the platform has {bucket}",
@@ -228,7 +226,6 @@ class Platform:
         will = self._will(found)
         if self.aws.settings.project.ci == "jenkins" and not will.get("JenkinsUrl"):
             yield Item(
-                place,
                 "address of Jenkins",
                 Todo.PERSON,
                 "approvals start no deployment without it",
@@ -366,10 +363,10 @@ class Platform:
     # Deleting it
 
     def look_back(self) -> list[Item]:
-        found, place = self._find(), needs.place(self.aws)
+        found = self._find()
         if found.stack is None:
             return []
-        items = [Item(place, f"platform {STACK}", Todo.DELETE)]
+        items = [Item(f"platform {STACK}", Todo.DELETE)]
         for logical, words in THINGS.items():
             if logical not in found.resources:
                 continue
@@ -381,7 +378,7 @@ class Platform:
                 detail = f"with {len(sizes)} objects, {sum(sizes) / 1e6:.1f} MB"
             elif logical == "OidcProvider":
                 detail = "of all regions of the account"
-            items.append(Item(place, what, Todo.DELETE, detail))
+            items.append(Item(what, Todo.DELETE, detail))
         return items
 
     def undo(self, tell: Tell) -> None:

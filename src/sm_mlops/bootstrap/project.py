@@ -118,25 +118,25 @@ class Project:
     # What there is
 
     def look(self) -> list[Item]:
-        found, place = projects.find(self.aws), needs.place(self.aws)
+        found = projects.find(self.aws)
         return [
-            self._project_item(found, place),
-            *self._things(found, place),
-            *self._obstacles(found, place),
-            *(Item(place, what, Todo.CHANGE, detail) for what, detail, _ in self._later(found)),
+            self._project_item(found),
+            *self._things(found),
+            *self._obstacles(found),
+            *(Item(what, Todo.CHANGE, detail) for what, detail, _ in self._later(found)),
         ]
 
-    def _project_item(self, found: Found | None, place: str) -> Item:
+    def _project_item(self, found: Found | None) -> Item:
         what = f"SageMaker project {self.name}"
         if found is None:
-            return Item(place, what, Todo.CREATE, f"by {self._way}")
+            return Item(what, Todo.CREATE, f"by {self._way}")
         if found.status in BROKEN:
-            return Item(place, what, Todo.CREATE, f"now {found.status}: {found.reason}")
+            return Item(what, Todo.CREATE, f"now {found.status}: {found.reason}")
         changes = self._changes(found)
         if found.moving:
             changes.insert(0, f"now {found.status}")
         todo = Todo.CHANGE if changes else Todo.NOTHING
-        return Item(place, what, todo, "; ".join(changes))
+        return Item(what, todo, "; ".join(changes))
 
     @property
     def _way(self) -> str:
@@ -149,7 +149,7 @@ class Project:
             return {}
         return {item.name: item.physical for item in stacks.resources(self.aws, found.stack)}
 
-    def _things(self, found: Found | None, place: str) -> list[Item]:
+    def _things(self, found: Found | None) -> list[Item]:
         held = self._held(found) if found and found.status not in BROKEN else {}
         wanted = set(THINGS)
         if not self.aws.settings.project.uses_key:
@@ -158,14 +158,14 @@ class Project:
         for logical, words in THINGS.items():
             what = words.format(self.name)
             if logical in held:
-                items.append(Item(place, what, Todo.NOTHING))
+                items.append(Item(what, Todo.NOTHING))
             elif logical == "ModelPackageGroup" and self._group_tags is not None:
-                items.append(Item(place, what, Todo.NOTHING, "exists already; the project uses it"))
+                items.append(Item(what, Todo.NOTHING, "exists already; the project uses it"))
             elif logical in wanted and not (found and found.moving):
-                items.append(Item(place, what, Todo.CREATE))
+                items.append(Item(what, Todo.CREATE))
         return items
 
-    def _obstacles(self, found: Found | None, place: str) -> list[Item]:
+    def _obstacles(self, found: Found | None) -> list[Item]:
         """Return the roles with the names of the project's that are not the project's."""
         if found is not None and found.status not in BROKEN:
             return []
@@ -175,7 +175,6 @@ class Project:
         get_role = self.aws.client("iam").get_role
         return [
             Item(
-                place,
                 f"role {role}",
                 Todo.PERSON,
                 "exists already and does not belong to the project",
@@ -309,7 +308,7 @@ class Project:
             raise MlopsError(f"there is no platform {platform.STACK} to create a project with")
         if self.aws.sandbox:
             provisional.remove(self.aws)
-        for item in self._obstacles(None, ""):
+        for item in self._obstacles(None):
             raise MlopsError(f"{item.what} {item.detail}: {item.remedy}")
         given = {name: value for name, value in self._needed({}).items() if value}
         if self._group_tags is not None:
@@ -404,23 +403,23 @@ class Project:
     def look_back(self) -> list[Item]:
         """Raise MlopsError while there are endpoints, or versions that would be left over."""
         self._refuse_while_used()
-        found, place = projects.find(self.aws), needs.place(self.aws)
+        found = projects.find(self.aws)
         items = []
         if self._has_pipeline():
             what = f"SageMaker pipeline {self.aws.settings.pipeline}"
-            items.append(Item(place, what, Todo.DELETE, "with the history of its executions"))
+            items.append(Item(what, Todo.DELETE, "with the history of its executions"))
         if found is None:
             return items
-        items.append(Item(place, f"SageMaker project {self.name}", Todo.DELETE))
+        items.append(Item(f"SageMaker project {self.name}", Todo.DELETE))
         held = self._held(found) if found.status not in BROKEN else {}
         items += [
-            Item(place, words.format(self.name), Todo.DELETE)
+            Item(words.format(self.name), Todo.DELETE)
             for logical, words in THINGS.items()
             if logical in held
         ]
         if "ModelPackageGroup" not in held and self._group_tags is not None:
             what = THINGS["ModelPackageGroup"].format(self.name)
-            items.append(Item(place, what, Todo.NOTHING, "kept: older than the project"))
+            items.append(Item(what, Todo.NOTHING, "kept: older than the project"))
         return items
 
     def _refuse_while_used(self) -> None:

@@ -50,16 +50,14 @@ class Push:
 
     def look(self) -> list[Item]:
         found = self.hub.repository(self.settings.project.github)
-        place = found.full_name if found else self.settings.project.github
         if found and (head := self._head(found)):
             if self._forgotten(head):
-                detail = "pushed, but git pull does not know from where"
-                return [Item(place, WHAT, Todo.CHANGE, detail)]
-            return [Item(place, WHAT, Todo.NOTHING)]
+                return [Item(WHAT, Todo.CHANGE, "pushed, but it follows no remote branch")]
+            return [Item(WHAT, Todo.NOTHING)]
         if problem := self._problem():
-            return [Item(place, WHAT, Todo.PERSON, *problem)]
+            return [Item(WHAT, Todo.PERSON, *problem)]
         self._require_origin(found)
-        return [Item(place, WHAT, Todo.CREATE, "pushed from here, which starts the first training")]
+        return [Item(WHAT, Todo.CREATE, "pushed from here, which starts the first training")]
 
     def act(self, tell: Tell) -> None:
         found = self.hub.repository(self.settings.project.github)

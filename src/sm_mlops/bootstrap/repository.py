@@ -61,13 +61,13 @@ class Repository:
         found = self.hub.repository(wanted)
         if found is None:
             self._require_own(owner(self.hub, wanted.partition("/")[0]))
-            return [Item(wanted, WHAT, Todo.CREATE, "private")]
+            return [Item(WHAT, Todo.CREATE, "private")]
         self._require_usable(found)
         place, kind = found.full_name, "private" if found.private else "public"
-        items = [Item(place, WHAT, Todo.NOTHING, kind)]
+        items = [Item(WHAT, Todo.NOTHING, kind)]
         if place.lower() != wanted.lower():
             how = f'set github = "{place}" in pyproject.toml'
-            items.append(Item(place, "its name", Todo.PERSON, f"was {wanted} before", how))
+            items.append(Item("its name", Todo.PERSON, f"was {wanted} before", how))
         return items
 
     def act(self, tell: Tell) -> None:
@@ -82,7 +82,7 @@ class Repository:
         if found is None:
             return []
         how = f"to delete it: {found.html_url}/settings, at the bottom"
-        return [Item(found.full_name, WHAT, Todo.PERSON, "stays, with all commits", how)]
+        return [Item(WHAT, Todo.PERSON, "stays, with all commits", how)]
 
     def undo(self, tell: Tell) -> None:
         """Do nothing: what people have written is not deleted."""

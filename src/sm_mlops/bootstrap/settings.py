@@ -114,7 +114,7 @@ class Settings:
             ),
         ]
         return [
-            *(Item(found.full_name, name, Todo.DELETE) for name in names),
+            *(Item(name, Todo.DELETE) for name in names),
             *self._strangers(found),
         ]
 
@@ -141,18 +141,18 @@ class Settings:
         had = _variables(self.hub, found).get(ROLE) if found else None
         wanted = outputs["GitHubRoleArn"] if outputs else None
         todo = Todo.NOTHING if had and had == wanted else Todo.CHANGE if had else Todo.CREATE
-        return Item(self._place(found), f"variable {ROLE}", todo, wanted or "the project's role")
+        return Item(f"variable {ROLE}", todo, wanted or "the project's role")
 
     def _look_at_key(self, found: Any, outputs: dict[str, str] | None) -> Iterator[Item]:
         if not self._project.uses_key:
             return
-        place, what = self._place(found), f"secrets {', '.join(KEY)}"
+        what = f"secrets {', '.join(KEY)}"
         if found is None or not set(KEY) <= set(_secrets(self.hub, found)):
-            yield Item(place, what, Todo.CREATE, "the key of the project's user")
+            yield Item(what, Todo.CREATE, "the key of the project's user")
         elif outputs is None or not self.has_key(found, outputs):
-            yield Item(place, what, Todo.CHANGE, "the key has been replaced")
+            yield Item(what, Todo.CHANGE, "the key has been replaced")
         else:
-            yield Item(place, what, Todo.NOTHING)
+            yield Item(what, Todo.NOTHING)
 
     def has_key(self, found: Any, outputs: dict[str, str]) -> bool:
         """Return whether GitHub has the key that is in Secrets Manager; neither shows a value."""
@@ -180,7 +180,6 @@ class Settings:
     def _jenkins(self) -> Item:
         project = self._project.project
         return Item(
-            "Jenkins",
             f"secret texts {project}-aws-access-key-id and {project}-aws-secret-access-key",
             Todo.PERSON,
             "the key of the project's user",
@@ -194,24 +193,22 @@ class Settings:
         for stage in self._stages():
             wanted = self._reviewers(stage)
             had = self._environment(found, stage.name) if found else None
-            place, what = self._place(found), f"environment {stage.name}"
+            what = f"environment {stage.name}"
             if stage.reviewers is None and not wanted and not (had and had.reviewers):
                 yield Item(
-                    place,
                     f"reviewers of {stage.name}",
                     Todo.PERSON,
                     f"the token of {self.hub.origin} belongs to nobody who could review",
                     f"set Reviewers in {stages.FOLDER}/{stage.name}.json",
                 )
             if had is None:
-                yield Item(place, what, Todo.CREATE, _asks(stage, wanted))
+                yield Item(what, Todo.CREATE, _asks(stage, wanted))
                 continue
             lacking = ", ".join(_lacking(had, stage, wanted))
             if not lacking:
-                yield Item(place, what, Todo.NOTHING, _asks(stage, had.reviewers))
+                yield Item(what, Todo.NOTHING, _asks(stage, had.reviewers))
             elif stage.name in refused:
                 yield Item(
-                    place,
                     what,
                     Todo.PERSON,
                     f"NOT PROTECTED: GitHub's plan of {found.owner.login} lacks these rules for "
@@ -221,7 +218,7 @@ class Settings:
                     f"{self.aws.command} bootstrap",
                 )
             else:
-                yield Item(place, what, Todo.CHANGE, lacking)
+                yield Item(what, Todo.CHANGE, lacking)
         yield from self._strangers(found)
 
     def _strangers(self, found: Any) -> Iterator[Item]:
@@ -235,7 +232,7 @@ class Settings:
         for row in rows:
             if row["name"].lower() not in known:
                 what, detail = f"environment {row['name']}", "of no stage here; left alone"
-                yield Item(self._place(found), what, Todo.NOTHING, detail)
+                yield Item(what, Todo.NOTHING, detail)
 
     def _make_environments(self, found: Any, tell: Tell) -> None:
         refused_before = self._refused(found)
@@ -367,9 +364,6 @@ class Settings:
 
     def _repository(self) -> Any:
         return self.hub.repository(self._project.github)
-
-    def _place(self, found: Any) -> str:
-        return str(found.full_name if found else self._project.github)
 
 
 def _variables(hub: GitHub, found: Any) -> dict[str, str]:

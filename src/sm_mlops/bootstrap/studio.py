@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from sm_mlops import projects
 from sm_mlops.aws import Aws
-from sm_mlops.bootstrap import needs, users
+from sm_mlops.bootstrap import users
 from sm_mlops.bootstrap.plan import Item, Tell, Todo
 from sm_mlops.bootstrap.platform import S3, Options, outputs
 
@@ -65,18 +65,16 @@ class Studio:
         return domains(self.aws) if needed else []
 
     def look(self) -> list[Item]:
-        wanted, place = self._location, needs.place(self.aws)
-        return [self._item(domain, wanted, place) for domain in self._domains()]
+        return [self._item(domain, self._location) for domain in self._domains()]
 
-    def _item(self, domain: Domain, wanted: str, place: str) -> Item:
+    def _item(self, domain: Domain, wanted: str) -> Item:
         if domain.location in ("", wanted):
             todo = Todo.NOTHING if domain.location else Todo.CHANGE
-            return Item(place, domain.what, todo, f"tag {TAG}={wanted}")
+            return Item(domain.what, todo, f"tag {TAG}={wanted}")
         return Item(
-            place,
             domain.what,
             Todo.PERSON,
-            f"it shows those of {domain.location}, and a domain has one place for them",
+            f"it shows those of {domain.location}; a domain shows one location only",
             f"copy project.yml there, or aws sagemaker add-tags --resource-arn {domain.arn} "
             f"--tags Key={TAG},Value={wanted}",
         )
@@ -93,11 +91,11 @@ class Studio:
 
     def look_back(self) -> list[Item]:
         """Return the tags to delete, which stay while other projects use the platform."""
-        ours, place = self._ours(), needs.place(self.aws)
+        ours = self._ours()
         others = users.others(self.aws) if ours else []
         todo = Todo.NOTHING if others else Todo.DELETE
         detail = f"kept: used by {', '.join(others)}" if others else f"tag {TAG}"
-        return [Item(place, domain.what, todo, detail) for domain in ours]
+        return [Item(domain.what, todo, detail) for domain in ours]
 
     def undo(self, tell: Tell) -> None:
         ours = self._ours()

@@ -15,22 +15,21 @@ REMEDY = "mlops vendor, then commit vendor/ and tool.txt"
 
 @dataclass
 class Tool:
-    """A part of the plan: nothing, unless the workflows of this repo need a wheel in `vendor/`."""
+    """A part of the plan, empty unless the workflows of this repo need a wheel in `vendor/`."""
 
     settings: Settings
     hub: GitHub
 
     def look(self) -> list[Item]:
-        problem = self.problem()
-        place = self.settings.project.github
+        problem = self._problem()
         what = "access of workflows to the tool"
-        return [Item(place, what, Todo.PERSON, problem, REMEDY)] if problem else []
+        return [Item(what, Todo.PERSON, problem, REMEDY)] if problem else []
 
     def act(self, tell: Tell) -> None:
-        """Do nothing: what goes into the repo is the team's to commit."""
+        """Do nothing: the team commits what goes into the repo."""
 
-    def problem(self) -> str:
-        """Return why workflows cannot get the tool; nothing if they can, or if nobody can tell.
+    def _problem(self) -> str:
+        """Return why workflows cannot get the tool; "" if they can, or if that is unknown.
 
         The token of a workflow reads the workflow's own repository and public ones.
         """

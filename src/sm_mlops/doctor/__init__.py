@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sm_mlops.aws import Aws
-from sm_mlops.doctor import account, github, parts, platform, quotas, tool
+from sm_mlops.doctor import account, parts, platform, quotas, tool
 from sm_mlops.doctor.finding import Finding, State, warning
 from sm_mlops.doctor.scene import Scene, Unknown, explain
 
@@ -19,31 +19,32 @@ WORKERS = 12
 
 @dataclass(frozen=True)
 class Check:
-    """`look` returns what it finds, nothing if another check reports it. It may raise whatever AWS
-    or GitHub raise."""
+    """`look` may raise whatever AWS or GitHub raise. What needs the platform is skipped where there
+    is none, which the platform's own check reports."""
 
     name: str
     look: Callable[[Scene], Iterable[Finding]]
     needs_aws: bool = True
     needs_github: bool = False
+    needs_platform: bool = False
 
 
 # In the order of the table.
 CHECKS = (
     Check("version", tool.version, needs_aws=False),
-    Check("tool in workflows", tool.access, needs_aws=False, needs_github=True),
+    Check("tool in workflows", parts.tool, needs_aws=False, needs_github=True),
     Check("permissions", account.rights),
-    Check("GitHub sign-in", github.sign_in, needs_aws=False),
-    Check("tool version", platform.drift),
+    Check("GitHub sign-in", account.github_sign_in, needs_aws=False),
+    Check("tool version", platform.drift, needs_platform=True),
     Check("platform", parts.platform),
-    Check("connection to GitHub", platform.connection),
-    Check("Service Catalog product", platform.product),
-    Check("launch role", platform.launch_role),
-    Check("Studio domain", account.domain),
-    Check("sign-in of the workflows", platform.workflow_sign_in),
-    Check("credential of the trigger", platform.credential),
-    Check("trigger", platform.trigger),
-    Check("failed approvals", platform.failed_approvals),
+    Check("connection to GitHub", platform.connection, needs_platform=True),
+    Check("Service Catalog product", platform.product, needs_platform=True),
+    Check("launch role", platform.launch_role, needs_platform=True),
+    Check("Studio domain", parts.domain),
+    Check("sign-in of the workflows", platform.workflow_sign_in, needs_platform=True),
+    Check("credential of the trigger", platform.credential, needs_platform=True),
+    Check("trigger", platform.trigger, needs_platform=True),
+    Check("failed approvals", platform.failed_approvals, needs_platform=True),
     Check("GitHub repository", parts.repository, needs_aws=False, needs_github=True),
     Check("SageMaker project", parts.project, needs_github=True),
     Check("GitHub settings", parts.settings, needs_github=True),
@@ -70,19 +71,21 @@ def examine(aws: Aws, environment: Mapping[str, str]) -> list[Finding]:
         found = list(pool.map(lambda check: _run(check, scene), due))
     left = [check.name for check in CHECKS if check not in due]
     if left:
-        first.append(warning("not checked", f"{', '.join(left)}: sign in first"))
+        first.append(replace(warning(f"{', '.join(left)}: sign in first"), check="not checked"))
     return [*first, *(finding for each in found for finding in each)]
 
 
 def _run(check: Check, scene: Scene) -> list[Finding]:
     """Return what a check finds, or why it could not look. A bug is raised."""
     try:
-        return list(check.look(scene))
+        is_due = not check.needs_platform or scene.platform is not None
+        found = list(check.look(scene)) if is_due else []
     except Unknown:
         # Its own check reports why.
-        return [warning(check.name, "not checked, because the platform could not be read")]
+        found = [warning("not checked, because the platform could not be read")]
     except Exception as error:
-        return [explain(check.name, error, scene.aws.settings.project.region)]
+        found = [explain(error, scene.aws.settings.project.region)]
+    return [replace(item, check=check.name) for item in found]
 
 
 __all__ = ["CHECKS", "Check", "Finding", "State", "examine"]

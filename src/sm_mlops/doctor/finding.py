@@ -20,24 +20,25 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the table. `remedy` is what to do about it: a command or a URL."""
+    """One line of the table. `check` is set when a check has returned; `remedy` is a command or a
+    URL."""
 
     check: str
     state: State
-    detail: str = ""
+    detail: str
     remedy: str = ""
 
 
-def ok(check: str, detail: str = "") -> Finding:
-    return Finding(check, State.OK, detail)
+def ok(detail: str) -> Finding:
+    return Finding("", State.OK, detail)
 
 
-def warning(check: str, detail: str, remedy: str = "") -> Finding:
-    return Finding(check, State.WARNING, detail, remedy)
+def warning(detail: str, remedy: str = "") -> Finding:
+    return Finding("", State.WARNING, detail, remedy)
 
 
-def failed(check: str, detail: str, remedy: str = "") -> Finding:
-    return Finding(check, State.FAILED, detail, remedy)
+def failed(detail: str, remedy: str = "") -> Finding:
+    return Finding("", State.FAILED, detail, remedy)
 
 
 def table(findings: Iterable[Finding]) -> Table:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from sm_mlops import projects
-from sm_mlops.bootstrap.plan import Item, Todo, is_work
+from sm_mlops.bootstrap import studio
+from sm_mlops.bootstrap.plan import Part, Todo, is_work
 from sm_mlops.bootstrap.platform import CATALOG, S3, STACK, Options, Platform
 from sm_mlops.bootstrap.project import Project
 from sm_mlops.bootstrap.push import Push
 from sm_mlops.bootstrap.repository import Repository
 from sm_mlops.bootstrap.settings import Settings
+from sm_mlops.bootstrap.tool import Tool
 from sm_mlops.doctor.finding import Finding, failed, ok, warning
 from sm_mlops.doctor.scene import Scene
 from sm_mlops.github import GitHub
@@ -24,31 +26,51 @@ def platform(scene: Scene) -> Iterator[Finding]:
         raise scene.problem
     if scene.platform is None:
         region = scene.aws.settings.project.region
-        yield failed("platform", f"there is no stack {STACK} in {region}", scene.bootstrap)
+        yield failed(f"there is no stack {STACK} in {region}", scene.bootstrap)
         return
-    yield from _told("platform", Platform(scene.aws, _options(scene)).look(), scene)
+    yield from _findings(Platform(scene.aws, options(scene)), scene)
 
 
 def repository(scene: Scene) -> Iterator[Finding]:
     """Check the GitHub repository."""
-    return _told("GitHub repository", Repository(scene.aws.settings, _hub(scene)).look(), scene)
+    return _findings(Repository(scene.aws.settings, _hub(scene)), scene)
 
 
 def project(scene: Scene) -> Iterator[Finding]:
     """Check the SageMaker project."""
-    items = Project(scene.aws, _hub(scene), _options(scene)).look()
-    return _told("SageMaker project", items, scene)
+    return _findings(Project(scene.aws, _hub(scene), options(scene)), scene)
 
 
 def settings(scene: Scene) -> Iterator[Finding]:
     """Check what the workflows find on GitHub."""
-    return _told("GitHub settings", Settings(scene.aws, _hub(scene)).look(), scene)
+    return _findings(Settings(scene.aws, _hub(scene)), scene)
 
 
 def push(scene: Scene) -> Iterator[Finding]:
     """Check that the repo's commits are on GitHub."""
-    items = Push(scene.aws.settings, _hub(scene), scene.aws.sandbox).look()
-    return _told("first push", items, scene)
+    return _findings(Push(scene.aws.settings, _hub(scene), scene.aws.sandbox), scene)
+
+
+def tool(scene: Scene) -> Iterator[Finding]:
+    """Check that a workflow can get the tool from where tool.txt says."""
+    return _findings(Tool(scene.aws.settings, _hub(scene)), scene)
+
+
+def domain(scene: Scene) -> Iterator[Finding]:
+    """Check for a Studio, which shows the registry and the projects; nothing else needs it."""
+    region, found = scene.aws.settings.project.region, studio.domains(scene.aws)
+    if found and options(scene).template_provider == S3:
+        # Studio offers a template in S3 if a tag of the domain says where it is.
+        yield from _findings(studio.Studio(scene.aws, options(scene)), scene)
+    elif found:
+        yield ok(", ".join(item.name for item in found))
+    elif scene.aws.sandbox:
+        yield ok("none: the sandbox has no Studio")
+    else:
+        yield warning(
+            f"none in {region}: approve versions with {scene.aws.command} approve",
+            f"https://{region}.console.aws.amazon.com/sagemaker/home?region={region}#/studio",
+        )
 
 
 def _hub(scene: Scene) -> GitHub:
@@ -56,15 +78,15 @@ def _hub(scene: Scene) -> GitHub:
     return scene.hub
 
 
-def _options(scene: Scene) -> Options:
+def options(scene: Scene) -> Options:
     """Return the option with which the project was created."""
     found = projects.find(scene.aws)
     return Options(S3 if found and found.template_url else CATALOG)
 
 
-def _told(check: str, items: Iterable[Item], scene: Scene) -> Iterator[Finding]:
+def _findings(part: Part, scene: Scene) -> Iterator[Finding]:
     """Yield one line for what is missing and one for each item for a person, or else one in all."""
-    items = list(items)
+    items = part.look()
     work = [item for item in items if is_work(item)]
     if work:
         shown = [
@@ -72,11 +94,10 @@ def _told(check: str, items: Iterable[Item], scene: Scene) -> Iterator[Finding]:
             for item in work[:SHOWN]
         ]
         more = f" and {len(work) - SHOWN} more" if len(work) > SHOWN else ""
-        yield failed(check, f"to do: {'; '.join(shown)}{more}", scene.bootstrap)
-    mine = [item for item in items if item.todo is Todo.PERSON]
-    for item in mine:
+        yield failed(f"to do: {'; '.join(shown)}{more}", scene.bootstrap)
+    for_person = [item for item in items if item.todo is Todo.PERSON]
+    for item in for_person:
         detail = f"{item.what}: {item.detail}" if item.detail else item.what
-        yield warning(check, detail, item.remedy)
-    if not work and not mine:
-        detail = items[0].what if len(items) == 1 else f"{len(items)} resources up to date"
-        yield ok(check, detail)
+        yield warning(detail, item.remedy)
+    if items and not work and not for_person:
+        yield ok(items[0].what if len(items) == 1 else f"{len(items)} resources up to date")

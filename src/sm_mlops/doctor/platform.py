@@ -35,72 +35,58 @@ def _find(scene: Scene, service: str, operation: str, **request: str) -> dict[st
 
 def drift(scene: Scene) -> Iterator[Finding]:
     """Compare the versions of this tool and of the platform."""
-    there, check = scene.platform, "tool version"
-    if there is None:
-        return
-    ours, theirs = version(package.version()), version(there.parameters["TemplateVersion"])
+    assert scene.platform is not None
+    ours, theirs = version(package.version()), version(scene.platform.parameters["TemplateVersion"])
     if ours == theirs:
-        yield ok(check, f"{ours}, as the platform")
+        yield ok(f"{ours}, as the platform")
     elif ours < theirs:
-        yield warning(check, f"{ours}, older than the platform ({theirs})", "make upgrade")
+        yield warning(f"{ours}, older than the platform ({theirs})", "make upgrade")
     else:
-        detail = f"{ours}, newer than the platform ({theirs})"
-        yield warning(check, detail, scene.bootstrap)
+        yield warning(f"{ours}, newer than the platform ({theirs})", scene.bootstrap)
 
 
 def connection(scene: Scene) -> Iterator[Finding]:
     """Check that a person has authorized the connection."""
-    if scene.platform is None:
-        return
-    check, found = "connection to GitHub", connections.state(scene.aws)
+    found = connections.state(scene.aws)
     if found is None:
         return
     if found.status == "AVAILABLE":
-        yield ok(check, f"{found.name} is AVAILABLE")
+        yield ok(f"{found.name} is AVAILABLE")
         return
-    pending = found.status == "PENDING"
-    why = "a person has to authorize it once" if pending else "a person has to repair it"
-    remedy = connections.remedy(scene.aws, found)
-    yield failed(check, f"{found.name} is {found.status}: {why}", remedy)
+    why = "authorize" if found.status == "PENDING" else "repair"
+    detail = f"{found.name} is {found.status}: a person has to {why} it"
+    yield failed(detail, connections.remedy(scene.aws, found))
 
 
 def product(scene: Scene) -> Iterator[Finding]:
     """Check whether Studio shows it, to whom, and with whose rights projects are created."""
-    there = scene.platform
-    if there is None or not there.outputs.get("ProductId"):
-        return
-    check, client = "Service Catalog product", scene.client("servicecatalog")
-    identifier, portfolio = there.outputs["ProductId"], there.outputs["PortfolioId"]
+    client, outputs = scene.client("servicecatalog"), scene.outputs
+    identifier, portfolio = outputs["ProductId"], outputs["PortfolioId"]
     found = client.describe_product_as_admin(Id=identifier)
     name = found["ProductViewDetail"]["ProductViewSummary"]["Name"]
     tags = {tag["Key"]: tag["Value"] for tag in found.get("Tags", [])}
     if tags.get(VISIBLE[0]) == VISIBLE[1]:
-        yield ok(check, f"{name}, visible in Studio")
+        yield ok(f"{name}, visible in Studio")
     else:
-        detail = f"{name} lacks the tag {VISIBLE[0]}={VISIBLE[1]}, so Studio does not show it"
+        tag = f"Key={VISIBLE[0]},Value={VISIBLE[1]}"
         yield failed(
-            check,
-            detail,
-            f"aws servicecatalog update-product --id {identifier} "
-            f"--add-tags Key={VISIBLE[0]},Value={VISIBLE[1]}",
+            f"{name} lacks the tag {'='.join(VISIBLE)}, so Studio does not show it",
+            f"aws servicecatalog update-product --id {identifier} --add-tags {tag}",
         )
     yield from _grants(scene, portfolio)
-    wanted = there.outputs["LaunchRoleArn"]
-    constraints = [
-        row
-        for page in client.get_paginator("list_constraints_for_portfolio").paginate(
-            PortfolioId=portfolio, ProductId=identifier
-        )
+    wanted = outputs["LaunchRoleArn"]
+    pages = client.get_paginator("list_constraints_for_portfolio")
+    roles = [
+        _role_of(client.describe_constraint(Id=row["ConstraintId"]))
+        for page in pages.paginate(PortfolioId=portfolio, ProductId=identifier)
         for row in page["ConstraintDetails"]
         if row["Type"] == "LAUNCH"
     ]
-    roles = [_role_of(client.describe_constraint(Id=row["ConstraintId"])) for row in constraints]
     if wanted in roles:
-        yield ok(check, f"launch constraint with {wanted.rpartition('/')[2]}")
+        yield ok(f"launch constraint with {wanted.rpartition('/')[2]}")
     else:
         has = f"has {roles[0]}" if roles else "is missing"
         yield failed(
-            check,
             f"the launch constraint {has}, so projects are created with other rights",
             f"in Service Catalog, give portfolio {portfolio} a launch constraint with {wanted}",
         )
@@ -112,20 +98,17 @@ def _role_of(constraint: dict[str, Any]) -> str:
 
 
 def _grants(scene: Scene, portfolio: str) -> Iterator[Finding]:
-    check, known = "Service Catalog product", catalog.principals(scene.aws, portfolio)
+    known = catalog.principals(scene.aws, portfolio)
     if known:
-        names = ", ".join(arn.rpartition(":")[2] for arn in known)
-        yield ok(check, f"granted to {names}")
-    studio = {arn for arn in _studio_roles(scene) if arn not in known}
-    if studio:
-        names = ", ".join(sorted(studio))
+        yield ok(f"granted to {', '.join(arn.rpartition(':')[2] for arn in known)}")
+    lacking = sorted({*_studio_roles(scene)} - {*known})
+    if lacking:
         yield warning(
-            check,
-            f"not granted to Studio's role {names}",
-            f"{scene.bootstrap} --platform StudioRoleArns={','.join(sorted(studio))}",
+            f"not granted to Studio's role {', '.join(lacking)}",
+            f"{scene.bootstrap} --platform StudioRoleArns={','.join(lacking)}",
         )
     elif not known and not scene.aws.sandbox:
-        yield warning(check, "granted to nobody", scene.bootstrap)
+        yield warning("granted to no one", scene.bootstrap)
 
 
 def _studio_roles(scene: Scene) -> Iterator[str]:
@@ -141,51 +124,41 @@ def _studio_roles(scene: Scene) -> Iterator[str]:
 
 def launch_role(scene: Scene) -> Iterator[Finding]:
     """Check that the role exists and that Service Catalog may assume it."""
-    there, check, service = scene.platform, "launch role", "servicecatalog.amazonaws.com"
-    if there is None:
-        return
-    name = there.outputs["LaunchRoleArn"].rpartition("/")[2]
+    service = "servicecatalog.amazonaws.com"
+    name = scene.outputs["LaunchRoleArn"].rpartition("/")[2]
     found = _find(scene, "iam", "get_role", RoleName=name)
     if found is None:
         # CloudFormation does not check whether what it created still exists.
-        remedy = "create it again as the platform's template has it (LaunchRole)"
-        yield failed(check, f"{name} is gone: somebody has deleted it by hand", remedy)
+        remedy = "create it again from LaunchRole in the platform's template"
+        yield failed(f"{name} is gone: somebody has deleted it by hand", remedy)
     elif service in json.dumps(found["Role"]["AssumeRolePolicyDocument"]):
-        yield ok(check, name)
+        yield ok(name)
     else:
-        yield failed(check, f"{name} no longer trusts {service}", scene.bootstrap)
+        yield failed(f"{name} no longer trusts {service}", scene.bootstrap)
 
 
 def workflow_sign_in(scene: Scene) -> Iterator[Finding]:
     """Check GitHub's OpenID Connect provider, or the age of the user's key."""
-    if scene.aws.settings.project.uses_key:
-        yield from _key(scene)
-    else:
-        yield from _provider(scene)
+    return _key(scene) if scene.aws.settings.project.uses_key else _provider(scene)
 
 
 def _provider(scene: Scene) -> Iterator[Finding]:
-    there, check = scene.platform, "sign-in of the workflows"
-    if there is None:
-        return
-    arn = there.outputs.get("OidcProviderArn")
+    arn = scene.outputs.get("OidcProviderArn")
     if not arn:
         detail = "the platform has no OpenID Connect provider of GitHub"
-        yield failed(check, detail, f"{scene.bootstrap} --platform OidcProviderArn=")
+        yield failed(detail, f"{scene.bootstrap} --platform OidcProviderArn=")
         return
     found = _find(scene, "iam", "get_open_id_connect_provider", OpenIDConnectProviderArn=arn)
     if found is None:
         yield failed(
-            check,
             "the OpenID Connect provider of GitHub is gone",
             "aws iam create-open-id-connect-provider --url "
             f"https://token.actions.githubusercontent.com --client-id-list {AUDIENCE}",
         )
     elif AUDIENCE in found.get("ClientIDList", []):
-        yield ok(check, f"OpenID Connect provider with audience {AUDIENCE}")
+        yield ok(f"OpenID Connect provider with audience {AUDIENCE}")
     else:
         yield failed(
-            check,
             f"the OpenID Connect provider lacks the audience {AUDIENCE}",
             f"aws iam add-client-id-to-open-id-connect-provider --client-id {AUDIENCE} "
             f"--open-id-connect-provider-arn {arn}",
@@ -193,34 +166,30 @@ def _provider(scene: Scene) -> Iterator[Finding]:
 
 
 def _key(scene: Scene) -> Iterator[Finding]:
-    check, user = "sign-in of the workflows", keys.user(scene.aws)
+    user, rotate = keys.user(scene.aws), f"{scene.aws.command} secret rotate"
     found = _find(scene, "iam", "list_access_keys", UserName=user)
     if found is None:
-        yield failed(check, f"there is no user {user}", scene.bootstrap)
+        yield failed(f"there is no user {user}", scene.bootstrap)
         return
     active = [key for key in found["AccessKeyMetadata"] if key["Status"] == "Active"]
     if not active:
-        yield failed(check, f"user {user} has no active key", f"{scene.aws.command} secret rotate")
+        yield failed(f"user {user} has no active key", rotate)
         return
     age = max(_days(key["CreateDate"]) for key in active)
     shown = f"key of user {user}, {_old(age)}"
-    if age > KEY_DAYS:
-        yield warning(check, shown, f"{scene.aws.command} secret rotate")
-    else:
-        yield ok(check, shown)
+    yield warning(shown, rotate) if age > KEY_DAYS else ok(shown)
 
 
 def credential(scene: Scene) -> Iterator[Finding]:
-    """Check that there is one, of which kind and how old; only the trigger reads it."""
-    if scene.platform is None:
-        return
-    check, rotate = "credential of the trigger", f"{scene.aws.command} secret rotate"
+    """Check its kind and its age; only the trigger reads its value."""
+    assert scene.platform is not None
+    rotate = f"{scene.aws.command} secret rotate"
     found = credentials.kept(scene.aws)
     if found is None:
-        yield failed(check, f"there is no secret {credentials.SECRET}", scene.bootstrap)
+        yield failed(f"there is no secret {credentials.SECRET}", scene.bootstrap)
         return
     if not found.kinds:
-        yield failed(check, "it has no value: approvals start nothing", scene.bootstrap)
+        yield failed("it has no value: approvals start nothing", scene.bootstrap)
         return
     kinds = " and ".join(found.kinds)
     shown = scene.client("secretsmanager").describe_secret(SecretId=credentials.SECRET)
@@ -228,61 +197,52 @@ def credential(scene: Scene) -> Iterator[Finding]:
     age = _days(changed) if changed else 0
     wanted = {"jenkins"} if scene.aws.settings.project.ci == "jenkins" else {"token", "app"}
     if not wanted & {*found.kinds}:
-        yield failed(check, f"{kinds} only, which this repo cannot use", rotate)
+        yield failed(f"{kinds} only, which this repo cannot use", rotate)
     elif "token" in found.kinds and age > TOKEN_DAYS:
-        yield warning(check, f"{kinds}, {_old(age)}; tokens expire after a year at most", rotate)
+        yield warning(f"{kinds}, {_old(age)}; tokens expire after a year at most", rotate)
     else:
-        yield ok(check, f"{kinds}, {_old(age)}")
+        yield ok(f"{kinds}, {_old(age)}")
     if "app" in found.kinds and scene.platform.parameters.get("HasLayer") != "true":
         detail = "a GitHub App's, but the trigger lacks the layer to sign in with"
-        yield failed(check, detail, scene.bootstrap)
+        yield failed(detail, scene.bootstrap)
 
 
 def trigger(scene: Scene) -> Iterator[Finding]:
     """Check the function and its rule."""
-    if scene.platform is None:
-        return
-    check = "trigger"
     found = _find(scene, "lambda", "get_function_configuration", FunctionName=FUNCTION)
     if found is None:
-        yield failed(check, f"there is no function {FUNCTION}", scene.bootstrap)
+        yield failed(f"there is no function {FUNCTION}", scene.bootstrap)
         return
     state, update = found.get("State", "Active"), found.get("LastUpdateStatus", "Successful")
     if state not in ("Active", "Inactive") or update == "Failed":
         why = found.get("StateReason") or found.get("LastUpdateStatusReason") or "no reason given"
         detail = f"{FUNCTION} is {state}, its last update {update}: {why}"
-        yield failed(check, detail, scene.bootstrap)
+        yield failed(detail, scene.bootstrap)
     else:
-        yield ok(check, f"{FUNCTION}, {found['Runtime']}, {found['MemorySize']} MB")
+        yield ok(f"{FUNCTION}, {found['Runtime']}, {found['MemorySize']} MB")
     rule = _find(scene, "events", "describe_rule", Name=RULE)
     if rule is None:
-        yield failed(check, f"there is no rule {RULE}: approvals start nothing", scene.bootstrap)
+        yield failed(f"there is no rule {RULE}: approvals start nothing", scene.bootstrap)
     elif rule.get("State") == "DISABLED":
         detail = f"rule {RULE} is disabled: approvals start nothing"
-        yield failed(check, detail, f"aws events enable-rule --name {RULE}")
+        yield failed(detail, f"aws events enable-rule --name {RULE}")
     else:
-        yield ok(check, f"rule {RULE} is enabled")
+        yield ok(f"rule {RULE} is enabled")
 
 
 def failed_approvals(scene: Scene) -> Iterator[Finding]:
     """Check the queue of approvals, of all projects of the account."""
-    there = scene.platform
-    if there is None:
-        return
-    check, name = "failed approvals", "ApproximateNumberOfMessages"
-    found = scene.client("sqs").get_queue_attributes(
-        QueueUrl=there.outputs["FailedApprovalsUrl"], AttributeNames=[name]
-    )
+    name, queue = "ApproximateNumberOfMessages", scene.outputs["FailedApprovalsUrl"]
+    found = scene.client("sqs").get_queue_attributes(QueueUrl=queue, AttributeNames=[name])
     count = int(found["Attributes"][name])
     if not count:
-        yield ok(check, f"none in {QUEUE}")
+        yield ok(f"none in {QUEUE}")
         return
     noun = "approval" if count == 1 else "approvals"
     yield failed(
-        check,
         f"{count} {noun} of this account could not be passed on",
-        f"{scene.aws.command} trigger VERSION; which ones: aws sqs receive-message --queue-url "
-        f"{there.outputs['FailedApprovalsUrl']}",
+        f"{scene.aws.command} trigger VERSION; to list them: aws sqs receive-message --queue-url "
+        f"{queue}",
     )
 
 

@@ -37,18 +37,6 @@ def _pages(service: str, operation: str, key: str) -> Callable[[Scene], int]:
     return count
 
 
-def _projects(scene: Scene) -> int:
-    # botocore has no paginator for this.
-    found = 0
-    more: dict[str, str] = {}
-    while True:
-        answer = scene.client("sagemaker").list_projects(MaxResults=100, **more)
-        found += len(answer["ProjectSummaryList"])
-        if not answer.get("NextToken"):
-            return found
-        more = {"NextToken": answer["NextToken"]}
-
-
 COUNTED = (
     Quota(
         "pipelines", "sagemaker", "L-E8EADE50",
@@ -58,7 +46,10 @@ COUNTED = (
         "model package groups", "sagemaker", "L-BC8DC54C",
         _pages("sagemaker", "list_model_package_groups", "ModelPackageGroupSummaryList"),
     ),
-    Quota("SageMaker projects", "sagemaker", "L-5CED4195", _projects),
+    Quota(
+        "SageMaker projects", "sagemaker", "L-5CED4195",
+        _pages("sagemaker", "list_projects", "ProjectSummaryList"),
+    ),
     Quota("EventBridge rules", "events", "L-244521F2", _pages("events", "list_rules", "Rules")),
     Quota("IAM roles", "iam", "L-FE177D64", lambda scene: _summary(scene)["Roles"]),
 )  # fmt: skip
@@ -71,16 +62,16 @@ def counts(scene: Scene) -> Iterator[Finding]:
         try:
             used, limit = quota.used(scene), _limit(scene, quota)
         except Exception as error:
-            yield warning("quotas", f"{quota.noun}: {explain('quotas', error, region).detail}")
+            yield warning(f"{quota.noun}: {explain(error, region).detail}")
             continue
         detail = f"{quota.noun}: {used} of {limit:.0f} used"
         remedy = _increase(quota.service, quota.code, region)
         if used >= limit:
-            yield failed("quotas", detail, remedy)
+            yield failed(detail, remedy)
         elif used >= NEARLY * limit:
-            yield warning("quotas", detail, remedy)
+            yield warning(detail, remedy)
         else:
-            yield ok("quotas", detail)
+            yield ok(detail)
 
 
 def _summary(scene: Scene) -> dict[str, int]:
@@ -131,25 +122,25 @@ def needed(scene: Scene) -> dict[str, int]:
 
 def instances(scene: Scene) -> Iterator[Finding]:
     """Check the quotas of the instance types in mlops.yaml and infra/*.json."""
-    wanted, check = needed(scene), "quotas of instances"
+    wanted = needed(scene)
     rows = _by_name(scene, wanted)
     used = _used(scene, rows)
     region = scene.aws.settings.project.region
     for name, count in wanted.items():
         row = rows.get(name)
         if row is None:
-            yield warning(check, f"{name}: AWS has no quota of that name in {region}")
+            yield warning(f"{name}: AWS has no quota of that name in {region}")
             continue
         limit, busy = float(row["Value"]), used.get(name)
         detail = f"{name}: needs {count} of {limit:.0f}"
         detail += f", {busy:.0f} in use" if busy is not None else ""
         remedy = _increase("sagemaker", row["QuotaCode"], region)
         if count > limit:
-            yield failed(check, detail, remedy)
+            yield failed(detail, remedy)
         elif count + (busy or 0) > limit:
-            yield warning(check, detail, remedy)
+            yield warning(detail, remedy)
         else:
-            yield ok(check, detail)
+            yield ok(detail)
 
 
 def _by_name(scene: Scene, wanted: dict[str, int]) -> dict[str, Any]:

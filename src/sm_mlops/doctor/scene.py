@@ -8,6 +8,7 @@ from typing import Any
 
 from sm_mlops import github, stacks
 from sm_mlops.aws import DENIED, Aws, error_code
+from sm_mlops.bootstrap.platform import STACK
 from sm_mlops.doctor.finding import Finding, failed, warning
 from sm_mlops.errors import MlopsError, explained, one_line
 from sm_mlops.github import GitHub, GitHubError
@@ -47,8 +48,6 @@ class Scene:
         """Read the platform's stack, for all checks that need it."""
         from botocore.exceptions import BotoCoreError, ClientError
 
-        from sm_mlops.bootstrap.platform import STACK
-
         try:
             self._stack = stacks.describe(self.aws, STACK)
         except (BotoCoreError, ClientError) as error:
@@ -62,19 +61,24 @@ class Scene:
         stack = self._stack
         return stack if stack and stack.outputs.get("ArtifactBucket") else None
 
+    @property
+    def outputs(self) -> dict[str, str]:
+        """The outputs of the platform's stack. Raises Unknown."""
+        return self.platform.outputs if self.platform else {}
 
-def explain(check: str, error: Exception, region: str) -> Finding:
-    """Return the finding for an error of AWS or GitHub in a check. Raises a bug again."""
+
+def explain(error: Exception, region: str) -> Finding:
+    """Return the finding for an error of AWS or GitHub in a check. Raise a bug again."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     if isinstance(error, ClientError) and error_code(error) in DENIED:
-        return warning(check, f"not checked: you lack the permission {lacking(error)}")
+        return warning(f"not checked: you lack the permission {lacking(error)}")
     if isinstance(error, GitHubError) and not error.status:
-        return warning(check, f"not checked: {error}")
+        return warning(f"not checked: {error}")
     if isinstance(error, MlopsError):
-        return failed(check, str(error))
+        return failed(str(error))
     if isinstance(error, BotoCoreError | ClientError):
-        return warning(check, f"not checked: {explained(error, region) or one_line(error)}")
+        return warning(f"not checked: {explained(error, region) or one_line(error)}")
     raise error
 
 

@@ -1,4 +1,4 @@
-"""Checks of the tool: is it what tool.txt pins, is there a newer one, can workflows get it?"""
+"""The check of the tool: is it what tool.txt pins, and is there a newer one?"""
 
 from __future__ import annotations
 
@@ -16,35 +16,26 @@ SECONDS = 10
 
 
 def version(scene: Scene) -> Iterator[Finding]:
-    """What is installed, against what is pinned, the template and the newest release."""
-    check, settings = "version", scene.aws.settings
+    """Compare what is installed with the pin, the template and the newest release."""
+    settings = scene.aws.settings
     if not (settings.root / pins.FILE).exists():
         # Rendered before 0.2.0.
         return
     pin, ours = pins.read(settings.root), sm_mlops.version()
     if other := pins.mismatch(pin):
-        yield warning(check, f"{other} is installed, tool.txt pins {pin.shown}", "make setup")
+        yield warning(f"{other} is installed, tool.txt pins {pin.shown}", "make setup")
     else:
-        yield ok(check, f"{ours} from {pin.shown}")
+        yield ok(f"{ours} from {pin.shown}")
     if parsed(settings.project.template_version) != parsed(ours):
         detail = f"the repo is from template {settings.project.template_version}, the tool {ours}"
-        yield warning(check, detail, "make upgrade")
+        yield warning(detail, "make upgrade")
     address = template.address_of(settings.root, pin)
     if not address:
         return
     try:
         newest = [release.version for release in template.releases(address, SECONDS)][-1:]
     except MlopsError as error:
-        yield warning(check, f"newer versions not looked for: {error}")
+        yield warning(f"newer versions not looked for: {error}")
         return
     if newest and parsed(newest[0]) > parsed(ours):
-        yield warning(check, f"{newest[0]} is out", "make upgrade")
-
-
-def access(scene: Scene) -> Iterator[Finding]:
-    """Whether a workflow can get the tool from where tool.txt says."""
-    from sm_mlops.bootstrap.tool import REMEDY, Tool
-
-    assert scene.hub is not None
-    if problem := Tool(scene.aws.settings, scene.hub).problem():
-        yield warning("tool in workflows", problem, REMEDY)
+        yield warning(f"{newest[0]} is out", "make upgrade")
