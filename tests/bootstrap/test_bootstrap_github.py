@@ -584,16 +584,13 @@ def test_no_other_origin_is_pushed_to(world: World) -> None:
     assert world.server.github.bare.branches(NAME) == {} if world.record() else True
 
 
-def test_a_push_that_did_not_hear_of_its_success_is_brought_to_its_end(world: World) -> None:
+def test_after_a_push_whose_answer_was_lost_nothing_is_left_to_do(world: World) -> None:
     world.server.github.inject("POST */git-receive-pack", 0, acts=True)
     assert "cannot push main" in refused(world)
-    what = "change branch main: pushed, but git pull does not know from where"
-    assert [line for line in world.looked() if line.startswith("change")] == [what]
-    assert world.act() == ["set up       main to follow origin"]
-    assert git(world.repo.root, "rev-parse", "main@{upstream}") == git(
-        world.repo.root, "rev-parse", "main"
-    )
-    assert not [line for line in world.looked() if line.startswith("change")]
+    assert "exists branch main" in world.looked()
+    assert world.act() == []
+    assert git(world.repo.root, "config", "branch.main.remote").strip() == "origin"
+    assert git(world.repo.root, "config", "branch.main.merge").strip() == "refs/heads/main"
 
 
 @pytest.mark.parametrize(

@@ -94,13 +94,12 @@ def test_no_check_reads_or_shows_the_credential(whole: Whole) -> None:
 def test_a_connection_that_nobody_has_authorized_has_its_link(
     whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dataclasses import replace
-
     from sm_mlops.bootstrap import connection
 
     there = connection.state(whole.aws)
     assert there
-    monkeypatch.setattr(connection, "state", lambda _: replace(there, status="PENDING"))
+    pending = there | {"ConnectionStatus": "PENDING"}
+    monkeypatch.setattr(connection, "state", lambda _: pending)
     [found] = whole.look(platform.connection)
     assert "PENDING" in found.detail and found.remedy == "mlops sandbox authorize sm-mlops"
     [found] = platform.connection(whole.scene(Aws(whole.aws.settings)))
@@ -207,13 +206,11 @@ def test_what_bootstrap_would_do_has_failed(whole: Whole) -> None:
 def test_a_secret_without_a_value_has_failed(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
     from sm_mlops.bootstrap import credential
 
-    kept = credential.kept(whole.aws)
-    assert kept
     for kinds, words in (((), "no value"), (("jenkins",), "cannot use")):
-        monkeypatch.setattr(credential, "kept", lambda _, k=kinds: credential.Kept(kept.arn, k))
+        monkeypatch.setattr(credential, "kept", lambda _, k=kinds: k)
         [found] = whole.look(platform.credential)
         assert words in found.detail
-    monkeypatch.setattr(credential, "kept", lambda _: credential.Kept(kept.arn, ("app",)))
+    monkeypatch.setattr(credential, "kept", lambda _: ("app",))
     [found] = whole.look(platform.credential)
     assert "lacks the layer" in found.detail
 

@@ -10,6 +10,7 @@ import json
 import tempfile
 from pathlib import Path
 
+from botocore.exceptions import ClientError
 from rich.console import Console
 
 from sm_mlops import stacks
@@ -21,8 +22,6 @@ LOGICAL, KIND = "ArtifactBucket", "AWS::S3::Bucket"
 
 def exists(aws: Aws, bucket: str) -> bool:
     """Return whether there is a bucket of this name. Raise MlopsError if it is somebody else's."""
-    from botocore.exceptions import ClientError
-
     try:
         aws.s3.head_bucket(Bucket=bucket)
     except ClientError as error:

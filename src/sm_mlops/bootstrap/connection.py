@@ -6,41 +6,33 @@ from dataclasses import dataclass
 
 from sm_mlops.aws import Aws
 from sm_mlops.bootstrap import platform
-from sm_mlops.bootstrap.plan import Item, Tell, Todo
+from sm_mlops.bootstrap.plan import Item, Part, Todo
 
 WHAT = "authorization of the connection to GitHub"
 
 
-@dataclass(frozen=True)
-class State:
-    """`status` is PENDING, AVAILABLE or ERROR."""
-
-    name: str
-    arn: str
-    status: str
-
-
-def state(aws: Aws) -> State | None:
-    """Return the platform's connection; None if there is no platform."""
+def state(aws: Aws) -> dict[str, str] | None:
+    """Return the platform's connection as GetConnection describes it; None without a platform."""
     arn = (platform.outputs(aws) or {}).get("ConnectionArn")
     if not arn:
         return None
     # The service was renamed; older connections have ARNs with its former name.
-    client = aws.client(arn.split(":")[2])
-    found = client.get_connection(ConnectionArn=arn)["Connection"]
-    return State(found["ConnectionName"], arn, found["ConnectionStatus"])
+    connection: dict[str, str] = aws.client(arn.split(":")[2]).get_connection(ConnectionArn=arn)[
+        "Connection"
+    ]
+    return connection
 
 
-def remedy(aws: Aws, found: State) -> str:
+def remedy(aws: Aws, found: dict[str, str]) -> str:
     """Return how a person authorizes it."""
     if aws.sandbox:
-        return f"mlops sandbox authorize {found.name}"
-    region = found.arn.split(":")[3]
+        return f"mlops sandbox authorize {found['ConnectionName']}"
+    arn = found["ConnectionArn"]
+    region, identifier = arn.split(":")[3], arn.rpartition("/")[2]
     domain = {
         "aws-cn": "console.amazonaws.cn",
         "aws-us-gov": "console.amazonaws-us-gov.com",
     }.get(aws.settings.partition, "console.aws.amazon.com")
-    identifier = found.arn.rpartition("/")[2]
     return (
         f"https://{region}.{domain}/codesuite/settings/{aws.account}/{region}/"
         f"codeconnections/connections/{identifier}"
@@ -48,8 +40,8 @@ def remedy(aws: Aws, found: State) -> str:
 
 
 @dataclass
-class Connection:
-    """A part of the plan that only looks."""
+class Connection(Part):
+    """A part of the plan that only looks: AWS has no call to authorize a connection."""
 
     aws: Aws
 
@@ -57,10 +49,7 @@ class Connection:
         found = state(self.aws)
         if found is None:
             return [Item(WHAT, Todo.PERSON, "once the platform exists")]
-        if found.status == "AVAILABLE":
+        if found["ConnectionStatus"] == "AVAILABLE":
             return [Item(WHAT, Todo.NOTHING)]
-        detail = f"{found.name} is {found.status}"
+        detail = f"{found['ConnectionName']} is {found['ConnectionStatus']}"
         return [Item(WHAT, Todo.PERSON, detail, remedy(self.aws, found))]
-
-    def act(self, tell: Tell) -> None:
-        """Do nothing: AWS has no call for it."""

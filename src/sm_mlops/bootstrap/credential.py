@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sm_mlops.aws import Aws, ignoring
-from sm_mlops.bootstrap.plan import Item, Tell, Todo
+from sm_mlops.bootstrap.plan import Item, Part, Tell, Todo
 from sm_mlops.errors import MlopsError
 from sm_mlops.github import GitHub
 from sm_mlops.redaction import quiet
@@ -44,16 +44,8 @@ class Value:
     origin: str
 
 
-@dataclass(frozen=True)
-class Kept:
-    """What Secrets Manager has; `kinds` is empty while there is no value."""
-
-    arn: str
-    kinds: tuple[str, ...]
-
-
-def kept(aws: Aws) -> Kept | None:
-    """Return what is stored, without its value; None if there is no platform."""
+def kept(aws: Aws) -> tuple[str, ...] | None:
+    """Return the kinds of what is stored, none while there is no value; None without a platform."""
     found: dict[str, Any] = {}
     with ignoring("ResourceNotFoundException"):
         found = aws.client("secretsmanager").describe_secret(SecretId=SECRET)
@@ -63,18 +55,16 @@ def kept(aws: Aws) -> Kept | None:
     tags = {tag["Key"]: tag["Value"] for tag in found.get("Tags") or ()}
     has_value = any("AWSCURRENT" in names for names in labels)
     # Without a tag somebody stored it by hand; the trigger takes it for a token.
-    kinds = tuple(tags.get(TAG, "token").split()) if has_value else ()
-    return Kept(str(found["ARN"]), kinds)
+    return tuple(tags.get(TAG, "token").split()) if has_value else ()
 
 
 def kind(aws: Aws) -> str:
     """Return token, app (which needs the trigger's layer), jenkins, or none."""
-    found = kept(aws)
-    return found.kinds[0] if found and found.kinds else "none"
+    return (kept(aws) or ("none",))[0]
 
 
 @dataclass
-class Credential:
+class Credential(Part):
     """A part of the plan, after the repository's, because a token is tried on it. It stays until
     the platform is deleted: all repos of the account share it.
 
@@ -90,13 +80,13 @@ class Credential:
 
     def look(self) -> list[Item]:
         found = kept(self.aws)
-        if found is None or not found.kinds:
+        if not found:
             if source := self._source():
                 return [Item(WHAT, Todo.CREATE, source)]
             return [Item(WHAT, Todo.PERSON, "approvals start nothing without it", self._how())]
-        shown = " and ".join(found.kinds)
+        shown = " and ".join(found)
         items = [Item(WHAT, Todo.NOTHING, shown)]
-        if lacking := self._lacking(found.kinds):
+        if lacking := self._lacking(found):
             detail = f"it has {shown} only"
             items.append(Item(f"{lacking} in it", Todo.PERSON, detail, self._how()))
         return items
@@ -105,10 +95,10 @@ class Credential:
         found = kept(self.aws)
         if found is None:
             raise MlopsError(f"there is no secret {SECRET}; the platform has to come first")
-        if found.kinds or not self._source():
+        if found or not self._source():
             return
         value = self.new(tell)
-        self.store(found, value)
+        self.store(value)
         tell(f"{'stored':<12} {WHAT}: {value.origin}")
 
     def new(self, tell: Tell) -> Value:
@@ -123,26 +113,21 @@ class Credential:
             raise MlopsError(f"there is no new {WHAT}: {self._variables()}")
         return self._asked(self.ask, tell)
 
-    def store(self, found: Kept, value: Value) -> None:
+    def store(self, value: Value) -> None:
         """Write it. At every moment the tag names at least what the value needs of the trigger."""
         client = self.aws.client("secretsmanager")
-        wider = "app" in value.kinds or "app" not in found.kinds
-
-        def tag() -> None:
-            client.tag_resource(
-                SecretId=found.arn, Tags=[{"Key": TAG, "Value": " ".join(value.kinds)}]
-            )
-
+        wider = "app" in value.kinds or kind(self.aws) != "app"
+        tags = [{"Key": TAG, "Value": " ".join(value.kinds)}]
         if wider:
-            tag()
+            client.tag_resource(SecretId=SECRET, Tags=tags)
         with quiet():
             client.put_secret_value(
-                SecretId=found.arn,
+                SecretId=SECRET,
                 ClientRequestToken=secrets.token_hex(16),
                 SecretString=json.dumps(value.content),
             )
         if not wider:
-            tag()
+            client.tag_resource(SecretId=SECRET, Tags=tags)
 
     @property
     def _by_jenkins(self) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
 
 from rich.markup import escape
 from rich.table import Table
@@ -39,30 +38,28 @@ class Item:
     remedy: str = ""
 
 
-class Part(Protocol):
-    """Some of the resources that should exist. Both methods may be called repeatedly."""
+class Part:
+    """Some of the resources that should exist. All methods may be called repeatedly."""
 
     def look(self) -> list[Item]:
         """Return every resource of this part. Change nothing, and do not require earlier parts."""
+        raise NotImplementedError
 
     def act(self, tell: Tell) -> None:
-        """Do what `look` plans, and report each step once it is done.
+        """Do what `look` plans, and report each step once it is done; by default there is none.
 
         Raise MlopsError or an error of AWS. What is done stays; the next call continues.
         """
 
-
-@runtime_checkable
-class Removable(Protocol):
-    """A part that `mlops bootstrap --destroy` deletes; any other has nothing to delete."""
-
     def look_back(self) -> list[Item]:
-        """Return each resource to delete as DELETE, and what stays for a reason as NOTHING. Change
-        nothing. Raise MlopsError if something else has to be deleted first."""
+        """Return what `mlops bootstrap --destroy` deletes, and as NOTHING what stays for a reason.
+
+        Change nothing. Raise MlopsError if something else has to be deleted first.
+        """
+        return []
 
     def undo(self, tell: Tell) -> None:
-        """Delete what `look_back` returns, and report each deletion. As with `act`, the next call
-        continues."""
+        """Delete what `look_back` returns, as `act` does what `look` plans."""
 
 
 def look(parts: Iterable[Part]) -> list[Item]:
@@ -84,16 +81,13 @@ def carry_out(parts: Sequence[Part], tell: Tell) -> list[Item]:
 
 def look_back(parts: Sequence[Part]) -> list[Item]:
     """Return what is to be deleted, of the last part first."""
-    return [
-        item for part in reversed(parts) if isinstance(part, Removable) for item in part.look_back()
-    ]
+    return [item for part in reversed(parts) for item in part.look_back()]
 
 
 def take_back(parts: Sequence[Part], tell: Tell) -> list[Item]:
     """Let every part delete its resources, the last first. Return what they find afterward."""
     for part in reversed(parts):
-        if isinstance(part, Removable):
-            part.undo(tell)
+        part.undo(tell)
     return look_back(parts)
 
 

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from packaging.version import InvalidVersion, Version
 from rich.console import Console
 
 from sm_mlops import objects, stacks
@@ -24,17 +24,16 @@ from sm_mlops import platform as package
 from sm_mlops.aws import Aws
 from sm_mlops.bootstrap import adoption, assets, catalog, credential
 from sm_mlops.bootstrap.parameters import Parameters
-from sm_mlops.bootstrap.plan import Item, Tell, Todo
+from sm_mlops.bootstrap.plan import Item, Part, Tell, Todo
 from sm_mlops.errors import MlopsError
 from sm_mlops.stacks import Stack
-
-if TYPE_CHECKING:
-    from packaging.version import Version
 
 STACK = "sm-mlops-platform"
 CAPABILITIES = ("CAPABILITY_NAMED_IAM",)
 CATALOG, S3 = "service-catalog", "s3"
-# In the order of the plan. Their policies, permissions and settings are not listed.
+# For stacks, of which the plan reports only how they end.
+_QUIET = Console(quiet=True)
+# In the order of the plan, which does not list their policies, permissions and settings.
 THINGS = {
     "ArtifactBucket": "artifact bucket",
     "OidcProvider": "OpenID Connect provider of GitHub",
@@ -71,8 +70,6 @@ def outputs(aws: Aws) -> dict[str, str] | None:
 
 def version(text: str) -> Version:
     """Return a version that can be compared. Raise MlopsError for any other text."""
-    from packaging.version import InvalidVersion, Version
-
     try:
         return Version(text)
     except InvalidVersion as error:
@@ -102,18 +99,13 @@ class Found:
         return self.stack.outputs if self.stack else {}
 
     @property
-    def prefix(self) -> str:
-        """Where its files are; empty until its second step is done."""
-        return self.parameters.get("AssetsPrefix", "")
-
-    @property
     def newer(self) -> bool:
         """Whether a newer tool has deployed it."""
         return is_newer(self.parameters)
 
 
 @dataclass
-class Platform:
+class Platform(Part):
     """The first part of the plan."""
 
     aws: Aws
@@ -157,9 +149,9 @@ class Platform:
             detail += f", newer than {mine} of this tool: its template is left alone"
         elif found.version < mine:
             changes.append(f"upgrade to {mine}")
-        elif not found.prefix:
+        elif not found.parameters["AssetsPrefix"]:
             changes.append("second step missing")
-        elif found.prefix != self._assets.prefix:
+        elif found.parameters["AssetsPrefix"] != self._assets.prefix:
             changes.append("files differ from this tool's, which replace them")
         elif self._layer(found) != found.parameters["HasLayer"]:
             changes.append(f"layer for GitHub Apps: {self._layer(found)}")
@@ -168,11 +160,8 @@ class Platform:
         return Item(what, todo, "; ".join([detail, *changes]))
 
     def _things(self, found: Found) -> Iterator[Item]:
-        unwanted = set()
         will = self._will(found)
-        for logical in ("OidcProvider", "Connection"):
-            if will.get(f"{logical}Arn"):
-                unwanted.add(logical)
+        unwanted = {name for name in ("OidcProvider", "Connection") if will.get(f"{name}Arn")}
         if self._layer(found) == "false":
             unwanted.add("TriggerLayer")
         for logical, words in THINGS.items():
@@ -198,8 +187,7 @@ class Platform:
             known = catalog.versions(self.aws, product) if product else []
             template = self._assets.template
             there = catalog.version_with(known, template)
-            todo = Todo.NOTHING if there else Todo.CREATE
-            detail = ""
+            todo, detail = Todo.NOTHING if there else Todo.CREATE, ""
             if there and there.guidance == catalog.OUTDATED:
                 todo, detail = Todo.CHANGE, "offered again"
             yield Item(f"product version {assets.version_of(template)}", todo, detail)
@@ -207,8 +195,7 @@ class Platform:
             if late:
                 names = ", ".join(item.name for item in late)
                 yield Item("older product versions", Todo.CHANGE, f"deprecated: {names}")
-        principal = self._principal()
-        if principal:
+        if principal := self._principal():
             portfolio = found.outputs.get("PortfolioId", "")
             granted = bool(portfolio) and principal in catalog.principals(self.aws, portfolio)
             todo = Todo.NOTHING if granted else Todo.CREATE
@@ -217,12 +204,8 @@ class Platform:
     def _manual(self, found: Found) -> Iterator[Item]:
         bucket = self._bucket(found)
         if self.aws.bucket != bucket:
-            yield Item(
-                f"bucket {self.aws.bucket} in mlops.yaml",
-                Todo.PERSON,
-                f"the platform has {bucket}",
-                f"set aws.bucket in mlops.yaml to {bucket}",
-            )
+            what, how = f"bucket {self.aws.bucket}", f"set aws.bucket in mlops.yaml to {bucket}"
+            yield Item(f"{what} in mlops.yaml", Todo.PERSON, f"the platform has {bucket}", how)
         will = self._will(found)
         if self.aws.settings.project.ci == "jenkins" and not will.get("JenkinsUrl"):
             yield Item(
@@ -233,7 +216,7 @@ class Platform:
             )
 
     def _principal(self) -> str:
-        """Return who has to be granted the product; empty if nobody has to be."""
+        """Return who has to be granted the product; empty for no one."""
         return "" if self.options.template_provider == S3 else catalog.principal(self.aws)
 
     def _wanted(self, found: Found) -> dict[str, str]:
@@ -244,7 +227,7 @@ class Platform:
         return {**found.parameters, **self._wanted(found)}
 
     def _layer(self, found: Found) -> str:
-        """Return "true" if the trigger signs in as a GitHub App, else "false"."""
+        """Return the value of HasLayer: "true" if the trigger signs in as a GitHub App."""
         is_app = found.version is not None and credential.kind(self.aws) == "app"
         return str(is_app).lower()
 
@@ -264,14 +247,12 @@ class Platform:
 
     def _ready(self, tell: Tell) -> Found:
         """Wait for an operation in progress, and delete a stack that was never complete."""
-        stack = stacks.describe(self.aws, STACK)
+        stack, again = stacks.describe(self.aws, STACK), self.options.continue_rollback
         if stack and stack.busy:
             tell(f"Waiting: {STACK} is {stack.status}")
         elif stack and stack.status in stacks.DEAD:
             tell(f"Deleting and recreating {STACK}, which is {stack.status}")
-        stacks.make_ready(
-            self.aws, STACK, _quiet(), continue_rollback=self.options.continue_rollback
-        )
+        stacks.make_ready(self.aws, STACK, _QUIET, continue_rollback=again)
         return self._find()
 
     def _first_step(self, found: Found, tell: Tell) -> Found:
@@ -279,13 +260,13 @@ class Platform:
             return found
         bucket = self._bucket(found)
         if "ArtifactBucket" not in found.resources and adoption.exists(self.aws, bucket):
-            adoption.adopt(self.aws, STACK, bucket, _quiet())
+            adoption.adopt(self.aws, STACK, bucket, _QUIET)
             tell(f"{'adopted':<12} bucket {bucket}")
         own = {"TemplateVersion": package.version(), "AssetsPrefix": ""}
         return self._deploy(found, self._parameters.template, self._wanted(found) | own, tell)
 
     def _upload(self, found: Found, tell: Tell) -> None:
-        """Upload the files that are missing below the prefix, where nothing ever changes."""
+        """Upload the files that are missing below the prefix, where no file ever changes."""
         bucket, prefix = found.outputs["ArtifactBucket"], self._assets.prefix
         there = {item["Key"] for item in objects.listed(self.aws, bucket, prefix)}
         files = dict(self._assets.files)
@@ -316,7 +297,7 @@ class Platform:
     def _deploy(
         self, found: Found, template: Path | None, own: Mapping[str, str], tell: Tell
     ) -> Found:
-        """Deploy the stack; without a template it keeps its own, and the parameters of that."""
+        """Deploy the stack; without a template it keeps its own, with the parameters of that."""
         known = self._parameters.declared if template else found.parameters
         wanted = {name: value for name, value in self._wanted(found).items() if name in known}
         kept = {name: None for name in found.parameters if name in known}
@@ -327,7 +308,7 @@ class Platform:
             {**kept, **wanted, **own},
             {},
             CAPABILITIES,
-            _quiet(),
+            _QUIET,
             continue_rollback=self.options.continue_rollback,
         )
         for change in outcome.changes:
@@ -366,32 +347,31 @@ class Platform:
         found = self._find()
         if found.stack is None:
             return []
-        items = [Item(f"platform {STACK}", Todo.DELETE)]
-        for logical, words in THINGS.items():
-            if logical not in found.resources:
-                continue
-            what, detail = words, ""
-            if logical == "ArtifactBucket":
-                bucket = found.resources[logical]
-                sizes = [int(item.get("Size", 0)) for item in objects.versions(self.aws, bucket)]
-                what = f"{words} {bucket}"
-                detail = f"with {len(sizes)} objects, {sum(sizes) / 1e6:.1f} MB"
-            elif logical == "OidcProvider":
-                detail = "of all regions of the account"
-            items.append(Item(what, Todo.DELETE, detail))
-        return items
+        details = {"OidcProvider": "of all regions of the account"}
+        if bucket := found.resources.get("ArtifactBucket"):
+            sizes = [int(item.get("Size", 0)) for item in objects.versions(self.aws, bucket)]
+            megabytes = f"{sum(sizes) / 1e6:.1f} MB"
+            details["ArtifactBucket"] = f"{bucket}, with {len(sizes)} objects, {megabytes}"
+        return [
+            Item(f"platform {STACK}", Todo.DELETE),
+            *(
+                Item(words, Todo.DELETE, details.get(logical, ""))
+                for logical, words in THINGS.items()
+                if logical in found.resources
+            ),
+        ]
 
     def undo(self, tell: Tell) -> None:
         stack = stacks.describe(self.aws, STACK)
         if stack is not None and stack.busy:
             tell(f"Waiting: {STACK} is {stack.status}")
-            stacks.settle(self.aws, stack, _quiet())
+            stacks.settle(self.aws, stack, _QUIET)
         found = self._find()
         if found.stack is None:
             return
-        # The outputs may be gone: an earlier deletion may have stopped half way.
+        # Not its outputs: they may be gone if an earlier deletion stopped half way.
         held = {item.name: item.physical for item in stacks.resources(self.aws, found.stack)}
-        # Not in the stack, and in the way of its deletion.
+        # What the stack does not have, but what prevents its deletion.
         if portfolio := held.get("Portfolio"):
             for principal in catalog.principals(self.aws, portfolio):
                 catalog.revoke(self.aws, portfolio, principal)
@@ -399,26 +379,19 @@ class Platform:
         if bucket := held.get("ArtifactBucket"):
             count = objects.delete_versions(self.aws, bucket)
             tell(f"{'emptied':<12} bucket {bucket}, {count} objects")
-        stacks.delete(self.aws, found.stack, _quiet())
+        stacks.delete(self.aws, found.stack, _QUIET)
         tell(f"{'deleted':<12} {STACK}")
 
 
 def object_url(aws: Aws, bucket: str, key: str) -> str:
     """Return the address of a template, as CloudFormation and Service Catalog take it."""
-    region = aws.settings.project.region
     suffix = "amazonaws.com.cn" if aws.settings.partition == "aws-cn" else "amazonaws.com"
-    return f"https://{bucket}.s3.{region}.{suffix}/{key}"
-
-
-def _quiet() -> Console:
-    """Return a console that shows no events of stacks; their outcome is told at the end."""
-    return Console(quiet=True)
+    return f"https://{bucket}.s3.{aws.settings.project.region}.{suffix}/{key}"
 
 
 @dataclass
-class Retry:
-    """A part that lets the platform act once more after the credential: a GitHub App's needs the
-    trigger's layer."""
+class Retry(Part):
+    """A part that lets the platform act again after the credential's: an App needs the layer."""
 
     platform: Platform
 

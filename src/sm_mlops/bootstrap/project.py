@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from sm_mlops import github, projects, stacks
 from sm_mlops import platform as package
 from sm_mlops.aws import ABSENT, Aws, error_code, exists, ignoring
@@ -23,7 +25,7 @@ from sm_mlops.bootstrap import (
     repository,
     templates,
 )
-from sm_mlops.bootstrap.plan import Item, Tell, Todo
+from sm_mlops.bootstrap.plan import Item, Part, Tell, Todo
 from sm_mlops.bootstrap.platform import S3, Options
 from sm_mlops.deployment import access, destroy, stages
 from sm_mlops.errors import MlopsError
@@ -64,7 +66,7 @@ def _require(aws: Aws, found: Found | None) -> None:
     """Raise MlopsError unless the last operation succeeded."""
     name = aws.settings.project.project
     if found is None:
-        raise MlopsError(f"somebody deleted the project {name} in the meantime")
+        raise MlopsError(f"project {name} has been deleted in the meantime")
     if found.status.endswith("Failed"):
         reason = " ".join(found.reason.split()) or "no reason was given"
         raise MlopsError(f"project {name} is {found.status}: {reason}")
@@ -104,8 +106,8 @@ def _update(aws: Aws, found: Found, parameters: Mapping[str, str], target: str) 
 
 
 @dataclass
-class Project:
-    """A part of the plan. `hub` tells how GitHub writes the repository's name."""
+class Project(Part):
+    """A part of the plan. `hub` knows how GitHub writes the repository's name."""
 
     aws: Aws
     hub: GitHub
@@ -115,7 +117,7 @@ class Project:
     def name(self) -> str:
         return self.aws.settings.project.project
 
-    # What there is
+    # What exists
 
     def look(self) -> list[Item]:
         found = projects.find(self.aws)
@@ -140,8 +142,7 @@ class Project:
 
     @property
     def _way(self) -> str:
-        s3 = self.options.template_provider == S3
-        return "the template in S3" if s3 else "Service Catalog"
+        return "the template in S3" if self.options.template_provider == S3 else "Service Catalog"
 
     def _held(self, found: Found | None) -> dict[str, str]:
         """Return the physical names of what the project's stack holds, by logical name."""
@@ -166,27 +167,23 @@ class Project:
         return items
 
     def _obstacles(self, found: Found | None) -> list[Item]:
-        """Return the roles with the names of the project's that are not the project's."""
+        """Return roles that have the names of the project's, and are not the project's."""
         if found is not None and found.status not in BROKEN:
             return []
         known = set(self._held(found).values())
         if self.aws.sandbox and provisional.exists(self.aws):
             known.add(provisional.role_name(self.aws))
-        get_role = self.aws.client("iam").get_role
+        get_role, detail = self.aws.client("iam").get_role, "exists, but not of the project"
+        how = "delete the role {}, then run this command again"
         return [
-            Item(
-                f"role {role}",
-                Todo.PERSON,
-                "exists already and does not belong to the project",
-                f"delete or rename the role {role}, then run this command again",
-            )
+            Item(f"role {role}", Todo.PERSON, detail, how.format(role))
             for role in (f"{self.name}-pipeline", f"{self.name}-github")
             if role not in known and exists(get_role, RoleName=role)
         ]
 
     @property
     def _group_tags(self) -> dict[str, str] | None:
-        """Tags of the model package group; None if there is none."""
+        """Tags of the model package group; None if it does not exist."""
         name = self.aws.settings.model_package_group
         describe = self.aws.sagemaker.describe_model_package_group
         if not exists(describe, ModelPackageGroupName=name):
@@ -199,7 +196,7 @@ class Project:
         name = self.aws.settings.model_package_group
         return self.aws.arn("sagemaker", f"model-package-group/{name}")
 
-    # What it should be
+    # What it needs
 
     def _needed(self, had: Mapping[str, str]) -> dict[str, str]:
         """Return the parameters that this repo determines."""
@@ -242,28 +239,26 @@ class Project:
         return lines
 
     def _require_own(self, had: Mapping[str, str]) -> None:
-        """Raise MlopsError for another repository's project, which must not change hands
-        silently."""
+        """Raise MlopsError for the project of another repository."""
         needed = self._needed(had)
         theirs = f"{had.get('GitHubOwner', '')}/{had.get('GitHubRepository', '')}"
         ours = f"{needed['GitHubOwner']}/{needed['GitHubRepository']}"
         if theirs.lower() != ours.lower():
             raise MlopsError(
-                f"the SageMaker project {self.name} belongs to {theirs}, not to {ours}: give one "
-                "of the two another project (pyproject.toml, [tool.mlops]); if the repository has "
-                "moved, change GitHubOwner and GitHubRepository of the project in Studio"
+                f"the SageMaker project {self.name} belongs to {theirs}, not to {ours}: name "
+                "another project in pyproject.toml, [tool.mlops]; if the repository has moved, change "
+                "GitHubOwner and GitHubRepository of the project in Studio"
             )
         if theirs != ours:
             # Policies are case-sensitive, and SageMaker changes no repository's address.
             raise MlopsError(
                 f"the SageMaker project {self.name} has {theirs} where GitHub has {ours}, so its "
-                "workflows cannot sign in: delete the project in Studio, then run this command "
-                "again"
+                "workflows cannot sign in: delete it in Studio, then run this command again"
             )
 
     def _later(self, found: Found | None) -> list[tuple[str, str, Callable[[], Any]]]:
-        """Return what CloudFormation does not do for a group it did not create: words, detail, and
-        a function that does it."""
+        """Return what CloudFormation does not do for a group that it did not create: what, a
+        detail, and a function that does it."""
         if found is None or found.stack is None or found.moving or found.status in BROKEN:
             return []
         if found.stack.parameters.get("Registry") != "existing":
@@ -301,8 +296,6 @@ class Project:
             tell(f"{'changed':<12} {what}")
 
     def _create(self, tell: Tell) -> None:
-        from botocore.exceptions import ClientError
-
         there = platform.outputs(self.aws)
         if there is None:
             raise MlopsError(f"there is no platform {platform.STACK} to create a project with")
@@ -321,7 +314,7 @@ class Project:
                 **source,
             )
         except ClientError as error:
-            # The answer to a first attempt was lost, or somebody else was quicker.
+            # The answer to a first attempt was lost, or someone else was faster.
             if error_code(error) not in _REFUSED or projects.find(self.aws) is None:
                 raise
         _require(self.aws, projects.wait(self.aws))
@@ -361,8 +354,6 @@ class Project:
         tell(f"{'changed':<12} SageMaker project {self.name}: {'; '.join(changes)}")
 
     def _delete(self, found: Found, tell: Tell) -> None:
-        from botocore.exceptions import ClientError
-
         self._restore(found, tell)
         try:
             self.aws.sagemaker.delete_project(ProjectName=self.name)
@@ -378,10 +369,10 @@ class Project:
         tell(f"{'deleted':<12} SageMaker project {self.name}")
 
     def _restore(self, found: Found, tell: Tell) -> None:
-        """Create again, empty, what somebody deleted by hand and the project's stack still holds.
+        """Create again, empty, what was deleted by hand and is still in the project's stack.
 
-        The role that deletes it may delete what has a project's tag. What is gone has none, so IAM
-        refuses where SageMaker would report it missing, and the deletion fails.
+        The role that deletes the stack may delete what has a project's tag. What is gone has none,
+        so IAM refuses where SageMaker would report it missing, and the deletion fails.
         """
         held = {name: item.rpartition("/")[2] for name, item in self._held(found).items()}
         tags = [{"Key": "project", "Value": self.name}]
@@ -453,7 +444,7 @@ class Project:
             self._delete(found, tell)
 
     def _has_pipeline(self) -> bool:
-        """Return whether there is the pipeline that `mlops run` created, which no stack holds."""
+        """Return whether the pipeline exists that `mlops run` creates, which is in no stack."""
         return exists(self.aws.sagemaker.describe_pipeline, PipelineName=self.aws.settings.pipeline)
 
 

@@ -1,5 +1,5 @@
-"""The repo's commits on GitHub: the remote and the first push of `main`. The last part, because a
-push starts the first training.
+"""The repo's commits on GitHub: the remote and the first push of `main`, which starts the first
+training.
 
 git gets the token through a variable of its process, never in arguments or `.git/config`.
 """
@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from sm_mlops.bootstrap.plan import Item, Tell, Todo
+from github import GithubException
+
+from sm_mlops.bootstrap.plan import Item, Part, Tell, Todo
 from sm_mlops.errors import MlopsError, one_line
 from sm_mlops.github import GitHub
 from sm_mlops.redaction import without_tokens
@@ -25,11 +27,11 @@ from sm_mlops.settings import Settings
 BRANCH = "main"
 REMOTE = "origin"
 WHAT = f"branch {BRANCH}"
-# git itself waits for ever. A working server sends something every 5 seconds, see
-# receive.keepAlive at https://git-scm.com/docs/git-config.
+# git itself waits forever. A working server sends something every 5 seconds.
+# Source: receive.keepAlive at https://git-scm.com/docs/git-config
 SILENCE_SECONDS = 60
 _TOKEN = "MLOPS_GIT_TOKEN"
-# An outer git's point elsewhere; tracing, left out as well, shows what is sent.
+# Those of an outer git point elsewhere; tracing, omitted as well, shows what is sent.
 _OUTER = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_CURL_VERBOSE")
 # git asks "Username for ..." and "Password for ...".
 _ASKPASS = f"""#!/bin/sh
@@ -41,7 +43,7 @@ esac
 
 
 @dataclass
-class Push:
+class Push(Part):
     """A part of the plan. With `sandbox` the repo's own git configuration is not changed."""
 
     settings: Settings
@@ -50,9 +52,7 @@ class Push:
 
     def look(self) -> list[Item]:
         found = self.hub.repository(self.settings.project.github)
-        if found and (head := self._head(found)):
-            if self._forgotten(head):
-                return [Item(WHAT, Todo.CHANGE, "pushed, but it follows no remote branch")]
+        if found and self._is_there(found):
             return [Item(WHAT, Todo.NOTHING)]
         if problem := self._problem():
             return [Item(WHAT, Todo.PERSON, *problem)]
@@ -63,21 +63,19 @@ class Push:
         found = self.hub.repository(self.settings.project.github)
         if found is None:
             raise MlopsError(f"there is no GitHub repository {self.settings.project.github}")
-        if head := self._head(found):
-            if self._forgotten(head):
-                self._follow()
-                tell(f"{'set up':<12} {BRANCH} to follow {REMOTE}")
-            return
-        if self._problem():
+        if self._is_there(found) or self._problem():
             return
         self._require_origin(found)
         address = f"{self.hub.at.server}/{found.full_name}.git"
-        if not self.sandbox and not self._origin():
-            self._run("remote", "add", REMOTE, address)
-            tell(f"{'added':<12} remote {REMOTE} {address}")
+        if not self.sandbox:
+            if not self._origin():
+                self._run("remote", "add", REMOTE, address)
+                tell(f"{'added':<12} remote {REMOTE} {address}")
+            # Before the push: its answer may be lost, and then nothing is left to do.
+            self._follow()
         self._push(address)
         if not self.sandbox:
-            self._follow()
+            self._run("update-ref", f"refs/remotes/{REMOTE}/{BRANCH}", f"refs/heads/{BRANCH}")
         tell(f"{'pushed':<12} {BRANCH} to {found.html_url}")
 
     def _problem(self) -> tuple[str, str] | None:
@@ -91,41 +89,23 @@ class Push:
             return "this folder is no git repository", f"git init && {commands}"
         outer = top.stdout.strip()
         if Path(outer).resolve() != self.settings.root.resolve():
-            return (
-                f"this folder is part of another repository, {outer}",
-                f"move it out of there, then git init && {commands}",
-            )
-        if not self._commit():
+            detail = f"this folder is part of another repository, {outer}"
+            return detail, f"move it out of there, then git init && {commands}"
+        if self._git("rev-parse", "--verify", "--quiet", f"refs/heads/{BRANCH}").returncode:
             return f"there is no commit on {BRANCH} here", commands
         return None
 
-    def _commit(self) -> str:
-        """Return the commit that the branch here is at; empty if there is none."""
-        reference = f"refs/heads/{BRANCH}"
-        return self._git("rev-parse", "--verify", "--quiet", reference).stdout.strip()
-
-    def _head(self, found: Any) -> str:
-        """Return the commit that the branch on GitHub is at; empty if there is none."""
-        from github import GithubException
-
+    def _is_there(self, found: Any) -> bool:
+        """Return whether GitHub has the branch."""
         with self.hub.doing(f"show the branch {BRANCH} of {found.full_name}"):
             try:
-                return str(found.get_branch(BRANCH).commit.sha)
+                found.get_branch(BRANCH)
             except GithubException as error:
                 # GitHub answers 409 for a repository without a commit.
-                if error.status in (404, 409):
-                    return ""
-                raise
-
-    def _forgotten(self, head: str) -> bool:
-        """Return whether this clone has pushed and missed the answer: both have the same commit,
-        and the branch here follows none."""
-        if self.sandbox or not shutil.which("git") or not self._origin():
-            return False
-        return self._commit() == head and not self._follows()
-
-    def _follows(self) -> bool:
-        return self._git("config", f"branch.{BRANCH}.remote").returncode == 0
+                if error.status not in (404, 409):
+                    raise
+                return False
+        return True
 
     def _origin(self) -> str:
         return self._git("remote", "get-url", REMOTE).stdout.strip()
@@ -185,17 +165,15 @@ class Push:
                 f"{line}: the token of {self.hub.origin} may not; it needs the scope repo "
                 "(classic) or the permission Contents: write (fine-grained)"
             )
-        told = [one_line(row) for row in said.splitlines() if row.strip()]
-        errors = [row for row in told if row.startswith(("fatal:", "error:", "remote:", "!"))]
-        return f"{line}: git says {(errors or told or ['nothing'])[0]}"
+        rows = [one_line(row) for row in said.splitlines() if row.strip()]
+        errors = [row for row in rows if row.startswith(("fatal:", "error:", "remote:", "!"))]
+        return f"{line}: git says {(errors or rows or ['nothing'])[0]}"
 
     def _follow(self) -> None:
         """Let `git pull` and `git push` use the remote, as `push -u` would."""
-        if self._follows():
-            return
-        self._run("update-ref", f"refs/remotes/{REMOTE}/{BRANCH}", f"refs/heads/{BRANCH}")
-        self._run("config", f"branch.{BRANCH}.remote", REMOTE)
-        self._run("config", f"branch.{BRANCH}.merge", f"refs/heads/{BRANCH}")
+        if self._git("config", f"branch.{BRANCH}.remote").returncode:
+            self._run("config", f"branch.{BRANCH}.remote", REMOTE)
+            self._run("config", f"branch.{BRANCH}.merge", f"refs/heads/{BRANCH}")
 
     def _run(self, *arguments: str) -> None:
         done = self._git(*arguments)

@@ -10,30 +10,23 @@ from typing import Any
 
 from sm_mlops import github
 from sm_mlops import settings as mlops_settings
-from sm_mlops.bootstrap.plan import Item, Tell, Todo
+from sm_mlops.bootstrap.plan import Item, Part, Tell, Todo
 from sm_mlops.errors import MlopsError
 from sm_mlops.github import GitHub, GitHubError
 
 WHAT = "GitHub repository"
 
 
-@dataclass(frozen=True)
-class Owner:
-    """A user or an organization, as GitHub writes it."""
-
-    login: str
-    organization: bool
-
-
-def owner(hub: GitHub, login: str) -> Owner:
-    """Return the owner of this name. Raise MlopsError if there is none."""
+def _owner(hub: GitHub, login: str) -> dict[str, Any]:
+    """Return the user or organization of this name. Raise MlopsError if there is none."""
     with hub.doing(f"show {login}"):
         found = hub.find(f"/users/{login}")
     if found is None:
         raise MlopsError(
             f"GitHub has no user or organization {login}: correct github in pyproject.toml"
         )
-    return Owner(str(found["login"]), found["type"] == "Organization")
+    owner: dict[str, Any] = found
+    return owner
 
 
 def names(hub: GitHub, settings: mlops_settings.Settings) -> tuple[str, str]:
@@ -45,11 +38,11 @@ def names(hub: GitHub, settings: mlops_settings.Settings) -> tuple[str, str]:
     if found is not None:
         return found.owner.login, found.name
     login, _, name = settings.project.github.partition("/")
-    return owner(hub, login).login, name
+    return str(_owner(hub, login)["login"]), name
 
 
 @dataclass
-class Repository:
+class Repository(Part):
     """A part of the plan."""
 
     settings: mlops_settings.Settings
@@ -60,7 +53,7 @@ class Repository:
         wanted = self.settings.project.github
         found = self.hub.repository(wanted)
         if found is None:
-            self._require_own(owner(self.hub, wanted.partition("/")[0]))
+            self._require_own(_owner(self.hub, wanted.partition("/")[0]))
             return [Item(WHAT, Todo.CREATE, "private")]
         self._require_usable(found)
         place, kind = found.full_name, "private" if found.private else "public"
@@ -77,28 +70,25 @@ class Repository:
             tell(f"{'created':<12} private repository {made.html_url}")
 
     def look_back(self) -> list[Item]:
-        """Return that it stays when the repo is disconnected; only a person deletes it."""
+        """Return that it stays: only a person deletes what people have written."""
         found = self.hub.repository(self.settings.project.github)
         if found is None:
             return []
         how = f"to delete it: {found.html_url}/settings, at the bottom"
         return [Item(WHAT, Todo.PERSON, "stays, with all commits", how)]
 
-    def undo(self, tell: Tell) -> None:
-        """Do nothing: what people have written is not deleted."""
-
     def _make(self, wanted: str) -> Any:
         login, _, name = wanted.partition("/")
-        holder = owner(self.hub, login)
-        self._require_own(holder)
-        place = f"/orgs/{holder.login}/repos" if holder.organization else "/user/repos"
+        owner = _owner(self.hub, login)
+        self._require_own(owner)
+        path = f"/orgs/{owner['login']}/repos" if _is_organization(owner) else "/user/repos"
         about = {"name": name, "private": True, "has_wiki": False, "has_projects": False}
         refused: GitHubError | None = None
         try:
             with self.hub.doing(f"create {wanted}"):
-                self.hub.ask("POST", place, about)
+                self.hub.ask("POST", path, about)
         except GitHubError as error:
-            # The answer to a first attempt was lost, or somebody else was quicker.
+            # The answer to a first attempt was lost, or someone else was faster.
             if error.status != 422 or "already exists" not in error.said:
                 raise
             refused = error
@@ -110,14 +100,13 @@ class Repository:
             ) from refused
         return made
 
-    def _require_own(self, holder: Owner) -> None:
-        person = self.hub.person.login
-        if not holder.organization and person.lower() != holder.login.lower():
+    def _require_own(self, owner: dict[str, Any]) -> None:
+        person, login = self.hub.person.login, owner["login"]
+        if not _is_organization(owner) and person.lower() != login.lower():
             raise MlopsError(
-                f"{holder.login} is a user, and you are signed in to GitHub as "
-                f"{person or 'an App'}, who cannot create repositories there: ask "
-                f"{holder.login} for the repository, or set another owner as github in "
-                "pyproject.toml"
+                f"{login} is a user, and you are signed in to GitHub as {person or 'an App'}, who "
+                f"cannot create repositories there: ask {login} for the repository, or set another "
+                "owner as github in pyproject.toml"
             )
 
     def _require_usable(self, found: Any) -> None:
@@ -132,3 +121,7 @@ class Repository:
                 f"{self.hub.person.login} is no administrator of {found.full_name}: ask one to run "
                 "this command, or for that role"
             )
+
+
+def _is_organization(owner: dict[str, Any]) -> bool:
+    return bool(owner["type"] == "Organization")

@@ -23,12 +23,12 @@ def rotate_credential(part: Credential, tell: Tell) -> None:
     if found is None:
         raise MlopsError(f"there is no platform in this account yet; run {aws.command} bootstrap")
     value = part.new(tell)
-    part.store(found, value)
+    part.store(value)
     tell(f"{'stored':<12} {credential.WHAT}: {value.origin}")
-    if "app" in value.kinds and "app" not in found.kinds:
+    if "app" in value.kinds and "app" not in found:
         # The trigger's layer.
         Platform(aws, Options()).act(tell)
-    if found.kinds and not aws.sandbox:
+    if found and not aws.sandbox:
         tell(
             "The former one still works. Delete it at GitHub: a token at "
             f"{part.hub.at.server}/settings/tokens, a key on the page of its App"

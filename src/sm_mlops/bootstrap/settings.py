@@ -1,7 +1,7 @@
 """What the workflows find on GitHub: the role they assume, the key they sign in with if there is
 one, and an environment per stage with its reviewers.
 
-What Jenkins needs is told, not set up.
+What Jenkins needs is only named.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from github import GithubException, UnknownObjectException
+
 from sm_mlops import projects
 from sm_mlops.aws import Aws
 from sm_mlops.bootstrap import keys
-from sm_mlops.bootstrap.plan import Item, Tell, Todo, is_work
+from sm_mlops.bootstrap.plan import Item, Part, Tell, Todo, is_work
 from sm_mlops.deployment import stages
 from sm_mlops.deployment.stages import Stage
 from sm_mlops.errors import MlopsError
@@ -27,9 +29,9 @@ Outputs = Callable[[Aws], dict[str, str] | None]
 
 ROLE = "AWS_ROLE_ARN"
 KEY = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-# The members of the secret that project.yml writes, in the order of KEY.
+# The members of the secret that project.yml creates, in the order of KEY.
 KEY_MEMBERS = ("aws_access_key_id", "aws_secret_access_key")
-# Names the stages whose rules GitHub refused, so that they are not tried again each time.
+# A variable that names the stages whose rules GitHub refused, so that they are not tried again.
 REFUSED = "MLOPS_UNPROTECTED"
 BRANCH = "main"
 _CUSTOM = {"protected_branches": False, "custom_branch_policies": True}
@@ -37,7 +39,7 @@ _CUSTOM = {"protected_branches": False, "custom_branch_policies": True}
 
 @dataclass(frozen=True)
 class Reviewer:
-    """`kind` is User or Team. The number identifies it, whatever its name."""
+    """`kind` is User or Team. The number identifies it; its name may change."""
 
     kind: str
     number: int
@@ -46,9 +48,9 @@ class Reviewer:
 
 @dataclass(frozen=True)
 class Environment:
-    """An environment as GitHub has it. `branches` are the patterns of those that may deploy, None
-    for all branches and tags. `forbids_own`: whoever starts a deployment may not approve it;
-    `skippable`: an administrator may deploy without approval."""
+    """An environment of GitHub. `branches` are the patterns of those that may deploy, None for all
+    branches and tags. `forbids_own`: whoever starts a deployment may not approve it; `skippable`:
+    an administrator may deploy without approval."""
 
     name: str
     reviewers: tuple[Reviewer, ...] = ()
@@ -59,7 +61,7 @@ class Environment:
 
 
 @dataclass
-class Settings:
+class Settings(Part):
     """A part of the plan."""
 
     aws: Aws
@@ -85,9 +87,9 @@ class Settings:
             raise MlopsError(f"there is no GitHub repository {self._project.github} to set up")
         outputs = self.outputs(self.aws)
         if outputs is None:
+            name = self._project.project
             raise MlopsError(
-                f"there is no SageMaker project {self._project.project} yet, whose role the "
-                "workflows assume"
+                f"there is no SageMaker project {name} yet; the workflows need its role"
             )
         role = outputs["GitHubRoleArn"]
         if _variables(self.hub, found).get(ROLE) != role:
@@ -104,32 +106,23 @@ class Settings:
         if found is None:
             return []
         variables, secrets = _variables(self.hub, found), _secrets(self.hub, found)
+        known = stages.names(self.aws.settings)
         names = [
             *(f"variable {name}" for name in (ROLE, REFUSED) if name in variables),
             *(f"secret {name}" for name in KEY if name in secrets),
-            *(
-                f"environment {stage}"
-                for stage in stages.names(self.aws.settings)
-                if self._environment(found, stage)
-            ),
+            *(f"environment {stage}" for stage in known if self._environment(found, stage)),
         ]
-        return [
-            *(Item(name, Todo.DELETE) for name in names),
-            *self._strangers(found),
-        ]
+        return [*(Item(name, Todo.DELETE) for name in names), *self._unknown(found)]
 
     def undo(self, tell: Tell) -> None:
-        from github import UnknownObjectException
-
         if self._project.uses_key:
             # Keys left by an interrupted rotation would prevent the user's deletion.
             keys.delete_former(self.aws, tell)
         found = self._repository()
         for item in filter(is_work, self.look_back()):
             noun, _, name = item.what.partition(" ")
-            place = f"{found.url}/environments/{name}"
-            if noun != "environment":
-                place = f"{found.url}/actions/{noun}s/{name}"
+            folder = "environments" if noun == "environment" else f"actions/{noun}s"
+            place = f"{found.url}/{folder}/{name}"
             with self.hub.doing(f"delete {item.what}"), suppress(UnknownObjectException):
                 # Already deleted if the answer to a first attempt was lost.
                 self.hub.ask("DELETE", place)
@@ -180,9 +173,9 @@ class Settings:
     def _jenkins(self) -> Item:
         project = self._project.project
         return Item(
-            f"secret texts {project}-aws-access-key-id and {project}-aws-secret-access-key",
+            f"Jenkins credentials {project}-aws-access-key-id and {project}-aws-secret-access-key",
             Todo.PERSON,
-            "the key of the project's user",
+            "the key of the project's user, as secret texts",
             f"copy them from the secret sm-mlops/{project}/github-user in Secrets Manager",
         )
 
@@ -195,12 +188,9 @@ class Settings:
             had = self._environment(found, stage.name) if found else None
             what = f"environment {stage.name}"
             if stage.reviewers is None and not wanted and not (had and had.reviewers):
-                yield Item(
-                    f"reviewers of {stage.name}",
-                    Todo.PERSON,
-                    f"the token of {self.hub.origin} belongs to nobody who could review",
-                    f"set Reviewers in {stages.FOLDER}/{stage.name}.json",
-                )
+                detail = f"the token of {self.hub.origin} belongs to no person, who could review"
+                how = f"set Reviewers in {stages.FOLDER}/{stage.name}.json"
+                yield Item(f"reviewers of {stage.name}", Todo.PERSON, detail, how)
             if had is None:
                 yield Item(what, Todo.CREATE, _asks(stage, wanted))
                 continue
@@ -219,11 +209,11 @@ class Settings:
                 )
             else:
                 yield Item(what, Todo.CHANGE, lacking)
-        yield from self._strangers(found)
+        yield from self._unknown(found)
 
-    def _strangers(self, found: Any) -> Iterator[Item]:
-        """Yield the environments of no stage, as one whose file was deleted. People may have
-        created them, and their contents could not be restored."""
+    def _unknown(self, found: Any) -> Iterator[Item]:
+        """Yield the environments of no stage, such as one whose file was deleted. They stay: people
+        may have created them, and their contents could not be restored."""
         if found is None:
             return
         with self.hub.doing("list the environments"):
@@ -231,8 +221,7 @@ class Settings:
         known = {name.lower() for name in stages.names(self.aws.settings)}
         for row in rows:
             if row["name"].lower() not in known:
-                what, detail = f"environment {row['name']}", "of no stage here; left alone"
-                yield Item(what, Todo.NOTHING, detail)
+                yield Item(f"environment {row['name']}", Todo.NOTHING, "kept: of no stage here")
 
     def _make_environments(self, found: Any, tell: Tell) -> None:
         refused_before = self._refused(found)
@@ -261,14 +250,13 @@ class Settings:
     def _put(
         self, found: Any, stage: Stage, wanted: tuple[Reviewer, ...], had: Environment | None
     ) -> Environment | None:
-        """Create or change an environment, with fewer rules if GitHub's plan allows no more.
-        Return it, or None if the plan allows none."""
+        """Create or change an environment, with as many rules as GitHub's plan allows. Return it,
+        or None if the plan allows no environments."""
         if stage.reviewers is None and had and had.reviewers:
             wanted = had.reviewers
         before = had or Environment(stage.name)
         policy = {"deployment_branch_policy": _CUSTOM}
-        full = {
-            **policy,
+        full = policy | {
             "reviewers": [{"type": each.kind, "id": each.number} for each in wanted],
             "wait_timer": before.wait_minutes,
             "prevent_self_review": before.forbids_own,
@@ -332,10 +320,10 @@ class Settings:
 
     def _named(self, stage: Stage, name: str) -> Reviewer:
         organization, _, team = name.rpartition("/")
+        kind, path = "User", f"/users/{name}"
         if organization:
             self.hub.require("read:org")
-        path = f"/orgs/{organization}/teams/{team}" if organization else f"/users/{name}"
-        kind = "Team" if organization else "User"
+            kind, path = "Team", f"/orgs/{organization}/teams/{team}"
         with self.hub.doing(f"show {name}"):
             shown = self.hub.find(path)
         if shown is None:
@@ -346,7 +334,7 @@ class Settings:
         return Reviewer(kind, int(shown["id"]), name)
 
     def _refused(self, found: Any) -> tuple[str, ...]:
-        """Return the stages whose rules GitHub's plan did not allow when they were tried."""
+        """Return the stages whose rules GitHub's plan has not allowed."""
         if found is None or not found.private:
             return ()
         return _items(_variables(self.hub, found).get(REFUSED))
@@ -372,19 +360,15 @@ def _variables(hub: GitHub, found: Any) -> dict[str, str]:
 
 
 def _set_variable(hub: GitHub, found: Any, name: str, value: str) -> None:
-    from github import GithubException
-
-    known = _variables(hub, found)
+    body = {"name": name, "value": value}
     with hub.doing(f"set the variable {name}"):
-        if name not in known:
-            try:
-                found.create_variable(name, value)
-                return
-            except GithubException as error:
-                # The answer to a first attempt was lost.
-                if error.status != 409:
-                    raise
-        hub.ask("PATCH", f"{found.url}/actions/variables/{name}", {"name": name, "value": value})
+        try:
+            hub.ask("POST", f"{found.url}/actions/variables", body)
+        except GithubException as error:
+            # It exists, perhaps because the answer to a first attempt was lost.
+            if error.status != 409:
+                raise
+            hub.ask("PATCH", f"{found.url}/actions/variables/{name}", body)
 
 
 def _secrets(hub: GitHub, found: Any) -> dict[str, datetime]:
@@ -409,8 +393,7 @@ def _reviewer(shown: dict[str, Any]) -> Reviewer:
 
 
 def _lacking(had: Environment, stage: Stage, wanted: tuple[Reviewer, ...]) -> list[str]:
-    """Return what an environment lacks, in words. Where the stage names no reviewers, those it has
-    are kept."""
+    """Return what an environment lacks, in words. Its reviewers stay if the stage names none."""
     lacking = []
     same = {(r.kind, r.number) for r in had.reviewers} == {(r.kind, r.number) for r in wanted}
     kept = stage.reviewers is None and had.reviewers
@@ -437,7 +420,5 @@ def _is_about_plan(error: GitHubError) -> bool:
 def _without_access(error: GitHubError, stage: Stage, wanted: tuple[Reviewer, ...]) -> MlopsError:
     if error.status != 422 or not wanted:
         return error
-    return MlopsError(
-        f"{error}; all Reviewers in {stages.FOLDER}/{stage.name}.json need read access to the "
-        "repository"
-    )
+    file = f"{stages.FOLDER}/{stage.name}.json"
+    return MlopsError(f"{error}; all Reviewers in {file} need read access to the repository")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from sm_mlops import projects
 from sm_mlops.aws import Aws
 from sm_mlops.bootstrap import users
-from sm_mlops.bootstrap.plan import Item, Tell, Todo
+from sm_mlops.bootstrap.plan import Item, Part, Tell, Todo
 from sm_mlops.bootstrap.platform import S3, Options, outputs
 
 TAG = "sagemaker:projectS3TemplatesLocation"
@@ -47,7 +47,7 @@ def location(bucket: str) -> str:
 
 
 @dataclass
-class Studio:
+class Studio(Part):
     """A part of the plan."""
 
     aws: Aws

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from sm_mlops.bootstrap.plan import Item, Tell, Todo
+from sm_mlops.bootstrap.plan import Item, Part, Todo
 from sm_mlops.github import GitHub
 from sm_mlops.settings import Settings
 from sm_mlops.upgrade import pin as pins
@@ -14,7 +14,7 @@ REMEDY = "mlops vendor, then commit vendor/ and tool.txt"
 
 
 @dataclass
-class Tool:
+class Tool(Part):
     """A part of the plan, empty unless the workflows of this repo need a wheel in `vendor/`."""
 
     settings: Settings
@@ -24,9 +24,6 @@ class Tool:
         problem = self._problem()
         what = "access of workflows to the tool"
         return [Item(what, Todo.PERSON, problem, REMEDY)] if problem else []
-
-    def act(self, tell: Tell) -> None:
-        """Do nothing: the team commits what goes into the repo."""
 
     def _problem(self) -> str:
         """Return why workflows cannot get the tool; "" if they can, or if that is unknown.

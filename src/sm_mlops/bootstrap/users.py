@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from botocore.exceptions import ClientError
+
 from sm_mlops import projects
 from sm_mlops.aws import Aws, error_code
 from sm_mlops.bootstrap import catalog, platform
@@ -21,8 +23,6 @@ def others(aws: Aws) -> list[str]:
 
 def _importers(aws: Aws, export: str) -> list[str]:
     """Return the names of the stacks that import a value from the platform."""
-    from botocore.exceptions import ClientError
-
     try:
         pages = aws.client("cloudformation").get_paginator("list_imports")
         return [name for page in pages.paginate(ExportName=export) for name in page["Imports"]]

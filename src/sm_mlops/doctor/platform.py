@@ -50,11 +50,12 @@ def connection(scene: Scene) -> Iterator[Finding]:
     found = connections.state(scene.aws)
     if found is None:
         return
-    if found.status == "AVAILABLE":
-        yield ok(f"{found.name} is AVAILABLE")
+    name, status = found["ConnectionName"], found["ConnectionStatus"]
+    if status == "AVAILABLE":
+        yield ok(f"{name} is AVAILABLE")
         return
-    why = "authorize" if found.status == "PENDING" else "repair"
-    detail = f"{found.name} is {found.status}: a person has to {why} it"
+    why = "authorize" if status == "PENDING" else "repair"
+    detail = f"{name} is {status}: a person has to {why} it"
     yield failed(detail, connections.remedy(scene.aws, found))
 
 
@@ -188,21 +189,21 @@ def credential(scene: Scene) -> Iterator[Finding]:
     if found is None:
         yield failed(f"there is no secret {credentials.SECRET}", scene.bootstrap)
         return
-    if not found.kinds:
+    if not found:
         yield failed("it has no value: approvals start nothing", scene.bootstrap)
         return
-    kinds = " and ".join(found.kinds)
+    kinds = " and ".join(found)
     shown = scene.client("secretsmanager").describe_secret(SecretId=credentials.SECRET)
     changed = shown.get("LastChangedDate")
     age = _days(changed) if changed else 0
     wanted = {"jenkins"} if scene.aws.settings.project.ci == "jenkins" else {"token", "app"}
-    if not wanted & {*found.kinds}:
+    if not wanted & {*found}:
         yield failed(f"{kinds} only, which this repo cannot use", rotate)
-    elif "token" in found.kinds and age > TOKEN_DAYS:
+    elif "token" in found and age > TOKEN_DAYS:
         yield warning(f"{kinds}, {_old(age)}; tokens expire after a year at most", rotate)
     else:
         yield ok(f"{kinds}, {_old(age)}")
-    if "app" in found.kinds and scene.platform.parameters.get("HasLayer") != "true":
+    if "app" in found and scene.platform.parameters.get("HasLayer") != "true":
         detail = "a GitHub App's, but the trigger lacks the layer to sign in with"
         yield failed(detail, scene.bootstrap)
 
