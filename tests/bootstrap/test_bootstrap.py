@@ -172,7 +172,7 @@ def test_scripts_get_plan_and_rest_as_json(untouched: Repo) -> None:
     assert found["done"] == []
     first = found["plan"][0]
     assert (first["what"], first["todo"]) == ("platform sm-mlops-platform", "create")
-    assert first["place"] == f"{ACCOUNT} {REGION}"
+    assert found["where"] == f"account {ACCOUNT} in {REGION}, repository acme/churn"
 
 
 @pytest.mark.parametrize(

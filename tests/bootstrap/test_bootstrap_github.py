@@ -213,7 +213,7 @@ def test_names_in_other_letters_are_githubs_own(world: World) -> None:
 
 def test_a_renamed_repository_is_used_and_told(done: World) -> None:
     done.server.github.routes.rename(NAME, "churn-2")
-    assert "for you its name: was acme/churn before" in done.looked()
+    assert "manual its name: was acme/churn before" in done.looked()
     assert done.act() == []
     done.outputs = {"GitHubRoleArn": "arn:new"}
     assert done.act() == ["set          variable AWS_ROLE_ARN to arn:new"]
@@ -300,7 +300,7 @@ def test_jenkins_is_told_what_it_needs_and_github_gets_no_settings(world: World)
     identify_repo(world.repo, ci="jenkins", sign_in="iam-user")
     world.environment = {"MLOPS_JENKINS_USER": "ci", "MLOPS_JENKINS_TOKEN": "canary-jenkins"}
     assert world.looked()[2] == (
-        "for you secret texts churn-aws-access-key-id and churn-aws-secret-access-key: "
+        "manual Jenkins credentials churn-aws-access-key-id and churn-aws-secret-access-key: "
         "the key of the project's user"
     )
     world.act()
@@ -387,7 +387,7 @@ def test_an_environment_with_other_settings_is_changed_and_keeps_what_is_its_own
 
 def test_an_environment_of_no_stage_is_told_and_left_alone(done: World) -> None:
     (done.repo.root / "infra" / "staging.json").unlink()
-    line = "exists environment staging: of no stage here; left alone"
+    line = "exists environment staging: kept: of no stage here"
     assert line in done.looked()
     done.act()
     assert "staging" in done.record()["_environments"]
@@ -421,9 +421,9 @@ def test_rules_beyond_githubs_plan_are_left_to_a_person(
     assert f"environment {warning}" in told
     assert world.record()["_environments"]["production"]["_policy"] == stays
     looked = [line for line in world.looked() if not line.startswith("exists")]
-    assert looked[-1].startswith("for you environment production: NOT PROTECTED")
+    assert looked[-1].startswith("manual environment production: NOT PROTECTED")
     assert looked[-1].endswith(lacking)
-    assert not [line for line in looked if not line.startswith("for you")]
+    assert not [line for line in looked if not line.startswith("manual")]
     assert world.act() == []
     # What is refused today may be allowed tomorrow.
     world.server.github.accounts.account("acme")["_plan"] = "enterprise"
@@ -520,7 +520,7 @@ def test_trying_a_credential_starts_nothing(done: World) -> None:
 
 def test_nobody_to_ask_leaves_it_to_a_person_and_does_the_rest(world: World) -> None:
     world.environment = {}
-    assert "for you credential of the trigger: approvals start nothing without it" in world.looked()
+    assert "manual credential of the trigger: approvals start nothing without it" in world.looked()
     told = world.act()
     assert not [line for line in told if "credential" in line]
     assert "pushed" in told[-1]
@@ -543,12 +543,6 @@ def test_enter_takes_the_token_of_the_sign_in(world: World) -> None:
     assert world.secret() == {"token": world.token}
 
 
-def test_after_three_wrong_ones_nothing_is_stored(world: World) -> None:
-    world.environment, world.typed = {}, ["a", "b", "c", "d"]
-    assert "401" in refused(world)
-    assert world.typed == ["d"] and credential.kind(world.aws) == "none"
-
-
 def test_a_credential_by_hand_counts_as_a_token(world: World) -> None:
     client = world.aws.client("secretsmanager")
     client.put_secret_value(SecretId=credential.SECRET, SecretString="{}")
@@ -558,7 +552,7 @@ def test_a_credential_by_hand_counts_as_a_token(world: World) -> None:
 
 def test_jenkins_misses_its_part_of_a_credential(done: World) -> None:
     identify_repo(done.repo, ci="jenkins", sign_in="iam-user")
-    line = "for you user and token of Jenkins in it: it has token only"
+    line = "manual user and token of Jenkins in it: it has token only"
     assert line in done.looked()
 
 
@@ -647,13 +641,13 @@ def test_what_git_lacks_is_left_to_a_person(
         git(root, "init", "-q", "-b", "main")
     if how == "inside":
         git(tmp_path, "init", "-q")
-    assert any(line.startswith(f"for you branch main: {told}") for line in world.looked())
+    assert any(line.startswith(f"manual branch main: {told}") for line in world.looked())
     assert "pushed" not in " ".join(world.act())
 
 
 def test_a_machine_without_git_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    assert world.looked()[-1] == "for you branch main: git is not installed"
+    assert world.looked()[-1] == "manual branch main: git is not installed"
 
 
 def test_a_token_that_may_change_no_workflows_is_told(world: World) -> None:
@@ -710,7 +704,7 @@ def test_what_was_created_is_deleted_and_the_repository_stays(
         ("delete", "secret AWS_SECRET_ACCESS_KEY"),
         ("delete", "environment staging"),
         ("delete", "environment production"),
-        ("for you", "GitHub repository"),
+        ("manual", "GitHub repository"),
     ]
     keyed.server.github.inject("DELETE */environments/staging", 422, "no")
     with pytest.raises(MlopsError):

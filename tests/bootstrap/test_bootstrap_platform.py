@@ -353,7 +353,7 @@ def test_jenkins_needs_its_address(empty: Land) -> None:
     file.write_text(file.read_text() + 'ci = "jenkins"\n', encoding="utf-8")
     empty.again()
     found = items(empty.part(Platform).look())
-    assert found["address of Jenkins"] == "for you"
+    assert found["address of Jenkins"] == "manual"
     # Nor does GitHub sign in there.
     assert "OpenID Connect provider of GitHub" not in found
     url = {"JenkinsUrl": "https://jenkins.example.com"}

@@ -301,7 +301,7 @@ def test_a_registry_that_was_there_lets_other_accounts_read(alone: Land) -> None
 def test_the_sandbox_s_provisional_role_makes_way(alone: Land) -> None:
     sandbox_account.prepare(alone.aws)
     assert provisional.exists(alone.aws)
-    assert "for you" not in items(alone.part(Project).look()).values()
+    assert "manual" not in items(alone.part(Project).look()).values()
     act(alone)
     assert not provisional.exists(alone.aws)
     # Nor does it come back.

@@ -306,7 +306,7 @@ def test_whatever_comes_as_an_event_starts_nothing_and_breaks_nothing(
 def test_a_version_whose_commit_nobody_can_check_out_is_an_error(
     trigger: Any, register: Callable[..., str], commit: str
 ) -> None:
-    with pytest.raises(trigger.TriggerError, match="nobody can check out"):
+    with pytest.raises(trigger.TriggerError, match="cannot be checked out"):
         trigger.handler(event(register(commit=commit)), None)
 
 
@@ -381,7 +381,7 @@ def test_a_started_deployment_whose_claim_cannot_be_kept_is_no_failure(
 
     monkeypatch.setattr(trigger.Claim, "keep", keep)
     assert trigger.handler(event(register()), None)["started"] is True
-    assert "could not be kept" in capsys.readouterr().out
+    assert "could not be recorded" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """A bucket that is older than the platform becomes the platform's, with all its objects.
 
 CloudFormation imports a resource as it is and assumes the template's properties. So the stack
-begins with the bucket's name alone, and its next update really sets the rest.
+begins with the bucket's name alone, and its next update sets the other properties.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LOGICAL, KIND = "ArtifactBucket", "AWS::S3::Bucket"
 
 
 def exists(aws: Aws, bucket: str) -> bool:
-    """Return whether there is a bucket of this name. Raise MlopsError if it is somebody else's."""
+    """Return whether the bucket exists. Raise MlopsError if it belongs to someone else."""
     try:
         aws.s3.head_bucket(Bucket=bucket)
     except ClientError as error:
@@ -45,11 +45,7 @@ def adopt(aws: Aws, stack: str, bucket: str, console: Console) -> None:
     """
     name = {"BucketName": bucket}
     resource = {"Type": KIND, "DeletionPolicy": "Delete", "Properties": name}
-    imported = {
-        "ResourceType": KIND,
-        "LogicalResourceId": LOGICAL,
-        "ResourceIdentifier": name,
-    }
+    imported = {"ResourceType": KIND, "LogicalResourceId": LOGICAL, "ResourceIdentifier": name}
     with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
         template = Path(folder) / "bucket.json"
         template.write_text(json.dumps({"Resources": {LOGICAL: resource}}), encoding="utf-8")

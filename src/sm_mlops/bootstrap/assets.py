@@ -24,13 +24,13 @@ from sm_mlops.redaction import without_tokens
 
 TRIGGER, LAYER, PROJECT = "trigger.zip", "layer.zip", "project.yml"
 LOCK = "trigger/requirements.lock"
-# What the function sm-mlops-trigger runs on, according to platform.yml.
+# Of the function sm-mlops-trigger in platform.yml.
 ARCHITECTURE, PYTHON = "aarch64-manylinux2014", "3.13"
 # Source: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 LAYER_BYTES = 50 * 1024 * 1024
 _CODE = ("app.py", "handler.py")
 _MOMENT = (1980, 1, 1, 0, 0, 0)
-# The files of *.dist-info that scanners of layers read; the others depend on the installation.
+# The files of *.dist-info that do not depend on the installation.
 _METADATA = ("METADATA", "WHEEL")
 _TEMPLATE_KEY = re.compile(rf"platform/([^/\s]+)/[0-9a-f]{{16}}/{re.escape(PROJECT)}")
 _FAILED = "cannot build the layer for GitHub Apps"
@@ -38,10 +38,9 @@ _FAILED = "cannot build the layer for GitHub Apps"
 
 @dataclass(frozen=True)
 class Assets:
-    """Contents by name, which belong below `prefix` in the artifact bucket.
+    """Contents by name, for below `prefix` in the artifact bucket.
 
-    The prefix names the version and a digest of everything the platform is made from, so an object
-    below it never changes.
+    The prefix has the version and a digest of all sources, so an object below it never changes.
     """
 
     prefix: str

@@ -1,6 +1,6 @@
 """Service Catalog as bootstrap uses it: versions of the product, and who may create projects.
 
-Must not know of stacks or of SageMaker.
+Must not know stacks or SageMaker.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ POLL_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class ProductVersion:
-    """A provisioning artifact. `guidance` is DEFAULT or DEPRECATED; no project can be created from
-    a deprecated one. `template` is the key of its template in the artifact bucket, empty for one
-    that somebody added by hand."""
+    """A provisioning artifact. `guidance` is DEFAULT or DEPRECATED, from which no project can be
+    created. `template` is a key in the artifact bucket, empty for a version added by hand."""
 
     identifier: str
     name: str
@@ -56,13 +55,12 @@ def version_with(known: Iterable[ProductVersion], template: str) -> ProductVersi
 
 
 def newest(known: Iterable[ProductVersion]) -> ProductVersion | None:
-    """Return the version that new projects are created from. An older tool adds none, so the last
-    one is the highest."""
+    """Return the version that new projects are created from: an older tool adds none."""
     return max(superseded(known, ""), key=lambda item: item.made, default=None)
 
 
 def superseded(known: Iterable[ProductVersion], template: str) -> list[ProductVersion]:
-    """Return the versions to deprecate once the one made from this template is offered."""
+    """Return the versions to deprecate once the one with this template is offered."""
     return [
         item
         for item in known
@@ -72,8 +70,7 @@ def superseded(known: Iterable[ProductVersion], template: str) -> list[ProductVe
 
 def add_version(aws: Aws, product: str, template: str, url: str) -> None:
     """Create a version from the template at this key and address. Raise MlopsError."""
-    client = aws.client("servicecatalog")
-    name = assets.version_of(template)
+    client, name = aws.client("servicecatalog"), assets.version_of(template)
     # Content decides, so that a repeated request creates it once.
     token = hashlib.sha256(f"{product} {url}".encode()).hexdigest()[:40]
     made = client.create_provisioning_artifact(
@@ -98,7 +95,7 @@ def add_version(aws: Aws, product: str, template: str, url: str) -> None:
 
 
 def mark(aws: Aws, product: str, item: ProductVersion, guidance: str) -> None:
-    """Deprecate a version, or offer it again; projects created from it keep working."""
+    """Deprecate a version, or offer it again. Existing projects keep working."""
     aws.client("servicecatalog").update_provisioning_artifact(
         ProductId=product, ProvisioningArtifactId=item.identifier, Guidance=guidance
     )
@@ -108,8 +105,8 @@ def mark(aws: Aws, product: str, item: ProductVersion, guidance: str) -> None:
 
 
 def principal(aws: Aws) -> str:
-    """Return the ARN of the signed-in role or user as a portfolio knows it; empty for the sandbox's
-    own key, which needs no grant. Raise MlopsError for an identity that Service Catalog refuses."""
+    """Return the ARN of the signed-in role or user; empty for the sandbox's own key, which needs no
+    grant. Raise MlopsError for an identity that Service Catalog refuses."""
     arn = str(aws.client("sts").get_caller_identity()["Arn"])
     service, resource = arn.split(":")[2], arn.split(":", 5)[5]
     kind, _, rest = resource.partition("/")
@@ -145,7 +142,7 @@ def grant(aws: Aws, portfolio: str, principal: str) -> None:
 
 
 def revoke(aws: Aws, portfolio: str, principal: str) -> None:
-    """Take that right away."""
+    """Revoke that right."""
     kind = "IAM_PATTERN" if ":iam:::" in principal else "IAM"
     aws.client("servicecatalog").disassociate_principal_from_portfolio(
         PortfolioId=portfolio, PrincipalARN=principal, PrincipalType=kind

@@ -1,7 +1,7 @@
-"""The credential with which an approval starts a deployment: where it comes from, tried at GitHub,
-kept in Secrets Manager.
+"""The credential with which an approval starts a deployment: taken from its source, tried at
+GitHub, kept in Secrets Manager.
 
-Written here and never read: only the trigger may read it. A tag tells its kind.
+Written here and never read: only the trigger may read its value. A tag names its kind.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from github import Auth, GithubException
 
 from sm_mlops.aws import Aws, ignoring
 from sm_mlops.bootstrap.plan import Item, Part, Tell, Todo
@@ -27,17 +29,16 @@ TAG = "kind"
 TOKEN = "MLOPS_TRIGGER_TOKEN"
 APP = ("MLOPS_GITHUB_APP_ID", "MLOPS_GITHUB_APP_INSTALLATION_ID", "MLOPS_GITHUB_APP_KEY_FILE")
 JENKINS = ("MLOPS_JENKINS_USER", "MLOPS_JENKINS_TOKEN")
-ATTEMPTS = 3
-# Asked of GitHub to see whether workflows may be started; no workflow has this name.
+# GitHub is asked to start it, to see whether that is allowed; no workflow has this name.
 _NO_WORKFLOW = "sm-mlops-may-it-start-workflows.yml"
 
 Ask = Callable[[str], str]
-"""Shows a line and returns what is typed, hidden."""
+"""Show a prompt and return what is typed, which is not echoed."""
 
 
 @dataclass(frozen=True)
 class Value:
-    """A new credential; `kinds` are token or app, and jenkins. `origin` says where it is from."""
+    """A new credential; `kinds` are token or app, and jenkins. `origin` names its source."""
 
     content: dict[str, str] = field(repr=False)
     kinds: tuple[str, ...]
@@ -65,11 +66,10 @@ def kind(aws: Aws) -> str:
 
 @dataclass
 class Credential(Part):
-    """A part of the plan, after the repository's, because a token is tried on it. It stays until
-    the platform is deleted: all repos of the account share it.
+    """A part of the plan, after the repository's, because a token is tried on it. The credential
+    stays until the platform is deleted: all repos of the account share it.
 
-    `ask` asks the person at the terminal, None if there is nobody; `sandbox_token` returns a token
-    of the sandbox, None outside it.
+    `ask` is None without a terminal; `sandbox_token` creates a token, None outside the sandbox.
     """
 
     aws: Aws
@@ -102,9 +102,8 @@ class Credential(Part):
         tell(f"{'stored':<12} {WHAT}: {value.origin}")
 
     def new(self, tell: Tell) -> Value:
-        """Return a credential from the first source there is, tried. Raise MlopsError."""
-        value = self._from_environment()
-        if value is not None:
+        """Return a credential from the first available source, tried. Raise MlopsError."""
+        if value := self._from_environment():
             return self._tried(value)
         if self.sandbox_token is not None:
             token = {"token": self.sandbox_token()}
@@ -147,21 +146,21 @@ class Credential(Part):
         return f"set {names}"
 
     def _source(self) -> str:
-        """Return where a value would come from, in words; empty if from nowhere."""
+        """Return the source of a new value, in words; empty if there is none."""
         if value := self._from_environment():
             return value.origin
         if self.sandbox_token is not None:
             return "a token of the sandbox"
-        return "you are asked for it, hidden" if self.ask is not None else ""
+        return "you will be prompted for it" if self.ask is not None else ""
 
     def _from_environment(self) -> Value | None:
-        """Return what variables hold, if that is enough. Raise MlopsError for half of it."""
+        """Return the value of the variables, None if they lack one. Raise MlopsError for half."""
         given = {name: self.environment.get(name, "").strip() for name in (TOKEN, *APP, *JENKINS)}
         for group in (APP, JENKINS):
-            there = [name for name in group if given[name]]
-            if there and len(there) < len(group):
-                missing = next(name for name in group if not given[name])
-                raise MlopsError(f"{there[0]} is set, but not {missing}; they belong together")
+            is_set = [name for name in group if given[name]]
+            missing = [name for name in group if not given[name]]
+            if is_set and missing:
+                raise MlopsError(f"{is_set[0]} is set, but not {missing[0]}; they belong together")
         content: dict[str, str] = {}
         parts: dict[str, str] = {}
         if given[APP[0]]:
@@ -183,7 +182,7 @@ class Credential(Part):
             user = ask("Jenkins user that starts jobs")
             token = ask(f"API token of {user}")
             if not user or not token:
-                raise MlopsError(f"no {WHAT} was given: {self._how()}")
+                raise MlopsError(f"no {WHAT} was typed: {self._how()}")
             content = {"jenkins_user": user, "jenkins_token": token}
             return Value(content, ("jenkins",), f"the Jenkins user {user}")
         tell(
@@ -193,22 +192,18 @@ class Credential(Part):
             f"Press Enter to use the token you are signed in with ({self.hub.origin}), with all "
             "its rights."
         )
-        for attempt in range(ATTEMPTS):
-            typed = ask("Token")
-            origin = "the token you gave" if typed else f"the token of {self.hub.origin}"
-            value = Value({"token": typed or self.hub.token}, ("token",), origin)
+        while typed := ask("Token"):
             try:
-                return self._tried(value)
+                return self._tried(Value({"token": typed}, ("token",), "the token you typed"))
             except MlopsError as error:
-                if attempt == ATTEMPTS - 1 or not typed:
-                    raise
                 tell(f"{error}")
-        raise AssertionError("the last attempt returns or raises")
+        origin = f"the token of {self.hub.origin}"
+        return self._tried(Value({"token": self.hub.token}, ("token",), origin))
 
     # Trying it
 
     def _tried(self, value: Value) -> Value:
-        """Return it. Raise MlopsError if GitHub does not let it start a deployment of this repo."""
+        """Return it. Raise MlopsError if it may not start a deployment of this repo at GitHub."""
         content = value.content
         if "private_key" in content:
             self._try(self._app(content), value.origin)
@@ -218,14 +213,11 @@ class Credential(Part):
 
     def _app(self, content: Mapping[str, str]) -> GitHub:
         """Return GitHub as the App's installation, with a token that may only start workflows."""
-        from github import Auth
-
         name = f"GitHub App {content['app_id']}"
         try:
-            # Signed here, sent below.
             token = Auth.AppAuth(content["app_id"], content["private_key"]).token
         except Exception:
-            # The message of the library for keys may quote the key.
+            # The library's message may quote the key.
             raise MlopsError(f"{APP[2]}: the file holds no private key of a GitHub App") from None
         hub = GitHub(token, f"the {name}", self.hub.at)
         installation = content["installation_id"]
@@ -235,8 +227,6 @@ class Credential(Part):
         return GitHub(made["token"], f"the {name}", self.hub.at)
 
     def _try(self, hub: GitHub, origin: str) -> None:
-        from github import GithubException
-
         name = self.aws.settings.project.github
         found = hub.repository(name)
         if found is None:

@@ -1,6 +1,4 @@
-"""What this repo needs of the platform and of its project, from mlops.yaml and infra/*.json, and
-the lists that hold it as parameters of stacks.
-"""
+"""What this repo's settings need of the platform and of its project, as parameters of stacks."""
 
 from __future__ import annotations
 
@@ -30,9 +28,9 @@ def merged(had: str, needed: Iterable[str], ignore_case: bool = False) -> str:
 
 
 def data_locations(aws: Aws) -> tuple[str, ...]:
-    """Return the ARNs of the bucket and of the objects that data.path in mlops.yaml names; none if
-    they are local or in this project's part of the artifact bucket. Raise MlopsError for another
-    project's part."""
+    """Return the ARNs of the bucket and of the objects that data.path names; none if they are local
+    or in this project's part of the artifact bucket. Raise MlopsError for another project's part.
+    """
     path = aws.settings.data.path
     if not path.startswith("s3://"):
         return ()
@@ -52,7 +50,7 @@ def data_locations(aws: Aws) -> tuple[str, ...]:
 
 
 def key_arn(aws: Aws) -> str:
-    """Return the ARN of the key that mlops.yaml names, perhaps by an alias; empty for none."""
+    """Return the ARN of the key that mlops.yaml names, maybe by an alias; empty for none."""
     key = aws.settings.aws.kms_key
     if not key:
         return ""

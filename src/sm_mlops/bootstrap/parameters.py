@@ -1,6 +1,6 @@
 """The parameters of the platform's stack: what this repo needs and what a person has set.
 
-Lists only grow here: each repo adds what it needs to what the others have.
+Lists only grow here: each repo adds to what the others have added.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sm_mlops.errors import MlopsError, hint
 TEMPLATE = "platform.yml"
 CONNECTION = "sm-mlops"
 ISSUER = "token.actions.githubusercontent.com"
-# Set by bootstrap itself; a person sets the others.
+# Those that only bootstrap sets.
 OWN = ("TemplateVersion", "AssetsPrefix", "HasLayer", "FirstAssetsPrefix")
 
 
@@ -43,7 +43,7 @@ class Parameters:
 
     @cached_property
     def _given(self) -> dict[str, str]:
-        """The parameters of the command line, checked. Raises MlopsError."""
+        """The parameters of the command line. Raise MlopsError for an illegal one."""
         free = [name for name in self.declared if name not in OWN]
         for name, value in self.options.items():
             if name not in free:
@@ -57,16 +57,10 @@ class Parameters:
         Args:
             had: The parameters of the platform as it is; empty if there is none.
         """
-        given, project = self._given, self.aws.settings.project
-        owner = project.github.partition("/")[0]
-
-        def before(name: str) -> str:
-            return given.get(name, had.get(name, ""))
-
-        wanted = dict(given)
-        wanted["AllowedOwners"] = needs.merged(before("AllowedOwners"), [owner], ignore_case=True)
+        project, wanted = self.aws.settings.project, dict(self._given)
         for name, needed in self._needed.items():
-            wanted[name] = needs.merged(before(name), needed)
+            before = wanted.get(name, had.get(name, ""))
+            wanted[name] = needs.merged(before, needed, ignore_case=name == "AllowedOwners")
         if not had:
             wanted = self._first() | wanted
         elif had.get("OidcProviderArn") == "none" and not project.uses_key:
@@ -81,16 +75,18 @@ class Parameters:
             now = had.get(name, str(declared.get("Default", "")))
             if value == now:
                 continue
-            added = [item for item in needs.items(value) if item not in needs.items(now)]
-            is_list = declared["Type"] == "CommaDelimitedList"
-            shown = " ".join(f"+ {item}" for item in added) if is_list and added else value
-            lines.append(f"{name} {shown or 'empty'}")
+            shown = value or "empty"
+            if declared["Type"] == "CommaDelimitedList":
+                added = [item for item in needs.items(value) if item not in needs.items(now)]
+                shown = " ".join(f"+ {item}" for item in added) or shown
+            lines.append(f"{name} {shown}")
         return lines
 
     @cached_property
     def _needed(self) -> dict[str, tuple[str, ...]]:
         key = needs.key_arn(self.aws)
         return {
+            "AllowedOwners": (self.aws.settings.project.github.partition("/")[0],),
             "DeploymentAccounts": access.foreign_accounts(self.aws),
             "DataLocations": needs.data_locations(self.aws),
             "KeyArns": (key,) if key else (),
@@ -98,10 +94,9 @@ class Parameters:
 
     def _first(self) -> dict[str, str]:
         """Return parameters that only a new platform is given. Raise MlopsError."""
-        settings = self.aws.settings
-        project = settings.project
+        project = self.aws.settings.project
         found = {
-            "BucketName": settings.aws.bucket or "",
+            "BucketName": self.aws.settings.aws.bucket or "",
             "OidcProviderArn": "none" if project.uses_key else self._oidc_provider,
             "ConnectionArn": self._connection,
         }
@@ -118,7 +113,7 @@ class Parameters:
 
     @cached_property
     def _oidc_provider(self) -> str:
-        """The account's provider for all regions; empty if the platform creates it."""
+        """The account's provider of GitHub; empty if the platform creates it."""
         listed = self.aws.client("iam").list_open_id_connect_providers()
         arns = [str(item["Arn"]) for item in listed["OpenIDConnectProviderList"]]
         return next((arn for arn in arns if arn.endswith(f"/{ISSUER}")), "")

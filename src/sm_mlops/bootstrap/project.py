@@ -173,7 +173,8 @@ class Project(Part):
         known = set(self._held(found).values())
         if self.aws.sandbox and provisional.exists(self.aws):
             known.add(provisional.role_name(self.aws))
-        get_role, detail = self.aws.client("iam").get_role, "exists, but not of the project"
+        get_role = self.aws.client("iam").get_role
+        detail = "exists already and does not belong to the project"
         how = "delete the role {}, then run this command again"
         return [
             Item(f"role {role}", Todo.PERSON, detail, how.format(role))
@@ -246,7 +247,7 @@ class Project(Part):
         if theirs.lower() != ours.lower():
             raise MlopsError(
                 f"the SageMaker project {self.name} belongs to {theirs}, not to {ours}: name "
-                "another project in pyproject.toml, [tool.mlops]; if the repository has moved, change "
+                "another project in pyproject.toml; if the repository has moved, change "
                 "GitHubOwner and GitHubRepository of the project in Studio"
             )
         if theirs != ours:

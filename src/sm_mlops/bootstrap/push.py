@@ -117,9 +117,11 @@ class Push(Part):
         origin = "" if self.sandbox else self._origin()
         if not origin:
             return
+        hosts = {
+            (urlsplit(address).hostname or "").lower() for address in (origin, self.hub.at.server)
+        }
         # Hosts of SSH may be names in ~/.ssh/config.
-        over_ssh = not origin.startswith("http")
-        same_host = over_ssh or _host(origin) == _host(self.hub.at.server)
+        same_host = not origin.startswith("http") or len(hosts) == 1
         if same_host and _path(origin) in wanted:
             return
         raise MlopsError(
@@ -195,11 +197,6 @@ class Push(Part):
             errors="replace",
             check=False,
         )
-
-
-def _host(address: str) -> str:
-    """Return the host of https://host/..., without user and port."""
-    return (urlsplit(address).hostname or "").lower()
 
 
 def _path(address: str) -> str:

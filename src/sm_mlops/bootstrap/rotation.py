@@ -1,5 +1,5 @@
-"""Replacing the secrets: the trigger's credential, and the access key that GitHub signs in to AWS
-with. What GitHub and the trigger have is valid at every moment.
+"""Replacing the secrets: the trigger's credential, and the access key with which GitHub signs in to
+AWS. What GitHub and the trigger have is valid at every moment.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SERIAL = "KeySerial"
 
 
 def rotate_credential(part: Credential, tell: Tell) -> None:
-    """Store a new credential of the trigger once GitHub accepts it. Raise MlopsError."""
+    """Store a new credential of the trigger after trying it. Raise MlopsError."""
     aws, found = part.aws, credential.kept(part.aws)
     if found is None:
         raise MlopsError(f"there is no platform in this account yet; run {aws.command} bootstrap")

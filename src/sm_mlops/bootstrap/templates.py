@@ -1,5 +1,5 @@
-"""Which template a project has, and which one it should have: the tool's own, or the newest that
-the platform offers if that is newer than the tool."""
+"""The template that a project has, and the one it should have: the tool's own, or the newest that
+the platform offers if a newer tool has deployed it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from sm_mlops.projects import Found
 
 @dataclass(frozen=True)
 class Templates:
-    """The templates that the platform offers. Templates are named by their keys in the artifact
-    bucket; `newer` is whether a newer tool has deployed the platform."""
+    """The templates that the platform offers, by their keys in the artifact bucket. `newer`: a
+    newer tool has deployed the platform."""
 
     aws: Aws
     bucket: str
@@ -27,7 +27,7 @@ class Templates:
 
     @property
     def wanted(self) -> str:
-        """The template to use; bootstrap offers it before it is needed."""
+        """The template to use; bootstrap has the platform offer it first."""
         newest = catalog.newest(self.known) if self.newer else None
         return newest.template if newest else assets.build().template
 
@@ -45,7 +45,7 @@ class Templates:
     def upgrade(self, found: Found) -> str:
         """Return in words which template replaces that of a project; empty for none.
 
-        A newer one stays, as does one that somebody added by hand.
+        A newer one stays, as does one that was added by hand.
         """
         had, wanted = self._of(found), self.wanted
         if had in ("", wanted):

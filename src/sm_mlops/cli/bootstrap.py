@@ -88,7 +88,7 @@ def bootstrap(
         else:
             run.connect(parts)
     if as_json:
-        print_json({"plan": run.plan, "done": run.done, "left": run.left})
+        print_json({"where": run.where, "plan": run.plan, "done": run.done, "left": run.left})
     if run.work_left and not only_plan:
         raise typer.Exit(1)
 
@@ -152,6 +152,12 @@ class Run:
     left: list[Item] = field(default_factory=list)
 
     @property
+    def where(self) -> str:
+        """What the plan is about."""
+        project = self.aws.settings.project
+        return f"account {self.aws.account} in {project.region}, repository {project.github}"
+
+    @property
     def work_left(self) -> list[Item]:
         from sm_mlops.bootstrap.plan import is_work
 
@@ -208,6 +214,7 @@ class Run:
         from sm_mlops.bootstrap import plan
 
         self.plan = self.left = items
+        tell(self.console, f"Plan for {self.where}:")
         self.console.print(plan.table(items))
 
     def _note(self, line: str) -> None:

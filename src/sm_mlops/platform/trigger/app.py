@@ -16,33 +16,25 @@ import jwt
 
 
 def installation_token(secret: dict[str, Any], api: str, post: Callable[..., Any]) -> str:
-    """Return a token of the app's installation that may start workflows and do nothing else.
+    """Return a token of the app's installation that may start workflows and nothing else.
 
-    `secret` has `app_id`, `installation_id` and `private_key` (PEM). Raise what `post` raises, and
-    ValueError with a line that shows nothing of the secret.
+    `secret` has `app_id`, `installation_id` and `private_key` (PEM); `post` takes an address, a
+    JSON body and a token. Raise what it raises, and ValueError, which shows nothing of the secret.
     Source: https://docs.github.com/en/apps/creating-github-apps/authenticating-with-a-github-app
     """
     app, installation = (str(secret.get(name, "")) for name in ("app_id", "installation_id"))
     if not (re.fullmatch("[A-Za-z0-9.]{1,60}", app) and re.fullmatch("[0-9]{1,20}", installation)):
-        raise ValueError("the credential's app_id or installation_id is missing or none")
+        raise ValueError("the credential's app_id or installation_id is missing or invalid")
     now = int(time.time())
-    # A minute back for clocks that differ; GitHub takes ten minutes at most.
+    # A minute ago, for clocks that differ; GitHub allows ten minutes at most.
     claims = {"iat": now - 60, "exp": now + 300, "iss": app}
     try:
         signed = jwt.encode(claims, secret["private_key"], algorithm="RS256")
     except (jwt.PyJWTError, TypeError, ValueError):
         # Without its cause, which may show what it could not read.
-        raise ValueError("the credential's private_key is no RSA key in PEM") from None
-    answer = post(
-        f"{api}/app/installations/{installation}/access_tokens",
-        json.dumps({"permissions": {"actions": "write"}}).encode(),
-        {
-            "Accept": "application/vnd.github+json",
-            "Authorization": f"Bearer {signed}",
-            "Content-Type": "application/json",
-            "X-GitHub-Api-Version": "2022-11-28",
-        },
-    )
+        raise ValueError("the credential's private_key is not an RSA key in PEM") from None
+    address = f"{api}/app/installations/{installation}/access_tokens"
+    answer = post(address, {"permissions": {"actions": "write"}}, signed)
     try:
         token = json.loads(answer.body)["token"]
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -1,10 +1,10 @@
 """The approval trigger: an approved model version starts its repository's deployment.
 
-One function serves every model repo of an account. EventBridge's event is a hint; what is deployed,
-from which repository and commit, is what the registry says about the version. The credential comes
-from Secrets Manager and goes nowhere but to its own server.
+One function serves every model repo of an account. EventBridge's event is a hint; the registry says
+what is deployed, from which repository and commit. The credential comes from Secrets Manager and is
+sent only to its own server.
 
-Runs on what Lambda's Python brings; only signing in as a GitHub App (app.py) needs the layer.
+Needs only Lambda's Python; signing in as a GitHub App (app.py) needs the layer.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-# What Lambda gives this function, in platform.yml, and what of it is kept for the claim.
+# The function's timeout in platform.yml, and how much of it is reserved for the claim.
 SECONDS, SPARE = 30, 5
-# Longer than that: nobody takes over from an invocation that still works.
+# Longer than the timeout: no one takes over from an invocation that still works.
 CLAIM_SECONDS = 60
-# A request begins only while it may wait that long for its answer: one that is cut off may have
-# started what nobody knows of.
+# A request begins only if it can wait that long for its answer: one that is cut off may have
+# started a deployment unnoticed.
 HTTP_SECONDS = 8
-# Of an answer: addresses and tokens are short.
+# How much of an answer is read: addresses and tokens are short.
 LONGEST_ANSWER = 65_536
 _ARN = re.compile(
     r"(arn:aws[a-z-]*):sagemaker:([a-z0-9-]+):([0-9]{12}):model-package/"
     r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}/[1-9][0-9]{0,8}"
 )
-# Of https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateModelPackage.html: changing
-# these alone says nothing about the approval, though the event says Approved again.
+# Changing only these is no approval, although the event says Approved again.
+# Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateModelPackage.html
 _NO_APPROVAL = {
     "AdditionalInferenceSpecifications",
     "AdditionalInferenceSpecificationsToAdd",
@@ -56,7 +56,7 @@ _NO_APPROVAL = {
     "SourceUri",
 }
 _COMMIT = re.compile("[0-9a-f]{40}")
-# What owners and repositories are called, and never "." or "..", which are ways, not names.
+# A name of an owner or a repository, but never "." or "..".
 _NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}")
 
 
@@ -66,15 +66,15 @@ class TriggerError(Exception):
 
 
 class Ignored(Exception):
-    """There is nothing to do, as it should be."""
+    """There is nothing to do."""
 
 
 @dataclass(frozen=True)
 class Version:
     """An approved version and its return address.
 
-    `approval` tells this approval from an earlier one of the same version: when the version was
-    last changed, which is all that the registry knows of it. `ci` is github-actions or jenkins.
+    `approval` distinguishes approvals of the same version by when the version was last changed,
+    which is all that the registry knows. `ci` is github-actions or jenkins.
     """
 
     arn: str
@@ -100,29 +100,24 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     detail = detail if isinstance(detail, dict) else {}
     given = detail.get("ModelPackageArn")
     arn = given[:300] if isinstance(given, str) else ""
+    about: dict[str, str] = {}
     try:
         _check_origin(arn, context)
         _check_change(detail.get("UpdatedModelPackageFields"))
         found = approved(arn)
+        about = {
+            "project": found.project,
+            "version": found.number,
+            "repository": f"{found.owner}/{found.repository}",
+            "commit": found.commit,
+        }
+        run = _start_once(found, deadline, again=detail.get("Replay") is True)
     except Ignored as why:
-        return _tell(False, arn, why=str(why))
+        return _report(False, arn, **about, why=str(why))
     except TriggerError as error:
-        _tell(False, arn, why=str(error))
+        _report(False, arn, **about, why=str(error))
         raise
-    about = {
-        "project": found.project,
-        "version": found.number,
-        "repository": f"{found.owner}/{found.repository}",
-        "commit": found.commit,
-    }
-    try:
-        started = _started_once(found, deadline, again=detail.get("Replay") is True)
-    except TriggerError as error:
-        _tell(False, found.arn, **about, why=str(error))
-        raise
-    if started is None:
-        return _tell(False, found.arn, **about, why="started before, for this same approval")
-    return _tell(True, found.arn, **about, run=started)
+    return _report(True, arn, **about, run=run)
 
 
 def _deadline(context: Any) -> float:
@@ -131,13 +126,13 @@ def _deadline(context: Any) -> float:
     return time.monotonic() + left - SPARE
 
 
-def _started_once(version: Version, deadline: float, again: bool) -> str | None:
-    """Return the address of the run that is started now; None if it was started before."""
+def _start_once(version: Version, deadline: float, again: bool) -> str:
+    """Start the deployment and return its address. Raise Ignored if it was started before."""
     claim = Claim(version)
     if again:
         claim.forget()
     if not claim.take():
-        return None
+        raise Ignored("started before, for this same approval")
     try:
         with _until(deadline):
             run = start(version, deadline)
@@ -147,23 +142,22 @@ def _started_once(version: Version, deadline: float, again: bool) -> str | None:
     try:
         claim.keep(run)
     except (BotoCoreError, ClientError) as error:
-        # A retry would start it a second time, which is worse than an event too many that might.
-        print(f"{version.arn} is started, but that could not be kept: {error}")
+        # Without raising: a retry would start it again.
+        print(f"{version.arn} is started, but that could not be recorded: {error}")
     return run
 
 
 class _OutOfTime(BaseException):
-    """Not an Exception: nothing on the way may take it for an error of its own."""
+    """Not an Exception, so that no handler on the way catches it."""
 
 
 @contextlib.contextmanager
 def _until(deadline: float) -> Iterator[None]:
     """Raise TriggerError at the deadline, whatever the block waits for.
 
-    The timeout of a socket restarts with each byte: a server that sends one now and then would
-    keep the function waiting until Lambda ends it.
+    The timeout of a socket restarts with each byte, so a slow server could outlast the function.
     """
-    # Where Python takes signals. Lambda calls the handler there.
+    # Only there does Python handle signals, and there Lambda calls the handler.
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -173,25 +167,24 @@ def _until(deadline: float) -> Iterator[None]:
 
     before = signal.signal(signal.SIGALRM, ring)
     try:
-        # And each second from then on: what is raised in a finalizer is lost.
+        # Then again each second: an exception raised in a finalizer is lost.
         signal.setitimer(signal.ITIMER_REAL, max(deadline - time.monotonic(), 0.001), 1)
         yield
     except _OutOfTime:
-        raise TriggerError("the time was up before the answer was complete") from None
+        raise TriggerError("the answer was not complete in time") from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
 
-def _tell(started: bool, arn: str, **more: str) -> dict[str, Any]:
+def _report(started: bool, arn: str, **more: str) -> dict[str, Any]:
     line = {"started": started, "modelPackageArn": arn, **more}
     print(json.dumps(line))
     return line
 
 
 def _check_origin(arn: str, context: Any) -> None:
-    """Raise Ignored if this is no version, or one of another registry: events can be forwarded
-    from account to account."""
+    """Raise Ignored if this is no version of this registry: accounts can forward events."""
     named = _ARN.fullmatch(arn)
     if not named:
         raise Ignored("not a version of a model package group")
@@ -205,26 +198,26 @@ def _check_origin(arn: str, context: Any) -> None:
 
 
 def _check_change(fields: Any) -> None:
-    """Raise Ignored if the event names what was changed, and nothing of that is an approval."""
+    """Raise Ignored if the event names the changed fields, and none is about an approval."""
     if isinstance(fields, list) and fields and {*map(str, fields)} <= _NO_APPROVAL:
-        raise Ignored(f"not approved now, but changed: {', '.join(sorted(fields))}")
+        raise Ignored(f"no approval, only a change of {', '.join(sorted(fields))}")
 
 
 def approved(arn: str) -> Version:
     """Return the version as the registry has it now.
 
-    Raise Ignored if it is none of ours or no longer approved, TriggerError if it is ours and cannot
-    be deployed.
+    Raise Ignored if it is no model repo's or no longer approved, TriggerError if it cannot be
+    deployed.
     """
     try:
         package = client("sagemaker").describe_model_package(ModelPackageName=arn)
     except ClientError as error:
         if "does not exist" not in str(error):
             raise
-        raise Ignored("deleted by now") from error
+        raise Ignored("deleted in the meantime") from error
     status = package.get("ModelApprovalStatus")
     if status != "Approved":
-        raise Ignored(f"{status} by now")
+        raise Ignored(f"no longer Approved but {status}")
     metadata = package.get("MetadataProperties", {})
     try:
         address = urllib.parse.urlsplit(metadata.get("Repository", ""))
@@ -233,7 +226,7 @@ def approved(arn: str) -> Version:
     path = address.path.strip("/").removesuffix(".git").split("/")
     is_named = len(path) == 2 and all(_NAME.fullmatch(name) for name in path)
     if address.scheme != "https" or not address.hostname or not is_named:
-        raise Ignored("it names no repository: registered by something else than a model repo")
+        raise Ignored("it names no repository, so no model repo has registered it")
     host = os.environ.get("GIT_HOST", "github.com")
     if address.hostname != host:
         raise Ignored(f"its repository is on {address.hostname}, not on {host}")
@@ -244,9 +237,9 @@ def approved(arn: str) -> Version:
     if not _COMMIT.fullmatch(commit):
         raise TriggerError(
             f"{arn} was approved, but it was trained from {commit or 'an unknown commit'}, which "
-            "nobody can check out: commit the changes, train again, approve that version"
+            "cannot be checked out: commit the changes, train again, approve that version"
         )
-    # One that was registered as Approved has not been modified.
+    # A version that was registered as Approved was never modified.
     moment = package.get("LastModifiedTime") or package["CreationTime"]
     return Version(
         arn=package["ModelPackageArn"],
@@ -261,11 +254,15 @@ def approved(arn: str) -> Version:
     )
 
 
-class Claim:
-    """Who announces an approval: an object in the artifact bucket that only one can create.
+# How S3 refuses a conditional write.
+_TAKEN = ("PreconditionFailed", "ConditionalRequestConflict")
 
-    SageMaker may send several events for one change, and EventBridge and Lambda deliver each at
-    least once. Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
+
+class Claim:
+    """The right to announce an approval: an object that only one invocation can create in S3.
+
+    SageMaker may send several events for one change, and each is delivered at least once.
+    Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
     """
 
     def __init__(self, version: Version) -> None:
@@ -273,7 +270,7 @@ class Claim:
         self._place = {"Bucket": os.environ["CLAIMS_BUCKET"], "Key": key}
 
     def take(self) -> bool:
-        """Return False if it was started before. Raise TriggerError if another is about to."""
+        """Return False if it was started before. Raise TriggerError if one is about to start it."""
         if self._write("claimed", IfNoneMatch="*"):
             return True
         try:
@@ -281,7 +278,7 @@ class Claim:
         except ClientError as error:
             if error.response["Error"]["Code"] != "NoSuchKey":
                 raise
-            raise TriggerError("another invocation has just given up on this approval") from error
+            raise TriggerError("another invocation has just failed to start it") from error
         content = json.loads(found["Body"].read())
         if content["state"] == "started":
             return False
@@ -302,46 +299,43 @@ class Claim:
         try:
             client("s3").put_object(**self._place, Body=body, **condition)
         except ClientError as error:
-            if error.response["Error"]["Code"] not in (
-                "PreconditionFailed",
-                "ConditionalRequestConflict",
-            ):
+            if error.response["Error"]["Code"] not in _TAKEN:
                 raise
             return False
         return True
 
 
 def start(version: Version, deadline: float) -> str:
-    """Start the deployment and return the address of its run, "" if none is told.
-
-    Raise TriggerError.
-    """
+    """Start the deployment and return the address of its run, "" if unknown. Raise TriggerError."""
     post = functools.partial(_post, deadline=deadline)
     if version.ci == "jenkins":
         return _start_jenkins(version, post)
     api = os.environ.get("GITHUB_API", "https://api.github.com").rstrip("/")
     workflow = os.environ.get("WORKFLOW", "deploy.yml")
+    post_json = functools.partial(_post_json, post)
     body = {
         "ref": os.environ.get("REF", "main"),
         "inputs": {"model-package-arn": version.arn, "commit": version.commit},
         # GitHub Enterprise Server before 3.21 refuses what it does not know.
         **({"return_run_details": True} if version.host == "github.com" else {}),
     }
-    own, token = f"/{version.owner}/{version.repository}/actions", _github_token(api, post)
-    answer = post(
-        f"{api}/repos{own}/workflows/{workflow}/dispatches",
-        json.dumps(body).encode(),
-        {
-            "Accept": "application/vnd.github+json",
-            "Authorization": f"Bearer {token}",
-            "Content-Type": "application/json",
-            "X-GitHub-Api-Version": "2022-11-28",
-        },
-    )
-    # The deployment is started, whatever the answer looks like.
+    own, token = f"/{version.owner}/{version.repository}/actions", _github_token(api, post_json)
+    answer = post_json(f"{api}/repos{own}/workflows/{workflow}/dispatches", body, token)
+    # The deployment is started, whatever the answer contains.
     run = str((_object(answer.body) or {}).get("html_url", ""))
     is_own = re.fullmatch(rf"https?://[!-~]{{1,253}}{re.escape(own)}/runs/[0-9]+", run, re.I)
     return run if is_own and token not in run else ""
+
+
+def _post_json(post: Callable[..., Answer], address: str, body: Any, token: str) -> Answer:
+    """Send a request of GitHub's API."""
+    headers = {
+        "Accept": "application/vnd.github+json",
+        "Authorization": f"Bearer {token}",
+        "Content-Type": "application/json",
+        "X-GitHub-Api-Version": "2022-11-28",
+    }
+    return post(address, json.dumps(body).encode(), headers)
 
 
 def _github_token(api: str, post: Callable[..., Answer]) -> str:
@@ -357,14 +351,14 @@ def _github_token(api: str, post: Callable[..., Answer]) -> str:
             raise TriggerError(str(error)) from None
     else:
         raise TriggerError("the credential has neither a token nor a private_key")
-    # http.client would show what it cannot send.
+    # The error of http.client would show it.
     if not re.fullmatch(r"[!-~]+", token):
         raise TriggerError("the credential's token has characters that no token has")
     return token
 
 
 def _start_jenkins(version: Version, post: Callable[..., Answer]) -> str:
-    """Start the job in the folders of the plugin GitHub Branch Source: owner, repository, branch.
+    """Start the job, in the folders of the plugin GitHub Branch Source: owner, repository, branch.
 
     Source: https://www.jenkins.io/doc/book/using/remote-access-api/
     """
@@ -376,11 +370,10 @@ def _start_jenkins(version: Version, post: Callable[..., Answer]) -> str:
         raise TriggerError("the credential has no jenkins_user and jenkins_token")
     words = f"{secret['jenkins_user']}:{secret['jenkins_token']}".encode()
     branch = urllib.parse.quote(os.environ.get("REF", "main"), safe="")
+    parameters = {"MODEL_PACKAGE_ARN": version.arn, "COMMIT": version.commit}
     answer = post(
         f"{server}/job/{version.owner}/job/{version.repository}/job/{branch}/buildWithParameters",
-        urllib.parse.urlencode(
-            {"MODEL_PACKAGE_ARN": version.arn, "COMMIT": version.commit}
-        ).encode(),
+        urllib.parse.urlencode(parameters).encode(),
         {"Authorization": f"Basic {base64.b64encode(words).decode()}"},
     )
     return answer.location if re.fullmatch(r"https?://[!-~]{1,300}", answer.location) else ""
@@ -388,10 +381,10 @@ def _start_jenkins(version: Version, post: Callable[..., Answer]) -> str:
 
 def credential() -> dict[str, Any]:
     """Return the secret's JSON object: `token`; or `app_id`, `installation_id`, `private_key`; and
-    `jenkins_user`, `jenkins_token`. Read anew each time: it may have been rotated."""
+    `jenkins_user`, `jenkins_token`. It is read each time: it may have been rotated."""
     name = os.environ["CREDENTIAL_SECRET"]
     text = client("secretsmanager").get_secret_value(SecretId=name).get("SecretString", "")
-    # Neither the text nor the error of the parser, which quotes it, may get into a log.
+    # Neither the text nor the parser's error, which quotes it, may reach a log.
     found = _object(text)
     if found is None:
         raise TriggerError(f"secret {name} does not hold a JSON object")
@@ -409,21 +402,21 @@ def _object(text: str | bytes) -> dict[str, Any] | None:
 
 @functools.cache
 def client(service: str) -> Any:
-    # Its own would wait for minutes.
+    # The defaults would wait for minutes.
     config = Config(connect_timeout=2, read_timeout=4, retries={"total_max_attempts": 3})
     return botocore.session.get_session().create_client(service, config=config)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A request succeeded. `body` is what was answered, `location` has no credential in it."""
+    """The answer to a request that succeeded. `location` has no credential in it."""
 
     body: bytes
     location: str
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows no redirects: urllib would send the credential along, wherever they lead."""
+    """Refuse redirects: urllib would send the credential wherever they lead."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
@@ -455,7 +448,7 @@ def _post(
         said = _said(error, hidden)
         status = error.code
     except (OSError, ValueError, http.client.HTTPException) as error:
-        # The texts of urllib and ssl name hosts and ports only; others may quote a header.
+        # The messages of urllib and ssl name only hosts and ports; others may quote a header.
         reason = getattr(error, "reason", error if isinstance(error, OSError) else None)
         raise TriggerError(f"{place}: no answer: {reason or type(error).__name__}") from None
     if again and status in (307, 308) and (target := _same_server(address, location)):
@@ -468,9 +461,9 @@ def _post(
     raise TriggerError(f"{place}: {status} {said}{later}{_HINTS.get(status, '')}")
 
 
-def _body(answer: http.client.HTTPResponse) -> bytes:
-    """Return what arrives of it. With its first line the server has confirmed the request, which
-    must not be repeated because of the rest."""
+def _body(answer: Any) -> bytes:
+    """Return as much of an answer as arrives. Its first line has confirmed the request, which must
+    not be repeated because of the rest."""
     try:
         return answer.read(LONGEST_ANSWER)
     except (OSError, http.client.HTTPException, _OutOfTime):
@@ -478,7 +471,7 @@ def _body(answer: http.client.HTTPResponse) -> bytes:
 
 
 def _hidden(text: str, authorization: str) -> str:
-    """Return a server's text on one line, without the credential that it was sent."""
+    """Return a server's text on one line, without the credential sent to it."""
     scheme, _, word = authorization.partition(" ")
     words = [word]
     if scheme == "Basic":
@@ -490,7 +483,7 @@ def _hidden(text: str, authorization: str) -> str:
 
 
 def _same_server(address: str, location: str) -> str:
-    """Return where a redirect leads, "" if to another server."""
+    """Return the target of a redirect, "" if it is another server."""
     try:
         target = urllib.parse.urljoin(address, location)
         here, there = urllib.parse.urlsplit(address), urllib.parse.urlsplit(target)
@@ -508,8 +501,5 @@ _HINTS = {
 
 def _said(error: urllib.error.HTTPError, hidden: Callable[[str], str]) -> str:
     """Return the server's own short message."""
-    try:
-        message = (_object(error.read(LONGEST_ANSWER)) or {}).get("message") or error.reason
-    except (OSError, http.client.HTTPException, _OutOfTime):
-        message = error.reason
+    message = (_object(_body(error)) or {}).get("message") or error.reason
     return hidden(str(message))[:200]
