@@ -301,7 +301,7 @@ def test_jenkins_is_told_what_it_needs_and_github_gets_no_settings(world: World)
     world.environment = {"MLOPS_JENKINS_USER": "ci", "MLOPS_JENKINS_TOKEN": "canary-jenkins"}
     assert world.looked()[2] == (
         "manual Jenkins credentials churn-aws-access-key-id and churn-aws-secret-access-key: "
-        "the key of the project's user"
+        "the key of the project's user, as secret texts"
     )
     world.act()
     assert world.secret() == {"jenkins_user": "ci", "jenkins_token": "canary-jenkins"}
@@ -673,7 +673,7 @@ def test_somebody_elses_commits_are_not_overwritten(world: World) -> None:
     world.act()
     git(world.repo.root, "commit", "-q", "--amend", "-m", "Other")
     push = Push(aws.settings, hub)
-    with pytest.raises(MlopsError, match="somebody else has pushed other commits there first"):
+    with pytest.raises(MlopsError, match="someone else has pushed other commits there first"):
         push._push(f"{world.server.url}/acme/churn.git")
 
 

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -70,8 +69,8 @@ def test_a_bug_keeps_its_traceback() -> None:
 def test_a_quota_is_told_before_it_is_reached(
     bare: Land, monkeypatch: pytest.MonkeyPatch, used: int, state: State
 ) -> None:
-    quota = replace(quotas.COUNTED[0], used=lambda _: used)
-    monkeypatch.setattr(quotas, "COUNTED", (quota,))
+    monkeypatch.setattr(quotas, "COUNTED", quotas.COUNTED[:1])
+    monkeypatch.setattr(quotas, "_count", lambda *_: used)
     [found] = quotas.counts(Scene(bare.aws, os.environ))
     assert found.state is state and f"{used} of 500" in found.detail
     assert bool(found.remedy) is (state is not State.OK)

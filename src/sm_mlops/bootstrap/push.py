@@ -161,7 +161,7 @@ class Push(Part):
                 "the scope workflow (classic) or the permission Workflows: write (fine-grained)"
             )
         if re.search(r"non-fast-forward|fetch first|stale info", said):
-            return f"{line}: somebody else has pushed other commits there first"
+            return f"{line}: someone else has pushed other commits there first"
         if re.search(r"\b40[13]\b|denied|not granted|Authentication failed", said):
             return (
                 f"{line}: the token of {self.hub.origin} may not; it needs the scope repo "

@@ -6,7 +6,7 @@ Names and codes: https://docs.aws.amazon.com/general/latest/gr/aws-service-infor
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,38 +21,28 @@ NEARLY = 0.8
 
 @dataclass(frozen=True)
 class Quota:
-    """How many of something an account may have; `used` counts what it has."""
+    """How many of something an account may have; `operation` shows what it has, under `key`."""
 
     noun: str
     service: str
     code: str
-    used: Callable[[Scene], int]
-
-
-def _pages(service: str, operation: str, key: str) -> Callable[[Scene], int]:
-    def count(scene: Scene) -> int:
-        pages = scene.client(service).get_paginator(operation).paginate()
-        return sum(len(page[key]) for page in pages)
-
-    return count
+    operation: str
+    key: str
 
 
 COUNTED = (
+    Quota("pipelines", "sagemaker", "L-E8EADE50", "list_pipelines", "PipelineSummaries"),
     Quota(
-        "pipelines", "sagemaker", "L-E8EADE50",
-        _pages("sagemaker", "list_pipelines", "PipelineSummaries"),
+        "model package groups",
+        "sagemaker",
+        "L-BC8DC54C",
+        "list_model_package_groups",
+        "ModelPackageGroupSummaryList",
     ),
-    Quota(
-        "model package groups", "sagemaker", "L-BC8DC54C",
-        _pages("sagemaker", "list_model_package_groups", "ModelPackageGroupSummaryList"),
-    ),
-    Quota(
-        "SageMaker projects", "sagemaker", "L-5CED4195",
-        _pages("sagemaker", "list_projects", "ProjectSummaryList"),
-    ),
-    Quota("EventBridge rules", "events", "L-244521F2", _pages("events", "list_rules", "Rules")),
-    Quota("IAM roles", "iam", "L-FE177D64", lambda scene: _summary(scene)["Roles"]),
-)  # fmt: skip
+    Quota("SageMaker projects", "sagemaker", "L-5CED4195", "list_projects", "ProjectSummaryList"),
+    Quota("EventBridge rules", "events", "L-244521F2", "list_rules", "Rules"),
+    Quota("IAM roles", "iam", "L-FE177D64", "get_account_summary", "Roles"),
+)
 
 
 def counts(scene: Scene) -> Iterator[Finding]:
@@ -60,7 +50,7 @@ def counts(scene: Scene) -> Iterator[Finding]:
     region = scene.aws.settings.project.region
     for quota in COUNTED:
         try:
-            used, limit = quota.used(scene), _limit(scene, quota)
+            used, limit = _count(scene, quota), _limit(scene, quota)
         except Exception as error:
             yield warning(f"{quota.noun}: {explain(error, region).detail}")
             continue
@@ -74,14 +64,18 @@ def counts(scene: Scene) -> Iterator[Finding]:
             yield ok(detail)
 
 
-def _summary(scene: Scene) -> dict[str, int]:
-    return dict(scene.client("iam").get_account_summary()["SummaryMap"])
+def _count(scene: Scene, quota: Quota) -> int:
+    client = scene.client(quota.service)
+    if quota.service == "iam":
+        return int(client.get_account_summary()["SummaryMap"]["Roles"])
+    pages = client.get_paginator(quota.operation).paginate()
+    return sum(len(page[quota.key]) for page in pages)
 
 
 def _limit(scene: Scene, quota: Quota) -> float:
     """Return the account's own quota, or AWS's default."""
     if quota.service == "iam":
-        return float(_summary(scene)["RolesQuota"])
+        return float(scene.client("iam").get_account_summary()["SummaryMap"]["RolesQuota"])
     client = scene.client("service-quotas")
     request = {"ServiceCode": quota.service, "QuotaCode": quota.code}
     with ignoring("NoSuchResourceException"):

@@ -55,7 +55,7 @@ class Scene:
 
     @property
     def platform(self) -> Stack | None:
-        """Its stack, None if it does not exist or is incomplete. Raises Unknown."""
+        """Its stack, None if it does not exist or is incomplete. Raise Unknown."""
         if self.problem is not None:
             raise Unknown
         stack = self._stack
@@ -63,7 +63,7 @@ class Scene:
 
     @property
     def outputs(self) -> dict[str, str]:
-        """The outputs of the platform's stack. Raises Unknown."""
+        """The outputs of the platform's stack. Raise Unknown."""
         return self.platform.outputs if self.platform else {}
 
 
