@@ -31,14 +31,14 @@ def repo(tmp_path: Path) -> Iterator[Repo]:
 
 @pytest.fixture(scope="module")
 def untouched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repo]:
-    """The same, for those who change nothing."""
+    """Return the same, for those who change nothing."""
     with begun(tmp_path_factory.mktemp("untouched") / "repo") as repo:
         yield repo
 
 
 @contextmanager
 def begun(folder: Path) -> Iterator[Repo]:
-    """A rendered repo with its first commit, and a sandbox that stands and knows nothing of it."""
+    """Yield a rendered repo with its first commit, and an empty sandbox that runs."""
     repo = make_repo(folder)
     (repo.root / ".gitignore").write_text(".sandbox/\n", encoding="utf-8")
     who = ("-c", "user.name=ada", "-c", "user.email=ada@acme.org")
@@ -59,7 +59,7 @@ def bootstrap(repo: Repo, *words: str, run: Run = mlops_here) -> str:
 
 
 class Everything:
-    """What an account holds, as each service lists it."""
+    """Return what an account has, as each service lists it."""
 
     def __init__(self, repo: Repo) -> None:
         there = sandbox.status(repo.root)

@@ -43,7 +43,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Standalo
 
 @pytest.fixture
 def world(server: Standalone, repo: Repo, account: Aws) -> World:
-    """A committed repo, an account with the platform's secret, GitHub without the repository."""
+    """Yield a committed repo, an account with the platform's secret, and an empty GitHub."""
     commit(repo)
     add_secrets(account, key=True)
     token = server.github.accounts.token("ada", "repo", "workflow")
@@ -62,7 +62,7 @@ def identity(world: World, login: str) -> int:
 
 
 def refused(world: World) -> str:
-    """The line that ends looking or acting."""
+    """Return the line that ends looking or acting."""
     with pytest.raises(MlopsError) as error:
         world.looked()
         world.act()
@@ -765,7 +765,7 @@ def test_no_secret_is_found_anywhere_afterwards(
 
 
 def watch_arguments(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The arguments of every process that is started from now on, and of theirs while they run."""
+    """Return the arguments of every process started from now on, and of their children."""
     seen: list[str] = []
     real = subprocess.Popen.__init__
 

@@ -28,7 +28,7 @@ TOPIC = "arn:aws:sns:eu-west-1:123456789012:alarms"
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
-    """A sandbox with a platform of version 0.1.0 and the project."""
+    """Return a sandbox with a platform of version 0.1.0 and the project."""
     return connected_once(tmp_path_factory.mktemp("connected"))
 
 

@@ -25,7 +25,7 @@ TRUST = json.dumps(sandbox_account.TRUST)
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
-    """A sandbox with a platform of version 0.1.0 and the project."""
+    """Return a sandbox with a platform of version 0.1.0 and the project."""
     return connected_once(tmp_path_factory.mktemp("connected"))
 
 
@@ -37,7 +37,7 @@ def there(kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 @pytest.fixture
 def alone(there: Land) -> Land:
-    """A platform without the project."""
+    """Yield a platform without the project."""
     there.part(Project).undo(print)
     there.calls.clear()
     return there

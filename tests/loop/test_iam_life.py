@@ -75,7 +75,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Land]:
 
 @pytest.fixture(scope="module")
 def trained(here: Land) -> int:
-    """The number of a version that the repo's workflow has trained."""
+    """Return the number of a version that the repo's workflow has trained."""
     job = Job(here, here.repo)
     done = job.mlops("run")
     assert "Registered version" in done.stdout
@@ -100,7 +100,7 @@ def test_a_workflow_trains_with_the_role_of_its_repo(here: Land, trained: int) -
 
 @pytest.fixture(scope="module")
 def approved(here: Land, trained: int) -> str:
-    """The ARN of that version, approved by a person."""
+    """Return the ARN of that version, approved by a person."""
     arn = str(json.loads(Job(here, here.repo).mlops("models", "--json").stdout)[0]["arn"])
     here.aws.sagemaker.update_model_package(ModelPackageArn=arn, ModelApprovalStatus="Approved")
     return arn
@@ -117,7 +117,7 @@ def test_an_approval_is_passed_on_with_the_role_of_the_trigger(here: Land, appro
 
 @pytest.fixture(scope="module")
 def deployed(here: Land, approved: str) -> str:
-    """The ARN of that version, brought to production by the workflow."""
+    """Return the ARN of that version, deployed to production by the workflow."""
     arn = approved
     for stage in ("staging", "production"):
         job = Job(here, here.repo, stage)
@@ -187,7 +187,7 @@ def test_a_version_is_rolled_back_and_everything_is_taken_away(here: Land, deplo
 
 @pytest.fixture(scope="module")
 def others(here: Land, deployed: str) -> Iterator[Land]:
-    """The repo churn-eu of the same owner, with an approved version and an endpoint in staging."""
+    """Return the repo churn-eu of the same owner, with an approved version and staging deployed."""
     found = here.neighbour("churn-eu")
     found.act()
     Job(found, found.repo).mlops("run")

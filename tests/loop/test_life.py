@@ -25,7 +25,7 @@ LONG = ("--set", "early_stopping_rounds=2000", "--set", "num_boost_round=2000")
 
 @pytest.fixture(scope="module")
 def repo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repo]:
-    """A committed repo in a folder with a space and an umlaut, its sandbox up."""
+    """Yield a committed repo in a folder with a space and an umlaut, its sandbox running."""
     repo = make_repo(tmp_path_factory.mktemp("life") / "mein Modell für morgen")
     (repo.root / ".gitignore").write_text("data/\nreports/\n.sandbox/\n")
     for arguments in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "first"]):
@@ -44,7 +44,7 @@ def first(repo: Repo) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def account(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
-    """The sandbox's account, seen from the test."""
+    """Return the sandbox's account, as the test sees it."""
     with sandbox.connect(repo.root, repo.settings().project.region) as environment:
         for name, value in environment.items():
             monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
@@ -232,7 +232,7 @@ def arn_of(repo: Repo, version: int) -> str:
 
 
 def endpoint_of(repo: Repo, stage: str) -> tuple[int | None, str]:
-    """Version and state, as `mlops status` tells them."""
+    """Return version and state, as `mlops status` shows them."""
     done = mlops(repo.root, "--sandbox", "status", "--json")
     assert done.returncode == 0, done.stderr
     found = next(item for item in json.loads(done.stdout)["stages"] if item["stage"] == stage)
@@ -241,7 +241,7 @@ def endpoint_of(repo: Repo, stage: str) -> tuple[int | None, str]:
 
 @pytest.fixture(scope="module")
 def in_production(repo: Repo, first: subprocess.CompletedProcess[str]) -> str:
-    """Version 1, approved and brought through staging to production; its ARN."""
+    """Return the ARN of version 1, approved and deployed to staging and production."""
     approved = mlops(repo.root, "--sandbox", "approve", "1", "--comment", "good enough")
     arn = arn_of(repo, 1)
     next_step = f"mlops --sandbox deploy staging --model-package-arn {arn}"

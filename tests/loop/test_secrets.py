@@ -210,7 +210,7 @@ class World:
 
 
 def _stacks(server: Any) -> Iterator[Any]:
-    """All that CloudFormation, Service Catalog, SageMaker and Lambda show of stacks."""
+    """Return all that CloudFormation, Service Catalog, SageMaker and Lambda show of stacks."""
     formation = server.client(REGION, "cloudformation")
     for stack in formation.describe_stacks()["Stacks"]:
         name = {"StackName": stack["StackName"]}

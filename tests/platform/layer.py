@@ -1,4 +1,4 @@
-"""Builds the real Lambda layer twice from the package index and looks whether it fits the function.
+"""Build the real Lambda layer twice from the package index and check that it fits the function.
 
 `.ci/run` calls it: tests proper do without a network. Knows nothing of rendering.
 """
@@ -23,12 +23,12 @@ NEEDED = (
 
 
 def machine(library: bytes) -> int:
-    """The ELF machine of a library, e_machine; 0 when it is no ELF."""
+    """Return the ELF machine of a library, e_machine; 0 if it is no ELF."""
     return int.from_bytes(library[18:20], "little") if library[:4] == b"\x7fELF" else 0
 
 
 def problems(content: bytes) -> list[str]:
-    """What is wrong with a layer, in words."""
+    """Return what is wrong with a layer, in words."""
     archive = zipfile.ZipFile(io.BytesIO(content))
     names = archive.namelist()
     found = [f"{name} is missing" for name in NEEDED if name not in names]

@@ -51,7 +51,7 @@ ROLES: dict[str, Role] = {
 
 
 def unlimited(who: Role) -> Role:
-    """The same role without its boundary: its own policies must suffice to keep it in."""
+    """Return the role without its boundary: its own policies must suffice to confine it."""
     return lambda project: dataclasses.replace(who(project), boundary=None)
 
 
@@ -84,7 +84,7 @@ def role(name: str) -> str:
 
 
 def calls(service: str, names: str, *resources: str, **context: str | list[str]) -> Iterator[Call]:
-    """Each of the actions with each of the resources; `a_b__c` in a keyword is `a:b/c`."""
+    """Return each action with each resource; `a_b__c` in a keyword is `a:b/c`."""
     facts = {key.replace("__", "/").replace("_", ":", 1): item for key, item in context.items()}
     for name in names.split():
         for resource in resources:
@@ -92,7 +92,7 @@ def calls(service: str, names: str, *resources: str, **context: str | list[str])
 
 
 def objects(project: str) -> Iterator[Call]:
-    """What lies below a project's prefix."""
+    """Return what is below a project's prefix."""
     place = f"arn:aws:s3:::{BUCKET}/{project}"
     yield from calls("s3", "GetObject PutObject", f"{place}/data/x.csv", f"{place}/code/1/a.py")
     yield from calls("s3", "GetObject PutObject", f"{place}/executions/1/model.tar.gz")
@@ -101,7 +101,7 @@ def objects(project: str) -> Iterator[Call]:
 
 
 def training(project: str) -> Iterator[Call]:
-    """What `mlops run`, `follow` and `report` do on AWS."""
+    """Return what `mlops run`, `follow` and `report` do on AWS."""
     yield from objects(project)
     owner, execution = arn("sagemaker", f"pipeline/{project}"), "execution/0a1b2c"
     yield from calls(
@@ -129,7 +129,7 @@ def registry(project: str) -> Iterator[Call]:
 
 
 def deploying(project: str) -> Iterator[Call]:
-    """What `mlops deploy`, `smoke` and `status` do, and CloudFormation for them."""
+    """Return what `mlops deploy`, `smoke` and `status` do, and CloudFormation for them."""
     tagged, asked = {"aws_ResourceTag__project": project}, {"aws_RequestTag__project": project}
     limited = {"iam_PermissionsBoundary": BOUNDARY}
     for stage in STAGES:
@@ -190,7 +190,7 @@ def deploying(project: str) -> Iterator[Call]:
 
 
 def jobs(project: str) -> Iterator[Call]:
-    """What a pipeline does for its jobs, and they for themselves."""
+    """Return what a pipeline does for its jobs, and they for themselves."""
     yield from objects(project)
     for kind in ("Processing", "Training"):
         job = arn("sagemaker", f"{kind.lower()}-job/pipelines-0a1b2c-Step-xyz")
@@ -219,7 +219,7 @@ def images() -> Iterator[Call]:
 
 
 def answering(project: str) -> Iterator[Call]:
-    """What an endpoint's role is for."""
+    """Return what an endpoint's role is for."""
     place = f"arn:aws:s3:::{BUCKET}/{project}"
     yield from calls("s3", "GetObject", f"{place}/executions/1/model.tar.gz")
     yield from calls("s3", "GetObject", f"{place}/async/staging/input/1")
@@ -234,7 +234,7 @@ def answering(project: str) -> Iterator[Call]:
 
 
 def deciding(project: str) -> Iterator[Call]:
-    """What is left to people: no role of a repo does it, not even for its own project."""
+    """Return what only people do: no role of a repo, not even for its own project."""
     version = arn("sagemaker", f"model-package/{project}/3")
     status = {"sagemaker_ModelApprovalStatus": "Approved"}
     yield from calls("sagemaker", "UpdateModelPackage", version, **status)

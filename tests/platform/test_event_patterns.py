@@ -58,7 +58,7 @@ def texts(value: Any) -> set[str]:
 
 
 def second_reading(pattern: dict[str, Any], event: Any) -> bool:
-    """Tell whether each leaf of a pattern has one of the texts at its place in an event."""
+    """Return whether each leaf of a pattern has one of the texts at its place in an event."""
     event = event if isinstance(event, dict) else {}
     return all(
         second_reading(wanted, event.get(name))

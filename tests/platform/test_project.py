@@ -149,7 +149,7 @@ def test_without_other_accounts_the_registry_has_no_policy() -> None:
 
 
 def trusts(subject: str, audience: str = "sts.amazonaws.com", **parameters: Any) -> bool:
-    """Whether GitHub's token with this subject opens the role."""
+    """Return whether GitHub's token with this subject may assume the role."""
     trust = document(
         project("churn", parameters).properties("GitHubRole")["AssumeRolePolicyDocument"]
     )

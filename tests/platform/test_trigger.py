@@ -41,7 +41,7 @@ KEPT: dict[str, Any] = {}
 
 
 class GitHub:
-    """Answers with what `answers` holds, the last of them again and again; remembers requests."""
+    """Answers from `answers`, the last one repeatedly; remembers requests."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
@@ -93,7 +93,7 @@ def github() -> Iterator[GitHub]:
 def trigger(
     account: Server, github: GitHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[Any]:
-    """The function's module, loaded anew as in a fresh instance of it."""
+    """Yield the function's module, loaded as in a fresh instance."""
     for name, value in account.environment().items():
         monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_REGION", REGION)
@@ -126,7 +126,7 @@ def put_credential(text: str = "", **values: str) -> None:
 
 @pytest.fixture
 def register(trigger: Any) -> Callable[..., str]:
-    """Registers a version and returns its ARN; keywords change what the pipeline would stamp."""
+    """Register a version and return its ARN; keywords change what the pipeline would stamp."""
     sagemaker = client("sagemaker")
 
     def registered(
@@ -488,7 +488,7 @@ def test_a_server_that_sends_a_byte_now_and_then_is_not_listened_to_for_ever(
     began = time.monotonic()
     try:
         with (
-            pytest.raises(trigger.TriggerError, match="the time was up"),
+            pytest.raises(trigger.TriggerError, match="not complete in time"),
             trigger._until(began + 0.3),
         ):
             trigger._post(github.url, b"", {"Authorization": "Bearer x"}, began + 60)

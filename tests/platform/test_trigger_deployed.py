@@ -17,7 +17,7 @@ from sm_mlops.sandbox import Server
 
 @pytest.fixture(scope="module")
 def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connected]:
-    """An account whose function has the layer for GitHub Apps."""
+    """Yield an account whose function has the layer for GitHub Apps."""
     before = dict(os.environ)
     repo: Repo = make_repo(tmp_path_factory.mktemp("repo") / "churn")
     with Server(tmp_path_factory.mktemp("account"), REGION) as server:

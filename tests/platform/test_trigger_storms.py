@@ -132,7 +132,7 @@ STEPS = st.one_of(
 
 @pytest.fixture(scope="module")
 def storm() -> Iterator[Callable[..., World]]:
-    """Makes a world around the function, which signs in with a token or as a GitHub App."""
+    """Make a world around the function, which signs in with a token or as a GitHub App."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in ENVIRONMENT.items():
             patch.setenv(name, value)
@@ -166,11 +166,11 @@ def storm() -> Iterator[Callable[..., World]]:
 
 
 def take(world: World, step: tuple[Any, ...]) -> None:
-    """One thing that happens, if there is something for it to happen to."""
+    """Let one thing happen, if it can."""
     kind, *rest = step
 
     def of(things: list[Any]) -> Any:
-        """The latest ones most."""
+        """Choose one, most often the latest."""
         return things[-1 - rest[0] % len(things)]
 
     if kind == "register":

@@ -76,7 +76,7 @@ def direct(client: Any, ask: Ask) -> Any:
 
 
 def directly(adapter: Any, request: requests.PreparedRequest, ask: Ask) -> requests.Response | None:
-    """What `adapter` of requests would return for a request that `ask` answers."""
+    """Return what the `adapter` of requests would return for a request that `ask` answers."""
     found = ask(_environ(str(request.method), str(request.url), request.headers, request.body))
     if found is None:
         return None

@@ -317,7 +317,7 @@ class Stage:
 
 @contextlib.contextmanager
 def stage(folder: Path, **identity: str) -> Iterator[Stage]:
-    """A committed repo, an account with an administrator and nothing else, and GitHub with the
+    """Yield a committed repo, an account with only an administrator, and GitHub with the
     repo's owner; every call of a command is tried once."""
     with Front() as front, pytest.MonkeyPatch.context() as patch:
         _hurry(patch, front)
@@ -508,7 +508,7 @@ class Campaign:
 
 
 def _amiss(done: Outcome) -> Iterator[str]:
-    """What is wrong with how a command has ended."""
+    """Return what is wrong with how a command has ended."""
     if done.code == 0:
         return
     lines = [line for line in done.err.splitlines() if line.startswith("mlops: ")]

@@ -51,7 +51,7 @@ def git(folder: Path, *words: str) -> str:
 
 
 def commit(repo: Repo) -> None:
-    """Puts the repo under git, with a workflow."""
+    """Put the repo under git, with a workflow."""
     workflow = repo.root / ".github" / "workflows" / "deploy.yml"
     workflow.parent.mkdir(parents=True, exist_ok=True)
     workflow.write_text("on: {workflow_dispatch: {}}\njobs: {}\n", encoding="utf-8")
@@ -61,7 +61,7 @@ def commit(repo: Repo) -> None:
 
 
 def identify(repo: Repo, **values: str) -> Any:
-    """Replaces keys of `[tool.mlops]`: `identify(sign_in="iam-user")`."""
+    """Replace keys of `[tool.mlops]`: `identify(sign_in="iam-user")`."""
     file = repo.root / "pyproject.toml"
     lines = file.read_text(encoding="utf-8").splitlines()
     for name, value in values.items():
@@ -123,7 +123,7 @@ class World:
         self.told.append(line)
 
     def looked(self) -> list[str]:
-        """Every thing as "todo what: detail"."""
+        """Return every item as "todo what: detail"."""
         return [
             f"{item.todo} {item.what}" + (f": {item.detail}" if item.detail else "")
             for part in self.parts()
@@ -131,7 +131,7 @@ class World:
         ]
 
     def act(self) -> list[str]:
-        """Lets all parts act; returns what they tell."""
+        """Let all parts act; return what they report."""
         self.told = []
         for part in self.parts():
             part.act(self.tell)
@@ -141,12 +141,12 @@ class World:
         return self.server.github.store.get("GitHubRepository", name.lower())
 
     def secret(self) -> Any:
-        """What the trigger would read."""
+        """Return what the trigger would read."""
         client = self.aws.client("secretsmanager")
         return json.loads(client.get_secret_value(SecretId=credential.SECRET)["SecretString"])
 
     def state(self) -> Any:
-        """What there is in the end, without numbers and times."""
+        """Return the final state, without numbers and times."""
         record = self.record()
         routes = self.server.github.routes
         return {
@@ -173,7 +173,7 @@ class World:
 
 
 def add_secrets(aws: Aws, key: bool = False) -> None:
-    """What platform and project have: the trigger's secret without a value, and the key's."""
+    """Create the secrets of platform and project: the trigger's without a value, and the key's."""
     versions.mend()
     client = aws.client("secretsmanager")
     client.create_secret(Name=credential.SECRET)

@@ -69,7 +69,7 @@ def _applies(statement: Document, action: str, resource: str, facts: Context) ->
 
 
 def _filled(text: str, facts: Context) -> str | None:
-    """A policy's text with its variables; None where the request has no such value."""
+    """Return a policy's text with its variables; None if the request has no such value."""
 
     def value(found: re.Match[str]) -> str:
         fact = facts[found[1].lower()]
@@ -147,7 +147,7 @@ def formats(action: str) -> list[str] | None:
 
 
 def misfits(document: Document) -> Iterator[str]:
-    """What in a policy is no action, or is an action and a resource that do not go together."""
+    """Yield what is no action, or an action and a resource that do not go together."""
     for statement in document["Statement"]:
         arns = [re.sub(r"\$\{[^}]+\}", "x", arn) for arn in listed(statement["Resource"])]
         used = set()

@@ -79,7 +79,7 @@ class Killing:
 
     @contextlib.contextmanager
     def awake(self) -> Iterator[Aws]:
-        """A standing server, and clients of it."""
+        """Yield a running server, and clients of it."""
         status = sandbox.start(self.root, self.region)
         variables = sandbox_client.environment(self.folder, status.port, self.region)
         kept = {name: value for name, value in os.environ.items() if variables.get(name) != ""}
@@ -95,7 +95,7 @@ class Killing:
         return str(answer["PipelineExecutionArn"])
 
     def ended(self, aws: Aws, arn: str) -> str:
-        """The status of an execution at its end."""
+        """Return the status of an execution at its end."""
         end = time.monotonic() + SECONDS
         while time.monotonic() < end:
             answer = aws.client("sagemaker").describe_pipeline_execution(PipelineExecutionArn=arn)
@@ -205,7 +205,7 @@ class Killing:
         return f"{steps[0]['StepName']} {steps[0]['StepStatus']}" if steps else "begun"
 
     def _open(self, aws: Aws) -> list[str]:
-        """Executions and jobs that still count as running, though nothing runs."""
+        """Return executions and jobs that still count as running, though nothing runs."""
         client: Any = aws.client("sagemaker")
         found = client.list_pipeline_executions(PipelineName=self.settings.pipeline, MaxResults=100)
         rows = [

@@ -137,7 +137,7 @@ def _stack(name: str, stack_name: str, values: Mapping[str, Any], region: str = 
 
 
 def _made(name: str, logical: str) -> Made:
-    """Every resource, as if it existed."""
+    """Return every resource, as if it existed."""
     kind = template(name).resources[logical]["Type"]
     role, user = f"arn:aws:iam::{ACCOUNT}:role/", f"arn:aws:iam::{ACCOUNT}:user/sm-mlops/"
     refs = {

@@ -298,7 +298,7 @@ class World:
         self.objects.pop(Key, None)
 
     def _enter(self, call: str) -> None:
-        """A call has come to AWS, which may be in trouble."""
+        """Receive a call to AWS, which may fail."""
         if self.mine.dead:
             raise Killed
         if call and call == self.trouble:
@@ -401,14 +401,14 @@ class World:
         return self.call({"detail": detail}, script)
 
     def nothing(self, event: Any) -> None:
-        """What is foreign or malformed must do nothing, and not come again."""
+        """Check that what is foreign or malformed does nothing, and is not retried."""
         self.trouble = ""
         told = self.call(event, [])
         if told is None or told["started"] or self.last.requests:
             self.wrong.append(f"{event!r:.300} came to {told}")
 
     def call(self, event: Any, script: list[Weather]) -> dict[str, Any] | None:
-        """What one invocation answers, None if it fails."""
+        """Return what one invocation answers, None if it fails."""
         outer, began, here = self.invocation, self.clock.now, len(self.log)
         alarm = self.clock.rings, self.clock.interval, self.clock.action
         self.clock.rings, self.clock.action = math.inf, None
@@ -459,7 +459,7 @@ class World:
         return self.invocation
 
     def _answers(self, weather: Weather, request: Request) -> Iterator[bytes | float]:
-        """What comes back, and in between what is done."""
+        """Return what comes back, and do what happens in between."""
         self.secrets |= request.credentials
         kind, status = weather.kind, weather.status
         if weather.acts and kind not in ("details", "torn", "flood"):
@@ -517,7 +517,7 @@ class World:
             assert kind == "gone", kind
 
     def _served(self, request: Request) -> bytes:
-        """What an honest server does."""
+        """Do what an honest server does."""
         if request.path.endswith("/access_tokens"):
             return reply(201, json.dumps({"token": INSTALLED}).encode())
         if not request.dispatch:
@@ -548,7 +548,7 @@ class World:
         return (read.arn, self.mine.approval) if read else ("", 0.0)
 
     def _meanwhile(self, what: str) -> None:
-        """What happens while a request is under way."""
+        """Do what happens while a request is in progress."""
         version = self.mine.read
         if version is None:
             return
