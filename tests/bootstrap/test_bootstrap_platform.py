@@ -212,8 +212,9 @@ def test_replaced_files_of_the_same_version_come_back_only_with_a_tool_that_has_
     assert rule(there) == "Somebody approved"
     there.environment.setattr(package, "FOLDER", before)
     planned = there.part(Platform).look()
-    [offered] = (item for item in planned if item.what == "product version 0.1.0")
-    assert (offered.todo, offered.detail) == (Todo.CHANGE, "offered again")
+    marked = [item for item in planned if item.what == "guidance of product version 0.1.0"]
+    assert [item.detail for item in marked] == ["DEFAULT", "DEPRECATED"]
+    assert {item.todo for item in marked} == {Todo.CHANGE}
     there.release("0.0.9")
     assert not list(filter(is_work, there.part(Platform).look()))
     assert act(there) == []

@@ -56,16 +56,16 @@ def version_with(known: Iterable[ProductVersion], template: str) -> ProductVersi
 
 def newest(known: Iterable[ProductVersion]) -> ProductVersion | None:
     """Return the version that new projects are created from: an older tool adds none."""
-    return max(superseded(known, ""), key=lambda item: item.made, default=None)
+    offered = (item for item in known if item.template and item.guidance != OUTDATED)
+    return max(offered, key=lambda item: item.made, default=None)
 
 
-def superseded(known: Iterable[ProductVersion], template: str) -> list[ProductVersion]:
-    """Return the versions to deprecate once the one with this template is offered."""
-    return [
-        item
-        for item in known
-        if item.template and item.template != template and item.guidance != OUTDATED
-    ]
+def to_mark(known: Iterable[ProductVersion], template: str) -> Iterator[tuple[ProductVersion, str]]:
+    """Yield the versions of other guidance than they need: only this template is to be offered."""
+    for item in known:
+        guidance = CURRENT if item.template == template else OUTDATED
+        if item.template and item.guidance != guidance:
+            yield item, guidance
 
 
 def add_version(aws: Aws, product: str, template: str, url: str) -> None:

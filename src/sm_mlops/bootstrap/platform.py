@@ -187,14 +187,10 @@ class Platform(Part):
             known = catalog.versions(self.aws, product) if product else []
             template = self._assets.template
             there = catalog.version_with(known, template)
-            todo, detail = Todo.NOTHING if there else Todo.CREATE, ""
-            if there and there.guidance == catalog.OUTDATED:
-                todo, detail = Todo.CHANGE, "offered again"
-            yield Item(f"product version {assets.version_of(template)}", todo, detail)
-            late = catalog.superseded(known, template) if there else []
-            if late:
-                names = ", ".join(item.name for item in late)
-                yield Item("older product versions", Todo.CHANGE, f"deprecated: {names}")
+            todo = Todo.NOTHING if there else Todo.CREATE
+            yield Item(f"product version {assets.version_of(template)}", todo)
+            for item, guidance in catalog.to_mark(known, template) if there else ():
+                yield Item(f"guidance of product version {item.name}", Todo.CHANGE, guidance)
         if principal := self._principal():
             portfolio = found.outputs.get("PortfolioId", "")
             granted = bool(portfolio) and principal in catalog.principals(self.aws, portfolio)
@@ -320,18 +316,13 @@ class Platform(Part):
     def _offer(self, found: Found, tell: Tell) -> None:
         product, template = found.outputs["ProductId"], self._assets.template
         known = catalog.versions(self.aws, product)
-        there = catalog.version_with(known, template)
-        name = assets.version_of(template)
-        if there is None:
+        if catalog.version_with(known, template) is None:
             url = object_url(self.aws, found.outputs["ArtifactBucket"], template)
             catalog.add_version(self.aws, product, template, url)
-            tell(f"{'added':<12} product version {name}")
-        elif there.guidance == catalog.OUTDATED:
-            catalog.mark(self.aws, product, there, catalog.CURRENT)
-            tell(f"{'offered':<12} product version {name} again")
-        for item in catalog.superseded(known, template):
-            catalog.mark(self.aws, product, item, catalog.OUTDATED)
-            tell(f"{'deprecated':<12} product version {item.name}")
+            tell(f"{'added':<12} product version {assets.version_of(template)}")
+        for item, guidance in catalog.to_mark(known, template):
+            catalog.mark(self.aws, product, item, guidance)
+            tell(f"{'changed':<12} guidance of product version {item.name} to {guidance}")
 
     def _grant(self, found: Found, tell: Tell) -> None:
         principal, portfolio = self._principal(), found.outputs.get("PortfolioId", "")

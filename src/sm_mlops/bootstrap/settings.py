@@ -52,7 +52,6 @@ class Environment:
     branches and tags. `forbids_own`: whoever starts a deployment may not approve it; `skippable`:
     an administrator may deploy without approval."""
 
-    name: str
     reviewers: tuple[Reviewer, ...] = ()
     wait_minutes: int = 0
     forbids_own: bool = False
@@ -184,10 +183,10 @@ class Settings(Part):
     def _look_at_environments(self, found: Any) -> Iterator[Item]:
         refused = self._refused(found)
         for stage in self._stages():
-            wanted = self._reviewers(stage)
             had = self._environment(found, stage.name) if found else None
+            wanted = self._reviewers(stage, had)
             what = f"environment {stage.name}"
-            if stage.reviewers is None and not wanted and not (had and had.reviewers):
+            if stage.reviewers is None and not wanted:
                 detail = f"the token of {self.hub.origin} belongs to no person, who could review"
                 how = f"set Reviewers in {stages.FOLDER}/{stage.name}.json"
                 yield Item(f"reviewers of {stage.name}", Todo.PERSON, detail, how)
@@ -196,7 +195,7 @@ class Settings(Part):
                 continue
             lacking = ", ".join(_lacking(had, stage, wanted))
             if not lacking:
-                yield Item(what, Todo.NOTHING, _asks(stage, had.reviewers))
+                yield Item(what, Todo.NOTHING, _asks(stage, wanted))
             elif stage.name in refused:
                 yield Item(
                     what,
@@ -224,11 +223,11 @@ class Settings(Part):
                 yield Item(f"environment {row['name']}", Todo.NOTHING, "kept: of no stage here")
 
     def _make_environments(self, found: Any, tell: Tell) -> None:
-        refused_before = self._refused(found)
+        refused_before = _items(_variables(self.hub, found).get(REFUSED))
         refused: list[str] = []
         for stage in self._stages():
-            wanted = self._reviewers(stage)
             had = self._environment(found, stage.name)
+            wanted = self._reviewers(stage, had)
             if had is not None and not _lacking(had, stage, wanted):
                 continue
             now = self._put(found, stage, wanted, had)
@@ -244,7 +243,7 @@ class Settings(Part):
                     f"environment {stage.name} is NOT PROTECTED: GitHub's plan of "
                     f"{found.owner.login} does not allow {', '.join(lacking)}"
                 )
-        if sorted(refused) != sorted(_items(_variables(self.hub, found).get(REFUSED))):
+        if sorted(refused) != sorted(refused_before):
             self._keep_refused(found, refused)
 
     def _put(
@@ -252,9 +251,7 @@ class Settings(Part):
     ) -> Environment | None:
         """Create or change an environment, with as many rules as GitHub's plan allows. Return it,
         or None if the plan allows no environments."""
-        if stage.reviewers is None and had and had.reviewers:
-            wanted = had.reviewers
-        before = had or Environment(stage.name)
+        before = had or Environment()
         policy = {"deployment_branch_policy": _CUSTOM}
         full = policy | {
             "reviewers": [{"type": each.kind, "id": each.number} for each in wanted],
@@ -300,7 +297,6 @@ class Settings(Part):
                 rows = self.hub.ask("GET", f"{place}/deployment-branch-policies?per_page=100")
                 branches = frozenset(_pattern(row) for row in rows["branch_policies"])
         return Environment(
-            str(shown["name"]),
             tuple(_reviewer(each) for each in asked.get("reviewers") or ()),
             int(rules.get("wait_timer", {}).get("wait_timer") or 0),
             bool(asked.get("prevent_self_review")),
@@ -312,8 +308,11 @@ class Settings(Part):
         settings = self.aws.settings
         return [stages.load(settings, name) for name in stages.names(settings)]
 
-    def _reviewers(self, stage: Stage) -> tuple[Reviewer, ...]:
+    def _reviewers(self, stage: Stage, had: Environment | None) -> tuple[Reviewer, ...]:
+        """Return who has to approve. A stage that names no one keeps its reviewers, or has you."""
         if stage.reviewers is None:
+            if had and had.reviewers:
+                return had.reviewers
             person = self.hub.person
             return (Reviewer("User", person.number, person.login),) if person.login else ()
         return tuple(self._named(stage, name) for name in stage.reviewers)
@@ -393,13 +392,11 @@ def _reviewer(shown: dict[str, Any]) -> Reviewer:
 
 
 def _lacking(had: Environment, stage: Stage, wanted: tuple[Reviewer, ...]) -> list[str]:
-    """Return what an environment lacks, in words. Its reviewers stay if the stage names none."""
+    """Return what an environment lacks, in words."""
     lacking = []
-    same = {(r.kind, r.number) for r in had.reviewers} == {(r.kind, r.number) for r in wanted}
-    kept = stage.reviewers is None and had.reviewers
-    if not same and not kept:
+    if {(r.kind, r.number) for r in had.reviewers} != {(r.kind, r.number) for r in wanted}:
         lacking.append(_asks(stage, wanted))
-    if (wanted or kept) and had.skippable:
+    if wanted and had.skippable:
         lacking.append("no bypass for administrators")
     if had.branches != {BRANCH}:
         lacking.append(f"{BRANCH} only")
