@@ -47,21 +47,6 @@ THINGS = {
 _REFUSED = ("ValidationException", "ResourceInUse", "ConflictException")
 
 
-def update(aws: Aws, changes: Mapping[str, str], tell: Tell) -> None:
-    """Set parameters of the project and wait for the result. Raise MlopsError."""
-    found = projects.settled(aws, tell)
-    if found is None or found.stack is None:
-        name = aws.settings.project.project
-        raise MlopsError(f"there is no SageMaker project {name} yet; run {aws.command} bootstrap")
-    unknown = sorted(set(changes) - set(found.stack.parameters))
-    if unknown:
-        raise MlopsError(
-            f"the project's template is older and has no {', '.join(unknown)}; run "
-            f"{aws.command} bootstrap to upgrade it"
-        )
-    _update(aws, found, {**_own(found.stack.parameters), **changes}, "")
-
-
 def _require(aws: Aws, found: Found | None) -> None:
     """Raise MlopsError unless the last operation succeeded."""
     name = aws.settings.project.project
@@ -72,25 +57,24 @@ def _require(aws: Aws, found: Found | None) -> None:
         raise MlopsError(f"project {name} is {found.status}: {reason}")
 
 
-def _own(parameters: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in parameters.items() if name not in GIVEN}
-
-
 def _rows(parameters: Mapping[str, str]) -> list[dict[str, str]]:
     return [{"Key": name, "Value": value} for name, value in parameters.items()]
 
 
-def _update(aws: Aws, found: Found, parameters: Mapping[str, str], target: str) -> None:
-    """Update the project and wait for the result. Raise MlopsError.
+def update(aws: Aws, found: Found, changes: Mapping[str, str], target: str = "") -> None:
+    """Change parameters of the project and wait for the result. Raise MlopsError.
 
     `target` is a version of the product or the address of a template; empty keeps what it has.
     Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateProject.html
     """
+    had = found.stack.parameters if found.stack else {}
+    kept = {name: value for name, value in had.items() if name not in GIVEN}
+    parameters = _rows(kept | dict(changes))
     if found.provisioned:
         artifact = target or catalog.version_of(aws, found.provisioned)
         request: dict[str, Any] = {
             "ServiceCatalogProvisioningUpdateDetails": {
-                "ProvisioningParameters": _rows(parameters),
+                "ProvisioningParameters": parameters,
                 **({"ProvisioningArtifactId": artifact} if artifact else {}),
             }
         }
@@ -98,7 +82,7 @@ def _update(aws: Aws, found: Found, parameters: Mapping[str, str], target: str) 
         provider = {
             "TemplateName": TEMPLATE_NAME,
             "TemplateURL": target or found.template_url,
-            "Parameters": _rows(parameters),
+            "Parameters": parameters,
         }
         request = {"TemplateProvidersToUpdate": [{"CfnTemplateProvider": provider}]}
     aws.sagemaker.update_project(ProjectName=aws.settings.project.project, **request)
@@ -350,8 +334,8 @@ class Project(Part):
             target = chosen.offered().identifier if found.provisioned else chosen.address()
             known |= set(stages.template_parameters(package.FOLDER / assets.PROJECT))
         needed = self._needed(had)
-        parameters = _own(had) | {key: value for key, value in needed.items() if key in known}
-        _update(self.aws, found, parameters, target)
+        changed = {name: value for name, value in needed.items() if name in known}
+        update(self.aws, found, changed, target)
         tell(f"{'changed':<12} SageMaker project {self.name}: {'; '.join(changes)}")
 
     def _delete(self, found: Found, tell: Tell) -> None:

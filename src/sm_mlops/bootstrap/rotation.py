@@ -77,5 +77,5 @@ def _create(aws: Aws, tell: Tell) -> None:
     found = projects.find(aws)
     assert found is not None and found.stack is not None
     serial = int(found.stack.parameters.get(SERIAL) or 1) + 1
-    project.update(aws, {SERIAL: str(serial)}, tell)
+    project.update(aws, found, {SERIAL: str(serial)})
     tell(f"{'created':<12} access key of {keys.user(aws)}")
