@@ -330,7 +330,7 @@ def test_a_parameter_of_the_command_line_is_planned_and_set(there: Land) -> None
     [
         ({"AlarmTopic": "x"}, "did you mean AlarmTopicArn"),
         ({"TemplateVersion": "9.9.9"}, "--platform TemplateVersion"),
-        ({"AlarmTopicArn": "alarms"}, "must be the ARN of an SNS topic"),
+        ({"AlarmTopicArn": "alarms"}, "expected: the ARN of an SNS topic"),
     ],
     ids=["unknown", "own", "malformed"],
 )

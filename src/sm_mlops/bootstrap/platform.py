@@ -338,16 +338,16 @@ class Platform(Part):
         found = self._find()
         if found.stack is None:
             return []
-        details = {"OidcProvider": "of all regions of the account"}
+        names, details = dict(THINGS), {"OidcProvider": "of all regions of the account"}
         if bucket := found.resources.get("ArtifactBucket"):
+            names["ArtifactBucket"] += f" {bucket}"
             sizes = [int(item.get("Size", 0)) for item in objects.versions(self.aws, bucket)]
-            megabytes = f"{sum(sizes) / 1e6:.1f} MB"
-            details["ArtifactBucket"] = f"{bucket}, with {len(sizes)} objects, {megabytes}"
+            details["ArtifactBucket"] = f"with {len(sizes)} objects, {sum(sizes) / 1e6:.1f} MB"
         return [
             Item(f"platform {STACK}", Todo.DELETE),
             *(
                 Item(words, Todo.DELETE, details.get(logical, ""))
-                for logical, words in THINGS.items()
+                for logical, words in names.items()
                 if logical in found.resources
             ),
         ]
