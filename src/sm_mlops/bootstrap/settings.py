@@ -195,7 +195,7 @@ class Settings(Part):
                 continue
             lacking = ", ".join(_lacking(had, stage, wanted))
             if not lacking:
-                yield Item(what, Todo.NOTHING, _asks(stage, wanted))
+                yield Item(what, Todo.NOTHING, _asks(stage, had.reviewers))
             elif stage.name in refused:
                 yield Item(
                     what,
