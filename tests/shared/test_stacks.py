@@ -475,7 +475,7 @@ def test_who_comes_second_of_two_is_told_so(
         "delete_change_set",
         formation.execute_change_set,
     )
-    with pytest.raises(MlopsError, match="is being changed by another operation"):
+    with pytest.raises(MlopsError, match="another operation is changing"):
         driver.deploy()
 
 
