@@ -134,17 +134,17 @@ def _step(item: dict[str, Any]) -> Step:
 def step_order(aws: Aws, arn: str) -> tuple[str, ...]:
     """Return the names of all steps of the definition, in both branches of conditions."""
     answer = aws.sagemaker.describe_pipeline_definition_for_execution(PipelineExecutionArn=arn)
+    steps = steps_below(json.loads(answer["PipelineDefinition"])["Steps"])
+    return tuple(step["Name"] for step in steps)
 
-    def names(steps: list[dict[str, Any]]) -> list[str]:
-        found = []
-        for step in steps:
-            found.append(step["Name"])
-            if step["Type"] == "Condition":
-                for branch in ("IfSteps", "ElseSteps"):
-                    found += names(step["Arguments"].get(branch, []))
-        return found
 
-    return tuple(names(json.loads(answer["PipelineDefinition"])["Steps"]))
+def steps_below(steps: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield steps of a definition, each condition followed by the steps of its branches."""
+    for step in steps:
+        yield step
+        if step["Type"] == "Condition":
+            for branch in ("IfSteps", "ElseSteps"):
+                yield from steps_below(step["Arguments"].get(branch, []))
 
 
 def follow(aws: Aws, arn: str, console: Console, *, until: float | None = None) -> Execution:

@@ -17,7 +17,7 @@ from sm_mlops.deployment.predict import Answer
 from sm_mlops.errors import MlopsError
 
 ENDPOINT = Endpoint(
-    *("churn-staging", "arn", "InService", "", "serverless", "config", "model", ""),
+    *("churn-staging", "InService", "", "serverless", "config", "model", ""),
     since=datetime(2026, 1, 1, tzinfo=UTC),
     instances=None,
 )

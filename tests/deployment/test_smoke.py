@@ -52,7 +52,7 @@ def run(repo: Repo, account: Aws, monkeypatch: pytest.MonkeyPatch) -> Callable[.
     """Run the smoke test against a model that is a function."""
     stage = stages.load(repo.settings(), "staging")
     found = Endpoint(
-        *(stage.stack, "arn", "InService", "", "serverless", "config", "model", ARN),
+        *(stage.stack, "InService", "", "serverless", "config", "model", ARN),
         since=datetime(2026, 1, 1, tzinfo=UTC),
         instances=None,
     )

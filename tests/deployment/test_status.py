@@ -31,7 +31,7 @@ def version(number: int, approval: str = "Approved") -> Version:
 
 def endpoint(number: int, state: str = "InService", reason: str = "") -> Endpoint:
     return Endpoint(
-        *("churn-staging", "arn", state, reason, "serverless", "config", "model"),
+        *("churn-staging", state, reason, "serverless", "config", "model"),
         package=f"{ARN}{number}",
         since=NOW,
         instances=None,

@@ -1,10 +1,10 @@
-"""The panel "Deploy": an approved version into a stage, and the way back."""
+"""The panel "Deploy": deploy an approved version to a stage, and return to an earlier one."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,15 +36,13 @@ PANEL = "Deploy"
 
 
 def stage_names(incomplete: str) -> list[str]:
-    """Complete a stage's name in the shell; silent where there is no repo."""
+    """Return the names of stages for completion in the shell; none outside of a repo."""
     from sm_mlops.deployment import stages
     from sm_mlops.settings import SettingsError
 
-    try:
-        known = stages.names(load_settings())
-    except SettingsError:
-        return []
-    return [name for name in known if name.startswith(incomplete)]
+    with suppress(SettingsError):
+        return [name for name in stages.names(load_settings()) if name.startswith(incomplete)]
+    return []
 
 
 WhichStage = Annotated[
@@ -79,7 +77,7 @@ def check(
     """Check that a version may be deployed, before its commit is checked out.
 
     It must be approved, belong to this project, account and region, and be trained from this
-    commit. `mlops deploy` checks the same.
+    commit. `mlops deploy` checks this, too.
 
     **Example**
 
@@ -120,8 +118,8 @@ def deploy(
 ) -> None:
     """Deploy an approved version to a stage, and wait until its endpoint runs this version.
 
-    The version is named by its ARN: nothing ever deploys "the latest". Deploying what already runs
-    changes nothing. Ctrl-C stops following, not the deployment.
+    The version is named by its ARN: nothing ever deploys "the latest". Deploying the running
+    version again changes nothing. Ctrl-C stops following, not the deployment.
 
     **Examples**
 
@@ -159,10 +157,10 @@ def rollback(
     continue_rollback: ContinueRollback = False,
     as_json: AsJson = False,
 ) -> None:
-    """Return a stage to the version that ran before, in the same way as a deployment.
+    """Return a stage to the version that ran before, by a deployment.
 
-    Each stage records which versions it ran. If the former one is unknown or no longer approved,
-    name a version with --to.
+    Each stage records the versions it ran. If the former one is unknown or no longer approved, name
+    a version with --to.
 
     **Examples**
 
@@ -190,11 +188,8 @@ def rollback(
             )
 
         _carry_out(aws, chosen, work, as_json)
-        number = back.running
-        tell(
-            console,
-            f"to prevent another deployment of version {number}: {aws.command} reject {number}",
-        )
+        again = f"another deployment of version {back.running}"
+        tell(console, f"to prevent {again}: {aws.command} reject {back.running}")
 
 
 def _carry_out(aws: Aws, stage: Stage, work: Callable[[], Deployment], as_json: bool) -> None:
@@ -215,12 +210,12 @@ def _carry_out(aws: Aws, stage: Stage, work: Callable[[], Deployment], as_json: 
 
 @contextmanager
 def interruptible(aws: Aws, stack: str, *, cancellable: bool = True) -> Iterator[None]:
-    """Leave on Ctrl-C; CloudFormation finishes what it has begun."""
+    """Exit on Ctrl-C with code 130: the operation of CloudFormation continues."""
     try:
         yield
     except KeyboardInterrupt:
         lines = [
-            "\nThis stops nothing: CloudFormation continues.",
+            "\nCloudFormation continues.",
             "follow it   run the same command again",
             f"look at it  {aws.command} status",
         ]
@@ -232,14 +227,14 @@ def interruptible(aws: Aws, stack: str, *, cancellable: bool = True) -> Iterator
 
 
 class _TimeIsUp(BaseException):
-    """Ends what is in progress, as Ctrl-C does."""
+    """Interrupts like Ctrl-C."""
 
 
 @contextmanager
 def _at_most(minutes: float | None, stage: str) -> Iterator[None]:
-    """Leave the block after this time, with exit code 1: before a job's credentials expire.
+    """Exit with code 1 after this time, before a job's credentials expire.
 
-    CloudFormation finishes what it has begun.
+    The operation of CloudFormation continues.
     """
     if minutes is None:
         yield
@@ -289,9 +284,9 @@ def _tell_deployment(aws: Aws, done: Deployment, console: Console, as_json: bool
     if as_json:
         print_json(done)
     if done.planned:
-        from sm_mlops.stack_display import Change, change_table
+        from sm_mlops.stack_display import change_table
 
-        console.print(change_table(Change(**item) for item in done.changes))
+        console.print(change_table(done.changes))
         tell(console, "Nothing was changed: this was a dry run.")
         return
     line = f"{done.stage} is unchanged: it already runs version {done.version}"
@@ -310,10 +305,10 @@ def _tell_deployment(aws: Aws, done: Deployment, console: Console, as_json: bool
 
 @app.command(rich_help_panel=PANEL)
 def share(context: typer.Context, yes: Yes = False, as_json: AsJson = False) -> None:
-    """Let the accounts in infra/*.json, and no others, read what they deploy.
+    """Allow exactly the accounts in infra/*.json to read what they deploy.
 
-    Adds statements to the policies of the model package group, the artifact bucket and the key,
-    and keeps those of others. Run it once, and again when a stage moves to another account.
+    Changes this project's statements in the policies of the model package group, the artifact
+    bucket and the key. Run it again when a stage moves to another account.
 
     **Example**
 

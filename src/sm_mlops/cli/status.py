@@ -18,7 +18,7 @@ from sm_mlops.cli.console import (
     progress,
     say,
 )
-from sm_mlops.cli.deploy import PANEL, interruptible, stage_names
+from sm_mlops.cli.deploy import PANEL, WhichStage, interruptible
 from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
 
@@ -30,21 +30,12 @@ if TYPE_CHECKING:
     from sm_mlops.deployment.status import Status
 
 app = typer.Typer(rich_markup_mode="markdown")
-OneStage = Annotated[
-    str,
-    typer.Argument(
-        metavar="STAGE",
-        help="A file of infra/, such as staging.",
-        autocompletion=stage_names,
-        show_default=False,
-    ),
-]
 
 
 @app.command(rich_help_panel=PANEL)
 def status(
     context: typer.Context,
-    stage: OneStage = "",
+    stage: WhichStage = "",
     as_json: AsJson = False,
 ) -> None:
     """Show what runs where, what waits for approval, and the last training.
@@ -91,7 +82,7 @@ def _tell_status(aws: Aws, found: Status) -> None:
 @app.command(rich_help_panel=PANEL)
 def destroy(
     context: typer.Context,
-    stage: OneStage = "",
+    stage: WhichStage = "",
     everything: Annotated[
         bool, typer.Option("--all", help="All stages, and running executions.")
     ] = False,
@@ -135,7 +126,8 @@ def destroy(
         present = [item for item in deletions if not item.empty]
         if present or executing or registry:
             confirm("Delete this permanently?", yes)
-        work.stop_executions(aws, executing)
+        for arn in executing:
+            aws.sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn)
         left = _delete(aws, console, deletions, registry, data)
     if as_json:
         versions, objects = 0 if registry else kept.versions, 0 if data else kept.objects
