@@ -29,17 +29,15 @@ def model_fn(model_dir):
 '''
 
 
-def register_broken_copy(aws: Aws, of: Version) -> Version:
-    """Register a copy of a version whose inference.py raises, pending approval."""
+def register_broken_copy(aws: Aws, of: Version, archive: bytes = b"") -> Version:
+    """Register a copy of a version, pending approval, whose model.tar.gz is `archive`.
+
+    By default it has an inference.py that raises.
+    """
     package: dict[str, Any] = dict(aws.sagemaker.describe_model_package(ModelPackageName=of.arn))
     container = package["InferenceSpecification"]["Containers"][0]
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
-        member = tarfile.TarInfo("code/inference.py")
-        member.size = len(BROKEN)
-        tar.addfile(member, io.BytesIO(BROKEN))
     broken = f"{aws.settings.prefix}/demo/broken/model.tar.gz"
-    aws.s3.put_object(Bucket=aws.bucket, Key=broken, Body=packed.getvalue())
+    aws.s3.put_object(Bucket=aws.bucket, Key=broken, Body=archive or _archive())
     container["ModelDataUrl"] = f"s3://{aws.bucket}/{broken}"
     arn = aws.sagemaker.create_model_package(
         ModelPackageDescription=f"Version {of.version} with an inference.py that raises",
@@ -47,3 +45,12 @@ def register_broken_copy(aws: Aws, of: Version) -> Version:
         **{name: package[name] for name in _REGISTERED if name in package},
     )["ModelPackageArn"]
     return registry.version(aws, int(arn.rpartition("/")[2]))
+
+
+def _archive() -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        member = tarfile.TarInfo("code/inference.py")
+        member.size = len(BROKEN)
+        tar.addfile(member, io.BytesIO(BROKEN))
+    return packed.getvalue()

@@ -60,6 +60,18 @@ def _as_json(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime) else asdict(value)
 
 
+def pairs(option: str, example: str, given: list[str] | None) -> dict[str, str]:
+    """Return the values of a repeated option `NAME=VALUE` by name. Raises MlopsError."""
+    found = {}
+    for text in given or ():
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            # The text is not shown: it may be a secret.
+            raise MlopsError(f"{option} must be NAME=VALUE, as in {option} {example}")
+        found[name.strip()] = value
+    return found
+
+
 def fail(line: str, code: int = 1) -> typer.Exit:
     """Print why the command fails; return the exception that ends it."""
     tell(err, f"mlops: {line}", "red")

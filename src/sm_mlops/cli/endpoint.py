@@ -1,4 +1,4 @@
-"""The panel "Deploy": testing and calling a stage's endpoint."""
+"""The panel "Deploy": test and call the endpoint of a stage."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def smoke(
         typer.Option(
             min=0,
             metavar="MILLISECONDS",
-            help="Limit for the median of single rows; by default 2000, if asynchronous none.",
+            help="Limit for the median of single rows; by default 2000, none if asynchronous.",
             show_default=False,
         ),
     ] = None,
@@ -48,8 +48,8 @@ def smoke(
 ) -> None:
     """Test a stage's endpoint with the rows registered with its version.
 
-    Sends them in each content type, compares the answers with the evaluation's, measures the
-    latency and sends rows that must be refused. The exit code is 1 if a check fails.
+    Sends them in each content type, compares the answers with the evaluation, measures the latency
+    and sends rows that must be refused. The exit code is 1 if a check fails.
 
     **Examples**
 
@@ -73,9 +73,9 @@ def smoke(
     else:
         out.print(smoke_test.table(checks))
         failed = sum(item.passed is False for item in checks)
-        line = f"{stage} works" if good else f"{stage}: {failed} of {len(checks)} checks failed"
-        if not good and not failed:
-            line = f"{stage}: there was nothing to check it with"
+        line = f"{stage}: {failed} of {len(checks)} checks failed"
+        if not failed:
+            line = f"{stage} works" if good else f"{stage}: no rows to check it with"
         tell(out if good else err, line, "green" if good else "red")
     _summarize(stage, good, checks)
     if not good:
@@ -116,7 +116,7 @@ def invoke(
         bool, typer.Option("--json", help="The answer with endpoint, version and time.")
     ] = False,
 ) -> None:
-    """Call a stage's endpoint with your own rows, and print its answer.
+    """Call a stage's endpoint with your own rows, and print the answer.
 
     **Examples**
 
@@ -137,9 +137,7 @@ def invoke(
             kind = content_type or smoke.JSON
         answer = predict.invoke(there, endpoint, body, kind, accept)
     if not as_json:
-        sys.stdout.buffer.write(answer.body)
-        if not answer.body.endswith(b"\n"):
-            sys.stdout.buffer.write(b"\n")
+        sys.stdout.buffer.write(answer.body.removesuffix(b"\n") + b"\n")
         return
     text = answer.body.decode("utf-8", "replace")
     is_json = answer.content_type.split(";")[0].strip() == "application/json"
@@ -164,7 +162,7 @@ def _rows(file: str, content_type: str, known: dict[str, str]) -> tuple[bytes, s
         raise MlopsError(f"{file}: {error.strerror}") from error
     if not kind:
         raise MlopsError(
-            f"{file}: its name ends in none of {', '.join(known)}: add --content-type, as in "
-            "--content-type text/csv"
+            f"{file}: the name does not end in {', '.join(known)}: add --content-type, such as "
+            "text/csv"
         )
     return body, kind

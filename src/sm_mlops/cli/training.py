@@ -1,4 +1,4 @@
-"""The panel "Train": compile the pipeline, run it and follow its executions."""
+"""The panel "Train": compile the pipeline, run it, and follow its executions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sm_mlops.cli.console import connected, err, load_settings, out, say
+from sm_mlops.cli.console import connected, err, load_settings, out, pairs, say
 from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
 
@@ -83,62 +83,41 @@ def run(
     from sm_mlops.training.run import start
 
     until = _clock(at_most)
-    overrides = _pairs(values or [])
+    overrides = pairs("--set", "max_depth=4", values)
     with connected(context) as aws:
         started = start(aws, overrides, say)
-        if not wait:
-            _tell_ci(started.arn, "Executing")
-            _say_how_to_follow(aws, started.arn)
-            return
-        follow_to_the_end(aws, started.arn, until)
+        follow_to_the_end(aws, started.arn, until if wait else time.monotonic())
 
 
-def _pairs(values: list[str]) -> dict[str, str]:
-    pairs = {}
-    for item in values:
-        name, equals, value = item.partition("=")
-        if not equals or not name:
-            raise MlopsError(f"--set {item}: must be NAME=VALUE, as in --set max_depth=4")
-        pairs[name.strip()] = value
-    return pairs
-
-
-def _say_how_to_follow(aws: Aws, arn: str) -> None:
-    identifier = arn.rsplit("/", 1)[-1]
+def _say_how_to_follow(aws: Aws, identifier: str) -> None:
+    say("The execution continues.")
     say(f"follow it   {aws.command} follow {identifier}")
     say(f"stop it     {aws.command} stop {identifier}")
 
 
 def _clock(minutes: float | None) -> float | None:
-    """Return the reading of `time.monotonic` in so many minutes."""
+    """Return the reading of `time.monotonic` after this time, None for no limit."""
     return None if minutes is None else time.monotonic() + 60 * minutes
 
 
 def follow_to_the_end(aws: Aws, arn: str, until: float | None = None) -> None:
     from sm_mlops import actions, executions
 
+    identifier = arn.rsplit("/", 1)[-1]
     try:
         execution = executions.follow(aws, arn, out, until=until)
     except KeyboardInterrupt:
-        say("\nThe execution continues.")
-        _say_how_to_follow(aws, arn)
+        say("")
+        _say_how_to_follow(aws, identifier)
         raise typer.Exit(130) from None
-    if execution.status not in executions.FINAL:
-        _tell_ci(arn, "Executing")
-        say("The execution continues.")
-        _say_how_to_follow(aws, arn)
-        actions.summary(f"The execution continues: `{aws.command} follow {arn.rsplit('/', 1)[-1]}`")
+    # Without the account number: GitHub drops outputs with masked values.
+    actions.output("execution", identifier)
+    actions.output("status", execution.status)
+    if execution.status in executions.FINAL:
+        _tell_end(aws, execution)
         return
-    _tell_ci(arn, execution.status)
-    _tell_end(aws, execution)
-
-
-def _tell_ci(arn: str, status: str) -> None:
-    """Set outputs for later jobs, without the account number: GitHub drops what is masked."""
-    from sm_mlops import actions
-
-    actions.output("execution", arn.rsplit("/", 1)[-1])
-    actions.output("status", status)
+    _say_how_to_follow(aws, identifier)
+    actions.summary(f"The execution continues: `{aws.command} follow {identifier}`")
 
 
 def _tell_end(aws: Aws, execution: Execution) -> None:
@@ -147,12 +126,11 @@ def _tell_end(aws: Aws, execution: Execution) -> None:
     if execution.status == "Succeeded":
         if execution.model_package:
             found = registry.version(aws, int(execution.model_package.rsplit("/", 1)[-1]))
-            out.print(f"[green]Registered version {found.version}[/] ({found.approval})")
+            line = f"Registered version {found.version}"
+            out.print(f"[green]{line}[/] ({found.approval})")
             say(f"evaluation  {found.evaluation}")
             say(f"look at it  {aws.command} report {found.version}")
-            actions.summary(
-                f"**Registered version {found.version}** ({found.approval}): {found.evaluation}"
-            )
+            actions.summary(f"**{line}** ({found.approval}): {found.evaluation}")
         return
     why = executions.failure(aws, execution)
     actions.summary("\n".join((f"**Execution {execution.status}**", "", "```", *why, "```")))
