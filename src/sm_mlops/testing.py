@@ -20,21 +20,20 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sm_mlops.aws import split_s3
+from sm_mlops import executions, objects
+from sm_mlops.aws import Aws, split_s3
+from sm_mlops.cli.sandbox_account import temporary
 from sm_mlops.deployment import endpoints, stages
+from sm_mlops.deployment.endpoints import Endpoint
 from sm_mlops.deployment.predict import Refused, invoke
-from sm_mlops.deployment.smoke import CSV, JSON, LINES, load_sample
+from sm_mlops.deployment.smoke import CSV, JSON, LINES, Sample, load_sample
 from sm_mlops.errors import MlopsError
-from sm_mlops.executions import steps_below
+from sm_mlops.executions import Execution
 from sm_mlops.settings import LOWER_IS_BETTER, Gate, load
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from sm_mlops.aws import Aws
-    from sm_mlops.deployment.endpoints import Endpoint
-    from sm_mlops.deployment.smoke import Sample
-    from sm_mlops.executions import Execution
 
 __all__ = ["CSV", "JSON", "LINES", "Refused"]
 ACCOUNT = "123456789012"
@@ -69,7 +68,7 @@ def compiled(root: Path, hash_seed: int = 0) -> str:
 
 def steps(definition: str) -> dict[str, dict[str, Any]]:
     """Return the steps of a pipeline definition by name, those in conditions included."""
-    return {step["Name"]: step for step in steps_below(json.loads(definition)["Steps"])}
+    return {step["Name"]: step for step in executions.steps_below(json.loads(definition)["Steps"])}
 
 
 def unguarded(definition: str) -> list[str]:
@@ -143,8 +142,6 @@ def trained(root: Path, work: Path) -> Iterator[Model]:
     """
     from rich.console import Console
 
-    from sm_mlops import executions
-    from sm_mlops.cli.sandbox_account import temporary
     from sm_mlops.training import run
 
     settings = load(root)
@@ -162,8 +159,6 @@ def trained(root: Path, work: Path) -> Iterator[Model]:
 
 
 def _failure(aws: Aws, execution: Execution) -> Iterator[str]:
-    from sm_mlops import executions
-
     yield executions.failure(aws, execution)[0]
     for step in execution.steps:
         if step.status == "Failed" and step.job:
@@ -173,8 +168,6 @@ def _failure(aws: Aws, execution: Execution) -> Iterator[str]:
 def _served(aws: Aws, execution: Execution) -> Model:
     import pyarrow as pa
     import pyarrow.parquet as pq
-
-    from sm_mlops import objects
 
     arn, role = execution.model_package, aws.settings.role_arn(aws.account)
     call, name = aws.sagemaker, {"EndpointName": _ENDPOINT}

@@ -291,7 +291,7 @@ def test_the_sandbox_has_a_github_of_its_own(repo: Repo) -> None:
     identify(repo, github="Somebody/Else")
     done = mlops(repo.root, "--sandbox", "doctor", GITHUB_TOKEN="canary-token", GH_TOKEN="canary-2")
     assert "you, from GITHUB_TOKEN (scopes repo, workflow)" in done.stdout + done.stderr
-    file = repo.root / ".sandbox" / "github.json"
+    file = repo.root / ".sandbox" / "github-token"
     assert file.stat().st_mode & 0o777 == 0o600
     token = file.read_text()
     mlops(repo.root, "--sandbox", "doctor", GITHUB_TOKEN="canary-token")

@@ -15,8 +15,8 @@ from connected_case import COMMIT, NAME, OWNER, REGION, TRIGGER, Connected, conn
 from function_cases import until
 from repos import Repo, make_repo
 from sm_mlops import platform, registry
-from sm_mlops.cli.console import apply
 from sm_mlops.cli.main import app
+from sm_mlops.cli.sandbox_account import apply
 from sm_mlops.deployment import trigger
 from sm_mlops.errors import MlopsError
 from sm_mlops.sandbox import Server

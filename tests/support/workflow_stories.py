@@ -278,7 +278,7 @@ class Connected:
         own |= {"AWS_REGION", "AWS_DEFAULT_REGION"}
         self.hub.machine |= {name: signed_in[name] for name in set(signed_in) - own}
         api = f"{signed_in['GITHUB_API_URL']}/repos/{NAME}"
-        token = json.loads(self.repo.text(".sandbox/github.json"))["token"]
+        token = self.repo.text(".sandbox/github-token")
 
         def ask(path: str) -> Any:
             request = urllib.request.Request(f"{api}/{path}")

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from sm_mlops.bootstrap import plan
+from sm_mlops.bootstrap.plan import Item, Part, Todo, is_work
 from sm_mlops.cli.console import (
     AsJson,
     ContinueRollback,
@@ -28,7 +30,6 @@ from sm_mlops.errors import MlopsError
 
 if TYPE_CHECKING:
     from sm_mlops.aws import Aws
-    from sm_mlops.bootstrap.plan import Item, Part
     from sm_mlops.bootstrap.platform import Options, Platform
 
 app = typer.Typer(rich_markup_mode="markdown")
@@ -141,13 +142,9 @@ class Run:
 
     @property
     def work_left(self) -> list[Item]:
-        from sm_mlops.bootstrap.plan import is_work
-
         return [item for item in self.left if is_work(item)]
 
     def connect(self, parts: Sequence[Part]) -> None:
-        from sm_mlops.bootstrap import plan
-
         self._show(plan.look(parts))
         if self.work_left and not self.only_plan:
             confirm("Do this?", self.yes)
@@ -156,8 +153,6 @@ class Run:
         self._tell_rest("Nothing is left to do.")
 
     def destroy(self, shared: Platform, own: Sequence[Part]) -> None:
-        from sm_mlops.bootstrap import plan
-
         found = plan.look_back(own)
         if found:
             self._show(found)
@@ -193,8 +188,6 @@ class Run:
         self.left = [*self.left, *shared.look_back()]
 
     def _show(self, items: list[Item]) -> None:
-        from sm_mlops.bootstrap import plan
-
         self.plan = self.left = items
         self.console.print(plan.table(items))
 
@@ -212,8 +205,6 @@ class Run:
             raise
 
     def _tell_rest(self, nothing: str) -> None:
-        from sm_mlops.bootstrap.plan import Todo
-
         asked = [item for item in self.left if item.todo is Todo.PERSON and item.remedy]
         if asked:
             tell(self.console, "You still need to:")

@@ -9,17 +9,15 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import IO, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from sm_mlops import settings as mlops_settings
+from sm_mlops.aws import Aws
 from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
-
-if TYPE_CHECKING:
-    from sm_mlops.aws import Aws
 
 
 def on_terminal(stream: IO[str] | None) -> bool:
@@ -117,8 +115,6 @@ def connected(context: typer.Context, *, empty: bool = False) -> Iterator[Aws]:
 
     Unless it must be `empty`, the sandbox has what `mlops run` needs before bootstrap.
     """
-    from sm_mlops.aws import Aws
-
     settings = load_settings()
     if not context.obj.sandbox:
         # The access key of a CI may only assume this role.
@@ -127,7 +123,7 @@ def connected(context: typer.Context, *, empty: bool = False) -> Iterator[Aws]:
     # Only this branch and the commands of `mlops sandbox` ever import the sandbox.
     from sm_mlops import sandbox
     from sm_mlops.cli import sandbox_github
-    from sm_mlops.cli.sandbox_account import prepare
+    from sm_mlops.cli.sandbox_account import apply, prepare
 
     with sandbox.connect(settings.root, settings.project.region) as environment:
         apply(environment)
@@ -136,12 +132,3 @@ def connected(context: typer.Context, *, empty: bool = False) -> Iterator[Aws]:
             prepare(aws)
         apply(sandbox_github.prepare(settings))
         yield aws
-
-
-def apply(environment: dict[str, str]) -> None:
-    """Set these variables for this process; an empty value removes one."""
-    for name, value in environment.items():
-        if value:
-            os.environ[name] = value
-        else:
-            os.environ.pop(name, None)

@@ -6,11 +6,13 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from sm_mlops import actions
+from sm_mlops.aws import Aws
 from sm_mlops.cli.console import (
     AsJson,
     ContinueRollback,
@@ -24,12 +26,14 @@ from sm_mlops.cli.console import (
     progress,
     say,
 )
+from sm_mlops.commit import require
+from sm_mlops.deployment import access, stages
+from sm_mlops.deployment.deploy import Deployment, DeploymentFailed, approved, rollback_target
+from sm_mlops.deployment.deploy import deploy as deploy_version
+from sm_mlops.deployment.stages import Stage
 from sm_mlops.display import tell
-
-if TYPE_CHECKING:
-    from sm_mlops.aws import Aws
-    from sm_mlops.deployment.deploy import Deployment, DeploymentFailed
-    from sm_mlops.deployment.stages import Stage
+from sm_mlops.settings import SettingsError
+from sm_mlops.stack_display import change_table
 
 app = typer.Typer(rich_markup_mode="markdown")
 PANEL = "Deploy"
@@ -37,9 +41,6 @@ PANEL = "Deploy"
 
 def stage_names(incomplete: str) -> list[str]:
     """Return the names of stages for completion in the shell; none outside of a repo."""
-    from sm_mlops.deployment import stages
-    from sm_mlops.settings import SettingsError
-
     with suppress(SettingsError):
         return [name for name in stages.names(load_settings()) if name.startswith(incomplete)]
     return []
@@ -83,9 +84,6 @@ def check(
 
     - `mlops check --model-package-arn ARN --commit 3f2c9ab...`
     """
-    from sm_mlops.commit import require
-    from sm_mlops.deployment.deploy import approved
-
     require(commit)
     with connected(context) as aws:
         package = approved(aws, model_package_arn, commit)
@@ -127,9 +125,6 @@ def deploy(
     - `mlops deploy production --model-package-arn ARN --dry-run`
     - `mlops --sandbox deploy staging --model-package-arn ARN` on this machine only
     """
-    from sm_mlops.deployment import stages
-    from sm_mlops.deployment.deploy import deploy as deploy_version
-
     console = progress(as_json)
     with connected(context) as aws:
         chosen = stages.load(aws.settings, stage)
@@ -167,10 +162,6 @@ def rollback(
     - `mlops rollback production`
     - `mlops rollback production --to 2 --yes`
     """
-    from sm_mlops.deployment import stages
-    from sm_mlops.deployment.deploy import deploy as deploy_version
-    from sm_mlops.deployment.deploy import rollback_target
-
     console = progress(as_json)
     with connected(context) as aws:
         chosen = stages.load(aws.settings, stage)
@@ -194,8 +185,6 @@ def rollback(
 
 def _carry_out(aws: Aws, stage: Stage, work: Callable[[], Deployment], as_json: bool) -> None:
     """Deploy and print the result; a failed deployment is printed with its log, exit code 1."""
-    from sm_mlops.deployment.deploy import DeploymentFailed
-
     try:
         with interruptible(aws, stage.stack):
             done = work()
@@ -249,8 +238,6 @@ def _at_most(minutes: float | None, stage: str) -> Iterator[None]:
     try:
         yield
     except _TimeIsUp:
-        from sm_mlops import actions
-
         line = (
             f"{stage} is not deployed after {minutes:g} minutes; CloudFormation continues. Run "
             "the command again (in CI: re-run the failed job) to follow it to its end"
@@ -263,8 +250,6 @@ def _at_most(minutes: float | None, stage: str) -> Iterator[None]:
 
 
 def _tell_failure(aws: Aws, stage: str, failure: DeploymentFailed) -> None:
-    from sm_mlops import actions
-
     tell(err, f"mlops: {failure}", "red")
     if failure.log:
         tell(err, "the last lines of its container's log:")
@@ -279,13 +264,9 @@ def _tell_failure(aws: Aws, stage: str, failure: DeploymentFailed) -> None:
 
 
 def _tell_deployment(aws: Aws, done: Deployment, console: Console, as_json: bool) -> None:
-    from sm_mlops import actions
-
     if as_json:
         print_json(done)
     if done.planned:
-        from sm_mlops.stack_display import change_table
-
         console.print(change_table(done.changes))
         tell(console, "Nothing was changed: this was a dry run.")
         return
@@ -314,8 +295,6 @@ def share(context: typer.Context, yes: Yes = False, as_json: AsJson = False) -> 
 
     - `mlops share`
     """
-    from sm_mlops.deployment import access
-
     console = progress(as_json)
     with connected(context) as aws:
         accounts = access.foreign_accounts(aws)

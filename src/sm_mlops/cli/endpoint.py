@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from sm_mlops import actions
 from sm_mlops.cli.console import AsJson, connected, err, out, print_json
 from sm_mlops.cli.deploy import PANEL, WhichStage
+from sm_mlops.deployment import access, endpoints, predict, stages
+from sm_mlops.deployment import smoke as smoke_test
+from sm_mlops.deployment.smoke import Check
 from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
-
-if TYPE_CHECKING:
-    from sm_mlops.deployment.smoke import Check
 
 app = typer.Typer(rich_markup_mode="markdown")
 
@@ -56,9 +57,6 @@ def smoke(
     - `mlops smoke staging`
     - `mlops smoke production --latency-limit 200 --json`
     """
-    from sm_mlops.deployment import smoke as smoke_test
-    from sm_mlops.deployment import stages
-
     with connected(context) as aws:
         checks = smoke_test.smoke(
             aws,
@@ -83,8 +81,6 @@ def smoke(
 
 
 def _summarize(stage: str, good: bool, checks: list[Check]) -> None:
-    from sm_mlops import actions
-
     marks = {True: "✅", False: "❌", None: "not checked"}
     rows = [
         f"| {marks[item.passed]} | {item.name} | {item.detail.replace('|', '&#124;')} |"
@@ -123,8 +119,6 @@ def invoke(
     - `mlops invoke staging rows.csv`
     - `head -3 rows.csv | mlops invoke production - --accept text/csv`
     """
-    from sm_mlops.deployment import access, endpoints, predict, smoke, stages
-
     with connected(context) as aws:
         chosen = stages.load(aws.settings, stage)
         body, kind = _rows(file, content_type, predict.CONTENT_TYPES) if file else (b"", "")
@@ -133,8 +127,8 @@ def invoke(
         if not file:
             if not endpoint.package:
                 raise MlopsError(f"{stage} runs no version of the registry: name a file with rows")
-            body = smoke.load_sample(aws, endpoint.package).bodies[smoke.JSON]
-            kind = content_type or smoke.JSON
+            body = smoke_test.load_sample(aws, endpoint.package).bodies[smoke_test.JSON]
+            kind = content_type or smoke_test.JSON
         answer = predict.invoke(there, endpoint, body, kind, accept)
     if not as_json:
         sys.stdout.buffer.write(answer.body.removesuffix(b"\n") + b"\n")

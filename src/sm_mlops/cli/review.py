@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from sm_mlops import actions
 from sm_mlops.cli.console import load_settings, out, say
+from sm_mlops.cli.sandbox_account import temporary
 from sm_mlops.errors import MlopsError
 
 app = typer.Typer(rich_markup_mode="markdown")
@@ -27,8 +30,6 @@ def review(
     Runs in a temporary sandbox, on the same rows. The exit code is 1 if the gate stops your change.
     In GitHub Actions the report is also added to the summary.
     """
-    from sm_mlops import actions
-    from sm_mlops.cli.sandbox_account import temporary
     from sm_mlops.training import review as reviews
     from sm_mlops.training import review_report
 
@@ -66,8 +67,6 @@ def comment(
 
     Needs GITHUB_TOKEN in GitHub Actions. A pull request from a fork gets no comment.
     """
-    import os
-
     from sm_mlops.training import comment as comments
 
     try:

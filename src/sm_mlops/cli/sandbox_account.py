@@ -13,7 +13,6 @@ from pathlib import Path
 
 from sm_mlops.aws import NO_OBJECT, Aws, exists, ignoring
 from sm_mlops.bootstrap import provisional
-from sm_mlops.cli.console import apply
 from sm_mlops.settings import Settings
 
 TRUST = {
@@ -47,6 +46,15 @@ def prepare(aws: Aws) -> None:
         iam.put_role_policy(
             RoleName=name, PolicyName=provisional.POLICY, PolicyDocument=json.dumps(EVERYTHING)
         )
+
+
+def apply(environment: dict[str, str]) -> None:
+    """Set these variables for this process; an empty value removes one."""
+    for name, value in environment.items():
+        if value:
+            os.environ[name] = value
+        else:
+            os.environ.pop(name, None)
 
 
 @contextmanager

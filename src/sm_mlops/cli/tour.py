@@ -13,19 +13,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
+from sm_mlops import registry as versions
+from sm_mlops.aws import Aws
 from sm_mlops.cli import bootstrap, deploy, endpoint, registry, status, training
-from sm_mlops.cli.console import State, Yes, apply, connected, on_terminal, out, say
-from sm_mlops.deployment import trigger
+from sm_mlops.cli.broken import register_broken_copy
+from sm_mlops.cli.console import State, Yes, connected, on_terminal, out, say
+from sm_mlops.cli.sandbox_account import apply
+from sm_mlops.deployment import smoke
 from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
-
-if TYPE_CHECKING:
-    from sm_mlops.aws import Aws
-    from sm_mlops.registry import Version
+from sm_mlops.registry import Version
 
 ROWS = "one-row.json"
 START_SECONDS = 60
@@ -81,8 +82,6 @@ class Tour:
 
     def train(self) -> Version:
         """Train; return the version, or end the command if none is registered."""
-        from sm_mlops import registry as versions
-
         _rule("Train, evaluate, register" + self._as("build.yml"))
         with self.workflow():
             self.typed("run")
@@ -116,7 +115,7 @@ class Tour:
         run = self.started_run(version, known)
         _rule("EventBridge, Lambda, GitHub")
         say(f"event       SageMaker Model Package State Change: {version.arn}, Approved")
-        say(f"function    {trigger.FUNCTION}")
+        say("function    sm-mlops-trigger")
         say(f"run         {run['name']} number {run['run_number']} of {run['_repository']}")
         _rule("Staging: deploy, test" + self._as("deploy.yml"))
         return run
@@ -158,8 +157,6 @@ class Tour:
 
     def predict(self, version: Version) -> None:
         """Send one of the raw rows registered with the version."""
-        from sm_mlops.deployment import smoke
-
         file = self.aws.settings.root / "reports" / ROWS
         row = smoke.load_sample(self.aws, version.arn).first
         file.write_text(json.dumps({"instances": [row]}), encoding="utf-8")
@@ -169,8 +166,6 @@ class Tour:
 
     def fail(self, version: Version) -> None:
         """Deploy a version whose inference.py raises: staging fails, production is unchanged."""
-        from sm_mlops.cli.broken import register_broken_copy
-
         broken = register_broken_copy(self.aws, version)
         number = broken.version
         say(f"Version {number} is version {version.version} with an inference.py that raises.")
@@ -237,8 +232,6 @@ class Tour:
 
 
 def _report(aws: Aws, version: Version) -> Path:
-    from sm_mlops import registry as versions
-
     file = aws.settings.root / "reports" / f"version-{version.version}.html"
     versions.download(aws, versions.report_of_version(aws, version), file)
     say(f"report      {file}")

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from sm_mlops import actions, executions, registry
+from sm_mlops.aws import Aws
 from sm_mlops.cli.console import connected, err, load_settings, out, pairs, say
+from sm_mlops.deployment import access, endpoints, stages
 from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
-
-if TYPE_CHECKING:
-    from sm_mlops.aws import Aws
-    from sm_mlops.executions import Execution
-    from sm_mlops.settings import Settings
+from sm_mlops.executions import Execution
 
 app = typer.Typer(rich_markup_mode="markdown")
 PANEL = "Train"
@@ -33,32 +32,14 @@ AtMost = Annotated[
 
 @app.command("compile", rich_help_panel=PANEL)
 def compile_command(
-    context: typer.Context,
     account: Annotated[
-        str, typer.Option(help="Account to compile for; by default the signed-in one.")
-    ] = "",
+        str, typer.Option(help="The account in ARNs and bucket names; 12 digits.")
+    ] = "0" * 12,
 ) -> None:
-    """Print the pipeline definition as JSON. Writes nothing.
-
-    Without a sign-in the account is twelve zeros, which is enough to compare definitions.
-    """
+    """Print the pipeline definition as JSON. Needs no sign-in and writes nothing."""
     from sm_mlops.training.definition import compile_pipeline
 
-    settings = load_settings()
-    if not account and not context.obj.sandbox:
-        account = _signed_in_account(settings)
-    sys.stdout.write(compile_pipeline(settings, account or "0" * 12).definition)
-
-
-def _signed_in_account(settings: Settings) -> str:
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    from sm_mlops.aws import Aws
-
-    try:
-        return Aws(settings).account
-    except (BotoCoreError, ClientError):
-        return ""
+    sys.stdout.write(compile_pipeline(load_settings(), account).definition)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -101,8 +82,6 @@ def _clock(minutes: float | None) -> float | None:
 
 
 def follow_to_the_end(aws: Aws, arn: str, until: float | None = None) -> None:
-    from sm_mlops import actions, executions
-
     identifier = arn.rsplit("/", 1)[-1]
     try:
         execution = executions.follow(aws, arn, out, until=until)
@@ -121,8 +100,6 @@ def follow_to_the_end(aws: Aws, arn: str, until: float | None = None) -> None:
 
 
 def _tell_end(aws: Aws, execution: Execution) -> None:
-    from sm_mlops import actions, executions, registry
-
     if execution.status == "Succeeded":
         if execution.model_package:
             found = registry.version(aws, int(execution.model_package.rsplit("/", 1)[-1]))
@@ -153,8 +130,6 @@ def follow(
     at_most: AtMost = None,
 ) -> None:
     """Follow an execution to its end. The exit code is 0 if it succeeds."""
-    from sm_mlops import executions
-
     until = _clock(at_most)
     with connected(context) as aws:
         follow_to_the_end(aws, executions.find(aws, execution), until)
@@ -166,8 +141,6 @@ def stop(
     execution: WhichExecution = None,
 ) -> None:
     """Stop an execution and its running jobs."""
-    from sm_mlops import executions
-
     with connected(context) as aws:
         arn = executions.find(aws, execution)
         status = executions.describe(aws, arn).status
@@ -198,8 +171,6 @@ def logs(
     - `mlops logs Train`
     - `mlops logs --stage staging`
     """
-    from sm_mlops import executions
-
     if stage and (step or execution):
         raise MlopsError("--stage cannot be combined with a step or --execution")
     with connected(context) as aws:
@@ -211,8 +182,6 @@ def logs(
 
 
 def _endpoint_log(aws: Aws, name: str) -> None:
-    from sm_mlops.deployment import access, endpoints, stages
-
     stage = stages.load(aws.settings, name)
     lines = endpoints.log_lines(access.enter(aws, stage), stage.stack)
     if not lines:
