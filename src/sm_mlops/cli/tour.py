@@ -69,15 +69,19 @@ class Tour:
     def by_github(self) -> bool:
         return self.aws.settings.project.ci == "github-actions"
 
-    def connect(self) -> None:
+    def control(self, function: str, *arguments: Any) -> Any:
+        """Call a function of the running sandbox; return its result."""
         from sm_mlops import sandbox
 
+        return sandbox.control(self.aws.settings.root, function, *arguments)
+
+    def connect(self) -> None:
         _rule("Connect AWS and GitHub")
         self.person("bootstrap")
         bootstrap.bootstrap(self.context, yes=not self.ask)
         _rule("Authorize the connection, as in the AWS console")
         _typed("sandbox authorize", "mlops")
-        found = sandbox.control(self.aws.settings.root, "connections.complete", "sm-mlops")
+        found = self.control("connections.complete", "sm-mlops")
         say(f"The connection {found['ConnectionName']} is {found['ConnectionStatus']}.")
 
     def train(self) -> Version:
@@ -135,18 +139,11 @@ class Tour:
 
     def runs(self) -> list[dict[str, Any]]:
         """Return the runs of this repo on the sandbox's GitHub."""
-        from sm_mlops import sandbox
-
-        settings = self.aws.settings
-        return list(
-            sandbox.control(settings.root, "github.routes.runs_of", settings.project.github)
-        )
+        return list(self.control("github.routes.runs_of", self.aws.settings.project.github))
 
     def finish(self, run: dict[str, Any] | None, conclusion: str) -> None:
-        from sm_mlops import sandbox
-
         if run is not None:
-            sandbox.control(self.aws.settings.root, "github.routes.finish", run["id"], conclusion)
+            self.control("github.routes.finish", run["id"], conclusion)
 
     def to_stage(self, stage: str, version: Version, run: dict[str, Any] | None) -> None:
         with self.workflow(run, stage):
