@@ -72,10 +72,10 @@ def outputs(aws: Aws) -> dict[str, str] | None:
 def settled(aws: Aws, tell: Callable[[str], None]) -> Found | None:
     """Return the project; wait first while an operation is in progress."""
     found = find(aws)
-    if found is None or not found.moving:
-        return found
-    tell(f"Waiting: project {aws.settings.project.project} is {found.status}")
-    return wait(aws)
+    if found is not None and found.moving:
+        tell(f"Waiting: project {aws.settings.project.project} is {found.status}")
+        found = wait(aws)
+    return found
 
 
 def wait(aws: Aws) -> Found | None:

@@ -58,7 +58,6 @@ class Outcome:
     """`changes` is empty if the stack was up to date. `left` has the resources that the clean-up
     after a successful update could not delete."""
 
-    stack: Stack
     changes: tuple[Change, ...]
     executed: bool
     left: tuple[Event, ...] = ()
@@ -161,7 +160,7 @@ def deploy(
     try:
         changes = _changes(aws, arn)
         if changes is None or not execute:
-            return Outcome(stack or Stack(name, "", ""), changes or (), executed=False)
+            return Outcome(changes or (), executed=False)
         console.print(change_table(changes))
         since = newest_event(aws, name)
         with _alone(name):
@@ -177,7 +176,7 @@ def deploy(
     if ended.status not in DONE:
         raise _failure(ended, events)
     left = tuple(event for event in events if event.status == "DELETE_FAILED")
-    return Outcome(ended, changes, executed=True, left=left)
+    return Outcome(changes, executed=True, left=left)
 
 
 def _parameter(name: str, value: str | None) -> dict[str, Any]:

@@ -140,7 +140,7 @@ def test_after_a_first_deployment_that_failed_the_next_one_starts_anew(
     assert "churn-anew is ROLLBACK_COMPLETE: deleting it to create it again" in here.shown
 
 
-def test_an_endpoint_that_somebody_changed_by_hand_is_no_success(here: Place, first: str) -> None:
+def test_an_endpoint_that_was_changed_by_hand_is_an_error(here: Place, first: str) -> None:
     stage = here.stage("touched")
     here.deploy(stage, first)
     here.aws.sagemaker.delete_endpoint(EndpointName=stage.stack)
@@ -148,7 +148,7 @@ def test_an_endpoint_that_somebody_changed_by_hand_is_no_success(here: Place, fi
         here.deploy(stage, first)
 
 
-def test_a_version_that_somebody_put_there_by_hand_can_be_replaced_in_service(
+def test_a_version_that_was_put_there_by_hand_can_be_replaced_in_service(
     here: Place, first: str
 ) -> None:
     stage, other = here.stage("moved"), here.stage("source")
@@ -344,7 +344,7 @@ def test_a_destroyed_stage_leaves_nothing_and_an_orphan_is_found(here: Place, fi
     here.aws.client("cloudwatch").delete_alarms(AlarmNames=["churn-gone-by-hand"])
 
 
-def test_an_endpoint_without_its_stack_is_taken_away_too(here: Place, first: str) -> None:
+def test_an_endpoint_without_its_stack_is_deleted_too(here: Place, first: str) -> None:
     stage = here.stage("stray")
     here.deploy(here.stage("donor"), first)
     config = endpoints.describe(here.aws, "churn-donor").config  # type: ignore[union-attr]

@@ -283,26 +283,18 @@ def _verify(there: Aws, stage: Stage, package: Version) -> None:
         again = f"{there.command} destroy {stage.name}, then deploy again"
         raise MlopsError(f"the stack is complete, but {what}: {again}")
     if found.package != package.arn:
+        # CloudFormation does not notice changes made outside of it. This restores its configuration
+        # without downtime.
+        stack = stacks.describe(there, stage.stack)
+        assert stack is not None
+        held = {item.name: item.physical for item in stacks.resources(there, stack)}
+        config = held["EndpointConfig"].rpartition("/")[2]
         runs = f"version {found.version}" if found.version else f"model {found.model}"
         raise MlopsError(
             f"the stack is complete, but its endpoint runs {runs}, which was set outside of it: "
-            f"{_restore(there, stage)}, then deploy again"
+            f"aws sagemaker update-endpoint --endpoint-name {stage.stack} "
+            f"--endpoint-config-name {config}, then deploy again"
         )
-
-
-def _restore(there: Aws, stage: Stage) -> str:
-    """Return the command that restores the stack's configuration without downtime.
-
-    CloudFormation does not notice changes made outside of it.
-    """
-    stack = stacks.describe(there, stage.stack)
-    assert stack is not None
-    found = {item.name: item.physical for item in stacks.resources(there, stack)}
-    config = found["EndpointConfig"].rpartition("/")[2]
-    return (
-        f"aws sagemaker update-endpoint --endpoint-name {stage.stack} "
-        f"--endpoint-config-name {config}"
-    )
 
 
 def _with_log(
