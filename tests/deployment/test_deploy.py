@@ -203,12 +203,11 @@ def test_when_the_change_itself_is_refused_autoscaling_is_back_too(here: Place, 
     assert scaled(here, "churn-torn")
 
 
-def test_whoever_pays_stands_on_the_stack_and_on_the_endpoint(here: Place, first: str) -> None:
+def test_the_tags_of_a_stage_are_on_the_stack_and_on_the_endpoint(here: Place, first: str) -> None:
     here.repo.stage("paid", Tags={"cost-owner": "risk", "team": "a"})
     here.deploy(here.stage("paid"), first)
-    found = endpoints.describe(here.aws, "churn-paid")
-    assert found is not None
-    tags = here.aws.sagemaker.list_tags(ResourceArn=found.arn)["Tags"]
+    endpoint = here.aws.arn("sagemaker", "endpoint/churn-paid")
+    tags = here.aws.sagemaker.list_tags(ResourceArn=endpoint)["Tags"]
     assert {"Key": "cost-owner", "Value": "risk"} in tags
     assert {"Key": "team", "Value": "a"} in tags
     stack = stacks.describe(here.aws, "churn-paid")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -125,19 +125,13 @@ def deploy(
     - `mlops deploy production --model-package-arn ARN --dry-run`
     - `mlops --sandbox deploy staging --model-package-arn ARN` on this machine only
     """
-    console = progress(as_json)
     with connected(context) as aws:
-        chosen = stages.load(aws.settings, stage)
-
-        def work() -> Deployment:
-            with _at_most(at_most, stage):
-                return deploy_version(
-                    *(aws, chosen, model_package_arn, commit or None, console),
-                    execute=not dry_run,
-                    continue_rollback=continue_rollback,
-                )
-
-        _carry_out(aws, chosen, work, as_json)
+        _carry_out(
+            *(aws, stages.load(aws.settings, stage), model_package_arn, commit or None, as_json),
+            at_most=at_most,
+            execute=not dry_run,
+            continue_rollback=continue_rollback,
+        )
 
 
 @app.command(rich_help_panel=PANEL)
@@ -170,24 +164,28 @@ def rollback(
         if yes:
             tell(console, line)
         confirm(f"{line} Continue?", yes)
-
-        def work() -> Deployment:
-            return deploy_version(
-                *(aws, chosen, back.arn, None, console),
-                continue_rollback=continue_rollback,
-                trail=back.trail,
-            )
-
-        _carry_out(aws, chosen, work, as_json)
+        _carry_out(
+            *(aws, chosen, back.arn, None, as_json),
+            continue_rollback=continue_rollback,
+            trail=back.trail,
+        )
         again = f"another deployment of version {back.running}"
         tell(console, f"to prevent {again}: {aws.command} reject {back.running}")
 
 
-def _carry_out(aws: Aws, stage: Stage, work: Callable[[], Deployment], as_json: bool) -> None:
-    """Deploy and print the result; a failed deployment is printed with its log, exit code 1."""
+def _carry_out(
+    aws: Aws,
+    stage: Stage,
+    arn: str,
+    commit: str | None,
+    as_json: bool,
+    at_most: float | None = None,
+    **options: Any,
+) -> None:
+    """Deploy and print the result; exit with code 1 after a failure. `options` are deploy's."""
     try:
-        with interruptible(aws, stage.stack):
-            done = work()
+        with interruptible(aws, stage.stack), _at_most(at_most, stage.name):
+            done = deploy_version(aws, stage, arn, commit, progress(as_json), **options)
     except DeploymentFailed as failure:
         _tell_failure(aws, stage.name, failure)
         if as_json:
@@ -310,9 +308,5 @@ def share(context: typer.Context, yes: Yes = False, as_json: AsJson = False) -> 
     if as_json:
         changed = {grant.what: grant.lines for grant in grants}
         print_json({"accounts": accounts, "changed": changed})
-    elif grants:
-        say(f"{len(grants)} policies changed")
-    elif accounts:
-        say(f"Nothing to do: {', '.join(accounts)} can already read.")
     else:
-        say(f"Nothing to do: all stages are in this account, {aws.account}.")
+        say(f"{len(grants)} policies changed. May read: {', '.join(accounts) or 'no account'}.")
