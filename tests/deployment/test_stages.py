@@ -161,7 +161,7 @@ def test_a_file_that_names_no_reviewers_requires_approval_for_production(repo: R
     ("reviewers", "told"),
     [
         ("ada", 'Reviewers must be a list such as ["ada", "my-org/ml-leads"], or null'),
-        ([1], "Reviewers must be a list"),
+        ([1], "Reviewers: 1 is neither a user (ada) nor a team"),
         (["a b"], "'a b' is neither a user (ada) nor a team (my-org/ml-leads)"),
         (["a/b/c"], "'a/b/c' is neither"),
         (list("abcdefg"), "Reviewers has 7 entries, GitHub allows 6"),
