@@ -27,7 +27,7 @@ from pathlib import Path
 from sm_mlops import sandbox
 from sm_mlops import executions
 from sm_mlops.aws import Aws
-from sm_mlops.cli.console import apply
+from sm_mlops.cli.sandbox_account import apply
 from sm_mlops.training.run import start
 from sm_mlops.cli.sandbox_account import prepare
 from sm_mlops import settings

@@ -23,7 +23,7 @@ from typing import Any
 
 from sm_mlops import platform
 from sm_mlops.bootstrap import assets
-from sm_mlops.cli.console import apply
+from sm_mlops.cli.sandbox_account import apply
 from sm_mlops.sandbox import Server
 
 ROOT = Path(__file__).resolve().parent.parent

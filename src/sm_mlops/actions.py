@@ -1,6 +1,5 @@
-"""What a job of GitHub Actions reads from its steps: outputs, and the summary on the run's page.
+"""Outputs and the summary of a step in GitHub Actions. Does nothing elsewhere.
 
-Does nothing outside of such a job.
 Source: https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands
 """
 
@@ -10,7 +9,7 @@ import os
 import secrets
 from pathlib import Path
 
-# What GitHub keeps of one step.
+# GitHub's limit for one step, in bytes.
 LONGEST_SUMMARY = 1024 * 1024
 CUT = "\n\nThe rest is too long to show here.\n"
 
@@ -29,9 +28,9 @@ def summary(markdown: str) -> None:
 
 
 def cut(markdown: str, room: int) -> str:
-    """Return `markdown` in at most `room` bytes (200 or more), saying that something is missing.
+    """Return `markdown` in at most `room` bytes (200 or more), with a note if it was longer.
 
-    A code block or fold that the cut left open is closed.
+    Close a code block or fold that the cut left open.
     """
     if len(markdown.encode()) <= room:
         return markdown
@@ -51,13 +50,13 @@ def cut(markdown: str, room: int) -> str:
 def output(name: str, value: str) -> None:
     """Set an output of this step.
 
-    GitHub drops a job output that contains something masked, such as the account number: pass
-    names, not ARNs.
+    GitHub drops a job output that contains a masked value, such as the account number: pass names,
+    not ARNs.
     """
     file = os.environ.get("GITHUB_OUTPUT")
     if not file:
         return
-    # A random end mark, so that no value can end it early and set another output.
+    # No value can guess the end mark, end early and set another output.
     mark = f"end-{secrets.token_hex(16)}"
     with Path(file).open("a", encoding="utf-8") as stream:
         stream.write(f"{name}<<{mark}\n{value}\n{mark}\n")

@@ -1,12 +1,12 @@
-"""Clients and the look-ups that several commands share. boto3 is imported when first needed."""
+"""Clients and look-ups that several commands share. boto3 is imported when first needed."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from types import TracebackType
 from typing import Any
 
 from sm_mlops.settings import Settings
@@ -27,22 +27,28 @@ DENIED = (
 
 @dataclass(frozen=True)
 class Aws:
-    """The account that this process is signed in to, seen through the settings of this repo."""
+    """The account that this process is signed in to, with the settings of this repo."""
 
     settings: Settings
     sandbox: bool = False
     role: str = ""
-    """The role to assume: an ARN, or a name in the account of `source`. Empty: none."""
+    """The role to assume: an ARN, a name in the account of `source`, or empty."""
     source: Aws | None = None
-    """Whose identity assumes the role. None: the signed-in one."""
+    """The identity that assumes the role; None for the signed-in one."""
 
     def client(self, service: str, attempts: int = 9) -> Any:
         """Return a client that tries a throttled or unanswered call up to `attempts` times."""
+        from botocore.config import Config
+
+        config = Config(
+            retries={"mode": "adaptive", "total_max_attempts": attempts},
+            user_agent_extra="sm-mlops",
+        )
         with _CREATING:
-            return self._session.client(service, config=self._config(attempts))
+            return self._session.client(service, config=config)
 
     def as_role(self, arn: str) -> Aws:
-        """Return the account of this role, which may be another one."""
+        """Return the account of a role, which this identity assumes."""
         return replace(self, role=arn, source=self)
 
     @cached_property
@@ -77,12 +83,6 @@ class Aws:
         account = session.client("sts").get_caller_identity()["Account"]
         return f"arn:{self.settings.partition}:iam::{account}:role/{self.role}"
 
-    def _config(self, attempts: int) -> Any:
-        from botocore.config import Config
-
-        retries = {"mode": "adaptive", "total_max_attempts": attempts}
-        return Config(retries=retries, user_agent_extra="sm-mlops")  # type: ignore[arg-type]
-
     @cached_property
     def sagemaker(self) -> Any:
         return self.client("sagemaker")
@@ -97,7 +97,7 @@ class Aws:
 
     @cached_property
     def account(self) -> str:
-        """12 digits."""
+        """Return the account number, 12 digits."""
         return str(self.client("sts").get_caller_identity()["Account"])
 
     @property
@@ -106,7 +106,7 @@ class Aws:
 
     @property
     def command(self) -> str:
-        """How a person calls `mlops` to reach this same account."""
+        """Return how to call `mlops` for this same account."""
         return "mlops --sandbox" if self.sandbox else "mlops"
 
     def arn(self, service: str, resource: str) -> str:
@@ -121,7 +121,7 @@ class Aws:
             yield from page[key]
 
     def log_lines(self, group: str, **request: Any) -> list[str]:
-        """Return what a CloudWatch log group holds, oldest first; [] if it does not exist."""
+        """Return the messages of a CloudWatch log group, oldest first; [] without the group."""
         pages = self.client("logs").get_paginator("filter_log_events")
         with ignoring("ResourceNotFoundException"):
             return [
@@ -137,23 +137,16 @@ def error_code(error: Any) -> str:
     return str(error.response["Error"]["Code"])
 
 
-class ignoring:
+@contextmanager
+def ignoring(*codes: str) -> Iterator[None]:
     """Suppress AWS's errors with these codes, as contextlib.suppress does with exceptions."""
+    from botocore.exceptions import ClientError
 
-    def __init__(self, *codes: str) -> None:
-        self.codes = codes
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> bool:
-        is_aws = isinstance(getattr(error, "response", None), dict)
-        return is_aws and error_code(error) in self.codes
+    try:
+        yield
+    except ClientError as error:
+        if error_code(error) not in codes:
+            raise
 
 
 def exists(describe: Callable[..., Any], **request: str) -> bool:
@@ -165,6 +158,6 @@ def exists(describe: Callable[..., Any], **request: str) -> bool:
 
 
 def split_s3(uri: str) -> tuple[str, str]:
-    """`s3://bucket/some/key` → (`bucket`, `some/key`)."""
+    """Return bucket and key: `s3://bucket/some/key` → (`bucket`, `some/key`)."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     return bucket, key

@@ -1,4 +1,4 @@
-"""Which commit this repo is at. Asks git, changes nothing."""
+"""The commit of this repo, read from git."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from sm_mlops.redaction import without_tokens
 
 
 def current(root: Path) -> str:
-    """Return 40 hexadecimal digits, plus `-dirty` if what trains the model has uncommitted changes.
+    """Return 40 hexadecimal digits, plus `-dirty` if settings or code have uncommitted changes.
 
-    Return `unknown` outside of git; a folder that the outer repository ignores counts as outside.
+    Return `unknown` outside of git, and in a folder that git ignores.
     """
 
     def git(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -37,12 +37,12 @@ def current(root: Path) -> str:
 
 
 def short(commit: str) -> str:
-    """Return the first seven digits, and `-dirty` where the commit has it."""
+    """Return the first seven digits, with the suffix `-dirty` if there is one."""
     return commit[:7] + ("-dirty" if commit.endswith("-dirty") else "")
 
 
 def require(commit: str) -> None:
-    """Raise MlopsError unless this is one full commit, which any clone can check out."""
+    """Raise MlopsError unless this is a full commit, which any clone can check out."""
     if re.fullmatch("[0-9a-f]{40}", commit):
         return
     raise MlopsError(

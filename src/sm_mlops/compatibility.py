@@ -1,7 +1,7 @@
-"""Whether this tool still understands what a repo was rendered with.
+"""Whether this tool supports a repo rendered from an older template.
 
-`pipeline/definition.py` and `model/` call a small public API of the tool. A version that changes it
-raises OLDEST_TEMPLATE, and says in CHANGELOG.md what a team has to change.
+`pipeline/definition.py` and `model/` call a small public API of the tool. A version that breaks it
+raises OLDEST_TEMPLATE, and CHANGELOG.md lists what a team has to change.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ OLDEST_TEMPLATE = "0.2.0"
 
 
 def parsed(version: str) -> tuple[int, ...]:
-    """Return the numbers of a version, to compare it with another: (0, 2, 0)."""
+    """Return the numbers of a version, for comparison: (0, 2, 0)."""
     return tuple(map(int, re.findall(r"\d+", version)))
 
 

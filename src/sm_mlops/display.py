@@ -1,4 +1,4 @@
-"""How progress and tables look on a console of rich. Must not know what they show."""
+"""The look of lines, tables and states on rich's console. Must not know what they show."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.table import Table
 
 
 def tell(console: Console, line: str, style: str | None = None) -> None:
-    """Print a line as it is: names of files, columns and labels may hold brackets."""
+    """Print a line without markup: names of files, columns and labels may contain brackets."""
     console.print(line, style=style, markup=False, highlight=False)
 
 
@@ -30,7 +30,7 @@ _COLORS = {
 
 
 def colored(state: str) -> str:
-    """Return a state as rich markup: yellow for what is in progress or needs attention."""
+    """Return a state as rich markup; yellow means in progress or needs attention."""
     for color, states in _COLORS.items():
         if state in states:
             return f"[{color}]{state}[/]"
@@ -40,7 +40,7 @@ def colored(state: str) -> str:
 
 
 def pause(began: float, longest: float = 5.0) -> float:
-    """Return the seconds to wait before the next poll: few at first, for the sandbox, more later.
+    """Return the seconds to wait before the next poll: few at first, more later.
 
     `began` is a reading of `time.monotonic`.
     """

@@ -1,4 +1,4 @@
-"""Failures that a person can fix, told in one line: what, where, what to do next."""
+"""Errors that a person can fix, in one line: what, where, what to do next."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ class MlopsError(Exception):
 
 
 def one_line(text: object) -> str:
-    """Return text that a person or a service wrote on one line that is safe to print."""
+    """Return text from outside on one line that is safe to print."""
     shown = " ".join(str(text).split())
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in shown)
 
 
 def hint(name: str, known: Iterable[str]) -> str:
-    """Return which of the known names was probably meant, or all of them."""
+    """Return a question about the closest known name, or the list of all."""
     known = list(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean {near[0]}?" if near else f"known are {', '.join(known) or 'none'}"
 
 
 def explained(error: Exception, region: str) -> str | None:
-    """Return one line for an error of botocore that a person can fix; None for all others.
+    """Return one line for an error of botocore that a person can fix, None for any other.
 
     Source: the error codes of https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html
     """

@@ -1,10 +1,11 @@
-"""Executions as a person follows them: one line per step, live, and why and where one failed."""
+"""Executions of the pipeline: find them, follow their steps, explain why one failed."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -64,7 +65,7 @@ class Execution:
 
 
 def find(aws: Aws, identifier: str | None) -> str:
-    """Return the ARN of an execution: the newest, or the one whose ARN (or its end) is given."""
+    """Return the ARN of the newest execution, or of the one with this ARN or last part of it."""
     if identifier and identifier.startswith("arn:"):
         return identifier
     for item in summaries(aws):
@@ -79,7 +80,7 @@ def find(aws: Aws, identifier: str | None) -> str:
 
 
 def summaries(aws: Aws) -> Iterator[dict[str, Any]]:
-    """Yield what ListPipelineExecutions says, the newest first; nothing without a pipeline."""
+    """Yield the items of ListPipelineExecutions, newest first; nothing without a pipeline."""
     with ignoring(*ABSENT):
         yield from aws.pages(
             "list_pipeline_executions",
@@ -91,7 +92,7 @@ def summaries(aws: Aws) -> Iterator[dict[str, Any]]:
 
 
 def describe(aws: Aws, arn: str, order: tuple[str, ...] = ()) -> Execution:
-    """Return the execution's state; steps of `order` that have not begun are `Waiting`."""
+    """Return the state of an execution; steps of `order` that have not begun are `Waiting`."""
     execution = aws.sagemaker.describe_pipeline_execution(PipelineExecutionArn=arn)
     steps = {
         item["StepName"]: _step(item)
@@ -131,19 +132,19 @@ def _step(item: dict[str, Any]) -> Step:
 
 
 def step_order(aws: Aws, arn: str) -> tuple[str, ...]:
-    """Return the names of all steps of the definition, with both branches of conditions."""
+    """Return the names of all steps of the definition, in both branches of conditions."""
     answer = aws.sagemaker.describe_pipeline_definition_for_execution(PipelineExecutionArn=arn)
+    steps = steps_below(json.loads(answer["PipelineDefinition"])["Steps"])
+    return tuple(step["Name"] for step in steps)
 
-    def names(steps: list[dict[str, Any]]) -> list[str]:
-        found = []
-        for step in steps:
-            found.append(step["Name"])
-            if step["Type"] == "Condition":
-                for branch in ("IfSteps", "ElseSteps"):
-                    found += names(step["Arguments"].get(branch, []))
-        return found
 
-    return tuple(names(json.loads(answer["PipelineDefinition"])["Steps"]))
+def steps_below(steps: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield steps of a definition, each condition followed by the steps of its branches."""
+    for step in steps:
+        yield step
+        if step["Type"] == "Condition":
+            for branch in ("IfSteps", "ElseSteps"):
+                yield from steps_below(step["Arguments"].get(branch, []))
 
 
 def follow(aws: Aws, arn: str, console: Console, *, until: float | None = None) -> Execution:
@@ -151,37 +152,29 @@ def follow(aws: Aws, arn: str, console: Console, *, until: float | None = None) 
 
     `until` is a reading of `time.monotonic` at which to stop following.
     """
-    order = step_order(aws, arn)
-    if console.is_terminal:
-        with Live(console=console, refresh_per_second=8) as live:
-            return _until_ended(aws, arn, order, until, lambda now: live.update(table(now)))
-    told: dict[str, str] = {}
+    order, began = step_order(aws, arn), time.monotonic()
+    printed: dict[str, str] = {}
+    on_terminal = Live(console=console, refresh_per_second=8) if console.is_terminal else None
+    with on_terminal or nullcontext() as live:
+        while True:
+            execution = describe(aws, arn, order)
+            if live is not None:
+                live.update(table(execution))
+            else:
+                _print_changes(console, execution, printed)
+            now = time.monotonic()
+            if execution.status in FINAL or (until is not None and now >= until):
+                return execution
+            pause = display.pause(began, longest=10.0)
+            time.sleep(pause if until is None else max(0.0, min(pause, until - now)))
 
-    def show(execution: Execution) -> None:
-        for step in execution.steps:
-            if step.status not in ("Waiting", "Not run", told.get(step.name)):
-                told[step.name] = step.status
-                console.print(f"{step.name:<12} {step.status}{_suffix(step)}", highlight=False)
 
-    return _until_ended(aws, arn, order, until, show)
-
-
-def _until_ended(
-    aws: Aws,
-    arn: str,
-    order: tuple[str, ...],
-    until: float | None,
-    show: Callable[[Execution], None],
-) -> Execution:
-    began = time.monotonic()
-    while True:
-        execution = describe(aws, arn, order)
-        show(execution)
-        now = time.monotonic()
-        if execution.status in FINAL or (until is not None and now >= until):
-            return execution
-        pause = display.pause(began, longest=10.0)
-        time.sleep(pause if until is None else max(0.0, min(pause, until - now)))
+def _print_changes(console: Console, execution: Execution, printed: dict[str, str]) -> None:
+    """Print the steps whose status is not the `printed` one, and note it there."""
+    for step in execution.steps:
+        if step.status not in ("Waiting", "Not run", printed.get(step.name)):
+            printed[step.name] = step.status
+            console.print(f"{step.name:<12} {step.status}{_suffix(step)}", highlight=False)
 
 
 def table(execution: Execution) -> Table:
@@ -217,7 +210,7 @@ def duration(seconds: float) -> str:
 
 
 def failure(aws: Aws, execution: Execution) -> list[str]:
-    """Return lines that say why an execution failed: the step, its message, where its log is."""
+    """Return why an execution failed, in lines: the step, its message, the place of its log."""
     lines = []
     for step in execution.steps:
         if step.status == "Failed" and step.name != "QualityGate":
@@ -229,11 +222,10 @@ def failure(aws: Aws, execution: Execution) -> list[str]:
 
 
 def _message(aws: Aws, step: Step) -> str:
-    """Return the failed job's own message, which each kind of job keeps elsewhere.
+    """Return the failed job's own message.
 
-    Processing keeps `output/message` as ExitMessage. For training, the XGBoost container's toolkit
-    overwrites what the script left in `output/failure` with the command it ran, so the script's
-    message is in the log only.
+    A processing job has it as ExitMessage. In training, the XGBoost container's toolkit overwrites
+    the script's `output/failure` with the command it ran: the script's message is in the log only.
     Source: https://docs.aws.amazon.com/sagemaker/latest/dg/byoc-metadata.html, and `_trainer.py` of
     sagemaker-containers.
     """
@@ -248,7 +240,7 @@ def _message(aws: Aws, step: Step) -> str:
 
 
 def logs(aws: Aws, execution: Execution, name: str | None, say: Callable[[str], None]) -> None:
-    """Print the log of one step's job, by default of the failed step, else of the last one."""
+    """Print the log of a step's job; by default of the step that failed, or of the last one."""
     jobs = {step.name: step for step in execution.steps if step.job}
     if name is None and jobs:
         failed = [step.name for step in jobs.values() if step.status == "Failed"]
@@ -266,5 +258,5 @@ def logs(aws: Aws, execution: Execution, name: str | None, say: Callable[[str], 
 
 
 def log_lines(aws: Aws, step: Step) -> list[str]:
-    """Return what the step's job has logged to CloudWatch so far."""
+    """Return the log of the step's job so far."""
     return aws.log_lines(_LOG_GROUPS[step.kind], logStreamNamePrefix=f"{step.job}/")

@@ -1,7 +1,7 @@
-"""GitHub as the commands use it: the sign-in, repositories, and errors in one line.
+"""The GitHub API: signing in, repositories, and errors in one line.
 
-Neither the token nor what is sent ever reaches output, logs or an exception's text. Knows nothing
-of AWS, nor of what the repository is for.
+Neither a token nor the body of a request ever reaches output, logs or the text of an exception.
+Must not know AWS, nor what the repository is for.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from github.Repository import Repository
 
 GITHUB_COM = "github.com"
-# A request waits no longer than this when GitHub asks to wait; the error says until when.
+# The longest wait that GitHub may ask for; the error for a longer one says until when.
 PATIENCE_SECONDS = 30
 ATTEMPTS = 4
-# Before the third attempt, doubled before each further one; the second follows at once.
+# Before the third attempt, doubled before each further one; the second comes at once.
 BACKOFF_SECONDS = 0.5
 REQUEST_SECONDS = 20
 # Source: https://docs.github.com/en/apps/oauth-apps/building-oauth-apps/scopes-for-oauth-apps
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Place:
-    """Where GitHub is. `api` and `server` are URLs without a trailing slash."""
+    """The URLs of a GitHub server, without a trailing slash."""
 
     api: str = "https://api.github.com"
     server: str = "https://github.com"
@@ -49,7 +49,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Person:
-    """The owner of a token; `login` is empty for an App. `scopes` is None if the token has
+    """The owner of a token; `login` is empty for an App. `scopes` is None for a token that has
     permissions instead."""
 
     login: str
@@ -57,7 +57,7 @@ class Person:
     scopes: frozenset[str] | None
 
     def has(self, scope: str) -> bool:
-        """Return whether the token has this scope, or is of a kind that has no scopes."""
+        """Return whether the token has this scope, or has permissions instead of scopes."""
         if self.scopes is None:
             return True
         included = (low for top in self.scopes for low in _INCLUDED.get(top, ()))
@@ -65,7 +65,7 @@ class Person:
 
 
 class GitHubError(MlopsError):
-    """GitHub refused, or did not answer (`status` 0). `said` is GitHub's own message."""
+    """GitHub refused a request, or did not answer (`status` 0). `said` is GitHub's message."""
 
     def __init__(self, line: str, status: int = 0, said: str = "") -> None:
         super().__init__(line)
@@ -87,7 +87,7 @@ def place(environment: Mapping[str, str], host: str = GITHUB_COM) -> Place:
 def sign_in(environment: Mapping[str, str], host: str = GITHUB_COM) -> GitHub:
     """Return GitHub with the token of GITHUB_TOKEN, GH_TOKEN or `gh auth login`.
 
-    Sends no request yet. Raises MlopsError that says what a token needs if there is none.
+    Sends no request. Raises MlopsError with what a token needs if there is none.
     """
     for name in ("GITHUB_TOKEN", "GH_TOKEN"):
         if token := environment.get(name, "").strip():
@@ -107,7 +107,7 @@ def _token_of_gh(environment: Mapping[str, str], host: str) -> str:
         return ""
     done = subprocess.run(
         ["gh", "auth", "token", "--hostname", host],
-        # With gh's own variables: GH_ENTERPRISE_TOKEN is for GitHub Enterprise Server.
+        # gh keeps its own variables: GH_ENTERPRISE_TOKEN is for GitHub Enterprise Server.
         env={k: v for k, v in environment.items() if not k.startswith("MLOPS_")},
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -119,20 +119,20 @@ def _token_of_gh(environment: Mapping[str, str], host: str) -> str:
 
 @dataclass
 class GitHub:
-    """A signed-in GitHub. `origin` says where the token comes from."""
+    """A signed-in GitHub. `origin` is the source of the token."""
 
     token: str = field(repr=False)
     origin: str
     at: Place = field(default_factory=Place)
 
     def __post_init__(self) -> None:
-        # An invalid header would be quoted in an error.
+        # An error would quote an invalid header.
         if not re.fullmatch(r"[!-~]+", self.token):
             raise MlopsError(f"{self.origin}: a token must be printable ASCII without spaces")
 
     @cached_property
     def api(self) -> Any:
-        """The client of PyGithub, without its logs."""
+        """Return PyGithub's client, without its logs."""
         from github import Auth
 
         # GitHub accepts the JSON web token of an App as a bearer token only.
@@ -141,12 +141,12 @@ class GitHub:
 
     @cached_property
     def person(self) -> Person:
-        """Raises GitHubError."""
+        """Return the owner of the token. Raises GitHubError."""
         try:
-            with self.doing("tell whose token it is"):
+            with self.doing("show the owner of the token"):
                 headers, found = self.api.requester.requestJsonAndCheck("GET", "/user")
         except GitHubError as error:
-            # An App's token, such as each job of GitHub Actions has, belongs to no user.
+            # The token of an App, such as that of a job of GitHub Actions, belongs to no user.
             if error.status == 403 and "by integration" in error.said:
                 return Person("", 0, None)
             raise
@@ -155,7 +155,7 @@ class GitHub:
         return Person(str(found["login"]), int(found["id"]), held)
 
     def require(self, *scopes: str) -> None:
-        """Raise MlopsError that names the scopes a classic token lacks, and how to add them."""
+        """Raise MlopsError if a classic token lacks scopes, with how to add them."""
         lacking = [scope for scope in scopes if not self.person.has(scope)]
         if not lacking:
             return
@@ -182,15 +182,15 @@ class GitHub:
             return found
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """Send a request that PyGithub has no method for; return the answer's JSON.
+        """Send a request that PyGithub has no method for; return the JSON of the answer.
 
-        Raises what PyGithub raises: call it while `doing` something.
+        Raises PyGithub's errors: call it inside `doing`.
         """
         _, answer = self.api.requester.requestJsonAndCheck(method, path, input=body)
         return answer
 
     def find(self, path: str) -> Any:
-        """Return the JSON at a path, None if GitHub shows nothing there; call it as `ask`."""
+        """Return the JSON at a path, None for status 404; call it inside `doing`."""
         from github import UnknownObjectException
 
         try:
@@ -200,7 +200,7 @@ class GitHub:
 
     @contextmanager
     def doing(self, what: str) -> Iterator[None]:
-        """Turn errors of PyGithub into GitHubError; `what` completes "GitHub did not ...".
+        """Turn PyGithub's errors into GitHubError; `what` completes "GitHub did not ...".
 
         Source: https://docs.github.com/en/rest/using-the-rest-api/troubleshooting-the-rest-api
         """
@@ -247,13 +247,13 @@ class GitHub:
 
 
 def subject(github: GitHub, repository: Repository) -> str:
-    """Return how the tokens of its workflows name the repository: `repo:my-org@1/churn@2`.
+    """Return the repository's prefix in the subject of its OIDC tokens: `repo:my-org@1/churn@2`.
 
-    Empty if GitHub does not say, which means by name. Raises GitHubError.
+    Empty if GitHub does not return one, which means its name. Raises GitHubError.
 
     Source: https://docs.github.com/en/actions/reference/openid-connect-reference#immutable-subject-claims
     """
-    with github.doing(f"tell the subject of {repository.full_name}'s tokens"):
+    with github.doing(f"show the subject of {repository.full_name}'s tokens"):
         found = github.find(f"{repository.url}/actions/oidc/customization/sub") or {}
     return str(found.get("sub_claim_prefix") or "")
 
@@ -264,7 +264,7 @@ def _client(auth: Any, at: Place) -> Any:
     from github.Requester import Requester
 
     class Patient(GithubRetry):
-        """Wait as GitHub asks, but not for long, and log it."""
+        """Log GitHub's Retry-After, and give up if it is long."""
 
         def increment(self, method: Any = None, url: Any = None, response: Any = None,
                       error: Any = None, *rest: Any, **more: Any) -> Any:  # fmt: skip
@@ -275,8 +275,10 @@ def _client(auth: Any, at: Place) -> Any:
             return super().increment(method, url, response, error, *rest, **more)
 
     # PyGithub would log headers and bodies.
-    Requester.injectLogger(_Short())
-    # They print each retry on standard error.
+    silent = logging.getLogger(f"{__name__}.silent")
+    silent.disabled = True
+    Requester.injectLogger(silent)
+    # These would print each retry on standard error.
     for name in ("github.GithubRetry", "urllib3.connectionpool"):
         logging.getLogger(name).setLevel(logging.ERROR)
     return Github(
@@ -298,24 +300,6 @@ def _client(auth: Any, at: Place) -> Any:
     )
 
 
-class _Short(logging.Logger):
-    """Replaces PyGithub's logger: method, path and status, no headers, no bodies."""
-
-    def __init__(self) -> None:
-        super().__init__("quiet", logging.DEBUG)
-
-    def isEnabledFor(self, level: int) -> bool:
-        return log.isEnabledFor(level)
-
-    def debug(self, msg: object, *args: object, **more: Any) -> None:
-        # Requester.__log: verb, scheme, host, path, headers, body, status, headers, body.
-        if len(args) == 9:
-            log.debug("%s %s: %s", args[0], args[3], args[6])
-
-    def info(self, msg: object, *args: object, **more: Any) -> None:
-        log.info(msg, *args)
-
-
 def _too_long(response: Any, wait: float) -> Exception:
     from github import RateLimitExceededException
 
@@ -324,7 +308,7 @@ def _too_long(response: Any, wait: float) -> Exception:
 
 
 def _said(error: Any) -> str:
-    """Return GitHub's own message, shortened."""
+    """Return GitHub's message, shortened."""
     data = error.data if isinstance(error.data, dict) else {}
     words = [str(data.get("message") or error.message or "no reason given")]
     for each in data.get("errors") or ():
@@ -336,7 +320,7 @@ def _said(error: Any) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the innermost cause of an error of requests; outer ones name Python objects."""
+    """Return the innermost cause of an error of requests: outer ones name Python objects."""
     while True:
         inner = [getattr(error, "reason", None), *reversed(error.args)]
         found = next((each for each in inner if isinstance(each, BaseException)), None)
@@ -347,14 +331,11 @@ def _reason(error: BaseException) -> str:
 
 
 def _when(headers: Mapping[str, str]) -> str:
-    """Say when a rate limit ends."""
+    """Return when to try again after a rate limit."""
     now = datetime.now(UTC).timestamp()
     wait, reset = headers.get("retry-after", ""), headers.get("x-ratelimit-reset", "")
-    if wait.isdigit():
-        until = now + int(wait)
-    elif reset.isdigit():
-        until = float(reset)
-    else:
+    if not wait.isdigit() and not reset.isdigit():
         return "run the same command again in a few minutes"
+    until = now + int(wait) if wait.isdigit() else float(reset)
     at = datetime.fromtimestamp(until, UTC).astimezone()
     return f"run the same command again after {at:%H:%M}, in {max(until - now, 0) / 60:.0f} minutes"

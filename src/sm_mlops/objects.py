@@ -1,7 +1,4 @@
-"""Objects in S3: read one, list those below a prefix, delete all their versions.
-
-Must not know what they are.
-"""
+"""Objects in S3: read one, list those below a prefix, delete all versions of them."""
 
 from __future__ import annotations
 
@@ -27,7 +24,7 @@ def listed(aws: Aws, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
 
 
 def versions(aws: Aws, bucket: str, prefix: str = "") -> Iterator[dict[str, Any]]:
-    """Yield all versions of all objects, and delete markers: a versioned bucket bills them, too.
+    """Yield all versions of objects, and delete markers: a versioned bucket bills them, too.
 
     Yield nothing if the bucket does not exist.
     """

@@ -1,4 +1,4 @@
-"""The SageMaker project of a repo as it is now: how it was made, its status and its stack."""
+"""The SageMaker project of a repo: its status, its template and its stack."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from sm_mlops.stacks import Stack
 
 @dataclass(frozen=True)
 class Found:
-    """A project. `provisioned` is Service Catalog's identifier of what it made, empty where the
-    template came from S3; `template_url` is empty where it did not."""
+    """A project. `provisioned` is the ID of its Service Catalog product, empty for a template from
+    S3; `template_url` is empty for one from Service Catalog."""
 
     status: str
     identifier: str
@@ -31,7 +31,7 @@ class Found:
 
 
 def find(aws: Aws) -> Found | None:
-    """Return the project named in this repo's settings; None if there is none."""
+    """Return the project of this repo, None if it does not exist."""
     shown: dict[str, Any] = {}
     with ignoring(*ABSENT):
         shown = aws.sagemaker.describe_project(ProjectName=aws.settings.project.project)
@@ -54,7 +54,7 @@ def find(aws: Aws) -> Found | None:
 
 
 def stack_name(aws: Aws, provisioned_product: str) -> str:
-    """Return the name of the stack that Service Catalog made for a provisioned product.
+    """Return the name of the stack of a provisioned product.
 
     Source: https://docs.aws.amazon.com/servicecatalog/latest/adminguide/what-is_concepts.html
     """
@@ -70,16 +70,16 @@ def outputs(aws: Aws) -> dict[str, str] | None:
 
 
 def settled(aws: Aws, tell: Callable[[str], None]) -> Found | None:
-    """Return the project once no operation is in progress, after waiting for it if necessary."""
+    """Return the project; wait first while an operation is in progress."""
     found = find(aws)
-    if found is None or not found.moving:
-        return found
-    tell(f"Waiting: project {aws.settings.project.project} is {found.status}")
-    return wait(aws)
+    if found is not None and found.moving:
+        tell(f"Waiting: project {aws.settings.project.project} is {found.status}")
+        found = wait(aws)
+    return found
 
 
 def wait(aws: Aws) -> Found | None:
-    """Return the project as the operation in progress leaves it; None if it is deleted."""
+    """Return the project once no operation is in progress; None if it is deleted."""
     began = time.monotonic()
     while True:
         found = find(aws)

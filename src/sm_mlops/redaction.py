@@ -1,6 +1,6 @@
-"""Keep secrets out of logs, of the environment of other programs, and of arguments.
+"""Keep secrets out of logs, of arguments, and of the environment of other programs.
 
-With debugging on, botocore logs requests and answers in full.
+At level DEBUG botocore logs requests and answers in full.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-# Variables that hold a token. Of the programs that commands start, only `gh` needs them.
+# Variables with a token. Of the programs that commands start, only `gh` needs them.
 TOKENS = (
     "GITHUB_TOKEN",
     "GH_TOKEN",
@@ -29,7 +29,7 @@ _SECRET = re.compile(
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Log nothing while the block runs, whatever the level of a logger is."""
+    """Log nothing inside the block, at any level."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -39,10 +39,10 @@ def quiet() -> Iterator[None]:
 
 
 def looks_secret(text: str) -> bool:
-    """Return whether the text contains what looks like a token or a key."""
+    """Return whether the text seems to contain a token or a key."""
     return _SECRET.search(text) is not None
 
 
 def without_tokens(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables for a program that needs no sign-in of its own."""
+    """Return the variables for a program that does not sign in."""
     return {name: value for name, value in environment.items() if name not in TOKENS}

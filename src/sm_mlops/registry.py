@@ -1,4 +1,4 @@
-"""The model registry as a person reads it: versions, their metrics, their reports."""
+"""The versions of this project in the Model Registry, their metrics and their reports."""
 
 from __future__ import annotations
 
@@ -18,10 +18,8 @@ from sm_mlops.executions import describe
 
 @dataclass(frozen=True)
 class Version:
-    """A model package version.
-
-    `evaluation` is the gate's metric in words, `statistics` the S3 URI of all metrics.
-    """
+    """A model package version. `evaluation` describes the gate's metric, `statistics` is the S3 URI
+    of all metrics."""
 
     version: int
     arn: str
@@ -33,16 +31,16 @@ class Version:
 
 
 def versions(aws: Aws, limit: int | None = None) -> Iterator[Version]:
-    """Yield all versions of this project, the newest first."""
+    """Yield the versions of this project, newest first."""
     with ignoring(*ABSENT):
         for item in islice(summaries(aws), limit):
             yield _version(aws, item["ModelPackageArn"])
 
 
-def summaries(aws: Aws, **wanted: str) -> Iterator[dict[str, Any]]:
-    """Yield what ListModelPackages says of this project's versions, the newest first.
+def summaries(aws: Aws, **parameters: str) -> Iterator[dict[str, Any]]:
+    """Yield the items of ListModelPackages for this project, newest first.
 
-    `wanted` are further parameters of ListModelPackages.
+    `parameters` are further parameters of that operation.
     """
     return aws.pages(
         "list_model_packages",
@@ -50,12 +48,12 @@ def summaries(aws: Aws, **wanted: str) -> Iterator[dict[str, Any]]:
         ModelPackageGroupName=aws.settings.model_package_group,
         SortBy="CreationTime",
         SortOrder="Descending",
-        **wanted,
+        **parameters,
     )
 
 
 def version(aws: Aws, number: int | None) -> Version:
-    """Return version `number`, by default the newest. Raises MlopsError if it does not exist."""
+    """Return a version by its number, or the newest. Raises MlopsError if it does not exist."""
     group = aws.settings.model_package_group
     if number is None:
         newest = next(versions(aws, 1), None)
@@ -91,14 +89,14 @@ def set_approval(aws: Aws, found: Version, approval: str, comment: str) -> None:
 
 
 def report_of_version(aws: Aws, found: Version) -> str:
-    """Return the S3 URI of the report beside the version's metrics."""
+    """Return the S3 URI of a version's report, which is beside its metrics."""
     if not found.statistics:
         raise MlopsError(f"version {found.version} has no metrics, so it has no report")
     return f"{found.statistics.rpartition('/')[0]}/report.html"
 
 
 def report_of_execution(aws: Aws, arn: str) -> str:
-    """Return the S3 URI of the report that the Evaluate step wrote, whatever the gate said."""
+    """Return the S3 URI of the Evaluate step's report, whether or not the gate passed."""
     step = next((step for step in describe(aws, arn).steps if step.name == "Evaluate"), None)
     if step is None or step.status != "Succeeded" or not step.job:
         raise MlopsError(

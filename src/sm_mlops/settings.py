@@ -1,6 +1,7 @@
-"""The name of this repo and its `mlops.yaml`, checked and typed, and the names derived from them.
+"""The settings of a repo, checked and typed: `mlops.yaml`, `[tool.mlops]` of `pyproject.toml`, and
+the names derived from them.
 
-Imports neither the SageMaker SDK nor boto3, so that every command may import it.
+Imports neither the SageMaker SDK nor boto3: every command imports it.
 """
 
 from __future__ import annotations
@@ -33,19 +34,17 @@ LOWER_IS_BETTER = ("logloss", "rmse", "mae", "mape")
 TASKS = ("auto", "binary", "multiclass", "regression")
 APPROVALS = ("PendingManualApproval", "Approved", "Rejected")
 
-# Hyperparameters reach SageMaker as pipeline parameters: their names must make parameter names.
+# Hyperparameters become pipeline parameters, so their names must make parameter names.
 _HYPERPARAMETER = re.compile(r"[a-z][a-z0-9_]*")
-# The parameters of each execution beside the hyperparameters; see definition.py.
+# The other parameters of each execution; see pipeline/definition.py.
 PARAMETERS = (
     *("InputData", "DataHash", "Commit", "Champion", "ApprovalStatus"),
     *("GateThreshold", "GateTolerance"),
     *("PreprocessInstanceType", "TrainInstanceType", "TrainInstanceCount", "EvaluateInstanceType"),
 )
-# AWS's own: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_StoppingCondition.html
+# Sources: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_StoppingCondition.html
 # and API_ProcessingStoppingCondition.html
 _MOST_HOURS = {"preprocess": 216, "train": 672, "evaluate": 216}
-
-
 _PARTITIONS = {
     "cn-": "aws-cn",
     "us-gov-": "aws-us-gov",
@@ -124,7 +123,7 @@ class Aws:
 
 @dataclass(frozen=True)
 class Project:
-    """`[tool.mlops]` of `pyproject.toml`: fixed when the repo was rendered."""
+    """`[tool.mlops]` of `pyproject.toml`: what was fixed when the repo was rendered."""
 
     project: str
     region: str
@@ -137,14 +136,14 @@ class Project:
 
     @property
     def repository(self) -> str:
-        """URL of the GitHub repository."""
+        """Return the URL of the GitHub repository."""
         return f"https://{self.git_host}/{self.github}"
 
     @property
     def uses_key(self) -> bool:
-        """Whether CI signs in with the access key of an IAM user.
+        """Return whether CI signs in with the access key of an IAM user.
 
-        AWS trusts only tokens of github.com, and Jenkins has none.
+        AWS trusts the tokens of github.com only, and Jenkins has none.
         """
         return self.sign_in == "iam-user" or self.ci == "jenkins" or self.git_host != "github.com"
 
@@ -176,11 +175,11 @@ class Settings:
 
     @property
     def prefix(self) -> str:
-        """Everything of this project in the bucket is below this prefix."""
+        """Return the prefix of all objects of this project in the bucket."""
         return self.project.project
 
     def bucket(self, account: str) -> str:
-        """Return the bucket of all projects in an account and region."""
+        """Return the artifact bucket, which all projects of the account and region share."""
         return self.aws.bucket or f"sm-mlops-{account}-{self.project.region}"
 
     def role_arn(self, account: str) -> str:
@@ -191,13 +190,12 @@ class Settings:
     @property
     def partition(self) -> str:
         region = self.project.region
-        return next(
-            (name for start, name in _PARTITIONS.items() if region.startswith(start)), "aws"
-        )
+        found = (name for start, name in _PARTITIONS.items() if region.startswith(start))
+        return next(found, "aws")
 
 
 def find_root(start: Path) -> Path:
-    """Return the nearest folder at or above `start` that has a `mlops.yaml`."""
+    """Return the nearest folder with a `mlops.yaml`, at `start` or above."""
     for folder in (start, *start.parents):
         if (folder / "mlops.yaml").is_file():
             return folder
@@ -208,17 +206,15 @@ def load(root: Path) -> Settings:
     """Return the settings of the repo at `root`. Raises SettingsError with file, key and remedy."""
     project = _read_project(root / "pyproject.toml")
     content = _read_yaml(root / "mlops.yaml")
-    known = {f.name for f in dataclasses.fields(Settings)} - {"root", "project"}
-    _refuse_unknown(content, known, "")
     types = typing.get_type_hints(Settings)
+    _refuse_unknown(content, set(types) - {"root", "project"}, "")
     values: dict[str, Any] = {}
     for name, value in content.items():
         if name == "hyperparameters":
             values[name] = _hyperparameters(value)
         elif value is not None:
             values[name] = _build(types[name], value, name)
-    if "data" not in values:
-        raise SettingsError("mlops.yaml: data is missing; it needs at least path and target")
+    _require("data" in values, "data is missing; it needs at least path and target")
     settings = Settings(root=root, project=project, **values)
     _check(settings)
     _check_compute(settings)
@@ -249,7 +245,7 @@ def _read_yaml(file: Path) -> dict[Any, Any]:
     except RecursionError as error:
         raise SettingsError("mlops.yaml: nested too deeply") from error
     if not isinstance(content, dict):
-        raise SettingsError("mlops.yaml: must be a mapping with at least data.path and data.target")
+        raise _invalid("must be a mapping with at least data.path and data.target")
     return content
 
 
@@ -281,95 +277,77 @@ def _read_project(file: Path) -> Project:
 def _refuse_unknown(content: dict[Any, Any], known: set[str], path: str) -> None:
     for key in content:
         if key not in known:
-            meant = hint(str(key), sorted(known))
-            raise SettingsError(f"mlops.yaml: {path}{one_line(key)} is unknown; {meant}")
+            raise _invalid(f"{path}{key} is unknown; {hint(str(key), sorted(known))}")
 
 
 def _build(kind: Any, value: Any, path: str) -> Any:
     """Return `value` from YAML as an instance of the dataclass `kind`."""
     if not isinstance(value, dict):
-        raise SettingsError(f"mlops.yaml: {path} must be a mapping, not {value!r}")
+        raise _invalid(f"{path} must be a mapping, not {value!r}")
     hints = typing.get_type_hints(kind)
     _refuse_unknown(value, set(hints), f"{path}.")
     built = {}
     for name, item in value.items():
-        where = f"{path}.{name}"
-        hint = hints[name]
-        if dataclasses.is_dataclass(hint):
-            if item is not None:
-                built[name] = _build(hint, item, where)
-        elif item is not None:
-            built[name] = _scalar(hint, item, where)
+        if item is not None:
+            read = _build if dataclasses.is_dataclass(hints[name]) else _scalar
+            built[name] = read(hints[name], item, f"{path}.{name}")
     for item in dataclasses.fields(kind):
         if item.name not in built and item.default is item.default_factory is dataclasses.MISSING:
-            raise SettingsError(f"mlops.yaml: {path}.{item.name} is missing")
+            raise _invalid(f"{path}.{item.name} is missing")
     return kind(**built)
 
 
 def _scalar(hint: Any, value: Any, where: str) -> Any:
-    """Return `value` if it is of type `hint`; whole numbers pass as floats, lists as tuples."""
+    """Return `value` if it is of type `hint`; an integer as a float, a list as a tuple."""
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, list):
-            raise SettingsError(f"mlops.yaml: {where} must be a list, as in [a, b], not {value!r}")
+            raise _invalid(f"{where} must be a list, as in [a, b], not {value!r}")
         return tuple(str(_scalar(str | int | float | bool, item, where)) for item in value)
     allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if isinstance(value, bool) and bool not in allowed:
-        raise SettingsError(f"mlops.yaml: {where} must be a {_named(allowed)}, not {value!r}")
     if isinstance(value, float) and not math.isfinite(value):
-        raise SettingsError(f"mlops.yaml: {where} must be a finite number, not {value!r}")
-    if isinstance(value, str):
-        _refuse_no_text(value, where)
-    if isinstance(value, allowed):
-        return value
-    if float in allowed and isinstance(value, int) and abs(value) < 1e300:
-        return float(value)
-    if allowed == (str,) and isinstance(value, int | float):
-        return str(value)
-    raise SettingsError(f"mlops.yaml: {where} must be a {_named(allowed)}, not {value!r}")
-
-
-def _refuse_no_text(value: str, where: str) -> None:
+        raise _invalid(f"{where} must be a finite number, not {value!r}")
     # Half of a surrogate pair, "\ud800", cannot be written to a file or request.
-    if any("\ud800" <= c <= "\udfff" for c in value):
-        raise SettingsError(f"mlops.yaml: {where} is not valid Unicode: {value!r}")
-
-
-def _named(allowed: tuple[type, ...]) -> str:
-    names = {str: "text", int: "whole number", float: "number", bool: "true or false"}
-    return " or ".join(names[kind] for kind in allowed if kind in names)
+    if isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
+        raise _invalid(f"{where} is not valid Unicode: {value!r}")
+    if not isinstance(value, bool) or bool in allowed:
+        if isinstance(value, allowed):
+            return value
+        if float in allowed and isinstance(value, int) and abs(value) < 1e300:
+            return float(value)
+        if allowed == (str,) and isinstance(value, int | float):
+            return str(value)
+    whole = "a number" if float in allowed else "a whole number"
+    names = {int: whole, float: whole, str: "text", bool: "true or false"}
+    expected = " or ".join(dict.fromkeys(name for kind, name in names.items() if kind in allowed))
+    raise _invalid(f"{where} must be {expected}, not {value!r}")
 
 
 def _hyperparameters(value: Any) -> dict[str, str]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise SettingsError(f"mlops.yaml: hyperparameters must be a mapping, not {value!r}")
+        raise _invalid(f"hyperparameters must be a mapping, not {value!r}")
     result = {}
     for name, item in value.items():
-        if not _HYPERPARAMETER.fullmatch(str(name)):
-            raise SettingsError(
-                f"mlops.yaml: hyperparameters.{one_line(name)}: use lowercase letters, digits and _"
-            )
-        if isinstance(item, bool) or not isinstance(item, str | int | float):
-            raise SettingsError(
-                f"mlops.yaml: hyperparameters.{name} must be a number or text, not {item!r}"
-            )
-        _refuse_no_text(str(item), f"hyperparameters.{name}")
-        if len(str(item)) > 2500:
-            raise SettingsError(
-                f"mlops.yaml: hyperparameters.{name} is longer than SageMaker's 2,500 characters"
-            )
-        result[str(name)] = str(item)
+        where = f"hyperparameters.{name}"
+        _require(bool(_HYPERPARAMETER.fullmatch(str(name))), f"{where}: use only a-z, 0-9 and _")
+        text = str(_scalar(str | float | int, item, where))
+        _require(len(text) <= 2500, f"{where} is longer than SageMaker's 2,500 characters")
+        result[name] = text
     return result
+
+
+def _invalid(message: str) -> SettingsError:
+    return SettingsError(f"mlops.yaml: {one_line(message)}")
 
 
 def _require(holds: bool, message: str) -> None:
     if not holds:
-        raise SettingsError(f"mlops.yaml: {one_line(message)}")
+        raise _invalid(message)
 
 
 def _check(settings: Settings) -> None:
-    """Check what the types cannot say, each rule with the key it belongs to."""
+    """Check the rules that types cannot express."""
     metrics = (*HIGHER_IS_BETTER, *LOWER_IS_BETTER)
     data, split, gate, aws = settings.data, settings.split, settings.gate, settings.aws
     _require(bool(data.path.strip()), "data.path is empty")

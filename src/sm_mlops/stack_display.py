@@ -1,4 +1,4 @@
-"""Change sets and events of a CloudFormation stack as a person reads them."""
+"""Change sets and events of a CloudFormation stack, as tables and lines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sm_mlops.errors import one_line
 
 @dataclass(frozen=True)
 class Change:
-    """One line of a change set. `action`: added, modified, replaced, maybe replaced, removed."""
+    """A resource of a change set. `action`: added, modified, replaced, maybe replaced, removed."""
 
     action: str
     resource: str
@@ -36,7 +36,7 @@ class Event:
 
     @property
     def failed(self) -> bool:
-        """Whether it failed by itself; what CloudFormation cancelled because of another did not."""
+        """Return whether the resource itself failed, not because another one did."""
         return self.status.endswith("_FAILED") and "cancelled" not in self.reason.lower()
 
 
@@ -53,7 +53,7 @@ def change_table(changes: Iterable[Change]) -> Table:
 
 def print_events(console: Console, events: Iterable[Event]) -> None:
     for event in events:
-        # CloudFormation reports each start twice: before and after it calls the service.
+        # CloudFormation reports each start twice: before and after its call to the service.
         if event.reason == "Resource creation Initiated":
             continue
         clock = event.at.astimezone().strftime("%H:%M:%S")
@@ -69,7 +69,7 @@ def event_table(events: list[Event]) -> Table:
     for event in events:
         first.setdefault(event.resource, event)
         before = last.get(event.resource)
-        # Deleting what was replaced; the resource of this name stays.
+        # Only the replaced physical resource is deleted; this one stays.
         replaced = before is not None and before.status == "UPDATE_COMPLETE"
         if event.failed or not (replaced and event.status.startswith("DELETE_")):
             last[event.resource] = event

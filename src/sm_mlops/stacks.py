@@ -1,5 +1,5 @@
-"""CloudFormation as a person follows it: a change set to read, events as they happen, the first
-failure as the reason, and a way out of every state in which a stack can be stuck.
+"""CloudFormation: show change sets and events, name the first failure as the reason, and recover
+a stack from any state.
 
 Must not know what the stacks are for.
 """
@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from datetime import datetime
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ _NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
 
 @dataclass(frozen=True)
 class Stack:
-    """What DescribeStacks says. `parameters`, `tags` and `outputs` by name."""
+    """A stack as DescribeStacks returns it. `parameters`, `tags` and `outputs` by name."""
 
     name: str
     arn: str
@@ -56,10 +55,9 @@ class Stack:
 
 @dataclass(frozen=True)
 class Outcome:
-    """`changes` is empty if the stack was up to date. `left` is what the clean-up after a
-    successful update could not delete."""
+    """`changes` is empty if the stack was up to date. `left` has the resources that the clean-up
+    after a successful update could not delete."""
 
-    stack: Stack
     changes: tuple[Change, ...]
     executed: bool
     left: tuple[Event, ...] = ()
@@ -67,21 +65,20 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Resource:
-    """A resource of a stack. `physical` is what its service calls it."""
+    """A resource of a stack. `physical` is its physical ID."""
 
     name: str
     kind: str
     physical: str
-    status: str
 
 
 class StackFailed(MlopsError):
     """An operation began and failed. The message is the reason of the first failed resource;
     `event` is that failure, None if only the stack itself gave a reason."""
 
-    def __init__(self, message: str, event: Event | None, began: datetime | None) -> None:
+    def __init__(self, message: str, event: Event | None) -> None:
         super().__init__(message)
-        self.event, self.began = event, began
+        self.event = event
 
 
 def describe(aws: Aws, name: str) -> Stack | None:
@@ -113,10 +110,7 @@ def resources(aws: Aws, stack: Stack) -> list[Resource]:
     pages = aws.client("cloudformation").get_paginator("list_stack_resources")
     return [
         Resource(
-            item["LogicalResourceId"],
-            item["ResourceType"],
-            item.get("PhysicalResourceId", ""),
-            item["ResourceStatus"],
+            item["LogicalResourceId"], item["ResourceType"], item.get("PhysicalResourceId", "")
         )
         for page in pages.paginate(StackName=stack.arn)
         for item in page["StackResourceSummaries"]
@@ -140,8 +134,8 @@ def deploy(
     """Create or update the stack with this template and these parameters, and wait for the end.
 
     Without `template` the stack keeps its own; a parameter that is None keeps its value. With
-    `execute=False` the change set is only shown. `imports` are existing resources that become the
-    stack's, which then must have no others. Raises MlopsError if the stack cannot be changed
+    `execute=False` the change set is shown and deleted. `imports` are existing resources that the
+    stack takes over; it must have no others then. Raises MlopsError if the stack cannot be changed
     in its present state, StackFailed if the operation failed.
     """
     body = _body(template) if template else None
@@ -166,14 +160,14 @@ def deploy(
     try:
         changes = _changes(aws, arn)
         if changes is None or not execute:
-            return Outcome(stack or Stack(name, "", ""), changes or (), executed=False)
+            return Outcome(changes or (), executed=False)
         console.print(change_table(changes))
         since = newest_event(aws, name)
         with _alone(name):
             formation.execute_change_set(ChangeSetName=arn, ClientRequestToken=change_set)
         arn = ""
     finally:
-        # Refused, interrupted, or only to be shown.
+        # Refused, interrupted, or a dry run.
         if arn:
             _remove_change_set(aws, arn, name)
     began = describe(aws, name)
@@ -182,7 +176,7 @@ def deploy(
     if ended.status not in DONE:
         raise _failure(ended, events)
     left = tuple(event for event in events if event.status == "DELETE_FAILED")
-    return Outcome(ended, changes, executed=True, left=left)
+    return Outcome(changes, executed=True, left=left)
 
 
 def _parameter(name: str, value: str | None) -> dict[str, Any]:
@@ -192,7 +186,7 @@ def _parameter(name: str, value: str | None) -> dict[str, Any]:
 
 @contextmanager
 def _alone(name: str) -> Iterator[None]:
-    """Explain CloudFormation's refusal when another operation on the stack came first.
+    """Explain CloudFormation's error when another operation on the stack came first.
 
     Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_ExecuteChangeSet.html
     """
@@ -205,15 +199,14 @@ def _alone(name: str) -> Iterator[None]:
         if not busy and error_code(error) not in _CHANGE_SET_GONE:
             raise
         raise MlopsError(
-            f"{name} is being changed by another operation: see how that ends, then run the same "
-            "command again"
+            f"another operation is changing {name}: wait for its end, then run the command again"
         ) from error
 
 
 def _body(template: Path) -> str:
     text = template.read_text(encoding="utf-8")
     if len(text.encode()) > TEMPLATE_BYTES:
-        # CloudFormation counts comments and the metadata for checkov, too.
+        # CloudFormation counts comments and checkov's metadata, too.
         text = "".join(
             line
             for line in text.splitlines(keepends=True)
@@ -234,7 +227,7 @@ def make_ready(
     """Return the stack once a change set can be made for it, None if it must be created.
 
     Wait for an operation in progress; delete a stack that never worked. Raises MlopsError with
-    what to do where that is a person's decision.
+    the command to run where a person has to decide.
     """
     while True:
         stack = describe(aws, name)
@@ -273,9 +266,12 @@ def settle(aws: Aws, stack: Stack, console: Console) -> Stack | None:
 
 
 def _stuck_rollback(aws: Aws, stack: Stack) -> str:
-    failed = [event for event in _last_rollback(aws, stack.arn) if event.failed]
-    why = f" because of {failed[0].resource} ({one_line(failed[0].reason)})" if failed else ""
-    skip = f" --resources-to-skip {failed[0].resource}" if failed else ""
+    rollback = takewhile(
+        lambda event: event.status != "UPDATE_ROLLBACK_IN_PROGRESS", _newest_first(aws, stack.arn)
+    )
+    failed = [event for event in rollback if event.failed]
+    why = f" because of {failed[-1].resource} ({one_line(failed[-1].reason)})" if failed else ""
+    skip = f" --resources-to-skip {failed[-1].resource}" if failed else ""
     return (
         f"{stack.name} is UPDATE_ROLLBACK_FAILED: it could not return to the state before{why}. "
         "Fix that and add --continue-rollback; to skip what cannot be fixed: "
@@ -291,26 +287,24 @@ def _continue_rollback(aws: Aws, stack: Stack, console: Console) -> None:
         raise _failure(ended, events)
 
 
-def delete(aws: Aws, stack: Stack, console: Console) -> tuple[Event, ...]:
+def delete(aws: Aws, stack: Stack, console: Console) -> None:
     """Delete the stack and wait for the end. Raises StackFailed if a resource remains."""
     since = newest_event(aws, stack.arn)
     aws.client("cloudformation").delete_stack(StackName=stack.arn)
     ended, events = follow(aws, stack, since, console, must_begin=True)
     if ended.status != "DELETE_COMPLETE":
         raise _failure(ended, events)
-    return tuple(events)
 
 
 def _failure(stack: Stack, events: list[Event]) -> StackFailed:
     failed = next((event for event in events if event.failed and event.kind != STACK), None)
-    reason = stack.reason
     if failed is None:
         # Canceled by a person, or by a rollback alarm.
-        said = [event.reason for event in events if event.kind == STACK and event.reason]
-        reason = said[-1] if said else stack.reason
-    text = f"{failed.resource}: {_message(failed.reason)}" if failed else reason
-    began = events[0].at if events else None
-    return StackFailed(f"{stack.name} is {stack.status}: {one_line(text)}", failed, began)
+        reasons = [event.reason for event in events if event.kind == STACK and event.reason]
+        text = reasons[-1] if reasons else stack.reason
+    else:
+        text = f"{failed.resource}: {_message(failed.reason)}"
+    return StackFailed(f"{stack.name} is {stack.status}: {one_line(text)}", failed)
 
 
 def _message(reason: str) -> str:
@@ -326,7 +320,7 @@ def _message(reason: str) -> str:
 
 
 def _changes(aws: Aws, arn: str) -> tuple[Change, ...] | None:
-    """Wait for the change set; return what it would do, None if nothing at all."""
+    """Wait for the change set; return its changes, None if there are none."""
     formation = aws.client("cloudformation")
     began = time.monotonic()
     while True:
@@ -347,22 +341,18 @@ def _changes(aws: Aws, arn: str) -> tuple[Change, ...] | None:
 
 
 def _change(item: dict[str, Any]) -> Change:
-    action = {"Add": "added", "Remove": "removed", "Import": "imported"}.get(
-        item["Action"], "modified"
+    if whole := {"Add": "added", "Remove": "removed", "Import": "imported"}.get(item["Action"]):
+        return Change(whole, item["LogicalResourceId"], item["ResourceType"])
+    action = {"True": "replaced", "Conditional": "maybe replaced"}.get(
+        item.get("Replacement", ""), "modified"
     )
-    if item.get("Replacement") == "True":
-        action = "replaced"
-    elif item.get("Replacement") == "Conditional":
-        action = "maybe replaced"
-    because = []
-    for detail in item.get("Details", ()):
-        target = detail.get("Target", {})
-        because.append(target.get("Name") or target.get("Attribute", ""))
+    targets = [detail.get("Target", {}) for detail in item.get("Details", ())]
+    because = [target.get("Name") or target.get("Attribute", "") for target in targets]
     return Change(
         action,
         item["LogicalResourceId"],
         item["ResourceType"],
-        tuple(dict.fromkeys(filter(None, because))) if item["Action"] == "Modify" else (),
+        tuple(dict.fromkeys(filter(None, because))),
     )
 
 
@@ -383,7 +373,7 @@ def _remove_change_set(aws: Aws, arn: str, name: str) -> None:
 
 
 def newest_event(aws: Aws, name: str) -> str:
-    """Return the ID of the newest event: later ones belong to what is started next."""
+    """Return the ID of the newest event: later ones belong to the next operation."""
     events = aws.client("cloudformation").describe_stack_events(StackName=name)["StackEvents"]
     return str(events[0]["EventId"]) if events else ""
 
@@ -409,16 +399,6 @@ def _events(aws: Aws, name: str, since: str) -> list[Event]:
     return list(found)[::-1]
 
 
-def _last_rollback(aws: Aws, name: str) -> list[Event]:
-    """Return the events since the last rollback began, the oldest first."""
-    found: list[Event] = []
-    for event in _newest_first(aws, name):
-        found.append(event)
-        if event.status == "UPDATE_ROLLBACK_IN_PROGRESS":
-            break
-    return found[::-1]
-
-
 def follow(
     aws: Aws, stack: Stack, since: str, console: Console, *, must_begin: bool = False
 ) -> tuple[Stack, list[Event]]:
@@ -427,35 +407,22 @@ def follow(
     With `must_begin` the end must be among those events: right after a request, the stack may
     still have its former status.
     """
-    if not console.is_terminal:
-        return _until_settled(
-            aws, stack, since, must_begin, lambda events, new: print_events(console, new)
-        )
-    with Live(console=console, refresh_per_second=8) as live:
-        return _until_settled(
-            aws, stack, since, must_begin, lambda events, new: live.update(event_table(events))
-        )
-
-
-def _until_settled(
-    aws: Aws,
-    stack: Stack,
-    since: str,
-    must_begin: bool,
-    show: Callable[[list[Event], list[Event]], None],
-) -> tuple[Stack, list[Event]]:
-    began = time.monotonic()
-    events: list[Event] = []
-    while True:
-        # The status first: once it is final, all events of the operation are there.
-        now = describe(aws, stack.arn)
-        new = _events(aws, stack.arn, events[-1].identifier if events else since)
-        events += new
-        show(events, new)
-        if now is None or now.status == "DELETE_COMPLETE":
-            return Stack(stack.name, stack.arn, "DELETE_COMPLETE"), events
-        own = [event.status for event in events if event.physical == now.arn]
-        ended = bool(own) and not own[-1].endswith("_IN_PROGRESS")
-        if not now.status.endswith("_IN_PROGRESS") and (ended or not must_begin):
-            return now, events
-        time.sleep(pause(began))
+    began, events = time.monotonic(), list[Event]()
+    on_terminal = Live(console=console, refresh_per_second=8) if console.is_terminal else None
+    with on_terminal or nullcontext() as live:
+        while True:
+            # The status first: once it is final, all events of the operation are there.
+            now = describe(aws, stack.arn)
+            new = _events(aws, stack.arn, events[-1].identifier if events else since)
+            events += new
+            if live is not None:
+                live.update(event_table(events))
+            else:
+                print_events(console, new)
+            if now is None or now.status == "DELETE_COMPLETE":
+                return Stack(stack.name, stack.arn, "DELETE_COMPLETE"), events
+            own = [event.status for event in events if event.physical == now.arn]
+            ended = bool(own) and not own[-1].endswith("_IN_PROGRESS")
+            if not now.status.endswith("_IN_PROGRESS") and (ended or not must_begin):
+                return now, events
+            time.sleep(pause(began))

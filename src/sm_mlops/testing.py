@@ -1,7 +1,7 @@
-"""What the tests of a model repo build on: the compiled pipeline, the model trained by it and
-served, a stage's stack, the workflows. All of it on this machine, without an account of AWS.
+"""Helpers for the tests of a model repo: its compiled pipeline, the trained and served model, its
+stages and workflows. All of it on this machine, without an AWS account.
 
-Public. Problems come back as lines for a person, so that a test can show them.
+Public. Problems are returned as lines, so that a test can show them.
 """
 
 from __future__ import annotations
@@ -13,28 +13,30 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sm_mlops.deployment import stages
+from sm_mlops import executions, objects
+from sm_mlops.aws import Aws, split_s3
+from sm_mlops.cli.sandbox_account import temporary
+from sm_mlops.deployment import endpoints, stages
+from sm_mlops.deployment.endpoints import Endpoint
+from sm_mlops.deployment.predict import Refused, invoke
+from sm_mlops.deployment.smoke import CSV, JSON, LINES, Sample, load_sample
 from sm_mlops.errors import MlopsError
+from sm_mlops.executions import Execution
 from sm_mlops.settings import LOWER_IS_BETTER, Gate, load
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from sm_mlops.aws import Aws
-    from sm_mlops.executions import Execution
 
+__all__ = ["CSV", "JSON", "LINES", "Refused"]
 ACCOUNT = "123456789012"
-CSV, JSON, LINES = "text/csv", "application/json", "application/jsonlines"
-# The files of a sample payload by the content type that they are in.
-PAYLOADS = {CSV: "rows.csv", JSON: "rows.json", LINES: "rows.jsonl"}
 ROWS_A_REQUEST = 2000
 LOG_LINES = 15
 _ENDPOINT = "under-test"
@@ -48,8 +50,8 @@ _NO_LIMIT = 1e308
 def compiled(root: Path, hash_seed: int = 0) -> str:
     """Return the pipeline definition of the repo at `root` as JSON text.
 
-    Compiles in a process of its own, whose sets and hashes are ordered by `hash_seed`.
-    Raises AssertionError with what the compiler said.
+    Compiles in another process, with this seed for the order of sets. Raises AssertionError with
+    the error message.
     """
     done = subprocess.run(
         [sys.executable, "-m", "sm_mlops", "compile", "--account", ACCOUNT],
@@ -65,26 +67,18 @@ def compiled(root: Path, hash_seed: int = 0) -> str:
 
 
 def steps(definition: str) -> dict[str, dict[str, Any]]:
-    """Return the steps of a pipeline definition by name, those behind a condition included."""
-
-    def below(found: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        for step in found:
-            yield step
-            if step["Type"] == "Condition":
-                for branch in ("IfSteps", "ElseSteps"):
-                    yield from below(step["Arguments"].get(branch, []))
-
-    return {step["Name"]: step for step in below(json.loads(definition)["Steps"])}
+    """Return the steps of a pipeline definition by name, those in conditions included."""
+    return {step["Name"]: step for step in executions.steps_below(json.loads(definition)["Steps"])}
 
 
 def unguarded(definition: str) -> list[str]:
-    """Return the steps that register a version without a condition before them."""
+    """Return the steps that register a version outside of a condition."""
     top = json.loads(definition)["Steps"]
     return [step["Name"] for step in top if step["Type"] == "RegisterModel"]
 
 
 def scripts(definition: str) -> dict[str, str]:
-    """Return the script of `model/` that each step with code of this repo runs, by step."""
+    """Return the script of `model/` that a step runs, by step."""
     found = {}
     for name, step in steps(definition).items():
         given = step.get("Arguments") or {}
@@ -100,53 +94,27 @@ def scripts(definition: str) -> dict[str, str]:
 # The model
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """An answer other than 200: the status and what the endpoint said."""
-
-    status: int
-    reason: str
-
-
 @dataclass
 class Model:
     """A version that the repo's own pipeline trained, served by an endpoint of the sandbox.
 
-    `gate` is the content of Evaluate's gate.json; `rows` are the test rows without the target.
+    `gate` is the content of Evaluate's gate.json; `rows` are the test rows without the target;
+    `sample` has the rows registered with the version and the predictions of the evaluation.
     """
 
     aws: Aws
-    version: str
+    endpoint: Endpoint
     gate: dict[str, Any]
     rows: pa.Table
-    _payload: bytes
+    sample: Sample
 
-    @cached_property
-    def sample(self) -> dict[str, str]:
-        """Rows in each content type, and `expected`: what Evaluate got as the answer to them."""
-        with tarfile.open(fileobj=io.BytesIO(self._payload)) as tar:
-            text = {
-                item.name.lstrip("./"): tar.extractfile(item).read().decode()  # type: ignore[union-attr]
-                for item in tar
-                if item.isfile()
-            }
-        return {kind: text[name] for kind, name in PAYLOADS.items()} | {
-            "expected": text["expected.json"]
-        }
-
-    def ask(self, body: str, content_type: str = CSV) -> Any:
-        """Return the endpoint's answer as an object of JSON, or its Refusal."""
-        from botocore.exceptions import ClientError
-
+    def ask(self, body: str | bytes, content_type: str = CSV) -> Any:
+        """Return the endpoint's answer as an object of JSON, or its Refused error."""
+        content = body.encode() if isinstance(body, str) else body
         try:
-            answer = self.aws.runtime.invoke_endpoint(
-                EndpointName=_ENDPOINT, Body=body.encode(), ContentType=content_type, Accept=JSON
-            )
-        except ClientError as error:
-            said: dict[str, Any] = {**error.response}
-            status = said.get("OriginalStatusCode") or said["ResponseMetadata"]["HTTPStatusCode"]
-            return Refusal(int(status), str(said.get("OriginalMessage") or error))
-        return json.loads(answer["Body"].read())
+            return json.loads(invoke(self.aws, self.endpoint, content, content_type, JSON).body)
+        except Refused as refused:
+            return refused
 
     def predict(self, rows: pa.Table) -> list[Any]:
         """Return a prediction for each row, asked as CSV. Raises AssertionError for a refusal."""
@@ -155,7 +123,7 @@ class Model:
         found: list[Any] = []
         for start in range(0, len(rows), ROWS_A_REQUEST):
             answer = self.ask(scoring.to_csv(scoring.plain(rows.slice(start, ROWS_A_REQUEST))))
-            assert not isinstance(answer, Refusal), answer
+            assert not isinstance(answer, Refused), answer
             found += [item["prediction"] for item in answer["predictions"]]
         return found
 
@@ -169,42 +137,28 @@ class Model:
 def trained(root: Path, work: Path) -> Iterator[Model]:
     """Train and serve the model of the repo at `root`, in a sandbox in the folder `work`.
 
-    On `data.sample`, or else `data.path`. The version is registered however good it is: whether it
-    passes the gate is for `mlops review` to tell. Raises AssertionError with the end of the log.
+    Trains on `data.sample`, or else `data.path`, and registers the version even if the gate would
+    stop it: `mlops review` checks the gate. Raises AssertionError with the end of the log.
     """
     from rich.console import Console
 
-    from sm_mlops import executions, sandbox
-    from sm_mlops.aws import Aws
-    from sm_mlops.cli.sandbox_account import prepare
     from sm_mlops.training import run
 
     settings = load(root)
     limit = _NO_LIMIT if settings.gate.metric in LOWER_IS_BETTER else -_NO_LIMIT
     open_gate = Gate(settings.gate.metric, limit, _NO_LIMIT)
-    before = dict(os.environ)
-    try:
-        with sandbox.connect(work, settings.project.region) as environment:
-            _apply(environment)
-            aws = Aws(replace(settings, gate=open_gate), sandbox=True)
-            prepare(aws)
-            try:
-                started = run.start(aws, {}, lambda line: None)
-            except MlopsError as error:
-                raise AssertionError(str(error)) from None
-            console = Console(file=io.StringIO())
-            done = executions.follow(aws, started.arn, console)
-            assert done.status == "Succeeded", "\n".join(_failure(aws, done))
-            yield _served(aws, done)
-    finally:
-        sandbox.stop(work)
-        os.environ.clear()
-        os.environ.update(before)
+    with temporary(work, settings.project.region) as account:
+        aws = account(replace(settings, gate=open_gate))
+        try:
+            started = run.start(aws, {}, lambda line: None)
+        except MlopsError as error:
+            raise AssertionError(str(error)) from None
+        done = executions.follow(aws, started.arn, Console(file=io.StringIO()))
+        assert done.status == "Succeeded", "\n".join(_failure(aws, done))
+        yield _served(aws, done)
 
 
 def _failure(aws: Aws, execution: Execution) -> Iterator[str]:
-    from sm_mlops import executions
-
     yield executions.failure(aws, execution)[0]
     for step in execution.steps:
         if step.status == "Failed" and step.job:
@@ -215,11 +169,8 @@ def _served(aws: Aws, execution: Execution) -> Model:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from sm_mlops import objects
-
-    outputs = _outputs(aws, execution)
     arn, role = execution.model_package, aws.settings.role_arn(aws.account)
-    call = aws.sagemaker
+    call, name = aws.sagemaker, {"EndpointName": _ENDPOINT}
     call.update_model_package(ModelPackageArn=arn, ModelApprovalStatus="Approved")
     call.create_model(
         ModelName=_ENDPOINT, ExecutionRoleArn=role, PrimaryContainer={"ModelPackageName": arn}
@@ -230,45 +181,41 @@ def _served(aws: Aws, execution: Execution) -> Model:
         "ServerlessConfig": {"MemorySizeInMB": 2048, "MaxConcurrency": 5},
     }
     call.create_endpoint_config(EndpointConfigName=_ENDPOINT, ProductionVariants=[variant])
-    call.create_endpoint(EndpointName=_ENDPOINT, EndpointConfigName=_ENDPOINT)
+    call.create_endpoint(EndpointConfigName=_ENDPOINT, **name)
     call.get_waiter("endpoint_in_service").wait(
-        EndpointName=_ENDPOINT, WaiterConfig={"Delay": 1, "MaxAttempts": 300}
+        **name, WaiterConfig={"Delay": 1, "MaxAttempts": 300}
     )
-    bucket, prefix = outputs["test"].removeprefix("s3://").split("/", 1)
-    keys = sorted(item["Key"] for item in objects.listed(aws, bucket, f"{prefix}/"))
+    endpoint = endpoints.describe(aws, _ENDPOINT)
+    assert endpoint is not None
+    outputs = _outputs(aws, execution)
+    found = objects.listed(aws, *split_s3(outputs["test"] + "/"))
+    keys = sorted(item["Key"] for item in found if item["Key"].endswith(".parquet"))
     rows = pa.concat_tables(
-        pq.read_table(io.BytesIO(objects.read(aws, f"s3://{bucket}/{key}")))
-        for key in keys
-        if key.endswith(".parquet")
+        pq.read_table(io.BytesIO(objects.read(aws, f"s3://{aws.bucket}/{key}"))) for key in keys
     )
     target = [name for name in rows.column_names if name == aws.settings.data.target]
-    return Model(
-        aws=aws,
-        version=arn.rpartition("/")[2],
-        gate=json.loads(objects.read(aws, f"{outputs['evaluation']}/gate.json")),
-        rows=rows.drop_columns(target),
-        _payload=objects.read(aws, f"{outputs['evaluation']}/sample-payload.tar.gz"),
-    )
+    gate = json.loads(objects.read(aws, f"{outputs['evaluation']}/gate.json"))
+    return Model(aws, endpoint, gate, rows.drop_columns(target), load_sample(aws, arn))
 
 
 def _outputs(aws: Aws, execution: Execution) -> dict[str, str]:
-    """Return the S3 address of each output of the processing steps by its name."""
-    found = {}
-    for step in execution.steps:
-        if step.kind == "ProcessingJob" and step.job:
-            job = aws.sagemaker.describe_processing_job(ProcessingJobName=step.job)
-            for output in job.get("ProcessingOutputConfig", {}).get("Outputs", ()):
-                found[output["OutputName"]] = output["S3Output"]["S3Uri"].rstrip("/")
-    return found
+    """Return the S3 URI of each output of the processing steps by name."""
+    jobs = [step.job for step in execution.steps if step.kind == "ProcessingJob" and step.job]
+    shown = [aws.sagemaker.describe_processing_job(ProcessingJobName=job) for job in jobs]
+    return {
+        output["OutputName"]: output["S3Output"]["S3Uri"].rstrip("/")
+        for job in shown
+        for output in job.get("ProcessingOutputConfig", {}).get("Outputs", ())
+    }
 
 
 # Stages and workflows
 
 
 def stage_problems(root: Path, name: str) -> list[str]:
-    """Return what is wrong with `infra/<name>.json`, or with endpoint.yml under its parameters.
+    """Return the problems of `infra/<name>.json`, and of endpoint.yml with its parameters.
 
-    By the rules of the stage file, of the template, and of cfn-lint.
+    Applies the rules of the stage file, of the template, and of cfn-lint.
     """
     from sm_mlops.sandbox.cloudformation import parameters, template
     from sm_mlops.sandbox.cloudformation.expressions import Scope
@@ -310,7 +257,7 @@ def stage_problems(root: Path, name: str) -> list[str]:
 
 @cache
 def _cfn_lint(text: str, values: tuple[tuple[str, Any], ...]) -> list[str]:
-    """Return what cfn-lint finds in a template with these parameters; kept, it takes a second."""
+    """Return cfn-lint's findings in a template with these parameters; kept: it takes a second."""
     from cfnlint import ConfigMixIn
     from cfnlint.api import decode_str
     from cfnlint.context.parameters import ParameterSet
@@ -321,7 +268,7 @@ def _cfn_lint(text: str, values: tuple[tuple[str, Any], ...]) -> list[str]:
     if not errors:
         config = ConfigMixIn(
             [],
-            # Its lists of what other regions have lag behind AWS by years.
+            # Its data about other regions is years behind AWS.
             regions=["us-east-1"],
             parameters=[ParameterSet(source=None, parameters=lists)],
         )
@@ -330,10 +277,10 @@ def _cfn_lint(text: str, values: tuple[tuple[str, Any], ...]) -> list[str]:
 
 
 def workflow_problems(root: Path) -> list[str]:
-    """Return what is wrong with what CI runs: the workflows in `.github/`, or the Jenkinsfile.
+    """Return the problems of the workflows in `.github/`, or of the Jenkinsfile.
 
-    GitHub's schema, the options of each `mlops` command, region and project of pyproject.toml; and
-    actionlint, where it is installed.
+    Checks GitHub's schema, the options of each `mlops` command, region and project; and runs
+    actionlint if it is installed.
     """
     workflows = sorted((root / ".github" / "workflows").glob("*.y*ml"))
     files = [*workflows, *(file for file in [root / "Jenkinsfile"] if file.is_file())]
@@ -367,7 +314,7 @@ def _command_problems(root: Path, file: Path) -> Iterator[str]:
 
 @cache
 def _options(command: str) -> frozenset[str] | None:
-    """Return the options of a command of `mlops`, and those before it; None if there is none."""
+    """Return the options of a command of `mlops`, global ones included; None if unknown."""
     import typer
 
     from sm_mlops.cli.main import app
@@ -382,22 +329,14 @@ def _options(command: str) -> frozenset[str] | None:
 
 
 def _said(root: Path, *command: str) -> list[str]:
-    """Return the output of a linter that found something."""
+    """Return the output lines of a linter that fails."""
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return []
     return [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
 
 
-def _apply(environment: dict[str, str]) -> None:
-    for name, value in environment.items():
-        if value:
-            os.environ[name] = value
-        else:
-            os.environ.pop(name, None)
-
-
 def _without_account() -> dict[str, str]:
-    """Return the environment without whatever signs in to AWS."""
+    """Return the environment without a sign-in to AWS."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     return kept | {"AWS_EC2_METADATA_DISABLED": "true"}

@@ -179,7 +179,7 @@ def test_scripts_get_plan_and_rest_as_json(untouched: Repo) -> None:
     ("words", "complaint"),
     [
         (["--template-provider", "git"], "--template-provider must be service-catalog or s3"),
-        (["--platform", "AlarmTopicArn"], "must be Key=Value, as in AlarmTopicArn=arn"),
+        (["--platform", "AlarmTopicArn"], "must be NAME=VALUE, as in --platform AlarmTopicArn=arn"),
         (["--platform", "AlarmTopic=x"], "did you mean AlarmTopicArn"),
         (["--platform", f"AlarmTopicArn=ghp_{'a1' * 18}"], "argument 5 looks like a secret"),
     ],

@@ -87,7 +87,7 @@ def test_a_cut_text_closes_what_it_was_in(fence: str) -> None:
     assert actions.cut(text, 100_000) == text
 
 
-def test_a_summary_that_is_full_takes_no_more(
+def test_a_summary_that_is_full_drops_what_does_not_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "summary"

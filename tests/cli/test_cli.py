@@ -142,7 +142,7 @@ def test_a_refusal_by_aws_keeps_its_code_and_words() -> None:
     assert said == "AWS refused StartPipelineExecution: AccessDeniedException: not allowed"
 
 
-def test_an_expired_sign_in_is_told_as_such() -> None:
+def test_an_expired_sign_in_is_reported_as_such() -> None:
     error = exceptions.ClientError({"Error": {"Code": "ExpiredToken"}}, "GetCallerIdentity")
     assert "no longer valid" in (explained(error, "eu-west-1") or "")
 

@@ -60,7 +60,7 @@ def case(tmp_path: Path, account: Aws, monkeypatch: pytest.MonkeyPatch) -> Itera
         yield Case(server, account)
 
 
-def test_a_credential_is_replaced_and_the_former_one_told(case: Case) -> None:
+def test_a_credential_is_replaced_and_the_former_one_is_named(case: Case) -> None:
     case.rotate(MLOPS_TRIGGER_TOKEN=case.token("repo"))
     assert case.told == ["stored       credential of the trigger: the token of MLOPS_TRIGGER_TOKEN"]
     case.told.clear()
@@ -80,7 +80,7 @@ def test_one_that_does_not_work_leaves_the_former_in_its_place(case: Case) -> No
     assert case.value() == {"token": good}
 
 
-def test_without_a_new_one_it_is_told_where_to_put_it(case: Case) -> None:
+def test_without_a_new_one_the_error_says_where_to_put_it(case: Case) -> None:
     with pytest.raises(MlopsError, match="there is no new credential of the trigger: set MLOPS_TR"):
         case.rotate()
 
@@ -291,7 +291,7 @@ def test_the_sandbox_has_a_github_of_its_own(repo: Repo) -> None:
     identify(repo, github="Somebody/Else")
     done = mlops(repo.root, "--sandbox", "doctor", GITHUB_TOKEN="canary-token", GH_TOKEN="canary-2")
     assert "you, from GITHUB_TOKEN (scopes repo, workflow)" in done.stdout + done.stderr
-    file = repo.root / ".sandbox" / "github.json"
+    file = repo.root / ".sandbox" / "github-token"
     assert file.stat().st_mode & 0o777 == 0o600
     token = file.read_text()
     mlops(repo.root, "--sandbox", "doctor", GITHUB_TOKEN="canary-token")

@@ -53,7 +53,8 @@ def test_the_bucket_gives_models_and_not_what_they_were_trained_from(here: Place
     share(here, FAR)
     (statement,) = bucket_policy(here)
     assert statement["Action"] in ("s3:GetObject", ["s3:GetObject"])
-    assert statement["Principal"] == {"AWS": f"arn:aws:iam::{FAR}:root"}
+    roots = statement["Principal"]["AWS"]
+    assert roots in (f"arn:aws:iam::{FAR}:root", [f"arn:aws:iam::{FAR}:root"])
     resource = statement["Resource"]
     assert resource in (
         f"arn:aws:s3:::{here.aws.bucket}/churn/*/model.tar.gz",
@@ -71,7 +72,7 @@ def test_statements_of_others_and_of_other_projects_stay(here: Place) -> None:
         "Resource": f"arn:aws:s3:::{here.aws.bucket}/secret/*",
     }
     another = {
-        "Sid": f"SmMlopsStage{FAR}",
+        "Sid": "SmMlopsStagesfraud",
         "Effect": "Allow",
         "Principal": {"AWS": f"arn:aws:iam::{FAR}:root"},
         "Action": "s3:GetObject",
@@ -81,14 +82,13 @@ def test_statements_of_others_and_of_other_projects_stay(here: Place) -> None:
     here.aws.s3.put_bucket_policy(Bucket=here.aws.bucket, Policy=policy)
     try:
         share(here, FAR)
-        both = next(item for item in bucket_policy(here) if item["Sid"].endswith(FAR))
-        assert len(both["Resource"]) == 2
+        assert [item["Sid"] for item in bucket_policy(here)] == [
+            "TheirOwn",
+            "SmMlopsStagesfraud",
+            "SmMlopsStageschurn",
+        ]
         share(here)
-        left = bucket_policy(here)
-        assert theirs in left
-        fraud = next(item for item in left if item["Sid"].endswith(FAR))
-        assert "fraud" in str(fraud["Resource"])
-        assert "churn" not in str(fraud["Resource"])
+        assert bucket_policy(here) == [theirs, another]
     finally:
         here.aws.s3.delete_bucket_policy(Bucket=here.aws.bucket)
 

@@ -75,7 +75,7 @@ def test_the_same_again_changes_nothing_and_is_a_success(here: Place, first: str
 def test_a_dry_run_shows_the_changes_and_makes_none(here: Place, first: str) -> None:
     done = here.deploy(here.stage("planned"), first, execute=False)
     assert done.planned
-    assert {change["resource"] for change in done.changes} >= {"Model", "Endpoint"}
+    assert {change.resource for change in done.changes} >= {"Model", "Endpoint"}
     assert stacks.describe(here.aws, "churn-planned") is None
 
 
@@ -90,11 +90,11 @@ def test_a_version_that_is_not_approved_is_refused(here: Place, status: str) -> 
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("/churn/1", "/others/1", "not a version of this project's group churn"),
+        ("/churn/1", "/others/1", "/others/1 is not a version of this project"),
         ("/churn/1", "/churn/999", "churn has no version 999"),
-        ("123456789012", "210987654321", "is in account 210987654321, but you are signed in to"),
-        ("eu-west-1", "us-east-1", "is in region us-east-1, this repo in eu-west-1"),
-        ("model-package/churn/1", "model/x", "is not the ARN of a model package version"),
+        ("123456789012", "210987654321", "is not a version of this project in this account"),
+        ("eu-west-1", "us-east-1", "in this account and region, arn:aws:sagemaker:eu-west-1:123"),
+        ("model-package/churn/1", "model/x", "model/x is not a version of this project"),
     ],
 )
 def test_a_version_from_elsewhere_is_refused(
@@ -140,7 +140,7 @@ def test_after_a_first_deployment_that_failed_the_next_one_starts_anew(
     assert "churn-anew is ROLLBACK_COMPLETE: deleting it to create it again" in here.shown
 
 
-def test_an_endpoint_that_somebody_changed_by_hand_is_no_success(here: Place, first: str) -> None:
+def test_an_endpoint_that_was_changed_by_hand_is_an_error(here: Place, first: str) -> None:
     stage = here.stage("touched")
     here.deploy(stage, first)
     here.aws.sagemaker.delete_endpoint(EndpointName=stage.stack)
@@ -148,7 +148,7 @@ def test_an_endpoint_that_somebody_changed_by_hand_is_no_success(here: Place, fi
         here.deploy(stage, first)
 
 
-def test_a_version_that_somebody_put_there_by_hand_can_be_replaced_in_service(
+def test_a_version_that_was_put_there_by_hand_can_be_replaced_in_service(
     here: Place, first: str
 ) -> None:
     stage, other = here.stage("moved"), here.stage("source")
@@ -203,12 +203,11 @@ def test_when_the_change_itself_is_refused_autoscaling_is_back_too(here: Place, 
     assert scaled(here, "churn-torn")
 
 
-def test_whoever_pays_stands_on_the_stack_and_on_the_endpoint(here: Place, first: str) -> None:
+def test_the_tags_of_a_stage_are_on_the_stack_and_on_the_endpoint(here: Place, first: str) -> None:
     here.repo.stage("paid", Tags={"cost-owner": "risk", "team": "a"})
     here.deploy(here.stage("paid"), first)
-    found = endpoints.describe(here.aws, "churn-paid")
-    assert found is not None
-    tags = here.aws.sagemaker.list_tags(ResourceArn=found.arn)["Tags"]
+    endpoint = here.aws.arn("sagemaker", "endpoint/churn-paid")
+    tags = here.aws.sagemaker.list_tags(ResourceArn=endpoint)["Tags"]
     assert {"Key": "cost-owner", "Value": "risk"} in tags
     assert {"Key": "team", "Value": "a"} in tags
     stack = stacks.describe(here.aws, "churn-paid")
@@ -226,7 +225,7 @@ def test_the_role_may_use_the_key_of_the_artifacts(here: Place, first: str) -> N
         aws = Aws(settings, sandbox=True)
         stage = here.stage("sealed")
         done = deploy.deploy(aws, stage, first, None, here.console)
-        stack = stacks.describe(aws, done.stack)
+        stack = stacks.describe(aws, done.endpoint)
         assert stack is not None
         assert stack.parameters["ArtifactKmsKeyArn"] == key
     (here.repo.root / "mlops.yaml").write_text(before)
@@ -268,14 +267,7 @@ def test_a_stack_of_another_project_is_left_alone(here: Place, first: str) -> No
         (here.repo.root / "infra" / "qa.json").unlink()
 
 
-def test_one_subnet_for_two_instances_is_remarked_upon(here: Place, first: str) -> None:
-    network = {"SubnetIds": ["subnet-01234567"], "SecurityGroupIds": ["sg-01234567"]}
-    sizes = {"EndpointKind": "real-time", "InstanceCount": 2, "MaxInstanceCount": 2}
-    here.deploy(here.stage("zoned", **sizes, **network), first, execute=False)
-    assert "note: all 2 instances of churn-zoned will be in the zone of" in here.shown
-
-
-def test_a_stage_without_its_file_is_found_and_taken_away(here: Place, first: str) -> None:
+def test_a_stage_without_its_file_is_found_and_deleted(here: Place, first: str) -> None:
     here.deploy(here.stage("lost"), first)
     (here.repo.root / "infra" / "lost.json").unlink()
     assert "lost" in {row.stage for row in status.status(here.aws).stages}
@@ -351,7 +343,7 @@ def test_a_destroyed_stage_leaves_nothing_and_an_orphan_is_found(here: Place, fi
     here.aws.client("cloudwatch").delete_alarms(AlarmNames=["churn-gone-by-hand"])
 
 
-def test_an_endpoint_without_its_stack_is_taken_away_too(here: Place, first: str) -> None:
+def test_an_endpoint_without_its_stack_is_deleted_too(here: Place, first: str) -> None:
     stage = here.stage("stray")
     here.deploy(here.stage("donor"), first)
     config = endpoints.describe(here.aws, "churn-donor").config  # type: ignore[union-attr]

@@ -99,7 +99,7 @@ def test_the_idle_cost_says_when_and_where_it_was_priced(name: str) -> None:
     assert re.fullmatch(r"[a-z]+(-[a-z]+)+-\d", cost["Region"])
 
 
-def test_staging_costs_nothing_while_nobody_calls_it() -> None:
+def test_staging_costs_nothing_while_it_is_not_called() -> None:
     assert stage("staging")["Cost"]["IdlePerMonthUSD"] == 0
 
 
@@ -254,7 +254,7 @@ def test_an_asynchronous_endpoint_wakes_up_when_requests_wait_and_nothing_runs()
 
 
 @pytest.mark.parametrize("kind", ["real-time", "asynchronous"])
-def test_autoscaling_can_be_taken_away(kind: str) -> None:
+def test_autoscaling_can_be_removed(kind: str) -> None:
     assert not full(kind, Autoscaling="off").resources & (SCALING | BACKLOG)
 
 
@@ -336,7 +336,7 @@ def test_an_alarm_watches_the_endpoint_and_tells_the_topic(kind: str, alarm: str
     assert made["AlarmActions"] == made["OKActions"] == [TOPIC]
 
 
-def test_alarms_without_a_topic_tell_nobody() -> None:
+def test_alarms_without_a_topic_notify_no_one() -> None:
     assert not {"AlarmActions", "OKActions"} & set(stack().properties("ErrorAlarm"))
 
 
@@ -352,7 +352,7 @@ def test_the_error_alarm_is_about_a_share_of_the_requests() -> None:
 
 
 @pytest.mark.parametrize("alarm", ["ErrorAlarm", "LatencyAlarm"])
-def test_an_endpoint_that_nobody_calls_is_fine(alarm: str) -> None:
+def test_an_endpoint_without_requests_raises_no_alarm(alarm: str) -> None:
     assert full("real-time").properties(alarm)["TreatMissingData"] == "notBreaching"
 
 

@@ -53,7 +53,7 @@ def aws(repo: Repo, service: SageMaker, monkeypatch: pytest.MonkeyPatch) -> Aws:
 
 
 @pytest.mark.parametrize("answer", [{}, {"EndpointConfigName": "gone"}])
-def test_a_failed_endpoint_without_a_configuration_can_be_told(
+def test_a_failed_endpoint_without_a_configuration_can_be_described(
     repo: Repo, monkeypatch: pytest.MonkeyPatch, answer: dict[str, str]
 ) -> None:
     service = SageMaker(FailureReason="no\ncapacity", **answer)

@@ -17,7 +17,7 @@ from sm_mlops.deployment.predict import Answer
 from sm_mlops.errors import MlopsError
 
 ENDPOINT = Endpoint(
-    *("churn-staging", "arn", "InService", "", "serverless", "config", "model", ""),
+    *("churn-staging", "InService", "", "serverless", "config", "model", ""),
     since=datetime(2026, 1, 1, tzinfo=UTC),
     instances=None,
 )
@@ -53,13 +53,13 @@ def test_a_serverless_endpoint_that_still_starts_is_waited_for(ask: Any) -> None
     assert ask(NOT_READY, NOT_READY).body == b"1"
 
 
-def test_one_that_never_gets_there_is_told(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_never_gets_ready_is_reported(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(predict, "STARTING_SECONDS", -1.0)
     with pytest.raises(MlopsError, match="churn-staging is still starting after"):
         ask(NOT_READY)
 
 
-def test_a_refusal_is_told_in_the_words_of_the_model(ask: Any) -> None:
+def test_a_refusal_has_the_message_of_the_model(ask: Any) -> None:
     error = {
         "Error": {"Code": "ModelError", "Message": "Received client error (400)"},
         "OriginalStatusCode": 400,

@@ -15,8 +15,8 @@ from connected_case import COMMIT, NAME, OWNER, REGION, TRIGGER, Connected, conn
 from function_cases import until
 from repos import Repo, make_repo
 from sm_mlops import platform, registry
-from sm_mlops.cli.console import apply
 from sm_mlops.cli.main import app
+from sm_mlops.cli.sandbox_account import apply
 from sm_mlops.deployment import trigger
 from sm_mlops.errors import MlopsError
 from sm_mlops.sandbox import Server
@@ -92,7 +92,7 @@ def test_for_scripts_it_is_json(account: Connected) -> None:
     }
 
 
-def test_what_github_says_is_told_in_one_line_without_the_credential(account: Connected) -> None:
+def test_an_error_of_github_is_one_line_without_the_credential(account: Connected) -> None:
     token = account.token()
     arn = account.register("Approved")
     account.server.github.inject("POST */dispatches", 503, times=1)
@@ -102,7 +102,7 @@ def test_what_github_says_is_told_in_one_line_without_the_credential(account: Co
     assert call(number(arn)).exit_code == 0
 
 
-def test_a_failed_approval_is_off_the_queue_once_it_is_started_by_hand(account: Connected) -> None:
+def test_a_failed_approval_leaves_the_queue_when_it_is_started_by_hand(account: Connected) -> None:
     queues = account.aws.client("sqs")
     url = queues.get_queue_url(QueueName=trigger.QUEUE)["QueueUrl"]
 
@@ -135,7 +135,7 @@ def test_a_version_that_is_not_approved_is_refused_before_the_function_is_called
     assert len(account.runs()) == before
 
 
-def test_what_the_function_will_not_deploy_is_told_with_its_reason(account: Connected) -> None:
+def test_what_the_function_will_not_deploy_is_reported_with_its_reason(account: Connected) -> None:
     arn = account.register("Approved", Repository="https://github.com/strangers/churn")
     assert "started nothing: repositories of strangers are not allowed" in refusal(number(arn))
     arn = account.register("Approved", CommitId=f"{COMMIT}-dirty")
@@ -146,7 +146,7 @@ def test_a_version_that_does_not_exist_is_refused_in_one_line(account: Connected
     assert "churn has no version 999" in refusal("999")
 
 
-def test_without_a_platform_it_says_what_makes_one(
+def test_without_a_platform_it_says_how_to_create_one(
     account: Connected, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trigger, "FUNCTION", "nobody")

@@ -52,7 +52,7 @@ def run(repo: Repo, account: Aws, monkeypatch: pytest.MonkeyPatch) -> Callable[.
     """Run the smoke test against a model that is a function."""
     stage = stages.load(repo.settings(), "staging")
     found = Endpoint(
-        *(stage.stack, "arn", "InService", "", "serverless", "config", "model", ARN),
+        *(stage.stack, "InService", "", "serverless", "config", "model", ARN),
         since=datetime(2026, 1, 1, tzinfo=UTC),
         instances=None,
     )
@@ -193,7 +193,7 @@ def test_a_model_that_breaks_on_a_malformed_row_fails(run: Callable[..., list[Ch
     assert checks[-1].detail == "the model answered 500: KeyError"
 
 
-def test_a_type_without_rows_is_told_and_does_not_fail(run: Callable[..., list[Check]]) -> None:
+def test_a_type_without_rows_is_reported_and_does_not_fail(run: Callable[..., list[Check]]) -> None:
     checks = run(types=[*TYPES, "image/png"])
     assert checks[4] == Check("image/png", None, "the sample has no rows as image/png")
     assert smoke.passed(checks)
@@ -208,7 +208,7 @@ def test_a_type_without_rows_is_told_and_does_not_fail(run: Callable[..., list[C
         sample_files() | {"rows.json": b"[]"},
     ],
 )
-def test_a_sample_that_is_no_sample_is_named(
+def test_a_sample_that_is_not_valid_is_named(
     run: Callable[..., list[Check]], files: dict[str, bytes]
 ) -> None:
     with pytest.raises(MlopsError, match=r"sample payload of version 3 \(s3://.*must have") as why:

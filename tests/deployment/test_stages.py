@@ -44,7 +44,7 @@ def test_tags_of_a_stage_are_those_of_its_stack(repo: Repo) -> None:
     assert stages.load(repo.settings(), "staging").tags == {"cost-owner": "risk", "team": "a/b"}
 
 
-def test_files_that_a_file_system_leaves_are_no_stages(repo: Repo) -> None:
+def test_files_that_a_file_system_leaves_are_not_stages(repo: Repo) -> None:
     (repo.root / "infra" / "._staging.json").write_bytes(b"\0")
     assert stages.names(repo.settings()) == ("staging", "production")
 
@@ -120,7 +120,7 @@ def test_a_mistake_is_named_with_its_file_and_remedy(
     assert "\n" not in str(refused.value)
 
 
-def test_a_file_that_is_no_json_is_named_with_its_line(repo: Repo) -> None:
+def test_a_file_that_is_not_json_is_named_with_its_line(repo: Repo) -> None:
     (repo.root / "infra" / "staging.json").write_text('{\n  "Account": null,,\n}')
     with pytest.raises(MlopsError, match=r"infra/staging\.json: not JSON: .* line 2"):
         stages.load(repo.settings(), "staging")
@@ -147,7 +147,7 @@ def test_reviewers_are_users_and_teams(repo: Repo) -> None:
     assert stages.load(settings, "production").reviewers == ("ada", "my-org/ml-leads")
 
 
-def test_a_file_that_names_no_reviewers_lets_nobody_to_production_unasked(repo: Repo) -> None:
+def test_a_file_that_names_no_reviewers_requires_approval_for_production(repo: Repo) -> None:
     for name in ("staging", "production"):
         file = repo.root / "infra" / f"{name}.json"
         content = json.loads(file.read_text())
@@ -161,13 +161,13 @@ def test_a_file_that_names_no_reviewers_lets_nobody_to_production_unasked(repo: 
     ("reviewers", "told"),
     [
         ("ada", 'Reviewers must be a list such as ["ada", "my-org/ml-leads"], or null'),
-        ([1], "Reviewers must be a list"),
+        ([1], "Reviewers: 1 is neither a user (ada) nor a team"),
         (["a b"], "'a b' is neither a user (ada) nor a team (my-org/ml-leads)"),
         (["a/b/c"], "'a/b/c' is neither"),
         (list("abcdefg"), "Reviewers has 7 entries, GitHub allows 6"),
     ],
 )
-def test_reviewers_that_cannot_be_are_refused(repo: Repo, reviewers: Any, told: str) -> None:
+def test_invalid_reviewers_are_refused(repo: Repo, reviewers: Any, told: str) -> None:
     repo.stage("production", Reviewers=reviewers)
     with pytest.raises(MlopsError) as refused:
         stages.load(repo.settings(), "production")

@@ -31,7 +31,7 @@ def version(number: int, approval: str = "Approved") -> Version:
 
 def endpoint(number: int, state: str = "InService", reason: str = "") -> Endpoint:
     return Endpoint(
-        *("churn-staging", "arn", state, reason, "serverless", "config", "model"),
+        *("churn-staging", state, reason, "serverless", "config", "model"),
         package=f"{ARN}{number}",
         since=NOW,
         instances=None,
@@ -69,7 +69,7 @@ def staging(world: World, state: Endpoint | None, stack: str = "UPDATE_COMPLETE"
     return status.status(aws).stages[0]
 
 
-def test_a_project_without_anything_is_told_as_such(world: World) -> None:
+def test_a_project_without_anything_is_reported_as_such(world: World) -> None:
     found = status.status(world[0])
     assert [(row.stage, row.state, row.version) for row in found.stages] == [
         ("staging", "not deployed", None),
@@ -85,22 +85,22 @@ def test_a_stage_tells_version_time_commit_and_cost(world: World) -> None:
     assert (row.idle_cost, row.note) == (0, "newest approved")
 
 
-def test_a_newer_approved_version_is_told_and_an_unapproved_one_is_not(world: World) -> None:
+def test_a_newer_approved_version_is_reported_and_an_unapproved_one_is_not(world: World) -> None:
     world[1].extend([version(5, "PendingManualApproval"), version(4), version(3)])
     assert staging(world, endpoint(3)).note == "version 4 is approved"
     assert [item.version for item in status.status(world[0]).pending] == [5]
 
 
-def test_a_version_that_was_rejected_while_it_runs_is_told(world: World) -> None:
+def test_a_version_that_was_rejected_while_it_runs_is_reported(world: World) -> None:
     world[1].append(version(3, "Rejected"))
     assert staging(world, endpoint(3)).note == "is now Rejected"
 
 
-def test_a_version_that_is_gone_from_the_registry_is_told(world: World) -> None:
+def test_a_version_that_is_gone_from_the_registry_is_reported(world: World) -> None:
     assert staging(world, endpoint(3)).note == "its version is no longer in the registry"
 
 
-def test_a_failed_deployment_is_told_without_its_old_reason(world: World) -> None:
+def test_a_failed_deployment_is_reported_without_its_old_reason(world: World) -> None:
     world[1].append(version(3))
     row = staging(world, endpoint(3, reason="no ping"), "UPDATE_ROLLBACK_COMPLETE")
     assert row.note == "the last deployment failed, newest approved"

@@ -11,7 +11,7 @@ import pytest
 from connected_case import COMMIT, NAME, OWNER, REGION, Connected, app_layer, connect
 from function_cases import until
 from repos import Repo, make_repo
-from sm_mlops.cli.console import apply
+from sm_mlops.cli.sandbox_account import apply
 from sm_mlops.sandbox import Server
 
 

@@ -3,9 +3,11 @@
 A story is told once; all tests and processes look at what it came to.
 """
 
+import io
 import json
 import shutil
 import sys
+import tarfile
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +22,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from rendering import Rendered, baked
-from sm_mlops import registry, sandbox
+from sm_mlops import objects, registry, sandbox
 from sm_mlops import settings as mlops_settings
 from sm_mlops.aws import Aws
 from sm_mlops.cli import broken
@@ -42,6 +44,25 @@ def predict_fn(data, model):
     right = _right(data, model)
     return Predictions(right.values[:, ::-1], right.classes)
 """
+
+
+def with_code(aws: Aws, arn: str, inference: str) -> bytes:
+    """Return the model.tar.gz of a version with another code/inference.py."""
+    package = aws.sagemaker.describe_model_package(ModelPackageName=arn)
+    url = package["InferenceSpecification"]["Containers"][0]["ModelDataUrl"]
+    packed = io.BytesIO()
+    with (
+        tarfile.open(fileobj=io.BytesIO(objects.read(aws, url))) as source,
+        tarfile.open(fileobj=packed, mode="w:gz") as target,
+    ):
+        for member in source:
+            content = source.extractfile(member) if member.isfile() else None
+            body = content.read() if content else b""
+            if member.name.removeprefix("./") == "code/inference.py":
+                body = inference.encode()
+                member.size = len(body)
+            target.addfile(member, io.BytesIO(body) if member.isfile() else None)
+    return packed.getvalue()
 
 
 @dataclass
@@ -192,11 +213,12 @@ class Connected:
         """Do in the sandbox what a person would at a console."""
         return sandbox.control(self.repo.path, call, *arguments, **named)
 
-    def copy_of_version_1(self, inference: str = broken.BROKEN) -> int:
-        """Register a copy with this inference.py, as `mlops sandbox demo` does."""
-        with self.account() as aws, pytest.MonkeyPatch.context() as patch:
-            patch.setattr(broken, "BROKEN", inference)
-            return broken.register_broken_copy(aws, registry.version(aws, 1)).version
+    def copy_of_version_1(self, inference: str = "") -> int:
+        """Register a copy with this inference.py; by default as `mlops sandbox demo` does."""
+        with self.account() as aws:
+            first = registry.version(aws, 1)
+            archive = with_code(aws, first.arn, inference) if inference else b""
+            return broken.register_broken_copy(aws, first, archive).version
 
     def mlops(self, *words: str) -> str:
         """Return what a command says in the sandbox. Raises AssertionError."""
@@ -256,7 +278,7 @@ class Connected:
         own |= {"AWS_REGION", "AWS_DEFAULT_REGION"}
         self.hub.machine |= {name: signed_in[name] for name in set(signed_in) - own}
         api = f"{signed_in['GITHUB_API_URL']}/repos/{NAME}"
-        token = json.loads(self.repo.text(".sandbox/github.json"))["token"]
+        token = self.repo.text(".sandbox/github-token")
 
         def ask(path: str) -> Any:
             request = urllib.request.Request(f"{api}/{path}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from sm_mlops.settings import load
-from sm_mlops.testing import CSV, JSON, LINES, Model, Refusal, trained
+from sm_mlops.testing import CSV, JSON, LINES, Model, Refused, trained
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
@@ -36,17 +36,17 @@ def test_every_test_row_gets_a_prediction(model: Model) -> None:
 
 @pytest.mark.parametrize("content_type", [CSV, JSON, LINES])
 def test_the_endpoint_predicts_what_was_evaluated(model: Model, content_type: str) -> None:
-    expected = json.loads(model.sample["expected"])
-    assert model.ask(model.sample[content_type], content_type) == expected
+    answer = model.ask(model.sample.bodies[content_type], content_type)
+    assert answer["predictions"] == model.sample.expected
 
 
 def test_rows_without_the_model_s_columns_are_refused(model: Model) -> None:
     answer = model.ask(json.dumps([{"no such column": 1}]), JSON)
-    assert isinstance(answer, Refusal) and answer.status == 400
-    assert "column" in answer.reason
+    assert isinstance(answer, Refused) and answer.status == 400
+    assert "column" in str(answer)
 
 
 @pytest.mark.parametrize("content_type", [JSON, LINES])
 def test_a_body_that_cannot_be_read_is_refused(model: Model, content_type: str) -> None:
     answer = model.ask("{", content_type)
-    assert isinstance(answer, Refusal) and answer.status == 400
+    assert isinstance(answer, Refused) and answer.status == 400

@@ -16,6 +16,6 @@ def test_a_stage_can_be_deployed(stage: str) -> None:
     assert not stage_problems(ROOT, stage)
 
 
-def test_ci_runs_what_there_is() -> None:
-    """By GitHub's schema, and by the commands and options that mlops has."""
+def test_ci_runs_commands_that_exist() -> None:
+    """By GitHub's schema, and by the commands and options of mlops."""
     assert not workflow_problems(ROOT)

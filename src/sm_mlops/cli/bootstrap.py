@@ -1,4 +1,4 @@
-"""The panel "Connect": this repo with its AWS account and with GitHub, in one command."""
+"""The panel "Connect": connect this repo with its AWS account and with GitHub."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from sm_mlops.bootstrap import plan
+from sm_mlops.bootstrap.plan import Item, Part, Todo, is_work
 from sm_mlops.cli.console import (
     AsJson,
     ContinueRollback,
@@ -19,6 +21,7 @@ from sm_mlops.cli.console import (
     confirm,
     connected,
     err,
+    pairs,
     print_json,
     progress,
 )
@@ -27,7 +30,6 @@ from sm_mlops.errors import MlopsError
 
 if TYPE_CHECKING:
     from sm_mlops.aws import Aws
-    from sm_mlops.bootstrap.plan import Item, Part
     from sm_mlops.bootstrap.platform import Options, Platform
 
 app = typer.Typer(rich_markup_mode="markdown")
@@ -39,7 +41,7 @@ PROVIDERS = ("service-catalog", "s3")
 def bootstrap(
     context: typer.Context,
     only_plan: Annotated[
-        bool, typer.Option("--plan", help="Show what exists and what would be done; do nothing.")
+        bool, typer.Option("--plan", help="Show what exists and what would be done, and exit.")
     ] = False,
     destroy: Annotated[
         bool,
@@ -62,7 +64,7 @@ def bootstrap(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Connect this repo with AWS and GitHub: show the plan, ask, then do all of it.
+    """Connect this repo with AWS and GitHub: show the plan, ask, then carry it out.
 
     Creates what the repos of an account share (bucket, approval trigger, connection, Service
     Catalog product), this repo's SageMaker project with its roles, the GitHub repository, its
@@ -78,7 +80,8 @@ def bootstrap(
 
     if template_provider not in PROVIDERS:
         raise MlopsError(f"--template-provider must be {' or '.join(PROVIDERS)}")
-    options = Options(template_provider, _parameters(platform or []), continue_rollback)
+    given = pairs("--platform", "AlarmTopicArn=arn:aws:sns:...", platform)
+    options = Options(template_provider, given, continue_rollback)
     console = progress(as_json)
     with connected(context, empty=True) as aws:
         shared, parts = _parts(aws, options, yes)
@@ -93,22 +96,8 @@ def bootstrap(
         raise typer.Exit(1)
 
 
-def _parameters(given: Sequence[str]) -> dict[str, str]:
-    found = {}
-    for text in given:
-        name, separator, value = text.partition("=")
-        if not separator or not name:
-            # The text is not shown: it may be a secret.
-            raise MlopsError(
-                "--platform must be Key=Value, as in AlarmTopicArn=arn:aws:sns:...; the keys are "
-                "the parameters of the platform stack"
-            )
-        found[name] = value
-    return found
-
-
 def _parts(aws: Aws, options: Options, yes: bool) -> tuple[Platform, list[Part]]:
-    """Return the platform, and all parts in their order, the platform among them."""
+    """Return the platform, and all parts in order, the platform among them."""
     from sm_mlops import github
     from sm_mlops.bootstrap.connection import Connection
     from sm_mlops.bootstrap.credential import Credential
@@ -141,7 +130,7 @@ def _parts(aws: Aws, options: Options, yes: bool) -> tuple[Platform, list[Part]]
 
 @dataclass
 class Run:
-    """One call of the command. `plan` is what was found first, `left` what remains to be done."""
+    """One run of the command. `plan` is what was found first, `left` what remains to be done."""
 
     aws: Aws
     console: Console
@@ -159,13 +148,9 @@ class Run:
 
     @property
     def work_left(self) -> list[Item]:
-        from sm_mlops.bootstrap.plan import is_work
-
         return [item for item in self.left if is_work(item)]
 
     def connect(self, parts: Sequence[Part]) -> None:
-        from sm_mlops.bootstrap import plan
-
         self._show(plan.look(parts))
         if self.work_left and not self.only_plan:
             confirm("Do this?", self.yes)
@@ -174,8 +159,6 @@ class Run:
         self._tell_rest("Nothing is left to do.")
 
     def destroy(self, shared: Platform, own: Sequence[Part]) -> None:
-        from sm_mlops.bootstrap import plan
-
         found = plan.look_back(own)
         if found:
             self._show(found)
@@ -187,7 +170,7 @@ class Run:
         self._tell_rest("Nothing is left to delete.")
 
     def _destroy_platform(self, shared: Platform) -> None:
-        """Ask separately: the platform never belonged to this repo alone."""
+        """Delete the platform if no repo uses it, after a question of its own."""
         from sm_mlops.bootstrap import plan, users
 
         items = shared.look_back()
@@ -211,8 +194,6 @@ class Run:
         self.left = [*self.left, *shared.look_back()]
 
     def _show(self, items: list[Item]) -> None:
-        from sm_mlops.bootstrap import plan
-
         self.plan = self.left = items
         tell(self.console, f"Plan for {self.where}:")
         self.console.print(plan.table(items))
@@ -223,17 +204,14 @@ class Run:
 
     @contextmanager
     def _resumable(self, command: str) -> Iterator[None]:
-        """Say, when something fails, that what is done stays and what to do next."""
+        """Print how to continue if something fails."""
         try:
             yield
         except BaseException:
-            line = f"What is done stays. To continue: {self.aws.command} {command}"
-            tell(self.console, line)
+            tell(self.console, f"What is done stays. To continue: {self.aws.command} {command}")
             raise
 
     def _tell_rest(self, nothing: str) -> None:
-        from sm_mlops.bootstrap.plan import Todo
-
         asked = [item for item in self.left if item.todo is Todo.PERSON and item.remedy]
         if asked:
             tell(self.console, "You still need to:")

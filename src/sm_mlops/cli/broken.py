@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import tarfile
 from typing import Any
 
-from sm_mlops import objects, registry
+from sm_mlops import registry
 from sm_mlops.aws import Aws
 from sm_mlops.registry import Version
 
-# Of what the registry says about a version, what it is created with.
+# The parameters of CreateModelPackage among the fields of DescribeModelPackage.
 _REGISTERED = (
     "ModelPackageGroupName",
     "InferenceSpecification",
@@ -22,7 +21,7 @@ _REGISTERED = (
     "Domain",
     "Task",
 )
-BROKEN = '''"""Replaces the real inference.py, to show a deployment that fails."""
+BROKEN = b'''"""Shows a deployment that fails."""
 
 
 def model_fn(model_dir):
@@ -30,13 +29,15 @@ def model_fn(model_dir):
 '''
 
 
-def register_broken_copy(aws: Aws, of: Version) -> Version:
-    """Register a copy of a version, pending approval, whose inference.py raises in model_fn."""
+def register_broken_copy(aws: Aws, of: Version, archive: bytes = b"") -> Version:
+    """Register a copy of a version, pending approval, whose model.tar.gz is `archive`.
+
+    By default it has an inference.py that raises.
+    """
     package: dict[str, Any] = dict(aws.sagemaker.describe_model_package(ModelPackageName=of.arn))
     container = package["InferenceSpecification"]["Containers"][0]
-    archive = objects.read(aws, container["ModelDataUrl"])
     broken = f"{aws.settings.prefix}/demo/broken/model.tar.gz"
-    aws.s3.put_object(Bucket=aws.bucket, Key=broken, Body=_with_broken_code(archive))
+    aws.s3.put_object(Bucket=aws.bucket, Key=broken, Body=archive or _archive())
     container["ModelDataUrl"] = f"s3://{aws.bucket}/{broken}"
     arn = aws.sagemaker.create_model_package(
         ModelPackageDescription=f"Version {of.version} with an inference.py that raises",
@@ -46,19 +47,10 @@ def register_broken_copy(aws: Aws, of: Version) -> Version:
     return registry.version(aws, int(arn.rpartition("/")[2]))
 
 
-def _with_broken_code(archive: bytes) -> bytes:
-    """Return the same model.tar.gz with another code/inference.py."""
+def _archive() -> bytes:
     packed = io.BytesIO()
-    with (
-        tarfile.open(fileobj=io.BytesIO(archive)) as source,
-        gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=1, mtime=0) as zipped,
-        tarfile.open(fileobj=zipped, mode="w") as target,
-    ):
-        for member in source:
-            content = source.extractfile(member) if member.isfile() else None
-            body = content.read() if content else b""
-            if member.name.removeprefix("./") == "code/inference.py":
-                body = BROKEN.encode()
-                member.size = len(body)
-            target.addfile(member, io.BytesIO(body) if member.isfile() else None)
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        member = tarfile.TarInfo("code/inference.py")
+        member.size = len(BROKEN)
+        tar.addfile(member, io.BytesIO(BROKEN))
     return packed.getvalue()

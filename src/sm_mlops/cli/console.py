@@ -1,4 +1,4 @@
-"""What all commands share: the consoles, common options, the account to work on."""
+"""What all commands share: the consoles, common options, the account."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import IO, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from sm_mlops import settings as mlops_settings
+from sm_mlops.aws import Aws
 from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
 
-if TYPE_CHECKING:
-    from sm_mlops.aws import Aws
 
-# In a file or a CI log, where no terminal sets the width, tables keep their lines whole.
-# (A process may have been started without any standard output.)
-TERMINAL = sys.stdout is not None and sys.stdout.isatty()
+def on_terminal(stream: IO[str] | None) -> bool:
+    """Return whether a standard stream is a terminal; a process may have none."""
+    return stream is not None and stream.isatty()
+
+
+# In a file or a CI log there is no terminal to take the width from.
+TERMINAL = on_terminal(sys.stdout)
 out = Console(soft_wrap=True, width=None if TERMINAL else 120)
-_ERRORS_ON_TERMINAL = sys.stderr is not None and sys.stderr.isatty()
-err = Console(stderr=True, soft_wrap=True, width=None if _ERRORS_ON_TERMINAL else 120)
+err = Console(stderr=True, soft_wrap=True, width=None if on_terminal(sys.stderr) else 120)
 
 AsJson = Annotated[
     bool, typer.Option("--json", help="For scripts: the result as JSON, progress on stderr.")
@@ -36,8 +38,8 @@ ContinueRollback = Annotated[
     bool,
     typer.Option(
         "--continue-rollback",
-        help="First continue the rollback of a stack in UPDATE_ROLLBACK_FAILED. Fix its cause "
-        "before.",
+        help="First continue the rollback of a stack in UPDATE_ROLLBACK_FAILED, once its cause "
+        "is fixed.",
     ),
 ]
 
@@ -48,12 +50,24 @@ def say(line: str) -> None:
 
 
 def print_json(data: object) -> None:
-    """Print a result for scripts; it may hold dataclasses and times."""
+    """Print a result for scripts; it may contain dataclasses and times."""
     out.print_json(data=data, default=_as_json)
 
 
 def _as_json(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime) else asdict(value)
+
+
+def pairs(option: str, example: str, given: list[str] | None) -> dict[str, str]:
+    """Return the values of a repeated option `NAME=VALUE` by name. Raises MlopsError."""
+    found = {}
+    for text in given or ():
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            # The text is not shown: it may be a secret.
+            raise MlopsError(f"{option} must be NAME=VALUE, as in {option} {example}")
+        found[name.strip()] = value
+    return found
 
 
 def fail(line: str, code: int = 1) -> typer.Exit:
@@ -63,23 +77,23 @@ def fail(line: str, code: int = 1) -> typer.Exit:
 
 
 def progress(as_json: bool) -> Console:
-    """Return where progress goes: with --json, standard output is for the result alone."""
+    """Return the console for progress: with --json, stdout is for the result alone."""
     return err if as_json else out
 
 
 def confirm(question: str, yes: bool) -> None:
-    """Return if the answer is yes. Raises MlopsError if it is no, or nobody can be asked."""
+    """Raise MlopsError unless the answer is yes; also if stdin is not a terminal."""
     if yes:
         return
-    if sys.stdin is None or not sys.stdin.isatty():
+    if not on_terminal(sys.stdin):
         raise MlopsError(f"{question} stdin is not a terminal; pass --yes")
     if not typer.confirm(question, err=True):
         raise MlopsError("nothing was changed")
 
 
 def at_terminal() -> Callable[[str], str] | None:
-    """Return how to ask for hidden input at the terminal; None if there is none."""
-    if sys.stdin is None or not sys.stdin.isatty():
+    """Return a prompt for hidden input, None if stdin is not a terminal."""
+    if not on_terminal(sys.stdin):
         return None
     return lambda line: str(
         typer.prompt(line, default="", show_default=False, hide_input=True, err=True)
@@ -97,21 +111,19 @@ def load_settings() -> mlops_settings.Settings:
 
 @contextmanager
 def connected(context: typer.Context, *, empty: bool = False) -> Iterator[Aws]:
-    """Yield the account to work on: the signed-in one, or the sandbox while the block runs.
+    """Yield the signed-in account, or that of the sandbox, which runs until the end of the block.
 
-    Unless it is to be `empty`, the sandbox has what `mlops run` needs even before bootstrap.
+    Unless it must be `empty`, the sandbox has what `mlops run` needs before bootstrap.
     """
-    from sm_mlops.aws import Aws
-
     settings = load_settings()
     if not context.obj.sandbox:
-        # A CI that has only an access key may do nothing but assume this role.
+        # The access key of a CI may only assume this role.
         yield Aws(settings, role=os.environ.get("MLOPS_ROLE", ""))
         return
     # Only this branch and the commands of `mlops sandbox` ever import the sandbox.
     from sm_mlops import sandbox
     from sm_mlops.cli import sandbox_github
-    from sm_mlops.cli.sandbox_account import prepare
+    from sm_mlops.cli.sandbox_account import apply, prepare
 
     with sandbox.connect(settings.root, settings.project.region) as environment:
         apply(environment)
@@ -120,12 +132,3 @@ def connected(context: typer.Context, *, empty: bool = False) -> Iterator[Aws]:
             prepare(aws)
         apply(sandbox_github.prepare(settings))
         yield aws
-
-
-def apply(environment: dict[str, str]) -> None:
-    """Set these variables for this process; an empty value removes one."""
-    for name, value in environment.items():
-        if value:
-            os.environ[name] = value
-        else:
-            os.environ.pop(name, None)

@@ -1,16 +1,18 @@
-"""The panel "Deploy": an approved version into a stage, and the way back."""
+"""The panel "Deploy": deploy an approved version to a stage, and return to an earlier one."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from sm_mlops import actions
+from sm_mlops.aws import Aws
 from sm_mlops.cli.console import (
     AsJson,
     ContinueRollback,
@@ -24,27 +26,24 @@ from sm_mlops.cli.console import (
     progress,
     say,
 )
+from sm_mlops.commit import require
+from sm_mlops.deployment import access, stages
+from sm_mlops.deployment.deploy import Deployment, DeploymentFailed, approved, rollback_target
+from sm_mlops.deployment.deploy import deploy as deploy_version
+from sm_mlops.deployment.stages import Stage
 from sm_mlops.display import tell
-
-if TYPE_CHECKING:
-    from sm_mlops.aws import Aws
-    from sm_mlops.deployment.deploy import Deployment, DeploymentFailed
-    from sm_mlops.deployment.stages import Stage
+from sm_mlops.settings import SettingsError
+from sm_mlops.stack_display import change_table
 
 app = typer.Typer(rich_markup_mode="markdown")
 PANEL = "Deploy"
 
 
 def stage_names(incomplete: str) -> list[str]:
-    """Complete a stage's name in the shell; silent where there is no repo."""
-    from sm_mlops.deployment import stages
-    from sm_mlops.settings import SettingsError
-
-    try:
-        known = stages.names(load_settings())
-    except SettingsError:
-        return []
-    return [name for name in known if name.startswith(incomplete)]
+    """Return the names of stages for completion in the shell; none outside of a repo."""
+    with suppress(SettingsError):
+        return [name for name in stages.names(load_settings()) if name.startswith(incomplete)]
+    return []
 
 
 WhichStage = Annotated[
@@ -79,15 +78,12 @@ def check(
     """Check that a version may be deployed, before its commit is checked out.
 
     It must be approved, belong to this project, account and region, and be trained from this
-    commit. `mlops deploy` checks the same.
+    commit. `mlops deploy` checks this, too.
 
     **Example**
 
     - `mlops check --model-package-arn ARN --commit 3f2c9ab...`
     """
-    from sm_mlops.commit import require
-    from sm_mlops.deployment.deploy import approved
-
     require(commit)
     with connected(context) as aws:
         package = approved(aws, model_package_arn, commit)
@@ -120,8 +116,8 @@ def deploy(
 ) -> None:
     """Deploy an approved version to a stage, and wait until its endpoint runs this version.
 
-    The version is named by its ARN: nothing ever deploys "the latest". Deploying what already runs
-    changes nothing. Ctrl-C stops following, not the deployment.
+    The version is named by its ARN: nothing ever deploys "the latest". Deploying the running
+    version again changes nothing. Ctrl-C stops following, not the deployment.
 
     **Examples**
 
@@ -129,22 +125,13 @@ def deploy(
     - `mlops deploy production --model-package-arn ARN --dry-run`
     - `mlops --sandbox deploy staging --model-package-arn ARN` on this machine only
     """
-    from sm_mlops.deployment import stages
-    from sm_mlops.deployment.deploy import deploy as deploy_version
-
-    console = progress(as_json)
     with connected(context) as aws:
-        chosen = stages.load(aws.settings, stage)
-
-        def work() -> Deployment:
-            with _at_most(at_most, stage):
-                return deploy_version(
-                    *(aws, chosen, model_package_arn, commit or None, console),
-                    execute=not dry_run,
-                    continue_rollback=continue_rollback,
-                )
-
-        _carry_out(aws, chosen, work, as_json)
+        _carry_out(
+            *(aws, stages.load(aws.settings, stage), model_package_arn, commit or None, as_json),
+            at_most=at_most,
+            execute=not dry_run,
+            continue_rollback=continue_rollback,
+        )
 
 
 @app.command(rich_help_panel=PANEL)
@@ -159,20 +146,16 @@ def rollback(
     continue_rollback: ContinueRollback = False,
     as_json: AsJson = False,
 ) -> None:
-    """Return a stage to the version that ran before, in the same way as a deployment.
+    """Return a stage to the version that ran before, by a deployment.
 
-    Each stage records which versions it ran. If the former one is unknown or no longer approved,
-    name a version with --to.
+    Each stage records the versions it ran. If the former one is unknown or no longer approved, name
+    a version with --to.
 
     **Examples**
 
     - `mlops rollback production`
     - `mlops rollback production --to 2 --yes`
     """
-    from sm_mlops.deployment import stages
-    from sm_mlops.deployment.deploy import deploy as deploy_version
-    from sm_mlops.deployment.deploy import rollback_target
-
     console = progress(as_json)
     with connected(context) as aws:
         chosen = stages.load(aws.settings, stage)
@@ -181,29 +164,28 @@ def rollback(
         if yes:
             tell(console, line)
         confirm(f"{line} Continue?", yes)
-
-        def work() -> Deployment:
-            return deploy_version(
-                *(aws, chosen, back.arn, None, console),
-                continue_rollback=continue_rollback,
-                trail=back.trail,
-            )
-
-        _carry_out(aws, chosen, work, as_json)
-        number = back.running
-        tell(
-            console,
-            f"to prevent another deployment of version {number}: {aws.command} reject {number}",
+        _carry_out(
+            *(aws, chosen, back.arn, None, as_json),
+            continue_rollback=continue_rollback,
+            trail=back.trail,
         )
+        again = f"another deployment of version {back.running}"
+        tell(console, f"to prevent {again}: {aws.command} reject {back.running}")
 
 
-def _carry_out(aws: Aws, stage: Stage, work: Callable[[], Deployment], as_json: bool) -> None:
-    """Deploy and print the result; a failed deployment is printed with its log, exit code 1."""
-    from sm_mlops.deployment.deploy import DeploymentFailed
-
+def _carry_out(
+    aws: Aws,
+    stage: Stage,
+    arn: str,
+    commit: str | None,
+    as_json: bool,
+    at_most: float | None = None,
+    **options: Any,
+) -> None:
+    """Deploy and print the result; exit with code 1 after a failure. `options` are deploy's."""
     try:
-        with interruptible(aws, stage.stack):
-            done = work()
+        with interruptible(aws, stage.stack), _at_most(at_most, stage.name):
+            done = deploy_version(aws, stage, arn, commit, progress(as_json), **options)
     except DeploymentFailed as failure:
         _tell_failure(aws, stage.name, failure)
         if as_json:
@@ -215,12 +197,12 @@ def _carry_out(aws: Aws, stage: Stage, work: Callable[[], Deployment], as_json: 
 
 @contextmanager
 def interruptible(aws: Aws, stack: str, *, cancellable: bool = True) -> Iterator[None]:
-    """Leave on Ctrl-C; CloudFormation finishes what it has begun."""
+    """Exit on Ctrl-C with code 130: the operation of CloudFormation continues."""
     try:
         yield
     except KeyboardInterrupt:
         lines = [
-            "\nThis stops nothing: CloudFormation continues.",
+            "\nCloudFormation continues.",
             "follow it   run the same command again",
             f"look at it  {aws.command} status",
         ]
@@ -232,14 +214,14 @@ def interruptible(aws: Aws, stack: str, *, cancellable: bool = True) -> Iterator
 
 
 class _TimeIsUp(BaseException):
-    """Ends what is in progress, as Ctrl-C does."""
+    """Interrupts like Ctrl-C."""
 
 
 @contextmanager
 def _at_most(minutes: float | None, stage: str) -> Iterator[None]:
-    """Leave the block after this time, with exit code 1: before a job's credentials expire.
+    """Exit with code 1 after this time, before a job's credentials expire.
 
-    CloudFormation finishes what it has begun.
+    The operation of CloudFormation continues.
     """
     if minutes is None:
         yield
@@ -254,8 +236,6 @@ def _at_most(minutes: float | None, stage: str) -> Iterator[None]:
     try:
         yield
     except _TimeIsUp:
-        from sm_mlops import actions
-
         line = (
             f"{stage} is not deployed after {minutes:g} minutes; CloudFormation continues. Run "
             "the command again (in CI: re-run the failed job) to follow it to its end"
@@ -268,8 +248,6 @@ def _at_most(minutes: float | None, stage: str) -> Iterator[None]:
 
 
 def _tell_failure(aws: Aws, stage: str, failure: DeploymentFailed) -> None:
-    from sm_mlops import actions
-
     tell(err, f"mlops: {failure}", "red")
     if failure.log:
         tell(err, "the last lines of its container's log:")
@@ -284,14 +262,10 @@ def _tell_failure(aws: Aws, stage: str, failure: DeploymentFailed) -> None:
 
 
 def _tell_deployment(aws: Aws, done: Deployment, console: Console, as_json: bool) -> None:
-    from sm_mlops import actions
-
     if as_json:
         print_json(done)
     if done.planned:
-        from sm_mlops.stack_display import Change, change_table
-
-        console.print(change_table(Change(**item) for item in done.changes))
+        console.print(change_table(done.changes))
         tell(console, "Nothing was changed: this was a dry run.")
         return
     line = f"{done.stage} is unchanged: it already runs version {done.version}"
@@ -310,17 +284,15 @@ def _tell_deployment(aws: Aws, done: Deployment, console: Console, as_json: bool
 
 @app.command(rich_help_panel=PANEL)
 def share(context: typer.Context, yes: Yes = False, as_json: AsJson = False) -> None:
-    """Let the accounts in infra/*.json, and no others, read what they deploy.
+    """Allow exactly the accounts in infra/*.json to read what they deploy.
 
-    Adds statements to the policies of the model package group, the artifact bucket and the key,
-    and keeps those of others. Run it once, and again when a stage moves to another account.
+    Changes this project's statements in the policies of the model package group, the artifact
+    bucket and the key. Run it again when a stage moves to another account.
 
     **Example**
 
     - `mlops share`
     """
-    from sm_mlops.deployment import access
-
     console = progress(as_json)
     with connected(context) as aws:
         accounts = access.foreign_accounts(aws)
@@ -336,9 +308,5 @@ def share(context: typer.Context, yes: Yes = False, as_json: AsJson = False) -> 
     if as_json:
         changed = {grant.what: grant.lines for grant in grants}
         print_json({"accounts": accounts, "changed": changed})
-    elif grants:
-        say(f"{len(grants)} policies changed")
-    elif accounts:
-        say(f"Nothing to do: {', '.join(accounts)} can already read.")
     else:
-        say(f"Nothing to do: all stages are in this account, {aws.account}.")
+        say(f"{len(grants)} policies changed. May read: {', '.join(accounts) or 'no account'}.")

@@ -1,12 +1,16 @@
-"""The panel "Connect": check what exists, and pass on an approval by hand."""
+"""The panel "Connect": check the connection, and pass on an approval by hand."""
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
 
+from sm_mlops import registry
 from sm_mlops.cli.console import AsJson, connected, out, print_json, say
+from sm_mlops.deployment.deploy import approved
+from sm_mlops.deployment.trigger import replay
 
 app = typer.Typer(rich_markup_mode="markdown")
 PANEL = "Connect"
@@ -20,17 +24,13 @@ def trigger(
 ) -> None:
     """Pass an approval on to GitHub (or Jenkins): start its deployment, or start it again.
 
-    An approval does this by itself. This is for one that could not be passed on, for example
-    because GitHub did not answer for hours or the token had expired.
+    An approval does this by itself. Use this for an approval that was lost, for example because
+    GitHub did not answer for hours or the token had expired.
 
     **Example**
 
     - `mlops trigger 3`
     """
-    from sm_mlops import registry
-    from sm_mlops.deployment.deploy import approved
-    from sm_mlops.deployment.trigger import replay
-
     with connected(context) as aws:
         started = replay(aws, approved(aws, registry.version(aws, version).arn))
     if as_json:
@@ -47,11 +47,9 @@ def trigger(
 def doctor(context: typer.Context, as_json: AsJson = False) -> None:
     """Check sign-ins, permissions, platform, project, GitHub and quotas, each with a remedy.
 
-    Changes nothing. The exit code is 1 if a check fails; a warning is not a failure. What you lack
-    the permission to read is a warning that names the permission.
+    Changes nothing. The exit code is 1 if a check fails, but not for a warning, such as a missing
+    permission to read something.
     """
-    import os
-
     from sm_mlops.doctor import State, examine
     from sm_mlops.doctor.finding import table
 

@@ -1,21 +1,22 @@
-"""The panel "Deploy": testing and calling a stage's endpoint."""
+"""The panel "Deploy": test and call the endpoint of a stage."""
 
 from __future__ import annotations
 
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from sm_mlops import actions
 from sm_mlops.cli.console import AsJson, connected, err, out, print_json
 from sm_mlops.cli.deploy import PANEL, WhichStage
+from sm_mlops.deployment import access, endpoints, predict, stages
+from sm_mlops.deployment import smoke as smoke_test
+from sm_mlops.deployment.smoke import Check
 from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
-
-if TYPE_CHECKING:
-    from sm_mlops.deployment.smoke import Check
 
 app = typer.Typer(rich_markup_mode="markdown")
 
@@ -40,7 +41,7 @@ def smoke(
         typer.Option(
             min=0,
             metavar="MILLISECONDS",
-            help="Limit for the median of single rows; by default 2000, if asynchronous none.",
+            help="Limit for the median of single rows; by default 2000, none if asynchronous.",
             show_default=False,
         ),
     ] = None,
@@ -48,17 +49,14 @@ def smoke(
 ) -> None:
     """Test a stage's endpoint with the rows registered with its version.
 
-    Sends them in each content type, compares the answers with the evaluation's, measures the
-    latency and sends rows that must be refused. The exit code is 1 if a check fails.
+    Sends them in each content type, compares the answers with the evaluation, measures the latency
+    and sends rows that must be refused. The exit code is 1 if a check fails.
 
     **Examples**
 
     - `mlops smoke staging`
     - `mlops smoke production --latency-limit 200 --json`
     """
-    from sm_mlops.deployment import smoke as smoke_test
-    from sm_mlops.deployment import stages
-
     with connected(context) as aws:
         checks = smoke_test.smoke(
             aws,
@@ -73,9 +71,9 @@ def smoke(
     else:
         out.print(smoke_test.table(checks))
         failed = sum(item.passed is False for item in checks)
-        line = f"{stage} works" if good else f"{stage}: {failed} of {len(checks)} checks failed"
-        if not good and not failed:
-            line = f"{stage}: there was nothing to check it with"
+        line = f"{stage}: {failed} of {len(checks)} checks failed"
+        if not failed:
+            line = f"{stage} works" if good else f"{stage}: no rows to check it with"
         tell(out if good else err, line, "green" if good else "red")
     _summarize(stage, good, checks)
     if not good:
@@ -83,8 +81,6 @@ def smoke(
 
 
 def _summarize(stage: str, good: bool, checks: list[Check]) -> None:
-    from sm_mlops import actions
-
     marks = {True: "✅", False: "❌", None: "not checked"}
     rows = [
         f"| {marks[item.passed]} | {item.name} | {item.detail.replace('|', '&#124;')} |"
@@ -116,15 +112,13 @@ def invoke(
         bool, typer.Option("--json", help="The answer with endpoint, version and time.")
     ] = False,
 ) -> None:
-    """Call a stage's endpoint with your own rows, and print its answer.
+    """Call a stage's endpoint with your own rows, and print the answer.
 
     **Examples**
 
     - `mlops invoke staging rows.csv`
     - `head -3 rows.csv | mlops invoke production - --accept text/csv`
     """
-    from sm_mlops.deployment import access, endpoints, predict, smoke, stages
-
     with connected(context) as aws:
         chosen = stages.load(aws.settings, stage)
         body, kind = _rows(file, content_type, predict.CONTENT_TYPES) if file else (b"", "")
@@ -133,13 +127,11 @@ def invoke(
         if not file:
             if not endpoint.package:
                 raise MlopsError(f"{stage} runs no version of the registry: name a file with rows")
-            body = smoke.load_sample(aws, endpoint.package).bodies[smoke.JSON]
-            kind = content_type or smoke.JSON
+            body = smoke_test.load_sample(aws, endpoint.package).bodies[smoke_test.JSON]
+            kind = content_type or smoke_test.JSON
         answer = predict.invoke(there, endpoint, body, kind, accept)
     if not as_json:
-        sys.stdout.buffer.write(answer.body)
-        if not answer.body.endswith(b"\n"):
-            sys.stdout.buffer.write(b"\n")
+        sys.stdout.buffer.write(answer.body.removesuffix(b"\n") + b"\n")
         return
     text = answer.body.decode("utf-8", "replace")
     is_json = answer.content_type.split(";")[0].strip() == "application/json"
@@ -164,7 +156,7 @@ def _rows(file: str, content_type: str, known: dict[str, str]) -> tuple[bytes, s
         raise MlopsError(f"{file}: {error.strerror}") from error
     if not kind:
         raise MlopsError(
-            f"{file}: its name ends in none of {', '.join(known)}: add --content-type, as in "
-            "--content-type text/csv"
+            f"{file}: the name does not end in {', '.join(known)}: add --content-type, such as "
+            "text/csv"
         )
     return body, kind

@@ -1,6 +1,6 @@
 """`mlops`: all commands together, and how errors are reported.
 
-Commands import their work when they are called, so that `--help` is quick.
+Commands import what is slow to load, such as boto3 and the sandbox, when they are called.
 """
 
 from __future__ import annotations
@@ -84,23 +84,21 @@ def main_options(
 
 
 def main() -> None:
-    """Run the command: a failure that a person can fix is one line and exit code 2."""
+    """Run the command; print an error that a person can fix on one line, with exit code 2."""
     try:
         _require_no_secret(sys.argv[1:])
         app(prog_name="mlops")
-    except MlopsError as error:
-        _refuse(str(error))
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except Exception as error:
-        line = _line_for(error)
+        line = str(error) if isinstance(error, MlopsError) else _line_for(error)
         if line is None:
             raise
-        _refuse(line)
+        raise SystemExit(fail(line, 2).exit_code) from None
 
 
 def _require_no_secret(arguments: Sequence[str]) -> None:
-    """Raise MlopsError for a secret, before an error about the argument could quote it."""
+    """Raise MlopsError for a secret, before an error about the argument quotes it."""
     for number, text in enumerate(arguments, 1):
         if looks_secret(text):
             raise MlopsError(
@@ -114,7 +112,7 @@ def _line_for(error: Exception) -> str | None:
     """Return one line for an error of AWS, the sandbox or the output; None for a bug."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EROFS):
         if not error.filename and sys.stdout is not None:
-            # Flushing its buffer when the interpreter exits would fail again.
+            # The interpreter would fail again when it flushes the buffer at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return f"cannot write {error.filename or 'the output'}: {error.strerror}"
     local = "sm_mlops.sandbox" in sys.modules
@@ -131,7 +129,3 @@ def _line_for(error: Exception) -> str | None:
         if isinstance(error, EndpointConnectionError | ConnectionClosedError):
             return "the sandbox has stopped: run the command again"
     return explained(error, os.environ.get("AWS_REGION") or "this region")
-
-
-def _refuse(line: str) -> None:
-    raise SystemExit(fail(line, 2).exit_code) from None

@@ -1,20 +1,21 @@
-"""The panel "Registry": versions, their metrics, and whether they may be deployed."""
+"""The panel "Registry": list, approve and reject versions, and open their reports."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from sm_mlops import display
+from sm_mlops import display, executions, registry
 from sm_mlops.cli.console import TERMINAL, AsJson, connected, out, print_json, say
+from sm_mlops.commit import short
+from sm_mlops.deployment import stages
 from sm_mlops.errors import MlopsError
-
-if TYPE_CHECKING:
-    from sm_mlops.registry import Version
+from sm_mlops.registry import Version
 
 app = typer.Typer(rich_markup_mode="markdown")
 PANEL = "Registry"
@@ -27,8 +28,6 @@ def models(
     as_json: AsJson = False,
 ) -> None:
     """List the registered versions with status, commit and metric."""
-    from sm_mlops import registry
-
     with connected(context) as aws:
         found = list(registry.versions(aws, limit))
         if as_json:
@@ -41,8 +40,6 @@ def models(
 
 
 def registry_table(found: list[Version]) -> Table:
-    from sm_mlops.commit import short
-
     view = display.table("version", "status", "created", "commit", "evaluation")
     for item in found:
         created = item.created.astimezone().strftime("%Y-%m-%d %H:%M")
@@ -95,11 +92,6 @@ def reject(
 def _set_approval(
     context: typer.Context, number: int, approval: str, comment: str, as_json: bool
 ) -> None:
-    from dataclasses import replace
-
-    from sm_mlops import registry
-    from sm_mlops.deployment import stages
-
     if len(comment) > 1024:
         raise MlopsError(f"--comment has {len(comment)} characters; the registry allows 1024")
     with connected(context) as aws:
@@ -131,8 +123,6 @@ def report(
     ] = TERMINAL,
 ) -> None:
     """Write the evaluation report of a version to a file and open it."""
-    from sm_mlops import executions, registry
-
     with connected(context) as aws:
         if execution:
             arn = executions.find(aws, execution)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from sm_mlops.cli.console import apply, load_settings, out, say
+from sm_mlops import actions
+from sm_mlops.cli.console import load_settings, out, say
+from sm_mlops.cli.sandbox_account import temporary
 from sm_mlops.errors import MlopsError
-
-if TYPE_CHECKING:
-    from sm_mlops.settings import Settings
-    from sm_mlops.training.review import Account
 
 app = typer.Typer(rich_markup_mode="markdown")
 PANEL = "Review"
@@ -30,17 +28,17 @@ def review(
     """Train the base and your working tree, each with its own code, and compare them.
 
     Runs in a temporary sandbox, on the same rows. The exit code is 1 if the gate stops your change.
-    In GitHub Actions the report is also the job's summary.
+    In GitHub Actions the report is also added to the summary.
     """
-    from sm_mlops import actions
     from sm_mlops.training import review as reviews
     from sm_mlops.training import review_report
 
     settings = load_settings()
     try:
-        result = reviews.review(settings, base, out, _sandbox)
+        sandbox = partial(temporary, region=settings.project.region)
+        result = reviews.review(settings, base, out, sandbox)
     except MlopsError as error:
-        # Those who wait for the report see it, too.
+        # The comment on the pull request shows it, too.
         report = review_report.refused(settings.project.project, base, str(error))
         actions.summary(report)
         _write(report, output)
@@ -53,26 +51,6 @@ def review(
     else:
         say(f"report     {output}")
     raise typer.Exit(0 if result.passed else 1)
-
-
-@contextmanager
-def _sandbox(work: Path) -> Iterator[Account]:
-    """Run a sandbox of its own in the folder `work`, and set AWS's variables of this process."""
-    from sm_mlops import sandbox
-    from sm_mlops.aws import Aws
-    from sm_mlops.cli.sandbox_account import prepare
-
-    def account(settings: Settings) -> Aws:
-        aws = Aws(settings, sandbox=True)
-        prepare(aws)
-        return aws
-
-    try:
-        with sandbox.connect(work, load_settings().project.region) as environment:
-            apply(environment)
-            yield account
-    finally:
-        sandbox.stop(work)
 
 
 def _write(report: str, output: Path | None) -> None:
@@ -89,8 +67,6 @@ def comment(
 
     Needs GITHUB_TOKEN in GitHub Actions. A pull request from a fork gets no comment.
     """
-    import os
-
     from sm_mlops.training import comment as comments
 
     try:

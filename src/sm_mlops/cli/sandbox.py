@@ -26,10 +26,10 @@ def sandbox_up() -> None:
 
 @app.command("down")
 def sandbox_down() -> None:
-    """Stop the sandbox of this repo and its running jobs. Its history is kept."""
+    """Stop the sandbox of this repo and its running jobs. Keeps its history."""
     from sm_mlops import sandbox
 
-    # Without the settings, which may have become invalid meanwhile.
+    # Does not read the settings, which may have become invalid.
     sandbox.stop(find_root(Path.cwd()))
     say("The sandbox is stopped.")
 
@@ -38,7 +38,7 @@ def sandbox_down() -> None:
 def sandbox_authorize(
     connection: str = typer.Argument("sm-mlops", help="Name or ARN of the connection."),
 ) -> None:
-    """Authorize a connection to GitHub, as a person does in the AWS console."""
+    """Authorize a connection to GitHub, as in the AWS console."""
     from sm_mlops import sandbox
 
     settings = load_settings()

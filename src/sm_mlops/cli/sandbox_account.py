@@ -1,13 +1,19 @@
-"""What `mlops run` needs in a sandbox account before bootstrap: a provisional artifact bucket and
-pipeline role. The platform and the project replace them.
+"""Accounts of the sandbox: what `mlops run` needs there before bootstrap, and temporary ones.
+
+The platform and the project replace the provisional artifact bucket and pipeline role.
 """
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from sm_mlops.aws import NO_OBJECT, Aws, exists, ignoring
 from sm_mlops.bootstrap import provisional
+from sm_mlops.settings import Settings
 
 TRUST = {
     "Version": "2012-10-17",
@@ -19,7 +25,7 @@ TRUST = {
         }
     ],
 }
-# In an account that is on this machine and holds nothing else.
+# For an account on this machine that has nothing else.
 EVERYTHING = {
     "Version": "2012-10-17",
     "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}],
@@ -40,6 +46,39 @@ def prepare(aws: Aws) -> None:
         iam.put_role_policy(
             RoleName=name, PolicyName=provisional.POLICY, PolicyDocument=json.dumps(EVERYTHING)
         )
+
+
+def apply(environment: dict[str, str]) -> None:
+    """Set these variables for this process; an empty value removes one."""
+    for name, value in environment.items():
+        if value:
+            os.environ[name] = value
+        else:
+            os.environ.pop(name, None)
+
+
+@contextmanager
+def temporary(work: Path, region: str) -> Iterator[Callable[[Settings], Aws]]:
+    """Run a sandbox in the folder `work`; yield a function that returns its account for a repo.
+
+    Restores the environment of this process afterwards.
+    """
+    from sm_mlops import sandbox
+
+    def account(settings: Settings) -> Aws:
+        aws = Aws(settings, sandbox=True)
+        prepare(aws)
+        return aws
+
+    before = dict(os.environ)
+    try:
+        with sandbox.connect(work, region) as environment:
+            apply(environment)
+            yield account
+    finally:
+        sandbox.stop(work)
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _has_bucket(aws: Aws) -> bool:

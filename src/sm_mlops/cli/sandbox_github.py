@@ -1,22 +1,18 @@
-"""The sandbox's GitHub: this repo's owner, a person who works there, and that person's tokens.
+"""The sandbox's GitHub: the owner of this repo, a person there, and that person's tokens.
 
-Never reads anyone's real token.
+Must not read a real token.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING
+from functools import partial
 
+from sm_mlops.aws import Aws
 from sm_mlops.settings import Settings
 
-if TYPE_CHECKING:
-    from sm_mlops.aws import Aws
-
 PERSON = "you"
-FILE = "github.json"
+FILE = "github-token"
 
 
 def prepare(settings: Settings) -> dict[str, str]:
@@ -24,19 +20,22 @@ def prepare(settings: Settings) -> dict[str, str]:
     from sm_mlops import sandbox
 
     file = settings.root / sandbox.FOLDER / FILE
-    token = _kept(file)
+    token = file.read_text(encoding="utf-8") if file.is_file() else ""
     if not token:
-        _add_accounts(settings)
-        token = sandbox.control(
-            settings.root, "github.accounts.token", PERSON, "repo", "workflow", "read:org"
-        )
+        owner = settings.project.github.partition("/")[0]
+        add = partial(sandbox.control, settings.root, "github.accounts.add")
+        add(PERSON)
+        if owner.lower() != PERSON:
+            add(owner, "Organization", **{PERSON: "admin"})
+        scopes = ("repo", "workflow", "read:org")
+        token = str(sandbox.control(settings.root, "github.accounts.token", PERSON, *scopes))
         file.touch(mode=0o600)
-        file.write_text(json.dumps({"token": token}), encoding="utf-8")
-    return {"GITHUB_TOKEN": str(token), "GH_TOKEN": ""}
+        file.write_text(token, encoding="utf-8")
+    return {"GITHUB_TOKEN": token, "GH_TOKEN": ""}
 
 
 def token_source(aws: Aws) -> Callable[[], str] | None:
-    """Return what creates a token that can only start workflows; None outside of the sandbox."""
+    """Return a function that creates a token for starting workflows; None outside the sandbox."""
     if not aws.sandbox:
         return None
     from sm_mlops import sandbox
@@ -48,21 +47,3 @@ def token_source(aws: Aws) -> Callable[[], str] | None:
         return str(sandbox.control(root, *arguments, actions="write"))
 
     return create
-
-
-def _add_accounts(settings: Settings) -> None:
-    from sm_mlops import sandbox
-
-    owner = settings.project.github.partition("/")[0]
-    sandbox.control(settings.root, "github.accounts.add", PERSON)
-    if owner.lower() != PERSON:
-        sandbox.control(
-            settings.root, "github.accounts.add", owner, "Organization", **{PERSON: "admin"}
-        )
-
-
-def _kept(file: Path) -> str:
-    try:
-        return str(json.loads(file.read_text(encoding="utf-8"))["token"])
-    except (FileNotFoundError, ValueError, KeyError):
-        return ""

@@ -1,4 +1,4 @@
-"""The panel "Connect": replacing secrets. No value is ever an argument, or shown."""
+"""The panel "Connect": replace secrets. A value is never an argument, and never shown."""
 
 from __future__ import annotations
 

@@ -1,12 +1,14 @@
-"""The panel "Deploy": what runs where, and deleting it."""
+"""The panel "Deploy": show the version of each stage, and delete stages."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.console import Console
 
+from sm_mlops.aws import Aws
 from sm_mlops.cli.console import (
     AsJson,
     Yes,
@@ -18,33 +20,22 @@ from sm_mlops.cli.console import (
     progress,
     say,
 )
-from sm_mlops.cli.deploy import PANEL, interruptible, stage_names
+from sm_mlops.cli.deploy import PANEL, WhichStage, interruptible
+from sm_mlops.commit import short
+from sm_mlops.deployment import destroy as work
+from sm_mlops.deployment import status as states
+from sm_mlops.deployment.destroy import Deletion, Kept
+from sm_mlops.deployment.status import Status
 from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from sm_mlops.aws import Aws
-    from sm_mlops.deployment.destroy import Deletion, Kept
-    from sm_mlops.deployment.status import Status
-
 app = typer.Typer(rich_markup_mode="markdown")
-OneStage = Annotated[
-    str,
-    typer.Argument(
-        metavar="STAGE",
-        help="A file of infra/, such as staging.",
-        autocompletion=stage_names,
-        show_default=False,
-    ),
-]
 
 
 @app.command(rich_help_panel=PANEL)
 def status(
     context: typer.Context,
-    stage: OneStage = "",
+    stage: WhichStage = "",
     as_json: AsJson = False,
 ) -> None:
     """Show what runs where, what waits for approval, and the last training.
@@ -54,10 +45,8 @@ def status(
     - `mlops status`
     - `mlops status --json | jq '.stages[] | {stage, version, state}'`
     """
-    from sm_mlops.deployment.status import status as look
-
     with connected(context) as aws:
-        found = look(aws, stage or None)
+        found = states.status(aws, stage or None)
     if as_json:
         print_json(found)
         return
@@ -65,17 +54,14 @@ def status(
 
 
 def _tell_status(aws: Aws, found: Status) -> None:
-    from sm_mlops.commit import short
-    from sm_mlops.deployment.status import LISTED, table
-
-    out.print(table(found.stages))
+    out.print(states.table(found.stages))
     say("")
-    for number, version in enumerate(found.pending[:LISTED]):
+    for number, version in enumerate(found.pending[: states.LISTED]):
         head = "to approve  " if number == 0 else "            "
         commit = short(version.commit)
         say(f"{head}version {version.version}  {version.evaluation}  commit {commit}")
-    if len(found.pending) > LISTED:
-        say(f"            and {len(found.pending) - LISTED} more: {aws.command} models")
+    if len(found.pending) > states.LISTED:
+        say(f"            and {len(found.pending) - states.LISTED} more: {aws.command} models")
     if not found.pending:
         say("to approve  nothing")
     last = found.execution
@@ -91,7 +77,7 @@ def _tell_status(aws: Aws, found: Status) -> None:
 @app.command(rich_help_panel=PANEL)
 def destroy(
     context: typer.Context,
-    stage: OneStage = "",
+    stage: WhichStage = "",
     everything: Annotated[
         bool, typer.Option("--all", help="All stages, and running executions.")
     ] = False,
@@ -116,10 +102,8 @@ def destroy(
 
     - `mlops destroy staging`
     - `mlops destroy --all --yes`
-    - `mlops destroy --all --registry --data` the end of the project
+    - `mlops destroy --all --registry --data` at the end of the project
     """
-    from sm_mlops.deployment import destroy as work
-
     if bool(stage) == everything:
         raise MlopsError("name a stage, or pass --all")
     if (registry or data) and not everything:
@@ -131,16 +115,22 @@ def destroy(
         deletions = [work.look(aws, each) for each in work.chosen(aws, stage or None)]
         executing = work.executing(aws) if everything else []
         kept = work.kept(aws)
-        _tell_plan(console, deletions, executing, kept, registry, data)
         present = [item for item in deletions if not item.empty]
+        _tell_plan(console, present, executing, kept, registry, data)
         if present or executing or registry:
             confirm("Delete this permanently?", yes)
-        work.stop_executions(aws, executing)
+        else:
+            names = ", ".join(item.stage.name for item in deletions)
+            tell(console, f"Nothing to delete, not deployed: {names}")
+        for arn in executing:
+            aws.sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn)
         left = _delete(aws, console, deletions, registry, data)
     if as_json:
-        versions, objects = 0 if registry else kept.versions, 0 if data else kept.objects
+        rest = {
+            "versions": 0 if registry else kept.versions,
+            "objects": 0 if data else kept.objects,
+        }
         removed = [item.stage.name for item in present]
-        rest = {"versions": versions, "objects": objects}
         print_json({"removed": removed, "left": left, "kept": rest})
     if left:
         raise fail(f"not deleted: {'; '.join(left)}")
@@ -152,10 +142,8 @@ def _delete(
     aws: Aws, console: Console, deletions: list[Deletion], registry: bool, data: bool
 ) -> list[str]:
     """Delete the stages, the registry and the data; return what remains."""
-    from sm_mlops.deployment import destroy as work
-
     left: list[str] = []
-    # Also those without a stack: what was created beside it is billed, too.
+    # Also a stage without a stack: other resources with its name are billed, too.
     for item in deletions:
         with interruptible(aws, item.stage.stack, cancellable=False):
             left += [f"{item.stage.name}: {name}" for name in work.destroy(item, console)]
@@ -168,28 +156,22 @@ def _delete(
 
 def _tell_plan(
     console: Console,
-    deletions: list[Deletion],
+    present: list[Deletion],
     executing: list[str],
     kept: Kept,
     registry: bool,
     data: bool,
 ) -> None:
-    from sm_mlops.deployment.destroy import table
-
-    present = [item for item in deletions if not item.empty]
     if present:
-        console.print(table(present))
-    for item in present:
-        if item.stage.idle_cost is not None:
-            saved = f"{item.stage.idle_cost:.0f} USD a month when idle"
-            tell(console, f"saves       {item.stage.name}: {saved}")
-    for arn in executing:
-        tell(console, f"stops       execution {arn.rpartition('/')[2]}")
+        console.print(work.table(present))
+    lines = [("stops", f"execution {arn.rpartition('/')[2]}") for arn in executing]
+    for stage in (item.stage for item in present):
+        if stage.idle_cost is not None:
+            lines.append(("saves", f"{stage.name}: {stage.idle_cost:.0f} USD a month when idle"))
     plural = "" if kept.versions == 1 else "s"
     versions = f"pipeline and {kept.versions} version{plural} in the registry"
     objects = f"{kept.objects} objects, {kept.size / 1e6:.1f} MB, at {kept.bucket}"
-    tell(console, f"{'deletes ' if registry else 'keeps   '}    {versions}")
-    tell(console, f"{'deletes ' if data else 'keeps   '}    {objects}")
-    if not (present or executing or registry):
-        names = ", ".join(item.stage.name for item in deletions)
-        tell(console, f"Nothing to delete, not deployed: {names}")
+    lines.append(("deletes" if registry else "keeps", versions))
+    lines.append(("deletes" if data else "keeps", objects))
+    for action, what in lines:
+        tell(console, f"{action:<12}{what}")

@@ -1,5 +1,5 @@
-"""`mlops sandbox demo`: a model from an empty account to production, with the commands that people
-and workflows run, and a version that does not get there."""
+"""`mlops sandbox demo`: take a model from an empty account to production with the commands that
+people and workflows run, then show a version that fails in staging."""
 
 from __future__ import annotations
 
@@ -13,30 +13,32 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
+from sm_mlops import registry as versions
+from sm_mlops.aws import Aws
 from sm_mlops.cli import bootstrap, deploy, endpoint, registry, status, training
-from sm_mlops.cli.console import State, Yes, apply, connected, out, say
+from sm_mlops.cli.broken import register_broken_copy
+from sm_mlops.cli.console import State, Yes, connected, on_terminal, out, say
+from sm_mlops.cli.sandbox_account import apply
+from sm_mlops.deployment import smoke
 from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
-
-if TYPE_CHECKING:
-    from sm_mlops.aws import Aws
-    from sm_mlops.registry import Version
+from sm_mlops.registry import Version
 
 ROWS = "one-row.json"
-ARRIVES_SECONDS = 60
+START_SECONDS = 60
 
 
 def demo(context: typer.Context, yes: Yes = False) -> None:
     """Show the whole life of a model: connect, train, approve, deploy to production.
 
-    And of a version that fails in staging. Pauses where a person decides, on a terminal.
+    Then show a version that fails in staging. On a terminal, asks where a person decides.
     """
     context.obj = State(sandbox=True)
-    ask = not yes and sys.stdin is not None and sys.stdin.isatty()
+    ask = not yes and on_terminal(sys.stdin)
     with connected(context, empty=True) as aws:
         tour = Tour(context, aws, ask)
         tour.connect()
@@ -57,7 +59,7 @@ def demo(context: typer.Context, yes: Yes = False) -> None:
 
 @dataclass
 class Tour:
-    """The account of the sandbox, and whether a person can be asked."""
+    """The tour through the account of the sandbox. `ask` says whether to ask a person."""
 
     context: typer.Context
     aws: Aws
@@ -67,21 +69,23 @@ class Tour:
     def by_github(self) -> bool:
         return self.aws.settings.project.ci == "github-actions"
 
-    def connect(self) -> None:
+    def control(self, function: str, *arguments: Any) -> Any:
+        """Call a function of the running sandbox; return its result."""
         from sm_mlops import sandbox
 
+        return sandbox.control(self.aws.settings.root, function, *arguments)
+
+    def connect(self) -> None:
         _rule("Connect AWS and GitHub")
         self.person("bootstrap")
         bootstrap.bootstrap(self.context, yes=not self.ask)
         _rule("Authorize the connection, as in the AWS console")
         _typed("sandbox authorize", "mlops")
-        found = sandbox.control(self.aws.settings.root, "connections.complete", "sm-mlops")
+        found = self.control("connections.complete", "sm-mlops")
         say(f"The connection {found['ConnectionName']} is {found['ConnectionStatus']}.")
 
     def train(self) -> Version:
         """Train; return the version, or end the command if none is registered."""
-        from sm_mlops import registry as versions
-
         _rule("Train, evaluate, register" + self._as("build.yml"))
         with self.workflow():
             self.typed("run")
@@ -106,29 +110,27 @@ class Tour:
         self.person(f"approve {version.version}")
         known = {run["id"] for run in self.runs()}
         registry.approve(self.context, version.version)
-        if not self.by_github or not re.fullmatch("[0-9a-f]{40}", version.commit):
-            why = (
-                f"its commit is {version.commit}, which cannot be checked out"
-                if self.by_github
-                else "the sandbox has no Jenkins"
-            )
-            say(f"This starts no run: {why}. What it would do:")
+        why = "" if self.by_github else "the sandbox has no Jenkins"
+        if self.by_github and not re.fullmatch("[0-9a-f]{40}", version.commit):
+            why = f"its commit is {version.commit}, which cannot be checked out"
+        if why:
+            say(f"This starts no run: {why}. The run would do this:")
             return None
-        run = self.arrived(version, known)
+        run = self.started_run(version, known)
         _rule("EventBridge, Lambda, GitHub")
         say(f"event       SageMaker Model Package State Change: {version.arn}, Approved")
-        say(f"function    {self.line_of_function(version)}")
+        say("function    sm-mlops-trigger")
         say(f"run         {run['name']} number {run['run_number']} of {run['_repository']}")
         _rule("Staging: deploy, test" + self._as("deploy.yml"))
         return run
 
-    def arrived(self, version: Version, known: set[int]) -> dict[str, Any]:
-        """Wait for the run that was started for this version. Raises MlopsError if none comes."""
-        until = time.monotonic() + ARRIVES_SECONDS
+    def started_run(self, version: Version, known: set[int]) -> dict[str, Any]:
+        """Wait for a new run for this version. Raises MlopsError if none is started."""
+        until = time.monotonic() + START_SECONDS
         while time.monotonic() < until:
             for run in self.runs():
-                named = run["inputs"].get("model-package-arn")
-                if named == version.arn and run["id"] not in known:
+                given = run["inputs"].get("model-package-arn")
+                if given == version.arn and run["id"] not in known:
                     return run
             time.sleep(0.1)
         raise MlopsError(
@@ -136,31 +138,12 @@ class Tour:
         )
 
     def runs(self) -> list[dict[str, Any]]:
-        """Return the runs of this repo on the sandbox's GitHub, the newest first."""
-        from sm_mlops import sandbox
-
-        settings = self.aws.settings
-        found = sandbox.control(settings.root, "github.routes.runs_of", settings.project.github)
-        return sorted(found, key=lambda run: -int(run["id"]))
-
-    def line_of_function(self, version: Version) -> str:
-        """Return what the trigger wrote to its log."""
-        logs = self.aws.client("logs")
-        until = time.monotonic() + 5
-        while time.monotonic() < until:
-            events = logs.filter_log_events(logGroupName="/aws/lambda/sm-mlops-trigger")["events"]
-            for event in reversed(events):
-                line = str(event["message"]).strip()
-                if line.startswith('{"started": true') and version.arn in line:
-                    return line
-            time.sleep(0.1)
-        return "sm-mlops-trigger"
+        """Return the runs of this repo on the sandbox's GitHub."""
+        return list(self.control("github.routes.runs_of", self.aws.settings.project.github))
 
     def finish(self, run: dict[str, Any] | None, conclusion: str) -> None:
-        from sm_mlops import sandbox
-
         if run is not None:
-            sandbox.control(self.aws.settings.root, "github.routes.finish", run["id"], conclusion)
+            self.control("github.routes.finish", run["id"], conclusion)
 
     def to_stage(self, stage: str, version: Version, run: dict[str, Any] | None) -> None:
         with self.workflow(run, stage):
@@ -170,9 +153,7 @@ class Tour:
             endpoint.smoke(self.context, stage, version.arn)
 
     def predict(self, version: Version) -> None:
-        """Send one of the rows registered with the version, raw as its source has it."""
-        from sm_mlops.deployment import smoke
-
+        """Send one of the raw rows registered with the version."""
         file = self.aws.settings.root / "reports" / ROWS
         row = smoke.load_sample(self.aws, version.arn).first
         file.write_text(json.dumps({"instances": [row]}), encoding="utf-8")
@@ -182,8 +163,6 @@ class Tour:
 
     def fail(self, version: Version) -> None:
         """Deploy a version whose inference.py raises: staging fails, production is unchanged."""
-        from sm_mlops.cli.broken import register_broken_copy
-
         broken = register_broken_copy(self.aws, version)
         number = broken.version
         say(f"Version {number} is version {version.version} with an inference.py that raises.")
@@ -202,19 +181,17 @@ class Tour:
         self.predict(version)
 
     def decide(self, question: str, report: Path) -> None:
-        """Return after a yes. A no ends the tour, and what is done stays."""
+        """End the tour unless the answer is yes; what is done stays."""
         if not self.ask:
             say(f"{question} [y/N] y")
-            return
-        if typer.confirm(question):
-            return
-        say("The tour ends here; what is done stays.")
-        _tell_next(self.aws.settings.root, report)
-        raise typer.Exit(0)
+        elif not typer.confirm(question):
+            say("The tour ends here; what is done stays.")
+            _tell_next(self.aws.settings.root, report)
+            raise typer.Exit(0)
 
     @contextmanager
     def workflow(self, run: dict[str, Any] | None = None, environment: str = "") -> Iterator[None]:
-        """Work as a job of GitHub Actions, with the permissions of the repo's role only."""
+        """Run the block as a job of GitHub Actions, with the permissions of the repo's role."""
         from sm_mlops import sandbox
 
         if not self.by_github:
@@ -239,11 +216,11 @@ class Tour:
             apply(before)
 
     def typed(self, command: str) -> None:
-        """Show a command of a workflow."""
+        """Print a command of a workflow."""
         _typed(command, "mlops" if self.by_github else "mlops --sandbox")
 
     def person(self, command: str) -> None:
-        """Show a command of a person."""
+        """Print a command of a person."""
         _typed(command, "mlops --sandbox")
 
     def _as(self, workflow: str) -> str:
@@ -252,8 +229,6 @@ class Tour:
 
 
 def _report(aws: Aws, version: Version) -> Path:
-    from sm_mlops import registry as versions
-
     file = aws.settings.root / "reports" / f"version-{version.version}.html"
     versions.download(aws, versions.report_of_version(aws, version), file)
     say(f"report      {file}")

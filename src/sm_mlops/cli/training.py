@@ -1,21 +1,20 @@
-"""The panel "Train": compile the pipeline, run it and follow its executions."""
+"""The panel "Train": compile the pipeline, run it, and follow its executions."""
 
 from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from sm_mlops.cli.console import connected, err, load_settings, out, say
+from sm_mlops import actions, executions, registry
+from sm_mlops.aws import Aws
+from sm_mlops.cli.console import connected, err, load_settings, out, pairs, say
+from sm_mlops.deployment import access, endpoints, stages
 from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
-
-if TYPE_CHECKING:
-    from sm_mlops.aws import Aws
-    from sm_mlops.executions import Execution
-    from sm_mlops.settings import Settings
+from sm_mlops.executions import Execution
 
 app = typer.Typer(rich_markup_mode="markdown")
 PANEL = "Train"
@@ -33,32 +32,14 @@ AtMost = Annotated[
 
 @app.command("compile", rich_help_panel=PANEL)
 def compile_command(
-    context: typer.Context,
     account: Annotated[
-        str, typer.Option(help="Account to compile for; by default the signed-in one.")
-    ] = "",
+        str, typer.Option(help="The account in ARNs and bucket names; 12 digits.")
+    ] = "0" * 12,
 ) -> None:
-    """Print the pipeline definition as JSON. Writes nothing.
-
-    Without a sign-in the account is twelve zeros, which is enough to compare definitions.
-    """
+    """Print the pipeline definition as JSON. Needs no sign-in and writes nothing."""
     from sm_mlops.training.definition import compile_pipeline
 
-    settings = load_settings()
-    if not account and not context.obj.sandbox:
-        account = _signed_in_account(settings)
-    sys.stdout.write(compile_pipeline(settings, account or "0" * 12).definition)
-
-
-def _signed_in_account(settings: Settings) -> str:
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    from sm_mlops.aws import Aws
-
-    try:
-        return Aws(settings).account
-    except (BotoCoreError, ClientError):
-        return ""
+    sys.stdout.write(compile_pipeline(load_settings(), account).definition)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -83,76 +64,50 @@ def run(
     from sm_mlops.training.run import start
 
     until = _clock(at_most)
-    overrides = _pairs(values or [])
+    overrides = pairs("--set", "max_depth=4", values)
     with connected(context) as aws:
         started = start(aws, overrides, say)
-        if not wait:
-            _tell_ci(started.arn, "Executing")
-            _say_how_to_follow(aws, started.arn)
-            return
-        follow_to_the_end(aws, started.arn, until)
+        follow_to_the_end(aws, started.arn, until if wait else time.monotonic())
 
 
-def _pairs(values: list[str]) -> dict[str, str]:
-    pairs = {}
-    for item in values:
-        name, equals, value = item.partition("=")
-        if not equals or not name:
-            raise MlopsError(f"--set {item}: must be NAME=VALUE, as in --set max_depth=4")
-        pairs[name.strip()] = value
-    return pairs
-
-
-def _say_how_to_follow(aws: Aws, arn: str) -> None:
-    identifier = arn.rsplit("/", 1)[-1]
+def _say_how_to_follow(aws: Aws, identifier: str) -> None:
+    say("The execution continues.")
     say(f"follow it   {aws.command} follow {identifier}")
     say(f"stop it     {aws.command} stop {identifier}")
 
 
 def _clock(minutes: float | None) -> float | None:
-    """Return the reading of `time.monotonic` in so many minutes."""
+    """Return the reading of `time.monotonic` after this time, None for no limit."""
     return None if minutes is None else time.monotonic() + 60 * minutes
 
 
 def follow_to_the_end(aws: Aws, arn: str, until: float | None = None) -> None:
-    from sm_mlops import actions, executions
-
+    identifier = arn.rsplit("/", 1)[-1]
     try:
         execution = executions.follow(aws, arn, out, until=until)
     except KeyboardInterrupt:
-        say("\nThe execution continues.")
-        _say_how_to_follow(aws, arn)
+        say("")
+        _say_how_to_follow(aws, identifier)
         raise typer.Exit(130) from None
-    if execution.status not in executions.FINAL:
-        _tell_ci(arn, "Executing")
-        say("The execution continues.")
-        _say_how_to_follow(aws, arn)
-        actions.summary(f"The execution continues: `{aws.command} follow {arn.rsplit('/', 1)[-1]}`")
+    # Without the account number: GitHub drops outputs with masked values.
+    actions.output("execution", identifier)
+    actions.output("status", execution.status)
+    if execution.status in executions.FINAL:
+        _tell_end(aws, execution)
         return
-    _tell_ci(arn, execution.status)
-    _tell_end(aws, execution)
-
-
-def _tell_ci(arn: str, status: str) -> None:
-    """Set outputs for later jobs, without the account number: GitHub drops what is masked."""
-    from sm_mlops import actions
-
-    actions.output("execution", arn.rsplit("/", 1)[-1])
-    actions.output("status", status)
+    _say_how_to_follow(aws, identifier)
+    actions.summary(f"The execution continues: `{aws.command} follow {identifier}`")
 
 
 def _tell_end(aws: Aws, execution: Execution) -> None:
-    from sm_mlops import actions, executions, registry
-
     if execution.status == "Succeeded":
         if execution.model_package:
             found = registry.version(aws, int(execution.model_package.rsplit("/", 1)[-1]))
-            out.print(f"[green]Registered version {found.version}[/] ({found.approval})")
+            line = f"Registered version {found.version}"
+            out.print(f"[green]{line}[/] ({found.approval})")
             say(f"evaluation  {found.evaluation}")
             say(f"look at it  {aws.command} report {found.version}")
-            actions.summary(
-                f"**Registered version {found.version}** ({found.approval}): {found.evaluation}"
-            )
+            actions.summary(f"**{line}** ({found.approval}): {found.evaluation}")
         return
     why = executions.failure(aws, execution)
     actions.summary("\n".join((f"**Execution {execution.status}**", "", "```", *why, "```")))
@@ -175,8 +130,6 @@ def follow(
     at_most: AtMost = None,
 ) -> None:
     """Follow an execution to its end. The exit code is 0 if it succeeds."""
-    from sm_mlops import executions
-
     until = _clock(at_most)
     with connected(context) as aws:
         follow_to_the_end(aws, executions.find(aws, execution), until)
@@ -188,8 +141,6 @@ def stop(
     execution: WhichExecution = None,
 ) -> None:
     """Stop an execution and its running jobs."""
-    from sm_mlops import executions
-
     with connected(context) as aws:
         arn = executions.find(aws, execution)
         status = executions.describe(aws, arn).status
@@ -220,8 +171,6 @@ def logs(
     - `mlops logs Train`
     - `mlops logs --stage staging`
     """
-    from sm_mlops import executions
-
     if stage and (step or execution):
         raise MlopsError("--stage cannot be combined with a step or --execution")
     with connected(context) as aws:
@@ -233,8 +182,6 @@ def logs(
 
 
 def _endpoint_log(aws: Aws, name: str) -> None:
-    from sm_mlops.deployment import access, endpoints, stages
-
     stage = stages.load(aws.settings, name)
     lines = endpoints.log_lines(access.enter(aws, stage), stage.stack)
     if not lines:

@@ -1,4 +1,4 @@
-"""The panel "Tool": where this repo gets the tool from, and another version of it."""
+"""The panel "Tool": move this repo to another version of the tool, or vendor the tool."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def upgrade(
 ) -> None:
     """Move template and tool together to another version. `make upgrade` also renews the lock.
 
-    The template moves by `cruft update` in a repo that follows it: what you changed stays, and
-    conflicts are marked. The tool moves in tool.txt. Exit code 1 when there are conflicts.
+    `cruft update` moves the template in a repo that is linked to it: it keeps your changes and
+    marks conflicts. The tool moves in tool.txt. The exit code is 1 if there are conflicts.
 
     **Examples**
 
@@ -40,9 +40,9 @@ def upgrade(
     else:
         say(f"Moved {' and '.join(done.moved)} to {done.release.version}")
     if done.link:
-        say(f"The template's own files do not follow yet. To have them follow, too: {done.link}")
+        say(f"The files of the template are not linked to it yet. To link them: {done.link}")
     if done.steps:
-        say(f"\nWhat is left to do, from the changelog:\n\n{done.steps}\n")
+        say(f"\nWhat you still have to do, from the changelog:\n\n{done.steps}\n")
     if done.conflicts:
         say(f"Resolve the conflicts in {', '.join(done.conflicts)}; then make lock setup")
         raise typer.Exit(1)
@@ -52,8 +52,8 @@ def upgrade(
 def vendor() -> None:
     """Put the installed tool into vendor/ as a wheel, and pin it in tool.txt by its hash.
 
-    For workflows that cannot reach the place where tool.txt gets the tool from, such as a private
-    repository (the token of a workflow reads its own repository only), or for no network at all.
+    For workflows that cannot reach the source in tool.txt, such as a private repository (the token
+    of a workflow reads its own repository only), and for machines without a network.
 
     **Example**
 

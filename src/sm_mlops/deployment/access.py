@@ -1,7 +1,7 @@
-"""Stages in other accounts: assume a role there, and let exactly those accounts read what they
-deploy (the versions of this project, their artifacts, the key that encrypts these).
+"""Stages in other accounts: assume a role there, and let exactly those accounts read the versions
+of this project, their artifacts and the key that encrypts these.
 
-Each policy keeps the statements of others.
+Other statements of a policy are kept.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from sm_mlops.deployment.stages import Stage
 from sm_mlops.errors import MlopsError
 
 Policy = dict[str, Any]
-GROUP_SID, STAGE_SID = "SmMlopsStages", "SmMlopsStage"
+# With this prefix the project's own template names its statements for the group.
+SID = "SmMlopsStages"
 # The platform's statement that lets accounts read the models of all projects.
 PLATFORM_SID = "ModelsForStagesElsewhere"
 
@@ -30,7 +31,7 @@ def enter(aws: Aws, stage: Stage) -> Aws:
         if stage.account not in (None, aws.account):
             raise MlopsError(
                 f"infra/{stage.name}.json: Account {stage.account} is not {aws.account}, the "
-                "signed-in one: add a Role of that account that may be assumed from here"
+                "signed-in one: add a Role of that account that this one may assume"
             )
         return aws
     there = aws.as_role(stage.role)
@@ -51,7 +52,7 @@ def enter(aws: Aws, stage: Stage) -> Aws:
 
 
 def foreign_accounts(aws: Aws) -> tuple[str, ...]:
-    """Return the accounts of all stages except the registry's own."""
+    """Return the accounts of all stages, without the registry's own."""
     settings = aws.settings
     found = {stages.load(settings, name).account for name in stages.names(settings)}
     return tuple(sorted(account for account in found if account and account != aws.account))
@@ -59,7 +60,7 @@ def foreign_accounts(aws: Aws) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Grant:
-    """A policy as it should be; `lines` describe the difference, one per account."""
+    """A policy with the statements it should have; `lines` describe the difference."""
 
     what: str
     lines: tuple[str, ...]
@@ -72,7 +73,7 @@ class Grant:
 
 def plan(aws: Aws, accounts: Iterable[str]) -> tuple[Grant, ...]:
     """Return the policies to change so that exactly these accounts may read."""
-    accounts = tuple(accounts)
+    accounts = sorted(accounts)
     found = [_group_grant(aws, accounts), _bucket_grant(aws, accounts)]
     if aws.settings.aws.kms_key:
         found.append(_key_grant(aws, aws.settings.aws.kms_key, accounts))
@@ -84,148 +85,123 @@ def missing(aws: Aws, account: str) -> tuple[str, ...]:
     grants: tuple[Grant, ...] = ()
     with ignoring(*DENIED):
         grants = plan(aws, {*foreign_accounts(aws), account})
-    return tuple(
-        grant.what
-        for grant in grants
-        if any(line.startswith("+") and account in line for line in grant.lines)
-    )
+    return tuple(grant.what for grant in grants if f"+ account {account} may read" in grant.lines)
 
 
-def _group_grant(aws: Aws, accounts: tuple[str, ...]) -> Grant:
+def _group_grant(aws: Aws, accounts: list[str]) -> Grant:
     """Source: https://docs.aws.amazon.com/sagemaker/latest/dg/model-registry-deploy-xaccount.html"""
     group, sagemaker = aws.settings.model_package_group, aws.sagemaker
     policy = _empty()
     with ignoring(*ABSENT):
         answer = sagemaker.get_model_package_group_policy(ModelPackageGroupName=group)
         policy = json.loads(answer["ResourcePolicy"])
-    read = ("CreateModel", "DescribeModelPackage", "ListModelPackages")
-    ours = [
-        {
-            "Sid": GROUP_SID + sid,
-            "Effect": "Allow",
-            "Principal": {"AWS": [_root(aws, account) for account in accounts]},
-            "Action": [f"sagemaker:{action}" for action in actions],
-            "Resource": [aws.arn("sagemaker", resource)],
-        }
-        for sid, actions, resource in (
-            ("Group", ("DescribeModelPackageGroup",), f"model-package-group/{group}"),
-            ("Versions", read, f"model-package/{group}/*"),
-        )
-        if accounts
-    ]
-    before = [item for item in policy["Statement"] if _sid(item).startswith(GROUP_SID)]
     name = {"ModelPackageGroupName": group}
-    put, delete = (
-        sagemaker.put_model_package_group_policy,
-        sagemaker.delete_model_package_group_policy,
-    )
-    return Grant(
+    put = sagemaker.put_model_package_group_policy
+    delete = sagemaker.delete_model_package_group_policy
+    versions = ("CreateModel", "DescribeModelPackage", "ListModelPackages")
+    return _grant(
         f"model package group {group}",
-        _difference(_principals(before), set(accounts), _same(before, ours)),
-        _with(policy, GROUP_SID, ours),
+        policy,
+        [
+            _allow(
+                *(aws, f"{SID}Group", accounts, ["sagemaker:DescribeModelPackageGroup"]),
+                aws.arn("sagemaker", f"model-package-group/{group}"),
+            ),
+            _allow(
+                *(aws, f"{SID}Versions", accounts, [f"sagemaker:{name}" for name in versions]),
+                aws.arn("sagemaker", f"model-package/{group}/*"),
+            ),
+        ],
         lambda text: put(**name, ResourcePolicy=text) if text else delete(**name),
     )
 
 
-def _bucket_grant(aws: Aws, accounts: tuple[str, ...]) -> Grant:
-    """Return one statement per account, to which each project that shares the bucket adds itself;
-    none for accounts that the platform lets read."""
+def _bucket_grant(aws: Aws, accounts: list[str]) -> Grant:
+    """Give the models only, not the data beside them, to accounts that the platform does not."""
     bucket, s3 = aws.bucket, aws.s3
     policy = _empty()
     with ignoring("NoSuchBucketPolicy"):
         policy = json.loads(s3.get_bucket_policy(Bucket=bucket)["Policy"])
-    of_platform = [item for item in policy["Statement"] if _sid(item) == PLATFORM_SID]
-    accounts = tuple(sorted(set(accounts) - _principals(of_platform)))
-    # The models only, not the data beside them.
-    resource = f"arn:{aws.settings.partition}:s3:::{bucket}/{aws.settings.prefix}/*/model.tar.gz"
-    had, ours, before = set(), [], []
-    for item in policy["Statement"]:
-        account = _sid(item).removeprefix(STAGE_SID)
-        if not (_sid(item).startswith(STAGE_SID) and account.isdigit()):
-            continue
-        before.append(item)
-        rest = [name for name in _list(item["Resource"]) if name != resource]
-        if resource in _list(item["Resource"]):
-            had.add(account)
-        if account not in accounts and rest:
-            ours.append({**item, "Resource": rest})
-        elif account in accounts:
-            ours.append(_read(aws, account, ["s3:GetObject"], [*rest, resource]))
-    known = {_sid(item) for item in before}
-    for account in accounts:
-        if STAGE_SID + account not in known:
-            ours.append(_read(aws, account, ["s3:GetObject"], [resource]))
+    of_platform = [item for item in policy["Statement"] if item.get("Sid") == PLATFORM_SID]
+    accounts = sorted({*accounts} - _principals(of_platform))
+    models = f"arn:{aws.settings.partition}:s3:::{bucket}/{aws.settings.prefix}/*/model.tar.gz"
     put, delete = s3.put_bucket_policy, s3.delete_bucket_policy
-    return Grant(
+    return _grant(
         f"bucket {bucket}",
-        _difference(had, set(accounts), _same(before, ours)),
-        _with(policy, STAGE_SID, ours),
+        policy,
+        [_allow(aws, _project_sid(aws), accounts, ["s3:GetObject"], models)],
         lambda text: put(Bucket=bucket, Policy=text) if text else delete(Bucket=bucket),
     )
 
 
-def _key_grant(aws: Aws, key: str, accounts: tuple[str, ...]) -> Grant:
-    """Add accounts, remove none: other projects may use the key, too."""
+def _key_grant(aws: Aws, key: str, accounts: list[str]) -> Grant:
     kms = aws.client("kms")
     identifier = kms.describe_key(KeyId=key)["KeyMetadata"]["KeyId"]
     policy = json.loads(kms.get_key_policy(KeyId=identifier, PolicyName="default")["Policy"])
-    before = [item for item in policy["Statement"] if _sid(item).startswith(STAGE_SID)]
-    had = {_sid(item).removeprefix(STAGE_SID) for item in before}
     hosts = [f"s3.{aws.settings.project.region}.amazonaws.com"]
     if aws.settings.partition == "aws-cn":
-        # Which of the two names applies there is not documented.
+        # AWS does not document which of the two names applies there.
         hosts.append(f"{hosts[0]}.cn")
-    added = [
-        {
-            **_read(aws, account, ["kms:Decrypt", "kms:DescribeKey"], ["*"]),
-            "Condition": {"StringEquals": {"kms:ViaService": hosts}},
-        }
-        for account in accounts
-        if account not in had
-    ]
-    return Grant(
+    statement = _allow(aws, _project_sid(aws), accounts, ["kms:Decrypt", "kms:DescribeKey"], "*")
+    statement["Condition"] = {"StringEquals": {"kms:ViaService": hosts}}
+    return _grant(
         f"key {key}",
-        _difference(had, had | set(accounts), not added),
-        _with(policy, STAGE_SID, [*before, *added]),
+        policy,
+        [statement],
         # A key always has statements.
         lambda text: kms.put_key_policy(KeyId=identifier, PolicyName="default", Policy=text),
     )
 
 
-def _read(aws: Aws, account: str, actions: list[str], resources: list[str]) -> Policy:
+def _project_sid(aws: Aws) -> str:
+    """Return the Sid of this project in policies that several projects share.
+
+    A Sid has letters and digits only; the names of projects have no capitals.
+    """
+    return SID + aws.settings.project.project.replace("-", "Z")
+
+
+def _allow(aws: Aws, sid: str, accounts: list[str], actions: list[str], resource: str) -> Policy:
+    roots = [f"arn:{aws.settings.partition}:iam::{account}:root" for account in accounts]
     return {
-        "Sid": STAGE_SID + account,
+        "Sid": sid,
         "Effect": "Allow",
-        "Principal": {"AWS": _root(aws, account)},
+        "Principal": {"AWS": roots},
         "Action": actions,
-        "Resource": sorted(resources),
+        "Resource": resource,
     }
-
-
-def _root(aws: Aws, account: str) -> str:
-    return f"arn:{aws.settings.partition}:iam::{account}:root"
 
 
 def _empty() -> Policy:
     return {"Version": "2012-10-17", "Statement": []}
 
 
-def _sid(statement: Policy) -> str:
-    return str(statement.get("Sid", ""))
+def _grant(
+    what: str, policy: Policy, ours: list[Policy], write: Callable[[str | None], Any]
+) -> Grant:
+    """Return the policy with our statements in place of those with the same Sids."""
+    sids = [item["Sid"] for item in ours]
+    before = [item for item in policy["Statement"] if item.get("Sid") in sids]
+    others = [item for item in policy["Statement"] if item.get("Sid") not in sids]
+    # A statement needs a principal.
+    ours = [item for item in ours if item["Principal"]["AWS"]]
+    had, wanted = _principals(before), _principals(ours)
+    lines = [f"+ account {account} may read" for account in sorted(wanted - had)]
+    lines += [f"- account {account} may no longer read" for account in sorted(had - wanted)]
+    if not lines and sorted(map(_comparable, before)) != sorted(map(_comparable, ours)):
+        lines = [f"~ account {account}: statement corrected" for account in sorted(wanted)]
+    return Grant(what, tuple(lines), {**policy, "Statement": [*others, *ours]}, write)
+
+
+def _comparable(statement: Policy) -> str:
+    """Return a statement in one form: services return a list of one as text, and sort lists."""
+    lists = {name: sorted(_list(statement[name])) for name in ("Action", "Resource")}
+    principal = sorted(_principals([statement]))
+    return json.dumps({**statement, **lists, "Principal": principal}, sort_keys=True)
 
 
 def _list(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else list(value)
-
-
-def _with(policy: Policy, sid: str, ours: list[Policy]) -> Policy:
-    """Return the policy with our statements in place of those with the same kind of Sid."""
-    others = [
-        item
-        for item in policy["Statement"]
-        if not (_sid(item).startswith(sid) and (sid == GROUP_SID or _sid(item)[-12:].isdigit()))
-    ]
-    return {**policy, "Statement": [*others, *ours]}
 
 
 def _principals(statements: list[Policy]) -> set[str]:
@@ -235,25 +211,3 @@ def _principals(statements: list[Policy]) -> set[str]:
         for item in statements
         for arn in _list(item.get("Principal", {}).get("AWS", []))
     }
-
-
-def _same(before: list[Policy], after: list[Policy]) -> bool:
-    """Return whether they are equivalent; services return a list of one as text."""
-
-    def plain(item: Policy) -> str:
-        flat = {
-            name: sorted(_list(value)) if name in ("Action", "Resource") else value
-            for name, value in item.items()
-        }
-        flat["Principal"] = sorted(_principals([item]))
-        return json.dumps(flat, sort_keys=True)
-
-    return sorted(map(plain, before)) == sorted(map(plain, after))
-
-
-def _difference(had: set[str], wanted: set[str], same: bool) -> tuple[str, ...]:
-    lines = [f"+ account {account} may read" for account in sorted(wanted - had)]
-    lines += [f"- account {account} may no longer read" for account in sorted(had - wanted)]
-    if not lines and not same:
-        lines = [f"~ account {account}: statement corrected" for account in sorted(wanted)]
-    return tuple(lines)

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from rich.console import Console
 
@@ -21,15 +20,12 @@ from sm_mlops.deployment.stages import Stage
 from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
 from sm_mlops.registry import Version
+from sm_mlops.stack_display import Change
 from sm_mlops.stacks import Outcome, Stack, StackFailed
 
-_ARN = re.compile(
-    r"arn:(?P<partition>[a-z-]+):sagemaker:(?P<region>[a-z0-9-]+):(?P<account>\d{12})"
-    r":model-package/(?P<group>[^/]+)/(?P<version>\d+)"
-)
 CAPABILITIES = ("CAPABILITY_IAM",)
-# The versions that this stage ran, oldest first, for `mlops rollback`. As a tag of the stack it is
-# rolled back together with an update.
+# The versions that a stage ran, oldest first, for `mlops rollback`. It is a tag of the stack, so a
+# failed update rolls it back, too.
 TRAIL = "deployed-versions"
 TAG_LENGTH = 256
 LOG_LINES = 15
@@ -37,11 +33,10 @@ LOG_LINES = 15
 
 @dataclass(frozen=True)
 class Deployment:
-    """`changed` is False if the stage already ran exactly this, `planned` is True after a dry run
-    that found changes."""
+    """`changed` is False if the stage already ran exactly this; `planned` is True after a dry run
+    that found changes. `left` has the resources that could not be deleted afterwards."""
 
     stage: str
-    stack: str
     endpoint: str
     kind: str
     version: int
@@ -50,12 +45,12 @@ class Deployment:
     changed: bool
     planned: bool
     seconds: float
-    changes: tuple[dict[str, Any], ...]
+    changes: tuple[Change, ...]
     left: tuple[str, ...] = ()
 
 
 class DeploymentFailed(MlopsError):
-    """The stack operation failed. `log` has the last lines of the container's log, `running` the
+    """The stack operation failed. `log` has the last lines of the container's log, `running` is the
     version that the stage still runs."""
 
     def __init__(self, message: str, log: tuple[str, ...], running: int | None) -> None:
@@ -76,18 +71,21 @@ def deploy(
 ) -> Deployment:
     """Deploy the version `arn`; return once the endpoint is in service with this version.
 
-    `trail` replaces the record of former versions. Raises MlopsError if refused before anything is
-    changed, DeploymentFailed if the deployment began and failed.
+    `trail` replaces the record of former versions. Raises MlopsError if nothing was changed,
+    DeploymentFailed if the deployment began and failed.
     """
     began = time.monotonic()
     package = approved(aws, arn, commit)
     there = access.enter(aws, stage)
     if there.account != aws.account:
         _require_bucket(aws, there, stage)
-        _require_access(aws, there.account)
+        if lacking := access.missing(aws, there.account):
+            raise MlopsError(
+                f"account {there.account} cannot read {' or '.join(lacking)} yet: "
+                f"{aws.command} share"
+            )
     before = _stack_before(there, stage, console, execute, continue_rollback)
-    _note_single_zone(stage, console)
-    parameters = {**_boundary(there), **_parameters(aws, stage, package)}
+    parameters = _parameters(aws, there, stage, package)
     tags = _tags(aws, stage, package, read_trail(before) if trail is None else trail)
 
     def update() -> Outcome:
@@ -111,7 +109,6 @@ def deploy(
         _verify(there, stage, package)
     return Deployment(
         stage=stage.name,
-        stack=stage.stack,
         endpoint=stage.stack,
         kind=stage.kind,
         version=package.version,
@@ -120,7 +117,7 @@ def deploy(
         changed=outcome.executed,
         planned=planned,
         seconds=round(time.monotonic() - began, 1),
-        changes=tuple(vars(change) for change in outcome.changes),
+        changes=outcome.changes,
         left=tuple(f"{event.resource} {event.physical}: {event.reason}" for event in outcome.left),
     )
 
@@ -135,7 +132,15 @@ def _stack_before(
         there, stage.stack, console, continue_rollback=continue_rollback, execute=execute
     )
     before = ready if ready and ready.status in stacks.READY else None
-    _refuse_conversion(there, before, stage)
+    had = before.outputs.get("EndpointKind", stage.kind) if before else stage.kind
+    # UpdateEndpoint would refuse any other change of the kind, minutes later.
+    # Sources: https://docs.aws.amazon.com/sagemaker/latest/dg/serverless-endpoints-update.html and,
+    # for asynchronous ones, https://github.com/aws/sagemaker-python-sdk/pull/3124
+    if had != stage.kind and (had, stage.kind) != ("serverless", "real-time"):
+        raise MlopsError(
+            f"{stage.stack} is {had}, and SageMaker cannot change it to {stage.kind}: run "
+            f"{there.command} destroy {stage.name} first"
+        )
     return before
 
 
@@ -145,36 +150,22 @@ def _tags(aws: Aws, stage: Stage, package: Version, trail: tuple[int, ...]) -> d
         "project": aws.settings.project.project,
         "stage": stage.name,
         "model-version": str(package.version),
-        "commit": _hash(package),
-        TRAIL: _join(trail if trail[-1:] == (package.version,) else (*trail, package.version)),
+        "commit": package.commit or "unknown",
+        TRAIL: _tag(trail if trail[-1:] == (package.version,) else (*trail, package.version)),
     }
 
 
 def approved(aws: Aws, arn: str, commit: str | None = None) -> Version:
     """Return the version of an ARN. Raises MlopsError if it must not be deployed."""
-    settings = aws.settings
-    found = _ARN.fullmatch(arn)
-    if not found:
-        raise MlopsError(
-            f"{arn} is not the ARN of a model package version: see {aws.command} models --json"
-        )
-    number, region = int(found["version"]), settings.project.region
-    group, here = settings.model_package_group, aws.account
+    ours = aws.arn("sagemaker", f"model-package/{aws.settings.model_package_group}/")
+    number = arn[len(ours) :]
     # SageMaker lowercases the names in ARNs.
-    for wrong, message in (
-        (found["region"] != region, f"is in region {found['region']}, this repo in {region}"),
-        (
-            found["group"].lower() != group.lower(),
-            f"of {found['group']} is not a version of this project's group {group}",
-        ),
-        (
-            found["account"] != here,
-            f"is in account {found['account']}, but you are signed in to {here}",
-        ),
-    ):
-        if wrong:
-            raise MlopsError(f"version {number} {message}")
-    package = registry.version(aws, number)
+    if not arn.lower().startswith(ours.lower()) or not re.fullmatch("[0-9]+", number):
+        raise MlopsError(
+            f"{arn} is not a version of this project in this account and region, {ours}NUMBER: see "
+            f"{aws.command} models --json"
+        )
+    package = registry.version(aws, int(number))
     if package.approval != "Approved":
         raise MlopsError(
             f"version {number} is {package.approval}, not Approved: {aws.command} approve {number}"
@@ -184,14 +175,6 @@ def approved(aws: Aws, arn: str, commit: str | None = None) -> Version:
             f"version {number} was trained from commit {package.commit or 'unknown'}, not {commit}"
         )
     return package
-
-
-def _require_access(aws: Aws, account: str) -> None:
-    lacking = access.missing(aws, account)
-    if lacking:
-        raise MlopsError(
-            f"account {account} cannot read {' or '.join(lacking)} yet: {aws.command} share"
-        )
 
 
 def _require_bucket(aws: Aws, there: Aws, stage: Stage) -> None:
@@ -205,32 +188,8 @@ def _require_bucket(aws: Aws, there: Aws, stage: Stage) -> None:
         )
 
 
-def _note_single_zone(stage: Stage, console: Console) -> None:
-    subnets = [name for name in stage.parameters.get("SubnetIds", "").split(",") if name]
-    count = int(stage.parameters.get("InstanceCount", 1))
-    if len(subnets) == 1 and count > 1:
-        tell(
-            console,
-            f"note: all {count} instances of {stage.stack} will be in the zone of {subnets[0]}",
-        )
-
-
-def _refuse_conversion(aws: Aws, before: Stack | None, stage: Stage) -> None:
-    """Raise MlopsError for what UpdateEndpoint would refuse minutes later: only a serverless
-    endpoint can change its kind, to real-time.
-
-    Sources: https://docs.aws.amazon.com/sagemaker/latest/dg/serverless-endpoints-update.html and,
-    for asynchronous ones, https://github.com/aws/sagemaker-python-sdk/pull/3124
-    """
-    had = before.outputs.get("EndpointKind", stage.kind) if before else stage.kind
-    if had != stage.kind and (had, stage.kind) != ("serverless", "real-time"):
-        raise MlopsError(
-            f"{stage.stack} is {had}, and SageMaker cannot change it to {stage.kind}: run "
-            f"{aws.command} destroy {stage.name} first"
-        )
-
-
-def _parameters(aws: Aws, stage: Stage, package: Version) -> dict[str, str | None]:
+def _parameters(aws: Aws, there: Aws, stage: Stage, package: Version) -> dict[str, str | None]:
+    """Return those of the parameters that infra/endpoint.yml declares."""
     declared = stages.template_parameters(stages.template(aws.settings))
     own = {
         "Project": aws.settings.project.project,
@@ -239,19 +198,17 @@ def _parameters(aws: Aws, stage: Stage, package: Version) -> dict[str, str | Non
         "ArtifactBucket": aws.bucket,
         "OutputBucket": aws.bucket,
         **_artifact_key(aws),
+        **_boundary(there),
     }
     return {name: value for name, value in {**own, **stage.parameters}.items() if name in declared}
 
 
-def _boundary(there: Aws) -> dict[str, str | None]:
-    """Return the platform's permissions boundary if the account has one: without it the workflows'
-    role may not create a role for the endpoint."""
+def _boundary(there: Aws) -> dict[str, str]:
+    """Return the platform's permissions boundary if the account has one: the role of the workflows
+    may not create a role for the endpoint without it."""
     settings = there.settings
     name = f"sm-mlops-boundary-{settings.project.region}"
     arn = f"arn:{settings.partition}:iam::{there.account}:policy/{name}"
-    declared = stages.template_parameters(stages.template(settings))
-    if "PermissionsBoundaryArn" not in declared:
-        return {}
     # Without permission to read it, try without; IAM refuses if it is required.
     with ignoring("NoSuchEntity", "AccessDenied"):
         there.client("iam").get_policy(PolicyArn=arn)
@@ -260,7 +217,7 @@ def _boundary(there: Aws) -> dict[str, str | None]:
 
 
 def _artifact_key(aws: Aws) -> dict[str, str]:
-    """Return the key that encrypts model.tar.gz, which the endpoint's role needs."""
+    """Return the key that encrypts model.tar.gz: the endpoint's role needs it."""
     key = aws.settings.aws.kms_key
     if not key:
         return {}
@@ -270,18 +227,13 @@ def _artifact_key(aws: Aws) -> dict[str, str]:
     return {"ArtifactKmsKeyArn": key}
 
 
-def _hash(package: Version) -> str:
-    """Return the commit of this version, `unknown` if it had uncommitted changes."""
-    return package.commit if re.fullmatch("[0-9a-f]{7,64}", package.commit) else "unknown"
-
-
 # Autoscaling
 
 
 def _blocks_update(
     there: Aws, before: Stack, stage: Stage, parameters: Mapping[str, str | None]
 ) -> bool:
-    """Return whether autoscaling blocks the update: it does if the instance type changes.
+    """Return whether autoscaling blocks the update, as it does a change of the instance type.
 
     Source: https://docs.aws.amazon.com/sagemaker/latest/dg/endpoint-scaling-update.html
     """
@@ -297,7 +249,7 @@ def _blocks_update(
 def _unscaled(
     there: Aws, before: Stack, update: Callable[[], Outcome], console: Console
 ) -> Outcome:
-    """Update the endpoint while it is not a scalable target; restore that if the update fails."""
+    """Update the endpoint without autoscaling; restore autoscaling if the update fails."""
     tell(console, f"InstanceType changes: deregistering {before.name} from autoscaling first")
     _set_autoscaling(there, before, "off", console)
     try:
@@ -307,7 +259,7 @@ def _unscaled(
         try:
             _set_autoscaling(there, before, before.parameters["Autoscaling"], console)
         except MlopsError as error:
-            tell(console, f"it is not scaled until the next deployment: {error}")
+            tell(console, f"no autoscaling until the next deployment: {error}")
         raise
 
 
@@ -324,33 +276,25 @@ def _verify(there: Aws, stage: Stage, package: Version) -> None:
     """Raise MlopsError unless the endpoint is in service with this version."""
     found = endpoints.settled(there, stage.stack)
     if found is None or found.status != "InService":
-        why = f" ({found.reason})" if found and found.reason else ""
-        what = (
-            f"its endpoint is {found.status}{why}" if found else f"it has no endpoint {stage.stack}"
-        )
+        what = f"it has no endpoint {stage.stack}"
+        if found:
+            why = f" ({found.reason})" if found.reason else ""
+            what = f"its endpoint is {found.status}{why}"
         again = f"{there.command} destroy {stage.name}, then deploy again"
         raise MlopsError(f"the stack is complete, but {what}: {again}")
     if found.package != package.arn:
+        # CloudFormation does not notice changes made outside of it. This restores its configuration
+        # without downtime.
+        stack = stacks.describe(there, stage.stack)
+        assert stack is not None
+        held = {item.name: item.physical for item in stacks.resources(there, stack)}
+        config = held["EndpointConfig"].rpartition("/")[2]
         runs = f"version {found.version}" if found.version else f"model {found.model}"
         raise MlopsError(
-            f"the stack is complete, but its endpoint runs {runs}, set by somebody else: "
-            f"{_restore(there, stage)}, then deploy again"
+            f"the stack is complete, but its endpoint runs {runs}, which was set outside of it: "
+            f"aws sagemaker update-endpoint --endpoint-name {stage.stack} "
+            f"--endpoint-config-name {config}, then deploy again"
         )
-
-
-def _restore(there: Aws, stage: Stage) -> str:
-    """Return the command that restores the stack's configuration without downtime.
-
-    CloudFormation does not see changes made outside of it.
-    """
-    stack = stacks.describe(there, stage.stack)
-    assert stack is not None
-    found = {item.name: item.physical for item in stacks.resources(there, stack)}
-    config = found["EndpointConfig"].rpartition("/")[2]
-    return (
-        f"aws sagemaker update-endpoint --endpoint-name {stage.stack} "
-        f"--endpoint-config-name {config}"
-    )
 
 
 def _with_log(
@@ -368,21 +312,20 @@ def _with_log(
 
 
 def read_trail(stack: Stack | None) -> tuple[int, ...]:
-    """Return the versions that a stage ran; the present one is last."""
+    """Return the versions that a stage ran, the present one last."""
     text = stack.tags.get(TRAIL, "") if stack else ""
     return tuple(int(word) for word in text.split() if word.isdigit())
 
 
-def _join(trail: tuple[int, ...]) -> str:
-    words = [str(number) for number in trail]
-    while len(text := " ".join(words)) > TAG_LENGTH:
-        words.pop(0)
-    return text
+def _tag(trail: tuple[int, ...]) -> str:
+    """Return the trail as the value of a tag: without the oldest versions if it is too long."""
+    text = " ".join(map(str, trail))
+    return text if len(text) <= TAG_LENGTH else _tag(trail[1:])
 
 
 @dataclass(frozen=True)
 class RollbackTarget:
-    """The version to return to, and the stage's trail after that."""
+    """The version to return to, and the trail of the stage afterwards."""
 
     running: int
     arn: str
@@ -391,9 +334,9 @@ class RollbackTarget:
 
 
 def rollback_target(aws: Aws, stage: Stage, to: int | None) -> RollbackTarget:
-    """Return what `mlops rollback` deploys: the version that ran before, or the one named.
+    """Return the version to roll back to: `to`, or the one that ran before.
 
-    Raises MlopsError if that is unknown or no longer approved: nothing is guessed.
+    Raises MlopsError if that is unknown or no longer approved.
     """
     there = access.enter(aws, stage)
     running = endpoints.serving(there, stage.stack, stage.name).version
@@ -428,5 +371,5 @@ def rollback_target(aws: Aws, stage: Stage, to: int | None) -> RollbackTarget:
 
 
 def _until(trail: tuple[int, ...], version: int) -> tuple[int, ...]:
-    """Return what ran before this version ran for the last time."""
+    """Return the versions before the last run of this one."""
     return trail[: len(trail) - 1 - trail[::-1].index(version)]

@@ -1,5 +1,5 @@
-"""Delete stages, on request also the registry and the data, and then ask every service whether
-anything billable remains.
+"""Delete stages, and on request the registry and the data; then ask each service whether anything
+billable remains.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ GROUP = "AWS::SageMaker::ModelPackageGroup"
 
 @dataclass(frozen=True)
 class Deletion:
-    """A stage to delete: its stack and resources, if there are any. `stray` is True if there is an
-    endpoint of its name that belongs to no stack."""
+    """A stage to delete. `stray` is True if an endpoint of its name belongs to no stack."""
 
     stage: Stage
     account: Aws
@@ -39,7 +38,7 @@ class Deletion:
 
 @dataclass(frozen=True)
 class Kept:
-    """How many versions and objects there are, and the size of the objects in bytes."""
+    """What is kept by default: numbers of versions and objects, the objects' size in bytes."""
 
     versions: int
     objects: int
@@ -48,7 +47,7 @@ class Kept:
 
 
 def chosen(aws: Aws, name: str | None) -> list[Stage]:
-    """Return the stage of this name, or all; also those that run here but have no file."""
+    """Return the stage of this name, or all, among them those that run here without a file."""
     known = stages.names(aws.settings)
     if name in known:
         return [stages.load(aws.settings, name)]
@@ -60,7 +59,7 @@ def chosen(aws: Aws, name: str | None) -> list[Stage]:
 
 
 def look(aws: Aws, stage: Stage) -> Deletion:
-    """Return what there is to delete. Changes nothing."""
+    """Return the stack and the resources of a stage."""
     there = access.enter(aws, stage)
     stack = stacks.describe(there, stage.stack)
     stages.require_own(aws.settings, stage, stack.parameters if stack else {})
@@ -85,10 +84,7 @@ def table(deletions: Iterable[Deletion]) -> Table:
 
 
 def destroy(deletion: Deletion, console: Console) -> list[str]:
-    """Delete the stage; return what remains of it.
-
-    Raises StackFailed with the first reason if CloudFormation could not delete it.
-    """
+    """Delete the stage; return what remains of it. Raises StackFailed."""
     name, there = deletion.stage.stack, deletion.account
     if deletion.stack is not None:
         settled = stacks.settle(there, deletion.stack, console)
@@ -101,7 +97,7 @@ def destroy(deletion: Deletion, console: Console) -> list[str]:
 
 
 def left(there: Aws, name: str, resources: Iterable[Resource]) -> Iterator[str]:
-    """Yield what still exists of a stage: its resources, and what else carries its name."""
+    """Yield what still exists of a stage: its resources, and others with its name."""
     by_kind: dict[str, list[str]] = {}
     for item in resources:
         if item.physical:
@@ -130,7 +126,7 @@ def left(there: Aws, name: str, resources: Iterable[Resource]) -> Iterator[str]:
             yield f"role {role}"
 
 
-# What belongs to no stage
+# What belongs to all stages
 
 
 def executing(aws: Aws) -> list[str]:
@@ -142,13 +138,8 @@ def executing(aws: Aws) -> list[str]:
     ]
 
 
-def stop_executions(aws: Aws, arns: Iterable[str]) -> None:
-    for arn in arns:
-        aws.sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn)
-
-
 def kept(aws: Aws) -> Kept:
-    """Return what the registry and the bucket hold of this project."""
+    """Return what the registry and the bucket have of this project."""
     held = list(_objects(aws))
     return Kept(
         versions=sum(1 for _ in registry.versions(aws)),
@@ -165,13 +156,14 @@ def _objects(aws: Aws) -> Iterator[dict[str, Any]]:
 def delete_registry(aws: Aws) -> list[str]:
     """Delete the pipeline, all versions and their group; return what remains.
 
-    A group that belongs to the SageMaker project stays: deleting the project deletes it, and would
-    fail without it.
+    A group of the SageMaker project is kept: deleting the project deletes it, and fails without it.
     """
     settings, sagemaker = aws.settings, aws.sagemaker
     for found in list(registry.versions(aws)):
         sagemaker.delete_model_package(ModelPackageName=found.arn)
-    if not _project_has_group(aws):
+    project = projects.find(aws)
+    held = stacks.resources(aws, project.stack) if project and project.stack else []
+    if not any(item.kind == GROUP and item.physical for item in held):
         with ignoring(*ABSENT):
             group = settings.model_package_group
             sagemaker.delete_model_package_group(ModelPackageGroupName=group)
@@ -180,14 +172,8 @@ def delete_registry(aws: Aws) -> list[str]:
     return [f"version {item.version}" for item in registry.versions(aws)]
 
 
-def _project_has_group(aws: Aws) -> bool:
-    found = projects.find(aws)
-    held = stacks.resources(aws, found.stack) if found and found.stack else []
-    return any(item.kind == GROUP and item.physical for item in held)
-
-
 def delete_data(aws: Aws, deletions: Iterable[Deletion]) -> list[str]:
-    """Delete all objects of this project and its endpoints' logs; return what remains."""
+    """Delete all objects of this project and the logs of its endpoints; return what remains."""
     objects.delete_versions(aws, aws.bucket, f"{aws.settings.prefix}/")
     for item in deletions:
         with ignoring("ResourceNotFoundException"):

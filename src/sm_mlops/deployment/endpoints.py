@@ -1,4 +1,4 @@
-"""What a SageMaker endpoint runs, as the service says, and what it has logged."""
+"""SageMaker endpoints: what they run, and what they have logged."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ LOG_GROUP = "/aws/sagemaker/Endpoints"
 
 @dataclass(frozen=True)
 class Endpoint:
-    """`package` is the ARN of the version it serves, empty if its model is no model package;
-    `since` is when that model was created."""
+    """`package` is the ARN of its version, empty if its model is no model package; `since` is when
+    that model was created."""
 
     name: str
-    arn: str
     status: str
     reason: str
     kind: str
@@ -42,25 +41,22 @@ class Endpoint:
 
 def describe(aws: Aws, name: str) -> Endpoint | None:
     """Return the endpoint of this name, None if it does not exist."""
-    found = _or_none(aws, "describe_endpoint", EndpointName=name)
-    if found is None:
+    found = _shown(aws, "describe_endpoint", EndpointName=name)
+    if not found:
         return None
-    # The answer may lack a configuration, or that may have been deleted.
+    # Both may be missing from the answer, or have been deleted.
     config_name = found.get("EndpointConfigName", "")
-    config = config_name and _or_none(
-        aws, "describe_endpoint_config", EndpointConfigName=config_name
-    )
-    variant = (config or {}).get("ProductionVariants", [{}])[0]
+    config = _shown(aws, "describe_endpoint_config", EndpointConfigName=config_name)
+    variant = config.get("ProductionVariants", [{}])[0]
     model_name = variant.get("ModelName", "")
-    model = (_or_none(aws, "describe_model", ModelName=model_name) if model_name else None) or {}
+    model = _shown(aws, "describe_model", ModelName=model_name)
     containers = model.get("Containers") or [model.get("PrimaryContainer", {})]
     running = found.get("ProductionVariants", [{}])[0]
     return Endpoint(
         name=name,
-        arn=found["EndpointArn"],
         status=found["EndpointStatus"],
         reason=one_line(found.get("FailureReason", "")),
-        kind=_kind(config or {}, variant),
+        kind=_kind(config, variant),
         config=config_name,
         model=model_name,
         package=containers[0].get("ModelPackageName", ""),
@@ -75,15 +71,16 @@ def _kind(config: dict[str, Any], variant: dict[str, Any]) -> str:
     return "serverless" if "ServerlessConfig" in variant else "real-time"
 
 
-def _or_none(aws: Aws, operation: str, **request: str) -> dict[str, Any] | None:
+def _shown(aws: Aws, operation: str, **request: str) -> dict[str, Any]:
+    """Return the answer; {} if there is nothing of this name, or the name is empty."""
     with ignoring(*ABSENT):
-        found: dict[str, Any] = getattr(aws.sagemaker, operation)(**request)
-        return found
-    return None
+        if all(request.values()):
+            return dict(getattr(aws.sagemaker, operation)(**request))
+    return {}
 
 
 def settled(aws: Aws, name: str) -> Endpoint | None:
-    """Wait until nothing changes the endpoint; return it."""
+    """Return the endpoint once it is not changing."""
     began = time.monotonic()
     while True:
         found = describe(aws, name)
@@ -93,14 +90,14 @@ def settled(aws: Aws, name: str) -> Endpoint | None:
 
 
 def serving(aws: Aws, name: str, stage: str) -> Endpoint:
-    """Return the endpoint of a stage if it can be called. Raises MlopsError with what to do."""
+    """Return the endpoint of a stage. Raises MlopsError if it cannot be called."""
     found = describe(aws, name)
     if found is None:
         raise MlopsError(
             f"stage {stage} has no endpoint {name} yet: deploy to it with "
             f"{aws.command} deploy {stage} --model-package-arn ARN"
         )
-    # While it is updating, the former fleet answers.
+    # During an update the former fleet answers.
     if found.status not in ("InService", "Updating", "SystemUpdating", "RollingBack"):
         why = f": {found.reason}" if found.reason else ""
         raise MlopsError(f"endpoint {name} is {found.status}{why}")
@@ -123,7 +120,7 @@ def forgotten(aws: Aws) -> Iterator[Stage]:
 
 
 def scalable_targets(aws: Aws, name: str) -> list[dict[str, Any]]:
-    """Return the endpoint's registration with Application Auto Scaling, if there is one."""
+    """Return the endpoint's registrations with Application Auto Scaling."""
     answer = aws.client("application-autoscaling").describe_scalable_targets(
         ServiceNamespace="sagemaker", ResourceIds=[f"endpoint/{name}/variant/{VARIANT}"]
     )
@@ -131,6 +128,6 @@ def scalable_targets(aws: Aws, name: str) -> list[dict[str, Any]]:
 
 
 def log_lines(aws: Aws, name: str, since: datetime | None = None) -> list[str]:
-    """Return what the endpoint's containers have logged, oldest first; [] without a log."""
+    """Return the log of the endpoint's containers, oldest first; [] if there is none."""
     start = {"startTime": int(since.timestamp() * 1000)} if since else {}
     return aws.log_lines(f"{LOG_GROUP}/{name}", **start)

@@ -19,8 +19,8 @@ CONTENT_TYPES = {
     ".jsonl": "application/jsonlines",
     ".ndjson": "application/jsonlines",
 }
-STARTING_SECONDS = 180.0  # a serverless endpoint downloads the model again after a pause
-ASYNC_SECONDS = 900.0  # an asynchronous endpoint may have to start its first instance
+STARTING_SECONDS = 180.0  # After a pause a serverless endpoint downloads the model again.
+ASYNC_SECONDS = 900.0  # An asynchronous endpoint may have to start its first instance.
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Answer:
 
 
 class Refused(MlopsError):
-    """The container answered with an error; `status` is the container's, such as 400."""
+    """The container answered with an error. `status` is its status, such as 400."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -49,10 +49,7 @@ def invoke(
     *,
     at_most: float = ASYNC_SECONDS,
 ) -> Answer:
-    """Return the endpoint's answer. Raises Refused with the container's message.
-
-    botocore retries throttling; a serverless endpoint that is still starting is retried here.
-    """
+    """Return the endpoint's answer. Raises Refused with the container's message."""
     began = time.monotonic()
     if endpoint.kind == "asynchronous":
         content, kind = _asynchronously(aws, endpoint, body, content_type, accept, at_most)
@@ -64,17 +61,19 @@ def invoke(
 def _at_once(
     aws: Aws, endpoint: Endpoint, body: bytes, content_type: str, accept: str
 ) -> tuple[bytes, str]:
+    """Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndpoint.html
+
+    botocore does not retry the error of a serverless endpoint that is starting.
+    """
     from botocore.exceptions import ClientError
 
     request = {"Body": body, "ContentType": content_type, "Accept": accept}
     end = time.monotonic() + STARTING_SECONDS
     try:
-        while (answer := _when_ready(aws, endpoint, request)) is None:
-            if time.monotonic() > end:
-                raise MlopsError(
-                    f"{endpoint.name} is still starting after {STARTING_SECONDS:.0f} s: "
-                    "run the same command again"
-                )
+        while time.monotonic() < end:
+            with ignoring("ModelNotReadyException"):
+                answer = aws.runtime.invoke_endpoint(EndpointName=endpoint.name, **request)
+                return answer["Body"].read(), answer["ContentType"]
             time.sleep(2)
     except ClientError as error:
         if error_code(error) != "ModelError":
@@ -82,23 +81,14 @@ def _at_once(
         status = int(_field(error, "OriginalStatusCode") or 500)
         message = _without_traceback(str(_field(error, "OriginalMessage")))
         raise Refused(f"the model answered {status}: {message}", status) from error
-    return answer["Body"].read(), answer["ContentType"]
-
-
-def _when_ready(aws: Aws, endpoint: Endpoint, request: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the answer of InvokeEndpoint, None while a serverless endpoint is starting.
-
-    botocore does not retry that error.
-    Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndpoint.html
-    """
-    with ignoring("ModelNotReadyException"):
-        found: dict[str, Any] = aws.runtime.invoke_endpoint(EndpointName=endpoint.name, **request)
-        return found
-    return None
+    raise MlopsError(
+        f"{endpoint.name} is still starting after {STARTING_SECONDS:.0f} s: run the same command "
+        "again"
+    )
 
 
 def _without_traceback(text: str) -> str:
-    """Return the model's message: the container's toolkit appends its traceback."""
+    """Return the model's message without the traceback that the container's toolkit appends."""
     return one_line(text.partition("Traceback (most recent")[0])
 
 
@@ -109,14 +99,14 @@ def _field(error: Any, name: str) -> Any:
 def _asynchronously(
     aws: Aws, endpoint: Endpoint, body: bytes, content_type: str, accept: str, at_most: float
 ) -> tuple[bytes, str]:
-    """Send the request through S3, in the folder `input/` beside that of the answers.
+    """Send the request through S3, below `input/` beside the folder of the answers.
 
     Source: https://docs.aws.amazon.com/sagemaker/latest/dg/async-inference-invoke-endpoint.html
     """
     config = aws.sagemaker.describe_endpoint_config(EndpointConfigName=endpoint.config)
     output = config["AsyncInferenceConfig"]["OutputConfig"]
     bucket, prefix = split_s3(output["S3OutputPath"])
-    # infra/endpoint.yml lets the endpoint's role read there.
+    # infra/endpoint.yml allows the endpoint's role to read there.
     folder = prefix.rstrip("/").rpartition("/")[0]
     key = f"{folder}/input/{secrets.token_hex(16)}"
     encryption = (

@@ -1,5 +1,6 @@
-"""Test a deployed endpoint with the rows registered with its version, and with rows that it must
-refuse. Knows the sample's files, not the model.
+"""Test an endpoint with the rows registered with its version, and with rows that it must refuse.
+
+Must not know the model.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from sm_mlops.errors import MlopsError, one_line
 JSON, LINES, CSV = "application/json", "application/jsonlines", "text/csv"
 FILES = {CSV: "rows.csv", LINES: "rows.jsonl", JSON: "rows.json"}
 EXPECTED = "expected.json"
-# Absolute up to 1, relative above: the endpoint's processor is not that of the evaluation.
+# Absolute up to 1, relative above: the endpoint has another processor than the evaluation.
 TOLERANCE = 1e-4
 LATENCY_LIMIT = 2000.0  # milliseconds, network included
 LATENCY_REQUESTS = 15
@@ -35,7 +36,7 @@ LATENCY_REQUESTS = 15
 
 @dataclass(frozen=True)
 class Check:
-    """`passed` is None if there was nothing to check with."""
+    """`passed` is None if the sample has nothing to check with."""
 
     name: str
     passed: bool | None
@@ -44,7 +45,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Sample:
-    """The registered rows by content type, and the evaluation's predictions for them."""
+    """The registered rows by content type, and the predictions of the evaluation."""
 
     bodies: dict[str, bytes]
     expected: list[Any]
@@ -52,7 +53,7 @@ class Sample:
 
     @property
     def first(self) -> Any:
-        """The first row, as in JSON."""
+        """Return the first row, as in JSON."""
         return json.loads(self.bodies[JSON])["instances"][0]
 
 
@@ -67,7 +68,7 @@ def smoke(
     """Return the checks in their order; with `arn` the endpoint must run that version.
 
     `latency_limit` is in milliseconds; an asynchronous endpoint has none by default. Raises
-    MlopsError if there is nothing to test.
+    MlopsError if there is no endpoint or no sample.
     """
     there = access.enter(aws, stage)
     endpoint = endpoints.serving(there, stage.stack, stage.name)
@@ -111,11 +112,11 @@ def load_sample(aws: Aws, arn: str) -> Sample:
         raise MlopsError(f"the sample payload of version {number} does not exist: {uri}")
     declared = package.get("InferenceSpecification", {}).get("SupportedContentTypes", ())
     try:
-        found = _unpack(archive)
+        found = unpack(archive)
         expected = json.loads(found[EXPECTED])["predictions"]
         bodies = {kind: found[name] for kind, name in FILES.items() if name in found}
         sample = Sample(bodies, expected, tuple(declared))
-        if not isinstance(expected, list) or len(expected) == 0:
+        if not isinstance(expected, list) or not expected:
             raise ValueError("no predictions")
         _ = sample.first
     except (tarfile.TarError, KeyError, IndexError, TypeError, ValueError) as error:
@@ -126,8 +127,8 @@ def load_sample(aws: Aws, arn: str) -> Sample:
     return sample
 
 
-def _unpack(archive: bytes) -> dict[str, bytes]:
-    """Return the files by name, whatever their folder."""
+def unpack(archive: bytes) -> dict[str, bytes]:
+    """Return the content of the files by name, without their folders."""
     found = {}
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         for member in tar.getmembers():
@@ -141,7 +142,7 @@ Ask = Callable[[bytes, str, str], predict.Answer]
 
 
 def _answers(ask: Ask, sample: Sample, kind: str, tolerance: float) -> list[Check]:
-    """Check the whole sample in one content type: the form and the values of the answers."""
+    """Check the answers to the whole sample in one content type: their form and their values."""
     if kind not in sample.bodies:
         return [Check(kind, None, f"the sample has no rows as {kind}")]
     try:
@@ -183,7 +184,7 @@ def _read(answer: predict.Answer, kind: str) -> list[Any]:
 
 
 def _leaves(value: Any, path: str = "") -> dict[str, Any]:
-    """Return the single values of an answer by their path, in their order."""
+    """Return the single values of an answer by path, in their order."""
     if isinstance(value, dict | list):
         items = value.items() if isinstance(value, dict) else enumerate(value)
         return {
@@ -200,7 +201,7 @@ def _type(value: Any) -> str:
 
 
 def _distance(got: Any, wanted: Any) -> float | None:
-    """Return how far apart two values are, relative above 1; None for different labels."""
+    """Return the distance of two values, relative above 1; None for different labels."""
     if _type(wanted) == "number":
         try:
             off = abs(float(got) - wanted) / max(1.0, abs(wanted))
@@ -212,12 +213,12 @@ def _distance(got: Any, wanted: Any) -> float | None:
 
 
 def _label(value: Any) -> str:
-    """Return a label as CSV has it."""
+    """Return a label as it is written in CSV."""
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _latency(ask: Ask, sample: Sample, endpoint: Endpoint, limit: float | None) -> Check:
-    """Check the latency of single rows in sequence; former requests have warmed the endpoint."""
+    """Check the latency of single rows in sequence; earlier requests have warmed the endpoint."""
     slow = endpoint.kind == "asynchronous"
     body = json.dumps({"instances": [sample.first]}).encode()
     count = 2 if slow else LATENCY_REQUESTS
@@ -273,7 +274,7 @@ def table(checks: list[Check]) -> Table:
 
 
 def passed(checks: list[Check]) -> bool:
-    """Return whether no check failed, and at least one beside the state passed."""
+    """Return whether no check failed, and at least one passed besides the first, the status."""
     return all(check.passed is not False for check in checks) and any(
         check.passed for check in checks[1:]
     )

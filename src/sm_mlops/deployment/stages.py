@@ -1,7 +1,6 @@
-"""The stages of this repo: each file `infra/<stage>.json` is one, with its account, the parameters
-of its stack and what it costs when idle.
+"""The stages of this repo, each a file `infra/<stage>.json`: account, parameters, tags, idle cost.
 
-Reads files only, never AWS.
+Must not know AWS: reads files only.
 """
 
 from __future__ import annotations
@@ -43,11 +42,11 @@ _REVIEWERS = 6
 
 @dataclass(frozen=True)
 class Stage:
-    """`account` is None in the registry's account; `role` is an ARN, or empty: no role to assume.
+    """`account` is None in the registry's account; `role` is the ARN of a role to assume, or empty.
 
-    `kind` is real-time, serverless or asynchronous; `cost` has IdlePerMonthUSD, Because, Priced and
-    Region. One of `reviewers`, users and teams (`my-org/ml-leads`), must approve a deployment;
-    None: the person who connects the repo with GitHub.
+    `kind` is real-time, serverless or asynchronous; `idle_cost` is in US dollars a month, None if
+    unknown. One of `reviewers`, users and teams (`my-org/ml-leads`), must approve a deployment;
+    None stands for the person who connects the repo with GitHub.
     """
 
     name: str
@@ -58,26 +57,20 @@ class Stage:
     reviewers: tuple[str, ...] | None = ()
     parameters: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
-    cost: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def idle_cost(self) -> float | None:
-        """US dollars a month when idle; None if the file does not say."""
-        amount: float | None = self.cost.get("IdlePerMonthUSD")
-        return amount
+    idle_cost: float | None = None
 
 
 def names(settings: Settings) -> tuple[str, ...]:
-    """Return the stages in the order of deployment: staging is first, production last."""
+    """Return the stages in the order of deployment: staging first, production last."""
     files = (settings.root / FOLDER).glob("*.json")
-    # Editors and file systems leave files whose name starts with a dot.
+    # Editors and file systems leave files whose names begin with a dot.
     found = (file.stem for file in files if not file.name.startswith("."))
     place = {"staging": 0, "production": 2}
     return tuple(sorted(found, key=lambda name: (place.get(name, 1), name)))
 
 
 def load(settings: Settings, name: str) -> Stage:
-    """Return a stage, checked. Raises MlopsError with file, key and what was probably meant."""
+    """Return a stage. Raises MlopsError with file and key if it is not valid."""
     known = names(settings)
     if name not in known:
         raise MlopsError(f"no stage {name}: {hint(name, known)} (files {FOLDER}/<stage>.json)")
@@ -85,7 +78,7 @@ def load(settings: Settings, name: str) -> Stage:
     place = f"{FOLDER}/{file.name}"
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits among them
+    except (ValueError, RecursionError) as error:  # Also for a number of thousands of digits.
         raise MlopsError(f"{place}: not JSON: {error}") from error
     if not isinstance(content, dict):
         raise MlopsError(f"{place}: must be an object with the keys {', '.join(_KEYS)}")
@@ -110,9 +103,14 @@ def load(settings: Settings, name: str) -> Stage:
     parameters = _parameters(declared, content.get("Parameters") or {}, place)
     kind = parameters.get("EndpointKind", declared["EndpointKind"]["Default"])
     if kind != "serverless" and "InstanceCount" in parameters:
-        # Without a maximum the endpoint keeps its size.
-        parameters.setdefault("MaxInstanceCount", parameters["InstanceCount"])
-        _refuse_low_maximum(parameters, place)
+        # Without a maximum the endpoint keeps its size. A template's rules cannot compare numbers.
+        least = parameters["InstanceCount"]
+        most = parameters.setdefault("MaxInstanceCount", least)
+        if float(most) < float(least):
+            raise MlopsError(
+                f"{place}: Parameters.MaxInstanceCount is {most}, less than InstanceCount {least}; "
+                "remove it for an endpoint that keeps its size"
+            )
     return Stage(
         name=name,
         stack=stack,
@@ -123,7 +121,7 @@ def load(settings: Settings, name: str) -> Stage:
         reviewers=_reviewers(content.get("Reviewers", None if name == "production" else []), place),
         parameters=parameters,
         tags=tags,
-        cost=_cost(content.get("Cost") or {}, place),
+        idle_cost=_idle_cost(content.get("Cost") or {}, place),
     )
 
 
@@ -146,13 +144,15 @@ def template_parameters(file: Path) -> dict[str, dict[str, Any]]:
 
 @lru_cache(maxsize=8)
 def _declared(text: str) -> dict[str, dict[str, Any]]:
-    """Parse once: a command needs this for each stage, and parsing takes a tenth of a second."""
+    """Return the parameters; kept, because parsing takes a tenth of a second per stage."""
     return dict(yaml.load(text, _Template).get("Parameters") or {})
 
 
 def require_own(settings: Settings, stage: Stage, had: Mapping[str, str]) -> None:
-    """Raise MlopsError if the stack with these parameters belongs to another project: stage `eu-qa`
-    of project `churn` and stage `qa` of project `churn-eu` have the same name."""
+    """Raise MlopsError if the stack with these parameters belongs to another project.
+
+    Stage `eu-qa` of project `churn` and stage `qa` of project `churn-eu` have the same name.
+    """
     ours = {"Project": settings.project.project, "Stage": stage.name}
     if any(had.get(name, value) != value for name, value in ours.items()):
         raise MlopsError(
@@ -162,7 +162,7 @@ def require_own(settings: Settings, stage: Stage, had: Mapping[str, str]) -> Non
 
 
 class _Template(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Loads YAML and drops CloudFormation's short forms (!Ref, !Sub...)."""
+    """A loader that drops CloudFormation's short forms (!Ref, !Sub...)."""
 
 
 _Template.add_multi_constructor("!", lambda loader, suffix, node: None)
@@ -183,13 +183,13 @@ def _role(settings: Settings, account: Any, role: Any, place: str) -> str:
 def _reviewers(given: Any, place: str) -> tuple[str, ...] | None:
     if given is None:
         return None
-    if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
+    if not isinstance(given, list):
         raise MlopsError(
             f'{place}: Reviewers must be a list such as ["ada", "my-org/ml-leads"], or null for '
             f"the person who connects the repo, not {given!r}"
         )
     for each in given:
-        if not _REVIEWER.fullmatch(each):
+        if not isinstance(each, str) or not _REVIEWER.fullmatch(each):
             raise MlopsError(
                 f"{place}: Reviewers: {each!r} is neither a user (ada) nor a team (my-org/ml-leads)"
             )
@@ -200,11 +200,11 @@ def _reviewers(given: Any, place: str) -> tuple[str, ...] | None:
     return tuple(given)
 
 
-def _cost(cost: dict[str, Any], place: str) -> dict[str, Any]:
+def _idle_cost(cost: dict[str, Any], place: str) -> float | None:
     amount = cost.get("IdlePerMonthUSD")
-    if amount is not None and (isinstance(amount, bool) or not isinstance(amount, int | float)):
-        raise MlopsError(f"{place}: Cost.IdlePerMonthUSD must be a number or null, not {amount!r}")
-    return cost
+    if amount is None or (isinstance(amount, int | float) and not isinstance(amount, bool)):
+        return amount
+    raise MlopsError(f"{place}: Cost.IdlePerMonthUSD must be a number or null, not {amount!r}")
 
 
 def _tags(given: Mapping[str, Any], place: str) -> dict[str, str]:
@@ -230,7 +230,7 @@ def _tags(given: Mapping[str, Any], place: str) -> dict[str, str]:
 def _parameters(
     declared: Mapping[str, Any], given: Mapping[str, Any], place: str
 ) -> dict[str, str]:
-    """Return the parameters as CloudFormation takes them: text, lists joined by commas."""
+    """Return the parameters as CloudFormation expects them: text, lists joined by commas."""
     result = {}
     for name, value in given.items():
         if name in OWN_PARAMETERS:
@@ -258,9 +258,9 @@ def _text(value: Any, place: str) -> str:
 
 
 def check(declared: Mapping[str, Any], text: str, what: str) -> None:
-    """Raise MlopsError for a value that the parameter's declaration does not allow.
+    """Raise MlopsError for a value that the declaration of a parameter does not allow.
 
-    `what` begins the line. CloudFormation would refuse it, too, but without the file's name.
+    `what` begins the message. CloudFormation refuses such a value, too, but without the file name.
     """
     allowed = [_text(item, what) for item in declared.get("AllowedValues") or ()]
     if allowed and text not in allowed:
@@ -268,8 +268,7 @@ def check(declared: Mapping[str, Any], text: str, what: str) -> None:
         raise MlopsError(f"{what} is {shown}: {hint(text, allowed)}")
     if declared["Type"] == "Number":
         least, most = declared.get("MinValue", -math.inf), declared.get("MaxValue", math.inf)
-        number = _number(text)
-        if number is None or not least <= number <= most:
+        if not least <= _number(text) <= most:
             limits = f"at least {least}" if most == math.inf else f"{least} to {most}"
             raise MlopsError(f"{what} is {text!r}; expected a number, {limits}")
     pattern = declared.get("AllowedPattern")
@@ -280,19 +279,10 @@ def check(declared: Mapping[str, Any], text: str, what: str) -> None:
             raise MlopsError(f"{what} is {item!r}; expected: {rule}")
 
 
-def _number(text: str) -> float | None:
+def _number(text: str) -> float:
+    """Return NaN, which is within no limits, for anything but a finite number."""
     try:
         number = float(text)
     except ValueError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _refuse_low_maximum(parameters: Mapping[str, str], place: str) -> None:
-    """Raise MlopsError for fewer instances at most than at least: a template's rules cannot."""
-    most, least = parameters["MaxInstanceCount"], parameters["InstanceCount"]
-    if float(most) < float(least):
-        raise MlopsError(
-            f"{place}: Parameters.MaxInstanceCount is {most}, less than InstanceCount {least}; "
-            "remove it for an endpoint that keeps its size"
-        )
+        return math.nan
+    return number if math.isfinite(number) else math.nan

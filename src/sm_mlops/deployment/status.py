@@ -1,6 +1,6 @@
-"""One screen: which version runs in which stage, what waits for approval, the last training.
+"""The version of each stage, the versions that wait for approval, and the last execution.
 
-Only reads. A stage that cannot be read is a row that says why.
+Only reads. For a stage that cannot be read the row says why.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ LISTED = 5
 
 @dataclass(frozen=True)
 class Running:
-    """A stage. `state` is the endpoint's; `note` says what a person should know; `idle_cost` is in
-    US dollars a month."""
+    """A stage. `state` is that of its endpoint, `idle_cost` is in US dollars a month."""
 
     stage: str
     account: str
@@ -42,7 +41,7 @@ class Running:
 
 @dataclass(frozen=True)
 class Status:
-    """`pending` has the versions that wait for approval, the newest first."""
+    """`pending` has the versions that wait for approval, newest first."""
 
     stages: tuple[Running, ...]
     pending: tuple[Version, ...]
@@ -50,7 +49,7 @@ class Status:
 
 
 def status(aws: Aws, only: str | None = None) -> Status:
-    """Return the state of all stages, also of those without a file, or of the one named."""
+    """Return the state of one stage, or of all, among them those without a file."""
     known = list(registry.versions(aws))
     names = (only,) if only else stages.names(aws.settings)
     running = [_running(aws, name, known, strict=bool(only)) for name in names]
@@ -104,10 +103,10 @@ def _look(there: Aws, stage: Stage, account: str, known: list[Version]) -> Runni
     elif runs is None:
         notes.append("its version is no longer in the registry")
     else:
-        notes += _drift(runs, known)
+        notes.append(_compared(runs, known))
     if stack is None:
         notes.append("has no stack")
-    # An endpoint in service keeps the reason of an update that was rolled back.
+    # An endpoint in service may still have the reason of an update that was rolled back.
     if endpoint.reason and endpoint.status != "InService":
         notes.append(endpoint.reason)
     return Running(
@@ -123,14 +122,12 @@ def _look(there: Aws, stage: Stage, account: str, known: list[Version]) -> Runni
     )
 
 
-def _drift(runs: Version, known: list[Version]) -> list[str]:
-    """Return how the version that runs compares with the approved ones."""
+def _compared(runs: Version, known: list[Version]) -> str:
+    """Return how the running version compares with the approved ones."""
     if runs.approval != "Approved":
-        return [f"is now {runs.approval}"]
+        return f"is now {runs.approval}"
     newest = max(item.version for item in known if item.approval == "Approved")
-    if newest == runs.version:
-        return ["newest approved"]
-    return [f"version {newest} is approved"]
+    return "newest approved" if newest == runs.version else f"version {newest} is approved"
 
 
 def _last_execution(aws: Aws) -> dict[str, Any] | None:
@@ -151,11 +148,8 @@ def table(running: Iterable[Running]) -> Table:
     rows = list(running)
     accounts = len({row.account for row in rows}) > 1
     view = display.table()
-    # On a narrow terminal the other columns are folded.
-    view.add_column("stage", no_wrap=True)
-    if accounts:
-        view.add_column("account")
-    for heading in ("version", "state"):
+    # On a narrow terminal the columns without no_wrap are folded.
+    for heading in ("stage", *(["account"] if accounts else []), "version", "state"):
         view.add_column(heading, no_wrap=True)
     for heading in ("kind", "since", "commit"):
         view.add_column(heading, overflow="fold")

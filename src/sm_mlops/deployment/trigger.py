@@ -1,13 +1,12 @@
-"""Call the approval trigger's function for one version, for approvals that GitHub did not get.
+"""Call the approval trigger's function for one version: for an approval that did not reach GitHub.
 
-Must not know GitHub: it reports what the function says.
+Must not know GitHub.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
 
 from sm_mlops.aws import DENIED, Aws, ignoring
 from sm_mlops.errors import MlopsError, one_line
@@ -15,15 +14,15 @@ from sm_mlops.registry import Version
 
 FUNCTION = "sm-mlops-trigger"
 QUEUE = "sm-mlops-failed-approvals"
-# Ten messages each. A queue has more only if nobody has looked for weeks.
+# Of ten messages each.
 ROUNDS = 20
 NO_QUEUE = ("AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist")
 
 
 @dataclass(frozen=True)
 class Started:
-    """A deployment that the function has started. `run` is the URL of its run, "" if the server
-    returns none; `cleared` counts the failed approvals of this version that were deleted."""
+    """A deployment that the function has started. `run` is the URL of its run, empty if the server
+    returns none; `cleared` counts the deleted failed approvals of this version."""
 
     version: int
     model_package_arn: str
@@ -34,14 +33,14 @@ class Started:
 
 
 def replay(aws: Aws, version: Version) -> Started:
-    """Have the function start the deployment of a version, even if it did so before.
+    """Have the function start the deployment of a version, even a second time.
 
-    Raises MlopsError with the function's message if nothing was started.
+    Raises MlopsError with the function's message if it started nothing.
     """
     event = {"detail": {"ModelPackageArn": version.arn, "Replay": True}}
     answer = None
     with ignoring("ResourceNotFoundException"):
-        # No retry: a call whose answer was lost may have started a deployment.
+        # No retry: a call whose answer is lost may have started a deployment.
         answer = aws.client("lambda", attempts=1).invoke(
             FunctionName=FUNCTION, Payload=json.dumps(event).encode()
         )
@@ -50,7 +49,7 @@ def replay(aws: Aws, version: Version) -> Started:
             f"account {aws.account} has no function {FUNCTION} in "
             f"{aws.settings.project.region}: {aws.command} bootstrap creates the platform"
         )
-    said = _content(answer["Payload"].read())
+    said = json.loads(answer["Payload"].read())
     if answer.get("FunctionError"):
         why = one_line(said.get("errorMessage") or said.get("errorType") or "failed")
         raise MlopsError(f"{FUNCTION}: {why}; its log: aws logs tail /aws/lambda/{FUNCTION}")
@@ -66,26 +65,18 @@ def replay(aws: Aws, version: Version) -> Started:
     )
 
 
-def _content(payload: bytes) -> dict[str, Any]:
-    try:
-        said = json.loads(payload)
-    except ValueError:
-        said = None
-    return said if isinstance(said, dict) else {}
-
-
 def _clear(aws: Aws, arn: str) -> int:
     """Delete the failed approvals of this version from the queue, which ends its alarm.
 
-    Return how many: 0 also without a queue or the permission to read it.
+    Return how many; 0 without a queue or the permission to read it.
     """
     queues = aws.client("sqs")
     cleared = 0
     with ignoring(*DENIED, *NO_QUEUE):
         url = queues.get_queue_url(QueueName=QUEUE)["QueueUrl"]
         for _ in range(ROUNDS):
-            # Those of other versions are soon visible again. Without a wait SQS asks only some of
-            # its servers.
+            # Messages of other versions are soon visible again. Without a wait SQS asks only some
+            # of its servers.
             found = queues.receive_message(
                 QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=10, WaitTimeSeconds=1
             ).get("Messages", [])
@@ -99,8 +90,9 @@ def _clear(aws: Aws, arn: str) -> int:
 
 
 def _names(body: str) -> str:
-    """Return the ARN in a message: Lambda's, with request and answer, or a plain event."""
-    content = _content(body.encode())
-    event = content.get("requestPayload", content)
-    detail = event.get("detail") if isinstance(event, dict) else None
-    return str(detail.get("ModelPackageArn", "")) if isinstance(detail, dict) else ""
+    """Return the ARN in a message, an event or Lambda's record of one; empty for other messages."""
+    try:
+        content = json.loads(body)
+        return str(content.get("requestPayload", content)["detail"]["ModelPackageArn"])
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return ""
