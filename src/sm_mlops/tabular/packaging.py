@@ -9,11 +9,13 @@ import ast
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from sm_mlops.tabular.failure import DataError
 
 LIBRARY, PART = "sm_mlops", "sm_mlops.tabular"
+_BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")  # where statements hold others
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -64,35 +66,39 @@ class _Import:
         return self.module.partition(".")[0]
 
 
-def _imports(name: str, path: Path, label: str) -> Iterator[_Import]:
-    """Yield what a file imports, but for what only type checkers see."""
+@lru_cache(maxsize=128)  # the scripts of a repo share most modules
+def _parsed(content: bytes, label: str) -> ast.Module:
     try:
-        tree = ast.parse(path.read_bytes(), filename=label)
+        return ast.parse(content, filename=label)
     except SyntaxError as error:
         raise DataError(f"{label}, line {error.lineno}: {error.msg}") from error
     except ValueError as error:
         raise DataError(f"{label}: {error}") from error
-    waiting: list[tuple[ast.AST, bool]] = [(tree, True)]
+
+
+def _imports(name: str, path: Path, label: str) -> Iterator[_Import]:
+    """Yield what a file imports, except for type checkers only."""
+    waiting: list[tuple[ast.AST, bool]] = [(_parsed(path.read_bytes(), label), True)]
     while waiting:
         node, sure = waiting.pop()
-        children = list(ast.iter_child_nodes(node))
-        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
-            children = list(node.orelse)
         sure = sure and not isinstance(node, ast.Try | ast.TryStar)
-        waiting += [(child, sure) for child in children]
+        typing = isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        for block in ("orelse",) if typing else _BLOCKS:
+            waiting += [(child, sure) for child in getattr(node, block, ())]
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
+        place = f"{label}, line {node.lineno}"
         if isinstance(node, ast.Import):
-            place = f"{label}, line {node.lineno}"
             yield from (_Import(alias.name, (), place, sure) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            place = f"{label}, line {node.lineno}"
-            # `from . import x` in a/b.py is about a; each further dot is one package up.
-            above = name.split("/")[: -node.level] if node.level else []
-            module = ".".join([*above, *filter(None, [node.module])])
-            if node.level and not above:
-                if sure:
-                    raise DataError(f"{place}: a relative import works only inside a package")
-                continue
-            yield _Import(module, tuple(alias.name for alias in node.names), place, sure)
+            continue
+        # `from . import x` in a/b.py is about a; each further dot is one package up.
+        above = name.split("/")[: -node.level] if node.level else []
+        if node.level and not above:
+            if sure:
+                raise DataError(f"{place}: a relative import works only inside a package")
+            continue
+        module = ".".join([*above, *filter(None, [node.module])])
+        yield _Import(module, tuple(alias.name for alias in node.names), place, sure)
 
 
 def _files(wanted: _Import, folder: Path, *, ours: bool) -> dict[str, Path]:
