@@ -1,7 +1,7 @@
 """Predict from raw rows. SageMaker's inference toolkit calls model_fn, input_fn, predict_fn and
 output_fn.
 
-Requests:  text/csv, with or without a header (without one: the columns in the order of schema.json);
+Requests:  text/csv, with a header or the columns in the order of schema.json;
            application/jsonlines; application/json: an object, a list of objects or of lists, or
            {"instances": [...]}. Every column that the model uses is required, but its values may be
            missing (empty, null). Other columns, such as the target, are ignored.

@@ -242,26 +242,32 @@ def boost(
     stopped: list[int] = []
     previous = signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
     curve, saved = progress.curve, time.monotonic()
-    while progress.rounds < own["num_boost_round"] and progress.rounds - progress.best <= patience:
-        model.update(training, progress.rounds)
-        text = model.eval_set([(training, "train"), (validation, "validation")], progress.rounds)
-        scores = dict(part.rsplit(":", 1) for part in text.split("\t")[1:])
-        for part in curve:
-            curve[part].append(float(scores[f"{part}-{metric}"]))
-        last, best = curve["validation"][-1], curve["validation"][progress.best]
-        if (last > best) if higher else (last < best):
-            progress.best = progress.rounds
-        if progress.rounds % 20 == 0:
-            print(text, flush=True)
-        progress.rounds += 1
-        due = progress.rounds % every == 0 or time.monotonic() - saved > MOST_SECONDS
-        if store and (stopped or due):
-            checkpoint(store, model, progress)
-            saved = time.monotonic()
-        if stopped:
-            print(f"terminated after {progress.rounds} rounds", flush=True)
-            sys.exit(128 + stopped[0])
-    signal.signal(signal.SIGTERM, previous)
+    try:
+        while (
+            progress.rounds < own["num_boost_round"] and progress.rounds - progress.best <= patience
+        ):
+            model.update(training, progress.rounds)
+            text = model.eval_set(
+                [(training, "train"), (validation, "validation")], progress.rounds
+            )
+            scores = dict(part.rsplit(":", 1) for part in text.split("\t")[1:])
+            for part in curve:
+                curve[part].append(float(scores[f"{part}-{metric}"]))
+            last, best = curve["validation"][-1], curve["validation"][progress.best]
+            if (last > best) if higher else (last < best):
+                progress.best = progress.rounds
+            if progress.rounds % 20 == 0:
+                print(text, flush=True)
+            progress.rounds += 1
+            due = progress.rounds % every == 0 or time.monotonic() - saved > MOST_SECONDS
+            if store and (stopped or due):
+                checkpoint(store, model, progress)
+                saved = time.monotonic()
+            if stopped:
+                print(f"terminated after {progress.rounds} rounds", flush=True)
+                sys.exit(128 + stopped[0])
+    finally:
+        signal.signal(signal.SIGTERM, previous)
     model.set_attr(progress=None)
     return model[: progress.best + 1], progress
 

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +17,8 @@ from pathlib import Path
 from sm_mlops import objects, registry
 from sm_mlops.aws import Aws, error_code, split_s3
 from sm_mlops.errors import MlopsError
+from sm_mlops.redaction import without_tokens
 from sm_mlops.settings import Settings
-from sm_mlops.tabular import sample_data
 
 SAMPLE = "breast-cancer.csv"
 
@@ -83,7 +86,8 @@ def local_data(settings: Settings, setting: str = "path") -> Path:
     path = getattr(settings.data, setting)
     local = settings.root / path
     if not local.exists() and local.name == SAMPLE:
-        sample_data.write(local)
+        command = [sys.executable, "-m", "sm_mlops.tabular.sample_data", str(local)]
+        subprocess.run(command, env=without_tokens(os.environ), check=True)
     if not local.exists():
         raise MlopsError(
             f"data.{setting} in mlops.yaml: {path} does not exist below {settings.root}"
