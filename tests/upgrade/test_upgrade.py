@@ -1,5 +1,6 @@
 """`mlops upgrade`, `mlops vendor` and what doctor says, with real repositories and releases."""
 
+import email
 import json
 import re
 import shutil
@@ -12,6 +13,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 import sm_mlops
 from rendering import Run, run
@@ -148,10 +151,10 @@ def test_a_repo_that_does_not_follow_gets_the_tool_and_is_told_how_to_follow(tea
 @pytest.mark.parametrize(
     ("why", "said"),
     [
-        ("uncommitted", "not everything is committed: commit or stash it, then make upgrade"),
+        ("uncommitted", "there are uncommitted changes: commit or stash them, then make upgrade"),
         ("unknown", "there is no version 9.9; there are 0.3.0"),
         ("unreachable", "git ls-remote: fatal:"),
-        ("nowhere", "nothing here names the template's repository"),
+        ("nowhere", "this repo does not name its template"),
         ("damaged", "tool.txt: must be one line such as"),
         ("missing", "tool.txt: cannot be read"),
     ],
@@ -243,11 +246,37 @@ def test_the_wheel_holds_what_hatchling_would_put_there(
     assert done.code == 0, done.err
     [file] = tmp_path.glob("*.whl")
     theirs = zipfile.ZipFile(file)
-    version, ours = built
+    version, ours = built[0], dict(built[1])
     added = {f"sm_mlops-{version}.dist-info/{name}" for name in ("RECORD", "WHEEL")}
     assert {*theirs.namelist()} - added == {*ours}
+    metadata = f"sm_mlops-{version}.dist-info/METADATA"
+    assert described(theirs.read(metadata)) == described(ours.pop(metadata))
     for name in ours:
         assert theirs.read(name) == ours[name], name
+
+
+def described(metadata: bytes) -> dict[str, Any]:
+    """Return the fields of METADATA, and the packages that each extra requires."""
+    found = email.message_from_bytes(metadata)
+    requirements = [Requirement(text) for text in found.get_all("Requires-Dist", [])]
+
+    def required(extra: str) -> set[str]:
+        names = set()
+        for item in requirements:
+            if item.marker is None or item.marker.evaluate({"extra": extra}):
+                if item.name == found["Name"]:
+                    names |= {name for other in item.extras for name in required(other)}
+                else:
+                    names.add(f"{item.name}{sorted(item.extras)}{item.specifier}")
+        return names
+
+    fields: dict[str, Any] = {
+        name: sorted(found.get_all(name, []))
+        for name in found
+        if not name.startswith(("Requires", "Provides"))
+    }
+    extras = {extra: required(extra) for extra in found.get_all("Provides-Extra", [])}
+    return fields | extras | {"python": SpecifierSet(found["Requires-Python"]), "": required("")}
 
 
 def test_the_wheel_holds_the_data_that_the_tool_reads(built: tuple[str, dict[str, bytes]]) -> None:

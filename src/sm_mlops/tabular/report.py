@@ -5,7 +5,7 @@ The same input gives the same bytes. Must not compute what the gate reads.
 
 import html
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import matplotlib
@@ -76,8 +76,8 @@ def render(
     left_out = f"; {without:,} rows without a label were left out" if without else ""
     title = f"Predicting {schema.target}"
     body = [
-        f"<header><p class=kicker>Model evaluation · {schema.task}</p><h1>{_e(title)}</h1>",
-        f"<p class=lead>{_lead(schema, truth, predicted, gate, champion)}</p></header>",
+        f"<header><p>Model evaluation · {schema.task}</p><h1>{_e(title)}</h1>",
+        f"<p>{_lead(schema, truth, predicted, gate, champion)}</p></header>",
         f"<section class=tiles>{_tiles(gate)}</section>",
         "<h2>On the test rows</h2><section class=figures>",
         *figures,
@@ -163,49 +163,42 @@ def _tiles(gate: dict[str, Any]) -> str:
     return "".join(tiles)
 
 
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    head = "".join(f"<th>{name}" for name in header)
+    body = "".join(f"<tr>{''.join(f'<td>{cell}' for cell in row)}</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead>{body}</table>"
+
+
 def _classes(schema: Schema) -> str:
-    counts = schema.data.get("classes") or {}
+    counts = schema.data["classes"]
     if not counts or len(schema.classes) > 40:
         return ""
     total = sum(counts["train"]) or 1
-    rows = "".join(
-        f"<tr><td>{_e(name)}<td>{counts['train'][i]:,}<td>{counts['validation'][i]:,}"
-        f"<td>{counts['test'][i]:,}<td>{_bar(counts['train'][i] / total)}</tr>"
-        for i, name in enumerate(schema.class_names)
-    )
-    return (
-        "<table class=narrow><thead><tr><th>Class<th>Training<th>Validation<th>Test<th>Share</tr>"
-        f"</thead>{rows}</table>"
-    )
-
-
-def _bar(share: float) -> str:
-    return f"<span class=bar><i style='width:{share * 100:.1f}%'></i></span>{share:.1%}"
+    rows = [
+        [_e(name), f"{train:,}", f"{validation:,}", f"{test:,}", f"{train / total:.1%}"]
+        for name, train, validation, test in zip(
+            schema.class_names, counts["train"], counts["validation"], counts["test"], strict=True
+        )
+    ]
+    return _table(["Class", "Training", "Validation", "Test", "Share"], rows)
 
 
 def _columns(schema: Schema) -> str:
     rows = []
     for item in schema.data["summary"]:
+        values = ""
         if "top" in item:
             values = ", ".join(f"{_e(value)} ({count:,})" for value, count in item["top"])
         elif "mean" in item:
-            values = (
-                f"{_number(item['low'])} … {_number(item['high'])}, mean {_number(item['mean'])}"
-            )
+            low, high, mean = (_number(item[name]) for name in ("low", "high", "mean"))
+            values = f"{low} … {high}, mean {mean}"
         elif "low" in item:
             values = f"{_e(item['low'])} … {_e(item['high'])}"
-        else:
-            values = ""
-        note = f"<span class=note>not used: {_e(item['note'])}</span> " if "note" in item else ""
+        note = f"<span class=worse>not used: {_e(item['note'])}</span> " if "note" in item else ""
         missing = f"{item['missing']:.1%}" if item["missing"] else "-"
-        number = f"{item['distinct']:,}" if "distinct" in item else "-"
-        rows.append(
-            f"<tr><td>{_e(item['name'])}<td>{item['kind']}<td>{missing}<td>{number}<td>{note}{values}</tr>"
-        )
-    return (
-        "<table><thead><tr><th>Column<th>Kind<th>Missing<th>Distinct<th>Values</tr></thead>"
-        f"{''.join(rows)}</table>"
-    )
+        distinct = f"{item['distinct']:,}" if "distinct" in item else "-"
+        rows.append([_e(item["name"]), item["kind"], missing, distinct, note + values])
+    return _table(["Column", "Kind", "Missing", "Distinct", "Values"], rows)
 
 
 def _facts(schema: Schema, gate: dict[str, Any], training: dict[str, Any]) -> str:
@@ -275,22 +268,15 @@ def _class_figures(truth: Any, predicted: metrics.Floats, labels: list[str]) -> 
         axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
         axes.grid(visible=False)
         size = len(labels)
-        if size <= 12:
-            for i in range(size):
-                for j in range(size):
-                    color = "white" if share[i, j] > 0.55 else INK
-                    text = f"{matrix[i, j]:,}"
-                    if size <= 3:
-                        text += f"\n{share[i, j]:.1%}"
-                    small = 11 if size <= 3 else 8
-                    axes.text(j, i, text, ha="center", va="center", color=color, fontsize=small)
+        for (i, j), count in np.ndenumerate(matrix if size <= 12 else matrix[:0]):
+            color = "white" if share[i, j] > 0.55 else INK
+            text = f"{count:,}\n{share[i, j]:.1%}" if size <= 3 else f"{count:,}"
+            axes.text(j, i, text, ha="center", va="center", color=color)
         step = max(1, size // 30)
         axes.set_xticks(range(0, size, step), labels[::step], rotation=35 if size > 3 else 0,
                         ha="right" if size > 3 else "center")  # fmt: skip
         axes.set_yticks(range(0, size, step), labels[::step])
         axes.set(xlabel="Predicted", ylabel="Actual")
-        for side in axes.spines.values():
-            side.set_visible(False)
 
     def calibration(axes: Axes) -> None:
         chosen = predicted[:, 1] if binary else predicted.max(axis=1)
@@ -395,39 +381,26 @@ def _tenths(values: metrics.Floats) -> list[Any]:
 
 
 CSS = """
-:root{color-scheme:light}*{box-sizing:border-box}
-body{margin:0;background:#f1f5f9;color:#1f2937;font:15px/1.5 system-ui,-apple-system,"Segoe UI",
-Roboto,"Helvetica Neue",Arial,sans-serif}
+*{box-sizing:border-box}
+body{margin:0;background:#f1f5f9;color:#1f2937;font:15px/1.5 system-ui,sans-serif}
 main{max-width:1060px;margin:0 auto;padding:0 20px 60px}
-header{background:linear-gradient(120deg,#1e3a8a,#2563eb);color:#fff;margin:24px 0 0;
-padding:30px 34px;border-radius:14px}
+header{background:#2563eb;color:#fff;margin:24px 0 0;padding:30px 34px;border-radius:12px}
 h1{margin:2px 0 8px;font-size:30px;line-height:1.2;overflow-wrap:anywhere}
-.kicker{margin:0;text-transform:uppercase;letter-spacing:.08em;font-size:12px;opacity:.8}
-.lead{margin:0;font-size:17px;max-width:48em}
 h2{margin:36px 0 12px;font-size:19px}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(170px,1fr));gap:14px;
-margin:16px 0 0}
-.tiles div,figure,table,dl{background:#fff;border-radius:12px;
-box-shadow:0 1px 3px rgba(15,23,42,.12)}
-.tiles div{padding:14px 18px}.tiles small{display:block;color:#64748b}
-.tiles strong{display:block;font-size:30px;line-height:1.25;font-variant-numeric:tabular-nums}
-.tiles em{font-style:normal;font-size:12px;color:#64748b}
-.better{color:#047857}.worse{color:#b91c1c}
-.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(430px,1fr));gap:16px}
-figure{margin:0;padding:16px 16px 8px}figcaption{font-size:13px;color:#64748b;margin:0 0 4px}
-figcaption b{color:#1f2937;font-size:15px;margin-right:4px}
+header p{margin:0;font-size:17px;max-width:48em}
+section{display:grid;gap:16px;margin:16px 0 0}
+.tiles{grid-template-columns:repeat(auto-fit,minmax(170px,1fr))}
+.figures{grid-template-columns:repeat(auto-fit,minmax(430px,1fr))}
+.tiles div,figure,table,dl{background:#fff;border-radius:12px;box-shadow:0 1px 3px #0f172a20}
+.tiles div{padding:14px 18px}
+.tiles small,.tiles em,figcaption,dt{color:#64748b;font-size:13px;font-style:normal}
+.tiles strong{display:block;font-size:30px;line-height:1.25}
+.tiles .better{color:#047857}.worse{color:#b91c1c}
+figure{margin:0;padding:16px 16px 8px}figcaption b{color:#1f2937;font-size:15px}
 svg{width:100%;height:auto;display:block}
-table{border-collapse:separate;border-spacing:0;width:100%;font-size:13px;overflow:hidden;
-margin:0 0 16px}
-.narrow{width:auto;min-width:50%}
-th{text-align:left;background:#f8fafc;color:#475569;font-weight:600}
+table{border-spacing:0;width:100%;font-size:13px;margin:0 0 16px}
+th{text-align:left;color:#64748b}
 th,td{padding:7px 14px;border-bottom:1px solid #eef2f7;overflow-wrap:anywhere}
-th,td:nth-child(n+2):nth-child(-n+4){white-space:nowrap}
-td{font-variant-numeric:tabular-nums}.note{color:#b45309}
-.bar{display:inline-block;width:110px;height:8px;border-radius:4px;background:#e2e8f0;
-margin-right:8px;vertical-align:middle;overflow:hidden}.bar i{display:block;height:100%;
-background:#2563eb}
-dl{display:grid;grid-template-columns:max-content 1fr;gap:8px 24px;padding:18px 22px;font-size:13px;
-margin:0}dt{color:#64748b}dd{margin:0;overflow-wrap:anywhere}
-@media print{body{background:#fff}figure,table{break-inside:avoid}}
+dl{display:grid;grid-template-columns:max-content 1fr;gap:8px 24px;padding:18px 22px;font-size:13px}
+dd{margin:0;overflow-wrap:anywhere}
 """
