@@ -129,7 +129,7 @@ def regression(truth: Floats, predicted: Floats) -> dict[str, float]:
 
 def model_quality(task: str, truth: Any, predicted: Floats, classes: list[str]) -> dict[str, Any]:
     """Return the content of evaluation.json. An undefined value is the text "NaN"."""
-    compute = {"binary": _binary, "multiclass": _multiclass, "regression": _errors}[task]
+    compute = _BY_TASK[task]
     values = compute(truth, predicted)
     spread = _deviations(compute, truth, predicted)
     group: dict[str, Any] = {
@@ -234,3 +234,10 @@ def _deviations(
 
 def _finite(value: float) -> float | str:
     return float(value) if np.isfinite(value) else "NaN"
+
+
+_BY_TASK: dict[str, Callable[[Any, Floats], dict[str, float]]] = {
+    "binary": _binary,
+    "multiclass": _multiclass,
+    "regression": _errors,
+}
