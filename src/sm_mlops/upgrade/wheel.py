@@ -14,6 +14,7 @@ import json
 import re
 import tomllib
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def from_installation() -> tuple[str, dict[str, bytes]]:
 
 
 def metadata(project: dict[str, Any], version: str) -> str:
-    """Return METADATA for the table `project` of pyproject.toml."""
+    """Return what hatchling writes into METADATA for the table `project` of pyproject.toml."""
     lines = [
         "Metadata-Version: 2.5",
         f"Name: {project['name']}",
@@ -101,13 +102,31 @@ def metadata(project: dict[str, Any], version: str) -> str:
         f"Summary: {project['description']}",
         f"License-Expression: {project['license']}",
         *(f"License-File: {name}" for name in project["license-files"]),
-        f"Requires-Python: {project['requires-python']}",
-        *(f"Requires-Dist: {item}" for item in project["dependencies"]),
+        f"Requires-Python: {_sorted(str(project['requires-python']))}",
+        *(f"Requires-Dist: {_sorted(item)}" for item in project["dependencies"]),
     ]
-    for extra, items in project["optional-dependencies"].items():
+    extras = project["optional-dependencies"]
+    for extra in sorted(extras):
         lines.append(f"Provides-Extra: {extra}")
+        items = sorted({_sorted(item) for item in _expanded(extra, extras)})
         lines += [f"Requires-Dist: {item}; extra == '{extra}'" for item in items]
     return "\n".join(lines) + "\n"
+
+
+def _expanded(extra: str, extras: dict[str, list[str]]) -> Iterable[str]:
+    """Yield the requirements of an extra, those of the extras it names included."""
+    for item in extras[extra]:
+        if item.startswith(f"{NAME}["):
+            for other in item[len(NAME) + 1 : -1].split(","):
+                yield from _expanded(other, extras)
+        else:
+            yield item
+
+
+def _sorted(requirement: str) -> str:
+    """Return a requirement, or a specifier alone, with its clauses in order."""
+    name = re.match(r"[\w.\[\],-]*", requirement)[0]  # type: ignore[index]
+    return name + ",".join(sorted(requirement[len(name) :].split(",")))
 
 
 def pack(version: str, files: dict[str, bytes]) -> bytes:
