@@ -1,15 +1,15 @@
-"""What the command line adds to the libraries under it: `mlops compile` and `mlops --help`.
+"""The cost of `mlops compile` and `mlops --help` beyond importing the libraries that they use.
 
-Prints the time of compiling against importing the SageMaker SDK alone, and of two helps against
-importing boto3; whole processes, interleaved.
+Prints the CPU time of compiling against importing the SageMaker SDK, and of two helps against
+importing boto3: whole processes, interleaved, so that other load on the machine matters little.
 """
 
 import os
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from cookiecutter.main import cookiecutter
@@ -27,22 +27,23 @@ BOTO3 = ["-c", "import boto3"]
 
 
 def seconds(arguments: list[str], repo: Path) -> float:
-    """Return the wall time of one Python process that runs in `repo` without a sign-in."""
+    """Return the CPU time of one Python process that runs in `repo` without a sign-in."""
     environment = {name: os.environ[name] for name in ("PATH", "TMPDIR") if name in os.environ}
     environment |= {
         "HOME": str(repo.parent),
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_EC2_METADATA_DISABLED": "true",
     }
-    start = time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(
         [sys.executable, *arguments], cwd=repo, env=environment, check=True, capture_output=True
     )
-    return time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
 def medians(runs: list[list[str]], repo: Path) -> list[float]:
-    """Return the median wall time of each command, measured in turns after a warm-up."""
+    """Return the median CPU time of each command, measured in turns after a warm-up."""
     for run in runs:
         seconds(run, repo)
     times = [[seconds(run, repo) for run in runs] for _ in range(ROUNDS)]

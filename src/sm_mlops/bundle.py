@@ -1,7 +1,7 @@
-"""The files that a job gets: a script of `model/`, what it imports, and its part of `mlops.yaml`.
+"""The files of a job: a script of `model/`, what it imports, and its part of `mlops.yaml`.
 
 A bundle is named by the hash of its content, so that a step's cache key changes exactly when its
-own code or settings do. Must not know what the scripts do.
+own code or settings change. Must not know what the scripts do.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -59,44 +59,43 @@ def collect(
     """Return the bundle of a script of `model/`.
 
     Args:
-        settings: Of the repo.
+        settings: The repo's.
         script: Name of a file in `model/`.
-        also: Files of `model/` that travel along though the script does not import them.
-        reads: Keys of `mlops.yaml`, such as `split` or `data.target`; they become the bundle's own
-            `mlops.yaml`.
+        also: Further files of `model/`, which the script does not import.
+        reads: Keys for the bundle's own `mlops.yaml`, such as `split` or `data.target`.
 
     Raises:
-        MlopsError: A file is missing, cannot be parsed, or imports what no job has.
+        MlopsError: A file is missing, cannot be parsed, or imports what jobs do not have.
     """
     try:
         found = packaging.collect(settings.root / "model", [script, *also])
     except DataError as error:
         raise MlopsError(str(error)) from error
     files = {name: _content(path) for name, path in found.items()}
-    if reads := list(reads):
-        chosen: dict[str, Any] = {}
-        for key in reads:
-            _choose(chosen, settings, key)
+    if chosen := _chosen(settings, reads):
         files["mlops.yaml"] = yaml.safe_dump(chosen, sort_keys=True, allow_unicode=True).encode()
     return Bundle(script=script, files=tuple(sorted(files.items())))
 
 
 def _content(path: Path) -> bytes:
-    # A checkout on Windows must not look like other code.
+    # A checkout on Windows must give the same bundle.
     content = path.read_bytes()
     return content.replace(b"\r\n", b"\n") if path.suffix == ".py" else content
 
 
-def _choose(chosen: dict[str, Any], settings: Settings, key: str) -> None:
-    """Add the value of `key` to `chosen`, as it would stand in `mlops.yaml`."""
-    *sections, name = key.split(".")
-    value: Any = settings
-    for section in sections:
-        value = getattr(value, section, None)
-        chosen = chosen.setdefault(section, {})
-    if key.partition(".")[0] in ("root", "project") or not hasattr(value, name):
-        raise MlopsError(f"pipeline/definition.py: mlops.yaml has no key {key}")
-    found = getattr(value, name)
-    if is_dataclass(found) and not isinstance(found, type):
-        found = asdict(found)
-    chosen[name] = json.loads(json.dumps(found))  # tuples become lists, as YAML has them
+def _chosen(settings: Settings, keys: Iterable[str]) -> dict[str, Any]:
+    """Return the values of `keys`, nested as in `mlops.yaml`."""
+    # As JSON, tuples become lists.
+    everything = json.loads(json.dumps(asdict(settings), default=str))
+    del everything["root"], everything["project"]
+    chosen: dict[str, Any] = {}
+    for key in keys:
+        value, target = everything, chosen
+        *sections, name = key.split(".")
+        for section in sections:
+            value, target = value.get(section, {}), target.setdefault(section, {})
+            value = value if isinstance(value, dict) else {}
+        if name not in value:
+            raise MlopsError(f"pipeline/definition.py: mlops.yaml has no key {key}")
+        target[name] = value[name]
+    return chosen

@@ -1,10 +1,9 @@
-"""What `pipeline/definition.py` builds on: the SageMaker SDK with this repo's account, image,
-network and code filled in.
+"""The base of `pipeline/definition.py`: the SageMaker SDK with this repo's account, image, network
+and code filled in.
 
-Public: a definition uses `Repo`, which hands out objects of the SDK's own classes. Beside
-definitions this is the only module that imports the SDK, which takes seconds: import it where it is
-needed. Compiling calls no service: code is named by its content, so its S3 address is known before
-anything is uploaded.
+Public: definitions use `Repo`, which returns objects of the SDK's own classes. No other module of
+the tool imports the SDK. Importing it takes seconds, so import this module only where it is needed.
+Compiling calls no service: the S3 address of code follows from its content.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from typing import Any
 
 import boto3
 from sagemaker.core import image_uris
+from sagemaker.core.config.config_manager import SageMakerConfig
 from sagemaker.core.network import NetworkConfig
 from sagemaker.core.processing import Processor
 from sagemaker.core.shapes import (
@@ -35,6 +35,7 @@ from sagemaker.core.training.configs import Compute, InputData, Networking
 from sagemaker.core.workflow.execution_variables import ExecutionVariables
 from sagemaker.core.workflow.functions import Join
 from sagemaker.core.workflow.pipeline_context import PipelineSession
+from sagemaker.mlops.workflow import steps
 from sagemaker.mlops.workflow.pipeline import Pipeline
 from sagemaker.mlops.workflow.retry import (
     SageMakerJobExceptionTypeEnum,
@@ -76,11 +77,46 @@ _AT_A_LIMIT = SageMakerJobStepRetryPolicy(
     backoff_rate=1.5,
     max_attempts=5,
 )
-# Neither telemetry nor a person's SDK defaults may shape the definition.
-_OPTED_OUT = {
-    "SchemaVersion": "1.0",
-    "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}},
-}
+
+
+class _Session(PipelineSession):
+    """The SDK's session as far as compiling needs it.
+
+    The SDK's own creates six clients and reads the defaults of this machine's user, which must not
+    change the definition.
+    """
+
+    def _initialize(self, boto_session: boto3.Session, **_: Any) -> None:
+        self.boto_session = boto_session
+        self._region_name = boto_session.region_name
+        self.local_mode = False
+        # The SDK has no other switch for telemetry.
+        self.sagemaker_config = {
+            "SchemaVersion": "1.0",
+            "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}},
+        }
+
+    @cached_property
+    def sagemaker_client(self) -> Any:
+        """Return a client for definitions that call SageMaker; none of this module's needs it."""
+        return self.boto_session.client("sagemaker")
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Skip two things that the SDK does while it compiles, which take longer than importing it.
+
+    It validates the whole schema of its defaults, here a constant, at each of some forty look-ups;
+    and each processing step creates a local session with its clients to read a method's name.
+    """
+    validate, local_client = SageMakerConfig.validate_sagemaker_config, steps.LocalSagemakerClient
+    SageMakerConfig.validate_sagemaker_config = staticmethod(lambda _: None)
+    steps.LocalSagemakerClient = lambda: local_client
+    try:
+        yield
+    finally:
+        SageMakerConfig.validate_sagemaker_config = staticmethod(validate)
+        steps.LocalSagemakerClient = local_client
 
 
 class Repo:
@@ -90,10 +126,10 @@ class Repo:
         settings: `mlops.yaml`, typed.
         bucket, role: Name of the artifact bucket; ARN of the role that jobs run as.
         session: The SDK's session, for every object of the SDK that takes one.
-        cache: Reuses a step's result for 30 days, as long as its code and inputs are the same.
-        retries, throttled: Retry policies of steps that run a job, and of those that do not.
-        no_data, no_champion: S3 folders with nothing in them, the defaults of two parameters.
-        objects: S3 key and content of all code that the definition has asked for.
+        cache: Reuses a step's result for 30 days if its code and inputs are the same.
+        retries, throttled: Retry policies of steps with and without a job.
+        no_data, no_champion: Empty S3 folders, the defaults of two parameters.
+        objects: S3 key and content of all code that the steps use.
     """
 
     def __init__(self, settings: Settings, account: str) -> None:
@@ -105,10 +141,9 @@ class Repo:
         self.no_data = self._address("data/none/")
         self.no_champion = self._address("champion/none/")
         self.objects: dict[str, bytes] = {}
-        self.session = PipelineSession(
-            boto_session=boto3.Session(region_name=settings.project.region),
-            default_bucket=self.bucket,
-            sagemaker_config=_OPTED_OUT,
+        self._codes: list[Code] = []
+        self.session = _Session(
+            boto3.Session(region_name=settings.project.region), default_bucket=self.bucket
         )
 
     @cached_property
@@ -122,7 +157,7 @@ class Repo:
 
     @property
     def lower_is_better(self) -> bool:
-        """Return whether the gate's metric is an error."""
+        """Return whether lower values of the gate's metric are better."""
         return self.settings.gate.metric in LOWER_IS_BETTER
 
     def code(self, script: str, *, also: Iterable[str] = (), reads: Iterable[str] = ()) -> Code:
@@ -130,52 +165,52 @@ class Repo:
 
         Args:
             script: Name of a file in `model/`.
-            also: Files of `model/` that it needs and does not import.
-            reads: Keys of `mlops.yaml` that it reads, such as `split` or `data.target`. No other is
-                in its copy, so that no other makes the step run again.
+            also: Files of `model/` that it needs but does not import.
+            reads: Keys of `mlops.yaml` that it reads, such as `split` or `data.target`. The step
+                runs again only when one of these changes.
 
         Raises:
-            MlopsError: A file is missing, cannot be parsed, or imports what no job has.
+            MlopsError: A file is missing, cannot be parsed, or imports what jobs do not have.
         """
-        return Code(self, bundle.collect(self.settings, script, also=also, reads=reads))
+        code = Code(self, bundle.collect(self.settings, script, also=also, reads=reads))
+        self._codes.append(code)
+        return code
 
     def processor(self, code: Code, job: Job | None = None, instance: Any = None) -> Processor:
-        """Return a Processor that runs `code`, whose `input` has to be among its inputs.
+        """Return a Processor that runs `code`; add `code.input` to its inputs.
 
         Args:
-            code: What it runs.
-            job: Its compute, from mlops.yaml or written as `Job(instance="ml.m5.xlarge")`.
+            code: The script to run.
+            job: Its compute, from mlops.yaml or such as `Job(instance="ml.m5.xlarge")`.
             instance: Instance type or pipeline parameter, instead of the job's.
         """
         job, aws = job or Job(), self.settings.aws
-        with self._without_defaults():
-            return Processor(
-                role=self.role,
-                image_uri=self.image,
-                instance_count=job.count,
-                instance_type=instance or job.instance,
-                entrypoint=["python3", f"{IN}/code/{code.script}"],
-                volume_size_in_gb=job.volume_gb,
-                volume_kms_key=aws.kms_key,
-                output_kms_key=aws.kms_key,
-                max_runtime_in_seconds=math.ceil(job.max_hours * 3600),
-                sagemaker_session=self.session,
-                network_config=NetworkConfig(
-                    enable_network_isolation=aws.network_isolation,
-                    encrypt_inter_container_traffic=aws.encrypt_between_containers,
-                    subnets=list(aws.subnets) or None,
-                    security_group_ids=list(aws.security_groups) or None,
-                ),
-            )
+        return Processor(
+            role=self.role,
+            image_uri=self.image,
+            instance_count=job.count,
+            instance_type=instance or job.instance,
+            entrypoint=["python3", f"{IN}/code/{code.bundle.script}"],
+            volume_size_in_gb=job.volume_gb,
+            volume_kms_key=aws.kms_key,
+            output_kms_key=aws.kms_key,
+            max_runtime_in_seconds=math.ceil(job.max_hours * 3600),
+            sagemaker_session=self.session,
+            network_config=NetworkConfig(
+                enable_network_isolation=aws.network_isolation,
+                encrypt_inter_container_traffic=aws.encrypt_between_containers,
+                subnets=list(aws.subnets) or None,
+                security_group_ids=list(aws.security_groups) or None,
+            ),
+        )
 
     def trainer(
         self, code: Code, instance: Any, count: Any, hyperparameters: Mapping[str, Any]
     ) -> ModelTrainer:
-        """Return a ModelTrainer in script mode; `code.channel` has to be among its channels.
+        """Return a ModelTrainer in script mode; add `code.channel` to its channels.
 
-        The code is a channel, not the SDK's source_code: that would write the time into its
-        address, so that no cache could hit, and have the container fetch it from S3, which network
-        isolation forbids.
+        The SDK's source_code would not do: its address contains the time, which defeats the cache,
+        and the container downloads it from S3, which network isolation forbids.
         """
         job, aws = self.settings.compute.train, self.settings.aws
         seconds = math.ceil(job.max_hours * 3600)
@@ -199,10 +234,10 @@ class Repo:
             ),
             stopping_condition=StoppingCondition(
                 max_runtime_in_seconds=seconds,
-                # Spot capacity may be hours away: wait for it at most as long again.
+                # Wait for spot capacity at most as long as training may take.
                 **({"max_wait_time_in_seconds": 2 * seconds} if job.spot else {}),
             ),
-            # Part of the cache key: an address per execution would keep caches from hitting.
+            # Part of the cache key, so not an address per execution.
             checkpoint_config=CheckpointConfig(
                 s3_uri=self._address(f"checkpoints/{code.bundle.digest}")
             )
@@ -213,14 +248,14 @@ class Repo:
                 **({"kms_key_id": aws.kms_key} if aws.kms_key else {}),
             ),
             hyperparameters={
-                "sagemaker_program": code.script,
+                "sagemaker_program": code.bundle.script,
                 "sagemaker_submit_directory": "/opt/ml/input/data/code/source.tar.gz",
                 **hyperparameters,
             },
         )
 
     def input(self, name: str, address: Any) -> ProcessingInput:
-        """Return the input that brings what is at an S3 address to `IN/name`."""
+        """Return the input that downloads an S3 address to `IN/name`."""
         return ProcessingInput(
             input_name=name,
             s3_input=ProcessingS3Input(
@@ -232,7 +267,7 @@ class Repo:
         )
 
     def output(self, step: str, name: str, folder: str | None = None) -> ProcessingOutput:
-        """Return the output that keeps `OUT/name`, or another folder, when the step has ended."""
+        """Return the output that uploads `OUT/name`, or another folder, when the step ends."""
         return ProcessingOutput(
             output_name=name,
             s3_output=ProcessingS3Output(
@@ -243,7 +278,7 @@ class Repo:
         )
 
     def output_of(self, step: ProcessingStep, name: str) -> Any:
-        """Return the S3 address of an output of a step, for the inputs of later ones."""
+        """Return the S3 address of a step's output, for the inputs of later steps."""
         return step.properties.ProcessingOutputConfig.Outputs[name].S3Output.S3Uri
 
     def artifacts(self, *path: str) -> Join:
@@ -255,61 +290,49 @@ class Repo:
         """Return the definition of `pipeline` as JSON text.
 
         Raises:
-            MlopsError: Two parameters have one name, or a step lacks its code.
+            MlopsError: Two parameters have one name, or no step has the code of a script.
         """
-        with self._without_defaults():
-            definition = json.loads(pipeline.definition())
+        definition = json.loads(pipeline.definition())
         names = Counter(item["Name"] for item in definition["Parameters"])
         if twice := [name for name, count in names.items() if count > 1]:
             raise MlopsError(
                 f"pipeline/definition.py: two parameters are called {twice[0]}; rename one "
                 "(a hyperparameter's is its own name in capitals)"
             )
-        return json.dumps(definition, indent=2) + "\n"
+        text = json.dumps(definition, indent=2) + "\n"
+        for code in self._codes:
+            if f"/code/{code.bundle.digest}" not in text:
+                raise MlopsError(
+                    f"pipeline/definition.py: no step has the code of model/{code.bundle.script}; "
+                    "add code.input to its inputs, or code.channel to its channels"
+                )
+        return text
 
     def _address(self, path: str) -> str:
         return f"s3://{self.bucket}/{self.settings.prefix}/{path}"
 
-    @contextmanager
-    def _without_defaults(self) -> Iterator[None]:
-        """Let the SDK find no defaults meanwhile, so that it does not check their whole schema at
-        each of some forty look-ups, which takes as long as importing it."""
-        self.session.sagemaker_config = {}
-        try:
-            yield
-        finally:
-            self.session.sagemaker_config = _OPTED_OUT
-
 
 @dataclass(frozen=True)
 class Code:
-    """A script with all that it needs, at an S3 address named by its content."""
+    """A script with everything that it imports, at an S3 address named by its content."""
 
     repo: Repo
     bundle: bundle.Bundle
 
-    @property
-    def script(self) -> str:
-        """Return its file name."""
-        return self.bundle.script
-
     @cached_property
     def input(self) -> ProcessingInput:
         """Return the input of a processing step."""
-        for name, content in self.bundle.files:
-            self._keep(name, content)
-        return self.repo.input("code", self._folder)
+        return self.repo.input("code", self._stored(dict(self.bundle.files)))
 
     @cached_property
     def channel(self) -> InputData:
         """Return the channel of a training step."""
-        self._keep("source.tar.gz", self.bundle.tar_gz())
-        return InputData(channel_name="code", data_source=f"{self._folder}/source.tar.gz")
+        folder = self._stored({"source.tar.gz": self.bundle.tar_gz()})
+        return InputData(channel_name="code", data_source=f"{folder}/source.tar.gz")
 
-    @property
-    def _folder(self) -> str:
-        return self.repo._address(f"code/{self.bundle.digest}")
-
-    def _keep(self, name: str, content: bytes) -> None:
-        key = f"{self.repo.settings.prefix}/code/{self.bundle.digest}/{name}"
-        self.repo.objects[key] = content
+    def _stored(self, files: Mapping[str, bytes]) -> str:
+        """Add the files to those that are uploaded, and return their S3 folder."""
+        folder = f"code/{self.bundle.digest}"
+        for name, content in files.items():
+            self.repo.objects[f"{self.repo.settings.prefix}/{folder}/{name}"] = content
+        return self.repo._address(folder)

@@ -180,7 +180,7 @@ def test_a_spot_interruption_leaves_a_checkpoint(case: Case, tmp_path: Path) -> 
     assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 128 + signal.SIGTERM
+    assert process.wait(300) == 128 + signal.SIGTERM
     (store,) = (tmp_path / "checkpoints").iterdir()
     saved = train.boosters.load().Booster(model_file=str(store / "model.ubj"))
     state: dict[str, Any] = json.loads(saved.attr("progress"))

@@ -86,11 +86,11 @@ def test_data_in_s3_is_read_where_it_is_and_its_hash_follows_its_content(
     ("path", "said"),
     [
         ("nowhere.csv", "nowhere.csv does not exist"),
-        ("empty", "holds no file"),
+        ("empty", "has no files"),
         ("s3://BUCKET/nothing/here/", "no object starts with"),
     ],
 )
-def test_data_that_is_not_there_is_named(account: Aws, repo: Repo, path: str, said: str) -> None:
+def test_missing_data_is_named(account: Aws, repo: Repo, path: str, said: str) -> None:
     (repo.root / "empty").mkdir()
     with pytest.raises(MlopsError, match=said):
         artifacts.upload_data(with_data(repo, path.replace("BUCKET", account.bucket)))

@@ -183,7 +183,8 @@ def test_the_command_posts_the_file(
 
 
 @pytest.mark.parametrize(
-    ("status", "said"), [(403, "pull-requests: write"), (401, "not valid"), (404, "allowed to see")]
+    ("status", "said"),
+    [(403, "pull-requests: write"), (401, "not valid"), (404, "needs access to")],
 )
 def test_what_github_refuses_is_one_line_with_a_remedy(
     api: Api, job: dict[str, str], status: int, said: str
@@ -210,7 +211,7 @@ def test_outside_of_its_job_it_says_what_is_missing(
         post("# fine", job | change)
 
 
-def test_a_job_that_runs_for_no_pull_request_is_told_so(
+def test_a_job_without_a_pull_request_fails_in_one_line(
     job: dict[str, str], tmp_path: Path
 ) -> None:
     file = tmp_path / "push.json"
@@ -219,7 +220,7 @@ def test_a_job_that_runs_for_no_pull_request_is_told_so(
         comment.place(job | {"GITHUB_EVENT_PATH": str(file)})
 
 
-def test_a_report_that_is_not_there_is_one_line(repo: Repo) -> None:
+def test_a_missing_report_is_one_line(repo: Repo) -> None:
     done = mlops(repo.root, "comment", "--file", "nowhere.md")
     assert done.returncode == 2
     assert done.stderr.startswith("mlops: --file nowhere.md: cannot read it")

@@ -236,7 +236,7 @@ def test_every_hyperparameter_can_be_set_for_one_execution(
         assert given[name] == {"Get": f"Parameters.{parameter_name(name)}"}
 
 
-def test_nobodys_account_or_region_but_the_given_is_in_it(repo: Repo) -> None:
+def test_no_other_account_or_region_is_in_the_definition(repo: Repo) -> None:
     text = compile_pipeline(repo.settings(), ACCOUNT).definition
     registry = re.search(r"(\d{12})\.dkr\.ecr", text)
     assert registry
@@ -247,7 +247,7 @@ def test_compiling_calls_no_service_and_writes_no_file(repo: Repo) -> None:
     before = {path: path.stat().st_mtime_ns for path in repo.root.rglob("*")}
     home = repo.root.parent / "home"
     home.mkdir()
-    # Whatever is called fails at once: nobody listens on port 9, and there are no keys.
+    # Any call fails at once: nothing listens on port 9, and there are no keys.
     done = mlops(repo.root, "compile", HOME=str(home), AWS_ENDPOINT_URL="http://127.0.0.1:9")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -258,19 +258,24 @@ def test_compiling_calls_no_service_and_writes_no_file(repo: Repo) -> None:
 
 def test_compiling_leaves_the_process_as_it_was(repo: Repo) -> None:
     compile_pipeline(repo.settings(), ACCOUNT)
-    before = dict(os.environ), list(logging.getLogger().handlers), list(warnings.filters)
+    from sagemaker.core.config.config_manager import SageMakerConfig
+    from sagemaker.mlops.workflow import steps
+
+    def state() -> list[object]:
+        sdk = (SageMakerConfig.validate_sagemaker_config, steps.LocalSagemakerClient)
+        return [dict(os.environ), list(logging.getLogger().handlers), list(warnings.filters), sdk]
+
+    before = state()
     compile_pipeline(repo.settings(), ACCOUNT)
-    assert (dict(os.environ), logging.getLogger().handlers, warnings.filters) == before
+    assert state() == before
 
 
-def test_no_step_tells_aws_what_the_sdk_is_used_for(
-    repo: Repo, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_sdk_sends_no_telemetry(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     from sagemaker.core.telemetry import telemetry_logging
 
     sent: list[object] = []
     monkeypatch.setattr(
-        telemetry_logging, "_send_telemetry_request", lambda *told: sent.append(told)
+        telemetry_logging, "_send_telemetry_request", lambda *event: sent.append(event)
     )
     compile_pipeline(repo.settings(), ACCOUNT)
     assert sent == []
@@ -295,6 +300,8 @@ def edited(repo: Repo, before: str, after: str) -> Settings:
         ("def pipeline(", "def pipelines(", r"must define a function pipeline\(repo\)"),
         ('    ParameterString("Commit"', '    ParameterString("Eta", "1"),ParameterString("Commit"',
          "two parameters are called Eta"),
+        ('code.input,\n                repo.input("model"', 'repo.input("model"',
+         "no step has the code of model/evaluate.py; add code.input"),
         ("import APPROVALS", "import MINE, APPROVALS", ", line .*: ImportError: "),
     ],
 )  # fmt: skip
@@ -308,7 +315,7 @@ def test_a_mistake_in_the_definition_is_one_line_that_names_its_place(
     assert str(DEFINITION) in str(refused.value) or "model/" in str(refused.value)
 
 
-def test_a_repo_without_a_definition_is_told_so(repo: Repo) -> None:
+def test_a_repo_without_a_definition_fails_in_one_line(repo: Repo) -> None:
     (repo.root / DEFINITION).unlink()
     with pytest.raises(MlopsError, match=r"pipeline/definition\.py: no such file"):
         compile_pipeline(repo.settings(), ACCOUNT)

@@ -1,4 +1,4 @@
-"""A review: what it compares, what it says when it cannot, and what it leaves behind."""
+"""A review: what it compares, what it reports, and that it cleans up."""
 
 from __future__ import annotations
 
@@ -87,22 +87,22 @@ def good(**metrics: Any) -> Trained:
     return Trained(PLAIN, gate, ROWS, ARN)
 
 
-def test_metrics_stand_beside_the_champions_the_gates_own_first(repo: Repo) -> None:
+def test_metrics_are_beside_the_champions_with_the_gate_metric_first(repo: Repo) -> None:
     report = compared(repo, good(), good())
     assert report.startswith("## ✅ churn: passes the gate")
     rows = [line for line in report.splitlines() if line.startswith("| ")][1:]
     assert re.fullmatch(
-        r"\| \*\*auc\*\*, wanted at least 0\.95, 0\.01 worse at most "
+        r"\| \*\*auc\*\*, at least 0\.95, at most 0\.01 worse "
         r"\| 0\.9500 \| 0\.9000 \| better by 0\.0500 \|",
         rows[0],
     )
     assert rows[1:] == ["| logloss | 0.2000 | 0.1000 | worse by 0.1000 |"]
     assert "bbbbbbb" in report and "ccccccc" in report
-    assert "70 rows to train, 15 to test" in report
+    assert "70 training and 15 test rows" in report
     assert "Unchanged." in report
 
 
-def test_a_difference_that_is_not_seen_is_not_told(repo: Repo) -> None:
+def test_a_difference_that_rounds_to_zero_is_the_same(repo: Repo) -> None:
     assert "| 0.9500 | 0.9500 | same |" in compared(repo, good(), good(auc=entry(0.95, 0.950001)))
 
 
@@ -119,18 +119,18 @@ def test_a_change_that_does_not_train_shows_the_end_of_the_log(repo: Repo) -> No
     assert "\n````\nTrain: boom\n```\nTraceback\n````\n" in report
 
 
-def test_without_a_champion_the_reason_is_told_and_the_change_judged(repo: Repo) -> None:
+def test_without_a_champion_the_reason_is_shown_and_the_change_is_evaluated(repo: Repo) -> None:
     report = compared(repo, Trained(failure=("Train: boom",)), good(auc=entry(0.97)))
     assert "✅ churn: passes the gate" in report
-    assert "`bbbbbbb` gave no champion to compare with:\n\n```\nTrain: boom\n```" in report
+    assert "No champion from `bbbbbbb` to compare with:\n\n```\nTrain: boom\n```" in report
     assert "| 0.9700 | | |" in report
     assert "Not compared" in report
 
 
 def test_another_split_is_a_warning(repo: Repo) -> None:
     other = Trained(PLAIN, {"metrics": METRICS}, {"test/0.parquet": "other"}, ARN)
-    assert "split differently" in compared(repo, other, good())
-    assert "split differently" not in compared(repo, good(), good())
+    assert "split the data differently" in compared(repo, other, good())
+    assert "split the data differently" not in compared(repo, good(), good())
 
 
 def test_a_gate_on_a_metric_that_does_not_fit_says_so(repo: Repo) -> None:
@@ -172,7 +172,7 @@ def test_the_change_of_the_definition_names_parameters_and_steps(repo: Repo) -> 
     assert '\n-        "code": 1\n+        "code": 2\n' in report
 
 
-def test_a_step_that_only_runs_other_code_is_told_apart(repo: Repo) -> None:
+def test_a_step_in_which_only_the_code_changed_says_so(repo: Repo) -> None:
     def running(digest: str, **more: Any) -> str:
         arguments = {"S3Uri": f"s3://bucket/churn/code/{digest * 32}/source.tar.gz", **more}
         return definition([{"Name": "Train", "Arguments": arguments}])
@@ -181,9 +181,7 @@ def test_a_step_that_only_runs_other_code_is_told_apart(repo: Repo) -> None:
         report = compared(repo, Trained(running("a"), model_package=ARN), Trained(after))
         return [line for line in report.splitlines() if line.startswith("- step ")]
 
-    assert told(running("b")) == [
-        "- step `Train`: only the code that it runs, or the settings in it"
-    ]
+    assert told(running("b")) == ["- step `Train`: only its code, or the settings in it"]
     assert told(running("b", Instances=2)) == ["- step `Train` changed"]
     assert told(running("a")) == []
 
@@ -192,10 +190,10 @@ def test_a_long_diff_is_cut_and_says_so(repo: Repo) -> None:
     many = [{"Name": str(number), "Arguments": {}} for number in range(1000)]
     report = compared(repo, Trained(PLAIN, model_package=ARN), Trained(definition(many)))
     assert report.count("\n+") <= review_report.DIFF_LINES
-    assert re.search(r"\.\.\. and \d{4} lines more\n```", report)
+    assert re.search(r"\.\.\. and \d{4} more lines\n```", report)
 
 
-def test_a_change_that_lacks_commits_of_its_base_is_told_so(repo: Repo) -> None:
+def test_a_change_that_is_behind_its_base_says_so(repo: Repo) -> None:
     data = Dataset("s3://bucket/data/", "d" * 64, 1, 100)
     stale, fresh = (
         review_report.markdown(
@@ -203,8 +201,8 @@ def test_a_change_that_lacks_commits_of_its_base_is_told_so(repo: Repo) -> None:
         )
         for number in (2, 0)
     )
-    assert "\n\nThe base has 2 commits that this change was not made on." in stale
-    assert "not made on" not in fresh
+    assert "\n\nThis change is 2 commits behind the base" in stale
+    assert "behind the base" not in fresh
 
 
 # ---- What it compares with ----
@@ -264,12 +262,12 @@ def test_a_base_beyond_a_shallow_clone_is_one_line(repo: Repo, tmp_path: Path) -
     assert reviews.resolved(repo.root, base[:8]) == base == reviews.resolved(repo.root, "HEAD~1")
 
 
-def test_outside_of_git_it_says_so(repo: Repo) -> None:
+def test_outside_of_git_it_fails_in_one_line(repo: Repo) -> None:
     with pytest.raises(MlopsError, match="not a git repository"):
         reviews.resolved(repo.root, "main")
 
 
-def test_a_base_that_looks_like_an_option_is_no_option(repo: Repo) -> None:
+def test_a_base_that_looks_like_an_option_is_not_one(repo: Repo) -> None:
     committed(repo)
     with pytest.raises(MlopsError, match="no such commit"):
         reviews.resolved(repo.root, "--all")
@@ -293,7 +291,7 @@ def test_without_a_sample_data_in_s3_is_refused_in_the_sandbox(account: Aws, rep
         artifacts.upload_data(Aws(settings, sandbox=True))
 
 
-def test_a_sample_that_is_not_there_is_named(account: Aws, repo: Repo) -> None:
+def test_a_missing_sample_is_named(account: Aws, repo: Repo) -> None:
     settings = repo.configure(data={"sample": "rows.csv"})
     with pytest.raises(MlopsError, match=r"data\.sample in mlops\.yaml: rows\.csv does not exist"):
         artifacts.upload_data(Aws(settings, sandbox=True))
@@ -302,14 +300,14 @@ def test_a_sample_that_is_not_there_is_named(account: Aws, repo: Repo) -> None:
 def test_a_sample_without_a_file_is_named(account: Aws, repo: Repo) -> None:
     (repo.root / "rows").mkdir()
     settings = repo.configure(data={"sample": "rows"})
-    with pytest.raises(MlopsError, match=r"data\.sample in mlops\.yaml: the folder .* no file"):
+    with pytest.raises(MlopsError, match=r"data\.sample in mlops\.yaml: the folder .* no files"):
         artifacts.upload_data(Aws(settings, sandbox=True))
 
 
 @pytest.mark.slow
-def test_rows_that_git_does_not_keep_are_missed_with_a_remedy(account: Aws, repo: Repo) -> None:
+def test_rows_that_are_not_in_git_are_missing_with_a_remedy(account: Aws, repo: Repo) -> None:
     settings = repo.configure(data={"path": "data/own.csv"})
-    with pytest.raises(MlopsError, match=r"own\.csv does not exist .* as data\.sample$"):
+    with pytest.raises(MlopsError, match=r"own\.csv does not exist .*; set data\.sample "):
         reviews._rows(Aws(settings, sandbox=True))
 
 

@@ -111,7 +111,7 @@ def test_the_hash_of_a_version_is_that_of_the_data_it_was_given(
     monkeypatch.setattr(run, "compile_pipeline", lambda *_: Compiled(definition, {}))
     started = run.start(account, {"InputData": other}, lambda line: None)
     assert started.data == artifacts.data_in_s3(account, other)
-    with pytest.raises(MlopsError, match="not an address in S3"):
+    with pytest.raises(MlopsError, match="not an S3 address"):
         run.start(account, {"InputData": "data/rows.csv"}, lambda line: None)
 
 

@@ -148,10 +148,10 @@ def test_a_repo_that_does_not_follow_gets_the_tool_and_is_told_how_to_follow(tea
 @pytest.mark.parametrize(
     ("why", "said"),
     [
-        ("uncommitted", "not everything is committed: commit or stash it, then make upgrade"),
+        ("uncommitted", "there are uncommitted changes: commit or stash them, then make upgrade"),
         ("unknown", "there is no version 9.9; there are 0.3.0"),
         ("unreachable", "git ls-remote: fatal:"),
-        ("nowhere", "nothing here names the template's repository"),
+        ("nowhere", "this repo does not name its template"),
         ("damaged", "tool.txt: must be one line such as"),
         ("missing", "tool.txt: cannot be read"),
     ],

@@ -1,14 +1,14 @@
-"""Judges a packaged model on the test rows, beside the approved one if there is one. Replace it
-freely, as long as the outputs below stay.
+"""Evaluate the packaged model and the champion (the newest approved version) on the test rows.
 
-Input:  --model FILE_OR_DIR, model.tar.gz or the folder it unpacks to, with schema.json and
-        code/inference.py, which must answer text/csv as documented there;
-        --test DIR of raw rows with the target; --champion DIR with champion.json
-        ({"version": "3"}) and model.tar.gz, or with anything else if there is no champion.
-Output: DIR/evaluation.json (SageMaker's model quality schema), DIR/gate.json (each metric, the
-        champion's, and by how much the model is worse), DIR/report.html,
-        DIR/sample-payload.tar.gz (rows in every content type, and the answer to them).
-Must not know thresholds, nor how the model was made.
+Input:  --model: model.tar.gz, or the folder it unpacks to.
+        --test: a folder of raw rows with the target, as Parquet.
+        --champion: a folder with champion.json ({"version": "3"}) and model.tar.gz, if it exists.
+Output: in the folder --output: evaluation.json, metrics in SageMaker's model quality schema;
+        gate.json, each metric, the champion's, and how much worse the model is; report.html;
+        sample-payload.tar.gz, some rows in every content type and the predictions for them.
+
+You may replace this file as long as it writes these outputs. It must not know the gate's thresholds
+or how the model was trained.
 """
 
 import argparse
@@ -31,12 +31,12 @@ from sm_mlops.tabular.encoding import labels, numbers
 from sm_mlops.tabular.failure import DataError, run
 from sm_mlops.tabular.schema import Schema
 
-WORST = 1e308  # stands for a metric that does not exist; a comparison with it fails
+WORST = 1e308  # stands for an undefined metric, which fails every comparison
 
 
 @dataclass(frozen=True)
 class Champion:
-    """The approved version: its predictions of the same rows, or why they cannot be compared."""
+    """The newest approved version: its predictions for the test rows, or why there are none."""
 
     version: str
     predicted: metrics.Floats | None
@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--model", type=Path, required=True, help="model.tar.gz or its folder")
     parser.add_argument("--test", type=Path, required=True, help="folder of raw rows as Parquet")
-    parser.add_argument("--champion", type=Path, help="folder of the approved version, if any")
+    parser.add_argument("--champion", type=Path, help="folder of the champion, if there is one")
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def evaluate(model: Path, test: Path, champion: Path | None, output: Path, work: Path) -> None:
-    """Run the whole step; `work` is a folder to unpack and score in."""
+    """Run the step; `work` is a folder for temporary files."""
     folder = unpack(model, work / "candidate")
     schema = schemas.load(folder)
     candidate = start_scoring(folder, test, schema.target, work / "scores")
@@ -65,10 +65,10 @@ def evaluate(model: Path, test: Path, champion: Path | None, output: Path, work:
 
     truth = read_truth(test, schema)
     if candidate.wait() != 0:
-        raise RuntimeError(f"the model in {model} could not score the test rows, see above")
+        raise RuntimeError(f"the model in {model} could not score the test rows; see above")
     predicted = read_scores(work / "scores.parquet", schema)
     if predicted is None or len(predicted) != len(truth):
-        raise DataError(f"{model}: code/inference.py did not answer one prediction per test row")
+        raise DataError(f"{model}: code/inference.py did not return one prediction per test row")
     against = None
     if rival is not None:
         against = judge_champion(rival, rival_process, rival_why, work, schema, len(truth))
@@ -84,13 +84,12 @@ def evaluate(model: Path, test: Path, champion: Path | None, output: Path, work:
     notes = json.loads(training.read_text(encoding="utf-8")) if training.exists() else {}
     page = report.render(schema, truth, predicted, gate, notes, against)
     (output / "report.html").write_text(page, encoding="utf-8")
-    names = metrics.REGRESSION if schema.task == "regression" else ("auc", "accuracy", "logloss")
-    for name in names:
+    for name in metrics.FITTING[schema.task]:
         print(gate["metrics"][name]["text"])
 
 
 def unpack(model: Path, folder: Path) -> Path:
-    """Return the folder with model.ubj and code/: as given, or unpacked from model.tar.gz."""
+    """Return the folder of the model: `model` itself, or `folder` with model.tar.gz unpacked."""
     archive = model / "model.tar.gz" if model.is_dir() else model
     if not archive.exists():
         if (model / schemas.FILE).exists():
@@ -98,14 +97,14 @@ def unpack(model: Path, folder: Path) -> Path:
         raise DataError(f"{model}: no model.tar.gz here")
     try:
         with tarfile.open(archive) as tar:
-            # Python has extraction filters since 3.11.4, and its default is to trust the archive.
+            # Do not trust the archive, on a Python that can filter (3.11.4 and newer).
             if hasattr(tarfile, "data_filter"):
                 tar.extraction_filter = tarfile.data_filter
             tar.extractall(folder)
     except (tarfile.TarError, OSError) as error:
         raise DataError(f"{archive}: not a readable archive ({error})") from error
     if not (folder / schemas.FILE).exists():
-        raise DataError(f"{archive}: holds no {schemas.FILE}")
+        raise DataError(f"{archive}: contains no {schemas.FILE}")
     return folder
 
 
@@ -121,7 +120,7 @@ def start_scoring(
 def start_champion(
     champion: Path | None, test: Path, target: str, work: Path
 ) -> tuple[str | None, subprocess.Popen[str] | None, str]:
-    """Return its version (None if there is none), the process that scores it, or why none does."""
+    """Return the champion's version, the process that scores it, and why there is no process."""
     card = champion / "champion.json" if champion else None
     if champion is None or card is None or not card.exists():
         return None, None, ""
@@ -141,18 +140,18 @@ def judge_champion(
     schema: Schema,
     rows: int,
 ) -> Champion:
-    """Return the champion's predictions; with another schema it may fail, which is no error."""
+    """Return the champion's predictions. That it cannot score rows of a new schema is no error."""
     if process is None:
         return Champion(version, None, why)
     _, errors = process.communicate()
     if process.returncode < 0:
-        raise RuntimeError(f"scoring champion version {version} was ended: {errors.strip()}")
+        raise RuntimeError(f"scoring champion version {version} was killed: {errors.strip()}")
     if process.returncode != 0:
         lines = [line for line in errors.splitlines() if line.strip()] or ["no reason given"]
         return Champion(version, None, lines[-1][:300])
     predicted = read_scores(work / "rival.parquet", schema)
     if predicted is None or len(predicted) != rows:
-        return Champion(version, None, "its answers have other classes")
+        return Champion(version, None, "its predictions have other classes")
     return Champion(version, predicted)
 
 
@@ -172,7 +171,7 @@ def read_truth(test: Path, schema: Schema) -> Any:
         found.append(np.array([*lookup, -1], np.int64)[codes])
     truth = np.concatenate(found)
     if np.any(truth < 0):
-        raise DataError(f"{test}: a label in '{schema.target}' is none of the model's classes")
+        raise DataError(f"{test}: a label in '{schema.target}' is not a class of the model")
     return truth
 
 
@@ -198,7 +197,7 @@ def judge(
     other = {}
     if champion is not None and champion.predicted is not None:
         other = compute(truth, champion.predicted)
-    fitting = metrics.REGRESSION if schema.task == "regression" else metrics.CLASSIFICATION
+    fitting = metrics.FITTING[schema.task]
     table = {}
     for name in (*metrics.HIGHER, *metrics.LOWER):
         higher = name in metrics.HIGHER
@@ -210,7 +209,7 @@ def judge(
                 f"{', '.join(fitting[:-1])} or {fitting[-1]} in mlops.yaml"
             )
         elif not np.isfinite(own[name]):
-            entry["text"] = f"{name} does not exist on these {len(truth)} test rows"
+            entry["text"] = f"{name} is undefined on these {len(truth)} test rows"
         else:
             entry["value"] = own[name]
             entry["text"] = f"{name} {own[name]:.4f} on {len(truth)} test rows"
@@ -232,13 +231,13 @@ def judge(
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write strict JSON: a NaN would be a bug."""
+    """Write strict JSON, without NaN."""
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     path.write_text(text + "\n", encoding="utf-8")
 
 
 def pack(folder: Path, archive: Path) -> None:
-    """Pack the files of a folder as .tar.gz, the same bytes for the same content."""
+    """Pack the files of a folder as .tar.gz; equal files give equal bytes."""
     with (
         archive.open("wb") as raw,
         gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as stream,

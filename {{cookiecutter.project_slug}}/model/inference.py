@@ -1,16 +1,18 @@
-"""Serves predictions from raw rows, for SageMaker's inference toolkit: model_fn, input_fn,
-predict_fn, output_fn. Replace it freely, as long as requests and answers keep this form.
+"""Predict from raw rows. SageMaker's inference toolkit calls model_fn, input_fn, predict_fn and
+output_fn.
 
-Requests:  text/csv, the first row a header or not (without one: the columns of schema.json in their
-           order); application/jsonlines; application/json: one object, a list of objects, a list of
-           lists, or {"instances": [...]}. Every column the model uses must be there; its value may
-           be missing (empty, null). Further columns, the target among them, are ignored.
-Answers:   application/json {"predictions": [{"prediction": ..., ...}]}; application/jsonlines one
-           such object per line; text/csv prediction, probability, probability per class, without a
-           header unless `text/csv; header=present` is accepted (RFC 4180). `probability` is that of
-           the positive class if there are two classes, else that of the predicted one.
-Errors:    RequestError, which the toolkit answers with status 400, naming column and row.
-Must not know about training, nor need anything but the model folder.
+Requests:  text/csv, with a header or the columns in the order of schema.json;
+           application/jsonlines; application/json: an object, a list of objects or of lists, or
+           {"instances": [...]}. Every column that the model uses is required, but its values may be
+           missing (empty, null). Other columns, such as the target, are ignored.
+Responses: application/json: {"predictions": [{"prediction": ..., ...}]}; application/jsonlines: one
+           such object per line; text/csv: prediction, probability, and a probability per class,
+           without a header unless the client accepts `text/csv; header=present` (RFC 4180).
+           `probability` is that of the positive class of two, else that of the predicted class.
+Errors:    RequestError, which becomes status 400 and names column and row.
+
+You may replace this file as long as requests and responses keep this format. It needs nothing but
+the model folder.
 """
 
 import csv
@@ -34,12 +36,12 @@ try:
     from sagemaker_inference import content_types
     from sagemaker_inference.errors import BaseInferenceToolkitError as _ToolkitError
 
-    # It would decode these before input_fn sees them, and answer 500 to what is not UTF-8.
+    # The toolkit would decode these before input_fn, with status 500 for what is not UTF-8.
     content_types.UTF8_TYPES.clear()
 except ImportError:
 
     class _ToolkitError(Exception):  # type: ignore[no-redef]
-        """Stands in where the toolkit is not installed."""
+        """The error of the toolkit where that is not installed."""
 
         def __init__(self, status_code: int, message: str, phrase: str) -> None:
             super().__init__(status_code, message, phrase)
@@ -48,11 +50,11 @@ except ImportError:
 
 JSON, LINES, CSV = "application/json", "application/jsonlines", "text/csv"
 _ALSO_LINES = (LINES, "application/x-jsonlines", "application/x-ndjson")
-SMALL = 2000  # rows up to which one thread predicts faster than waking the others
+SMALL = 2000  # rows; up to here one thread is faster than several
 
 
 class RequestError(_ToolkitError, ValueError):
-    """The request is at fault, not the model."""
+    """An error in the request."""
 
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(status, message, message)
@@ -73,12 +75,12 @@ class Model:
 
 @dataclass(frozen=True)
 class Request:
-    """Raw rows; where `names` is None, the first row may be a header and columns have no names."""
+    """Raw rows. Without `names` the first row may be a header."""
 
     columns: list[pa.ChunkedArray]
     names: tuple[str, ...] | None
     absent: dict[str, int] = field(default_factory=dict)
-    """Names that some rows have and others do not, and the first row without."""
+    """Columns that some rows lack, and the first row that does."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def model_fn(model_dir: str) -> Model:
 
 
 def input_fn(input_data: str | bytes, content_type: str | None) -> Request:
-    """Parse the body; RequestError naming the row if it is malformed."""
+    """Parse the body. Raise RequestError with the row if it is malformed."""
     kind = (content_type or "").split(";")[0].strip().lower()
     try:
         body = input_data if isinstance(input_data, str) else bytes(input_data).decode("utf-8-sig")
@@ -115,7 +117,7 @@ def input_fn(input_data: str | bytes, content_type: str | None) -> Request:
 
 
 def predict_fn(data: Request, model: Model) -> Predictions:
-    """Predict all rows at once; RequestError naming column and row that do not fit the schema."""
+    """Predict all rows. Raise RequestError with column and row if they do not fit the schema."""
     table = _named(data, model)
     try:
         matrix = encode(model.schema, table)
@@ -131,7 +133,7 @@ def predict_fn(data: Request, model: Model) -> Predictions:
 
 
 def output_fn(prediction: Predictions, accept: str) -> str | tuple[str, str]:
-    """Return the body; with its content type where that is not simply what was asked for."""
+    """Return the body, with its content type unless `accept` is exactly that."""
     for part in (accept or JSON).split(","):
         kind, *options = (word.strip().lower() for word in part.split(";"))
         if kind in ("*/*", "application/*", JSON):
@@ -144,7 +146,7 @@ def output_fn(prediction: Predictions, accept: str) -> str | tuple[str, str]:
         if kind in (CSV, "text/*"):
             body = _to_csv(prediction, header="header=present" in options)
             return body if accept == CSV else (body, CSV)
-    raise RequestError(f"cannot answer with {accept!r}; accept {JSON}, {LINES} or {CSV}", 406)
+    raise RequestError(f"cannot respond with {accept!r}; accept {JSON}, {LINES} or {CSV}", 406)
 
 
 # Requests
@@ -228,7 +230,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _json_lines(body: str) -> list[Any]:
     rows: list[Any] = []
-    # Not splitlines: JSON may hold line separators of Unicode's as they are.
+    # Not splitlines: JSON text may contain Unicode's line separators.
     for line in filter(str.strip, body.split("\n")):
         rows.append(_json(line, f"row {len(rows) + 1}"))
     return rows
@@ -247,7 +249,7 @@ def _array(values: list[Any], name: object) -> pa.ChunkedArray:
         row = next(i for i, v in enumerate(values, 1) if isinstance(v, list | dict))
         raise RequestError(f"column '{name}', row {row}: {values[row - 1]!r} is not a single value")
     try:
-        # Strings beside numbers: each value as the text it would be on its own.
+        # Strings and numbers mixed: all become text.
         texts = [v if isinstance(v, str) else value_text(v) for v in values]
         return pa.chunked_array([pa.array(texts, pa.string())])
     except UnicodeEncodeError:
@@ -262,12 +264,12 @@ def _utf8(text: str) -> bool:
 
 
 def _named(data: Request, model: Model) -> pa.Table:
-    """Return the request's columns by name, all that are required among them."""
+    """Return the columns that the model uses, by name."""
     columns, names, skip = data.columns, data.names, 0
     if names is None:
         first = clean_header([str(column[0].as_py() or "") for column in columns])
         known = {*model.names, *model.schema.dropped, model.schema.target}
-        known = {name.lower() for name in known}  # a header misspelt is no row of data
+        known = {name.lower() for name in known}  # a misspelled header is not a row of data
         if sum(name.lower() in known for name in first) * 2 >= len(first):
             names, skip = first, 1
         elif len(columns) == len(model.names):
@@ -295,7 +297,7 @@ def _named(data: Request, model: Model) -> pa.Table:
     return pa.Table.from_arrays(columns, names=list(model.required))
 
 
-# Answers
+# Responses
 
 
 def _objects(prediction: Predictions) -> list[dict[str, Any]]:

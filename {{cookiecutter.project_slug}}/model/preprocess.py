@@ -1,13 +1,13 @@
-"""Reads the raw data, splits it, learns the encoding from the training part, and writes what the
-other steps read. Replace it freely, as long as the outputs below stay.
+"""Read the raw data, split it, fit the encoding on the training rows, and encode the rows.
 
-Input:  --data FILE_OR_DIR (CSV or Parquet), and `data` and `split` of mlops.yaml beside this file
-        or one folder up.
-Output: DIR/train/*.parquet, DIR/validation/*.parquet: float32 columns, the label first (class
-        index or quantity), then the features; NaN is missing.
-        DIR/test/*.parquet: raw rows as they came, with the target.
-        DIR/preprocessor/schema.json: all that was fitted (see sm_mlops.tabular.schema).
-Must not know how the model is trained or judged, nor where it runs.
+Input:  --data: a CSV or Parquet file, or a folder of them. `data` and `split` of mlops.yaml, in
+        this folder or the one above.
+Output: in the folder --output: train/ and validation/, Parquet with float32 columns: the label
+        (class index or quantity), then the features, NaN where missing; test/, Parquet with the raw
+        rows and the target; preprocessor/schema.json, the fitted encoding.
+
+You may replace this file as long as it writes these outputs. It must not know how the model is
+trained or evaluated, or where it runs.
 """
 
 import argparse
@@ -43,7 +43,7 @@ FEWEST_ROWS = 10
 
 @dataclass(frozen=True)
 class Settings:
-    """What mlops.yaml says about the data and its split."""
+    """Settings of the data and its split in mlops.yaml."""
 
     target: str
     task: str = "auto"
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def read_settings(folder: Path) -> Settings:
-    """Read mlops.yaml in `folder` or the one above; DataError if it is missing or wrong."""
+    """Read mlops.yaml in `folder` or the one above. Raise DataError if it is missing or wrong."""
     path = next(
         (p for p in (folder / "mlops.yaml", folder.parent / "mlops.yaml") if p.exists()), None
     )
@@ -73,7 +73,7 @@ def read_settings(folder: Path) -> Settings:
     content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     data, split = content.get("data") or {}, content.get("split") or {}
     if not data.get("target"):
-        raise DataError(f"{path}: data.target names no column")
+        raise DataError(f"{path}: data.target is missing")
     task = data.get("task") or "auto"
     if task not in ("auto", "binary", "multiclass", "regression"):
         raise DataError(
@@ -98,7 +98,7 @@ def read_settings(folder: Path) -> Settings:
 
 
 def preprocess(data: Path, output: Path, settings: Settings) -> Schema:
-    """Run the whole step; DataError names what is wrong with the data."""
+    """Run the step. Raise DataError if the data cannot be learned from."""
     files = tables.find(data)
     table = tables.read(files, settings.target, settings.drop)
     target = _target(table, files, settings)
@@ -155,11 +155,11 @@ def _target(table: pa.Table, files: list[Path], settings: Settings) -> Target:
 
 
 def split(target: Target, settings: Settings) -> npt.NDArray[np.int8]:
-    """Return the part of each row: seeded, and stratified by class or by quantile of the target.
+    """Return the part of each row: random by seed, stratified by class or quantile of the target.
 
-    Rows are put in the order of their stratum, at random within it, and every part takes them at
-    even distances: shares come out right in total and, within one row, in each class. A class of
-    three rows or more is in every part; a rarer one is trained on first.
+    Rows are ordered by stratum, at random within it, and each part takes them at even distances:
+    its share is exact in total, and within one row in each class. A class of three or more rows is
+    in every part; a rarer one is in the training rows first.
     """
     labelled = np.flatnonzero(~np.isnan(target.values))
     values = target.values[labelled]
@@ -193,7 +193,7 @@ def split(target: Target, settings: Settings) -> npt.NDArray[np.int8]:
 
 
 def _evenly(size: int, share: float) -> npt.NDArray[np.bool_]:
-    """Return True at `share` of `size` places, at even distances, at least once."""
+    """Return (size,) with True at `share` of the places, evenly spaced, at least once."""
     steps = np.floor(np.arange(1, size + 1) * share + 0.5)
     taken = np.diff(steps, prepend=np.floor(0.5)) > 0
     if not taken.any():
@@ -215,10 +215,10 @@ def _counts(part: npt.NDArray[np.int8], target: Target) -> dict[str, Any]:
 
 
 def _standard(values: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Return offset and scale for a target whose spread float32, with its 7 digits, cannot hold.
+    """Return offset and scale of the target; 0 and 1 unless float32 (7 digits) loses its spread.
 
-    Seconds since 1970 and the like; all others are trained on as they are, so that objectives which
-    want positive labels get them.
+    Seconds since 1970 are such a target. All others stay as they are, because some objectives need
+    positive labels.
     """
     offset = float(values.mean())
     far = float(np.abs(values - offset).max()) or 1.0
@@ -257,7 +257,7 @@ def _write(
     fitted: list[Fitted],
     output: Path,
 ) -> None:
-    """Encode and write in chunks of rows: the encoded data never is in memory as a whole."""
+    """Encode and write in chunks of rows, to keep memory low."""
     replaced = _replacements(fitted)
     label = feature_names([*schema.features, schema.target])[-1]
     encoded = pa.schema([(name, pa.float32()) for name in (label, *schema.features)])

@@ -1,12 +1,14 @@
-"""Trains an XGBoost model on the encoded training rows, stops early on the validation rows, and
-packs everything the endpoint needs. Replace it freely, as long as the outputs below stay.
+"""Train XGBoost on the encoded rows and write everything that the endpoint needs.
 
-Input:  channels train and validation (float32 Parquet: label first, then features, NaN missing),
-        preprocessor (schema.json); hyperparameters as `--name value`, XGBoost's own names and
-        num_boost_round, early_stopping_rounds, checkpoint_rounds. By hand: mlops.yaml's.
-Output: in the model folder model.ubj, schema.json, training.json (parameters and learning curve),
-        versions.json, and code/ with inference.py and the modules it imports.
-Must not see the test rows, nor know how the rows were encoded or the model will be judged.
+Input:  channels (folders) train and validation, encoded rows as preprocess.py writes them, and
+        preprocessor with schema.json. Hyperparameters as `--name value`: XGBoost's own, and
+        num_boost_round, early_stopping_rounds, checkpoint_rounds. The others come from mlops.yaml,
+        if it is in this folder or the one above.
+Output: in the model folder: model.ubj; schema.json; training.json, parameters and learning curve;
+        versions.json, the packages; code/, inference.py and the modules it imports.
+
+You may replace this file as long as it writes these outputs. It must not see the test rows or know
+how the model will be evaluated.
 """
 
 import hashlib
@@ -34,7 +36,7 @@ from sm_mlops.tabular.failure import DataError, run
 Floats = npt.NDArray[np.float32]
 CHECKPOINTS = Path("checkpoints")
 CHECKPOINT = "model.ubj"
-MOST_SECONDS = 60  # of training that an interruption may cost
+MOST_SECONDS = 60  # of training that an interruption can lose
 OBJECTIVES = {
     "binary": ("binary:logistic", "logloss"),
     "multiclass": ("multi:softprob", "mlogloss"),
@@ -44,7 +46,7 @@ OBJECTIVES = {
 
 @dataclass
 class Progress:
-    """Where training stands; kept in each checkpoint."""
+    """The progress of training, which every checkpoint contains."""
 
     rounds: int = 0
     best: int = 0
@@ -55,7 +57,7 @@ def main() -> None:
     """Run the step from the command line or SageMaker's script mode."""
     hosts = json.loads(os.environ.get("SM_HOSTS", "[]"))
     if hosts and os.environ.get("SM_CURRENT_HOST", hosts[0]) != hosts[0]:
-        print(f"training happens on {hosts[0]}; nothing to do on this host")
+        print(f"only {hosts[0]} trains; nothing to do on this host")
         return
     folders, given = arguments(sys.argv[1:])
     own, parameters = hyperparameters({**configured(Path(__file__).parent), **given})
@@ -63,7 +65,7 @@ def main() -> None:
 
 
 def arguments(argv: list[str]) -> tuple[dict[str, Path], dict[str, str]]:
-    """Return folders (train, validation, preprocessor, model-dir) and hyperparameters as given."""
+    """Return the folders (train, validation, preprocessor, model-dir) and the hyperparameters."""
     sources = {
         "train": "SM_CHANNEL_TRAIN",
         "validation": "SM_CHANNEL_VALIDATION",
@@ -86,7 +88,7 @@ def arguments(argv: list[str]) -> tuple[dict[str, Path], dict[str, str]]:
 
 
 def configured(folder: Path) -> dict[str, Any]:
-    """Return the hyperparameters of mlops.yaml beside this file or one folder up, else none."""
+    """Return the hyperparameters of mlops.yaml in `folder` or the one above, if it exists."""
     for path in (folder / "mlops.yaml", folder.parent / "mlops.yaml"):
         if path.exists():
             import yaml
@@ -97,14 +99,14 @@ def configured(folder: Path) -> dict[str, Any]:
 
 
 def hyperparameters(given: dict[str, Any]) -> tuple[dict[str, int], dict[str, Any]]:
-    """Return those of train.py and those of XGBoost, typed; DataError for a wrong name or value."""
+    """Return those of this file and those of XGBoost. Raise DataError for a wrong name or value."""
     known: dict[str, type] = {**boosters.OWN, **boosters.XGBOOST}
     merged = dict(boosters.DEFAULTS)
     for raw_name, value in given.items():
         name = boosters.ALIASES.get(raw_name, raw_name)
         if name not in known:
-            close = get_close_matches(name, list(known), n=1, cutoff=0.5)
-            hint = f"did you mean '{close[0]}'?" if close else "XGBoost's own names are understood"
+            close = get_close_matches(name, [*known, *boosters.ALIASES], n=1, cutoff=0.5)
+            hint = f"did you mean '{close[0]}'?" if close else "use XGBoost's own names"
             raise DataError(f"hyperparameter '{raw_name}' is unknown; {hint}")
         if isinstance(value, str) and value[:1] == '"':
             value = json.loads(value)  # the SageMaker SDK encodes values as JSON
@@ -126,7 +128,7 @@ def hyperparameters(given: dict[str, Any]) -> tuple[dict[str, int], dict[str, An
 
 
 def train(folders: dict[str, Path], own: dict[str, int], given: dict[str, Any]) -> None:
-    """Run the whole step and write the model folder."""
+    """Train, and write the model folder."""
     schema = schemas.load(folders["preprocessor"])
     xgboost = boosters.load()
     objective, metric = OBJECTIVES[schema.task]
@@ -135,7 +137,7 @@ def train(folders: dict[str, Path], own: dict[str, int], given: dict[str, Any]) 
         "eval_metric": metric,
         "tree_method": "hist",
         "seed": 0,
-        "seed_per_iteration": True,  # what a round draws depends on its number alone
+        "seed_per_iteration": True,  # random draws depend on the round alone, also after a resume
         "nthread": threads(schema),
         **({"num_class": len(schema.classes)} if schema.task == "multiclass" else {}),
         **given,
@@ -168,8 +170,7 @@ def train(folders: dict[str, Path], own: dict[str, int], given: dict[str, Any]) 
 
 
 def threads(schema: schemas.Schema) -> int:
-    """Return one thread per half a million values, up to the cores: on less, waking threads costs
-    more than it saves, and many times more on a busy machine."""
+    """Return one thread per 500,000 values, at most one per core; more threads would be slower."""
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     values = schema.data["rows"]["train"] * len(schema.features)
@@ -179,7 +180,7 @@ def threads(schema: schemas.Schema) -> int:
 def matrix(
     xgboost: Any, folder: Path, schema: schemas.Schema, parameters: dict[str, Any], ref: Any = None
 ) -> Any:
-    """Return the rows of a folder of Parquet files, quantized, a row group in memory at a time."""
+    """Return the rows of the Parquet files in a folder, read a row group at a time."""
     groups = [
         (path, group)
         for path in sorted(folder.glob("*.parquet"))
@@ -227,11 +228,11 @@ def boost(
     validation: Any,
     store: Path | None,
 ) -> tuple[Any, Progress]:
-    """Add trees until the validation metric has not improved for early_stopping_rounds; the model
-    up to its best round. Resumes from a checkpoint, and leaves one when asked to terminate.
+    """Add trees until the validation metric has not improved for early_stopping_rounds. Return the
+    model up to its best round.
 
-    It is not always asked: the containers' toolkits keep the signal of a spot interruption to
-    themselves, and two minutes later everything is killed. So it also leaves one now and then.
+    Resume from a checkpoint. Write one on SIGTERM, and regularly, because the containers' toolkits
+    do not pass on the signal of a spot interruption, and everything is killed two minutes later.
     """
     model, progress = restore(xgboost, store, parameters, [training, validation])
     every = own["checkpoint_rounds"] or 50
@@ -241,35 +242,41 @@ def boost(
     stopped: list[int] = []
     previous = signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
     curve, saved = progress.curve, time.monotonic()
-    while progress.rounds < own["num_boost_round"] and progress.rounds - progress.best <= patience:
-        model.update(training, progress.rounds)
-        text = model.eval_set([(training, "train"), (validation, "validation")], progress.rounds)
-        scores = dict(part.rsplit(":", 1) for part in text.split("\t")[1:])
-        for part in curve:
-            curve[part].append(float(scores[f"{part}-{metric}"]))
-        last, best = curve["validation"][-1], curve["validation"][progress.best]
-        if (last > best) if higher else (last < best):
-            progress.best = progress.rounds
-        if progress.rounds % 20 == 0:
-            print(text, flush=True)
-        progress.rounds += 1
-        due = progress.rounds % every == 0 or time.monotonic() - saved > MOST_SECONDS
-        if store and (stopped or due):
-            checkpoint(store, model, progress)
-            saved = time.monotonic()
-        if stopped:
-            print(f"terminated after {progress.rounds} rounds", flush=True)
-            sys.exit(128 + stopped[0])
-    signal.signal(signal.SIGTERM, previous)
+    try:
+        while (
+            progress.rounds < own["num_boost_round"] and progress.rounds - progress.best <= patience
+        ):
+            model.update(training, progress.rounds)
+            text = model.eval_set(
+                [(training, "train"), (validation, "validation")], progress.rounds
+            )
+            scores = dict(part.rsplit(":", 1) for part in text.split("\t")[1:])
+            for part in curve:
+                curve[part].append(float(scores[f"{part}-{metric}"]))
+            last, best = curve["validation"][-1], curve["validation"][progress.best]
+            if (last > best) if higher else (last < best):
+                progress.best = progress.rounds
+            if progress.rounds % 20 == 0:
+                print(text, flush=True)
+            progress.rounds += 1
+            due = progress.rounds % every == 0 or time.monotonic() - saved > MOST_SECONDS
+            if store and (stopped or due):
+                checkpoint(store, model, progress)
+                saved = time.monotonic()
+            if stopped:
+                print(f"terminated after {progress.rounds} rounds", flush=True)
+                sys.exit(128 + stopped[0])
+    finally:
+        signal.signal(signal.SIGTERM, previous)
     model.set_attr(progress=None)
     return model[: progress.best + 1], progress
 
 
 def checkpoint_folder(preprocessor: Path, parameters: dict[str, Any]) -> Path | None:
-    """Return the folder below SageMaker's `checkpoints`, which it keeps in S3 if so configured.
+    """Return the folder for checkpoints of this data and these parameters, if SageMaker keeps any.
 
-    One folder for each data and parameters: executions share the address in S3, and none may go on
-    from what another has learnt. The schema names the hash of the data and all that was fitted.
+    Executions share the folder in S3, and none may resume from a checkpoint of other data or
+    parameters. The schema contains the hash of the data and all that was fitted.
     """
     base = Path(os.environ.get("SAGEMAKER_BASE_DIR") or "/opt/ml") / CHECKPOINTS
     if not base.is_dir():
@@ -283,8 +290,7 @@ def checkpoint_folder(preprocessor: Path, parameters: dict[str, Any]) -> Path | 
 
 
 def checkpoint(store: Path, model: Any, progress: Progress) -> None:
-    """Replace the last checkpoint. It is one file that is whole at any moment, because SageMaker
-    copies the folder to S3 while training goes on."""
+    """Replace the checkpoint atomically, because SageMaker copies it to S3 at any time."""
     model.set_attr(progress=json.dumps(progress.__dict__))
     model.save_model(store / "next.ubj")
     (store / "next.ubj").replace(store / CHECKPOINT)
@@ -293,7 +299,7 @@ def checkpoint(store: Path, model: Any, progress: Progress) -> None:
 def restore(
     xgboost: Any, store: Path | None, parameters: dict[str, Any], cache: list[Any]
 ) -> tuple[Any, Progress]:
-    """Return a new model, or the one of the checkpoint."""
+    """Return the model and progress of the checkpoint, or new ones."""
     model = xgboost.Booster(parameters, cache)
     if store is None or not (store / CHECKPOINT).exists():
         return model, Progress()

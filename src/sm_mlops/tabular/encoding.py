@@ -1,4 +1,4 @@
-"""Turns raw rows into the numbers XGBoost sees: one code for preparation and for the endpoint.
+"""Encode raw rows as the numbers that XGBoost sees, in preprocessing and at the endpoint alike.
 
 Knows the schema only; must not know the target's values, nor where rows come from.
 """
@@ -34,7 +34,7 @@ _DIGITS = re.compile(r"\d+(?:\.\d+)?")
 
 
 class Misfit(ValueError):
-    """A value that its column cannot hold."""
+    """A value that does not fit its column."""
 
     def __init__(self, column: str, row: int, value: object, expected: str) -> None:
         self.column, self.row, self.value, self.expected = column, row, value, expected
@@ -44,63 +44,41 @@ class Misfit(ValueError):
 def encode(schema: Schema, table: pa.Table, order: str = "C") -> npt.NDArray[np.float32]:
     """Return rows of raw columns as (rows, features) float32, NaN where missing.
 
-    Columns are found by name; further columns in the table do not matter. Raises Misfit.
+    Columns are found by name; other columns of the table are ignored.
+
+    Raises:
+        Misfit: A value does not fit its column.
     """
     out = np.empty((table.num_rows, len(schema.features)), np.float32, order=order)  # type: ignore[call-overload]
     at = 0
     with np.errstate(over="ignore"):
         for column in schema.columns:
-            if not column.features:
-                continue
-            parts = _KINDS[column.kind](column, table[column.name])
-            out[:, at : at + len(parts)] = np.stack(parts, axis=1) if len(parts) > 1 else (
-                parts[0][:, None]
-            )  # fmt: skip
-            at += len(parts)
+            if column.features:
+                for part in _parts(column, table[column.name]):
+                    out[:, at] = part
+                    at += 1
     out[np.isinf(out)] = np.nan  # XGBoost refuses infinity; beyond float32 counts as missing too
     return out
 
 
-# Each kind of column: raw values in, one float array per kept feature out.
-
-
-def _number(column: Column, values: pa.ChunkedArray) -> list[Floats]:
-    return [numbers(values, column.name, column.missing)]
-
-
-def _boolean(column: Column, values: pa.ChunkedArray) -> list[Floats]:
-    return [booleans(values, column.name)]
-
-
-def _date(column: Column, values: pa.ChunkedArray) -> list[Floats]:
-    seconds = timestamps(values, column.name, column.format)
-    return [date_part(seconds, part) for part in column.features]
-
-
-def _category(column: Column, values: pa.ChunkedArray) -> list[Floats]:
-    code = {category: float(i) for i, category in enumerate(column.categories)}
-    other = float(len(code))
+def _parts(column: Column, values: pa.ChunkedArray) -> list[Floats]:
+    """Return one array per feature of the column."""
+    if column.kind == "number":
+        return [numbers(values, column.name, column.missing)]
+    if column.kind == "boolean":
+        return [booleans(values, column.name)]
+    if column.kind == "date":
+        seconds = timestamps(values, column.name, column.format)
+        return [date_part(seconds, part) for part in column.features]
     codes, texts = distinct(values)
-    table = [np.nan if text is None else code.get(text, other) for text in texts]
-    return [np.array([*table, np.nan])[codes]]
+    if column.kind == "category":
+        code = {category: float(i) for i, category in enumerate(column.categories)}
+        found = [np.nan if text is None else code.get(text, float(len(code))) for text in texts]
+        return [np.array([*found, np.nan])[codes]]
+    return [np.append(part, np.nan)[codes] for part in text_parts(texts, column)]
 
 
-def _text(column: Column, values: pa.ChunkedArray) -> list[Floats]:
-    codes, texts = distinct(values)
-    parts = text_parts(texts, column)
-    return [np.append(part, np.nan)[codes] for part in parts]
-
-
-_KINDS: dict[str, Callable[[Column, pa.ChunkedArray], list[Floats]]] = {
-    "number": _number,
-    "boolean": _boolean,
-    "date": _date,
-    "category": _category,
-    "text": _text,
-}
-
-
-# Raw values to typed ones
+# Raw to typed values
 
 
 def is_numeric(kind: pa.DataType) -> bool:
@@ -129,7 +107,7 @@ def floats(array: pa.Array) -> Floats:
 def distinct(
     values: pa.ChunkedArray, missing: frozenset[str] = MISSING
 ) -> tuple[Codes, list[str | None]]:
-    """Return codes (rows,) and the text each stands for; None, like code -1, means missing."""
+    """Return codes (rows,) and the text of each code; code -1 and text None mean missing."""
     array = one_chunk(values)
     if not pa.types.is_dictionary(array.type):
         array = array.dictionary_encode()
@@ -140,7 +118,7 @@ def distinct(
 
 
 def value_text(value: object, missing: frozenset[str] = MISSING) -> str | None:
-    """Return a category's text: trimmed; 1.0 is "1", True is "true"; None if missing."""
+    """Return a category's text: trimmed, 1.0 as "1", True as "true"; None if missing."""
     if isinstance(value, str):
         text = value.strip()
         return None if len(text) <= _LONGEST and text.lower() in missing else text
@@ -152,7 +130,7 @@ def value_text(value: object, missing: frozenset[str] = MISSING) -> str | None:
 
 
 def labels(values: pa.ChunkedArray) -> tuple[Codes, list[str | None]]:
-    """Return `distinct` for a target, where `none` is a label."""
+    """Return `distinct` of a target, in which `none` is a label."""
     return distinct(values, NO_LABEL)
 
 
@@ -167,7 +145,7 @@ def parse_number(text: str) -> float:
 
 
 def numbers(values: pa.ChunkedArray, name: str, missing: Sequence[str] = ()) -> Floats:
-    """Return a column that holds numbers, also as text, as float64."""
+    """Return a column of numbers, perhaps as text, as float64. Raise Misfit for other text."""
     array = one_chunk(values)
     if is_numeric(array.type) or pa.types.is_boolean(array.type):
         return floats(array)
@@ -178,7 +156,7 @@ def numbers(values: pa.ChunkedArray, name: str, missing: Sequence[str] = ()) -> 
         try:
             return floats(array.cast(pa.float64()))
         except pa.ArrowInvalid:
-            pass  # some value is a spelling of missing, an amount, or no number: look at each
+            pass  # a spelling of missing, an amount, or no number: parse each
     also = {text.lower() for text in missing}
 
     def parse(text: str) -> float:
@@ -204,7 +182,7 @@ def _spread(
 
 
 def booleans(values: pa.ChunkedArray, name: str) -> Floats:
-    """Return a column that holds true and false, also as text or 0 and 1, as float64."""
+    """Return a column of true and false, perhaps as text or 0 and 1, as float64."""
     if pa.types.is_boolean(values.type) or is_numeric(values.type):
         found = numbers(values, name)
         bad = np.flatnonzero((found != 0) & (found != 1) & ~np.isnan(found))
@@ -251,18 +229,16 @@ def parse_dates(text: pa.Array, form: str | None) -> pa.Array:
     """Parse ISO 8601 dates or timestamps, or those of `form`; null where a text is neither."""
     if form is not None and form.startswith("%H"):
         return pc.coalesce(_times(text, form), _iso(text))
-    if form is not None:
-        parsed = pc.strptime(text, format=form, unit="s", error_is_null=True)
-        if parsed.null_count == text.null_count:
-            return parsed
-        return pc.coalesce(parsed, _iso(text))
-    return _iso(text)
+    if form is None:
+        return _iso(text)
+    parsed = pc.strptime(text, format=form, unit="s", error_is_null=True)
+    return parsed if parsed.null_count == text.null_count else pc.coalesce(parsed, _iso(text))
 
 
 def _times(text: pa.Array, form: str) -> pa.Array:
-    """Return times of day, with or without a fraction of the second, as times since 1970 began."""
+    """Return times of day, perhaps with fractions of a second, as timestamps on 1970-01-01."""
     whole = pc.replace_substring_regex(text, r"\.\d+$", "")
-    # strptime puts them into the year 1900.
+    # strptime uses the year 1900.
     parsed = pc.strptime(whole, format=form, unit="us", error_is_null=True)
     midnight = pc.strptime(pa.scalar("00:00"), format="%H:%M", unit="us")
     micro = pc.subtract(parsed, midnight).cast(pa.int64())
@@ -272,7 +248,7 @@ def _times(text: pa.Array, form: str) -> pa.Array:
 
 
 def _iso(text: pa.Array) -> pa.Array:
-    # Nanoseconds last: they reach from 1677 to 2262 only.
+    # Nanoseconds last: their range is only 1677 to 2262.
     for unit in ("us", "ns"):
         for zone in (None, "UTC"):
             try:
@@ -307,12 +283,12 @@ def date_part(seconds: Floats, part: str) -> Floats:
 
 
 def words(texts: Sequence[str | None]) -> list[str]:
-    """Return texts in lower case, runs of letters and of digits set apart by blanks: ` c 85 `."""
+    """Return texts in lower case, with blanks around runs of letters and digits: ` c 85 `."""
     return [f" {' '.join(_WORD.findall(text.lower()))} " if text else "  " for text in texts]
 
 
 def text_parts(texts: Sequence[str | None], column: Column) -> list[Floats]:
-    """Return one array per kept feature of the given texts, NaN where a text is missing."""
+    """Return one array per feature of the column, NaN where a text is missing."""
     spaced = words(texts) if any(f.startswith("word.") for f in column.features) else []
     missing = np.array([text is None for text in texts], bool)
     unseen = [0.0, *column.prior]
@@ -325,20 +301,22 @@ def text_parts(texts: Sequence[str | None], column: Column) -> list[Floats]:
             part = known[:, 1 + int(detail)]
         elif name == "count":
             part = np.log1p(known[:, 0])
-        elif name == "length":
-            part = np.array([len(t or "") for t in texts], np.float64)
-        elif name == "number":
-            part = first_number(texts)
-        elif name == "words":
-            part = np.array([len((t or "").split()) for t in texts], np.float64)
+        elif name == "word":
+            part = np.array([f" {detail} " in text for text in spaced], np.float64)
         else:
-            word = f" {detail} "
-            part = np.array([word in text for text in spaced], np.float64)
+            part = MEASURES[name](texts)
         parts.append(np.where(missing, np.nan, part))
     return parts
 
 
-def first_number(texts: Sequence[str | None]) -> Floats:
-    """Return the first number in each text, NaN if there is none."""
+def _first_number(texts: Sequence[str | None]) -> Floats:
     found = [_DIGITS.search(text or "") for text in texts]
     return np.array([np.nan if match is None else float(match[0]) for match in found], np.float64)
+
+
+MEASURES: dict[str, Callable[[Sequence[str | None]], Floats]] = {
+    "number": _first_number,
+    "length": lambda texts: np.array([len(text or "") for text in texts], np.float64),
+    "words": lambda texts: np.array([len((text or "").split()) for text in texts], np.float64),
+}
+"""Features of one text by itself: the first number in it (NaN without one), characters, words."""

@@ -1,6 +1,6 @@
-"""Errors of the data or the settings: one line for the person who can fix them, exit code 2.
+"""Report errors in the data or the settings: one line, exit code 2.
 
-Knows where SageMaker looks for a job's failure reason. Must not know what any step does.
+Knows where SageMaker reads a job's failure reason. Must not know what any step does.
 """
 
 import os
@@ -11,11 +11,11 @@ from typing import NoReturn
 
 
 class DataError(Exception):
-    """Something in the data or the settings that the user can put right; its text is one line."""
+    """An error in the data or the settings that the user can fix; its text is one line."""
 
 
 def report(message: str) -> None:
-    """Print the line, and leave it where SageMaker turns it into the job's reason of failure.
+    """Print the line, and write it where SageMaker reads the failure reason of the job.
 
     Training jobs show the first 1,024 characters of `output/failure` (FailureReason), processing
     jobs those of `output/message` (ExitMessage).
@@ -24,7 +24,7 @@ def report(message: str) -> None:
     """
     base = Path(os.environ.get("SAGEMAKER_BASE_DIR") or "/opt/ml")
     line = " ".join(message.split())
-    # Where a job keeps its inputs says nothing to the person; the rest is the name they know.
+    # The folder of a job's inputs is of no use to the reader.
     for inputs in ("processing/input", "input/data"):
         line = line.replace(f"{base / inputs}/", "")
     print(f"error: {line}", file=sys.stderr)
@@ -36,7 +36,7 @@ def report(message: str) -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call a script's main; a DataError ends the process with its line and code 2."""
+    """Call a script's main, and end the process: for a DataError with its line and code 2."""
     try:
         main()
     except DataError as error:
@@ -46,10 +46,10 @@ def run(main: Callable[[], None]) -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process without tearing the interpreter down.
+    """End the process without shutting down the interpreter.
 
-    Threads of Arrow's that end at that moment abort about one process in a hundred on a busy
-    machine ("terminate called without an active exception"), and so fail a job that has done all.
+    On a busy machine, Arrow's threads then abort about 1 % of processes ("terminate called without
+    an active exception"), which would fail a job that is done.
     """
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,10 +1,11 @@
-"""Learns from the training rows how each raw column becomes features, and what the target is.
+"""Learn from the training rows how each raw column becomes features, and what the target is.
 
-Sees the target of the training rows only. Must not know about files or about XGBoost.
+Uses the target of the training rows only. Must not know about files or about XGBoost.
 """
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,12 @@ from sm_mlops.tabular.encoding import (
     BOOLEANS,
     DATE_FORMATS,
     DATE_PARTS,
+    MEASURES,
     Codes,
     Floats,
     booleans,
     date_part,
     distinct,
-    first_number,
     is_numeric,
     labels,
     numbers,
@@ -36,10 +37,10 @@ from sm_mlops.tabular.schema import Column, label_text
 FOLDS = 5
 SMOOTHING = 10.0
 MOST_CATEGORIES = 256  # beyond that, a column of strings counts as text
-MOST_MEANS = 50_000  # distinct texts remembered with their mean target
+MOST_MEANS = 50_000  # distinct texts that are kept with their mean target
 MOST_WORDS = 32
-LARGEST = 1e100  # of a quantity to predict: its square, summed, is still a number
-MOST_OUTPUTS = 10  # classes that get a mean of their own
+LARGEST = 1e100  # quantity to predict: the sum of squares is still finite
+MOST_OUTPUTS = 10  # classes with a mean of their own
 
 
 @dataclass(frozen=True)
@@ -65,63 +66,65 @@ class Fitted:
 
 
 def read_target(values: pa.ChunkedArray, name: str, task: str, positive: str | None) -> Target:
-    """Find the task (unless given) and the classes. DataError, or BadLabel naming a row's index."""
+    """Return the target; infer the task if it is `auto`.
+
+    Raises:
+        DataError: Nothing can be learned from this column.
+        BadLabel: The task is regression and a label is not a number.
+    """
     codes, texts = labels(values)
     used = np.bincount(codes[codes >= 0], minlength=len(texts))
-    present = [(i, t) for i, t in enumerate(texts) if t is not None and used[i]]
+    present = {i: text for i, text in enumerate(texts) if text is not None and used[i]}
     if not present:
         raise DataError(f"column '{name}': the target has no value in any row")
-    parsed = np.full(len(texts) + 1, np.nan)
-    wrong: int | None = None
-    for i, text in present:
-        try:
-            parsed[i] = parse_number(text)
-        except ValueError:
-            wrong = i
-            break
-    rows = int(sum(used[i] for i, _ in present))
+    wrong = next((i for i, text in present.items() if not _is_number(text)), None)
+    quantities = None if wrong is not None else np.array([*map(parse_number, present.values())])
+    count: Counter[str] = Counter()
+    for i, text in present.items():
+        count[label_text(text)] += int(used[i])
     if task == "auto":
         boolean = pa.types.is_boolean(values.type)
-        quantities = None if wrong is not None or boolean else parsed[[i for i, _ in present]]
-        task = infer_task(quantities, len({label_text(t) for _, t in present}), rows)
+        task = infer_task(None if boolean else quantities, len(count), count.total())
+    table = np.full(len(texts) + 1, np.nan)
     if task == "regression":
         if wrong is not None:
-            raise BadLabel(int(np.argmax(codes == wrong)), texts[wrong] or "", "a number")
-        parsed[np.isinf(parsed)] = np.nan
-        if np.nanmax(np.abs(parsed), initial=0) > LARGEST:
-            raise DataError(
-                f"column '{name}': the target has values beyond {LARGEST:.0e}; scale it"
-            )
-        if len(np.unique(parsed[~np.isnan(parsed)])) < 2:
+            raise BadLabel(int(np.argmax(codes == wrong)), present[wrong], "a number")
+        table[list(present)] = quantities
+        table[np.isinf(table)] = np.nan
+        if np.nanmax(np.abs(table), initial=0) > LARGEST:
+            raise DataError(f"column '{name}': the target exceeds {LARGEST:.0e}; scale it")
+        if len(np.unique(table[~np.isnan(table)])) < 2:
             raise DataError(f"column '{name}': the target has the same value in every row")
-        return Target(task, [], parsed[codes])
-    numeric = wrong is None
-    named = {i: label_text(text) for i, text in present}
-    names = sorted(set(named.values()))  # by text, where two numbers are one float
-    if numeric:
+        return Target(task, [], table[codes])
+    names = sorted(count)  # by text, where two numbers are one float
+    if quantities is not None:
         names.sort(key=parse_number)
-    if len(names) == 1:
-        raise DataError(f"column '{name}': every row has the same class '{names[0]}'")
-    if len(names) > max(2, rows / 2):
-        raise DataError(
-            f"column '{name}': {len(names)} classes in {rows} rows are too many to learn; "
-            "is data.target in mlops.yaml the right column?"
-        )
-    if task == "binary" and len(names) > 2:
-        raise DataError(f"column '{name}': {len(names)} classes, but data.task is binary")
-    count = {n: int(sum(used[i] for i, label in named.items() if label == n)) for n in names}
+    _check_classes(names, count.total(), name, task)
     if task == "binary":
         names = _positive_last(names, count, name, positive)
-    index = {label: float(i) for i, label in enumerate(names)}
-    table = np.full(len(texts) + 1, np.nan)
-    for i, label in named.items():
-        table[i] = index[label]
+    for i, text in present.items():
+        table[i] = names.index(label_text(text))
     classes: list[Any] = list(names)
-    if all(str(int(n)) == n for n in names if n.lstrip("-").isdigit()) and numeric:
-        classes = [int(n) if n.lstrip("-").isdigit() else n for n in names]
+    whole = [n.lstrip("-").isdigit() for n in names]
+    if quantities is not None and all(
+        str(int(n)) == n for n, is_int in zip(names, whole, strict=True) if is_int
+    ):
+        classes = [int(n) if is_int else n for n, is_int in zip(names, whole, strict=True)]
     elif pa.types.is_boolean(values.type):
         classes = [n == "true" for n in names]
     return Target(task, classes, table[codes])
+
+
+def _check_classes(names: list[str], rows: int, target: str, task: str) -> None:
+    if len(names) == 1:
+        raise DataError(f"column '{target}': every row has the same class '{names[0]}'")
+    if len(names) > max(2, rows / 2):
+        raise DataError(
+            f"column '{target}': {len(names)} classes in {rows} rows are too many to learn; "
+            "is data.target in mlops.yaml the right column?"
+        )
+    if task == "binary" and len(names) > 2:
+        raise DataError(f"column '{target}': {len(names)} classes, but data.task is binary")
 
 
 class BadLabel(DataError):
@@ -133,7 +136,7 @@ class BadLabel(DataError):
 
 
 def infer_task(quantities: Floats | None, classes: int, rows: int) -> str:
-    """Infer it: two values are classes, as are texts, and up to 20 whole numbers that repeat."""
+    """Return the task: two values are classes, and so are texts and up to 20 recurring integers."""
     if classes <= 2:
         return "binary"
     if quantities is None:
@@ -145,8 +148,7 @@ def infer_task(quantities: Floats | None, classes: int, rows: int) -> str:
 def _positive_last(
     names: list[str], count: dict[str, int], target: str, positive: str | None
 ) -> list[str]:
-    """Put the class last whose probability is reported: as configured; of 0/1, false/true the
-    latter; else the rarer one."""
+    """Return the names, the positive class last: the configured one, 1 or true, or the rarer."""
     if positive is not None:
         text = label_text(positive)
         if text not in names:
@@ -181,46 +183,42 @@ def fit_column(
     outputs: Floats,
     folds: Codes,
 ) -> Fitted:
-    """Find the kind of a column (from all rows), and what it needs (from the training rows).
+    """Find the kind of a column from all rows, and fit its encoding on the training rows.
 
-    outputs: (training rows, outputs), the target as numbers, one column per class beyond two;
-    folds: (training rows,) of 0..FOLDS-1. DataError for a column without any value.
+    Args:
+        outputs: (training rows, outputs), the target as numbers, one column per class beyond two.
+        folds: (training rows,) of 0..FOLDS-1.
+
+    Raises:
+        DataError: The column has no value in any row.
     """
     array = one_chunk(values)
     kind = array.type
-    if array.null_count == len(array) or pa.types.is_null(kind):
-        raise DataError(
-            f"column '{name}' is empty in every row; fill it, or name it in data.drop of mlops.yaml"
-        )
-    keep = pa.array(train)
+    codes, texts = np.empty(0, np.int64), list[str | None]()
     if is_numeric(kind) or pa.types.is_duration(kind):
-        return _fit_number(Column(name, "number"), pa.chunked_array([array.filter(keep)]))
-    if pa.types.is_boolean(kind):
-        return _fit_number(Column(name, "boolean"), pa.chunked_array([array.filter(keep)]))
-    if pa.types.is_temporal(kind):
-        form = "%H:%M:%S" if pa.types.is_time(kind) else None
-        return _fit_date(Column(name, "date", format=form), pa.chunked_array([array.filter(keep)]))
-    codes, texts = distinct(pa.chunked_array([array]))
-    known = [t for t in texts if t is not None]
-    if not known:
+        column = Column(name, "number")
+    elif pa.types.is_boolean(kind):
+        column = Column(name, "boolean")
+    elif pa.types.is_temporal(kind):
+        column = Column(name, "date", format="%H:%M:%S" if pa.types.is_time(kind) else None)
+    else:
+        codes, texts = distinct(pa.chunked_array([array]))
+        column = _typed_text(name, codes, texts)
+    if array.null_count == len(array) or (texts and not any(texts)):
         raise DataError(
             f"column '{name}' is empty in every row; fill it, or name it in data.drop of mlops.yaml"
         )
-    rows = pa.chunked_array([array.filter(keep)])
-    column = _typed_text(name, known, codes, texts)
-    if column.kind == "number":
-        return _fit_number(column, rows)
-    if column.kind == "boolean":
-        return _fit_number(column, rows)
-    if column.kind == "date":
-        return _fit_date(column, rows)
-    return _fit_strings(name, codes[train], texts, outputs, folds)
+    rows = pa.chunked_array([array.filter(pa.array(train))])
+    if column.kind == "text":
+        return _fit_strings(name, codes[train], texts, outputs, folds)
+    return (_fit_date if column.kind == "date" else _fit_number)(column, rows)
 
 
-def _typed_text(name: str, known: list[str], codes: Codes, texts: list[str | None]) -> Column:
-    """Find numbers, booleans or dates written as text; else return a column of kind text."""
+def _typed_text(name: str, codes: Codes, texts: list[str | None]) -> Column:
+    """Return a column of numbers, booleans or dates that are written as text, else of text."""
+    known = [text for text in texts if text is not None]
     sample = known[:1000]
-    numeric = sum(map(_is_number, sample)) / len(sample)
+    numeric = sum(map(_is_number, sample)) / max(len(sample), 1)
     if numeric > 0.5:
         others = sorted({t for t in known if not _is_number(t)})
         if not others:
@@ -229,10 +227,10 @@ def _typed_text(name: str, known: list[str], codes: Codes, texts: list[str | Non
         share = np.isin(codes, list(strange)).mean()
         if len(others) <= 3 and len(known) >= 10 * len(others) and share < 0.5:
             return Column(name, "number", missing=others)
-    if {t.lower() for t in known} <= set(BOOLEANS) and len({t.lower() for t in known}) <= 2:
-        values = {BOOLEANS[t.lower()] for t in known}
-        if len(values) == len({t.lower() for t in known}):
-            return Column(name, "boolean")
+    spellings = {text.lower() for text in known}
+    meanings = {BOOLEANS.get(text) for text in spellings} - {None}
+    if known and len(meanings) == len(spellings):
+        return Column(name, "boolean")
     if sum(any(c.isdigit() for c in t) for t in sample) == len(sample):
         probe = pa.array(sample, pa.string())
         for form in (None, *DATE_FORMATS):
@@ -244,9 +242,8 @@ def _typed_text(name: str, known: list[str], codes: Codes, texts: list[str | Non
 
 
 def _unused(column: Column, why: str, summary: dict[str, Any]) -> Fitted:
-    return Fitted(
-        Column(column.name, "unused", why=why), {**summary, "kind": "unused", "note": why}
-    )
+    unused = Column(column.name, "unused", why=why)
+    return Fitted(unused, summary | {"kind": "unused", "note": why})
 
 
 def _fit_number(column: Column, rows: pa.ChunkedArray) -> Fitted:
@@ -267,7 +264,7 @@ def _fit_number(column: Column, rows: pa.ChunkedArray) -> Fitted:
     steps = np.diff(values) if whole and len(values) == number > 20 else np.zeros(1)
     if bool(np.all(steps > 0)) and high - low < 2 * len(values):
         return _unused(column, "numbers the rows", summary)
-    return Fitted(_with(column, ["value"]), summary)
+    return Fitted(replace(column, features=["value"]), summary)
 
 
 def _fit_date(column: Column, rows: pa.ChunkedArray) -> Fitted:
@@ -283,11 +280,7 @@ def _fit_date(column: Column, rows: pa.ChunkedArray) -> Fitted:
     varying = [p for p in DATE_PARTS if len(np.unique(date_part(known, p)[:100_000])) > 1]
     if not varying and len(known) == len(seconds):
         return _unused(column, "the same in every training row", summary)
-    return Fitted(_with(column, varying or ["days"]), summary)
-
-
-def _with(column: Column, features: list[str], **more: Any) -> Column:
-    return Column(**{**column.__dict__, "features": features, **more})
+    return Fitted(replace(column, features=varying or ["days"]), summary)
 
 
 def _missing(values: Floats) -> dict[str, Any]:
@@ -298,7 +291,7 @@ def _fit_strings(
     name: str, codes: Codes, texts: list[str | None], outputs: Floats, folds: Codes
 ) -> Fitted:
     """Fit a column of strings; `codes` are those of the training rows, into `texts`."""
-    # Spellings that differ in blanks only share a text: give them one code.
+    # Spellings that differ only in blanks share a text: give them one code.
     index: dict[str, int] = {}
     same = [-1 if t is None else index.setdefault(t, len(index)) for t in texts]
     codes = np.array([*same, -1], np.int64)[codes]
@@ -340,7 +333,7 @@ def _fit_text(
     prior: list[float] = []
     train: dict[str, Floats] = {}
     rows, used = int(count.sum()), int((count > 0).sum())
-    if used < 0.9 * rows:  # values come again, so what happened to them before says something
+    if used < 0.9 * rows:  # values recur, so their means in the past are informative
         prior = [float(m) for m in outputs.mean(axis=0)]
         train = _out_of_fold(codes, len(values), outputs, folds)
         full = _sums(codes, len(values), outputs)
@@ -351,7 +344,7 @@ def _fit_text(
         features += [f"mean.{k}" for k in range(outputs.shape[1])] + ["count"]
     features += _text_features(values, codes, outputs)
     if not features and rows < len(codes):
-        features = ["length"]  # whether there is a text at all may say something
+        features = ["length"]  # whether there is a text at all may be informative
     column = Column(name, "text", features=features, means=means, prior=prior)
     if not features:
         return _unused(column, "identifies the row", summary)
@@ -366,7 +359,7 @@ def _sums(codes: Codes, size: int, outputs: Floats) -> Floats:
 
 
 def _out_of_fold(codes: Codes, size: int, outputs: Floats, folds: Codes) -> dict[str, Floats]:
-    """Compute each training row's count and means from the rows of the other folds alone."""
+    """Return each training row's count and means, computed from the rows of the other folds."""
     result = np.full((len(codes), 1 + outputs.shape[1]), np.nan)
     ones = np.ones((len(codes), 1))
     both = np.hstack([ones, outputs])
@@ -386,31 +379,26 @@ def _out_of_fold(codes: Codes, size: int, outputs: Floats, folds: Codes) -> dict
 
 
 def _text_features(values: list[str], codes: Codes, outputs: Floats) -> list[str]:
-    """Return length, word count, first number, and the words that go together with the target."""
+    """Return the names of the MEASURES and words that say something about the target."""
     seen = np.flatnonzero(codes >= 0)
     if len(seen) > 100_000:
         seen = seen[:: len(seen) // 100_000 + 1]
     used, at = np.unique(codes[seen], return_inverse=True)
     texts: list[str | None] = [values[i] for i in used]
-    spaced = words(texts)
-    candidates = {
-        "number": first_number(texts),
-        "length": np.array([len(t or "") for t in texts], np.float64),
-        "words": np.array([len((t or "").split()) for t in texts], np.float64),
-    }
-    # Of texts that hardly ever repeat, such as ids, these must show that they say something.
+    # For texts that hardly ever repeat, such as ids, these must correlate with the target.
     repeats = len(used) < 0.9 * len(seen)
     features = []
-    for feature, values_of in candidates.items():
+    for feature, measure in MEASURES.items():
+        values_of = measure(texts)
         known = ~np.isnan(values_of)[at]
         varies = known.sum() > len(seen) / 2 and len(np.unique(values_of[~np.isnan(values_of)])) > 1
         if varies and (repeats or _correlates(values_of[at][known], outputs[seen][known])):
             features.append(feature)
-    return features + _telling_words(spaced, at, outputs[seen])
+    return features + _telling_words(words(texts), at, outputs[seen])
 
 
 def _correlates(values: Floats, outputs: Floats) -> bool:
-    """Return whether values go together with any output beyond chance (3 standard errors)."""
+    """Return whether values correlate with any output beyond chance (3 standard errors)."""
     ranks = np.argsort(np.argsort(values, kind="stable"), kind="stable").astype(np.float64)
     with np.errstate(invalid="ignore"):
         found = [abs(np.corrcoef(ranks, outputs[:, k])[0, 1]) for k in range(outputs.shape[1])]
@@ -448,10 +436,10 @@ def _telling_words(spaced: list[str], at: Codes, outputs: Floats) -> list[str]:
 
 
 def target_outputs(target: Target, train: Sequence[int] | Codes) -> Floats:
-    """Return (training rows, outputs) to take means of: the target, or one per class beyond two."""
+    """Return (training rows, outputs): the target as a number, or one per class beyond two."""
     values = target.values[train]
     if target.task == "regression":
-        low, high = np.quantile(values, [0.001, 0.999])  # one wild value must not move every mean
+        low, high = np.quantile(values, [0.001, 0.999])  # an outlier must not move every mean
         return np.clip(values, low, high)[:, None]
     if target.task == "binary":
         return values[:, None]

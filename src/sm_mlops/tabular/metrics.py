@@ -1,4 +1,4 @@
-"""The numbers a model is judged by, and the form SageMaker's model registry shows them in.
+"""Metrics of a model, by name and in the format that SageMaker's model registry shows.
 
 Arrays in, plain numbers out. Must not know about files, models or plots.
 """
@@ -11,43 +11,58 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 HIGHER = ("auc", "average_precision", "accuracy", "balanced_accuracy", "precision", "recall", "f1",
           "r2")  # fmt: skip
 LOWER = ("logloss", "rmse", "mae", "mape")
 CLASSIFICATION = (*HIGHER[:-1], "logloss")
 REGRESSION = ("r2", "rmse", "mae", "mape")
+FITTING = {"binary": CLASSIFICATION, "multiclass": CLASSIFICATION, "regression": REGRESSION}
+BETAS = {"f0_5": 0.5, "f1": 1.0, "f2": 2.0}
 POINTS = 200  # of a curve in evaluation.json
-ENOUGH = 200  # rows from which a standard deviation is given, as SageMaker's Model Monitor does
+ENOUGH = 200  # rows for a standard deviation, as in SageMaker Model Monitor
 
 
 # Classification
 
 
-def ranked(truth: npt.NDArray[np.bool_], score: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return the scores as falling thresholds, and true and false positives at or above each."""
+def thinned(size: int, most: int = POINTS) -> Ints:
+    """Return at most `most` of the indices 0 to size-1, evenly spaced, with both ends."""
+    return np.unique(np.linspace(0, size - 1, min(size, most)).astype(np.int64))
+
+
+def _positives(truth: Bools, score: Floats) -> tuple[Floats, Floats]:
+    """Return true and false positives at or above each distinct score, the highest score first."""
     order = np.argsort(-score, kind="stable")
     score, truth = score[order], truth[order]
     last = np.append(np.flatnonzero(np.diff(score)), len(score) - 1)
     true = np.cumsum(truth)[last].astype(np.float64)
-    return score[last], true, last + 1.0 - true
+    return true, last + 1.0 - true
 
 
-def roc_auc(truth: npt.NDArray[np.bool_], score: Floats) -> float:
+def roc_curve(truth: Bools, score: Floats) -> tuple[Floats, Floats]:
+    """Return false and true positive rates; a rate without any such row stays 0."""
+    true, false = _positives(truth, score)
+    return np.append(0.0, false / max(false[-1], 1)), np.append(0.0, true / max(true[-1], 1))
+
+
+def precision_recall_curve(truth: Bools, score: Floats) -> tuple[Floats, Floats]:
+    """Return recall and precision; without positives, recall stays 0."""
+    true, false = _positives(truth, score)
+    return np.append(0.0, true / max(true[-1], 1)), np.append(1.0, true / (true + false))
+
+
+def roc_auc(truth: Bools, score: Floats) -> float:
     """Return the area under the ROC curve, ties counted half; NaN if only one class is present."""
-    _, true, false = ranked(truth, score)
-    if true[-1] == 0 or false[-1] == 0:
-        return float("nan")
-    x, y = np.append(0.0, false / false[-1]), np.append(0.0, true / true[-1])
-    return float(np.trapezoid(y, x))
+    x, y = roc_curve(truth, score)
+    return float(np.trapezoid(y, x)) if x[-1] and y[-1] else float("nan")
 
 
-def average_precision(truth: npt.NDArray[np.bool_], score: Floats) -> float:
+def average_precision(truth: Bools, score: Floats) -> float:
     """Return the sum over thresholds of precision times step in recall; NaN without positives."""
-    _, true, false = ranked(truth, score)
-    if true[-1] == 0:
-        return float("nan")
-    return float(np.sum(np.diff(true, prepend=0.0) / true[-1] * (true / (true + false))))
+    recall, precision = precision_recall_curve(truth, score)
+    return float(np.sum(np.diff(recall) * precision[1:])) if recall[-1] else float("nan")
 
 
 def confusion(truth: Ints, predicted: Ints, classes: int) -> Ints:
@@ -64,36 +79,23 @@ def _per_class(matrix: Ints) -> tuple[Floats, Floats, Floats]:
 
 def _f(precision: Any, recall: Any, beta: float) -> Any:
     square = beta * beta
-    bottom = square * precision + recall
-    return np.where(
-        bottom > 0, (1 + square) * precision * recall / np.where(bottom > 0, bottom, 1), 0
-    )
+    return (1 + square) * precision * recall / np.maximum(square * precision + recall, 1e-300)
 
 
 def classification(truth: Ints, probability: Floats) -> dict[str, float]:
-    """Return CLASSIFICATION by name: of two classes the last one's, else the classes' mean."""
+    """Return CLASSIFICATION by name: for two classes, the second one's; else the classes' mean."""
     classes = probability.shape[1]
-    predicted = probability.argmax(axis=1)
-    matrix = confusion(truth, predicted, classes)
+    matrix = confusion(truth, probability.argmax(axis=1), classes)
     precision, recall, support = _per_class(matrix)
-    present = support > 0
+    present = np.flatnonzero(support)
+    scored = [1] if classes == 2 else present
+    shown = [1] if classes == 2 else np.flatnonzero(support + matrix.sum(axis=0))
     own = np.clip(probability[np.arange(len(truth)), truth], 1e-15, 1)
-    if classes == 2:
-        shown, score = np.array([1]), probability[:, 1]
-        area = roc_auc(truth == 1, score)
-        average = average_precision(truth == 1, score)
-    else:
-        shown = np.flatnonzero(present | (matrix.sum(axis=0) > 0))
-        areas = [roc_auc(truth == k, probability[:, k]) for k in np.flatnonzero(present)]
-        area = float(np.mean(areas))
-        average = float(
-            np.mean(
-                [average_precision(truth == k, probability[:, k]) for k in np.flatnonzero(present)]
-            )
-        )
     return {
-        "auc": area,
-        "average_precision": average,
+        "auc": float(np.mean([roc_auc(truth == k, probability[:, k]) for k in scored])),
+        "average_precision": float(
+            np.mean([average_precision(truth == k, probability[:, k]) for k in scored])
+        ),
         "accuracy": float(np.trace(matrix) / max(len(truth), 1)),
         "balanced_accuracy": float(recall[present].mean()),
         "precision": float(precision[shown].mean()),
@@ -121,18 +123,13 @@ def regression(truth: Floats, predicted: Floats) -> dict[str, float]:
     }
 
 
-# SageMaker's form
+# SageMaker's format
 # Source: "Model quality metrics and Amazon CloudWatch monitoring", SageMaker developer guide.
 
 
 def model_quality(task: str, truth: Any, predicted: Floats, classes: list[str]) -> dict[str, Any]:
-    """Return the content of evaluation.json. A value that does not exist is the text "NaN"."""
-    ways: dict[str, Callable[[Any, Floats], dict[str, float]]] = {
-        "binary": _binary,
-        "multiclass": _multiclass,
-        "regression": _errors,
-    }
-    compute = ways[task]
+    """Return the content of evaluation.json. An undefined value is the text "NaN"."""
+    compute = _BY_TASK[task]
     values = compute(truth, predicted)
     spread = _deviations(compute, truth, predicted)
     group: dict[str, Any] = {
@@ -153,25 +150,23 @@ def model_quality(task: str, truth: Any, predicted: Floats, classes: list[str]) 
         "binary_classification_metrics": {
             "confusion_matrix": table,
             **group,
-            **curves(truth == 1, predicted[:, 1]),
+            **_curves(truth == 1, predicted[:, 1]),
         }
     }
 
 
-def curves(truth: npt.NDArray[np.bool_], score: Floats) -> dict[str, dict[str, list[float]]]:
-    """Return ROC and precision-recall curve, thinned to POINTS points."""
-    _, true, false = ranked(truth, score)
-    at = np.unique(np.linspace(0, len(true) - 1, POINTS).astype(int))
-    hit, wrong = true[at], false[at]
-    recall = hit / max(true[-1], 1.0)
+def _curves(truth: Bools, score: Floats) -> dict[str, dict[str, list[float]]]:
+    wrong, hit = roc_curve(truth, score)
+    recall, precision = precision_recall_curve(truth, score)
+    at = thinned(len(hit))
     return {
         "receiver_operating_characteristic_curve": {
-            "false_positive_rates": [0.0, *(wrong / max(false[-1], 1.0)).tolist()],
-            "true_positive_rates": [0.0, *recall.tolist()],
+            "false_positive_rates": wrong[at].tolist(),
+            "true_positive_rates": hit[at].tolist(),
         },
         "precision_recall_curve": {
-            "precisions": [1.0, *(hit / (hit + wrong)).tolist()],
-            "recalls": [0.0, *recall.tolist()],
+            "precisions": precision[at].tolist(),
+            "recalls": recall[at].tolist(),
         },
     }
 
@@ -181,7 +176,7 @@ def _binary(truth: Ints, probability: Floats) -> dict[str, float]:
     precision, recall, support = _per_class(matrix)
     p, r = precision[1], recall[1]
     share = float(support[1] / max(support.sum(), 1))  # of positives: the precision of "always yes"
-    return {
+    result = {
         "recall": float(r),
         "precision": float(p),
         "accuracy": float(np.trace(matrix) / max(len(truth), 1)),
@@ -193,50 +188,42 @@ def _binary(truth: Ints, probability: Floats) -> dict[str, float]:
         "false_positive_rate": float(1 - recall[0]),
         "false_negative_rate": float(1 - r),
         "auc": roc_auc(truth == 1, probability[:, 1]),
-        "f0_5": float(_f(p, r, 0.5)),
-        "f1": float(_f(p, r, 1)),
-        "f2": float(_f(p, r, 2)),
-        "f0_5_best_constant_classifier": float(_f(share, 1.0, 0.5)),
-        "f1_best_constant_classifier": float(_f(share, 1.0, 1)),
-        "f2_best_constant_classifier": float(_f(share, 1.0, 2)),
     }
+    for name, beta in BETAS.items():
+        result[name] = float(_f(p, r, beta))
+        result[f"{name}_best_constant_classifier"] = float(_f(share, 1.0, beta))
+    return result
 
 
 def _multiclass(truth: Ints, probability: Floats) -> dict[str, float]:
     matrix = confusion(truth, probability.argmax(axis=1), probability.shape[1])
     precision, recall, support = _per_class(matrix)
     weight = support / max(support.sum(), 1)
-    share = float(weight.max())  # of the commonest class: the accuracy of always saying it
+    share = float(weight.max())  # of the commonest class: the accuracy of always predicting it
     result = {
         "accuracy": float(np.trace(matrix) / max(len(truth), 1)),
         "weighted_recall": float(weight @ recall),
         "weighted_precision": float(weight @ precision),
+        "accuracy_best_constant_classifier": share,
+        "weighted_recall_best_constant_classifier": share,
+        "weighted_precision_best_constant_classifier": share * share,
     }
-    for name, beta in (("f0_5", 0.5), ("f1", 1.0), ("f2", 2.0)):
+    for name, beta in BETAS.items():
         result[f"weighted_{name}"] = float(weight @ _f(precision, recall, beta))
-    result["accuracy_best_constant_classifier"] = share
-    result["weighted_recall_best_constant_classifier"] = share
-    result["weighted_precision_best_constant_classifier"] = share * share
-    for name, beta in (("f0_5", 0.5), ("f1", 1.0), ("f2", 2.0)):
-        value = share * float(_f(share, 1.0, beta))
-        result[f"weighted_{name}_best_constant_classifier"] = value
+        constant = share * float(_f(share, 1.0, beta))
+        result[f"weighted_{name}_best_constant_classifier"] = constant
     return result
 
 
 def _errors(truth: Floats, predicted: Floats) -> dict[str, float]:
     values = regression(truth, predicted)
-    return {
-        "mae": values["mae"],
-        "mse": values["rmse"] ** 2,
-        "rmse": values["rmse"],
-        "r2": values["r2"],
-    }
+    return {"mse": values["rmse"] ** 2} | {name: values[name] for name in ("mae", "rmse", "r2")}
 
 
 def _deviations(
     compute: Callable[[Any, Floats], dict[str, float]], truth: Any, predicted: Floats
 ) -> dict[str, float]:
-    """Return the spread over five random samples of 80 % of the rows, as Model Monitor does it."""
+    """Return the spread over five random samples of 80 % of the rows, as Model Monitor does."""
     if len(truth) < ENOUGH:
         return dict.fromkeys(compute(truth, predicted), float("nan"))
     random = np.random.default_rng(0)
@@ -247,3 +234,10 @@ def _deviations(
 
 def _finite(value: float) -> float | str:
     return float(value) if np.isfinite(value) else "NaN"
+
+
+_BY_TASK: dict[str, Callable[[Any, Floats], dict[str, float]]] = {
+    "binary": _binary,
+    "multiclass": _multiclass,
+    "regression": _errors,
+}

@@ -1,35 +1,37 @@
-"""Find the files that a script needs besides the image's packages: itself, the team's modules and
-packages that it imports, and the modules of this library.
+"""Find the files that a script needs besides the image's packages: the script, the team's modules
+and packages that it imports, and the modules of this library.
 
-One walk over imports serves the code of every job and the `code/` folder of model.tar.gz. Reads
-source text and imports nothing. Must not know what the scripts do.
+For the code of every job and for `code/` in model.tar.gz. Parses source and imports nothing. Must
+not know what the scripts do.
 """
 
 import ast
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from sm_mlops.tabular.failure import DataError
 
 LIBRARY, PART = "sm_mlops", "sm_mlops.tabular"
+_BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")  # where statements hold others
 _ROOT = Path(__file__).resolve().parents[2]
 
 
 def collect(folder: Path, scripts: Iterable[str]) -> dict[str, Path]:
-    """Return the file of each name below the bundle's root, sorted by name.
+    """Return the files of the bundle by their names in it, sorted.
 
-    A package of the team is taken as a whole, with what else is in its folder; of this library only
-    the modules that are imported.
+    A package of the team is complete, with all files of its folder; of this library only modules
+    that are imported are included.
 
     Args:
-        folder: Where the scripts and the team's own modules and packages are.
+        folder: The folder of the scripts and of the team's modules and packages.
         scripts: Names of files in `folder`, such as `train.py`.
 
     Raises:
         DataError: A script is missing, a file is not Python, an import cannot work in a job, or a
-            module hides another one of the same name. Names file and line.
+            module hides another one of the same name. The text names file and line.
     """
     scripts = list(scripts)
     for name in scripts:
@@ -52,7 +54,7 @@ def collect(folder: Path, scripts: Iterable[str]) -> dict[str, Path]:
 
 @dataclass(frozen=True)
 class _Import:
-    """An import statement at `place`. Its `module` exists, or the import fails if it is `sure`."""
+    """An import statement at `place`; `sure` unless the script catches its failure."""
 
     module: str
     names: tuple[str, ...]
@@ -64,46 +66,50 @@ class _Import:
         return self.module.partition(".")[0]
 
 
-def _imports(name: str, path: Path, label: str) -> Iterator[_Import]:
-    """Yield what a file imports, but for what only type checkers see."""
+@lru_cache(maxsize=128)  # the scripts of a repo share most modules
+def _parsed(content: bytes, label: str) -> ast.Module:
     try:
-        tree = ast.parse(path.read_bytes(), filename=label)
+        return ast.parse(content, filename=label)
     except SyntaxError as error:
         raise DataError(f"{label}, line {error.lineno}: {error.msg}") from error
     except ValueError as error:
         raise DataError(f"{label}: {error}") from error
-    waiting: list[tuple[ast.AST, bool]] = [(tree, True)]
+
+
+def _imports(name: str, path: Path, label: str) -> Iterator[_Import]:
+    """Yield what a file imports, except for type checkers only."""
+    waiting: list[tuple[ast.AST, bool]] = [(_parsed(path.read_bytes(), label), True)]
     while waiting:
         node, sure = waiting.pop()
-        children = list(ast.iter_child_nodes(node))
-        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
-            children = list(node.orelse)
         sure = sure and not isinstance(node, ast.Try | ast.TryStar)
-        waiting += [(child, sure) for child in children]
+        typing = isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        for block in ("orelse",) if typing else _BLOCKS:
+            waiting += [(child, sure) for child in getattr(node, block, ())]
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
+        place = f"{label}, line {node.lineno}"
         if isinstance(node, ast.Import):
-            place = f"{label}, line {node.lineno}"
             yield from (_Import(alias.name, (), place, sure) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            place = f"{label}, line {node.lineno}"
-            # `from . import x` in a/b.py is about a; each further dot is one package up.
-            above = name.split("/")[: -node.level] if node.level else []
-            module = ".".join([*above, *filter(None, [node.module])])
-            if node.level and not above:
-                if sure:
-                    raise DataError(f"{place}: a relative import works only inside a package")
-                continue
-            yield _Import(module, tuple(alias.name for alias in node.names), place, sure)
+            continue
+        # `from . import x` in a/b.py imports from a; each further dot is one package up.
+        above = name.split("/")[: -node.level] if node.level else []
+        if node.level and not above:
+            if sure:
+                raise DataError(f"{place}: a relative import works only inside a package")
+            continue
+        module = ".".join([*above, *filter(None, [node.module])])
+        yield _Import(module, tuple(alias.name for alias in node.names), place, sure)
 
 
 def _files(wanted: _Import, folder: Path, *, ours: bool) -> dict[str, Path]:
-    """Return the files that an import needs. `ours`: it stands in this library."""
+    """Return the files that an import needs. `ours`: this library imports it."""
     if wanted.top == LIBRARY:
         return _library_files(wanted)
     package, module = folder / wanted.top, folder / f"{wanted.top}.py"
     regular = (package / "__init__.py").is_file()
     below = [wanted.module, *(f"{wanted.module}.{name}" for name in wanted.names)]
     below = [name for name in below if "." in name and _exists(folder, name)]
-    # A folder without __init__.py may have the name of an installed package, which comes first.
+    # An installed package precedes a folder of the same name without __init__.py.
     if not regular and not module.is_file() and not below:
         return {}
     _refuse_hiding(folder, wanted.top, needed=ours)
@@ -152,7 +158,7 @@ def _refuse_missing(wanted: _Import) -> None:
 
 
 def _refuse_hiding(folder: Path, name: str, *, needed: bool = False) -> None:
-    """Refuse a module of the team with the name of one that Python or this library needs."""
+    """Refuse a module of the team whose name Python or this library needs."""
     for file in (f"{name}.py", f"{name}/__init__.py"):
         if (folder / file).is_file() and (
             needed or name == LIBRARY or name in sys.stdlib_module_names

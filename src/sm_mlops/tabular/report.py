@@ -1,11 +1,11 @@
-"""The evaluation as one self-contained HTML page for people who decide, not for machines.
+"""The evaluation as one self-contained HTML page, for the people who decide about a version.
 
-Draws what it is given; the same input gives the same bytes. Must not compute what the gate reads.
+The same input gives the same bytes. Must not compute what the gate reads.
 """
 
 import html
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import matplotlib
@@ -22,19 +22,14 @@ INK, BLUE, ORANGE, GREY, PALE = "#1f2937", "#2563eb", "#ea580c", "#94a3b8", "#e2
 LINES = [BLUE, ORANGE, "#059669", "#7c3aed", "#db2777", "#0891b2", "#ca8a04", "#475569"]
 SHOWN = 2000  # rows in a scatter plot
 MOST_CLASSES = 8  # with a curve of their own
+LINE_POINTS = 400
 STYLE = {
-    "font.family": "DejaVu Sans",
     "font.size": 9,
-    "axes.edgecolor": GREY,
-    "axes.labelcolor": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
     "grid.color": PALE,
-    "grid.linewidth": 0.8,
-    "xtick.color": INK,
-    "ytick.color": INK,
     "legend.frameon": False,
     "legend.fontsize": 8,
     "svg.hashsalt": "report",
@@ -42,23 +37,14 @@ STYLE = {
 }
 NAMES = {
     "auc": "ROC AUC",
-    "average_precision": "Average precision",
-    "accuracy": "Accuracy",
-    "balanced_accuracy": "Balanced accuracy",
-    "precision": "Precision",
-    "recall": "Recall",
-    "f1": "F1",
     "logloss": "Log loss",
     "r2": "R²",
     "rmse": "RMSE",
     "mae": "MAE",
     "mape": "MAPE",
 }
-TILES = {
-    "binary": ("auc", "average_precision", "accuracy", "f1", "logloss"),
-    "multiclass": ("accuracy", "balanced_accuracy", "f1", "auc", "logloss"),
-    "regression": ("r2", "rmse", "mae", "mape"),
-}
+Curve = Callable[[metrics.Bools, metrics.Floats], tuple[metrics.Floats, metrics.Floats]]
+Summary = Callable[[metrics.Bools, metrics.Floats], float]
 
 
 def render(
@@ -69,11 +55,13 @@ def render(
     training: dict[str, Any],
     champion: Any = None,
 ) -> str:
-    """Render the page.
+    """Return the page.
 
     Args:
         truth: (rows,) class indices or quantities.
         predicted: (rows,) quantities or (rows, classes) probabilities.
+        gate: The content of gate.json.
+        training: The content of training.json, or nothing.
         champion: None, or an object with `version`, `predicted` (as above, or None) and `why`.
     """
     labels = [_short(name, 18) for name in schema.class_names]
@@ -84,22 +72,23 @@ def render(
             figures = _class_figures(truth, predicted, labels)
         figures += _training_figures(training)
     rows = gate["rows"]
+    without = rows.get("without_label", 0)
+    left_out = f"; {without:,} rows without a label were left out" if without else ""
     title = f"Predicting {schema.target}"
     body = [
-        f"<header><p class=kicker>Model evaluation · {schema.task}</p><h1>{_e(title)}</h1>",
-        f"<p class=lead>{_lead(schema, truth, predicted, gate, champion)}</p></header>",
-        f"<section class=tiles>{_tiles(schema.task, gate)}</section>",
-        _comparison(gate, champion),
+        f"<header><p>Model evaluation · {schema.task}</p><h1>{_e(title)}</h1>",
+        f"<p>{_lead(schema, truth, predicted, gate, champion)}</p></header>",
+        f"<section class=tiles>{_tiles(gate)}</section>",
         "<h2>On the test rows</h2><section class=figures>",
         *figures,
         "</section>",
         "<h2>The data</h2>",
         f"<p>{rows['train']:,} training, {rows['validation']:,} validation and {rows['test']:,} "
-        f"test rows{_left_out(rows)}. Test rows were used for this page only; the table describes "
-        "the training rows.</p>",
+        f"test rows{left_out}. Only this page uses the test rows; the table describes the training "
+        "rows.</p>",
         _classes(schema),
         _columns(schema),
-        "<h2>How it was made</h2>",
+        "<h2>Training</h2>",
         _facts(schema, gate, training),
     ]
     return (
@@ -109,7 +98,7 @@ def render(
     )
 
 
-# Words and tables
+# Text and tables
 
 
 def _e(text: object) -> str:
@@ -130,30 +119,35 @@ def _number(value: float) -> str:
 def _lead(
     schema: Schema, truth: Any, predicted: metrics.Floats, gate: dict[str, Any], champion: Any
 ) -> str:
-    count = f"{len(truth):,} rows it has never seen"
+    count = f"{len(truth):,} rows that it was not trained on"
     if schema.task == "regression":
         away = np.median(np.abs(predicted - truth))
         usual = np.median(np.abs(truth - np.median(truth)))
         text = (
             f"On {count}, half of the predictions are within <b>{_number(float(away))}</b> of the "
-            f"truth; always answering the median would be within {_number(float(usual))}."
+            f"truth; always predicting the median would be within {_number(float(usual))}."
         )
     else:
         right = gate["metrics"]["accuracy"]["value"]
         usual = np.bincount(truth, minlength=2).max() / len(truth)
         text = (
-            f"On {count}, <b>{right:.1%}</b> of the predicted classes are right; always answering "
-            f"the most common class would be right in {usual:.1%}."
+            f"On {count}, <b>{right:.1%}</b> of the predicted classes are right; always predicting "
+            f"the most common class would be right for {usual:.1%}."
         )
     if champion is None:
         return text + " There is no approved version to compare with yet."
+    if champion.predicted is None:
+        why = f" ({_e(champion.why)})" if champion.why else ""
+        text += f" Version {_e(champion.version)} cannot score these rows, so it is not comparable"
+        return f"{text}{why}."
     return text
 
 
-def _tiles(task: str, gate: dict[str, Any]) -> str:
+def _tiles(gate: dict[str, Any]) -> str:
     tiles = []
-    for name in TILES[task]:
-        entry = gate["metrics"][name]
+    for name, entry in gate["metrics"].items():
+        if name not in metrics.FITTING[gate["task"]]:
+            continue
         shown = "n/a" if abs(entry["value"]) >= 1e308 else _number(entry["value"])
         if entry["champion"] is None:
             note = "higher is better" if name in metrics.HIGHER else "lower is better"
@@ -164,87 +158,47 @@ def _tiles(task: str, gate: dict[str, Any]) -> str:
                 f"<span class={state.split()[0]}>{state} version {_e(gate['champion'])}</span> "
                 f"({_number(entry['champion'])})"
             )
-        tiles.append(
-            f"<div><small>{NAMES[name]}</small><strong>{shown}</strong><em>{note}</em></div>"
-        )
+        title = NAMES.get(name, name.replace("_", " ").capitalize())
+        tiles.append(f"<div><small>{title}</small><strong>{shown}</strong><em>{note}</em></div>")
     return "".join(tiles)
 
 
-def _comparison(gate: dict[str, Any], champion: Any) -> str:
-    if champion is None:
-        return ""
-    version = _e(champion.version)
-    if champion.predicted is None:
-        why = f" ({_e(champion.why)})" if champion.why else ""
-        return (
-            f"<h2>Against the approved version {version}</h2><p>Version {version} cannot score "
-            f"these rows, so the two are not comparable{why}.</p>"
-        )
-    rows = []
-    for name, entry in gate["metrics"].items():
-        if entry["champion"] is None:
-            continue
-        delta = entry["value"] - entry["champion"]
-        better = delta > 0 if name in metrics.HIGHER else delta < 0
-        mark = "" if delta == 0 else f" class={'better' if better else 'worse'}"
-        rows.append(
-            f"<tr><td>{NAMES[name]}<td>{_number(entry['value'])}<td>{_number(entry['champion'])}"
-            f"<td{mark}>{delta:+.4g}</tr>"
-        )
-    return (
-        f"<h2>Against the approved version {version}</h2><table class=narrow><thead><tr><th>Metric"
-        f"<th>This model<th>Version {version}<th>Difference</tr></thead>{''.join(rows)}</table>"
-    )
-
-
-def _left_out(rows: dict[str, int]) -> str:
-    left = rows.get("without_label", 0)
-    return f"; {left:,} rows without a label were left out" if left else ""
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    head = "".join(f"<th>{name}" for name in header)
+    body = "".join(f"<tr>{''.join(f'<td>{cell}' for cell in row)}</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead>{body}</table>"
 
 
 def _classes(schema: Schema) -> str:
-    counts = schema.data.get("classes") or {}
+    counts = schema.data["classes"]
     if not counts or len(schema.classes) > 40:
         return ""
     total = sum(counts["train"]) or 1
-    rows = "".join(
-        f"<tr><td>{_e(name)}<td>{counts['train'][i]:,}<td>{counts['validation'][i]:,}"
-        f"<td>{counts['test'][i]:,}<td>{_bar(counts['train'][i] / total)}</tr>"
-        for i, name in enumerate(schema.class_names)
-    )
-    return (
-        "<table class=narrow><thead><tr><th>Class<th>Training<th>Validation<th>Test<th>Share</tr>"
-        f"</thead>{rows}</table>"
-    )
-
-
-def _bar(share: float) -> str:
-    return f"<span class=bar><i style='width:{share * 100:.1f}%'></i></span>{share:.1%}"
+    rows = [
+        [_e(name), f"{train:,}", f"{validation:,}", f"{test:,}", f"{train / total:.1%}"]
+        for name, train, validation, test in zip(
+            schema.class_names, counts["train"], counts["validation"], counts["test"], strict=True
+        )
+    ]
+    return _table(["Class", "Training", "Validation", "Test", "Share"], rows)
 
 
 def _columns(schema: Schema) -> str:
     rows = []
     for item in schema.data["summary"]:
+        values = ""
         if "top" in item:
             values = ", ".join(f"{_e(value)} ({count:,})" for value, count in item["top"])
         elif "mean" in item:
-            values = (
-                f"{_number(item['low'])} … {_number(item['high'])}, mean {_number(item['mean'])}"
-            )
+            low, high, mean = (_number(item[name]) for name in ("low", "high", "mean"))
+            values = f"{low} … {high}, mean {mean}"
         elif "low" in item:
             values = f"{_e(item['low'])} … {_e(item['high'])}"
-        else:
-            values = ""
-        note = f"<span class=note>not used: {_e(item['note'])}</span> " if "note" in item else ""
+        note = f"<span class=worse>not used: {_e(item['note'])}</span> " if "note" in item else ""
         missing = f"{item['missing']:.1%}" if item["missing"] else "-"
-        number = f"{item['distinct']:,}" if "distinct" in item else "-"
-        rows.append(
-            f"<tr><td>{_e(item['name'])}<td>{item['kind']}<td>{missing}<td>{number}<td>{note}{values}</tr>"
-        )
-    return (
-        "<table><thead><tr><th>Column<th>Kind<th>Missing<th>Distinct<th>Values</tr></thead>"
-        f"{''.join(rows)}</table>"
-    )
+        distinct = f"{item['distinct']:,}" if "distinct" in item else "-"
+        rows.append([_e(item["name"]), item["kind"], missing, distinct, note + values])
+    return _table(["Column", "Kind", "Missing", "Distinct", "Values"], rows)
 
 
 def _facts(schema: Schema, gate: dict[str, Any], training: dict[str, Any]) -> str:
@@ -267,8 +221,8 @@ def _facts(schema: Schema, gate: dict[str, Any], training: dict[str, Any]) -> st
 # Figures
 
 
-def _figure(title: str, note: str, draw: Callable[[Axes], None], wide: bool = False) -> str:
-    figure, axes = plt.subplots(figsize=(9.6, 3.4) if wide else (4.6, 3.7))
+def _figure(title: str, note: str, draw: Callable[[Axes], None]) -> str:
+    figure, axes = plt.subplots(figsize=(4.6, 3.7))
     draw(axes)
     figure.tight_layout()
     sink = io.StringIO()
@@ -276,8 +230,7 @@ def _figure(title: str, note: str, draw: Callable[[Axes], None], wide: bool = Fa
     plt.close(figure)
     text = sink.getvalue()
     svg = text[text.index("<svg") :]
-    size = " class=wide" if wide else ""
-    return f"<figure{size}><figcaption><b>{title}</b> {note}</figcaption>{svg}</figure>"
+    return f"<figure><figcaption><b>{title}</b> {note}</figcaption>{svg}</figure>"
 
 
 def _class_figures(truth: Any, predicted: metrics.Floats, labels: list[str]) -> list[str]:
@@ -286,35 +239,26 @@ def _class_figures(truth: Any, predicted: metrics.Floats, labels: list[str]) -> 
     present = [int(k) for k in np.argsort(-counts, kind="stable") if counts[k]]
     shown = [1] if binary else sorted(present[:MOST_CLASSES])
 
-    def roc(axes: Axes) -> None:
+    def curves(axes: Axes, curve: Curve, summary: Summary, word: str) -> None:
         for n, k in enumerate(shown):
-            _, true, false = metrics.ranked(truth == k, predicted[:, k])
-            x = np.append(0, false / max(false[-1], 1))
-            y = np.append(0, true / max(true[-1], 1))
-            area = metrics.roc_auc(truth == k, predicted[:, k])
-            name = f"area {area:.3f}" if binary else f"{labels[k]}  {area:.3f}"
-            at = _thin(len(x))
-            axes.plot(x[at], y[at], color=LINES[n % len(LINES)], lw=1.8, label=name)
-            if binary:
-                axes.fill_between(x[at], y[at], alpha=0.08, color=BLUE, lw=0)
+            x, y = curve(truth == k, predicted[:, k])
+            value = summary(truth == k, predicted[:, k])
+            label = f"{word} {value:.3f}" if binary else f"{labels[k]}  {value:.3f}"
+            at = metrics.thinned(len(x), LINE_POINTS)
+            axes.plot(x[at], y[at], color=LINES[n % len(LINES)], lw=1.8, label=label)
+        axes.set(xlim=(0, 1), ylim=(0, 1.01))
+
+    def roc(axes: Axes) -> None:
+        curves(axes, metrics.roc_curve, metrics.roc_auc, "area")
         axes.plot([0, 1], [0, 1], color=GREY, lw=1, ls="--")
-        axes.set(xlabel="False positive rate", ylabel="True positive rate", xlim=(0, 1))
-        axes.set_ylim(0, 1.01)
+        axes.set(xlabel="False positive rate", ylabel="True positive rate")
         axes.legend(loc="lower right")
 
     def recall(axes: Axes) -> None:
-        for n, k in enumerate(shown):
-            _, true, false = metrics.ranked(truth == k, predicted[:, k])
-            y, x = true / (true + false), true / max(true[-1], 1)
-            x, y = np.append(0, x), np.append(y[0], y)
-            average = metrics.average_precision(truth == k, predicted[:, k])
-            name = f"average {average:.3f}" if binary else f"{labels[k]}  {average:.3f}"
-            at = _thin(len(x))
-            axes.plot(x[at], y[at], color=LINES[n % len(LINES)], lw=1.8, label=name)
+        curves(axes, metrics.precision_recall_curve, metrics.average_precision, "average")
         if binary:
-            share = float((truth == 1).mean())
-            axes.axhline(share, color=GREY, lw=1, ls="--")
-        axes.set(xlabel="Recall", ylabel="Precision", xlim=(0, 1), ylim=(0, 1.01))
+            axes.axhline(float((truth == 1).mean()), color=GREY, lw=1, ls="--")
+        axes.set(xlabel="Recall", ylabel="Precision")
         axes.legend(loc="lower left")
 
     matrix = metrics.confusion(truth, predicted.argmax(axis=1), len(labels))
@@ -324,37 +268,25 @@ def _class_figures(truth: Any, predicted: metrics.Floats, labels: list[str]) -> 
         axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
         axes.grid(visible=False)
         size = len(labels)
-        if size <= 12:
-            for i in range(size):
-                for j in range(size):
-                    colour = "white" if share[i, j] > 0.55 else INK
-                    text = f"{matrix[i, j]:,}"
-                    if size <= 3:
-                        text += f"\n{share[i, j]:.1%}"
-                    small = 11 if size <= 3 else 8
-                    axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=small)
+        for (i, j), count in np.ndenumerate(matrix if size <= 12 else matrix[:0]):
+            color = "white" if share[i, j] > 0.55 else INK
+            text = f"{count:,}\n{share[i, j]:.1%}" if size <= 3 else f"{count:,}"
+            axes.text(j, i, text, ha="center", va="center", color=color)
         step = max(1, size // 30)
         axes.set_xticks(range(0, size, step), labels[::step], rotation=35 if size > 3 else 0,
                         ha="right" if size > 3 else "center")  # fmt: skip
         axes.set_yticks(range(0, size, step), labels[::step])
         axes.set(xlabel="Predicted", ylabel="Actual")
-        for side in axes.spines.values():
-            side.set_visible(False)
 
     def calibration(axes: Axes) -> None:
         chosen = predicted[:, 1] if binary else predicted.max(axis=1)
         event = (truth == 1) if binary else (predicted.argmax(axis=1) == truth)
-        order = np.argsort(chosen, kind="stable")
-        groups = np.array_split(order, max(2, min(10, len(order) // 15)))
-        x = [float(chosen[g].mean()) for g in groups if len(g)]
-        y = [float(event[g].mean()) for g in groups if len(g)]
-        size = [len(g) for g in groups if len(g)]
-        error = [
-            1.96 * float(np.sqrt(max(p * (1 - p), 0.25 / n) / n))
-            for p, n in zip(y, size, strict=True)
-        ]
-        low = [min(e, p) for e, p in zip(error, y, strict=False)]
-        high = [min(e, 1 - p) for e, p in zip(error, y, strict=False)]
+        groups = _tenths(chosen)
+        x = np.array([chosen[group].mean() for group in groups])
+        y = np.array([event[group].mean() for group in groups])
+        size = np.array([len(group) for group in groups])
+        error = 1.96 * np.sqrt(np.maximum(y * (1 - y), 0.25 / size) / size)
+        low, high = np.minimum(error, y), np.minimum(error, 1 - y)
         axes.plot([0, 1], [0, 1], color=GREY, lw=1, ls="--")
         axes.errorbar(x, y, yerr=[low, high], color=BLUE, marker="o", ms=5, lw=1.6, elinewidth=1,
                       ecolor="#93c5fd")  # fmt: skip
@@ -393,30 +325,20 @@ def _regression_figures(truth: Any, predicted: metrics.Floats, target: str) -> l
         axes.scatter(y, y - x, s=13, color=ORANGE, alpha=dense, lw=0)
         axes.set(xlabel=f"Predicted {name}", ylabel="Predicted minus actual")
 
-    def histogram(axes: Axes) -> None:
-        error = predicted - truth
-        low, high = np.quantile(error, [0.005, 0.995])
-        axes.hist(np.clip(error, low, high), bins=40, color=BLUE, alpha=0.85)
-        axes.axvline(0, color=INK, lw=1)
-        axes.set(xlabel="Predicted minus actual", ylabel="Rows")
-
-    def by_size(axes: Axes) -> None:
-        order = np.argsort(predicted, kind="stable")
-        groups = [g for g in np.array_split(order, max(2, min(10, len(order) // 15))) if len(g)]
-        px = [float(predicted[g].mean()) for g in groups]
-        py = [float(truth[g].mean()) for g in groups]
-        axes.plot(
-            [min(px + py), max(px + py)], [min(px + py), max(px + py)], color=GREY, lw=1, ls="--"
-        )
+    def calibration(axes: Axes) -> None:
+        groups = _tenths(predicted)
+        px = [float(predicted[group].mean()) for group in groups]
+        py = [float(truth[group].mean()) for group in groups]
+        ends = [min(px + py), max(px + py)]
+        axes.plot(ends, ends, color=GREY, lw=1, ls="--")
         axes.plot(px, py, color=BLUE, marker="o", ms=5, lw=1.6)
         axes.set(xlabel="Mean prediction", ylabel="Mean actual")
 
-    note = f"{SHOWN:,} rows drawn at random" if len(truth) > SHOWN else "every test row"
+    note = f"{SHOWN:,} random rows" if len(truth) > SHOWN else "every test row"
     return [
         _figure("Predicted versus actual", note, against),
         _figure("Residuals", note, residuals),
-        _figure("Errors", "of all test rows, tails gathered at the ends", histogram),
-        _figure("Calibration", "ten equal groups by prediction", by_size),
+        _figure("Calibration", "ten equal groups by prediction", calibration),
     ]
 
 
@@ -434,14 +356,14 @@ def _training_figures(training: dict[str, Any]) -> list[str]:
             axes.xaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
             axes.set_xlabel("Share of the total gain")
 
-        figures.append(_figure("What it looks at", "features by gain, at most 20", bars))
+        figures.append(_figure("Most important features", "by gain, at most 20", bars))
     if training.get("curve"):
 
         def curve(axes: Axes) -> None:
-            for part, colour in (("train", GREY), ("validation", BLUE)):
+            for part, color in (("train", GREY), ("validation", BLUE)):
                 values = training["curve"][part]
-                at = _thin(len(values))
-                axes.plot(at + 1, np.array(values)[at], color=colour, lw=1.8, label=part)
+                at = metrics.thinned(len(values), LINE_POINTS)
+                axes.plot(at + 1, np.array(values)[at], color=color, lw=1.8, label=part)
             best = training["best_round"]
             axes.axvline(best, color=ORANGE, lw=1.2, ls="--", label=f"kept: {best} rounds")
             axes.set(xlabel="Boosting rounds", ylabel=training["metric"])
@@ -451,44 +373,34 @@ def _training_figures(training: dict[str, Any]) -> list[str]:
     return figures
 
 
-def _thin(size: int, most: int = 400) -> Any:
-    return np.unique(np.linspace(0, size - 1, min(size, most)).astype(int))
+def _tenths(values: metrics.Floats) -> list[Any]:
+    """Return row indices in up to ten groups of equal size, by rising value."""
+    order = np.argsort(values, kind="stable")
+    groups = np.array_split(order, max(2, min(10, len(order) // 15)))
+    return [group for group in groups if len(group)]
 
 
 CSS = """
-:root{color-scheme:light}*{box-sizing:border-box}
-body{margin:0;background:#f1f5f9;color:#1f2937;font:15px/1.5 system-ui,-apple-system,"Segoe UI",
-Roboto,"Helvetica Neue",Arial,sans-serif}
+*{box-sizing:border-box}
+body{margin:0;background:#f1f5f9;color:#1f2937;font:15px/1.5 system-ui,sans-serif}
 main{max-width:1060px;margin:0 auto;padding:0 20px 60px}
-header{background:linear-gradient(120deg,#1e3a8a,#2563eb);color:#fff;margin:24px 0 0;
-padding:30px 34px;border-radius:14px}
+header{background:#2563eb;color:#fff;margin:24px 0 0;padding:30px 34px;border-radius:12px}
 h1{margin:2px 0 8px;font-size:30px;line-height:1.2;overflow-wrap:anywhere}
-.kicker{margin:0;text-transform:uppercase;letter-spacing:.08em;font-size:12px;opacity:.8}
-.lead{margin:0;font-size:17px;max-width:48em}
 h2{margin:36px 0 12px;font-size:19px}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(170px,1fr));gap:14px;
-margin:16px 0 0}
-.tiles div,figure,table,dl{background:#fff;border-radius:12px;
-box-shadow:0 1px 3px rgba(15,23,42,.12)}
-.tiles div{padding:14px 18px}.tiles small{display:block;color:#64748b}
-.tiles strong{display:block;font-size:30px;line-height:1.25;font-variant-numeric:tabular-nums}
-.tiles em{font-style:normal;font-size:12px;color:#64748b}
-.better{color:#047857}.worse{color:#b91c1c}
-.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(430px,1fr));gap:16px}
-figure{margin:0;padding:16px 16px 8px}figcaption{font-size:13px;color:#64748b;margin:0 0 4px}
-figcaption b{color:#1f2937;font-size:15px;margin-right:4px}
-svg{width:100%;height:auto;display:block}.wide{grid-column:1/-1}
-table{border-collapse:separate;border-spacing:0;width:100%;font-size:13px;overflow:hidden;
-margin:0 0 16px}
-.narrow{width:auto;min-width:50%}
-th{text-align:left;background:#f8fafc;color:#475569;font-weight:600}
+header p{margin:0;font-size:17px;max-width:48em}
+section{display:grid;gap:16px;margin:16px 0 0}
+.tiles{grid-template-columns:repeat(auto-fit,minmax(170px,1fr))}
+.figures{grid-template-columns:repeat(auto-fit,minmax(430px,1fr))}
+.tiles div,figure,table,dl{background:#fff;border-radius:12px;box-shadow:0 1px 3px #0f172a20}
+.tiles div{padding:14px 18px}
+.tiles small,.tiles em,figcaption,dt{color:#64748b;font-size:13px;font-style:normal}
+.tiles strong{display:block;font-size:30px;line-height:1.25}
+.tiles .better{color:#047857}.worse{color:#b91c1c}
+figure{margin:0;padding:16px 16px 8px}figcaption b{color:#1f2937;font-size:15px}
+svg{width:100%;height:auto;display:block}
+table{border-spacing:0;width:100%;font-size:13px;margin:0 0 16px}
+th{text-align:left;color:#64748b}
 th,td{padding:7px 14px;border-bottom:1px solid #eef2f7;overflow-wrap:anywhere}
-th,td:nth-child(n+2):nth-child(-n+4){white-space:nowrap}
-td{font-variant-numeric:tabular-nums}.note{color:#b45309}
-.bar{display:inline-block;width:110px;height:8px;border-radius:4px;background:#e2e8f0;
-margin-right:8px;vertical-align:middle;overflow:hidden}.bar i{display:block;height:100%;
-background:#2563eb}
-dl{display:grid;grid-template-columns:max-content 1fr;gap:8px 24px;padding:18px 22px;font-size:13px;
-margin:0}dt{color:#64748b}dd{margin:0;overflow-wrap:anywhere}
-@media print{body{background:#fff}figure,table{break-inside:avoid}}
+dl{display:grid;grid-template-columns:max-content 1fr;gap:8px 24px;padding:18px 22px;font-size:13px}
+dd{margin:0;overflow-wrap:anywhere}
 """

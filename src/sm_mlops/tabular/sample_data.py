@@ -1,6 +1,6 @@
-"""Writes the default data: 569 breast tumours, measured, diagnosed, and bundled with scikit-learn.
+"""Write the default data, which scikit-learn contains: measurements of 569 breast tumors.
 
-Only for the first use of a fresh repo. Must not be imported by any step.
+Only for the first use of a fresh repo; no step imports it.
 Source: W. Wolberg and others, Breast Cancer Wisconsin (Diagnostic), UCI, 1995, CC BY 4.0.
 """
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def write(path: Path) -> None:
-    """Write the rows as CSV, the diagnosis (malignant or benign) in the last column."""
+    """Write the rows as CSV, with the diagnosis (malignant or benign) in the last column."""
     from sklearn.datasets import load_breast_cancer
 
     data = load_breast_cancer()

@@ -1,6 +1,6 @@
-"""What was learned about the data's columns, as plain JSON: written by preprocess.py, read by all.
+"""The fitted encoding as plain JSON: written by preprocess.py, read by all other steps.
 
-Must not know how it is fitted, nor anything about files of rows or about XGBoost.
+Must not know how it is fitted, or anything about files of rows or XGBoost.
 """
 
 import json
@@ -21,24 +21,24 @@ class Column:
     kind: str
     """number, boolean, date, category, text, or unused."""
     features: list[str] = field(default_factory=list)
-    """Parts that are kept, in order: `value`; days, month...; `code`; mean.0, count, word.x..."""
+    """In order: `value`; days, month...; `code`; mean.0, count, word.x..."""
     missing: list[str] = field(default_factory=list)
     """Spellings of a missing value besides tables.MISSING (number)."""
     format: str | None = None
     """strptime format of dates that are not ISO 8601."""
     categories: list[str] = field(default_factory=list)
-    """Code i stands for categories[i]; every other value gets code len(categories)."""
+    """Code i is categories[i]; every other value has code len(categories)."""
     means: dict[str, list[float]] = field(default_factory=dict)
-    """Text value to [count, smoothed mean of the target per output] in the training rows."""
+    """Text to [count, smoothed mean of the target per output] in the training rows."""
     prior: list[float] = field(default_factory=list)
-    """The means of a value never seen."""
+    """The means of an unknown text."""
     why: str = ""
     """Why the column is unused."""
 
 
 @dataclass(frozen=True)
 class Schema:
-    """The task, the target and the columns; everything fitted is fitted on the training rows."""
+    """The task, the target and the columns, fitted on the training rows."""
 
     task: str
     """binary, multiclass or regression."""
@@ -46,17 +46,17 @@ class Schema:
     classes: list[Any]
     """Labels in class order, as returned (str, int, bool); the positive one last."""
     columns: list[Column]
-    """In the order of the file, without the target and the dropped ones."""
+    """In the order of the file, without the target and the dropped columns."""
     dropped: list[str]
     features: list[str]
-    """Names of the encoded features, unique and free of the characters XGBoost refuses."""
+    """Names of the encoded features, unique and without the characters that XGBoost refuses."""
     types: list[str]
     """Per feature: `q` (quantity) or `c` (code of a category)."""
     data: dict[str, Any]
-    """Of the data: sha256, rows per part, and a summary of the training rows per column."""
+    """About the data: sha256, rows per part, and a summary of the training rows per column."""
     offset: float = 0.0
     scale: float = 1.0
-    """A quantity is trained on as (quantity - offset) / scale, where float32 would lose it."""
+    """A quantity is trained on as (quantity - offset) / scale, where float32 lacks precision."""
 
     def save(self, folder: Path) -> None:
         """Write `schema.json`."""
@@ -70,7 +70,7 @@ class Schema:
         return [label_text(label) for label in self.classes]
 
     def class_text(self, text: str) -> str:
-        """Return a raw label in the spelling of `class_names`: `007` is class 7 of numbers."""
+        """Return a raw label as in `class_names`: with numeric classes, `007` is class 7."""
         number = bool(self.classes) and all(type(label) is int for label in self.classes)
         name = label_text(text)
         if number and name:  # a float would not hold integers beyond 2**53
@@ -85,22 +85,20 @@ def load(folder: Path) -> Schema:
 
 
 def label_text(label: object) -> str:
-    """Return a label as text: 1, 1.0 and "1.0" are one label, and so are True and "true"."""
+    """Return a label as text: 1, 1.0 and "1.0" are the same label, and so are True and "true"."""
     if isinstance(label, bool):
         return str(label).lower()
     return re.sub(r"^(-?\d+)\.0*$", r"\1", str(label).strip())
 
 
 def feature_names(wanted: Sequence[str]) -> list[str]:
-    """Make `wanted` unique and replace `[`, `]` and `<`, which XGBoost refuses."""
+    """Return unique names without `[`, `]` and `<`, which XGBoost refuses."""
     table = str.maketrans({"[": "(", "]": ")", "<": "("})
-    names: list[str] = []
-    taken: set[str] = set()
+    names: dict[str, None] = {}
     for want in wanted:
         base = name = want.translate(table)
         number = 2
-        while name in taken:
+        while name in names:
             name, number = f"{base} ({number})", number + 1
-        taken.add(name)
-        names.append(name)
-    return names
+        names[name] = None
+    return list(names)

@@ -1,7 +1,7 @@
-"""Asks a packaged model for its predictions of the test rows, as a client of the endpoint would.
+"""Request a packaged model's predictions for the test rows, as a client of the endpoint does.
 
-A process of its own for each model, since each brings its own code. Must not import modules of
-ours, nor know what the answers are for.
+Runs in a process of its own, because each model brings its own code. Must not import other modules
+of this package.
 """
 
 import importlib
@@ -16,13 +16,13 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-ROWS = 50_000  # per request; 20 columns of these are some 10 MB of CSV
+ROWS = 50_000  # per request; with 20 columns about 10 MB of CSV
 SAMPLE = 20
 CSV, JSON = "text/csv", "application/json"
 
 
 def main() -> None:
-    """Run MODEL_DIR TEST_DIR TARGET OUTPUT: write OUTPUT.parquet (answers) and OUTPUT.sample/."""
+    """Read MODEL_DIR TEST_DIR TARGET OUTPUT; write OUTPUT.parquet (predictions), OUTPUT.sample/."""
     model_dir, test, target, output = sys.argv[1:]
     sys.path[0] = str(Path(model_dir) / "code")  # instead of this file's folder
     inference: Any = importlib.import_module("inference")
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def plain(rows: pa.Table) -> pa.Table:
-    """Return the rows in types that CSV can be written from."""
+    """Return the rows in types that Arrow can write as CSV."""
     for i, column in enumerate(rows.schema):
         if pa.types.is_dictionary(column.type):
             rows = rows.set_column(i, column.name, rows[i].cast(column.type.value_type))
@@ -66,7 +66,7 @@ def plain(rows: pa.Table) -> pa.Table:
 
 
 def to_csv(rows: pa.Table) -> str:
-    """Write a header; a missing value is an empty field, quoted where the line would be blank."""
+    """Return CSV with a header. A missing value is an empty field, quoted in a single column."""
     if rows.num_columns == 1:
         rows = rows.set_column(0, rows.column_names[0], rows[0].cast(pa.string()).fill_null(""))
     sink = io.BytesIO()
@@ -75,7 +75,7 @@ def to_csv(rows: pa.Table) -> str:
 
 
 def write_sample(rows: pa.Table, folder: Path, answer: Any) -> None:
-    """Write the rows in every content type the endpoint takes, and the answer to them."""
+    """Write the rows in every content type of the endpoint, and the predictions for them."""
     folder.mkdir(parents=True)
     objects = [{name: as_json(v) for name, v in row.items()} for row in rows.to_pylist()]
     body = json.dumps({"instances": objects}, ensure_ascii=False)
@@ -90,7 +90,7 @@ def write_sample(rows: pa.Table, folder: Path, answer: Any) -> None:
 
 
 def as_json(value: Any) -> Any:
-    """Return dates and decimals as text and number, NaN as null."""
+    """Return dates as text, decimals as numbers, NaN as null."""
     if value is None or value != value:
         return None
     if isinstance(value, bool | int | str):
@@ -102,6 +102,6 @@ def as_json(value: Any) -> Any:
 
 if __name__ == "__main__":
     main()
-    # As failure.leave does, which may not be imported here.
+    # As failure.leave does, which must not be imported here.
     sys.stdout.flush()
     os._exit(0)

@@ -1,6 +1,6 @@
-"""Reads a team's CSV or Parquet, one file or a folder of them, into one typed Arrow table.
+"""Read CSV or Parquet, a file or a folder of files, into one typed Arrow table.
 
-Knows file formats and says which file, row and column is at fault. Must not know about models.
+Errors name file, row and column. Must not know about models.
 """
 
 import csv
@@ -22,27 +22,27 @@ from sm_mlops.tabular.failure import DataError
 NO_LABEL = frozenset(
     ("", "na", "n/a", "#n/a", "#na", "<na>", "nan", "-nan", "nat", "null", "#null!", "\\n", "?")
 )
-"""Spellings of a missing value that mean nothing else, in lower case, without blanks around."""
+"""Spellings that always mean a missing value, in lower case and trimmed."""
 
 MISSING = NO_LABEL | {"none", "nil", "missing", "-", "--", "."}
-"""Spellings of a missing value in a feature; a label may well be `none`."""
+"""Spellings of a missing value in a feature; `none` may be a label."""
 
 STRINGS = pa.dictionary(pa.int32(), pa.string())
-"""Repeated strings: each distinct value is held once, a row costs four bytes."""
+"""Strings that repeat: memory for each distinct value once, and four bytes per row."""
 
 _SPELLINGS = [form for m in sorted(NO_LABEL) for form in {m, m.upper(), m.capitalize()}]
 _SPELLINGS += ["NaN", "-NaN", "NaT", "N/a"]
 _CSV = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 _PARQUET = (".parquet", ".parq", ".pq")
-_SAMPLE = 1 << 20  # bytes looked at to guess a CSV file's dialect and types
-_BLOCK = 4 << 20  # bytes per block: small blocks keep memory low, at no cost in speed
+_SAMPLE = 1 << 20  # bytes from which a CSV file's dialect and types are guessed
+_BLOCK = 4 << 20  # bytes: larger blocks cost memory and gain no speed
 
-csv.field_size_limit(1 << 30)  # a text may be longer than 128 kB
+csv.field_size_limit(1 << 30)  # instead of 128 kB
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How one CSV file is written."""
+    """The format of one CSV file."""
 
     delimiter: str
     encoding: str
@@ -52,7 +52,7 @@ class Dialect:
 
 
 def find(path: Path) -> list[Path]:
-    """Return the data files at `path`, sorted by name; DataError if none, or of two formats."""
+    """Return the data files at `path`, sorted by name. Raise DataError for none or two formats."""
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; see data.path in mlops.yaml")
     if path.is_file():
@@ -76,7 +76,7 @@ def find(path: Path) -> list[Path]:
 
 
 def is_parquet(file: Path) -> bool:
-    """Tell by name, else by Parquet's first four bytes."""
+    """Return whether it is Parquet: by its name, else by its first four bytes."""
     if file.name.lower().endswith(_PARQUET + _CSV):
         return file.name.lower().endswith(_PARQUET)
     with file.open("rb") as stream:
@@ -84,7 +84,7 @@ def is_parquet(file: Path) -> bool:
 
 
 def sha256(path: Path, files: Sequence[Path]) -> str:
-    """Hash one file as `sha256sum` does; a folder, over such lines of its files."""
+    """Return what `sha256sum` prints for a file; for a folder, the hash of all such lines."""
     digests = []
     for file in files:
         with file.open("rb") as stream:
@@ -97,7 +97,7 @@ def sha256(path: Path, files: Sequence[Path]) -> str:
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
-    """Return a hint for a name that is not in `names`: the likely one, or the first few of them."""
+    """Return a hint for a name that is not in `names`: the likely one, or the first few names."""
     lower = {n.lower(): n for n in names}
     close = get_close_matches(name.lower(), list(lower), n=1)
     if close:
@@ -107,19 +107,19 @@ def nearest(name: str, names: Sequence[str]) -> str:
 
 
 def read(files: Sequence[Path], target: str, drop: Sequence[str] = ()) -> pa.Table:
-    """Read all rows of all files, without the columns in `drop`; the target's labels as written.
+    """Return all rows of all files, without the columns in `drop`.
 
-    Column types are those that hold for every row of every file; where files or rows disagree,
-    strings. Numbers in a CSV's target column stay strings, so that labels keep their spelling.
+    A column has the type that holds for every row of every file, or strings where they disagree.
+    The target of a CSV file is strings, so that labels keep their spelling.
     """
     headers = {f: _parquet_header(f) if is_parquet(f) else _dialect(f).header for f in files}
     first = headers[files[0]]
     for file, header in headers.items():
-        _check_header(file, header)
-        for name in first:
+        for name in (*first, *header):
+            if header.count(name) > 1:
+                raise DataError(f"{file}: the column name '{name}' occurs twice in the header")
             if name not in header:
                 raise DataError(f"{file}: column '{name}' of {files[0].name} is missing here")
-        for name in header:
             if name not in first:
                 raise DataError(f"{file}: column '{name}' is not in {files[0].name}")
     for name, key in [(target, "data.target"), *((d, "data.drop") for d in drop)]:
@@ -139,7 +139,7 @@ def read(files: Sequence[Path], target: str, drop: Sequence[str] = ()) -> pa.Tab
 
 
 def where(files: Sequence[Path], index: int) -> str:
-    """Return file and line (CSV) or row (Parquet, from 1) of the `index`-th row that was read."""
+    """Return file and line (CSV) or row (Parquet, from 1) of row `index` of the table."""
     for file in files:
         if is_parquet(file):
             rows = pq.ParquetFile(file).metadata.num_rows
@@ -155,16 +155,8 @@ def where(files: Sequence[Path], index: int) -> str:
     raise IndexError(index)
 
 
-def _check_header(file: Path, header: Sequence[str]) -> None:
-    seen: set[str] = set()
-    for name in header:
-        if name in seen:
-            raise DataError(f"{file}: the column name '{name}' occurs twice in the header")
-        seen.add(name)
-
-
 def clean_header(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names without surrounding blanks; a nameless one (a written index) is numbered."""
+    """Return the names without surrounding blanks; one without a name (an index) is numbered."""
     stripped = [name.strip() for name in names]
     return tuple(name or f"unnamed_{i}" for i, name in enumerate(stripped))
 
@@ -201,7 +193,7 @@ def _dialect(file: Path) -> Dialect:
 
 
 def _delimiter(text: str) -> str:
-    """Return the delimiter by which most lines have as many fields as the header, and most."""
+    """Return the delimiter that gives most lines as many fields as the header, and many of them."""
     lines = text[:65536].splitlines(keepends=True)
     lines = lines[:-1] if len(text) > 65536 and len(lines) > 1 else lines
     best = (",", 0.0, 1)
@@ -228,14 +220,14 @@ def _read_csv(files: Sequence[Path], wanted: Sequence[str], target: str) -> pa.T
             table = pa.concat_tables(tables, promote_options="permissive")
             return _with_points(table, target) if dialects[files[0]].decimal == "," else table
         except _Loosen as found:
-            if found.encoding:
-                dialects = {f: replace(d, encoding="cp1252") for f, d in dialects.items()}
-            else:
+            if found.column:
                 types[found.column] = _looser(types[found.column])
+            else:
+                dialects = {f: replace(d, encoding="cp1252") for f, d in dialects.items()}
 
 
 def _with_points(table: pa.Table, target: str) -> pa.Table:
-    """Return the target, read as text, with a decimal point if it is numbers with a comma."""
+    """Return the table with decimal points in its target if that is numbers with a comma."""
     text = table[target].cast(pa.string())
     if not pc.all(pc.match_substring_regex(text, r"^\s*-?\d+(,\d+)?\s*$")).as_py():
         return table
@@ -244,29 +236,18 @@ def _with_points(table: pa.Table, target: str) -> pa.Table:
 
 
 class _Loosen(Exception):
-    """A value further down does not fit the guess made from the head of the file."""
+    """A value does not fit the type of its `column`, or, without one, the encoding of the file."""
 
-    def __init__(self, column: str = "", encoding: bool = False) -> None:
-        self.column, self.encoding = column, encoding
-
-
-def _convert(
-    dialect: Dialect, wanted: Sequence[str], types: dict[str, pa.DataType] | None
-) -> pacsv.ConvertOptions:
-    return pacsv.ConvertOptions(
-        include_columns=list(wanted),
-        column_types=types,
-        null_values=_SPELLINGS,
-        strings_can_be_null=True,
-        quoted_strings_can_be_null=True,
-        auto_dict_encode=True,
-        auto_dict_max_cardinality=1000,
-        decimal_point=dialect.decimal,
-    )
+    def __init__(self, column: str = "") -> None:
+        self.column = column
 
 
 def _open(
-    file: Path, dialect: Dialect, convert: pacsv.ConvertOptions, block: int
+    file: Path,
+    dialect: Dialect,
+    wanted: Sequence[str],
+    types: dict[str, pa.DataType] | None,
+    block: int,
 ) -> pacsv.CSVStreamingReader:
     return pacsv.open_csv(
         pa.input_stream(str(file), compression="gzip" if file.suffix == ".gz" else None),
@@ -279,14 +260,23 @@ def _open(
         parse_options=pacsv.ParseOptions(
             delimiter=dialect.delimiter, newlines_in_values=dialect.multiline
         ),
-        convert_options=convert,
+        convert_options=pacsv.ConvertOptions(
+            include_columns=list(wanted),
+            column_types=types,
+            null_values=_SPELLINGS,
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=True,
+            auto_dict_encode=True,
+            auto_dict_max_cardinality=1000,
+            decimal_point=dialect.decimal,
+        ),
     )
 
 
 def _guess(file: Path, dialect: Dialect, wanted: Sequence[str]) -> dict[str, pa.DataType]:
     """Return types that hold for the first block; strings that repeat become a dictionary."""
     try:
-        batch = _open(file, dialect, _convert(dialect, wanted, None), _SAMPLE).read_next_batch()
+        batch = _open(file, dialect, wanted, None, _SAMPLE).read_next_batch()
     except StopIteration:
         return {}
     except pa.ArrowInvalid:  # a malformed row, which reading everything reports
@@ -307,7 +297,7 @@ def _stream(
     block = _BLOCK
     while True:
         try:
-            reader = _open(file, dialect, _convert(dialect, wanted, types), block)
+            reader = _open(file, dialect, wanted, types, block)
             return pa.Table.from_batches(list(reader), reader.schema)
         except pa.ArrowInvalid as error:
             text = str(error)
@@ -315,7 +305,7 @@ def _stream(
             if "straddling" in text and block < 1 << 30:
                 block *= 8
             elif "UTF8" in text and dialect.encoding == "utf-8":
-                raise _Loosen(encoding=True) from error
+                raise _Loosen from error
             elif column and "onversion error" in text:
                 name = list(wanted)[int(column[1])]
                 if types[name] in (STRINGS, pa.string()):
@@ -324,19 +314,17 @@ def _stream(
             elif "Empty CSV" in text:
                 return pa.table({name: pa.array([], types.get(name, STRINGS)) for name in wanted})
             else:
-                raise DataError(_malformed(file, dialect) or f"{file}: {text}") from error
-
-
-def _malformed(file: Path, dialect: Dialect) -> str | None:
-    for line, row in _records(file, dialect):
-        if len(row) != len(dialect.header):
-            fields = f"{len(row)} field" + "s" * (len(row) != 1)
-            return f"{file}, line {line}: {fields}, but the header has {len(dialect.header)}"
-    return None
+                count = len(dialect.header)
+                for line, row in _records(file, dialect):
+                    if len(row) != count:
+                        fields = f"{len(row)} field{'s' * (len(row) != 1)}"
+                        text = f"{file}, line {line}: {fields}, but the header has {count}"
+                        raise DataError(text) from error
+                raise DataError(f"{file}: {text}") from error
 
 
 def _records(file: Path, dialect: Dialect | None = None) -> Iterator[tuple[int, list[str]]]:
-    """Yield line number and fields of each row after the header. Slow: for messages only."""
+    """Yield line number and fields of each row after the header. Slow: for error messages only."""
     dialect = dialect or _dialect(file)
     opened = gzip.open if file.suffix == ".gz" else open
     encoding = "utf-8-sig" if dialect.encoding == "utf-8" else dialect.encoding
@@ -368,7 +356,7 @@ def _looser(kind: pa.DataType) -> pa.DataType:
 
 
 def _wider(one: pa.DataType | None, other: pa.DataType) -> pa.DataType:
-    """Return the type that holds the values of both."""
+    """Return the type that holds the values of both types."""
     if one is None or one == other:
         return other
     if pa.string() in (one, other) and STRINGS in (one, other):

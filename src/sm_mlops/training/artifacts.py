@@ -1,6 +1,6 @@
 """What an execution needs in S3 before it starts: the data, the code, the champion.
 
-Everything is stored under a name derived from its content or version and never overwritten.
+The name of every object is derived from its content or version, and none is overwritten.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SAMPLE = "breast-cancer.csv"
 
 @dataclass(frozen=True)
 class Dataset:
-    """`uri`: the S3 prefix or object. `digest`: 64 hexadecimal digits over names and contents."""
+    """`uri`: the S3 prefix or object. `digest`: SHA-256 of names and contents, in hexadecimal."""
 
     uri: str
     digest: str
@@ -35,21 +35,32 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Champion:
-    """The newest approved version, or `version` "none"; `uri` is the prefix that Evaluate reads."""
+    """The newest approved version, or "none". `uri`: the prefix that Evaluate reads."""
 
     version: str
     uri: str
 
 
 def upload_data(aws: Aws) -> Dataset:
-    """Upload `data.path` to where a job can read it, without what is already there.
+    """Upload the files of `data.path`, in the sandbox of `data.sample`, that S3 does not have yet.
 
-    In the sandbox `data.sample` comes first. Raises MlopsError if there is nothing at that path.
+    Raises:
+        MlopsError: Nothing is at that path, or the sandbox does not reach it.
     """
+    from botocore.exceptions import ClientError
+
     setting = "sample" if aws.sandbox and aws.settings.data.sample else "path"
     path = getattr(aws.settings.data, setting)
     if path.startswith("s3://"):
-        return _sandbox_s3(aws, path) if aws.sandbox else data_in_s3(aws, path)
+        try:
+            return data_in_s3(aws, path)
+        except (ClientError, MlopsError) as error:
+            if not aws.sandbox:
+                raise
+            raise MlopsError(
+                f"data.path in mlops.yaml: the sandbox does not reach {path}; "
+                "set data.sample to rows in this repo that can stand in for it"
+            ) from error
     files = _files_below(local_data(aws.settings, setting), setting)
     digest, size = hashlib.sha256(), 0
     for name, file in files:
@@ -59,7 +70,7 @@ def upload_data(aws: Aws) -> Dataset:
             )
         size += file.stat().st_size
     prefix = f"{aws.settings.prefix}/data/{digest.hexdigest()[:32]}"
-    present = _sizes(aws, aws.bucket, f"{prefix}/")
+    present = _sizes(aws, f"{prefix}/")
     for name, file in files:
         key = f"{prefix}/{name}"
         if present.get(key) != file.stat().st_size:
@@ -67,23 +78,10 @@ def upload_data(aws: Aws) -> Dataset:
     return Dataset(f"s3://{aws.bucket}/{prefix}/", digest.hexdigest(), len(files), size)
 
 
-def _sandbox_s3(aws: Aws, uri: str) -> Dataset:
-    """Return what is in the sandbox's S3, which is not AWS's."""
-    from botocore.exceptions import ClientError
-
-    try:
-        return data_in_s3(aws, uri)
-    except (ClientError, MlopsError) as error:
-        raise MlopsError(
-            f"data.path in mlops.yaml: the sandbox does not reach {uri}; "
-            "name rows in this repo that can stand in for it as data.sample"
-        ) from error
-
-
 def local_data(settings: Settings, setting: str = "path") -> Path:
-    """Return the local file or folder that `data.path` or `data.sample` names.
+    """Return the local file or folder of `data.path` or `data.sample`.
 
-    Writes the default data set on first use.
+    Write the default data set on first use.
     """
     path = getattr(settings.data, setting)
     local = settings.root / path
@@ -98,7 +96,7 @@ def local_data(settings: Settings, setting: str = "path") -> Path:
 
 
 def _files_below(local: Path, setting: str) -> list[tuple[str, Path]]:
-    """Return name below `local` and path of each file, sorted by name, without hidden files."""
+    """Return the name below `local` and the path of each file, sorted, without hidden files."""
     if local.is_file():
         return [(local.name, local)]
     found = [
@@ -108,76 +106,67 @@ def _files_below(local: Path, setting: str) -> list[tuple[str, Path]]:
         and not any(part.startswith(".") for part in file.relative_to(local).parts)
     ]
     if not found:
-        raise MlopsError(f"data.{setting} in mlops.yaml: the folder {local} holds no file")
+        raise MlopsError(f"data.{setting} in mlops.yaml: the folder {local} has no files")
     return sorted(found)
 
 
 def data_in_s3(aws: Aws, uri: str) -> Dataset:
-    """Describe objects that are already in S3. Raises MlopsError if there are none at `uri`."""
+    """Return the data set that is already in S3 at `uri`. Raise MlopsError if there is none."""
     if not uri.startswith("s3://"):
-        raise MlopsError(f"InputData: {uri} is not an address in S3 (s3://bucket/prefix/)")
+        raise MlopsError(f"InputData: {uri} is not an S3 address (s3://bucket/prefix/)")
     bucket, key = split_s3(uri)
     digest, files, size = hashlib.sha256(), 0, 0
     for item in objects.listed(aws, bucket, key):
         digest.update(f"{item['Key']}\0{item['ETag']}\0{item['Size']}\0".encode())
         files, size = files + 1, size + item["Size"]
     if not files:
-        raise MlopsError(f"input data: no object starts with {uri}")
+        raise MlopsError(f"InputData: no object starts with {uri}")
     return Dataset(uri, digest.hexdigest(), files, size)
 
 
 def upload_code(aws: Aws, code: Mapping[str, bytes]) -> None:
-    """Upload the code that a compiled definition names, S3 key → content."""
-    present = _sizes(aws, aws.bucket, f"{aws.settings.prefix}/code/")
+    """Upload the code that a compiled definition names, by S3 key, unless it is there."""
+    present = _sizes(aws, f"{aws.settings.prefix}/code/")
     for key, content in code.items():
         if present.get(key) != len(content):
             aws.s3.put_object(Bucket=aws.bucket, Key=key, Body=content, **_encryption(aws))
 
 
 def upload_champion(aws: Aws) -> Champion:
-    """Copy the newest approved version's artifact below `champion/`; without one, leave a marker.
+    """Copy the newest approved version's artifact below `champion/`; write a marker without one.
 
-    `champion.json` is written last, so that an interrupted copy is made again.
+    `champion.json` is written last, so that an interrupted copy is repeated.
     """
-    from botocore.exceptions import ClientError
-
     newest = next(registry.summaries(aws, ModelApprovalStatus="Approved"), None)
     version = str(newest["ModelPackageVersion"]) if newest else "none"
     prefix = f"{aws.settings.prefix}/champion/{version}"
     marker = f"{prefix}/{'champion' if newest else 'none'}.json"
-    try:
-        aws.s3.head_object(Bucket=aws.bucket, Key=marker)
-    except ClientError as error:
-        if error_code(error) not in ("404", "NoSuchKey", "NotFound"):
-            raise
+    if marker not in _sizes(aws, marker):
         if newest:
             arn = newest["ModelPackageArn"]
             package = aws.sagemaker.describe_model_package(ModelPackageName=arn)
             source = package["InferenceSpecification"]["Containers"][0]["ModelDataUrl"]
             bucket, key = split_s3(source)
-            aws.s3.copy(
-                {"Bucket": bucket, "Key": key},
-                aws.bucket,
-                f"{prefix}/model.tar.gz",
-                ExtraArgs=_encryption(aws),
-            )
+            copy = {"Bucket": bucket, "Key": key}
+            target = f"{prefix}/model.tar.gz"
+            aws.s3.copy(copy, aws.bucket, target, ExtraArgs=_encryption(aws))
         about = json.dumps({"version": version})
         aws.s3.put_object(Bucket=aws.bucket, Key=marker, Body=about.encode(), **_encryption(aws))
     return Champion(version, f"s3://{aws.bucket}/{prefix}/")
 
 
-def _sizes(aws: Aws, bucket: str, prefix: str) -> dict[str, int]:
-    """Return key → bytes of each object below `prefix`. Raises MlopsError without the bucket."""
+def _sizes(aws: Aws, prefix: str) -> dict[str, int]:
+    """Return key and size of each object below `prefix`. Raise MlopsError without the bucket."""
     from botocore.exceptions import ClientError
 
     try:
-        return {item["Key"]: item["Size"] for item in objects.listed(aws, bucket, prefix)}
+        return {item["Key"]: item["Size"] for item in objects.listed(aws, aws.bucket, prefix)}
     except ClientError as error:
         if error_code(error) != "NoSuchBucket":
             raise
         raise MlopsError(
-            f"the artifact bucket {bucket} does not exist: "
-            "create it, or name yours as aws.bucket in mlops.yaml"
+            f"the artifact bucket {aws.bucket} does not exist: "
+            "create it, or set aws.bucket in mlops.yaml to yours"
         ) from error
 
 

@@ -1,6 +1,6 @@
-"""One comment on the pull request that this job runs for: written first, updated ever after.
+"""One comment on the pull request of this job: created by the first review, updated by later ones.
 
-Knows GitHub, and nothing of what the comment says.
+Knows GitHub, not what the comment says.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from typing import Any
 from sm_mlops import actions
 from sm_mlops.errors import MlopsError
 
-# GitHub's limit is 65,536 characters; this is in bytes, so that no text can be above it.
-LONGEST = 65_000
+LONGEST = 65_000  # bytes; GitHub's limit is 65,536 characters
 
 
 @dataclass(frozen=True)
 class Place:
-    """The pull request to comment on. `fork` is the other repository that it comes from, if any."""
+    """The pull request to comment on. `fork`: the repository that it comes from, if another one."""
 
     repository: str
     number: int
@@ -29,7 +28,7 @@ class Place:
 
 
 def place(environment: Mapping[str, str]) -> Place:
-    """Return the pull request of this job. Raises MlopsError outside of one.
+    """Return the pull request of this job. Raise MlopsError for other jobs.
 
     Source: https://docs.github.com/en/webhooks/webhook-events-and-payloads#pull_request
     """
@@ -45,24 +44,24 @@ def place(environment: Mapping[str, str]) -> Place:
     pull = event.get("pull_request")
     if not pull:
         raise MlopsError("this job does not run for a pull request: there is nothing to comment on")
-    # A fork that has been deleted is null.
+    # `repo` of a deleted fork is null.
     head = (pull["head"]["repo"] or {}).get("full_name", "a deleted repository")
     fork = "" if head.lower() == repository.lower() else head
     return Place(repository, int(pull["number"]), fork)
 
 
 def post(text: str, at: Place, project: str, environment: Mapping[str, str] = os.environ) -> str:
-    """Write the comment of this project, or replace what it says with `text`.
+    """Create this project's comment with `text`, or replace its text, and return its address.
 
-    Returns the comment's address. Raises MlopsError when GitHub does not let it.
+    Raise MlopsError if GitHub refuses.
     """
     import requests
     from github import Auth, Github, GithubException
 
     token = environment.get("GITHUB_TOKEN")
     if not token:
-        raise MlopsError("GITHUB_TOKEN is not set: give it to the step that runs mlops comment")
-    # People do not see it; a comment that quotes this one does not begin with it.
+        raise MlopsError("GITHUB_TOKEN is not set: set it for the step that runs mlops comment")
+    # Invisible, and a comment that quotes this one does not begin with it.
     marker = f"<!-- mlops review of {project} -->"
     body = f"{marker}\n{actions.cut(text, LONGEST)}"
     url = environment.get("GITHUB_API_URL", "https://api.github.com")
@@ -88,6 +87,6 @@ def refusal(status: int, message: str | None, at: Place) -> str:
     hint = {
         401: "; GITHUB_TOKEN is not valid",
         403: "; the job needs the permission pull-requests: write",
-        404: f"; the token must be allowed to see {at.repository}",
+        404: f"; the token needs access to {at.repository}",
     }.get(status, "")
     return f"GitHub refused the comment on #{at.number} of {at.repository}: {status} {why}{hint}"

@@ -43,7 +43,7 @@ def compile_pipeline(settings: Settings, account: str) -> Compiled:
     except FileNotFoundError as error:
         raise MlopsError(f"{file}: no such file") from error
     with _quiet_sdk(settings.project.region):
-        from sm_mlops.pipeline import Repo
+        from sm_mlops.pipeline import Repo, compiling
 
         repo = Repo(settings, account)
         try:
@@ -52,7 +52,8 @@ def compile_pipeline(settings: Settings, account: str) -> Compiled:
             exec(compile(source, str(file), "exec"), module)
             if "pipeline" not in module:
                 raise MlopsError(f"{DEFINITION}: must define a function pipeline(repo)")
-            definition = repo.compile(module["pipeline"](repo))
+            with compiling():
+                definition = repo.compile(module["pipeline"](repo))
         except MlopsError:
             raise
         except Exception as error:

@@ -1,22 +1,20 @@
-"""What a change does to the model: the base and the working tree, each with its own definition,
-model/ and mlops.yaml, trained by this tool on the same rows.
+"""Train the base and the working tree on the same rows, each with its own definition, model/ and
+mlops.yaml.
 
-Knows git. Both sides work in an account that the caller provides and throws away.
+Knows git. Both train in an account that the caller provides and throws away.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.console import Console
@@ -33,16 +31,16 @@ from sm_mlops.training import artifacts, run
 
 LOG_LINES = 15
 Account = Callable[[Settings], Aws]
-"""The account of a review, prepared for a repo with these settings."""
+"""Returns the account of a review for a repo with these settings."""
 
 
 @dataclass(frozen=True)
 class Trained:
     """The result of one side.
 
-    `definition` is the pipeline's, as JSON text, `gate` the content of gate.json, `test_rows` maps
-    the files with the test rows to the hashes of their contents; each is empty if the side did not
-    get that far. `failure`: why no version was registered, in lines.
+    `definition`: of the pipeline, as JSON text. `gate`: the content of gate.json. `test_rows`: the
+    files with the test rows and their hashes. All are empty if the side did not get that far.
+    `failure`: why no version was registered, in lines.
     """
 
     definition: str = ""
@@ -54,8 +52,9 @@ class Trained:
 
 @dataclass(frozen=True)
 class Review:
-    """Both sides. `base_commit`: 40 hexadecimal digits; `commit`: those, perhaps with `-dirty`.
+    """Both sides.
 
+    `base_commit`: 40 hexadecimal digits. `commit`: the same of the change, perhaps with `-dirty`.
     `behind`: the number of commits on the base that the change is not based on.
     """
 
@@ -83,27 +82,26 @@ def review(
     Args:
         settings: Of the working tree.
         base: A branch or commit.
-        console: Shows how far it is.
-        sandbox: Runs an account with its state in a folder, and leaves nothing of it.
+        console: Shows progress.
+        sandbox: Runs an account with its state in a folder, and cleans up after it.
 
     Raises:
-        MlopsError: There is no such commit, or no data in reach of the sandbox.
+        MlopsError: The commit does not exist, or the sandbox cannot reach the data.
     """
-
-    def say(line: str) -> None:
-        tell(console, line)
-
     base_commit = resolved(settings.root, base)
-    with _stopped_like_ctrl_c(), _temporary_folder() as work, sandbox(work) as account:
-        aws = account(settings)
-        data = _rows(aws)
-        with _worktree(settings.root, work / "base", base_commit) as tree:
-            say(f"base       {base_commit}")
-            trained = _train_base(aws, account, tree, data, console)
-        for line in trained.failure:
-            say(f"           {line}")
-        say("change     the working tree")
-        change = _train(aws, data, console)
+    temporary = TemporaryDirectory(prefix="mlops-review-", ignore_cleanup_errors=True)
+    with _terminated_like_ctrl_c(), temporary as folder:
+        work = Path(folder).resolve()
+        with sandbox(work) as account:
+            aws = account(settings)
+            data = _rows(aws)
+            with _worktree(settings.root, work / "base", base_commit) as tree:
+                tell(console, f"base       {base_commit}")
+                trained = _train_base(aws, account, tree, data, console)
+            for line in trained.failure:
+                tell(console, f"           {line}")
+            tell(console, "change     the working tree")
+            change = _train(aws, data, console)
     return Review(
         settings,
         base_commit,
@@ -121,13 +119,13 @@ def _rows(aws: Aws) -> artifacts.Dataset:
     except MlopsError as error:
         if aws.settings.data.sample:
             raise
-        # A clone lacks what git ignores, as everything below data/.
-        hint = "" if "data.sample" in str(error) else "; name rows that git keeps as data.sample"
+        # A clone lacks what git ignores, such as data/.
+        hint = "" if "data.sample" in str(error) else "; set data.sample to rows that are in git"
         raise MlopsError(f"{error}{hint}") from error
 
 
 def resolved(root: Path, name: str) -> str:
-    """Return the commit of this name, 40 hexadecimal digits. Raises MlopsError if there is none."""
+    """Return the commit of this name, 40 hexadecimal digits. Raise MlopsError if there is none."""
     try:
         found = _git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^0")
     except FileNotFoundError as error:
@@ -144,8 +142,8 @@ def resolved(root: Path, name: str) -> str:
 def of_change(root: Path, base_commit: str) -> str:
     """Return the commit of the working tree, as `commit.current` does.
 
-    For a pull request CI checks out a merge into the base, which no clone ever sees: return what
-    was merged instead.
+    For a pull request CI checks out a merge into the base, which is in no clone: return the commit
+    that was merged.
     """
     at = commit.current(root)
     head, *parents = _git(root, "rev-list", "--parents", "--max-count=1", "HEAD").stdout.split()
@@ -154,18 +152,14 @@ def of_change(root: Path, base_commit: str) -> str:
 
 
 def behind(root: Path, base_commit: str) -> int:
-    """Return how many commits of the base are not in the change."""
+    """Return the number of commits of the base that the change lacks."""
     return int(_git(root, "rev-list", "--count", f"HEAD..{base_commit}").stdout or 0)
 
 
 @contextmanager
-def _stopped_like_ctrl_c() -> Iterator[None]:
-    """Make SIGTERM, by which CI systems end a job, run every `finally`, too."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
+def _terminated_like_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM, with which CI systems end a job, run every `finally`."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:
@@ -173,17 +167,8 @@ def _stopped_like_ctrl_c() -> Iterator[None]:
 
 
 @contextmanager
-def _temporary_folder() -> Iterator[Path]:
-    work = Path(tempfile.mkdtemp(prefix="mlops-review-")).resolve()
-    try:
-        yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-@contextmanager
 def _worktree(root: Path, folder: Path, at: str) -> Iterator[Path]:
-    """Check the repo of `root` out into `folder`, at the commit `at`, and remove it again."""
+    """Check out the commit `at` of the repo at `root` into `folder`; remove it at the end."""
     try:
         added = _git(root, "worktree", "add", "--detach", "--quiet", str(folder), at)
         if added.returncode != 0:
@@ -198,7 +183,7 @@ def _worktree(root: Path, folder: Path, at: str) -> Iterator[Path]:
 def _train_base(
     aws: Aws, account: Account, root: Path, data: artifacts.Dataset, console: Console
 ) -> Trained:
-    """Train what is in `root`, and make it the champion of the change."""
+    """Train the repo at `root`, and make it the champion that the change is compared with."""
     if not (root / "mlops.yaml").is_file():
         return Trained(failure=("it has no mlops.yaml yet",))
     try:
@@ -207,8 +192,8 @@ def _train_base(
         return Trained(failure=(str(error),))
     trained = _train(account(settings), data, console)
     if trained.model_package and settings.model_package_group != aws.settings.model_package_group:
-        another = f"it is another project: {settings.model_package_group}"
-        return Trained(trained.definition, failure=(another,))
+        other = f"it is another project: {settings.model_package_group}"
+        return Trained(trained.definition, failure=(other,))
     if trained.model_package:
         champion = registry.version(aws, int(trained.model_package.rpartition("/")[2]))
         registry.set_approval(aws, champion, "Approved", "what the change is compared with")
@@ -227,51 +212,44 @@ def _trained(aws: Aws, execution: Execution) -> Trained:
     answer = aws.sagemaker.describe_pipeline_definition_for_execution(
         PipelineExecutionArn=execution.arn
     )
-    outputs: dict[str, str] = {}
+    folders: dict[str, str] = {}
     for step in execution.steps:
         if step.kind == "ProcessingJob" and step.status == "Succeeded" and step.job:
             job = aws.sagemaker.describe_processing_job(ProcessingJobName=step.job)
             for output in job["ProcessingOutputConfig"]["Outputs"]:
-                outputs[output["OutputName"]] = output["S3Output"]["S3Uri"]
+                folders[output["OutputName"]] = output["S3Output"]["S3Uri"].rstrip("/")
+    gate, test_rows = None, None
+    if "evaluation" in folders:
+        gate = json.loads(objects.read(aws, f"{folders['evaluation']}/gate.json"))
+    if "test" in folders:
+        bucket, key = split_s3(f"{folders['test']}/")
+        found = objects.listed(aws, bucket, key)
+        test_rows = {item["Key"].removeprefix(key): item["ETag"] for item in found}
+    succeeded = execution.status == "Succeeded"
     return Trained(
         definition=answer["PipelineDefinition"],
-        gate=_gate(aws, outputs.get("evaluation")),
-        test_rows=_contents(aws, outputs.get("test")),
-        model_package=execution.model_package if execution.status == "Succeeded" else "",
-        failure=() if execution.status == "Succeeded" else _failure(aws, execution),
+        gate=gate,
+        test_rows=test_rows,
+        model_package=execution.model_package if succeeded else "",
+        failure=() if succeeded else _failure(aws, execution),
     )
 
 
 def _failure(aws: Aws, execution: Execution) -> tuple[str, ...]:
-    """Return why it failed, and the end of the log, which is deleted with the sandbox."""
+    """Return the reason and the end of the log, which is deleted with the sandbox."""
     first, *_ = executions.failure(aws, execution)
     failed = [step for step in execution.steps if step.status == "Failed" and step.job]
     return first, *(
         line
         for step in failed
         for line in executions.log_lines(aws, step)[-LOG_LINES:]
-        # Not what the first line already says, nor what the sandbox adds to it.
+        # Neither what the first line says already, nor the sandbox's own lines.
         if line.removeprefix("error: ") not in first and not line.startswith("[sandbox] ")
     )
 
 
-def _gate(aws: Aws, folder: str | None) -> dict[str, Any] | None:
-    if folder is None:
-        return None
-    content: dict[str, Any] = json.loads(objects.read(aws, f"{folder.rstrip('/')}/gate.json"))
-    return content
-
-
-def _contents(aws: Aws, folder: str | None) -> dict[str, str] | None:
-    if folder is None:
-        return None
-    bucket, key = split_s3(f"{folder.rstrip('/')}/")
-    found = objects.listed(aws, bucket, key)
-    return {item["Key"].removeprefix(key): item["ETag"] for item in found}
-
-
 def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run git in `root`: not in the repository that an outer git names, and without hooks."""
+    """Run git in `root`, even when called from a git hook, and without hooks of its own."""
     return subprocess.run(
         ["git", "-C", str(root), "-c", f"core.hooksPath={os.devnull}", *arguments],
         env={k: v for k, v in without_tokens(os.environ).items() if not k.startswith("GIT_")},
@@ -282,6 +260,6 @@ def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def _last_line(text: str) -> str:
-    """Return the last line that is not blank: of a traceback, the error."""
+    """Return the last line that is not blank; in a traceback that is the error."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1].removeprefix("mlops: ") if lines else ""

@@ -8,7 +8,8 @@ import math
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from rich import filesize
 
 from sm_mlops import commit
 from sm_mlops.aws import Aws, error_code
@@ -33,18 +34,19 @@ def start(aws: Aws, overrides: Mapping[str, str], say: Callable[[str], None]) ->
 
     Args:
         overrides: Parameter or hyperparameter name → text.
-        say: Gets one line for each thing done.
+        say: Called with a line for each thing done.
 
     Raises:
-        MlopsError: Data, a name or a value cannot work; nothing has been started.
+        MlopsError: The data, a name or a value is wrong; nothing has been started.
     """
     settings = aws.settings
     compiled = compile_pipeline(settings, aws.account)
     given = check_overrides(compiled.definition, overrides)
-    # Whatever data is given, the version's DataHash must be of that data.
+    # The version's DataHash must be that of the data it is trained on.
     named = given.get("InputData")
     data = artifacts.data_in_s3(aws, named) if named else artifacts.upload_data(aws)
-    say(f"data       {data.files} file{'s' * (data.files != 1)}, {_size(data.size)} at {data.uri}")
+    files = f"{data.files} file{'s' * (data.files != 1)}"
+    say(f"data       {files}, {filesize.decimal(data.size)} at {data.uri}")
     artifacts.upload_code(aws, compiled.objects)
     ensure_model_package_group(aws)
     champion = artifacts.upload_champion(aws)
@@ -71,7 +73,7 @@ def start(aws: Aws, overrides: Mapping[str, str], say: Callable[[str], None]) ->
 
 
 def check_overrides(definition: str, overrides: Mapping[str, str]) -> dict[str, str]:
-    """Return `overrides` by the parameters' own names. Raises MlopsError for the first bad one."""
+    """Return `overrides` by the parameters' own names. Raise MlopsError for the first bad one."""
     parameters = {item["Name"]: item for item in json.loads(definition)["Parameters"]}
     checked = {}
     for name, value in overrides.items():
@@ -83,16 +85,12 @@ def check_overrides(definition: str, overrides: Mapping[str, str]) -> dict[str, 
         parameter = parameters[known]
         kind = {"Integer": int, "Float": float}.get(parameter["Type"], str)
         try:
-            # The definition is JSON, which has no word for inf and nan.
-            if kind is float and not math.isfinite(float(value)):
+            # JSON has neither inf nor nan.
+            if kind is not str and not math.isfinite(kind(value)):
                 raise ValueError(value)
-            kind(value)
         except ValueError as error:
-            raise MlopsError(
-                f"--set {name}: {value!r} is not a number"
-                if kind is float
-                else f"--set {name}: {value!r} is not a whole number"
-            ) from error
+            number = "number" if kind is float else "whole number"
+            raise MlopsError(f"--set {name}: {value!r} is not a {number}") from error
         allowed = parameter.get("EnumValues")
         if allowed and value not in allowed:
             raise MlopsError(f"--set {name}: {value!r} is not one of {', '.join(allowed)}")
@@ -110,7 +108,7 @@ def ensure_model_package_group(aws: Aws) -> None:
     try:
         aws.sagemaker.describe_model_package_group(ModelPackageGroupName=group)
     except ClientError as error:
-        # SageMaker answers ValidationException for a group that is not there.
+        # SageMaker's code for a group that does not exist is ValidationException.
         if error_code(error) not in ("ValidationException", "ResourceNotFound"):
             raise
         aws.sagemaker.create_model_package_group(
@@ -124,32 +122,14 @@ def upsert(aws: Aws, definition: str) -> None:
     from botocore.exceptions import ClientError
 
     name, role = aws.settings.pipeline, aws.settings.role_arn(aws.account)
-    request: dict[str, Any] = {
-        "PipelineName": name,
-        "PipelineDefinition": definition,
-        "RoleArn": role,
-    }
+    request = {"PipelineName": name, "PipelineDefinition": definition, "RoleArn": role}
     try:
         present = aws.sagemaker.describe_pipeline(PipelineName=name)
     except ClientError as error:
-        if error_code(error) not in (
-            "ResourceNotFound",
-            "ResourceNotFoundException",
-            "ValidationException",
-        ):
+        if error_code(error) not in ("ResourceNotFound", "ValidationException"):
             raise
-        aws.sagemaker.create_pipeline(
-            **request, PipelineDescription=f"Trains the model of {aws.settings.project.github}"
-        )
+        description = f"Trains the model of {aws.settings.project.github}"
+        aws.sagemaker.create_pipeline(**request, PipelineDescription=description)
         return
     if (present["PipelineDefinition"], present["RoleArn"]) != (definition, role):
         aws.sagemaker.update_pipeline(**request)
-
-
-def _size(count: int) -> str:
-    size = float(count)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000 or unit == "GB":
-            break
-        size /= 1000
-    return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"

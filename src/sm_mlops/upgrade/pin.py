@@ -1,4 +1,4 @@
-"""tool.txt: the one line that says where this repo gets the tool from, and which one."""
+"""tool.txt: one line that pins the tool of this repo, with its source."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ _ARCHIVE = re.compile(rf"{NAME} @ https?://\S+ --hash=\S+")
 
 @dataclass(frozen=True)
 class Pin:
-    """A pin is to a commit of a git address, to a version of a package index or in `vendor/`, or,
-    with neither, to an archive."""
+    """A commit of a git address, a version of a package index or in `vendor/`, or an archive."""
 
     line: str
     address: str = ""
@@ -31,22 +30,23 @@ class Pin:
 
     @property
     def vendored(self) -> bool:
+        """Return whether the tool is a wheel in `vendor/`."""
         return self.line.startswith(f"./{FOLDER}/")
 
     @property
     def shown(self) -> str:
-        """The pin as a person reads it."""
+        """Return the pin as a person reads it."""
         if self.address:
             return f"{self.address} at {self.commit[:7]}"
         return f"{FOLDER}/ {self.version}" if self.vendored else self.line.partition(" --hash")[0]
 
 
 def read(root: Path) -> Pin:
-    """Return the pin of the repo at `root`. Raise MlopsError if there is none that is known."""
+    """Return the pin of the repo at `root`. Raise MlopsError if tool.txt is missing or invalid."""
     try:
         line = (root / FILE).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise MlopsError(f"{FILE}: cannot be read: git restore {FILE} brings it back") from error
+        raise MlopsError(f"{FILE}: cannot be read; restore it: git restore {FILE}") from error
     for pattern in (_GIT, _WHEEL, _INDEX, _ARCHIVE):
         if found := pattern.fullmatch(line):
             return Pin(line, **found.groupdict())
@@ -61,9 +61,9 @@ def write(root: Path, line: str) -> None:
 
 
 def mismatch(pin: Pin) -> str:
-    """Return what is installed here where that is not what is pinned, else nothing.
+    """Return the installed version if it is not the pinned one, else nothing.
 
-    The template's own environment has the tool it works on; nobody pins that.
+    An editable tool, as in the template's own environment, is never a mismatch.
     """
     origin = json.loads(importlib.metadata.distribution(NAME).read_text("direct_url.json") or "{}")
     if origin.get("dir_info", {}).get("editable"):

@@ -1,4 +1,4 @@
-"""The template's repository, as a repo moves to another of its versions: tags, changelog, pins."""
+"""Move a repo to another version of the template and the tool: releases, changelog, pins."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +19,7 @@ from sm_mlops.upgrade import wheel
 from sm_mlops.upgrade.pin import Pin
 
 CHANGELOG = "CHANGELOG.md"
-# The part of a version in CHANGELOG.md that is for teams; without it, all of the version is.
-TO_DO = "### To do in a repo"
+TO_DO = "### To do in a repo"  # in CHANGELOG.md; without it, a version's whole text is shown
 SECONDS = 60
 
 
@@ -37,7 +34,7 @@ class Release:
 
 @dataclass(frozen=True)
 class Upgrade:
-    """What an upgrade did: `steps` is the changelog's text for the team, `conflicts` are files."""
+    """The result: `steps` is the changelog's text for the team, `conflicts` are files."""
 
     release: Release
     moved: list[str]
@@ -47,48 +44,45 @@ class Upgrade:
 
 
 def releases(address: str, seconds: float = SECONDS) -> list[Release]:
-    """Return all released versions, the oldest first. Raise MlopsError if git cannot reach them."""
+    """Return all releases, oldest first. Raise MlopsError if git cannot reach the address."""
     found: dict[str, Release] = {}
     for line in _git("ls-remote", "--tags", address, seconds=seconds).splitlines():
         commit, _, reference = line.partition("\t")
-        # What an annotated tag points to follows it, as v1.0^{}.
+        # The commit of an annotated tag follows it, as v1.0^{}.
         if tag := re.fullmatch(r"refs/tags/(v?(\d+(?:\.\d+)*))(\^\{\})?", reference):
             found[tag[2]] = Release(tag[2], tag[1], commit)
     return sorted(found.values(), key=lambda release: parsed(release.version))
 
 
 def address_of(root: Path, pin: Pin) -> str:
-    """Return where the template's repository is; nothing where the repo does not say.
-
-    Cruft's own file first, because a pin may be a wheel.
-    """
-    address = str(_cruft(root).get("template", "")) or pin.address
-    return address.removeprefix("git+")
+    """Return the address of the template's repository from .cruft.json or the pin, or nothing."""
+    return (str(_cruft(root).get("template", "")) or pin.address).removeprefix("git+")
 
 
 def upgrade(root: Path, wanted: str = "") -> Upgrade:
     """Move template and tool to the newest release, or to the version `wanted`.
 
-    The lock is not renewed here; see the Makefile.
+    `make upgrade` also renews the lock.
 
     Raises:
-        MlopsError: Something is not committed, or the template or the version cannot be found.
+        MlopsError: There are uncommitted changes, or the template or version cannot be found.
     """
     pin = pins.read(root)
     address = address_of(root, pin)
     if not address:
         raise MlopsError(
-            "nothing here names the template's repository: .venv/bin/cruft link ADDRESS --checkout "
-            "COMMIT, with the commit this repo was rendered from; then commit .cruft.json"
+            "this repo does not name its template: .venv/bin/cruft link ADDRESS --checkout COMMIT, "
+            "with the commit that it was rendered from; then commit .cruft.json"
         )
     if _git("status", "--porcelain", folder=root):
-        raise MlopsError("not everything is committed: commit or stash it, then make upgrade")
+        raise MlopsError("there are uncommitted changes: commit or stash them, then make upgrade")
     release = _chosen(releases(address), wanted)
-    before = _template_version(root)
+    before, cruft = _template_version(root), _cruft(root)
     moved = []
-    with _clone(address, release) as template:
-        # First, because cruft wants nothing uncommitted.
-        cruft = _cruft(root)
+    with tempfile.TemporaryDirectory(prefix="mlops-upgrade-") as folder:
+        template = Path(folder) / "template"
+        _git("clone", "--quiet", "--depth=1", f"--branch={release.tag}", address, str(template))
+        # First, because cruft refuses uncommitted changes.
         if cruft and cruft.get("commit") != release.commit:
             _update(root, release)
             moved.append("template")
@@ -105,29 +99,27 @@ def upgrade(root: Path, wanted: str = "") -> Upgrade:
 
 
 def steps(changelog: str, after: str, until: str) -> str:
-    """Return what teams have to do for the versions above `after` up to `until`, oldest first."""
+    """Return what teams have to do for the versions after `after` up to `until`, oldest first."""
     parts = re.split(r"^## (\d+(?:\.\d+)*).*$", changelog, flags=re.MULTILINE)
-    told = []
+    found = []
     for version, text in zip(parts[1::2], parts[2::2], strict=True):
         if parsed(after) < parsed(version) <= parsed(until):
-            _, marked, to_do = text.partition(TO_DO)
-            told.append(f"{version}\n\n{(to_do if marked else text).strip()}")
-    return "\n\n".join(reversed(told))
+            found.append(f"{version}\n\n{text.rpartition(TO_DO)[2].strip()}")
+    return "\n\n".join(reversed(found))
 
 
 def _chosen(known: list[Release], wanted: str) -> Release:
     if not known:
-        raise MlopsError("the template's repository has no tag such as v1.2.3: nothing is released")
+        raise MlopsError("the template has no release: its repository has no tag such as v1.2.3")
     by_name = {release.version: release for release in known}
-    if not wanted:
-        return known[-1]
-    if wanted.removeprefix("v") not in by_name:
+    name = wanted.removeprefix("v") or known[-1].version
+    if name not in by_name:
         raise MlopsError(f"there is no version {wanted}; there are {', '.join(by_name)}")
-    return by_name[wanted.removeprefix("v")]
+    return by_name[name]
 
 
 def _template_version(root: Path) -> str:
-    """Return the version of the template that the repo is from; all of the changelog for none."""
+    """Return the template's version in this repo, or nothing, which shows the whole changelog."""
     try:
         table = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
         return str(table["tool"]["mlops"]["template-version"])
@@ -142,7 +134,7 @@ def _cruft(root: Path) -> dict[str, object]:
     try:
         return dict(json.loads(file.read_text(encoding="utf-8")))
     except ValueError as error:
-        raise MlopsError(".cruft.json: not JSON: git restore .cruft.json brings it back") from error
+        raise MlopsError(".cruft.json is not JSON; restore it: git restore .cruft.json") from error
 
 
 def _update(root: Path, release: Release) -> None:
@@ -150,13 +142,13 @@ def _update(root: Path, release: Release) -> None:
     done = subprocess.run(
         [*command, "--checkout", release.tag], cwd=root, capture_output=True, text=True, check=False
     )
-    # Cruft ends with 0 when it refuses, too.
+    # Cruft's exit code is 0 even when it refuses.
     if done.returncode or _cruft(root).get("commit") != release.commit:
         raise MlopsError(f"cruft update failed: {_last_line(done.stderr or done.stdout)}")
 
 
 def _move(root: Path, pin: Pin, template: Path, release: Release) -> bool:
-    """Pin the tool to the release in the way it was pinned before. Return whether that changed."""
+    """Pin the tool to the release, from the same kind of source. Return whether the pin changed."""
     if pin.address:
         pins.write(root, f"{wheel.NAME} @ git+{pin.address}@{release.commit}")
     elif pin.vendored:
@@ -168,7 +160,7 @@ def _move(root: Path, pin: Pin, template: Path, release: Release) -> bool:
             raise MlopsError(f"the template's cookiecutter.json has no _tool_pin at {release.tag}")
         pins.write(root, line)
     else:
-        raise MlopsError(f"{pins.FILE} names an archive: name that of {release.tag} there by hand")
+        raise MlopsError(f"{pins.FILE} pins an archive: change it to that of {release.tag}")
     return pins.read(root) != pin
 
 
@@ -178,22 +170,14 @@ def _conflicts(root: Path) -> list[str]:
     return [*names, *rejected]
 
 
-@contextmanager
-def _clone(address: str, release: Release) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="mlops-upgrade-") as folder:
-        template = Path(folder) / "template"
-        _git("clone", "--quiet", "--depth=1", f"--branch={release.tag}", address, str(template))
-        yield template
-
-
 def _git(*arguments: str, folder: Path | None = None, seconds: float | None = None) -> str:
-    """Return what git says. Raise MlopsError with its last line, without passwords."""
+    """Return git's output. Raise MlopsError with its error, without passwords."""
     try:
         done = subprocess.run(
-            # Without this a tag is cloned with advice on standard error.
+            # Cloning a tag would print advice on standard error.
             ["git", "-c", "advice.detachedHead=false", *arguments],
             cwd=folder,
-            # Nobody is there to be asked, by git or by ssh.
+            # Neither git nor ssh may prompt.
             env={"GIT_SSH_COMMAND": "ssh -o BatchMode=yes"}
             | os.environ
             | {"GIT_TERMINAL_PROMPT": "0"},
@@ -214,5 +198,5 @@ def _git(*arguments: str, folder: Path | None = None, seconds: float | None = No
 
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    told = [line for line in lines if line.startswith(("fatal:", "error:"))] or lines[-1:] or [""]
-    return re.sub(r"//[^/\s]*@", "//", told[0])
+    found = [line for line in lines if line.startswith(("fatal:", "error:"))] or lines[-1:] or [""]
+    return re.sub(r"//[^/\s]*@", "//", found[0])

@@ -1,8 +1,8 @@
-"""Builds this tool's wheel: from its source, or from the place where it is installed.
+"""Build this tool's wheel from its source, or from its installed files.
 
-Needs neither a network nor a build backend, so it works offline, and the same files give the same
-bytes on every machine. The template's hook loads this file in cookiecutter's interpreter: standard
-library only, Python 3.11 or newer, and nothing else of ours.
+Works offline, without a build backend; equal files give equal bytes on every machine. The
+template's hook loads this file in cookiecutter's interpreter, so it needs only the standard library
+of Python 3.11.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ import tomllib
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 NAME = "sm-mlops"
 PACKAGE = "sm_mlops"
 FOLDER = "vendor"
-# The oldest time that a zip can hold. One fixed time, so that equal files are equal archives.
-_MOMENT = (1980, 1, 1, 0, 0, 0)
+_TIME = (1980, 1, 1, 0, 0, 0)  # of every file in the wheel; the oldest that a zip can have
 _WHEEL = f"Wheel-Version: 1.0\nGenerator: {NAME}\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 
 
 def vendor(repo: Path, source: Path | None = None) -> str:
-    """Write the wheel into `vendor/` of `repo` in place of older ones, and pin it in `tool.txt`.
+    """Write the wheel to `vendor/` of `repo`, delete older ones, and pin it in `tool.txt`.
 
     Args:
-        source: The template's folder; without it, the tool that is installed here is packed.
+        source: The template's folder; by default the installed tool is packed.
 
     Returns:
         The path of the wheel below `repo`.
@@ -67,12 +67,12 @@ def from_source(root: Path) -> tuple[str, dict[str, bytes]]:
 
 
 def from_installation() -> tuple[str, dict[str, bytes]]:
-    """Return the same for the tool that is installed beside this interpreter.
+    """Return the same from the tool that is installed in this environment.
 
     Raises:
-        FileNotFoundError: It is not installed, or its files are gone.
+        FileNotFoundError: It is not installed, or its files are missing.
     """
-    # Not above: the hook does without them, and they take long to import.
+    # Imported here, because they are slow and the hook does not need them.
     from importlib.metadata import PackageNotFoundError, distribution
     from urllib.parse import unquote, urlsplit
 
@@ -93,7 +93,7 @@ def from_installation() -> tuple[str, dict[str, bytes]]:
     }
 
 
-def metadata(project: dict[str, object], version: str) -> str:
+def metadata(project: dict[str, Any], version: str) -> str:
     """Return what hatchling writes into METADATA for the table `project` of pyproject.toml."""
     lines = [
         "Metadata-Version: 2.5",
@@ -101,22 +101,16 @@ def metadata(project: dict[str, object], version: str) -> str:
         f"Version: {version}",
         f"Summary: {project['description']}",
         f"License-Expression: {project['license']}",
-        *(f"License-File: {name}" for name in _list(project["license-files"])),
+        *(f"License-File: {name}" for name in project["license-files"]),
         f"Requires-Python: {_sorted(str(project['requires-python']))}",
-        *(f"Requires-Dist: {_sorted(item)}" for item in _list(project["dependencies"])),
+        *(f"Requires-Dist: {_sorted(item)}" for item in project["dependencies"]),
     ]
     extras = project["optional-dependencies"]
-    assert isinstance(extras, dict)
     for extra in sorted(extras):
         lines.append(f"Provides-Extra: {extra}")
         items = sorted({_sorted(item) for item in _expanded(extra, extras)})
         lines += [f"Requires-Dist: {item}; extra == '{extra}'" for item in items]
     return "\n".join(lines) + "\n"
-
-
-def _list(value: object) -> list[str]:
-    assert isinstance(value, list)
-    return value
 
 
 def _expanded(extra: str, extras: dict[str, list[str]]) -> Iterable[str]:
@@ -138,26 +132,22 @@ def _sorted(requirement: str) -> str:
 def pack(version: str, files: dict[str, bytes]) -> bytes:
     """Return the wheel that holds `files`.
 
-    They are stored as they are: git compresses a push anyway, and from the wheel before it keeps
-    only what differs, which it cannot do with what is compressed already.
+    They are not compressed, so that git can store a new wheel as its difference from the last one.
     """
     info = f"{PACKAGE}-{version}.dist-info"
     files = files | {f"{info}/WHEEL": _WHEEL.encode()}
-    record = []
+    # Metadata last, as the format recommends.
+    names = sorted(files, key=lambda name: (name.startswith(info), name))
+    record = ""
+    for name in names:
+        digest = base64.urlsafe_b64encode(hashlib.sha256(files[name]).digest())
+        record += f"{name},sha256={digest.decode().rstrip('=')},{len(files[name])}\n"
+    files[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
     body = io.BytesIO()
     with zipfile.ZipFile(body, "w", zipfile.ZIP_STORED) as target:
-        # Metadata last, as the format recommends.
-        for name in sorted(files, key=lambda name: (name.startswith(info), name)):
-            digest = base64.urlsafe_b64encode(hashlib.sha256(files[name]).digest())
-            record.append(f"{name},sha256={digest.decode().rstrip('=')},{len(files[name])}")
-            _add(target, name, files[name])
-        record.append(f"{info}/RECORD,,")
-        _add(target, f"{info}/RECORD", ("\n".join(record) + "\n").encode())
+        for name in [*names, f"{info}/RECORD"]:
+            entry = zipfile.ZipInfo(name, _TIME)
+            entry.create_system = 3  # Unix
+            entry.external_attr = 0o100644 << 16
+            target.writestr(entry, files[name])
     return body.getvalue()
-
-
-def _add(target: zipfile.ZipFile, name: str, content: bytes) -> None:
-    entry = zipfile.ZipInfo(name, _MOMENT)
-    entry.create_system = 3  # Unix, as the mode is.
-    entry.external_attr = 0o100644 << 16
-    target.writestr(entry, content)
