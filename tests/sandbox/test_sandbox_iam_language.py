@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from sm_mlops.sandbox.iam.decide import base_facts, decide
-from sm_mlops.sandbox.iam.identities import Identity
-from sm_mlops.sandbox.iam.language import Asked, Facts, said
+from sm_mlops.sandbox.decisions import base_facts, decide
+from sm_mlops.sandbox.identities import Identity
+from sm_mlops.sandbox.policy_language import Asked, Facts, said
 from sm_mlops.sandbox.wire import ApiError
 
 ROLE = "arn:aws:iam::123456789012:role/churn-github"

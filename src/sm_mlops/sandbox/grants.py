@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sm_mlops.sandbox import policies
-from sm_mlops.sandbox.iam import identities
+from sm_mlops.sandbox import identities, policies
 from sm_mlops.sandbox.wire import partition
 
 

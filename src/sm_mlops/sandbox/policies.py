@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sm_mlops.sandbox.iam import identities
-from sm_mlops.sandbox.iam.decide import base_facts, decide
-from sm_mlops.sandbox.iam.language import Asked, Facts, said
+from sm_mlops.sandbox import identities
+from sm_mlops.sandbox.decisions import base_facts, decide
+from sm_mlops.sandbox.policy_language import Asked, Facts, said
 from sm_mlops.sandbox.wire import ApiError, Caller, invalid, partition
 
 NO_ROLE = (

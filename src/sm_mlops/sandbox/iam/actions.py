@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from sm_mlops.sandbox.iam.language import Value, many
 from sm_mlops.sandbox.iam.operations import SERVICES, Service, Table
+from sm_mlops.sandbox.policy_language import Value, many
 from sm_mlops.sandbox.wire import Params
 
 FIELD = re.compile(r"\{(\w+)\}")
@@ -190,7 +190,7 @@ def _request_tags(params: Params) -> dict[str, Value]:
 
 
 def _special(service: str, operation: str, params: Params) -> dict[str, Value]:
-    """Return the context keys that a service has of its own; see language.KEYS."""
+    """Return the context keys that a service has of its own; see policy_language.KEYS."""
 
     def given(**names: str) -> dict[str, Value]:
         prefix = SERVICES[service].prefix

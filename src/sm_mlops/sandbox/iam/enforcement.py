@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from sm_mlops.sandbox import client
-from sm_mlops.sandbox.iam import actions, identities, objects, requests
+from sm_mlops.sandbox import client, identities
+from sm_mlops.sandbox.decisions import ALLOWED, Verdict, base_facts, decide
+from sm_mlops.sandbox.iam import actions, objects, requests
 from sm_mlops.sandbox.iam.actions import Check, Place
-from sm_mlops.sandbox.iam.decide import ALLOWED, Verdict, base_facts, decide
-from sm_mlops.sandbox.iam.identities import Identity
-from sm_mlops.sandbox.iam.language import Facts, Value
 from sm_mlops.sandbox.iam.resources import Resources, object_tags
+from sm_mlops.sandbox.identities import Identity
+from sm_mlops.sandbox.policy_language import Facts, Value
 from sm_mlops.sandbox.storage import Store
 from sm_mlops.sandbox.wire import ApiError, Caller, partition
 

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 from sm_mlops.sandbox.iam import resources
 from sm_mlops.sandbox.iam.actions import Check
-from sm_mlops.sandbox.iam.language import Value
+from sm_mlops.sandbox.policy_language import Value
 
 # Of a bucket, by the query's word: what reading, writing and deleting it takes.
 SETTINGS = {

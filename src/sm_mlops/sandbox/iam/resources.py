@@ -9,9 +9,9 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sm_mlops.sandbox import identities
 from sm_mlops.sandbox.cloudformation.ledger import CHANGE_SET, STACK
 from sm_mlops.sandbox.endpoints import CONFIG, ENDPOINT, MODEL
-from sm_mlops.sandbox.iam import identities
 from sm_mlops.sandbox.jobs import PROCESSING, TRAINING
 from sm_mlops.sandbox.pipelines import PIPELINE
 from sm_mlops.sandbox.projects import PROJECT, REPOSITORY

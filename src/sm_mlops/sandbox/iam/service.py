@@ -8,9 +8,9 @@ import uuid
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sm_mlops.sandbox import calls
+from sm_mlops.sandbox import calls, identities
 from sm_mlops.sandbox.github.oidc import HOST, Tokens
-from sm_mlops.sandbox.iam import identities, requests, simulation
+from sm_mlops.sandbox.iam import requests, simulation
 from sm_mlops.sandbox.iam.enforcement import Guard
 from sm_mlops.sandbox.iam.sign_in import check_assume_role, check_web_identity
 from sm_mlops.sandbox.replies import Start, error_reply, read, reply

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 from xml.sax.saxutils import escape
 
-from sm_mlops.sandbox.iam import identities
-from sm_mlops.sandbox.iam.decide import Verdict, base_facts, decide
-from sm_mlops.sandbox.iam.identities import Identity
-from sm_mlops.sandbox.iam.language import Value, many
+from sm_mlops.sandbox import identities
+from sm_mlops.sandbox.decisions import Verdict, base_facts, decide
+from sm_mlops.sandbox.identities import Identity
+from sm_mlops.sandbox.policy_language import Value, many
 from sm_mlops.sandbox.wire import ApiError, Caller, Params, not_implemented
 
 MEMBERS = {"PolicySourceArn", "ActionNames", "ResourceArns", "ContextEntries", "Version"}

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from sm_mlops.sandbox.iam.identities import ANONYMOUS, Identity
-from sm_mlops.sandbox.iam.language import Asked, Document, Facts, Said, Value, said
+from sm_mlops.sandbox.identities import ANONYMOUS, Identity
+from sm_mlops.sandbox.policy_language import Asked, Document, Facts, Said, Value, said
 
 Why = Literal["", "identity-based", "resource-based", "boundary", "trust"]
 
