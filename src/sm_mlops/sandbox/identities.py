@@ -47,7 +47,7 @@ class Identity:
         return self.principal.rpartition("/")[2]
 
     def names(self) -> dict[str, str]:
-        """Return the names that a policy of a resource may call it by; see policy_language.Asked."""
+        """Return the names that a resource policy may call it by; see policy_language.Asked."""
         if self.kind == ANONYMOUS:
             return {}
         place = self.principal.rpartition(":")[0]

@@ -28,11 +28,10 @@ from sm_mlops.sandbox.wire import ApiError, Caller, not_implemented, public
 from sm_mlops.sandbox.workflow import Address, Workflows
 
 TAGGED = {"project": PROJECT, "code-repository": REPOSITORY}
-# What a person at a console does, and tests of failures.
+# What a person does at a console.
 CONTROLS = (
     "workflows.environment",
     "connections.complete",
-    "github.inject",
     "github.accounts.add",
     "github.accounts.add_app",
     "github.accounts.add_team",
@@ -107,7 +106,7 @@ class Integrations:
         return mounted(self.github, environ, start)
 
     def control(self, body: bytes) -> Any:
-        """Do what a person or a test asks for: {"call": one of CONTROLS, "args", "kwargs"}."""
+        """Do what a person asks for: {"call": one of CONTROLS, "args", "kwargs"}."""
         given = json.loads(body)
         if given["call"] not in CONTROLS:
             raise ApiError("NotFound", f"no control {given['call']}", 404)

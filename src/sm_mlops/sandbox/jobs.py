@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -56,8 +55,8 @@ PROCESSING_CONFIG = (
 class Jobs:
     """Operations on jobs. Keys of records are ARNs.
 
-    `fault` is asked before a job starts and may return a FailureReason to fail it with (for tests
-    of retry policies); `stop_grace` is the time in seconds between SIGTERM and SIGKILL (AWS: 120).
+    `work` runs a job of each kind and returns its status and failure reason; `stop_grace` is the
+    time in seconds between SIGTERM and SIGKILL (AWS: 120).
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class Jobs:
     ) -> None:
         self.store, self.objects, self.folder = store, objects, folder
         self.stop_grace = stop_grace
-        self.fault: Callable[[str], str | None] = lambda kind: None
+        self.work = {PROCESSING: self._process, TRAINING: self._train}
         self.running: dict[str, Running] = {}
         self.closing = False
         self._recover()
@@ -202,11 +201,7 @@ class Jobs:
             shutil.rmtree(job.folder, ignore_errors=True)
             for part in ("ml", "tmp"):
                 (job.folder / part).mkdir(parents=True)
-            injected = self.fault(kind)
-            if injected:
-                raise JobFailed(injected)
-            work = self._process if kind == PROCESSING else self._train
-            status, reason = work(job)
+            status, reason = self.work[kind](job)
         except JobFailed as error:
             reason = str(error)
         except NoSuchObject as error:

@@ -22,11 +22,10 @@ from typing import Any, cast
 
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from sm_mlops.sandbox import calls, client, grants, moto_app, runtime, wire
+from sm_mlops.sandbox import client, grants, moto_app, runtime, wire
 from sm_mlops.sandbox.clients import Clients
 from sm_mlops.sandbox.cloudformation import Stacks, protocol
 from sm_mlops.sandbox.endpoints import ENDPOINT, TIME, Endpoints
-from sm_mlops.sandbox.faults import Fault, Faults
 from sm_mlops.sandbox.github.service import PREFIX, GitHub
 from sm_mlops.sandbox.hosting import CONFIG, MODEL, Models
 from sm_mlops.sandbox.iam.service import Iam
@@ -64,7 +63,6 @@ class Server:
         self.folder = self.root / client.FOLDER
         self.ended = threading.Event()
         self.token = secrets.token_hex(16)
-        self._faults = Faults()
         self._leases = 0
         self._owned = False
         self._standing = True
@@ -132,7 +130,6 @@ class Server:
         self.iam = Iam(self.store, self.moto.keep)
         grants.on_session(self.moto.keep)
         self.jobs = Jobs(self.store, self.objects, self.folder / "jobs", self.stop_grace)
-        self.jobs.fault = self._job_fault
         self.registry = Registry(self.store)
         self.registry.recover()
         self.metrics = Metrics(self.pace)
@@ -271,16 +268,12 @@ class Server:
         refused = self.iam.refuse(service, environ, caller, start)
         if refused is not None:
             return refused
-        if self._faults:
-            operation = _operation(service, environ)
-            fault = self._take_fault(operation, environ.get("HTTP_USER_AGENT", ""))
-            if fault is not None:
-                return self._fail(fault, service, caller, environ, start)
-        return self._serve(service, caller, environ, start)
+        return self.serve(service, caller, environ, start)
 
-    def _serve(
+    def serve(
         self, service: str, caller: Caller, environ: dict[str, Any], start: Start
     ) -> Iterable[bytes]:
+        """Answer a request that IAM has allowed."""
         target, _, operation = environ.get("HTTP_X_AMZ_TARGET", "").partition(".")
         if target == "SageMaker" and operation not in BY_MOTO:
             return self._sagemaker(operation, caller, environ, start)
@@ -345,67 +338,6 @@ class Server:
             if hasattr(owner, wire.snake_case(name))
         }
 
-    # Faults, for tests of what retries them.
-
-    def inject(
-        self,
-        where: str,
-        code: str = "InternalFailure",
-        message: str = "injected",
-        status: int = 400,
-        times: int = 1,
-        after: int = 0,
-        acts: bool = False,
-        agent: str = "",
-    ) -> None:
-        """Make calls of an operation, or jobs of a kind, fail: the first `after` that fit pass, the
-        next `times` fail.
-
-        `where` is an operation such as "CreateTrainingJob", or "*"; or "ProcessingJob" or
-        "TrainingJob" for the job itself: its FailureReason becomes "<code>: <message>". Status 0
-        drops the connection. `acts`: the call is carried out, and only its answer is lost. With
-        `agent`, only of clients that have this in their user agent: "sm-mlops" is that of the
-        commands, which services of the sandbox do not have.
-        """
-        self._faults.append(Fault(where, status, message, times, after, acts, code, agent))
-
-    def faulty(self) -> bool:
-        """Tell whether a fault waits for a call."""
-        return bool(self._faults)
-
-    def _take_fault(self, where: str, agent: str | None = None) -> Fault | None:
-        """Return the fault that meets a call of a client with this user agent, or a job."""
-        return self._faults.take(
-            lambda fault: (
-                (fault.where == where or (fault.where == "*" and agent is not None))
-                and fault.agent in (agent or "")
-            )
-        )
-
-    def _fail(
-        self,
-        fault: Fault,
-        service: str,
-        caller: Caller,
-        environ: dict[str, Any],
-        start: Start,
-    ) -> Iterable[bytes]:
-        if fault.acts:
-            for _ in self._serve(service, caller, environ, lambda *_: None):
-                pass
-        if not fault.status:
-            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
-        error = ApiError(fault.code, fault.message, fault.status or 500)
-        if _invokes(service, environ):
-            return runtime.error_answer(error, start)
-        content = error_reply(start, error, calls.xml(service, environ))
-        # Nobody reads the body of such an answer, which would be taken for the next answer's.
-        return [] if environ["REQUEST_METHOD"] == "HEAD" else content
-
-    def _job_fault(self, kind: str) -> str | None:
-        fault = self._take_fault(kind)
-        return f"{fault.code}: {fault.message}" if fault else None
-
     # The sandbox's own requests.
 
     def _control(self, path: str, environ: dict[str, Any], start: Start) -> Iterable[bytes]:
@@ -469,14 +401,6 @@ _TAGGED = {
     **TAGGED,
 }
 TAG_OPERATIONS = ("AddTags", "ListTags", "DeleteTags")
-
-
-def _operation(service: str, environ: dict[str, Any]) -> str:
-    """Return the operation that a request asks for, "" when it cannot be told."""
-    if _invokes(service, environ):
-        asynchronous = environ["PATH_INFO"].endswith("/async-invocations")
-        return "InvokeEndpointAsync" if asynchronous else "InvokeEndpoint"
-    return calls.operation(service, environ)
 
 
 def _invokes(service: str, environ: dict[str, Any]) -> bool:
