@@ -418,10 +418,7 @@ def test_a_configuration_deleted_under_its_endpoint_makes_updates_impossible(
 def test_the_count_that_autoscaling_sets_is_kept_when_asked(aws: Hosting) -> None:
     config = aws.named("scaled by hand")
     name = aws.deploy(config)
-    aws.sagemaker.update_endpoint_weights_and_capacities(
-        EndpointName=name,
-        DesiredWeightsAndCapacities=[{"VariantName": "AllTraffic", "DesiredInstanceCount": 3}],
-    )
+    aws.scale(name, 3)
     kept = aws.update(name, config, RetainAllVariantProperties=True)
     assert kept["ProductionVariants"][0]["CurrentInstanceCount"] == 3
     reset = aws.update(name, config)
@@ -461,13 +458,6 @@ def test_what_models_and_endpoints_cannot_be_here_is_refused_by_name(
         (
             lambda: aws.update(ready, aws.named("x"), RetainDeploymentConfig=True),
             "sagemaker:UpdateEndpoint with RetainDeploymentConfig",
-        ),
-        (
-            lambda: aws.sagemaker.update_endpoint_weights_and_capacities(
-                EndpointName=ready,
-                DesiredWeightsAndCapacities=[{"VariantName": "AllTraffic", "DesiredWeight": 1}],
-            ),
-            "sagemaker:UpdateEndpointWeightsAndCapacities with a weight",
         ),
     ):
         with pytest.raises(ClientError, match=f"does not implement {message}"):
@@ -589,15 +579,6 @@ def test_headers_that_the_service_does_not_take_are_refused(
 ) -> None:
     with pytest.raises(ClientError, match=r"ValidationError.*failed to satisfy constraint"):
         aws.ask(ready, **{member: value})
-
-
-def test_a_failed_endpoint_has_no_instances_to_change(aws: Hosting) -> None:
-    name = aws.deploy(aws.named("broken", BROKEN), expect="Failed")
-    with pytest.raises(ClientError, match="Cannot update failed endpoint"):
-        aws.sagemaker.update_endpoint_weights_and_capacities(
-            EndpointName=name,
-            DesiredWeightsAndCapacities=[{"VariantName": "AllTraffic", "DesiredInstanceCount": 1}],
-        )
 
 
 def test_an_endpoint_has_fifty_tags_at_most(aws: Hosting, ready: str) -> None:

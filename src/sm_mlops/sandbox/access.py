@@ -42,9 +42,7 @@ class RoleObjects:
         self.objects.put(bucket, key, source, move)
 
     def _check(self, action: str, bucket: str, key: str, prefix: str = "") -> None:
-        found = self.objects.buckets().get(bucket)
-        if found is None:
-            raise NoSuchObject(f"The specified bucket does not exist: {bucket}")
+        found = self.objects.bucket(bucket)
         if not may(check_role(self.role, self.caller), action, found, key, self.caller, prefix):
             resource = f"arn:{partition(self.caller.region)}:s3:::{bucket}"
             resource = f"{resource}/{key}" if key else resource

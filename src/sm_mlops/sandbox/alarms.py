@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from sm_mlops.sandbox.metrics import breaches, buckets, set_state
+from sm_mlops.sandbox.metrics import set_state, state_of
 from sm_mlops.sandbox.wire import Caller
 
 FUNCTIONS, QUEUES = "AWS/Lambda", "AWS/SQS"
@@ -54,24 +54,13 @@ class Alarms:
         for alarm in list(backend.alarms.values()):
             if alarm.namespace not in (FUNCTIONS, QUEUES) or not alarm.metric_name:
                 continue
-            state = self._state(alarm, caller)
+            dimensions = frozenset((d.name, d.value) for d in alarm.dimensions)
+            key = (*_place(caller), alarm.namespace, alarm.metric_name, dimensions)
+            samples = list(self._samples.get(key, deque()).copy())
+            state = state_of(alarm, samples, float(alarm.period))
             if state is not None and state != alarm.state_value:
                 set_state(alarm, state, caller.account)
                 self.on_change()
-
-    def _state(self, alarm: Any, caller: Caller) -> str | None:
-        dimensions = frozenset((d.name, d.value) for d in alarm.dimensions)
-        key = (*_place(caller), alarm.namespace, alarm.metric_name, dimensions)
-        samples = list(self._samples.get(key, deque()).copy())
-        periods = buckets(alarm, samples, float(alarm.period), time.time())
-        missing = alarm.treat_missing_data
-        breaching = sum(
-            breaches(alarm, found) if found else missing == "breaching" for found in periods
-        )
-        if any(periods) or missing in ("breaching", "notBreaching"):
-            needed = int(alarm.datapoints_to_alarm or len(periods))
-            return "ALARM" if breaching >= needed else "OK"
-        return None
 
 
 def _place(caller: Caller) -> tuple[str, str]:

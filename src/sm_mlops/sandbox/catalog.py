@@ -241,7 +241,8 @@ class Catalog(JsonService):
         body = self._template(url, caller)
         if not given.get("DisableTemplateValidation"):
             try:
-                self._cloudformation(caller).validate_template(TemplateBody=body)
+                client = self.client("cloudformation", caller.region, caller.access_key)
+                client.validate_template(TemplateBody=body)
             except ClientError as error:
                 raise self.invalid(
                     f"Invalid templateBody. {error.response['Error'].get('Message', '')}"
@@ -272,9 +273,6 @@ class Catalog(JsonService):
             )
         except ApiError as error:
             raise self.invalid(error.message) from error
-
-    def _cloudformation(self, caller: Caller, key: str = "") -> Any:
-        return self.client("cloudformation", caller.region, key or caller.access_key)
 
     def product(self, identity: str, caller: Caller) -> Record:
         """Return a product. Raises ApiError."""

@@ -6,7 +6,7 @@ import uuid
 
 from sm_mlops.sandbox.services import JsonService, place
 from sm_mlops.sandbox.storage import Record
-from sm_mlops.sandbox.wire import Caller, Params, not_implemented, page, public
+from sm_mlops.sandbox.wire import Caller, Params, page, pick, public
 
 CONNECTION = "CodeConnection"
 
@@ -19,10 +19,8 @@ class Connections(JsonService):
 
     def create_connection(self, params: Params, caller: Caller) -> Params:
         """Answer CreateConnection."""
-        if params.get("HostArn"):
-            raise not_implemented("connections to a host of codeconnections")
-        if not params.get("ProviderType"):
-            raise self.invalid("ProviderType must be given")
+        if bool(params.get("ProviderType")) == bool(params.get("HostArn")):
+            raise self.invalid("Exactly one of ProviderType and HostArn must be given")
         if any(
             row["ConnectionName"] == params["ConnectionName"]
             for row in self.mine(CONNECTION, caller)
@@ -34,7 +32,9 @@ class Connections(JsonService):
         record = {
             "ConnectionName": params["ConnectionName"],
             "ConnectionArn": arn,
-            "ProviderType": params["ProviderType"],
+            # A host is a GitHub Enterprise Server that a person has set up; there is no API for it.
+            "ProviderType": params.get("ProviderType", "GitHubEnterpriseServer"),
+            **pick(params, "HostArn"),
             "OwnerAccountId": caller.account,
             "ConnectionStatus": "PENDING",
             "_tags": params.get("Tags", []),

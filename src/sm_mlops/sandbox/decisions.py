@@ -6,7 +6,6 @@ Source: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_eval
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,7 +46,6 @@ def decide(
     *,
     owner: str = "",
     policy_decides: bool = False,
-    names: Mapping[str, str] | None = None,
 ) -> Verdict:
     """Return whether an identity may do something with a resource.
 
@@ -55,7 +53,7 @@ def decide(
     (keys, the trust policies of roles) nothing is allowed that the resource's policy does not allow
     or leave to the account.
     """
-    asked = Asked(action, resource, facts, {**who.names(), **(names or {})})
+    asked = Asked(action, resource, facts, who.names())
     of_resource = said(policy, asked) if policy is not None else Said()
     if of_resource.denied:
         return Verdict(False, True, "resource-based")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from botocore.model import ListShape, MapShape, Shape, StructureShape
@@ -365,12 +366,9 @@ def _check_property(path: str, step: Step | None, target: str, rest: list[str | 
 
 
 def _check_cycles(definition: Definition) -> None:
-    done: set[str] = set()
-    pending = dict(definition.steps)
-    while pending:
-        ready = [name for name, step in pending.items() if step.dependencies <= done]
-        if not ready:
-            raise invalid(f"Steps depend on each other in a circle: {', '.join(sorted(pending))}")
-        for name in ready:
-            done.add(name)
-            del pending[name]
+    graph = {name: step.dependencies for name, step in definition.steps.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        names = ", ".join(sorted(set(error.args[1])))
+        raise invalid(f"Steps depend on each other in a circle: {names}") from error

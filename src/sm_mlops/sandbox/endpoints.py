@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 from sm_mlops.sandbox import wire
@@ -23,11 +22,10 @@ from sm_mlops.sandbox.fleets import Fleet, Live
 from sm_mlops.sandbox.hosting import CONFIG, MODEL, find, listed, location
 from sm_mlops.sandbox.metrics import Metrics
 from sm_mlops.sandbox.objects import NoSuchObject, Objects
-from sm_mlops.sandbox.policies import check_role, may
 from sm_mlops.sandbox.serving import LOG_GROUP, Container, ServingFailed
 from sm_mlops.sandbox.storage import Record, Store
 from sm_mlops.sandbox.traffic import check_update, owner_of, retain, scalable_targets, steps
-from sm_mlops.sandbox.wire import ApiError, Caller, Params, invalid, not_implemented, pick
+from sm_mlops.sandbox.wire import ApiError, Caller, Params, invalid, pick
 
 ENDPOINT = "Endpoint"
 SERVING_LOG = "ServingLog"
@@ -172,35 +170,6 @@ class Endpoints:
         self._begin(record["EndpointArn"], self._delete)
         return {}
 
-    def update_endpoint_weights_and_capacities(self, params: Params, caller: Caller) -> Params:
-        """Answer UpdateEndpointWeightsAndCapacities as Application Auto Scaling calls it.
-
-        The count changes at once, since there is one process however many instances.
-        """
-        [asked] = params["DesiredWeightsAndCapacities"]
-        if "DesiredWeight" in asked or "ServerlessUpdateConfig" in asked:
-            raise not_implemented("sagemaker:UpdateEndpointWeightsAndCapacities with a weight")
-        with self.store.lock:
-            record = self._endpoint(params["EndpointName"], caller)
-            self._settled(record)
-            _refuse_failed(record)
-            [shown] = record["ProductionVariants"]
-            if asked["VariantName"] != shown["VariantName"]:
-                raise invalid(
-                    f'Could not find variant "{asked["VariantName"]}" of endpoint '
-                    f'"{record["EndpointArn"]}".'
-                )
-            if "CurrentServerlessConfig" in shown:
-                raise invalid("A serverless variant has no instance count")
-            count = asked["DesiredInstanceCount"]
-            shown["CurrentInstanceCount"] = shown["DesiredInstanceCount"] = count
-            record["_deployed"]["variant"]["InitialInstanceCount"] = count
-            live = self.live[record["EndpointArn"]]
-            if live.blue is not None:
-                live.blue = replace(live.blue, instances=count)
-            self._set_status(record, "InService")
-        return {"EndpointArn": record["EndpointArn"]}
-
     # What the runtime asks for.
 
     def route(self, arn: str) -> Fleet:
@@ -211,17 +180,10 @@ class Endpoints:
             raise KeyError(arn)
         return green if green is not None and random.random() < live.share else blue
 
-    def check_access(self, record: Record, action: str, uri: str) -> None:
-        """Raise ApiError for what the execution role of an endpoint may not do with an object, and
-        NoSuchObject for an unknown bucket."""
-        bucket, key = location(uri)
-        found = self.objects.buckets().get(bucket)
-        if found is None:
-            raise NoSuchObject(f"The specified bucket does not exist: {bucket}")
-        owner = owner_of(record)
-        arn = record["_deployed"]["variant"]["container"]["Role"]
-        if not may(check_role(arn, owner), action, found, key, owner):
-            raise invalid(f"{arn} is not authorized to perform: {action} on {uri}")
+    def objects_of(self, record: Record) -> RoleObjects:
+        """Return S3's objects with the rights of an endpoint's execution role."""
+        role = record["_deployed"]["variant"]["container"]["Role"]
+        return RoleObjects(self.objects, role, owner_of(record))
 
     # Deployments, each in a thread of its own.
 

@@ -13,7 +13,6 @@ import string
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -26,7 +25,7 @@ from sm_mlops.sandbox.job_folder import split_uri
 from sm_mlops.sandbox.jobs import KILLED, Jobs
 from sm_mlops.sandbox.objects import NoSuchObject
 from sm_mlops.sandbox.storage import Record, Store
-from sm_mlops.sandbox.wire import input_shape, snake_case
+from sm_mlops.sandbox.wire import input_shape, moment, public, snake_case
 
 EXECUTION = "PipelineExecution"
 FAILED_REASON = "Step failure: One or multiple steps failed."
@@ -314,10 +313,6 @@ class Execution:
     # What expressions see.
 
     def _scope(self) -> Scope:
-        def moment(seconds: float) -> str:
-            shown = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
-            return shown.replace("+00:00", "Z")
-
         return Scope(
             parameters=self.parameters,
             execution={
@@ -345,7 +340,7 @@ class Execution:
             if kind in metadata:
                 found = self.store.get(member, metadata[kind]["Arn"])
                 if found is not None:
-                    return {k: v for k, v in found.items() if not k.startswith("_")}
+                    return public(found)
         raise ExpressionError(f"step {name} has no properties: it did not run")
 
     def _property_file(self, name: str, file: str) -> Any:

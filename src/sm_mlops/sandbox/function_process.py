@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from sm_mlops.sandbox import grants, native
-from sm_mlops.sandbox.jobs import isolated_environment, supervised
+from sm_mlops.sandbox import grants, native, processes
+from sm_mlops.sandbox.wire import moment
 
 # What AWS's runtimes for Python bring along; everything else has to come with the function.
 RUNTIME_PACKAGES = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "six", "urllib3")
@@ -128,15 +128,7 @@ class Processes:
         # Isolated, without site-packages: what the function does not bring is not there.
         command = [sys.executable, "-I", "-S", script, str(folder / "job.json")]
         with (folder / "output").open("wb") as output:
-            process = subprocess.Popen(
-                supervised(command),
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                cwd=task,
-                env=environment,
-                start_new_session=True,
-            )
+            process = processes.start(command, output, task, environment)
         self.running[request] = process
         late = False
         try:
@@ -146,7 +138,7 @@ class Processes:
             late = True
         finally:
             self.running.pop(request, None)
-            _end(process)
+            processes.end(process)
         text += (folder / "output").read_text(encoding="utf-8", errors="replace")
         if text and not text.endswith("\n"):
             text += "\n"
@@ -176,7 +168,7 @@ class Processes:
         return shown, "".join(line for _, line in replaced)
 
     def _environment(self, function: Any, task: Path, folder: Path) -> dict[str, str]:
-        environment = isolated_environment(folder, folder / "tmp", function.region)
+        environment = processes.isolated_environment(folder, folder / "tmp", function.region)
         for name in ("PYTHONPATH", "SAGEMAKER_BASE_DIR", "OMP_NUM_THREADS"):
             environment.pop(name, None)
         own = {name: self.rewrite(value) for name, value in function.environment_vars.items()}
@@ -248,14 +240,7 @@ class Processes:
     def end(self) -> None:
         """End what runs."""
         for process in list(self.running.values()):
-            _end(process)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    # The end of its lifeline; see supervise.py.
-    with contextlib.suppress(OSError):
-        cast(Any, process.stdin).close()
-    process.wait()
+            processes.end(process)
 
 
 def log_group(function: Any) -> str:
@@ -281,8 +266,3 @@ def _report(function: Any, request: str, duration: float, memory: int, init: flo
         f"Max Memory Used: {used} MB\t"
     )
     return report + (f"Init Duration: {init * 1000:.2f} ms\t" if init is not None else "")
-
-
-def moment(seconds: float) -> str:
-    """Return a time as Lambda writes it."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"

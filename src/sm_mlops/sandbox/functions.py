@@ -25,10 +25,10 @@ from urllib.parse import parse_qs
 from sm_mlops.sandbox import grants, policies, wire
 from sm_mlops.sandbox.alarms import FUNCTIONS, QUEUES, Alarms
 from sm_mlops.sandbox.deliveries import Undeliverable, render, send, waiting
-from sm_mlops.sandbox.function_process import Processes, Result, log_group, log_stream, moment
+from sm_mlops.sandbox.function_process import Processes, Result, log_group, log_stream
 from sm_mlops.sandbox.replies import Start, read, reply
 from sm_mlops.sandbox.storage import Record, Store
-from sm_mlops.sandbox.wire import ApiError, Caller, not_implemented
+from sm_mlops.sandbox.wire import ApiError, Caller, moment, not_implemented
 
 INVOCATION = "FunctionInvocation"
 SYNCHRONOUS_BYTES, ASYNCHRONOUS_BYTES = 6 * 1024 * 1024, 1024 * 1024

@@ -11,8 +11,9 @@ from typing import Any
 from urllib.parse import urlparse
 
 from sm_mlops.sandbox import wire
+from sm_mlops.sandbox.access import NoAccess, RoleObjects
 from sm_mlops.sandbox.objects import NoSuchObject, Objects
-from sm_mlops.sandbox.policies import check_role, may
+from sm_mlops.sandbox.policies import check_role
 from sm_mlops.sandbox.registry import Registry
 from sm_mlops.sandbox.storage import Record, Store
 from sm_mlops.sandbox.wire import Caller, Params, invalid, not_implemented, pick
@@ -105,14 +106,13 @@ class Models:
 
     def _check_data(self, url: str, arn: str, caller: Caller) -> None:
         """Raise ApiError for model data that does not exist or that the role may not read."""
-        bucket, key = location(url)
         try:
-            self.objects.path(bucket, key)
+            RoleObjects(self.objects, arn, caller).path(*location(url))
+        except NoAccess as error:
+            words = NO_ACCESS.format(url=url, role=arn, region=caller.region)
+            raise invalid(words) from error
         except NoSuchObject as error:
             raise invalid(f"Could not find model data at {url}.") from error
-        role = check_role(arn, caller)
-        if not may(role, "s3:GetObject", self.objects.buckets()[bucket], key, caller):
-            raise invalid(NO_ACCESS.format(url=url, role=arn, region=caller.region))
 
     def describe_model(self, params: Params, caller: Caller) -> Params:
         """Answer DescribeModel."""

@@ -17,7 +17,7 @@ from sm_mlops.sandbox.events import Events
 from sm_mlops.sandbox.github.service import API, PREFIX, GitHub, mounted
 from sm_mlops.sandbox.iam.service import Iam
 from sm_mlops.sandbox.moto_state import MotoState
-from sm_mlops.sandbox.projects import PROJECT, REPOSITORY, Projects
+from sm_mlops.sandbox.projects import Projects
 from sm_mlops.sandbox.provisioning import Provisioning
 from sm_mlops.sandbox.quotas import Quotas
 from sm_mlops.sandbox.registry import Registry
@@ -27,7 +27,6 @@ from sm_mlops.sandbox.storage import Store
 from sm_mlops.sandbox.wire import ApiError, Caller, not_implemented, public
 from sm_mlops.sandbox.workflow import Address, Workflows
 
-TAGGED = {"project": PROJECT, "code-repository": REPOSITORY}
 # What a person does at a console.
 CONTROLS = (
     "workflows.environment",
@@ -137,7 +136,7 @@ class Integrations:
                 return self.functions.answer(environ, start, caller, by_moto)
             target = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2]
             if service == "events":
-                return self.events.answer(target, environ, start, caller)
+                self.events.check(target, environ)
             if service in self._services:
                 return json_reply(
                     start, self._services[service].answer(target, read(environ), caller)

@@ -8,14 +8,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any, cast
 
-from sm_mlops.sandbox import wire
+from sm_mlops.sandbox import processes, wire
 from sm_mlops.sandbox.access import RoleObjects
 from sm_mlops.sandbox.job_folder import (
     LONGEST_REASON,
@@ -27,7 +26,6 @@ from sm_mlops.sandbox.job_folder import (
 )
 from sm_mlops.sandbox.objects import NoSuchObject, Objects
 from sm_mlops.sandbox.policies import check_role
-from sm_mlops.sandbox.processes import isolated_environment, supervised
 from sm_mlops.sandbox.storage import Record, Store
 from sm_mlops.sandbox.wire import Caller, Params, invalid, missing, pick
 
@@ -311,7 +309,9 @@ class Jobs:
         self, job: Running, command: list[str], names: dict[str, str], longest: float
     ) -> tuple[int, bool]:
         """Run the job's command; return its exit code and whether it ran out of time."""
-        environment = isolated_environment(job.base, job.folder / "tmp", job.caller.region)
+        environment = processes.isolated_environment(
+            job.base, job.folder / "tmp", job.caller.region
+        )
         for name, value in job.record.get("Environment", {}).items():
             environment[name] = job.mapped(value)
         environment |= names
@@ -327,15 +327,7 @@ class Jobs:
         timer = threading.Timer(longest, expire)
         timer.daemon = True
         with self.log_path(job.folder.name).open("ab") as log:
-            job.process = subprocess.Popen(
-                supervised(command),
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                cwd=job.base,
-                env=environment,
-                start_new_session=True,
-            )
+            job.process = processes.start(command, log, job.base, environment)
         if job.stop.is_set():  # Stopped between the check above and the start.
             self._signal(job, b"K" if self.closing else b"T")
         timer.start()

@@ -106,35 +106,37 @@ class Metrics:
         series = (
             caller.account, caller.region, dimensions["EndpointName"], dimensions["VariantName"],
         )  # fmt: skip
-        length, now = float(alarm.period) * self.pace, time.time()
-        found_samples = [
+        samples = [
             (moment, values[alarm.metric_name])
             for moment, values in self._samples.get(series, deque()).copy()
             if alarm.metric_name in values
         ]
-        periods = buckets(alarm, found_samples, length, now)
-        breaching, present = 0, 0
-        for position, found in enumerate(periods):
-            if found:
-                present += 1
-                breaching += breaches(alarm, found)
-            elif alarm.treat_missing_data == "breaching":
-                breaching += now - (position + 1) * length >= begun
-        if breaching >= int(alarm.datapoints_to_alarm or len(periods)):
-            return "ALARM"
-        return "OK" if present else None
+        return state_of(alarm, samples, float(alarm.period) * self.pace, begun)
 
 
-def buckets(
-    alarm: Any, samples: list[tuple[float, float]], length: float, now: float
-) -> list[list[float]]:
-    """Return the values of an alarm's evaluation periods, the newest first."""
-    found: list[list[float]] = [[] for _ in range(int(alarm.evaluation_periods))]
+def state_of(
+    alarm: Any, samples: list[tuple[float, float]], length: float, begun: float = 0.0
+) -> str | None:
+    """Return the state of an alarm on samples (time, value), None when they do not tell.
+
+    `length` is that of a period in seconds; time without data before `begun` breaches nothing.
+    """
+    now = time.time()
+    periods: list[list[float]] = [[] for _ in range(int(alarm.evaluation_periods))]
     for moment, value in samples:
         position = int((now - moment) / length)
-        if 0 <= position < len(found):
-            found[position].append(value)
-    return found
+        if 0 <= position < len(periods):
+            periods[position].append(value)
+    missing = alarm.treat_missing_data
+    if not any(periods) and missing not in ("breaching", "notBreaching"):
+        return None
+    breaching = 0
+    for position, found in enumerate(periods):
+        if found:
+            breaching += _breaches(alarm, found)
+        elif missing == "breaching":
+            breaching += now - (position + 1) * length >= begun
+    return "ALARM" if breaching >= int(alarm.datapoints_to_alarm or len(periods)) else "OK"
 
 
 def set_state(alarm: Any, state: str, account: str) -> None:
@@ -192,8 +194,7 @@ def _statistic(alarm: Any, values: list[float]) -> float:
     return min(values) if alarm.statistic == "Minimum" else max(values)
 
 
-def breaches(alarm: Any, values: list[float]) -> bool:
-    """Tell whether the values of one period are beyond an alarm's threshold."""
+def _breaches(alarm: Any, values: list[float]) -> bool:
     value, threshold = _statistic(alarm, values), float(alarm.threshold)
     return {
         "GreaterThanThreshold": value > threshold,

@@ -142,11 +142,8 @@ class FileKey(s3_models.FakeKey):
         """Do nothing: an object that Python forgets (at exit) is still an object."""
 
 
-_MOTOS_KEY = s3_models.FakeKey
-_MOTOS_COMPLETE = s3_models.FakeMultipart.complete
 _MOTOS_GET_OBJECT = S3Response.get_object
 _MOTOS_PUT_OBJECT = S3Response.put_object
-_MOTOS_PERMISSION = s3_models.FakeBucket.get_permission
 
 
 def _send_object(response: Any) -> Any:
@@ -194,8 +191,21 @@ def _complete(
 
 
 def _permission(bucket: s3_models.FakeBucket, action: str, resource: str) -> Any:
-    """moto reads over principals and conditions; sandbox/iam has decided before it is asked."""
+    """Permit everything: moto ignores principals and conditions, and sandbox/iam has decided."""
     return PermissionResult.PERMITTED
+
+
+# What is replaced in moto: owner, name, ours, moto's own.
+_PATCHES: list[tuple[Any, str, Any, Any]] = [
+    (owner, name, ours, getattr(owner, name))
+    for owner, name, ours in (
+        (s3_models, "FakeKey", FileKey),
+        (s3_models.FakeMultipart, "complete", _complete),
+        (s3_models.FakeBucket, "get_permission", _permission),
+        (S3Response, "get_object", _send_object),
+        (S3Response, "put_object", _put_object),
+    )
+]
 
 
 class Objects:
@@ -206,21 +216,15 @@ class Objects:
         self._saved: dict[str, tuple[str, ...]] = {}
         self._lock = threading.Lock()
         FileKey.files, FileKey.garbage = files, []
-        s3_models.FakeKey = FileKey  # type: ignore[misc]
-        s3_models.FakeMultipart.complete = _complete  # type: ignore[method-assign,assignment]
-        S3Response.get_object = _send_object  # type: ignore[method-assign,assignment]
-        S3Response.put_object = _put_object  # type: ignore[method-assign,assignment]
-        s3_models.FakeBucket.get_permission = _permission  # type: ignore[method-assign,assignment]
+        for owner, name, ours, _ in _PATCHES:
+            setattr(owner, name, ours)
         self._restore()
 
     @staticmethod
     def close() -> None:
         """Give moto its own objects back, for whatever else uses moto in this process."""
-        s3_models.FakeKey = _MOTOS_KEY  # type: ignore[misc]
-        s3_models.FakeMultipart.complete = _MOTOS_COMPLETE  # type: ignore[method-assign]
-        S3Response.get_object = _MOTOS_GET_OBJECT  # type: ignore[method-assign]
-        S3Response.put_object = _MOTOS_PUT_OBJECT  # type: ignore[method-assign]
-        s3_models.FakeBucket.get_permission = _MOTOS_PERMISSION  # type: ignore[method-assign]
+        for owner, name, _, theirs in _PATCHES:
+            setattr(owner, name, theirs)
 
     def _restore(self) -> None:
         buckets: dict[str, Any] = {}
@@ -255,11 +259,15 @@ class Objects:
             for name, bucket in list(backend.buckets.items())
         }
 
-    def _key(self, bucket: str, key: str) -> FileKey:
-        found = self.buckets().get(bucket)
+    def bucket(self, name: str) -> Any:
+        """Return moto's bucket. Raises NoSuchObject."""
+        found = self.buckets().get(name)
         if found is None:
-            raise NoSuchObject(f"The specified bucket does not exist: {bucket}")
-        value = found.keys.get(key)
+            raise NoSuchObject(f"The specified bucket does not exist: {name}")
+        return found
+
+    def _key(self, bucket: str, key: str) -> FileKey:
+        value = self.bucket(bucket).keys.get(key)
         if not isinstance(value, FileKey):
             raise NoSuchObject(f"There is no object s3://{bucket}/{key}")
         return value
@@ -270,20 +278,15 @@ class Objects:
 
     def find(self, bucket: str, prefix: str) -> list[str]:
         """Return the keys that start with a prefix, sorted."""
-        found = self.buckets().get(bucket)
-        if found is None:
-            raise NoSuchObject(f"The specified bucket does not exist: {bucket}")
         return sorted(
             key
-            for key, value in found.keys.items()
+            for key, value in self.bucket(bucket).keys.items()
             if key.startswith(prefix) and isinstance(value, FileKey)
         )
 
     def put(self, bucket: str, key: str, source: Path, move: bool = False) -> None:
         """Store a file as an object; with `move` the file itself becomes the object."""
-        found = self.buckets().get(bucket)
-        if found is None:
-            raise NoSuchObject(f"The specified bucket does not exist: {bucket}")
+        found = self.bucket(bucket)
         content = self.files.temporary()
         if move:
             try:

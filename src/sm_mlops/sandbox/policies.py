@@ -80,13 +80,10 @@ def service_may(
     return bool(found.allowed) and not found.denied
 
 
-def role_may(arn: str, action: str, resource: str, region: str, **context: str) -> bool:
+def role_may(arn: str, action: str, resource: str, region: str) -> bool:
     """Tell whether a role's policies and its boundary allow something in its own account."""
     who = identities.of_role(arn, region, "service")
-    facts = base_facts(who, region).with_(
-        {key.replace("_", ":", 1): value for key, value in context.items()}
-    )
-    return decide(who, action, resource, facts).allowed
+    return decide(who, action, resource, base_facts(who, region)).allowed
 
 
 def may(role: Any, action: str, bucket: Any, key: str, caller: Caller, prefix: str = "") -> bool:

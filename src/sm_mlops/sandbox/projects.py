@@ -133,13 +133,9 @@ class Projects:
 
     def list_projects(self, params: Params, caller: Caller) -> Params:
         """Answer ListProjects."""
-        unknown = sorted(set(params) - {"MaxResults", "NextToken"})
-        if unknown:
-            raise not_implemented(f"{', '.join(unknown)} of sagemaker:ListProjects")
         found = self.store.all(PROJECT).items()
         rows = [row for arn, row in found if arn.startswith(caller.arn(""))]
-        rows.sort(key=lambda row: row["ProjectName"])
-        rows, token = wire.page(rows, params)
+        rows, token = wire.listed("ListProjects", rows, params, ascending=True)
         names = (
             "ProjectName", "ProjectDescription", "ProjectArn", "ProjectId", "CreationTime",
             "ProjectStatus",

@@ -255,8 +255,8 @@ class Runtime:
         try:
             if time.time() - invocation["Received"] > ASYNC_TTL:
                 raise ApiError("ValidationError", "Request expired in the queue")
-            self.endpoints.check_access(record, "s3:GetObject", invocation["Input"])
-            body = self.objects.path(*location(invocation["Input"])).read_bytes()
+            objects = self.endpoints.objects_of(record)
+            body = objects.path(*location(invocation["Input"])).read_bytes()
             _check_size(len(body), LARGEST_ASYNC)
             arrived = time.perf_counter()
             headers = invocation["Headers"]
@@ -276,12 +276,11 @@ class Runtime:
             notify(topic, _announcement(record, invocation, kind, failed), "SageMaker")
 
     def _write(self, record: Record, uri: str, content: bytes) -> None:
-        self.endpoints.check_access(record, "s3:PutObject", uri)
         path = self.objects.files.temporary()
         path.write_bytes(content)
         bucket, key = location(uri)
         try:
-            self.objects.put(bucket, key, path, move=True)
+            self.endpoints.objects_of(record).put(bucket, key, path, move=True)
         finally:
             path.unlink(missing_ok=True)
 

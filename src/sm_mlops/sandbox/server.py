@@ -22,21 +22,21 @@ from typing import Any, cast
 
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from sm_mlops.sandbox import client, grants, moto_app, runtime, wire
+from sm_mlops.sandbox import calls, client, grants, moto_app, runtime, wire
 from sm_mlops.sandbox.clients import Clients
 from sm_mlops.sandbox.cloudformation import Stacks, protocol
-from sm_mlops.sandbox.endpoints import ENDPOINT, TIME, Endpoints
+from sm_mlops.sandbox.endpoints import TIME, Endpoints
 from sm_mlops.sandbox.github.service import PREFIX, GitHub
-from sm_mlops.sandbox.hosting import CONFIG, MODEL, Models
+from sm_mlops.sandbox.hosting import Models
 from sm_mlops.sandbox.iam.service import Iam
-from sm_mlops.sandbox.integrations import TAGGED, Integrations
-from sm_mlops.sandbox.jobs import PROCESSING, TRAINING, Jobs
+from sm_mlops.sandbox.integrations import Integrations
+from sm_mlops.sandbox.jobs import Jobs
 from sm_mlops.sandbox.logs import Logs
 from sm_mlops.sandbox.metrics import Metrics
 from sm_mlops.sandbox.moto_state import MotoState
 from sm_mlops.sandbox.objects import Objects
-from sm_mlops.sandbox.pipelines import PIPELINE, Pipelines
-from sm_mlops.sandbox.registry import GROUP, PACKAGE, Registry
+from sm_mlops.sandbox.pipelines import Pipelines
+from sm_mlops.sandbox.registry import Registry
 from sm_mlops.sandbox.replies import Start, error_reply, json_reply, read, reply
 from sm_mlops.sandbox.signatures import caller_of, signed_for
 from sm_mlops.sandbox.storage import DamagedState, Files, Store
@@ -305,7 +305,11 @@ class Server:
             self.logs.name_streams(environ, caller_of(environ, self.region))
         if service == "cloudwatch":
             self.metrics.publish()
-        answer: Iterable[bytes] = application(environ, start)
+        try:
+            answer: Iterable[bytes] = application(environ, start)
+        except NotImplementedError as error:
+            refusal = wire.not_implemented(f"this request to {service}: {error}")
+            return error_reply(start, refusal, calls.xml(signed_for(environ), environ))
         self.moto.after_request(service, environ, self.objects)
         return answer
 
@@ -329,7 +333,7 @@ class Server:
 
     def _table(self) -> dict[str, Operation]:
         """Return the operations answered here, by name."""
-        tags = Tags(self.store, _TAGGED)
+        tags = Tags(self.store)
         owners = (self.jobs, self.registry, self.pipelines, self.models, self.endpoints, tags)
         return {
             name: getattr(owner, wire.snake_case(name))
@@ -389,17 +393,6 @@ class Server:
         return []
 
 
-_TAGGED = {
-    "pipeline": PIPELINE,
-    "model-package-group": GROUP,
-    "model-package": PACKAGE,
-    "processing-job": PROCESSING,
-    "training-job": TRAINING,
-    "model": MODEL,
-    "endpoint-config": CONFIG,
-    "endpoint": ENDPOINT,
-    **TAGGED,
-}
 TAG_OPERATIONS = ("AddTags", "ListTags", "DeleteTags")
 
 

@@ -15,7 +15,6 @@ from sm_mlops.sandbox import wire
 from sm_mlops.sandbox.storage import Record, Store
 from sm_mlops.sandbox.wire import ApiError, Caller, Params
 
-TOKENS = ("IdempotencyToken", "ProvisionToken", "TerminateToken", "UpdateToken")
 TOKEN = "RequestToken"
 LETTERS = string.ascii_lowercase + string.digits
 
@@ -40,7 +39,7 @@ class JsonService:
             wire.check(operation, params, self.service)
         except ApiError as error:
             raise self.invalid(error.message) from error
-        token = next((params[name] for name in TOKENS if name in params), None)
+        token = params.get("IdempotencyToken")
         key = f"{self.service}:{caller.account}:{caller.region}:{operation}:{token}"
         if token is not None:
             known = self.store.get(TOKEN, key)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from sm_mlops.sandbox.processes import isolated_environment, supervised
+from sm_mlops.sandbox import processes
 
 LOG_GROUP = "/aws/sagemaker/Endpoints/"
 STARTUP_SECONDS = 240.0
@@ -81,11 +81,8 @@ class Process:
         return found
 
     def end(self) -> None:
-        """Kill it with all it has started, and wait until it is gone."""
-        # The end of its lifeline; see supervise.py.
-        with contextlib.suppress(OSError):
-            cast(Any, self.popen.stdin).close()
-        self.popen.wait()
+        """Kill it and close the connections."""
+        processes.end(self.popen)
         while self.free:
             self.free.pop().close()
 
@@ -216,7 +213,7 @@ class Container:
 
     def _spawn(self) -> Process:
         base = self.folder / "ml"
-        environment = isolated_environment(base, self.folder / "tmp", self.region)
+        environment = processes.isolated_environment(base, self.folder / "tmp", self.region)
         for name, value in self.environment.items():
             environment[name] = (
                 f"{base}{value.removeprefix(_OPT_ML)}"
@@ -228,16 +225,7 @@ class Container:
         listening = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
         with listening, self.log.open("ab") as log:
             command = [sys.executable, str(_HERE / "model_server.py"), str(listening.fileno())]
-            popen = subprocess.Popen(
-                supervised(command),
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                cwd=base,
-                env=environment,
-                pass_fds=[listening.fileno()],
-                start_new_session=True,
-            )
+            popen = processes.start(command, log, base, environment, [listening.fileno()])
             return Process(popen, listening.getsockname()[1])
 
     def _ping(self, process: Process) -> None:

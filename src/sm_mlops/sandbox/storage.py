@@ -204,13 +204,9 @@ class Files:
 
     def sweep(self, known: set[str]) -> None:
         """Remove every file that is not in `known`: leftovers of a killed server."""
-        for path in self._walk():
-            name = path.relative_to(self.folder).as_posix()
-            if name not in known:
-                self.remove(name)
-        self.incoming.mkdir(parents=True, exist_ok=True)
-
-    def _walk(self) -> Iterator[Path]:
         for folder, _, names in os.walk(self.folder):
-            for name in names:
-                yield Path(folder) / name
+            for path in (Path(folder, name) for name in names):
+                name = path.relative_to(self.folder).as_posix()
+                if name not in known:
+                    self.remove(name)
+        self.incoming.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from botocore.loaders import Loader
@@ -214,13 +215,9 @@ def listed(
     return page(rows if first == "Ascending" else rows[::-1], params)
 
 
-def between(
-    record: Params, params: Params, field: str = "CreationTime", name: str | None = None
-) -> bool:
-    """Tell whether a record's time lies in the request's <name>After and <name>Before."""
-    name = name or field
-    after, before = params.get(f"{name}After"), params.get(f"{name}Before")
-    return (after is None or record[field] >= after) and (before is None or record[field] <= before)
+def moment(seconds: float) -> str:
+    """Return a time in ISO 8601, with milliseconds."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
 
 
 def pick(record: Params, *names: str) -> Params:

@@ -150,6 +150,22 @@ def absent_is_fine() -> Iterator[None]:
             raise
 
 
+def deletes(
+    service: str, operation: str, arguments: str | Callable[[Call], Json]
+) -> Callable[[Call], None]:
+    """Return what deletes a resource with one operation.
+
+    `arguments` is the member that takes the physical id, or returns all members.
+    """
+
+    def delete(call: Call) -> None:
+        given = {arguments: call.physical} if isinstance(arguments, str) else arguments(call)
+        with absent_is_fine():
+            getattr(call.client(service), operation)(**given)
+
+    return delete
+
+
 def is_missing(error: ClientError) -> bool:
     """Tell whether a service says that something does not exist."""
     code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
@@ -294,7 +310,7 @@ def api(
     create: str,
     delete: str,
     made: Callable[[Call, Json], Made],
-    gone: Callable[[Call], Json],
+    gone: str | Callable[[Call], Json],
     *,
     name: Name | None = None,
     attributes: tuple[str, ...] = (),
@@ -304,9 +320,9 @@ def api(
 ) -> Provider:
     """Return the provider of a type whose properties are the arguments of one operation.
 
-    `made` reads Ref and attributes from the operation's answer, `gone` gives the arguments of the
-    delete operation. `again`: the operation also changes what exists. Otherwise only tags can
-    change, of the ARN or name that Ref returns.
+    `made` reads Ref and attributes from the operation's answer, `gone` are the arguments of the
+    delete operation; see `deletes`. `again`: the operation also changes what exists. Otherwise only
+    tags can change, of the ARN or name that Ref returns.
     """
 
     def arguments(call: Call) -> Json:
@@ -326,14 +342,14 @@ def api(
 
     def update_one(call: Call) -> Made:
         client = call.client(service)
+        if not again:
+            fixed(call, *call.properties, *call.previous)
         answer = getattr(client, create)(**arguments(call)) if again else {}
         result = made(call, answer)
         if tagging is not None:
             tagging.apply(client, result.attributes.get("Arn", call.physical), call)
         return result
 
-    def delete_one(call: Call) -> None:
-        with absent_is_fine():
-            getattr(call.client(service), delete)(**gone(call))
-
-    return Provider(create_one, delete_one, update_one, name, attributes, physical)
+    return Provider(
+        create_one, deletes(service, delete, gone), update_one, name, attributes, physical
+    )

@@ -11,7 +11,6 @@ import logging
 import re
 import secrets
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,6 @@ GIT = re.compile(r"/([\w.-]+)/([\w.-]+?)(?:\.git)?/(info/refs|git-upload-pack|gi
 log = logging.getLogger(__name__)
 
 
-@dataclass
 class GitHub:
     """A GitHub with its state in a store and its repositories in a folder.
 
@@ -39,15 +37,12 @@ class GitHub:
     newest last, without bodies and credentials: "PUT /repos/acme/churn/...", status.
     """
 
-    store: Store
-    folder: Path
-    requests: list[tuple[str, int]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        """Put the parts together."""
-        self.accounts = Accounts(self.store)
-        self.bare = Bare(self.folder)
-        self.routes = Routes(self.store, self.accounts, self.bare)
+    def __init__(self, store: Store, folder: Path) -> None:
+        self.store, self.folder = store, folder
+        self.requests: list[tuple[str, int]] = []
+        self.accounts = Accounts(store)
+        self.bare = Bare(folder)
+        self.routes = Routes(store, self.accounts, self.bare)
 
     def answer(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         """Answer a request; SCRIPT_NAME holds the prefix."""

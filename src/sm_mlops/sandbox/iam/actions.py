@@ -232,17 +232,10 @@ def _tagging(
         facts["sagemaker:TaggingAction"] = operation
     action = about.tagging.format(operation.removeprefix("Create"))
     for check in own:
-        if check.resource != "*" and not _another(service, operation, check):
+        # CreateEndpoint uses a configuration and tags the endpoint.
+        used = operation == "CreateEndpoint" and ":endpoint-config/" in check.resource
+        if check.resource != "*" and not used:
             yield Check(action, check.resource, facts)
-
-
-def _another(service: str, operation: str, check: Check) -> bool:
-    """Tell whether a resource is only used by an operation that makes another."""
-    return (
-        service == "sagemaker"
-        and operation == "CreateEndpoint"
-        and (":endpoint-config/" in check.resource)
-    )
 
 
 def _more(

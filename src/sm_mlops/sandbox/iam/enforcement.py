@@ -7,7 +7,7 @@ not list.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from sm_mlops.sandbox import client, identities
@@ -131,19 +131,6 @@ class Guard:
             tags["s3:existingobjecttag/"] = lambda: object_tags(bucket, key)
             more["s3:ResourceAccount"] = owner
         return facts.with_({**more, **check.facts}, tags)
-
-    def role_may(
-        self,
-        arn: str,
-        action: str,
-        resource: str,
-        region: str,
-        facts: Mapping[str, Value] | None = None,
-    ) -> bool:
-        """Tell whether a role may do something when a service uses it."""
-        who = identities.of_role(arn, region, "service")
-        check = Check(action, resource, facts or {})
-        return self.verdict(who, check, base_facts(who, region)).allowed
 
 
 def _for_everybody(environ: dict[str, Any]) -> bool:

@@ -11,25 +11,10 @@ from typing import Any
 
 from sm_mlops.sandbox import identities
 from sm_mlops.sandbox.cloudformation.ledger import CHANGE_SET, STACK
-from sm_mlops.sandbox.endpoints import CONFIG, ENDPOINT, MODEL
-from sm_mlops.sandbox.jobs import PROCESSING, TRAINING
-from sm_mlops.sandbox.pipelines import PIPELINE
-from sm_mlops.sandbox.projects import PROJECT, REPOSITORY
-from sm_mlops.sandbox.registry import GROUP, PACKAGE
+from sm_mlops.sandbox.registry import GROUP
 from sm_mlops.sandbox.storage import Store
+from sm_mlops.sandbox.tags import KINDS
 
-KINDS = {
-    "code-repository": REPOSITORY,
-    "endpoint": ENDPOINT,
-    "endpoint-config": CONFIG,
-    "model": MODEL,
-    "model-package": PACKAGE,
-    "model-package-group": GROUP,
-    "pipeline": PIPELINE,
-    "processing-job": PROCESSING,
-    "project": PROJECT,
-    "training-job": TRAINING,
-}
 Tags = Mapping[str, str]
 
 

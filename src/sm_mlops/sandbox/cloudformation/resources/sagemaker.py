@@ -13,6 +13,7 @@ from sm_mlops.sandbox.cloudformation.calls import (
     absent_is_fine,
     api,
     arn,
+    deletes,
     document,
     handled,
     is_missing,
@@ -29,7 +30,7 @@ SAGEMAKER = Tagging("add_tags", "delete_tags", "ResourceArn")
 ALARMS = Tagging("tag_resource", "untag_resource", "ResourceARN")
 
 
-# SageMaker. Ref gives the ARN of models, configs and endpoints, and Fn::GetAtt their names.
+# SageMaker. Ref gives ARNs, Fn::GetAtt names.
 
 
 def _named(kind: str) -> Callable[[Call, Json], Made]:
@@ -159,37 +160,6 @@ def _group_policy(call: Call, found: str) -> Made:
     )
 
 
-def _group_delete(call: Call) -> None:
-    with absent_is_fine():
-        call.client("sagemaker").delete_model_package_group(ModelPackageGroupName=last_part(call))
-
-
-# Code repositories.
-
-
-def _repository_create(call: Call) -> Made:
-    found = call.client("sagemaker").create_code_repository(
-        CodeRepositoryName=call.name,
-        GitConfig=call.properties["GitConfig"],
-        **present(Tags=pairs(call.tags)),
-    )["CodeRepositoryArn"]
-    call.made(found)
-    return Made(found, {"CodeRepositoryName": call.name, "Id": found})
-
-
-def _repository_update(call: Call) -> Made:
-    if call.changed("GitConfig"):
-        # Of a repository's GitConfig only SecretArn can change, which no template here has.
-        raise ResourceFailed(handled("GitConfig of a code repository is fixed", "NotUpdatable"))
-    SAGEMAKER.apply(call.client("sagemaker"), call.physical, call)
-    return Made(call.physical, {"CodeRepositoryName": last_part(call), "Id": call.physical})
-
-
-def _repository_delete(call: Call) -> None:
-    with absent_is_fine():
-        call.client("sagemaker").delete_code_repository(CodeRepositoryName=last_part(call))
-
-
 # Application Auto Scaling and CloudWatch.
 
 
@@ -220,11 +190,6 @@ def _policy_put(call: Call) -> Made:
     return Made(found, {"Arn": found})
 
 
-def _policy_delete(call: Call) -> None:
-    with absent_is_fine():
-        call.client("application-autoscaling").delete_scaling_policy(**_policy_key(call))
-
-
 def _alarm(call: Call, answer: Json) -> Made:
     name = call.physical or call.name
     return Made(name, {"Arn": arn(call, "cloudwatch", f"alarm:{name}")})
@@ -243,7 +208,7 @@ PROVIDERS: dict[str, Provider] = {
     ),
     "AWS::ApplicationAutoScaling::ScalingPolicy": Provider(
         _policy_put,
-        _policy_delete,
+        deletes("application-autoscaling", "delete_scaling_policy", _policy_key),
         _policy_put,
         attributes=("Arn",),
         physical=lambda call: str(call.properties["PolicyName"]),
@@ -259,12 +224,15 @@ PROVIDERS: dict[str, Provider] = {
         tagging=ALARMS,
         again=True,
     ),
-    "AWS::SageMaker::CodeRepository": Provider(
-        _repository_create,
-        _repository_delete,
-        _repository_update,
-        Name("CodeRepositoryName", 63, "{logical}-{random}"),
-        ("CodeRepositoryName", "Id"),
+    "AWS::SageMaker::CodeRepository": api(
+        "sagemaker",
+        "create_code_repository",
+        "delete_code_repository",
+        _named("CodeRepository"),
+        lambda call: {"CodeRepositoryName": last_part(call)},
+        name=Name("CodeRepositoryName", 63, "{logical}-{random}"),
+        attributes=("CodeRepositoryName", "Id"),
+        tagging=SAGEMAKER,
     ),
     "AWS::SageMaker::Endpoint": Provider(
         _endpoint_create,
@@ -295,7 +263,11 @@ PROVIDERS: dict[str, Provider] = {
     ),
     "AWS::SageMaker::ModelPackageGroup": Provider(
         _group_create,
-        _group_delete,
+        deletes(
+            "sagemaker",
+            "delete_model_package_group",
+            lambda call: {"ModelPackageGroupName": last_part(call)},
+        ),
         _group_update,
         attributes=("ModelPackageGroupArn", "ModelPackageGroupStatus", "CreationTime"),
         physical=lambda call: str(call.properties["ModelPackageGroupName"]),
