@@ -1,5 +1,4 @@
-"""The objects of S3 as a role sees them: what a service reads and writes for it, it must be allowed
-to."""
+"""The objects of S3 with the permissions of a role, for services that act for it."""
 
 from __future__ import annotations
 
@@ -20,8 +19,8 @@ class NoAccess(NoSuchObject):
 
 
 class RoleObjects:
-    """Reads and writes objects with the rights of a role. Raises NoSuchObject and NoAccess, and
-    ApiError once the role is gone."""
+    """Reads and writes objects with the permissions of a role. Raises NoSuchObject and NoAccess,
+    and ApiError if the role no longer exists."""
 
     def __init__(self, objects: Objects, role: str, caller: Caller) -> None:
         self.objects, self.role, self.caller = objects, role, caller

@@ -1,7 +1,7 @@
 """Alarms on what functions and queues report: recorded in moto's CloudWatch, evaluated here.
 
-moto stores alarms and never looks at them. Periods are real time: an alarm that rang stays in ALARM
-for as long as it would on AWS.
+moto stores alarms and never evaluates them. Periods are real time: an alarm stays in ALARM as long
+as it would on AWS.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Key = tuple[str, str, str, str, frozenset[tuple[str, str]]]
 
 
 class Alarms:
-    """Samples of this server's life and the alarms on them; safe for threads."""
+    """Samples since the server started, and the alarms on them; safe for threads."""
 
     def __init__(self) -> None:
         self.on_change: Callable[[], None] = lambda: None
@@ -32,7 +32,7 @@ class Alarms:
     def record(
         self, caller: Caller, namespace: str, dimensions: dict[str, str], **values: float
     ) -> None:
-        """Keep what a service reports at this moment, and let the alarms on it ring."""
+        """Keep what a service reports now, and update the alarms on it."""
         from moto.cloudwatch.models import cloudwatch_backends
 
         backend: Any = cloudwatch_backends[caller.account][caller.region]
@@ -40,7 +40,7 @@ class Alarms:
         moment = datetime.fromtimestamp(now, UTC).replace(tzinfo=None)
         where = [{"Name": name, "Value": value} for name, value in dimensions.items()]
         for metric, value in values.items():
-            key = (*_place(caller), namespace, metric, frozenset(dimensions.items()))
+            key = (caller.account, caller.region, namespace, metric, frozenset(dimensions.items()))
             self._samples.setdefault(key, deque(maxlen=KEPT)).append((now, value))
             row = {"MetricName": metric, "Value": value, "Dimensions": where, "Timestamp": moment}
             backend.put_metric_data(namespace, [{**row, "Unit": UNITS.get(metric, "Count")}])
@@ -55,13 +55,10 @@ class Alarms:
             if alarm.namespace not in (FUNCTIONS, QUEUES) or not alarm.metric_name:
                 continue
             dimensions = frozenset((d.name, d.value) for d in alarm.dimensions)
-            key = (*_place(caller), alarm.namespace, alarm.metric_name, dimensions)
+            place = (caller.account, caller.region)
+            key = (*place, alarm.namespace, alarm.metric_name, dimensions)
             samples = list(self._samples.get(key, deque()).copy())
             state = state_of(alarm, samples, float(alarm.period))
             if state is not None and state != alarm.state_value:
                 set_state(alarm, state, caller.account)
                 self.on_change()
-
-
-def _place(caller: Caller) -> tuple[str, str]:
-    return caller.account, caller.region

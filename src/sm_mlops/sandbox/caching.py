@@ -1,4 +1,4 @@
-"""Step caching: which earlier result a step may use again instead of running.
+"""Step caching: which earlier result a step may reuse instead of running.
 
 Source: AWS's pages "Caching pipeline steps" and "Default cache key attributes by pipeline step
 type".
@@ -44,7 +44,7 @@ def key(step: Step, request: dict[str, Any]) -> str | None:
 def find(
     step: Step, wanted: str, executions: Iterable[Record], now: float
 ) -> tuple[Record, Record] | None:
-    """Return (execution, step record) of the most recent fit run, or None.
+    """Return (execution, step record) of the most recent matching run, or None.
 
     Only successful runs of the same pipeline count (`executions` are the pipeline's), and only
     those not older than the step's ExpireAfter. Hits on hits lead back to the run itself.

@@ -18,7 +18,6 @@ class Connections(JsonService):
     codes = ("InvalidInputException", "ResourceNotFoundException")
 
     def create_connection(self, params: Params, caller: Caller) -> Params:
-        """Answer CreateConnection."""
         if bool(params.get("ProviderType")) == bool(params.get("HostArn")):
             raise self.invalid("Exactly one of ProviderType and HostArn must be given")
         if any(
@@ -53,11 +52,9 @@ class Connections(JsonService):
         raise self.missing(f"Connection {name} not found.")
 
     def get_connection(self, params: Params, caller: Caller) -> Params:
-        """Answer GetConnection."""
         return {"Connection": public(self._one(params["ConnectionArn"], caller))}
 
     def list_connections(self, params: Params, caller: Caller) -> Params:
-        """Answer ListConnections."""
         rows = [
             public(row)
             for row in self.mine(CONNECTION, caller)
@@ -67,13 +64,11 @@ class Connections(JsonService):
         return {"Connections": rows, **token}
 
     def delete_connection(self, params: Params, caller: Caller) -> Params:
-        """Answer DeleteConnection."""
         self._one(params["ConnectionArn"], caller)
         self.store.delete(CONNECTION, params["ConnectionArn"])
         return {}
 
     def tag_resource(self, params: Params, caller: Caller) -> Params:
-        """Answer TagResource."""
         found = self._one(params["ResourceArn"], caller)
         tags = {tag["Key"]: tag for tag in (*found["_tags"], *params["Tags"])}
         found["_tags"] = list(tags.values())
@@ -81,14 +76,10 @@ class Connections(JsonService):
         return {}
 
     def untag_resource(self, params: Params, caller: Caller) -> Params:
-        """Answer UntagResource."""
         found = self._one(params["ResourceArn"], caller)
         found["_tags"] = [tag for tag in found["_tags"] if tag["Key"] not in params["TagKeys"]]
         self.store.put(CONNECTION, params["ResourceArn"], found)
         return {}
 
     def _one(self, arn: str, caller: Caller) -> Record:
-        found = self.store.get(CONNECTION, arn)
-        if found is None or found["_place"] != [caller.account, caller.region]:
-            raise self.missing(f"Connection {arn} not found.")
-        return found
+        return self.one(CONNECTION, arn, f"Connection {arn}", caller)

@@ -1,8 +1,7 @@
 """Endpoints, as SageMaker answers for them, and the processes behind them.
 
-An update starts the new fleet beside the old one and moves the traffic step by step; waiting times
-are shortened to `TIME` of what is asked for. Knows nothing of invocations: runtime.py asks `route`
-for a container.
+An update starts the new fleet next to the old one and shifts the traffic step by step; waiting
+times are shortened by `TIME`. Knows nothing of invocations: runtime.py gets a fleet from `route`.
 """
 
 from __future__ import annotations
@@ -63,8 +62,8 @@ class Endpoints:
         self.closing = False
 
     def recover(self) -> None:
-        """Take up what a server before this one has left: endpoints in service stay so and start
-        their processes when asked; deployments begin again, deletions are finished."""
+        """Continue from an earlier server: endpoints in service start their processes on the first
+        request, deployments start again, deletions are finished."""
         keep = set()
         unfinished: list[tuple[str, Callable[[Record, Live], None]]] = []
         for arn, record in list(self.store.all(ENDPOINT).items()):
@@ -81,16 +80,16 @@ class Endpoints:
             for entry in endpoint.iterdir() if endpoint.is_dir() else ():
                 if entry.is_dir() and entry.name not in keep:
                     shutil.rmtree(entry, ignore_errors=True)
-        # Now only: what they unpack would look like something left behind.
+        # Only now: what they unpack would look like leftovers.
         for arn, work in unfinished:
             self._begin(arn, work)
 
     def busy(self) -> bool:
-        """Tell whether a deployment is under way or a fleet is leaving."""
+        """Tell whether a deployment runs or a fleet is draining."""
         return any(live.thread or live.leaving for live in list(self.live.values()))
 
     def close(self) -> None:
-        """End every process. Endpoints stay what they are; deployments are taken up again."""
+        """End every process. Endpoints keep their status; the next server continues deployments."""
         self.closing = True
         found = [fleet.container for live in list(self.live.values()) for fleet in live.fleets()]
         with ThreadPoolExecutor(max(1, len(found))) as pool:
@@ -154,7 +153,6 @@ class Endpoints:
         return {"EndpointArn": record["EndpointArn"]}
 
     def describe_endpoint(self, params: Params, caller: Caller) -> Params:
-        """Answer DescribeEndpoint."""
         return wire.public(self._endpoint(params["EndpointName"], caller))
 
     def list_endpoints(self, params: Params, caller: Caller) -> Params:
@@ -170,7 +168,7 @@ class Endpoints:
         self._begin(record["EndpointArn"], self._delete)
         return {}
 
-    # What the runtime asks for.
+    # For the runtime.
 
     def route(self, arn: str) -> Fleet:
         """Return where a request goes. Raises KeyError for an endpoint that is not in service."""
@@ -194,7 +192,7 @@ class Endpoints:
             try:
                 work(record, live)
             except Exception as error:
-                # An endpoint must not stay in progress forever, whatever went wrong.
+                # Whatever fails, an endpoint must not stay in progress forever.
                 reason = f"The sandbox failed: {type(error).__name__}: {error}"
                 green, live.green, live.share = live.green, None, 0.0
                 live.dismiss(green)
@@ -256,7 +254,7 @@ class Endpoints:
         return fleet, instance
 
     def _shift(self, record: Record, live: Live) -> None:
-        """Move the traffic to the new fleet. Raises Failed when an alarm goes off."""
+        """Shift the traffic to the new fleet. Raises Failed when an alarm fires."""
         deployment = record["_pending"].get("deployment") or {}
         begun = time.time()
         for share, wait in steps(deployment):
@@ -265,7 +263,7 @@ class Endpoints:
             self._wait(record, deployment, wait, begun)
 
     def _show_pending(self, record: Record, status: str) -> None:
-        """Let DescribeEndpoint tell how far the deployment is."""
+        """Make DescribeEndpoint show the progress of the deployment."""
         now = time.time()
         with self.store.lock:
             if self.closing:
@@ -331,7 +329,7 @@ class Endpoints:
     # Records.
 
     def _snapshot(self, config: Record, caller: Caller) -> Record:
-        """Return what a deployment needs of a configuration, which may be deleted meanwhile."""
+        """Return a copy of a configuration, which may be deleted during a deployment."""
         [variant] = config["ProductionVariants"]
         model = find(self.store, MODEL, variant["ModelName"], caller)
         return {
@@ -434,7 +432,7 @@ def _shown(variant: Params, now: float) -> Params:
     }
     if "ServerlessConfig" in variant:
         serverless = variant["ServerlessConfig"]
-        # As the service shows it: no instances, not none at all.
+        # As the service shows it: zero, not a missing member.
         shown |= {"CurrentInstanceCount": 0, "CurrentServerlessConfig": serverless}
     else:
         count = variant["InitialInstanceCount"]

@@ -52,8 +52,8 @@ log = logging.getLogger(__name__)
 
 
 class Events:
-    """Publishes events and delivers them. `repeat` is how often SageMaker announces one change, of
-    which it guarantees no number."""
+    """Publishes events and delivers them. `repeat` is how often SageMaker announces one change: it
+    guarantees at least once."""
 
     def __init__(self, functions: Functions) -> None:
         self.functions = functions
@@ -111,7 +111,7 @@ class Events:
             "resources": [arn],
             "detail": detail,
         }
-        # Read again, so that a later change in the registry does not reach it.
+        # A copy, which a later change in the registry does not affect.
         whole = json.loads(json.dumps(whole))
         found = events_backends[caller.account][caller.region].event_buses.get("default")
         for rule in list(found.rules.values()) if found else []:
@@ -146,7 +146,7 @@ class Events:
                 self.keep("sqs")
                 self.functions.queue_changed(dead)
             except Undeliverable as second:
-                log.error("nor its dead-letter queue: %s", second)
+                log.error("the dead-letter queue of rule %s: %s", rule.name, second)
 
 
 def _check_rule(given: Params) -> None:

@@ -1,5 +1,5 @@
-"""Runs one pipeline execution: starts steps when they may start, waits for them, records what
-happened.
+"""Runs one pipeline execution: starts steps when they are ready, waits for them, records the
+results.
 
 Sends its requests to SageMaker's API like any client, so that botocore checks them.
 """
@@ -33,12 +33,12 @@ LONGEST_REASON = 1024
 MOST_PARALLEL = 50
 log = logging.getLogger(__name__)
 
-# The service retries these by itself; a policy in the step overrides it.
+# The service itself retries these; a policy in the step overrides it.
 OWN_RETRY = RetryPolicy(("Step.SERVICE_FAULT", "Step.THROTTLING"))
 
 
 class StepFailed(Exception):
-    """A step that failed: FailureReason, and the exception type that retry policies go by."""
+    """A step that failed: FailureReason, and the exception type for retry policies."""
 
     def __init__(self, reason: str, kind: str = "") -> None:
         super().__init__(reason)
@@ -310,7 +310,7 @@ class Execution:
             middle = middle.replace("--", "-")
         return f"pipelines-{identity}-{middle}-{suffix}"
 
-    # What expressions see.
+    # The scope of expressions.
 
     def _scope(self) -> Scope:
         return Scope(
@@ -328,7 +328,7 @@ class Execution:
         )
 
     def _properties(self, name: str) -> Any:
-        """Return what Describe answers for what a finished step made."""
+        """Return what Describe answers for the result of a finished step."""
         metadata = self.record["_steps"].get(name, {}).get("Metadata", {})
         if "Condition" in metadata:
             return metadata["Condition"]
@@ -356,7 +356,7 @@ class Execution:
 
 
 def recover(store: Store) -> None:
-    """Close the executions that a killed server left open."""
+    """Fail the executions that a killed server left running."""
     for arn, record in list(store.all(EXECUTION).items()):
         if record["PipelineExecutionStatus"] not in ("Executing", "Stopping"):
             continue

@@ -26,14 +26,14 @@ from typing import Any
 from sm_mlops.sandbox import grants, native, processes
 from sm_mlops.sandbox.wire import moment
 
-# What AWS's runtimes for Python bring along; everything else has to come with the function.
+# What AWS's runtimes for Python include; everything else has to come with the function.
 RUNTIME_PACKAGES = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "six", "urllib3")
 _HERE = Path(__file__).resolve().parent
 
 
 @dataclass(frozen=True)
 class Result:
-    """What an invocation has answered. `memory` in bytes, 0 when it is not known."""
+    """The outcome of an invocation. `memory` in bytes, 0 if unknown."""
 
     request: str
     failed: bool
@@ -47,7 +47,7 @@ class Processes:
     """Runs functions below a folder, which keeps unpacked code.
 
     `url` is the sandbox's address; `rewrite` changes the values of a function's environment
-    variables, for the addresses that are others in the sandbox.
+    variables, for addresses that differ in the sandbox.
     """
 
     def __init__(self, folder: Path, url: Callable[[], str]) -> None:
@@ -125,7 +125,7 @@ class Processes:
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
         environment = self._environment(function, task, folder)
         script = str(_HERE / "function_runtime.py")
-        # Isolated, without site-packages: what the function does not bring is not there.
+        # Isolated, without site-packages: the function has only what it brings.
         command = [sys.executable, "-I", "-S", script, str(folder / "job.json")]
         with (folder / "output").open("wb") as output:
             process = processes.start(command, output, task, environment)
@@ -145,7 +145,7 @@ class Processes:
         return text, process.returncode, late
 
     def _path(self, function: Any, task: Path, folder: Path) -> tuple[list[str], str]:
-        """Return the folders to import from, and what is to be said of them. Raises LookupError."""
+        """Return the folders to import from, and a note for the log. Raises LookupError."""
         from moto.awslambda.models import lambda_backends
 
         backend = lambda_backends[function.account_id][function.region]
@@ -215,11 +215,10 @@ class Processes:
         return found
 
     def _native(self, top: Path, folder: Path) -> tuple[Path | None, str]:
-        """Return a folder with this machine's builds of a layer's compiled packages, and the line
-        that tells of them.
+        """Return a folder with this machine's builds of a layer's compiled packages, and a note.
 
-        A layer for arm64 and another Python holds libraries that cannot be loaded here. Only such
-        packages are replaced, as a whole, by those of this environment.
+        A layer for arm64 or another Python has libraries that cannot be loaded here. Only these
+        packages are replaced, as a whole, with those of this environment.
         """
         foreign = self._foreign.get(top)
         if foreign is None:
@@ -228,14 +227,14 @@ class Processes:
             return None, ""
         found = folder / f"native-{hashlib.sha256(str(top).encode()).hexdigest()[:8]}"
         found.mkdir()
-        told = []
+        shown = []
         for name, sources in foreign.items():
             for source in sources:
                 if not (found / source.name).exists():
                     (found / source.name).symlink_to(source)
-            told.append(name if sources else f"{name} (which is not installed here)")
+            shown.append(name if sources else f"{name} (which is not installed here)")
         words = "compiled for another machine, taken from this environment instead"
-        return found, f"[sandbox] {words}: {', '.join(told)}\n"
+        return found, f"[sandbox] {words}: {', '.join(shown)}\n"
 
     def end(self) -> None:
         """End what runs."""

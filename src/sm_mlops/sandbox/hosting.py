@@ -1,4 +1,4 @@
-"""Models and endpoint configurations, as SageMaker answers for them. Starts nothing.
+"""SageMaker's models and endpoint configurations. Starts nothing.
 
 A model is a version of the registry, and a configuration has one production variant: that is how
 stages are deployed. Other forms are refused by name.
@@ -115,7 +115,6 @@ class Models:
             raise invalid(f"Could not find model data at {url}.") from error
 
     def describe_model(self, params: Params, caller: Caller) -> Params:
-        """Answer DescribeModel."""
         return wire.public(find(self.store, MODEL, params["ModelName"], caller))
 
     def list_models(self, params: Params, caller: Caller) -> Params:
@@ -123,13 +122,12 @@ class Models:
         return listed(self.store, MODEL, params, caller)
 
     def delete_model(self, params: Params, caller: Caller) -> Params:
-        """Answer DeleteModel; endpoints that use it go on."""
+        """Answer DeleteModel; endpoints that use it keep running."""
         record = find(self.store, MODEL, params["ModelName"], caller)
         self.store.delete(MODEL, record["ModelArn"])
         return {}
 
     def create_endpoint_config(self, params: Params, caller: Caller) -> Params:
-        """Answer CreateEndpointConfig."""
         arn = caller.arn(f"endpoint-config/{params['EndpointConfigName']}")
         if self.store.get(CONFIG, arn) is not None:
             raise invalid(f'Cannot create already existing endpoint configuration "{arn}".')
@@ -162,7 +160,6 @@ class Models:
         return {"EndpointConfigArn": arn}
 
     def describe_endpoint_config(self, params: Params, caller: Caller) -> Params:
-        """Answer DescribeEndpointConfig."""
         return wire.public(find(self.store, CONFIG, params["EndpointConfigName"], caller))
 
     def list_endpoint_configs(self, params: Params, caller: Caller) -> Params:

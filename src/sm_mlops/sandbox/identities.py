@@ -1,5 +1,5 @@
 """Who sends a request: the role session, the IAM user or the account's administrator behind an
-access key, with the policies that hold for them.
+access key, with their policies.
 
 Reads moto's IAM and STS (written against moto 5.2).
 """
@@ -63,7 +63,7 @@ NOBODY = Identity(ANONYMOUS, "anonymous", "anonymous", "")
 
 
 def administrator(account: str, region: str) -> Identity:
-    """Return who owns the sandbox's own key; of other accounts, whoever owns them."""
+    """Return the owner of an account; in the sandbox's own, that of its key."""
     root = f"arn:{partition(region)}:iam::{account}:root"
     return Identity(ADMINISTRATOR, root, root, account)
 
@@ -81,7 +81,7 @@ def backend(account: str, region: str) -> Any:
 
 
 def of_key(account: str, region: str, key: str) -> Identity | None:
-    """Return whose access key it is, None when IAM does not know it."""
+    """Return the identity behind an access key, None for an unknown key."""
     if key in ("", client.ACCESS_KEY):
         return administrator(account, region)
     found = backend(account, region).access_keys.get(key)
@@ -132,7 +132,7 @@ def role(arn: str, region: str) -> Any:
 
 
 def of_role(arn: str, region: str, session: str = "") -> Identity:
-    """Return the identity of a role; of one that is gone, one that may do nothing."""
+    """Return the identity of a role; a deleted role may do nothing."""
     parts = arn.split(":", 5)
     account, name = parts[4], arn.rpartition("/")[2]
     shown = f"arn:{parts[1]}:sts::{account}:assumed-role/{name}/{session}" if session else arn

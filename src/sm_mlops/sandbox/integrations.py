@@ -1,5 +1,5 @@
 """The services between SageMaker's registry and GitHub: events, functions, Service Catalog,
-connections, projects and quotas. The server asks here first and passes on what is not answered."""
+connections, projects and quotas. The server tries these first."""
 
 from __future__ import annotations
 
@@ -32,25 +32,19 @@ CONTROLS = (
     "workflows.environment",
     "connections.complete",
     "github.accounts.add",
-    "github.accounts.add_app",
-    "github.accounts.add_team",
     "github.accounts.fine_grained",
-    "github.accounts.install",
-    "github.accounts.limit",
-    "github.accounts.revoke",
     "github.accounts.token",
     "github.routes.add",
     "github.routes.finish",
-    "github.routes.rename",
     "github.routes.runs_of",
 )
-# Services and operations that moto would answer with a defect or something made up.
+# Services and operations that moto would answer wrongly.
 NOT_HERE = {"codestar-connections": "", "sagemaker": "UpdateCodeRepository"}
 OTHER_PORT = re.compile(r"^http://127\.0\.0\.1:\d+(?=/_github\b)")
 
 
 class Host(Address, Protocol):
-    """What these services need of the server that they are in."""
+    """What these services need of their server."""
 
     store: Store
     folder: Path
@@ -63,11 +57,11 @@ class Host(Address, Protocol):
         """Return a client of the sandbox."""
 
     def end_if_idle(self) -> None:
-        """End the server when nothing runs in it any more."""
+        """End the server if nothing runs in it."""
 
 
 class Integrations:
-    """The services of this module in one server, with their requests and their life."""
+    """The services of this module in one server."""
 
     def __init__(self, server: Host) -> None:
         self.server = server
@@ -83,7 +77,7 @@ class Integrations:
         self.events.keep = server.moto.keep
         server.registry.on_change = lambda package: self.events.model_package(public(package))
         self.github = GitHub(server.store, folder / "github")
-        versions.mend()
+        versions.fix()
         self.workflows = Workflows(self.github, server.iam.tokens, server)
         self.connections = Connections(server.store)
         self.catalog = Catalog(server.store, self._client)
@@ -94,7 +88,7 @@ class Integrations:
         self._services: dict[str, JsonService] = {
             each.service: each for each in (self.connections, self.catalog)
         }
-        # The one service that signs with another name than its model has.
+        # The only service whose signing name differs from the name of its model.
         self._services["servicequotas"] = Quotas(server.store)
 
     def _client(self, service: str, region: str, key: str) -> Any:
@@ -105,7 +99,7 @@ class Integrations:
         return mounted(self.github, environ, start)
 
     def control(self, body: bytes) -> Any:
-        """Do what a person asks for: {"call": one of CONTROLS, "args", "kwargs"}."""
+        """Do what a person requests: {"call": one of CONTROLS, "args", "kwargs"}."""
         given = json.loads(body)
         if given["call"] not in CONTROLS:
             raise ApiError("NotFound", f"no control {given['call']}", 404)
@@ -150,7 +144,7 @@ class Integrations:
         return None
 
     def recover(self) -> None:
-        """Go on with what was under way before a restart."""
+        """Continue what was running before a restart."""
         self.functions.recover()
         self.provisioning.recover()
         self.projects.recover()

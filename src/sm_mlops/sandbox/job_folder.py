@@ -34,7 +34,7 @@ class JobFailed(Exception):
 
 @dataclass
 class Running:
-    """A job while it runs: its folder, its process, and who waits for it."""
+    """A running job: its folder and its process."""
 
     record: Record
     caller: Caller
@@ -71,7 +71,7 @@ class Running:
         path.write_text(json.dumps(content))
 
     def text(self, *names: str) -> str | None:
-        """Return the text of the first of these files that says something."""
+        """Return the text of the first of these files that is not empty."""
         for name in names:
             path = self.base / name
             if path.is_file():
@@ -100,7 +100,7 @@ class Running:
             if not path.resolve().is_relative_to(target.resolve()):
                 raise JobFailed(f"ClientError: key {key!r} would be written outside of its folder")
             path.parent.mkdir(parents=True, exist_ok=True)
-            # A copy, no link: a job may change its input, and must not change the object by that.
+            # A copy, not a link: a job may change its input without changing the object.
             shutil.copyfile(self.objects.path(bucket, key), path)
 
     def upload(self, folder: Path, uri: str) -> None:
@@ -117,7 +117,7 @@ class Running:
                     raise JobFailed(f"ClientError: {error}") from error
 
     def upload_packed(self, folder: str, name: str) -> None:
-        """Store a folder as an archive beside the model of a Training job, unless it is empty."""
+        """Store a folder as an archive next to the model of a Training job, unless it is empty."""
         source = self.base / folder
         if not source.is_dir() or not any(source.iterdir()):
             return

@@ -1,4 +1,4 @@
-"""Processing and Training jobs: each is a real process in a folder of its own.
+"""Processing and Training jobs: each is a real process in its own folder.
 
 Knows jobs and S3 objects, not pipelines.
 """
@@ -76,7 +76,7 @@ class Jobs:
             for job in self.folder.iterdir():
                 keep_log_only(job)
 
-    # What the API offers.
+    # Operations.
 
     def create_processing_job(self, params: Params, caller: Caller) -> Params:
         """Answer CreateProcessingJob at once; the job runs in the background."""
@@ -129,11 +129,9 @@ class Jobs:
         return record
 
     def describe_processing_job(self, params: Params, caller: Caller) -> Params:
-        """Answer DescribeProcessingJob."""
         return wire.public(self._find(PROCESSING, params, caller))
 
     def describe_training_job(self, params: Params, caller: Caller) -> Params:
-        """Answer DescribeTrainingJob."""
         return wire.public(self._find(TRAINING, params, caller))
 
     def _find(self, kind: str, params: Params, caller: Caller) -> Record:
@@ -146,7 +144,7 @@ class Jobs:
             raise error(f"Could not find requested job with name: {name}")
         return record
 
-    # What the executor uses beside the API.
+    # For the executor.
 
     def wait(self, arn: str) -> None:
         """Return when the job has ended."""
@@ -185,7 +183,7 @@ class Jobs:
         process = job.process
         if process is None or process.poll() is not None:
             return
-        # It may just have ended by itself.
+        # It may have just ended.
         with contextlib.suppress(ValueError, OSError):
             os.write(cast(Any, process.stdin).fileno(), order)
 
@@ -210,7 +208,7 @@ class Jobs:
         finally:
             if self.closing:
                 status, reason = "Stopped", None
-            # On a full disk the job must end all the same.
+            # The job must end even if the disk is full.
             with contextlib.suppress(OSError):
                 if reason:
                     with self.log_path(name).open("a") as log:

@@ -1,4 +1,4 @@
-"""What endpoints report to CloudWatch, and whether the alarms on it go off.
+"""What endpoints report to CloudWatch, and whether the alarms on it fire.
 
 Metrics and units are those of AWS's page "Amazon SageMaker AI metrics in Amazon CloudWatch". moto
 stores metrics and alarms and evaluates neither; alarms are evaluated here, while a deployment asks.
@@ -80,11 +80,13 @@ class Metrics:
                 )
 
     def alarmed(self, names: list[str], caller: Caller, begun: float) -> str | None:
-        """Return the first of these alarms that is in ALARM, or None. A state that somebody has set
-        counts; what was found here is looked at anew. `begun` is when the deployment began: time
-        without data before it is nobody's fault."""
+        """Return the first of these alarms that is in ALARM, or None.
+
+        A state that SetAlarmState has set counts; others are evaluated again. `begun` is when the
+        deployment began: missing data before it breaches nothing.
+        """
         for name in names:
-            alarm = _alarm(name, caller)
+            alarm = find_alarm(name, caller)
             if alarm is None:
                 continue
             ours = alarm.state_reason.startswith(OURS)
@@ -117,9 +119,9 @@ class Metrics:
 def state_of(
     alarm: Any, samples: list[tuple[float, float]], length: float, begun: float = 0.0
 ) -> str | None:
-    """Return the state of an alarm on samples (time, value), None when they do not tell.
+    """Return the state of an alarm on samples (time, value), None for insufficient data.
 
-    `length` is that of a period in seconds; time without data before `begun` breaches nothing.
+    `length` is a period in seconds; missing data before `begun` breaches nothing.
     """
     now = time.time()
     periods: list[list[float]] = [[] for _ in range(int(alarm.evaluation_periods))]
@@ -140,7 +142,7 @@ def state_of(
 
 
 def set_state(alarm: Any, state: str, account: str) -> None:
-    """Change an alarm's state and tell its topics."""
+    """Change an alarm's state and notify its topics."""
     reason = f"{OURS}: {alarm.metric_name} {alarm.comparison_operator} {alarm.threshold}"
     alarm.update_state(reason, "{}", state)
     message = {
@@ -167,12 +169,8 @@ def notify(topic: str, message: str, subject: str) -> None:
         found.publish(message, subject)
 
 
-def known_alarm(name: str, caller: Caller) -> bool:
-    """Tell whether there is an alarm of this name."""
-    return _alarm(name, caller) is not None
-
-
-def _alarm(name: str, caller: Caller) -> Any:
+def find_alarm(name: str, caller: Caller) -> Any:
+    """Return moto's alarm of this name, or None."""
     from moto.cloudwatch.models import cloudwatch_backends
 
     return cloudwatch_backends[caller.account][caller.region].alarms.get(name)

@@ -1,4 +1,4 @@
-"""Keeps what moto's services know (IAM, Events, Secrets Manager...) across restarts of the sandbox.
+"""Keeps the state of moto's services (IAM, Events, Secrets Manager...) across restarts.
 
 S3 is not among them: objects have a module of their own. Written against moto 5.2: a service's
 state is what its backends hold, one per account and region.

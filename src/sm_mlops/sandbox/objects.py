@@ -1,5 +1,4 @@
-"""S3 objects as files: moto keeps the S3 API, this keeps what the objects contain and survives a
-kill.
+"""S3 objects as files: moto answers the S3 API; the content is kept here and survives a kill.
 
 The only module that reaches into moto's S3 models (written against moto 5.2); each patch says why.
 """
@@ -33,7 +32,7 @@ class NoSuchObject(Exception):
 
 @dataclass(frozen=True)
 class Content:
-    """Content of an object on its way in, as a file that will be moved."""
+    """Content of a new object, as a file that will be moved."""
 
     path: Path
     size: int
@@ -43,7 +42,7 @@ class Content:
 
 
 class FileBody:
-    """Content of an object on its way out, sent block by block; a Range cuts it unread."""
+    """Content of an object that is sent block by block; a Range cuts it unread."""
 
     def __init__(self, path: Path, begin: int, end: int) -> None:
         self._file, self.begin, self.end = path.open("rb"), begin, end
@@ -133,7 +132,7 @@ class FileKey(s3_models.FakeKey):
         self.lock = threading.Lock()
 
     def dispose(self, garbage: bool = False) -> None:
-        """Let go of the content."""
+        """Release the content."""
         if not self.disposed:
             self.disposed = True
             self.garbage.append(self.file)
@@ -159,8 +158,8 @@ _writing = threading.Lock()
 
 
 def _put_object(response: Any) -> Any:
-    """Answer PutObject; moto looks whether a condition holds and writes later, and two that come
-    at the same moment would both succeed."""
+    """Answer PutObject under a lock: moto checks a condition and writes later, so that two requests
+    at the same time would both succeed."""
     with _writing:
         return _MOTOS_PUT_OBJECT(response)
 
@@ -222,7 +221,7 @@ class Objects:
 
     @staticmethod
     def close() -> None:
-        """Give moto its own objects back, for whatever else uses moto in this process."""
+        """Restore moto, for other users of moto in this process."""
         for owner, name, _, theirs in _PATCHES:
             setattr(owner, name, theirs)
 

@@ -1,6 +1,6 @@
 """Event patterns, matched and refused as EventBridge documents it. Knows no event bus.
 
-Only what our rules use: objects, and lists of strings one of which has to be equal. Source:
+Only what our rules use: objects, and lists of strings of which one must be equal. Source:
 https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-event-patterns.html
 """
 

@@ -32,7 +32,7 @@ class _Pickler(pickle.Pickler):
             # It may be made with arguments that only its maker knows.
             content = (type(obj), obj.default_factory)
             return _mapping, content, vars(obj), None, iter(obj.items())
-        # Whoever waits for one of these is gone at the next start.
+        # No thread waits for these after a restart.
         for kind, make in ((LOCK, threading.Lock), (RLOCK, threading.RLock)):
             if isinstance(obj, kind):
                 return make, ()

@@ -1,7 +1,7 @@
 """Policies for accesses that services make or check themselves: roles that they assume, and model
 packages and objects across accounts.
 
-Requests are checked in `iam`; this is for what happens behind them.
+Requests are checked in `iam`; this is for what services then do.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def decision(
 ) -> bool | None:
     """Return what a policy says: True for Allow, False for Deny, None for nothing.
 
-    `who` is the ARN of a principal; statements without Principal (of a role) hold for everybody.
+    `who` is the ARN of a principal; statements without Principal (of a role) apply to all.
     """
     account = who.split(":")[4]
     kind = "user" if ":user/" in who else "role"

@@ -36,7 +36,6 @@ class Projects:
         self._working: set[str] = set()
 
     def create_project(self, params: Params, caller: Caller) -> Params:
-        """Answer CreateProject."""
         name, details = params["ProjectName"], params.get("ServiceCatalogProvisioningDetails")
         providers = params.get("TemplateProviders")
         if bool(details) == bool(providers):
@@ -128,11 +127,9 @@ class Projects:
         record["TemplateProviderDetails"] = [{"CfnTemplateProviderDetail": detail}]
 
     def describe_project(self, params: Params, caller: Caller) -> Params:
-        """Answer DescribeProject."""
         return public(self._project(params["ProjectName"], caller))
 
     def list_projects(self, params: Params, caller: Caller) -> Params:
-        """Answer ListProjects."""
         found = self.store.all(PROJECT).items()
         rows = [row for arn, row in found if arn.startswith(caller.arn(""))]
         rows, token = wire.listed("ListProjects", rows, params, ascending=True)
@@ -295,7 +292,6 @@ class Projects:
     # Code repositories.
 
     def create_code_repository(self, params: Params, caller: Caller) -> Params:
-        """Answer CreateCodeRepository."""
         arn = caller.arn(f"code-repository/{params['CodeRepositoryName'].lower()}")
         if self.store.get(REPOSITORY, arn) is not None:
             raise invalid(f"Cannot create already existing code repository: {arn}")
@@ -311,16 +307,13 @@ class Projects:
         return {"CodeRepositoryArn": arn}
 
     def describe_code_repository(self, params: Params, caller: Caller) -> Params:
-        """Answer DescribeCodeRepository."""
         return public(self._repository(params, caller))
 
     def delete_code_repository(self, params: Params, caller: Caller) -> Params:
-        """Answer DeleteCodeRepository."""
         self.store.delete(REPOSITORY, self._repository(params, caller)["CodeRepositoryArn"])
         return {}
 
     def list_code_repositories(self, params: Params, caller: Caller) -> Params:
-        """Answer ListCodeRepositories."""
         found = self.store.all(REPOSITORY).items()
         rows = [public(row) for arn, row in found if arn.startswith(caller.arn(""))]
         rows.sort(key=lambda row: row["CodeRepositoryName"])

@@ -1,7 +1,7 @@
 """SageMaker's runtime: InvokeEndpoint and InvokeEndpointAsync, over HTTP as AWS's clients speak it.
 
-Passes bodies on to the endpoints' containers and words what goes wrong as the service does. Knows
-nothing of how endpoints come about.
+Passes bodies on to the endpoints' containers and words errors as the service does. Does not know
+how endpoints are deployed.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 
 
 class Runtime:
-    """Answers requests to endpoints. `on_idle` is called when no asynchronous one is left."""
+    """Answers requests to endpoints. `on_idle` is called when an asynchronous one has ended."""
 
     def __init__(
         self, store: Store, objects: Objects, endpoints: Endpoints, metrics: Metrics
@@ -64,16 +64,16 @@ class Runtime:
         self._lock = threading.Lock()
 
     def recover(self) -> None:
-        """Go on with the asynchronous invocations that a server before this one had accepted."""
+        """Continue the asynchronous invocations that an earlier server had accepted."""
         for key in list(self.store.all(ASYNC)):
             self._submit(key)
 
     def busy(self) -> bool:
-        """Tell whether asynchronous invocations are waiting or under way."""
+        """Tell whether asynchronous invocations wait or run."""
         return self._waiting > 0
 
     def close(self) -> None:
-        """Stop taking invocations up; what waits is kept."""
+        """Stop starting invocations; those that wait are kept."""
         self._workers.shutdown(wait=False, cancel_futures=True)
         self.capture.flush()
 
@@ -85,7 +85,7 @@ class Runtime:
         assert found is not None
         name, operation = found.groups()
         if environ["REQUEST_METHOD"] != "POST":
-            raise ApiError("UnknownOperationException", f"There is no {operation} but by POST", 404)
+            raise ApiError("UnknownOperationException", f"{operation} takes POST only", 404)
         _check_headers(environ)
         record = self._endpoint(name, caller)
         if operation == "async-invocations":
@@ -127,7 +127,7 @@ class Runtime:
         arrived: float,
         seconds: float = SECONDS,
     ) -> tuple[Fleet, Answer]:
-        """Return who has answered and what. Raises ModelError for an error of the container's."""
+        """Return the fleet that answered, and its answer. Raises ModelError for the container's."""
         while True:
             fleet = self._fleet(record)
             begun = time.perf_counter()
@@ -173,7 +173,7 @@ class Runtime:
 
     def _endpoint(self, name: str, caller: Caller) -> Record:
         record = self.store.get(ENDPOINT, caller.arn(f"endpoint/{name}"))
-        # One that is being created has nothing to answer with, and is not known here.
+        # The runtime does not know an endpoint that is still being created.
         if record is None or "_deployed" not in record:
             raise _unknown(name, caller.account)
         return record
@@ -230,7 +230,7 @@ class Runtime:
             self._waiting += 1
         try:
             self._workers.submit(self._work, key)
-        except RuntimeError:  # The sandbox is ending; the record is taken up at its next start.
+        except RuntimeError:  # The sandbox is ending; its next start continues.
             log.info("asynchronous invocation %s waits for the next start", key)
 
     def _work(self, key: str) -> None:
@@ -320,8 +320,7 @@ def _unknown(name: str, account: str) -> ApiError:
 
 
 def _check_headers(environ: dict[str, Any]) -> None:
-    """Raise ApiError for headers that have no meaning here, that are longer than the API's
-    reference allows, or not of ASCII."""
+    """Raise ApiError for headers that are not implemented, too long or not ASCII."""
     for name in sorted(environ):
         if name.startswith(PREFIX) and name.removeprefix(PREFIX) not in KNOWN:
             raise not_implemented(f"invocations with X-Amzn-SageMaker-{_header(name)}")
@@ -348,7 +347,7 @@ def _body(environ: dict[str, Any], largest: int) -> bytes:
         return content
     left = int(size or 0)
     if left > largest:
-        # Read to its end all the same: whoever is still sending would not see the answer.
+        # Read to its end: a client that is still sending would not see the answer.
         while left > 0 and (block := stream.read(min(left, MEGABYTE))):
             left -= len(block)
     _check_size(int(size or 0), largest)

@@ -1,6 +1,6 @@
 """The sandbox's server: one process that answers AWS's APIs on 127.0.0.1 and runs what they start.
 
-SageMaker's pipelines, jobs and registry are answered here, every other request by moto. Start it
+SageMaker's pipelines, jobs and registry are answered here, most other requests by moto. Start it
 with `sandbox.connect` or `sandbox.start`; tests use the class `Server` in their own process.
 """
 
@@ -71,7 +71,7 @@ class Server:
         self.clients = Clients(lambda: self.url)
         self._http: BaseWSGIServer | None = None
 
-    # Life.
+    # Lifecycle.
 
     def start(self, port: int = 0) -> Server:
         """Load the state and start answering."""
@@ -83,11 +83,11 @@ class Server:
         self._http = make_server(
             "127.0.0.1", port, self._answer, threaded=True, request_handler=moto_app.Handler
         )
-        # The interval is how long close() may wait; ten looks a second cost nothing measurable.
+        # close() waits for at most this interval.
         threading.Thread(
             target=self._http.serve_forever, args=(0.1,), name="http", daemon=True
         ).start()
-        # What the first execution will need, while nobody waits for it.
+        # Load now what the first execution needs.
         threading.Thread(target=self._warm, name="warm up", daemon=True).start()
         self.stacks.recover()
         self.integrations.recover()
@@ -117,7 +117,7 @@ class Server:
             self.objects = Objects(self.store, files)
             self.moto = MotoState(self.store)
         except Exception as error:
-            # Pickles of another version of moto fail in many ways; all mean the same to the user.
+            # Pickles of another version of moto fail in many ways.
             self.store.close()
             self._lock_file.close()
             raise client.SandboxError(
@@ -156,7 +156,7 @@ class Server:
     def _warm(self) -> None:
         wire.service_model()
         self.client(self.region)
-        # What is loaded now stays: looking through it again for garbage would cost 20 ms a time.
+        # What is loaded now stays: collecting garbage in it would cost 20 ms each time.
         gc.collect()
         gc.freeze()
 
@@ -189,12 +189,12 @@ class Server:
         return self.clients.core
 
     def close(self, why: str | None = None) -> None:
-        """Stop what runs, write everything down, stop answering. `why` becomes the executions'
-        reason."""
+        """Stop what runs, save everything, stop answering. `why` becomes the executions'
+        FailureReason."""
         with self._state_lock:
             if self._closing:
                 return
-            # First, so that no stack takes the answers of a closing server for failures.
+            # First, so that no stack treats the answers of a closing server as failures.
             self.stacks.end()
             self.integrations.close()
             self._closing = True
@@ -227,22 +227,22 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # Whose server it is: see sandbox/client.py for the other side.
+    # Ownership: see sandbox/client.py for the other side.
 
     def belong_to_starter(self) -> None:
         """End when the process that started this one ends; see `left`."""
         self._standing, self._owned = False, True
 
     def left(self, goodbye: bool) -> None:
-        """End everything at once if the starter was killed, that is, left without a goodbye."""
+        """End at once if the starter was killed, that is, left without a goodbye."""
         if not goodbye:
-            self.close("The sandbox was killed: the process that had started it was.")
+            self.close("The sandbox ended because the process that had started it was killed.")
             return
         self._owned = False
         self.end_if_idle()
 
     def end_if_idle(self) -> None:
-        """End when nobody holds this server and nothing runs in it any more."""
+        """End if no client holds this server and nothing runs in it."""
         with self._state_lock:
             held = self._standing or self._owned or self._leases
             running = self.pipelines.running or self.jobs.running or self.stacks.running
@@ -332,7 +332,7 @@ class Server:
             return error_reply(start, _defect(error, operation))
 
     def _table(self) -> dict[str, Operation]:
-        """Return the operations answered here, by name."""
+        """Return the operations of SageMaker, by name."""
         tags = Tags(self.store)
         owners = (self.jobs, self.registry, self.pipelines, self.models, self.endpoints, tags)
         return {
@@ -384,7 +384,7 @@ class Server:
             while connection.recv(64):
                 pass
         except OSError:
-            pass  # The client was killed; its lease ends all the same.
+            pass  # The client was killed, which ends its lease too.
         finally:
             with self._state_lock:
                 self._leases -= 1
@@ -397,7 +397,7 @@ TAG_OPERATIONS = ("AddTags", "ListTags", "DeleteTags")
 
 
 def _invokes(service: str, environ: dict[str, Any]) -> bool:
-    # A bucket may be called "endpoints"; everybody else must not meet moto's made-up answers.
+    # A bucket may be named "endpoints"; no other service has such a path.
     return service != "s3" and bool(runtime.PATH.match(environ.get("PATH_INFO", "")))
 
 
@@ -409,7 +409,7 @@ def _parsed(body: bytes) -> Params:
 
 
 def _defect(error: Exception, where: str) -> ApiError:
-    """Log a defect of the sandbox and return the error that its client is told."""
+    """Log a defect of the sandbox and return the error for its client."""
     log.exception("%s", where)
     words = f"Internal error of the sandbox, see server.log: {error!r}"
     return ApiError("InternalFailure", words, 500)

@@ -30,8 +30,8 @@ class DamagedState(Exception):
 class Store:
     """Records by kind and key, kept in memory and written through to SQLite.
 
-    Records are JSON objects (times as seconds since 1970). Whoever changes one holds `lock` and
-    calls `put`, which is also what makes the change durable.
+    Records are JSON objects (times as seconds since 1970). To change one, hold `lock` and
+    call `put`, which also makes the change durable.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -92,7 +92,7 @@ class Store:
             )
 
     def delete(self, kind: str, key: str) -> None:
-        """Forget a record; nothing happens when there is none."""
+        """Forget a record if it exists."""
         with self.lock:
             self.all(kind).pop(key, None)
             self._db.execute("DELETE FROM record WHERE kind = ? AND key = ?", (kind, key))

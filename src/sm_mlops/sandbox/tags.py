@@ -35,7 +35,6 @@ class Tags:
         self.store = store
 
     def add_tags(self, params: Params, caller: Caller) -> Params:
-        """Answer AddTags."""
         record = self._record(params)
         tags = {tag["Key"]: tag for tag in (*record["_tags"], *params["Tags"])}
         if len(tags) > MOST_TAGS:
@@ -44,12 +43,10 @@ class Tags:
         return {"Tags": self._set(params, record, list(tags.values()))}
 
     def list_tags(self, params: Params, caller: Caller) -> Params:
-        """Answer ListTags."""
         rows, token = wire.page(self._record(params)["_tags"], params, default=50)
         return {"Tags": rows, **token}
 
     def delete_tags(self, params: Params, caller: Caller) -> Params:
-        """Answer DeleteTags."""
         record, gone = self._record(params), set(params["TagKeys"])
         self._set(params, record, [tag for tag in record["_tags"] if tag["Key"] not in gone])
         return {}

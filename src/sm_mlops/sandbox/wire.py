@@ -24,7 +24,7 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True)
 class Caller:
-    """Whose request it is: the account and region it was signed for, and the access key."""
+    """The account and region that a request was signed for, and its access key."""
 
     account: str
     region: str
@@ -158,22 +158,20 @@ def _check_limits(value: Any, shape: Shape, wrong: Callable[[str], None]) -> Non
     if "max" in limits and size > limits["max"]:
         wrong(f"Member must have {unit}less than or equal to {limits['max']}")
     pattern = limits.get("pattern")
-    if pattern and isinstance(value, str) and not _matches(pattern, value):
+    if pattern and isinstance(value, str) and not java_pattern(pattern, re.DOTALL).fullmatch(value):
         wrong(f"Member must satisfy regular expression pattern: {pattern}")
 
 
 @functools.cache
-def _pattern(pattern: str) -> re.Pattern[str] | None:
-    # The model's patterns are Java's; the few that Python cannot read (\p{...}) are not checked.
+def java_pattern(pattern: str, flags: int = 0) -> re.Pattern[str]:
+    """Return a pattern of AWS's models and schemas, which are Java's.
+
+    The few that Python cannot read (\\p{...}) are not checked: theirs matches everything.
+    """
     try:
-        return re.compile(pattern, re.DOTALL)
+        return re.compile(pattern, flags)
     except re.error:
-        return None
-
-
-def _matches(pattern: str, value: str) -> bool:
-    compiled = _pattern(pattern)
-    return compiled is None or compiled.fullmatch(value) is not None
+        return re.compile(".*", re.DOTALL)
 
 
 def _join(path: str, name: str) -> str:

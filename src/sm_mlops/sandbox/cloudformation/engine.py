@@ -1,6 +1,6 @@
 """One operation on one stack, from its first event to its last: create, update, roll back, delete.
 
-Knows neither the API nor any resource type. All that it decides by is in the stack's record, so the
+Knows neither the API nor any resource type. Everything it needs is in the stack's record, so the
 next start resumes an operation that a kill ended. Statuses and the order of events are those of
 AWS's pages "Stack status codes" and "Updating stacks using direct updates".
 """
@@ -15,6 +15,7 @@ from sm_mlops.sandbox.cloudformation import changes, template
 from sm_mlops.sandbox.cloudformation.calls import Call, ResourceFailed
 from sm_mlops.sandbox.cloudformation.expressions import Made, Scope, Unresolved
 from sm_mlops.sandbox.cloudformation.ledger import TARGET, Ledger, caller_of
+from sm_mlops.sandbox.cloudformation.parameters import as_text
 from sm_mlops.sandbox.cloudformation.providers import PROVIDERS
 from sm_mlops.sandbox.cloudformation.steps import Steps, new_record
 from sm_mlops.sandbox.storage import Record
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 def scope_of(ledger: Ledger, stack: Record) -> Scope:
-    """Return the world in which a stack's template is evaluated."""
+    """Return the scope in which a stack's template is evaluated."""
     caller = caller_of(stack)
     exports = {name: value for name, (value, _) in ledger.exports(caller).items()}
     resources: dict[str, Record] = stack["_resources"]
@@ -234,7 +235,7 @@ class Operation(Steps):
             self.stack |= {"_before": None, "_orphans": [], "Outputs": [], "_imports": []}
         self._status("DELETE_COMPLETE")
 
-    # Towards the target.
+    # Moving to the target.
 
     def _apply(self) -> str | None:
         """Make and change resources; return why that has failed."""
@@ -280,9 +281,7 @@ class Operation(Steps):
                     f"Template format error: Output {name} is malformed. The Value field of "
                     "every Outputs member must evaluate to a String."
                 )
-            if isinstance(value, bool):
-                value = str(value).lower()
-            row = {"OutputKey": name, "OutputValue": str(value)}
+            row = {"OutputKey": name, "OutputValue": as_text(value)}
             if output.get("Description"):
                 row["Description"] = output["Description"]
             if "Export" in output:

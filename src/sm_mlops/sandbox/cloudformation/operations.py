@@ -1,6 +1,6 @@
 """CloudFormation's API: what each operation refuses, starts and shows.
 
-One method per operation; what then happens to a stack is the engine's.
+One method per operation; the engine then changes the stack.
 """
 
 from __future__ import annotations
@@ -76,7 +76,6 @@ class Stacks(Runner):
     # Changing stacks.
 
     def create_stack(self, params: Params, caller: Caller) -> Params:
-        """Answer CreateStack."""
         with self._admission:
             if self.ledger.find(params["StackName"], caller) is not None:
                 raise ApiError(
@@ -88,7 +87,6 @@ class Stacks(Runner):
         return {"StackId": stack["StackId"]}
 
     def update_stack(self, params: Params, caller: Caller) -> Params:
-        """Answer UpdateStack."""
         with self._admission:
             stack = self._existing(params["StackName"], caller)
             _refuse_unless_updatable(stack)
@@ -122,7 +120,6 @@ class Stacks(Runner):
         return {}
 
     def continue_update_rollback(self, params: Params, caller: Caller) -> Params:
-        """Answer ContinueUpdateRollback."""
         with self._admission:
             stack = self._existing(params["StackName"], caller)
             if stack["StackStatus"] != "UPDATE_ROLLBACK_FAILED":
@@ -230,7 +227,6 @@ class Stacks(Runner):
             self.fail(change_set, f"Internal error of the sandbox, see server.log: {error!r}")
 
     def describe_change_set(self, params: Params, caller: Caller) -> Params:
-        """Answer DescribeChangeSet."""
         record = self._change_set(params, caller)
         rows, token = wire.page(record["Changes"], params, PAGE)
         return {**wire.public(record), "Changes": rows, **token}
@@ -296,7 +292,6 @@ class Stacks(Runner):
         return {}
 
     def list_change_sets(self, params: Params, caller: Caller) -> Params:
-        """Answer ListChangeSets."""
         stack = self._existing(params["StackName"], caller)
         rows = [
             pick(record, "StackId", "StackName", "ChangeSetId", "ChangeSetName", "Description",
@@ -326,7 +321,6 @@ class Stacks(Runner):
         return {"StackEvents": rows, **token}
 
     def list_stack_resources(self, params: Params, caller: Caller) -> Params:
-        """Answer ListStackResources."""
         stack = self._existing(params["StackName"], caller, "Stack with id {} does not exist")
         rows = [_resource(stack, record) for record in stack["_resources"].values()]
         rows, token = wire.page(rows, params, PAGE)
@@ -339,7 +333,6 @@ class Stacks(Runner):
         return {"Parameters": [{"ParameterKey": name} for name in parsed.parameters]}
 
     def list_imports(self, params: Params, caller: Caller) -> Params:
-        """Answer ListImports."""
         rows = self.ledger.importers(params["ExportName"], caller)
         if not rows:
             raise invalid(f"Export '{params['ExportName']}' is not imported by any stack.")
@@ -381,7 +374,7 @@ class Stacks(Runner):
             if record["StackId"] == stack["StackId"] and arn != but:
                 self.store.delete(CHANGE_SET, arn)
 
-    # Towards a target.
+    # Targets.
 
     def _new(self, params: Params, caller: Caller) -> Record:
         name = params["StackName"]

@@ -1,6 +1,6 @@
-"""One resource of a stack at a time: made, changed, replaced and deleted, several side by side.
+"""Single resources of a stack: created, changed, replaced and deleted, several in parallel.
 
-Knows neither the API nor any resource type, nor what the stack is to become in the end: that is the
+Knows neither the API nor any resource type, nor the target of the whole stack: that is the
 engine's.
 """
 
@@ -218,7 +218,7 @@ class Steps:
         failed = self._run(graph, work, stop=False)
         return [names[index]["LogicalResourceId"] for index in failed]
 
-    # Doing things side by side.
+    # Running in parallel.
 
     def _run(
         self, graph: dict[str, set[str]], work: Callable[[str], bool], stop: bool = True
@@ -264,7 +264,7 @@ class Steps:
         self.closing.set()
         self.cancel.set()
 
-    # Writing down.
+    # Recording.
 
     def _status(self, status: str, why: str | None = None) -> None:
         if self.closing.is_set():

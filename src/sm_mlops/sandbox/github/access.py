@@ -1,4 +1,4 @@
-"""Who may see and do what in a repository, over the REST API and over git."""
+"""Permissions in a repository, over the REST API and over git."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class Access:
 
 
 def identified(actor: Actor, needs: Needs) -> None:
-    """Raise Refused for a caller that a route outside of repositories does not let in."""
+    """Raise Refused for a caller who may not use a route outside of repositories."""
     if needs.app and actor.kind != "app":
         raise Refused(401, "A JSON web token could not be decoded")
     if not needs.app and actor.kind == "app":

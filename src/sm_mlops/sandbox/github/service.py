@@ -1,4 +1,4 @@
-"""GitHub's front door: checks, counts and answers requests.
+"""GitHub's entry point: checks, counts and answers requests.
 
 A WSGI application below a prefix: <prefix>/api/v3/... is the REST API, as on GitHub Enterprise
 Server, <prefix>/<owner>/<repo>.git what git talks to.
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 class GitHub:
     """A GitHub with its state in a store and its repositories in a folder.
 
-    `accounts` sets up users, organizations, tokens and Apps. `requests` holds what has been asked,
+    `accounts` sets up users, organizations, tokens and Apps. `requests` holds past requests,
     newest last, without bodies and credentials: "PUT /repos/acme/churn/...", status.
     """
 

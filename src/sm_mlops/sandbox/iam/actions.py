@@ -1,6 +1,6 @@
-"""What a request takes: actions on resources, the role it passes on, the tags it gives.
+"""The permissions that a request needs: actions on resources, passing a role, tagging.
 
-S3, whose operations are told by paths and queries, has a module of its own: objects.py.
+S3, whose operations depend on paths and queries, has its own module: objects.py.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def checks(service: str, operation: str, params: Params, place: Place) -> list[C
 
 
 def _templates(operation: str, params: Params, templates: list[str]) -> list[str]:
-    # A few operations are told apart by what they are given.
+    # The resource of a few operations depends on their members.
     if operation == "ListModelPackages" and "ModelPackageGroupName" not in params:
         return ["*"]
     if operation == "DescribeStacks" and not params.get("StackName"):
@@ -129,7 +129,7 @@ def _filled(namespace: str, template: str, values: Params, place: Place) -> str:
 def _looked_up(
     kind: str, operation: str, params: Params, member: str, place: Place
 ) -> tuple[str, str]:
-    """Return the ARN of something whose name does not say all of it, and how it is shown."""
+    """Return the ARN of a resource whose name is not enough for it, and how it is shown."""
     given = params.get(member)
     name = "*" if given is None else str(given)
     if kind in ("role", "user"):
@@ -217,13 +217,13 @@ def _special(service: str, operation: str, params: Params) -> dict[str, Value]:
     return {}
 
 
-# What a request needs beside its own action.
+# What a request needs besides its own action.
 
 
 def _tagging(
     about: Service, service: str, operation: str, params: Params, own: list[Check]
 ) -> Iterator[Check]:
-    """Yield what giving tags to what is being made takes."""
+    """Yield the permissions for tagging a new resource."""
     given = tags_given(params)
     if not (about.tagging and given) or "Tag" in operation:
         return
@@ -252,7 +252,7 @@ def _more(
 
 
 def _version(params: Params, place: Place) -> Iterator[Check]:
-    """Yield what registering a version takes: its group, and the versions of the group."""
+    """Yield the permissions for registering a version: its group and the group's versions."""
     action, facts = "sagemaker:CreateModelPackage", _request_tags(params)
     facts |= {"sagemaker:ModelApprovalStatus": params.get("ModelApprovalStatus")}
     group = params.get("ModelPackageGroupName")

@@ -1,8 +1,8 @@
-"""The check of every request to the sandbox before a service answers it.
+"""The check of every request before a service answers it.
 
 The sandbox's own key is the account's administrator: only what a resource's policy denies is
-refused to it. Everybody else may do what policies allow, and no operation that operations.py does
-not list.
+denied to it. All others may do what policies allow, and no operation that operations.py does not
+list.
 """
 
 from __future__ import annotations
@@ -20,15 +20,12 @@ from sm_mlops.sandbox.policy_language import Facts, Value
 from sm_mlops.sandbox.storage import Store
 from sm_mlops.sandbox.wire import ApiError, Caller, partition
 
-# Services whose errors have another name, and their status.
+# Services whose denials have another code or status.
 CODES = {
-    "s3": ("AccessDenied", 403),
-    "iam": ("AccessDenied", 403),
-    "sts": ("AccessDenied", 403),
-    "cloudformation": ("AccessDenied", 403),
+    **dict.fromkeys(
+        ("s3", "iam", "sts", "cloudformation", "monitoring", "sqs"), ("AccessDenied", 403)
+    ),
     "sns": ("AuthorizationError", 403),
-    "monitoring": ("AccessDenied", 403),
-    "sqs": ("AccessDenied", 403),
     "lambda": ("AccessDeniedException", 403),
 }
 UNKNOWN_KEYS = {
@@ -39,7 +36,7 @@ UNKNOWN_KEYS = {
     "": ("UnrecognizedClientException", "The security token included in the request is invalid."),
 }
 QUERY = ("cloudformation", "iam", "sns", "sts")
-# Whose resources have policies that hold for the administrator, too.
+# Services whose resources have policies that apply to the administrator, too.
 WITH_POLICIES = ("s3", "secretsmanager", "sqs", "sns", "kms", "lambda")
 KEY_SERVICE = "kms"
 
@@ -57,7 +54,7 @@ class Guard:
         if caller.access_key == client.ACCESS_KEY and service not in WITH_POLICIES:
             return
         if not service:
-            if _for_everybody(environ):
+            if _unsigned(environ):
                 return
             service, who = "s3", identities.NOBODY
         else:
@@ -100,7 +97,7 @@ class Guard:
         if not who.restricted and policy is None:
             return ALLOWED
         owner = self.resources.account(check.resource, who.account)
-        # The registry asks for itself what a group's policy allows another account.
+        # The registry itself checks what a group's policy allows another account.
         shared = service == "sagemaker" and owner != who.account
         return decide(
             who,
@@ -133,7 +130,7 @@ class Guard:
         return facts.with_({**more, **check.facts}, tags)
 
 
-def _for_everybody(environ: dict[str, Any]) -> bool:
+def _unsigned(environ: dict[str, Any]) -> bool:
     """Tell whether a request need not be signed. Raises ApiError for one that must be."""
     if environ.get("HTTP_X_AMZ_TARGET"):
         raise ApiError("MissingAuthenticationTokenException", "Missing Authentication Token", 403)
@@ -154,7 +151,7 @@ def _boundary(arn: str) -> str | None:
     return boundary or None
 
 
-# What is answered.
+# Errors.
 
 
 def denial(who: Identity, service: str, check: Check, verdict: Verdict) -> ApiError:

@@ -1,7 +1,7 @@
 """Who may assume a role: AssumeRole by the role's trust policy and the caller's policies,
 AssumeRoleWithWebIdentity by a token of GitHub.
 
-moto creates the session without any check, even for a role that does not exist.
+moto creates a session without any check, even for a role that does not exist.
 """
 
 from __future__ import annotations

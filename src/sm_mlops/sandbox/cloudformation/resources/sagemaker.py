@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from sm_mlops.sandbox.cloudformation.calls import (
     Call,
     Name,
@@ -25,6 +23,7 @@ from sm_mlops.sandbox.cloudformation.calls import (
 )
 from sm_mlops.sandbox.cloudformation.expressions import Made
 from sm_mlops.sandbox.cloudformation.template import Json
+from sm_mlops.sandbox.wire import snake_case
 
 SAGEMAKER = Tagging("add_tags", "delete_tags", "ResourceArn")
 ALARMS = Tagging("tag_resource", "untag_resource", "ResourceARN")
@@ -33,13 +32,24 @@ ALARMS = Tagging("tag_resource", "untag_resource", "ResourceARN")
 # SageMaker. Ref gives ARNs, Fn::GetAtt names.
 
 
-def _named(kind: str) -> Callable[[Call, Json], Made]:
+def _plain(kind: str, *attributes: str) -> Provider:
+    """Return the provider of a type that is called alike in all of SageMaker's operations."""
+
     def made(call: Call, answer: Json) -> Made:
         found = answer.get(f"{kind}Arn") or call.physical
         name = call.name if answer else last_part(call)
         return Made(found, {f"{kind}Name": name, f"{kind}Arn": found, "Arn": found, "Id": found})
 
-    return made
+    return api(
+        "sagemaker",
+        snake_case(f"Create{kind}"),
+        snake_case(f"Delete{kind}"),
+        made,
+        lambda call: {f"{kind}Name": last_part(call)},
+        name=Name(f"{kind}Name", 63, "{logical}-{random}"),
+        attributes=(f"{kind}Name", *attributes),
+        tagging=SAGEMAKER,
+    )
 
 
 def _endpoint_create(call: Call) -> Made:
@@ -224,16 +234,7 @@ PROVIDERS: dict[str, Provider] = {
         tagging=ALARMS,
         again=True,
     ),
-    "AWS::SageMaker::CodeRepository": api(
-        "sagemaker",
-        "create_code_repository",
-        "delete_code_repository",
-        _named("CodeRepository"),
-        lambda call: {"CodeRepositoryName": last_part(call)},
-        name=Name("CodeRepositoryName", 63, "{logical}-{random}"),
-        attributes=("CodeRepositoryName", "Id"),
-        tagging=SAGEMAKER,
-    ),
+    "AWS::SageMaker::CodeRepository": _plain("CodeRepository", "Id"),
     "AWS::SageMaker::Endpoint": Provider(
         _endpoint_create,
         _endpoint_delete,
@@ -241,26 +242,8 @@ PROVIDERS: dict[str, Provider] = {
         Name("EndpointName", 63, "{logical}-{random}"),
         ("EndpointName", "EndpointArn"),
     ),
-    "AWS::SageMaker::EndpointConfig": api(
-        "sagemaker",
-        "create_endpoint_config",
-        "delete_endpoint_config",
-        _named("EndpointConfig"),
-        lambda call: {"EndpointConfigName": last_part(call)},
-        name=Name("EndpointConfigName", 63, "{logical}-{random}"),
-        attributes=("EndpointConfigName", "EndpointConfigArn", "Id"),
-        tagging=SAGEMAKER,
-    ),
-    "AWS::SageMaker::Model": api(
-        "sagemaker",
-        "create_model",
-        "delete_model",
-        _named("Model"),
-        lambda call: {"ModelName": last_part(call)},
-        name=Name("ModelName", 63, "{logical}-{random}"),
-        attributes=("ModelName", "ModelArn", "Id"),
-        tagging=SAGEMAKER,
-    ),
+    "AWS::SageMaker::EndpointConfig": _plain("EndpointConfig", "EndpointConfigArn", "Id"),
+    "AWS::SageMaker::Model": _plain("Model", "ModelArn", "Id"),
     "AWS::SageMaker::ModelPackageGroup": Provider(
         _group_create,
         deletes(
