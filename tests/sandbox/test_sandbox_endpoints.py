@@ -183,11 +183,18 @@ def output_fn(prediction, accept):
     assert Path(found["WHERE"]).parent == Path(found["SAGEMAKER_BASE_DIR"]) / "model"
 
 
-def test_the_packaged_model_of_this_repo_predicts(aws: Hosting, tmp_path: Path) -> None:
-    import datasets
-    from model_case import Case
+@pytest.fixture(scope="module")
+def cases() -> Any:
+    """Return the helpers for models, which change sys.path when they are imported."""
+    import model_case
 
-    case = Case(tmp_path)
+    return model_case
+
+
+def test_the_packaged_model_of_this_repo_predicts(aws: Hosting, cases: Any, tmp_path: Path) -> None:
+    import datasets
+
+    case = cases.Case(tmp_path)
     case.prepare(case.write(datasets.passengers()), "Survived", drop=("PassengerId",))
     model = case.train()
     url = aws.put("models/passengers/model.tar.gz", case.pack().read_bytes())
@@ -201,8 +208,7 @@ def test_the_packaged_model_of_this_repo_predicts(aws: Hosting, tmp_path: Path) 
     answer = aws.runtime.invoke_endpoint(
         EndpointName=name, Body=body, ContentType="text/csv", Accept="text/csv"
     )
-    from model_case import inference
-
+    inference = cases.inference
     expected = inference.predict_fn(inference.input_fn(body, "text/csv"), model)
     assert answer["ContentType"] == "text/csv"
     assert answer["Body"].read().decode() == inference.output_fn(expected, "text/csv")
@@ -316,7 +322,7 @@ def test_a_killed_process_is_started_again_by_the_next_request(aws: Hosting) -> 
 def test_a_request_whose_process_is_killed_under_it_is_sent_again(aws: Hosting) -> None:
     name = aws.deploy(aws.named("unlucky"))
     assert aws.ask(name, "die once")["data"] == "die once"
-    assert any("started anew" in line for line in aws.log(name))
+    assert any("starting it again" in line for line in aws.log(name))
 
 
 def test_a_request_that_kills_the_process_is_a_model_error(aws: Hosting) -> None:
@@ -603,7 +609,7 @@ def test_the_log_of_a_talkative_model_does_not_fill_the_disk(
     assert [line for _ in range(3) for line in (aws.ask(name, "12345"), aws.log(name))]
     for _ in range(9):
         aws.ask(name, "12345")
-    assert "[sandbox] the log had become too long and begins anew here" in aws.log(name)
+    assert "[sandbox] the log was too long; it starts again here" in aws.log(name)
 
 
 # Restarts.

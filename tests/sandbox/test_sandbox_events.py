@@ -121,3 +121,13 @@ def test_what_eventbridge_or_the_sandbox_cannot_do_is_refused(aws: Wired) -> Non
     entry = {"Source": "acme", "DetailType": "t", "Detail": "{}"}
     with pytest.raises(ClientError, match="does not implement events:PutEvents"):
         aws.events.put_events(Entries=[entry])
+
+
+def test_what_moto_does_not_implement_is_refused_by_name(server: Server) -> None:
+    for service, operation, given in (
+        ("iam", "get_context_keys_for_custom_policy", {"PolicyInputList": ["{}"]}),
+        ("secretsmanager", "stop_replication_to_replica", {"SecretId": "s"}),
+    ):
+        call = getattr(server.client("eu-west-1", service), operation)
+        with pytest.raises(ClientError, match=f"does not implement .* {service}: .*{operation}"):
+            call(**given)

@@ -11,6 +11,7 @@ import pytest
 from cloudformation_cases import Deployer, new_name, resource
 from function_cases import ACCOUNT, EVERYTHING, Wired, archive, trust, until
 from sandbox_cases import BUCKET, REGION
+from sm_mlops import platform as package
 from sm_mlops.sandbox import Server
 
 pytestmark = pytest.mark.slow
@@ -123,10 +124,35 @@ def test_an_approval_runs_the_code_of_a_deployed_and_updated_stack(
     assert wired.functions.list_layers()["Layers"] == []
 
 
+def test_the_platform_can_be_deployed_for_a_github_enterprise_server(
+    server: Server, aws: Deployer, wired: Wired
+) -> None:
+    wired.put("platform.yml", (package.FOLDER / "platform.yml").read_text(encoding="utf-8"))
+    host = f"arn:aws:codeconnections:{REGION}:{ACCOUNT}:host/git-0123456789"
+    given = {
+        "TemplateVersion": "0.1.0",
+        "AllowedOwners": "acme",
+        "GitHost": "git.example.com",
+        "GitHubApiUrl": "https://git.example.com/api/v3",
+        "ConnectionHostArn": host,
+    }
+    name = new_name()
+    aws.cfn.create_stack(
+        StackName=name,
+        TemplateURL=f"{server.url}/{BUCKET}/platform.yml",
+        Parameters=[{"ParameterKey": k, "ParameterValue": v} for k, v in given.items()],
+        Capabilities=["CAPABILITY_NAMED_IAM"],
+    )
+    assert aws.settled(name)["StackStatus"] == "CREATE_COMPLETE", aws.reasons(name, "CREATE_FAILED")
+    [made] = wired.client("codeconnections").list_connections()["Connections"]
+    assert (made["HostArn"], made["ProviderType"]) == (host, "GitHubEnterpriseServer")
+    assert made["ConnectionStatus"] == "PENDING"
+
+
 def test_a_rule_that_eventbridge_refuses_fails_the_stack(aws: Deployer) -> None:
-    rule = resource("Events::Rule", EventPattern={"source": [{"like": "x"}]})
+    rule = resource("Events::Rule", EventPattern={"source": []})
     stack = aws.deploy({"Resources": {"Rule": rule}})
-    assert "Unrecognized match type like" in aws.reasons(stack, "CREATE_FAILED")["Rule"]
+    assert "Empty arrays are not allowed" in aws.reasons(stack, "CREATE_FAILED")["Rule"]
 
 
 def test_a_secret_keeps_what_a_person_has_put_into_it(aws: Deployer) -> None:

@@ -174,7 +174,7 @@ class World:
 
 def add_secrets(aws: Aws, key: bool = False) -> None:
     """What platform and project have: the trigger's secret without a value, and the key's."""
-    versions.mend()
+    versions.fix()
     client = aws.client("secretsmanager")
     client.create_secret(Name=credential.SECRET)
     if key:

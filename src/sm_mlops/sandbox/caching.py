@@ -50,17 +50,13 @@ def find(
     those not older than the step's ExpireAfter. Hits on hits lead back to the run itself.
     """
     assert step.cache_seconds is not None
-    best: tuple[Record, Record] | None = None
-    for execution in executions:
-        record = execution["_steps"].get(step.name)
-        if (
-            record is None
-            or record.get("_key") != wanted
-            or record["StepStatus"] != "Succeeded"
-            or "CacheHitResult" in record
-            or now - record["EndTime"] > step.cache_seconds
-        ):
-            continue
-        if best is None or record["EndTime"] > best[1]["EndTime"]:
-            best = execution, record
-    return best
+    found = [
+        (execution, record)
+        for execution in executions
+        if (record := execution["_steps"].get(step.name)) is not None
+        and record.get("_key") == wanted
+        and record["StepStatus"] == "Succeeded"
+        and "CacheHitResult" not in record
+        and now - record["EndTime"] <= step.cache_seconds
+    ]
+    return max(found, key=lambda pair: pair[1]["EndTime"], default=None)

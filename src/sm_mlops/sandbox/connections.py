@@ -31,7 +31,7 @@ class Connections(JsonService):
         record = {
             "ConnectionName": params["ConnectionName"],
             "ConnectionArn": arn,
-            # A host is a GitHub Enterprise Server that a person has set up; there is no API for it.
+            # The sandbox has no hosts: any ARN is that of a GitHub Enterprise Server.
             "ProviderType": params.get("ProviderType", "GitHubEnterpriseServer"),
             **pick(params, "HostArn"),
             "OwnerAccountId": caller.account,

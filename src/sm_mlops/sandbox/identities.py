@@ -163,13 +163,8 @@ def of_user(account: str, region: str, name: str) -> Identity | None:
         account,
         policies=_policies(found),
         boundary=_boundary(getattr(found, "permissions_boundary_arn", None), account, region),
-        tags={tag["Key"]: tag["Value"] for tag in _user_tags(owner, found)},
+        tags=tags_of(owner.tagger.list_tags_for_resource(found.arn).get("Tags")),
     )
-
-
-def _user_tags(owner: Any, user: Any) -> list[dict[str, str]]:
-    found: list[dict[str, str]] = owner.tagger.list_tags_for_resource(user.arn).get("Tags", [])
-    return found
 
 
 def _policies(holder: Any) -> tuple[str, ...]:

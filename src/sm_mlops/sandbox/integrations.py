@@ -14,7 +14,7 @@ from sm_mlops.sandbox import functions, versions
 from sm_mlops.sandbox.catalog import Catalog
 from sm_mlops.sandbox.connections import Connections
 from sm_mlops.sandbox.events import Events
-from sm_mlops.sandbox.github.service import API, PREFIX, GitHub, mounted
+from sm_mlops.sandbox.github.service import API, PREFIX, GitHub
 from sm_mlops.sandbox.iam.service import Iam
 from sm_mlops.sandbox.moto_state import MotoState
 from sm_mlops.sandbox.projects import Projects
@@ -94,10 +94,6 @@ class Integrations:
     def _client(self, service: str, region: str, key: str) -> Any:
         return self.server.client(region, service, key)
 
-    def web(self, environ: dict[str, Any], start: Start) -> Iterable[bytes]:
-        """Answer as GitHub, below PREFIX."""
-        return mounted(self.github, environ, start)
-
     def control(self, body: bytes) -> Any:
         """Do what a person requests: {"call": one of CONTROLS, "args", "kwargs"}."""
         given = json.loads(body)
@@ -111,10 +107,6 @@ class Integrations:
         if value.rstrip("/") == "https://api.github.com":
             return f"{self.server.url}{PREFIX}{API}"
         return OTHER_PORT.sub(self.server.url, value)
-
-    def owners(self) -> tuple[Any, ...]:
-        """Return the objects with further operations of SageMaker."""
-        return (self.projects,)
 
     def answer(
         self,

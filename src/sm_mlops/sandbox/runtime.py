@@ -22,7 +22,7 @@ from sm_mlops.sandbox.fleets import Fleet
 from sm_mlops.sandbox.hosting import location
 from sm_mlops.sandbox.metrics import Metrics, notify
 from sm_mlops.sandbox.objects import NoSuchObject, Objects
-from sm_mlops.sandbox.replies import reply
+from sm_mlops.sandbox.replies import Start, reply
 from sm_mlops.sandbox.serving import LOG_GROUP, Answer, NoAnswer, ServingFailed
 from sm_mlops.sandbox.storage import Record, Store
 from sm_mlops.sandbox.wire import ApiError, Caller, not_implemented, partition
@@ -45,7 +45,6 @@ HEADERS = (
 )
 PREFIX = "HTTP_X_AMZN_SAGEMAKER_"
 KNOWN = ("INFERENCE_ID", "INPUTLOCATION", "CONTENT_TYPE", "ACCEPT")
-StartResponse = Callable[..., Any]
 log = logging.getLogger(__name__)
 
 
@@ -77,9 +76,7 @@ class Runtime:
         self._workers.shutdown(wait=False, cancel_futures=True)
         self.capture.flush()
 
-    def answer(
-        self, environ: dict[str, Any], start: StartResponse, caller: Caller
-    ) -> Iterable[bytes]:
+    def answer(self, environ: dict[str, Any], start: Start, caller: Caller) -> Iterable[bytes]:
         """Answer a request whose path fits PATH. Raises ApiError."""
         found = PATH.match(environ["PATH_INFO"])
         assert found is not None
@@ -94,9 +91,7 @@ class Runtime:
 
     # InvokeEndpoint.
 
-    def _invoke(
-        self, record: Record, environ: dict[str, Any], start: StartResponse
-    ) -> Iterable[bytes]:
+    def _invoke(self, record: Record, environ: dict[str, Any], start: Start) -> Iterable[bytes]:
         arrived = time.perf_counter()
         name = record["EndpointName"]
         if "AsyncInferenceConfig" in record:
@@ -186,9 +181,7 @@ class Runtime:
 
     # InvokeEndpointAsync.
 
-    def _accept(
-        self, record: Record, environ: dict[str, Any], start: StartResponse
-    ) -> Iterable[bytes]:
+    def _accept(self, record: Record, environ: dict[str, Any], start: Start) -> Iterable[bytes]:
         """Queue a request; its answer goes to S3."""
         if "AsyncInferenceConfig" not in record:
             raise ApiError(
@@ -239,13 +232,11 @@ class Runtime:
             record = self.store.get(ENDPOINT, invocation["Endpoint"])
             if record is not None:
                 self._infer(record, invocation)
-            if not self.endpoints.closing:
-                self.store.delete(ASYNC, key)
         except Exception:
             log.exception("asynchronous invocation %s", key)
+        finally:
             if not self.endpoints.closing:
                 self.store.delete(ASYNC, key)
-        finally:
             with self._lock:
                 self._waiting -= 1
             self.on_idle()
@@ -322,8 +313,10 @@ def _unknown(name: str, account: str) -> ApiError:
 def _check_headers(environ: dict[str, Any]) -> None:
     """Raise ApiError for headers that are not implemented, too long or not ASCII."""
     for name in sorted(environ):
-        if name.startswith(PREFIX) and name.removeprefix(PREFIX) not in KNOWN:
-            raise not_implemented(f"invocations with X-Amzn-SageMaker-{_header(name)}")
+        member = name.removeprefix(PREFIX)
+        if member != name and member not in KNOWN:
+            shown = member.replace("_", "-").title()
+            raise not_implemented(f"invocations with X-Amzn-SageMaker-{shown}")
     for header, member, longest in HEADERS:
         text = environ.get(header) or ""
         if len(text) > longest or not text.isascii():
@@ -332,10 +325,6 @@ def _check_headers(environ: dict[str, Any]) -> None:
                 f"1 validation error detected: Value at '{member}' failed to satisfy constraint: "
                 f"Member must be of ASCII, with length less than or equal to {longest}",
             )
-
-
-def _header(name: str) -> str:
-    return name.removeprefix(PREFIX).replace("_", "-").title()
 
 
 def _body(environ: dict[str, Any], largest: int) -> bytes:
@@ -384,7 +373,7 @@ class ModelError(ApiError):
         }
 
 
-def error_answer(error: ApiError, start: StartResponse) -> Iterable[bytes]:
+def error_answer(error: ApiError, start: Start) -> Iterable[bytes]:
     """Answer with an error as the runtime's clients read it."""
     content = {"Message": error.message, **getattr(error, "fields", {})}
     headers = {"Content-Type": "application/json", "x-amzn-ErrorType": error.code}

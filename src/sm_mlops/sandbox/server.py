@@ -26,7 +26,7 @@ from sm_mlops.sandbox import calls, client, grants, moto_app, runtime, wire
 from sm_mlops.sandbox.clients import Clients
 from sm_mlops.sandbox.cloudformation import Stacks, protocol
 from sm_mlops.sandbox.endpoints import TIME, Endpoints
-from sm_mlops.sandbox.github.service import PREFIX, GitHub
+from sm_mlops.sandbox.github.service import PREFIX, GitHub, mounted
 from sm_mlops.sandbox.hosting import Models
 from sm_mlops.sandbox.iam.service import Iam
 from sm_mlops.sandbox.integrations import Integrations
@@ -261,7 +261,7 @@ class Server:
         if path.startswith("/_sandbox/"):
             return self._control(path, environ, start)
         if path.startswith(PREFIX + "/"):
-            return self.integrations.web(environ, start)
+            return mounted(self.github, environ, start)
         if not (environ.get("CONTENT_LENGTH") or "0").isdecimal():
             return error_reply(start, ApiError("SerializationException", "Content-Length"))
         service, caller = signed_for(environ), caller_of(environ, self.region)
@@ -333,11 +333,11 @@ class Server:
 
     def _table(self) -> dict[str, Operation]:
         """Return the operations of SageMaker, by name."""
-        tags = Tags(self.store)
-        owners = (self.jobs, self.registry, self.pipelines, self.models, self.endpoints, tags)
+        hosting, projects = (self.models, self.endpoints), self.integrations.projects
+        owners = (self.jobs, self.registry, self.pipelines, *hosting, projects, Tags(self.store))
         return {
             name: getattr(owner, wire.snake_case(name))
-            for owner in (*owners, *self.integrations.owners())
+            for owner in owners
             for name in wire.service_operations()
             if hasattr(owner, wire.snake_case(name))
         }

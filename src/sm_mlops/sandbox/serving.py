@@ -111,12 +111,6 @@ class Container:
         self._lock = threading.Lock()
         self._active = 0
 
-    @property
-    def pid(self) -> int | None:
-        """Return the id of the process that supervises the model's, if it runs."""
-        process = self._process
-        return process.popen.pid if process and process.alive else None
-
     def start(self) -> Process:
         """Return the running process, started and healthy. Raises ServingFailed."""
         process = self._process

@@ -17,6 +17,7 @@ from sm_mlops.sandbox.github.answers import (
     malformed,
     moment,
     not_found,
+    not_implemented,
     wanted,
 )
 from sm_mlops.sandbox.github.routing import REPO, Request, counted, public, route
@@ -128,13 +129,12 @@ class Settings(Access):
         rows = record["_variables"]
         if name.upper() not in rows:
             raise not_found()
+        if str(request.body.get("name", name)).upper() != name.upper():
+            raise not_implemented("new name of a variable")
         found = rows[name.upper()]
-        new = str(request.body.get("name", name)).upper()
-        _check_name(new, "Variable")
         value = request.body.get("value", found["value"])
         _check_value(value)
-        del rows[name.upper()]
-        rows[new] = {**found, "name": new, "value": value, "updated_at": time.time()}
+        found |= {"value": value, "updated_at": time.time()}
         self.keep(record)
         return Answer(status=204)
 

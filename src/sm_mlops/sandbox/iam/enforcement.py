@@ -63,7 +63,12 @@ class Guard:
                 raise _unknown_key(service)
             who = found
         place = self._place(caller)
-        needed, operation = self._needed(service, environ, place)
+        if service == "s3":
+            needed: list[Check] | None = objects.checks(environ, place.partition)
+            operation = ""
+        else:
+            operation, params = requests.read(service, environ)
+            needed = actions.checks(service, operation, params, place)
         if needed is None:
             if who.restricted:
                 raise _unknown_operation(who, service, operation)
@@ -73,14 +78,6 @@ class Guard:
             verdict = self.verdict(who, check, facts)
             if not verdict.allowed:
                 raise denial(who, service, check, verdict)
-
-    def _needed(
-        self, service: str, environ: dict[str, Any], place: Place
-    ) -> tuple[list[Check] | None, str]:
-        if service == "s3":
-            return objects.checks(environ, place.partition), ""
-        operation, params = requests.read(service, environ)
-        return actions.checks(service, operation, params, place), operation
 
     def _place(self, caller: Caller) -> Place:
         def look(kind: str, name: str) -> str | None:
@@ -112,11 +109,8 @@ class Guard:
     def facts(self, check: Check, facts: Facts, owner: str) -> Facts:
         """Return the context keys of a check: those of the request, and those of the resource."""
         arn = check.resource
-        tags = {
-            "aws:resourcetag/": lambda: self.resources.tags(arn),
-            "iam:resourcetag/": lambda: self.resources.tags(arn),
-            "secretsmanager:resourcetag/": lambda: self.resources.tags(arn),
-        }
+        keys = ("aws:resourcetag/", "iam:resourcetag/", "secretsmanager:resourcetag/")
+        tags = dict.fromkeys(keys, lambda: self.resources.tags(arn))
         more: dict[str, Value | Callable[[], Value]] = {
             "aws:ResourceAccount": None if arn == "*" else owner,
             "kms:CallerAccount": owner,
