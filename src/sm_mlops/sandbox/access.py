@@ -8,11 +8,6 @@ from sm_mlops.sandbox.objects import NoSuchObject, Objects
 from sm_mlops.sandbox.policies import check_role, may
 from sm_mlops.sandbox.wire import Caller, partition
 
-DENIED = (
-    "AccessDenied (403): User: {role} is not authorized to perform: {action} on resource: "
-    '"{resource}"'
-)
-
 
 class NoAccess(NoSuchObject):
     """The role may not do this; the message is one line."""
@@ -26,7 +21,7 @@ class RoleObjects:
         self.objects, self.role, self.caller = objects, role, caller
 
     def path(self, bucket: str, key: str) -> Path:
-        """Return the file that holds an object's content; it must not be changed."""
+        """Return the file with an object's content; do not change it."""
         self._check("s3:GetObject", bucket, key)
         return self.objects.path(bucket, key)
 
@@ -45,4 +40,5 @@ class RoleObjects:
         if not may(check_role(self.role, self.caller), action, found, key, self.caller, prefix):
             resource = f"arn:{partition(self.caller.region)}:s3:::{bucket}"
             resource = f"{resource}/{key}" if key else resource
-            raise NoAccess(DENIED.format(role=self.role, action=action, resource=resource))
+            words = f'is not authorized to perform: {action} on resource: "{resource}"'
+            raise NoAccess(f"AccessDenied (403): User: {self.role} {words}")

@@ -139,14 +139,8 @@ def status(root: Path) -> Status | None:
     answer = _ask(found, "status") if found else None
     if found is None or answer is None or answer["root"] != str(folder.parent):
         return None
-    return Status(
-        pid=answer["pid"],
-        port=found["port"],
-        region=answer["region"],
-        standing=answer["standing"],
-        executions=answer["executions"],
-        jobs=answer["jobs"],
-    )
+    names = ("pid", "region", "standing", "executions", "jobs")
+    return Status(port=found["port"], **{name: answer[name] for name in names})
 
 
 def stop(root: Path) -> bool:

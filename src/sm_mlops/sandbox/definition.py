@@ -24,7 +24,6 @@ JOB_OPERATIONS = {
     "RegisterModel": ("CreateModelPackage", "DescribeModelPackage"),
 }
 STEP_TYPES = (*JOB_OPERATIONS, "Condition", "Fail")
-CACHED_TYPES = ("Processing", "Training")
 RETRIED_EXCEPTIONS = (
     "Step.SERVICE_FAULT",
     "Step.THROTTLING",
@@ -241,7 +240,7 @@ def _property_files(name: str, raw: dict[str, Any]) -> dict[str, tuple[str, str]
 def _cache(name: str, kind: str, config: dict[str, Any] | None) -> float | None:
     if not config or not config.get("Enabled"):
         return None
-    if kind not in CACHED_TYPES:
+    if kind not in ("Processing", "Training"):
         raise invalid(f"Step '{name}' of type {kind} cannot be cached here")
     if "ExpireAfter" not in config:
         return float("inf")

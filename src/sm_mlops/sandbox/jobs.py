@@ -30,6 +30,7 @@ from sm_mlops.sandbox.storage import Record, Store
 from sm_mlops.sandbox.wire import Caller, Params, invalid, missing, pick
 
 PROCESSING, TRAINING = "ProcessingJob", "TrainingJob"
+LABELS = {PROCESSING: "processing-job", TRAINING: "training-job"}
 LOG_GROUPS = {
     PROCESSING: "/aws/sagemaker/ProcessingJobs",
     TRAINING: "/aws/sagemaker/TrainingJobs",
@@ -92,8 +93,7 @@ class Jobs:
 
     def _new(self, kind: str, params: Params, caller: Caller) -> Record:
         name = params[f"{kind}Name"]
-        label = "processing-job" if kind == PROCESSING else "training-job"
-        arn = caller.arn(f"{label}/{name}")
+        arn = caller.arn(f"{LABELS[kind]}/{name}")
         check_role(params["RoleArn"], caller)
         now = time.time()
         record: Record = {
@@ -136,8 +136,7 @@ class Jobs:
 
     def _find(self, kind: str, params: Params, caller: Caller) -> Record:
         name = params[f"{kind}Name"]
-        label = "processing-job" if kind == PROCESSING else "training-job"
-        record = self.store.get(kind, caller.arn(f"{label}/{name}"))
+        record = self.store.get(kind, caller.arn(f"{LABELS[kind]}/{name}"))
         if record is None:
             # The service's own words, without the job's name.
             error = missing if kind == PROCESSING else invalid

@@ -265,15 +265,12 @@ class Objects:
             raise NoSuchObject(f"The specified bucket does not exist: {name}")
         return found
 
-    def _key(self, bucket: str, key: str) -> FileKey:
+    def path(self, bucket: str, key: str) -> Path:
+        """Return the file with an object's content; do not change it."""
         value = self.bucket(bucket).keys.get(key)
         if not isinstance(value, FileKey):
             raise NoSuchObject(f"There is no object s3://{bucket}/{key}")
-        return value
-
-    def path(self, bucket: str, key: str) -> Path:
-        """Return the file that holds an object's content; it must not be changed."""
-        return self._key(bucket, key).path
+        return value.path
 
     def find(self, bucket: str, prefix: str) -> list[str]:
         """Return the keys that start with a prefix, sorted."""
