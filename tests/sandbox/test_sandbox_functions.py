@@ -297,11 +297,11 @@ def test_an_asynchronous_failure_is_tried_twice_more_then_buried(aws: Wired) -> 
         FunctionName="unlucky", InvocationType="Event", Payload=json.dumps(event)
     )
     assert sent["StatusCode"] == 202
-    told = json.loads(until(lambda: aws.messages(failed))[0]["Body"])
-    assert told["requestContext"]["condition"] == "RetriesExhausted"
-    assert told["requestContext"]["approximateInvokeCount"] == 3
-    assert told["requestPayload"] == event
-    assert told["responsePayload"]["errorMessage"] == "try 3"
+    sent = json.loads(until(lambda: aws.messages(failed))[0]["Body"])
+    assert sent["requestContext"]["condition"] == "RetriesExhausted"
+    assert sent["requestContext"]["approximateInvokeCount"] == 3
+    assert sent["requestPayload"] == event
+    assert sent["responsePayload"]["errorMessage"] == "try 3"
     same = tries(aws, "unlucky")
     assert len(same) == 3 and len(set(same)) == 1, "three tries of one request"
     states = {a["AlarmName"]: a["StateValue"] for a in alarms.describe_alarms()["MetricAlarms"]}

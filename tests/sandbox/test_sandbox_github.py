@@ -481,7 +481,7 @@ def test_a_renamed_repository_is_found_by_its_former_name(server: Standalone, ad
     assert moved.status_code == 301
     assert moved.headers["Location"].endswith(f"/repositories/{number}/environments")
     assert ada("GET", "/repos/acme/churn").json()["full_name"] == "acme/churn-2"
-    # Somebody else may take the name.
+    # Another repository may take the name.
     server.github.routes.add("acme", "churn")
     assert ada("GET", "/repos/acme/churn").json()["full_name"] == "acme/churn"
 

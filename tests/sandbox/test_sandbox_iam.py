@@ -39,7 +39,7 @@ def aws(server: Server) -> Account:
 
 @pytest.fixture(scope="module")
 def poor(aws: Account) -> Account:
-    """The account as somebody sees it who may do nothing."""
+    """Return the account as seen by a user without permissions."""
     return aws.may("poor")
 
 

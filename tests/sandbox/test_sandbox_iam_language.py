@@ -199,8 +199,8 @@ def test_policies_are_weighed_together(
     verdict = decide(
         who, "s3:GetObject", f"{BUCKET}/a", base_facts(who, "eu-west-1"), resource, **options
     )
-    told = "yes" if verdict.allowed else verdict.words("s3:GetObject")
-    assert expected.replace("X", "s3:GetObject") in told
+    words = "yes" if verdict.allowed else verdict.words("s3:GetObject")
+    assert expected.replace("X", "s3:GetObject") in words
 
 
 def test_a_user_that_a_policy_names_is_beyond_his_boundary_and_a_role_is_not() -> None:

@@ -110,8 +110,8 @@ def test_a_job_sees_nothing_of_the_developers_environment(
     assert environment["AWS_REGION"] == "eu-west-1"
     assert Path(environment["PATH"].split(":")[0]) == Path(sys.executable).parent
     assert Path.home() != Path(environment["HOME"])
-    told = {name for name in environment if name.startswith("AWS_")}
-    assert told <= {
+    variables = {name for name in environment if name.startswith("AWS_")}
+    assert variables <= {
         "AWS_REGION",
         "AWS_DEFAULT_REGION",
         "AWS_EC2_METADATA_DISABLED",

@@ -10,7 +10,7 @@ from sm_mlops.sandbox.wire import Caller, partition
 
 
 class NoAccess(NoSuchObject):
-    """The role may not do this; the message is one line."""
+    """The role lacks the permission; the message is one line."""
 
 
 class RoleObjects:

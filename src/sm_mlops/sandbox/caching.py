@@ -31,8 +31,8 @@ KEY_ATTRIBUTES = {
 def key(step: Step, request: dict[str, Any]) -> str | None:
     """Return the cache key of a step's resolved request, None for types that are not cached.
 
-    The key holds the addresses of inputs, not their content: as on AWS, new data under an old
-    address is not noticed.
+    The key has the addresses of inputs, not their content: as on AWS, new data under an old address
+    does not change it.
     """
     if step.type not in KEY_ATTRIBUTES:
         return None
@@ -47,7 +47,7 @@ def find(
     """Return (execution, step record) of the most recent matching run, or None.
 
     Only successful runs of the same pipeline count (`executions` are the pipeline's), and only
-    those not older than the step's ExpireAfter. Hits on hits lead back to the run itself.
+    those not older than the step's ExpireAfter. A hit is never the source of another.
     """
     assert step.cache_seconds is not None
     found = [

@@ -39,7 +39,7 @@ def operation(service: str, environ: dict[str, Any]) -> str:
 
 
 def xml(service: str, environ: dict[str, Any]) -> str:
-    """Return the name of the element that holds a service's errors, "" for a service of JSON."""
+    """Return the name of the XML element for a service's errors, "" for a JSON service."""
     if environ.get("HTTP_X_AMZ_TARGET") or environ.get("HTTP_SMITHY_PROTOCOL"):
         return ""
     try:

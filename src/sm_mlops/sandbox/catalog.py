@@ -65,7 +65,7 @@ class Catalog(JsonService):
         return {"PortfolioDetail": _public(found), "Tags": found["_tags"]}
 
     def delete_portfolio(self, params: Params, caller: Caller) -> Params:
-        """Answer DeletePortfolio: only an empty one."""
+        """Answer DeletePortfolio, for an empty one only."""
         found = self._portfolio(params["Id"], caller)
         constraints = any(
             row["_portfolio"] == found["Id"] for row in self.store.all(CONSTRAINT).values()
@@ -84,7 +84,7 @@ class Catalog(JsonService):
         return _paged("PortfolioDetails", rows, params)
 
     def associate_product_with_portfolio(self, params: Params, caller: Caller) -> Params:
-        """Answer AssociateProductWithPortfolio; doing it again changes nothing."""
+        """Answer AssociateProductWithPortfolio, which is idempotent."""
         found = self._portfolio(params["PortfolioId"], caller)
         self.product(params["ProductId"], caller)
         if params["ProductId"] not in found["_products"]:
@@ -93,7 +93,7 @@ class Catalog(JsonService):
         return {}
 
     def disassociate_product_from_portfolio(self, params: Params, caller: Caller) -> Params:
-        """Answer DisassociateProductFromPortfolio: not while a constraint is on the pair."""
+        """Answer DisassociateProductFromPortfolio; refuse it while the pair has a constraint."""
         found = self._portfolio(params["PortfolioId"], caller)
         if params["ProductId"] not in found["_products"]:
             raise self.missing(f"Product {params['ProductId']} is not in {found['Id']}")
@@ -174,7 +174,7 @@ class Catalog(JsonService):
         return {"ProductViewDetail": _view_detail(found), "Tags": found["_tags"]}
 
     def delete_product(self, params: Params, caller: Caller) -> Params:
-        """Answer DeleteProduct: only one that is in no portfolio."""
+        """Answer DeleteProduct; refuse it for a product in a portfolio."""
         found = self.product(params["Id"], caller)
         if self._portfolios_of(found["Id"], caller):
             raise ApiError(
@@ -207,7 +207,7 @@ class Catalog(JsonService):
         return {"ProvisioningArtifactDetail": _public(found), "Status": "AVAILABLE"}
 
     def delete_provisioning_artifact(self, params: Params, caller: Caller) -> Params:
-        """Answer DeleteProvisioningArtifact: not the last one."""
+        """Answer DeleteProvisioningArtifact; refuse it for the last version."""
         found = self.artifact(params["ProductId"], params["ProvisioningArtifactId"])
         if len(self._artifacts(params["ProductId"])) == 1:
             raise ApiError("ResourceInUseException", "Cannot delete the last version of a product")
@@ -268,7 +268,7 @@ class Catalog(JsonService):
         return [row for row in self.store.all(ARTIFACT).values() if row["_product"] == product]
 
     def artifact(self, product: str, identity: str | None) -> Record:
-        """Return a version of a product, the newest active one when none is named."""
+        """Return a version of a product, by default the newest active one."""
         for row in reversed(self._artifacts(product)):
             if identity == row["Id"] or (identity is None and row["Active"]):
                 return row
@@ -349,7 +349,7 @@ class Catalog(JsonService):
     # Launch paths.
 
     def launch_paths(self, product: Record, caller: Caller) -> list[Record]:
-        """Return the portfolios through which a caller may launch a product: any for the sandbox's
+        """Return the portfolios from which a caller may launch a product: all for the sandbox's
         own key. Raises ApiError if there are none."""
         who = policies.principal(caller)
         paths = [

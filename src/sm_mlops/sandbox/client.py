@@ -133,7 +133,7 @@ def start(root: Path, region: str) -> Status:
 
 
 def status(root: Path) -> Status | None:
-    """Return the running server of a repository, None when there is none."""
+    """Return the running server of a repository, None if there is none."""
     folder = Path(root).resolve() / FOLDER
     found = _record(folder)
     answer = _ask(found, "status") if found else None
@@ -144,7 +144,7 @@ def status(root: Path) -> Status | None:
 
 
 def stop(root: Path) -> bool:
-    """End the server, with the executions that run in it; return whether there was one."""
+    """End the server and its running executions; return whether a server ran."""
     folder = Path(root).resolve() / FOLDER
     if not folder.is_dir() or _holder(folder) is None:
         return False
@@ -173,8 +173,7 @@ def reset(root: Path) -> None:
 
 
 def environment(folder: Path, port: int, region: str) -> dict[str, str]:
-    """Return the variables that lead AWS clients to the sandbox, and only there ("" means:
-    remove)."""
+    """Return the variables that point AWS clients to the sandbox, "" for those to remove."""
     absent = str(folder / "no-aws-config")
     loopback = "127.0.0.1,localhost"
     variables = dict.fromkeys(

@@ -1,5 +1,4 @@
-"""The decision: identity policies, permissions boundary and the policies of resources together, as
-IAM weighs them.
+"""The decision of IAM from identity policies, permissions boundary and resource policies.
 
 Source: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
 """

@@ -1,7 +1,6 @@
 """A pipeline definition, read and checked once: parameters, steps, their dependencies and policies.
 
-Anything the sandbox does not run is refused here, when the pipeline is created, never skipped
-later.
+What the sandbox does not run is refused here, when the pipeline is created.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How often and how long apart a step is tried again. Times in seconds."""
+    """How often, and at which intervals, a step is retried. Times in seconds."""
 
     exceptions: tuple[str, ...]
     interval: float = 1

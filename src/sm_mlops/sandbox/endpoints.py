@@ -1,4 +1,4 @@
-"""Endpoints, as SageMaker answers for them, and the processes behind them.
+"""SageMaker's endpoints and the processes behind them.
 
 An update starts the new fleet next to the old one and shifts the traffic step by step; waiting
 times are shortened by `TIME`. Knows nothing of invocations: runtime.py gets a fleet from `route`.
@@ -44,7 +44,7 @@ REASONS = {
 
 
 class Failed(Exception):
-    """Why a deployment cannot go on, in the words of FailureReason."""
+    """Why a deployment failed, in the words of FailureReason."""
 
 
 class Endpoints:
@@ -171,7 +171,7 @@ class Endpoints:
     # For the runtime.
 
     def route(self, arn: str) -> Fleet:
-        """Return where a request goes. Raises KeyError for an endpoint that is not in service."""
+        """Return the fleet for a request. Raises KeyError if the endpoint is not in service."""
         live = self.live[arn]
         blue, green = live.blue, live.green
         if blue is None:

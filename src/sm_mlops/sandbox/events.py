@@ -1,7 +1,7 @@
 """EventBridge's default bus: a change in the registry becomes an event, is matched with rules, and
 reaches functions.
 
-Rules and targets are moto's; matching and delivery are not: moto knows no Lambda.
+moto keeps rules and targets; matching and delivery are done here.
 """
 
 from __future__ import annotations

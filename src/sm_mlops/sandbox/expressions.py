@@ -137,8 +137,8 @@ def _item(items: list[Any], token: str | int, shown: str) -> Any:
 def resolve(value: Any, scope: Scope, shape: Shape | None = None) -> Any:
     """Return the value with every expression replaced by what it stands for.
 
-    With `shape` (of the request it becomes part of), results of expressions take the type that
-    stands there, as the service does: an Integer parameter may be used in a map of strings.
+    With `shape` (of the request that the value is for), results of expressions are converted to its
+    type, as the service does: an Integer parameter may be used in a map of strings.
     """
     if is_expression(value):
         return _fit(evaluate(value, scope), shape)

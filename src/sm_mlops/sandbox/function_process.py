@@ -1,4 +1,4 @@
-"""One invocation of a Lambda function: the deployed zip and its layers in a process of its own.
+"""One invocation of a Lambda function: the deployed zip and its layers in their own process.
 
 Source: https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
 """
@@ -102,7 +102,7 @@ class Processes:
     def _process(
         self, function: Any, event: Any, request: str, folder: Path, begun: float
     ) -> tuple[str, int, bool]:
-        """Return the output, the exit code and whether the time was up."""
+        """Return the output, the exit code and whether the function timed out."""
         task = self._unpacked(function.code_bytes)
         try:
             path, text = self._path(function, task, folder)
@@ -190,7 +190,7 @@ class Processes:
         }
 
     def _unpacked(self, content: bytes) -> Path:
-        """Return the folder with what a zip holds."""
+        """Return the folder with the content of a zip."""
         target = self.folder / "code" / hashlib.sha256(content).hexdigest()[:24]
         with self._unpacking:
             if not target.is_dir():

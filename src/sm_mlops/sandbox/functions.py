@@ -274,7 +274,7 @@ class Functions:
         self.keep("cloudwatch", "sns", "sqs")
 
     def _write_log(self, function: Any, result: Result) -> None:
-        """Write to CloudWatch what the execution role may write, as Lambda does."""
+        """Write to CloudWatch Logs, as far as the execution role may."""
         from moto.logs.models import logs_backends
 
         group, stream = log_group(function), log_stream(function)

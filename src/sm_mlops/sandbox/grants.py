@@ -1,4 +1,4 @@
-"""Roles that AWS services assume: whether a role trusts a service, and the sessions."""
+"""Roles that AWS services assume: trust and sessions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _KEEP: list[Callable[..., None]] = []
 
 
 def on_session(keep: Callable[..., None]) -> None:
-    """Register what to call with "iam" and "sts" whenever a service has assumed a role."""
+    """Register a function to call with "iam" and "sts" when a service has assumed a role."""
     _KEEP[:] = [keep]
 
 

@@ -167,7 +167,7 @@ class Models:
         return listed(self.store, CONFIG, params, caller)
 
     def delete_endpoint_config(self, params: Params, caller: Caller) -> Params:
-        """Answer DeleteEndpointConfig, even if an endpoint uses it and cannot be updated then."""
+        """Answer DeleteEndpointConfig, even if an endpoint uses it and can then not be updated."""
         record = find(self.store, CONFIG, params["EndpointConfigName"], caller)
         self.store.delete(CONFIG, record["EndpointConfigArn"])
         return {}
@@ -184,7 +184,7 @@ def find(store: Store, kind: str, name: str, caller: Caller) -> Record:
 
 
 def listed(store: Store, kind: str, params: Params, caller: Caller) -> Params:
-    """Return what a List operation on models, configurations or endpoints answers."""
+    """Return the answer of a List operation on models, configurations or endpoints."""
     rows = [
         record
         for arn, record in list(store.all(kind).items())
@@ -198,8 +198,8 @@ def listed(store: Store, kind: str, params: Params, caller: Caller) -> Params:
 
 
 def _check_variant(variant: Params, config: Params, model: Record) -> None:
-    """Raise ApiError for what the pages of CreateEndpointConfig and of serverless inference
-    exclude."""
+    """Raise ApiError for what the documentation of CreateEndpointConfig and of serverless inference
+    excludes."""
     name = variant["VariantName"]
     serverless = variant.get("ServerlessConfig")
     if serverless is None:

@@ -69,7 +69,7 @@ def administrator(account: str, region: str) -> Identity:
 
 
 def region_of(partition_name: str) -> str:
-    """Return a region of a partition, for what belongs to no region."""
+    """Return a region of a partition, for global resources."""
     return {"aws-cn": "cn-north-1", "aws-us-gov": "us-gov-west-1"}.get(partition_name, "us-east-1")
 
 

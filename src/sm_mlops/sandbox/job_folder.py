@@ -1,4 +1,4 @@
-"""The folder of one job, laid out as SageMaker lays out /opt/ml, and what goes in and out.
+"""The folder of one job, laid out like SageMaker's /opt/ml, with its inputs and outputs.
 
 Layout and file names are from AWS's pages "How SageMaker Processing runs your processing container"
 and "How SageMaker provides training information".
@@ -29,7 +29,7 @@ _OPT_ML = re.compile(r"(^|=)/opt/ml(?=/|$)")
 
 
 class JobFailed(Exception):
-    """Why a job cannot go on, in the words of FailureReason."""
+    """Why a job failed, in the words of FailureReason."""
 
 
 @dataclass
@@ -128,7 +128,7 @@ class Running:
         self.objects.put(bucket, key, archive, move=True)
 
     def algorithm_error(self, text: str | None, code: int) -> str:
-        """Return the FailureReason of a process that ended with this code and said this."""
+        """Return the FailureReason of a process with this exit code and message."""
         if not text and code > 128:
             text = f"the process was ended by {_signal_name(code - 128)}"
         shown = text or "See job logs for more information"
@@ -156,7 +156,7 @@ def resources(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def channel_config(channel: Record) -> dict[str, Any]:
-    """Return what inputdataconfig.json says of a channel."""
+    """Return the entry of a channel in inputdataconfig.json."""
     source = channel["DataSource"]["S3DataSource"]
     return {
         "TrainingInputMode": "File",

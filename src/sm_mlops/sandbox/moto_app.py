@@ -1,4 +1,4 @@
-"""moto as a WSGI application, without what would slow a long-lived server down."""
+"""moto as a WSGI application that stays fast in a long-lived server."""
 
 from __future__ import annotations
 

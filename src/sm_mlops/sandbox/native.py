@@ -35,7 +35,7 @@ def foreign(folder: Path) -> dict[str, list[Path]]:
 
 
 def _loads(library: Path) -> bool:
-    """Tell whether a library is of this machine and this Python, as far as its header says."""
+    """Tell whether a library is for this machine and this Python, judging by its header."""
     if _machine(library) != _machine(Path(sys.executable)):
         return False
     _, dot, suffix = library.name.partition(".")

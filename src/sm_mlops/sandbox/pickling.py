@@ -1,6 +1,5 @@
-"""Turns moto's backends into bytes, with what Python cannot pickle in them: locks, private keys,
-functions without a name, dictionaries that need arguments. `pickle.loads` reads them again. Knows
-nothing of what they mean."""
+"""Turns moto's backends into bytes, including what Python cannot pickle: locks, private keys,
+anonymous functions, dictionaries that need arguments. `pickle.loads` reads them."""
 
 from __future__ import annotations
 

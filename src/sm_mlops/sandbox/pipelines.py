@@ -1,4 +1,4 @@
-"""Pipelines and their executions, as SageMaker's API shows them; the executor runs them."""
+"""SageMaker's pipelines and their executions; the executor runs them."""
 
 from __future__ import annotations
 

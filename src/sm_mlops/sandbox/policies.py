@@ -1,5 +1,5 @@
-"""Policies for accesses that services make or check themselves: roles that they assume, and model
-packages and objects across accounts.
+"""Policy checks that services make themselves: roles that they assume, and model packages and
+objects across accounts.
 
 Requests are checked in `iam`; this is for what services then do.
 """
@@ -56,7 +56,7 @@ def check_role(role: str, caller: Caller) -> Any:
 
 
 def trusted(role: Any, service: str, source: str) -> bool:
-    """Tell whether a role lets a service take it for a resource (aws:SourceArn)."""
+    """Tell whether a role lets a service assume it for a resource (aws:SourceArn)."""
     document = role.assume_role_policy_document
     return service_may(document, service, "sts:AssumeRole", str(role.arn), source)
 

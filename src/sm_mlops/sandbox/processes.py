@@ -17,8 +17,8 @@ _HERE = Path(__file__).resolve().parent
 
 
 def isolated_environment(base: Path, temporary: Path, region: str) -> dict[str, str]:
-    """Return the environment of a process of the sandbox: built, so that nothing of the developer's
-    gets in. `base` stands for /opt/ml."""
+    """Return the environment of a process of the sandbox, without any of the developer's own
+    variables. `base` stands for /opt/ml."""
     tools = Path(sys.executable).parent
     nowhere = "http://127.0.0.1:9"
     environment = {

@@ -140,7 +140,7 @@ class Projects:
         return {"ProjectSummaryList": [pick(row, *names) for row in rows], **token}
 
     def update_project(self, params: Params, caller: Caller) -> Params:
-        """Answer UpdateProject: what was provisioned."""
+        """Answer UpdateProject, for what was provisioned."""
         given = set(params) - {"ProjectName"}
         providers = params.get("TemplateProvidersToUpdate")
         if given not in (
@@ -170,7 +170,7 @@ class Projects:
         return {"ProjectArn": record["ProjectArn"]}
 
     def _update_stack(self, record: Record, providers: list[Params], caller: Caller) -> bool:
-        """Begin to update a project's stack; tell whether anything differs."""
+        """Start to update a project's stack; return whether anything differs."""
         if "_stack" not in record or set(providers[0]) != {"CfnTemplateProvider"}:
             raise invalid(f"Project {record['ProjectName']} has no template provider of this kind")
         provider = providers[0]["CfnTemplateProvider"]
@@ -276,7 +276,7 @@ class Projects:
         self.store.put(PROJECT, record["ProjectArn"], record)
 
     def recover(self) -> None:
-        """Follow what was under way before a restart."""
+        """Follow what was running before a restart."""
         for arn, record in list(self.store.all(PROJECT).items()):
             if record["ProjectStatus"] in MOVING:
                 self._work(arn)
@@ -286,7 +286,7 @@ class Projects:
         return bool(self._working)
 
     def close(self) -> None:
-        """Stop following what is under way."""
+        """Stop following running operations."""
         self._closing.set()
 
     # Code repositories.

@@ -46,7 +46,7 @@ class Quotas(JsonService):
         return self.list_service_quotas(params, caller)
 
     def get_service_quota(self, params: Params, caller: Caller) -> Params:
-        """Answer GetServiceQuota: none has a value of this account's own."""
+        """Answer GetServiceQuota: no quota of this account has been changed."""
         raise self.missing("The request failed because the specified quota has no applied value.")
 
     def get_aws_default_service_quota(self, params: Params, caller: Caller) -> Params:
@@ -79,7 +79,7 @@ class Quotas(JsonService):
 
 
 def _instances() -> dict[str, tuple[str, int]]:
-    """Return the limits of instances by codes of the sandbox's own: AWS has one for each name."""
+    """Return the limits of instances; unlike the names, the codes are not AWS's."""
     names = [
         f"ml.{family}.{size} for {use} usage"
         for family in FAMILIES

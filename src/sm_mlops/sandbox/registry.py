@@ -1,7 +1,6 @@
 """SageMaker's model registry: model package groups and versions.
 
-Replaces moto's: moto drops most of what a version is registered with and numbers versions by
-counting.
+Replaces moto's: moto drops most members of a version and numbers versions by counting.
 """
 
 from __future__ import annotations
@@ -126,7 +125,7 @@ class Registry:
         return {"ModelPackageArn": record["ModelPackageArn"]}
 
     def recover(self) -> None:
-        """Make every group count the versions it has, after a crash between the two writes."""
+        """Correct the version count of every group, after a crash between the two writes."""
         for group in list(self.store.all(GROUP).values()):
             highest = max(
                 (package["ModelPackageVersion"] for package in self._versions(group)), default=0
@@ -228,6 +227,6 @@ def _permits(group: Record | None, operation: str, arn: str, caller: Caller) -> 
 
 
 def _prefix(group: Record) -> str:
-    """Return what the ARNs of a group's versions begin with."""
+    """Return the common prefix of the ARNs of a group's versions."""
     arn = str(group["ModelPackageGroupArn"])
     return arn.replace(":model-package-group/", ":model-package/") + "/"

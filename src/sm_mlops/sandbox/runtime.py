@@ -77,7 +77,7 @@ class Runtime:
         self.capture.flush()
 
     def answer(self, environ: dict[str, Any], start: Start, caller: Caller) -> Iterable[bytes]:
-        """Answer a request whose path fits PATH. Raises ApiError."""
+        """Answer a request whose path matches PATH. Raises ApiError."""
         found = PATH.match(environ["PATH_INFO"])
         assert found is not None
         name, operation = found.groups()

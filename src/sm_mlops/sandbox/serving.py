@@ -31,7 +31,7 @@ _OPT_ML = "/opt/ml"
 
 
 class ServingFailed(Exception):
-    """The container does not serve; `problem` says at which point it failed."""
+    """The container does not serve; `problem` names the point of failure."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(problem)
@@ -88,10 +88,10 @@ class Process:
 
 
 class Container:
-    """One model in a process of its own, which starts when it is first needed.
+    """One model in its own process, which starts when first needed.
 
-    `folder` is this container's own; in it `ml` stands for /opt/ml. `archive` returns where the
-    model.tar.gz is, which is unpacked once, or None. Safe for threads.
+    `folder` is this container's own; in it `ml` stands for /opt/ml. `archive` returns the path of
+    the model.tar.gz, which is unpacked once, or None. Safe for threads.
     """
 
     def __init__(

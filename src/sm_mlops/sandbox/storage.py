@@ -1,6 +1,6 @@
-"""The sandbox's memory: one SQLite file for records, plain files for S3 objects.
+"""The sandbox's state: one SQLite file for records, plain files for S3 objects.
 
-Knows nothing of what the records mean. Every write is one transaction, so a `kill -9` at any moment
+Does not know what the records mean. Every write is one transaction, so a `kill -9` at any moment
 leaves either the old state or the new one.
 """
 
@@ -152,7 +152,7 @@ class Files:
         self.incoming.mkdir(parents=True, exist_ok=True)
 
     def temporary(self) -> Path:
-        """Return a fresh path on the same file system, for content on its way in."""
+        """Return an unused path on the same file system, for new content."""
         with self._lock:
             self._count += 1
             return self.incoming / f"{os.getpid()}-{self._count}"

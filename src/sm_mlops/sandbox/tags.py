@@ -1,4 +1,4 @@
-"""AddTags, ListTags and DeleteTags of what SageMaker's part of the sandbox keeps."""
+"""AddTags, ListTags and DeleteTags for SageMaker's resources."""
 
 from __future__ import annotations
 

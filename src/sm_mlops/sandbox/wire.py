@@ -85,7 +85,7 @@ def input_shape(operation: str, service: str = "sagemaker") -> StructureShape:
 
 
 def check(operation: str, params: Params, service: str = "sagemaker") -> None:
-    """Refuse a request that does not fit the model: types, required members, lengths, patterns,
+    """Refuse a request that does not match the model: types, required members, lengths, patterns,
     enums.
 
     botocore's client checks types and required members only; the service checks all of it, so the
@@ -194,7 +194,7 @@ def page(rows: list[Row], params: Params, default: int = 10) -> tuple[list[Row],
 
 
 def only(operation: str, params: Params, *names: str) -> None:
-    """Raise ApiError for members of a request that the operation does not read here."""
+    """Raise ApiError for members of a request that the sandbox does not implement."""
     for name in sorted(set(params) - set(names)):
         raise not_implemented(f"sagemaker:{operation} with {name}")
 

@@ -59,7 +59,7 @@ class Stacks(Runner):
     """Operations on stacks and change sets, a method for each of OPERATIONS."""
 
     def operation(self, name: str, caller: Caller) -> Callable[[Params], Params]:
-        """Return what answers an operation. Raises ApiError when nothing does."""
+        """Return the function that answers an operation. Raises ApiError for an unknown one."""
         if name not in OPERATIONS:
             raise not_implemented(f"cloudformation:{name}", "InvalidAction")
 
@@ -98,7 +98,7 @@ class Stacks(Runner):
         return {"StackId": stack["StackId"]}
 
     def delete_stack(self, params: Params, caller: Caller) -> Params:
-        """Answer DeleteStack: of a stack that does not exist, too."""
+        """Answer DeleteStack, also for a stack that does not exist."""
         with self._admission:
             stack = self.ledger.find(params["StackName"], caller)
             if stack is None or stack["StackStatus"] in ("DELETE_COMPLETE", "DELETE_IN_PROGRESS"):
@@ -146,7 +146,7 @@ class Stacks(Runner):
     # Change sets.
 
     def create_change_set(self, params: Params, caller: Caller) -> Params:
-        """Answer CreateChangeSet: of type CREATE it makes the stack, in REVIEW_IN_PROGRESS."""
+        """Answer CreateChangeSet; type CREATE creates the stack in REVIEW_IN_PROGRESS."""
         name, kind = params["ChangeSetName"], params.get("ChangeSetType", "UPDATE")
         if params.get("ResourcesToImport") and kind != "IMPORT":
             raise invalid("ResourcesToImport goes with a change set of type IMPORT only")
@@ -232,7 +232,7 @@ class Stacks(Runner):
         return {**wire.public(record), "Changes": rows, **token}
 
     def execute_change_set(self, params: Params, caller: Caller) -> Params:
-        """Answer ExecuteChangeSet: the other change sets of the stack are deleted."""
+        """Answer ExecuteChangeSet, which deletes the stack's other change sets."""
         with self._admission:
             record = self._change_set(params, caller)
             stack = self.store.get(STACK, record["StackId"])
@@ -281,7 +281,7 @@ class Stacks(Runner):
             self.begin_update(stack, record["_target"])
 
     def delete_change_set(self, params: Params, caller: Caller) -> Params:
-        """Answer DeleteChangeSet: also of one that does not exist."""
+        """Answer DeleteChangeSet, also for one that does not exist."""
         try:
             record = self._change_set(params, caller)
         except ApiError as error:
@@ -305,7 +305,7 @@ class Stacks(Runner):
     # Showing.
 
     def describe_stacks(self, params: Params, caller: Caller) -> Params:
-        """Answer DescribeStacks: by name, or by id after the deletion as well."""
+        """Answer DescribeStacks, by name or id; by id also for a deleted stack."""
         if params.get("StackName"):
             rows = [self._existing(params["StackName"], caller, "Stack with id {} does not exist")]
         else:
@@ -327,7 +327,7 @@ class Stacks(Runner):
         return {"StackResourceSummaries": rows, **token}
 
     def validate_template(self, params: Params, caller: Caller) -> Params:
-        """Answer ValidateTemplate, as Service Catalog asks it of each version of a product."""
+        """Answer ValidateTemplate, which Service Catalog calls for each version of a product."""
         parsed = template.parse(targets.body_of(params, self.clients(caller)))
         targets.check_types(parsed)
         return {"Parameters": [{"ParameterKey": name} for name in parsed.parameters]}

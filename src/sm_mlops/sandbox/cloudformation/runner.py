@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class Runner:
-    """The stacks of one server and what runs on them.
+    """The stacks of one server and their running operations.
 
     `client` returns a boto3 client of this sandbox by service, region and access key; `on_end` is
     called when an operation ends.

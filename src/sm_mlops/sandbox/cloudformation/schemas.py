@@ -1,6 +1,6 @@
-"""AWS's own schemas of resource types: properties checked, and which changes need a new resource.
+"""AWS's schemas of resource types: checks of properties, and which changes need a new resource.
 
-The schemas are those that cfn-lint ships, read as files: importing it costs seconds.
+The schemas come with cfn-lint and are read as files: importing it costs seconds.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def conform(kind: str, properties: Json) -> Json:
 
 
 def violations(kind: str, properties: Json) -> list[str]:
-    """Return what is wrong with a resource's properties, each as CloudFormation words it."""
+    """Return the errors in a resource's properties, in CloudFormation's words."""
     described = schema(kind)
     allowed = writable(kind)
     found = [

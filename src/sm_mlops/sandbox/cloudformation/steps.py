@@ -35,11 +35,11 @@ log = logging.getLogger(__name__)
 
 
 class Interrupted(Exception):
-    """The sandbox is ending: nothing more is written, and the next start resumes from here."""
+    """The sandbox is ending; its next start resumes from here."""
 
 
 class Steps:
-    """What an operation does to the resources of its stack. `client` makes clients by service."""
+    """The steps of an operation on a stack's resources. `client` makes clients by service."""
 
     def __init__(self, ledger: Ledger, stack: Record, client: Callable[[str], Any]) -> None:
         self.ledger, self.stack, self.client = ledger, stack, client
@@ -48,7 +48,7 @@ class Steps:
         self.unwanted = False
 
     def _change(self, scope: Scope, logical: str, tags: dict[str, str]) -> bool:
-        """Bring one resource to what the template asks for; return whether that succeeded."""
+        """Make one resource match the template; return whether that succeeded."""
         resources = self.stack["_resources"]
         record = resources.get(logical)
         kind = scope.template.resources[logical]["Type"]
@@ -138,7 +138,7 @@ class Steps:
         return True
 
     def _try(self, record: Record, work: Callable[[Call], Any], call: Call, verb: str) -> Any:
-        """Do something to a resource; return None when it failed and the record says why."""
+        """Call a provider; return None if that failed, with the reason in the record."""
         noun = NOUNS[verb]
         try:
             answer = work(call)
@@ -223,10 +223,10 @@ class Steps:
     def _run(
         self, graph: dict[str, set[str]], work: Callable[[str], bool], stop: bool = True
     ) -> list[str]:
-        """Work on each name after the names it waits for; return those that failed, in order.
+        """Work on each name after its dependencies; return those that failed, in order.
 
-        `stop`: the first failure cancels what runs and starts nothing more. Otherwise only what
-        waits for the failed one is left out.
+        `stop`: the first failure cancels what runs and starts nothing more. Otherwise only
+        dependents of the failed one are skipped.
         """
         waiting = {name: set(needs) for name, needs in graph.items()}
         running: dict[Future[bool], str] = {}

@@ -72,7 +72,7 @@ class Access:
         return record
 
     def role(self, actor: Actor, record: Record) -> str | None:
-        """Return the role of a user in a repository, None for a stranger to a private one."""
+        """Return the role of a user in a repository, None for no access to a private one."""
         login = actor.login.lower()
         owner = self.accounts.account(record["_owner"])
         if login == record["_owner"].lower() or owner["_members"].get(login) == "admin":

@@ -51,11 +51,11 @@ class Actor:
 
     @property
     def noun(self) -> str:
-        """Return how refusals call it."""
+        """Return its name in refusals."""
         return "integration" if self.kind == "installation" else "personal access token"
 
     def headers(self) -> dict[str, str]:
-        """Return what GitHub tells a classic token of its scopes."""
+        """Return the headers with the scopes of a classic token."""
         if self.kind != "classic":
             return {}
         return {"X-OAuth-Scopes": ", ".join(sorted(self.scopes))}
@@ -172,7 +172,7 @@ class Accounts:
         return identity
 
     def limit(self, login: str, remaining: int, seconds: float = 3600) -> None:
-        """Leave an account this many requests until the limit is lifted."""
+        """Limit an account to this many requests until the limit is lifted."""
         self._limits[login.lower()] = [remaining, time.time() + seconds, 5000]
 
     # Looking up.

@@ -1,4 +1,4 @@
-"""GitHub's REST API: finds the route of a request, checks who asks, and answers.
+"""GitHub's REST API: finds the route of a request, checks its sender, and answers.
 
 The routes themselves are in people, repositories, environments, settings and workflows. Every other
 route is refused by name with status 501.

@@ -1,5 +1,4 @@
-"""Routes about what a repository gives its workflows: secrets, which arrive sealed, and
-variables."""
+"""Routes about a repository's secrets, which arrive sealed, and variables."""
 
 from __future__ import annotations
 
@@ -37,7 +36,7 @@ class Settings(Access):
     """Answers about secrets and variables."""
 
     def secret(self, repository: str, name: str) -> str:
-        """Return what a secret holds, as a workflow would see it."""
+        """Return the value of a secret, as a workflow would see it."""
         record = self.store.get(REPOSITORY, repository.lower())
         if record is None:
             raise not_found()
@@ -163,7 +162,7 @@ def _check_value(value: Any) -> None:
 
 
 def _open(key: Json, sealed: str) -> str:
-    """Return the text in a sealed box. Raises Refused: GitHub takes nothing it cannot open."""
+    """Return the text in a sealed box. Raises Refused for one that cannot be opened."""
     from nacl.exceptions import CryptoError
     from nacl.public import PrivateKey, SealedBox
 

@@ -38,7 +38,7 @@ class Place:
     """Returns the ARN of what exists, by kind and name."""
 
     def arn(self, service: str, resource: str) -> str:
-        """Return an ARN; of services whose resources belong to no region, without one."""
+        """Return an ARN, without a region for global services."""
         region = "" if service in ("iam", "sts") else self.region
         return f"arn:{self.partition}:{service}:{region}:{self.account}:{resource}"
 
@@ -60,7 +60,7 @@ def known(service: str) -> list[str]:
 
 
 def checks(service: str, operation: str, params: Params, place: Place) -> list[Check] | None:
-    """Return what a request needs to be allowed, None for an operation that is not known here."""
+    """Return what a request needs to be allowed, None for an unknown operation."""
     about = SERVICES.get(service)
     templates = _RESOURCES.get(service, {}).get(operation)
     if about is None or templates is None:
@@ -270,7 +270,7 @@ def _version(params: Params, place: Place) -> Iterator[Check]:
 
 
 def _scaling(operation: str, params: Params, place: Place) -> Iterator[Check]:
-    """Yield the rights on an endpoint that scaling it needs.
+    """Yield the permissions on an endpoint for scaling it.
 
     Source:
     https://docs.aws.amazon.com/autoscaling/application/userguide/security_iam_permission_validation.html

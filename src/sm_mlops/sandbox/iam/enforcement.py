@@ -50,7 +50,7 @@ class Guard:
     # Requests.
 
     def check(self, service: str, environ: dict[str, Any], caller: Caller) -> None:
-        """Refuse a request that its sender may not make. Raises ApiError."""
+        """Raise ApiError for a request that its sender may not make."""
         if caller.access_key == client.ACCESS_KEY and service not in WITH_POLICIES:
             return
         if not service:
@@ -88,7 +88,7 @@ class Guard:
     # Decisions.
 
     def verdict(self, who: Identity, check: Check, facts: Facts) -> Verdict:
-        """Return whether an identity may do one thing."""
+        """Return the decision about one action."""
         service = check.resource.split(":", 3)[2] if check.resource.startswith("arn:") else ""
         policy = self.resources.policy(check.resource) if service else None
         if not who.restricted and policy is None:
@@ -149,7 +149,7 @@ def _boundary(arn: str) -> str | None:
 
 
 def denial(who: Identity, service: str, check: Check, verdict: Verdict) -> ApiError:
-    """Return a service's error for what is not allowed."""
+    """Return a service's error for a denial."""
     code, status = CODES.get(service, ("AccessDeniedException", 400))
     resource = check.shown or check.resource
     if service == "s3":

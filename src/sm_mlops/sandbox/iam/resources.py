@@ -74,7 +74,7 @@ class Resources:
         return None
 
     def policy(self, arn: str) -> str | None:
-        """Return the policy that a resource has of its own; of a version, that of its group."""
+        """Return a resource's policy; for a version, that of its group."""
         parts = arn.split(":", 5)
         if len(parts) != 6:
             return None

@@ -77,7 +77,7 @@ def _role_update(call: Call) -> Made:
 
 
 def _boundary(call: Call, noun: str, argument: str) -> None:
-    """Bring the permissions boundary of a role or user to the one wanted."""
+    """Set or delete the permissions boundary of a role or user."""
     if call.changed("PermissionsBoundary"):
         wanted = pick(call.properties, "PermissionsBoundary")
         change = f"{'put' if wanted else 'delete'}_{noun}_permissions_boundary"
@@ -85,7 +85,7 @@ def _boundary(call: Call, noun: str, argument: str) -> None:
 
 
 def _policies(call: Call, noun: str, argument: str) -> None:
-    """Bring the inline policies of a role or user to those wanted."""
+    """Put the inline policies of a role or user, and delete the others."""
     iam, holder = call.client("iam"), {argument: call.physical}
     kept = call.properties.get("Policies", [])
     for policy in kept:
@@ -101,7 +101,7 @@ def _policies(call: Call, noun: str, argument: str) -> None:
 
 
 def _holder_delete(noun: str, argument: str) -> Callable[[Call], None]:
-    """Return what deletes a role or user with its policies."""
+    """Return a function that deletes a role or user with its policies."""
 
     def delete(call: Call) -> None:
         iam, holder = call.client("iam"), {argument: call.physical}

@@ -1,4 +1,4 @@
-"""SageMaker's resources, and what scales and watches endpoints, as resources of stacks."""
+"""SageMaker's resources, scaling and alarms as resources of stacks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ALARMS = Tagging("tag_resource", "untag_resource", "ResourceARN")
 
 
 def _plain(kind: str, *attributes: str) -> Provider:
-    """Return the provider of a type that is called alike in all of SageMaker's operations."""
+    """Return the provider of a type with the same name in all of SageMaker's operations."""
 
     def made(call: Call, answer: Json) -> Made:
         found = answer.get(f"{kind}Arn") or call.physical
@@ -66,7 +66,7 @@ def _endpoint_create(call: Call) -> Made:
 
 def _endpoint_update(call: Call) -> Made:
     client, name = call.client("sagemaker"), last_part(call)
-    # A rollback may find the endpoint in the middle of the update that it takes back.
+    # A rollback may find the endpoint in the middle of the update that it reverts.
     _settled(call)
     config = call.properties["EndpointConfigName"]
     described = client.describe_endpoint(EndpointName=name)
@@ -116,7 +116,7 @@ def _endpoint(found: str) -> Made:
 
 
 def _settled(call: Call) -> Json:
-    """Wait until an endpoint is in no state that ends by itself; return what describes it."""
+    """Wait until an endpoint is in a stable state; return its description."""
     client, name = call.client("sagemaker"), last_part(call)
 
     def look() -> Json | None:
