@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from faults import inject_github, pending
+from fault_injection import inject_github, pending
 from github_case import KEY, NAME, ROLE, SECRET, World, add_people, add_secrets, commit, git
 from github_case import identify as identify_repo
 from repos import Repo, make_repo

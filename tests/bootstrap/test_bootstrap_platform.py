@@ -11,7 +11,7 @@ import pytest
 
 from bootstrap_case import ACCOUNT, BUCKET, REGION, Kept, Land, connected_once, items, land
 from connected_case import app_layer
-from faults import inject
+from fault_injection import inject
 from sm_mlops import platform as package
 from sm_mlops import stacks
 from sm_mlops.bootstrap import assets, catalog, credential, platform, users

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bootstrap_case import BUCKET, Kept, Killed, Land, connected_once, items, land
-from faults import inject, pending
+from fault_injection import inject, pending
 from sm_mlops import projects
 from sm_mlops.bootstrap import assets, catalog, plan, platform, provisional, users
 from sm_mlops.bootstrap.plan import is_work

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bootstrap_case import Kept, Killed, Land, connected_once, land
-from faults import inject_github
+from fault_injection import inject_github
 from github_case import NAME, add_people, add_secrets, identify
 from repos import Repo, mlops
 from sm_mlops import github, projects

@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 from typer.testing import CliRunner
 
 from connected_case import COMMIT, NAME, OWNER, REGION, TRIGGER, Connected, connect
-from faults import inject, inject_github, pending
+from fault_injection import inject, inject_github, pending
 from function_cases import until
 from repos import Repo, make_repo
 from sm_mlops import platform, registry

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bootstrap_case import ACCOUNT, NAME, OWNER, PERSON, Land, land
-from faults import inject
+from fault_injection import inject
 from sm_mlops import doctor
 from sm_mlops.aws import Aws
 from sm_mlops.bootstrap.credential import Credential

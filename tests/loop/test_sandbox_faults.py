@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, HTTPClientError
 
-from faults import inject, pending
+from fault_injection import inject, pending
 from function_cases import Wired
 from sm_mlops.sandbox import Server
 

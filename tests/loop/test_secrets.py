@@ -21,7 +21,7 @@ import pytest
 
 from connected_case import COMMIT, TRIGGER, WORKFLOW, app_layer
 from fault_case import NAME, OWNER, PERSON, REGION, Stage, settle, stage
-from faults import inject_github, pending
+from fault_injection import inject_github, pending
 from function_cases import until
 from github_case import git, identify
 from sm_mlops.redaction import TOKENS, looks_secret, without_tokens

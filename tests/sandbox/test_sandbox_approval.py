@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from connected_case import commit
-from faults import inject_github
+from fault_injection import inject_github
 from function_cases import MAY, Wired, until
 from sm_mlops.sandbox import Server
 

@@ -21,7 +21,7 @@ from cloudformation_cases import (
     secret,
     text,
 )
-from faults import inject
+from fault_injection import inject
 from sm_mlops.sandbox import Server
 from sm_mlops.sandbox.cloudformation.calls import Call, Provider, ResourceFailed
 from sm_mlops.sandbox.cloudformation.expressions import Made

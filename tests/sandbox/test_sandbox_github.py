@@ -16,7 +16,7 @@ import requests
 from github import Auth, Github, GithubException, GithubIntegration
 from nacl.public import PublicKey, SealedBox
 
-from faults import inject_github
+from fault_injection import inject_github
 from standalone import Standalone
 
 pytestmark = pytest.mark.slow

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from faults import inject
+from fault_injection import inject
 from sandbox_cases import (
     BUCKET,
     GROUP,

@@ -13,7 +13,7 @@ import requests
 from urllib3 import HTTPSConnectionPool
 from urllib3.exceptions import ReadTimeoutError
 
-from faults import inject_github
+from fault_injection import inject_github
 from github_case import NAME, add_people
 from sm_mlops import github
 from sm_mlops.errors import MlopsError

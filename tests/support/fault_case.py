@@ -34,7 +34,7 @@ from werkzeug.serving import make_server
 from account_case import differences, everything
 from deployment_cases import Place
 from direct_case import Answer, Clients, answer, direct, directly
-from faults import inject, inject_github, operation
+from fault_injection import inject, inject_github, operation
 from github_case import commit, identify
 from repos import Repo, make_repo
 from sm_mlops import github, projects, stacks

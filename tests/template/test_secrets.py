@@ -22,7 +22,7 @@ import json, sys
 from pathlib import Path
 import boto3
 sys.path.append(sys.argv[2])
-from faults import inject_github
+from fault_injection import inject_github
 from sm_mlops.sandbox import Server
 
 def allowed(**more):
