@@ -106,7 +106,7 @@ def test_what_eventbridge_or_the_sandbox_cannot_do_is_refused(aws: Wired) -> Non
         aws.events.put_rule(Name="bad", EventPattern='{"source": "aws.sagemaker"}')
     for given, words in (
         ({"ScheduleExpression": "rate(1 day)"}, "ScheduleExpression of events:PutRule"),
-        ({"EventPattern": '{"a": [{"prefix": "x"}]}'}, "matcher prefix of event patterns"),
+        ({"EventPattern": '{"a": [{"prefix": "x"}]}'}, "in event patterns"),
     ):
         with pytest.raises(ClientError, match=f"does not implement .*{words}"):
             aws.events.put_rule(Name="bad", **given)

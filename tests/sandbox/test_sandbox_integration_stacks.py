@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -125,9 +126,9 @@ def test_an_approval_runs_the_code_of_a_deployed_and_updated_stack(
 
 
 def test_the_platform_can_be_deployed_for_a_github_enterprise_server(
-    server: Server, aws: Deployer, wired: Wired
+    tmp_path: Path,
 ) -> None:
-    wired.put("platform.yml", (package.FOLDER / "platform.yml").read_text(encoding="utf-8"))
+    text = (package.FOLDER / "platform.yml").read_text(encoding="utf-8")
     host = f"arn:aws:codeconnections:{REGION}:{ACCOUNT}:host/git-0123456789"
     given = {
         "TemplateVersion": "0.1.0",
@@ -136,15 +137,19 @@ def test_the_platform_can_be_deployed_for_a_github_enterprise_server(
         "GitHubApiUrl": "https://git.example.com/api/v3",
         "ConnectionHostArn": host,
     }
-    name = new_name()
-    aws.cfn.create_stack(
-        StackName=name,
-        TemplateURL=f"{server.url}/{BUCKET}/platform.yml",
-        Parameters=[{"ParameterKey": k, "ParameterValue": v} for k, v in given.items()],
-        Capabilities=["CAPABILITY_NAMED_IAM"],
-    )
-    assert aws.settled(name)["StackStatus"] == "CREATE_COMPLETE", aws.reasons(name, "CREATE_FAILED")
-    [made] = wired.client("codeconnections").list_connections()["Connections"]
+    with Server(tmp_path, REGION) as server:
+        aws, wired, name = Deployer(server.url), Wired(server.url), new_name()
+        wired.prepare()
+        wired.put("platform.yml", text)
+        aws.cfn.create_stack(
+            StackName=name,
+            TemplateURL=f"{server.url}/{BUCKET}/platform.yml",
+            Parameters=[{"ParameterKey": k, "ParameterValue": v} for k, v in given.items()],
+            **CAPABLE,
+        )
+        ended = aws.settled(name)["StackStatus"]
+        assert ended == "CREATE_COMPLETE", aws.reasons(name, "CREATE_FAILED")
+        [made] = wired.client("codeconnections").list_connections()["Connections"]
     assert (made["HostArn"], made["ProviderType"]) == (host, "GitHubEnterpriseServer")
     assert made["ConnectionStatus"] == "PENDING"
 

@@ -437,9 +437,9 @@ def test_a_training_that_takes_too_long_keeps_its_model(aws: World) -> None:
     script = """
 import os, pathlib, time
 pathlib.Path(os.environ["SM_MODEL_DIR"], "partial").write_text("x")
-time.sleep(60)
+time.sleep(600)
 """
-    job = aws.train(training(aws, script, StoppingCondition={"MaxRuntimeInSeconds": 2}))
+    job = aws.train(training(aws, script, StoppingCondition={"MaxRuntimeInSeconds": 10}))
     assert job["TrainingJobStatus"] == "Stopped"
     assert job["SecondaryStatus"] == "MaxRuntimeExceeded"
     assert members(aws.read(job["ModelArtifacts"]["S3ModelArtifacts"])) == {"partial": b"x"}

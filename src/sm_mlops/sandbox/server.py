@@ -236,7 +236,7 @@ class Server:
     def left(self, goodbye: bool) -> None:
         """End at once if the starter was killed, that is, left without a goodbye."""
         if not goodbye:
-            self.close("The sandbox ended because the process that had started it was killed.")
+            self.close("The sandbox was killed together with the process that had started it.")
             return
         self._owned = False
         self.end_if_idle()
