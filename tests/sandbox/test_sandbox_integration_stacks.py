@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +11,6 @@ import pytest
 from cloudformation_cases import Deployer, new_name, resource
 from function_cases import ACCOUNT, EVERYTHING, Wired, archive, trust, until
 from sandbox_cases import BUCKET, REGION
-from sm_mlops import platform as package
 from sm_mlops.sandbox import Server
 
 pytestmark = pytest.mark.slow
@@ -123,35 +121,6 @@ def test_an_approval_runs_the_code_of_a_deployed_and_updated_stack(
     assert wired.functions.list_functions()["Functions"] == []
     assert wired.events.list_rules()["Rules"] == []
     assert wired.functions.list_layers()["Layers"] == []
-
-
-def test_the_platform_can_be_deployed_for_a_github_enterprise_server(
-    tmp_path: Path,
-) -> None:
-    text = (package.FOLDER / "platform.yml").read_text(encoding="utf-8")
-    host = f"arn:aws:codeconnections:{REGION}:{ACCOUNT}:host/git-0123456789"
-    given = {
-        "TemplateVersion": "0.1.0",
-        "AllowedOwners": "acme",
-        "GitHost": "git.example.com",
-        "GitHubApiUrl": "https://git.example.com/api/v3",
-        "ConnectionHostArn": host,
-    }
-    with Server(tmp_path, REGION) as server:
-        aws, wired, name = Deployer(server.url), Wired(server.url), new_name()
-        wired.prepare()
-        wired.put("platform.yml", text)
-        aws.cfn.create_stack(
-            StackName=name,
-            TemplateURL=f"{server.url}/{BUCKET}/platform.yml",
-            Parameters=[{"ParameterKey": k, "ParameterValue": v} for k, v in given.items()],
-            **CAPABLE,
-        )
-        ended = aws.settled(name)["StackStatus"]
-        assert ended == "CREATE_COMPLETE", aws.reasons(name, "CREATE_FAILED")
-        [made] = wired.client("codeconnections").list_connections()["Connections"]
-    assert (made["HostArn"], made["ProviderType"]) == (host, "GitHubEnterpriseServer")
-    assert made["ConnectionStatus"] == "PENDING"
 
 
 def test_a_rule_that_eventbridge_refuses_fails_the_stack(aws: Deployer) -> None:
