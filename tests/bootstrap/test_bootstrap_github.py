@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from fault_injection import inject_github, pending
 from github_case import KEY, NAME, ROLE, SECRET, World, add_people, add_secrets, commit, git
 from github_case import identify as identify_repo
 from repos import Repo, make_repo
@@ -164,13 +165,13 @@ def test_after_a_failure_at_any_request_the_next_run_finishes(
     failed = 0
     for number, request in enumerate(requests):
         with fresh(str(number)) as world:
-            world.server.github.inject(request, **FAULTS[how])
+            inject_github(world.server.github, request, **FAULTS[how])
             try:
                 world.act()
             except MlopsError as error:
                 failed += 1
                 assert "\n" not in str(error) and world.token not in str(error)
-            world.server.github._faults.clear()
+            pending(world.server.github).clear()
             world.act()
             assert state(world) == wanted, request
             assert {line.split()[0] for line in world.looked()} == {"exists"}, request
@@ -236,7 +237,9 @@ def test_a_repository_that_the_token_cannot_see_is_not_made_again(world: World) 
     tokens = world.server.github.accounts
     world.token = tokens.fine_grained("ada", "acme", ["other"], administration="write")
     assert "403" in refused(world)
-    world.server.github.inject("POST /orgs/acme/repos", 422, "name already exists on this account")
+    inject_github(
+        world.server.github, "POST /orgs/acme/repos", 422, "name already exists on this account"
+    )
     assert "exists, but the token of GITHUB_TOKEN cannot see it" in refused(world)
 
 
@@ -433,7 +436,7 @@ def test_rules_beyond_githubs_plan_are_left_to_a_person(
 
 
 def test_a_plan_without_environments_does_not_stop_the_rest(world: World) -> None:
-    world.server.github.inject("PUT */environments/*", 404, "Not Found", times=99)
+    inject_github(world.server.github, "PUT */environments/*", 404, "Not Found", times=99)
     told = world.act()
     assert "pushed       main" in told[-1]
     assert any("production is NOT PROTECTED" in line for line in told)
@@ -514,7 +517,7 @@ def test_a_classic_token_without_repo_is_refused_for_a_public_repository_too(wor
 
 
 def test_trying_a_credential_starts_nothing(done: World) -> None:
-    done.server.github.inject("POST *", 500)
+    inject_github(done.server.github, "POST *", 500)
     assert done.server.github.routes.runs_of(NAME) == []
 
 
@@ -579,7 +582,7 @@ def test_no_other_origin_is_pushed_to(world: World) -> None:
 
 
 def test_after_a_push_whose_answer_was_lost_nothing_is_left_to_do(world: World) -> None:
-    world.server.github.inject("POST */git-receive-pack", 0, acts=True)
+    inject_github(world.server.github, "POST */git-receive-pack", 0, acts=True)
     assert "cannot push main" in refused(world)
     assert "exists branch main" in world.looked()
     assert world.act() == []
@@ -706,7 +709,7 @@ def test_what_was_created_is_deleted_and_the_repository_stays(
         ("delete", "environment production"),
         ("manual", "GitHub repository"),
     ]
-    keyed.server.github.inject("DELETE */environments/staging", 422, "no")
+    inject_github(keyed.server.github, "DELETE */environments/staging", 422, "no")
     with pytest.raises(MlopsError):
         plan.take_back(parts, keyed.tell)
     left = plan.take_back(keyed.parts(), keyed.tell)
@@ -742,7 +745,7 @@ def test_no_secret_is_found_anywhere_afterwards(
     given = keyed.environment[credential.TOKEN]
     texts = []
     for where in ("POST /orgs/*", "PUT */secrets/*", "PUT */environments/*", "GET */info/refs"):
-        keyed.server.github.inject(where, 422, "no")
+        inject_github(keyed.server.github, where, 422, "no")
         with pytest.raises(MlopsError) as error:
             keyed.act()
         texts += traceback.format_exception(error.value)

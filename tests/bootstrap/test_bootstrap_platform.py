@@ -11,6 +11,7 @@ import pytest
 
 from bootstrap_case import ACCOUNT, BUCKET, REGION, Kept, Land, connected_once, items, land
 from connected_case import app_layer
+from fault_injection import inject
 from sm_mlops import platform as package
 from sm_mlops import stacks
 from sm_mlops.bootstrap import assets, catalog, credential, platform, users
@@ -125,7 +126,7 @@ def test_what_the_account_has_only_one_of_is_used(empty: Land) -> None:
 def test_after_a_failure_anywhere_the_next_run_goes_on_and_makes_nothing_twice(
     empty: Land, operation: str
 ) -> None:
-    empty.server.inject(operation, "InternalFailure", times=1, status=400)
+    inject(empty.server, operation, "InternalFailure", times=1, status=400)
     with pytest.raises(Exception, match=r"injected|InternalFailure"):
         act(empty)
     act(empty)
@@ -494,7 +495,7 @@ def test_a_bucket_is_emptied_of_all_versions_before_the_stack_goes(empty: Land) 
 
 def test_a_deletion_that_failed_is_taken_up_again(empty: Land) -> None:
     act(empty)
-    empty.server.inject("DeleteFunction", "InternalFailure", times=1)
+    inject(empty.server, "DeleteFunction", "InternalFailure", times=1)
     with pytest.raises(StackFailed):
         empty.part(Platform).undo(print)
     assert empty.part(Platform).look_back()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bootstrap_case import BUCKET, Kept, Killed, Land, connected_once, items, land
+from fault_injection import inject, pending
 from sm_mlops import projects
 from sm_mlops.bootstrap import assets, catalog, plan, platform, provisional, users
 from sm_mlops.bootstrap.plan import is_work
@@ -324,7 +325,7 @@ def test_a_role_of_somebody_else_s_is_told_before_anything_is_made(alone: Land) 
 
 
 def test_a_project_that_could_not_be_made_is_made_anew(alone: Land) -> None:
-    alone.server.inject("CreateCodeRepository", "ValidationException", "no more repositories")
+    inject(alone.server, "CreateCodeRepository", "ValidationException", "no more repositories")
     with pytest.raises(MlopsError, match=r"project churn is CreateFailed: .*no more repositories"):
         act(alone)
     [first, *_] = work(alone)
@@ -340,7 +341,7 @@ def test_a_project_that_could_not_be_made_is_made_anew(alone: Land) -> None:
 def test_a_change_that_failed_is_tried_again(there: Land) -> None:
     there.repo.stage("production", Account="222233334444", Role="deploy")
     there.again()
-    there.server.inject("PutModelPackageGroupPolicy", "ValidationException", "not today")
+    inject(there.server, "PutModelPackageGroupPolicy", "ValidationException", "not today")
     with pytest.raises(MlopsError, match=r"UpdateFailed: .*not today"):
         act(there)
     assert "now UpdateFailed" in work(there)[0].detail
@@ -483,12 +484,12 @@ def test_calls_that_were_carried_out_unheard_are_made_once(
 ) -> None:
     there = alone
     for operation in ("CreateProject", "DeleteProject"):
-        there.server.inject(operation, status=0, acts=True)
+        inject(there.server, operation, status=0, acts=True)
     there.part(Project).act(print)
     assert projects.find(there.aws) is not None
     there.part(Project).undo(print)
     assert projects.find(there.aws) is None
-    assert not there.server.faulty()
+    assert not pending(there.server)
 
 
 def test_what_was_deleted_by_hand_does_not_keep_the_rest_from_going(there: Land) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from bootstrap_case import Kept, Killed, Land, connected_once, land
+from fault_injection import inject_github
 from github_case import NAME, add_people, add_secrets, identify
 from repos import Repo, mlops
 from sm_mlops import github, projects
@@ -178,7 +179,7 @@ def test_a_rotation_that_fails_half_way_leaves_github_a_key_that_works(
             record: Any = found.server.github.store.get("GitHubRepository", NAME)
             for each in record["_secrets"].values():
                 each["updated_at"] -= 60
-            found.server.github.inject(where, 422, "no")
+            inject_github(found.server.github, where, 422, "no")
             with pytest.raises(MlopsError):
                 rotate(found)
             assert at_github(found) == before and before[0] in keys(found)

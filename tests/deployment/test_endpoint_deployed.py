@@ -200,11 +200,7 @@ def test_nothing_is_left_of_a_deleted_stack(account: Account) -> None:
 def test_a_new_version_keeps_the_instances_that_autoscaling_has_added(account: Account) -> None:
     assert account.put(account.package("one"), SCALED) == "CREATE_COMPLETE", account.why()
     assert account.targets() == [(2, 4)]
-    account.world.sagemaker.update_endpoint_weights_and_capacities(
-        EndpointName=STACK,
-        DesiredWeightsAndCapacities=[{"VariantName": "AllTraffic", "DesiredInstanceCount": 3}],
-    )
-    account.world.settled(STACK)
+    account.world.scale(STACK, 3)
     assert account.put(account.package("two"), SCALED) == "UPDATE_COMPLETE", account.why()
     assert account.instances() == 3
 
@@ -214,11 +210,7 @@ def test_the_instance_type_changes_in_two_updates_that_keep_the_instances(
 ) -> None:
     package, larger = account.package("one"), {**SCALED, "InstanceType": "ml.m5.xlarge"}
     assert account.put(package, SCALED) == "CREATE_COMPLETE", account.why()
-    account.world.sagemaker.update_endpoint_weights_and_capacities(
-        EndpointName=STACK,
-        DesiredWeightsAndCapacities=[{"VariantName": "AllTraffic", "DesiredInstanceCount": 3}],
-    )
-    account.world.settled(STACK)
+    account.world.scale(STACK, 3)
     assert account.put(package, larger) == "UPDATE_ROLLBACK_COMPLETE"
     assert account.put(package, {**SCALED, "Autoscaling": "off"}) == "UPDATE_COMPLETE"
     assert (account.targets(), account.instances()) == ([], 3)

@@ -12,6 +12,7 @@ from botocore.exceptions import ClientError
 from typer.testing import CliRunner
 
 from connected_case import COMMIT, NAME, OWNER, REGION, TRIGGER, Connected, connect
+from fault_injection import inject, inject_github, pending
 from function_cases import until
 from repos import Repo, make_repo
 from sm_mlops import platform, registry
@@ -95,7 +96,7 @@ def test_for_scripts_it_is_json(account: Connected) -> None:
 def test_an_error_of_github_is_one_line_without_the_credential(account: Connected) -> None:
     token = account.token()
     arn = account.register("Approved")
-    account.server.github.inject("POST */dispatches", 503, times=1)
+    inject_github(account.server.github, "POST */dispatches", 503, times=1)
     told = refusal(number(arn))
     assert "/dispatches: 503" in told and "aws logs tail" in told
     assert token not in told
@@ -111,7 +112,7 @@ def test_a_failed_approval_leaves_the_queue_when_it_is_started_by_hand(account: 
         found = queues.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
         return sum(int(count) for count in found.values())
 
-    account.server.github.inject("POST */dispatches", 503, times=3)
+    inject_github(account.server.github, "POST */dispatches", 503, times=3)
     arn, other = account.register(), account.register("Approved")
     account.aws.client("events").enable_rule(Name=RULE)
     account.aws.sagemaker.update_model_package(ModelPackageArn=arn, ModelApprovalStatus="Approved")
@@ -157,13 +158,13 @@ def test_without_a_platform_it_says_how_to_create_one(
 
 def test_a_call_that_aws_does_not_answer_is_not_made_twice(account: Connected) -> None:
     version = registry.version(account.aws, int(number(account.register("Approved"))))
-    account.server.inject("Invoke", "ServiceException", status=500, times=2)
+    inject(account.server, "Invoke", "ServiceException", status=500, times=2)
     try:
         with pytest.raises(ClientError, match="ServiceException"):
             trigger.replay(account.aws, version)
-        assert account.server.faulty(), "the second one is left"
+        assert pending(account.server), "the second one is left"
     finally:
-        account.server._faults.clear()
+        pending(account.server).clear()
 
 
 def test_the_names_are_those_of_the_platform() -> None:

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bootstrap_case import ACCOUNT, NAME, OWNER, PERSON, Land, land
+from fault_injection import inject
 from sm_mlops import doctor
 from sm_mlops.aws import Aws
 from sm_mlops.bootstrap.credential import Credential
@@ -117,8 +118,11 @@ def test_a_disabled_rule_and_a_function_that_is_gone_have_failed(whole: Whole) -
     finally:
         events.enable_rule(Name=platform.RULE)
     assert whole.look(platform.trigger) == []
-    whole.land.server.inject(
-        "GetFunctionConfiguration", "ResourceNotFoundException", "Function not found"
+    inject(
+        whole.land.server,
+        "GetFunctionConfiguration",
+        "ResourceNotFoundException",
+        "Function not found",
     )
     [found] = whole.look(platform.trigger)
     assert "there is no function sm-mlops-trigger" in found.detail
@@ -170,7 +174,7 @@ def test_a_provider_without_the_audience_has_failed(whole: Whole) -> None:
 
 
 def test_a_launch_role_that_somebody_has_deleted_is_missed(whole: Whole) -> None:
-    whole.land.server.inject("GetRole", "NoSuchEntity", "gone", 404)
+    inject(whole.land.server, "GetRole", "NoSuchEntity", "gone", 404)
     [found] = whole.look(platform.launch_role)
     assert "is gone" in found.detail
     assert whole.look(platform.launch_role) == []

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, HTTPClientError
 
+from fault_injection import inject, pending
 from function_cases import Wired
 from sm_mlops.sandbox import Server
 
@@ -23,7 +24,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def without_former_faults(server: Server) -> None:
-    server._faults.clear()
+    pending(server).clear()
 
 
 OBJECT = {"Bucket": "there-is-none", "Key": "k"}
@@ -60,18 +61,18 @@ CALLS: dict[str, Callable[[Wired], Any]] = {
 
 @pytest.mark.parametrize("operation", CALLS)
 def test_a_call_fails_as_asked(server: Server, operation: str) -> None:
-    server.inject(operation, "Injected", status=418)
+    inject(server, operation, "Injected", status=418)
     with pytest.raises(ClientError) as caught:
         CALLS[operation](Wired(server.url))
     assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 418
     assert caught.value.response["Error"]["Code"] == "Injected"
-    assert not server.faulty(), "the fault is used up"
+    assert not pending(server), "the fault is used up"
 
 
 def test_other_calls_pass(server: Server, tmp_path: Path) -> None:
-    server.inject("CreateBucket", "Injected")
+    inject(server, "CreateBucket", "Injected")
     Wired(server.url).s3.list_buckets()
-    assert server.faulty()
+    assert pending(server)
 
 
 @pytest.mark.parametrize("acts", [False, True])
@@ -90,10 +91,10 @@ def test_a_connection_is_cut_before_or_after_the_call_was_carried_out(
         ),
         "CreateBucket": lambda: storage.create_bucket(Bucket=name, CreateBucketConfiguration=where),
     }.items():
-        server.inject(operation, status=0, acts=acts)
+        inject(server, operation, status=0, acts=acts)
         with pytest.raises(HTTPClientError):
             call()
-    assert not server.faulty()
+    assert not pending(server)
     assert (name in [item["Name"] for item in secrets.list_secrets()["SecretList"]]) is acts
     assert (name in [item["Name"] for item in storage.list_buckets()["Buckets"]]) is acts
     groups = sagemaker.list_model_package_groups()["ModelPackageGroupSummaryList"]
@@ -101,19 +102,19 @@ def test_a_connection_is_cut_before_or_after_the_call_was_carried_out(
 
 
 def test_any_call_is_counted_and_only_one_client_s(server: Server) -> None:
-    server.inject("*", "NotForUs", agent="somebody-else")
-    server.inject("*", "Injected", after=1, agent="Botocore/")
+    inject(server, "*", "NotForUs", agent="somebody-else")
+    inject(server, "*", "Injected", after=1, agent="Botocore/")
     iam = server.client("eu-west-1", "iam")
     iam.list_roles()
     with pytest.raises(ClientError, match="Injected"):
         iam.list_users()
     iam.list_users()
-    assert server.faulty(), "nobody else has called"
+    assert pending(server), "nobody else has called"
 
 
 def test_what_has_no_body_fails_and_leaves_the_connection_as_it_was(server: Server) -> None:
     storage = server.client("eu-west-1", "s3")
-    server.inject("HeadBucket", "Injected", status=500)
+    inject(server, "HeadBucket", "Injected", status=500)
     with pytest.raises(ClientError, match="500"):
         storage.head_bucket(Bucket="b")
     storage.list_buckets()

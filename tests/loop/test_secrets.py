@@ -21,6 +21,7 @@ import pytest
 
 from connected_case import COMMIT, TRIGGER, WORKFLOW, app_layer
 from fault_case import NAME, OWNER, PERSON, REGION, Stage, settle, stage
+from fault_injection import inject_github, pending
 from function_cases import until
 from github_case import git, identify
 from sm_mlops.redaction import TOKENS, looks_secret, without_tokens
@@ -287,9 +288,9 @@ def with_actions(world: World) -> None:
         ("PUT */actions/secrets/*", 403),
         ("GET */info/refs*", 0),
     ):
-        github.inject(label, status, "no", times=4)
+        inject_github(github, label, status, "no", times=4)
         world.mlops("bootstrap", "--yes", code=2)
-        github._faults.clear()
+        pending(github).clear()
     world.mlops("bootstrap", "--yes")
     world.keep_key("first key of the IAM user")
     # The connection waits for a person.

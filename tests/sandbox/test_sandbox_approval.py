@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from connected_case import commit
+from fault_injection import inject_github
 from function_cases import MAY, Wired, until
 from sm_mlops.sandbox import Server
 
@@ -110,7 +111,7 @@ def test_an_approval_starts_the_workflow_with_the_approved_version(server: Serve
 
 def test_a_github_that_fails_once_is_asked_again(server: Server) -> None:
     account = Account(server).connect(server)
-    server.github.inject("POST */dispatches", 429, headers={"Retry-After": "1"})
+    inject_github(server.github, "POST */dispatches", 429, headers={"Retry-After": "1"})
     account.approved()
     until(account.runs)
     assert account.dispatches() == [429, 204] and account.messages(account.dead) == []
@@ -118,7 +119,7 @@ def test_a_github_that_fails_once_is_asked_again(server: Server) -> None:
 
 def test_a_github_that_keeps_failing_leaves_the_event_in_the_dead_letters(server: Server) -> None:
     account = Account(server).connect(server)
-    server.github.inject("POST */dispatches", 503, times=3)
+    inject_github(server.github, "POST */dispatches", 503, times=3)
     arn = account.approved()
     letter = until(lambda: account.messages(account.dead))[0]
     assert json.loads(letter["Body"])["requestPayload"]["detail"]["ModelPackageArn"] == arn

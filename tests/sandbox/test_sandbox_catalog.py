@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from cloudformation_cases import resource
+from cloudformation_cases import Deployer, new_name, resource
 from function_cases import ACCOUNT, EVERYTHING, MAY, Wired, until
-from sandbox_cases import BUCKET, policy
+from sandbox_cases import BUCKET, REGION, policy
+from sm_mlops import platform as package
 from sm_mlops.sandbox import Server
 
 pytestmark = pytest.mark.slow
@@ -307,6 +308,35 @@ def test_a_connection_is_pending_until_a_person_completes_it(tmp_path: Path) -> 
         client.delete_connection(ConnectionArn=arn)
         with pytest.raises(client.exceptions.ResourceNotFoundException):
             client.get_connection(ConnectionArn=arn)
+
+
+def test_the_platform_can_be_deployed_for_a_github_enterprise_server(
+    tmp_path: Path,
+) -> None:
+    text = (package.FOLDER / "platform.yml").read_text(encoding="utf-8")
+    host = f"arn:aws:codeconnections:{REGION}:{ACCOUNT}:host/git-0123456789"
+    given = {
+        "TemplateVersion": "0.1.0",
+        "AllowedOwners": "acme",
+        "GitHost": "git.example.com",
+        "GitHubApiUrl": "https://git.example.com/api/v3",
+        "ConnectionHostArn": host,
+    }
+    with Server(tmp_path, REGION) as server:
+        aws, wired, name = Deployer(server.url), Wired(server.url), new_name()
+        wired.prepare()
+        wired.put("platform.yml", text)
+        aws.cfn.create_stack(
+            StackName=name,
+            TemplateURL=f"{server.url}/{BUCKET}/platform.yml",
+            Parameters=[{"ParameterKey": k, "ParameterValue": v} for k, v in given.items()],
+            Capabilities=["CAPABILITY_NAMED_IAM"],
+        )
+        ended = aws.settled(name)["StackStatus"]
+        assert ended == "CREATE_COMPLETE", aws.reasons(name, "CREATE_FAILED")
+        [made] = wired.client("codeconnections").list_connections()["Connections"]
+    assert (made["HostArn"], made["ProviderType"]) == (host, "GitHubEnterpriseServer")
+    assert made["ConnectionStatus"] == "PENDING"
 
 
 def test_another_process_can_complete_a_connection_and_make_accounts(tmp_path: Path) -> None:

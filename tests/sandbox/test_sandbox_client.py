@@ -34,7 +34,7 @@ def root(tmp_path: Path) -> Iterator[Path]:
 
 
 def eventually(what: Callable[[], Any], seconds: float = 120) -> Any:
-    """Return the first true answer; fail when there is none in time."""
+    """Return the first true answer; fail if none comes in time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         answer = what()
@@ -50,7 +50,7 @@ def hold(gate: Path) -> str:
 
 
 def jobs_below(root: Path) -> list[psutil.Process]:
-    """Return every process, whoever its parent is, that runs for a job of this sandbox."""
+    """Return every process that runs for a job of this sandbox, whatever its parent."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -123,9 +123,9 @@ def test_the_environment_leads_to_the_sandbox_and_nowhere_else(
         assert environment["AWS_REGION"] == environment["AWS_DEFAULT_REGION"] == REGION
         assert not Path(environment["AWS_SHARED_CREDENTIALS_FILE"]).exists()
         server = server_of(root).environ()
-    told = {name for name in server if name.startswith("AWS_")}
+    variables = {name for name in server if name.startswith("AWS_")}
     assert "real" not in server.values()
-    assert "AWS_PROFILE" not in told
+    assert "AWS_PROFILE" not in variables
 
 
 def test_a_second_command_uses_the_running_server_and_keeps_it(root: Path) -> None:

@@ -21,6 +21,7 @@ from cloudformation_cases import (
     secret,
     text,
 )
+from fault_injection import inject
 from sm_mlops.sandbox import Server
 from sm_mlops.sandbox.cloudformation.calls import Call, Provider, ResourceFailed
 from sm_mlops.sandbox.cloudformation.expressions import Made
@@ -631,7 +632,7 @@ def test_requests_are_checked_against_the_service_model(aws: Deployer) -> None:
 
 
 def test_faults_of_the_service_reach_the_caller(aws: Deployer, server: Server) -> None:
-    server.inject("DescribeStacks", "Throttling", "Rate exceeded")
+    inject(server, "DescribeStacks", "Throttling", "Rate exceeded")
     once = Config(retries={"total_max_attempts": 1})
     client = boto3.client(
         "cloudformation",
@@ -645,7 +646,7 @@ def test_faults_of_the_service_reach_the_caller(aws: Deployer, server: Server) -
 
 
 def test_faults_of_other_services_fail_the_resource(aws: Deployer, server: Server) -> None:
-    server.inject("CreateModelPackageGroup", "ThrottlingException", "Rate exceeded")
+    inject(server, "CreateModelPackageGroup", "ThrottlingException", "Rate exceeded")
     group = resource("SageMaker::ModelPackageGroup", ModelPackageGroupName=new_name())
     name = aws.deploy({"Resources": {"Group": group}})
     assert aws.stack(name)["StackStatus"] == "ROLLBACK_COMPLETE"

@@ -37,7 +37,7 @@ def restart(root: Path) -> Server:
 
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """GATED resources take for ever to be made, and do not listen; deleting them is quick."""
+    """Creating GATED resources never ends and cannot be cancelled; deleting them is quick."""
     end = threading.Event()
 
     def create(call: Call) -> Made:

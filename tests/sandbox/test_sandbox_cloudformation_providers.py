@@ -43,7 +43,7 @@ def principal(action: str, target: Any) -> dict[str, Any]:
 
 
 Look = Callable[[Deployer, str], Any]
-# Kind: properties before and after, what to look at, and what is seen each time.
+# Kind: properties before and after, what to read, and its value each time.
 IN_PLACE: dict[str, tuple[dict[str, Any], dict[str, Any], Look, Any, Any]] = {
     "CloudWatch::Alarm": (
         {**ALARM, "Threshold": 1},

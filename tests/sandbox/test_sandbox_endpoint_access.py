@@ -211,7 +211,7 @@ def test_policies_say_what_iam_would(change: dict[str, Any], expected: bool | No
 def test_a_denial_wins_over_a_permission() -> None:
     statements = [
         {"Effect": "Allow", "Action": "*", "Resource": "*"},
-        {"Effect": "Deny", "NotAction": "s3:List*", "NotResource": "arn:aws:s3:::open/*"},
+        {"Effect": "Deny", "Action": "s3:Get*", "Resource": "arn:aws:s3:::closed/*"},
     ]
 
     def said(action: str, resource: str) -> bool | None:

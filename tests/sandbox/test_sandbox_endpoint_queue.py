@@ -108,8 +108,8 @@ def test_topics_hear_of_success_and_failure(aws: Hosting) -> None:
 
     def hear() -> bool:
         for message in sqs.receive_message(QueueUrl=url).get("Messages", []):
-            told = json.loads(json.loads(message["Body"])["Message"])
-            seen[told["inferenceId"]] = told["invocationStatus"]
+            sent = json.loads(json.loads(message["Body"])["Message"])
+            seen[sent["inferenceId"]] = sent["invocationStatus"]
         return len(seen) == 2
 
     until(hear)

@@ -241,7 +241,7 @@ def test_missing_traffic_rolls_a_deployment_back(aws: Hosting) -> None:
     assert silent in found["FailureReason"]
 
 
-def test_an_alarm_that_somebody_sets_rolls_back(aws: Hosting) -> None:
+def test_an_alarm_set_by_hand_rolls_back(aws: Hosting) -> None:
     name = aws.deploy(aws.named("old"))
     own = alarm(aws, f"{name}-own", name, "Invocation4XXErrors")
     aws.sagemaker.update_endpoint(

@@ -106,7 +106,7 @@ def test_what_eventbridge_or_the_sandbox_cannot_do_is_refused(aws: Wired) -> Non
         aws.events.put_rule(Name="bad", EventPattern='{"source": "aws.sagemaker"}')
     for given, words in (
         ({"ScheduleExpression": "rate(1 day)"}, "ScheduleExpression of events:PutRule"),
-        ({"EventPattern": '{"a": [{"prefix": "x"}]}'}, "matcher prefix of event patterns"),
+        ({"EventPattern": '{"a": [{"prefix": "x"}]}'}, "in event patterns"),
     ):
         with pytest.raises(ClientError, match=f"does not implement .*{words}"):
             aws.events.put_rule(Name="bad", **given)
@@ -121,3 +121,13 @@ def test_what_eventbridge_or_the_sandbox_cannot_do_is_refused(aws: Wired) -> Non
     entry = {"Source": "acme", "DetailType": "t", "Detail": "{}"}
     with pytest.raises(ClientError, match="does not implement events:PutEvents"):
         aws.events.put_events(Entries=[entry])
+
+
+def test_what_moto_does_not_implement_is_refused_by_name(server: Server) -> None:
+    for service, operation, given in (
+        ("iam", "get_context_keys_for_custom_policy", {"PolicyInputList": ["{}"]}),
+        ("secretsmanager", "stop_replication_to_replica", {"SecretId": "s"}),
+    ):
+        call = getattr(server.client("eu-west-1", service), operation)
+        with pytest.raises(ClientError, match=f"does not implement .* {service}: .*{operation}"):
+            call(**given)

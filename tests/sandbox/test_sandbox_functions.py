@@ -297,11 +297,11 @@ def test_an_asynchronous_failure_is_tried_twice_more_then_buried(aws: Wired) -> 
         FunctionName="unlucky", InvocationType="Event", Payload=json.dumps(event)
     )
     assert sent["StatusCode"] == 202
-    told = json.loads(until(lambda: aws.messages(failed))[0]["Body"])
-    assert told["requestContext"]["condition"] == "RetriesExhausted"
-    assert told["requestContext"]["approximateInvokeCount"] == 3
-    assert told["requestPayload"] == event
-    assert told["responsePayload"]["errorMessage"] == "try 3"
+    sent = json.loads(until(lambda: aws.messages(failed))[0]["Body"])
+    assert sent["requestContext"]["condition"] == "RetriesExhausted"
+    assert sent["requestContext"]["approximateInvokeCount"] == 3
+    assert sent["requestPayload"] == event
+    assert sent["responsePayload"]["errorMessage"] == "try 3"
     same = tries(aws, "unlucky")
     assert len(same) == 3 and len(set(same)) == 1, "three tries of one request"
     states = {a["AlarmName"]: a["StateValue"] for a in alarms.describe_alarms()["MetricAlarms"]}
@@ -313,7 +313,7 @@ def test_an_event_and_the_function_survive_a_restart(tmp_path: Path) -> None:
         aws = Wired(server.url)
         aws.prepare()
         aws.function("later", COUNT, Timeout=20, MemorySize=256)
-        aws.client("ssm").put_parameter(Name="p", Value="v", Type="String")
+        aws.client("secretsmanager").create_secret(Name="s", SecretString="v")
         aws.functions.invoke(
             FunctionName="later", InvocationType="Event", Payload=b'{"name": "later", "good": 2}'
         )
@@ -327,5 +327,6 @@ def test_an_event_and_the_function_survive_a_restart(tmp_path: Path) -> None:
     with Server(tmp_path, "eu-west-1") as server:
         aws = Wired(server.url)
         until(lambda: len(tries(aws, "later")) == 2 and not server.integrations.busy())
-        assert aws.client("ssm").get_parameter(Name="p")["Parameter"]["Value"] == "v"
+        kept = aws.client("secretsmanager").get_secret_value(SecretId="s")
+        assert kept["SecretString"] == "v"
         assert "try 1" in aws.log("later")

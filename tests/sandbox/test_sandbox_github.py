@@ -16,6 +16,7 @@ import requests
 from github import Auth, Github, GithubException, GithubIntegration
 from nacl.public import PublicKey, SealedBox
 
+from fault_injection import inject_github
 from standalone import Standalone
 
 pytestmark = pytest.mark.slow
@@ -227,11 +228,11 @@ def test_a_request_beyond_the_limit_is_refused_with_the_documented_headers(
 
 
 def test_faults_meet_the_requests_they_name(server: Standalone, ada: Visitor) -> None:
-    server.github.inject("GET /user", 429, headers={"Retry-After": "7"}, after=1, times=2)
+    inject_github(server.github, "GET /user", 429, headers={"Retry-After": "7"}, after=1, times=2)
     codes = [ada("GET", "/user") for _ in range(4)]
     assert [answer.status_code for answer in codes] == [200, 429, 429, 200]
     assert codes[1].headers["Retry-After"] == "7"
-    server.github.inject("POST /user/repos", 0, acts=True)
+    inject_github(server.github, "POST /user/repos", 0, acts=True)
     with pytest.raises(requests.ConnectionError):
         ada("POST", "/user/repos", {"name": "made"})
     assert ada("GET", "/repos/ada/made").status_code == 200, "only the answer was lost"
@@ -480,7 +481,7 @@ def test_a_renamed_repository_is_found_by_its_former_name(server: Standalone, ad
     assert moved.status_code == 301
     assert moved.headers["Location"].endswith(f"/repositories/{number}/environments")
     assert ada("GET", "/repos/acme/churn").json()["full_name"] == "acme/churn-2"
-    # Somebody else may take the name.
+    # Another repository may take the name.
     server.github.routes.add("acme", "churn")
     assert ada("GET", "/repos/acme/churn").json()["full_name"] == "acme/churn"
 

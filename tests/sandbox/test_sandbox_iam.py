@@ -39,7 +39,7 @@ def aws(server: Server) -> Account:
 
 @pytest.fixture(scope="module")
 def poor(aws: Account) -> Account:
-    """The account as somebody sees it who may do nothing."""
+    """Return the account as seen by a user without permissions."""
     return aws.may("poor")
 
 
@@ -824,16 +824,16 @@ def test_actions_and_resources_go_together_as_aws_says(service: str) -> None:
 
 
 def test_a_policy_is_read_once_for_many_decisions(server: Server, aws: Account) -> None:
-    from sm_mlops.sandbox.iam import identities, language
-    from sm_mlops.sandbox.iam.decide import base_facts
+    from sm_mlops.sandbox import identities, policy_language
+    from sm_mlops.sandbox.decisions import base_facts
 
     aws.may("often", allow("sagemaker:InvokeEndpoint"))
     check = actions.Check("sagemaker:InvokeEndpoint", f"arn:aws:sagemaker:{PLACE}:endpoint/e")
-    language._read.cache_clear()
+    policy_language._read.cache_clear()
     for _ in range(50):
         who = identities.of_role(f"{HERE}:role/often", REGION, "s")
         assert server.iam.guard.verdict(who, check, base_facts(who, REGION)).allowed
-    assert language._read.cache_info().misses == 1
+    assert policy_language._read.cache_info().misses == 1
 
 
 def test_a_simulation_refuses_by_name_what_it_does_not_weigh(aws: Account) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from sm_mlops.sandbox.iam.decide import base_facts, decide
-from sm_mlops.sandbox.iam.identities import Identity
-from sm_mlops.sandbox.iam.language import Asked, Facts, said
+from sm_mlops.sandbox.decisions import base_facts, decide
+from sm_mlops.sandbox.identities import Identity
+from sm_mlops.sandbox.policy_language import Asked, Facts, said
 from sm_mlops.sandbox.wire import ApiError
 
 ROLE = "arn:aws:iam::123456789012:role/churn-github"
@@ -199,8 +199,8 @@ def test_policies_are_weighed_together(
     verdict = decide(
         who, "s3:GetObject", f"{BUCKET}/a", base_facts(who, "eu-west-1"), resource, **options
     )
-    told = "yes" if verdict.allowed else verdict.words("s3:GetObject")
-    assert expected.replace("X", "s3:GetObject") in told
+    words = "yes" if verdict.allowed else verdict.words("s3:GetObject")
+    assert expected.replace("X", "s3:GetObject") in words
 
 
 def test_a_user_that_a_policy_names_is_beyond_his_boundary_and_a_role_is_not() -> None:

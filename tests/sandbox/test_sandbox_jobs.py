@@ -110,8 +110,8 @@ def test_a_job_sees_nothing_of_the_developers_environment(
     assert environment["AWS_REGION"] == "eu-west-1"
     assert Path(environment["PATH"].split(":")[0]) == Path(sys.executable).parent
     assert Path.home() != Path(environment["HOME"])
-    told = {name for name in environment if name.startswith("AWS_")}
-    assert told <= {
+    variables = {name for name in environment if name.startswith("AWS_")}
+    assert variables <= {
         "AWS_REGION",
         "AWS_DEFAULT_REGION",
         "AWS_EC2_METADATA_DISABLED",
@@ -437,9 +437,9 @@ def test_a_training_that_takes_too_long_keeps_its_model(aws: World) -> None:
     script = """
 import os, pathlib, time
 pathlib.Path(os.environ["SM_MODEL_DIR"], "partial").write_text("x")
-time.sleep(60)
+time.sleep(600)
 """
-    job = aws.train(training(aws, script, StoppingCondition={"MaxRuntimeInSeconds": 2}))
+    job = aws.train(training(aws, script, StoppingCondition={"MaxRuntimeInSeconds": 10}))
     assert job["TrainingJobStatus"] == "Stopped"
     assert job["SecondaryStatus"] == "MaxRuntimeExceeded"
     assert members(aws.read(job["ModelArtifacts"]["S3ModelArtifacts"])) == {"partial": b"x"}

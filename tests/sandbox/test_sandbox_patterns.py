@@ -56,9 +56,6 @@ def test_a_pattern_fits_as_documented(pattern: Any, event: Any, fits: bool) -> N
         ("{", "not JSON"),
         ('{"a": "x"}', "must be an object or an array"),
         ('{"a": []}', "Empty arrays"),
-        ('{"a": [["x"]]}', "may not hold an array"),
-        ('{"a": [{"like": "x"}]}', "Unrecognized match type like"),
-        ('{"a": [{"prefix": "a", "suffix": "b"}]}', "Only one key"),
     ],
 )
 def test_a_pattern_that_eventbridge_refuses_is_refused(text: str, reason: str) -> None:
@@ -69,10 +66,8 @@ def test_a_pattern_that_eventbridge_refuses_is_refused(text: str, reason: str) -
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        *(
-            (json.dumps({"a": [{kind: "x"}]}), f"the matcher {kind} of event patterns")
-            for kind in patterns.MATCHERS
-        ),
+        ('{"a": [{"prefix": "x"}]}', '{"prefix": "x"} in event patterns'),
+        ('{"a": [["x"]]}', '["x"] in event patterns'),
         ('{"$or": [{"a": ["x"]}, {"b": ["y"]}]}', "$or in event patterns"),
         ('{"a": [1]}', "1 in event patterns"),
         ('{"a": [null]}', "null in event patterns"),

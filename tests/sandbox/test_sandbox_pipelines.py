@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from fault_injection import inject
 from sandbox_cases import (
     BUCKET,
     GROUP,
@@ -384,7 +385,7 @@ def policy(kind: str, **more: Any) -> dict[str, Any]:
 def test_a_fault_is_retried_as_its_policy_says(
     aws: World, server: Server, where: str, code: str, status: int, kind: str
 ) -> None:
-    server.inject(where, code, status=status, times=2)
+    inject(server, where, code, status=status, times=2)
     steps = [writing(aws, "Job", "1", **policy(kind, MaxAttempts=3))]
     ended = aws.run(steps)
     assert ended.status == "Succeeded"
@@ -392,7 +393,7 @@ def test_a_fault_is_retried_as_its_policy_says(
 
 
 def test_retries_end_with_max_attempts(aws: World, server: Server) -> None:
-    server.inject("ProcessingJob", "CapacityError", "no such machine", times=3)
+    inject(server, "ProcessingJob", "CapacityError", "no such machine", times=3)
     ended = aws.run([writing(aws, "Job", "1", **policy("SageMaker.CAPACITY_ERROR", MaxAttempts=2))])
     assert ended.steps["Job"]["StepStatus"] == "Failed"
     assert ended.steps["Job"]["AttemptCount"] == 3
@@ -400,14 +401,14 @@ def test_retries_end_with_max_attempts(aws: World, server: Server) -> None:
 
 
 def test_a_fault_without_a_fitting_policy_is_not_retried(aws: World, server: Server) -> None:
-    server.inject("ProcessingJob", "CapacityError")
+    inject(server, "ProcessingJob", "CapacityError")
     ended = aws.run([writing(aws, "Job", "1", **policy("SageMaker.RESOURCE_LIMIT"))])
     assert ended.steps["Job"]["StepStatus"] == "Failed"
     assert ended.steps["Job"]["AttemptCount"] == 1
 
 
 def test_retries_end_with_their_time(aws: World, server: Server) -> None:
-    server.inject("ProcessingJob", "CapacityError")
+    inject(server, "ProcessingJob", "CapacityError")
     late = policy("SageMaker.CAPACITY_ERROR", ExpireAfterMin=1)
     late["RetryPolicies"][0]["IntervalSeconds"] = 120
     assert aws.run([writing(aws, "Job", "1", **late)]).status == "Failed"

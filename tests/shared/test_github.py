@@ -13,6 +13,7 @@ import requests
 from urllib3 import HTTPSConnectionPool
 from urllib3.exceptions import ReadTimeoutError
 
+from fault_injection import inject_github
 from github_case import NAME, add_people
 from sm_mlops import github
 from sm_mlops.errors import MlopsError
@@ -159,7 +160,7 @@ def test_a_server_that_knows_no_subjects_names_repositories(
 ) -> None:
     found = hub.repository(NAME)
     assert found is not None
-    server.github.inject("GET *customization/sub", 404, "Not Found")
+    inject_github(server.github, "GET *customization/sub", 404, "Not Found")
     assert github.subject(hub, found) == ""
 
 
@@ -193,7 +194,7 @@ def test_a_refusal_is_one_line_that_says_what_to_do(
     headers: dict[str, str],
     also_said: str,
 ) -> None:
-    server.github.inject("GET /repos/*", status, message, headers, times=99)
+    inject_github(server.github, "GET /repos/*", status, message, headers, times=99)
     assert also_said in told(hub)
 
 
@@ -218,7 +219,7 @@ def test_a_github_that_says_nothing_is_reported_without_names_of_python() -> Non
 
 
 def test_a_short_wait_is_waited_for(server: Standalone, hub: GitHub, caplog: Any) -> None:
-    server.github.inject("GET /repos/*", 403, "slow down", {"Retry-After": "1"})
+    inject_github(server.github, "GET /repos/*", 403, "slow down", {"Retry-After": "1"})
     began = time.monotonic()
     assert hub.repository(NAME) is not None
     assert time.monotonic() - began >= 1
@@ -226,7 +227,7 @@ def test_a_short_wait_is_waited_for(server: Standalone, hub: GitHub, caplog: Any
 
 
 def test_a_failure_that_passes_is_not_reported(server: Standalone, hub: GitHub) -> None:
-    server.github.inject("GET /repos/*", 502, "Bad Gateway", times=2)
+    inject_github(server.github, "GET /repos/*", 502, "Bad Gateway", times=2)
     assert hub.repository(NAME) is not None
 
 
@@ -243,7 +244,7 @@ def test_no_log_shows_tokens_or_what_is_sent(
     assert found is not None
     found.create_variable("NAME", "canary-value")
     found.create_secret("SECRET", "canary-secret")
-    server.github.inject("GET /repos/*", 403, "no", times=9)
+    inject_github(server.github, "GET /repos/*", 403, "no", times=9)
     told(hub)
     heard = caplog.text + repr(hub) + "".join(capfd.readouterr())
     for secret in (hub.token, "canary", "Authorization", "encrypted_value"):

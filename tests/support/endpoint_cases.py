@@ -16,6 +16,7 @@ import boto3
 
 from sandbox_cases import BUCKET, GROUP, IMAGE, REGION, World, register
 from sm_mlops.sandbox import Server
+from sm_mlops.sandbox.endpoints import ENDPOINT
 
 TRUST = {
     "Version": "2012-10-17",
@@ -64,6 +65,8 @@ SLOW = MODEL.replace("    return Path", "    time.sleep(0.7)\n    return Path")
 class Hosting(World):
     """A world with a role, packaged models and endpoints."""
 
+    server: Server
+
     @classmethod
     def of(cls, url: str, credentials: Any) -> Hosting:
         """Return the world of somebody else, who has these credentials."""
@@ -83,6 +86,16 @@ class Hosting(World):
         super().prepare()
         self.role_for("hosting")
         return self
+
+    def scale(self, name: str, count: int) -> None:
+        """Change the instance count of an endpoint as Application Auto Scaling does."""
+        store = self.server.store
+        found = store.all(ENDPOINT).items()
+        arn, record = next((k, v) for k, v in found if v["EndpointName"] == name)
+        [shown] = record["ProductionVariants"]
+        shown["CurrentInstanceCount"] = shown["DesiredInstanceCount"] = count
+        record["_deployed"]["variant"]["InitialInstanceCount"] = count
+        store.put(ENDPOINT, arn, record)
 
     @property
     def runtime(self) -> Any:
@@ -162,7 +175,9 @@ class Hosting(World):
 
 def hosting(server: Server) -> Hosting:
     """Return a prepared world in a server of this process."""
-    return Hosting(server.url).prepare()
+    found = Hosting(server.url).prepare()
+    found.server = server
+    return found
 
 
 def variant(model: str, name: str = "AllTraffic", **more: Any) -> dict[str, Any]:

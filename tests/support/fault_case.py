@@ -34,6 +34,7 @@ from werkzeug.serving import make_server
 from account_case import differences, everything
 from deployment_cases import Place
 from direct_case import Answer, Clients, answer, direct, directly
+from fault_injection import inject, inject_github, operation
 from github_case import commit, identify
 from repos import Repo, make_repo
 from sm_mlops import github, projects, stacks
@@ -43,7 +44,6 @@ from sm_mlops.cli import main as cli
 from sm_mlops.cli.sandbox_account import prepare
 from sm_mlops.deployment import stages
 from sm_mlops.sandbox import Server, client, moto_app
-from sm_mlops.sandbox import server as server_module
 from sm_mlops.sandbox.github.service import API, PREFIX
 from sm_mlops.sandbox.signatures import signed_for
 from sm_mlops.training.run import ensure_model_package_group
@@ -186,7 +186,7 @@ class Front:
 def _label(environ: dict[str, Any]) -> str:
     service = signed_for(environ)
     if service:
-        return f"{service} {server_module._operation(service, environ)}"
+        return f"{service} {operation(service, environ)}"
     return f"{environ['REQUEST_METHOD']} {_place(environ['PATH_INFO'])}"
 
 
@@ -200,16 +200,16 @@ def _inject(server: Server, way: str, label: str) -> None:
     if not label[0].islower():
         status = {"error": 500, "throttled": 429}.get(way, 0)
         headers = {"Retry-After": "600"} if way == "throttled" else {}
-        server.github.inject("*", status, "injected", headers, acts=acts)
+        inject_github(server.github, "*", status, "injected", headers, acts=acts)
         return
     if way == "error":
-        server.inject("*", "InternalFailure", status=500, agent="sm-mlops")
+        inject(server, "*", "InternalFailure", status=500, agent="sm-mlops")
     elif way == "throttled":
         code = "SlowDown" if label.startswith("s3 ") else "ThrottlingException"
         status = 503 if label.startswith("s3 ") else 400
-        server.inject("*", code, "Rate exceeded", status=status, agent="sm-mlops")
+        inject(server, "*", code, "Rate exceeded", status=status, agent="sm-mlops")
     else:
-        server.inject("*", status=0, acts=acts, agent="sm-mlops")
+        inject(server, "*", status=0, acts=acts, agent="sm-mlops")
 
 
 def idle(server: Server) -> bool:

@@ -174,7 +174,7 @@ class World:
 
 def add_secrets(aws: Aws, key: bool = False) -> None:
     """Create the secrets of platform and project: the trigger's without a value, and the key's."""
-    versions.mend()
+    versions.fix()
     client = aws.client("secretsmanager")
     client.create_secret(Name=credential.SECRET)
     if key:

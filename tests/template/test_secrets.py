@@ -15,11 +15,14 @@ from rendering import Rendered, Run, run
 
 pytestmark = pytest.mark.slow
 Cookiecutter = Callable[..., Run]
+SUPPORT = Path(__file__).parents[1] / "support"
 # Serves until its standard input ends. The tokens are random: whatever shows one has leaked it.
 CLOUD = """
 import json, sys
 from pathlib import Path
 import boto3
+sys.path.append(sys.argv[2])
+from fault_injection import inject_github
 from sm_mlops.sandbox import Server
 
 def allowed(**more):
@@ -50,8 +53,8 @@ with Server(Path(sys.argv[1]), "us-east-1") as server:
     accounts = server.github.accounts
     accounts.add("ada")
     accounts.add("my-org", "Organization", plan="enterprise", ada="admin")
-    for label in sys.argv[2:]:
-        server.github.inject(label, 422, times=100)
+    for label in sys.argv[3:]:
+        inject_github(server.github, label, 422, times=100)
     tokens = {
         "GITHUB_TOKEN": accounts.token("ada", "repo", "workflow", "read:org"),
         "MLOPS_TRIGGER_TOKEN": accounts.fine_grained("ada", "my-org", None, actions="write"),
@@ -75,7 +78,7 @@ def cloud(repo: Rendered, folder: Path, *failing: str) -> Iterator[Cloud]:
     Requests to GitHub with one of the labels `failing` are refused.
     """
     process = subprocess.Popen(
-        [sys.executable, "-c", CLOUD, str(folder), *failing],
+        [sys.executable, "-c", CLOUD, str(folder), str(SUPPORT), *failing],
         cwd=repo.path,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

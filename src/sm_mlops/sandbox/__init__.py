@@ -6,53 +6,27 @@ Production code must not import this package; only `mlops --sandbox` and tests s
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sm_mlops.sandbox.client import FOLDER as FOLDER
+from sm_mlops.sandbox.client import SandboxError as SandboxError
+from sm_mlops.sandbox.client import Status as Status
+from sm_mlops.sandbox.client import connect as connect
+from sm_mlops.sandbox.client import control as control
+from sm_mlops.sandbox.client import reset as reset
+from sm_mlops.sandbox.client import start as start
+from sm_mlops.sandbox.client import status as status
+from sm_mlops.sandbox.client import stop as stop
+from sm_mlops.sandbox.client import workflow_environment as workflow_environment
+
 if TYPE_CHECKING:
-    from sm_mlops.sandbox.client import FOLDER as FOLDER
-    from sm_mlops.sandbox.client import SandboxError as SandboxError
-    from sm_mlops.sandbox.client import Status as Status
-    from sm_mlops.sandbox.client import connect as connect
-    from sm_mlops.sandbox.client import control as control
-    from sm_mlops.sandbox.client import reset as reset
-    from sm_mlops.sandbox.client import start as start
-    from sm_mlops.sandbox.client import status as status
-    from sm_mlops.sandbox.client import stop as stop
-    from sm_mlops.sandbox.client import workflow_environment as workflow_environment
     from sm_mlops.sandbox.server import Server as Server
-
-_HOME = {
-    "FOLDER": "client",
-    "SandboxError": "client",
-    "Server": "server",
-    "Status": "client",
-    "connect": "client",
-    "control": "client",
-    "reset": "client",
-    "start": "client",
-    "status": "client",
-    "stop": "client",
-    "workflow_environment": "client",
-}
-
-__all__ = [
-    "FOLDER",
-    "SandboxError",
-    "Server",
-    "Status",
-    "connect",
-    "control",
-    "reset",
-    "start",
-    "status",
-    "stop",
-    "workflow_environment",
-]
 
 
 def __getattr__(name: str) -> Any:
-    """Import lazily: moto and botocore cost a second that `mlops --help` must not pay."""
-    if name not in _HOME:
+    """Import the server lazily: moto costs a second that `mlops --help` must not pay."""
+    if name != "Server":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    from sm_mlops.sandbox.server import Server
+
+    return Server

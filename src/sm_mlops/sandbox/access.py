@@ -1,5 +1,4 @@
-"""The objects of S3 as a role sees them: what a service reads and writes for it, it must be allowed
-to."""
+"""The objects of S3 with the permissions of a role, for services that act for it."""
 
 from __future__ import annotations
 
@@ -9,25 +8,20 @@ from sm_mlops.sandbox.objects import NoSuchObject, Objects
 from sm_mlops.sandbox.policies import check_role, may
 from sm_mlops.sandbox.wire import Caller, partition
 
-DENIED = (
-    "AccessDenied (403): User: {role} is not authorized to perform: {action} on resource: "
-    '"{resource}"'
-)
-
 
 class NoAccess(NoSuchObject):
-    """The role may not do this; the message is one line."""
+    """The role lacks the permission; the message is one line."""
 
 
 class RoleObjects:
-    """Reads and writes objects with the rights of a role. Raises NoSuchObject and NoAccess, and
-    ApiError once the role is gone."""
+    """Reads and writes objects with the permissions of a role. Raises NoSuchObject and NoAccess,
+    and ApiError if the role no longer exists."""
 
     def __init__(self, objects: Objects, role: str, caller: Caller) -> None:
         self.objects, self.role, self.caller = objects, role, caller
 
     def path(self, bucket: str, key: str) -> Path:
-        """Return the file that holds an object's content; it must not be changed."""
+        """Return the file with an object's content; do not change it."""
         self._check("s3:GetObject", bucket, key)
         return self.objects.path(bucket, key)
 
@@ -42,10 +36,9 @@ class RoleObjects:
         self.objects.put(bucket, key, source, move)
 
     def _check(self, action: str, bucket: str, key: str, prefix: str = "") -> None:
-        found = self.objects.buckets().get(bucket)
-        if found is None:
-            raise NoSuchObject(f"The specified bucket does not exist: {bucket}")
+        found = self.objects.bucket(bucket)
         if not may(check_role(self.role, self.caller), action, found, key, self.caller, prefix):
             resource = f"arn:{partition(self.caller.region)}:s3:::{bucket}"
             resource = f"{resource}/{key}" if key else resource
-            raise NoAccess(DENIED.format(role=self.role, action=action, resource=resource))
+            words = f'is not authorized to perform: {action} on resource: "{resource}"'
+            raise NoAccess(f"AccessDenied (403): User: {self.role} {words}")

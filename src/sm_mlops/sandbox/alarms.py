@@ -1,7 +1,7 @@
 """Alarms on what functions and queues report: recorded in moto's CloudWatch, evaluated here.
 
-moto stores alarms and never looks at them. Periods are real time: an alarm that rang stays in ALARM
-for as long as it would on AWS.
+moto stores alarms and never evaluates them. Periods are real time: an alarm stays in ALARM as long
+as it would on AWS.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from sm_mlops.sandbox.metrics import breaches, buckets, set_state
+from sm_mlops.sandbox.metrics import set_state, state_of
 from sm_mlops.sandbox.wire import Caller
 
 FUNCTIONS, QUEUES = "AWS/Lambda", "AWS/SQS"
@@ -23,7 +23,7 @@ Key = tuple[str, str, str, str, frozenset[tuple[str, str]]]
 
 
 class Alarms:
-    """Samples of this server's life and the alarms on them; safe for threads."""
+    """Samples since the server started, and the alarms on them; safe for threads."""
 
     def __init__(self) -> None:
         self.on_change: Callable[[], None] = lambda: None
@@ -32,7 +32,7 @@ class Alarms:
     def record(
         self, caller: Caller, namespace: str, dimensions: dict[str, str], **values: float
     ) -> None:
-        """Keep what a service reports at this moment, and let the alarms on it ring."""
+        """Keep what a service reports now, and update the alarms on it."""
         from moto.cloudwatch.models import cloudwatch_backends
 
         backend: Any = cloudwatch_backends[caller.account][caller.region]
@@ -40,7 +40,7 @@ class Alarms:
         moment = datetime.fromtimestamp(now, UTC).replace(tzinfo=None)
         where = [{"Name": name, "Value": value} for name, value in dimensions.items()]
         for metric, value in values.items():
-            key = (*_place(caller), namespace, metric, frozenset(dimensions.items()))
+            key = (caller.account, caller.region, namespace, metric, frozenset(dimensions.items()))
             self._samples.setdefault(key, deque(maxlen=KEPT)).append((now, value))
             row = {"MetricName": metric, "Value": value, "Dimensions": where, "Timestamp": moment}
             backend.put_metric_data(namespace, [{**row, "Unit": UNITS.get(metric, "Count")}])
@@ -54,25 +54,11 @@ class Alarms:
         for alarm in list(backend.alarms.values()):
             if alarm.namespace not in (FUNCTIONS, QUEUES) or not alarm.metric_name:
                 continue
-            state = self._state(alarm, caller)
+            dimensions = frozenset((d.name, d.value) for d in alarm.dimensions)
+            place = (caller.account, caller.region)
+            key = (*place, alarm.namespace, alarm.metric_name, dimensions)
+            samples = list(self._samples.get(key, deque()).copy())
+            state = state_of(alarm, samples, float(alarm.period))
             if state is not None and state != alarm.state_value:
                 set_state(alarm, state, caller.account)
                 self.on_change()
-
-    def _state(self, alarm: Any, caller: Caller) -> str | None:
-        dimensions = frozenset((d.name, d.value) for d in alarm.dimensions)
-        key = (*_place(caller), alarm.namespace, alarm.metric_name, dimensions)
-        samples = list(self._samples.get(key, deque()).copy())
-        periods = buckets(alarm, samples, float(alarm.period), time.time())
-        missing = alarm.treat_missing_data
-        breaching = sum(
-            breaches(alarm, found) if found else missing == "breaching" for found in periods
-        )
-        if any(periods) or missing in ("breaching", "notBreaching"):
-            needed = int(alarm.datapoints_to_alarm or len(periods))
-            return "ALARM" if breaching >= needed else "OK"
-        return None
-
-
-def _place(caller: Caller) -> tuple[str, str]:
-    return caller.account, caller.region

@@ -1,4 +1,4 @@
-"""Step caching: which earlier result a step may use again instead of running.
+"""Step caching: which earlier result a step may reuse instead of running.
 
 Source: AWS's pages "Caching pipeline steps" and "Default cache key attributes by pipeline step
 type".
@@ -31,8 +31,8 @@ KEY_ATTRIBUTES = {
 def key(step: Step, request: dict[str, Any]) -> str | None:
     """Return the cache key of a step's resolved request, None for types that are not cached.
 
-    The key holds the addresses of inputs, not their content: as on AWS, new data under an old
-    address is not noticed.
+    The key has the addresses of inputs, not their content: as on AWS, new data under an old address
+    does not change it.
     """
     if step.type not in KEY_ATTRIBUTES:
         return None
@@ -44,23 +44,19 @@ def key(step: Step, request: dict[str, Any]) -> str | None:
 def find(
     step: Step, wanted: str, executions: Iterable[Record], now: float
 ) -> tuple[Record, Record] | None:
-    """Return (execution, step record) of the most recent fit run, or None.
+    """Return (execution, step record) of the most recent matching run, or None.
 
     Only successful runs of the same pipeline count (`executions` are the pipeline's), and only
-    those not older than the step's ExpireAfter. Hits on hits lead back to the run itself.
+    those not older than the step's ExpireAfter. A hit is never the source of another.
     """
     assert step.cache_seconds is not None
-    best: tuple[Record, Record] | None = None
-    for execution in executions:
-        record = execution["_steps"].get(step.name)
-        if (
-            record is None
-            or record.get("_key") != wanted
-            or record["StepStatus"] != "Succeeded"
-            or "CacheHitResult" in record
-            or now - record["EndTime"] > step.cache_seconds
-        ):
-            continue
-        if best is None or record["EndTime"] > best[1]["EndTime"]:
-            best = execution, record
-    return best
+    found = [
+        (execution, record)
+        for execution in executions
+        if (record := execution["_steps"].get(step.name)) is not None
+        and record.get("_key") == wanted
+        and record["StepStatus"] == "Succeeded"
+        and "CacheHitResult" not in record
+        and now - record["EndTime"] <= step.cache_seconds
+    ]
+    return max(found, key=lambda pair: pair[1]["EndTime"], default=None)

@@ -1,4 +1,4 @@
-"""Which operation a request to AWS asks for, whatever protocol its service speaks.
+"""Which operation a REST request to AWS asks for, and in what form its service answers errors.
 
 Knows requests and botocore's models only.
 """
@@ -6,7 +6,6 @@ Knows requests and botocore's models only.
 from __future__ import annotations
 
 import functools
-import io
 import re
 from typing import Any
 from urllib.parse import parse_qs
@@ -24,19 +23,9 @@ MODELS = {
 
 
 def operation(service: str, environ: dict[str, Any]) -> str:
-    """Return the name of the operation, "" when it cannot be told."""
-    target: str = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2]
-    if target:
-        return target
+    """Return the name of a REST operation, "" when it is unknown."""
     path, method = environ.get("PATH_INFO", "/"), environ["REQUEST_METHOD"]
     query = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True)
-    if "Action" in query:
-        return query["Action"][0]
-    kind = environ.get("CONTENT_TYPE", "")
-    if kind.startswith("application/x-www-form-urlencoded") and service != "s3":
-        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-        environ["wsgi.input"] = io.BytesIO(body)
-        return parse_qs(body.decode()).get("Action", [""])[0]
     if "smithy-protocol" in environ.get("HTTP_SMITHY_PROTOCOL", "") or "/operation/" in path:
         return path.rpartition("/")[2]
     best, size = "", -1
@@ -46,14 +35,11 @@ def operation(service: str, environ: dict[str, Any]) -> str:
             weight = 10 * len(needed) - pattern.groups
             if weight > size or not best:
                 best, size = name, weight
-    # The two differ by a header only.
-    if best == "CopyObject" and "HTTP_X_AMZ_COPY_SOURCE" not in environ:
-        return "PutObject"
     return best
 
 
 def xml(service: str, environ: dict[str, Any]) -> str:
-    """Return the name of the element that holds a service's errors, "" for a service of JSON."""
+    """Return the name of the XML element for a service's errors, "" for a JSON service."""
     if environ.get("HTTP_X_AMZ_TARGET") or environ.get("HTTP_SMITHY_PROTOCOL"):
         return ""
     try:

@@ -1,4 +1,4 @@
-"""Keeps what endpoints were asked and have answered in S3, as DataCaptureConfig says.
+"""Stores requests to endpoints and their answers in S3, as DataCaptureConfig says.
 
 The layout is that of AWS's page "Data capture": one JSON object per line, folders by hour.
 """
@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 
 
 class Capture:
-    """Collects events and writes them once a second, and when the sandbox ends, with the rights of
-    the endpoint's role."""
+    """Collects events and writes them once a second, and when the sandbox ends, with the
+    permissions of the endpoint's role."""
 
     def __init__(self, objects: Objects) -> None:
         self.objects = objects
@@ -43,7 +43,7 @@ class Capture:
         answer: Answer,
         inference: str | None,
     ) -> None:
-        """Collect one invocation, if the endpoint captures and the dice say so."""
+        """Collect one invocation, if the endpoint captures and the sample includes it."""
         shown = record.get("DataCaptureConfig")
         if not shown or not shown["EnableCapture"]:
             return

@@ -1,7 +1,6 @@
 """Service Catalog's API: portfolios, products and their versions, constraints and grants.
 
-Replaces moto's, which has no constraints and no versions. What is made of a product is in
-`provisioning`.
+Replaces moto's, which has no constraints and no versions. `provisioning` makes stacks of products.
 Source: https://docs.aws.amazon.com/servicecatalog/latest/dg/API_Reference.html
 """
 
@@ -44,7 +43,6 @@ class Catalog(JsonService):
     # Portfolios.
 
     def create_portfolio(self, params: Params, caller: Caller) -> Params:
-        """Answer CreatePortfolio."""
         identity = new_id("port")
         record = {
             "Id": identity,
@@ -60,7 +58,6 @@ class Catalog(JsonService):
         return {"PortfolioDetail": _public(record), "Tags": record["_tags"]}
 
     def update_portfolio(self, params: Params, caller: Caller) -> Params:
-        """Answer UpdatePortfolio."""
         found = self._portfolio(params["Id"], caller)
         found |= pick(params, "DisplayName", "Description", "ProviderName")
         found["_tags"] = _retagged(found["_tags"], params)
@@ -68,7 +65,7 @@ class Catalog(JsonService):
         return {"PortfolioDetail": _public(found), "Tags": found["_tags"]}
 
     def delete_portfolio(self, params: Params, caller: Caller) -> Params:
-        """Answer DeletePortfolio: only an empty one."""
+        """Answer DeletePortfolio, for an empty one only."""
         found = self._portfolio(params["Id"], caller)
         constraints = any(
             row["_portfolio"] == found["Id"] for row in self.store.all(CONSTRAINT).values()
@@ -83,12 +80,11 @@ class Catalog(JsonService):
         return {}
 
     def list_portfolios(self, params: Params, caller: Caller) -> Params:
-        """Answer ListPortfolios."""
         rows = [_public(row) for row in self.mine(PORTFOLIO, caller)]
         return _paged("PortfolioDetails", rows, params)
 
     def associate_product_with_portfolio(self, params: Params, caller: Caller) -> Params:
-        """Answer AssociateProductWithPortfolio; doing it again changes nothing."""
+        """Answer AssociateProductWithPortfolio, which is idempotent."""
         found = self._portfolio(params["PortfolioId"], caller)
         self.product(params["ProductId"], caller)
         if params["ProductId"] not in found["_products"]:
@@ -97,7 +93,7 @@ class Catalog(JsonService):
         return {}
 
     def disassociate_product_from_portfolio(self, params: Params, caller: Caller) -> Params:
-        """Answer DisassociateProductFromPortfolio: not while a constraint is on the pair."""
+        """Answer DisassociateProductFromPortfolio; refuse it while the pair has a constraint."""
         found = self._portfolio(params["PortfolioId"], caller)
         if params["ProductId"] not in found["_products"]:
             raise self.missing(f"Product {params['ProductId']} is not in {found['Id']}")
@@ -125,7 +121,6 @@ class Catalog(JsonService):
         return {}
 
     def disassociate_principal_from_portfolio(self, params: Params, caller: Caller) -> Params:
-        """Answer DisassociatePrincipalFromPortfolio."""
         found = self._portfolio(params["PortfolioId"], caller)
         kept = [r for r in found["_principals"] if r["PrincipalARN"] != params["PrincipalARN"]]
         found["_principals"] = kept
@@ -133,15 +128,11 @@ class Catalog(JsonService):
         return {}
 
     def list_principals_for_portfolio(self, params: Params, caller: Caller) -> Params:
-        """Answer ListPrincipalsForPortfolio."""
         found = self._portfolio(params["PortfolioId"], caller)
         return _paged("Principals", found["_principals"], params)
 
     def _portfolio(self, identity: str, caller: Caller) -> Record:
-        found = self.one(PORTFOLIO, identity, f"Portfolio {identity}")
-        if found["_place"] != [caller.account, caller.region]:
-            raise self.missing(f"Portfolio {identity} not found.")
-        return found
+        return self.one(PORTFOLIO, identity, f"Portfolio {identity}", caller)
 
     def _portfolios_of(self, product: str, caller: Caller) -> list[Record]:
         return [row for row in self.mine(PORTFOLIO, caller) if product in row["_products"]]
@@ -172,12 +163,10 @@ class Catalog(JsonService):
         }
 
     def describe_product_as_admin(self, params: Params, caller: Caller) -> Params:
-        """Answer DescribeProductAsAdmin."""
         found = self.product(params["Id"], caller)
         return {"ProductViewDetail": _view_detail(found), "Tags": found["_tags"]}
 
     def update_product(self, params: Params, caller: Caller) -> Params:
-        """Answer UpdateProduct."""
         found = self.product(params["Id"], caller)
         found |= pick(params, "Name", "Owner", "Description")
         found["_tags"] = _retagged(found["_tags"], params)
@@ -185,7 +174,7 @@ class Catalog(JsonService):
         return {"ProductViewDetail": _view_detail(found), "Tags": found["_tags"]}
 
     def delete_product(self, params: Params, caller: Caller) -> Params:
-        """Answer DeleteProduct: only one that is in no portfolio."""
+        """Answer DeleteProduct; refuse it for a product in a portfolio."""
         found = self.product(params["Id"], caller)
         if self._portfolios_of(found["Id"], caller):
             raise ApiError(
@@ -197,7 +186,6 @@ class Catalog(JsonService):
         return {}
 
     def search_products_as_admin(self, params: Params, caller: Caller) -> Params:
-        """Answer SearchProductsAsAdmin."""
         rows = [_view_detail(row) for row in self.mine(PRODUCT, caller)]
         return _paged("ProductViewDetails", rows, params)
 
@@ -208,7 +196,6 @@ class Catalog(JsonService):
         return {"ProvisioningArtifactDetail": _public(found), "Status": "AVAILABLE"}
 
     def describe_provisioning_artifact(self, params: Params, caller: Caller) -> Params:
-        """Answer DescribeProvisioningArtifact."""
         found = self.artifact(params["ProductId"], params["ProvisioningArtifactId"])
         return {"ProvisioningArtifactDetail": _public(found), "Status": "AVAILABLE"}
 
@@ -220,7 +207,7 @@ class Catalog(JsonService):
         return {"ProvisioningArtifactDetail": _public(found), "Status": "AVAILABLE"}
 
     def delete_provisioning_artifact(self, params: Params, caller: Caller) -> Params:
-        """Answer DeleteProvisioningArtifact: not the last one."""
+        """Answer DeleteProvisioningArtifact; refuse it for the last version."""
         found = self.artifact(params["ProductId"], params["ProvisioningArtifactId"])
         if len(self._artifacts(params["ProductId"])) == 1:
             raise ApiError("ResourceInUseException", "Cannot delete the last version of a product")
@@ -228,7 +215,6 @@ class Catalog(JsonService):
         return {}
 
     def list_provisioning_artifacts(self, params: Params, caller: Caller) -> Params:
-        """Answer ListProvisioningArtifacts."""
         self.product(params["ProductId"], caller)
         rows = [_public(row) for row in self._artifacts(params["ProductId"])]
         return {"ProvisioningArtifactDetails": rows}
@@ -241,7 +227,8 @@ class Catalog(JsonService):
         body = self._template(url, caller)
         if not given.get("DisableTemplateValidation"):
             try:
-                self._cloudformation(caller).validate_template(TemplateBody=body)
+                client = self.client("cloudformation", caller.region, caller.access_key)
+                client.validate_template(TemplateBody=body)
             except ClientError as error:
                 raise self.invalid(
                     f"Invalid templateBody. {error.response['Error'].get('Message', '')}"
@@ -273,21 +260,15 @@ class Catalog(JsonService):
         except ApiError as error:
             raise self.invalid(error.message) from error
 
-    def _cloudformation(self, caller: Caller, key: str = "") -> Any:
-        return self.client("cloudformation", caller.region, key or caller.access_key)
-
     def product(self, identity: str, caller: Caller) -> Record:
         """Return a product. Raises ApiError."""
-        found = self.one(PRODUCT, identity, f"Product {identity}")
-        if found["_place"] != [caller.account, caller.region]:
-            raise self.missing(f"Product {identity} not found.")
-        return found
+        return self.one(PRODUCT, identity, f"Product {identity}", caller)
 
     def _artifacts(self, product: str) -> list[Record]:
         return [row for row in self.store.all(ARTIFACT).values() if row["_product"] == product]
 
     def artifact(self, product: str, identity: str | None) -> Record:
-        """Return a version of a product, the newest active one when none is named."""
+        """Return a version of a product, by default the newest active one."""
         for row in reversed(self._artifacts(product)):
             if identity == row["Id"] or (identity is None and row["Active"]):
                 return row
@@ -320,12 +301,10 @@ class Catalog(JsonService):
         return _constraint(record)
 
     def describe_constraint(self, params: Params, caller: Caller) -> Params:
-        """Answer DescribeConstraint."""
-        return _constraint(self.one(CONSTRAINT, params["Id"], f"Constraint {params['Id']}"))
+        return _constraint(self.one(CONSTRAINT, params["Id"], f"Constraint {params['Id']}", caller))
 
     def update_constraint(self, params: Params, caller: Caller) -> Params:
-        """Answer UpdateConstraint."""
-        found = self.one(CONSTRAINT, params["Id"], f"Constraint {params['Id']}")
+        found = self.one(CONSTRAINT, params["Id"], f"Constraint {params['Id']}", caller)
         if "Parameters" in params:
             changed = {"Type": found["Type"], "Parameters": params["Parameters"]}
             found["_role"] = self._launch_role(changed, caller)
@@ -335,13 +314,11 @@ class Catalog(JsonService):
         return _constraint(found)
 
     def delete_constraint(self, params: Params, caller: Caller) -> Params:
-        """Answer DeleteConstraint."""
-        self.one(CONSTRAINT, params["Id"], f"Constraint {params['Id']}")
+        self.one(CONSTRAINT, params["Id"], f"Constraint {params['Id']}", caller)
         self.store.delete(CONSTRAINT, params["Id"])
         return {}
 
     def list_constraints_for_portfolio(self, params: Params, caller: Caller) -> Params:
-        """Answer ListConstraintsForPortfolio."""
         self._portfolio(params["PortfolioId"], caller)
         rows = [
             _public(row)
@@ -369,11 +346,11 @@ class Catalog(JsonService):
             if (row["_portfolio"], row["ProductId"]) == (portfolio, product)
         ]
 
-    # Who may use a product.
+    # Launch paths.
 
     def launch_paths(self, product: Record, caller: Caller) -> list[Record]:
-        """Return the portfolios through which a caller may launch a product: any for the sandbox's
-        own key. Raises ApiError when there is none."""
+        """Return the portfolios from which a caller may launch a product: all for the sandbox's
+        own key. Raises ApiError if there are none."""
         who = policies.principal(caller)
         paths = [
             portfolio

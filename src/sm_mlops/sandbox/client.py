@@ -1,7 +1,7 @@
 """Starting, finding and ending the sandbox's server from another process. Standard library only.
 
-A server belongs to the process that started it and ends with it, or stands until `stop`. Others
-hold it by an open connection (a lease) while they use it.
+A server belongs to the process that started it and ends with it, or runs until `stop`. Other
+processes keep it alive with an open connection (a lease) while they use it.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class Status:
 def connect(root: Path, region: str) -> Iterator[dict[str, str]]:
     """Use the sandbox of a repository; start it when it is not running.
 
-    Yields the environment variables to set while connected; those with the value "" are to be
-    removed. When this process leaves normally, a server that it started stays until running
+    Yields the environment variables to set while connected; remove those with the
+    value "". When this process leaves normally, a server that it started stays until running
     executions have ended; when it is killed, the server ends at once. Raises SandboxError.
     """
     folder = Path(root).resolve() / FOLDER
@@ -114,8 +114,7 @@ def _hold(folder: Path, region: str) -> tuple[http.client.HTTPConnection, int] |
 
 
 def start(root: Path, region: str) -> Status:
-    """Start a server that stays until `stop`; one that already stands is used. Raises
-    SandboxError."""
+    """Start a server that runs until `stop`, or use one that already does. Raises SandboxError."""
     folder = Path(root).resolve() / FOLDER
     with _start_lock(folder):
         running = status(root)
@@ -134,24 +133,18 @@ def start(root: Path, region: str) -> Status:
 
 
 def status(root: Path) -> Status | None:
-    """Return the running server of a repository, None when there is none."""
+    """Return the running server of a repository, None if there is none."""
     folder = Path(root).resolve() / FOLDER
     found = _record(folder)
     answer = _ask(found, "status") if found else None
     if found is None or answer is None or answer["root"] != str(folder.parent):
         return None
-    return Status(
-        pid=answer["pid"],
-        port=found["port"],
-        region=answer["region"],
-        standing=answer["standing"],
-        executions=answer["executions"],
-        jobs=answer["jobs"],
-    )
+    names = ("pid", "region", "standing", "executions", "jobs")
+    return Status(port=found["port"], **{name: answer[name] for name in names})
 
 
 def stop(root: Path) -> bool:
-    """End the server, with the executions that run in it; return whether there was one."""
+    """End the server and its running executions; return whether a server ran."""
     folder = Path(root).resolve() / FOLDER
     if not folder.is_dir() or _holder(folder) is None:
         return False
@@ -159,7 +152,7 @@ def stop(root: Path) -> bool:
     if found is not None:
         _ask(found, "stop")
     if not _wait_until_free(folder, END_SECONDS if found else 1):
-        # It holds the lock on the state, so this is the server, whatever became of its record.
+        # It holds the lock on the state, so this is the server, with or without its record.
         holder = _holder(folder)
         if holder:
             os.kill(holder, signal.SIGKILL)
@@ -180,8 +173,7 @@ def reset(root: Path) -> None:
 
 
 def environment(folder: Path, port: int, region: str) -> dict[str, str]:
-    """Return the variables that lead AWS clients to the sandbox, and only there ("" means:
-    remove)."""
+    """Return the variables that point AWS clients to the sandbox, "" for those to remove."""
     absent = str(folder / "no-aws-config")
     loopback = "127.0.0.1,localhost"
     variables = dict.fromkeys(
@@ -220,7 +212,7 @@ def environment(folder: Path, port: int, region: str) -> dict[str, str]:
 
 
 def control(root: Path, call: str, *args: Any, **kwargs: Any) -> Any:
-    """Do in a running sandbox what a person does at a console; see integrations.CONTROLS.
+    """Do in a running sandbox what a person does in a console; see integrations.CONTROLS.
 
     `control(root, "connections.complete", "my-connection")`. Raises SandboxError.
     """
@@ -254,7 +246,7 @@ def workflow_environment(
     """Return the variables of a job of GitHub Actions that has signed in to the sandbox's AWS.
 
     For a repository ("acme/churn") of the sandbox's GitHub; `environment` as the job names it.
-    Variables with the value "" are to be removed. Raises SandboxError when AWS does not let it in.
+    Remove variables with the value "". Raises SandboxError when AWS refuses the sign-in.
     """
     found: dict[str, str] = control(
         root,
@@ -268,7 +260,7 @@ def workflow_environment(
 
 
 def write_record(folder: Path, port: int, token: str, region: str) -> None:
-    """Write down, for this user only, how to reach the server of this process."""
+    """Record, for this user only, how to reach the server of this process."""
     temporary = folder / f"{RECORD}.new"
     temporary.unlink(missing_ok=True)
     temporary.touch(mode=0o600)
@@ -286,8 +278,7 @@ def _record(folder: Path) -> dict[str, Any] | None:
 
 
 def _ask(found: dict[str, Any], action: str) -> dict[str, Any] | None:
-    """Send a request to the recorded server; None when it is not there. The token proves who it
-    is."""
+    """Send a request to the recorded server; return None if it does not run."""
     connection = http.client.HTTPConnection("127.0.0.1", found["port"], timeout=10)
     try:
         connection.request(
@@ -306,7 +297,7 @@ def _ask(found: dict[str, Any], action: str) -> dict[str, Any] | None:
 
 
 def _holder(folder: Path) -> int | None:
-    """Return the id of the process that has the state open; 0 when it has not said yet."""
+    """Return the id of the process that has the state open, 0 if not yet known."""
     path = folder / SERVER_LOCK
     if not path.exists():
         return None
@@ -341,7 +332,7 @@ def _start_lock(folder: Path) -> Iterator[None]:
 
 
 def _let_go(process: subprocess.Popen[bytes]) -> None:
-    """Leave a server to itself; if it ends before this process does, it leaves no zombie."""
+    """Detach from a server; if it ends before this process, it leaves no zombie."""
     threading.Thread(target=process.wait, daemon=True).start()
 
 
@@ -352,7 +343,7 @@ def _spawn(folder: Path, region: str, standing: bool) -> tuple[subprocess.Popen[
             f"process {_holder(folder)} holds {folder} and does not answer; "
             "end it with: mlops sandbox down"
         )
-    # Whatever the developer is signed in to stays out of the server as well.
+    # Keep the developer's own credentials out of the server.
     environment = {
         name: value
         for name, value in os.environ.items()

@@ -44,7 +44,7 @@ class Clients:
 
     @functools.cached_property
     def core(self) -> Any:
-        """Return the botocore session that makes the clients: one reads each model once."""
+        """Return the botocore session that makes all clients, so that each model is read once."""
         core = get_session()
         core.set_config_variable("profile", None)
         return core

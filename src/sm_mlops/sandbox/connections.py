@@ -6,7 +6,7 @@ import uuid
 
 from sm_mlops.sandbox.services import JsonService, place
 from sm_mlops.sandbox.storage import Record
-from sm_mlops.sandbox.wire import Caller, Params, not_implemented, page, public
+from sm_mlops.sandbox.wire import Caller, Params, page, pick, public
 
 CONNECTION = "CodeConnection"
 
@@ -18,11 +18,8 @@ class Connections(JsonService):
     codes = ("InvalidInputException", "ResourceNotFoundException")
 
     def create_connection(self, params: Params, caller: Caller) -> Params:
-        """Answer CreateConnection."""
-        if params.get("HostArn"):
-            raise not_implemented("connections to a host of codeconnections")
-        if not params.get("ProviderType"):
-            raise self.invalid("ProviderType must be given")
+        if bool(params.get("ProviderType")) == bool(params.get("HostArn")):
+            raise self.invalid("Exactly one of ProviderType and HostArn must be given")
         if any(
             row["ConnectionName"] == params["ConnectionName"]
             for row in self.mine(CONNECTION, caller)
@@ -34,7 +31,9 @@ class Connections(JsonService):
         record = {
             "ConnectionName": params["ConnectionName"],
             "ConnectionArn": arn,
-            "ProviderType": params["ProviderType"],
+            # The sandbox has no hosts: any ARN is that of a GitHub Enterprise Server.
+            "ProviderType": params.get("ProviderType", "GitHubEnterpriseServer"),
+            **pick(params, "HostArn"),
             "OwnerAccountId": caller.account,
             "ConnectionStatus": "PENDING",
             "_tags": params.get("Tags", []),
@@ -53,11 +52,9 @@ class Connections(JsonService):
         raise self.missing(f"Connection {name} not found.")
 
     def get_connection(self, params: Params, caller: Caller) -> Params:
-        """Answer GetConnection."""
         return {"Connection": public(self._one(params["ConnectionArn"], caller))}
 
     def list_connections(self, params: Params, caller: Caller) -> Params:
-        """Answer ListConnections."""
         rows = [
             public(row)
             for row in self.mine(CONNECTION, caller)
@@ -67,13 +64,11 @@ class Connections(JsonService):
         return {"Connections": rows, **token}
 
     def delete_connection(self, params: Params, caller: Caller) -> Params:
-        """Answer DeleteConnection."""
         self._one(params["ConnectionArn"], caller)
         self.store.delete(CONNECTION, params["ConnectionArn"])
         return {}
 
     def tag_resource(self, params: Params, caller: Caller) -> Params:
-        """Answer TagResource."""
         found = self._one(params["ResourceArn"], caller)
         tags = {tag["Key"]: tag for tag in (*found["_tags"], *params["Tags"])}
         found["_tags"] = list(tags.values())
@@ -81,14 +76,10 @@ class Connections(JsonService):
         return {}
 
     def untag_resource(self, params: Params, caller: Caller) -> Params:
-        """Answer UntagResource."""
         found = self._one(params["ResourceArn"], caller)
         found["_tags"] = [tag for tag in found["_tags"] if tag["Key"] not in params["TagKeys"]]
         self.store.put(CONNECTION, params["ResourceArn"], found)
         return {}
 
     def _one(self, arn: str, caller: Caller) -> Record:
-        found = self.store.get(CONNECTION, arn)
-        if found is None or found["_place"] != [caller.account, caller.region]:
-            raise self.missing(f"Connection {arn} not found.")
-        return found
+        return self.one(CONNECTION, arn, f"Connection {arn}", caller)

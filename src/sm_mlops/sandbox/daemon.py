@@ -1,4 +1,4 @@
-"""The sandbox's server as a process of its own; client.py is the other side."""
+"""The sandbox's server as its own process; client.py is the other side."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def main() -> None:
     if not options.standing:
         server.belong_to_starter()
         threading.Thread(target=_watch_starter, args=(server,), daemon=True).start()
-    # The starter waits for this line and takes its end of the pipe away after it.
+    # The starter waits for this line and then closes its end of the pipe.
     print(json.dumps({"port": server.port}), flush=True)
     with (server.folder / "server.log").open("a") as target:
         os.dup2(target.fileno(), 1)
         os.dup2(target.fileno(), 2)
     logging.basicConfig(format="%(asctime)s %(name)s %(message)s", level=logging.WARNING)
     server.ended.wait()
-    # Threads of requests may still hang on their connections; everything is written down.
+    # Threads of requests may still wait on their connections; everything is saved.
     os._exit(0)
 
 

@@ -1,7 +1,6 @@
 """A pipeline definition, read and checked once: parameters, steps, their dependencies and policies.
 
-Anything the sandbox does not run is refused here, when the pipeline is created, never skipped
-later.
+What the sandbox does not run is refused here, when the pipeline is created.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from botocore.model import ListShape, MapShape, Shape, StructureShape
@@ -23,7 +23,6 @@ JOB_OPERATIONS = {
     "RegisterModel": ("CreateModelPackage", "DescribeModelPackage"),
 }
 STEP_TYPES = (*JOB_OPERATIONS, "Condition", "Fail")
-CACHED_TYPES = ("Processing", "Training")
 RETRIED_EXCEPTIONS = (
     "Step.SERVICE_FAULT",
     "Step.THROTTLING",
@@ -59,7 +58,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How often and how long apart a step is tried again. Times in seconds."""
+    """How often, and at which intervals, a step is retried. Times in seconds."""
 
     exceptions: tuple[str, ...]
     interval: float = 1
@@ -240,7 +239,7 @@ def _property_files(name: str, raw: dict[str, Any]) -> dict[str, tuple[str, str]
 def _cache(name: str, kind: str, config: dict[str, Any] | None) -> float | None:
     if not config or not config.get("Enabled"):
         return None
-    if kind not in CACHED_TYPES:
+    if kind not in ("Processing", "Training"):
         raise invalid(f"Step '{name}' of type {kind} cannot be cached here")
     if "ExpireAfter" not in config:
         return float("inf")
@@ -365,12 +364,9 @@ def _check_property(path: str, step: Step | None, target: str, rest: list[str | 
 
 
 def _check_cycles(definition: Definition) -> None:
-    done: set[str] = set()
-    pending = dict(definition.steps)
-    while pending:
-        ready = [name for name, step in pending.items() if step.dependencies <= done]
-        if not ready:
-            raise invalid(f"Steps depend on each other in a circle: {', '.join(sorted(pending))}")
-        for name in ready:
-            done.add(name)
-            del pending[name]
+    graph = {name: step.dependencies for name, step in definition.steps.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        names = ", ".join(sorted(set(error.args[1])))
+        raise invalid(f"Steps depend on each other in a circle: {names}") from error

@@ -1,6 +1,6 @@
-"""Messages that services leave in queues: dead letters of rules and destinations of functions.
+"""Messages that services send to queues: dead letters of rules and destinations of functions.
 
-Writes into moto's SQS in place of the service that would send.
+Writes into moto's SQS on behalf of the service.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from sm_mlops.sandbox.policies import service_may
 
 
 class Undeliverable(Exception):
-    """Why a message could not be left; `code` as EventBridge reports it."""
+    """Why a message could not be delivered; `code` as EventBridge reports it."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -20,7 +20,7 @@ class Undeliverable(Exception):
 
 
 def send(arn: str, body: str, attributes: dict[str, str]) -> None:
-    """Leave a message in the queue of this ARN. Raises Undeliverable."""
+    """Send a message to the queue of this ARN. Raises Undeliverable."""
     _, _, _, region, account, name = arn.split(":", 5)
     # Some attributes are numbers by the services' documentation.
     shown = {

@@ -1,8 +1,7 @@
-"""Endpoints, as SageMaker answers for them, and the processes behind them.
+"""SageMaker's endpoints and the processes behind them.
 
-An update starts the new fleet beside the old one and moves the traffic step by step; waiting times
-are shortened to `TIME` of what is asked for. Knows nothing of invocations: runtime.py asks `route`
-for a container.
+An update starts the new fleet next to the old one and shifts the traffic step by step; waiting
+times are shortened by `TIME`. Knows nothing of invocations: runtime.py gets a fleet from `route`.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 from sm_mlops.sandbox import wire
@@ -23,11 +21,10 @@ from sm_mlops.sandbox.fleets import Fleet, Live
 from sm_mlops.sandbox.hosting import CONFIG, MODEL, find, listed, location
 from sm_mlops.sandbox.metrics import Metrics
 from sm_mlops.sandbox.objects import NoSuchObject, Objects
-from sm_mlops.sandbox.policies import check_role, may
 from sm_mlops.sandbox.serving import LOG_GROUP, Container, ServingFailed
 from sm_mlops.sandbox.storage import Record, Store
 from sm_mlops.sandbox.traffic import check_update, owner_of, retain, scalable_targets, steps
-from sm_mlops.sandbox.wire import ApiError, Caller, Params, invalid, not_implemented, pick
+from sm_mlops.sandbox.wire import ApiError, Caller, Params, invalid, pick
 
 ENDPOINT = "Endpoint"
 SERVING_LOG = "ServingLog"
@@ -47,7 +44,7 @@ REASONS = {
 
 
 class Failed(Exception):
-    """Why a deployment cannot go on, in the words of FailureReason."""
+    """Why a deployment failed, in the words of FailureReason."""
 
 
 class Endpoints:
@@ -65,8 +62,8 @@ class Endpoints:
         self.closing = False
 
     def recover(self) -> None:
-        """Take up what a server before this one has left: endpoints in service stay so and start
-        their processes when asked; deployments begin again, deletions are finished."""
+        """Continue from an earlier server: endpoints in service start their processes on the first
+        request, deployments start again, deletions are finished."""
         keep = set()
         unfinished: list[tuple[str, Callable[[Record, Live], None]]] = []
         for arn, record in list(self.store.all(ENDPOINT).items()):
@@ -83,16 +80,16 @@ class Endpoints:
             for entry in endpoint.iterdir() if endpoint.is_dir() else ():
                 if entry.is_dir() and entry.name not in keep:
                     shutil.rmtree(entry, ignore_errors=True)
-        # Now only: what they unpack would look like something left behind.
+        # Only now: what they unpack would look like leftovers.
         for arn, work in unfinished:
             self._begin(arn, work)
 
     def busy(self) -> bool:
-        """Tell whether a deployment is under way or a fleet is leaving."""
+        """Tell whether a deployment runs or a fleet is draining."""
         return any(live.thread or live.leaving for live in list(self.live.values()))
 
     def close(self) -> None:
-        """End every process. Endpoints stay what they are; deployments are taken up again."""
+        """End every process. Endpoints keep their status; the next server continues deployments."""
         self.closing = True
         found = [fleet.container for live in list(self.live.values()) for fleet in live.fleets()]
         with ThreadPoolExecutor(max(1, len(found))) as pool:
@@ -156,7 +153,6 @@ class Endpoints:
         return {"EndpointArn": record["EndpointArn"]}
 
     def describe_endpoint(self, params: Params, caller: Caller) -> Params:
-        """Answer DescribeEndpoint."""
         return wire.public(self._endpoint(params["EndpointName"], caller))
 
     def list_endpoints(self, params: Params, caller: Caller) -> Params:
@@ -172,56 +168,20 @@ class Endpoints:
         self._begin(record["EndpointArn"], self._delete)
         return {}
 
-    def update_endpoint_weights_and_capacities(self, params: Params, caller: Caller) -> Params:
-        """Answer UpdateEndpointWeightsAndCapacities as Application Auto Scaling calls it.
-
-        The count changes at once, since there is one process however many instances.
-        """
-        [asked] = params["DesiredWeightsAndCapacities"]
-        if "DesiredWeight" in asked or "ServerlessUpdateConfig" in asked:
-            raise not_implemented("sagemaker:UpdateEndpointWeightsAndCapacities with a weight")
-        with self.store.lock:
-            record = self._endpoint(params["EndpointName"], caller)
-            self._settled(record)
-            _refuse_failed(record)
-            [shown] = record["ProductionVariants"]
-            if asked["VariantName"] != shown["VariantName"]:
-                raise invalid(
-                    f'Could not find variant "{asked["VariantName"]}" of endpoint '
-                    f'"{record["EndpointArn"]}".'
-                )
-            if "CurrentServerlessConfig" in shown:
-                raise invalid("A serverless variant has no instance count")
-            count = asked["DesiredInstanceCount"]
-            shown["CurrentInstanceCount"] = shown["DesiredInstanceCount"] = count
-            record["_deployed"]["variant"]["InitialInstanceCount"] = count
-            live = self.live[record["EndpointArn"]]
-            if live.blue is not None:
-                live.blue = replace(live.blue, instances=count)
-            self._set_status(record, "InService")
-        return {"EndpointArn": record["EndpointArn"]}
-
-    # What the runtime asks for.
+    # For the runtime.
 
     def route(self, arn: str) -> Fleet:
-        """Return where a request goes. Raises KeyError for an endpoint that is not in service."""
+        """Return the fleet for a request. Raises KeyError if the endpoint is not in service."""
         live = self.live[arn]
         blue, green = live.blue, live.green
         if blue is None:
             raise KeyError(arn)
         return green if green is not None and random.random() < live.share else blue
 
-    def check_access(self, record: Record, action: str, uri: str) -> None:
-        """Raise ApiError for what the execution role of an endpoint may not do with an object, and
-        NoSuchObject for an unknown bucket."""
-        bucket, key = location(uri)
-        found = self.objects.buckets().get(bucket)
-        if found is None:
-            raise NoSuchObject(f"The specified bucket does not exist: {bucket}")
-        owner = owner_of(record)
-        arn = record["_deployed"]["variant"]["container"]["Role"]
-        if not may(check_role(arn, owner), action, found, key, owner):
-            raise invalid(f"{arn} is not authorized to perform: {action} on {uri}")
+    def objects_of(self, record: Record) -> RoleObjects:
+        """Return S3's objects with the rights of an endpoint's execution role."""
+        role = record["_deployed"]["variant"]["container"]["Role"]
+        return RoleObjects(self.objects, role, owner_of(record))
 
     # Deployments, each in a thread of its own.
 
@@ -232,7 +192,7 @@ class Endpoints:
             try:
                 work(record, live)
             except Exception as error:
-                # An endpoint must not stay in progress forever, whatever went wrong.
+                # Whatever fails, an endpoint must not stay in progress forever.
                 reason = f"The sandbox failed: {type(error).__name__}: {error}"
                 green, live.green, live.share = live.green, None, 0.0
                 live.dismiss(green)
@@ -294,7 +254,7 @@ class Endpoints:
         return fleet, instance
 
     def _shift(self, record: Record, live: Live) -> None:
-        """Move the traffic to the new fleet. Raises Failed when an alarm goes off."""
+        """Shift the traffic to the new fleet. Raises Failed when an alarm fires."""
         deployment = record["_pending"].get("deployment") or {}
         begun = time.time()
         for share, wait in steps(deployment):
@@ -303,7 +263,7 @@ class Endpoints:
             self._wait(record, deployment, wait, begun)
 
     def _show_pending(self, record: Record, status: str) -> None:
-        """Let DescribeEndpoint tell how far the deployment is."""
+        """Make DescribeEndpoint show the progress of the deployment."""
         now = time.time()
         with self.store.lock:
             if self.closing:
@@ -369,7 +329,7 @@ class Endpoints:
     # Records.
 
     def _snapshot(self, config: Record, caller: Caller) -> Record:
-        """Return what a deployment needs of a configuration, which may be deleted meanwhile."""
+        """Return a copy of a configuration, which may be deleted during a deployment."""
         [variant] = config["ProductionVariants"]
         model = find(self.store, MODEL, variant["ModelName"], caller)
         return {
@@ -472,7 +432,7 @@ def _shown(variant: Params, now: float) -> Params:
     }
     if "ServerlessConfig" in variant:
         serverless = variant["ServerlessConfig"]
-        # As the service shows it: no instances, not none at all.
+        # As the service shows it: zero, not a missing member.
         shown |= {"CurrentInstanceCount": 0, "CurrentServerlessConfig": serverless}
     else:
         count = variant["InitialInstanceCount"]

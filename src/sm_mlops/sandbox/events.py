@@ -1,7 +1,7 @@
 """EventBridge's default bus: a change in the registry becomes an event, is matched with rules, and
 reaches functions.
 
-Rules and targets are moto's; matching and delivery are not: moto knows no Lambda.
+moto keeps rules and targets; matching and delivery are done here.
 """
 
 from __future__ import annotations
@@ -10,16 +10,15 @@ import io
 import json
 import logging
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from sm_mlops.sandbox import patterns, wire
 from sm_mlops.sandbox.deliveries import Undeliverable, check_queue, render, send
-from sm_mlops.sandbox.function_process import moment
 from sm_mlops.sandbox.functions import Functions
-from sm_mlops.sandbox.replies import Start, read
-from sm_mlops.sandbox.wire import ApiError, Caller, Params, not_implemented
+from sm_mlops.sandbox.replies import read
+from sm_mlops.sandbox.wire import ApiError, Caller, Params, moment, not_implemented
 
 TARGET_MEMBERS = ("Id", "Arn", "DeadLetterConfig", "RetryPolicy")
 RULE_MEMBERS = ("Name", "Description", "EventPattern", "State", "Tags")
@@ -53,8 +52,8 @@ log = logging.getLogger(__name__)
 
 
 class Events:
-    """Publishes events and delivers them. `repeat` is how often SageMaker announces one change, of
-    which it guarantees no number."""
+    """Publishes events and delivers them. `repeat` is how often SageMaker announces one change: it
+    guarantees at least once."""
 
     def __init__(self, functions: Functions) -> None:
         self.functions = functions
@@ -75,26 +74,17 @@ class Events:
             if name in detail:
                 detail[name] = moment(detail[name])
         detail.setdefault("CertifyForMarketplace", False)
-        caller = Caller(arn.split(":")[4], arn.split(":")[3], "")
         for _ in range(self.repeat):
-            event = {
-                "detail-type": "SageMaker Model Package State Change",
-                "source": "aws.sagemaker",
-                "resources": [arn],
-                "detail": detail,
-            }
-            self.publish(event, caller)
+            self._publish(arn, detail)
 
     # Requests.
 
-    def answer(
-        self, operation: str, environ: dict[str, Any], start: Start, caller: Caller
-    ) -> Iterable[bytes] | None:
-        """Answer a request to EventBridge, or return None when it is moto's. Raises ApiError."""
+    def check(self, operation: str, environ: dict[str, Any]) -> None:
+        """Refuse a request to EventBridge that moto must not answer. Raises ApiError."""
         if operation in NOT_HERE:
             raise not_implemented(f"events:{operation}")
         if operation not in ("PutRule", "PutTargets"):
-            return None
+            return
         body = read(environ)
         given = json.loads(body or b"{}")
         wire.check(operation, given, "events")
@@ -104,24 +94,24 @@ class Events:
             for target in given["Targets"]:
                 _check_target(target)
         environ["wsgi.input"] = io.BytesIO(body)
-        return None
 
-    def publish(self, event: Params, caller: Caller) -> None:
-        """Put an event on the account's bus and deliver it."""
+    def _publish(self, arn: str, detail: Params) -> None:
+        """Put an event about a version on its account's bus and deliver it."""
         from moto.events.models import events_backends
 
+        caller = Caller(arn.split(":")[4], arn.split(":")[3], "")
         whole = {
             "version": "0",
             "id": str(uuid.uuid4()),
-            "detail-type": event["detail-type"],
-            "source": event["source"],
+            "detail-type": "SageMaker Model Package State Change",
+            "source": "aws.sagemaker",
             "account": caller.account,
             "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "region": caller.region,
-            "resources": event["resources"],
-            "detail": event["detail"],
+            "resources": [arn],
+            "detail": detail,
         }
-        # Read again, so that a later change in the registry does not reach it.
+        # A copy, which a later change in the registry does not affect.
         whole = json.loads(json.dumps(whole))
         found = events_backends[caller.account][caller.region].event_buses.get("default")
         for rule in list(found.rules.values()) if found else []:
@@ -156,7 +146,7 @@ class Events:
                 self.keep("sqs")
                 self.functions.queue_changed(dead)
             except Undeliverable as second:
-                log.error("nor its dead-letter queue: %s", second)
+                log.error("the dead-letter queue of rule %s: %s", rule.name, second)
 
 
 def _check_rule(given: Params) -> None:

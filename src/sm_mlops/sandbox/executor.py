@@ -1,5 +1,5 @@
-"""Runs one pipeline execution: starts steps when they may start, waits for them, records what
-happened.
+"""Runs one pipeline execution: starts steps when they are ready, waits for them, records the
+results.
 
 Sends its requests to SageMaker's API like any client, so that botocore checks them.
 """
@@ -13,7 +13,6 @@ import string
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -26,7 +25,7 @@ from sm_mlops.sandbox.job_folder import split_uri
 from sm_mlops.sandbox.jobs import KILLED, Jobs
 from sm_mlops.sandbox.objects import NoSuchObject
 from sm_mlops.sandbox.storage import Record, Store
-from sm_mlops.sandbox.wire import input_shape, snake_case
+from sm_mlops.sandbox.wire import input_shape, moment, public, snake_case
 
 EXECUTION = "PipelineExecution"
 FAILED_REASON = "Step failure: One or multiple steps failed."
@@ -34,12 +33,12 @@ LONGEST_REASON = 1024
 MOST_PARALLEL = 50
 log = logging.getLogger(__name__)
 
-# The service retries these by itself; a policy in the step overrides it.
+# The service itself retries these; a policy in the step overrides it.
 OWN_RETRY = RetryPolicy(("Step.SERVICE_FAULT", "Step.THROTTLING"))
 
 
 class StepFailed(Exception):
-    """A step that failed: FailureReason, and the exception type that retry policies go by."""
+    """A step that failed: FailureReason, and the exception type for retry policies."""
 
     def __init__(self, reason: str, kind: str = "") -> None:
         super().__init__(reason)
@@ -311,13 +310,9 @@ class Execution:
             middle = middle.replace("--", "-")
         return f"pipelines-{identity}-{middle}-{suffix}"
 
-    # What expressions see.
+    # The scope of expressions.
 
     def _scope(self) -> Scope:
-        def moment(seconds: float) -> str:
-            shown = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
-            return shown.replace("+00:00", "Z")
-
         return Scope(
             parameters=self.parameters,
             execution={
@@ -333,7 +328,7 @@ class Execution:
         )
 
     def _properties(self, name: str) -> Any:
-        """Return what Describe answers for what a finished step made."""
+        """Return what Describe answers for the result of a finished step."""
         metadata = self.record["_steps"].get(name, {}).get("Metadata", {})
         if "Condition" in metadata:
             return metadata["Condition"]
@@ -345,7 +340,7 @@ class Execution:
             if kind in metadata:
                 found = self.store.get(member, metadata[kind]["Arn"])
                 if found is not None:
-                    return {k: v for k, v in found.items() if not k.startswith("_")}
+                    return public(found)
         raise ExpressionError(f"step {name} has no properties: it did not run")
 
     def _property_file(self, name: str, file: str) -> Any:
@@ -361,7 +356,7 @@ class Execution:
 
 
 def recover(store: Store) -> None:
-    """Close the executions that a killed server left open."""
+    """Fail the executions that a killed server left running."""
     for arn, record in list(store.all(EXECUTION).items()):
         if record["PipelineExecutionStatus"] not in ("Executing", "Stopping"):
             continue

@@ -1,7 +1,7 @@
 """The expression language of pipeline definitions: Get, Std:Join, Std:JsonGet, and conditions.
 
-Pure functions over a Scope; knows neither jobs nor servers. The language is the pipeline definition
-schema that AWS publishes
+Pure functions over a Scope; knows neither jobs nor servers. definition.py has checked the names.
+The language is the pipeline definition schema that AWS publishes
 (https://aws-sagemaker-mlops.github.io/sagemaker-model-building-pipeline-definition-JSON-schema/).
 """
 
@@ -22,8 +22,6 @@ EXECUTION_VARIABLES = (
     "PipelineExecutionArn",
     "StartDateTime",
     "CurrentDateTime",
-    "TrainingJobName",
-    "ProcessingJobName",
 )
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "Equals": lambda left, right: bool(left == right),
@@ -139,8 +137,8 @@ def _item(items: list[Any], token: str | int, shown: str) -> Any:
 def resolve(value: Any, scope: Scope, shape: Shape | None = None) -> Any:
     """Return the value with every expression replaced by what it stands for.
 
-    With `shape` (of the request it becomes part of), results of expressions take the type that
-    stands there, as the service does: an Integer parameter may be used in a map of strings.
+    With `shape` (of the request that the value is for), results of expressions are converted to its
+    type, as the service does: an Integer parameter may be used in a map of strings.
     """
     if is_expression(value):
         return _fit(evaluate(value, scope), shape)
@@ -186,20 +184,14 @@ def evaluate(expression: dict[str, Any], scope: Scope) -> Any:
         return as_text(resolve(body.get("On", ""), scope)).join(
             as_text(resolve(item, scope)) for item in body["Values"]
         )
-    if name == "Std:JsonGet":
-        return _json_get(body, scope)
-    raise ExpressionError(f"function {name!r} is not known; known are {', '.join(FUNCTIONS)}")
+    return _json_get(body, scope)
 
 
 def _get(path: str, scope: Scope) -> Any:
     root, name, rest = split_get(path)
     if root == "Parameters":
-        if name not in scope.parameters:
-            raise ExpressionError(f"parameter {name!r} is not defined")
         return scope.parameters[name]
     if root == "Execution":
-        if name not in scope.execution:
-            raise ExpressionError(f"execution variable {name!r} has no value here")
         return scope.execution[name]
     return follow(scope.properties(name), rest, path)
 

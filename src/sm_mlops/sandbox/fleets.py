@@ -1,4 +1,4 @@
-"""What stands behind an endpoint: the fleet in service, and during an update the new one."""
+"""What serves an endpoint: the fleet in service and, during an update, the new one."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ class Fleet:
     instances: int
 
     def end(self) -> None:
-        """Answer what is under way, then end the process."""
+        """Answer the requests that have begun, then end the process."""
         self.container.drain(DRAIN_SECONDS)
         self.container.end()
 
 
 @dataclass
 class Live:
-    """What stands behind an endpoint now: the fleet, and during an update the new one with its
-    share of the traffic."""
+    """The fleet that serves an endpoint now and, during an update, the new one with its share of
+    the traffic."""
 
     blue: Fleet | None = None
     green: Fleet | None = None
     share: float = 0.0
     leaving: list[Fleet] = field(default_factory=list)
-    """Fleets that answer what they have begun, and end."""
+    """Fleets that drain and then end."""
     thread: threading.Thread | None = None
 
     def fleets(self) -> list[Fleet]:
-        """Return the fleets there are."""
+        """Return all fleets."""
         return [fleet for fleet in (self.blue, self.green, *self.leaving) if fleet]
 
     def dismiss(self, fleet: Fleet | None) -> None:

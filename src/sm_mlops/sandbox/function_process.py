@@ -1,4 +1,4 @@
-"""One invocation of a Lambda function: the deployed zip and its layers in a process of its own.
+"""One invocation of a Lambda function: the deployed zip and its layers in their own process.
 
 Source: https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
 """
@@ -21,19 +21,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from sm_mlops.sandbox import grants, native
-from sm_mlops.sandbox.jobs import isolated_environment, supervised
+from sm_mlops.sandbox import grants, native, processes
+from sm_mlops.sandbox.wire import moment
 
-# What AWS's runtimes for Python bring along; everything else has to come with the function.
+# What AWS's runtimes for Python include; everything else has to come with the function.
 RUNTIME_PACKAGES = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "six", "urllib3")
 _HERE = Path(__file__).resolve().parent
 
 
 @dataclass(frozen=True)
 class Result:
-    """What an invocation has answered. `memory` in bytes, 0 when it is not known."""
+    """The outcome of an invocation. `memory` in bytes, 0 if unknown."""
 
     request: str
     failed: bool
@@ -47,7 +47,7 @@ class Processes:
     """Runs functions below a folder, which keeps unpacked code.
 
     `url` is the sandbox's address; `rewrite` changes the values of a function's environment
-    variables, for the addresses that are others in the sandbox.
+    variables, for addresses that differ in the sandbox.
     """
 
     def __init__(self, folder: Path, url: Callable[[], str]) -> None:
@@ -102,7 +102,7 @@ class Processes:
     def _process(
         self, function: Any, event: Any, request: str, folder: Path, begun: float
     ) -> tuple[str, int, bool]:
-        """Return the output, the exit code and whether the time was up."""
+        """Return the output, the exit code and whether the function timed out."""
         task = self._unpacked(function.code_bytes)
         try:
             path, text = self._path(function, task, folder)
@@ -125,18 +125,10 @@ class Processes:
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
         environment = self._environment(function, task, folder)
         script = str(_HERE / "function_runtime.py")
-        # Isolated, without site-packages: what the function does not bring is not there.
+        # Isolated, without site-packages: the function has only what it brings.
         command = [sys.executable, "-I", "-S", script, str(folder / "job.json")]
         with (folder / "output").open("wb") as output:
-            process = subprocess.Popen(
-                supervised(command),
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                cwd=task,
-                env=environment,
-                start_new_session=True,
-            )
+            process = processes.start(command, output, task, environment)
         self.running[request] = process
         late = False
         try:
@@ -146,14 +138,14 @@ class Processes:
             late = True
         finally:
             self.running.pop(request, None)
-            _end(process)
+            processes.end(process)
         text += (folder / "output").read_text(encoding="utf-8", errors="replace")
         if text and not text.endswith("\n"):
             text += "\n"
         return text, process.returncode, late
 
     def _path(self, function: Any, task: Path, folder: Path) -> tuple[list[str], str]:
-        """Return the folders to import from, and what is to be said of them. Raises LookupError."""
+        """Return the folders to import from, and a note for the log. Raises LookupError."""
         from moto.awslambda.models import lambda_backends
 
         backend = lambda_backends[function.account_id][function.region]
@@ -176,7 +168,7 @@ class Processes:
         return shown, "".join(line for _, line in replaced)
 
     def _environment(self, function: Any, task: Path, folder: Path) -> dict[str, str]:
-        environment = isolated_environment(folder, folder / "tmp", function.region)
+        environment = processes.isolated_environment(folder, folder / "tmp", function.region)
         for name in ("PYTHONPATH", "SAGEMAKER_BASE_DIR", "OMP_NUM_THREADS"):
             environment.pop(name, None)
         own = {name: self.rewrite(value) for name, value in function.environment_vars.items()}
@@ -198,7 +190,7 @@ class Processes:
         }
 
     def _unpacked(self, content: bytes) -> Path:
-        """Return the folder with what a zip holds."""
+        """Return the folder with the content of a zip."""
         target = self.folder / "code" / hashlib.sha256(content).hexdigest()[:24]
         with self._unpacking:
             if not target.is_dir():
@@ -223,11 +215,10 @@ class Processes:
         return found
 
     def _native(self, top: Path, folder: Path) -> tuple[Path | None, str]:
-        """Return a folder with this machine's builds of a layer's compiled packages, and the line
-        that tells of them.
+        """Return a folder with this machine's builds of a layer's compiled packages, and a note.
 
-        A layer for arm64 and another Python holds libraries that cannot be loaded here. Only such
-        packages are replaced, as a whole, by those of this environment.
+        A layer for arm64 or another Python has libraries that cannot be loaded here. Only these
+        packages are replaced, as a whole, with those of this environment.
         """
         foreign = self._foreign.get(top)
         if foreign is None:
@@ -236,26 +227,19 @@ class Processes:
             return None, ""
         found = folder / f"native-{hashlib.sha256(str(top).encode()).hexdigest()[:8]}"
         found.mkdir()
-        told = []
+        shown = []
         for name, sources in foreign.items():
             for source in sources:
                 if not (found / source.name).exists():
                     (found / source.name).symlink_to(source)
-            told.append(name if sources else f"{name} (which is not installed here)")
+            shown.append(name if sources else f"{name} (which is not installed here)")
         words = "compiled for another machine, taken from this environment instead"
-        return found, f"[sandbox] {words}: {', '.join(told)}\n"
+        return found, f"[sandbox] {words}: {', '.join(shown)}\n"
 
     def end(self) -> None:
         """End what runs."""
         for process in list(self.running.values()):
-            _end(process)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    # The end of its lifeline; see supervise.py.
-    with contextlib.suppress(OSError):
-        cast(Any, process.stdin).close()
-    process.wait()
+            processes.end(process)
 
 
 def log_group(function: Any) -> str:
@@ -281,8 +265,3 @@ def _report(function: Any, request: str, duration: float, memory: int, init: flo
         f"Max Memory Used: {used} MB\t"
     )
     return report + (f"Init Duration: {init * 1000:.2f} ms\t" if init is not None else "")
-
-
-def moment(seconds: float) -> str:
-    """Return a time as Lambda writes it."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"

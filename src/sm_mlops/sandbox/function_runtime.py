@@ -1,4 +1,4 @@
-"""Runs one invocation of a Lambda function, in a process of its own. Standard library only.
+"""Runs one invocation of a Lambda function, in its own process. Standard library only.
 
 Started by functions.py with the path of a JSON file that says what to run; writes its answer to
 another. Errors have the types and words of AWS's runtime for Python.

@@ -1,6 +1,6 @@
-"""Lambda functions that run: each invocation the deployed zip in a process of its own.
+"""Lambda functions that run: each invocation executes the deployed zip in its own process.
 
-moto keeps functions, layers and permissions; here is what it needs Docker for, or drops:
+moto keeps functions, layers and permissions. This adds what it drops or needs Docker for:
 invocations, asynchronous retries, the destination of failures, logs and metrics.
 
 Source: https://docs.aws.amazon.com/lambda/latest/dg/invocation-async.html and the pages below it.
@@ -25,10 +25,10 @@ from urllib.parse import parse_qs
 from sm_mlops.sandbox import grants, policies, wire
 from sm_mlops.sandbox.alarms import FUNCTIONS, QUEUES, Alarms
 from sm_mlops.sandbox.deliveries import Undeliverable, render, send, waiting
-from sm_mlops.sandbox.function_process import Processes, Result, log_group, log_stream, moment
+from sm_mlops.sandbox.function_process import Processes, Result, log_group, log_stream
 from sm_mlops.sandbox.replies import Start, read, reply
 from sm_mlops.sandbox.storage import Record, Store
-from sm_mlops.sandbox.wire import ApiError, Caller, not_implemented
+from sm_mlops.sandbox.wire import ApiError, Caller, moment, not_implemented
 
 INVOCATION = "FunctionInvocation"
 SYNCHRONOUS_BYTES, ASYNCHRONOUS_BYTES = 6 * 1024 * 1024, 1024 * 1024
@@ -58,7 +58,7 @@ class Functions:
         self.keep: Callable[..., None] = lambda *services: None
         self.on_idle: Callable[[], None] = lambda: None
         self._closing = threading.Event()
-        _mend_moto()
+        _fix_moto()
 
     # Requests.
 
@@ -69,7 +69,7 @@ class Functions:
         caller: Caller,
         by_moto: Callable[[], Iterable[bytes]],
     ) -> Iterable[bytes] | None:
-        """Answer a request to Lambda, or return None when it is all moto's. Raises ApiError."""
+        """Answer a request to Lambda; return None for one that moto answers. Raises ApiError."""
         path, method = environ.get("PATH_INFO", ""), environ["REQUEST_METHOD"]
         found = PATH.match(path)
         if found and found["rest"] == "/invocations" and method == "POST":
@@ -162,7 +162,7 @@ class Functions:
         return request
 
     def recover(self) -> None:
-        """Go on with what had been accepted before a restart."""
+        """Continue what had been accepted before a restart."""
         for request, record in list(self.store.all(INVOCATION).items()):
             self._work(request, record)
 
@@ -198,15 +198,15 @@ class Functions:
             retries = config.get("MaximumRetryAttempts", len(RETRY_SECONDS))
             oldest = config.get("MaximumEventAgeInSeconds", 21_600)
             if record["Tried"] > retries:
-                self._tell(function, record, result, config, "RetriesExhausted")
+                self._report(function, record, result, config, "RetriesExhausted")
                 return
             if time.time() - record["Accepted"] > oldest:
-                self._tell(function, record, result, config, "EventAgeExceeded")
+                self._report(function, record, result, config, "EventAgeExceeded")
                 return
             if self._closing.wait(RETRY_SECONDS[record["Tried"] - 1] * self.pace):
                 return
 
-    def _tell(
+    def _report(
         self, function: Any, record: Record, result: Result, config: Record, condition: str
     ) -> None:
         """Send a failure to the function's destination."""
@@ -274,7 +274,7 @@ class Functions:
         self.keep("cloudwatch", "sns", "sqs")
 
     def _write_log(self, function: Any, result: Result) -> None:
-        """Write to CloudWatch what the execution role may write, as Lambda does."""
+        """Write to CloudWatch Logs, as far as the execution role may."""
         from moto.logs.models import logs_backends
 
         group, stream = log_group(function), log_stream(function)
@@ -299,10 +299,10 @@ class Functions:
         )
         self.keep("logs")
 
-    # Life.
+    # Lifecycle.
 
     def busy(self) -> bool:
-        """Tell whether an invocation runs or waits for its next try."""
+        """Tell whether an invocation runs or waits for its next attempt."""
         return bool(self.processes.running or self.store.all(INVOCATION))
 
     def close(self) -> None:
@@ -334,7 +334,7 @@ def _invoke_config(function: Any) -> Record:
     return dict(function.event_invoke_config[-1].config) if function.event_invoke_config else {}
 
 
-# What Lambda refuses and moto takes.
+# What Lambda refuses and moto accepts.
 
 
 def _check_function(given: Record, caller: Caller, creates: bool) -> None:
@@ -399,8 +399,8 @@ def _invalid(message: str) -> ApiError:
     return ApiError("InvalidParameterValueException", message)
 
 
-def _mend_moto() -> None:
-    """Make moto's functions show the settings that it drops, and fit to be kept."""
+def _fix_moto() -> None:
+    """Make moto's functions show the settings that it drops, and picklable."""
     from moto.awslambda import models
 
     function: Any = models.LambdaFunction
@@ -417,7 +417,7 @@ def _mend_moto() -> None:
     whole = function.__getstate__
 
     def state(self: Any) -> dict[str, Any]:
-        # With it, all logs of the account would be kept once more.
+        # With it, all logs of the account would be stored again.
         return {name: value for name, value in whole(self).items() if name != "logs_backend"}
 
     function.get_configuration = shown

@@ -1,12 +1,11 @@
-"""Roles that AWS services assume: whether a role trusts a service, and the sessions."""
+"""Roles that AWS services assume: trust and sessions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from sm_mlops.sandbox import policies
-from sm_mlops.sandbox.iam import identities
+from sm_mlops.sandbox import identities, policies
 from sm_mlops.sandbox.wire import partition
 
 
@@ -33,7 +32,7 @@ _KEEP: list[Callable[..., None]] = []
 
 
 def on_session(keep: Callable[..., None]) -> None:
-    """Register what to call with "iam" and "sts" whenever a service has assumed a role."""
+    """Register a function to call with "iam" and "sts" when a service has assumed a role."""
     _KEEP[:] = [keep]
 
 

@@ -1,4 +1,4 @@
-"""Models and endpoint configurations, as SageMaker answers for them. Starts nothing.
+"""SageMaker's models and endpoint configurations. Starts nothing.
 
 A model is a version of the registry, and a configuration has one production variant: that is how
 stages are deployed. Other forms are refused by name.
@@ -11,8 +11,9 @@ from typing import Any
 from urllib.parse import urlparse
 
 from sm_mlops.sandbox import wire
+from sm_mlops.sandbox.access import NoAccess, RoleObjects
 from sm_mlops.sandbox.objects import NoSuchObject, Objects
-from sm_mlops.sandbox.policies import check_role, may
+from sm_mlops.sandbox.policies import check_role
 from sm_mlops.sandbox.registry import Registry
 from sm_mlops.sandbox.storage import Record, Store
 from sm_mlops.sandbox.wire import Caller, Params, invalid, not_implemented, pick
@@ -105,17 +106,15 @@ class Models:
 
     def _check_data(self, url: str, arn: str, caller: Caller) -> None:
         """Raise ApiError for model data that does not exist or that the role may not read."""
-        bucket, key = location(url)
         try:
-            self.objects.path(bucket, key)
+            RoleObjects(self.objects, arn, caller).path(*location(url))
+        except NoAccess as error:
+            words = NO_ACCESS.format(url=url, role=arn, region=caller.region)
+            raise invalid(words) from error
         except NoSuchObject as error:
             raise invalid(f"Could not find model data at {url}.") from error
-        role = check_role(arn, caller)
-        if not may(role, "s3:GetObject", self.objects.buckets()[bucket], key, caller):
-            raise invalid(NO_ACCESS.format(url=url, role=arn, region=caller.region))
 
     def describe_model(self, params: Params, caller: Caller) -> Params:
-        """Answer DescribeModel."""
         return wire.public(find(self.store, MODEL, params["ModelName"], caller))
 
     def list_models(self, params: Params, caller: Caller) -> Params:
@@ -123,13 +122,12 @@ class Models:
         return listed(self.store, MODEL, params, caller)
 
     def delete_model(self, params: Params, caller: Caller) -> Params:
-        """Answer DeleteModel; endpoints that use it go on."""
+        """Answer DeleteModel; endpoints that use it keep running."""
         record = find(self.store, MODEL, params["ModelName"], caller)
         self.store.delete(MODEL, record["ModelArn"])
         return {}
 
     def create_endpoint_config(self, params: Params, caller: Caller) -> Params:
-        """Answer CreateEndpointConfig."""
         arn = caller.arn(f"endpoint-config/{params['EndpointConfigName']}")
         if self.store.get(CONFIG, arn) is not None:
             raise invalid(f'Cannot create already existing endpoint configuration "{arn}".')
@@ -162,7 +160,6 @@ class Models:
         return {"EndpointConfigArn": arn}
 
     def describe_endpoint_config(self, params: Params, caller: Caller) -> Params:
-        """Answer DescribeEndpointConfig."""
         return wire.public(find(self.store, CONFIG, params["EndpointConfigName"], caller))
 
     def list_endpoint_configs(self, params: Params, caller: Caller) -> Params:
@@ -170,7 +167,7 @@ class Models:
         return listed(self.store, CONFIG, params, caller)
 
     def delete_endpoint_config(self, params: Params, caller: Caller) -> Params:
-        """Answer DeleteEndpointConfig, even if an endpoint uses it and cannot be updated then."""
+        """Answer DeleteEndpointConfig, even if an endpoint uses it and can then not be updated."""
         record = find(self.store, CONFIG, params["EndpointConfigName"], caller)
         self.store.delete(CONFIG, record["EndpointConfigArn"])
         return {}
@@ -187,7 +184,7 @@ def find(store: Store, kind: str, name: str, caller: Caller) -> Record:
 
 
 def listed(store: Store, kind: str, params: Params, caller: Caller) -> Params:
-    """Return what a List operation on models, configurations or endpoints answers."""
+    """Return the answer of a List operation on models, configurations or endpoints."""
     rows = [
         record
         for arn, record in list(store.all(kind).items())
@@ -201,8 +198,8 @@ def listed(store: Store, kind: str, params: Params, caller: Caller) -> Params:
 
 
 def _check_variant(variant: Params, config: Params, model: Record) -> None:
-    """Raise ApiError for what the pages of CreateEndpointConfig and of serverless inference
-    exclude."""
+    """Raise ApiError for what the documentation of CreateEndpointConfig and of serverless inference
+    excludes."""
     name = variant["VariantName"]
     serverless = variant.get("ServerlessConfig")
     if serverless is None:

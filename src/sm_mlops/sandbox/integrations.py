@@ -1,5 +1,5 @@
 """The services between SageMaker's registry and GitHub: events, functions, Service Catalog,
-connections, projects and quotas. The server asks here first and passes on what is not answered."""
+connections, projects and quotas. The server tries these first."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from sm_mlops.sandbox import functions, versions
 from sm_mlops.sandbox.catalog import Catalog
 from sm_mlops.sandbox.connections import Connections
 from sm_mlops.sandbox.events import Events
-from sm_mlops.sandbox.github.service import API, PREFIX, GitHub, mounted
+from sm_mlops.sandbox.github.service import API, PREFIX, GitHub
 from sm_mlops.sandbox.iam.service import Iam
 from sm_mlops.sandbox.moto_state import MotoState
-from sm_mlops.sandbox.projects import PROJECT, REPOSITORY, Projects
+from sm_mlops.sandbox.projects import Projects
 from sm_mlops.sandbox.provisioning import Provisioning
 from sm_mlops.sandbox.quotas import Quotas
 from sm_mlops.sandbox.registry import Registry
@@ -27,32 +27,24 @@ from sm_mlops.sandbox.storage import Store
 from sm_mlops.sandbox.wire import ApiError, Caller, not_implemented, public
 from sm_mlops.sandbox.workflow import Address, Workflows
 
-TAGGED = {"project": PROJECT, "code-repository": REPOSITORY}
-# What a person at a console does, and tests of failures.
+# What a person does at a console.
 CONTROLS = (
     "workflows.environment",
     "connections.complete",
-    "github.inject",
     "github.accounts.add",
-    "github.accounts.add_app",
-    "github.accounts.add_team",
     "github.accounts.fine_grained",
-    "github.accounts.install",
-    "github.accounts.limit",
-    "github.accounts.revoke",
     "github.accounts.token",
     "github.routes.add",
     "github.routes.finish",
-    "github.routes.rename",
     "github.routes.runs_of",
 )
-# Services and operations that moto would answer with a defect or something made up.
+# Services and operations that moto would answer wrongly.
 NOT_HERE = {"codestar-connections": "", "sagemaker": "UpdateCodeRepository"}
 OTHER_PORT = re.compile(r"^http://127\.0\.0\.1:\d+(?=/_github\b)")
 
 
 class Host(Address, Protocol):
-    """What these services need of the server that they are in."""
+    """What these services need of their server."""
 
     store: Store
     folder: Path
@@ -65,11 +57,11 @@ class Host(Address, Protocol):
         """Return a client of the sandbox."""
 
     def end_if_idle(self) -> None:
-        """End the server when nothing runs in it any more."""
+        """End the server if nothing runs in it."""
 
 
 class Integrations:
-    """The services of this module in one server, with their requests and their life."""
+    """The services of this module in one server."""
 
     def __init__(self, server: Host) -> None:
         self.server = server
@@ -85,7 +77,7 @@ class Integrations:
         self.events.keep = server.moto.keep
         server.registry.on_change = lambda package: self.events.model_package(public(package))
         self.github = GitHub(server.store, folder / "github")
-        versions.mend()
+        versions.fix()
         self.workflows = Workflows(self.github, server.iam.tokens, server)
         self.connections = Connections(server.store)
         self.catalog = Catalog(server.store, self._client)
@@ -96,18 +88,14 @@ class Integrations:
         self._services: dict[str, JsonService] = {
             each.service: each for each in (self.connections, self.catalog)
         }
-        # The one service that signs with another name than its model has.
+        # The only service whose signing name differs from the name of its model.
         self._services["servicequotas"] = Quotas(server.store)
 
     def _client(self, service: str, region: str, key: str) -> Any:
         return self.server.client(region, service, key)
 
-    def web(self, environ: dict[str, Any], start: Start) -> Iterable[bytes]:
-        """Answer as GitHub, below PREFIX."""
-        return mounted(self.github, environ, start)
-
     def control(self, body: bytes) -> Any:
-        """Do what a person or a test asks for: {"call": one of CONTROLS, "args", "kwargs"}."""
+        """Do what a person requests: {"call": one of CONTROLS, "args", "kwargs"}."""
         given = json.loads(body)
         if given["call"] not in CONTROLS:
             raise ApiError("NotFound", f"no control {given['call']}", 404)
@@ -119,10 +107,6 @@ class Integrations:
         if value.rstrip("/") == "https://api.github.com":
             return f"{self.server.url}{PREFIX}{API}"
         return OTHER_PORT.sub(self.server.url, value)
-
-    def owners(self) -> tuple[Any, ...]:
-        """Return the objects with further operations of SageMaker."""
-        return (self.projects,)
 
     def answer(
         self,
@@ -138,7 +122,7 @@ class Integrations:
                 return self.functions.answer(environ, start, caller, by_moto)
             target = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2]
             if service == "events":
-                return self.events.answer(target, environ, start, caller)
+                self.events.check(target, environ)
             if service in self._services:
                 return json_reply(
                     start, self._services[service].answer(target, read(environ), caller)
@@ -152,7 +136,7 @@ class Integrations:
         return None
 
     def recover(self) -> None:
-        """Go on with what was under way before a restart."""
+        """Continue what was running before a restart."""
         self.functions.recover()
         self.provisioning.recover()
         self.projects.recover()

@@ -1,4 +1,4 @@
-"""The folder of one job, laid out as SageMaker lays out /opt/ml, and what goes in and out.
+"""The folder of one job, laid out like SageMaker's /opt/ml, with its inputs and outputs.
 
 Layout and file names are from AWS's pages "How SageMaker Processing runs your processing container"
 and "How SageMaker provides training information".
@@ -29,12 +29,12 @@ _OPT_ML = re.compile(r"(^|=)/opt/ml(?=/|$)")
 
 
 class JobFailed(Exception):
-    """Why a job cannot go on, in the words of FailureReason."""
+    """Why a job failed, in the words of FailureReason."""
 
 
 @dataclass
 class Running:
-    """A job while it runs: its folder, its process, and who waits for it."""
+    """A running job: its folder and its process."""
 
     record: Record
     caller: Caller
@@ -71,7 +71,7 @@ class Running:
         path.write_text(json.dumps(content))
 
     def text(self, *names: str) -> str | None:
-        """Return the text of the first of these files that says something."""
+        """Return the text of the first of these files that is not empty."""
         for name in names:
             path = self.base / name
             if path.is_file():
@@ -100,7 +100,7 @@ class Running:
             if not path.resolve().is_relative_to(target.resolve()):
                 raise JobFailed(f"ClientError: key {key!r} would be written outside of its folder")
             path.parent.mkdir(parents=True, exist_ok=True)
-            # A copy, no link: a job may change its input, and must not change the object by that.
+            # A copy, not a link: a job may change its input without changing the object.
             shutil.copyfile(self.objects.path(bucket, key), path)
 
     def upload(self, folder: Path, uri: str) -> None:
@@ -117,7 +117,7 @@ class Running:
                     raise JobFailed(f"ClientError: {error}") from error
 
     def upload_packed(self, folder: str, name: str) -> None:
-        """Store a folder as an archive beside the model of a Training job, unless it is empty."""
+        """Store a folder as an archive next to the model of a Training job, unless it is empty."""
         source = self.base / folder
         if not source.is_dir() or not any(source.iterdir()):
             return
@@ -128,7 +128,7 @@ class Running:
         self.objects.put(bucket, key, archive, move=True)
 
     def algorithm_error(self, text: str | None, code: int) -> str:
-        """Return the FailureReason of a process that ended with this code and said this."""
+        """Return the FailureReason of a process with this exit code and message."""
         if not text and code > 128:
             text = f"the process was ended by {_signal_name(code - 128)}"
         shown = text or "See job logs for more information"
@@ -156,7 +156,7 @@ def resources(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def channel_config(channel: Record) -> dict[str, Any]:
-    """Return what inputdataconfig.json says of a channel."""
+    """Return the entry of a channel in inputdataconfig.json."""
     source = channel["DataSource"]["S3DataSource"]
     return {
         "TrainingInputMode": "File",

@@ -1,4 +1,4 @@
-"""Processing and Training jobs: each is a real process in a folder of its own.
+"""Processing and Training jobs: each is a real process in its own folder.
 
 Knows jobs and S3 objects, not pipelines.
 """
@@ -8,15 +8,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-from sm_mlops.sandbox import wire
+from sm_mlops.sandbox import processes, wire
 from sm_mlops.sandbox.access import RoleObjects
 from sm_mlops.sandbox.job_folder import (
     LONGEST_REASON,
@@ -28,11 +26,11 @@ from sm_mlops.sandbox.job_folder import (
 )
 from sm_mlops.sandbox.objects import NoSuchObject, Objects
 from sm_mlops.sandbox.policies import check_role
-from sm_mlops.sandbox.processes import isolated_environment, supervised
 from sm_mlops.sandbox.storage import Record, Store
 from sm_mlops.sandbox.wire import Caller, Params, invalid, missing, pick
 
 PROCESSING, TRAINING = "ProcessingJob", "TrainingJob"
+LABELS = {PROCESSING: "processing-job", TRAINING: "training-job"}
 LOG_GROUPS = {
     PROCESSING: "/aws/sagemaker/ProcessingJobs",
     TRAINING: "/aws/sagemaker/TrainingJobs",
@@ -56,8 +54,8 @@ PROCESSING_CONFIG = (
 class Jobs:
     """Operations on jobs. Keys of records are ARNs.
 
-    `fault` is asked before a job starts and may return a FailureReason to fail it with (for tests
-    of retry policies); `stop_grace` is the time in seconds between SIGTERM and SIGKILL (AWS: 120).
+    `work` runs a job of each kind and returns its status and failure reason; `stop_grace` is the
+    time in seconds between SIGTERM and SIGKILL (AWS: 120).
     """
 
     def __init__(
@@ -65,7 +63,7 @@ class Jobs:
     ) -> None:
         self.store, self.objects, self.folder = store, objects, folder
         self.stop_grace = stop_grace
-        self.fault: Callable[[str], str | None] = lambda kind: None
+        self.work = {PROCESSING: self._process, TRAINING: self._train}
         self.running: dict[str, Running] = {}
         self.closing = False
         self._recover()
@@ -79,7 +77,7 @@ class Jobs:
             for job in self.folder.iterdir():
                 keep_log_only(job)
 
-    # What the API offers.
+    # Operations.
 
     def create_processing_job(self, params: Params, caller: Caller) -> Params:
         """Answer CreateProcessingJob at once; the job runs in the background."""
@@ -95,8 +93,7 @@ class Jobs:
 
     def _new(self, kind: str, params: Params, caller: Caller) -> Record:
         name = params[f"{kind}Name"]
-        label = "processing-job" if kind == PROCESSING else "training-job"
-        arn = caller.arn(f"{label}/{name}")
+        arn = caller.arn(f"{LABELS[kind]}/{name}")
         check_role(params["RoleArn"], caller)
         now = time.time()
         record: Record = {
@@ -132,24 +129,21 @@ class Jobs:
         return record
 
     def describe_processing_job(self, params: Params, caller: Caller) -> Params:
-        """Answer DescribeProcessingJob."""
         return wire.public(self._find(PROCESSING, params, caller))
 
     def describe_training_job(self, params: Params, caller: Caller) -> Params:
-        """Answer DescribeTrainingJob."""
         return wire.public(self._find(TRAINING, params, caller))
 
     def _find(self, kind: str, params: Params, caller: Caller) -> Record:
         name = params[f"{kind}Name"]
-        label = "processing-job" if kind == PROCESSING else "training-job"
-        record = self.store.get(kind, caller.arn(f"{label}/{name}"))
+        record = self.store.get(kind, caller.arn(f"{LABELS[kind]}/{name}"))
         if record is None:
             # The service's own words, without the job's name.
             error = missing if kind == PROCESSING else invalid
             raise error(f"Could not find requested job with name: {name}")
         return record
 
-    # What the executor uses beside the API.
+    # For the executor.
 
     def wait(self, arn: str) -> None:
         """Return when the job has ended."""
@@ -188,7 +182,7 @@ class Jobs:
         process = job.process
         if process is None or process.poll() is not None:
             return
-        # It may just have ended by itself.
+        # It may have just ended.
         with contextlib.suppress(ValueError, OSError):
             os.write(cast(Any, process.stdin).fileno(), order)
 
@@ -202,11 +196,7 @@ class Jobs:
             shutil.rmtree(job.folder, ignore_errors=True)
             for part in ("ml", "tmp"):
                 (job.folder / part).mkdir(parents=True)
-            injected = self.fault(kind)
-            if injected:
-                raise JobFailed(injected)
-            work = self._process if kind == PROCESSING else self._train
-            status, reason = work(job)
+            status, reason = self.work[kind](job)
         except JobFailed as error:
             reason = str(error)
         except NoSuchObject as error:
@@ -217,7 +207,7 @@ class Jobs:
         finally:
             if self.closing:
                 status, reason = "Stopped", None
-            # On a full disk the job must end all the same.
+            # The job must end even if the disk is full.
             with contextlib.suppress(OSError):
                 if reason:
                     with self.log_path(name).open("a") as log:
@@ -316,7 +306,9 @@ class Jobs:
         self, job: Running, command: list[str], names: dict[str, str], longest: float
     ) -> tuple[int, bool]:
         """Run the job's command; return its exit code and whether it ran out of time."""
-        environment = isolated_environment(job.base, job.folder / "tmp", job.caller.region)
+        environment = processes.isolated_environment(
+            job.base, job.folder / "tmp", job.caller.region
+        )
         for name, value in job.record.get("Environment", {}).items():
             environment[name] = job.mapped(value)
         environment |= names
@@ -332,15 +324,7 @@ class Jobs:
         timer = threading.Timer(longest, expire)
         timer.daemon = True
         with self.log_path(job.folder.name).open("ab") as log:
-            job.process = subprocess.Popen(
-                supervised(command),
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                cwd=job.base,
-                env=environment,
-                start_new_session=True,
-            )
+            job.process = processes.start(command, log, job.base, environment)
         if job.stop.is_set():  # Stopped between the check above and the start.
             self._signal(job, b"K" if self.closing else b"T")
         timer.start()

@@ -22,9 +22,9 @@ LONGEST_LINE = 256 * 1024
 
 
 class Logs:
-    """Copies new lines of the log files into moto, when somebody asks for logs.
+    """Copies new lines of the log files into moto when a client requests logs.
 
-    The files are the truth; what moto holds of these groups is not kept.
+    The files are authoritative; moto's copies of these groups are not saved.
     """
 
     def __init__(self, store: Store, jobs: Jobs, serving: Path) -> None:
@@ -44,7 +44,7 @@ class Logs:
                 self._copy_serving(instance, record)
 
     def name_streams(self, environ: dict[str, Any], caller: Caller) -> None:
-        """Put the streams' names in the place of FilterLogEvents' prefix, which moto overlooks."""
+        """Replace FilterLogEvents' prefix, which moto ignores, with the streams' names."""
         if not environ.get("HTTP_X_AMZ_TARGET", "").endswith(".FilterLogEvents"):
             return
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
@@ -53,7 +53,7 @@ class Logs:
         group = logs_backends[caller.account][caller.region].groups.get(request["logGroupName"])
         if prefix and group:
             names = [name for name in group.streams if name.startswith(prefix)]
-            # No name at all would mean every stream; none is called like the prefix.
+            # No names would mean every stream; no stream has the prefix as its name.
             request["logStreamNames"] = names or [prefix]
             body = json.dumps(request).encode()
         environ["wsgi.input"], environ["CONTENT_LENGTH"] = io.BytesIO(body), str(len(body))
@@ -83,12 +83,12 @@ class Logs:
     def _new_lines(self, key: str, path: Path, ended: bool) -> list[str]:
         if not path.is_file():
             return []
-        if path.stat().st_size < self._read.get(key, 0):  # It has begun anew.
+        if path.stat().st_size < self._read.get(key, 0):  # It was truncated.
             self._read[key] = 0
         with path.open("rb") as file:
             file.seek(self._read.get(key, 0))
             content = file.read()
-        if not ended:  # The last line may still be on its way.
+        if not ended:  # The last line may be incomplete.
             content = content[: content.rfind(b"\n") + 1]
         self._read[key] = self._read.get(key, 0) + len(content)
         return content.decode("utf-8", "replace").splitlines()

@@ -1,4 +1,4 @@
-"""What endpoints report to CloudWatch, and whether the alarms on it go off.
+"""What endpoints report to CloudWatch, and whether the alarms on it fire.
 
 Metrics and units are those of AWS's page "Amazon SageMaker AI metrics in Amazon CloudWatch". moto
 stores metrics and alarms and evaluates neither; alarms are evaluated here, while a deployment asks.
@@ -80,11 +80,13 @@ class Metrics:
                 )
 
     def alarmed(self, names: list[str], caller: Caller, begun: float) -> str | None:
-        """Return the first of these alarms that is in ALARM, or None. A state that somebody has set
-        counts; what was found here is looked at anew. `begun` is when the deployment began: time
-        without data before it is nobody's fault."""
+        """Return the first of these alarms that is in ALARM, or None.
+
+        A state that SetAlarmState has set counts; others are evaluated again. `begun` is when the
+        deployment began: missing data before it breaches nothing.
+        """
         for name in names:
-            alarm = _alarm(name, caller)
+            alarm = find_alarm(name, caller)
             if alarm is None:
                 continue
             ours = alarm.state_reason.startswith(OURS)
@@ -106,39 +108,41 @@ class Metrics:
         series = (
             caller.account, caller.region, dimensions["EndpointName"], dimensions["VariantName"],
         )  # fmt: skip
-        length, now = float(alarm.period) * self.pace, time.time()
-        found_samples = [
+        samples = [
             (moment, values[alarm.metric_name])
             for moment, values in self._samples.get(series, deque()).copy()
             if alarm.metric_name in values
         ]
-        periods = buckets(alarm, found_samples, length, now)
-        breaching, present = 0, 0
-        for position, found in enumerate(periods):
-            if found:
-                present += 1
-                breaching += breaches(alarm, found)
-            elif alarm.treat_missing_data == "breaching":
-                breaching += now - (position + 1) * length >= begun
-        if breaching >= int(alarm.datapoints_to_alarm or len(periods)):
-            return "ALARM"
-        return "OK" if present else None
+        return state_of(alarm, samples, float(alarm.period) * self.pace, begun)
 
 
-def buckets(
-    alarm: Any, samples: list[tuple[float, float]], length: float, now: float
-) -> list[list[float]]:
-    """Return the values of an alarm's evaluation periods, the newest first."""
-    found: list[list[float]] = [[] for _ in range(int(alarm.evaluation_periods))]
+def state_of(
+    alarm: Any, samples: list[tuple[float, float]], length: float, begun: float = 0.0
+) -> str | None:
+    """Return the state of an alarm on samples (time, value), None for insufficient data.
+
+    `length` is a period in seconds; missing data before `begun` breaches nothing.
+    """
+    now = time.time()
+    periods: list[list[float]] = [[] for _ in range(int(alarm.evaluation_periods))]
     for moment, value in samples:
         position = int((now - moment) / length)
-        if 0 <= position < len(found):
-            found[position].append(value)
-    return found
+        if 0 <= position < len(periods):
+            periods[position].append(value)
+    missing = alarm.treat_missing_data
+    if not any(periods) and missing not in ("breaching", "notBreaching"):
+        return None
+    breaching = 0
+    for position, found in enumerate(periods):
+        if found:
+            breaching += _breaches(alarm, found)
+        elif missing == "breaching":
+            breaching += now - (position + 1) * length >= begun
+    return "ALARM" if breaching >= int(alarm.datapoints_to_alarm or len(periods)) else "OK"
 
 
 def set_state(alarm: Any, state: str, account: str) -> None:
-    """Change an alarm's state and tell its topics."""
+    """Change an alarm's state and notify its topics."""
     reason = f"{OURS}: {alarm.metric_name} {alarm.comparison_operator} {alarm.threshold}"
     alarm.update_state(reason, "{}", state)
     message = {
@@ -165,12 +169,8 @@ def notify(topic: str, message: str, subject: str) -> None:
         found.publish(message, subject)
 
 
-def known_alarm(name: str, caller: Caller) -> bool:
-    """Tell whether there is an alarm of this name."""
-    return _alarm(name, caller) is not None
-
-
-def _alarm(name: str, caller: Caller) -> Any:
+def find_alarm(name: str, caller: Caller) -> Any:
+    """Return moto's alarm of this name, or None."""
     from moto.cloudwatch.models import cloudwatch_backends
 
     return cloudwatch_backends[caller.account][caller.region].alarms.get(name)
@@ -192,8 +192,7 @@ def _statistic(alarm: Any, values: list[float]) -> float:
     return min(values) if alarm.statistic == "Minimum" else max(values)
 
 
-def breaches(alarm: Any, values: list[float]) -> bool:
-    """Tell whether the values of one period are beyond an alarm's threshold."""
+def _breaches(alarm: Any, values: list[float]) -> bool:
     value, threshold = _statistic(alarm, values), float(alarm.threshold)
     return {
         "GreaterThanThreshold": value > threshold,

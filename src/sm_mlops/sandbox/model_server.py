@@ -1,8 +1,8 @@
 """Serves one model as the managed containers do: /ping and /invocations, through AWS's inference
 toolkit. Started as a script, in a process of its own; must not know about the sandbox.
 
-The first argument is the number of a listening socket that this process inherits: whoever connects
-early waits until the model is loaded. As in a container with one worker, the model's functions are
+The first argument is the number of a listening socket that this process inherits: early clients
+wait until the model is loaded. As in a container with one worker, the model's functions are
 called by one request at a time, so that inference.py need not be safe for threads.
 """
 
@@ -21,7 +21,7 @@ Headers = dict[str, str]
 
 
 class Context:
-    """What the model server hands to the toolkit beside the body: the toolkit keeps one for ever.
+    """What the model server passes to the toolkit besides the body: one object for all requests.
 
     The parts of multi-model-server's `mms.context.Context` that handlers use.
     """
@@ -134,7 +134,7 @@ class ModelServer(ThreadingHTTPServer):
         self.socket = listening
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing about callers that hang up."""
+        """Ignore clients that close the connection."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             traceback.print_exc()
 
@@ -151,7 +151,7 @@ def main() -> None:
     except BaseException:
         traceback.print_exc()
         sys.exit(1)
-    # What is loaded now stays; looking through it for garbage would delay every few requests.
+    # What is loaded now stays; collecting garbage in it would delay requests.
     gc.collect()
     gc.freeze()
     print("the model is loaded and answers", flush=True)

@@ -1,4 +1,4 @@
-"""moto as a WSGI application, without what would slow a long-lived server down."""
+"""moto as a WSGI application that stays fast in a long-lived server."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ log = logging.getLogger(__name__)
 
 
 def forget() -> None:
-    """Empty moto, whose models also stand in lists of their classes: some 30 MB each time."""
+    """Empty moto, whose models are also kept in lists of their classes: some 30 MB each time."""
     BackendDict.reset()
     reset_model_data()
 
 
 class Dispatcher(DomainDispatcherApplication):
-    """moto's dispatcher, which itself looks through moto's files at every request: 0.5 ms."""
+    """moto's dispatcher with a cache: moto searches its files at every request, for 0.5 ms."""
 
     def __init__(self) -> None:
         super().__init__(create_backend_app)
@@ -44,8 +44,8 @@ class Handler(MotoRequestHandler):
 
     def run_wsgi(self) -> None:
         super().run_wsgi()
-        # An idle connection would hold on to its last request, with a body of maybe 200 MB; and
-        # moto's request objects are cycles, which Python would look for much later.
+        # An idle connection would keep its last request, with a body of maybe 200 MB; and moto's
+        # request objects are cycles, which Python would find much later.
         self.environ = {}
         length = self.headers.get("Content-Length") or "0"
         if length.isdecimal() and int(length) > LARGE_BODY:

@@ -1,4 +1,4 @@
-"""Keeps what moto's services know (IAM, Events, Secrets Manager...) across restarts of the sandbox.
+"""Keeps the state of moto's services (IAM, Events, Secrets Manager...) across restarts.
 
 S3 is not among them: objects have a module of their own. Written against moto 5.2: a service's
 state is what its backends hold, one per account and region.
@@ -135,55 +135,44 @@ def _loaded() -> dict[str, BackendDict[Any]]:
 
 
 def _state(service: str, backends: BackendDict[Any]) -> dict[str, dict[str, Any]]:
-    state = {account: dict(regions) for account, regions in list(backends.items())}
-    if service == "logs":
-        # The logs of jobs are files already, and may be large.
-        for regions in state.values():
-            for region, backend in regions.items():
-                regions[region] = slim = copy.copy(backend)
-                slim.groups = {
-                    name: group
-                    for name, group in backend.groups.items()
-                    if name not in LOG_GROUPS.values() and not name.startswith(LOG_GROUP)
-                }
-    if service == "ssm":
-        # Dictionaries that make their members with a lambda cannot be pickled.
-        for kind in {type(backend._parameters) for backend in _all(state)}:
-            copyreg.pickle(kind, _reduced_parameters)
-        for regions in state.values():
-            for region, backend in regions.items():
-                regions[region] = slim = copy.copy(backend)
-                slim._resource_tags = defaultdict(_two_levels, backend._resource_tags)
-    if service == "awslambda":
-        for regions in state.values():
-            for region, backend in regions.items():
-                regions[region] = slim = copy.copy(backend)
-                slim._lambdas = copy.copy(backend._lambdas)
-                slim._lambdas._aliases = defaultdict(dict, backend._lambdas._aliases)
-    if service == "cloudwatch":
-        # What endpoints have reported is a matter of this server's life.
-        for regions in state.values():
-            for region, backend in regions.items():
-                regions[region] = slim = copy.copy(backend)
-                slim.metric_data = [m for m in backend.metric_data if m.namespace != NAMESPACE]
-    return state
+    slim = SLIM.get(service)
+    return {
+        account: {
+            region: slim(copy.copy(backend)) if slim else backend
+            for region, backend in list(regions.items())
+        }
+        for account, regions in list(backends.items())
+    }
+
+
+def _slim_logs(backend: Any) -> Any:
+    # The logs of jobs are files already, and may be large.
+    backend.groups = {
+        name: group
+        for name, group in backend.groups.items()
+        if name not in LOG_GROUPS.values() and not name.startswith(LOG_GROUP)
+    }
+    return backend
+
+
+def _slim_functions(backend: Any) -> Any:
+    # Dictionaries that make their members with a lambda cannot be pickled.
+    backend._lambdas = copy.copy(backend._lambdas)
+    backend._lambdas._aliases = defaultdict(dict, backend._lambdas._aliases)
+    return backend
+
+
+def _slim_metrics(backend: Any) -> Any:
+    # What endpoints have reported is lost with this server.
+    backend.metric_data = [m for m in backend.metric_data if m.namespace != NAMESPACE]
+    return backend
+
+
+SLIM = {"awslambda": _slim_functions, "cloudwatch": _slim_metrics, "logs": _slim_logs}
 
 
 def _weak(values: dict[Any, Any]) -> WeakValueDictionary[Any, Any]:
     return WeakValueDictionary(values)
-
-
-def _two_levels() -> defaultdict[str, dict[str, Any]]:
-    return defaultdict(dict)
-
-
-def _all(state: dict[str, dict[str, Any]]) -> list[Any]:
-    return [backend for regions in state.values() for backend in regions.values()]
-
-
-def _reduced_parameters(parameters: Any) -> tuple[Any, ...]:
-    where = (parameters.account_id, parameters.region_name)
-    return type(parameters), where, vars(parameters), None, iter(parameters.items())
 
 
 # Lambda's functions and layers are also held by weak references, which pickle does not know.

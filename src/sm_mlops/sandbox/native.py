@@ -1,4 +1,4 @@
-"""Compiled packages that were built for another machine, and what this environment has for them.
+"""Compiled packages that were built for another machine, and their replacements here.
 
 Knows neither functions nor layers.
 """
@@ -18,7 +18,7 @@ ELF_HEADER = 20
 def foreign(folder: Path) -> dict[str, list[Path]]:
     """Return the packages below a folder that cannot be loaded here, by their names.
 
-    Each with the files and folders of this environment that stand in for it, none where it is not
+    Each comes with the files and folders of this environment that replace it, none if it is not
     installed.
     """
     tops = {
@@ -35,7 +35,7 @@ def foreign(folder: Path) -> dict[str, list[Path]]:
 
 
 def _loads(library: Path) -> bool:
-    """Tell whether a library is of this machine and this Python, as far as its header says."""
+    """Tell whether a library is for this machine and this Python, judging by its header."""
     if _machine(library) != _machine(Path(sys.executable)):
         return False
     _, dot, suffix = library.name.partition(".")

@@ -1,5 +1,4 @@
-"""S3 objects as files: moto keeps the S3 API, this keeps what the objects contain and survives a
-kill.
+"""S3 objects as files: moto answers the S3 API; the content is kept here and survives a kill.
 
 The only module that reaches into moto's S3 models (written against moto 5.2); each patch says why.
 """
@@ -33,7 +32,7 @@ class NoSuchObject(Exception):
 
 @dataclass(frozen=True)
 class Content:
-    """Content of an object on its way in, as a file that will be moved."""
+    """Content of a new object, as a file that will be moved."""
 
     path: Path
     size: int
@@ -43,7 +42,7 @@ class Content:
 
 
 class FileBody:
-    """Content of an object on its way out, sent block by block; a Range cuts it unread."""
+    """Content of an object that is sent block by block; a Range cuts it unread."""
 
     def __init__(self, path: Path, begin: int, end: int) -> None:
         self._file, self.begin, self.end = path.open("rb"), begin, end
@@ -133,7 +132,7 @@ class FileKey(s3_models.FakeKey):
         self.lock = threading.Lock()
 
     def dispose(self, garbage: bool = False) -> None:
-        """Let go of the content."""
+        """Release the content."""
         if not self.disposed:
             self.disposed = True
             self.garbage.append(self.file)
@@ -142,11 +141,8 @@ class FileKey(s3_models.FakeKey):
         """Do nothing: an object that Python forgets (at exit) is still an object."""
 
 
-_MOTOS_KEY = s3_models.FakeKey
-_MOTOS_COMPLETE = s3_models.FakeMultipart.complete
 _MOTOS_GET_OBJECT = S3Response.get_object
 _MOTOS_PUT_OBJECT = S3Response.put_object
-_MOTOS_PERMISSION = s3_models.FakeBucket.get_permission
 
 
 def _send_object(response: Any) -> Any:
@@ -162,8 +158,8 @@ _writing = threading.Lock()
 
 
 def _put_object(response: Any) -> Any:
-    """Answer PutObject; moto looks whether a condition holds and writes later, and two that come
-    at the same moment would both succeed."""
+    """Answer PutObject under a lock: moto checks a condition and writes later, so that two requests
+    at the same time would both succeed."""
     with _writing:
         return _MOTOS_PUT_OBJECT(response)
 
@@ -194,8 +190,21 @@ def _complete(
 
 
 def _permission(bucket: s3_models.FakeBucket, action: str, resource: str) -> Any:
-    """moto reads over principals and conditions; sandbox/iam has decided before it is asked."""
+    """Permit everything: moto ignores principals and conditions, and sandbox/iam has decided."""
     return PermissionResult.PERMITTED
+
+
+# What is replaced in moto: owner, name, ours, moto's own.
+_PATCHES: list[tuple[Any, str, Any, Any]] = [
+    (owner, name, ours, getattr(owner, name))
+    for owner, name, ours in (
+        (s3_models, "FakeKey", FileKey),
+        (s3_models.FakeMultipart, "complete", _complete),
+        (s3_models.FakeBucket, "get_permission", _permission),
+        (S3Response, "get_object", _send_object),
+        (S3Response, "put_object", _put_object),
+    )
+]
 
 
 class Objects:
@@ -206,21 +215,15 @@ class Objects:
         self._saved: dict[str, tuple[str, ...]] = {}
         self._lock = threading.Lock()
         FileKey.files, FileKey.garbage = files, []
-        s3_models.FakeKey = FileKey  # type: ignore[misc]
-        s3_models.FakeMultipart.complete = _complete  # type: ignore[method-assign,assignment]
-        S3Response.get_object = _send_object  # type: ignore[method-assign,assignment]
-        S3Response.put_object = _put_object  # type: ignore[method-assign,assignment]
-        s3_models.FakeBucket.get_permission = _permission  # type: ignore[method-assign,assignment]
+        for owner, name, ours, _ in _PATCHES:
+            setattr(owner, name, ours)
         self._restore()
 
     @staticmethod
     def close() -> None:
-        """Give moto its own objects back, for whatever else uses moto in this process."""
-        s3_models.FakeKey = _MOTOS_KEY  # type: ignore[misc]
-        s3_models.FakeMultipart.complete = _MOTOS_COMPLETE  # type: ignore[method-assign]
-        S3Response.get_object = _MOTOS_GET_OBJECT  # type: ignore[method-assign]
-        S3Response.put_object = _MOTOS_PUT_OBJECT  # type: ignore[method-assign]
-        s3_models.FakeBucket.get_permission = _MOTOS_PERMISSION  # type: ignore[method-assign]
+        """Restore moto, for other users of moto in this process."""
+        for owner, name, _, theirs in _PATCHES:
+            setattr(owner, name, theirs)
 
     def _restore(self) -> None:
         buckets: dict[str, Any] = {}
@@ -255,35 +258,31 @@ class Objects:
             for name, bucket in list(backend.buckets.items())
         }
 
-    def _key(self, bucket: str, key: str) -> FileKey:
-        found = self.buckets().get(bucket)
+    def bucket(self, name: str) -> Any:
+        """Return moto's bucket. Raises NoSuchObject."""
+        found = self.buckets().get(name)
         if found is None:
-            raise NoSuchObject(f"The specified bucket does not exist: {bucket}")
-        value = found.keys.get(key)
-        if not isinstance(value, FileKey):
-            raise NoSuchObject(f"There is no object s3://{bucket}/{key}")
-        return value
+            raise NoSuchObject(f"The specified bucket does not exist: {name}")
+        return found
 
     def path(self, bucket: str, key: str) -> Path:
-        """Return the file that holds an object's content; it must not be changed."""
-        return self._key(bucket, key).path
+        """Return the file with an object's content; do not change it."""
+        value = self.bucket(bucket).keys.get(key)
+        if not isinstance(value, FileKey):
+            raise NoSuchObject(f"There is no object s3://{bucket}/{key}")
+        return value.path
 
     def find(self, bucket: str, prefix: str) -> list[str]:
         """Return the keys that start with a prefix, sorted."""
-        found = self.buckets().get(bucket)
-        if found is None:
-            raise NoSuchObject(f"The specified bucket does not exist: {bucket}")
         return sorted(
             key
-            for key, value in found.keys.items()
+            for key, value in self.bucket(bucket).keys.items()
             if key.startswith(prefix) and isinstance(value, FileKey)
         )
 
     def put(self, bucket: str, key: str, source: Path, move: bool = False) -> None:
         """Store a file as an object; with `move` the file itself becomes the object."""
-        found = self.buckets().get(bucket)
-        if found is None:
-            raise NoSuchObject(f"The specified bucket does not exist: {bucket}")
+        found = self.bucket(bucket)
         content = self.files.temporary()
         if move:
             try:

@@ -1,6 +1,5 @@
-"""Turns moto's backends into bytes, with what Python cannot pickle in them: locks, private keys,
-functions without a name, dictionaries that need arguments. `pickle.loads` reads them again. Knows
-nothing of what they mean."""
+"""Turns moto's backends into bytes, including what Python cannot pickle: locks, private keys,
+anonymous functions, dictionaries that need arguments. `pickle.loads` reads them."""
 
 from __future__ import annotations
 
@@ -32,7 +31,7 @@ class _Pickler(pickle.Pickler):
             # It may be made with arguments that only its maker knows.
             content = (type(obj), obj.default_factory)
             return _mapping, content, vars(obj), None, iter(obj.items())
-        # Whoever waits for one of these is gone at the next start.
+        # No thread waits for these after a restart.
         for kind, make in ((LOCK, threading.Lock), (RLOCK, threading.RLock)):
             if isinstance(obj, kind):
                 return make, ()

@@ -1,4 +1,4 @@
-"""Pipelines and their executions, as SageMaker's API shows them; the executor runs them."""
+"""SageMaker's pipelines and their executions; the executor runs them."""
 
 from __future__ import annotations
 
@@ -86,7 +86,6 @@ class Pipelines:
         return {"PipelineArn": record["PipelineArn"], "PipelineVersionId": record["_version"]}
 
     def describe_pipeline(self, params: Params, caller: Caller) -> Params:
-        """Answer DescribePipeline."""
         record = self._pipeline(params["PipelineName"], caller)
         executions = self._executions(record["PipelineArn"])
         answer = wire.public(record)
@@ -221,7 +220,6 @@ class Pipelines:
         return {"PipelineExecutionArn": arn}
 
     def describe_pipeline_execution(self, params: Params, caller: Caller) -> Params:
-        """Answer DescribePipelineExecution."""
         return wire.public(self._execution(params["PipelineExecutionArn"]))
 
     def list_pipeline_executions(self, params: Params, caller: Caller) -> Params:
@@ -259,7 +257,6 @@ class Pipelines:
         return {"PipelineExecutionSteps": rows, **token}
 
     def describe_pipeline_definition_for_execution(self, params: Params, caller: Caller) -> Params:
-        """Answer DescribePipelineDefinitionForExecution."""
         record = self._execution(params["PipelineExecutionArn"])
         return {
             "PipelineDefinition": record["_definition"],

@@ -1,7 +1,7 @@
-"""Policies for accesses that services make or check themselves: roles that they assume, and model
-packages and objects across accounts.
+"""Policy checks that services make themselves: roles that they assume, and model packages and
+objects across accounts.
 
-Requests are checked in `iam`; this is for what happens behind them.
+Requests are checked in `iam`; this is for what services then do.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sm_mlops.sandbox.iam import identities
-from sm_mlops.sandbox.iam.decide import base_facts, decide
-from sm_mlops.sandbox.iam.language import Asked, Facts, said
+from sm_mlops.sandbox import identities
+from sm_mlops.sandbox.decisions import base_facts, decide
+from sm_mlops.sandbox.policy_language import Asked, Facts, said
 from sm_mlops.sandbox.wire import ApiError, Caller, invalid, partition
 
 NO_ROLE = (
@@ -33,7 +33,7 @@ def decision(
 ) -> bool | None:
     """Return what a policy says: True for Allow, False for Deny, None for nothing.
 
-    `who` is the ARN of a principal; statements without Principal (of a role) hold for everybody.
+    `who` is the ARN of a principal; statements without Principal (of a role) apply to all.
     """
     account = who.split(":")[4]
     kind = "user" if ":user/" in who else "role"
@@ -56,7 +56,7 @@ def check_role(role: str, caller: Caller) -> Any:
 
 
 def trusted(role: Any, service: str, source: str) -> bool:
-    """Tell whether a role lets a service take it for a resource (aws:SourceArn)."""
+    """Tell whether a role lets a service assume it for a resource (aws:SourceArn)."""
     document = role.assume_role_policy_document
     return service_may(document, service, "sts:AssumeRole", str(role.arn), source)
 
@@ -80,13 +80,10 @@ def service_may(
     return bool(found.allowed) and not found.denied
 
 
-def role_may(arn: str, action: str, resource: str, region: str, **context: str) -> bool:
+def role_may(arn: str, action: str, resource: str, region: str) -> bool:
     """Tell whether a role's policies and its boundary allow something in its own account."""
     who = identities.of_role(arn, region, "service")
-    facts = base_facts(who, region).with_(
-        {key.replace("_", ":", 1): value for key, value in context.items()}
-    )
-    return decide(who, action, resource, facts).allowed
+    return decide(who, action, resource, base_facts(who, region)).allowed
 
 
 def may(role: Any, action: str, bucket: Any, key: str, caller: Caller, prefix: str = "") -> bool:

@@ -1,20 +1,24 @@
-"""How the sandbox starts a process of its own: with a built environment, and under supervision.
+"""How the sandbox starts its processes: in an environment of their own, under supervision.
 
 Knows nothing of what the process does.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import IO, Any, cast
 
 _HERE = Path(__file__).resolve().parent
 
 
 def isolated_environment(base: Path, temporary: Path, region: str) -> dict[str, str]:
-    """Return the environment of a process of the sandbox: built, so that nothing of the developer's
-    gets in. `base` stands for /opt/ml."""
+    """Return the environment of a process of the sandbox, without any of the developer's own
+    variables. `base` stands for /opt/ml."""
     tools = Path(sys.executable).parent
     nowhere = "http://127.0.0.1:9"
     environment = {
@@ -39,6 +43,29 @@ def isolated_environment(base: Path, temporary: Path, region: str) -> dict[str, 
     return environment
 
 
-def supervised(command: list[str]) -> list[str]:
-    """Return the command that runs another under supervise.py."""
-    return [sys.executable, "-I", "-S", str(_HERE / "supervise.py"), *command]
+def start(
+    command: list[str],
+    output: IO[bytes],
+    folder: Path,
+    environment: dict[str, str],
+    sockets: Sequence[int] = (),
+) -> subprocess.Popen[bytes]:
+    """Start a command under supervise.py, in a folder and with inherited sockets."""
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", str(_HERE / "supervise.py"), *command],
+        stdin=subprocess.PIPE,
+        stdout=output,
+        stderr=output,
+        cwd=folder,
+        env=environment,
+        pass_fds=sockets,
+        start_new_session=True,
+    )
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process with everything it has started, and wait until it is gone."""
+    # The end of its lifeline; see supervise.py.
+    with contextlib.suppress(OSError):
+        cast(Any, process.stdin).close()
+    process.wait()

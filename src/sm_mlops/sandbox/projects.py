@@ -36,7 +36,6 @@ class Projects:
         self._working: set[str] = set()
 
     def create_project(self, params: Params, caller: Caller) -> Params:
-        """Answer CreateProject."""
         name, details = params["ProjectName"], params.get("ServiceCatalogProvisioningDetails")
         providers = params.get("TemplateProviders")
         if bool(details) == bool(providers):
@@ -128,18 +127,12 @@ class Projects:
         record["TemplateProviderDetails"] = [{"CfnTemplateProviderDetail": detail}]
 
     def describe_project(self, params: Params, caller: Caller) -> Params:
-        """Answer DescribeProject."""
         return public(self._project(params["ProjectName"], caller))
 
     def list_projects(self, params: Params, caller: Caller) -> Params:
-        """Answer ListProjects."""
-        unknown = sorted(set(params) - {"MaxResults", "NextToken"})
-        if unknown:
-            raise not_implemented(f"{', '.join(unknown)} of sagemaker:ListProjects")
         found = self.store.all(PROJECT).items()
         rows = [row for arn, row in found if arn.startswith(caller.arn(""))]
-        rows.sort(key=lambda row: row["ProjectName"])
-        rows, token = wire.page(rows, params)
+        rows, token = wire.listed("ListProjects", rows, params, ascending=True)
         names = (
             "ProjectName", "ProjectDescription", "ProjectArn", "ProjectId", "CreationTime",
             "ProjectStatus",
@@ -147,7 +140,7 @@ class Projects:
         return {"ProjectSummaryList": [pick(row, *names) for row in rows], **token}
 
     def update_project(self, params: Params, caller: Caller) -> Params:
-        """Answer UpdateProject: what was provisioned."""
+        """Answer UpdateProject, for what was provisioned."""
         given = set(params) - {"ProjectName"}
         providers = params.get("TemplateProvidersToUpdate")
         if given not in (
@@ -177,7 +170,7 @@ class Projects:
         return {"ProjectArn": record["ProjectArn"]}
 
     def _update_stack(self, record: Record, providers: list[Params], caller: Caller) -> bool:
-        """Begin to update a project's stack; tell whether anything differs."""
+        """Start to update a project's stack; return whether anything differs."""
         if "_stack" not in record or set(providers[0]) != {"CfnTemplateProvider"}:
             raise invalid(f"Project {record['ProjectName']} has no template provider of this kind")
         provider = providers[0]["CfnTemplateProvider"]
@@ -283,7 +276,7 @@ class Projects:
         self.store.put(PROJECT, record["ProjectArn"], record)
 
     def recover(self) -> None:
-        """Follow what was under way before a restart."""
+        """Follow what was running before a restart."""
         for arn, record in list(self.store.all(PROJECT).items()):
             if record["ProjectStatus"] in MOVING:
                 self._work(arn)
@@ -293,13 +286,12 @@ class Projects:
         return bool(self._working)
 
     def close(self) -> None:
-        """Stop following what is under way."""
+        """Stop following running operations."""
         self._closing.set()
 
     # Code repositories.
 
     def create_code_repository(self, params: Params, caller: Caller) -> Params:
-        """Answer CreateCodeRepository."""
         arn = caller.arn(f"code-repository/{params['CodeRepositoryName'].lower()}")
         if self.store.get(REPOSITORY, arn) is not None:
             raise invalid(f"Cannot create already existing code repository: {arn}")
@@ -315,16 +307,13 @@ class Projects:
         return {"CodeRepositoryArn": arn}
 
     def describe_code_repository(self, params: Params, caller: Caller) -> Params:
-        """Answer DescribeCodeRepository."""
         return public(self._repository(params, caller))
 
     def delete_code_repository(self, params: Params, caller: Caller) -> Params:
-        """Answer DeleteCodeRepository."""
         self.store.delete(REPOSITORY, self._repository(params, caller)["CodeRepositoryArn"])
         return {}
 
     def list_code_repositories(self, params: Params, caller: Caller) -> Params:
-        """Answer ListCodeRepositories."""
         found = self.store.all(REPOSITORY).items()
         rows = [public(row) for arn, row in found if arn.startswith(caller.arn(""))]
         rows.sort(key=lambda row: row["CodeRepositoryName"])

@@ -1,6 +1,6 @@
-"""What is made of a product of Service Catalog: a CloudFormation stack, with the launch role.
+"""Provisioned products of Service Catalog: CloudFormation stacks, made with the launch role.
 
-Called by SageMaker's projects only; Service Catalog's own operations for it are not implemented.
+Only SageMaker's projects call this; Service Catalog's own operations are not implemented.
 Source: https://docs.aws.amazon.com/servicecatalog/latest/adminguide/constraints-launch.html
 """
 
@@ -36,9 +36,9 @@ class Provisioning:
     def create(
         self, details: Params, name: str, parameters: Params, tags: list[Params], caller: Caller
     ) -> Record:
-        """Begin to make a stack of a version of a product; return the record. Raises ApiError.
+        """Start to create the stack of a version of a product; return the record. Raises ApiError.
 
-        `details` names the product and perhaps the version.
+        `details` names the product and, optionally, the version.
         """
         product = self.catalog.product(details["ProductId"], caller)
         paths = self.catalog.launch_paths(product, caller)
@@ -79,7 +79,7 @@ class Provisioning:
     def update(
         self, identity: str, version: str | None, parameters: Params, caller: Caller
     ) -> Record:
-        """Begin to update a provisioned product to another version or other parameters (None keeps
+        """Start to update a provisioned product to another version or other parameters (None keeps
         a value); return the record. Raises ApiError."""
         provisioned = self._settled(identity, caller)
         artifact = self.catalog.artifact(provisioned["ProductId"], version)
@@ -92,21 +92,23 @@ class Provisioning:
         return self._begin(provisioned, "update_stack", arguments)
 
     def delete(self, identity: str, caller: Caller) -> Record | None:
-        """Begin to delete a provisioned product; return the record, None when it is gone already.
+        """Start to delete a provisioned product; return the record, None if it no longer exists.
         Raises ApiError."""
         if self.store.get(PROVISIONED, identity) is None:
             return None
         return self._begin(self._settled(identity, caller), "delete_stack", {})
 
     def _settled(self, identity: str, caller: Caller) -> Record:
-        provisioned = self.catalog.one(PROVISIONED, identity, f"Provisioned product {identity}")
+        provisioned = self.catalog.one(
+            PROVISIONED, identity, f"Provisioned product {identity}", caller
+        )
         if provisioned["Status"] == "UNDER_CHANGE":
             raise ApiError(
                 "InvalidStateException", f"{provisioned['Name']} is under change already"
             )
         return provisioned
 
-    # What runs.
+    # Running operations.
 
     def _begin(self, provisioned: Record, operation: str, arguments: Params) -> Record:
         # Saved first, so that a restart resumes from here.
@@ -145,7 +147,7 @@ class Provisioning:
                 self.on_idle()
 
     def _follow(self, record: Record, provisioned: Record) -> str:
-        """Wait for the end of the stack's operation; return what went wrong, "" for nothing."""
+        """Wait until the stack's operation ends; return what went wrong, "" for nothing."""
         region, key = provisioned["_place"][1], provisioned["_key"]
         role = provisioned["LaunchRoleArn"]
         if role:
@@ -156,7 +158,7 @@ class Provisioning:
         record["Status"] = "IN_PROGRESS"
         self.store.put(RECORD, record["RecordId"], record)
         name = provisioned.get("_stack_id") or provisioned["_stack"]
-        # A watcher of its own: a launch role need not be allowed to describe stacks.
+        # A separate client: a launch role need not be allowed to describe stacks.
         watcher = self.client("cloudformation", region, "")
         try:
             self._call(record, provisioned, cloudformation)
@@ -185,7 +187,7 @@ class Provisioning:
                 StackName=provisioned["_stack"], **record["_arguments"]
             )
         except ClientError as error:
-            # A restart may come between the question and the note that it was asked.
+            # A restart may come between the request and its record.
             again = error.response["Error"]["Code"] == "AlreadyExistsException"
             if not again and "No updates are to be performed" not in str(error):
                 raise
@@ -206,7 +208,7 @@ class Provisioning:
         self.store.put(RECORD, record["RecordId"], record)
 
     def recover(self) -> None:
-        """Follow what was under way before a restart."""
+        """Follow what was running before a restart."""
         for record in list(self.store.all(RECORD).values()):
             provisioned = self.store.get(PROVISIONED, record["ProvisionedProductId"])
             if record["Status"] in ("CREATED", "IN_PROGRESS") and provisioned:

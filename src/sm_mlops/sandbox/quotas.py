@@ -27,22 +27,7 @@ LIMITS = {
     "iam": {"L-FE177D64": ("Roles per account", 1000)},
 }
 SIZES = ("medium", "large", "xlarge", "2xlarge", "4xlarge")
-FAMILIES = [
-    "t2",
-    "t3",
-    "m4",
-    "m5",
-    "m6i",
-    "m7i",
-    "c4",
-    "c5",
-    "c6i",
-    "c7i",
-    "r5",
-    "g4dn",
-    "g5",
-    "p3",
-]
+FAMILIES = ("t2", "t3", "m4", "m5", "m6i", "m7i", "c5", "c6i", "c7i", "r5", "g4dn", "g5", "p3")
 USES = ("training job", "spot training job", "processing job", "endpoint", "transform job")
 INSTANCES = 4
 
@@ -54,20 +39,17 @@ class Quotas(JsonService):
     codes = ("IllegalArgumentException", "NoSuchResourceException")
 
     def list_service_quotas(self, params: Params, caller: Caller) -> Params:
-        """Answer ListServiceQuotas."""
         rows, more = page(self._quotas(params["ServiceCode"], caller), params, 100)
         return {"Quotas": rows, **more}
 
     def list_aws_default_service_quotas(self, params: Params, caller: Caller) -> Params:
-        """Answer ListAWSDefaultServiceQuotas."""
         return self.list_service_quotas(params, caller)
 
     def get_service_quota(self, params: Params, caller: Caller) -> Params:
-        """Answer GetServiceQuota: none has a value of this account's own."""
+        """Answer GetServiceQuota: no quota of this account has been changed."""
         raise self.missing("The request failed because the specified quota has no applied value.")
 
     def get_aws_default_service_quota(self, params: Params, caller: Caller) -> Params:
-        """Answer GetAWSDefaultServiceQuota."""
         for row in self._quotas(params["ServiceCode"], caller):
             if row["QuotaCode"] == params["QuotaCode"]:
                 return {"Quota": row}
@@ -97,7 +79,7 @@ class Quotas(JsonService):
 
 
 def _instances() -> dict[str, tuple[str, int]]:
-    """Return the limits of instances by codes of the sandbox's own: AWS has one for each name."""
+    """Return the limits of instances; unlike the names, the codes are not AWS's."""
     names = [
         f"ml.{family}.{size} for {use} usage"
         for family in FAMILIES

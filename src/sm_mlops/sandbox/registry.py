@@ -1,7 +1,6 @@
-"""The model registry: model package groups and versions, as SageMaker answers for them.
+"""SageMaker's model registry: model package groups and versions.
 
-Replaces moto's: moto drops most of what a version is registered with and numbers versions by
-counting.
+Replaces moto's: moto drops most members of a version and numbers versions by counting.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ class Registry:
         self.on_change: Callable[[Record], None] = lambda package: None
 
     def create_model_package_group(self, params: Params, caller: Caller) -> Params:
-        """Answer CreateModelPackageGroup."""
         name = params["ModelPackageGroupName"]
         arn = caller.arn(f"model-package-group/{name}")
         if self.store.get(GROUP, arn) is not None:
@@ -45,7 +43,6 @@ class Registry:
         return {"ModelPackageGroupArn": arn}
 
     def describe_model_package_group(self, params: Params, caller: Caller) -> Params:
-        """Answer DescribeModelPackageGroup."""
         name = params["ModelPackageGroupName"]
         return wire.public(self._group(name, "DescribeModelPackageGroup", caller))
 
@@ -76,21 +73,18 @@ class Registry:
         return {}
 
     def put_model_package_group_policy(self, params: Params, caller: Caller) -> Params:
-        """Answer PutModelPackageGroupPolicy."""
         group = self._group(params["ModelPackageGroupName"], "PutModelPackageGroupPolicy", caller)
         group["_policy"] = params["ResourcePolicy"]
         self.store.put(GROUP, group["ModelPackageGroupArn"], group)
         return {"ModelPackageGroupArn": group["ModelPackageGroupArn"]}
 
     def get_model_package_group_policy(self, params: Params, caller: Caller) -> Params:
-        """Answer GetModelPackageGroupPolicy."""
         group = self._group(params["ModelPackageGroupName"], "GetModelPackageGroupPolicy", caller)
         if "_policy" not in group:
             raise invalid(f"Cannot find resource policy for: {group['ModelPackageGroupArn']}")
         return {"ResourcePolicy": group["_policy"]}
 
     def delete_model_package_group_policy(self, params: Params, caller: Caller) -> Params:
-        """Answer DeleteModelPackageGroupPolicy."""
         group = self._group(
             params["ModelPackageGroupName"], "DeleteModelPackageGroupPolicy", caller
         )
@@ -131,7 +125,7 @@ class Registry:
         return {"ModelPackageArn": record["ModelPackageArn"]}
 
     def recover(self) -> None:
-        """Make every group count the versions it has, after a crash between the two writes."""
+        """Correct the version count of every group, after a crash between the two writes."""
         for group in list(self.store.all(GROUP).values()):
             highest = max(
                 (package["ModelPackageVersion"] for package in self._versions(group)), default=0
@@ -145,7 +139,7 @@ class Registry:
         return self.package(params["ModelPackageName"], "DescribeModelPackage", caller)
 
     def package(self, name: str, operation: str, caller: Caller) -> Params:
-        """Return what a model package says, if the caller may use it for this operation."""
+        """Return a model package, if the caller may use it for this operation."""
         return wire.public(self._package(name, operation, caller))
 
     def list_model_packages(self, params: Params, caller: Caller) -> Params:
@@ -191,7 +185,6 @@ class Registry:
         return {"ModelPackageArn": record["ModelPackageArn"]}
 
     def delete_model_package(self, params: Params, caller: Caller) -> Params:
-        """Answer DeleteModelPackage."""
         record = self._package(params["ModelPackageName"], "DeleteModelPackage", caller)
         self.store.delete(PACKAGE, record["ModelPackageArn"])
         return {}
@@ -234,6 +227,6 @@ def _permits(group: Record | None, operation: str, arn: str, caller: Caller) -> 
 
 
 def _prefix(group: Record) -> str:
-    """Return what the ARNs of a group's versions begin with."""
+    """Return the common prefix of the ARNs of a group's versions."""
     arn = str(group["ModelPackageGroupArn"])
     return arn.replace(":model-package-group/", ":model-package/") + "/"

@@ -1,4 +1,4 @@
-"""HTTP answers as WSGI wants them. Knows no service."""
+"""HTTP answers in the form of WSGI. Knows no service."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def json_reply(start: Start, answer: Any, status: int = 200) -> Iterable[bytes]:
 
 
 def error_reply(start: Start, error: ApiError, xml: str = "") -> Iterable[bytes]:
-    """Answer with an error; what REST and JSON services have in common suffices for clients.
+    """Answer with an error in a form that clients of REST and JSON services accept.
 
-    `xml` is the element that errors come in, for services that answer with XML.
+    `xml` is the element of errors, for services that answer with XML.
     """
     if xml:
         inner = f"<Code>{error.code}</Code><Message>{escape(error.message)}</Message>"

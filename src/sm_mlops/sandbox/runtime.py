@@ -1,7 +1,7 @@
 """SageMaker's runtime: InvokeEndpoint and InvokeEndpointAsync, over HTTP as AWS's clients speak it.
 
-Passes bodies on to the endpoints' containers and words what goes wrong as the service does. Knows
-nothing of how endpoints come about.
+Passes bodies on to the endpoints' containers and words errors as the service does. Does not know
+how endpoints are deployed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sm_mlops.sandbox.fleets import Fleet
 from sm_mlops.sandbox.hosting import location
 from sm_mlops.sandbox.metrics import Metrics, notify
 from sm_mlops.sandbox.objects import NoSuchObject, Objects
-from sm_mlops.sandbox.replies import reply
+from sm_mlops.sandbox.replies import Start, reply
 from sm_mlops.sandbox.serving import LOG_GROUP, Answer, NoAnswer, ServingFailed
 from sm_mlops.sandbox.storage import Record, Store
 from sm_mlops.sandbox.wire import ApiError, Caller, not_implemented, partition
@@ -45,12 +45,11 @@ HEADERS = (
 )
 PREFIX = "HTTP_X_AMZN_SAGEMAKER_"
 KNOWN = ("INFERENCE_ID", "INPUTLOCATION", "CONTENT_TYPE", "ACCEPT")
-StartResponse = Callable[..., Any]
 log = logging.getLogger(__name__)
 
 
 class Runtime:
-    """Answers requests to endpoints. `on_idle` is called when no asynchronous one is left."""
+    """Answers requests to endpoints. `on_idle` is called when an asynchronous one has ended."""
 
     def __init__(
         self, store: Store, objects: Objects, endpoints: Endpoints, metrics: Metrics
@@ -64,28 +63,26 @@ class Runtime:
         self._lock = threading.Lock()
 
     def recover(self) -> None:
-        """Go on with the asynchronous invocations that a server before this one had accepted."""
+        """Continue the asynchronous invocations that an earlier server had accepted."""
         for key in list(self.store.all(ASYNC)):
             self._submit(key)
 
     def busy(self) -> bool:
-        """Tell whether asynchronous invocations are waiting or under way."""
+        """Tell whether asynchronous invocations wait or run."""
         return self._waiting > 0
 
     def close(self) -> None:
-        """Stop taking invocations up; what waits is kept."""
+        """Stop starting invocations; those that wait are kept."""
         self._workers.shutdown(wait=False, cancel_futures=True)
         self.capture.flush()
 
-    def answer(
-        self, environ: dict[str, Any], start: StartResponse, caller: Caller
-    ) -> Iterable[bytes]:
-        """Answer a request whose path fits PATH. Raises ApiError."""
+    def answer(self, environ: dict[str, Any], start: Start, caller: Caller) -> Iterable[bytes]:
+        """Answer a request whose path matches PATH. Raises ApiError."""
         found = PATH.match(environ["PATH_INFO"])
         assert found is not None
         name, operation = found.groups()
         if environ["REQUEST_METHOD"] != "POST":
-            raise ApiError("UnknownOperationException", f"There is no {operation} but by POST", 404)
+            raise ApiError("UnknownOperationException", f"{operation} takes POST only", 404)
         _check_headers(environ)
         record = self._endpoint(name, caller)
         if operation == "async-invocations":
@@ -94,9 +91,7 @@ class Runtime:
 
     # InvokeEndpoint.
 
-    def _invoke(
-        self, record: Record, environ: dict[str, Any], start: StartResponse
-    ) -> Iterable[bytes]:
+    def _invoke(self, record: Record, environ: dict[str, Any], start: Start) -> Iterable[bytes]:
         arrived = time.perf_counter()
         name = record["EndpointName"]
         if "AsyncInferenceConfig" in record:
@@ -127,7 +122,7 @@ class Runtime:
         arrived: float,
         seconds: float = SECONDS,
     ) -> tuple[Fleet, Answer]:
-        """Return who has answered and what. Raises ModelError for an error of the container's."""
+        """Return the fleet that answered, and its answer. Raises ModelError for the container's."""
         while True:
             fleet = self._fleet(record)
             begun = time.perf_counter()
@@ -173,7 +168,7 @@ class Runtime:
 
     def _endpoint(self, name: str, caller: Caller) -> Record:
         record = self.store.get(ENDPOINT, caller.arn(f"endpoint/{name}"))
-        # One that is being created has nothing to answer with, and is not known here.
+        # The runtime does not know an endpoint that is still being created.
         if record is None or "_deployed" not in record:
             raise _unknown(name, caller.account)
         return record
@@ -186,9 +181,7 @@ class Runtime:
 
     # InvokeEndpointAsync.
 
-    def _accept(
-        self, record: Record, environ: dict[str, Any], start: StartResponse
-    ) -> Iterable[bytes]:
+    def _accept(self, record: Record, environ: dict[str, Any], start: Start) -> Iterable[bytes]:
         """Queue a request; its answer goes to S3."""
         if "AsyncInferenceConfig" not in record:
             raise ApiError(
@@ -230,7 +223,7 @@ class Runtime:
             self._waiting += 1
         try:
             self._workers.submit(self._work, key)
-        except RuntimeError:  # The sandbox is ending; the record is taken up at its next start.
+        except RuntimeError:  # The sandbox is ending; its next start continues.
             log.info("asynchronous invocation %s waits for the next start", key)
 
     def _work(self, key: str) -> None:
@@ -239,13 +232,11 @@ class Runtime:
             record = self.store.get(ENDPOINT, invocation["Endpoint"])
             if record is not None:
                 self._infer(record, invocation)
-            if not self.endpoints.closing:
-                self.store.delete(ASYNC, key)
         except Exception:
             log.exception("asynchronous invocation %s", key)
+        finally:
             if not self.endpoints.closing:
                 self.store.delete(ASYNC, key)
-        finally:
             with self._lock:
                 self._waiting -= 1
             self.on_idle()
@@ -255,8 +246,8 @@ class Runtime:
         try:
             if time.time() - invocation["Received"] > ASYNC_TTL:
                 raise ApiError("ValidationError", "Request expired in the queue")
-            self.endpoints.check_access(record, "s3:GetObject", invocation["Input"])
-            body = self.objects.path(*location(invocation["Input"])).read_bytes()
+            objects = self.endpoints.objects_of(record)
+            body = objects.path(*location(invocation["Input"])).read_bytes()
             _check_size(len(body), LARGEST_ASYNC)
             arrived = time.perf_counter()
             headers = invocation["Headers"]
@@ -276,12 +267,11 @@ class Runtime:
             notify(topic, _announcement(record, invocation, kind, failed), "SageMaker")
 
     def _write(self, record: Record, uri: str, content: bytes) -> None:
-        self.endpoints.check_access(record, "s3:PutObject", uri)
         path = self.objects.files.temporary()
         path.write_bytes(content)
         bucket, key = location(uri)
         try:
-            self.objects.put(bucket, key, path, move=True)
+            self.endpoints.objects_of(record).put(bucket, key, path, move=True)
         finally:
             path.unlink(missing_ok=True)
 
@@ -321,11 +311,12 @@ def _unknown(name: str, account: str) -> ApiError:
 
 
 def _check_headers(environ: dict[str, Any]) -> None:
-    """Raise ApiError for headers that have no meaning here, that are longer than the API's
-    reference allows, or not of ASCII."""
+    """Raise ApiError for headers that are not implemented, too long or not ASCII."""
     for name in sorted(environ):
-        if name.startswith(PREFIX) and name.removeprefix(PREFIX) not in KNOWN:
-            raise not_implemented(f"invocations with X-Amzn-SageMaker-{_header(name)}")
+        member = name.removeprefix(PREFIX)
+        if member != name and member not in KNOWN:
+            shown = member.replace("_", "-").title()
+            raise not_implemented(f"invocations with X-Amzn-SageMaker-{shown}")
     for header, member, longest in HEADERS:
         text = environ.get(header) or ""
         if len(text) > longest or not text.isascii():
@@ -334,10 +325,6 @@ def _check_headers(environ: dict[str, Any]) -> None:
                 f"1 validation error detected: Value at '{member}' failed to satisfy constraint: "
                 f"Member must be of ASCII, with length less than or equal to {longest}",
             )
-
-
-def _header(name: str) -> str:
-    return name.removeprefix(PREFIX).replace("_", "-").title()
 
 
 def _body(environ: dict[str, Any], largest: int) -> bytes:
@@ -349,7 +336,7 @@ def _body(environ: dict[str, Any], largest: int) -> bytes:
         return content
     left = int(size or 0)
     if left > largest:
-        # Read to its end all the same: whoever is still sending would not see the answer.
+        # Read to its end: a client that is still sending would not see the answer.
         while left > 0 and (block := stream.read(min(left, MEGABYTE))):
             left -= len(block)
     _check_size(int(size or 0), largest)
@@ -386,7 +373,7 @@ class ModelError(ApiError):
         }
 
 
-def error_answer(error: ApiError, start: StartResponse) -> Iterable[bytes]:
+def error_answer(error: ApiError, start: Start) -> Iterable[bytes]:
     """Answer with an error as the runtime's clients read it."""
     content = {"Message": error.message, **getattr(error, "fields", {})}
     headers = {"Content-Type": "application/json", "x-amzn-ErrorType": error.code}

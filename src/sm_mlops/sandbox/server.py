@@ -1,6 +1,6 @@
 """The sandbox's server: one process that answers AWS's APIs on 127.0.0.1 and runs what they start.
 
-SageMaker's pipelines, jobs and registry are answered here, every other request by moto. Start it
+SageMaker's pipelines, jobs and registry are answered here, most other requests by moto. Start it
 with `sandbox.connect` or `sandbox.start`; tests use the class `Server` in their own process.
 """
 
@@ -25,19 +25,18 @@ from werkzeug.serving import BaseWSGIServer, make_server
 from sm_mlops.sandbox import calls, client, grants, moto_app, runtime, wire
 from sm_mlops.sandbox.clients import Clients
 from sm_mlops.sandbox.cloudformation import Stacks, protocol
-from sm_mlops.sandbox.endpoints import ENDPOINT, TIME, Endpoints
-from sm_mlops.sandbox.faults import Fault, Faults
-from sm_mlops.sandbox.github.service import PREFIX, GitHub
-from sm_mlops.sandbox.hosting import CONFIG, MODEL, Models
+from sm_mlops.sandbox.endpoints import TIME, Endpoints
+from sm_mlops.sandbox.github.service import PREFIX, GitHub, mounted
+from sm_mlops.sandbox.hosting import Models
 from sm_mlops.sandbox.iam.service import Iam
-from sm_mlops.sandbox.integrations import TAGGED, Integrations
-from sm_mlops.sandbox.jobs import PROCESSING, TRAINING, Jobs
+from sm_mlops.sandbox.integrations import Integrations
+from sm_mlops.sandbox.jobs import Jobs
 from sm_mlops.sandbox.logs import Logs
 from sm_mlops.sandbox.metrics import Metrics
 from sm_mlops.sandbox.moto_state import MotoState
 from sm_mlops.sandbox.objects import Objects
-from sm_mlops.sandbox.pipelines import PIPELINE, Pipelines
-from sm_mlops.sandbox.registry import GROUP, PACKAGE, Registry
+from sm_mlops.sandbox.pipelines import Pipelines
+from sm_mlops.sandbox.registry import Registry
 from sm_mlops.sandbox.replies import Start, error_reply, json_reply, read, reply
 from sm_mlops.sandbox.signatures import caller_of, signed_for
 from sm_mlops.sandbox.storage import DamagedState, Files, Store
@@ -64,7 +63,6 @@ class Server:
         self.folder = self.root / client.FOLDER
         self.ended = threading.Event()
         self.token = secrets.token_hex(16)
-        self._faults = Faults()
         self._leases = 0
         self._owned = False
         self._standing = True
@@ -73,7 +71,7 @@ class Server:
         self.clients = Clients(lambda: self.url)
         self._http: BaseWSGIServer | None = None
 
-    # Life.
+    # Lifecycle.
 
     def start(self, port: int = 0) -> Server:
         """Load the state and start answering."""
@@ -85,11 +83,11 @@ class Server:
         self._http = make_server(
             "127.0.0.1", port, self._answer, threaded=True, request_handler=moto_app.Handler
         )
-        # The interval is how long close() may wait; ten looks a second cost nothing measurable.
+        # close() waits for at most this interval.
         threading.Thread(
             target=self._http.serve_forever, args=(0.1,), name="http", daemon=True
         ).start()
-        # What the first execution will need, while nobody waits for it.
+        # Load now what the first execution needs.
         threading.Thread(target=self._warm, name="warm up", daemon=True).start()
         self.stacks.recover()
         self.integrations.recover()
@@ -119,7 +117,7 @@ class Server:
             self.objects = Objects(self.store, files)
             self.moto = MotoState(self.store)
         except Exception as error:
-            # Pickles of another version of moto fail in many ways; all mean the same to the user.
+            # Pickles of another version of moto fail in many ways.
             self.store.close()
             self._lock_file.close()
             raise client.SandboxError(
@@ -132,7 +130,6 @@ class Server:
         self.iam = Iam(self.store, self.moto.keep)
         grants.on_session(self.moto.keep)
         self.jobs = Jobs(self.store, self.objects, self.folder / "jobs", self.stop_grace)
-        self.jobs.fault = self._job_fault
         self.registry = Registry(self.store)
         self.registry.recover()
         self.metrics = Metrics(self.pace)
@@ -159,7 +156,7 @@ class Server:
     def _warm(self) -> None:
         wire.service_model()
         self.client(self.region)
-        # What is loaded now stays: looking through it again for garbage would cost 20 ms a time.
+        # What is loaded now stays: collecting garbage in it would cost 20 ms each time.
         gc.collect()
         gc.freeze()
 
@@ -192,12 +189,12 @@ class Server:
         return self.clients.core
 
     def close(self, why: str | None = None) -> None:
-        """Stop what runs, write everything down, stop answering. `why` becomes the executions'
-        reason."""
+        """Stop what runs, save everything, stop answering. `why` becomes the executions'
+        FailureReason."""
         with self._state_lock:
             if self._closing:
                 return
-            # First, so that no stack takes the answers of a closing server for failures.
+            # First, so that no stack treats the answers of a closing server as failures.
             self.stacks.end()
             self.integrations.close()
             self._closing = True
@@ -230,22 +227,22 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # Whose server it is: see sandbox/client.py for the other side.
+    # Ownership: see sandbox/client.py for the other side.
 
     def belong_to_starter(self) -> None:
         """End when the process that started this one ends; see `left`."""
         self._standing, self._owned = False, True
 
     def left(self, goodbye: bool) -> None:
-        """End everything at once if the starter was killed, that is, left without a goodbye."""
+        """End at once if the starter was killed, that is, left without a goodbye."""
         if not goodbye:
-            self.close("The sandbox was killed: the process that had started it was.")
+            self.close("The sandbox was killed together with the process that had started it.")
             return
         self._owned = False
         self.end_if_idle()
 
     def end_if_idle(self) -> None:
-        """End when nobody holds this server and nothing runs in it any more."""
+        """End if no client holds this server and nothing runs in it."""
         with self._state_lock:
             held = self._standing or self._owned or self._leases
             running = self.pipelines.running or self.jobs.running or self.stacks.running
@@ -264,23 +261,19 @@ class Server:
         if path.startswith("/_sandbox/"):
             return self._control(path, environ, start)
         if path.startswith(PREFIX + "/"):
-            return self.integrations.web(environ, start)
+            return mounted(self.github, environ, start)
         if not (environ.get("CONTENT_LENGTH") or "0").isdecimal():
             return error_reply(start, ApiError("SerializationException", "Content-Length"))
         service, caller = signed_for(environ), caller_of(environ, self.region)
         refused = self.iam.refuse(service, environ, caller, start)
         if refused is not None:
             return refused
-        if self._faults:
-            operation = _operation(service, environ)
-            fault = self._take_fault(operation, environ.get("HTTP_USER_AGENT", ""))
-            if fault is not None:
-                return self._fail(fault, service, caller, environ, start)
-        return self._serve(service, caller, environ, start)
+        return self.serve(service, caller, environ, start)
 
-    def _serve(
+    def serve(
         self, service: str, caller: Caller, environ: dict[str, Any], start: Start
     ) -> Iterable[bytes]:
+        """Answer a request that IAM has allowed."""
         target, _, operation = environ.get("HTTP_X_AMZ_TARGET", "").partition(".")
         if target == "SageMaker" and operation not in BY_MOTO:
             return self._sagemaker(operation, caller, environ, start)
@@ -312,7 +305,11 @@ class Server:
             self.logs.name_streams(environ, caller_of(environ, self.region))
         if service == "cloudwatch":
             self.metrics.publish()
-        answer: Iterable[bytes] = application(environ, start)
+        try:
+            answer: Iterable[bytes] = application(environ, start)
+        except NotImplementedError as error:
+            refusal = wire.not_implemented(f"this request to {service}: {error}")
+            return error_reply(start, refusal, calls.xml(signed_for(environ), environ))
         self.moto.after_request(service, environ, self.objects)
         return answer
 
@@ -335,76 +332,15 @@ class Server:
             return error_reply(start, _defect(error, operation))
 
     def _table(self) -> dict[str, Operation]:
-        """Return the operations answered here, by name."""
-        tags = Tags(self.store, _TAGGED)
-        owners = (self.jobs, self.registry, self.pipelines, self.models, self.endpoints, tags)
+        """Return the operations of SageMaker, by name."""
+        hosting, projects = (self.models, self.endpoints), self.integrations.projects
+        owners = (self.jobs, self.registry, self.pipelines, *hosting, projects, Tags(self.store))
         return {
             name: getattr(owner, wire.snake_case(name))
-            for owner in (*owners, *self.integrations.owners())
+            for owner in owners
             for name in wire.service_operations()
             if hasattr(owner, wire.snake_case(name))
         }
-
-    # Faults, for tests of what retries them.
-
-    def inject(
-        self,
-        where: str,
-        code: str = "InternalFailure",
-        message: str = "injected",
-        status: int = 400,
-        times: int = 1,
-        after: int = 0,
-        acts: bool = False,
-        agent: str = "",
-    ) -> None:
-        """Make calls of an operation, or jobs of a kind, fail: the first `after` that fit pass, the
-        next `times` fail.
-
-        `where` is an operation such as "CreateTrainingJob", or "*"; or "ProcessingJob" or
-        "TrainingJob" for the job itself: its FailureReason becomes "<code>: <message>". Status 0
-        drops the connection. `acts`: the call is carried out, and only its answer is lost. With
-        `agent`, only of clients that have this in their user agent: "sm-mlops" is that of the
-        commands, which services of the sandbox do not have.
-        """
-        self._faults.append(Fault(where, status, message, times, after, acts, code, agent))
-
-    def faulty(self) -> bool:
-        """Tell whether a fault waits for a call."""
-        return bool(self._faults)
-
-    def _take_fault(self, where: str, agent: str | None = None) -> Fault | None:
-        """Return the fault that meets a call of a client with this user agent, or a job."""
-        return self._faults.take(
-            lambda fault: (
-                (fault.where == where or (fault.where == "*" and agent is not None))
-                and fault.agent in (agent or "")
-            )
-        )
-
-    def _fail(
-        self,
-        fault: Fault,
-        service: str,
-        caller: Caller,
-        environ: dict[str, Any],
-        start: Start,
-    ) -> Iterable[bytes]:
-        if fault.acts:
-            for _ in self._serve(service, caller, environ, lambda *_: None):
-                pass
-        if not fault.status:
-            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
-        error = ApiError(fault.code, fault.message, fault.status or 500)
-        if _invokes(service, environ):
-            return runtime.error_answer(error, start)
-        content = error_reply(start, error, calls.xml(service, environ))
-        # Nobody reads the body of such an answer, which would be taken for the next answer's.
-        return [] if environ["REQUEST_METHOD"] == "HEAD" else content
-
-    def _job_fault(self, kind: str) -> str | None:
-        fault = self._take_fault(kind)
-        return f"{fault.code}: {fault.message}" if fault else None
 
     # The sandbox's own requests.
 
@@ -448,7 +384,7 @@ class Server:
             while connection.recv(64):
                 pass
         except OSError:
-            pass  # The client was killed; its lease ends all the same.
+            pass  # The client was killed, which ends its lease too.
         finally:
             with self._state_lock:
                 self._leases -= 1
@@ -457,30 +393,11 @@ class Server:
         return []
 
 
-_TAGGED = {
-    "pipeline": PIPELINE,
-    "model-package-group": GROUP,
-    "model-package": PACKAGE,
-    "processing-job": PROCESSING,
-    "training-job": TRAINING,
-    "model": MODEL,
-    "endpoint-config": CONFIG,
-    "endpoint": ENDPOINT,
-    **TAGGED,
-}
 TAG_OPERATIONS = ("AddTags", "ListTags", "DeleteTags")
 
 
-def _operation(service: str, environ: dict[str, Any]) -> str:
-    """Return the operation that a request asks for, "" when it cannot be told."""
-    if _invokes(service, environ):
-        asynchronous = environ["PATH_INFO"].endswith("/async-invocations")
-        return "InvokeEndpointAsync" if asynchronous else "InvokeEndpoint"
-    return calls.operation(service, environ)
-
-
 def _invokes(service: str, environ: dict[str, Any]) -> bool:
-    # A bucket may be called "endpoints"; everybody else must not meet moto's made-up answers.
+    # A bucket may be named "endpoints"; no other service has such a path.
     return service != "s3" and bool(runtime.PATH.match(environ.get("PATH_INFO", "")))
 
 
@@ -492,7 +409,7 @@ def _parsed(body: bytes) -> Params:
 
 
 def _defect(error: Exception, where: str) -> ApiError:
-    """Log a defect of the sandbox and return the error that its client is told."""
+    """Log a defect of the sandbox and return the error for its client."""
     log.exception("%s", where)
     words = f"Internal error of the sandbox, see server.log: {error!r}"
     return ApiError("InternalFailure", words, 500)

@@ -1,6 +1,6 @@
-"""Services that speak AWS's JSON protocol and are answered here in full, not by moto.
+"""Services that speak AWS's JSON protocol and do not use moto.
 
-What an operation's method does not exist for is refused, loudly. Knows no service.
+An operation without a method is refused by name. Knows no service.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from sm_mlops.sandbox import wire
 from sm_mlops.sandbox.storage import Record, Store
 from sm_mlops.sandbox.wire import ApiError, Caller, Params
 
-TOKENS = ("IdempotencyToken", "ProvisionToken", "TerminateToken", "UpdateToken")
 TOKEN = "RequestToken"
 LETTERS = string.ascii_lowercase + string.digits
 
@@ -25,7 +24,7 @@ class JsonService:
 
     service = ""
     codes = ("ValidationException", "ResourceNotFoundException")
-    """The service's codes for a request that does not fit and for what is not there."""
+    """The service's codes for an invalid request and for a missing resource."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -40,7 +39,7 @@ class JsonService:
             wire.check(operation, params, self.service)
         except ApiError as error:
             raise self.invalid(error.message) from error
-        token = next((params[name] for name in TOKENS if name in params), None)
+        token = params.get("IdempotencyToken")
         key = f"{self.service}:{caller.account}:{caller.region}:{operation}:{token}"
         if token is not None:
             known = self.store.get(TOKEN, key)
@@ -55,17 +54,17 @@ class JsonService:
         return answer
 
     def invalid(self, message: str) -> ApiError:
-        """Return the error for a request that does not fit."""
+        """Return the error for an invalid request."""
         return ApiError(self.codes[0], message)
 
     def missing(self, message: str) -> ApiError:
-        """Return the error for what is not there."""
+        """Return the error for a missing resource."""
         return ApiError(self.codes[1], message)
 
-    def one(self, kind: str, key: str, what: str) -> Record:
-        """Return a record. Raises ApiError."""
+    def one(self, kind: str, key: str, what: str, caller: Caller) -> Record:
+        """Return a record of the caller's account and region. Raises ApiError."""
         found = self.store.get(kind, key)
-        if found is None:
+        if found is None or found["_place"] != [caller.account, caller.region]:
             raise self.missing(f"{what} not found.")
         return found
 
@@ -84,5 +83,5 @@ def new_id(prefix: str, length: int = 13) -> str:
 
 
 def place(caller: Caller) -> dict[str, Any]:
-    """Return the member of a record that says whose it is."""
+    """Return the member of a record that holds its account and region."""
     return {"_place": [caller.account, caller.region]}

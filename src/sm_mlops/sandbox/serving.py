@@ -1,4 +1,4 @@
-"""The process that serves one production variant: unpacked, started, pinged, asked, ended.
+"""The process that serves one production variant, from unpacking to its end.
 
 Knows processes and HTTP on 127.0.0.1; nothing of endpoints, their states or AWS's API.
 """
@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from sm_mlops.sandbox.processes import isolated_environment, supervised
+from sm_mlops.sandbox import processes
 
 LOG_GROUP = "/aws/sagemaker/Endpoints/"
 STARTUP_SECONDS = 240.0
@@ -31,7 +31,7 @@ _OPT_ML = "/opt/ml"
 
 
 class ServingFailed(Exception):
-    """The container does not serve; `problem` says at which point it failed."""
+    """The container does not serve; `problem` names the point of failure."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(problem)
@@ -39,7 +39,7 @@ class ServingFailed(Exception):
 
 
 class NoAnswer(Exception):
-    """A request got no answer: the process ended under it, or `late`, the time was up."""
+    """A request got no answer: the process ended or, if `late`, the request timed out."""
 
     def __init__(self, late: bool) -> None:
         super().__init__("timed out" if late else "the process ended")
@@ -48,7 +48,7 @@ class NoAnswer(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """What the container has answered, and how long it took in seconds."""
+    """What the container answered, and how long it took in seconds."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -58,7 +58,7 @@ class Answer:
 
 @dataclass
 class Process:
-    """A started process and the connections to it that are free."""
+    """A started process and its free connections."""
 
     popen: subprocess.Popen[bytes]
     port: int
@@ -81,20 +81,17 @@ class Process:
         return found
 
     def end(self) -> None:
-        """Kill it with all it has started, and wait until it is gone."""
-        # The end of its lifeline; see supervise.py.
-        with contextlib.suppress(OSError):
-            cast(Any, self.popen.stdin).close()
-        self.popen.wait()
+        """Kill it and close the connections."""
+        processes.end(self.popen)
         while self.free:
             self.free.pop().close()
 
 
 class Container:
-    """One model in a process of its own, which starts when it is first needed.
+    """One model in its own process, which starts when first needed.
 
-    `folder` is this container's own; in it `ml` stands for /opt/ml. `archive` returns where the
-    model.tar.gz is, which is unpacked once, or None. Safe for threads.
+    `folder` is this container's own; in it `ml` stands for /opt/ml. `archive` returns the path of
+    the model.tar.gz, which is unpacked once, or None. Safe for threads.
     """
 
     def __init__(
@@ -114,12 +111,6 @@ class Container:
         self._lock = threading.Lock()
         self._active = 0
 
-    @property
-    def pid(self) -> int | None:
-        """Return the id of the process that supervises the model's, if it runs."""
-        process = self._process
-        return process.popen.pid if process and process.alive else None
-
     def start(self) -> Process:
         """Return the running process, started and healthy. Raises ServingFailed."""
         process = self._process
@@ -133,7 +124,7 @@ class Container:
                 raise ServingFailed("ended")
             if process is not None:
                 process.end()
-                self._note("the process had ended and is started anew")
+                self._note("the process had ended; starting it again")
             self._unpack()
             started = self._spawn()
             try:
@@ -162,7 +153,7 @@ class Container:
                 except TimeoutError as error:
                     raise NoAnswer(late=True) from error
                 except (OSError, http.client.HTTPException) as error:
-                    # A killed process may take a moment to be known as ended.
+                    # It may take a moment to see that a process was killed.
                     if last or not _ends(process):
                         raise NoAnswer(late=False) from error
             raise AssertionError("unreachable")
@@ -172,7 +163,7 @@ class Container:
             self._bound_log()
 
     def drain(self, seconds: float) -> None:
-        """Return when no request is under way, or when the time is up."""
+        """Wait until no request is being answered, at most this long."""
         end = time.monotonic() + seconds
         while self._active and time.monotonic() < end:
             time.sleep(0.01)
@@ -211,37 +202,28 @@ class Container:
             except (tarfile.TarError, EOFError, OSError) as error:
                 self._note(f"cannot unpack the model data: {error}")
                 raise ServingFailed("extract") from error
-        # Only a whole folder gets the name.
+        # Only a complete folder gets this name.
         part.rename(base / "model")
 
     def _spawn(self) -> Process:
         base = self.folder / "ml"
-        environment = isolated_environment(base, self.folder / "tmp", self.region)
+        environment = processes.isolated_environment(base, self.folder / "tmp", self.region)
         for name, value in self.environment.items():
             environment[name] = (
                 f"{base}{value.removeprefix(_OPT_ML)}"
                 if value == _OPT_ML or value.startswith(f"{_OPT_ML}/")
                 else value
             )
-        # Not the container's own choice, unlike the rest.
+        # Unlike the others, this one is not the container's to choose.
         environment["SAGEMAKER_BASE_DIR"] = str(base)
         listening = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
         with listening, self.log.open("ab") as log:
             command = [sys.executable, str(_HERE / "model_server.py"), str(listening.fileno())]
-            popen = subprocess.Popen(
-                supervised(command),
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                cwd=base,
-                env=environment,
-                pass_fds=[listening.fileno()],
-                start_new_session=True,
-            )
+            popen = processes.start(command, log, base, environment, [listening.fileno()])
             return Process(popen, listening.getsockname()[1])
 
     def _ping(self, process: Process) -> None:
-        """Return when the process answers: it accepts what waits once the model is loaded."""
+        """Wait until the process answers, which it does once the model is loaded."""
         self._starting = process
         if self.ended:
             process.end()
@@ -265,11 +247,11 @@ class Container:
             raise ServingFailed("ping")
 
     def _bound_log(self) -> None:
-        # Its writers append, so what they write next begins the file anew.
+        # Its writers append, so their next line is the first of the file.
         with contextlib.suppress(FileNotFoundError):
             if self.log.stat().st_size > LARGEST_LOG:
                 os.truncate(self.log, 0)
-                self._note("the log had become too long and begins anew here")
+                self._note("the log was too long; it starts again here")
 
     def _note(self, text: str) -> None:
         with self.log.open("a", encoding="utf-8") as log:

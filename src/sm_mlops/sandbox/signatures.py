@@ -1,4 +1,4 @@
-"""Whose request it is and for which service, as its signature says. Verifies nothing."""
+"""The caller and service of a request, from its signature. Verifies nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def caller_of(environ: dict[str, Any], region: str) -> Caller:
         return Caller(ACCOUNT, region, "")
     if parts[0] == client.ACCESS_KEY:
         return Caller(ACCOUNT, parts[2] or region, parts[0])
-    # Imported late: the first answer of a new server need not wait for all of IAM.
+    # Imported late: the first answer of a new server does not wait for all of IAM.
     from moto.iam.models import get_account_id_from
 
     return Caller(get_account_id_from(parts[0]), parts[2] or region, parts[0])
@@ -31,8 +31,8 @@ def signed_for(environ: dict[str, Any]) -> str:
 
 
 def _credential(environ: dict[str, Any]) -> list[str]:
-    """Return key, date, region, service and end of a signature, which stands in a header or in the
-    query of a presigned address."""
+    """Return key, date, region, service and end of a signature, from a header or from the query of
+    a presigned URL."""
     header, query = environ.get("HTTP_AUTHORIZATION", ""), environ.get("QUERY_STRING", "")
     found: str = header.partition("Credential=")[2].split(",")[0]
     if not found and "X-Amz-Credential=" in query:

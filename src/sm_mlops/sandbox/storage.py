@@ -1,6 +1,6 @@
-"""The sandbox's memory: one SQLite file for records, plain files for S3 objects.
+"""The sandbox's state: one SQLite file for records, plain files for S3 objects.
 
-Knows nothing of what the records mean. Every write is one transaction, so a `kill -9` at any moment
+Does not know what the records mean. Every write is one transaction, so a `kill -9` at any moment
 leaves either the old state or the new one.
 """
 
@@ -30,8 +30,8 @@ class DamagedState(Exception):
 class Store:
     """Records by kind and key, kept in memory and written through to SQLite.
 
-    Records are JSON objects (times as seconds since 1970). Whoever changes one holds `lock` and
-    calls `put`, which is also what makes the change durable.
+    Records are JSON objects (times as seconds since 1970). To change one, hold `lock` and
+    call `put`, which also makes the change durable.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -92,7 +92,7 @@ class Store:
             )
 
     def delete(self, kind: str, key: str) -> None:
-        """Forget a record; nothing happens when there is none."""
+        """Forget a record if it exists."""
         with self.lock:
             self.all(kind).pop(key, None)
             self._db.execute("DELETE FROM record WHERE kind = ? AND key = ?", (kind, key))
@@ -152,7 +152,7 @@ class Files:
         self.incoming.mkdir(parents=True, exist_ok=True)
 
     def temporary(self) -> Path:
-        """Return a fresh path on the same file system, for content on its way in."""
+        """Return an unused path on the same file system, for new content."""
         with self._lock:
             self._count += 1
             return self.incoming / f"{os.getpid()}-{self._count}"
@@ -204,13 +204,9 @@ class Files:
 
     def sweep(self, known: set[str]) -> None:
         """Remove every file that is not in `known`: leftovers of a killed server."""
-        for path in self._walk():
-            name = path.relative_to(self.folder).as_posix()
-            if name not in known:
-                self.remove(name)
-        self.incoming.mkdir(parents=True, exist_ok=True)
-
-    def _walk(self) -> Iterator[Path]:
         for folder, _, names in os.walk(self.folder):
-            for name in names:
-                yield Path(folder) / name
+            for path in (Path(folder, name) for name in names):
+                name = path.relative_to(self.folder).as_posix()
+                if name not in known:
+                    self.remove(name)
+        self.incoming.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
 """Runs one job's process and never lets it outlive the sandbox. Started as a script; standard
 library only.
 
-Standard input is the lifeline: "T" asks for SIGTERM, "K" for SIGKILL, and its end (the sandbox is
-gone, however it went) kills the job with everything it started.
+Standard input is the lifeline: "T" requests SIGTERM, "K" SIGKILL, and its end (the sandbox has
+ended, for whatever reason) kills the job with everything it started.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ def main(command: list[str]) -> int:
     linux = sys.platform == "linux"
     libc = ctypes.CDLL(None) if linux else None
     if libc is not None:
-        # What the job leaves behind becomes our child, so that we can end it.
+        # The job's orphans become our children, so that we can end them.
         libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     wake, awake = os.pipe()
     os.set_blocking(awake, False)
@@ -75,13 +75,13 @@ def watch(child: int, wake: int) -> int:
 
 def end_group(group: int, how: int) -> None:
     """Signal every process of the job's group."""
-    # Nobody may be left; macOS says "not permitted" for a group of zombies.
+    # The group may be empty; macOS says "not permitted" for a group of zombies.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, how)
 
 
 def end_strays() -> None:
-    """Kill what left the job's group (daemons), until no child of ours is left."""
+    """Kill what left the job's group (daemons), until no child remains."""
     while True:
         try:
             os.waitpid(-1, os.WNOHANG)

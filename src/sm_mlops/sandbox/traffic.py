@@ -1,5 +1,5 @@
-"""How an update of an endpoint moves its traffic, which deployments SageMaker takes, and what the
-new fleet keeps of the old one.
+"""How an update of an endpoint shifts its traffic, which deployments SageMaker accepts, and what
+the new fleet keeps from the old one.
 
 Source: https://docs.aws.amazon.com/sagemaker/latest/dg/deployment-guardrails.html
 """
@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from sm_mlops.sandbox import wire
-from sm_mlops.sandbox.metrics import known_alarm
+from sm_mlops.sandbox.metrics import find_alarm
 from sm_mlops.sandbox.storage import Record
 from sm_mlops.sandbox.wire import Caller, Params, invalid
 
@@ -44,7 +44,7 @@ def check_update(record: Record, pending: Record, caller: Caller) -> None:
         )
     _check_deployment(deployment)
     for alarm in deployment.get("AutoRollbackConfiguration", {}).get("Alarms", []):
-        if not known_alarm(alarm["AlarmName"], caller):
+        if find_alarm(alarm["AlarmName"], caller) is None:
             raise invalid(f"Could not find CloudWatch alarm {alarm['AlarmName']}.")
 
 
@@ -82,7 +82,7 @@ def steps(deployment: Params) -> list[tuple[float, float]]:
 
 
 def retain(record: Record, pending: Record, excluded: set[str]) -> None:
-    """Let the new fleet keep the instance count, weight and capture that the old one has now."""
+    """Make the new fleet keep the current instance count, weight and capture of the old one."""
     [old], new = record["ProductionVariants"], pending["variant"]
     if old["VariantName"] == new["VariantName"]:
         if "DesiredWeight" not in excluded:
@@ -96,7 +96,7 @@ def retain(record: Record, pending: Record, excluded: set[str]) -> None:
 
 def scalable_targets(record: Record) -> list[Any]:
     """Return moto's scalable targets of an endpoint's variant."""
-    # Whoever registers one has it imported; it brings all of EC2 with it: 100 MB and half a second.
+    # Imported once a target is registered; it loads all of EC2: 100 MB and half a second.
     module = sys.modules.get("moto.applicationautoscaling.models")
     if module is None:
         return []

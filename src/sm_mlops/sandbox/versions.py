@@ -1,4 +1,4 @@
-"""When the versions of a secret were made, of which moto 5.2 tells the time of the question."""
+"""The creation times of a secret's versions; moto 5.2 returns the current time instead."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import json
 from typing import Any
 
 
-def mend() -> None:
-    """Let ListSecretVersionIds answer as Secrets Manager does: versions with a label, and when each
-    was made.
+def fix() -> None:
+    """Make ListSecretVersionIds return only versions with a label, each with its creation time.
 
     Source: https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_ListSecretVersionIds.html
     """

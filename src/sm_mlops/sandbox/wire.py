@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from botocore.loaders import Loader
@@ -23,7 +24,7 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True)
 class Caller:
-    """Whose request it is: the account and region it was signed for, and the access key."""
+    """The account and region that a request was signed for, and its access key."""
 
     account: str
     region: str
@@ -84,7 +85,7 @@ def input_shape(operation: str, service: str = "sagemaker") -> StructureShape:
 
 
 def check(operation: str, params: Params, service: str = "sagemaker") -> None:
-    """Refuse a request that does not fit the model: types, required members, lengths, patterns,
+    """Refuse a request that does not match the model: types, required members, lengths, patterns,
     enums.
 
     botocore's client checks types and required members only; the service checks all of it, so the
@@ -157,22 +158,20 @@ def _check_limits(value: Any, shape: Shape, wrong: Callable[[str], None]) -> Non
     if "max" in limits and size > limits["max"]:
         wrong(f"Member must have {unit}less than or equal to {limits['max']}")
     pattern = limits.get("pattern")
-    if pattern and isinstance(value, str) and not _matches(pattern, value):
+    if pattern and isinstance(value, str) and not java_pattern(pattern, re.DOTALL).fullmatch(value):
         wrong(f"Member must satisfy regular expression pattern: {pattern}")
 
 
 @functools.cache
-def _pattern(pattern: str) -> re.Pattern[str] | None:
-    # The model's patterns are Java's; the few that Python cannot read (\p{...}) are not checked.
+def java_pattern(pattern: str, flags: int = 0) -> re.Pattern[str]:
+    """Return a pattern of AWS's models and schemas, which are Java's.
+
+    The few that Python cannot read (\\p{...}) are not checked: theirs matches everything.
+    """
     try:
-        return re.compile(pattern, re.DOTALL)
+        return re.compile(pattern, flags)
     except re.error:
-        return None
-
-
-def _matches(pattern: str, value: str) -> bool:
-    compiled = _pattern(pattern)
-    return compiled is None or compiled.fullmatch(value) is not None
+        return re.compile(".*", re.DOTALL)
 
 
 def _join(path: str, name: str) -> str:
@@ -195,7 +194,7 @@ def page(rows: list[Row], params: Params, default: int = 10) -> tuple[list[Row],
 
 
 def only(operation: str, params: Params, *names: str) -> None:
-    """Raise ApiError for members of a request that the operation does not read here."""
+    """Raise ApiError for members of a request that the sandbox does not implement."""
     for name in sorted(set(params) - set(names)):
         raise not_implemented(f"sagemaker:{operation} with {name}")
 
@@ -214,13 +213,9 @@ def listed(
     return page(rows if first == "Ascending" else rows[::-1], params)
 
 
-def between(
-    record: Params, params: Params, field: str = "CreationTime", name: str | None = None
-) -> bool:
-    """Tell whether a record's time lies in the request's <name>After and <name>Before."""
-    name = name or field
-    after, before = params.get(f"{name}After"), params.get(f"{name}Before")
-    return (after is None or record[field] >= after) and (before is None or record[field] <= before)
+def moment(seconds: float) -> str:
+    """Return a time in ISO 8601, with milliseconds."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
 
 
 def pick(record: Params, *names: str) -> Params:

@@ -37,7 +37,7 @@ class Address(Protocol):
 
 
 class Workflows:
-    """Signs jobs in; the sandbox is asked over HTTP like anybody."""
+    """Signs jobs in, over HTTP like any other client."""
 
     def __init__(self, github: GitHub, tokens: Tokens, sandbox: Address) -> None:
         self.github, self.tokens, self.sandbox = github, tokens, sandbox
@@ -48,7 +48,6 @@ class Workflows:
         environment: str = "",
         ref: str = "refs/heads/main",
         role_arn: str = "",
-        job: str = "job",
     ) -> dict[str, str]:
         """Return the variables of a job. Raises ApiError when AWS refuses the sign-in.
 
@@ -62,7 +61,7 @@ class Workflows:
         role = role_arn or record["_variables"].get("AWS_ROLE_ARN", {}).get("value", "")
         if not role:
             raise ApiError("NotFound", f"{repository} has no variable AWS_ROLE_ARN", 404)
-        name = f"{record['name']}-{job}-{RUN_ID}"[:64]
+        name = f"{record['name']}-job-{RUN_ID}"[:64]
         keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
         if set(keys) <= set(record["_secrets"]):
             key, secret = (github.routes.secret(record["full_name"], each) for each in keys)
@@ -106,5 +105,5 @@ def _asked(call: Callable[[], Any]) -> Any:
     try:
         return call()
     except ClientError as error:
-        told = error.response["Error"]
-        raise ApiError(told["Code"], told["Message"], 403) from error
+        answer = error.response["Error"]
+        raise ApiError(answer["Code"], answer["Message"], 403) from error

@@ -1,4 +1,4 @@
-"""What every resource type needs: a call to make, its failures, names, arguments and tags.
+"""Shared by all resource types: calls, failures, names, arguments and tags.
 
 Knows AWS's services through boto3 only; the engine decides when a call is made.
 """
@@ -61,7 +61,7 @@ class Cancelled(Exception):
 
 @dataclass
 class Call:
-    """One resource to be made, changed or deleted.
+    """One resource to create, change or delete.
 
     `name` is the one from the template or a generated one; `properties` are complete, without tags.
     `previous` and `previous_tags` are those before an update.
@@ -101,8 +101,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Name:
-    """How a resource gets its physical name: the property that may give it, and what CloudFormation
-    makes up otherwise."""
+    """How a resource gets its physical name: from a property, or else generated."""
 
     property: str
     longest: int = 64
@@ -123,7 +122,7 @@ class Name:
 
 @dataclass(frozen=True)
 class Provider:
-    """How one resource type is made, changed and deleted.
+    """How to create, change and delete resources of one type.
 
     `update` is None for a type whose changes always need a new resource. `attributes` are what
     Fn::GetAtt may name. `physical` returns the physical id that a resource gets, "" where the
@@ -148,6 +147,22 @@ def absent_is_fine() -> Iterator[None]:
     except ClientError as error:
         if not is_missing(error):
             raise
+
+
+def deletes(
+    service: str, operation: str, arguments: str | Callable[[Call], Json]
+) -> Callable[[Call], None]:
+    """Return a function that deletes a resource with one operation.
+
+    `arguments` is the member that takes the physical id, or returns all members.
+    """
+
+    def delete(call: Call) -> None:
+        given = {arguments: call.physical} if isinstance(arguments, str) else arguments(call)
+        with absent_is_fine():
+            getattr(call.client(service), operation)(**given)
+
+    return delete
 
 
 def is_missing(error: ClientError) -> bool:
@@ -208,13 +223,13 @@ def document(value: Any) -> str:
 
 
 def pairs(tags: dict[str, str]) -> list[dict[str, str]]:
-    """Return tags as most services want them."""
+    """Return tags in the form that most services take."""
     return [{"Key": key, "Value": value} for key, value in tags.items()]
 
 
 @dataclass(frozen=True)
 class Tagging:
-    """How a service changes the tags of what exists: operations and their arguments' names."""
+    """How a service changes tags: its operations and the names of their arguments."""
 
     add: str
     remove: str
@@ -224,7 +239,7 @@ class Tagging:
     as_map: bool = False
 
     def apply(self, client: Any, target: Any, call: Call) -> None:
-        """Bring the tags of a resource from the previous ones to those wanted."""
+        """Change the tags of a resource from the previous ones to the new ones."""
         where = {self.target: target}
         gone = [key for key in call.previous_tags if key not in call.tags]
         new = {k: v for k, v in call.tags.items() if call.previous_tags.get(k) != v}
@@ -250,7 +265,7 @@ def last_part(call: Call) -> str:
 
 
 def pick(given: Json, *names: str) -> Json:
-    """Return the members of these names that are given."""
+    """Return the members with these names."""
     return {name: given[name] for name in names if name in given}
 
 
@@ -265,7 +280,7 @@ def present(**given: Any) -> Json:
 
 
 def texts(given: Json) -> dict[str, str]:
-    """Return attributes as the services that take text only want them."""
+    """Return attributes as text, for services that take only text."""
     return {name: str(value).lower() for name, value in given.items()}
 
 
@@ -294,7 +309,7 @@ def api(
     create: str,
     delete: str,
     made: Callable[[Call, Json], Made],
-    gone: Callable[[Call], Json],
+    gone: str | Callable[[Call], Json],
     *,
     name: Name | None = None,
     attributes: tuple[str, ...] = (),
@@ -304,9 +319,9 @@ def api(
 ) -> Provider:
     """Return the provider of a type whose properties are the arguments of one operation.
 
-    `made` reads Ref and attributes from the operation's answer, `gone` gives the arguments of the
-    delete operation. `again`: the operation also changes what exists. Otherwise only tags can
-    change, of the ARN or name that Ref returns.
+    `made` reads Ref and attributes from the operation's answer, `gone` are the arguments of the
+    delete operation; see `deletes`. `again`: the operation also changes what exists. Otherwise only
+    tags can change, of the ARN or name that Ref returns.
     """
 
     def arguments(call: Call) -> Json:
@@ -326,14 +341,14 @@ def api(
 
     def update_one(call: Call) -> Made:
         client = call.client(service)
+        if not again:
+            fixed(call, *call.properties, *call.previous)
         answer = getattr(client, create)(**arguments(call)) if again else {}
         result = made(call, answer)
         if tagging is not None:
             tagging.apply(client, result.attributes.get("Arn", call.physical), call)
         return result
 
-    def delete_one(call: Call) -> None:
-        with absent_is_fine():
-            getattr(call.client(service), delete)(**gone(call))
-
-    return Provider(create_one, delete_one, update_one, name, attributes, physical)
+    return Provider(
+        create_one, deletes(service, delete, gone), update_one, name, attributes, physical
+    )

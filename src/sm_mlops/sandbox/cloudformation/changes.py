@@ -1,5 +1,5 @@
-"""The content of a change set: what has to change to get from a stack to a template. Computes only.
-The engine decides again, resource by resource, once all values are known."""
+"""The content of a change set: the changes from a stack to a template. Only computes; the engine
+decides again for each resource once all values are known."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Wanted:
 
 
 def wanted(scope: Scope, logical: str, stack_tags: Tags) -> Wanted:
-    """Return what the scope's template asks for under a logical name."""
+    """Return the resource that the scope's template wants under a logical name."""
     resource = scope.template.resources[logical]
     kind = resource["Type"]
     properties = schemas.conform(kind, scope.properties(logical))
@@ -176,7 +176,7 @@ def _replacement(
     old: Scope | None,
 ) -> str:
     """Return whether a change needs a new resource: "Conditional" where that depends on a value
-    that is not known before."""
+    that is not known yet."""
     always = [d["Target"]["Name"] for d in details if d["Target"]["RequiresRecreation"] == "Always"]
     raw = scope.template.resources[logical].get("Properties", {})
     raw_before = (before.resources if before else {}).get(logical, {}).get("Properties", {})

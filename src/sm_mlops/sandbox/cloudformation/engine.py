@@ -1,6 +1,6 @@
 """One operation on one stack, from its first event to its last: create, update, roll back, delete.
 
-Knows neither the API nor any resource type. All that it decides by is in the stack's record, so the
+Knows neither the API nor any resource type. Everything it needs is in the stack's record, so the
 next start resumes an operation that a kill ended. Statuses and the order of events are those of
 AWS's pages "Stack status codes" and "Updating stacks using direct updates".
 """
@@ -15,6 +15,7 @@ from sm_mlops.sandbox.cloudformation import changes, template
 from sm_mlops.sandbox.cloudformation.calls import Call, ResourceFailed
 from sm_mlops.sandbox.cloudformation.expressions import Made, Scope, Unresolved
 from sm_mlops.sandbox.cloudformation.ledger import TARGET, Ledger, caller_of
+from sm_mlops.sandbox.cloudformation.parameters import as_text
 from sm_mlops.sandbox.cloudformation.providers import PROVIDERS
 from sm_mlops.sandbox.cloudformation.steps import Steps, new_record
 from sm_mlops.sandbox.storage import Record
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 def scope_of(ledger: Ledger, stack: Record) -> Scope:
-    """Return the world in which a stack's template is evaluated."""
+    """Return the scope in which a stack's template is evaluated."""
     caller = caller_of(stack)
     exports = {name: value for name, (value, _) in ledger.exports(caller).items()}
     resources: dict[str, Record] = stack["_resources"]
@@ -52,7 +53,7 @@ def keep_target(stack: Record) -> None:
 
 
 class Operation(Steps):
-    """What runs on a stack, from its first status to its last."""
+    """An operation on a stack, from its first status to its last."""
 
     def create(self) -> None:
         """Make a new stack."""
@@ -66,7 +67,7 @@ class Operation(Steps):
             self.undo_create(f"{why} Rollback requested by user.")
 
     def bring_in(self, announced: bool = False) -> None:
-        """Take over what the record's `_imported` names, unchanged; all of it or nothing."""
+        """Import what the record's `_imported` names, unchanged; all of it or nothing."""
         if not announced:
             self._status("IMPORT_IN_PROGRESS", "User Initiated")
         scope = scope_of(self.ledger, self.stack)
@@ -98,8 +99,7 @@ class Operation(Steps):
 
     def find_begun(self) -> None:
         """Fill in the physical ids of resources that were being created when the sandbox was
-        killed: whether the service got the request is unknown, but the id that it would have given
-        is not."""
+        killed: it is unknown whether the service got the request, but the id is predictable."""
         for record in self.stack["_resources"].values():
             begun = record["ResourceStatus"] in ("CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS")
             if begun and not record["PhysicalResourceId"]:
@@ -119,7 +119,7 @@ class Operation(Steps):
             self._status("ROLLBACK_COMPLETE")
 
     def update(self) -> None:
-        """Bring a stack to the target that its record already holds; `keep_target` came first."""
+        """Bring a stack to the target in its record; call `keep_target` first."""
         self._status("UPDATE_IN_PROGRESS", "User Initiated")
         why = self._apply()
         if why is None:
@@ -150,7 +150,7 @@ class Operation(Steps):
         self.clean_up("UPDATE_COMPLETE", "Update successful. ")
 
     def clean_up(self, status: str, prefix: str = "") -> None:
-        """Delete what an update or its rollback has left over, and end with this status."""
+        """Delete the leftovers of an update or its rollback, and end with this status."""
         self._fresh()
         left = self.stack["_leftovers"]
         failed = self._delete_all(left, lambda record: record.get("_keep") == "Retain")
@@ -159,7 +159,7 @@ class Operation(Steps):
         self._status(status, why)
 
     def roll_back(self, why: str, skip: Iterable[str] = ()) -> None:
-        """Bring a stack back to how it was before the update that has failed."""
+        """Restore a stack to its state before the failed update."""
         self._fresh()
         self._status("UPDATE_ROLLBACK_IN_PROGRESS", why)
         before, skip = self.stack["_before"], set(skip)
@@ -234,7 +234,7 @@ class Operation(Steps):
             self.stack |= {"_before": None, "_orphans": [], "Outputs": [], "_imports": []}
         self._status("DELETE_COMPLETE")
 
-    # Towards the target.
+    # Moving to the target.
 
     def _apply(self) -> str | None:
         """Make and change resources; return why that has failed."""
@@ -280,9 +280,7 @@ class Operation(Steps):
                     f"Template format error: Output {name} is malformed. The Value field of "
                     "every Outputs member must evaluate to a String."
                 )
-            if isinstance(value, bool):
-                value = str(value).lower()
-            row = {"OutputKey": name, "OutputValue": str(value)}
+            row = {"OutputKey": name, "OutputValue": as_text(value)}
             if output.get("Description"):
                 row["Description"] = output["Description"]
             if "Export" in output:
@@ -312,7 +310,7 @@ class Operation(Steps):
 
 
 def _found(call: Call) -> Made:
-    """Return what an import takes over, as the service has it. Raises ResourceFailed."""
+    """Return an imported resource, as the service has it. Raises ResourceFailed."""
     provider = PROVIDERS[call.kind]
     assert provider.exists is not None and provider.update is not None
     if not provider.exists(call):

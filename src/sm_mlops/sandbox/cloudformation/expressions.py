@@ -247,6 +247,4 @@ def unknown(value: Any) -> bool:
 
 
 def _plain(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return value if isinstance(value, (str, list)) else str(value)  # type: ignore[return-value]
+    return value if isinstance(value, list) else parameters.as_text(value)  # type: ignore[return-value]

@@ -1,7 +1,7 @@
-"""Change sets of type IMPORT: resources that exist and that a stack takes over as they are.
+"""Change sets of type IMPORT: existing resources that a stack takes over unchanged.
 
-Computes and asks only; the engine writes down. Changes nothing of a resource: a property that the
-template gives and the resource does not have is not applied, as on AWS.
+Only computes and reads; the engine records. As on AWS, a property of the template that the resource
+does not have is not applied.
 Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/import-resources.html
 """
 
@@ -20,7 +20,7 @@ Chosen = dict[str, str]
 
 
 def chosen(params: Params, target: Record, stack: Record, ledger: Ledger, caller: Caller) -> Chosen:
-    """Return what a request wants imported. Raises ApiError for what CloudFormation refuses."""
+    """Return the resources to import. Raises ApiError for what CloudFormation refuses."""
     rows = params.get("ResourcesToImport") or []
     if not rows:
         raise invalid("ResourcesToImport must be given for a change set of type IMPORT")

@@ -1,7 +1,7 @@
 """The records of stacks: their state, events, names and exports.
 
 Knows nothing of how a stack changes. A stack's record has the members that DescribeStacks shows
-and, with names that start with '_', what the next operation has to know.
+and, with names that start with '_', what the next operation needs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TARGET = (
 
 
 class Ledger:
-    """Stacks and their events. Whoever changes a record holds `lock`.
+    """Stacks and their events. Hold `lock` to change a record.
 
     `settle` writes other services' state to disk, so that no record is ahead of them after a kill.
     Do not call it while holding `lock`.
@@ -124,5 +124,5 @@ class Ledger:
 
 
 def caller_of(stack: Record) -> Caller:
-    """Return for whom a stack's operations act."""
+    """Return the caller of a stack's operations."""
     return Caller(stack["_account"], stack["_region"], stack["_access_key"])

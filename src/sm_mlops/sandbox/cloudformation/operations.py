@@ -1,6 +1,6 @@
 """CloudFormation's API: what each operation refuses, starts and shows.
 
-One method per operation; what then happens to a stack is the engine's.
+One method per operation; the engine then changes the stack.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Stacks(Runner):
     """Operations on stacks and change sets, a method for each of OPERATIONS."""
 
     def operation(self, name: str, caller: Caller) -> Callable[[Params], Params]:
-        """Return what answers an operation. Raises ApiError when nothing does."""
+        """Return the function that answers an operation. Raises ApiError for an unknown one."""
         if name not in OPERATIONS:
             raise not_implemented(f"cloudformation:{name}", "InvalidAction")
 
@@ -76,7 +76,6 @@ class Stacks(Runner):
     # Changing stacks.
 
     def create_stack(self, params: Params, caller: Caller) -> Params:
-        """Answer CreateStack."""
         with self._admission:
             if self.ledger.find(params["StackName"], caller) is not None:
                 raise ApiError(
@@ -88,7 +87,6 @@ class Stacks(Runner):
         return {"StackId": stack["StackId"]}
 
     def update_stack(self, params: Params, caller: Caller) -> Params:
-        """Answer UpdateStack."""
         with self._admission:
             stack = self._existing(params["StackName"], caller)
             _refuse_unless_updatable(stack)
@@ -100,7 +98,7 @@ class Stacks(Runner):
         return {"StackId": stack["StackId"]}
 
     def delete_stack(self, params: Params, caller: Caller) -> Params:
-        """Answer DeleteStack: of a stack that does not exist, too."""
+        """Answer DeleteStack, also for a stack that does not exist."""
         with self._admission:
             stack = self.ledger.find(params["StackName"], caller)
             if stack is None or stack["StackStatus"] in ("DELETE_COMPLETE", "DELETE_IN_PROGRESS"):
@@ -122,7 +120,6 @@ class Stacks(Runner):
         return {}
 
     def continue_update_rollback(self, params: Params, caller: Caller) -> Params:
-        """Answer ContinueUpdateRollback."""
         with self._admission:
             stack = self._existing(params["StackName"], caller)
             if stack["StackStatus"] != "UPDATE_ROLLBACK_FAILED":
@@ -149,7 +146,7 @@ class Stacks(Runner):
     # Change sets.
 
     def create_change_set(self, params: Params, caller: Caller) -> Params:
-        """Answer CreateChangeSet: of type CREATE it makes the stack, in REVIEW_IN_PROGRESS."""
+        """Answer CreateChangeSet; type CREATE creates the stack in REVIEW_IN_PROGRESS."""
         name, kind = params["ChangeSetName"], params.get("ChangeSetType", "UPDATE")
         if params.get("ResourcesToImport") and kind != "IMPORT":
             raise invalid("ResourcesToImport goes with a change set of type IMPORT only")
@@ -230,13 +227,12 @@ class Stacks(Runner):
             self.fail(change_set, f"Internal error of the sandbox, see server.log: {error!r}")
 
     def describe_change_set(self, params: Params, caller: Caller) -> Params:
-        """Answer DescribeChangeSet."""
         record = self._change_set(params, caller)
         rows, token = wire.page(record["Changes"], params, PAGE)
         return {**wire.public(record), "Changes": rows, **token}
 
     def execute_change_set(self, params: Params, caller: Caller) -> Params:
-        """Answer ExecuteChangeSet: the other change sets of the stack are deleted."""
+        """Answer ExecuteChangeSet, which deletes the stack's other change sets."""
         with self._admission:
             record = self._change_set(params, caller)
             stack = self.store.get(STACK, record["StackId"])
@@ -285,7 +281,7 @@ class Stacks(Runner):
             self.begin_update(stack, record["_target"])
 
     def delete_change_set(self, params: Params, caller: Caller) -> Params:
-        """Answer DeleteChangeSet: also of one that does not exist."""
+        """Answer DeleteChangeSet, also for one that does not exist."""
         try:
             record = self._change_set(params, caller)
         except ApiError as error:
@@ -296,7 +292,6 @@ class Stacks(Runner):
         return {}
 
     def list_change_sets(self, params: Params, caller: Caller) -> Params:
-        """Answer ListChangeSets."""
         stack = self._existing(params["StackName"], caller)
         rows = [
             pick(record, "StackId", "StackName", "ChangeSetId", "ChangeSetName", "Description",
@@ -310,7 +305,7 @@ class Stacks(Runner):
     # Showing.
 
     def describe_stacks(self, params: Params, caller: Caller) -> Params:
-        """Answer DescribeStacks: by name, or by id after the deletion as well."""
+        """Answer DescribeStacks, by name or id; by id also for a deleted stack."""
         if params.get("StackName"):
             rows = [self._existing(params["StackName"], caller, "Stack with id {} does not exist")]
         else:
@@ -326,20 +321,18 @@ class Stacks(Runner):
         return {"StackEvents": rows, **token}
 
     def list_stack_resources(self, params: Params, caller: Caller) -> Params:
-        """Answer ListStackResources."""
         stack = self._existing(params["StackName"], caller, "Stack with id {} does not exist")
         rows = [_resource(stack, record) for record in stack["_resources"].values()]
         rows, token = wire.page(rows, params, PAGE)
         return {"StackResourceSummaries": rows, **token}
 
     def validate_template(self, params: Params, caller: Caller) -> Params:
-        """Answer ValidateTemplate, as Service Catalog asks it of each version of a product."""
+        """Answer ValidateTemplate, which Service Catalog calls for each version of a product."""
         parsed = template.parse(targets.body_of(params, self.clients(caller)))
         targets.check_types(parsed)
         return {"Parameters": [{"ParameterKey": name} for name in parsed.parameters]}
 
     def list_imports(self, params: Params, caller: Caller) -> Params:
-        """Answer ListImports."""
         rows = self.ledger.importers(params["ExportName"], caller)
         if not rows:
             raise invalid(f"Export '{params['ExportName']}' is not imported by any stack.")
@@ -381,7 +374,7 @@ class Stacks(Runner):
             if record["StackId"] == stack["StackId"] and arn != but:
                 self.store.delete(CHANGE_SET, arn)
 
-    # Towards a target.
+    # Targets.
 
     def _new(self, params: Params, caller: Caller) -> Record:
         name = params["StackName"]

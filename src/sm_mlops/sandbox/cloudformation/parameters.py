@@ -51,7 +51,7 @@ def bind(
     for name, declared in template.parameters.items():
         if name not in values:
             if "Default" in declared:
-                values[name] = _text(declared["Default"])
+                values[name] = as_text(declared["Default"])
             else:
                 missing.append(name)
     if missing:
@@ -87,7 +87,7 @@ def _check(name: str, declared: Json, text: str) -> None:
     for item in items:
         if kind == "Number" and not _is_number(item):
             raise invalid(f"Parameter '{name}' must be a number")
-        if allowed is not None and item not in [_text(one) for one in allowed]:
+        if allowed is not None and item not in [as_text(one) for one in allowed]:
             refuse("must be one of AllowedValues")
         if kind == "Number":
             if "MinValue" in declared and float(item) < float(declared["MinValue"]):
@@ -111,7 +111,8 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """Return a scalar as CloudFormation shows it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value)

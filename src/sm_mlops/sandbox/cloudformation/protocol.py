@@ -1,7 +1,6 @@
-"""CloudFormation's wire: AWS's query protocol, requests as forms and answers as XML.
+"""CloudFormation's protocol: requests are forms and answers XML.
 
-Parsed and written by moto's implementation of the protocol, from botocore's model. Knows no
-operation.
+Uses moto's implementation of AWS's query protocol, with botocore's model. Knows no operation.
 """
 
 from __future__ import annotations
@@ -36,8 +35,7 @@ def answer(
 ) -> tuple[int, bytes]:
     """Return the HTTP status and the XML that answer a request.
 
-    `operation` returns what answers an operation of a name, and may raise ApiError like what it
-    returns.
+    `operation` returns the function that answers an operation, by name; both may raise ApiError.
     """
     form = dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
     name = form.get("Action", "")

@@ -1,6 +1,6 @@
 """The resource types that the sandbox can make, by name.
 
-Every call goes to the sandbox's own address, so it meets the same checks as anybody's. To add a
+Every call goes to the sandbox's own address, so it meets the same checks as any other. To add a
 type whose properties are those of its create operation, an entry made by `calls.api` is enough.
 """
 

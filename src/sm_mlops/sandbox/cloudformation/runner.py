@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class Runner:
-    """The stacks of one server and what runs on them.
+    """The stacks of one server and their running operations.
 
     `client` returns a boto3 client of this sandbox by service, region and access key; `on_end` is
     called when an operation ends.
@@ -107,12 +107,12 @@ class Runner:
         self.store.put(CHANGE_SET, change_set["ChangeSetId"], change_set)
 
     def clients(self, caller: Caller) -> Callable[[str], Any]:
-        """Return what makes clients by service, for whoever calls."""
+        """Return a function that makes a caller's clients by service."""
         return lambda service: self._client(service, caller.region, caller.access_key)
 
 
 def _actor(stack: Record) -> Caller:
-    """Return who changes a stack's resources: the role it was given, or who asked."""
+    """Return who changes a stack's resources: its role, or else the caller."""
     caller = caller_of(stack)
     if not stack.get("RoleARN"):
         return caller

@@ -1,6 +1,6 @@
-"""AWS's own schemas of resource types: properties checked, and which changes need a new resource.
+"""AWS's schemas of resource types: checks of properties, and which changes need a new resource.
 
-The schemas are those that cfn-lint ships, read as files: importing it costs seconds.
+The schemas come with cfn-lint and are read as files: importing it costs seconds.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sm_mlops.sandbox.cloudformation.template import Json
+from sm_mlops.sandbox.wire import java_pattern
 
 NAMES = {
     "string": "String",
@@ -85,7 +86,7 @@ def conform(kind: str, properties: Json) -> Json:
 
 
 def violations(kind: str, properties: Json) -> list[str]:
-    """Return what is wrong with a resource's properties, each as CloudFormation words it."""
+    """Return the errors in a resource's properties, in CloudFormation's words."""
     described = schema(kind)
     allowed = writable(kind)
     found = [
@@ -177,7 +178,7 @@ def _violations(value: Any, shape: Json, root: Json, path: str) -> list[str]:
             found.append(f"{path}: array items are not unique")
     elif isinstance(value, str):
         found += _size(len(value), shape, "Length", path)
-        if "pattern" in shape and not _matches(shape["pattern"], value):
+        if "pattern" in shape and not java_pattern(shape["pattern"]).search(value):
             found.append(f"{path}: string [{value}] does not match pattern {shape['pattern']}")
     elif not isinstance(value, bool):
         if "minimum" in shape and value < shape["minimum"]:
@@ -231,20 +232,6 @@ def _size(size: int, shape: Json, suffix: str, path: str) -> Iterator[str]:
         yield f"{path}: expected {'minLength' if text else 'minimum item count'}: {least}, {found}"
     if most is not None and size > most:
         yield f"{path}: expected {'maxLength' if text else 'maximum item count'}: {most}, {found}"
-
-
-@functools.cache
-def _pattern(pattern: str) -> re.Pattern[str] | None:
-    # Java's patterns; the few that Python cannot read (\p{...}) are not checked.
-    try:
-        return re.compile(pattern)
-    except re.error:
-        return None
-
-
-def _matches(pattern: str, value: str) -> bool:
-    compiled = _pattern(pattern)
-    return compiled is None or compiled.search(value) is not None
 
 
 def _found(value: Any) -> str:

@@ -76,7 +76,7 @@ def _assertions(value: Any) -> bool:
     )
 
 
-# Of each member: its members, and the one that it must have.
+# Sections: the checks of a member's members, and the required one.
 MEMBERS: dict[str, tuple[dict[str, Check], str]] = {
     "Parameters": (
         {
@@ -117,7 +117,7 @@ MEMBERS: dict[str, tuple[dict[str, Check], str]] = {
 
 
 def check(template: Json) -> None:
-    """Refuse what is not of a template's form. Raises ApiError (ValidationError)."""
+    """Refuse a template with a wrong form. Raises ApiError (ValidationError)."""
     if not _text(template.get("Description") or ""):
         raise invalid("Template format error: Description must be a string.")
     if not _texts(template.get("Transform") or []):

@@ -1,6 +1,6 @@
-"""One resource of a stack at a time: made, changed, replaced and deleted, several side by side.
+"""Single resources of a stack: created, changed, replaced and deleted, several in parallel.
 
-Knows neither the API nor any resource type, nor what the stack is to become in the end: that is the
+Knows neither the API nor any resource type, nor the target of the whole stack: that is the
 engine's.
 """
 
@@ -35,11 +35,11 @@ log = logging.getLogger(__name__)
 
 
 class Interrupted(Exception):
-    """The sandbox is ending: nothing more is written, and the next start resumes from here."""
+    """The sandbox is ending; its next start resumes from here."""
 
 
 class Steps:
-    """What an operation does to the resources of its stack. `client` makes clients by service."""
+    """The steps of an operation on a stack's resources. `client` makes clients by service."""
 
     def __init__(self, ledger: Ledger, stack: Record, client: Callable[[str], Any]) -> None:
         self.ledger, self.stack, self.client = ledger, stack, client
@@ -48,7 +48,7 @@ class Steps:
         self.unwanted = False
 
     def _change(self, scope: Scope, logical: str, tags: dict[str, str]) -> bool:
-        """Bring one resource to what the template asks for; return whether that succeeded."""
+        """Make one resource match the template; return whether that succeeded."""
         resources = self.stack["_resources"]
         record = resources.get(logical)
         kind = scope.template.resources[logical]["Type"]
@@ -138,7 +138,7 @@ class Steps:
         return True
 
     def _try(self, record: Record, work: Callable[[Call], Any], call: Call, verb: str) -> Any:
-        """Do something to a resource; return None when it failed and the record says why."""
+        """Call a provider; return None if that failed, with the reason in the record."""
         noun = NOUNS[verb]
         try:
             answer = work(call)
@@ -218,15 +218,15 @@ class Steps:
         failed = self._run(graph, work, stop=False)
         return [names[index]["LogicalResourceId"] for index in failed]
 
-    # Doing things side by side.
+    # Running in parallel.
 
     def _run(
         self, graph: dict[str, set[str]], work: Callable[[str], bool], stop: bool = True
     ) -> list[str]:
-        """Work on each name after the names it waits for; return those that failed, in order.
+        """Work on each name after its dependencies; return those that failed, in order.
 
-        `stop`: the first failure cancels what runs and starts nothing more. Otherwise only what
-        waits for the failed one is left out.
+        `stop`: the first failure cancels what runs and starts nothing more. Otherwise only
+        dependents of the failed one are skipped.
         """
         waiting = {name: set(needs) for name, needs in graph.items()}
         running: dict[Future[bool], str] = {}
@@ -264,7 +264,7 @@ class Steps:
         self.closing.set()
         self.cancel.set()
 
-    # Writing down.
+    # Recording.
 
     def _status(self, status: str, why: str | None = None) -> None:
         if self.closing.is_set():

@@ -1,6 +1,6 @@
 """The target that a request sets for a stack, and all that CloudFormation refuses before it starts.
 
-Changes nothing. The target consists of members of the stack's record, from which the engine works.
+Changes nothing. The target consists of members of the stack's record, which the engine reads.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def aim(
     ledger: Ledger,
     client: Client,
 ) -> Record:
-    """Return what a request asks a stack to become, in members of the stack's record.
+    """Return the target that a request sets for a stack, in members of the stack's record.
 
     Raises ApiError for all that CloudFormation refuses before it starts.
     """

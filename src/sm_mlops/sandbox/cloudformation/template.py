@@ -122,7 +122,7 @@ class Template:
         return found | set(listed(resource.get("DependsOn")))
 
     def references(self, value: Any) -> Iterator[Reference]:
-        """Yield every reference in a value, those in both branches of an Fn::If as well."""
+        """Yield every reference in a value, including both branches of an Fn::If."""
         if isinstance(value, list):
             for item in value:
                 yield from self.references(item)
@@ -222,7 +222,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> Json:
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML as CloudFormation reads it: short function tags, dates stay text, no key twice."""
+    """YAML as CloudFormation reads it: short function tags, dates as text, no duplicate keys."""
 
 
 def _function(loader: Any, suffix: str, node: yaml.Node) -> Json:

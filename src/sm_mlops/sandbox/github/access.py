@@ -1,4 +1,4 @@
-"""Who may see and do what in a repository, over the REST API and over git."""
+"""Permissions in a repository, over the REST API and over git."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Access:
         return record
 
     def role(self, actor: Actor, record: Record) -> str | None:
-        """Return the role of a user in a repository, None for a stranger to a private one."""
+        """Return the role of a user in a repository, None for no access to a private one."""
         login = actor.login.lower()
         owner = self.accounts.account(record["_owner"])
         if login == record["_owner"].lower() or owner["_members"].get(login) == "admin":
@@ -136,7 +136,7 @@ class Access:
 
 
 def identified(actor: Actor, needs: Needs) -> None:
-    """Raise Refused for a caller that a route outside of repositories does not let in."""
+    """Raise Refused for a caller who may not use a route outside of repositories."""
     if needs.app and actor.kind != "app":
         raise Refused(401, "A JSON web token could not be decoded")
     if not needs.app and actor.kind == "app":

@@ -1,4 +1,4 @@
-"""Who asks and what they may: accounts, tokens, Apps and their installations.
+"""Accounts, tokens, Apps and their installations, with their permissions.
 
 Tokens are kept as hashes and App keys as public keys: nothing secret of a user is in the state.
 Source: https://docs.github.com/en/rest/authentication and
@@ -26,7 +26,7 @@ ACCOUNT, TOKEN, APP, INSTALLATION = (
 )
 TOKEN_SECONDS = 3600
 LONGEST_JWT = 600
-# A scope brings those below it.
+# Scopes that include others.
 INCLUDED = {
     "repo": ("public_repo", "repo:status", "repo_deployment", "repo:invite"),
     "admin:org": ("write:org", "read:org"),
@@ -51,11 +51,11 @@ class Actor:
 
     @property
     def noun(self) -> str:
-        """Return how refusals call it."""
+        """Return its name in refusals."""
         return "integration" if self.kind == "installation" else "personal access token"
 
     def headers(self) -> dict[str, str]:
-        """Return what GitHub tells a classic token of its scopes."""
+        """Return the headers with the scopes of a classic token."""
         if self.kind != "classic":
             return {}
         return {"X-OAuth-Scopes": ", ".join(sorted(self.scopes))}
@@ -79,7 +79,7 @@ class Accounts:
         self._lock = threading.Lock()
         self._limits: dict[str, list[float]] = {}
 
-    # What a test or the sandbox's user sets up.
+    # Setup by tests or the sandbox's user.
 
     def add(self, login: str, kind: str = "User", plan: str = "enterprise", **roles: str) -> Json:
         """Add a user or an Organization; `roles` are members: login="admin" or "member".
@@ -134,8 +134,8 @@ class Accounts:
         self.store.delete(TOKEN, _hash(token))
 
     def add_app(self, owner: str, slug: str, **permissions: str) -> Json:
-        """Register a GitHub App. Returns {"id", "client_id", "private_key"}; the key is given out
-        once."""
+        """Register a GitHub App. Returns {"id", "client_id", "private_key"}; the key is returned
+        only here."""
         from cryptography.hazmat.primitives import serialization as form
         from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -172,7 +172,7 @@ class Accounts:
         return identity
 
     def limit(self, login: str, remaining: int, seconds: float = 3600) -> None:
-        """Leave an account this many requests until the limit is lifted."""
+        """Limit an account to this many requests until the limit is lifted."""
         self._limits[login.lower()] = [remaining, time.time() + seconds, 5000]
 
     # Looking up.

@@ -1,4 +1,4 @@
-"""What GitHub answers and how it words refusals. Knows no route.
+"""GitHub's answers and the wording of refusals. Knows no route.
 
 Source: https://docs.github.com/en/rest/using-the-rest-api
 """
@@ -16,7 +16,7 @@ LARGEST_PAGE = 100
 
 
 class Refused(Exception):
-    """An error answer: status, message, and what belongs into body and headers."""
+    """An error answer: status, message, and more for the body and headers."""
 
     def __init__(
         self,

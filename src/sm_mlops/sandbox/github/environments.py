@@ -93,7 +93,7 @@ class Environments(Access):
                 raise invalid("Environment", "reviewers", "invalid", f"{kind} {identity}")
 
     def _check_plan(self, record: Record, protection: bool, policy: bool) -> None:
-        """Raise Refused for what private repositories have on a better plan only.
+        """Raise Refused for what a private repository's plan does not include.
 
         Source: https://docs.github.com/en/actions/reference/workflows-and-actions/deployments-and-environments
         """

@@ -1,4 +1,4 @@
-"""The content of repositories: bare ones, read with git and pushed to through its own HTTP backend.
+"""The content of repositories: bare, read with git, and pushed to through git's HTTP backend.
 
 Runs git and nothing of the repositories' own; knows no tokens.
 """
@@ -41,7 +41,7 @@ class Bare:
         return self.folder / f"{name.lower()}.git"
 
     def create(self, name: str, branch: str) -> None:
-        """Make an empty repository; one that is there stays."""
+        """Make an empty repository unless it exists."""
         path = self.path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._git(None, "init", "--quiet", "--bare", f"--initial-branch={branch}", str(path))
@@ -152,7 +152,7 @@ class Bare:
 
 
 def _environment() -> dict[str, str]:
-    """Return an environment in which no setting of a person counts."""
+    """Return an environment without any personal settings."""
     return {
         "PATH": os.environ["PATH"],
         "HOME": os.devnull,

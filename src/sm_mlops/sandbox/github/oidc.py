@@ -19,7 +19,7 @@ SECONDS = 300
 
 
 class Tokens:
-    """Makes and verifies tokens; the key is made when it is first needed, and kept."""
+    """Makes and verifies tokens; the key is created when first needed."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -78,7 +78,7 @@ class Tokens:
         return jwt.encode(claims, self._key(), algorithm=ALGORITHM, headers={"kid": HOST})
 
     def verify(self, token: str) -> dict[str, Any]:
-        """Return a token's claims. Raises ValueError, for one that has ended TimeoutError."""
+        """Return a token's claims. Raises ValueError, or TimeoutError for an expired one."""
         import jwt
 
         try:

@@ -1,4 +1,4 @@
-"""Routes about repositories: made, renamed, shown, and how their workflows' tokens name them."""
+"""Routes about repositories, and how their workflows' tokens name them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Repositories(Access):
         scopes = ("repo",) if private else ("repo", "public_repo")
         if actor.kind == "classic" and not actor.has_scope(*scopes):
             raise not_found()
-        # A token for chosen repositories cannot be one for a repository that is yet to be.
+        # A token for selected repositories does not include a new one.
         other = actor.owner.lower() != owner.lower() or actor.repositories is not None
         if actor.kind in ("fine-grained", "installation") and other:
             raise Refused(403, f"Resource not accessible by {actor.noun}")

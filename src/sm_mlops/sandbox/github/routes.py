@@ -1,7 +1,7 @@
-"""GitHub's REST API: finds the route of a request, checks who asks, and answers.
+"""GitHub's REST API: finds the route of a request, checks its sender, and answers.
 
-The routes themselves stand in people, repositories, environments, settings and workflows. Every
-other route is refused by name with status 501.
+The routes themselves are in people, repositories, environments, settings and workflows. Every other
+route is refused by name with status 501.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ ADMIN = {"role": "admin", "permission": ("administration", "write")}
 
 @dataclass(frozen=True)
 class Request:
-    """One request: who sends it and what it says. `base` is the address of this GitHub."""
+    """One request: its sender and content. `base` is the address of this GitHub."""
 
     actor: Actor
     method: str
@@ -35,8 +35,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a route asks of its caller: the permission of fine-grained tokens and Apps, the role in
-    the repository, the scope of classic tokens; `app` for routes that only an App may call."""
+    """What a route requires: the permission of fine-grained tokens and Apps, the role in the
+    repository, the scope of classic tokens; `app` for routes that only an App may call."""
 
     permission: tuple[str, str] | None = None
     role: str = "read"

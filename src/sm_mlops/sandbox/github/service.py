@@ -1,4 +1,4 @@
-"""GitHub's front door: checks, counts and answers requests, and fails them on demand.
+"""GitHub's entry point: checks, counts and answers requests.
 
 A WSGI application below a prefix: <prefix>/api/v3/... is the REST API, as on GitHub Enterprise
 Server, <prefix>/<owner>/<repo>.git what git talks to.
@@ -6,20 +6,16 @@ Server, <prefix>/<owner>/<repo>.git what git talks to.
 
 from __future__ import annotations
 
-import fnmatch
 import json
 import logging
 import re
 import secrets
-import socket
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from sm_mlops.sandbox.faults import Fault, Faults
 from sm_mlops.sandbox.github.accounts import Accounts
 from sm_mlops.sandbox.github.answers import Answer, Refused
 from sm_mlops.sandbox.github.git import Bare
@@ -34,56 +30,26 @@ GIT = re.compile(r"/([\w.-]+)/([\w.-]+?)(?:\.git)?/(info/refs|git-upload-pack|gi
 log = logging.getLogger(__name__)
 
 
-@dataclass
 class GitHub:
     """A GitHub with its state in a store and its repositories in a folder.
 
-    `accounts` sets up users, organizations, tokens and Apps. `requests` holds what has been asked,
+    `accounts` sets up users, organizations, tokens and Apps. `requests` holds past requests,
     newest last, without bodies and credentials: "PUT /repos/acme/churn/...", status.
     """
 
-    store: Store
-    folder: Path
-    requests: list[tuple[str, int]] = field(default_factory=list)
+    def __init__(self, store: Store, folder: Path) -> None:
+        self.store, self.folder = store, folder
+        self.requests: list[tuple[str, int]] = []
+        self.accounts = Accounts(store)
+        self.bare = Bare(folder)
+        self.routes = Routes(store, self.accounts, self.bare)
 
-    def __post_init__(self) -> None:
-        """Put the parts together."""
-        self.accounts = Accounts(self.store)
-        self.bare = Bare(self.folder)
-        self.routes = Routes(self.store, self.accounts, self.bare)
-        self._faults = Faults()
-
-    def inject(
-        self,
-        where: str,
-        status: int = 500,
-        message: str = "injected",
-        headers: dict[str, str] | None = None,
-        times: int = 1,
-        after: int = 0,
-        acts: bool = False,
-    ) -> None:
-        """Make requests fail: `where` is "<METHOD> <path>" with wildcards, without /api/v3.
-
-        The first `after` that fit pass, the next `times` fail. Status 0 drops the connection.
-        `acts`: the request is carried out, and only its answer is lost.
-        """
-        self._faults.append(
-            Fault(where, status, message, times, after, acts, headers=headers or {})
-        )
-
-    def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+    def answer(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         """Answer a request; SCRIPT_NAME holds the prefix."""
         path = environ["PATH_INFO"]
         base = f"http://{environ['HTTP_HOST']}{environ.get('SCRIPT_NAME', '')}"
         label = f"{environ['REQUEST_METHOD']} {path.removeprefix(API)}"
-        fault = self._faults.take(lambda each: fnmatch.fnmatchcase(label, each.where))
-        if fault and not fault.acts:
-            return self._fail(fault, label, environ, start)
         if not path.startswith(API + "/"):
-            if fault:
-                self._git(path, "", environ, lambda *_: None)
-                return self._fail(fault, label, environ, start)
             return self._git(path, label, environ, start)
         headers: dict[str, str] = {
             "Content-Type": "application/json; charset=utf-8",
@@ -97,8 +63,6 @@ class GitHub:
         except Exception:
             log.exception("GitHub: %s", label)
             answer = Answer({"message": "Server Error"}, 500)
-        if fault:
-            return self._fail(fault, label, environ, start)
         headers |= answer.headers
         content = b"" if answer.body is None else json.dumps(answer.body).encode()
         return self._send(label, answer.status, list(headers.items()), content, start)
@@ -153,18 +117,6 @@ class GitHub:
             self.routes.pushed(record)
         return self._send(label, status, headers, content, start)
 
-    def _fail(
-        self, fault: Fault, label: str, environ: dict[str, Any], start: Callable[..., Any]
-    ) -> Iterable[bytes]:
-        if fault.status == 0:
-            self.requests.append((label, 0))
-            connection = environ["werkzeug.socket"]
-            connection.shutdown(socket.SHUT_RDWR)
-            return self._send("", 500, [], b"", start)
-        body = json.dumps(Refused(fault.status, fault.message).body()).encode()
-        headers = {"Content-Type": "application/json; charset=utf-8", **fault.headers}
-        return self._send(label, fault.status, list(headers.items()), body, start)
-
     def _send(
         self,
         label: str,
@@ -173,9 +125,8 @@ class GitHub:
         content: bytes,
         start: Callable[..., Any],
     ) -> Iterable[bytes]:
-        if label:
-            self.requests.append((label, status))
-            del self.requests[:-10_000]
+        self.requests.append((label, status))
+        del self.requests[:-10_000]
         shown = [row for row in headers if row[0].lower() != "content-length"]
         if status != 204:
             shown.append(("Content-Length", str(len(content))))
@@ -186,4 +137,4 @@ class GitHub:
 def mounted(github: GitHub, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
     """Answer a request to a path that begins with PREFIX."""
     path = environ["PATH_INFO"].removeprefix(PREFIX)
-    return github({**environ, "SCRIPT_NAME": PREFIX, "PATH_INFO": path}, start)
+    return github.answer({**environ, "SCRIPT_NAME": PREFIX, "PATH_INFO": path}, start)

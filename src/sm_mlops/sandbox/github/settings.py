@@ -1,5 +1,4 @@
-"""Routes about what a repository gives its workflows: secrets, which arrive sealed, and
-variables."""
+"""Routes about a repository's secrets, which arrive sealed, and variables."""
 
 from __future__ import annotations
 
@@ -17,6 +16,7 @@ from sm_mlops.sandbox.github.answers import (
     malformed,
     moment,
     not_found,
+    not_implemented,
     wanted,
 )
 from sm_mlops.sandbox.github.routing import REPO, Request, counted, public, route
@@ -36,7 +36,7 @@ class Settings(Access):
     """Answers about secrets and variables."""
 
     def secret(self, repository: str, name: str) -> str:
-        """Return what a secret holds, as a workflow would see it."""
+        """Return the value of a secret, as a workflow would see it."""
         record = self.store.get(REPOSITORY, repository.lower())
         if record is None:
             raise not_found()
@@ -128,13 +128,12 @@ class Settings(Access):
         rows = record["_variables"]
         if name.upper() not in rows:
             raise not_found()
+        if str(request.body.get("name", name)).upper() != name.upper():
+            raise not_implemented("new name of a variable")
         found = rows[name.upper()]
-        new = str(request.body.get("name", name)).upper()
-        _check_name(new, "Variable")
         value = request.body.get("value", found["value"])
         _check_value(value)
-        del rows[name.upper()]
-        rows[new] = {**found, "name": new, "value": value, "updated_at": time.time()}
+        found |= {"value": value, "updated_at": time.time()}
         self.keep(record)
         return Answer(status=204)
 
@@ -163,7 +162,7 @@ def _check_value(value: Any) -> None:
 
 
 def _open(key: Json, sealed: str) -> str:
-    """Return the text in a sealed box. Raises Refused: GitHub takes nothing it cannot open."""
+    """Return the text in a sealed box. Raises Refused for one that cannot be opened."""
     from nacl.exceptions import CryptoError
     from nacl.public import PrivateKey, SealedBox
 

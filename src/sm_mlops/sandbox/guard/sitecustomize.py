@@ -1,7 +1,7 @@
 """Loaded by every Python process of a job: refuses connections that leave this machine.
 
-A guard against accidents, as a job without network access in the cloud would fail too; it is no
-jail.
+A guard against accidents, since a job without network access would fail in the cloud too; it is not
+a jail.
 """
 
 import ipaddress

@@ -1,6 +1,6 @@
-"""What a request takes: actions on resources, the role it passes on, the tags it gives.
+"""The permissions that a request needs: actions on resources, passing a role, tagging.
 
-S3, whose operations are told by paths and queries, has a module of its own: objects.py.
+S3, whose operations depend on paths and queries, has its own module: objects.py.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from sm_mlops.sandbox.iam.language import Value, many
 from sm_mlops.sandbox.iam.operations import SERVICES, Service, Table
+from sm_mlops.sandbox.policy_language import Value, many
 from sm_mlops.sandbox.wire import Params
 
 FIELD = re.compile(r"\{(\w+)\}")
@@ -38,7 +38,7 @@ class Place:
     """Returns the ARN of what exists, by kind and name."""
 
     def arn(self, service: str, resource: str) -> str:
-        """Return an ARN; of services whose resources belong to no region, without one."""
+        """Return an ARN, without a region for global services."""
         region = "" if service in ("iam", "sts") else self.region
         return f"arn:{self.partition}:{service}:{region}:{self.account}:{resource}"
 
@@ -60,7 +60,7 @@ def known(service: str) -> list[str]:
 
 
 def checks(service: str, operation: str, params: Params, place: Place) -> list[Check] | None:
-    """Return what a request needs to be allowed, None for an operation that is not known here."""
+    """Return what a request needs to be allowed, None for an unknown operation."""
     about = SERVICES.get(service)
     templates = _RESOURCES.get(service, {}).get(operation)
     if about is None or templates is None:
@@ -78,7 +78,7 @@ def checks(service: str, operation: str, params: Params, place: Place) -> list[C
 
 
 def _templates(operation: str, params: Params, templates: list[str]) -> list[str]:
-    # A few operations are told apart by what they are given.
+    # The resource of a few operations depends on their members.
     if operation == "ListModelPackages" and "ModelPackageGroupName" not in params:
         return ["*"]
     if operation == "DescribeStacks" and not params.get("StackName"):
@@ -129,7 +129,7 @@ def _filled(namespace: str, template: str, values: Params, place: Place) -> str:
 def _looked_up(
     kind: str, operation: str, params: Params, member: str, place: Place
 ) -> tuple[str, str]:
-    """Return the ARN of something whose name does not say all of it, and how it is shown."""
+    """Return the ARN of a resource whose name is not enough for it, and how it is shown."""
     given = params.get(member)
     name = "*" if given is None else str(given)
     if kind in ("role", "user"):
@@ -190,7 +190,7 @@ def _request_tags(params: Params) -> dict[str, Value]:
 
 
 def _special(service: str, operation: str, params: Params) -> dict[str, Value]:
-    """Return the context keys that a service has of its own; see language.KEYS."""
+    """Return the context keys that a service has of its own; see policy_language.KEYS."""
 
     def given(**names: str) -> dict[str, Value]:
         prefix = SERVICES[service].prefix
@@ -217,13 +217,13 @@ def _special(service: str, operation: str, params: Params) -> dict[str, Value]:
     return {}
 
 
-# What a request needs beside its own action.
+# What a request needs besides its own action.
 
 
 def _tagging(
     about: Service, service: str, operation: str, params: Params, own: list[Check]
 ) -> Iterator[Check]:
-    """Yield what giving tags to what is being made takes."""
+    """Yield the permissions for tagging a new resource."""
     given = tags_given(params)
     if not (about.tagging and given) or "Tag" in operation:
         return
@@ -232,17 +232,10 @@ def _tagging(
         facts["sagemaker:TaggingAction"] = operation
     action = about.tagging.format(operation.removeprefix("Create"))
     for check in own:
-        if check.resource != "*" and not _another(service, operation, check):
+        # CreateEndpoint uses a configuration and tags the endpoint.
+        used = operation == "CreateEndpoint" and ":endpoint-config/" in check.resource
+        if check.resource != "*" and not used:
             yield Check(action, check.resource, facts)
-
-
-def _another(service: str, operation: str, check: Check) -> bool:
-    """Tell whether a resource is only used by an operation that makes another."""
-    return (
-        service == "sagemaker"
-        and operation == "CreateEndpoint"
-        and (":endpoint-config/" in check.resource)
-    )
 
 
 def _more(
@@ -259,7 +252,7 @@ def _more(
 
 
 def _version(params: Params, place: Place) -> Iterator[Check]:
-    """Yield what registering a version takes: its group, and the versions of the group."""
+    """Yield the permissions for registering a version: its group and the group's versions."""
     action, facts = "sagemaker:CreateModelPackage", _request_tags(params)
     facts |= {"sagemaker:ModelApprovalStatus": params.get("ModelApprovalStatus")}
     group = params.get("ModelPackageGroupName")
@@ -277,7 +270,7 @@ def _version(params: Params, place: Place) -> Iterator[Check]:
 
 
 def _scaling(operation: str, params: Params, place: Place) -> Iterator[Check]:
-    """Yield the rights on an endpoint that scaling it needs.
+    """Yield the permissions on an endpoint for scaling it.
 
     Source:
     https://docs.aws.amazon.com/autoscaling/application/userguide/security_iam_permission_validation.html

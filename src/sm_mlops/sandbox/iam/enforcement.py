@@ -1,34 +1,31 @@
-"""The check of every request to the sandbox before a service answers it.
+"""The check of every request before a service answers it.
 
 The sandbox's own key is the account's administrator: only what a resource's policy denies is
-refused to it. Everybody else may do what policies allow, and no operation that operations.py does
-not list.
+denied to it. All others may do what policies allow, and no operation that operations.py does not
+list.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from sm_mlops.sandbox import client
-from sm_mlops.sandbox.iam import actions, identities, objects, requests
+from sm_mlops.sandbox import client, identities
+from sm_mlops.sandbox.decisions import ALLOWED, Verdict, base_facts, decide
+from sm_mlops.sandbox.iam import actions, objects, requests
 from sm_mlops.sandbox.iam.actions import Check, Place
-from sm_mlops.sandbox.iam.decide import ALLOWED, Verdict, base_facts, decide
-from sm_mlops.sandbox.iam.identities import Identity
-from sm_mlops.sandbox.iam.language import Facts, Value
 from sm_mlops.sandbox.iam.resources import Resources, object_tags
+from sm_mlops.sandbox.identities import Identity
+from sm_mlops.sandbox.policy_language import Facts, Value
 from sm_mlops.sandbox.storage import Store
 from sm_mlops.sandbox.wire import ApiError, Caller, partition
 
-# Services whose errors have another name, and their status.
+# Services whose denials have another code or status.
 CODES = {
-    "s3": ("AccessDenied", 403),
-    "iam": ("AccessDenied", 403),
-    "sts": ("AccessDenied", 403),
-    "cloudformation": ("AccessDenied", 403),
+    **dict.fromkeys(
+        ("s3", "iam", "sts", "cloudformation", "monitoring", "sqs"), ("AccessDenied", 403)
+    ),
     "sns": ("AuthorizationError", 403),
-    "monitoring": ("AccessDenied", 403),
-    "sqs": ("AccessDenied", 403),
     "lambda": ("AccessDeniedException", 403),
 }
 UNKNOWN_KEYS = {
@@ -39,7 +36,7 @@ UNKNOWN_KEYS = {
     "": ("UnrecognizedClientException", "The security token included in the request is invalid."),
 }
 QUERY = ("cloudformation", "iam", "sns", "sts")
-# Whose resources have policies that hold for the administrator, too.
+# Services whose resources have policies that apply to the administrator, too.
 WITH_POLICIES = ("s3", "secretsmanager", "sqs", "sns", "kms", "lambda")
 KEY_SERVICE = "kms"
 
@@ -53,11 +50,11 @@ class Guard:
     # Requests.
 
     def check(self, service: str, environ: dict[str, Any], caller: Caller) -> None:
-        """Refuse a request that its sender may not make. Raises ApiError."""
+        """Raise ApiError for a request that its sender may not make."""
         if caller.access_key == client.ACCESS_KEY and service not in WITH_POLICIES:
             return
         if not service:
-            if _for_everybody(environ):
+            if _unsigned(environ):
                 return
             service, who = "s3", identities.NOBODY
         else:
@@ -66,7 +63,12 @@ class Guard:
                 raise _unknown_key(service)
             who = found
         place = self._place(caller)
-        needed, operation = self._needed(service, environ, place)
+        if service == "s3":
+            needed: list[Check] | None = objects.checks(environ, place.partition)
+            operation = ""
+        else:
+            operation, params = requests.read(service, environ)
+            needed = actions.checks(service, operation, params, place)
         if needed is None:
             if who.restricted:
                 raise _unknown_operation(who, service, operation)
@@ -77,14 +79,6 @@ class Guard:
             if not verdict.allowed:
                 raise denial(who, service, check, verdict)
 
-    def _needed(
-        self, service: str, environ: dict[str, Any], place: Place
-    ) -> tuple[list[Check] | None, str]:
-        if service == "s3":
-            return objects.checks(environ, place.partition), ""
-        operation, params = requests.read(service, environ)
-        return actions.checks(service, operation, params, place), operation
-
     def _place(self, caller: Caller) -> Place:
         def look(kind: str, name: str) -> str | None:
             return self.resources.look(kind, name, caller.account, caller.region)
@@ -94,13 +88,13 @@ class Guard:
     # Decisions.
 
     def verdict(self, who: Identity, check: Check, facts: Facts) -> Verdict:
-        """Return whether an identity may do one thing."""
+        """Return the decision about one action."""
         service = check.resource.split(":", 3)[2] if check.resource.startswith("arn:") else ""
         policy = self.resources.policy(check.resource) if service else None
         if not who.restricted and policy is None:
             return ALLOWED
         owner = self.resources.account(check.resource, who.account)
-        # The registry asks for itself what a group's policy allows another account.
+        # The registry itself checks what a group's policy allows another account.
         shared = service == "sagemaker" and owner != who.account
         return decide(
             who,
@@ -115,11 +109,8 @@ class Guard:
     def facts(self, check: Check, facts: Facts, owner: str) -> Facts:
         """Return the context keys of a check: those of the request, and those of the resource."""
         arn = check.resource
-        tags = {
-            "aws:resourcetag/": lambda: self.resources.tags(arn),
-            "iam:resourcetag/": lambda: self.resources.tags(arn),
-            "secretsmanager:resourcetag/": lambda: self.resources.tags(arn),
-        }
+        keys = ("aws:resourcetag/", "iam:resourcetag/", "secretsmanager:resourcetag/")
+        tags = dict.fromkeys(keys, lambda: self.resources.tags(arn))
         more: dict[str, Value | Callable[[], Value]] = {
             "aws:ResourceAccount": None if arn == "*" else owner,
             "kms:CallerAccount": owner,
@@ -132,21 +123,8 @@ class Guard:
             more["s3:ResourceAccount"] = owner
         return facts.with_({**more, **check.facts}, tags)
 
-    def role_may(
-        self,
-        arn: str,
-        action: str,
-        resource: str,
-        region: str,
-        facts: Mapping[str, Value] | None = None,
-    ) -> bool:
-        """Tell whether a role may do something when a service uses it."""
-        who = identities.of_role(arn, region, "service")
-        check = Check(action, resource, facts or {})
-        return self.verdict(who, check, base_facts(who, region)).allowed
 
-
-def _for_everybody(environ: dict[str, Any]) -> bool:
+def _unsigned(environ: dict[str, Any]) -> bool:
     """Tell whether a request need not be signed. Raises ApiError for one that must be."""
     if environ.get("HTTP_X_AMZ_TARGET"):
         raise ApiError("MissingAuthenticationTokenException", "Missing Authentication Token", 403)
@@ -167,11 +145,11 @@ def _boundary(arn: str) -> str | None:
     return boundary or None
 
 
-# What is answered.
+# Errors.
 
 
 def denial(who: Identity, service: str, check: Check, verdict: Verdict) -> ApiError:
-    """Return a service's error for what is not allowed."""
+    """Return a service's error for a denial."""
     code, status = CODES.get(service, ("AccessDeniedException", 400))
     resource = check.shown or check.resource
     if service == "s3":

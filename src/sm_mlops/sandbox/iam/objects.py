@@ -1,4 +1,4 @@
-"""What a request to S3 takes: actions on buckets and objects, told by method, path and query.
+"""The permissions that a request to S3 needs, by its method, path and query.
 
 Source:
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actions.html
@@ -15,9 +15,9 @@ from xml.etree import ElementTree
 
 from sm_mlops.sandbox.iam import resources
 from sm_mlops.sandbox.iam.actions import Check
-from sm_mlops.sandbox.iam.language import Value
+from sm_mlops.sandbox.policy_language import Value
 
-# Of a bucket, by the query's word: what reading, writing and deleting it takes.
+# Settings of a bucket, by the word in the query: actions for reading, writing and deleting.
 SETTINGS = {
     "accelerate": ("GetAccelerateConfiguration", "PutAccelerateConfiguration", ""),
     "acl": ("GetBucketAcl", "PutBucketAcl", ""),
@@ -65,7 +65,7 @@ def place(environ: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def checks(environ: dict[str, Any], partition: str) -> list[Check]:
-    """Return what a request needs; an unknown request needs a right that no one has."""
+    """Return what a request needs; an unknown one needs an action that no policy allows."""
     bucket, key = place(environ)
     query = {
         name: values[0]
@@ -153,11 +153,11 @@ def _of_object(
 
 
 def _reading(check: Check, arn: str, key: str, version: str | None) -> list[Check]:
-    """Return what reading takes; only a caller who may list learns that an object is missing."""
+    """Return what reading needs; only a caller who may list sees that an object is missing."""
     bucket = arn.rpartition(":")[2]
     found = resources.s3_object(bucket, key, version)
     if found is None:
-        # S3 asks as if the key were listed: https://github.com/ceph/ceph/pull/68577
+        # S3 checks as if the key were listed: https://github.com/ceph/ceph/pull/68577
         if resources.bucket(bucket) is None:
             return [check]
         return [check, Check("s3:ListBucket", arn, {"s3:prefix": key}, shown=check.resource)]
@@ -172,7 +172,7 @@ def _encrypting(environ: Mapping[str, Any], arn: str) -> list[Check]:
 
 def _using_key(key: Any, action: str, arn: str) -> list[Check]:
     if not key or ":alias/aws/" in str(key) or not str(key).startswith("arn:"):
-        return []  # AWS's own keys let the whole account in.
+        return []  # AWS's own keys are open to the whole account.
     region = str(key).split(":")[3]
     return [Check(action, str(key), {"kms:ViaService": f"s3.{region}.amazonaws.com"})]
 

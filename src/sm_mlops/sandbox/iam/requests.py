@@ -1,4 +1,4 @@
-"""What a request to AWS asks for: operation and members, whatever protocol its service speaks.
+"""The operation and members of a request to AWS, whatever protocol its service speaks.
 
 Knows botocore's models only. Bodies that are read here can be read again.
 """
@@ -22,7 +22,7 @@ MODELS = {**calls.MODELS, "servicequotas": "service-quotas"}
 
 
 def read(service: str, environ: dict[str, Any]) -> tuple[str, Params]:
-    """Return operation and members; ("", {}) of what is no request to this service."""
+    """Return operation and members; ("", {}) for what is not a request to this service."""
     invocation = PATH.match(environ.get("PATH_INFO", ""))
     if service == "sagemaker" and invocation:
         asynchronous = invocation[2] == "async-invocations"
@@ -30,7 +30,7 @@ def read(service: str, environ: dict[str, Any]) -> tuple[str, Params]:
         return name, {"EndpointName": invocation[1]}
     prefix, _, operation = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")
     if operation:
-        # moto goes by this header, whatever the request was signed for.
+        # moto relies on this header, whatever the request was signed for.
         known = prefix == _prefix(service)
         return (operation, _json(_body(environ))) if known else ("", {})
     kind = environ.get("CONTENT_TYPE", "")

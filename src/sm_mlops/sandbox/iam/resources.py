@@ -1,4 +1,4 @@
-"""What IAM has to know of resources: their tags, their own policies, and the ARN behind a name.
+"""What IAM needs to know about resources: tags, resource policies, and the ARN behind a name.
 
 Reads moto's backends (written against moto 5.2) and the sandbox's own records.
 """
@@ -9,27 +9,12 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sm_mlops.sandbox import identities
 from sm_mlops.sandbox.cloudformation.ledger import CHANGE_SET, STACK
-from sm_mlops.sandbox.endpoints import CONFIG, ENDPOINT, MODEL
-from sm_mlops.sandbox.iam import identities
-from sm_mlops.sandbox.jobs import PROCESSING, TRAINING
-from sm_mlops.sandbox.pipelines import PIPELINE
-from sm_mlops.sandbox.projects import PROJECT, REPOSITORY
-from sm_mlops.sandbox.registry import GROUP, PACKAGE
+from sm_mlops.sandbox.registry import GROUP
 from sm_mlops.sandbox.storage import Store
+from sm_mlops.sandbox.tags import KINDS
 
-KINDS = {
-    "code-repository": REPOSITORY,
-    "endpoint": ENDPOINT,
-    "endpoint-config": CONFIG,
-    "model": MODEL,
-    "model-package": PACKAGE,
-    "model-package-group": GROUP,
-    "pipeline": PIPELINE,
-    "processing-job": PROCESSING,
-    "project": PROJECT,
-    "training-job": TRAINING,
-}
 Tags = Mapping[str, str]
 
 
@@ -89,7 +74,7 @@ class Resources:
         return None
 
     def policy(self, arn: str) -> str | None:
-        """Return the policy that a resource has of its own; of a version, that of its group."""
+        """Return a resource's policy; for a version, that of its group."""
         parts = arn.split(":", 5)
         if len(parts) != 6:
             return None
@@ -152,13 +137,16 @@ def s3_object(bucket_name: str, key: str, version: str | None = None) -> Any:
 
 def object_tags(bucket_name: str, key: str) -> Tags:
     """Return the tags of an object."""
+    value = s3_object(bucket_name, key)
+    return {} if value is None else _s3_tags(bucket(bucket_name), value.arn)
+
+
+def _s3_tags(owner: Any, arn: str) -> Tags:
+    """Return the tags of a bucket, or of an object in it."""
     from moto.s3.models import s3_backends
 
-    found, value = bucket(bucket_name), s3_object(bucket_name, key)
-    if found is None or value is None:
-        return {}
-    tagger = s3_backends[found.account_id][found.partition].tagger
-    tags: Tags = tagger.get_tag_dict_for_resource(value.arn)
+    tagger = s3_backends[owner.account_id][owner.partition].tagger
+    tags: Tags = tagger.get_tag_dict_for_resource(arn)
     return tags
 
 
@@ -212,15 +200,8 @@ def _function_tags(parts: list[str]) -> Tags:
 
 
 def _bucket_tags(parts: list[str]) -> Tags:
-    from moto.s3.models import s3_backends
-
     found = bucket(parts[5])
-    if found is None:
-        return {}
-    tags: Tags = s3_backends[found.account_id][found.partition].tagger.get_tag_dict_for_resource(
-        found.arn
-    )
-    return tags
+    return {} if found is None else _s3_tags(found, found.arn)
 
 
 def _secret(account: str, region: str, name: str) -> Any:

@@ -8,9 +8,9 @@ import uuid
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sm_mlops.sandbox import calls
+from sm_mlops.sandbox import calls, identities
 from sm_mlops.sandbox.github.oidc import HOST, Tokens
-from sm_mlops.sandbox.iam import identities, requests, simulation
+from sm_mlops.sandbox.iam import requests, simulation
 from sm_mlops.sandbox.iam.enforcement import Guard
 from sm_mlops.sandbox.iam.sign_in import check_assume_role, check_web_identity
 from sm_mlops.sandbox.replies import Start, error_reply, read, reply
@@ -21,7 +21,7 @@ ByMoto = Callable[[], Iterable[bytes]]
 
 
 class Iam:
-    """What stands between a request and the services. `keep` makes changes of IAM durable."""
+    """Checks requests and answers some of IAM's. `keep` saves changes of IAM."""
 
     def __init__(self, store: Store, keep: Callable[..., None]) -> None:
         self.guard = Guard(store)
@@ -31,7 +31,7 @@ class Iam:
     def refuse(
         self, service: str, environ: dict[str, Any], caller: Caller, start: Start
     ) -> Iterable[bytes] | None:
-        """Answer a request that must not be made; None for one that may."""
+        """Answer a request that IAM denies; return None for one that it allows."""
         try:
             self.guard.check(service, environ, caller)
         except ApiError as error:
@@ -41,7 +41,7 @@ class Iam:
     def _error(
         self, service: str, environ: dict[str, Any], start: Start, error: ApiError
     ) -> Iterable[bytes]:
-        # What is left of the body would be taken for the connection's next request.
+        # An unread body would be treated as the connection's next request.
         left = environ["wsgi.input"]
         if not isinstance(left, io.BytesIO):
             read(environ)
@@ -57,7 +57,7 @@ class Iam:
         start: Start,
         by_moto: ByMoto,
     ) -> Iterable[bytes] | None:
-        """Answer a request to IAM or STS, or return None when it is all moto's."""
+        """Answer a request to IAM or STS; return None for one that moto answers."""
         if service not in ("iam", "sts", ""):
             return None
         operation, params = requests.read(service, environ)

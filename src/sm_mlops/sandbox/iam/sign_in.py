@@ -1,7 +1,7 @@
 """Who may assume a role: AssumeRole by the role's trust policy and the caller's policies,
 AssumeRoleWithWebIdentity by a token of GitHub.
 
-moto creates the session without any check, even for a role that does not exist.
+moto creates a session without any check, even for a role that does not exist.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from sm_mlops.sandbox.iam import identities
+from sm_mlops.sandbox import identities
+from sm_mlops.sandbox.decisions import Verdict, base_facts, decide
 from sm_mlops.sandbox.iam.actions import Check
-from sm_mlops.sandbox.iam.decide import Verdict, base_facts, decide
 from sm_mlops.sandbox.iam.enforcement import denial
-from sm_mlops.sandbox.iam.identities import Identity
-from sm_mlops.sandbox.iam.language import Asked, Facts, Value, said
+from sm_mlops.sandbox.identities import Identity
+from sm_mlops.sandbox.policy_language import Asked, Facts, Value, said
 from sm_mlops.sandbox.wire import ApiError, Caller, Params, not_implemented, partition
 
 # The role that AWS Organizations creates in each account of an organization.

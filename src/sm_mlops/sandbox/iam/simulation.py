@@ -1,4 +1,4 @@
-"""IAM's SimulatePrincipalPolicy: what somebody's policies would say, without a request.
+"""IAM's SimulatePrincipalPolicy: what a principal's policies say about actions, without a request.
 
 Source: https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html
 """
@@ -6,46 +6,18 @@ Source: https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipa
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 from xml.sax.saxutils import escape
 
-from sm_mlops.sandbox.iam import identities
-from sm_mlops.sandbox.iam.decide import Verdict, base_facts, decide
-from sm_mlops.sandbox.iam.identities import Identity
-from sm_mlops.sandbox.iam.language import Value, many
+from sm_mlops.sandbox import identities
+from sm_mlops.sandbox.decisions import Verdict, base_facts, decide
+from sm_mlops.sandbox.identities import Identity
+from sm_mlops.sandbox.policy_language import Value, many
 from sm_mlops.sandbox.wire import ApiError, Caller, Params, not_implemented
 
 MEMBERS = {"PolicySourceArn", "ActionNames", "ResourceArns", "ContextEntries", "Version"}
 NAMESPACE = "https://iam.amazonaws.com/doc/2010-05-08/"
-
-
-@dataclass(frozen=True)
-class Result:
-    """The decision about one action on one resource, as EvalDecision words it."""
-
-    action: str
-    resource: str
-    decision: str
-
-
-def _simulate(
-    who: Identity,
-    names: Iterable[str],
-    resources: Iterable[str],
-    context: Mapping[str, Value],
-    region: str,
-) -> Iterator[Result]:
-    """Yield what policies say of every action on every resource, whether it exists or not.
-
-    The request has no keys but those in `context`.
-    """
-    facts = base_facts(who, region).with_(dict(context))
-    for action in names:
-        for resource in resources:
-            verdict = decide(who, action, resource, facts)
-            yield Result(action, resource, _decision(verdict))
 
 
 def _decision(verdict: Verdict) -> str:
@@ -55,22 +27,23 @@ def _decision(verdict: Verdict) -> str:
 
 
 def answer(params: Params, caller: Caller) -> bytes:
-    """Answer the API call. Raises ApiError."""
+    """Answer the API call: the request has no context keys but those given. Raises ApiError."""
     unknown = sorted(set(params) - MEMBERS)
     if unknown:
         raise not_implemented(f"{', '.join(unknown)} of iam:SimulatePrincipalPolicy")
-    results = _simulate(
-        _source(params, caller),
-        [str(name) for name in many(params.get("ActionNames"))],
-        [str(arn) for arn in many(params.get("ResourceArns"))] or ["*"],
+    who = _source(params, caller)
+    facts = base_facts(who, caller.region).with_(
         {
             entry["ContextKeyName"]: _value(entry)
             for entry in many(params.get("ContextEntries"))
             if "ContextKeyName" in entry
-        },
-        caller.region,
+        }
     )
-    rows = "".join(_member(result) for result in results)
+    rows = "".join(
+        _member(action, resource, _decision(decide(who, action, resource, facts)))
+        for action in map(str, many(params.get("ActionNames")))
+        for resource in map(str, many(params.get("ResourceArns")) or ["*"])
+    )
     return (
         f'<SimulatePrincipalPolicyResponse xmlns="{NAMESPACE}"><SimulatePrincipalPolicyResult>'
         f"<IsTruncated>false</IsTruncated><EvaluationResults>{rows}</EvaluationResults>"
@@ -105,10 +78,10 @@ def _source(params: Params, caller: Caller) -> Identity:
     return found
 
 
-def _member(result: Result) -> str:
+def _member(action: str, resource: str, decision: str) -> str:
     return (
-        f"<member><EvalActionName>{escape(result.action)}</EvalActionName>"
-        f"<EvalResourceName>{escape(result.resource)}</EvalResourceName>"
-        f"<EvalDecision>{result.decision}</EvalDecision><MatchedStatements/>"
+        f"<member><EvalActionName>{escape(action)}</EvalActionName>"
+        f"<EvalResourceName>{escape(resource)}</EvalResourceName>"
+        f"<EvalDecision>{decision}</EvalDecision><MatchedStatements/>"
         "<MissingContextValues/></member>"
     )

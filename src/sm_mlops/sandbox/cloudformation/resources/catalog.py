@@ -10,6 +10,8 @@ from sm_mlops.sandbox.cloudformation.calls import (
     Provider,
     Tagging,
     absent_is_fine,
+    api,
+    deletes,
     only,
     pairs,
     pick,
@@ -23,25 +25,9 @@ CONNECTIONS = Tagging("tag_resource", "untag_resource", "ResourceArn")
 _CONNECTION = ("ConnectionArn", "ConnectionStatus", "OwnerAccountId")
 
 
-def _connection_create(call: Call) -> Made:
-    found = call.client("codeconnections").create_connection(
-        **call.properties, **present(Tags=pairs(call.tags))
-    )["ConnectionArn"]
-    call.made(found)
-    return _connection(call)
-
-
-def _connection_update(call: Call) -> Made:
-    CONNECTIONS.apply(call.client("codeconnections"), call.physical, call)
-    return _connection(call)
-
-
-def _connection_delete(call: Call) -> None:
-    with absent_is_fine():
-        call.client("codeconnections").delete_connection(ConnectionArn=call.physical)
-
-
-def _connection(call: Call) -> Made:
+def _connection(call: Call, answer: Json) -> Made:
+    if answer:
+        call.made(answer["ConnectionArn"])
     client = call.client("codeconnections")
     found = client.get_connection(ConnectionArn=call.physical)["Connection"]
     return Made(call.physical, pick(found, *_CONNECTION))
@@ -73,11 +59,6 @@ def _portfolio_update(call: Call) -> Made:
     )
     name = call.properties["DisplayName"]
     return Made(call.physical, {"Id": call.physical, "PortfolioName": name})
-
-
-def _portfolio_delete(call: Call) -> None:
-    with absent_is_fine():
-        call.client(CATALOG).delete_portfolio(Id=call.physical)
 
 
 _PRODUCT = ("Description", "Name", "Owner")
@@ -163,11 +144,6 @@ def _product(call: Call, found: str) -> Made:
     )
 
 
-def _product_delete(call: Call) -> None:
-    with absent_is_fine():
-        call.client(CATALOG).delete_product(Id=call.physical)
-
-
 def _inside_create(call: Call) -> Made:
     given = pick(call.properties, "PortfolioId", "ProductId")
     call.client(CATALOG).associate_product_with_portfolio(**given)
@@ -176,26 +152,12 @@ def _inside_create(call: Call) -> Made:
     return Made(found, {})
 
 
-def _inside_delete(call: Call) -> None:
-    with absent_is_fine():
-        call.client(CATALOG).disassociate_product_from_portfolio(
-            **pick(call.properties, "PortfolioId", "ProductId")
-        )
-
-
 def _grant_create(call: Call) -> Made:
     given = pick(call.properties, "PortfolioId", "PrincipalARN", "PrincipalType")
     call.client(CATALOG).associate_principal_with_portfolio(**given)
     found = f"{given['PrincipalARN']}|{given['PortfolioId']}"
     call.made(found)
     return Made(found, {})
-
-
-def _grant_delete(call: Call) -> None:
-    with absent_is_fine():
-        call.client(CATALOG).disassociate_principal_from_portfolio(
-            **pick(call.properties, "PortfolioId", "PrincipalARN")
-        )
 
 
 def _launch_create(call: Call) -> Made:
@@ -220,30 +182,48 @@ def _launch_update(call: Call) -> Made:
     return Made(call.physical, {"Id": call.physical})
 
 
-def _launch_delete(call: Call) -> None:
-    with absent_is_fine():
-        call.client(CATALOG).delete_constraint(Id=call.physical)
-
-
 PROVIDERS: dict[str, Provider] = {
-    "AWS::CodeConnections::Connection": Provider(
-        _connection_create, _connection_delete, _connection_update, attributes=_CONNECTION
+    "AWS::CodeConnections::Connection": api(
+        "codeconnections",
+        "create_connection",
+        "delete_connection",
+        _connection,
+        "ConnectionArn",
+        attributes=_CONNECTION,
+        tagging=CONNECTIONS,
     ),
     "AWS::ServiceCatalog::CloudFormationProduct": Provider(
         _product_create,
-        _product_delete,
+        deletes(CATALOG, "delete_product", "Id"),
         _product_update,
         attributes=("Id", "ProductName", "ProvisioningArtifactIds", "ProvisioningArtifactNames"),
     ),
     "AWS::ServiceCatalog::LaunchRoleConstraint": Provider(
-        _launch_create, _launch_delete, _launch_update, attributes=("Id",)
+        _launch_create,
+        deletes(CATALOG, "delete_constraint", "Id"),
+        _launch_update,
+        attributes=("Id",),
     ),
     "AWS::ServiceCatalog::Portfolio": Provider(
         _portfolio_create,
-        _portfolio_delete,
+        deletes(CATALOG, "delete_portfolio", "Id"),
         _portfolio_update,
         attributes=("Id", "PortfolioName"),
     ),
-    "AWS::ServiceCatalog::PortfolioPrincipalAssociation": Provider(_grant_create, _grant_delete),
-    "AWS::ServiceCatalog::PortfolioProductAssociation": Provider(_inside_create, _inside_delete),
+    "AWS::ServiceCatalog::PortfolioPrincipalAssociation": Provider(
+        _grant_create,
+        deletes(
+            CATALOG,
+            "disassociate_principal_from_portfolio",
+            lambda call: pick(call.properties, "PortfolioId", "PrincipalARN"),
+        ),
+    ),
+    "AWS::ServiceCatalog::PortfolioProductAssociation": Provider(
+        _inside_create,
+        deletes(
+            CATALOG,
+            "disassociate_product_from_portfolio",
+            lambda call: pick(call.properties, "PortfolioId", "ProductId"),
+        ),
+    ),
 }

@@ -9,6 +9,7 @@ from sm_mlops.sandbox.cloudformation.calls import (
     Tagging,
     absent_is_fine,
     arn,
+    deletes,
     only,
     pick,
     present,
@@ -70,11 +71,6 @@ def _function_update(call: Call) -> Made:
     return Made(name, {"Arn": found})
 
 
-def _function_delete(call: Call) -> None:
-    with absent_is_fine():
-        call.client("lambda").delete_function(FunctionName=call.physical)
-
-
 def _object(call: Call, member: str) -> Json:
     """Return where the zip archive of a function or layer is."""
     code: Json = call.properties[member]
@@ -109,13 +105,6 @@ def _permission_create(call: Call) -> Made:
     return Made(call.name, {"Id": call.name})
 
 
-def _permission_delete(call: Call) -> None:
-    with absent_is_fine():
-        call.client("lambda").remove_permission(
-            FunctionName=call.properties["FunctionName"], StatementId=call.physical
-        )
-
-
 _INVOKE = ("FunctionName", "MaximumRetryAttempts", "MaximumEventAgeInSeconds", "DestinationConfig")
 
 
@@ -128,13 +117,6 @@ def _invoke_config_put(call: Call) -> Made:
     found = f"{call.properties['FunctionName']}|$LATEST"
     call.made(found)
     return Made(found, {})
-
-
-def _invoke_config_delete(call: Call) -> None:
-    with absent_is_fine():
-        call.client("lambda").delete_function_event_invoke_config(
-            FunctionName=call.properties["FunctionName"]
-        )
 
 
 def _log_group_create(call: Call) -> Made:
@@ -162,17 +144,22 @@ def _log_group(call: Call) -> Made:
     return Made(name, {"Arn": arn(call, "logs", f"log-group:{name}:*")})
 
 
-def _log_group_delete(call: Call) -> None:
-    with absent_is_fine():
-        call.client("logs").delete_log_group(logGroupName=call.physical)
-
-
 PROVIDERS: dict[str, Provider] = {
     "AWS::Lambda::EventInvokeConfig": Provider(
-        _invoke_config_put, _invoke_config_delete, _invoke_config_put
+        _invoke_config_put,
+        deletes(
+            "lambda",
+            "delete_function_event_invoke_config",
+            lambda call: pick(call.properties, "FunctionName"),
+        ),
+        _invoke_config_put,
     ),
     "AWS::Lambda::Function": Provider(
-        _function_create, _function_delete, _function_update, Name("FunctionName"), ("Arn",)
+        _function_create,
+        deletes("lambda", "delete_function", "FunctionName"),
+        _function_update,
+        Name("FunctionName"),
+        ("Arn",),
     ),
     "AWS::Lambda::LayerVersion": Provider(
         _layer_create,
@@ -182,11 +169,19 @@ PROVIDERS: dict[str, Provider] = {
         ("LayerVersionArn",),
     ),
     "AWS::Lambda::Permission": Provider(
-        _permission_create, _permission_delete, None, Name("", 100), ("Id",)
+        _permission_create,
+        deletes(
+            "lambda",
+            "remove_permission",
+            lambda call: pick(call.properties, "FunctionName") | {"StatementId": call.physical},
+        ),
+        None,
+        Name("", 100),
+        ("Id",),
     ),
     "AWS::Logs::LogGroup": Provider(
         _log_group_create,
-        _log_group_delete,
+        deletes("logs", "delete_log_group", "logGroupName"),
         _log_group_update,
         Name("LogGroupName", 512),
         ("Arn",),

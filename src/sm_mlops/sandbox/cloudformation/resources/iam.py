@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sm_mlops.sandbox.cloudformation.calls import (
     Call,
     Name,
@@ -10,6 +12,7 @@ from sm_mlops.sandbox.cloudformation.calls import (
     Tagging,
     absent_is_fine,
     arn,
+    deletes,
     document,
     fixed,
     only,
@@ -66,20 +69,23 @@ def _role_update(call: Call) -> Made:
             Description=given.get("Description", ""),
             MaxSessionDuration=given.get("MaxSessionDuration", 3600),
         )
-    if call.changed("PermissionsBoundary"):
-        boundary = given.get("PermissionsBoundary")
-        if boundary:
-            iam.put_role_permissions_boundary(RoleName=name, PermissionsBoundary=boundary)
-        else:
-            iam.delete_role_permissions_boundary(RoleName=name)
+    _boundary(call, "role", "RoleName")
     _policies(call, "role", "RoleName")
     ROLES.apply(iam, name, call)
     answer = iam.get_role(RoleName=name)["Role"]
     return Made(name, {"Arn": answer["Arn"], "RoleId": answer["RoleId"]})
 
 
+def _boundary(call: Call, noun: str, argument: str) -> None:
+    """Set or delete the permissions boundary of a role or user."""
+    if call.changed("PermissionsBoundary"):
+        wanted = pick(call.properties, "PermissionsBoundary")
+        change = f"{'put' if wanted else 'delete'}_{noun}_permissions_boundary"
+        getattr(call.client("iam"), change)(**{argument: call.physical}, **wanted)
+
+
 def _policies(call: Call, noun: str, argument: str) -> None:
-    """Bring the inline policies of a role or user to those wanted."""
+    """Put the inline policies of a role or user, and delete the others."""
     iam, holder = call.client("iam"), {argument: call.physical}
     kept = call.properties.get("Policies", [])
     for policy in kept:
@@ -94,14 +100,21 @@ def _policies(call: Call, noun: str, argument: str) -> None:
             getattr(iam, f"delete_{noun}_policy")(**holder, PolicyName=gone)
 
 
-def _role_delete(call: Call) -> None:
-    iam, name = call.client("iam"), call.physical
-    with absent_is_fine():
-        for policy in iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"]:
-            iam.detach_role_policy(RoleName=name, PolicyArn=policy["PolicyArn"])
-        for policy_name in iam.list_role_policies(RoleName=name)["PolicyNames"]:
-            iam.delete_role_policy(RoleName=name, PolicyName=policy_name)
-        iam.delete_role(RoleName=name)
+def _holder_delete(noun: str, argument: str) -> Callable[[Call], None]:
+    """Return a function that deletes a role or user with its policies."""
+
+    def delete(call: Call) -> None:
+        iam, holder = call.client("iam"), {argument: call.physical}
+        attached = getattr(iam, f"list_attached_{noun}_policies")
+        inline = getattr(iam, f"list_{noun}_policies")
+        with absent_is_fine():
+            for policy in attached(**holder)["AttachedPolicies"]:
+                getattr(iam, f"detach_{noun}_policy")(**holder, PolicyArn=policy["PolicyArn"])
+            for name in inline(**holder)["PolicyNames"]:
+                getattr(iam, f"delete_{noun}_policy")(**holder, PolicyName=name)
+            getattr(iam, f"delete_{noun}")(**holder)
+
+    return delete
 
 
 def _managed_create(call: Call) -> Made:
@@ -166,11 +179,6 @@ def _oidc_update(call: Call) -> Made:
     return Made(call.physical, {"Arn": call.physical})
 
 
-def _oidc_delete(call: Call) -> None:
-    with absent_is_fine():
-        call.client("iam").delete_open_id_connect_provider(OpenIDConnectProviderArn=call.physical)
-
-
 def _user_create(call: Call) -> Made:
     only(call, *_USER)
     call.client("iam").create_user(
@@ -185,14 +193,8 @@ def _user_create(call: Call) -> Made:
 def _user_update(call: Call) -> Made:
     only(call, *_USER)
     fixed(call, "Path")
-    iam, name = call.client("iam"), call.physical
-    if call.changed("PermissionsBoundary"):
-        boundary = call.properties.get("PermissionsBoundary")
-        if boundary:
-            iam.put_user_permissions_boundary(UserName=name, PermissionsBoundary=boundary)
-        else:
-            iam.delete_user_permissions_boundary(UserName=name)
-    USERS.apply(iam, name, call)
+    _boundary(call, "user", "UserName")
+    USERS.apply(call.client("iam"), call.physical, call)
     return _user(call)
 
 
@@ -200,16 +202,6 @@ def _user(call: Call) -> Made:
     _policies(call, "user", "UserName")
     found = call.client("iam").get_user(UserName=call.physical)["User"]["Arn"]
     return Made(call.physical, {"Arn": found})
-
-
-def _user_delete(call: Call) -> None:
-    iam, name = call.client("iam"), call.physical
-    with absent_is_fine():
-        for policy in iam.list_attached_user_policies(UserName=name)["AttachedPolicies"]:
-            iam.detach_user_policy(UserName=name, PolicyArn=policy["PolicyArn"])
-        for policy_name in iam.list_user_policies(UserName=name)["PolicyNames"]:
-            iam.delete_user_policy(UserName=name, PolicyName=policy_name)
-        iam.delete_user(UserName=name)
 
 
 def _key_create(call: Call) -> Made:
@@ -221,26 +213,33 @@ def _key_create(call: Call) -> Made:
     return Made(made["AccessKeyId"], attributes)
 
 
-def _key_delete(call: Call) -> None:
-    with absent_is_fine():
-        call.client("iam").delete_access_key(
-            UserName=call.properties["UserName"], AccessKeyId=call.physical
-        )
-
-
 def _key_update(call: Call) -> Made:
     raise ResourceFailed(f"The sandbox does not change {call.kind} in place")
 
 
 PROVIDERS: dict[str, Provider] = {
     "AWS::IAM::AccessKey": Provider(
-        _key_create, _key_delete, _key_update, attributes=("Id", "SecretAccessKey")
+        _key_create,
+        deletes(
+            "iam",
+            "delete_access_key",
+            lambda call: pick(call.properties, "UserName") | {"AccessKeyId": call.physical},
+        ),
+        _key_update,
+        attributes=("Id", "SecretAccessKey"),
     ),
     "AWS::IAM::OIDCProvider": Provider(
-        _oidc_create, _oidc_delete, _oidc_update, attributes=("Arn",)
+        _oidc_create,
+        deletes("iam", "delete_open_id_connect_provider", "OpenIDConnectProviderArn"),
+        _oidc_update,
+        attributes=("Arn",),
     ),
     "AWS::IAM::User": Provider(
-        _user_create, _user_delete, _user_update, Name("UserName"), ("Arn",)
+        _user_create,
+        _holder_delete("user", "UserName"),
+        _user_update,
+        Name("UserName"),
+        ("Arn",),
     ),
     "AWS::IAM::ManagedPolicy": Provider(
         _managed_create,
@@ -253,6 +252,10 @@ PROVIDERS: dict[str, Provider] = {
         ),
     ),
     "AWS::IAM::Role": Provider(
-        _role_create, _role_delete, _role_update, Name("RoleName"), ("Arn", "RoleId")
+        _role_create,
+        _holder_delete("role", "RoleName"),
+        _role_update,
+        Name("RoleName"),
+        ("Arn", "RoleId"),
     ),
 }

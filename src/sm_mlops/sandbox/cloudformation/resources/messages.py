@@ -12,6 +12,7 @@ from sm_mlops.sandbox.cloudformation.calls import (
     Tagging,
     absent_is_fine,
     arn,
+    deletes,
     document,
     handled,
     only,
@@ -108,11 +109,6 @@ def _queue_update(call: Call) -> Made:
     return _queue(call, call.physical)
 
 
-def _queue_delete(call: Call) -> None:
-    with absent_is_fine():
-        call.client("sqs").delete_queue(QueueUrl=call.physical)
-
-
 def _queue_policy_put(call: Call) -> Made:
     found = call.physical or call.name
     call.made(found)
@@ -133,7 +129,7 @@ PROVIDERS: dict[str, Provider] = {
     "AWS::Events::Rule": Provider(_rule_create, _rule_delete, _rule_update, Name("Name"), ("Arn",)),
     "AWS::SQS::Queue": Provider(
         _queue_create,
-        _queue_delete,
+        deletes("sqs", "delete_queue", "QueueUrl"),
         _queue_update,
         Name("QueueName", 80),
         ("Arn", "QueueName", "QueueUrl"),

@@ -11,8 +11,8 @@ from sm_mlops.sandbox.cloudformation.calls import (
     Call,
     Name,
     Provider,
-    absent_is_fine,
     arn,
+    deletes,
     document,
     only,
     pairs,
@@ -135,11 +135,6 @@ def _bucket_exists(call: Call) -> bool:
     return True
 
 
-def _bucket_delete(call: Call) -> None:
-    with absent_is_fine():
-        call.client("s3").delete_bucket(Bucket=call.physical)
-
-
 def _bucket_policy_put(call: Call) -> Made:
     bucket = call.properties["Bucket"]
     call.client("s3").put_bucket_policy(
@@ -149,15 +144,10 @@ def _bucket_policy_put(call: Call) -> Made:
     return Made(bucket, {})
 
 
-def _bucket_policy_delete(call: Call) -> None:
-    with absent_is_fine():
-        call.client("s3").delete_bucket_policy(Bucket=call.physical)
-
-
 PROVIDERS: dict[str, Provider] = {
     "AWS::S3::Bucket": Provider(
         _bucket_create,
-        _bucket_delete,
+        deletes("s3", "delete_bucket", "Bucket"),
         _bucket_update,
         Name("BucketName", 63, lower=True),
         ("Arn", "RegionalDomainName"),
@@ -165,7 +155,7 @@ PROVIDERS: dict[str, Provider] = {
     ),
     "AWS::S3::BucketPolicy": Provider(
         _bucket_policy_put,
-        _bucket_policy_delete,
+        deletes("s3", "delete_bucket_policy", "Bucket"),
         _bucket_policy_put,
         physical=lambda call: str(call.properties["Bucket"]),
     ),

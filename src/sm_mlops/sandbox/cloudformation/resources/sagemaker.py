@@ -1,8 +1,6 @@
-"""SageMaker's resources, and what scales and watches endpoints, as resources of stacks."""
+"""SageMaker's resources, scaling and alarms as resources of stacks."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from sm_mlops.sandbox.cloudformation.calls import (
     Call,
@@ -13,6 +11,7 @@ from sm_mlops.sandbox.cloudformation.calls import (
     absent_is_fine,
     api,
     arn,
+    deletes,
     document,
     handled,
     is_missing,
@@ -24,21 +23,33 @@ from sm_mlops.sandbox.cloudformation.calls import (
 )
 from sm_mlops.sandbox.cloudformation.expressions import Made
 from sm_mlops.sandbox.cloudformation.template import Json
+from sm_mlops.sandbox.wire import snake_case
 
 SAGEMAKER = Tagging("add_tags", "delete_tags", "ResourceArn")
 ALARMS = Tagging("tag_resource", "untag_resource", "ResourceARN")
 
 
-# SageMaker. Ref gives the ARN of models, configs and endpoints, and Fn::GetAtt their names.
+# SageMaker. Ref gives ARNs, Fn::GetAtt names.
 
 
-def _named(kind: str) -> Callable[[Call, Json], Made]:
+def _plain(kind: str, *attributes: str) -> Provider:
+    """Return the provider of a type with the same name in all of SageMaker's operations."""
+
     def made(call: Call, answer: Json) -> Made:
         found = answer.get(f"{kind}Arn") or call.physical
         name = call.name if answer else last_part(call)
         return Made(found, {f"{kind}Name": name, f"{kind}Arn": found, "Arn": found, "Id": found})
 
-    return made
+    return api(
+        "sagemaker",
+        snake_case(f"Create{kind}"),
+        snake_case(f"Delete{kind}"),
+        made,
+        lambda call: {f"{kind}Name": last_part(call)},
+        name=Name(f"{kind}Name", 63, "{logical}-{random}"),
+        attributes=(f"{kind}Name", *attributes),
+        tagging=SAGEMAKER,
+    )
 
 
 def _endpoint_create(call: Call) -> Made:
@@ -55,7 +66,7 @@ def _endpoint_create(call: Call) -> Made:
 
 def _endpoint_update(call: Call) -> Made:
     client, name = call.client("sagemaker"), last_part(call)
-    # A rollback may find the endpoint in the middle of the update that it takes back.
+    # A rollback may find the endpoint in the middle of the update that it reverts.
     _settled(call)
     config = call.properties["EndpointConfigName"]
     described = client.describe_endpoint(EndpointName=name)
@@ -105,7 +116,7 @@ def _endpoint(found: str) -> Made:
 
 
 def _settled(call: Call) -> Json:
-    """Wait until an endpoint is in no state that ends by itself; return what describes it."""
+    """Wait until an endpoint is in a stable state; return its description."""
     client, name = call.client("sagemaker"), last_part(call)
 
     def look() -> Json | None:
@@ -159,37 +170,6 @@ def _group_policy(call: Call, found: str) -> Made:
     )
 
 
-def _group_delete(call: Call) -> None:
-    with absent_is_fine():
-        call.client("sagemaker").delete_model_package_group(ModelPackageGroupName=last_part(call))
-
-
-# Code repositories.
-
-
-def _repository_create(call: Call) -> Made:
-    found = call.client("sagemaker").create_code_repository(
-        CodeRepositoryName=call.name,
-        GitConfig=call.properties["GitConfig"],
-        **present(Tags=pairs(call.tags)),
-    )["CodeRepositoryArn"]
-    call.made(found)
-    return Made(found, {"CodeRepositoryName": call.name, "Id": found})
-
-
-def _repository_update(call: Call) -> Made:
-    if call.changed("GitConfig"):
-        # Of a repository's GitConfig only SecretArn can change, which no template here has.
-        raise ResourceFailed(handled("GitConfig of a code repository is fixed", "NotUpdatable"))
-    SAGEMAKER.apply(call.client("sagemaker"), call.physical, call)
-    return Made(call.physical, {"CodeRepositoryName": last_part(call), "Id": call.physical})
-
-
-def _repository_delete(call: Call) -> None:
-    with absent_is_fine():
-        call.client("sagemaker").delete_code_repository(CodeRepositoryName=last_part(call))
-
-
 # Application Auto Scaling and CloudWatch.
 
 
@@ -220,11 +200,6 @@ def _policy_put(call: Call) -> Made:
     return Made(found, {"Arn": found})
 
 
-def _policy_delete(call: Call) -> None:
-    with absent_is_fine():
-        call.client("application-autoscaling").delete_scaling_policy(**_policy_key(call))
-
-
 def _alarm(call: Call, answer: Json) -> Made:
     name = call.physical or call.name
     return Made(name, {"Arn": arn(call, "cloudwatch", f"alarm:{name}")})
@@ -243,7 +218,7 @@ PROVIDERS: dict[str, Provider] = {
     ),
     "AWS::ApplicationAutoScaling::ScalingPolicy": Provider(
         _policy_put,
-        _policy_delete,
+        deletes("application-autoscaling", "delete_scaling_policy", _policy_key),
         _policy_put,
         attributes=("Arn",),
         physical=lambda call: str(call.properties["PolicyName"]),
@@ -259,13 +234,7 @@ PROVIDERS: dict[str, Provider] = {
         tagging=ALARMS,
         again=True,
     ),
-    "AWS::SageMaker::CodeRepository": Provider(
-        _repository_create,
-        _repository_delete,
-        _repository_update,
-        Name("CodeRepositoryName", 63, "{logical}-{random}"),
-        ("CodeRepositoryName", "Id"),
-    ),
+    "AWS::SageMaker::CodeRepository": _plain("CodeRepository", "Id"),
     "AWS::SageMaker::Endpoint": Provider(
         _endpoint_create,
         _endpoint_delete,
@@ -273,29 +242,15 @@ PROVIDERS: dict[str, Provider] = {
         Name("EndpointName", 63, "{logical}-{random}"),
         ("EndpointName", "EndpointArn"),
     ),
-    "AWS::SageMaker::EndpointConfig": api(
-        "sagemaker",
-        "create_endpoint_config",
-        "delete_endpoint_config",
-        _named("EndpointConfig"),
-        lambda call: {"EndpointConfigName": last_part(call)},
-        name=Name("EndpointConfigName", 63, "{logical}-{random}"),
-        attributes=("EndpointConfigName", "EndpointConfigArn", "Id"),
-        tagging=SAGEMAKER,
-    ),
-    "AWS::SageMaker::Model": api(
-        "sagemaker",
-        "create_model",
-        "delete_model",
-        _named("Model"),
-        lambda call: {"ModelName": last_part(call)},
-        name=Name("ModelName", 63, "{logical}-{random}"),
-        attributes=("ModelName", "ModelArn", "Id"),
-        tagging=SAGEMAKER,
-    ),
+    "AWS::SageMaker::EndpointConfig": _plain("EndpointConfig", "EndpointConfigArn", "Id"),
+    "AWS::SageMaker::Model": _plain("Model", "ModelArn", "Id"),
     "AWS::SageMaker::ModelPackageGroup": Provider(
         _group_create,
-        _group_delete,
+        deletes(
+            "sagemaker",
+            "delete_model_package_group",
+            lambda call: {"ModelPackageGroupName": last_part(call)},
+        ),
         _group_update,
         attributes=("ModelPackageGroupArn", "ModelPackageGroupStatus", "CreationTime"),
         physical=lambda call: str(call.properties["ModelPackageGroupName"]),

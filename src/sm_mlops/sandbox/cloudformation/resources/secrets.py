@@ -7,7 +7,7 @@ from sm_mlops.sandbox.cloudformation.calls import (
     Name,
     Provider,
     Tagging,
-    absent_is_fine,
+    deletes,
     document,
     only,
     pairs,
@@ -42,13 +42,6 @@ def _secret_update(call: Call) -> Made:
     return Made(call.physical, {"Id": call.physical})
 
 
-def _secret_delete(call: Call) -> None:
-    with absent_is_fine():
-        call.client("secretsmanager").delete_secret(
-            SecretId=call.physical, ForceDeleteWithoutRecovery=True
-        )
-
-
 def _secret_policy_put(call: Call) -> Made:
     given = call.properties
     found = call.client("secretsmanager").put_resource_policy(
@@ -60,18 +53,20 @@ def _secret_policy_put(call: Call) -> Made:
     return Made(found, {"Id": found})
 
 
-def _secret_policy_delete(call: Call) -> None:
-    with absent_is_fine():
-        call.client("secretsmanager").delete_resource_policy(SecretId=call.physical)
-
-
 PROVIDERS: dict[str, Provider] = {
     "AWS::SecretsManager::ResourcePolicy": Provider(
-        _secret_policy_put, _secret_policy_delete, _secret_policy_put, attributes=("Id",)
+        _secret_policy_put,
+        deletes("secretsmanager", "delete_resource_policy", "SecretId"),
+        _secret_policy_put,
+        attributes=("Id",),
     ),
     "AWS::SecretsManager::Secret": Provider(
         _secret_create,
-        _secret_delete,
+        deletes(
+            "secretsmanager",
+            "delete_secret",
+            lambda call: {"SecretId": call.physical, "ForceDeleteWithoutRecovery": True},
+        ),
         _secret_update,
         Name("Name", 512, "{logical}-{random}"),
         ("Id",),

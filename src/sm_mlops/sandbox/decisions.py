@@ -1,17 +1,15 @@
-"""The decision: identity policies, permissions boundary and the policies of resources together, as
-IAM weighs them.
+"""The decision of IAM from identity policies, permissions boundary and resource policies.
 
 Source: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from sm_mlops.sandbox.iam.identities import ANONYMOUS, Identity
-from sm_mlops.sandbox.iam.language import Asked, Document, Facts, Said, Value, said
+from sm_mlops.sandbox.identities import ANONYMOUS, Identity
+from sm_mlops.sandbox.policy_language import Asked, Document, Facts, Said, Value, said
 
 Why = Literal["", "identity-based", "resource-based", "boundary", "trust"]
 
@@ -47,7 +45,6 @@ def decide(
     *,
     owner: str = "",
     policy_decides: bool = False,
-    names: Mapping[str, str] | None = None,
 ) -> Verdict:
     """Return whether an identity may do something with a resource.
 
@@ -55,7 +52,7 @@ def decide(
     (keys, the trust policies of roles) nothing is allowed that the resource's policy does not allow
     or leave to the account.
     """
-    asked = Asked(action, resource, facts, {**who.names(), **(names or {})})
+    asked = Asked(action, resource, facts, who.names())
     of_resource = said(policy, asked) if policy is not None else Said()
     if of_resource.denied:
         return Verdict(False, True, "resource-based")

@@ -65,7 +65,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a request asks for, and by which names a policy of a resource may call who asks.
+    """What a request asks for, and the names by which a resource policy may call its sender.
 
     `names` maps each name to what it is: "direct" for the role, user or session itself, "account"
     for the account, "service", "federated".
@@ -112,7 +112,7 @@ def said(document: Document, asked: Asked) -> Said:
 
 
 def statements(document: Document) -> tuple[Statement, ...]:
-    """Return the statements of a policy; none of what is no policy."""
+    """Return the statements of a policy, none for an invalid one."""
     if isinstance(document, Mapping):
         return _statements(document)
     return _read(document.decode() if isinstance(document, bytes) else document)
@@ -180,7 +180,7 @@ def _principals(given: Mapping[str, Any]) -> tuple[tuple[str, str], ...] | None:
 
 
 def _applies(statement: Statement, asked: Asked) -> str | None:
-    """Return by which kind of name a statement fits a request, None when it does not."""
+    """Return by which kind of name a statement matches a request, None if it does not."""
     action = asked.action.lower()
     if statement.actions is not None and not _any(action, statement.actions):
         return None

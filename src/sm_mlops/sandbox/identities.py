@@ -1,5 +1,5 @@
 """Who sends a request: the role session, the IAM user or the account's administrator behind an
-access key, with the policies that hold for them.
+access key, with their policies.
 
 Reads moto's IAM and STS (written against moto 5.2).
 """
@@ -47,7 +47,7 @@ class Identity:
         return self.principal.rpartition("/")[2]
 
     def names(self) -> dict[str, str]:
-        """Return the names that a policy of a resource may call it by; see language.Asked."""
+        """Return the names that a resource policy may call it by; see policy_language.Asked."""
         if self.kind == ANONYMOUS:
             return {}
         place = self.principal.rpartition(":")[0]
@@ -63,13 +63,13 @@ NOBODY = Identity(ANONYMOUS, "anonymous", "anonymous", "")
 
 
 def administrator(account: str, region: str) -> Identity:
-    """Return who owns the sandbox's own key; of other accounts, whoever owns them."""
+    """Return the owner of an account; in the sandbox's own, that of its key."""
     root = f"arn:{partition(region)}:iam::{account}:root"
     return Identity(ADMINISTRATOR, root, root, account)
 
 
 def region_of(partition_name: str) -> str:
-    """Return a region of a partition, for what belongs to no region."""
+    """Return a region of a partition, for global resources."""
     return {"aws-cn": "cn-north-1", "aws-us-gov": "us-gov-west-1"}.get(partition_name, "us-east-1")
 
 
@@ -81,7 +81,7 @@ def backend(account: str, region: str) -> Any:
 
 
 def of_key(account: str, region: str, key: str) -> Identity | None:
-    """Return whose access key it is, None when IAM does not know it."""
+    """Return the identity behind an access key, None for an unknown key."""
     if key in ("", client.ACCESS_KEY):
         return administrator(account, region)
     found = backend(account, region).access_keys.get(key)
@@ -132,7 +132,7 @@ def role(arn: str, region: str) -> Any:
 
 
 def of_role(arn: str, region: str, session: str = "") -> Identity:
-    """Return the identity of a role; of one that is gone, one that may do nothing."""
+    """Return the identity of a role; a deleted role may do nothing."""
     parts = arn.split(":", 5)
     account, name = parts[4], arn.rpartition("/")[2]
     shown = f"arn:{parts[1]}:sts::{account}:assumed-role/{name}/{session}" if session else arn
@@ -163,13 +163,8 @@ def of_user(account: str, region: str, name: str) -> Identity | None:
         account,
         policies=_policies(found),
         boundary=_boundary(getattr(found, "permissions_boundary_arn", None), account, region),
-        tags={tag["Key"]: tag["Value"] for tag in _user_tags(owner, found)},
+        tags=tags_of(owner.tagger.list_tags_for_resource(found.arn).get("Tags")),
     )
-
-
-def _user_tags(owner: Any, user: Any) -> list[dict[str, str]]:
-    found: list[dict[str, str]] = owner.tagger.list_tags_for_resource(user.arn).get("Tags", [])
-    return found
 
 
 def _policies(holder: Any) -> tuple[str, ...]:
