@@ -460,7 +460,7 @@ def test_a_setting_that_cannot_be_is_named_in_one_line(repo: Path, edit: Edit, l
 
 @pytest.mark.slow
 def test_a_definition_that_does_not_compile_says_why(repo: Path) -> None:
-    replace("pipeline/definition.py", 'name="Evaluate"', 'name="Evaluate" 1')(repo)
+    replace("pipeline/definition.py", ' name="Evaluate"', ' name="Evaluate" 1')(repo)
     with pytest.raises(AssertionError, match="invalid syntax"):
         testing.compiled(repo)
 
