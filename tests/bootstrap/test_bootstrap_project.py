@@ -316,7 +316,7 @@ def test_a_role_of_somebody_else_s_is_told_before_anything_is_made(alone: Land) 
     found = {item.what: item.remedy for item in alone.part(Project).look() if item.remedy}
     assert list(found) == ["role churn-github"]
     alone.calls.clear()
-    with pytest.raises(MlopsError, match="delete or rename the role churn-github"):
+    with pytest.raises(MlopsError, match="delete the role churn-github"):
         act(alone)
     assert alone.writes == []
 

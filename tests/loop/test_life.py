@@ -107,7 +107,7 @@ def test_the_log_of_a_step_is_printed(repo: Repo, first: subprocess.CompletedPro
     assert "validation-logloss" in done.stdout
     wrong = mlops(repo.root, "--sandbox", "logs", "Serve")
     assert wrong.returncode == 2
-    assert "steps with one: Preprocess, Train, Evaluate" in wrong.stderr
+    assert "steps with a log: Preprocess, Train, Evaluate" in wrong.stderr
 
 
 def test_a_second_run_takes_every_job_from_the_cache(
