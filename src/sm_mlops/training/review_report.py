@@ -126,7 +126,8 @@ def _changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     """Return a line for each parameter and step that differs."""
     old, new = _parts(before), _parts(after)
     lines = []
-    for title in dict.fromkeys((*old, *new)):
+    # Parameters first; sorting keeps the order otherwise.
+    for title in sorted(dict.fromkeys((*old, *new)), key=lambda title: title.startswith("step")):
         was, now = old.get(title), new.get(title)
         is_step = title.startswith("step")
         if title not in new:
