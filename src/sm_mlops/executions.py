@@ -133,17 +133,18 @@ def _step(item: dict[str, Any]) -> Step:
 def step_order(aws: Aws, arn: str) -> tuple[str, ...]:
     """Return the names of all steps of the definition, with both branches of conditions."""
     answer = aws.sagemaker.describe_pipeline_definition_for_execution(PipelineExecutionArn=arn)
+    return tuple(step["Name"] for step in all_steps(answer["PipelineDefinition"]))
 
-    def names(steps: list[dict[str, Any]]) -> list[str]:
-        found = []
-        for step in steps:
-            found.append(step["Name"])
-            if step["Type"] == "Condition":
-                for branch in ("IfSteps", "ElseSteps"):
-                    found += names(step["Arguments"].get(branch, []))
-        return found
 
-    return tuple(names(json.loads(answer["PipelineDefinition"])["Steps"]))
+def all_steps(definition: str) -> Iterator[dict[str, Any]]:
+    """Yield the steps of a pipeline definition, each condition followed by those it decides on."""
+    waiting = json.loads(definition)["Steps"]
+    while waiting:
+        step = waiting.pop(0)
+        yield step
+        if step["Type"] == "Condition":
+            branches = (step["Arguments"].get(name, []) for name in ("IfSteps", "ElseSteps"))
+            waiting[:0] = [inner for branch in branches for inner in branch]
 
 
 def follow(aws: Aws, arn: str, console: Console, *, until: float | None = None) -> Execution:

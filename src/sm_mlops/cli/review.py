@@ -38,7 +38,7 @@ def review(
 
     settings = load_settings()
     try:
-        result = reviews.review(settings, base, out, _sandbox)
+        result = reviews.review(settings, base, out, temporary_sandbox)
     except MlopsError as error:
         # Those who wait for the report see it, too.
         report = review_report.refused(settings.project.project, base, str(error))
@@ -56,7 +56,7 @@ def review(
 
 
 @contextmanager
-def _sandbox(work: Path) -> Iterator[Account]:
+def temporary_sandbox(work: Path, region: str) -> Iterator[Account]:
     """Run a sandbox of its own in the folder `work`, and set AWS's variables of this process."""
     from sm_mlops import sandbox
     from sm_mlops.aws import Aws
@@ -68,7 +68,7 @@ def _sandbox(work: Path) -> Iterator[Account]:
         return aws
 
     try:
-        with sandbox.connect(work, load_settings().project.region) as environment:
+        with sandbox.connect(work, region) as environment:
             apply(environment)
             yield account
     finally:

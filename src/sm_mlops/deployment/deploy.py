@@ -231,16 +231,8 @@ def _refuse_conversion(aws: Aws, before: Stack | None, stage: Stage) -> None:
 
 
 def _parameters(aws: Aws, stage: Stage, package: Version) -> dict[str, str | None]:
-    declared = stages.template_parameters(stages.template(aws.settings))
-    own = {
-        "Project": aws.settings.project.project,
-        "Stage": stage.name,
-        "ModelPackageArn": package.arn,
-        "ArtifactBucket": aws.bucket,
-        "OutputBucket": aws.bucket,
-        **_artifact_key(aws),
-    }
-    return {name: value for name, value in {**own, **stage.parameters}.items() if name in declared}
+    key = _artifact_key(aws)
+    return {**stages.stack_parameters(aws.settings, stage, aws.bucket, package.arn, **key)}
 
 
 def _boundary(there: Aws) -> dict[str, str | None]:
