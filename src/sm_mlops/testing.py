@@ -34,7 +34,7 @@ from sm_mlops.deployment.smoke import JSON as JSON
 from sm_mlops.deployment.smoke import LINES as LINES
 from sm_mlops.errors import MlopsError
 from sm_mlops.settings import LOWER_IS_BETTER, Gate, load
-from sm_mlops.training import artifacts, review
+from sm_mlops.training import review, run
 
 ACCOUNT = "123456789012"
 _ENDPOINT = "under-test"
@@ -123,7 +123,9 @@ def trained(root: Path, work: Path) -> Iterator[Model]:
     try:
         with temporary_sandbox(work, settings.project.region) as account:
             aws = account(settings)
-            result = review.train(aws, artifacts.upload_data(aws), Console(file=io.StringIO()))
+            started = run.start(aws, {}, lambda line: None)
+            ended = executions.follow(aws, started.arn, Console(file=io.StringIO()))
+            result = review.outcome(aws, ended)
             assert result.model_package, "\n".join(result.failure)
             yield _served(aws, result)
     finally:

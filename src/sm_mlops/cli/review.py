@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,7 +39,9 @@ def review(
 
     settings = load_settings()
     try:
-        result = reviews.review(settings, base, out, temporary_sandbox)
+        result = reviews.review(
+            settings, base, out, partial(temporary_sandbox, region=settings.project.region)
+        )
     except MlopsError as error:
         # Those who wait for the report see it, too.
         report = review_report.refused(settings.project.project, base, str(error))

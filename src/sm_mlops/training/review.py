@@ -76,7 +76,7 @@ def review(
     settings: Settings,
     base: str,
     console: Console,
-    sandbox: Callable[[Path, str], AbstractContextManager[Account]],
+    sandbox: Callable[[Path], AbstractContextManager[Account]],
 ) -> Review:
     """Train the base, approve it as the champion, and train the working tree beside it.
 
@@ -84,7 +84,7 @@ def review(
         settings: Of the working tree.
         base: A branch or commit.
         console: Shows how far it is.
-        sandbox: Runs an account with its state in a folder, in a region, and stops it again.
+        sandbox: Runs an account with its state in a folder, and leaves nothing of it.
 
     Raises:
         MlopsError: There is no such commit, or no data in reach of the sandbox.
@@ -94,11 +94,7 @@ def review(
         tell(console, line)
 
     base_commit = resolved(settings.root, base)
-    with (
-        _stopped_like_ctrl_c(),
-        _temporary_folder() as work,
-        sandbox(work, settings.project.region) as account,
-    ):
+    with _stopped_like_ctrl_c(), _temporary_folder() as work, sandbox(work) as account:
         aws = account(settings)
         data = _rows(aws)
         with _worktree(settings.root, work / "base", base_commit) as tree:
@@ -107,7 +103,7 @@ def review(
         for line in trained.failure:
             say(f"           {line}")
         say("change     the working tree")
-        change = train(aws, data, console)
+        change = _train(aws, data, console)
     return Review(
         settings,
         base_commit,
@@ -209,7 +205,7 @@ def _train_base(
         settings = mlops_settings.load(root)
     except SettingsError as error:
         return Trained(failure=(str(error),))
-    trained = train(account(settings), data, console)
+    trained = _train(account(settings), data, console)
     if trained.model_package and settings.model_package_group != aws.settings.model_package_group:
         another = f"it is another project: {settings.model_package_group}"
         return Trained(trained.definition, failure=(another,))
@@ -219,16 +215,16 @@ def _train_base(
     return trained
 
 
-def train(aws: Aws, data: artifacts.Dataset, console: Console) -> Trained:
-    """Run the pipeline of `aws.settings` on `data` to its end."""
+def _train(aws: Aws, data: artifacts.Dataset, console: Console) -> Trained:
     try:
         started = run.start(aws, {"InputData": data.uri}, lambda line: tell(console, line))
     except MlopsError as error:
         return Trained(failure=(str(error),))
-    return _trained(aws, executions.follow(aws, started.arn, console))
+    return outcome(aws, executions.follow(aws, started.arn, console))
 
 
-def _trained(aws: Aws, execution: Execution) -> Trained:
+def outcome(aws: Aws, execution: Execution) -> Trained:
+    """Return what an execution that has ended leaves behind."""
     answer = aws.sagemaker.describe_pipeline_definition_for_execution(
         PipelineExecutionArn=execution.arn
     )
