@@ -222,7 +222,7 @@ def _command_problems(root: Path, file: Path) -> Iterator[str]:
         for value in re.findall(pattern, text, re.MULTILINE):
             if value != right:
                 yield f"{file.name}: {variable} is {value}, in pyproject.toml it is {right}"
-    for line in re.findall(r"(?:bin/|run: +|sh ['\"])(mlops +[^|;&>\n]+)", text):
+    for line in re.findall(r"(?:bin/|run: +|sh ['\"])(mlops +[^|;&>)\n]+)", text):
         problem = _usage_problem(line)
         if problem:
             yield f"{file.name}: {line.strip()}: {problem}"
