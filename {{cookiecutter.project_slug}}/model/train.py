@@ -176,8 +176,7 @@ def threads(schema: schemas.Schema) -> int:
 def matrix(
     xgboost: Any, folder: Path, schema: schemas.Schema, parameters: dict[str, Any], ref: Any = None
 ) -> Any:
-    """Return the rows of a folder of Parquet files: quantized, a row group in memory at a time, if
-    the tree method allows it."""
+    """Return the rows of a folder of Parquet files, quantized, a row group in memory at a time."""
     groups = [
         (path, group)
         for path in sorted(folder.glob("*.parquet"))
