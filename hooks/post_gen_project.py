@@ -37,7 +37,7 @@ MESSAGE = b"Render the template\n.\n"
 # Answers the question where nobody is at the terminal: yes, plan or no.
 REGISTER = "SM_MLOPS_REGISTER"
 ANSWERS = {"yes": ["bootstrap", "--yes"], "plan": ["bootstrap", "--plan"], "no": []}
-QUESTION = "Connect the repo with AWS and GitHub now? Shows a plan before it creates anything. [y/N] "
+QUESTION = "Connect it with AWS and GitHub now? Shows a plan before it creates anything. [y/N] "
 # What the command needs of an environment, besides the repo itself.
 NEEDED = ("boto3", "github", "nacl", "rich", "sm_mlops", "typer", "uv", "yaml")
 SUPPORTED = ((3, 11), (3, 14))
@@ -329,7 +329,7 @@ def bootstrap(command: list) -> bool:
     if not python:
         with_python = sys.executable if fits(sys.version_info) else first_python()
         if not with_python:
-            print("mlops bootstrap needs Python 3.11, 3.12 or 3.13, which was not found", flush=True)
+            print("It needs Python 3.11, 3.12 or 3.13, which was not found", flush=True)
             return False
         if subprocess.call(["make", "--silent", "setup", f"PYTHON={with_python}"]):
             return False

@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import click
 import typer
 from rich.console import Console
 
@@ -28,14 +27,12 @@ from sm_mlops.aws import Aws
 from sm_mlops.cli.main import app
 from sm_mlops.cli.review import temporary_sandbox
 from sm_mlops.deployment import endpoints, predict, smoke, stages
-from sm_mlops.deployment.predict import Refused as Refused
-from sm_mlops.deployment.smoke import CSV as CSV
-from sm_mlops.deployment.smoke import JSON as JSON
-from sm_mlops.deployment.smoke import LINES as LINES
 from sm_mlops.errors import MlopsError
 from sm_mlops.settings import LOWER_IS_BETTER, Gate, load
 from sm_mlops.training import review, run
 
+CSV, JSON, LINES = smoke.CSV, smoke.JSON, smoke.LINES
+Refused = predict.Refused
 ACCOUNT = "123456789012"
 _ENDPOINT = "under-test"
 _CODE = "/opt/ml/processing/input/code/"
@@ -63,12 +60,6 @@ def compiled(root: Path, hash_seed: int = 0) -> str:
     )
     assert done.returncode == 0, done.stderr.strip()
     return done.stdout
-
-
-def unguarded(definition: str) -> list[str]:
-    """Return the steps that register a version without a condition before them."""
-    top = json.loads(definition)["Steps"]
-    return [step["Name"] for step in top if step["Type"] == "RegisterModel"]
 
 
 def scripts(definition: str) -> dict[str, str]:
@@ -230,16 +221,15 @@ def _command_problems(root: Path, file: Path) -> Iterator[str]:
 
 def _usage_problem(line: str) -> str:
     """Return what `mlops` would say about its command or its options, empty if nothing."""
-    name: str | None
-    name, *words = re.sub(r"['\"]", "", line).split()
+    words = re.sub(r"['\"]", "", line).split()[1:]
     command: Any = typer.main.get_command(app)
     try:
         while words:
-            context = click.Context(command, info_name=name)
+            context = command.context_class(command)
             _, words, _ = command.make_parser(context).parse_args(words)
-            if not isinstance(command, click.Group):
+            if not words or not hasattr(command, "resolve_command"):
                 break
-            name, command, words = command.resolve_command(context, words)
-    except click.UsageError as error:
+            _, command, words = command.resolve_command(context, words)
+    except typer.TyperException as error:
         return error.format_message()
     return ""
