@@ -28,8 +28,8 @@ def test_the_script_of_every_step_exists(definition: str) -> None:
 
 
 def test_only_what_passes_the_gate_is_registered(definition: str) -> None:
-    without_condition = [step["Type"] for step in json.loads(definition)["Steps"]]
-    assert "RegisterModel" not in without_condition
+    unconditional = {step["Type"] for step in json.loads(definition)["Steps"]}
+    assert "RegisterModel" not in unconditional
 
 
 def test_each_hyperparameter_can_be_set_for_one_execution(definition: str) -> None:
