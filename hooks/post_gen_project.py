@@ -37,7 +37,7 @@ MESSAGE = b"Render the template\n.\n"
 # Answers the question where nobody is at the terminal: yes, plan or no.
 REGISTER = "SM_MLOPS_REGISTER"
 ANSWERS = {"yes": ["bootstrap", "--yes"], "plan": ["bootstrap", "--plan"], "no": []}
-QUESTION = "Connect it with AWS and GitHub now? You see a plan before anything is made. [y/N] "
+QUESTION = "Connect it with AWS and GitHub now? Shows a plan before it creates anything. [y/N] "
 # What the command needs of an environment, besides the repo itself.
 NEEDED = ("boto3", "github", "nacl", "rich", "sm_mlops", "typer", "uv", "yaml")
 SUPPORTED = ((3, 11), (3, 14))
@@ -270,12 +270,12 @@ def next_steps(committed: bool) -> str:
     if BY_CRUFT:
         # cruft writes this file after the hook, so the first commit cannot hold it.
         publish = f"git add .cruft.json && git commit -m 'Follow the template' && {publish}"
-    by_hand = publish if committed else f"commit, and push to {ORIGIN}"
+    by_hand = publish if committed else f"commit, then push to {ORIGIN}"
     return "\n".join(
         (
             f"1. cd {FOLDER} && make sandbox",
-            "2. Name your own data, target and quality gate in mlops.yaml, and run it again",
-            "3. .venv/bin/mlops bootstrap connects it with AWS and GitHub; to push alone: "
+            "2. Set your own data, target and quality gate in mlops.yaml, and run it again",
+            "3. .venv/bin/mlops bootstrap connects it with AWS and GitHub; to push only: "
             + by_hand,
         )
     )
@@ -290,8 +290,8 @@ def connect() -> None:
         command = wanted()
         if command and not bootstrap(command):
             print(
-                "\nThe repo is complete, its connection with AWS and GitHub is not: what was done, "
-                "and what stopped it, stands above.\nTo finish it: "
+                "\nThe repo is complete, but not connected with AWS and GitHub: see above what was "
+                "done and what failed.\nTo finish it: "
                 f"cd {FOLDER} && make setup && .venv/bin/mlops bootstrap"
             )
     except (KeyboardInterrupt, OSError) as error:
@@ -308,7 +308,7 @@ def wanted() -> list:
     if given in ANSWERS:
         return ANSWERS[given]
     if given:
-        print(f"{REGISTER}={given} is none of yes, plan and no: nothing was connected")
+        print(f"{REGISTER}={given} must be yes, plan or no: nothing was connected")
         return []
     there = [stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout)]
     if not all(there):
@@ -329,7 +329,7 @@ def bootstrap(command: list) -> bool:
     if not python:
         with_python = sys.executable if fits(sys.version_info) else first_python()
         if not with_python:
-            print("It needs Python 3.11, 3.12 or 3.13, and found none", flush=True)
+            print("It needs Python 3.11, 3.12 or 3.13, which was not found", flush=True)
             return False
         if subprocess.call(["make", "--silent", "setup", f"PYTHON={with_python}"]):
             return False

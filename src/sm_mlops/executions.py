@@ -134,17 +134,18 @@ def _step(item: dict[str, Any]) -> Step:
 def step_order(aws: Aws, arn: str) -> tuple[str, ...]:
     """Return the names of all steps of the definition, in both branches of conditions."""
     answer = aws.sagemaker.describe_pipeline_definition_for_execution(PipelineExecutionArn=arn)
-    steps = steps_below(json.loads(answer["PipelineDefinition"])["Steps"])
-    return tuple(step["Name"] for step in steps)
+    return tuple(step["Name"] for step in all_steps(answer["PipelineDefinition"]))
 
 
-def steps_below(steps: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield steps of a definition, each condition followed by the steps of its branches."""
-    for step in steps:
+def all_steps(definition: str) -> Iterator[dict[str, Any]]:
+    """Yield the steps of a pipeline definition, each condition followed by those it decides on."""
+    waiting = json.loads(definition)["Steps"]
+    while waiting:
+        step = waiting.pop(0)
         yield step
         if step["Type"] == "Condition":
-            for branch in ("IfSteps", "ElseSteps"):
-                yield from steps_below(step["Arguments"].get(branch, []))
+            branches = (step["Arguments"].get(name, []) for name in ("IfSteps", "ElseSteps"))
+            waiting[:0] = [inner for branch in branches for inner in branch]
 
 
 def follow(aws: Aws, arn: str, console: Console, *, until: float | None = None) -> Execution:

@@ -67,6 +67,12 @@ def test_a_value_xgboost_refuses_is_one_line(case: Case, tmp_path: Path) -> None
         case.train(subsample="7")
 
 
+@pytest.mark.parametrize("method", ["hist", "approx"])
+def test_each_tree_method_trains(case: Case, method: str) -> None:
+    model = case.train(tree_method=method, num_boost_round="3")
+    assert model.booster.num_boosted_rounds() == 3
+
+
 def test_the_built_in_defaults_are_those_of_mlops_yaml() -> None:
     content = yaml.safe_load((MODEL.parent / "mlops.yaml").read_text(encoding="utf-8"))
     assert content["hyperparameters"] == train.boosters.DEFAULTS

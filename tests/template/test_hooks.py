@@ -262,7 +262,7 @@ def test_told_no_it_connects_nothing(elsewhere: Cookiecutter, given: str) -> Non
 def test_an_answer_it_does_not_know_is_named_and_connects_nothing(elsewhere: Cookiecutter) -> None:
     done = elsewhere(SM_MLOPS_REGISTER="sure", **NOBODY)
     assert done.code == 0
-    assert "SM_MLOPS_REGISTER=sure is none of yes, plan and no" in done.out
+    assert "SM_MLOPS_REGISTER=sure must be yes, plan or no" in done.out
 
 
 @pytest.mark.parametrize("wanted", ["yes", "plan"])
@@ -337,7 +337,7 @@ def test_a_person_at_the_terminal_is_asked(
         **NOBODY,
     )
     assert code == 0, shown
-    assert "You see a plan before anything is made. [y/N]" in shown
+    assert "Shows a plan before it creates anything. [y/N]" in shown
     assert (NOT_SIGNED_IN in shown) is connects
     assert (FINISH in shown) is connects
     assert_pristine(repo_of(tmp_path))

@@ -149,11 +149,8 @@ def train(folders: dict[str, Path], own: dict[str, int], given: dict[str, Any]) 
         model, progress = boost(xgboost, parameters, own, training, validation, store)
     except xgboost.core.XGBoostError as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
-        if (
-            "Invalid Parameter" in str(error)
-            or "Parameter" in lines[0]
-            or "Check failed" in lines[0]
-        ):
+        refusals = ("Parameter", "Check failed", "doesn't support")
+        if "Invalid Parameter" in str(error) or any(words in lines[0] for words in refusals):
             raise DataError(f"XGBoost refuses a hyperparameter: {lines[0][:300]}") from error
         raise
     if metric in ("rmse", "mae"):  # in the unit of the target
@@ -214,6 +211,19 @@ def matrix(
             self.at += 1
             return True
 
+    if parameters["tree_method"] in ("approx", "exact"):  # they take no quantized rows
+        parts: list[dict[str, Any]] = []
+        reader = RowGroups()
+        while reader.next(lambda **part: parts.append(part)):
+            pass
+        return xgboost.DMatrix(
+            np.concatenate([part["data"] for part in parts]),
+            np.concatenate([part["label"] for part in parts]),
+            feature_names=schema.features,
+            feature_types=schema.types,
+            enable_categorical=True,
+            nthread=parameters["nthread"],
+        )
     bins = int(parameters.get("max_bin", 256))
     return xgboost.QuantileDMatrix(
         RowGroups(), max_bin=bins, ref=ref, enable_categorical=True, nthread=parameters["nthread"]

@@ -189,18 +189,8 @@ def _require_bucket(aws: Aws, there: Aws, stage: Stage) -> None:
 
 
 def _parameters(aws: Aws, there: Aws, stage: Stage, package: Version) -> dict[str, str | None]:
-    """Return those of the parameters that infra/endpoint.yml declares."""
-    declared = stages.template_parameters(stages.template(aws.settings))
-    own = {
-        "Project": aws.settings.project.project,
-        "Stage": stage.name,
-        "ModelPackageArn": package.arn,
-        "ArtifactBucket": aws.bucket,
-        "OutputBucket": aws.bucket,
-        **_artifact_key(aws),
-        **_boundary(there),
-    }
-    return {name: value for name, value in {**own, **stage.parameters}.items() if name in declared}
+    own = {**_artifact_key(aws), **_boundary(there)}
+    return {**stages.stack_parameters(aws.settings, stage, aws.bucket, package.arn, **own)}
 
 
 def _boundary(there: Aws) -> dict[str, str]:

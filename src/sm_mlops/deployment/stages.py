@@ -148,6 +148,27 @@ def _declared(text: str) -> dict[str, dict[str, Any]]:
     return dict(yaml.load(text, _Template).get("Parameters") or {})
 
 
+def stack_parameters(
+    settings: Settings, stage: Stage, bucket: str, version: str, **more: str
+) -> dict[str, str]:
+    """Return the parameters of a stage's stack: what the tool sets, then what its file says.
+
+    `bucket` is the artifact bucket, `version` the ARN of the model package. Leaves out what the
+    template does not declare.
+    """
+    given = {
+        "Project": settings.project.project,
+        "Stage": stage.name,
+        "ModelPackageArn": version,
+        "ArtifactBucket": bucket,
+        "OutputBucket": bucket,
+        **more,
+        **stage.parameters,
+    }
+    declared = template_parameters(template(settings))
+    return {name: value for name, value in given.items() if name in declared}
+
+
 def require_own(settings: Settings, stage: Stage, had: Mapping[str, str]) -> None:
     """Raise MlopsError if the stack with these parameters belongs to another project.
 

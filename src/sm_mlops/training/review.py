@@ -205,10 +205,11 @@ def _train(aws: Aws, data: artifacts.Dataset, console: Console) -> Trained:
         started = run.start(aws, {"InputData": data.uri}, lambda line: tell(console, line))
     except MlopsError as error:
         return Trained(failure=(str(error),))
-    return _trained(aws, executions.follow(aws, started.arn, console))
+    return outcome(aws, executions.follow(aws, started.arn, console))
 
 
-def _trained(aws: Aws, execution: Execution) -> Trained:
+def outcome(aws: Aws, execution: Execution) -> Trained:
+    """Return what an execution that has ended leaves behind."""
     answer = aws.sagemaker.describe_pipeline_definition_for_execution(
         PipelineExecutionArn=execution.arn
     )
