@@ -28,6 +28,7 @@ from sm_mlops.cli.main import app
 from sm_mlops.cli.sandbox_account import temporary
 from sm_mlops.deployment import endpoints, predict, smoke, stages
 from sm_mlops.errors import MlopsError
+from sm_mlops.redaction import without_tokens
 from sm_mlops.settings import LOWER_IS_BETTER, Gate, load
 from sm_mlops.training import review, run
 
@@ -200,7 +201,14 @@ def workflow_problems(root: Path) -> list[str]:
     if actionlint := shutil.which("actionlint"):
         linters.append([actionlint])
     for linter in linters if workflows else ():
-        done = subprocess.run([*linter, *workflows], cwd=root, capture_output=True, text=True)
+        done = subprocess.run(
+            [*linter, *workflows],
+            cwd=root,
+            env=without_tokens(os.environ),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if done.returncode != 0:
             found += [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
     return found

@@ -71,11 +71,11 @@ assets.build_layer = lambda root: Path(layer).read_bytes()
 hub.BACKOFF_SECONDS = 0
 quick = SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: time.sleep(0.02))
 stacks.time = projects.time = quick
-refuse = cli._refuse
-def loud(line):
+fail = cli.fail
+def loud(*given):
     traceback.print_exc()
-    refuse(line)
-cli._refuse = loud
+    return fail(*given)
+cli.fail = loud
 sys.argv = ["mlops", *words]
 cli.main()
 """

@@ -397,6 +397,6 @@ def _clone(root: Path) -> State:
 
     return {
         "settings": [row for row in git("config", "--local", "--list") if "core." not in row],
-        "references": git("for-each-ref", "--format=%(refname)"),
+        "references": git("for-each-ref", "--format=%(refname)", "refs/heads"),
         "changes": git("status", "--porcelain"),
     }

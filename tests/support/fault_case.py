@@ -365,9 +365,12 @@ def _hurry(patch: pytest.MonkeyPatch, front: Front) -> None:
     def send(self: HTTPAdapter, request: Any, **more: Any) -> Any:
         return directly(self, request, front.ask) or sent(self, request, **more)
 
-    def config(self: Aws, attempts: int) -> Any:
-        retries = {"mode": "standard", "total_max_attempts": github.ATTEMPTS}
-        return Config(retries=retries, user_agent_extra="sm-mlops")  # type: ignore[arg-type]
+    class Impatient(Config):
+        """The configuration of a client, with as many attempts as GitHub's."""
+
+        def __init__(self, **given: Any) -> None:
+            retries = {"mode": "standard", "total_max_attempts": github.ATTEMPTS}
+            super().__init__(**given | {"retries": retries})
 
     def getresponse(self: HTTPConnection) -> Any:
         poll = select.poll()
@@ -387,7 +390,7 @@ def _hurry(patch: pytest.MonkeyPatch, front: Front) -> None:
 
     quick = SimpleNamespace(monotonic=time.monotonic, sleep=sleep)
     patch.setattr(Aws, "client", cached)
-    patch.setattr(Aws, "_config", config)
+    patch.setattr("botocore.config.Config", Impatient)
     patch.setattr(stacks, "time", quick)
     patch.setattr(projects, "time", quick)
     patch.setattr(github, "ATTEMPTS", 1)

@@ -62,8 +62,9 @@ class Killing:
         """Make the pipeline, without the cache, and the first version; seconds of a run."""
         with self.awake() as aws:
             prepare(aws)
-            first = start(aws, {}, lambda line: None).arn
-            self.ended(aws, first)
+            first = start(aws, {}, lambda line: None)
+            self.ended(aws, first.arn)
+            self.inputs = {"InputData": first.data.uri, "Champion": first.champion.uri}
             name = self.settings.pipeline
             found = aws.client("sagemaker").describe_pipeline(PipelineName=name)
             definition = json.loads(found["PipelineDefinition"])
@@ -90,7 +91,8 @@ class Killing:
     def begin(self, aws: Aws) -> str:
         """Start an execution; its ARN."""
         answer = aws.client("sagemaker").start_pipeline_execution(
-            PipelineName=self.settings.pipeline
+            PipelineName=self.settings.pipeline,
+            PipelineParameters=[{"Name": key, "Value": uri} for key, uri in self.inputs.items()],
         )
         return str(answer["PipelineExecutionArn"])
 

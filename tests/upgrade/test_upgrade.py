@@ -98,7 +98,7 @@ def test_template_and_tool_move_together_to_the_newest_version(team: Team) -> No
     assert team.pin() == f"sm-mlops @ git+{ADDRESS}@{newest}"
     assert team.template_version() == "0.5.0"
     assert "News of 0.4." in (team.repo / "README.md").read_text()
-    told = done.out[done.out.index("What is left") :]
+    told = done.out[done.out.index("What you still have to do") :]
     assert told.index("Rename `gate`") < told.index("Run `make lint`") and "News." not in told
 
 
