@@ -362,7 +362,7 @@ def test_destroying_all_asks_first_and_leaves_the_registry_and_the_data(
 ) -> None:
     asked = mlops(repo.root, "--sandbox", "destroy", "--all")
     assert asked.returncode == 2
-    assert "add --yes" in asked.stderr
+    assert "pass --yes" in asked.stderr
     assert endpoint_of(repo, "production") == (1, "InService")
     before = len(versions(repo))
     done = mlops(repo.root, "--sandbox", "destroy", "--all", "--yes")

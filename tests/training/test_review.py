@@ -399,7 +399,7 @@ def test_a_change_that_the_gate_stops_ends_with_1(life: Repo, base: str, tmp_pat
     report = output.read_text(encoding="utf-8")
     assert "❌ churn: stopped by the gate" in report
     assert re.search(r"```\nGateFailed: QualityGate: auc 0\.\d+ .*wanted at least 1", report)
-    assert re.search(r"gave no champion to compare with:\n\n```\nTrain: .*", report)
+    assert re.search(r"No champion from `\w+` to compare with:\n\n```\nTrain: .*", report)
     assert report.count("not today") == 1, "what is said once is not said again by the log"
     assert "- step `Train`: only the code" in report
 
