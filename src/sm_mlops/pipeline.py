@@ -18,31 +18,16 @@ from functools import cached_property
 from typing import Any
 
 import boto3
-from sagemaker.core import image_uris
+from sagemaker.core import image_uris, shapes
 from sagemaker.core.config.config_manager import SageMakerConfig
 from sagemaker.core.network import NetworkConfig
 from sagemaker.core.processing import Processor
-from sagemaker.core.shapes import (
-    CheckpointConfig,
-    OutputDataConfig,
-    ProcessingInput,
-    ProcessingOutput,
-    ProcessingS3Input,
-    ProcessingS3Output,
-    StoppingCondition,
-)
 from sagemaker.core.training.configs import Compute, InputData, Networking
 from sagemaker.core.workflow.execution_variables import ExecutionVariables
 from sagemaker.core.workflow.functions import Join
 from sagemaker.core.workflow.pipeline_context import PipelineSession
-from sagemaker.mlops.workflow import steps
+from sagemaker.mlops.workflow import retry, steps
 from sagemaker.mlops.workflow.pipeline import Pipeline
-from sagemaker.mlops.workflow.retry import (
-    SageMakerJobExceptionTypeEnum,
-    SageMakerJobStepRetryPolicy,
-    StepExceptionTypeEnum,
-    StepRetryPolicy,
-)
 from sagemaker.mlops.workflow.steps import CacheConfig, ProcessingStep
 from sagemaker.train import ModelTrainer
 
@@ -56,23 +41,26 @@ from sm_mlops.settings import parameter_name as parameter_name
 IN, OUT = "/opt/ml/processing/input", "/opt/ml/processing/output"
 # The managed container whose packages the extra `tabular` pins; change them only together.
 _XGBOOST = "3.2-0"
-_THROTTLED = StepRetryPolicy(
-    exception_types=[StepExceptionTypeEnum.SERVICE_FAULT, StepExceptionTypeEnum.THROTTLING],
+_THROTTLED = retry.StepRetryPolicy(
+    exception_types=[
+        retry.StepExceptionTypeEnum.SERVICE_FAULT,
+        retry.StepExceptionTypeEnum.THROTTLING,
+    ],
     interval_seconds=10,
     backoff_rate=2.0,
     max_attempts=8,
 )
-_NO_CAPACITY = SageMakerJobStepRetryPolicy(
+_NO_CAPACITY = retry.SageMakerJobStepRetryPolicy(
     exception_types=[
-        SageMakerJobExceptionTypeEnum.INTERNAL_ERROR,
-        SageMakerJobExceptionTypeEnum.CAPACITY_ERROR,
+        retry.SageMakerJobExceptionTypeEnum.INTERNAL_ERROR,
+        retry.SageMakerJobExceptionTypeEnum.CAPACITY_ERROR,
     ],
     interval_seconds=60,
     backoff_rate=2.0,
     max_attempts=5,
 )
-_AT_A_LIMIT = SageMakerJobStepRetryPolicy(
-    exception_types=[SageMakerJobExceptionTypeEnum.RESOURCE_LIMIT],
+_AT_A_LIMIT = retry.SageMakerJobStepRetryPolicy(
+    exception_types=[retry.SageMakerJobExceptionTypeEnum.RESOURCE_LIMIT],
     interval_seconds=300,
     backoff_rate=1.5,
     max_attempts=5,
@@ -214,6 +202,8 @@ class Repo:
         """
         job, aws = self.settings.compute.train, self.settings.aws
         seconds = math.ceil(job.max_hours * 3600)
+        # Part of the cache key, so not an address per execution.
+        checkpoints = self._address(f"checkpoints/{code.bundle.digest}")
         return ModelTrainer(
             training_image=self.image,
             role=self.role,
@@ -232,18 +222,13 @@ class Repo:
                 enable_network_isolation=aws.network_isolation,
                 enable_inter_container_traffic_encryption=aws.encrypt_between_containers,
             ),
-            stopping_condition=StoppingCondition(
+            stopping_condition=shapes.StoppingCondition(
                 max_runtime_in_seconds=seconds,
                 # Wait for spot capacity at most as long as training may take.
                 **({"max_wait_time_in_seconds": 2 * seconds} if job.spot else {}),
             ),
-            # Part of the cache key, so not an address per execution.
-            checkpoint_config=CheckpointConfig(
-                s3_uri=self._address(f"checkpoints/{code.bundle.digest}")
-            )
-            if job.spot
-            else None,
-            output_data_config=OutputDataConfig(
+            checkpoint_config=shapes.CheckpointConfig(s3_uri=checkpoints) if job.spot else None,
+            output_data_config=shapes.OutputDataConfig(
                 s3_output_path=self.artifacts("train"),
                 **({"kms_key_id": aws.kms_key} if aws.kms_key else {}),
             ),
@@ -254,11 +239,11 @@ class Repo:
             },
         )
 
-    def input(self, name: str, address: Any) -> ProcessingInput:
+    def input(self, name: str, address: Any) -> shapes.ProcessingInput:
         """Return the input that downloads an S3 address to `IN/name`."""
-        return ProcessingInput(
+        return shapes.ProcessingInput(
             input_name=name,
-            s3_input=ProcessingS3Input(
+            s3_input=shapes.ProcessingS3Input(
                 s3_uri=address,
                 local_path=f"{IN}/{name}",
                 s3_data_type="S3Prefix",
@@ -266,11 +251,11 @@ class Repo:
             ),
         )
 
-    def output(self, step: str, name: str, folder: str | None = None) -> ProcessingOutput:
+    def output(self, step: str, name: str, folder: str | None = None) -> shapes.ProcessingOutput:
         """Return the output that uploads `OUT/name`, or another folder, when the step ends."""
-        return ProcessingOutput(
+        return shapes.ProcessingOutput(
             output_name=name,
-            s3_output=ProcessingS3Output(
+            s3_output=shapes.ProcessingS3Output(
                 s3_uri=self.artifacts(step, name),
                 local_path=folder or f"{OUT}/{name}",
                 s3_upload_mode="EndOfJob",
@@ -320,7 +305,7 @@ class Code:
     bundle: bundle.Bundle
 
     @cached_property
-    def input(self) -> ProcessingInput:
+    def input(self) -> shapes.ProcessingInput:
         """Return the input of a processing step."""
         return self.repo.input("code", self._stored(dict(self.bundle.files)))
 

@@ -23,61 +23,24 @@ OWN = {"num_boost_round": int, "early_stopping_rounds": int, "checkpoint_rounds"
 """Parameters of train.py itself."""
 
 # Source: https://xgboost.readthedocs.io/en/release_3.2.0/parameter.html
+_INTEGERS = """
+    max_depth max_leaves max_bin max_delta_step num_parallel_tree seed nthread verbosity
+    max_cat_to_onehot max_cat_threshold
+"""
+_NUMBERS = """
+    eta gamma min_child_weight subsample colsample_bytree colsample_bylevel colsample_bynode
+    lambda alpha scale_pos_weight base_score rate_drop skip_drop huber_slope
+    tweedie_variance_power quantile_alpha
+"""
+_TEXTS = """
+    booster tree_method grow_policy sampling_method objective eval_metric device
+    monotone_constraints interaction_constraints sample_type normalize_type one_drop
+    seed_per_iteration
+"""
 XGBOOST: dict[str, type] = {
-    **dict.fromkeys(
-        [
-            "max_depth",
-            "max_leaves",
-            "max_bin",
-            "max_delta_step",
-            "num_parallel_tree",
-            "seed",
-            "nthread",
-            "verbosity",
-            "max_cat_to_onehot",
-            "max_cat_threshold",
-        ],
-        int,
-    ),
-    **dict.fromkeys(
-        [
-            "eta",
-            "gamma",
-            "min_child_weight",
-            "subsample",
-            "colsample_bytree",
-            "colsample_bylevel",
-            "colsample_bynode",
-            "lambda",
-            "alpha",
-            "scale_pos_weight",
-            "base_score",
-            "rate_drop",
-            "skip_drop",
-            "huber_slope",
-            "tweedie_variance_power",
-            "quantile_alpha",
-        ],
-        float,
-    ),
-    **dict.fromkeys(
-        [
-            "booster",
-            "tree_method",
-            "grow_policy",
-            "sampling_method",
-            "objective",
-            "eval_metric",
-            "device",
-            "monotone_constraints",
-            "interaction_constraints",
-            "sample_type",
-            "normalize_type",
-            "one_drop",
-            "seed_per_iteration",
-        ],
-        str,
-    ),
+    **dict.fromkeys(_INTEGERS.split(), int),
+    **dict.fromkeys(_NUMBERS.split(), float),
+    **dict.fromkeys(_TEXTS.split(), str),
 }
 ALIASES = {
     "learning_rate": "eta",

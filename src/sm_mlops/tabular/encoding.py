@@ -62,7 +62,6 @@ def encode(schema: Schema, table: pa.Table, order: str = "C") -> npt.NDArray[np.
 
 
 def _parts(column: Column, values: pa.ChunkedArray) -> list[Floats]:
-    """Return one array per feature of the column."""
     if column.kind == "number":
         return [numbers(values, column.name, column.missing)]
     if column.kind == "boolean":
@@ -76,9 +75,6 @@ def _parts(column: Column, values: pa.ChunkedArray) -> list[Floats]:
         found = [np.nan if text is None else code.get(text, float(len(code))) for text in texts]
         return [np.array([*found, np.nan])[codes]]
     return [np.append(part, np.nan)[codes] for part in text_parts(texts, column)]
-
-
-# Raw to typed values
 
 
 def is_numeric(kind: pa.DataType) -> bool:
@@ -112,9 +108,8 @@ def distinct(
     if not pa.types.is_dictionary(array.type):
         array = array.dictionary_encode()
     codes = array.indices.fill_null(-1) if array.indices.null_count else array.indices
-    return codes.to_numpy(zero_copy_only=False).astype(np.int64), [
-        value_text(value, missing) for value in array.dictionary.to_pylist()
-    ]
+    texts = [value_text(value, missing) for value in array.dictionary.to_pylist()]
+    return codes.to_numpy(zero_copy_only=False).astype(np.int64), texts
 
 
 def value_text(value: object, missing: frozenset[str] = MISSING) -> str | None:
@@ -203,22 +198,19 @@ def timestamps(values: pa.ChunkedArray, name: str, form: str | None) -> Floats:
         known = pc.is_in(pc.utf8_lower(trimmed), pa.array(sorted(MISSING)))
         text = pc.if_else(known, pa.scalar(None, pa.string()), trimmed)
         array = parse_dates(text, form)
-        bad = np.flatnonzero(
-            pc.and_(text.is_valid(), array.is_null()).to_numpy(zero_copy_only=False)
-        )
+        unparsed = pc.and_(text.is_valid(), array.is_null())
+        bad = np.flatnonzero(unparsed.to_numpy(zero_copy_only=False))
         if len(bad):
             raise Misfit(name, int(bad[0]), text[int(bad[0])].as_py(), "a date")
     elif pa.types.is_time(kind):
         unit = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[kind.unit]
         whole = array.cast(pa.int32() if pa.types.is_time32(kind) else pa.int64())
         return floats(whole) / unit
-    elif is_numeric(kind) or pa.types.is_boolean(kind):
+    elif is_numeric(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind):
         known = np.flatnonzero(~np.isnan(floats(array)))
         if not len(known):
             return np.full(len(array), np.nan)
         raise Misfit(name, int(known[0]), array[int(known[0])].as_py(), "a date")
-    elif pa.types.is_null(kind):
-        return np.full(len(array), np.nan)
     if pa.types.is_date(array.type):
         array = array.cast(pa.timestamp("ms"))
     micro = array.cast(pa.timestamp("us", array.type.tz), safe=False)
@@ -277,9 +269,6 @@ def date_part(seconds: Floats, part: str) -> Floats:
         (date - month).astype(np.int64) + 1 if part == "day" else month.astype(np.int64) % 12 + 1
     )
     return np.where(missing, np.nan, value.astype(np.float64))
-
-
-# Text
 
 
 def words(texts: Sequence[str | None]) -> list[str]:

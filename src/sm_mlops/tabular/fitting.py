@@ -12,25 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from sm_mlops.tabular.encoding import (
-    BOOLEANS,
-    DATE_FORMATS,
-    DATE_PARTS,
-    MEASURES,
-    Codes,
-    Floats,
-    booleans,
-    date_part,
-    distinct,
-    is_numeric,
-    labels,
-    numbers,
-    one_chunk,
-    parse_dates,
-    parse_number,
-    timestamps,
-    words,
-)
+from sm_mlops.tabular import encoding
+from sm_mlops.tabular.encoding import DATE_PARTS, Codes, Floats, date_part, parse_number
 from sm_mlops.tabular.failure import DataError
 from sm_mlops.tabular.schema import Column, label_text
 
@@ -62,9 +45,6 @@ class Fitted:
     """Feature to (training rows,) values computed out of fold: no row sees its own label."""
 
 
-# The target
-
-
 def read_target(values: pa.ChunkedArray, name: str, task: str, positive: str | None) -> Target:
     """Return the target; infer the task if it is `auto`.
 
@@ -72,7 +52,7 @@ def read_target(values: pa.ChunkedArray, name: str, task: str, positive: str | N
         DataError: Nothing can be learned from this column.
         BadLabel: The task is regression and a label is not a number.
     """
-    codes, texts = labels(values)
+    codes, texts = encoding.labels(values)
     used = np.bincount(codes[codes >= 0], minlength=len(texts))
     present = {i: text for i, text in enumerate(texts) if text is not None and used[i]}
     if not present:
@@ -105,11 +85,10 @@ def read_target(values: pa.ChunkedArray, name: str, task: str, positive: str | N
     for i, text in present.items():
         table[i] = names.index(label_text(text))
     classes: list[Any] = list(names)
-    whole = [n.lstrip("-").isdigit() for n in names]
-    if quantities is not None and all(
-        str(int(n)) == n for n, is_int in zip(names, whole, strict=True) if is_int
-    ):
-        classes = [int(n) if is_int else n for n, is_int in zip(names, whole, strict=True)]
+    if quantities is not None:
+        whole = {n: int(n) for n in names if n.lstrip("-").isdigit()}
+        if all(str(number) == n for n, number in whole.items()):
+            classes = [whole.get(n, n) for n in names]
     elif pa.types.is_boolean(values.type):
         classes = [n == "true" for n in names]
     return Target(task, classes, table[codes])
@@ -158,8 +137,8 @@ def _positive_last(
             )
         return [n for n in names if n != text] + [text]
     lower = [n.lower() for n in names]
-    if all(n in BOOLEANS for n in lower):
-        return sorted(names, key=lambda n: BOOLEANS[n.lower()])
+    if all(n in encoding.BOOLEANS for n in lower):
+        return sorted(names, key=lambda n: encoding.BOOLEANS[n.lower()])
     if all(_is_number(n) for n in names):
         return names
     return sorted(names, key=lambda n: -count[n])
@@ -173,15 +152,8 @@ def _is_number(text: str) -> bool:
     return True
 
 
-# The columns
-
-
 def fit_column(
-    name: str,
-    values: pa.ChunkedArray,
-    train: npt.NDArray[np.bool_],
-    outputs: Floats,
-    folds: Codes,
+    name: str, values: pa.ChunkedArray, train: npt.NDArray[np.bool_], outputs: Floats, folds: Codes
 ) -> Fitted:
     """Find the kind of a column from all rows, and fit its encoding on the training rows.
 
@@ -192,17 +164,17 @@ def fit_column(
     Raises:
         DataError: The column has no value in any row.
     """
-    array = one_chunk(values)
+    array = encoding.one_chunk(values)
     kind = array.type
     codes, texts = np.empty(0, np.int64), list[str | None]()
-    if is_numeric(kind) or pa.types.is_duration(kind):
+    if encoding.is_numeric(kind) or pa.types.is_duration(kind):
         column = Column(name, "number")
     elif pa.types.is_boolean(kind):
         column = Column(name, "boolean")
     elif pa.types.is_temporal(kind):
         column = Column(name, "date", format="%H:%M:%S" if pa.types.is_time(kind) else None)
     else:
-        codes, texts = distinct(pa.chunked_array([array]))
+        codes, texts = encoding.distinct(pa.chunked_array([array]))
         column = _typed_text(name, codes, texts)
     if array.null_count == len(array) or (texts and not any(texts)):
         raise DataError(
@@ -228,15 +200,15 @@ def _typed_text(name: str, codes: Codes, texts: list[str | None]) -> Column:
         if len(others) <= 3 and len(known) >= 10 * len(others) and share < 0.5:
             return Column(name, "number", missing=others)
     spellings = {text.lower() for text in known}
-    meanings = {BOOLEANS.get(text) for text in spellings} - {None}
+    meanings = {encoding.BOOLEANS.get(text) for text in spellings} - {None}
     if known and len(meanings) == len(spellings):
         return Column(name, "boolean")
     if sum(any(c.isdigit() for c in t) for t in sample) == len(sample):
         probe = pa.array(sample, pa.string())
-        for form in (None, *DATE_FORMATS):
-            if parse_dates(probe, form).null_count == 0:
+        for form in (None, *encoding.DATE_FORMATS):
+            if encoding.parse_dates(probe, form).null_count == 0:
                 everything = pa.array(known, pa.string())
-                if parse_dates(everything, form).null_count == 0:
+                if encoding.parse_dates(everything, form).null_count == 0:
                     return Column(name, "date", format=form)
     return Column(name, "text")
 
@@ -248,9 +220,9 @@ def _unused(column: Column, why: str, summary: dict[str, Any]) -> Fitted:
 
 def _fit_number(column: Column, rows: pa.ChunkedArray) -> Fitted:
     if column.kind == "boolean":
-        values = booleans(rows, column.name)
+        values = encoding.booleans(rows, column.name)
     else:
-        values = numbers(rows, column.name, column.missing)
+        values = encoding.numbers(rows, column.name, column.missing)
     finite = values[np.isfinite(values)]
     summary = {"name": column.name, "kind": column.kind, **_missing(values)}
     if not len(finite):
@@ -268,7 +240,7 @@ def _fit_number(column: Column, rows: pa.ChunkedArray) -> Fitted:
 
 
 def _fit_date(column: Column, rows: pa.ChunkedArray) -> Fitted:
-    seconds = timestamps(rows, column.name, column.format)
+    seconds = encoding.timestamps(rows, column.name, column.format)
     known = seconds[~np.isnan(seconds)]
     summary = {"name": column.name, "kind": "date", **_missing(seconds)}
     if not len(known):
@@ -314,8 +286,7 @@ def _fit_strings(
         rare = 2 if rows < 1000 else 5
         frequent = [i for i in order if count[i] >= rare]
         categories = sorted(values[i] for i in (frequent or order[:1]))
-        column = Column(name, "category", features=["code"], categories=categories)
-        return Fitted(column, summary)
+        return Fitted(Column(name, "category", features=["code"], categories=categories), summary)
     return _fit_text(name, values, codes, count, outputs, folds, {**summary, "kind": "text"})
 
 
@@ -361,8 +332,7 @@ def _sums(codes: Codes, size: int, outputs: Floats) -> Floats:
 def _out_of_fold(codes: Codes, size: int, outputs: Floats, folds: Codes) -> dict[str, Floats]:
     """Return each training row's count and means, computed from the rows of the other folds."""
     result = np.full((len(codes), 1 + outputs.shape[1]), np.nan)
-    ones = np.ones((len(codes), 1))
-    both = np.hstack([ones, outputs])
+    both = np.hstack([np.ones((len(codes), 1)), outputs])
     everything = _sums(codes, size, both)
     totals, seen = both.sum(axis=0), codes >= 0
     for fold in range(FOLDS):
@@ -388,13 +358,13 @@ def _text_features(values: list[str], codes: Codes, outputs: Floats) -> list[str
     # For texts that hardly ever repeat, such as ids, these must correlate with the target.
     repeats = len(used) < 0.9 * len(seen)
     features = []
-    for feature, measure in MEASURES.items():
+    for feature, measure in encoding.MEASURES.items():
         values_of = measure(texts)
         known = ~np.isnan(values_of)[at]
         varies = known.sum() > len(seen) / 2 and len(np.unique(values_of[~np.isnan(values_of)])) > 1
         if varies and (repeats or _correlates(values_of[at][known], outputs[seen][known])):
             features.append(feature)
-    return features + _telling_words(words(texts), at, outputs[seen])
+    return features + _telling_words(encoding.words(texts), at, outputs[seen])
 
 
 def _correlates(values: Floats, outputs: Floats) -> bool:
@@ -422,12 +392,11 @@ def _telling_words(spaced: list[str], at: Codes, outputs: Floats) -> list[str]:
     centred = outputs - outputs.mean(axis=0)
     strength = np.zeros(len(vocabulary))
     share = frequency / rows
+    deviation = np.sqrt(np.maximum(rows * share * (1 - share), 1e-9))
     for k in range(outputs.shape[1]):
         total = np.bincount(at, centred[:, k], len(spaced))
         together = np.bincount(word, total[owner], len(vocabulary))
-        spread = np.sqrt(np.maximum(rows * share * (1 - share), 1e-9)) * (
-            centred[:, k].std() + 1e-12
-        )
+        spread = deviation * (centred[:, k].std() + 1e-12)
         strength = np.maximum(strength, np.abs(together) / spread)
     strength[(frequency < max(5, rows / 1000)) | (share > 0.99)] = 0
     bar = 3.0 + 0.25 * np.log10(max(len(vocabulary), 1))

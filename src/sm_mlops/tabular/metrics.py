@@ -24,9 +24,6 @@ POINTS = 200  # of a curve in evaluation.json
 ENOUGH = 200  # rows for a standard deviation, as in SageMaker Model Monitor
 
 
-# Classification
-
-
 def thinned(size: int, most: int = POINTS) -> Ints:
     """Return at most `most` of the indices 0 to size-1, evenly spaced, with both ends."""
     return np.unique(np.linspace(0, size - 1, min(size, most)).astype(np.int64))
@@ -105,21 +102,17 @@ def classification(truth: Ints, probability: Floats) -> dict[str, float]:
     }
 
 
-# Regression
-
-
 def regression(truth: Floats, predicted: Floats) -> dict[str, float]:
     """Return REGRESSION by name; mape as a fraction, over the rows whose truth is not zero."""
     error = predicted - truth
     spread = float(np.sum((truth - truth.mean()) ** 2))
     other = truth != 0
+    relative = np.abs(error[other] / truth[other])
     return {
         "r2": 1 - float(np.sum(error**2)) / spread if spread > 0 else float("nan"),
         "rmse": float(np.sqrt(np.mean(error**2))),
         "mae": float(np.mean(np.abs(error))),
-        "mape": float(np.mean(np.abs(error[other] / truth[other])))
-        if other.any()
-        else float("nan"),
+        "mape": float(relative.mean()) if len(relative) else float("nan"),
     }
 
 
@@ -140,19 +133,13 @@ def model_quality(task: str, truth: Any, predicted: Floats, classes: list[str]) 
         return {"regression_metrics": group}
     matrix = confusion(truth, predicted.argmax(axis=1), len(classes))
     names = ["0", "1"] if task == "binary" else classes
-    table = {
-        actual: dict(zip(names, row, strict=True))
-        for actual, row in zip(names, matrix.tolist(), strict=True)
-    }
+    rows = zip(names, matrix.tolist(), strict=True)
+    table = {actual: dict(zip(names, row, strict=True)) for actual, row in rows}
+    group = {"confusion_matrix": table, **group}
     if task == "multiclass":
-        return {"multiclass_classification_metrics": {"confusion_matrix": table, **group}}
-    return {
-        "binary_classification_metrics": {
-            "confusion_matrix": table,
-            **group,
-            **_curves(truth == 1, predicted[:, 1]),
-        }
-    }
+        return {"multiclass_classification_metrics": group}
+    group |= _curves(truth == 1, predicted[:, 1])
+    return {"binary_classification_metrics": group}
 
 
 def _curves(truth: Bools, score: Floats) -> dict[str, dict[str, list[float]]]:

@@ -121,7 +121,9 @@ def _files(wanted: _Import, folder: Path, *, ours: bool) -> dict[str, Path]:
     return {
         path.relative_to(folder).as_posix(): path
         for path in package.rglob("*")
-        if path.is_file() and not _leftover(path.relative_to(folder))
+        if path.is_file()
+        and path.suffix not in (".pyc", ".pyo")
+        and not any(p[0] == "." or p == "__pycache__" for p in path.relative_to(folder).parts)
     }
 
 
@@ -143,11 +145,6 @@ def _library_files(wanted: _Import) -> dict[str, Path]:
 def _exists(root: Path, module: str) -> bool:
     path = root.joinpath(*module.split("."))
     return path.is_dir() or path.with_name(f"{path.name}.py").is_file()
-
-
-def _leftover(path: Path) -> bool:
-    hidden = any(part.startswith(".") or part == "__pycache__" for part in path.parts)
-    return hidden or path.suffix in (".pyc", ".pyo")
 
 
 def _refuse_missing(wanted: _Import) -> None:

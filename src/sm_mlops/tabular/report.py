@@ -98,9 +98,6 @@ def render(
     )
 
 
-# Text and tables
-
-
 def _e(text: object) -> str:
     return html.escape(str(text))
 
@@ -174,11 +171,10 @@ def _classes(schema: Schema) -> str:
     if not counts or len(schema.classes) > 40:
         return ""
     total = sum(counts["train"]) or 1
+    parts = (counts[part] for part in ("train", "validation", "test"))
     rows = [
         [_e(name), f"{train:,}", f"{validation:,}", f"{test:,}", f"{train / total:.1%}"]
-        for name, train, validation, test in zip(
-            schema.class_names, counts["train"], counts["validation"], counts["test"], strict=True
-        )
+        for name, train, validation, test in zip(schema.class_names, *parts, strict=True)
     ]
     return _table(["Class", "Training", "Validation", "Test", "Share"], rows)
 
@@ -218,9 +214,6 @@ def _facts(schema: Schema, gate: dict[str, Any], training: dict[str, Any]) -> st
     return f"<dl>{rows}</dl>"
 
 
-# Figures
-
-
 def _figure(title: str, note: str, draw: Callable[[Axes], None]) -> str:
     figure, axes = plt.subplots(figsize=(4.6, 3.7))
     draw(axes)
@@ -228,8 +221,7 @@ def _figure(title: str, note: str, draw: Callable[[Axes], None]) -> str:
     sink = io.StringIO()
     figure.savefig(sink, format="svg", metadata={"Date": None, "Creator": None})
     plt.close(figure)
-    text = sink.getvalue()
-    svg = text[text.index("<svg") :]
+    svg = "<svg" + sink.getvalue().partition("<svg")[2]
     return f"<figure><figcaption><b>{title}</b> {note}</figcaption>{svg}</figure>"
 
 
@@ -307,9 +299,8 @@ def _class_figures(truth: Any, predicted: metrics.Floats, labels: list[str]) -> 
 
 
 def _regression_figures(truth: Any, predicted: metrics.Floats, target: str) -> list[str]:
-    random = np.random.default_rng(0)
-    at = np.arange(len(truth))
-    at = np.sort(random.choice(at, SHOWN, replace=False)) if len(at) > SHOWN else at
+    shown = min(SHOWN, len(truth))
+    at = np.sort(np.random.default_rng(0).choice(len(truth), shown, replace=False))
     x, y = truth[at], predicted[at]
     dense = 0.7 if len(at) < 300 else 0.35
     name = _short(target)

@@ -33,7 +33,6 @@ class Column:
     prior: list[float] = field(default_factory=list)
     """The means of an unknown text."""
     why: str = ""
-    """Why the column is unused."""
 
 
 @dataclass(frozen=True)

@@ -83,10 +83,8 @@ def write_sample(rows: pa.Table, folder: Path, answer: Any) -> None:
     (folder / "rows.csv").write_text(to_csv(rows), encoding="utf-8")
     (folder / "rows.jsonl").write_text(lines, encoding="utf-8")
     (folder / "rows.json").write_text(body + "\n", encoding="utf-8")
-    expected = json.loads(answer(body, JSON, JSON))
-    (folder / "expected.json").write_text(
-        json.dumps(expected, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    expected = json.dumps(json.loads(answer(body, JSON, JSON)), indent=1, ensure_ascii=False)
+    (folder / "expected.json").write_text(expected + "\n", encoding="utf-8")
 
 
 def as_json(value: Any) -> Any:

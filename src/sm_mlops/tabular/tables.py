@@ -157,11 +157,7 @@ def where(files: Sequence[Path], index: int) -> str:
 
 def clean_header(names: Sequence[str]) -> tuple[str, ...]:
     """Return the names without surrounding blanks; one without a name (an index) is numbered."""
-    stripped = [name.strip() for name in names]
-    return tuple(name or f"unnamed_{i}" for i, name in enumerate(stripped))
-
-
-# CSV
+    return tuple(name.strip() or f"unnamed_{i}" for i, name in enumerate(names))
 
 
 def _dialect(file: Path) -> Dialect:
@@ -185,10 +181,8 @@ def _dialect(file: Path) -> Dialect:
     rows = csv.reader(text.splitlines(keepends=True), delimiter=delimiter)
     header = next(row for row in rows if row)
     edge = rf"[{delimiter}\r\n]"
-    comma = re.search(rf"{edge}-?\d+,\d+{edge}", text) and not re.search(
-        rf"{edge}-?\d+\.\d+{edge}", text
-    )
-    decimal = "," if delimiter != "," and comma else "."
+    comma, point = (re.search(rf"{edge}-?\d+{mark}\d+{edge}", text) for mark in (",", r"\."))
+    decimal = "," if delimiter != "," and comma and not point else "."
     return Dialect(delimiter, encoding, quoted, decimal, clean_header(header))
 
 
@@ -338,9 +332,6 @@ def _records(file: Path, dialect: Dialect | None = None) -> Iterator[tuple[int, 
             start = reader.line_num + 1
 
 
-# Types
-
-
 _WIDER: list[list[pa.DataType]] = [
     [pa.int64(), pa.float64()],
     [pa.date32(), pa.timestamp("s"), pa.timestamp("ns")],
@@ -356,7 +347,6 @@ def _looser(kind: pa.DataType) -> pa.DataType:
 
 
 def _wider(one: pa.DataType | None, other: pa.DataType) -> pa.DataType:
-    """Return the type that holds the values of both types."""
     if one is None or one == other:
         return other
     if pa.string() in (one, other) and STRINGS in (one, other):
@@ -365,9 +355,6 @@ def _wider(one: pa.DataType | None, other: pa.DataType) -> pa.DataType:
         if one in ladder and other in ladder:
             return ladder[max(ladder.index(one), ladder.index(other))]
     return STRINGS
-
-
-# Parquet
 
 
 def _parquet_header(file: Path) -> tuple[str, ...]:
@@ -401,12 +388,9 @@ def _read_parquet(file: Path, wanted: Sequence[str]) -> pa.Table:
 def _join(tables: list[pa.Table]) -> pa.Table:
     first = tables[0].column_names
     tables = [table.select(first) for table in tables]
-    for name in first:
+    for at, name in enumerate(first):
         kinds = {table.schema.field(name).type for table in tables} - {pa.null()}
         numbers = all(pa.types.is_integer(k) or pa.types.is_floating(k) for k in kinds)
         if len(kinds) > 1 and not numbers:
-            tables = [
-                table.set_column(first.index(name), name, table[name].cast(pa.string()))
-                for table in tables
-            ]
+            tables = [t.set_column(at, name, t[name].cast(pa.string())) for t in tables]
     return pa.concat_tables(tables, promote_options="permissive")

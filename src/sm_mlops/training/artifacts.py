@@ -65,9 +65,8 @@ def upload_data(aws: Aws) -> Dataset:
     digest, size = hashlib.sha256(), 0
     for name, file in files:
         with file.open("rb") as content:
-            digest.update(
-                f"{name}\0{hashlib.file_digest(content, 'sha256').hexdigest()}\0".encode()
-            )
+            inner = hashlib.file_digest(content, "sha256").hexdigest()
+        digest.update(f"{name}\0{inner}\0".encode())
         size += file.stat().st_size
     prefix = f"{aws.settings.prefix}/data/{digest.hexdigest()[:32]}"
     present = _sizes(aws, f"{prefix}/")

@@ -66,9 +66,8 @@ def post(text: str, at: Place, project: str, environment: Mapping[str, str] = os
     body = f"{marker}\n{actions.cut(text, LONGEST)}"
     url = environment.get("GITHUB_API_URL", "https://api.github.com")
     try:
-        with Github(
-            auth=Auth.Token(token), base_url=url, user_agent="sm-mlops", lazy=True
-        ) as github:
+        login = Auth.Token(token)
+        with Github(auth=login, base_url=url, user_agent="sm-mlops", lazy=True) as github:
             issue = github.get_repo(at.repository).get_issue(at.number)
             for comment in issue.get_comments():
                 if comment.body and comment.body.startswith(marker):

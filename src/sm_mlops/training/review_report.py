@@ -63,10 +63,8 @@ def _comparison(review: Review) -> str:
         lines += [_fenced(*base.failure), ""]
     if gate is None:
         return "\n".join(lines).rstrip()
-    lines += [
-        f"| metric | this change | base `{short(review.base_commit)}` | |",
-        "|---|--:|--:|---|",
-    ]
+    lines.append(f"| metric | this change | base `{short(review.base_commit)}` | |")
+    lines.append("|---|--:|--:|---|")
     rule = review.settings.gate
     shown = {name: entry for name, entry in gate["metrics"].items() if abs(entry["value"]) < 1e300}
     for name, entry in sorted(shown.items(), key=lambda item: item[0] != rule.metric):
@@ -110,20 +108,13 @@ def _definition(base: Trained, change: Trained) -> str:
     if len(diff) > len(shown):
         shown.append(f"... and {len(diff) - len(shown)} more lines")
     changed = sum(line[:1] in "+-" for line in diff[2:])
-    return "\n".join(
-        (
-            *(f"- {line}" for line in _changes(before, after)),
-            "",
-            f"<details><summary>{changed} changed lines</summary>",
-            "",
-            _fenced(*shown, language="diff"),
-            "</details>",
-        )
-    )
+    lines = [f"- {line}" for line in _changes(before, after)]
+    lines += ["", f"<details><summary>{changed} changed lines</summary>", ""]
+    lines += [_fenced(*shown, language="diff"), "</details>"]
+    return "\n".join(lines)
 
 
 def _changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """Return a line for each parameter and step that differs."""
     old, new = _parts(before), _parts(after)
     lines = []
     # Parameters first; sorting keeps the order otherwise.
