@@ -259,7 +259,7 @@ def subject(github: GitHub, repository: Repository) -> str:
 
 
 def _client(auth: Any, at: Place) -> Any:
-    from github import Github
+    from github import Github, RateLimitExceededException
     from github.GithubRetry import GithubRetry
     from github.Requester import Requester
 
@@ -270,7 +270,8 @@ def _client(auth: Any, at: Place) -> Any:
                       error: Any = None, *rest: Any, **more: Any) -> Any:  # fmt: skip
             if response is not None and (wait := self.get_retry_after(response)):
                 if wait > PATIENCE_SECONDS:
-                    raise _too_long(response, wait)
+                    said = {"message": f"GitHub asks to wait {wait:.0f} seconds"}
+                    raise RateLimitExceededException(response.status, said, dict(response.headers))
                 log.warning("GitHub asks to wait %d seconds", wait)
             return super().increment(method, url, response, error, *rest, **more)
 
@@ -298,13 +299,6 @@ def _client(auth: Any, at: Place) -> Any:
         seconds_between_requests=0,
         seconds_between_writes=0,
     )
-
-
-def _too_long(response: Any, wait: float) -> Exception:
-    from github import RateLimitExceededException
-
-    message = f"GitHub asks to wait {wait:.0f} seconds"
-    return RateLimitExceededException(response.status, {"message": message}, dict(response.headers))
 
 
 def _said(error: Any) -> str:

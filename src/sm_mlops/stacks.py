@@ -316,9 +316,6 @@ def _message(reason: str) -> str:
     return re.sub(r" \(Service: \w+, Status Code: \d+, Request ID: [\w-]+.*\)$", "", text)
 
 
-# Change sets
-
-
 def _changes(aws: Aws, arn: str) -> tuple[Change, ...] | None:
     """Wait for the change set; return its changes, None if there are none."""
     formation = aws.client("cloudformation")
@@ -367,9 +364,6 @@ def _remove_change_set(aws: Aws, arn: str, name: str) -> None:
         return
     if not formation.list_change_sets(StackName=stack.arn)["Summaries"]:
         formation.delete_stack(StackName=stack.arn)
-
-
-# Events
 
 
 def newest_event(aws: Aws, name: str) -> str:

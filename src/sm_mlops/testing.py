@@ -110,18 +110,13 @@ def trained(root: Path, work: Path) -> Iterator[Model]:
     settings = load(root)
     limit = _NO_LIMIT if settings.gate.metric in LOWER_IS_BETTER else -_NO_LIMIT
     settings = replace(settings, gate=Gate(settings.gate.metric, limit, _NO_LIMIT))
-    before = dict(os.environ)
-    try:
-        with temporary(work, settings.project.region) as account:
-            aws = account(settings)
-            started = run.start(aws, {}, lambda line: None)
-            ended = executions.follow(aws, started.arn, Console(file=io.StringIO()))
-            result = review.outcome(aws, ended)
-            assert result.model_package, "\n".join(result.failure)
-            yield _served(aws, result)
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+    with temporary(work, settings.project.region) as account:
+        aws = account(settings)
+        started = run.start(aws, {}, lambda line: None)
+        ended = executions.follow(aws, started.arn, Console(file=io.StringIO()))
+        result = review.outcome(aws, ended)
+        assert result.model_package, "\n".join(result.failure)
+        yield _served(aws, result)
 
 
 def _served(aws: Aws, result: review.Trained) -> Model:

@@ -85,7 +85,8 @@ def deploy(
                 f"{aws.command} share"
             )
     before = _stack_before(there, stage, console, execute, continue_rollback)
-    parameters = _parameters(aws, there, stage, package)
+    own = {**_artifact_key(aws), **_boundary(there)}
+    parameters = stages.stack_parameters(aws.settings, stage, aws.bucket, package.arn, **own)
     tags = _tags(aws, stage, package, read_trail(before) if trail is None else trail)
 
     def update() -> Outcome:
@@ -188,11 +189,6 @@ def _require_bucket(aws: Aws, there: Aws, stage: Stage) -> None:
         )
 
 
-def _parameters(aws: Aws, there: Aws, stage: Stage, package: Version) -> dict[str, str | None]:
-    own = {**_artifact_key(aws), **_boundary(there)}
-    return {**stages.stack_parameters(aws.settings, stage, aws.bucket, package.arn, **own)}
-
-
 def _boundary(there: Aws) -> dict[str, str]:
     """Return the platform's permissions boundary if the account has one: the role of the workflows
     may not create a role for the endpoint without it."""
@@ -215,9 +211,6 @@ def _artifact_key(aws: Aws) -> dict[str, str]:
         # Policies need the ARN; mlops.yaml may have the key's ID or alias.
         key = aws.client("kms").describe_key(KeyId=key)["KeyMetadata"]["Arn"]
     return {"ArtifactKmsKeyArn": key}
-
-
-# Autoscaling
 
 
 def _blocks_update(
@@ -259,9 +252,6 @@ def _set_autoscaling(there: Aws, before: Stack, value: str, console: Console) ->
     stacks.deploy(there, before.name, None, parameters, before.tags, CAPABILITIES, console)
 
 
-# Verification
-
-
 def _verify(there: Aws, stage: Stage, package: Version) -> None:
     """Raise MlopsError unless the endpoint is in service with this version."""
     found = endpoints.settled(there, stage.stack)
@@ -296,9 +286,6 @@ def _with_log(
     found = endpoints.describe(there, stage.stack)
     running = found.version if found and found.status == "InService" else None
     return DeploymentFailed(str(failure), tuple(log), running)
-
-
-# Rollback
 
 
 def read_trail(stack: Stack | None) -> tuple[int, ...]:

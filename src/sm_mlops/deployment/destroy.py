@@ -126,9 +126,6 @@ def left(there: Aws, name: str, resources: Iterable[Resource]) -> Iterator[str]:
             yield f"role {role}"
 
 
-# What belongs to all stages
-
-
 def executing(aws: Aws) -> list[str]:
     """Return the ARNs of running executions."""
     return [

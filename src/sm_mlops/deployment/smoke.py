@@ -235,7 +235,6 @@ def _latency(ask: Ask, sample: Sample, endpoint: Endpoint, limit: float | None) 
 
 
 def _refusals(ask: Ask, sample: Sample) -> list[Check]:
-    """Check that invalid rows are refused."""
     checks = []
     if CSV in sample.bodies and CSV in sample.content_types:
         rows = list(csv.reader(io.StringIO(sample.bodies[CSV].decode("utf-8"), newline="")))
