@@ -32,10 +32,6 @@ REQUEST_SECONDS = 20
 # Source: https://docs.github.com/en/apps/oauth-apps/building-oauth-apps/scopes-for-oauth-apps
 SCOPES = ("repo", "workflow")
 _INCLUDED = {"admin:org": ("write:org", "read:org"), "write:org": ("read:org",)}
-RIGHTS = (
-    "Administration, Actions, Contents, Environments, Secrets, Variables and Workflows, each read "
-    "and write"
-)
 log = logging.getLogger(__name__)
 
 
@@ -98,7 +94,8 @@ def sign_in(environment: Mapping[str, str], host: str = GITHUB_COM) -> GitHub:
     raise MlopsError(
         f"not signed in to GitHub: gh auth login --scopes {','.join(SCOPES)}{elsewhere}, or set "
         f"GITHUB_TOKEN to a token with the scopes {' and '.join(SCOPES)} (classic) or the "
-        f"permissions {RIGHTS} (fine-grained)"
+        "permissions Administration, Actions, Contents, Environments, Secrets, Variables and "
+        "Workflows, each read and write (fine-grained)"
     )
 
 

@@ -118,5 +118,4 @@ def download(aws: Aws, uri: str, file: Path) -> None:
 
 def statistics(aws: Aws, found: Version) -> dict[str, Any]:
     """Return `evaluation.json` of a version, in the format of SageMaker's model quality schema."""
-    content: dict[str, Any] = json.loads(objects.read(aws, found.statistics))
-    return content
+    return dict(json.loads(objects.read(aws, found.statistics)))

@@ -39,9 +39,6 @@ _CODE = "/opt/ml/processing/input/code/"
 _NO_LIMIT = 1e307  # Only a metric that does not exist, 1e308, fails the gate.
 
 
-# The pipeline
-
-
 def compiled(root: Path, hash_seed: int = 0) -> str:
     """Return the pipeline definition of the repo at `root` as JSON text.
 
@@ -76,9 +73,6 @@ def scripts(definition: str) -> dict[str, str]:
     return found
 
 
-# The model
-
-
 @dataclass(frozen=True)
 class Model:
     """A version that the repo's own pipeline trained, served by an endpoint of the sandbox.
@@ -95,8 +89,7 @@ class Model:
     def ask(self, body: bytes, content_type: str) -> list[Any]:
         """Return the endpoint's predictions. Raises Refused with the status and the reason."""
         answer = predict.invoke(self.aws, self.endpoint, body, content_type, JSON)
-        predictions: list[Any] = json.loads(answer.body)["predictions"]
-        return predictions
+        return list(json.loads(answer.body)["predictions"])
 
 
 @contextmanager
@@ -134,9 +127,6 @@ def _served(aws: Aws, result: review.Trained) -> Model:
     endpoint = endpoints.settled(aws, _ENDPOINT)
     assert endpoint and endpoint.status == "InService", endpoint and endpoint.reason
     return Model(aws, endpoint, smoke.load_sample(aws, arn), result.gate or {})
-
-
-# Stages and workflows
 
 
 def stage_problems(root: Path, name: str) -> list[str]:

@@ -125,9 +125,7 @@ WhichExecution = Annotated[
 
 @app.command(rich_help_panel=PANEL)
 def follow(
-    context: typer.Context,
-    execution: WhichExecution = None,
-    at_most: AtMost = None,
+    context: typer.Context, execution: WhichExecution = None, at_most: AtMost = None
 ) -> None:
     """Follow an execution to its end. The exit code is 0 if it succeeds."""
     until = _clock(at_most)
@@ -136,10 +134,7 @@ def follow(
 
 
 @app.command(rich_help_panel=PANEL)
-def stop(
-    context: typer.Context,
-    execution: WhichExecution = None,
-) -> None:
+def stop(context: typer.Context, execution: WhichExecution = None) -> None:
     """Stop an execution and its running jobs."""
     with connected(context) as aws:
         arn = executions.find(aws, execution)

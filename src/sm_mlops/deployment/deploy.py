@@ -247,8 +247,7 @@ def _unscaled(
 
 
 def _set_autoscaling(there: Aws, before: Stack, value: str, console: Console) -> None:
-    same: dict[str, str | None] = dict.fromkeys(before.parameters)
-    parameters = {**same, "Autoscaling": value}
+    parameters = {**dict.fromkeys(before.parameters), "Autoscaling": value}
     stacks.deploy(there, before.name, None, parameters, before.tags, CAPABILITIES, console)
 
 
