@@ -338,19 +338,15 @@ def _changes(aws: Aws, arn: str) -> tuple[Change, ...] | None:
 
 
 def _change(item: dict[str, Any]) -> Change:
+    resource, kind = item["LogicalResourceId"], item["ResourceType"]
     if whole := {"Add": "added", "Remove": "removed", "Import": "imported"}.get(item["Action"]):
-        return Change(whole, item["LogicalResourceId"], item["ResourceType"])
+        return Change(whole, resource, kind)
     action = {"True": "replaced", "Conditional": "maybe replaced"}.get(
         item.get("Replacement", ""), "modified"
     )
     targets = [detail.get("Target", {}) for detail in item.get("Details", ())]
     because = [target.get("Name") or target.get("Attribute", "") for target in targets]
-    return Change(
-        action,
-        item["LogicalResourceId"],
-        item["ResourceType"],
-        tuple(dict.fromkeys(filter(None, because))),
-    )
+    return Change(action, resource, kind, tuple(dict.fromkeys(filter(None, because))))
 
 
 def _remove_change_set(aws: Aws, arn: str, name: str) -> None:

@@ -44,10 +44,7 @@ def review(
         raise
     report = review_report.markdown(result)
     _publish(report, output)
-    if output is None:
-        say(report)
-    else:
-        say(f"report     {output}")
+    say(report if output is None else f"report     {output}")
     raise typer.Exit(0 if result.passed else 1)
 
 

@@ -327,11 +327,9 @@ def rollback_target(aws: Aws, stage: Stage, to: int | None) -> RollbackTarget:
         for found in registry.versions(aws)
         if found.approval == "Approved" and found.version != running
     ]
-    hint = (
-        f"name one with --to (approved: {', '.join(map(str, choices))})"
-        if choices
-        else "no other version is approved"
-    )
+    hint = "no other version is approved"
+    if choices:
+        hint = f"name one with --to (approved: {', '.join(map(str, choices))})"
     if number is None:
         raise MlopsError(
             f"stage {stage.name} runs version {running} and has no record of a former one: {hint}"
