@@ -38,10 +38,7 @@ def versions(aws: Aws, limit: int | None = None) -> Iterator[Version]:
 
 
 def summaries(aws: Aws, **parameters: str) -> Iterator[dict[str, Any]]:
-    """Yield the items of ListModelPackages for this project, newest first.
-
-    `parameters` are further parameters of that operation.
-    """
+    """Yield the items of ListModelPackages for this project, newest first."""
     return aws.pages(
         "list_model_packages",
         "ModelPackageSummaryList",

@@ -248,7 +248,11 @@ def make_ready(
             if not continue_rollback or not execute:
                 raise MlopsError(_stuck_rollback(aws, stack))
             tell(console, f"{name} is UPDATE_ROLLBACK_FAILED: continuing the rollback")
-            _continue_rollback(aws, stack, console)
+            since = newest_event(aws, stack.arn)
+            aws.client("cloudformation").continue_update_rollback(StackName=stack.arn)
+            ended, events = follow(aws, stack, since, console, must_begin=True)
+            if ended.status == "UPDATE_ROLLBACK_FAILED":
+                raise _failure(ended, events)
         else:
             raise MlopsError(
                 f"{name} is {stack.status}, and cannot be updated: "
@@ -277,14 +281,6 @@ def _stuck_rollback(aws: Aws, stack: Stack) -> str:
         "Fix that and add --continue-rollback; to skip what cannot be fixed: "
         f"aws cloudformation continue-update-rollback --stack-name {stack.name}{skip}"
     )
-
-
-def _continue_rollback(aws: Aws, stack: Stack, console: Console) -> None:
-    since = newest_event(aws, stack.arn)
-    aws.client("cloudformation").continue_update_rollback(StackName=stack.arn)
-    ended, events = follow(aws, stack, since, console, must_begin=True)
-    if ended.status == "UPDATE_ROLLBACK_FAILED":
-        raise _failure(ended, events)
 
 
 def delete(aws: Aws, stack: Stack, console: Console) -> None:

@@ -199,8 +199,7 @@ def _command_problems(root: Path, file: Path) -> Iterator[str]:
             if value != right:
                 yield f"{file.name}: {variable} is {value}, in pyproject.toml it is {right}"
     for line in re.findall(r"(?:bin/|run: +|sh ['\"])(mlops +[^|;&>)\n]+)", text):
-        problem = _usage_problem(line)
-        if problem:
+        if problem := _usage_problem(line):
             yield f"{file.name}: {line.strip()}: {problem}"
 
 

@@ -224,9 +224,8 @@ def _blocks_update(
         return False
     declared = stages.template_parameters(stages.template(there.settings))
     wanted = parameters.get("InstanceType") or declared["InstanceType"].get("Default")
-    if before.parameters.get("InstanceType") == wanted:
-        return False
-    return bool(endpoints.scalable_targets(there, stage.stack))
+    changes = before.parameters.get("InstanceType") != wanted
+    return changes and bool(endpoints.scalable_targets(there, stage.stack))
 
 
 def _unscaled(
