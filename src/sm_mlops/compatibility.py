@@ -20,11 +20,7 @@ def parsed(version: str) -> tuple[int, ...]:
 
 
 def require_supported(template_version: str) -> None:
-    """Raise MlopsError when the repo's pipeline and model are too old for this tool.
-
-    Args:
-        template_version: `[tool.mlops] template-version` of the repo's pyproject.toml.
-    """
+    """Raise MlopsError if the repo's pipeline and model are too old for this tool."""
     if parsed(template_version) < parsed(OLDEST_TEMPLATE):
         raise MlopsError(
             f"pyproject.toml: this repo is from template {template_version or 'unknown'}, and "

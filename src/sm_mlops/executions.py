@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -131,12 +131,6 @@ def _step(item: dict[str, Any]) -> Step:
     )
 
 
-def step_order(aws: Aws, arn: str) -> tuple[str, ...]:
-    """Return the names of all steps of the definition, in both branches of conditions."""
-    answer = aws.sagemaker.describe_pipeline_definition_for_execution(PipelineExecutionArn=arn)
-    return tuple(step["Name"] for step in all_steps(answer["PipelineDefinition"]))
-
-
 def all_steps(definition: str) -> Iterator[dict[str, Any]]:
     """Yield the steps of a pipeline definition, each condition followed by those it decides on."""
     waiting = json.loads(definition)["Steps"]
@@ -153,7 +147,9 @@ def follow(aws: Aws, arn: str, console: Console, *, until: float | None = None) 
 
     `until` is a reading of `time.monotonic` at which to stop following.
     """
-    order, began = step_order(aws, arn), time.monotonic()
+    answer = aws.sagemaker.describe_pipeline_definition_for_execution(PipelineExecutionArn=arn)
+    order = tuple(step["Name"] for step in all_steps(answer["PipelineDefinition"]))
+    began = time.monotonic()
     printed: dict[str, str] = {}
     on_terminal = Live(console=console, refresh_per_second=8) if console.is_terminal else None
     with on_terminal or nullcontext() as live:
@@ -240,8 +236,8 @@ def _message(aws: Aws, step: Step) -> str:
     return step.reason
 
 
-def logs(aws: Aws, execution: Execution, name: str | None, say: Callable[[str], None]) -> None:
-    """Print the log of a step's job; by default of the step that failed, or of the last one."""
+def logs(aws: Aws, execution: Execution, name: str | None) -> list[str]:
+    """Return the log of a step's job; by default of the step that failed, or of the last one."""
     jobs = {step.name: step for step in execution.steps if step.job}
     if name is None and jobs:
         failed = [step.name for step in jobs.values() if step.status == "Failed"]
@@ -254,8 +250,7 @@ def logs(aws: Aws, execution: Execution, name: str | None, say: Callable[[str], 
     lines = log_lines(aws, jobs[name])
     if not lines:
         raise MlopsError(f"no log of {jobs[name].job} in {_LOG_GROUPS[jobs[name].kind]} yet")
-    for line in lines:
-        say(line)
+    return lines
 
 
 def log_lines(aws: Aws, step: Step) -> list[str]:

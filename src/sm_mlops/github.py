@@ -32,10 +32,6 @@ REQUEST_SECONDS = 20
 # Source: https://docs.github.com/en/apps/oauth-apps/building-oauth-apps/scopes-for-oauth-apps
 SCOPES = ("repo", "workflow")
 _INCLUDED = {"admin:org": ("write:org", "read:org"), "write:org": ("read:org",)}
-RIGHTS = (
-    "Administration, Actions, Contents, Environments, Secrets, Variables and Workflows, each read "
-    "and write"
-)
 log = logging.getLogger(__name__)
 
 
@@ -98,7 +94,8 @@ def sign_in(environment: Mapping[str, str], host: str = GITHUB_COM) -> GitHub:
     raise MlopsError(
         f"not signed in to GitHub: gh auth login --scopes {','.join(SCOPES)}{elsewhere}, or set "
         f"GITHUB_TOKEN to a token with the scopes {' and '.join(SCOPES)} (classic) or the "
-        f"permissions {RIGHTS} (fine-grained)"
+        "permissions Administration, Actions, Contents, Environments, Secrets, Variables and "
+        "Workflows, each read and write (fine-grained)"
     )
 
 
@@ -259,7 +256,7 @@ def subject(github: GitHub, repository: Repository) -> str:
 
 
 def _client(auth: Any, at: Place) -> Any:
-    from github import Github
+    from github import Github, RateLimitExceededException
     from github.GithubRetry import GithubRetry
     from github.Requester import Requester
 
@@ -270,7 +267,8 @@ def _client(auth: Any, at: Place) -> Any:
                       error: Any = None, *rest: Any, **more: Any) -> Any:  # fmt: skip
             if response is not None and (wait := self.get_retry_after(response)):
                 if wait > PATIENCE_SECONDS:
-                    raise _too_long(response, wait)
+                    said = {"message": f"GitHub asks to wait {wait:.0f} seconds"}
+                    raise RateLimitExceededException(response.status, said, dict(response.headers))
                 log.warning("GitHub asks to wait %d seconds", wait)
             return super().increment(method, url, response, error, *rest, **more)
 
@@ -298,13 +296,6 @@ def _client(auth: Any, at: Place) -> Any:
         seconds_between_requests=0,
         seconds_between_writes=0,
     )
-
-
-def _too_long(response: Any, wait: float) -> Exception:
-    from github import RateLimitExceededException
-
-    message = f"GitHub asks to wait {wait:.0f} seconds"
-    return RateLimitExceededException(response.status, {"message": message}, dict(response.headers))
 
 
 def _said(error: Any) -> str:

@@ -14,8 +14,7 @@ BATCH = 1000
 
 def read(aws: Aws, uri: str) -> bytes:
     bucket, key = split_s3(uri)
-    content: bytes = aws.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-    return content
+    return bytes(aws.s3.get_object(Bucket=bucket, Key=key)["Body"].read())
 
 
 def listed(aws: Aws, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:

@@ -81,8 +81,6 @@ def settled(aws: Aws, tell: Callable[[str], None]) -> Found | None:
 def wait(aws: Aws) -> Found | None:
     """Return the project once no operation is in progress; None if it is deleted."""
     began = time.monotonic()
-    while True:
-        found = find(aws)
-        if found is None or not found.moving:
-            return found
+    while (found := find(aws)) and found.moving:
         time.sleep(stacks.pause(began))
+    return found

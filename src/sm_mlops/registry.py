@@ -38,10 +38,7 @@ def versions(aws: Aws, limit: int | None = None) -> Iterator[Version]:
 
 
 def summaries(aws: Aws, **parameters: str) -> Iterator[dict[str, Any]]:
-    """Yield the items of ListModelPackages for this project, newest first.
-
-    `parameters` are further parameters of that operation.
-    """
+    """Yield the items of ListModelPackages for this project, newest first."""
     return aws.pages(
         "list_model_packages",
         "ModelPackageSummaryList",
@@ -118,5 +115,4 @@ def download(aws: Aws, uri: str, file: Path) -> None:
 
 def statistics(aws: Aws, found: Version) -> dict[str, Any]:
     """Return `evaluation.json` of a version, in the format of SageMaker's model quality schema."""
-    content: dict[str, Any] = json.loads(objects.read(aws, found.statistics))
-    return content
+    return dict(json.loads(objects.read(aws, found.statistics)))

@@ -210,10 +210,9 @@ def load(root: Path) -> Settings:
     _refuse_unknown(content, set(types) - {"root", "project"}, "")
     values: dict[str, Any] = {}
     for name, value in content.items():
-        if name == "hyperparameters":
-            values[name] = _hyperparameters(value)
-        elif value is not None:
-            values[name] = _build(types[name], value, name)
+        if value is not None:
+            flat = name == "hyperparameters"
+            values[name] = _hyperparameters(value) if flat else _build(types[name], value, name)
     _require("data" in values, "data is missing; it needs at least path and target")
     settings = Settings(root=root, project=project, **values)
     _check(settings)
@@ -323,8 +322,6 @@ def _scalar(hint: Any, value: Any, where: str) -> Any:
 
 
 def _hyperparameters(value: Any) -> dict[str, str]:
-    if value is None:
-        return {}
     if not isinstance(value, dict):
         raise _invalid(f"hyperparameters must be a mapping, not {value!r}")
     result = {}

@@ -248,7 +248,11 @@ def make_ready(
             if not continue_rollback or not execute:
                 raise MlopsError(_stuck_rollback(aws, stack))
             tell(console, f"{name} is UPDATE_ROLLBACK_FAILED: continuing the rollback")
-            _continue_rollback(aws, stack, console)
+            since = newest_event(aws, stack.arn)
+            aws.client("cloudformation").continue_update_rollback(StackName=stack.arn)
+            ended, events = follow(aws, stack, since, console, must_begin=True)
+            if ended.status == "UPDATE_ROLLBACK_FAILED":
+                raise _failure(ended, events)
         else:
             raise MlopsError(
                 f"{name} is {stack.status}, and cannot be updated: "
@@ -277,14 +281,6 @@ def _stuck_rollback(aws: Aws, stack: Stack) -> str:
         "Fix that and add --continue-rollback; to skip what cannot be fixed: "
         f"aws cloudformation continue-update-rollback --stack-name {stack.name}{skip}"
     )
-
-
-def _continue_rollback(aws: Aws, stack: Stack, console: Console) -> None:
-    since = newest_event(aws, stack.arn)
-    aws.client("cloudformation").continue_update_rollback(StackName=stack.arn)
-    ended, events = follow(aws, stack, since, console, must_begin=True)
-    if ended.status == "UPDATE_ROLLBACK_FAILED":
-        raise _failure(ended, events)
 
 
 def delete(aws: Aws, stack: Stack, console: Console) -> None:
@@ -316,9 +312,6 @@ def _message(reason: str) -> str:
     return re.sub(r" \(Service: \w+, Status Code: \d+, Request ID: [\w-]+.*\)$", "", text)
 
 
-# Change sets
-
-
 def _changes(aws: Aws, arn: str) -> tuple[Change, ...] | None:
     """Wait for the change set; return its changes, None if there are none."""
     formation = aws.client("cloudformation")
@@ -341,19 +334,15 @@ def _changes(aws: Aws, arn: str) -> tuple[Change, ...] | None:
 
 
 def _change(item: dict[str, Any]) -> Change:
+    resource, kind = item["LogicalResourceId"], item["ResourceType"]
     if whole := {"Add": "added", "Remove": "removed", "Import": "imported"}.get(item["Action"]):
-        return Change(whole, item["LogicalResourceId"], item["ResourceType"])
+        return Change(whole, resource, kind)
     action = {"True": "replaced", "Conditional": "maybe replaced"}.get(
         item.get("Replacement", ""), "modified"
     )
     targets = [detail.get("Target", {}) for detail in item.get("Details", ())]
     because = [target.get("Name") or target.get("Attribute", "") for target in targets]
-    return Change(
-        action,
-        item["LogicalResourceId"],
-        item["ResourceType"],
-        tuple(dict.fromkeys(filter(None, because))),
-    )
+    return Change(action, resource, kind, tuple(dict.fromkeys(filter(None, because))))
 
 
 def _remove_change_set(aws: Aws, arn: str, name: str) -> None:
@@ -367,9 +356,6 @@ def _remove_change_set(aws: Aws, arn: str, name: str) -> None:
         return
     if not formation.list_change_sets(StackName=stack.arn)["Summaries"]:
         formation.delete_stack(StackName=stack.arn)
-
-
-# Events
 
 
 def newest_event(aws: Aws, name: str) -> str:

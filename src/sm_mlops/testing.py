@@ -40,9 +40,6 @@ _CODE = "/opt/ml/processing/input/code/"
 _NO_LIMIT = 1e307  # Only a metric that does not exist, 1e308, fails the gate.
 
 
-# The pipeline
-
-
 def compiled(root: Path, hash_seed: int = 0) -> str:
     """Return the pipeline definition of the repo at `root` as JSON text.
 
@@ -77,9 +74,6 @@ def scripts(definition: str) -> dict[str, str]:
     return found
 
 
-# The model
-
-
 @dataclass(frozen=True)
 class Model:
     """A version that the repo's own pipeline trained, served by an endpoint of the sandbox.
@@ -96,8 +90,7 @@ class Model:
     def ask(self, body: bytes, content_type: str) -> list[Any]:
         """Return the endpoint's predictions. Raises Refused with the status and the reason."""
         answer = predict.invoke(self.aws, self.endpoint, body, content_type, JSON)
-        predictions: list[Any] = json.loads(answer.body)["predictions"]
-        return predictions
+        return list(json.loads(answer.body)["predictions"])
 
 
 @contextmanager
@@ -111,18 +104,13 @@ def trained(root: Path, work: Path) -> Iterator[Model]:
     settings = load(root)
     limit = _NO_LIMIT if settings.gate.metric in LOWER_IS_BETTER else -_NO_LIMIT
     settings = replace(settings, gate=Gate(settings.gate.metric, limit, _NO_LIMIT))
-    before = dict(os.environ)
-    try:
-        with temporary(work, settings.project.region) as account:
-            aws = account(settings)
-            started = run.start(aws, {}, lambda line: None)
-            ended = executions.follow(aws, started.arn, Console(file=io.StringIO()))
-            result = review.outcome(aws, ended)
-            assert result.model_package, "\n".join(result.failure)
-            yield _served(aws, result)
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+    with temporary(work, settings.project.region) as account:
+        aws = account(settings)
+        started = run.start(aws, {}, lambda line: None)
+        ended = executions.follow(aws, started.arn, Console(file=io.StringIO()))
+        result = review.outcome(aws, ended)
+        assert result.model_package, "\n".join(result.failure)
+        yield _served(aws, result)
 
 
 def _served(aws: Aws, result: review.Trained) -> Model:
@@ -140,9 +128,6 @@ def _served(aws: Aws, result: review.Trained) -> Model:
     endpoint = endpoints.settled(aws, _ENDPOINT)
     assert endpoint and endpoint.status == "InService", endpoint and endpoint.reason
     return Model(aws, endpoint, smoke.load_sample(aws, arn), result.gate or {})
-
-
-# Stages and workflows
 
 
 def stage_problems(root: Path, name: str) -> list[str]:
@@ -222,8 +207,7 @@ def _command_problems(root: Path, file: Path) -> Iterator[str]:
             if value != right:
                 yield f"{file.name}: {variable} is {value}, in pyproject.toml it is {right}"
     for line in re.findall(r"(?:bin/|run: +|sh ['\"])(mlops +[^|;&>)\n]+)", text):
-        problem = _usage_problem(line)
-        if problem:
+        if problem := _usage_problem(line):
             yield f"{file.name}: {line.strip()}: {problem}"
 
 

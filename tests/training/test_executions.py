@@ -54,7 +54,7 @@ def test_without_a_log_the_services_reason_is_told(account: Aws) -> None:
 @pytest.mark.slow
 def test_a_log_that_is_not_there_yet_is_said_so(account: Aws) -> None:
     with pytest.raises(MlopsError, match="no log of train-1 in /aws/sagemaker/TrainingJobs yet"):
-        logs(account, failed(TRAIN), "Train", print)
+        logs(account, failed(TRAIN), "Train")
 
 
 def test_a_step_that_is_running_counts_its_time() -> None:

@@ -82,10 +82,9 @@ def bootstrap(
         raise MlopsError(f"--template-provider must be {' or '.join(PROVIDERS)}")
     given = pairs("--platform", "AlarmTopicArn=arn:aws:sns:...", platform)
     options = Options(template_provider, given, continue_rollback)
-    console = progress(as_json)
     with connected(context, empty=True) as aws:
         shared, parts = _parts(aws, options, yes)
-        run = Run(aws, console, only_plan, yes)
+        run = Run(aws, progress(as_json), only_plan, yes)
         if destroy:
             run.destroy(shared, [part for part in parts if part is not shared])
         else:
@@ -142,7 +141,6 @@ class Run:
 
     @property
     def where(self) -> str:
-        """What the plan is about."""
         project = self.aws.settings.project
         return f"account {self.aws.account} in {project.region}, repository {project.github}"
 
@@ -171,7 +169,7 @@ class Run:
 
     def _destroy_platform(self, shared: Platform) -> None:
         """Delete the platform if no repo uses it, after a question of its own."""
-        from sm_mlops.bootstrap import plan, users
+        from sm_mlops.bootstrap import users
 
         items = shared.look_back()
         if not items:
@@ -204,7 +202,6 @@ class Run:
 
     @contextmanager
     def _resumable(self, command: str) -> Iterator[None]:
-        """Print how to continue if something fails."""
         try:
             yield
         except BaseException:

@@ -256,8 +256,7 @@ def _tell_failure(aws: Aws, stage: str, failure: DeploymentFailed) -> None:
         tell(err, f"all of it   {aws.command} logs --stage {stage}")
     runs = f"still runs version {failure.running}" if failure.running else "runs nothing"
     tell(err, f"{stage} {runs}")
-    log = "".join(f"{line}\n" for line in failure.log)
-    details = f"\n\n```\n{log}```" if log else ""
+    details = "\n".join(("\n\n```", *failure.log, "```")) if failure.log else ""
     actions.summary(f"### {stage}: not deployed\n\n{failure}\n\n{stage} {runs}{details}")
 
 

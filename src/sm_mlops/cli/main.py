@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -86,7 +85,14 @@ def main_options(
 def main() -> None:
     """Run the command; print an error that a person can fix on one line, with exit code 2."""
     try:
-        _require_no_secret(sys.argv[1:])
+        for number, text in enumerate(sys.argv[1:], 1):
+            # Before an error about the argument quotes it.
+            if looks_secret(text):
+                raise MlopsError(
+                    f"argument {number} looks like a secret, and no command takes one: revoke it, "
+                    "because it is in the history of your shell; mlops secret rotate prompts for a "
+                    "credential"
+                )
         app(prog_name="mlops")
     except KeyboardInterrupt:
         raise SystemExit(130) from None
@@ -95,17 +101,6 @@ def main() -> None:
         if line is None:
             raise
         raise SystemExit(fail(line, 2).exit_code) from None
-
-
-def _require_no_secret(arguments: Sequence[str]) -> None:
-    """Raise MlopsError for a secret, before an error about the argument quotes it."""
-    for number, text in enumerate(arguments, 1):
-        if looks_secret(text):
-            raise MlopsError(
-                f"argument {number} looks like a secret, and no command takes one: revoke it, "
-                "because it is in the history of your shell; mlops secret rotate prompts for a "
-                "credential"
-            )
 
 
 def _line_for(error: Exception) -> str | None:

@@ -55,10 +55,7 @@ Comment = Annotated[str, typer.Option(help="The reason, kept with the version; 1
 
 @app.command(rich_help_panel=PANEL)
 def approve(
-    context: typer.Context,
-    version: WhichVersion,
-    comment: Comment = "",
-    as_json: AsJson = False,
+    context: typer.Context, version: WhichVersion, comment: Comment = "", as_json: AsJson = False
 ) -> None:
     """Approve a version: it may be deployed, and becomes the champion for new versions.
 
@@ -73,10 +70,7 @@ def approve(
 
 @app.command(rich_help_panel=PANEL)
 def reject(
-    context: typer.Context,
-    version: WhichVersion,
-    comment: Comment = "",
-    as_json: AsJson = False,
+    context: typer.Context, version: WhichVersion, comment: Comment = "", as_json: AsJson = False
 ) -> None:
     """Reject a version: it cannot be deployed, and is no longer the champion.
 

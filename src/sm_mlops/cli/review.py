@@ -40,20 +40,16 @@ def review(
     except MlopsError as error:
         # The comment on the pull request shows it, too.
         report = review_report.refused(settings.project.project, base, str(error))
-        actions.summary(report)
-        _write(report, output)
+        _publish(report, output)
         raise
     report = review_report.markdown(result)
-    actions.summary(report)
-    _write(report, output)
-    if output is None:
-        say(report)
-    else:
-        say(f"report     {output}")
+    _publish(report, output)
+    say(report if output is None else f"report     {output}")
     raise typer.Exit(0 if result.passed else 1)
 
 
-def _write(report: str, output: Path | None) -> None:
+def _publish(report: str, output: Path | None) -> None:
+    actions.summary(report)
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(report, encoding="utf-8")

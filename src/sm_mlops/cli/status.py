@@ -33,11 +33,7 @@ app = typer.Typer(rich_markup_mode="markdown")
 
 
 @app.command(rich_help_panel=PANEL)
-def status(
-    context: typer.Context,
-    stage: WhichStage = "",
-    as_json: AsJson = False,
-) -> None:
+def status(context: typer.Context, stage: WhichStage = "", as_json: AsJson = False) -> None:
     """Show what runs where, what waits for approval, and the last training.
 
     **Examples**

@@ -28,7 +28,6 @@ from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
 from sm_mlops.registry import Version
 
-ROWS = "one-row.json"
 START_SECONDS = 60
 
 
@@ -43,7 +42,9 @@ def demo(context: typer.Context, yes: Yes = False) -> None:
         tour = Tour(context, aws, ask)
         tour.connect()
         version = tour.train()
-        report = _report(aws, version)
+        report = aws.settings.root / "reports" / f"version-{version.version}.html"
+        versions.download(aws, versions.report_of_version(aws, version), report)
+        say(f"report      {report}")
         tour.decide(f"Approve version {version.version}?", report)
         tour.deploy(version, report)
         _rule("A prediction from production")
@@ -51,7 +52,7 @@ def demo(context: typer.Context, yes: Yes = False) -> None:
         _rule("A version that cannot serve")
         tour.fail(version)
         _rule("What runs where")
-        tour.person("status")
+        _typed("status")
         status.status(context)
     _rule("Next")
     _tell_next(aws.settings.root, report)
@@ -77,7 +78,7 @@ class Tour:
 
     def connect(self) -> None:
         _rule("Connect AWS and GitHub")
-        self.person("bootstrap")
+        _typed("bootstrap")
         bootstrap.bootstrap(self.context, yes=not self.ask)
         _rule("Authorize the connection, as in the AWS console")
         _typed("sandbox authorize", "mlops")
@@ -107,7 +108,7 @@ class Tour:
     def approve(self, version: Version) -> dict[str, Any] | None:
         """Approve, as in SageMaker Studio; return the run that this starts on GitHub."""
         _rule("Approve, as in SageMaker Studio")
-        self.person(f"approve {version.version}")
+        _typed(f"approve {version.version}")
         known = {run["id"] for run in self.runs()}
         registry.approve(self.context, version.version)
         why = "" if self.by_github else "the sandbox has no Jenkins"
@@ -154,11 +155,11 @@ class Tour:
 
     def predict(self, version: Version) -> None:
         """Send one of the raw rows registered with the version."""
-        file = self.aws.settings.root / "reports" / ROWS
+        file = self.aws.settings.root / "reports" / "one-row.json"
         row = smoke.load_sample(self.aws, version.arn).first
         file.write_text(json.dumps({"instances": [row]}), encoding="utf-8")
         shown = file.relative_to(self.aws.settings.root)
-        self.person(f"invoke production {shlex.quote(str(shown))}")
+        _typed(f"invoke production {shlex.quote(str(shown))}")
         endpoint.invoke(self.context, "production", str(file))
 
     def fail(self, version: Version) -> None:
@@ -175,7 +176,7 @@ class Tour:
             raise AssertionError(f"version {number} must not reach staging")
         finally:
             self.finish(run, "failure")
-            self.person(f"reject {number}")
+            _typed(f"reject {number}")
             registry.reject(self.context, number, "created by mlops sandbox demo: it cannot serve")
         say("Production answers as before:")
         self.predict(version)
@@ -219,20 +220,9 @@ class Tour:
         """Print a command of a workflow."""
         _typed(command, "mlops" if self.by_github else "mlops --sandbox")
 
-    def person(self, command: str) -> None:
-        """Print a command of a person."""
-        _typed(command, "mlops --sandbox")
-
     def _as(self, workflow: str) -> str:
         role = f"{self.aws.settings.project.project}-github"
         return f": {workflow}, as role {role}" if self.by_github else ""
-
-
-def _report(aws: Aws, version: Version) -> Path:
-    file = aws.settings.root / "reports" / f"version-{version.version}.html"
-    versions.download(aws, versions.report_of_version(aws, version), file)
-    say(f"report      {file}")
-    return file
 
 
 def _tell_next(root: Path, report: Path) -> None:
@@ -246,7 +236,7 @@ def _tell_next(root: Path, report: Path) -> None:
         say(line)
 
 
-def _typed(command: str, program: str) -> None:
+def _typed(command: str, program: str = "mlops --sandbox") -> None:
     tell(out, f"$ {program} {command}", "bold")
 
 

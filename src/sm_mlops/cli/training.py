@@ -125,9 +125,7 @@ WhichExecution = Annotated[
 
 @app.command(rich_help_panel=PANEL)
 def follow(
-    context: typer.Context,
-    execution: WhichExecution = None,
-    at_most: AtMost = None,
+    context: typer.Context, execution: WhichExecution = None, at_most: AtMost = None
 ) -> None:
     """Follow an execution to its end. The exit code is 0 if it succeeds."""
     until = _clock(at_most)
@@ -136,10 +134,7 @@ def follow(
 
 
 @app.command(rich_help_panel=PANEL)
-def stop(
-    context: typer.Context,
-    execution: WhichExecution = None,
-) -> None:
+def stop(context: typer.Context, execution: WhichExecution = None) -> None:
     """Stop an execution and its running jobs."""
     with connected(context) as aws:
         arn = executions.find(aws, execution)
@@ -175,16 +170,12 @@ def logs(
         raise MlopsError("--stage cannot be combined with a step or --execution")
     with connected(context) as aws:
         if stage:
-            _endpoint_log(aws, stage)
-            return
-        found = executions.describe(aws, executions.find(aws, execution))
-        executions.logs(aws, found, step, say)
-
-
-def _endpoint_log(aws: Aws, name: str) -> None:
-    stage = stages.load(aws.settings, name)
-    lines = endpoints.log_lines(access.enter(aws, stage), stage.stack)
-    if not lines:
-        raise MlopsError(f"{endpoints.LOG_GROUP}/{stage.stack} has no log yet")
+            chosen = stages.load(aws.settings, stage)
+            lines = endpoints.log_lines(access.enter(aws, chosen), chosen.stack)
+            if not lines:
+                raise MlopsError(f"{endpoints.LOG_GROUP}/{chosen.stack} has no log yet")
+        else:
+            found = executions.describe(aws, executions.find(aws, execution))
+            lines = executions.logs(aws, found, step)
     for line in lines:
         say(line)

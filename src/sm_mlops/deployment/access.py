@@ -17,6 +17,7 @@ from sm_mlops.deployment.stages import Stage
 from sm_mlops.errors import MlopsError
 
 Policy = dict[str, Any]
+EMPTY: Policy = {"Version": "2012-10-17", "Statement": []}
 # With this prefix the project's own template names its statements for the group.
 SID = "SmMlopsStages"
 # The platform's statement that lets accounts read the models of all projects.
@@ -91,11 +92,9 @@ def missing(aws: Aws, account: str) -> tuple[str, ...]:
 def _group_grant(aws: Aws, accounts: list[str]) -> Grant:
     """Source: https://docs.aws.amazon.com/sagemaker/latest/dg/model-registry-deploy-xaccount.html"""
     group, sagemaker = aws.settings.model_package_group, aws.sagemaker
-    policy = _empty()
+    name, policy = {"ModelPackageGroupName": group}, EMPTY
     with ignoring(*ABSENT):
-        answer = sagemaker.get_model_package_group_policy(ModelPackageGroupName=group)
-        policy = json.loads(answer["ResourcePolicy"])
-    name = {"ModelPackageGroupName": group}
+        policy = json.loads(sagemaker.get_model_package_group_policy(**name)["ResourcePolicy"])
     put = sagemaker.put_model_package_group_policy
     delete = sagemaker.delete_model_package_group_policy
     versions = ("CreateModel", "DescribeModelPackage", "ListModelPackages")
@@ -119,7 +118,7 @@ def _group_grant(aws: Aws, accounts: list[str]) -> Grant:
 def _bucket_grant(aws: Aws, accounts: list[str]) -> Grant:
     """Give the models only, not the data beside them, to accounts that the platform does not."""
     bucket, s3 = aws.bucket, aws.s3
-    policy = _empty()
+    policy = EMPTY
     with ignoring("NoSuchBucketPolicy"):
         policy = json.loads(s3.get_bucket_policy(Bucket=bucket)["Policy"])
     of_platform = [item for item in policy["Statement"] if item.get("Sid") == PLATFORM_SID]
@@ -170,10 +169,6 @@ def _allow(aws: Aws, sid: str, accounts: list[str], actions: list[str], resource
         "Action": actions,
         "Resource": resource,
     }
-
-
-def _empty() -> Policy:
-    return {"Version": "2012-10-17", "Statement": []}
 
 
 def _grant(

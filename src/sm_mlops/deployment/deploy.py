@@ -85,7 +85,8 @@ def deploy(
                 f"{aws.command} share"
             )
     before = _stack_before(there, stage, console, execute, continue_rollback)
-    parameters = _parameters(aws, there, stage, package)
+    own = {**_artifact_key(aws), **_boundary(there)}
+    parameters = stages.stack_parameters(aws.settings, stage, aws.bucket, package.arn, **own)
     tags = _tags(aws, stage, package, read_trail(before) if trail is None else trail)
 
     def update() -> Outcome:
@@ -188,11 +189,6 @@ def _require_bucket(aws: Aws, there: Aws, stage: Stage) -> None:
         )
 
 
-def _parameters(aws: Aws, there: Aws, stage: Stage, package: Version) -> dict[str, str | None]:
-    own = {**_artifact_key(aws), **_boundary(there)}
-    return {**stages.stack_parameters(aws.settings, stage, aws.bucket, package.arn, **own)}
-
-
 def _boundary(there: Aws) -> dict[str, str]:
     """Return the platform's permissions boundary if the account has one: the role of the workflows
     may not create a role for the endpoint without it."""
@@ -217,9 +213,6 @@ def _artifact_key(aws: Aws) -> dict[str, str]:
     return {"ArtifactKmsKeyArn": key}
 
 
-# Autoscaling
-
-
 def _blocks_update(
     there: Aws, before: Stack, stage: Stage, parameters: Mapping[str, str | None]
 ) -> bool:
@@ -231,9 +224,8 @@ def _blocks_update(
         return False
     declared = stages.template_parameters(stages.template(there.settings))
     wanted = parameters.get("InstanceType") or declared["InstanceType"].get("Default")
-    if before.parameters.get("InstanceType") == wanted:
-        return False
-    return bool(endpoints.scalable_targets(there, stage.stack))
+    changes = before.parameters.get("InstanceType") != wanted
+    return changes and bool(endpoints.scalable_targets(there, stage.stack))
 
 
 def _unscaled(
@@ -254,12 +246,8 @@ def _unscaled(
 
 
 def _set_autoscaling(there: Aws, before: Stack, value: str, console: Console) -> None:
-    same: dict[str, str | None] = dict.fromkeys(before.parameters)
-    parameters = {**same, "Autoscaling": value}
+    parameters = {**dict.fromkeys(before.parameters), "Autoscaling": value}
     stacks.deploy(there, before.name, None, parameters, before.tags, CAPABILITIES, console)
-
-
-# Verification
 
 
 def _verify(there: Aws, stage: Stage, package: Version) -> None:
@@ -296,9 +284,6 @@ def _with_log(
     found = endpoints.describe(there, stage.stack)
     running = found.version if found and found.status == "InService" else None
     return DeploymentFailed(str(failure), tuple(log), running)
-
-
-# Rollback
 
 
 def read_trail(stack: Stack | None) -> tuple[int, ...]:
@@ -341,11 +326,9 @@ def rollback_target(aws: Aws, stage: Stage, to: int | None) -> RollbackTarget:
         for found in registry.versions(aws)
         if found.approval == "Approved" and found.version != running
     ]
-    hint = (
-        f"name one with --to (approved: {', '.join(map(str, choices))})"
-        if choices
-        else "no other version is approved"
-    )
+    hint = "no other version is approved"
+    if choices:
+        hint = f"name one with --to (approved: {', '.join(map(str, choices))})"
     if number is None:
         raise MlopsError(
             f"stage {stage.name} runs version {running} and has no record of a former one: {hint}"

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -126,9 +125,6 @@ def left(there: Aws, name: str, resources: Iterable[Resource]) -> Iterator[str]:
             yield f"role {role}"
 
 
-# What belongs to all stages
-
-
 def executing(aws: Aws) -> list[str]:
     """Return the ARNs of running executions."""
     return [
@@ -140,17 +136,13 @@ def executing(aws: Aws) -> list[str]:
 
 def kept(aws: Aws) -> Kept:
     """Return what the registry and the bucket have of this project."""
-    held = list(_objects(aws))
+    held = list(objects.versions(aws, aws.bucket, f"{aws.settings.prefix}/"))
     return Kept(
         versions=sum(1 for _ in registry.versions(aws)),
         objects=len(held),
         size=sum(item.get("Size", 0) for item in held),
         bucket=f"s3://{aws.bucket}/{aws.settings.prefix}/",
     )
-
-
-def _objects(aws: Aws) -> Iterator[dict[str, Any]]:
-    return objects.versions(aws, aws.bucket, f"{aws.settings.prefix}/")
 
 
 def delete_registry(aws: Aws) -> list[str]:
@@ -174,11 +166,12 @@ def delete_registry(aws: Aws) -> list[str]:
 
 def delete_data(aws: Aws, deletions: Iterable[Deletion]) -> list[str]:
     """Delete all objects of this project and the logs of its endpoints; return what remains."""
-    objects.delete_versions(aws, aws.bucket, f"{aws.settings.prefix}/")
+    prefix = f"{aws.settings.prefix}/"
+    objects.delete_versions(aws, aws.bucket, prefix)
     for item in deletions:
         with ignoring("ResourceNotFoundException"):
             item.account.client("logs").delete_log_group(
                 logGroupName=f"{endpoints.LOG_GROUP}/{item.stage.stack}"
             )
-    rest = sum(1 for _ in _objects(aws))
-    return [f"{rest} objects below s3://{aws.bucket}/{aws.settings.prefix}/"] if rest else []
+    rest = sum(1 for _ in objects.versions(aws, aws.bucket, prefix))
+    return [f"{rest} objects below s3://{aws.bucket}/{prefix}"] if rest else []

@@ -48,6 +48,9 @@ def describe(aws: Aws, name: str) -> Endpoint | None:
     config_name = found.get("EndpointConfigName", "")
     config = _shown(aws, "describe_endpoint_config", EndpointConfigName=config_name)
     variant = config.get("ProductionVariants", [{}])[0]
+    kind = "serverless" if "ServerlessConfig" in variant else "real-time"
+    if "AsyncInferenceConfig" in config:
+        kind = "asynchronous"
     model_name = variant.get("ModelName", "")
     model = _shown(aws, "describe_model", ModelName=model_name)
     containers = model.get("Containers") or [model.get("PrimaryContainer", {})]
@@ -56,19 +59,13 @@ def describe(aws: Aws, name: str) -> Endpoint | None:
         name=name,
         status=found["EndpointStatus"],
         reason=one_line(found.get("FailureReason", "")),
-        kind=_kind(config, variant),
+        kind=kind,
         config=config_name,
         model=model_name,
         package=containers[0].get("ModelPackageName", ""),
         since=model.get("CreationTime") or found["CreationTime"],
         instances=running.get("CurrentInstanceCount"),
     )
-
-
-def _kind(config: dict[str, Any], variant: dict[str, Any]) -> str:
-    if "AsyncInferenceConfig" in config:
-        return "asynchronous"
-    return "serverless" if "ServerlessConfig" in variant else "real-time"
 
 
 def _shown(aws: Aws, operation: str, **request: str) -> dict[str, Any]:
@@ -82,11 +79,9 @@ def _shown(aws: Aws, operation: str, **request: str) -> dict[str, Any]:
 def settled(aws: Aws, name: str) -> Endpoint | None:
     """Return the endpoint once it is not changing."""
     began = time.monotonic()
-    while True:
-        found = describe(aws, name)
-        if found is None or found.status not in CHANGING:
-            return found
+    while (found := describe(aws, name)) and found.status in CHANGING:
         time.sleep(display.pause(began, longest=10.0))
+    return found
 
 
 def serving(aws: Aws, name: str, stage: str) -> Endpoint:

@@ -109,11 +109,9 @@ def _asynchronously(
     # infra/endpoint.yml allows the endpoint's role to read there.
     folder = prefix.rstrip("/").rpartition("/")[0]
     key = f"{folder}/input/{secrets.token_hex(16)}"
-    encryption = (
-        {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": output["KmsKeyId"]}
-        if output.get("KmsKeyId")
-        else {}
-    )
+    encryption = {}
+    if kms_key := output.get("KmsKeyId"):
+        encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key}
     aws.s3.put_object(Bucket=bucket, Key=key, Body=body, ContentType=content_type, **encryption)
     answer = aws.runtime.invoke_endpoint_async(
         EndpointName=endpoint.name,

@@ -76,13 +76,8 @@ def smoke(
         raise MlopsError(f"{stage.stack} runs no version of the registry")
     right = not arn or endpoint.package == arn
     wanted = "" if right else f", not {str(arn).rpartition('/')[2]}"
-    checks = [
-        Check(
-            "in service",
-            endpoint.status == "InService" and right,
-            f"version {endpoint.version}{wanted}, {endpoint.kind}, {endpoint.status}",
-        )
-    ]
+    detail = f"version {endpoint.version}{wanted}, {endpoint.kind}, {endpoint.status}"
+    checks = [Check("in service", endpoint.status == "InService" and right, detail)]
     if not right:
         return checks
     sample = load_sample(aws, endpoint.package)
@@ -235,7 +230,6 @@ def _latency(ask: Ask, sample: Sample, endpoint: Endpoint, limit: float | None) 
 
 
 def _refusals(ask: Ask, sample: Sample) -> list[Check]:
-    """Check that invalid rows are refused."""
     checks = []
     if CSV in sample.bodies and CSV in sample.content_types:
         rows = list(csv.reader(io.StringIO(sample.bodies[CSV].decode("utf-8"), newline="")))

@@ -102,8 +102,12 @@ def _look(there: Aws, stage: Stage, account: str, known: list[Version]) -> Runni
         notes.append(f"runs model {endpoint.model}, no version of the registry")
     elif runs is None:
         notes.append("its version is no longer in the registry")
+    elif runs.approval != "Approved":
+        notes.append(f"is now {runs.approval}")
     else:
-        notes.append(_compared(runs, known))
+        newest = max(item.version for item in known if item.approval == "Approved")
+        is_newest = newest == runs.version
+        notes.append("newest approved" if is_newest else f"version {newest} is approved")
     if stack is None:
         notes.append("has no stack")
     # An endpoint in service may still have the reason of an update that was rolled back.
@@ -120,14 +124,6 @@ def _look(there: Aws, stage: Stage, account: str, known: list[Version]) -> Runni
         idle_cost=stage.idle_cost,
         note=", ".join(notes),
     )
-
-
-def _compared(runs: Version, known: list[Version]) -> str:
-    """Return how the running version compares with the approved ones."""
-    if runs.approval != "Approved":
-        return f"is now {runs.approval}"
-    newest = max(item.version for item in known if item.approval == "Approved")
-    return "newest approved" if newest == runs.version else f"version {newest} is approved"
 
 
 def _last_execution(aws: Aws) -> dict[str, Any] | None:
