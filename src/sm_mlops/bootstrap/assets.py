@@ -29,9 +29,6 @@ ARCHITECTURE, PYTHON = "aarch64-manylinux2014", "3.13"
 # Source: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 LAYER_BYTES = 50 * 1024 * 1024
 _CODE = ("app.py", "handler.py")
-_MOMENT = (1980, 1, 1, 0, 0, 0)
-# The files of *.dist-info that do not depend on the installation.
-_METADATA = ("METADATA", "WHEEL")
 _TEMPLATE_KEY = re.compile(rf"platform/([^/\s]+)/[0-9a-f]{{16}}/{re.escape(PROJECT)}")
 _FAILED = "cannot build the layer for GitHub Apps"
 
@@ -96,7 +93,7 @@ def archive(files: Mapping[str, bytes]) -> bytes:
     body = io.BytesIO()
     with zipfile.ZipFile(body, "w", zipfile.ZIP_STORED) as target:
         for name, content in sorted(files.items()):
-            entry = zipfile.ZipInfo(name, _MOMENT)
+            entry = zipfile.ZipInfo(name)  # Dated 1980, not now.
             entry.create_system = 3  # Unix, which the mode belongs to; Windows would write 0.
             entry.external_attr = 0o100644 << 16
             target.writestr(entry, content)
@@ -140,8 +137,7 @@ def _install(root: Path, target: Path) -> None:
 
 
 def _reason(said: str) -> str:
-    """Return one line from what uv wrote, without the address of an index, which may hold a
-    password."""
+    """Return one line from what uv wrote, without an index's address, which may hold a password."""
     if "No module named uv" in said:
         return "this environment has no uv; run make setup"
     if found := re.search(r"Hash mismatch for `([^`]+)`", said):
@@ -171,6 +167,7 @@ def _installed(folder: Path) -> dict[str, bytes]:
 def _is_needed(path: tuple[str, ...]) -> bool:
     top, *below = path
     if top.endswith(".dist-info"):
-        return below[0] in (*_METADATA, "licenses")
+        # The others depend on the installation.
+        return below[0] in ("METADATA", "WHEEL", "licenses")
     # Leave out commands, uv's own lock, and the tests that some packages install.
     return top != "bin" and top[0] != "." and not {"__pycache__", "test", "tests"} & {*path[:-1]}

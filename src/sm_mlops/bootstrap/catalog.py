@@ -101,9 +101,6 @@ def mark(aws: Aws, product: str, item: ProductVersion, guidance: str) -> None:
     )
 
 
-# Who may use it
-
-
 def principal(aws: Aws) -> str:
     """Return the ARN of the signed-in role or user; empty for the sandbox's own key, which needs no
     grant. Raise MlopsError for an identity that Service Catalog refuses."""
@@ -149,9 +146,6 @@ def revoke(aws: Aws, portfolio: str, principal: str) -> None:
     )
 
 
-# What was created from it
-
-
 def provisioned(aws: Aws, product: str) -> Iterator[str]:
     """Yield the names of the stacks created from the product, by anybody."""
     for item in _search(aws, f"productId:{product}"):
@@ -160,9 +154,8 @@ def provisioned(aws: Aws, product: str) -> Iterator[str]:
 
 def version_of(aws: Aws, provisioned_product: str) -> str:
     """Return the identifier of the version it was last created from, or "" if unknown."""
-    for item in _search(aws, f"id:{provisioned_product}"):
-        return str(item.get("ProvisioningArtifactId", ""))
-    return ""
+    found: dict[str, Any] = next(_search(aws, f"id:{provisioned_product}"), {})
+    return str(found.get("ProvisioningArtifactId", ""))
 
 
 def _search(aws: Aws, query: str) -> Iterator[dict[str, Any]]:

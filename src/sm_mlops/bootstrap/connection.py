@@ -17,10 +17,7 @@ def state(aws: Aws) -> dict[str, str] | None:
     if not arn:
         return None
     # The service was renamed; older connections have ARNs with its former name.
-    connection: dict[str, str] = aws.client(arn.split(":")[2]).get_connection(ConnectionArn=arn)[
-        "Connection"
-    ]
-    return connection
+    return dict(aws.client(arn.split(":")[2]).get_connection(ConnectionArn=arn)["Connection"])
 
 
 def remedy(aws: Aws, found: dict[str, str]) -> str:

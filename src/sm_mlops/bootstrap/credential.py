@@ -12,7 +12,6 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from github import Auth, GithubException
 
@@ -47,16 +46,14 @@ class Value:
 
 def kept(aws: Aws) -> tuple[str, ...] | None:
     """Return the kinds of what is stored, none while there is no value; None without a platform."""
-    found: dict[str, Any] = {}
     with ignoring("ResourceNotFoundException"):
         found = aws.client("secretsmanager").describe_secret(SecretId=SECRET)
-    if not found:
-        return None
-    labels = (found.get("VersionIdsToStages") or {}).values()
-    tags = {tag["Key"]: tag["Value"] for tag in found.get("Tags") or ()}
-    has_value = any("AWSCURRENT" in names for names in labels)
-    # Without a tag somebody stored it by hand; the trigger takes it for a token.
-    return tuple(tags.get(TAG, "token").split()) if has_value else ()
+        labels = (found.get("VersionIdsToStages") or {}).values()
+        tags = {tag["Key"]: tag["Value"] for tag in found.get("Tags") or ()}
+        has_value = any("AWSCURRENT" in names for names in labels)
+        # Without a tag somebody stored it by hand; the trigger takes it for a token.
+        return tuple(tags.get(TAG, "token").split()) if has_value else ()
+    return None
 
 
 def kind(aws: Aws) -> str:
@@ -138,8 +135,7 @@ class Credential(Part):
         return "" if {"token", "app"} & set(kinds) else "a token of GitHub"
 
     def _how(self) -> str:
-        rotate = f"{self.aws.command} secret rotate"
-        return f"run {rotate} at a terminal, or first {self._variables()}"
+        return f"run {self.aws.command} secret rotate at a terminal, or first {self._variables()}"
 
     def _variables(self) -> str:
         names = " and ".join(JENKINS) if self._by_jenkins else f"{TOKEN}, or {', '.join(APP)}"
@@ -199,8 +195,6 @@ class Credential(Part):
                 tell(f"{error}")
         origin = f"the token of {self.hub.origin}"
         return self._tried(Value({"token": self.hub.token}, ("token",), origin))
-
-    # Trying it
 
     def _tried(self, value: Value) -> Value:
         """Return it. Raise MlopsError if it may not start a deployment of this repo at GitHub."""

@@ -10,9 +10,6 @@ from sm_mlops.aws import Aws, ignoring
 from sm_mlops.bootstrap.plan import Tell
 from sm_mlops.errors import MlopsError
 
-# The access key in project.yml.
-RESOURCE = "GitHubUserKey"
-
 
 def user(aws: Aws) -> str:
     """Return the name of the project's user."""
@@ -24,7 +21,7 @@ def former(aws: Aws) -> list[str]:
     found = projects.find(aws)
     if found is None or found.stack is None:
         return []
-    held = [each for each in stacks.resources(aws, found.stack) if each.name == RESOURCE]
+    held = [each for each in stacks.resources(aws, found.stack) if each.name == "GitHubUserKey"]
     if not held:
         return []
     keys: list[str] = []

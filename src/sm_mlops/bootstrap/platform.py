@@ -100,7 +100,6 @@ class Found:
 
     @property
     def newer(self) -> bool:
-        """Whether a newer tool has deployed it."""
         return is_newer(self.parameters)
 
 
@@ -118,8 +117,6 @@ class Platform(Part):
     @cached_property
     def _assets(self) -> assets.Assets:
         return assets.build()
-
-    # What there is
 
     def look(self) -> list[Item]:
         found = self._find()
@@ -227,8 +224,6 @@ class Platform(Part):
         is_app = found.version is not None and credential.kind(self.aws) == "app"
         return str(is_app).lower()
 
-    # Deploying it
-
     def act(self, tell: Tell) -> None:
         found = self._ready(tell)
         if found.newer:
@@ -326,13 +321,9 @@ class Platform(Part):
 
     def _grant(self, found: Found, tell: Tell) -> None:
         principal, portfolio = self._principal(), found.outputs.get("PortfolioId", "")
-        if not principal or not portfolio:
-            return
-        if principal not in catalog.principals(self.aws, portfolio):
+        if principal and portfolio and principal not in catalog.principals(self.aws, portfolio):
             catalog.grant(self.aws, portfolio, principal)
             tell(f"{'granted':<12} {principal} may create projects")
-
-    # Deleting it
 
     def look_back(self) -> list[Item]:
         found = self._find()

@@ -6,7 +6,7 @@ A project that was created in Studio is as good as one created here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -16,15 +16,7 @@ from botocore.exceptions import ClientError
 from sm_mlops import github, projects, stacks
 from sm_mlops import platform as package
 from sm_mlops.aws import ABSENT, Aws, error_code, exists, ignoring
-from sm_mlops.bootstrap import (
-    assets,
-    catalog,
-    needs,
-    platform,
-    provisional,
-    repository,
-    templates,
-)
+from sm_mlops.bootstrap import assets, catalog, needs, platform, provisional, repository, templates
 from sm_mlops.bootstrap.plan import Item, Part, Tell, Todo
 from sm_mlops.bootstrap.platform import S3, Options
 from sm_mlops.deployment import access, destroy, stages
@@ -100,8 +92,6 @@ class Project(Part):
     @property
     def name(self) -> str:
         return self.aws.settings.project.project
-
-    # What exists
 
     def look(self) -> list[Item]:
         found = projects.find(self.aws)
@@ -181,8 +171,6 @@ class Project(Part):
         name = self.aws.settings.model_package_group
         return self.aws.arn("sagemaker", f"model-package-group/{name}")
 
-    # What it needs
-
     def _needed(self, had: Mapping[str, str]) -> dict[str, str]:
         """Return the parameters that this repo determines."""
         settings = self.aws.settings
@@ -219,7 +207,7 @@ class Project(Part):
             lines += [
                 f"{name} {value or 'empty'}"
                 for name, value in self._needed(had).items()
-                if name in had and _plain(had[name]) != _plain(value)
+                if name in had and sorted(needs.items(had[name])) != sorted(needs.items(value))
             ]
         return lines
 
@@ -264,8 +252,6 @@ class Project(Part):
             grants = access.plan(self.aws, accounts)
             todo += [(grant.what, "; ".join(grant.lines), grant.apply) for grant in grants]
         return todo
-
-    # Creating and updating it
 
     def act(self, tell: Tell) -> None:
         found = projects.settled(self.aws, tell)
@@ -333,8 +319,7 @@ class Project(Part):
         if chosen.upgrade(found):
             target = chosen.offered().identifier if found.provisioned else chosen.address()
             known |= set(stages.template_parameters(package.FOLDER / assets.PROJECT))
-        needed = self._needed(had)
-        changed = {name: value for name, value in needed.items() if name in known}
+        changed = {name: value for name, value in self._needed(had).items() if name in known}
         update(self.aws, found, changed, target)
         tell(f"{'changed':<12} SageMaker project {self.name}: {'; '.join(changes)}")
 
@@ -348,8 +333,7 @@ class Project(Part):
             going = now is None or now.status == "DeleteInProgress"
             if error_code(error) not in (*ABSENT, *_REFUSED) or not going:
                 raise
-        left = projects.wait(self.aws)
-        if left is not None:
+        if left := projects.wait(self.aws):
             _require(self.aws, left)
         tell(f"{'deleted':<12} SageMaker project {self.name}")
 
@@ -373,8 +357,6 @@ class Project(Part):
                 Tags=tags,
             )
             tell(f"{'restored':<12} code repository {name}, to be deleted with the project")
-
-    # Deleting it
 
     def look_back(self) -> list[Item]:
         """Raise MlopsError while there are endpoints, or versions that would be left over."""
@@ -431,8 +413,3 @@ class Project(Part):
     def _has_pipeline(self) -> bool:
         """Return whether the pipeline exists that `mlops run` creates, which is in no stack."""
         return exists(self.aws.sagemaker.describe_pipeline, PipelineName=self.aws.settings.pipeline)
-
-
-def _plain(value: str) -> Sequence[str]:
-    """Return the items of a list in a fixed order, and any other value as one item."""
-    return sorted(needs.items(value))

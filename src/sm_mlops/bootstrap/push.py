@@ -96,7 +96,6 @@ class Push(Part):
         return None
 
     def _is_there(self, found: Any) -> bool:
-        """Return whether GitHub has the branch."""
         with self.hub.doing(f"show the branch {BRANCH} of {found.full_name}"):
             try:
                 found.get_branch(BRANCH)

@@ -25,8 +25,7 @@ def _owner(hub: GitHub, login: str) -> dict[str, Any]:
         raise MlopsError(
             f"GitHub has no user or organization {login}: correct github in pyproject.toml"
         )
-    owner: dict[str, Any] = found
-    return owner
+    return dict(found)
 
 
 def names(hub: GitHub, settings: mlops_settings.Settings) -> tuple[str, str]:

@@ -58,7 +58,11 @@ def rotate_key(aws: Aws, hub: GitHub, tell: Tell) -> None:
     if begun:
         tell(f"Continuing with a key of {keys.user(aws)} that was created before")
     else:
-        _create(aws, tell)
+        found = projects.find(aws)
+        assert found is not None and found.stack is not None
+        serial = int(found.stack.parameters.get(SERIAL) or 1) + 1
+        project.update(aws, found, {SERIAL: str(serial)})
+        tell(f"{'created':<12} access key of {keys.user(aws)}")
         outputs = projects.outputs(aws)
         assert outputs is not None
     if by_jenkins and not begun:
@@ -71,11 +75,3 @@ def rotate_key(aws: Aws, hub: GitHub, tell: Tell) -> None:
         settings.set_key(repository, outputs)
         tell(f"{'set':<12} secrets {', '.join(KEY)}")
     keys.delete_former(aws, tell)
-
-
-def _create(aws: Aws, tell: Tell) -> None:
-    found = projects.find(aws)
-    assert found is not None and found.stack is not None
-    serial = int(found.stack.parameters.get(SERIAL) or 1) + 1
-    project.update(aws, found, {SERIAL: str(serial)})
-    tell(f"{'created':<12} access key of {keys.user(aws)}")

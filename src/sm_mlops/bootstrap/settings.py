@@ -17,7 +17,7 @@ from github import GithubException, UnknownObjectException
 
 from sm_mlops import projects
 from sm_mlops.aws import Aws
-from sm_mlops.bootstrap import keys
+from sm_mlops.bootstrap import keys, needs
 from sm_mlops.bootstrap.plan import Item, Part, Tell, Todo, is_work
 from sm_mlops.deployment import stages
 from sm_mlops.deployment.stages import Stage
@@ -25,12 +25,8 @@ from sm_mlops.errors import MlopsError
 from sm_mlops.github import GitHub, GitHubError
 from sm_mlops.redaction import quiet
 
-Outputs = Callable[[Aws], dict[str, str] | None]
-
 ROLE = "AWS_ROLE_ARN"
 KEY = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-# The members of the secret that project.yml creates, in the order of KEY.
-KEY_MEMBERS = ("aws_access_key_id", "aws_secret_access_key")
 # A variable that names the stages whose rules GitHub refused, so that they are not tried again.
 REFUSED = "MLOPS_UNPROTECTED"
 BRANCH = "main"
@@ -65,7 +61,7 @@ class Settings(Part):
 
     aws: Aws
     hub: GitHub
-    outputs: Outputs = projects.outputs
+    outputs: Callable[[Aws], dict[str, str] | None] = projects.outputs
 
     def look(self) -> list[Item]:
         if self._project.ci == "jenkins":
@@ -121,13 +117,10 @@ class Settings(Part):
         for item in filter(is_work, self.look_back()):
             noun, _, name = item.what.partition(" ")
             folder = "environments" if noun == "environment" else f"actions/{noun}s"
-            place = f"{found.url}/{folder}/{name}"
             with self.hub.doing(f"delete {item.what}"), suppress(UnknownObjectException):
                 # Already deleted if the answer to a first attempt was lost.
-                self.hub.ask("DELETE", place)
+                self.hub.ask("DELETE", f"{found.url}/{folder}/{name}")
             tell(f"{'deleted':<12} {item.what}")
-
-    # The role and the key
 
     def _look_at_role(self, found: Any, outputs: dict[str, str] | None) -> Item:
         had = _variables(self.hub, found).get(ROLE) if found else None
@@ -162,11 +155,10 @@ class Settings(Part):
         with self.hub.doing(f"set the secrets {' and '.join(KEY)}"):
             key = found.get_public_key()
             # Encrypt both first: then they differ in age for a shorter time.
-            bodies = [
-                {"key_id": key.key_id, "encrypted_value": key.encrypt(content[member])}
-                for member in KEY_MEMBERS
-            ]
-            for name, body in zip(KEY, bodies, strict=True):
+            # The secret that project.yml creates has their names in lower case.
+            values = {name: key.encrypt(content[name.lower()]) for name in KEY}
+            for name, value in values.items():
+                body = {"key_id": key.key_id, "encrypted_value": value}
                 self.hub.ask("PUT", f"{found.url}/actions/secrets/{name}", body)
 
     def _jenkins(self) -> Item:
@@ -177,8 +169,6 @@ class Settings(Part):
             "the key of the project's user, as secret texts",
             f"copy them from the secret sm-mlops/{project}/github-user in Secrets Manager",
         )
-
-    # Environments
 
     def _look_at_environments(self, found: Any) -> Iterator[Item]:
         refused = self._refused(found)
@@ -223,7 +213,7 @@ class Settings(Part):
                 yield Item(f"environment {row['name']}", Todo.NOTHING, "kept: of no stage here")
 
     def _make_environments(self, found: Any, tell: Tell) -> None:
-        refused_before = _items(_variables(self.hub, found).get(REFUSED))
+        refused_before = needs.items(_variables(self.hub, found).get(REFUSED, ""))
         refused: list[str] = []
         for stage in self._stages():
             had = self._environment(found, stage.name)
@@ -336,7 +326,7 @@ class Settings(Part):
         """Return the stages whose rules GitHub's plan has not allowed."""
         if found is None or not found.private:
             return ()
-        return _items(_variables(self.hub, found).get(REFUSED))
+        return needs.items(_variables(self.hub, found).get(REFUSED, ""))
 
     def _keep_refused(self, found: Any, names: list[str]) -> None:
         if names:
@@ -374,10 +364,6 @@ def _secrets(hub: GitHub, found: Any) -> dict[str, datetime]:
     """Return when each was set."""
     with hub.doing("list the secrets"):
         return {each.name: each.updated_at for each in found.get_secrets()}
-
-
-def _items(text: str | None) -> tuple[str, ...]:
-    return tuple(item for item in (text or "").split(",") if item)
 
 
 def _pattern(row: dict[str, Any]) -> str:

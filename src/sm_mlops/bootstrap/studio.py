@@ -41,11 +41,6 @@ def domains(aws: Aws) -> list[Domain]:
     return found
 
 
-def location(bucket: str) -> str:
-    """Return where the templates of the platform with this bucket are."""
-    return f"s3://{bucket}/platform/"
-
-
 @dataclass
 class Studio(Part):
     """A part of the plan."""
@@ -55,8 +50,9 @@ class Studio(Part):
 
     @property
     def _location(self) -> str:
+        """Where the platform's templates are."""
         there = outputs(self.aws)
-        return location(there["ArtifactBucket"] if there else self.aws.bucket)
+        return f"s3://{there['ArtifactBucket'] if there else self.aws.bucket}/platform/"
 
     def _domains(self) -> list[Domain]:
         """Return the domains, or none if no template is in S3."""
@@ -86,8 +82,6 @@ class Studio(Part):
                 tags = [{"Key": TAG, "Value": wanted}]
                 self.aws.sagemaker.add_tags(ResourceArn=domain.arn, Tags=tags)
                 tell(f"{'set':<12} {domain.what} to {wanted}")
-
-    # Deleting it
 
     def look_back(self) -> list[Item]:
         """Return the tags to delete, which stay while other projects use the platform."""

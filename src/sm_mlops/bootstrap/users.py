@@ -22,7 +22,6 @@ def others(aws: Aws) -> list[str]:
 
 
 def _importers(aws: Aws, export: str) -> list[str]:
-    """Return the names of the stacks that import a value from the platform."""
     try:
         pages = aws.client("cloudformation").get_paginator("list_imports")
         return [name for page in pages.paginate(ExportName=export) for name in page["Imports"]]

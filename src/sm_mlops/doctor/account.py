@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from sm_mlops.aws import DENIED, error_code, ignoring
 from sm_mlops.bootstrap.platform import S3
 from sm_mlops.doctor import parts
@@ -15,8 +17,6 @@ from sm_mlops.github import SCOPES, GitHubError
 
 def sign_in(scene: Scene) -> Iterator[Finding]:
     """Check who is signed in to AWS."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
     region = scene.aws.settings.project.region
     try:
         who = scene.client("sts").get_caller_identity()
@@ -117,8 +117,6 @@ def rights(scene: Scene) -> Iterator[Finding]:
 
     Source: https://docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html
     """
-    from botocore.exceptions import ClientError
-
     who = scene.client("sts").get_caller_identity()["Arn"]
     if who.endswith(":root"):
         yield ok("may do everything")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from sm_mlops import projects
 from sm_mlops.bootstrap import studio
@@ -21,7 +21,6 @@ SHOWN = 3
 
 
 def platform(scene: Scene) -> Iterator[Finding]:
-    """Check the platform."""
     if scene.problem is not None:
         raise scene.problem
     if scene.platform is None:
@@ -29,31 +28,6 @@ def platform(scene: Scene) -> Iterator[Finding]:
         yield failed(f"there is no stack {STACK} in {region}", scene.bootstrap)
         return
     yield from _findings(Platform(scene.aws, options(scene)), scene)
-
-
-def repository(scene: Scene) -> Iterator[Finding]:
-    """Check the GitHub repository."""
-    return _findings(Repository(scene.aws.settings, _hub(scene)), scene)
-
-
-def project(scene: Scene) -> Iterator[Finding]:
-    """Check the SageMaker project."""
-    return _findings(Project(scene.aws, _hub(scene), options(scene)), scene)
-
-
-def settings(scene: Scene) -> Iterator[Finding]:
-    """Check what the workflows find on GitHub."""
-    return _findings(Settings(scene.aws, _hub(scene)), scene)
-
-
-def push(scene: Scene) -> Iterator[Finding]:
-    """Check that the repo's commits are on GitHub."""
-    return _findings(Push(scene.aws.settings, _hub(scene), scene.aws.sandbox), scene)
-
-
-def tool(scene: Scene) -> Iterator[Finding]:
-    """Check that a workflow can get the tool from where tool.txt says."""
-    return _findings(Tool(scene.aws.settings, _hub(scene)), scene)
 
 
 def domain(scene: Scene) -> Iterator[Finding]:
@@ -71,11 +45,6 @@ def domain(scene: Scene) -> Iterator[Finding]:
             f"none in {region}: approve versions with {scene.aws.command} approve",
             f"https://{region}.console.aws.amazon.com/sagemaker/home?region={region}#/studio",
         )
-
-
-def _hub(scene: Scene) -> GitHub:
-    assert scene.hub is not None
-    return scene.hub
 
 
 def options(scene: Scene) -> Options:
@@ -101,3 +70,20 @@ def _findings(part: Part, scene: Scene) -> Iterator[Finding]:
         yield warning(detail, item.remedy)
     if items and not work and not for_person:
         yield ok(items[0].what if len(items) == 1 else f"{len(items)} resources up to date")
+
+
+def _check(part: Callable[[Scene, GitHub], Part]) -> Callable[[Scene], Iterator[Finding]]:
+    """Return the check of a part that needs GitHub."""
+
+    def look(scene: Scene) -> Iterator[Finding]:
+        assert scene.hub is not None
+        return _findings(part(scene, scene.hub), scene)
+
+    return look
+
+
+repository = _check(lambda scene, hub: Repository(scene.aws.settings, hub))
+project = _check(lambda scene, hub: Project(scene.aws, hub, options(scene)))
+settings = _check(lambda scene, hub: Settings(scene.aws, hub))
+push = _check(lambda scene, hub: Push(scene.aws.settings, hub, scene.aws.sandbox))
+tool = _check(lambda scene, hub: Tool(scene.aws.settings, hub))

@@ -28,8 +28,7 @@ TOKEN_DAYS = 335
 def _find(scene: Scene, service: str, operation: str, **request: str) -> dict[str, Any] | None:
     """Return what a describing operation answers; None if what it describes does not exist."""
     with ignoring(*ABSENT):
-        answer: dict[str, Any] = getattr(scene.client(service), operation)(**request)
-        return answer
+        return dict(getattr(scene.client(service), operation)(**request))
     return None
 
 

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from sm_mlops import github, stacks
 from sm_mlops.aws import DENIED, Aws, error_code
 from sm_mlops.bootstrap.platform import STACK
@@ -46,8 +48,6 @@ class Scene:
 
     def look_ahead(self) -> None:
         """Read the platform's stack, for all checks that need it."""
-        from botocore.exceptions import BotoCoreError, ClientError
-
         try:
             self._stack = stacks.describe(self.aws, STACK)
         except (BotoCoreError, ClientError) as error:
@@ -69,8 +69,6 @@ class Scene:
 
 def explain(error: Exception, region: str) -> Finding:
     """Return the finding for an error of AWS or GitHub in a check. Raise a bug again."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
     if isinstance(error, ClientError) and error_code(error) in DENIED:
         return warning(f"not checked: you lack the permission {lacking(error)}")
     if isinstance(error, GitHubError) and not error.status:

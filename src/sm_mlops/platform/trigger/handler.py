@@ -445,7 +445,8 @@ def _post(
     except urllib.error.HTTPError as error:
         wait = error.headers.get("Retry-After", "")
         location = error.headers.get("Location", "")
-        said = _said(error, hidden)
+        message = (_object(_body(error)) or {}).get("message") or error.reason
+        said = hidden(str(message))[:200]
         status = error.code
     except (OSError, ValueError, http.client.HTTPException) as error:
         # The messages of urllib and ssl name only hosts and ports; others may quote a header.
@@ -497,9 +498,3 @@ _HINTS = {
     403: "; the credential may not start workflows (Actions: write), or the rate limit is reached",
     404: "; the repository or its workflow does not exist, or the credential cannot see it",
 }
-
-
-def _said(error: urllib.error.HTTPError, hidden: Callable[[str], str]) -> str:
-    """Return the server's own short message."""
-    message = (_object(_body(error)) or {}).get("message") or error.reason
-    return hidden(str(message))[:200]
