@@ -4,7 +4,6 @@ By hand is `python model/preprocess.py`, `train.py`, `evaluate.py`, one after th
 has a sandbox of its own, so that no step comes from the cache.
 """
 
-import os
 import statistics
 import subprocess
 import sys
@@ -85,7 +84,6 @@ def in_the_sandbox(repo: Path) -> float:
     done = subprocess.run(
         [sys.executable, "-c", EXECUTION],
         cwd=repo,
-        env=os.environ | {"PYTHONPATH": str(repo)},
         check=True,
         stdout=subprocess.PIPE,
         text=True,
@@ -98,9 +96,8 @@ def main() -> None:
         work = Path(folder)
         template = str(clean_copy(Path(folder) / "template"))
         repo = Path(cookiecutter(template, no_input=True, output_dir=folder, default_config=True))
-        sample: list[str | Path] = [
-            sys.executable,
-            repo / "model" / "sample_data.py",
+        sample = [
+            *(sys.executable, "-m", "sm_mlops.tabular.sample_data"),
             "data/breast-cancer.csv",
         ]
         subprocess.run(sample, cwd=repo, check=True)
