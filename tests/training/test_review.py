@@ -401,7 +401,7 @@ def test_a_change_that_the_gate_stops_ends_with_1(life: Repo, base: str, tmp_pat
     assert re.search(r"```\nGateFailed: QualityGate: auc 0\.\d+ .*wanted at least 1", report)
     assert re.search(r"No champion from `\w+` to compare with:\n\n```\nTrain: .*", report)
     assert report.count("not today") == 1, "what is said once is not said again by the log"
-    assert "- step `Train`: only the code" in report
+    assert "- step `Train`: only its code" in report
 
 
 @pytest.mark.slow
