@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN := "$(VENV)/bin/python"
+# One test process more than cores: they often wait for others.
+PROCESSES = $(shell $(PYTHON) -c "import os; print(1 + os.cpu_count())")
 # Without bytecode each process would compile all it imports: seconds instead of tenths of one.
 export PYTHONDONTWRITEBYTECODE :=
 TEMPLATE := {{cookiecutter.project_slug}}
@@ -56,7 +58,7 @@ render: $(READY) ## render with default answers into build/sandbox; what ran the
 	  git branch --move --force main; } >/dev/null 2>&1 || true
 
 test: $(READY) $(CHECKOV) ## all tests but those of `make test-long`
-	$(RUN) -m pytest -n auto --dist worksteal -m "not long" --durations 15 $(PYTEST)
+	$(RUN) -m pytest -n $(PROCESSES) --dist worksteal -m "not long" --durations 15 $(PYTEST)
 
 test-fast: $(READY) ## the tests that take moments
 	$(RUN) -m pytest -n auto --dist worksteal -m "not slow and not long" $(PYTEST)
