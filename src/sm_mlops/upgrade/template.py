@@ -140,7 +140,13 @@ def _cruft(root: Path) -> dict[str, object]:
 def _update(root: Path, release: Release) -> None:
     command = [sys.executable, "-m", "cruft", "update", "--skip-apply-ask"]
     done = subprocess.run(
-        [*command, "--checkout", release.tag], cwd=root, capture_output=True, text=True, check=False
+        [*command, "--checkout", release.tag],
+        cwd=root,
+        # Its git signs in as ours does.
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     # Cruft's exit code is 0 even when it refuses.
     if done.returncode or _cruft(root).get("commit") != release.commit:
