@@ -10,6 +10,9 @@ from pathlib import Path
 from sm_mlops.errors import MlopsError
 from sm_mlops.redaction import without_tokens
 
+# What a model is trained by; tool.txt brings the library that model/ builds on.
+TRAINS = ("mlops.yaml", "model", "pipeline", "tool.txt")
+
 
 def current(root: Path) -> str:
     """Return 40 hexadecimal digits, plus `-dirty` if settings or code have uncommitted changes.
@@ -30,7 +33,7 @@ def current(root: Path) -> str:
         head = git("rev-parse", "--verify", "HEAD")
         if head.returncode != 0 or git("check-ignore", "-q", str(root)).returncode == 0:
             return "unknown"
-        changed = git("status", "--porcelain", "--", "mlops.yaml", "model", "pipeline")
+        changed = git("status", "--porcelain", "--", *TRAINS)
     except FileNotFoundError:
         return "unknown"
     return head.stdout.strip() + ("-dirty" if changed.stdout.strip() else "")

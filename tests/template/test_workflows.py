@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from rendering import ROOT, Bake, Rendered, baked
+from sm_mlops.commit import TRAINS
 from workflow_judges import (
     NAMES,
     PINS,
@@ -271,6 +272,7 @@ def test_a_build_follows_what_main_changes(repo: Rendered) -> None:
     on = load(repo, "build")["on"]
     assert set(on) == {"push", "workflow_dispatch"}
     assert on["push"]["branches"] == ["main"]
+    assert {path.removesuffix("/**") for path in on["push"]["paths"]} >= set(TRAINS)
     for changed in on["push"]["paths"]:
         assert (repo.path / changed.removesuffix("/**")).exists(), changed
     assert "set" in on["workflow_dispatch"]["inputs"]

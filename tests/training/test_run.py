@@ -137,7 +137,7 @@ def test_a_clean_clone_is_at_its_commit(clone: Path) -> None:
     assert commit.current(clone) == git(clone, "rev-parse", "HEAD")
 
 
-@pytest.mark.parametrize("file", ["model/train.py", "model/new.py", "mlops.yaml"])
+@pytest.mark.parametrize("file", ["model/train.py", "model/new.py", "mlops.yaml", "tool.txt"])
 def test_what_trains_the_model_and_is_not_committed_makes_it_dirty(clone: Path, file: str) -> None:
     (clone / file).write_text("changed\n")
     assert commit.current(clone) == git(clone, "rev-parse", "HEAD") + "-dirty"
