@@ -154,7 +154,7 @@ def test_a_model_worse_than_the_champion_is_not_registered_and_the_reason_names_
     repo: Repo, first: subprocess.CompletedProcess[str], account: Aws
 ) -> None:
     approved = mlops(repo.root, "--sandbox", "approve", "1", "--comment", "good enough")
-    assert approved.stdout.startswith("Version 1 is now, after PendingManualApproval, Approved")
+    assert approved.stdout.startswith("Version 1 is Approved (was PendingManualApproval)")
     arn = next(item["arn"] for item in versions(repo) if item["version"] == 1)
     package = account.sagemaker.describe_model_package(ModelPackageName=arn)
     assert package["ApprovalDescription"] == "good enough"

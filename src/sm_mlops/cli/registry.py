@@ -94,8 +94,9 @@ def _set_approval(
     if as_json:
         print_json(replace(found, approval=approval))
         return
-    was = "still" if found.approval == approval else f"now, after {found.approval},"
-    say(f"Version {found.version} is {was} {approval}: {found.evaluation}")
+    same = found.approval == approval
+    status = f"still {approval}" if same else f"{approval} (was {found.approval})"
+    say(f"Version {found.version} is {status}: {found.evaluation}")
     known = stages.names(aws.settings)
     if approval == "Approved" and known:
         say(f"deploy it   {aws.command} deploy {known[0]} --model-package-arn {found.arn}")
