@@ -440,3 +440,15 @@ def test_an_installed_commit_that_is_not_the_pinned_one_is_named(
     monkeypatch.setattr(pins.importlib.metadata, "distribution", lambda _: installed)
     assert pins.mismatch(pins.Pin("", ADDRESS, "b" * 40)) == ""
     assert pins.mismatch(pins.Pin("", ADDRESS, "a" * 40)) == f"{OURS} at bbbbbbb"
+
+
+def test_an_address_is_never_an_option_of_git(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = tmp_path / "seen"
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "remote", "add", "origin", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MlopsError, match="git ls-remote"):
+        templates.releases(f"--upload-pack=touch${{IFS}}{seen};git-upload-pack")
+    assert not seen.exists()

@@ -46,7 +46,7 @@ class Upgrade:
 def releases(address: str, seconds: float = SECONDS) -> list[Release]:
     """Return all releases, oldest first. Raise MlopsError if git cannot reach the address."""
     found: dict[str, Release] = {}
-    for line in _git("ls-remote", "--tags", address, seconds=seconds).splitlines():
+    for line in _git("ls-remote", "--tags", "--", address, seconds=seconds).splitlines():
         commit, _, reference = line.partition("\t")
         # The commit of an annotated tag follows it, as v1.0^{}.
         if tag := re.fullmatch(r"refs/tags/(v?(\d+(?:\.\d+)*))(\^\{\})?", reference):
@@ -81,7 +81,9 @@ def upgrade(root: Path, wanted: str = "") -> Upgrade:
     moved = []
     with tempfile.TemporaryDirectory(prefix="mlops-upgrade-") as folder:
         template = Path(folder) / "template"
-        _git("clone", "--quiet", "--depth=1", f"--branch={release.tag}", address, str(template))
+        _git(
+            "clone", "--quiet", "--depth=1", f"--branch={release.tag}", "--", address, str(template)
+        )
         # First, because cruft refuses uncommitted changes.
         if cruft and cruft.get("commit") != release.commit:
             _update(root, release)
