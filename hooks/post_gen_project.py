@@ -164,7 +164,7 @@ def bare(address: str) -> str:
     if short in HOSTS and not rest.startswith("//"):
         address = HOSTS[short] + rest
     found = re.fullmatch(
-        r"(?:git\+)?(https?|ssh|git)://(?:([^/]*)@)?([^/?#@]+)(/[^?#]+).*", address
+        r"(?:git\+)?(https?|ssh|git)://(?:([^/]*)@)?([^/?#@]+)(/[^?#;]+).*", address
     )
     if found:
         scheme, user, host, path = found.groups()
@@ -175,7 +175,8 @@ def bare(address: str) -> str:
             return ""
         scheme, (user, host, path) = "ssh", found.groups()
         path = "/" + path
-    if not re.fullmatch(r"[!-~]+", host + path):
+    # A password with a raw slash would look like a host and the start of a path.
+    if not re.fullmatch(r"([\w.-]+|\[[\da-fA-F:.]+\])(:\d+)?/[!-?A-~]+", host + path, re.ASCII):
         return ""
     user = (user or "").partition(":")[0]
     return f"{scheme}://{user + '@' if scheme == 'ssh' and user else ''}{host}{path.rstrip('/')}"

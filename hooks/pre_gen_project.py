@@ -61,6 +61,8 @@ RULES = {
     "ci": (r"github-actions|jenkins", 14, "github-actions or jenkins", "github-actions"),
 }
 
+# A git address with a user of the web, who may be a token, or with a password, or with a query.
+SIGNED_IN = r"(git\+)?(https?://.*[@?;]|ssh://[^/@]*:[^/@]*@)"
 WINDOWS_DEVICES = r"con|prn|aux|nul|com[0-9]|lpt[0-9]"
 
 
@@ -89,6 +91,12 @@ def problems(answers: dict, given: dict) -> list:
         shown = ascii(answer)
         shown = shown if len(shown) <= 60 else shown[:57] + "..."
         lines.append(f"{field}: {broken}, for example {example}; got {shown}")
+    # Cruft writes the address to .cruft.json and this context with it; cookiecutter does neither.
+    if "_commit" in answers and re.match(SIGNED_IN, str(answers.get("_template"))):
+        lines.append(
+            "cruft would write the user or password in the template's address to .cruft.json: give "
+            "the address without; git asks, or its credential helper knows"
+        )
     return lines
 
 

@@ -97,6 +97,11 @@ def test_what_only_type_checkers_import_stays_behind(model: Path) -> None:
     assert team(model) == ["job.py", "two.py"]
 
 
+def test_what_others_than_type_checkers_import_travels(model: Path) -> None:
+    write(model, job="import typing\nif not typing.TYPE_CHECKING:\n    import one\n", one="")
+    assert team(model) == ["job.py", "one.py"]
+
+
 def test_files_of_other_kinds_travel_when_they_are_named(model: Path) -> None:
     write(model, job="")
     (model / "words.txt").write_bytes(b"\xff\x00")
@@ -138,8 +143,9 @@ def test_what_was_packed_packs_the_same_again(model: Path, tmp_path: Path) -> No
     [
         ({"job": "x = (\n\n1 +\n"}, r"^model/job\.py, line \d: .*(never closed|invalid syntax)"),
         ({"job": "import one\n", "one": "def f():\nreturn 1\n"}, r"^model/one\.py, line 2: "),
-        ({"job": "x = '\0'\n"}, r"^model/job\.py.*null bytes"),
-        ({"job": "# coding: klingon\n"}, r"^model/job\.py, line \d: .*klingon"),
+        ({"job": "x = '\0'\n"}, r"^model/job\.py.*null bytes$"),
+        ({"job": "x = " + "-" * 100_000 + "1\n"}, r"^model/job\.py: "),
+        ({"job": "# coding: klingon\n"}, r"^model/job\.py: .*klingon"),
         ({"job": "\nimport helpers.lost\n", "helpers__": ""},
          r"^model/job\.py, line 2: cannot import helpers\.lost: there is no such module"),
         ({"job": "from helpers.lost import x\n", "helpers__": ""}, "cannot import helpers.lost"),
@@ -157,6 +163,7 @@ def test_what_was_packed_packs_the_same_again(model: Path, tmp_path: Path) -> No
          r"^model/random\.py: hides another module random; rename it$"),
         ({"job": "from sm_mlops.tabular import tables\n", "csv": ""}, r"^model/csv\.py: hides"),
         ({"job": "from sm_mlops.tabular import tables\n", "pyarrow__": ""}, "pyarrow/__init__.py"),
+        ({"job": "import xgboost, numpy\n", "numpy": ""}, r"^model/numpy\.py: hides another"),
         ({"job": "", "sm_mlops": ""}, r"^model/sm_mlops\.py: hides another module sm_mlops"),
         ({"lost": ""}, r"^model/job\.py: no such file$"),
     ],

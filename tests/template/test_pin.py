@@ -279,6 +279,16 @@ def test_cruft_pins_the_address_at_its_commit(user: Home, published: Published) 
     assert json.loads((repo / ".cruft.json").read_text())["commit"] in pin(repo)
 
 
+def test_cruft_refuses_an_address_that_it_would_write_with_its_token(
+    user: Home, published: Published
+) -> None:
+    address = f"https://ada:{TOKEN}@github.com/acme/sm-mlops"
+    published.answer(user.home, address)
+    done = user.run("python", "-m", "cruft", "create", "--no-input", address)
+    assert done.code != 0 and "give the address without" in done.out + done.err
+    assert not list(user.work.iterdir())
+
+
 def test_cruft_from_a_pushed_folder_pins_its_origin(user: Home, published: Published) -> None:
     git(published.work, "remote", "set-url", "origin", ADDRESS)
     assert pin(user.cruft(published.work)) == to(published)
@@ -329,6 +339,9 @@ def lock_of(repo: Path) -> str:
         "https://github.com/acme/two words",
         "https://github.com",
         "hg+https://example.org/x",
+        f"https://ada:{TOKEN}/x@host/o/r.git",
+        f"gh:ada:{TOKEN}@acme/sm-mlops",
+        f"https://host:{TOKEN}/o/r",
     ],
 )
 def test_what_is_no_git_address_for_others_is_none(address: str) -> None:
@@ -341,7 +354,9 @@ def test_what_is_no_git_address_for_others_is_none(address: str) -> None:
     ("address", "known"),
     [
         (f"https://a@b.org:{TOKEN}@host/o/r.git?private_token={TOKEN}#x", "https://host/o/r.git"),
+        (f"https://host/o/r.git;token={TOKEN}", "https://host/o/r.git"),
         ("http://host:8080/o/r/", "http://host:8080/o/r"),
+        ("https://[::1]:8443/o/r", "https://[::1]:8443/o/r"),
         ("gl:o/r", "https://gitlab.com/o/r"),
         ("bb:o/r", "https://bitbucket.org/o/r"),
         ("me@host.example:group/sub/r.git", "ssh://me@host.example/group/sub/r.git"),

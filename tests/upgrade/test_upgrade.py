@@ -144,6 +144,28 @@ def test_a_repo_that_does_not_follow_gets_the_tool_and_is_told_how_to_follow(tea
     assert team.template_version() == "0.5.0"
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "sm-mlops==*",
+        f"sm-mlops==1;evil --hash=sha256:{'0' * 64}",
+        "sm-mlops==0.2.0 --hash=md5:0",
+        f"./vendor/sm_mlops-../../x-py3-none-any.whl --hash=sha256:{'0' * 64}",
+        f"sm-mlops @ git+ext::sh@{'0' * 40}",
+        f"sm-mlops @ git+https://host/\x1b[2J@{'0' * 40}",
+    ],
+)
+def test_a_pin_that_is_none_is_refused(tmp_path: Path, line: str) -> None:
+    (tmp_path / pins.FILE).write_text(line)
+    with pytest.raises(MlopsError, match="must be one line such as"):
+        pins.read(tmp_path)
+
+
+def test_a_pin_is_shown_without_user_and_password(tmp_path: Path) -> None:
+    pins.write(tmp_path, f"sm-mlops @ git+https://ada:secret@host/o/r@{'0' * 40}")
+    assert pins.read(tmp_path).shown == "https://host/o/r at 0000000"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("why", "said"),

@@ -6,6 +6,7 @@ not know what the scripts do.
 """
 
 import ast
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ from pathlib import Path
 from sm_mlops.tabular.failure import DataError
 
 LIBRARY, PART = "sm_mlops", "sm_mlops.tabular"
+IMAGE = ("numpy", "pandas", "pyarrow", "scipy", "sklearn", "xgboost")  # import each other
 _BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")  # where statements hold others
+_TYPING = re.compile(r"(\w+\.)?TYPE_CHECKING")
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -71,9 +74,10 @@ def _parsed(content: bytes, label: str) -> ast.Module:
     try:
         return ast.parse(content, filename=label)
     except SyntaxError as error:
-        raise DataError(f"{label}, line {error.lineno}: {error.msg}") from error
-    except ValueError as error:
-        raise DataError(f"{label}: {error}") from error
+        line = f", line {error.lineno}" if error.lineno else ""
+        raise DataError(f"{label}{line}: {error.msg}") from error
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise DataError(f"{label}: {error or 'too deeply nested'}") from error
 
 
 def _imports(name: str, path: Path, label: str) -> Iterator[_Import]:
@@ -82,7 +86,7 @@ def _imports(name: str, path: Path, label: str) -> Iterator[_Import]:
     while waiting:
         node, sure = waiting.pop()
         sure = sure and not isinstance(node, ast.Try | ast.TryStar)
-        typing = isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        typing = isinstance(node, ast.If) and bool(_TYPING.fullmatch(ast.unparse(node.test)))
         for block in ("orelse",) if typing else _BLOCKS:
             waiting += [(child, sure) for child in getattr(node, block, ())]
         if not isinstance(node, ast.Import | ast.ImportFrom):
@@ -158,6 +162,6 @@ def _refuse_hiding(folder: Path, name: str, *, needed: bool = False) -> None:
     """Refuse a module of the team whose name Python or this library needs."""
     for file in (f"{name}.py", f"{name}/__init__.py"):
         if (folder / file).is_file() and (
-            needed or name == LIBRARY or name in sys.stdlib_module_names
+            needed or name in (LIBRARY, *IMAGE) or name in sys.stdlib_module_names
         ):
             raise DataError(f"{folder.name}/{file}: hides another module {name}; rename it")

@@ -13,10 +13,13 @@ from sm_mlops.errors import MlopsError
 from sm_mlops.upgrade.wheel import FOLDER, NAME, PACKAGE
 
 FILE = "tool.txt"
-_GIT = re.compile(rf"{NAME} @ git\+(?P<address>\S+)@(?P<commit>[0-9a-f]{{40}})")
-_WHEEL = re.compile(rf"\./{FOLDER}/{PACKAGE}-(?P<version>[^-]+)-\S+\.whl --hash=\S+")
-_INDEX = re.compile(rf"{NAME}==(?P<version>\S+)( --hash=\S+)+")
-_ARCHIVE = re.compile(rf"{NAME} @ https?://\S+ --hash=\S+")
+_VERSION, _HASH = r"(?P<version>\d[\w.!+]*)", "--hash=sha256:[0-9a-f]{64}"
+_PATTERNS = (
+    rf"{NAME} @ git\+(?P<address>(https?|ssh|git|file)://[!-~]+)@(?P<commit>[0-9a-f]{{40}})",
+    rf"\./{FOLDER}/{PACKAGE}-{_VERSION}-py3-none-any\.whl {_HASH}",
+    rf"{NAME}=={_VERSION}( {_HASH})+",
+    rf"{NAME} @ https?://[!-~]+ {_HASH}",
+)
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,10 @@ class Pin:
     @property
     def shown(self) -> str:
         """Return the pin as a person reads it."""
+        text = self.line.partition(" --hash")[0].removeprefix("./")
         if self.address:
-            return f"{self.address} at {self.commit[:7]}"
-        return f"{FOLDER}/ {self.version}" if self.vendored else self.line.partition(" --hash")[0]
+            text = f"{self.address} at {self.commit[:7]}"
+        return re.sub(r"//[^/\s]*@", "//", text)
 
 
 def read(root: Path) -> Pin:
@@ -47,8 +51,8 @@ def read(root: Path) -> Pin:
         line = (root / FILE).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise MlopsError(f"{FILE}: cannot be read; restore it: git restore {FILE}") from error
-    for pattern in (_GIT, _WHEEL, _INDEX, _ARCHIVE):
-        if found := pattern.fullmatch(line):
+    for pattern in _PATTERNS:
+        if found := re.fullmatch(pattern, line, re.ASCII):
             return Pin(line, **found.groupdict())
     raise MlopsError(
         f"{FILE}: must be one line such as {NAME} @ git+https://github.com/OWNER/{NAME}@COMMIT"
