@@ -24,6 +24,7 @@ from fault_case import NAME, OWNER, PERSON, REGION, Stage, settle, stage
 from fault_injection import inject_github, pending
 from function_cases import until
 from github_case import git, identify
+from rendering import once
 from sm_mlops.redaction import TOKENS, looks_secret, without_tokens
 from sm_mlops.sandbox.storage import DATABASE
 
@@ -228,11 +229,23 @@ def _stacks(server: Any) -> Iterator[Any]:
         yield functions.get_function(FunctionName=function["FunctionName"])
 
 
+@dataclass(frozen=True)
+class Told:
+    """The credentials by name, what each place and the vault hold, and the started programs."""
+
+    secrets: dict[str, str]
+    places: dict[str, str]
+    vault: bytes
+    children: list[tuple[list[str], dict[str, str]]]
+
+
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """All that a repo can be put through which GitHub signs in to AWS for with a key, and that goes
-    over to Jenkins in the end."""
-    folder = tmp_path_factory.mktemp("secrets")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
+    """Tell of a repo that signs in to AWS with a key and moves to Jenkins in the end."""
+    return once(tmp_path_factory, "secrets", lambda: tell(tmp_path_factory.mktemp("secrets")))
+
+
+def tell(folder: Path) -> Told:
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
     with (
         stage(folder, sign_in="iam-user") as found,
@@ -261,7 +274,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         with_actions(world)
         with_jenkins(world)
         world.look()
-        yield world
+        vault = [world.server.folder / name for name in VAULT]
+        kept = b"".join(file.read_bytes() for file in vault if file.exists())
+    return Told(world.secrets, world.places, kept, world.children)
 
 
 def with_actions(world: World) -> None:
@@ -356,9 +371,9 @@ def with_jenkins(world: World) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
-def test_no_secret_is_left_in(world: World, place: str) -> None:
-    text = world.places[place]
-    for name, value in world.secrets.items():
+def test_no_secret_is_left_in(told: Told, place: str) -> None:
+    text = told.places[place]
+    for name, value in told.secrets.items():
         at = text.find(value)
         assert at < 0, (name, text[max(at - 300, 0) : at])
     # Those that GitHub made for the App, which are not known here.
@@ -366,33 +381,31 @@ def test_no_secret_is_left_in(world: World, place: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_vault_is_where_they_are(world: World) -> None:
+def test_the_vault_is_where_they_are(told: Told) -> None:
     """Otherwise nothing above could fail."""
-    folder = world.server.folder
-    kept = b"".join((folder / name).read_bytes() for name in VAULT if (folder / name).exists())
     # GitHub keeps no token as it is, and not all of these got as far as Secrets Manager.
     absent = {"classic token", "secret access key of the person", "token of another repo"}
-    for name, value in world.secrets.items():
-        assert value.encode() in kept or name in absent, name
+    for name, value in told.secrets.items():
+        assert value.encode() in told.vault or name in absent, name
 
 
 @pytest.mark.slow
-def test_what_could_tell_has_told_something(world: World) -> None:
-    assert [place for place in PLACES if not world.places[place]] == ["temporary files"]
-    assert "botocore.endpoint" in world.places[TOLD] and "Traceback" in world.places[TOLD]
-    assert '"remote-http"' in world.places["git's own trace"]
-    told = world.places["logs and answers of the trigger"]
-    assert "401" in told and '"started": true' in told
+def test_what_could_tell_has_told_something(told: Told) -> None:
+    assert [place for place in PLACES if not told.places[place]] == ["temporary files"]
+    assert "botocore.endpoint" in told.places[TOLD] and "Traceback" in told.places[TOLD]
+    assert '"remote-http"' in told.places["git's own trace"]
+    trigger = told.places["logs and answers of the trigger"]
+    assert "401" in trigger and '"started": true' in trigger
 
 
 @pytest.mark.slow
-def test_only_the_push_is_given_a_token(world: World) -> None:
-    assert any("push" in arguments for arguments, _ in world.children)
-    for arguments, environment in world.children:
+def test_only_the_push_is_given_a_token(told: Told) -> None:
+    assert any("push" in arguments for arguments, _ in told.children)
+    for arguments, environment in told.children:
         assert not set(TOKENS) & set(environment), arguments
         if "push" not in arguments:
-            assert not set(world.secrets.values()) & set(environment.values()) - {
-                world.secrets["secret access key of the person"]
+            assert not set(told.secrets.values()) & set(environment.values()) - {
+                told.secrets["secret access key of the person"]
             }, arguments
 
 

@@ -55,8 +55,17 @@ def test_the_rendered_repo_s_own_tests_pass(
     record_property("shown", f"The rendered repo's own tests:\n{table[0]}")
 
 
-def test_they_pass_with_every_other_choice(tmp_path: Path, template: Path) -> None:
-    """What no answer changes is the same to the byte: see test_matrix.py."""
+@pytest.mark.parametrize(
+    "files",
+    [
+        # Those that read what an answer changes: the rest is the same to the byte, see test_matrix.
+        pytest.param(("tests/test_stages.py",), id="of what changes"),
+        pytest.param((), id="all", marks=pytest.mark.long),
+    ],
+)
+def test_they_pass_with_every_other_choice(
+    tmp_path: Path, template: Path, files: tuple[str, ...]
+) -> None:
     for number in range(max(map(len, OTHERS.values()))):
         answers = {name: values[min(number, len(values) - 1)] for name, values in OTHERS.items()}
-        assert_passed(own_tests(tmp_path / str(number), template, **answers))
+        assert_passed(own_tests(tmp_path / str(number), template, *files, **answers))

@@ -405,7 +405,9 @@ def test_a_change_that_the_gate_stops_ends_with_1(life: Repo, base: str, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
+)
 def test_a_review_that_is_ended_leaves_nothing_behind(
     life: Repo, base: str, tmp_path: Path, how: signal.Signals
 ) -> None:
