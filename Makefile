@@ -11,8 +11,9 @@ export PYTHONDONTWRITEBYTECODE :=
 TEMPLATE := {{cookiecutter.project_slug}}
 UV ?= $(VENV)/bin/uv
 # The pinned uv, where there is none yet. It then makes the environment that it is a part of.
-GET_UV = { test -x $(RUN) || $(PYTHON) -m venv $(VENV); } && { command -v "$(UV)" >/dev/null || $(RUN) -m pip install \
-  --quiet --disable-pip-version-check "$$(sed -n 's/.*"\(uv==[^"]*\)".*/\1/p' pyproject.toml)"; }
+GET_UV = { test -x $(RUN) || $(PYTHON) -m venv $(VENV); } && { command -v "$(UV)" >/dev/null || \
+  awk '/^uv==/ {found = 1} found {print; if (!/\\$$/) exit}' requirements.lock | $(RUN) -m pip install --quiet \
+  --disable-pip-version-check --only-binary :all: --require-hashes --requirement /dev/stdin; }
 # $(call pin,file,options): what is pinned there stays, conflict markers aside, unless it has to change or UPGRADE=1.
 pin = sed -E '/^(<<<<<<<|=======|>>>>>>>)/d' "$(1)" >build/lock/new && "$(UV)" pip compile --quiet --generate-hashes \
   --no-header --no-annotate --no-emit-index-url $(if $(UPGRADE),--upgrade) $(2) --output-file build/lock/new && mv build/lock/new "$(1)"

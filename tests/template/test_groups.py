@@ -195,3 +195,22 @@ def test_an_environment_that_is_given_is_used_as_it_is(tmp_path: Path) -> None:
     done = run("make", "setup", f"VENV={sys.prefix}", cwd=tmp_path, **own)
     assert done.code == 0, done.err
     assert [file.name for file in tmp_path.iterdir()] == ["Makefile"]
+
+
+@pytest.mark.parametrize("folder", [ROOT, RENDERED], ids=["template", "rendered"])
+def test_uv_itself_is_installed_by_the_hashes_of_the_lock(folder: Path, tmp_path: Path) -> None:
+    for name in ("Makefile", "requirements.lock"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    for name in ("cookiecutter.json", "pyproject.toml", "tool.txt"):
+        (tmp_path / name).touch()
+    python, given = tmp_path / ".venv" / "bin" / "python", tmp_path / "given"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\necho "$@" >{given}\ncat >>{given}\nexit 1\n')
+    python.chmod(0o755)
+    done = run("make", "setup", cwd=tmp_path, MAKEFLAGS="", MAKELEVEL="0")
+    assert given.exists(), done.out + done.err
+    arguments, _, requirements = given.read_text().partition("\n")
+    assert "--require-hashes" in arguments and "--only-binary :all:" in arguments
+    assert re.fullmatch(
+        r"uv==[\d.]+ \\\n(    --hash=sha256:\w{64} \\\n)+    --hash=sha256:\w{64}\n", requirements
+    )
