@@ -3,6 +3,7 @@
 Knows the format of workflows; what they do when they run is for test_workflows_run.py.
 """
 
+import json
 import re
 import shlex
 import tomllib
@@ -78,8 +79,9 @@ def test_there_are_three_workflows(repo: Rendered) -> None:
 def test_the_workflows_fit_github_s_schema(repo: Rendered) -> None:
     done = schema(repo.path, "github-workflows", *map(path, NAMES))
     assert done.code == 0, done.out
-    done = schema(repo.path, "dependabot", ".github/dependabot.yml")
-    assert done.code == 0, done.out
+    for name, file in (("dependabot", ".github/dependabot.yml"), ("renovate", "renovate.json")):
+        done = schema(repo.path, name, file)
+        assert done.code == 0, done.out
 
 
 def test_actionlint_and_shellcheck_find_nothing(repo: Rendered) -> None:
@@ -353,9 +355,20 @@ def test_one_deployment_per_stage_at_a_time_is_never_cancelled(repo: Rendered) -
     assert load(repo, "build")["jobs"]["train"]["concurrency"]["cancel-in-progress"] == "false"
 
 
-def test_dependabot_keeps_the_pins_fresh(repo: Rendered) -> None:
+def test_dependabot_keeps_the_actions_fresh(repo: Rendered) -> None:
     [update] = yaml.safe_load(repo.text(".github/dependabot.yml"))["updates"]
     assert (update["package-ecosystem"], update["directory"]) == ("github-actions", "/")
+
+
+def test_renovate_keeps_the_python_pins_fresh_but_those_of_the_image(repo: Rendered) -> None:
+    found = json.loads(repo.text("renovate.json"))
+    [pattern] = found["pip_requirements"]["managerFilePatterns"]
+    assert re.fullmatch(pattern.strip("/"), "requirements.lock")
+    [kept] = [rule for rule in found["packageRules"] if rule.get("enabled") is False]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    assert kept["matchPackageNames"] == [pin.partition("==")[0] for pin in extras["tabular"]]
 
 
 def test_both_ways_to_sign_in_differ_in_nothing_else(bake: Bake) -> None:
