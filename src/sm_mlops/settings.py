@@ -34,6 +34,7 @@ LOWER_IS_BETTER = ("logloss", "rmse", "mae", "mape")
 TASKS = ("auto", "binary", "multiclass", "regression")
 APPROVALS = ("PendingManualApproval", "Approved", "Rejected")
 
+SANDBOX_ACCOUNT = "123456789012"  # which AWS's documentation uses, and no one has
 # Hyperparameters become pipeline parameters, so their names must make parameter names.
 _HYPERPARAMETER = re.compile(r"[a-z][a-z0-9_]*")
 # The other parameters of each execution; see pipeline/definition.py.
@@ -183,9 +184,12 @@ class Settings:
         return self.aws.bucket or f"sm-mlops-{account}-{self.project.region}"
 
     def role_arn(self, account: str) -> str:
+        """Return the ARN of the pipeline's role; in the sandbox, `aws.role` is of its account."""
         role = self.aws.role or f"{self.project.project}-pipeline"
-        is_arn = role.startswith("arn:")
-        return role if is_arn else f"arn:{self.partition}:iam::{account}:role/{role}"
+        if role.startswith("arn:") and account != SANDBOX_ACCOUNT:
+            return role
+        name = role.partition(":role/")[2] or role
+        return f"arn:{self.partition}:iam::{account}:role/{name}"
 
     @property
     def partition(self) -> str:

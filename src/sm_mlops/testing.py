@@ -30,11 +30,11 @@ from sm_mlops.deployment import endpoints, predict, smoke, stages
 from sm_mlops.errors import MlopsError
 from sm_mlops.redaction import without_tokens
 from sm_mlops.settings import LOWER_IS_BETTER, Gate, load
+from sm_mlops.settings import SANDBOX_ACCOUNT as ACCOUNT
 from sm_mlops.training import review, run
 
 CSV, JSON, LINES = smoke.CSV, smoke.JSON, smoke.LINES
 Refused = predict.Refused
-ACCOUNT = "123456789012"
 _ENDPOINT = "under-test"
 _CODE = "/opt/ml/processing/input/code/"
 _NO_LIMIT = 1e307  # Only a metric that does not exist, 1e308, fails the gate.

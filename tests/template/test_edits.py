@@ -208,7 +208,7 @@ SETTINGS: dict[str, Edit] = {
     "data-sample": sample,
     "multiclass": letters,
     "role": mlops(aws={"role": "DataScienceRole"}),
-    "role-arn": mlops(aws={"role": "arn:aws:iam::123456789012:role/team/Science"}),
+    "role-arn": mlops(aws={"role": "arn:aws:iam::210987654321:role/team/Science"}),
     "bucket": mlops(aws={"bucket": "our-models"}),
     "kms": mlops(aws={"kms_key": KEY}),
     "vpc": mlops(aws={"subnets": SUBNETS, "security_groups": GROUPS, "network_isolation": True}),

@@ -42,7 +42,9 @@ def prepare(aws: Aws) -> None:
     iam, name = aws.client("iam"), provisional.role_name(aws)
     if not exists(iam.get_role, RoleName=name):
         trust, tags = json.dumps(TRUST), [provisional.MARK]
-        iam.create_role(RoleName=name, AssumeRolePolicyDocument=trust, Tags=tags)
+        arn = aws.settings.role_arn(aws.account)
+        path = arn.partition(":role")[2].removesuffix(name)
+        iam.create_role(RoleName=name, Path=path, AssumeRolePolicyDocument=trust, Tags=tags)
         iam.put_role_policy(
             RoleName=name, PolicyName=provisional.POLICY, PolicyDocument=json.dumps(EVERYTHING)
         )
