@@ -64,10 +64,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
         yield Whole(found)
 
 
-def test_where_all_is_as_it_should_be_nothing_has_failed(whole: Whole) -> None:
+def test_when_everything_is_in_order_nothing_has_failed(whole: Whole) -> None:
     found = doctor.examine(whole.aws, os.environ)
     amiss = [item for item in found if item.state is not State.OK]
-    # This repo of the tests is no git repository that could be pushed.
+    # The tests' repo is not a git repository, so it cannot be pushed.
     assert [item for item in amiss if item.check != "first push"] == []
     # Each check has said something, in the order of the table. This repo pins no tool.
     order = list(dict.fromkeys(item.check for item in found))
@@ -173,10 +173,10 @@ def test_a_provider_without_the_audience_has_failed(whole: Whole) -> None:
     assert whole.look(platform.workflow_sign_in) == []
 
 
-def test_a_launch_role_that_somebody_has_deleted_is_missed(whole: Whole) -> None:
+def test_a_deleted_launch_role_is_reported(whole: Whole) -> None:
     inject(whole.land.server, "GetRole", "NoSuchEntity", "gone", 404)
     [found] = whole.look(platform.launch_role)
-    assert "is gone" in found.detail
+    assert "does not exist" in found.detail
     assert whole.look(platform.launch_role) == []
 
 
@@ -184,7 +184,7 @@ def test_a_launch_role_that_somebody_has_deleted_is_missed(whole: Whole) -> None
     ("ours", "state", "remedy"),
     [("0.0.9", State.WARNING, "make upgrade"), ("0.2.0", State.WARNING, "bootstrap")],
 )
-def test_a_platform_of_another_version_than_the_tool_is_told(
+def test_a_platform_whose_version_differs_from_the_tools_is_reported(
     whole: Whole, ours: str, state: State, remedy: str
 ) -> None:
     whole.land.release(ours)
@@ -229,7 +229,7 @@ def test_an_old_token_is_a_warning(whole: Whole, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(("days", "state"), [(1, State.OK), (91, State.WARNING)])
-def test_the_age_of_a_user_s_key_is_told(
+def test_the_age_of_a_users_key_is_reported(
     whole: Whole, monkeypatch: pytest.MonkeyPatch, days: int, state: State
 ) -> None:
     iam = whole.aws.client("iam")
@@ -296,7 +296,7 @@ def test_an_aws_that_is_down_is_one_failure_and_github_is_still_looked_at(
     assert "trigger" not in found and "trigger" in found["not checked"].detail
 
 
-def test_who_may_do_nothing_is_told_each_right_and_sees_no_crash(
+def test_without_permissions_each_missing_one_is_reported_without_a_crash(
     whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     iam = whole.aws.client("iam")

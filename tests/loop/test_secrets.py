@@ -114,7 +114,7 @@ class World:
         return self.stage.server
 
     def mlops(self, *words: str, code: int = 0, **variables: str) -> None:
-        """Run it, in a process of its own."""
+        """Run it in its own process."""
         environment = {
             "PATH": os.environ["PATH"],
             "TMPDIR": str(self.folder / "tmp"),
@@ -247,7 +247,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         world = World(found, folder, process)
         for name in ("tmp", "home"):
             (folder / name).mkdir()
-        # What git starts by itself, and with which arguments.
+        # What git itself starts, and with which arguments.
         trace = folder / "home" / "trace"
         (folder / "home" / ".gitconfig").write_text(f'[trace2]\neventTarget = "{trace}"\n')
         (folder / "layer.zip").write_bytes(app_layer())
@@ -336,7 +336,7 @@ def with_actions(world: World) -> None:
 
 
 def with_jenkins(world: World) -> None:
-    """Jenkins is where nobody answers as Jenkins would."""
+    """Jenkins has an address at which nothing answers as Jenkins would."""
     world.secrets["token of Jenkins"] = JENKINS
     world.stage.variables["MLOPS_TRIGGER_TOKEN"] = ""
     user: dict[str, Any] = {"MLOPS_JENKINS_USER": PERSON, "MLOPS_JENKINS_TOKEN": JENKINS}
@@ -366,7 +366,7 @@ def test_no_secret_is_left_in(world: World, place: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_vault_is_where_they_are(world: World) -> None:
+def test_the_vault_holds_the_secrets(world: World) -> None:
     """Otherwise nothing above could fail."""
     folder = world.server.folder
     kept = b"".join((folder / name).read_bytes() for name in VAULT if (folder / name).exists())
@@ -377,7 +377,7 @@ def test_the_vault_is_where_they_are(world: World) -> None:
 
 
 @pytest.mark.slow
-def test_what_could_tell_has_told_something(world: World) -> None:
+def test_every_place_that_could_leak_has_content(world: World) -> None:
     assert [place for place in PLACES if not world.places[place]] == ["temporary files"]
     assert "botocore.endpoint" in world.places[TOLD] and "Traceback" in world.places[TOLD]
     assert '"remote-http"' in world.places["git's own trace"]

@@ -30,7 +30,7 @@ from sm_mlops.sandbox.cloudformation.providers import PROVIDERS
 pytestmark = pytest.mark.slow
 
 QUEUE = resource("SQS::Queue")
-# SQS takes names of up to 80 characters: the schema knows no limit, the service does.
+# SQS takes names of up to 80 characters: the schema has no limit, but the service does.
 BROKEN = resource("SQS::Queue", QueueName="x" * 90)
 GATED = resource("KMS::Key")
 
@@ -320,7 +320,7 @@ def test_a_failed_update_brings_everything_back(aws: Deployer) -> None:
     )
 
 
-def test_nothing_to_change_is_said_so(aws: Deployer) -> None:
+def test_nothing_to_change_is_reported_as_such(aws: Deployer) -> None:
     template = {"Resources": {"One": secret("x")}}
     name = aws.deploy(template)
     assert refused(aws.update, name, template) == (

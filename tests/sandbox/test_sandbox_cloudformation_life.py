@@ -347,7 +347,7 @@ def test_the_endpoint_of_a_stage_is_deployed_answers_and_is_deleted(
     assert aws.delete("churn-staging")["StackStatus"] == "DELETE_COMPLETE"
 
 
-def test_a_parameter_that_is_used_nowhere_changes_nothing(aws: Deployer) -> None:
+def test_an_unused_parameter_changes_nothing(aws: Deployer) -> None:
     template = {
         "Parameters": {"Unused": {"Type": "String", "Default": "a"}},
         "Resources": {"One": secret("x")},

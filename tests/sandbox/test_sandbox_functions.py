@@ -160,7 +160,7 @@ def test_a_failure_has_the_runtimes_type_and_words(aws: Wired, case: str) -> Non
     assert message in aws.log(name)
 
 
-def test_a_function_that_takes_too_long_is_ended(aws: Wired) -> None:
+def test_a_function_that_takes_too_long_is_stopped(aws: Wired) -> None:
     aws.function("slow", "import time\ndef handler(e, c):\n    time.sleep(30)", Timeout=1)
     answer, raw = aws.call("slow")
     assert raw["FunctionError"] == "Unhandled"
@@ -271,7 +271,7 @@ def tries(aws: Wired, name: str) -> list[str]:
     return [aws.s3.get_object(Bucket=BUCKET, Key=r["Key"])["Body"].read().decode() for r in rows]
 
 
-def test_an_asynchronous_failure_is_tried_twice_more_then_buried(aws: Wired) -> None:
+def test_an_asynchronous_failure_is_retried_twice_then_dead_lettered(aws: Wired) -> None:
     failed = aws.queue("failed")
     aws.function("unlucky", COUNT, Timeout=20, MemorySize=256)
     aws.functions.put_function_event_invoke_config(

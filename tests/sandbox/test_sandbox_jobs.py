@@ -462,7 +462,7 @@ def test_what_training_does_not_support_is_refused(
         aws.train(request)
 
 
-def test_a_container_with_a_command_of_its_own_is_refused(aws: World) -> None:
+def test_a_container_with_its_own_command_is_refused(aws: World) -> None:
     request = training(aws)
     request["AlgorithmSpecification"]["ContainerEntrypoint"] = ["python3"]
     with pytest.raises(ClientError, match=r"does not support AlgorithmSpecification\.Con"):

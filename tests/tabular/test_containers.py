@@ -313,7 +313,7 @@ def test_hyperparameters_arrive_as_text_and_are_numbers_again(trained: Path) -> 
 
 
 @pytest.mark.parametrize("toolkit", TOOLKITS)
-def test_the_second_of_two_hosts_ends_well_without_a_model_of_its_own(
+def test_the_second_of_two_hosts_succeeds_without_its_own_model(
     sources: Code, channels: dict[str, dict[str, bytes]], trained: Path, toolkit: str
 ) -> None:
     hosts = ("localhost", "127.0.0.1")  # names that resolve; the toolkit waits for all of them

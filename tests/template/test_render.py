@@ -122,7 +122,7 @@ def test_the_rendered_repo_is_clean_for_its_own_type_checker(
 
 
 def test_the_python_can_be_run_where_it_stands_in_the_template() -> None:
-    """Tools read this file there, unrendered, so it is TOML all the same."""
+    """Tools read this file unrendered, so it must be TOML too."""
     assert tomllib.loads((RENDERED / "pyproject.toml").read_text())["tool"]["pytest"]
 
 

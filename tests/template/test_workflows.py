@@ -174,7 +174,7 @@ def test_every_step_is_one_command_that_a_person_can_run(repo: Rendered) -> None
 @pytest.mark.parametrize(
     "words", ["no-such", "run --no-such", "deploy", "run --at-most x"], ids=lambda words: words
 )
-def test_a_command_that_is_not_there_is_noticed(words: str) -> None:
+def test_a_missing_command_is_noticed(words: str) -> None:
     with pytest.raises(AssertionError):
         assert_mlops_takes([words.split()])
 
@@ -234,7 +234,7 @@ def test_credentials_come_after_the_setup_and_only_where_they_are_needed(
         name = given["role-session-name"].replace("${{ env.PROJECT }}", "p" * 32)
         assert len(name.replace("${{ github.run_id }}", "9" * 14)) <= 64
         if not oidc:
-            # The key may do nothing but take the role, whose trust knows no session tags.
+            # The key may only assume the role, whose trust policy allows no session tags.
             assert given["aws-access-key-id"] == "${{ secrets.AWS_ACCESS_KEY_ID }}"
             assert given["aws-secret-access-key"] == "${{ secrets.AWS_SECRET_ACCESS_KEY }}"
             assert given["role-skip-session-tagging"] == "true"
@@ -302,7 +302,7 @@ def test_an_execution_longer_than_credentials_is_handed_over(repo: Rendered) -> 
     assert hours + 50 / 60 > sum(job["max_hours"] for job in limits)
 
 
-def test_a_deployment_is_told_version_and_commit_and_by_a_person_or_event_only(
+def test_a_deployment_needs_version_and_commit_and_starts_only_on_dispatch(
     repo: Rendered,
 ) -> None:
     workflow = load(repo, "deploy")
@@ -330,7 +330,7 @@ def test_production_waits_for_staging_and_its_reviewers(repo: Rendered) -> None:
     assert deploy["production"]["needs"] == "staging"
     for stage in ("staging", "production"):
         job = deploy[stage]
-        # With a condition of its own, a job can run after a failure, or be skipped and look green.
+        # With its own condition, a job can run after a failure, or be skipped and look green.
         assert "if" not in job and "continue-on-error" not in job
         assert job["environment"] == stage
         assert [step["run"] for step in job["steps"] if "run" in step] == [

@@ -153,7 +153,7 @@ def test_two_projects_in_one_repository_have_a_comment_each(api: Api, job: dict[
     assert [item["body"].rpartition("\n")[2] for item in api.comments] == ["churn!", "fraud!"]
 
 
-def test_a_report_longer_than_github_takes_is_cut(api: Api, job: dict[str, str]) -> None:
+def test_a_report_longer_than_github_accepts_is_cut(api: Api, job: dict[str, str]) -> None:
     post("# fine\n" + "é line\n" * 20_000, job)
     [made] = api.comments
     assert made["body"].count("é") > 1000
