@@ -347,14 +347,14 @@ def test_a_reviewer_without_access_is_reported(world: World) -> None:
     assert "Reviewers in infra/production.json need read access to the repository" in line
 
 
-def test_nobody_asked_before_production_is_told_loudly(world: World) -> None:
+def test_production_without_approval_is_reported_loudly(world: World) -> None:
     world.repo.stage("production", Reviewers=[])
     assert "create environment production: needs NO approval" in world.looked()
     assert "created      environment production: needs NO approval" in world.act()
     assert "exists environment production: needs NO approval" in world.looked()
 
 
-def test_reviewers_that_are_there_stay_when_nobody_else_is_named(done: World) -> None:
+def test_existing_reviewers_stay_if_no_others_are_named(done: World) -> None:
     """Whoever runs it next does not take the place of the first."""
     bob = identity(done, "bob")
     environment = done.record()["_environments"]["production"]
@@ -542,7 +542,7 @@ def test_a_person_is_asked_without_being_shown(world: World) -> None:
     assert world.secret() == {"token": good} and world.typed == []
 
 
-def test_enter_takes_the_token_of_the_sign_in(world: World) -> None:
+def test_enter_uses_the_token_of_the_sign_in(world: World) -> None:
     world.environment, world.typed = {}, [""]
     assert "stored       trigger credential: the token from GITHUB_TOKEN" in world.act()
     assert world.secret() == {"token": world.token}

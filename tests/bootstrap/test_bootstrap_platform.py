@@ -75,7 +75,7 @@ def test_the_plan_of_an_empty_account_makes_everything_and_changes_nothing(empty
     assert platform.outputs(empty.aws) is None
 
 
-def test_what_was_planned_is_there_afterwards_and_nothing_is_left_to_do(empty: Land) -> None:
+def test_what_was_planned_exists_afterward_and_nothing_is_left_to_do(empty: Land) -> None:
     planned = items(empty.part(Platform).look())
     told = act(empty)
     assert empty.writes
@@ -123,7 +123,7 @@ def test_existing_resources_that_are_unique_in_an_account_are_used(empty: Land) 
         "CreatePortfolio", "ListProvisioningArtifacts",
     ],
 )  # fmt: skip
-def test_after_a_failure_anywhere_the_next_run_goes_on_and_makes_nothing_twice(
+def test_after_a_failure_anywhere_the_next_run_continues_and_creates_nothing_twice(
     empty: Land, operation: str
 ) -> None:
     inject(empty.server, operation, "InternalFailure", times=1, status=400)
@@ -287,7 +287,7 @@ def test_what_several_repos_need_is_combined(there: Land) -> None:
     assert not list(filter(is_work, there.part(Platform).look()))
 
 
-def test_another_project_s_part_of_the_bucket_is_no_data_to_train_from(there: Land) -> None:
+def test_another_projects_part_of_the_bucket_is_refused_as_training_data(there: Land) -> None:
     there.repo.configure(data={"path": f"s3://{BUCKET}/other/data/", "sample": None})
     there.again()
     for kind in (Platform, Project):

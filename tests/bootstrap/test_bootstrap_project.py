@@ -445,7 +445,7 @@ def pipeline(land: Land) -> None:
     )
 
 
-def test_the_pipeline_goes_with_the_project(there: Land) -> None:
+def test_the_pipeline_is_deleted_with_the_project(there: Land) -> None:
     pipeline(there)
     part = there.part(Project)
     assert items(part.look_back())["SageMaker pipeline churn"] == "delete"

@@ -129,9 +129,7 @@ def test_a_version_that_cannot_serve_leaves_the_one_before_in_service(
     assert read_trail(stacks.describe(here.aws, stage.stack)) == (1,)
 
 
-def test_after_a_first_deployment_that_failed_the_next_one_starts_anew(
-    here: Place, first: str
-) -> None:
+def test_after_a_failed_first_deployment_the_next_one_starts_over(here: Place, first: str) -> None:
     stage = here.stage("anew")
     with pytest.raises(DeploymentFailed, match="is ROLLBACK_COMPLETE") as failed:
         here.deploy(stage, here.register(BROKEN))

@@ -161,7 +161,7 @@ def test_only_a_container_that_can_be_isolated_is() -> None:
     assert opened["EnableNetworkIsolation"] is False
 
 
-def test_captured_data_goes_below_the_project_and_the_stage() -> None:
+def test_captured_data_is_written_below_the_project_and_the_stage() -> None:
     capture = full("real-time").properties("EndpointConfig")["DataCaptureConfig"]
     assert capture["InitialSamplingPercentage"] == 20
     assert capture["DestinationS3Uri"] == f"s3://{BUCKET}/churn/capture/production/"
@@ -326,7 +326,7 @@ def test_an_update_rolls_back_when_an_alarm_rings(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("alarm", ["ErrorAlarm", "LatencyAlarm"])
-def test_an_alarm_watches_the_endpoint_and_tells_the_topic(kind: str, alarm: str) -> None:
+def test_an_alarm_watches_the_endpoint_and_notifies_the_topic(kind: str, alarm: str) -> None:
     made = full(kind).properties(alarm)
     assert made["AlarmName"].startswith("churn-production-")
     assert {item["Name"]: item["Value"] for item in made["Dimensions"]} == {
@@ -569,7 +569,7 @@ def test_a_role_created_here_is_under_its_projects_path() -> None:
 # Another account
 
 
-def test_a_version_of_another_account_takes_its_arn_its_bucket_and_its_key() -> None:
+def test_a_version_of_another_account_needs_its_arn_bucket_and_key() -> None:
     foreign = PACKAGE.replace(ACCOUNT, "999999999999")
     made = stack(ModelPackageArn=foreign, ArtifactBucket="theirs", ArtifactKmsKeyArn=ARTIFACT_KEY)
     assert made.properties("Model")["PrimaryContainer"] == {"ModelPackageName": foreign}

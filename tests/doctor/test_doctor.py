@@ -94,7 +94,7 @@ def test_no_check_reads_or_shows_the_credential(whole: Whole) -> None:
 # One thing amiss at a time
 
 
-def test_a_connection_that_nobody_has_authorized_has_its_link(
+def test_an_unauthorized_connection_is_reported_with_its_link(
     whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sm_mlops.bootstrap import connection
@@ -109,7 +109,7 @@ def test_a_connection_that_nobody_has_authorized_has_its_link(
     assert found.remedy.startswith("https://eu-west-1.console.aws.amazon.com/codesuite/")
 
 
-def test_a_disabled_rule_and_a_function_that_is_gone_have_failed(whole: Whole) -> None:
+def test_a_disabled_rule_and_a_missing_function_are_failures(whole: Whole) -> None:
     events, functions = whole.aws.client("events"), whole.aws.client("lambda")
     events.disable_rule(Name=platform.RULE)
     try:
@@ -141,7 +141,7 @@ def test_an_approval_that_could_not_be_passed_on_has_failed(whole: Whole) -> Non
         queues.purge_queue(QueueUrl=url)
 
 
-def test_a_product_that_studio_does_not_show_is_said_to_be_hidden(whole: Whole) -> None:
+def test_a_product_that_studio_does_not_show_is_reported_as_hidden(whole: Whole) -> None:
     catalog = whole.aws.client("servicecatalog")
     scene = whole.scene()
     assert scene.platform
@@ -274,7 +274,7 @@ def test_a_token_without_a_scope_has_failed_with_the_scope(
     assert token not in repr(found)
 
 
-def test_a_github_that_is_down_is_a_warning_and_holds_nothing_up(whole: Whole) -> None:
+def test_a_github_outage_is_a_warning_and_delays_nothing(whole: Whole) -> None:
     environment = {**os.environ, "GITHUB_API_URL": "http://127.0.0.1:9", "GITHUB_TOKEN": TOKEN}
     found = doctor.examine(whole.aws, environment)
     states = {item.check: item.state for item in found}

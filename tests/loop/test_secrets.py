@@ -419,7 +419,7 @@ def test_no_command_starts_a_program_with_all_it_was_given() -> None:
         ("ghp_note", False),
     ],
 )
-def test_a_secret_is_told_from_an_address(text: str, secret: bool) -> None:
+def test_a_secret_is_distinguished_from_an_address(text: str, secret: bool) -> None:
     assert looks_secret(text) is secret
 
 

@@ -466,7 +466,7 @@ def test_no_role_finds_a_way_to_more(who: str) -> None:
     assert not found
 
 
-def test_the_boundary_of_the_workflows_alone_lets_no_role_be_widened() -> None:
+def test_the_workflows_boundary_alone_prevents_widening_a_role() -> None:
     """Whatever mistake is made in the policies of project.yml."""
     limit = dataclasses.replace(greedy("churn"), boundary=boundary("GitHubBoundary"))
     found = [

@@ -157,7 +157,7 @@ def test_an_account_without_oidc_has_no_provider() -> None:
     assert "OidcProviderArn" not in made.outputs()
 
 
-def test_the_provider_takes_tokens_for_aws_only() -> None:
+def test_the_provider_accepts_only_tokens_for_aws() -> None:
     made = platform().properties("OidcProvider")
     assert made["ClientIdList"] == ["sts.amazonaws.com"]
     assert "ThumbprintList" not in made
@@ -231,7 +231,7 @@ def test_an_approval_is_what_the_rule_waits_for() -> None:
     assert "EventBusName" not in rule
 
 
-def test_nobody_but_the_rule_invokes_the_function() -> None:
+def test_only_the_rule_invokes_the_function() -> None:
     made = platform()
     permission = made.properties("TriggerPermission")
     assert permission["Principal"] == "events.amazonaws.com"
@@ -247,7 +247,7 @@ def test_the_function_runs_on_what_is_current_within_thirty_seconds() -> None:
     assert (made["Handler"], made["Timeout"]) == ("handler.handler", 30)
 
 
-def test_the_function_knows_whom_it_may_deploy_for() -> None:
+def test_the_function_knows_the_owners_it_may_deploy_for() -> None:
     made = platform(AllowedOwners="my-org,my-team", JenkinsUrl="https://jenkins.example.com")
     assert made.properties("Trigger")["Environment"]["Variables"] == {
         "ALLOWED_OWNERS": "my-org,my-team",
@@ -593,7 +593,7 @@ def test_a_boundary_grants_nothing_to_a_role_without_a_project() -> None:
     assert not nobody.may("sagemaker:StartPipelineExecution", sagemaker("pipeline/churn"))
 
 
-def test_names_in_iam_tell_the_regions_apart() -> None:
+def test_names_in_iam_differ_between_regions() -> None:
     made = full_platform()
     for logical in made.resources:
         if made.kind(logical) in ("AWS::IAM::Role", "AWS::IAM::ManagedPolicy"):

@@ -45,7 +45,7 @@ def test_a_project_has_two_roles_a_registry_and_a_repository() -> None:
     assert project().resources == ALWAYS
 
 
-def test_a_thousand_projects_take_nothing_that_an_account_has_few_of() -> None:
+def test_a_thousand_projects_stay_within_the_quotas_of_an_account() -> None:
     kinds = sorted(item["Type"] for item in template("project").resources.values())
     assert kinds == [
         "AWS::IAM::AccessKey",
@@ -212,7 +212,7 @@ def test_no_other_repository_assumes_the_role(subject: str) -> None:
     assert not trusts(subject, GitHubSubject=SUBJECT)
 
 
-def test_who_takes_over_the_repository_s_name_does_not_get_the_role() -> None:
+def test_taking_over_the_repositorys_name_does_not_give_the_role() -> None:
     for stranger in ("repo:my-org@999/churn-model@888", "repo:my-org/churn-model"):
         assert not trusts(f"{stranger}:ref:refs/heads/main", GitHubSubject=SUBJECT)
 
@@ -239,7 +239,7 @@ def test_only_sagemaker_acting_for_this_account_assumes_the_pipelines_role() -> 
     assert statement["Condition"]["StringEquals"] == {"aws:SourceAccount": ACCOUNT}
 
 
-def test_every_role_has_its_boundary_and_the_tag_that_the_boundary_goes_by() -> None:
+def test_every_role_has_its_boundary_and_the_tag_that_the_boundary_relies_on() -> None:
     made = project(SignIn="iam-user")
     limits = {
         "PipelineRole": BOUNDARY,

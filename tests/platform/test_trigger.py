@@ -303,7 +303,7 @@ def test_whatever_comes_as_an_event_starts_nothing_and_breaks_nothing(
 
 
 @pytest.mark.parametrize("commit", [f"{COMMIT}-dirty", "unknown", "main"])
-def test_a_version_whose_commit_nobody_can_check_out_is_an_error(
+def test_a_version_whose_commit_cannot_be_checked_out_is_an_error(
     trigger: Any, register: Callable[..., str], commit: str
 ) -> None:
     with pytest.raises(trigger.TriggerError, match="cannot be checked out"):
@@ -367,7 +367,7 @@ def test_a_started_deployment_is_not_started_again_because_of_its_answer(
     assert len(github.requests) == 1
 
 
-def test_a_started_deployment_whose_claim_cannot_be_kept_is_no_failure(
+def test_a_started_deployment_whose_claim_cannot_be_kept_is_not_a_failure(
     trigger: Any,
     register: Callable[..., str],
     github: GitHub,

@@ -211,7 +211,7 @@ SIGN_INS = [("token", "churn"), ("app", "churn"), ("token", "fraud")]
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("signs_in", "group"), SIGN_INS, ids=["token", "app", "jenkins"])
-def test_after_any_weather_lambdas_own_attempts_start_what_has_not_begun(
+def test_after_any_fault_lambdas_own_attempts_start_what_has_not_started(
     storm: Callable[..., World], signs_in: str, group: str
 ) -> None:
     limited = Weather("status", False, 429, "8", late=7)

@@ -387,7 +387,7 @@ def stuck(aws: Deployer, gate: threading.Event) -> tuple[str, str]:
     return name, group
 
 
-def test_a_rollback_that_failed_goes_on_when_the_cause_is_gone(
+def test_a_failed_rollback_continues_once_the_cause_is_fixed(
     aws: Deployer, stuck: tuple[str, str]
 ) -> None:
     name, group = stuck
@@ -508,7 +508,7 @@ def test_outputs_alone_are_a_change(aws: Deployer) -> None:
 # Deleting.
 
 
-def test_a_stack_is_deleted_dependents_first(aws: Deployer) -> None:
+def test_a_stack_is_deleted_with_dependents_first(aws: Deployer) -> None:
     name = aws.deploy({"Resources": {"First": QUEUE, "Second": secret({"Ref": "First"})}})
     begun = len(aws.events(name))
     stack = aws.delete(name)
@@ -545,7 +545,7 @@ def test_deletion_policies_keep_resources(aws: Deployer) -> None:
     assert refused(aws.secret, ids["Gone"])[0] == "ResourceNotFoundException"
 
 
-def test_what_is_gone_already_does_not_stop_a_deletion(aws: Deployer) -> None:
+def test_resources_already_gone_do_not_stop_a_deletion(aws: Deployer) -> None:
     name = aws.deploy({"Resources": {"Group": resource("Logs::LogGroup"), "Queue": QUEUE}})
     ids = aws.physical(name)
     aws.logs.delete_log_group(logGroupName=ids["Group"])

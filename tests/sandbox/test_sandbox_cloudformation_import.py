@@ -89,7 +89,7 @@ def test_an_import_changes_nothing_of_the_bucket_and_the_next_update_does(
     assert "Status" not in aws.s3.get_bucket_versioning(Bucket=other)
 
 
-def test_an_imported_bucket_goes_with_the_stack(aws: Deployer, bucket: str) -> None:
+def test_an_imported_bucket_is_deleted_with_the_stack(aws: Deployer, bucket: str) -> None:
     name = new_name()
     bring(aws, name, bucket)
     aws.s3.delete_object(Bucket=bucket, Key="kept")

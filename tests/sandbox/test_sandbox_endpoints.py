@@ -650,7 +650,7 @@ def test_an_interrupted_deployment_is_resumed(tmp_path: Path) -> None:
     assert len(folders) == 2
 
 
-def test_what_a_deployment_taken_up_again_unpacks_is_not_cleared_away(
+def test_what_a_resumed_deployment_unpacks_is_not_cleaned_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Server(tmp_path, REGION) as server:

@@ -284,7 +284,7 @@ def test_a_missing_object_is_reported_only_to_those_who_may_list(aws: Account) -
     assert error(seeing.s3.get_object, Bucket=BUCKET, Key="b/none")[0] == "AccessDenied"
 
 
-def test_listing_is_told_apart_by_its_prefix(aws: Account) -> None:
+def test_listing_is_distinguished_by_its_prefix(aws: Account) -> None:
     condition = {"StringLike": {"s3:prefix": "a/*"}}
     lister = aws.may("lister", allow("s3:ListBucket", Condition=condition))
     lister.s3.list_objects_v2(Bucket=BUCKET, Prefix="a/")
@@ -603,7 +603,7 @@ def test_a_job_signs_in_as_the_role_that_trusts_its_repository(
             sign_in(repository, role_arn=github, **more)
 
 
-def test_a_token_that_github_has_not_made_or_that_has_ended_is_refused(
+def test_a_token_that_github_did_not_create_or_that_expired_is_refused(
     server: Server, aws: Account, github: str
 ) -> None:
     sts = aws.client("sts")

@@ -232,7 +232,7 @@ def test_the_stages_that_every_repo_has_never_share_a_stack() -> None:
     assert len({*stacks}) == len(stacks)
 
 
-def test_another_projects_alarms_are_not_taken_for_what_is_left_of_a_stage() -> None:
+def test_another_projects_alarms_are_not_mistaken_for_leftovers_of_a_stage() -> None:
     """Stage `staging` of `churn`, and stage `production` of `churn-staging`."""
     alarms = [
         {"AlarmName": f"{name}-errors", "Dimensions": [{"Name": "EndpointName", "Value": name}]}

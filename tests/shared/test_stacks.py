@@ -245,7 +245,7 @@ def test_looking_only_executes_nothing_and_leaves_nothing_behind(
     assert stacks.describe(driver.aws, NAME) is None
 
 
-def test_the_status_from_before_is_not_taken_for_the_end(
+def test_the_earlier_status_is_not_mistaken_for_the_end(
     driver: Driver, formation: Formation
 ) -> None:
     settle(formation, "UPDATE_COMPLETE")
@@ -346,7 +346,7 @@ def test_a_stack_that_cannot_be_deleted_says_why(driver: Driver, formation: Form
         driver.deploy()
 
 
-def test_an_earlier_change_set_that_was_never_run_is_no_obstacle(
+def test_an_earlier_change_set_that_was_never_executed_does_not_block(
     driver: Driver, formation: Formation
 ) -> None:
     settle(formation, "REVIEW_IN_PROGRESS")

@@ -133,7 +133,7 @@ def trained(sources: Code, channels: dict[str, dict[str, bytes]]) -> Iterator[Pa
         yield c.base / "model"
 
 
-def test_processes_of_a_container_are_nobodys_if_the_tests_are_roots() -> None:
+def test_processes_of_a_container_run_as_nobody_if_the_tests_run_as_root() -> None:
     with container() as c:
         said = succeeded(c.start([sys.executable, "-c", "import os; print(os.getuid())"]))
     assert int(said) == (NOBODY if prefix() else os.getuid())
@@ -350,7 +350,7 @@ def curve(c: Container) -> list[float]:
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["asked", "killed"])
 @pytest.mark.parametrize("toolkit", TOOLKITS)
-def test_what_a_spot_interruption_ends_goes_on_from_its_checkpoint(
+def test_a_spot_interruption_resumes_from_its_checkpoint(
     sources: Code,
     channels: dict[str, dict[str, bytes]],
     uninterrupted: list[float],

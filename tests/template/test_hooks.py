@@ -245,7 +245,7 @@ def test_a_folder_with_spaces_and_accents_is_committed(
 NOT_SIGNED_IN = "mlops: not signed in to GitHub"
 
 
-def test_where_nobody_can_answer_it_asks_nothing_and_connects_nothing(
+def test_without_a_terminal_it_asks_nothing_and_connects_nothing(
     elsewhere: Cookiecutter,
 ) -> None:
     done = elsewhere(**NOBODY)

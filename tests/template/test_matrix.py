@@ -126,7 +126,7 @@ def test_there_are_files_for_github_or_for_jenkins(repos: list[Rendered]) -> Non
             assert len(flows) == 3 and not repo.has_file("Jenkinsfile")
 
 
-def test_github_takes_the_workflows_and_no_judge_finds_a_fault(
+def test_github_accepts_the_workflows_and_no_checker_finds_a_fault(
     repos: list[Rendered], tmp_path: Path
 ) -> None:
     folders = [repo.path / ".github" for repo in repos if repo.has_file(".github/dependabot.yml")]

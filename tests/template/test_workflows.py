@@ -92,7 +92,7 @@ def test_zizmor_finds_nothing_however_pedantic(repo: Rendered) -> None:
     assert done.code == 0 and "No findings to report" in done.out, done.out + done.err
 
 
-def test_nothing_tells_a_judge_to_look_away(repo: Rendered) -> None:
+def test_no_checker_is_told_to_look_away(repo: Rendered) -> None:
     for name, content in repo.files().items():
         if name.startswith(".github/"):
             assert not re.search(rb"zizmor|actionlint|shellcheck|noqa", content), name
@@ -134,7 +134,7 @@ def test_the_template_pins_the_same_commits_for_itself() -> None:
             assert (tag, commit) == PINS[name]
 
 
-def test_each_job_may_do_what_it_needs_and_no_more(repo: Rendered, oidc: bool) -> None:
+def test_each_job_may_do_only_what_it_needs(repo: Rendered, oidc: bool) -> None:
     for name in NAMES:
         assert load(repo, name)["permissions"] == {}
     for key, job in jobs(repo).items():
@@ -149,7 +149,7 @@ def test_no_checkout_leaves_its_token_behind(repo: Rendered) -> None:
     assert all(step["with"]["persist-credentials"] == "false" for step in checkouts)
 
 
-def test_no_expression_stands_in_a_script(repo: Rendered) -> None:
+def test_no_script_contains_an_expression(repo: Rendered) -> None:
     for place, step in steps(repo):
         assert "${{" not in step.get("run", ""), place
         assert "shell" not in step, place
@@ -191,7 +191,7 @@ def test_region_and_project_stand_in_the_environment_of_each_workflow(bake: Bake
         assert "eu-central-1" not in rest and "null" not in rest, "said in one place only"
 
 
-def test_a_job_installs_what_it_needs_with_a_cache_of_its_own(repo: Rendered) -> None:
+def test_a_job_installs_what_it_needs_with_its_own_cache(repo: Rendered) -> None:
     needed = {"ci": "dev", "build": "train", "deploy": "deploy"}
     for (workflow, name), job in jobs(repo).items():
         group = "deploy" if name == "follow" else needed[workflow]
@@ -253,7 +253,7 @@ def test_a_pull_request_sees_no_secret(repo: Rendered) -> None:
     assert text.count("github.token") == 1
 
 
-def test_a_review_that_the_gate_stops_is_commented_all_the_same(repo: Rendered) -> None:
+def test_a_review_that_the_gate_stops_still_gets_its_comment(repo: Rendered) -> None:
     *_, review, comment = load(repo, "ci")["jobs"]["review"]["steps"]
     assert review["run"].split()[1] == "review"
     assert comment["if"] == "${{ !cancelled() && steps.review.outcome != 'skipped' }}"

@@ -84,7 +84,7 @@ def test_a_pull_request_starts_no_other_workflow(pulls: Story) -> None:
     }
 
 
-def test_a_pull_request_that_the_gate_stops_is_red_and_commented_all_the_same(
+def test_a_pull_request_that_the_gate_stops_fails_and_still_gets_its_comment(
     pulls: Story,
 ) -> None:
     run = pulls.run("stopped")

@@ -103,7 +103,7 @@ def test_template_and_tool_move_together_to_the_newest_version(team: Team) -> No
 
 
 @pytest.mark.slow
-def test_a_named_version_is_taken_and_a_second_time_there_is_nothing_to_do(team: Team) -> None:
+def test_a_named_version_is_used_and_the_second_time_there_is_nothing_to_do(team: Team) -> None:
     team.render()
     team.go_on()
     done = team.mlops("upgrade", "v0.4.0")
@@ -385,7 +385,7 @@ def test_doctor_says_when_the_installed_tool_is_not_the_pinned_one(
     assert first.remedy == "make setup"
 
 
-def test_doctor_goes_on_without_a_network(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_continues_without_a_network(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: object) -> None:
         raise MlopsError("git ls-remote: fatal: no route")
 
@@ -424,14 +424,14 @@ def test_doctor_and_bootstrap_say_when_workflows_cannot_get_the_tool(
 
 
 @pytest.mark.parametrize("name", ["--version"])
-def test_the_command_tells_its_version_outside_of_any_repo(tmp_path: Path, name: str) -> None:
+def test_the_command_prints_its_version_outside_any_repo(tmp_path: Path, name: str) -> None:
     done = run("python", "-m", "sm_mlops", name, cwd=tmp_path)
     assert (done.code, done.out.strip()) == (0, OURS)
     answers = Path(__file__).parents[2] / "cookiecutter.json"
     assert json.loads(answers.read_text())["_template_version"] == OURS
 
 
-def test_a_bundle_without_metadata_imports_the_package_all_the_same(tmp_path: Path) -> None:
+def test_a_bundle_without_metadata_still_imports_the_package(tmp_path: Path) -> None:
     (tmp_path / "sm_mlops").mkdir()
     shutil.copy(Path(str(sm_mlops.__file__)), tmp_path / "sm_mlops")
     done = run(
