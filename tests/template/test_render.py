@@ -121,7 +121,7 @@ def test_the_rendered_repo_is_clean_for_its_own_type_checker(
     assert done.code == 0, done.out + done.err
 
 
-def test_the_template_s_python_runs_unrendered() -> None:
+def test_the_templates_pyproject_is_toml_before_rendering() -> None:
     """Tools read this file unrendered, so it must be TOML too."""
     assert tomllib.loads((RENDERED / "pyproject.toml").read_text())["tool"]["pytest"]
 
