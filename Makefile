@@ -51,7 +51,7 @@ sandbox: render ## render with default answers and take a model to production, o
 	@$(MAKE) --no-print-directory -C build/sandbox/my-model sandbox VENV="$$(cd "$(VENV)" && pwd)"
 
 # Inside this repository the hook makes none, but a model version should name a commit, and GitHub deploys main.
-render: $(READY) ## render with default answers into build/sandbox; what ran there before stays
+render: $(READY) ## render with default answers into build/sandbox; keeps what ran there before
 	@$(RUN) tests/support/generated.py copy build/template
 	@$(RUN) -m cookiecutter --no-input --default-config --overwrite-if-exists --output-dir build/sandbox build/template >/dev/null
 	@cd build/sandbox/my-model && { git init --quiet && git add --all && git -c user.name=Template \
@@ -61,10 +61,10 @@ render: $(READY) ## render with default answers into build/sandbox; what ran the
 test: $(READY) $(CHECKOV) ## all tests but those of `make test-long`
 	$(RUN) -m pytest -n $(PROCESSES) --dist worksteal -m "not long" --durations 15 $(PYTEST)
 
-test-fast: $(READY) ## the tests that take moments
+test-fast: $(READY) ## the unit tests, in moments
 	$(RUN) -m pytest -n auto --dist worksteal -m "not slow and not long" $(PYTEST)
 
-test-long: $(READY) $(CHECKOV) ## what takes long by nature, and all others three times in random order
+test-long: $(READY) $(CHECKOV) ## the slowest tests, and all others three times in random order
 	$(RUN) -m pytest -n auto --dist worksteal -m long --durations 15 $(PYTEST)
 	@for seed in 1 2 3; do \
 	  $(RUN) -m pytest -n auto --dist worksteal -m "not long" -p randomly --randomly-seed $$seed $(PYTEST) || exit 1; \
@@ -83,7 +83,7 @@ fix: $(READY) ## format, and fix what the linter can
 bench: $(READY) ## measure; each benchmark prints one ratio
 	@for bench in bench/*.py; do echo "$$bench" && $(RUN) "$$bench" || exit 1; done
 
-generate: $(READY) ## renew what is derived: the README's table of questions, the tree of a render
+generate: $(READY) ## regenerate what is derived: the README's table of questions, the tree of a render
 	$(RUN) tests/support/generated.py
 
 # The rendered repo's lock first, by its own Makefile, with the tool from here.

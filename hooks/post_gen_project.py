@@ -1,5 +1,5 @@
 """Pins the tool in tool.txt, commits the pristine render, which later updates are merged against,
-says what comes next, and offers to connect the new repo with AWS and GitHub.
+says what comes next, and offers to connect the new repo to AWS and GitHub.
 
 Runs in cookiecutter's own interpreter: standard library only, Python 3.9 or newer. Without a yes it
 acts on nothing but the new folder, and it never fails: cookiecutter would delete the repo.
@@ -13,7 +13,7 @@ import sys
 FOLDER = "{{ cookiecutter.project_slug }}"
 ORIGIN = "https://github.com/{{ cookiecutter.github_owner }}/{{ cookiecutter.github_repo }}"
 BY_CRUFT = "{{ '_commit' in cookiecutter }}" == "True"
-# Rendered into a raw string as JSON, they stay data, whatever they hold.
+# Rendered into a raw string as JSON, they stay data, whatever they contain.
 RENDERED_FROM = r"""{{ {
     'template': cookiecutter._template | default(''),
     'commit': cookiecutter._commit | default(''),
@@ -34,10 +34,10 @@ HOSTS = {
 HEX = "0123456789abcdef"
 MESSAGE = b"Render the template\n.\n"
 
-# Answers the question where nobody is at the terminal: yes, plan or no.
+# Answers the question if there is no terminal: yes, plan or no.
 REGISTER = "SM_MLOPS_REGISTER"
 ANSWERS = {"yes": ["bootstrap", "--yes"], "plan": ["bootstrap", "--plan"], "no": []}
-QUESTION = "Connect it with AWS and GitHub now? Shows a plan before it creates anything. [y/N] "
+QUESTION = "Connect it to AWS and GitHub now? Shows a plan before it creates anything. [y/N] "
 # What the command needs of an environment, besides the repo itself.
 NEEDED = ("boto3", "github", "nacl", "rich", "sm_mlops", "typer", "uv", "yaml")
 SUPPORTED = ((3, 11), (3, 14))
@@ -79,7 +79,7 @@ def pin_tool(rendered_from: dict) -> str:
         else:
             vendor(folder)
     except Exception as error:
-        # Without the line the repo is still whole, and a failing hook would delete it.
+        # Without the line the repo is still usable, and a failing hook would delete it.
         return (
             f"tool.txt could not be written ({type(error).__name__}: {error}). Write it by hand: "
             "sm-mlops @ git+https://HOST/OWNER/sm-mlops@COMMIT"
@@ -276,14 +276,13 @@ def next_steps(committed: bool) -> str:
         (
             f"1. cd {FOLDER} && make sandbox",
             "2. Set your own data, target and quality gate in mlops.yaml, and run it again",
-            "3. .venv/bin/mlops bootstrap connects it with AWS and GitHub; to push only: "
-            + by_hand,
+            "3. .venv/bin/mlops bootstrap connects it to AWS and GitHub; to push only: " + by_hand,
         )
     )
 
 
 def connect() -> None:
-    """Run the new repo's `mlops bootstrap` if that is wanted, and tell how to finish it by hand.
+    """Run the new repo's `mlops bootstrap` if that is wanted, and say how to finish it by hand.
 
     Ctrl-C ends it where it is; what it had done stays, and the next one goes on from there.
     """
@@ -291,14 +290,14 @@ def connect() -> None:
         command = wanted()
         if command and not bootstrap(command):
             print(
-                "\nThe repo is complete, but not connected with AWS and GitHub: see above what was "
+                "\nThe repo is complete, but not connected to AWS and GitHub: see above what was "
                 "done and what failed.\nTo finish it: "
                 f"cd {FOLDER} && make setup && .venv/bin/mlops bootstrap"
             )
     except (KeyboardInterrupt, OSError) as error:
         why = f": {error}" if isinstance(error, OSError) else ""
         print(
-            f"\nStopped{why}. The repo is complete. To connect it with AWS and GitHub: "
+            f"\nStopped{why}. The repo is complete. To connect it to AWS and GitHub: "
             f"cd {FOLDER} && make setup && .venv/bin/mlops bootstrap"
         )
 

@@ -8,7 +8,7 @@ import json
 import re
 import sys
 
-# Answers are rendered into this file. As JSON in a raw string they stay data, whatever they hold.
+# Answers are rendered into this file. As JSON in a raw string, they stay data whatever they hold.
 ANSWERS = r"""{{ cookiecutter | tojson }}"""
 # Before cookiecutter handed those of the command line to Jinja. (cruft does not keep them.)
 GIVEN = r"""{{ _cookiecutter | default({}) | tojson }}"""
@@ -26,10 +26,10 @@ RULES = {
     "project_slug": (
         r"[a-z][a-z0-9]*(-[a-z0-9]+)*",
         64,
-        "lower-case letters, digits and single hyphens, beginning with a letter",
+        "lowercase letters, digits and single hyphens, starting with a letter",
         "churn-prediction",
     ),
-    "description": (TEXT, 200, TEXT_RULE, "Tells which customers will leave"),
+    "description": (TEXT, 200, TEXT_RULE, "Predicts which customers will leave"),
     "author": (TEXT, 100, TEXT_RULE, "Data Science"),
     "github_owner": (
         r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*(_[A-Za-z0-9]+)?",
@@ -50,11 +50,11 @@ RULES = {
         "eu-central-1",
     ),
     "sagemaker_project": (
-        # SageMaker writes names in ARNs in lower case, and IAM compares letter by letter; platform/
+        # SageMaker lowercases names in ARNs, and IAM compares case-sensitively; platform/
         # is where the artifact bucket holds what all projects share.
         r"(?!platform$)[a-z](-*[a-z0-9])*",
         32,
-        "lower-case letters, digits and hyphens, first a letter, last no hyphen, not platform",
+        "lowercase letters, digits and inner hyphens, starting with a letter, not platform",
         "churn-prediction",
     ),
     "github_sign_in": (r"oidc|iam-user", 8, "oidc or iam-user", "oidc"),
@@ -95,7 +95,7 @@ def problems(answers: dict, given: dict) -> list:
     if "_commit" in answers and re.match(SIGNED_IN, str(answers.get("_template"))):
         lines.append(
             "cruft would write the user or password in the template's address to .cruft.json: give "
-            "the address without; git asks, or its credential helper knows"
+            "the address without them; git asks, or its credential helper knows them"
         )
     return lines
 

@@ -75,7 +75,7 @@ def process_state() -> dict[str, Any]:
 @pytest.fixture(autouse=True)
 def leaves_nothing_behind() -> Iterator[None]:
     """Fail a test after which this process is not as it was, and repair it for the others."""
-    # boto3 keeps the session of its first caller, with that one's sign-in.
+    # boto3 keeps the session of its first caller, with that caller's sign-in.
     boto3.DEFAULT_SESSION = None
     before, variables, path = process_state(), dict(os.environ), list(sys.path)
     yield

@@ -81,7 +81,7 @@ def place(environment: Mapping[str, str], host: str = GITHUB_COM) -> Place:
 
 
 def sign_in(environment: Mapping[str, str], host: str = GITHUB_COM) -> GitHub:
-    """Return GitHub with the token of GITHUB_TOKEN, GH_TOKEN or `gh auth login`.
+    """Return GitHub with the token from GITHUB_TOKEN, GH_TOKEN or `gh auth login`.
 
     Sends no request. Raises MlopsError with what a token needs if there is none.
     """
@@ -161,7 +161,7 @@ class GitHub:
             how = f"gh auth refresh --scopes {','.join(lacking)}"
         noun = "scope" if len(lacking) == 1 else "scopes"
         raise MlopsError(
-            f"the token of {self.origin} lacks the {noun} {' and '.join(lacking)}: {how}"
+            f"the token from {self.origin} lacks the {noun} {' and '.join(lacking)}: {how}"
         )
 
     def repository(self, name: str) -> Repository | None:
@@ -226,8 +226,8 @@ class GitHub:
             return f"{status}; {_when(headers)}"
         if error.status == 401:
             return (
-                f"{status}; the token of {self.origin} is wrong, has expired or was revoked: make "
-                f"a new one at {self.at.server}/settings/tokens, or gh auth login"
+                f"{status}; the token from {self.origin} is wrong, has expired or was revoked: "
+                f"make a new one at {self.at.server}/settings/tokens, or gh auth login"
             )
         if error.status == 403 and "x-github-sso" in headers:
             address = headers["x-github-sso"].partition("url=")[2]
@@ -235,9 +235,9 @@ class GitHub:
         if error.status == 403:
             needed = headers.get("x-accepted-github-permissions")
             right = f"needs {needed}" if needed else "does not allow this, or you may not do it"
-            return f"{status}; the token of {self.origin} {right}"
+            return f"{status}; the token from {self.origin} {right}"
         if error.status == 404:
-            return f"{status}; it does not exist, or the token of {self.origin} cannot see it"
+            return f"{status}; it does not exist, or the token from {self.origin} cannot see it"
         if error.status >= 500:
             return f"{status}; run the same command again"
         return status

@@ -391,7 +391,7 @@ def follow(
     """Show the events after `since` until no operation is in progress.
 
     With `must_begin` the end must be among those events: right after a request, the stack may
-    still have its former status.
+    still have its old status.
     """
     began, events = time.monotonic(), list[Event]()
     on_terminal = Live(console=console, refresh_per_second=8) if console.is_terminal else None

@@ -169,7 +169,7 @@ def test_the_layer_is_the_same_twice_and_has_what_runs_only(
     tmp_path: Path, pinned: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = assets.build_layer(tmp_path)
-    # As on another person's machine: nothing is cached, everything lies elsewhere.
+    # As on another person's machine: nothing is cached, and all paths differ.
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "another cache"))
     monkeypatch.setenv("UV_LINK_MODE", "copy")
     assert assets.build_layer(tmp_path) == made
@@ -204,7 +204,7 @@ def test_a_package_for_another_machine_is_refused(
     assert "native" in refusal(tmp_path)
 
 
-def test_an_index_out_of_reach_is_told_without_its_address(
+def test_an_unreachable_index_is_reported_without_its_address(
     tmp_path: Path, pinned: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock(*pinned, f"absent==1.0 --hash=sha256:{'0' * 64}")
@@ -240,12 +240,12 @@ def test_an_environment_without_uv_says_how_to_get_it(
         ("", "uv gave no reason"),
     ],
 )
-def test_what_uv_says_becomes_one_line(told: str, reason: str) -> None:
+def test_what_uv_reports_becomes_one_line(told: str, reason: str) -> None:
     assert assets._reason(told) == reason
 
 
-def test_a_layer_larger_than_lambda_takes_is_refused(
+def test_a_layer_larger_than_lambda_allows_is_refused(
     tmp_path: Path, pinned: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(assets, "LAYER_BYTES", 100)
-    assert "Lambda takes 100" in refusal(tmp_path)
+    assert "Lambda allows 100" in refusal(tmp_path)

@@ -20,7 +20,7 @@ from sm_mlops.sandbox import client
 
 pytestmark = pytest.mark.slow
 Run = Callable[..., subprocess.CompletedProcess[str]]
-AUTHORIZE = "  authorization of the connection to GitHub: mlops sandbox authorize sm-mlops"
+AUTHORIZE = "  authorization of the GitHub connection: mlops sandbox authorize sm-mlops"
 
 
 @pytest.fixture
@@ -152,14 +152,14 @@ def test_without_an_answer_nothing_is_done(untouched: Repo) -> None:
     assert Everything(untouched).held() == before
 
 
-def test_what_failed_half_way_is_told_and_gone_on_with(repo: Repo) -> None:
+def test_what_failed_halfway_is_reported_and_continued(repo: Repo) -> None:
     trust = {"Version": "2012-10-17", "Statement": []}
     iam = Everything(repo).of("iam")
     iam.create_role(RoleName="churn-github", AssumeRolePolicyDocument=json.dumps(trust))
     done = mlops(repo.root, "--sandbox", "bootstrap", "--yes")
     assert done.returncode == 2
     assert "deployed     sm-mlops-platform" in done.stdout
-    assert "What is done stays. To continue: mlops --sandbox bootstrap" in done.stdout
+    assert "Completed steps stay. To continue: mlops --sandbox bootstrap" in done.stdout
     assert "mlops: role churn-github exists already" in done.stderr
     assert "Traceback" not in done.stderr
     iam.delete_role(RoleName="churn-github")

@@ -1,4 +1,4 @@
-"""What bootstrap does at GitHub: repository, credential of the trigger, settings and first push."""
+"""What bootstrap does at GitHub: repository, trigger credential, settings and first push."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def refused(world: World) -> str:
 def test_the_plan_names_everything_before_anything_is_there(world: World) -> None:
     assert world.looked() == [
         "create GitHub repository: private",
-        "create credential of the trigger: the token of MLOPS_TRIGGER_TOKEN",
+        "create trigger credential: the token from MLOPS_TRIGGER_TOKEN",
         f"create variable AWS_ROLE_ARN: {ROLE}",
         "create environment staging: needs no approval",
         "create environment production: needs approval by ada",
@@ -93,7 +93,7 @@ def test_from_nothing_everything_is_made(world: World) -> None:
     url = world.server.url
     assert told == [
         f"created      private repository {url}/acme/churn",
-        "stored       credential of the trigger: the token of MLOPS_TRIGGER_TOKEN",
+        "stored       trigger credential: the token from MLOPS_TRIGGER_TOKEN",
         f"set          variable AWS_ROLE_ARN to {ROLE}",
         "created      environment staging: needs no approval",
         "created      environment production: needs approval by ada",
@@ -175,7 +175,7 @@ def test_after_a_failure_at_any_request_the_next_run_finishes(
             world.act()
             assert state(world) == wanted, request
             assert {line.split()[0] for line in world.looked()} == {"exists"}, request
-    # An answer alone that is lost is asked for again, but git tells that it failed.
+    # A lost answer alone is requested again, but git reports that it failed.
     assert failed == 2 if how == "answer lost" else failed > len(requests) * 0.8
 
 
@@ -195,7 +195,7 @@ def test_another_users_repository_cannot_be_made(world: World) -> None:
     assert "ask bob for the repository" in refused(world)
 
 
-def test_an_owner_that_does_not_exist_is_told(world: World) -> None:
+def test_an_owner_that_does_not_exist_is_reported(world: World) -> None:
     identify_repo(world.repo, github="nobody/churn")
     assert "GitHub has no user or organization nobody: correct github" in refused(world)
 
@@ -212,9 +212,9 @@ def test_names_in_other_letters_are_githubs_own(world: World) -> None:
     assert names(world.hub, world.aws.settings) == ("acme", "New")
 
 
-def test_a_renamed_repository_is_used_and_told(done: World) -> None:
+def test_a_renamed_repository_is_used_and_reported(done: World) -> None:
     done.server.github.routes.rename(NAME, "churn-2")
-    assert "manual its name: was acme/churn before" in done.looked()
+    assert "manual repository name: was acme/churn before" in done.looked()
     assert done.act() == []
     done.outputs = {"GitHubRoleArn": "arn:new"}
     assert done.act() == ["set          variable AWS_ROLE_ARN to arn:new"]
@@ -224,10 +224,10 @@ def test_a_renamed_repository_is_used_and_told(done: World) -> None:
 def test_only_an_administrator_can_set_a_repository_up(world: World) -> None:
     world.server.github.routes.add("acme", "churn")
     world.token = world.server.github.accounts.token("bob", "repo", "workflow")
-    assert "bob is no administrator of acme/churn" in refused(world)
+    assert "bob is not an administrator of acme/churn" in refused(world)
 
 
-def test_an_archived_repository_is_told(world: World) -> None:
+def test_an_archived_repository_is_reported(world: World) -> None:
     world.server.github.routes.add("acme", "churn")["archived"] = True
     assert "acme/churn is archived" in refused(world)
 
@@ -240,7 +240,7 @@ def test_a_repository_that_the_token_cannot_see_is_not_made_again(world: World) 
     inject_github(
         world.server.github, "POST /orgs/acme/repos", 422, "name already exists on this account"
     )
-    assert "exists, but the token of GITHUB_TOKEN cannot see it" in refused(world)
+    assert "exists, but the token from GITHUB_TOKEN cannot see it" in refused(world)
 
 
 def test_a_token_without_the_scopes_changes_nothing(world: World) -> None:
@@ -328,33 +328,33 @@ def test_users_and_teams_are_asked(world: World) -> None:
     assert "exists environment production: needs approval by bob, leads" in world.looked()
 
 
-def test_a_team_needs_a_scope_that_is_told(world: World) -> None:
+def test_a_team_needs_a_scope_that_is_named(world: World) -> None:
     world.server.github.accounts.add_team("acme", "leads", ["bob"])
     world.repo.stage("production", Reviewers=["acme/leads"])
     assert "lacks the scope read:org" in refused(world)
 
 
-def test_a_reviewer_that_github_does_not_know_is_told_with_the_file(world: World) -> None:
+def test_a_reviewer_that_github_does_not_know_is_reported_with_the_file(world: World) -> None:
     world.repo.stage("production", Reviewers=["zoe"])
     line = refused(world)
-    assert "infra/production.json: Reviewers: GitHub shows this token no user zoe" in line
+    assert "infra/production.json: Reviewers: this token cannot see a GitHub user zoe" in line
     assert world.record() is None
 
 
-def test_a_reviewer_without_access_is_told(world: World) -> None:
+def test_a_reviewer_without_access_is_reported(world: World) -> None:
     world.repo.stage("production", Reviewers=["eve"])
     line = refused(world)
     assert "Reviewers in infra/production.json need read access to the repository" in line
 
 
-def test_nobody_asked_before_production_is_told_loudly(world: World) -> None:
+def test_production_without_approval_is_reported_loudly(world: World) -> None:
     world.repo.stage("production", Reviewers=[])
     assert "create environment production: needs NO approval" in world.looked()
     assert "created      environment production: needs NO approval" in world.act()
     assert "exists environment production: needs NO approval" in world.looked()
 
 
-def test_reviewers_that_are_there_stay_when_nobody_else_is_named(done: World) -> None:
+def test_existing_reviewers_stay_if_no_others_are_named(done: World) -> None:
     """Whoever runs it next does not take the place of the first."""
     bob = identity(done, "bob")
     environment = done.record()["_environments"]["production"]
@@ -367,7 +367,7 @@ def test_reviewers_that_are_there_stay_when_nobody_else_is_named(done: World) ->
     assert environment["_bypass"] is False
 
 
-def test_an_environment_with_other_settings_is_changed_and_keeps_what_is_its_own(
+def test_an_environment_with_other_settings_is_changed_and_keeps_the_rest(
     done: World,
 ) -> None:
     staging = done.record()["_environments"]["staging"]
@@ -388,9 +388,9 @@ def test_an_environment_with_other_settings_is_changed_and_keeps_what_is_its_own
     assert done.act() == []
 
 
-def test_an_environment_of_no_stage_is_told_and_left_alone(done: World) -> None:
+def test_an_environment_of_no_stage_is_reported_and_left_alone(done: World) -> None:
     (done.repo.root / "infra" / "staging.json").unlink()
-    line = "exists environment staging: kept: of no stage here"
+    line = "exists environment staging: kept: belongs to no stage here"
     assert line in done.looked()
     done.act()
     assert "staging" in done.record()["_environments"]
@@ -420,7 +420,7 @@ def test_rules_beyond_githubs_plan_are_left_to_a_person(
 ) -> None:
     world.server.github.accounts.account("acme")["_plan"] = plan_name
     told = world.act()
-    warning = f"production is NOT PROTECTED: GitHub's plan of acme does not allow {lacking}"
+    warning = f"production is NOT PROTECTED: the GitHub plan of acme does not allow {lacking}"
     assert f"environment {warning}" in told
     assert world.record()["_environments"]["production"]["_policy"] == stays
     looked = [line for line in world.looked() if not line.startswith("exists")]
@@ -450,7 +450,7 @@ def test_a_public_repository_has_reviewers_on_every_plan(world: World) -> None:
     assert reviewers(world, "production") == [("User", identity(world, "ada"))]
 
 
-# The credential of the trigger.
+# The trigger credential.
 
 
 def app(world: World, folder: Path, repositories: list[str] | None = None, **rights: str) -> None:
@@ -479,7 +479,7 @@ def test_a_github_app_is_tried_and_stored(world: World, tmp_path: Path) -> None:
         ({"MLOPS_GITHUB_APP_ID": "1"}, "401 A JSON web token could not be decoded"),
         ({"MLOPS_GITHUB_APP_KEY_FILE": "pyproject.toml"}, "holds no private key of a GitHub App"),
         ({"MLOPS_GITHUB_APP_KEY_FILE": "none"}, "cannot read none: No such file"),
-        ({"MLOPS_GITHUB_APP_ID": ""}, "is set, but not MLOPS_GITHUB_APP_ID; they belong together"),
+        ({"MLOPS_GITHUB_APP_ID": ""}, "is set, but MLOPS_GITHUB_APP_ID is not; set both"),
     ],
 )
 def test_an_app_that_may_not_start_workflows_is_not_stored(
@@ -521,9 +521,11 @@ def test_trying_a_credential_starts_nothing(done: World) -> None:
     assert done.server.github.routes.runs_of(NAME) == []
 
 
-def test_nobody_to_ask_leaves_it_to_a_person_and_does_the_rest(world: World) -> None:
+def test_without_a_terminal_it_is_left_to_a_person_and_the_rest_is_done(world: World) -> None:
     world.environment = {}
-    assert "manual credential of the trigger: approvals start nothing without it" in world.looked()
+    assert (
+        "manual trigger credential: approvals cannot start deployments without it" in world.looked()
+    )
     told = world.act()
     assert not [line for line in told if "credential" in line]
     assert "pushed" in told[-1]
@@ -540,22 +542,22 @@ def test_a_person_is_asked_without_being_shown(world: World) -> None:
     assert world.secret() == {"token": good} and world.typed == []
 
 
-def test_enter_takes_the_token_of_the_sign_in(world: World) -> None:
+def test_enter_uses_the_token_of_the_sign_in(world: World) -> None:
     world.environment, world.typed = {}, [""]
-    assert "stored       credential of the trigger: the token of GITHUB_TOKEN" in world.act()
+    assert "stored       trigger credential: the token from GITHUB_TOKEN" in world.act()
     assert world.secret() == {"token": world.token}
 
 
 def test_a_credential_by_hand_counts_as_a_token(world: World) -> None:
     client = world.aws.client("secretsmanager")
     client.put_secret_value(SecretId=credential.SECRET, SecretString="{}")
-    assert "exists credential of the trigger: token" in world.looked()
+    assert "exists trigger credential: token" in world.looked()
     assert credential.kind(world.aws) == "token"
 
 
 def test_jenkins_misses_its_part_of_a_credential(done: World) -> None:
     identify_repo(done.repo, ci="jenkins", sign_in="iam-user")
-    line = "manual user and token of Jenkins in it: it has token only"
+    line = "manual Jenkins user and token in it: it has only token"
     assert line in done.looked()
 
 
@@ -565,9 +567,9 @@ def test_without_a_platform_there_is_no_credential(
     commit(repo)
     token = server.github.accounts.token("ada", "repo", "workflow")
     world = World(server, repo, account, token, {credential.TOKEN: token})
-    assert "create credential of the trigger: the token of MLOPS_TRIGGER_TOKEN" in world.looked()
+    assert "create trigger credential: the token from MLOPS_TRIGGER_TOKEN" in world.looked()
     assert credential.kind(world.aws) == "none"
-    assert "the platform has to come first" in refused(world)
+    assert "create the platform first" in refused(world)
 
 
 # The push.
@@ -626,9 +628,9 @@ def test_main_is_pushed_while_another_branch_is_checked_out(world: World) -> Non
 @pytest.mark.parametrize(
     ("how", "told"),
     [
-        ("no git", "this folder is no git repository"),
-        ("no commit", "there is no commit on main here"),
-        ("master", "there is no commit on main here"),
+        ("no git", "this folder is not a git repository"),
+        ("no commit", "there is no commit on main"),
+        ("master", "there is no commit on main"),
         ("inside", "this folder is part of another repository"),
     ],
 )
@@ -648,12 +650,12 @@ def test_what_git_lacks_is_left_to_a_person(
     assert "pushed" not in " ".join(world.act())
 
 
-def test_a_machine_without_git_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_git_is_reported(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     assert world.looked()[-1] == "manual branch main: git is not installed"
 
 
-def test_a_token_that_may_change_no_workflows_is_told(world: World) -> None:
+def test_a_token_that_may_not_change_workflows_is_reported(world: World) -> None:
     rights = dict.fromkeys(
         ("administration", "actions", "contents", "environments", "secrets", "actions_variables"),
         "write",
@@ -671,7 +673,7 @@ def test_a_token_that_may_change_no_workflows_is_told(world: World) -> None:
     assert {line.split()[0] for line in world.looked()} == {"exists"}
 
 
-def test_somebody_elses_commits_are_not_overwritten(world: World) -> None:
+def test_someone_elses_commits_are_not_overwritten(world: World) -> None:
     aws, hub = world.aws, world.hub
     world.act()
     git(world.repo.root, "commit", "-q", "--amend", "-m", "Other")

@@ -1,4 +1,4 @@
-"""The platform: planned, made, upgraded, shared by repos of all versions, and taken away."""
+"""The platform: planned, created, upgraded, shared by repos of all versions, and deleted."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_the_plan_of_an_empty_account_makes_everything_and_changes_nothing(empty
     assert platform.outputs(empty.aws) is None
 
 
-def test_what_was_planned_is_there_afterwards_and_nothing_is_left_to_do(empty: Land) -> None:
+def test_what_was_planned_exists_afterward_and_nothing_is_left_to_do(empty: Land) -> None:
     planned = items(empty.part(Platform).look())
     told = act(empty)
     assert empty.writes
@@ -88,7 +88,7 @@ def test_what_was_planned_is_there_afterwards_and_nothing_is_left_to_do(empty: L
     assert (made["AllowedOwners"], made["TemplateVersion"]) == ("acme", "0.1.0")
 
 
-def test_a_bucket_that_is_there_becomes_the_platform_s_with_what_is_in_it(empty: Land) -> None:
+def test_an_existing_bucket_is_adopted_with_its_objects(empty: Land) -> None:
     s3 = empty.aws.s3
     s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
     s3.put_object(Bucket=BUCKET, Key="churn/data.csv", Body=b"1")
@@ -101,14 +101,14 @@ def test_a_bucket_that_is_there_becomes_the_platform_s_with_what_is_in_it(empty:
     assert not list(filter(is_work, empty.part(Platform).look()))
 
 
-def test_what_the_account_has_only_one_of_is_used(empty: Land) -> None:
+def test_existing_resources_that_are_unique_in_an_account_are_used(empty: Land) -> None:
     iam, connections = empty.aws.client("iam"), empty.aws.client("codeconnections")
     provider = iam.create_open_id_connect_provider(
         Url="https://token.actions.githubusercontent.com", ClientIDList=["sts.amazonaws.com"]
     )["OpenIDConnectProviderArn"]
     connection = connections.create_connection(ConnectionName="sm-mlops", ProviderType="GitHub")
     planned = items(empty.part(Platform).look())
-    assert not {"OpenID Connect provider of GitHub", "connection to GitHub"} & set(planned)
+    assert not {"OpenID Connect provider for GitHub", "connection to GitHub"} & set(planned)
     act(empty)
     made = platform.outputs(empty.aws) or {}
     assert made["OidcProviderArn"] == provider
@@ -123,7 +123,7 @@ def test_what_the_account_has_only_one_of_is_used(empty: Land) -> None:
         "CreatePortfolio", "ListProvisioningArtifacts",
     ],
 )  # fmt: skip
-def test_after_a_failure_anywhere_the_next_run_goes_on_and_makes_nothing_twice(
+def test_after_a_failure_anywhere_the_next_run_continues_and_creates_nothing_twice(
     empty: Land, operation: str
 ) -> None:
     inject(empty.server, operation, "InternalFailure", times=1, status=400)
@@ -188,7 +188,7 @@ def test_an_older_tool_leaves_a_newer_platform_as_it_is(there: Land) -> None:
     there.calls.clear()
     found = there.part(Platform).look()
     assert not list(filter(is_work, found))
-    assert "newer than 0.2.0" in found[0].detail
+    assert "newer than this tool (0.2.0)" in found[0].detail
     assert act(there) == []
     assert there.writes == []
     assert "0.2.0" not in versions(there)
@@ -197,7 +197,7 @@ def test_an_older_tool_leaves_a_newer_platform_as_it_is(there: Land) -> None:
 def test_other_files_of_the_same_version_are_replaced_by_the_tools_own(there: Land) -> None:
     there.reword("project.yml", "What the training pipeline of", "What training of")
     planned = there.part(Platform).look()
-    assert planned[0].detail == ("version 0.1.0; files differ from this tool's, which replace them")
+    assert planned[0].detail == ("version 0.1.0; its files will be replaced by this tool's")
     assert items(planned)["product version 0.1.0"] == "create"
     act(there)
     assert guidance(there) == [("0.1.0", "DEPRECATED"), ("0.1.0", "DEFAULT")]
@@ -247,7 +247,7 @@ def test_a_version_of_a_fork_is_one_between_two_others(there: Land) -> None:
     assert parameters(there)["AssetsPrefix"].startswith("platform/0.2.0_acme.1/")
     assert versions(there)["0.2.0+acme.1"] == "DEFAULT"
     there.release("0.2.0")
-    assert "newer than 0.2.0 of this tool" in there.part(Platform).look()[0].detail
+    assert "newer than this tool (0.2.0)" in there.part(Platform).look()[0].detail
     assert act(there) == []
     there.release("0.2.1")
     act(there)
@@ -269,7 +269,7 @@ def test_an_older_tool_lets_another_owner_in_and_changes_nothing_else(there: Lan
     assert parameters(there) == before | {"AllowedOwners": "acme,others"}
 
 
-def test_what_repos_need_comes_together(there: Land) -> None:
+def test_what_several_repos_need_is_combined(there: Land) -> None:
     there.repo.configure(data={"path": "s3://lake/churn/", "sample": None})
     there.repo.stage("production", Account="222233334444", Role="deploy")
     there.again()
@@ -287,7 +287,7 @@ def test_what_repos_need_comes_together(there: Land) -> None:
     assert not list(filter(is_work, there.part(Platform).look()))
 
 
-def test_another_project_s_part_of_the_bucket_is_no_data_to_train_from(there: Land) -> None:
+def test_another_projects_part_of_the_bucket_is_refused_as_training_data(there: Land) -> None:
     there.repo.configure(data={"path": f"s3://{BUCKET}/other/data/", "sample": None})
     there.again()
     for kind in (Platform, Project):
@@ -335,14 +335,14 @@ def test_a_parameter_of_the_command_line_is_planned_and_set(there: Land) -> None
     ],
     ids=["unknown", "own", "malformed"],
 )
-def test_a_parameter_that_cannot_be_is_refused_before_anything_is_done(
+def test_an_invalid_parameter_is_refused_before_anything_is_done(
     empty: Land, given: dict[str, str], complaint: str
 ) -> None:
     with pytest.raises(MlopsError, match=complaint):
         empty.part(Platform, parameters=given).look()
 
 
-def test_a_repo_on_a_server_of_its_own_needs_a_host(empty: Land) -> None:
+def test_a_repo_on_github_enterprise_server_needs_a_host(empty: Land) -> None:
     file = empty.repo.root / "pyproject.toml"
     file.write_text(file.read_text() + 'git-host = "git.example.com"\n', encoding="utf-8")
     empty.again()
@@ -350,16 +350,16 @@ def test_a_repo_on_a_server_of_its_own_needs_a_host(empty: Land) -> None:
         empty.part(Platform).look()
 
 
-def test_jenkins_needs_its_address(empty: Land) -> None:
+def test_jenkins_needs_its_url(empty: Land) -> None:
     file = empty.repo.root / "pyproject.toml"
     file.write_text(file.read_text() + 'ci = "jenkins"\n', encoding="utf-8")
     empty.again()
     found = items(empty.part(Platform).look())
-    assert found["address of Jenkins"] == "manual"
+    assert found["Jenkins URL"] == "manual"
     # Nor does GitHub sign in there.
-    assert "OpenID Connect provider of GitHub" not in found
+    assert "OpenID Connect provider for GitHub" not in found
     url = {"JenkinsUrl": "https://jenkins.example.com"}
-    assert "address of Jenkins" not in items(empty.part(Platform, parameters=url).look())
+    assert "Jenkins URL" not in items(empty.part(Platform, parameters=url).look())
 
 
 # Who may use the product
@@ -390,17 +390,17 @@ def test_the_role_that_is_signed_in_may_make_projects_and_loses_that_at_the_end(
 ) -> None:
     arn = admin(there)
     there.aws = there.aws.as_role(arn)
-    assert items(there.part(Platform).look())["your right to create projects"] == "create"
+    assert items(there.part(Platform).look())["your permission to create projects"] == "create"
     assert act(there) == [f"granted      {arn} may create projects"]
-    assert items(there.part(Platform).look())["your right to create projects"] == "exists"
+    assert items(there.part(Platform).look())["your permission to create projects"] == "exists"
     assert act(there) == []
-    # Nobody needs it for a template in S3.
-    assert "your right to create projects" not in items(
+    # A template in S3 does not need it.
+    assert "your permission to create projects" not in items(
         there.part(Platform, template_provider="s3").look()
     )
 
 
-def test_who_service_catalog_does_not_know_is_told_before_anything_is_done(empty: Land) -> None:
+def test_an_identity_that_service_catalog_refuses_is_reported_first(empty: Land) -> None:
     from dataclasses import replace
 
     empty.aws = replace(empty.aws, sandbox=False)
@@ -470,14 +470,14 @@ def test_templates_leave_studio_with_the_last_project(
 # Away again
 
 
-def test_a_platform_that_other_projects_use_knows_them(there: Land) -> None:
+def test_a_platform_knows_the_other_projects_that_use_it(there: Land) -> None:
     assert users.others(there.aws) == []
     other = there.neighbour("eu")
     [user] = users.others(other.aws)
     assert user.startswith(f"SC-{ACCOUNT}-pp-")
 
 
-def test_a_bucket_is_emptied_of_all_versions_before_the_stack_goes(empty: Land) -> None:
+def test_a_bucket_is_emptied_of_all_versions_before_the_stack_is_deleted(empty: Land) -> None:
     act(empty)
     for body in (b"1", b"22"):
         empty.aws.s3.put_object(Bucket=BUCKET, Key="churn/x", Body=body)
@@ -493,7 +493,7 @@ def test_a_bucket_is_emptied_of_all_versions_before_the_stack_goes(empty: Land) 
     assert stacks.describe(empty.aws, STACK) is None
 
 
-def test_a_deletion_that_failed_is_taken_up_again(empty: Land) -> None:
+def test_a_failed_deletion_is_resumed(empty: Land) -> None:
     act(empty)
     inject(empty.server, "DeleteFunction", "InternalFailure", times=1)
     with pytest.raises(StackFailed):
@@ -503,7 +503,7 @@ def test_a_deletion_that_failed_is_taken_up_again(empty: Land) -> None:
     assert empty.part(Platform).look_back() == []
 
 
-def test_where_there_is_no_platform_none_is_taken_away(empty: Land) -> None:
+def test_without_a_platform_none_is_deleted(empty: Land) -> None:
     part = empty.part(Platform)
     assert (part.look_back(), users.others(empty.aws)) == ([], [])
     part.undo(print)

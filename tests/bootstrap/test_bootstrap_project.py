@@ -1,4 +1,4 @@
-"""The SageMaker project of a repo: made, found in Studio, changed, upgraded, and taken away."""
+"""The SageMaker project of a repo: created, found in Studio, changed, upgraded and deleted."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_a_project_of_another_repository_does_not_change_hands(alone: Land) -> N
         act(alone)
 
 
-def test_a_project_with_a_name_in_other_letters_cannot_be_repaired(alone: Land) -> None:
+def test_a_project_with_a_name_in_another_case_cannot_be_repaired(alone: Land) -> None:
     by_hand(alone, GitHubOwner="Acme")
     with pytest.raises(MlopsError, match="has Acme/churn where GitHub has acme/churn"):
         alone.part(Project).look()
@@ -236,7 +236,7 @@ def test_another_template_of_the_same_version_replaces_the_projects(
     act(alone, template_provider=provider)
     alone.reword("project.yml", "What the training pipeline of", "Training of")
     [item] = work(alone, template_provider=provider)
-    assert item.detail == "other files of 0.1.0"
+    assert item.detail == "different files of 0.1.0"
     alone.part(Platform).act(print)
     act(alone, template_provider=provider)
     assert description(alone).startswith("Training of churn")
@@ -287,7 +287,7 @@ def test_versions_trained_before_stay_in_their_registry(alone: Land) -> None:
     assert sagemaker.describe_model_package(ModelPackageName=arn)["ModelPackageVersion"] == 1
 
 
-def test_a_registry_that_was_there_lets_other_accounts_read(alone: Land) -> None:
+def test_an_existing_registry_lets_other_accounts_read(alone: Land) -> None:
     alone.aws.sagemaker.create_model_package_group(ModelPackageGroupName="churn")
     alone.repo.stage("production", Account="222233334444", Role="deploy")
     alone.again()
@@ -299,7 +299,7 @@ def test_a_registry_that_was_there_lets_other_accounts_read(alone: Land) -> None
     assert work(alone) == []
 
 
-def test_the_sandbox_s_provisional_role_makes_way(alone: Land) -> None:
+def test_the_sandboxs_provisional_role_is_replaced(alone: Land) -> None:
     sandbox_account.prepare(alone.aws)
     assert provisional.exists(alone.aws)
     assert "manual" not in items(alone.part(Project).look()).values()
@@ -311,7 +311,7 @@ def test_the_sandbox_s_provisional_role_makes_way(alone: Land) -> None:
     assert work(alone) == []
 
 
-def test_a_role_of_somebody_else_s_is_told_before_anything_is_made(alone: Land) -> None:
+def test_someone_elses_role_is_reported_before_anything_is_created(alone: Land) -> None:
     alone.aws.client("iam").create_role(RoleName="churn-github", AssumeRolePolicyDocument=TRUST)
     found = {item.what: item.remedy for item in alone.part(Project).look() if item.remedy}
     assert list(found) == ["role churn-github"]
@@ -324,7 +324,7 @@ def test_a_role_of_somebody_else_s_is_told_before_anything_is_made(alone: Land) 
 # Interrupted
 
 
-def test_a_project_that_could_not_be_made_is_made_anew(alone: Land) -> None:
+def test_a_project_whose_creation_failed_is_created_again(alone: Land) -> None:
     inject(alone.server, "CreateCodeRepository", "ValidationException", "no more repositories")
     with pytest.raises(MlopsError, match=r"project churn is CreateFailed: .*no more repositories"):
         act(alone)
@@ -406,7 +406,7 @@ def test_a_higher_number_replaces_the_key_in_its_secret(alone: Land) -> None:
     after = json.loads(secrets.get_secret_value(SecretId=arn)["SecretString"])
     assert set(before.values()).isdisjoint(after.values())
     listed = alone.aws.client("iam").list_access_keys(UserName="churn-github")
-    # The former one works until GitHub has the new one.
+    # The previous one works until GitHub has the new one.
     assert {key["AccessKeyId"] for key in listed["AccessKeyMetadata"]} == {
         before["aws_access_key_id"],
         after["aws_access_key_id"],
@@ -445,7 +445,7 @@ def pipeline(land: Land) -> None:
     )
 
 
-def test_the_pipeline_goes_with_the_project(there: Land) -> None:
+def test_the_pipeline_is_deleted_with_the_project(there: Land) -> None:
     pipeline(there)
     part = there.part(Project)
     assert items(part.look_back())["SageMaker pipeline churn"] == "delete"
@@ -456,7 +456,7 @@ def test_the_pipeline_goes_with_the_project(there: Land) -> None:
     assert part.look_back() == []
 
 
-def test_a_pipeline_that_was_left_behind_goes_without_a_project(there: Land) -> None:
+def test_a_leftover_pipeline_is_deleted_without_a_project(there: Land) -> None:
     pipeline(there)
     there.aws.sagemaker.delete_project(ProjectName="churn")
     projects.wait(there.aws)
@@ -466,7 +466,7 @@ def test_a_pipeline_that_was_left_behind_goes_without_a_project(there: Land) -> 
     assert part.look_back() == []
 
 
-def test_while_a_training_runs_nothing_is_taken_away(
+def test_while_a_training_runs_nothing_is_deleted(
     there: Land, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sm_mlops.deployment import destroy
@@ -479,7 +479,7 @@ def test_while_a_training_runs_nothing_is_taken_away(
     assert there.aws.sagemaker.list_pipelines()["PipelineSummaries"]
 
 
-def test_calls_that_were_carried_out_unheard_are_made_once(
+def test_calls_whose_answers_were_lost_are_made_once(
     alone: Land,
 ) -> None:
     there = alone
@@ -492,7 +492,7 @@ def test_calls_that_were_carried_out_unheard_are_made_once(
     assert not pending(there.server)
 
 
-def test_what_was_deleted_by_hand_does_not_keep_the_rest_from_going(there: Land) -> None:
+def test_what_was_deleted_by_hand_does_not_prevent_the_deletion_of_the_rest(there: Land) -> None:
     sagemaker = there.aws.sagemaker
     sagemaker.delete_model_package_group(ModelPackageGroupName="churn")
     sagemaker.delete_code_repository(CodeRepositoryName="churn")
@@ -512,7 +512,7 @@ def test_what_was_deleted_by_hand_does_not_keep_the_rest_from_going(there: Land)
     assert sagemaker.list_code_repositories()["CodeRepositorySummaryList"] == []
 
 
-def test_a_deletion_is_ended_by_the_next_run(there: Land) -> None:
+def test_a_deletion_is_finished_by_the_next_run(there: Land) -> None:
     there.kill_after = len(there.writes) + 1
     with pytest.raises(Killed, match="DeleteProject"):
         there.part(Project).undo(print)

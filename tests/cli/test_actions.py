@@ -174,7 +174,7 @@ def test_check_refuses_a_bad_commit_in_one_line_before_it_signs_in(repo: Repo) -
     commit.require("0123456789abcdef" * 2 + "01234567")
 
 
-def test_a_deployment_that_takes_too_long_ends_red_and_says_how_to_go_on(
+def test_a_deployment_that_takes_too_long_fails_and_says_how_to_continue(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary"))

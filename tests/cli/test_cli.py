@@ -84,7 +84,7 @@ def test_without_a_sign_in_it_says_how_to_sign_in_or_stay_local(repo: Repo, comm
 
 
 @pytest.mark.slow
-def test_an_account_out_of_reach_is_one_line(repo: Repo) -> None:
+def test_an_unreachable_account_is_one_line(repo: Repo) -> None:
     done = mlops(
         repo.root,
         "models",
@@ -165,7 +165,7 @@ def test_an_upload_that_aws_refuses_is_one_line(account: Aws, tmp_path: Path) ->
         exceptions.ProxyConnectionError(proxy_url="http://x"),
     ],
 )
-def test_a_network_that_breaks_off_is_not_a_bug(error: Exception) -> None:
+def test_a_lost_network_connection_is_not_a_bug(error: Exception) -> None:
     assert (explained(error, "eu-west-1") or "").startswith("cannot reach AWS in eu-west-1")
 
 
@@ -185,7 +185,7 @@ def test_a_bug_is_not_explained_away() -> None:
         ("logs Train --stage staging", "--stage cannot be combined with a step"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_in_one_line(
+def test_contradictory_options_are_refused_in_one_line(
     repo: Repo, account: Aws, command: str, said: str
 ) -> None:
     keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
@@ -213,7 +213,7 @@ def test_every_command_of_the_deploy_panel_shows_an_example(repo: Repo) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["down", "reset"])
-def test_a_sandbox_ends_though_the_settings_cannot_be_read(repo: Repo, command: str) -> None:
+def test_a_sandbox_stops_even_if_the_settings_cannot_be_read(repo: Repo, command: str) -> None:
     from sm_mlops import sandbox
 
     up = mlops(repo.root, "sandbox", "up")

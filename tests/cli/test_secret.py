@@ -61,18 +61,18 @@ def case(tmp_path: Path, account: Aws, monkeypatch: pytest.MonkeyPatch) -> Itera
         yield Case(server, account)
 
 
-def test_a_credential_is_replaced_and_the_former_one_is_named(case: Case) -> None:
+def test_a_credential_is_replaced_and_the_previous_one_is_named(case: Case) -> None:
     case.rotate(MLOPS_TRIGGER_TOKEN=case.token("repo"))
-    assert case.told == ["stored       credential of the trigger: the token of MLOPS_TRIGGER_TOKEN"]
+    assert case.told == ["stored       trigger credential: the token from MLOPS_TRIGGER_TOKEN"]
     case.told.clear()
     new = case.token("repo")
     case.rotate(MLOPS_TRIGGER_TOKEN=new)
     assert case.value() == {"token": new}
-    assert "The former one still works. Delete it at GitHub" in case.told[1]
+    assert "The previous one still works. Delete it on GitHub" in case.told[1]
     assert new not in "".join(case.told)
 
 
-def test_one_that_does_not_work_leaves_the_former_in_its_place(case: Case) -> None:
+def test_a_credential_that_does_not_work_leaves_the_previous_one_in_place(case: Case) -> None:
     good = case.token("repo")
     case.rotate(MLOPS_TRIGGER_TOKEN=good)
     for bad in ("ghp_wrong", case.token("gist")):
@@ -82,7 +82,7 @@ def test_one_that_does_not_work_leaves_the_former_in_its_place(case: Case) -> No
 
 
 def test_without_a_new_one_the_error_says_where_to_put_it(case: Case) -> None:
-    with pytest.raises(MlopsError, match="there is no new credential of the trigger: set MLOPS_TR"):
+    with pytest.raises(MlopsError, match="there is no new trigger credential: set MLOPS_TR"):
         case.rotate()
 
 
@@ -161,7 +161,7 @@ def test_a_key_is_replaced_everywhere(
         assert rotate(found) == [
             f"created      access key of {USER}",
             "set          secrets AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY",
-            f"deleted      former access key of {USER}",
+            f"deleted      previous access key of {USER}",
         ]
         (new,) = keys(found)
         assert new != former and at_github(found)[0] == new
@@ -187,7 +187,7 @@ def test_a_rotation_that_fails_half_way_leaves_github_a_key_that_works(
                 f"{item.todo} {item.what}" for item in Settings(found.aws, found.hub).look()
             )
             told = rotate(found)
-            assert told[0] == f"Continuing with a key of {USER} that was created before"
+            assert told[0] == f"Continuing with a key of {USER} that was created earlier"
             assert f"created      access key of {USER}" not in told
             assert keys(found) == [at_github(found)[0]]
             assert at_github(found) == in_secrets_manager(found)
@@ -237,25 +237,25 @@ def test_a_key_that_is_still_being_made_is_waited_for(
         assert keys(found) == [at_github(found)[0]]
 
 
-def test_jenkins_gets_the_key_from_a_person_before_the_former_one_goes(
+def test_jenkins_gets_the_key_from_a_person_before_the_previous_one_is_deleted(
     kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with enter(kept, tmp_path, monkeypatch, ci="jenkins") as found:
         told = rotate(found)
         assert told[-1].startswith("Copy the new key from the secret sm-mlops/churn/github-user")
         assert len(keys(found)) == 2
-        assert rotate(found)[-1] == f"deleted      former access key of {USER}"
+        assert rotate(found)[-1] == f"deleted      previous access key of {USER}"
         assert keys(found) == in_secrets_manager(found)[:1]
 
 
-def test_an_interrupted_rotation_does_not_keep_the_project_from_going(
+def test_an_interrupted_rotation_does_not_keep_the_project_from_being_deleted(
     kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with enter(kept, tmp_path, monkeypatch, ci="jenkins") as found:
         rotate(found)
         told: list[str] = []
         Settings(found.aws, found.hub).undo(told.append)
-        assert told == [f"deleted      former access key of {USER}"]
+        assert told == [f"deleted      previous access key of {USER}"]
         found.part(project.Project).undo(told.append)
         assert told[-1] == "deleted      SageMaker project churn"
 
@@ -287,8 +287,8 @@ def test_the_command_refuses_in_one_line(repo: Repo) -> None:
         assert done.stderr.count("\n") == 1
 
 
-def test_the_sandbox_has_a_github_of_its_own(repo: Repo) -> None:
-    """Nobody's own token is used there, or kept."""
+def test_the_sandbox_has_its_own_github(repo: Repo) -> None:
+    """No person's own token is used or stored there."""
     identify(repo, github="Somebody/Else")
     done = mlops(repo.root, "--sandbox", "doctor", GITHUB_TOKEN="canary-token", GH_TOKEN="canary-2")
     assert "you, from GITHUB_TOKEN (scopes repo, workflow)" in done.stdout + done.stderr

@@ -63,7 +63,7 @@ def test_a_deployment_ends_with_an_endpoint_in_service_that_answers(
     assert (tags["project"], tags["stage"], tags["model-version"]) == ("churn", "good", "1")
 
 
-def test_the_same_again_changes_nothing_and_is_a_success(here: Place, first: str) -> None:
+def test_repeating_it_changes_nothing_and_succeeds(here: Place, first: str) -> None:
     stage = here.stage("same")
     here.deploy(stage, first)
     config = endpoints.describe(here.aws, stage.stack).config  # type: ignore[union-attr]
@@ -129,9 +129,7 @@ def test_a_version_that_cannot_serve_leaves_the_one_before_in_service(
     assert read_trail(stacks.describe(here.aws, stage.stack)) == (1,)
 
 
-def test_after_a_first_deployment_that_failed_the_next_one_starts_anew(
-    here: Place, first: str
-) -> None:
+def test_after_a_failed_first_deployment_the_next_one_starts_over(here: Place, first: str) -> None:
     stage = here.stage("anew")
     with pytest.raises(DeploymentFailed, match="is ROLLBACK_COMPLETE") as failed:
         here.deploy(stage, here.register(BROKEN))
@@ -292,7 +290,7 @@ def test_a_serverless_endpoint_becomes_a_real_time_one(here: Place, first: str) 
     assert endpoints.describe(here.aws, "churn-grown").kind == "real-time"  # type: ignore[union-attr]
 
 
-def test_the_way_back_is_the_version_before_and_never_forward(here: Place) -> None:
+def test_a_rollback_goes_to_the_version_before_and_never_forward(here: Place) -> None:
     stage = here.stage("back")
     one, two, three = (here.register(offset=offset) for offset in (1, 2, 3))
     numbers = [int(arn.rpartition("/")[2]) for arn in (one, two, three)]
@@ -305,7 +303,7 @@ def test_the_way_back_is_the_version_before_and_never_forward(here: Place) -> No
         assert (back.running, back.version) == (numbers[step + 1], numbers[step])
         here.deploy(stage, back.arn, trail=back.trail)
         assert running(here, stage.stack) == numbers[step]
-    with pytest.raises(MlopsError, match="has no record of a former one: name one with --to"):
+    with pytest.raises(MlopsError, match="has no record of a previous one: name one with --to"):
         rollback_target(here.aws, stage, None)
 
 

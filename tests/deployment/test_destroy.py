@@ -19,7 +19,7 @@ def groups(here: Land) -> list[str]:
     return [row["ModelPackageGroupName"] for row in rows]
 
 
-def test_the_registry_of_a_project_is_emptied_and_its_group_goes_with_the_project(
+def test_the_registry_of_a_project_is_emptied_and_its_group_is_deleted_with_the_project(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with land(tmp_path, monkeypatch) as here:
@@ -31,7 +31,7 @@ def test_the_registry_of_a_project_is_emptied_and_its_group_goes_with_the_projec
         assert projects.find(here.aws) is None and groups(here) == []
 
 
-def test_a_registry_without_a_project_goes_with_its_group(
+def test_a_registry_without_a_project_is_deleted_with_its_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with land(tmp_path, monkeypatch) as here:

@@ -51,7 +51,7 @@ def test_there_are_the_stages_that_a_version_passes() -> None:
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_a_stage_gives_the_template_what_it_takes(name: str) -> None:
+def test_a_stage_sets_only_parameters_of_the_template(name: str) -> None:
     assert stack(stage(name)["Parameters"], Stage=name).resources >= ALWAYS
 
 
@@ -161,7 +161,7 @@ def test_only_a_container_that_can_be_isolated_is() -> None:
     assert opened["EnableNetworkIsolation"] is False
 
 
-def test_captured_data_goes_below_the_project_and_the_stage() -> None:
+def test_captured_data_is_written_below_the_project_and_the_stage() -> None:
     capture = full("real-time").properties("EndpointConfig")["DataCaptureConfig"]
     assert capture["InitialSamplingPercentage"] == 20
     assert capture["DestinationS3Uri"] == f"s3://{BUCKET}/churn/capture/production/"
@@ -259,7 +259,7 @@ def test_autoscaling_can_be_removed(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_taking_autoscaling_away_leaves_the_endpoint_itself_alone(kind: str) -> None:
+def test_removing_autoscaling_leaves_the_endpoint_itself_unchanged(kind: str) -> None:
     on, off = full(kind).everything(), full(kind, Autoscaling="off").everything()
     assert {name: on[name] for name in off} == off
 
@@ -326,7 +326,7 @@ def test_an_update_rolls_back_when_an_alarm_rings(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("alarm", ["ErrorAlarm", "LatencyAlarm"])
-def test_an_alarm_watches_the_endpoint_and_tells_the_topic(kind: str, alarm: str) -> None:
+def test_an_alarm_watches_the_endpoint_and_notifies_the_topic(kind: str, alarm: str) -> None:
     made = full(kind).properties(alarm)
     assert made["AlarmName"].startswith("churn-production-")
     assert {item["Name"]: item["Value"] for item in made["Dimensions"]} == {
@@ -408,7 +408,7 @@ def test_a_combination_that_cannot_work_is_refused_by_name(
 
 
 @pytest.mark.parametrize("name", ["Project", "Stage"])
-def test_the_longest_names_make_a_name_that_sagemaker_takes(name: str) -> None:
+def test_the_longest_names_make_a_name_that_sagemaker_accepts(name: str) -> None:
     longest = {"Project": "P" * 32, "Stage": "s" * 30}
     endpoint = stack(longest).properties("Endpoint")["EndpointName"]
     assert len(endpoint) == 63
@@ -510,7 +510,7 @@ def allowed(made: Stack) -> set[str]:
         ("DataCapturePercent", r"s3:PutObject .*/capture/"),
     ],
 )
-def test_the_role_may_only_what_its_endpoint_uses(parameter: str, what: str) -> None:
+def test_the_role_may_do_only_what_its_endpoint_needs(parameter: str, what: str) -> None:
     without = {name: value for name, value in FULL["real-time"].items() if name != parameter}
     if parameter == "SubnetIds":
         del without["SecurityGroupIds"]
@@ -518,7 +518,7 @@ def test_the_role_may_only_what_its_endpoint_uses(parameter: str, what: str) -> 
     assert extra and all(re.match(what, item) for item in extra)
 
 
-def test_the_role_of_a_plain_endpoint_may_little() -> None:
+def test_the_role_of_a_plain_endpoint_may_do_little() -> None:
     actions = {item.partition(" ")[0] for item in allowed(stack(EndpointKind="serverless"))}
     assert actions == {
         "cloudwatch:DescribeAlarms",
@@ -536,7 +536,7 @@ def test_the_role_of_a_plain_endpoint_may_little() -> None:
     }
 
 
-def test_only_sagemaker_on_behalf_of_this_account_takes_the_role() -> None:
+def test_only_sagemaker_acting_for_this_account_assumes_the_role() -> None:
     document = full("real-time").properties("ExecutionRole")["AssumeRolePolicyDocument"]
     [statement] = (json.loads(document) if isinstance(document, str) else document)["Statement"]
     assert statement["Principal"] == {"Service": "sagemaker.amazonaws.com"}
@@ -560,7 +560,7 @@ def test_a_role_made_here_takes_the_boundary_of_the_account() -> None:
     assert "PermissionsBoundary" not in stack().properties("ExecutionRole")
 
 
-def test_a_role_made_here_stands_below_its_project() -> None:
+def test_a_role_created_here_is_under_its_projects_path() -> None:
     made = stack(Project="churn-eu").properties("ExecutionRole")
     assert made["Path"] == "/sm-mlops/churn-eu/"
     assert "RoleName" not in made
@@ -569,7 +569,7 @@ def test_a_role_made_here_stands_below_its_project() -> None:
 # Another account
 
 
-def test_a_version_of_another_account_takes_its_arn_its_bucket_and_its_key() -> None:
+def test_a_version_of_another_account_needs_its_arn_bucket_and_key() -> None:
     foreign = PACKAGE.replace(ACCOUNT, "999999999999")
     made = stack(ModelPackageArn=foreign, ArtifactBucket="theirs", ArtifactKmsKeyArn=ARTIFACT_KEY)
     assert made.properties("Model")["PrimaryContainer"] == {"ModelPackageName": foreign}

@@ -218,7 +218,7 @@ def test_the_instance_type_changes_in_two_updates_that_keep_the_instances(
     assert (account.targets(), account.instances()) == ([(2, 4)], 3)
 
 
-def test_a_version_that_cannot_answer_is_taken_back_by_its_alarm(account: Account) -> None:
+def test_a_version_that_cannot_answer_is_rolled_back_by_its_alarm(account: Account) -> None:
     given = {**TWO, "TrafficShift": "canary", "ShiftPercent": 50, "BakeSeconds": 600}
     assert account.put(account.package("one"), given) == "CREATE_COMPLETE", account.why()
     account.begin(account.package("two", script=FAILING), given)

@@ -53,7 +53,9 @@ def test_a_serverless_endpoint_that_still_starts_is_waited_for(ask: Any) -> None
     assert ask(NOT_READY, NOT_READY).body == b"1"
 
 
-def test_one_that_never_gets_ready_is_reported(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endpoint_that_never_becomes_ready_is_reported(
+    ask: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(predict, "STARTING_SECONDS", -1.0)
     with pytest.raises(MlopsError, match="churn-staging is still starting after"):
         ask(NOT_READY)

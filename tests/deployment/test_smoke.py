@@ -138,7 +138,7 @@ def test_an_answer_of_another_form_fails(run: Callable[..., list[Check]]) -> Non
 
 
 @pytest.mark.parametrize("value", ["nan", None])
-def test_no_number_is_no_value(run: Callable[..., list[Check]], value: Any) -> None:
+def test_a_value_that_is_not_a_number_fails(run: Callable[..., list[Check]], value: Any) -> None:
     checks = run(lambda body, kind, accept: answer(body, kind, accept, probability=value))
     assert set(TYPES) <= set(failed(checks))
 

@@ -27,7 +27,7 @@ def test_the_rendered_stages_can_be_read_and_say_what_they_cost_idle(repo: Repo)
     assert production.parameters["InstanceCount"] == "2"
 
 
-def test_values_become_the_text_that_cloudformation_takes(repo: Repo) -> None:
+def test_values_become_the_text_that_cloudformation_accepts(repo: Repo) -> None:
     subnets = ["subnet-0123456789abcdef0", "subnet-0123456789abcdef1"]
     given = {"SubnetIds": subnets, "NetworkIsolation": False, "BakeSeconds": 60.0}
     repo.stage("staging", Parameters=given | {"ErrorAlarmThreshold": 0.00001}, Tags={})
@@ -49,7 +49,7 @@ def test_files_that_a_file_system_leaves_are_not_stages(repo: Repo) -> None:
     assert stages.names(repo.settings()) == ("staging", "production")
 
 
-def test_as_many_instances_at_most_as_at_least_is_an_endpoint_of_one_size(repo: Repo) -> None:
+def test_equal_minimum_and_maximum_make_an_endpoint_of_constant_size(repo: Repo) -> None:
     sizes = {"EndpointKind": "real-time", "InstanceCount": "3", "MaxInstanceCount": 3}
     repo.stage("qa", Parameters=sizes)
     assert stages.load(repo.settings(), "qa").parameters["MaxInstanceCount"] == "3"

@@ -78,7 +78,7 @@ def test_a_project_without_anything_is_reported_as_such(world: World) -> None:
     assert (found.pending, found.execution) == ((), None)
 
 
-def test_a_stage_tells_version_time_commit_and_cost(world: World) -> None:
+def test_a_stage_shows_version_time_commit_and_cost(world: World) -> None:
     world[1].append(version(3))
     row = staging(world, endpoint(3))
     assert (row.version, row.since, row.commit[:7]) == (3, NOW, "abcdef0")

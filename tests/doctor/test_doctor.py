@@ -64,10 +64,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
         yield Whole(found)
 
 
-def test_where_all_is_as_it_should_be_nothing_has_failed(whole: Whole) -> None:
+def test_when_everything_is_in_order_nothing_has_failed(whole: Whole) -> None:
     found = doctor.examine(whole.aws, os.environ)
     amiss = [item for item in found if item.state is not State.OK]
-    # This repo of the tests is no git repository that could be pushed.
+    # The tests' repo is not a git repository, so it cannot be pushed.
     assert [item for item in amiss if item.check != "first push"] == []
     # Each check has said something, in the order of the table. This repo pins no tool.
     order = list(dict.fromkeys(item.check for item in found))
@@ -94,7 +94,7 @@ def test_no_check_reads_or_shows_the_credential(whole: Whole) -> None:
 # One thing amiss at a time
 
 
-def test_a_connection_that_nobody_has_authorized_has_its_link(
+def test_an_unauthorized_connection_is_reported_with_its_link(
     whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sm_mlops.bootstrap import connection
@@ -109,7 +109,7 @@ def test_a_connection_that_nobody_has_authorized_has_its_link(
     assert found.remedy.startswith("https://eu-west-1.console.aws.amazon.com/codesuite/")
 
 
-def test_a_disabled_rule_and_a_function_that_is_gone_have_failed(whole: Whole) -> None:
+def test_a_disabled_rule_and_a_missing_function_are_failures(whole: Whole) -> None:
     events, functions = whole.aws.client("events"), whole.aws.client("lambda")
     events.disable_rule(Name=platform.RULE)
     try:
@@ -141,7 +141,7 @@ def test_an_approval_that_could_not_be_passed_on_has_failed(whole: Whole) -> Non
         queues.purge_queue(QueueUrl=url)
 
 
-def test_a_product_that_studio_does_not_show_is_said_to_be_hidden(whole: Whole) -> None:
+def test_a_product_that_studio_does_not_show_is_reported_as_hidden(whole: Whole) -> None:
     catalog = whole.aws.client("servicecatalog")
     scene = whole.scene()
     assert scene.platform
@@ -173,10 +173,10 @@ def test_a_provider_without_the_audience_has_failed(whole: Whole) -> None:
     assert whole.look(platform.workflow_sign_in) == []
 
 
-def test_a_launch_role_that_somebody_has_deleted_is_missed(whole: Whole) -> None:
+def test_a_deleted_launch_role_is_reported(whole: Whole) -> None:
     inject(whole.land.server, "GetRole", "NoSuchEntity", "gone", 404)
     [found] = whole.look(platform.launch_role)
-    assert "is gone" in found.detail
+    assert "does not exist" in found.detail
     assert whole.look(platform.launch_role) == []
 
 
@@ -184,7 +184,7 @@ def test_a_launch_role_that_somebody_has_deleted_is_missed(whole: Whole) -> None
     ("ours", "state", "remedy"),
     [("0.0.9", State.WARNING, "make upgrade"), ("0.2.0", State.WARNING, "bootstrap")],
 )
-def test_a_platform_of_another_version_than_the_tool_is_told(
+def test_a_platform_whose_version_differs_from_the_tools_is_reported(
     whole: Whole, ours: str, state: State, remedy: str
 ) -> None:
     whole.land.release(ours)
@@ -229,7 +229,7 @@ def test_an_old_token_is_a_warning(whole: Whole, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(("days", "state"), [(1, State.OK), (91, State.WARNING)])
-def test_the_age_of_a_user_s_key_is_told(
+def test_the_age_of_a_users_key_is_reported(
     whole: Whole, monkeypatch: pytest.MonkeyPatch, days: int, state: State
 ) -> None:
     iam = whole.aws.client("iam")
@@ -274,7 +274,7 @@ def test_a_token_without_a_scope_has_failed_with_the_scope(
     assert token not in repr(found)
 
 
-def test_a_github_that_is_down_is_a_warning_and_holds_nothing_up(whole: Whole) -> None:
+def test_a_github_outage_is_a_warning_and_delays_nothing(whole: Whole) -> None:
     environment = {**os.environ, "GITHUB_API_URL": "http://127.0.0.1:9", "GITHUB_TOKEN": TOKEN}
     found = doctor.examine(whole.aws, environment)
     states = {item.check: item.state for item in found}
@@ -296,7 +296,7 @@ def test_an_aws_that_is_down_is_one_failure_and_github_is_still_looked_at(
     assert "trigger" not in found and "trigger" in found["not checked"].detail
 
 
-def test_who_may_do_nothing_is_told_each_right_and_sees_no_crash(
+def test_without_permissions_each_missing_one_is_reported_without_a_crash(
     whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     iam = whole.aws.client("iam")

@@ -30,7 +30,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Land]:
         yield found
 
 
-def test_of_an_empty_account_it_says_what_makes_the_platform(bare: Land) -> None:
+def test_in_an_empty_account_it_says_what_creates_the_platform(bare: Land) -> None:
     found = doctor.examine(bare.aws, os.environ)
     [missing] = [item for item in found if item.check == "platform"]
     assert missing.state is State.FAILED and missing.remedy == "mlops --sandbox bootstrap"
@@ -55,7 +55,7 @@ def test_an_identity_that_iam_cannot_simulate_is_a_warning(
 
     monkeypatch.setattr(scene, "client", lambda _: Service())
     [found] = account.rights(scene)
-    assert found.state is State.WARNING and "IAM answers InvalidAction" in found.detail
+    assert found.state is State.WARNING and "IAM returned InvalidAction" in found.detail
 
 
 def test_a_bug_keeps_its_traceback() -> None:
@@ -66,7 +66,7 @@ def test_a_bug_keeps_its_traceback() -> None:
 @pytest.mark.parametrize(
     ("used", "state"), [(0, State.OK), (399, State.OK), (400, State.WARNING), (500, State.FAILED)]
 )
-def test_a_quota_is_told_before_it_is_reached(
+def test_a_quota_is_reported_before_it_is_reached(
     bare: Land, monkeypatch: pytest.MonkeyPatch, used: int, state: State
 ) -> None:
     monkeypatch.setattr(quotas, "COUNTED", quotas.COUNTED[:1])
@@ -126,7 +126,7 @@ def test_instances_in_use_count_where_cloudwatch_counts_them(
     monkeypatch.setattr(quotas, "_by_name", lambda *_: {name: row})
     [idle, unknown] = quotas.instances(scene)
     assert idle.detail == f"{name}: needs 1 of 4, 0 in use" and idle.state is State.OK
-    assert unknown.state is State.WARNING and "no quota of that name" in unknown.detail
+    assert unknown.state is State.WARNING and "no quota with that name" in unknown.detail
     dimensions = [{"Name": k, "Value": v} for k, v in metric["MetricDimensions"].items()]  # type: ignore[attr-defined]
     bare.aws.client("cloudwatch").put_metric_data(
         Namespace="AWS/Usage",

@@ -98,7 +98,7 @@ def test_deploy_and_destroy_continue_after_any_call_that_failed(empty: Stage, ev
     assert list(differences(before, destroy.wanted)) == []
 
 
-def test_what_was_left_behind_would_be_seen(empty: Stage) -> None:
+def test_leftovers_would_be_noticed(empty: Stage) -> None:
     before = empty.everything()
     iam = empty.server.client(empty.server.region, "iam")
     iam.create_role(RoleName="left", AssumeRolePolicyDocument="{}")

@@ -289,7 +289,7 @@ def shared_policies(here: Land) -> dict[str, int]:
 
 
 def roles(here: Land, names: list[str]) -> tuple[dict[str, Any], dict[str, int]]:
-    """Return whom each project's roles trust, and how long their own policies are together."""
+    """Return who each project's roles trust, and the total length of their own policies."""
     iam = here.aws.client("iam")
     trusts, inline = {}, {}
     for role in (f"{name}-{kind}" for name in names for kind in ("pipeline", "github")):
@@ -374,7 +374,7 @@ def test_each_workflow_role_trusts_its_own_repository_alone(fleet: Fleet) -> Non
         assert named == {name}, words
 
 
-def test_a_project_goes_and_the_others_stay(fleet: Fleet) -> None:
+def test_a_project_is_deleted_and_the_others_stay(fleet: Fleet) -> None:
     gone = {kind: fleet.after[kind] - names for kind, names in fleet.less.items()}
     assert len(gone.pop("stacks")) == len(gone.pop("provisioned products")) == 1
     assert {kind: names for kind, names in gone.items() if names} == {

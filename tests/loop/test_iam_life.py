@@ -126,7 +126,7 @@ def deployed(here: Land, approved: str) -> str:
     return arn
 
 
-def test_a_workflow_deploys_serves_and_takes_away_with_the_role_of_its_repo(
+def test_a_workflow_deploys_serves_and_deletes_with_its_repos_role(
     here: Land, deployed: str
 ) -> None:
     job = Job(here, here.repo, "production")
@@ -169,7 +169,7 @@ def test_every_kind_of_endpoint_is_made_changed_and_deleted(
     job.mlops("destroy", "staging", "--yes")
 
 
-def test_a_version_is_rolled_back_and_everything_is_taken_away(here: Land, deployed: str) -> None:
+def test_a_version_is_rolled_back_and_everything_is_deleted(here: Land, deployed: str) -> None:
     job = Job(here, here.repo, "production")
     job.mlops("run", "--set", "num_boost_round=60", "--set", "GateTolerance=1")
     newest = str(json.loads(job.mlops("models", "--json").stdout)[0]["arn"])
@@ -284,7 +284,7 @@ def test_a_workflow_deploys_nothing_over_another_repo(
     assert f"stack/{stack}/" in refused(cloudformation.create_change_set, **change)
     refused(cloudformation.delete_stack, StackName=stack)
     refused(cloudformation.describe_stacks, StackName=stack)
-    # What CloudFormation has named for the other repo is told apart by its tag only.
+    # Only its tag distinguishes what CloudFormation has named for the other repo.
     config = others.aws.sagemaker.describe_endpoint(EndpointName=stack)["EndpointConfigName"]
     words = refused(
         sagemaker.update_endpoint, EndpointName="churn-staging", EndpointConfigName=config

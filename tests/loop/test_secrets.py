@@ -115,7 +115,7 @@ class World:
         return self.stage.server
 
     def mlops(self, *words: str, code: int = 0, **variables: str) -> None:
-        """Run it, in a process of its own."""
+        """Run it in its own process."""
         environment = {
             "PATH": os.environ["PATH"],
             "TMPDIR": str(self.folder / "tmp"),
@@ -260,7 +260,7 @@ def tell(folder: Path) -> Told:
         world = World(found, folder, process)
         for name in ("tmp", "home"):
             (folder / name).mkdir()
-        # What git starts by itself, and with which arguments.
+        # What git itself starts, and with which arguments.
         trace = folder / "home" / "trace"
         (folder / "home" / ".gitconfig").write_text(f'[trace2]\neventTarget = "{trace}"\n')
         (folder / "layer.zip").write_bytes(app_layer())
@@ -351,7 +351,7 @@ def with_actions(world: World) -> None:
 
 
 def with_jenkins(world: World) -> None:
-    """Jenkins is where nobody answers as Jenkins would."""
+    """Jenkins has an address at which nothing answers as Jenkins would."""
     world.secrets["token of Jenkins"] = JENKINS
     world.stage.variables["MLOPS_TRIGGER_TOKEN"] = ""
     user: dict[str, Any] = {"MLOPS_JENKINS_USER": PERSON, "MLOPS_JENKINS_TOKEN": JENKINS}
@@ -381,7 +381,7 @@ def test_no_secret_is_left_in(told: Told, place: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_vault_is_where_they_are(told: Told) -> None:
+def test_the_vault_holds_the_secrets(told: Told) -> None:
     """Otherwise nothing above could fail."""
     # GitHub keeps no token as it is, and not all of these got as far as Secrets Manager.
     absent = {"classic token", "secret access key of the person", "token of another repo"}
@@ -390,7 +390,7 @@ def test_the_vault_is_where_they_are(told: Told) -> None:
 
 
 @pytest.mark.slow
-def test_what_could_tell_has_told_something(told: Told) -> None:
+def test_every_place_that_could_leak_has_content(told: Told) -> None:
     assert [place for place in PLACES if not told.places[place]] == ["temporary files"]
     assert "botocore.endpoint" in told.places[TOLD] and "Traceback" in told.places[TOLD]
     assert '"remote-http"' in told.places["git's own trace"]
@@ -432,7 +432,7 @@ def test_no_command_starts_a_program_with_all_it_was_given() -> None:
         ("ghp_note", False),
     ],
 )
-def test_a_secret_is_told_from_an_address(text: str, secret: bool) -> None:
+def test_a_secret_is_distinguished_from_an_address(text: str, secret: bool) -> None:
     assert looks_secret(text) is secret
 
 

@@ -1,5 +1,5 @@
-"""Who may do what in the life of a model: each role may what its work takes, and no role of one
-project reaches another's, not even where one name begins like the other."""
+"""Who may do what in the life of a model: each role may do what its work requires, and no role of
+one project reaches another project, not even if one name begins like the other."""
 
 from __future__ import annotations
 
@@ -264,7 +264,7 @@ def deciding(project: str) -> Iterator[Call]:
     ],
     ids=["mlops run", "mlops deploy", "a pipeline", "an endpoint"],
 )
-def test_a_role_may_what_its_work_takes(
+def test_a_role_may_do_what_its_work_requires(
     who: str, work: Callable[[str], Iterator[Call]], project: str
 ) -> None:
     identity = ROLES[who](project)
@@ -317,7 +317,7 @@ def test_data_elsewhere_and_keys_are_reached_where_both_platform_and_project_say
     assert not pipeline("churn").may("s3:PutObject", "arn:aws:s3:::lake/churn/x.csv")
 
 
-def test_the_role_for_other_accounts_is_taken_in_those_that_are_named() -> None:
+def test_the_role_for_other_accounts_is_assumed_only_in_those_named() -> None:
     identity = github("churn")
     for account, name, answer in (
         (DEPLOYMENT_ACCOUNT, "churn-deploy", True),
@@ -358,7 +358,7 @@ def test_only_the_pipeline_runs_jobs_and_only_as_itself(who: str) -> None:
     passed = {"iam:PassedToService": "sagemaker.amazonaws.com"}
     job = arn("sagemaker", "training-job/pipelines-0a1b2c")
     may_run = identity.may("sagemaker:CreateTrainingJob", job)
-    # Who may run jobs passes them roles of its own project only.
+    # A role that may run jobs passes them only roles of its own project.
     assert not (may_run and identity.may("iam:PassRole", role("fraud-pipeline"), passed))
     if who != "anything a repo can make":
         assert not may_run
@@ -384,7 +384,7 @@ def attempts() -> Iterator[Call]:
     yield from calls("iam", "CreateRole", own, aws_RequestTag__project="fraud", **limited)
     for place in ("sm-mlops/fraud/x", "sm-mlops/churn-eu/x", "churn-admin", "fraud-pipeline"):
         yield from calls("iam", "CreateRole PutRolePolicy", role(place), **mine, **limited)
-    # Policies of others and of itself, and the boundary taken away.
+    # Policies of others and its own, and removal of the boundary.
     for other in ("churn-github", "churn-pipeline", "fraud-github", f"sm-mlops-launch-{REGION}"):
         yield from calls(
             "iam",
@@ -430,7 +430,7 @@ def attempts() -> Iterator[Call]:
         yield from calls("iam", "PassRole", own, role("churn-pipeline"), **handed)
     for other in ("fraud-github", "churn-eu-github", f"sm-mlops-launch-{REGION}", "admin"):
         yield from calls("sts", "AssumeRole", role(other), aws_ResourceAccount=ACCOUNT)
-    # What is another's, made one's own by a tag, or served as one's own.
+    # Another project's resource, claimed by a tag or served as its own.
     theirs = {"aws_ResourceTag__project": "fraud"}
     for kind in ("model/model-9", "endpoint-config/config-9"):
         resource = arn("sagemaker", kind)
@@ -466,7 +466,7 @@ def test_no_role_finds_a_way_to_more(who: str) -> None:
     assert not found
 
 
-def test_the_boundary_of_the_workflows_alone_lets_no_role_be_widened() -> None:
+def test_the_workflows_boundary_alone_prevents_widening_a_role() -> None:
     """Whatever mistake is made in the policies of project.yml."""
     limit = dataclasses.replace(greedy("churn"), boundary=boundary("GitHubBoundary"))
     found = [
@@ -517,7 +517,7 @@ RENAMED = {
     "s3:DeleteObjects": "s3:DeleteObject",
     "s3:HeadBucket": "s3:ListBucket",
 }
-# Done by people with rights of their own: approve, share, destroy a project, and the platform.
+# Done by people with their own permissions: approve, share, destroy a project, and the platform.
 PEOPLES = {
     *("sagemaker:UpdateModelPackage", "sagemaker:CreateModelPackageGroup"),
     *("sagemaker:GetModelPackageGroupPolicy", "sagemaker:PutModelPackageGroupPolicy"),

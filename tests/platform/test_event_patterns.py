@@ -99,7 +99,7 @@ def test_a_pattern_made_of_an_event_fits_it_with_more_names_and_in_any_order(
 
 @CHECKED
 @given(PATTERNS, st.lists(EVENTS, min_size=1, max_size=3))
-def test_of_a_list_of_objects_one_has_to_fit_it_all(pattern: Any, events: Any) -> None:
+def test_one_object_of_a_list_has_to_fit_the_whole_pattern(pattern: Any, events: Any) -> None:
     one_by_one = [matches({"list": pattern}, {"list": event}) for event in events]
     assert matches({"list": pattern}, {"list": events}) is any(one_by_one)
 
@@ -133,7 +133,7 @@ def test_any_pattern_is_refused_in_a_line_or_fits_or_does_not(pattern: Any, even
     ["[" * 4000, '{"a":' * 800, '{"a":["x",', '{"a": [NaN]}', '{"a": [-Infinity]}', "\ud800"],
     ids=lambda text: ascii(text[:12]),
 )
-def test_text_that_is_no_json_is_refused(text: str) -> None:
+def test_text_that_is_not_json_is_refused(text: str) -> None:
     with pytest.raises(patterns.InvalidPattern):
         patterns.parse(text)
 

@@ -1,4 +1,4 @@
-"""platform.yml: what all model repos of an account share, and what it lets whom do."""
+"""platform.yml: what all model repos of an account share, and who may do what with it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def role(name: str) -> str:
 # Two steps
 
 
-def test_without_code_there_is_what_needs_none() -> None:
+def test_without_code_there_is_only_what_needs_none() -> None:
     assert platform(AssetsPrefix="").resources == FIRST_STEP
 
 
@@ -103,12 +103,12 @@ def test_the_bucket_is_private_encrypted_and_keeps_versions() -> None:
     assert made["VersioningConfiguration"] == {"Status": "Enabled"}
 
 
-def test_old_versions_and_unfinished_uploads_do_not_stay_for_ever() -> None:
+def test_old_versions_and_unfinished_uploads_expire() -> None:
     rules = platform().properties("ArtifactBucket")["LifecycleConfiguration"]["Rules"]
     rule = {item["Id"]: item for item in rules}
     assert rule["old-versions"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 90}
     assert rule["unfinished-uploads"]["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] == 7
-    # What is current never goes by itself: a version in the registry points to it.
+    # Current versions never expire: a version in the registry points to them.
     assert not any({"ExpirationInDays", "ExpirationDate"} & set(item) for item in rules)
 
 
@@ -144,7 +144,7 @@ def test_only_accounts_that_are_named_are_let_in() -> None:
 # GitHub
 
 
-def test_an_oidc_provider_that_is_there_is_used() -> None:
+def test_an_existing_oidc_provider_is_used() -> None:
     there = EXPORTS["sm-mlops-OidcProviderArn"]
     made = platform(OidcProviderArn=there)
     assert "OidcProvider" not in made.resources
@@ -157,7 +157,7 @@ def test_an_account_without_oidc_has_no_provider() -> None:
     assert "OidcProviderArn" not in made.outputs()
 
 
-def test_the_provider_takes_tokens_for_aws_only() -> None:
+def test_the_provider_accepts_only_tokens_for_aws() -> None:
     made = platform().properties("OidcProvider")
     assert made["ClientIdList"] == ["sts.amazonaws.com"]
     assert "ThumbprintList" not in made
@@ -169,14 +169,14 @@ def test_studio_may_use_the_connection() -> None:
     assert {"Key": "sagemaker", "Value": "true"} in made["Tags"]
 
 
-def test_a_connection_that_is_there_is_used() -> None:
+def test_an_existing_connection_is_used() -> None:
     there = EXPORTS["sm-mlops-ConnectionArn"]
     made = platform(ConnectionArn=there)
     assert "Connection" not in made.resources
     assert made.outputs()["ConnectionArn"] == there
 
 
-def test_a_server_of_ones_own_takes_its_host_and_its_api() -> None:
+def test_github_enterprise_server_needs_its_host_and_its_api() -> None:
     host = f"arn:aws:codeconnections:{REGION}:{ACCOUNT}:host/git-0123456789"
     server = {"GitHost": "git.example.com", "GitHubApiUrl": "https://git.example.com/api/v3"}
     made = platform(server, ConnectionHostArn=host)
@@ -231,7 +231,7 @@ def test_an_approval_is_what_the_rule_waits_for() -> None:
     assert "EventBusName" not in rule
 
 
-def test_nobody_but_the_rule_invokes_the_function() -> None:
+def test_only_the_rule_invokes_the_function() -> None:
     made = platform()
     permission = made.properties("TriggerPermission")
     assert permission["Principal"] == "events.amazonaws.com"
@@ -247,7 +247,7 @@ def test_the_function_runs_on_what_is_current_within_thirty_seconds() -> None:
     assert (made["Handler"], made["Timeout"]) == ("handler.handler", 30)
 
 
-def test_the_function_knows_whom_it_may_deploy_for() -> None:
+def test_the_function_knows_the_owners_it_may_deploy_for() -> None:
     made = platform(AllowedOwners="my-org,my-team", JenkinsUrl="https://jenkins.example.com")
     assert made.properties("Trigger")["Environment"]["Variables"] == {
         "ALLOWED_OWNERS": "my-org,my-team",
@@ -273,7 +273,7 @@ def test_a_token_needs_no_layer() -> None:
     assert len(function["Layers"]) == 1
 
 
-def test_what_cannot_be_passed_on_is_tried_again_kept_and_told() -> None:
+def test_what_cannot_be_passed_on_is_retried_kept_and_reported() -> None:
     made = full_platform()
     retries = made.properties("TriggerRetries")
     assert retries["MaximumRetryAttempts"] == 2
@@ -289,7 +289,7 @@ def test_what_cannot_be_passed_on_is_tried_again_kept_and_told() -> None:
         assert properties["AlarmActions"] == properties["OKActions"] == [TOPIC]
 
 
-def test_alarms_without_a_topic_tell_nobody() -> None:
+def test_alarms_without_a_topic_notify_nobody() -> None:
     assert not {"AlarmActions", "OKActions"} & set(platform().properties("TriggerErrors"))
 
 
@@ -324,7 +324,9 @@ CLAIM = f"{BUCKET_ARN}/churn/approvals/3-1790000000000.json"
     ],
     ids=lambda value: value.partition(":")[2] if isinstance(value, str) else "",
 )
-def test_the_function_may_what_it_does(action: str, resource: str, context: dict[str, str]) -> None:
+def test_the_function_may_do_what_it_does(
+    action: str, resource: str, context: dict[str, str]
+) -> None:
     assert trigger().may(action, resource, context)
 
 
@@ -345,11 +347,13 @@ def test_the_function_may_what_it_does(action: str, resource: str, context: dict
     ],
     ids=lambda value: value.partition(":")[2] if isinstance(value, str) else "",
 )
-def test_the_function_may_nothing_else(action: str, resource: str, context: dict[str, str]) -> None:
+def test_the_function_may_do_nothing_else(
+    action: str, resource: str, context: dict[str, str]
+) -> None:
     assert not trigger().may(action, resource, context)
 
 
-def test_lambda_takes_the_function_s_role_for_this_account_only() -> None:
+def test_only_lambda_for_this_account_assumes_the_functions_role() -> None:
     trust = document(platform().properties("TriggerRole")["AssumeRolePolicyDocument"])
     [statement] = trust["Statement"]
     assert statement["Principal"] == {"Service": "lambda.amazonaws.com"}
@@ -401,7 +405,7 @@ def test_a_project_is_made_with_the_launch_role_and_not_with_the_person_s_rights
     assert constraint["PortfolioId"] == made.properties("ProductInPortfolio")["PortfolioId"]
 
 
-def test_service_catalog_and_cloudformation_take_the_launch_role() -> None:
+def test_service_catalog_and_cloudformation_assume_the_launch_role() -> None:
     trust = document(platform().properties("LaunchRole")["AssumeRolePolicyDocument"])
     services = {item["Principal"]["Service"] for item in trust["Statement"]}
     assert services == {"servicecatalog.amazonaws.com", "cloudformation.amazonaws.com"}
@@ -460,7 +464,7 @@ HANDLERS = {
 }
 
 
-def test_the_launch_role_may_what_every_resource_of_a_project_takes() -> None:
+def test_the_launch_role_may_do_what_every_resource_of_a_project_requires() -> None:
     assert set(HANDLERS) == {item["Type"] for item in template("project").resources.values()}
     for limit in (BOUNDARY, GITHUB_BOUNDARY):
         context = {**TAGGED, **ASKED, "iam:PermissionsBoundary": limit}
@@ -582,14 +586,14 @@ def test_a_boundary_fits_into_a_managed_policy_with_room_for_keys_and_data(logic
     assert length(policy) + 10 * arns <= 6144
 
 
-def test_a_boundary_grants_nothing_to_whom_it_does_not_know() -> None:
+def test_a_boundary_grants_nothing_to_a_role_without_a_project() -> None:
     [limit] = full_platform().policies("GitHubBoundary")
     nobody = Identity(role("nobody"), (EVERYTHING,), limit)
     assert not nobody.may("s3:GetObject", f"{BUCKET_ARN}/churn/data/x.csv")
     assert not nobody.may("sagemaker:StartPipelineExecution", sagemaker("pipeline/churn"))
 
 
-def test_names_in_iam_tell_the_regions_apart() -> None:
+def test_names_in_iam_differ_between_regions() -> None:
     made = full_platform()
     for logical in made.resources:
         if made.kind(logical) in ("AWS::IAM::Role", "AWS::IAM::ManagedPolicy"):
@@ -613,14 +617,14 @@ def test_the_stack_says_which_version_wrote_it() -> None:
     assert platform().outputs()["TemplateVersion"] == "0.1.0"
 
 
-def test_resources_are_what_aws_takes() -> None:
+def test_resources_are_what_aws_accepts() -> None:
     made = full_platform()
     for logical in made.resources:
         assert not list(schemas.violations(made.kind(logical), made.properties(logical))), logical
 
 
 @pytest.mark.parametrize("name", ["platform", "project"])
-def test_every_parameter_is_described_labelled_bounded_and_in_one_group(name: str) -> None:
+def test_every_parameter_is_described_labeled_bounded_and_in_one_group(name: str) -> None:
     found = template(name)
     form = found.metadata["AWS::CloudFormation::Interface"]
     grouped = [one for group in form["ParameterGroups"] for one in group["Parameters"]]

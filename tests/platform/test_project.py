@@ -45,7 +45,7 @@ def test_a_project_has_two_roles_a_registry_and_a_repository() -> None:
     assert project().resources == ALWAYS
 
 
-def test_a_thousand_projects_take_nothing_that_an_account_has_few_of() -> None:
+def test_a_thousand_projects_stay_within_the_quotas_of_an_account() -> None:
     kinds = sorted(item["Type"] for item in template("project").resources.values())
     assert kinds == [
         "AWS::IAM::AccessKey",
@@ -73,7 +73,7 @@ def test_the_registry_is_named_like_the_project() -> None:
     assert project().properties("ModelPackageGroup")["ModelPackageGroupName"] == "churn"
 
 
-def test_a_registry_that_is_there_is_left_alone() -> None:
+def test_an_existing_registry_is_left_alone() -> None:
     made = project(Registry="existing")
     assert made.resources == ALWAYS - {"ModelPackageGroup"}
     assert made.outputs()["ModelPackageGroupName"] == "churn"
@@ -168,7 +168,9 @@ PLACES = ["ref:refs/heads/main", "environment:staging", "environment:production"
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("subject", SUBJECTS)
-def test_workflows_of_main_and_of_the_environments_take_the_role(subject: str, place: str) -> None:
+def test_workflows_on_main_and_in_the_environments_assume_the_role(
+    subject: str, place: str
+) -> None:
     assert trusts(f"{subject}:{place}")
     assert trusts(f"{subject}:{place}", GitHubSubject=subject)
 
@@ -205,21 +207,21 @@ def test_nothing_else_of_the_repository_does(repository: str, subject: str) -> N
         "repo:my-org@1/churn-model-eu@2:ref:refs/heads/main",
     ],
 )
-def test_no_other_repository_takes_the_role(subject: str) -> None:
+def test_no_other_repository_assumes_the_role(subject: str) -> None:
     assert not trusts(subject)
     assert not trusts(subject, GitHubSubject=SUBJECT)
 
 
-def test_who_takes_over_the_repository_s_name_does_not_get_the_role() -> None:
+def test_taking_over_the_repositorys_name_does_not_give_the_role() -> None:
     for stranger in ("repo:my-org@999/churn-model@888", "repo:my-org/churn-model"):
         assert not trusts(f"{stranger}:ref:refs/heads/main", GitHubSubject=SUBJECT)
 
 
-def test_a_token_for_somebody_else_is_not_taken() -> None:
+def test_a_token_for_someone_else_is_not_accepted() -> None:
     assert not trusts(f"{SUBJECT}:ref:refs/heads/main", audience="https://github.com/my-org")
 
 
-def test_a_server_of_ones_own_signs_in_with_a_key() -> None:
+def test_github_enterprise_server_signs_in_with_a_key() -> None:
     with pytest.raises(ApiError, match="iam-user"):
         project(GitHost="git.example.com")
     assert project(GitHost="git.example.com", SignIn="iam-user").resources >= KEYED
@@ -230,14 +232,14 @@ def test_sessions_last_an_hour() -> None:
         assert project().properties(logical)["MaxSessionDuration"] == 3600
 
 
-def test_only_sagemaker_on_behalf_of_this_account_takes_the_pipeline_s_role() -> None:
+def test_only_sagemaker_acting_for_this_account_assumes_the_pipelines_role() -> None:
     trust = document(project().properties("PipelineRole")["AssumeRolePolicyDocument"])
     [statement] = trust["Statement"]
     assert statement["Principal"] == {"Service": "sagemaker.amazonaws.com"}
     assert statement["Condition"]["StringEquals"] == {"aws:SourceAccount": ACCOUNT}
 
 
-def test_every_role_has_its_boundary_and_the_tag_that_the_boundary_goes_by() -> None:
+def test_every_role_has_its_boundary_and_the_tag_that_the_boundary_relies_on() -> None:
     made = project(SignIn="iam-user")
     limits = {
         "PipelineRole": BOUNDARY,
@@ -282,7 +284,7 @@ def test_a_key_opens_the_role_and_nothing_else() -> None:
     assert listed(only["Action"]) == ["sts:AssumeRole"]
 
 
-def test_the_key_is_kept_in_secrets_manager_and_told_nowhere() -> None:
+def test_the_key_is_kept_in_secrets_manager_and_shown_nowhere() -> None:
     made = project(SignIn="iam-user")
     assert "made-by-iam" in made.properties("GitHubUserSecret")["SecretString"]
     assert "mlops secret rotate" in made.properties("GitHubUserSecret")["Description"]
@@ -348,7 +350,7 @@ def test_the_template_can_be_sent_inline() -> None:
     assert (FOLDER / "project.yml").stat().st_size <= INLINE_LIMIT
 
 
-def test_resources_are_what_aws_takes() -> None:
+def test_resources_are_what_aws_accepts() -> None:
     for made in (full_project("churn"), project(SignIn="iam-user")):
         for logical in made.resources:
             assert not list(schemas.violations(made.kind(logical), made.properties(logical)))

@@ -303,7 +303,7 @@ def test_whatever_comes_as_an_event_starts_nothing_and_breaks_nothing(
 
 
 @pytest.mark.parametrize("commit", [f"{COMMIT}-dirty", "unknown", "main"])
-def test_a_version_whose_commit_nobody_can_check_out_is_an_error(
+def test_a_version_whose_commit_cannot_be_checked_out_is_an_error(
     trigger: Any, register: Callable[..., str], commit: str
 ) -> None:
     with pytest.raises(trigger.TriggerError, match="cannot be checked out"):
@@ -329,7 +329,7 @@ def test_an_error_of_github_is_raised_told_without_the_token_and_can_be_retried(
     assert CANARY not in "".join(capsys.readouterr())
 
 
-def test_what_failed_is_told_with_project_and_version(
+def test_a_failure_is_reported_with_project_and_version(
     trigger: Any,
     register: Callable[..., str],
     github: GitHub,
@@ -367,7 +367,7 @@ def test_a_started_deployment_is_not_started_again_because_of_its_answer(
     assert len(github.requests) == 1
 
 
-def test_a_started_deployment_whose_claim_cannot_be_kept_is_no_failure(
+def test_a_started_deployment_whose_claim_cannot_be_kept_is_not_a_failure(
     trigger: Any,
     register: Callable[..., str],
     github: GitHub,
@@ -473,7 +473,7 @@ def test_a_renamed_repository_is_followed_on_the_same_server(
     assert github.requests[1][0] == "/repositories/1/dispatches"
 
 
-def test_a_server_that_sends_a_byte_now_and_then_is_not_listened_to_for_ever(
+def test_a_server_that_trickles_bytes_is_given_up_on(
     trigger: Any, github: GitHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended = threading.Event()

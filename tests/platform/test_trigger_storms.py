@@ -74,7 +74,7 @@ WEATHER = st.sampled_from(WEATHERS)
 SCRIPT = st.lists(WEATHER, max_size=3)
 INDEX = st.integers(0, 11)
 GROUP = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:model-package/churn"
-# What looks like the ARN of a version here, and is none.
+# Looks like the ARN of a version here, but is not one.
 NO_ARNS = (
     f"{GROUP}/", f"{GROUP}/0", f"{GROUP}/01", f"{GROUP}/1/2", f"{GROUP}-/1", f"{GROUP}/1\n",
     f" {GROUP}/1", f"{GROUP}/\u0661", f"{GROUP}/{'9' * 10}", f"{GROUP}/999999999", f"{GROUP}/1\0",
@@ -211,7 +211,7 @@ SIGN_INS = [("token", "churn"), ("app", "churn"), ("token", "fraud")]
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("signs_in", "group"), SIGN_INS, ids=["token", "app", "jenkins"])
-def test_after_any_weather_lambdas_own_attempts_start_what_has_not_begun(
+def test_after_any_fault_lambdas_own_attempts_start_what_has_not_started(
     storm: Callable[..., World], signs_in: str, group: str
 ) -> None:
     limited = Weather("status", False, 429, "8", late=7)
@@ -224,7 +224,7 @@ def test_after_any_weather_lambdas_own_attempts_start_what_has_not_begun(
         assert not world.letters
         world.settle()
         assert not world.wrong and not world.letters, (before, weather, world.wrong)
-        # More than one only where GitHub had begun it and did not say so, or somebody asked.
+        # More than one only if GitHub started it without saying so, or someone asked.
         lost = sum(not dispatch.told for dispatch in world.dispatches)
         asked = {"replay", "Approved", "edit"} & {weather.text}
         assert lost <= weather.acts, (before, weather)
@@ -263,7 +263,9 @@ def test_a_change_of_an_approved_version_starts_nothing_by_itself(
 
 
 @pytest.mark.parametrize("run", ["acme/churn/actions/runs/7", "acme/other/actions/runs/7", "x"])
-def test_only_a_run_of_the_own_repository_is_told(storm: Callable[..., World], run: str) -> None:
+def test_only_a_run_in_the_projects_repository_is_returned(
+    storm: Callable[..., World], run: str
+) -> None:
     world, address = storm(), f"https://github.com/{run}"
     world.register("churn", "Approved")
     text = json.dumps({"html_url": address})
@@ -304,7 +306,7 @@ def play(
 
 @pytest.mark.slow
 @storms(40)
-def test_whatever_happens_each_approval_starts_once_or_somebody_is_told(
+def test_whatever_happens_each_approval_starts_once_or_someone_is_notified(
     storm: Callable[..., World], signs_in: str, approved: list[str], steps: list[tuple[Any, ...]]
 ) -> None:
     play(storm, signs_in, approved, steps)

@@ -230,7 +230,7 @@ def test_what_is_in_use_cannot_be_deleted(shop: Shop) -> None:
     assert shop.catalog.list_portfolios()["PortfolioDetails"] == []
 
 
-def test_what_the_catalog_does_not_take_is_refused(shop: Shop) -> None:
+def test_what_the_catalog_does_not_accept_is_refused(shop: Shop) -> None:
     with pytest.raises(ClientError, match="Invalid templateBody"):
         shop.catalog.create_provisioning_artifact(
             ProductId=shop.product, Parameters=shop.version("x", BROKEN)

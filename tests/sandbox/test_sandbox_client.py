@@ -297,7 +297,7 @@ def test_a_stale_record_of_another_process_is_not_trusted(root: Path) -> None:
 
 
 @pytest.mark.parametrize("record", ["5", "null", "[]", "{", '{"port": "x", "token": 1}'])
-def test_a_record_that_makes_no_sense_counts_as_none(root: Path, record: str) -> None:
+def test_a_malformed_record_counts_as_none(root: Path, record: str) -> None:
     (root / ".sandbox").mkdir(parents=True)
     (root / ".sandbox" / "server.json").write_text(record)
     assert sandbox.status(root) is None

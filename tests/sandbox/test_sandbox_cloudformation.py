@@ -30,7 +30,7 @@ from sm_mlops.sandbox.cloudformation.providers import PROVIDERS
 pytestmark = pytest.mark.slow
 
 QUEUE = resource("SQS::Queue")
-# SQS takes names of up to 80 characters: the schema knows no limit, the service does.
+# SQS takes names of up to 80 characters: the schema has no limit, but the service does.
 BROKEN = resource("SQS::Queue", QueueName="x" * 90)
 GATED = resource("KMS::Key")
 
@@ -320,7 +320,7 @@ def test_a_failed_update_brings_everything_back(aws: Deployer) -> None:
     )
 
 
-def test_nothing_to_change_is_said_so(aws: Deployer) -> None:
+def test_nothing_to_change_is_reported_as_such(aws: Deployer) -> None:
     template = {"Resources": {"One": secret("x")}}
     name = aws.deploy(template)
     assert refused(aws.update, name, template) == (
@@ -387,7 +387,7 @@ def stuck(aws: Deployer, gate: threading.Event) -> tuple[str, str]:
     return name, group
 
 
-def test_a_rollback_that_failed_goes_on_when_the_cause_is_gone(
+def test_a_failed_rollback_continues_once_the_cause_is_fixed(
     aws: Deployer, stuck: tuple[str, str]
 ) -> None:
     name, group = stuck
@@ -508,7 +508,7 @@ def test_outputs_alone_are_a_change(aws: Deployer) -> None:
 # Deleting.
 
 
-def test_a_stack_is_deleted_dependents_first(aws: Deployer) -> None:
+def test_a_stack_is_deleted_with_dependents_first(aws: Deployer) -> None:
     name = aws.deploy({"Resources": {"First": QUEUE, "Second": secret({"Ref": "First"})}})
     begun = len(aws.events(name))
     stack = aws.delete(name)
@@ -545,7 +545,7 @@ def test_deletion_policies_keep_resources(aws: Deployer) -> None:
     assert refused(aws.secret, ids["Gone"])[0] == "ResourceNotFoundException"
 
 
-def test_what_is_gone_already_does_not_stop_a_deletion(aws: Deployer) -> None:
+def test_resources_already_gone_do_not_stop_a_deletion(aws: Deployer) -> None:
     name = aws.deploy({"Resources": {"Group": resource("Logs::LogGroup"), "Queue": QUEUE}})
     ids = aws.physical(name)
     aws.logs.delete_log_group(logGroupName=ids["Group"])

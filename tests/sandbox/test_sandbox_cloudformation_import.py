@@ -58,7 +58,7 @@ def bring(aws: Deployer, name: str, bucket: str, **properties: Any) -> dict[str,
     return aws.settled(name)
 
 
-def test_a_bucket_becomes_a_new_stack_s_with_what_is_in_it(aws: Deployer, bucket: str) -> None:
+def test_a_bucket_is_imported_into_a_new_stack_with_its_objects(aws: Deployer, bucket: str) -> None:
     name = new_name()
     assert bring(aws, name, bucket)["StackStatus"] == "IMPORT_COMPLETE"
     assert aws.physical(name) == {"Bucket": bucket}
@@ -89,7 +89,7 @@ def test_an_import_changes_nothing_of_the_bucket_and_the_next_update_does(
     assert "Status" not in aws.s3.get_bucket_versioning(Bucket=other)
 
 
-def test_an_imported_bucket_goes_with_the_stack(aws: Deployer, bucket: str) -> None:
+def test_an_imported_bucket_is_deleted_with_the_stack(aws: Deployer, bucket: str) -> None:
     name = new_name()
     bring(aws, name, bucket)
     aws.s3.delete_object(Bucket=bucket, Key="kept")
@@ -98,7 +98,7 @@ def test_an_imported_bucket_goes_with_the_stack(aws: Deployer, bucket: str) -> N
         aws.s3.head_bucket(Bucket=bucket)
 
 
-def test_a_bucket_that_is_not_there_leaves_the_stack_as_it_was(aws: Deployer, bucket: str) -> None:
+def test_a_missing_bucket_leaves_the_stack_unchanged(aws: Deployer, bucket: str) -> None:
     name, absent = new_name(), f"absent-{uuid.uuid4().hex[:8]}"
     assert bring(aws, name, absent)["StackStatus"] == "IMPORT_ROLLBACK_COMPLETE"
     assert aws.physical(name) == {}

@@ -107,7 +107,7 @@ def test_an_update_that_was_interrupted_is_rolled_back(tmp_path: Path, slow: Non
         assert found[0]["retentionInDays"] == 7
 
 
-def test_what_a_killed_sandbox_may_have_begun_is_found_again(tmp_path: Path, slow: None) -> None:
+def test_what_a_killed_sandbox_may_have_started_is_found_again(tmp_path: Path, slow: None) -> None:
     kinds = {
         "Queue": resource("SQS::Queue"),
         "Policy": resource("IAM::ManagedPolicy", PolicyDocument=ALLOW),
@@ -171,7 +171,7 @@ def test_the_server_stays_while_a_stack_is_changed(tmp_path: Path, slow: None) -
     kill_soon(server)
 
 
-def test_a_killed_sandbox_takes_its_stacks_up_again(tmp_path: Path) -> None:
+def test_a_killed_sandbox_resumes_its_stacks(tmp_path: Path) -> None:
     running = sandbox.start(tmp_path, "eu-west-1")
     aws, hosting = Deployer(running.url), Hosting(running.url).prepare()
     slow, name = "import time\ntime.sleep(3)\n" + MODEL, new_name()
@@ -347,7 +347,7 @@ def test_the_endpoint_of_a_stage_is_deployed_answers_and_is_deleted(
     assert aws.delete("churn-staging")["StackStatus"] == "DELETE_COMPLETE"
 
 
-def test_a_parameter_that_is_used_nowhere_changes_nothing(aws: Deployer) -> None:
+def test_an_unused_parameter_changes_nothing(aws: Deployer) -> None:
     template = {
         "Parameters": {"Unused": {"Type": "String", "Default": "a"}},
         "Resources": {"One": secret("x")},

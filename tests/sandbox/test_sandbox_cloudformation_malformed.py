@@ -1,4 +1,4 @@
-"""What is no template, or no request, is refused in one line: never a defect's answer."""
+"""A malformed template or request is refused in one line, never with an internal error."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_a_defect_is_answered_in_the_words_of_the_protocol(
 
 @pytest.mark.parametrize("service", ["cloudformation", "sagemaker"])
 @pytest.mark.parametrize(("length", "body"), [("2", b"\xff{"), ("-5", b""), ("abc", b"")])
-def test_what_is_no_request_is_answered_as_the_caller_s_mistake(
+def test_a_malformed_request_is_answered_as_the_callers_mistake(
     server: Server, service: str, length: str, body: bytes
 ) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
@@ -165,6 +165,6 @@ def test_what_is_no_request_is_answered_as_the_caller_s_mistake(
 
 
 @pytest.mark.parametrize("logical", ["Ref", "Condition"])
-def test_a_resource_may_be_called_like_a_function(aws: Deployer, logical: str) -> None:
+def test_a_resource_may_have_the_name_of_a_function(aws: Deployer, logical: str) -> None:
     body = {"Resources": {logical: resource("SQS::Queue"), "Other": resource("SQS::Queue")}}
     assert aws.stack(aws.deploy(body, new_name()))["StackStatus"] == "CREATE_COMPLETE"

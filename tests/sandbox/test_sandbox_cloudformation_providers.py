@@ -158,7 +158,7 @@ def test_a_resource_is_changed_in_place_brought_back_and_deleted(aws: Deployer, 
     assert stack["StackStatus"] == "DELETE_COMPLETE", aws.reasons(name, "DELETE_FAILED")
 
 
-def test_resources_that_belong_to_others(aws: Deployer) -> None:
+def test_resources_that_belong_to_other_resources_are_created(aws: Deployer) -> None:
     bucket = new_name()
 
     def template(key: str) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def test_a_definition_is_refused_with_its_reason(steps: list[dict[str, Any]], me
     assert message in refused(document(steps))
 
 
-def test_text_that_is_no_definition_is_refused() -> None:
+def test_text_that_is_not_a_definition_is_refused() -> None:
     assert "Unable to parse pipeline definition" in refused("{")
     assert "version '1'" in refused('{"Version": "1", "Steps": []}')
 

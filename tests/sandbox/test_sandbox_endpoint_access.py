@@ -34,7 +34,7 @@ def aws(server: Server) -> Hosting:
 
 @pytest.fixture(scope="module")
 def abroad(server: Server, aws: Hosting) -> Hosting:
-    """The other account, through a role of it, with an execution role of its own."""
+    """The other account, through a role in it, with its own execution role."""
     arn = f"arn:aws:iam::{OTHER}:role/OrganizationAccountAccessRole"
     session = aws.client("sts").assume_role(RoleArn=arn, RoleSessionName="deploy")["Credentials"]
     other = Hosting.of(server.url, session)
@@ -60,7 +60,7 @@ def statement(actions: list[str], resources: list[str], who: str = ROOT) -> str:
 
 
 def allow_role(abroad: Hosting) -> None:
-    """Give the foreign execution role what it needs of its own account."""
+    """Give the foreign execution role what it needs in its own account."""
     abroad.iam.put_role_policy(
         RoleName="hosting",
         PolicyName="read",
@@ -128,7 +128,7 @@ def test_a_version_is_used_abroad_where_group_bucket_and_role_allow_it(
         aws.log(name)
 
 
-def test_lists_show_the_own_account_only(aws: Hosting, abroad: Hosting) -> None:
+def test_lists_show_only_the_callers_account(aws: Hosting, abroad: Hosting) -> None:
     aws.package()
     assert abroad.sagemaker.list_model_package_groups()["ModelPackageGroupSummaryList"] == []
     assert not {m["ModelArn"] for m in aws.sagemaker.list_models()["Models"]} & {
@@ -146,7 +146,7 @@ def test_lists_show_the_own_account_only(aws: Hosting, abroad: Hosting) -> None:
         ("arn:aws:iam::123456789012:role/denied", "Could not access model data"),
     ],
 )
-def test_the_execution_role_must_exist_trust_sagemaker_and_may_read(
+def test_the_execution_role_must_exist_trust_sagemaker_and_be_able_to_read(
     aws: Hosting, role: str, message: str
 ) -> None:
     trust = json.dumps(TRUST).replace("sagemaker.", "lambda.")

@@ -1,4 +1,4 @@
-"""Endpoints of the sandbox: models run in processes of their own and answer as SageMaker does."""
+"""Endpoints of the sandbox: models run in separate processes and answer as SageMaker does."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def transform_fn(model, body, content_type, accept, context):
     ("member", "header"),
     [("TargetVariant", "Target-Variant"), ("CustomAttributes", "Custom-Attributes")],
 )
-def test_what_invocations_cannot_say_here_is_refused_by_name(
+def test_unsupported_invocations_are_refused_by_name(
     aws: Hosting, ready: str, member: str, header: str
 ) -> None:
     words = f"does not implement invocations with X-Amzn-SageMaker-{header}"
@@ -253,7 +253,9 @@ def test_a_model_that_does_not_load_fails_in_the_words_of_aws(aws: Hosting) -> N
     ("content", "reason"),
     [(b"no archive", "Failed to extract model data archive"), (b"", "Failed to extract")],
 )
-def test_model_data_that_is_no_archive_is_named(aws: Hosting, content: bytes, reason: str) -> None:
+def test_model_data_that_is_not_an_archive_is_named(
+    aws: Hosting, content: bytes, reason: str
+) -> None:
     url = aws.put("models/odd.tar.gz", content)
     model = aws.model(aws.package_of(url))
     name = aws.deploy(aws.config(variant(model)), expect="Failed")
@@ -446,9 +448,7 @@ def test_models_need_data_and_a_version(aws: Hosting) -> None:
         aws.sagemaker.create_model(ModelName="none", ExecutionRoleArn=ROLE)
 
 
-def test_what_models_and_endpoints_cannot_be_here_is_refused_by_name(
-    aws: Hosting, ready: str
-) -> None:
+def test_unsupported_models_and_endpoints_are_refused_by_name(aws: Hosting, ready: str) -> None:
     container = {"Image": IMAGE, "ModelDataUrl": aws.archive()}
     for call, message in (
         (lambda: aws.model(PrimaryContainer=container), "sagemaker:CreateModel with Image"),
@@ -580,7 +580,7 @@ def test_data_capture_writes_what_was_asked_and_answered(aws: Hosting) -> None:
         ("InferenceId", "a" * 65),
     ],
 )
-def test_headers_that_the_service_does_not_take_are_refused(
+def test_headers_that_the_service_does_not_accept_are_refused(
     aws: Hosting, ready: str, member: str, value: str
 ) -> None:
     with pytest.raises(ClientError, match=r"ValidationError.*failed to satisfy constraint"):
@@ -595,7 +595,7 @@ def test_an_endpoint_has_fifty_tags_at_most(aws: Hosting, ready: str) -> None:
             aws.sagemaker.add_tags(ResourceArn=arn, Tags=some)
 
 
-def test_a_model_that_ends_at_once_leaves_a_line_in_the_log(aws: Hosting) -> None:
+def test_a_model_that_exits_at_once_leaves_a_line_in_the_log(aws: Hosting) -> None:
     name = aws.deploy(aws.named("gone", "import os\nos._exit(0)\n"), expect="Failed")
     assert aws.log(name) == ["[sandbox] the process ended before it answered /ping"]
 
@@ -630,7 +630,7 @@ def test_endpoints_outlive_the_sandbox_and_start_when_asked(tmp_path: Path) -> N
     assert gone(new)
 
 
-def test_a_deployment_cut_short_is_taken_up_again(tmp_path: Path) -> None:
+def test_an_interrupted_deployment_is_resumed(tmp_path: Path) -> None:
     with Server(tmp_path, REGION) as server:
         aws = hosting(server)
         name = aws.deploy(aws.named("before"))
@@ -650,7 +650,7 @@ def test_a_deployment_cut_short_is_taken_up_again(tmp_path: Path) -> None:
     assert len(folders) == 2
 
 
-def test_what_a_deployment_taken_up_again_unpacks_is_not_cleared_away(
+def test_what_a_resumed_deployment_unpacks_is_not_cleaned_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Server(tmp_path, REGION) as server:

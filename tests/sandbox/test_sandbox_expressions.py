@@ -76,7 +76,7 @@ def test_what_cannot_be_resolved_says_why(expression: dict[str, Any], message: s
         resolve(expression, SCOPE)
 
 
-def test_a_result_takes_the_type_that_stands_in_the_request() -> None:
+def test_a_result_has_the_type_named_in_the_request() -> None:
     request = {
         "HyperParameters": {"rounds": {"Get": "Parameters.Rounds"}},
         "ResourceConfig": {"InstanceCount": {"Get": "Parameters.Rounds"}},

@@ -69,7 +69,7 @@ def test_a_function_has_the_runtime_and_its_own_files_only(aws: Wired) -> None:
     assert answer["modules"] == ["boto3", "botocore", "urllib3"]
 
 
-def test_a_layer_adds_what_it_holds(aws: Wired) -> None:
+def test_a_layer_adds_its_contents(aws: Wired) -> None:
     layer = aws.functions.publish_layer_version(
         LayerName="words",
         Content={"ZipFile": archive(**{"python/greeting.py": "WORD = 'from the layer'"})},
@@ -82,7 +82,7 @@ def test_a_layer_adds_what_it_holds(aws: Wired) -> None:
 ARM = "\x7fELF\x02\x01" + "\0" * 12 + "\xb7\0"
 
 
-def test_compiled_packages_of_a_layer_for_another_machine_are_replaced_and_said_to_be(
+def test_compiled_packages_of_a_layer_for_another_machine_are_replaced_and_reported(
     aws: Wired,
 ) -> None:
     files = {
@@ -160,7 +160,7 @@ def test_a_failure_has_the_runtimes_type_and_words(aws: Wired, case: str) -> Non
     assert message in aws.log(name)
 
 
-def test_a_function_that_takes_too_long_is_ended(aws: Wired) -> None:
+def test_a_function_that_takes_too_long_is_stopped(aws: Wired) -> None:
     aws.function("slow", "import time\ndef handler(e, c):\n    time.sleep(30)", Timeout=1)
     answer, raw = aws.call("slow")
     assert raw["FunctionError"] == "Unhandled"
@@ -237,7 +237,7 @@ def test_what_no_function_of_ours_has_is_refused_by_name(aws: Wired, case: str) 
         aws.functions.create_function(**given)
 
 
-def test_an_absent_function_is_said_to_be_absent(aws: Wired) -> None:
+def test_a_missing_function_is_reported_as_missing(aws: Wired) -> None:
     with pytest.raises(aws.functions.exceptions.ResourceNotFoundException, match="not found"):
         aws.call("nobody")
     aws.function("json", "def handler(e, c):\n    return 1")
@@ -271,7 +271,7 @@ def tries(aws: Wired, name: str) -> list[str]:
     return [aws.s3.get_object(Bucket=BUCKET, Key=r["Key"])["Body"].read().decode() for r in rows]
 
 
-def test_an_asynchronous_failure_is_tried_twice_more_then_buried(aws: Wired) -> None:
+def test_an_asynchronous_failure_is_retried_twice_then_dead_lettered(aws: Wired) -> None:
     failed = aws.queue("failed")
     aws.function("unlucky", COUNT, Timeout=20, MemorySize=256)
     aws.functions.put_function_event_invoke_config(

@@ -1,4 +1,4 @@
-"""The sandbox's GitHub: whom it lets in, what it refuses and how, what it remembers."""
+"""The sandbox's GitHub: who it lets in, what it refuses and how, what it remembers."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def pushed(server: Standalone, ada: Visitor, tmp_path: Path) -> Visitor:
 # Who is let in.
 
 
-def test_a_token_that_is_not_known_is_refused(server: Standalone) -> None:
+def test_an_unknown_token_is_refused(server: Standalone) -> None:
     answer = Visitor(server, "ghp_wrong")("GET", "/user")
     assert answer.status_code == 401 and answer.json()["message"] == "Bad credentials"
     assert Visitor(server)("GET", "/user").json()["message"] == "Requires authentication"
@@ -379,7 +379,7 @@ def test_an_environment_has_reviewers_and_branch_rules(server: Standalone, ada: 
     assert ada("GET", "/repos/acme/churn/environments/none").status_code == 404
 
 
-def test_what_environments_cannot_be_is_refused(server: Standalone, ada: Visitor) -> None:
+def test_invalid_environments_are_refused(server: Standalone, ada: Visitor) -> None:
     where = "/repos/acme/churn/environments/production"
     eve = server.github.accounts.account("eve")["id"]
     both = {"protected_branches": True, "custom_branch_policies": True}
@@ -469,7 +469,7 @@ def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
 # Names.
 
 
-def test_a_renamed_repository_is_found_by_its_former_name(server: Standalone, ada: Visitor) -> None:
+def test_a_renamed_repository_is_found_by_its_old_name(server: Standalone, ada: Visitor) -> None:
     number = ada("GET", "/repos/acme/churn").json()["id"]
     server.github.routes.rename("acme/churn", "churn-2")
     moved = requests.get(

@@ -275,7 +275,7 @@ def test_an_address_signed_before_has_the_rights_of_who_signed_it(
 # Objects.
 
 
-def test_a_missing_object_is_told_to_those_who_may_list_only(aws: Account) -> None:
+def test_a_missing_object_is_reported_only_to_those_who_may_list(aws: Account) -> None:
     blind = aws.may("blind", allow("s3:GetObject"))
     assert error(blind.s3.get_object, Bucket=BUCKET, Key="a/none")[0] == "AccessDenied"
     condition = {"StringLike": {"s3:prefix": "a/*"}}
@@ -284,7 +284,7 @@ def test_a_missing_object_is_told_to_those_who_may_list_only(aws: Account) -> No
     assert error(seeing.s3.get_object, Bucket=BUCKET, Key="b/none")[0] == "AccessDenied"
 
 
-def test_listing_is_told_apart_by_its_prefix(aws: Account) -> None:
+def test_listing_is_distinguished_by_its_prefix(aws: Account) -> None:
     condition = {"StringLike": {"s3:prefix": "a/*"}}
     lister = aws.may("lister", allow("s3:ListBucket", Condition=condition))
     lister.s3.list_objects_v2(Bucket=BUCKET, Prefix="a/")
@@ -306,7 +306,7 @@ def test_each_object_of_a_deletion_is_asked_for(aws: Account) -> None:
     assert delete("mine/x")["Deleted"]
 
 
-def test_a_copy_takes_reading_and_writing_and_tags_take_their_own_right(aws: Account) -> None:
+def test_a_copy_needs_read_and_write_access_and_tags_need_their_own(aws: Account) -> None:
     aws.put("from/x", "x")
     writer = aws.may("writer", allow("s3:PutObject"))
     source = {"Bucket": BUCKET, "Key": "from/x"}
@@ -325,7 +325,7 @@ def test_tags_of_objects_decide(aws: Account) -> None:
     assert error(reader.s3.get_object, Bucket=BUCKET, Key="t/no")[0] == "AccessDenied"
 
 
-def test_the_policy_of_a_bucket_holds_for_everybody_and_tls_counts_as_used(aws: Account) -> None:
+def test_the_policy_of_a_bucket_applies_to_everyone_and_tls_counts_as_used(aws: Account) -> None:
     bucket = "policied"
     where = {"LocationConstraint": REGION}
     aws.s3.create_bucket(Bucket=bucket, CreateBucketConfiguration=where)
@@ -350,7 +350,7 @@ def test_the_policy_of_a_bucket_holds_for_everybody_and_tls_counts_as_used(aws: 
 # What is passed on, and what is tagged.
 
 
-def test_a_role_is_passed_to_a_service_only_by_whom_may(aws: Account) -> None:
+def test_a_role_is_passed_to_a_service_only_by_those_who_may(aws: Account) -> None:
     target = aws.role_for("passed")
     maker = aws.may(
         "maker",
@@ -374,7 +374,7 @@ def test_a_role_is_passed_to_a_service_only_by_whom_may(aws: Account) -> None:
     assert "iam:PassRole" in words
 
 
-def test_tags_on_what_is_made_take_a_right_that_may_end_there(aws: Account) -> None:
+def test_tags_at_creation_need_a_permission_that_may_cover_only_creation(aws: Account) -> None:
     condition = {"StringEquals": {"sagemaker:TaggingAction": "CreateModelPackageGroup"}}
     tags = [{"Key": "project", "Value": "churn"}]
     request = {"ModelPackageGroupName": "tagged", "Tags": tags}
@@ -436,7 +436,7 @@ def test_a_boundary_must_be_on_the_role_that_is_changed(aws: Account) -> None:
     )
 
 
-def test_a_key_is_used_by_whom_its_policy_and_his_own_allow(aws: Account) -> None:
+def test_a_key_is_used_only_by_those_its_policy_and_their_own_allow(aws: Account) -> None:
     kms = aws.client("kms")
     alone = {"Effect": "Allow", "Principal": {"AWS": f"{HERE}:role/keeper"}, "Action": "kms:*",
              "Resource": "*"}  # fmt: skip
@@ -458,7 +458,7 @@ def test_a_key_is_used_by_whom_its_policy_and_his_own_allow(aws: Account) -> Non
 # Taking roles.
 
 
-def test_a_role_is_taken_by_whom_it_trusts_and_who_may(aws: Account, poor: Account) -> None:
+def test_a_role_is_assumed_only_by_those_it_trusts_and_who_may(aws: Account, poor: Account) -> None:
     def role(name: str, trust: dict[str, Any]) -> str:
         made = aws.iam.create_role(RoleName=name, AssumeRolePolicyDocument=policy(trust))
         return str(made["Role"]["Arn"])
@@ -510,7 +510,7 @@ def test_an_external_id_must_fit_and_a_session_policy_is_refused_by_name(aws: Ac
     )
 
 
-def test_the_administrator_opens_other_accounts_by_the_role_of_the_organisation(
+def test_the_administrator_enters_other_accounts_with_the_organizations_role(
     aws: Account, poor: Account
 ) -> None:
     arn = "arn:aws:iam::210987654321:role/OrganizationAccountAccessRole"
@@ -522,7 +522,7 @@ def test_the_administrator_opens_other_accounts_by_the_role_of_the_organisation(
     assert error(there.s3.get_object, Bucket=BUCKET, Key="x")[0] == "AccessDenied"
 
 
-def test_a_user_has_his_policies_within_his_boundary_and_his_key_can_be_taken_away(
+def test_a_users_policies_stay_within_the_boundary_and_the_key_can_be_revoked(
     aws: Account,
 ) -> None:
     limit = aws.iam.create_policy(PolicyName="user-limit", PolicyDocument=policy(allow("s3:*")))
@@ -603,7 +603,7 @@ def test_a_job_signs_in_as_the_role_that_trusts_its_repository(
             sign_in(repository, role_arn=github, **more)
 
 
-def test_a_token_that_github_has_not_made_or_that_has_ended_is_refused(
+def test_a_token_that_github_did_not_create_or_that_expired_is_refused(
     server: Server, aws: Account, github: str
 ) -> None:
     sts = aws.client("sts")
@@ -818,7 +818,7 @@ def test_actions_and_resources_go_together_as_aws_says(service: str) -> None:
             if check.action.partition(":")[0] != about.prefix:
                 continue
             takes = formats(check.action)
-            assert takes is not None, f"{check.action} is no action"
+            assert takes is not None, f"{check.action} is not an action"
             if check.resource != "*":
                 assert any(_overlap(check.resource, one) for one in takes), check
 

@@ -203,7 +203,7 @@ def test_policies_are_weighed_together(
     assert expected.replace("X", "s3:GetObject") in words
 
 
-def test_a_user_that_a_policy_names_is_beyond_his_boundary_and_a_role_is_not() -> None:
+def test_a_user_named_in_a_policy_escapes_the_boundary_and_a_role_does_not() -> None:
     def allowed(kind: str, arn: str) -> bool:
         who = Identity(kind, arn, arn, "123456789012", (), WRITE)
         facts = base_facts(who, "eu-west-1")
@@ -212,7 +212,7 @@ def test_a_user_that_a_policy_names_is_beyond_his_boundary_and_a_role_is_not() -
     assert (allowed("user", USER), allowed("role", ROLE)) == (True, False)
 
 
-def test_what_is_dear_to_find_out_is_asked_once_and_only_when_needed() -> None:
+def test_expensive_questions_are_asked_once_and_only_when_needed() -> None:
     asked = []
 
     def look() -> str:

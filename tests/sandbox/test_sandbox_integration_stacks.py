@@ -45,7 +45,7 @@ def get(name: str, attribute: str = "Arn") -> dict[str, Any]:
 
 
 def trigger(code: str, word: str) -> dict[str, Any]:
-    """Return a template with all that lies between an approval and a function."""
+    """Return a template with everything between an approval and a function."""
     return {
         "Resources": {
             "Dead": resource("SQS::Queue"),

@@ -164,7 +164,7 @@ sys.exit(2)
     assert "and this too\n" in log
 
 
-def test_a_job_ended_by_a_signal_says_so(aws: World) -> None:
+def test_a_job_killed_by_a_signal_says_so(aws: World) -> None:
     job = aws.process(aws.processing("import os\nos.kill(os.getpid(), 9)\n"))
     assert job["FailureReason"] == (
         "AlgorithmError: the process was ended by SIGKILL, exit code: 137"
@@ -243,7 +243,7 @@ time.sleep(600)
             assert aws.read(f"{out(dict(job))}/goodbye") == b"x"
 
 
-def test_what_a_job_leaves_behind_is_ended_with_it(aws: World) -> None:
+def test_processes_that_a_job_leaves_behind_are_stopped_with_it(aws: World) -> None:
     script = """
 import pathlib, subprocess, sys
 command = [sys.executable, "-c", "import time; time.sleep(60)"]
@@ -262,7 +262,7 @@ def test_only_the_log_of_a_finished_job_stays_on_disk(aws: World, server: Server
     assert files_below(folder) == ["log.txt"]
 
 
-def test_the_log_of_one_job_is_told_apart_from_the_others(aws: World) -> None:
+def test_the_log_of_one_job_is_separate_from_the_others(aws: World) -> None:
     names = [aws.process(aws.processing(f"print({n})"))["ProcessingJobName"] for n in (1, 2)]
     for name, said in ((names[0], ["1"]), (names[1], ["2"]), ("none", [])):
         found = aws.logs.filter_log_events(
@@ -462,7 +462,7 @@ def test_what_training_does_not_support_is_refused(
         aws.train(request)
 
 
-def test_a_container_with_a_command_of_its_own_is_refused(aws: World) -> None:
+def test_a_container_with_its_own_command_is_refused(aws: World) -> None:
     request = training(aws)
     request["AlgorithmSpecification"]["ContainerEntrypoint"] = ["python3"]
     with pytest.raises(ClientError, match=r"does not support AlgorithmSpecification\.Con"):

@@ -43,6 +43,6 @@ def test_instances_are_found_by_the_names_that_aws_gives_their_limits(quotas: An
 
 
 @pytest.mark.parametrize(("service", "code"), [("ec2", "L-1"), ("sagemaker", "L-00000000")])
-def test_an_unknown_quota_is_said_to_be_unknown(quotas: Any, service: str, code: str) -> None:
+def test_an_unknown_quota_is_reported_as_unknown(quotas: Any, service: str, code: str) -> None:
     with pytest.raises(ClientError, match="NoSuchResource"):
         quotas.get_aws_default_service_quota(ServiceCode=service, QuotaCode=code)

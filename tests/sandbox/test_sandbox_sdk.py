@@ -14,7 +14,7 @@ from sm_mlops import sandbox
 
 pytestmark = pytest.mark.slow
 
-# In a process of its own: the SDK makes clients when it is imported, from the environment.
+# In its own process: the SDK makes clients when it is imported, from the environment.
 SCRIPT = f"""
 from sagemaker.core.processing import Processor
 from sagemaker.core.shapes import ProcessingInput, ProcessingS3Input

@@ -340,7 +340,7 @@ def test_a_group_counts_its_versions_again_after_a_kill_between_two_writes(tmp_p
         assert answer["ModelPackageArn"].endswith(f"{GROUP}/2")
 
 
-def test_closing_stops_what_runs(tmp_path: Path) -> None:
+def test_closing_stops_running_jobs(tmp_path: Path) -> None:
     script = "import os, pathlib, sys, time\npathlib.Path(sys.argv[1]).touch()\ntime.sleep(600)\n"
     started = tmp_path / "started"
     with restart(tmp_path) as server:

@@ -64,7 +64,7 @@ def test_the_token_is_the_first_of_two_variables_and_gh(tmp_path: Path) -> None:
     assert github.sign_in({"PATH": str(tmp_path)}, "ghe.acme.com").token == "gho_ghe.acme.com"
 
 
-def test_without_a_token_the_rights_it_needs_are_listed(tmp_path: Path) -> None:
+def test_without_a_token_the_permissions_it_needs_are_listed(tmp_path: Path) -> None:
     gh = tmp_path / "gh"
     gh.write_text("#!/bin/sh\nexit 1\n")
     gh.chmod(0o755)
@@ -77,13 +77,13 @@ def test_without_a_token_the_rights_it_needs_are_listed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("token", ["ghp_1 ghp_2", "ghp_1\n-----BEGIN", "ghp_\u00e4", ""])
-def test_what_is_no_token_is_neither_sent_nor_shown(token: str) -> None:
+def test_a_malformed_token_is_neither_sent_nor_shown(token: str) -> None:
     with pytest.raises(MlopsError, match="MLOPS_TRIGGER_TOKEN: a token must be") as refused:
         GitHub(token, "MLOPS_TRIGGER_TOKEN")
     assert "ghp_" not in str(refused.value)
 
 
-def test_a_server_of_ones_own_has_its_api_below_a_path() -> None:
+def test_github_enterprise_server_has_its_api_below_a_path() -> None:
     assert github.place({}) == Place("https://api.github.com", "https://github.com")
     own = github.place({}, "ghe.acme.com")
     assert own == Place("https://ghe.acme.com/api/v3", "https://ghe.acme.com")
@@ -109,7 +109,7 @@ def test_a_fine_grained_token_has_no_scopes_to_lack(server: Standalone) -> None:
     assert hub.person.scopes is None and hub.person.login == "ada"
 
 
-def test_the_token_of_an_app_is_nobodys(server: Standalone) -> None:
+def test_the_token_of_an_app_belongs_to_no_person(server: Standalone) -> None:
     accounts = server.github.accounts
     app = accounts.add_app("acme", "bot", actions="write")
     number = accounts.install(app["id"], "acme")
@@ -129,7 +129,7 @@ def test_a_repository_has_the_name_that_github_writes(server: Standalone, hub: G
     assert hub.repository("acme/none") is None
 
 
-def test_a_renamed_repository_is_found_by_its_former_name(server: Standalone, hub: GitHub) -> None:
+def test_a_renamed_repository_is_found_by_its_old_name(server: Standalone, hub: GitHub) -> None:
     server.github.routes.rename(NAME, "Churn-2")
     found = hub.repository(NAME)
     assert found is not None and found.full_name == "acme/Churn-2"
@@ -143,7 +143,7 @@ def test_a_renamed_repository_is_found_by_its_former_name(server: Standalone, hu
         ("untold", ""),
     ],
 )
-def test_the_subject_is_what_github_tells(
+def test_the_subject_is_the_one_github_reports(
     server: Standalone, hub: GitHub, kind: str, prefix: str
 ) -> None:
     record: Any = server.github.store.get("GitHubRepository", NAME)
@@ -170,9 +170,9 @@ def test_a_server_that_knows_no_subjects_names_repositories(
 @pytest.mark.parametrize(
     ("status", "message", "headers", "also_said"),
     [
-        (401, "Bad credentials", {}, "the token of GITHUB_TOKEN is wrong, has expired"),
+        (401, "Bad credentials", {}, "the token from GITHUB_TOKEN is wrong, has expired"),
         (403, "Resource not accessible", {"X-Accepted-GitHub-Permissions": "secrets=write"},
-         "the token of GITHUB_TOKEN needs secrets=write"),
+         "the token from GITHUB_TOKEN needs secrets=write"),
         (403, "Must have admin rights", {}, "does not allow this, or you may not do it"),
         (403, "Resource protected by organization SAML enforcement",
          {"X-GitHub-SSO": "required; url=https://github.com/orgs/acme/sso?x=1"},

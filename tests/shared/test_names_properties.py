@@ -140,7 +140,7 @@ def test_every_name_that_holds_the_project_is_known_here() -> None:
 @CHECKED
 @given(PROJECTS, STAGES, OWNERS, REPOSITORIES)
 @example("w" * 32, "w" * 30, "w" * 39, "w" * 100)
-def test_aws_takes_every_name_of_every_project_and_stage(
+def test_aws_accepts_every_name_of_every_project_and_stage(
     name: str, stage: str, owner: str, repository: str
 ) -> None:
     for at, text in of_stage(name, stage) | of_project(name, owner, repository):
@@ -157,7 +157,7 @@ def test_aws_takes_every_name_of_every_project_and_stage(
 
 
 @pytest.mark.parametrize("region", sorted(SESSION.get_available_regions("sagemaker")))
-def test_aws_takes_what_the_platform_is_called_in_every_region(region: str) -> None:
+def test_aws_accepts_the_platforms_names_in_every_region(region: str) -> None:
     made = platform_case._stack(
         "platform", "sm-mlops-platform", {"TemplateVersion": "0.1.0", "AllowedOwners": "x"}, region
     )
@@ -173,7 +173,7 @@ def test_aws_takes_what_the_platform_is_called_in_every_region(region: str) -> N
     assert re.fullmatch("[a-z0-9][a-z0-9-]{1,61}[a-z0-9]", bucket)
 
 
-def test_aws_takes_the_names_that_are_everywhere_the_same() -> None:
+def test_aws_accepts_the_names_that_are_the_same_everywhere() -> None:
     assert accepts("lambda", "FunctionName", trigger.FUNCTION)
     assert accepts("sagemaker", "CfnTemplateName", sagemaker_project.TEMPLATE_NAME)
     made = platform()
@@ -232,7 +232,7 @@ def test_the_stages_that_every_repo_has_never_share_a_stack() -> None:
     assert len({*stacks}) == len(stacks)
 
 
-def test_another_projects_alarms_are_not_taken_for_what_is_left_of_a_stage() -> None:
+def test_another_projects_alarms_are_not_mistaken_for_leftovers_of_a_stage() -> None:
     """Stage `staging` of `churn`, and stage `production` of `churn-staging`."""
     alarms = [
         {"AlarmName": f"{name}-errors", "Dimensions": [{"Name": "EndpointName", "Value": name}]}
@@ -260,7 +260,7 @@ def test_another_projects_alarms_are_not_taken_for_what_is_left_of_a_stage() -> 
 @given(st.from_regex(r"[A-Za-z0-9](-*[A-Za-z0-9]){0,63}", fullmatch=True))
 @example("w" * 64)
 @example(f"a{'-' * 50}b")
-def test_the_jobs_of_any_step_have_names_that_sagemaker_takes(step: str) -> None:
+def test_the_jobs_of_any_step_have_names_that_sagemaker_accepts(step: str) -> None:
     arn = "arn:aws:sagemaker:eu-west-1:123456789012:pipeline/churn/execution/abcdefghijkl"
     this, about = SimpleNamespace(arn=arn), SimpleNamespace(name=step)
     called = [Execution._job_name(this, about) for _ in range(3)]  # type: ignore[arg-type]
@@ -294,7 +294,7 @@ APPROVALS = st.tuples(
 @CHECKED
 @given(APPROVALS, APPROVALS)
 @example(("a", "1", "11"), ("a", "11", "1"))
-def test_each_approval_has_a_claim_of_its_own_below_its_project(
+def test_each_approval_has_its_own_claim_below_its_project(
     claim: Any, one: tuple[str, str, str], other: tuple[str, str, str]
 ) -> None:
     key = claim(*one)

@@ -49,7 +49,7 @@ def test_without_a_number_the_newest_version_is_meant(versions: Aws) -> None:
     assert registry.version(versions, 1).version == 1
 
 
-def test_a_version_that_is_not_there_is_named(versions: Aws) -> None:
+def test_a_missing_version_is_named(versions: Aws) -> None:
     with pytest.raises(MlopsError, match="no version 9"):
         registry.version(versions, 9)
 
@@ -60,7 +60,7 @@ def test_an_empty_registry_says_how_to_fill_it(account: Aws) -> None:
         registry.version(account, None)
 
 
-def test_the_report_lies_beside_the_metrics(versions: Aws, tmp_path: Path) -> None:
+def test_the_report_is_beside_the_metrics(versions: Aws, tmp_path: Path) -> None:
     found = registry.version(versions, 2)
     file = tmp_path / "new folder" / "report.html"
     registry.download(versions, registry.report_of_version(versions, found), file)

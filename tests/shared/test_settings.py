@@ -85,7 +85,7 @@ def test_what_cannot_work_is_refused_in_one_line_that_names_it(
     assert "\n" not in str(refused.value)
 
 
-def test_bytes_that_are_no_text_are_refused(repo: Repo) -> None:
+def test_bytes_that_are_not_text_are_refused(repo: Repo) -> None:
     (repo.root / "mlops.yaml").write_bytes(b"data: \xff\xfe")
     with pytest.raises(SettingsError, match="not UTF-8"):
         repo.settings()
@@ -117,7 +117,7 @@ def test_arns_are_in_the_partition_of_the_region(repo: Repo, region: str, partit
     assert settings.role_arn("1" * 12) == f"arn:{partition}:iam::{'1' * 12}:role/churn-pipeline"
 
 
-def test_a_role_and_a_bucket_of_ones_own_are_used(repo: Repo) -> None:
+def test_a_given_role_and_bucket_are_used(repo: Repo) -> None:
     arn = f"arn:aws:iam::{'2' * 12}:role/team/trainer"
     settings = repo.configure(aws={"role": arn, "bucket": "ours"})
     assert (settings.role_arn("1" * 12), settings.bucket("1" * 12)) == (arn, "ours")

@@ -191,7 +191,7 @@ def test_a_key_of_a_stage_file_is_shown_in_one_line(
 
 
 @pytest.mark.parametrize("role", ["\x1e", "a b", "arn:aws:iam::1:role/x", 7, ["x"], "x" * 600])
-def test_a_role_that_can_be_none_is_refused_in_one_line(repo: Repo, role: object) -> None:
+def test_an_invalid_role_is_refused_in_one_line(repo: Repo, role: object) -> None:
     content = {**STAGE, "Role": role}
     (repo.root / "infra" / "staging.json").write_text(json.dumps(content), encoding="utf-8")
     found = repo.settings()
@@ -199,7 +199,7 @@ def test_a_role_that_can_be_none_is_refused_in_one_line(repo: Repo, role: object
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "9" * 5000, '{"Account": ' + "9" * 5000 + "}"])
-def test_a_stage_file_that_no_reader_takes_is_refused_in_one_line(repo: Repo, text: str) -> None:
+def test_a_malformed_stage_file_is_refused_in_one_line(repo: Repo, text: str) -> None:
     (repo.root / "infra" / "staging.json").write_text(text, encoding="utf-8")
     found = repo.settings()
     assert not understood(lambda: stages.load(found, "staging"), MlopsError)

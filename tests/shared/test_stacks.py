@@ -245,7 +245,7 @@ def test_looking_only_executes_nothing_and_leaves_nothing_behind(
     assert stacks.describe(driver.aws, NAME) is None
 
 
-def test_the_status_from_before_is_not_taken_for_the_end(
+def test_the_earlier_status_is_not_mistaken_for_the_end(
     driver: Driver, formation: Formation
 ) -> None:
     settle(formation, "UPDATE_COMPLETE")
@@ -315,7 +315,7 @@ def test_on_a_terminal_each_resource_is_a_line_and_a_replaced_one_is_not_called_
 
 
 @pytest.mark.parametrize("status", stacks.DEAD)
-def test_a_stack_that_never_came_to_life_is_deleted_and_created_anew(
+def test_a_stack_that_was_never_complete_is_deleted_and_created_again(
     driver: Driver, formation: Formation, status: str
 ) -> None:
     settle(formation, status)
@@ -346,7 +346,7 @@ def test_a_stack_that_cannot_be_deleted_says_why(driver: Driver, formation: Form
         driver.deploy()
 
 
-def test_an_earlier_change_set_that_was_never_run_is_no_obstacle(
+def test_an_earlier_change_set_that_was_never_executed_does_not_block(
     driver: Driver, formation: Formation
 ) -> None:
     settle(formation, "REVIEW_IN_PROGRESS")
@@ -429,7 +429,7 @@ def test_an_interruption_before_anything_began_leaves_no_change_set(
     assert stacks.describe(driver.aws, NAME) is None
 
 
-def test_a_large_template_goes_without_what_is_for_people(
+def test_a_large_template_is_sent_without_its_comments(
     driver: Driver, formation: Formation
 ) -> None:
     kept = ("Resources:\n  A:\n    Type: B\n", "    Properties: {}\n")
@@ -454,7 +454,7 @@ def test_a_template_beyond_the_quota_is_refused(driver: Driver) -> None:
         ("execute_change_set", "ChangeSetNotFound", "ChangeSet [x] does not exist"),
     ],
 )
-def test_who_comes_second_of_two_is_reported_so(
+def test_the_second_of_two_callers_is_reported_as_such(
     driver: Driver,
     formation: Formation,
     monkeypatch: pytest.MonkeyPatch,

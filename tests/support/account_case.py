@@ -1,6 +1,6 @@
 """Everything that an account, its GitHub and a repo's clone hold, for comparing two of them.
 
-What is made anew each time (identifiers, times, keys) is told by its kind alone.
+What is new each time (identifiers, times, keys) is described only by its kind.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def plain(value: Any) -> Any:
 
 
 def maybe(call: Callable[..., Any], key: str = "", **request: Any) -> Any:
-    """Return the answer, or the part under a key; None where there is none."""
+    """Return the answer, or the part under a key; None if it is missing."""
     with contextlib.suppress(ClientError):
         answer = call(**request)
         return answer.get(key) if key else answer
@@ -125,7 +125,7 @@ def _stacks(of: Client) -> Found:
         name = stack["StackName"]
         kept = ("StackStatus", "Parameters", "Tags", "Outputs", "EnableTerminationProtection")
         rows = pages(client, "list_stack_resources", "StackResourceSummaries", StackName=name)
-        # The one that was executed says nothing more; others wait for somebody.
+        # The executed one has nothing more to say; others wait for someone.
         sets = [
             row
             for row in client.list_change_sets(StackName=name)["Summaries"]
@@ -227,7 +227,7 @@ def _secrets(of: Client) -> Found:
                 "tags": shown.get("Tags"),
                 "deleted": "DeletedDate" in shown,
                 "policy": maybe(client.get_resource_policy, "ResourcePolicy", SecretId=name),
-                # A key is another each time; whether GitHub has the same one is told there.
+                # The key differs each time; whether GitHub has the same one is checked there.
                 "value": _shape(value),
             },
         )

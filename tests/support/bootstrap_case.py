@@ -66,7 +66,7 @@ class Land:
         return [self.part(kind, **options) for kind in (Platform, Connection, Project)]
 
     def act(self, **options: Any) -> list[str]:
-        """Let all parts act; return what they told."""
+        """Let all parts act; return what they reported."""
         told: list[str] = []
         plan.carry_out(self.parts(**options), told.append)
         return told
@@ -90,7 +90,7 @@ class Land:
         (edited / name).write_text(text.replace(before, after), encoding="utf-8")
 
     def again(self) -> None:
-        """Read the repo's files anew."""
+        """Read the repo's files again."""
         self.aws = self.account(self.repo)
 
     def account(self, repo: Repo) -> Aws:
@@ -104,7 +104,7 @@ class Land:
         self.calls.append(model.name)
 
     def _maybe_kill(self, model: Any, **_: Any) -> None:
-        # The service has done it, and nobody hears the answer.
+        # The service has done it, but the answer is lost.
         written = not model.name.startswith(READS)
         if written and len(self.writes) == self.kill_after:
             self.kill_after = 0

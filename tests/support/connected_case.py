@@ -1,4 +1,4 @@
-"""An account with a platform and a GitHub to deploy on, for tests of what lies between them."""
+"""An account with a platform and a GitHub to deploy on, for tests of what connects them."""
 
 from __future__ import annotations
 

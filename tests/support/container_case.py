@@ -53,7 +53,7 @@ class Container:
         return self.folder / "ml"
 
     def bring(self, path: str, files: Mapping[str, bytes | Path]) -> Path:
-        """Put files into a folder below /opt/ml as SageMaker does: nobody may change them."""
+        """Put files into a folder below /opt/ml as SageMaker does: read-only."""
         target = self.base / path
         for name, content in files.items():
             file = target / name
@@ -77,7 +77,7 @@ class Container:
         also: tuple[str, ...] = (),
         environment: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[str]:
-        """Start a process in this container, in a process group of its own, with one output stream.
+        """Start a process in this container, in its own process group, with one output stream.
 
         It finds modules in `path`, and the packages `also` besides those of the image.
         """

@@ -27,7 +27,7 @@ from sm_mlops.training.run import ensure_model_package_group
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TYPES = ["text/csv", "application/jsonlines", "application/json"]
 ROWS = [{"a": 1.0, "b": 2.0}, {"a": 0.5, "b": -1.0}]
-# Adds a, b and an offset that each version has of its own.
+# Adds a, b and an offset that differs by version.
 SUM = """
 import csv, io, json
 from sagemaker_inference.errors import BaseInferenceToolkitError

@@ -44,7 +44,7 @@ class Clients:
             made = botocore.session.get_session().create_client(
                 service,
                 region_name=self.server.region,
-                # Nobody is there.
+                # Nothing is running.
                 endpoint_url="http://127.0.0.1:9",
                 aws_access_key_id=ACCESS_KEY,
                 aws_secret_access_key="sandbox",

@@ -69,7 +69,7 @@ class Hosting(World):
 
     @classmethod
     def of(cls, url: str, credentials: Any) -> Hosting:
-        """Return the world of somebody else, who has these credentials."""
+        """Return the world of someone else, who has these credentials."""
         found = cls(url)
         found._session = boto3.session.Session(
             aws_access_key_id=credentials["AccessKeyId"],
@@ -213,7 +213,7 @@ def tarred(files: dict[str, str]) -> bytes:
 
 
 def runs(pid: int) -> bool:
-    """Tell whether a process runs (and is no zombie)."""
+    """Return whether a process runs (and is not a zombie)."""
     try:
         os.kill(pid, 0)
         state = Path(f"/proc/{pid}/stat")

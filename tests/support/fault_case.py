@@ -81,7 +81,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command left: exit code (a traceback is None) and what it told."""
+    """What a command left: exit code (None for a traceback) and what it printed."""
 
     code: int | None
     out: str

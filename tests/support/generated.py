@@ -62,7 +62,7 @@ def clean_copy(target: Path) -> Path:
 def tree(repo: Path) -> str:
     """Return every file of a rendered repo, one path a line, without the tool's wheel.
 
-    Only a folder that nobody else can clone is rendered with one.
+    Only a folder that no one else can clone is rendered with one.
     """
     found = (file for file in repo.rglob("*") if file.is_file() and file.suffix != ".whl")
     files = (file.relative_to(repo) for file in found)

@@ -74,7 +74,7 @@ def identify(repo: Repo, **values: str) -> Any:
 
 @dataclass
 class World:
-    """A person's repo, GitHub and account. `told` is what the parts have told."""
+    """A person's repo, GitHub and account. `told` is what the parts have reported."""
 
     server: Standalone
     repo: Repo
@@ -97,7 +97,7 @@ class World:
 
     @property
     def hub(self) -> GitHub:
-        """Signed in anew, as by another command."""
+        """Signed in again, as by another command."""
         variables = {
             "GITHUB_TOKEN": self.token,
             "GITHUB_API_URL": self.server.api,

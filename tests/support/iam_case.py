@@ -133,7 +133,7 @@ def _services() -> dict[str, Any]:
 
 def formats(action: str) -> list[str] | None:
     """Return patterns of the ARNs that an action goes with: none for an action that takes only *,
-    None for what is no action."""
+    None for an unknown action."""
     service, _, name = action.partition(":")
     known = _services().get(service, {})
     entry = known.get("Actions", {}).get(name.lower())
@@ -147,14 +147,14 @@ def formats(action: str) -> list[str] | None:
 
 
 def misfits(document: Document) -> Iterator[str]:
-    """Yield what is no action, or an action and a resource that do not go together."""
+    """Yield unknown actions, and actions with resources that they do not apply to."""
     for statement in document["Statement"]:
         arns = [re.sub(r"\$\{[^}]+\}", "x", arn) for arn in listed(statement["Resource"])]
         used = set()
         for action in listed(statement["Action"]):
             takes = formats(action)
             if takes is None:
-                yield f"{statement['Sid']}: {action} is no action"
+                yield f"{statement['Sid']}: {action} is not an action"
                 continue
             fitting = {arn for arn in arns if any(_overlap(arn, one) for one in takes)}
             used |= fitting

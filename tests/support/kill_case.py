@@ -146,7 +146,7 @@ class Killing:
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                # A finished one that nobody has asked about has no folder any more.
+                # A finished one that no one has asked about no longer has a folder.
                 if process.status() != psutil.STATUS_ZOMBIE:
                     place = Path(process.cwd())
                     if place == self.folder or place.is_relative_to(self.folder):
@@ -191,7 +191,7 @@ class Killing:
             with contextlib.suppress(psutil.Error):
                 process.send_signal(signal.SIGKILL)
         starter.wait()
-        # One that was about to start only now found nobody in its way; it is a server like others.
+        # One that was waiting to start could start only now; it is a server like the others.
         for process in self._processes():
             with contextlib.suppress(psutil.Error):
                 process.send_signal(signal.SIGKILL)

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-# Renders of tests name an address that nobody asks: building the tool's wheel each time takes long.
+# Test renders name an address that is never contacted: building the tool's wheel takes long.
 PIN = f"sm-mlops @ git+https://github.com/my-org/sm-mlops@{'0' * 40}"
 T = TypeVar("T")
 

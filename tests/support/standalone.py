@@ -1,4 +1,4 @@
-"""A GitHub on a port of its own, without an AWS beside it."""
+"""A GitHub on its own port, without AWS."""
 
 from __future__ import annotations
 

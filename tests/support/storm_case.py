@@ -1,4 +1,4 @@
-"""The trigger's surroundings in foul weather, by a clock that only moves when somebody waits.
+"""The trigger's environment while services fail, with a clock that moves only when someone waits.
 
 A registry whose versions come and change, Lambda's retries and dead letters, the bucket with the
 claims, and a GitHub that does what a script says. What must never happen is written down as it
@@ -326,7 +326,7 @@ class World:
         self._set(version, status, UpdatedModelPackageFields=["ModelApprovalStatus"])
 
     def edit(self, version: Version) -> None:
-        """Somebody changes something else of a version."""
+        """Change something else about a version."""
         self.clock.sleep(1)
         version.changed = self.clock.now
         if version.approvals:
@@ -598,7 +598,7 @@ class World:
             self.wrong.append(f"{approval} is lost")
 
     def _hold(self, events: list[Any], approval: tuple[str, float]) -> bool:
-        """Whether one of them tells of this approval."""
+        """Whether one of them reports this approval."""
         arn, at = approval
         return any(e["detail"]["ModelPackageArn"] == arn and e["time"] >= at for e in events)
 

@@ -1,4 +1,4 @@
-"""A template that others can clone: a bare repository that stands for one on GitHub.
+"""A template that others can clone: a bare repository in place of one on GitHub.
 
 git itself is told, by `url.<base>.insteadOf` in the home of the test, to go there for the address,
 so cookiecutter, cruft, uv and the tool all see the real address and need no network.

@@ -136,7 +136,7 @@ def configure_aws_credentials(sign_in: SignIn) -> Action:
 
 
 def for_act(folder: Path) -> tuple[Path, Path, Path]:
-    """Write the same actions as nektos/act wants them, each into a folder of its own in `folder`.
+    """Write the same actions as nektos/act wants them, each into its own folder in `folder`.
 
     Return the folders of those that check out, sign in, and set up uv. They read the variables
     ORIGIN, a repository's URL; ENVIRONMENT, which is put there as .venv; SESSION, a file with what

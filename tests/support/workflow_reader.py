@@ -4,7 +4,7 @@ outputs, masks, reviewers. What it does not know it refuses, so that nothing is 
 A reader of our own, compared with nektos/act in test_workflows_act.py: that one asks no reviewer,
 has no OpenID Connect, takes no notice of paths and permissions, passes outputs on that GitHub drops
 because they hold something masked, and goes on with a matrix of which a part has failed.
-Knows nothing of `mlops`; what actions of other people do is told by the caller.
+Knows nothing about `mlops`; the caller says what third-party actions do.
 Source: https://docs.github.com/en/actions/reference
 """
 
@@ -37,7 +37,7 @@ JOB_LEVEL = (*JOB_IF, "matrix")
 JOB_ENV = (*JOB_LEVEL, "secrets")
 STEP_IF = (*JOB_LEVEL, "runner", "env", "steps")
 STEP_LEVEL = (*STEP_IF, "secrets")
-# In minutes, what a step that is told to stop has until it is told so more clearly.
+# In minutes, how long a stopped step has before the next, harder signal.
 GRACE = ((signal.SIGINT, 7.5 / 60), (signal.SIGTERM, 2.5 / 60))
 LONGEST_SUMMARY = 1024 * 1024
 COMMAND = re.compile(r"^::([a-z-]+)(?: [^:]*)?::(.*)$")
@@ -606,7 +606,7 @@ class Work:
         return own | self.repository.machine | {"PATH": ":".join([*self.path, path])}
 
     def _github(self) -> dict[str, str]:
-        """Return the variables that nobody can set otherwise."""
+        """Return the variables that no one else can set."""
         context = self.contexts(("github",))["github"]
         names = set(context) - {"event", "token"}
         return {f"GITHUB_{name.upper()}": str(context[name]) for name in names} | {

@@ -1,6 +1,6 @@
 """A rendered repo whose workflows run here, with the sandbox as AWS and GitHub.
 
-A story is told once; all tests and processes look at what it came to.
+A story runs once; all tests and processes look at its outcome.
 """
 
 import io
@@ -84,7 +84,7 @@ class Story:
 
 
 def committed(cookies: Any, template: Path, folder: Path, **answers: str) -> Rendered:
-    """Return a rendered repo in a git repository of its own."""
+    """Return a rendered repo in its own git repository."""
     made = baked(cookies, template, answers)
     # The next render with these cookies would take its place.
     repo = Rendered(Path(shutil.move(made.path, folder / made.path.name)))
@@ -183,7 +183,7 @@ def served(comments: Comments) -> Iterator[None]:
 
 @dataclass
 class Connected:
-    """A clone connected with the sandbox's AWS and GitHub by `mlops bootstrap`, and what that has
+    """A clone connected to the sandbox's AWS and GitHub by `mlops bootstrap`, and what that has
     set up, as the reader of workflows needs it. `answer` is what the reviewer says next."""
 
     repo: Rendered

@@ -133,7 +133,7 @@ def trained(sources: Code, channels: dict[str, dict[str, bytes]]) -> Iterator[Pa
         yield c.base / "model"
 
 
-def test_processes_of_a_container_are_nobodys_if_the_tests_are_roots() -> None:
+def test_processes_of_a_container_run_as_nobody_if_the_tests_run_as_root() -> None:
     with container() as c:
         said = succeeded(c.start([sys.executable, "-c", "import os; print(os.getuid())"]))
     assert int(said) == (NOBODY if prefix() else os.getuid())
@@ -313,7 +313,7 @@ def test_hyperparameters_arrive_as_text_and_are_numbers_again(trained: Path) -> 
 
 
 @pytest.mark.parametrize("toolkit", TOOLKITS)
-def test_the_second_of_two_hosts_ends_well_without_a_model_of_its_own(
+def test_the_second_of_two_hosts_succeeds_without_its_own_model(
     sources: Code, channels: dict[str, dict[str, bytes]], trained: Path, toolkit: str
 ) -> None:
     hosts = ("localhost", "127.0.0.1")  # names that resolve; the toolkit waits for all of them
@@ -350,7 +350,7 @@ def curve(c: Container) -> list[float]:
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["asked", "killed"])
 @pytest.mark.parametrize("toolkit", TOOLKITS)
-def test_what_a_spot_interruption_ends_goes_on_from_its_checkpoint(
+def test_a_spot_interruption_resumes_from_its_checkpoint(
     sources: Code,
     channels: dict[str, dict[str, bytes]],
     uninterrupted: list[float],

@@ -65,7 +65,7 @@ def test_labels_decide_the_task_and_keep_their_type(
     assert (found.task, found.classes) == (task, classes)
 
 
-def test_kinds_of_columns_are_recognised(case: Case) -> None:
+def test_kinds_of_columns_are_recognized(case: Case) -> None:
     n = 60
     data = table(
         n,
@@ -254,7 +254,7 @@ def test_bad_data_is_named_in_one_line(case: Case, name: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_files_that_are_missing_or_no_parquet_are_named(case: Case) -> None:
+def test_files_that_are_missing_or_not_parquet_are_named(case: Case) -> None:
     with pytest.raises(DataError, match=r"none\.csv: no such file or folder"):
         case.prepare(case.folder / "none.csv", "y")
     with pytest.raises(DataError, match=r"p\.parquet: not a readable Parquet file"):

@@ -173,9 +173,7 @@ def other(judged: Case, tmp_path: Path) -> Case:
     return case
 
 
-def test_a_better_champion_is_worse_by_nothing_and_a_worse_one_by_the_difference(
-    judged: Case, tmp_path: Path
-) -> None:
+def test_the_gate_reports_how_much_worse_each_metric_is(judged: Case, tmp_path: Path) -> None:
     folder = champion(judged, tmp_path)
     case = other(judged, tmp_path)
     case.train(num_boost_round="1", eta="0.01", max_depth="1")

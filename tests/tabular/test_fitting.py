@@ -111,7 +111,7 @@ def test_training_stops_early_and_keeps_the_best_rounds(case: Case) -> None:
 @pytest.mark.parametrize(
     ("offset", "scale"), [(0, 1), (1.7e9, 1), (0, 1e-30), (0, 1e30), (-1e15, 1e4)]
 )
-def test_a_quantity_is_learnt_whatever_its_offset_and_scale(
+def test_a_quantity_is_learned_whatever_its_offset_and_scale(
     tmp_path: Path, offset: float, scale: float
 ) -> None:
     case = Case(tmp_path)
@@ -147,7 +147,7 @@ def test_training_resumes_from_its_checkpoint(
     assert resumed.booster.attr("progress") is None
 
 
-def test_training_does_not_go_on_from_what_other_parameters_or_data_have_learnt(
+def test_training_does_not_resume_from_other_parameters_or_data(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))

@@ -89,7 +89,7 @@ def test_a_package_comes_before_a_module_of_its_name(model: Path) -> None:
     assert team(model) == ["helpers/__init__.py", "job.py"]
 
 
-def test_what_only_type_checkers_import_stays_behind(model: Path) -> None:
+def test_imports_for_type_checkers_only_are_not_bundled(model: Path) -> None:
     text = (
         "import typing\nif typing.TYPE_CHECKING:\n    import one, nowhere.x\nelse:\n    import two"
     )
@@ -97,7 +97,7 @@ def test_what_only_type_checkers_import_stays_behind(model: Path) -> None:
     assert team(model) == ["job.py", "two.py"]
 
 
-def test_what_others_than_type_checkers_import_travels(model: Path) -> None:
+def test_imports_at_run_time_are_bundled(model: Path) -> None:
     write(model, job="import typing\nif not typing.TYPE_CHECKING:\n    import one\n", one="")
     assert team(model) == ["job.py", "one.py"]
 
@@ -108,7 +108,7 @@ def test_files_of_other_kinds_travel_when_they_are_named(model: Path) -> None:
     assert team(model, "job.py", "words.txt") == ["job.py", "words.txt"]
 
 
-def test_of_the_library_only_imported_modules_travel(model: Path) -> None:
+def test_only_imported_modules_of_the_library_are_bundled(model: Path) -> None:
     write(model, job="from sm_mlops.tabular import metrics\nimport sm_mlops.tabular.failure\n")
     assert list(packaging.collect(model, ["job.py"])) == [
         "job.py",

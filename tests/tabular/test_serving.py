@@ -138,7 +138,7 @@ def test_a_row_that_does_not_fit_is_named(model: Any, body: Any, kind: str, patt
 
 
 @pytest.mark.slow
-def test_a_row_is_scored_alike_whatever_stands_beside_it(tmp_path: Path) -> None:
+def test_a_row_gets_the_same_score_whatever_is_beside_it(tmp_path: Path) -> None:
     size = [1, 2, 3, "XL"] * 50
     case = Case(tmp_path)
     case.prepare(case.write({"size": size, "y": [s in (1, "XL") for s in size]}), "y")
@@ -148,7 +148,7 @@ def test_a_row_is_scored_alike_whatever_stands_beside_it(tmp_path: Path) -> None
     assert ask(model, '[{"size": 1.0}, {"size": "2"}]', JSON)[:1] == alone
 
 
-def test_a_header_in_other_case_is_no_row_of_data(tmp_path: Path) -> None:
+def test_a_header_in_another_case_is_not_a_row_of_data(tmp_path: Path) -> None:
     case = Case(tmp_path)
     case.prepare(case.write({"a": list("uvw") * 40, "b": list("xy") * 60, "y": [1, 0] * 60}), "y")
     with pytest.raises(inference.RequestError, match=r"column 'a' is missing.*mean 'A'"):

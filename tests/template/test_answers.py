@@ -227,7 +227,7 @@ def test_text_that_cannot_be_shown_or_would_run_is_refused(field: str, answer: s
 
 
 @pytest.mark.parametrize("answer", [None, 1, 1.5, True, ["a"], {"a": 1}])
-def test_an_answer_that_is_no_text_is_refused(answer: object) -> None:
+def test_an_answer_that_is_not_text_is_refused(answer: object) -> None:
     lines = problems(dict.fromkeys(pre_gen_project.RULES, answer))
     assert [line.partition(":")[0] for line in lines] == list(pre_gen_project.RULES)
 

@@ -67,7 +67,7 @@ def stage(name: str, parameters: Mapping[str, Any] | None = None, **keys: Any) -
 
 
 def replace(name: str, old: str, new: str) -> Edit:
-    """Return the edit that replaces text which stands in a file once."""
+    """Return the edit that replaces text that occurs once in a file."""
 
     def edit(root: Path) -> None:
         file = root / name
@@ -181,7 +181,7 @@ def sample(root: Path) -> None:
 
 
 def houses(root: Path) -> None:
-    """Bring data of one's own, with a number to predict and a column called like an option."""
+    """Use other data, with a number to predict and a column named like an option."""
     table = datasets.houses(rows=400)
     table["--target"] = table.pop("LotFrontage")
     (root / "rows").mkdir()
@@ -287,7 +287,7 @@ def some(edits: dict[str, Edit], *names: str) -> list[Any]:
 
 @pytest.fixture
 def repo(default: Rendered, tmp_path: Path) -> Path:
-    """A copy of the render that nobody answered anything for."""
+    """A copy of the render with default answers."""
     return Path(shutil.copytree(default.path, tmp_path / "repo"))
 
 
@@ -425,7 +425,7 @@ def test_many_legal_edits_together_keep_all_tests_green(repo: Path, edit: Edit) 
         ),
     ],
 )
-def test_a_stage_that_cannot_be_is_named_in_one_line(repo: Path, edit: Edit, line: str) -> None:
+def test_an_invalid_stage_is_named_in_one_line(repo: Path, edit: Edit, line: str) -> None:
     edit(repo)
     problems = [
         problem
@@ -449,7 +449,7 @@ def test_a_stage_that_cannot_be_is_named_in_one_line(repo: Path, edit: Edit, lin
         (replace(f"{CI}/ci.yml", "\njobs:\n", "\njbos:\n"), "jbos"),
     ],
 )
-def test_a_workflow_that_cannot_be_is_named(repo: Path, edit: Edit, line: str) -> None:
+def test_an_invalid_workflow_is_named(repo: Path, edit: Edit, line: str) -> None:
     edit(repo)
     assert line in " ".join(testing.workflow_problems(repo))
 
@@ -462,7 +462,7 @@ def test_a_workflow_that_cannot_be_is_named(repo: Path, edit: Edit, line: str) -
         (mlops(split={"test": 1.5}), "split.test must be between 0 and 1"),
     ],
 )
-def test_a_setting_that_cannot_be_is_named_in_one_line(repo: Path, edit: Edit, line: str) -> None:
+def test_an_invalid_setting_is_named_in_one_line(repo: Path, edit: Edit, line: str) -> None:
     edit(repo)
     with pytest.raises((MlopsError, SettingsError)) as refused:
         rendered_test(repo, "test_stages")

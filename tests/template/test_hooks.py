@@ -103,14 +103,14 @@ def test_three_lines_say_what_comes_next(elsewhere: Cookiecutter) -> None:
     assert "git remote add origin https://github.com/my-org/my-model.git" in third
 
 
-def test_without_an_identity_there_is_a_first_commit_all_the_same(
+def test_without_an_identity_there_is_still_a_first_commit(
     elsewhere: Cookiecutter, tmp_path: Path
 ) -> None:
     elsewhere()
     assert git(repo_of(tmp_path), "log", "--format=%ae") == "template@localhost"
 
 
-def test_without_even_a_name_there_is_a_first_commit_all_the_same(
+def test_without_even_a_name_there_is_still_a_first_commit(
     elsewhere: Cookiecutter, tmp_path: Path
 ) -> None:
     # An empty name is what git makes of an account without one, as in many containers.
@@ -119,7 +119,7 @@ def test_without_even_a_name_there_is_a_first_commit_all_the_same(
     assert git(repo_of(tmp_path), "log", "--format=%an <%ae>") == "Template <template@localhost>"
 
 
-def test_a_git_that_must_not_guess_an_identity_makes_the_first_commit_all_the_same(
+def test_the_first_commit_is_made_even_if_git_must_not_guess_an_identity(
     elsewhere: Cookiecutter, tmp_path: Path
 ) -> None:
     (tmp_path / "home" / ".gitconfig").write_text("[user]\nuseConfigOnly = true\n")
@@ -183,9 +183,7 @@ def test_variables_of_an_outer_git_command_change_nothing(
     assert not (outer / "index").exists()
 
 
-def test_without_git_the_repo_is_rendered_all_the_same(
-    elsewhere: Cookiecutter, tmp_path: Path
-) -> None:
+def test_without_git_the_repo_is_still_rendered(elsewhere: Cookiecutter, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     done = elsewhere(PATH=str(tmp_path / "empty"))
     assert done.code == 0, done.err
@@ -193,7 +191,7 @@ def test_without_git_the_repo_is_rendered_all_the_same(
     assert len(done.out.splitlines()) == 3
 
 
-def test_a_git_that_refuses_does_not_spoil_the_render(
+def test_a_refusal_by_git_does_not_spoil_the_render(
     elsewhere: Cookiecutter, tmp_path: Path
 ) -> None:
     (tmp_path / "bin").mkdir()
@@ -247,7 +245,7 @@ def test_a_folder_with_spaces_and_accents_is_committed(
 NOT_SIGNED_IN = "mlops: not signed in to GitHub"
 
 
-def test_where_nobody_can_answer_it_asks_nothing_and_connects_nothing(
+def test_without_a_terminal_it_asks_nothing_and_connects_nothing(
     elsewhere: Cookiecutter,
 ) -> None:
     done = elsewhere(**NOBODY)
@@ -266,7 +264,7 @@ def test_an_answer_it_does_not_know_is_named_and_connects_nothing(elsewhere: Coo
 
 
 @pytest.mark.parametrize("wanted", ["yes", "plan"])
-def test_a_cloud_it_cannot_reach_costs_nobody_the_rendered_repo(
+def test_an_unreachable_cloud_does_not_cost_the_rendered_repo(
     elsewhere: Cookiecutter, tmp_path: Path, wanted: str
 ) -> None:
     done = elsewhere(SM_MLOPS_REGISTER=wanted, **NOBODY)
@@ -313,7 +311,7 @@ def at_terminal(
                 os.write(terminal, typed)
                 typed = b""
     except OSError:
-        # Linux tells the end of a terminal so.
+        # This is how Linux reports the end of a terminal.
         pass
     os.close(terminal)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown.decode(errors="replace")

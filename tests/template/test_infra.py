@@ -1,6 +1,6 @@
 """CloudFormation before strict judges, checkov and cfn-lint: the repo's endpoint, our platform.
 
-checkov lives in an environment of its own, which `make test` sets up.
+checkov has its own environment, which `make test` sets up.
 """
 
 import json

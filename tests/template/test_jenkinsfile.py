@@ -178,7 +178,7 @@ def test_parameters_are_what_mlops_reads_and_nothing_is_deployed_without(
         deploys = name in ("Check", "Staging", "Ask", "Production")
         condition = f"expression {{ {'' if deploys else '!'}params.MODEL_PACKAGE_ARN }}"
         assert condition in stage.blocks["when"].lines, name
-        # Or a stage that is left out would wait for its lock all the same.
+        # Otherwise a skipped stage would still wait for its lock.
         assert "beforeOptions true" in stage.blocks["when"].lines, name
 
 

@@ -27,7 +27,7 @@ WORSE = "GateThreshold=0 GateTolerance=0 num_boost_round=1 max_depth=1"
 # SageMaker makes them for the jobs of all projects of an account, and they stay with the logs.
 SHARED = ["logs /aws/sagemaker/ProcessingJobs", "logs /aws/sagemaker/TrainingJobs"]
 # Service, operation, key of its rows, what names a row, and the request. Jobs and executions are
-# not among them: AWS keeps them as history, and nobody can delete them.
+# not among them: AWS keeps them as history, and no one can delete them.
 KINDS: list[tuple[str, str, str, str, dict[str, Any]]] = [
     ("application-autoscaling", "describe_scalable_targets", "ScalableTargets", "ResourceId",
      {"ServiceNamespace": "sagemaker"}),

@@ -77,7 +77,7 @@ def is_verbatim(name: str) -> bool:
     return name.partition("/")[0] in VERBATIM
 
 
-def test_each_two_values_of_two_questions_are_rendered_together() -> None:
+def test_every_pair_of_values_of_two_questions_is_rendered_together() -> None:
     for one, other in itertools.combinations(questions(), 2):
         wanted = set(itertools.product(values(one), values(other)))
         assert wanted <= {(row.get(one), row.get(other)) for row in ROWS}
@@ -126,7 +126,7 @@ def test_there_are_files_for_github_or_for_jenkins(repos: list[Rendered]) -> Non
             assert len(flows) == 3 and not repo.has_file("Jenkinsfile")
 
 
-def test_github_takes_the_workflows_and_no_judge_finds_a_fault(
+def test_github_accepts_the_workflows_and_no_checker_finds_a_fault(
     repos: list[Rendered], tmp_path: Path
 ) -> None:
     folders = [repo.path / ".github" for repo in repos if repo.has_file(".github/dependabot.yml")]
@@ -135,7 +135,7 @@ def test_github_takes_the_workflows_and_no_judge_finds_a_fault(
     for done in (
         schema(tmp_path, "github-workflows", *flows),
         schema(tmp_path, "dependabot", *(folder / "dependabot.yml" for folder in folders)),
-        # No answer stands in a script: shellcheck sees them all in test_workflows.py.
+        # No answer is in a script: shellcheck sees them all in test_workflows.py.
         actionlint(tmp_path, *flows, shellcheck=""),
         zizmor(*folders),
     ):

@@ -126,9 +126,7 @@ def test_a_folder_whose_head_is_pushed_is_pinned_at_its_origin(
     assert pin(user.render(published.work)) == to(published, "https://github.com/acme/x.git")
 
 
-def test_a_folder_that_is_named_from_where_one_stands_is_found(
-    user: Home, published: Published
-) -> None:
+def test_a_folder_named_by_a_relative_path_is_found(user: Home, published: Published) -> None:
     git(published.work, "remote", "set-url", "origin", ADDRESS)
     (user.work / "sub").mkdir()
     relative = os.path.relpath(published.work, user.work)
@@ -138,7 +136,7 @@ def test_a_folder_that_is_named_from_where_one_stands_is_found(
 
 
 @pytest.mark.parametrize("why", ["not pushed", "changed", "no origin", "an origin on this machine"])
-def test_a_folder_that_nobody_else_has_becomes_a_wheel(
+def test_a_folder_that_no_one_else_has_becomes_a_wheel(
     user: Home, published: Published, why: str
 ) -> None:
     if why != "an origin on this machine":
@@ -195,7 +193,7 @@ def test_with_an_older_python_the_wheel_is_built_by_one_that_the_repo_needs_anyw
     assert re.fullmatch(WHEEL, (tmp_path / "tool.txt").read_text())
 
 
-def test_what_cannot_be_pinned_is_told_and_costs_nobody_the_repo(
+def test_what_cannot_be_pinned_is_reported_and_the_repo_is_still_rendered(
     user: Home, template: Path
 ) -> None:
     broken = user.folder / "broken"
@@ -294,7 +292,7 @@ def test_cruft_from_a_pushed_folder_pins_its_origin(user: Home, published: Publi
     assert pin(user.cruft(published.work)) == to(published)
 
 
-def test_cruft_from_a_folder_of_one_s_own_makes_a_wheel_of_its_commit(
+def test_cruft_from_a_local_folder_makes_a_wheel_of_its_commit(
     user: Home, published: Published
 ) -> None:
     (published.work / "src" / "sm_mlops" / "not_committed.py").write_text("OURS = 1\n")
@@ -344,7 +342,7 @@ def lock_of(repo: Path) -> str:
         f"https://host:{TOKEN}/o/r",
     ],
 )
-def test_what_is_no_git_address_for_others_is_none(address: str) -> None:
+def test_an_address_that_others_cannot_use_is_dropped(address: str) -> None:
     from hooks import post_gen_project as hook
 
     assert hook.bare(address) == ""

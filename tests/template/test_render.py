@@ -121,8 +121,8 @@ def test_the_rendered_repo_is_clean_for_its_own_type_checker(
     assert done.code == 0, done.out + done.err
 
 
-def test_the_python_can_be_run_where_it_stands_in_the_template() -> None:
-    """Tools read this file there, unrendered, so it is TOML all the same."""
+def test_the_templates_pyproject_is_toml_before_rendering() -> None:
+    """Tools read this file unrendered, so it must be TOML too."""
     assert tomllib.loads((RENDERED / "pyproject.toml").read_text())["tool"]["pytest"]
 
 

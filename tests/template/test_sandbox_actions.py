@@ -1,6 +1,6 @@
 """The sandbox's table of actions and resources beside the list of AWS's own that checkov ships.
 
-checkov lives in an environment of its own, which `make test` sets up.
+checkov has its own environment, which `make test` sets up.
 """
 
 import functools
@@ -68,7 +68,7 @@ def test_the_sandbox_asks_for_the_resources_that_aws_asks_for() -> None:
         if operation in SIGN_IN | NEWER or (known is None and not checks):
             continue
         if known is None:
-            wrong.append(f"{service} {operation}: {action} is no action")
+            wrong.append(f"{service} {operation}: {action} is not an action")
             continue
         forms = aws[about.prefix]["resources"]
         kinds = {kind: rules for kind, rules in known["resource_types"].items() if kind}

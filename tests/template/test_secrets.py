@@ -129,7 +129,7 @@ def test_the_hook_connects_the_repo_and_keeps_no_credential(
         assert_nowhere(tokens, tmp_path / place, *said)
 
 
-def test_a_github_that_refuses_in_the_middle_leaves_a_repo_and_the_command_that_goes_on(
+def test_a_refusal_by_github_midway_leaves_a_repo_and_the_command_to_continue(
     elsewhere: Cookiecutter, tmp_path: Path, default: Rendered
 ) -> None:
     with cloud(default, tmp_path / "cloud", "POST */actions/variables") as (environment, tokens):

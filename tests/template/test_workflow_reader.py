@@ -157,7 +157,7 @@ def test_expressions_have_github_s_values(text: str, value: object) -> None:
         "success(1)",
     ],
 )
-def test_an_expression_that_is_not_known_is_refused(text: str) -> None:
+def test_an_unknown_expression_is_refused(text: str) -> None:
     with pytest.raises(Unsupported):
         evaluate(text, CONTEXTS, {"success": lambda: True})
 
@@ -213,7 +213,7 @@ def test_a_condition_without_a_status_holds_only_after_success() -> None:
         ("{run: a}", "{run: a, id: b}\n      - {run: a, id: b}"),
     ],
 )
-def test_a_file_with_what_is_not_known_is_refused(right: str, wrong: str) -> None:
+def test_a_file_with_unknown_syntax_is_refused(right: str, wrong: str) -> None:
     text = steps("{run: a}")
     assert parse(text)
     with pytest.raises(Unsupported):
@@ -317,7 +317,7 @@ def test_github_s_own_variables_cannot_be_set(play: Play) -> None:
         play(steps("{run: 'echo GITHUB_SHA=x >> $GITHUB_ENV'}"))
 
 
-def test_a_command_in_the_log_that_is_not_known_is_refused(play: Play) -> None:
+def test_an_unknown_command_in_the_log_is_refused(play: Play) -> None:
     with pytest.raises(Unsupported, match="set-output"):
         play(steps("{run: 'echo ::set-output name=a::b'}"))
 
@@ -328,7 +328,7 @@ def test_an_action_that_fails_fails_its_step(play: Play) -> None:
     assert run.jobs[0].steps[0].log == "Error: no luck"
 
 
-def test_what_is_left_running_at_the_end_of_a_job_is_ended_and_told(play: Play) -> None:
+def test_what_still_runs_at_the_end_of_a_job_is_stopped_and_reported(play: Play) -> None:
     run = play(steps("{run: 'setsid sleep 987 > /dev/null 2>&1 & sleep 0.3'}"))
     assert run.jobs[0].orphans == ("sleep 987",)
 
@@ -547,12 +547,12 @@ def test_a_checkout_holds_a_commit_without_its_history(play: Play, clone: Clone)
     assert run.jobs[0].steps[1].log.split() == ["21"], run.log
 
 
-def test_a_checkout_of_what_is_not_there_fails(play: Play) -> None:
+def test_a_checkout_of_a_missing_commit_fails(play: Play) -> None:
     run = work(play, persist_credentials="false", ref="b" * 40)
     assert run.conclusion == "failure" and "cannot fetch" in run.log
 
 
-def test_a_checkout_with_options_that_are_not_known_is_refused(play: Play) -> None:
+def test_a_checkout_with_unknown_options_is_refused(play: Play) -> None:
     for options in ({}, {"persist_credentials": "true"}, {"path": "x"}):
         with pytest.raises(Unsupported):
             work(play, **options)

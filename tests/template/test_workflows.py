@@ -94,7 +94,7 @@ def test_zizmor_finds_nothing_however_pedantic(repo: Rendered) -> None:
     assert done.code == 0 and "No findings to report" in done.out, done.out + done.err
 
 
-def test_nothing_tells_a_judge_to_look_away(repo: Rendered) -> None:
+def test_no_checker_is_told_to_look_away(repo: Rendered) -> None:
     for name, content in repo.files().items():
         if name.startswith(".github/"):
             assert not re.search(rb"zizmor|actionlint|shellcheck|noqa", content), name
@@ -136,7 +136,7 @@ def test_the_template_pins_the_same_commits_for_itself() -> None:
             assert (tag, commit) == PINS[name]
 
 
-def test_each_job_may_do_what_it_needs_and_no_more(repo: Rendered, oidc: bool) -> None:
+def test_each_job_may_do_only_what_it_needs(repo: Rendered, oidc: bool) -> None:
     for name in NAMES:
         assert load(repo, name)["permissions"] == {}
     for key, job in jobs(repo).items():
@@ -151,7 +151,7 @@ def test_no_checkout_leaves_its_token_behind(repo: Rendered) -> None:
     assert all(step["with"]["persist-credentials"] == "false" for step in checkouts)
 
 
-def test_no_expression_stands_in_a_script(repo: Rendered) -> None:
+def test_no_script_contains_an_expression(repo: Rendered) -> None:
     for place, step in steps(repo):
         assert "${{" not in step.get("run", ""), place
         assert "shell" not in step, place
@@ -176,7 +176,7 @@ def test_every_step_is_one_command_that_a_person_can_run(repo: Rendered) -> None
 @pytest.mark.parametrize(
     "words", ["no-such", "run --no-such", "deploy", "run --at-most x"], ids=lambda words: words
 )
-def test_a_command_that_is_not_there_is_noticed(words: str) -> None:
+def test_a_missing_command_is_noticed(words: str) -> None:
     with pytest.raises(AssertionError):
         assert_mlops_takes([words.split()])
 
@@ -193,7 +193,7 @@ def test_region_and_project_stand_in_the_environment_of_each_workflow(bake: Bake
         assert "eu-central-1" not in rest and "null" not in rest, "said in one place only"
 
 
-def test_a_job_installs_what_it_needs_with_a_cache_of_its_own(repo: Rendered) -> None:
+def test_a_job_installs_what_it_needs_with_its_own_cache(repo: Rendered) -> None:
     needed = {"ci": "dev", "build": "train", "deploy": "deploy"}
     for (workflow, name), job in jobs(repo).items():
         group = "deploy" if name == "follow" else needed[workflow]
@@ -236,7 +236,7 @@ def test_credentials_come_after_the_setup_and_only_where_they_are_needed(
         name = given["role-session-name"].replace("${{ env.PROJECT }}", "p" * 32)
         assert len(name.replace("${{ github.run_id }}", "9" * 14)) <= 64
         if not oidc:
-            # The key may do nothing but take the role, whose trust knows no session tags.
+            # The key may only assume the role, whose trust policy allows no session tags.
             assert given["aws-access-key-id"] == "${{ secrets.AWS_ACCESS_KEY_ID }}"
             assert given["aws-secret-access-key"] == "${{ secrets.AWS_SECRET_ACCESS_KEY }}"
             assert given["role-skip-session-tagging"] == "true"
@@ -255,7 +255,7 @@ def test_a_pull_request_sees_no_secret(repo: Rendered) -> None:
     assert text.count("github.token") == 1
 
 
-def test_a_review_that_the_gate_stops_is_commented_all_the_same(repo: Rendered) -> None:
+def test_a_review_that_the_gate_stops_still_gets_its_comment(repo: Rendered) -> None:
     *_, review, comment = load(repo, "ci")["jobs"]["review"]["steps"]
     assert review["run"].split()[1] == "review"
     assert comment["if"] == "${{ !cancelled() && steps.review.outcome != 'skipped' }}"
@@ -304,7 +304,7 @@ def test_an_execution_longer_than_credentials_is_handed_over(repo: Rendered) -> 
     assert hours + 50 / 60 > sum(job["max_hours"] for job in limits)
 
 
-def test_a_deployment_is_told_version_and_commit_and_by_a_person_or_event_only(
+def test_a_deployment_needs_version_and_commit_and_starts_only_on_dispatch(
     repo: Rendered,
 ) -> None:
     workflow = load(repo, "deploy")
@@ -332,7 +332,7 @@ def test_production_waits_for_staging_and_its_reviewers(repo: Rendered) -> None:
     assert deploy["production"]["needs"] == "staging"
     for stage in ("staging", "production"):
         job = deploy[stage]
-        # With a condition of its own, a job can run after a failure, or be skipped and look green.
+        # With its own condition, a job can run after a failure, or be skipped and look green.
         assert "if" not in job and "continue-on-error" not in job
         assert job["environment"] == stage
         assert [step["run"] for step in job["steps"] if "run" in step] == [

@@ -92,7 +92,7 @@ class Told:
 
 @dataclass
 class Both:
-    """A repository whose workflows our reader rehearses, and act rehearses or runs in earnest."""
+    """A repository whose workflows our reader rehearses, and act rehearses or really runs."""
 
     act: str
     folder: Path

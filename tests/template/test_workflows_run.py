@@ -48,7 +48,7 @@ def pulls(cookies_session: Any, template: Path, tmp_path_factory: pytest.TempPat
         git(repo.path, "push", "--quiet", str(hub.origin), "main")
         hub.machine |= {
             "PYTEST_ADDOPTS": FEW_TESTS,
-            # Each job is on a machine of its own, all the same.
+            # Each job still has its own machine.
             "MYPY_CACHE_DIR": str(mypy_cache(tmp_path_factory, repo, folder)),
         }
         comments = Comments(lambda token: hub.tokens[token].get("pull-requests") == "write")
@@ -84,7 +84,7 @@ def test_a_pull_request_starts_no_other_workflow(pulls: Story) -> None:
     }
 
 
-def test_a_pull_request_that_the_gate_stops_is_red_and_commented_all_the_same(
+def test_a_pull_request_that_the_gate_stops_fails_and_still_gets_its_comment(
     pulls: Story,
 ) -> None:
     run = pulls.run("stopped")
@@ -163,7 +163,7 @@ def tell_life(here: Connected) -> Story:
     story.runs["tiny push"] = hub.push(repo.path)
     story.runs["handed over"] = [hub.dispatch("build", {"set": LONG})]
     story.seen["versions after"] = here.versions()
-    # Trained anew: from the cache it would be over before it is followed.
+    # Trained again: from the cache it would be over before it is followed.
     late = f"{LONG} max_depth=4 GateThreshold=1.5"
     story.runs["handed over in vain"] = [hub.dispatch("build", {"set": late})]
 
@@ -232,7 +232,7 @@ def test_a_long_execution_that_fails_ends_its_last_part_red_and_no_other_is_trie
     assert "wanted at least 1.5" in run.jobs[failed].summary
 
 
-def test_an_approved_version_goes_to_staging_and_after_a_reviewer_s_word_to_production(
+def test_an_approved_version_goes_to_staging_and_after_approval_to_production(
     life: Story,
 ) -> None:
     run = life.run("approved")
@@ -278,7 +278,7 @@ def test_production_answers_all_the_while(life: Story) -> None:
 
 
 @pytest.mark.parametrize("name", ["branch", "no role"])
-def test_nothing_runs_where_aws_lets_nobody_in(life: Story, name: str) -> None:
+def test_nothing_runs_if_the_sign_in_to_aws_fails(life: Story, name: str) -> None:
     train = life.run(name).job("train")
     assert train.step("Sign in to AWS").outcome == "failure", train.log
     assert train.steps[-1].outcome == "skipped"

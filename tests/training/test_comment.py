@@ -132,7 +132,7 @@ def test_the_first_report_is_a_new_comment(api: Api, job: dict[str, str]) -> Non
     assert api.token.endswith("t0ken")
 
 
-def test_later_reports_take_its_place_wherever_it_stands(api: Api, job: dict[str, str]) -> None:
+def test_later_reports_replace_it_wherever_it_is(api: Api, job: dict[str, str]) -> None:
     for body in ("first!", None, "hello", "> <!-- mlops review of churn -->\n> quoted", "me too"):
         api.add(body)
     post("# red", job)
@@ -153,14 +153,14 @@ def test_two_projects_in_one_repository_have_a_comment_each(api: Api, job: dict[
     assert [item["body"].rpartition("\n")[2] for item in api.comments] == ["churn!", "fraud!"]
 
 
-def test_a_report_longer_than_github_takes_is_cut(api: Api, job: dict[str, str]) -> None:
+def test_a_report_longer_than_github_accepts_is_cut(api: Api, job: dict[str, str]) -> None:
     post("# fine\n" + "é line\n" * 20_000, job)
     [made] = api.comments
     assert made["body"].count("é") > 1000
     assert len(made["body"]) <= 65_536
 
 
-def test_a_pull_request_from_a_fork_gets_no_comment_and_is_no_error(
+def test_a_pull_request_from_a_fork_gets_no_comment_and_no_error(
     api: Api, job: dict[str, str], tmp_path: Path, repo: Repo
 ) -> None:
     (tmp_path / "review.md").write_text("# fine")

@@ -1,4 +1,4 @@
-"""Executions as they are told to a person."""
+"""Executions as they are shown to a person."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def test_the_words_of_a_training_script_are_found_in_its_log(account: Aws) -> No
     assert rest[0] == "log: mlops logs Train"
 
 
-def test_without_a_log_the_services_reason_is_told(account: Aws) -> None:
+def test_without_a_log_the_services_reason_is_shown(account: Aws) -> None:
     assert failure(account, failed(TRAIN))[0] == f"Train: {TOOLKITS_WORDS}"
 
 
 @pytest.mark.slow
-def test_a_log_that_is_not_there_yet_is_said_so(account: Aws) -> None:
+def test_a_log_that_does_not_exist_yet_is_reported_as_such(account: Aws) -> None:
     with pytest.raises(MlopsError, match="no log of train-1 in /aws/sagemaker/TrainingJobs yet"):
         logs(account, failed(TRAIN), "Train")
 
@@ -68,5 +68,5 @@ def test_a_step_that_is_running_counts_its_time() -> None:
     ("seconds", "text"),
     [(0.04, "0.0 s"), (59.94, "59.9 s"), (61, "1 min 01 s"), (3600 * 5 + 120, "5 h 02 min")],
 )
-def test_durations_are_told_in_the_units_people_use(seconds: float, text: str) -> None:
+def test_durations_are_shown_in_the_units_people_use(seconds: float, text: str) -> None:
     assert duration(seconds) == text

@@ -217,7 +217,7 @@ def test_commits_that_only_the_base_has_are_counted(repo: Repo) -> None:
     assert reviews.behind(repo.root, second) == 1
 
 
-def test_the_merge_that_ci_checks_out_goes_by_the_commit_that_was_merged(
+def test_the_merge_that_ci_checks_out_is_named_by_the_commit_that_was_merged(
     repo: Repo, tmp_path: Path
 ) -> None:
     first = committed(repo)
@@ -408,7 +408,7 @@ def test_a_change_that_the_gate_stops_ends_with_1(life: Repo, base: str, tmp_pat
 @pytest.mark.parametrize(
     "how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
 )
-def test_a_review_that_is_ended_leaves_nothing_behind(
+def test_an_interrupted_review_leaves_nothing_behind(
     life: Repo, base: str, tmp_path: Path, how: signal.Signals
 ) -> None:
     before = left(life, tmp_path)

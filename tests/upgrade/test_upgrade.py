@@ -103,7 +103,7 @@ def test_template_and_tool_move_together_to_the_newest_version(team: Team) -> No
 
 
 @pytest.mark.slow
-def test_a_named_version_is_taken_and_a_second_time_there_is_nothing_to_do(team: Team) -> None:
+def test_a_named_version_is_used_and_the_second_time_there_is_nothing_to_do(team: Team) -> None:
     team.render()
     team.go_on()
     done = team.mlops("upgrade", "v0.4.0")
@@ -155,7 +155,7 @@ def test_a_repo_that_does_not_follow_gets_the_tool_and_is_told_how_to_follow(tea
         f"sm-mlops @ git+https://host/\x1b[2J@{'0' * 40}",
     ],
 )
-def test_a_pin_that_is_none_is_refused(tmp_path: Path, line: str) -> None:
+def test_an_invalid_pin_is_refused(tmp_path: Path, line: str) -> None:
     (tmp_path / pins.FILE).write_text(line)
     with pytest.raises(MlopsError, match="must be one line such as"):
         pins.read(tmp_path)
@@ -225,7 +225,7 @@ def test_a_wheel_and_an_index_s_version_move_in_their_own_way(team: Team) -> Non
     assert team.pin() == pin
 
 
-def test_the_changelog_s_versions_in_between_are_told_the_oldest_first() -> None:
+def test_the_changelogs_versions_in_between_are_listed_oldest_first() -> None:
     changelog = (
         "# C\n\n## 0.10.0\n\nC.\n\n## 0.9.0\n\nNews.\n\n### To do in a repo\n\nB.\n\n"
         "## 0.8.0\n\nA.\n"
@@ -359,40 +359,42 @@ def released(monkeypatch: pytest.MonkeyPatch, *versions: str) -> None:
     monkeypatch.setattr(templates, "releases", lambda *_: found)
 
 
-def test_doctor_says_when_a_newer_version_is_out(
+def test_doctor_says_when_a_newer_version_is_available(
     scene: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     released(monkeypatch, "0.1.0", "99.0.0")
     last = [*tool.version(scene)][-1]
-    assert (str(last.state), last.detail) == ("warning", "99.0.0 is out")
+    assert (str(last.state), last.detail) == ("warning", "99.0.0 is available")
     assert last.remedy == "make upgrade"
 
 
-def test_doctor_says_nothing_of_older_versions(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_says_nothing_about_older_versions(
+    scene: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     released(monkeypatch, "0.1.0")
-    assert not any("is out" in finding.detail for finding in tool.version(scene))
+    assert not any("is available" in finding.detail for finding in tool.version(scene))
 
 
-def test_doctor_says_when_another_tool_is_installed_than_is_pinned(
+def test_doctor_says_when_the_installed_tool_is_not_the_pinned_one(
     scene: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     released(monkeypatch)
     monkeypatch.setattr(pins, "mismatch", lambda _: "0.1.0 at bbbbbbb")
     first = next(tool.version(scene))
-    assert first.detail == f"0.1.0 at bbbbbbb is installed, tool.txt pins {ADDRESS} at aaaaaaa"
+    assert first.detail == f"0.1.0 at bbbbbbb is installed, but tool.txt pins {ADDRESS} at aaaaaaa"
     assert first.remedy == "make setup"
 
 
-def test_doctor_goes_on_without_a_network(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_continues_without_a_network(scene: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: object) -> None:
         raise MlopsError("git ls-remote: fatal: no route")
 
     monkeypatch.setattr(templates, "releases", unreachable)
     last = [*tool.version(scene)][-1]
-    assert str(last.state) == "warning" and "newer versions not looked for" in last.detail
+    assert str(last.state) == "warning" and "could not look for newer versions" in last.detail
 
 
-def test_doctor_has_nothing_to_say_of_a_repo_without_a_pin(scene: Any) -> None:
+def test_doctor_says_nothing_about_a_repo_without_a_pin(scene: Any) -> None:
     (scene.aws.settings.root / "tool.txt").unlink()
     scene.hub = SimpleNamespace()
     assert [*tool.version(scene), *parts.tool(scene)] == []
@@ -403,7 +405,7 @@ def test_doctor_has_nothing_to_say_of_a_repo_without_a_pin(scene: Any) -> None:
     [
         (f"git+{ADDRESS}.git", True, "acme/sm-mlops is private"),
         (f"git+{ADDRESS}", False, ""),
-        ("git+ssh://git@github.com/acme/sm-mlops", False, "github.com is reached by ssh"),
+        ("git+ssh://git@github.com/acme/sm-mlops", False, "github.com is reached over SSH"),
         ("git+https://gitlab.com/acme/sm-mlops", True, ""),
     ],
 )
@@ -422,14 +424,14 @@ def test_doctor_and_bootstrap_say_when_workflows_cannot_get_the_tool(
 
 
 @pytest.mark.parametrize("name", ["--version"])
-def test_the_command_tells_its_version_outside_of_any_repo(tmp_path: Path, name: str) -> None:
+def test_the_command_prints_its_version_outside_any_repo(tmp_path: Path, name: str) -> None:
     done = run("python", "-m", "sm_mlops", name, cwd=tmp_path)
     assert (done.code, done.out.strip()) == (0, OURS)
     answers = Path(__file__).parents[2] / "cookiecutter.json"
     assert json.loads(answers.read_text())["_template_version"] == OURS
 
 
-def test_a_bundle_without_metadata_imports_the_package_all_the_same(tmp_path: Path) -> None:
+def test_a_bundle_without_metadata_still_imports_the_package(tmp_path: Path) -> None:
     (tmp_path / "sm_mlops").mkdir()
     shutil.copy(Path(str(sm_mlops.__file__)), tmp_path / "sm_mlops")
     done = run(

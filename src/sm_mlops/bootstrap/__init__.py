@@ -1,1 +1,1 @@
-"""Connects a repo with AWS and GitHub: parts that look, then act."""
+"""Connects a repo to AWS and GitHub: parts that look, then act."""

@@ -32,8 +32,8 @@ def exists(aws: Aws, bucket: str) -> bool:
         if code not in ("403", "301"):
             raise
         raise MlopsError(
-            f"the bucket {bucket} belongs to another account or region, or you may not see it: "
-            "choose another name with --platform BucketName=... and aws.bucket in mlops.yaml"
+            f"the bucket {bucket} belongs to another account or region, or you have no access to "
+            "it: choose another name with --platform BucketName=... and aws.bucket in mlops.yaml"
         ) from error
     return True
 

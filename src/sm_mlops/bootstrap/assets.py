@@ -113,7 +113,7 @@ def build_layer(root: Path) -> bytes:
     except OSError as error:
         raise MlopsError(f"{_FAILED}: {error.filename or ''}: {error.strerror}") from error
     if len(content) > LAYER_BYTES:
-        raise MlopsError(f"{_FAILED}: it has {len(content)} bytes; Lambda takes {LAYER_BYTES}")
+        raise MlopsError(f"{_FAILED}: it has {len(content)} bytes; Lambda allows {LAYER_BYTES}")
     return content
 
 
@@ -141,7 +141,7 @@ def _reason(said: str) -> str:
     if "No module named uv" in said:
         return "this environment has no uv; run make setup"
     if found := re.search(r"Hash mismatch for `([^`]+)`", said):
-        return f"hash mismatch: the package index offers another {found[1]} than this tool pins"
+        return f"hash mismatch: the package index has another {found[1]} than this tool pins"
     if "network was disabled" in said:
         return "uv is offline and its cache lacks the packages; unset UV_OFFLINE and try again"
     # uv wraps long lines.

@@ -8,7 +8,7 @@ from sm_mlops.aws import Aws
 from sm_mlops.bootstrap import platform
 from sm_mlops.bootstrap.plan import Item, Part, Todo
 
-WHAT = "authorization of the connection to GitHub"
+WHAT = "authorization of the GitHub connection"
 
 
 def state(aws: Aws) -> dict[str, str] | None:

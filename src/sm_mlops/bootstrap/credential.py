@@ -23,7 +23,7 @@ from sm_mlops.redaction import quiet
 
 # The name in platform.yml.
 SECRET = "sm-mlops/github"
-WHAT = "credential of the trigger"
+WHAT = "trigger credential"
 TAG = "kind"
 TOKEN = "MLOPS_TRIGGER_TOKEN"
 APP = ("MLOPS_GITHUB_APP_ID", "MLOPS_GITHUB_APP_INSTALLATION_ID", "MLOPS_GITHUB_APP_KEY_FILE")
@@ -80,18 +80,22 @@ class Credential(Part):
         if not found:
             if source := self._source():
                 return [Item(WHAT, Todo.CREATE, source)]
-            return [Item(WHAT, Todo.PERSON, "approvals start nothing without it", self._how())]
+            return [
+                Item(
+                    WHAT, Todo.PERSON, "approvals cannot start deployments without it", self._how()
+                )
+            ]
         shown = " and ".join(found)
         items = [Item(WHAT, Todo.NOTHING, shown)]
         if lacking := self._lacking(found):
-            detail = f"it has {shown} only"
+            detail = f"it has only {shown}"
             items.append(Item(f"{lacking} in it", Todo.PERSON, detail, self._how()))
         return items
 
     def act(self, tell: Tell) -> None:
         found = kept(self.aws)
         if found is None:
-            raise MlopsError(f"there is no secret {SECRET}; the platform has to come first")
+            raise MlopsError(f"there is no secret {SECRET}; create the platform first")
         if found or not self._source():
             return
         value = self.new(tell)
@@ -104,7 +108,7 @@ class Credential(Part):
             return self._tried(value)
         if self.sandbox_token is not None:
             token = {"token": self.sandbox_token()}
-            return self._tried(Value(token, ("token",), "a token of the sandbox"))
+            return self._tried(Value(token, ("token",), "a sandbox token"))
         if self.ask is None:
             raise MlopsError(f"there is no new {WHAT}: {self._variables()}")
         return self._asked(self.ask, tell)
@@ -131,8 +135,8 @@ class Credential(Part):
 
     def _lacking(self, kinds: tuple[str, ...]) -> str:
         if self._by_jenkins:
-            return "" if "jenkins" in kinds else "user and token of Jenkins"
-        return "" if {"token", "app"} & set(kinds) else "a token of GitHub"
+            return "" if "jenkins" in kinds else "Jenkins user and token"
+        return "" if {"token", "app"} & set(kinds) else "GitHub token"
 
     def _how(self) -> str:
         return f"run {self.aws.command} secret rotate at a terminal, or first {self._variables()}"
@@ -146,7 +150,7 @@ class Credential(Part):
         if value := self._from_environment():
             return value.origin
         if self.sandbox_token is not None:
-            return "a token of the sandbox"
+            return "a sandbox token"
         return "you will be prompted for it" if self.ask is not None else ""
 
     def _from_environment(self) -> Value | None:
@@ -156,16 +160,16 @@ class Credential(Part):
             is_set = [name for name in group if given[name]]
             missing = [name for name in group if not given[name]]
             if is_set and missing:
-                raise MlopsError(f"{is_set[0]} is set, but not {missing[0]}; they belong together")
+                raise MlopsError(f"{is_set[0]} is set, but {missing[0]} is not; set both")
         content: dict[str, str] = {}
         parts: dict[str, str] = {}
         if given[APP[0]]:
             content |= {"app_id": given[APP[0]], "installation_id": given[APP[1]]}
             content["private_key"] = _read_key(given[APP[2]])
-            parts["app"] = f"the GitHub App {given[APP[0]]} of {APP[0]}"
+            parts["app"] = f"the GitHub App {given[APP[0]]} from {APP[0]}"
         elif given[TOKEN]:
             content["token"] = given[TOKEN]
-            parts["token"] = f"the token of {TOKEN}"
+            parts["token"] = f"the token from {TOKEN}"
         if given[JENKINS[0]]:
             content |= {"jenkins_user": given[JENKINS[0]], "jenkins_token": given[JENKINS[1]]}
             parts["jenkins"] = f"the Jenkins user {given[JENKINS[0]]}"
@@ -178,7 +182,7 @@ class Credential(Part):
             user = ask("Jenkins user that starts jobs")
             token = ask(f"API token of {user}")
             if not user or not token:
-                raise MlopsError(f"no {WHAT} was typed: {self._how()}")
+                raise MlopsError(f"no {WHAT} was entered: {self._how()}")
             content = {"jenkins_user": user, "jenkins_token": token}
             return Value(content, ("jenkins",), f"the Jenkins user {user}")
         tell(
@@ -186,14 +190,14 @@ class Credential(Part):
             f"{self.hub.at.server}/settings/personal-access-tokens/new for "
             f"{self.aws.settings.project.github} with the permission Actions: read and write. "
             f"Press Enter to use the token you are signed in with ({self.hub.origin}), with all "
-            "its rights."
+            "its permissions."
         )
         while typed := ask("Token"):
             try:
-                return self._tried(Value({"token": typed}, ("token",), "the token you typed"))
+                return self._tried(Value({"token": typed}, ("token",), "the token you entered"))
             except MlopsError as error:
                 tell(f"{error}")
-        origin = f"the token of {self.hub.origin}"
+        origin = f"the token from {self.hub.origin}"
         return self._tried(Value({"token": self.hub.token}, ("token",), origin))
 
     def _tried(self, value: Value) -> Value:

@@ -33,10 +33,10 @@ def former(aws: Aws) -> list[str]:
 
 
 def delete_former(aws: Aws, tell: Tell) -> None:
-    """Delete the former access keys."""
+    """Delete the previous access keys."""
     for key in former(aws):
         aws.client("iam").delete_access_key(UserName=user(aws), AccessKeyId=key)
-        tell(f"{'deleted':<12} former access key of {user(aws)}")
+        tell(f"{'deleted':<12} previous access key of {user(aws)}")
 
 
 def stored(aws: Aws, outputs: dict[str, str]) -> datetime:

@@ -40,7 +40,7 @@ def data_locations(aws: Aws) -> tuple[str, ...]:
             return ()
         raise MlopsError(
             f"mlops.yaml: data.path {path} is in the artifact bucket, where a project reads only "
-            f"below its own name: s3://{bucket}/{aws.settings.prefix}/"
+            f"under its own name: s3://{bucket}/{aws.settings.prefix}/"
         )
     arn = f"arn:{aws.settings.partition}:s3:::{bucket}"
     if not key or key.endswith("/"):

@@ -105,7 +105,7 @@ class Parameters:
         named = {"ConnectionHostArn", "ConnectionArn"} & set(self._given)
         if not named and not found["ConnectionArn"]:
             raise MlopsError(
-                f"{project.git_host} is reached through a host of CodeConnections: create one in "
+                f"{project.git_host} needs a CodeConnections host: create one in "
                 "the AWS console and pass --platform ConnectionHostArn=arn:..."
             )
         api = f"https://{project.git_host}/api/v3"

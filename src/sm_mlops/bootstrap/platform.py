@@ -1,11 +1,11 @@
 """The platform: what all model repos of an account and region share, one stack of platform.yml.
 
-Deployed in two steps, because the trigger's code and the project's template lie in the bucket that
+Deployed in two steps, because the trigger's code and the project's template are in the bucket that
 the stack creates. Later versions of the product are added through the API: CloudFormation would
 delete those that a template no longer lists.
 
 Repos with tools of several versions share one platform. A newer tool upgrades it; an older one
-leaves what it is made from alone and adds only what its repo needs. Among tools of the same version
+keeps its template and adds only what its repo needs. Among tools of the same version
 with different files, as a fork has them while it is edited, the one that runs deploys its own.
 """
 
@@ -36,12 +36,12 @@ _QUIET = Console(quiet=True)
 # In the order of the plan, which does not list their policies, permissions and settings.
 THINGS = {
     "ArtifactBucket": "artifact bucket",
-    "OidcProvider": "OpenID Connect provider of GitHub",
+    "OidcProvider": "OpenID Connect provider for GitHub",
     "Connection": "connection to GitHub",
     "GitHubSecret": "secret sm-mlops/github",
-    "Boundary": "permissions boundary of training and serving",
-    "GitHubBoundary": "permissions boundary of workflows",
-    "LaunchRole": "launch role of projects",
+    "Boundary": "permissions boundary for training and serving",
+    "GitHubBoundary": "permissions boundary for workflows",
+    "LaunchRole": "launch role for projects",
     "Trigger": "function sm-mlops-trigger",
     "TriggerLayer": "layer sm-mlops-github-app",
     "ApprovedRule": "rule sm-mlops-approved",
@@ -143,13 +143,13 @@ class Platform(Part):
         changes = [f"now {found.stack.status}"] if found.stack.busy else []
         detail = f"version {found.version}"
         if found.newer:
-            detail += f", newer than {mine} of this tool: its template is left alone"
+            detail += f", newer than this tool ({mine}): its template stays as it is"
         elif found.version < mine:
             changes.append(f"upgrade to {mine}")
         elif not found.parameters["AssetsPrefix"]:
             changes.append("second step missing")
         elif found.parameters["AssetsPrefix"] != self._assets.prefix:
-            changes.append("files differ from this tool's, which replace them")
+            changes.append("its files will be replaced by this tool's")
         elif self._layer(found) != found.parameters["HasLayer"]:
             changes.append(f"layer for GitHub Apps: {self._layer(found)}")
         changes += self._parameters.changes(found.parameters)
@@ -192,7 +192,7 @@ class Platform(Part):
             portfolio = found.outputs.get("PortfolioId", "")
             granted = bool(portfolio) and principal in catalog.principals(self.aws, portfolio)
             todo = Todo.NOTHING if granted else Todo.CREATE
-            yield Item("your right to create projects", todo, principal.rpartition(":")[2])
+            yield Item("your permission to create projects", todo, principal.rpartition(":")[2])
 
     def _manual(self, found: Found) -> Iterator[Item]:
         bucket = self._bucket(found)
@@ -202,9 +202,9 @@ class Platform(Part):
         will = self._will(found)
         if self.aws.settings.project.ci == "jenkins" and not will.get("JenkinsUrl"):
             yield Item(
-                "address of Jenkins",
+                "Jenkins URL",
                 Todo.PERSON,
-                "approvals start no deployment without it",
+                "approvals cannot start deployments without it",
                 f"{self.aws.command} bootstrap --platform JenkinsUrl=https://...",
             )
 
@@ -329,7 +329,7 @@ class Platform(Part):
         found = self._find()
         if found.stack is None:
             return []
-        names, details = dict(THINGS), {"OidcProvider": "of all regions of the account"}
+        names, details = dict(THINGS), {"OidcProvider": "used by all regions of the account"}
         if bucket := found.resources.get("ArtifactBucket"):
             names["ArtifactBucket"] += f" {bucket}"
             sizes = [int(item.get("Size", 0)) for item in objects.versions(self.aws, bucket)]

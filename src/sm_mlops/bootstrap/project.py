@@ -269,7 +269,7 @@ class Project(Part):
     def _create(self, tell: Tell) -> None:
         there = platform.outputs(self.aws)
         if there is None:
-            raise MlopsError(f"there is no platform {platform.STACK} to create a project with")
+            raise MlopsError(f"there is no platform {platform.STACK} to create a project in")
         if self.aws.sandbox:
             provisional.remove(self.aws)
         for item in self._obstacles(None):
@@ -395,8 +395,8 @@ class Project(Part):
         if versions and "ModelPackageGroup" in self._held(projects.find(self.aws)):
             noun = "version" if versions == 1 else "versions"
             raise MlopsError(
-                f"the registry {self.name} holds {versions} {noun}, which no stack deletes; run "
-                f"{command} destroy --all --registry first"
+                f"the registry {self.name} holds {versions} {noun}, which are not in the "
+                f"stack; run {command} destroy --all --registry first"
             )
 
     def undo(self, tell: Tell) -> None:

@@ -86,13 +86,13 @@ class Push(Part):
             return "git is not installed", f"install git, then {commands}"
         top = self._git("rev-parse", "--show-toplevel")
         if top.returncode:
-            return "this folder is no git repository", f"git init && {commands}"
+            return "this folder is not a git repository", f"git init && {commands}"
         outer = top.stdout.strip()
         if Path(outer).resolve() != self.settings.root.resolve():
             detail = f"this folder is part of another repository, {outer}"
             return detail, f"move it out of there, then git init && {commands}"
         if self._git("rev-parse", "--verify", "--quiet", f"refs/heads/{BRANCH}").returncode:
-            return f"there is no commit on {BRANCH} here", commands
+            return f"there is no commit on {BRANCH}", commands
         return None
 
     def _is_there(self, found: Any) -> bool:
@@ -156,15 +156,15 @@ class Push(Part):
         line = f"cannot push {BRANCH} to {self.settings.project.github}"
         if "workflow" in said and "without" in said:
             return (
-                f"{line}: the token of {self.hub.origin} may not change workflows; it needs "
+                f"{line}: the token from {self.hub.origin} cannot change workflows; it needs "
                 "the scope workflow (classic) or the permission Workflows: write (fine-grained)"
             )
         if re.search(r"non-fast-forward|fetch first|stale info", said):
             return f"{line}: someone else has pushed other commits there first"
         if re.search(r"\b40[13]\b|denied|not granted|Authentication failed", said):
             return (
-                f"{line}: the token of {self.hub.origin} may not; it needs the scope repo "
-                "(classic) or the permission Contents: write (fine-grained)"
+                f"{line}: the token from {self.hub.origin} is not allowed to; it needs the scope "
+                "repo (classic) or the permission Contents: write (fine-grained)"
             )
         rows = [one_line(row) for row in said.splitlines() if row.strip()]
         errors = [row for row in rows if row.startswith(("fatal:", "error:", "remote:", "!"))]

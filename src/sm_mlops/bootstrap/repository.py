@@ -59,7 +59,7 @@ class Repository(Part):
         items = [Item(WHAT, Todo.NOTHING, kind)]
         if place.lower() != wanted.lower():
             how = f'set github = "{place}" in pyproject.toml'
-            items.append(Item("its name", Todo.PERSON, f"was {wanted} before", how))
+            items.append(Item("repository name", Todo.PERSON, f"was {wanted} before", how))
         return items
 
     def act(self, tell: Tell) -> None:
@@ -73,7 +73,7 @@ class Repository(Part):
         found = self.hub.repository(self.settings.project.github)
         if found is None:
             return []
-        how = f"to delete it: {found.html_url}/settings, at the bottom"
+        how = f"to delete it, open {found.html_url}/settings"
         return [Item(WHAT, Todo.PERSON, "stays, with all commits", how)]
 
     def _make(self, wanted: str) -> Any:
@@ -94,7 +94,7 @@ class Repository(Part):
         made = self.hub.repository(wanted)
         if made is None:
             raise MlopsError(
-                f"{wanted} exists, but the token of {self.hub.origin} cannot see it: give a "
+                f"{wanted} exists, but the token from {self.hub.origin} cannot see it: give a "
                 "fine-grained one access to it or to all repositories of the owner"
             ) from refused
         return made
@@ -117,8 +117,8 @@ class Repository(Part):
         # An App has permissions, not a role.
         if self.hub.person.login and not found.permissions.admin:
             raise MlopsError(
-                f"{self.hub.person.login} is no administrator of {found.full_name}: ask one to run "
-                "this command, or for that role"
+                f"{self.hub.person.login} is not an administrator of {found.full_name}: ask one to "
+                "run this command or to give you that role"
             )
 
 

@@ -18,7 +18,7 @@ SERIAL = "KeySerial"
 
 
 def rotate_credential(part: Credential, tell: Tell) -> None:
-    """Store a new credential of the trigger after trying it. Raise MlopsError."""
+    """Store a new trigger credential after trying it. Raise MlopsError."""
     aws, found = part.aws, credential.kept(part.aws)
     if found is None:
         raise MlopsError(f"there is no platform in this account yet; run {aws.command} bootstrap")
@@ -30,15 +30,15 @@ def rotate_credential(part: Credential, tell: Tell) -> None:
         Platform(aws, Options()).act(tell)
     if found and not aws.sandbox:
         tell(
-            "The former one still works. Delete it at GitHub: a token at "
-            f"{part.hub.at.server}/settings/tokens, a key on the page of its App"
+            "The previous one still works. Delete it on GitHub: a token at "
+            f"{part.hub.at.server}/settings/tokens, an App's key on the App's page"
         )
 
 
 def rotate_key(aws: Aws, hub: GitHub, tell: Tell) -> None:
     """Replace the access key of the project's user, and GitHub's copy of it.
 
-    The former key stays until GitHub has the new one. After an interruption the next call
+    The previous key stays until GitHub has the new one. After an interruption the next call
     continues. Raise MlopsError.
     """
     name = aws.settings.project.project
@@ -56,7 +56,7 @@ def rotate_key(aws: Aws, hub: GitHub, tell: Tell) -> None:
         raise MlopsError(f"GitHub shows no repository {aws.settings.project.github}")
     begun = bool(keys.former(aws)) or not (by_jenkins or settings.has_key(repository, outputs))
     if begun:
-        tell(f"Continuing with a key of {keys.user(aws)} that was created before")
+        tell(f"Continuing with a key of {keys.user(aws)} that was created earlier")
     else:
         found = projects.find(aws)
         assert found is not None and found.stack is not None
@@ -68,7 +68,7 @@ def rotate_key(aws: Aws, hub: GitHub, tell: Tell) -> None:
     if by_jenkins and not begun:
         tell(
             f"Copy the new key from the secret sm-mlops/{name}/github-user to Jenkins, then run "
-            f"{aws.command} secret rotate key again to delete the former one"
+            f"{aws.command} secret rotate key again to delete the previous one"
         )
         return
     if not by_jenkins:

@@ -177,7 +177,7 @@ class Settings(Part):
             wanted = self._reviewers(stage, had)
             what = f"environment {stage.name}"
             if stage.reviewers is None and not wanted:
-                detail = f"the token of {self.hub.origin} belongs to no person, who could review"
+                detail = f"the token from {self.hub.origin} belongs to no person who could review"
                 how = f"set Reviewers in {stages.FOLDER}/{stage.name}.json"
                 yield Item(f"reviewers of {stage.name}", Todo.PERSON, detail, how)
             if had is None:
@@ -190,7 +190,7 @@ class Settings(Part):
                 yield Item(
                     what,
                     Todo.PERSON,
-                    f"NOT PROTECTED: GitHub's plan of {found.owner.login} lacks these rules for "
+                    f"NOT PROTECTED: the GitHub plan of {found.owner.login} lacks these rules for "
                     f"private repositories: {lacking}",
                     "change to GitHub Enterprise or make the repository public, delete the "
                     f"variable {REFUSED} at {found.html_url}/settings/variables/actions, then run "
@@ -210,7 +210,9 @@ class Settings(Part):
         known = {name.lower() for name in stages.names(self.aws.settings)}
         for row in rows:
             if row["name"].lower() not in known:
-                yield Item(f"environment {row['name']}", Todo.NOTHING, "kept: of no stage here")
+                yield Item(
+                    f"environment {row['name']}", Todo.NOTHING, "kept: belongs to no stage here"
+                )
 
     def _make_environments(self, found: Any, tell: Tell) -> None:
         refused_before = needs.items(_variables(self.hub, found).get(REFUSED, ""))
@@ -230,7 +232,7 @@ class Settings(Part):
                 tell(f"{'changed':<12} environment {stage.name}: {_asks(stage, wanted)}")
             if lacking and stage.name not in refused_before:
                 tell(
-                    f"environment {stage.name} is NOT PROTECTED: GitHub's plan of "
+                    f"environment {stage.name} is NOT PROTECTED: the GitHub plan of "
                     f"{found.owner.login} does not allow {', '.join(lacking)}"
                 )
         if sorted(refused) != sorted(refused_before):
@@ -317,7 +319,7 @@ class Settings(Part):
             shown = self.hub.find(path)
         if shown is None:
             raise MlopsError(
-                f"{stages.FOLDER}/{stage.name}.json: Reviewers: GitHub shows this token no "
+                f"{stages.FOLDER}/{stage.name}.json: Reviewers: this token cannot see a GitHub "
                 f"{kind.lower()} {name}"
             )
         return Reviewer(kind, int(shown["id"]), name)

@@ -1,7 +1,7 @@
 """Studio's domains of the region: each shows project templates from one place in S3, named by a
 tag.
 
-Only projects whose template is in S3 need it. A tag that somebody else has set is left alone.
+Only projects whose template is in S3 need it. A tag that someone else has set is left alone.
 Source: https://docs.aws.amazon.com/sagemaker/latest/dg/sagemaker-projects-templates-custom.html
 """
 
@@ -70,7 +70,7 @@ class Studio(Part):
         return Item(
             domain.what,
             Todo.PERSON,
-            f"it shows those of {domain.location}; a domain shows one location only",
+            f"it shows those of {domain.location}; a domain can show only one location",
             f"copy project.yml there, or aws sagemaker add-tags --resource-arn {domain.arn} "
             f"--tags Key={TAG},Value={wanted}",
         )

@@ -54,7 +54,7 @@ class Templates:
         theirs, ours = platform.version(before), platform.version(package.version())
         if theirs > ours or (theirs == ours and self.newer):
             return ""
-        return f"version {before} -> {after}" if before != after else f"other files of {after}"
+        return f"version {before} -> {after}" if before != after else f"different files of {after}"
 
     def _of(self, found: Found) -> str:
         if not found.provisioned:

@@ -22,7 +22,7 @@ class Tool(Part):
 
     def look(self) -> list[Item]:
         problem = self._problem()
-        what = "access of workflows to the tool"
+        what = "workflow access to the tool"
         return [Item(what, Todo.PERSON, problem, REMEDY)] if problem else []
 
     def _problem(self) -> str:
@@ -39,10 +39,10 @@ class Tool(Part):
             return ""
         scheme, host, name = found.groups()
         if scheme == "ssh":
-            return f"{host} is reached by ssh, for which workflows have no key"
+            return f"{host} is reached over SSH, and workflows have no SSH key"
         if host != project.git_host or name == project.github:
             return ""
         there = self.hub.repository(name)
         if there is not None and there.private:
-            return f"{name} is private, and the token of a workflow cannot clone it"
+            return f"{name} is private, and a workflow's token cannot clone it"
         return ""

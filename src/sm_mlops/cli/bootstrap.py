@@ -1,4 +1,4 @@
-"""The panel "Connect": connect this repo with its AWS account and with GitHub."""
+"""The panel "Connect": connect this repo to its AWS account and to GitHub."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def bootstrap(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Connect this repo with AWS and GitHub: show the plan, ask, then carry it out.
+    """Connect this repo to AWS and GitHub: show the plan, ask, then carry it out.
 
     Creates what the repos of an account share (bucket, approval trigger, connection, Service
     Catalog product), this repo's SageMaker project with its roles, the GitHub repository, its
@@ -168,7 +168,7 @@ class Run:
         self._tell_rest("Nothing is left to delete.")
 
     def _destroy_platform(self, shared: Platform) -> None:
-        """Delete the platform if no repo uses it, after a question of its own."""
+        """Delete the platform if no repo uses it, after a separate question."""
         from sm_mlops.bootstrap import users
 
         items = shared.look_back()
@@ -183,7 +183,7 @@ class Run:
         if self.only_plan:
             return
         try:
-            confirm("No project uses the platform any longer. Delete it, too?", self.yes)
+            confirm("No project uses the platform anymore. Delete it too?", self.yes)
         except MlopsError as refused:
             tell(self.console, f"The platform stays ({refused}).")
             return
@@ -205,13 +205,13 @@ class Run:
         try:
             yield
         except BaseException:
-            tell(self.console, f"What is done stays. To continue: {self.aws.command} {command}")
+            tell(self.console, f"Completed steps stay. To continue: {self.aws.command} {command}")
             raise
 
     def _tell_rest(self, nothing: str) -> None:
         asked = [item for item in self.left if item.todo is Todo.PERSON and item.remedy]
         if asked:
-            tell(self.console, "You still need to:")
+            tell(self.console, "You still need to do this by hand:")
         for item in asked:
             tell(self.console, f"  {item.what}: {item.remedy}")
         if self.work_left and not self.only_plan:

@@ -148,8 +148,8 @@ def rollback(
 ) -> None:
     """Return a stage to the version that ran before, by a deployment.
 
-    Each stage records the versions it ran. If the former one is unknown or no longer approved, name
-    a version with --to.
+    Each stage records the versions it ran. If the previous one is unknown or no longer approved,
+    name a version with --to.
 
     **Examples**
 

@@ -41,7 +41,7 @@ def smoke(
         typer.Option(
             min=0,
             metavar="MILLISECONDS",
-            help="Limit for the median of single rows; by default 2000, none if asynchronous.",
+            help="Limit for the median latency of one row; by default 2000, none if asynchronous.",
             show_default=False,
         ),
     ] = None,

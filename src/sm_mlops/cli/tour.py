@@ -135,7 +135,7 @@ class Tour:
                     return run
             time.sleep(0.1)
         raise MlopsError(
-            "the approval started no workflow: mlops --sandbox doctor says what is missing"
+            "the approval started no workflow: mlops --sandbox doctor shows what is missing"
         )
 
     def runs(self) -> list[dict[str, Any]]:
@@ -186,7 +186,7 @@ class Tour:
         if not self.ask:
             say(f"{question} [y/N] y")
         elif not typer.confirm(question):
-            say("The tour ends here; what is done stays.")
+            say("The tour ends here; completed steps stay.")
             _tell_next(self.aws.settings.root, report)
             raise typer.Exit(0)
 

@@ -21,7 +21,7 @@ def upgrade(
         str, typer.Argument(help="A released version; the newest by default.", show_default=False)
     ] = "",
 ) -> None:
-    """Move template and tool together to another version. `make upgrade` also renews the lock.
+    """Move template and tool to another version together. `make upgrade` also renews the lock.
 
     `cruft update` moves the template in a repo that is linked to it: it keeps your changes and
     marks conflicts. The tool moves in tool.txt. The exit code is 1 if there are conflicts.
@@ -52,8 +52,8 @@ def upgrade(
 def vendor() -> None:
     """Put the installed tool into vendor/ as a wheel, and pin it in tool.txt by its hash.
 
-    For workflows that cannot reach the source in tool.txt, such as a private repository (the token
-    of a workflow reads its own repository only), and for machines without a network.
+    For workflows that cannot reach the source in tool.txt, such as a private repository (a
+    workflow's token reads only its own repository), and for machines without a network.
 
     **Example**
 
@@ -63,7 +63,7 @@ def vendor() -> None:
 
     root = find_root(Path.cwd())
     if other := pin.mismatch(pin.read(root)):
-        raise MlopsError(f"tool.txt pins another tool than is installed ({other}): make setup")
+        raise MlopsError(f"tool.txt pins a tool other than the installed one ({other}): make setup")
     try:
         name = wheel.vendor(root)
     except OSError as error:

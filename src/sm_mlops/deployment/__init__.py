@@ -1,1 +1,1 @@
-"""Bring versions to stages, test them there, and take stages away."""
+"""Bring versions to stages, test them there, and delete stages."""

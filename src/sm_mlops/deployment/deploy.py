@@ -71,7 +71,7 @@ def deploy(
 ) -> Deployment:
     """Deploy the version `arn`; return once the endpoint is in service with this version.
 
-    `trail` replaces the record of former versions. Raises MlopsError if nothing was changed,
+    `trail` replaces the record of previous versions. Raises MlopsError if nothing was changed,
     DeploymentFailed if the deployment began and failed.
     """
     began = time.monotonic()
@@ -331,13 +331,13 @@ def rollback_target(aws: Aws, stage: Stage, to: int | None) -> RollbackTarget:
         hint = f"name one with --to (approved: {', '.join(map(str, choices))})"
     if number is None:
         raise MlopsError(
-            f"stage {stage.name} runs version {running} and has no record of a former one: {hint}"
+            f"stage {stage.name} runs version {running} and has no record of a previous one: {hint}"
         )
     if number == running:
         raise MlopsError(f"stage {stage.name} already runs version {running}")
     found = registry.version(aws, number)
     if found.approval != "Approved":
-        which = "the former version, " if to is None else ""
+        which = "the previous version, " if to is None else ""
         raise MlopsError(f"{which}version {number}, is {found.approval}: {hint}")
     before = (*_until(before, number), number) if number in before else (*before, number)
     return RollbackTarget(running, found.arn, number, before)

@@ -92,7 +92,7 @@ def serving(aws: Aws, name: str, stage: str) -> Endpoint:
             f"stage {stage} has no endpoint {name} yet: deploy to it with "
             f"{aws.command} deploy {stage} --model-package-arn ARN"
         )
-    # During an update the former fleet answers.
+    # During an update the old fleet answers.
     if found.status not in ("InService", "Updating", "SystemUpdating", "RollingBack"):
         why = f": {found.reason}" if found.reason else ""
         raise MlopsError(f"endpoint {name} is {found.status}{why}")

@@ -46,7 +46,7 @@ class Stage:
 
     `kind` is real-time, serverless or asynchronous; `idle_cost` is in US dollars a month, None if
     unknown. One of `reviewers`, users and teams (`my-org/ml-leads`), must approve a deployment;
-    None stands for the person who connects the repo with GitHub.
+    None stands for the person who connects the repo to GitHub.
     """
 
     name: str

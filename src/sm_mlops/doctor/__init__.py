@@ -41,8 +41,8 @@ CHECKS = (
     Check("Service Catalog product", platform.product, needs_platform=True),
     Check("launch role", platform.launch_role, needs_platform=True),
     Check("Studio domain", parts.domain),
-    Check("sign-in of the workflows", platform.workflow_sign_in, needs_platform=True),
-    Check("credential of the trigger", platform.credential, needs_platform=True),
+    Check("workflow sign-in", platform.workflow_sign_in, needs_platform=True),
+    Check("trigger credential", platform.credential, needs_platform=True),
     Check("trigger", platform.trigger, needs_platform=True),
     Check("failed approvals", platform.failed_approvals, needs_platform=True),
     Check("GitHub repository", parts.repository, needs_aws=False, needs_github=True),
@@ -50,7 +50,7 @@ CHECKS = (
     Check("GitHub settings", parts.settings, needs_github=True),
     Check("first push", parts.push, needs_aws=False, needs_github=True),
     Check("quotas", quotas.counts),
-    Check("quotas of instances", quotas.instances),
+    Check("instance quotas", quotas.instances),
 )
 
 

@@ -51,7 +51,9 @@ def github_sign_in(scene: Scene) -> Iterator[Finding]:
         what, _, remedy = str(error).partition(": ")
         yield failed(f"{name}: {what}", remedy)
         return
-    scopes = "fine-grained or of an App" if person.scopes is None else "scopes " + ", ".join(SCOPES)
+    scopes = (
+        "fine-grained or from an App" if person.scopes is None else "scopes " + ", ".join(SCOPES)
+    )
     yield ok(f"{name}, from {hub.origin} ({scopes})")
 
 
@@ -128,7 +130,7 @@ def rights(scene: Scene) -> Iterator[Finding]:
         }
     except ClientError as error:
         code = error_code(error)
-        why = "needs iam:SimulatePrincipalPolicy" if code in DENIED else f"IAM answers {code}"
+        why = "needs iam:SimulatePrincipalPolicy" if code in DENIED else f"IAM returned {code}"
         yield warning(f"could not be simulated: {why}")
         return
     allowed = [name for name, lacking in denied.items() if not lacking]

@@ -37,7 +37,7 @@ def drift(scene: Scene) -> Iterator[Finding]:
     assert scene.platform is not None
     ours, theirs = version(package.version()), version(scene.platform.parameters["TemplateVersion"])
     if ours == theirs:
-        yield ok(f"{ours}, as the platform")
+        yield ok(f"{ours}, same as the platform")
     elif ours < theirs:
         yield warning(f"{ours}, older than the platform ({theirs})", "make upgrade")
     else:
@@ -54,7 +54,7 @@ def connection(scene: Scene) -> Iterator[Finding]:
         yield ok(f"{name} is AVAILABLE")
         return
     why = "authorize" if status == "PENDING" else "repair"
-    detail = f"{name} is {status}: a person has to {why} it"
+    detail = f"{name} is {status}: someone has to {why} it"
     yield failed(detail, connections.remedy(scene.aws, found))
 
 
@@ -87,7 +87,7 @@ def product(scene: Scene) -> Iterator[Finding]:
     else:
         has = f"has {roles[0]}" if roles else "is missing"
         yield failed(
-            f"the launch constraint {has}, so projects are created with other rights",
+            f"the launch constraint {has}, so projects are created with other permissions",
             f"in Service Catalog, give portfolio {portfolio} a launch constraint with {wanted}",
         )
 
@@ -130,7 +130,7 @@ def launch_role(scene: Scene) -> Iterator[Finding]:
     if found is None:
         # CloudFormation does not check whether what it created still exists.
         remedy = "create it again from LaunchRole in the platform's template"
-        yield failed(f"{name} is gone: somebody has deleted it by hand", remedy)
+        yield failed(f"{name} does not exist: someone deleted it by hand", remedy)
     elif service in json.dumps(found["Role"]["AssumeRolePolicyDocument"]):
         yield ok(name)
     else:
@@ -145,13 +145,13 @@ def workflow_sign_in(scene: Scene) -> Iterator[Finding]:
 def _provider(scene: Scene) -> Iterator[Finding]:
     arn = scene.outputs.get("OidcProviderArn")
     if not arn:
-        detail = "the platform has no OpenID Connect provider of GitHub"
+        detail = "the platform has no OpenID Connect provider for GitHub"
         yield failed(detail, f"{scene.bootstrap} --platform OidcProviderArn=")
         return
     found = _find(scene, "iam", "get_open_id_connect_provider", OpenIDConnectProviderArn=arn)
     if found is None:
         yield failed(
-            "the OpenID Connect provider of GitHub is gone",
+            "the OpenID Connect provider for GitHub does not exist",
             "aws iam create-open-id-connect-provider --url "
             f"https://token.actions.githubusercontent.com --client-id-list {AUDIENCE}",
         )
@@ -189,7 +189,7 @@ def credential(scene: Scene) -> Iterator[Finding]:
         yield failed(f"there is no secret {credentials.SECRET}", scene.bootstrap)
         return
     if not found:
-        yield failed("it has no value: approvals start nothing", scene.bootstrap)
+        yield failed("it has no value: approvals cannot start deployments", scene.bootstrap)
         return
     kinds = " and ".join(found)
     shown = scene.client("secretsmanager").describe_secret(SecretId=credentials.SECRET)
@@ -203,7 +203,7 @@ def credential(scene: Scene) -> Iterator[Finding]:
     else:
         yield ok(f"{kinds}, {_old(age)}")
     if "app" in found and scene.platform.parameters.get("HasLayer") != "true":
-        detail = "a GitHub App's, but the trigger lacks the layer to sign in with"
+        detail = "a GitHub App's, but the trigger lacks the layer to sign in"
         yield failed(detail, scene.bootstrap)
 
 
@@ -222,9 +222,11 @@ def trigger(scene: Scene) -> Iterator[Finding]:
         yield ok(f"{FUNCTION}, {found['Runtime']}, {found['MemorySize']} MB")
     rule = _find(scene, "events", "describe_rule", Name=RULE)
     if rule is None:
-        yield failed(f"there is no rule {RULE}: approvals start nothing", scene.bootstrap)
+        yield failed(
+            f"there is no rule {RULE}: approvals cannot start deployments", scene.bootstrap
+        )
     elif rule.get("State") == "DISABLED":
-        detail = f"rule {RULE} is disabled: approvals start nothing"
+        detail = f"rule {RULE} is disabled: approvals cannot start deployments"
         yield failed(detail, f"aws events enable-rule --name {RULE}")
     else:
         yield ok(f"rule {RULE} is enabled")

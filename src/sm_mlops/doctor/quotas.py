@@ -123,7 +123,7 @@ def instances(scene: Scene) -> Iterator[Finding]:
     for name, count in wanted.items():
         row = rows.get(name)
         if row is None:
-            yield warning(f"{name}: AWS has no quota of that name in {region}")
+            yield warning(f"{name}: AWS has no quota with that name in {region}")
             continue
         limit, busy = float(row["Value"]), used.get(name)
         detail = f"{name}: needs {count} of {limit:.0f}"

@@ -23,11 +23,13 @@ def version(scene: Scene) -> Iterator[Finding]:
         return
     pin, ours = pins.read(settings.root), sm_mlops.version()
     if other := pins.mismatch(pin):
-        yield warning(f"{other} is installed, tool.txt pins {pin.shown}", "make setup")
+        yield warning(f"{other} is installed, but tool.txt pins {pin.shown}", "make setup")
     else:
         yield ok(f"{ours} from {pin.shown}")
     if parsed(settings.project.template_version) != parsed(ours):
-        detail = f"the repo is from template {settings.project.template_version}, the tool {ours}"
+        detail = (
+            f"the repo has template {settings.project.template_version}, but the tool is {ours}"
+        )
         yield warning(detail, "make upgrade")
     address = template.address_of(settings.root, pin)
     if not address:
@@ -35,7 +37,7 @@ def version(scene: Scene) -> Iterator[Finding]:
     try:
         newest = [release.version for release in template.releases(address, SECONDS)][-1:]
     except MlopsError as error:
-        yield warning(f"newer versions not looked for: {error}")
+        yield warning(f"could not look for newer versions: {error}")
         return
     if newest and parsed(newest[0]) > parsed(ours):
-        yield warning(f"{newest[0]} is out", "make upgrade")
+        yield warning(f"{newest[0]} is available", "make upgrade")
