@@ -107,7 +107,7 @@ def _parts(aws: Aws, options: Options, yes: bool) -> tuple[Platform, list[Part]]
     from sm_mlops.bootstrap.settings import Settings
     from sm_mlops.bootstrap.studio import Studio
     from sm_mlops.bootstrap.tool import Tool
-    from sm_mlops.cli.sandbox_github import token_source
+    from sm_mlops.cli.sandbox_account import token_source
 
     hub = github.sign_in(os.environ, aws.settings.project.git_host)
     shared = Platform(aws, options)

@@ -122,13 +122,12 @@ def connected(context: typer.Context, *, empty: bool = False) -> Iterator[Aws]:
         return
     # Only this branch and the commands of `mlops sandbox` ever import the sandbox.
     from sm_mlops import sandbox
-    from sm_mlops.cli import sandbox_github
-    from sm_mlops.cli.sandbox_account import apply, prepare
+    from sm_mlops.cli.sandbox_account import apply, prepare, prepare_github
 
     with sandbox.connect(settings.root, settings.project.region) as environment:
         apply(environment)
         aws = Aws(settings, sandbox=True)
         if not empty:
             prepare(aws)
-        apply(sandbox_github.prepare(settings))
+        apply(prepare_github(settings))
         yield aws

@@ -39,7 +39,7 @@ def rotate(
     from sm_mlops import github
     from sm_mlops.bootstrap import rotation
     from sm_mlops.bootstrap.credential import Credential
-    from sm_mlops.cli.sandbox_github import token_source
+    from sm_mlops.cli.sandbox_account import token_source
 
     if what not in WHAT:
         # The text is not shown: it may be the new secret itself.

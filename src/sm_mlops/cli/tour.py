@@ -19,8 +19,8 @@ import typer
 
 from sm_mlops import registry as versions
 from sm_mlops.aws import Aws
+from sm_mlops.bundle import Bundle
 from sm_mlops.cli import bootstrap, deploy, endpoint, registry, status, training
-from sm_mlops.cli.broken import register_broken_copy
 from sm_mlops.cli.console import State, Yes, connected, on_terminal, out, say
 from sm_mlops.cli.sandbox_account import apply
 from sm_mlops.deployment import smoke
@@ -29,6 +29,23 @@ from sm_mlops.errors import MlopsError
 from sm_mlops.registry import Version
 
 START_SECONDS = 60
+# The parameters of CreateModelPackage among the fields of DescribeModelPackage.
+_REGISTERED = (
+    "ModelPackageGroupName",
+    "InferenceSpecification",
+    "MetadataProperties",
+    "CustomerMetadataProperties",
+    "ModelMetrics",
+    "SamplePayloadUrl",
+    "Domain",
+    "Task",
+)
+BROKEN = b'''"""Shows a deployment that fails."""
+
+
+def model_fn(model_dir):
+    raise RuntimeError("this inference.py cannot load its model")
+'''
 
 
 def demo(context: typer.Context, yes: Yes = False) -> None:
@@ -223,6 +240,25 @@ class Tour:
     def _as(self, workflow: str) -> str:
         role = f"{self.aws.settings.project.project}-github"
         return f": {workflow}, as role {role}" if self.by_github else ""
+
+
+def register_broken_copy(aws: Aws, of: Version, archive: bytes = b"") -> Version:
+    """Register a copy of a version, pending approval, whose model.tar.gz is `archive`.
+
+    By default it has an inference.py that raises.
+    """
+    files = Bundle("inference.py", (("code/inference.py", BROKEN),))
+    package: dict[str, Any] = dict(aws.sagemaker.describe_model_package(ModelPackageName=of.arn))
+    container = package["InferenceSpecification"]["Containers"][0]
+    broken = f"{aws.settings.prefix}/demo/broken/model.tar.gz"
+    aws.s3.put_object(Bucket=aws.bucket, Key=broken, Body=archive or files.tar_gz())
+    container["ModelDataUrl"] = f"s3://{aws.bucket}/{broken}"
+    arn = aws.sagemaker.create_model_package(
+        ModelPackageDescription=f"Version {of.version} with an inference.py that raises",
+        ModelApprovalStatus="PendingManualApproval",
+        **{name: package[name] for name in _REGISTERED if name in package},
+    )["ModelPackageArn"]
+    return versions.version(aws, int(arn.rpartition("/")[2]))
 
 
 def _tell_next(root: Path, report: Path) -> None:
