@@ -20,8 +20,7 @@ from sm_mlops.bootstrap.settings import Settings
 from sm_mlops.bootstrap.studio import TAG
 from sm_mlops.cli.main import app
 from sm_mlops.doctor import account, parts, platform
-from sm_mlops.doctor.finding import Finding, State
-from sm_mlops.doctor.scene import Scene
+from sm_mlops.doctor.scene import Finding, Scene, State
 
 pytestmark = pytest.mark.slow
 

@@ -15,8 +15,7 @@ from bootstrap_case import REGION, Land, land
 from repos import ROOT
 from sm_mlops import doctor
 from sm_mlops.doctor import account, quotas
-from sm_mlops.doctor.finding import State
-from sm_mlops.doctor.scene import Scene, explain
+from sm_mlops.doctor.scene import Scene, State, explain
 
 pytestmark = pytest.mark.slow
 

@@ -169,14 +169,13 @@ class Run:
 
     def _destroy_platform(self, shared: Platform) -> None:
         """Delete the platform if no repo uses it, after a question of its own."""
-        from sm_mlops.bootstrap import users
+        from sm_mlops.bootstrap.platform import others
 
         items = shared.look_back()
         if not items:
             return
-        others = users.others(self.aws)
-        if others:
-            tell(self.console, f"The platform stays: it is used by {', '.join(others)}.")
+        if users := others(self.aws):
+            tell(self.console, f"The platform stays: it is used by {', '.join(users)}.")
             return
         self.console.print(plan.table(items))
         self.plan = [*self.plan, *items]

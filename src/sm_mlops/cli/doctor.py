@@ -51,7 +51,7 @@ def doctor(context: typer.Context, as_json: AsJson = False) -> None:
     permission to read something.
     """
     from sm_mlops.doctor import State, examine
-    from sm_mlops.doctor.finding import table
+    from sm_mlops.doctor.scene import table
 
     with connected(context) as aws:
         found = examine(aws, os.environ)

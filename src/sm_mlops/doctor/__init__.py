@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 
 from sm_mlops.aws import Aws
 from sm_mlops.doctor import account, parts, platform, quotas, tool
-from sm_mlops.doctor.finding import Finding, State, warning
-from sm_mlops.doctor.scene import Scene, Unknown, explain
+from sm_mlops.doctor.scene import Finding, Scene, State, Unknown, explain, warning
 
 WORKERS = 12
 

@@ -13,8 +13,7 @@ from sm_mlops.bootstrap.push import Push
 from sm_mlops.bootstrap.repository import Repository
 from sm_mlops.bootstrap.settings import Settings
 from sm_mlops.bootstrap.tool import Tool
-from sm_mlops.doctor.finding import Finding, failed, ok, warning
-from sm_mlops.doctor.scene import Scene
+from sm_mlops.doctor.scene import Finding, Scene, failed, ok, warning
 from sm_mlops.github import GitHub
 
 SHOWN = 3

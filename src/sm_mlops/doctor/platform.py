@@ -14,8 +14,7 @@ from sm_mlops.bootstrap import connection as connections
 from sm_mlops.bootstrap import credential as credentials
 from sm_mlops.bootstrap.platform import version
 from sm_mlops.deployment.trigger import FUNCTION, QUEUE
-from sm_mlops.doctor.finding import Finding, failed, ok, warning
-from sm_mlops.doctor.scene import Scene
+from sm_mlops.doctor.scene import Finding, Scene, failed, ok, warning
 
 RULE = "sm-mlops-approved"
 AUDIENCE = "sts.amazonaws.com"

@@ -13,8 +13,7 @@ from typing import Any
 
 from sm_mlops.aws import DENIED, ignoring
 from sm_mlops.deployment import stages
-from sm_mlops.doctor.finding import Finding, failed, ok, warning
-from sm_mlops.doctor.scene import Scene, explain
+from sm_mlops.doctor.scene import Finding, Scene, explain, failed, ok, warning
 
 NEARLY = 0.8
 
