@@ -26,7 +26,7 @@ from sm_mlops.cli import (
     upgrade,
 )
 from sm_mlops.cli import sandbox as sandbox_commands
-from sm_mlops.cli.console import State, fail, say
+from sm_mlops.cli.console import fail, say
 from sm_mlops.errors import MlopsError, explained
 from sm_mlops.redaction import looks_secret
 
@@ -79,7 +79,7 @@ def main_options(
         ),
     ] = False,
 ) -> None:
-    context.obj = State(sandbox=sandbox)
+    context.obj = sandbox
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from sm_mlops import registry as versions
 from sm_mlops.aws import Aws
 from sm_mlops.bundle import Bundle
 from sm_mlops.cli import bootstrap, deploy, endpoint, registry, status, training
-from sm_mlops.cli.console import State, Yes, connected, on_terminal, out, say
+from sm_mlops.cli.console import Yes, connected, on_terminal, out, say
 from sm_mlops.cli.sandbox_account import apply
 from sm_mlops.deployment import smoke
 from sm_mlops.display import tell
@@ -53,7 +53,7 @@ def demo(context: typer.Context, yes: Yes = False) -> None:
 
     Then show a version that fails in staging. On a terminal, asks where a person decides.
     """
-    context.obj = State(sandbox=True)
+    context.obj = True
     ask = not yes and on_terminal(sys.stdin)
     with connected(context, empty=True) as aws:
         tour = Tour(context, aws, ask)
@@ -226,11 +226,11 @@ class Tour:
             }
         before = {name: os.environ.get(name, "") for name in variables}
         apply(variables)
-        self.context.obj = State(sandbox=False)
+        self.context.obj = False
         try:
             yield
         finally:
-            self.context.obj = State(sandbox=True)
+            self.context.obj = True
             apply(before)
 
     def typed(self, command: str) -> None:

@@ -77,13 +77,7 @@ def deploy(
     began = time.monotonic()
     package = approved(aws, arn, commit)
     there = access.enter(aws, stage)
-    if there.account != aws.account:
-        _require_bucket(aws, there, stage)
-        if lacking := access.missing(aws, there.account):
-            raise MlopsError(
-                f"account {there.account} cannot read {' or '.join(lacking)} yet: "
-                f"{aws.command} share"
-            )
+    _require_access(aws, there, stage)
     before = _stack_before(there, stage, console, execute, continue_rollback)
     own = {**_artifact_key(aws), **_boundary(there)}
     parameters = stages.stack_parameters(aws.settings, stage, aws.bucket, package.arn, **own)
@@ -178,14 +172,21 @@ def approved(aws: Aws, arn: str, commit: str | None = None) -> Version:
     return package
 
 
-def _require_bucket(aws: Aws, there: Aws, stage: Stage) -> None:
-    """Raise MlopsError if an endpoint in another account would write to the registry's bucket."""
+def _require_access(aws: Aws, there: Aws, stage: Stage) -> None:
+    """Raise MlopsError if a stage in another account cannot read the version, or its endpoint would
+    write to the registry's bucket."""
+    if there.account == aws.account:
+        return
     given = stage.parameters
     writes = stage.kind == "asynchronous" or float(given.get("DataCapturePercent", 0)) > 0
     if writes and not given.get("OutputBucket"):
         raise MlopsError(
             f"infra/{stage.name}.json: Parameters.OutputBucket must name a bucket of account "
             f"{there.account}: its endpoint cannot write to {aws.bucket}"
+        )
+    if lacking := access.missing(aws, there.account):
+        raise MlopsError(
+            f"account {there.account} cannot read {' or '.join(lacking)} yet: {aws.command} share"
         )
 
 

@@ -32,7 +32,6 @@ class Endpoint:
     model: str
     package: str
     since: datetime
-    instances: int | None
 
     @property
     def version(self) -> int | None:
@@ -54,7 +53,6 @@ def describe(aws: Aws, name: str) -> Endpoint | None:
     model_name = variant.get("ModelName", "")
     model = _shown(aws, "describe_model", ModelName=model_name)
     containers = model.get("Containers") or [model.get("PrimaryContainer", {})]
-    running = found.get("ProductionVariants", [{}])[0]
     return Endpoint(
         name=name,
         status=found["EndpointStatus"],
@@ -64,7 +62,6 @@ def describe(aws: Aws, name: str) -> Endpoint | None:
         model=model_name,
         package=containers[0].get("ModelPackageName", ""),
         since=model.get("CreationTime") or found["CreationTime"],
-        instances=running.get("CurrentInstanceCount"),
     )
 
 
