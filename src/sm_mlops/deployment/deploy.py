@@ -20,8 +20,7 @@ from sm_mlops.deployment.stages import Stage
 from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
 from sm_mlops.registry import Version
-from sm_mlops.stack_display import Change
-from sm_mlops.stacks import Outcome, Stack, StackFailed
+from sm_mlops.stacks import Change, Outcome, Stack, StackFailed
 
 CAPABILITIES = ("CAPABILITY_IAM",)
 # The versions that a stage ran, oldest first, for `mlops rollback`. It is a tag of the stack, so a
