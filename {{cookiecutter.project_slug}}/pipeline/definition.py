@@ -68,19 +68,20 @@ def pipeline(repo: Repo) -> Pipeline:
     )
     model = train.properties.ModelArtifacts.S3ModelArtifacts
 
-    evaluated = evaluate(repo, parameters, model, repo.output_of(preprocess, "test"))
-    evaluation = repo.output_of(evaluated, "evaluation")
+    # Is the model good enough, and then a version? These steps are written below.
+    evaluate = evaluate_step(repo, parameters, model, repo.output_of(preprocess, "test"))
+    evaluation = repo.output_of(evaluate, "evaluation")
     gate = quality_gate(repo, parameters, register(repo, parameters, model, evaluation))
     return Pipeline(
         name=repo.settings.pipeline,
         parameters=list(parameters.values()),
-        steps=[preprocess, train, evaluated, gate],
+        steps=[preprocess, train, evaluate, gate],
         pipeline_experiment_config=None,  # the registry links versions to executions
         sagemaker_session=repo.session,
     )
 
 
-def evaluate(repo: Repo, parameters: dict[str, Any], model: Any, test: Any) -> ProcessingStep:
+def evaluate_step(repo: Repo, parameters: dict[str, Any], model: Any, test: Any) -> ProcessingStep:
     """Return the step that tries the packaged model and the champion, each on the test rows."""
     code, job = repo.code("evaluate.py"), repo.settings.compute.evaluate
     processor = repo.processor(code, job, parameters["EvaluateInstanceType"])

@@ -142,7 +142,7 @@ def _parts(definition: str) -> dict[str, Any]:
         for item in json.loads(definition)["Parameters"]
     }
     for step in executions.all_steps(definition):
-        given = step.get("Arguments", {}).items()
+        given = (step.get("Arguments") or {}).items()
         own = {name: value for name, value in given if name not in ("IfSteps", "ElseSteps")}
         found[f"step `{step['Name']}`"] = {**step, "Arguments": own}
     return found
