@@ -455,7 +455,7 @@ def test_templates_leave_studio_with_the_last_project(
     before = studio()
     part = Studio(there.aws)
     with monkeypatch.context() as used:
-        used.setattr(platform, "others", lambda aws: ["SC-eu"])
+        used.setattr("sm_mlops.bootstrap.studio.others", lambda aws: ["SC-eu"])
         assert [(item.todo, item.detail) for item in part.look_back()] == [
             (Todo.NOTHING, "kept: used by SC-eu")
         ]

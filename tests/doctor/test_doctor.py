@@ -96,12 +96,12 @@ def test_no_check_reads_or_shows_the_credential(whole: Whole) -> None:
 def test_a_connection_that_nobody_has_authorized_has_its_link(
     whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sm_mlops.bootstrap import connection
+    from sm_mlops.bootstrap import by_hand
 
-    there = connection.state(whole.aws)
+    there = by_hand.connection(whole.aws)
     assert there
     pending = there | {"ConnectionStatus": "PENDING"}
-    monkeypatch.setattr(connection, "state", lambda _: pending)
+    monkeypatch.setattr(by_hand, "connection", lambda _: pending)
     [found] = whole.look(platform.connection)
     assert "PENDING" in found.detail and found.remedy == "mlops sandbox authorize sm-mlops"
     [found] = platform.connection(whole.scene(Aws(whole.aws.settings)))

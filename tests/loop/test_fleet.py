@@ -24,7 +24,7 @@ from bootstrap_case import OWNER, PERSON, Land, land
 from connected_case import COMMIT, SECRET, TRIGGER, WORKFLOW, commit
 from function_cases import until
 from sm_mlops.bootstrap import platform
-from sm_mlops.bootstrap.connection import Connection
+from sm_mlops.bootstrap.by_hand import Connection
 from sm_mlops.bootstrap.platform import Platform
 
 pytestmark = pytest.mark.slow

@@ -50,7 +50,8 @@ class Assets:
 def build() -> Assets:
     """Return the files of this tool's version, without the layer."""
     sources = {
-        name: _read(platform.FOLDER / name)
+        # A checkout on Windows may have other line ends.
+        name: (platform.FOLDER / name).read_bytes().replace(b"\r\n", b"\n")
         for name in (*(f"trigger/{name}" for name in _CODE), LOCK, "platform.yml", PROJECT)
     }
     whole = hashlib.sha256()
@@ -76,11 +77,6 @@ def template_in(text: str) -> str:
 def version_of(key: str) -> str:
     """Return the version of the project's template at this key."""
     return key.split("/")[1].replace("_", "+")
-
-
-def _read(file: Path) -> bytes:
-    # A checkout on Windows may have other line ends.
-    return file.read_bytes().replace(b"\r\n", b"\n")
 
 
 def build_layer(root: Path) -> bytes:

@@ -42,8 +42,6 @@ def domains(aws: Aws) -> list[Domain]:
 
 @dataclass
 class Studio(Part):
-    """A part of the plan."""
-
     aws: Aws
     options: Options = field(default_factory=Options)
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from sm_mlops.aws import NO_OBJECT, Aws, exists, ignoring
+from sm_mlops.aws import Aws, exists
 from sm_mlops.bootstrap import provisional
 from sm_mlops.settings import Settings
 
@@ -39,7 +39,9 @@ EVERYTHING = {
 
 def prepare(aws: Aws) -> None:
     """Create what is missing; nothing if the platform and the project exist."""
-    if not _has_bucket(aws):
+    from sm_mlops.bootstrap import adoption
+
+    if not adoption.exists(aws, aws.bucket):
         region = aws.settings.project.region
         # us-east-1 is S3's default and must not be named.
         place = {"CreateBucketConfiguration": {"LocationConstraint": region}}
@@ -84,13 +86,6 @@ def temporary(work: Path, region: str) -> Iterator[Callable[[Settings], Aws]]:
         sandbox.stop(work)
         os.environ.clear()
         os.environ.update(before)
-
-
-def _has_bucket(aws: Aws) -> bool:
-    with ignoring(*NO_OBJECT, "NoSuchBucket"):
-        aws.s3.head_bucket(Bucket=aws.bucket)
-        return True
-    return False
 
 
 def prepare_github(settings: Settings) -> dict[str, str]:

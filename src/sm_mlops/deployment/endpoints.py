@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from sm_mlops import display, stacks
-from sm_mlops.aws import ABSENT, Aws, ignoring
+from sm_mlops.aws import Aws, described
 from sm_mlops.deployment import stages
 from sm_mlops.deployment.stages import Stage
 from sm_mlops.errors import MlopsError, one_line
@@ -67,10 +67,7 @@ def describe(aws: Aws, name: str) -> Endpoint | None:
 
 def _shown(aws: Aws, operation: str, **request: str) -> dict[str, Any]:
     """Return the answer; {} if there is nothing of this name, or the name is empty."""
-    with ignoring(*ABSENT):
-        if all(request.values()):
-            return dict(getattr(aws.sagemaker, operation)(**request))
-    return {}
+    return described(getattr(aws.sagemaker, operation), **request) if all(request.values()) else {}
 
 
 def settled(aws: Aws, name: str) -> Endpoint | None:

@@ -85,6 +85,3 @@ def _run(check: Check, scene: Scene) -> list[Finding]:
     except Exception as error:
         found = [explain(error, scene.aws.settings.project.region)]
     return [replace(item, check=check.name) for item in found]
-
-
-__all__ = ["CHECKS", "Check", "Finding", "State", "examine"]

@@ -258,6 +258,7 @@ def _class_figures(truth: Any, predicted: metrics.Floats, labels: list[str]) -> 
     if len(present) > MOST_CLASSES and not binary:
         about += f", the {MOST_CLASSES} most common"
     whose = f"of class {_e(labels[1])}" if binary else "of the predicted class"
+    bars = f"probability {whose}, with 95 % intervals"
     predicted_class = predicted.argmax(axis=1)
     matrix = metrics.confusion(truth, predicted_class, len(labels))
     chosen = predicted[:, 1] if binary else predicted.max(axis=1)
@@ -266,11 +267,7 @@ def _class_figures(truth: Any, predicted: metrics.Floats, labels: list[str]) -> 
         _figure("ROC curve", about, roc),
         _figure("Precision and recall", about, recall),
         _figure("Confusion matrix", "rows by actual class", partial(_confusion, matrix, labels)),
-        _figure(
-            "Calibration",
-            f"probability {whose}, with 95 % intervals",
-            partial(_calibration, chosen, event),
-        ),
+        _figure("Calibration", bars, partial(_calibration, chosen, event)),
     ]
 
 

@@ -6,12 +6,11 @@ import json
 import math
 import secrets
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from rich import filesize
 
 from sm_mlops import commit
-from sm_mlops.aws import ABSENT, Aws, exists, ignoring
+from sm_mlops.aws import Aws, described, exists
 from sm_mlops.errors import MlopsError, hint
 from sm_mlops.settings import parameter_name
 from sm_mlops.training import artifacts
@@ -101,9 +100,7 @@ def upsert(aws: Aws, definition: str) -> None:
     """Create the pipeline, or update it if its definition or role has changed."""
     name, role = aws.settings.pipeline, aws.settings.role_arn(aws.account)
     request = {"PipelineName": name, "PipelineDefinition": definition, "RoleArn": role}
-    present: dict[str, Any] = {}
-    with ignoring(*ABSENT):
-        present = aws.sagemaker.describe_pipeline(PipelineName=name)
+    present = described(aws.sagemaker.describe_pipeline, PipelineName=name)
     if not present:
         description = f"Trains the model of {aws.settings.project.github}"
         aws.sagemaker.create_pipeline(**request, PipelineDescription=description)
