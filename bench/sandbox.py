@@ -36,9 +36,9 @@ with sandbox.connect(root, settings.load(root).project.region) as environment:
     apply(environment)
     aws = Aws(settings.load(root), sandbox=True)
     prepare(aws)
-    started = start(aws, {}, lambda line: None)
+    arn = start(aws, {}, lambda line: None)
     begun = time.perf_counter()
-    while (execution := executions.describe(aws, started.arn)).status not in executions.FINAL:
+    while (execution := executions.describe(aws, arn)).status not in executions.FINAL:
         time.sleep(0.05)
     print(time.perf_counter() - begun)
     assert execution.status == "Succeeded", execution

@@ -149,12 +149,16 @@ def ignoring(*codes: str) -> Iterator[None]:
             raise
 
 
+def described(describe: Callable[..., Any], **request: str) -> dict[str, Any]:
+    """Return what a describing operation answers; {} if the resource does not exist."""
+    with ignoring(*ABSENT):
+        return dict(describe(**request))
+    return {}
+
+
 def exists(describe: Callable[..., Any], **request: str) -> bool:
     """Return whether the resource that an operation describes exists."""
-    with ignoring(*ABSENT):
-        describe(**request)
-        return True
-    return False
+    return bool(described(describe, **request))
 
 
 def split_s3(uri: str) -> tuple[str, str]:

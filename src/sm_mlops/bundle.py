@@ -56,16 +56,8 @@ class Bundle:
 def collect(
     settings: Settings, script: str, *, also: Iterable[str] = (), reads: Iterable[str] = ()
 ) -> Bundle:
-    """Return the bundle of a script of `model/`.
-
-    Args:
-        settings: The repo's.
-        script: Name of a file in `model/`.
-        also: Further files of `model/`, which the script does not import.
-        reads: Keys for the bundle's own `mlops.yaml`, such as `split` or `data.target`.
-
-    Raises:
-        MlopsError: A file is missing, cannot be parsed, or imports what jobs do not have.
+    """Return the bundle of `script` and `also`, names of files in `model/`, with its own
+    `mlops.yaml`, which has the keys `reads`. The arguments and errors are those of `Repo.code`.
     """
     try:
         found = packaging.collect(settings.root / "model", [script, *also])

@@ -1,4 +1,4 @@
-"""The commit of this repo, read from git."""
+"""git in this repo, and the commit that it reads there."""
 
 from __future__ import annotations
 
@@ -12,6 +12,27 @@ from sm_mlops.redaction import without_tokens
 
 # What a model is trained by; tool.txt brings the library that model/ builds on.
 TRAINS = ("mlops.yaml", "model", "pipeline", "tool.txt")
+# Those of an outer git, as in its hooks, point elsewhere; tracing, omitted as well, shows what is
+# sent.
+_OUTER = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_CURL_VERBOSE")
+
+
+def git(root: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run git in the repo at `root`, without prompts. Raise FileNotFoundError without git."""
+    environment = {
+        name: value
+        for name, value in without_tokens(os.environ).items()
+        if name not in _OUTER and not name.startswith("GIT_TRACE")
+    }
+    return subprocess.run(
+        ["git", "-C", str(root), *arguments],
+        env={**environment, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", **variables},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
 
 
 def current(root: Path) -> str:
@@ -19,21 +40,11 @@ def current(root: Path) -> str:
 
     Return `unknown` outside of git, and in a folder that git ignores.
     """
-
-    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["git", "-C", str(root), *arguments],
-            env=without_tokens(os.environ),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
     try:
-        head = git("rev-parse", "--verify", "HEAD")
-        if head.returncode != 0 or git("check-ignore", "-q", str(root)).returncode == 0:
+        head = git(root, "rev-parse", "--verify", "HEAD")
+        if head.returncode or git(root, "check-ignore", "-q", str(root)).returncode == 0:
             return "unknown"
-        changed = git("status", "--porcelain", "--", *TRAINS)
+        changed = git(root, "status", "--porcelain", "--", *TRAINS)
     except FileNotFoundError:
         return "unknown"
     return head.stdout.strip() + ("-dirty" if changed.stdout.strip() else "")

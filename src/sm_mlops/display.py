@@ -22,10 +22,10 @@ def table(*headings: str) -> Table:
 
 
 _COLORS = {
-    "green": ("ok", "Succeeded", "InService", "added"),
-    "red": ("failed", "Failed", "OutOfService", "UpdateRollbackFailed", "removed"),
-    "magenta": ("Stopped", "Stopping", "unknown", "replaced", "maybe replaced"),
-    "dim": ("Waiting", "Not run", "not deployed", "imported"),
+    "green": ("ok", "Succeeded", "InService", "added", "create"),
+    "red": ("failed", "Failed", "OutOfService", "UpdateRollbackFailed", "removed", "delete"),
+    "magenta": ("Stopped", "Stopping", "unknown", "replaced", "maybe replaced", "manual"),
+    "dim": ("Waiting", "Not run", "not deployed", "imported", "exists"),
 }
 
 

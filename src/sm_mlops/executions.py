@@ -137,9 +137,8 @@ def all_steps(definition: str) -> Iterator[dict[str, Any]]:
     while waiting:
         step = waiting.pop(0)
         yield step
-        if step["Type"] == "Condition":
-            branches = (step["Arguments"].get(name, []) for name in ("IfSteps", "ElseSteps"))
-            waiting[:0] = [inner for branch in branches for inner in branch]
+        given = step.get("Arguments") or {}
+        waiting[:0] = [*given.get("IfSteps", ()), *given.get("ElseSteps", ())]
 
 
 def follow(aws: Aws, arn: str, console: Console, *, until: float | None = None) -> Execution:

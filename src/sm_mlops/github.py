@@ -52,13 +52,6 @@ class Person:
     number: int
     scopes: frozenset[str] | None
 
-    def has(self, scope: str) -> bool:
-        """Return whether the token has this scope, or has permissions instead of scopes."""
-        if self.scopes is None:
-            return True
-        included = (low for top in self.scopes for low in _INCLUDED.get(top, ()))
-        return scope in {*self.scopes, *included}
-
 
 class GitHubError(MlopsError):
     """GitHub refused a request, or did not answer (`status` 0). `said` is GitHub's message."""
@@ -153,7 +146,11 @@ class GitHub:
 
     def require(self, *scopes: str) -> None:
         """Raise MlopsError if a classic token lacks scopes, with how to add them."""
-        lacking = [scope for scope in scopes if not self.person.has(scope)]
+        held = self.person.scopes
+        if held is None:
+            return
+        included = {low for top in held for low in _INCLUDED.get(top, ())}
+        lacking = [scope for scope in scopes if scope not in held | included]
         if not lacking:
             return
         how = f"add to it at {self.at.server}/settings/tokens"
@@ -173,10 +170,9 @@ class GitHub:
 
         with self.doing(f"show {name}"):
             try:
-                found: Repository = self.api.get_repo(name)
+                return self.api.get_repo(name)
             except UnknownObjectException:
                 return None
-            return found
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """Send a request that PyGithub has no method for; return the JSON of the answer.

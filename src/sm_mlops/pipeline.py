@@ -41,26 +41,21 @@ from sm_mlops.settings import parameter_name as parameter_name
 IN, OUT = "/opt/ml/processing/input", "/opt/ml/processing/output"
 # The managed container whose packages the extra `tabular` pins; change them only together.
 _XGBOOST = "3.2-0"
+_STEP, _JOB = retry.StepExceptionTypeEnum, retry.SageMakerJobExceptionTypeEnum
 _THROTTLED = retry.StepRetryPolicy(
-    exception_types=[
-        retry.StepExceptionTypeEnum.SERVICE_FAULT,
-        retry.StepExceptionTypeEnum.THROTTLING,
-    ],
+    exception_types=[_STEP.SERVICE_FAULT, _STEP.THROTTLING],
     interval_seconds=10,
     backoff_rate=2.0,
     max_attempts=8,
 )
 _NO_CAPACITY = retry.SageMakerJobStepRetryPolicy(
-    exception_types=[
-        retry.SageMakerJobExceptionTypeEnum.INTERNAL_ERROR,
-        retry.SageMakerJobExceptionTypeEnum.CAPACITY_ERROR,
-    ],
+    exception_types=[_JOB.INTERNAL_ERROR, _JOB.CAPACITY_ERROR],
     interval_seconds=60,
     backoff_rate=2.0,
     max_attempts=5,
 )
 _AT_A_LIMIT = retry.SageMakerJobStepRetryPolicy(
-    exception_types=[retry.SageMakerJobExceptionTypeEnum.RESOURCE_LIMIT],
+    exception_types=[_JOB.RESOURCE_LIMIT],
     interval_seconds=300,
     backoff_rate=1.5,
     max_attempts=5,

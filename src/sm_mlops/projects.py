@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from sm_mlops import stacks
-from sm_mlops.aws import ABSENT, Aws, ignoring
+from sm_mlops.aws import Aws, described
 from sm_mlops.stacks import Stack
 
 
@@ -32,9 +31,8 @@ class Found:
 
 def find(aws: Aws) -> Found | None:
     """Return the project of this repo, None if it does not exist."""
-    shown: dict[str, Any] = {}
-    with ignoring(*ABSENT):
-        shown = aws.sagemaker.describe_project(ProjectName=aws.settings.project.project)
+    name = aws.settings.project.project
+    shown = described(aws.sagemaker.describe_project, ProjectName=name)
     if shown.get("ProjectStatus", "DeleteCompleted") == "DeleteCompleted":
         return None
     product = shown.get("ServiceCatalogProvisionedProductDetails", {})

@@ -12,17 +12,20 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
 
+from sm_mlops import display
 from sm_mlops.aws import Aws, error_code, ignoring
 from sm_mlops.display import pause, tell
 from sm_mlops.errors import MlopsError, one_line
-from sm_mlops.stack_display import Change, Event, change_table, event_table, print_events
 
 # Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
 TEMPLATE_BYTES = 51_200
@@ -51,6 +54,32 @@ class Stack:
     @property
     def busy(self) -> bool:
         return self.status.endswith("_IN_PROGRESS") and self.status != "REVIEW_IN_PROGRESS"
+
+
+@dataclass(frozen=True)
+class Change:
+    """A resource of a change set. `action`: added, modified, replaced, maybe replaced, removed."""
+
+    action: str
+    resource: str
+    kind: str
+    because: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Event:
+    identifier: str
+    at: datetime
+    resource: str
+    kind: str
+    physical: str
+    status: str
+    reason: str
+
+    @property
+    def failed(self) -> bool:
+        """Return whether the resource itself failed, not because another one did."""
+        return self.status.endswith("_FAILED") and "cancelled" not in self.reason.lower()
 
 
 @dataclass(frozen=True)
@@ -412,3 +441,47 @@ def follow(
             if not now.status.endswith("_IN_PROGRESS") and (ended or not must_begin):
                 return now, events
             time.sleep(pause(began))
+
+
+def change_table(changes: Iterable[Change]) -> Table:
+    changes = list(changes)
+    view = display.table("change", "resource", "type")
+    if any(item.because for item in changes):
+        view.add_column("because of")
+    for item in changes:
+        because = [escape(", ".join(item.because))] * (len(view.columns) - 3)
+        view.add_row(display.colored(item.action), item.resource, item.kind, *because)
+    return view
+
+
+def print_events(console: Console, events: Iterable[Event]) -> None:
+    for event in events:
+        # CloudFormation reports each start twice: before and after its call to the service.
+        if event.reason == "Resource creation Initiated":
+            continue
+        clock = event.at.astimezone().strftime("%H:%M:%S")
+        reason = f"  {one_line(event.reason)}" if event.reason else ""
+        tell(console, f"{clock}  {event.status:<28} {event.resource}{reason}")
+
+
+def event_table(events: list[Event]) -> Table:
+    """Return the state of each resource, in the order in which they began."""
+    view = display.table("resource", "state", "time", "")
+    first: dict[str, Event] = {}
+    last: dict[str, Event] = {}
+    for event in events:
+        first.setdefault(event.resource, event)
+        before = last.get(event.resource)
+        # Only the replaced physical resource is deleted; this one stays.
+        replaced = before is not None and before.status == "UPDATE_COMPLETE"
+        if event.failed or not (replaced and event.status.startswith("DELETE_")):
+            last[event.resource] = event
+    for name, event in last.items():
+        seconds = (event.at - first[name].at).total_seconds()
+        view.add_row(
+            name,
+            display.colored(event.status),
+            f"{seconds:.0f} s" if seconds >= 1 else "",
+            escape(one_line(event.reason)),
+        )
+    return view

@@ -106,8 +106,8 @@ def trained(root: Path, work: Path) -> Iterator[Model]:
     settings = replace(settings, gate=Gate(settings.gate.metric, limit, _NO_LIMIT))
     with temporary(work, settings.project.region) as account:
         aws = account(settings)
-        started = run.start(aws, {}, lambda line: None)
-        ended = executions.follow(aws, started.arn, Console(file=io.StringIO()))
+        arn = run.start(aws, {}, lambda line: None)
+        ended = executions.follow(aws, arn, Console(file=io.StringIO()))
         result = review.outcome(aws, ended)
         assert result.model_package, "\n".join(result.failure)
         yield _served(aws, result)

@@ -14,7 +14,7 @@ from connected_case import app_layer
 from fault_injection import inject
 from sm_mlops import platform as package
 from sm_mlops import stacks
-from sm_mlops.bootstrap import assets, catalog, credential, platform, users
+from sm_mlops.bootstrap import assets, catalog, credential, platform
 from sm_mlops.bootstrap.plan import Todo, is_work
 from sm_mlops.bootstrap.platform import STACK, Options, Platform, Retry
 from sm_mlops.bootstrap.project import Project
@@ -455,7 +455,7 @@ def test_templates_leave_studio_with_the_last_project(
     before = studio()
     part = Studio(there.aws)
     with monkeypatch.context() as used:
-        used.setattr(users, "others", lambda aws: ["SC-eu"])
+        used.setattr("sm_mlops.bootstrap.studio.others", lambda aws: ["SC-eu"])
         assert [(item.todo, item.detail) for item in part.look_back()] == [
             (Todo.NOTHING, "kept: used by SC-eu")
         ]
@@ -471,9 +471,9 @@ def test_templates_leave_studio_with_the_last_project(
 
 
 def test_a_platform_knows_the_other_projects_that_use_it(there: Land) -> None:
-    assert users.others(there.aws) == []
+    assert platform.others(there.aws) == []
     other = there.neighbour("eu")
-    [user] = users.others(other.aws)
+    [user] = platform.others(other.aws)
     assert user.startswith(f"SC-{ACCOUNT}-pp-")
 
 
@@ -505,6 +505,6 @@ def test_a_failed_deletion_is_resumed(empty: Land) -> None:
 
 def test_without_a_platform_none_is_deleted(empty: Land) -> None:
     part = empty.part(Platform)
-    assert (part.look_back(), users.others(empty.aws)) == ([], [])
+    assert (part.look_back(), platform.others(empty.aws)) == ([], [])
     part.undo(print)
     assert empty.writes == []

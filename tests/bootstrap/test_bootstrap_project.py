@@ -12,7 +12,7 @@ import pytest
 from bootstrap_case import BUCKET, Kept, Killed, Land, connected_once, items, land
 from fault_injection import inject, pending
 from sm_mlops import projects
-from sm_mlops.bootstrap import assets, catalog, plan, platform, provisional, users
+from sm_mlops.bootstrap import assets, catalog, plan, platform, provisional
 from sm_mlops.bootstrap.plan import is_work
 from sm_mlops.bootstrap.platform import Platform
 from sm_mlops.bootstrap.project import Project, update
@@ -187,7 +187,7 @@ def test_a_project_from_the_template_in_s3_is_the_same(alone: Land) -> None:
     key = assets.build().template
     tags = alone.aws.s3.get_object_tagging(Bucket=BUCKET, Key=key)["TagSet"]
     assert tags == [{"Key": "sagemaker:studio-visibility", "Value": "true"}]
-    assert users.others(alone.neighbour("eu").aws) == [project_stack(alone)]
+    assert platform.others(alone.neighbour("eu").aws) == [project_stack(alone)]
     alone.repo.stage("production", Account=None, Role=None)
     alone.again()
     alone.part(Project).undo(print)

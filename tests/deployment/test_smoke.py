@@ -54,7 +54,6 @@ def run(repo: Repo, account: Aws, monkeypatch: pytest.MonkeyPatch) -> Callable[.
     found = Endpoint(
         *(stage.stack, "InService", "", "serverless", "config", "model", ARN),
         since=datetime(2026, 1, 1, tzinfo=UTC),
-        instances=None,
     )
     files = sample_files() | {"expected.json": json.dumps({"predictions": EXPECTED}).encode()}
 

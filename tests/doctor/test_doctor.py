@@ -20,8 +20,7 @@ from sm_mlops.bootstrap.settings import Settings
 from sm_mlops.bootstrap.studio import TAG
 from sm_mlops.cli.main import app
 from sm_mlops.doctor import account, parts, platform
-from sm_mlops.doctor.finding import Finding, State
-from sm_mlops.doctor.scene import Scene
+from sm_mlops.doctor.scene import Finding, Scene, State
 
 pytestmark = pytest.mark.slow
 
@@ -97,12 +96,12 @@ def test_no_check_reads_or_shows_the_credential(whole: Whole) -> None:
 def test_an_unauthorized_connection_is_reported_with_its_link(
     whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sm_mlops.bootstrap import connection
+    from sm_mlops.bootstrap import by_hand
 
-    there = connection.state(whole.aws)
+    there = by_hand.connection(whole.aws)
     assert there
     pending = there | {"ConnectionStatus": "PENDING"}
-    monkeypatch.setattr(connection, "state", lambda _: pending)
+    monkeypatch.setattr(by_hand, "connection", lambda _: pending)
     [found] = whole.look(platform.connection)
     assert "PENDING" in found.detail and found.remedy == "mlops sandbox authorize sm-mlops"
     [found] = platform.connection(whole.scene(Aws(whole.aws.settings)))

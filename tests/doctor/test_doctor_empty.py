@@ -15,8 +15,7 @@ from bootstrap_case import REGION, Land, land
 from repos import ROOT
 from sm_mlops import doctor
 from sm_mlops.doctor import account, quotas
-from sm_mlops.doctor.finding import State
-from sm_mlops.doctor.scene import Scene, explain
+from sm_mlops.doctor.scene import Scene, State, explain
 
 pytestmark = pytest.mark.slow
 
@@ -70,7 +69,7 @@ def test_a_quota_is_reported_before_it_is_reached(
     bare: Land, monkeypatch: pytest.MonkeyPatch, used: int, state: State
 ) -> None:
     monkeypatch.setattr(quotas, "COUNTED", quotas.COUNTED[:1])
-    monkeypatch.setattr(quotas, "_count", lambda *_: used)
+    monkeypatch.setattr(quotas, "_usage", lambda *_: (used, 500.0))
     [found] = quotas.counts(Scene(bare.aws, os.environ))
     assert found.state is state and f"{used} of 500" in found.detail
     assert bool(found.remedy) is (state is not State.OK)
@@ -80,14 +79,20 @@ def test_a_limit_of_the_account_s_own_comes_before_the_default(
     bare: Land, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene = Scene(bare.aws, os.environ)
-    assert quotas._limit(scene, quotas.COUNTED[0]) == 500
+    assert quotas._usage(scene, quotas.COUNTED[0]) == (0, 500)
 
     class Service:
         def get_service_quota(self, **_: Any) -> Any:
             return {"Quota": {"Value": 900.0}}
 
+        def get_paginator(self, _: str) -> Any:
+            return self
+
+        def paginate(self) -> list[dict[str, list[str]]]:
+            return [{"PipelineSummaries": ["one", "two"]}]
+
     monkeypatch.setattr(scene, "client", lambda _: Service())
-    assert quotas._limit(scene, quotas.COUNTED[0]) == 900
+    assert quotas._usage(scene, quotas.COUNTED[0]) == (2, 900)
 
 
 def test_instances_are_those_of_the_settings_and_of_the_stages(bare: Land) -> None:

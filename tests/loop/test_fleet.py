@@ -23,8 +23,8 @@ import pytest
 from bootstrap_case import OWNER, PERSON, Land, land
 from connected_case import COMMIT, SECRET, TRIGGER, WORKFLOW, commit
 from function_cases import until
-from sm_mlops.bootstrap import platform, users
-from sm_mlops.bootstrap.connection import Connection
+from sm_mlops.bootstrap import platform
+from sm_mlops.bootstrap.by_hand import Connection
 from sm_mlops.bootstrap.platform import Platform
 
 pytestmark = pytest.mark.slow
@@ -132,7 +132,7 @@ def made(here: Land, names: list[str]) -> Fleet:
         until(lambda: not here.server.integrations.busy(), 30)
     after, shared = held(here), shared_policies(here)
     trusts, inline = roles(here, names)
-    others = users.others(here.aws)
+    others = platform.others(here.aws)
     here.aws.sagemaker.delete_model_package(ModelPackageName=versions["churn"])
     here.aws.sagemaker.delete_project(ProjectName="churn")
     until(lambda: statuses(here)["churn"] in ("DeleteCompleted", "DeleteFailed"), 60)

@@ -290,7 +290,7 @@ def test_a_version_that_cannot_serve_stops_in_staging_and_production_is_untouche
     repo: Repo, in_production: str, account: Aws
 ) -> None:
     from sm_mlops import registry
-    from sm_mlops.cli.broken import register_broken_copy
+    from sm_mlops.cli.sandbox import register_broken_copy
 
     broken = register_broken_copy(account, registry.version(account, 1))
     number = str(broken.version)

@@ -22,7 +22,7 @@ from sm_mlops import platform as package
 from sm_mlops import stacks
 from sm_mlops.aws import Aws
 from sm_mlops.bootstrap import plan
-from sm_mlops.bootstrap.connection import Connection
+from sm_mlops.bootstrap.by_hand import Connection
 from sm_mlops.bootstrap.platform import Options, Platform
 from sm_mlops.bootstrap.project import Project
 from sm_mlops.cli import main as cli

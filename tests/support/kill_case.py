@@ -63,8 +63,14 @@ class Killing:
         with self.awake() as aws:
             prepare(aws)
             first = start(aws, {}, lambda line: None)
-            self.ended(aws, first.arn)
-            self.inputs = {"InputData": first.data.uri, "Champion": first.champion.uri}
+            self.ended(aws, first)
+            used = aws.pages(
+                "list_pipeline_parameters_for_execution",
+                "PipelineParameters",
+                PipelineExecutionArn=first,
+            )
+            given = {item["Name"]: item["Value"] for item in used}
+            self.inputs = {name: given[name] for name in ("InputData", "Champion")}
             name = self.settings.pipeline
             found = aws.client("sagemaker").describe_pipeline(PipelineName=name)
             definition = json.loads(found["PipelineDefinition"])

@@ -25,7 +25,7 @@ from rendering import Rendered, baked
 from sm_mlops import objects, registry, sandbox
 from sm_mlops import settings as mlops_settings
 from sm_mlops.aws import Aws
-from sm_mlops.cli import broken
+from sm_mlops.cli.sandbox import register_broken_copy
 from workflow_actions import checkout, configure_aws_credentials, installed, setup_uv
 from workflow_judges import PINS
 from workflow_reader import ActionFailed, Environment, JobRun, Repository, Run, Work, git
@@ -218,7 +218,7 @@ class Connected:
         with self.account() as aws:
             first = registry.version(aws, 1)
             archive = with_code(aws, first.arn, inference) if inference else b""
-            return broken.register_broken_copy(aws, first, archive).version
+            return register_broken_copy(aws, first, archive).version
 
     def mlops(self, *words: str) -> str:
         """Return what a command says in the sandbox. Raises AssertionError."""

@@ -50,8 +50,6 @@ class Api:
         if self.refuse:
             return self.refuse, {"message": "Resource not accessible by integration"}, ""
         issue = f"/repos/{REPOSITORY}/issues/7"
-        if (method, path) == ("GET", issue):
-            return 200, {"number": 7, "url": self.url + issue}, ""
         if method == "GET" and path.startswith(f"{issue}/comments"):
             page = int(parse_qs(urlsplit(path).query).get("page", ["1"])[0])
             shown = self.comments[(page - 1) * PAGE : page * PAGE]
@@ -184,7 +182,7 @@ def test_the_command_posts_the_file(
 
 @pytest.mark.parametrize(
     ("status", "said"),
-    [(403, "pull-requests: write"), (401, "not valid"), (404, "needs access to")],
+    [(403, "pull-requests: write"), (401, "is wrong, has expired"), (404, "cannot see it")],
 )
 def test_what_github_refuses_is_one_line_with_a_remedy(
     api: Api, job: dict[str, str], status: int, said: str

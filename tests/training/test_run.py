@@ -109,8 +109,12 @@ def test_the_hash_of_a_version_is_that_of_the_data_it_was_given(
         {"Version": "2020-12-01", "Parameters": [{"Name": "InputData", "Type": "String"}]}
     )
     monkeypatch.setattr(run, "compile_pipeline", lambda *_: Compiled(definition, {}))
-    started = run.start(account, {"InputData": other}, lambda line: None)
-    assert started.data == artifacts.data_in_s3(account, other)
+    arn = run.start(account, {"InputData": other}, lambda line: None)
+    used = account.pages(
+        "list_pipeline_parameters_for_execution", "PipelineParameters", PipelineExecutionArn=arn
+    )
+    given = {item["Name"]: item["Value"] for item in used}
+    assert given["DataHash"] == artifacts.data_in_s3(account, other).digest
     with pytest.raises(MlopsError, match="not an S3 address"):
         run.start(account, {"InputData": "data/rows.csv"}, lambda line: None)
 

@@ -17,7 +17,7 @@ import sm_mlops
 from rendering import Run, run
 from repos import make_repo
 from sm_mlops import compatibility
-from sm_mlops.bootstrap.tool import Tool
+from sm_mlops.bootstrap.by_hand import Tool
 from sm_mlops.doctor import parts, tool
 from sm_mlops.errors import MlopsError
 from sm_mlops.upgrade import pin as pins

@@ -34,10 +34,8 @@ def pipeline(repo: Repo) -> Pipeline:
     compute, parameters = repo.settings.compute, parameters_of(repo)
 
     # Raw files → encoded train and validation rows, untouched test rows.
-    code = repo.code(
-        "preprocess.py",
-        reads=["data.target", "data.task", "data.positive", "data.drop", "split"],
-    )
+    reads = ["data.target", "data.task", "data.positive", "data.drop", "split"]
+    code = repo.code("preprocess.py", reads=reads)
     processor = repo.processor(code, compute.preprocess, parameters["PreprocessInstanceType"])
     preprocess = ProcessingStep(
         name="Preprocess",
@@ -70,16 +68,30 @@ def pipeline(repo: Repo) -> Pipeline:
     )
     model = train.properties.ModelArtifacts.S3ModelArtifacts
 
-    # The packaged model and the champion, each on the test rows.
-    code = repo.code("evaluate.py")
-    processor = repo.processor(code, compute.evaluate, parameters["EvaluateInstanceType"])
-    evaluate = ProcessingStep(
+    # Is the model good enough, and then a version? These steps are written below.
+    evaluate = evaluate_step(repo, parameters, model, repo.output_of(preprocess, "test"))
+    evaluation = repo.output_of(evaluate, "evaluation")
+    gate = quality_gate(repo, parameters, register(repo, parameters, model, evaluation))
+    return Pipeline(
+        name=repo.settings.pipeline,
+        parameters=list(parameters.values()),
+        steps=[preprocess, train, evaluate, gate],
+        pipeline_experiment_config=None,  # the registry links versions to executions
+        sagemaker_session=repo.session,
+    )
+
+
+def evaluate_step(repo: Repo, parameters: dict[str, Any], model: Any, test: Any) -> ProcessingStep:
+    """Return the step that tries the packaged model and the champion, each on the test rows."""
+    code, job = repo.code("evaluate.py"), repo.settings.compute.evaluate
+    processor = repo.processor(code, job, parameters["EvaluateInstanceType"])
+    return ProcessingStep(
         name="Evaluate",
         step_args=processor.run(
             inputs=[
                 code.input,
                 repo.input("model", model),
-                repo.input("test", repo.output_of(preprocess, "test")),
+                repo.input("test", test),
                 repo.input("champion", parameters["Champion"]),
             ],
             outputs=[repo.output("evaluate", "evaluation", folder=OUT)],
@@ -91,16 +103,6 @@ def pipeline(repo: Repo) -> Pipeline:
         property_files=[VERDICT],
         cache_config=repo.cache,
         retry_policies=repo.retries,
-    )
-
-    evaluation = repo.output_of(evaluate, "evaluation")
-    gate = quality_gate(repo, parameters, register(repo, parameters, model, evaluation))
-    return Pipeline(
-        name=repo.settings.pipeline,
-        parameters=list(parameters.values()),
-        steps=[preprocess, train, evaluate, gate],
-        pipeline_experiment_config=None,  # the registry links versions to executions
-        sagemaker_session=repo.session,
     )
 
 

@@ -7,20 +7,18 @@ The same tool makes the same bytes on every machine. Must not know how they are 
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import re
 import subprocess
 import sys
 import tempfile
-import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from sm_mlops import platform
 from sm_mlops.errors import MlopsError
 from sm_mlops.redaction import without_tokens
+from sm_mlops.upgrade.wheel import archive
 
 TRIGGER, LAYER, PROJECT = "trigger.zip", "layer.zip", "project.yml"
 LOCK = "trigger/requirements.lock"
@@ -52,7 +50,8 @@ class Assets:
 def build() -> Assets:
     """Return the files of this tool's version, without the layer."""
     sources = {
-        name: _read(platform.FOLDER / name)
+        # A checkout on Windows may have other line ends.
+        name: (platform.FOLDER / name).read_bytes().replace(b"\r\n", b"\n")
         for name in (*(f"trigger/{name}" for name in _CODE), LOCK, "platform.yml", PROJECT)
     }
     whole = hashlib.sha256()
@@ -80,26 +79,6 @@ def version_of(key: str) -> str:
     return key.split("/")[1].replace("_", "+")
 
 
-def _read(file: Path) -> bytes:
-    # A checkout on Windows may have other line ends.
-    return file.read_bytes().replace(b"\r\n", b"\n")
-
-
-def archive(files: Mapping[str, bytes]) -> bytes:
-    """Return a zip of these contents whose bytes depend on nothing else.
-
-    Stored, not compressed: the output of zlib differs between its builds.
-    """
-    body = io.BytesIO()
-    with zipfile.ZipFile(body, "w", zipfile.ZIP_STORED) as target:
-        for name, content in sorted(files.items()):
-            entry = zipfile.ZipInfo(name)  # Dated 1980, not now.
-            entry.create_system = 3  # Unix, which the mode belongs to; Windows would write 0.
-            entry.external_attr = 0o100644 << 16
-            target.writestr(entry, content)
-    return body.getvalue()
-
-
 def build_layer(root: Path) -> bytes:
     """Return the zip of the Lambda layer: the packages of trigger/requirements.lock, built for the
     function's machine. `root` is where uv looks for the settings of its index. Raise MlopsError.
@@ -109,7 +88,7 @@ def build_layer(root: Path) -> bytes:
     try:
         with tempfile.TemporaryDirectory(prefix="mlops-layer-") as folder:
             _install(root, Path(folder))
-            content = archive(_installed(Path(folder)))
+            content = archive(dict(sorted(_installed(Path(folder)).items())))
     except OSError as error:
         raise MlopsError(f"{_FAILED}: {error.filename or ''}: {error.strerror}") from error
     if len(content) > LAYER_BYTES:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from github import Auth, GithubException
 
-from sm_mlops.aws import Aws, ignoring
+from sm_mlops.aws import Aws, described
 from sm_mlops.bootstrap.plan import Item, Part, Tell, Todo
 from sm_mlops.errors import MlopsError
 from sm_mlops.github import GitHub
@@ -46,14 +46,14 @@ class Value:
 
 def kept(aws: Aws) -> tuple[str, ...] | None:
     """Return the kinds of what is stored, none while there is no value; None without a platform."""
-    with ignoring("ResourceNotFoundException"):
-        found = aws.client("secretsmanager").describe_secret(SecretId=SECRET)
-        labels = (found.get("VersionIdsToStages") or {}).values()
-        tags = {tag["Key"]: tag["Value"] for tag in found.get("Tags") or ()}
-        has_value = any("AWSCURRENT" in names for names in labels)
-        # Without a tag somebody stored it by hand; the trigger takes it for a token.
-        return tuple(tags.get(TAG, "token").split()) if has_value else ()
-    return None
+    found = described(aws.client("secretsmanager").describe_secret, SecretId=SECRET)
+    if not found:
+        return None
+    labels = (found.get("VersionIdsToStages") or {}).values()
+    tags = {tag["Key"]: tag["Value"] for tag in found.get("Tags") or ()}
+    has_value = any("AWSCURRENT" in names for names in labels)
+    # Without a tag somebody stored it by hand; the trigger takes it for a token.
+    return tuple(tags.get(TAG, "token").split()) if has_value else ()
 
 
 def kind(aws: Aws) -> str:

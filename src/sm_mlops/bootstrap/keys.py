@@ -47,6 +47,5 @@ def stored(aws: Aws, outputs: dict[str, str]) -> datetime:
         found = aws.client("secretsmanager").list_secret_version_ids(SecretId=secret)
         for version in found["Versions"]:
             if "AWSCURRENT" in version.get("VersionStages", ()):
-                made: datetime = version["CreatedDate"]
-                return made
+                return version["CreatedDate"]
     raise MlopsError(f"the secret {secret} of the project's user has no value")

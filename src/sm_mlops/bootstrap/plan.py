@@ -91,19 +91,9 @@ def take_back(parts: Sequence[Part], tell: Tell) -> list[Item]:
     return look_back(parts)
 
 
-_COLORS = {
-    Todo.NOTHING: "dim",
-    Todo.CREATE: "green",
-    Todo.CHANGE: "yellow",
-    Todo.DELETE: "red",
-    Todo.PERSON: "magenta",
-}
-
-
 def table(items: Iterable[Item]) -> Table:
     """Return the plan as a table."""
     view = display.table("", "what", "")
     for item in items:
-        todo = f"[{_COLORS[item.todo]}]{item.todo}[/]"
-        view.add_row(todo, escape(item.what), escape(item.detail))
+        view.add_row(display.colored(item.todo), escape(item.what), escape(item.detail))
     return view

@@ -16,12 +16,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from botocore.exceptions import ClientError
 from packaging.version import InvalidVersion, Version
 from rich.console import Console
 
-from sm_mlops import objects, stacks
+from sm_mlops import objects, projects, stacks
 from sm_mlops import platform as package
-from sm_mlops.aws import Aws
+from sm_mlops.aws import Aws, error_code
 from sm_mlops.bootstrap import adoption, assets, catalog, credential
 from sm_mlops.bootstrap.parameters import Parameters
 from sm_mlops.bootstrap.plan import Item, Part, Tell, Todo
@@ -363,6 +364,29 @@ class Platform(Part):
             tell(f"{'emptied':<12} bucket {bucket}, {count} objects")
         stacks.delete(self.aws, found.stack, _QUIET)
         tell(f"{'deleted':<12} {STACK}")
+
+
+def others(aws: Aws) -> list[str]:
+    """Return the names of the stacks that use the platform, without this repo's project."""
+    there = outputs(aws)
+    if there is None:
+        return []
+    own = projects.find(aws)
+    users = set(_importers(aws, "sm-mlops-BoundaryArn"))
+    if product := there.get("ProductId"):
+        users |= set(catalog.provisioned(aws, product))
+    return sorted(users - {own.stack.name if own and own.stack else ""})
+
+
+def _importers(aws: Aws, export: str) -> list[str]:
+    try:
+        pages = aws.client("cloudformation").get_paginator("list_imports")
+        return [name for page in pages.paginate(ExportName=export) for name in page["Imports"]]
+    except ClientError as error:
+        unused = any(words in str(error) for words in ("not imported", "does not exist"))
+        if error_code(error) != "ValidationError" or not unused:
+            raise
+        return []
 
 
 def object_url(aws: Aws, bucket: str, key: str) -> str:

@@ -3,7 +3,7 @@ own role of that name replaces it."""
 
 from __future__ import annotations
 
-from sm_mlops.aws import Aws, ignoring
+from sm_mlops.aws import Aws, described, ignoring
 
 MARK = {"Key": "sandbox", "Value": "provisional"}
 POLICY = "everything"
@@ -16,10 +16,8 @@ def role_name(aws: Aws) -> str:
 
 def exists(aws: Aws) -> bool:
     """Return whether the pipeline's role is the provisional one."""
-    iam = aws.client("iam")
-    with ignoring("NoSuchEntity"):
-        return MARK in iam.get_role(RoleName=role_name(aws))["Role"].get("Tags", [])
-    return False
+    found = described(aws.client("iam").get_role, RoleName=role_name(aws))
+    return bool(found) and MARK in found["Role"].get("Tags", [])
 
 
 def remove(aws: Aws) -> None:

@@ -6,22 +6,21 @@ git gets the token through a variable of its process, never in arguments or `.gi
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 from urllib.parse import urlsplit
 
 from github import GithubException
 
 from sm_mlops.bootstrap.plan import Item, Part, Tell, Todo
+from sm_mlops.commit import git
 from sm_mlops.errors import MlopsError, one_line
 from sm_mlops.github import GitHub
-from sm_mlops.redaction import without_tokens
 from sm_mlops.settings import Settings
 
 BRANCH = "main"
@@ -31,8 +30,6 @@ WHAT = f"branch {BRANCH}"
 # Source: receive.keepAlive at https://git-scm.com/docs/git-config
 SILENCE_SECONDS = 60
 _TOKEN = "MLOPS_GIT_TOKEN"
-# Those of an outer git point elsewhere; tracing, omitted as well, shows what is sent.
-_OUTER = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_CURL_VERBOSE")
 # git asks "Username for ..." and "Password for ...".
 _ASKPASS = f"""#!/bin/sh
 case "$1" in
@@ -181,21 +178,8 @@ class Push(Part):
         if done.returncode:
             raise MlopsError(f"git {arguments[0]}: {one_line(done.stderr)}")
 
-    def _git(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        environment = {
-            name: value
-            for name, value in without_tokens(os.environ).items()
-            if name not in _OUTER and not name.startswith("GIT_TRACE")
-        }
-        return subprocess.run(
-            ["git", "-C", str(self.settings.root), *arguments],
-            env={**environment, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", **variables},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
+    def _git(self, *arguments: str, **variables: str) -> CompletedProcess[str]:
+        return git(self.settings.root, *arguments, **variables)
 
 
 def _path(address: str) -> str:

@@ -42,8 +42,6 @@ def names(hub: GitHub, settings: mlops_settings.Settings) -> tuple[str, str]:
 
 @dataclass
 class Repository(Part):
-    """A part of the plan."""
-
     settings: mlops_settings.Settings
     hub: GitHub
 

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 
 from sm_mlops import projects
 from sm_mlops.aws import Aws
-from sm_mlops.bootstrap import users
 from sm_mlops.bootstrap.plan import Item, Part, Tell, Todo
-from sm_mlops.bootstrap.platform import S3, Options, outputs
+from sm_mlops.bootstrap.platform import S3, Options, others, outputs
 
 TAG = "sagemaker:projectS3TemplatesLocation"
 
@@ -43,8 +42,6 @@ def domains(aws: Aws) -> list[Domain]:
 
 @dataclass
 class Studio(Part):
-    """A part of the plan."""
-
     aws: Aws
     options: Options = field(default_factory=Options)
 
@@ -86,14 +83,14 @@ class Studio(Part):
     def look_back(self) -> list[Item]:
         """Return the tags to delete, which stay while other projects use the platform."""
         ours = self._ours()
-        others = users.others(self.aws) if ours else []
-        todo = Todo.NOTHING if others else Todo.DELETE
-        detail = f"kept: used by {', '.join(others)}" if others else f"tag {TAG}"
+        users = others(self.aws) if ours else []
+        todo = Todo.NOTHING if users else Todo.DELETE
+        detail = f"kept: used by {', '.join(users)}" if users else f"tag {TAG}"
         return [Item(domain.what, todo, detail) for domain in ours]
 
     def undo(self, tell: Tell) -> None:
         ours = self._ours()
-        if not ours or users.others(self.aws):
+        if not ours or others(self.aws):
             return
         for domain in ours:
             self.aws.sagemaker.delete_tags(ResourceArn=domain.arn, TagKeys=[TAG])

@@ -1,4 +1,6 @@
-"""The panel "Connect": connect this repo to its AWS account and to GitHub."""
+"""The panel "Connect": connect this repo with AWS and GitHub, check that, pass on an approval by
+hand, and replace secrets. The value of one is never an argument, and never shown.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from sm_mlops import registry
 from sm_mlops.bootstrap import plan
 from sm_mlops.bootstrap.plan import Item, Part, Todo, is_work
 from sm_mlops.cli.console import (
@@ -21,10 +24,14 @@ from sm_mlops.cli.console import (
     confirm,
     connected,
     err,
+    out,
     pairs,
     print_json,
     progress,
+    say,
 )
+from sm_mlops.deployment.deploy import approved
+from sm_mlops.deployment.trigger import replay
 from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
 
@@ -33,8 +40,14 @@ if TYPE_CHECKING:
     from sm_mlops.bootstrap.platform import Options, Platform
 
 app = typer.Typer(rich_markup_mode="markdown")
+secret = typer.Typer(
+    rich_markup_mode="markdown",
+    no_args_is_help=True,
+    help="Replace the secrets that connect AWS and GitHub.",
+)
 PANEL = "Connect"
 PROVIDERS = ("service-catalog", "s3")
+SECRETS = ("all", "trigger", "key")
 
 
 @app.command(rich_help_panel=PANEL)
@@ -98,7 +111,7 @@ def bootstrap(
 def _parts(aws: Aws, options: Options, yes: bool) -> tuple[Platform, list[Part]]:
     """Return the platform, and all parts in order, the platform among them."""
     from sm_mlops import github
-    from sm_mlops.bootstrap.connection import Connection
+    from sm_mlops.bootstrap.by_hand import Connection, Tool
     from sm_mlops.bootstrap.credential import Credential
     from sm_mlops.bootstrap.platform import Platform, Retry
     from sm_mlops.bootstrap.project import Project
@@ -106,8 +119,7 @@ def _parts(aws: Aws, options: Options, yes: bool) -> tuple[Platform, list[Part]]
     from sm_mlops.bootstrap.repository import Repository
     from sm_mlops.bootstrap.settings import Settings
     from sm_mlops.bootstrap.studio import Studio
-    from sm_mlops.bootstrap.tool import Tool
-    from sm_mlops.cli.sandbox_github import token_source
+    from sm_mlops.cli.sandbox_account import token_source
 
     hub = github.sign_in(os.environ, aws.settings.project.git_host)
     shared = Platform(aws, options)
@@ -169,14 +181,13 @@ class Run:
 
     def _destroy_platform(self, shared: Platform) -> None:
         """Delete the platform if no repo uses it, after a separate question."""
-        from sm_mlops.bootstrap import users
+        from sm_mlops.bootstrap.platform import others
 
         items = shared.look_back()
         if not items:
             return
-        others = users.others(self.aws)
-        if others:
-            tell(self.console, f"The platform stays: it is used by {', '.join(others)}.")
+        if users := others(self.aws):
+            tell(self.console, f"The platform stays: it is used by {', '.join(users)}.")
             return
         self.console.print(plan.table(items))
         self.plan = [*self.plan, *items]
@@ -219,3 +230,90 @@ class Run:
             tell(err, f"mlops: not done yet: {names}", "red")
         elif not self.work_left and not asked:
             tell(self.console, nothing, "green")
+
+
+@app.command(rich_help_panel=PANEL)
+def trigger(
+    context: typer.Context,
+    version: Annotated[int, typer.Argument(help="A number listed by mlops models.")],
+    as_json: AsJson = False,
+) -> None:
+    """Pass an approval on to GitHub (or Jenkins): start its deployment, or start it again.
+
+    An approval does this by itself. Use this for an approval that was lost, for example because
+    GitHub did not answer for hours or the token had expired.
+
+    **Example**
+
+    - `mlops trigger 3`
+    """
+    with connected(context) as aws:
+        started = replay(aws, approved(aws, registry.version(aws, version).arn))
+    if as_json:
+        print_json(started)
+        return
+    say(f"Started the deployment of version {started.version}, commit {started.commit[:7]}")
+    say(f"follow it   {started.run or f'the runs of {started.repository}'}")
+    if started.cleared:
+        noun = "failed approval" if started.cleared == 1 else "failed approvals"
+        say(f"Deleted {started.cleared} {noun} of this version from the queue")
+
+
+@app.command(rich_help_panel=PANEL)
+def doctor(context: typer.Context, as_json: AsJson = False) -> None:
+    """Check sign-ins, permissions, platform, project, GitHub and quotas, each with a remedy.
+
+    Changes nothing. The exit code is 1 if a check fails, but not for a warning, such as a missing
+    permission to read something.
+    """
+    from sm_mlops.doctor import examine
+    from sm_mlops.doctor.scene import State, table
+
+    with connected(context) as aws:
+        found = examine(aws, os.environ)
+    count = {state: sum(item.state is state for item in found) for state in State}
+    if as_json:
+        print_json(found)
+    else:
+        out.print(table(found))
+        say(", ".join(f"{number} {state}" for state, number in count.items() if number))
+    if count[State.FAILED]:
+        raise typer.Exit(1)
+
+
+@secret.command()
+def rotate(
+    context: typer.Context,
+    what: Annotated[
+        str, typer.Argument(metavar="|".join(SECRETS), help="Which one; all by default.")
+    ] = SECRETS[0],
+) -> None:
+    """Replace the trigger's credential, and the access key if GitHub signs in to AWS with one.
+
+    Prompts for the trigger's credential, or reads it from MLOPS_TRIGGER_TOKEN; for a GitHub App
+    from MLOPS_GITHUB_APP_ID, MLOPS_GITHUB_APP_INSTALLATION_ID and MLOPS_GITHUB_APP_KEY_FILE; for
+    Jenkins from MLOPS_JENKINS_USER and MLOPS_JENKINS_TOKEN. Tries it before storing it.
+
+    **Examples**
+
+    - `mlops secret rotate`
+    - `mlops secret rotate key`
+    """
+    from sm_mlops import github
+    from sm_mlops.bootstrap import rotation
+    from sm_mlops.bootstrap.credential import Credential
+    from sm_mlops.cli.sandbox_account import token_source
+
+    if what not in SECRETS:
+        # The text is not shown: it may be the new secret itself.
+        raise MlopsError(
+            f"what to rotate must be {', '.join(SECRETS[:-1])} or {SECRETS[-1]}; the new value is "
+            "not an argument, you are prompted for it"
+        )
+    with connected(context) as aws:
+        hub = github.sign_in(os.environ, aws.settings.project.git_host)
+        if what != "key":
+            part = Credential(aws, hub, ask=at_terminal(), sandbox_token=token_source(aws))
+            rotation.rotate_credential(part, say)
+        if what == "key" or (what == "all" and aws.settings.project.uses_key):
+            rotation.rotate_key(aws, hub, say)

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Annotated, Any
@@ -100,11 +100,6 @@ def at_terminal() -> Callable[[str], str] | None:
     ).strip()
 
 
-@dataclass
-class State:
-    sandbox: bool
-
-
 def load_settings() -> mlops_settings.Settings:
     return mlops_settings.load(mlops_settings.find_root(Path.cwd()))
 
@@ -113,22 +108,22 @@ def load_settings() -> mlops_settings.Settings:
 def connected(context: typer.Context, *, empty: bool = False) -> Iterator[Aws]:
     """Yield the signed-in account, or that of the sandbox, which runs until the end of the block.
 
+    `context.obj` is whether to use the sandbox.
     Unless it must be `empty`, the sandbox has what `mlops run` needs before bootstrap.
     """
     settings = load_settings()
-    if not context.obj.sandbox:
+    if not context.obj:
         # The access key of a CI may only assume this role.
         yield Aws(settings, role=os.environ.get("MLOPS_ROLE", ""))
         return
     # Only this branch and the commands of `mlops sandbox` ever import the sandbox.
     from sm_mlops import sandbox
-    from sm_mlops.cli import sandbox_github
-    from sm_mlops.cli.sandbox_account import apply, prepare
+    from sm_mlops.cli.sandbox_account import apply, prepare, prepare_github
 
     with sandbox.connect(settings.root, settings.project.region) as environment:
         apply(environment)
         aws = Aws(settings, sandbox=True)
         if not empty:
             prepare(aws)
-        apply(sandbox_github.prepare(settings))
+        apply(prepare_github(settings))
         yield aws

@@ -33,7 +33,7 @@ from sm_mlops.deployment.deploy import deploy as deploy_version
 from sm_mlops.deployment.stages import Stage
 from sm_mlops.display import tell
 from sm_mlops.settings import SettingsError
-from sm_mlops.stack_display import change_table
+from sm_mlops.stacks import change_table
 
 app = typer.Typer(rich_markup_mode="markdown")
 PANEL = "Deploy"

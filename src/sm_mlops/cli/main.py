@@ -13,20 +13,9 @@ from typing import Annotated
 import typer
 
 from sm_mlops import version
-from sm_mlops.cli import (
-    bootstrap,
-    deploy,
-    doctor,
-    endpoint,
-    registry,
-    review,
-    secret,
-    status,
-    training,
-    upgrade,
-)
+from sm_mlops.cli import bootstrap, deploy, endpoint, registry, review, status, training, upgrade
 from sm_mlops.cli import sandbox as sandbox_commands
-from sm_mlops.cli.console import State, fail, say
+from sm_mlops.cli.console import fail, say
 from sm_mlops.errors import MlopsError, explained
 from sm_mlops.redaction import looks_secret
 
@@ -49,9 +38,9 @@ app = typer.Typer(
     """,
     rich_markup_mode="markdown",
 )
-for _commands in (training, registry, deploy, endpoint, status, review, bootstrap, doctor, upgrade):
+for _commands in (training, registry, deploy, endpoint, status, review, bootstrap, upgrade):
     app.add_typer(_commands.app)
-app.add_typer(secret.app, name="secret", rich_help_panel="Connect")
+app.add_typer(bootstrap.secret, name="secret", rich_help_panel="Connect")
 app.add_typer(sandbox_commands.app, name="sandbox", rich_help_panel="Sandbox")
 
 
@@ -79,7 +68,7 @@ def main_options(
         ),
     ] = False,
 ) -> None:
-    context.obj = State(sandbox=sandbox)
+    context.obj = sandbox
 
 
 def main() -> None:

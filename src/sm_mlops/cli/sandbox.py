@@ -1,17 +1,85 @@
-"""`mlops sandbox`: the AWS on this machine, and the tour through it."""
+"""`mlops sandbox`: the AWS on this machine, and the tour through it.
+
+`mlops sandbox demo` takes a model from an empty account to production with the commands that people
+and workflows run, then shows a version that fails in staging.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import typer
 
-from sm_mlops.cli import tour
-from sm_mlops.cli.console import load_settings, say
+from sm_mlops import registry as versions
+from sm_mlops.aws import Aws
+from sm_mlops.bundle import Bundle
+from sm_mlops.cli import bootstrap, deploy, endpoint, registry, status, training
+from sm_mlops.cli.console import Yes, connected, load_settings, on_terminal, out, say
+from sm_mlops.cli.sandbox_account import apply
+from sm_mlops.deployment import smoke
+from sm_mlops.display import tell
+from sm_mlops.errors import MlopsError
+from sm_mlops.registry import Version
 from sm_mlops.settings import find_root
 
+START_SECONDS = 60
+# The parameters of CreateModelPackage among the fields of DescribeModelPackage.
+_REGISTERED = (
+    "ModelPackageGroupName",
+    "InferenceSpecification",
+    "MetadataProperties",
+    "CustomerMetadataProperties",
+    "ModelMetrics",
+    "SamplePayloadUrl",
+    "Domain",
+    "Task",
+)
+BROKEN = b'''"""Shows a deployment that fails."""
+
+
+def model_fn(model_dir):
+    raise RuntimeError("this inference.py cannot load its model")
+'''
+
 app = typer.Typer(no_args_is_help=True, help="The AWS on this machine that --sandbox uses.")
-app.command("demo")(tour.demo)
+
+
+@app.command("demo")
+def demo(context: typer.Context, yes: Yes = False) -> None:
+    """Show the whole life of a model: connect, train, approve, deploy to production.
+
+    Then show a version that fails in staging. On a terminal, asks where a person decides.
+    """
+    context.obj = True
+    ask = not yes and on_terminal(sys.stdin)
+    with connected(context, empty=True) as aws:
+        tour = Tour(context, aws, ask)
+        tour.connect()
+        version = tour.train()
+        report = aws.settings.root / "reports" / f"version-{version.version}.html"
+        versions.download(aws, versions.report_of_version(aws, version), report)
+        say(f"report      {report}")
+        tour.decide(f"Approve version {version.version}?", report)
+        tour.deploy(version, report)
+        _rule("A prediction from production")
+        tour.predict(version)
+        _rule("A version that cannot serve")
+        tour.fail(version)
+        _rule("What runs where")
+        _typed("status")
+        status.status(context)
+    _rule("Next")
+    _tell_next(aws.settings.root, report)
 
 
 @app.command("up")
@@ -55,3 +123,208 @@ def sandbox_reset() -> None:
     root = find_root(Path.cwd())
     sandbox.reset(root)
     say(f"Deleted {root / '.sandbox'}.")
+
+
+@dataclass
+class Tour:
+    """The tour through the account of the sandbox. `ask` says whether to ask a person."""
+
+    context: typer.Context
+    aws: Aws
+    ask: bool
+
+    @property
+    def by_github(self) -> bool:
+        return self.aws.settings.project.ci == "github-actions"
+
+    def control(self, function: str, *arguments: Any) -> Any:
+        """Call a function of the running sandbox; return its result."""
+        from sm_mlops import sandbox
+
+        return sandbox.control(self.aws.settings.root, function, *arguments)
+
+    def connect(self) -> None:
+        _rule("Connect AWS and GitHub")
+        _typed("bootstrap")
+        bootstrap.bootstrap(self.context, yes=not self.ask)
+        _rule("Authorize the connection, as in the AWS console")
+        _typed("sandbox authorize", "mlops")
+        found = self.control("connections.complete", "sm-mlops")
+        say(f"The connection {found['ConnectionName']} is {found['ConnectionStatus']}.")
+
+    def train(self) -> Version:
+        """Train; return the version, or end the command if none is registered."""
+        _rule("Train, evaluate, register" + self._as("build.yml"))
+        with self.workflow():
+            self.typed("run")
+            training.run(self.context)
+        return versions.version(self.aws, None)
+
+    def deploy(self, version: Version, report: Path) -> None:
+        run = self.approve(version)
+        if run is not None:
+            with self.workflow(run):
+                self.typed("check")
+                deploy.check(self.context, version.arn, version.commit)
+        self.to_stage("staging", version, run)
+        _rule("Production, after approval")
+        self.decide(f"Deploy version {version.version} to production?", report)
+        self.to_stage("production", version, run)
+        self.finish(run, "success")
+
+    def approve(self, version: Version) -> dict[str, Any] | None:
+        """Approve, as in SageMaker Studio; return the run that this starts on GitHub."""
+        _rule("Approve, as in SageMaker Studio")
+        _typed(f"approve {version.version}")
+        known = {run["id"] for run in self.runs()}
+        registry.approve(self.context, version.version)
+        why = "" if self.by_github else "the sandbox has no Jenkins"
+        if self.by_github and not re.fullmatch("[0-9a-f]{40}", version.commit):
+            why = f"its commit is {version.commit}, which cannot be checked out"
+        if why:
+            say(f"This starts no run: {why}. The run would do this:")
+            return None
+        run = self.started_run(version, known)
+        _rule("EventBridge, Lambda, GitHub")
+        say(f"event       SageMaker Model Package State Change: {version.arn}, Approved")
+        say("function    sm-mlops-trigger")
+        say(f"run         {run['name']} number {run['run_number']} of {run['_repository']}")
+        _rule("Staging: deploy, test" + self._as("deploy.yml"))
+        return run
+
+    def started_run(self, version: Version, known: set[int]) -> dict[str, Any]:
+        """Wait for a new run for this version. Raises MlopsError if none is started."""
+        until = time.monotonic() + START_SECONDS
+        while time.monotonic() < until:
+            for run in self.runs():
+                given = run["inputs"].get("model-package-arn")
+                if given == version.arn and run["id"] not in known:
+                    return run
+            time.sleep(0.1)
+        raise MlopsError(
+            "the approval started no workflow: mlops --sandbox doctor shows what is missing"
+        )
+
+    def runs(self) -> list[dict[str, Any]]:
+        """Return the runs of this repo on the sandbox's GitHub."""
+        return list(self.control("github.routes.runs_of", self.aws.settings.project.github))
+
+    def finish(self, run: dict[str, Any] | None, conclusion: str) -> None:
+        if run is not None:
+            self.control("github.routes.finish", run["id"], conclusion)
+
+    def to_stage(self, stage: str, version: Version, run: dict[str, Any] | None) -> None:
+        with self.workflow(run, stage):
+            self.typed(f"deploy {stage}" + ("" if run else f" --model-package-arn {version.arn}"))
+            deploy.deploy(self.context, stage, version.arn, version.commit if run else "")
+            self.typed(f"smoke {stage}")
+            endpoint.smoke(self.context, stage, version.arn)
+
+    def predict(self, version: Version) -> None:
+        """Send one of the raw rows registered with the version."""
+        file = self.aws.settings.root / "reports" / "one-row.json"
+        row = smoke.load_sample(self.aws, version.arn).first
+        file.write_text(json.dumps({"instances": [row]}), encoding="utf-8")
+        shown = file.relative_to(self.aws.settings.root)
+        _typed(f"invoke production {shlex.quote(str(shown))}")
+        endpoint.invoke(self.context, "production", str(file))
+
+    def fail(self, version: Version) -> None:
+        """Deploy a version whose inference.py raises: staging fails, production is unchanged."""
+        broken = register_broken_copy(self.aws, version)
+        number = broken.version
+        say(f"Version {number} is version {version.version} with an inference.py that raises.")
+        run = self.approve(broken)
+        try:
+            self.to_stage("staging", broken, run)
+        except typer.Exit as failed:
+            say(f"exit code {failed.exit_code}: the workflow fails here, before production.")
+        else:
+            raise AssertionError(f"version {number} must not reach staging")
+        finally:
+            self.finish(run, "failure")
+            _typed(f"reject {number}")
+            registry.reject(self.context, number, "created by mlops sandbox demo: it cannot serve")
+        say("Production answers as before:")
+        self.predict(version)
+
+    def decide(self, question: str, report: Path) -> None:
+        """End the tour unless the answer is yes; completed steps stay."""
+        if not self.ask:
+            say(f"{question} [y/N] y")
+        elif not typer.confirm(question):
+            say("The tour ends here; completed steps stay.")
+            _tell_next(self.aws.settings.root, report)
+            raise typer.Exit(0)
+
+    @contextmanager
+    def workflow(self, run: dict[str, Any] | None = None, environment: str = "") -> Iterator[None]:
+        """Run the block as a job of GitHub Actions, with the permissions of the repo's role."""
+        from sm_mlops import sandbox
+
+        if not self.by_github:
+            yield
+            return
+        settings = self.aws.settings
+        variables = sandbox.workflow_environment(
+            settings.root, settings.project.github, environment=environment
+        )
+        if run is not None:
+            variables |= {
+                "MODEL_PACKAGE_ARN": run["inputs"]["model-package-arn"],
+                "COMMIT": run["inputs"]["commit"],
+            }
+        before = {name: os.environ.get(name, "") for name in variables}
+        apply(variables)
+        self.context.obj = False
+        try:
+            yield
+        finally:
+            self.context.obj = True
+            apply(before)
+
+    def typed(self, command: str) -> None:
+        """Print a command of a workflow."""
+        _typed(command, "mlops" if self.by_github else "mlops --sandbox")
+
+    def _as(self, workflow: str) -> str:
+        role = f"{self.aws.settings.project.project}-github"
+        return f": {workflow}, as role {role}" if self.by_github else ""
+
+
+def register_broken_copy(aws: Aws, of: Version, archive: bytes = b"") -> Version:
+    """Register a copy of a version, pending approval, whose model.tar.gz is `archive`.
+
+    By default it has an inference.py that raises.
+    """
+    files = Bundle("inference.py", (("code/inference.py", BROKEN),))
+    package: dict[str, Any] = dict(aws.sagemaker.describe_model_package(ModelPackageName=of.arn))
+    container = package["InferenceSpecification"]["Containers"][0]
+    broken = f"{aws.settings.prefix}/demo/broken/model.tar.gz"
+    aws.s3.put_object(Bucket=aws.bucket, Key=broken, Body=archive or files.tar_gz())
+    container["ModelDataUrl"] = f"s3://{aws.bucket}/{broken}"
+    arn = aws.sagemaker.create_model_package(
+        ModelPackageDescription=f"Version {of.version} with an inference.py that raises",
+        ModelApprovalStatus="PendingManualApproval",
+        **{name: package[name] for name in _REGISTERED if name in package},
+    )["ModelPackageArn"]
+    return versions.version(aws, int(arn.rpartition("/")[2]))
+
+
+def _tell_next(root: Path, report: Path) -> None:
+    for line in (
+        f"report      open {shlex.quote(str(report))}",
+        f"commands    cd {shlex.quote(str(root))} && make setup && . .venv/bin/activate",
+        "            then mlops --help",
+        "next run    edit mlops.yaml or model/, commit, then mlops --sandbox run",
+        "on AWS      mlops bootstrap, then the same commands without --sandbox",
+    ):
+        say(line)
+
+
+def _typed(command: str, program: str = "mlops --sandbox") -> None:
+    tell(out, f"$ {program} {command}", "bold")
+
+
+def _rule(title: str) -> None:
+    out.rule(f"[bold]{title}")

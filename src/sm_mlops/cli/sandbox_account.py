@@ -1,6 +1,8 @@
-"""Accounts of the sandbox: what `mlops run` needs there before bootstrap, and temporary ones.
+"""Accounts of the sandbox: what `mlops run` needs there before bootstrap, temporary ones, and those
+of a person and the repo's owner on its GitHub.
 
-The platform and the project replace the provisional artifact bucket and pipeline role.
+The platform and the project replace the provisional artifact bucket and pipeline role. Must not
+read a real token.
 """
 
 from __future__ import annotations
@@ -9,9 +11,10 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-from sm_mlops.aws import NO_OBJECT, Aws, exists, ignoring
+from sm_mlops.aws import Aws, exists
 from sm_mlops.bootstrap import provisional
 from sm_mlops.settings import Settings
 
@@ -25,6 +28,8 @@ TRUST = {
         }
     ],
 }
+# On the sandbox's GitHub.
+PERSON = "you"
 # For an account on this machine that has nothing else.
 EVERYTHING = {
     "Version": "2012-10-17",
@@ -34,7 +39,9 @@ EVERYTHING = {
 
 def prepare(aws: Aws) -> None:
     """Create what is missing; nothing if the platform and the project exist."""
-    if not _has_bucket(aws):
+    from sm_mlops.bootstrap import adoption
+
+    if not adoption.exists(aws, aws.bucket):
         region = aws.settings.project.region
         # us-east-1 is S3's default and must not be named.
         place = {"CreateBucketConfiguration": {"LocationConstraint": region}}
@@ -83,8 +90,35 @@ def temporary(work: Path, region: str) -> Iterator[Callable[[Settings], Aws]]:
         os.environ.update(before)
 
 
-def _has_bucket(aws: Aws) -> bool:
-    with ignoring(*NO_OBJECT, "NoSuchBucket"):
-        aws.s3.head_bucket(Bucket=aws.bucket)
-        return True
-    return False
+def prepare_github(settings: Settings) -> dict[str, str]:
+    """Create what is missing in the running sandbox; return the variables that sign in there."""
+    from sm_mlops import sandbox
+
+    file = settings.root / sandbox.FOLDER / "github-token"
+    token = file.read_text(encoding="utf-8") if file.is_file() else ""
+    if not token:
+        owner = settings.project.github.partition("/")[0]
+        add = partial(sandbox.control, settings.root, "github.accounts.add")
+        add(PERSON)
+        if owner.lower() != PERSON:
+            add(owner, "Organization", **{PERSON: "admin"})
+        scopes = ("repo", "workflow", "read:org")
+        token = str(sandbox.control(settings.root, "github.accounts.token", PERSON, *scopes))
+        file.touch(mode=0o600)
+        file.write_text(token, encoding="utf-8")
+    return {"GITHUB_TOKEN": token, "GH_TOKEN": ""}
+
+
+def token_source(aws: Aws) -> Callable[[], str] | None:
+    """Return a function that creates a token for starting workflows; None outside the sandbox."""
+    if not aws.sandbox:
+        return None
+    from sm_mlops import sandbox
+
+    root, owner = aws.settings.root, aws.settings.project.github.partition("/")[0]
+
+    def create() -> str:
+        arguments = ("github.accounts.fine_grained", PERSON, owner, None)
+        return str(sandbox.control(root, *arguments, actions="write"))
+
+    return create

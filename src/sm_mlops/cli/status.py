@@ -100,12 +100,7 @@ def destroy(
     - `mlops destroy --all --yes`
     - `mlops destroy --all --registry --data` at the end of the project
     """
-    if bool(stage) == everything:
-        raise MlopsError("name a stage, or pass --all")
-    if (registry or data) and not everything:
-        raise MlopsError("--registry and --data need --all: they belong to all stages")
-    if data and not registry:
-        raise MlopsError("--data needs --registry: versions are useless without their artifacts")
+    _require_consistent(stage, everything, registry, data)
     console = progress(as_json)
     with connected(context) as aws:
         deletions = [work.look(aws, each) for each in work.chosen(aws, stage or None)]
@@ -132,6 +127,16 @@ def destroy(
         raise fail(f"not deleted: {'; '.join(left)}")
     kinds = "no endpoint, configuration, model, scalable target, alarm or role"
     tell(console, f"Nothing billable remains: {kinds}.", "green")
+
+
+def _require_consistent(stage: str, everything: bool, registry: bool, data: bool) -> None:
+    """Raise MlopsError if these options do not belong together."""
+    if bool(stage) == everything:
+        raise MlopsError("name a stage, or pass --all")
+    if (registry or data) and not everything:
+        raise MlopsError("--registry and --data need --all: they belong to all stages")
+    if data and not registry:
+        raise MlopsError("--data needs --registry: versions are useless without their artifacts")
 
 
 def _delete(

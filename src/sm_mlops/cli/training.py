@@ -66,8 +66,8 @@ def run(
     until = _clock(at_most)
     overrides = pairs("--set", "max_depth=4", values)
     with connected(context) as aws:
-        started = start(aws, overrides, say)
-        follow_to_the_end(aws, started.arn, until if wait else time.monotonic())
+        arn = start(aws, overrides, say)
+        follow_to_the_end(aws, arn, until if wait else time.monotonic())
 
 
 def _say_how_to_follow(aws: Aws, identifier: str) -> None:

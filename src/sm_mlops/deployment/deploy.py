@@ -20,8 +20,7 @@ from sm_mlops.deployment.stages import Stage
 from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
 from sm_mlops.registry import Version
-from sm_mlops.stack_display import Change
-from sm_mlops.stacks import Outcome, Stack, StackFailed
+from sm_mlops.stacks import Change, Outcome, Stack, StackFailed
 
 CAPABILITIES = ("CAPABILITY_IAM",)
 # The versions that a stage ran, oldest first, for `mlops rollback`. It is a tag of the stack, so a
@@ -77,13 +76,7 @@ def deploy(
     began = time.monotonic()
     package = approved(aws, arn, commit)
     there = access.enter(aws, stage)
-    if there.account != aws.account:
-        _require_bucket(aws, there, stage)
-        if lacking := access.missing(aws, there.account):
-            raise MlopsError(
-                f"account {there.account} cannot read {' or '.join(lacking)} yet: "
-                f"{aws.command} share"
-            )
+    _require_access(aws, there, stage)
     before = _stack_before(there, stage, console, execute, continue_rollback)
     own = {**_artifact_key(aws), **_boundary(there)}
     parameters = stages.stack_parameters(aws.settings, stage, aws.bucket, package.arn, **own)
@@ -178,14 +171,21 @@ def approved(aws: Aws, arn: str, commit: str | None = None) -> Version:
     return package
 
 
-def _require_bucket(aws: Aws, there: Aws, stage: Stage) -> None:
-    """Raise MlopsError if an endpoint in another account would write to the registry's bucket."""
+def _require_access(aws: Aws, there: Aws, stage: Stage) -> None:
+    """Raise MlopsError if a stage in another account cannot read the version, or its endpoint would
+    write to the registry's bucket."""
+    if there.account == aws.account:
+        return
     given = stage.parameters
     writes = stage.kind == "asynchronous" or float(given.get("DataCapturePercent", 0)) > 0
     if writes and not given.get("OutputBucket"):
         raise MlopsError(
             f"infra/{stage.name}.json: Parameters.OutputBucket must name a bucket of account "
             f"{there.account}: its endpoint cannot write to {aws.bucket}"
+        )
+    if lacking := access.missing(aws, there.account):
+        raise MlopsError(
+            f"account {there.account} cannot read {' or '.join(lacking)} yet: {aws.command} share"
         )
 
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from sm_mlops import display, stacks
-from sm_mlops.aws import ABSENT, Aws, ignoring
+from sm_mlops.aws import Aws, described
 from sm_mlops.deployment import stages
 from sm_mlops.deployment.stages import Stage
 from sm_mlops.errors import MlopsError, one_line
@@ -32,7 +32,6 @@ class Endpoint:
     model: str
     package: str
     since: datetime
-    instances: int | None
 
     @property
     def version(self) -> int | None:
@@ -54,7 +53,6 @@ def describe(aws: Aws, name: str) -> Endpoint | None:
     model_name = variant.get("ModelName", "")
     model = _shown(aws, "describe_model", ModelName=model_name)
     containers = model.get("Containers") or [model.get("PrimaryContainer", {})]
-    running = found.get("ProductionVariants", [{}])[0]
     return Endpoint(
         name=name,
         status=found["EndpointStatus"],
@@ -64,16 +62,12 @@ def describe(aws: Aws, name: str) -> Endpoint | None:
         model=model_name,
         package=containers[0].get("ModelPackageName", ""),
         since=model.get("CreationTime") or found["CreationTime"],
-        instances=running.get("CurrentInstanceCount"),
     )
 
 
 def _shown(aws: Aws, operation: str, **request: str) -> dict[str, Any]:
     """Return the answer; {} if there is nothing of this name, or the name is empty."""
-    with ignoring(*ABSENT):
-        if all(request.values()):
-            return dict(getattr(aws.sagemaker, operation)(**request))
-    return {}
+    return described(getattr(aws.sagemaker, operation), **request) if all(request.values()) else {}
 
 
 def settled(aws: Aws, name: str) -> Endpoint | None:

@@ -40,19 +40,11 @@ class Refused(MlopsError):
         self.status = status
 
 
-def invoke(
-    aws: Aws,
-    endpoint: Endpoint,
-    body: bytes,
-    content_type: str,
-    accept: str,
-    *,
-    at_most: float = ASYNC_SECONDS,
-) -> Answer:
+def invoke(aws: Aws, endpoint: Endpoint, body: bytes, content_type: str, accept: str) -> Answer:
     """Return the endpoint's answer. Raises Refused with the container's message."""
     began = time.monotonic()
     if endpoint.kind == "asynchronous":
-        content, kind = _asynchronously(aws, endpoint, body, content_type, accept, at_most)
+        content, kind = _asynchronously(aws, endpoint, body, content_type, accept)
     else:
         content, kind = _at_once(aws, endpoint, body, content_type, accept)
     return Answer(content, kind, time.monotonic() - began)
@@ -97,7 +89,7 @@ def _field(error: Any, name: str) -> Any:
 
 
 def _asynchronously(
-    aws: Aws, endpoint: Endpoint, body: bytes, content_type: str, accept: str, at_most: float
+    aws: Aws, endpoint: Endpoint, body: bytes, content_type: str, accept: str
 ) -> tuple[bytes, str]:
     """Send the request through S3, below `input/` beside the folder of the answers.
 
@@ -119,7 +111,7 @@ def _asynchronously(
         Accept=accept,
         InputLocation=f"s3://{bucket}/{key}",
     )
-    end = time.monotonic() + at_most
+    end = time.monotonic() + ASYNC_SECONDS
     pause = 0.1
     while True:
         if found := _object(aws, answer["OutputLocation"]):
@@ -132,7 +124,7 @@ def _asynchronously(
             raise Refused(f"the model refused: {message}", int(status[1]) if status else 400)
         if time.monotonic() > end:
             raise MlopsError(
-                f"{endpoint.name} has not answered within {at_most:.0f} s; "
+                f"{endpoint.name} has not answered within {ASYNC_SECONDS:.0f} s; "
                 f"its answer will be {answer['OutputLocation']}"
             )
         time.sleep(pause)

@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 
 from sm_mlops.aws import Aws
 from sm_mlops.doctor import account, parts, platform, quotas, tool
-from sm_mlops.doctor.finding import Finding, State, warning
-from sm_mlops.doctor.scene import Scene, Unknown, explain
+from sm_mlops.doctor.scene import Finding, Scene, State, Unknown, explain, warning
 
 WORKERS = 12
 
@@ -86,6 +85,3 @@ def _run(check: Check, scene: Scene) -> list[Finding]:
     except Exception as error:
         found = [explain(error, scene.aws.settings.project.region)]
     return [replace(item, check=check.name) for item in found]
-
-
-__all__ = ["CHECKS", "Check", "Finding", "State", "examine"]

@@ -9,8 +9,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from sm_mlops.aws import DENIED, error_code, ignoring
 from sm_mlops.bootstrap.platform import S3
 from sm_mlops.doctor import parts
-from sm_mlops.doctor.finding import Finding, failed, ok, warning
-from sm_mlops.doctor.scene import Scene
+from sm_mlops.doctor.scene import Finding, Scene, failed, ok, warning
 from sm_mlops.errors import MlopsError, explained, one_line
 from sm_mlops.github import SCOPES, GitHubError
 

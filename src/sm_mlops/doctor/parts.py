@@ -6,15 +6,14 @@ from collections.abc import Callable, Iterator
 
 from sm_mlops import projects
 from sm_mlops.bootstrap import studio
+from sm_mlops.bootstrap.by_hand import Tool
 from sm_mlops.bootstrap.plan import Part, Todo, is_work
 from sm_mlops.bootstrap.platform import CATALOG, S3, STACK, Options, Platform
 from sm_mlops.bootstrap.project import Project
 from sm_mlops.bootstrap.push import Push
 from sm_mlops.bootstrap.repository import Repository
 from sm_mlops.bootstrap.settings import Settings
-from sm_mlops.bootstrap.tool import Tool
-from sm_mlops.doctor.finding import Finding, failed, ok, warning
-from sm_mlops.doctor.scene import Scene
+from sm_mlops.doctor.scene import Finding, Scene, failed, ok, warning
 from sm_mlops.github import GitHub
 
 SHOWN = 3

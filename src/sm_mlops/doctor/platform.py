@@ -8,14 +8,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sm_mlops import platform as package
-from sm_mlops.aws import ABSENT, ignoring
-from sm_mlops.bootstrap import catalog, keys
-from sm_mlops.bootstrap import connection as connections
+from sm_mlops.aws import described
+from sm_mlops.bootstrap import by_hand, catalog, keys
 from sm_mlops.bootstrap import credential as credentials
 from sm_mlops.bootstrap.platform import version
 from sm_mlops.deployment.trigger import FUNCTION, QUEUE
-from sm_mlops.doctor.finding import Finding, failed, ok, warning
-from sm_mlops.doctor.scene import Scene
+from sm_mlops.doctor.scene import Finding, Scene, failed, ok, warning
 
 RULE = "sm-mlops-approved"
 AUDIENCE = "sts.amazonaws.com"
@@ -23,13 +21,6 @@ VISIBLE = ("sagemaker:studio-visibility", "true")
 KEY_DAYS = 90
 # GitHub's fine-grained tokens expire after a year at most.
 TOKEN_DAYS = 335
-
-
-def _find(scene: Scene, service: str, operation: str, **request: str) -> dict[str, Any] | None:
-    """Return what a describing operation answers; None if what it describes does not exist."""
-    with ignoring(*ABSENT):
-        return dict(getattr(scene.client(service), operation)(**request))
-    return None
 
 
 def drift(scene: Scene) -> Iterator[Finding]:
@@ -46,7 +37,7 @@ def drift(scene: Scene) -> Iterator[Finding]:
 
 def connection(scene: Scene) -> Iterator[Finding]:
     """Check that a person has authorized the connection."""
-    found = connections.state(scene.aws)
+    found = by_hand.connection(scene.aws)
     if found is None:
         return
     name, status = found["ConnectionName"], found["ConnectionStatus"]
@@ -55,7 +46,7 @@ def connection(scene: Scene) -> Iterator[Finding]:
         return
     why = "authorize" if status == "PENDING" else "repair"
     detail = f"{name} is {status}: someone has to {why} it"
-    yield failed(detail, connections.remedy(scene.aws, found))
+    yield failed(detail, by_hand.how_to_authorize(scene.aws, found))
 
 
 def product(scene: Scene) -> Iterator[Finding]:
@@ -126,8 +117,8 @@ def launch_role(scene: Scene) -> Iterator[Finding]:
     """Check that the role exists and that Service Catalog may assume it."""
     service = "servicecatalog.amazonaws.com"
     name = scene.outputs["LaunchRoleArn"].rpartition("/")[2]
-    found = _find(scene, "iam", "get_role", RoleName=name)
-    if found is None:
+    found = described(scene.client("iam").get_role, RoleName=name)
+    if not found:
         # CloudFormation does not check whether what it created still exists.
         remedy = "create it again from LaunchRole in the platform's template"
         yield failed(f"{name} does not exist: someone deleted it by hand", remedy)
@@ -148,8 +139,10 @@ def _provider(scene: Scene) -> Iterator[Finding]:
         detail = "the platform has no OpenID Connect provider for GitHub"
         yield failed(detail, f"{scene.bootstrap} --platform OidcProviderArn=")
         return
-    found = _find(scene, "iam", "get_open_id_connect_provider", OpenIDConnectProviderArn=arn)
-    if found is None:
+    found = described(
+        scene.client("iam").get_open_id_connect_provider, OpenIDConnectProviderArn=arn
+    )
+    if not found:
         yield failed(
             "the OpenID Connect provider for GitHub does not exist",
             "aws iam create-open-id-connect-provider --url "
@@ -167,8 +160,8 @@ def _provider(scene: Scene) -> Iterator[Finding]:
 
 def _key(scene: Scene) -> Iterator[Finding]:
     user, rotate = keys.user(scene.aws), f"{scene.aws.command} secret rotate"
-    found = _find(scene, "iam", "list_access_keys", UserName=user)
-    if found is None:
+    found = described(scene.client("iam").list_access_keys, UserName=user)
+    if not found:
         yield failed(f"there is no user {user}", scene.bootstrap)
         return
     active = [key for key in found["AccessKeyMetadata"] if key["Status"] == "Active"]
@@ -209,8 +202,8 @@ def credential(scene: Scene) -> Iterator[Finding]:
 
 def trigger(scene: Scene) -> Iterator[Finding]:
     """Check the function and its rule."""
-    found = _find(scene, "lambda", "get_function_configuration", FunctionName=FUNCTION)
-    if found is None:
+    found = described(scene.client("lambda").get_function_configuration, FunctionName=FUNCTION)
+    if not found:
         yield failed(f"there is no function {FUNCTION}", scene.bootstrap)
         return
     state, update = found.get("State", "Active"), found.get("LastUpdateStatus", "Successful")
@@ -220,8 +213,8 @@ def trigger(scene: Scene) -> Iterator[Finding]:
         yield failed(detail, scene.bootstrap)
     else:
         yield ok(f"{FUNCTION}, {found['Runtime']}, {found['MemorySize']} MB")
-    rule = _find(scene, "events", "describe_rule", Name=RULE)
-    if rule is None:
+    rule = described(scene.client("events").describe_rule, Name=RULE)
+    if not rule:
         yield failed(
             f"there is no rule {RULE}: approvals cannot start deployments", scene.bootstrap
         )

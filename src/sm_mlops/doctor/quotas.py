@@ -13,8 +13,7 @@ from typing import Any
 
 from sm_mlops.aws import DENIED, ignoring
 from sm_mlops.deployment import stages
-from sm_mlops.doctor.finding import Finding, failed, ok, warning
-from sm_mlops.doctor.scene import Scene, explain
+from sm_mlops.doctor.scene import Finding, Scene, explain, failed, ok, warning
 
 NEARLY = 0.8
 
@@ -50,7 +49,7 @@ def counts(scene: Scene) -> Iterator[Finding]:
     region = scene.aws.settings.project.region
     for quota in COUNTED:
         try:
-            used, limit = _count(scene, quota), _limit(scene, quota)
+            used, limit = _usage(scene, quota)
         except Exception as error:
             yield warning(f"{quota.noun}: {explain(error, region).detail}")
             continue
@@ -64,23 +63,19 @@ def counts(scene: Scene) -> Iterator[Finding]:
             yield ok(detail)
 
 
-def _count(scene: Scene, quota: Quota) -> int:
+def _usage(scene: Scene, quota: Quota) -> tuple[int, float]:
+    """Return how many there are, and the account's own quota, or AWS's default."""
     client = scene.client(quota.service)
     if quota.service == "iam":
-        return int(client.get_account_summary()["SummaryMap"]["Roles"])
+        summary = client.get_account_summary()["SummaryMap"]
+        return summary["Roles"], summary["RolesQuota"]
     pages = client.get_paginator(quota.operation).paginate()
-    return sum(len(page[quota.key]) for page in pages)
-
-
-def _limit(scene: Scene, quota: Quota) -> float:
-    """Return the account's own quota, or AWS's default."""
-    if quota.service == "iam":
-        return float(scene.client("iam").get_account_summary()["SummaryMap"]["RolesQuota"])
-    client = scene.client("service-quotas")
+    used = sum(len(page[quota.key]) for page in pages)
+    quotas = scene.client("service-quotas")
     request = {"ServiceCode": quota.service, "QuotaCode": quota.code}
     with ignoring("NoSuchResourceException"):
-        return float(client.get_service_quota(**request)["Quota"]["Value"])
-    return float(client.get_aws_default_service_quota(**request)["Quota"]["Value"])
+        return used, quotas.get_service_quota(**request)["Quota"]["Value"]
+    return used, quotas.get_aws_default_service_quota(**request)["Quota"]["Value"]
 
 
 def _increase(service: str, code: str, region: str) -> str:

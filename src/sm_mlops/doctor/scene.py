@@ -1,22 +1,54 @@
-"""What the checks share: clients, the platform's stack, and how errors are reported."""
+"""What the checks share: clients, the platform's stack, findings, and how errors are reported."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
+from rich.markup import escape
+from rich.table import Table
 
-from sm_mlops import github, stacks
+from sm_mlops import display, github, stacks
 from sm_mlops.aws import DENIED, Aws, error_code
 from sm_mlops.bootstrap.platform import STACK
-from sm_mlops.doctor.finding import Finding, failed, warning
 from sm_mlops.errors import MlopsError, explained, one_line
 from sm_mlops.github import GitHub, GitHubError
 from sm_mlops.stacks import Stack
 
 ATTEMPTS = 3
+
+
+class State(StrEnum):
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the table. `check` is set when a check has returned; `remedy` is a command or a
+    URL."""
+
+    check: str
+    state: State
+    detail: str
+    remedy: str = ""
+
+
+def ok(detail: str) -> Finding:
+    return Finding("", State.OK, detail)
+
+
+def warning(detail: str, remedy: str = "") -> Finding:
+    return Finding("", State.WARNING, detail, remedy)
+
+
+def failed(detail: str, remedy: str = "") -> Finding:
+    return Finding("", State.FAILED, detail, remedy)
 
 
 class Unknown(Exception):
@@ -85,3 +117,17 @@ def lacking(error: Any) -> str:
     message = error.response["Error"].get("Message", "")
     found = re.search(r"not authorized to perform:? ([a-z0-9-]+:[A-Za-z0-9]+)", message)
     return found[1] if found else str(error.operation_name)
+
+
+def table(findings: Iterable[Finding]) -> Table:
+    """Return the table of all findings, each remedy below its finding."""
+    view = display.table()
+    for heading in ("", "check"):
+        view.add_column(heading, no_wrap=True)
+    # Folded, not cut: it has URLs and commands to copy.
+    view.add_column("", overflow="fold")
+    for item in findings:
+        view.add_row(display.colored(item.state), escape(item.check), escape(item.detail))
+        if item.remedy:
+            view.add_row("", "", f"[dim]->[/] {escape(item.remedy)}")
+    return view

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 import sm_mlops
 from sm_mlops.compatibility import parsed
-from sm_mlops.doctor.finding import Finding, ok, warning
-from sm_mlops.doctor.scene import Scene
+from sm_mlops.doctor.scene import Finding, Scene, ok, warning
 from sm_mlops.errors import MlopsError
 from sm_mlops.upgrade import pin as pins
 from sm_mlops.upgrade import template

@@ -6,6 +6,7 @@ The same input gives the same bytes. Must not compute what the gate reads.
 import html
 import io
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import matplotlib
@@ -253,49 +254,51 @@ def _class_figures(truth: Any, predicted: metrics.Floats, labels: list[str]) -> 
         axes.set(xlabel="Recall", ylabel="Precision")
         axes.legend(loc="lower left")
 
-    matrix = metrics.confusion(truth, predicted.argmax(axis=1), len(labels))
-
-    def confusion(axes: Axes) -> None:
-        share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-        axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-        axes.grid(visible=False)
-        size = len(labels)
-        for (i, j), count in np.ndenumerate(matrix if size <= 12 else matrix[:0]):
-            color = "white" if share[i, j] > 0.55 else INK
-            text = f"{count:,}\n{share[i, j]:.1%}" if size <= 3 else f"{count:,}"
-            axes.text(j, i, text, ha="center", va="center", color=color)
-        step = max(1, size // 30)
-        axes.set_xticks(range(0, size, step), labels[::step], rotation=35 if size > 3 else 0,
-                        ha="right" if size > 3 else "center")  # fmt: skip
-        axes.set_yticks(range(0, size, step), labels[::step])
-        axes.set(xlabel="Predicted", ylabel="Actual")
-
-    def calibration(axes: Axes) -> None:
-        chosen = predicted[:, 1] if binary else predicted.max(axis=1)
-        event = (truth == 1) if binary else (predicted.argmax(axis=1) == truth)
-        groups = _tenths(chosen)
-        x = np.array([chosen[group].mean() for group in groups])
-        y = np.array([event[group].mean() for group in groups])
-        size = np.array([len(group) for group in groups])
-        error = 1.96 * np.sqrt(np.maximum(y * (1 - y), 0.25 / size) / size)
-        low, high = np.minimum(error, y), np.minimum(error, 1 - y)
-        axes.plot([0, 1], [0, 1], color=GREY, lw=1, ls="--")
-        axes.errorbar(x, y, yerr=[low, high], color=BLUE, marker="o", ms=5, lw=1.6, elinewidth=1,
-                      ecolor="#93c5fd")  # fmt: skip
-        axes.set(
-            xlabel="Predicted probability", ylabel="Observed share", xlim=(0, 1), ylim=(0, 1.02)
-        )
-
     about = f"of class {_e(labels[1])}" if binary else "one class against the others"
     if len(present) > MOST_CLASSES and not binary:
         about += f", the {MOST_CLASSES} most common"
     whose = f"of class {_e(labels[1])}" if binary else "of the predicted class"
+    bars = f"probability {whose}, with 95 % intervals"
+    predicted_class = predicted.argmax(axis=1)
+    matrix = metrics.confusion(truth, predicted_class, len(labels))
+    chosen = predicted[:, 1] if binary else predicted.max(axis=1)
+    event = (truth == 1) if binary else (predicted_class == truth)
     return [
         _figure("ROC curve", about, roc),
         _figure("Precision and recall", about, recall),
-        _figure("Confusion matrix", "rows by actual class", confusion),
-        _figure("Calibration", f"probability {whose}, with 95 % intervals", calibration),
+        _figure("Confusion matrix", "rows by actual class", partial(_confusion, matrix, labels)),
+        _figure("Calibration", bars, partial(_calibration, chosen, event)),
     ]
+
+
+def _confusion(matrix: metrics.Ints, labels: list[str], axes: Axes) -> None:
+    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.grid(visible=False)
+    size = len(labels)
+    for (i, j), count in np.ndenumerate(matrix if size <= 12 else matrix[:0]):
+        color = "white" if share[i, j] > 0.55 else INK
+        text = f"{count:,}\n{share[i, j]:.1%}" if size <= 3 else f"{count:,}"
+        axes.text(j, i, text, ha="center", va="center", color=color)
+    step = max(1, size // 30)
+    axes.set_xticks(range(0, size, step), labels[::step], rotation=35 if size > 3 else 0,
+                    ha="right" if size > 3 else "center")  # fmt: skip
+    axes.set_yticks(range(0, size, step), labels[::step])
+    axes.set(xlabel="Predicted", ylabel="Actual")
+
+
+def _calibration(chosen: metrics.Floats, event: metrics.Bools, axes: Axes) -> None:
+    """Draw how often each event happens beside the probability predicted for it."""
+    groups = _tenths(chosen)
+    x = np.array([chosen[group].mean() for group in groups])
+    y = np.array([event[group].mean() for group in groups])
+    size = np.array([len(group) for group in groups])
+    error = 1.96 * np.sqrt(np.maximum(y * (1 - y), 0.25 / size) / size)
+    low, high = np.minimum(error, y), np.minimum(error, 1 - y)
+    axes.plot([0, 1], [0, 1], color=GREY, lw=1, ls="--")
+    axes.errorbar(x, y, yerr=[low, high], color=BLUE, marker="o", ms=5, lw=1.6, elinewidth=1,
+                  ecolor="#93c5fd")  # fmt: skip
+    axes.set(xlabel="Predicted probability", ylabel="Observed share", xlim=(0, 1), ylim=(0, 1.02))
 
 
 def _regression_figures(truth: Any, predicted: metrics.Floats, target: str) -> list[str]:

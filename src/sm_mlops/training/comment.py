@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sm_mlops import actions
+from sm_mlops import actions, github
 from sm_mlops.errors import MlopsError
+from sm_mlops.github import GitHub
 
 LONGEST = 65_000  # bytes; GitHub's limit is 65,536 characters
 
@@ -53,39 +54,21 @@ def place(environment: Mapping[str, str]) -> Place:
 def post(text: str, at: Place, project: str, environment: Mapping[str, str] = os.environ) -> str:
     """Create this project's comment with `text`, or replace its text, and return its address.
 
-    Raise MlopsError if GitHub refuses.
+    Raise MlopsError if there is no token or GitHub refuses.
     """
-    import requests
-    from github import Auth, Github, GithubException
-
     token = environment.get("GITHUB_TOKEN")
     if not token:
         raise MlopsError("GITHUB_TOKEN is not set: set it for the step that runs mlops comment")
     # Invisible, and a comment that quotes this one does not begin with it.
     marker = f"<!-- mlops review of {project} -->"
     body = f"{marker}\n{actions.cut(text, LONGEST)}"
-    url = environment.get("GITHUB_API_URL", "https://api.github.com")
-    try:
-        login = Auth.Token(token)
-        with Github(auth=login, base_url=url, user_agent="sm-mlops", lazy=True) as github:
-            issue = github.get_repo(at.repository).get_issue(at.number)
-            for comment in issue.get_comments():
-                if comment.body and comment.body.startswith(marker):
-                    comment.edit(body)
-                    return comment.html_url
-            return issue.create_comment(body).html_url
-    except GithubException as error:
-        raise MlopsError(refusal(error.status, error.message, at)) from error
-    except requests.exceptions.RequestException as error:
-        raise MlopsError(f"cannot reach GitHub at {url}: {error}") from error
-
-
-def refusal(status: int, message: str | None, at: Place) -> str:
-    """Return why GitHub refused, and what to change."""
-    why = " ".join((message or "no reason given").split())
-    hint = {
-        401: "; GITHUB_TOKEN is not valid",
-        403: "; the job needs the permission pull-requests: write",
-        404: f"; the token needs access to {at.repository}",
-    }.get(status, "")
-    return f"GitHub refused the comment on #{at.number} of {at.repository}: {status} {why}{hint}"
+    hub = GitHub(token, "GITHUB_TOKEN", github.place(environment))
+    what = f"comment on #{at.number} of {at.repository}"
+    with hub.doing(f"{what} (the job needs the permission pull-requests: write)"):
+        # Lazily: the job may not read what only issues have.
+        issue = hub.api.withLazy(True).get_repo(at.repository).get_issue(at.number)
+        for comment in issue.get_comments():
+            if comment.body and comment.body.startswith(marker):
+                comment.edit(body)
+                return str(comment.html_url)
+        return str(issue.create_comment(body).html_url)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -22,10 +21,10 @@ from rich.console import Console
 from sm_mlops import commit, executions, objects, registry
 from sm_mlops import settings as mlops_settings
 from sm_mlops.aws import Aws, split_s3
+from sm_mlops.commit import git
 from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
 from sm_mlops.executions import Execution
-from sm_mlops.redaction import without_tokens
 from sm_mlops.settings import Settings, SettingsError
 from sm_mlops.training import artifacts, run
 
@@ -127,7 +126,7 @@ def _rows(aws: Aws) -> artifacts.Dataset:
 def resolved(root: Path, name: str) -> str:
     """Return the commit of this name, 40 hexadecimal digits. Raise MlopsError if there is none."""
     try:
-        found = _git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^0")
+        found = git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^0")
     except FileNotFoundError as error:
         raise MlopsError("review needs git, which is not installed") from error
     if found.returncode == 0:
@@ -146,14 +145,14 @@ def of_change(root: Path, base_commit: str) -> str:
     that was merged.
     """
     at = commit.current(root)
-    head, *parents = _git(root, "rev-list", "--parents", "--max-count=1", "HEAD").stdout.split()
+    head, *parents = git(root, "rev-list", "--parents", "--max-count=1", "HEAD").stdout.split()
     merged = len(parents) == 2 and parents[0] == base_commit
     return at.replace(head, parents[1]) if merged else at
 
 
 def behind(root: Path, base_commit: str) -> int:
     """Return the number of commits of the base that the change lacks."""
-    return int(_git(root, "rev-list", "--count", f"HEAD..{base_commit}").stdout or 0)
+    return int(git(root, "rev-list", "--count", f"HEAD..{base_commit}").stdout or 0)
 
 
 @contextmanager
@@ -169,15 +168,16 @@ def _terminated_like_ctrl_c() -> Iterator[None]:
 @contextmanager
 def _worktree(root: Path, folder: Path, at: str) -> Iterator[Path]:
     """Check out the commit `at` of the repo at `root` into `folder`; remove it at the end."""
+    hooks = f"core.hooksPath={os.devnull}"
     try:
-        added = _git(root, "worktree", "add", "--detach", "--quiet", str(folder), at)
+        added = git(root, "-c", hooks, "worktree", "add", "--detach", "--quiet", str(folder), at)
         if added.returncode != 0:
             raise MlopsError(f"cannot check out {at}: {_last_line(added.stderr)}")
         # The repo may be a folder of a larger one.
-        yield folder / _git(root, "rev-parse", "--show-prefix").stdout.strip()
+        yield folder / git(root, "rev-parse", "--show-prefix").stdout.strip()
     finally:
         # Forced twice: an incomplete one is locked.
-        _git(root, "worktree", "remove", "--force", "--force", str(folder))
+        git(root, "worktree", "remove", "--force", "--force", str(folder))
 
 
 def _train_base(
@@ -202,10 +202,10 @@ def _train_base(
 
 def _train(aws: Aws, data: artifacts.Dataset, console: Console) -> Trained:
     try:
-        started = run.start(aws, {"InputData": data.uri}, lambda line: tell(console, line))
+        arn = run.start(aws, {"InputData": data.uri}, lambda line: tell(console, line))
     except MlopsError as error:
         return Trained(failure=(str(error),))
-    return outcome(aws, executions.follow(aws, started.arn, console))
+    return outcome(aws, executions.follow(aws, arn, console))
 
 
 def outcome(aws: Aws, execution: Execution) -> Trained:
@@ -246,17 +246,6 @@ def _failure(aws: Aws, execution: Execution) -> tuple[str, ...]:
         for line in executions.log_lines(aws, step)[-LOG_LINES:]
         # Neither what the first line says already, nor the sandbox's own lines.
         if line.removeprefix("error: ") not in first and not line.startswith("[sandbox] ")
-    )
-
-
-def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run git in `root`, even when called from a git hook, and without hooks of its own."""
-    return subprocess.run(
-        ["git", "-C", str(root), "-c", f"core.hooksPath={os.devnull}", *arguments],
-        env={k: v for k, v in without_tokens(os.environ).items() if not k.startswith("GIT_")},
-        capture_output=True,
-        text=True,
-        check=False,
     )
 
 

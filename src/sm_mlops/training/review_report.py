@@ -10,6 +10,7 @@ import json
 import re
 from typing import Any
 
+from sm_mlops import executions
 from sm_mlops.commit import short
 from sm_mlops.settings import HIGHER_IS_BETTER, Gate
 from sm_mlops.training.review import Review, Trained
@@ -108,13 +109,13 @@ def _definition(base: Trained, change: Trained) -> str:
     if len(diff) > len(shown):
         shown.append(f"... and {len(diff) - len(shown)} more lines")
     changed = sum(line[:1] in "+-" for line in diff[2:])
-    lines = [f"- {line}" for line in _changes(before, after)]
+    lines = [f"- {line}" for line in _changes(base.definition, change.definition)]
     lines += ["", f"<details><summary>{changed} changed lines</summary>", ""]
     lines += [_fenced(*shown, language="diff"), "</details>"]
     return "\n".join(lines)
 
 
-def _changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+def _changes(before: str, after: str) -> list[str]:
     old, new = _parts(before), _parts(after)
     lines = []
     # Parameters first; sorting keeps the order otherwise.
@@ -134,22 +135,16 @@ def _changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _parts(definition: dict[str, Any]) -> dict[str, Any]:
-    """Return the default of each parameter, and each step."""
-    defaults = {
-        f"parameter `{item['Name']}`": item.get("DefaultValue") for item in definition["Parameters"]
+def _parts(definition: str) -> dict[str, Any]:
+    """Return the default of each parameter, and each step without those that it decides on."""
+    found = {
+        f"parameter `{item['Name']}`": item.get("DefaultValue")
+        for item in json.loads(definition)["Parameters"]
     }
-    return defaults | _steps(definition["Steps"])
-
-
-def _steps(steps: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return every step by name, with those in the branches of a condition on their own."""
-    found: dict[str, Any] = {}
-    for step in steps:
-        arguments = dict(step.get("Arguments", {}))
-        inner = [*arguments.pop("IfSteps", []), *arguments.pop("ElseSteps", [])]
-        found[f"step `{step['Name']}`"] = {**step, "Arguments": arguments}
-        found |= _steps(inner)
+    for step in executions.all_steps(definition):
+        given = (step.get("Arguments") or {}).items()
+        own = {name: value for name, value in given if name not in ("IfSteps", "ElseSteps")}
+        found[f"step `{step['Name']}`"] = {**step, "Arguments": own}
     return found
 
 

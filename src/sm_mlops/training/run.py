@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from rich import filesize
 
 from sm_mlops import commit
-from sm_mlops.aws import Aws, error_code
-from sm_mlops.errors import MlopsError
+from sm_mlops.aws import Aws, described, exists
+from sm_mlops.errors import MlopsError, hint
 from sm_mlops.settings import parameter_name
 from sm_mlops.training import artifacts
 from sm_mlops.training.definition import compile_pipeline
 
 
-@dataclass(frozen=True)
-class Started:
-    """An execution that has started, and what it was started with."""
-
-    arn: str
-    commit: str
-    data: artifacts.Dataset
-    champion: artifacts.Champion
-
-
-def start(aws: Aws, overrides: Mapping[str, str], say: Callable[[str], None]) -> Started:
-    """Upsert the pipeline and start an execution of it.
+def start(aws: Aws, overrides: Mapping[str, str], say: Callable[[str], None]) -> str:
+    """Upsert the pipeline, start an execution of it and return its ARN.
 
     Args:
         overrides: Parameter or hyperparameter name → text.
@@ -63,13 +51,13 @@ def start(aws: Aws, overrides: Mapping[str, str], say: Callable[[str], None]) ->
         "Champion": champion.uri,
         **given,
     }
-    arn = aws.sagemaker.start_pipeline_execution(
+    arn: str = aws.sagemaker.start_pipeline_execution(
         PipelineName=settings.pipeline,
         PipelineExecutionDisplayName=f"run-{at[:7]}-{secrets.token_hex(3)}",
         PipelineParameters=[{"Name": name, "Value": value} for name, value in values.items()],
     )["PipelineExecutionArn"]
     say(f"execution  {arn}")
-    return Started(arn, at, data, champion)
+    return arn
 
 
 def check_overrides(definition: str, overrides: Mapping[str, str]) -> dict[str, str]:
@@ -79,9 +67,7 @@ def check_overrides(definition: str, overrides: Mapping[str, str]) -> dict[str, 
     for name, value in overrides.items():
         known = name if name in parameters else parameter_name(name)
         if known not in parameters:
-            near = difflib.get_close_matches(known, parameters, n=1, cutoff=0.4)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(parameters)}"
-            raise MlopsError(f"--set {name}: no such parameter; {hint}")
+            raise MlopsError(f"--set {name}: no such parameter; {hint(known, parameters)}")
         parameter = parameters[known]
         kind = {"Integer": int, "Float": float}.get(parameter["Type"], str)
         try:
@@ -102,16 +88,9 @@ def check_overrides(definition: str, overrides: Mapping[str, str]) -> dict[str, 
 
 def ensure_model_package_group(aws: Aws) -> None:
     """Create the project's model package group if it does not exist."""
-    from botocore.exceptions import ClientError
-
-    group = aws.settings.model_package_group
-    try:
-        aws.sagemaker.describe_model_package_group(ModelPackageGroupName=group)
-    except ClientError as error:
-        # SageMaker's code for a group that does not exist is ValidationException.
-        if error_code(error) not in ("ValidationException", "ResourceNotFound"):
-            raise
-        aws.sagemaker.create_model_package_group(
+    group, sagemaker = aws.settings.model_package_group, aws.sagemaker
+    if not exists(sagemaker.describe_model_package_group, ModelPackageGroupName=group):
+        sagemaker.create_model_package_group(
             ModelPackageGroupName=group,
             ModelPackageGroupDescription=f"Versions trained by {aws.settings.project.github}",
         )
@@ -119,17 +98,11 @@ def ensure_model_package_group(aws: Aws) -> None:
 
 def upsert(aws: Aws, definition: str) -> None:
     """Create the pipeline, or update it if its definition or role has changed."""
-    from botocore.exceptions import ClientError
-
     name, role = aws.settings.pipeline, aws.settings.role_arn(aws.account)
     request = {"PipelineName": name, "PipelineDefinition": definition, "RoleArn": role}
-    try:
-        present = aws.sagemaker.describe_pipeline(PipelineName=name)
-    except ClientError as error:
-        if error_code(error) not in ("ResourceNotFound", "ValidationException"):
-            raise
+    present = described(aws.sagemaker.describe_pipeline, PipelineName=name)
+    if not present:
         description = f"Trains the model of {aws.settings.project.github}"
         aws.sagemaker.create_pipeline(**request, PipelineDescription=description)
-        return
-    if (present["PipelineDefinition"], present["RoleArn"]) != (definition, role):
+    elif (present["PipelineDefinition"], present["RoleArn"]) != (definition, role):
         aws.sagemaker.update_pipeline(**request)

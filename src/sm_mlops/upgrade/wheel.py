@@ -14,14 +14,13 @@ import json
 import re
 import tomllib
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 NAME = "sm-mlops"
 PACKAGE = "sm_mlops"
 FOLDER = "vendor"
-_TIME = (1980, 1, 1, 0, 0, 0)  # of every file in the wheel; the oldest that a zip can have
 _WHEEL = f"Wheel-Version: 1.0\nGenerator: {NAME}\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 
 
@@ -143,11 +142,19 @@ def pack(version: str, files: dict[str, bytes]) -> bytes:
         digest = base64.urlsafe_b64encode(hashlib.sha256(files[name]).digest())
         record += f"{name},sha256={digest.decode().rstrip('=')},{len(files[name])}\n"
     files[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
+    return archive({name: files[name] for name in [*names, f"{info}/RECORD"]})
+
+
+def archive(files: Mapping[str, bytes]) -> bytes:
+    """Return a zip of these contents, in this order, whose bytes depend on nothing else.
+
+    Stored, not compressed: the output of zlib differs between its builds.
+    """
     body = io.BytesIO()
     with zipfile.ZipFile(body, "w", zipfile.ZIP_STORED) as target:
-        for name in [*names, f"{info}/RECORD"]:
-            entry = zipfile.ZipInfo(name, _TIME)
-            entry.create_system = 3  # Unix
+        for name, content in files.items():
+            entry = zipfile.ZipInfo(name)  # Dated 1980, not now.
+            entry.create_system = 3  # Unix, which the mode belongs to; Windows would write 0.
             entry.external_attr = 0o100644 << 16
-            target.writestr(entry, files[name])
+            target.writestr(entry, content)
     return body.getvalue()

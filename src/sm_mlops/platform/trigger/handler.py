@@ -95,7 +95,9 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     `{"started": bool, ...}`. Raise TriggerError, or the error of an AWS service, for what a retry
     may fix or a person must know.
     """
-    deadline = _deadline(context)
+    left = context.get_remaining_time_in_millis() / 1000 if context else SECONDS
+    # By then GitHub must have answered.
+    deadline = time.monotonic() + left - SPARE
     detail = event.get("detail") if isinstance(event, dict) else None
     detail = detail if isinstance(detail, dict) else {}
     given = detail.get("ModelPackageArn")
@@ -118,12 +120,6 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         _report(False, arn, **about, why=str(error))
         raise
     return _report(True, arn, **about, run=run)
-
-
-def _deadline(context: Any) -> float:
-    """Return when GitHub must have answered, by the monotonic clock."""
-    left = context.get_remaining_time_in_millis() / 1000 if context else SECONDS
-    return time.monotonic() + left - SPARE
 
 
 def _start_once(version: Version, deadline: float, again: bool) -> str:
