@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bootstrap_case import sign_in_there
 from repos import Repo
+from sm_mlops import objects
 from sm_mlops.aws import Aws, split_s3
 from sm_mlops.errors import MlopsError
+from sm_mlops.sandbox import Server
 from sm_mlops.training import artifacts
 from sm_mlops.training.run import ensure_model_package_group
 
@@ -136,6 +141,49 @@ def test_code_that_is_already_there_is_not_sent_again(
 
     monkeypatch.setattr(account.s3, "put_object", refuse)
     artifacts.upload_code(account, CODE)
+
+
+def content(aws: Aws, key: str) -> bytes:
+    return bytes(aws.s3.get_object(Bucket=aws.bucket, Key=key)["Body"].read())
+
+
+@pytest.mark.parametrize("checksum", [{}, {"ChecksumAlgorithm": "SHA256"}], ids=["bare", "summed"])
+def test_code_of_the_same_name_and_size_but_other_content_is_replaced(
+    account: Aws, checksum: dict[str, Any]
+) -> None:
+    for key, body in CODE.items():
+        account.s3.put_object(Bucket=account.bucket, Key=key, Body=b"x" * len(body), **checksum)
+    artifacts.upload_code(account, CODE)
+    assert {key: content(account, key) for key in CODE} == CODE
+
+
+@pytest.fixture
+def sandboxed(tmp_path: Path, repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
+    """Yield an account of the sandbox, whose checksums are S3's, other than moto's."""
+    with Server(tmp_path / "server", "eu-west-1") as server:
+        sign_in_there(server, monkeypatch)
+        aws = with_data(repo, "rows.csv")
+        aws.s3.create_bucket(
+            Bucket=aws.bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
+        )
+        yield aws
+
+
+@pytest.mark.parametrize("part", [5, 8, 64], ids=["two parts", "one part", "whole"])
+def test_data_of_the_same_name_and_size_but_other_content_is_replaced(
+    sandboxed: Aws, monkeypatch: pytest.MonkeyPatch, part: int
+) -> None:
+    aws, rows = sandboxed, b"a,y\n" * (2 << 20)
+    (aws.settings.root / "rows.csv").write_bytes(rows)
+    monkeypatch.setattr(objects, "PART", part << 20)
+    key = f"{split_s3(artifacts.upload_data(aws).uri)[1]}rows.csv"
+    head = aws.s3.head_object(Bucket=aws.bucket, Key=key, ChecksumMode="ENABLED")
+    assert head["ChecksumSHA256"] == objects.checksum(io.BytesIO(rows))
+    aws.s3.put_object(Bucket=aws.bucket, Key=key, Body=b"x" * len(rows))
+    artifacts.upload_data(aws)
+    assert content(aws, key) == rows
+    monkeypatch.setattr(objects, "upload", lambda *_, **__: pytest.fail("sent again"))
+    artifacts.upload_data(aws)
 
 
 def test_without_an_approved_version_the_champion_is_a_marker(account: Aws) -> None:

@@ -1,11 +1,14 @@
 """What an execution needs in S3 before it starts: the data, the code, the champion.
 
-The name of every object is derived from its content or version, and none is overwritten.
+The name of every object is derived from its content or version. What lies at such a name is
+compared by content and replaced if it differs. Only the champion's copy is not: like its source it
+is below the project's prefix, and who may write the one may write the other.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import subprocess
@@ -69,11 +72,12 @@ def upload_data(aws: Aws) -> Dataset:
         digest.update(f"{name}\0{inner}\0".encode())
         size += file.stat().st_size
     prefix = f"{aws.settings.prefix}/data/{digest.hexdigest()[:32]}"
-    present = _sizes(aws, f"{prefix}/")
+    present = _keys(aws, f"{prefix}/")
     for name, file in files:
         key = f"{prefix}/{name}"
-        if present.get(key) != file.stat().st_size:
-            aws.s3.upload_file(str(file), aws.bucket, key, ExtraArgs=_encryption(aws))
+        with file.open("rb") as content:
+            if key not in present or not objects.has(aws, aws.bucket, key, content):
+                objects.upload(aws, aws.bucket, key, file, **_encryption(aws))
     return Dataset(f"s3://{aws.bucket}/{prefix}/", digest.hexdigest(), len(files), size)
 
 
@@ -125,10 +129,10 @@ def data_in_s3(aws: Aws, uri: str) -> Dataset:
 
 def upload_code(aws: Aws, code: Mapping[str, bytes]) -> None:
     """Upload the code that a compiled definition names, by S3 key, unless it is there."""
-    present = _sizes(aws, f"{aws.settings.prefix}/code/")
+    present = _keys(aws, f"{aws.settings.prefix}/code/")
     for key, content in code.items():
-        if present.get(key) != len(content):
-            aws.s3.put_object(Bucket=aws.bucket, Key=key, Body=content, **_encryption(aws))
+        if key not in present or not objects.has(aws, aws.bucket, key, io.BytesIO(content)):
+            objects.put(aws, aws.bucket, key, content, **_encryption(aws))
 
 
 def upload_champion(aws: Aws) -> Champion:
@@ -140,7 +144,7 @@ def upload_champion(aws: Aws) -> Champion:
     version = str(newest["ModelPackageVersion"]) if newest else "none"
     prefix = f"{aws.settings.prefix}/champion/{version}"
     marker = f"{prefix}/{'champion' if newest else 'none'}.json"
-    if marker not in _sizes(aws, marker):
+    if marker not in _keys(aws, marker):
         if newest:
             arn = newest["ModelPackageArn"]
             package = aws.sagemaker.describe_model_package(ModelPackageName=arn)
@@ -154,12 +158,12 @@ def upload_champion(aws: Aws) -> Champion:
     return Champion(version, f"s3://{aws.bucket}/{prefix}/")
 
 
-def _sizes(aws: Aws, prefix: str) -> dict[str, int]:
-    """Return key and size of each object below `prefix`. Raise MlopsError without the bucket."""
+def _keys(aws: Aws, prefix: str) -> set[str]:
+    """Return the key of each object below `prefix`. Raise MlopsError without the bucket."""
     from botocore.exceptions import ClientError
 
     try:
-        return {item["Key"]: item["Size"] for item in objects.listed(aws, aws.bucket, prefix)}
+        return {item["Key"] for item in objects.listed(aws, aws.bucket, prefix)}
     except ClientError as error:
         if error_code(error) != "NoSuchBucket":
             raise
