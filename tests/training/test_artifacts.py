@@ -87,12 +87,39 @@ def test_data_in_s3_is_read_where_it_is_and_its_hash_follows_its_content(
     assert artifacts.upload_data(aws).digest != first.digest
 
 
+def put(aws: Aws, *keys: str) -> None:
+    for key in keys:
+        aws.s3.put_object(Bucket=aws.bucket, Key=key, Body=b"a,y\n1,2\n")
+
+
+def test_a_folder_in_s3_is_not_a_beginning_of_names(account: Aws, repo: Repo) -> None:
+    put(account, "lake/2026/a.csv", "lake/2026-rejected/a.csv", "lake/2026/")
+    start = f"s3://{account.bucket}/lake/2026"
+    without = artifacts.upload_data(with_data(repo, start))
+    assert (without.uri, without.files) == (f"{start}/", 1)
+    assert without == artifacts.data_in_s3(account, f"{start}/")
+    with pytest.raises(MlopsError, match="no object and no folder"):
+        artifacts.data_in_s3(account, f"s3://{account.bucket}/lake/20")
+
+
+def test_an_object_in_s3_beside_one_whose_name_begins_with_its_own_is_refused(
+    account: Aws,
+) -> None:
+    put(account, "lake/a.csv", "lake/b.csv")
+    uri = f"s3://{account.bucket}/lake/a.csv"
+    found = artifacts.data_in_s3(account, uri)
+    assert (found.uri, found.files) == (uri, 1)
+    put(account, "lake/a.csv.old")
+    with pytest.raises(MlopsError, match=r"would read lake/a\.csv\.old"):
+        artifacts.data_in_s3(account, uri)
+
+
 @pytest.mark.parametrize(
     ("path", "said"),
     [
         ("nowhere.csv", "nowhere.csv does not exist"),
         ("empty", "has no files"),
-        ("s3://BUCKET/nothing/here/", "no object starts with"),
+        ("s3://BUCKET/nothing/here/", "no object and no folder"),
     ],
 )
 def test_missing_data_is_named(account: Aws, repo: Repo, path: str, said: str) -> None:

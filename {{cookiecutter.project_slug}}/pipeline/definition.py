@@ -36,7 +36,10 @@ def pipeline(repo: Repo) -> Pipeline:
     # Raw files → encoded train and validation rows, untouched test rows.
     code = repo.code(
         "preprocess.py",
-        reads=["data.target", "data.task", "data.positive", "data.drop", "split"],
+        reads=[
+            *("data.target", "data.task", "data.positive", "data.drop", "split"),
+            "aws.network_isolation",
+        ],
     )
     processor = repo.processor(code, compute.preprocess, parameters["PreprocessInstanceType"])
     preprocess = ProcessingStep(
@@ -47,7 +50,11 @@ def pipeline(repo: Repo) -> Pipeline:
                 repo.output("preprocess", part)
                 for part in ("train", "validation", "test", "preprocessor")
             ],
-            arguments=["--data", f"{IN}/data", "--output", OUT],
+            # With the hash as an argument, other data at the same address is no cache hit.
+            arguments=[
+                *("--data", f"{IN}/data", "--output", OUT),
+                *("--data-hash", parameters["DataHash"]),
+            ],
         ),
         cache_config=repo.cache,
         retry_policies=repo.retries,

@@ -7,7 +7,6 @@ is below the project's prefix, and who may write the one may write the other.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -22,13 +21,14 @@ from sm_mlops.aws import Aws, error_code, split_s3
 from sm_mlops.errors import MlopsError
 from sm_mlops.redaction import without_tokens
 from sm_mlops.settings import Settings
+from sm_mlops.tabular import source
 
 SAMPLE = "breast-cancer.csv"
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """`uri`: the S3 prefix or object. `digest`: SHA-256 of names and contents, in hexadecimal."""
+    """`uri`: the S3 folder or object. `digest`: the DataHash, see `tabular.source`."""
 
     uri: str
     digest: str
@@ -65,20 +65,16 @@ def upload_data(aws: Aws) -> Dataset:
                 "set data.sample to rows in this repo that can stand in for it"
             ) from error
     files = _files_below(local_data(aws.settings, setting), setting)
-    digest, size = hashlib.sha256(), 0
-    for name, file in files:
-        with file.open("rb") as content:
-            inner = hashlib.file_digest(content, "sha256").hexdigest()
-        digest.update(f"{name}\0{inner}\0".encode())
-        size += file.stat().st_size
-    prefix = f"{aws.settings.prefix}/data/{digest.hexdigest()[:32]}"
+    entries = [source.of_file(name, file) for name, file in files]
+    digest, size = source.digest(entries), sum(entry[1] for entry in entries)
+    prefix = f"{aws.settings.prefix}/data/{digest[: source.HALF]}"
     present = _keys(aws, f"{prefix}/")
     for name, file in files:
         key = f"{prefix}/{name}"
         with file.open("rb") as content:
             if key not in present or not objects.has(aws, aws.bucket, key, content):
                 objects.upload(aws, aws.bucket, key, file, **_encryption(aws))
-    return Dataset(f"s3://{aws.bucket}/{prefix}/", digest.hexdigest(), len(files), size)
+    return Dataset(f"s3://{aws.bucket}/{prefix}/", digest, len(files), size)
 
 
 def local_data(settings: Settings, setting: str = "path") -> Path:
@@ -114,17 +110,28 @@ def _files_below(local: Path, setting: str) -> list[tuple[str, Path]]:
 
 
 def data_in_s3(aws: Aws, uri: str) -> Dataset:
-    """Return the data set that is already in S3 at `uri`. Raise MlopsError if there is none."""
+    """Return the data set that is already in S3: a folder, or exactly one object.
+
+    Raise MlopsError if there is neither, or if SageMaker would read more than that object.
+    """
     if not uri.startswith("s3://"):
         raise MlopsError(f"InputData: {uri} is not an S3 address (s3://bucket/prefix/)")
     bucket, key = split_s3(uri)
-    digest, files, size = hashlib.sha256(), 0, 0
-    for item in objects.listed(aws, bucket, key):
-        digest.update(f"{item['Key']}\0{item['ETag']}\0{item['Size']}\0".encode())
-        files, size = files + 1, size + item["Size"]
-    if not files:
-        raise MlopsError(f"InputData: no object starts with {uri}")
-    return Dataset(uri, digest.hexdigest(), files, size)
+    beginning = {item["Key"] for item in objects.listed(aws, bucket, key)}
+    if key not in beginning:
+        # SageMaker's prefix is text: without the slash it takes lake/2026-rejected for lake/2026.
+        uri = f"{uri.rstrip('/')}/"
+    elif not key.endswith("/") and len(beginning) > 1:
+        other = min(beginning - {key})
+        raise MlopsError(
+            f"InputData: SageMaker would read {other}, too, because its name begins with {key}: "
+            "move one of them, or name a folder (s3://bucket/prefix/)"
+        )
+    entries = source.listed(aws.s3, uri)
+    if not entries:
+        raise MlopsError(f"InputData: there is no object and no folder {uri}")
+    size = sum(entry[1] for entry in entries)
+    return Dataset(uri, source.digest(entries), len(entries), size)
 
 
 def upload_code(aws: Aws, code: Mapping[str, bytes]) -> None:
@@ -148,8 +155,8 @@ def upload_champion(aws: Aws) -> Champion:
         if newest:
             arn = newest["ModelPackageArn"]
             package = aws.sagemaker.describe_model_package(ModelPackageName=arn)
-            source = package["InferenceSpecification"]["Containers"][0]["ModelDataUrl"]
-            bucket, key = split_s3(source)
+            model = package["InferenceSpecification"]["Containers"][0]["ModelDataUrl"]
+            bucket, key = split_s3(model)
             copy = {"Bucket": bucket, "Key": key}
             target = f"{prefix}/model.tar.gz"
             aws.s3.copy(copy, aws.bucket, target, ExtraArgs=_encryption(aws))
