@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from rich.markup import escape
 from rich.table import Table
 
 from sm_mlops import display
@@ -49,7 +48,7 @@ def table(findings: Iterable[Finding]) -> Table:
     # Folded, not cut: it has URLs and commands to copy.
     view.add_column("", overflow="fold")
     for item in findings:
-        view.add_row(display.colored(item.state), escape(item.check), escape(item.detail))
+        view.add_row(display.colored(item.state), item.check, item.detail)
         if item.remedy:
-            view.add_row("", "", f"[dim]->[/] {escape(item.remedy)}")
+            view.add_row("", "", f"-> {item.remedy}")
     return view
