@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from bootstrap_case import sign_in_there
+from hostile import HOSTILE
 from repos import Repo
 from sm_mlops import objects
 from sm_mlops.aws import Aws, split_s3
@@ -73,6 +74,24 @@ def test_a_folder_is_stored_with_its_files_and_without_hidden_ones(
     assert sorted(keys(aws, prefix)) == sorted(
         f"{prefix}{name}" for name in ("2024/é.csv", "b.csv")
     )
+
+
+def test_files_with_hostile_names_keep_them_as_keys_and_reach_no_line(
+    account: Aws, repo: Repo
+) -> None:
+    folder = repo.root / "rows"
+    folder.mkdir()
+    names = [
+        f"{n} {text}.csv" for n, text in enumerate(HOSTILE) if not set(text) & set("/\0\ud800")
+    ]
+    for name in names:
+        (folder / name).write_text("a,y\n1,2\n")
+    data = artifacts.upload_data(with_data(repo, "rows"))
+    _, prefix = split_s3(data.uri)
+    assert data.uri.isprintable()
+    assert data.files == len(names)
+    assert artifacts.upload_data(with_data(repo, "rows")) == data
+    assert len(keys(account, prefix)) == len(names)
 
 
 def test_data_in_s3_is_read_where_it_is_and_its_hash_follows_its_content(

@@ -150,12 +150,9 @@ def test_names_and_messages_of_the_change_are_shown_and_not_rendered(repo: Repo,
 
 @given(text=st.text(min_size=1))
 def test_no_name_of_a_metric_breaks_out_of_its_cell(text: str) -> None:
-    rule = Gate()
-    row = review_report._row(text, entry(0.5, 0.4), rule)
-    [inline] = [
-        t for t in tokens(f"| a | b | c | d |\n|---|---|---|---|\n{row}") if t.type == "code_inline"
-    ] or [None]
-    assert inline is not None or text in ("auc", "r2", "f1", "rmse", "mae", "logloss", "accuracy")
+    row = review_report._row(text, entry(0.5, 0.4), Gate())
+    renders_nothing(f"| a | b | c | d |\n|---|---|---|---|\n{row}", text)
+    assert row.count("|") == 5
 
 
 def test_a_difference_that_rounds_to_zero_is_the_same(repo: Repo) -> None:

@@ -152,7 +152,7 @@ def table(running: Iterable[Running]) -> Table:
     view.add_column("", overflow="fold")
     for row in rows:
         since = row.since.astimezone().strftime("%Y-%m-%d %H:%M") if row.since else ""
-        cells = [
+        cells: list[Any] = [
             str(row.version) if row.version is not None else "-",
             display.colored(row.state),
             row.kind,
