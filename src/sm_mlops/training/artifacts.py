@@ -117,16 +117,18 @@ def data_in_s3(aws: Aws, uri: str) -> Dataset:
     if not uri.startswith("s3://"):
         raise MlopsError(f"InputData: {uri} is not an S3 address (s3://bucket/prefix/)")
     bucket, key = split_s3(uri)
-    beginning = {item["Key"] for item in objects.listed(aws, bucket, key)}
-    if key not in beginning:
-        # SageMaker's prefix is text: without the slash it takes lake/2026-rejected for lake/2026.
-        uri = f"{uri.rstrip('/')}/"
-    elif not key.endswith("/") and len(beginning) > 1:
-        other = min(beginning - {key})
-        raise MlopsError(
-            f"InputData: SageMaker would read {other}, too, because its name begins with {key}: "
-            "move one of them, or name a folder (s3://bucket/prefix/)"
-        )
+    if not key.endswith("/"):
+        # In the order of their names, so that an object of exactly this one is the first.
+        found = aws.s3.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=2).get("Contents", [])
+        names = [item["Key"] for item in found]
+        if key not in names:
+            # SageMaker's prefix is text: without a slash it takes lake/2026-rejected, too.
+            uri = f"{uri}/"
+        elif len(names) > 1:
+            raise MlopsError(
+                f"InputData: SageMaker would read {names[1]}, too, because its name begins with "
+                f"{key}: move one of them, or name a folder (s3://bucket/prefix/)"
+            )
     entries = source.listed(aws.s3, uri)
     if not entries:
         raise MlopsError(f"InputData: there is no object and no folder {uri}")
