@@ -1,4 +1,4 @@
-"""Outputs and the summary of a step in GitHub Actions. Does nothing elsewhere.
+"""Outputs and the summary of a step in GitHub Actions, which do nothing elsewhere, and Markdown.
 
 Source: https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import secrets
 from pathlib import Path
+
+from sm_mlops.tabular.text import visible
 
 # GitHub's limit for one step, in bytes.
 LONGEST_SUMMARY = 1024 * 1024
@@ -45,6 +47,24 @@ def cut(markdown: str, room: int) -> str:
     closing = f"\n{fence}" if fence else ""
     closing += "\n</details>" if kept.count("<details>") > kept.count("</details>") else ""
     return f"{kept}{closing}{CUT}"
+
+
+def code(value: object) -> str:
+    """Return a value as inline code, for a line or a cell of a table.
+
+    In code GitHub makes no HTML, link, mention or reference of it.
+    """
+    text = visible(" ".join(str(value).split())).replace("`", "\\x60").replace("|", "\\x7c")
+    return f"`{text or ' '}`"
+
+
+def fenced(*lines: str, language: str = "") -> str:
+    """Return a code block whose fence is longer than any in the lines."""
+    lines = tuple(visible(line, keep="\n\t") for line in lines)
+    fence = "```"
+    while any(fence in line for line in lines):
+        fence += "`"
+    return "\n".join((f"{fence}{language}", *lines, fence))
 
 
 def output(name: str, value: str) -> None:

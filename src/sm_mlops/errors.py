@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from sm_mlops.tabular.text import visible
+
 _EXPIRED = ("ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "RequestExpired")
 _SIGN_IN = "sign in (aws sso login, or AWS_PROFILE=...), or add --sandbox to stay on this machine"
 
@@ -15,8 +17,7 @@ class MlopsError(Exception):
 
 def one_line(text: object) -> str:
     """Return text from outside on one line that is safe to print."""
-    shown = " ".join(str(text).split())
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in shown)
+    return visible(" ".join(str(text).split()))
 
 
 def hint(name: str, known: Iterable[str]) -> str:

@@ -170,7 +170,7 @@ def _print_changes(console: Console, execution: Execution, printed: dict[str, st
     for step in execution.steps:
         if step.status not in ("Waiting", "Not run", printed.get(step.name)):
             printed[step.name] = step.status
-            console.print(f"{step.name:<12} {step.status}{_suffix(step)}", highlight=False)
+            display.tell(console, f"{step.name:<12} {step.status}{_suffix(step)}")
 
 
 def table(execution: Execution) -> Table:

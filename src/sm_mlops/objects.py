@@ -1,20 +1,73 @@
-"""Objects in S3: read one, list those below a prefix, delete all versions of them."""
+"""Objects in S3: read one, upload what differs, list and delete those below a prefix.
+
+Neither a name nor a size says what an object holds: others may write to the bucket, too.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 from sm_mlops.aws import Aws, ignoring, split_s3
 from sm_mlops.errors import MlopsError
 
 # Source: https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
 BATCH = 1000
+# Uploads of this size and more consist of several parts.
+PART = 64 * 1024 * 1024
 
 
 def read(aws: Aws, uri: str) -> bytes:
     bucket, key = split_s3(uri)
     return bytes(aws.s3.get_object(Bucket=bucket, Key=key)["Body"].read())
+
+
+def put(aws: Aws, bucket: str, key: str, content: bytes, **more: str) -> None:
+    """Upload an object, of which S3 checks and keeps the SHA-256."""
+    aws.s3.put_object(Bucket=bucket, Key=key, Body=content, ChecksumAlgorithm="SHA256", **more)
+
+
+def upload(aws: Aws, bucket: str, key: str, file: Path, **more: str) -> None:
+    """Upload a file of any size in the same way."""
+    from boto3.s3.transfer import TransferConfig
+
+    parts = TransferConfig(multipart_threshold=PART, multipart_chunksize=PART)
+    arguments = {"ChecksumAlgorithm": "SHA256", **more}
+    aws.s3.upload_file(str(file), bucket, key, ExtraArgs=arguments, Config=parts)
+
+
+def sha256(content: bytes) -> str:
+    """Return the SHA-256 of bytes as AWS writes it, in base64."""
+    return base64.b64encode(hashlib.sha256(content).digest()).decode()
+
+
+def checksum(content: IO[bytes]) -> str:
+    """Return the SHA-256 that S3 keeps of an upload in parts of `PART` bytes.
+
+    Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity-upload.html
+    """
+    parts, size = [], 0
+    while part := content.read(PART):
+        parts.append(hashlib.sha256(part).digest())
+        size += len(part)
+    if size < PART:
+        return base64.b64encode(parts[0] if parts else hashlib.sha256().digest()).decode()
+    return f"{sha256(b''.join(parts))}-{len(parts)}"
+
+
+def has(aws: Aws, bucket: str, key: str, content: IO[bytes]) -> bool:
+    """Return whether an object that exists holds exactly this content.
+
+    S3 computes the checksum itself; an object uploaded without one is read.
+    """
+    found = aws.s3.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
+    there = found.get("ChecksumSHA256")
+    if there is None:
+        there = checksum(aws.s3.get_object(Bucket=bucket, Key=key)["Body"])
+    return bool(there == checksum(content))
 
 
 def listed(aws: Aws, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:

@@ -19,7 +19,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 
 from sm_mlops import display
@@ -449,7 +448,7 @@ def change_table(changes: Iterable[Change]) -> Table:
     if any(item.because for item in changes):
         view.add_column("because of")
     for item in changes:
-        because = [escape(", ".join(item.because))] * (len(view.columns) - 3)
+        because = [", ".join(item.because)] * (len(view.columns) - 3)
         view.add_row(display.colored(item.action), item.resource, item.kind, *because)
     return view
 
@@ -482,6 +481,6 @@ def event_table(events: list[Event]) -> Table:
             name,
             display.colored(event.status),
             f"{seconds:.0f} s" if seconds >= 1 else "",
-            escape(one_line(event.reason)),
+            one_line(event.reason),
         )
     return view

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ import pytest
 from bootstrap_case import ACCOUNT, BUCKET, REGION, Kept, Land, connected_once, items, land
 from connected_case import app_layer
 from fault_injection import inject
+from sm_mlops import objects, stacks
 from sm_mlops import platform as package
-from sm_mlops import stacks
 from sm_mlops.bootstrap import assets, catalog, credential, platform
 from sm_mlops.bootstrap.plan import Todo, is_work
 from sm_mlops.bootstrap.platform import STACK, Options, Platform, Retry
@@ -312,6 +313,76 @@ def test_a_github_app_brings_its_layer_once_its_key_is_there(
     assert parameters(there)["HasLayer"] == "true"
     assert not list(filter(is_work, there.part(Platform).look()))
     assert Retry(shared).look() == []
+
+
+# What is deployed is what was built
+
+
+def trigger_key() -> str:
+    return assets.build().prefix + assets.TRIGGER
+
+
+def stored(found: Land, key: str) -> bytes:
+    return bytes(found.aws.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read())
+
+
+@pytest.mark.parametrize("name", [assets.TRIGGER, assets.PROJECT])
+def test_a_prepared_file_of_the_same_name_and_size_is_replaced_before_it_is_deployed(
+    empty: Land, name: str
+) -> None:
+    built = assets.build()
+    s3, key = empty.aws.s3, built.prefix + name
+    s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+    s3.put_object(Bucket=BUCKET, Key=key, Body=b"x" * len(built.files[name]))
+    [line] = [line for line in act(empty) if line.startswith("replaced")]
+    assert name in line
+    assert "CloudTrail" in line
+    assert stored(empty, key) == built.files[name]
+    assert not list(filter(is_work, empty.part(Platform).look()))
+
+
+def test_a_file_that_was_replaced_later_is_planned_and_restored(there: Land) -> None:
+    whole = stored(there, trigger_key())
+    there.aws.s3.put_object(Bucket=BUCKET, Key=trigger_key(), Body=b"x" * len(whole))
+    [item] = filter(is_work, there.part(Platform).look())
+    assert (item.what, item.todo) == (trigger_key(), Todo.CHANGE)
+    assert any(line.startswith("replaced") for line in act(there))
+    assert stored(there, trigger_key()) == whole
+
+
+def test_a_function_with_other_code_than_was_built_is_an_error_that_names_both(
+    there: Land,
+) -> None:
+    functions, whole = there.aws.client("lambda"), stored(there, trigger_key())
+    other = assets.archive({"handler.py": b"def handler(event, context): ..."})
+    runs = functions.update_function_code(FunctionName="sm-mlops-trigger", ZipFile=other)
+    [item] = filter(is_work, there.part(Platform).look())
+    assert item.what == "code of function sm-mlops-trigger"
+    with pytest.raises(MlopsError) as caught:
+        act(there)
+    assert runs["CodeSha256"] == objects.sha256(other)
+    assert objects.sha256(other) in str(caught.value)
+    assert objects.sha256(whole) in str(caught.value)
+    functions.update_function_code(
+        FunctionName="sm-mlops-trigger", S3Bucket=BUCKET, S3Key=trigger_key()
+    )
+    assert act(there) == []
+
+
+def test_a_layer_with_other_content_than_was_built_is_replaced_or_an_error(
+    there: Land, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = app_layer()
+    monkeypatch.setattr(assets, "build_layer", lambda root: layer)
+    monkeypatch.setattr(credential, "kind", lambda aws: "app")
+    key = assets.build().prefix + assets.LAYER
+    there.aws.s3.put_object(Bucket=BUCKET, Key=key, Body=b"x" * len(layer))
+    assert any(line.startswith("replaced") for line in act(there))
+    assert stored(there, key) == layer
+    # Not what was built at the time of the stack's update.
+    monkeypatch.setattr(assets, "build_layer", lambda root: layer + b"1")
+    with pytest.raises(MlopsError, match=rf"layer arn:.*{re.escape(objects.sha256(layer))}"):
+        act(there)
 
 
 # What a person says

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
 
+from hostile import HOSTILE
 from repos import Repo
 from sm_mlops.deployment import stages
 from sm_mlops.errors import MlopsError
@@ -42,6 +44,21 @@ def test_values_become_the_text_that_cloudformation_accepts(repo: Repo) -> None:
 def test_tags_of_a_stage_are_those_of_its_stack(repo: Repo) -> None:
     repo.stage("staging", Tags={"cost-owner": "risk", "team": "a/b"})
     assert stages.load(repo.settings(), "staging").tags == {"cost-owner": "risk", "team": "a/b"}
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("section", ["Tags", "Parameters"])
+def test_hostile_tags_and_parameters_are_refused_in_a_line_that_is_only_shown(
+    repo: Repo, section: str, text: str
+) -> None:
+    name = "team" if section == "Tags" else "DataCapturePercent"
+    for given in ({name: text}, {text: "x"}):
+        if section == "Tags" and re.fullmatch(r"[\w\s.:/=+@-]*", text) and text.isprintable():
+            continue  # A tag may hold it.
+        repo.stage("staging", **{section: given})
+        with pytest.raises(MlopsError) as caught:
+            stages.load(repo.settings(), "staging")
+        assert str(caught.value).isprintable(), given
 
 
 def test_files_that_a_file_system_leaves_are_not_stages(repo: Repo) -> None:

@@ -16,7 +16,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from sandbox_cases import BUCKET, OUTPUT, World, channel, files_below, s3_input, until, world
-from sm_mlops.sandbox import Server
+from sm_mlops.sandbox import Server, client
 
 pytestmark = pytest.mark.slow
 
@@ -98,6 +98,17 @@ def test_opt_ml_means_the_jobs_folder_in_arguments_and_environment(aws: World) -
     assert seen["resources"]["hosts"] == [seen["resources"]["current_host"]]
 
 
+ROLE = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL")
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+def test_a_job_signs_in_as_its_role_unless_it_has_no_network(aws: World, isolated: bool) -> None:
+    request = aws.processing(REPORT, NetworkConfig={"EnableNetworkIsolation": isolated})
+    environment = report(aws, request)["environment"]
+    assert set(ROLE) & set(environment) == (set() if isolated else set(ROLE))
+    assert environment.get("AWS_ACCESS_KEY_ID") != client.ACCESS_KEY
+
+
 def test_a_job_sees_nothing_of_the_developers_environment(
     aws: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,6 +128,7 @@ def test_a_job_sees_nothing_of_the_developers_environment(
         "AWS_EC2_METADATA_DISABLED",
         "AWS_CONFIG_FILE",
         "AWS_SHARED_CREDENTIALS_FILE",
+        *ROLE,
     }
     assert "GITHUB_TOKEN" not in environment
     assert not [value for value in environment.values() if "real" in value.lower()]

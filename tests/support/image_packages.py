@@ -12,5 +12,6 @@ CONTAINER = {
     "xgboost": "3.2.0",
 }
 MODULES = {"pyyaml": "yaml", "scikit-learn": "sklearn"}
-# The toolkit that serves models in the container; the jobs do without it.
-TOOLKIT = {"inference.py": {"sagemaker_inference"}}
+# By file, what else it may import: the toolkit that serves models, and boto3 of whatever version to
+# list the data of a job.
+TOOLKIT = {"inference.py": {"sagemaker_inference"}, "source.py": {"boto3", "botocore"}}

@@ -151,7 +151,7 @@ def foreign_imports(bundle: Bundle) -> set[str]:
     found = set()
     for name, content in bundle.files:
         if name.endswith(".py"):
-            known = sys.stdlib_module_names | image | TOOLKIT.get(name, set())
+            known = sys.stdlib_module_names | image | TOOLKIT.get(Path(name).name, set())
             for node in ast.walk(ast.parse(content)):
                 modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
                 if isinstance(node, ast.ImportFrom):

@@ -3,6 +3,7 @@
 import json
 import shutil
 import tarfile
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import regex  # type: ignore[import-untyped]
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 import datasets
-from model_case import Case, inference, metrics
+from hostile import HOSTILE
+from model_case import Case, evaluate, inference, metrics, model_schema
+from sm_mlops.tabular import failure
+from sm_mlops.tabular.text import as_property
 
 pytestmark = pytest.mark.slow
 
@@ -182,7 +189,7 @@ def test_the_gate_reports_how_much_worse_each_metric_is(judged: Case, tmp_path: 
     assert auc["worse_by"] == pytest.approx(auc["champion"] - auc["value"])
     assert loss["worse_by"] == pytest.approx(loss["value"] - loss["champion"])
     assert auc["worse_by"] > 0 and loss["worse_by"] > 0
-    assert auc["text"].endswith(f"; champion version 3: {auc['champion']:.4f}")
+    assert auc["text"].endswith(f" - champion version 3: {auc['champion']:.4f}")
     assert gate["champion"] == "3"
     again = Case(tmp_path / "again")
     again.folder.mkdir()
@@ -208,7 +215,8 @@ def test_a_champion_of_another_schema_is_not_comparable_and_no_error(
     entry = gate["metrics"]["auc"]
     assert (entry["champion"], entry["worse_by"]) == (None, 0.0)
     assert "champion version 3 is not comparable" in entry["text"]
-    assert "column 'gone' is missing" in entry["text"]
+    # As the registry takes it.
+    assert "column _gone_ is missing" in entry["text"]
     page = (case.folder / "evaluation" / "report.html").read_text(encoding="utf-8")
     assert "not comparable" in page
 
@@ -230,3 +238,70 @@ def test_the_report_escapes_names_and_is_the_same_every_time(tmp_path: Path) -> 
     page = pages[0]["report.html"].decode()
     assert "<script>alert" not in page
     assert "<b>a</b>" not in page
+
+
+def test_the_report_shows_hostile_names_and_values_and_obeys_none(tmp_path: Path) -> None:
+    # A lone surrogate is in no file.
+    texts = [text for text in HOSTILE if "\ud800" not in text]
+    case = Case(tmp_path)
+    data = datasets.rare(rows=60 * len(texts))
+    rows = len(data["kind"])
+    data["kind"] = [texts[i % len(texts)] for i in range(rows)]
+    for number, text in enumerate(texts):
+        data[f"{number} {text}"] = [f"{text}{i % 3}" for i in range(rows)]
+    pq.write_table(pa.table(data), tmp_path / "data.parquet")
+    case.prepare(tmp_path / "data.parquet", "kind")
+    case.train(num_boost_round="2")
+    case.evaluate()
+    page = (tmp_path / "evaluation" / "report.html").read_text(encoding="utf-8")
+    assert [c for c in page if not c.isprintable() and c != "\n"] == []
+    seen = Seen()
+    seen.feed(page)
+    assert not {"script", "img", "a"} & seen.tags
+    assert not [name for name in seen.attributes if name.startswith("on")]
+    assert r"\u202e" in page and r"\x1b" in page
+
+
+class Seen(HTMLParser):
+    """The elements and attributes of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+
+# Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateModelPackage.html
+PROPERTY = regex.compile(r"[\p{L}\p{Z}\p{N}_.:\/=+\-@]{1,256}")
+
+
+@given(st.text(min_size=1))
+@example("\ud800")
+@example("é" * 300)
+def test_any_message_becomes_a_property_that_the_registry_takes(message: str) -> None:
+    assert PROPERTY.fullmatch(as_property(message))
+
+
+@pytest.mark.parametrize("why", HOSTILE)
+def test_the_text_of_a_version_is_one_that_the_registry_takes(judged: Case, why: str) -> None:
+    schema = model_schema.load(judged.folder / "model")
+    truth = np.array([0, 1] * 10)
+    predicted = np.array([[0.6, 0.4], [0.3, 0.7]] * 10)
+    champion = evaluate.Champion("3", None, why * 20)
+    for entry in evaluate.judge(schema, truth, predicted, champion)["metrics"].values():
+        assert PROPERTY.fullmatch(entry["text"]) or "does not fit" in entry["text"]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_the_reason_of_a_failed_job_is_one_line_that_is_only_shown(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
+    failure.report(f"data.csv: column '{text}' is missing")
+    line = (tmp_path / "output" / "failure").read_text(encoding="utf-8")
+    assert line.isprintable()
+    assert capsys.readouterr().err == f"error: {line}\n"

@@ -410,7 +410,10 @@ def test_many_legal_edits_together_keep_all_tests_green(repo: Path, edit: Edit) 
         (stage("production", {"InstanceCount": 1}), "an InstanceCount of at least 2"),
         (stage("production", {"InstanceCount": 5}), "MaxInstanceCount is 4, less than"),
         (stage("production", {"SubnetIds": SUBNETS}), "needs both SubnetIds and SecurityGroupIds"),
-        (stage("production", {"KmsKeyArn": "alias/x"}), "expected: ARN of a KMS key (not an alias)"),
+        (
+            stage("production", {"KmsKeyArn": "alias/x"}),
+            "expected: ARN of a KMS key (not an alias)",
+        ),
         (stage("production", Reviewers="ada"), "Reviewers must be a list"),
         (replace("infra/staging.json", '"Account": null,', '"Account": null,,'), "line 2"),
         (

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bootstrap_case import sign_in_there
+from hostile import HOSTILE
 from repos import Repo
+from sm_mlops import objects
 from sm_mlops.aws import Aws, split_s3
 from sm_mlops.errors import MlopsError
+from sm_mlops.sandbox import Server
 from sm_mlops.training import artifacts
 from sm_mlops.training.run import ensure_model_package_group
 
@@ -70,6 +76,24 @@ def test_a_folder_is_stored_with_its_files_and_without_hidden_ones(
     )
 
 
+def test_files_with_hostile_names_keep_them_as_keys_and_reach_no_line(
+    account: Aws, repo: Repo
+) -> None:
+    folder = repo.root / "rows"
+    folder.mkdir()
+    names = [
+        f"{n} {text}.csv" for n, text in enumerate(HOSTILE) if not set(text) & set("/\0\ud800")
+    ]
+    for name in names:
+        (folder / name).write_text("a,y\n1,2\n")
+    data = artifacts.upload_data(with_data(repo, "rows"))
+    _, prefix = split_s3(data.uri)
+    assert data.uri.isprintable()
+    assert data.files == len(names)
+    assert artifacts.upload_data(with_data(repo, "rows")) == data
+    assert len(keys(account, prefix)) == len(names)
+
+
 def test_data_in_s3_is_read_where_it_is_and_its_hash_follows_its_content(
     account: Aws, repo: Repo
 ) -> None:
@@ -82,12 +106,39 @@ def test_data_in_s3_is_read_where_it_is_and_its_hash_follows_its_content(
     assert artifacts.upload_data(aws).digest != first.digest
 
 
+def put(aws: Aws, *keys: str) -> None:
+    for key in keys:
+        aws.s3.put_object(Bucket=aws.bucket, Key=key, Body=b"a,y\n1,2\n")
+
+
+def test_a_folder_in_s3_is_not_a_beginning_of_names(account: Aws, repo: Repo) -> None:
+    put(account, "lake/2026/a.csv", "lake/2026-rejected/a.csv", "lake/2026/")
+    start = f"s3://{account.bucket}/lake/2026"
+    without = artifacts.upload_data(with_data(repo, start))
+    assert (without.uri, without.files) == (f"{start}/", 1)
+    assert without == artifacts.data_in_s3(account, f"{start}/")
+    with pytest.raises(MlopsError, match="no object and no folder"):
+        artifacts.data_in_s3(account, f"s3://{account.bucket}/lake/20")
+
+
+def test_an_object_in_s3_beside_one_whose_name_begins_with_its_own_is_refused(
+    account: Aws,
+) -> None:
+    put(account, "lake/a.csv", "lake/b.csv")
+    uri = f"s3://{account.bucket}/lake/a.csv"
+    found = artifacts.data_in_s3(account, uri)
+    assert (found.uri, found.files) == (uri, 1)
+    put(account, "lake/a.csv.old")
+    with pytest.raises(MlopsError, match=r"would read lake/a\.csv\.old"):
+        artifacts.data_in_s3(account, uri)
+
+
 @pytest.mark.parametrize(
     ("path", "said"),
     [
         ("nowhere.csv", "nowhere.csv does not exist"),
         ("empty", "has no files"),
-        ("s3://BUCKET/nothing/here/", "no object starts with"),
+        ("s3://BUCKET/nothing/here/", "no object and no folder"),
     ],
 )
 def test_missing_data_is_named(account: Aws, repo: Repo, path: str, said: str) -> None:
@@ -136,6 +187,49 @@ def test_code_that_is_already_there_is_not_sent_again(
 
     monkeypatch.setattr(account.s3, "put_object", refuse)
     artifacts.upload_code(account, CODE)
+
+
+def content(aws: Aws, key: str) -> bytes:
+    return bytes(aws.s3.get_object(Bucket=aws.bucket, Key=key)["Body"].read())
+
+
+@pytest.mark.parametrize("checksum", [{}, {"ChecksumAlgorithm": "SHA256"}], ids=["bare", "summed"])
+def test_code_of_the_same_name_and_size_but_other_content_is_replaced(
+    account: Aws, checksum: dict[str, Any]
+) -> None:
+    for key, body in CODE.items():
+        account.s3.put_object(Bucket=account.bucket, Key=key, Body=b"x" * len(body), **checksum)
+    artifacts.upload_code(account, CODE)
+    assert {key: content(account, key) for key in CODE} == CODE
+
+
+@pytest.fixture
+def sandboxed(tmp_path: Path, repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
+    """Yield an account of the sandbox, whose checksums are S3's, other than moto's."""
+    with Server(tmp_path / "server", "eu-west-1") as server:
+        sign_in_there(server, monkeypatch)
+        aws = with_data(repo, "rows.csv")
+        aws.s3.create_bucket(
+            Bucket=aws.bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
+        )
+        yield aws
+
+
+@pytest.mark.parametrize("part", [5, 8, 64], ids=["two parts", "one part", "whole"])
+def test_data_of_the_same_name_and_size_but_other_content_is_replaced(
+    sandboxed: Aws, monkeypatch: pytest.MonkeyPatch, part: int
+) -> None:
+    aws, rows = sandboxed, b"a,y\n" * (2 << 20)
+    (aws.settings.root / "rows.csv").write_bytes(rows)
+    monkeypatch.setattr(objects, "PART", part << 20)
+    key = f"{split_s3(artifacts.upload_data(aws).uri)[1]}rows.csv"
+    head = aws.s3.head_object(Bucket=aws.bucket, Key=key, ChecksumMode="ENABLED")
+    assert head["ChecksumSHA256"] == objects.checksum(io.BytesIO(rows))
+    aws.s3.put_object(Bucket=aws.bucket, Key=key, Body=b"x" * len(rows))
+    artifacts.upload_data(aws)
+    assert content(aws, key) == rows
+    monkeypatch.setattr(objects, "upload", lambda *_, **__: pytest.fail("sent again"))
+    artifacts.upload_data(aws)
 
 
 def test_without_an_approved_version_the_champion_is_a_marker(account: Aws) -> None:

@@ -6,16 +6,23 @@ import json
 import re
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
 from rich.console import Console
 
+from hostile import HOSTILE
 from repos import Repo, make_repo, mlops, mlops_ended
 from sm_mlops import settings as mlops_settings
 from sm_mlops.aws import Aws
 from sm_mlops.errors import MlopsError
+from sm_mlops.settings import Gate
 from sm_mlops.training import artifacts, review_report
 from sm_mlops.training import review as reviews
 from sm_mlops.training.artifacts import Dataset
@@ -102,6 +109,52 @@ def test_metrics_are_beside_the_champions_with_the_gate_metric_first(repo: Repo)
     assert "Unchanged." in report
 
 
+def tokens(markdown: str) -> Iterator[Token]:
+    """Yield what GitHub would make of it, inside of blocks, too; its links without brackets, its
+    mentions and references are made of text only, never of code."""
+    for token in MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(markdown):
+        yield token
+        yield from token.children or ()
+
+
+OURS = re.compile(r"</?(sub|details|summary)>")
+
+
+def renders_nothing(report: str, hostile: str, columns: int = 4) -> None:
+    """Fail if a word of somebody else's stands anywhere but in code, or has become anything."""
+    cells = 0
+    for token in tokens(report):
+        assert token.type not in ("link_open", "image"), token
+        if token.type in ("html_inline", "html_block"):
+            assert not re.sub(r"\d+ changed lines|\s", "", OURS.sub("", token.content)), token
+        if token.type == "text":
+            assert "@" not in token.content and "://" not in token.content, token
+            assert not re.search(r"#\d|GH-|www\.|evil|alert|octocat", token.content), token
+        if token.type in ("code_inline", "fence"):
+            assert all(c.isprintable() or c == "\n" for c in token.content), token
+        cells = 0 if token.type == "tr_open" else cells + (token.type in ("th_open", "td_open"))
+        assert token.type != "tr_close" or cells == columns, hostile
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_names_and_messages_of_the_change_are_shown_and_not_rendered(repo: Repo, text: str) -> None:
+    metrics = METRICS | {"auc": entry(1e308, text=text), text: entry(0.5, 0.4)}
+    steps = [{"Name": text, "Arguments": {text: text}}]
+    change = Trained(
+        definition(steps, **{text: text}), good(**metrics).gate, ROWS, "", (text, f"```\n{text}")
+    )
+    base = Trained(PLAIN, None, ROWS, "", (text,))
+    renders_nothing(compared(repo, base, change), text)
+    renders_nothing(review_report.refused("churn", text, text), text)
+
+
+@given(text=st.text(min_size=1))
+def test_no_name_of_a_metric_breaks_out_of_its_cell(text: str) -> None:
+    row = review_report._row(text, entry(0.5, 0.4), Gate())
+    renders_nothing(f"| a | b | c | d |\n|---|---|---|---|\n{row}", text)
+    assert row.count("|") == 5
+
+
 def test_a_difference_that_rounds_to_zero_is_the_same(repo: Repo) -> None:
     assert "| 0.9500 | 0.9500 | same |" in compared(repo, good(), good(auc=entry(0.95, 0.950001)))
 
@@ -135,7 +188,7 @@ def test_another_split_is_a_warning(repo: Repo) -> None:
 
 def test_a_gate_on_a_metric_that_does_not_fit_says_so(repo: Repo) -> None:
     repo.configure(gate={"metric": "rmse"})
-    assert "\nrmse does not fit\n" in compared(repo, good(), good())
+    assert "\n`rmse does not fit`\n" in compared(repo, good(), good())
 
 
 def test_the_change_of_the_definition_names_parameters_and_steps(repo: Repo) -> None:
@@ -162,7 +215,7 @@ def test_the_change_of_the_definition_names_parameters_and_steps(repo: Repo) -> 
     )
     told = [line for line in report.splitlines() if line.startswith("- ") and "`" in line]
     assert told == [
-        "- parameter `MaxDepth`: `5` → `4\\|'`",
+        "- parameter `MaxDepth`: `5` → `4\\x7c\\x60`",
         "- parameter `Gone` removed",
         "- parameter `New` added: ` `",
         "- step `Train` changed",

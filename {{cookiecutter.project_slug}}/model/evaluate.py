@@ -30,6 +30,7 @@ from sm_mlops.tabular import schema as schemas
 from sm_mlops.tabular.encoding import labels, numbers
 from sm_mlops.tabular.failure import DataError, run
 from sm_mlops.tabular.schema import Schema
+from sm_mlops.tabular.text import as_property
 
 WORST = 1e308  # stands for an undefined metric, which fails every comparison
 
@@ -74,7 +75,9 @@ def evaluate(model: Path, test: Path, champion: Path | None, output: Path, work:
         against = judge_champion(rival, rival_process, rival_why, work, schema, len(truth))
     gate = judge(schema, truth, predicted, against)
     versions = json.loads((folder / "versions.json").read_text(encoding="utf-8"))
-    gate["versions"] = ", ".join(f"{name} {number}" for name, number in versions.items())
+    gate["versions"] = as_property(
+        " ".join(f"{name} {number}" for name, number in versions.items())
+    )
     quality = metrics.model_quality(schema.task, truth, predicted, schema.class_names)
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "evaluation.json", quality)
@@ -216,10 +219,11 @@ def judge(
             if other and np.isfinite(other[name]):
                 loss = other[name] - own[name] if higher else own[name] - other[name]
                 entry["champion"], entry["worse_by"] = other[name], max(0.0, loss)
-                entry["text"] += f"; champion version {champion.version}: {other[name]:.4f}"  # type: ignore[union-attr]
+                entry["text"] += f" - champion version {champion.version}: {other[name]:.4f}"  # type: ignore[union-attr]
             elif champion is not None:
-                entry["text"] += f"; champion version {champion.version} is not comparable"
-                entry["text"] += f" ({champion.why})" if champion.why else ""
+                entry["text"] += f" - champion version {champion.version} is not comparable"
+                entry["text"] += f": {champion.why}" if champion.why else ""
+            entry["text"] = as_property(entry["text"])
         table[name] = entry
     return {
         "task": schema.task,

@@ -1,7 +1,7 @@
 """Read the raw data, split it, fit the encoding on the training rows, and encode the rows.
 
-Input:  --data: a CSV or Parquet file, or a folder of them. `data` and `split` of mlops.yaml, in
-        this folder or the one above.
+Input:  --data: a CSV or Parquet file, or a folder of them. --data-hash: in a job, what the data has
+        to be. `data`, `split` and `aws` of mlops.yaml, in this folder or the one above.
 Output: in the folder --output: train/ and validation/, Parquet with float32 columns: the label
         (class index or quantity), then the features, NaN where missing; test/, Parquet with the raw
         rows and the target; preprocessor/schema.json, the fitted encoding.
@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from sm_mlops.tabular import tables
+from sm_mlops.tabular import source, tables
 from sm_mlops.tabular.encoding import encode
 from sm_mlops.tabular.failure import DataError, run
 from sm_mlops.tabular.fitting import (
@@ -52,6 +52,7 @@ class Settings:
     validation: float = 0.15
     test: float = 0.15
     seed: int = 42
+    isolated: bool = False
 
 
 def main() -> None:
@@ -59,8 +60,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="file or folder of CSV or Parquet")
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--data-hash", help="refuse other data than this; for jobs")
     arguments = parser.parse_args()
-    preprocess(arguments.data, arguments.output, read_settings(Path(__file__).parent))
+    settings = read_settings(Path(__file__).parent)
+    if arguments.data_hash:
+        source.verify(arguments.data, arguments.data_hash, isolated=settings.isolated)
+    preprocess(arguments.data, arguments.output, settings)
 
 
 def read_settings(folder: Path) -> Settings:
@@ -94,6 +99,7 @@ def read_settings(folder: Path) -> Settings:
         validation=float(shares["validation"]),
         test=float(shares["test"]),
         seed=int(split.get("seed", 42)),
+        isolated=bool((content.get("aws") or {}).get("network_isolation")),
     )
 
 

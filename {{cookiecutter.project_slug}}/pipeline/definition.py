@@ -32,10 +32,11 @@ VERDICT = PropertyFile(name="gate", output_name="evaluation", path="gate.json")
 def pipeline(repo: Repo) -> Pipeline:
     """Return the pipeline of this repo."""
     compute, parameters = repo.settings.compute, parameters_of(repo)
+    data_hash = parameters["DataHash"]
 
     # Raw files → encoded train and validation rows, untouched test rows.
     reads = ["data.target", "data.task", "data.positive", "data.drop", "split"]
-    code = repo.code("preprocess.py", reads=reads)
+    code = repo.code("preprocess.py", reads=[*reads, "aws.network_isolation"])
     processor = repo.processor(code, compute.preprocess, parameters["PreprocessInstanceType"])
     preprocess = ProcessingStep(
         name="Preprocess",
@@ -45,7 +46,8 @@ def pipeline(repo: Repo) -> Pipeline:
                 repo.output("preprocess", part)
                 for part in ("train", "validation", "test", "preprocessor")
             ],
-            arguments=["--data", f"{IN}/data", "--output", OUT],
+            # By the hash, other data at the same address is no cache hit.
+            arguments=["--data", f"{IN}/data", "--output", OUT, "--data-hash", data_hash],
         ),
         cache_config=repo.cache,
         retry_policies=repo.retries,

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from rich.markup import escape
 from rich.table import Table
 
 from sm_mlops import display
@@ -95,5 +94,5 @@ def table(items: Iterable[Item]) -> Table:
     """Return the plan as a table."""
     view = display.table("", "what", "")
     for item in items:
-        view.add_row(display.colored(item.todo), escape(item.what), escape(item.detail))
+        view.add_row(display.colored(item.todo), item.what, item.detail)
     return view

@@ -23,7 +23,7 @@ from rich.console import Console
 from sm_mlops import objects, projects, stacks
 from sm_mlops import platform as package
 from sm_mlops.aws import Aws, error_code
-from sm_mlops.bootstrap import adoption, assets, catalog, credential
+from sm_mlops.bootstrap import adoption, assets, catalog, content, credential
 from sm_mlops.bootstrap.parameters import Parameters
 from sm_mlops.bootstrap.plan import Item, Part, Tell, Todo
 from sm_mlops.errors import MlopsError
@@ -124,6 +124,7 @@ class Platform(Part):
         return [
             self._stack_item(found),
             *self._things(found),
+            *self._changed(found),
             *self._offered(found),
             *self._manual(found),
         ]
@@ -171,6 +172,19 @@ class Platform(Part):
                 yield Item(name, Todo.CHANGE, "added to the platform with its objects")
             elif logical not in unwanted and not found.newer:
                 yield Item(name, Todo.CREATE)
+
+    def _changed(self, found: Found) -> Iterator[Item]:
+        """Yield what is no longer what this tool built."""
+        prefix, files = self._assets.prefix, self._assets.files
+        if found.newer or found.parameters.get("AssetsPrefix") != prefix:
+            return
+        missing, other = content.differing(self.aws, self._bucket(found), prefix, files)
+        for name in missing:
+            yield Item(f"{prefix}{name}", Todo.CREATE)
+        for name in other:
+            yield Item(f"{prefix}{name}", Todo.CHANGE, "its content is not this tool's")
+        for name, runs, built in content.deployed(self.aws, found.resources, files):
+            yield Item(f"code of {name}", Todo.CHANGE, f"{runs}, not {built} of this tool")
 
     def _bucket(self, found: Found) -> str:
         """Return the name that the bucket has or will have."""
@@ -234,6 +248,8 @@ class Platform(Part):
             found = self._first_step(found, tell)
             self._upload(found, tell)
             found = self._second_step(found, tell)
+            where = f"s3://{found.outputs['ArtifactBucket']}/{self._assets.prefix}"
+            content.check(self.aws, found.resources, self._files(found), where)
             self._offer(found, tell)
         self._grant(found, tell)
 
@@ -257,21 +273,34 @@ class Platform(Part):
         own = {"TemplateVersion": package.version(), "AssetsPrefix": ""}
         return self._deploy(found, self._parameters.template, self._wanted(found) | own, tell)
 
+    @cached_property
+    def _with_layer(self) -> dict[str, bytes]:
+        return {**self._assets.files, assets.LAYER: assets.build_layer(self.aws.settings.root)}
+
+    def _files(self, found: Found) -> Mapping[str, bytes]:
+        """Return all files that the stack needs; the layer is built, or nothing says what it is."""
+        return self._with_layer if self._layer(found) == "true" else self._assets.files
+
     def _upload(self, found: Found, tell: Tell) -> None:
-        """Upload the files that are missing below the prefix, where no file ever changes."""
-        bucket, prefix = found.outputs["ArtifactBucket"], self._assets.prefix
-        there = {item["Key"] for item in objects.listed(self.aws, bucket, prefix)}
-        files = dict(self._assets.files)
-        if self._layer(found) == "true" and prefix + assets.LAYER not in there:
-            files[assets.LAYER] = assets.build_layer(self.aws.settings.root)
-        missing = {name: body for name, body in files.items() if prefix + name not in there}
-        for name, body in missing.items():
+        """Upload the files that are missing below the prefix, and those whose content differs."""
+        bucket, prefix, files = (
+            found.outputs["ArtifactBucket"],
+            self._assets.prefix,
+            self._files(found),
+        )
+        missing, other = content.differing(self.aws, bucket, prefix, files)
+        for name in (*missing, *other):
             # SageMaker's S3 template provider shows templates with this tag in Studio.
             tags = {"Tagging": "sagemaker%3Astudio-visibility=true"}
             shown = tags if name == assets.PROJECT else {}
-            self.aws.s3.put_object(Bucket=bucket, Key=prefix + name, Body=body, **shown)
+            objects.put(self.aws, bucket, prefix + name, files[name], **shown)
         if missing:
             tell(f"{'uploaded':<12} {', '.join(missing)} to s3://{bucket}/{prefix}")
+        if other:
+            tell(
+                f"{'replaced':<12} {', '.join(other)} at s3://{bucket}/{prefix}: the content there "
+                "was not this tool's; find out in CloudTrail who wrote it"
+            )
 
     def _second_step(self, found: Found, tell: Tell) -> Found:
         prefix, had = self._assets.prefix, found.parameters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -13,10 +14,11 @@ from typing import IO, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.highlighter import JSONHighlighter
 
 from sm_mlops import settings as mlops_settings
 from sm_mlops.aws import Aws
-from sm_mlops.display import tell
+from sm_mlops.display import shown, tell
 from sm_mlops.errors import MlopsError
 
 
@@ -51,7 +53,9 @@ def say(line: str) -> None:
 
 def print_json(data: object) -> None:
     """Print a result for scripts; it may contain dataclasses and times."""
-    out.print_json(data=data, default=_as_json)
+    # Escapes for all but ASCII, and for what GitHub's runner would take for a command.
+    text = json.dumps(data, indent=2, default=_as_json).replace("##[", "\\u0023#[")
+    out.print(JSONHighlighter()(text))
 
 
 def _as_json(value: Any) -> Any:
@@ -87,7 +91,7 @@ def confirm(question: str, yes: bool) -> None:
         return
     if not on_terminal(sys.stdin):
         raise MlopsError(f"{question} stdin is not a terminal; pass --yes")
-    if not typer.confirm(question, err=True):
+    if not typer.confirm(shown(question), err=True):
         raise MlopsError("nothing was changed")
 
 

@@ -256,8 +256,9 @@ def _tell_failure(aws: Aws, stage: str, failure: DeploymentFailed) -> None:
         tell(err, f"all of it   {aws.command} logs --stage {stage}")
     runs = f"still runs version {failure.running}" if failure.running else "runs nothing"
     tell(err, f"{stage} {runs}")
-    details = "\n".join(("\n\n```", *failure.log, "```")) if failure.log else ""
-    actions.summary(f"### {stage}: not deployed\n\n{failure}\n\n{stage} {runs}{details}")
+    details = f"\n\n{actions.fenced(*failure.log)}" if failure.log else ""
+    why = actions.fenced(str(failure))
+    actions.summary(f"### {stage}: not deployed\n\n{why}\n\n{stage} {runs}{details}")
 
 
 def _tell_deployment(aws: Aws, done: Deployment, console: Console, as_json: bool) -> None:
@@ -276,8 +277,8 @@ def _tell_deployment(aws: Aws, done: Deployment, console: Console, as_json: bool
     tell(console, f"call it     {aws.command} invoke {done.stage} rows.csv")
     for item in done.left:
         tell(console, f"not deleted {item}")
-    commit = f" from commit `{done.commit}`" if done.commit else ""
-    actions.summary(f"### {done.stage}\n\n{line}{commit}\n\nEndpoint `{done.endpoint}`")
+    commit = f" from commit {actions.code(done.commit)}" if done.commit else ""
+    actions.summary(f"### {done.stage}\n\n{line}{commit}\n\nEndpoint {actions.code(done.endpoint)}")
     actions.output("endpoint", done.endpoint)
 
 

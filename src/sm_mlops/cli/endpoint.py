@@ -83,8 +83,7 @@ def smoke(
 def _summarize(stage: str, good: bool, checks: list[Check]) -> None:
     marks = {True: "✅", False: "❌", None: "not checked"}
     rows = [
-        f"| {marks[item.passed]} | {item.name} | {item.detail.replace('|', '&#124;')} |"
-        for item in checks
+        f"| {marks[item.passed]} | {item.name} | {actions.code(item.detail)} |" for item in checks
     ]
     head = [f"### {stage} {'works' if good else 'fails its test'}", "", "| | check | result |"]
     actions.summary("\n".join([*head, "|---|---|---|", *rows]))

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from sm_mlops import display, executions, registry
@@ -43,9 +42,7 @@ def registry_table(found: list[Version]) -> Table:
     view = display.table("version", "status", "created", "commit", "evaluation")
     for item in found:
         created = item.created.astimezone().strftime("%Y-%m-%d %H:%M")
-        view.add_row(
-            str(item.version), item.approval, created, short(item.commit), escape(item.evaluation)
-        )
+        view.add_row(str(item.version), item.approval, created, short(item.commit), item.evaluation)
     return view
 
 

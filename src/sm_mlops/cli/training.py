@@ -104,13 +104,13 @@ def _tell_end(aws: Aws, execution: Execution) -> None:
         if execution.model_package:
             found = registry.version(aws, int(execution.model_package.rsplit("/", 1)[-1]))
             line = f"Registered version {found.version}"
-            out.print(f"[green]{line}[/] ({found.approval})")
+            tell(out, f"{line} ({found.approval})", "green")
             say(f"evaluation  {found.evaluation}")
             say(f"look at it  {aws.command} report {found.version}")
-            actions.summary(f"**{line}** ({found.approval}): {found.evaluation}")
+            actions.summary(f"**{line}** ({found.approval}): {actions.code(found.evaluation)}")
         return
     why = executions.failure(aws, execution)
-    actions.summary("\n".join((f"**Execution {execution.status}**", "", "```", *why, "```")))
+    actions.summary(f"**Execution {execution.status}**\n\n{actions.fenced(*why)}")
     for number, line in enumerate(why):
         tell(err, line, "red" if number == 0 else None)
     if any(step.name == "Evaluate" and step.status == "Succeeded" for step in execution.steps):

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from sm_mlops import display, objects
@@ -261,9 +260,9 @@ def _short(value: Any) -> str:
 
 def table(checks: list[Check]) -> Table:
     view = display.table("", "check", "result")
-    marks = {True: "[green]ok[/]", False: "[red]failed[/]", None: "[dim]not checked[/]"}
+    marks = {True: ("ok", "green"), False: ("failed", "red"), None: ("not checked", "dim")}
     for check in checks:
-        view.add_row(marks[check.passed], escape(check.name), escape(check.detail))
+        view.add_row(display.colored(*marks[check.passed]), check.name, check.detail)
     return view
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from sm_mlops import display, executions, registry, stacks
@@ -153,14 +152,14 @@ def table(running: Iterable[Running]) -> Table:
     view.add_column("", overflow="fold")
     for row in rows:
         since = row.since.astimezone().strftime("%Y-%m-%d %H:%M") if row.since else ""
-        cells = [
+        cells: list[Any] = [
             str(row.version) if row.version is not None else "-",
             display.colored(row.state),
             row.kind,
             since,
             short(row.commit),
             f"{row.idle_cost:.0f}" if row.idle_cost is not None else "",
-            escape(row.note),
+            row.note,
         ]
         view.add_row(row.stage, *([row.account] if accounts else []), *cells)
     return view

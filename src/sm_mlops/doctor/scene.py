@@ -9,7 +9,6 @@ from enum import StrEnum
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
-from rich.markup import escape
 from rich.table import Table
 
 from sm_mlops import display, github, stacks
@@ -127,7 +126,7 @@ def table(findings: Iterable[Finding]) -> Table:
     # Folded, not cut: it has URLs and commands to copy.
     view.add_column("", overflow="fold")
     for item in findings:
-        view.add_row(display.colored(item.state), escape(item.check), escape(item.detail))
+        view.add_row(display.colored(item.state), item.check, item.detail)
         if item.remedy:
-            view.add_row("", "", f"[dim]->[/] {escape(item.remedy)}")
+            view.add_row("", "", f"-> {item.remedy}")
     return view

@@ -11,10 +11,11 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-from sm_mlops.sandbox import processes, wire
+from sm_mlops.sandbox import grants, processes, wire
 from sm_mlops.sandbox.access import RoleObjects
 from sm_mlops.sandbox.job_folder import (
     LONGEST_REASON,
@@ -54,14 +55,19 @@ PROCESSING_CONFIG = (
 class Jobs:
     """Operations on jobs. Keys of records are ARNs.
 
-    `work` runs a job of each kind and returns its status and failure reason; `stop_grace` is the
-    time in seconds between SIGTERM and SIGKILL (AWS: 120).
+    `work` runs a job of each kind and returns its status and failure reason; `url` is the sandbox's
+    address; `stop_grace` is the time in seconds between SIGTERM and SIGKILL (AWS: 120).
     """
 
     def __init__(
-        self, store: Store, objects: Objects, folder: Path, stop_grace: float = 30
+        self,
+        store: Store,
+        objects: Objects,
+        folder: Path,
+        url: Callable[[], str],
+        stop_grace: float = 30,
     ) -> None:
-        self.store, self.objects, self.folder = store, objects, folder
+        self.store, self.objects, self.folder, self.url = store, objects, folder, url
         self.stop_grace = stop_grace
         self.work = {PROCESSING: self._process, TRAINING: self._train}
         self.running: dict[str, Running] = {}
@@ -312,6 +318,10 @@ class Jobs:
         for name, value in job.record.get("Environment", {}).items():
             environment[name] = job.mapped(value)
         environment |= names
+        network = {**job.record, **job.record.get("NetworkConfig", {})}
+        if not network.get("EnableNetworkIsolation"):
+            role = grants.session(job.record["RoleArn"], "SageMaker", job.caller.region)
+            environment |= {**role, "AWS_ENDPOINT_URL": self.url()}
         if job.stop.is_set():
             return 0, False
         late = threading.Event()

@@ -5,6 +5,7 @@ The only module that reaches into moto's S3 models (written against moto 5.2); e
 
 from __future__ import annotations
 
+import base64
 import copy
 import hashlib
 import pickle
@@ -169,7 +170,7 @@ def _complete(
 ) -> tuple[Content, str, tuple[str, str, int] | None]:
     """Join the parts of an upload on disk; moto joins them in memory, twice."""
     target = FileKey.files.temporary()
-    digests, last, count = bytearray(), None, 0
+    digests, sums, last, count = bytearray(), bytearray(), None, 0
     with target.open("wb") as out:
         for number, etag in body:
             part: Any = upload.parts.get(number)
@@ -178,15 +179,22 @@ def _complete(
             if last is not None and last.contentsize < s3_models.S3_UPLOAD_PART_MIN_SIZE:
                 raise EntityTooSmall()
             digests.extend(bytes.fromhex(part.etag.strip('"')))
+            summed = hashlib.sha256()
             with part.path.open("rb") as file:
                 while block := file.read(BLOCK):
                     out.write(block)
+                    summed.update(block)
+            sums.extend(summed.digest())
             last, count = part, count + 1
     if count == 0:
         raise MalformedXML()
     whole = hashlib.md5(bytes(digests), usedforsecurity=False).hexdigest()
-    # No checksum of the joined object: the parts were checked, and a wrong one would be worse.
-    return Content(target, target.stat().st_size), f"{whole}-{count}", None
+    checksum = None
+    if upload.metadata.get("x-amz-checksum-algorithm") == "SHA256":
+        value = base64.b64encode(hashlib.sha256(bytes(sums)).digest()).decode()
+        # With its number of parts, which moto adds to GetObject's answer only, and there by type.
+        checksum = ("", f"{value}-{count}", count)
+    return Content(target, target.stat().st_size), f"{whole}-{count}", checksum
 
 
 def _permission(bucket: s3_models.FakeBucket, action: str, resource: str) -> Any:

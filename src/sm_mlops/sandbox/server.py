@@ -129,7 +129,9 @@ class Server:
         """Make the services and connect them."""
         self.iam = Iam(self.store, self.moto.keep)
         grants.on_session(self.moto.keep)
-        self.jobs = Jobs(self.store, self.objects, self.folder / "jobs", self.stop_grace)
+        self.jobs = Jobs(
+            self.store, self.objects, self.folder / "jobs", lambda: self.url, self.stop_grace
+        )
         self.registry = Registry(self.store)
         self.registry.recover()
         self.metrics = Metrics(self.pace)

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from sm_mlops.tabular.text import visible
+
 
 class DataError(Exception):
     """An error in the data or the settings that the user can fix; its text is one line."""
@@ -23,7 +25,7 @@ def report(message: str) -> None:
     "Build Your Own Processing Container".
     """
     base = Path(os.environ.get("SAGEMAKER_BASE_DIR") or "/opt/ml")
-    line = " ".join(message.split())
+    line = visible(" ".join(message.split()))
     # The folder of a job's inputs is of no use to the reader.
     for inputs in ("processing/input", "input/data"):
         line = line.replace(f"{base / inputs}/", "")

@@ -14,6 +14,7 @@ import numpy as np
 
 from sm_mlops.tabular import metrics
 from sm_mlops.tabular.schema import Schema
+from sm_mlops.tabular.text import visible
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -77,7 +78,7 @@ def render(
     left_out = f"; {without:,} rows without a label were left out" if without else ""
     title = f"Predicting {schema.target}"
     body = [
-        f"<header><p>Model evaluation · {schema.task}</p><h1>{_e(title)}</h1>",
+        f"<header><p>Model evaluation · {_e(schema.task)}</p><h1>{_e(title)}</h1>",
         f"<p>{_lead(schema, truth, predicted, gate, champion)}</p></header>",
         f"<section class=tiles>{_tiles(gate)}</section>",
         "<h2>On the test rows</h2><section class=figures>",
@@ -100,11 +101,11 @@ def render(
 
 
 def _e(text: object) -> str:
-    return html.escape(str(text))
+    return html.escape(visible(text))
 
 
 def _short(text: str, length: int = 32) -> str:
-    text = "".join(c if c.isprintable() else " " for c in text).replace("$", r"\$")
+    text = visible(text).replace("$", r"\$")
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
@@ -194,7 +195,7 @@ def _columns(schema: Schema) -> str:
         note = f"<span class=worse>not used: {_e(item['note'])}</span> " if "note" in item else ""
         missing = f"{item['missing']:.1%}" if item["missing"] else "-"
         distinct = f"{item['distinct']:,}" if "distinct" in item else "-"
-        rows.append([_e(item["name"]), item["kind"], missing, distinct, note + values])
+        rows.append([_e(item["name"]), _e(item["kind"]), missing, distinct, note + values])
     return _table(["Column", "Kind", "Missing", "Distinct", "Values"], rows)
 
 
@@ -360,7 +361,7 @@ def _training_figures(training: dict[str, Any]) -> list[str]:
                 axes.plot(at + 1, np.array(values)[at], color=color, lw=1.8, label=part)
             best = training["best_round"]
             axes.axvline(best, color=ORANGE, lw=1.2, ls="--", label=f"kept: {best} rounds")
-            axes.set(xlabel="Boosting rounds", ylabel=training["metric"])
+            axes.set(xlabel="Boosting rounds", ylabel=_short(training["metric"]))
             axes.legend()
 
         figures.append(_figure("Training", "stopped early on the validation rows", curve))

@@ -1,11 +1,13 @@
 """What an execution needs in S3 before it starts: the data, the code, the champion.
 
-The name of every object is derived from its content or version, and none is overwritten.
+The name of every object is derived from its content or version. What lies at such a name is
+compared by content and replaced if it differs. Only the champion's copy is not: like its source it
+is below the project's prefix, and who may write the one may write the other.
 """
 
 from __future__ import annotations
 
-import hashlib
+import io
 import json
 import os
 import subprocess
@@ -19,13 +21,14 @@ from sm_mlops.aws import Aws, error_code, split_s3
 from sm_mlops.errors import MlopsError
 from sm_mlops.redaction import without_tokens
 from sm_mlops.settings import Settings
+from sm_mlops.tabular import source
 
 SAMPLE = "breast-cancer.csv"
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """`uri`: the S3 prefix or object. `digest`: SHA-256 of names and contents, in hexadecimal."""
+    """`uri`: the S3 folder or object. `digest`: the DataHash, see `tabular.source`."""
 
     uri: str
     digest: str
@@ -62,19 +65,16 @@ def upload_data(aws: Aws) -> Dataset:
                 "set data.sample to rows in this repo that can stand in for it"
             ) from error
     files = _files_below(local_data(aws.settings, setting), setting)
-    digest, size = hashlib.sha256(), 0
-    for name, file in files:
-        with file.open("rb") as content:
-            inner = hashlib.file_digest(content, "sha256").hexdigest()
-        digest.update(f"{name}\0{inner}\0".encode())
-        size += file.stat().st_size
-    prefix = f"{aws.settings.prefix}/data/{digest.hexdigest()[:32]}"
-    present = _sizes(aws, f"{prefix}/")
+    entries = [source.of_file(name, file) for name, file in files]
+    digest, size = source.digest(entries), sum(entry[1] for entry in entries)
+    prefix = f"{aws.settings.prefix}/data/{digest[: source.HALF]}"
+    present = _keys(aws, f"{prefix}/")
     for name, file in files:
         key = f"{prefix}/{name}"
-        if present.get(key) != file.stat().st_size:
-            aws.s3.upload_file(str(file), aws.bucket, key, ExtraArgs=_encryption(aws))
-    return Dataset(f"s3://{aws.bucket}/{prefix}/", digest.hexdigest(), len(files), size)
+        with file.open("rb") as content:
+            if key not in present or not objects.has(aws, aws.bucket, key, content):
+                objects.upload(aws, aws.bucket, key, file, **_encryption(aws))
+    return Dataset(f"s3://{aws.bucket}/{prefix}/", digest, len(files), size)
 
 
 def local_data(settings: Settings, setting: str = "path") -> Path:
@@ -110,25 +110,38 @@ def _files_below(local: Path, setting: str) -> list[tuple[str, Path]]:
 
 
 def data_in_s3(aws: Aws, uri: str) -> Dataset:
-    """Return the data set that is already in S3 at `uri`. Raise MlopsError if there is none."""
+    """Return the data set that is already in S3: a folder, or exactly one object.
+
+    Raise MlopsError if there is neither, or if SageMaker would read more than that object.
+    """
     if not uri.startswith("s3://"):
         raise MlopsError(f"InputData: {uri} is not an S3 address (s3://bucket/prefix/)")
     bucket, key = split_s3(uri)
-    digest, files, size = hashlib.sha256(), 0, 0
-    for item in objects.listed(aws, bucket, key):
-        digest.update(f"{item['Key']}\0{item['ETag']}\0{item['Size']}\0".encode())
-        files, size = files + 1, size + item["Size"]
-    if not files:
-        raise MlopsError(f"InputData: no object starts with {uri}")
-    return Dataset(uri, digest.hexdigest(), files, size)
+    if not key.endswith("/"):
+        # In the order of their names, so that an object of exactly this one is the first.
+        found = aws.s3.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=2).get("Contents", [])
+        names = [item["Key"] for item in found]
+        if key not in names:
+            # SageMaker's prefix is text: without a slash it takes lake/2026-rejected, too.
+            uri = f"{uri}/"
+        elif len(names) > 1:
+            raise MlopsError(
+                f"InputData: SageMaker would read {names[1]}, too, because its name begins with "
+                f"{key}: move one of them, or name a folder (s3://bucket/prefix/)"
+            )
+    entries = source.listed(aws.s3, uri)
+    if not entries:
+        raise MlopsError(f"InputData: there is no object and no folder {uri}")
+    size = sum(entry[1] for entry in entries)
+    return Dataset(uri, source.digest(entries), len(entries), size)
 
 
 def upload_code(aws: Aws, code: Mapping[str, bytes]) -> None:
     """Upload the code that a compiled definition names, by S3 key, unless it is there."""
-    present = _sizes(aws, f"{aws.settings.prefix}/code/")
+    present = _keys(aws, f"{aws.settings.prefix}/code/")
     for key, content in code.items():
-        if present.get(key) != len(content):
-            aws.s3.put_object(Bucket=aws.bucket, Key=key, Body=content, **_encryption(aws))
+        if key not in present or not objects.has(aws, aws.bucket, key, io.BytesIO(content)):
+            objects.put(aws, aws.bucket, key, content, **_encryption(aws))
 
 
 def upload_champion(aws: Aws) -> Champion:
@@ -140,12 +153,12 @@ def upload_champion(aws: Aws) -> Champion:
     version = str(newest["ModelPackageVersion"]) if newest else "none"
     prefix = f"{aws.settings.prefix}/champion/{version}"
     marker = f"{prefix}/{'champion' if newest else 'none'}.json"
-    if marker not in _sizes(aws, marker):
+    if marker not in _keys(aws, marker):
         if newest:
             arn = newest["ModelPackageArn"]
             package = aws.sagemaker.describe_model_package(ModelPackageName=arn)
-            source = package["InferenceSpecification"]["Containers"][0]["ModelDataUrl"]
-            bucket, key = split_s3(source)
+            model = package["InferenceSpecification"]["Containers"][0]["ModelDataUrl"]
+            bucket, key = split_s3(model)
             copy = {"Bucket": bucket, "Key": key}
             target = f"{prefix}/model.tar.gz"
             aws.s3.copy(copy, aws.bucket, target, ExtraArgs=_encryption(aws))
@@ -154,12 +167,12 @@ def upload_champion(aws: Aws) -> Champion:
     return Champion(version, f"s3://{aws.bucket}/{prefix}/")
 
 
-def _sizes(aws: Aws, prefix: str) -> dict[str, int]:
-    """Return key and size of each object below `prefix`. Raise MlopsError without the bucket."""
+def _keys(aws: Aws, prefix: str) -> set[str]:
+    """Return the key of each object below `prefix`. Raise MlopsError without the bucket."""
     from botocore.exceptions import ClientError
 
     try:
-        return {item["Key"]: item["Size"] for item in objects.listed(aws, aws.bucket, prefix)}
+        return {item["Key"] for item in objects.listed(aws, aws.bucket, prefix)}
     except ClientError as error:
         if error_code(error) != "NoSuchBucket":
             raise

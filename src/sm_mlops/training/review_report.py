@@ -11,8 +11,9 @@ import re
 from typing import Any
 
 from sm_mlops import executions
+from sm_mlops.actions import code, fenced
 from sm_mlops.commit import short
-from sm_mlops.settings import HIGHER_IS_BETTER, Gate
+from sm_mlops.settings import HIGHER_IS_BETTER, LOWER_IS_BETTER, Gate
 from sm_mlops.training.review import Review, Trained
 
 DIFF_LINES = 300  # of the definition that are shown
@@ -22,7 +23,7 @@ def markdown(review: Review) -> str:
     """Return the whole report."""
     parts = [
         f"## {_verdict(review)}",
-        _fenced(*review.change.failure) if review.change.failure else "",
+        fenced(*review.change.failure) if review.change.failure else "",
         _behind(review),
         _comparison(review),
         "### Pipeline definition",
@@ -34,7 +35,9 @@ def markdown(review: Review) -> str:
 
 def refused(project: str, base: str, reason: str) -> str:
     """Return the report of a review that was not possible."""
-    return f"## ❌ {project}: not reviewed\n\n{_fenced(reason)}\n\n<sub>base {base[:40]}</sub>\n"
+    return (
+        f"## ❌ {project}: not reviewed\n\n{fenced(reason)}\n\n<sub>base {code(base[:40])}</sub>\n"
+    )
 
 
 def _verdict(review: Review) -> str:
@@ -61,7 +64,7 @@ def _comparison(review: Review) -> str:
     lines = []
     if base.failure:
         lines += [f"No champion from `{short(review.base_commit)}` to compare with:", ""]
-        lines += [_fenced(*base.failure), ""]
+        lines += [fenced(*base.failure), ""]
     if gate is None:
         return "\n".join(lines).rstrip()
     lines.append(f"| metric | this change | base `{short(review.base_commit)}` | |")
@@ -71,7 +74,7 @@ def _comparison(review: Review) -> str:
     for name, entry in sorted(shown.items(), key=lambda item: item[0] != rule.metric):
         lines.append(_row(name, entry, rule))
     if rule.metric not in shown:
-        lines += ["", gate["metrics"][rule.metric]["text"]]
+        lines += ["", code(gate["metrics"][rule.metric]["text"])]
     if base.test_rows and base.test_rows != review.change.test_rows:
         lines += [
             "",
@@ -83,7 +86,8 @@ def _comparison(review: Review) -> str:
 
 def _row(name: str, entry: dict[str, Any], rule: Gate) -> str:
     value, champion = entry["value"], entry["champion"]
-    title = name
+    # A team's own evaluate.py may report others.
+    title = name if name in HIGHER_IS_BETTER or name in LOWER_IS_BETTER else code(name)
     if name == rule.metric:
         limit = "at least" if name in HIGHER_IS_BETTER else "at most"
         title = f"**{name}**, {limit} {rule.threshold:g}, at most {rule.tolerance:g} worse"
@@ -111,7 +115,7 @@ def _definition(base: Trained, change: Trained) -> str:
     changed = sum(line[:1] in "+-" for line in diff[2:])
     lines = [f"- {line}" for line in _changes(base.definition, change.definition)]
     lines += ["", f"<details><summary>{changed} changed lines</summary>", ""]
-    lines += [_fenced(*shown, language="diff"), "</details>"]
+    lines += [fenced(*shown, language="diff"), "</details>"]
     return "\n".join(lines)
 
 
@@ -125,9 +129,9 @@ def _changes(before: str, after: str) -> list[str]:
         if title not in new:
             lines.append(f"{title} removed")
         elif title not in old:
-            lines.append(f"{title} added" if is_step else f"{title} added: {_code(now)}")
+            lines.append(f"{title} added" if is_step else f"{title} added: {code(now)}")
         elif not is_step and was != now:
-            lines.append(f"{title}: {_code(was)} → {_code(now)}")
+            lines.append(f"{title}: {code(was)} → {code(now)}")
         elif is_step and _without_code(was) != _without_code(now):
             lines.append(f"{title} changed")
         elif was != now:
@@ -138,13 +142,13 @@ def _changes(before: str, after: str) -> list[str]:
 def _parts(definition: str) -> dict[str, Any]:
     """Return the default of each parameter, and each step without those that it decides on."""
     found = {
-        f"parameter `{item['Name']}`": item.get("DefaultValue")
+        f"parameter {code(item['Name'])}": item.get("DefaultValue")
         for item in json.loads(definition)["Parameters"]
     }
     for step in executions.all_steps(definition):
         given = (step.get("Arguments") or {}).items()
         own = {name: value for name, value in given if name not in ("IfSteps", "ElseSteps")}
-        found[f"step `{step['Name']}`"] = {**step, "Arguments": own}
+        found[f"step {code(step['Name'])}"] = {**step, "Arguments": own}
     return found
 
 
@@ -157,24 +161,12 @@ def _provenance(review: Review) -> str:
     data = review.data
     gate = review.change.gate or {}
     counts = gate.get("rows", {})
-    rows = f", {counts['train']} training and {counts['test']} test rows" if counts else ""
+    rows = (
+        f", {int(counts['train'])} training and {int(counts['test'])} test rows" if counts else ""
+    )
     return (
         f"Trained in a sandbox on the same data ({data.files} "
         f"file{'s' * (data.files != 1)}{rows}, sha256 {data.digest[:12]}): "
         f"{short(review.commit)} against {short(review.base_commit)}. "
         f"To repeat it: `mlops review --base {short(review.base_commit)}`"
     )
-
-
-def _code(value: object) -> str:
-    """Return a value as inline code of Markdown, for a line or a cell of a table."""
-    text = str(value).replace("`", "'").replace("|", "\\|")
-    return f"`{' '.join(text.split()) or ' '}`"
-
-
-def _fenced(*lines: str, language: str = "") -> str:
-    """Return a code block whose fence is longer than any in the lines."""
-    fence = "```"
-    while any(fence in line for line in lines):
-        fence += "`"
-    return "\n".join((f"{fence}{language}", *lines, fence))

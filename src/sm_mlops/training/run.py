@@ -45,11 +45,11 @@ def start(aws: Aws, overrides: Mapping[str, str], say: Callable[[str], None]) ->
         say("           uncommitted changes: this version cannot be rebuilt from its commit alone")
     upsert(aws, compiled.definition)
     values = {
-        "InputData": data.uri,
         "DataHash": data.digest,
         "Commit": at,
         "Champion": champion.uri,
         **given,
+        "InputData": data.uri,
     }
     arn: str = aws.sagemaker.start_pipeline_execution(
         PipelineName=settings.pipeline,

@@ -1,0 +1,107 @@
+"""The DataHash: what identifies the data of an execution, and whether a job got that data.
+
+`mlops run` computes it and Preprocess compares it. Must not know how the data is read.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from sm_mlops.tabular.failure import DataError
+
+HALF = 32
+Entry = tuple[str, int, str]
+"""Name below the location, size in bytes, and what changes with the content."""
+
+
+def digest(entries: Iterable[Entry]) -> str:
+    """Return 32 hexadecimal digits of everything, then 32 of names and sizes alone, which a job
+    without a network can compare."""
+    whole, outline = hashlib.sha256(), hashlib.sha256()
+    for name, size, mark in sorted(entries):
+        whole.update(f"{name}\0{size}\0{mark}\0".encode())
+        outline.update(f"{name}\0{size}\0".encode())
+    return whole.hexdigest()[:HALF] + outline.hexdigest()[:HALF]
+
+
+def of_file(name: str, file: Path) -> Entry:
+    """Return the entry of an uploaded file, which its content marks."""
+    with file.open("rb") as stream:
+        return name, file.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def listed(client: Any, uri: str) -> list[Entry]:
+    """Return the entries of the objects in a folder of S3, or of the one object at `uri`.
+
+    Marked by ETag and time: ListObjectsV2 gives both to who may read the data (s3:ListBucket).
+    Version identifiers would take s3:ListBucketVersions, and change when the time does.
+    """
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    start = key if key.endswith("/") else key.rpartition("/")[0] + "/" if "/" in key else ""
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
+    return [
+        (
+            item["Key"].removeprefix(start),
+            item["Size"],
+            f"{item['ETag']} {item['LastModified'].isoformat()}",
+        )
+        for page in pages
+        for item in page.get("Contents", ())
+        # What consoles make for an empty folder is no file.
+        if not item["Key"].endswith("/")
+    ]
+
+
+def verify(folder: Path, wanted: str, *, isolated: bool = False) -> None:
+    """Raise DataError unless this job's input `data`, downloaded to `folder`, has this DataHash.
+
+    A job without a network (`isolated`) compares objects in S3 by names and sizes only.
+    """
+    if not re.fullmatch(rf"[0-9a-f]{{{2 * HALF}}}", wanted):
+        raise DataError(
+            f"DataHash is '{wanted}': start the execution with mlops run, which computes it"
+        )
+    uri = _location()
+    names = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
+    outline = digest((name, file.stat().st_size, "") for name, file in names.items())
+    same = outline[HALF:] == wanted[HALF:]
+    if same and uri.rstrip("/").endswith(f"/data/{wanted[:HALF]}"):
+        same = digest(of_file(*item) for item in names.items()) == wanted
+    elif same and isolated:
+        print("no network: the data is compared by file names and sizes only")
+    elif same:
+        same = digest(_listed_here(uri)) == wanted
+    if not same:
+        raise DataError(
+            f"{uri} is no longer what this execution was started with (DataHash {wanted[:12]}...): "
+            "start another with mlops run, and write new data to a new folder"
+        )
+
+
+def _location() -> str:
+    """Return the address of the input `data`.
+
+    Source: SageMaker developer guide, "How Amazon SageMaker AI Configures Input and Output For Your
+    Processing Container".
+    """
+    base = Path(os.environ.get("SAGEMAKER_BASE_DIR") or "/opt/ml")
+    config = json.loads((base / "config/processingjobconfig.json").read_text(encoding="utf-8"))
+    inputs = {item["InputName"]: item for item in config["ProcessingInputs"]}
+    return str(inputs["data"]["S3Input"]["S3Uri"])
+
+
+def _listed_here(uri: str) -> list[Entry]:
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        return listed(boto3.client("s3", region_name=os.environ.get("AWS_REGION")), uri)
+    except (BotoCoreError, ClientError) as error:
+        raise DataError(
+            f"cannot list {uri} to compare it with DataHash: {error}; allow s3:ListBucket there, "
+            "and S3 in the jobs' network"
+        ) from error

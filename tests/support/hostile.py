@@ -1,0 +1,26 @@
+"""Names, labels and messages that somebody else has chosen, to be shown and never obeyed."""
+
+HOSTILE = [
+    "\x1b[2J\x1b]0;title\x07",
+    "\x9b31m\x85next\x7f\x00\x08",
+    "total\u202e0001\u202c \u2066x\u2069 \u200e\u200f\u061c",
+    "gone\rmlops: fine",
+    "a\n::error file=x::owned\n::set-output name=x::1\n##[error]x",
+    "::warning::owned",
+    "  ::ADD-MASK::a",
+    "##[group]x",
+    "[red]bold[/] [link=https://evil.example]x[/link] :smile:",
+    "| a | b |\n|---|---|",
+    "`code` ``` ~~~",
+    "<script>alert(1)</script><img src=x onerror=alert(1)>",
+    "<!-- mlops review of churn --> -->",
+    "@octocat @acme/admins octocat@example.com",
+    "#1 acme/churn#1 GH-1",
+    "https://evil.example www.evil.example",
+    "![x](https://evil.example/x.png) [x](javascript:alert(1))",
+    "</details></sub># title\n# title\n- item",
+    "x\u2028y\u2029z\ufeff\ue000\u200b",
+    "=cmd|' /C calc'!A0",
+    "\ud800",
+    "back\\slash\\",
+]

@@ -1,0 +1,150 @@
+"""Preprocess refuses data that is not what its execution was started with."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bootstrap_case import sign_in_there
+from repos import Repo
+from sm_mlops import executions
+from sm_mlops.aws import Aws, split_s3
+from sm_mlops.cli.sandbox_account import prepare
+from sm_mlops.sandbox import Server
+from sm_mlops.tabular import source
+from sm_mlops.tabular.failure import DataError
+from sm_mlops.training import artifacts, run
+
+Verify = Callable[..., None]
+
+
+@pytest.fixture
+def lake(account: Aws) -> artifacts.Dataset:
+    """Return data in S3: a folder of two files."""
+    for name in ("a.csv", "2026/b.csv"):
+        account.s3.put_object(Bucket=account.bucket, Key=f"lake/{name}", Body=b"a,y\n1,2\n")
+    return artifacts.data_in_s3(account, f"s3://{account.bucket}/lake/")
+
+
+@pytest.fixture
+def verify(account: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Verify:
+    """Return a function that downloads data as SageMaker does, and verifies it as a job does."""
+    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+
+    def downloaded(data: artifacts.Dataset, wanted: str = "", isolated: bool = False) -> None:
+        inputs = [{"InputName": "data", "S3Input": {"S3Uri": data.uri}}]
+        (tmp_path / "config").mkdir(exist_ok=True)
+        config = tmp_path / "config/processingjobconfig.json"
+        config.write_text(json.dumps({"ProcessingInputs": inputs}))
+        bucket, key = split_s3(data.uri)
+        folder = tmp_path / "data"
+        for item in account.s3.list_objects_v2(Bucket=bucket, Prefix=key)["Contents"]:
+            file = folder / (item["Key"].removeprefix(key) or Path(key).name)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(account.s3.get_object(Bucket=bucket, Key=item["Key"])["Body"].read())
+        source.verify(folder, wanted or data.digest, isolated=isolated)
+
+    return downloaded
+
+
+def test_data_that_is_what_it_was_is_accepted(
+    account: Aws, lake: artifacts.Dataset, verify: Verify
+) -> None:
+    verify(lake)
+    verify(lake, isolated=True)
+
+
+def test_one_object_that_is_what_it_was_is_accepted(account: Aws, verify: Verify) -> None:
+    account.s3.put_object(Bucket=account.bucket, Key="one/a.csv", Body=b"1")
+    verify(artifacts.data_in_s3(account, f"s3://{account.bucket}/one/a.csv"))
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+@pytest.mark.parametrize("key", ["lake/a.csv", "lake/c.csv"])
+def test_data_of_another_size_or_name_is_refused(
+    account: Aws, lake: artifacts.Dataset, verify: Verify, key: str, isolated: bool
+) -> None:
+    account.s3.put_object(Bucket=account.bucket, Key=key, Body=b"longer\n1,2\n")
+    with pytest.raises(DataError, match=r"lake/ is no longer what this execution was started with"):
+        verify(lake, isolated=isolated)
+
+
+def test_data_of_the_same_size_and_other_content_is_refused_where_there_is_a_network(
+    account: Aws, lake: artifacts.Dataset, verify: Verify, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account.s3.put_object(Bucket=account.bucket, Key="lake/a.csv", Body=b"a,y\n9,9\n")
+    with pytest.raises(DataError, match="no longer"):
+        verify(lake)
+    verify(lake, isolated=True)
+    assert "by file names and sizes only" in capsys.readouterr().out
+
+
+def test_uploaded_data_is_compared_by_content_even_without_a_network(
+    account: Aws, repo: Repo, verify: Verify
+) -> None:
+    (repo.root / "rows.csv").write_text("a,y\n1,2\n")
+    data = artifacts.upload_data(Aws(repo.configure(data={"path": "rows.csv"})))
+    verify(data, isolated=True)
+    key = f"{split_s3(data.uri)[1]}rows.csv"
+    account.s3.put_object(Bucket=account.bucket, Key=key, Body=b"a,y\n9,9\n")
+    with pytest.raises(DataError, match="no longer"):
+        verify(data, isolated=True)
+
+
+@pytest.mark.parametrize("wanted", ["unknown", "0" * 63, "../../etc"])
+def test_an_execution_without_a_hash_is_told_to_be_started_by_the_tool(
+    lake: artifacts.Dataset, verify: Verify, wanted: str
+) -> None:
+    with pytest.raises(DataError, match="start the execution with mlops run"):
+        verify(lake, wanted)
+
+
+# In the sandbox, whose jobs sign in as the pipeline's role
+
+
+@pytest.fixture
+def sandboxed(tmp_path: Path, repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
+    (repo.root / ".gitignore").write_text("data/\n")
+    subprocess.run(["git", "-C", str(repo.root), "init", "--quiet"], check=True)
+    with Server(tmp_path / "server", "eu-west-1") as server:
+        sign_in_there(server, monkeypatch)
+        aws = Aws(repo.settings(), sandbox=True)
+        prepare(aws)
+        yield aws
+
+
+def preprocessed(aws: Aws, arn: str) -> executions.Step:
+    """Wait for the end of Preprocess, stop the execution, and return the step."""
+    while True:
+        found = executions.describe(aws, arn, ("Preprocess",)).steps[0]
+        if found.status == "Succeeded":
+            aws.sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn)
+        if found.status in ("Succeeded", "Failed"):
+            return found
+        time.sleep(0.2)
+
+
+@pytest.mark.slow
+def test_other_data_at_the_same_address_is_no_cache_hit_and_its_old_hash_is_refused(
+    sandboxed: Aws,
+) -> None:
+    aws = sandboxed
+    rows = artifacts.local_data(aws.settings).read_bytes()
+    uri = {"InputData": f"s3://{aws.bucket}/churn/lake/"}
+    aws.s3.put_object(Bucket=aws.bucket, Key="churn/lake/rows.csv", Body=rows)
+    first = run.start(aws, uri, print)
+    assert preprocessed(aws, first).status == "Succeeded"
+    again = run.start(aws, uri, print)
+    assert preprocessed(aws, again).cached
+    former = artifacts.data_in_s3(aws, uri["InputData"]).digest
+    aws.s3.put_object(Bucket=aws.bucket, Key="churn/lake/rows.csv", Body=rows.swapcase())
+    stale = run.start(aws, {**uri, "DataHash": "0" * 32 + former[32:]}, print)
+    failed = preprocessed(aws, stale)
+    assert failed.status == "Failed"
+    assert "is no longer what this execution was started with" in executions._message(aws, failed)
