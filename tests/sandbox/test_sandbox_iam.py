@@ -603,6 +603,40 @@ def test_a_job_signs_in_as_the_role_that_trusts_its_repository(
             sign_in(repository, role_arn=github, **more)
 
 
+def test_a_token_says_which_workflow_of_which_repository_asks(server: Server) -> None:
+    record = server.github.routes.add("acme", "claims")
+    token = server.iam.tokens.mint(record, "repo:x", "staging", workflow="deploy.yml", actor="ada")
+    claims = server.iam.tokens.verify(token)
+    assert claims["job_workflow_ref"] == (
+        "acme/claims/.github/workflows/deploy.yml@refs/heads/main"
+    )
+    assert (claims["workflow"], claims["environment"]) == ("deploy", "staging")
+    assert (claims["repository_id"], claims["actor"]) == (str(record["id"]), "ada")
+    assert "environment" not in server.iam.tokens.verify(server.iam.tokens.mint(record, "repo:x"))
+
+
+def test_a_trust_policy_may_ask_for_the_claims_of_a_token(
+    server: Server, aws: Account, github: str
+) -> None:
+    trust = json.loads(
+        json.dumps(aws.iam.get_role(RoleName="workflows")["Role"]["AssumeRolePolicyDocument"])
+    )
+    claims = trust["Statement"][0]["Condition"]["StringEquals"]
+    claims[f"{ISSUER}:job_workflow_ref"] = "acme/churn/.github/workflows/deploy.yml@refs/heads/main"
+    claims[f"{ISSUER}:environment"] = "staging"
+    made = aws.iam.create_role(RoleName="narrow", AssumeRolePolicyDocument=json.dumps(trust))
+    sign_in = server.integrations.workflows.environment
+    role = {"role_arn": made["Role"]["Arn"]}
+    assert sign_in("acme/churn", environment="staging", workflow="deploy.yml", **role)
+    for more in (
+        {"environment": "staging"},
+        {"workflow": "deploy.yml"},
+        {"environment": "staging", "workflow": "ci.yml"},
+    ):
+        with pytest.raises(Exception, match="Not authorized to perform sts:AssumeRoleWithWebI"):
+            sign_in("acme/churn", **role, **more)
+
+
 def test_a_token_that_github_has_not_made_or_that_has_ended_is_refused(
     server: Server, aws: Account, github: str
 ) -> None:
@@ -667,6 +701,76 @@ def test_the_environment_of_a_job_is_asked_for_from_another_process(
         workflow_environment(server.root, "acme/churn", ref="refs/heads/x", role_arn=github)
     with pytest.raises(SandboxError, match="no repository acme/none"):
         workflow_environment(server.root, "acme/none", role_arn=github)
+
+
+# Session tags.
+
+TAGGING = {**ANYBODY, "Action": ["sts:AssumeRole", "sts:TagSession"]}
+LIMITED = allow(
+    ["s3:ListBucket", "sts:*"], Condition={"StringEquals": {"aws:PrincipalTag/project": "churn"}}
+)
+
+
+def tagged(aws: Account, name: str, project: str, trust: dict[str, Any]) -> None:
+    aws.iam.create_role(
+        RoleName=name,
+        AssumeRolePolicyDocument=policy(trust),
+        Tags=[{"Key": "project", "Value": project}],
+    )
+    aws.iam.put_role_policy(RoleName=name, PolicyName="p", PolicyDocument=policy(LIMITED))
+
+
+def test_the_tags_of_a_session_override_those_of_its_role(aws: Account) -> None:
+    tagged(aws, "overridden", "fraud", TAGGING)
+    assert error(aws.take("overridden").s3.list_objects_v2, Bucket=BUCKET)[0] == "AccessDenied"
+    mine = aws.take("overridden", Tags=[{"Key": "Project", "Value": "churn"}])
+    assert "KeyCount" in mine.s3.list_objects_v2(Bucket=BUCKET)
+    # Only transitive tags reach the next session.
+    tagged(aws, "next", "fraud", TAGGING)
+    assert error(mine.take("next").s3.list_objects_v2, Bucket=BUCKET)[0] == "AccessDenied"
+    handed = aws.take(
+        "overridden", Tags=[{"Key": "project", "Value": "churn"}], TransitiveTagKeys=["project"]
+    )
+    assert "KeyCount" in handed.take("next").s3.list_objects_v2(Bucket=BUCKET)
+    again = {"RoleArn": f"{HERE}:role/next", "RoleSessionName": "session"}
+    code = error(
+        handed.client("sts").assume_role, **again, Tags=[{"Key": "project", "Value": "x"}]
+    )[0]
+    assert code == "InvalidParameterValue"
+
+
+def test_tags_of_a_session_take_a_permission_in_trust_and_policy(aws: Account) -> None:
+    tagged(aws, "untagged", "churn", ANYBODY)
+    tags = [{"Key": "project", "Value": "fraud"}]
+    asked = {"RoleArn": f"{HERE}:role/untagged", "RoleSessionName": "session", "Tags": tags}
+    assert "sts:TagSession" in error(aws.client("sts").assume_role, **asked)[2]
+    tagged(aws, "taggable", "churn", TAGGING)
+    asked["RoleArn"] = f"{HERE}:role/taggable"
+    plain = aws.may("assumes", allow("sts:AssumeRole"))
+    assert "sts:TagSession" in error(plain.client("sts").assume_role, **asked)[2]
+    only = {"StringEquals": {"aws:RequestTag/project": "churn"}}
+    some = aws.may("tags", allow("sts:AssumeRole"), allow("sts:TagSession", Condition=only))
+    assert "sts:TagSession" in error(some.client("sts").assume_role, **asked)[2]
+    some.client("sts").assume_role(**{**asked, "Tags": [{"Key": "project", "Value": "churn"}]})
+
+
+def test_a_session_knows_with_what_it_has_signed_in(
+    server: Server, aws: Account, github: str
+) -> None:
+    signed = {"Null": {"aws:FederatedProvider": "false"}}
+    document = policy(allow("s3:ListBucket", Condition=signed))
+    aws.iam.put_role_policy(RoleName="workflows", PolicyName="p", PolicyDocument=document)
+    found = server.integrations.workflows.environment("acme/churn", role_arn=github)
+    job = aws.as_(
+        {
+            "AccessKeyId": found["AWS_ACCESS_KEY_ID"],
+            "SecretAccessKey": found["AWS_SECRET_ACCESS_KEY"],
+            "SessionToken": found["AWS_SESSION_TOKEN"],
+        }
+    )
+    assert "KeyCount" in job.s3.list_objects_v2(Bucket=BUCKET)
+    other = aws.may("not-federated", allow("s3:ListBucket", Condition=signed))
+    assert error(other.s3.list_objects_v2, Bucket=BUCKET)[0] == "AccessDenied"
 
 
 # Simulation.

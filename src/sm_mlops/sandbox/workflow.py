@@ -46,13 +46,15 @@ class Workflows:
         self,
         repository: str,
         environment: str = "",
+        workflow: str = "build.yml",
         ref: str = "refs/heads/main",
         role_arn: str = "",
     ) -> dict[str, str]:
         """Return the variables of a job. Raises ApiError when AWS refuses the sign-in.
 
         `role_arn` is the repository's variable AWS_ROLE_ARN unless given. A repository with the
-        secret AWS_ACCESS_KEY_ID signs in with that key, any other by OpenID Connect.
+        secret AWS_ACCESS_KEY_ID signs in with that key, any other by OpenID Connect. `workflow` is
+        the name of the file.
         """
         github = self.github
         record = github.routes.store.get(REPOSITORY, repository.lower())
@@ -70,7 +72,9 @@ class Workflows:
         else:
             shown = github.routes.subject(None, record)
             prefix = shown.get("sub_claim_prefix") or f"repo:{record['full_name']}"
-            token = self.tokens.mint(record, prefix, environment, ref)
+            owner = str(github.accounts.account(record["_owner"])["id"])
+            run = {"repository_owner_id": owner, "actor": record["_owner"], "run_id": RUN_ID}
+            token = self.tokens.mint(record, prefix, environment, ref, workflow=workflow, **run)
             sts = self._client(config=Config(signature_version=UNSIGNED, proxies={}))
             answer = _asked(
                 lambda: sts.assume_role_with_web_identity(
