@@ -221,6 +221,12 @@ def _special(service: str, operation: str, params: Params) -> dict[str, Value]:
 # What a request needs besides its own action.
 
 
+_CREATING = {
+    "cloudformation": "cloudformation:CreateAction",
+    "sagemaker": "sagemaker:TaggingAction",
+}
+
+
 def _tagging(
     about: Service, service: str, operation: str, params: Params, own: list[Check]
 ) -> Iterator[Check]:
@@ -229,8 +235,8 @@ def _tagging(
     if not (about.tagging and given) or "Tag" in operation:
         return
     facts = dict(request_tags(params))
-    if service == "sagemaker":
-        facts["sagemaker:TaggingAction"] = operation
+    if service in _CREATING:
+        facts[_CREATING[service]] = operation
     action = about.tagging.format(operation.removeprefix("Create"))
     for check in own:
         # CreateEndpoint uses a configuration and tags the endpoint.
@@ -248,6 +254,10 @@ def _more(
         yield Check("iam:PassRole", str(role), facts)
     if service == "sagemaker" and operation == "CreateModelPackage":
         yield from _version(params, place)
+    if service == "sagemaker" and operation == "CreateModel":
+        version = str((params.get("PrimaryContainer") or {}).get("ModelPackageName", ""))
+        if version.startswith("arn:") and version.split(":")[4] != place.account:
+            yield Check("sagemaker:CreateModel", version, request_tags(params))
     if service == "application-autoscaling" and params.get("ServiceNamespace") == "sagemaker":
         yield from _scaling(operation, params, place)
 
