@@ -389,6 +389,44 @@ def test_tags_on_what_is_made_take_a_right_that_may_end_there(aws: Account) -> N
     assert "sagemaker:AddTags" in error(tagger.sagemaker.add_tags, ResourceArn=arn, Tags=tags)[2]
 
 
+def test_a_stack_is_tagged_by_who_may_tag_it_with_that_operation(aws: Account) -> None:
+    stack = f"arn:aws:cloudformation:{PLACE}:stack/tagged-stack/*"
+    tags = [{"Key": "project", "Value": "churn"}]
+    request = {
+        "StackName": "tagged-stack",
+        "ChangeSetName": "first",
+        "ChangeSetType": "CREATE",
+        "TemplateBody": '{"Resources": {"A": {"Type": "AWS::S3::Bucket"}}}',
+    }
+    creates = allow("cloudformation:CreateChangeSet", stack)
+    plain = aws.may("changes", creates).client("cloudformation")
+    words = error(plain.create_change_set, **request, Tags=tags)[2]
+    assert "cloudformation:TagResource" in words and "stack/tagged-stack/" in words
+    for operation, refused in (("CreateStack", True), ("CreateChangeSet", False)):
+        by = {"StringEquals": {"cloudformation:CreateAction": operation}}
+        tagging = allow("cloudformation:TagResource", stack, Condition=by)
+        tagger = aws.may(f"tags-by-{operation}", creates, tagging).client("cloudformation")
+        if refused:
+            assert "TagResource" in error(tagger.create_change_set, **request, Tags=tags)[2]
+        else:
+            assert tagger.create_change_set(**request, Tags=tags)["Id"]
+
+
+def test_a_model_of_a_version_elsewhere_takes_a_permission_on_the_version(aws: Account) -> None:
+    version = f"arn:aws:sagemaker:{REGION}:210987654321:model-package/churn/3"
+    role = f"{HERE}:role/poor"
+    request = {
+        "ModelName": "abroad",
+        "ExecutionRoleArn": role,
+        "PrimaryContainer": {"ModelPackageName": version},
+    }
+    own = allow("sagemaker:CreateModel", f"arn:aws:sagemaker:{PLACE}:model/*")
+    maker = aws.may("modelmaker", own, allow("iam:PassRole", role))
+    words = error(maker.sagemaker.create_model, **request)[2]
+    assert f"sagemaker:CreateModel on resource: {version}" in words
+    assert "no identity-based policy" in words
+
+
 def test_tags_of_resources_and_requests_decide(aws: Account) -> None:
     owner = aws.may(
         "owner",

@@ -38,7 +38,8 @@ ASSETS = "platform/0.1.0/0123456789abcdef/"
 LAKE = "arn:aws:s3:::lake,arn:aws:s3:::lake/churn/*"
 KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 DEPLOYMENT_ACCOUNT = "222233334444"
-STAGES = ("staging", "production")
+# The account that a project is in, seen from where its stages run.
+HOME = "999988887777"
 
 
 @cache
@@ -123,6 +124,12 @@ def project(
         **more,
     }
     return _stack("project", f"SC-{ACCOUNT}-pp-0123456789abc", values, region)
+
+
+def deployment(name: str = "churn", /, *, region: str = REGION, **more: Any) -> Stack:
+    """Return the stack that a project has in another account."""
+    values = {"Project": name, "Account": HOME, "ArtifactBucket": BUCKET, "Stages": "both", **more}
+    return _stack("deploy", f"{name}-deploy", values, region)
 
 
 def _stack(name: str, stack_name: str, values: Mapping[str, Any], region: str = REGION) -> Stack:

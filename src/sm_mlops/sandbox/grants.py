@@ -42,7 +42,7 @@ def session(arn: str, name: str, region: str) -> dict[str, str]:
     from moto.sts.models import sts_backends
 
     backend: Any = sts_backends[arn.split(":")[4]][partition(region)]
-    wanted = (arn, name, "", {})
+    wanted: Any = (arn, name, "", {})
     made = next(
         (
             each
