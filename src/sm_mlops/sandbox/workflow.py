@@ -53,8 +53,7 @@ class Workflows:
         """Return the variables of a job. Raises ApiError when AWS refuses the sign-in.
 
         `role_arn` is the repository's variable AWS_ROLE_ARN unless given. A repository with the
-        secret AWS_ACCESS_KEY_ID signs in with that key, any other by OpenID Connect. `workflow` is
-        the name of the file.
+        secret AWS_ACCESS_KEY_ID signs in with that key, any other by OpenID Connect.
         """
         github = self.github
         record = github.routes.store.get(REPOSITORY, repository.lower())
