@@ -6,6 +6,7 @@ Must not know what the stacks are for.
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 import time
@@ -17,6 +18,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -28,7 +30,6 @@ from sm_mlops.errors import MlopsError, one_line
 
 # Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
 TEMPLATE_BYTES = 51_200
-_REASONS = re.compile(r"^( +)Metadata:\n\1  checkov:\n(?:\1    .*\n)+", re.MULTILINE)
 DONE = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE")
 # Never worked, or failed to be deleted: such a stack can only be deleted.
 DEAD = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED")
@@ -232,21 +233,39 @@ def _alone(name: str) -> Iterator[None]:
 
 
 def _body(template: Path) -> str:
+    """Return the template as a request takes it: a long one as JSON, without comments and indents.
+
+    Before the platform has a bucket, no template can be passed by its address in S3.
+    """
     text = template.read_text(encoding="utf-8")
     if len(text.encode()) > TEMPLATE_BYTES:
-        # CloudFormation counts comments and checkov's metadata, too.
-        text = "".join(
-            line
-            for line in text.splitlines(keepends=True)
-            if line.strip() and not line.lstrip().startswith("# ")
-        )
-        text = _REASONS.sub("", text)
+        text = json.dumps(yaml.load(text, _Template), separators=(",", ":"))
     if len(text.encode()) > TEMPLATE_BYTES:
         raise MlopsError(
             f"{template.name} has {len(text.encode()):,} bytes without its comments; "
             f"CloudFormation allows {TEMPLATE_BYTES:,}"
         )
     return text
+
+
+class _Template(yaml.SafeLoader):
+    """Reads the short forms of CloudFormation's functions as the long ones, which JSON has."""
+
+    def function(self, name: str, node: yaml.Node) -> dict[str, Any]:
+        """Return `!Sub text` as {"Fn::Sub": text}."""
+        value: Any
+        if isinstance(node, yaml.ScalarNode):
+            value = self.construct_scalar(node)
+        elif isinstance(node, yaml.SequenceNode):
+            value = self.construct_sequence(node, deep=True)
+        else:
+            value = self.construct_mapping(node, deep=True)  # type: ignore[arg-type]
+        if name == "GetAtt" and isinstance(value, str):
+            value = value.split(".", 1)
+        return {name if name in ("Ref", "Condition") else f"Fn::{name}": value}
+
+
+_Template.add_multi_constructor("!", _Template.function)
 
 
 def make_ready(

@@ -4,6 +4,7 @@ another repo."""
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -22,13 +23,18 @@ pytestmark = pytest.mark.slow
 
 
 class Job:
-    """A job of a repo's workflow, signed in as the repo's role."""
+    """A job of a repo's workflow, signed in as the role it is for: without an environment build.yml
+    trains, with one deploy.yml deploys to it."""
 
     def __init__(self, land: Land, repo: Repo, environment: str = "") -> None:
         name = repo.settings().project.project
-        self.repo, self.role = repo, f"arn:aws:iam::{ACCOUNT}:role/{name}-github"
+        self.repo = repo
+        self.role = f"arn:aws:iam::{ACCOUNT}:role/{name}-github-{environment or 'train'}"
         found = land.server.integrations.workflows.environment(
-            f"{OWNER}/{name}", environment=environment, role_arn=self.role
+            f"{OWNER}/{name}",
+            environment=environment,
+            workflow="deploy.yml" if environment else "build.yml",
+            role_arn=self.role,
         )
         self.variables = {key: value for key, value in found.items() if value}
 
@@ -51,6 +57,15 @@ def client(service: Any, variables: dict[str, str]) -> Any:
         aws_secret_access_key=variables["AWS_SECRET_ACCESS_KEY"],
         aws_session_token=variables["AWS_SESSION_TOKEN"],
     )
+
+
+def shown(land: Land, stage: str) -> dict[str, Any]:
+    """Return what a person sees of a stage."""
+    environment = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    done = mlops_here(land.repo.root, "status", stage, "--json", **environment)
+    assert done.returncode == 0, done.stderr
+    [found] = json.loads(done.stdout)["stages"]
+    return dict(found)
 
 
 @pytest.fixture(scope="module")
@@ -129,14 +144,11 @@ def deployed(here: Land, approved: str) -> str:
 def test_a_workflow_deploys_serves_and_deletes_with_its_repos_role(
     here: Land, deployed: str
 ) -> None:
-    job = Job(here, here.repo, "production")
-    shown = json.loads(job.mlops("status", "--json").stdout)["stages"]
-    assert {row["stage"]: row["state"] for row in shown} == {
-        "staging": "InService",
-        "production": "InService",
-    }
+    for stage in ("staging", "production"):
+        assert shown(here, stage)["state"] == "InService"
     rows = (here.repo.root / "data" / "breast-cancer.csv").read_text().splitlines()[:2]
     (here.repo.root / "rows.csv").write_text("\n".join(rows) + "\n")
+    job = Job(here, here.repo, "production")
     job.mlops("invoke", "production", "rows.csv")
     job.mlops("logs", "--stage", "production")
 
@@ -165,20 +177,20 @@ def test_every_kind_of_endpoint_is_made_changed_and_deleted(
     job.mlops("smoke", "staging")
     here.repo.stage("staging", Parameters={**KINDS[kind], "ErrorAlarmThreshold": 0.2})
     job.mlops("deploy", "staging", "--model-package-arn", deployed)
-    job.mlops("status")
+    assert shown(here, "staging")["state"] == "InService"
     job.mlops("destroy", "staging", "--yes")
 
 
 def test_a_version_is_rolled_back_and_everything_is_deleted(here: Land, deployed: str) -> None:
     job = Job(here, here.repo, "production")
-    job.mlops("run", "--set", "num_boost_round=60", "--set", "GateTolerance=1")
+    training = Job(here, here.repo)
+    training.mlops("run", "--set", "num_boost_round=60", "--set", "GateTolerance=1")
     newest = str(json.loads(job.mlops("models", "--json").stdout)[0]["arn"])
     assert newest != deployed
     here.aws.sagemaker.update_model_package(ModelPackageArn=newest, ModelApprovalStatus="Approved")
     job.mlops("deploy", "production", "--model-package-arn", newest)
     job.mlops("rollback", "production", "--yes")
-    shown = json.loads(job.mlops("status", "production", "--json").stdout)["stages"]
-    assert shown[0]["version"] == 1
+    assert shown(here, "production")["version"] == 1
     job.mlops("destroy", "production", "--yes")
 
 
@@ -245,7 +257,8 @@ def test_no_role_of_a_repo_reaches_another_repo(
     package = theirs.aws.sagemaker.list_model_packages(ModelPackageGroupName=two)[
         "ModelPackageSummaryList"
     ][0]["ModelPackageArn"]
-    for role in (f"{one}-github", f"{one}-pipeline", serving_role(mine, f"{one}-staging")):
+    workflows = [f"{one}-github-{kind}" for kind in ("train", "staging", "production")]
+    for role in (*workflows, f"{one}-pipeline", serving_role(mine, f"{one}-staging")):
         variables = session(here, role)
         s3, sagemaker = client("s3", variables), client("sagemaker", variables)
         # It is this role and no stranger: its own things it reaches.
@@ -294,6 +307,11 @@ def test_a_workflow_deploys_nothing_over_another_repo(
     tags = [{"Key": "project", "Value": "churn"}]
     arn = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:endpoint-config/{config}"
     refused(sagemaker.add_tags, ResourceArn=arn, Tags=tags)
+    # Nor does what nobody has tagged become its own.
+    others.aws.sagemaker.delete_tags(ResourceArn=arn, TagKeys=["project"])
+    refused(sagemaker.add_tags, ResourceArn=arn, Tags=tags)
+    theirs = [{"Key": "project", "Value": "churn-eu"}]
+    others.aws.sagemaker.add_tags(ResourceArn=arn, Tags=theirs)
     role = f"arn:aws:iam::{ACCOUNT}:role/{serving_role(others, stack)}"
     container = {"Image": "i", "ModelDataUrl": "s3://b/m"}
     words = refused(
@@ -306,17 +324,36 @@ def test_a_workflow_deploys_nothing_over_another_repo(
     assert "iam:PassRole" in words
 
 
-def test_a_workflow_approves_nothing(here: Land, deployed: str) -> None:
-    job = Job(here, here.repo, "production")
-    job.mlops("approve", "1", code=2)
-    words = refused(
-        job.client("sagemaker").update_model_package,
-        ModelPackageArn=deployed,
-        ModelApprovalStatus="Approved",
-    )
-    assert words.endswith(
-        "because no identity-based policy allows the sagemaker:UpdateModelPackage action"
-    )
+def test_a_stage_leaves_the_other_one_alone(here: Land, deployed: str) -> None:
+    job = Job(here, here.repo, "staging")
+    refused(job.client("cloudformation").delete_stack, StackName="churn-production")
+    refused(job.client("sagemaker").delete_endpoint, EndpointName="churn-production")
+    role = f"arn:aws:iam::{ACCOUNT}:role/churn-github-production"
+    refused(job.client("sts").assume_role, RoleArn=role, RoleSessionName="session")
+    # The token of a job is for one of them, whatever role the job asks for.
+    with pytest.raises(Exception, match="Not authorized to perform sts:AssumeRoleWithWebIdentity"):
+        here.server.integrations.workflows.environment(
+            f"{OWNER}/churn", environment="staging", workflow="deploy.yml", role_arn=role
+        )
+
+
+def test_no_role_of_a_repo_approves(here: Land, deployed: str) -> None:
+    Job(here, here.repo, "production").mlops("approve", "1", code=2)
+    for role in (
+        *(f"churn-github-{kind}" for kind in ("train", "staging", "production")),
+        *("churn-pipeline", serving_role(here, "churn-staging")),
+    ):
+        sagemaker = client("sagemaker", session(here, role))
+        approved = {"ModelApprovalStatus": "Approved"}
+        words = refused(sagemaker.update_model_package, ModelPackageArn=deployed, **approved)
+        assert "sagemaker:UpdateModelPackage" in words
+        words = refused(sagemaker.create_model_package, ModelPackageGroupName="churn", **approved)
+        assert "sagemaker:CreateModelPackage" in words
+        # What deploys cannot be exchanged after somebody has approved it, either.
+        if role != "churn-pipeline":
+            model = first_key(here, "churn/executions/", "model.tar.gz")
+            s3 = client("s3", session(here, role))
+            refused(s3.put_object, Bucket=BUCKET, Key=model, Body=b"")
 
 
 TRUST = {
@@ -329,10 +366,10 @@ EVERYTHING = {"Effect": "Allow", "Action": "*", "Resource": "*"}
 
 def test_no_role_of_a_repo_widens_itself(here: Land, deployed: str) -> None:
     boundary = f"arn:aws:iam::{ACCOUNT}:policy/sm-mlops-boundary-{REGION}"
-    path, trust = "/sm-mlops/churn/", policy(TRUST)
+    path, trust = "/sm-mlops/churn/staging/", policy(TRUST)
     tags = [{"Key": "project", "Value": "churn"}]
     made = {"RoleName": "wide", "Path": path, "AssumeRolePolicyDocument": trust}
-    for role in ("churn-github", "churn-pipeline"):
+    for role in ("churn-github-train", "churn-github-staging", "churn-pipeline"):
         iam = client("iam", session(here, role))
         document = policy(EVERYTHING)
         refused(iam.put_role_policy, RoleName=role, PolicyName="x", PolicyDocument=document)
@@ -345,18 +382,20 @@ def test_no_role_of_a_repo_widens_itself(here: Land, deployed: str) -> None:
         refused(iam.create_role, **made, Tags=tags)
         other = [{"Key": "project", "Value": "churn-eu"}]
         refused(iam.create_role, **made, PermissionsBoundary=boundary, Tags=other)
-        refused(iam.create_role, **{**made, "Path": "/"}, PermissionsBoundary=boundary, Tags=tags)
+        for elsewhere in ("/", "/sm-mlops/churn/production/", "/sm-mlops/churn-eu/staging/"):
+            given = {**made, "Path": elsewhere, "PermissionsBoundary": boundary, "Tags": tags}
+            refused(iam.create_role, **given)
     # What it may make is held by the boundary, whatever policy it is given.
-    iam = client("iam", session(here, "churn-github"))
+    iam = client("iam", session(here, "churn-github-staging"))
     iam.create_role(**made, PermissionsBoundary=boundary, Tags=tags)
     iam.put_role_policy(RoleName="wide", PolicyName="x", PolicyDocument=policy(EVERYTHING))
-    wide = session(here, "sm-mlops/churn/wide")
+    wide = session(here, "sm-mlops/churn/staging/wide")
     assert client("s3", wide).list_objects_v2(Bucket=BUCKET, Prefix="churn/")["KeyCount"]
     words = refused(client("s3", wide).list_objects_v2, Bucket=BUCKET, Prefix="churn-eu/")
     assert words.endswith("because no permissions boundary allows the s3:ListBucket action")
     refused(
         client("sts", wide).assume_role,
-        RoleArn=f"arn:aws:iam::{ACCOUNT}:role/churn-github",
+        RoleArn=f"arn:aws:iam::{ACCOUNT}:role/churn-github-staging",
         RoleSessionName="session",
     )
     refused(iam.delete_role_permissions_boundary, RoleName="wide")
@@ -364,8 +403,66 @@ def test_no_role_of_a_repo_widens_itself(here: Land, deployed: str) -> None:
     iam.delete_role(RoleName="wide")
 
 
+def test_a_session_that_claims_another_project_reaches_nothing(
+    here: Land, others: Land, deployed: str
+) -> None:
+    """A repo lets whoever it likes take a role that it makes, with tags of their choice."""
+    boundary = f"arn:aws:iam::{ACCOUNT}:policy/sm-mlops-boundary-{REGION}"
+    anybody = {**TRUST, "Principal": {"AWS": "*"}, "Action": ["sts:AssumeRole", "sts:TagSession"]}
+    iam = client("iam", session(here, "churn-github-staging"))
+    iam.create_role(
+        RoleName="door",
+        Path="/sm-mlops/churn/staging/",
+        AssumeRolePolicyDocument=policy(anybody),
+        PermissionsBoundary=boundary,
+        Tags=[{"Key": "project", "Value": "churn"}],
+    )
+    iam.put_role_policy(RoleName="door", PolicyName="x", PolicyDocument=policy(EVERYTHING))
+    model = first_key(others, "churn-eu/executions/", "model.tar.gz")
+    for project in ("churn-eu", "platform", "churn"):
+        taken = here.aws.client("sts").assume_role(
+            RoleArn=f"arn:aws:iam::{ACCOUNT}:role/sm-mlops/churn/staging/door",
+            RoleSessionName="session",
+            Tags=[{"Key": "project", "Value": project}],
+        )["Credentials"]
+        s3 = boto3.client(
+            "s3",
+            region_name=REGION,
+            endpoint_url=here.server.url,
+            aws_access_key_id=taken["AccessKeyId"],
+            aws_secret_access_key=taken["SecretAccessKey"],
+            aws_session_token=taken["SessionToken"],
+        )
+        if project == "churn":
+            assert s3.list_objects_v2(Bucket=BUCKET, Prefix="churn/")["KeyCount"]
+            continue
+        words = refused(s3.get_object, Bucket=BUCKET, Key=model)
+        assert words.endswith("with an explicit deny in a permissions boundary")
+        refused(s3.put_object, Bucket=BUCKET, Key=f"{project}/x", Body=b"")
+        refused(s3.list_objects_v2, Bucket=BUCKET, Prefix=f"{project}/")
+    iam.delete_role_policy(RoleName="door", PolicyName="x")
+    iam.delete_role(RoleName="door")
+
+
+def test_a_pipeline_stops_no_job_of_another_repo(here: Land, others: Land, trained: int) -> None:
+    execution = others.aws.sagemaker.list_pipeline_executions(PipelineName="churn-eu")[
+        "PipelineExecutionSummaries"
+    ][0]["PipelineExecutionArn"]
+    steps = others.aws.sagemaker.list_pipeline_execution_steps(PipelineExecutionArn=execution)
+    job = next(
+        row["Metadata"]["TrainingJob"]["Arn"]
+        for row in steps["PipelineExecutionSteps"]
+        if "TrainingJob" in row.get("Metadata", {})
+    ).rpartition("/")[2]
+    mine = client("sagemaker", session(here, "churn-pipeline"))
+    theirs = client("sagemaker", session(here, "churn-eu-pipeline"))
+    refused(mine.stop_training_job, TrainingJobName=job)
+    refused(mine.describe_training_job, TrainingJobName=job)
+    assert theirs.describe_training_job(TrainingJobName=job)["TrainingJobName"] == job
+
+
 def test_only_the_trigger_reads_the_credential(here: Land) -> None:
-    for role in ("churn-github", "churn-pipeline"):
+    for role in ("churn-github-train", "churn-github-production", "churn-pipeline"):
         secrets = client("secretsmanager", session(here, role))
         refused(secrets.get_secret_value, SecretId="sm-mlops/github")
     # Not even the administrator of the account.

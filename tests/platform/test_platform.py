@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -17,6 +18,9 @@ from platform_case import (
     EVERYTHING,
     EXPORTS,
     GITHUB_BOUNDARY,
+    KEY,
+    LAKE,
+    TRAIN_BOUNDARY,
     document,
     full_platform,
     launch,
@@ -24,14 +28,17 @@ from platform_case import (
     template,
     trigger,
 )
+from sm_mlops import stacks
 from sm_mlops.platform import FOLDER
 from sm_mlops.sandbox.cloudformation import schemas
+from sm_mlops.sandbox.cloudformation.template import parse
 from sm_mlops.sandbox.wire import ApiError
 
 FIRST_STEP = {
     *("ArtifactBucket", "ArtifactBucketPolicy", "OidcProvider", "Connection"),
     *("GitHubSecret", "GitHubSecretPolicy", "TriggerRole", "FailedApprovals"),
-    *("FailedApprovalsPolicy", "Boundary", "GitHubBoundary", "LaunchRole"),
+    *("FailedApprovalsPolicy", "Boundary", "TrainBoundary", "GitHubBoundary"),
+    "LaunchRole",
 }
 SECOND_STEP = {
     *("Trigger", "TriggerLog", "TriggerRetries", "TriggerPermission", "ApprovedRule"),
@@ -42,7 +49,6 @@ SECRET = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:sm-mlops/github-AbCd
 FAILED = f"arn:aws:sqs:{REGION}:{ACCOUNT}:sm-mlops-failed-approvals"
 TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:alarms"
 BUCKET_ARN = f"arn:aws:s3:::{BUCKET}"
-INLINE_LIMIT = 51_200
 
 
 def sagemaker(resource: str) -> str:
@@ -71,10 +77,14 @@ def test_the_second_step_leaves_the_first_as_it_was() -> None:
 
 
 def test_a_stack_that_has_no_bucket_yet_can_be_made_from_a_template_sent_inline() -> None:
-    # As stacks.py sends it if it is too long: without its comments.
-    lines = (FOLDER / "platform.yml").read_text(encoding="utf-8").splitlines(keepends=True)
-    sent = "".join(line for line in lines if line.strip() and not line.lstrip().startswith("# "))
-    assert len(sent.encode()) <= INLINE_LIMIT
+    # The second one, too: both are the same template. A long one is sent without comments.
+    sent = stacks._body(FOLDER / "platform.yml")
+    assert len(sent.encode()) <= stacks.TEMPLATE_BYTES
+    # It says the same.
+    both = parse((FOLDER / "platform.yml").read_text(encoding="utf-8")), parse(sent)
+    assert both[0].resources == both[1].resources
+    assert both[0].parameters == both[1].parameters
+    assert both[0].outputs == both[1].outputs
 
 
 def test_code_and_templates_are_where_no_project_writes() -> None:
@@ -124,7 +134,8 @@ def test_the_bucket_is_reached_through_tls_only() -> None:
 
 
 def test_a_stage_in_another_account_reads_the_models_of_its_own_project_only() -> None:
-    tag = {"aws:principaltag/project": "churn"}
+    there = f"arn:aws:iam::{DEPLOYMENT_ACCOUNT}:role/sm-mlops/churn/staging/x"
+    tag = {"aws:principaltag/project": "churn", "aws:principalarn": there}
     model = f"{BUCKET_ARN}/churn/executions/abc/train/output/model.tar.gz"
     assert bucket_says("s3:GetObject", model, **tag) is True
     assert bucket_says("s3:GetObject", model) is None
@@ -209,7 +220,7 @@ def test_the_credential_says_how_it_is_rotated() -> None:
 
 def test_only_the_trigger_reads_the_credential() -> None:
     policy = document(full_platform().properties("GitHubSecretPolicy")["ResourcePolicy"])
-    for who in (role("admin"), role("churn-github"), role("sm-mlops-launch-eu-west-1")):
+    for who in (role("admin"), role("churn-github-train"), role("sm-mlops-launch-eu-west-1")):
         facts = {"aws:principalarn": who}
         assert decision(policy, "secretsmanager:GetSecretValue", SECRET, facts) is False
         assert decision(policy, "secretsmanager:PutSecretValue", SECRET, facts) is None
@@ -340,9 +351,9 @@ def test_the_function_may_do_what_it_does(
         ("s3:ListBucket", BUCKET_ARN, {"s3:prefix": "churn/data/"}),
         ("s3:ListBucket", BUCKET_ARN, {}),
         ("secretsmanager:PutSecretValue", SECRET, {}),
-        ("secretsmanager:GetSecretValue", SECRET.replace("github", "churn/github-user"), {}),
+        ("secretsmanager:GetSecretValue", SECRET.replace("github", "churn/github-train"), {}),
         ("iam:PassRole", role("churn-pipeline"), {}),
-        ("sts:AssumeRole", role("churn-github"), {}),
+        ("sts:AssumeRole", role("churn-github-train"), {}),
         ("lambda:UpdateFunctionCode", f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:x", {}),
     ],
     ids=lambda value: value.partition(":")[2] if isinstance(value, str) else "",
@@ -414,8 +425,8 @@ def test_service_catalog_and_cloudformation_assume_the_launch_role() -> None:
 
 TAGGED, ASKED = {"aws:ResourceTag/project": "churn"}, {"aws:RequestTag/project": "churn"}
 STACK = f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/SC-{ACCOUNT}-pp-1/1"
-USER = f"arn:aws:iam::{ACCOUNT}:user/sm-mlops/churn-github"
-KEY_SECRET = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:sm-mlops/churn/github-user-AbCdEf"
+USER = f"arn:aws:iam::{ACCOUNT}:user/sm-mlops/churn-github-train"
+KEY_SECRET = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:sm-mlops/churn/github-train-AbCdEf"
 # What CloudFormation calls for each type of project.yml: to create, read, update and delete.
 HANDLERS = {
     "AWS::SageMaker::ModelPackageGroup": (
@@ -432,7 +443,7 @@ HANDLERS = {
         *("sagemaker:AddTags", "sagemaker:DeleteTags", "sagemaker:ListTags"),
     ),
     "AWS::IAM::Role": (
-        role("churn-github"),
+        role("churn-github-train"),
         *("iam:CreateRole", "iam:GetRole", "iam:UpdateRole", "iam:DeleteRole"),
         *("iam:UpdateAssumeRolePolicy", "iam:PutRolePermissionsBoundary"),
         *("iam:PutRolePolicy", "iam:GetRolePolicy", "iam:DeleteRolePolicy", "iam:ListRolePolicies"),
@@ -466,11 +477,30 @@ HANDLERS = {
 
 def test_the_launch_role_may_do_what_every_resource_of_a_project_requires() -> None:
     assert set(HANDLERS) == {item["Type"] for item in template("project").resources.values()}
-    for limit in (BOUNDARY, GITHUB_BOUNDARY):
-        context = {**TAGGED, **ASKED, "iam:PermissionsBoundary": limit}
+    # What is made has no tags yet; what is there keeps its project.
+    for limit in (TRAIN_BOUNDARY, GITHUB_BOUNDARY):
         for resource, *actions in HANDLERS.values():
             for action in actions:
+                verb = action.partition(":")[2]
+                new = verb.startswith("Create") and verb != "CreateAccessKey"
+                context = {**ASKED, "iam:PermissionsBoundary": limit, **({} if new else TAGGED)}
                 assert launch().may(action, resource, context), (action, resource)
+
+
+@pytest.mark.parametrize("name", ["churn-github", "churn-github-production", "churn-pipeline"])
+def test_the_launch_role_tags_and_names_what_it_makes(name: str) -> None:
+    for limit in (BOUNDARY, TRAIN_BOUNDARY, GITHUB_BOUNDARY):
+        limited = {"iam:PermissionsBoundary": limit}
+        assert launch().may("iam:CreateRole", role(name), {**ASKED, **limited})
+        assert launch().may("iam:UpdateAssumeRolePolicy", role(name), limited)
+        assert launch().may("iam:DeleteRole", role(name), limited)
+    assert launch().may("iam:TagRole", role(name), ASKED)
+    for kind, operation in (
+        ("model-package-group/churn", "CreateModelPackageGroup"),
+        ("code-repository/churn", "CreateCodeRepository"),
+    ):
+        context = {**ASKED, "sagemaker:TaggingAction": operation}
+        assert launch().may("sagemaker:AddTags", sagemaker(kind), context)
 
 
 def test_the_launch_role_makes_and_deletes_service_catalog_s_stacks_only() -> None:
@@ -496,9 +526,13 @@ ADMIN = {"iam:PolicyARN": "arn:aws:iam::aws:policy/AdministratorAccess"}
     ("action", "resource", "context"),
     [
         # A role or user without a boundary, with another one, or without a project.
-        ("iam:CreateRole", role("churn-github"), ASKED),
-        ("iam:CreateRole", role("churn-github"), OTHER_BOUNDARY),
-        ("iam:CreateRole", role("churn-github"), {"iam:PermissionsBoundary": GITHUB_BOUNDARY}),
+        ("iam:CreateRole", role("churn-github-train"), ASKED),
+        ("iam:CreateRole", role("churn-github-train"), OTHER_BOUNDARY),
+        (
+            "iam:CreateRole",
+            role("churn-github-train"),
+            {"iam:PermissionsBoundary": GITHUB_BOUNDARY},
+        ),
         ("iam:CreateUser", USER, ASKED),
         ("iam:CreateUser", f"arn:aws:iam::{ACCOUNT}:user/somebody", WITH),
         ("iam:CreateRole", role("somebody"), WITH),
@@ -506,10 +540,10 @@ ADMIN = {"iam:PolicyARN": "arn:aws:iam::aws:policy/AdministratorAccess"}
         ("iam:PutRolePolicy", role("other-pipeline"), TAGGED),
         ("iam:PutRolePolicy", role("other-pipeline"), OTHER_BOUNDARY),
         ("iam:PutUserPolicy", USER, TAGGED),
-        ("iam:PutRolePermissionsBoundary", role("churn-github"), OTHER_BOUNDARY),
-        ("iam:DeleteRolePermissionsBoundary", role("churn-github"), WITH),
+        ("iam:PutRolePermissionsBoundary", role("churn-github-train"), OTHER_BOUNDARY),
+        ("iam:DeleteRolePermissionsBoundary", role("churn-github-train"), WITH),
         ("iam:DeleteUserPermissionsBoundary", USER, WITH),
-        ("iam:AttachRolePolicy", role("churn-github"), {**WITH, **ADMIN}),
+        ("iam:AttachRolePolicy", role("churn-github-train"), {**WITH, **ADMIN}),
         ("iam:AttachUserPolicy", USER, {**WITH, **ADMIN}),
         ("iam:AddUserToGroup", f"arn:aws:iam::{ACCOUNT}:group/admins", {}),
         ("iam:CreateLoginProfile", USER, {}),
@@ -519,11 +553,25 @@ ADMIN = {"iam:PolicyARN": "arn:aws:iam::aws:policy/AdministratorAccess"}
         ("iam:CreatePolicyVersion", BOUNDARY, {}),
         ("iam:SetDefaultPolicyVersion", GITHUB_BOUNDARY, {}),
         ("iam:DeletePolicy", BOUNDARY, {}),
-        # Roles of others that have such a name, and being a role.
-        ("iam:DeleteRole", role("other-pipeline"), {}),
-        ("iam:UpdateAssumeRolePolicy", role("other-pipeline"), {}),
+        # Roles of others that have such a name, and even a project's tag; and being a role.
+        *(
+            (f"iam:{action}", role(name), facts)
+            for action in ("DeleteRole", "UpdateAssumeRolePolicy", "UpdateRole", "PutRolePolicy")
+            for name in ("other-pipeline", "other-github-production")
+            for facts in ({}, TAGGED, OTHER_BOUNDARY)
+        ),
+        # A role or user of one project made another's, or nobody's.
+        ("iam:TagRole", role("churn-pipeline"), {**TAGGED, "aws:RequestTag/project": "fraud"}),
+        ("iam:TagRole", role("churn-pipeline"), {"aws:RequestTag/x": "y"}),
+        ("iam:TagUser", USER, {**TAGGED, "aws:RequestTag/project": "fraud"}),
+        ("iam:UntagRole", role("churn-pipeline"), {**TAGGED, "aws:TagKeys": ["project"]}),
+        ("iam:UntagUser", USER, {**TAGGED, "aws:TagKeys": ["x", "project"]}),
+        ("iam:TagUser", f"arn:aws:iam::{ACCOUNT}:user/somebody", ASKED),
+        # Registries of others made a project's.
+        ("sagemaker:AddTags", sagemaker("model-package-group/others"), ASKED),
+        ("sagemaker:AddTags", sagemaker("code-repository/others"), ASKED),
         ("iam:PassRole", role("churn-pipeline"), WITH),
-        ("sts:AssumeRole", role("churn-github"), WITH),
+        ("sts:AssumeRole", role("churn-github-train"), WITH),
         # What is in the registry, and the credential.
         ("sagemaker:UpdateModelPackage", sagemaker("model-package/churn/1"), TAGGED),
         ("sagemaker:DeleteModelPackageGroup", sagemaker("model-package-group/others"), {}),
@@ -542,27 +590,32 @@ def test_the_launch_role_has_no_way_to_widen_anything(
 # The template as such
 
 
-@pytest.mark.parametrize("logical", ["Boundary", "GitHubBoundary", "LaunchRole", "TriggerRole"])
+@pytest.mark.parametrize(
+    "logical", ["Boundary", "TrainBoundary", "GitHubBoundary", "LaunchRole", "TriggerRole"]
+)
 def test_policies_name_actions_that_exist_with_resources_they_go_with(logical: str) -> None:
     for policy in full_platform().policies(logical):
         assert not list(misfits(policy))
 
 
-@pytest.mark.parametrize("logical", ["Boundary", "GitHubBoundary", "LaunchRole", "TriggerRole"])
+@pytest.mark.parametrize(
+    "logical", ["Boundary", "TrainBoundary", "GitHubBoundary", "LaunchRole", "TriggerRole"]
+)
 def test_policies_name_each_action_to_its_end(logical: str) -> None:
     for policy in full_platform().policies(logical):
         for statement in policy["Statement"]:
             assert set(statement) <= {"Sid", "Effect", "Action", "Resource", "Condition"}
-            assert not [item for item in listed(statement["Action"]) if "*" in item]
+            if statement["Effect"] == "Allow":
+                assert not [item for item in listed(statement["Action"]) if "*" in item]
 
 
 def test_only_calls_without_a_narrower_resource_are_allowed_on_all() -> None:
     open_wide = {
         action
-        for logical in ("Boundary", "GitHubBoundary", "LaunchRole", "TriggerRole")
+        for logical in ("Boundary", "TrainBoundary", "GitHubBoundary", "LaunchRole", "TriggerRole")
         for policy in full_platform().policies(logical)
         for statement in policy["Statement"]
-        if "*" in listed(statement["Resource"])
+        if "*" in listed(statement["Resource"]) and statement["Effect"] == "Allow"
         for action in listed(statement["Action"])
     }
     assert open_wide == {
@@ -578,12 +631,28 @@ def test_only_calls_without_a_narrower_resource_are_allowed_on_all() -> None:
     }
 
 
-@pytest.mark.parametrize("logical", ["Boundary", "GitHubBoundary"])
-def test_a_boundary_fits_into_a_managed_policy_with_room_for_keys_and_data(logical: str) -> None:
-    [policy] = full_platform().policies(logical)
-    # Regions and partitions have longer names than eu-west-1 and aws.
-    arns = sum(len(listed(statement["Resource"])) for statement in policy["Statement"])
-    assert length(policy) + 10 * arns <= 6144
+LONGEST = "us-gov-west-1"
+
+
+@pytest.mark.parametrize("logical", ["Boundary", "TrainBoundary", "GitHubBoundary"])
+def test_a_boundary_of_the_longest_names_fits_into_a_managed_policy(logical: str) -> None:
+    key = KEY.replace("arn:aws:", "arn:aws-us-gov:").replace(REGION, LONGEST)
+    # One that an account's keys and data share: a second of each still fits.
+    many = {"KeyArns": f"{key},{key}", "DataLocations": f"{LAKE},{LAKE}"}
+    made = platform(many, region=LONGEST, BucketName="b" * 63)
+    [policy] = made.policies(logical)
+    text = json.dumps(policy)
+    # What the platform makes itself has the names of the tests' region.
+    for short, long in (("arn:aws:", "arn:aws-us-gov:"), (BUCKET, "b" * 63), (REGION, LONGEST)):
+        text = text.replace(short, long)
+    assert length(json.loads(text)) <= 6_144
+
+
+def test_the_launch_role_of_the_longest_names_fits_into_a_role() -> None:
+    made = platform(region=LONGEST, BucketName="b" * 63)
+    for logical in ("LaunchRole", "TriggerRole"):
+        assert length(*made.policies(logical)) <= 10_240
+        assert length(document(made.properties(logical)["AssumeRolePolicyDocument"])) <= 2_048
 
 
 def test_a_boundary_grants_nothing_to_a_role_without_a_project() -> None:

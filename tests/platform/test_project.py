@@ -9,7 +9,6 @@ import pytest
 from iam_case import Identity, decision, length, listed, misfits
 from infra_case import ACCOUNT, REGION
 from platform_case import (
-    BOUNDARY,
     BUCKET,
     CONNECTION,
     DEPLOYMENT_ACCOUNT,
@@ -17,6 +16,8 @@ from platform_case import (
     KEY,
     LAKE,
     PROVIDER,
+    REPOSITORY_ID,
+    TRAIN_BOUNDARY,
     boundary,
     document,
     full_project,
@@ -27,10 +28,16 @@ from sm_mlops.platform import FOLDER
 from sm_mlops.sandbox.cloudformation import schemas
 from sm_mlops.sandbox.wire import ApiError
 
-ALWAYS = {"ModelPackageGroup", "CodeRepository", "PipelineRole", "GitHubRole"}
-KEYED = {"GitHubUser", "GitHubUserKey", "GitHubUserSecret", "GitHubUserSecretPolicy"}
+WORKFLOW_ROLES = ("TrainRole", "StagingRole", "ProductionRole")
+ROLES = ("PipelineRole", *WORKFLOW_ROLES)
+ALWAYS = {"ModelPackageGroup", "CodeRepository", *ROLES}
+WHO = ("Train", "Staging", "Production")
+KEYED = {
+    f"{who}{kind}" for who in WHO for kind in ("User", "UserKey", "UserSecret", "UserSecretPolicy")
+}
 SUBJECT = "repo:my-org@1234/churn-model@5678"
-INLINE_LIMIT = 51_200
+# Of a template that Service Catalog or SageMaker reads from S3.
+LIMIT = 460_800
 ISSUER = "token.actions.githubusercontent.com"
 
 
@@ -41,21 +48,20 @@ def role(name: str) -> str:
 # What there is
 
 
-def test_a_project_has_two_roles_a_registry_and_a_repository() -> None:
+def test_a_project_has_four_roles_a_registry_and_a_repository() -> None:
     assert project().resources == ALWAYS
 
 
 def test_a_thousand_projects_stay_within_the_quotas_of_an_account() -> None:
     kinds = sorted(item["Type"] for item in template("project").resources.values())
     assert kinds == [
-        "AWS::IAM::AccessKey",
-        "AWS::IAM::Role",
-        "AWS::IAM::Role",
-        "AWS::IAM::User",
+        *["AWS::IAM::AccessKey"] * 3,
+        *["AWS::IAM::Role"] * 4,
+        *["AWS::IAM::User"] * 3,
         "AWS::SageMaker::CodeRepository",
         "AWS::SageMaker::ModelPackageGroup",
-        "AWS::SecretsManager::ResourcePolicy",
-        "AWS::SecretsManager::Secret",
+        *["AWS::SecretsManager::ResourcePolicy"] * 3,
+        *["AWS::SecretsManager::Secret"] * 3,
     ]
 
 
@@ -80,8 +86,8 @@ def test_an_existing_registry_is_left_alone() -> None:
 
 
 def test_a_higher_number_is_another_key() -> None:
-    made = project(SignIn="iam-user", KeySerial=2).properties("GitHubUserKey")
-    assert made["Serial"] == 2
+    made = project(SignIn="iam-user", KeySerial=2)
+    assert [made.properties(f"{who}UserKey")["Serial"] for who in WHO] == [2, 2, 2]
     assert "Serial" in schemas.create_only("AWS::IAM::AccessKey")
 
 
@@ -90,10 +96,10 @@ def test_a_project_tells_what_bootstrap_needs() -> None:
         "ModelPackageGroupName": "churn",
         "CodeRepositoryName": "churn",
         "PipelineRoleArn": role("PipelineRole"),
-        "GitHubRoleArn": role("GitHubRole"),
-        "GitHubUserSecretArn": "GitHubUserSecret",
+        **{f"{who}RoleArn": role(f"{who}Role") for who in WHO},
+        **{f"{who}UserSecretArn": f"{who}UserSecret" for who in WHO},
     }
-    assert "GitHubUserSecretArn" not in project().outputs()
+    assert not [name for name in project().outputs() if "Secret" in name]
 
 
 # The platform's, unless told otherwise
@@ -118,7 +124,7 @@ def test_what_is_left_empty_is_the_platform_s() -> None:
 
 
 def test_another_bucket_is_used_where_one_is_named() -> None:
-    text = str(project(ArtifactBucket="mine").policies("GitHubRole"))
+    text = str([project(ArtifactBucket="mine").policies(one) for one in ROLES])
     assert "arn:aws:s3:::mine/churn/*" in text
     assert BUCKET not in text
 
@@ -148,77 +154,128 @@ def test_without_other_accounts_the_registry_has_no_policy() -> None:
 # Who takes the roles
 
 
-def trusts(subject: str, audience: str = "sts.amazonaws.com", **parameters: Any) -> bool:
-    """Return whether GitHub's token with this subject may assume the role."""
-    trust = document(
-        project("churn", parameters).properties("GitHubRole")["AssumeRolePolicyDocument"]
-    )
+Claims = dict[str, str]
+SUBJECTS = ["repo:my-org/churn-model", SUBJECT]
+PLACES = {"Train": "ref:refs/heads/main"} | {
+    who: f"environment:{who.lower()}" for who in ("Staging", "Production")
+}
+
+
+def token(who: str, subject: str = SUBJECT, **other: str) -> Claims:
+    """Return the claims of the job that a role is for, and others."""
+    claims = {
+        "aud": "sts.amazonaws.com",
+        "sub": f"{subject}:{PLACES[who]}",
+        "ref": "refs/heads/main",
+        "repository_id": REPOSITORY_ID,
+        "job_workflow_ref": (
+            "my-org/churn-model/.github/workflows/"
+            f"{'build' if who == 'Train' else 'deploy'}.yml@refs/heads/main"
+        ),
+    }
+    if who != "Train":
+        claims["environment"] = who.lower()
+    return {name: value for name, value in {**claims, **other}.items() if value}
+
+
+def trusts(who: str, claims: Claims, subject: str = SUBJECT) -> bool:
+    """Return whether GitHub's token with these claims may assume the role."""
+    made = project("churn", GitHubSubject=subject).properties(f"{who}Role")
+    trust = document(made["AssumeRolePolicyDocument"])
+    assert length(trust) <= 2048
     [statement] = trust["Statement"]
     assert statement["Principal"] == {"Federated": PROVIDER}
     assert statement["Action"] == "sts:AssumeRoleWithWebIdentity"
-    facts = {f"{ISSUER}:aud": audience, f"{ISSUER}:sub": subject}
+    # A missing claim satisfies neither of these, as it would a ForAllValues or a Null.
+    assert set(statement["Condition"]) == {"StringEquals"}
+    facts = {f"{ISSUER}:{name}": value for name, value in claims.items()}
     asked = {"Statement": [{**statement, "Resource": "*"}]}
     del asked["Statement"][0]["Principal"]
     return decision(asked, "sts:AssumeRoleWithWebIdentity", "role", facts) is True
 
 
-SUBJECTS = ["repo:my-org/churn-model", SUBJECT]
-PLACES = ["ref:refs/heads/main", "environment:staging", "environment:production"]
-
-
-@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("subject", SUBJECTS)
-def test_workflows_on_main_and_in_the_environments_assume_the_role(
-    subject: str, place: str
-) -> None:
-    assert trusts(f"{subject}:{place}")
-    assert trusts(f"{subject}:{place}", GitHubSubject=subject)
+@pytest.mark.parametrize("who", WHO)
+def test_the_job_that_a_role_is_for_takes_it(who: str, subject: str) -> None:
+    assert trusts(who, token(who, subject), subject)
+    if "@" not in subject:
+        # Without a subject it is the repository's name.
+        assert trusts(who, token(who, subject), "")
+
+
+@pytest.mark.parametrize("other", WHO)
+@pytest.mark.parametrize("who", WHO)
+def test_the_jobs_of_the_other_roles_do_not(who: str, other: str) -> None:
+    assert trusts(who, token(other)) is (who == other)
+
+
+WORKFLOWS = "my-org/churn-model/.github/workflows"
 
 
 @pytest.mark.parametrize(
-    "subject",
+    "claims",
     [
-        "{0}:pull_request",
-        "{0}:ref:refs/heads/Main",
-        "{0}:ref:refs/heads/main2",
-        "{0}:ref:refs/heads/feature/main",
-        "{0}:ref:refs/tags/main",
-        "{0}:environment:Production",
-        "{0}:environment:dev",
-        "{0}",
-        "x{0}:ref:refs/heads/main",
+        # Another branch, a tag, a pull request; main's file on another branch, and without one.
+        {"ref": "refs/heads/side"},
+        {"ref": "refs/tags/main"},
+        {"ref": "refs/pull/1/merge"},
+        {"ref": "refs/heads/Main"},
+        {"ref": ""},
+        # Another workflow, or the same one as another branch has it.
+        {"job_workflow_ref": f"{WORKFLOWS}/ci.yml@refs/heads/main"},
+        {"job_workflow_ref": f"{WORKFLOWS}/deploy.yml@refs/heads/side"},
+        {"job_workflow_ref": f"{WORKFLOWS}/build.yml@refs/heads/side"},
+        {"job_workflow_ref": "my-org/other/.github/workflows/deploy.yml@refs/heads/main"},
+        {"job_workflow_ref": ""},
+        # Another repository, whatever it calls itself.
+        {"repository_id": "9"},
+        {"repository_id": ""},
+        {"aud": "https://github.com/my-org"},
+        *(
+            {"sub": f"{subject}:{place}"}
+            for place in (*PLACES.values(), "pull_request", "environment:dev")
+            for subject in (
+                "repo:my-org/other",
+                "repo:my-org/churn-model-eu",
+                "repo:my-org-2/churn-model",
+                "repo:my-org@1/other@2",
+                "repo:my-org@999/churn-model@888",
+                "repo:evil@1/my-org@2/churn-model@3",
+                "repo:my-org/churn-model",
+                "x" + SUBJECT,
+            )
+        ),
+        {"sub": f"{SUBJECT}:pull_request"},
+        {"sub": SUBJECT},
     ],
+    ids=lambda claims: " ".join(f"{name} {value}" for name, value in claims.items()),
 )
-@pytest.mark.parametrize("repository", SUBJECTS)
-def test_nothing_else_of_the_repository_does(repository: str, subject: str) -> None:
-    assert not trusts(subject.format(repository))
-    assert not trusts(subject.format(repository), GitHubSubject=repository)
+@pytest.mark.parametrize("who", WHO)
+def test_no_other_token_does(who: str, claims: Claims) -> None:
+    assert not trusts(who, token(who, **claims))
 
 
-@pytest.mark.parametrize(
-    "subject",
-    [
-        "repo:my-org/other:ref:refs/heads/main",
-        "repo:my-org/churn-model-eu:ref:refs/heads/main",
-        "repo:my-org@1/other@2:ref:refs/heads/main",
-        "repo:my-org-2/churn-model:ref:refs/heads/main",
-        "repo:my-org-2@1/churn-model@2:ref:refs/heads/main",
-        "repo:evil@1/my-org@2/churn-model@3:ref:refs/heads/main",
-        "repo:my-org@1/churn-model-eu@2:ref:refs/heads/main",
-    ],
-)
-def test_no_other_repository_assumes_the_role(subject: str) -> None:
-    assert not trusts(subject)
-    assert not trusts(subject, GitHubSubject=SUBJECT)
+@pytest.mark.parametrize("who", ["Staging", "Production"])
+@pytest.mark.parametrize("environment", ["", "dev", "Production"])
+def test_a_stage_takes_a_job_in_its_environment(who: str, environment: str) -> None:
+    assert not trusts(who, token(who, environment=environment))
 
 
-def test_taking_over_the_repositorys_name_does_not_give_the_role() -> None:
-    for stranger in ("repo:my-org@999/churn-model@888", "repo:my-org/churn-model"):
-        assert not trusts(f"{stranger}:ref:refs/heads/main", GitHubSubject=SUBJECT)
+def test_subject_and_names_have_to_agree() -> None:
+    """An organization may choose the subjects of its tokens: they alone prove nothing."""
+    other = "repo:my-org/other"
+    for who in WHO:
+        assert not trusts(who, token(who, other), SUBJECT)
+        assert not trusts(who, token(who, SUBJECT), other)
+        # A subject like ours in the token of another repository.
+        elsewhere = token(who, repository_id="9", job_workflow_ref="my-org/other/x@refs/heads/main")
+        assert not trusts(who, elsewhere)
 
 
-def test_a_token_for_someone_else_is_not_accepted() -> None:
-    assert not trusts(f"{SUBJECT}:ref:refs/heads/main", audience="https://github.com/my-org")
+def test_oidc_needs_the_number_of_the_repository() -> None:
+    with pytest.raises(ApiError, match="GitHubRepositoryId"):
+        project(GitHubRepositoryId="")
+    assert project(GitHubRepositoryId="", SignIn="iam-user").resources >= KEYED
 
 
 def test_github_enterprise_server_signs_in_with_a_key() -> None:
@@ -228,7 +285,7 @@ def test_github_enterprise_server_signs_in_with_a_key() -> None:
 
 
 def test_sessions_last_an_hour() -> None:
-    for logical in ("PipelineRole", "GitHubRole"):
+    for logical in ROLES:
         assert project().properties(logical)["MaxSessionDuration"] == 3600
 
 
@@ -242,9 +299,9 @@ def test_only_sagemaker_acting_for_this_account_assumes_the_pipelines_role() -> 
 def test_every_role_has_its_boundary_and_the_tag_that_the_boundary_relies_on() -> None:
     made = project(SignIn="iam-user")
     limits = {
-        "PipelineRole": BOUNDARY,
-        "GitHubRole": GITHUB_BOUNDARY,
-        "GitHubUser": GITHUB_BOUNDARY,
+        "PipelineRole": TRAIN_BOUNDARY,
+        **{f"Train{kind}": TRAIN_BOUNDARY for kind in ("Role", "User")},
+        **{f"{who}{kind}": GITHUB_BOUNDARY for who in WHO[1:] for kind in ("Role", "User")},
     }
     for logical, limit in limits.items():
         properties = made.properties(logical)
@@ -255,8 +312,9 @@ def test_every_role_has_its_boundary_and_the_tag_that_the_boundary_relies_on() -
 def test_the_roles_are_where_repos_look_for_them() -> None:
     made = project()
     assert made.properties("PipelineRole")["RoleName"] == "churn-pipeline"
-    assert made.properties("GitHubRole")["RoleName"] == "churn-github"
-    assert not any("Path" in made.properties(one) for one in ("PipelineRole", "GitHubRole"))
+    for who in WHO:
+        assert made.properties(f"{who}Role")["RoleName"] == f"churn-github-{who.lower()}"
+    assert not any("Path" in made.properties(one) for one in ROLES)
 
 
 # Where OpenID Connect is not possible
@@ -266,38 +324,50 @@ def test_there_is_a_key_only_where_one_is_asked_for() -> None:
     assert project(SignIn="iam-user").resources == ALWAYS | KEYED
 
 
-def test_a_key_opens_the_role_and_nothing_else() -> None:
-    made = project(SignIn="iam-user")
-    trust = document(made.properties("GitHubRole")["AssumeRolePolicyDocument"])
+@pytest.mark.parametrize("who", WHO)
+def test_a_key_opens_its_role_and_nothing_else(who: str) -> None:
+    made, name = project(SignIn="iam-user"), f"churn-github-{who.lower()}"
+    trust = document(made.properties(f"{who}Role")["AssumeRolePolicyDocument"])
     [statement] = trust["Statement"]
-    assert statement["Principal"] == {"AWS": f"arn:aws:iam::{ACCOUNT}:user/sm-mlops/churn-github"}
+    assert statement["Principal"] == {"AWS": f"arn:aws:iam::{ACCOUNT}:user/sm-mlops/{name}"}
+    # No session with tags of its own.
+    assert statement["Action"] == "sts:AssumeRole"
     user = Identity(
-        f"arn:aws:iam::{ACCOUNT}:user/sm-mlops/churn-github",
-        made.policies("GitHubUser"),
-        boundary("GitHubBoundary"),
+        f"arn:aws:iam::{ACCOUNT}:user/sm-mlops/{name}",
+        made.policies(f"{who}User"),
+        boundary("TrainBoundary" if who == "Train" else "GitHubBoundary"),
         {"project": "churn"},
     )
-    assert user.may("sts:AssumeRole", role("churn-github"))
-    assert not user.may("sts:AssumeRole", role("churn-eu-github"))
+    others = {f"churn-github-{other.lower()}" for other in WHO} | {f"churn-eu-{name[6:]}"}
+    for other in others:
+        assert user.may("sts:AssumeRole", role(other)) is (other == name)
     assert not user.may("s3:GetObject", f"arn:aws:s3:::{BUCKET}/churn/data/x.csv")
     [only] = [item for policy in user.policies for item in policy["Statement"]]
     assert listed(only["Action"]) == ["sts:AssumeRole"]
 
 
-def test_the_key_is_kept_in_secrets_manager_and_shown_nowhere() -> None:
+@pytest.mark.parametrize("who", WHO)
+def test_the_key_is_kept_in_secrets_manager_and_told_nowhere(who: str) -> None:
     made = project(SignIn="iam-user")
-    assert "made-by-iam" in made.properties("GitHubUserSecret")["SecretString"]
-    assert "mlops secret rotate" in made.properties("GitHubUserSecret")["Description"]
+    secret = made.properties(f"{who}UserSecret")
+    assert secret["Name"] == f"sm-mlops/churn/github-{who.lower()}"
+    assert "made-by-iam" in secret["SecretString"]
+    assert "mlops secret rotate" in secret["Description"]
     assert not [text for text in made.outputs().values() if "made-by-iam" in text]
 
 
 @pytest.mark.parametrize(
-    "who", ["churn-github", "churn-pipeline", "sm-mlops/churn/anything", "churn-eu-github"]
+    "name",
+    [
+        *("churn-github-train", "churn-github-staging", "churn-github-production"),
+        *("churn-pipeline", "sm-mlops/churn/staging/anything", "churn-eu-github-train"),
+    ],
 )
-def test_no_role_of_a_repo_reads_the_key(who: str) -> None:
-    made = project(SignIn="iam-user").properties("GitHubUserSecretPolicy")
+@pytest.mark.parametrize("who", WHO)
+def test_no_role_of_a_repo_reads_a_key(who: str, name: str) -> None:
+    made = project(SignIn="iam-user").properties(f"{who}UserSecretPolicy")
     policy = document(made["ResourcePolicy"])
-    facts = {"aws:principalarn": role(who)}
+    facts = {"aws:principalarn": role(name)}
     assert decision(policy, "secretsmanager:GetSecretValue", "secret", facts) is False
     admin = {"aws:principalarn": role("admin")}
     assert decision(policy, "secretsmanager:GetSecretValue", "secret", admin) is None
@@ -306,13 +376,13 @@ def test_no_role_of_a_repo_reads_the_key(who: str) -> None:
 # The template as such
 
 
-@pytest.mark.parametrize("logical", ["PipelineRole", "GitHubRole"])
+@pytest.mark.parametrize("logical", ROLES)
 def test_policies_name_actions_that_exist_with_resources_they_go_with(logical: str) -> None:
     for policy in full_project("churn").policies(logical):
         assert not list(misfits(policy))
 
 
-@pytest.mark.parametrize("logical", ["PipelineRole", "GitHubRole"])
+@pytest.mark.parametrize("logical", ROLES)
 def test_policies_name_each_action_to_its_end(logical: str) -> None:
     for policy in full_project("churn").policies(logical):
         for statement in policy["Statement"]:
@@ -320,13 +390,24 @@ def test_policies_name_each_action_to_its_end(logical: str) -> None:
             assert not [item for item in listed(statement["Action"]) if "*" in item]
 
 
+@pytest.mark.parametrize("logical", WORKFLOW_ROLES)
+def test_a_workflow_updates_no_version(logical: str) -> None:
+    [*denied] = [
+        statement
+        for policy in full_project("churn").policies(logical)
+        for statement in policy["Statement"]
+        if "sagemaker:UpdateModelPackage" in listed(statement["Action"])
+    ]
+    assert [statement["Effect"] for statement in denied] == ["Deny"]
+
+
 def test_only_calls_without_a_narrower_resource_are_allowed_on_all() -> None:
     open_wide = {
         action
-        for logical in ("PipelineRole", "GitHubRole")
+        for logical in ROLES
         for policy in full_project("churn").policies(logical)
         for statement in policy["Statement"]
-        if "*" in listed(statement["Resource"])
+        if "*" in listed(statement["Resource"]) and statement["Effect"] == "Allow"
         for action in listed(statement["Action"])
     }
     assert open_wide == {
@@ -339,15 +420,19 @@ def test_only_calls_without_a_narrower_resource_are_allowed_on_all() -> None:
     }
 
 
-@pytest.mark.parametrize("logical", ["PipelineRole", "GitHubRole"])
+@pytest.mark.parametrize("logical", ROLES)
 def test_the_policies_of_the_longest_names_fit_into_a_role(logical: str) -> None:
     given = {"DataLocations": LAKE, "KmsKeyArn": KEY, "DeploymentAccounts": DEPLOYMENT_ACCOUNT}
-    made = project("p" * 32, given, Vpc="yes", region="ap-southeast-1")
+    names = {"GitHubOwner": "o" * 39, "GitHubRepository": "r" * 100, "ArtifactBucket": "b" * 63}
+    subject = {"GitHubSubject": f"repo:{'o' * 39}@{'1' * 20}/{'r' * 100}@{'1' * 20}"}
+    made = project("p" * 32, {**given, **names, **subject}, Vpc="yes", region="us-gov-west-1")
+    assert all("arn:aws-us-gov:" in str(policy) for policy in made.policies(logical))
     assert length(*made.policies(logical)) <= 10_240
+    assert length(document(made.properties(logical)["AssumeRolePolicyDocument"])) <= 2_048
 
 
-def test_the_template_can_be_sent_inline() -> None:
-    assert (FOLDER / "project.yml").stat().st_size <= INLINE_LIMIT
+def test_the_template_can_be_read_from_s3() -> None:
+    assert (FOLDER / "project.yml").stat().st_size <= LIMIT
 
 
 def test_resources_are_what_aws_accepts() -> None:
@@ -377,6 +462,8 @@ def test_sagemaker_alone_fills_in_the_project_and_only_github_must_be_told() -> 
         ({"GitHubOwner": "*"}, "GitHubOwner"),
         ({"GitHubRepository": "*"}, "GitHubRepository"),
         ({"GitHubRepository": "churn:pull_request"}, "GitHubRepository"),
+        ({"GitHubRepositoryId": "*"}, "GitHubRepositoryId"),
+        ({"GitHubRepositoryId": "my-org/churn"}, "GitHubRepositoryId"),
         ({"GitHubSubject": "repo:my-org/*"}, "GitHubSubject"),
         ({"GitHubSubject": "repo:my-org/churn:ref:refs/heads/x"}, "GitHubSubject"),
         ({"SignIn": "none"}, "SignIn"),

@@ -212,6 +212,26 @@ def test_a_new_version_leaves_the_old_one_and_is_the_template_of_its_time(shop: 
         shop.project("second")
 
 
+def test_a_template_is_as_long_as_one_in_s3_may_be_and_read_with_the_launch_role(
+    shop: Shop,
+) -> None:
+    long = {**TEMPLATE, "Metadata": {"Comment": "x" * 60_000}}
+    made = shop.catalog.create_provisioning_artifact(
+        ProductId=shop.product, Parameters=shop.version("3.0", long)
+    )["ProvisioningArtifactDetail"]
+    shop.artifact = made["Id"]
+    found = shop.project("long")
+    assert shop.output(found) == found["ProjectId"]
+    rest = {"Effect": "Allow", "Action": ["cloudformation:*", "sagemaker:*"], "Resource": "*"}
+    marked = {"StringEquals": {"s3:ExistingObjectTag/servicecatalog:provisioning": "true"}}
+    reads = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*", "Condition": marked}
+    for statements, status in (([rest], "CreateFailed"), ([rest, reads], "CreateCompleted")):
+        document = json.dumps({"Version": "2012-10-17", "Statement": statements})
+        shop.iam.put_role_policy(RoleName="launch", PolicyName="p", PolicyDocument=document)
+        found = shop.project(f"read-{status.lower()}")
+        assert found["ProjectStatus"] == status, found
+
+
 def test_what_is_in_use_cannot_be_deleted(shop: Shop) -> None:
     pair = {"PortfolioId": shop.portfolio, "ProductId": shop.product}
     for call, given in (

@@ -389,6 +389,44 @@ def test_tags_at_creation_need_a_permission_that_may_cover_only_creation(aws: Ac
     assert "sagemaker:AddTags" in error(tagger.sagemaker.add_tags, ResourceArn=arn, Tags=tags)[2]
 
 
+def test_a_stack_is_tagged_by_who_may_tag_it_with_that_operation(aws: Account) -> None:
+    stack = f"arn:aws:cloudformation:{PLACE}:stack/tagged-stack/*"
+    tags = [{"Key": "project", "Value": "churn"}]
+    request = {
+        "StackName": "tagged-stack",
+        "ChangeSetName": "first",
+        "ChangeSetType": "CREATE",
+        "TemplateBody": '{"Resources": {"A": {"Type": "AWS::S3::Bucket"}}}',
+    }
+    creates = allow("cloudformation:CreateChangeSet", stack)
+    plain = aws.may("changes", creates).client("cloudformation")
+    words = error(plain.create_change_set, **request, Tags=tags)[2]
+    assert "cloudformation:TagResource" in words and "stack/tagged-stack/" in words
+    for operation, refused in (("CreateStack", True), ("CreateChangeSet", False)):
+        by = {"StringEquals": {"cloudformation:CreateAction": operation}}
+        tagging = allow("cloudformation:TagResource", stack, Condition=by)
+        tagger = aws.may(f"tags-by-{operation}", creates, tagging).client("cloudformation")
+        if refused:
+            assert "TagResource" in error(tagger.create_change_set, **request, Tags=tags)[2]
+        else:
+            assert tagger.create_change_set(**request, Tags=tags)["Id"]
+
+
+def test_a_model_of_a_version_elsewhere_takes_a_permission_on_the_version(aws: Account) -> None:
+    version = f"arn:aws:sagemaker:{REGION}:210987654321:model-package/churn/3"
+    role = f"{HERE}:role/poor"
+    request = {
+        "ModelName": "abroad",
+        "ExecutionRoleArn": role,
+        "PrimaryContainer": {"ModelPackageName": version},
+    }
+    own = allow("sagemaker:CreateModel", f"arn:aws:sagemaker:{PLACE}:model/*")
+    maker = aws.may("modelmaker", own, allow("iam:PassRole", role))
+    words = error(maker.sagemaker.create_model, **request)[2]
+    assert f"sagemaker:CreateModel on resource: {version}" in words
+    assert "no identity-based policy" in words
+
+
 def test_tags_of_resources_and_requests_decide(aws: Account) -> None:
     owner = aws.may(
         "owner",
@@ -603,7 +641,41 @@ def test_a_job_signs_in_as_the_role_that_trusts_its_repository(
             sign_in(repository, role_arn=github, **more)
 
 
-def test_a_token_that_github_did_not_create_or_that_expired_is_refused(
+def test_a_token_says_which_workflow_of_which_repository_asks(server: Server) -> None:
+    record = server.github.routes.add("acme", "claims")
+    token = server.iam.tokens.mint(record, "repo:x", "staging", workflow="deploy.yml", actor="ada")
+    claims = server.iam.tokens.verify(token)
+    assert claims["job_workflow_ref"] == (
+        "acme/claims/.github/workflows/deploy.yml@refs/heads/main"
+    )
+    assert (claims["workflow"], claims["environment"]) == ("deploy", "staging")
+    assert (claims["repository_id"], claims["actor"]) == (str(record["id"]), "ada")
+    assert "environment" not in server.iam.tokens.verify(server.iam.tokens.mint(record, "repo:x"))
+
+
+def test_a_trust_policy_may_ask_for_the_claims_of_a_token(
+    server: Server, aws: Account, github: str
+) -> None:
+    trust = json.loads(
+        json.dumps(aws.iam.get_role(RoleName="workflows")["Role"]["AssumeRolePolicyDocument"])
+    )
+    claims = trust["Statement"][0]["Condition"]["StringEquals"]
+    claims[f"{ISSUER}:job_workflow_ref"] = "acme/churn/.github/workflows/deploy.yml@refs/heads/main"
+    claims[f"{ISSUER}:environment"] = "staging"
+    made = aws.iam.create_role(RoleName="narrow", AssumeRolePolicyDocument=json.dumps(trust))
+    sign_in = server.integrations.workflows.environment
+    role = {"role_arn": made["Role"]["Arn"]}
+    assert sign_in("acme/churn", environment="staging", workflow="deploy.yml", **role)
+    for more in (
+        {"environment": "staging"},
+        {"workflow": "deploy.yml"},
+        {"environment": "staging", "workflow": "ci.yml"},
+    ):
+        with pytest.raises(Exception, match="Not authorized to perform sts:AssumeRoleWithWebI"):
+            sign_in("acme/churn", **role, **more)
+
+
+def test_a_token_that_github_has_not_made_or_that_has_ended_is_refused(
     server: Server, aws: Account, github: str
 ) -> None:
     sts = aws.client("sts")
@@ -667,6 +739,76 @@ def test_the_environment_of_a_job_is_asked_for_from_another_process(
         workflow_environment(server.root, "acme/churn", ref="refs/heads/x", role_arn=github)
     with pytest.raises(SandboxError, match="no repository acme/none"):
         workflow_environment(server.root, "acme/none", role_arn=github)
+
+
+# Session tags.
+
+TAGGING = {**ANYBODY, "Action": ["sts:AssumeRole", "sts:TagSession"]}
+LIMITED = allow(
+    ["s3:ListBucket", "sts:*"], Condition={"StringEquals": {"aws:PrincipalTag/project": "churn"}}
+)
+
+
+def tagged(aws: Account, name: str, project: str, trust: dict[str, Any]) -> None:
+    aws.iam.create_role(
+        RoleName=name,
+        AssumeRolePolicyDocument=policy(trust),
+        Tags=[{"Key": "project", "Value": project}],
+    )
+    aws.iam.put_role_policy(RoleName=name, PolicyName="p", PolicyDocument=policy(LIMITED))
+
+
+def test_the_tags_of_a_session_override_those_of_its_role(aws: Account) -> None:
+    tagged(aws, "overridden", "fraud", TAGGING)
+    assert error(aws.take("overridden").s3.list_objects_v2, Bucket=BUCKET)[0] == "AccessDenied"
+    mine = aws.take("overridden", Tags=[{"Key": "Project", "Value": "churn"}])
+    assert "KeyCount" in mine.s3.list_objects_v2(Bucket=BUCKET)
+    # Only transitive tags reach the next session.
+    tagged(aws, "next", "fraud", TAGGING)
+    assert error(mine.take("next").s3.list_objects_v2, Bucket=BUCKET)[0] == "AccessDenied"
+    handed = aws.take(
+        "overridden", Tags=[{"Key": "project", "Value": "churn"}], TransitiveTagKeys=["project"]
+    )
+    assert "KeyCount" in handed.take("next").s3.list_objects_v2(Bucket=BUCKET)
+    again = {"RoleArn": f"{HERE}:role/next", "RoleSessionName": "session"}
+    code = error(
+        handed.client("sts").assume_role, **again, Tags=[{"Key": "project", "Value": "x"}]
+    )[0]
+    assert code == "InvalidParameterValue"
+
+
+def test_tags_of_a_session_take_a_permission_in_trust_and_policy(aws: Account) -> None:
+    tagged(aws, "untagged", "churn", ANYBODY)
+    tags = [{"Key": "project", "Value": "fraud"}]
+    asked = {"RoleArn": f"{HERE}:role/untagged", "RoleSessionName": "session", "Tags": tags}
+    assert "sts:TagSession" in error(aws.client("sts").assume_role, **asked)[2]
+    tagged(aws, "taggable", "churn", TAGGING)
+    asked["RoleArn"] = f"{HERE}:role/taggable"
+    plain = aws.may("assumes", allow("sts:AssumeRole"))
+    assert "sts:TagSession" in error(plain.client("sts").assume_role, **asked)[2]
+    only = {"StringEquals": {"aws:RequestTag/project": "churn"}}
+    some = aws.may("tags", allow("sts:AssumeRole"), allow("sts:TagSession", Condition=only))
+    assert "sts:TagSession" in error(some.client("sts").assume_role, **asked)[2]
+    some.client("sts").assume_role(**{**asked, "Tags": [{"Key": "project", "Value": "churn"}]})
+
+
+def test_a_session_knows_with_what_it_has_signed_in(
+    server: Server, aws: Account, github: str
+) -> None:
+    signed = {"Null": {"aws:FederatedProvider": "false"}}
+    document = policy(allow("s3:ListBucket", Condition=signed))
+    aws.iam.put_role_policy(RoleName="workflows", PolicyName="p", PolicyDocument=document)
+    found = server.integrations.workflows.environment("acme/churn", role_arn=github)
+    job = aws.as_(
+        {
+            "AccessKeyId": found["AWS_ACCESS_KEY_ID"],
+            "SecretAccessKey": found["AWS_SECRET_ACCESS_KEY"],
+            "SessionToken": found["AWS_SESSION_TOKEN"],
+        }
+    )
+    assert "KeyCount" in job.s3.list_objects_v2(Bucket=BUCKET)
+    other = aws.may("not-federated", allow("s3:ListBucket", Condition=signed))
+    assert error(other.s3.list_objects_v2, Bucket=BUCKET)[0] == "AccessDenied"
 
 
 # Simulation.

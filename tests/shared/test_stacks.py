@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -432,17 +433,38 @@ def test_an_interruption_before_anything_began_leaves_no_change_set(
 def test_a_large_template_is_sent_without_its_comments(
     driver: Driver, formation: Formation
 ) -> None:
-    kept = ("Resources:\n  A:\n    Type: B\n", "    Properties: {}\n")
-    reasons = "    Metadata:\n      checkov:\n        skip:\n          - id: CKV_AWS_1\n"
-    driver.template.write_text("# said for people\n" * 4000 + reasons.join(kept))
+    short = """
+Resources:
+  A:
+    Type: B
+    Condition: C
+    Properties:
+      D: !Sub ${E}-f
+      G: !GetAtt H.I.J
+      K: !If [L, !Ref M, !Join [",", [!Condition N]]]
+      O: !Sub
+        - ${P}
+        - {P: !Select [0, [!Ref Q]]}
+"""
+    driver.template.write_text("# said for people\n" * 4000 + short)
     formation.happens = [CREATED]
     driver.deploy()
-    assert formation.called("create_change_set")[0]["TemplateBody"] == "".join(kept)
+    sent = formation.called("create_change_set")[0]["TemplateBody"]
+    assert json.loads(sent)["Resources"]["A"] == {
+        "Type": "B",
+        "Condition": "C",
+        "Properties": {
+            "D": {"Fn::Sub": "${E}-f"},
+            "G": {"Fn::GetAtt": ["H", "I.J"]},
+            "K": {"Fn::If": ["L", {"Ref": "M"}, {"Fn::Join": [",", [{"Condition": "N"}]]}]},
+            "O": {"Fn::Sub": ["${P}", {"P": {"Fn::Select": [0, [{"Ref": "Q"}]]}}]},
+        },
+    }
 
 
 def test_a_template_beyond_the_quota_is_refused(driver: Driver) -> None:
     driver.template.write_text("x" * 60_000)
-    with pytest.raises(MlopsError, match="60,000 bytes"):
+    with pytest.raises(MlopsError, match="60,002 bytes"):
         driver.deploy()
 
 

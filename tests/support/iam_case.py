@@ -1,6 +1,7 @@
 """What IAM would say: policies of an identity and its permissions boundary, evaluated for tests.
 
-Stricter than the sandbox's evaluation: an operator that is not known is an error, not a no.
+Stricter than the sandbox's evaluation: an operator that is not known is an error, not a no. Each
+decision is compared with the sandbox's.
 Source: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
 """
 
@@ -15,6 +16,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from sm_mlops.sandbox.policy_language import Asked, Facts, said
 
 Document = Mapping[str, Any]
 Context = Mapping[str, str | list[str]]
@@ -48,8 +51,13 @@ def decision(document: Document, action: str, resource: str, facts: Context) -> 
     for statement in document["Statement"]:
         if _applies(statement, action, resource, facts):
             if statement["Effect"] == "Deny":
-                return False
+                answer = False
+                break
             answer = True
+    if not any("Principal" in statement for statement in document["Statement"]):
+        values = {key: tuple(one) if isinstance(one, list) else one for key, one in facts.items()}
+        found = said(document, Asked(action, resource, Facts(values)))
+        assert answer is (False if found.denied else True if found.allowed else None)
     return answer
 
 
@@ -88,18 +96,18 @@ def _holds(operator: str, fact: str | list[str] | None, wanted: list[str | None]
         return wanted == [str(fact is None).lower()] or wanted == [str(fact is None)]
     if fact is None:
         # Of no value, all have any property; without IfExists, a missing key does not hold.
-        return operator != name or name.startswith("StringNot")
+        return operator != name or "Not" in name
     texts = [item for item in wanted if item is not None]
     facts = listed(fact)
     if name in ("StringEquals", "StringNotEquals"):
         found = [item in texts for item in facts]
-    elif name in ("StringLike", "ArnLike", "ArnEquals"):
+    elif name in ("StringLike", "ArnLike", "ArnNotLike", "ArnEquals"):
         found = [any(_like(item, text) for text in texts) for item in facts]
     elif name == "Bool":
         found = [item.lower() in [text.lower() for text in texts] for item in facts]
     else:
         raise AssertionError(f"the evaluation knows no {operator}")
-    if name == "StringNotEquals":
+    if "Not" in name:
         found = [not item for item in found]
     return all(found)
 
@@ -149,6 +157,8 @@ def formats(action: str) -> list[str] | None:
 def misfits(document: Document) -> Iterator[str]:
     """Yield unknown actions, and actions with resources that they do not apply to."""
     for statement in document["Statement"]:
+        if statement["Effect"] == "Deny" and statement["Action"] == "*":
+            continue
         arns = [re.sub(r"\$\{[^}]+\}", "x", arn) for arn in listed(statement["Resource"])]
         used = set()
         for action in listed(statement["Action"]):

@@ -24,18 +24,22 @@ CONNECTION = f"arn:aws:codeconnections:{REGION}:{ACCOUNT}:connection/0a1b2c3d-4e
 PROVIDER = f"arn:aws:iam::{ACCOUNT}:oidc-provider/token.actions.githubusercontent.com"
 BOUNDARY = f"arn:aws:iam::{ACCOUNT}:policy/sm-mlops-boundary-{REGION}"
 GITHUB_BOUNDARY = f"arn:aws:iam::{ACCOUNT}:policy/sm-mlops-github-boundary-{REGION}"
+TRAIN_BOUNDARY = f"arn:aws:iam::{ACCOUNT}:policy/sm-mlops-train-boundary-{REGION}"
 EXPORTS = {
     "sm-mlops-ArtifactBucket": BUCKET,
     "sm-mlops-OidcProviderArn": PROVIDER,
     "sm-mlops-ConnectionArn": CONNECTION,
     "sm-mlops-BoundaryArn": BOUNDARY,
     "sm-mlops-GitHubBoundaryArn": GITHUB_BOUNDARY,
+    "sm-mlops-TrainBoundaryArn": TRAIN_BOUNDARY,
 }
+REPOSITORY_ID = "5678"
 ASSETS = "platform/0.1.0/0123456789abcdef/"
 LAKE = "arn:aws:s3:::lake,arn:aws:s3:::lake/churn/*"
 KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 DEPLOYMENT_ACCOUNT = "222233334444"
-STAGES = ("staging", "production")
+# The account that a project is in, seen from where its stages run.
+HOME = "999988887777"
 
 
 @cache
@@ -86,7 +90,9 @@ def document(given: Any) -> Document:
     return found
 
 
-def platform(given: Mapping[str, Any] | None = None, **more: Any) -> Stack:
+def platform(
+    given: Mapping[str, Any] | None = None, /, *, region: str = REGION, **more: Any
+) -> Stack:
     """Return the platform's stack after both steps; raises what CreateStack would answer."""
     values = {
         "TemplateVersion": "0.1.0",
@@ -96,7 +102,7 @@ def platform(given: Mapping[str, Any] | None = None, **more: Any) -> Stack:
         **(given or {}),
         **more,
     }
-    return _stack("platform", "sm-mlops-platform", values)
+    return _stack("platform", "sm-mlops-platform", values, region)
 
 
 def project(
@@ -113,10 +119,17 @@ def project(
         "SageMakerProjectId": "p-0123456789ab",
         "GitHubOwner": "my-org",
         "GitHubRepository": f"{name}-model",
+        "GitHubRepositoryId": REPOSITORY_ID,
         **(given or {}),
         **more,
     }
     return _stack("project", f"SC-{ACCOUNT}-pp-0123456789abc", values, region)
+
+
+def deployment(name: str = "churn", /, *, region: str = REGION, **more: Any) -> Stack:
+    """Return the stack that a project has in another account."""
+    values = {"Project": name, "Account": HOME, "ArtifactBucket": BUCKET, "Stages": "both", **more}
+    return _stack("deploy", f"{name}-deploy", values, region)
 
 
 def _stack(name: str, stack_name: str, values: Mapping[str, Any], region: str = REGION) -> Stack:
@@ -139,11 +152,15 @@ def _stack(name: str, stack_name: str, values: Mapping[str, Any], region: str = 
 def _made(name: str, logical: str) -> Made:
     """Return every resource, as if it existed."""
     kind = template(name).resources[logical]["Type"]
-    role, user = f"arn:aws:iam::{ACCOUNT}:role/", f"arn:aws:iam::{ACCOUNT}:user/sm-mlops/"
+    role, user = (
+        f"arn:aws:iam::{ACCOUNT}:role/",
+        f"arn:aws:iam::{ACCOUNT}:user/sm-mlops/churn-github-",
+    )
     refs = {
         "ArtifactBucket": BUCKET,
         "Boundary": BOUNDARY,
         "GitHubBoundary": GITHUB_BOUNDARY,
+        "TrainBoundary": TRAIN_BOUNDARY,
         "GitHubSecret": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:sm-mlops/github-AbCdEf",
         "Trigger": "sm-mlops-trigger",
         "TriggerLayer": f"arn:aws:lambda:{REGION}:{ACCOUNT}:layer:sm-mlops-github-app:1",
@@ -154,7 +171,7 @@ def _made(name: str, logical: str) -> Made:
     arns = {
         "AWS::S3::Bucket": f"arn:aws:s3:::{BUCKET}",
         "AWS::IAM::Role": role + logical,
-        "AWS::IAM::User": user + "churn-github",
+        "AWS::IAM::User": user + logical.removesuffix("User").lower(),
         "AWS::IAM::OIDCProvider": PROVIDER,
         "AWS::SQS::Queue": f"arn:aws:sqs:{REGION}:{ACCOUNT}:sm-mlops-failed-approvals",
         "AWS::Lambda::Function": f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:sm-mlops-trigger",
@@ -208,16 +225,27 @@ def _identity(name: str, role: str, policies: tuple[Document, ...], limit: str) 
     return Identity(arn, policies, boundary(limit), {"project": name})
 
 
-def github(name: str) -> Identity:
-    """Return the role that a project's workflows work with."""
-    policies = full_project(name).policies("GitHubRole")
-    return _identity(name, f"{name}-github", policies, "GitHubBoundary")
+def train(name: str) -> Identity:
+    """Return the role that a project's workflow trains with."""
+    policies = full_project(name).policies("TrainRole")
+    return _identity(name, f"{name}-github-train", policies, "TrainBoundary")
+
+
+def staging(name: str, stage: str = "staging") -> Identity:
+    """Return the role that a project's workflow deploys to a stage with."""
+    policies = full_project(name).policies(f"{stage.capitalize()}Role")
+    return _identity(name, f"{name}-github-{stage}", policies, "GitHubBoundary")
+
+
+def production(name: str) -> Identity:
+    """Return the role that a project's workflow deploys to production with."""
+    return staging(name, "production")
 
 
 def pipeline(name: str) -> Identity:
     """Return the role that a project's pipeline and jobs work with."""
     policies = full_project(name).policies("PipelineRole")
-    return _identity(name, f"{name}-pipeline", policies, "Boundary")
+    return _identity(name, f"{name}-pipeline", policies, "TrainBoundary")
 
 
 def serving(name: str, stage: str = "staging") -> Identity:
@@ -232,7 +260,7 @@ def serving(name: str, stage: str = "staging") -> Identity:
     [policy] = made.properties("ExecutionRole")["Policies"]
     return _identity(
         name,
-        f"sm-mlops/{name}/{name}-{stage}-ExecutionRole-1",
+        f"sm-mlops/{name}/{stage}/{name}-{stage}-ExecutionRole-1",
         (document(policy["PolicyDocument"]),),
         "Boundary",
     )
@@ -245,7 +273,7 @@ EVERYTHING: Document = {
 
 def greedy(name: str) -> Identity:
     """Return the most that a repo can make: a role whose own policy allows everything."""
-    return _identity(name, f"sm-mlops/{name}/anything", (EVERYTHING,), "Boundary")
+    return _identity(name, f"sm-mlops/{name}/staging/anything", (EVERYTHING,), "Boundary")
 
 
 def launch() -> Identity:

@@ -17,7 +17,7 @@ import pytest
 from generated import RENDERED, locked
 from infra_case import KINDS, full
 from infra_case import template as infra_template
-from platform_case import full_platform, full_project, project
+from platform_case import KEY, deployment, full_platform, full_project, project
 from rendering import ROOT, Rendered, once, run
 from workflow_judges import BIN
 
@@ -31,6 +31,7 @@ TEMPLATES = [
     RENDERED / "infra" / "endpoint.yml",
     PLATFORM / "platform.yml",
     PLATFORM / "project.yml",
+    PLATFORM / "deploy.yml",
 ]
 
 needs_checkov = pytest.mark.skipif(
@@ -87,6 +88,7 @@ def decided(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "platform": full_platform(),
         "project": full_project("churn"),
         "project-with-key": project("churn", SignIn="iam-user"),
+        "deploy": deployment("churn", OutputBucket="outputs", KeyArns=KEY),
     }
     for name, stack in stacks.items():
         logical = {

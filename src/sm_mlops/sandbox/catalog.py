@@ -228,7 +228,7 @@ class Catalog(JsonService):
         if not given.get("DisableTemplateValidation"):
             try:
                 client = self.client("cloudformation", caller.region, caller.access_key)
-                client.validate_template(TemplateBody=body)
+                client.validate_template(TemplateURL=url)
             except ClientError as error:
                 raise self.invalid(
                     f"Invalid templateBody. {error.response['Error'].get('Message', '')}"

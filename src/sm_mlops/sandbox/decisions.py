@@ -105,6 +105,7 @@ def base_facts(who: Identity, region: str) -> Facts:
         "aws:ViaAWSService": "false",
         "aws:userid": user_id,
         "aws:username": who.name if who.kind == "user" else None,
+        "aws:FederatedProvider": who.provider,
         "aws:SecureTransport": "true",
         "aws:RequestedRegion": region,
     }

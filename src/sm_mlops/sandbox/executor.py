@@ -225,7 +225,9 @@ class Execution:
 
     def _run_job(self, step: Step, row: Record, request: dict[str, Any]) -> None:
         kind = f"{step.type}Job"
-        request = {**request, f"{kind}Name": self._job_name(step)}
+        mark = {"Key": "sagemaker:pipeline-execution-arn", "Value": self.arn}
+        tags = [*request.get("Tags", ()), mark]
+        request = {**request, f"{kind}Name": self._job_name(step), "Tags": tags}
         answer = self._call(JOB_OPERATIONS[step.type][0], request)
         arn = answer[f"{kind}Arn"]
         with self._changed:

@@ -42,12 +42,13 @@ def session(arn: str, name: str, region: str) -> dict[str, str]:
     from moto.sts.models import sts_backends
 
     backend: Any = sts_backends[arn.split(":")[4]][partition(region)]
-    wanted = (arn, name, "")
+    wanted: Any = (arn, name, "", {})
     made = next(
         (
             each
             for each in backend.assumed_roles
-            if (each.role_arn, each.session_name, each.policy) == wanted
+            if (each.role_arn, each.session_name, each.policy, getattr(each, "sandbox", {}))
+            == wanted
         ),
         None,
     )

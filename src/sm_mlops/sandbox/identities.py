@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sm_mlops.sandbox import client
@@ -25,7 +25,9 @@ class Identity:
     """A role session, a role, a user, or the administrator of an account.
 
     `arn` is how errors name it, `principal` what aws:PrincipalArn is. The administrator's own
-    policies are not evaluated. `boundary` is a policy, or None where there is none.
+    policies are not evaluated. `boundary` is a policy, or None where there is none. `tags` are
+    those of the role or user and, overriding them, of the session; `transitive` are the keys that
+    a next session inherits, `provider` is the ARN of what the session has signed in with.
     """
 
     kind: str
@@ -35,6 +37,8 @@ class Identity:
     policies: tuple[str, ...] = ()
     boundary: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    transitive: tuple[str, ...] = ()
+    provider: str | None = None
 
     @property
     def restricted(self) -> bool:
@@ -92,7 +96,9 @@ def of_key(account: str, region: str, key: str) -> Identity | None:
     session = session_of(account, region, key)
     if session is None:
         return None
-    return of_role(session.role_arn, region, session.session_name)
+    who = of_role(session.role_arn, region, session.session_name)
+    given = getattr(session, "sandbox", {})
+    return replace(who, **{**given, "tags": {**who.tags, **given.get("tags", {})}})
 
 
 def session_of(account: str, region: str, key: str) -> Any:

@@ -298,7 +298,7 @@ _NEGATIONS = {
 
 # Of these services, the context keys that requests of the sandbox have.
 KEYS = {
-    "cloudformation": (),
+    "cloudformation": ("createaction",),
     "kms": ("calleraccount", "grantisforawsresource", "viaservice"),
     "lambda": (),
     "s3": ("existingobjecttag", "prefix", "resourceaccount"),

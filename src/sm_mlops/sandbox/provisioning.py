@@ -6,6 +6,7 @@ Source: https://docs.aws.amazon.com/servicecatalog/latest/adminguide/constraints
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -17,10 +18,19 @@ from sm_mlops.sandbox import grants
 from sm_mlops.sandbox.catalog import PROVISIONED, SERVICE, Catalog, Client
 from sm_mlops.sandbox.services import new_id, place
 from sm_mlops.sandbox.storage import Record, Store
-from sm_mlops.sandbox.wire import ApiError, Caller, Params
+from sm_mlops.sandbox.wire import ApiError, Caller, Params, partition
 
 RECORD = "CatalogRecord"
 CAPABILITIES = ["CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"]
+# Service Catalog's own account, whose bucket everybody may read whose own policies allow it.
+OWNER = "000000000000"
+READABLE = json.dumps(
+    {
+        "Statement": [
+            {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": "*"}
+        ]
+    }
+)
 POLL_SECONDS = 0.05
 
 
@@ -69,7 +79,7 @@ class Provisioning:
             **place(caller),
         }
         arguments = {
-            "TemplateBody": artifact["_body"],
+            "_body": artifact["_body"],
             "Parameters": _parameters(parameters),
             "Capabilities": CAPABILITIES,
             "Tags": provisioned["_tags"],
@@ -85,7 +95,7 @@ class Provisioning:
         artifact = self.catalog.artifact(provisioned["ProductId"], version)
         provisioned["ProvisioningArtifactId"] = artifact["Id"]
         arguments = {
-            "TemplateBody": artifact["_body"],
+            "_body": artifact["_body"],
             "Parameters": _parameters(parameters),
             "Capabilities": CAPABILITIES,
         }
@@ -183,9 +193,10 @@ class Provisioning:
         if record.get("_asked"):
             return
         try:
-            getattr(cloudformation, operation)(
-                StackName=provisioned["_stack"], **record["_arguments"]
-            )
+            arguments = dict(record["_arguments"])
+            if body := arguments.pop("_body", ""):
+                arguments["TemplateURL"] = hosted(body, provisioned)
+            getattr(cloudformation, operation)(StackName=provisioned["_stack"], **arguments)
         except ClientError as error:
             # A restart may come between the request and its record.
             again = error.response["Error"]["Code"] == "AlreadyExistsException"
@@ -217,6 +228,23 @@ class Provisioning:
     def busy(self) -> bool:
         """Tell whether something is being provisioned."""
         return bool(self._working)
+
+
+def hosted(body: str, provisioned: Record) -> str:
+    """Put a template into the bucket that Service Catalog owns and return its address.
+
+    Source: https://docs.aws.amazon.com/servicecatalog/latest/adminguide/constraints-launch.html
+    """
+    from moto.s3.models import s3_backends
+
+    region = provisioned["_place"][1]
+    backend = s3_backends[OWNER][partition(region)]
+    name = f"servicecatalog-{region}"
+    if name not in backend.buckets:
+        backend.create_bucket(name, region).policy = READABLE.encode()
+    made = backend.put_object(name, f"{provisioned['Id']}.yml", body.encode())
+    backend.tagger.tag_resource(made.arn, [{"Key": "servicecatalog:provisioning", "Value": "true"}])
+    return f"https://{name}.s3.{region}.amazonaws.com/{made.name}"
 
 
 def _parameters(given: Params) -> list[Params]:

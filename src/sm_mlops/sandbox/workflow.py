@@ -46,6 +46,7 @@ class Workflows:
         self,
         repository: str,
         environment: str = "",
+        workflow: str = "build.yml",
         ref: str = "refs/heads/main",
         role_arn: str = "",
     ) -> dict[str, str]:
@@ -70,7 +71,9 @@ class Workflows:
         else:
             shown = github.routes.subject(None, record)
             prefix = shown.get("sub_claim_prefix") or f"repo:{record['full_name']}"
-            token = self.tokens.mint(record, prefix, environment, ref)
+            owner = str(github.accounts.account(record["_owner"])["id"])
+            run = {"repository_owner_id": owner, "actor": record["_owner"], "run_id": RUN_ID}
+            token = self.tokens.mint(record, prefix, environment, ref, workflow=workflow, **run)
             sts = self._client(config=Config(signature_version=UNSIGNED, proxies={}))
             answer = _asked(
                 lambda: sts.assume_role_with_web_identity(

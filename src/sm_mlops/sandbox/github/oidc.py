@@ -50,11 +50,15 @@ class Tokens:
         ref: str = "refs/heads/main",
         audience: str = "sts.amazonaws.com",
         seconds: float = SECONDS,
+        workflow: str = "build.yml",
+        **more: str,
     ) -> str:
-        """Return a token as a job of a repository gets it; `prefix` begins its subject."""
+        """Return a token as a job of a repository gets it; `prefix` begins its subject, `more` are
+        further claims."""
         import jwt
 
         now = int(time.time())
+        name = repository["full_name"]
         context = f"environment:{environment}" if environment else f"ref:{ref}"
         claims = {
             "jti": str(uuid.uuid4()),
@@ -66,12 +70,15 @@ class Tokens:
             "exp": int(now + seconds),
             "ref": ref,
             "ref_type": "branch" if ref.startswith("refs/heads/") else "tag",
-            "repository": repository["full_name"],
+            "repository": name,
             "repository_id": str(repository["id"]),
             "repository_owner": repository["_owner"],
             "repository_visibility": repository["visibility"],
             "runner_environment": "github-hosted",
             "event_name": "workflow_dispatch",
+            "workflow": workflow.rpartition("/")[2].partition(".")[0],
+            "job_workflow_ref": f"{name}/.github/workflows/{workflow}@{ref}",
+            **more,
         }
         if environment:
             claims["environment"] = environment

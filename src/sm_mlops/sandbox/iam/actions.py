@@ -66,7 +66,7 @@ def checks(service: str, operation: str, params: Params, place: Place) -> list[C
     if about is None or templates is None:
         return None
     action = f"{about.prefix}:{about.renamed.get(operation, operation)}"
-    facts = {**_request_tags(params), **_special(service, operation, params)}
+    facts = {**request_tags(params), **_special(service, operation, params)}
     found = []
     for template in _templates(operation, params, templates):
         if template:
@@ -178,7 +178,8 @@ def tags_given(params: Params) -> dict[str, str]:
     return found
 
 
-def _request_tags(params: Params) -> dict[str, Value]:
+def request_tags(params: Params) -> dict[str, Value]:
+    """Return the context keys of the tags, and of the keys of tags, in a request."""
     tags = tags_given(params)
     keys = list(tags)
     for name in ("TagKeys", "tagKeys"):
@@ -220,6 +221,12 @@ def _special(service: str, operation: str, params: Params) -> dict[str, Value]:
 # What a request needs besides its own action.
 
 
+_CREATING = {
+    "cloudformation": "cloudformation:CreateAction",
+    "sagemaker": "sagemaker:TaggingAction",
+}
+
+
 def _tagging(
     about: Service, service: str, operation: str, params: Params, own: list[Check]
 ) -> Iterator[Check]:
@@ -227,9 +234,9 @@ def _tagging(
     given = tags_given(params)
     if not (about.tagging and given) or "Tag" in operation:
         return
-    facts = dict(_request_tags(params))
-    if service == "sagemaker":
-        facts["sagemaker:TaggingAction"] = operation
+    facts = dict(request_tags(params))
+    if service in _CREATING:
+        facts[_CREATING[service]] = operation
     action = about.tagging.format(operation.removeprefix("Create"))
     for check in own:
         # CreateEndpoint uses a configuration and tags the endpoint.
@@ -247,13 +254,17 @@ def _more(
         yield Check("iam:PassRole", str(role), facts)
     if service == "sagemaker" and operation == "CreateModelPackage":
         yield from _version(params, place)
+    if service == "sagemaker" and operation == "CreateModel":
+        version = str((params.get("PrimaryContainer") or {}).get("ModelPackageName", ""))
+        if version.startswith("arn:") and version.split(":")[4] != place.account:
+            yield Check("sagemaker:CreateModel", version, request_tags(params))
     if service == "application-autoscaling" and params.get("ServiceNamespace") == "sagemaker":
         yield from _scaling(operation, params, place)
 
 
 def _version(params: Params, place: Place) -> Iterator[Check]:
     """Yield the permissions for registering a version: its group and the group's versions."""
-    action, facts = "sagemaker:CreateModelPackage", _request_tags(params)
+    action, facts = "sagemaker:CreateModelPackage", request_tags(params)
     facts |= {"sagemaker:ModelApprovalStatus": params.get("ModelApprovalStatus")}
     group = params.get("ModelPackageGroupName")
     if group:

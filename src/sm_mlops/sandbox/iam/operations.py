@@ -209,6 +209,7 @@ SERVICES: Mapping[str, Service] = {
     "cloudformation": Service(
         "cloudformation",
         CLOUDFORMATION,
+        tagging="cloudformation:TagResource",
         to="cloudformation.amazonaws.com",
         passes=dict.fromkeys(
             (

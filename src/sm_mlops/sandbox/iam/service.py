@@ -4,6 +4,7 @@ few operations of IAM that moto does not have."""
 from __future__ import annotations
 
 import io
+import re
 import uuid
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -17,6 +18,7 @@ from sm_mlops.sandbox.replies import Start, error_reply, read, reply
 from sm_mlops.sandbox.storage import Store
 from sm_mlops.sandbox.wire import ApiError, Caller, Params
 
+KEY = re.compile(rb"<AccessKeyId>(\w+)<")
 ByMoto = Callable[[], Iterable[bytes]]
 
 
@@ -79,13 +81,17 @@ class Iam:
         self, operation: str, params: Params, caller: Caller, by_moto: ByMoto
     ) -> Iterable[bytes]:
         if operation == "AssumeRole":
-            check_assume_role(params, caller)
+            own = check_assume_role(params, caller)
         else:
-            check_web_identity(params, caller.region, HOST, self.tokens.verify)
-        answer = by_moto()
+            own = check_web_identity(params, caller.region, HOST, self.tokens.verify)
+        answer = b"".join(by_moto())
+        made = KEY.search(answer)
+        if made:
+            account = str(params["RoleArn"]).split(":")[4]
+            identities.session_of(account, caller.region, made[1].decode()).sandbox = own
         # moto keeps the key of a session with IAM.
-        self.keep("iam")
-        return answer
+        self.keep("iam", "sts")
+        return [answer]
 
     # moto's users have no boundaries.
 

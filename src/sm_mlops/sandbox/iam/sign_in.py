@@ -12,20 +12,27 @@ from typing import Any
 
 from sm_mlops.sandbox import identities
 from sm_mlops.sandbox.decisions import Verdict, base_facts, decide
-from sm_mlops.sandbox.iam.actions import Check
+from sm_mlops.sandbox.iam.actions import Check, request_tags, tags_given
 from sm_mlops.sandbox.iam.enforcement import denial
 from sm_mlops.sandbox.identities import Identity
-from sm_mlops.sandbox.policy_language import Asked, Facts, Value, said
+from sm_mlops.sandbox.policy_language import Asked, Facts, Value, many, said
 from sm_mlops.sandbox.wire import ApiError, Caller, Params, not_implemented, partition
 
 # The role that AWS Organizations creates in each account of an organization.
 DOOR = "OrganizationAccountAccessRole"
+# The claims of GitHub's tokens that are context keys; others no policy can ask for. Source:
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_iam-condition-keys.html
+CLAIMS = (
+    *("aud", "sub", "actor", "actor_id", "environment", "job_workflow_ref", "ref"),
+    *("repository", "repository_id", "repository_owner_id", "workflow"),
+)
 Verify = Callable[[str], dict[str, Any]]
 """Returns the claims of a token. Raises ValueError, for one that has ended TimeoutError."""
 
 
-def check_assume_role(params: Params, caller: Caller) -> None:
-    """Raise ApiError when the caller may not assume the role."""
+def check_assume_role(params: Params, caller: Caller) -> dict[str, Any]:
+    """Return what the session has of its own, as members of an Identity. Raise ApiError when the
+    caller may not assume the role."""
     if params.get("Policy") or params.get("PolicyArns"):
         raise not_implemented("session policies of sts:AssumeRole")
     arn = str(params.get("RoleArn", ""))
@@ -36,23 +43,40 @@ def check_assume_role(params: Params, caller: Caller) -> None:
         )
     if arn.endswith(f":role/{DOOR}") and not who.restricted:
         _open(arn, who, caller)
+    tags, transitive = _session_tags(params, who)
     facts = base_facts(who, caller.region).with_(
         {
+            **request_tags(params),
+            "sts:TransitiveTagKeys": transitive or None,
             "sts:ExternalId": params.get("ExternalId"),
             "sts:RoleSessionName": params.get("RoleSessionName"),
             "aws:ResourceAccount": arn.split(":")[4] if arn.count(":") >= 5 else None,
         },
         {"aws:resourcetag/": lambda: _tags(arn, caller.region)},
     )
-    verdict = _verdict(who, "sts:AssumeRole", arn, facts, caller.region)
-    if not verdict.allowed:
-        raise denial(who, "sts", Check("sts:AssumeRole", arn), verdict)
-    if params.get("Tags") or params.get("TransitiveTagKeys"):
-        tagging = _verdict(who, "sts:TagSession", arn, facts, caller.region)
-        if not tagging.allowed:
-            raise denial(who, "sts", Check("sts:TagSession", arn), tagging)
-        raise not_implemented("session tags of sts:AssumeRole")
+    # Tags that a former session hands on take the same permission as those of the request.
+    for action in ("sts:AssumeRole", "sts:TagSession") if tags else ("sts:AssumeRole",):
+        verdict = _verdict(who, action, arn, facts, caller.region)
+        if not verdict.allowed:
+            raise denial(who, "sts", Check(action, arn), verdict)
     _check_duration(params, arn, caller.region)
+    return {"tags": tags, "transitive": transitive}
+
+
+def _session_tags(params: Params, who: Identity) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return the tags of a session, and which of them its own next session inherits.
+
+    Source: https://docs.aws.amazon.com/IAM/latest/UserGuide/id_session-tags.html
+    """
+    given = tags_given(params)
+    if again := {key.lower() for key in given} & {key.lower() for key in who.transitive}:
+        raise ApiError(
+            "InvalidParameterValue",
+            f"One of the specified transitive tag keys can't be set: {min(again)}",
+        )
+    inherited = {key: value for key, value in who.tags.items() if key in who.transitive}
+    keys = tuple(map(str, many(params.get("TransitiveTagKeys"))))
+    return {**inherited, **given}, (*who.transitive, *keys)
 
 
 def _verdict(who: Identity, action: str, arn: str, facts: Facts, region: str) -> Verdict:
@@ -92,8 +116,9 @@ def _open(arn: str, who: Identity, caller: Caller) -> None:
     made.policies["AdministratorAccess"] = identities.UNLIMITED
 
 
-def check_web_identity(params: Params, region: str, host: str, verify: Verify) -> None:
-    """Raise ApiError when a token from `host` does not let its bearer assume the role."""
+def check_web_identity(params: Params, region: str, host: str, verify: Verify) -> dict[str, Any]:
+    """Return what the session has of its own, as members of an Identity. Raise ApiError when a
+    token from `host` does not let its bearer assume the role."""
     arn = str(params.get("RoleArn", ""))
     account = arn.split(":")[4] if arn.count(":") >= 5 else ""
     try:
@@ -112,8 +137,7 @@ def check_web_identity(params: Params, region: str, host: str, verify: Verify) -
     if claims["aud"] not in known[provider].client_id_list:
         raise ApiError("InvalidIdentityToken", "Incorrect token audience")
     values: dict[str, Value] = {
-        f"{host}:aud": str(claims["aud"]),
-        f"{host}:sub": str(claims["sub"]),
+        **{f"{host}:{name}": str(claims[name]) for name in CLAIMS if name in claims},
         "aws:FederatedProvider": provider,
         "aws:SecureTransport": "true",
         "aws:RequestedRegion": region,
@@ -126,3 +150,4 @@ def check_web_identity(params: Params, region: str, host: str, verify: Verify) -
     if trust.denied or not trust.allowed:
         raise ApiError("AccessDenied", f"Not authorized to perform {action}", 403)
     _check_duration(params, arn, region)
+    return {"provider": provider}
