@@ -240,19 +240,22 @@ def workflow_environment(
     repository: str,
     *,
     environment: str = "",
+    workflow: str = "build.yml",
     ref: str = "refs/heads/main",
     role_arn: str = "",
 ) -> dict[str, str]:
     """Return the variables of a job of GitHub Actions that has signed in to the sandbox's AWS.
 
-    For a repository ("acme/churn") of the sandbox's GitHub; `environment` as the job names it.
-    Remove variables with the value "". Raises SandboxError when AWS refuses the sign-in.
+    For a repository ("acme/churn") of the sandbox's GitHub; `environment` as the job names it,
+    `workflow` is the file that has the job. Remove variables with the value "". Raises SandboxError
+    when AWS refuses the sign-in.
     """
     found: dict[str, str] = control(
         root,
         "workflows.environment",
         repository,
         environment=environment,
+        workflow=workflow,
         ref=ref,
         role_arn=role_arn,
     )

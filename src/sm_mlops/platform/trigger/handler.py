@@ -237,7 +237,7 @@ def approved(arn: str) -> Version:
     if not _COMMIT.fullmatch(commit):
         raise TriggerError(
             f"{arn} was approved, but it was trained from {commit or 'an unknown commit'}, which "
-            "cannot be checked out: commit the changes, train again, approve that version"
+            "nobody can review: commit the changes, train again, approve that version"
         )
     # A version that was registered as Approved was never modified.
     moment = package.get("LastModifiedTime") or package["CreationTime"]
