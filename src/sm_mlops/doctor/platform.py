@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sm_mlops import platform as package
+from sm_mlops import projects
 from sm_mlops.aws import ABSENT, ignoring
-from sm_mlops.bootstrap import catalog, keys
+from sm_mlops.bootstrap import catalog
 from sm_mlops.bootstrap import connection as connections
 from sm_mlops.bootstrap import credential as credentials
 from sm_mlops.bootstrap.platform import version
@@ -166,7 +167,12 @@ def _provider(scene: Scene) -> Iterator[Finding]:
 
 
 def _key(scene: Scene) -> Iterator[Finding]:
-    user, rotate = keys.user(scene.aws), f"{scene.aws.command} secret rotate"
+    for access in projects.ACCESSES:
+        yield from _key_of(scene, access.name_in(scene.aws.settings.project.project))
+
+
+def _key_of(scene: Scene, user: str) -> Iterator[Finding]:
+    rotate = f"{scene.aws.command} secret rotate"
     found = _find(scene, "iam", "list_access_keys", UserName=user)
     if found is None:
         yield failed(f"there is no user {user}", scene.bootstrap)
