@@ -134,7 +134,7 @@ class Settings(Part):
     def _jenkins(self) -> Iterator[Item]:
         project = self._project.project
         for access in projects.ACCESSES:
-            credential = f"{access.name_in(project)}-key".replace("-github-", "-")
+            credential = f"{project}-{access.name}-key"
             place = "the folder of the multibranch pipeline"
             if access.environment == "production":
                 place = f"the folder {project}-production alone"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from types import FrameType
 from typing import Annotated, Any
 
@@ -206,8 +206,11 @@ def rollback(
 def _checked(started: str) -> str:
     """Return a time as `mlops check` outputs it. Raises MlopsError for another text."""
     try:
+        # Jenkins tells times in milliseconds.
+        if started.isdecimal():
+            return moment(datetime.fromtimestamp(int(started) / 1000, UTC))
         return moment(datetime.fromisoformat(started)) if started else ""
-    except ValueError:
+    except (ValueError, OverflowError, OSError):
         raise MlopsError(f"--started must be a time such as {moment()}, not {started!r}") from None
 
 
