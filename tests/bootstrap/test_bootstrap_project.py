@@ -69,7 +69,7 @@ def parameters(found: Land) -> dict[str, str]:
 def by_hand(found: Land, **given: str) -> None:
     """Make the project as Studio does."""
     there = platform.outputs(found.aws) or {}
-    required = {"GitHubOwner": "acme", "GitHubRepository": "churn"}
+    required = {"GitHubOwner": "acme", "GitHubRepository": "churn", "GitHubRepositoryId": "7"}
     found.aws.sagemaker.create_project(
         ProjectName="churn",
         ServiceCatalogProvisioningDetails={

@@ -166,7 +166,7 @@ class Repository:
         """Push HEAD of a clone, and run what that triggers."""
         before = git(self.origin, "for-each-ref", "--format=%(objectname)", f"refs/heads/{branch}")
         git(clone, "push", "--quiet", str(self.origin), f"HEAD:refs/heads/{branch}")
-        if self.mirror:
+        if self.mirror and self.mirror != self.origin:
             git(clone, "push", "--quiet", "--force", str(self.mirror), f"HEAD:refs/heads/{branch}")
         after = git(self.origin, "rev-parse", branch)
         since = (before, after) if before else ("--root", after)
