@@ -80,7 +80,7 @@ SAMPLE_0_1_0 = {
 }
 """,
 }
-METADATA_0_1_0 = {
+METADATA_0_1_0: dict[str, Any] = {
     "MetadataProperties": {
         "CommitId": COMMIT,
         "Repository": "https://github.com/acme/churn",
@@ -266,7 +266,7 @@ def test_the_role_may_use_the_key_of_the_artifacts(here: Place, first: str) -> N
         settings = here.repo.configure(aws={"kms_key": written})
         aws = Aws(settings, sandbox=True)
         stage = here.stage("sealed")
-        done = deploy.deploy(aws, stage, first, None, here.console)
+        done = deploy.deploy(aws, stage, first, here.console)
         stack = stacks.describe(aws, done.endpoint)
         assert stack is not None
         assert stack.parameters["ArtifactKmsKeyArn"] == key

@@ -45,8 +45,8 @@ class History:
     def push(self, branch: str) -> None:
         git(self.clone, "push", "-qf", self.bare, branch)
 
-    def version(self, commit: str, **more: object) -> registry.Version:
-        arn = self.here.register(MetadataProperties={"CommitId": commit}, **more)
+    def version(self, commit: str) -> registry.Version:
+        arn = self.here.register(MetadataProperties={"CommitId": commit})
         return registry.version(self.here.aws, int(arn.rpartition("/")[2]))
 
 

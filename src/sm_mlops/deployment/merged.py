@@ -14,6 +14,7 @@ from sm_mlops.aws import DENIED, Aws, ignoring
 from sm_mlops.deployment import access, stages
 from sm_mlops.deployment.deploy import read_trail
 from sm_mlops.errors import MlopsError
+from sm_mlops.github import GitHubError
 from sm_mlops.redaction import without_tokens
 from sm_mlops.registry import Version
 
@@ -63,9 +64,15 @@ def _ask_github(aws: Aws, sha: str) -> str:
     repository = hub.repository(project.github)
     if repository is None:
         raise MlopsError(f"the token of {hub.origin} sees no GitHub repository {project.github}")
-    with hub.doing(f"compare {sha[:7]} with {BRANCH}"):
-        found = hub.find(f"{repository.url}/compare/{sha}...{BRANCH}?per_page=1")
-    return str(found["status"]) if found else "GitHub knows no such commit there"
+    try:
+        with hub.doing(f"compare {sha[:7]} with {BRANCH}"):
+            found = hub.ask("GET", f"{repository.url}/compare/{sha}...{BRANCH}?per_page=1")
+    except GitHubError as error:
+        if error.status != 404:
+            raise
+        # It answers the same to an unknown commit and to one of another history.
+        return "GitHub knows no such commit in its history"
+    return str(found["status"])
 
 
 def _ask_git(aws: Aws, sha: str) -> str:

@@ -315,6 +315,7 @@ def start(version: Version, deadline: float) -> str:
     post_json = functools.partial(_post_json, post)
     body = {
         "ref": os.environ.get("REF", "main"),
+        # The commit is for workflows of 0.1.0, which require it; later ones compare it.
         "inputs": {"model-package-arn": version.arn, "commit": version.commit},
         # GitHub Enterprise Server before 3.21 refuses what it does not know.
         **({"return_run_details": True} if version.host == "github.com" else {}),
