@@ -16,6 +16,11 @@ LONGEST_SUMMARY = 1024 * 1024
 CUT = "\n\nThe rest is too long to show here.\n"
 
 
+def running() -> bool:
+    """Return whether this is a job of GitHub Actions."""
+    return os.environ.get("GITHUB_ACTIONS") == "true"
+
+
 def summary(markdown: str) -> None:
     """Add Markdown to the summary of this step; cut text that is too long."""
     file = os.environ.get("GITHUB_STEP_SUMMARY")

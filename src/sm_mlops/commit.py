@@ -56,12 +56,12 @@ def short(commit: str) -> str:
 
 
 def require(commit: str) -> None:
-    """Raise MlopsError unless this is a full commit, which any clone can check out."""
+    """Raise MlopsError unless this is a full commit, which may be on main."""
     if re.fullmatch("[0-9a-f]{40}", commit):
         return
     raise MlopsError(
-        f"commit {commit}: a version trained from uncommitted changes or outside of git cannot be "
-        "checked out; commit, train again and deploy that version"
+        f"commit {commit}: a version trained from uncommitted changes or outside of git was "
+        "reviewed by nobody; commit, train again and deploy that version"
         if commit.endswith("-dirty") or commit == "unknown"
         else f"commit {commit!r} is not a full commit: give all 40 hexadecimal digits, as in "
         "mlops models --json"

@@ -33,7 +33,6 @@ from sagemaker.train import ModelTrainer
 
 from sm_mlops import bundle
 from sm_mlops.errors import MlopsError
-from sm_mlops.settings import APPROVALS as APPROVALS
 from sm_mlops.settings import LOWER_IS_BETTER, Settings
 from sm_mlops.settings import Job as Job
 from sm_mlops.settings import parameter_name as parameter_name

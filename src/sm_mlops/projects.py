@@ -12,6 +12,43 @@ from sm_mlops.stacks import Stack
 
 
 @dataclass(frozen=True)
+class Access:
+    """A role of the project for workflows, with a user of its own where CI signs in by key.
+
+    `environment` is GitHub's that uses it; empty for the one that trains, which all of main uses.
+    """
+
+    name: str
+    environment: str = ""
+
+    def name_in(self, project: str) -> str:
+        """Return the name of the role, and of its user."""
+        return f"{project}-github-{self.name}"
+
+    def secret_in(self, project: str) -> str:
+        """Return the name of the secret with its user's key."""
+        return f"sm-mlops/{project}/github-{self.name}"
+
+    @property
+    def key(self) -> str:
+        """Return the logical name of its user's key in the project's stack."""
+        return f"{self.name.title()}UserKey"
+
+    def role(self, outputs: dict[str, str]) -> str:
+        """Return the ARN of the role, "" without outputs of the project's stack."""
+        return outputs.get(f"{self.name.title()}RoleArn", "")
+
+    def secret(self, outputs: dict[str, str]) -> str:
+        """Return the ARN of the secret with its user's key, "" if it signs in without one."""
+        return outputs.get(f"{self.name.title()}UserSecretArn", "")
+
+
+TRAIN = Access("train")
+STAGES = (Access("staging", "staging"), Access("production", "production"))
+ACCESSES = (TRAIN, *STAGES)
+
+
+@dataclass(frozen=True)
 class Found:
     """A project. `provisioned` is the ID of its Service Catalog product, empty for a template from
     S3; `template_url` is empty for one from Service Catalog."""

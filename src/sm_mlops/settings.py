@@ -32,15 +32,13 @@ HIGHER_IS_BETTER = (
 )
 LOWER_IS_BETTER = ("logloss", "rmse", "mae", "mape")
 TASKS = ("auto", "binary", "multiclass", "regression")
-APPROVALS = ("PendingManualApproval", "Approved", "Rejected")
 
 SANDBOX_ACCOUNT = "123456789012"  # which AWS's documentation uses, and no one has
 # Hyperparameters become pipeline parameters, so their names must make parameter names.
 _HYPERPARAMETER = re.compile(r"[a-z][a-z0-9_]*")
 # The other parameters of each execution; see pipeline/definition.py.
 PARAMETERS = (
-    *("InputData", "DataHash", "Commit", "Champion", "ApprovalStatus"),
-    *("GateThreshold", "GateTolerance"),
+    *("InputData", "DataHash", "Commit", "Champion", "GateThreshold", "GateTolerance"),
     *("PreprocessInstanceType", "TrainInstanceType", "TrainInstanceCount", "EvaluateInstanceType"),
 )
 # Sources: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_StoppingCondition.html
@@ -107,11 +105,6 @@ class Compute:
 
 
 @dataclass(frozen=True)
-class Registry:
-    approval: str = "PendingManualApproval"
-
-
-@dataclass(frozen=True)
 class Aws:
     role: str | None = None
     bucket: str | None = None
@@ -163,7 +156,6 @@ class Settings:
     hyperparameters: dict[str, str] = field(default_factory=dict)
     gate: Gate = field(default_factory=Gate)
     compute: Compute = field(default_factory=Compute)
-    registry: Registry = field(default_factory=Registry)
     aws: Aws = field(default_factory=Aws)
 
     @property
@@ -210,6 +202,10 @@ def load(root: Path) -> Settings:
     """Return the settings of the repo at `root`. Raises SettingsError with file, key and remedy."""
     project = _read_project(root / "pyproject.toml")
     content = _read_yaml(root / "mlops.yaml")
+    _require(
+        "registry" not in content,
+        "registry.approval is gone: remove it; each version waits for a person's approval",
+    )
     types = typing.get_type_hints(Settings)
     _refuse_unknown(content, set(types) - {"root", "project"}, "")
     values: dict[str, Any] = {}
@@ -361,7 +357,6 @@ def _check(settings: Settings) -> None:
     for key, value, allowed in (
         ("data.task", data.task, TASKS),
         ("gate.metric", gate.metric, metrics),
-        ("registry.approval", settings.registry.approval, APPROVALS),
     ):
         _require(value in allowed, f"{key} must be one of {', '.join(allowed)}, not {value}")
     for name, share in (("validation", split.validation), ("test", split.test)):

@@ -101,6 +101,10 @@ class Resource:
     physical: str
 
 
+class Overtaken(MlopsError):
+    """Another operation on the stack came first; nothing was changed."""
+
+
 class StackFailed(MlopsError):
     """An operation began and failed. The message is the reason of the first failed resource;
     `event` is that failure, None if only the stack itself gave a reason."""
@@ -187,7 +191,8 @@ def deploy(
     with _alone(name):
         arn = formation.create_change_set(**request)["Id"]
     try:
-        changes = _changes(aws, arn)
+        with _alone(name):
+            changes = _changes(aws, arn)
         if changes is None or not execute:
             return Outcome(changes or (), executed=False)
         console.print(change_table(changes))
@@ -227,7 +232,7 @@ def _alone(name: str) -> Iterator[None]:
         busy = error_code(error) == "ValidationError" and "_IN_PROGRESS" in str(error)
         if not busy and error_code(error) not in _CHANGE_SET_GONE:
             raise
-        raise MlopsError(
+        raise Overtaken(
             f"another operation is changing {name}: wait for its end, then run the command again"
         ) from error
 

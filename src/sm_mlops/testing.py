@@ -179,7 +179,7 @@ def workflow_problems(root: Path) -> list[str]:
     pyproject.toml, and by actionlint if it is installed.
     """
     workflows = sorted((root / ".github" / "workflows").glob("*.y*ml"))
-    files = [*workflows, *root.glob("Jenkinsfile")]
+    files = [*workflows, *root.glob("Jenkinsfile*")]
     found = [line for file in files for line in _command_problems(root, file)]
     schema = ["-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows"]
     linters = [[sys.executable, *schema]]

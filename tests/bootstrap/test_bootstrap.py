@@ -155,14 +155,14 @@ def test_without_an_answer_nothing_is_done(untouched: Repo) -> None:
 def test_what_failed_halfway_is_reported_and_continued(repo: Repo) -> None:
     trust = {"Version": "2012-10-17", "Statement": []}
     iam = Everything(repo).of("iam")
-    iam.create_role(RoleName="churn-github", AssumeRolePolicyDocument=json.dumps(trust))
+    iam.create_role(RoleName="churn-github-train", AssumeRolePolicyDocument=json.dumps(trust))
     done = mlops(repo.root, "--sandbox", "bootstrap", "--yes")
     assert done.returncode == 2
     assert "deployed     sm-mlops-platform" in done.stdout
-    assert "Completed steps stay. To continue: mlops --sandbox bootstrap" in done.stdout
-    assert "mlops: role churn-github exists already" in done.stderr
+    assert "What is done stays. To continue: mlops --sandbox bootstrap" in done.stdout
+    assert "mlops: role churn-github-train exists already" in done.stderr
     assert "Traceback" not in done.stderr
-    iam.delete_role(RoleName="churn-github")
+    iam.delete_role(RoleName="churn-github-train")
     assert bootstrap(repo, "--yes").rstrip().endswith(AUTHORIZE)
 
 

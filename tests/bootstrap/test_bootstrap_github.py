@@ -19,7 +19,18 @@ from typing import Any
 import pytest
 
 from fault_injection import inject_github, pending
-from github_case import KEY, NAME, ROLE, SECRET, World, add_people, add_secrets, commit, git
+from github_case import (
+    KEYS,
+    NAME,
+    ROLE,
+    ROLES,
+    World,
+    add_people,
+    add_secrets,
+    commit,
+    git,
+    outputs_of,
+)
 from github_case import identify as identify_repo
 from repos import Repo, make_repo
 from sm_mlops import github
@@ -82,6 +93,8 @@ def test_the_plan_names_everything_before_anything_is_there(world: World) -> Non
         f"create variable AWS_ROLE_ARN: {ROLE}",
         "create environment staging: needs no approval",
         "create environment production: needs approval by ada",
+        f"create variable AWS_ROLE_ARN of environment staging: {ROLES['staging']}",
+        f"create variable AWS_ROLE_ARN of environment production: {ROLES['production']}",
         "create branch main: pushed from here, which starts the first training",
     ]
     assert world.record() is None
@@ -93,10 +106,12 @@ def test_from_nothing_everything_is_made(world: World) -> None:
     url = world.server.url
     assert told == [
         f"created      private repository {url}/acme/churn",
-        "stored       trigger credential: the token from MLOPS_TRIGGER_TOKEN",
-        f"set          variable AWS_ROLE_ARN to {ROLE}",
+        "stored       credential of the trigger: the token of MLOPS_TRIGGER_TOKEN",
         "created      environment staging: needs no approval",
         "created      environment production: needs approval by ada",
+        f"set          variable AWS_ROLE_ARN to {ROLE}",
+        f"set          variable AWS_ROLE_ARN of environment staging to {ROLES['staging']}",
+        f"set          variable AWS_ROLE_ARN of environment production to {ROLES['production']}",
         f"added        remote origin {url}/acme/churn.git",
         f"pushed       main to {url}/acme/churn",
     ]
@@ -109,6 +124,9 @@ def test_from_nothing_everything_is_made(world: World) -> None:
         "environments": {
             "staging": ([], True, POLICY, ["main"]),
             "production": ([{"type": "User", "id": ada}], False, POLICY, ["main"]),
+        },
+        "of environments": {
+            stage: {"AWS_ROLE_ARN": ROLES[stage]} for stage in ("staging", "production")
         },
         "branches": ["main"],
         "remote": f"{url}/acme/churn.git",
@@ -151,7 +169,7 @@ def test_after_a_failure_at_any_request_the_next_run_finishes(
         with Standalone(tmp_path / f"github {name}") as server:
             add_people(server)
             token = server.github.accounts.token("ada", "repo", "workflow")
-            outputs = {"GitHubRoleArn": ROLE, "GitHubUserSecretArn": SECRET}
+            outputs = outputs_of(keyed=True)
             yield World(server, Repo(root), account, token, {credential.TOKEN: token}, outputs)
 
     def state(world: World) -> Any:
@@ -216,7 +234,7 @@ def test_a_renamed_repository_is_used_and_reported(done: World) -> None:
     done.server.github.routes.rename(NAME, "churn-2")
     assert "manual repository name: was acme/churn before" in done.looked()
     assert done.act() == []
-    done.outputs = {"GitHubRoleArn": "arn:new"}
+    done.outputs = outputs_of(ROLES | {"train": "arn:new"})
     assert done.act() == ["set          variable AWS_ROLE_ARN to arn:new"]
     assert done.record("acme/churn-2")["_variables"]["AWS_ROLE_ARN"]["value"] == "arn:new"
 
@@ -258,34 +276,44 @@ def test_a_token_without_the_scopes_changes_nothing(world: World) -> None:
 
 
 def test_a_variable_that_differs_is_changed(done: World) -> None:
-    done.outputs = {"GitHubRoleArn": "arn:aws:iam::123456789012:role/other"}
-    assert f"change variable AWS_ROLE_ARN: {done.outputs['GitHubRoleArn']}" in done.looked()
-    done.act()
-    assert done.state()["variables"] == {"AWS_ROLE_ARN": done.outputs["GitHubRoleArn"]}
+    """As that of an older repo, whose one role was for everything."""
+    former = "arn:aws:iam::123456789012:role/churn-github"
+    for holder in (done.record(), done.record()["_environments"]["production"]):
+        holder["_variables"]["AWS_ROLE_ARN"]["value"] = former
+    assert f"change variable AWS_ROLE_ARN: {ROLE}" in done.looked()
+    assert done.act() == [
+        f"set          variable AWS_ROLE_ARN to {ROLE}",
+        f"set          variable AWS_ROLE_ARN of environment production to {ROLES['production']}",
+    ]
+    assert done.state()["variables"] == {"AWS_ROLE_ARN": ROLE}
+    assert {line.split()[0] for line in done.looked()} == {"exists"}
 
 
 def test_before_there_is_a_project_it_can_be_looked_at(world: World) -> None:
     world.outputs = None
-    assert "create variable AWS_ROLE_ARN: the project's role" in world.looked()
+    assert "create variable AWS_ROLE_ARN: the project's role churn-github-train" in world.looked()
     assert "no SageMaker project churn yet" in refused(world)
 
 
 @pytest.fixture
 def keyed(world: World) -> World:
     identify_repo(world.repo, sign_in="iam-user")
-    world.outputs = {"GitHubRoleArn": ROLE, "GitHubUserSecretArn": SECRET}
+    world.outputs = outputs_of(keyed=True)
     return world
 
 
-def test_a_key_is_sealed_into_githubs_secrets(keyed: World) -> None:
+def test_the_keys_are_sealed_into_githubs_secrets(keyed: World) -> None:
     what = "secrets AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY"
-    assert f"create {what}: the key of the project's user" in keyed.looked()
-    assert f"set          {what}" in keyed.act()
-    assert keyed.state()["secrets"] == {
-        "AWS_ACCESS_KEY_ID": KEY["aws_access_key_id"],
-        "AWS_SECRET_ACCESS_KEY": KEY["aws_secret_access_key"],
-    }
-    assert f"exists {what}" in keyed.looked()
+    assert f"create {what}: the key of the project's user churn-github-train" in keyed.looked()
+    told, state = keyed.act(), keyed.state()
+    held = {"train": state["secrets"], **state["of environments"]}
+    for part, values in KEYS.items():
+        of = "" if part == "train" else f" of environment {part}"
+        assert f"set          {what}{of}" in told
+        assert {k: v for k, v in held[part].items() if k != "AWS_ROLE_ARN"} == {
+            name.upper(): value for name, value in values.items()
+        }
+        assert f"exists {what}{of}" in keyed.looked()
 
 
 def test_a_key_that_is_newer_than_githubs_is_set_again(keyed: World) -> None:
@@ -302,10 +330,17 @@ def test_a_key_that_is_newer_than_githubs_is_set_again(keyed: World) -> None:
 def test_jenkins_is_told_what_it_needs_and_github_gets_no_settings(world: World) -> None:
     identify_repo(world.repo, ci="jenkins", sign_in="iam-user")
     world.environment = {"MLOPS_JENKINS_USER": "ci", "MLOPS_JENKINS_TOKEN": "canary-jenkins"}
-    assert world.looked()[2] == (
-        "manual Jenkins credentials churn-aws-access-key-id and churn-aws-secret-access-key: "
-        "the key of the project's user, as secret texts"
+    looked = world.looked()
+    assert looked[2] == (
+        "manual Jenkins credentials churn-train-key-id and churn-train-key-secret in the folder of "
+        "the multibranch pipeline: "
+        "the key of the project's user churn-github-train, as secret texts"
     )
+    assert looked[4].startswith(
+        "manual Jenkins credentials churn-production-key-id and churn-production-key-secret in the "
+        "folder churn-production alone: "
+    )
+    assert looked[5].startswith("manual Jenkins job churn-production/deploy: ")
     world.act()
     assert world.secret() == {"jenkins_user": "ci", "jenkins_token": "canary-jenkins"}
     assert not world.record()["_environments"] and not world.record()["_variables"]
@@ -349,9 +384,10 @@ def test_a_reviewer_without_access_is_reported(world: World) -> None:
 
 def test_production_without_approval_is_reported_loudly(world: World) -> None:
     world.repo.stage("production", Reviewers=[])
-    assert "create environment production: needs NO approval" in world.looked()
-    assert "created      environment production: needs NO approval" in world.act()
-    assert "exists environment production: needs NO approval" in world.looked()
+    words = "needs NO approval: the registry's is the only gate"
+    assert f"create environment production: {words}" in world.looked()
+    assert f"created      environment production: {words}" in world.act()
+    assert f"exists environment production: {words}" in world.looked()
 
 
 def test_existing_reviewers_stay_if_no_others_are_named(done: World) -> None:
@@ -371,7 +407,9 @@ def test_an_environment_with_other_settings_is_changed_and_keeps_the_rest(
     done: World,
 ) -> None:
     staging = done.record()["_environments"]["staging"]
-    staging.update(_wait=30, _policy=None, _policies=[], _secrets={"A": {}})
+    row = {"name": "A", "value": "1", "updated_at": 0.0, "created_at": 0.0}
+    staging.update(_wait=30, _policy=None, _policies=[])
+    staging["_variables"]["A"] = row
     production = done.record()["_environments"]["production"]
     production["_policies"].append({"id": 7, "name": "release/*", "type": "branch"})
     production["_policies"].append({"id": 8, "name": "v*", "type": "tag"})
@@ -382,7 +420,7 @@ def test_an_environment_with_other_settings_is_changed_and_keeps_the_rest(
     done.act()
     assert done.state()["environments"]["staging"][3] == ["main"]
     assert done.record()["_environments"]["staging"]["_wait"] == 30
-    assert done.record()["_environments"]["staging"]["_secrets"]
+    assert done.state()["of environments"]["staging"]["A"] == "1"
     assert done.state()["environments"]["production"][3] == ["main"]
     assert reviewers(done, "production") == [("User", identity(done, "bob"))]
     assert done.act() == []
@@ -420,17 +458,30 @@ def test_rules_beyond_githubs_plan_are_left_to_a_person(
 ) -> None:
     world.server.github.accounts.account("acme")["_plan"] = plan_name
     told = world.act()
-    warning = f"production is NOT PROTECTED: the GitHub plan of acme does not allow {lacking}"
-    assert f"environment {warning}" in told
+    why = f"production is NOT SET UP: GitHub's plan of acme does not allow {lacking}"
+    assert f"environment {why}" in told
     assert world.record()["_environments"]["production"]["_policy"] == stays
+    # Without a role, no job deploys there unasked.
+    assert world.state()["of environments"] == {
+        "staging": {"AWS_ROLE_ARN": ROLES["staging"]},
+        "production": {},
+    }
     looked = [line for line in world.looked() if not line.startswith("exists")]
-    assert looked[-1].startswith("manual environment production: NOT PROTECTED")
+    assert looked[-1].startswith("manual environment production: NOT SET UP")
     assert looked[-1].endswith(lacking)
     assert not [line for line in looked if not line.startswith("manual")]
     assert world.act() == []
+    remedy = next(i.remedy for i in world.settings().look() if i.what == "environment production")
+    assert remedy.endswith(
+        'set "Reviewers": [] in infra/production.json if the registry\'s approval is to be the '
+        "only gate"
+    )
     # What is refused today may be allowed tomorrow.
     world.server.github.accounts.account("acme")["_plan"] = "enterprise"
-    assert "changed      environment production: needs approval by ada" in world.act()
+    told = world.act()
+    assert "changed      environment production: needs approval by ada" in told
+    role = ROLES["production"]
+    assert f"set          variable AWS_ROLE_ARN of environment production to {role}" in told
     assert {line.split()[0] for line in world.looked()} == {"exists"}
     assert list(world.record()["_variables"]) == ["AWS_ROLE_ARN"]
 
@@ -439,8 +490,27 @@ def test_a_plan_without_environments_does_not_stop_the_rest(world: World) -> Non
     inject_github(world.server.github, "PUT */environments/*", 404, "Not Found", times=99)
     told = world.act()
     assert "pushed       main" in told[-1]
-    assert any("production is NOT PROTECTED" in line for line in told)
+    assert any("production is NOT SET UP" in line for line in told)
     assert world.record()["_environments"] == {}
+
+
+@pytest.mark.parametrize("plan_name", ["team", "free"])
+def test_production_without_reviewers_is_set_up_once_its_file_says_so(
+    world: World, plan_name: str
+) -> None:
+    world.server.github.accounts.account("acme")["_plan"] = plan_name
+    world.act()
+    assert not world.state()["of environments"]["production"]
+    world.repo.stage("production", Reviewers=[])
+    role = ROLES["production"]
+    assert f"set          variable AWS_ROLE_ARN of environment production to {role}" in world.act()
+    # The file is asked from now on, and nobody is told to do anything.
+    [line] = [line for line in world.looked() if "environment production: needs" in line]
+    assert line.startswith(
+        "exists environment production: needs NO approval: the registry's is the only gate"
+    )
+    assert ("by the trust of its role" in line) == (plan_name == "free")
+    assert world.act() == []
 
 
 def test_a_public_repository_has_reviewers_on_every_plan(world: World) -> None:
@@ -761,7 +831,8 @@ def test_no_secret_is_found_anywhere_afterwards(
     ]
     everything = "\n".join(texts)
     basic = base64.b64encode(f"x-access-token:{keyed.token}".encode()).decode()
-    for secret in (keyed.token, basic, given, KEY["aws_secret_access_key"]):
+    secrets = [key["aws_secret_access_key"] for key in KEYS.values()]
+    for secret in (keyed.token, basic, given, *secrets):
         at = everything.find(secret)
         assert at < 0, everything[max(at - 300, 0) : at]
     # Otherwise nothing above could fail.

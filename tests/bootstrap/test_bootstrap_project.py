@@ -69,7 +69,7 @@ def parameters(found: Land) -> dict[str, str]:
 def by_hand(found: Land, **given: str) -> None:
     """Make the project as Studio does."""
     there = platform.outputs(found.aws) or {}
-    required = {"GitHubOwner": "acme", "GitHubRepository": "churn"}
+    required = {"GitHubOwner": "acme", "GitHubRepository": "churn", "GitHubRepositoryId": "7"}
     found.aws.sagemaker.create_project(
         ProjectName="churn",
         ServiceCatalogProvisioningDetails={
@@ -85,12 +85,15 @@ def by_hand(found: Land, **given: str) -> None:
 # Made
 
 
+ROLES = [f"role churn-github-{part}" for part in ("train", "staging", "production")]
+
+
 def test_the_plan_of_an_empty_account_has_the_project_and_changes_nothing(empty: Land) -> None:
     found = items(empty.part(Project).look())
     assert found == dict.fromkeys(
         (
             "SageMaker project churn", "model package group churn", "code repository churn",
-            "role churn-pipeline", "role churn-github",
+            "role churn-pipeline", *ROLES,
         ),
         "create",
     )  # fmt: skip
@@ -114,7 +117,7 @@ def test_a_project_knows_its_repository_as_github_writes_it(alone: Land) -> None
     assert work(alone) == []
     there = projects.outputs(alone.aws) or {}
     assert there["PipelineRoleArn"].endswith(":role/churn-pipeline")
-    assert there["GitHubRoleArn"].endswith(":role/churn-github")
+    assert there["ProductionRoleArn"].endswith(":role/churn-github-production")
 
 
 def test_a_project_made_in_studio_is_accepted_as_it_is(alone: Land) -> None:
@@ -132,7 +135,8 @@ def parameters_of_github(found: Land) -> dict[str, str]:
     there = found.hub.repository("acme/churn")
     assert there is not None
     said = subject(found.hub, there)
-    return {"GitHubSubject": said} if said else {}
+    number = {"GitHubRepositoryId": str(there.id)}
+    return number | ({"GitHubSubject": said} if said else {})
 
 
 def test_only_what_the_repo_needs_otherwise_is_changed(alone: Land) -> None:
@@ -312,11 +316,13 @@ def test_the_sandboxs_provisional_role_is_replaced(alone: Land) -> None:
 
 
 def test_someone_elses_role_is_reported_before_anything_is_created(alone: Land) -> None:
-    alone.aws.client("iam").create_role(RoleName="churn-github", AssumeRolePolicyDocument=TRUST)
+    alone.aws.client("iam").create_role(
+        RoleName="churn-github-train", AssumeRolePolicyDocument=TRUST
+    )
     found = {item.what: item.remedy for item in alone.part(Project).look() if item.remedy}
-    assert list(found) == ["role churn-github"]
+    assert list(found) == ["role churn-github-train"]
     alone.calls.clear()
-    with pytest.raises(MlopsError, match="delete the role churn-github"):
+    with pytest.raises(MlopsError, match="delete the role churn-github-train"):
         act(alone)
     assert alone.writes == []
 
@@ -398,15 +404,15 @@ def test_a_higher_number_replaces_the_key_in_its_secret(alone: Land) -> None:
     alone.again()
     act(alone)
     secrets = alone.aws.client("secretsmanager")
-    arn = (projects.outputs(alone.aws) or {})["GitHubUserSecretArn"]
+    arn = (projects.outputs(alone.aws) or {})["StagingUserSecretArn"]
     before = json.loads(secrets.get_secret_value(SecretId=arn)["SecretString"])
     found = projects.find(alone.aws)
     assert found
     update(alone.aws, found, {"KeySerial": "2"})
     after = json.loads(secrets.get_secret_value(SecretId=arn)["SecretString"])
     assert set(before.values()).isdisjoint(after.values())
-    listed = alone.aws.client("iam").list_access_keys(UserName="churn-github")
-    # The previous one works until GitHub has the new one.
+    listed = alone.aws.client("iam").list_access_keys(UserName="churn-github-staging")
+    # The former one works until GitHub has the new one.
     assert {key["AccessKeyId"] for key in listed["AccessKeyMetadata"]} == {
         before["aws_access_key_id"],
         after["aws_access_key_id"],

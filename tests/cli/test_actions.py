@@ -16,6 +16,7 @@ from sm_mlops import actions, commit
 from sm_mlops.aws import Aws
 from sm_mlops.cli import deploy
 from sm_mlops.cli.main import app
+from sm_mlops.deployment import merged
 from sm_mlops.errors import MlopsError
 from sm_mlops.training.run import ensure_model_package_group
 
@@ -139,7 +140,7 @@ def test_at_most_some_minutes_are_followed_and_a_later_job_gets_the_rest(
         ("a" * 40 + "\n", "40 hexadecimal digits"),
     ],
 )
-def test_what_cannot_be_checked_out_is_refused(name: str, said: str) -> None:
+def test_what_is_no_commit_is_refused(name: str, said: str) -> None:
     with pytest.raises(MlopsError, match=said) as caught:
         commit.require(name)
     assert "\n" not in str(caught.value)
@@ -150,6 +151,7 @@ def test_check_asks_the_registry_whether_the_commit_is_the_version_s_own(
     account: Aws, repo: Repo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(repo.root)
+    monkeypatch.setattr(merged, "_ask_github", lambda aws, sha: "identical")
     ensure_model_package_group(account)
     arn = account.sagemaker.create_model_package(
         ModelPackageGroupName="churn",

@@ -12,20 +12,21 @@ import pytest
 
 from bootstrap_case import Kept, Killed, Land, connected_once, land
 from fault_injection import inject_github
-from github_case import NAME, add_people, add_secrets, identify
+from github_case import NAME, PARTS, add_people, add_secrets, identify
 from repos import Repo, mlops
 from sm_mlops import github, projects
 from sm_mlops.aws import Aws
 from sm_mlops.bootstrap import credential, project, rotation
 from sm_mlops.bootstrap.credential import Credential
-from sm_mlops.bootstrap.settings import KEY, Settings
+from sm_mlops.bootstrap.settings import Settings
+from sm_mlops.bootstrap.sign_in import KEY
 from sm_mlops.errors import MlopsError
 from sm_mlops.github import GitHub, Place
 from standalone import Standalone
 
 pytestmark = pytest.mark.slow
 
-USER = "churn-github"
+USERS = {part: f"churn-github-{part}" for part in PARTS}
 
 
 # The trigger's credential.
@@ -133,39 +134,47 @@ def rotate(found: Land) -> list[str]:
     return told
 
 
-def keys(found: Land) -> list[str]:
+def keys(found: Land, part: str) -> list[str]:
     """What IAM lets in."""
-    rows = found.aws.client("iam").list_access_keys(UserName=USER)["AccessKeyMetadata"]
+    rows = found.aws.client("iam").list_access_keys(UserName=USERS[part])["AccessKeyMetadata"]
     return [row["AccessKeyId"] for row in rows]
 
 
-def at_github(found: Land) -> list[str]:
-    return [found.server.github.routes.secret(NAME, name) for name in KEY]
+def at_github(found: Land, part: str) -> list[str]:
+    environment = "" if part == "train" else part
+    return [found.server.github.routes.secret(NAME, name, environment) for name in KEY]
 
 
-def in_secrets_manager(found: Land) -> list[str]:
-    outputs = projects.outputs(found.aws)
-    assert outputs is not None
+def in_secrets_manager(found: Land, part: str) -> list[str]:
     client = found.aws.client("secretsmanager")
-    value = client.get_secret_value(SecretId=outputs["GitHubUserSecretArn"])["SecretString"]
-    return list(json.loads(value).values())
+    name = f"sm-mlops/churn/github-{part}"
+    return list(json.loads(client.get_secret_value(SecretId=name)["SecretString"]).values())
 
 
-def test_a_key_is_replaced_everywhere(
+def assert_one_key_each(found: Land) -> None:
+    """Check that each user has one key, which GitHub and Secrets Manager have too."""
+    for part in PARTS:
+        assert keys(found, part) == [at_github(found, part)[0]]
+        assert at_github(found, part) == in_secrets_manager(found, part)
+
+
+def test_the_keys_are_replaced_everywhere(
     kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with enter(kept, tmp_path, monkeypatch) as found:
         Settings(found.aws, found.hub).act(lambda line: None)
-        (former,) = keys(found)
-        assert at_github(found) == in_secrets_manager(found)
+        assert_one_key_each(found)
+        former = {part: keys(found, part) for part in PARTS}
+        what = "secrets AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY"
         assert rotate(found) == [
-            f"created      access key of {USER}",
-            "set          secrets AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY",
-            f"deleted      previous access key of {USER}",
+            *(f"created      access key of {user}" for user in USERS.values()),
+            f"set          {what}",
+            f"set          {what} of environment staging",
+            f"set          {what} of environment production",
+            *(f"deleted      former access key of {user}" for user in USERS.values()),
         ]
-        (new,) = keys(found)
-        assert new != former and at_github(found)[0] == new
-        assert at_github(found) == in_secrets_manager(found)
+        assert_one_key_each(found)
+        assert all(keys(found, part) != former[part] for part in PARTS)
 
 
 def test_a_rotation_that_fails_half_way_leaves_github_a_key_that_works(
@@ -173,24 +182,25 @@ def test_a_rotation_that_fails_half_way_leaves_github_a_key_that_works(
 ) -> None:
     with enter(kept, tmp_path, monkeypatch) as found:
         Settings(found.aws, found.hub).act(lambda line: None)
-        for where in ("GET */secrets/public-key", "PUT */secrets/AWS_ACCESS_KEY_ID"):
-            before = at_github(found)
+        for where in ("GET */secrets/public-key", "PUT */production/secrets/AWS_ACCESS_KEY_ID"):
+            before = at_github(found, "production")
             # Here all happens within the second that GitHub tells times by.
             record: Any = found.server.github.store.get("GitHubRepository", NAME)
-            for each in record["_secrets"].values():
-                each["updated_at"] -= 60
+            for holder in (record, *record["_environments"].values()):
+                for each in holder["_secrets"].values():
+                    each["updated_at"] -= 60
             inject_github(found.server.github, where, 422, "no")
             with pytest.raises(MlopsError):
                 rotate(found)
-            assert at_github(found) == before and before[0] in keys(found)
+            assert at_github(found, "production") == before
+            assert before[0] in keys(found, "production")
             assert "change secrets" in " ".join(
                 f"{item.todo} {item.what}" for item in Settings(found.aws, found.hub).look()
             )
             told = rotate(found)
-            assert told[0] == f"Continuing with a key of {USER} that was created earlier"
-            assert f"created      access key of {USER}" not in told
-            assert keys(found) == [at_github(found)[0]]
-            assert at_github(found) == in_secrets_manager(found)
+            assert told[0] == "Continuing with keys of churn that were created before"
+            assert not any(line.startswith("created") for line in told)
+            assert_one_key_each(found)
 
 
 def test_a_rotation_that_is_killed_at_any_call_is_finished_by_the_next(
@@ -201,16 +211,16 @@ def test_a_rotation_that_is_killed_at_any_call_is_finished_by_the_next(
         found.calls.clear()
         rotate(found)
         writes = list(found.writes)
-        assert writes == ["UpdateProject", "DeleteAccessKey"]
+        assert writes == ["UpdateProject", *3 * ["DeleteAccessKey"]]
         for number in range(1, len(writes) + 1):
             found.calls.clear()
             found.kill_after = number
             with pytest.raises(Killed):
                 rotate(found)
-            assert at_github(found)[0] in keys(found)
+            for part in PARTS:
+                assert at_github(found, part)[0] in keys(found, part)
             rotate(found)
-            assert keys(found) == [at_github(found)[0]]
-            assert at_github(found) == in_secrets_manager(found)
+            assert_one_key_each(found)
 
 
 def test_a_key_that_is_still_being_made_is_waited_for(
@@ -234,7 +244,7 @@ def test_a_key_that_is_still_being_made_is_waited_for(
         found.calls.clear()
         told = rotate(found)
         assert told[0].startswith("Waiting: ") and "UpdateProject" not in found.calls
-        assert keys(found) == [at_github(found)[0]]
+        assert_one_key_each(found)
 
 
 def test_jenkins_gets_the_key_from_a_person_before_the_previous_one_is_deleted(
@@ -242,10 +252,15 @@ def test_jenkins_gets_the_key_from_a_person_before_the_previous_one_is_deleted(
 ) -> None:
     with enter(kept, tmp_path, monkeypatch, ci="jenkins") as found:
         told = rotate(found)
-        assert told[-1].startswith("Copy the new key from the secret sm-mlops/churn/github-user")
-        assert len(keys(found)) == 2
-        assert rotate(found)[-1] == f"deleted      previous access key of {USER}"
-        assert keys(found) == in_secrets_manager(found)[:1]
+        assert told[-1].startswith(
+            "Copy the new keys from the secrets sm-mlops/churn/github-train, sm-mlops/churn/github-"
+        )
+        assert all(len(keys(found, part)) == 2 for part in PARTS)
+        assert rotate(found)[1:] == [
+            f"deleted      former access key of {user}" for user in USERS.values()
+        ]
+        for part in PARTS:
+            assert keys(found, part) == in_secrets_manager(found, part)[:1]
 
 
 def test_an_interrupted_rotation_does_not_keep_the_project_from_being_deleted(
@@ -255,7 +270,7 @@ def test_an_interrupted_rotation_does_not_keep_the_project_from_being_deleted(
         rotate(found)
         told: list[str] = []
         Settings(found.aws, found.hub).undo(told.append)
-        assert told == [f"deleted      previous access key of {USER}"]
+        assert told == [f"deleted      former access key of {user}" for user in USERS.values()]
         found.part(project.Project).undo(told.append)
         assert told[-1] == "deleted      SageMaker project churn"
 

@@ -19,6 +19,7 @@ from sm_mlops.errors import MlopsError
 ENDPOINT = Endpoint(
     *("churn-staging", "InService", "", "serverless", "config", "model", ""),
     since=datetime(2026, 1, 1, tzinfo=UTC),
+    changed=datetime(2026, 1, 1, tzinfo=UTC),
 )
 
 

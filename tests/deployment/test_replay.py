@@ -140,7 +140,7 @@ def test_what_the_function_will_not_deploy_is_reported_with_its_reason(account: 
     arn = account.register("Approved", Repository="https://github.com/strangers/churn")
     assert "started nothing: repositories of strangers are not allowed" in refusal(number(arn))
     arn = account.register("Approved", CommitId=f"{COMMIT}-dirty")
-    assert "which cannot be checked out" in refusal(number(arn))
+    assert "which nobody can review" in refusal(number(arn))
 
 
 def test_a_version_that_does_not_exist_is_refused_in_one_line(account: Connected) -> None:

@@ -54,6 +54,7 @@ def run(repo: Repo, account: Aws, monkeypatch: pytest.MonkeyPatch) -> Callable[.
     found = Endpoint(
         *(stage.stack, "InService", "", "serverless", "config", "model", ARN),
         since=datetime(2026, 1, 1, tzinfo=UTC),
+        changed=datetime(2026, 1, 1, tzinfo=UTC),
     )
     files = sample_files() | {"expected.json": json.dumps({"predictions": EXPECTED}).encode()}
 
@@ -73,6 +74,7 @@ def run(repo: Repo, account: Aws, monkeypatch: pytest.MonkeyPatch) -> Callable[.
         monkeypatch.setattr(account.sagemaker, "describe_model_package", lambda **_: package)
         monkeypatch.setattr(access, "enter", lambda aws, stage: aws)
         monkeypatch.setattr(endpoints, "serving", lambda *_: endpoint)
+        monkeypatch.setattr(endpoints, "note_test", lambda *_: None)
         monkeypatch.setattr(
             predict, "invoke", lambda aws, endpoint, body, kind, accept: model(body, kind, accept)
         )

@@ -34,6 +34,7 @@ def endpoint(number: int, state: str = "InService", reason: str = "") -> Endpoin
         *("churn-staging", state, reason, "serverless", "config", "model"),
         package=f"{ARN}{number}",
         since=NOW,
+        changed=NOW,
     )
 
 

@@ -232,17 +232,19 @@ def test_the_age_of_a_users_key_is_reported(
     whole: Whole, monkeypatch: pytest.MonkeyPatch, days: int, state: State
 ) -> None:
     iam = whole.aws.client("iam")
-    iam.create_user(UserName=f"{NAME}-github")
+    user = f"{NAME}-github-train"
+    iam.create_user(UserName=user)
     try:
-        [found] = platform._key(whole.scene())
+        found, *others = platform._key(whole.scene())
+        assert [each.state for each in others] == [State.FAILED, State.FAILED]
         assert found.state is State.FAILED and "no active key" in found.detail
-        key = iam.create_access_key(UserName=f"{NAME}-github")["AccessKey"]["AccessKeyId"]
+        key = iam.create_access_key(UserName=user)["AccessKey"]["AccessKeyId"]
         monkeypatch.setattr(platform, "_days", lambda _: days)
-        [found] = platform._key(whole.scene())
+        found = next(platform._key(whole.scene()))
         assert found.state is state and f"{days} day" in found.detail
-        iam.delete_access_key(UserName=f"{NAME}-github", AccessKeyId=key)
+        iam.delete_access_key(UserName=user, AccessKeyId=key)
     finally:
-        iam.delete_user(UserName=f"{NAME}-github")
+        iam.delete_user(UserName=user)
 
 
 def test_days_are_counted_from_the_moment() -> None:

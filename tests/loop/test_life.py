@@ -339,10 +339,13 @@ def test_production_returns_to_the_version_before(
 ) -> None:
     run = mlops(
         *(repo.root, "--sandbox", "run", "--set", "num_boost_round=60"),
-        *("--set", "GateTolerance=1", "--set", "ApprovalStatus=Approved"),
+        *("--set", "GateTolerance=1"),
     )
     assert run.returncode == 0, run.stderr
     second = versions(repo)[0]
+    assert second["approval"] == "PendingManualApproval"
+    approved = mlops(repo.root, "--sandbox", "approve", str(second["version"]))
+    assert approved.returncode == 0, approved.stderr
     done = mlops(
         repo.root, "--sandbox", "deploy", "production", "--model-package-arn", second["arn"]
     )

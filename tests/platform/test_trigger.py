@@ -306,7 +306,7 @@ def test_whatever_comes_as_an_event_starts_nothing_and_breaks_nothing(
 def test_a_version_whose_commit_cannot_be_checked_out_is_an_error(
     trigger: Any, register: Callable[..., str], commit: str
 ) -> None:
-    with pytest.raises(trigger.TriggerError, match="cannot be checked out"):
+    with pytest.raises(trigger.TriggerError, match="nobody can review"):
         trigger.handler(event(register(commit=commit)), None)
 
 

@@ -245,7 +245,7 @@ def test_faults_meet_the_requests_they_name(server: Standalone, ada: Visitor) ->
         ("GET", "/repos/acme/churn/actions/runs"),
         ("DELETE", "/repos/acme/churn"),
         ("GET", "/repos/acme/churn/actions/variables/AWS_REGION"),
-        ("GET", "/repos/acme/churn/environments/staging/secrets"),
+        ("GET", "/repos/acme/churn/environments/staging/variables/AWS_REGION"),
     ],
 )
 def test_a_route_that_is_not_implemented_is_refused_by_name(
@@ -510,3 +510,51 @@ def test_private_repositories_have_the_rules_of_their_plan(
     assert ada("PUT", where, {"reviewers": [who]}).status_code == reviewers
     assert ada("PUT", where, {"deployment_branch_policy": custom}).status_code == policy
     assert ada("PUT", where, {}).status_code == 200
+
+
+def test_commits_are_compared_as_github_does(
+    server: Standalone, ada: Visitor, tmp_path: Path
+) -> None:
+    token, folder = ada.token, tmp_path / "clone"
+    push(server, token, folder, **{"a.txt": "1"})
+    first = server.github.bare.commit("acme/churn", "main")
+    push(server, token, folder, **{"a.txt": "2"})
+    second = server.github.bare.commit("acme/churn", "main")
+    place = "/repos/acme/churn/compare"
+
+    def status(span: str) -> Any:
+        return ada("GET", f"{place}/{span}?per_page=1").json().get("status")
+
+    assert (status(f"{first}...main"), status(f"main...{first}")) == ("ahead", "behind")
+    assert status(f"{second}...main") == "identical"
+    for span in (f"{'f' * 40}...main", "main...", f"{first}..main", "main"):
+        assert ada("GET", f"{place}/{span}").status_code == 404
+    answer = ada("GET", f"{place}/{first}...main").json()
+    assert (answer["ahead_by"], answer["behind_by"], answer["total_commits"]) == (1, 0, 1)
+    narrow = server.github.accounts.fine_grained("ada", "acme", ["churn"], actions="read")
+    assert Visitor(server, narrow)("GET", f"{place}/{first}...main").status_code == 403
+
+
+def test_an_environment_has_variables_and_secrets_of_its_own(
+    server: Standalone, ada: Visitor
+) -> None:
+    place = "/repos/acme/churn/environments/production"
+    assert ada("GET", f"{place}/variables").status_code == 404
+    ada("PUT", place, {})
+    variable = {"name": "ROLE", "value": "own"}
+    for where in ("/repos/acme/churn/actions", place):
+        assert ada("POST", f"{where}/variables", variable).status_code == 201
+    changed = ada("PATCH", f"{place}/variables/ROLE", {"value": "other"})
+    assert changed.status_code == 204
+    [own] = ada("GET", f"{place}/variables").json()["variables"]
+    [of_all] = ada("GET", "/repos/acme/churn/actions/variables").json()["variables"]
+    assert (own["value"], of_all["value"]) == ("other", "own")
+    sealed = ada.seal(place, "canary")
+    assert ada("PUT", "/repos/acme/churn/actions/secrets/KEY", sealed).status_code == 422
+    assert ada("PUT", f"{place}/secrets/KEY", sealed).status_code == 201
+    assert server.github.routes.secret("acme/churn", "KEY", "production") == "canary"
+    assert ada("GET", "/repos/acme/churn/actions/secrets").json()["total_count"] == 0
+    for what in ("variables/ROLE", "secrets/KEY"):
+        assert ada("DELETE", f"{place}/{what}").status_code == 204
+    narrow = server.github.accounts.fine_grained("ada", "acme", ["churn"], secrets="write")
+    assert Visitor(server, narrow)("GET", f"{place}/secrets").status_code == 403

@@ -715,7 +715,7 @@ def test_a_repository_with_a_key_signs_in_by_the_key(server: Server, aws: Accoun
     routes = server.github.routes
     server.github.accounts.add("acme", "Organization")
     record = routes.add("acme", "keyed")
-    public = PublicKey(base64.b64decode(routes._key(record)["key"]))
+    public = PublicKey(base64.b64decode(routes._key(record, "")["key"]))
     for name, value in (
         ("AWS_ACCESS_KEY_ID", key["AccessKeyId"]),
         ("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"]),

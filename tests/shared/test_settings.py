@@ -71,7 +71,7 @@ def test_hyperparameters_are_passed_as_the_text_that_sagemaker_passes(repo: Repo
         ("data: {path: x, target: y}\naws: {subnets: [subnet-1]}", "go together"),
         ("data: {path: x, target: y}\nhyperparameters: {Max-Depth: 3}", "use only a-z, 0-9 and _"),
         ("data: {path: x, target: y}\nhyperparameters: {eta: [1]}", "must be a number or text"),
-        ("data: {path: x, target: y}\nregistry: {approval: yes please}", "registry.approval"),
+        ("data: {path: x, target: y}\nregistry: {approval: Approved}", "registry.approval is gone"),
         ("data: {path: x, target: y\n", "mlops.yaml line 2, column 1"),
     ],
 )

@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import os
+import subprocess
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
-from repos import Repo, make_repo
+from repos import Repo, make_repo, mlops
 from sandbox_cases import IMAGE
 from sm_mlops.aws import Aws
 from sm_mlops.cli.sandbox_account import prepare
@@ -125,8 +126,14 @@ class Place:
         self.repo.stage(name, Parameters=given)
         return stages.load(self.aws.settings, name)
 
-    def deploy(self, stage: Stage, arn: str, commit: str | None = None, **more: Any) -> Deployment:
-        return deploy(self.aws, stage, arn, commit, self.console, **more)
+    def command(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """Run `mlops` as someone who is signed in to this sandbox."""
+        names = ("AWS_", "GITHUB_")
+        variables = {name: value for name, value in os.environ.items() if name.startswith(names)}
+        return mlops(self.repo.root, *words, **variables | more)
+
+    def deploy(self, stage: Stage, arn: str, **more: Any) -> Deployment:
+        return deploy(self.aws, stage, arn, self.console, **more)
 
 
 def sample_files(offset: float = 0) -> dict[str, bytes]:

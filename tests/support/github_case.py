@@ -25,9 +25,24 @@ from sm_mlops.sandbox import versions
 from standalone import Standalone
 
 NAME = "acme/churn"
-ROLE = "arn:aws:iam::123456789012:role/churn-github"
-SECRET = "sm-mlops/churn/github-user"
-KEY = {"aws_access_key_id": "AKIAKEY1", "aws_secret_access_key": "canary-aws-secret-key-1"}
+PARTS = ("train", "staging", "production")
+ROLES = {part: f"arn:aws:iam::123456789012:role/churn-github-{part}" for part in PARTS}
+ROLE = ROLES["train"]
+SECRETS = {part: f"sm-mlops/churn/github-{part}" for part in PARTS}
+KEYS = {
+    part: {
+        "aws_access_key_id": f"AKIAKEY{number}",
+        "aws_secret_access_key": f"canary-aws-secret-key-{number}",
+    }
+    for number, part in enumerate(PARTS)
+}
+
+
+def outputs_of(roles: dict[str, str] = ROLES, keyed: bool = False) -> dict[str, str]:
+    """Return the outputs of the project's stack."""
+    found = {f"{part.title()}RoleArn": role for part, role in roles.items()}
+    secrets = {f"{part.title()}UserSecretArn": name for part, name in SECRETS.items()}
+    return found | (secrets if keyed else {})
 
 
 def add_people(server: Standalone, plan: str = "enterprise") -> None:
@@ -81,7 +96,7 @@ class World:
     account: Aws
     token: str
     environment: dict[str, str] = field(default_factory=dict)
-    outputs: dict[str, str] | None = field(default_factory=lambda: {"GitHubRoleArn": ROLE})
+    outputs: dict[str, str] | None = field(default_factory=outputs_of)
     typed: list[str] | None = None
     told: list[str] = field(default_factory=list)
     read: tuple[bytes, ...] = ()
@@ -163,6 +178,13 @@ class World:
                 )
                 for name, each in record["_environments"].items()
             },
+            "of environments": {
+                name: {
+                    **{k: v["value"] for k, v in each.get("_variables", {}).items()},
+                    **{k: routes.secret(NAME, k, name) for k in each.get("_secrets", {})},
+                }
+                for name, each in record["_environments"].items()
+            },
             "branches": list(self.server.github.bare.branches(NAME)),
             "remote": git(self.repo.root, "remote", "get-url", "origin"),
             "credential": sorted(self.secret()),
@@ -173,9 +195,10 @@ class World:
 
 
 def add_secrets(aws: Aws, key: bool = False) -> None:
-    """Create the secrets of platform and project: the trigger's without a value, and the key's."""
+    """Create the secrets of platform and project: the trigger's without a value, and the keys'."""
     versions.fix()
     client = aws.client("secretsmanager")
     client.create_secret(Name=credential.SECRET)
     if key:
-        client.create_secret(Name=SECRET, SecretString=json.dumps(KEY))
+        for part, name in SECRETS.items():
+            client.create_secret(Name=name, SecretString=json.dumps(KEYS[part]))

@@ -143,7 +143,8 @@ class Repository:
 
     `origin` is bare. `machine` holds the variables that the machine has for each process, above
     PATH. `actions` maps `owner/name@commit` to what stands in for it. `tokens` are all that jobs
-    were given, with their permissions. `minute`: seconds in a minute of all time limits.
+    were given, with their permissions, each made by `new_token`. What is pushed also goes to
+    `mirror`. `minute`: seconds in a minute of all time limits.
     """
 
     origin: Path
@@ -156,6 +157,8 @@ class Repository:
     environments: dict[str, Environment] = field(default_factory=dict)
     tokens: dict[str, Mapping[str, str]] = field(default_factory=dict)
     api_url: str = "http://127.0.0.1:9"
+    mirror: Path | None = None
+    new_token: Callable[[], str] = lambda: f"ghs_{secrets.token_hex(18)}"
     minute: float = 60
     count: int = 0
 
@@ -163,6 +166,8 @@ class Repository:
         """Push HEAD of a clone, and run what that triggers."""
         before = git(self.origin, "for-each-ref", "--format=%(objectname)", f"refs/heads/{branch}")
         git(clone, "push", "--quiet", str(self.origin), f"HEAD:refs/heads/{branch}")
+        if self.mirror and self.mirror != self.origin:
+            git(clone, "push", "--quiet", "--force", str(self.mirror), f"HEAD:refs/heads/{branch}")
         after = git(self.origin, "rev-parse", branch)
         since = (before, after) if before else ("--root", after)
         changed = git(self.origin, "diff-tree", "-r", "--name-only", *since).splitlines()
@@ -391,7 +396,7 @@ class Work:
         self.repository, self.event = run.repository, run.event
         self.environment = environment
         self.status = SUCCESS
-        self.token = f"ghs_{secrets.token_hex(18)}"
+        self.token = self.repository.new_token()
         self.permissions = _of_fork(job.permissions) if self.event.fork else job.permissions
         self.repository.tokens[self.token] = self.permissions
         own = {} if self.event.fork else run.repository.secrets | rules.secrets

@@ -238,7 +238,9 @@ class Connected:
         """Sign in to the role that GitHub's token, or the key, may assume."""
         role, key = given["role-to-assume"], given.get("aws-access-key-id")
         if key is None:
-            return self._variables(work.repository.name, work.environment, work.event.ref, role)
+            return self._variables(
+                work.repository.name, work.environment, work.event.ref, role, work.run.workflow.name
+            )
         sts = boto3.Session().client(
             "sts",
             region_name=given["aws-region"],
@@ -254,18 +256,21 @@ class Connected:
         values = (found["AccessKeyId"], found["SecretAccessKey"], found["SessionToken"])
         return dict(zip(SESSION, values, strict=True))
 
-    def _variables(self, name: str, environment: str, ref: str, role: str) -> dict[str, str]:
+    def _variables(
+        self, name: str, environment: str, ref: str, role: str, workflow: str = "build"
+    ) -> dict[str, str]:
         place = {"environment": environment, "ref": ref, "role_arn": role}
+        place["workflow"] = f"{workflow}.yml"
         try:
             found = sandbox.workflow_environment(self.repo.path, name, **place)
         except sandbox.SandboxError as error:
             raise ActionFailed(str(error)) from error
         return {name: value for name, value in found.items() if value}
 
-    def _key_of_user(self) -> dict[str, str]:
-        """Return the key of the project's user, which bootstrap brings to GitHub sealed."""
+    def _key_of_user(self, part: str = "train") -> dict[str, str]:
+        """Return the key of one of the project's users, which bootstrap brings to GitHub sealed."""
         with self.account() as aws:
-            name = f"sm-mlops/{aws.settings.project.project}/github-user"
+            name = f"sm-mlops/{aws.settings.project.project}/github-{part}"
             text = aws.client("secretsmanager").get_secret_value(SecretId=name)["SecretString"]
         found: dict[str, str] = json.loads(text)
         return found
@@ -277,7 +282,10 @@ class Connected:
         own = {name for name in signed_in if name.startswith(("GITHUB_", *SESSION)) or name == "CI"}
         own |= {"AWS_REGION", "AWS_DEFAULT_REGION"}
         self.hub.machine |= {name: signed_in[name] for name in set(signed_in) - own}
-        api = f"{signed_in['GITHUB_API_URL']}/repos/{NAME}"
+        self.hub.api_url = signed_in["GITHUB_API_URL"]
+        [self.hub.mirror] = (self.repo.path / ".sandbox").rglob("my-model.git")
+        self.hub.new_token = self._new_token
+        api = f"{self.hub.api_url}/repos/{NAME}"
         token = self.repo.text(".sandbox/github-token")
 
         def ask(path: str) -> Any:
@@ -293,7 +301,21 @@ class Connected:
             key = self._key_of_user()
             self.hub.secrets |= {name: key[name.lower()] for name in secrets}
         for found in ask("environments")["environments"]:
-            self.hub.environments[found["name"]] = self._environment(found, ask)
+            name = found["name"]
+            here = self.hub.environments[name] = self._environment(found, ask)
+            for variable in ask(f"environments/{name}/variables")["variables"]:
+                here.variables[variable["name"]] = variable["value"]
+            if ask(f"environments/{name}/secrets")["secrets"]:
+                key = self._key_of_user(name)
+                here.secrets |= {name.upper(): value for name, value in key.items()}
+
+    def _new_token(self) -> str:
+        """Return a token of a job, which may read the repository on the sandbox's GitHub."""
+        owner, name = NAME.split("/")
+        made = self.control(
+            "github.accounts.fine_grained", "you", owner, [name], contents="read", metadata="read"
+        )
+        return str(made)
 
     def _environment(self, found: Any, ask: Callable[[str], Any]) -> Environment:
         name, rules = found["name"], {rule["type"] for rule in found["protection_rules"]}

@@ -219,9 +219,8 @@ SETTINGS: dict[str, Edit] = {
     "other-hyperparameters": mlops(
         hyperparameters={"max_depth": 3, "gamma": 0.1, "tree_method": "approx"}
     ),
-    "approved": mlops(registry={"approval": "Approved"}),
     "split": mlops(split={"validation": 0.2, "test": 0.3, "seed": 7}),
-    "defaults": mlops(split=None, gate=None, compute=None, registry=None, aws=None),
+    "defaults": mlops(split=None, gate=None, compute=None, aws=None),
     "one-more-step": one_more_step,
     "random-forest": random_forest,
 }

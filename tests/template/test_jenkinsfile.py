@@ -1,4 +1,4 @@
-"""The rendered Jenkinsfile: the commands of the workflows, in their order and with their care.
+"""The rendered Jenkinsfiles: the commands of the workflows, in their order and with their care.
 
 Knows as much of Groovy as a Declarative pipeline needs: strings, comments and braces.
 """
@@ -14,7 +14,7 @@ from rendering import Bake, Rendered, baked
 from sm_mlops import settings as mlops_settings
 from workflow_judges import assert_mlops_takes, load
 
-CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+FILES = ("Jenkinsfile", "Jenkinsfile.production")
 # Jenkins knows the base by its branch, and credentials from its store do not end after an hour.
 SAID_OTHERWISE = {
     '.venv/bin/mlops review --base "origin/$CHANGE_TARGET" --output review.md': (
@@ -28,7 +28,6 @@ JOBS = {
     "Lint and test": ("ci", "check"),
     "Train and compare with the base": ("ci", "review"),
     "Train": ("build", "train"),
-    "Check": ("deploy", "check"),
     "Staging": ("deploy", "staging"),
     "Production": ("deploy", "production"),
 }
@@ -80,17 +79,27 @@ def pipeline(repo: Rendered) -> Block:
 
 
 @pytest.fixture(scope="session")
-def stages(pipeline: Block) -> dict[str, Block]:
+def production(repo: Rendered) -> Block:
+    return parse(repo.text("Jenkinsfile.production")).blocks["pipeline"]
+
+
+@pytest.fixture(scope="session")
+def stages(pipeline: Block, production: Block) -> dict[str, Block]:
+    """Return the stages of both files."""
     found = {}
-    for head, block in pipeline.blocks["stages"].blocks.items():
+    both = [part.blocks["stages"].blocks for part in (pipeline, production)]
+    for head, block in [each for one in both for each in one.items()]:
         name = re.fullmatch(r"stage\('(.+)'\)", head)
         assert name, head
         found[name[1]] = block
     return found
 
 
-def commands(stage: Block) -> list[str]:
-    lines = stage.blocks["steps"].lines
+def commands(stage: Block, signed_in: bool | None = None) -> list[str]:
+    """Return the commands of a stage, those with or without credentials alone if asked."""
+    steps = stage.blocks["steps"]
+    inner = [line for block in steps.blocks.values() for line in block.lines]
+    lines = {True: inner, False: steps.lines, None: steps.lines + inner}[signed_in]
     return [line[4:-1] for line in lines if line.startswith("sh '") and line.endswith("'")]
 
 
@@ -101,7 +110,7 @@ def test_a_broken_file_would_be_noticed(broken: str) -> None:
 
 
 def test_jenkins_gets_a_jenkinsfile_and_nothing_of_github(repo: Rendered) -> None:
-    assert repo.has_file("Jenkinsfile")
+    assert all(repo.has_file(name) for name in FILES)
     assert not (repo.path / ".github").exists()
 
 
@@ -147,6 +156,9 @@ def test_a_stage_has_the_commands_of_its_job(
     wanted = [said for said in wanted if said and "mlops comment" not in said]
     # An action has brought uv there; here make brings it.
     wanted = [said.removesuffix(" UV=uv").replace(" FOR=dev", "") for said in wanted]
+    if name == "Production":
+        # A job of its own, so it does not take the other's word.
+        wanted.insert(1, ".venv/bin/mlops check")
     assert [SAID_OTHERWISE.get(said, said) for said in commands(stages[name])] == wanted
 
 
@@ -160,11 +172,12 @@ def test_every_command_is_one_that_a_person_can_run(
         for command in commands(stage)
     ]
     assert_mlops_takes([words.split()[1:] for words in said if words.startswith(".venv")])
-    assert len(said) == repo.text("Jenkinsfile").count("sh '")
+    assert len(said) == sum(repo.text(name).count("sh '") for name in FILES)
 
 
-def test_groovy_puts_nothing_into_a_script(repo: Rendered) -> None:
-    text = repo.text("Jenkinsfile")
+@pytest.mark.parametrize("name", FILES)
+def test_groovy_puts_nothing_into_a_script(repo: Rendered, name: str) -> None:
+    text = repo.text(name)
     assert "${" not in text
     assert not re.search(r"\bsh\b(?! ')", text)
 
@@ -173,39 +186,47 @@ def test_parameters_are_what_mlops_reads_and_nothing_is_deployed_without(
     pipeline: Block, stages: dict[str, Block]
 ) -> None:
     names = re.findall(r"string\(name: '(\w+)'", "\n".join(pipeline.blocks["parameters"].lines))
-    assert names == ["MODEL_PACKAGE_ARN", "COMMIT", "MLOPS_SET"]
-    for name, stage in stages.items():
-        deploys = name in ("Check", "Staging", "Ask", "Production")
+    assert names == ["MODEL_PACKAGE_ARN", "MLOPS_SET"]
+    for name in pipeline.blocks["stages"].blocks:
+        stage = stages[name[7:-2]]
+        deploys = "Staging" in name
         condition = f"expression {{ {'' if deploys else '!'}params.MODEL_PACKAGE_ARN }}"
         assert condition in stage.blocks["when"].lines, name
         # Otherwise a skipped stage would still wait for its lock.
         assert "beforeOptions true" in stage.blocks["when"].lines, name
+        if name[7:-2] in ("Train", "Staging"):
+            assert "branch 'main'" in stage.blocks["when"].lines
 
 
-def test_the_deployed_commit_is_the_one_that_was_named_and_checked_before(
-    stages: dict[str, Block],
+def test_only_what_the_job_itself_is_from_is_checked_out(
+    repo: Rendered, stages: dict[str, Block]
 ) -> None:
-    assert list(stages).index("Check") < list(stages).index("Staging")
+    """On main that is main; the version's commit is never checked out."""
     for name, stage in stages.items():
-        if name == "Ask":
-            continue
-        first = stage.blocks["steps"].lines[0]
-        if name in ("Staging", "Production"):
-            assert first.startswith("checkout scmGit(branches: [[name: params.COMMIT]]")
-        else:
-            assert first == "checkout scm"
+        if name != "Ask":
+            assert stage.blocks["steps"].lines[0] == "checkout scm"
+    assert all("COMMIT" not in repo.text(name) for name in FILES)
 
 
-def test_a_person_is_asked_before_production_and_no_agent_waits(
-    pipeline: Block, stages: dict[str, Block]
+def test_production_is_a_job_of_its_own_that_names_who_approves(
+    pipeline: Block, production: Block, stages: dict[str, Block]
 ) -> None:
     assert list(stages)[-3:] == ["Staging", "Ask", "Production"]
-    assert "agent none" in pipeline.lines
+    assert "production" not in "".join(stages["Staging"].blocks["steps"].lines[:-1])
+    start = stages["Staging"].blocks["steps"].lines[-1]
+    assert start.startswith("build job: '/churn-production/deploy', wait: false, parameters: [")
+    started = re.findall(r"string\(name: '(\w+)'", start)
+    declared = "\n".join(production.blocks["parameters"].lines)
+    assert started == re.findall(r"string\(name: '(\w+)'", declared)
+    [step] = stages["Ask"].blocks["steps"].lines
+    assert step.startswith("input message: ") and step.endswith("submitter: 'churn-production'")
+
+
+def test_no_agent_waits_for_a_person(production: Block, stages: dict[str, Block]) -> None:
+    assert "agent none" in production.lines
     ask = stages["Ask"]
     assert not any("agent" in line for line in ask.lines) and "agent" not in ask.blocks
     assert not any("lock" in line for line in ask.blocks["options"].lines)
-    [step] = ask.blocks["steps"].lines
-    assert step.startswith("input message: ")
 
 
 def test_one_deployment_per_stage_at_a_time_and_everything_ends(stages: dict[str, Block]) -> None:
@@ -216,26 +237,32 @@ def test_one_deployment_per_stage_at_a_time_and_everything_ends(stages: dict[str
             assert f"lock(resource: 'churn-{name.lower()}')" in options
 
 
-def test_credentials_come_from_jenkins_own_store_where_they_are_needed(
-    pipeline: Block, stages: dict[str, Block]
-) -> None:
-    assert not any("credentials" in line for line in pipeline.blocks["environment"].lines)
+def test_nothing_but_mlops_runs_with_credentials(stages: dict[str, Block]) -> None:
+    """Set-up, lint and tests run code of packages and of branches."""
     for name, stage in stages.items():
-        found = stage.blocks.get("environment", Block()).lines
-        needed = name in ("Train", "Check", "Staging", "Production")
-        assert found == [
-            f"{variable} = credentials('churn-{variable.lower().replace('_', '-')}')"
-            for variable in CREDENTIALS * needed
-        ], name
+        assert not any(
+            "credentials" in line for line in stage.blocks.get("environment", Block()).lines
+        )
+        part = {"Train": "train", "Staging": "staging", "Production": "production"}.get(name)
+        assert list(stage.blocks["steps"].blocks) == [
+            f"withCredentials([string(credentialsId: 'churn-{part}-key-id', "
+            "variable: 'AWS_ACCESS_KEY_ID'), "
+            f"string(credentialsId: 'churn-{part}-key-secret', variable: 'AWS_SECRET_ACCESS_KEY')])"
+        ] * bool(part), name
+        assert all(said.startswith(".venv/bin/mlops ") for said in commands(stage, signed_in=True))
+        for said in commands(stage, signed_in=False):
+            assert said.startswith("make ") or "mlops review" in said, name
 
 
-def test_region_and_project_stand_in_the_environment(pipeline: Block) -> None:
-    assert pipeline.blocks["environment"].lines == [
-        "AWS_REGION = 'us-east-1'",
-        "PROJECT = 'churn'",
-        # Made by infra/project.yml; the keys may take it and do nothing else.
-        "MLOPS_ROLE = 'churn-github'",
-    ]
+def test_each_part_has_the_role_of_its_own(
+    pipeline: Block, production: Block, stages: dict[str, Block]
+) -> None:
+    region = ["AWS_REGION = 'us-east-1'", "PROJECT = 'churn'"]
+    assert pipeline.blocks["environment"].lines == region
+    role = "MLOPS_ROLE = 'churn-github-{}'".format
+    assert production.blocks["environment"].lines == [*region, role("production")]
+    for name in ("Train", "Staging"):
+        assert stages[name].blocks["environment"].lines == [role(name.lower())]
 
 
 def test_the_schedule_is_one_line_away(repo: Rendered) -> None:

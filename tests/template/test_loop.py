@@ -161,7 +161,7 @@ def train(loop: Loop) -> None:
 def deploy(loop: Loop) -> None:
     run = loop.approve(1)
     assert run.conclusion == "success", run.log
-    assert list(run.results) == ["Check", "Staging", "Production"]
+    assert list(run.results) == ["Staging", "Production"]
     assert loop.here.asked == ["production"]
     for stage in ("staging", "production"):
         assert f"{stage} works" in run.job(stage).step("Test the endpoint").log
@@ -183,7 +183,7 @@ def stop_a_broken_one(loop: Loop) -> None:
     assert here.copy_of_version_1(here.repo.text("model/inference.py") + WRONG) == 2
     here.asked.clear()
     run = loop.approve(2)
-    assert run.results == {"Check": "success", "Staging": "failure", "Production": "skipped"}
+    assert run.results == {"Staging": "failure", "Production": "skipped"}
     assert run.job("staging").step("Test the endpoint").outcome == "failure", run.log
     assert here.asked == []
     assert loop.answer("staging")["version"] == 2

@@ -34,7 +34,6 @@ PERMISSIONS = {
     ("ci", "review"): READ | {"pull-requests": "write"},
     ("build", "train"): READ,
     ("build", "follow"): READ,
-    ("deploy", "check"): READ,
     ("deploy", "staging"): READ,
     ("deploy", "production"): READ,
 }
@@ -251,7 +250,8 @@ def test_a_pull_request_sees_no_secret(repo: Rendered) -> None:
     holders = [
         step["run"] for _, step in steps(repo) if "${{ github.token }}" in str(step.get("env", ""))
     ]
-    assert holders == [".venv/bin/mlops comment --file review.md"]
+    # GitHub is asked whether a version's commit was merged.
+    assert holders == [".venv/bin/mlops comment --file review.md", ".venv/bin/mlops check"]
     assert text.count("github.token") == 1
 
 
@@ -304,55 +304,81 @@ def test_an_execution_longer_than_credentials_is_handed_over(repo: Rendered) -> 
     assert hours + 50 / 60 > sum(job["max_hours"] for job in limits)
 
 
-def test_a_deployment_needs_version_and_commit_and_starts_only_on_dispatch(
-    repo: Rendered,
-) -> None:
+def test_a_deployment_needs_version_and_commit_and_starts_only_on_dispatch(repo: Rendered) -> None:
     workflow = load(repo, "deploy")
     assert set(workflow["on"]) == {"workflow_dispatch"}
     inputs = workflow["on"]["workflow_dispatch"]["inputs"]
+    # GitHub refuses an input that it does not know, and the trigger's function sends both.
     assert set(inputs) == {"model-package-arn", "commit"}
-    assert all(item["required"] == "true" and "default" not in item for item in inputs.values())
+    assert inputs["model-package-arn"]["required"] == "true"
+    assert "required" not in inputs["commit"]
     assert workflow["env"]["MODEL_PACKAGE_ARN"] == "${{ inputs.model-package-arn }}"
-    assert workflow["env"]["COMMIT"] == "${{ inputs.commit }}"
+    assert "COMMIT" not in workflow["env"]
 
 
-def test_a_deployment_checks_before_it_runs_anything_of_the_commit(repo: Rendered) -> None:
+def test_a_deployment_runs_nothing_but_main_s_code(repo: Rendered) -> None:
+    """No expression chooses what is checked out, and the commit is only compared."""
     deploy = load(repo, "deploy")["jobs"]
-    assert list(deploy) == ["check", "staging", "production"]
-    assert "ref" not in deploy["check"]["steps"][0]["with"]
-    assert deploy["check"]["steps"][-1]["run"] == ".venv/bin/mlops check"
-    for stage in ("staging", "production"):
-        assert deploy[stage]["steps"][0]["with"]["ref"] == "${{ inputs.commit }}"
+    assert list(deploy) == ["staging", "production"]
+    for job in deploy.values():
+        [out] = [step for step in job["steps"] if "checkout@" in step.get("uses", "")]
+        assert out["with"] == {"ref": "main", "persist-credentials": "false"}
+    text = repo.text(path("deploy"))
+    assert text.count("inputs.commit") == 1
+    check = next(step for step in deploy["staging"]["steps"] if step.get("id") == "check")
+    assert check["env"]["COMMIT"] == "${{ inputs.commit }}"
+
+
+def test_the_version_is_checked_first_of_all_after_the_sign_in(repo: Rendered) -> None:
+    names = [step["name"] for step in load(repo, "deploy")["jobs"]["staging"]["steps"]]
+    assert names.index("Check the version") == names.index("Sign in to AWS") + 1
 
 
 def test_production_waits_for_staging_and_its_reviewers(repo: Rendered) -> None:
     deploy = load(repo, "deploy")["jobs"]
-    assert "needs" not in deploy["check"]
-    assert deploy["staging"]["needs"] == "check"
+    assert "needs" not in deploy["staging"]
     assert deploy["production"]["needs"] == "staging"
     for stage in ("staging", "production"):
         job = deploy[stage]
         # With its own condition, a job can run after a failure, or be skipped and look green.
         assert "if" not in job and "continue-on-error" not in job
         assert job["environment"] == stage
+        check = [".venv/bin/mlops check"] if stage == "staging" else []
         assert [step["run"] for step in job["steps"] if "run" in step] == [
             "make setup FOR=deploy UV=uv",
+            *check,
             f".venv/bin/mlops deploy {stage} --at-most 50",
             f".venv/bin/mlops smoke {stage}",
         ]
         assert not any("if" in step or "continue-on-error" in step for step in job["steps"])
 
 
-def test_one_deployment_per_stage_at_a_time_is_never_cancelled(repo: Rendered) -> None:
-    groups = set()
-    for stage in ("staging", "production"):
-        concurrency = load(repo, "deploy")["jobs"][stage]["concurrency"]
-        assert concurrency["cancel-in-progress"] == "false"
-        assert "${{" not in concurrency["group"]
-        groups.add(concurrency["group"])
-    assert len(groups) == 2
-    assert load(repo, "deploy")["concurrency"]["cancel-in-progress"] == "false"
+def test_no_job_that_waits_for_its_reviewer_holds_up_another(repo: Rendered) -> None:
+    """GitHub takes a group before it asks for approval, and cancels all but one that wait."""
+    workflow = load(repo, "deploy")
+    assert not any("concurrency" in job for job in workflow["jobs"].values())
+    assert workflow["concurrency"]["group"] == "deploy-${{ github.run_id }}"
+    assert workflow["concurrency"]["cancel-in-progress"] == "false"
     assert load(repo, "build")["jobs"]["train"]["concurrency"]["cancel-in-progress"] == "false"
+
+
+def test_production_knows_when_its_run_began(repo: Rendered) -> None:
+    deploy = load(repo, "deploy")["jobs"]
+    assert deploy["staging"]["outputs"] == {"started": "${{ steps.check.outputs.started }}"}
+    [step] = [step for step in deploy["production"]["steps"] if step["name"] == "Deploy"]
+    assert step["env"] == {"DEPLOYMENT_STARTED": "${{ needs.staging.outputs.started }}"}
+    # In staging every version has its turn.
+    assert "env" not in next(s for s in deploy["staging"]["steps"] if s["name"] == "Deploy")
+
+
+def test_nothing_but_mlops_runs_with_credentials(repo: Rendered) -> None:
+    """Set-up, lint and tests run code of packages and of branches."""
+    for key, job in jobs(repo).items():
+        said = [step.get("run") or step["uses"].partition("@")[0] for step in job["steps"]]
+        sign_in = "aws-actions/configure-aws-credentials"
+        after = said[said.index(sign_in) + 1 :] if sign_in in said else []
+        assert all(line.startswith(".venv/bin/mlops ") for line in after), key
+        assert not any(name.startswith("AWS_ACCESS") for name in job.get("env", {})), key
 
 
 def test_dependabot_keeps_the_actions_fresh(repo: Rendered) -> None:

@@ -99,6 +99,7 @@ class Both:
     origin: Path
     variables: dict[str, str] = field(default_factory=lambda: {"AWS_ROLE_ARN": ROLE})
     secrets: dict[str, str] = field(default_factory=lambda: dict(KEY))
+    token: str = TOKEN
     count: int = 0
 
     def rehearsal(self, failing: str = "", status: str = "Succeeded") -> dict[str, str]:
@@ -168,7 +169,7 @@ class Both:
             *_each("--local-repository", actions),
             *_each("--env", about),
             *_each("--var", self.variables),
-            *_each("--secret", self.secrets | {"GITHUB_TOKEN": TOKEN}),
+            *_each("--secret", self.secrets | {"GITHUB_TOKEN": self.token}),
         ]
         own = bare(folder) | {"ORIGIN": self.origin.as_uri()}
         done = subprocess.run(
@@ -398,7 +399,8 @@ def tell_life(both: Both, folder: Path, here: Connected) -> Story:
 
     def perform(name: str, start: Start, failing: str = "", status: str = "Succeeded") -> None:
         found, read = both.read(start, both.rehearsal(failing, status))
-        seen[name] = read, both.perform(found, in_earnest)
+        api = variables["GITHUB_API_URL"]
+        seen[name] = read, both.perform(found, in_earnest, GITHUB_API_URL=api)
 
     def deployed(version: Mapping[str, Any]) -> Start:
         inputs = {"model-package-arn": version["arn"], "commit": version["commit"]}
@@ -406,6 +408,11 @@ def tell_life(both: Both, folder: Path, here: Connected) -> Story:
 
     perform("push", lambda hub: hub.push(here.repo.path)[0])
     seen["pushed"] = git(here.repo.path, "rev-parse", "HEAD")
+    # Where it is asked whether a version's commit was merged.
+    here.control("github.routes.add", *NAME.split("/"))
+    [github] = (here.repo.path / ".sandbox").rglob("my-model.git")
+    git(here.repo.path, "push", "--quiet", str(github), "main")
+    both.token = here.repo.text(".sandbox/github-token")
     late = {"set": "GateThreshold=1.5"}
     perform("gate", lambda hub: hub.dispatch("build", late), "mlops run", "Failed")
     seen["versions"] = here.versions()

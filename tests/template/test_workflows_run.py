@@ -151,6 +151,13 @@ def tell_life(here: Connected) -> Story:
     story.seen["asked"] = list(here.asked)
     story.seen["sample"] = here.mlops("smoke", "production")
 
+    replace(repo, "infra/staging.json", '"ServerlessMemoryMB": 2048', '"ServerlessMemoryMB": 1024')
+    commit(repo, "Make staging smaller")
+    hub.push(repo.path)
+    story.runs["other size"] = [here.deploy(1, commit="")]
+    with here.account() as aws:
+        story.seen["memory"] = memory(aws)
+
     here.answer = False
     story.runs["refused"] = [here.deploy(1)]
     here.answer = True
@@ -174,12 +181,48 @@ def tell_life(here: Connected) -> Story:
     story.seen["asked for broken"] = here.asked[asked:]
     story.seen["sample after"] = here.mlops("smoke", "production")
 
+    tell_two_approvals(here, story)
     git(repo.path, "switch", "--quiet", "--create", "feature")
     git(repo.path, "push", "--quiet", str(hub.origin), "feature")
     story.runs["branch"] = [hub.dispatch("build", {}, branch="feature")]
     hub.variables.clear()
     story.runs["no role"] = [hub.dispatch("build", {})]
     return story
+
+
+def tell_two_approvals(here: Connected, story: Story) -> None:
+    """Approve two versions; the reviewer of the first answers when the second is in production."""
+    code = here.repo.text("model/inference.py")
+    versions = [here.copy_of_version_1(f"{code}\n# {number}\n") for number in range(2)]
+    for version in versions:
+        here.mlops("approve", str(version))
+
+    def later_first() -> bool:
+        here.hub.environments["production"].reviewer = reviewer
+        story.runs["later"] = [here.deploy(versions[1])]
+        return True
+
+    reviewer = here.hub.environments["production"].reviewer
+    here.hub.environments["production"].reviewer = later_first
+    story.runs["earlier"] = [here.deploy(versions[0])]
+    story.runs["approved again"] = [here.deploy(versions[0])]
+    # GitHub's main with another history than the version's commit.
+    github = here.hub.mirror
+    assert github is not None
+    merged, tree = git(github, "rev-parse", "main"), git(github, "rev-parse", "main^{tree}")
+    other = git(github, "commit-tree", tree, "-m", "Another history")
+    git(github, "update-ref", "refs/heads/main", other)
+    unseen = here.copy_of_version_1(f"{code}\n# unseen\n")
+    here.mlops("approve", str(unseen))
+    story.runs["never merged"] = [here.deploy(unseen)]
+    git(github, "update-ref", "refs/heads/main", merged)
+
+
+def memory(aws: Any) -> int:
+    """Return the memory of the serverless endpoint in staging."""
+    name = aws.sagemaker.describe_endpoint(EndpointName="my-model-staging")["EndpointConfigName"]
+    found = aws.sagemaker.describe_endpoint_config(EndpointConfigName=name)
+    return int(found["ProductionVariants"][0]["ServerlessConfig"]["MemorySizeInMB"])
 
 
 def test_a_push_trains_judges_and_registers_and_the_summary_says_so(life: Story) -> None:
@@ -237,7 +280,7 @@ def test_an_approved_version_goes_to_staging_and_after_approval_to_production(
 ) -> None:
     run = life.run("approved")
     assert run.conclusion == "success", run.log
-    assert list(run.results) == ["Check", "Staging", "Production"]
+    assert list(run.results) == ["Staging", "Production"]
     for stage in ("staging", "production"):
         assert f"{stage} works" in run.job(stage).step("Test the endpoint").log
     assert life.seen["asked"] == ["production"]
@@ -246,27 +289,52 @@ def test_an_approved_version_goes_to_staging_and_after_approval_to_production(
 
 @pytest.mark.parametrize(
     ("name", "why"),
-    [("not approved", "not Approved"), ("other commit", "was trained from commit")],
+    [
+        ("not approved", "not Approved"),
+        ("other commit", "was trained from commit"),
+        ("never merged", "is not on main"),
+    ],
 )
-def test_what_may_not_be_deployed_is_stopped_before_anything_of_its_commit_runs(
+def test_what_may_not_be_deployed_is_stopped_before_it_reaches_staging(
     life: Story, name: str, why: str
 ) -> None:
     run = life.run(name)
     assert run.conclusion == "failure"
-    assert run.results == {"Check": "failure", "Staging": "skipped", "Production": "skipped"}
-    assert why in run.job("check").steps[-1].log, run.log
+    assert run.results == {"Staging": "failure", "Production": "skipped"}
+    staging = run.job("staging")
+    assert why in staging.step("Check the version").log, run.log
+    assert staging.step("Deploy").outcome == "skipped"
+
+
+def test_a_changed_stage_file_reaches_its_stage_by_a_run_without_training(life: Story) -> None:
+    run = life.run("other size")
+    assert run.conclusion == "success", run.log
+    assert "EndpointConfig" in run.job("staging").step("Deploy").log
+    assert "runs version 1" in run.job("staging").step("Deploy").log
+    assert life.seen["memory"] == 1024
+
+
+def test_of_two_approvals_the_earlier_does_not_follow_the_later(life: Story) -> None:
+    """Its reviewer answers only after the later one has reached production."""
+    earlier, later = life.run("earlier"), life.run("later")
+    assert later.conclusion == "success", later.log
+    assert earlier.results == {"Staging": "success", "Production": "failure"}, earlier.log
+    said = earlier.job("production").step("Deploy").log
+    assert "version 4 is superseded by version 5, approved later" in said
+    assert earlier.job("production").step("Test the endpoint").outcome == "skipped"
+    assert life.run("approved again").conclusion == "success"
 
 
 def test_a_reviewer_who_refuses_keeps_production_as_it_is(life: Story) -> None:
     run = life.run("refused")
-    assert run.results == {"Check": "success", "Staging": "success", "Production": "failure"}
+    assert run.results == {"Staging": "success", "Production": "failure"}
     assert run.job("production").steps == () and run.conclusion == "failure"
 
 
 def test_a_model_that_cannot_be_deployed_never_gets_near_production(life: Story) -> None:
     """One that answers wrongly is for test_loop.py."""
     run = life.run("broken")
-    stages = {"Check": "success", "Staging": "failure", "Production": "skipped"}
+    stages = {"Staging": "failure", "Production": "skipped"}
     assert run.results == stages, run.log
     assert run.job("staging").step("Deploy").outcome == "failure", run.log
     assert life.seen["asked for broken"] == [], "no reviewer is asked about what has failed"
@@ -295,7 +363,7 @@ def keyed(cookies_session: Any, template: Path, tmp_path_factory: pytest.TempPat
             commit = git(here.repo.path, "rev-parse", "HEAD")
             story, unknown = Story(), {"model-package-arn": UNKNOWN, "commit": commit}
             story.runs["its key"] = [here.hub.dispatch("deploy", unknown)]
-            here.hub.secrets["AWS_ACCESS_KEY_ID"] = "AKIAGONE000000000000"
+            here.hub.environments["staging"].secrets["AWS_ACCESS_KEY_ID"] = "AKIAGONE000000000000"
             story.runs["other key"] = [here.hub.dispatch("deploy", unknown)]
             return story
 
@@ -303,15 +371,15 @@ def keyed(cookies_session: Any, template: Path, tmp_path_factory: pytest.TempPat
 
 
 def test_the_key_signs_in_to_the_project_s_role(keyed: Story) -> None:
-    check = keyed.run("its key").job("check")
-    assert check.step("Sign in to AWS").outcome == "success", check.log
-    assert "version 9" in check.step("Check version and commit").log
+    staging = keyed.run("its key").job("staging")
+    assert staging.step("Sign in to AWS").outcome == "success", staging.log
+    assert "version 9" in staging.step("Check the version").log
 
 
 def test_a_key_that_aws_does_not_know_stops_at_the_sign_in(keyed: Story) -> None:
     run = keyed.run("other key")
-    assert run.results == {"Check": "failure", "Staging": "skipped", "Production": "skipped"}
-    assert run.job("check").step("Sign in to AWS").outcome == "failure"
+    assert run.results == {"Staging": "failure", "Production": "skipped"}
+    assert run.job("staging").step("Sign in to AWS").outcome == "failure"
 
 
 @pytest.mark.long

@@ -304,7 +304,7 @@ def edited(repo: Repo, before: str, after: str) -> Settings:
          "two parameters are called Eta"),
         ('code.input,\n                repo.input("model"', 'repo.input("model"',
          "no step has the code of model/evaluate.py; add code.input"),
-        ("import APPROVALS", "import MINE, APPROVALS", ", line .*: ImportError: "),
+        ("import IN,", "import MINE, IN,", ", line .*: ImportError: "),
     ],
 )  # fmt: skip
 def test_a_mistake_in_the_definition_is_one_line_that_names_its_place(

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 
 from repos import Repo
 from sm_mlops import commit
@@ -26,11 +27,12 @@ DEFINITION = json.dumps(
             {"Name": "GateThreshold", "Type": "Float", "DefaultValue": 0.9},
             {"Name": "TrainInstanceCount", "Type": "Integer", "DefaultValue": 1},
             {
-                "Name": "ApprovalStatus",
+                "Name": "Color",
                 "Type": "String",
-                "DefaultValue": "Approved",
-                "EnumValues": ["Approved", "Rejected"],
+                "DefaultValue": "red",
+                "EnumValues": ["red", "blue"],
             },
+            *({"Name": name, "Type": "String"} for name in ("Commit", "Champion", "DataHash")),
         ],
         "Steps": [],
     }
@@ -51,7 +53,12 @@ def test_parameters_and_hyperparameters_are_set_by_either_name() -> None:
         ("GateThreshold", "high", "'high' is not a number"),
         ("GateThreshold", "nan", "'nan' is not a number"),
         ("TrainInstanceCount", "1.5", "'1.5' is not a whole number"),
-        ("ApprovalStatus", "Maybe", "not one of Approved, Rejected"),
+        ("Color", "green", "not one of red, blue"),
+        ("Commit", "f" * 40, "--set Commit: mlops run itself sets Commit"),
+        ("commit", "f" * 40, "--set commit: mlops run itself sets Commit"),
+        ("Champion", "s3://elsewhere/", "mlops run itself sets Champion"),
+        ("data_hash", "0" * 64, "mlops run itself sets DataHash"),
+        ("ApprovalStatus", "Approved", "no such parameter"),
         ("MaxDepth", "", "the value is empty"),
     ],
 )
@@ -103,8 +110,8 @@ def test_the_model_package_group_is_made_once(account: Aws) -> None:
 def test_the_hash_of_a_version_is_that_of_the_data_it_was_given(
     account: Aws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    account.s3.put_object(Bucket=account.bucket, Key="other/rows.csv", Body=b"a\n1\n")
-    other = f"s3://{account.bucket}/other/"
+    account.s3.put_object(Bucket=account.bucket, Key="churn/other/rows.csv", Body=b"a\n1\n")
+    other = f"s3://{account.bucket}/churn/other/"
     definition = json.dumps(
         {"Version": "2020-12-01", "Parameters": [{"Name": "InputData", "Type": "String"}]}
     )
@@ -115,8 +122,39 @@ def test_the_hash_of_a_version_is_that_of_the_data_it_was_given(
     )
     given = {item["Name"]: item["Value"] for item in used}
     assert given["DataHash"] == artifacts.data_in_s3(account, other).digest
-    with pytest.raises(MlopsError, match="not an S3 address"):
-        run.start(account, {"InputData": "data/rows.csv"}, lambda line: None)
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("data/rows.csv", "not an S3 address"),
+        ("s3://elsewhere/rows/", "neither below s3://.*/churn/ nor data.path"),
+        ("s3://lake/2026-rejected/", "neither below"),
+        ("s3://{bucket}/churn-eu/data/", "neither below"),
+        ("s3://lake/2026/june/", ""),
+        ("s3://lake/2026", ""),
+        ("s3://{bucket}/churn/data/1/", ""),
+    ],
+)
+def test_data_is_the_project_s_or_declared_in_mlops_yaml(
+    account: Aws, repo: Repo, monkeypatch: pytest.MonkeyPatch, address: str, said: str
+) -> None:
+    aws = Aws(repo.configure(data={"path": "s3://lake/2026"}))
+    definition = json.dumps({"Parameters": [{"Name": "InputData", "Type": "String"}]})
+    monkeypatch.setattr(run, "compile_pipeline", lambda *_: Compiled(definition, {}))
+    given = {"InputData": address.format(bucket=aws.bucket)}
+    # Data that is declared is looked for.
+    with pytest.raises((MlopsError, ClientError), match=said or "no object|NoSuchBucket"):
+        run.start(aws, given, lambda line: None)
+    assert not account.sagemaker.list_pipelines()["PipelineSummaries"]
+
+
+def test_no_parameter_approves_a_version(repo: Repo) -> None:
+    definition = json.loads(compile_pipeline(repo.settings(), "1" * 12).definition)
+    [gate] = [step for step in definition["Steps"] if step["Type"] == "Condition"]
+    [register] = [s for s in gate["Arguments"]["IfSteps"] if s["Type"] == "RegisterModel"]
+    assert register["Arguments"]["ModelApprovalStatus"] == "PendingManualApproval"
+    assert "Approved" not in json.dumps(definition["Parameters"])
 
 
 @pytest.fixture

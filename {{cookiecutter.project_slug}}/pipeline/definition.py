@@ -23,7 +23,7 @@ from sagemaker.mlops.workflow.model_step import ModelStep
 from sagemaker.mlops.workflow.pipeline import Pipeline
 from sagemaker.mlops.workflow.steps import ProcessingStep, TrainingStep
 from sagemaker.serve.model_builder import ModelBuilder
-from sm_mlops.pipeline import APPROVALS, IN, OUT, Repo, parameter_name
+from sm_mlops.pipeline import IN, OUT, Repo, parameter_name
 
 CONTENT_TYPES = ["text/csv", "application/jsonlines", "application/json"]
 VERDICT = PropertyFile(name="gate", output_name="evaluation", path="gate.json")
@@ -116,7 +116,6 @@ def parameters_of(repo: Repo) -> dict[str, Any]:
         ParameterString("DataHash", "unknown"),
         ParameterString("Commit", "unknown"),
         ParameterString("Champion", repo.no_champion),
-        ParameterString("ApprovalStatus", settings.registry.approval, list(APPROVALS)),
         ParameterFloat("GateThreshold", settings.gate.threshold),
         ParameterFloat("GateTolerance", settings.gate.tolerance),
         ParameterString("PreprocessInstanceType", compute.preprocess.instance),
@@ -152,7 +151,8 @@ def register(repo: Repo, parameters: dict[str, Any], model: Any, evaluation: Any
         response_types=CONTENT_TYPES,
         inference_instances=["ml.m5.large", "ml.m5.xlarge", "ml.c5.large", "ml.c5.xlarge"],
         transform_instances=["ml.m5.large", "ml.m5.xlarge"],
-        approval_status=parameters["ApprovalStatus"],
+        # A person approves. IAM denies this role any other status.
+        approval_status="PendingManualApproval",
         model_metrics=ModelMetrics(model_statistics=quality),
         metadata_properties=MetadataProperties(
             commit_id=parameters["Commit"],

@@ -32,9 +32,15 @@ THINGS = {
     "ModelPackageGroup": "model package group {}",
     "CodeRepository": "code repository {}",
     "PipelineRole": "role {}-pipeline",
-    "GitHubRole": "role {}-github",
-    "GitHubUser": "user {}-github",
-    "GitHubUserSecret": "secret sm-mlops/{}/github-user",
+    **{f"{each.name.title()}Role": f"role {each.name_in('{}')}" for each in projects.ACCESSES},
+}
+USERS = {
+    f"{each.name.title()}User{more}": words
+    for each in projects.ACCESSES
+    for more, words in (
+        ("", f"user {each.name_in('{}')}"),
+        ("Secret", f"secret {each.secret_in('{}')}"),
+    )
 }
 _REFUSED = ("ValidationException", "ResourceInUse", "ConflictException")
 
@@ -126,11 +132,9 @@ class Project(Part):
 
     def _things(self, found: Found | None) -> list[Item]:
         held = self._held(found) if found and found.status not in BROKEN else {}
-        wanted = set(THINGS)
-        if not self.aws.settings.project.uses_key:
-            wanted -= {"GitHubUser", "GitHubUserSecret"}
+        wanted = set(THINGS) | (set(USERS) if self.aws.settings.project.uses_key else set())
         items = []
-        for logical, words in THINGS.items():
+        for logical, words in (THINGS | USERS).items():
             what = words.format(self.name)
             if logical in held:
                 items.append(Item(what, Todo.NOTHING))
@@ -147,12 +151,13 @@ class Project(Part):
         known = set(self._held(found).values())
         if self.aws.sandbox and provisional.exists(self.aws):
             known.add(provisional.role_name(self.aws))
+        roles = [access.name_in(self.name) for access in projects.ACCESSES]
         get_role = self.aws.client("iam").get_role
         detail = "exists already and does not belong to the project"
         how = "delete the role {}, then run this command again"
         return [
             Item(f"role {role}", Todo.PERSON, detail, how.format(role))
-            for role in (f"{self.name}-pipeline", f"{self.name}-github")
+            for role in (f"{self.name}-pipeline", *roles)
             if role not in known and exists(get_role, RoleName=role)
         ]
 
@@ -186,6 +191,8 @@ class Project(Part):
             "DataLocations": needs.merged(had.get("DataLocations", ""), data),
         }
         there = self.hub.repository(settings.project.github)
+        if there is not None:
+            needed["GitHubRepositoryId"] = str(there.id)
         if there is not None and (subject := github.subject(self.hub, there)):
             needed["GitHubSubject"] = subject
         if key := needs.key_arn(self.aws):

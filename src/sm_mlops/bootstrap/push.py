@@ -75,6 +75,10 @@ class Push(Part):
             self._run("update-ref", f"refs/remotes/{REMOTE}/{BRANCH}", f"refs/heads/{BRANCH}")
         tell(f"{'pushed':<12} {BRANCH} to {found.html_url}")
 
+    def bring_head(self) -> None:
+        """Make HEAD the branch main of the sandbox's GitHub. Raise MlopsError."""
+        self._push(f"{self.hub.at.server}/{self.settings.project.github}.git", "+HEAD")
+
     def _problem(self) -> tuple[str, str] | None:
         """Return what prevents a push, and the remedy."""
         commands = f"git add . && git commit -m 'Begin' && git branch -M {BRANCH}"
@@ -126,7 +130,7 @@ class Push(Part):
             "correct github in pyproject.toml"
         )
 
-    def _push(self, address: str) -> None:
+    def _push(self, address: str, source: str = f"refs/heads/{BRANCH}") -> None:
         """Push by address: through HTTPS even if `origin` uses SSH, whose key may be locked.
 
         Raise MlopsError.
@@ -136,12 +140,11 @@ class Push(Part):
             script = Path(folder) / "askpass"
             script.write_text(_ASKPASS, encoding="utf-8")
             script.chmod(0o700)
-            reference = f"refs/heads/{BRANCH}"
             done = self._git(
                 # No credential helper may store the token.
                 "-c", "credential.helper=",
                 "-c", "http.lowSpeedLimit=1", "-c", f"http.lowSpeedTime={SILENCE_SECONDS}",
-                "push", "--quiet", "--porcelain", address, f"{reference}:{reference}",
+                "push", "--quiet", "--porcelain", address, f"{source}:refs/heads/{BRANCH}",
                 GIT_ASKPASS=str(script),
                 **{_TOKEN: self.hub.token},
             )  # fmt: skip

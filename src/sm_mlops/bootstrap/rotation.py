@@ -1,5 +1,5 @@
-"""Replacing the secrets: the trigger's credential, and the access key with which GitHub signs in to
-AWS. What GitHub and the trigger have is valid at every moment.
+"""Replacing the secrets: the trigger's credential, and the access keys that GitHub signs in to AWS
+with. What GitHub and the trigger have is valid at every moment.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from sm_mlops.bootstrap import credential, keys, project
 from sm_mlops.bootstrap.credential import Credential
 from sm_mlops.bootstrap.plan import Tell
 from sm_mlops.bootstrap.platform import Options, Platform
-from sm_mlops.bootstrap.settings import KEY, Settings
+from sm_mlops.bootstrap.settings import Settings
+from sm_mlops.bootstrap.sign_in import KEY
 from sm_mlops.errors import MlopsError
 from sm_mlops.github import GitHub
 
@@ -36,9 +37,9 @@ def rotate_credential(part: Credential, tell: Tell) -> None:
 
 
 def rotate_key(aws: Aws, hub: GitHub, tell: Tell) -> None:
-    """Replace the access key of the project's user, and GitHub's copy of it.
+    """Replace the access keys of the project's users, and GitHub's copies of them.
 
-    The previous key stays until GitHub has the new one. After an interruption the next call
+    The previous keys stay until GitHub has the new ones. After an interruption the next call
     continues. Raise MlopsError.
     """
     name = aws.settings.project.project
@@ -47,31 +48,35 @@ def rotate_key(aws: Aws, hub: GitHub, tell: Tell) -> None:
     outputs = projects.outputs(aws)
     if outputs is None:
         raise MlopsError(f"there is no SageMaker project {name} yet; run {aws.command} bootstrap")
-    if "GitHubUserSecretArn" not in outputs:
+    if not projects.TRAIN.secret(outputs):
         raise MlopsError(f"project {name} signs in without a key, so there is none to rotate")
     by_jenkins = aws.settings.project.ci == "jenkins"
     settings = Settings(aws, hub)
     repository = hub.repository(aws.settings.project.github)
     if repository is None and not by_jenkins:
         raise MlopsError(f"GitHub shows no repository {aws.settings.project.github}")
-    begun = bool(keys.former(aws)) or not (by_jenkins or settings.has_key(repository, outputs))
+    places = [] if by_jenkins else settings.places(repository)
+    begun = bool(keys.former(aws)) or not all(place.has_key(outputs) for place in places)
     if begun:
-        tell(f"Continuing with a key of {keys.user(aws)} that was created earlier")
+        tell(f"Continuing with keys of {name} that were created earlier")
     else:
         found = projects.find(aws)
         assert found is not None and found.stack is not None
         serial = int(found.stack.parameters.get(SERIAL) or 1) + 1
         project.update(aws, found, {SERIAL: str(serial)})
-        tell(f"{'created':<12} access key of {keys.user(aws)}")
+        for access in projects.ACCESSES:
+            tell(f"{'created':<12} access key of {access.name_in(name)}")
         outputs = projects.outputs(aws)
         assert outputs is not None
     if by_jenkins and not begun:
+        secrets = [access.secret_in(name) for access in projects.ACCESSES]
         tell(
-            f"Copy the new key from the secret sm-mlops/{name}/github-user to Jenkins, then run "
-            f"{aws.command} secret rotate key again to delete the previous one"
+            f"Copy the new keys from the secrets {', '.join(secrets)} to Jenkins, then run "
+            f"{aws.command} secret rotate key again to delete the previous ones"
         )
         return
-    if not by_jenkins:
-        settings.set_key(repository, outputs)
-        tell(f"{'set':<12} secrets {', '.join(KEY)}")
+    for place in places:
+        # GitHub's times have no fractions: a key of this second may still be the former one.
+        place.set_key(outputs)
+        tell(f"{'set':<12} secrets {', '.join(KEY)}{place.of}")
     keys.delete_former(aws, tell)

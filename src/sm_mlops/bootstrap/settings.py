@@ -1,32 +1,28 @@
-"""What the workflows find on GitHub: the role they assume, the key they sign in with if there is
-one, and an environment per stage with its reviewers.
+"""What the workflows find on GitHub: the roles they assume, the keys they sign in with if there are
+any, and an environment per stage with its reviewers.
 
 What Jenkins needs is only named.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
-from github import GithubException, UnknownObjectException
+from github import UnknownObjectException
 
 from sm_mlops import projects
 from sm_mlops.aws import Aws
 from sm_mlops.bootstrap import keys, needs
 from sm_mlops.bootstrap.plan import Item, Part, Tell, Todo, is_work
+from sm_mlops.bootstrap.sign_in import KEY, ROLE, Place
 from sm_mlops.deployment import stages
 from sm_mlops.deployment.stages import Stage
 from sm_mlops.errors import MlopsError
 from sm_mlops.github import GitHub, GitHubError
-from sm_mlops.redaction import quiet
 
-ROLE = "AWS_ROLE_ARN"
-KEY = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 # A variable that names the stages whose rules GitHub refused, so that they are not tried again.
 REFUSED = "MLOPS_UNPROTECTED"
 BRANCH = "main"
@@ -65,14 +61,12 @@ class Settings(Part):
 
     def look(self) -> list[Item]:
         if self._project.ci == "jenkins":
-            return [self._jenkins()]
+            return list(self._jenkins())
         found = self._repository()
         outputs = self.outputs(self.aws)
-        return [
-            self._look_at_role(found, outputs),
-            *self._look_at_key(found, outputs),
-            *self._look_at_environments(found),
-        ]
+        train, *stages_ = self.places(found)
+        items = [*train.look(outputs), *self._look_at_environments(found)]
+        return items + [item for place in stages_ for item in place.look(outputs)]
 
     def act(self, tell: Tell) -> None:
         if self._project.ci == "jenkins":
@@ -84,23 +78,38 @@ class Settings(Part):
         if outputs is None:
             name = self._project.project
             raise MlopsError(
-                f"there is no SageMaker project {name} yet; the workflows need its role"
+                f"there is no SageMaker project {name} yet; the workflows need its roles"
             )
-        role = outputs["GitHubRoleArn"]
-        if _variables(self.hub, found).get(ROLE) != role:
-            _set_variable(self.hub, found, ROLE, role)
-            tell(f"{'set':<12} variable {ROLE} to {role}")
-        if self._project.uses_key and not self.has_key(found, outputs):
-            self.set_key(found, outputs)
-            tell(f"{'set':<12} secrets {', '.join(KEY)}")
+        # Environments first: they hold what their stages sign in with.
         self._make_environments(found, tell)
+        for place in self.places(found):
+            if place.holder is not None:
+                place.act(outputs, tell)
+
+    def places(self, found: Any) -> list[Place]:
+        """Return where the workflows find what they sign in with: the repository, then the stages.
+
+        Not the environment of a stage that wants reviewers and has none: nobody would be asked.
+        """
+        places = [self._repository_place(found)]
+        by_name = {stage.name: stage for stage in self._stages()}
+        for access in projects.STAGES:
+            stage = by_name.get(access.environment)
+            had = self._environment(found, access.environment) if found and stage else None
+            if stage and (had is None or _is_gated(stage, had)):
+                places.append(Place(self.aws, self.hub, found, access))
+        return places
+
+    def _repository_place(self, found: Any) -> Place:
+        return Place(self.aws, self.hub, found, projects.TRAIN)
 
     def look_back(self) -> list[Item]:
         """Return what is deleted when the repo is disconnected."""
         found = self._repository()
         if found is None:
             return []
-        variables, secrets = _variables(self.hub, found), _secrets(self.hub, found)
+        here = self._repository_place(found)
+        variables, secrets = here.variables(), here.secrets()
         known = stages.names(self.aws.settings)
         names = [
             *(f"variable {name}" for name in (ROLE, REFUSED) if name in variables),
@@ -122,52 +131,24 @@ class Settings(Part):
                 self.hub.ask("DELETE", f"{found.url}/{folder}/{name}")
             tell(f"{'deleted':<12} {item.what}")
 
-    def _look_at_role(self, found: Any, outputs: dict[str, str] | None) -> Item:
-        had = _variables(self.hub, found).get(ROLE) if found else None
-        wanted = outputs["GitHubRoleArn"] if outputs else None
-        todo = Todo.NOTHING if had and had == wanted else Todo.CHANGE if had else Todo.CREATE
-        return Item(f"variable {ROLE}", todo, wanted or "the project's role")
-
-    def _look_at_key(self, found: Any, outputs: dict[str, str] | None) -> Iterator[Item]:
-        if not self._project.uses_key:
-            return
-        what = f"secrets {', '.join(KEY)}"
-        if found is None or not set(KEY) <= set(_secrets(self.hub, found)):
-            yield Item(what, Todo.CREATE, "the key of the project's user")
-        elif outputs is None or not self.has_key(found, outputs):
-            yield Item(what, Todo.CHANGE, "the key has been replaced")
-        else:
-            yield Item(what, Todo.NOTHING)
-
-    def has_key(self, found: Any, outputs: dict[str, str]) -> bool:
-        """Return whether GitHub has the key that is in Secrets Manager; neither shows a value."""
-        stored = keys.stored(self.aws, outputs)
-        had = _secrets(self.hub, found)
-        # GitHub's times have no fractions of a second.
-        return all(name in had and had[name] >= stored.replace(microsecond=0) for name in KEY)
-
-    def set_key(self, found: Any, outputs: dict[str, str]) -> None:
-        """Copy the access key from Secrets Manager to GitHub, encrypted."""
-        client = self.aws.client("secretsmanager")
-        with quiet():
-            found_value = client.get_secret_value(SecretId=outputs["GitHubUserSecretArn"])
-        content = json.loads(found_value["SecretString"])
-        with self.hub.doing(f"set the secrets {' and '.join(KEY)}"):
-            key = found.get_public_key()
-            # Encrypt both first: then they differ in age for a shorter time.
-            # The secret that project.yml creates has their names in lower case.
-            values = {name: key.encrypt(content[name.lower()]) for name in KEY}
-            for name, value in values.items():
-                body = {"key_id": key.key_id, "encrypted_value": value}
-                self.hub.ask("PUT", f"{found.url}/actions/secrets/{name}", body)
-
-    def _jenkins(self) -> Item:
+    def _jenkins(self) -> Iterator[Item]:
         project = self._project.project
-        return Item(
-            f"Jenkins credentials {project}-aws-access-key-id and {project}-aws-secret-access-key",
+        for access in projects.ACCESSES:
+            credential = f"{project}-{access.name}-key"
+            place = "the folder of the multibranch pipeline"
+            if access.environment == "production":
+                place = f"the folder {project}-production alone"
+            yield Item(
+                f"Jenkins credentials {credential}-id and {credential}-secret in {place}",
+                Todo.PERSON,
+                f"the key of the project's user {access.name_in(project)}, as secret texts",
+                f"copy them from the secret {access.secret_in(project)} in Secrets Manager",
+            )
+        yield Item(
+            f"Jenkins job {project}-production/deploy",
             Todo.PERSON,
-            "the key of the project's user, as secret texts",
-            f"copy them from the secret sm-mlops/{project}/github-user in Secrets Manager",
+            "deploys to production; loads Jenkinsfile.production from main",
+            f"create the folder, the job, and the group {project}-production of those who approve",
         )
 
     def _look_at_environments(self, found: Any) -> Iterator[Item]:
@@ -187,18 +168,28 @@ class Settings(Part):
             if not lacking:
                 yield Item(what, Todo.NOTHING, _asks(stage, had.reviewers))
             elif stage.name in refused:
-                yield Item(
-                    what,
-                    Todo.PERSON,
-                    f"NOT PROTECTED: the GitHub plan of {found.owner.login} lacks these rules for "
-                    f"private repositories: {lacking}",
-                    "change to GitHub Enterprise or make the repository public, delete the "
-                    f"variable {REFUSED} at {found.html_url}/settings/variables/actions, then run "
-                    f"{self.aws.command} bootstrap",
-                )
+                yield self._unprotected(found, stage, had, lacking)
             else:
                 yield Item(what, Todo.CHANGE, lacking)
         yield from self._unknown(found)
+
+    def _unprotected(self, found: Any, stage: Stage, had: Environment, lacking: str) -> Item:
+        """Return the item of an environment whose rules GitHub's plan does not allow."""
+        what = f"environment {stage.name}"
+        how = (
+            "change to GitHub Enterprise or make the repository public, delete the "
+            f"variable {REFUSED} at {found.html_url}/settings/variables/actions, then run "
+            f"{self.aws.command} bootstrap"
+        )
+        why = f"GitHub's plan of {found.owner.login} lacks these rules for private repositories"
+        if not _is_gated(stage, had):
+            file = f"{stages.FOLDER}/{stage.name}.json"
+            how += f'; or set "Reviewers": [] in {file} if the registry\'s approval is to be the '
+            return Item(what, Todo.PERSON, f"NOT SET UP: {why}: {lacking}", f"{how}only gate")
+        if self._project.uses_key:
+            return Item(what, Todo.PERSON, f"NOT PROTECTED: {why}: {lacking}", how)
+        asks = _asks(stage, had.reviewers)
+        return Item(what, Todo.NOTHING, f"{asks}; {BRANCH} only, by the trust of its role")
 
     def _unknown(self, found: Any) -> Iterator[Item]:
         """Yield the environments of no stage, such as one whose file was deleted. They stay: people
@@ -215,7 +206,7 @@ class Settings(Part):
                 )
 
     def _make_environments(self, found: Any, tell: Tell) -> None:
-        refused_before = needs.items(_variables(self.hub, found).get(REFUSED, ""))
+        refused_before = needs.items(self._repository_place(found).variables().get(REFUSED, ""))
         refused: list[str] = []
         for stage in self._stages():
             had = self._environment(found, stage.name)
@@ -231,8 +222,9 @@ class Settings(Part):
             elif not lacking:
                 tell(f"{'changed':<12} environment {stage.name}: {_asks(stage, wanted)}")
             if lacking and stage.name not in refused_before:
+                state = "NOT PROTECTED" if now and _is_gated(stage, now) else "NOT SET UP"
                 tell(
-                    f"environment {stage.name} is NOT PROTECTED: the GitHub plan of "
+                    f"environment {stage.name} is {state}: the GitHub plan of "
                     f"{found.owner.login} does not allow {', '.join(lacking)}"
                 )
         if sorted(refused) != sorted(refused_before):
@@ -328,11 +320,11 @@ class Settings(Part):
         """Return the stages whose rules GitHub's plan has not allowed."""
         if found is None or not found.private:
             return ()
-        return needs.items(_variables(self.hub, found).get(REFUSED, ""))
+        return needs.items(self._repository_place(found).variables().get(REFUSED, ""))
 
     def _keep_refused(self, found: Any, names: list[str]) -> None:
         if names:
-            _set_variable(self.hub, found, REFUSED, ",".join(names))
+            self._repository_place(found).set_variable(REFUSED, ",".join(names))
             return
         with self.hub.doing(f"delete the variable {REFUSED}"):
             self.hub.ask("DELETE", f"{found.url}/actions/variables/{REFUSED}")
@@ -343,29 +335,6 @@ class Settings(Part):
 
     def _repository(self) -> Any:
         return self.hub.repository(self._project.github)
-
-
-def _variables(hub: GitHub, found: Any) -> dict[str, str]:
-    with hub.doing("list the variables"):
-        return {each.name: each.value for each in found.get_variables()}
-
-
-def _set_variable(hub: GitHub, found: Any, name: str, value: str) -> None:
-    body = {"name": name, "value": value}
-    with hub.doing(f"set the variable {name}"):
-        try:
-            hub.ask("POST", f"{found.url}/actions/variables", body)
-        except GithubException as error:
-            # It exists, perhaps because the answer to a first attempt was lost.
-            if error.status != 409:
-                raise
-            hub.ask("PATCH", f"{found.url}/actions/variables/{name}", body)
-
-
-def _secrets(hub: GitHub, found: Any) -> dict[str, datetime]:
-    """Return when each was set."""
-    with hub.doing("list the secrets"):
-        return {each.name: each.updated_at for each in found.get_secrets()}
 
 
 def _pattern(row: dict[str, Any]) -> str:
@@ -391,10 +360,17 @@ def _lacking(had: Environment, stage: Stage, wanted: tuple[Reviewer, ...]) -> li
     return lacking
 
 
+def _is_gated(stage: Stage, had: Environment) -> bool:
+    """Return whether a person is asked, or somebody has said that none is to be."""
+    return stage.reviewers == () or bool(had.reviewers)
+
+
 def _asks(stage: Stage, reviewers: Iterable[Reviewer]) -> str:
     names = ", ".join(each.name for each in reviewers)
-    none = "NO" if stage.name == "production" else "no"
-    return f"needs approval by {names}" if names else f"needs {none} approval"
+    none = "needs no approval"
+    if stage.name == "production":
+        none = "needs NO approval: the registry's is the only gate"
+    return f"needs approval by {names}" if names else none
 
 
 def _is_about_plan(error: GitHubError) -> bool:

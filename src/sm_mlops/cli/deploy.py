@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from types import FrameType
 from typing import Annotated, Any
 
@@ -27,11 +28,19 @@ from sm_mlops.cli.console import (
     say,
 )
 from sm_mlops.commit import require
-from sm_mlops.deployment import access, stages
-from sm_mlops.deployment.deploy import Deployment, DeploymentFailed, approved, rollback_target
+from sm_mlops.deployment import access, merged, stages
+from sm_mlops.deployment.deploy import (
+    Deployment,
+    DeploymentFailed,
+    Superseded,
+    approved,
+    moment,
+    rollback_target,
+)
 from sm_mlops.deployment.deploy import deploy as deploy_version
 from sm_mlops.deployment.stages import Stage
 from sm_mlops.display import tell
+from sm_mlops.errors import MlopsError
 from sm_mlops.settings import SettingsError
 from sm_mlops.stacks import change_table
 
@@ -63,34 +72,42 @@ Arn = Annotated[
         show_default=False,
     ),
 ]
-COMMIT = typer.Option(
-    envvar="COMMIT", help="The commit it was trained from, all 40 digits.", show_default=False
-)
 
 
 @app.command(rich_help_panel=PANEL)
 def check(
     context: typer.Context,
     model_package_arn: Arn,
-    commit: Annotated[str, COMMIT],
+    commit: Annotated[
+        str,
+        typer.Option(
+            envvar="COMMIT",
+            help="Fail unless it was trained from this commit, all 40 digits.",
+            show_default=False,
+        ),
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Check that a version may be deployed, before its commit is checked out.
+    """Check that a version may be deployed: that it is approved, and its commit is on main.
 
-    It must be approved, belong to this project, account and region, and be trained from this
-    commit. `mlops deploy` checks this, too.
+    Asks GitHub, with the token of GITHUB_TOKEN or `gh auth login`; a repo with Jenkins asks git. A
+    version that a stage has run before may always be deployed.
 
     **Example**
 
-    - `mlops check --model-package-arn ARN --commit 3f2c9ab...`
+    - `mlops check --model-package-arn ARN`
     """
-    require(commit)
+    started = moment()
+    if commit:
+        require(commit)
     with connected(context) as aws:
         package = approved(aws, model_package_arn, commit)
+        why = merged.require(aws, package)
+    actions.output("started", started)
     if as_json:
         print_json(package)
         return
-    say(f"version {package.version} may be deployed, trained from commit {package.commit}")
+    say(f"version {package.version} may be deployed: it is approved, and {why}")
 
 
 @app.command(rich_help_panel=PANEL)
@@ -98,7 +115,16 @@ def deploy(
     context: typer.Context,
     stage: WhichStage,
     model_package_arn: Arn,
-    commit: Annotated[str, COMMIT] = "",
+    started: Annotated[
+        str,
+        typer.Option(
+            envvar="DEPLOYMENT_STARTED",
+            metavar="TIME",
+            help="When the approved run began, as mlops check outputs it. Deploy nothing if the "
+            "stage has received a version since whose run began later.",
+            show_default=False,
+        ),
+    ] = "",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")
     ] = False,
@@ -117,7 +143,9 @@ def deploy(
     """Deploy an approved version to a stage, and wait until its endpoint runs this version.
 
     The version is named by its ARN: nothing ever deploys "the latest". Deploying the running
-    version again changes nothing. Ctrl-C stops following, not the deployment.
+    version again changes nothing, unless infra/ has changed. Waits while the stage is busy, in
+    GitHub Actions also until the version before is tested. Ctrl-C stops following, not the
+    deployment.
 
     **Examples**
 
@@ -127,8 +155,10 @@ def deploy(
     """
     with connected(context) as aws:
         _carry_out(
-            *(aws, stages.load(aws.settings, stage), model_package_arn, commit or None, as_json),
+            *(aws, stages.load(aws.settings, stage), model_package_arn, as_json),
             at_most=at_most,
+            started=_checked(started),
+            in_turn=actions.running(),
             execute=not dry_run,
             continue_rollback=continue_rollback,
         )
@@ -165,7 +195,7 @@ def rollback(
             tell(console, line)
         confirm(f"{line} Continue?", yes)
         _carry_out(
-            *(aws, chosen, back.arn, None, as_json),
+            *(aws, chosen, back.arn, as_json),
             continue_rollback=continue_rollback,
             trail=back.trail,
         )
@@ -173,11 +203,21 @@ def rollback(
         tell(console, f"to prevent {again}: {aws.command} reject {back.running}")
 
 
+def _checked(started: str) -> str:
+    """Return a time as `mlops check` outputs it. Raises MlopsError for another text."""
+    try:
+        # Jenkins tells times in milliseconds.
+        if started.isdecimal():
+            return moment(datetime.fromtimestamp(int(started) / 1000, UTC))
+        return moment(datetime.fromisoformat(started)) if started else ""
+    except (ValueError, OverflowError, OSError):
+        raise MlopsError(f"--started must be a time such as {moment()}, not {started!r}") from None
+
+
 def _carry_out(
     aws: Aws,
     stage: Stage,
     arn: str,
-    commit: str | None,
     as_json: bool,
     at_most: float | None = None,
     **options: Any,
@@ -185,7 +225,10 @@ def _carry_out(
     """Deploy and print the result; exit with code 1 after a failure. `options` are deploy's."""
     try:
         with interruptible(aws, stage.stack), _at_most(at_most, stage.name):
-            done = deploy_version(aws, stage, arn, commit, progress(as_json), **options)
+            done = deploy_version(aws, stage, arn, progress(as_json), **options)
+    except Superseded as other:
+        actions.summary(f"### {stage.name}: not deployed\n\n{other}.")
+        raise fail(str(other)) from None
     except DeploymentFailed as failure:
         _tell_failure(aws, stage.name, failure)
         if as_json:

@@ -20,6 +20,7 @@ from typing import Any
 
 import typer
 
+from sm_mlops import commit
 from sm_mlops import registry as versions
 from sm_mlops.aws import Aws
 from sm_mlops.bundle import Bundle
@@ -154,20 +155,26 @@ class Tour:
 
     def train(self) -> Version:
         """Train; return the version, or end the command if none is registered."""
-        _rule("Train, evaluate, register" + self._as("build.yml"))
+        self.push()
+        _rule("Train, evaluate, register" + self._as("build.yml", "train"))
         with self.workflow():
             self.typed("run")
             training.run(self.context)
         return versions.version(self.aws, None)
 
+    def push(self) -> None:
+        """Bring the repo's commit to main of the sandbox's GitHub, as a merge does."""
+        from sm_mlops import github
+        from sm_mlops.bootstrap.push import Push
+
+        if self.by_github and re.fullmatch("[0-9a-f]{40}", commit.current(self.aws.settings.root)):
+            hub = github.sign_in(os.environ, self.aws.settings.project.git_host)
+            Push(self.aws.settings, hub, sandbox=True).bring_head()
+
     def deploy(self, version: Version, report: Path) -> None:
         run = self.approve(version)
-        if run is not None:
-            with self.workflow(run):
-                self.typed("check")
-                deploy.check(self.context, version.arn, version.commit)
         self.to_stage("staging", version, run)
-        _rule("Production, after approval")
+        _rule("Production, after approval" + self._as("deploy.yml", "production"))
         self.decide(f"Deploy version {version.version} to production?", report)
         self.to_stage("production", version, run)
         self.finish(run, "success")
@@ -180,7 +187,7 @@ class Tour:
         registry.approve(self.context, version.version)
         why = "" if self.by_github else "the sandbox has no Jenkins"
         if self.by_github and not re.fullmatch("[0-9a-f]{40}", version.commit):
-            why = f"its commit is {version.commit}, which cannot be checked out"
+            why = f"its commit is {version.commit}, which nobody can review"
         if why:
             say(f"This starts no run: {why}. The run would do this:")
             return None
@@ -189,7 +196,7 @@ class Tour:
         say(f"event       SageMaker Model Package State Change: {version.arn}, Approved")
         say("function    sm-mlops-trigger")
         say(f"run         {run['name']} number {run['run_number']} of {run['_repository']}")
-        _rule("Staging: deploy, test" + self._as("deploy.yml"))
+        _rule("Staging: check, deploy, test" + self._as("deploy.yml", "staging"))
         return run
 
     def started_run(self, version: Version, known: set[int]) -> dict[str, Any]:
@@ -215,8 +222,11 @@ class Tour:
 
     def to_stage(self, stage: str, version: Version, run: dict[str, Any] | None) -> None:
         with self.workflow(run, stage):
+            if run and stage == "staging":
+                self.typed("check")
+                deploy.check(self.context, version.arn, version.commit)
             self.typed(f"deploy {stage}" + ("" if run else f" --model-package-arn {version.arn}"))
-            deploy.deploy(self.context, stage, version.arn, version.commit if run else "")
+            deploy.deploy(self.context, stage, version.arn)
             self.typed(f"smoke {stage}")
             endpoint.smoke(self.context, stage, version.arn)
 
@@ -259,7 +269,7 @@ class Tour:
 
     @contextmanager
     def workflow(self, run: dict[str, Any] | None = None, environment: str = "") -> Iterator[None]:
-        """Run the block as a job of GitHub Actions, with the permissions of the repo's role."""
+        """Run the block as a job of GitHub Actions, with the permissions of its role."""
         from sm_mlops import sandbox
 
         if not self.by_github:
@@ -267,13 +277,13 @@ class Tour:
             return
         settings = self.aws.settings
         variables = sandbox.workflow_environment(
-            settings.root, settings.project.github, environment=environment
+            settings.root,
+            settings.project.github,
+            environment=environment,
+            workflow="deploy.yml" if environment else "build.yml",
         )
         if run is not None:
-            variables |= {
-                "MODEL_PACKAGE_ARN": run["inputs"]["model-package-arn"],
-                "COMMIT": run["inputs"]["commit"],
-            }
+            variables |= {"MODEL_PACKAGE_ARN": run["inputs"]["model-package-arn"]}
         before = {name: os.environ.get(name, "") for name in variables}
         apply(variables)
         self.context.obj = False
@@ -287,8 +297,8 @@ class Tour:
         """Print a command of a workflow."""
         _typed(command, "mlops" if self.by_github else "mlops --sandbox")
 
-    def _as(self, workflow: str) -> str:
-        role = f"{self.aws.settings.project.project}-github"
+    def _as(self, workflow: str, part: str) -> str:
+        role = f"{self.aws.settings.project.project}-github-{part}"
         return f": {workflow}, as role {role}" if self.by_github else ""
 
 

@@ -9,24 +9,29 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import partial
 
 from rich.console import Console
 
-from sm_mlops import registry, stacks
+from sm_mlops import display, registry, stacks
 from sm_mlops.aws import Aws, ignoring
 from sm_mlops.deployment import access, endpoints, stages
 from sm_mlops.deployment.stages import Stage
 from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
 from sm_mlops.registry import Version
-from sm_mlops.stacks import Change, Outcome, Stack, StackFailed
+from sm_mlops.stacks import Change, Outcome, Overtaken, Stack, StackFailed
 
 CAPABILITIES = ("CAPABILITY_IAM",)
 # The versions that a stage ran, oldest first, for `mlops rollback`. It is a tag of the stack, so a
 # failed update rolls it back, too.
 TRAIL = "deployed-versions"
+# When the run that deployed the present version began: an older run does not replace it.
+STARTED = "deployment-started"
 TAG_LENGTH = 256
+# While other runs are faster; each of them takes minutes.
+ATTEMPTS = 10
 LOG_LINES = 15
 
 
@@ -57,47 +62,49 @@ class DeploymentFailed(MlopsError):
         self.log, self.running = log, running
 
 
+class Superseded(MlopsError):
+    """The stage has received a version since whose run began later; nothing was changed."""
+
+
+def moment(at: datetime | None = None) -> str:
+    """Return a time, by default the present one, as in the tag of a stage."""
+    return (at or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="milliseconds")
+
+
 def deploy(
     aws: Aws,
     stage: Stage,
     arn: str,
-    commit: str | None,
     console: Console,
     *,
+    started: str = "",
+    in_turn: bool = False,
     execute: bool = True,
     continue_rollback: bool = False,
     trail: tuple[int, ...] | None = None,
 ) -> Deployment:
     """Deploy the version `arn`; return once the endpoint is in service with this version.
 
+    `started` is when the run began that was approved; raises Superseded if a later one was faster.
+    Without it, no run is too late. With `in_turn` the version before stays until it was tested.
     `trail` replaces the record of previous versions. Raises MlopsError if nothing was changed,
     DeploymentFailed if the deployment began and failed.
     """
     began = time.monotonic()
-    package = approved(aws, arn, commit)
+    package = approved(aws, arn)
     there = access.enter(aws, stage)
     _require_access(aws, there, stage)
-    before = _stack_before(there, stage, console, execute, continue_rollback)
     own = {**_artifact_key(aws), **_boundary(there)}
     parameters = stages.stack_parameters(aws.settings, stage, aws.bucket, package.arn, **own)
-    tags = _tags(aws, stage, package, read_trail(before) if trail is None else trail)
-
-    def update() -> Outcome:
-        return stacks.deploy(
-            *(there, stage.stack, stages.template(aws.settings), parameters, tags),
-            *(CAPABILITIES, console),
-            execute=execute,
-            continue_rollback=continue_rollback,
-        )
-
-    started = datetime.now().astimezone()
+    run = _Run(
+        *(there, stage, package, parameters, console, started),
+        *(in_turn, execute, continue_rollback, trail),
+    )
+    since = datetime.now().astimezone()
     try:
-        if execute and before and _blocks_update(there, before, stage, parameters):
-            outcome = _unscaled(there, before, update, console)
-        else:
-            outcome = update()
+        outcome = run.until_alone()
     except StackFailed as failure:
-        raise _with_log(there, stage, failure, started) from failure
+        raise _with_log(there, stage, failure, since) from failure
     planned = not execute and bool(outcome.changes)
     if not planned:
         _verify(there, stage, package)
@@ -138,19 +145,103 @@ def _stack_before(
     return before
 
 
-def _tags(aws: Aws, stage: Stage, package: Version, trail: tuple[int, ...]) -> dict[str, str]:
-    return {
-        **stage.tags,
-        "project": aws.settings.project.project,
-        "stage": stage.name,
-        "model-version": str(package.version),
-        "commit": package.commit or "unknown",
-        TRAIL: _tag(trail if trail[-1:] == (package.version,) else (*trail, package.version)),
-    }
+@dataclass(frozen=True)
+class _Run:
+    """One run of `deploy`, whose arguments it has, towards its stage. Others may run beside it."""
+
+    there: Aws
+    stage: Stage
+    package: Version
+    parameters: Mapping[str, str | None]
+    console: Console
+    started: str
+    in_turn: bool
+    execute: bool
+    continue_rollback: bool
+    trail: tuple[int, ...] | None
+
+    def until_alone(self) -> Outcome:
+        """Update the stack; look at it anew where another run was faster."""
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return self._attempt()
+            except Overtaken as other:
+                tell(self.console, f"{self.stage.name}: {other}")
+        return self._attempt()
+
+    def _attempt(self) -> Outcome:
+        before = self._ready()
+        if (
+            self.execute
+            and before
+            and _blocks_update(self.there, before, self.stage, self.parameters)
+        ):
+            return _unscaled(self.there, before, partial(self._update, before), self.console)
+        return self._update(before)
+
+    def _ready(self) -> Stack | None:
+        """Return the stack once it is this run's turn. Raise Superseded."""
+        arguments = (self.there, self.stage, self.console, self.execute, self.continue_rollback)
+        before = _stack_before(*arguments)
+        self._require_newest(before)
+        began, told = time.monotonic(), False
+        while self.in_turn and before and endpoints.awaits_test(self.there, self.stage.stack):
+            if not told:
+                tell(self.console, f"{self.stage.name} is being tested by another run: waiting")
+            told = True
+            time.sleep(display.pause(began, longest=10.0))
+            before = _stack_before(*arguments)
+            self._require_newest(before)
+        return before
+
+    def _require_newest(self, before: Stack | None) -> None:
+        """Raise Superseded if the stage's version came by a run that began after this one."""
+        running, number = read_trail(before)[-1:], self.package.version
+        if not self.started or before is None or running in ((), (number,)):
+            return
+        if before.tags.get(STARTED, "") > self.started:
+            raise Superseded(
+                f"{self.stage.name} was not changed: version {number} is superseded by version "
+                f"{running[0]}, approved later; to roll back, approve version {number} again or "
+                f"run {self.there.command} rollback {self.stage.name} --to {number}"
+            )
+
+    def _update(self, before: Stack | None) -> Outcome:
+        return stacks.deploy(
+            self.there,
+            self.stage.stack,
+            stages.template(self.there.settings),
+            self.parameters,
+            self._tags(before),
+            CAPABILITIES,
+            self.console,
+            execute=self.execute,
+            continue_rollback=self.continue_rollback,
+        )
+
+    def _tags(self, before: Stack | None) -> dict[str, str]:
+        version, former = self.package.version, read_trail(before)
+        started = self.started or moment()
+        if before and former[-1:] == (version,):
+            # The same version again changes nothing.
+            started = before.tags.get(STARTED, "")
+        trail = former if self.trail is None else self.trail
+        return {
+            **self.stage.tags,
+            "project": self.there.settings.project.project,
+            "stage": self.stage.name,
+            "model-version": str(version),
+            "commit": self.package.commit or "unknown",
+            **({STARTED: started} if started else {}),
+            TRAIL: _tag(trail if trail[-1:] == (version,) else (*trail, version)),
+        }
 
 
-def approved(aws: Aws, arn: str, commit: str | None = None) -> Version:
-    """Return the version of an ARN. Raises MlopsError if it must not be deployed."""
+def approved(aws: Aws, arn: str, commit: str = "") -> Version:
+    """Return the version of an ARN. Raises MlopsError if it must not be deployed.
+
+    `commit`, if given, must be the version's own.
+    """
     ours = aws.arn("sagemaker", f"model-package/{aws.settings.model_package_group}/")
     number = arn[len(ours) :]
     # SageMaker lowercases the names in ARNs.
@@ -236,6 +327,8 @@ def _unscaled(
     _set_autoscaling(there, before, "off", console)
     try:
         return update()
+    except Overtaken:
+        raise
     except Exception:
         tell(console, f"registering {before.name} with autoscaling again")
         try:
@@ -261,10 +354,15 @@ def _verify(there: Aws, stage: Stage, package: Version) -> None:
         again = f"{there.command} destroy {stage.name}, then deploy again"
         raise MlopsError(f"the stack is complete, but {what}: {again}")
     if found.package != package.arn:
-        # CloudFormation does not notice changes made outside of it. This restores its configuration
-        # without downtime.
         stack = stacks.describe(there, stage.stack)
         assert stack is not None
+        if (last := read_trail(stack)[-1]) != package.version:
+            raise Superseded(
+                f"{stage.name} received version {package.version}, and since then version {last} "
+                "by another run"
+            )
+        # CloudFormation does not notice changes made outside of it. This restores its configuration
+        # without downtime.
         held = {item.name: item.physical for item in stacks.resources(there, stack)}
         config = held["EndpointConfig"].rpartition("/")[2]
         runs = f"version {found.version}" if found.version else f"model {found.model}"

@@ -5,24 +5,28 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sm_mlops import display, stacks
-from sm_mlops.aws import Aws, described
+from sm_mlops.aws import ABSENT, DENIED, Aws, described, ignoring
 from sm_mlops.deployment import stages
 from sm_mlops.deployment.stages import Stage
 from sm_mlops.errors import MlopsError, one_line
 
 VARIANT = "AllTraffic"
 CHANGING = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
+# The tag that names the configuration that `mlops smoke` has tested last.
+TESTED = "tested-config"
+# How long the next deployment of a workflow waits for the test of the one before.
+TEST_TIME = timedelta(minutes=10)
 LOG_GROUP = "/aws/sagemaker/Endpoints"
 
 
 @dataclass(frozen=True)
 class Endpoint:
     """`package` is the ARN of its version, empty if its model is no model package; `since` is when
-    that model was created."""
+    that model was created, `changed` when the endpoint was last updated."""
 
     name: str
     status: str
@@ -32,6 +36,7 @@ class Endpoint:
     model: str
     package: str
     since: datetime
+    changed: datetime
 
     @property
     def version(self) -> int | None:
@@ -62,6 +67,7 @@ def describe(aws: Aws, name: str) -> Endpoint | None:
         model=model_name,
         package=containers[0].get("ModelPackageName", ""),
         since=model.get("CreationTime") or found["CreationTime"],
+        changed=found["LastModifiedTime"],
     )
 
 
@@ -76,6 +82,29 @@ def settled(aws: Aws, name: str) -> Endpoint | None:
     while (found := describe(aws, name)) and found.status in CHANGING:
         time.sleep(display.pause(began, longest=10.0))
     return found
+
+
+def note_test(aws: Aws, endpoint: Endpoint) -> None:
+    """Record that the endpoint was tested as it is; nothing without the permission to tag it."""
+    tags = [{"Key": TESTED, "Value": endpoint.config}]
+    with ignoring(*DENIED, *ABSENT):
+        aws.sagemaker.add_tags(ResourceArn=_arn(aws, endpoint), Tags=tags)
+
+
+def awaits_test(aws: Aws, name: str) -> bool:
+    """Return whether the endpoint was updated a short time ago and not tested since."""
+    found = describe(aws, name)
+    if found is None or datetime.now(UTC) - found.changed > TEST_TIME:
+        return False
+    tags: dict[str, str] = {}
+    with ignoring(*DENIED, *ABSENT):
+        rows = aws.pages("list_tags", "Tags", ResourceArn=_arn(aws, found))
+        tags = {row["Key"]: row["Value"] for row in rows}
+    return tags.get(TESTED) != found.config
+
+
+def _arn(aws: Aws, endpoint: Endpoint) -> str:
+    return aws.arn("sagemaker", f"endpoint/{endpoint.name}")
 
 
 def serving(aws: Aws, name: str, stage: str) -> Endpoint:

@@ -66,6 +66,7 @@ def smoke(
 ) -> list[Check]:
     """Return the checks in their order; with `arn` the endpoint must run that version.
 
+    Records on the endpoint that it was tested: the next deployment may have waited for that.
     `latency_limit` is in milliseconds; an asynchronous endpoint has none by default. Raises
     MlopsError if there is no endpoint or no sample.
     """
@@ -77,8 +78,19 @@ def smoke(
     wanted = "" if right else f", not {str(arn).rpartition('/')[2]}"
     detail = f"version {endpoint.version}{wanted}, {endpoint.kind}, {endpoint.status}"
     checks = [Check("in service", endpoint.status == "InService" and right, detail)]
-    if not right:
-        return checks
+    if right:
+        try:
+            checks += _checks(aws, there, endpoint, tolerance, latency_limit)
+        finally:
+            endpoints.note_test(there, endpoint)
+    return checks
+
+
+def _checks(
+    aws: Aws, there: Aws, endpoint: Endpoint, tolerance: float, latency_limit: float | None
+) -> list[Check]:
+    """Return the checks of an endpoint's answers."""
+    checks: list[Check] = []
     sample = load_sample(aws, endpoint.package)
 
     def ask(body: bytes, content_type: str, accept: str) -> predict.Answer:
@@ -86,7 +98,7 @@ def smoke(
 
     for kind in sample.content_types:
         checks += _answers(ask, sample, kind, tolerance)
-    if checks[-1].passed is False and not any(c.passed for c in checks[1:]):
+    if checks[-1].passed is False and not any(c.passed for c in checks):
         return checks  # It answers nothing: latency and refusals would say no more.
     checks.append(_latency(ask, sample, endpoint, latency_limit))
     checks += _refusals(ask, sample)

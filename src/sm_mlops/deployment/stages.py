@@ -24,7 +24,10 @@ FOLDER = "infra"
 TEMPLATE = "endpoint.yml"
 # Set by `mlops deploy`, from the version and the repo.
 OWN_PARAMETERS = ("Project", "Stage", "ModelPackageArn", "ArtifactBucket")
-OWN_TAGS = ("project", "stage", "model-version", "commit", "deployed-versions")
+OWN_TAGS = (
+    *("project", "stage", "model-version", "commit", "deployed-versions"),
+    *("deployment-started", "tested-config"),
+)
 _KEYS = ("Account", "Role", "Reviewers", "Cost", "Parameters", "Tags")
 # Source: https://docs.aws.amazon.com/IAM/latest/APIReference/API_Role.html
 _ROLE = re.compile(r"(arn:aws[a-z-]*:iam::\d{12}:role/)?[\w+=,.@/-]{1,576}", re.ASCII)

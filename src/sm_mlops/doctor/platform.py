@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sm_mlops import platform as package
+from sm_mlops import projects
 from sm_mlops.aws import described
-from sm_mlops.bootstrap import by_hand, catalog, keys
+from sm_mlops.bootstrap import by_hand, catalog
 from sm_mlops.bootstrap import credential as credentials
 from sm_mlops.bootstrap.platform import version
 from sm_mlops.deployment.trigger import FUNCTION, QUEUE
@@ -159,7 +160,12 @@ def _provider(scene: Scene) -> Iterator[Finding]:
 
 
 def _key(scene: Scene) -> Iterator[Finding]:
-    user, rotate = keys.user(scene.aws), f"{scene.aws.command} secret rotate"
+    for access in projects.ACCESSES:
+        yield from _key_of(scene, access.name_in(scene.aws.settings.project.project))
+
+
+def _key_of(scene: Scene, user: str) -> Iterator[Finding]:
+    rotate = f"{scene.aws.command} secret rotate"
     found = described(scene.client("iam").list_access_keys, UserName=user)
     if not found:
         yield failed(f"there is no user {user}", scene.bootstrap)

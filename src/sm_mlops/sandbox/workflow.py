@@ -52,20 +52,24 @@ class Workflows:
     ) -> dict[str, str]:
         """Return the variables of a job. Raises ApiError when AWS refuses the sign-in.
 
-        `role_arn` is the repository's variable AWS_ROLE_ARN unless given. A repository with the
-        secret AWS_ACCESS_KEY_ID signs in with that key, any other by OpenID Connect.
+        `role_arn` is the variable AWS_ROLE_ARN of environment or repository unless given. With the
+        secret AWS_ACCESS_KEY_ID in one of them the job signs in with that key, else by OpenID
+        Connect. `workflow` is the name of the file.
         """
         github = self.github
         record = github.routes.store.get(REPOSITORY, repository.lower())
         if record is None:
             raise ApiError("NotFound", f"GitHub has no repository {repository}", 404)
-        role = role_arn or record["_variables"].get("AWS_ROLE_ARN", {}).get("value", "")
+        own = record["_environments"].get(environment.lower(), {})
+        variables = record["_variables"] | own.get("_variables", {})
+        role = role_arn or variables.get("AWS_ROLE_ARN", {}).get("value", "")
         if not role:
             raise ApiError("NotFound", f"{repository} has no variable AWS_ROLE_ARN", 404)
         name = f"{record['name']}-job-{RUN_ID}"[:64]
         keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-        if set(keys) <= set(record["_secrets"]):
-            key, secret = (github.routes.secret(record["full_name"], each) for each in keys)
+        there = environment if set(keys) <= set(own.get("_secrets", {})) else ""
+        if there or set(keys) <= set(record["_secrets"]):
+            key, secret = (github.routes.secret(record["full_name"], each, there) for each in keys)
             sts = self._client(aws_access_key_id=key, aws_secret_access_key=secret)
             answer = _asked(lambda: sts.assume_role(RoleArn=role, RoleSessionName=name))
         else:

@@ -10,11 +10,16 @@ from collections.abc import Callable, Mapping
 from rich import filesize
 
 from sm_mlops import commit
-from sm_mlops.aws import Aws, described, exists
+from sm_mlops.aws import Aws, described, exists, split_s3
 from sm_mlops.errors import MlopsError, hint
 from sm_mlops.settings import parameter_name
 from sm_mlops.training import artifacts
 from sm_mlops.training.definition import compile_pipeline
+
+# Set by `mlops run` alone: what they say decides whether a version may be approved and deployed.
+# IAM cannot restrict the parameters of StartPipelineExecution, so who may call it by hand may still
+# set them. No parameter can approve a version, and `mlops check` wants its commit to be on main.
+OWN = ("Commit", "Champion", "DataHash")
 
 
 def start(aws: Aws, overrides: Mapping[str, str], say: Callable[[str], None]) -> str:
@@ -31,7 +36,8 @@ def start(aws: Aws, overrides: Mapping[str, str], say: Callable[[str], None]) ->
     compiled = compile_pipeline(settings, aws.account)
     given = check_overrides(compiled.definition, overrides)
     # The version's DataHash must be that of the data it is trained on.
-    named = given.get("InputData")
+    if named := given.get("InputData"):
+        _require_declared(aws, named)
     data = artifacts.data_in_s3(aws, named) if named else artifacts.upload_data(aws)
     files = f"{data.files} file{'s' * (data.files != 1)}"
     say(f"data       {files}, {filesize.decimal(data.size)} at {data.uri}")
@@ -68,6 +74,10 @@ def check_overrides(definition: str, overrides: Mapping[str, str]) -> dict[str, 
         known = name if name in parameters else parameter_name(name)
         if known not in parameters:
             raise MlopsError(f"--set {name}: no such parameter; {hint(known, parameters)}")
+        if known in OWN:
+            raise MlopsError(
+                f"--set {name}: mlops run itself sets {known}, from the repo and the registry"
+            )
         parameter = parameters[known]
         kind = {"Integer": int, "Float": float}.get(parameter["Type"], str)
         try:
@@ -84,6 +94,25 @@ def check_overrides(definition: str, overrides: Mapping[str, str]) -> dict[str, 
             raise MlopsError(f"--set {name}: the value is empty")
         checked[known] = value
     return checked
+
+
+def _require_declared(aws: Aws, address: str) -> None:
+    """Raise MlopsError unless the data is below the project's prefix or `data.path`."""
+    if not address.startswith("s3://"):
+        raise MlopsError(f"--set InputData: {address} is not an S3 address (s3://bucket/prefix/)")
+    path = aws.settings.data.path
+    allowed = [f"s3://{aws.bucket}/{aws.settings.prefix}/"]
+    allowed += [path] if path.startswith("s3://") else []
+    bucket, key = split_s3(address)
+    for place in allowed:
+        there, prefix = split_s3(place)
+        folder = f"{prefix.rstrip('/')}/" if prefix else ""
+        if bucket == there and (key == prefix or key.startswith(folder)):
+            return
+    raise MlopsError(
+        f"--set InputData: {address} is neither below {allowed[0]} nor data.path of mlops.yaml; "
+        "to train on other data, change data.path"
+    )
 
 
 def ensure_model_package_group(aws: Aws) -> None:

@@ -233,7 +233,7 @@ def approved(arn: str) -> Version:
     if not _COMMIT.fullmatch(commit):
         raise TriggerError(
             f"{arn} was approved, but it was trained from {commit or 'an unknown commit'}, which "
-            "cannot be checked out: commit the changes, train again, approve that version"
+            "nobody can review: commit the changes, train again, approve that version"
         )
     # A version that was registered as Approved was never modified.
     moment = package.get("LastModifiedTime") or package["CreationTime"]
@@ -311,6 +311,7 @@ def start(version: Version, deadline: float) -> str:
     post_json = functools.partial(_post_json, post)
     body = {
         "ref": os.environ.get("REF", "main"),
+        # The commit is for workflows of 0.1.0, which require it; later ones compare it.
         "inputs": {"model-package-arn": version.arn, "commit": version.commit},
         # GitHub Enterprise Server before 3.21 refuses what it does not know.
         **({"return_run_details": True} if version.host == "github.com" else {}),

@@ -68,6 +68,15 @@ class Bare:
                 return found.decode().strip().splitlines()[-1]
         return None
 
+    def ahead(self, name: str, base: str, head: str) -> tuple[int, int] | None:
+        """Return how many commits `head` has that `base` lacks, and the reverse; None if their
+        histories have nothing in common."""
+        path, span = self.path(name), f"{base}...{head}"
+        if not self._git(path, "merge-base", base, head, fail=False):
+            return None
+        behind, ahead = self._git(path, "rev-list", "--left-right", "--count", span).split()
+        return int(ahead), int(behind)
+
     def branches(self, name: str) -> dict[str, str]:
         """Return branches with their commits."""
         text = self._git(

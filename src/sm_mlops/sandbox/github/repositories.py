@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from urllib.parse import unquote
 
 from sm_mlops.sandbox.github.access import REPOSITORY, ROLES, Access
 from sm_mlops.sandbox.github.answers import Answer, Json, Refused, moment, not_found, wanted
@@ -135,6 +136,30 @@ class Repositories(Access):
         if kind == "untold":
             return shown
         return shown | {"use_immutable_subject": kind == "numbers", "sub_claim_prefix": prefix}
+
+    @route("GET", f"{REPO}/compare/{{span}}", permission=("contents", "read"))
+    def compare(self, request: Request, record: Record, span: str) -> Json:
+        """Return how two commits, branches or tags differ, without the commits in between.
+
+        Source: https://docs.github.com/en/rest/commits/commits#compare-two-commits
+        """
+        name, (base, dots, head) = record["full_name"], unquote(span).partition("...")
+        commits = [self.bare.commit(name, each) if each else None for each in (base, head)]
+        if not dots or None in commits:
+            raise not_found()
+        found = self.bare.ahead(name, str(commits[0]), str(commits[1]))
+        if found is None:
+            raise Refused(404, f"No common ancestor between {base} and {head}.")
+        ahead, behind = found
+        status = {(True, True): "diverged", (True, False): "ahead", (False, True): "behind"}
+        return {
+            "url": f"{request.api}{request.path}",
+            "status": status.get((ahead > 0, behind > 0), "identical"),
+            "ahead_by": ahead,
+            "behind_by": behind,
+            "total_commits": ahead,
+            "base_commit": {"sha": commits[0]},
+        }
 
     @route("GET", REPO, permission=("metadata", "read"))
     def repository(self, request: Request, record: Record) -> Json:

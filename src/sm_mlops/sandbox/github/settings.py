@@ -1,4 +1,4 @@
-"""Routes about a repository's secrets, which arrive sealed, and variables."""
+"""Routes about secrets, which arrive sealed, and variables: a repository's and an environment's."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import binascii
 import re
 import time
+from collections.abc import Callable
 from typing import Any
 
 from sm_mlops.sandbox.github.access import REPOSITORY, Access
@@ -19,62 +20,74 @@ from sm_mlops.sandbox.github.answers import (
     not_implemented,
     wanted,
 )
-from sm_mlops.sandbox.github.routing import REPO, Request, counted, public, route
+from sm_mlops.sandbox.github.routing import ENVIRONMENT, REPO, Request, counted, public, route
 from sm_mlops.sandbox.storage import Record
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 LARGEST_VALUE = 48 * 1024
 MOST_SECRETS, MOST_VARIABLES = 100, 500
-SECRETS, VARIABLES = f"{REPO}/actions/secrets", f"{REPO}/actions/variables"
-SEE_SECRETS = {"role": "write", "permission": ("secrets", "read")}
-SET_SECRETS = {"role": "write", "permission": ("secrets", "write")}
-SEE_VARIABLES = {"role": "write", "permission": ("actions_variables", "read")}
-SET_VARIABLES = {"role": "write", "permission": ("actions_variables", "write")}
+
+
+def both(method: str, path: str, level: str) -> Callable[[Any], Any]:
+    """Make a method answer a path of the repository, and the same of each environment."""
+    kind = path.partition("/")[0].replace("variables", "actions_variables")
+
+    def mark(function: Any) -> Any:
+        own = {"role": "write", "permission": (kind, level)}
+        route(method, f"{REPO}/actions/{path}", **own)(function)
+        own["permission"] = ("environments", level)
+        return route(method, f"{ENVIRONMENT}/{path}", **own)(function)
+
+    return mark
 
 
 class Settings(Access):
     """Answers about secrets and variables."""
 
-    def secret(self, repository: str, name: str) -> str:
+    def secret(self, repository: str, name: str, environment: str = "") -> str:
         """Return the value of a secret, as a workflow would see it."""
         record = self.store.get(REPOSITORY, repository.lower())
         if record is None:
             raise not_found()
-        return _open(record["_key"], record["_secrets"][name.upper()]["_sealed"])
+        row = _rows(record, environment, "_secrets")[name.upper()]
+        return _open(self._key(record, environment), row["_sealed"])
 
-    def _key(self, record: Record) -> Json:
-        """Return the key pair of a repository."""
-        if "_key" not in record:
+    def _key(self, record: Record, environment: str) -> Json:
+        """Return the key pair of a repository or of its environment."""
+        holder = _holder(record, environment)
+        if "_key" not in holder:
             from nacl.public import PrivateKey
 
             private = PrivateKey.generate()
-            record["_key"] = {
+            holder["_key"] = {
                 "key_id": str(self.accounts.next_id() * 10**12),
                 "key": base64.b64encode(bytes(private.public_key)).decode(),
                 "_private": base64.b64encode(bytes(private)).decode(),
             }
             self.keep(record)
-        return dict(record["_key"])
+        return dict(holder["_key"])
 
-    @route("GET", f"{SECRETS}/public-key", **SEE_SECRETS)
-    def public_key(self, request: Request, record: Record) -> Json:
-        return public(self._key(record))
+    @both("GET", "secrets/public-key", "read")
+    def public_key(self, request: Request, record: Record, environment: str = "") -> Json:
+        return public(self._key(record, environment))
 
-    @route("GET", SECRETS, **SEE_SECRETS)
-    def secrets(self, request: Request, record: Record) -> Answer:
-        return counted("secrets", _dated(record["_secrets"]), request)
+    @both("GET", "secrets", "read")
+    def secrets(self, request: Request, record: Record, environment: str = "") -> Answer:
+        return counted("secrets", _dated(_rows(record, environment, "_secrets")), request)
 
-    @route("PUT", f"{SECRETS}/{{name}}", **SET_SECRETS)
-    def put_secret(self, request: Request, record: Record, name: str) -> Answer:
-        """Set a secret, which must be sealed for this repository."""
+    @both("PUT", "secrets/{name}", "write")
+    def put_secret(
+        self, request: Request, record: Record, name: str, environment: str = ""
+    ) -> Answer:
+        """Set a secret, which must be sealed for its repository or environment."""
         _check_name(name, "Secret")
         sealed, key_id = wanted(request.body, encrypted_value=str, key_id=str)
-        key = self._key(record)
+        key = self._key(record, environment)
         if key_id != key["key_id"]:
             raise Refused(422, "Bad request - key_id is not valid")
         if len(_open(key, sealed).encode()) > LARGEST_VALUE:
             raise Refused(422, "Secret value must be at most 48 KB")
-        rows = record["_secrets"]
+        rows = _rows(record, environment, "_secrets")
         known = name.upper() in rows
         if not known and len(rows) >= MOST_SECRETS:
             raise Refused(422, f"A maximum of {MOST_SECRETS} secrets is allowed")
@@ -88,9 +101,11 @@ class Settings(Access):
         self.keep(record)
         return Answer(status=204) if known else Answer({}, 201)
 
-    @route("DELETE", f"{SECRETS}/{{name}}", **SET_SECRETS)
-    def delete_secret(self, request: Request, record: Record, name: str) -> Answer:
-        return self._remove(record, record["_secrets"], name)
+    @both("DELETE", "secrets/{name}", "write")
+    def delete_secret(
+        self, request: Request, record: Record, name: str, environment: str = ""
+    ) -> Answer:
+        return self._remove(record, _rows(record, environment, "_secrets"), name)
 
     def _remove(self, record: Record, rows: Json, name: str) -> Answer:
         if name.upper() not in rows:
@@ -99,16 +114,16 @@ class Settings(Access):
         self.keep(record)
         return Answer(status=204)
 
-    @route("GET", VARIABLES, **SEE_VARIABLES)
-    def variables(self, request: Request, record: Record) -> Answer:
-        return counted("variables", _dated(record["_variables"]), request)
+    @both("GET", "variables", "read")
+    def variables(self, request: Request, record: Record, environment: str = "") -> Answer:
+        return counted("variables", _dated(_rows(record, environment, "_variables")), request)
 
-    @route("POST", VARIABLES, **SET_VARIABLES)
-    def add_variable(self, request: Request, record: Record) -> Answer:
+    @both("POST", "variables", "write")
+    def add_variable(self, request: Request, record: Record, environment: str = "") -> Answer:
         name, value = wanted(request.body, name=str, value=str)
         _check_name(name, "Variable")
         _check_value(value)
-        rows = record["_variables"]
+        rows = _rows(record, environment, "_variables")
         if name.upper() in rows:
             raise Refused(409, "Already exists - Variable already exists")
         if len(rows) >= MOST_VARIABLES:
@@ -123,9 +138,11 @@ class Settings(Access):
         self.keep(record)
         return Answer({}, 201)
 
-    @route("PATCH", f"{VARIABLES}/{{name}}", **SET_VARIABLES)
-    def change_variable(self, request: Request, record: Record, name: str) -> Answer:
-        rows = record["_variables"]
+    @both("PATCH", "variables/{name}", "write")
+    def change_variable(
+        self, request: Request, record: Record, name: str, environment: str = ""
+    ) -> Answer:
+        rows = _rows(record, environment, "_variables")
         if name.upper() not in rows:
             raise not_found()
         if str(request.body.get("name", name)).upper() != name.upper():
@@ -137,9 +154,23 @@ class Settings(Access):
         self.keep(record)
         return Answer(status=204)
 
-    @route("DELETE", f"{VARIABLES}/{{name}}", **SET_VARIABLES)
-    def delete_variable(self, request: Request, record: Record, name: str) -> Answer:
-        return self._remove(record, record["_variables"], name)
+    @both("DELETE", "variables/{name}", "write")
+    def delete_variable(
+        self, request: Request, record: Record, name: str, environment: str = ""
+    ) -> Answer:
+        return self._remove(record, _rows(record, environment, "_variables"), name)
+
+
+def _rows(record: Record, environment: str, kind: str) -> Json:
+    """Return the secrets or variables of a repository or of its environment. Raises Refused."""
+    rows: Json = _holder(record, environment).setdefault(kind, {})
+    return rows
+
+
+def _holder(record: Record, environment: str) -> Json:
+    if environment and environment.lower() not in record["_environments"]:
+        raise not_found()
+    return record["_environments"][environment.lower()] if environment else record
 
 
 def _check_name(name: str, noun: str) -> None:

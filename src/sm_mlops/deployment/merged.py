@@ -1,0 +1,95 @@
+"""Whether a version's commit is on main: what was never merged is not deployed.
+
+The commit is neither checked out nor executed: main's code deploys every version.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from contextlib import suppress
+
+from sm_mlops import commit, github, stacks
+from sm_mlops.aws import DENIED, Aws, ignoring
+from sm_mlops.deployment import access, stages
+from sm_mlops.deployment.deploy import read_trail
+from sm_mlops.errors import MlopsError
+from sm_mlops.github import GitHubError
+from sm_mlops.redaction import without_tokens
+from sm_mlops.registry import Version
+
+BRANCH = "main"
+# How GitHub's comparison describes main, seen from one of its own commits.
+_ON_MAIN = ("ahead", "identical")
+
+
+def require(aws: Aws, package: Version) -> str:
+    """Return why the version may be deployed. Raise MlopsError if its commit was never merged."""
+    if stage := _ran(aws, package.version):
+        return f"{stage} has run it before"
+    commit.require(package.commit)
+    by_git = aws.settings.project.ci == "jenkins"
+    said = _ask_git(aws, package.commit) if by_git else _ask_github(aws, package.commit)
+    if said not in _ON_MAIN:
+        raise MlopsError(
+            f"version {package.version} was trained from commit {package.commit}, which is not on "
+            f"{BRANCH} ({said}): merge it, then train {BRANCH} and approve that version"
+        )
+    return f"its commit is on {BRANCH}"
+
+
+def _ran(aws: Aws, version: int) -> str:
+    """Return a stage that has run this version, or "".
+
+    A rollback works even if the history was rewritten since.
+    """
+    for name in stages.names(aws.settings):
+        stage = stages.load(aws.settings, name)
+        # A job of one stage may not be allowed to read another, which then decides nothing.
+        with suppress(MlopsError), ignoring(*DENIED):
+            stack = stacks.describe(access.enter(aws, stage), stage.stack)
+            if version in read_trail(stack):
+                return name
+    return ""
+
+
+def _ask_github(aws: Aws, sha: str) -> str:
+    """Return how main compares with the commit: ahead, behind, identical, diverged or unknown.
+
+    A job's clone is shallow, so git cannot tell there.
+    Source: https://docs.github.com/en/rest/commits/commits#compare-two-commits
+    """
+    project = aws.settings.project
+    hub = github.sign_in(os.environ, project.git_host)
+    repository = hub.repository(project.github)
+    if repository is None:
+        raise MlopsError(f"the token of {hub.origin} sees no GitHub repository {project.github}")
+    try:
+        with hub.doing(f"compare {sha[:7]} with {BRANCH}"):
+            found = hub.ask("GET", f"{repository.url}/compare/{sha}...{BRANCH}?per_page=1")
+    except GitHubError as error:
+        if error.status != 404:
+            raise
+        # It answers the same to an unknown commit and to one of another history.
+        return "GitHub knows no such commit in its history"
+    return str(found["status"])
+
+
+def _ask_git(aws: Aws, sha: str) -> str:
+    """Return the same from this clone, whose HEAD is main's in a job of Jenkins."""
+
+    def git(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["git", "-C", str(aws.settings.root), *words],
+            env=without_tokens(os.environ),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    if git("rev-parse", "--is-shallow-repository").stdout.strip() != "false":
+        raise MlopsError(
+            "this is no full clone, so git cannot tell what is merged: fetch all of it"
+        )
+    found = git("merge-base", "--is-ancestor", sha, "HEAD").returncode
+    return "ahead" if found == 0 else "git finds it in no history of HEAD"
