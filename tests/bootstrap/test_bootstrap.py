@@ -159,7 +159,7 @@ def test_what_failed_halfway_is_reported_and_continued(repo: Repo) -> None:
     done = mlops(repo.root, "--sandbox", "bootstrap", "--yes")
     assert done.returncode == 2
     assert "deployed     sm-mlops-platform" in done.stdout
-    assert "What is done stays. To continue: mlops --sandbox bootstrap" in done.stdout
+    assert "Completed steps stay. To continue: mlops --sandbox bootstrap" in done.stdout
     assert "mlops: role churn-github-train exists already" in done.stderr
     assert "Traceback" not in done.stderr
     iam.delete_role(RoleName="churn-github-train")

@@ -30,6 +30,7 @@ from infra_case import REGION
 from infra_case import template as endpoint_template
 from platform_case import (
     ASSETS,
+    BOUNDARY,
     BUCKET,
     DEPLOYMENT_ACCOUNT,
     EVERYTHING,
@@ -112,6 +113,19 @@ def test_a_first_deployment_finds_nothing_instead_of_being_refused() -> None:
         ("DescribeEndpointConfig", "endpoint-config/x"),
     ):
         assert staging("churn").may(f"sagemaker:{action}", arn("sagemaker", gone))
+
+
+def test_the_role_of_an_earlier_template_is_deleted_and_not_used_again() -> None:
+    # infra/endpoint.yml created it beside the path of its stage.
+    limited = {"iam:PermissionsBoundary": BOUNDARY}
+    passed = {"iam:PassedToService": "sagemaker.amazonaws.com"}
+    for stage, answer in (("staging", True), ("production", False)):
+        earlier = role(f"sm-mlops/churn/churn-{stage}-ExecutionRole-1A2B3C")
+        for action in ("GetRole", "ListRolePolicies", "DeleteRolePolicy", "DeleteRole"):
+            assert staging("churn").may(f"iam:{action}", earlier, limited) is answer
+        made = {**limited, "aws:RequestTag/project": "churn"}
+        assert not staging("churn").may("iam:CreateRole", earlier, made)
+        assert not staging("churn").may("iam:PassRole", earlier, passed)
 
 
 def test_scaling_and_alarms_can_be_looked_at_and_set() -> None:

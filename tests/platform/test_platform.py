@@ -655,6 +655,18 @@ def test_the_launch_role_of_the_longest_names_fits_into_a_role() -> None:
         assert length(document(made.properties(logical)["AssumeRolePolicyDocument"])) <= 2_048
 
 
+def test_an_upgrade_replaces_no_boundary() -> None:
+    """CloudFormation cannot replace what has a name, and a policy's description cannot change."""
+    assert schemas.create_only("AWS::IAM::ManagedPolicy") >= {"Description", "ManagedPolicyName"}
+    descriptions = {
+        "Boundary": "The most that training and serving may do in model repos; made by sm-mlops",
+        "TrainBoundary": "The most that training may do in model repos; made by sm-mlops",
+        "GitHubBoundary": "The most that the workflows of model repos may do; made by sm-mlops",
+    }
+    for logical, words in descriptions.items():
+        assert platform().properties(logical)["Description"] == words
+
+
 def test_a_boundary_grants_nothing_to_a_role_without_a_project() -> None:
     [limit] = full_platform().policies("GitHubBoundary")
     nobody = Identity(role("nobody"), (EVERYTHING,), limit)
