@@ -562,7 +562,7 @@ def test_a_role_made_here_takes_the_boundary_of_the_account() -> None:
 
 def test_a_role_created_here_is_under_its_projects_path() -> None:
     made = stack(Project="churn-eu").properties("ExecutionRole")
-    assert made["Path"] == "/sm-mlops/churn-eu/"
+    assert made["Path"] == "/sm-mlops/churn-eu/production/"
     assert "RoleName" not in made
 
 

@@ -26,7 +26,7 @@ HEAVY = {"mypy", "moto", "numpy", "pandas", "pytest", "ruff", "sagemaker", "xgbo
 GROUPS = {
     "ci.yml": {"check": "dev", "review": "dev"},
     "build.yml": {"train": "train", "follow": "deploy"},
-    "deploy.yml": {"check": "deploy", "staging": "deploy", "production": "deploy"},
+    "deploy.yml": {"staging": "deploy", "production": "deploy"},
 }
 
 
