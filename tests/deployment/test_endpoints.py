@@ -21,7 +21,7 @@ class SageMaker:
     """A SageMaker with one endpoint and nothing else."""
 
     def __init__(self, **answer: Any) -> None:
-        self.answer = {"EndpointArn": "arn", "EndpointStatus": "Failed"}
+        self.answer: dict[str, Any] = {"EndpointArn": "arn", "EndpointStatus": "Failed"}
         self.answer |= {"CreationTime": NOW, "LastModifiedTime": NOW}
         self.answer |= answer
         self.names: list[str] = []
