@@ -560,9 +560,9 @@ def test_a_role_made_here_takes_the_boundary_of_the_account() -> None:
     assert "PermissionsBoundary" not in stack().properties("ExecutionRole")
 
 
-def test_a_role_made_here_stands_below_its_project() -> None:
+def test_a_role_made_here_stands_below_its_project_and_stage() -> None:
     made = stack(Project="churn-eu").properties("ExecutionRole")
-    assert made["Path"] == "/sm-mlops/churn-eu/"
+    assert made["Path"] == "/sm-mlops/churn-eu/production/"
     assert "RoleName" not in made
 
 
