@@ -285,7 +285,7 @@ def test_the_role_of_an_endpoint_has_the_platform_s_boundary(here: Place, first:
         held = {item.kind: item.physical for item in stacks.resources(here.aws, stack)}
         role = iam.get_role(RoleName=held["AWS::IAM::Role"])["Role"]
         assert role["PermissionsBoundary"]["PermissionsBoundaryArn"] == boundary
-        assert role["Path"] == f"/sm-mlops/{here.aws.settings.project.project}/"
+        assert role["Path"] == f"/sm-mlops/{here.aws.settings.project.project}/bounded/"
         assert destroy.destroy(destroy.look(here.aws, stage), here.console) == []
     finally:
         iam.delete_policy(PolicyArn=boundary)
