@@ -32,7 +32,7 @@ from endpoint_cases import (
     serverless,
     variant,
 )
-from sandbox_cases import REGION, until
+from sandbox_cases import REGION, there, until
 from sm_mlops import sandbox
 from sm_mlops.sandbox import Server, serving
 from sm_mlops.sandbox.endpoints import Endpoints
@@ -622,7 +622,7 @@ def test_endpoints_outlive_the_sandbox_and_start_when_asked(tmp_path: Path) -> N
         pid = aws.ask(name)["pid"]
     assert gone(pid)
     with Server(tmp_path, REGION) as server:
-        aws = Hosting(server.url)
+        aws = Hosting(server.environment())
         assert aws.settled(name)["EndpointStatus"] == "InService"
         assert aws.ask(name)["model"] == "kept"
         new = aws.ask(name)["pid"]
@@ -641,7 +641,7 @@ def test_a_deployment_cut_short_is_taken_up_again(tmp_path: Path) -> None:
             EndpointName="unborn", EndpointConfigName=aws.named("unborn", SLOW)
         )
     with Server(tmp_path, REGION) as server:
-        aws = Hosting(server.url)
+        aws = Hosting(server.environment())
         assert aws.settled(name)["EndpointStatus"] == "InService"
         assert aws.ask(name)["model"] == "after"
         assert aws.settled("unborn")["EndpointStatus"] == "InService"
@@ -668,7 +668,7 @@ def test_what_a_deployment_taken_up_again_unpacks_is_not_cleared_away(
 
     monkeypatch.setattr(Endpoints, "_begin", begin_and_unpack)
     with Server(tmp_path, REGION) as server:
-        aws = Hosting(server.url)
+        aws = Hosting(server.environment())
         assert aws.settled(name)["EndpointStatus"] == "InService"
         assert aws.ask(name)["model"] == "after"
 
@@ -677,7 +677,7 @@ def test_no_process_is_left_when_the_sandbox_is_killed(tmp_path: Path) -> None:
     from sm_mlops import sandbox
 
     status = sandbox.start(tmp_path, REGION)
-    aws = Hosting(f"http://127.0.0.1:{status.port}").prepare()
+    aws = Hosting(there(tmp_path)).prepare()
     name = aws.deploy(aws.named("victim"))
     pid = aws.ask(name)["pid"]
     assert runs(pid)
@@ -685,7 +685,7 @@ def test_no_process_is_left_when_the_sandbox_is_killed(tmp_path: Path) -> None:
     assert gone(pid)
     status = sandbox.start(tmp_path, REGION)
     try:
-        aws = Hosting(f"http://127.0.0.1:{status.port}")
+        aws = Hosting(there(tmp_path))
         assert aws.ask(name)["model"] == "victim"
         pid = aws.ask(name)["pid"]
     finally:
@@ -706,7 +706,7 @@ def wait_until_deleted(aws: Hosting, name: str) -> None:
 
 def test_an_update_brings_no_other_service_into_memory(tmp_path: Path) -> None:
     running = sandbox.start(tmp_path, REGION)
-    aws = Hosting(f"http://127.0.0.1:{running.port}").prepare()
+    aws = Hosting(there(tmp_path)).prepare()
     server = psutil.Process(running.pid)
     try:
         name = aws.deploy(aws.named("old"))

@@ -28,13 +28,13 @@ PLACE = f"{REGION}:{ACCOUNT}"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with Server(tmp_path_factory.mktemp("iam"), REGION) as server:
-        Account(server.url).prepare()
+        Account(server.environment()).prepare()
         yield server
 
 
 @pytest.fixture(scope="module")
 def aws(server: Server) -> Account:
-    return Account(server.url)
+    return Account(server.environment())
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +238,7 @@ def test_a_request_cannot_pass_for_one_of_another_service(aws: Account, server: 
     client = reader.client("logs")
 
     def other(request: Any, **_: Any) -> None:
-        request.headers["X-Amz-Target"] = "SageMaker.ListModels"
+        request.headers.replace_header("X-Amz-Target", "SageMaker.ListModels")
 
     client.meta.events.register("before-sign.cloudwatch-logs.DescribeLogGroups", other)
     assert "unknown" in error(client.describe_log_groups)[2]

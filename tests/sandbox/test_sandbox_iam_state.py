@@ -14,12 +14,12 @@ from sm_mlops.sandbox import Server, grants
 @pytest.mark.slow
 def test_sessions_survive_a_restart(tmp_path: Path) -> None:
     with Server(tmp_path, REGION) as server:
-        aws = Account(server.url).prepare()
+        aws = Account(server.environment()).prepare()
         assert isinstance(aws, Account)
         kept = aws.may("kept", allow("sagemaker:ListModels"))
         key = grants.session(f"{HERE}:role/kept", "service", REGION)["AWS_ACCESS_KEY_ID"]
     with Server(tmp_path, REGION) as server:
-        again = Account(server.url)
+        again = Account(server.environment())
         for found in (kept.keys["aws_access_key_id"], key):
             restored = again.as_({"AccessKeyId": found, "SecretAccessKey": "x"})
             restored.sagemaker.list_models()

@@ -12,11 +12,11 @@ from typing import Any
 import botocore.session
 import requests
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.credentials import ReadOnlyCredentials
 from urllib3 import HTTPResponse
 from werkzeug.test import create_environ
 
 from sm_mlops.sandbox import Server
-from sm_mlops.sandbox.client import ACCESS_KEY
 
 Answer = tuple[str, Mapping[str, str], bytes]
 """Status such as "200 OK", headers, body."""
@@ -41,16 +41,19 @@ class Clients:
     def __call__(self, service: str) -> Any:
         assert self.server is not None
         if service not in self._made:
-            made = botocore.session.get_session().create_client(
-                service,
-                region_name=self.server.region,
-                # Nobody is there.
-                endpoint_url="http://127.0.0.1:9",
-                aws_access_key_id=ACCESS_KEY,
-                aws_secret_access_key="sandbox",
-            )
+            session: Any = botocore.session.get_session()
+            session._credentials = self
+            # Nobody is there.
+            url = "http://127.0.0.1:9"
+            made = session.create_client(service, region_name=self.server.region, endpoint_url=url)
             self._made[service] = direct(made, self._ask)
         return self._made[service]
+
+    def get_frozen_credentials(self) -> ReadOnlyCredentials:
+        """Return what botocore signs with: the key of the server's account."""
+        assert self.server is not None
+        key = self.server.signatures.key
+        return ReadOnlyCredentials(key.id, key.secret, None)
 
     def _ask(self, environ: dict[str, Any]) -> Answer:
         assert self.server is not None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 from sm_mlops.sandbox import identities, policies
 from sm_mlops.sandbox.wire import partition
+
+YEAR = 365 * 24 * 3600
 
 
 def role(arn: str) -> Any:
@@ -38,7 +41,9 @@ def on_session(keep: Callable[..., None]) -> None:
 
 def session(arn: str, name: str, region: str) -> dict[str, str]:
     """Return credentials of a role that a service works with, as the environment variables of a
-    process. A service has one session of a role, which survives a restart."""
+    process. A service has one session of a role, which survives a restart.
+
+    It lasts for a year: on AWS the service would renew it."""
     from moto.sts.models import sts_backends
 
     backend: Any = sts_backends[arn.split(":")[4]][partition(region)]
@@ -48,11 +53,12 @@ def session(arn: str, name: str, region: str) -> dict[str, str]:
             each
             for each in backend.assumed_roles
             if (each.role_arn, each.session_name, each.policy) == wanted
+            and identities.ends(each) > time.time() + YEAR / 2
         ),
         None,
     )
     if made is None:
-        made = backend.assume_role(region, name, arn, "", 3600, "")
+        made = backend.assume_role(region, name, arn, "", YEAR, "")
         for keep in _KEEP:
             keep("iam", "sts")
     return {

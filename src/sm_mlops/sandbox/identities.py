@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
-from sm_mlops.sandbox import client
-from sm_mlops.sandbox.wire import partition
+from sm_mlops.sandbox.wire import Caller, partition
 
-ADMINISTRATOR, ANONYMOUS = "administrator", "anonymous"
+ADMINISTRATOR = "administrator"
+# Stands for the key of the sandbox's own account in all that is kept.
+OWNER = "owner"
 UNLIMITED = '{"Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}'
 NOTHING = '{"Statement": []}'
 AWS_MANAGED = ":iam::aws:policy/"
@@ -48,8 +50,6 @@ class Identity:
 
     def names(self) -> dict[str, str]:
         """Return the names that a resource policy may call it by; see policy_language.Asked."""
-        if self.kind == ANONYMOUS:
-            return {}
         place = self.principal.rpartition(":")[0]
         return {
             self.account: "account",
@@ -57,9 +57,6 @@ class Identity:
             self.principal: "direct",
             self.arn: "direct",
         }
-
-
-NOBODY = Identity(ANONYMOUS, "anonymous", "anonymous", "")
 
 
 def administrator(account: str, region: str) -> Identity:
@@ -82,7 +79,7 @@ def backend(account: str, region: str) -> Any:
 
 def of_key(account: str, region: str, key: str) -> Identity | None:
     """Return the identity behind an access key, None for an unknown key."""
-    if key in ("", client.ACCESS_KEY):
+    if key in ("", OWNER):
         return administrator(account, region)
     found = backend(account, region).access_keys.get(key)
     if found is None or found.status != "Active":
@@ -93,6 +90,24 @@ def of_key(account: str, region: str, key: str) -> Identity | None:
     if session is None:
         return None
     return of_role(session.role_arn, region, session.session_name)
+
+
+def secret_of(caller: Caller) -> tuple[str, str, float | None] | None:
+    """Return the secret, session token ("" for a user's) and end of a key, None for an unknown
+    one."""
+    found = backend(caller.account, caller.region).access_keys.get(caller.access_key)
+    if found is None or found.status != "Active":
+        return None
+    session = session_of(caller.account, caller.region, caller.access_key)
+    if session is None:
+        return found.secret_access_key, "", None
+    return session.secret_access_key, session.session_token, ends(session)
+
+
+def ends(session: Any) -> float:
+    """Return when moto's session ends."""
+    moment: datetime = session.expiration
+    return moment.replace(tzinfo=UTC).timestamp()
 
 
 def session_of(account: str, region: str, key: str) -> Any:

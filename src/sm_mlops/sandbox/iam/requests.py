@@ -5,7 +5,6 @@ Knows botocore's models only. Bodies that are read here can be read again.
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from typing import Any
@@ -13,7 +12,7 @@ from urllib.parse import parse_qsl, unquote
 
 from botocore.exceptions import UnknownServiceError
 
-from sm_mlops.sandbox import calls, wire
+from sm_mlops.sandbox import calls, replies, wire
 from sm_mlops.sandbox.runtime import PATH
 from sm_mlops.sandbox.wire import Params
 
@@ -32,11 +31,11 @@ def read(service: str, environ: dict[str, Any]) -> tuple[str, Params]:
     if operation:
         # moto relies on this header, whatever the request was signed for.
         known = prefix == _prefix(service)
-        return (operation, _json(_body(environ))) if known else ("", {})
+        return (operation, _json(replies.read(environ))) if known else ("", {})
     kind = environ.get("CONTENT_TYPE", "")
     query = environ.get("QUERY_STRING", "")
     if kind.startswith("application/x-www-form-urlencoded"):
-        form = dict(parse_qsl(_body(environ).decode(), keep_blank_values=True))
+        form = dict(parse_qsl(replies.read(environ).decode(), keep_blank_values=True))
         return form.pop("Action", ""), tree(form)
     if "Action=" in query:
         form = dict(parse_qsl(query, keep_blank_values=True))
@@ -44,7 +43,7 @@ def read(service: str, environ: dict[str, Any]) -> tuple[str, Params]:
     operation = calls.operation(service, environ)
     if not operation:
         return "", {}
-    return operation, {**_labels(service, operation, environ), **_json(_body(environ))}
+    return operation, {**_labels(service, operation, environ), **_json(replies.read(environ))}
 
 
 def _prefix(service: str) -> str:
@@ -52,12 +51,6 @@ def _prefix(service: str) -> str:
         return str(wire.service_model(MODELS.get(service, service)).metadata.get("targetPrefix"))
     except UnknownServiceError:
         return ""
-
-
-def _body(environ: dict[str, Any]) -> bytes:
-    body: bytes = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-    environ["wsgi.input"] = io.BytesIO(body)
-    return body
 
 
 def _json(body: bytes) -> Params:
