@@ -16,6 +16,9 @@ from typing import Any
 
 import psutil
 import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import ClientError
 
 from endpoint_cases import (
@@ -217,19 +220,33 @@ def test_the_packaged_model_of_this_repo_predicts(aws: Hosting, cases: Any, tmp_
 
 
 def test_a_body_of_unknown_length_arrives(aws: Hosting, ready: str) -> None:
-    url = aws.runtime.meta.endpoint_url.removeprefix("http://")
-    connection = http.client.HTTPConnection(url)
-    credential = f"AKIASANDBOX000000000/20260101/{REGION}/sagemaker/aws4_request"
+    address = f"{aws.url}/endpoints/{ready}/invocations"
+    signed = AWSRequest("POST", address, data=b"row 1\nrow 2\n")
+    key = aws.server.signatures.key
+    credentials = ReadOnlyCredentials(key.id, key.secret, None)
+    SigV4Auth(credentials, "sagemaker", REGION).add_auth(signed)
+    connection = http.client.HTTPConnection(aws.url.removeprefix("http://"))
+    rows = iter([b"row 1\n", b"row 2\n"])
     connection.request(
-        "POST",
-        f"/endpoints/{ready}/invocations",
-        iter([b"row 1\n", b"row 2\n"]),
-        {"Authorization": f"AWS4-HMAC-SHA256 Credential={credential}, Signature=0"},
-        encode_chunked=True,
+        "POST", f"/endpoints/{ready}/invocations", rows, dict(signed.headers), encode_chunked=True
     )
     answer = connection.getresponse()
     assert json.loads(answer.read())["data"] == "row 1\nrow 2\n"
     connection.close()
+
+
+def test_a_model_s_process_answers_the_sandbox_only(aws: Hosting, ready: str) -> None:
+    every = aws.server.endpoints.live.items()
+    fleet = next(live.blue for arn, live in every if arn.endswith(f"/{ready}"))
+    assert fleet is not None
+    process = fleet.container.start()
+    wrong: list[dict[str, str]] = [{}, {"X-Model-Server-Token": "\xe9"}]
+    for headers in wrong:
+        for method, path in (("GET", "/ping"), ("POST", "/invocations")):
+            connection = http.client.HTTPConnection("127.0.0.1", process.port)
+            connection.request(method, path, headers=headers)
+            assert connection.getresponse().status == 403
+            connection.close()
 
 
 # Life of an endpoint.

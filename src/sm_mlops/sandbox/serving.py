@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from sm_mlops.sandbox import processes
+from sm_mlops.sandbox import archives, processes
 from sm_mlops.sandbox.model_server import TOKEN, TOKEN_HEADER
 
 LOG_GROUP = "/aws/sagemaker/Endpoints/"
@@ -197,11 +197,7 @@ class Container:
         archive = self.archive()
         if archive is not None:
             try:
-                with tarfile.open(archive) as tar:
-                    # Python has extraction filters since 3.11.4; Debian 12 has 3.11.2.
-                    if hasattr(tarfile, "data_filter"):
-                        tar.extraction_filter = tarfile.data_filter
-                    tar.extractall(part)
+                archives.unpack_tar(archive, part)
             except (tarfile.TarError, EOFError, OSError) as error:
                 self._note(f"cannot unpack the model data: {error}")
                 raise ServingFailed("extract") from error

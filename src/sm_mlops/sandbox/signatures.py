@@ -248,4 +248,5 @@ def _check(claim: Claim, credentials: ReadOnlyCredentials, environ: dict[str, An
 def _header(environ: dict[str, Any], name: str) -> str:
     key = name.upper().replace("-", "_")
     in_cgi = key in ("CONTENT_TYPE", "CONTENT_LENGTH")
-    return str(environ.get(key if in_cgi else f"HTTP_{key}", ""))
+    value: str = environ.get(key if in_cgi else f"HTTP_{key}", "")
+    return value.encode("latin-1").decode("utf-8", "replace")
