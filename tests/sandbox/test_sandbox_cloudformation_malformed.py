@@ -34,7 +34,6 @@ WHOLE: dict[str, Any] = {
             "Assertions": [{"Assert": {"Fn::EachMemberEquals": [["3"], {"Ref": "Count"}]}}],
         }
     },
-    "Mappings": {"M": {"a": {"k": "v", "l": ["1", "2"]}}},
     "Conditions": {
         "A": {"Fn::Equals": [{"Ref": "Text"}, "x"]},
         "B": {"Fn::And": [{"Condition": "A"}, {"Fn::Not": [{"Fn::Equals": ["1", "2"]}]}]},
@@ -56,7 +55,6 @@ WHOLE: dict[str, Any] = {
                     "Fn::Join": [
                         "-",
                         [
-                            {"Fn::FindInMap": ["M", "a", "k"]},
                             {"Fn::If": ["A", "1", {"Ref": "AWS::NoValue"}]},
                             {"Fn::Select": [1, {"Fn::Split": [",", "a,b"]}]},
                             {"Fn::GetAtt": ["One", "Id"]},
@@ -73,7 +71,6 @@ ODD: list[Any] = [
     {"Ref": "One"}, {"Ref": "AWS::NoValue"}, {"Ref": "AWS::Nope"}, {"Fn::GetAtt": []},
     {"Fn::GetAtt": ["One", "Nope"]}, {"Fn::Sub": []}, {"Fn::Sub": "${}"}, {"Fn::Join": [1, [None]]},
     {"Fn::Select": ["x", []]}, {"Fn::Split": [",", 3]}, {"Fn::Split": ["", "a"]},
-    {"Fn::FindInMap": ["M", ["a"], "k"]}, {"Fn::FindInMap": ["M", "a", "z", 3]},
     {"Fn::If": [["A"], 1, 2]}, {"Fn::If": {}}, {"Fn::Cidr": ["x", 1]},
     {"Fn::Cidr": ["10.0.0.0/24", 999, 8]}, {"Fn::Cidr": ["10.0.0.0/24", 1, 99]},
     {"Fn::GetAZs": []}, {"Fn::Base64": ["a"]}, {"Fn::ImportValue": ["n"]}, {"Fn::Length": 3},

@@ -245,27 +245,13 @@ def control(root: Path, call: str, *args: Any, **kwargs: Any) -> Any:
     return content["answer"]
 
 
-def workflow_environment(
-    root: Path,
-    repository: str,
-    *,
-    environment: str = "",
-    ref: str = "refs/heads/main",
-    role_arn: str = "",
-) -> dict[str, str]:
+def workflow_environment(root: Path, repository: str, **job: str) -> dict[str, str]:
     """Return the variables of a job of GitHub Actions that has signed in to the sandbox's AWS.
 
-    For a repository ("acme/churn") of the sandbox's GitHub; `environment` as the job names it.
+    For a repository ("acme/churn") of the sandbox's GitHub; `job` as workflow.environment takes it.
     Remove variables with the value "". Raises SandboxError when AWS refuses the sign-in.
     """
-    found: dict[str, str] = control(
-        root,
-        "workflows.environment",
-        repository,
-        environment=environment,
-        ref=ref,
-        role_arn=role_arn,
-    )
+    found: dict[str, str] = control(root, "workflows.environment", repository, **job)
     return found
 
 

@@ -12,22 +12,14 @@ from sm_mlops.sandbox.wire import partition
 YEAR = 365 * 24 * 3600
 
 
-def role(arn: str) -> Any:
-    """Return moto's role of an ARN, or None."""
-    parts = arn.split(":")
-    if len(parts) != 6 or parts[2] != "iam":
-        return None
-    return identities.role(arn, identities.region_of(parts[1]))
-
-
 def trusts(arn: str, service: str) -> bool:
     """Tell whether a role exists and lets a service of its own account take it."""
-    found = role(arn)
+    parts = arn.split(":", 5)
+    region = identities.region_of(parts[1]) if len(parts) == 6 else ""
+    found = identities.role(arn, region)
     if found is None:
         return False
-    _, name, _, _, account, _ = arn.split(":", 5)
-    prefix = service.partition(".")[0]
-    source = f"arn:{name}:{prefix}:{identities.region_of(name)}:{account}:sandbox"
+    source = f"arn:{parts[1]}:{service.partition('.')[0]}:{region}:{parts[4]}:sandbox"
     return policies.trusted(found, service, source)
 
 

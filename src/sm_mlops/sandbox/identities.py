@@ -98,10 +98,10 @@ def secret_of(caller: Caller) -> tuple[str, str, float | None] | None:
     found = backend(caller.account, caller.region).access_keys.get(caller.access_key)
     if found is None or found.status != "Active":
         return None
-    session = session_of(caller.account, caller.region, caller.access_key)
-    if session is None:
+    if found.user_name is not None:
         return found.secret_access_key, "", None
-    return session.secret_access_key, session.session_token, ends(session)
+    session = session_of(caller.account, caller.region, caller.access_key)
+    return session and (session.secret_access_key, session.session_token, ends(session))
 
 
 def ends(session: Any) -> float:
@@ -114,27 +114,9 @@ def session_of(account: str, region: str, key: str) -> Any:
     """Return moto's session of a temporary key, or None."""
     from moto.sts.models import sts_backends
 
-    sessions = sts_backends[account][partition(region)].assumed_roles
-    index = _INDEXES.setdefault(id(sessions), _Index(sessions))
-    if index.sessions is not sessions:
-        index = _INDEXES[id(sessions)] = _Index(sessions)
-    while index.read < len(sessions):
-        session = sessions[index.read]
-        index.by_key[session.access_key_id] = session
-        index.read += 1
-    return index.by_key.get(key)
-
-
-@dataclass
-class _Index:
-    """moto's list of sessions, which only grows, by key."""
-
-    sessions: list[Any]
-    read: int = 0
-    by_key: dict[str, Any] = field(default_factory=dict)
-
-
-_INDEXES: dict[int, _Index] = {}
+    # Clients mostly use one of the newest.
+    sessions = reversed(sts_backends[account][partition(region)].assumed_roles)
+    return next((each for each in sessions if each.access_key_id == key), None)
 
 
 def role(arn: str, region: str) -> Any:

@@ -101,7 +101,8 @@ class Runtime:
             )
         serverless = "ServerlessConfig" in record["_deployed"]["variant"]
         largest = LARGEST_SERVERLESS if serverless else LARGEST
-        body = _body(environ, largest)
+        body = read(environ)
+        _check_size(len(body), largest)
         headers = {
             "Content-Type": environ.get("CONTENT_TYPE") or "application/octet-stream",
             "Accept": environ.get("HTTP_ACCEPT") or "*/*",
@@ -325,13 +326,6 @@ def _check_headers(environ: dict[str, Any]) -> None:
                 f"1 validation error detected: Value at '{member}' failed to satisfy constraint: "
                 f"Member must be of ASCII, with length less than or equal to {longest}",
             )
-
-
-def _body(environ: dict[str, Any], largest: int) -> bytes:
-    """Return the request's body. Raises ApiError for one that is too large."""
-    content = read(environ)
-    _check_size(len(content), largest)
-    return content
 
 
 _LATE = (

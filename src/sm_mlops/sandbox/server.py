@@ -185,10 +185,6 @@ class Server:
         """Return a client of this sandbox that tries every call once."""
         return self.clients.get(region, service, access_key)
 
-    def core(self) -> Any:
-        """Return the botocore session that makes this server's clients."""
-        return self.clients.core
-
     def close(self, why: str | None = None) -> None:
         """Stop what runs, save everything, stop answering. `why` becomes the executions'
         FailureReason."""
@@ -271,11 +267,11 @@ class Server:
             return mounted(self.github, environ, start)
         try:
             service, caller = self.signatures.sender(environ)
+            self.iam.guard.check(service, environ, caller)
         except Unverified as error:
             return self.iam.error(error.service, environ, start, error.answer(environ))
-        refused = self.iam.refuse(service, environ, caller, start)
-        if refused is not None:
-            return refused
+        except ApiError as error:
+            return self.iam.error(service, environ, start, error)
         return self.serve(service, caller, environ, start)
 
     def serve(

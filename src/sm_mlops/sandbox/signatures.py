@@ -35,45 +35,40 @@ SIGNERS: dict[tuple[bool, bool], Any] = {
     (True, False): S3SigV4Auth,
     (True, True): S3SigV4QueryAuth,
 }
-MISMATCH = ("SignatureDoesNotMatch", "InvalidSignatureException")
-UNKNOWN = ("InvalidClientTokenId", "UnrecognizedClientException")
+INVALID = "The security token included in the request is invalid."
 # By what is wrong: the codes of S3, of services that answer with XML, of those with JSON; words.
 ERRORS = {
     "missing": (
-        *("AccessDenied", "MissingAuthenticationToken", "MissingAuthenticationTokenException"),
+        "AccessDenied MissingAuthenticationToken MissingAuthenticationTokenException",
         "Missing Authentication Token",
     ),
     "incomplete": (
-        *("AuthorizationHeaderMalformed", "IncompleteSignature", "IncompleteSignatureException"),
+        "AuthorizationHeaderMalformed IncompleteSignature IncompleteSignatureException",
         "A signature needs Credential, SignedHeaders, Signature and X-Amz-Date",
     ),
-    "key": (
-        *("InvalidAccessKeyId", *UNKNOWN),
-        "The security token included in the request is invalid.",
-    ),
-    "token": ("InvalidToken", *UNKNOWN, "The security token included in the request is invalid."),
+    "key": ("InvalidAccessKeyId InvalidClientTokenId UnrecognizedClientException", INVALID),
+    "token": ("InvalidToken InvalidClientTokenId UnrecognizedClientException", INVALID),
     "ended": (
-        *("ExpiredToken", "ExpiredToken", "ExpiredTokenException"),
+        "ExpiredToken ExpiredToken ExpiredTokenException",
         "The security token included in the request is expired",
     ),
     "skewed": (
-        *("RequestTimeTooSkewed", *MISMATCH),
+        "RequestTimeTooSkewed SignatureDoesNotMatch InvalidSignatureException",
         "Signature expired or not yet current: its time differs by more than 15 minutes",
     ),
-    "late": ("AccessDenied", *MISMATCH, "Request has expired"),
+    "late": ("AccessDenied SignatureDoesNotMatch InvalidSignatureException", "Request has expired"),
     "signature": (
-        *("SignatureDoesNotMatch", *MISMATCH),
+        "SignatureDoesNotMatch SignatureDoesNotMatch InvalidSignatureException",
         "The request signature we calculated does not match the signature you provided. Check your "
         "AWS Secret Access Key and signing method.",
     ),
     "payload": (
-        *("XAmzContentSHA256Mismatch", *MISMATCH),
+        "XAmzContentSHA256Mismatch SignatureDoesNotMatch InvalidSignatureException",
         "The header x-amz-content-sha256 does not match the body",
     ),
 }
-BAD_REQUESTS = (
-    *("AuthorizationHeaderMalformed", "InvalidToken", "ExpiredToken", "XAmzContentSHA256Mismatch"),
-)
+# What S3 answers with status 400.
+BAD_REQUESTS = ("incomplete", "token", "ended", "payload")
 
 
 class Unverified(Exception):
@@ -85,11 +80,12 @@ class Unverified(Exception):
 
     def answer(self, environ: dict[str, Any]) -> ApiError:
         """Return the error in the words of the service."""
-        service = self.service
-        *codes, words = ERRORS[self.what]
-        form = 0 if service == "s3" else 1 if calls.xml(service, environ) else 2
-        bad = service == "s3" and codes[0] in BAD_REQUESTS
-        return ApiError(codes[form], words, 400 if bad else 403)
+        codes, words = ERRORS[self.what]
+        s3 = self.service == "s3"
+        form = 0 if s3 else 1 if calls.xml(self.service, environ) else 2
+        return ApiError(
+            codes.split()[form], words, 400 if s3 and self.what in BAD_REQUESTS else 403
+        )
 
 
 @dataclass(frozen=True)
@@ -198,9 +194,11 @@ def claimed(environ: dict[str, Any]) -> Claim | None:
 
 def _action(environ: dict[str, Any]) -> str:
     form = environ.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded")
-    if not form or int(environ.get("CONTENT_LENGTH") or 0) > LONGEST_FORM:
+    longest = int(environ.get("CONTENT_LENGTH") or 0) > LONGEST_FORM
+    if not form or longest or environ.get("QUERY_STRING"):
         return ""
-    return dict(parse_qsl(read(environ).decode("utf-8", "replace"))).get("Action", "")
+    pairs = parse_qsl(read(environ).decode("utf-8", "replace"))
+    return next((value for name, value in pairs if name == "Action"), "")
 
 
 def _check_time(claim: Claim) -> None:

@@ -50,7 +50,7 @@ class Guard:
             return
         who = identities.of_key(caller.account, caller.region, caller.access_key)
         if who is None:
-            raise Unverified("key", service).answer(environ)
+            raise Unverified("key", service)
         place = self._place(caller)
         if service == "s3":
             needed: list[Check] | None = objects.checks(environ, place.partition)

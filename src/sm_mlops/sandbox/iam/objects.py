@@ -28,11 +28,7 @@ SETTINGS = {
     "location": ("GetBucketLocation", "", ""),
     "logging": ("GetBucketLogging", "PutBucketLogging", ""),
     "notification": ("GetBucketNotification", "PutBucketNotification", ""),
-    "object-lock": (
-        "GetBucketObjectLockConfiguration",
-        "PutBucketObjectLockConfiguration",
-        "",
-    ),
+    "object-lock": (*(f"{verb}BucketObjectLockConfiguration" for verb in ("Get", "Put")), ""),
     "ownershipControls": ("GetBucketOwnershipControls", *["PutBucketOwnershipControls"] * 2),
     "policy": ("GetBucketPolicy", "PutBucketPolicy", "DeleteBucketPolicy"),
     "policyStatus": ("GetBucketPolicyStatus", "", ""),

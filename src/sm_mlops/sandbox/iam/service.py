@@ -27,16 +27,6 @@ class Iam:
         self.tokens = Tokens(store)
         self.keep = keep
 
-    def refuse(
-        self, service: str, environ: dict[str, Any], caller: Caller, start: Start
-    ) -> Iterable[bytes] | None:
-        """Answer a request that IAM denies; return None for one that it allows."""
-        try:
-            self.guard.check(service, environ, caller)
-        except ApiError as error:
-            return self.error(service, environ, start, error)
-        return None
-
     def error(
         self, service: str, environ: dict[str, Any], start: Start, error: ApiError
     ) -> Iterable[bytes]:
