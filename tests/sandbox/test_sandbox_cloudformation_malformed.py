@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import ReadOnlyCredentials
 
 from cloudformation_cases import Deployer, new_name, resource, text
 from sandbox_cases import REGION
@@ -150,12 +153,14 @@ def test_what_is_no_request_is_answered_as_the_caller_s_mistake(
     server: Server, service: str, length: str, body: bytes
 ) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    target = {"X-Amz-Target": "SageMaker.ListEndpoints"} if service == "sagemaker" else {}
+    signed = AWSRequest("POST", server.url, target, body)
+    key = server.signatures.key
+    credentials = ReadOnlyCredentials(key.id, key.secret, None)
+    SigV4Auth(credentials, service, REGION).add_auth(signed)
     connection.putrequest("POST", "/")
-    credential = f"Credential=AKIASANDBOX000000000/20260101/{REGION}/{service}/aws4_request"
-    connection.putheader("Authorization", f"AWS4-HMAC-SHA256 {credential}")
-    if service == "sagemaker":
-        connection.putheader("X-Amz-Target", "SageMaker.ListEndpoints")
-    connection.putheader("Content-Length", length)
+    for name, value in {**signed.headers, "Content-Length": length}.items():
+        connection.putheader(name, value)
     connection.endheaders(body)
     assert connection.getresponse().status == 400
     connection.close()
