@@ -186,6 +186,32 @@ def test_a_web_identity_needs_a_token_of_the_sandbox_s_github(server: Server) ->
     assert status == 400 and "InvalidIdentityToken" in text
 
 
+@pytest.mark.parametrize(
+    ("path", "form", "headers"),
+    [
+        ("/", "", {"X_Amz_Target": "SageMaker.ListModels"}),
+        ("/", "", {"X_Amz_Target": "SageMaker.CreateModelPackageGroup"}),
+        ("/?Action=ListUsers&Version=2010-05-08", "", {}),
+        ("/", "&Action=ListUsers", {}),
+        ("/", "&Action=AssumeRole", {}),
+        ("/endpoints/x/invocations", "", {}),
+        ("/2015-03-31/functions", "", {}),
+    ],
+)
+def test_what_looks_like_a_web_identity_opens_no_other_door(
+    server: Server, path: str, form: str, headers: dict[str, str]
+) -> None:
+    role = urlencode({"RoleArn": f"{HERE}:role/x", "RoleSessionName": "x", "WebIdentityToken": "x"})
+    for first in (
+        f"Action=AssumeRoleWithWebIdentity{form}",
+        f"{form}&Action=AssumeRoleWithWebIdentity",
+    ):
+        body = f"{first.lstrip('&')}&{role}&Version=2011-06-15"
+        status, text, _ = ask(server, "POST", path, body, Content_Type=FORM, **headers)
+        refused = "AccessDenied|MissingAuthenticationToken|InvalidIdentityToken"
+        assert status in (400, 403) and re.search(refused, text), text
+
+
 # What lies about.
 
 

@@ -194,8 +194,9 @@ def claimed(environ: dict[str, Any]) -> Claim | None:
 
 def _action(environ: dict[str, Any]) -> str:
     form = environ.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded")
-    longest = int(environ.get("CONTENT_LENGTH") or 0) > LONGEST_FORM
-    if not form or longest or environ.get("QUERY_STRING"):
+    long = int(environ.get("CONTENT_LENGTH") or 0) > LONGEST_FORM
+    # Others than this form could lead to another service.
+    if not form or long or environ.get("QUERY_STRING") or environ.get("HTTP_X_AMZ_TARGET"):
         return ""
     pairs = parse_qsl(read(environ).decode("utf-8", "replace"))
     return next((value for name, value in pairs if name == "Action"), "")
