@@ -12,7 +12,7 @@ from typing import Any
 import botocore.session
 import requests
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
-from botocore.credentials import ReadOnlyCredentials
+from botocore.credentials import Credentials, ReadOnlyCredentials
 from urllib3 import HTTPResponse
 from werkzeug.test import create_environ
 
@@ -42,22 +42,29 @@ class Clients:
         assert self.server is not None
         if service not in self._made:
             session: Any = botocore.session.get_session()
-            session._credentials = self
+            session._credentials = _Key(self)
             # Nobody is there.
             url = "http://127.0.0.1:9"
             made = session.create_client(service, region_name=self.server.region, endpoint_url=url)
             self._made[service] = direct(made, self._ask)
         return self._made[service]
 
-    def get_frozen_credentials(self) -> ReadOnlyCredentials:
-        """Return what botocore signs with: the key of the server's account."""
-        assert self.server is not None
-        key = self.server.signatures.key
-        return ReadOnlyCredentials(key.id, key.secret, None)
-
     def _ask(self, environ: dict[str, Any]) -> Answer:
         assert self.server is not None
         return answer(self.server, environ)
+
+
+class _Key(Credentials):
+    """The key of the account of the server that clients have now."""
+
+    def __init__(self, clients: Clients) -> None:
+        super().__init__("-", "-")
+        self.clients = clients
+
+    def get_frozen_credentials(self) -> ReadOnlyCredentials:
+        assert self.clients.server is not None
+        key = self.clients.server.signatures.key
+        return ReadOnlyCredentials(key.id, key.secret, None)
 
 
 def direct(client: Any, ask: Ask) -> Any:
