@@ -29,6 +29,7 @@ sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
 # Not from an import statement: the template's own checks cannot see into the rendered repo.
 sandbox: Any = importlib.import_module("sandbox")
 cases: Any = importlib.import_module("endpoint_cases")
+there: Any = importlib.import_module("sandbox_cases").there
 packaged: Callable[[Path], tuple[Path, list[str]]] = importlib.import_module("predict").packaged
 
 SIZES = (1, 100, 10_000)
@@ -113,10 +114,10 @@ def measure(aws: Any, work: Path) -> None:
             )
             answer["Body"].read()
 
-        here, there = timed(direct, ROUNDS[size]), timed(invoke, ROUNDS[size])
+        here, through_it = timed(direct, ROUNDS[size]), timed(invoke, ROUNDS[size])
         rates = "".join(f"{per_second(invoke, count):>14,.0f}" for count in CLIENTS)
-        alone, through = statistics.median(here), statistics.median(there)
-        p99 = there[round(0.99 * (len(there) - 1))]
+        alone, through = statistics.median(here), statistics.median(through_it)
+        p99 = through_it[round(0.99 * (len(through_it) - 1))]
         print(f"{size:>7,}{alone:>11.2f}{through:>13.2f}{p99:>8.2f}{through - alone:>9.2f}{rates}")
     request = inference.input_fn(body, "text/csv")
     inside = statistics.median(timed(lambda: inference.predict_fn(request, model), 25))
@@ -129,9 +130,9 @@ def measure(aws: Any, work: Path) -> None:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        status = sandbox.start(root, cases.REGION)
+        sandbox.start(root, cases.REGION)
         try:
-            measure(cases.Hosting(f"http://127.0.0.1:{status.port}").prepare(), root / "model")
+            measure(cases.Hosting(there(root)).prepare(), root / "model")
         finally:
             sandbox.stop(root)
 

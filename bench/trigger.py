@@ -108,9 +108,9 @@ def memory(folder: Path) -> dict[str, tuple[int, int, float]]:
         account.aws.client("events").disable_rule(Name="sm-mlops-approved")
         account.token()
         found = {"token": used(account, cases.TRIGGER)}
-        accounts = server.github.accounts
-        app = accounts.add_app("acme", "trigger", actions="write")
-        installed = accounts.install(app["id"], "acme", ["churn"])
+        accounts, people = server.github.accounts, importlib.import_module("github_people")
+        app = people.add_app(accounts, "acme", "trigger", actions="write")
+        installed = people.install(accounts, app["id"], "acme", ["churn"])
         account.credential(
             app_id=app["id"], installation_id=installed, private_key=app["private_key"]
         )

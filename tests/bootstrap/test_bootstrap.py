@@ -64,7 +64,8 @@ class Everything:
     def __init__(self, repo: Repo) -> None:
         there = sandbox.status(repo.root)
         assert there is not None
-        session = boto3.Session(client.ACCESS_KEY, "sandbox", region_name=REGION)
+        key = client.account_key(repo.root / sandbox.FOLDER)
+        session = boto3.Session(key.id, key.secret, region_name=REGION)
         self.of = lambda service: session.client(service, endpoint_url=there.url)
 
     def held(self) -> dict[str, list[str]]:

@@ -32,6 +32,7 @@ from github_case import (
     outputs_of,
 )
 from github_case import identify as identify_repo
+from github_people import add_app, add_team, install
 from repos import Repo, make_repo
 from sm_mlops import github
 from sm_mlops.aws import Aws
@@ -355,7 +356,7 @@ def reviewers(world: World, stage: str) -> list[Any]:
 
 
 def test_users_and_teams_are_asked(world: World) -> None:
-    team = world.server.github.accounts.add_team("acme", "leads", ["bob"])["id"]
+    team = add_team(world.server.github.accounts, "acme", "leads", ["bob"])["id"]
     world.token = world.server.github.accounts.token("ada", "repo", "workflow", "read:org")
     world.repo.stage("production", Reviewers=["bob", "acme/leads"])
     world.act()
@@ -364,7 +365,7 @@ def test_users_and_teams_are_asked(world: World) -> None:
 
 
 def test_a_team_needs_a_scope_that_is_named(world: World) -> None:
-    world.server.github.accounts.add_team("acme", "leads", ["bob"])
+    add_team(world.server.github.accounts, "acme", "leads", ["bob"])
     world.repo.stage("production", Reviewers=["acme/leads"])
     assert "lacks the scope read:org" in refused(world)
 
@@ -525,8 +526,8 @@ def test_a_public_repository_has_reviewers_on_every_plan(world: World) -> None:
 
 def app(world: World, folder: Path, repositories: list[str] | None = None, **rights: str) -> None:
     accounts = world.server.github.accounts
-    made = accounts.add_app("acme", "deployer", **rights)
-    number = accounts.install(made["id"], "acme", repositories)
+    made = add_app(accounts, "acme", "deployer", **rights)
+    number = install(accounts, made["id"], "acme", repositories)
     (folder / "key.pem").write_text(made["private_key"])
     values = (str(made["id"]), str(number), str(folder / "key.pem"))
     world.environment = dict(zip(credential.APP, values, strict=True))

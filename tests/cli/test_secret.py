@@ -13,6 +13,7 @@ import pytest
 from bootstrap_case import Kept, Killed, Land, connected_once, land
 from fault_injection import inject_github
 from github_case import NAME, PARTS, add_people, add_secrets, identify
+from github_people import add_app, install
 from repos import Repo, mlops
 from sm_mlops import github, projects
 from sm_mlops.aws import Aws
@@ -96,9 +97,13 @@ def test_the_tag_names_a_layer_as_long_as_the_value_may_need_it(
         "sm_mlops.bootstrap.platform.Platform.act", lambda self, tell: laid.append(1)
     )
     accounts = case.server.github.accounts
-    made = accounts.add_app("acme", "bot", actions="write")
+    made = add_app(accounts, "acme", "bot", actions="write")
     (tmp_path / "key.pem").write_text(made["private_key"])
-    values = (str(made["id"]), str(accounts.install(made["id"], "acme")), str(tmp_path / "key.pem"))
+    values = (
+        str(made["id"]),
+        str(install(accounts, made["id"], "acme")),
+        str(tmp_path / "key.pem"),
+    )
     as_app = dict(zip(credential.APP, values, strict=True))
     case.rotate(MLOPS_TRIGGER_TOKEN=case.token("repo"))
 

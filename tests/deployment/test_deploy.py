@@ -403,9 +403,7 @@ def test_a_stage_in_another_account_needs_its_share_and_then_runs_there(
     here.repo.stage("far", Account="210987654321", Role=role, Parameters=queue)
 
     def command(*arguments: str) -> Any:
-        environment = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{here.server.port}"}
-        keys = {"AWS_ACCESS_KEY_ID": "AKIASANDBOX000000000", "AWS_SECRET_ACCESS_KEY": "x"}
-        return mlops(here.repo.root, *arguments, **environment, **keys)
+        return mlops(here.repo.root, *arguments, **here.server.environment())
 
     try:
         homeless = command("deploy", "far", "--model-package-arn", first)

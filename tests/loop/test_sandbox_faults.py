@@ -63,7 +63,7 @@ CALLS: dict[str, Callable[[Wired], Any]] = {
 def test_a_call_fails_as_asked(server: Server, operation: str) -> None:
     inject(server, operation, "Injected", status=418)
     with pytest.raises(ClientError) as caught:
-        CALLS[operation](Wired(server.url))
+        CALLS[operation](Wired(server.environment()))
     assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 418
     assert caught.value.response["Error"]["Code"] == "Injected"
     assert not pending(server), "the fault is used up"
@@ -71,7 +71,7 @@ def test_a_call_fails_as_asked(server: Server, operation: str) -> None:
 
 def test_other_calls_pass(server: Server, tmp_path: Path) -> None:
     inject(server, "CreateBucket", "Injected")
-    Wired(server.url).s3.list_buckets()
+    Wired(server.environment()).s3.list_buckets()
     assert pending(server)
 
 

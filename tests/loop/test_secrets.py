@@ -24,6 +24,7 @@ from fault_case import NAME, OWNER, PERSON, REGION, Stage, settle, stage
 from fault_injection import inject_github, pending
 from function_cases import until
 from github_case import git, identify
+from github_people import add_app, install, revoke
 from rendering import once
 from sm_mlops.redaction import TOKENS, looks_secret, without_tokens
 from sm_mlops.sandbox.storage import DATABASE
@@ -282,7 +283,7 @@ def tell(folder: Path) -> Told:
 def with_actions(world: World) -> None:
     github, folder = world.server.github, world.folder
     accounts, given = github.accounts, world.stage.variables["MLOPS_TRIGGER_TOKEN"]
-    app = accounts.add_app(OWNER, "trigger", actions="write")
+    app = add_app(accounts, OWNER, "trigger", actions="write")
     key = app["private_key"]
     file, broken = folder / "app.pem", folder / "broken.pem"
     file.write_text(key, encoding="utf-8")
@@ -318,7 +319,7 @@ def with_actions(world: World) -> None:
     for wrong in (useless, f"{another}\n{key}"):
         world.mlops("secret", "rotate", "trigger", code=2, MLOPS_TRIGGER_TOKEN=wrong)
     # An App, wrongly and rightly.
-    installed = str(accounts.install(app["id"], OWNER, [NAME]))
+    installed = str(install(accounts, app["id"], OWNER, [NAME]))
     for installation, source, code in (
         ("1", file, 2),
         (installed, broken, 2),
@@ -342,7 +343,7 @@ def with_actions(world: World) -> None:
     ):
         world.put(text)
         world.trigger(number)
-    accounts.revoke(given)
+    revoke(accounts, given)
     world.put(json.dumps({"token": given}))
     world.mlops("trigger", str(number), code=2)
     # The wrong place for a secret.

@@ -10,6 +10,7 @@ import pytest
 
 from connected_case import COMMIT, NAME, OWNER, REGION, Connected, app_layer, connect
 from function_cases import until
+from github_people import add_app, install
 from repos import Repo, make_repo
 from sm_mlops.cli.sandbox_account import apply
 from sm_mlops.sandbox import Server
@@ -36,8 +37,8 @@ def approve(account: Connected, arn: str) -> None:
 @pytest.mark.slow
 def test_an_approval_signs_in_as_a_github_app_and_starts_the_workflow(account: Connected) -> None:
     accounts = account.server.github.accounts
-    app = accounts.add_app(OWNER, "trigger", actions="write")
-    installation = accounts.install(app["id"], OWNER, [NAME])
+    app = add_app(accounts, OWNER, "trigger", actions="write")
+    installation = install(accounts, app["id"], OWNER, [NAME])
     account.credential(
         app_id=app["id"], installation_id=installation, private_key=app["private_key"]
     )

@@ -50,7 +50,7 @@ class Account(Wired):
     """An account whose approvals start runs on the sandbox's GitHub."""
 
     def __init__(self, server: Server) -> None:
-        super().__init__(server.url)
+        super().__init__(server.environment())
         self.github = server.github
 
     def connect(self, server: Server) -> Account:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 
 from cloudformation_cases import Deployer, new_name, resource
 from function_cases import ACCOUNT, EVERYTHING, MAY, Wired, until
-from sandbox_cases import BUCKET, REGION, policy
+from sandbox_cases import BUCKET, REGION, policy, there
 from sm_mlops import platform as package
 from sm_mlops.sandbox import Server
 
@@ -46,8 +46,8 @@ def launched_by(role: str) -> str:
 class Shop(Wired):
     """A world with a portfolio that has a product."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        super().__init__(variables)
         self.catalog = self.client("servicecatalog")
 
     def template(self, text: Any = TEMPLATE, key: str = "project.json") -> str:
@@ -113,7 +113,7 @@ class Shop(Wired):
         found = self.client("sts").assume_role(RoleArn=role, RoleSessionName="person")[
             "Credentials"
         ]
-        other = Shop(self.url)
+        other = Shop(self.variables)
         other._session = boto3.session.Session(
             found["AccessKeyId"], found["SecretAccessKey"], found["SessionToken"], "eu-west-1"
         )
@@ -124,7 +124,7 @@ class Shop(Wired):
 @pytest.fixture
 def shop(tmp_path: Path) -> Iterator[Shop]:
     with Server(tmp_path, "eu-west-1") as server:
-        yield Shop(server.url).open()
+        yield Shop(server.environment()).open()
 
 
 def test_a_project_is_what_the_product_makes(shop: Shop) -> None:
@@ -292,13 +292,13 @@ def test_the_same_token_makes_one_portfolio(shop: Shop) -> None:
 
 def test_projects_and_products_survive_a_restart(tmp_path: Path) -> None:
     with Server(tmp_path, "eu-west-1") as server:
-        first = Shop(server.url).open()
+        first = Shop(server.environment()).open()
         product = first.product
         first.sagemaker.create_project(
             ProjectName="churn", ServiceCatalogProvisioningDetails={"ProductId": product}
         )
     with Server(tmp_path, "eu-west-1") as server:
-        shop = Shop(server.url)
+        shop = Shop(server.environment())
         assert shop.settled_project("churn")["ProjectStatus"] in (
             "CreateCompleted",
             "CreateFailed",
@@ -312,7 +312,7 @@ def test_projects_and_products_survive_a_restart(tmp_path: Path) -> None:
 
 def test_a_connection_is_pending_until_a_person_completes_it(tmp_path: Path) -> None:
     with Server(tmp_path, "eu-west-1") as server:
-        client = Wired(server.url).client("codeconnections")
+        client = Wired(server.environment()).client("codeconnections")
         arn = client.create_connection(ProviderType="GitHub", ConnectionName="sm-mlops")[
             "ConnectionArn"
         ]
@@ -343,7 +343,7 @@ def test_the_platform_can_be_deployed_for_a_github_enterprise_server(
         "ConnectionHostArn": host,
     }
     with Server(tmp_path, REGION) as server:
-        aws, wired, name = Deployer(server.url), Wired(server.url), new_name()
+        aws, wired, name = Deployer(server.environment()), Wired(server.environment()), new_name()
         wired.prepare()
         wired.put("platform.yml", text)
         aws.cfn.create_stack(
@@ -364,9 +364,7 @@ def test_another_process_can_complete_a_connection_and_make_accounts(tmp_path: P
 
     sandbox.start(tmp_path, "eu-west-1")
     try:
-        running = sandbox.status(tmp_path)
-        assert running is not None
-        client = Wired(running.url).client("codeconnections")
+        client = Wired(there(tmp_path)).client("codeconnections")
         client.create_connection(ProviderType="GitHub", ConnectionName="c")
         found = sandbox.control(tmp_path, "connections.complete", "c")
         assert found["ConnectionStatus"] == "AVAILABLE"

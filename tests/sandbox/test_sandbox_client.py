@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from sandbox_cases import BUCKET, GROUP, World, register, step, world
+from sandbox_cases import BUCKET, GROUP, World, register, step, there
 from sm_mlops import sandbox
 from sm_mlops.sandbox import SandboxError
 
@@ -90,7 +90,7 @@ with sandbox.connect({str(root)!r}, {REGION!r}) as env:
 
 
 RUN_LONG = f"""
-    aws = world_ = World(env["AWS_ENDPOINT_URL"]).prepare()
+    aws = world_ = World(env).prepare()
     arn = aws.start([step("Long", "Processing", aws.processing({LONG!r}))], name="long")
     aws.wait_for_step(arn, "Long")
     print(arn, flush=True)
@@ -99,7 +99,7 @@ RUN_LONG = f"""
 
 def test_connecting_starts_a_server_and_leaving_ends_it(root: Path) -> None:
     with sandbox.connect(root, REGION) as environment:
-        world(type("S", (), {"url": url(environment)})())
+        World(environment).prepare()
         process = server_of(root)
         status = sandbox.status(root)
         assert status is not None
@@ -107,7 +107,7 @@ def test_connecting_starts_a_server_and_leaving_ends_it(root: Path) -> None:
     eventually(lambda: gone(process))
     assert sandbox.status(root) is None
     with sandbox.connect(root, REGION) as environment:
-        found = World(url(environment)).sagemaker.list_model_package_groups()
+        found = World(environment).sagemaker.list_model_package_groups()
         assert len(found["ModelPackageGroupSummaryList"]) == 1
 
 
@@ -139,7 +139,7 @@ def test_a_second_command_uses_the_running_server_and_keeps_it(root: Path) -> No
         gate.touch()
         assert first.wait(timeout=120) == 0
         time.sleep(0.5)
-        assert World(url(environment)).sagemaker.list_pipelines()["PipelineSummaries"] == []
+        assert World(environment).sagemaker.list_pipelines()["PipelineSummaries"] == []
     eventually(lambda: gone(process))
 
 
@@ -156,7 +156,7 @@ def test_commands_that_start_at_once_share_one_server(root: Path) -> None:
 def test_leaving_lets_a_running_execution_finish(root: Path) -> None:
     gate = root.parent / "go"
     body = f"""
-        aws = World(env["AWS_ENDPOINT_URL"]).prepare()
+        aws = World(env).prepare()
         aws.start([step("Short", "Processing", aws.processing({hold(gate)!r}))], name="short")
     """
     assert command(root, body).wait(timeout=120) == 0
@@ -166,7 +166,7 @@ def test_leaving_lets_a_running_execution_finish(root: Path) -> None:
     gate.touch()
     eventually(lambda: gone(server))
     with sandbox.connect(root, REGION) as environment:
-        aws = World(url(environment))
+        aws = World(environment)
         [summary] = aws.sagemaker.list_pipeline_executions(PipelineName="short")[
             "PipelineExecutionSummaries"
         ]
@@ -184,7 +184,7 @@ def test_a_killed_command_takes_server_and_jobs_with_it(root: Path) -> None:
     eventually(lambda: gone(server))
     assert jobs_below(root) == []
     with sandbox.connect(root, REGION) as environment:
-        ended = World(url(environment)).wait(arn)
+        ended = World(environment).wait(arn)
         assert ended.status in ("Stopped", "Failed")
         assert "The sandbox was killed" in ended.described["FailureReason"]
 
@@ -192,7 +192,7 @@ def test_a_killed_command_takes_server_and_jobs_with_it(root: Path) -> None:
 def test_a_killed_server_leaves_nothing_running_and_starts_again(root: Path) -> None:
     with pytest.raises(Exception, match="onnect"), \
             sandbox.connect(root, REGION) as environment:  # fmt: skip
-        aws = World(url(environment)).prepare()
+        aws = World(environment).prepare()
         arn = aws.start([step("Long", "Processing", aws.processing(LONG))], name="long")
         aws.wait_for_step(arn, "Long")
         jobs = eventually(lambda: len(jobs_below(root)) >= 2 and jobs_below(root))
@@ -201,7 +201,7 @@ def test_a_killed_server_leaves_nothing_running_and_starts_again(root: Path) -> 
         assert jobs_below(root) == []
         aws.sagemaker.list_pipelines()
     with sandbox.connect(root, REGION) as environment:
-        aws = World(url(environment))
+        aws = World(environment)
         ended = aws.wait(arn)
         assert ended.status == "Failed"
         assert "The sandbox was killed" in ended.described["FailureReason"]
@@ -213,14 +213,14 @@ def test_what_was_answered_survives_a_kill(root: Path) -> None:
     sandbox.start(root, REGION)
     status = sandbox.status(root)
     assert status is not None
-    aws = World(status.url).prepare()
+    aws = World(there(root)).prepare()
     aws.iam.create_role(RoleName="kept", AssumeRolePolicyDocument="{}")
     aws.put("overwritten", "old")
     aws.put("overwritten", "new")
     aws.sagemaker.create_model_package(**register("s3://b/m.tar.gz"))
     psutil.Process(status.pid).kill()
     with sandbox.connect(root, REGION) as environment:
-        aws = World(url(environment))
+        aws = World(environment)
         assert aws.iam.get_role(RoleName="kept")["Role"]["RoleName"] == "kept"
         assert aws.read(f"s3://{BUCKET}/overwritten") == b"new"
         listed = aws.sagemaker.list_model_packages(ModelPackageGroupName=GROUP)
@@ -248,15 +248,15 @@ def test_a_standing_server_stays_until_it_is_stopped(root: Path) -> None:
 
 
 def test_stopping_a_standing_server_stops_its_executions(root: Path) -> None:
-    status = sandbox.start(root, REGION)
-    aws = World(status.url).prepare()
+    sandbox.start(root, REGION)
+    aws = World(there(root)).prepare()
     arn = aws.start([step("Long", "Processing", aws.processing(LONG))])
     aws.wait_for_step(arn, "Long")
     eventually(lambda: jobs_below(root))
     sandbox.stop(root)
     assert jobs_below(root) == []
     with sandbox.connect(root, REGION) as environment:
-        assert World(url(environment)).wait(arn).status == "Stopped"
+        assert World(environment).wait(arn).status == "Stopped"
 
 
 def test_a_standing_server_that_does_not_answer_is_killed(root: Path) -> None:
@@ -269,11 +269,11 @@ def test_a_standing_server_that_does_not_answer_is_killed(root: Path) -> None:
 
 def test_reset_forgets_everything(root: Path) -> None:
     with sandbox.connect(root, REGION) as environment:
-        World(url(environment)).prepare()
+        World(environment).prepare()
     sandbox.reset(root)
     assert not (root / ".sandbox").exists()
     with sandbox.connect(root, REGION) as environment:
-        assert World(url(environment)).s3.list_buckets()["Buckets"] == []
+        assert World(environment).s3.list_buckets()["Buckets"] == []
 
 
 def test_another_region_is_refused_while_a_server_runs(root: Path) -> None:

@@ -43,7 +43,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def aws(server: Server) -> Deployer:
-    return Deployer(server.url)
+    return Deployer(server.environment())
 
 
 @pytest.fixture
@@ -638,8 +638,8 @@ def test_faults_of_the_service_reach_the_caller(aws: Deployer, server: Server) -
         "cloudformation",
         endpoint_url=server.url,
         region_name="eu-west-1",
-        aws_access_key_id="AKIASANDBOX000000000",
-        aws_secret_access_key="sandbox",
+        aws_access_key_id=aws.variables["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=aws.variables["AWS_SECRET_ACCESS_KEY"],
         config=once,
     )
     assert refused(client.describe_stacks) == ("Throttling", "Rate exceeded")
@@ -665,7 +665,7 @@ def test_accounts_do_not_see_each_others_stacks(aws: Deployer) -> None:
         RoleArn="arn:aws:iam::210987654321:role/OrganizationAccountAccessRole",
         RoleSessionName="other",
     )["Credentials"]
-    other = Deployer(aws.url, session)
+    other = Deployer(aws.variables, session)
     assert refused(other.stack, name)[0] == "ValidationError"
     made = other.deploy({"Resources": {"One": QUEUE}})
     assert "/210987654321/" in other.physical(made)["One"]

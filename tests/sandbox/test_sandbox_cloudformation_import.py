@@ -24,7 +24,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def aws(server: Server) -> Deployer:
-    return Deployer(server.url)
+    return Deployer(server.environment())
 
 
 @pytest.fixture

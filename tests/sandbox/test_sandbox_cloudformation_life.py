@@ -16,6 +16,7 @@ import pytest
 from cloudformation_cases import Deployer, new_name, resource, secret, text
 from endpoint_cases import BROKEN, MODEL, Hosting, tarred
 from infra_case import INFRA
+from sandbox_cases import there
 from sm_mlops import sandbox
 from sm_mlops.sandbox import Server
 from sm_mlops.sandbox.cloudformation.calls import Call, Provider, ResourceFailed
@@ -57,11 +58,11 @@ def kill(server: Server) -> None:
 
 def test_stacks_and_what_they_made_are_there_after_a_restart(tmp_path: Path) -> None:
     with restart(tmp_path) as server:
-        aws = Deployer(server.url)
+        aws = Deployer(server.environment())
         name = aws.deploy({"Resources": {"Logs": resource("Logs::LogGroup")}})
         before, events = aws.physical(name), aws.events(name)
     with restart(tmp_path) as server:
-        aws = Deployer(server.url)
+        aws = Deployer(server.environment())
         assert (aws.physical(name), aws.events(name)) == (before, events)
         after = {"Resources": {"Logs": resource("Logs::LogGroup", RetentionInDays=7)}}
         assert aws.update(name, after)["StackStatus"] == "UPDATE_COMPLETE"
@@ -70,7 +71,7 @@ def test_stacks_and_what_they_made_are_there_after_a_restart(tmp_path: Path) -> 
 
 def test_a_creation_that_was_interrupted_is_rolled_back(tmp_path: Path, slow: None) -> None:
     server = restart(tmp_path).start()
-    aws, name = Deployer(server.url), new_name()
+    aws, name = Deployer(server.environment()), new_name()
     logs = resource("Logs::LogGroup")
     body = text({"Resources": {"Logs": logs, "Waits": {**GATED, "DependsOn": "Logs"}}})
     aws.cfn.create_stack(StackName=name, TemplateBody=body)
@@ -78,7 +79,7 @@ def test_a_creation_that_was_interrupted_is_rolled_back(tmp_path: Path, slow: No
     group = aws.physical(name)["Logs"]
     kill_soon(server)
     with restart(tmp_path) as server:
-        aws = Deployer(server.url)
+        aws = Deployer(server.environment())
         assert aws.settled(name)["StackStatus"] == "ROLLBACK_COMPLETE"
         why = aws.reasons(name, "ROLLBACK_IN_PROGRESS")[name]
         assert why.startswith("The sandbox ended while this operation was running.")
@@ -87,7 +88,7 @@ def test_a_creation_that_was_interrupted_is_rolled_back(tmp_path: Path, slow: No
 
 def test_an_update_that_was_interrupted_is_rolled_back(tmp_path: Path, slow: None) -> None:
     server = restart(tmp_path).start()
-    aws = Deployer(server.url)
+    aws = Deployer(server.environment())
     before = {"Resources": {"Logs": resource("Logs::LogGroup", RetentionInDays=7)}}
     name = aws.deploy(before)
     after = {
@@ -101,7 +102,7 @@ def test_an_update_that_was_interrupted_is_rolled_back(tmp_path: Path, slow: Non
     group = aws.physical(name)["Logs"]
     kill_soon(server)
     with restart(tmp_path) as server:
-        aws = Deployer(server.url)
+        aws = Deployer(server.environment())
         assert aws.settled(name)["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
         found = aws.logs.describe_log_groups(logGroupNamePrefix=group)["logGroups"]
         assert found[0]["retentionInDays"] == 7
@@ -116,7 +117,7 @@ def test_what_a_killed_sandbox_may_have_started_is_found_again(tmp_path: Path, s
     }
     waits = {"Waits": {**GATED, "DependsOn": list(kinds)}}
     server = restart(tmp_path).start()
-    aws, name = Deployer(server.url), new_name()
+    aws, name = Deployer(server.environment()), new_name()
     body = text({"Resources": {**kinds, **waits}})
     aws.cfn.create_stack(StackName=name, TemplateBody=body, Capabilities=["CAPABILITY_IAM"])
     aws.wait_for(name, "Waits CREATE_IN_PROGRESS")
@@ -128,7 +129,7 @@ def test_what_a_killed_sandbox_may_have_started_is_found_again(tmp_path: Path, s
     server.stacks.ledger.save(stack)
     kill_soon(server)
     with restart(tmp_path) as server:
-        aws = Deployer(server.url)
+        aws = Deployer(server.environment())
         assert aws.settled(name)["StackStatus"] == "ROLLBACK_COMPLETE"
         assert "QueueUrls" not in aws.client("sqs").list_queues()
         assert not aws.iam.list_policies(Scope="Local")["Policies"]
@@ -140,7 +141,7 @@ def test_a_rollback_after_a_kill_leaves_alone_what_was_never_its_own(
     tmp_path: Path, slow: None
 ) -> None:
     server = restart(tmp_path).start()
-    aws, name = Deployer(server.url), new_name()
+    aws, name = Deployer(server.environment()), new_name()
     aws.client("secretsmanager").create_secret(Name="theirs", SecretString="x")
     taken = secret("y", Name="theirs")
     body = text({"Resources": {"Waits": GATED, "Taken": taken}})
@@ -148,7 +149,7 @@ def test_a_rollback_after_a_kill_leaves_alone_what_was_never_its_own(
     aws.wait_for(name, "Taken CREATE_FAILED")
     kill_soon(server)
     with restart(tmp_path) as server:
-        aws = Deployer(server.url)
+        aws = Deployer(server.environment())
         assert aws.settled(name)["StackStatus"] == "ROLLBACK_COMPLETE"
         assert aws.secret("theirs") == "x"
 
@@ -162,7 +163,7 @@ def kill_soon(server: Server) -> None:
 def test_the_server_stays_while_a_stack_is_changed(tmp_path: Path, slow: None) -> None:
     server = restart(tmp_path).start()
     server._standing = False
-    aws, name = Deployer(server.url), new_name()
+    aws, name = Deployer(server.environment()), new_name()
     aws.cfn.create_stack(StackName=name, TemplateBody=text({"Resources": {"Waits": GATED}}))
     aws.wait_for(name, "Waits CREATE_IN_PROGRESS")
     server.end_if_idle()
@@ -173,7 +174,7 @@ def test_the_server_stays_while_a_stack_is_changed(tmp_path: Path, slow: None) -
 
 def test_a_killed_sandbox_resumes_its_stacks(tmp_path: Path) -> None:
     running = sandbox.start(tmp_path, "eu-west-1")
-    aws, hosting = Deployer(running.url), Hosting(running.url).prepare()
+    aws, hosting = Deployer(there(tmp_path)), Hosting(there(tmp_path)).prepare()
     slow, name = "import time\ntime.sleep(3)\n" + MODEL, new_name()
     body = text(endpoint(hosting.package(slow), name))
     aws.cfn.create_stack(StackName=name, TemplateBody=body)
@@ -182,7 +183,7 @@ def test_a_killed_sandbox_resumes_its_stacks(tmp_path: Path) -> None:
     os.kill(running.pid, signal.SIGKILL)
     try:
         running = sandbox.start(tmp_path, "eu-west-1")
-        aws, hosting = Deployer(running.url), Hosting(running.url)
+        aws, hosting = Deployer(there(tmp_path)), Hosting(there(tmp_path))
         assert aws.settled(name, 60)["StackStatus"] == "ROLLBACK_COMPLETE"
         assert aws.stack(kept)["StackStatus"] == "CREATE_COMPLETE"
         assert hosting.sagemaker.list_endpoints()["Endpoints"] == []
@@ -202,12 +203,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def hosting(server: Server) -> Hosting:
-    return Hosting(server.url).prepare()
+    return Hosting(server.environment()).prepare()
 
 
 @pytest.fixture(scope="module")
 def aws(server: Server) -> Deployer:
-    return Deployer(server.url)
+    return Deployer(server.environment())
 
 
 def endpoint(package: str, name: str, **more: Any) -> dict[str, Any]:

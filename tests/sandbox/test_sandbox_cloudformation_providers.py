@@ -34,7 +34,7 @@ ALARM = {
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployer]:
     with Server(tmp_path_factory.mktemp("providers"), "eu-west-1") as server:
-        yield Deployer(server.url)
+        yield Deployer(server.environment())
 
 
 def principal(action: str, target: Any) -> dict[str, Any]:

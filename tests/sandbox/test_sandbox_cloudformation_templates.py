@@ -40,7 +40,6 @@ def resolve(value: Any, **values: str) -> Any:
             "List": {"Type": "CommaDelimitedList", "Default": "x, y"},
             "None": {"Type": "CommaDelimitedList", "Default": ""},
         },
-        Mappings={"Sizes": {"small": {"cpu": "1"}}},
         Conditions={
             "Yes": {"Fn::Equals": [{"Ref": "Text"}, "a,b"]},
             "No": {"Fn::Not": [{"Condition": "Yes"}]},
@@ -71,7 +70,6 @@ def resolve(value: Any, **values: str) -> Any:
         ({"Fn::If": ["No", 1, {"Fn::If": ["Either", "deep", 2]}]}, "deep"),
         ({"Fn::If": ["Both", 1, 2]}, 2),
         ({"a": {"Ref": "AWS::NoValue"}, "b": [1, {"Ref": "AWS::NoValue"}]}, {"b": [1]}),
-        ({"Fn::FindInMap": ["Sizes", "small", "cpu"]}, "1"),
         ({"Fn::ImportValue": "shared"}, "value"),
     ],
 )
@@ -85,7 +83,6 @@ def test_functions_return_what_aws_documents(value: Any, expected: Any) -> None:
         ({"Fn::GetAtt": ["One", "Nothing"]}, "does not support attribute type Nothing"),
         ({"Fn::ImportValue": "unknown"}, "No export named unknown found"),
         ({"Fn::Select": ["7", {"Ref": "List"}]}, "valid index"),
-        ({"Fn::FindInMap": ["Sizes", "x", "cpu"]}, "Unable to get mapping for Sizes::x::cpu"),
         ({"Fn::Sub": "${List}"}, "does not resolve to a string"),
     ],
 )
@@ -138,7 +135,7 @@ Resources:
         ("Resources: {A: {Type: T, DeletionPolicy: Kepe}}", "Unrecognized DeletionPolicy Kepe"),
         (
             "Transform: AWS::Serverless-2016-10-31\nResources: {A: {Type: T}}",
-            "does not implement the transform AWS::Serverless-2016-10-31",
+            "does not implement Transform of a template: AWS::Serverless-2016-10-31",
         ),
         (
             "Resources: {A: {Type: T, Properties: {X: !Base64 B}}}",

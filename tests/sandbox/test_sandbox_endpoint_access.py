@@ -37,7 +37,7 @@ def abroad(server: Server, aws: Hosting) -> Hosting:
     """The other account, through a role in it, with its own execution role."""
     arn = f"arn:aws:iam::{OTHER}:role/OrganizationAccountAccessRole"
     session = aws.client("sts").assume_role(RoleArn=arn, RoleSessionName="deploy")["Credentials"]
-    other = Hosting.of(server.url, session)
+    other = Hosting.of(server.environment(), session)
     other.iam.create_role(RoleName="hosting", AssumeRolePolicyDocument=json.dumps(TRUST))
     return other
 

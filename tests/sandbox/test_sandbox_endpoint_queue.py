@@ -144,6 +144,6 @@ def test_what_was_accepted_is_answered_after_a_restart(tmp_path: Path) -> None:
             for n in range(5)
         ]
     with Server(tmp_path, REGION) as server:
-        aws = Hosting(server.url)
+        aws = Hosting(server.environment())
         answers = [json.loads(arrived(aws, answer["OutputLocation"])) for answer in asked]
     assert [answer["data"] for answer in answers] == [f"sleep0.{n + 1}" for n in range(5)]

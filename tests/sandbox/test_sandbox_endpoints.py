@@ -16,6 +16,9 @@ from typing import Any
 
 import psutil
 import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import ClientError
 
 from endpoint_cases import (
@@ -32,7 +35,7 @@ from endpoint_cases import (
     serverless,
     variant,
 )
-from sandbox_cases import REGION, until
+from sandbox_cases import REGION, there, until
 from sm_mlops import sandbox
 from sm_mlops.sandbox import Server, serving
 from sm_mlops.sandbox.endpoints import Endpoints
@@ -217,19 +220,33 @@ def test_the_packaged_model_of_this_repo_predicts(aws: Hosting, cases: Any, tmp_
 
 
 def test_a_body_of_unknown_length_arrives(aws: Hosting, ready: str) -> None:
-    url = aws.runtime.meta.endpoint_url.removeprefix("http://")
-    connection = http.client.HTTPConnection(url)
-    credential = f"AKIASANDBOX000000000/20260101/{REGION}/sagemaker/aws4_request"
+    address = f"{aws.url}/endpoints/{ready}/invocations"
+    signed = AWSRequest("POST", address, data=b"row 1\nrow 2\n")
+    key = aws.server.signatures.key
+    credentials = ReadOnlyCredentials(key.id, key.secret, None)
+    SigV4Auth(credentials, "sagemaker", REGION).add_auth(signed)
+    connection = http.client.HTTPConnection(aws.url.removeprefix("http://"))
+    rows = iter([b"row 1\n", b"row 2\n"])
     connection.request(
-        "POST",
-        f"/endpoints/{ready}/invocations",
-        iter([b"row 1\n", b"row 2\n"]),
-        {"Authorization": f"AWS4-HMAC-SHA256 Credential={credential}, Signature=0"},
-        encode_chunked=True,
+        "POST", f"/endpoints/{ready}/invocations", rows, dict(signed.headers), encode_chunked=True
     )
     answer = connection.getresponse()
     assert json.loads(answer.read())["data"] == "row 1\nrow 2\n"
     connection.close()
+
+
+def test_a_model_s_process_answers_the_sandbox_only(aws: Hosting, ready: str) -> None:
+    every = aws.server.endpoints.live.items()
+    fleet = next(live.blue for arn, live in every if arn.endswith(f"/{ready}"))
+    assert fleet is not None
+    process = fleet.container.start()
+    wrong: list[dict[str, str]] = [{}, {"X-Model-Server-Token": "\xe9"}]
+    for headers in wrong:
+        for method, path in (("GET", "/ping"), ("POST", "/invocations")):
+            connection = http.client.HTTPConnection("127.0.0.1", process.port)
+            connection.request(method, path, headers=headers)
+            assert connection.getresponse().status == 403
+            connection.close()
 
 
 # Life of an endpoint.
@@ -622,7 +639,7 @@ def test_endpoints_outlive_the_sandbox_and_start_when_asked(tmp_path: Path) -> N
         pid = aws.ask(name)["pid"]
     assert gone(pid)
     with Server(tmp_path, REGION) as server:
-        aws = Hosting(server.url)
+        aws = Hosting(server.environment())
         assert aws.settled(name)["EndpointStatus"] == "InService"
         assert aws.ask(name)["model"] == "kept"
         new = aws.ask(name)["pid"]
@@ -641,7 +658,7 @@ def test_an_interrupted_deployment_is_resumed(tmp_path: Path) -> None:
             EndpointName="unborn", EndpointConfigName=aws.named("unborn", SLOW)
         )
     with Server(tmp_path, REGION) as server:
-        aws = Hosting(server.url)
+        aws = Hosting(server.environment())
         assert aws.settled(name)["EndpointStatus"] == "InService"
         assert aws.ask(name)["model"] == "after"
         assert aws.settled("unborn")["EndpointStatus"] == "InService"
@@ -668,7 +685,7 @@ def test_what_a_resumed_deployment_unpacks_is_not_cleaned_up(
 
     monkeypatch.setattr(Endpoints, "_begin", begin_and_unpack)
     with Server(tmp_path, REGION) as server:
-        aws = Hosting(server.url)
+        aws = Hosting(server.environment())
         assert aws.settled(name)["EndpointStatus"] == "InService"
         assert aws.ask(name)["model"] == "after"
 
@@ -677,7 +694,7 @@ def test_no_process_is_left_when_the_sandbox_is_killed(tmp_path: Path) -> None:
     from sm_mlops import sandbox
 
     status = sandbox.start(tmp_path, REGION)
-    aws = Hosting(f"http://127.0.0.1:{status.port}").prepare()
+    aws = Hosting(there(tmp_path)).prepare()
     name = aws.deploy(aws.named("victim"))
     pid = aws.ask(name)["pid"]
     assert runs(pid)
@@ -685,7 +702,7 @@ def test_no_process_is_left_when_the_sandbox_is_killed(tmp_path: Path) -> None:
     assert gone(pid)
     status = sandbox.start(tmp_path, REGION)
     try:
-        aws = Hosting(f"http://127.0.0.1:{status.port}")
+        aws = Hosting(there(tmp_path))
         assert aws.ask(name)["model"] == "victim"
         pid = aws.ask(name)["pid"]
     finally:
@@ -706,7 +723,7 @@ def wait_until_deleted(aws: Hosting, name: str) -> None:
 
 def test_an_update_brings_no_other_service_into_memory(tmp_path: Path) -> None:
     running = sandbox.start(tmp_path, REGION)
-    aws = Hosting(f"http://127.0.0.1:{running.port}").prepare()
+    aws = Hosting(there(tmp_path)).prepare()
     server = psutil.Process(running.pid)
     try:
         name = aws.deploy(aws.named("old"))

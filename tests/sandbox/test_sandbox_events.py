@@ -31,7 +31,7 @@ def server(tmp_path: Any) -> Iterator[Server]:
 
 @pytest.fixture
 def aws(server: Server) -> Wired:
-    aws = Wired(server.url)
+    aws = Wired(server.environment())
     aws.prepare()
     return aws
 

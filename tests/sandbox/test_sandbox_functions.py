@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wired]:
     with Server(tmp_path_factory.mktemp("functions"), "eu-west-1") as server:
-        world = Wired(server.url)
+        world = Wired(server.environment())
         world.prepare()
         yield world
 
@@ -310,7 +310,7 @@ def test_an_asynchronous_failure_is_retried_twice_then_dead_lettered(aws: Wired)
 
 def test_an_event_and_the_function_survive_a_restart(tmp_path: Path) -> None:
     with Server(tmp_path, "eu-west-1", pace=1) as server:  # A minute until the second try.
-        aws = Wired(server.url)
+        aws = Wired(server.environment())
         aws.prepare()
         aws.function("later", COUNT, Timeout=20, MemorySize=256)
         aws.client("secretsmanager").create_secret(Name="s", SecretString="v")
@@ -325,7 +325,7 @@ def test_an_event_and_the_function_survive_a_restart(tmp_path: Path) -> None:
         )
         assert server.integrations.busy()
     with Server(tmp_path, "eu-west-1") as server:
-        aws = Wired(server.url)
+        aws = Wired(server.environment())
         until(lambda: len(tries(aws, "later")) == 2 and not server.integrations.busy())
         kept = aws.client("secretsmanager").get_secret_value(SecretId="s")
         assert kept["SecretString"] == "v"

@@ -17,6 +17,7 @@ from github import Auth, Github, GithubException, GithubIntegration
 from nacl.public import PublicKey, SealedBox
 
 from fault_injection import inject_github
+from github_people import add_app, install, limit
 from standalone import Standalone
 
 pytestmark = pytest.mark.slow
@@ -158,9 +159,9 @@ def test_a_request_without_user_agent_or_of_an_unknown_version_is_refused(ada: V
 
 def test_an_app_gets_a_token_for_its_installation_only(server: Standalone) -> None:
     accounts = server.github.accounts
-    app = accounts.add_app("acme", "trigger", actions="write")
-    other = accounts.add_app("acme", "other", actions="write")
-    installation = accounts.install(app["id"], "acme", ["churn"])
+    app = add_app(accounts, "acme", "trigger", actions="write")
+    other = add_app(accounts, "acme", "other", actions="write")
+    installation = install(accounts, app["id"], "acme", ["churn"])
     sign_in = GithubIntegration(
         auth=Auth.AppAuth(app["id"], app["private_key"]), base_url=server.api
     )
@@ -190,7 +191,7 @@ def test_an_app_that_signs_wrongly_is_refused(
     server: Standalone, claims: dict[str, Any], message: str
 ) -> None:
     accounts = server.github.accounts
-    app, other = accounts.add_app("acme", "a"), accounts.add_app("acme", "b")
+    app, other = add_app(accounts, "acme", "a"), add_app(accounts, "acme", "b")
     key = other["private_key"] if "key" in claims else app["private_key"]
     now = int(time.time())
     times = {k: now + claims.get(k, default) for k, default in (("iat", -60), ("exp", 500))}
@@ -201,8 +202,8 @@ def test_an_app_that_signs_wrongly_is_refused(
 
 def test_an_installation_token_expires(server: Standalone) -> None:
     accounts = server.github.accounts
-    app = accounts.add_app("acme", "trigger")
-    installation = accounts.install(app["id"], "acme")
+    app = add_app(accounts, "acme", "trigger")
+    installation = install(accounts, app["id"], "acme")
     sign_in = GithubIntegration(
         auth=Auth.AppAuth(app["id"], app["private_key"]), base_url=server.api
     )
@@ -219,7 +220,7 @@ def test_a_request_beyond_the_limit_is_refused_with_the_documented_headers(
     server: Standalone, ada: Visitor
 ) -> None:
     assert int(ada("GET", "/user").headers["X-RateLimit-Remaining"]) == 4999
-    server.github.accounts.limit("ada", 1)
+    limit(server.github.accounts, "ada", 1)
     assert ada("GET", "/user").status_code == 200
     answer = ada("GET", "/user")
     assert answer.status_code == 403 and "rate limit exceeded" in answer.json()["message"]
@@ -258,8 +259,8 @@ def test_a_route_that_is_not_implemented_is_refused_by_name(
 
 def test_a_token_for_a_part_of_an_installation_is_refused_by_name(server: Standalone) -> None:
     accounts = server.github.accounts
-    app = accounts.add_app("acme", "trigger")
-    place = f"/app/installations/{accounts.install(app['id'], 'acme')}/access_tokens"
+    app = add_app(accounts, "acme", "trigger")
+    place = f"/app/installations/{install(accounts, app['id'], 'acme')}/access_tokens"
     signed = Auth.AppAuth(app["id"], app["private_key"]).token
     answer = Visitor(server, signed)("POST", place, {"repositories": ["churn"]})
     assert answer.status_code == 501 and "repositories" in answer.json()["message"]

@@ -13,6 +13,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from function_cases import archive
+from iam_case import tabled
 from sandbox_cases import BUCKET, GROUP, REGION, policy, register
 from sandbox_iam_case import ACCOUNT, ANYBODY, HERE, WHO, Account, allow, deny, error
 from sm_mlops.sandbox import SandboxError, Server, workflow_environment
@@ -28,13 +29,13 @@ PLACE = f"{REGION}:{ACCOUNT}"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with Server(tmp_path_factory.mktemp("iam"), REGION) as server:
-        Account(server.url).prepare()
+        Account(server.environment()).prepare()
         yield server
 
 
 @pytest.fixture(scope="module")
 def aws(server: Server) -> Account:
-    return Account(server.url)
+    return Account(server.environment())
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +239,7 @@ def test_a_request_cannot_pass_for_one_of_another_service(aws: Account, server: 
     client = reader.client("logs")
 
     def other(request: Any, **_: Any) -> None:
-        request.headers["X-Amz-Target"] = "SageMaker.ListModels"
+        request.headers.replace_header("X-Amz-Target", "SageMaker.ListModels")
 
     client.meta.events.register("before-sign.cloudwatch-logs.DescribeLogGroups", other)
     assert "unknown" in error(client.describe_log_groups)[2]
@@ -941,11 +942,11 @@ def test_every_operation_of_the_table_is_one_of_the_service(service: str) -> Non
     names = set(service_model(MODELS.get(service, service)).operation_names)
     if service == "sagemaker":
         names |= {"InvokeEndpoint", "InvokeEndpointAsync"}
-    assert set(actions.known(service)) - names == set()
+    assert set(tabled(service)) - names == set()
 
 
 def test_every_operation_answered_here_is_in_the_table(server: Server) -> None:
-    known = set(actions.known("sagemaker"))
+    known = set(tabled("sagemaker"))
     assert set(server._operations) - known == set()
 
 
@@ -955,7 +956,7 @@ def test_actions_and_resources_go_together_as_aws_says(service: str) -> None:
 
     about = actions.SERVICES[service]
     place = actions.Place("aws", REGION, ACCOUNT)
-    for operation in actions.known(service):
+    for operation in tabled(service):
         for check in actions.checks(service, operation, {}, place) or []:
             if check.action.partition(":")[0] != about.prefix:
                 continue

@@ -14,14 +14,15 @@ from sm_mlops.sandbox import Server, grants
 @pytest.mark.slow
 def test_sessions_survive_a_restart(tmp_path: Path) -> None:
     with Server(tmp_path, REGION) as server:
-        aws = Account(server.url).prepare()
+        aws = Account(server.environment()).prepare()
         assert isinstance(aws, Account)
         kept = aws.may("kept", allow("sagemaker:ListModels"))
-        key = grants.session(f"{HERE}:role/kept", "service", REGION)["AWS_ACCESS_KEY_ID"]
+        made = grants.session(f"{HERE}:role/kept", "service", REGION)
     with Server(tmp_path, REGION) as server:
-        again = Account(server.url)
-        for found in (kept.keys["aws_access_key_id"], key):
-            restored = again.as_({"AccessKeyId": found, "SecretAccessKey": "x"})
+        again = Account(server.environment())
+        for keys in (kept.keys.values(), made.values()):
+            names = ("AccessKeyId", "SecretAccessKey", "SessionToken")
+            restored = again.as_(dict(zip(names, keys, strict=True)))
             restored.sagemaker.list_models()
             assert error(restored.iam.list_roles)[0] == "AccessDenied"
-        assert grants.session(f"{HERE}:role/kept", "service", REGION)["AWS_ACCESS_KEY_ID"] == key
+        assert grants.session(f"{HERE}:role/kept", "service", REGION) == made

@@ -21,18 +21,18 @@ CAPABLE: dict[str, Any] = {"Capabilities": ["CAPABILITY_NAMED_IAM"]}
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with Server(tmp_path_factory.mktemp("stacks"), "eu-west-1") as server:
-        Wired(server.url).prepare()
+        Wired(server.environment()).prepare()
         yield server
 
 
 @pytest.fixture(scope="module")
 def aws(server: Server) -> Deployer:
-    return Deployer(server.url)
+    return Deployer(server.environment())
 
 
 @pytest.fixture(scope="module")
 def wired(server: Server) -> Wired:
-    return Wired(server.url)
+    return Wired(server.environment())
 
 
 def allow(action: Any, target: Any) -> dict[str, Any]:

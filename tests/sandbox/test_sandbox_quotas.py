@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def quotas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     with Server(tmp_path_factory.mktemp("quotas"), "eu-west-1") as server:
-        yield World(server.url).client("service-quotas")
+        yield World(server.environment()).client("service-quotas")
 
 
 @pytest.mark.parametrize(

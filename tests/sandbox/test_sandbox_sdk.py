@@ -64,7 +64,7 @@ for turn in range(2):
 def test_the_sdks_pipeline_makes_a_round_trip(tmp_path: Path) -> None:
     try:
         with sandbox.connect(tmp_path, REGION) as variables:
-            aws = World(variables["AWS_ENDPOINT_URL"]).prepare()
+            aws = World(variables).prepare()
             aws.put("sdk/job.py", "import sys\nassert sys.argv[1] == 'welcome'\n")
             environment = {**os.environ, **variables}
             answer = subprocess.run(

@@ -20,6 +20,7 @@ from sandbox_cases import (
     files_below,
     register,
     step,
+    there,
     until,
     world,
 )
@@ -50,7 +51,7 @@ def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
         job = first.steps["P"]["Metadata"]["ProcessingJob"]["Arn"].rpartition("/")[2]
         before = aws.sagemaker.describe_processing_job(ProcessingJobName=job)
     with restart(tmp_path) as server:
-        aws = World(server.url)
+        aws = World(server.environment())
         kept = aws.s3.get_object(Bucket=BUCKET, Key="kept")
         assert kept["Body"].read() == b"x"
         assert (kept["ContentType"], kept["Metadata"]) == ("text/csv", {"a": "b"})
@@ -74,7 +75,7 @@ def test_other_services_are_there_after_a_restart(tmp_path: Path) -> None:
         '{"Resources": {"B": {"Type": "AWS::S3::Bucket", "Properties": {"BucketName": "b-1"}}}}'
     )
     with restart(tmp_path) as server:
-        aws = World(server.url)
+        aws = World(server.environment())
         aws.client("secretsmanager").create_secret(Name="s", SecretString="x")
         aws.client("events").put_rule(Name="r", EventPattern='{"source": ["aws.sagemaker"]}')
         stacks = aws.client("cloudformation")
@@ -83,7 +84,7 @@ def test_other_services_are_there_after_a_restart(tmp_path: Path) -> None:
         waiter.wait(StackName="stack", WaiterConfig={"Delay": 0, "MaxAttempts": 1000})
         aws.client("logs").create_log_group(logGroupName="/own")
     with restart(tmp_path) as server:
-        aws = World(server.url)
+        aws = World(server.environment())
         secret = aws.client("secretsmanager").get_secret_value(SecretId="s")
         assert secret["SecretString"] == "x"
         assert aws.client("events").describe_rule(Name="r")["Name"] == "r"
@@ -96,7 +97,7 @@ def test_other_services_are_there_after_a_restart(tmp_path: Path) -> None:
 
 def test_queues_and_keys_are_there_after_a_restart(tmp_path: Path) -> None:
     with restart(tmp_path) as server:
-        aws = World(server.url)
+        aws = World(server.environment())
         url = aws.client("sqs").create_queue(QueueName="q")["QueueUrl"]
         aws.client("sqs").send_message(QueueUrl=url, MessageBody="hello")
         key = aws.client("kms").create_key(KeySpec="RSA_2048", KeyUsage="SIGN_VERIFY")
@@ -107,7 +108,7 @@ def test_queues_and_keys_are_there_after_a_restart(tmp_path: Path) -> None:
         }
         signature = aws.client("kms").sign(**signing)["Signature"]
     with restart(tmp_path) as server:
-        aws = World(server.url)
+        aws = World(server.environment())
         url = aws.client("sqs").get_queue_url(QueueName="q")["QueueUrl"]
         [message] = aws.client("sqs").receive_message(QueueUrl=url)["Messages"]
         assert message["Body"] == "hello"
@@ -119,7 +120,7 @@ def test_the_logs_of_jobs_are_there_after_a_restart(tmp_path: Path) -> None:
         aws = world(server)
         name = aws.process(aws.processing("print('hello')"))["ProcessingJobName"]
     with restart(tmp_path) as server:
-        events = World(server.url).logs.filter_log_events(
+        events = World(server.environment()).logs.filter_log_events(
             logGroupName="/aws/sagemaker/ProcessingJobs", logStreamNamePrefix=name
         )["events"]
         assert [event["message"] for event in events] == ["hello"]
@@ -140,7 +141,7 @@ def test_objects_are_plain_files_that_change_and_go_with_them(tmp_path: Path) ->
         aws.s3.delete_object(Bucket=BUCKET, Key="../up")
         assert files_below(folder) == []
     with restart(tmp_path) as server:
-        assert "Contents" not in World(server.url).s3.list_objects_v2(Bucket=BUCKET)
+        assert "Contents" not in World(server.environment()).s3.list_objects_v2(Bucket=BUCKET)
 
 
 def test_versions_of_an_object_survive_a_restart(tmp_path: Path) -> None:
@@ -153,7 +154,7 @@ def test_versions_of_an_object_survive_a_restart(tmp_path: Path) -> None:
         )
         aws.s3.delete_object(Bucket=BUCKET, Key="k")
     with restart(tmp_path) as server:
-        aws = World(server.url)
+        aws = World(server.environment())
         with pytest.raises(ClientError, match="NoSuchKey"):
             aws.s3.get_object(Bucket=BUCKET, Key="k")
         for version, body in ((first, b"one"), (second, b"two")):
@@ -171,7 +172,7 @@ def test_a_large_object_is_not_held_in_memory(tmp_path: Path) -> None:
             file.write(block)
     process = psutil.Process(sandbox.start(tmp_path, "eu-west-1").pid)
     try:
-        aws = World(f"http://127.0.0.1:{sandbox.start(tmp_path, 'eu-west-1').port}").prepare()
+        aws = World(there(tmp_path)).prepare()
         aws.put("warm", "up")
         before = process.memory_info().rss
         aws.s3.upload_file(str(source), BUCKET, "large")
@@ -319,7 +320,7 @@ def test_executions_of_a_killed_server_are_closed_with_a_reason(tmp_path: Path) 
     store.put("PipelineExecution", ended.arn, store.all("PipelineExecution")[ended.arn])
     store.close()
     with restart(tmp_path) as server:
-        aws = World(server.url)
+        aws = World(server.environment())
         after = aws.wait(ended.arn)
         assert after.status == "Failed"
         assert "The sandbox was killed" in after.described["FailureReason"]
@@ -336,7 +337,9 @@ def test_a_group_counts_its_versions_again_after_a_kill_between_two_writes(tmp_p
         group["_versions"] = 0
         server.store.put("ModelPackageGroup", group["ModelPackageGroupArn"], group)
     with restart(tmp_path) as server:
-        answer = World(server.url).sagemaker.create_model_package(**register("s3://b/m.tar.gz"))
+        answer = World(server.environment()).sagemaker.create_model_package(
+            **register("s3://b/m.tar.gz")
+        )
         assert answer["ModelPackageArn"].endswith(f"{GROUP}/2")
 
 
@@ -351,4 +354,4 @@ def test_closing_stops_running_jobs(tmp_path: Path) -> None:
     left = [p for p in psutil.Process().children(recursive=True) if p.status() != "zombie"]
     assert not [process for process in left if "job.py" in str(process.cmdline())]
     with restart(tmp_path) as server:
-        assert World(server.url).wait(arn).status == "Stopped"
+        assert World(server.environment()).wait(arn).status == "Stopped"

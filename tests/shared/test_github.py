@@ -15,6 +15,7 @@ from urllib3.exceptions import ReadTimeoutError
 
 from fault_injection import inject_github
 from github_case import NAME, add_people
+from github_people import add_app, install, limit
 from sm_mlops import github
 from sm_mlops.errors import MlopsError
 from sm_mlops.github import GitHub, GitHubError, Place
@@ -111,8 +112,8 @@ def test_a_fine_grained_token_has_no_scopes_to_lack(server: Standalone) -> None:
 
 def test_the_token_of_an_app_belongs_to_no_person(server: Standalone) -> None:
     accounts = server.github.accounts
-    app = accounts.add_app("acme", "bot", actions="write")
-    number = accounts.install(app["id"], "acme")
+    app = add_app(accounts, "acme", "bot", actions="write")
+    number = install(accounts, app["id"], "acme")
     from sm_mlops.sandbox.github.accounts import Actor
 
     token = accounts.installation_token(Actor("app", app=app["id"]), number, {})["token"]
@@ -199,7 +200,7 @@ def test_a_refusal_is_one_line_that_says_what_to_do(
 
 
 def test_an_exhausted_limit_is_reported_with_its_end(server: Standalone, hub: GitHub) -> None:
-    server.github.accounts.limit("ada", 0, 1500)
+    limit(server.github.accounts, "ada", 0, 1500)
     assert "in 25 minutes" in told(hub)
 
 

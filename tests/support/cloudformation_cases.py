@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 import boto3
@@ -16,9 +17,8 @@ from sandbox_cases import REGION, World
 class Deployer(World):
     """A world that deploys templates, in the account of these credentials."""
 
-    def __init__(self, url: str, credentials: Any = None) -> None:
-        super().__init__(url)
-        self.url = url
+    def __init__(self, variables: Mapping[str, str], credentials: Any = None) -> None:
+        super().__init__(variables)
         if credentials:
             self._session = boto3.session.Session(
                 aws_access_key_id=credentials["AccessKeyId"],

@@ -12,11 +12,11 @@ from typing import Any
 import botocore.session
 import requests
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.credentials import Credentials, ReadOnlyCredentials
 from urllib3 import HTTPResponse
 from werkzeug.test import create_environ
 
 from sm_mlops.sandbox import Server
-from sm_mlops.sandbox.client import ACCESS_KEY
 
 Answer = tuple[str, Mapping[str, str], bytes]
 """Status such as "200 OK", headers, body."""
@@ -41,20 +41,30 @@ class Clients:
     def __call__(self, service: str) -> Any:
         assert self.server is not None
         if service not in self._made:
-            made = botocore.session.get_session().create_client(
-                service,
-                region_name=self.server.region,
-                # Nothing is running.
-                endpoint_url="http://127.0.0.1:9",
-                aws_access_key_id=ACCESS_KEY,
-                aws_secret_access_key="sandbox",
-            )
+            session: Any = botocore.session.get_session()
+            session._credentials = _Key(self)
+            # Nothing is running.
+            url = "http://127.0.0.1:9"
+            made = session.create_client(service, region_name=self.server.region, endpoint_url=url)
             self._made[service] = direct(made, self._ask)
         return self._made[service]
 
     def _ask(self, environ: dict[str, Any]) -> Answer:
         assert self.server is not None
         return answer(self.server, environ)
+
+
+class _Key(Credentials):
+    """The key of the account of the server that clients have now."""
+
+    def __init__(self, clients: Clients) -> None:
+        super().__init__("-", "-")
+        self.clients = clients
+
+    def get_frozen_credentials(self) -> ReadOnlyCredentials:
+        assert self.clients.server is not None
+        key = self.clients.server.signatures.key
+        return ReadOnlyCredentials(key.id, key.secret, None)
 
 
 def direct(client: Any, ask: Ask) -> Any:

@@ -9,6 +9,7 @@ import os
 import tarfile
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,9 @@ class Hosting(World):
     server: Server
 
     @classmethod
-    def of(cls, url: str, credentials: Any) -> Hosting:
-        """Return the world of someone else, who has these credentials."""
-        found = cls(url)
+    def of(cls, variables: Mapping[str, str], credentials: Any) -> Hosting:
+        """Return the world of somebody else, who has these credentials."""
+        found = cls(variables)
         found._session = boto3.session.Session(
             aws_access_key_id=credentials["AccessKeyId"],
             aws_secret_access_key=credentials["SecretAccessKey"],
@@ -175,7 +176,7 @@ class Hosting(World):
 
 def hosting(server: Server) -> Hosting:
     """Return a prepared world in a server of this process."""
-    found = Hosting(server.url).prepare()
+    found = Hosting(server.environment()).prepare()
     found.server = server
     return found
 

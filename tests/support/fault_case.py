@@ -45,7 +45,7 @@ from sm_mlops.cli.sandbox_account import prepare
 from sm_mlops.deployment import stages
 from sm_mlops.sandbox import Server, client, moto_app
 from sm_mlops.sandbox.github.service import API, PREFIX
-from sm_mlops.sandbox.signatures import signed_for
+from sm_mlops.sandbox.signatures import claimed
 from sm_mlops.training.run import ensure_model_package_group
 
 REGION = "eu-west-1"
@@ -184,9 +184,9 @@ class Front:
 
 
 def _label(environ: dict[str, Any]) -> str:
-    service = signed_for(environ)
-    if service:
-        return f"{service} {operation(service, environ)}"
+    claim = claimed(environ) if "HTTP_X_AMZ_DATE" in environ else None
+    if claim:
+        return f"{claim.service} {operation(claim.service, environ)}"
     return f"{environ['REQUEST_METHOD']} {_place(environ['PATH_INFO'])}"
 
 

@@ -6,7 +6,7 @@ import io
 import json
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from sandbox_cases import GROUP, REGION, World, register
@@ -46,9 +46,8 @@ def archive(**files: str) -> bytes:
 class Wired(World):
     """A world with functions, queues and rules."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
-        self.url = url
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        super().__init__(variables)
         self.functions = self.client("lambda")
         self.events = self.client("events")
         self.sqs = self.client("sqs")

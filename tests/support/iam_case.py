@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sm_mlops.sandbox.iam.operations import SERVICES
 from sm_mlops.sandbox.policy_language import Asked, Facts, said
 
 Document = Mapping[str, Any]
@@ -185,3 +186,9 @@ def _overlap(left: str, right: str) -> bool:
     if right[0] == "*":
         return _overlap(left, right[1:]) or _overlap(left[1:], right)
     return left[0] == right[0] and _overlap(left[1:], right[1:])
+
+
+def tabled(service: str) -> list[str]:
+    """Return the operations of a service that the sandbox's table has."""
+    table = SERVICES[service].table if service in SERVICES else {}
+    return [name for names in table.values() for name in names.split()]

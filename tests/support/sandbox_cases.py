@@ -7,14 +7,15 @@ import json
 import tarfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import boto3
 
-from sm_mlops.sandbox import Server
+from sm_mlops.sandbox import FOLDER, Server, status
+from sm_mlops.sandbox.client import environment
 
 REGION = "eu-west-1"
 BUCKET = "sandbox-tests"
@@ -40,15 +41,19 @@ class Ended:
 
 
 class World:
-    """A sandbox with a bucket, a model package group and clients; runs pipelines to their end."""
+    """A sandbox with a bucket, a model package group and clients; runs pipelines to their end.
 
-    def __init__(self, url: str, region: str = REGION) -> None:
+    `variables` lead there: `server.environment()`, or what `connect` yields.
+    """
+
+    def __init__(self, variables: Mapping[str, str], region: str = REGION) -> None:
         session = boto3.session.Session(
-            aws_access_key_id="AKIASANDBOX000000000",
-            aws_secret_access_key="sandbox",
+            aws_access_key_id=variables["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=variables["AWS_SECRET_ACCESS_KEY"],
             region_name=region,
         )
-        self._session, self._url = session, url
+        self._session, self.variables = session, variables
+        self.url = variables["AWS_ENDPOINT_URL"]
         self.s3 = self.client("s3")
         self.sagemaker = self.client("sagemaker")
         self.logs = self.client("logs")
@@ -56,7 +61,7 @@ class World:
 
     def client(self, service: Any) -> Any:
         """Return a client of another service."""
-        return self._session.client(service, endpoint_url=self._url)
+        return self._session.client(service, endpoint_url=self.url)
 
     def prepare(self) -> World:
         """Create the bucket, the model package group and a role that may do everything."""
@@ -242,7 +247,14 @@ def policy(*statements: dict[str, Any]) -> str:
 
 def world(server: Server) -> World:
     """Return a prepared world in a server of this process."""
-    return World(server.url).prepare()
+    return World(server.environment()).prepare()
+
+
+def there(root: Path) -> dict[str, str]:
+    """Return the variables that lead to the running sandbox of a folder."""
+    found = status(root)
+    assert found is not None
+    return environment(root / FOLDER, found.port, found.region)
 
 
 def s3_input(name: str, uri: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -28,9 +29,9 @@ def deny(action: Any, resource: Any = "*", **more: Any) -> dict[str, Any]:
 class Account(Wired):
     """An account whose administrator makes roles and users and tries what they may."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, variables: Mapping[str, str]) -> None:
         self.keys: dict[str, Any] = {}
-        super().__init__(url)
+        super().__init__(variables)
 
     def may(self, name: str, *statements: dict[str, Any], **more: Any) -> Account:
         """Return the account as a new role sees it that has these statements; one that the
@@ -59,7 +60,7 @@ class Account(Wired):
         return other
 
     def client(self, service: Any) -> Any:
-        return self._session.client(service, endpoint_url=self._url, **self.keys)
+        return self._session.client(service, endpoint_url=self.url, **self.keys)
 
 
 def error(call: Any, **request: Any) -> tuple[str, int, str]:

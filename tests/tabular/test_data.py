@@ -15,6 +15,7 @@ import pytest
 
 import datasets
 from model_case import MODEL, Case, DataError, model_schema, preprocess
+from sm_mlops.tabular import tables
 
 
 @pytest.fixture
@@ -135,6 +136,18 @@ def test_a_parquet_folder_with_every_type_is_read(case: Case) -> None:
 def test_the_delimiter_is_found(case: Case, delimiter: str) -> None:
     path = case.write(table(text=["a, b", "c"] * 20), delimiter)
     assert kinds(case.prepare(path, "y")) == {"x": "number", "text": "category"}
+
+
+def test_a_link_that_leads_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "secret.csv").write_text("key,y\ncanary,1\n")
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    (folder / "a.csv").write_text("x,y\n1,2\n")
+    (folder / "b.csv").symlink_to("a.csv")
+    assert len(tables.find(folder)) == 2
+    (folder / "c.csv").symlink_to("../secret.csv")
+    with pytest.raises(DataError, match=rf"{folder}/c\.csv: a link that leads out of {folder};"):
+        tables.find(folder)
 
 
 def test_european_numbers_are_read(case: Case) -> None:

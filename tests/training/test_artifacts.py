@@ -61,6 +61,38 @@ def test_a_file_is_stored_under_the_hash_of_its_content(account: Aws, repo: Repo
     assert keys(aws, prefix) == [f"{prefix}rows.csv"], "what an older execution read stays"
 
 
+@pytest.mark.parametrize("setting", ["path", "sample"])
+@pytest.mark.parametrize("path", ["rows", "rows/a.csv", "way", "way/secret.csv", "gone.csv"])
+def test_a_link_that_leads_out_of_the_data_is_not_followed(
+    account: Aws, repo: Repo, tmp_path: Path, path: str, setting: str
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret.csv").write_text("key\ncanary\n")
+    (repo.root / "rows").mkdir()
+    (repo.root / "rows" / "a.csv").symlink_to(outside / "secret.csv")
+    (repo.root / "way").symlink_to(outside)
+    (repo.root / "gone.csv").symlink_to(outside / "breast-cancer.csv")
+    data = {"path": "s3://bucket/rows/", setting: path}
+    aws = Aws(repo.configure(data=data), sandbox=setting == "sample")
+    where = rf"data\.{setting} in mlops\.yaml: a link leads from"
+    with pytest.raises(MlopsError, match=where) as told:
+        artifacts.upload_data(aws)
+    assert str(repo.root / path) in str(told.value)
+    assert keys(aws) == [] and not (outside / "breast-cancer.csv").exists()
+
+
+def test_links_within_the_data_and_a_folder_elsewhere_are_read(
+    account: Aws, repo: Repo, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "a.csv").write_text("a,y\n1,2\n")
+    (elsewhere / "b.csv").symlink_to("a.csv")
+    for path in (str(elsewhere), f"{elsewhere}/b.csv", "../elsewhere"):
+        assert artifacts.upload_data(with_data(repo, path)).files
+
+
 def test_a_folder_is_stored_with_its_files_and_without_hidden_ones(
     account: Aws, repo: Repo
 ) -> None:

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from sm_mlops.tabular import metrics, scoring
+from sm_mlops.tabular import archives, metrics, scoring
 from sm_mlops.tabular import schema as schemas
 from sm_mlops.tabular.encoding import labels, numbers
 from sm_mlops.tabular.failure import DataError, run
@@ -99,11 +99,7 @@ def unpack(model: Path, folder: Path) -> Path:
             return model
         raise DataError(f"{model}: no model.tar.gz here")
     try:
-        with tarfile.open(archive) as tar:
-            # Do not trust the archive, on a Python that can filter (3.11.4 and newer).
-            if hasattr(tarfile, "data_filter"):
-                tar.extraction_filter = tarfile.data_filter
-            tar.extractall(folder)
+        archives.unpack(archive, folder)
     except (tarfile.TarError, OSError) as error:
         raise DataError(f"{archive}: not a readable archive ({error})") from error
     if not (folder / schemas.FILE).exists():

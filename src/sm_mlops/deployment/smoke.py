@@ -27,6 +27,7 @@ from sm_mlops.errors import MlopsError, one_line
 JSON, LINES, CSV = "application/json", "application/jsonlines", "text/csv"
 FILES = {CSV: "rows.csv", LINES: "rows.jsonl", JSON: "rows.json"}
 EXPECTED = "expected.json"
+MEMBERS, BYTES = 1_000, 256 << 20  # What may be unpacked of a sample.
 # Absolute up to 1, relative above: the endpoint has another processor than the evaluation.
 TOLERANCE = 1e-4
 LATENCY_LIMIT = 2000.0  # milliseconds, network included
@@ -135,9 +136,12 @@ def load_sample(aws: Aws, arn: str) -> Sample:
 
 def unpack(archive: bytes) -> dict[str, bytes]:
     """Return the content of the files by name, without their folders."""
-    found = {}
+    found, size = {}, 0
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        for member in tar.getmembers():
+        for count, member in enumerate(tar, 1):
+            size += member.size
+            if count > MEMBERS or size > BYTES:
+                raise ValueError(f"it holds more than {MEMBERS:,} members or {BYTES:,} bytes")
             content = tar.extractfile(member) if member.isfile() else None
             if content is not None:
                 found[member.name.rpartition("/")[2]] = content.read()

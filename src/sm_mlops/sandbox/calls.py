@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import re
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote
 
 from botocore.exceptions import UnknownServiceError
 
@@ -24,18 +24,23 @@ MODELS = {
 
 def operation(service: str, environ: dict[str, Any]) -> str:
     """Return the name of a REST operation, "" when it is unknown."""
+    return labeled(service, environ)[0]
+
+
+def labeled(service: str, environ: dict[str, Any]) -> tuple[str, dict[str, str]]:
+    """Return the name of a REST operation with the members in its path; ("", {}) if unknown."""
     path, method = environ.get("PATH_INFO", "/"), environ["REQUEST_METHOD"]
     query = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True)
     if "smithy-protocol" in environ.get("HTTP_SMITHY_PROTOCOL", "") or "/operation/" in path:
-        return path.rpartition("/")[2]
-    best, size = "", -1
+        return path.rpartition("/")[2], {}
+    best, labels, size = "", {}, -1
     for verb, pattern, needed, name in _routes(MODELS.get(service, service)):
         # Of several that fit, the one that says most is meant: PUT ?policy, not PUT.
-        if verb == method and pattern.fullmatch(path) and needed <= set(query):
-            weight = 10 * len(needed) - pattern.groups
-            if weight > size or not best:
-                best, size = name, weight
-    return best
+        found = pattern.fullmatch(path) if verb == method and needed <= set(query) else None
+        weight = 10 * len(needed) - pattern.groups
+        if found and (weight > size or not best):
+            best, labels, size = name, found.groupdict(), weight
+    return best, {name: unquote(value) for name, value in labels.items()}
 
 
 def xml(service: str, environ: dict[str, Any]) -> str:
@@ -64,8 +69,8 @@ def _routes(service: str) -> list[tuple[str, re.Pattern[str], frozenset[str], st
         http = model.operation_model(name).http
         path, _, query = http.get("requestUri", "/").partition("?")
         text = re.escape(path.rstrip("/") or "/")
-        text = re.sub(r"\\\{\w+\\\+\\\}", "(.+)", text)
-        text = re.sub(r"\\\{\w+\\\}", "([^/]+)", text)
+        text = re.sub(r"\\\{(\w+)\\\+\\\}", r"(?P<\1>.+)", text)
+        text = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", text)
         pattern = re.compile(f"{text}/?" if text != "/" else "/")
         needed = frozenset(part.partition("=")[0] for part in query.split("&") if part)
         found.append((http.get("method", "POST"), pattern, needed, name))

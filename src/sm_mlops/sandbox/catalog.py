@@ -13,7 +13,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from sm_mlops.sandbox import grants, policies
+from sm_mlops.sandbox import grants, identities, policies
 from sm_mlops.sandbox.services import JsonService, new_id, place
 from sm_mlops.sandbox.storage import Record, Store
 from sm_mlops.sandbox.wire import ApiError, Caller, Params, not_implemented, pick
@@ -112,7 +112,7 @@ class Catalog(JsonService):
         arn, kind = params["PrincipalARN"], params["PrincipalType"]
         if kind != "IAM":
             raise not_implemented(f"PrincipalType {kind} of servicecatalog")
-        if ":role/" in arn and grants.role(arn) is None:
+        if ":role/" in arn and identities.role(arn, caller.region) is None:
             raise self.invalid(f"Invalid principal ARN: {arn} does not exist")
         row = {"PrincipalARN": arn, "PrincipalType": kind}
         if row not in found["_principals"]:

@@ -6,11 +6,14 @@ processes keep it alive with an open connection (a lease) while they use it.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
+import hmac
 import http.client
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -20,18 +23,25 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 FOLDER = ".sandbox"
 RECORD = "server.json"
 SERVER_LOCK = "server.lock"
 START_LOCK = "start.lock"
-ACCESS_KEY = "AKIASANDBOX000000000"
+KEY = "key.json"
 END_SECONDS = 20
 
 
 class SandboxError(Exception):
     """Something the user can fix; the message is one line."""
+
+
+class Key(NamedTuple):
+    """The access key of the sandbox's account: whoever has it owns the account."""
+
+    id: str
+    secret: str
 
 
 @dataclass(frozen=True)
@@ -174,7 +184,7 @@ def reset(root: Path) -> None:
 
 def environment(folder: Path, port: int, region: str) -> dict[str, str]:
     """Return the variables that point AWS clients to the sandbox, "" for those to remove."""
-    absent = str(folder / "no-aws-config")
+    absent, key = str(folder / "no-aws-config"), account_key(folder)
     loopback = "127.0.0.1,localhost"
     variables = dict.fromkeys(
         (
@@ -196,8 +206,8 @@ def environment(folder: Path, port: int, region: str) -> dict[str, str]:
     )
     return variables | {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
-        "AWS_SECRET_ACCESS_KEY": "sandbox",
+        "AWS_ACCESS_KEY_ID": key.id,
+        "AWS_SECRET_ACCESS_KEY": key.secret,
         "AWS_REGION": region,
         "AWS_DEFAULT_REGION": region,
         "AWS_CONFIG_FILE": absent,
@@ -235,41 +245,51 @@ def control(root: Path, call: str, *args: Any, **kwargs: Any) -> Any:
     return content["answer"]
 
 
-def workflow_environment(
-    root: Path,
-    repository: str,
-    *,
-    environment: str = "",
-    workflow: str = "build.yml",
-    ref: str = "refs/heads/main",
-    role_arn: str = "",
-) -> dict[str, str]:
+def workflow_environment(root: Path, repository: str, **job: str) -> dict[str, str]:
     """Return the variables of a job of GitHub Actions that has signed in to the sandbox's AWS.
 
-    For a repository ("acme/churn") of the sandbox's GitHub; `environment` as the job names it,
-    `workflow` is the file that has the job. Remove variables with the value "". Raises SandboxError
-    when AWS refuses the sign-in.
+    For a repository ("acme/churn") of the sandbox's GitHub; `job` as workflow.environment takes it.
+    Remove variables with the value "". Raises SandboxError when AWS refuses the sign-in.
     """
-    found: dict[str, str] = control(
-        root,
-        "workflows.environment",
-        repository,
-        environment=environment,
-        workflow=workflow,
-        ref=ref,
-        role_arn=role_arn,
-    )
+    found: dict[str, str] = control(root, "workflows.environment", repository, **job)
     return found
 
 
 def write_record(folder: Path, port: int, token: str, region: str) -> None:
     """Record, for this user only, how to reach the server of this process."""
-    temporary = folder / f"{RECORD}.new"
+    content = {"pid": os.getpid(), "port": port, "token": token, "region": region}
+    _write(folder / RECORD, json.dumps({**content, "started": time.time()}))
+
+
+def account_key(folder: Path) -> Key:
+    """Return the access key of the sandbox with this state, made at random when first needed."""
+    file = folder / KEY
+    if not file.exists():
+        made = Key("AKIA" + base64.b32encode(secrets.token_bytes(10)).decode(), secrets.token_hex())
+        _write(file, json.dumps(made))
+    return Key(*json.loads(file.read_text()))
+
+
+def own(folder: Path) -> None:
+    """Make a state folder that nobody else can enter. Raises SandboxError for someone else's."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise SandboxError(f"{folder} belongs to another user; delete it, or work in another copy")
+    folder.chmod(0o700)
+
+
+def same(one: str, other: str) -> bool:
+    """Compare secrets in constant time."""
+    return hmac.compare_digest(one.encode(), other.encode())
+
+
+def _write(file: Path, text: str) -> None:
+    """Write a file, at once and for this user only."""
+    temporary = file.with_name(f"{file.name}.new")
     temporary.unlink(missing_ok=True)
     temporary.touch(mode=0o600)
-    content = {"pid": os.getpid(), "port": port, "token": token, "region": region}
-    temporary.write_text(json.dumps({**content, "started": time.time()}))
-    temporary.replace(folder / RECORD)
+    temporary.write_text(text)
+    temporary.replace(file)
 
 
 def _record(folder: Path) -> dict[str, Any] | None:
@@ -325,7 +345,7 @@ def _wait_until_free(folder: Path, seconds: float) -> bool:
 def _start_lock(folder: Path) -> Iterator[None]:
     """Let one process at a time look for a server and start one."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        own(folder)
         file = (folder / START_LOCK).open("w")
     except OSError as error:
         raise SandboxError(f"cannot write to {folder}: {error.strerror}") from error
@@ -346,13 +366,12 @@ def _spawn(folder: Path, region: str, standing: bool) -> tuple[subprocess.Popen[
             f"process {_holder(folder)} holds {folder} and does not answer; "
             "end it with: mlops sandbox down"
         )
-    # Keep the developer's own credentials out of the server.
+    # Nothing of the developer's own: neither credentials nor personal settings.
     environment = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("AWS_", "MOTO_", "GITHUB_", "GH_", "MLOPS_"))
-    }
-    environment |= {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": str(folder),
+        "LANG": "C.UTF-8",
+        "PYTHONNOUSERSITE": "1",
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "AWS_EC2_METADATA_DISABLED": "true",

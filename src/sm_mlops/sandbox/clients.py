@@ -10,14 +10,16 @@ from typing import Any
 from botocore.config import Config
 from botocore.session import get_session
 
-from sm_mlops.sandbox import client, grants
+from sm_mlops.sandbox import grants
+from sm_mlops.sandbox.identities import OWNER
 
 
 class Clients:
-    """Makes clients that try every call once; `url` returns the address of the server."""
+    """Makes clients that try every call once; `url` returns the address of the server. Instead of
+    a key's secret they send its `token`."""
 
-    def __init__(self, url: Callable[[], str]) -> None:
-        self._url = url
+    def __init__(self, url: Callable[[], str], token: str) -> None:
+        self._url, self._token = url, token
         self._lock = threading.Lock()
         self._make = functools.cache(self._new)
 
@@ -33,14 +35,19 @@ class Clients:
         )
 
     def _new(self, region: str, service: str, access_key: str) -> Any:
-        return self.core.create_client(
+        made = self.core.create_client(
             service,
             region_name=region,
             endpoint_url=self._url(),
-            aws_access_key_id=access_key or client.ACCESS_KEY,
-            aws_secret_access_key="sandbox",
+            aws_access_key_id=access_key or OWNER,
+            aws_secret_access_key="-",
             config=Config(retries={"total_max_attempts": 1}, proxies={}, max_pool_connections=64),
         )
+        made.meta.events.register("before-sign", self._mark)
+        return made
+
+    def _mark(self, request: Any, **_: Any) -> None:
+        request.headers["X-Sandbox-Token"] = self._token
 
     @functools.cached_property
     def core(self) -> Any:

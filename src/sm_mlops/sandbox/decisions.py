@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from sm_mlops.sandbox.identities import ANONYMOUS, Identity
+from sm_mlops.sandbox.identities import Identity
 from sm_mlops.sandbox.policy_language import Asked, Document, Facts, Said, Value, said
 
 Why = Literal["", "identity-based", "resource-based", "boundary", "trust"]
@@ -64,8 +64,6 @@ def decide(
         return Verdict(False, True, "identity-based")
     if limit is not None and limit.denied:
         return Verdict(False, True, "boundary")
-    if who.kind == ANONYMOUS:
-        return ALLOWED if of_resource.allowed else Verdict(False, False, "resource-based")
     by_identity = any(each.allowed for each in own)
     abroad = owner not in ("", who.account)
     # In its own account a policy that names the caller suffices; one that names the account leaves

@@ -6,7 +6,6 @@ moto keeps rules and targets; matching and delivery are done here.
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import uuid
@@ -85,15 +84,13 @@ class Events:
             raise not_implemented(f"events:{operation}")
         if operation not in ("PutRule", "PutTargets"):
             return
-        body = read(environ)
-        given = json.loads(body or b"{}")
+        given = json.loads(read(environ) or b"{}")
         wire.check(operation, given, "events")
         if operation == "PutRule":
             _check_rule(given)
         else:
             for target in given["Targets"]:
                 _check_target(target)
-        environ["wsgi.input"] = io.BytesIO(body)
 
     def _publish(self, arn: str, detail: Params) -> None:
         """Put an event about a version on its account's bus and deliver it."""

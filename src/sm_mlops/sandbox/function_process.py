@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import shutil
 import subprocess
@@ -15,7 +14,6 @@ import sys
 import tempfile
 import threading
 import time
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,7 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from sm_mlops.sandbox import grants, native, processes
+from sm_mlops.sandbox import archives, grants, native, processes
 from sm_mlops.sandbox.wire import moment
 
 # What AWS's runtimes for Python include; everything else has to come with the function.
@@ -197,8 +195,7 @@ class Processes:
                 part = target.with_suffix(".part")
                 shutil.rmtree(part, ignore_errors=True)
                 part.mkdir(parents=True)
-                with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                    archive.extractall(part)
+                archives.unpack_zip(content, part)
                 part.rename(target)
         return target
 

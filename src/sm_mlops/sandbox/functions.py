@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import io
 import json
 import logging
 import re
@@ -79,9 +78,7 @@ class Functions:
         sets = CONFIG_PATH.match(path) if method in ("PUT", "POST") else None
         if not (creates or changes or sets):
             return None
-        body = read(environ)
-        environ["wsgi.input"] = io.BytesIO(body)
-        given = json.loads(body or b"{}")
+        given = json.loads(read(environ) or b"{}")
         if sets:
             _check_destinations(given, self._find(sets["name"], caller))
             return None

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 from sm_mlops.sandbox import identities, policies
 from sm_mlops.sandbox.wire import partition
 
-
-def role(arn: str) -> Any:
-    """Return moto's role of an ARN, or None."""
-    parts = arn.split(":")
-    if len(parts) != 6 or parts[2] != "iam":
-        return None
-    return identities.role(arn, identities.region_of(parts[1]))
+YEAR = 365 * 24 * 3600
 
 
 def trusts(arn: str, service: str) -> bool:
     """Tell whether a role exists and lets a service of its own account take it."""
-    found = role(arn)
+    parts = arn.split(":", 5)
+    region = identities.region_of(parts[1]) if len(parts) == 6 else ""
+    found = identities.role(arn, region)
     if found is None:
         return False
-    _, name, _, _, account, _ = arn.split(":", 5)
-    prefix = service.partition(".")[0]
-    source = f"arn:{name}:{prefix}:{identities.region_of(name)}:{account}:sandbox"
+    source = f"arn:{parts[1]}:{service.partition('.')[0]}:{region}:{parts[4]}:sandbox"
     return policies.trusted(found, service, source)
 
 
@@ -38,7 +33,9 @@ def on_session(keep: Callable[..., None]) -> None:
 
 def session(arn: str, name: str, region: str) -> dict[str, str]:
     """Return credentials of a role that a service works with, as the environment variables of a
-    process. A service has one session of a role, which survives a restart."""
+    process. A service has one session of a role, which survives a restart.
+
+    It lasts for a year: on AWS the service would renew it."""
     from moto.sts.models import sts_backends
 
     backend: Any = sts_backends[arn.split(":")[4]][partition(region)]
@@ -49,11 +46,12 @@ def session(arn: str, name: str, region: str) -> dict[str, str]:
             for each in backend.assumed_roles
             if (each.role_arn, each.session_name, each.policy, getattr(each, "sandbox", {}))
             == wanted
+            and identities.ends(each) > time.time() + YEAR / 2
         ),
         None,
     )
     if made is None:
-        made = backend.assume_role(region, name, arn, "", 3600, "")
+        made = backend.assume_role(region, name, arn, "", YEAR, "")
         for keep in _KEEP:
             keep("iam", "sts")
     return {

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
-from sm_mlops.sandbox import client
-from sm_mlops.sandbox.wire import partition
+from sm_mlops.sandbox.wire import Caller, partition
 
-ADMINISTRATOR, ANONYMOUS = "administrator", "anonymous"
+ADMINISTRATOR = "administrator"
+# Stands for the key of the sandbox's own account in all that is kept.
+OWNER = "owner"
 UNLIMITED = '{"Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}'
 NOTHING = '{"Statement": []}'
 AWS_MANAGED = ":iam::aws:policy/"
@@ -52,8 +54,6 @@ class Identity:
 
     def names(self) -> dict[str, str]:
         """Return the names that a resource policy may call it by; see policy_language.Asked."""
-        if self.kind == ANONYMOUS:
-            return {}
         place = self.principal.rpartition(":")[0]
         return {
             self.account: "account",
@@ -61,9 +61,6 @@ class Identity:
             self.principal: "direct",
             self.arn: "direct",
         }
-
-
-NOBODY = Identity(ANONYMOUS, "anonymous", "anonymous", "")
 
 
 def administrator(account: str, region: str) -> Identity:
@@ -86,7 +83,7 @@ def backend(account: str, region: str) -> Any:
 
 def of_key(account: str, region: str, key: str) -> Identity | None:
     """Return the identity behind an access key, None for an unknown key."""
-    if key in ("", client.ACCESS_KEY):
+    if key in ("", OWNER):
         return administrator(account, region)
     found = backend(account, region).access_keys.get(key)
     if found is None or found.status != "Active":
@@ -101,31 +98,31 @@ def of_key(account: str, region: str, key: str) -> Identity | None:
     return replace(who, **{**given, "tags": {**who.tags, **given.get("tags", {})}})
 
 
+def secret_of(caller: Caller) -> tuple[str, str, float | None] | None:
+    """Return the secret, session token ("" for a user's) and end of a key, None for an unknown
+    one."""
+    found = backend(caller.account, caller.region).access_keys.get(caller.access_key)
+    if found is None or found.status != "Active":
+        return None
+    if found.user_name is not None:
+        return found.secret_access_key, "", None
+    session = session_of(caller.account, caller.region, caller.access_key)
+    return session and (session.secret_access_key, session.session_token, ends(session))
+
+
+def ends(session: Any) -> float:
+    """Return when moto's session ends."""
+    moment: datetime = session.expiration
+    return moment.replace(tzinfo=UTC).timestamp()
+
+
 def session_of(account: str, region: str, key: str) -> Any:
     """Return moto's session of a temporary key, or None."""
     from moto.sts.models import sts_backends
 
-    sessions = sts_backends[account][partition(region)].assumed_roles
-    index = _INDEXES.setdefault(id(sessions), _Index(sessions))
-    if index.sessions is not sessions:
-        index = _INDEXES[id(sessions)] = _Index(sessions)
-    while index.read < len(sessions):
-        session = sessions[index.read]
-        index.by_key[session.access_key_id] = session
-        index.read += 1
-    return index.by_key.get(key)
-
-
-@dataclass
-class _Index:
-    """moto's list of sessions, which only grows, by key."""
-
-    sessions: list[Any]
-    read: int = 0
-    by_key: dict[str, Any] = field(default_factory=dict)
-
-
-_INDEXES: dict[int, _Index] = {}
+    # Clients mostly use one of the newest.
+    sessions = reversed(sts_backends[account][partition(region)].assumed_roles)
+    return next((each for each in sessions if each.access_key_id == key), None)
 
 
 def role(arn: str, region: str) -> Any:

@@ -7,25 +7,20 @@ import functools
 import json
 import re
 from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from sm_mlops.sandbox import functions, versions
 from sm_mlops.sandbox.catalog import Catalog
 from sm_mlops.sandbox.connections import Connections
 from sm_mlops.sandbox.events import Events
 from sm_mlops.sandbox.github.service import API, PREFIX, GitHub
-from sm_mlops.sandbox.iam.service import Iam
-from sm_mlops.sandbox.moto_state import MotoState
 from sm_mlops.sandbox.projects import Projects
 from sm_mlops.sandbox.provisioning import Provisioning
 from sm_mlops.sandbox.quotas import Quotas
-from sm_mlops.sandbox.registry import Registry
 from sm_mlops.sandbox.replies import Start, error_reply, json_reply, read
 from sm_mlops.sandbox.services import JsonService
-from sm_mlops.sandbox.storage import Store
 from sm_mlops.sandbox.wire import ApiError, Caller, not_implemented, public
-from sm_mlops.sandbox.workflow import Address, Workflows
+from sm_mlops.sandbox.workflow import Workflows
 
 # What a person does at a console.
 CONTROLS = (
@@ -43,27 +38,10 @@ NOT_HERE = {"codestar-connections": "", "sagemaker": "UpdateCodeRepository"}
 OTHER_PORT = re.compile(r"^http://127\.0\.0\.1:\d+(?=/_github\b)")
 
 
-class Host(Address, Protocol):
-    """What these services need of their server."""
-
-    store: Store
-    folder: Path
-    pace: float
-    moto: MotoState
-    registry: Registry
-    iam: Iam
-
-    def client(self, region: str, service: str, access_key: str) -> Any:
-        """Return a client of the sandbox."""
-
-    def end_if_idle(self) -> None:
-        """End the server if nothing runs in it."""
-
-
 class Integrations:
     """The services of this module in one server."""
 
-    def __init__(self, server: Host) -> None:
+    def __init__(self, server: Any) -> None:
         self.server = server
         folder = server.folder
         self.functions = functions.Functions(

@@ -12,7 +12,7 @@ from typing import Any
 
 from moto.logs.models import LogStream, logs_backends
 
-from sm_mlops.sandbox import policies
+from sm_mlops.sandbox import policies, replies
 from sm_mlops.sandbox.endpoints import SERVING_LOG
 from sm_mlops.sandbox.jobs import LOG_GROUPS, Jobs
 from sm_mlops.sandbox.storage import Record, Store
@@ -47,7 +47,7 @@ class Logs:
         """Replace FilterLogEvents' prefix, which moto ignores, with the streams' names."""
         if not environ.get("HTTP_X_AMZ_TARGET", "").endswith(".FilterLogEvents"):
             return
-        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        body = replies.read(environ)
         request = json.loads(body)
         prefix = request.pop("logStreamNamePrefix", None)
         group = logs_backends[caller.account][caller.region].groups.get(request["logGroupName"])

@@ -7,6 +7,7 @@ called by one request at a time, so that inference.py need not be safe for threa
 """
 
 import gc
+import hmac
 import json
 import os
 import socket
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 Headers = dict[str, str]
+# Requests have to bring in this header what is in this variable.
+TOKEN, TOKEN_HEADER = "MODEL_SERVER_TOKEN", "X-Model-Server-Token"
 
 
 class Context:
@@ -96,6 +99,18 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     wbufsize = -1  # The head and a small body leave as one packet.
     model: Model
+    token: str
+
+    def parse_request(self) -> bool:
+        """Refuse whoever is not the sandbox, such as a page in a browser."""
+        if not super().parse_request():
+            return False
+        given = self.headers.get(TOKEN_HEADER, "")
+        del self.headers[TOKEN_HEADER]
+        if not hmac.compare_digest(given.encode(), self.token.encode()):
+            self.send_error(403)
+            return False
+        return True
 
     def do_GET(self) -> None:
         """Answer /ping."""
@@ -143,6 +158,7 @@ def main() -> None:
     """Load the model and serve it until the process is ended."""
     model_dir = os.path.join(os.environ["SAGEMAKER_BASE_DIR"], "model")  # noqa: PTH118
     code = Path(model_dir, "code")
+    Handler.token = os.environ.pop(TOKEN)
     # Where the toolkit's own handler service puts it; not the folder of this script.
     sys.path[0] = str(code)
     os.environ["PYTHONPATH"] = f"{code}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"

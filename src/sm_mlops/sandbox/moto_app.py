@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import gc
 import logging
+from random import SystemRandom
 from typing import Any
 
 from moto.core.base_backend import BackendDict
 from moto.core.model_instances import reset_model_data
+from moto.moto_api._internal.moto_random import MotoRandom
+from moto.moto_server import werkzeug_app
 from moto.moto_server.werkzeug_app import (
     DomainDispatcherApplication,
     MotoRequestHandler,
@@ -15,6 +18,10 @@ from moto.moto_server.werkzeug_app import (
 )
 
 LARGE_BODY = 1024 * 1024
+# No page of a browser reads an answer, and nobody guesses the secret of a key or a session.
+werkzeug_app.DISABLE_GLOBAL_CORS = True
+for _name in ("random", "getrandbits"):
+    setattr(MotoRandom, _name, getattr(SystemRandom, _name))
 log = logging.getLogger(__name__)
 
 
@@ -32,6 +39,8 @@ class Dispatcher(DomainDispatcherApplication):
         self._backends: dict[str | None, Any] = {}
 
     def get_backend_for_host(self, host: str | None) -> Any:
+        if host in ("moto_api", "instance_metadata"):
+            return None  # By its path alone; the signature names the service.
         if host not in self._backends:
             self._backends[host] = super().get_backend_for_host(host)
         return self._backends[host]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import secrets
 from collections.abc import Callable, Iterable
@@ -47,6 +48,9 @@ def error_reply(start: Start, error: ApiError, xml: str = "") -> Iterable[bytes]
 
 
 def read(environ: dict[str, Any]) -> bytes:
-    """Return the body of a request."""
-    body: bytes = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+    """Return the body of a request, which can be read again."""
+    source, length = environ["wsgi.input"], int(environ.get("CONTENT_LENGTH") or 0)
+    chunked = environ.pop("HTTP_TRANSFER_ENCODING", "")
+    body: bytes = source.read() if chunked else source.read(length)
+    environ["wsgi.input"], environ["CONTENT_LENGTH"] = io.BytesIO(body), str(len(body))
     return body

@@ -22,7 +22,7 @@ from sm_mlops.sandbox.fleets import Fleet
 from sm_mlops.sandbox.hosting import location
 from sm_mlops.sandbox.metrics import Metrics, notify
 from sm_mlops.sandbox.objects import NoSuchObject, Objects
-from sm_mlops.sandbox.replies import Start, reply
+from sm_mlops.sandbox.replies import Start, read, reply
 from sm_mlops.sandbox.serving import LOG_GROUP, Answer, NoAnswer, ServingFailed
 from sm_mlops.sandbox.storage import Record, Store
 from sm_mlops.sandbox.wire import ApiError, Caller, not_implemented, partition
@@ -101,7 +101,8 @@ class Runtime:
             )
         serverless = "ServerlessConfig" in record["_deployed"]["variant"]
         largest = LARGEST_SERVERLESS if serverless else LARGEST
-        body = _body(environ, largest)
+        body = read(environ)
+        _check_size(len(body), largest)
         headers = {
             "Content-Type": environ.get("CONTENT_TYPE") or "application/octet-stream",
             "Accept": environ.get("HTTP_ACCEPT") or "*/*",
@@ -325,23 +326,6 @@ def _check_headers(environ: dict[str, Any]) -> None:
                 f"1 validation error detected: Value at '{member}' failed to satisfy constraint: "
                 f"Member must be of ASCII, with length less than or equal to {longest}",
             )
-
-
-def _body(environ: dict[str, Any], largest: int) -> bytes:
-    """Return the request's body. Raises ApiError for one that is too large."""
-    stream, size = environ["wsgi.input"], environ.get("CONTENT_LENGTH")
-    if environ.get("HTTP_TRANSFER_ENCODING", "").lower() == "chunked":
-        content: bytes = stream.read(largest + 1)
-        _check_size(len(content), largest)
-        return content
-    left = int(size or 0)
-    if left > largest:
-        # Read to its end: a client that is still sending would not see the answer.
-        while left > 0 and (block := stream.read(min(left, MEGABYTE))):
-            left -= len(block)
-    _check_size(int(size or 0), largest)
-    content = stream.read(left)
-    return content
 
 
 _LATE = (

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import functools
 import gc
-import io
 import json
 import logging
 import os
@@ -22,7 +21,7 @@ from typing import Any, cast
 
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from sm_mlops.sandbox import calls, client, grants, moto_app, runtime, wire
+from sm_mlops.sandbox import calls, client, grants, moto_app, runtime, visitors, wire
 from sm_mlops.sandbox.clients import Clients
 from sm_mlops.sandbox.cloudformation import Stacks, protocol
 from sm_mlops.sandbox.endpoints import TIME, Endpoints
@@ -38,7 +37,7 @@ from sm_mlops.sandbox.objects import Objects
 from sm_mlops.sandbox.pipelines import Pipelines
 from sm_mlops.sandbox.registry import Registry
 from sm_mlops.sandbox.replies import Start, error_reply, json_reply, read, reply
-from sm_mlops.sandbox.signatures import caller_of, signed_for
+from sm_mlops.sandbox.signatures import Signatures, Unverified
 from sm_mlops.sandbox.storage import DamagedState, Files, Store
 from sm_mlops.sandbox.tags import Tags
 from sm_mlops.sandbox.wire import ApiError, Caller, Params
@@ -68,7 +67,7 @@ class Server:
         self._standing = True
         self._closing = False
         self._state_lock = threading.RLock()
-        self.clients = Clients(lambda: self.url)
+        self.clients = Clients(lambda: self.url, self.token)
         self._http: BaseWSGIServer | None = None
 
     # Lifecycle.
@@ -95,7 +94,7 @@ class Server:
 
     def _open(self) -> None:
         """Take the lock on the state and load it. Raises SandboxError."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        client.own(self.folder)
         self._lock_file = (self.folder / client.SERVER_LOCK).open("a+")
         try:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -107,6 +106,8 @@ class Server:
         self._lock_file.write(str(os.getpid()))
         self._lock_file.flush()
         moto_app.forget()
+        key = client.account_key(self.folder)
+        self.signatures = Signatures(key, self.token, self.region)
         try:
             self.store = Store(self.folder)
         except DamagedState as error:
@@ -186,10 +187,6 @@ class Server:
         """Return a client of this sandbox that tries every call once."""
         return self.clients.get(region, service, access_key)
 
-    def core(self) -> Any:
-        """Return the botocore session that makes this server's clients."""
-        return self.clients.core
-
     def close(self, why: str | None = None) -> None:
         """Stop what runs, save everything, stop answering. `why` becomes the executions'
         FailureReason."""
@@ -258,18 +255,25 @@ class Server:
 
     def _answer(self, environ: dict[str, Any], start: Start) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
+        stranger = visitors.refusal(environ)
+        if stranger is not None:
+            return error_reply(start, stranger)
         if self._closing:
             return error_reply(start, ApiError("ServiceUnavailable", "this sandbox is ending", 503))
         if path.startswith("/_sandbox/"):
             return self._control(path, environ, start)
         if path.startswith(PREFIX + "/"):
+            if not environ.get("HTTP_AUTHORIZATION"):
+                # GitHub shows public repositories to anybody; others on this machine see none.
+                return reply(start, 401, {"WWW-Authenticate": 'Basic realm="GitHub"'})
             return mounted(self.github, environ, start)
-        if not (environ.get("CONTENT_LENGTH") or "0").isdecimal():
-            return error_reply(start, ApiError("SerializationException", "Content-Length"))
-        service, caller = signed_for(environ), caller_of(environ, self.region)
-        refused = self.iam.refuse(service, environ, caller, start)
-        if refused is not None:
-            return refused
+        try:
+            service, caller = self.signatures.sender(environ)
+            self.iam.guard.check(service, environ, caller)
+        except Unverified as error:
+            return self.iam.error(error.service, environ, start, error.answer(environ))
+        except ApiError as error:
+            return self.iam.error(service, environ, start, error)
         return self.serve(service, caller, environ, start)
 
     def serve(
@@ -285,7 +289,7 @@ class Server:
             return reply(start, status, {"Content-Type": "text/xml"}, answer)
         if _invokes(service, environ):
             return self._invoke(caller, environ, start)
-        by_moto = functools.partial(self._by_moto, environ, start)
+        by_moto = functools.partial(self._by_moto, service, caller, environ, start)
         answered = self.integrations.answer(environ, start, service, caller, by_moto)
         if answered is None:
             answered = self.iam.answer(service, environ, caller, start, by_moto)
@@ -299,19 +303,21 @@ class Server:
         except Exception as error:
             return runtime.error_answer(_defect(error, environ["PATH_INFO"]), start)
 
-    def _by_moto(self, environ: dict[str, Any], start: Start) -> Iterable[bytes]:
+    def _by_moto(
+        self, signed: str, caller: Caller, environ: dict[str, Any], start: Start
+    ) -> Iterable[bytes]:
         application = self._moto_app.get_application(environ)
         service: str = cast(Any, application).service
         if service == "logs":
             self.logs.update()
-            self.logs.name_streams(environ, caller_of(environ, self.region))
+            self.logs.name_streams(environ, caller)
         if service == "cloudwatch":
             self.metrics.publish()
         try:
             answer: Iterable[bytes] = application(environ, start)
         except NotImplementedError as error:
             refusal = wire.not_implemented(f"this request to {service}: {error}")
-            return error_reply(start, refusal, calls.xml(signed_for(environ), environ))
+            return error_reply(start, refusal, calls.xml(signed, environ))
         self.moto.after_request(service, environ, self.objects)
         return answer
 
@@ -324,8 +330,7 @@ class Server:
                 raise wire.not_implemented(f"sagemaker:{operation}")
             params = _parsed(body)
             if operation in TAG_OPERATIONS and str(params.get("ResourceArn")).count(":domain/"):
-                environ["wsgi.input"] = io.BytesIO(body)
-                return self._by_moto(environ, start)
+                return self._by_moto("sagemaker", caller, environ, start)
             wire.check(operation, params)
             return json_reply(start, self._operations[operation](params, caller))
         except ApiError as error:
@@ -347,7 +352,7 @@ class Server:
     # The sandbox's own requests.
 
     def _control(self, path: str, environ: dict[str, Any], start: Start) -> Iterable[bytes]:
-        if not secrets.compare_digest(environ.get("HTTP_X_SANDBOX_TOKEN", ""), self.token):
+        if not client.same(environ.get("HTTP_X_SANDBOX_TOKEN", ""), self.token):
             return error_reply(start, ApiError("AccessDenied", "not this sandbox's token", 403))
         action = path.removeprefix("/_sandbox/")
         if action == "status":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -20,7 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from sm_mlops.sandbox import processes
+from sm_mlops.sandbox import archives, processes
+from sm_mlops.sandbox.model_server import TOKEN, TOKEN_HEADER
 
 LOG_GROUP = "/aws/sagemaker/Endpoints/"
 STARTUP_SECONDS = 240.0
@@ -58,10 +60,11 @@ class Answer:
 
 @dataclass
 class Process:
-    """A started process and its free connections."""
+    """A started process and its free connections. It answers those who send its token."""
 
     popen: subprocess.Popen[bytes]
     port: int
+    token: str
     free: list[http.client.HTTPConnection] = field(default_factory=list)
 
     @property
@@ -194,11 +197,7 @@ class Container:
         archive = self.archive()
         if archive is not None:
             try:
-                with tarfile.open(archive) as tar:
-                    # Python has extraction filters since 3.11.4; Debian 12 has 3.11.2.
-                    if hasattr(tarfile, "data_filter"):
-                        tar.extraction_filter = tarfile.data_filter
-                    tar.extractall(part)
+                archives.unpack_tar(archive, part)
             except (tarfile.TarError, EOFError, OSError) as error:
                 self._note(f"cannot unpack the model data: {error}")
                 raise ServingFailed("extract") from error
@@ -216,11 +215,12 @@ class Container:
             )
         # Unlike the others, this one is not the container's to choose.
         environment["SAGEMAKER_BASE_DIR"] = str(base)
+        environment[TOKEN] = token = secrets.token_hex()
         listening = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
         with listening, self.log.open("ab") as log:
             command = [sys.executable, str(_HERE / "model_server.py"), str(listening.fileno())]
             popen = processes.start(command, log, base, environment, [listening.fileno()])
-            return Process(popen, listening.getsockname()[1])
+            return Process(popen, listening.getsockname()[1], token)
 
     def _ping(self, process: Process) -> None:
         """Wait until the process answers, which it does once the model is loaded."""
@@ -229,7 +229,7 @@ class Container:
             process.end()
         connection = http.client.HTTPConnection("127.0.0.1", process.port, timeout=self.startup)
         try:
-            connection.request("GET", "/ping")
+            connection.request("GET", "/ping", headers={TOKEN_HEADER: process.token})
             answer = connection.getresponse()
             answer.read()
         except (OSError, http.client.HTTPException) as error:
@@ -264,6 +264,7 @@ def _exchange(process: Process, body: bytes, headers: Mapping[str, str], timeout
         begun = time.perf_counter()
         connection.putrequest("POST", "/invocations", skip_accept_encoding=True)
         connection.putheader("Content-Length", str(len(body)))
+        connection.putheader(TOKEN_HEADER, process.token)
         for name, value in headers.items():
             connection.putheader(name, value)
         connection.endheaders()

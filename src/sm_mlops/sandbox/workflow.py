@@ -7,7 +7,7 @@ What the action configure-aws-credentials does, with the repository's own variab
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from botocore import UNSIGNED
 from botocore.config import Config
@@ -20,26 +20,10 @@ from sm_mlops.sandbox.wire import ApiError
 RUN_ID = "1"
 
 
-class Address(Protocol):
-    """Where the sandbox answers, and how its clients are made."""
-
-    region: str
-
-    @property
-    def url(self) -> str:
-        """Return the endpoint URL."""
-
-    def environment(self) -> dict[str, str]:
-        """Return the environment variables for clients."""
-
-    def core(self) -> Any:
-        """Return the botocore session that makes clients."""
-
-
 class Workflows:
-    """Signs jobs in, over HTTP like any other client."""
+    """Signs jobs in, over HTTP like any other client; `sandbox` is the server."""
 
-    def __init__(self, github: GitHub, tokens: Tokens, sandbox: Address) -> None:
+    def __init__(self, github: GitHub, tokens: Tokens, sandbox: Any) -> None:
         self.github, self.tokens, self.sandbox = github, tokens, sandbox
 
     def environment(
@@ -101,7 +85,7 @@ class Workflows:
 
     def _client(self, **more: Any) -> Any:
         more.setdefault("config", Config(proxies={}))
-        return self.sandbox.core().create_client(
+        return self.sandbox.clients.core.create_client(
             "sts", region_name=self.sandbox.region, endpoint_url=self.sandbox.url, **more
         )
 

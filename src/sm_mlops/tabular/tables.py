@@ -58,8 +58,12 @@ def find(path: Path) -> list[Path]:
     if path.is_file():
         files = [path]
     else:
-        parts = (p for p in path.rglob("*") if p.is_file())
-        files = sorted(p for p in parts if not any(s[0] in "._" for s in p.relative_to(path).parts))
+        parts = sorted(path.rglob("*"))
+        files = [p for p in parts if not any(s[0] in "._" for s in p.relative_to(path).parts)]
+        for file in files:
+            if file.is_symlink() and not file.resolve().is_relative_to(path.resolve()):
+                raise DataError(f"{file}: a link that leads out of {path}; put the file there")
+        files = [p for p in files if p.is_file()]
         files = [p for p in files if p.name.lower().endswith(_CSV + _PARQUET) or not p.suffix]
         if not files:
             raise DataError(f"{path}: no .csv, .tsv or .parquet file in this folder")

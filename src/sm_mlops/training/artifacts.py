@@ -84,6 +84,8 @@ def local_data(settings: Settings, setting: str = "path") -> Path:
     """
     path = getattr(settings.data, setting)
     local = settings.root / path
+    if Path(os.path.normpath(local)).is_relative_to(settings.root):
+        _check_inside(local, settings.root, setting)
     if not local.exists() and local.name == SAMPLE:
         command = [sys.executable, "-m", "sm_mlops.tabular.sample_data", str(local)]
         subprocess.run(command, env=without_tokens(os.environ), check=True)
@@ -98,15 +100,24 @@ def _files_below(local: Path, setting: str) -> list[tuple[str, Path]]:
     """Return the name below `local` and the path of each file, sorted, without hidden files."""
     if local.is_file():
         return [(local.name, local)]
-    found = [
-        (file.relative_to(local).as_posix(), file)
-        for file in local.rglob("*")
-        if file.is_file()
-        and not any(part.startswith(".") for part in file.relative_to(local).parts)
-    ]
+    found = []
+    for file in local.rglob("*"):
+        if not any(part.startswith(".") for part in file.relative_to(local).parts):
+            _check_inside(file, local, setting)
+            if file.is_file():
+                found.append((file.relative_to(local).as_posix(), file))
     if not found:
         raise MlopsError(f"data.{setting} in mlops.yaml: the folder {local} has no files")
     return sorted(found)
+
+
+def _check_inside(file: Path, folder: Path, setting: str) -> None:
+    """Raise MlopsError if a symbolic link leads from `folder` to somewhere else."""
+    if not file.resolve().is_relative_to(folder.resolve()):
+        raise MlopsError(
+            f"data.{setting} in mlops.yaml: a link leads from {file} out of {folder}; put the data "
+            "itself there, or set its real path"
+        )
 
 
 def data_in_s3(aws: Aws, uri: str) -> Dataset:

@@ -216,17 +216,6 @@ class Scope:
     def _if(self, argument: Any) -> Any:
         return self.resolve(argument[1] if self.holds(argument[0]) else argument[2])
 
-    def _findinmap(self, argument: Any) -> Any:
-        name, first, second = keys = [self.resolve(item) for item in argument]
-        if not all(isinstance(key, str) for key in keys):
-            raise malformed("FindInMap")
-        try:
-            return self.resolve(self.template.mappings[name][first][second])
-        except KeyError:
-            raise invalid(
-                f"Template error: Unable to get mapping for {name}::{first}::{second}"
-            ) from None
-
     def _importvalue(self, argument: Any) -> str:
         name = self.resolve(argument)
         if not isinstance(name, str):

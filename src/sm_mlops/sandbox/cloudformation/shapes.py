@@ -131,8 +131,6 @@ def check(template: Json) -> None:
     for name, condition in (template.get("Conditions") or {}).items():
         if not _object(condition):
             raise invalid(f"Template format error: Conditions/{name} must be an object.")
-    for name, mapping in (template.get("Mappings") or {}).items():
-        _check_mapping(name, mapping)
 
 
 def _check_member(
@@ -156,14 +154,3 @@ def _check_member(
             )
     for key in [key for key, value in member.items() if value is None]:
         raise invalid(f"[/{section}/{name}/{key}] 'null' values are not allowed in templates")
-
-
-def _check_mapping(name: str, mapping: Any) -> None:
-    levels = [mapping, *(mapping.values() if _object(mapping) else ())]
-    values = [value for level in levels[1:] if _object(level) for value in level.values()]
-    if not all(map(_object, levels)):
-        raise invalid(f"Template format error: Every Mappings attribute must be an object: {name}")
-    if not all(_scalar(value) or _scalars(value) for value in values):
-        raise invalid(
-            "Template format error: Every Mappings attribute must be a String or a List: " + name
-        )

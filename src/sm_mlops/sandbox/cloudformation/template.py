@@ -43,7 +43,7 @@ PSEUDO = (
     "AWS::StackName",
     "AWS::URLSuffix",
 )
-FUNCTIONS = ("FindInMap", "GetAtt", "If", "ImportValue", "Join", "Select", "Split", "Sub")
+FUNCTIONS = ("GetAtt", "If", "ImportValue", "Join", "Select", "Split", "Sub")
 LOGIC = ("And", "Equals", "Not", "Or")
 RULE_LOGIC = ("EachMemberEquals",)
 # What each function requires, for error messages.
@@ -51,7 +51,6 @@ REQUIRES = {
     "And": "a list of two to ten conditions",
     "EachMemberEquals": "a list of a list of strings and a string",
     "Equals": "a list of two values",
-    "FindInMap": "a map's name and two keys, all strings",
     "GetAtt": "two non-empty parameters, the resource name and the resource attribute",
     "If": "a condition's name and two values",
     "ImportValue": "a string",
@@ -65,7 +64,6 @@ COUNTS = {
     "And": (2, 10),
     "EachMemberEquals": (2, 2),
     "Equals": (2, 2),
-    "FindInMap": (3, 3),
     "If": (3, 3),
     "Join": (2, 2),
     "Not": (1, 1),
@@ -102,7 +100,6 @@ class Template:
     resources: Json
     outputs: Json
     conditions: Json
-    mappings: Json
     rules: Json
     metadata: Json
     description: str | None
@@ -163,14 +160,15 @@ def parse(body: str) -> Template:
     if not content.get("Resources"):
         raise invalid("Template format error: At least one Resources member must be defined.")
     shapes.check(content)
-    if content.get("Transform"):
-        raise not_implemented(f"the transform {content['Transform']}", "ValidationError")
+    for section in ("Transform", "Mappings"):
+        if content.get(section):
+            what = f"{section} of a template: {content[section]}"
+            raise not_implemented(what, "ValidationError")
     template = Template(
         parameters=content.get("Parameters") or {},
         resources=content["Resources"],
         outputs=content.get("Outputs") or {},
         conditions=content.get("Conditions") or {},
-        mappings=content.get("Mappings") or {},
         rules=content.get("Rules") or {},
         metadata=content.get("Metadata") or {},
         description=content.get("Description"),
@@ -263,7 +261,7 @@ def _check_resources(template: Template) -> None:
             f"Template format error: Number of resources, {len(template.resources)}, is greater "
             f"than maximum allowed, {MOST_RESOURCES}"
         )
-    for section in ("parameters", "resources", "outputs", "mappings", "conditions"):
+    for section in ("parameters", "resources", "outputs", "conditions"):
         for name in getattr(template, section):
             if not re.fullmatch(r"[a-zA-Z0-9]{1,255}", str(name)):
                 raise invalid(
@@ -320,7 +318,7 @@ def _check_functions(template: Template) -> None:
     walk(list(template.outputs.values()), FUNCTIONS, "Outputs")
     walk(
         list(template.conditions.values()),
-        (*LOGIC, "FindInMap", "Join", "Select", "Split", "Sub", "If"),
+        (*LOGIC, "Join", "Select", "Split", "Sub", "If"),
         "Conditions",
     )
     walk(list(template.rules.values()), (*LOGIC, *RULE_LOGIC), "Rules")
@@ -335,15 +333,6 @@ def _check_arguments(function: str, argument: Any, template: Template) -> None:
             raise malformed(function)
     if function == "If" and argument[0] not in template.conditions:
         raise invalid(f"Template error: unresolved condition dependency: {argument[0]} in Fn::If")
-    if function == "FindInMap":
-        name = argument[0]
-        if any(not isinstance(key, (str, dict)) for key in argument):
-            raise malformed(function)
-        if isinstance(name, str) and name not in template.mappings:
-            raise invalid(
-                f"Template error: Mapping named '{name}' is not present in the 'Mappings' "
-                "section of template."
-            )
     if function == "Sub":
         good = isinstance(argument, str) or (
             isinstance(argument, list)

@@ -100,14 +100,6 @@ class Accounts:
         self.store.put(ACCOUNT, login.lower(), record)
         return record
 
-    def add_team(self, organization: str, slug: str, members: list[str]) -> Json:
-        """Add a team."""
-        record = self.account(organization)
-        team = {"id": self.next_id(), "slug": slug, "name": slug, "_members": members}
-        record["_teams"][slug] = team
-        self.store.put(ACCOUNT, organization.lower(), record)
-        return team
-
     def token(self, login: str, *scopes: str) -> str:
         """Return a new classic personal access token with these scopes."""
         return self._new(
@@ -124,56 +116,10 @@ class Accounts:
                 "kind": "fine-grained",
                 "login": self.account(login)["login"],
                 "owner": owner,
-                "repositories": _full(owner, repositories),
+                "repositories": full_names(owner, repositories),
                 "permissions": {"metadata": "read", **permissions},
             },
         )
-
-    def revoke(self, token: str) -> None:
-        """Make a token invalid."""
-        self.store.delete(TOKEN, _hash(token))
-
-    def add_app(self, owner: str, slug: str, **permissions: str) -> Json:
-        """Register a GitHub App. Returns {"id", "client_id", "private_key"}; the key is returned
-        only here."""
-        from cryptography.hazmat.primitives import serialization as form
-        from cryptography.hazmat.primitives.asymmetric import rsa
-
-        key = rsa.generate_private_key(65537, 2048)
-        public = key.public_key().public_bytes(
-            form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo
-        )
-        identity = self.next_id()
-        record = {
-            "id": identity,
-            "client_id": f"Iv23li{secrets.token_hex(7)}",
-            "slug": slug,
-            "name": slug,
-            "_owner": owner,
-            "permissions": {"metadata": "read", **permissions},
-            "_key": public.decode(),
-        }
-        self.store.put(APP, str(identity), record)
-        private = key.private_bytes(
-            form.Encoding.PEM, form.PrivateFormat.TraditionalOpenSSL, form.NoEncryption()
-        )
-        return {**_pick(record, "id", "client_id"), "private_key": private.decode()}
-
-    def install(self, app: int, account: str, repositories: list[str] | None = None) -> int:
-        """Install an App in an account; return the installation's id."""
-        identity = self.next_id()
-        record = {
-            "id": identity,
-            "app_id": app,
-            "_account": account,
-            "_repositories": _full(account, repositories),
-        }
-        self.store.put(INSTALLATION, str(identity), record)
-        return identity
-
-    def limit(self, login: str, remaining: int, seconds: float = 3600) -> None:
-        """Limit an account to this many requests until the limit is lifted."""
-        self._limits[login.lower()] = [remaining, time.time() + seconds, 5000]
 
     # Looking up.
 
@@ -342,11 +288,8 @@ def _hash(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def _full(owner: str, names: list[str] | None) -> list[str] | None:
+def full_names(owner: str, names: list[str] | None) -> list[str] | None:
+    """Return names of an owner's repositories as they are kept, None for all of them."""
     if names is None:
         return None
     return [f"{owner}/{name.rpartition('/')[2]}".lower() for name in names]
-
-
-def _pick(record: Record, *names: str) -> Json:
-    return {name: record[name] for name in names}

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import Any
+
+from sm_mlops.sandbox import replies
 
 # What a push without the right to change workflows meets.
 HOOK = """#!/bin/sh
@@ -124,20 +125,11 @@ class Bare:
             if header in environ:
                 variables[header] = environ[header]
         variables["GIT_PROTOCOL"] = environ.get("HTTP_GIT_PROTOCOL", "")
-        length = environ.get("CONTENT_LENGTH")
-        chunked = "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower()
-        with tempfile.TemporaryFile() as body:
-            source = environ["wsgi.input"]
-            if chunked:
-                while piece := source.read(1 << 16):
-                    body.write(piece)
-            elif length:
-                body.write(source.read(int(length)))
-            variables["CONTENT_LENGTH"] = str(body.tell())
-            body.seek(0)
-            done = subprocess.run(
-                ["git", "http-backend"], stdin=body, capture_output=True, env=variables, check=False
-            )
+        body = replies.read(environ)
+        variables["CONTENT_LENGTH"] = str(len(body))
+        done = subprocess.run(
+            ["git", "http-backend"], input=body, capture_output=True, env=variables, check=False
+        )
         head, _, content = done.stdout.partition(b"\r\n\r\n")
         status, headers = 200, []
         for line in head.decode("latin-1").splitlines():

@@ -22,6 +22,7 @@ from sm_mlops.sandbox.github.git import Bare
 from sm_mlops.sandbox.github.routes import Routes
 from sm_mlops.sandbox.github.routing import API as API
 from sm_mlops.sandbox.github.routing import Request
+from sm_mlops.sandbox.replies import read
 from sm_mlops.sandbox.storage import Store
 
 PREFIX = "/_github"
@@ -83,8 +84,7 @@ class GitHub:
         if version not in VERSIONS:
             raise Refused(400, f"{version} is not a supported version.")
         headers["X-GitHub-Api-Version-Selected"] = version
-        length = int(environ.get("CONTENT_LENGTH") or 0)
-        text = environ["wsgi.input"].read(length) if length else b""
+        text = read(environ)
         try:
             body = json.loads(text) if text.strip() else {}
         except ValueError as error:

@@ -54,11 +54,6 @@ def _by_operation(table: Table) -> dict[str, list[str]]:
 _RESOURCES = {name: _by_operation(service.table) for name, service in SERVICES.items()}
 
 
-def known(service: str) -> list[str]:
-    """Return the operations of a service that the table has."""
-    return list(_RESOURCES.get(service, {}))
-
-
 def checks(service: str, operation: str, params: Params, place: Place) -> list[Check] | None:
     """Return what a request needs to be allowed, None for an unknown operation."""
     about = SERVICES.get(service)

@@ -6,13 +6,13 @@ https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actio
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs, unquote
 from xml.etree import ElementTree
 
+from sm_mlops.sandbox import replies
 from sm_mlops.sandbox.iam import resources
 from sm_mlops.sandbox.iam.actions import Check
 from sm_mlops.sandbox.policy_language import Value
@@ -28,11 +28,7 @@ SETTINGS = {
     "location": ("GetBucketLocation", "", ""),
     "logging": ("GetBucketLogging", "PutBucketLogging", ""),
     "notification": ("GetBucketNotification", "PutBucketNotification", ""),
-    "object-lock": (
-        "GetBucketObjectLockConfiguration",
-        "PutBucketObjectLockConfiguration",
-        "",
-    ),
+    "object-lock": (*(f"{verb}BucketObjectLockConfiguration" for verb in ("Get", "Put")), ""),
     "ownershipControls": ("GetBucketOwnershipControls", *["PutBucketOwnershipControls"] * 2),
     "policy": ("GetBucketPolicy", "PutBucketPolicy", "DeleteBucketPolicy"),
     "policyStatus": ("GetBucketPolicyStatus", "", ""),
@@ -178,10 +174,8 @@ def _using_key(key: Any, action: str, arn: str) -> list[Check]:
 
 
 def _to_delete(environ: dict[str, Any]) -> list[tuple[str, str]]:
-    body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-    environ["wsgi.input"] = io.BytesIO(body)
     try:
-        found = ElementTree.fromstring(body)
+        found = ElementTree.fromstring(replies.read(environ))
     except ElementTree.ParseError:
         return []
 

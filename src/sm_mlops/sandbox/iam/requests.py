@@ -5,19 +5,16 @@ Knows botocore's models only. Bodies that are read here can be read again.
 
 from __future__ import annotations
 
-import io
 import json
-import re
 from typing import Any
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl
 
 from botocore.exceptions import UnknownServiceError
 
-from sm_mlops.sandbox import calls, wire
+from sm_mlops.sandbox import calls, replies, wire
 from sm_mlops.sandbox.runtime import PATH
 from sm_mlops.sandbox.wire import Params
 
-LABEL = re.compile(r"\{(\w+)\+?\}")
 MODELS = {**calls.MODELS, "servicequotas": "service-quotas"}
 
 
@@ -32,19 +29,17 @@ def read(service: str, environ: dict[str, Any]) -> tuple[str, Params]:
     if operation:
         # moto relies on this header, whatever the request was signed for.
         known = prefix == _prefix(service)
-        return (operation, _json(_body(environ))) if known else ("", {})
+        return (operation, _json(replies.read(environ))) if known else ("", {})
     kind = environ.get("CONTENT_TYPE", "")
     query = environ.get("QUERY_STRING", "")
     if kind.startswith("application/x-www-form-urlencoded"):
-        form = dict(parse_qsl(_body(environ).decode(), keep_blank_values=True))
+        form = _first(replies.read(environ).decode())
         return form.pop("Action", ""), tree(form)
     if "Action=" in query:
-        form = dict(parse_qsl(query, keep_blank_values=True))
+        form = _first(query)
         return form.pop("Action", ""), tree(form)
-    operation = calls.operation(service, environ)
-    if not operation:
-        return "", {}
-    return operation, {**_labels(service, operation, environ), **_json(_body(environ))}
+    operation, labels = calls.labeled(service, environ)
+    return operation, {**labels, **_json(replies.read(environ))} if operation else {}
 
 
 def _prefix(service: str) -> str:
@@ -54,10 +49,9 @@ def _prefix(service: str) -> str:
         return ""
 
 
-def _body(environ: dict[str, Any]) -> bytes:
-    body: bytes = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-    environ["wsgi.input"] = io.BytesIO(body)
-    return body
+def _first(form: str) -> dict[str, str]:
+    # Of members that are given twice moto takes the first.
+    return dict(reversed(parse_qsl(form, keep_blank_values=True)))
 
 
 def _json(body: bytes) -> Params:
@@ -66,16 +60,6 @@ def _json(body: bytes) -> Params:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _labels(service: str, operation: str, environ: dict[str, Any]) -> Params:
-    """Return the members that a REST request has in its path."""
-    model = wire.service_model(MODELS.get(service, service)).operation_model(operation)
-    path = model.http["requestUri"].partition("?")[0].rstrip("/")
-    names = LABEL.findall(path)
-    pattern = re.sub(r"\\\{\w+\\\+?\\\}|\\\{\w+\\\}", "(.+)", re.escape(path))
-    found = re.fullmatch(f"{pattern}/?", environ.get("PATH_INFO", ""))
-    return dict(zip(names, map(unquote, found.groups()), strict=True)) if found else {}
 
 
 def tree(form: dict[str, str]) -> Params:

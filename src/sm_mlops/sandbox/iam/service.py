@@ -3,7 +3,6 @@ few operations of IAM that moto does not have."""
 
 from __future__ import annotations
 
-import io
 import re
 import uuid
 from collections.abc import Callable, Iterable
@@ -14,7 +13,7 @@ from sm_mlops.sandbox.github.oidc import HOST, Tokens
 from sm_mlops.sandbox.iam import requests, simulation
 from sm_mlops.sandbox.iam.enforcement import Guard
 from sm_mlops.sandbox.iam.sign_in import check_assume_role, check_web_identity
-from sm_mlops.sandbox.replies import Start, error_reply, read, reply
+from sm_mlops.sandbox.replies import Start, error_reply, reply
 from sm_mlops.sandbox.storage import Store
 from sm_mlops.sandbox.wire import ApiError, Caller, Params
 
@@ -30,23 +29,10 @@ class Iam:
         self.tokens = Tokens(store)
         self.keep = keep
 
-    def refuse(
-        self, service: str, environ: dict[str, Any], caller: Caller, start: Start
-    ) -> Iterable[bytes] | None:
-        """Answer a request that IAM denies; return None for one that it allows."""
-        try:
-            self.guard.check(service, environ, caller)
-        except ApiError as error:
-            return self._error(service, environ, start, error)
-        return None
-
-    def _error(
+    def error(
         self, service: str, environ: dict[str, Any], start: Start, error: ApiError
     ) -> Iterable[bytes]:
-        # An unread body would be treated as the connection's next request.
-        left = environ["wsgi.input"]
-        if not isinstance(left, io.BytesIO):
-            read(environ)
+        """Answer with an error in the form of a service."""
         if environ["REQUEST_METHOD"] == "HEAD":
             return reply(start, error.status)
         return error_reply(start, error, calls.xml(service, environ))
@@ -60,7 +46,7 @@ class Iam:
         by_moto: ByMoto,
     ) -> Iterable[bytes] | None:
         """Answer a request to IAM or STS; return None for one that moto answers."""
-        if service not in ("iam", "sts", ""):
+        if service not in ("iam", "sts"):
             return None
         operation, params = requests.read(service, environ)
         try:
@@ -74,7 +60,7 @@ class Iam:
             elif operation == "CreateUser" and params.get("PermissionsBoundary"):
                 return self._create_user(params, caller, by_moto)
         except ApiError as error:
-            return self._error(service or "sts", environ, start, error)
+            return self.error(service, environ, start, error)
         return None
 
     def _sign_in(
