@@ -403,7 +403,8 @@ def test_a_stage_in_another_account_needs_its_share_and_then_runs_there(
     here.repo.stage("far", Account="210987654321", Role=role, Parameters=queue)
 
     def command(*arguments: str) -> Any:
-        return mlops(here.repo.root, *arguments, **here.server.environment())
+        there = {name: value for name, value in here.server.environment().items() if value}
+        return mlops(here.repo.root, *arguments, **there)
 
     try:
         homeless = command("deploy", "far", "--model-package-arn", first)
