@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from deployment_cases import Place, place
 from sm_mlops import stacks
@@ -172,3 +173,17 @@ def test_the_command_ends_red_and_says_how_to_return(here: Place, versions: list
     assert "mlops rollback command --to 1" in done.stderr
     done = here.command(*words, DEPLOYMENT_STARTED="yesterday")
     assert done.returncode == 2 and "--started must be a time such as" in done.stderr
+
+
+def test_who_may_not_read_the_tags_of_an_endpoint_does_not_wait(
+    here: Place, versions: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = here.stage("unread")
+    here.deploy(stage, versions[0])
+    assert endpoints.awaits_test(here.aws, stage.stack)
+
+    def denied(*_: object, **__: object) -> Any:
+        raise ClientError({"Error": {"Code": "AccessDeniedException"}}, "ListTags")
+
+    monkeypatch.setattr(type(here.aws), "pages", denied)
+    assert not endpoints.awaits_test(here.aws, stage.stack)

@@ -96,7 +96,8 @@ def awaits_test(aws: Aws, name: str) -> bool:
     found = describe(aws, name)
     if found is None or datetime.now(UTC) - found.changed > TEST_TIME:
         return False
-    tags: dict[str, str] = {}
+    # Who may not read the tags does not wait.
+    tags = {TESTED: found.config}
     with ignoring(*DENIED, *ABSENT):
         rows = aws.pages("list_tags", "Tags", ResourceArn=_arn(aws, found))
         tags = {row["Key"]: row["Value"] for row in rows}
