@@ -5,6 +5,7 @@ but the answers.
 """
 
 import json
+import os
 import re
 import sys
 
@@ -66,15 +67,33 @@ SIGNED_IN = r"(git\+)?(https?://.*[@?;]|ssh://[^/@]*:[^/@]*@)"
 WINDOWS_DEVICES = r"con|prn|aux|nul|com[0-9]|lpt[0-9]"
 
 
-def problems(answers: dict, given: dict) -> list:
-    """Return a line for each answer that breaks its rule, in the order of the questions."""
+def defaults(folder: str) -> dict:
+    """Return the template's own answers before Jinja, for those that are Jinja; nothing if unknown.
+
+    Linux shows where cookiecutter stands while hooks run: in the template's folder.
+    """
+    for place in (folder, f"/proc/{os.getppid()}/cwd"):
+        try:
+            with open(os.path.join(place, "cookiecutter.json"), encoding="utf-8") as file:
+                return json.load(file)
+        except (OSError, ValueError):
+            continue
+    return {}
+
+
+def problems(answers: dict, given: dict, known: dict) -> list:
+    """Return a line for each answer that breaks its rule, in the order of the questions.
+
+    `given` are the answers before cookiecutter evaluated them, `known` the template's own.
+    """
     lines = []
     for field, (pattern, longest, rule, example) in RULES.items():
         answer = answers.get(field)
         if field == "project_slug":
             # Its folder exists by now, so cookiecutter.json made the name harmless before this ran.
             answer = answers.get("__project_slug_given", answer)
-        if pattern == TEXT and re.search(JINJA, str(given.get(field))):
+        is_jinja = re.search(JINJA, str(given.get(field)))
+        if is_jinja and (given[field] != known[field] if known else pattern == TEXT):
             answer = given[field]
         if not (
             isinstance(answer, str)
@@ -101,6 +120,8 @@ def problems(answers: dict, given: dict) -> list:
 
 
 if __name__ == "__main__":
-    refused = problems(json.loads(ANSWERS), json.loads(GIVEN))
+    answers = json.loads(ANSWERS)
+    known = defaults(answers.get("_repo_dir", ""))
+    refused = problems(answers, json.loads(GIVEN), known)
     if refused:
         sys.exit("\n".join(refused))

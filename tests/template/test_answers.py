@@ -183,7 +183,7 @@ REFUSED = {
 
 def problems(answers: Mapping[str, object]) -> list[str]:
     """What the hook says to these answers, none of them from the command line."""
-    return pre_gen_project.problems(dict(answers), {})
+    return pre_gen_project.problems(dict(answers), {}, {})
 
 
 def good() -> dict[str, str]:
@@ -326,15 +326,17 @@ def test_the_default_project_is_cut_to_what_sagemaker_allows_and_keeps_no_last_h
     assert tomllib.loads(repo.text("pyproject.toml"))["tool"]["mlops"]["project"] == "a" * 31
 
 
-@pytest.mark.parametrize("field", TEXT_FIELDS)
-@pytest.mark.parametrize("answer", ["{{ 7 * 7 }}", "{% set x = 1 %}x", "{# gone #}x"])
+@pytest.mark.parametrize(
+    "field", [*TEXT_FIELDS, "github_owner", "github_repo", "sagemaker_project"]
+)
+@pytest.mark.parametrize("answer", ["{{ 'a' }}", "{% set x = 1 %}x", "{# gone #}x"])
 def test_jinja_on_the_command_line_is_refused_as_it_was_given(
     elsewhere: Callable[..., Run], field: str, answer: str
 ) -> None:
     done = elsewhere(f"{field}={answer}", "project_slug=my-model")
     assert done.code == 1
     [line] = [line for line in done.err.splitlines() if line.startswith(f"{field}: ")]
-    assert line.endswith(f"got '{answer}'")
+    assert line.endswith(f"got {answer!a}")
 
 
 def everything_below(folder: Path) -> set[str]:
