@@ -26,6 +26,7 @@ from sagemaker.serve.model_builder import ModelBuilder
 from sm_mlops.pipeline import IN, OUT, Repo, parameter_name
 
 CONTENT_TYPES = ["text/csv", "application/jsonlines", "application/json"]
+CHANNELS = ("train", "validation", "preprocessor")
 VERDICT = PropertyFile(name="gate", output_name="evaluation", path="gate.json")
 
 
@@ -42,10 +43,7 @@ def pipeline(repo: Repo) -> Pipeline:
         name="Preprocess",
         step_args=processor.run(
             inputs=[code.input, repo.input("data", parameters["InputData"])],
-            outputs=[
-                repo.output("preprocess", part)
-                for part in ("train", "validation", "test", "preprocessor")
-            ],
+            outputs=[repo.output("preprocess", part) for part in (*CHANNELS, "test")],
             # By the hash, other data at the same address is no cache hit.
             arguments=["--data", f"{IN}/data", "--output", OUT, "--data-hash", data_hash],
         ),
@@ -60,7 +58,7 @@ def pipeline(repo: Repo) -> Pipeline:
     trainer = repo.trainer(code, instance, count, hyperparameters)
     channels = [
         InputData(channel_name=part, data_source=repo.output_of(preprocess, part))
-        for part in ("train", "validation", "preprocessor")
+        for part in CHANNELS
     ]
     train = TrainingStep(
         name="Train",
