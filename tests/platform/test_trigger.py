@@ -535,7 +535,8 @@ def test_a_github_app_signs_in_with_a_token_of_its_installation(
     assert trigger.handler(event(register()), None)["started"] is True
     (path, headers, body), (_, second, _) = github.requests
     assert path == "/app/installations/42/access_tokens"
-    assert json.loads(body) == {"permissions": {"actions": "write"}}
+    wanted = {"permissions": {"actions": "write"}, "repositories": ["churn"]}
+    assert json.loads(body) == wanted
     claims = jwt.decode(
         headers["Authorization"].removeprefix("Bearer "), key.public_key(), algorithms=["RS256"]
     )

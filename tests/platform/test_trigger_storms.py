@@ -27,16 +27,16 @@ ENVIRONMENT = {
     "ALLOWED_OWNERS": "acme,others",
     "CLAIMS_BUCKET": "claims",
     "CREDENTIAL_SECRET": "sm-mlops/github",
-    "GITHUB_API": "http://github.test",
-    "JENKINS_URL": "http://jenkins.test",
+    "GITHUB_API": "http://127.0.0.1:8001",
+    "JENKINS_URL": "http://127.0.0.1:8002",
 }
 STATUSES = ("PendingManualApproval", "Approved", "Rejected")
 RETRY_AFTER = (None, "0", "1", "8", "9", "60", "3600", "-1", "soon", "9" * 30, "", "1, 2")
 WORDS = ("no", "", "TOKEN", "bad credential: TOKEN", "line\nline", "x" * 190 + "TOKEN", "\u00e9\0")
 LOCATIONS = (
-    "", "/movedPATH", "http://github.test/movedPATH", "/repositories/1", "https://thief.test/",
-    "//thief.test/PATH", "http://github.test@thief.test/", "http://github.test:81/", "https://[",
-    "javascript:alert(1)", "/with spaces\t", "/\u00e9", "/TOKEN", "http://jenkins.test/movedPATH",
+    "", "/movedPATH", "http://127.0.0.1:8001/movedPATH", "/repositories/1", "https://thief.test/",
+    "//thief.test/PATH", "http://127.0.0.1@thief.test/", "http://127.0.0.1:81/", "https://[",
+    "javascript:alert(1)", "/with spaces\t", "/\u00e9", "/TOKEN", "http://127.0.0.1:8002/movedPATH",
 )  # fmt: skip
 ANSWERS = (
     "", "nonsense", "[]", "null", "1e999", '{"html_url": null}', '{"html_url": ["x"]}',

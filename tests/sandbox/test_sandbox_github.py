@@ -257,13 +257,20 @@ def test_a_route_that_is_not_implemented_is_refused_by_name(
     assert answer.json()["message"] == f"The sandbox does not implement GitHub's {method} {path}"
 
 
-def test_a_token_for_a_part_of_an_installation_is_refused_by_name(server: Standalone) -> None:
+def test_a_token_may_be_for_a_part_of_an_installation(server: Standalone, ada: Visitor) -> None:
     accounts = server.github.accounts
-    app = add_app(accounts, "acme", "trigger")
-    place = f"/app/installations/{install(accounts, app['id'], 'acme')}/access_tokens"
-    signed = Auth.AppAuth(app["id"], app["private_key"]).token
-    answer = Visitor(server, signed)("POST", place, {"repositories": ["churn"]})
-    assert answer.status_code == 501 and "repositories" in answer.json()["message"]
+    app = add_app(accounts, "acme", "trigger", contents="read")
+    number = install(accounts, app["id"], "acme", ["churn", "other"])
+    for name in ("churn", "other"):
+        ada("POST", "/orgs/acme/repos", {"name": name, "private": True})
+    app_itself = Visitor(server, Auth.AppAuth(app["id"], app["private_key"]).token)
+    place = f"/app/installations/{number}/access_tokens"
+    made = app_itself("POST", place, {"repositories": ["churn"]})
+    assert made.status_code == 201 and made.json()["repository_selection"] == "selected"
+    part = Visitor(server, made.json()["token"])
+    found = [part("GET", f"/repos/acme/{name}").status_code for name in ("churn", "other")]
+    assert found == [200, 404]
+    assert app_itself("POST", place, {"repositories": ["third"]}).status_code == 422
 
 
 # Repositories and git.

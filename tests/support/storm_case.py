@@ -239,6 +239,7 @@ class World:
         self.dropped: list[Any] = []
         # The call to AWS that fails next time.
         self.trouble = ""
+        self.unanswered: set[str] = set()
 
     # AWS, as the function's clients.
 
@@ -303,6 +304,7 @@ class World:
             raise Killed
         if call and call == self.trouble:
             self.trouble = ""
+            self.unanswered.add(call)
             self.clock.sleep(4)
             raise ReadTimeoutError(endpoint_url="https://aws.test")
 
@@ -445,7 +447,7 @@ class World:
         mine = self.mine
         mine.requests += 1
         weather = mine.script.pop(0) if mine.script else Weather()
-        if address[0] not in ("github.test", "jenkins.test"):
+        if address not in (("127.0.0.1", 8001), ("127.0.0.1", 8002)):
             self.wrong.append(f"asked {address} with the credential")
         if weather.kind == "refused":
             raise ConnectionRefusedError(111, "Connection refused")
@@ -523,7 +525,7 @@ class World:
         if not request.dispatch:
             return reply(404, b'{"message": "Not Found"}')
         self._act(request, told=True)
-        if request.host == "jenkins.test":
+        if request.host == "127.0.0.1:8002":
             return reply(201, Location="https://jenkins.test/queue/item/5/")
         return reply(204)
 
@@ -538,7 +540,7 @@ class World:
         project = read.project
         own = urllib.parse.urlsplit(project.repository).path.removesuffix(".git").strip("/")
         wanted = (own, read.arn, project.commit, project.ci == "jenkins")
-        if not project.ours or (*dispatch, request.host == "jenkins.test") != wanted:
+        if not project.ours or (*dispatch, request.host == "127.0.0.1:8002") != wanted:
             self.wrong.append(f"{dispatch} is asked for, and {wanted} is approved")
         self.dispatches.append(Dispatch(*self._approval(), told))
 
@@ -585,7 +587,9 @@ class World:
     def _settled(self, version: Version, approval: tuple[str, float], begun: set[Any]) -> None:
         letters = self._hold(self.letters, approval)
         if not version.project.ours:
-            if approval in begun or letters:
+            # Until the registry answers, nobody knows whose it is, and in the end somebody is told.
+            told = letters and "describe_model_package" not in self.unanswered
+            if approval in begun or told:
                 self.wrong.append(f"{approval} is nobody's here")
         elif not version.project.deployable:
             if approval in begun or not letters | self._hold(self.dropped, approval):

@@ -15,8 +15,10 @@ from typing import Any
 import jwt
 
 
-def installation_token(secret: dict[str, Any], api: str, post: Callable[..., Any]) -> str:
-    """Return a token of the app's installation that may start workflows and nothing else.
+def installation_token(
+    secret: dict[str, Any], api: str, post: Callable[..., Any], repository: str
+) -> str:
+    """Return a token of the app's installation that may start workflows of this repository only.
 
     `secret` has `app_id`, `installation_id` and `private_key` (PEM); `post` takes an address, a
     JSON body and a token. Raise what it raises, and ValueError, which shows nothing of the secret.
@@ -34,7 +36,8 @@ def installation_token(secret: dict[str, Any], api: str, post: Callable[..., Any
         # Without its cause, which may show what it could not read.
         raise ValueError("the credential's private_key is not an RSA key in PEM") from None
     address = f"{api}/app/installations/{installation}/access_tokens"
-    answer = post(address, {"permissions": {"actions": "write"}}, signed)
+    wanted = {"permissions": {"actions": "write"}, "repositories": [repository]}
+    answer = post(address, wanted, signed)
     try:
         token = json.loads(answer.body)["token"]
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -316,7 +316,10 @@ def start(version: Version, deadline: float) -> str:
         # GitHub Enterprise Server before 3.21 refuses what it does not know.
         **({"return_run_details": True} if version.host == "github.com" else {}),
     }
-    own, token = f"/{version.owner}/{version.repository}/actions", _github_token(api, post_json)
+    own, token = (
+        f"/{version.owner}/{version.repository}/actions",
+        _github_token(api, post_json, version.repository),
+    )
     answer = post_json(f"{api}/repos{own}/workflows/{workflow}/dispatches", body, token)
     # The deployment is started, whatever the answer contains.
     run = str((_object(answer.body) or {}).get("html_url", ""))
@@ -335,7 +338,7 @@ def _post_json(post: Callable[..., Answer], address: str, body: Any, token: str)
     return post(address, json.dumps(body).encode(), headers)
 
 
-def _github_token(api: str, post: Callable[..., Answer]) -> str:
+def _github_token(api: str, post: Callable[..., Answer], repository: str) -> str:
     secret = credential()
     if "token" in secret:
         token = str(secret["token"]).strip()
@@ -343,7 +346,7 @@ def _github_token(api: str, post: Callable[..., Answer]) -> str:
         from app import installation_token  # type: ignore[import-not-found]
 
         try:
-            token = installation_token(secret, api, post)
+            token = installation_token(secret, api, post, repository)
         except ValueError as error:
             raise TriggerError(str(error)) from None
     else:
@@ -429,6 +432,8 @@ def _post(
     where = urllib.parse.urlsplit(address)
     hidden = functools.partial(_hidden, authorization=headers["Authorization"])
     place = hidden(f"{where.hostname}{where.path}")
+    if where.scheme != "https" and where.hostname != "127.0.0.1":
+        raise TriggerError(f"{place}: is not https, so others could read the credential")
     if deadline - time.monotonic() < HTTP_SECONDS:
         raise TriggerError(f"{place}: no time was left to ask it")
     try:

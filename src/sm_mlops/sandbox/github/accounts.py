@@ -217,7 +217,7 @@ class Accounts:
         record = self.store.get(INSTALLATION, str(identity))
         if record is None or record["app_id"] != actor.app:
             raise not_found()
-        for name in sorted(set(body) - {"permissions"}):
+        for name in sorted(set(body) - {"permissions", "repositories"}):
             raise not_implemented(f"{name} of an installation's new token")
         app = self.store.get(APP, str(actor.app))
         assert app is not None
@@ -229,6 +229,14 @@ class Accounts:
                     "The permissions requested are not granted to this installation.",
                 )
         granted = body.get("permissions") or permissions
+        within = record["_repositories"]
+        wanted = full_names(record["_account"], body.get("repositories")) or within
+        if wanted is not within and within is not None and not set(wanted) <= set(within):
+            raise Refused(
+                422,
+                "There is at least one repository that does not exist or is not accessible to the "
+                "parent installation.",
+            )
         expires = time.time() + TOKEN_SECONDS
         token = self._new(
             "ghs_",
@@ -236,13 +244,13 @@ class Accounts:
                 "kind": "installation",
                 "login": f"{app['slug']}[bot]",
                 "owner": record["_account"],
-                "repositories": record["_repositories"],
+                "repositories": wanted,
                 "permissions": {"metadata": "read", **granted},
                 "expires": expires,
                 "app": actor.app,
             },
         )
-        selection = "all" if record["_repositories"] is None else "selected"
+        selection = "all" if wanted is None else "selected"
         return {
             "token": token,
             "expires_at": moment(expires),
