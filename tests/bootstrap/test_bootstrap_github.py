@@ -107,7 +107,7 @@ def test_from_nothing_everything_is_made(world: World) -> None:
     url = world.server.url
     assert told == [
         f"created      private repository {url}/acme/churn",
-        "stored       credential of the trigger: the token of MLOPS_TRIGGER_TOKEN",
+        "stored       trigger credential: the token from MLOPS_TRIGGER_TOKEN",
         "created      environment staging: needs no approval",
         "created      environment production: needs approval by ada",
         f"set          variable AWS_ROLE_ARN to {ROLE}",
@@ -459,7 +459,7 @@ def test_rules_beyond_githubs_plan_are_left_to_a_person(
 ) -> None:
     world.server.github.accounts.account("acme")["_plan"] = plan_name
     told = world.act()
-    why = f"production is NOT SET UP: GitHub's plan of acme does not allow {lacking}"
+    why = f"production is NOT SET UP: the GitHub plan of acme does not allow {lacking}"
     assert f"environment {why}" in told
     assert world.record()["_environments"]["production"]["_policy"] == stays
     # Without a role, no job deploys there unasked.

@@ -176,7 +176,7 @@ def test_the_keys_are_replaced_everywhere(
             f"set          {what}",
             f"set          {what} of environment staging",
             f"set          {what} of environment production",
-            *(f"deleted      former access key of {user}" for user in USERS.values()),
+            *(f"deleted      previous access key of {user}" for user in USERS.values()),
         ]
         assert_one_key_each(found)
         assert all(keys(found, part) != former[part] for part in PARTS)
@@ -203,7 +203,7 @@ def test_a_rotation_that_fails_half_way_leaves_github_a_key_that_works(
                 f"{item.todo} {item.what}" for item in Settings(found.aws, found.hub).look()
             )
             told = rotate(found)
-            assert told[0] == "Continuing with keys of churn that were created before"
+            assert told[0] == "Continuing with keys of churn that were created earlier"
             assert not any(line.startswith("created") for line in told)
             assert_one_key_each(found)
 
@@ -262,7 +262,7 @@ def test_jenkins_gets_the_key_from_a_person_before_the_previous_one_is_deleted(
         )
         assert all(len(keys(found, part)) == 2 for part in PARTS)
         assert rotate(found)[1:] == [
-            f"deleted      former access key of {user}" for user in USERS.values()
+            f"deleted      previous access key of {user}" for user in USERS.values()
         ]
         for part in PARTS:
             assert keys(found, part) == in_secrets_manager(found, part)[:1]
@@ -275,7 +275,7 @@ def test_an_interrupted_rotation_does_not_keep_the_project_from_being_deleted(
         rotate(found)
         told: list[str] = []
         Settings(found.aws, found.hub).undo(told.append)
-        assert told == [f"deleted      former access key of {user}" for user in USERS.values()]
+        assert told == [f"deleted      previous access key of {user}" for user in USERS.values()]
         found.part(project.Project).undo(told.append)
         assert told[-1] == "deleted      SageMaker project churn"
 

@@ -42,12 +42,13 @@ FEW = [*ALIKE[:8], "x" * 32, "x" * 31, "sm-mlops", "a"]
 INLINE, TRUST, MANAGED, NAME_OF_ROLE = 10_240, 2_048, 6_144, 64
 # S3's and Lambda's own for the policy of a bucket and of a function.
 OF_RESOURCE = 20 * 1024
+KINDS = ("pipeline", "github-train", "github-staging", "github-production")
 PER_PROJECT = {
     "code repositories": 1,
     "model package groups": 1,
     "projects": 1,
     "provisioned products": 1,
-    "roles": 2,
+    "roles": 4,
     "stacks": 1,
 }
 
@@ -175,7 +176,13 @@ def provision(here: Land, names: list[str]) -> None:
     """Create the projects as Studio does, all at once."""
     product = (platform.outputs(here.aws) or {})["ProductId"]
     for name in names:
-        given = {"GitHubOwner": OWNER, "GitHubRepository": repository(name)}
+        found = here.hub.repository(f"{OWNER}/{repository(name)}")
+        assert found
+        given = {
+            "GitHubOwner": OWNER,
+            "GitHubRepository": repository(name),
+            "GitHubRepositoryId": str(found.id),
+        }
         here.aws.sagemaker.create_project(
             ProjectName=name,
             ServiceCatalogProvisioningDetails={
@@ -292,7 +299,7 @@ def roles(here: Land, names: list[str]) -> tuple[dict[str, Any], dict[str, int]]
     """Return who each project's roles trust, and the total length of their own policies."""
     iam = here.aws.client("iam")
     trusts, inline = {}, {}
-    for role in (f"{name}-{kind}" for name in names for kind in ("pipeline", "github")):
+    for role in (f"{name}-{kind}" for name in names for kind in KINDS):
         trusts[role] = iam.get_role(RoleName=role)["Role"]["AssumeRolePolicyDocument"]
         inline[role] = sum(
             length(iam.get_role_policy(RoleName=role, PolicyName=policy)["PolicyDocument"])
@@ -334,9 +341,7 @@ def test_a_project_costs_the_account_what_is_its_own_and_nothing_that_is_shared(
 
 def test_whatever_a_project_is_called_its_names_are_its_own(fleet: Fleet) -> None:
     names = Counter(
-        role
-        for name in fleet.names
-        for role in (f"{name}-pipeline", f"{name}-github", f"{name}-deploy")
+        role for name in fleet.names for role in (f"{name}-{kind}" for kind in (*KINDS, "deploy"))
     )
     # Stacks and endpoints of its stages.
     places = Counter(
@@ -369,9 +374,10 @@ def test_the_policies_of_each_project_stay_within_the_limits(fleet: Fleet) -> No
 
 def test_each_workflow_role_trusts_its_own_repository_alone(fleet: Fleet) -> None:
     for name in fleet.names:
-        words = json.dumps(fleet.trusts[f"{name}-github"])
-        named = {other for other in fleet.names if f"{OWNER}/{repository(other)}:" in words}
-        assert named == {name}, words
+        for kind in KINDS[1:]:
+            words = json.dumps(fleet.trusts[f"{name}-{kind}"])
+            named = {other for other in fleet.names if f"{OWNER}/{repository(other)}:" in words}
+            assert named == {name}, words
 
 
 def test_a_project_is_deleted_and_the_others_stay(fleet: Fleet) -> None:
@@ -380,5 +386,5 @@ def test_a_project_is_deleted_and_the_others_stay(fleet: Fleet) -> None:
     assert {kind: names for kind, names in gone.items() if names} == {
         "code repositories": {"churn"},
         "model package groups": {"churn"},
-        "roles": {"churn-pipeline", "churn-github"},
+        "roles": {f"churn-{kind}" for kind in KINDS},
     }

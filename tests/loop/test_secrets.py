@@ -26,11 +26,12 @@ from function_cases import until
 from github_case import git, identify
 from github_people import add_app, install, revoke
 from rendering import once
+from sm_mlops import projects
 from sm_mlops.redaction import TOKENS, looks_secret, without_tokens
 from sm_mlops.sandbox.storage import DATABASE
 
 ROOT = Path(__file__).resolve().parents[2]
-SECRET, KEY = "sm-mlops/github", f"sm-mlops/{NAME}/github-user"
+SECRET = "sm-mlops/github"
 VAULT = (DATABASE, f"{DATABASE}-wal")
 JENKINS = "11" + "c0ffee42" * 4
 # `mlops` with all logs, the whole chain of what ended it, and a list of what it starts: forked for
@@ -182,10 +183,12 @@ class World:
         return int(made["ModelPackageArn"].rpartition("/")[2])
 
     def keep_key(self, name: str) -> None:
-        """Note the access key that GitHub signs in to AWS with now."""
+        """Note the access keys that GitHub signs in to AWS with now."""
         client = self.server.client(REGION, "secretsmanager")
-        content = json.loads(client.get_secret_value(SecretId=KEY)["SecretString"])
-        self.secrets[name] = content["aws_secret_access_key"]
+        for access in projects.ACCESSES:
+            found = client.get_secret_value(SecretId=access.secret_in(NAME))
+            content = json.loads(found["SecretString"])
+            self.secrets[f"{name} that is for {access.name}"] = content["aws_secret_access_key"]
 
     def look(self) -> None:
         """Read what is left."""

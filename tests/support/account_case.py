@@ -17,6 +17,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from direct_case import Clients
+from sm_mlops import projects
 
 State = dict[str, Any]
 Client = Callable[[str], Any]
@@ -357,30 +358,33 @@ def _github(of: Clients) -> State:
     github, keys = of.server.github, of("secretsmanager")
     found: State = {}
     for name, record in github.store.all("GitHubRepository").items():
-        held = {
-            secret: github.routes.secret(record["full_name"], secret)
-            for secret in record["_secrets"]
-        }
-        kept = maybe(
-            keys.get_secret_value,
-            "SecretString",
-            SecretId=f"sm-mlops/{name.partition('/')[2]}/github-user",
-        )
-        same = {
-            "AWS_ACCESS_KEY_ID": "aws_access_key_id",
-            "AWS_SECRET_ACCESS_KEY": "aws_secret_access_key",
-        }
-        content = json.loads(kept) if kept else {}
+        places = {"": record, **record["_environments"]}
+        same: State = {}
+        for place, holder in places.items():
+            [kept, *_] = [
+                maybe(
+                    keys.get_secret_value,
+                    "SecretString",
+                    SecretId=access.secret_in(name.partition("/")[2]),
+                )
+                for access in projects.ACCESSES
+                if access.environment == place
+            ] or [None]
+            content = json.loads(kept) if kept else {}
+            for secret in holder.get("_secrets", ()):
+                value = github.routes.secret(record["full_name"], secret, place)
+                same[f"{place} {secret}"] = value == content.get(secret.lower())
         found[name] = {
             "private": record["private"],
             "variables": {key: item["value"] for key, item in record["_variables"].items()},
-            "secrets": {key: value == content.get(same.get(key)) for key, value in held.items()},
+            "secrets": same,
             "environments": {
                 key: [
                     item["_reviewers"],
                     item["_bypass"],
                     item["_policy"],
                     [policy["name"] for policy in item["_policies"]],
+                    {key: each["value"] for key, each in item.get("_variables", {}).items()},
                 ]
                 for key, item in record["_environments"].items()
             },

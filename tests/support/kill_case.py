@@ -29,6 +29,7 @@ from sm_mlops import settings as mlops_settings
 from sm_mlops.aws import Aws
 from sm_mlops.cli.sandbox_account import prepare
 from sm_mlops.sandbox import client as sandbox_client
+from sm_mlops.training import artifacts
 from sm_mlops.training.run import start
 
 VICTIMS = ("server", "server", "server", "everything", "a job", "a starting server")
@@ -64,13 +65,12 @@ class Killing:
             prepare(aws)
             first = start(aws, {}, lambda line: None)
             self.ended(aws, first)
-            used = aws.pages(
-                "list_pipeline_parameters_for_execution",
-                "PipelineParameters",
-                PipelineExecutionArn=first,
-            )
-            given = {item["Name"]: item["Value"] for item in used}
-            self.inputs = {name: given[name] for name in ("InputData", "Champion")}
+            data, champion = artifacts.upload_data(aws), artifacts.upload_champion(aws)
+            self.inputs = {
+                "InputData": data.uri,
+                "DataHash": data.digest,
+                "Champion": champion.uri,
+            }
             name = self.settings.pipeline
             found = aws.client("sagemaker").describe_pipeline(PipelineName=name)
             definition = json.loads(found["PipelineDefinition"])

@@ -31,7 +31,8 @@ def allowed(**more):
 
 def administrator(variables):
     # Service Catalog knows roles and users only, not an account's own key.
-    session = boto3.Session("AKIASANDBOX000000000", "sandbox", region_name="us-east-1")
+    key = (variables["AWS_ACCESS_KEY_ID"], variables["AWS_SECRET_ACCESS_KEY"])
+    session = boto3.Session(*key, region_name="us-east-1")
     iam, sts = (session.client(name, endpoint_url=server.url) for name in ("iam", "sts"))
     trust = allowed(Action="sts:AssumeRole", Principal={"AWS": "123456789012"})
     try:

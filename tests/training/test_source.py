@@ -144,7 +144,11 @@ def test_other_data_at_the_same_address_is_no_cache_hit_and_its_old_hash_is_refu
     assert preprocessed(aws, again).cached
     former = artifacts.data_in_s3(aws, uri["InputData"]).digest
     aws.s3.put_object(Bucket=aws.bucket, Key="churn/lake/rows.csv", Body=rows.swapcase())
-    stale = run.start(aws, {**uri, "DataHash": "0" * 32 + former[32:]}, print)
+    values = {**uri, "DataHash": "0" * 32 + former[32:]}
+    stale = aws.sagemaker.start_pipeline_execution(
+        PipelineName="churn",
+        PipelineParameters=[{"Name": name, "Value": value} for name, value in values.items()],
+    )["PipelineExecutionArn"]
     failed = preprocessed(aws, stale)
     assert failed.status == "Failed"
     assert "is no longer what this execution was started with" in executions._message(aws, failed)
