@@ -153,9 +153,8 @@ class _Run:
         return self._update(before)
 
     def _ready(self) -> Stack | None:
-        """Return the stack once it is this run's turn. Raise Superseded."""
+        """Return the stack once it is this run's turn."""
         before = self._stack()
-        self._require_newest(before)
         began, told = time.monotonic(), False
         while self.in_turn and before and endpoints.awaits_test(self.there, self.stage.stack):
             if not told:
@@ -163,7 +162,6 @@ class _Run:
             told = True
             time.sleep(display.pause(began, longest=10.0))
             before = self._stack()
-            self._require_newest(before)
         return before
 
     def _stack(self) -> Stack | None:
@@ -184,6 +182,7 @@ class _Run:
                 f"{stage.stack} is {had}, and SageMaker cannot change it to {stage.kind}: run "
                 f"{there.command} destroy {stage.name} first"
             )
+        self._require_newest(before)
         return before
 
     def _require_newest(self, before: Stack | None) -> None:
