@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -168,11 +168,9 @@ class GitHub:
         """
         from github import UnknownObjectException
 
-        with self.doing(f"show {name}"):
-            try:
-                return self.api.get_repo(name)
-            except UnknownObjectException:
-                return None
+        with self.doing(f"show {name}"), suppress(UnknownObjectException):
+            return self.api.get_repo(name)
+        return None
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """Send a request that PyGithub has no method for; return the JSON of the answer.
@@ -186,10 +184,9 @@ class GitHub:
         """Return the JSON at a path, None for status 404; call it inside `doing`."""
         from github import UnknownObjectException
 
-        try:
+        with suppress(UnknownObjectException):
             return self.ask("GET", path)
-        except UnknownObjectException:
-            return None
+        return None
 
     @contextmanager
     def doing(self, what: str) -> Iterator[None]:

@@ -260,19 +260,6 @@ def test_a_request_without_a_signature_reaches_nothing(aws: Account, server: Ser
         assert caught.value.code == 403
 
 
-def test_an_address_signed_before_has_the_rights_of_who_signed_it(
-    aws: Account, poor: Account
-) -> None:
-    aws.put("shared.txt", "x")
-    given = {"Bucket": BUCKET, "Key": "shared.txt"}
-    allowed = aws.may("sharer", allow("s3:GetObject"))
-    with urllib.request.urlopen(allowed.s3.generate_presigned_url("get_object", given)) as answer:
-        assert answer.read() == b"x"
-    with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(poor.s3.generate_presigned_url("get_object", given))
-    assert caught.value.code == 403
-
-
 # Objects.
 
 

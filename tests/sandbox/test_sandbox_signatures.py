@@ -6,7 +6,6 @@ import json
 import os
 import re
 import stat
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -194,27 +193,12 @@ def test_chunks_without_signatures_arrive(aws: Account) -> None:
 
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
-def test_a_presigned_address_is_good_for_one_object_and_a_while(
-    aws: Account, monkeypatch: pytest.MonkeyPatch, version: str
-) -> None:
-    aws.put("shared ü.txt", "x")
-    aws.put("secret.txt", "y")
-    for who in (aws, aws.may(f"sharer-{version}", allow("s3:GetObject"))):
-        s3 = who._session.client(
-            "s3", endpoint_url=aws.url, config=Config(signature_version=version), **who.keys
-        )
-        given = {"Bucket": BUCKET, "Key": "shared ü.txt"}
-        url = s3.generate_presigned_url("get_object", given, ExpiresIn=60)
-        with urlopen(url) as answer:
-            assert answer.read() == b"x"
-        other = re.sub(r"shared[^?]*", "secret.txt", url)
-        later = re.sub(r"(Expires=)(\d+)", lambda m: f"{m[1]}{int(m[2]) + 9}", url)
-        for wrong in (other, later, f"{url}x"):
-            assert _status(wrong) in (403, 400), wrong
-        with monkeypatch.context() as patch:
-            later_on = time.time() + 61
-            patch.setattr("sm_mlops.sandbox.signatures.time.time", lambda at=later_on: at)
-            assert _status(url) == 403
+def test_a_presigned_address_is_refused(aws: Account, version: str) -> None:
+    aws.put("shared.txt", "x")
+    config = Config(signature_version=version)
+    s3 = aws._session.client("s3", endpoint_url=aws.url, config=config, **aws.keys)
+    given = {"Bucket": BUCKET, "Key": "shared.txt"}
+    assert _status(s3.generate_presigned_url("get_object", given)) == 403
 
 
 def _status(url: str) -> int:

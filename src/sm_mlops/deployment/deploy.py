@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 
 from rich.console import Console
 
@@ -123,28 +122,6 @@ def deploy(
     )
 
 
-def _stack_before(
-    there: Aws, stage: Stage, console: Console, execute: bool, continue_rollback: bool
-) -> Stack | None:
-    """Return the stack to update, None if it is to be created. Raises MlopsError."""
-    found = stacks.describe(there, stage.stack)
-    stages.require_own(there.settings, stage, found.parameters if found else {})
-    ready = stacks.make_ready(
-        there, stage.stack, console, continue_rollback=continue_rollback, execute=execute
-    )
-    before = ready if ready and ready.status in stacks.READY else None
-    had = before.outputs.get("EndpointKind", stage.kind) if before else stage.kind
-    # UpdateEndpoint would refuse any other change of the kind, minutes later.
-    # Sources: https://docs.aws.amazon.com/sagemaker/latest/dg/serverless-endpoints-update.html and,
-    # for asynchronous ones, https://github.com/aws/sagemaker-python-sdk/pull/3124
-    if had != stage.kind and (had, stage.kind) != ("serverless", "real-time"):
-        raise MlopsError(
-            f"{stage.stack} is {had}, and SageMaker cannot change it to {stage.kind}: run "
-            f"{there.command} destroy {stage.name} first"
-        )
-    return before
-
-
 @dataclass(frozen=True)
 class _Run:
     """One run of `deploy`, whose arguments it has, towards its stage. Others may run beside it."""
@@ -171,27 +148,41 @@ class _Run:
 
     def _attempt(self) -> Outcome:
         before = self._ready()
-        if (
-            self.execute
-            and before
-            and _blocks_update(self.there, before, self.stage, self.parameters)
-        ):
-            return _unscaled(self.there, before, partial(self._update, before), self.console)
+        if self.execute and before and self._is_blocked(before):
+            return self._update_unscaled(before)
         return self._update(before)
 
     def _ready(self) -> Stack | None:
-        """Return the stack once it is this run's turn. Raise Superseded."""
-        arguments = (self.there, self.stage, self.console, self.execute, self.continue_rollback)
-        before = _stack_before(*arguments)
-        self._require_newest(before)
+        """Return the stack once it is this run's turn."""
+        before = self._stack()
         began, told = time.monotonic(), False
         while self.in_turn and before and endpoints.awaits_test(self.there, self.stage.stack):
             if not told:
                 tell(self.console, f"{self.stage.name} is being tested by another run: waiting")
             told = True
             time.sleep(display.pause(began, longest=10.0))
-            before = _stack_before(*arguments)
-            self._require_newest(before)
+            before = self._stack()
+        return before
+
+    def _stack(self) -> Stack | None:
+        """Return the stack to update, None if it is to be created. Raises MlopsError."""
+        there, stage, again = self.there, self.stage, self.continue_rollback
+        found = stacks.describe(there, stage.stack)
+        stages.require_own(there.settings, stage, found.parameters if found else {})
+        ready = stacks.make_ready(
+            there, stage.stack, self.console, continue_rollback=again, execute=self.execute
+        )
+        before = ready if ready and ready.status in stacks.READY else None
+        had = before.outputs.get("EndpointKind", stage.kind) if before else stage.kind
+        # UpdateEndpoint would refuse any other change of the kind, minutes later. Sources:
+        # https://docs.aws.amazon.com/sagemaker/latest/dg/serverless-endpoints-update.html and,
+        # for asynchronous ones, https://github.com/aws/sagemaker-python-sdk/pull/3124
+        if had != stage.kind and (had, stage.kind) != ("serverless", "real-time"):
+            raise MlopsError(
+                f"{stage.stack} is {had}, and SageMaker cannot change it to {stage.kind}: run "
+                f"{there.command} destroy {stage.name} first"
+            )
+        self._require_newest(before)
         return before
 
     def _require_newest(self, before: Stack | None) -> None:
@@ -218,6 +209,39 @@ class _Run:
             execute=self.execute,
             continue_rollback=self.continue_rollback,
         )
+
+    def _is_blocked(self, before: Stack) -> bool:
+        """Return whether autoscaling blocks the update, as it does a change of the instance type.
+
+        Source: https://docs.aws.amazon.com/sagemaker/latest/dg/endpoint-scaling-update.html
+        """
+        if "Autoscaling" not in before.parameters:
+            return False
+        declared = stages.template_parameters(stages.template(self.there.settings))
+        wanted = self.parameters.get("InstanceType") or declared["InstanceType"].get("Default")
+        changes = before.parameters.get("InstanceType") != wanted
+        return changes and bool(endpoints.scalable_targets(self.there, self.stage.stack))
+
+    def _update_unscaled(self, before: Stack) -> Outcome:
+        """Update the endpoint without autoscaling; restore autoscaling if the update fails."""
+        name, console = before.name, self.console
+        tell(console, f"InstanceType changes: deregistering {name} from autoscaling first")
+        self._set_autoscaling(before, "off")
+        try:
+            return self._update(before)
+        except Overtaken:
+            raise
+        except Exception:
+            tell(console, f"registering {name} with autoscaling again")
+            try:
+                self._set_autoscaling(before, before.parameters["Autoscaling"])
+            except MlopsError as error:
+                tell(console, f"no autoscaling until the next deployment: {error}")
+            raise
+
+    def _set_autoscaling(self, before: Stack, value: str) -> None:
+        given = {**dict.fromkeys(before.parameters), "Autoscaling": value}
+        stacks.deploy(self.there, before.name, None, given, before.tags, CAPABILITIES, self.console)
 
     def _tags(self, before: Stack | None) -> dict[str, str]:
         version, former = self.package.version, read_trail(before)
@@ -302,45 +326,6 @@ def _artifact_key(aws: Aws) -> dict[str, str]:
         # Policies need the ARN; mlops.yaml may have the key's ID or alias.
         key = aws.client("kms").describe_key(KeyId=key)["KeyMetadata"]["Arn"]
     return {"ArtifactKmsKeyArn": key}
-
-
-def _blocks_update(
-    there: Aws, before: Stack, stage: Stage, parameters: Mapping[str, str | None]
-) -> bool:
-    """Return whether autoscaling blocks the update, as it does a change of the instance type.
-
-    Source: https://docs.aws.amazon.com/sagemaker/latest/dg/endpoint-scaling-update.html
-    """
-    if "Autoscaling" not in before.parameters:
-        return False
-    declared = stages.template_parameters(stages.template(there.settings))
-    wanted = parameters.get("InstanceType") or declared["InstanceType"].get("Default")
-    changes = before.parameters.get("InstanceType") != wanted
-    return changes and bool(endpoints.scalable_targets(there, stage.stack))
-
-
-def _unscaled(
-    there: Aws, before: Stack, update: Callable[[], Outcome], console: Console
-) -> Outcome:
-    """Update the endpoint without autoscaling; restore autoscaling if the update fails."""
-    tell(console, f"InstanceType changes: deregistering {before.name} from autoscaling first")
-    _set_autoscaling(there, before, "off", console)
-    try:
-        return update()
-    except Overtaken:
-        raise
-    except Exception:
-        tell(console, f"registering {before.name} with autoscaling again")
-        try:
-            _set_autoscaling(there, before, before.parameters["Autoscaling"], console)
-        except MlopsError as error:
-            tell(console, f"no autoscaling until the next deployment: {error}")
-        raise
-
-
-def _set_autoscaling(there: Aws, before: Stack, value: str, console: Console) -> None:
-    parameters = {**dict.fromkeys(before.parameters), "Autoscaling": value}
-    stacks.deploy(there, before.name, None, parameters, before.tags, CAPABILITIES, console)
 
 
 def _verify(there: Aws, stage: Stage, package: Version) -> None:

@@ -6,8 +6,8 @@ The commit is neither checked out nor executed: main's code deploys every versio
 from __future__ import annotations
 
 import os
-import subprocess
 from contextlib import suppress
+from functools import partial
 
 from sm_mlops import commit, github, stacks
 from sm_mlops.aws import DENIED, Aws, ignoring
@@ -15,7 +15,6 @@ from sm_mlops.deployment import access, stages
 from sm_mlops.deployment.deploy import read_trail
 from sm_mlops.errors import MlopsError
 from sm_mlops.github import GitHubError
-from sm_mlops.redaction import without_tokens
 from sm_mlops.registry import Version
 
 BRANCH = "main"
@@ -77,16 +76,7 @@ def _ask_github(aws: Aws, sha: str) -> str:
 
 def _ask_git(aws: Aws, sha: str) -> str:
     """Return the same from this clone, whose HEAD is main's in a job of Jenkins."""
-
-    def git(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["git", "-C", str(aws.settings.root), *words],
-            env=without_tokens(os.environ),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
+    git = partial(commit.git, aws.settings.root)
     if git("rev-parse", "--is-shallow-repository").stdout.strip() != "false":
         raise MlopsError(
             "this is no full clone, so git cannot tell what is merged: fetch all of it"

@@ -56,8 +56,10 @@ def decide(
     of_resource = said(policy, asked) if policy is not None else Said()
     if of_resource.denied:
         return Verdict(False, True, "resource-based")
+    abroad = owner not in ("", who.account)
     if not who.restricted:
-        return _of_administrator(who, of_resource, owner, policy_decides)
+        refused = (abroad or policy_decides) and not of_resource.allowed
+        return Verdict(False, False, "resource-based") if refused else ALLOWED
     own = [said(document, asked) for document in who.policies]
     limit = said(who.boundary, asked) if who.boundary is not None else None
     if any(each.denied for each in own):
@@ -65,7 +67,6 @@ def decide(
     if limit is not None and limit.denied:
         return Verdict(False, True, "boundary")
     by_identity = any(each.allowed for each in own)
-    abroad = owner not in ("", who.account)
     # In its own account a policy that names the caller suffices; one that names the account leaves
     # it to the caller's own policies, and of keys and roles it must do at least that.
     named = bool(of_resource.allowed - {"account"})
@@ -79,15 +80,6 @@ def decide(
         return ALLOWED
     if limit is not None and not limit.allowed:
         return Verdict(False, False, "boundary")
-    return ALLOWED
-
-
-def _of_administrator(
-    who: Identity, of_resource: Said, owner: str, policy_decides: bool
-) -> Verdict:
-    needed = policy_decides or owner not in ("", who.account)
-    if needed and not of_resource.allowed:
-        return Verdict(False, False, "resource-based")
     return ALLOWED
 
 

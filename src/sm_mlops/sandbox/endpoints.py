@@ -136,7 +136,8 @@ class Endpoints:
         with self.store.lock:
             record = self._endpoint(params["EndpointName"], caller)
             self._settled(record)
-            _refuse_failed(record)
+            if record["EndpointStatus"] == "Failed":
+                raise invalid(f'Cannot update failed endpoint "{record["EndpointArn"]}".')
             # A configuration deleted under its endpoint makes updates impossible, on AWS as well.
             find(self.store, CONFIG, record["EndpointConfigName"], caller)
             config = find(self.store, CONFIG, params["EndpointConfigName"], caller)
@@ -411,11 +412,6 @@ class Endpoints:
 
     def _endpoint(self, name: str, caller: Caller) -> Record:
         return find(self.store, ENDPOINT, name, caller)
-
-
-def _refuse_failed(record: Record) -> None:
-    if record["EndpointStatus"] == "Failed":
-        raise invalid(f'Cannot update failed endpoint "{record["EndpointArn"]}".')
 
 
 def _shown(variant: Params, now: float) -> Params:

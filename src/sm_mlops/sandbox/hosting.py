@@ -141,6 +141,7 @@ class Models:
         output = params.get("AsyncInferenceConfig", {}).get("OutputConfig", {})
         if "AsyncInferenceConfig" in params and "S3OutputPath" not in output:
             raise invalid("The sandbox needs AsyncInferenceConfig.OutputConfig.S3OutputPath")
+        wire.only("CreateEndpointConfig", output, "S3OutputPath", "S3FailurePath", "KmsKeyId")
         for key in (
             params.get("KmsKeyId"),
             params.get("DataCaptureConfig", {}).get("KmsKeyId"),

@@ -20,7 +20,7 @@ from sm_mlops.sandbox.capture import Capture
 from sm_mlops.sandbox.endpoints import ENDPOINT, Endpoints
 from sm_mlops.sandbox.fleets import Fleet
 from sm_mlops.sandbox.hosting import location
-from sm_mlops.sandbox.metrics import Metrics, notify
+from sm_mlops.sandbox.metrics import Metrics
 from sm_mlops.sandbox.objects import NoSuchObject, Objects
 from sm_mlops.sandbox.replies import Start, read, reply
 from sm_mlops.sandbox.serving import LOG_GROUP, Answer, NoAnswer, ServingFailed
@@ -189,7 +189,6 @@ class Runtime:
                 "ValidationError",
                 f"Endpoint {record['EndpointName']} is not asynchronous: use InvokeEndpoint",
             )
-
         config = record["AsyncInferenceConfig"]["OutputConfig"]
         source = environ.get(f"{PREFIX}INPUTLOCATION")
         if not source:
@@ -243,7 +242,7 @@ class Runtime:
             self.on_idle()
 
     def _infer(self, record: Record, invocation: Record) -> None:
-        kind, failed = "", None
+        failed = None
         try:
             if time.time() - invocation["Received"] > ASYNC_TTL:
                 raise ApiError("ValidationError", "Request expired in the queue")
@@ -253,7 +252,6 @@ class Runtime:
             arrived = time.perf_counter()
             headers = invocation["Headers"]
             fleet, answer = self._ask(record, body, headers, arrived, ASYNC_SECONDS)
-            kind = answer.headers.get("Content-Type") or "application/octet-stream"
             self.capture.keep(record, fleet.variant, headers["Content-Type"], body, answer, None)
             self._write(record, invocation["Output"], answer.body)
         except (ApiError, NoSuchObject) as error:
@@ -262,10 +260,6 @@ class Runtime:
             return
         if failed is not None and invocation["Failure"]:
             self._write(record, invocation["Failure"], failed.encode())
-        topics = record["AsyncInferenceConfig"]["OutputConfig"].get("NotificationConfig", {})
-        topic = topics.get("SuccessTopic" if failed is None else "ErrorTopic")
-        if topic:
-            notify(topic, _announcement(record, invocation, kind, failed), "SageMaker")
 
     def _write(self, record: Record, uri: str, content: bytes) -> None:
         path = self.objects.files.temporary()
@@ -275,36 +269,6 @@ class Runtime:
             self.endpoints.objects_of(record).put(bucket, key, path, move=True)
         finally:
             path.unlink(missing_ok=True)
-
-
-def _announcement(record: Record, invocation: Record, kind: str, failed: str | None) -> str:
-    """Return what AWS sends to the topics of an asynchronous endpoint."""
-    response = {"contentType": kind, "outputLocation": invocation["Output"]}
-    if failed is not None:
-        response = {"failureLocation": invocation["Failure"] or ""}
-    return json.dumps(
-        {
-            "awsRegion": record["EndpointArn"].split(":")[3],
-            "receivedTime": _moment(invocation["Received"]),
-            "eventTime": _moment(time.time()),
-            "invocationStatus": "Completed" if failed is None else "Failed",
-            **({} if failed is None else {"failureReason": failed}),
-            "requestParameters": {
-                "contentType": invocation["Headers"]["Content-Type"],
-                "endpointName": record["EndpointName"],
-                "inputLocation": invocation["Input"],
-            },
-            "responseParameters": response,
-            "inferenceId": invocation["InferenceId"],
-            "eventVersion": "1.0",
-            "eventSource": "aws:sagemaker",
-            "eventName": "InferenceResult",
-        }
-    )
-
-
-def _moment(seconds: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def _unknown(name: str, account: str) -> ApiError:

@@ -125,8 +125,6 @@ def data_in_s3(aws: Aws, uri: str) -> Dataset:
 
     Raise MlopsError if there is neither, or if SageMaker would read more than that object.
     """
-    if not uri.startswith("s3://"):
-        raise MlopsError(f"InputData: {uri} is not an S3 address (s3://bucket/prefix/)")
     bucket, key = split_s3(uri)
     if not key.endswith("/"):
         # In the order of their names, so that an object of exactly this one is the first.

@@ -16,13 +16,14 @@ from typing import Any
 from sm_mlops.sandbox.cloudformation.template import Json
 from sm_mlops.sandbox.wire import java_pattern
 
-NAMES = {
-    "string": "String",
-    "integer": "Integer",
-    "number": "Number",
-    "boolean": "Boolean",
-    "array": "JSONArray",
-    "object": "JSONObject",
+# What messages and Python call the types of schemas.
+TYPES: dict[str, tuple[str, Any]] = {
+    "string": ("String", str),
+    "integer": ("Integer", int),
+    "number": ("Number", (int, float)),
+    "boolean": ("Boolean", bool),
+    "array": ("JSONArray", list),
+    "object": ("JSONObject", dict),
 }
 
 
@@ -62,13 +63,12 @@ def create_only(kind: str) -> set[str]:
 def writable(kind: str) -> set[str]:
     """Return the properties that a template may set."""
     described = schema(kind)
-    create = {path.split("/")[2] for path in described.get("createOnlyProperties", [])}
     read = {
         path.split("/")[2]
         for path in described.get("readOnlyProperties", [])
         if path.count("/") == 2
     }
-    return set(described["properties"]) - (read - create)
+    return set(described["properties"]) - (read - create_only(kind))
 
 
 def tagged(kind: str) -> bool:
@@ -142,15 +142,7 @@ def _convert(value: Any, shape: Json, root: Json) -> Any:
 
 def _is(value: Any, kinds: list[str]) -> bool:
     for kind in kinds:
-        expected: Any = {
-            "string": str,
-            "integer": int,
-            "number": (int, float),
-            "boolean": bool,
-            "array": list,
-            "object": dict,
-        }[kind]
-        if isinstance(value, expected) and (kind == "boolean" or not isinstance(value, bool)):
+        if isinstance(value, TYPES[kind][1]) and (kind == "boolean" or not isinstance(value, bool)):
             return True
     return False
 
@@ -159,7 +151,7 @@ def _violations(value: Any, shape: Json, root: Json, path: str) -> list[str]:
     shape = _at(shape, root)
     kinds = _types(shape)
     if kinds and not _is(value, kinds):
-        wanted = " or ".join(NAMES[kind] for kind in kinds)
+        wanted = " or ".join(TYPES[kind][0] for kind in kinds)
         return [f"{path}: expected type: {wanted}, found: {_found(value)}"]
     found: list[str] = []
     if "enum" in shape and value not in shape["enum"]:
@@ -235,7 +227,4 @@ def _size(size: int, shape: Json, suffix: str, path: str) -> Iterator[str]:
 
 
 def _found(value: Any) -> str:
-    for kind, name in NAMES.items():
-        if _is(value, [kind]):
-            return name
-    return "Null"
+    return next((name for kind, (name, _) in TYPES.items() if _is(value, [kind])), "Null")

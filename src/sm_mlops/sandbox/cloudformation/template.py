@@ -276,19 +276,14 @@ def _check_resources(template: Template) -> None:
                 raise invalid(
                     f"Template format error: Unrecognized {key} {resource[key]} for resource {name}"
                 )
-        condition = resource.get("Condition")
-        if condition is not None and condition not in template.conditions:
-            raise invalid(
-                f"Template format error: Unresolved condition dependency {condition} in the "
-                "Resources block of the template"
-            )
-    for output in template.outputs.values():
-        condition = output.get("Condition")
-        if condition is not None and condition not in template.conditions:
-            raise invalid(
-                f"Template format error: Unresolved condition dependency {condition} in the "
-                "Outputs block of the template"
-            )
+    for section, members in (("Resources", template.resources), ("Outputs", template.outputs)):
+        for member in members.values():
+            condition = member.get("Condition")
+            if condition is not None and condition not in template.conditions:
+                raise invalid(
+                    f"Template format error: Unresolved condition dependency {condition} in the "
+                    f"{section} block of the template"
+                )
 
 
 def _check_functions(template: Template) -> None:

@@ -185,32 +185,32 @@ def request_tags(params: Params) -> dict[str, Value]:
     return facts
 
 
+# Context keys that services have of their own, with the members of requests that they come from.
+_OWN_KEYS = {
+    "application-autoscaling": {
+        "application-autoscaling:scalable-dimension": "ScalableDimension",
+        "application-autoscaling:service-namespace": "ServiceNamespace",
+    },
+    "iam": {"iam:AWSServiceName": "AWSServiceName", "iam:PolicyARN": "PolicyArn"},
+    "monitoring": {"cloudwatch:namespace": "Namespace"},
+    "sagemaker": {"sagemaker:ModelApprovalStatus": "ModelApprovalStatus"},
+}
+_BOUNDING = (
+    *("CreateRole", "CreateUser"),
+    *("PutRolePermissionsBoundary", "PutUserPermissionsBoundary"),
+)
+
+
 def _special(service: str, operation: str, params: Params) -> dict[str, Value]:
     """Return the context keys that a service has of its own; see policy_language.KEYS."""
-
-    def given(**names: str) -> dict[str, Value]:
-        prefix = SERVICES[service].prefix
-        return {
-            f"{prefix}:{key.replace('_', '-')}": str(params[member])
-            for key, member in names.items()
-            if params.get(member) is not None
-        }
-
-    if service == "iam":
-        found = given(PolicyARN="PolicyArn", AWSServiceName="AWSServiceName")
-        if operation in (
-            *("CreateRole", "CreateUser"),
-            *("PutRolePermissionsBoundary", "PutUserPermissionsBoundary"),
-        ):
-            found["iam:PermissionsBoundary"] = params.get("PermissionsBoundary")
-        return found
-    if service == "monitoring":
-        return given(namespace="Namespace")
-    if service == "application-autoscaling":
-        return given(service_namespace="ServiceNamespace", scalable_dimension="ScalableDimension")
-    if service == "sagemaker":
-        return given(ModelApprovalStatus="ModelApprovalStatus")
-    return {}
+    found: dict[str, Value] = {
+        key: str(params[member])
+        for key, member in _OWN_KEYS.get(service, {}).items()
+        if params.get(member) is not None
+    }
+    if operation in _BOUNDING:
+        found["iam:PermissionsBoundary"] = params.get("PermissionsBoundary")
+    return found
 
 
 # What a request needs besides its own action.

@@ -69,23 +69,19 @@ def checks(environ: dict[str, Any], partition: str) -> list[Check]:
             environ.get("QUERY_STRING", ""), keep_blank_values=True
         ).items()
     }
-    method = environ["REQUEST_METHOD"]
     if not bucket:
         return [Check("s3:ListAllMyBuckets", "*")]
     arn = f"arn:{partition}:s3:::{bucket}"
     facts: dict[str, Value] = {"s3:prefix": query.get("prefix")}
     if key:
-        return _of_object(environ, method, query, arn, key, facts)
-    return _of_bucket(environ, method, query, arn, facts)
+        return _of_object(environ, query, arn, key, facts)
+    return _of_bucket(environ, query, arn, facts)
 
 
 def _of_bucket(
-    environ: dict[str, Any],
-    method: str,
-    query: Mapping[str, str],
-    arn: str,
-    facts: dict[str, Value],
+    environ: dict[str, Any], query: Mapping[str, str], arn: str, facts: dict[str, Value]
 ) -> list[Check]:
+    method = environ["REQUEST_METHOD"]
     if method == "POST" and "delete" in query:
         return [
             Check("s3:DeleteObjectVersion" if version else "s3:DeleteObject", f"{arn}/{key}", facts)
@@ -106,14 +102,9 @@ def _of_bucket(
 
 
 def _of_object(
-    environ: dict[str, Any],
-    method: str,
-    query: Mapping[str, str],
-    arn: str,
-    key: str,
-    facts: dict[str, Value],
+    environ: dict[str, Any], query: Mapping[str, str], arn: str, key: str, facts: dict[str, Value]
 ) -> list[Check]:
-    target = f"{arn}/{key}"
+    method, target = environ["REQUEST_METHOD"], f"{arn}/{key}"
 
     def one(action: str) -> Check:
         if "versionId" in query:

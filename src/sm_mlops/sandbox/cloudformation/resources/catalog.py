@@ -5,19 +5,8 @@ from __future__ import annotations
 import json
 import uuid
 
-from sm_mlops.sandbox.cloudformation.calls import (
-    Call,
-    Provider,
-    Tagging,
-    absent_is_fine,
-    api,
-    deletes,
-    only,
-    pairs,
-    pick,
-    present,
-    refuse,
-)
+from sm_mlops.sandbox.cloudformation import calls
+from sm_mlops.sandbox.cloudformation.calls import Call, Provider, Tagging
 from sm_mlops.sandbox.cloudformation.expressions import Made
 from sm_mlops.sandbox.cloudformation.template import Json
 
@@ -30,7 +19,7 @@ def _connection(call: Call, answer: Json) -> Made:
         call.made(answer["ConnectionArn"])
     client = call.client("codeconnections")
     found = client.get_connection(ConnectionArn=call.physical)["Connection"]
-    return Made(call.physical, pick(found, *_CONNECTION))
+    return Made(call.physical, calls.pick(found, *_CONNECTION))
 
 
 # Service Catalog.
@@ -42,12 +31,14 @@ def _catalog_tags(call: Call) -> Json:
     """Return the arguments that change the tags of a portfolio or a product."""
     gone = [key for key in call.previous_tags if key not in call.tags]
     new = {k: v for k, v in call.tags.items() if call.previous_tags.get(k) != v}
-    return present(AddTags=pairs(new), RemoveTags=gone)
+    return calls.present(AddTags=calls.pairs(new), RemoveTags=gone)
 
 
 def _portfolio_create(call: Call) -> Made:
     found = call.client(CATALOG).create_portfolio(
-        **call.properties, **present(Tags=pairs(call.tags)), IdempotencyToken=str(uuid.uuid4())
+        **call.properties,
+        **calls.present(Tags=calls.pairs(call.tags)),
+        IdempotencyToken=str(uuid.uuid4()),
     )["PortfolioDetail"]["Id"]
     call.made(found)
     return Made(found, {"Id": found, "PortfolioName": call.properties["DisplayName"]})
@@ -69,9 +60,9 @@ def _product_create(call: Call) -> Made:
     _check_product(call)
     artifacts = given.get("ProvisioningArtifactParameters", [])
     answer = client.create_product(
-        **pick(given, *_PRODUCT),
+        **calls.pick(given, *_PRODUCT),
         ProductType="CLOUD_FORMATION_TEMPLATE",
-        **present(Tags=pairs(call.tags)),
+        **calls.present(Tags=calls.pairs(call.tags)),
         ProvisioningArtifactParameters=_artifact(artifacts[0]),
         IdempotencyToken=str(uuid.uuid4()),
     )
@@ -85,15 +76,15 @@ def _product_create(call: Call) -> Made:
 
 
 def _check_product(call: Call) -> None:
-    only(call, *_PRODUCT, "ProvisioningArtifactParameters", "ReplaceProvisioningArtifacts")
+    calls.only(call, *_PRODUCT, "ProvisioningArtifactParameters", "ReplaceProvisioningArtifacts")
     if call.properties.get("ReplaceProvisioningArtifacts"):
-        refuse(call.kind, {"ReplaceProvisioningArtifacts"})
+        calls.refuse(call.kind, {"ReplaceProvisioningArtifacts"})
 
 
 def _product_update(call: Call) -> Made:
     _check_product(call)
     client, given, product = call.client(CATALOG), call.properties, call.physical
-    client.update_product(Id=product, **pick(given, *_PRODUCT), **_catalog_tags(call))
+    client.update_product(Id=product, **calls.pick(given, *_PRODUCT), **_catalog_tags(call))
     old = call.previous.get("ProvisioningArtifactParameters", [])
     new = given.get("ProvisioningArtifactParameters", [])
     rows = client.list_provisioning_artifacts(ProductId=product)["ProvisioningArtifactDetails"]
@@ -117,7 +108,7 @@ def _product_update(call: Call) -> Made:
     # What the template no longer lists is deleted: ReplaceProvisioningArtifacts only decides
     # whether the versions that stay keep their ids.
     for identity in gone:
-        with absent_is_fine():
+        with calls.absent_is_fine():
             client.delete_provisioning_artifact(ProductId=product, ProvisioningArtifactId=identity)
     return _product(call, product)
 
@@ -144,28 +135,12 @@ def _product(call: Call, found: str) -> Made:
     )
 
 
-def _inside_create(call: Call) -> Made:
-    given = pick(call.properties, "PortfolioId", "ProductId")
-    call.client(CATALOG).associate_product_with_portfolio(**given)
-    found = f"{given['PortfolioId']}|{given['ProductId']}"
-    call.made(found)
-    return Made(found, {})
-
-
-def _grant_create(call: Call) -> Made:
-    given = pick(call.properties, "PortfolioId", "PrincipalARN", "PrincipalType")
-    call.client(CATALOG).associate_principal_with_portfolio(**given)
-    found = f"{given['PrincipalARN']}|{given['PortfolioId']}"
-    call.made(found)
-    return Made(found, {})
-
-
 def _launch_create(call: Call) -> Made:
     given = call.properties
     found = call.client(CATALOG).create_constraint(
-        **pick(given, "PortfolioId", "ProductId", "Description"),
+        **calls.pick(given, "PortfolioId", "ProductId", "Description"),
         Type="LAUNCH",
-        Parameters=json.dumps(pick(given, "RoleArn", "LocalRoleName")),
+        Parameters=json.dumps(calls.pick(given, "RoleArn", "LocalRoleName")),
         IdempotencyToken=str(uuid.uuid4()),
     )["ConstraintDetail"]["ConstraintId"]
     call.made(found)
@@ -177,13 +152,13 @@ def _launch_update(call: Call) -> Made:
     call.client(CATALOG).update_constraint(
         Id=call.physical,
         Description=given.get("Description", ""),
-        Parameters=json.dumps(pick(given, "RoleArn", "LocalRoleName")),
+        Parameters=json.dumps(calls.pick(given, "RoleArn", "LocalRoleName")),
     )
     return Made(call.physical, {"Id": call.physical})
 
 
 PROVIDERS: dict[str, Provider] = {
-    "AWS::CodeConnections::Connection": api(
+    "AWS::CodeConnections::Connection": calls.api(
         "codeconnections",
         "create_connection",
         "delete_connection",
@@ -194,36 +169,34 @@ PROVIDERS: dict[str, Provider] = {
     ),
     "AWS::ServiceCatalog::CloudFormationProduct": Provider(
         _product_create,
-        deletes(CATALOG, "delete_product", "Id"),
+        calls.deletes(CATALOG, "delete_product", "Id"),
         _product_update,
         attributes=("Id", "ProductName", "ProvisioningArtifactIds", "ProvisioningArtifactNames"),
     ),
     "AWS::ServiceCatalog::LaunchRoleConstraint": Provider(
         _launch_create,
-        deletes(CATALOG, "delete_constraint", "Id"),
+        calls.deletes(CATALOG, "delete_constraint", "Id"),
         _launch_update,
         attributes=("Id",),
     ),
     "AWS::ServiceCatalog::Portfolio": Provider(
         _portfolio_create,
-        deletes(CATALOG, "delete_portfolio", "Id"),
+        calls.deletes(CATALOG, "delete_portfolio", "Id"),
         _portfolio_update,
         attributes=("Id", "PortfolioName"),
     ),
-    "AWS::ServiceCatalog::PortfolioPrincipalAssociation": Provider(
-        _grant_create,
-        deletes(
-            CATALOG,
-            "disassociate_principal_from_portfolio",
-            lambda call: pick(call.properties, "PortfolioId", "PrincipalARN"),
-        ),
+    "AWS::ServiceCatalog::PortfolioPrincipalAssociation": calls.api(
+        CATALOG,
+        "associate_principal_with_portfolio",
+        "disassociate_principal_from_portfolio",
+        lambda call, answer: Made("{PrincipalARN}|{PortfolioId}".format(**call.properties), {}),
+        lambda call: calls.pick(call.properties, "PortfolioId", "PrincipalARN"),
     ),
-    "AWS::ServiceCatalog::PortfolioProductAssociation": Provider(
-        _inside_create,
-        deletes(
-            CATALOG,
-            "disassociate_product_from_portfolio",
-            lambda call: pick(call.properties, "PortfolioId", "ProductId"),
-        ),
+    "AWS::ServiceCatalog::PortfolioProductAssociation": calls.api(
+        CATALOG,
+        "associate_product_with_portfolio",
+        "disassociate_product_from_portfolio",
+        lambda call, answer: Made("{PortfolioId}|{ProductId}".format(**call.properties), {}),
+        lambda call: calls.pick(call.properties, "PortfolioId", "ProductId"),
     ),
 }

@@ -2,19 +2,8 @@
 
 from __future__ import annotations
 
-from sm_mlops.sandbox.cloudformation.calls import (
-    Call,
-    Name,
-    Provider,
-    Tagging,
-    absent_is_fine,
-    arn,
-    deletes,
-    only,
-    pick,
-    present,
-    refuse,
-)
+from sm_mlops.sandbox.cloudformation import calls
+from sm_mlops.sandbox.cloudformation.calls import Call, Name, Provider, Tagging
 from sm_mlops.sandbox.cloudformation.expressions import Made
 from sm_mlops.sandbox.cloudformation.template import Json
 
@@ -45,23 +34,23 @@ _DEFAULTS: Json = {
 
 
 def _function_create(call: Call) -> Made:
-    only(call, *_FUNCTION)
+    calls.only(call, *_FUNCTION)
     answer = call.client("lambda").create_function(
         FunctionName=call.name,
         Code=_object(call, "Code"),
-        **pick(call.properties, *_SETTINGS, "Architectures"),
-        **present(Tags=call.tags),
+        **calls.pick(call.properties, *_SETTINGS, "Architectures"),
+        **calls.present(Tags=call.tags),
     )
     call.made(call.name)
     return Made(call.physical, {"Arn": answer["FunctionArn"]})
 
 
 def _function_update(call: Call) -> Made:
-    only(call, *_FUNCTION)
+    calls.only(call, *_FUNCTION)
     client, given, name = call.client("lambda"), call.properties, call.physical
     if call.changed("Code", "Architectures"):
         client.update_function_code(
-            FunctionName=name, **_object(call, "Code"), **pick(given, "Architectures")
+            FunctionName=name, **_object(call, "Code"), **calls.pick(given, "Architectures")
         )
     changes = {key: given.get(key, _DEFAULTS.get(key)) for key in _SETTINGS if call.changed(key)}
     if changes:
@@ -74,12 +63,12 @@ def _function_update(call: Call) -> Made:
 def _object(call: Call, member: str) -> Json:
     """Return where the zip archive of a function or layer is."""
     code: Json = call.properties[member]
-    refuse(f"{call.kind} {member}", set(code) - {"S3Bucket", "S3Key"})
+    calls.refuse(f"{call.kind} {member}", set(code) - {"S3Bucket", "S3Key"})
     return code
 
 
 def _layer_create(call: Call) -> Made:
-    only(call, *_LAYER)
+    calls.only(call, *_LAYER)
     given = {**call.properties, "Content": _object(call, "Content"), "LayerName": call.name}
     found = call.client("lambda").publish_layer_version(**given)["LayerVersionArn"]
     call.made(found)
@@ -91,7 +80,7 @@ _LAYER = ("LayerName", "Description", "Content", "CompatibleArchitectures", "Com
 
 def _layer_delete(call: Call) -> None:
     layer, _, version = call.physical.rpartition(":")
-    with absent_is_fine():
+    with calls.absent_is_fine():
         call.client("lambda").delete_layer_version(
             LayerName=layer.rpartition(":")[2], VersionNumber=int(version)
         )
@@ -99,8 +88,10 @@ def _layer_delete(call: Call) -> None:
 
 def _permission_create(call: Call) -> Made:
     names = ("FunctionName", "Action", "Principal", "SourceArn", "SourceAccount")
-    only(call, *names)
-    call.client("lambda").add_permission(StatementId=call.name, **pick(call.properties, *names))
+    calls.only(call, *names)
+    call.client("lambda").add_permission(
+        StatementId=call.name, **calls.pick(call.properties, *names)
+    )
     call.made(call.name)
     return Made(call.name, {"Id": call.name})
 
@@ -109,25 +100,25 @@ _INVOKE = ("FunctionName", "MaximumRetryAttempts", "MaximumEventAgeInSeconds", "
 
 
 def _invoke_config_put(call: Call) -> Made:
-    only(call, *_INVOKE, "Qualifier")
+    calls.only(call, *_INVOKE, "Qualifier")
     if call.properties["Qualifier"] != "$LATEST":
-        refuse(call.kind, {f"Qualifier {call.properties['Qualifier']}"})
+        calls.refuse(call.kind, {f"Qualifier {call.properties['Qualifier']}"})
     client = call.client("lambda")
-    client.put_function_event_invoke_config(**pick(call.properties, *_INVOKE))
+    client.put_function_event_invoke_config(**calls.pick(call.properties, *_INVOKE))
     found = f"{call.properties['FunctionName']}|$LATEST"
     call.made(found)
     return Made(found, {})
 
 
 def _log_group_create(call: Call) -> Made:
-    only(call, "LogGroupName", "RetentionInDays")
-    call.client("logs").create_log_group(logGroupName=call.name, **present(tags=call.tags))
+    calls.only(call, "LogGroupName", "RetentionInDays")
+    call.client("logs").create_log_group(logGroupName=call.name, **calls.present(tags=call.tags))
     call.made(call.name)
     return _log_group(call)
 
 
 def _log_group_update(call: Call) -> Made:
-    only(call, "LogGroupName", "RetentionInDays")
+    calls.only(call, "LogGroupName", "RetentionInDays")
     made = _log_group(call)
     LOGS.apply(call.client("logs"), made.attributes["Arn"].removesuffix(":*"), call)
     return made
@@ -141,22 +132,22 @@ def _log_group(call: Call) -> Made:
             logs.put_retention_policy(logGroupName=name, retentionInDays=days)
         else:
             logs.delete_retention_policy(logGroupName=name)
-    return Made(name, {"Arn": arn(call, "logs", f"log-group:{name}:*")})
+    return Made(name, {"Arn": calls.arn(call, "logs", f"log-group:{name}:*")})
 
 
 PROVIDERS: dict[str, Provider] = {
     "AWS::Lambda::EventInvokeConfig": Provider(
         _invoke_config_put,
-        deletes(
+        calls.deletes(
             "lambda",
             "delete_function_event_invoke_config",
-            lambda call: pick(call.properties, "FunctionName"),
+            lambda call: calls.pick(call.properties, "FunctionName"),
         ),
         _invoke_config_put,
     ),
     "AWS::Lambda::Function": Provider(
         _function_create,
-        deletes("lambda", "delete_function", "FunctionName"),
+        calls.deletes("lambda", "delete_function", "FunctionName"),
         _function_update,
         Name("FunctionName"),
         ("Arn",),
@@ -170,10 +161,12 @@ PROVIDERS: dict[str, Provider] = {
     ),
     "AWS::Lambda::Permission": Provider(
         _permission_create,
-        deletes(
+        calls.deletes(
             "lambda",
             "remove_permission",
-            lambda call: pick(call.properties, "FunctionName") | {"StatementId": call.physical},
+            lambda call: (
+                calls.pick(call.properties, "FunctionName") | {"StatementId": call.physical}
+            ),
         ),
         None,
         Name("", 100),
@@ -181,7 +174,7 @@ PROVIDERS: dict[str, Provider] = {
     ),
     "AWS::Logs::LogGroup": Provider(
         _log_group_create,
-        deletes("logs", "delete_log_group", "logGroupName"),
+        calls.deletes("logs", "delete_log_group", "logGroupName"),
         _log_group_update,
         Name("LogGroupName", 512),
         ("Arn",),

@@ -4,22 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sm_mlops.sandbox.cloudformation.calls import (
-    Call,
-    Name,
-    Provider,
-    ResourceFailed,
-    Tagging,
-    absent_is_fine,
-    arn,
-    deletes,
-    document,
-    fixed,
-    only,
-    pairs,
-    pick,
-    present,
-)
+from sm_mlops.sandbox.cloudformation import calls
+from sm_mlops.sandbox.cloudformation.calls import Call, Name, Provider, ResourceFailed, Tagging
 from sm_mlops.sandbox.cloudformation.expressions import Made
 
 ROLES = Tagging("tag_role", "untag_role", "RoleName")
@@ -43,13 +29,13 @@ _MANAGED = ("ManagedPolicyName", "Path", "Description", "PolicyDocument")
 
 
 def _role_create(call: Call) -> Made:
-    only(call, *_ROLE)
+    calls.only(call, *_ROLE)
     iam, given = call.client("iam"), call.properties
     answer = iam.create_role(
         RoleName=call.name,
-        AssumeRolePolicyDocument=document(given["AssumeRolePolicyDocument"]),
-        **pick(given, "Path", "Description", "MaxSessionDuration", "PermissionsBoundary"),
-        **present(Tags=pairs(call.tags)),
+        AssumeRolePolicyDocument=calls.document(given["AssumeRolePolicyDocument"]),
+        **calls.pick(given, "Path", "Description", "MaxSessionDuration", "PermissionsBoundary"),
+        **calls.present(Tags=calls.pairs(call.tags)),
     )["Role"]
     call.made(call.name)
     _policies(call, "role", "RoleName")
@@ -57,11 +43,11 @@ def _role_create(call: Call) -> Made:
 
 
 def _role_update(call: Call) -> Made:
-    only(call, *_ROLE)
+    calls.only(call, *_ROLE)
     iam, given, name = call.client("iam"), call.properties, call.physical
     if call.changed("AssumeRolePolicyDocument"):
         iam.update_assume_role_policy(
-            RoleName=name, PolicyDocument=document(given["AssumeRolePolicyDocument"])
+            RoleName=name, PolicyDocument=calls.document(given["AssumeRolePolicyDocument"])
         )
     if call.changed("Description", "MaxSessionDuration"):
         iam.update_role(
@@ -79,7 +65,7 @@ def _role_update(call: Call) -> Made:
 def _boundary(call: Call, noun: str, argument: str) -> None:
     """Set or delete the permissions boundary of a role or user."""
     if call.changed("PermissionsBoundary"):
-        wanted = pick(call.properties, "PermissionsBoundary")
+        wanted = calls.pick(call.properties, "PermissionsBoundary")
         change = f"{'put' if wanted else 'delete'}_{noun}_permissions_boundary"
         getattr(call.client("iam"), change)(**{argument: call.physical}, **wanted)
 
@@ -92,11 +78,11 @@ def _policies(call: Call, noun: str, argument: str) -> None:
         getattr(iam, f"put_{noun}_policy")(
             **holder,
             PolicyName=policy["PolicyName"],
-            PolicyDocument=document(policy["PolicyDocument"]),
+            PolicyDocument=calls.document(policy["PolicyDocument"]),
         )
     names = {policy["PolicyName"] for policy in kept}
     for gone in {policy["PolicyName"] for policy in call.previous.get("Policies", [])} - names:
-        with absent_is_fine():
+        with calls.absent_is_fine():
             getattr(iam, f"delete_{noun}_policy")(**holder, PolicyName=gone)
 
 
@@ -107,7 +93,7 @@ def _holder_delete(noun: str, argument: str) -> Callable[[Call], None]:
         iam, holder = call.client("iam"), {argument: call.physical}
         attached = getattr(iam, f"list_attached_{noun}_policies")
         inline = getattr(iam, f"list_{noun}_policies")
-        with absent_is_fine():
+        with calls.absent_is_fine():
             for policy in attached(**holder)["AttachedPolicies"]:
                 getattr(iam, f"detach_{noun}_policy")(**holder, PolicyArn=policy["PolicyArn"])
             for name in inline(**holder)["PolicyNames"]:
@@ -118,20 +104,20 @@ def _holder_delete(noun: str, argument: str) -> Callable[[Call], None]:
 
 
 def _managed_create(call: Call) -> Made:
-    only(call, *_MANAGED)
+    calls.only(call, *_MANAGED)
     iam, given = call.client("iam"), call.properties
     found = iam.create_policy(
         PolicyName=call.name,
-        PolicyDocument=document(given["PolicyDocument"]),
-        **pick(given, "Path", "Description"),
-        **present(Tags=pairs(call.tags)),
+        PolicyDocument=calls.document(given["PolicyDocument"]),
+        **calls.pick(given, "Path", "Description"),
+        **calls.present(Tags=calls.pairs(call.tags)),
     )["Policy"]
     call.made(found["Arn"])
     return Made(found["Arn"], {"PolicyArn": found["Arn"], "PolicyId": found["PolicyId"]})
 
 
 def _managed_update(call: Call) -> Made:
-    only(call, *_MANAGED)
+    calls.only(call, *_MANAGED)
     iam, found = call.client("iam"), call.physical
     if call.changed("PolicyDocument"):
         versions = iam.list_policy_versions(PolicyArn=found)["Versions"]
@@ -140,7 +126,7 @@ def _managed_update(call: Call) -> Made:
             iam.delete_policy_version(PolicyArn=found, VersionId=oldest["VersionId"])
         iam.create_policy_version(
             PolicyArn=found,
-            PolicyDocument=document(call.properties["PolicyDocument"]),
+            PolicyDocument=calls.document(call.properties["PolicyDocument"]),
             SetAsDefault=True,
         )
     answer = iam.get_policy(PolicyArn=found)["Policy"]
@@ -149,7 +135,7 @@ def _managed_update(call: Call) -> Made:
 
 def _managed_delete(call: Call) -> None:
     iam, found = call.client("iam"), call.physical
-    with absent_is_fine():
+    with calls.absent_is_fine():
         for version in iam.list_policy_versions(PolicyArn=found)["Versions"]:
             if not version["IsDefaultVersion"]:
                 iam.delete_policy_version(PolicyArn=found, VersionId=version["VersionId"])
@@ -160,13 +146,13 @@ def _managed_delete(call: Call) -> None:
 
 
 def _oidc_create(call: Call) -> Made:
-    only(call, "Url", "ClientIdList")
+    calls.only(call, "Url", "ClientIdList")
     given = call.properties
     found = call.client("iam").create_open_id_connect_provider(
         Url=given["Url"],
-        **present(
+        **calls.present(
             ClientIDList=given.get("ClientIdList"),
-            Tags=pairs(call.tags),
+            Tags=calls.pairs(call.tags),
         ),
     )["OpenIDConnectProviderArn"]
     call.made(found)
@@ -174,25 +160,25 @@ def _oidc_create(call: Call) -> Made:
 
 
 def _oidc_update(call: Call) -> Made:
-    fixed(call, "ClientIdList")
+    calls.fixed(call, "ClientIdList")
     OIDC.apply(call.client("iam"), call.physical, call)
     return Made(call.physical, {"Arn": call.physical})
 
 
 def _user_create(call: Call) -> Made:
-    only(call, *_USER)
+    calls.only(call, *_USER)
     call.client("iam").create_user(
         UserName=call.name,
-        **pick(call.properties, "Path", "PermissionsBoundary"),
-        **present(Tags=pairs(call.tags)),
+        **calls.pick(call.properties, "Path", "PermissionsBoundary"),
+        **calls.present(Tags=calls.pairs(call.tags)),
     )
     call.made(call.name)
     return _user(call)
 
 
 def _user_update(call: Call) -> Made:
-    only(call, *_USER)
-    fixed(call, "Path")
+    calls.only(call, *_USER)
+    calls.fixed(call, "Path")
     _boundary(call, "user", "UserName")
     USERS.apply(call.client("iam"), call.physical, call)
     return _user(call)
@@ -205,7 +191,7 @@ def _user(call: Call) -> Made:
 
 
 def _key_create(call: Call) -> Made:
-    only(call, "UserName", "Serial")
+    calls.only(call, "UserName", "Serial")
     user = call.properties["UserName"]
     made = call.client("iam").create_access_key(UserName=user)["AccessKey"]
     call.made(made["AccessKeyId"])
@@ -220,17 +206,17 @@ def _key_update(call: Call) -> Made:
 PROVIDERS: dict[str, Provider] = {
     "AWS::IAM::AccessKey": Provider(
         _key_create,
-        deletes(
+        calls.deletes(
             "iam",
             "delete_access_key",
-            lambda call: pick(call.properties, "UserName") | {"AccessKeyId": call.physical},
+            lambda call: calls.pick(call.properties, "UserName") | {"AccessKeyId": call.physical},
         ),
         _key_update,
         attributes=("Id", "SecretAccessKey"),
     ),
     "AWS::IAM::OIDCProvider": Provider(
         _oidc_create,
-        deletes("iam", "delete_open_id_connect_provider", "OpenIDConnectProviderArn"),
+        calls.deletes("iam", "delete_open_id_connect_provider", "OpenIDConnectProviderArn"),
         _oidc_update,
         attributes=("Arn",),
     ),
@@ -247,7 +233,7 @@ PROVIDERS: dict[str, Provider] = {
         _managed_update,
         Name("ManagedPolicyName", 128),
         ("PolicyArn", "PolicyId"),
-        lambda call: arn(
+        lambda call: calls.arn(
             call, "iam", f"policy{call.properties.get('Path', '/')}{call.name}", region=False
         ),
     ),

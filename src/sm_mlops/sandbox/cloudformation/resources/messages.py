@@ -4,24 +4,8 @@ from __future__ import annotations
 
 import json
 
-from sm_mlops.sandbox.cloudformation.calls import (
-    Call,
-    Name,
-    Provider,
-    ResourceFailed,
-    Tagging,
-    absent_is_fine,
-    arn,
-    deletes,
-    document,
-    handled,
-    only,
-    pairs,
-    pick,
-    present,
-    texts,
-    without,
-)
+from sm_mlops.sandbox.cloudformation import calls
+from sm_mlops.sandbox.cloudformation.calls import Call, Name, Provider, ResourceFailed, Tagging
 from sm_mlops.sandbox.cloudformation.expressions import Made
 from sm_mlops.sandbox.cloudformation.template import Json
 
@@ -32,7 +16,7 @@ _RULE = ("Name", "Description", "EventPattern", "Targets")
 
 
 def _rule_create(call: Call) -> Made:
-    return _rule_put(call, call.name, present(Tags=pairs(call.tags)))
+    return _rule_put(call, call.name, calls.present(Tags=calls.pairs(call.tags)))
 
 
 def _rule_update(call: Call) -> Made:
@@ -47,22 +31,24 @@ def _rule_update(call: Call) -> Made:
 
 
 def _rule_put(call: Call, name: str, tags: Json) -> Made:
-    only(call, *_RULE)
+    calls.only(call, *_RULE)
     events, given = call.client("events"), dict(call.properties)
     if "EventPattern" in given:
-        given["EventPattern"] = document(given["EventPattern"])
-    found = events.put_rule(**without(given, "Targets", "Name"), Name=name, **tags)["RuleArn"]
+        given["EventPattern"] = calls.document(given["EventPattern"])
+    found = events.put_rule(**calls.without(given, "Targets", "Name"), Name=name, **tags)["RuleArn"]
     call.made(name)
     if given.get("Targets"):
         answer = events.put_targets(Rule=name, Targets=given["Targets"])
         if answer["FailedEntryCount"]:
-            raise ResourceFailed(handled(json.dumps(answer["FailedEntries"]), "InvalidRequest"))
+            raise ResourceFailed(
+                calls.handled(json.dumps(answer["FailedEntries"]), "InvalidRequest")
+            )
     return Made(name, {"Arn": found})
 
 
 def _rule_delete(call: Call) -> None:
     events, name = call.client("events"), call.physical
-    with absent_is_fine():
+    with calls.absent_is_fine():
         rows = events.list_targets_by_rule(Rule=name)["Targets"]
         if rows:
             events.remove_targets(Rule=name, Ids=[row["Id"] for row in rows])
@@ -75,28 +61,28 @@ _QUEUE = {"MessageRetentionPeriod": 345_600, "SqsManagedSseEnabled": True}
 
 def _queue(call: Call, url: str) -> Made:
     name = url.rpartition("/")[2]
-    return Made(url, {"Arn": arn(call, "sqs", name), "QueueName": name, "QueueUrl": url})
+    return Made(url, {"Arn": calls.arn(call, "sqs", name), "QueueName": name, "QueueUrl": url})
 
 
 def _queue_create(call: Call) -> Made:
-    only(call, "QueueName", *_QUEUE)
+    calls.only(call, "QueueName", *_QUEUE)
     url = call.client("sqs").create_queue(
         QueueName=call.name,
-        Attributes=texts(pick(call.properties, *_QUEUE)),
-        **present(tags=call.tags),
+        Attributes=calls.texts(calls.pick(call.properties, *_QUEUE)),
+        **calls.present(tags=call.tags),
     )["QueueUrl"]
     call.made(url)
     return _queue(call, url)
 
 
 def _queue_url(call: Call) -> str:
-    with absent_is_fine():
+    with calls.absent_is_fine():
         return str(call.client("sqs").get_queue_url(QueueName=call.name)["QueueUrl"])
     return ""
 
 
 def _queue_update(call: Call) -> Made:
-    only(call, "QueueName", *_QUEUE)
+    calls.only(call, "QueueName", *_QUEUE)
     changes = {
         name: call.properties.get(name, default)
         for name, default in _QUEUE.items()
@@ -104,7 +90,7 @@ def _queue_update(call: Call) -> Made:
     }
     sqs = call.client("sqs")
     if changes:
-        sqs.set_queue_attributes(QueueUrl=call.physical, Attributes=texts(changes))
+        sqs.set_queue_attributes(QueueUrl=call.physical, Attributes=calls.texts(changes))
     QUEUES.apply(sqs, call.physical, call)
     return _queue(call, call.physical)
 
@@ -112,7 +98,7 @@ def _queue_update(call: Call) -> Made:
 def _queue_policy_put(call: Call) -> Made:
     found = call.physical or call.name
     call.made(found)
-    text = document(call.properties["PolicyDocument"])
+    text = calls.document(call.properties["PolicyDocument"])
     for url in call.properties["Queues"]:
         call.client("sqs").set_queue_attributes(QueueUrl=url, Attributes={"Policy": text})
     _queue_policy_clear(call, set(call.previous.get("Queues", [])) - {*call.properties["Queues"]})
@@ -121,7 +107,7 @@ def _queue_policy_put(call: Call) -> Made:
 
 def _queue_policy_clear(call: Call, urls: set[str]) -> None:
     for url in sorted(urls):
-        with absent_is_fine():
+        with calls.absent_is_fine():
             call.client("sqs").set_queue_attributes(QueueUrl=url, Attributes={"Policy": ""})
 
 
@@ -129,7 +115,7 @@ PROVIDERS: dict[str, Provider] = {
     "AWS::Events::Rule": Provider(_rule_create, _rule_delete, _rule_update, Name("Name"), ("Arn",)),
     "AWS::SQS::Queue": Provider(
         _queue_create,
-        deletes("sqs", "delete_queue", "QueueUrl"),
+        calls.deletes("sqs", "delete_queue", "QueueUrl"),
         _queue_update,
         Name("QueueName", 80),
         ("Arn", "QueueName", "QueueUrl"),

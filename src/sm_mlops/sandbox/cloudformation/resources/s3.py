@@ -7,26 +7,15 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from sm_mlops.sandbox.cloudformation.calls import (
-    Call,
-    Name,
-    Provider,
-    arn,
-    deletes,
-    document,
-    only,
-    pairs,
-    pick,
-    present,
-    refuse,
-)
+from sm_mlops.sandbox.cloudformation import calls
+from sm_mlops.sandbox.cloudformation.calls import Call, Name, Provider
 from sm_mlops.sandbox.cloudformation.expressions import Made
 
 
 def _encryption(s3: Any, bucket: str, value: Any) -> None:
     rules = [
         {
-            **pick(rule, "BucketKeyEnabled"),
+            **calls.pick(rule, "BucketKeyEnabled"),
             "ApplyServerSideEncryptionByDefault": rule["ServerSideEncryptionByDefault"],
         }
         for rule in value["ServerSideEncryptionConfiguration"]
@@ -41,14 +30,14 @@ def _lifecycle(s3: Any, bucket: str, value: Any) -> None:
     rules = []
     for index, rule in enumerate(value["Rules"]):
         known = {"Id", "Status", "ExpiredObjectDeleteMarker", *_RULE}
-        refuse("AWS::S3::Bucket LifecycleConfiguration", set(rule) - known)
+        calls.refuse("AWS::S3::Bucket LifecycleConfiguration", set(rule) - known)
         rules.append(
             {
                 "ID": rule.get("Id", f"rule-{index + 1}"),
                 "Status": rule["Status"],
                 "Filter": {"Prefix": ""},
-                **present(Expiration=pick(rule, "ExpiredObjectDeleteMarker")),
-                **pick(rule, *_RULE),
+                **calls.present(Expiration=calls.pick(rule, "ExpiredObjectDeleteMarker")),
+                **calls.pick(rule, *_RULE),
             }
         )
     s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": rules})
@@ -57,7 +46,7 @@ def _lifecycle(s3: Any, bucket: str, value: Any) -> None:
 def _cors(s3: Any, bucket: str, value: Any) -> None:
     for rule in value["CorsRules"]:
         known = {"AllowedHeaders", "AllowedMethods", "AllowedOrigins"}
-        refuse("AWS::S3::Bucket CorsConfiguration", set(rule) - known)
+        calls.refuse("AWS::S3::Bucket CorsConfiguration", set(rule) - known)
     s3.put_bucket_cors(Bucket=bucket, CORSConfiguration={"CORSRules": value["CorsRules"]})
 
 
@@ -88,7 +77,7 @@ _BUCKET: dict[str, tuple[Callable[[Any, str, Any], None], str]] = {
 
 
 def _bucket_create(call: Call) -> Made:
-    only(call, *_BUCKET, "BucketName")
+    calls.only(call, *_BUCKET, "BucketName")
     s3 = call.client("s3")
     where = (
         {}
@@ -101,7 +90,7 @@ def _bucket_create(call: Call) -> Made:
 
 
 def _bucket_update(call: Call) -> Made:
-    only(call, *_BUCKET, "BucketName")
+    calls.only(call, *_BUCKET, "BucketName")
     return _bucket_apply(call, call.physical)
 
 
@@ -116,10 +105,10 @@ def _bucket_apply(call: Call, bucket: str) -> Made:
             getattr(s3, remove)(Bucket=bucket)
     if call.tags != call.previous_tags:
         if call.tags:
-            s3.put_bucket_tagging(Bucket=bucket, Tagging={"TagSet": pairs(call.tags)})
+            s3.put_bucket_tagging(Bucket=bucket, Tagging={"TagSet": calls.pairs(call.tags)})
         else:
             s3.delete_bucket_tagging(Bucket=bucket)
-    found = arn(call, "s3", bucket).replace(f":{call.region}:{call.account}:", ":::")
+    found = calls.arn(call, "s3", bucket).replace(f":{call.region}:{call.account}:", ":::")
     regional = f"{bucket}.s3.{call.region}.amazonaws.com"
     return Made(bucket, {"Arn": found, "RegionalDomainName": regional})
 
@@ -138,7 +127,7 @@ def _bucket_exists(call: Call) -> bool:
 def _bucket_policy_put(call: Call) -> Made:
     bucket = call.properties["Bucket"]
     call.client("s3").put_bucket_policy(
-        Bucket=bucket, Policy=document(call.properties["PolicyDocument"])
+        Bucket=bucket, Policy=calls.document(call.properties["PolicyDocument"])
     )
     call.made(bucket)
     return Made(bucket, {})
@@ -147,7 +136,7 @@ def _bucket_policy_put(call: Call) -> Made:
 PROVIDERS: dict[str, Provider] = {
     "AWS::S3::Bucket": Provider(
         _bucket_create,
-        deletes("s3", "delete_bucket", "Bucket"),
+        calls.deletes("s3", "delete_bucket", "Bucket"),
         _bucket_update,
         Name("BucketName", 63, lower=True),
         ("Arn", "RegionalDomainName"),
@@ -155,7 +144,7 @@ PROVIDERS: dict[str, Provider] = {
     ),
     "AWS::S3::BucketPolicy": Provider(
         _bucket_policy_put,
-        deletes("s3", "delete_bucket_policy", "Bucket"),
+        calls.deletes("s3", "delete_bucket_policy", "Bucket"),
         _bucket_policy_put,
         physical=lambda call: str(call.properties["Bucket"]),
     ),

@@ -2,25 +2,8 @@
 
 from __future__ import annotations
 
-from sm_mlops.sandbox.cloudformation.calls import (
-    Call,
-    Name,
-    Provider,
-    ResourceFailed,
-    Tagging,
-    absent_is_fine,
-    api,
-    arn,
-    deletes,
-    document,
-    handled,
-    is_missing,
-    last_part,
-    pairs,
-    pick,
-    present,
-    without,
-)
+from sm_mlops.sandbox.cloudformation import calls
+from sm_mlops.sandbox.cloudformation.calls import Call, Name, Provider, ResourceFailed, Tagging
 from sm_mlops.sandbox.cloudformation.expressions import Made
 from sm_mlops.sandbox.cloudformation.template import Json
 from sm_mlops.sandbox.wire import snake_case
@@ -37,15 +20,15 @@ def _plain(kind: str, *attributes: str) -> Provider:
 
     def made(call: Call, answer: Json) -> Made:
         found = answer.get(f"{kind}Arn") or call.physical
-        name = call.name if answer else last_part(call)
+        name = call.name if answer else calls.last_part(call)
         return Made(found, {f"{kind}Name": name, f"{kind}Arn": found, "Arn": found, "Id": found})
 
-    return api(
+    return calls.api(
         "sagemaker",
         snake_case(f"Create{kind}"),
         snake_case(f"Delete{kind}"),
         made,
-        lambda call: {f"{kind}Name": last_part(call)},
+        lambda call: {f"{kind}Name": calls.last_part(call)},
         name=Name(f"{kind}Name", 63, "{logical}-{random}"),
         attributes=(f"{kind}Name", *attributes),
         tagging=SAGEMAKER,
@@ -54,10 +37,10 @@ def _plain(kind: str, *attributes: str) -> Provider:
 
 def _endpoint_create(call: Call) -> Made:
     client = call.client("sagemaker")
-    given = pick(call.properties, "EndpointConfigName")
+    given = calls.pick(call.properties, "EndpointConfigName")
     # The deployment config says how to change a fleet: when there is none yet, AWS ignores it.
     answer = client.create_endpoint(
-        EndpointName=call.name, **given, **present(Tags=pairs(call.tags))
+        EndpointName=call.name, **given, **calls.present(Tags=calls.pairs(call.tags))
     )
     call.made(answer["EndpointArn"])
     _in_service(call)
@@ -65,13 +48,13 @@ def _endpoint_create(call: Call) -> Made:
 
 
 def _endpoint_update(call: Call) -> Made:
-    client, name = call.client("sagemaker"), last_part(call)
+    client, name = call.client("sagemaker"), calls.last_part(call)
     # A rollback may find the endpoint in the middle of the update that it reverts.
     _settled(call)
     config = call.properties["EndpointConfigName"]
     described = client.describe_endpoint(EndpointName=name)
     if described.get("EndpointConfigName") != config or described["EndpointStatus"] == "Failed":
-        given = pick(
+        given = calls.pick(
             call.properties,
             "DeploymentConfig",
             "ExcludeRetainedVariantProperties",
@@ -86,7 +69,7 @@ def _endpoint_update(call: Call) -> Made:
                 "AutoRollbackConfiguration"
             )
             raise ResourceFailed(
-                handled(f"Endpoint {name} did not stabilize: {why}", "NotStabilized")
+                calls.handled(f"Endpoint {name} did not stabilize: {why}", "NotStabilized")
             )
     SAGEMAKER.apply(client, call.physical, call)
     return _endpoint(call.physical)
@@ -94,17 +77,17 @@ def _endpoint_update(call: Call) -> Made:
 
 def _endpoint_delete(call: Call) -> None:
     client = call.client("sagemaker")
-    with absent_is_fine():
+    with calls.absent_is_fine():
         _settled(call)
-        client.delete_endpoint(EndpointName=last_part(call))
+        client.delete_endpoint(EndpointName=calls.last_part(call))
         call.wait(lambda: _gone(call))
 
 
 def _gone(call: Call) -> bool | None:
     try:
-        call.client("sagemaker").describe_endpoint(EndpointName=last_part(call))
+        call.client("sagemaker").describe_endpoint(EndpointName=calls.last_part(call))
     except call.client("sagemaker").exceptions.ClientError as error:
-        if is_missing(error):
+        if calls.is_missing(error):
             return True
         raise
     return None
@@ -117,7 +100,7 @@ def _endpoint(found: str) -> Made:
 
 def _settled(call: Call) -> Json:
     """Wait until an endpoint is in a stable state; return its description."""
-    client, name = call.client("sagemaker"), last_part(call)
+    client, name = call.client("sagemaker"), calls.last_part(call)
 
     def look() -> Json | None:
         described: Json = client.describe_endpoint(EndpointName=name)
@@ -131,14 +114,15 @@ def _in_service(call: Call) -> Json:
     described = _settled(call)
     if described["EndpointStatus"] != "InService":
         why = described.get("FailureReason") or f"its status is {described['EndpointStatus']}"
-        raise ResourceFailed(handled(why, "NotStabilized"))
+        raise ResourceFailed(calls.handled(why, "NotStabilized"))
     return described
 
 
 def _group_create(call: Call) -> Made:
     client, given = call.client("sagemaker"), call.properties
     found = client.create_model_package_group(
-        **without(given, "ModelPackageGroupPolicy"), **present(Tags=pairs(call.tags))
+        **calls.without(given, "ModelPackageGroupPolicy"),
+        **calls.present(Tags=calls.pairs(call.tags)),
     )["ModelPackageGroupArn"]
     call.made(found)
     return _group_policy(call, found)
@@ -155,7 +139,7 @@ def _group_policy(call: Call, found: str) -> Made:
         policy = call.properties.get("ModelPackageGroupPolicy")
         if policy:
             client.put_model_package_group_policy(
-                ModelPackageGroupName=name, ResourcePolicy=document(policy)
+                ModelPackageGroupName=name, ResourcePolicy=calls.document(policy)
             )
         else:
             client.delete_model_package_group_policy(ModelPackageGroupName=name)
@@ -189,12 +173,12 @@ def _policy_key(call: Call) -> Json:
     given = call.properties
     target = given.get("ScalingTargetId")
     names = ("ResourceId", "ScalableDimension", "ServiceNamespace")
-    key = dict(zip(names, target.split("|"), strict=True)) if target else pick(given, *names)
+    key = dict(zip(names, target.split("|"), strict=True)) if target else calls.pick(given, *names)
     return {"PolicyName": given["PolicyName"], **key}
 
 
 def _policy_put(call: Call) -> Made:
-    given = without(call.properties, "ScalingTargetId") | _policy_key(call)
+    given = calls.without(call.properties, "ScalingTargetId") | _policy_key(call)
     found = call.client("application-autoscaling").put_scaling_policy(**given)["PolicyARN"]
     call.made(found)
     return Made(found, {"Arn": found})
@@ -202,11 +186,11 @@ def _policy_put(call: Call) -> Made:
 
 def _alarm(call: Call, answer: Json) -> Made:
     name = call.physical or call.name
-    return Made(name, {"Arn": arn(call, "cloudwatch", f"alarm:{name}")})
+    return Made(name, {"Arn": calls.arn(call, "cloudwatch", f"alarm:{name}")})
 
 
 PROVIDERS: dict[str, Provider] = {
-    "AWS::ApplicationAutoScaling::ScalableTarget": api(
+    "AWS::ApplicationAutoScaling::ScalableTarget": calls.api(
         "application-autoscaling",
         "register_scalable_target",
         "deregister_scalable_target",
@@ -218,12 +202,12 @@ PROVIDERS: dict[str, Provider] = {
     ),
     "AWS::ApplicationAutoScaling::ScalingPolicy": Provider(
         _policy_put,
-        deletes("application-autoscaling", "delete_scaling_policy", _policy_key),
+        calls.deletes("application-autoscaling", "delete_scaling_policy", _policy_key),
         _policy_put,
         attributes=("Arn",),
         physical=lambda call: str(call.properties["PolicyName"]),
     ),
-    "AWS::CloudWatch::Alarm": api(
+    "AWS::CloudWatch::Alarm": calls.api(
         "cloudwatch",
         "put_metric_alarm",
         "delete_alarms",
@@ -246,10 +230,10 @@ PROVIDERS: dict[str, Provider] = {
     "AWS::SageMaker::Model": _plain("Model", "ModelArn", "Id"),
     "AWS::SageMaker::ModelPackageGroup": Provider(
         _group_create,
-        deletes(
+        calls.deletes(
             "sagemaker",
             "delete_model_package_group",
-            lambda call: {"ModelPackageGroupName": last_part(call)},
+            lambda call: {"ModelPackageGroupName": calls.last_part(call)},
         ),
         _group_update,
         attributes=("ModelPackageGroupArn", "ModelPackageGroupStatus", "CreationTime"),

@@ -2,18 +2,8 @@
 
 from __future__ import annotations
 
-from sm_mlops.sandbox.cloudformation.calls import (
-    Call,
-    Name,
-    Provider,
-    Tagging,
-    deletes,
-    document,
-    only,
-    pairs,
-    pick,
-    present,
-)
+from sm_mlops.sandbox.cloudformation import calls
+from sm_mlops.sandbox.cloudformation.calls import Call, Name, Provider, Tagging
 from sm_mlops.sandbox.cloudformation.expressions import Made
 
 SECRETS = Tagging("tag_resource", "untag_resource", "SecretId")
@@ -21,23 +11,25 @@ _SECRET = ("Name", "Description", "SecretString")
 
 
 def _secret_create(call: Call) -> Made:
-    only(call, *_SECRET)
+    calls.only(call, *_SECRET)
     found = call.client("secretsmanager").create_secret(
         Name=call.name,
-        **pick(call.properties, "Description", "SecretString"),
-        **present(Tags=pairs(call.tags)),
+        **calls.pick(call.properties, "Description", "SecretString"),
+        **calls.present(Tags=calls.pairs(call.tags)),
     )["ARN"]
     call.made(found)
     return Made(found, {"Id": found})
 
 
 def _secret_update(call: Call) -> Made:
-    only(call, *_SECRET)
+    calls.only(call, *_SECRET)
     client = call.client("secretsmanager")
     # What a person has put into the secret stays, unless the template's own value changes.
     names = [name for name in ("Description", "SecretString") if call.changed(name)]
     if names:
-        client.update_secret(SecretId=call.physical, **pick(call.properties, "Description", *names))
+        client.update_secret(
+            SecretId=call.physical, **calls.pick(call.properties, "Description", *names)
+        )
     SECRETS.apply(client, call.physical, call)
     return Made(call.physical, {"Id": call.physical})
 
@@ -46,8 +38,8 @@ def _secret_policy_put(call: Call) -> Made:
     given = call.properties
     found = call.client("secretsmanager").put_resource_policy(
         SecretId=given["SecretId"],
-        ResourcePolicy=document(given["ResourcePolicy"]),
-        **pick(given, "BlockPublicPolicy"),
+        ResourcePolicy=calls.document(given["ResourcePolicy"]),
+        **calls.pick(given, "BlockPublicPolicy"),
     )["ARN"]
     call.made(found)
     return Made(found, {"Id": found})
@@ -56,13 +48,13 @@ def _secret_policy_put(call: Call) -> Made:
 PROVIDERS: dict[str, Provider] = {
     "AWS::SecretsManager::ResourcePolicy": Provider(
         _secret_policy_put,
-        deletes("secretsmanager", "delete_resource_policy", "SecretId"),
+        calls.deletes("secretsmanager", "delete_resource_policy", "SecretId"),
         _secret_policy_put,
         attributes=("Id",),
     ),
     "AWS::SecretsManager::Secret": Provider(
         _secret_create,
-        deletes(
+        calls.deletes(
             "secretsmanager",
             "delete_secret",
             lambda call: {"SecretId": call.physical, "ForceDeleteWithoutRecovery": True},
