@@ -119,7 +119,7 @@ LAMBDA: Table = {
         GetFunction GetFunctionConfiguration GetPolicy Invoke PutFunctionEventInvokeConfig
         RemovePermission UpdateFunctionCode UpdateFunctionConfiguration""",
     "layer:{LayerName}": "PublishLayerVersion",
-    "layer:{LayerName}:{VersionNumber}": "DeleteLayerVersion",
+    "layer:{LayerName}:{VersionNumber}": "DeleteLayerVersion GetLayerVersion",
     "{Resource}": "ListTags TagResource UntagResource",
 }
 EVENTS: Table = {
