@@ -6,7 +6,6 @@ Must not know what the stacks are for.
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 import time
@@ -18,18 +17,15 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from sm_mlops import display
+from sm_mlops import display, templates
 from sm_mlops.aws import Aws, error_code, ignoring
 from sm_mlops.display import pause, tell
 from sm_mlops.errors import MlopsError, one_line
 
-# Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
-TEMPLATE_BYTES = 51_200
 DONE = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE")
 # Never worked, or failed to be deleted: such a stack can only be deleted.
 DEAD = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED")
@@ -171,7 +167,7 @@ def deploy(
     stack takes over; it must have no others then. Raises MlopsError if the stack cannot be changed
     in its present state, StackFailed if the operation failed.
     """
-    body = _body(template) if template else None
+    body = templates.body(template) if template else None
     stack = make_ready(aws, name, console, continue_rollback=continue_rollback, execute=execute)
     change_set = f"mlops-{secrets.token_hex(6)}"
     request: dict[str, Any] = {
@@ -235,42 +231,6 @@ def _alone(name: str) -> Iterator[None]:
         raise Overtaken(
             f"another operation is changing {name}: wait for its end, then run the command again"
         ) from error
-
-
-def _body(template: Path) -> str:
-    """Return the template as a request takes it: a long one as JSON, without comments and indents.
-
-    Before the platform has a bucket, no template can be passed by its address in S3.
-    """
-    text = template.read_text(encoding="utf-8")
-    if len(text.encode()) > TEMPLATE_BYTES:
-        text = json.dumps(yaml.load(text, _Template), separators=(",", ":"))
-    if len(text.encode()) > TEMPLATE_BYTES:
-        raise MlopsError(
-            f"{template.name} has {len(text.encode()):,} bytes without its comments; "
-            f"CloudFormation allows {TEMPLATE_BYTES:,}"
-        )
-    return text
-
-
-class _Template(yaml.SafeLoader):
-    """Reads the short forms of CloudFormation's functions as the long ones, which JSON has."""
-
-    def function(self, name: str, node: yaml.Node) -> dict[str, Any]:
-        """Return `!Sub text` as {"Fn::Sub": text}."""
-        value: Any
-        if isinstance(node, yaml.ScalarNode):
-            value = self.construct_scalar(node)
-        elif isinstance(node, yaml.SequenceNode):
-            value = self.construct_sequence(node, deep=True)
-        else:
-            value = self.construct_mapping(node, deep=True)  # type: ignore[arg-type]
-        if name == "GetAtt" and isinstance(value, str):
-            value = value.split(".", 1)
-        return {name if name in ("Ref", "Condition") else f"Fn::{name}": value}
-
-
-_Template.add_multi_constructor("!", _Template.function)
 
 
 def make_ready(

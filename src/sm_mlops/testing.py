@@ -22,7 +22,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from sm_mlops import executions
+from sm_mlops import executions, templates
 from sm_mlops.aws import Aws
 from sm_mlops.cli.main import app
 from sm_mlops.cli.sandbox_account import temporary
@@ -150,7 +150,7 @@ def stage_problems(root: Path, name: str) -> list[str]:
     region, group = settings.project.region, settings.model_package_group
     version = f"arn:{settings.partition}:sagemaker:{region}:{ACCOUNT}:model-package/{group}/1"
     given = stages.stack_parameters(settings, stage, settings.bucket(ACCOUNT), version)
-    declared = stages.template_parameters(stages.template(settings))
+    declared = templates.parameters(stages.template(settings))
     text = stages.template(settings).read_text(encoding="utf-8")
     try:
         parsed = template.parse(text)

@@ -13,7 +13,7 @@ import pytest
 from bootstrap_case import ACCOUNT, BUCKET, REGION, Kept, Land, connected_once, items, land
 from connected_case import app_layer
 from fault_injection import inject
-from sm_mlops import objects, stacks
+from sm_mlops import objects, stacks, templates
 from sm_mlops import platform as package
 from sm_mlops.bootstrap import assets, catalog, credential, platform
 from sm_mlops.bootstrap.plan import Todo, is_work
@@ -146,7 +146,7 @@ def count_one_of_each(found: Land) -> None:
 
 
 def test_a_stack_operation_of_a_killed_run_is_waited_for(empty: Land) -> None:
-    body = stacks._body(package.FOLDER / "platform.yml")
+    body = templates.body(package.FOLDER / "platform.yml")
     given = {"TemplateVersion": "0.1.0", "AllowedOwners": "acme"}
     empty.aws.client("cloudformation").create_stack(
         StackName=STACK,

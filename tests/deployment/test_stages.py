@@ -10,6 +10,7 @@ import pytest
 
 from hostile import HOSTILE
 from repos import Repo
+from sm_mlops import templates
 from sm_mlops.deployment import stages
 from sm_mlops.errors import MlopsError
 
@@ -83,7 +84,7 @@ def test_without_a_maximum_an_endpoint_of_several_instances_keeps_its_size(
 def test_the_kind_is_the_templates_own_where_the_stage_names_none(repo: Repo) -> None:
     repo.stage("staging", Parameters={})
     template = stages.template(repo.settings())
-    default = stages.template_parameters(template)["EndpointKind"]["Default"]
+    default = templates.parameters(template)["EndpointKind"]["Default"]
     assert stages.load(repo.settings(), "staging").kind == default
 
 

@@ -28,7 +28,7 @@ from platform_case import (
     template,
     trigger,
 )
-from sm_mlops import stacks
+from sm_mlops import templates
 from sm_mlops.platform import FOLDER
 from sm_mlops.sandbox.cloudformation import schemas
 from sm_mlops.sandbox.cloudformation.template import parse
@@ -78,8 +78,8 @@ def test_the_second_step_leaves_the_first_as_it_was() -> None:
 
 def test_a_stack_that_has_no_bucket_yet_can_be_made_from_a_template_sent_inline() -> None:
     # The second one, too: both are the same template. A long one is sent without comments.
-    sent = stacks._body(FOLDER / "platform.yml")
-    assert len(sent.encode()) <= stacks.TEMPLATE_BYTES
+    sent = templates.body(FOLDER / "platform.yml")
+    assert len(sent.encode()) <= templates.BODY_BYTES
     # It says the same.
     both = parse((FOLDER / "platform.yml").read_text(encoding="utf-8")), parse(sent)
     assert both[0].resources == both[1].resources

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from repos import IDENTITY, TEMPLATE, Repo
-from sm_mlops import bundle
+from sm_mlops import bundle, templates
 from sm_mlops.deployment import stages
 from sm_mlops.errors import MlopsError
 from sm_mlops.settings import PARAMETERS, Project, Settings, SettingsError, load, parameter_name
@@ -151,8 +151,8 @@ def test_any_pyproject_is_understood_or_refused_in_one_line(repo: Repo, content:
 def read_once(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Return the settings and the endpoint's template, which take most of the time."""
     found = repo.settings()
-    declared = stages.template_parameters(stages.template(found))
-    monkeypatch.setattr(stages, "template_parameters", lambda text: declared)
+    declared = templates.parameters(stages.template(found))
+    monkeypatch.setattr(templates, "parameters", lambda text: declared)
     return found
 
 

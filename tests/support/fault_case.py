@@ -37,12 +37,11 @@ from direct_case import Answer, Clients, answer, direct, directly
 from fault_injection import inject, inject_github, operation
 from github_case import commit, identify
 from repos import Repo, make_repo
-from sm_mlops import github, projects, stacks
+from sm_mlops import github, projects, stacks, templates
 from sm_mlops.aws import Aws
 from sm_mlops.bootstrap import push
 from sm_mlops.cli import main as cli
 from sm_mlops.cli.sandbox_account import prepare
-from sm_mlops.deployment import stages
 from sm_mlops.sandbox import Server, client, moto_app
 from sm_mlops.sandbox.github.service import API, PREFIX
 from sm_mlops.sandbox.signatures import claimed
@@ -398,7 +397,7 @@ def _hurry(patch: pytest.MonkeyPatch, front: Front) -> None:
     patch.setattr(push, "SILENCE_SECONDS", 1)
     patch.setattr(HTTPConnection, "getresponse", getresponse)
     patch.setattr(HTTPAdapter, "send", send)
-    patch.setattr(stages, "template_parameters", functools.cache(stages.template_parameters))
+    patch.setattr(templates, "parameters", functools.cache(templates.parameters))
 
 
 @dataclass(frozen=True)

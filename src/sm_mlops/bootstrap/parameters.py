@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sm_mlops import platform
+from sm_mlops import platform, templates
 from sm_mlops.aws import Aws
 from sm_mlops.bootstrap import needs
 from sm_mlops.deployment import access, stages
@@ -39,7 +39,7 @@ class Parameters:
     @cached_property
     def declared(self) -> dict[str, dict[str, Any]]:
         """The parameters of the template, by name."""
-        return stages.template_parameters(self.template)
+        return templates.parameters(self.template)
 
     @cached_property
     def _given(self) -> dict[str, str]:

@@ -19,10 +19,11 @@ from sm_mlops.aws import ABSENT, Aws, error_code, exists, ignoring
 from sm_mlops.bootstrap import assets, catalog, needs, platform, provisional, repository, templates
 from sm_mlops.bootstrap.plan import Item, Part, Tell, Todo
 from sm_mlops.bootstrap.platform import S3, Options
-from sm_mlops.deployment import access, destroy, stages
+from sm_mlops.deployment import access, destroy
 from sm_mlops.errors import MlopsError
 from sm_mlops.github import GitHub
 from sm_mlops.projects import Found
+from sm_mlops.templates import parameters as parameters_of
 
 TEMPLATE_NAME = "sm-mlops"
 # Parameters that SageMaker sets.
@@ -325,7 +326,7 @@ class Project(Part):
         chosen = templates.look(self.aws)
         if chosen.upgrade(found):
             target = chosen.offered().identifier if found.provisioned else chosen.address()
-            known |= set(stages.template_parameters(package.FOLDER / assets.PROJECT))
+            known |= set(parameters_of(package.FOLDER / assets.PROJECT))
         changed = {name: value for name, value in self._needed(had).items() if name in known}
         update(self.aws, found, changed, target)
         tell(f"{'changed':<12} SageMaker project {self.name}: {'; '.join(changes)}")

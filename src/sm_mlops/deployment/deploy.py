@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from rich.console import Console
 
-from sm_mlops import display, registry, stacks
+from sm_mlops import display, registry, stacks, templates
 from sm_mlops.aws import Aws, ignoring
 from sm_mlops.deployment import access, endpoints, stages
 from sm_mlops.deployment.stages import Stage
@@ -217,7 +217,7 @@ class _Run:
         """
         if "Autoscaling" not in before.parameters:
             return False
-        declared = stages.template_parameters(stages.template(self.there.settings))
+        declared = templates.parameters(stages.template(self.there.settings))
         wanted = self.parameters.get("InstanceType") or declared["InstanceType"].get("Default")
         changes = before.parameters.get("InstanceType") != wanted
         return changes and bool(endpoints.scalable_targets(self.there, self.stage.stack))

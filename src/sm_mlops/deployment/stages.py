@@ -11,12 +11,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from sm_mlops import templates
 from sm_mlops.errors import MlopsError, hint, one_line
 from sm_mlops.settings import Settings
 
@@ -100,7 +98,7 @@ def load(settings: Settings, name: str) -> Stage:
             f"{place}: its endpoint would be called {stack}, but a name has at most "
             f"{NAME_LENGTH} letters, digits and hyphens"
         )
-    declared = template_parameters(template(settings))
+    declared = templates.parameters(template(settings))
     check(declared["Stage"], name, f"{place}: the name {name}")
     tags = _tags(content.get("Tags") or {}, place)
     parameters = _parameters(declared, content.get("Parameters") or {}, place)
@@ -132,25 +130,6 @@ def template(settings: Settings) -> Path:
     return settings.root / FOLDER / TEMPLATE
 
 
-def template_parameters(file: Path) -> dict[str, dict[str, Any]]:
-    """Return the `Parameters` of a CloudFormation template by name."""
-    try:
-        return _declared(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as missing:
-        raise MlopsError(f"{file}: no such file") from missing
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", "not YAML")
-        raise MlopsError(f"{file.name}{where}: {problem}") from error
-
-
-@lru_cache(maxsize=8)
-def _declared(text: str) -> dict[str, dict[str, Any]]:
-    """Return the parameters; kept, because parsing takes a tenth of a second per stage."""
-    return dict(yaml.load(text, _Template).get("Parameters") or {})
-
-
 def stack_parameters(
     settings: Settings, stage: Stage, bucket: str, version: str, **more: str
 ) -> dict[str, str]:
@@ -168,7 +147,7 @@ def stack_parameters(
         **more,
         **stage.parameters,
     }
-    declared = template_parameters(template(settings))
+    declared = templates.parameters(template(settings))
     return {name: value for name, value in given.items() if name in declared}
 
 
@@ -183,13 +162,6 @@ def require_own(settings: Settings, stage: Stage, had: Mapping[str, str]) -> Non
             f"stack {stage.stack} is stage {had.get('Stage')} of project {had.get('Project')}: "
             f"give {FOLDER}/{stage.name}.json another name"
         )
-
-
-class _Template(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """A loader that drops CloudFormation's short forms (!Ref, !Sub...)."""
-
-
-_Template.add_multi_constructor("!", lambda loader, suffix, node: None)
 
 
 def _role(settings: Settings, account: Any, role: Any, place: str) -> str:

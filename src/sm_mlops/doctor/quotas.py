@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from sm_mlops import templates
 from sm_mlops.aws import DENIED, ignoring
 from sm_mlops.deployment import stages
 from sm_mlops.doctor.scene import Finding, Scene, explain, failed, ok, warning
@@ -95,7 +96,7 @@ def needed(scene: Scene) -> dict[str, int]:
     for job in (compute.preprocess, compute.evaluate):
         name = f"{job.instance} for processing job usage"
         found[name] = max(found[name], job.count)
-    declared = stages.template_parameters(stages.template(settings))
+    declared = templates.parameters(stages.template(settings))
     for name in stages.names(settings):
         stage = stages.load(settings, name)
         if stage.account or stage.kind == "serverless":
