@@ -74,6 +74,7 @@ lint: $(READY) ## formatter, linter and type checker on the template's own code;
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
+	"$(VENV)/bin/bandit" --quiet --configfile pyproject.toml --recursive src hooks
 	"$(VENV)/bin/lint-imports" --no-cache --no-logo
 
 fix: $(READY) ## format, and fix what the linter can

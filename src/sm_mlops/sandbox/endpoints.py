@@ -177,7 +177,8 @@ class Endpoints:
         blue, green = live.blue, live.green
         if blue is None:
             raise KeyError(arn)
-        return green if green is not None and random.random() < live.share else blue
+        to_green = random.random() < live.share  # nosec B311 # traffic, no secret
+        return green if green is not None and to_green else blue
 
     def objects_of(self, record: Record) -> RoleObjects:
         """Return S3's objects with the rights of an endpoint's execution role."""

@@ -116,7 +116,8 @@ def main(path: str) -> None:
     # The script's own folder would let a function import the sandbox.
     sys.path[:] = [*job["path"], *(p for p in sys.path if p != os.path.dirname(__file__))]  # noqa: PTH120
     with open(job["guard"], encoding="utf-8") as file:  # noqa: PTH123
-        exec(compile(file.read(), job["guard"], "exec"), {"__name__": "guard"})
+        code = compile(file.read(), job["guard"], "exec")
+        exec(code, {"__name__": "guard"})  # nosec B102 # the sandbox's own file
     handler = logging.StreamHandler(sys.stdout)
     form = logging.Formatter(
         "[%(levelname)s]\t%(asctime)s.%(msecs)03dZ\t" + job["request"] + "\t%(message)s",

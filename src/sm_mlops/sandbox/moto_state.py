@@ -62,7 +62,8 @@ class MotoState:
         self._due: set[str] = set()
         self._timer: threading.Timer | None = None
         for name, body in store.blobs("moto"):
-            for account, regions in pickle.loads(body).items():
+            # The state is in a folder that only its user can write.
+            for account, regions in pickle.loads(body).items():  # nosec B301
                 backends: Any = get_backend(name)  # type: ignore[call-overload]
                 for region, backend in regions.items():
                     dict.__setitem__(backends[account], region, backend)

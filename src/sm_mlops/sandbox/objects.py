@@ -236,19 +236,20 @@ class Objects:
     def _restore(self) -> None:
         buckets: dict[str, Any] = {}
         for name, body in self.store.blobs("s3-bucket"):
-            bucket = buckets[name] = pickle.loads(body)
+            bucket = buckets[name] = pickle.loads(body)  # nosec B301 # see moto_state
             s3_models.s3_backends[bucket.account_id][bucket.partition].buckets[name] = bucket
             s3_models.s3_backends.bucket_accounts[name] = (bucket.partition, bucket.account_id)
         for name, body in self.store.blobs("s3-tags"):
             account, part = name.split("/")
-            s3_models.s3_backends[account][part].tagger = pickle.loads(body)
+            tagger = pickle.loads(body)  # nosec B301 # see moto_state
+            s3_models.s3_backends[account][part].tagger = tagger
         known: set[str] = set()
         for name, body in self.store.blobs("s3-object"):
             bucket_name, _, key = name.partition("/")
             # A kill between the removal of an overwritten file and the record of the new one.
             versions = [
                 version
-                for version in pickle.loads(body)
+                for version in pickle.loads(body)  # nosec B301 # see moto_state
                 if not isinstance(version, FileKey) or version.path.is_file()
             ]
             if versions and bucket_name in buckets:

@@ -64,4 +64,5 @@ def _key(content: bytes) -> Any:
 
 def _function(module: str, code: bytes, cells: tuple[Any, ...]) -> FunctionType:
     world = vars(importlib.import_module(module))
-    return FunctionType(marshal.loads(code), world, closure=tuple(map(CellType, cells)))
+    loaded = marshal.loads(code)  # nosec B302 # see moto_state
+    return FunctionType(loaded, world, closure=tuple(map(CellType, cells)))

@@ -38,7 +38,7 @@ def main(command: list[str]) -> int:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-            os.execvp(command[0], command)
+            os.execvp(command[0], command)  # nosec B606 # no shell
         except OSError as error:
             os.write(2, f"cannot start {command[0]}: {error.strerror}\n".encode())
         finally:

@@ -214,7 +214,7 @@ def _deviations(
     if len(truth) < ENOUGH:
         return dict.fromkeys(compute(truth, predicted), float("nan"))
     random = np.random.default_rng(0)
-    samples = [random.random(len(truth)) < 0.8 for _ in range(5)]
+    samples = [random.random(len(truth)) < 0.8 for _ in range(5)]  # nosec B311 # a bootstrap
     results = [compute(truth[s], predicted[s]) for s in samples]
     return {name: float(np.std([r[name] for r in results])) for name in results[0]}
 

@@ -196,7 +196,7 @@ def _load(body: str) -> Json:
             ) from error
     else:
         try:
-            content = yaml.load(body, Loader=_Loader)
+            content = yaml.load(body, Loader=_Loader)  # nosec B506 # a SafeLoader
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark
             place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
