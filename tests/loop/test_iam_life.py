@@ -6,7 +6,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import boto3
@@ -16,10 +17,46 @@ from botocore.exceptions import ClientError
 from bootstrap_case import ACCOUNT, BUCKET, OWNER, REGION, Land, land, mlops_here
 from connected_case import WORKFLOW, commit
 from function_cases import until
+from iam_case import listed
 from repos import Repo
 from sandbox_cases import policy
+from sm_mlops.sandbox.decisions import Verdict
+from sm_mlops.sandbox.iam.actions import Check
+from sm_mlops.sandbox.iam.enforcement import Guard
+from sm_mlops.sandbox.identities import Identity
+from sm_mlops.sandbox.policy_language import Facts
 
 pytestmark = pytest.mark.slow
+ROLES = ("churn-pipeline", *(f"churn-github-{part}" for part in ("train", "staging", "production")))
+BEYOND = {
+    "SageMaker does it with the role, which the sandbox does not": """
+        cloudwatch:PutMetricData ecr:BatchCheckLayerAvailability ecr:BatchGetImage
+        ecr:GetAuthorizationToken ecr:GetDownloadUrlForLayer logs:CreateLogGroup
+        logs:CreateLogStream logs:DescribeLogStreams logs:PutLogEvents s3:GetObject s3:ListBucket
+        s3:PutObject sagemaker:DescribeModelPackage sagemaker:DescribeModelPackageGroup
+        sagemaker:DescribeProcessingJob sagemaker:DescribeTrainingJob sagemaker:StopProcessingJob
+        sagemaker:StopTrainingJob""",
+    "CloudFormation does it in some updates, by the types' handlers": """
+        application-autoscaling:DescribeScalingPolicies application-autoscaling:ListTagsForResource
+        cloudformation:UntagResource cloudwatch:ListTagsForResource cloudwatch:UntagResource
+        iam:GetRolePolicy iam:ListRoleTags iam:PutRolePermissionsBoundary iam:UntagRole
+        iam:UpdateAssumeRolePolicy iam:UpdateRole sagemaker:DeleteTags sagemaker:UpdateEndpoint""",
+    "other kinds of endpoints": """
+        application-autoscaling:DeleteScalingPolicy application-autoscaling:DeregisterScalableTarget
+        application-autoscaling:DescribeScalableTargets application-autoscaling:PutScalingPolicy
+        application-autoscaling:RegisterScalableTarget cloudwatch:DeleteAlarms
+        cloudwatch:DescribeAlarms cloudwatch:PutMetricAlarm cloudwatch:TagResource
+        iam:CreateServiceLinkedRole sagemaker:InvokeEndpointAsync
+        sagemaker:UpdateEndpointWeightsAndCapacities""",
+    "after a failure, an interruption or a deletion": """
+        cloudformation:ContinueUpdateRollback cloudformation:DeleteChangeSet
+        cloudformation:DeleteStack cloudformation:ListChangeSets iam:DeleteRole iam:DeleteRolePolicy
+        iam:ListAttachedRolePolicies iam:ListRolePolicies logs:FilterLogEvents
+        s3:AbortMultipartUpload sagemaker:DeleteEndpoint sagemaker:DeleteEndpointConfig
+        sagemaker:DeleteModel sagemaker:ListEndpoints sagemaker:StopPipelineExecution""",
+    "the second training": "sagemaker:ListPipelineExecutions sagemaker:UpdatePipeline",
+}
+"""What a role may be granted beyond the calls of its life here, by the reason."""
 
 
 class Job:
@@ -68,13 +105,26 @@ def shown(land: Land, stage: str) -> dict[str, Any]:
     return dict(found)
 
 
+USED: defaultdict[str, set[str]] = defaultdict(set)
+"""The actions that each role was allowed since `here` was made, by the role's name."""
+
+
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Land]:
     """Platform and project as `mlops bootstrap` makes them for an administrator."""
+    decide = Guard.verdict
+
+    def recorded(guard: Guard, who: Identity, check: Check, facts: Facts) -> Verdict:
+        found = decide(guard, who, check, facts)
+        if found.allowed and ":assumed-role/" in who.arn:
+            USED[who.arn.split("/")[1]].add(check.action)
+        return found
+
     with (
         pytest.MonkeyPatch.context() as environment,
         land(tmp_path_factory.mktemp("life"), environment) as found,
     ):
+        environment.setattr(Guard, "verdict", recorded)
         commit(found.server, f"{OWNER}/churn", ".github/workflows/deploy.yml", WORKFLOW)
         (found.repo.root / ".gitignore").write_text("data/\nreport.html\nrows.csv\n")
         git = ["git", "-C", str(found.repo.root), "-c", "user.name=a", "-c", "user.email=a@b.org"]
@@ -468,3 +518,29 @@ def test_only_the_trigger_reads_the_credential(here: Land) -> None:
     # Not even the administrator of the account.
     words = refused(here.aws.client("secretsmanager").get_secret_value, SecretId="sm-mlops/github")
     assert words.endswith("with an explicit deny in a resource-based policy")
+
+
+def granted(here: Land, role: str) -> set[str]:
+    """Return the actions that the role's own policies allow."""
+    iam, found = here.aws.client("iam"), set()
+    for name in iam.list_role_policies(RoleName=role)["PolicyNames"]:
+        document: Any = iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
+        for statement in document["Statement"]:
+            if statement["Effect"] == "Allow":
+                found |= set(listed(statement["Action"]))
+    return found
+
+
+def test_each_role_is_granted_what_its_life_takes_and_what_is_explained(
+    here: Land,
+    trained: int,
+    deployed: str,
+    record_property: Callable[[str, object], None],
+) -> None:
+    beyond = {action for actions in BEYOND.values() for action in actions.split()}
+    table = []
+    for role in ROLES:
+        unused = granted(here, role) - USED[role]
+        table.append(f"{role}: {len(USED[role])} actions used, {len(unused)} more are granted")
+        assert unused <= beyond, (role, sorted(unused - beyond))
+    record_property("shown", "\n".join(table))
