@@ -12,7 +12,7 @@ import pytest
 
 from bootstrap_case import Kept, Killed, Land, connected_once, land
 from fault_injection import inject_github
-from github_case import NAME, PARTS, add_people, add_secrets, identify
+from github_case import ENVIRONMENTS, NAME, add_people, add_secrets, identify
 from github_people import add_app, install
 from repos import Repo, mlops
 from sm_mlops import github, projects
@@ -27,7 +27,7 @@ from standalone import Standalone
 
 pytestmark = pytest.mark.slow
 
-USERS = {part: f"churn-github-{part}" for part in PARTS}
+USERS = {part: f"churn-github-{part}" for part in ENVIRONMENTS}
 
 
 # The trigger's credential.
@@ -146,8 +146,8 @@ def keys(found: Land, part: str) -> list[str]:
 
 
 def at_github(found: Land, part: str) -> list[str]:
-    environment = "" if part == "train" else part
-    return [found.server.github.routes.secret(NAME, name, environment) for name in KEY]
+    name = ENVIRONMENTS[part]
+    return [found.server.github.routes.secret(NAME, each, name) for each in KEY]
 
 
 def in_secrets_manager(found: Land, part: str) -> list[str]:
@@ -158,7 +158,7 @@ def in_secrets_manager(found: Land, part: str) -> list[str]:
 
 def assert_one_key_each(found: Land) -> None:
     """Check that each user has one key, which GitHub and Secrets Manager have too."""
-    for part in PARTS:
+    for part in ENVIRONMENTS:
         assert keys(found, part) == [at_github(found, part)[0]]
         assert at_github(found, part) == in_secrets_manager(found, part)
 
@@ -169,17 +169,17 @@ def test_the_keys_are_replaced_everywhere(
     with enter(kept, tmp_path, monkeypatch) as found:
         Settings(found.aws, found.hub).act(lambda line: None)
         assert_one_key_each(found)
-        former = {part: keys(found, part) for part in PARTS}
+        former = {part: keys(found, part) for part in ENVIRONMENTS}
         what = "secrets AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY"
         assert rotate(found) == [
             *(f"created      access key of {user}" for user in USERS.values()),
-            f"set          {what}",
+            f"set          {what} of environment training",
             f"set          {what} of environment staging",
             f"set          {what} of environment production",
-            *(f"deleted      former access key of {user}" for user in USERS.values()),
+            *(f"deleted      previous access key of {user}" for user in USERS.values()),
         ]
         assert_one_key_each(found)
-        assert all(keys(found, part) != former[part] for part in PARTS)
+        assert all(keys(found, part) != former[part] for part in ENVIRONMENTS)
 
 
 def test_a_rotation_that_fails_half_way_leaves_github_a_key_that_works(
@@ -203,7 +203,7 @@ def test_a_rotation_that_fails_half_way_leaves_github_a_key_that_works(
                 f"{item.todo} {item.what}" for item in Settings(found.aws, found.hub).look()
             )
             told = rotate(found)
-            assert told[0] == "Continuing with keys of churn that were created before"
+            assert told[0] == "Continuing with keys of churn that were created earlier"
             assert not any(line.startswith("created") for line in told)
             assert_one_key_each(found)
 
@@ -222,7 +222,7 @@ def test_a_rotation_that_is_killed_at_any_call_is_finished_by_the_next(
             found.kill_after = number
             with pytest.raises(Killed):
                 rotate(found)
-            for part in PARTS:
+            for part in ENVIRONMENTS:
                 assert at_github(found, part)[0] in keys(found, part)
             rotate(found)
             assert_one_key_each(found)
@@ -260,11 +260,11 @@ def test_jenkins_gets_the_key_from_a_person_before_the_previous_one_is_deleted(
         assert told[-1].startswith(
             "Copy the new keys from the secrets sm-mlops/churn/github-train, sm-mlops/churn/github-"
         )
-        assert all(len(keys(found, part)) == 2 for part in PARTS)
+        assert all(len(keys(found, part)) == 2 for part in ENVIRONMENTS)
         assert rotate(found)[1:] == [
-            f"deleted      former access key of {user}" for user in USERS.values()
+            f"deleted      previous access key of {user}" for user in USERS.values()
         ]
-        for part in PARTS:
+        for part in ENVIRONMENTS:
             assert keys(found, part) == in_secrets_manager(found, part)[:1]
 
 
@@ -275,7 +275,7 @@ def test_an_interrupted_rotation_does_not_keep_the_project_from_being_deleted(
         rotate(found)
         told: list[str] = []
         Settings(found.aws, found.hub).undo(told.append)
-        assert told == [f"deleted      former access key of {user}" for user in USERS.values()]
+        assert told == [f"deleted      previous access key of {user}" for user in USERS.values()]
         found.part(project.Project).undo(told.append)
         assert told[-1] == "deleted      SageMaker project churn"
 
