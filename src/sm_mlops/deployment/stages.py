@@ -82,7 +82,7 @@ def load(settings: Settings, name: str) -> Stage:
     file = settings.root / FOLDER / f"{name}.json"
     place = f"{FOLDER}/{file.name}"
     if name.lower() == TAKEN:
-        raise MlopsError(f"{place}: the environment {name} is for training: name the stage otherwise")
+        raise MlopsError(f"{place}: the environment {name} is for training: rename the stage")
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # Also for a number of thousands of digits.
