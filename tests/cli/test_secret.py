@@ -182,6 +182,18 @@ def test_the_keys_are_replaced_everywhere(
         assert all(keys(found, part) != former[part] for part in ENVIRONMENTS)
 
 
+def test_a_repo_whose_training_has_no_environment_yet_is_led_to_bootstrap(
+    kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with enter(kept, tmp_path, monkeypatch) as found:
+        Settings(found.aws, found.hub).act(lambda line: None)
+        record: Any = found.server.github.store.get("GitHubRepository", NAME)
+        del record["_environments"]["training"]
+        with pytest.raises(MlopsError, match="no key of environment training yet; run .*bootstrap"):
+            rotate(found)
+        assert all(len(keys(found, part)) == 1 for part in ENVIRONMENTS)
+
+
 def test_a_rotation_that_fails_half_way_leaves_github_a_key_that_works(
     kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

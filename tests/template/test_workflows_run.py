@@ -229,7 +229,7 @@ def test_a_push_trains_judges_and_registers_and_the_summary_says_so(life: Story)
     run = life.run("first push")
     assert run.workflow == "build" and run.conclusion == "success", run.log
     assert run.job("train").outputs["status"] == "Succeeded"
-    assert re.search(r"\*\*Registered version 1\*\* .*: auc 0\.\d+", run.job("train").summary)
+    assert re.search(r"\*\*Registered version 1\*\* .*: `auc 0\.\d+", run.job("train").summary)
     assert run.job("follow").result == "skipped"
 
 
