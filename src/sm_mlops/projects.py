@@ -44,8 +44,7 @@ class Access:
 
 
 TRAIN = Access("train", "training")
-STAGES = (Access("staging", "staging"), Access("production", "production"))
-ACCESSES = (TRAIN, *STAGES)
+ACCESSES = (TRAIN, Access("staging", "staging"), Access("production", "production"))
 
 
 @dataclass(frozen=True)

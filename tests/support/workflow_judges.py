@@ -46,7 +46,7 @@ def actionlint(folder: Path, *files: str | Path, shellcheck: str | Path = SHELLC
 
 
 def zizmor(folder: Path, *more: Path) -> Run:
-    """Run zizmor at its strictest; what it merely asks about is left out."""
+    """Run zizmor as its strictest reader, the auditor."""
     command = (BIN / "zizmor", "--persona=auditor", "--offline", "--no-progress", "--quiet")
     return run(*command, "--no-config", "--collect=all", folder, *more, cwd=folder)
 
