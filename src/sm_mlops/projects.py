@@ -15,11 +15,11 @@ from sm_mlops.stacks import Stack
 class Access:
     """A role of the project for workflows, with a user of its own where CI signs in by key.
 
-    `environment` is GitHub's that uses it; empty for the one that trains, which all of main uses.
+    `environment` is the one of GitHub whose jobs use it.
     """
 
     name: str
-    environment: str = ""
+    environment: str
 
     def name_in(self, project: str) -> str:
         """Return the name of the role, and of its user."""
@@ -43,9 +43,8 @@ class Access:
         return outputs.get(f"{self.name.title()}UserSecretArn", "")
 
 
-TRAIN = Access("train")
-STAGES = (Access("staging", "staging"), Access("production", "production"))
-ACCESSES = (TRAIN, *STAGES)
+TRAIN = Access("train", "training")
+ACCESSES = (TRAIN, Access("staging", "staging"), Access("production", "production"))
 
 
 @dataclass(frozen=True)

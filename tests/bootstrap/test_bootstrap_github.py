@@ -20,6 +20,7 @@ import pytest
 
 from fault_injection import inject_github, pending
 from github_case import (
+    ENVIRONMENTS,
     KEYS,
     NAME,
     ROLE,
@@ -91,9 +92,10 @@ def test_the_plan_names_everything_before_anything_is_there(world: World) -> Non
     assert world.looked() == [
         "create GitHub repository: private",
         "create trigger credential: the token from MLOPS_TRIGGER_TOKEN",
-        f"create variable AWS_ROLE_ARN: {ROLE}",
+        "create environment training: needs no approval",
         "create environment staging: needs no approval",
         "create environment production: needs approval by ada",
+        f"create variable AWS_ROLE_ARN of environment training: {ROLE}",
         f"create variable AWS_ROLE_ARN of environment staging: {ROLES['staging']}",
         f"create variable AWS_ROLE_ARN of environment production: {ROLES['production']}",
         "create branch main: pushed from here, which starts the first training",
@@ -108,9 +110,10 @@ def test_from_nothing_everything_is_made(world: World) -> None:
     assert told == [
         f"created      private repository {url}/acme/churn",
         "stored       trigger credential: the token from MLOPS_TRIGGER_TOKEN",
+        "created      environment training: needs no approval",
         "created      environment staging: needs no approval",
         "created      environment production: needs approval by ada",
-        f"set          variable AWS_ROLE_ARN to {ROLE}",
+        f"set          variable AWS_ROLE_ARN of environment training to {ROLE}",
         f"set          variable AWS_ROLE_ARN of environment staging to {ROLES['staging']}",
         f"set          variable AWS_ROLE_ARN of environment production to {ROLES['production']}",
         f"added        remote origin {url}/acme/churn.git",
@@ -120,14 +123,15 @@ def test_from_nothing_everything_is_made(world: World) -> None:
     assert world.state() == {
         "repositories": [NAME],
         "private": True,
-        "variables": {"AWS_ROLE_ARN": ROLE},
+        "variables": {},
         "secrets": {},
         "environments": {
+            "training": ([], True, POLICY, ["main"]),
             "staging": ([], True, POLICY, ["main"]),
             "production": ([{"type": "User", "id": ada}], False, POLICY, ["main"]),
         },
         "of environments": {
-            stage: {"AWS_ROLE_ARN": ROLES[stage]} for stage in ("staging", "production")
+            ENVIRONMENTS[part]: {"AWS_ROLE_ARN": role} for part, role in ROLES.items()
         },
         "branches": ["main"],
         "remote": f"{url}/acme/churn.git",
@@ -236,8 +240,9 @@ def test_a_renamed_repository_is_used_and_reported(done: World) -> None:
     assert "manual repository name: was acme/churn before" in done.looked()
     assert done.act() == []
     done.outputs = outputs_of(ROLES | {"train": "arn:new"})
-    assert done.act() == ["set          variable AWS_ROLE_ARN to arn:new"]
-    assert done.record("acme/churn-2")["_variables"]["AWS_ROLE_ARN"]["value"] == "arn:new"
+    assert done.act() == ["set          variable AWS_ROLE_ARN of environment training to arn:new"]
+    training = done.record("acme/churn-2")["_environments"]["training"]
+    assert training["_variables"]["AWS_ROLE_ARN"]["value"] == "arn:new"
 
 
 def test_only_an_administrator_can_set_a_repository_up(world: World) -> None:
@@ -277,22 +282,46 @@ def test_a_token_without_the_scopes_changes_nothing(world: World) -> None:
 
 
 def test_a_variable_that_differs_is_changed(done: World) -> None:
-    """As that of an older repo, whose one role was for everything."""
-    former = "arn:aws:iam::123456789012:role/churn-github"
-    for holder in (done.record(), done.record()["_environments"]["production"]):
-        holder["_variables"]["AWS_ROLE_ARN"]["value"] = former
-    assert f"change variable AWS_ROLE_ARN: {ROLE}" in done.looked()
+    for part in ("training", "production"):
+        variables = done.record()["_environments"][part]["_variables"]
+        variables["AWS_ROLE_ARN"]["value"] = "arn:aws:iam::123456789012:role/churn-github"
+    assert f"change variable AWS_ROLE_ARN of environment training: {ROLE}" in done.looked()
     assert done.act() == [
-        f"set          variable AWS_ROLE_ARN to {ROLE}",
+        f"set          variable AWS_ROLE_ARN of environment training to {ROLE}",
         f"set          variable AWS_ROLE_ARN of environment production to {ROLES['production']}",
     ]
-    assert done.state()["variables"] == {"AWS_ROLE_ARN": ROLE}
+    assert done.state()["of environments"]["training"] == {"AWS_ROLE_ARN": ROLE}
     assert {line.split()[0] for line in done.looked()} == {"exists"}
+
+
+def test_what_an_older_version_gave_to_every_branch_is_moved(keyed: World) -> None:
+    """Training used to sign in with what the repository itself has."""
+    keyed.act()
+    record = keyed.record()
+    training = record["_environments"].pop("training")
+    row = {"name": "OWN", "value": "1", "updated_at": 0.0, "created_at": 0.0}
+    record["_variables"] |= training["_variables"] | {"OWN": row}
+    record["_secrets"] |= training["_secrets"]
+    assert not [line for line in keyed.looked() if line.startswith("delete")], "it is still used"
+    told = keyed.act()
+    things = ["variable AWS_ROLE_ARN", *(f"secret {name.upper()}" for name in KEYS["train"])]
+    assert told[-3:] == [f"deleted      {thing}" for thing in things]
+    assert (keyed.state()["variables"], keyed.state()["secrets"]) == ({"OWN": "1"}, {})
+    in_the_environment = {name.upper(): value for name, value in KEYS["train"].items()}
+    assert keyed.state()["of environments"]["training"] == in_the_environment | {
+        "AWS_ROLE_ARN": ROLE
+    }
+    record["_variables"]["AWS_ROLE_ARN"] = row | {"name": "AWS_ROLE_ARN"}
+    what = "delete variable AWS_ROLE_ARN: moved to the environment training, for main only"
+    assert what in keyed.looked()
+    assert keyed.act() == ["deleted      variable AWS_ROLE_ARN"]
+    assert {line.split()[0] for line in keyed.looked()} == {"exists"}
 
 
 def test_before_there_is_a_project_it_can_be_looked_at(world: World) -> None:
     world.outputs = None
-    assert "create variable AWS_ROLE_ARN: the project's role churn-github-train" in world.looked()
+    what = "create variable AWS_ROLE_ARN of environment training"
+    assert f"{what}: the project's role churn-github-train" in world.looked()
     assert "no SageMaker project churn yet" in refused(world)
 
 
@@ -304,25 +333,27 @@ def keyed(world: World) -> World:
 
 
 def test_the_keys_are_sealed_into_githubs_secrets(keyed: World) -> None:
-    what = "secrets AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY"
-    assert f"create {what}: the key of the project's user churn-github-train" in keyed.looked()
+    what = "secrets AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY of environment"
+    user = "the key of the project's user churn-github-train"
+    assert f"create {what} training: {user}" in keyed.looked()
     told, state = keyed.act(), keyed.state()
-    held = {"train": state["secrets"], **state["of environments"]}
+    assert state["secrets"] == {}, "the workflow of any branch could read them"
     for part, values in KEYS.items():
-        of = "" if part == "train" else f" of environment {part}"
-        assert f"set          {what}{of}" in told
-        assert {k: v for k, v in held[part].items() if k != "AWS_ROLE_ARN"} == {
+        name = ENVIRONMENTS[part]
+        assert f"set          {what} {name}" in told
+        held = state["of environments"][name]
+        assert {k: v for k, v in held.items() if k != "AWS_ROLE_ARN"} == {
             name.upper(): value for name, value in values.items()
         }
-        assert f"exists {what}{of}" in keyed.looked()
+        assert f"exists {what} {name}" in keyed.looked()
 
 
 def test_a_key_that_is_newer_than_githubs_is_set_again(keyed: World) -> None:
     keyed.act()
-    secrets = keyed.record()["_secrets"]
+    secrets = keyed.record()["_environments"]["training"]["_secrets"]
     long_ago = (datetime.now(UTC) - timedelta(hours=1)).timestamp()
     secrets["AWS_SECRET_ACCESS_KEY"]["updated_at"] = long_ago
-    what = "secrets AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY"
+    what = "secrets AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY of environment training"
     assert f"change {what}: the key has been replaced" in keyed.looked()
     assert keyed.act() == [f"set          {what}"]
     assert keyed.act() == []
@@ -444,7 +475,7 @@ def test_an_environment_of_no_stage_is_reported_and_left_alone(done: World) -> N
 def test_every_stage_has_an_environment(world: World) -> None:
     world.repo.stage("qa", Account=None, Parameters={})
     world.act()
-    assert list(world.record()["_environments"]) == ["staging", "qa", "production"]
+    assert list(world.record()["_environments"]) == ["training", "staging", "qa", "production"]
 
 
 @pytest.mark.parametrize(
@@ -464,6 +495,7 @@ def test_rules_beyond_githubs_plan_are_left_to_a_person(
     assert world.record()["_environments"]["production"]["_policy"] == stays
     # Without a role, no job deploys there unasked.
     assert world.state()["of environments"] == {
+        "training": {"AWS_ROLE_ARN": ROLE},
         "staging": {"AWS_ROLE_ARN": ROLES["staging"]},
         "production": {},
     }
@@ -484,7 +516,7 @@ def test_rules_beyond_githubs_plan_are_left_to_a_person(
     role = ROLES["production"]
     assert f"set          variable AWS_ROLE_ARN of environment production to {role}" in told
     assert {line.split()[0] for line in world.looked()} == {"exists"}
-    assert list(world.record()["_variables"]) == ["AWS_ROLE_ARN"]
+    assert list(world.record()["_variables"]) == []
 
 
 def test_a_plan_without_environments_does_not_stop_the_rest(world: World) -> None:
@@ -775,9 +807,7 @@ def test_what_was_created_is_deleted_and_the_repository_stays(
     parts = keyed.parts()
     shown = [(str(item.todo), item.what) for item in plan.look_back(parts)]
     assert shown == [
-        ("delete", "variable AWS_ROLE_ARN"),
-        ("delete", "secret AWS_ACCESS_KEY_ID"),
-        ("delete", "secret AWS_SECRET_ACCESS_KEY"),
+        ("delete", "environment training"),
         ("delete", "environment staging"),
         ("delete", "environment production"),
         ("manual", "GitHub repository"),

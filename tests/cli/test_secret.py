@@ -12,7 +12,7 @@ import pytest
 
 from bootstrap_case import Kept, Killed, Land, connected_once, land
 from fault_injection import inject_github
-from github_case import NAME, PARTS, add_people, add_secrets, identify
+from github_case import ENVIRONMENTS, NAME, add_people, add_secrets, identify
 from github_people import add_app, install
 from repos import Repo, mlops
 from sm_mlops import github, projects
@@ -27,7 +27,7 @@ from standalone import Standalone
 
 pytestmark = pytest.mark.slow
 
-USERS = {part: f"churn-github-{part}" for part in PARTS}
+USERS = {part: f"churn-github-{part}" for part in ENVIRONMENTS}
 
 
 # The trigger's credential.
@@ -146,8 +146,8 @@ def keys(found: Land, part: str) -> list[str]:
 
 
 def at_github(found: Land, part: str) -> list[str]:
-    environment = "" if part == "train" else part
-    return [found.server.github.routes.secret(NAME, name, environment) for name in KEY]
+    name = ENVIRONMENTS[part]
+    return [found.server.github.routes.secret(NAME, each, name) for each in KEY]
 
 
 def in_secrets_manager(found: Land, part: str) -> list[str]:
@@ -158,7 +158,7 @@ def in_secrets_manager(found: Land, part: str) -> list[str]:
 
 def assert_one_key_each(found: Land) -> None:
     """Check that each user has one key, which GitHub and Secrets Manager have too."""
-    for part in PARTS:
+    for part in ENVIRONMENTS:
         assert keys(found, part) == [at_github(found, part)[0]]
         assert at_github(found, part) == in_secrets_manager(found, part)
 
@@ -169,17 +169,29 @@ def test_the_keys_are_replaced_everywhere(
     with enter(kept, tmp_path, monkeypatch) as found:
         Settings(found.aws, found.hub).act(lambda line: None)
         assert_one_key_each(found)
-        former = {part: keys(found, part) for part in PARTS}
+        former = {part: keys(found, part) for part in ENVIRONMENTS}
         what = "secrets AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY"
         assert rotate(found) == [
             *(f"created      access key of {user}" for user in USERS.values()),
-            f"set          {what}",
+            f"set          {what} of environment training",
             f"set          {what} of environment staging",
             f"set          {what} of environment production",
             *(f"deleted      previous access key of {user}" for user in USERS.values()),
         ]
         assert_one_key_each(found)
-        assert all(keys(found, part) != former[part] for part in PARTS)
+        assert all(keys(found, part) != former[part] for part in ENVIRONMENTS)
+
+
+def test_a_repo_whose_training_has_no_environment_yet_is_led_to_bootstrap(
+    kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with enter(kept, tmp_path, monkeypatch) as found:
+        Settings(found.aws, found.hub).act(lambda line: None)
+        record: Any = found.server.github.store.get("GitHubRepository", NAME)
+        del record["_environments"]["training"]
+        with pytest.raises(MlopsError, match="no key of environment training yet; run"):
+            rotate(found)
+        assert all(len(keys(found, part)) == 1 for part in ENVIRONMENTS)
 
 
 def test_a_rotation_that_fails_half_way_leaves_github_a_key_that_works(
@@ -222,7 +234,7 @@ def test_a_rotation_that_is_killed_at_any_call_is_finished_by_the_next(
             found.kill_after = number
             with pytest.raises(Killed):
                 rotate(found)
-            for part in PARTS:
+            for part in ENVIRONMENTS:
                 assert at_github(found, part)[0] in keys(found, part)
             rotate(found)
             assert_one_key_each(found)
@@ -260,11 +272,11 @@ def test_jenkins_gets_the_key_from_a_person_before_the_previous_one_is_deleted(
         assert told[-1].startswith(
             "Copy the new keys from the secrets sm-mlops/churn/github-train, sm-mlops/churn/github-"
         )
-        assert all(len(keys(found, part)) == 2 for part in PARTS)
+        assert all(len(keys(found, part)) == 2 for part in ENVIRONMENTS)
         assert rotate(found)[1:] == [
             f"deleted      previous access key of {user}" for user in USERS.values()
         ]
-        for part in PARTS:
+        for part in ENVIRONMENTS:
             assert keys(found, part) == in_secrets_manager(found, part)[:1]
 
 

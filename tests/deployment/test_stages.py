@@ -93,6 +93,7 @@ def test_the_kind_is_the_templates_own_where_the_stage_names_none(repo: Repo) ->
     [
         ("stagin", {}, "no stage stagin: did you mean staging?"),
         ("qa", {}, "no stage qa: known are staging, production"),
+        ("training", {"Role": None}, "training is for training: rename the stage"),
         ("staging", {"Parametres": {}}, "Parametres is unknown: did you mean Parameters?"),
         ("staging", {"Parameters": {"InstanceTyp": "x"}}, "did you mean InstanceType?"),
         ("staging", {"Parameters": {"Project": "x"}}, "Project is set by mlops deploy"),

@@ -197,7 +197,7 @@ def test_a_platform_whose_version_differs_from_the_tools_is_reported(
 
 def test_what_bootstrap_would_do_has_failed(whole: Whole) -> None:
     hub = whole.land.hub
-    place = f"/repos/{OWNER}/{NAME}/actions/variables/AWS_ROLE_ARN"
+    place = f"/repos/{OWNER}/{NAME}/environments/training/variables/AWS_ROLE_ARN"
     hub.ask("DELETE", place)
     try:
         [found] = whole.look(parts.settings)

@@ -60,17 +60,18 @@ BEYOND = {
 
 
 class Job:
-    """A job of a repo's workflow, signed in as the role it is for: without an environment build.yml
-    trains, with one deploy.yml deploys to it."""
+    """A job of a repo's workflow, signed in as the role it is for: build.yml's in the environment
+    training, deploy.yml's in that of a stage."""
 
-    def __init__(self, land: Land, repo: Repo, environment: str = "") -> None:
+    def __init__(self, land: Land, repo: Repo, environment: str = "training") -> None:
         name = repo.settings().project.project
         self.repo = repo
-        self.role = f"arn:aws:iam::{ACCOUNT}:role/{name}-github-{environment or 'train'}"
+        part = "train" if environment == "training" else environment
+        self.role = f"arn:aws:iam::{ACCOUNT}:role/{name}-github-{part}"
         found = land.server.integrations.workflows.environment(
             f"{OWNER}/{name}",
             environment=environment,
-            workflow="deploy.yml" if environment else "build.yml",
+            workflow="build.yml" if part == "train" else "deploy.yml",
             role_arn=self.role,
         )
         self.variables = {key: value for key, value in found.items() if value}

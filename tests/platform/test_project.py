@@ -156,16 +156,15 @@ def test_without_other_accounts_the_registry_has_no_policy() -> None:
 
 Claims = dict[str, str]
 SUBJECTS = ["repo:my-org/churn-model", SUBJECT]
-PLACES = {"Train": "ref:refs/heads/main"} | {
-    who: f"environment:{who.lower()}" for who in ("Staging", "Production")
-}
+ENVIRONMENTS = {"Train": "training", "Staging": "staging", "Production": "production"}
 
 
 def token(who: str, subject: str = SUBJECT, **other: str) -> Claims:
     """Return the claims of the job that a role is for, and others."""
     claims = {
         "aud": "sts.amazonaws.com",
-        "sub": f"{subject}:{PLACES[who]}",
+        "sub": f"{subject}:environment:{ENVIRONMENTS[who]}",
+        "environment": ENVIRONMENTS[who],
         "ref": "refs/heads/main",
         "repository_id": REPOSITORY_ID,
         "job_workflow_ref": (
@@ -173,8 +172,6 @@ def token(who: str, subject: str = SUBJECT, **other: str) -> Claims:
             f"{'build' if who == 'Train' else 'deploy'}.yml@refs/heads/main"
         ),
     }
-    if who != "Train":
-        claims["environment"] = who.lower()
     return {name: value for name, value in {**claims, **other}.items() if value}
 
 
@@ -210,6 +207,7 @@ def test_the_jobs_of_the_other_roles_do_not(who: str, other: str) -> None:
 
 
 WORKFLOWS = "my-org/churn-model/.github/workflows"
+PLACES = [f"environment:{name}" for name in ENVIRONMENTS.values()]
 
 
 @pytest.mark.parametrize(
@@ -233,7 +231,7 @@ WORKFLOWS = "my-org/churn-model/.github/workflows"
         {"aud": "https://github.com/my-org"},
         *(
             {"sub": f"{subject}:{place}"}
-            for place in (*PLACES.values(), "pull_request", "environment:dev")
+            for place in (*PLACES, "ref:refs/heads/main", "pull_request", "environment:dev")
             for subject in (
                 "repo:my-org/other",
                 "repo:my-org/churn-model-eu",
@@ -246,6 +244,7 @@ WORKFLOWS = "my-org/churn-model/.github/workflows"
             )
         ),
         {"sub": f"{SUBJECT}:pull_request"},
+        {"sub": f"{SUBJECT}:ref:refs/heads/main"},
         {"sub": SUBJECT},
     ],
     ids=lambda claims: " ".join(f"{name} {value}" for name, value in claims.items()),
@@ -255,9 +254,9 @@ def test_no_other_token_does(who: str, claims: Claims) -> None:
     assert not trusts(who, token(who, **claims))
 
 
-@pytest.mark.parametrize("who", ["Staging", "Production"])
-@pytest.mark.parametrize("environment", ["", "dev", "Production"])
-def test_a_stage_takes_a_job_in_its_environment(who: str, environment: str) -> None:
+@pytest.mark.parametrize("who", WHO)
+@pytest.mark.parametrize("environment", ["", "dev", "Production", "Training"])
+def test_a_role_takes_a_job_in_its_environment(who: str, environment: str) -> None:
     assert not trusts(who, token(who, environment=environment))
 
 

@@ -25,16 +25,16 @@ from sm_mlops.sandbox import versions
 from standalone import Standalone
 
 NAME = "acme/churn"
-PARTS = ("train", "staging", "production")
-ROLES = {part: f"arn:aws:iam::123456789012:role/churn-github-{part}" for part in PARTS}
+ENVIRONMENTS = {"train": "training", "staging": "staging", "production": "production"}
+ROLES = {part: f"arn:aws:iam::123456789012:role/churn-github-{part}" for part in ENVIRONMENTS}
 ROLE = ROLES["train"]
-SECRETS = {part: f"sm-mlops/churn/github-{part}" for part in PARTS}
+SECRETS = {part: f"sm-mlops/churn/github-{part}" for part in ENVIRONMENTS}
 KEYS = {
     part: {
         "aws_access_key_id": f"AKIAKEY{number}",
         "aws_secret_access_key": f"canary-aws-secret-key-{number}",
     }
-    for number, part in enumerate(PARTS)
+    for number, part in enumerate(ENVIRONMENTS)
 }
 
 

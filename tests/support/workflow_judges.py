@@ -46,8 +46,8 @@ def actionlint(folder: Path, *files: str | Path, shellcheck: str | Path = SHELLC
 
 
 def zizmor(folder: Path, *more: Path) -> Run:
-    """Run zizmor at its strictest; what it merely asks about is left out."""
-    command = (BIN / "zizmor", "--pedantic", "--offline", "--no-progress", "--quiet")
+    """Run zizmor as its strictest reader, the auditor."""
+    command = (BIN / "zizmor", "--persona=auditor", "--offline", "--no-progress", "--quiet")
     return run(*command, "--no-config", "--collect=all", folder, *more, cwd=folder)
 
 

@@ -267,7 +267,7 @@ class Connected:
             raise ActionFailed(str(error)) from error
         return {name: value for name, value in found.items() if value}
 
-    def _key_of_user(self, part: str = "train") -> dict[str, str]:
+    def _key_of_user(self, part: str) -> dict[str, str]:
         """Return the key of one of the project's users, which bootstrap brings to GitHub sealed."""
         with self.account() as aws:
             name = f"sm-mlops/{aws.settings.project.project}/github-{part}"
@@ -277,7 +277,7 @@ class Connected:
 
     def settle(self) -> None:
         """Copy what bootstrap has set up on GitHub."""
-        signed_in = self._variables(NAME, "", "refs/heads/main", "")
+        signed_in = self._variables(NAME, "training", "refs/heads/main", "")
         # The way to AWS is part of the machine, the right to go it is not.
         own = {name for name in signed_in if name.startswith(("GITHUB_", *SESSION)) or name == "CI"}
         own |= {"AWS_REGION", "AWS_DEFAULT_REGION"}
@@ -296,17 +296,14 @@ class Connected:
 
         for variable in ask("actions/variables")["variables"]:
             self.hub.variables[variable["name"]] = variable["value"]
-        secrets = [secret["name"] for secret in ask("actions/secrets")["secrets"]]
-        if secrets:
-            key = self._key_of_user()
-            self.hub.secrets |= {name: key[name.lower()] for name in secrets}
+        assert not ask("actions/secrets")["secrets"], "any branch could read them"
         for found in ask("environments")["environments"]:
             name = found["name"]
             here = self.hub.environments[name] = self._environment(found, ask)
             for variable in ask(f"environments/{name}/variables")["variables"]:
                 here.variables[variable["name"]] = variable["value"]
             if ask(f"environments/{name}/secrets")["secrets"]:
-                key = self._key_of_user(name)
+                key = self._key_of_user("train" if name == "training" else name)
                 here.secrets |= {name.upper(): value for name, value in key.items()}
 
     def _new_token(self) -> str:

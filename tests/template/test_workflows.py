@@ -231,6 +231,8 @@ def test_credentials_come_after_the_setup_and_only_where_they_are_needed(
         given = job["steps"][said.index(sign_in)]["with"]
         assert given["aws-region"] == "${{ env.AWS_REGION }}"
         assert given["mask-aws-account-id"] == "true"
+        # What the repository itself has, the workflow of any branch may read.
+        assert job["environment"] == ("training" if key[0] == "build" else key[1])
         assert given["role-to-assume"] == "${{ vars.AWS_ROLE_ARN }}"
         name = given["role-session-name"].replace("${{ env.PROJECT }}", "p" * 32)
         assert len(name.replace("${{ github.run_id }}", "9" * 14)) <= 64

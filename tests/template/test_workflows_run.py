@@ -185,7 +185,7 @@ def tell_life(here: Connected) -> Story:
     git(repo.path, "switch", "--quiet", "--create", "feature")
     git(repo.path, "push", "--quiet", str(hub.origin), "feature")
     story.runs["branch"] = [hub.dispatch("build", {}, branch="feature")]
-    hub.variables.clear()
+    hub.environments["training"].variables.clear()
     story.runs["no role"] = [hub.dispatch("build", {})]
     return story
 
@@ -345,9 +345,14 @@ def test_production_answers_all_the_while(life: Story) -> None:
         assert "version 1" in life.seen[name] and "production works" in life.seen[name]
 
 
-@pytest.mark.parametrize("name", ["branch", "no role"])
-def test_nothing_runs_if_the_sign_in_to_aws_fails(life: Story, name: str) -> None:
-    train = life.run(name).job("train")
+def test_another_branch_is_given_neither_role_nor_key(life: Story) -> None:
+    train = life.run("branch").job("train")
+    assert (train.result, train.steps) == ("failure", ())
+    assert "feature is not allowed to deploy to training" in train.log
+
+
+def test_nothing_runs_if_the_sign_in_to_aws_fails(life: Story) -> None:
+    train = life.run("no role").job("train")
     assert train.step("Sign in to AWS").outcome == "failure", train.log
     assert train.steps[-1].outcome == "skipped"
 

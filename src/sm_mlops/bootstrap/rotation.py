@@ -56,6 +56,9 @@ def rotate_key(aws: Aws, hub: GitHub, tell: Tell) -> None:
     if repository is None and not by_jenkins:
         raise MlopsError(f"GitHub shows no repository {aws.settings.project.github}")
     places = [] if by_jenkins else settings.places(repository)
+    for place in places:
+        if place.holder is None:
+            raise MlopsError(f"there is no key{place.of} yet; run {aws.command} bootstrap")
     begun = bool(keys.former(aws)) or not all(place.has_key(outputs) for place in places)
     if begun:
         tell(f"Continuing with keys of {name} that were created earlier")

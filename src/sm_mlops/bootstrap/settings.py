@@ -1,5 +1,5 @@
 """What the workflows find on GitHub: the roles they assume, the keys they sign in with if there are
-any, and an environment per stage with its reviewers.
+any, in an environment for training, and one per stage with its reviewers.
 
 What Jenkins needs is only named.
 """
@@ -22,10 +22,13 @@ from sm_mlops.deployment import stages
 from sm_mlops.deployment.stages import Stage
 from sm_mlops.errors import MlopsError
 from sm_mlops.github import GitHub, GitHubError
+from sm_mlops.projects import Access
 
 # A variable that names the stages whose rules GitHub refused, so that they are not tried again.
 REFUSED = "MLOPS_UNPROTECTED"
 BRANCH = "main"
+# Training deploys nothing, and asks nobody.
+_TRAINING = Stage(projects.TRAIN.environment, stack="", kind="")
 _CUSTOM = {"protected_branches": False, "custom_branch_policies": True}
 
 
@@ -64,9 +67,9 @@ class Settings(Part):
             return list(self._jenkins())
         found = self._repository()
         outputs = self.outputs(self.aws)
-        train, *stages_ = self.places(found)
-        items = [*train.look(outputs), *self._look_at_environments(found)]
-        return items + [item for place in stages_ for item in place.look(outputs)]
+        items = list(self._look_at_environments(found))
+        items += [item for place in self.places(found) for item in place.look(outputs)]
+        return [*items, *self._exposed(found)]
 
     def act(self, tell: Tell) -> None:
         if self._project.ci == "jenkins":
@@ -80,20 +83,21 @@ class Settings(Part):
             raise MlopsError(
                 f"there is no SageMaker project {name} yet; the workflows need its roles"
             )
-        # Environments first: they hold what their stages sign in with.
+        # Environments first: they hold what their jobs sign in with.
         self._make_environments(found, tell)
         for place in self.places(found):
             if place.holder is not None:
                 place.act(outputs, tell)
+        self._delete(found, self._exposed(found), tell)
 
     def places(self, found: Any) -> list[Place]:
-        """Return where the workflows find what they sign in with: the repository, then the stages.
+        """Return the environments where the workflows find what they sign in with.
 
-        Not the environment of a stage that wants reviewers and has none: nobody would be asked.
+        Not that of a stage that wants reviewers and has none: nobody would be asked.
         """
-        places = [self._repository_place(found)]
+        places = []
         by_name = {stage.name: stage for stage in self._stages()}
-        for access in projects.STAGES:
+        for access in projects.ACCESSES:
             stage = by_name.get(access.environment)
             had = self._environment(found, access.environment) if found and stage else None
             if stage and (had is None or _is_gated(stage, had)):
@@ -101,7 +105,19 @@ class Settings(Part):
         return places
 
     def _repository_place(self, found: Any) -> Place:
-        return Place(self.aws, self.hub, found, projects.TRAIN)
+        return Place(self.aws, self.hub, found, Access("", ""))
+
+    def _exposed(self, found: Any) -> list[Item]:
+        """Return what the repository itself still has, as it had for training in an older version,
+        once the environment is there instead."""
+        if found is None or not self._environment(found, _TRAINING.name):
+            return []
+        here = self._repository_place(found)
+        names = [f"variable {ROLE}"] if ROLE in here.variables() else []
+        if self._project.uses_key:
+            names += [f"secret {name}" for name in KEY if name in here.secrets()]
+        place = f"moved to the environment {_TRAINING.name}, for {BRANCH} only"
+        return [Item(name, Todo.DELETE, place) for name in names]
 
     def look_back(self) -> list[Item]:
         """Return what is deleted when the repo is disconnected."""
@@ -110,11 +126,11 @@ class Settings(Part):
             return []
         here = self._repository_place(found)
         variables, secrets = here.variables(), here.secrets()
-        known = stages.names(self.aws.settings)
+        known = self._names()
         names = [
             *(f"variable {name}" for name in (ROLE, REFUSED) if name in variables),
             *(f"secret {name}" for name in KEY if name in secrets),
-            *(f"environment {stage}" for stage in known if self._environment(found, stage)),
+            *(f"environment {name}" for name in known if self._environment(found, name)),
         ]
         return [*(Item(name, Todo.DELETE) for name in names), *self._unknown(found)]
 
@@ -122,8 +138,10 @@ class Settings(Part):
         if self._project.uses_key:
             # Keys left by an interrupted rotation would prevent the user's deletion.
             keys.delete_former(self.aws, tell)
-        found = self._repository()
-        for item in filter(is_work, self.look_back()):
+        self._delete(self._repository(), self.look_back(), tell)
+
+    def _delete(self, found: Any, items: Iterable[Item], tell: Tell) -> None:
+        for item in filter(is_work, items):
             noun, _, name = item.what.partition(" ")
             folder = "environments" if noun == "environment" else f"actions/{noun}s"
             with self.hub.doing(f"delete {item.what}"), suppress(UnknownObjectException):
@@ -198,7 +216,7 @@ class Settings(Part):
             return
         with self.hub.doing("list the environments"):
             rows = self.hub.ask("GET", f"{found.url}/environments?per_page=100")["environments"]
-        known = {name.lower() for name in stages.names(self.aws.settings)}
+        known = {name.lower() for name in self._names()}
         for row in rows:
             if row["name"].lower() not in known:
                 yield Item(
@@ -290,7 +308,10 @@ class Settings(Part):
 
     def _stages(self) -> list[Stage]:
         settings = self.aws.settings
-        return [stages.load(settings, name) for name in stages.names(settings)]
+        return [_TRAINING, *(stages.load(settings, name) for name in stages.names(settings))]
+
+    def _names(self) -> list[str]:
+        return [_TRAINING.name, *stages.names(self.aws.settings)]
 
     def _reviewers(self, stage: Stage, had: Environment | None) -> tuple[Reviewer, ...]:
         """Return who has to approve. A stage that names no one keeps its reviewers, or has you."""

@@ -1,7 +1,8 @@
 """What a job of GitHub Actions signs in to AWS with, per role of the project: the variable with the
 role, and the secrets with its user's key if there is one.
 
-The repository itself has the role that trains; the environment of a stage has that stage's.
+An environment has them, where only `main` may deploy: what the repository itself has, the workflow
+of any branch may read.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ KEY = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 @dataclass
 class Place:
     """Where GitHub keeps what one of the project's roles is used with. `found` is the repository,
-    None if it does not exist yet."""
+    None if it does not exist yet; an access without an environment stands for all of it."""
 
     aws: Aws
     hub: GitHub

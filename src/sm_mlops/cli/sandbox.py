@@ -30,6 +30,7 @@ from sm_mlops.cli.sandbox_account import apply
 from sm_mlops.deployment import smoke
 from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
+from sm_mlops.projects import TRAIN
 from sm_mlops.registry import Version
 from sm_mlops.settings import find_root
 
@@ -268,7 +269,9 @@ class Tour:
             raise typer.Exit(0)
 
     @contextmanager
-    def workflow(self, run: dict[str, Any] | None = None, environment: str = "") -> Iterator[None]:
+    def workflow(
+        self, run: dict[str, Any] | None = None, environment: str = TRAIN.environment
+    ) -> Iterator[None]:
         """Run the block as a job of GitHub Actions, with the permissions of its role."""
         from sm_mlops import sandbox
 
@@ -280,7 +283,7 @@ class Tour:
             settings.root,
             settings.project.github,
             environment=environment,
-            workflow="deploy.yml" if environment else "build.yml",
+            workflow="build.yml" if environment == TRAIN.environment else "deploy.yml",
         )
         if run is not None:
             variables |= {"MODEL_PACKAGE_ARN": run["inputs"]["model-package-arn"]}

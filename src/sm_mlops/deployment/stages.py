@@ -35,6 +35,8 @@ _TAG_VALUE = re.compile(r"[\w .:/=+@-]{1,256}")
 _TAGS = 50
 # The limit for an endpoint, whose name is <project>-<stage>.
 NAME_LENGTH = 63
+# Each stage is an environment of GitHub; the jobs of build.yml have this one.
+TAKEN = "training"
 # A user, or a team as organization/team; GitHub allows six.
 # Source: https://docs.github.com/en/rest/deployments/environments
 _REVIEWER = re.compile(r"[a-zA-Z0-9](-?[a-zA-Z0-9_])*(/[\w.-]+)?")
@@ -77,6 +79,8 @@ def load(settings: Settings, name: str) -> Stage:
         raise MlopsError(f"no stage {name}: {hint(name, known)} (files {FOLDER}/<stage>.json)")
     file = settings.root / FOLDER / f"{name}.json"
     place = f"{FOLDER}/{file.name}"
+    if name.lower() == TAKEN:
+        raise MlopsError(f"{place}: the environment {name} is for training: rename the stage")
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # Also for a number of thousands of digits.
