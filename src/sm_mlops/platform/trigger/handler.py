@@ -316,10 +316,8 @@ def start(version: Version, deadline: float) -> str:
         # GitHub Enterprise Server before 3.21 refuses what it does not know.
         **({"return_run_details": True} if version.host == "github.com" else {}),
     }
-    own, token = (
-        f"/{version.owner}/{version.repository}/actions",
-        _github_token(api, post_json, version.repository),
-    )
+    own = f"/{version.owner}/{version.repository}/actions"
+    token = _github_token(api, post_json, version.repository)
     answer = post_json(f"{api}/repos{own}/workflows/{workflow}/dispatches", body, token)
     # The deployment is started, whatever the answer contains.
     run = str((_object(answer.body) or {}).get("html_url", ""))
