@@ -304,7 +304,7 @@ def with_actions(world: World) -> None:
     for label, status in (
         ("POST */dispatches", 401),
         ("POST */dispatches", 0),
-        ("PUT */actions/secrets/*", 403),
+        ("PUT */secrets/*", 403),
         ("GET */info/refs*", 0),
     ):
         inject_github(github, label, status, "no", times=4)

@@ -133,7 +133,7 @@ def test_the_hook_connects_the_repo_and_keeps_no_credential(
 def test_a_refusal_by_github_midway_leaves_a_repo_and_the_command_to_continue(
     elsewhere: Cookiecutter, tmp_path: Path, default: Rendered
 ) -> None:
-    with cloud(default, tmp_path / "cloud", "POST */actions/variables") as (environment, tokens):
+    with cloud(default, tmp_path / "cloud", "POST */variables") as (environment, tokens):
         done = elsewhere(SM_MLOPS_REGISTER="yes", **environment)
     assert done.code == 0, done.out + done.err
     assert "created      SageMaker project my-model" in done.out

@@ -71,6 +71,7 @@ def test_a_step_of_the_team_is_a_script_and_a_step_in_the_definition(repo: Repo)
     assert logs.stdout.splitlines()[-1] == "counted 85 rows"
 
 
+@pytest.mark.long
 def test_a_package_that_serving_needs_is_in_every_step_up_to_register(repo: Repo) -> None:
     repo.configure(hyperparameters={"num_boost_round": 20})
     helpers = repo.root / "model" / "helpers"
