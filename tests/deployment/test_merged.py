@@ -97,6 +97,15 @@ def test_a_branch_beside_main_is_refused(history: History, signed_in: str) -> No
         merged.require(history.here.aws, history.version(aside))
 
 
+def test_a_tag_called_main_is_not_main(history: History, signed_in: str) -> None:
+    git(history.clone, "push", "-qf", history.bare, f"{history.unmerged}:refs/tags/main")
+    try:
+        with pytest.raises(MlopsError, match="not on main"):
+            merged.require(history.here.aws, history.version(history.unmerged))
+    finally:
+        git(history.clone, "push", "-q", history.bare, ":refs/tags/main")
+
+
 def test_what_somebody_deployed_to_one_stage_by_hand_goes_no_further(
     history: History, signed_in: str
 ) -> None:

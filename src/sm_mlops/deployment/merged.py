@@ -47,9 +47,12 @@ def _ask_github(aws: Aws, sha: str) -> str:
     repository = hub.repository(project.github)
     if repository is None:
         raise MlopsError(f"the token of {hub.origin} sees no GitHub repository {project.github}")
+    with hub.doing(f"show the branch {BRANCH}"):
+        # By its commit: a tag may have the same name, and takes no review to push.
+        tip = repository.get_branch(BRANCH).commit.sha
     try:
         with hub.doing(f"compare {sha[:7]} with {BRANCH}"):
-            found = hub.ask("GET", f"{repository.url}/compare/{sha}...{BRANCH}?per_page=1")
+            found = hub.ask("GET", f"{repository.url}/compare/{sha}...{tip}?per_page=1")
     except GitHubError as error:
         if error.status != 404:
             raise
