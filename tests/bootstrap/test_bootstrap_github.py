@@ -716,6 +716,15 @@ def test_an_origin_that_is_the_same_repository_stays(world: World, origin: str) 
     )
 
 
+def test_main_has_to_be_the_default_branch(done: World) -> None:
+    assert [line for line in done.looked() if "default branch" in line] == []
+    git(done.repo.root, "push", "-q", str(done.server.github.bare.path(NAME)), "main:master")
+    record = done.record()
+    done.server.github.routes.keep(record | {"default_branch": "master"})
+    (line,) = [line for line in done.looked() if "default branch" in line]
+    assert "is master; GitHub starts deploy.yml of this one alone" in line
+
+
 def test_git_knows_afterwards_where_main_belongs(done: World) -> None:
     assert git(done.repo.root, "status", "-sb").splitlines()[0] == "## main...origin/main"
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from deployment_cases import BROKEN, COMMIT, Place, place
+from deployment_cases import BROKEN, COMMIT, Place, archive, place
 from repos import mlops
 from sm_mlops import stacks
 from sm_mlops.aws import Aws
@@ -152,6 +152,19 @@ def test_a_version_from_elsewhere_is_refused(
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
     assert stacks.describe(here.aws, "churn-refused") is None
+
+
+def test_an_artifact_that_was_exchanged_after_the_approval_is_refused(here: Place) -> None:
+    versioned = {"Status": "Enabled"}  # as platform.yml has it
+    here.aws.s3.put_bucket_versioning(Bucket=here.aws.bucket, VersioningConfiguration=versioned)
+    arn = here.register()
+    described = here.aws.sagemaker.describe_model_package(ModelPackageName=arn)
+    url = described["InferenceSpecification"]["Containers"][0]["ModelDataUrl"]
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+    here.aws.s3.put_object(Bucket=bucket, Key=key, Body=archive({"code/inference.py": b"evil"}))
+    with pytest.raises(MlopsError, match=r"has been written again since its training"):
+        here.deploy(here.stage("exchanged"), arn)
+    assert stacks.describe(here.aws, "churn-exchanged") is None
 
 
 def test_a_version_that_cannot_serve_leaves_the_one_before_in_service(

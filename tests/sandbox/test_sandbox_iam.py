@@ -206,6 +206,16 @@ DENIALS: dict[str, tuple[str, dict[str, Any], str, str, str, int]] = {
 }
 
 
+def test_a_request_signed_for_s3_reaches_no_other_service(aws: Account) -> None:
+    def elsewhere(request: Any, **_: Any) -> None:
+        request.headers["X-Amz-Target"] = "SageMaker.ListModelPackageGroups"
+
+    aws.s3.put_object(Bucket=BUCKET, Key="x", Body=b"x")
+    reader = aws.may("reader-elsewhere", allow("s3:GetObject", f"arn:aws:s3:::{BUCKET}/*"))
+    reader.s3.meta.events.register("before-sign.s3.GetObject", elsewhere)
+    assert error(reader.s3.get_object, Bucket=BUCKET, Key="x")[1] == 403
+
+
 @pytest.mark.parametrize("name", DENIALS)
 def test_a_service_denies_in_its_own_words(poor: Account, name: str) -> None:
     service, request, action, resource, code, status = DENIALS[name]

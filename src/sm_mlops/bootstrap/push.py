@@ -50,7 +50,12 @@ class Push(Part):
     def look(self) -> list[Item]:
         found = self.hub.repository(self.settings.project.github)
         if found and self._is_there(found):
-            return [Item(WHAT, Todo.NOTHING)]
+            items = [Item(WHAT, Todo.NOTHING)]
+            if found.default_branch != BRANCH:
+                detail = f"is {found.default_branch}; GitHub starts deploy.yml of this one alone"
+                how = f"make {BRANCH} the default branch at {found.html_url}/settings"
+                items.append(Item("default branch", Todo.PERSON, detail, how))
+            return items
         if problem := self._problem():
             return [Item(WHAT, Todo.PERSON, *problem)]
         self._require_origin(found)

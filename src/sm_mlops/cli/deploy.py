@@ -90,8 +90,8 @@ def check(
 ) -> None:
     """Check that a version may be deployed: that it is approved, and its commit is on main.
 
-    Asks GitHub, with the token of GITHUB_TOKEN or `gh auth login`; a repo with Jenkins asks git. A
-    version that a stage has run before may always be deployed.
+    Asks GitHub, with the token of GITHUB_TOKEN or `gh auth login`; a repo with Jenkins asks git. If
+    the history of main was rewritten since, `mlops rollback` returns to a version all the same.
 
     **Example**
 

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 
 from rich.console import Console
 
-from sm_mlops import display, registry, stacks, templates
-from sm_mlops.aws import Aws, ignoring
+from sm_mlops import display, objects, registry, stacks, templates
+from sm_mlops.aws import DENIED, Aws, ignoring, split_s3
 from sm_mlops.deployment import access, endpoints, stages
 from sm_mlops.deployment.stages import Stage
 from sm_mlops.display import tell
@@ -91,6 +91,7 @@ def deploy(
     """
     began = time.monotonic()
     package = approved(aws, arn)
+    _require_unchanged(aws, package)
     there = access.enter(aws, stage)
     _require_access(aws, there, stage)
     own = {**_artifact_key(aws), **_boundary(there)}
@@ -284,6 +285,28 @@ def approved(aws: Aws, arn: str, commit: str = "") -> Version:
             f"version {number} was trained from commit {package.commit or 'unknown'}, not {commit}"
         )
     return package
+
+
+def _require_unchanged(aws: Aws, package: Version) -> None:
+    """Raise MlopsError if the artifact is no longer what was evaluated and approved.
+
+    The jobs of the pipeline may write there. The versions of an object tell more than its time:
+    that of an upload in parts is when it began.
+    """
+    found = aws.sagemaker.describe_model_package(ModelPackageName=package.arn)
+    for container in found["InferenceSpecification"]["Containers"]:
+        bucket, key = split_s3(container.get("ModelDataUrl", ""))
+        written = {}
+        # An adopted registry may name what the roles of stages may not list.
+        with ignoring(*DENIED):
+            rows = objects.versions(aws, bucket, key) if key else ()
+            own = [row for row in rows if row["Key"] == key and "ETag" in row]
+            written = {row["ETag"]: row["LastModified"] for row in own}
+        if len(written) > 1 or any(each > package.created for each in written.values()):
+            raise MlopsError(
+                f"version {package.version} is not deployed: {key} in {bucket} has been written "
+                "again since its training; find out by whom, and train a new version"
+            )
 
 
 def _require_access(aws: Aws, there: Aws, stage: Stage) -> None:

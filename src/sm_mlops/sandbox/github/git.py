@@ -58,8 +58,11 @@ class Bare:
         self.path(name).rename(self.path(new))
 
     def commit(self, name: str, ref: str) -> str | None:
-        """Return the commit that a branch, tag or commit names, None if there is none."""
-        for each in (f"refs/heads/{ref}", f"refs/tags/{ref}", ref):
+        """Return the commit that a tag, branch or commit names, None if there is none.
+
+        A tag hides a branch of its name, as it does from git; GitHub does not say what it does.
+        """
+        for each in (f"refs/tags/{ref}", f"refs/heads/{ref}", ref):
             # A name that looks like an option is no name.
             found = self._git(
                 self.path(name), "rev-parse", "--quiet", "--verify", "--end-of-options",

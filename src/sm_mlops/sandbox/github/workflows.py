@@ -73,7 +73,7 @@ class Workflows(Access):
     def _workflow(self, record: Record, name: str) -> Json:
         """Return a workflow of the default branch by its number, path or file. Raises Refused."""
         full_name = record["full_name"]
-        sha = self.bare.commit(full_name, record["default_branch"])
+        sha = self.bare.branches(full_name).get(record["default_branch"])
         for path in self.bare.files(full_name, sha, ".github/workflows") if sha else ():
             if not path.endswith((".yml", ".yaml")) or path.count("/") != 2:
                 continue
