@@ -20,6 +20,7 @@ from function_cases import until
 from iam_case import listed
 from repos import Repo
 from sandbox_cases import policy
+from sm_mlops import stacks
 from sm_mlops.sandbox.decisions import Verdict
 from sm_mlops.sandbox.iam.actions import Check
 from sm_mlops.sandbox.iam.enforcement import Guard
@@ -55,6 +56,9 @@ BEYOND = {
         s3:AbortMultipartUpload sagemaker:DeleteEndpoint sagemaker:DeleteEndpointConfig
         sagemaker:DeleteModel sagemaker:ListEndpoints sagemaker:StopPipelineExecution""",
     "the second training": "sagemaker:ListPipelineExecutions sagemaker:UpdatePipeline",
+    "status, rollback and later deployments": """
+        cloudformation:ListStackResources iam:GetRole s3:ListBucketVersions
+        sagemaker:ListModelPackages sagemaker:ListTags""",
 }
 """What a role may be granted beyond the calls of its life here, by the reason."""
 
@@ -181,11 +185,14 @@ def test_an_approval_is_passed_on_with_the_role_of_the_trigger(here: Land, appro
     assert any(approved in row["message"] for row in told)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def deployed(here: Land, approved: str) -> str:
-    """Return the ARN of that version, deployed to production by the workflow."""
+    """Return the ARN of that version, deployed to both stages by the workflow; again if a test
+    has deleted them."""
     arn = approved
     for stage in ("staging", "production"):
+        if stacks.describe(here.aws, f"churn-{stage}"):
+            continue
         job = Job(here, here.repo, stage)
         job.mlops("deploy", stage, "--model-package-arn", arn)
         job.mlops("smoke", stage)
@@ -249,7 +256,7 @@ def test_a_version_is_rolled_back_and_everything_is_deleted(here: Land, deployed
 
 
 @pytest.fixture(scope="module")
-def others(here: Land, deployed: str) -> Iterator[Land]:
+def others(here: Land, approved: str) -> Iterator[Land]:
     """Return the repo churn-eu of the same owner, with an approved version and staging deployed."""
     found = here.neighbour("churn-eu")
     found.act()

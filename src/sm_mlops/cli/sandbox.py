@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import shlex
 import sys
 import time
@@ -313,7 +314,8 @@ def register_broken_copy(aws: Aws, of: Version, archive: bytes = b"") -> Version
     files = Bundle("inference.py", (("code/inference.py", BROKEN),))
     package: dict[str, Any] = dict(aws.sagemaker.describe_model_package(ModelPackageName=of.arn))
     container = package["InferenceSpecification"]["Containers"][0]
-    broken = f"{aws.settings.prefix}/demo/broken/model.tar.gz"
+    # Its own key each time: an artifact that is written again is not deployed.
+    broken = f"{aws.settings.prefix}/demo/{secrets.token_hex(4)}/model.tar.gz"
     aws.s3.put_object(Bucket=aws.bucket, Key=broken, Body=archive or files.tar_gz())
     container["ModelDataUrl"] = f"s3://{aws.bucket}/{broken}"
     arn = aws.sagemaker.create_model_package(
