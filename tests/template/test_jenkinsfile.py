@@ -154,8 +154,7 @@ def test_a_stage_has_the_commands_of_its_job(
     wanted = [step.get("run") for step in load(default, workflow)["jobs"][job]["steps"]]
     # Pull requests are commented by GitHub's own token; Jenkins keeps the report with the build.
     wanted = [said for said in wanted if said and "mlops comment" not in said]
-    # An action has brought uv there; here make brings it.
-    wanted = [said.removesuffix(" UV=uv").replace(" FOR=dev", "") for said in wanted]
+    wanted = [said.replace(" FOR=dev", "") for said in wanted]
     if name == "Production":
         # A job of its own, so it does not take the other's word.
         wanted.insert(1, ".venv/bin/mlops check")

@@ -201,7 +201,7 @@ def test_a_job_installs_what_it_needs_with_its_own_cache(repo: Rendered) -> None
             "cache-dependency-glob": "requirements.lock",
             "cache-suffix": group,
         }
-        assert f"make setup FOR={group} UV=uv" in [step.get("run") for step in job["steps"]]
+        assert f"make setup FOR={group}" in [step.get("run") for step in job["steps"]]
 
 
 def test_every_job_ends_before_its_credentials_do(repo: Rendered) -> None:
@@ -347,7 +347,7 @@ def test_production_waits_for_staging_and_its_reviewers(repo: Rendered) -> None:
         assert job["environment"] == stage
         check = [".venv/bin/mlops check"] if stage == "staging" else []
         assert [step["run"] for step in job["steps"] if "run" in step] == [
-            "make setup FOR=deploy UV=uv",
+            "make setup FOR=deploy",
             *check,
             f".venv/bin/mlops deploy {stage} --at-most 50",
             f".venv/bin/mlops smoke {stage}",
