@@ -19,7 +19,7 @@ from sm_mlops.executions import describe
 @dataclass(frozen=True)
 class Version:
     """A model package version. `evaluation` describes the gate's metric, `statistics` is the S3 URI
-    of all metrics."""
+    of all metrics, `artifacts` has those of its model.tar.gz."""
 
     version: int
     arn: str
@@ -28,6 +28,7 @@ class Version:
     evaluation: str
     commit: str
     statistics: str
+    artifacts: tuple[str, ...] = ()
 
 
 def versions(aws: Aws, limit: int | None = None) -> Iterator[Version]:
@@ -74,6 +75,11 @@ def _version(aws: Aws, arn: str) -> Version:
         evaluation=metadata.get("Evaluation", ""),
         commit=package.get("MetadataProperties", {}).get("CommitId", ""),
         statistics=metrics.get("S3Uri", ""),
+        artifacts=tuple(
+            container["ModelDataUrl"]
+            for container in package.get("InferenceSpecification", {}).get("Containers", ())
+            if "ModelDataUrl" in container
+        ),
     )
 
 

@@ -29,6 +29,7 @@ from platform_case import (
     trigger,
 )
 from sm_mlops import templates
+from sm_mlops.bootstrap.platform import THINGS
 from sm_mlops.platform import FOLDER
 from sm_mlops.sandbox.cloudformation import schemas
 from sm_mlops.sandbox.cloudformation.template import parse
@@ -734,3 +735,9 @@ def test_every_parameter_is_described_labeled_bounded_and_in_one_group(name: str
 def test_what_cannot_work_is_refused_by_name(parameters: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ApiError, match=complaint):
         platform(parameters)
+
+
+def test_the_plan_lists_each_boundary() -> None:
+    kinds = {name: item["Type"] for name, item in template("platform").resources.items()}
+    boundaries = {name for name, kind in kinds.items() if kind == "AWS::IAM::ManagedPolicy"}
+    assert len(boundaries) == 3 and boundaries <= THINGS.keys()

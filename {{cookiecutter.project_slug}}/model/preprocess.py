@@ -1,7 +1,7 @@
 """Read the raw data, split it, fit the encoding on the training rows, and encode the rows.
 
-Input:  --data: a CSV or Parquet file, or a folder of them. --data-hash: in a job, what the data has
-        to be. `data`, `split` and `aws` of mlops.yaml, in this folder or the one above.
+Input:  --data: a CSV or Parquet file, or a folder of them. --data-hash: in a job, the DataHash that
+        it must have. `data`, `split` and `aws` of mlops.yaml, in this folder or the one above.
 Output: in the folder --output: train/ and validation/, Parquet with float32 columns: the label
         (class index or quantity), then the features, NaN where missing; test/, Parquet with the raw
         rows and the target; preprocessor/schema.json, the fitted encoding.

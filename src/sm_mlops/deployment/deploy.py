@@ -293,13 +293,12 @@ def _require_unchanged(aws: Aws, package: Version) -> None:
     The jobs of the pipeline may write there. The versions of an object tell more than its time:
     that of an upload in parts is when it began.
     """
-    found = aws.sagemaker.describe_model_package(ModelPackageName=package.arn)
-    for container in found["InferenceSpecification"]["Containers"]:
-        bucket, key = split_s3(container.get("ModelDataUrl", ""))
+    for uri in package.artifacts:
+        bucket, key = split_s3(uri)
         written = {}
         # An adopted registry may name what the roles of stages may not list.
         with ignoring(*DENIED):
-            rows = objects.versions(aws, bucket, key) if key else ()
+            rows = objects.versions(aws, bucket, key)
             own = [row for row in rows if row["Key"] == key and "ETag" in row]
             written = {row["ETag"]: row["LastModified"] for row in own}
         if len(written) > 1 or any(each > package.created for each in written.values()):
