@@ -33,12 +33,13 @@ class Api:
     refuse: int = 0
     token: str = ""
 
-    def add(self, body: str | None) -> None:
+    def add(self, body: str | None, kind: str = "User") -> None:
         number = len(self.comments) + 1
         self.comments.append(
             {
                 "id": number,
                 "body": body,
+                "user": {"login": "someone", "type": kind},
                 "url": f"{self.url}/repos/{REPOSITORY}/issues/comments/{number}",
                 "html_url": f"https://github.com/{REPOSITORY}/pull/7#issuecomment-{number}",
             }
@@ -57,7 +58,7 @@ class Api:
             link = f'<{self.url}{issue}/comments?page={page + 1}>; rel="next"' if more else ""
             return 200, shown, link
         if (method, path) == ("POST", f"{issue}/comments"):
-            self.add(sent["body"])
+            self.add(sent["body"], "Bot")
             return 201, self.comments[-1], ""
         number = int(path.rpartition("/")[2])
         assert (method, path) == ("PATCH", f"/repos/{REPOSITORY}/issues/comments/{number}")
@@ -142,6 +143,14 @@ def test_later_reports_replace_it_wherever_it_is(api: Api, job: dict[str, str]) 
     assert [new for old, new in zip(before, after, strict=True) if old != new] == [
         before[5].replace("# red", "# green")
     ]
+
+
+def test_the_report_that_a_person_has_written_is_left_alone(api: Api, job: dict[str, str]) -> None:
+    """Its author could change it later."""
+    api.add("<!-- mlops review of churn -->\n# green")
+    assert post("# red", job).endswith("-2")
+    assert post("# redder", job).endswith("-2")
+    assert api.comments[0]["body"].endswith("# green")
 
 
 def test_two_projects_in_one_repository_have_a_comment_each(api: Api, job: dict[str, str]) -> None:

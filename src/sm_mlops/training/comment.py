@@ -68,7 +68,9 @@ def post(text: str, at: Place, project: str, environment: Mapping[str, str] = os
         # Lazily: the job may not read what only issues have.
         issue = hub.api.withLazy(True).get_repo(at.repository).get_issue(at.number)
         for comment in issue.get_comments():
-            if comment.body and comment.body.startswith(marker):
+            # A person who has written it could change it later.
+            by_bot = comment.user is not None and comment.user.type == "Bot"
+            if by_bot and comment.body and comment.body.startswith(marker):
                 comment.edit(body)
                 return str(comment.html_url)
         return str(issue.create_comment(body).html_url)
