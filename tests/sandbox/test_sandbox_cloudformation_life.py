@@ -56,6 +56,7 @@ def kill(server: Server) -> None:
     server.close()
 
 
+@pytest.mark.own_server
 def test_stacks_and_what_they_made_are_there_after_a_restart(tmp_path: Path) -> None:
     with restart(tmp_path) as server:
         aws = Deployer(server.environment())
@@ -69,6 +70,7 @@ def test_stacks_and_what_they_made_are_there_after_a_restart(tmp_path: Path) -> 
         assert aws.delete(name)["StackStatus"] == "DELETE_COMPLETE"
 
 
+@pytest.mark.own_server
 def test_a_creation_that_was_interrupted_is_rolled_back(tmp_path: Path, slow: None) -> None:
     server = restart(tmp_path).start()
     aws, name = Deployer(server.environment()), new_name()
@@ -86,6 +88,7 @@ def test_a_creation_that_was_interrupted_is_rolled_back(tmp_path: Path, slow: No
         assert not aws.logs.describe_log_groups(logGroupNamePrefix=group)["logGroups"]
 
 
+@pytest.mark.own_server
 def test_an_update_that_was_interrupted_is_rolled_back(tmp_path: Path, slow: None) -> None:
     server = restart(tmp_path).start()
     aws = Deployer(server.environment())
@@ -108,6 +111,7 @@ def test_an_update_that_was_interrupted_is_rolled_back(tmp_path: Path, slow: Non
         assert found[0]["retentionInDays"] == 7
 
 
+@pytest.mark.own_server
 def test_what_a_killed_sandbox_may_have_started_is_found_again(tmp_path: Path, slow: None) -> None:
     kinds = {
         "Queue": resource("SQS::Queue"),
@@ -137,6 +141,7 @@ def test_what_a_killed_sandbox_may_have_started_is_found_again(tmp_path: Path, s
         assert not aws.sagemaker.list_model_package_groups()["ModelPackageGroupSummaryList"]
 
 
+@pytest.mark.own_server
 def test_a_rollback_after_a_kill_leaves_alone_what_was_never_its_own(
     tmp_path: Path, slow: None
 ) -> None:
@@ -160,6 +165,7 @@ def kill_soon(server: Server) -> None:
     kill(server)
 
 
+@pytest.mark.own_server
 def test_the_server_stays_while_a_stack_is_changed(tmp_path: Path, slow: None) -> None:
     server = restart(tmp_path).start()
     server._standing = False

@@ -115,6 +115,7 @@ def test_each_kind_of_endpoint_has_its_own_operation(aws: Hosting, endpoint: str
         aws.update(direct, aws.named("queued now", **queue()))
 
 
+@pytest.mark.own_server
 def test_what_was_accepted_is_answered_after_a_restart(tmp_path: Path) -> None:
     with Server(tmp_path, REGION) as server:
         aws = hosting(server)

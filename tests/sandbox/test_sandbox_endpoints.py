@@ -632,6 +632,7 @@ def test_the_log_of_a_talkative_model_does_not_fill_the_disk(
 # Restarts.
 
 
+@pytest.mark.own_server
 def test_endpoints_outlive_the_sandbox_and_start_when_asked(tmp_path: Path) -> None:
     with Server(tmp_path, REGION) as server:
         aws = hosting(server)
@@ -647,6 +648,7 @@ def test_endpoints_outlive_the_sandbox_and_start_when_asked(tmp_path: Path) -> N
     assert gone(new)
 
 
+@pytest.mark.own_server
 def test_an_interrupted_deployment_is_resumed(tmp_path: Path) -> None:
     with Server(tmp_path, REGION) as server:
         aws = hosting(server)
@@ -667,6 +669,7 @@ def test_an_interrupted_deployment_is_resumed(tmp_path: Path) -> None:
     assert len(folders) == 2
 
 
+@pytest.mark.own_server
 def test_what_a_resumed_deployment_unpacks_is_not_cleaned_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -308,6 +308,7 @@ def test_an_asynchronous_failure_is_retried_twice_then_dead_lettered(aws: Wired)
     assert states == {"errors": "ALARM", "depth": "ALARM"}
 
 
+@pytest.mark.own_server
 def test_an_event_and_the_function_survive_a_restart(tmp_path: Path) -> None:
     with Server(tmp_path, "eu-west-1", pace=1) as server:  # A minute until the second try.
         aws = Wired(server.environment())

@@ -215,6 +215,7 @@ def test_what_looks_like_a_web_identity_opens_no_other_door(
 # What lies about.
 
 
+@pytest.mark.own_server
 def test_the_state_is_for_its_owner_only(tmp_path: Path) -> None:
     folder = tmp_path / ".sandbox"
     folder.mkdir()
@@ -226,6 +227,7 @@ def test_the_state_is_for_its_owner_only(tmp_path: Path) -> None:
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
+@pytest.mark.own_server
 def test_the_state_of_somebody_else_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
