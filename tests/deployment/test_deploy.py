@@ -219,14 +219,7 @@ def test_an_instance_type_changes_under_autoscaling(here: Place, first: str) -> 
     sizes: dict[str, Any] = {"EndpointKind": "real-time", "InstanceCount": 1, "BakeSeconds": 0}
     sizes["MaxInstanceCount"] = 3
     here.deploy(here.stage("scaled", **sizes), first)
-    scaling = here.aws.client("application-autoscaling")
-
-    def targets() -> int:
-        return len(
-            scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
-        )
-
-    assert targets() == 1
+    assert len(endpoints.scalable_targets(here.aws, "churn-scaled")) == 1
     done = here.deploy(here.stage("scaled", **sizes, InstanceType="ml.c5.large"), first)
     assert done.changed
     assert "deregistering churn-scaled from autoscaling first" in here.shown
