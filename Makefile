@@ -8,6 +8,8 @@ RUN := "$(VENV)/bin/python"
 PROCESSES = $(shell $(PYTHON) -c "import os; print(1 + os.cpu_count())")
 # Without bytecode each process would compile all it imports: seconds instead of tenths of one.
 export PYTHONDONTWRITEBYTECODE :=
+# By default also in the folder that cookiecutter renders, which cannot render it.
+export RUFF_CACHE_DIR := $(CURDIR)/.ruff_cache
 TEMPLATE := {{cookiecutter.project_slug}}
 UV ?= $(VENV)/bin/uv
 # The pinned uv, where there is none yet. It then makes the environment that it is a part of.
@@ -15,7 +17,7 @@ GET_UV = { test -x $(RUN) || $(PYTHON) -m venv $(VENV); } && { command -v "$(UV)
   awk '/^uv==/ {found = 1} found {print; if (!/\\$$/) exit}' requirements.lock | $(RUN) -m pip install --quiet \
   --disable-pip-version-check --only-binary :all: --require-hashes --requirement /dev/stdin; }
 # $(call pin,file,options): what is pinned there stays, conflict markers aside, unless it has to change or UPGRADE=1.
-pin = sed -E '/^(<<<<<<<|=======|>>>>>>>)/d' "$(1)" >build/lock/new && "$(UV)" pip compile --quiet --generate-hashes \
+pin = sed -E '/^(<<<<<<<|=======|>>>>>>>|\|{7})/d' "$(1)" >build/lock/new && "$(UV)" pip compile --quiet --generate-hashes \
   --no-header --no-annotate --no-emit-index-url $(if $(UPGRADE),--upgrade) $(2) --output-file build/lock/new && mv build/lock/new "$(1)"
 
 ifeq ($(origin VENV),file)

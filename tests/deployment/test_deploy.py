@@ -26,8 +26,9 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         yield found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def first(here: Place) -> str:
+    """Register version 1, whichever test is first."""
     return here.register()
 
 

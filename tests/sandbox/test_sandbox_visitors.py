@@ -77,7 +77,7 @@ def test_a_page_of_another_origin_gets_nothing(
     server: Server, method: str, path: str, headers: dict[str, str]
 ) -> None:
     status, body, answered = ask(server, method, path, "x", **headers)
-    assert status == 403 and "no web page" in body
+    assert status == 403 and "requests from web pages are refused" in body
     assert not [name for name in answered if name.lower().startswith("access-control")]
 
 

@@ -153,8 +153,9 @@ exit {code}
 
 @pytest.mark.parametrize("folder", [ROOT, RENDERED], ids=["template", "rendered"])
 @pytest.mark.parametrize("code", [0, 1])
+@pytest.mark.parametrize("base", ["", "||||||| base\na==0\n"], ids=["merge", "diff3"])
 def test_a_lock_with_conflict_markers_can_be_renewed_and_a_failure_leaves_it(
-    folder: Path, code: int, tmp_path: Path
+    folder: Path, code: int, base: str, tmp_path: Path
 ) -> None:
     here, calls = tmp_path / "a repo", tmp_path / "calls"
     for name in ("Makefile", "pyproject.toml"):
@@ -162,7 +163,7 @@ def test_a_lock_with_conflict_markers_can_be_renewed_and_a_failure_leaves_it(
             part = source.relative_to(folder) if source.is_relative_to(folder) else Path()
             (here / part).mkdir(parents=True, exist_ok=True)
             (here / part / name).write_bytes((source / name).read_bytes())
-    pins = "<<<<<<< ours\na==1\n=======\na==2\n>>>>>>> theirs\nb==1\n"
+    pins = f"<<<<<<< ours\na==1\n{base}=======\na==2\n>>>>>>> theirs\nb==1\n"
     locks = [here / "requirements.lock"]
     if folder == ROOT:
         trigger = Path("src/sm_mlops/platform/trigger/requirements.lock")
@@ -182,7 +183,9 @@ def test_a_lock_with_conflict_markers_can_be_renewed_and_a_failure_leaves_it(
 
     assert (done.code == 0) is (code == 0), done.err
     said = calls.read_text()
-    assert "a==1\na==2\nb==1\n" in said and "<<<" not in said and "--upgrade" not in said
+    kept = base.partition("\n")[2]
+    assert f"a==1\n{kept}a==2\nb==1\n" in said and "--upgrade" not in said
+    assert "<<<" not in said and "|||" not in said
     assert {lock.read_text() for lock in locks} == ({"renewed\n"} if code == 0 else {pins})
     run("make", "lock", "UPGRADE=1", cwd=here, **environment)
     assert "--upgrade" in calls.read_text()

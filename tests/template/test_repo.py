@@ -185,3 +185,12 @@ def test_the_clean_copy_holds_what_a_clone_would(tmp_path: Path) -> None:
     for name in ("cookiecutter.json", "hooks/pre_gen_project.py", f"{RENDERED.name}/Makefile"):
         assert (copy / name).is_file()
     assert not (copy / ".git").exists() and not (copy / ".venv").exists()
+
+
+def test_ruff_leaves_nothing_in_the_folder_that_is_rendered(tmp_path: Path) -> None:
+    """Its cache there could not be rendered."""
+    copy = clean_copy(tmp_path / "clone")
+    before = {*(copy / RENDERED.name).rglob("*")}
+    done = run("make", "fix", f"VENV={sys.prefix}", cwd=copy, MAKEFLAGS="", MAKELEVEL="0")
+    assert done.code == 0 and (copy / ".ruff_cache").is_dir(), done.err
+    assert {*(copy / RENDERED.name).rglob("*")} == before

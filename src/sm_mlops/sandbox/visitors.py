@@ -17,11 +17,11 @@ def refusal(environ: dict[str, Any]) -> ApiError | None:
     """Return the error for a visitor's request, None for one to answer."""
     host = environ.get("HTTP_HOST", "")
     if host not in [f"{name}:{environ['SERVER_PORT']}" for name in NAMES]:
-        return ApiError("MisdirectedRequest", "the sandbox has another name", 421)
+        return ApiError("MisdirectedRequest", "unknown Host header", 421)
     own = f"http://{host}"
     site = environ.get("HTTP_SEC_FETCH_SITE", "none")
     if environ.get("HTTP_ORIGIN", own) != own or site not in ("none", "same-origin"):
-        return ApiError("AccessDenied", "the sandbox answers no web page", 403)
+        return ApiError("AccessDenied", "requests from web pages are refused", 403)
     if not (environ.get("CONTENT_LENGTH") or "0").isdecimal():
         return ApiError("SerializationException", "Content-Length")
     return None

@@ -115,8 +115,8 @@ def _check_inside(file: Path, folder: Path, setting: str) -> None:
     """Raise MlopsError if a symbolic link leads from `folder` to somewhere else."""
     if not file.resolve().is_relative_to(folder.resolve()):
         raise MlopsError(
-            f"data.{setting} in mlops.yaml: a link leads from {file} out of {folder}; put the data "
-            "itself there, or set its real path"
+            f"data.{setting} in mlops.yaml: {file} is a link to a place outside {folder}; put "
+            "the data itself there, or set its real path"
         )
 
 

@@ -76,7 +76,7 @@ def check_overrides(definition: str, overrides: Mapping[str, str]) -> dict[str, 
             raise MlopsError(f"--set {name}: no such parameter; {hint(known, parameters)}")
         if known in OWN:
             raise MlopsError(
-                f"--set {name}: mlops run itself sets {known}, from the repo and the registry"
+                f"--set {name}: {known} cannot be set; mlops run takes it from repo and registry"
             )
         parameter = parameters[known]
         kind = {"Integer": int, "Float": float}.get(parameter["Type"], str)
