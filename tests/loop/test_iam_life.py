@@ -177,10 +177,13 @@ def approved(here: Land, trained: int) -> str:
 
 
 def test_an_approval_is_passed_on_with_the_role_of_the_trigger(here: Land, approved: str) -> None:
-    runs = until(lambda: here.server.github.routes.runs_of(f"{OWNER}/churn"))
-    assert runs[0]["inputs"]["model-package-arn"] == approved
+    runs = here.server.github.routes.runs_of
+    until(
+        lambda: approved in [run["inputs"]["model-package-arn"] for run in runs(f"{OWNER}/churn")]
+    )
     group = "/aws/lambda/sm-mlops-trigger"
     logs = here.aws.client("logs")
+    until(lambda: logs.describe_log_groups(logGroupNamePrefix=group)["logGroups"])
     told = until(lambda: logs.filter_log_events(logGroupName=group)["events"])
     assert any(approved in row["message"] for row in told)
 

@@ -37,7 +37,7 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repo]:
     mlops(repo.root, "sandbox", "down")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def first(repo: Repo) -> subprocess.CompletedProcess[str]:
     return mlops(repo.root, "--sandbox", "run")
 
@@ -113,8 +113,9 @@ def test_the_log_of_a_step_is_printed(repo: Repo, first: subprocess.CompletedPro
 def test_a_second_run_takes_every_job_from_the_cache(
     repo: Repo, first: subprocess.CompletedProcess[str]
 ) -> None:
-    done = mlops(repo.root, "--sandbox", "run")
-    assert done.returncode == 0, done.stderr
+    for _ in range(2):  # the first may have another champion than the fixture's
+        done = mlops(repo.root, "--sandbox", "run")
+        assert done.returncode == 0, done.stderr
     for step in ("Preprocess", "Train", "Evaluate"):
         assert re.search(rf"^{step} +Succeeded.*cache hit", done.stdout, re.MULTILINE), step
 
@@ -153,8 +154,9 @@ def test_a_model_below_the_threshold_is_not_registered_and_the_reason_names_both
 def test_a_model_worse_than_the_champion_is_not_registered_and_the_reason_names_it(
     repo: Repo, first: subprocess.CompletedProcess[str], account: Aws
 ) -> None:
+    mlops(repo.root, "--sandbox", "reject", "1")
     approved = mlops(repo.root, "--sandbox", "approve", "1", "--comment", "good enough")
-    assert approved.stdout.startswith("Version 1 is Approved (was PendingManualApproval)")
+    assert approved.stdout.startswith("Version 1 is Approved (was Rejected)")
     arn = next(item["arn"] for item in versions(repo) if item["version"] == 1)
     package = account.sagemaker.describe_model_package(ModelPackageName=arn)
     assert package["ApprovalDescription"] == "good enough"
@@ -239,14 +241,17 @@ def endpoint_of(repo: Repo, stage: str) -> tuple[int | None, str]:
     return found["version"], found["state"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def in_production(repo: Repo, first: subprocess.CompletedProcess[str]) -> str:
-    """Return the ARN of version 1, approved and deployed to staging and production."""
+    """Return the ARN of version 1, approved and deployed to staging and production; again if a
+    test has changed that."""
     approved = mlops(repo.root, "--sandbox", "approve", "1", "--comment", "good enough")
     arn = arn_of(repo, 1)
     next_step = f"mlops --sandbox deploy staging --model-package-arn {arn}"
     assert next_step in approved.stdout, "approving says what comes next"
     for stage in ("staging", "production"):
+        if endpoint_of(repo, stage) == (1, "InService"):
+            continue
         done = mlops(repo.root, "--sandbox", "deploy", stage, "--model-package-arn", arn)
         assert done.returncode == 0, done.stdout + done.stderr
         assert f"{stage} runs version 1, in service after" in done.stdout
@@ -356,11 +361,13 @@ def test_production_returns_to_the_version_before(
     assert endpoint_of(repo, "production") == (second["version"], "InService")
     back = mlops(repo.root, "--sandbox", "rollback", "production", "--yes")
     assert back.returncode == 0, back.stderr
-    assert f"mlops --sandbox reject {second['version']}" in back.stdout
+    reject = f"mlops --sandbox reject {second['version']}"
+    assert reject in back.stdout
+    assert mlops(repo.root, *reject.split()[1:]).returncode == 0
     assert endpoint_of(repo, "production") == (1, "InService")
 
 
-def test_destroying_all_asks_first_and_leaves_the_registry_and_the_data(
+def test_destroying_all_asks_first_and_leaves_the_registry_and_the_data_unless_told_to(
     repo: Repo, in_production: str, account: Aws
 ) -> None:
     asked = mlops(repo.root, "--sandbox", "destroy", "--all")
@@ -381,14 +388,11 @@ def test_destroying_all_asks_first_and_leaves_the_registry_and_the_data(
     again = mlops(repo.root, "--sandbox", "destroy", "--all", "--yes")
     assert again.returncode == 0
     assert "Nothing to delete" in again.stdout
-
-
-def test_the_end_of_a_project_takes_the_registry_and_the_data_with_it(
-    repo: Repo, first: subprocess.CompletedProcess[str], account: Aws
-) -> None:
     end = ("destroy", "--all", "--registry", "--data", "--yes")
     done = mlops(repo.root, "--sandbox", *end)
     assert done.returncode == 0, done.stderr
     assert versions(repo) == []
     left = account.s3.list_objects_v2(Bucket=account.bucket, Prefix="churn/")
     assert left["KeyCount"] == 0
+    # For tests that come after this one.
+    assert "Registered version 1" in mlops(repo.root, "--sandbox", "run").stdout

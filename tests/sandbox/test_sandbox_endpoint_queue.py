@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from endpoint_cases import BUCKET, ROLE, SLOW, TRUST, Hosting, hosting, variant
-from sandbox_cases import REGION, until
+from endpoint_cases import BUCKET, ROLE, TRUST, Hosting, arrived, hosting, queue, variant
+from sandbox_cases import REGION
 from sm_mlops.sandbox import Server
 
 pytestmark = pytest.mark.slow
@@ -21,23 +19,6 @@ pytestmark = pytest.mark.slow
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosting]:
     with Server(tmp_path_factory.mktemp("queue"), REGION) as server:
         yield hosting(server)
-
-
-def queue(**more: Any) -> dict[str, Any]:
-    """An AsyncInferenceConfig."""
-    output = {
-        "S3OutputPath": f"s3://{BUCKET}/answers",
-        "S3FailurePath": f"s3://{BUCKET}/failures/",
-        **more,
-    }
-    return {"AsyncInferenceConfig": {"OutputConfig": output}}
-
-
-def arrived(aws: Hosting, uri: str) -> bytes:
-    """The content of an object that is on its way."""
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    until(lambda: "Contents" in aws.s3.list_objects_v2(Bucket=bucket, Prefix=key))
-    return aws.read(uri)
 
 
 @pytest.fixture(scope="module")
@@ -113,20 +94,3 @@ def test_each_kind_of_endpoint_has_its_own_operation(aws: Hosting, endpoint: str
         aws.update(endpoint, aws.named("direct now"))
     with pytest.raises(ClientError, match="AsyncInferenceConfig parameter cannot be added"):
         aws.update(direct, aws.named("queued now", **queue()))
-
-
-@pytest.mark.own_server
-def test_what_was_accepted_is_answered_after_a_restart(tmp_path: Path) -> None:
-    with Server(tmp_path, REGION) as server:
-        aws = hosting(server)
-        name = aws.deploy(aws.named("patient", SLOW, **queue()))
-        asked = [
-            aws.runtime.invoke_endpoint_async(
-                EndpointName=name, InputLocation=aws.put(f"asked/{n}", f"sleep0.{n + 1}")
-            )
-            for n in range(5)
-        ]
-    with Server(tmp_path, REGION) as server:
-        aws = Hosting(server.environment())
-        answers = [json.loads(arrived(aws, answer["OutputLocation"])) for answer in asked]
-    assert [answer["data"] for answer in answers] == [f"sleep0.{n + 1}" for n in range(5)]

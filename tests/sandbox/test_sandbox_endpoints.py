@@ -632,67 +632,6 @@ def test_the_log_of_a_talkative_model_does_not_fill_the_disk(
 # Restarts.
 
 
-@pytest.mark.own_server
-def test_endpoints_outlive_the_sandbox_and_start_when_asked(tmp_path: Path) -> None:
-    with Server(tmp_path, REGION) as server:
-        aws = hosting(server)
-        name = aws.deploy(aws.named("kept"))
-        pid = aws.ask(name)["pid"]
-    assert gone(pid)
-    with Server(tmp_path, REGION) as server:
-        aws = Hosting(server.environment())
-        assert aws.settled(name)["EndpointStatus"] == "InService"
-        assert aws.ask(name)["model"] == "kept"
-        new = aws.ask(name)["pid"]
-        assert any("answers" in line for line in aws.log(name))
-    assert gone(new)
-
-
-@pytest.mark.own_server
-def test_an_interrupted_deployment_is_resumed(tmp_path: Path) -> None:
-    with Server(tmp_path, REGION) as server:
-        aws = hosting(server)
-        name = aws.deploy(aws.named("before"))
-        aws.sagemaker.update_endpoint(
-            EndpointName=name, EndpointConfigName=aws.named("after", SLOW)
-        )
-        aws.sagemaker.create_endpoint(
-            EndpointName="unborn", EndpointConfigName=aws.named("unborn", SLOW)
-        )
-    with Server(tmp_path, REGION) as server:
-        aws = Hosting(server.environment())
-        assert aws.settled(name)["EndpointStatus"] == "InService"
-        assert aws.ask(name)["model"] == "after"
-        assert aws.settled("unborn")["EndpointStatus"] == "InService"
-        assert aws.ask("unborn")["model"] == "unborn"
-    folders = [entry for entry in (tmp_path / ".sandbox/endpoints").glob("*/*") if entry.is_dir()]
-    assert len(folders) == 2
-
-
-@pytest.mark.own_server
-def test_what_a_resumed_deployment_unpacks_is_not_cleaned_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with Server(tmp_path, REGION) as server:
-        aws = hosting(server)
-        name = aws.deploy(aws.named("before"))
-        aws.sagemaker.update_endpoint(
-            EndpointName=name, EndpointConfigName=aws.named("after", SLOW)
-        )
-    begin = Endpoints._begin
-
-    def begin_and_unpack(endpoints: Endpoints, arn: str, work: Any) -> None:
-        """Lets the deployment get ahead of what comes after it at the start of a server."""
-        begin(endpoints, arn, work)
-        time.sleep(0.3)
-
-    monkeypatch.setattr(Endpoints, "_begin", begin_and_unpack)
-    with Server(tmp_path, REGION) as server:
-        aws = Hosting(server.environment())
-        assert aws.settled(name)["EndpointStatus"] == "InService"
-        assert aws.ask(name)["model"] == "after"
-
-
 def test_no_process_is_left_when_the_sandbox_is_killed(tmp_path: Path) -> None:
     from sm_mlops import sandbox
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from function_cases import Wired, archive, until
+from function_cases import COUNT, Wired, archive, tries, until
 from sandbox_cases import BUCKET
 from sm_mlops.sandbox import Server
 
@@ -252,25 +252,6 @@ def test_a_role_without_log_permissions_writes_no_log(aws: Wired) -> None:
     assert aws.log("silent") == ""
 
 
-COUNT = """
-import json, os, boto3
-def handler(event, context):
-    s3 = boto3.client("s3")
-    key = f"tries/{event['name']}"
-    found = s3.list_objects_v2(Bucket="sandbox-tests", Prefix=key + "/")
-    tries = 1 + len(found.get("Contents", []))
-    s3.put_object(Bucket="sandbox-tests", Key=f"{key}/{tries}", Body=context.aws_request_id)
-    if tries < event["good"]:
-        raise RuntimeError(f"try {tries}")
-    return tries
-"""
-
-
-def tries(aws: Wired, name: str) -> list[str]:
-    rows = aws.s3.list_objects_v2(Bucket=BUCKET, Prefix=f"tries/{name}/").get("Contents", [])
-    return [aws.s3.get_object(Bucket=BUCKET, Key=r["Key"])["Body"].read().decode() for r in rows]
-
-
 def test_an_asynchronous_failure_is_retried_twice_then_dead_lettered(aws: Wired) -> None:
     failed = aws.queue("failed")
     aws.function("unlucky", COUNT, Timeout=20, MemorySize=256)
@@ -306,28 +287,3 @@ def test_an_asynchronous_failure_is_retried_twice_then_dead_lettered(aws: Wired)
     assert len(same) == 3 and len(set(same)) == 1, "three tries of one request"
     states = {a["AlarmName"]: a["StateValue"] for a in alarms.describe_alarms()["MetricAlarms"]}
     assert states == {"errors": "ALARM", "depth": "ALARM"}
-
-
-@pytest.mark.own_server
-def test_an_event_and_the_function_survive_a_restart(tmp_path: Path) -> None:
-    with Server(tmp_path, "eu-west-1", pace=1) as server:  # A minute until the second try.
-        aws = Wired(server.environment())
-        aws.prepare()
-        aws.function("later", COUNT, Timeout=20, MemorySize=256)
-        aws.client("secretsmanager").create_secret(Name="s", SecretString="v")
-        aws.functions.invoke(
-            FunctionName="later", InvocationType="Event", Payload=b'{"name": "later", "good": 2}'
-        )
-        until(
-            lambda: (
-                server.integrations.functions.store.all("FunctionInvocation")
-                and any(row["Tried"] for row in server.store.all("FunctionInvocation").values())
-            )
-        )
-        assert server.integrations.busy()
-    with Server(tmp_path, "eu-west-1") as server:
-        aws = Wired(server.environment())
-        until(lambda: len(tries(aws, "later")) == 2 and not server.integrations.busy())
-        kept = aws.client("secretsmanager").get_secret_value(SecretId="s")
-        assert kept["SecretString"] == "v"
-        assert "try 1" in aws.log("later")

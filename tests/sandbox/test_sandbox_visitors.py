@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import stat
@@ -20,7 +19,6 @@ from sandbox_cases import BUCKET, REGION, World, step, there
 from sandbox_iam_case import HERE, Account, allow, error
 from sm_mlops import sandbox
 from sm_mlops.sandbox import Server, client
-from sm_mlops.sandbox.client import SandboxError
 
 FORM = "application/x-www-form-urlencoded"
 CREATE = json.dumps({"ModelPackageGroupName": "of-a-page"})
@@ -213,34 +211,6 @@ def test_what_looks_like_a_web_identity_opens_no_other_door(
 
 
 # What lies about.
-
-
-@pytest.mark.own_server
-def test_the_state_is_for_its_owner_only(tmp_path: Path) -> None:
-    folder = tmp_path / ".sandbox"
-    folder.mkdir()
-    folder.chmod(0o755)
-    with Server(tmp_path, REGION):
-        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    sandbox.reset(tmp_path)
-    with sandbox.connect(tmp_path, REGION):
-        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-
-
-@pytest.mark.own_server
-def test_the_state_of_somebody_else_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / ".sandbox").mkdir(mode=0o755)
-    monkeypatch.setattr(os, "getuid", lambda: (tmp_path / ".sandbox").stat().st_uid + 1)
-    with pytest.raises(SandboxError, match="belongs to another user"):
-        Server(tmp_path, REGION).start()
-    with (
-        pytest.raises(SandboxError, match="belongs to another user"),
-        sandbox.connect(tmp_path, REGION),
-    ):
-        pass
-    assert list((tmp_path / ".sandbox").iterdir()) == []
 
 
 CANARY = "canary-of-the-developer"

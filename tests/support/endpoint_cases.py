@@ -15,7 +15,7 @@ from typing import Any
 
 import boto3
 
-from sandbox_cases import BUCKET, GROUP, IMAGE, REGION, World, register
+from sandbox_cases import BUCKET, GROUP, IMAGE, REGION, World, register, until
 from sm_mlops.sandbox import Server
 from sm_mlops.sandbox.endpoints import ENDPOINT
 
@@ -235,3 +235,20 @@ __all__ = [
     "BROKEN", "BUCKET", "GROUP", "IMAGE", "MODEL", "REGION", "ROLE", "SLOW", "TRUST", "Hosting",
     "gone", "hosting", "runs", "serverless", "tarred", "variant",
 ]  # fmt: skip
+
+
+def queue(**more: Any) -> dict[str, Any]:
+    """An AsyncInferenceConfig."""
+    output = {
+        "S3OutputPath": f"s3://{BUCKET}/answers",
+        "S3FailurePath": f"s3://{BUCKET}/failures/",
+        **more,
+    }
+    return {"AsyncInferenceConfig": {"OutputConfig": output}}
+
+
+def arrived(aws: Hosting, uri: str) -> bytes:
+    """The content of an object that is on its way."""
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    until(lambda: "Contents" in aws.s3.list_objects_v2(Bucket=bucket, Prefix=key))
+    return aws.read(uri)
