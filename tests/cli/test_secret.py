@@ -21,6 +21,7 @@ from sm_mlops.bootstrap import credential, project, rotation
 from sm_mlops.bootstrap.credential import Credential
 from sm_mlops.bootstrap.settings import Settings
 from sm_mlops.bootstrap.sign_in import KEY
+from sm_mlops.cli.console import confirm
 from sm_mlops.errors import MlopsError
 from sm_mlops.github import GitHub, Place
 from standalone import Standalone
@@ -133,9 +134,9 @@ def enter(kept: Kept, folder: Path, monkeypatch: pytest.MonkeyPatch, **identity:
     return kept.entered(folder, monkeypatch, sign_in="iam-user", **identity)
 
 
-def rotate(found: Land) -> list[str]:
+def rotate(found: Land, yes: bool = True) -> list[str]:
     told: list[str] = []
-    rotation.rotate_key(found.aws, found.hub, told.append)
+    rotation.rotate_key(found.aws, found.hub, told.append, lambda question: confirm(question, yes))
     return told
 
 
@@ -238,6 +239,22 @@ def test_a_rotation_that_is_killed_at_any_call_is_finished_by_the_next(
                 assert at_github(found, part)[0] in keys(found, part)
             rotate(found)
             assert_one_key_each(found)
+
+
+def test_jenkins_keeps_the_previous_keys_until_a_person_says_it_has_the_new_ones(
+    kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with enter(kept, tmp_path, monkeypatch, ci="jenkins") as found:
+        told = rotate(found, yes=False)
+        assert "Copy the new keys from the secrets sm-mlops/churn/github-train" in told[-1]
+        # As after an interruption, when nobody has read that.
+        with pytest.raises(MlopsError, match="Jenkins must have those of the secrets .* --yes"):
+            rotate(found, yes=False)
+        assert all(len(keys(found, part)) == 2 for part in ENVIRONMENTS)
+        deleted = [line for line in rotate(found) if line.startswith("deleted")]
+        assert len(deleted) == 3
+        for part in ENVIRONMENTS:
+            assert keys(found, part) == in_secrets_manager(found, part)[:1]
 
 
 def test_a_key_that_is_still_being_made_is_waited_for(

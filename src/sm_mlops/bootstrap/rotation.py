@@ -4,6 +4,8 @@ with. What GitHub and the trigger have is valid at every moment.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sm_mlops import projects
 from sm_mlops.aws import Aws
 from sm_mlops.bootstrap import credential, keys, project
@@ -36,11 +38,11 @@ def rotate_credential(part: Credential, tell: Tell) -> None:
         )
 
 
-def rotate_key(aws: Aws, hub: GitHub, tell: Tell) -> None:
+def rotate_key(aws: Aws, hub: GitHub, tell: Tell, confirm: Callable[[str], None]) -> None:
     """Replace the access keys of the project's users, and GitHub's copies of them.
 
-    The previous keys stay until GitHub has the new ones. After an interruption the next call
-    continues. Raise MlopsError.
+    The previous keys stay until GitHub has the new ones; for Jenkins, whose copies cannot be seen,
+    until `confirm` returns. After an interruption the next call continues. Raise MlopsError.
     """
     name = aws.settings.project.project
     # An earlier rotation may still be creating its key.
@@ -71,13 +73,15 @@ def rotate_key(aws: Aws, hub: GitHub, tell: Tell) -> None:
             tell(f"{'created':<12} access key of {access.name_in(name)}")
         outputs = projects.outputs(aws)
         assert outputs is not None
-    if by_jenkins and not begun:
-        secrets = [access.secret_in(name) for access in projects.ACCESSES]
-        tell(
-            f"Copy the new keys from the secrets {', '.join(secrets)} to Jenkins, then run "
-            f"{aws.command} secret rotate key again to delete the previous ones"
-        )
-        return
+    if by_jenkins:
+        secrets = ", ".join(access.secret_in(name) for access in projects.ACCESSES)
+        if not begun:
+            tell(
+                f"Copy the new keys from the secrets {secrets} to Jenkins, then run "
+                f"{aws.command} secret rotate key again to delete the previous ones"
+            )
+            return
+        confirm(f"Delete the previous keys? Jenkins must have those of the secrets {secrets}.")
     for place in places:
         # GitHub's times have no fractions: a key of this second may still be the former one.
         place.set_key(outputs)

@@ -287,6 +287,9 @@ def rotate(
     what: Annotated[
         str, typer.Argument(metavar="|".join(SECRETS), help="Which one; all by default.")
     ] = SECRETS[0],
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Delete the keys that Jenkins had, without asking.")
+    ] = False,
 ) -> None:
     """Replace the trigger's credential, and the access key if GitHub signs in to AWS with one.
 
@@ -316,4 +319,4 @@ def rotate(
             part = Credential(aws, hub, ask=at_terminal(), sandbox_token=token_source(aws))
             rotation.rotate_credential(part, say)
         if what == "key" or (what == "all" and aws.settings.project.uses_key):
-            rotation.rotate_key(aws, hub, say)
+            rotation.rotate_key(aws, hub, say, lambda question: confirm(question, yes))
