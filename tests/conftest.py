@@ -113,6 +113,11 @@ def account(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
         monkeypatch.setenv(name, "testing")
     with mock_aws():
         aws = Aws(repo.settings())
+        # moto's pipelines have no versions.
+        aws.sagemaker.meta.events.register(
+            "after-call.sagemaker.UpdatePipeline",
+            lambda parsed, **_: parsed.setdefault("PipelineVersionId", 1),
+        )
         prepare(aws)
         yield aws
 

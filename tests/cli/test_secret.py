@@ -248,7 +248,7 @@ def test_jenkins_keeps_the_previous_keys_until_a_person_says_it_has_the_new_ones
         told = rotate(found, yes=False)
         assert "Copy the new keys from the secrets sm-mlops/churn/github-train" in told[-1]
         # As after an interruption, when nobody has read that.
-        with pytest.raises(MlopsError, match="Jenkins must have those of the secrets .* --yes"):
+        with pytest.raises(MlopsError, match=r"Jenkins must have those of the secrets .* --yes"):
             rotate(found, yes=False)
         assert all(len(keys(found, part)) == 2 for part in ENVIRONMENTS)
         deleted = [line for line in rotate(found) if line.startswith("deleted")]

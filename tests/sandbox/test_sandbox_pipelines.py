@@ -624,3 +624,18 @@ def test_wrong_parameters_start_nothing(aws: World) -> None:
     assert not aws.sagemaker.list_pipeline_executions(PipelineName="strict")[
         "PipelineExecutionSummaries"
     ]
+
+
+def test_an_execution_that_names_a_version_has_its_definition(aws: World) -> None:
+    name = f"p-{uuid.uuid4().hex[:8]}"
+    aws.create(name, [fail("Stop", "first")])
+    aws.create(name, [fail("Stop", "second")])
+    ends = []
+    for version in (1, 2):
+        arn = aws.sagemaker.start_pipeline_execution(PipelineName=name, PipelineVersionId=version)
+        ended = aws.wait(arn["PipelineExecutionArn"])
+        assert ended.described["PipelineVersionId"] == version
+        ends.append(ended.steps["Stop"]["FailureReason"])
+    assert "first" in ends[0] and "second" in ends[1]
+    with pytest.raises(ClientError, match=r"version 3 of .* not found"):
+        aws.sagemaker.start_pipeline_execution(PipelineName=name, PipelineVersionId=3)

@@ -42,6 +42,16 @@ def versions(aws: World, group: str, **options: Any) -> list[int]:
     return [row["ModelPackageVersion"] for row in answer["ModelPackageSummaryList"]]
 
 
+@pytest.mark.parametrize("text", ["auc 0.9, on 85 rows", "auc 0.9; 85", "(auc)", "a" * 257])
+def test_a_property_that_the_registry_refuses_is_refused(aws: World, group: str, text: str) -> None:
+    with pytest.raises(ClientError, match="failed to satisfy constraint"):
+        add(aws, group, CustomerMetadataProperties={"Evaluation": text})
+
+
+def test_a_property_may_have_letters_of_any_language(aws: World, group: str) -> None:
+    add(aws, group, CustomerMetadataProperties={"Évaluation": "größer als 0.9 日本語"})
+
+
 def test_a_version_keeps_everything_it_was_registered_with(aws: World, group: str) -> None:
     given = {
         "ModelApprovalStatus": "PendingManualApproval",

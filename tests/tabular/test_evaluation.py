@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import regex  # type: ignore[import-untyped]
+import regex
 from hypothesis import example, given
 from hypothesis import strategies as st
 

@@ -67,16 +67,37 @@ def test_what_cannot_be_set_is_refused_with_a_hint(name: str, value: str, said: 
         run.check_overrides(DEFINITION, {name: value})
 
 
-def test_a_pipeline_is_created_then_left_alone_then_updated(account: Aws) -> None:
-    run.upsert(account, DEFINITION)
-    created = account.sagemaker.describe_pipeline(PipelineName="churn")["LastModifiedTime"]
-    run.upsert(account, DEFINITION)
-    again = account.sagemaker.describe_pipeline(PipelineName="churn")["LastModifiedTime"]
-    assert again == created
-    changed = DEFINITION.replace("0.9", "0.8")
-    run.upsert(account, changed)
-    now = account.sagemaker.describe_pipeline(PipelineName="churn")
-    assert now["PipelineDefinition"] == changed
+def test_a_pipeline_is_created_and_then_updated(account: Aws) -> None:
+    for definition in (DEFINITION, DEFINITION, DEFINITION.replace("0.9", "0.8")):
+        run.upsert(account, definition)
+        now = account.sagemaker.describe_pipeline(PipelineName="churn")
+        assert now["PipelineDefinition"] == definition
+
+
+def test_an_execution_is_of_the_definition_that_was_uploaded_for_it(
+    account: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else's upload comes between the upload and the start."""
+    numbers, started = iter(range(7, 99)), []
+    events = account.sagemaker.meta.events
+    events.register(
+        "after-call.sagemaker.UpdatePipeline",
+        lambda parsed, **_: parsed.update(PipelineVersionId=next(numbers)),
+    )
+    events.register(
+        "provide-client-params.sagemaker.StartPipelineExecution",
+        lambda params, **_: started.append(params["PipelineVersionId"]),
+    )
+    upsert = run.upsert
+
+    def overtaken(aws: Aws, definition: str) -> int:
+        version = upsert(aws, definition)
+        upsert(aws, DEFINITION)
+        return version
+
+    monkeypatch.setattr(run, "upsert", overtaken)
+    run.start(account, {}, print)
+    assert started == [7]
 
 
 def test_what_is_uploaded_is_what_the_definition_names_even_while_one_edits(

@@ -64,7 +64,7 @@ class Pipelines:
                 "CreatedBy": caller.context(),
                 "LastModifiedBy": caller.context(),
                 "_tags": params.get("Tags", []),
-                "_version": 1,
+                "_versions": [text],
             }
             self.store.put(PIPELINE, arn, record)
         return {"PipelineArn": arn}
@@ -78,12 +78,15 @@ class Pipelines:
                 text = _definition(params)
                 parse(text)
                 if text != record["PipelineDefinition"]:
-                    record["_version"] += 1
+                    record["_versions"].append(text)
                 record["PipelineDefinition"] = text
             record.update(pick(params, "PipelineDisplayName", "PipelineDescription", "RoleArn"))
             record.update(LastModifiedTime=time.time(), LastModifiedBy=caller.context())
             self.store.put(PIPELINE, record["PipelineArn"], record)
-        return {"PipelineArn": record["PipelineArn"], "PipelineVersionId": record["_version"]}
+        return {
+            "PipelineArn": record["PipelineArn"],
+            "PipelineVersionId": len(record["_versions"]),
+        }
 
     def describe_pipeline(self, params: Params, caller: Caller) -> Params:
         record = self._pipeline(params["PipelineName"], caller)
@@ -142,6 +145,7 @@ class Pipelines:
             "PipelineExecutionDisplayName",
             "PipelineExecutionDescription",
             "PipelineParameters",
+            "PipelineVersionId",
             "ClientRequestToken",
         )
         pipeline = self._pipeline(params["PipelineName"], caller)
@@ -151,7 +155,11 @@ class Pipelines:
             for earlier in self._executions(pipeline["PipelineArn"]):
                 if earlier["_token"] == token:
                     return {"PipelineExecutionArn": earlier["PipelineExecutionArn"]}
-            definition = parse(pipeline["PipelineDefinition"])
+            version = params.get("PipelineVersionId", len(pipeline["_versions"]))
+            if version > len(pipeline["_versions"]):
+                raise missing(f"Pipeline version {version} of {pipeline['PipelineArn']} not found")
+            text = pipeline["_versions"][version - 1]
+            definition = parse(text)
             given = params.get("PipelineParameters", [])
             bind(definition, given)
             alphabet = string.ascii_lowercase + string.digits
@@ -166,14 +174,14 @@ class Pipelines:
                     "PipelineExecutionDisplayName", f"execution-{int(now * 1000)}"
                 ),
                 "PipelineExecutionStatus": "Executing",
-                "PipelineVersionId": pipeline["_version"],
+                "PipelineVersionId": version,
                 "CreationTime": now,
                 "LastModifiedTime": now,
                 "CreatedBy": caller.context(),
                 "LastModifiedBy": caller.context(),
                 "RoleArn": pipeline["RoleArn"],
                 "_pipeline": pipeline["PipelineName"],
-                "_definition": pipeline["PipelineDefinition"],
+                "_definition": text,
                 "_parameters": given,
                 "_token": token,
                 "_steps": {},

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+import regex
 from botocore.loaders import Loader
 from botocore.model import ListShape, MapShape, ServiceModel, Shape, StructureShape
 
@@ -158,20 +159,22 @@ def _check_limits(value: Any, shape: Shape, wrong: Callable[[str], None]) -> Non
     if "max" in limits and size > limits["max"]:
         wrong(f"Member must have {unit}less than or equal to {limits['max']}")
     pattern = limits.get("pattern")
-    if pattern and isinstance(value, str) and not java_pattern(pattern, re.DOTALL).fullmatch(value):
+    if (
+        pattern
+        and isinstance(value, str)
+        and not java_pattern(pattern, regex.DOTALL).fullmatch(value)
+    ):
         wrong(f"Member must satisfy regular expression pattern: {pattern}")
 
 
-@functools.cache
-def java_pattern(pattern: str, flags: int = 0) -> re.Pattern[str]:
-    """Return a pattern of AWS's models and schemas, which are Java's.
+# Java's spelling of all characters beyond the first 65,536.
+_BEYOND = r"\uD800\uDC00-\uDBFF\uDFFF", r"\U00010000-\U0010FFFF"
 
-    The few that Python cannot read (\\p{...}) are not checked: theirs matches everything.
-    """
-    try:
-        return re.compile(pattern, flags)
-    except re.error:
-        return re.compile(".*", re.DOTALL)
+
+@functools.cache
+def java_pattern(pattern: str, flags: int = 0) -> regex.Pattern[str]:
+    """Return a pattern of AWS's models and schemas, which are Java's, with `\\p{L}` and `&&`."""
+    return regex.compile(pattern.replace(*_BEYOND), flags | regex.VERSION1)
 
 
 def _join(path: str, name: str) -> str:

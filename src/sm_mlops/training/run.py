@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from rich import filesize
 
 from sm_mlops import commit
-from sm_mlops.aws import Aws, described, exists, split_s3
+from sm_mlops.aws import Aws, exists, split_s3
 from sm_mlops.errors import MlopsError, hint
 from sm_mlops.settings import parameter_name
 from sm_mlops.training import artifacts
@@ -49,7 +49,7 @@ def start(aws: Aws, overrides: Mapping[str, str], say: Callable[[str], None]) ->
     say(f"commit     {at}")
     if at.endswith("-dirty"):
         say("           uncommitted changes: this version cannot be rebuilt from its commit alone")
-    upsert(aws, compiled.definition)
+    pipeline_version = upsert(aws, compiled.definition)
     values = {
         "DataHash": data.digest,
         "Commit": at,
@@ -59,6 +59,7 @@ def start(aws: Aws, overrides: Mapping[str, str], say: Callable[[str], None]) ->
     }
     arn: str = aws.sagemaker.start_pipeline_execution(
         PipelineName=settings.pipeline,
+        PipelineVersionId=pipeline_version,
         PipelineExecutionDisplayName=f"run-{at[:7]}-{secrets.token_hex(3)}",
         PipelineParameters=[{"Name": name, "Value": value} for name, value in values.items()],
     )["PipelineExecutionArn"]
@@ -125,13 +126,18 @@ def ensure_model_package_group(aws: Aws) -> None:
         )
 
 
-def upsert(aws: Aws, definition: str) -> None:
-    """Create the pipeline, or update it if its definition or role has changed."""
-    name, role = aws.settings.pipeline, aws.settings.role_arn(aws.account)
-    request = {"PipelineName": name, "PipelineDefinition": definition, "RoleArn": role}
-    present = described(aws.sagemaker.describe_pipeline, PipelineName=name)
-    if not present:
+def upsert(aws: Aws, definition: str) -> int:
+    """Create or update the pipeline; return the version that has this definition.
+
+    An execution of that version has this definition, whatever others upload before it starts. Only
+    UpdatePipeline names the version, so it is called even if nothing has changed.
+    """
+    request = {
+        "PipelineName": aws.settings.pipeline,
+        "PipelineDefinition": definition,
+        "RoleArn": aws.settings.role_arn(aws.account),
+    }
+    if not exists(aws.sagemaker.describe_pipeline, PipelineName=aws.settings.pipeline):
         description = f"Trains the model of {aws.settings.project.github}"
         aws.sagemaker.create_pipeline(**request, PipelineDescription=description)
-    elif (present["PipelineDefinition"], present["RoleArn"]) != (definition, role):
-        aws.sagemaker.update_pipeline(**request)
+    return int(aws.sagemaker.update_pipeline(**request)["PipelineVersionId"])
