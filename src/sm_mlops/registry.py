@@ -84,11 +84,14 @@ def _version(aws: Aws, arn: str) -> Version:
 
 
 def set_approval(aws: Aws, found: Version, approval: str, comment: str) -> None:
-    """Set the version's status to `Approved` or `Rejected`, as Studio does."""
+    """Set the version's status to `Approved` or `Rejected`, as Studio does.
+
+    A version that has this status already keeps it: setting it again would start a deployment.
+    """
+    status = {} if found.approval == approval else {"ModelApprovalStatus": approval}
     description = {"ApprovalDescription": comment} if comment else {}
-    aws.sagemaker.update_model_package(
-        ModelPackageArn=found.arn, ModelApprovalStatus=approval, **description
-    )
+    if status or description:
+        aws.sagemaker.update_model_package(ModelPackageArn=found.arn, **status, **description)
 
 
 def report_of_version(aws: Aws, found: Version) -> str:

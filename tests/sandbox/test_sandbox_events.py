@@ -56,6 +56,7 @@ def test_an_approval_reaches_the_function_as_the_documented_event(aws: Wired) ->
     assert detail["ModelApprovalStatus"] == "Approved" and detail["ModelPackageArn"] == arn
     assert detail["ModelPackageGroupName"] == GROUP and detail["ModelPackageVersion"] == 1
     assert detail["MetadataProperties"]["CommitId"] == "abc"
+    assert detail["UpdatedModelPackageFields"] == ["ModelApprovalStatus"]
 
 
 def test_what_no_rule_asks_for_invokes_nothing(aws: Wired, server: Server) -> None:

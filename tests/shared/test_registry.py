@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,6 +75,20 @@ def test_approval_is_the_registrys_own_status_with_the_comment(versions: Aws) ->
     package = versions.sagemaker.describe_model_package(ModelPackageName=found.arn)
     assert (found.approval, package["ApprovalDescription"]) == ("Approved", "looks right")
     assert registry.version(versions, 3).approval == "PendingManualApproval"
+
+
+def test_approving_what_is_approved_calls_nothing_that_starts_a_deployment(versions: Aws) -> None:
+    registry.set_approval(versions, registry.version(versions, 1), "Approved", "")
+    asked: list[dict[str, Any]] = []
+    versions.sagemaker.meta.events.register(
+        "provide-client-params.sagemaker.UpdateModelPackage",
+        lambda params, **_: asked.append(dict(params)),
+    )
+    registry.set_approval(versions, registry.version(versions, 1), "Approved", "")
+    assert asked == []
+    registry.set_approval(versions, registry.version(versions, 1), "Approved", "on second thought")
+    arn = registry.version(versions, 1).arn
+    assert asked == [{"ModelPackageArn": arn, "ApprovalDescription": "on second thought"}]
 
 
 def test_a_report_that_is_gone_is_named(versions: Aws, tmp_path: Path) -> None:

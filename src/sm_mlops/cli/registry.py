@@ -92,8 +92,10 @@ def _set_approval(
         print_json(replace(found, approval=approval))
         return
     same = found.approval == approval
-    status = f"still {approval}" if same else f"{approval} (was {found.approval})"
+    status = f"already {approval}" if same else f"{approval} (was {found.approval})"
     say(f"Version {found.version} is {status}: {found.evaluation}")
+    if same and approval == "Approved" and not aws.sandbox:
+        say(f"no deployment was started; to start it again: {aws.command} trigger {found.version}")
     known = stages.names(aws.settings)
     if approval == "Approved" and known:
         say(f"deploy it   {aws.command} deploy {known[0]} --model-package-arn {found.arn}")

@@ -59,8 +59,8 @@ class Events:
         self.repeat = 1
         self.keep: Callable[..., None] = lambda *services: None
 
-    def model_package(self, package: Params) -> None:
-        """Announce that a version has been registered or changed.
+    def model_package(self, package: Params, fields: list[str]) -> None:
+        """Announce that a version has been registered, or that these fields were changed.
 
         Source:
         https://docs.aws.amazon.com/sagemaker/latest/dg/automating-sagemaker-with-eventbridge.html
@@ -73,6 +73,8 @@ class Events:
             if name in detail:
                 detail[name] = moment(detail[name])
         detail.setdefault("CertifyForMarketplace", False)
+        if fields:
+            detail["UpdatedModelPackageFields"] = fields
         for _ in range(self.repeat):
             self._publish(arn, detail)
 

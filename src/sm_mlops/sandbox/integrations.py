@@ -53,7 +53,9 @@ class Integrations:
         self.functions.on_idle = server.end_if_idle
         self.events = Events(self.functions)
         self.events.keep = server.moto.keep
-        server.registry.on_change = lambda package: self.events.model_package(public(package))
+        server.registry.on_change = lambda package, fields: self.events.model_package(
+            public(package), fields
+        )
         self.github = GitHub(server.store, folder / "github")
         versions.fix()
         self.workflows = Workflows(self.github, server.iam.tokens, server)

@@ -23,7 +23,7 @@ class Registry:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.on_change: Callable[[Record], None] = lambda package: None
+        self.on_change: Callable[[Record, list[str]], None] = lambda package, fields: None
 
     def create_model_package_group(self, params: Params, caller: Caller) -> Params:
         name = params["ModelPackageGroupName"]
@@ -121,7 +121,7 @@ class Registry:
             self.store.put(PACKAGE, record["ModelPackageArn"], record)
             group["_versions"] = version
             self.store.put(GROUP, group["ModelPackageGroupArn"], group)
-        self.on_change(record)
+        self.on_change(record, [])
         return {"ModelPackageArn": record["ModelPackageArn"]}
 
     def recover(self) -> None:
@@ -181,7 +181,7 @@ class Registry:
             record["LastModifiedTime"] = time.time()
             record["LastModifiedBy"] = caller.context()
             self.store.put(PACKAGE, record["ModelPackageArn"], record)
-        self.on_change(record)
+        self.on_change(record, [name for name in params if name != "ModelPackageArn"])
         return {"ModelPackageArn": record["ModelPackageArn"]}
 
     def delete_model_package(self, params: Params, caller: Caller) -> Params:

@@ -48,6 +48,7 @@ _ARN = re.compile(
 _NO_APPROVAL = {
     "AdditionalInferenceSpecifications",
     "AdditionalInferenceSpecificationsToAdd",
+    "ApprovalDescription",
     "CustomerMetadataProperties",
     "CustomerMetadataPropertiesToRemove",
     "InferenceSpecification",
