@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from sm_mlops.errors import MlopsError, explained, one_line
 from sm_mlops.settings import Settings
 
 # Clients may be shared between threads; creating them may not.
@@ -23,6 +25,28 @@ DENIED = (
     "AuthorizationErrorException",
     "UnauthorizedOperation",
 )
+
+
+def _signed_in(region: str) -> Any:
+    """Return a session that has its credentials. Raises what `explained` words, else MlopsError.
+
+    A profile may run a program, read files and ask services, each of which fails in its own way.
+    """
+    import boto3
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        session = boto3.Session(region_name=region)
+        if found := session.get_credentials():
+            found.get_frozen_credentials()
+    except Exception as error:
+        if explained(error, region):
+            raise
+        profile = os.environ.get("AWS_PROFILE")
+        of = f" as profile {profile}" if profile else ""
+        kind = "" if isinstance(error, BotoCoreError) else f"{type(error).__name__}: "
+        raise MlopsError(f"cannot sign in to AWS{of}: {kind}{one_line(error)}") from error
+    return session
 
 
 @dataclass(frozen=True)
@@ -53,12 +77,11 @@ class Aws:
 
     @cached_property
     def _session(self) -> Any:
-        import boto3
-
         region = self.settings.project.region
-        session = self.source._session if self.source else boto3.Session(region_name=region)
+        session = self.source._session if self.source else _signed_in(region)
         if not self.role:
             return session
+        import boto3
         import botocore.session
         from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
 

@@ -14,7 +14,7 @@ from botocore import exceptions
 from repos import ROOT, Repo, bare_environment, mlops
 from sm_mlops.aws import Aws
 from sm_mlops.cli import console
-from sm_mlops.errors import explained
+from sm_mlops.errors import MlopsError, explained
 
 
 @pytest.mark.slow
@@ -81,6 +81,55 @@ def test_without_a_sign_in_it_says_how_to_sign_in_or_stay_local(repo: Repo, comm
     assert done.stderr.startswith("mlops: no AWS credentials found")
     assert "--sandbox" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+PROFILES = """
+[profile process]
+credential_process = sh -c "echo no ticket >&2; exit 1"
+[profile nonsense]
+credential_process = echo nonsense
+[profile program]
+credential_process = /no/such/program
+[profile source]
+role_arn = arn:aws:iam::123456789012:role/x
+source_profile = missing
+[profile token]
+role_arn = arn:aws:iam::123456789012:role/x
+web_identity_token_file = /no/such/file
+[profile sso]
+sso_session = missing
+sso_account_id = 123456789012
+sso_role_name = x
+"""
+
+
+@pytest.mark.parametrize(
+    ("profile", "said"),
+    [
+        ("process", "custom-process: no ticket"),
+        ("nonsense", "JSONDecodeError: Expecting value"),
+        ("program", "FileNotFoundError: [Errno 2] No such file or directory: '/no/such/program'"),
+        (
+            "source",
+            'The source_profile "missing" referenced in the profile "source" does not exist',
+        ),
+        ("token", "No such file or directory: '/no/such/file'"),
+        ("sso", 'The specified sso-session does not exist: "missing"'),
+    ],
+)
+def test_a_profile_that_cannot_sign_in_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, repo: Repo, profile: str, said: str
+) -> None:
+    (tmp_path / "config").write_text(PROFILES)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    monkeypatch.setenv("AWS_PROFILE", profile)
+    with pytest.raises(MlopsError, match=f"cannot sign in to AWS as profile {profile}: ") as failed:
+        _ = Aws(repo.settings()).sagemaker
+    assert said in str(failed.value)
+    assert "\n" not in str(failed.value)
 
 
 @pytest.mark.slow
