@@ -770,6 +770,34 @@ def test_what_git_lacks_is_left_to_a_person(
     assert "pushed" not in " ".join(world.act())
 
 
+@pytest.mark.parametrize("how", ["no git", "no commit", "master"])
+def test_the_commands_that_it_names_are_enough(world: World, how: str) -> None:
+    root = world.repo.root
+    if how == "master":
+        git(root, "branch", "-m", "master")
+    else:
+        shutil.rmtree(root / ".git")
+    if how == "no commit":
+        git(root, "init", "-q", "-b", "trunk")
+    push = Push(world.aws.settings, world.hub)
+    [item] = push.look()
+    commands = item.remedy.removesuffix(", then mlops bootstrap")
+    identity = {
+        f"GIT_{who}_{what}": "a@b.org"
+        for who in ("AUTHOR", "COMMITTER")
+        for what in ("NAME", "EMAIL")
+    }
+    subprocess.run(
+        ["sh", "-ec", commands],
+        cwd=root,
+        check=True,
+        env=os.environ | identity,
+        capture_output=True,
+    )
+    [item] = push.look()
+    assert item.todo is plan.Todo.CREATE
+
+
 def test_a_machine_without_git_is_reported(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     assert world.looked()[-1] == "manual branch main: git is not installed"

@@ -97,9 +97,12 @@ class Push(Part):
         if Path(outer).resolve() != self.settings.root.resolve():
             detail = f"this folder is part of another repository, {outer}"
             return detail, f"move it out of there, then git init && {commands}"
-        if self._git("rev-parse", "--verify", "--quiet", f"refs/heads/{BRANCH}").returncode:
-            return f"there is no commit on {BRANCH}", commands
-        return None
+        if not self._git("rev-parse", "--verify", "--quiet", f"refs/heads/{BRANCH}").returncode:
+            return None
+        if not self._git("rev-parse", "--verify", "--quiet", "HEAD").returncode:
+            # With everything committed, `git commit` would fail and end the commands there.
+            commands = f"git branch -M {BRANCH}, then mlops bootstrap"
+        return f"there is no commit on {BRANCH}", commands
 
     def _is_there(self, found: Any) -> bool:
         with self.hub.doing(f"show the branch {BRANCH} of {found.full_name}"):
