@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +14,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from deployment_cases import BROKEN, COMMIT, Place, archive, place
-from repos import mlops
+from repos import bare_environment, mlops
 from sm_mlops import stacks
 from sm_mlops.aws import Aws
 from sm_mlops.deployment import deploy, destroy, endpoints, smoke, stages, status
@@ -166,6 +170,47 @@ def test_an_artifact_that_was_exchanged_after_the_approval_is_refused(here: Plac
     with pytest.raises(MlopsError, match=r"has been written again since its training"):
         here.deploy(here.stage("exchanged"), arn)
     assert stacks.describe(here.aws, "churn-exchanged") is None
+
+
+def test_what_is_unusual_about_a_version_for_production_is_named(here: Place, first: str) -> None:
+    staging, production = here.stage("staging"), here.stage("production")
+    edited = here.register(MetadataProperties={"CommitId": f"{COMMIT}-dirty"})
+    version = deploy.approved(here.aws, edited)
+    uncommitted = "was trained with uncommitted changes: no commit has its code"
+    assert deploy.unusual(here.aws, production, version) == [
+        uncommitted,
+        "has never run in staging",
+    ]
+    here.deploy(staging, edited)
+    here.deploy(staging, first)
+    assert deploy.unusual(here.aws, production, version) == [uncommitted]
+    assert deploy.unusual(here.aws, production, deploy.approved(here.aws, first)) == []
+
+
+def test_a_person_is_asked_before_production_changes(here: Place, first: str) -> None:
+    here.stage("production")
+    names = ("AWS_", "GITHUB_")
+    environment = bare_environment(here.repo.root) | {
+        name: value for name, value in os.environ.items() if name.startswith(names)
+    }
+    command = ["-m", "sm_mlops", "deploy", "production", "--model-package-arn", first]
+    person, terminal = pty.openpty()
+    os.write(person, b"n\n")
+    asked = subprocess.run(
+        [sys.executable, *command],
+        cwd=here.repo.root,
+        env=environment,
+        stdin=terminal,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    os.close(person)
+    os.close(terminal)
+    assert asked.returncode == 2
+    assert "Deploy version 1 to production? [y/N]" in asked.stderr
+    assert asked.stderr.endswith("mlops: nothing was changed\n")
+    assert stacks.describe(here.aws, "churn-production") is None
 
 
 def test_a_version_that_cannot_serve_leaves_the_one_before_in_service(

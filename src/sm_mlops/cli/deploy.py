@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from sm_mlops.cli.console import (
     err,
     fail,
     load_settings,
+    on_terminal,
     print_json,
     progress,
     say,
@@ -36,6 +38,7 @@ from sm_mlops.deployment.deploy import (
     approved,
     moment,
     rollback_target,
+    unusual,
 )
 from sm_mlops.deployment.deploy import deploy as deploy_version
 from sm_mlops.deployment.stages import Stage
@@ -128,6 +131,7 @@ def deploy(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")
     ] = False,
+    yes: Yes = False,
     continue_rollback: ContinueRollback = False,
     at_most: Annotated[
         float | None,
@@ -144,8 +148,8 @@ def deploy(
 
     The version is named by its ARN: nothing ever deploys "the latest". Deploying the running
     version again changes nothing, unless infra/ has changed. Waits while the stage is busy, in
-    GitHub Actions also until the version before is tested. Ctrl-C stops following, not the
-    deployment.
+    GitHub Actions also until the version before is tested. At a terminal, asks before it changes
+    production. Ctrl-C stops following, not the deployment.
 
     **Examples**
 
@@ -154,8 +158,14 @@ def deploy(
     - `mlops --sandbox deploy staging --model-package-arn ARN` on this machine only
     """
     with connected(context) as aws:
+        chosen = stages.load(aws.settings, stage)
+        if stage == "production" and not dry_run and on_terminal(sys.stdin):
+            version = approved(aws, model_package_arn)
+            for line in unusual(aws, chosen, version):
+                tell(err, f"version {version.version} {line}", "yellow")
+            confirm(f"Deploy version {version.version} to production?", yes)
         _carry_out(
-            *(aws, stages.load(aws.settings, stage), model_package_arn, as_json),
+            *(aws, chosen, model_package_arn, as_json),
             at_most=at_most,
             started=_checked(started),
             in_turn=actions.running(),

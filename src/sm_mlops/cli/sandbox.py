@@ -228,7 +228,7 @@ class Tour:
                 self.typed("check")
                 deploy.check(self.context, version.arn, version.commit)
             self.typed(f"deploy {stage}" + ("" if run else f" --model-package-arn {version.arn}"))
-            deploy.deploy(self.context, stage, version.arn)
+            deploy.deploy(self.context, stage, version.arn, yes=True)
             self.typed(f"smoke {stage}")
             endpoint.smoke(self.context, stage, version.arn)
 

@@ -287,6 +287,21 @@ def approved(aws: Aws, arn: str, commit: str = "") -> Version:
     return package
 
 
+def unusual(aws: Aws, stage: Stage, package: Version) -> list[str]:
+    """Return what a person should know before this version reaches the last stage."""
+    lines = []
+    if package.commit.endswith("-dirty"):
+        lines.append("was trained with uncommitted changes: no commit has its code")
+    for name in stages.names(aws.settings):
+        if name == stage.name:
+            break
+        other = stages.load(aws.settings, name)
+        ran = read_trail(stacks.describe(access.enter(aws, other), other.stack))
+        if package.version not in ran:
+            lines.append(f"has never run in {name}")
+    return lines
+
+
 def _require_unchanged(aws: Aws, package: Version) -> None:
     """Raise MlopsError if the artifact is no longer what was evaluated and approved.
 
