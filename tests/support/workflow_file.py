@@ -106,12 +106,12 @@ def parse(text: str) -> Workflow:
     """Parse a workflow. Raises Unsupported."""
     raw = _Keys("the workflow", yaml.load(text, _Loader))
     on = _Keys("on", raw.take("on", {}))
-    push, pull, dispatch = (
-        on.take(name, None) for name in ("push", "pull_request", "workflow_dispatch")
+    push, pull, queue, dispatch = (
+        on.take(name, None) for name in ("push", "pull_request", "merge_group", "workflow_dispatch")
     )
     on.end()
-    if not _empty(pull):
-        raise Unsupported("on.pull_request: its filters are not known here")
+    if not _empty(pull) or not _empty(queue):
+        raise Unsupported("on.pull_request, on.merge_group: their filters are not known here")
     env = _texts("env", raw.take("env", {}))
     default = _permissions("permissions", raw.take("permissions", None))
     jobs = raw.take("jobs")

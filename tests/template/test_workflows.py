@@ -247,7 +247,7 @@ def test_credentials_come_after_the_setup_and_only_where_they_are_needed(
 
 def test_a_pull_request_sees_no_secret(repo: Rendered) -> None:
     text = repo.text(path("ci"))
-    assert set(load(repo, "ci")["on"]) == {"pull_request"}
+    assert set(load(repo, "ci")["on"]) == {"pull_request", "merge_group"}
     assert "secrets" not in text and "id-token" not in text
     holders = [
         step["run"] for _, step in steps(repo) if "${{ github.token }}" in str(step.get("env", ""))
@@ -255,6 +255,13 @@ def test_a_pull_request_sees_no_secret(repo: Rendered) -> None:
     # GitHub is asked whether a version's commit was merged.
     assert holders == [".venv/bin/mlops comment --file review.md", ".venv/bin/mlops check"]
     assert text.count("github.token") == 1
+
+
+def test_a_merge_queue_gets_the_answer_that_it_waits_for(repo: Rendered) -> None:
+    jobs = load(repo, "ci")["jobs"]
+    # A skipped job counts as passed, a workflow that does not start would be waited for.
+    assert "if" not in jobs["check"]
+    assert jobs["review"]["if"] == "github.event_name == 'pull_request'"
 
 
 def test_a_review_that_the_gate_stops_still_gets_its_comment(repo: Rendered) -> None:
