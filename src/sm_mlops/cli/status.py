@@ -168,7 +168,9 @@ def _tell_plan(
     lines = [("stops", f"execution {arn.rpartition('/')[2]}") for arn in executing]
     for stage in (item.stage for item in present):
         if stage.idle_cost is not None:
-            lines.append(("saves", f"{stage.name}: {stage.idle_cost:.0f} USD a month when idle"))
+            text = f"{stage.name}: {stage.idle_cost:.0f} USD a month when idle"
+            where = f" (prices of {stage.priced_in})" if stage.priced_in else ""
+            lines.append(("saves", text + where))
     plural = "" if kept.versions == 1 else "s"
     versions = f"pipeline and {kept.versions} version{plural} in the registry"
     objects = f"{kept.objects} objects, {kept.size / 1e6:.1f} MB, at {kept.bucket}"

@@ -48,8 +48,9 @@ class Stage:
     """`account` is None in the registry's account; `role` is the ARN of a role to assume, or empty.
 
     `kind` is real-time, serverless or asynchronous; `idle_cost` is in US dollars a month, None if
-    unknown. One of `reviewers`, users and teams (`my-org/ml-leads`), must approve a deployment;
-    None stands for the person who connects the repo to GitHub.
+    unknown, by prices of the region `priced_in` if that is not the project's. One of `reviewers`,
+    users and teams (`my-org/ml-leads`), must approve a deployment; None stands for the person who
+    connects the repo to GitHub.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Stage:
     parameters: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     idle_cost: float | None = None
+    priced_in: str = ""
 
 
 def names(settings: Settings) -> tuple[str, ...]:
@@ -116,6 +118,7 @@ def load(settings: Settings, name: str) -> Stage:
                 f"{place}: Parameters.MaxInstanceCount is {most}, less than InstanceCount {least}; "
                 "remove it for an endpoint that keeps its size"
             )
+    cost = content.get("Cost") or {}
     return Stage(
         name=name,
         stack=stack,
@@ -126,7 +129,8 @@ def load(settings: Settings, name: str) -> Stage:
         reviewers=_reviewers(content.get("Reviewers", None if name == "production" else []), place),
         parameters=parameters,
         tags=tags,
-        idle_cost=_idle_cost(content.get("Cost") or {}, place),
+        idle_cost=_idle_cost(cost, place),
+        priced_in=_elsewhere(cost, settings.project.region),
     )
 
 
@@ -205,6 +209,11 @@ def _idle_cost(cost: dict[str, Any], place: str) -> float | None:
     if amount is None or (isinstance(amount, int | float) and not isinstance(amount, bool)):
         return amount
     raise MlopsError(f"{place}: Cost.IdlePerMonthUSD must be a number or null, not {amount!r}")
+
+
+def _elsewhere(cost: dict[str, Any], region: str) -> str:
+    priced = str(cost.get("Region") or region)
+    return priced if priced != region and cost.get("IdlePerMonthUSD") else ""
 
 
 def _tags(given: Mapping[str, Any], place: str) -> dict[str, str]:

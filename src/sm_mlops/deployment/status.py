@@ -109,6 +109,8 @@ def _look(there: Aws, stage: Stage, account: str, known: list[Version]) -> Runni
         notes.append("newest approved" if is_newest else f"version {newest} is approved")
     if stack is None:
         notes.append("has no stack")
+    if stage.priced_in:
+        notes.append(f"prices of {stage.priced_in}")
     # An endpoint in service may still have the reason of an update that was rolled back.
     if endpoint.reason and endpoint.status != "InService":
         notes.append(endpoint.reason)
