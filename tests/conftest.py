@@ -12,10 +12,14 @@ from typing import Any
 import boto3
 import pytest
 
+import github_description
 from generated import clean_copy
 from rendering import Bake, Rendered, Run, baked, run
 from repos import Repo, make_repo
 from sm_mlops.aws import Aws
+from sm_mlops.sandbox.github.answers import Answer
+from sm_mlops.sandbox.github.routes import Routes
+from sm_mlops.sandbox.github.routing import Request
 
 # Their loggers are watched.
 LIBRARIES = {"boto3", "botocore", "github", "logging", "sm_mlops"}
@@ -93,6 +97,31 @@ def leaves_nothing_behind() -> Iterator[None]:
     left = [name for name in names if after.get(name) != before.get(name)]
     if left:
         pytest.fail(f"it leaves another process behind than it found: {', '.join(sorted(left))}")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def github_as_described() -> Iterator[list[str]]:
+    """Judge every exchange with the sandbox's GitHub in this process; return what was wrong."""
+    found: list[str] = []
+    answer = Routes.answer
+
+    def judged(routes: Routes, request: Request, headers: dict[str, str]) -> Answer:
+        given = answer(routes, request, headers)
+        exchange = (request.method, request.path, request.body, given.status, given.body)
+        found.extend(github_description.wrong(*exchange))
+        return given
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Routes, "answer", judged)
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def speaks_as_github_does(github_as_described: list[str]) -> Iterator[None]:
+    """Fail a test whose requests or answers GitHub's own description does not know."""
+    github_as_described.clear()
+    yield
+    assert github_as_described == []
 
 
 @pytest.fixture

@@ -40,6 +40,8 @@ from sm_mlops.aws import Aws
 from sm_mlops.bootstrap import credential, plan
 from sm_mlops.bootstrap.push import Push
 from sm_mlops.errors import MlopsError
+from sm_mlops.sandbox.github.answers import Refused
+from sm_mlops.sandbox.github.environments import Environments
 from standalone import Standalone
 
 pytestmark = pytest.mark.slow
@@ -428,6 +430,27 @@ def test_production_without_approval_is_reported_loudly(world: World) -> None:
     assert f"create environment production: {words}" in world.looked()
     assert f"created      environment production: {words}" in world.act()
     assert f"exists environment production: {words}" in world.looked()
+
+
+def test_a_github_that_does_not_know_the_bypass_gets_every_other_rule(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As GitHub Enterprise Server, which neither takes nor shows it."""
+    check, shown = Environments._check, Environments._environment
+
+    def refuse(self: Environments, record: Any, body: Any) -> None:
+        if "can_admins_bypass" in body:
+            raise Refused(422, 'Invalid request.\n\n"can_admins_bypass" is not a permitted key.')
+        check(self, record, body)
+
+    def hide(self: Environments, *words: Any) -> Any:
+        return {k: v for k, v in shown(self, *words).items() if k != "can_admins_bypass"}
+
+    monkeypatch.setattr(Environments, "_check", refuse)
+    monkeypatch.setattr(Environments, "_environment", hide)
+    world.act()
+    assert reviewers(world, "production")
+    assert {line.split()[0] for line in world.looked()} == {"exists"}
 
 
 def test_existing_reviewers_stay_if_no_others_are_named(done: World) -> None:

@@ -29,6 +29,8 @@ REFUSED = "MLOPS_UNPROTECTED"
 BRANCH = "main"
 # Training deploys nothing, and asks nobody.
 _TRAINING = Stage(projects.TRAIN.environment, stack="", kind="")
+# GitHub's description of its API does not know it, and GitHub Enterprise Server refuses it.
+_BYPASS = "can_admins_bypass"
 _CUSTOM = {"protected_branches": False, "custom_branch_policies": True}
 
 
@@ -259,15 +261,17 @@ class Settings(Part):
             "reviewers": [{"type": each.kind, "id": each.number} for each in wanted],
             "wait_timer": before.wait_minutes,
             "prevent_self_review": before.forbids_own,
-            "can_admins_bypass": before.skippable and not wanted,
+            _BYPASS: before.skippable and not wanted,
         }
-        for body in (full, policy, {}):
+        described = {name: value for name, value in full.items() if name != _BYPASS}
+        for body in (full, described, policy, {}):
             try:
                 with self.hub.doing(f"create the environment {stage.name}"):
                     self.hub.ask("PUT", f"{found.url}/environments/{stage.name}", body)
                 break
             except GitHubError as error:
-                if not found.private or not _is_about_plan(error):
+                unknown = body is full and error.status == 422 and _BYPASS in error.said
+                if not unknown and not (found.private and _is_about_plan(error)):
                     raise _without_access(error, stage, wanted) from error
         else:
             return None
@@ -302,7 +306,7 @@ class Settings(Part):
             tuple(_reviewer(each) for each in asked.get("reviewers") or ()),
             int(rules.get("wait_timer", {}).get("wait_timer") or 0),
             bool(asked.get("prevent_self_review")),
-            bool(shown.get("can_admins_bypass", True)),
+            bool(shown.get(_BYPASS)),
             branches,
         )
 
