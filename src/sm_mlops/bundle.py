@@ -59,8 +59,14 @@ def collect(
     """Return the bundle of `script` and `also`, names of files in `model/`, with its own
     `mlops.yaml`, which has the keys `reads`. The arguments and errors are those of `Repo.code`.
     """
+    model = settings.root / "model"
+    if (model / "requirements.txt").exists():
+        raise MlopsError(
+            "model/requirements.txt: jobs and endpoints have the packages of their image only, and "
+            "nothing installs others; remove it, and put what you need into model/ as source"
+        )
     try:
-        found = packaging.collect(settings.root / "model", [script, *also])
+        found = packaging.collect(model, [script, *also])
     except DataError as error:
         raise MlopsError(str(error)) from error
     files = {name: _content(path) for name, path in found.items()}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +20,7 @@ from sm_mlops.aws import ABSENT, Aws, ignoring
 from sm_mlops.errors import MlopsError
 
 FINAL = ("Succeeded", "Failed", "Stopped")
+LAST_LINES = 20  # of a log that are shown with a failure
 _LOG_GROUPS = {
     "ProcessingJob": "/aws/sagemaker/ProcessingJobs",
     "TrainingJob": "/aws/sagemaker/TrainingJobs",
@@ -27,18 +29,25 @@ _LOG_GROUPS = {
 
 @dataclass(frozen=True)
 class Step:
-    """One step of an execution; `job` names its processing or training job, `kind` says which."""
+    """One step of an execution; `job` names its processing or training job, `kind` says which.
+
+    `source`: ARN of the execution whose result it took from the cache, or empty.
+    """
 
     name: str
     status: str
     started: datetime | None = None
     ended: datetime | None = None
-    cached: bool = False
+    source: str = ""
     attempts: int = 1
     reason: str = ""
     kind: str = ""
     job: str = ""
     model_package: str = ""
+
+    @property
+    def cached(self) -> bool:
+        return bool(self.source)
 
     @property
     def seconds(self) -> float | None:
@@ -94,15 +103,7 @@ def summaries(aws: Aws) -> Iterator[dict[str, Any]]:
 def describe(aws: Aws, arn: str, order: tuple[str, ...] = ()) -> Execution:
     """Return the state of an execution; steps of `order` that have not begun are `Waiting`."""
     execution = aws.sagemaker.describe_pipeline_execution(PipelineExecutionArn=arn)
-    steps = {
-        item["StepName"]: _step(item)
-        for item in aws.pages(
-            "list_pipeline_execution_steps",
-            "PipelineExecutionSteps",
-            PipelineExecutionArn=arn,
-            SortOrder="Ascending",
-        )
-    }
+    steps = {step.name: step for step in _steps(aws, arn)}
     status = execution["PipelineExecutionStatus"]
     waiting = "Waiting" if status not in FINAL else "Not run"
     names = (*order, *(name for name in steps if name not in order))
@@ -114,6 +115,18 @@ def describe(aws: Aws, arn: str, order: tuple[str, ...] = ()) -> Execution:
     )
 
 
+def _steps(aws: Aws, arn: str) -> Iterator[Step]:
+    """Yield the steps of an execution that have begun."""
+    operation, key = "list_pipeline_execution_steps", "PipelineExecutionSteps"
+    for item in aws.pages(operation, key, PipelineExecutionArn=arn, SortOrder="Ascending"):
+        step = _step(item)
+        if step.source and not step.job:
+            found = (other for other in _steps(aws, step.source) if other.name == step.name)
+            origin = next(found, step)
+            step = replace(step, kind=origin.kind, job=origin.job)
+        yield step
+
+
 def _step(item: dict[str, Any]) -> Step:
     metadata = item.get("Metadata", {})
     kind = next((kind for kind in _LOG_GROUPS if kind in metadata), "")
@@ -122,7 +135,8 @@ def _step(item: dict[str, Any]) -> Step:
         status=item["StepStatus"],
         started=item.get("StartTime"),
         ended=item.get("EndTime"),
-        cached="CacheHitResult" in item,
+        # On a miss it may be there with an empty ARN.
+        source=item.get("CacheHitResult", {}).get("SourcePipelineExecutionArn", ""),
         attempts=item.get("AttemptCount", 1),
         reason=item.get("FailureReason", "") or metadata.get("Fail", {}).get("ErrorMessage", ""),
         kind=kind,
@@ -206,18 +220,22 @@ def duration(seconds: float) -> str:
 
 
 def failure(aws: Aws, execution: Execution) -> list[str]:
-    """Return why an execution failed, in lines: the step, its message, the place of its log."""
+    """Return why an execution failed, in lines: the step, its message, the end of its log, the
+    command that shows all of it."""
     lines = []
     for step in execution.steps:
         if step.status == "Failed" and step.name != "QualityGate":
-            lines.append(f"{step.name}: {_message(aws, step)}")
+            log = log_lines(aws, step) if step.job else []
+            lines.append(f"{step.name}: {_message(aws, step, log)}")
+            if any(line.startswith("Traceback ") for line in log) or not _said(log):
+                lines += [f"| {line}" for line in log[-LAST_LINES:]]
             if step.job:
-                lines.append(f"log: {aws.command} logs {step.name}")
-                lines.append(f"     ({_LOG_GROUPS[step.kind]}, stream {step.job}/...)")
+                command = f"{aws.command} logs {step.name} --execution {execution.identifier}"
+                lines.append(f"log: {command} (in {_LOG_GROUPS[step.kind]})")
     return lines or [execution.reason or f"the execution is {execution.status}"]
 
 
-def _message(aws: Aws, step: Step) -> str:
+def _message(aws: Aws, step: Step, log: list[str]) -> str:
     """Return the failed job's own message.
 
     A processing job has it as ExitMessage. In training, the XGBoost container's toolkit overwrites
@@ -225,18 +243,29 @@ def _message(aws: Aws, step: Step) -> str:
     Source: https://docs.aws.amazon.com/sagemaker/latest/dg/byoc-metadata.html, and `_trainer.py` of
     sagemaker-containers.
     """
+    reason = step.reason
     if step.kind == "ProcessingJob":
-        job = aws.sagemaker.describe_processing_job(ProcessingJobName=step.job)
-        return str(job.get("ExitMessage") or job.get("FailureReason") or step.reason).strip()
-    if "ExecuteUserScriptError" in step.reason:
-        said = [line for line in log_lines(aws, step) if line.startswith("error: ")]
-        if said:
-            return said[-1].removeprefix("error: ")
-    return step.reason
+        job = _described(aws, step)
+        if job.get("ExitMessage"):
+            return str(job["ExitMessage"]).strip()
+        reason = str(job.get("FailureReason") or reason).strip()
+    return (_said(log) if "AlgorithmError" in reason else "") or reason
 
 
-def logs(aws: Aws, execution: Execution, name: str | None) -> list[str]:
-    """Return the log of a step's job; by default of the step that failed, or of the last one."""
+def _said(log: list[str]) -> str:
+    """Return a script's last words: its line `error: ...`, or the exception of its traceback."""
+    for number, line in reversed(list(enumerate(log))):
+        if line.startswith("error: "):
+            return line.removeprefix("error: ")
+        if place := re.match(r'  File "(?:.*/)?(.+)", line (\d+)', line):
+            rest = (text for text in log[number:] if text and not text.startswith(" "))
+            return f"{next(rest, 'an exception')} ({place[1]}, line {place[2]})"
+    return ""
+
+
+def logs(aws: Aws, execution: Execution, name: str | None) -> tuple[list[str], str]:
+    """Return the log of a step's job, and the ARN of the execution whose job it is if the step was
+    a cache hit; by default of the step that failed, or of the last one."""
     jobs = {step.name: step for step in execution.steps if step.job}
     if name is None and jobs:
         failed = [step.name for step in jobs.values() if step.status == "Failed"]
@@ -249,9 +278,20 @@ def logs(aws: Aws, execution: Execution, name: str | None) -> list[str]:
     lines = log_lines(aws, jobs[name])
     if not lines:
         raise MlopsError(f"no log of {jobs[name].job} in {_LOG_GROUPS[jobs[name].kind]} yet")
-    return lines
+    return lines, jobs[name].source
 
 
 def log_lines(aws: Aws, step: Step) -> list[str]:
-    """Return the log of the step's job so far."""
-    return aws.log_lines(_LOG_GROUPS[step.kind], logStreamNamePrefix=f"{step.job}/")
+    """Return the log of the step's job so far.
+
+    The ARN of a job has lower case only; its log stream begins with the name that Describe gives.
+    """
+    name = _described(aws, step)[f"{step.kind}Name"]
+    return aws.log_lines(_LOG_GROUPS[step.kind], logStreamNamePrefix=f"{name}/")
+
+
+def _described(aws: Aws, step: Step) -> dict[str, Any]:
+    """Return what Describe answers for the step's job."""
+    if step.kind == "ProcessingJob":
+        return dict(aws.sagemaker.describe_processing_job(ProcessingJobName=step.job))
+    return dict(aws.sagemaker.describe_training_job(TrainingJobName=step.job))

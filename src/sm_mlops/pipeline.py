@@ -33,9 +33,10 @@ from sagemaker.train import ModelTrainer
 
 from sm_mlops import bundle
 from sm_mlops.errors import MlopsError
-from sm_mlops.settings import LOWER_IS_BETTER, Settings
+from sm_mlops.settings import LOWER_IS_BETTER, OF_QUANTITIES, Settings, has_local_storage
 from sm_mlops.settings import Job as Job
 from sm_mlops.settings import parameter_name as parameter_name
+from sm_mlops.tabular import booster
 
 IN, OUT = "/opt/ml/processing/input", "/opt/ml/processing/output"
 # The managed container whose packages the extra `tabular` pins; change them only together.
@@ -142,6 +143,11 @@ class Repo:
         """Return whether lower values of the gate's metric are better."""
         return self.settings.gate.metric in LOWER_IS_BETTER
 
+    @property
+    def measured_as(self) -> str:
+        """Return what the gate's metric is for: `classes` or `quantity`."""
+        return "quantity" if self.settings.gate.metric in OF_QUANTITIES else "classes"
+
     def code(self, script: str, *, also: Iterable[str] = (), reads: Iterable[str] = ()) -> Code:
         """Return a script of `model/` with the modules it imports, ready to be a step's input.
 
@@ -174,7 +180,7 @@ class Repo:
             instance_type=instance or job.instance,
             entrypoint=["python3", f"{IN}/code/{code.bundle.script}"],
             volume_size_in_gb=job.volume_gb,
-            volume_kms_key=aws.kms_key,
+            volume_kms_key=self._volume_key(instance or job.instance),
             output_kms_key=aws.kms_key,
             max_runtime_in_seconds=math.ceil(job.max_hours * 3600),
             sagemaker_session=self.session,
@@ -187,13 +193,14 @@ class Repo:
         )
 
     def trainer(
-        self, code: Code, instance: Any, count: Any, hyperparameters: Mapping[str, Any]
+        self, code: Code, instance: Any, hyperparameters: Mapping[str, Any]
     ) -> ModelTrainer:
         """Return a ModelTrainer in script mode; add `code.channel` to its channels.
 
         The SDK's source_code would not do: its address contains the time, which defeats the cache,
         and the container downloads it from S3, which network isolation forbids.
         """
+        _refuse_unknown(code, hyperparameters)
         job, aws = self.settings.compute.train, self.settings.aws
         seconds = math.ceil(job.max_hours * 3600)
         # Part of the cache key, so not an address per execution.
@@ -205,9 +212,9 @@ class Repo:
             sagemaker_session=self.session,
             compute=Compute(
                 instance_type=instance,
-                instance_count=count,
+                instance_count=1,
                 volume_size_in_gb=job.volume_gb,
-                volume_kms_key_id=aws.kms_key,
+                volume_kms_key_id=self._volume_key(instance),
                 enable_managed_spot_training=job.spot or None,
             ),
             networking=Networking(
@@ -287,8 +294,24 @@ class Repo:
                 )
         return text
 
+    def _volume_key(self, instance: Any) -> str | None:
+        """Return the key of the volume; SageMaker refuses one where the storage is local."""
+        name = str(getattr(instance, "default_value", instance))
+        return None if has_local_storage(name) else self.settings.aws.kms_key
+
     def _address(self, path: str) -> str:
         return f"s3://{self.bucket}/{self.settings.prefix}/{path}"
+
+
+def _refuse_unknown(code: Code, hyperparameters: Iterable[str]) -> None:
+    """Raise MlopsError for a hyperparameter that neither XGBoost nor the team's code can mean."""
+    files = dict(code.bundle.files)
+    if b"booster" not in files[code.bundle.script]:
+        return  # the team trains another kind of model
+    own = [content for name, content in files.items() if not name.startswith("sm_mlops/")]
+    for name in hyperparameters:
+        if not booster.knows(name) and not any(name.encode() in content for content in own):
+            raise MlopsError(f"mlops.yaml: {booster.unknown(name)}")
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ HIGHER_IS_BETTER = (
     "r2",
 )
 LOWER_IS_BETTER = ("logloss", "rmse", "mae", "mape")
+OF_QUANTITIES = ("r2", "rmse", "mae", "mape")
 TASKS = ("auto", "binary", "multiclass", "regression")
 
 SANDBOX_ACCOUNT = "123456789012"  # which AWS's documentation uses, and no one has
@@ -38,8 +39,9 @@ SANDBOX_ACCOUNT = "123456789012"  # which AWS's documentation uses, and no one h
 _HYPERPARAMETER = re.compile(r"[a-z][a-z0-9_]*")
 # The other parameters of each execution; see pipeline/definition.py.
 PARAMETERS = (
-    *("InputData", "DataHash", "Commit", "Champion", "GateThreshold", "GateTolerance"),
-    *("PreprocessInstanceType", "TrainInstanceType", "TrainInstanceCount", "EvaluateInstanceType"),
+    *("InputData", "DataHash", "Commit", "Champion", "WaiveChampion"),
+    *("GateThreshold", "GateTolerance"),
+    *("PreprocessInstanceType", "TrainInstanceType", "EvaluateInstanceType"),
 )
 # Sources: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_StoppingCondition.html
 # and API_ProcessingStoppingCondition.html
@@ -248,6 +250,16 @@ def _read_yaml(file: Path) -> dict[Any, Any]:
     return content
 
 
+def has_local_storage(instance: str) -> bool:
+    """Return whether an instance type has storage of its own, which takes no KMS key.
+
+    Source: `volume_size_supported` of the SageMaker SDK, and VolumeKmsKeyId in
+    https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ResourceConfig.html
+    """
+    family = instance.removeprefix("ml.").partition(".")[0]
+    return "d" in family or family.startswith(("g5", "g6", "g7e", "p5", "p6-b200", "trn1", "trn2"))
+
+
 def parameter_name(hyperparameter: str) -> str:
     """Return the pipeline parameter that overrides a hyperparameter: `max_depth` → `MaxDepth`."""
     return "".join(part.capitalize() for part in hyperparameter.split("_"))
@@ -359,6 +371,12 @@ def _check(settings: Settings) -> None:
         ("gate.metric", gate.metric, metrics),
     ):
         _require(value in allowed, f"{key} must be one of {', '.join(allowed)}, not {value}")
+    fitting = [m for m in metrics if (m in OF_QUANTITIES) == (data.task == "regression")]
+    _require(
+        data.task == "auto" or gate.metric in fitting,
+        f"gate.metric {gate.metric} does not fit data.task {data.task}; "
+        f"choose one of {', '.join(fitting)}",
+    )
     for name, share in (("validation", split.validation), ("test", split.test)):
         _require(0 < share < 1, f"split.{name} must be between 0 and 1, not {share}")
     _require(split.validation + split.test < 1, "split leaves no rows for training")
@@ -385,10 +403,10 @@ def _check_compute(settings: Settings) -> None:
             re.fullmatch(r"ml\.[a-z0-9-]+\.[a-z0-9]+", job.instance) is not None,
             f"{key}.instance must be like ml.m5.large, not {job.instance}",
         )
-        _require(job.count >= 1, f"{key}.count must be at least 1, not {job.count}")
         _require(
-            job.count == 1 or name == "train",
-            f"{key}.count must be 1: the script reads all the data",
+            job.count == 1,
+            f"{key}.count must be 1, not {job.count}: one machine does the work, "
+            "and the others would be paid for being idle; choose a larger instance",
         )
         _require(job.volume_gb >= 1, f"{key}.volume_gb must be at least 1, not {job.volume_gb}")
         _require(

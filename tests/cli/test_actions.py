@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 import typer
+from botocore.exceptions import ClientError
 from typer.testing import CliRunner
 
 from repos import Repo, mlops
-from sm_mlops import actions, commit
+from sm_mlops import actions, commit, executions
 from sm_mlops.aws import Aws
-from sm_mlops.cli import deploy
+from sm_mlops.cli import deploy, training
 from sm_mlops.cli.main import app
 from sm_mlops.deployment import merged
 from sm_mlops.errors import MlopsError
@@ -108,14 +109,21 @@ def test_at_most_some_minutes_are_followed_and_a_later_job_gets_the_rest(
     assert mlops(repo.root, "sandbox", "up").returncode == 0
     try:
         given = ci | {"MLOPS_SET": "max_depth=3 eta=0.2"}
-        done = mlops(repo.root, "--sandbox", "run", "--at-most", "0.001", **given)
+        handing_over = ("run", "--at-most", "0.001", "--unfinished-ok")
+        done = mlops(repo.root, "--sandbox", *handing_over, **given)
         assert done.returncode == 0, done.stderr
         assert "The execution continues." in done.stdout
         left = outputs(file)
         assert left["status"] == "Executing"
         assert "123456789012" not in left["execution"], "GitHub keeps masked outputs to itself"
         assert f"continues: `mlops --sandbox follow {left['execution']}`" in summary.read_text()
-        done = mlops(repo.root, "--sandbox", "follow", left["execution"], "--at-most", "5", **ci)
+        follow = ("--sandbox", "follow", left["execution"], "--at-most")
+        last = mlops(repo.root, *follow, "0", MLOPS_UNFINISHED_OK="false")
+        assert last.returncode == 3, "no result is never green"
+        assert f"follow it   mlops --sandbox follow {left['execution']}" in last.stdout
+        done = mlops(repo.root, *follow, "0", MLOPS_UNFINISHED_OK="true")
+        assert done.returncode == 0, done.stderr
+        done = mlops(repo.root, *follow, "5", **ci)
         assert done.returncode == 0, done.stderr
         assert outputs(file) == left | {"status": "Succeeded"}
         assert "Registered version 1" in summary.read_text()
@@ -125,6 +133,18 @@ def test_at_most_some_minutes_are_followed_and_a_later_job_gets_the_rest(
         assert re.search(r"Execution Failed.*auc [01]\.\d+ .*at least 2", summary.read_text(), re.S)
     finally:
         mlops(repo.root, "sandbox", "down")
+
+
+def test_credentials_that_expire_while_following_leave_the_command_that_follows(
+    account: Aws, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def follow(*_: object, **__: object) -> None:
+        raise ClientError({"Error": {"Code": "ExpiredTokenException"}}, "Describe")
+
+    monkeypatch.setattr(executions, "follow", follow)
+    with pytest.raises(ClientError):
+        training.follow_to_the_end(account, "arn:aws:sagemaker:::pipeline/churn/execution/x1")
+    assert "follow it   mlops follow x1\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -529,6 +529,8 @@ def test_a_configuration_needs_what_it_names(aws: Hosting) -> None:
     with pytest.raises(ClientError, match=r"KMS key .* does not exist"):
         aws.config(variant(model), KmsKeyId="1234abcd-12ab-34cd-56ef-1234567890ab")
     key = aws.client("kms").create_key()["KeyMetadata"]["Arn"]
+    with pytest.raises(ClientError, match="KMS key is not supported for NVMe instance storage"):
+        aws.config(variant(model, InstanceType="ml.g5.xlarge"), KmsKeyId=key)
     assert aws.config(variant(model), KmsKeyId=key)
     with pytest.raises(ClientError, match="needs InstanceType and InitialInstanceCount"):
         aws.config({"VariantName": "AllTraffic", "ModelName": model})

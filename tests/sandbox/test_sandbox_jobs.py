@@ -343,6 +343,36 @@ def test_a_request_is_checked_as_the_service_checks_it(aws: World) -> None:
         aws.sagemaker.create_processing_job(ProcessingJobName="a_b", **aws.processing("pass"))
 
 
+@pytest.mark.parametrize("instance", ["ml.g4dn.xlarge", "ml.g5.xlarge", "ml.p5.4xlarge"])
+def test_local_storage_takes_no_volume_key(aws: World, instance: str) -> None:
+    processing, training = aws.processing("print()"), aws.training("print()")
+    key = {"InstanceType": instance, "VolumeKmsKeyId": "alias/ours"}
+    processing["ProcessingResources"]["ClusterConfig"] |= key
+    training["ResourceConfig"] |= key
+    for create, request in (
+        (aws.sagemaker.create_processing_job, processing | {"ProcessingJobName": "local"}),
+        (aws.sagemaker.create_training_job, training | {"TrainingJobName": "local"}),
+    ):
+        with pytest.raises(ClientError, match="KMS key is not supported for NVMe instance storage"):
+            create(**request)
+
+
+def test_the_arn_of_a_job_has_lower_case_only_and_its_log_has_the_name(aws: World) -> None:
+    name = "Pipelines-X-Train"
+    request = aws.processing("print('trained')")
+    arn = aws.sagemaker.create_processing_job(**request, ProcessingJobName=name)["ProcessingJobArn"]
+    assert arn.endswith("/pipelines-x-train")
+    aws.sagemaker.get_waiter("processing_job_completed_or_stopped").wait(
+        ProcessingJobName=name, WaiterConfig={"Delay": 1}
+    )
+    found = aws.sagemaker.describe_processing_job(ProcessingJobName=arn.rpartition("/")[2])
+    assert found["ProcessingJobName"] == name
+    events = aws.logs.filter_log_events(
+        logGroupName="/aws/sagemaker/ProcessingJobs", logStreamNamePrefix=f"{name}/"
+    )["events"]
+    assert [event["message"] for event in events] == ["trained"]
+
+
 def test_a_job_name_is_used_once(aws: World) -> None:
     request = aws.processing("pass")
     aws.sagemaker.create_processing_job(ProcessingJobName="once", **request)

@@ -56,7 +56,7 @@ for turn in range(2):
     execution.wait(delay=1, max_attempts=60)
     status = execution.describe()["PipelineExecutionStatus"]
     for found in execution.list_steps():
-        hit = "CacheHitResult" in found
+        hit = bool(found["CacheHitResult"]["SourcePipelineExecutionArn"])
         print("turn", turn, status, found["StepName"], found["StepStatus"], hit)
 """
 

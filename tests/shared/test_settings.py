@@ -66,7 +66,19 @@ def test_hyperparameters_are_passed_as_the_text_that_sagemaker_passes(repo: Repo
             "gate.tolerance must not be negative",
         ),
         ("data: {path: x, target: y}\ncompute: {train: {instance: m5}}", "like ml.m5.large"),
-        ("data: {path: x, target: y}\ncompute: {preprocess: {count: 2}}", "count must be 1"),
+        ("data: {path: x, target: y}\ncompute: {preprocess: {count: 2}}", "count must be 1, not 2"),
+        (
+            "data: {path: x, target: y}\ncompute: {train: {count: 2}}",
+            "would be paid for being idle",
+        ),
+        (
+            "data: {path: x, target: y, task: regression}\ngate: {metric: auc}",
+            "gate.metric auc does not fit data.task regression; choose one of r2, rmse, mae, mape",
+        ),
+        (
+            "data: {path: x, target: y, task: binary}\ngate: {metric: rmse}",
+            "gate.metric rmse does not fit data.task binary; choose one of auc",
+        ),
         ("data: {path: x, target: y}\ncompute: {train: {spot: 3}}", "spot must be true or false"),
         ("data: {path: x, target: y}\naws: {subnets: [subnet-1]}", "go together"),
         ("data: {path: x, target: y}\nhyperparameters: {Max-Depth: 3}", "use only a-z, 0-9 and _"),

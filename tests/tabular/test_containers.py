@@ -312,23 +312,6 @@ def test_hyperparameters_arrive_as_text_and_are_numbers_again(trained: Path) -> 
     assert notes["tree_method"] == "hist"
 
 
-@pytest.mark.parametrize("toolkit", TOOLKITS)
-def test_the_second_of_two_hosts_succeeds_without_its_own_model(
-    sources: Code, channels: dict[str, dict[str, bytes]], trained: Path, toolkit: str
-) -> None:
-    hosts = ("localhost", "127.0.0.1")  # names that resolve; the toolkit waits for all of them
-    with container(toolkit) as first, container(toolkit) as second:
-        running = [
-            c.train(sources["train.py"], channels, HYPERPARAMETERS, hosts, host)
-            for c, host in zip((first, second), hosts, strict=True)
-        ]
-        said = [succeeded(process) for process in running]
-        assert (first.base / "model/model.ubj").read_bytes() == (trained / "model.ubj").read_bytes()
-        assert files_below(second.base / "model") == []
-        assert files_below(second.base / "checkpoints") == []
-    assert "only localhost trains" in said[1]
-
-
 LONG = {
     **{"num_boost_round": "800", "eta": "0.001", "checkpoint_rounds": "10"},
     **{"subsample": "1", "colsample_bytree": "1"},  # so that nothing is drawn

@@ -42,6 +42,20 @@ def test_the_task_of_every_data_set_is_inferred(case: Case, name: str) -> None:
     assert case.prepare(case.write(generate(rows=600)), target).task == task
 
 
+@pytest.mark.parametrize(("name", "other"), [("churn", "quantity"), ("houses", "classes")])
+def test_a_gate_metric_of_another_task_is_refused_before_anything_is_trained(
+    case: Case, name: str, other: str
+) -> None:
+    generate, target, task = datasets.ALL[name]
+    data = case.write(generate(rows=100))
+    fitting = {"quantity": "classes", "classes": "quantity"}[other]
+    assert case.prepare(data, target, measured_as=fitting).task == task
+    with pytest.raises(
+        DataError, match=rf"is a {task} target, but gate\.metric .* is for {other}: "
+    ):
+        case.prepare(data, target, measured_as=other)
+
+
 @pytest.mark.parametrize(
     ("labels", "task", "classes"),
     [

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import botocore.session
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 import datasets
 from hostile import HOSTILE
-from model_case import Case, evaluate, inference, metrics, model_schema
+from model_case import Case, DataError, evaluate, inference, metrics, model_schema
 from sm_mlops.tabular import failure
 from sm_mlops.tabular.text import as_property
 
@@ -97,7 +98,7 @@ def test_the_files_have_the_promised_form(tmp_path: Path, name: str) -> None:
             )
         elif metric not in fitting:
             assert entry["value"] == (-1e308 if metric in HIGHER else 1e308)
-            assert f"does not fit a {task} task; choose" in entry["text"]
+            assert entry["text"] == f"{metric} does not fit a {task} task"
     assert (gate["task"], gate["champion"], gate["rows"]) == (task, "none", found.data["rows"])
     assert len(gate["data_sha256"]) == 64
     assert "xgboost 3." in gate["versions"]
@@ -199,26 +200,74 @@ def test_the_gate_reports_how_much_worse_each_metric_is(judged: Case, tmp_path: 
     assert (same["worse_by"], same["champion"]) == (0.0, same["value"])
 
 
-def test_a_champion_of_another_schema_is_not_comparable_and_no_error(
-    judged: Case, tmp_path: Path
+def column_gone(data: dict[str, Any]) -> str:
+    data["gone"] = [float(i % 17) for i in range(300)]
+    return "Churn"
+
+
+def other_classes(data: dict[str, Any]) -> str:
+    data["Churn"] = [{"Yes": "gone", "No": "stays"}[value] for value in data["Churn"]]
+    return "Churn"
+
+
+def other_target(data: dict[str, Any]) -> str:
+    return "SeniorCitizen"
+
+
+def quantity(data: dict[str, Any]) -> str:
+    data["Churn"] = [float(i) for i in range(300)]
+    return "Churn"
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (column_gone, "column 'gone' is missing"),
+        (other_classes, "its predictions have other classes"),
+        (other_target, "it predicts 'SeniorCitizen', a binary task"),
+        (quantity, "it predicts 'Churn', a regression task"),
+    ],
+)
+def test_a_champion_that_cannot_be_scored_stops_the_run_unless_that_is_waived(
+    judged: Case, tmp_path: Path, change: Any, why: str
 ) -> None:
     old = Case(tmp_path / "old")
     old.folder.mkdir()
     data = datasets.churn(rows=300)
-    data["gone"] = [float(i % 17) for i in range(300)]
-    old.prepare(old.write(data), "Churn")
+    target = change(data)
+    old.prepare(old.write(data), target)
     old.train()
     folder = champion(old, tmp_path)
     case = other(judged, tmp_path)
     case.train()
-    gate = case.evaluate(folder)
-    entry = gate["metrics"]["auc"]
+    with pytest.raises(DataError, match="champion version 3 cannot be scored: ") as stopped:
+        case.evaluate(folder)
+    assert why in str(stopped.value) and "\n" not in str(stopped.value)
+    assert "mlops run --set WaiveChampion=yes or mlops reject 3" in str(stopped.value)
+    assert not (case.folder / "evaluation").exists()
+    entry = case.evaluate(folder, waived=True)["metrics"]["auc"]
     assert (entry["champion"], entry["worse_by"]) == (None, 0.0)
-    assert "champion version 3 is not comparable" in entry["text"]
+    assert "comparison with version 3 waived" in entry["text"]
     # As the registry takes it.
-    assert "column _gone_ is missing" in entry["text"]
+    assert as_property(why) in entry["text"]
     page = (case.folder / "evaluation" / "report.html").read_text(encoding="utf-8")
-    assert "not comparable" in page
+    assert "The comparison with version 3 was waived" in page
+
+
+def test_a_champion_without_its_model_stops_the_run_too(judged: Case, tmp_path: Path) -> None:
+    folder = champion(judged, tmp_path)
+    (folder / "model.tar.gz").unlink()
+    case = other(judged, tmp_path)
+    case.train()
+    with pytest.raises(DataError, match=r"version 3 cannot be scored: .* no model\.tar\.gz here"):
+        case.evaluate(folder)
+
+
+def test_a_champion_whose_metric_is_undefined_does_not_lose_in_silence(judged: Case) -> None:
+    schema = model_schema.load(judged.folder / "model")
+    truth, predicted = np.array([0, 1] * 10), np.array([[0.6, 0.4], [0.3, 0.7]] * 10)
+    gate = evaluate.judge(schema, truth, predicted, evaluate.Champion("3", predicted * np.nan))
+    assert gate["metrics"]["logloss"]["worse_by"] == 1e308
 
 
 def test_the_report_escapes_names_and_is_the_same_every_time(tmp_path: Path) -> None:
@@ -275,15 +324,23 @@ class Seen(HTMLParser):
         self.attributes |= {name for name, _ in attrs}
 
 
-# Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateModelPackage.html
-PROPERTY = regex.compile(r"[\p{L}\p{Z}\p{N}_.:\/=+\-@]{1,256}")
+def registry_takes(text: str) -> bool:
+    """Return whether botocore's model of CreateModelPackage allows a text in the metadata."""
+    model = botocore.session.get_session().get_service_model("sagemaker")
+    rule = model.shape_for("CustomerMetadataValue").metadata
+    # The pattern ends in a repeated `$`, which says the length once more.
+    legal = regex.fullmatch(rule["pattern"].partition("$")[0], text)
+    return legal is not None and rule["min"] <= len(text) <= rule["max"]
 
 
 @given(st.text(min_size=1))
 @example("\ud800")
 @example("é" * 300)
+@example("fix(api): a; b, [c] {d} #1 — 50 %\n\nSigned-off-by: A <a@b>")
+@example("feature/ümläut_été")
+@example("https://user:token@host/path?query=1&x=[2]#part")
 def test_any_message_becomes_a_property_that_the_registry_takes(message: str) -> None:
-    assert PROPERTY.fullmatch(as_property(message))
+    assert registry_takes(as_property(message))
 
 
 @pytest.mark.parametrize("why", HOSTILE)
@@ -293,7 +350,27 @@ def test_the_text_of_a_version_is_one_that_the_registry_takes(judged: Case, why:
     predicted = np.array([[0.6, 0.4], [0.3, 0.7]] * 10)
     champion = evaluate.Champion("3", None, why * 20)
     for entry in evaluate.judge(schema, truth, predicted, champion)["metrics"].values():
-        assert PROPERTY.fullmatch(entry["text"]) or "does not fit" in entry["text"]
+        assert registry_takes(entry["text"])
+
+
+def test_an_exception_of_a_script_is_reported_with_its_place_in_the_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
+    ended: list[int] = []
+    monkeypatch.setattr(failure, "leave", ended.append)
+    script = compile(
+        "def main():\n    import json\n    json.loads('{')\n", "/opt/ml/train.py", "exec"
+    )
+    there: dict[str, Any] = {}
+    exec(script, there)
+    failure.run(there["main"])
+    assert ended[0] == 1
+    reason = (tmp_path / "output" / "failure").read_text(encoding="utf-8")
+    assert reason.startswith("JSONDecodeError: Expecting property name")
+    assert reason.endswith("(train.py, line 3)")
+    said = capsys.readouterr().err
+    assert said.startswith("Traceback ") and said.endswith(f"error: {reason}\n")
 
 
 @pytest.mark.parametrize("text", HOSTILE)

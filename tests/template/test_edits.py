@@ -214,7 +214,6 @@ SETTINGS: dict[str, Edit] = {
     "vpc": mlops(aws={"subnets": SUBNETS, "security_groups": GROUPS, "network_isolation": True}),
     "encrypted": mlops(aws={"encrypt_between_containers": True}),
     "spot": mlops(compute={"train": {"instance": "ml.c5.xlarge", "spot": True, "max_hours": 12}}),
-    "two-hosts": mlops(compute={"train": {"count": 2}}),
     "no-hyperparameters": mlops(hyperparameters=None),
     "other-hyperparameters": mlops(
         hyperparameters={"max_depth": 3, "gamma": 0.1, "tree_method": "approx"}
@@ -407,6 +406,10 @@ def test_many_legal_edits_together_keep_all_tests_green(repo: Path, edit: Edit) 
         (stage("staging", {"DataCapturePercent": 5}), "set DataCapturePercent to 0"),
         (stage("staging", {"KmsKeyArn": KEY}), "leave SubnetIds and KmsKeyArn empty"),
         (stage("production", {"InstanceCount": 1}), "an InstanceCount of at least 2"),
+        (
+            stage("production", {"KmsKeyArn": KEY, "InstanceType": "ml.g5.xlarge"}),
+            "the local storage of ml.g5.xlarge takes no KMS key",
+        ),
         (stage("production", {"InstanceCount": 5}), "MaxInstanceCount is 4, less than"),
         (stage("production", {"SubnetIds": SUBNETS}), "needs both SubnetIds and SecurityGroupIds"),
         (
@@ -460,6 +463,7 @@ def test_an_invalid_workflow_is_named(repo: Path, edit: Edit, line: str) -> None
     ("edit", "line"),
     [
         (mlops(gate={"metric": "acuracy"}), "gate.metric must be one of"),
+        (mlops(compute={"train": {"count": 2}}), "would be paid for being idle"),
         (mlops(data={"targt": "x"}), "did you mean target?"),
         (mlops(split={"test": 1.5}), "split.test must be between 0 and 1"),
     ],
@@ -488,7 +492,7 @@ def test_a_metric_that_does_not_fit_the_task_is_named(repo: Path) -> None:
         PYTEST_ADDOPTS="",
     )
     assert done.code == 1
-    assert "rmse does not fit a binary task; choose" in done.out
+    assert "is a binary target, but gate.metric of mlops.yaml is for quantity" in done.out
 
 
 @pytest.fixture(autouse=True)

@@ -286,6 +286,21 @@ def test_the_newest_approved_version_is_the_champion(account: Aws) -> None:
     assert json.loads(about) == {"version": str(version)}
 
 
+def test_a_champion_whose_model_is_gone_is_named_and_can_be_waived(account: Aws) -> None:
+    version = register(account, "Approved")
+    [key] = keys(account, "trained/")
+    account.s3.delete_object(Bucket=account.bucket, Key=key)
+    with pytest.raises(MlopsError, match=rf"version {version}, .*/{key} does not exist; ") as gone:
+        artifacts.upload_champion(account)
+    assert f"mlops reject {version}" in str(gone.value)
+    assert "--set WaiveChampion=yes" in str(gone.value)
+    assert not keys(account, "churn/champion/")
+    waived = artifacts.upload_champion(account, waived=True)
+    assert keys(account, split_s3(waived.uri)[1]) == [
+        f"churn/champion/{version}-gone/champion.json"
+    ]
+
+
 @pytest.mark.slow
 def test_a_champion_whose_copy_was_cut_off_is_copied_again(account: Aws) -> None:
     version = register(account, "Approved", b"whole")

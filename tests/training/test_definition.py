@@ -95,7 +95,7 @@ EVERYTHING: dict[str, dict[str, Any]] = {
         "network_isolation": True,
         "encrypt_between_containers": True,
     },
-    "compute": {"train": {"spot": True, "count": 2}},
+    "compute": {"train": {"spot": True}},
 }
 
 
@@ -142,6 +142,56 @@ def test_key_network_and_isolation_reach_every_job(
     assert job["EnableNetworkIsolation"] is job["EnableInterContainerTrafficEncryption"] is True
 
 
+@pytest.mark.parametrize(
+    "instance", ["ml.g4dn.xlarge", "ml.m5d.large", "ml.g5.xlarge", "ml.p5.48xlarge"]
+)
+def test_local_storage_takes_no_key_and_everything_else_does(
+    repo: Repo, compiled: Callable[[Settings], Compiled], instance: str
+) -> None:
+    repo.configure(aws={"kms_key": KEY})
+    settings = repo.configure(compute={"train": {"instance": instance}})
+    steps = all_steps(compiled(settings))
+    train = steps["Train"]["Arguments"]
+    assert "VolumeKmsKeyId" not in train["ResourceConfig"]
+    assert train["OutputDataConfig"]["KmsKeyId"] == KEY
+    cluster = steps["Evaluate"]["Arguments"]["ProcessingResources"]["ClusterConfig"]
+    assert cluster["VolumeKmsKeyId"] == KEY
+    settings = repo.configure(compute={"train": {}, "evaluate": {"instance": instance}})
+    cluster = all_steps(compiled(settings))["Evaluate"]["Arguments"]["ProcessingResources"]
+    assert "VolumeKmsKeyId" not in cluster["ClusterConfig"]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("n_estimators", "num_boost_round"), ("max_dept", "max_depth")]
+)
+def test_a_hyperparameter_that_nothing_knows_is_refused_with_the_one_that_is_meant(
+    repo: Repo, name: str, meant: str
+) -> None:
+    settings = repo.configure(hyperparameters={name: 3})
+    with pytest.raises(MlopsError, match=rf"'{name}' is unknown; did you mean '{meant}'\?"):
+        compile_pipeline(settings, ACCOUNT)
+
+
+def test_a_hyperparameter_of_the_team_s_own_code_is_its_own_affair(
+    repo: Repo, compiled: Callable[[Settings], Compiled]
+) -> None:
+    settings = repo.configure(hyperparameters={"early_stop_delta": 3, "learning_rate": 0.1})
+    with pytest.raises(MlopsError, match="'early_stop_delta' is unknown"):
+        compile_pipeline(settings, ACCOUNT)
+    train = repo.root / "model" / "train.py"
+    train.write_text(f"{train.read_text()}\nDELTA = 'early_stop_delta'\n")
+    given = all_steps(compiled(settings))["Train"]["Arguments"]["HyperParameters"]
+    assert given["early_stop_delta"] == {"Get": "Parameters.EarlyStopDelta"}
+    train.write_text("print('another kind of model')\n")
+    compiled(repo.configure(hyperparameters={"trees": 3}))
+
+
+def test_packages_that_no_job_installs_are_refused(repo: Repo) -> None:
+    (repo.root / "model" / "requirements.txt").write_text("lightgbm\n")
+    with pytest.raises(MlopsError, match=r"model/requirements\.txt: .* nothing installs others"):
+        compile_pipeline(repo.settings(), ACCOUNT)
+
+
 def test_spot_training_waits_for_capacity_and_keeps_checkpoints(
     repo: Repo, compiled: Callable[[Settings], Compiled]
 ) -> None:
@@ -186,6 +236,15 @@ def test_another_gate_changes_no_job_at_all(
     assert before != after
     for name in ("Preprocess", "Train", "Evaluate"):
         assert all_steps(before)[name] == all_steps(after)[name]
+
+
+@pytest.mark.parametrize(("metric", "kind"), [("auc", "classes"), ("rmse", "quantity")])
+def test_preprocess_is_told_what_the_gates_metric_is_for(
+    repo: Repo, compiled: Callable[[Settings], Compiled], metric: str, kind: str
+) -> None:
+    steps = all_steps(compiled(repo.configure(gate={"metric": metric})))
+    given = steps["Preprocess"]["Arguments"]["AppSpecification"]["ContainerArguments"]
+    assert given[given.index("--measured-as") + 1] == kind
 
 
 @pytest.mark.parametrize("metric", ["auc", "rmse"])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from sm_mlops.aws import Aws
 from sm_mlops.errors import MlopsError
-from sm_mlops.executions import Execution, Step, duration, failure, logs
+from sm_mlops.executions import Execution, Step, describe, duration, failure, logs
 
 TOOLKITS_WORDS = 'AlgorithmError: ExecuteUserScriptError:\nCommand "python3 -m train --eta 0.1"'
 
@@ -29,32 +30,100 @@ def failed(step: Step) -> Execution:
     )
 
 
+@pytest.fixture
+def trained(account: Aws, monkeypatch: pytest.MonkeyPatch) -> Aws:
+    """Return an account with a training job whose name has upper case, which its ARN has not."""
+    names = {"train-1": "Train-1"}
+    monkeypatch.setattr(
+        account.sagemaker,
+        "describe_training_job",
+        lambda TrainingJobName: {"TrainingJobName": names[TrainingJobName]},
+    )
+    return account
+
+
 TRAIN = Step("Train", "Failed", reason=TOOLKITS_WORDS, kind="TrainingJob", job="train-1")
 
 
-def test_the_words_of_a_training_script_are_found_in_its_log(account: Aws) -> None:
+GROUP, STREAM = "/aws/sagemaker/TrainingJobs", "Train-1/algo-1-1"
+SHOW = f"log: mlops logs Train --execution x (in {GROUP})"
+
+
+def test_the_words_of_a_training_script_are_found_in_its_log(trained: Aws) -> None:
     """Expect them there: the toolkit replaces them in FailureReason with the command it ran."""
-    log(
-        account,
-        "/aws/sagemaker/TrainingJobs",
-        "train-1/algo-1-1",
-        "[0] validation-logloss:0.6",
-        "error: hyperparameter 'eta' is 'x', not a number",
-        "ExecuteUserScriptError",
-    )
-    first, *rest = failure(account, failed(TRAIN))
-    assert first == "Train: hyperparameter 'eta' is 'x', not a number"
-    assert rest[0] == "log: mlops logs Train"
-
-
-def test_without_a_log_the_services_reason_is_shown(account: Aws) -> None:
-    assert failure(account, failed(TRAIN))[0] == f"Train: {TOOLKITS_WORDS}"
+    said = "error: hyperparameter 'eta' is 'x', not a number"
+    log(trained, GROUP, STREAM, "[0] validation-logloss:0.6", said, "ExecuteUserScriptError")
+    assert failure(trained, failed(TRAIN)) == [
+        "Train: hyperparameter 'eta' is 'x', not a number",
+        SHOW,
+    ]
 
 
 @pytest.mark.slow
-def test_a_log_that_does_not_exist_yet_is_reported_as_such(account: Aws) -> None:
+def test_an_exception_of_the_team_s_script_is_named_with_its_place(trained: Aws) -> None:
+    traceback = [
+        "Traceback (most recent call last):",
+        '  File "/opt/ml/code/train.py", line 12, in <module>',
+        "    main()",
+        '  File "/opt/ml/code/train.py", line 7, in main',
+        "    return 1 / 0",
+        "ZeroDivisionError: division by zero",
+        "2026-01-01 ERROR ExecuteUserScriptError:",
+    ]
+    log(trained, GROUP, STREAM, *(f"[{number}]" for number in range(20)), *traceback)
+    first, *rest = failure(trained, failed(TRAIN))
+    assert first == "Train: ZeroDivisionError: division by zero (train.py, line 7)"
+    assert [f"| {line}" for line in traceback] == rest[-8:-1]
+    assert rest[-1] == SHOW
+
+
+def test_without_a_log_the_services_reason_is_shown(trained: Aws) -> None:
+    assert failure(trained, failed(TRAIN))[0] == f"Train: {TOOLKITS_WORDS}"
+
+
+@pytest.mark.slow
+def test_a_log_that_does_not_exist_yet_is_reported_as_such(trained: Aws) -> None:
     with pytest.raises(MlopsError, match="no log of train-1 in /aws/sagemaker/TrainingJobs yet"):
-        logs(account, failed(TRAIN), "Train")
+        logs(trained, failed(TRAIN), "Train")
+
+
+HERE, SOURCE = (f"arn:aws:sagemaker:eu-west-1:1:pipeline/churn/execution/{name}" for name in "xy")
+JOB = {"TrainingJob": {"Arn": "arn:aws:sagemaker:eu-west-1:1:training-job/train-1"}}
+
+
+@pytest.fixture
+def steps(trained: Aws, monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
+    """Return the only step of each execution by its ARN, as ListPipelineExecutionSteps has it."""
+    found = {arn: {"StepName": "Train", "StepStatus": "Succeeded"} for arn in (HERE, SOURCE)}
+    monkeypatch.setattr(
+        trained.sagemaker,
+        "describe_pipeline_execution",
+        lambda PipelineExecutionArn: {"PipelineExecutionStatus": "Succeeded"},
+    )
+    monkeypatch.setattr(
+        type(trained),
+        "pages",
+        lambda self, *_, PipelineExecutionArn, **more: [found[PipelineExecutionArn]],
+    )
+    return found
+
+
+def test_a_miss_of_the_cache_is_told_by_its_value(
+    trained: Aws, steps: dict[str, dict[str, Any]]
+) -> None:
+    steps[HERE] |= {"Metadata": JOB, "CacheHitResult": {"SourcePipelineExecutionArn": ""}}
+    assert not describe(trained, HERE).steps[0].cached
+
+
+@pytest.mark.parametrize("metadata", [JOB, {}], ids=["named", "not named"])
+def test_the_log_of_a_cached_step_is_that_of_the_execution_it_came_from(
+    trained: Aws, steps: dict[str, dict[str, Any]], metadata: dict[str, Any]
+) -> None:
+    hit = {"SourcePipelineExecutionArn": SOURCE}
+    steps[HERE] |= {"Metadata": metadata, "CacheHitResult": hit}
+    steps[SOURCE] |= {"Metadata": JOB}
+    log(trained, GROUP, STREAM, "trained")
+    assert logs(trained, describe(trained, HERE), None) == (["trained"], SOURCE)
 
 
 def test_a_step_that_is_running_counts_its_time() -> None:

@@ -437,6 +437,22 @@ def test_a_change_is_trained_beside_its_base_and_nothing_is_left_behind(
 
 
 @pytest.mark.slow
+def test_a_change_with_other_classes_is_trained_and_says_that_nothing_was_compared(
+    life: Repo, base: str, tmp_path: Path
+) -> None:
+    rows = artifacts.local_data(life.settings()).read_text(encoding="utf-8")
+    (life.root / "rows.csv").write_text(rows, encoding="utf-8")
+    life.configure(data={"path": "rows.csv", "target": "mean_radius", "positive": None},
+                   gate={"metric": "r2", "threshold": 0.1})  # fmt: skip
+    output = tmp_path / "review.md"
+    done = mlops(life.root, "review", "--base", base, "--output", str(output))
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = output.read_text(encoding="utf-8")
+    assert "**The base cannot be scored**: `r2 " in report
+    assert "it predicts _diagnosis__ a binary task" in report
+
+
+@pytest.mark.slow
 def test_a_change_that_the_gate_stops_ends_with_1(life: Repo, base: str, tmp_path: Path) -> None:
     """Break the base, so that there is no champion either."""
     life.configure(hyperparameters={"max_depth": 5}, gate={"threshold": 1})

@@ -24,8 +24,9 @@ DEFINITION = json.dumps(
         "Version": "2020-12-01",
         "Parameters": [
             {"Name": "MaxDepth", "Type": "String", "DefaultValue": "6"},
+            {"Name": "MaxLeaves", "Type": "String", "DefaultValue": "0"},
             {"Name": "GateThreshold", "Type": "Float", "DefaultValue": 0.9},
-            {"Name": "TrainInstanceCount", "Type": "Integer", "DefaultValue": 1},
+            {"Name": "Rounds", "Type": "Integer", "DefaultValue": 1},
             {
                 "Name": "Color",
                 "Type": "String",
@@ -49,10 +50,11 @@ def test_parameters_and_hyperparameters_are_set_by_either_name() -> None:
     ("name", "value", "said"),
     [
         ("MaxDeth", "3", "did you mean MaxDepth"),
-        ("zzz", "3", "known are MaxDepth, GateThreshold"),
+        ("max_leaf_nodes", "3", "did you mean MaxLeaves"),
+        ("zzz", "3", "known are MaxDepth, MaxLeaves, GateThreshold"),
         ("GateThreshold", "high", "'high' is not a number"),
         ("GateThreshold", "nan", "'nan' is not a number"),
-        ("TrainInstanceCount", "1.5", "'1.5' is not a whole number"),
+        ("Rounds", "1.5", "'1.5' is not a whole number"),
         ("Color", "green", "not one of red, blue"),
         ("Commit", "f" * 40, "--set Commit: Commit cannot be set"),
         ("commit", "f" * 40, "--set commit: Commit cannot be set"),
@@ -60,6 +62,7 @@ def test_parameters_and_hyperparameters_are_set_by_either_name() -> None:
         ("data_hash", "0" * 64, "DataHash cannot be set"),
         ("ApprovalStatus", "Approved", "no such parameter"),
         ("MaxDepth", "", "the value is empty"),
+        ("MaxDepth", "1" * 1025, "the value is longer than 1024 characters"),
     ],
 )
 def test_what_cannot_be_set_is_refused_with_a_hint(name: str, value: str, said: str) -> None:
@@ -98,6 +101,22 @@ def test_an_execution_is_of_the_definition_that_was_uploaded_for_it(
     monkeypatch.setattr(run, "upsert", overtaken)
     run.start(account, {}, print)
     assert started == [7]
+
+
+@pytest.mark.parametrize(
+    ("usual", "other"), [("ml.m5.large", "ml.g4dn.xlarge"), ("ml.g5.xlarge", "ml.m5.large")]
+)
+def test_an_instance_type_that_the_volume_s_key_does_not_fit_is_refused(
+    account: Aws, repo: Repo, usual: str, other: str
+) -> None:
+    key = f"arn:aws:kms:eu-west-1:{'1' * 12}:key/00000000-0000-0000-0000-000000000000"
+    repo.configure(aws={"kms_key": key})
+    aws = Aws(repo.configure(compute={"train": {"instance": usual}}))
+    with pytest.raises(
+        MlopsError, match=f"--set TrainInstanceType: one of {usual} and {other} has"
+    ):
+        run.start(aws, {"TrainInstanceType": other}, print)
+    assert not account.sagemaker.list_pipelines()["PipelineSummaries"]
 
 
 def test_what_is_uploaded_is_what_the_definition_names_even_while_one_edits(

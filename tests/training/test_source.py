@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import time
@@ -9,10 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from bootstrap_case import sign_in_there
 from repos import Repo
-from sm_mlops import executions
+from sm_mlops import executions, objects, registry
 from sm_mlops.aws import Aws, split_s3
 from sm_mlops.cli.sandbox_account import prepare
 from sm_mlops.sandbox import Server
@@ -119,6 +121,54 @@ def sandboxed(tmp_path: Path, repo: Repo, monkeypatch: pytest.MonkeyPatch) -> It
         yield aws
 
 
+@pytest.mark.slow
+def test_data_that_changes_in_place_is_trained_and_registered_under_its_own_hash(
+    sandboxed: Aws,
+) -> None:
+    aws, folder = sandboxed, f"s3://{sandboxed.bucket}/churn/lake/"
+    header, *rows = artifacts.local_data(aws.settings).read_bytes().splitlines(keepends=True)
+    given = {"InputData": folder, "num_boost_round": "10", "GateThreshold": "0"}
+    models, hashes, cached = [], [], []
+    for content in (rows, rows[::-1], None):
+        if content:
+            body = b"".join([header, *content])
+            aws.s3.put_object(Bucket=aws.bucket, Key="churn/lake/rows.csv", Body=body)
+        arn = run.start(aws, given, print)
+        ended = executions.follow(aws, arn, Console(file=io.StringIO()))
+        package = aws.sagemaker.describe_model_package(ModelPackageName=ended.model_package)
+        hashes.append(package["CustomerMetadataProperties"]["DataHash"])
+        models.append(package["InferenceSpecification"]["Containers"][0]["ModelDataUrl"])
+        cached.append([step.cached for step in ended.steps if step.job])
+    assert hashes[0] != hashes[1] == hashes[2] == artifacts.data_in_s3(aws, folder).digest
+    assert objects.read(aws, models[0]) != objects.read(aws, models[1])
+    assert models[1] == models[2]
+    assert cached == [[False] * 3, [False] * 3, [True] * 3]
+
+
+@pytest.mark.slow
+def test_a_champion_that_cannot_be_scored_stops_the_run_unless_it_is_waived(sandboxed: Aws) -> None:
+    aws, address = sandboxed, f"s3://{sandboxed.bucket}/churn/lake/"
+    rows = artifacts.local_data(aws.settings).read_bytes()
+    given = {"InputData": address, "num_boost_round": "5", "GateThreshold": "0"}
+
+    def ended(content: bytes, **more: str) -> executions.Execution:
+        aws.s3.put_object(Bucket=aws.bucket, Key="churn/lake/rows.csv", Body=content)
+        arn = run.start(aws, given | more, print)
+        return executions.follow(aws, arn, Console(file=io.StringIO()))
+
+    ended(rows)
+    registry.set_approval(aws, registry.version(aws, 1), "Approved", "")
+    renamed = rows.replace(b"mean_radius", b"radius_mean", 1)
+    stopped = ended(renamed)
+    first, *_ = executions.failure(aws, stopped)
+    assert first.startswith("Evaluate: champion version 1 cannot be scored: ")
+    assert "column 'mean_radius' is missing" in first
+    assert "mlops run --set WaiveChampion=yes or mlops reject 1" in first
+    assert ended(renamed, WaiveChampion="yes").model_package
+    said = registry.version(aws, 2).evaluation
+    assert "comparison with version 1 waived: " in said and "mean_radius" in said
+
+
 def preprocessed(aws: Aws, arn: str) -> executions.Step:
     """Wait for the end of Preprocess, stop the execution, and return the step."""
     while True:
@@ -151,4 +201,6 @@ def test_other_data_at_the_same_address_is_no_cache_hit_and_its_old_hash_is_refu
     )["PipelineExecutionArn"]
     failed = preprocessed(aws, stale)
     assert failed.status == "Failed"
-    assert "is no longer what this execution was started with" in executions._message(aws, failed)
+    assert "is no longer what this execution was started with" in executions._message(
+        aws, failed, []
+    )

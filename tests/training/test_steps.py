@@ -71,6 +71,20 @@ def test_a_step_of_the_team_is_a_script_and_a_step_in_the_definition(repo: Repo)
     assert logs.stdout.splitlines()[-1] == "counted 85 rows"
 
 
+def test_an_exception_in_the_team_s_train_py_is_named_with_its_line(repo: Repo) -> None:
+    train = repo.root / "model" / "train.py"
+    place = '    schema = schemas.load(folders["preprocessor"])\n    xgboost ='
+    replaced(train, place, "    print(1 / len([]))\n" + place)
+    number = train.read_text(encoding="utf-8").splitlines().index("    print(1 / len([]))") + 1
+    done = mlops(repo.root, "--sandbox", "run")
+    assert done.returncode == 1
+    first, *rest = done.stderr.splitlines()
+    assert first == f"Train: ZeroDivisionError: division by zero (train.py, line {number})"
+    assert "| Traceback (most recent call last):" in rest
+    assert rest[-1].startswith("log: mlops --sandbox logs Train --execution ")
+    assert mlops(repo.root, *rest[-1].partition(" (in ")[0].split()[2:]).returncode == 0
+
+
 @pytest.mark.long
 def test_a_package_that_serving_needs_is_in_every_step_up_to_register(repo: Repo) -> None:
     repo.configure(hyperparameters={"num_boost_round": 20})

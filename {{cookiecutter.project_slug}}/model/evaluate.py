@@ -3,6 +3,7 @@
 Input:  --model: model.tar.gz, or the folder it unpacks to.
         --test: a folder of raw rows with the target, as Parquet.
         --champion: a folder with champion.json ({"version": "3"}) and model.tar.gz, if it exists.
+        --waive-champion: yes, to go on without the comparison if the champion cannot be scored.
 Output: in the folder --output: evaluation.json, metrics in SageMaker's model quality schema;
         gate.json, each metric, the champion's, and how much worse the model is; report.html;
         sample-payload.tar.gz, some rows in every content type and the predictions for them.
@@ -50,18 +51,31 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="model.tar.gz or its folder")
     parser.add_argument("--test", type=Path, required=True, help="folder of raw rows as Parquet")
     parser.add_argument("--champion", type=Path, help="folder of the champion, if there is one")
+    parser.add_argument("--waive-champion", choices=["no", "yes"], default="no")
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
     given = parser.parse_args()
+    waived = given.waive_champion == "yes"
     with tempfile.TemporaryDirectory() as work:
-        evaluate(given.model, given.test, given.champion, given.output, Path(work))
+        evaluate(given.model, given.test, given.champion, given.output, Path(work), waived=waived)
 
 
-def evaluate(model: Path, test: Path, champion: Path | None, output: Path, work: Path) -> None:
-    """Run the step; `work` is a folder for temporary files."""
+def evaluate(
+    model: Path,
+    test: Path,
+    champion: Path | None,
+    output: Path,
+    work: Path,
+    *,
+    waived: bool = False,
+) -> None:
+    """Run the step; `work` is a folder for temporary files.
+
+    Raise DataError if the champion cannot be scored and that is not `waived`.
+    """
     folder = unpack(model, work / "candidate")
     schema = schemas.load(folder)
     candidate = start_scoring(folder, test, schema.target, work / "scores")
-    rival, rival_process, rival_why = start_champion(champion, test, schema.target, work)
+    rival, rival_process, rival_why = start_champion(champion, test, schema, work)
     from sm_mlops.tabular import report  # the plotting library loads while the models score
 
     truth = read_truth(test, schema)
@@ -73,6 +87,11 @@ def evaluate(model: Path, test: Path, champion: Path | None, output: Path, work:
     against = None
     if rival is not None:
         against = judge_champion(rival, rival_process, rival_why, work, schema, len(truth))
+        if against.why and not waived:
+            raise DataError(
+                f"champion version {rival} cannot be scored: {against.why}; to go on without the "
+                f"comparison, mlops run --set WaiveChampion=yes or mlops reject {rival}"
+            )
     gate = judge(schema, truth, predicted, against)
     versions = json.loads((folder / "versions.json").read_text(encoding="utf-8"))
     gate["versions"] = as_property(
@@ -117,7 +136,7 @@ def start_scoring(
 
 
 def start_champion(
-    champion: Path | None, test: Path, target: str, work: Path
+    champion: Path | None, test: Path, schema: Schema, work: Path
 ) -> tuple[str | None, subprocess.Popen[str] | None, str]:
     """Return the champion's version, the process that scores it, and why there is no process."""
     card = champion / "champion.json" if champion else None
@@ -128,7 +147,14 @@ def start_champion(
         folder = unpack(champion, work / "champion")
     except DataError as error:
         return version, None, str(error)
-    return version, start_scoring(folder, test, target, work / "rival", quiet=True), ""
+    # Of its schema, which may be of an older template, only what every template has.
+    own = json.loads((folder / schemas.FILE).read_text(encoding="utf-8"))
+    if (own["target"], own["task"] == "regression") != (
+        schema.target,
+        schema.task == "regression",
+    ):
+        return version, None, f"it predicts '{own['target']}', a {own['task']} task"
+    return version, start_scoring(folder, test, schema.target, work / "rival", quiet=True), ""
 
 
 def judge_champion(
@@ -139,12 +165,13 @@ def judge_champion(
     schema: Schema,
     rows: int,
 ) -> Champion:
-    """Return the champion's predictions. That it cannot score rows of a new schema is no error."""
+    """Return the champion's predictions, or why there are none."""
     if process is None:
         return Champion(version, None, why)
     _, errors = process.communicate()
     if process.returncode < 0:
-        raise RuntimeError(f"scoring champion version {version} was killed: {errors.strip()}")
+        more = "a larger compute.evaluate.instance may help"
+        return Champion(version, None, f"killed by signal {-process.returncode}; {more}")
     if process.returncode != 0:
         lines = [line for line in errors.splitlines() if line.strip()] or ["no reason given"]
         return Champion(version, None, lines[-1][:300])
@@ -197,16 +224,14 @@ def judge(
     if champion is not None and champion.predicted is not None:
         other = compute(truth, champion.predicted)
     fitting = metrics.FITTING[schema.task]
+    waived = champion is not None and champion.predicted is None
     table = {}
     for name in (*metrics.HIGHER, *metrics.LOWER):
         higher = name in metrics.HIGHER
         worst = -WORST if higher else WORST
         entry: dict[str, Any] = {"value": worst, "champion": None, "worse_by": 0.0}
         if name not in fitting:
-            entry["text"] = (
-                f"{name} does not fit a {schema.task} task; choose "
-                f"{', '.join(fitting[:-1])} or {fitting[-1]} in mlops.yaml"
-            )
+            entry["text"] = f"{name} does not fit a {schema.task} task"
         elif not np.isfinite(own[name]):
             entry["text"] = f"{name} is undefined on these {len(truth)} test rows"
         else:
@@ -216,9 +241,12 @@ def judge(
                 loss = other[name] - own[name] if higher else own[name] - other[name]
                 entry["champion"], entry["worse_by"] = other[name], max(0.0, loss)
                 entry["text"] += f" - champion version {champion.version}: {other[name]:.4f}"  # type: ignore[union-attr]
+            elif champion is not None and waived:
+                entry["text"] += f" - comparison with version {champion.version} waived"
+                entry["text"] += f": {champion.why}"
             elif champion is not None:
-                entry["text"] += f" - champion version {champion.version} is not comparable"
-                entry["text"] += f": {champion.why}" if champion.why else ""
+                entry["worse_by"] = WORST  # no comparison is no pass
+                entry["text"] += f" - undefined for champion version {champion.version}"
             entry["text"] = as_property(entry["text"])
         table[name] = entry
     return {

@@ -1,7 +1,8 @@
 """Read the raw data, split it, fit the encoding on the training rows, and encode the rows.
 
 Input:  --data: a CSV or Parquet file, or a folder of them. --data-hash: in a job, the DataHash that
-        it must have. `data`, `split` and `aws` of mlops.yaml, in this folder or the one above.
+        it must have. --measured-as: classes or quantity, what the gate's metric is for. `data`,
+        `split` and `aws` of mlops.yaml, in this folder or the one above.
 Output: in the folder --output: train/ and validation/, Parquet with float32 columns: the label
         (class index or quantity), then the features, NaN where missing; test/, Parquet with the raw
         rows and the target; preprocessor/schema.json, the fitted encoding.
@@ -53,6 +54,7 @@ class Settings:
     test: float = 0.15
     seed: int = 42
     isolated: bool = False
+    measured_as: str | None = None
 
 
 def main() -> None:
@@ -61,10 +63,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="file or folder of CSV or Parquet")
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
     parser.add_argument("--data-hash", help="refuse other data than this; for jobs")
+    parser.add_argument("--measured-as", choices=["classes", "quantity"])
     arguments = parser.parse_args()
     settings = read_settings(Path(__file__).parent)
     if arguments.data_hash:
         source.verify(arguments.data, arguments.data_hash, isolated=settings.isolated)
+    settings = replace(settings, measured_as=arguments.measured_as)
     preprocess(arguments.data, arguments.output, settings)
 
 
@@ -108,6 +112,12 @@ def preprocess(data: Path, output: Path, settings: Settings) -> Schema:
     files = tables.find(data)
     table = tables.read(files, settings.target, settings.drop)
     target = _target(table, files, settings)
+    found = "quantity" if target.task == "regression" else "classes"
+    if settings.measured_as not in (None, found):
+        raise DataError(
+            f"{data}: column '{settings.target}' is a {target.task} target, but gate.metric of "
+            f"mlops.yaml is for {settings.measured_as}: choose another metric, or set data.task"
+        )
     part = split(target, settings)
     train = part == TRAIN
     rows = np.flatnonzero(train)

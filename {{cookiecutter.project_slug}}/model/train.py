@@ -20,7 +20,6 @@ import signal
 import sys
 import time
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -55,10 +54,6 @@ class Progress:
 
 def main() -> None:
     """Run the step from the command line or SageMaker's script mode."""
-    hosts = json.loads(os.environ.get("SM_HOSTS", "[]"))
-    if hosts and os.environ.get("SM_CURRENT_HOST", hosts[0]) != hosts[0]:
-        print(f"only {hosts[0]} trains; nothing to do on this host")
-        return
     folders, given = arguments(sys.argv[1:])
     own, parameters = hyperparameters({**configured(Path(__file__).parent), **given})
     train(folders, own, parameters)
@@ -105,9 +100,7 @@ def hyperparameters(given: dict[str, Any]) -> tuple[dict[str, int], dict[str, An
     for raw_name, value in given.items():
         name = boosters.ALIASES.get(raw_name, raw_name)
         if name not in known:
-            close = get_close_matches(name, [*known, *boosters.ALIASES], n=1, cutoff=0.5)
-            hint = f"did you mean '{close[0]}'?" if close else "use XGBoost's own names"
-            raise DataError(f"hyperparameter '{raw_name}' is unknown; {hint}")
+            raise DataError(boosters.unknown(raw_name))
         if isinstance(value, str) and value[:1] == '"':
             value = json.loads(value)  # the SageMaker SDK encodes values as JSON
         if value is None or value in ("", "null", "None"):

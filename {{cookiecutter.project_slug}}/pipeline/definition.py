@@ -15,7 +15,7 @@ from sagemaker.core.workflow.conditions import (
 )
 from sagemaker.core.workflow.execution_variables import ExecutionVariables
 from sagemaker.core.workflow.functions import Join, JsonGet
-from sagemaker.core.workflow.parameters import ParameterFloat, ParameterInteger, ParameterString
+from sagemaker.core.workflow.parameters import ParameterFloat, ParameterString
 from sagemaker.core.workflow.properties import PropertyFile
 from sagemaker.mlops.workflow.condition_step import ConditionStep
 from sagemaker.mlops.workflow.fail_step import FailStep
@@ -33,7 +33,6 @@ VERDICT = PropertyFile(name="gate", output_name="evaluation", path="gate.json")
 def pipeline(repo: Repo) -> Pipeline:
     """Return the pipeline of this repo."""
     compute, parameters = repo.settings.compute, parameters_of(repo)
-    data_hash = parameters["DataHash"]
 
     # Raw files → encoded train and validation rows, untouched test rows.
     reads = ["data.target", "data.task", "data.positive", "data.drop", "split"]
@@ -44,8 +43,10 @@ def pipeline(repo: Repo) -> Pipeline:
         step_args=processor.run(
             inputs=[code.input, repo.input("data", parameters["InputData"])],
             outputs=[repo.output("preprocess", part) for part in (*CHANNELS, "test")],
-            # By the hash, other data at the same address is no cache hit.
-            arguments=["--data", f"{IN}/data", "--output", OUT, "--data-hash", data_hash],
+            arguments=[
+                *("--data", f"{IN}/data", "--output", OUT, "--measured-as", repo.measured_as),
+                *("--data-hash", parameters["DataHash"]),  # so other data is no cache hit
+            ],
         ),
         cache_config=repo.cache,
         retry_policies=repo.retries,
@@ -54,8 +55,7 @@ def pipeline(repo: Repo) -> Pipeline:
     # XGBoost in the managed container's script mode → model.tar.gz, with inference.py in it.
     code = repo.code("train.py", also=["inference.py"])
     hyperparameters = {name: parameters[name] for name in repo.settings.hyperparameters}
-    instance, count = parameters["TrainInstanceType"], parameters["TrainInstanceCount"]
-    trainer = repo.trainer(code, instance, count, hyperparameters)
+    trainer = repo.trainer(code, parameters["TrainInstanceType"], hyperparameters)
     channels = [
         InputData(channel_name=part, data_source=repo.output_of(preprocess, part))
         for part in CHANNELS
@@ -96,8 +96,8 @@ def evaluate_step(repo: Repo, parameters: dict[str, Any], model: Any, test: Any)
             ],
             outputs=[repo.output("evaluate", "evaluation", folder=OUT)],
             arguments=[
-                *("--model", f"{IN}/model", "--test", f"{IN}/test"),
-                *("--champion", f"{IN}/champion", "--output", OUT),
+                *("--model", f"{IN}/model", "--test", f"{IN}/test", "--output", OUT),
+                *("--champion", f"{IN}/champion", "--waive-champion", parameters["WaiveChampion"]),
             ],
         ),
         property_files=[VERDICT],
@@ -114,11 +114,11 @@ def parameters_of(repo: Repo) -> dict[str, Any]:
         ParameterString("DataHash", "unknown"),
         ParameterString("Commit", "unknown"),
         ParameterString("Champion", repo.no_champion),
+        ParameterString("WaiveChampion", "no", enum_values=["no", "yes"]),
         ParameterFloat("GateThreshold", settings.gate.threshold),
         ParameterFloat("GateTolerance", settings.gate.tolerance),
         ParameterString("PreprocessInstanceType", compute.preprocess.instance),
         ParameterString("TrainInstanceType", compute.train.instance),
-        ParameterInteger("TrainInstanceCount", compute.train.count),
         ParameterString("EvaluateInstanceType", compute.evaluate.instance),
     ]
     return {parameter.name: parameter for parameter in own} | {

@@ -25,7 +25,15 @@ AtMost = Annotated[
         "--at-most",
         metavar="MINUTES",
         min=0,
-        help="Stop following after this time, with exit code 0; the execution continues.",
+        help="Stop following after this time, with exit code 3; the execution continues.",
+    ),
+]
+Unfinished = Annotated[
+    bool,
+    typer.Option(
+        "--unfinished-ok",
+        envvar="MLOPS_UNFINISHED_OK",
+        help="Exit with code 0 after --at-most, because another job follows the execution.",
     ),
 ]
 
@@ -56,10 +64,12 @@ def run(
     ] = None,
     wait: Annotated[bool, typer.Option(help="Follow the execution to its end.")] = True,
     at_most: AtMost = None,
+    unfinished_ok: Unfinished = False,
 ) -> None:
     """Train, evaluate and register: update the pipeline, start it and follow it.
 
     Ctrl-C stops following, not the execution. The exit code is 0 if a version was registered.
+    `--set WaiveChampion=yes` registers a version although the champion cannot be scored.
     """
     from sm_mlops.training.run import start
 
@@ -67,7 +77,8 @@ def run(
     overrides = pairs("--set", "max_depth=4", values)
     with connected(context) as aws:
         arn = start(aws, overrides, say)
-        follow_to_the_end(aws, arn, until if wait else time.monotonic())
+        until = until if wait else time.monotonic()
+        follow_to_the_end(aws, arn, until, unfinished_ok or not wait)
 
 
 def _say_how_to_follow(aws: Aws, identifier: str) -> None:
@@ -81,7 +92,10 @@ def _clock(minutes: float | None) -> float | None:
     return None if minutes is None else time.monotonic() + 60 * minutes
 
 
-def follow_to_the_end(aws: Aws, arn: str, until: float | None = None) -> None:
+def follow_to_the_end(
+    aws: Aws, arn: str, until: float | None = None, unfinished_ok: bool = False
+) -> None:
+    """Follow, tell the end, and exit with code 1 unless it succeeded, 3 if it is not known."""
     identifier = arn.rsplit("/", 1)[-1]
     try:
         execution = executions.follow(aws, arn, out, until=until)
@@ -89,14 +103,21 @@ def follow_to_the_end(aws: Aws, arn: str, until: float | None = None) -> None:
         say("")
         _say_how_to_follow(aws, identifier)
         raise typer.Exit(130) from None
+    except Exception:
+        # Such as credentials that have expired.
+        _say_how_to_follow(aws, identifier)
+        raise
     # Without the account number: GitHub drops outputs with masked values.
     actions.output("execution", identifier)
-    actions.output("status", execution.status)
-    if execution.status in executions.FINAL:
+    ended = execution.status in executions.FINAL
+    actions.output("status", execution.status if ended else "Executing")
+    if ended:
         _tell_end(aws, execution)
         return
     _say_how_to_follow(aws, identifier)
     actions.summary(f"The execution continues: `{aws.command} follow {identifier}`")
+    if not unfinished_ok:
+        raise typer.Exit(3)
 
 
 def _tell_end(aws: Aws, execution: Execution) -> None:
@@ -106,8 +127,13 @@ def _tell_end(aws: Aws, execution: Execution) -> None:
             line = f"Registered version {found.version}"
             tell(out, f"{line} ({found.approval})", "green")
             say(f"evaluation  {found.evaluation}")
+            jobs = [step for step in execution.steps if step.job]
+            if all(step.cached for step in jobs):
+                say("cache       no job ran: the model is that of an earlier execution")
             say(f"look at it  {aws.command} report {found.version}")
             actions.summary(f"**{line}** ({found.approval}): {actions.code(found.evaluation)}")
+        else:
+            say(f"{aws.settings.pipeline} succeeded without registering a version")
         return
     why = executions.failure(aws, execution)
     actions.summary(f"**Execution {execution.status}**\n\n{actions.fenced(*why)}")
@@ -125,12 +151,15 @@ WhichExecution = Annotated[
 
 @app.command(rich_help_panel=PANEL)
 def follow(
-    context: typer.Context, execution: WhichExecution = None, at_most: AtMost = None
+    context: typer.Context,
+    execution: WhichExecution = None,
+    at_most: AtMost = None,
+    unfinished_ok: Unfinished = False,
 ) -> None:
     """Follow an execution to its end. The exit code is 0 if it succeeds."""
     until = _clock(at_most)
     with connected(context) as aws:
-        follow_to_the_end(aws, executions.find(aws, execution), until)
+        follow_to_the_end(aws, executions.find(aws, execution), until, unfinished_ok)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -176,6 +205,8 @@ def logs(
                 raise MlopsError(f"{endpoints.LOG_GROUP}/{chosen.stack} has no log yet")
         else:
             found = executions.describe(aws, executions.find(aws, execution))
-            lines = executions.logs(aws, found, step)
+            lines, source = executions.logs(aws, found, step)
+            if source:
+                tell(err, f"from the cache: the log of execution {source.rsplit('/', 1)[-1]}")
     for line in lines:
         say(line)

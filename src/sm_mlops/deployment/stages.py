@@ -16,7 +16,7 @@ from typing import Any
 
 from sm_mlops import templates
 from sm_mlops.errors import MlopsError, hint, one_line
-from sm_mlops.settings import Settings
+from sm_mlops.settings import Settings, has_local_storage
 
 FOLDER = "infra"
 TEMPLATE = "endpoint.yml"
@@ -249,6 +249,12 @@ def _parameters(
             raise MlopsError(f"{place}: Parameters.{one_line(name)} is unknown: {hint(name, free)}")
         result[name] = _text(value, f"{place}: Parameters.{name}")
         check(declared[name], result[name], f"{place}: Parameters.{name}")
+    instance = result.get("InstanceType", "")
+    if result.get("KmsKeyArn") and has_local_storage(instance):
+        raise MlopsError(
+            f"{place}: Parameters.KmsKeyArn: the local storage of {instance} takes no KMS key; "
+            "choose another InstanceType, or leave KmsKeyArn empty"
+        )
     return result
 
 

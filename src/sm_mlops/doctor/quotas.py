@@ -91,11 +91,11 @@ def needed(scene: Scene) -> dict[str, int]:
     found: Counter[str] = Counter()
     compute = settings.compute
     training = "spot training job" if compute.train.spot else "training job"
-    found[f"{compute.train.instance} for {training} usage"] += compute.train.count
+    found[f"{compute.train.instance} for {training} usage"] += 1
     # They run one after the other.
     for job in (compute.preprocess, compute.evaluate):
         name = f"{job.instance} for processing job usage"
-        found[name] = max(found[name], job.count)
+        found[name] = 1
     declared = templates.parameters(stages.template(settings))
     for name in stages.names(settings):
         stage = stages.load(settings, name)

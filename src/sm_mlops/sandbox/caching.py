@@ -56,7 +56,7 @@ def find(
         if (record := execution["_steps"].get(step.name)) is not None
         and record.get("_key") == wanted
         and record["StepStatus"] == "Succeeded"
-        and "CacheHitResult" not in record
+        and not record.get("CacheHitResult", {}).get("SourcePipelineExecutionArn")
         and now - record["EndTime"] <= step.cache_seconds
     ]
     return max(found, key=lambda pair: pair[1]["EndTime"], default=None)

@@ -217,6 +217,7 @@ class Execution:
             ]
             hit = caching.find(step, row["_key"], executions, time.time())
             if hit is None:
+                row["CacheHitResult"] = {"SourcePipelineExecutionArn": ""}
                 return False
             source, found = hit
             row["Metadata"] = found["Metadata"]

@@ -12,6 +12,7 @@ from urllib.parse import urlparse
 
 from sm_mlops.sandbox import wire
 from sm_mlops.sandbox.access import NoAccess, RoleObjects
+from sm_mlops.sandbox.jobs import refuse_volume_key
 from sm_mlops.sandbox.objects import NoSuchObject, Objects
 from sm_mlops.sandbox.policies import check_role
 from sm_mlops.sandbox.registry import Registry
@@ -138,6 +139,7 @@ class Models:
         wire.only("CreateEndpointConfig", variant, *VARIANT_MEMBERS)
         model = find(self.store, MODEL, variant.get("ModelName", ""), caller)
         _check_variant(variant, params, model)
+        refuse_volume_key({**variant, "VolumeKmsKeyId": params.get("KmsKeyId")})
         output = params.get("AsyncInferenceConfig", {}).get("OutputConfig", {})
         if "AsyncInferenceConfig" in params and "S3OutputPath" not in output:
             raise invalid("The sandbox needs AsyncInferenceConfig.OutputConfig.S3OutputPath")

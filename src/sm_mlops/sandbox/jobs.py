@@ -99,7 +99,7 @@ class Jobs:
 
     def _new(self, kind: str, params: Params, caller: Caller) -> Record:
         name = params[f"{kind}Name"]
-        arn = caller.arn(f"{LABELS[kind]}/{name}")
+        arn = _arn(kind, name, caller)
         check_role(params["RoleArn"], caller)
         now = time.time()
         record: Record = {
@@ -142,7 +142,7 @@ class Jobs:
 
     def _find(self, kind: str, params: Params, caller: Caller) -> Record:
         name = params[f"{kind}Name"]
-        record = self.store.get(kind, caller.arn(f"{LABELS[kind]}/{name}"))
+        record = self.store.get(kind, _arn(kind, name, caller))
         if record is None:
             # The service's own words, without the job's name.
             error = missing if kind == PROCESSING else invalid
@@ -383,6 +383,19 @@ def _train_command() -> list[str]:
     return [sys.executable, "-c", "from sagemaker_training.cli.train import main; main()"]
 
 
+def _arn(kind: str, name: str, caller: Caller) -> str:
+    # In lower case: the ARN that a step names does not spell the job's name.
+    return caller.arn(f"{LABELS[kind]}/{name.lower()}")
+
+
+def refuse_volume_key(resources: Params) -> None:
+    """Raise ApiError for a volume key of an instance type with local storage, as SageMaker does."""
+    family = resources.get("InstanceType", "").removeprefix("ml.").partition(".")[0]
+    local = "d" in family or family.startswith(("g5", "g6", "g7e", "p5", "p6-b200", "trn1", "trn2"))
+    if local and resources.get("VolumeKmsKeyId"):
+        raise invalid("KMS key is not supported for NVMe instance storage.")
+
+
 def _advance(record: Record, secondary: str, message: str) -> None:
     now = time.time()
     transitions = record.setdefault("SecondaryStatusTransitions", [])
@@ -394,6 +407,7 @@ def _advance(record: Record, secondary: str, message: str) -> None:
 
 def refuse_processing(params: Params) -> None:
     """Raise ApiError for a Processing job that the sandbox would not run as SageMaker does."""
+    refuse_volume_key(params["ProcessingResources"]["ClusterConfig"])
     for item in params.get("ProcessingInputs", []):
         name = item["InputName"]
         if "S3Input" not in item:
@@ -432,5 +446,6 @@ def refuse_training(params: Params) -> None:
     for member in ("OutputDataConfig", "ResourceConfig", "StoppingCondition"):
         if member not in params:
             raise invalid(f"CreateTrainingJob needs {member}")
+    refuse_volume_key(params["ResourceConfig"])
     if "S3OutputPath" not in params["OutputDataConfig"]:
         raise invalid("CreateTrainingJob needs OutputDataConfig.S3OutputPath")

@@ -4,6 +4,7 @@ Must not know about data, files or jobs.
 """
 
 import sys
+from difflib import get_close_matches
 from types import ModuleType
 from typing import Any
 
@@ -49,6 +50,26 @@ ALIASES = {
     "reg_alpha": "alpha",
     "random_state": "seed",
 }
+ELSEWHERE = {
+    "n_estimators": "num_boost_round",
+    "num_round": "num_boost_round",
+    "max_leaf_nodes": "max_leaves",
+    "n_jobs": "nthread",
+}
+"""Names in XGBoost's scikit-learn interface and in SageMaker's built-in algorithm, and ours."""
+
+
+def knows(name: str) -> bool:
+    """Return whether train.py takes a hyperparameter of this name."""
+    return ALIASES.get(name, name) in {**OWN, **XGBOOST}
+
+
+def unknown(name: str) -> str:
+    """Return that a hyperparameter is unknown, with the name that may be meant."""
+    close = get_close_matches(name, [*OWN, *XGBOOST, *ALIASES], n=1, cutoff=0.5)
+    meant = ELSEWHERE.get(name) or (close[0] if close else "")
+    hint = f"did you mean '{meant}'?" if meant else "use XGBoost's own names"
+    return f"hyperparameter '{name}' is unknown; {hint}"
 
 
 def load() -> ModuleType:

@@ -1,10 +1,11 @@
-"""Report errors in the data or the settings: one line, exit code 2.
+"""Report what ends a script: one line; exit code 2 for errors in the data or the settings.
 
 Knows where SageMaker reads a job's failure reason. Must not know what any step does.
 """
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -38,12 +39,22 @@ def report(message: str) -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call a script's main, and end the process: for a DataError with its line and code 2."""
+    """Call a script's main, and end the process: for a DataError with its line and code 2, for any
+    other exception with its traceback, its place and code 1."""
     try:
         main()
     except DataError as error:
         report(str(error))
         leave(2)
+    except Exception as error:
+        traceback.print_exc()
+        # The last place in the script's own folder, not the one in a library that it called.
+        frames = traceback.extract_tb(error.__traceback__)
+        folder = Path(frames[:2][-1].filename).parent
+        own = [frame for frame in frames if Path(frame.filename).is_relative_to(folder)] or frames
+        place = f"{Path(own[-1].filename).name}, line {own[-1].lineno}"
+        report(f"{type(error).__name__}: {error} ({place})")
+        leave(1)
     leave(0)
 
 

@@ -136,9 +136,8 @@ def _lead(
     if champion is None:
         return text + " There is no approved version to compare with yet."
     if champion.predicted is None:
-        why = f" ({_e(champion.why)})" if champion.why else ""
-        text += f" Version {_e(champion.version)} cannot score these rows, so it is not comparable"
-        return f"{text}{why}."
+        text += f" <b>The comparison with version {_e(champion.version)} was waived</b>, which "
+        return f"{text}cannot be scored: {_e(champion.why)}."
     return text
 
 

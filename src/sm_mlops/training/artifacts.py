@@ -153,10 +153,11 @@ def upload_code(aws: Aws, code: Mapping[str, bytes]) -> None:
             objects.put(aws, aws.bucket, key, content, **_encryption(aws))
 
 
-def upload_champion(aws: Aws) -> Champion:
+def upload_champion(aws: Aws, *, waived: bool = False) -> Champion:
     """Copy the newest approved version's artifact below `champion/`; write a marker without one.
 
-    `champion.json` is written last, so that an interrupted copy is repeated.
+    `champion.json` is written last, so that an interrupted copy is repeated. Raise MlopsError if
+    the artifact is gone, unless the comparison is `waived`: then only `champion.json` is there.
     """
     newest = next(registry.summaries(aws, ModelApprovalStatus="Approved"), None)
     version = str(newest["ModelPackageVersion"]) if newest else "none"
@@ -170,7 +171,17 @@ def upload_champion(aws: Aws) -> Champion:
             bucket, key = split_s3(model)
             copy = {"Bucket": bucket, "Key": key}
             target = f"{prefix}/model.tar.gz"
-            aws.s3.copy(copy, aws.bucket, target, ExtraArgs=_encryption(aws))
+            if any(item["Key"] == key for item in objects.listed(aws, bucket, key)):
+                aws.s3.copy(copy, aws.bucket, target, ExtraArgs=_encryption(aws))
+            elif waived:
+                prefix = f"{aws.settings.prefix}/champion/{version}-gone"
+                marker = f"{prefix}/champion.json"
+            else:
+                raise MlopsError(
+                    f"the champion, version {version}, cannot be compared with: {model} does not "
+                    f"exist; go on with {aws.command} reject {version}, or for this run with "
+                    "--set WaiveChampion=yes"
+                )
         about = json.dumps({"version": version})
         aws.s3.put_object(Bucket=aws.bucket, Key=marker, Body=about.encode(), **_encryption(aws))
     return Champion(version, f"s3://{aws.bucket}/{prefix}/")

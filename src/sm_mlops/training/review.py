@@ -100,7 +100,7 @@ def review(
             for line in trained.failure:
                 tell(console, f"           {line}")
             tell(console, "change     the working tree")
-            change = _train(aws, data, console)
+            change = _train(aws, data, console, waive_champion=True)
     return Review(
         settings,
         base_commit,
@@ -200,9 +200,12 @@ def _train_base(
     return trained
 
 
-def _train(aws: Aws, data: artifacts.Dataset, console: Console) -> Trained:
+def _train(
+    aws: Aws, data: artifacts.Dataset, console: Console, *, waive_champion: bool = False
+) -> Trained:
+    given = {"InputData": data.uri}
     try:
-        arn = run.start(aws, {"InputData": data.uri}, lambda line: tell(console, line))
+        arn = run.start(aws, given, lambda line: tell(console, line), waive_champion=waive_champion)
     except MlopsError as error:
         return Trained(failure=(str(error),))
     return outcome(aws, executions.follow(aws, arn, console))

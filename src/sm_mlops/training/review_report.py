@@ -75,6 +75,17 @@ def _comparison(review: Review) -> str:
         lines.append(_row(name, entry, rule))
     if rule.metric not in shown:
         lines += ["", code(gate["metrics"][rule.metric]["text"])]
+    measured = gate["metrics"][rule.metric]
+    if (
+        rule.metric in shown
+        and measured["champion"] is None
+        and gate.get("champion", "none") != "none"
+    ):
+        lines += [
+            "",
+            f"**The base cannot be scored**: {code(measured['text'])}. On main this stops "
+            "`mlops run` unless it is waived there: `--set WaiveChampion=yes`.",
+        ]
     if base.test_rows and base.test_rows != review.change.test_rows:
         lines += [
             "",

@@ -6,13 +6,15 @@ import json
 import math
 import secrets
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from rich import filesize
 
 from sm_mlops import commit
 from sm_mlops.aws import Aws, exists, split_s3
 from sm_mlops.errors import MlopsError, hint
-from sm_mlops.settings import parameter_name
+from sm_mlops.settings import has_local_storage, parameter_name
+from sm_mlops.tabular.booster import ELSEWHERE
 from sm_mlops.training import artifacts
 from sm_mlops.training.definition import compile_pipeline
 
@@ -20,14 +22,23 @@ from sm_mlops.training.definition import compile_pipeline
 # IAM cannot restrict the parameters of StartPipelineExecution, so who may call it by hand may still
 # set them. No parameter can approve a version, and `mlops check` wants its commit to be on main.
 OWN = ("Commit", "Champion", "DataHash")
+WAIVER = "WaiveChampion"
+LONGEST_VALUE = 1024  # of StartPipelineExecution
 
 
-def start(aws: Aws, overrides: Mapping[str, str], say: Callable[[str], None]) -> str:
+def start(
+    aws: Aws,
+    overrides: Mapping[str, str],
+    say: Callable[[str], None],
+    *,
+    waive_champion: bool = False,
+) -> str:
     """Upsert the pipeline, start an execution of it and return its ARN.
 
     Args:
         overrides: Parameter or hyperparameter name → text.
         say: Called with a line for each thing done.
+        waive_champion: Go on if the champion cannot be scored, where the definition allows that.
 
     Raises:
         MlopsError: The data, a name or a value is wrong; nothing has been started.
@@ -35,15 +46,18 @@ def start(aws: Aws, overrides: Mapping[str, str], say: Callable[[str], None]) ->
     settings = aws.settings
     compiled = compile_pipeline(settings, aws.account)
     given = check_overrides(compiled.definition, overrides)
+    if waive_champion and WAIVER in _defaults(compiled.definition):
+        given[WAIVER] = "yes"
     # The version's DataHash must be that of the data it is trained on.
     if named := given.get("InputData"):
         _require_declared(aws, named)
+    _refuse_other_storage(aws, compiled.definition, given)
     data = artifacts.data_in_s3(aws, named) if named else artifacts.upload_data(aws)
     files = f"{data.files} file{'s' * (data.files != 1)}"
     say(f"data       {files}, {filesize.decimal(data.size)} at {data.uri}")
     artifacts.upload_code(aws, compiled.objects)
     ensure_model_package_group(aws)
-    champion = artifacts.upload_champion(aws)
+    champion = artifacts.upload_champion(aws, waived=given.get(WAIVER) == "yes")
     say(f"champion   {'none yet' if champion.version == 'none' else f'version {champion.version}'}")
     at = commit.current(settings.root)
     say(f"commit     {at}")
@@ -74,7 +88,8 @@ def check_overrides(definition: str, overrides: Mapping[str, str]) -> dict[str, 
     for name, value in overrides.items():
         known = name if name in parameters else parameter_name(name)
         if known not in parameters:
-            raise MlopsError(f"--set {name}: no such parameter; {hint(known, parameters)}")
+            meant = parameter_name(ELSEWHERE.get(name, name))
+            raise MlopsError(f"--set {name}: no such parameter; {hint(meant, parameters)}")
         if known in OWN:
             raise MlopsError(
                 f"--set {name}: {known} cannot be set; mlops run takes it from repo and registry"
@@ -91,10 +106,31 @@ def check_overrides(definition: str, overrides: Mapping[str, str]) -> dict[str, 
         allowed = parameter.get("EnumValues")
         if allowed and value not in allowed:
             raise MlopsError(f"--set {name}: {value!r} is not one of {', '.join(allowed)}")
-        if not value:
-            raise MlopsError(f"--set {name}: the value is empty")
+        if not 0 < len(value) <= LONGEST_VALUE:
+            wrong = f"longer than {LONGEST_VALUE} characters" if value else "empty"
+            raise MlopsError(f"--set {name}: the value is {wrong}")
         checked[known] = value
     return checked
+
+
+def _defaults(definition: str) -> dict[str, Any]:
+    return {item["Name"]: item.get("DefaultValue") for item in json.loads(definition)["Parameters"]}
+
+
+def _refuse_other_storage(aws: Aws, definition: str, given: Mapping[str, str]) -> None:
+    """Raise MlopsError for an instance type to which the definition's volume key does not fit."""
+    defaults = _defaults(definition)
+    for name, value in given.items():
+        usual = str(defaults[name])
+        if (
+            aws.settings.aws.kms_key
+            and name.endswith("InstanceType")
+            and has_local_storage(value) != has_local_storage(usual)
+        ):
+            raise MlopsError(
+                f"--set {name}: one of {usual} and {value} has local storage, which takes no "
+                "aws.kms_key; change compute in mlops.yaml instead"
+            )
 
 
 def _require_declared(aws: Aws, address: str) -> None:
