@@ -370,7 +370,7 @@ def _named(request: _Request, schema: Schema) -> pa.Table:
             row = request.absent.get(name, 1)
             raise RequestError(f"column '{name}' is missing in row {row}{hint}", name, row)
     columns = [found[name].slice(skip) for name in required]
-    # The header may be all there is in a piece of a batch transform job, which a refusal would fail.
+    # A piece of a batch transform job may be the header alone; a refusal would fail the job.
     if columns and len(columns[0]) == 0 and os.environ.get("SAGEMAKER_BATCH") != "true":
         raise RequestError("the body holds a header and no row")
     return pa.Table.from_arrays(columns, names=required)
