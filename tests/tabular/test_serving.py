@@ -240,6 +240,13 @@ def test_what_cannot_be_sent_is_refused(model: Any, accept: str) -> None:
     assert f"cannot respond with {accept!r}; accept {JSON}, {LINES} or {CSV}" == content["error"]
 
 
+def test_a_reason_is_short_however_long_the_value_is(model: Any) -> None:
+    status, content = refused(model, json.dumps({**ROW, "Age": "x" * 100_000}), JSON)
+    assert (status, content["column"], content["row"]) == (400, "Age", 1)
+    assert len(content["error"]) == serving.LONGEST
+    assert re.fullmatch(r"column 'Age', row 1: 'x+\.\.\.", content["error"])
+
+
 @pytest.mark.parametrize("kind", ["image/png", "text/csv; charset=utf-16", "", None])
 def test_other_content_types_are_refused(model: Any, kind: str | None) -> None:
     status, content = refused(model, json.dumps(ROW), kind)

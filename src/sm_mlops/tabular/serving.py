@@ -28,6 +28,9 @@ from sm_mlops.tabular.text import clean_header, nearest
 JSON, LINES, CSV = "application/json", "application/jsonlines", "text/csv"
 ALSO_LINES = (LINES, "application/x-jsonlines", "application/x-ndjson")
 TYPES = (JSON, *ALSO_LINES, CSV)
+LONGEST = (
+    500  # characters of a reason, which may quote a value; InvokeEndpoint passes 2,048 bytes on
+)
 _UTF8 = ("utf-8", "utf8", "us-ascii", "ascii")
 _FRAMEWORK = "sagemaker_containers.beta.framework"
 
@@ -110,7 +113,9 @@ def refusal(error: RequestError | Misfit) -> Any:
     """Return the response to a client's fault: JSON with `error`, `column` and `row`."""
     status = error.status if isinstance(error, RequestError) else 400
     row = error.row + 1 if isinstance(error, Misfit) else error.row
-    content = {"error": str(error), "column": error.column, "row": row}
+    text = str(error)
+    text = text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+    content = {"error": text, "column": error.column, "row": row}
     # ASCII, because names and values may hold what is not Unicode text.
     return _response(json.dumps(content).encode(), status, JSON)
 
