@@ -1,9 +1,9 @@
 """Predictions through a sandbox endpoint, against calling the same functions directly.
 
-Prints a table: for payloads of 1, 100 and 10,000 rows of CSV the median of input_fn, predict_fn and
-output_fn in one process, the median and 99th percentile through InvokeEndpoint, the difference of
+Prints a table: for payloads of 1, 100 and 10,000 rows of CSV the median of transform_fn in
+one process, the median and 99th percentile through InvokeEndpoint, the difference of
 the medians, and requests per second of 1, 8 and 32 clients. Ends with the rows per second inside
-predict_fn and the time from CreateEndpoint to InService.
+predict and the time from CreateEndpoint to InService.
 """
 
 import contextlib
@@ -105,8 +105,7 @@ def measure(aws: Any, work: Path) -> None:
         body = "\n".join(lines)
 
         def direct(body: str = body) -> None:
-            request = inference.input_fn(body, "text/csv")
-            inference.output_fn(inference.predict_fn(request, model), "text/csv")
+            inference.transform_fn(model, body, "text/csv", "text/csv")
 
         def invoke(number: int = 0, body: str = body) -> None:
             answer = clients[number].invoke_endpoint(
@@ -119,10 +118,10 @@ def measure(aws: Any, work: Path) -> None:
         alone, through = statistics.median(here), statistics.median(through_it)
         p99 = through_it[round(0.99 * (len(through_it) - 1))]
         print(f"{size:>7,}{alone:>11.2f}{through:>13.2f}{p99:>8.2f}{through - alone:>9.2f}{rates}")
-    request = inference.input_fn(body, "text/csv")
-    inside = statistics.median(timed(lambda: inference.predict_fn(request, model), 25))
+    table = inference.serving.rows(body, "text/csv", model.schema)
+    inside = statistics.median(timed(lambda: inference.predict(model, table), 25))
     print(
-        f"predict_fn: {SIZES[-1] / inside * 1000:,.0f} rows a second; "
+        f"predict: {SIZES[-1] / inside * 1000:,.0f} rows a second; "
         f"an endpoint starts in {startup:.2f} s; single row at most 15 ms more"
     )
 

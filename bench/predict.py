@@ -1,6 +1,6 @@
 """Predictions of the packaged default model, through its own inference.py.
 
-Prints the median time of one row and of 10,000 rows inside `predict_fn`, and how many times the
+Prints the median time of one row and of 10,000 rows inside `predict`, and how many times the
 rows per second of the one the other makes.
 """
 
@@ -38,12 +38,12 @@ def packaged(work: Path) -> tuple[Path, list[str]]:
 
 
 def seconds(inference: Any, model: Any, lines: list[str]) -> float:
-    """Return the median time of predict_fn for these lines of CSV."""
-    request = inference.input_fn("\n".join(lines), "text/csv")
+    """Return the median time of predict for these lines of CSV."""
+    rows = inference.serving.rows("\n".join(lines), "text/csv", model.schema)
     times = []
     for _ in range(ROUNDS):
         start = time.perf_counter()
-        inference.predict_fn(request, model)
+        inference.predict(model, rows)
         times.append(time.perf_counter() - start)
     return statistics.median(times)
 

@@ -99,8 +99,17 @@ def test_the_idle_cost_says_when_and_where_it_was_priced(name: str) -> None:
     assert re.fullmatch(r"[a-z]+(-[a-z]+)+-\d", cost["Region"])
 
 
-def test_staging_costs_nothing_while_it_is_not_called() -> None:
-    assert stage("staging")["Cost"]["IdlePerMonthUSD"] == 0
+def test_staging_surely_starts_and_leaves_production_s_quota_alone() -> None:
+    """Whether the image starts as a serverless endpoint is not known."""
+    parameters = [stage(name)["Parameters"] for name in ("staging", "production")]
+    assert [given["EndpointKind"] for given in parameters] == ["real-time", "real-time"]
+    assert len({given["InstanceType"] for given in parameters}) == 2
+
+
+def test_staging_becomes_serverless_by_one_edit() -> None:
+    made = variant(**stage("staging")["Parameters"] | {"EndpointKind": "serverless"})
+    assert "InstanceType" not in made
+    assert made["ServerlessConfig"] == {"MemorySizeInMB": 2048, "MaxConcurrency": 5}
 
 
 def test_production_survives_the_loss_of_an_instance() -> None:

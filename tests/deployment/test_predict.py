@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -73,6 +75,27 @@ def test_a_refusal_has_the_message_of_the_model(ask: Any) -> None:
         "the model answered 400: row 3: a field too many",
         400,
     )
+
+
+def test_a_refusal_has_the_reason_that_the_model_gives_as_json(ask: Any) -> None:
+    reason = {"error": "column 'Age', row 2: 'old' is not a number", "column": "Age", "row": 2}
+    error = {
+        "Error": {"Code": "ModelError", "Message": "Received client error (400)"},
+        "OriginalStatusCode": 400,
+        "OriginalMessage": json.dumps(reason),
+    }
+    with pytest.raises(predict.Refused) as refused:
+        ask(error)
+    assert str(refused.value) == f"the model answered 400: {reason['error']}"
+    assert refused.value.reason == reason
+
+
+@pytest.mark.parametrize(("kind", "most"), [("real-time", 6), ("serverless", 4)])
+def test_a_body_that_aws_would_refuse_is_refused_before(repo: Repo, kind: str, most: int) -> None:
+    endpoint = replace(ENDPOINT, kind=kind)
+    words = f"churn-staging takes at most {most} MB per request, but this is {most}.5 MB: send"
+    with pytest.raises(MlopsError, match=words):
+        predict.invoke(Aws(repo.settings()), endpoint, b"a" * (most * 2 + 1 << 19), "text/csv", "")
 
 
 def test_what_aws_refuses_is_not_the_models_refusal(ask: Any) -> None:

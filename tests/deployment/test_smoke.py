@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,9 +32,11 @@ Model = Callable[[bytes, str, str], Answer]
 def answer(body: bytes, kind: str, accept: str, **changes: Any) -> Answer:
     """Answer as the seed's inference.py does: in the type that was asked for, errors as 400."""
     text = body.decode()
+    if kind not in TYPES:
+        raise Refused("the model answered 415: not CSV", 415, {"error": "not CSV"})
     wrong = "surplus" in text or "{}" in text or text.endswith("{")
     if wrong:
-        raise Refused("the model answered 400: no such row", 400)
+        raise Refused("the model answered 400: no such row", 400, {"error": "no such row"})
     count = 1 if text.count('"a"') == 1 and kind == smoke.JSON else len(EXPECTED)
     objects = [json.loads(json.dumps(item)) | changes for item in EXPECTED[:count]]
     if accept == smoke.JSON:
@@ -56,13 +59,16 @@ def run(repo: Repo, account: Aws, monkeypatch: pytest.MonkeyPatch) -> Callable[.
         since=datetime(2026, 1, 1, tzinfo=UTC),
         changed=datetime(2026, 1, 1, tzinfo=UTC),
     )
-    files = sample_files() | {"expected.json": json.dumps({"predictions": EXPECTED}).encode()}
+    files = sample_files() | {
+        "expected.json": json.dumps({"predictions": EXPECTED}).encode(),
+        "contract.json": b"{}",
+    }
 
     def smoke_test(
         model: Model = answer,
         files: dict[str, bytes] = files,
         types: list[str] = TYPES,
-        endpoint: Endpoint = found,
+        kind: str = "serverless",
         arn: str | None = None,
         **options: Any,
     ) -> list[Check]:
@@ -73,7 +79,7 @@ def run(repo: Repo, account: Aws, monkeypatch: pytest.MonkeyPatch) -> Callable[.
         }
         monkeypatch.setattr(account.sagemaker, "describe_model_package", lambda **_: package)
         monkeypatch.setattr(access, "enter", lambda aws, stage: aws)
-        monkeypatch.setattr(endpoints, "serving", lambda *_: endpoint)
+        monkeypatch.setattr(endpoints, "serving", lambda *_: replace(found, kind=kind))
         monkeypatch.setattr(endpoints, "note_test", lambda *_: None)
         monkeypatch.setattr(
             predict, "invoke", lambda aws, endpoint, body, kind, accept: model(body, kind, accept)
@@ -98,6 +104,7 @@ def test_a_model_that_answers_as_evaluated_passes(run: Callable[..., list[Check]
         "refuses a row with an extra field",
         "refuses a row without columns",
         "refuses a truncated body",
+        "refuses another content type",
     ]
 
 
@@ -178,7 +185,7 @@ def test_a_model_that_answers_a_malformed_row_fails(run: Callable[..., list[Chec
             return Answer(b'{"predictions": [{"prediction": 0}]}', accept, 0.01)
 
     checks = run(lenient)
-    assert len(failed(checks)) == 3
+    assert len(failed(checks)) == 4
     assert checks[-1].detail == 'answered {"predictions": [{"prediction": 0}]}'
 
 
@@ -190,8 +197,65 @@ def test_a_model_that_breaks_on_a_malformed_row_fails(run: Callable[..., list[Ch
             raise Refused("the model answered 500: KeyError", 500) from refused
 
     checks = run(fragile)
-    assert len(failed(checks)) == 3
+    assert len(failed(checks)) == 4
     assert checks[-1].detail == "the model answered 500: KeyError"
+
+
+@pytest.mark.parametrize(
+    ("refusal", "count"),
+    [
+        (Refused("the model answered 415: no", 415, {"error": "no"}), 3),
+        (Refused("the model answered 400: no", 400, {"error": "no"}), 1),
+        (Refused("the model answered 422: no", 422, {"error": "no"}), 4),
+    ],
+)
+def test_a_refusal_with_another_status_fails(
+    run: Callable[..., list[Check]], refusal: Refused, count: int
+) -> None:
+    assert len(failed(run(refusing(refusal)))) == count
+
+
+def test_a_refusal_without_a_reason_as_json_fails(run: Callable[..., list[Check]]) -> None:
+    checks = run(refusing(Refused("the model answered 400: <p>no</p>", 400)))
+    assert len(failed(checks)) == 4
+    assert checks[-2].detail == "no reason as JSON: the model answered 400: <p>no</p>"
+
+
+def refusing(refusal: Refused) -> Model:
+    def model(body: bytes, kind: str, accept: str) -> Answer:
+        try:
+            return answer(body, kind, accept)
+        except Refused:
+            raise refusal from None
+
+    return model
+
+
+def test_a_version_of_the_first_release_passes_with_what_is_wrong_with_it(
+    run: Callable[..., list[Check]],
+) -> None:
+    """SageMaker's image answers its text as text/html, and each of its errors as status 500."""
+
+    def old(body: bytes, kind: str, accept: str) -> Answer:
+        try:
+            return Answer(answer(body, kind, accept).body, "text/html; charset=utf-8", 0.01)
+        except Refused:
+            raise Refused("the model answered 500: Internal Server Error", 500) from None
+
+    files = sample_files() | {"expected.json": json.dumps({"predictions": EXPECTED}).encode()}
+    checks = run(old, files)
+    assert smoke.passed(checks)
+    assert [check.passed for check in checks] == [*[True] * 5, *[None] * 4]
+    assert "answered as text/html, as the image does for a version of 0.1.0" in checks[1].detail
+    assert "500: Internal Server Error; as the image does" in checks[-1].detail
+    assert len(failed(run(old))) == 3
+
+
+def test_the_status_of_an_asynchronous_refusal_may_be_unknown(
+    run: Callable[..., list[Check]],
+) -> None:
+    model = refusing(Refused("the model refused: no", 400, {"error": "no"}))
+    assert failed(run(model, kind="asynchronous")) == []
 
 
 def test_a_type_without_rows_is_reported_and_does_not_fail(run: Callable[..., list[Check]]) -> None:

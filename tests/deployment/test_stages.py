@@ -23,7 +23,8 @@ def test_every_json_file_of_infra_is_a_stage_from_staging_to_production(repo: Re
 
 def test_the_rendered_stages_can_be_read_and_say_what_they_cost_idle(repo: Repo) -> None:
     staging = stages.load(repo.settings(), "staging")
-    assert (staging.stack, staging.kind, staging.idle_cost) == ("churn-staging", "serverless", 0)
+    assert (staging.stack, staging.kind, staging.idle_cost) == ("churn-staging", "real-time", 74.46)
+    assert staging.parameters["InstanceCount"] == "1"
     production = stages.load(repo.settings(), "production")
     assert (production.kind, production.account, production.role) == ("real-time", None, "")
     assert (production.idle_cost or 0) > 0

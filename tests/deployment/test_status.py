@@ -82,7 +82,7 @@ def test_a_stage_shows_version_time_commit_and_cost(world: World) -> None:
     world[1].append(version(3))
     row = staging(world, endpoint(3))
     assert (row.version, row.since, row.commit[:7]) == (3, NOW, "abcdef0")
-    assert (row.idle_cost, row.note) == (0, "newest approved")
+    assert (row.idle_cost, row.note) == (74.46, "newest approved")
 
 
 def test_a_newer_approved_version_is_reported_and_an_unapproved_one_is_not(world: World) -> None:

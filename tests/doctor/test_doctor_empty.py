@@ -98,20 +98,22 @@ def test_a_limit_of_the_account_s_own_comes_before_the_default(
 def test_instances_are_those_of_the_settings_and_of_the_stages(bare: Land) -> None:
     repo = bare.repo
     repo.configure(compute={"train": {"instance": "ml.g5.xlarge", "spot": True}})
-    parameters = {"EndpointKind": "real-time", "InstanceType": "ml.c5.large", "InstanceCount": 3}
+    parameters = {"EndpointKind": "real-time", "InstanceType": "ml.m5.large", "InstanceCount": 3}
     repo.stage("production", Parameters={**parameters, "MaxInstanceCount": 3})
     bare.again()
     scene = Scene(bare.aws, os.environ)
     assert quotas.needed(scene) == {
         "ml.g5.xlarge for spot training job usage": 1,
         "ml.m5.large for processing job usage": 1,
-        "ml.c5.large for endpoint usage": 6,
+        "ml.c5.large for endpoint usage": 2,
+        "ml.m5.large for endpoint usage": 6,
     }
     found = {item.detail: item.state for item in quotas.instances(scene)}
     assert found == {
         "ml.g5.xlarge for spot training job usage: needs 1 of 4": State.OK,
         "ml.m5.large for processing job usage: needs 1 of 4": State.OK,
-        "ml.c5.large for endpoint usage: needs 6 of 4": State.FAILED,
+        "ml.c5.large for endpoint usage: needs 2 of 4": State.OK,
+        "ml.m5.large for endpoint usage: needs 6 of 4": State.FAILED,
     }
 
 

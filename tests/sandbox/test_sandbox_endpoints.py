@@ -141,12 +141,15 @@ def test_what_is_not_there_is_not_found(aws: Hosting) -> None:
 def test_payloads_have_the_documented_limits(aws: Hosting, ready: str) -> None:
     body = "x" * (5 * 1024 * 1024)
     assert len(aws.ask(ready, body)["data"]) == len(body)
-    with pytest.raises(ClientError, match="less than or equal to 26214400"):
-        aws.ask(ready, "x" * (26 * 1024 * 1024))
+    with pytest.raises(ClientError, match="less than or equal to 6291456") as refused:
+        aws.ask(ready, "x" * (6 * 1024 * 1024 + 1))
     name = aws.deploy(aws.config(serverless(aws.model())))
     assert aws.ask(name, "ok")["data"] == "ok"
-    with pytest.raises(ClientError, match="less than or equal to 4194304"):
+    with pytest.raises(ClientError, match=r"Request [0-9a-f-]{36} has oversize body\.") as also:
         aws.ask(name, body)
+    for error in (refused.value.response, also.value.response):
+        assert error["Error"]["Code"] == "ValidationError"
+        assert error["ResponseMetadata"]["HTTPStatusCode"] == 400
 
 
 def test_thirty_two_clients_get_their_own_answers(aws: Hosting, ready: str) -> None:
@@ -211,10 +214,9 @@ def test_the_packaged_model_of_this_repo_predicts(aws: Hosting, cases: Any, tmp_
     answer = aws.runtime.invoke_endpoint(
         EndpointName=name, Body=body, ContentType="text/csv", Accept="text/csv"
     )
-    inference = cases.inference
-    expected = inference.predict_fn(inference.input_fn(body, "text/csv"), model)
-    assert answer["ContentType"] == "text/csv"
-    assert answer["Body"].read().decode() == inference.output_fn(expected, "text/csv")
+    expected = cases.inference.transform_fn(model, body, "text/csv", "text/csv")
+    assert answer["ContentType"].partition(";")[0] == "text/csv"
+    assert answer["Body"].read() == expected.get_data()
     with pytest.raises(ClientError, match=r"client error \(400\).*row 1 has 2 values"):
         aws.ask(name, "1,2", ContentType="text/csv")
 

@@ -12,6 +12,5 @@ CONTAINER = {
     "xgboost": "3.2.0",
 }
 MODULES = {"pyyaml": "yaml", "scikit-learn": "sklearn"}
-# By file, what else it may import: the toolkit that serves models, and boto3 of whatever version to
-# list the data of a job.
-TOOLKIT = {"inference.py": {"sagemaker_inference"}, "source.py": {"boto3", "botocore"}}
+# By file, what else it may import: boto3 of whatever version to list the data of a job.
+TOOLKIT = {"source.py": {"boto3", "botocore"}}

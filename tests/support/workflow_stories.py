@@ -37,12 +37,12 @@ FEW_TESTS = "-p no:cacheprovider tests/test_stages.py"
 # Answers, but wrongly.
 WRONG = """
 
-_right = predict_fn
+_right = predict
 
 
-def predict_fn(data, model):
-    right = _right(data, model)
-    return Predictions(right.values[:, ::-1], right.classes)
+def predict(model, rows):
+    right = _right(model, rows)
+    return serving.Predictions(right.values[:, ::-1], right.classes)
 """
 
 

@@ -145,7 +145,8 @@ def test_the_sample_payload_holds_the_answer_to_every_form_of_its_rows(tmp_path:
     files = {
         path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "payload").iterdir()
     }
-    assert sorted(files) == ["expected.json", "rows.csv", "rows.json", "rows.jsonl"]
+    names = ["contract.json", "expected.json", "rows.csv", "rows.json", "rows.jsonl"]
+    assert sorted(files) == names
     expected = json.loads(files["expected.json"])
     assert len(expected["predictions"]) == 20
     for name, kind in (
@@ -153,9 +154,66 @@ def test_the_sample_payload_holds_the_answer_to_every_form_of_its_rows(tmp_path:
         ("jsonl", "application/jsonlines"),
         ("json", "application/json"),
     ):
-        request = inference.input_fn(files[f"rows.{name}"], kind)
-        reply = inference.output_fn(inference.predict_fn(request, model), "application/json")
-        assert json.loads(str(reply)) == expected
+        reply = inference.transform_fn(model, files[f"rows.{name}"], kind, "application/json")
+        assert json.loads(reply.get_data()) == expected
+
+
+# The functions that 0.1.0 packed, around those of today.
+THREE_FUNCTIONS = """
+
+_transform = transform_fn
+del transform_fn
+
+
+def input_fn(body, content_type):
+    return body, content_type
+
+
+def predict_fn(data, model):
+    return model, *data
+
+
+def output_fn(prediction, accept):
+    model, body, content_type = prediction
+    text = _transform(model, body, content_type, accept).get_data().decode()
+    return text if accept == "application/json" else (text, "text/csv")
+"""
+
+
+def test_a_model_without_transform_fn_is_scored_by_the_functions_of_the_first_release(
+    tmp_path: Path,
+) -> None:
+    case = Case(tmp_path)
+    case.prepare(case.write(datasets.churn(rows=400)), "Churn")
+    case.train()
+    with (tmp_path / "model/code/inference.py").open("a", encoding="utf-8") as script:
+        script.write(THREE_FUNCTIONS)
+    champion = tmp_path / "champion"
+    champion.mkdir()
+    (champion / "champion.json").write_text('{"version": "3"}')
+    case.pack(champion / "model.tar.gz")
+    found = case.evaluate(champion)["metrics"]["auc"]
+    assert found["champion"] == found["value"] > 0.6
+    with tarfile.open(tmp_path / "evaluation" / "sample-payload.tar.gz") as tar:
+        names = [name.rpartition("/")[2] for name in tar.getnames()]
+    assert "expected.json" in names
+    assert "contract.json" not in names
+
+
+def test_a_model_that_refuses_its_test_rows_fails_with_the_reason(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    case = Case(tmp_path)
+    case.prepare(case.write(datasets.churn(rows=200)), "Churn")
+    case.train(num_boost_round="1")
+    with (tmp_path / "model/code/inference.py").open("a", encoding="utf-8") as script:
+        script.write(
+            "\n\ndef predict(model, rows):\n"
+            "    raise serving.RequestError(\"column 'x', row 1: no\", 'x', 1)\n"
+        )
+    with pytest.raises(RuntimeError, match="could not score the test rows"):
+        case.evaluate()
+    assert "the model refused the test rows" in capfd.readouterr().err
 
 
 @pytest.fixture(scope="module")

@@ -151,12 +151,12 @@ def tell_life(here: Connected) -> Story:
     story.seen["asked"] = list(here.asked)
     story.seen["sample"] = here.mlops("smoke", "production")
 
-    replace(repo, "infra/staging.json", '"ServerlessMemoryMB": 2048', '"ServerlessMemoryMB": 1024')
-    commit(repo, "Make staging smaller")
+    replace(repo, "infra/staging.json", '"InstanceCount": 1', '"InstanceCount": 2')
+    commit(repo, "Make staging larger")
     hub.push(repo.path)
     story.runs["other size"] = [here.deploy(1, commit="")]
     with here.account() as aws:
-        story.seen["memory"] = memory(aws)
+        story.seen["instances"] = instances(aws)
 
     here.answer = False
     story.runs["refused"] = [here.deploy(1)]
@@ -218,11 +218,11 @@ def tell_two_approvals(here: Connected, story: Story) -> None:
     git(github, "update-ref", "refs/heads/main", merged)
 
 
-def memory(aws: Any) -> int:
-    """Return the memory of the serverless endpoint in staging."""
+def instances(aws: Any) -> int:
+    """Return the instances of the endpoint in staging, as it was last configured."""
     name = aws.sagemaker.describe_endpoint(EndpointName="my-model-staging")["EndpointConfigName"]
     found = aws.sagemaker.describe_endpoint_config(EndpointConfigName=name)
-    return int(found["ProductionVariants"][0]["ServerlessConfig"]["MemorySizeInMB"])
+    return int(found["ProductionVariants"][0]["InitialInstanceCount"])
 
 
 def test_a_push_trains_judges_and_registers_and_the_summary_says_so(life: Story) -> None:
@@ -311,7 +311,7 @@ def test_a_changed_stage_file_reaches_its_stage_by_a_run_without_training(life: 
     assert run.conclusion == "success", run.log
     assert "EndpointConfig" in run.job("staging").step("Deploy").log
     assert "runs version 1" in run.job("staging").step("Deploy").log
-    assert life.seen["memory"] == 1024
+    assert life.seen["instances"] == 2
 
 
 def test_of_two_approvals_the_earlier_does_not_follow_the_later(life: Story) -> None:

@@ -92,7 +92,7 @@ def test_a_package_that_serving_needs_is_in_every_step_up_to_register(repo: Repo
     helpers.mkdir()
     (helpers / "__init__.py").write_text(HELPERS, encoding="utf-8")
     (helpers / "words.txt").write_text("mean worst", encoding="utf-8")
-    place = "from sm_mlops.tabular import booster\n"
+    place = "from sm_mlops.tabular import booster, serving\n"
     inference = repo.root / "model" / "inference.py"
     replaced(inference, place, place + "from helpers import WORDS\n")
     replaced(inference, "    folder = Path(model_dir)\n",

@@ -39,3 +39,9 @@ def test_a_body_that_cannot_be_read_is_refused(model: Model, content_type: str) 
     with pytest.raises(Refused) as refused:
         model.ask(b"{", content_type)
     assert refused.value.status == 400
+
+
+def test_another_content_type_is_refused(model: Model) -> None:
+    with pytest.raises(Refused, match="content type") as refused:
+        model.ask(b"x", "image/png")
+    assert refused.value.status == 415

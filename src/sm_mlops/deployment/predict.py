@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 import secrets
 import time
@@ -20,6 +22,7 @@ CONTENT_TYPES = {
     ".ndjson": "application/jsonlines",
 }
 STARTING_SECONDS = 180.0  # After a pause a serverless endpoint downloads the model again.
+LARGEST_MEGABYTES = {"real-time": 6, "serverless": 4, "asynchronous": 1024}
 ASYNC_SECONDS = 900.0  # An asynchronous endpoint may have to start its first instance.
 
 
@@ -33,15 +36,24 @@ class Answer:
 
 
 class Refused(MlopsError):
-    """The container answered with an error. `status` is its status, such as 400."""
+    """The container answered with an error. `status` is its status, such as 400.
 
-    def __init__(self, message: str, status: int) -> None:
+    `reason` is the JSON that `model/inference.py` answers a client's fault with; else empty.
+    """
+
+    def __init__(self, message: str, status: int, reason: dict[str, Any] | None = None) -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.reason = status, reason or {}
 
 
 def invoke(aws: Aws, endpoint: Endpoint, body: bytes, content_type: str, accept: str) -> Answer:
     """Return the endpoint's answer. Raises Refused with the container's message."""
+    most = LARGEST_MEGABYTES[endpoint.kind]
+    if len(body) > most << 20:
+        raise MlopsError(
+            f"{endpoint.name} takes at most {most} MB per request, but this is "
+            f"{len(body) / (1 << 20):.1f} MB: send the rows in parts, or run a batch transform job"
+        )
     began = time.monotonic()
     if endpoint.kind == "asynchronous":
         content, kind = _asynchronously(aws, endpoint, body, content_type, accept)
@@ -71,17 +83,21 @@ def _at_once(
         if error_code(error) != "ModelError":
             raise
         status = int(_field(error, "OriginalStatusCode") or 500)
-        message = _without_traceback(str(_field(error, "OriginalMessage")))
-        raise Refused(f"the model answered {status}: {message}", status) from error
+        message, reason = _reason(str(_field(error, "OriginalMessage")))
+        raise Refused(f"the model answered {status}: {message}", status, reason) from error
     raise MlopsError(
         f"{endpoint.name} is still starting after {STARTING_SECONDS:.0f} s: run the same command "
         "again"
     )
 
 
-def _without_traceback(text: str) -> str:
-    """Return the model's message without the traceback that the container's toolkit appends."""
-    return one_line(text.partition("Traceback (most recent")[0])
+def _reason(text: str) -> tuple[str, dict[str, Any]]:
+    """Return the model's message, without a traceback, and the JSON that it is from, if any."""
+    with contextlib.suppress(ValueError, IndexError):
+        # The service's own words may surround it.
+        found, _ = json.JSONDecoder().raw_decode(text, text.index('{"error"'))
+        return one_line(str(found["error"])), found
+    return one_line(text.partition("Traceback (most recent")[0]), {}
 
 
 def _field(error: Any, name: str) -> Any:
@@ -118,10 +134,12 @@ def _asynchronously(
             # Nothing guarantees the object's content type.
             return found, accept
         if answer.get("FailureLocation") and (found := _object(aws, answer["FailureLocation"])):
-            message = _without_traceback(found.decode("utf-8", "replace"))
+            text = found.decode("utf-8", "replace")
+            message, reason = _reason(text)
             # The container's status is in the service's message, if anywhere.
-            status = re.search(r"error \((\d{3})\)", message)
-            raise Refused(f"the model refused: {message}", int(status[1]) if status else 400)
+            status = re.search(r"error \((\d{3})\)", text)
+            code = int(status[1]) if status else 400
+            raise Refused(f"the model refused: {message}", code, reason)
         if time.monotonic() > end:
             raise MlopsError(
                 f"{endpoint.name} has not answered within {ASYNC_SECONDS:.0f} s; "

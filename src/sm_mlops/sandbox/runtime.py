@@ -30,7 +30,9 @@ from sm_mlops.sandbox.wire import ApiError, Caller, not_implemented, partition
 PATH = re.compile(r"/endpoints/([^/]+)/(invocations|async-invocations)$")
 ASYNC = "AsyncInvocation"
 MEGABYTE = 1024 * 1024
-LARGEST = 25 * MEGABYTE
+# Of a request and of an answer. Sources: the maximum of BodyBlob in the service's model, and
+# https://docs.aws.amazon.com/sagemaker/latest/dg/serverless-endpoints-invoke.html
+LARGEST = 6 * MEGABYTE
 LARGEST_SERVERLESS = 4 * MEGABYTE
 LARGEST_ASYNC = 1024 * MEGABYTE
 SECONDS = 60.0
@@ -100,15 +102,14 @@ class Runtime:
                 f"Endpoint {name} is asynchronous: it answers InvokeEndpointAsync only",
             )
         serverless = "ServerlessConfig" in record["_deployed"]["variant"]
-        largest = LARGEST_SERVERLESS if serverless else LARGEST
         body = read(environ)
-        _check_size(len(body), largest)
+        _check_size(len(body), serverless)
         headers = {
             "Content-Type": environ.get("CONTENT_TYPE") or "application/octet-stream",
             "Accept": environ.get("HTTP_ACCEPT") or "*/*",
         }
         fleet, answer = self._ask(record, body, headers, arrived)
-        _check_size(len(answer.body), largest)
+        _check_size(len(answer.body), serverless)
         kind = answer.headers.get("Content-Type") or "application/octet-stream"
         inference = environ.get(f"{PREFIX}INFERENCE_ID")
         self.capture.keep(record, fleet.variant, headers["Content-Type"], body, answer, inference)
@@ -248,7 +249,8 @@ class Runtime:
                 raise ApiError("ValidationError", "Request expired in the queue")
             objects = self.endpoints.objects_of(record)
             body = objects.path(*location(invocation["Input"])).read_bytes()
-            _check_size(len(body), LARGEST_ASYNC)
+            if len(body) > LARGEST_ASYNC:
+                raise _too_long(LARGEST_ASYNC)
             arrived = time.perf_counter()
             headers = invocation["Headers"]
             fleet, answer = self._ask(record, body, headers, arrived, ASYNC_SECONDS)
@@ -328,11 +330,17 @@ def error_answer(error: ApiError, start: Start) -> Iterable[bytes]:
     return reply(start, error.status, headers, json.dumps(content).encode())
 
 
-def _check_size(size: int, largest: int) -> None:
-    if size > largest:
-        raise ApiError(
-            "ValidationError",
-            f"1 validation error detected: Value at 'body' failed to satisfy constraint: Member "
-            f"must have length less than or equal to {largest}",
-            413,
-        )
+def _check_size(size: int, serverless: bool) -> None:
+    if serverless and size > LARGEST_SERVERLESS:
+        # Source: https://github.com/aws/sagemaker-python-sdk/issues/4271
+        raise ApiError("ValidationError", f"Request {uuid.uuid4()} has oversize body.")
+    if size > LARGEST:
+        raise _too_long(LARGEST)
+
+
+def _too_long(largest: int) -> ApiError:
+    return ApiError(
+        "ValidationError",
+        "1 validation error detected: Value at 'body' failed to satisfy constraint: Member must "
+        f"have length less than or equal to {largest}",
+    )

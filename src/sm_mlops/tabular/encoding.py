@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sm_mlops.tabular.schema import Column, Schema
-from sm_mlops.tabular.tables import MISSING, NO_LABEL
+from sm_mlops.tabular.text import MISSING, NO_LABEL
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]

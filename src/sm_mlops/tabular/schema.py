@@ -23,7 +23,7 @@ class Column:
     features: list[str] = field(default_factory=list)
     """In order: `value`; days, month...; `code`; mean.0, count, word.x..."""
     missing: list[str] = field(default_factory=list)
-    """Spellings of a missing value besides tables.MISSING (number)."""
+    """Spellings of a missing value besides text.MISSING (number)."""
     format: str | None = None
     """strptime format of dates that are not ISO 8601."""
     categories: list[str] = field(default_factory=list)

@@ -29,9 +29,7 @@ def main() -> None:
     model = inference.model_fn(model_dir)
 
     def answer(body: str, kind: str, accept: str) -> str:
-        request = inference.input_fn(body, kind)
-        result = inference.output_fn(inference.predict_fn(request, model), accept)
-        return str(result[0] if isinstance(result, tuple) else result)
+        return answered(inference, model, body, kind, accept)
 
     writer: pq.ParquetWriter | None = None
     for path in sorted(Path(test).glob("*.parquet")):
@@ -39,6 +37,9 @@ def main() -> None:
             rows = plain(pa.Table.from_batches([batch]).drop_columns([target]))
             if writer is None:
                 write_sample(rows.slice(0, SAMPLE), Path(f"{output}.sample"), answer)
+                if hasattr(inference, "transform_fn"):
+                    # The smoke test of a version without it expects no reason for a refusal.
+                    Path(f"{output}.sample", "contract.json").write_text('{"errors": "json"}\n')
             reply = answer(to_csv(rows), CSV, f"{CSV}; header=present")
             scores = pacsv.read_csv(
                 io.BytesIO(reply.encode()),
@@ -51,6 +52,22 @@ def main() -> None:
             writer.write_table(scores.cast(writer.schema))
     if writer is not None:
         writer.close()
+
+
+def answered(inference: Any, model: Any, body: str, kind: str, accept: str) -> str:
+    """Return the body of an answer: of transform_fn, or of the functions that 0.1.0 packed."""
+    if not hasattr(inference, "transform_fn"):
+        request = inference.input_fn(body, kind)
+        result = inference.output_fn(inference.predict_fn(request, model), accept)
+        return str(result[0] if isinstance(result, tuple) else result)
+    result = inference.transform_fn(model, body, kind, accept)
+    if isinstance(result, tuple):
+        result = result[0]
+    text = result if isinstance(result, str | bytes) else result.get_data()
+    text = text if isinstance(text, str) else text.decode()
+    if getattr(result, "status_code", 200) != 200:
+        raise ValueError(f"the model refused the test rows: {text}")
+    return text
 
 
 def plain(rows: pa.Table) -> pa.Table:

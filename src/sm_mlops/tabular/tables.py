@@ -9,7 +9,6 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,14 +17,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from sm_mlops.tabular.failure import DataError
-
-NO_LABEL = frozenset(
-    ("", "na", "n/a", "#n/a", "#na", "<na>", "nan", "-nan", "nat", "null", "#null!", "\\n", "?")
-)
-"""Spellings that always mean a missing value, in lower case and trimmed."""
-
-MISSING = NO_LABEL | {"none", "nil", "missing", "-", "--", "."}
-"""Spellings of a missing value in a feature; `none` may be a label."""
+from sm_mlops.tabular.text import NO_LABEL, clean_header, nearest
 
 STRINGS = pa.dictionary(pa.int32(), pa.string())
 """Strings that repeat: memory for each distinct value once, and four bytes per row."""
@@ -100,16 +92,6 @@ def sha256(path: Path, files: Sequence[Path]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def nearest(name: str, names: Sequence[str]) -> str:
-    """Return a hint for a name that is not in `names`: the likely one, or the first few names."""
-    lower = {n.lower(): n for n in names}
-    close = get_close_matches(name.lower(), list(lower), n=1)
-    if close:
-        return f"did you mean '{lower[close[0]]}'?"
-    shown = ", ".join(list(names)[:12]) + (", ..." if len(names) > 12 else "")
-    return f"there are: {shown}"
-
-
 def read(files: Sequence[Path], target: str, drop: Sequence[str] = ()) -> pa.Table:
     """Return all rows of all files, without the columns in `drop`.
 
@@ -157,11 +139,6 @@ def where(files: Sequence[Path], index: int) -> str:
                 rows += 1
         index -= rows
     raise IndexError(index)
-
-
-def clean_header(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names without surrounding blanks; one without a name (an index) is numbered."""
-    return tuple(name.strip() or f"unnamed_{i}" for i, name in enumerate(names))
 
 
 def _dialect(file: Path) -> Dialect:

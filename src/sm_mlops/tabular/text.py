@@ -1,9 +1,19 @@
-"""Content is only content: what a terminal, a log or a browser would obey is shown instead.
+"""Names, values and messages from outside: data, files, logs, AWS, GitHub.
 
-For names, values and messages from outside: data, files, logs, AWS, GitHub.
+Content is only content: what a terminal, a log or a browser would obey is shown instead.
 """
 
 import unicodedata
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+NO_LABEL = frozenset(
+    ("", "na", "n/a", "#n/a", "#na", "<na>", "nan", "-nan", "nat", "null", "#null!", "\\n", "?")
+)
+"""Spellings that always mean a missing value, in lower case and trimmed."""
+
+MISSING = NO_LABEL | {"none", "nil", "missing", "-", "--", "."}
+"""Spellings of a missing value in a feature; `none` may be a label."""
 
 LONGEST_PROPERTY = 256
 
@@ -23,3 +33,18 @@ def as_property(text: str) -> str:
         c if c in "_.:/=+-@" or unicodedata.category(c)[0] in "LNZ" else "_" for c in visible(text)
     )
     return legal if len(legal) <= LONGEST_PROPERTY else f"{legal[: LONGEST_PROPERTY - 3]}..."
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """Return a hint for a name that is not in `names`: the likely one, or the first few names."""
+    lower = {n.lower(): n for n in names}
+    close = get_close_matches(name.lower(), list(lower), n=1)
+    if close:
+        return f"did you mean '{lower[close[0]]}'?"
+    shown = ", ".join(list(names)[:12]) + (", ..." if len(names) > 12 else "")
+    return f"there are: {shown}"
+
+
+def clean_header(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names without surrounding blanks; one without a name (an index) is numbered."""
+    return tuple(name.strip() or f"unnamed_{i}" for i, name in enumerate(names))
