@@ -22,10 +22,11 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from sagemaker_inference.transformer import Transformer
 
 import datasets
 from model_case import Case
+
+Transformer = pytest.importorskip("sagemaker_inference.transformer").Transformer
 
 SEED = 20_240
 SLOWEST = 30.0  # CPU seconds; a payload of 100,000 columns takes minutes in quadratic time
