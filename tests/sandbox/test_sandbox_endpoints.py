@@ -219,7 +219,7 @@ def test_the_packaged_model_of_this_repo_predicts(aws: Hosting, cases: Any, tmp_
         pytest.skip("inference.py has four functions, which answer text/html")
     expected = inference.transform_fn(model, body, "text/csv", "text/csv")
     assert answer["ContentType"].split(";")[0] == "text/csv"
-    assert answer["Body"].read() == expected.response
+    assert answer["Body"].read() == expected.get_data()
     with pytest.raises(ClientError, match=r"client error \(400\).*row 1 has 2 values"):
         aws.ask(name, "1,2", ContentType="text/csv")
 

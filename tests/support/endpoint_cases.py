@@ -63,9 +63,7 @@ SCRIPT_MODE = {
     "SAGEMAKER_PROGRAM": "inference.py",
     "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code",
 }
-BROKEN = MODEL.replace(
-    "    return Path", "    raise ValueError('these weights are broken')\n    return Path"
-)
+BROKEN = "def model_fn(model_dir):\n    raise ValueError('these weights are broken')\n"
 SLOW = MODEL.replace("    return Path", "    time.sleep(0.7)\n    return Path")
 
 

@@ -24,11 +24,11 @@ def application() -> Any:
         raise ValueError("SAGEMAKER_PROGRAM is not set: the sandbox has no built-in algorithm")
     module = importlib.import_module(name)
     hooks = {hook: getattr(module, hook) for hook in _HOOKS if hasattr(module, hook)}
+    model = transformer.Transformer(**hooks)
+    model.initialize()
     for hook in ("input_fn", "predict_fn"):
         if hook not in hooks and "transform_fn" not in hooks:
             raise ValueError(f"{name} has no {hook}, and the sandbox has none of the image's own")
-    model = transformer.Transformer(**hooks)
-    model.initialize()
     return worker.Worker(transform_fn=model.transform, module_name=name)
 
 
