@@ -10,7 +10,7 @@ PROCESSES = $(shell $(PYTHON) -c "import os; print(1 + os.cpu_count())")
 export PYTHONDONTWRITEBYTECODE :=
 # By default also in the folder that cookiecutter renders, which cannot render it.
 export RUFF_CACHE_DIR := $(CURDIR)/.ruff_cache
-IMAGES := src/sm_mlops/sandbox/images/xgboost-3.2-0
+IMAGES := $(basename $(wildcard src/sm_mlops/sandbox/images/*.in))
 TEMPLATE := {{cookiecutter.project_slug}}
 UV ?= $(VENV)/bin/uv
 # The pinned uv, where there is none yet. It then makes the environment that it is a part of.
