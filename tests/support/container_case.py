@@ -41,8 +41,6 @@ CHANNELS = ("train", "validation", "preprocessor")
 NO_INDEX = "http://127.0.0.1:9/simple"
 """An address that refuses connections."""
 CURED = {"PIP_NO_BUILD_ISOLATION": "0"}
-QUICK = {"SAGEMAKER_TRAINING_MODULE": images.QUICK_TRAINING}
-"""As the sandbox trains: without pip."""
 GUNICORN = """#!/bin/sh
 # On this machine only, instead of on 0.0.0.0 as `serve` wants it.
 exec "${0%/*}/python" -c 'import sys; from gunicorn.app.wsgiapp import run
@@ -123,12 +121,12 @@ class Container:
         code: Bundle,
         channels: Mapping[str, Mapping[str, bytes | Path]],
         hyperparameters: Mapping[str, str],
-        environment: Mapping[str, str] = QUICK,
+        environment: Mapping[str, str] | None = None,
         hosts: Sequence[str] = ("localhost",),
         host: str = "localhost",
     ) -> subprocess.Popen[str]:
-        """Start training on `host` with the job's environment. The checkpoint folder keeps its
-        content."""
+        """Start training on `host` with the job's environment; without one, as the sandbox does,
+        which leaves out pip. The checkpoint folder keeps its content."""
         self.bring("input/data/code", {"source.tar.gz": code.tar_gz()})
         for name, files in channels.items():
             self.bring(f"input/data/{name}", files)
@@ -146,7 +144,8 @@ class Container:
         }
         files = {f"{name}.json": json.dumps(content).encode() for name, content in config.items()}
         self.bring("input/config", files)
-        return self.start(["python", "-m", "sagemaker_containers.cli.train"], environment)
+        module = "xgboost_image.quick" if environment is None else "sagemaker_containers.cli.train"
+        return self.start(["python", "-m", module], environment)
 
     # Hosting: the image's `serve`, without nginx.
 

@@ -289,10 +289,10 @@ class Jobs:
         names = {
             "TRAINING_JOB_NAME": record["TrainingJobName"],
             "TRAINING_JOB_ARN": record["TrainingJobArn"],
-            "SAGEMAKER_TRAINING_MODULE": images.QUICK_TRAINING,
+            "SAGEMAKER_TRAINING_MODULE": images.TRAINING,
         }
         longest = float(record["StoppingCondition"].get("MaxRuntimeInSeconds", 86400))
-        command = ["python", "-P", "-m", "sagemaker_containers.cli.train"]
+        command = ["python", "-P", "-m", "xgboost_image.quick"]
         code, late = self._execute(job, command, names, longest)
         self._phase(record, "Uploading", "Uploading generated training model")
         if checkpoints:

@@ -8,24 +8,18 @@ wait until the model is loaded. As a worker of the container does, it answers on
 
 import gc
 import hmac
-import importlib
 import io
 import os
 import socket
 import sys
 import threading
 import traceback
-import types
 from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 # Requests have to bring in this header what is in this variable.
 TOKEN, TOKEN_HEADER = "MODEL_SERVER_TOKEN", "X-Model-Server-Token"
-# What sagemaker-containers imports for other things than answering with a model's own hooks.
-RARELY_USED = ("boto3", *(f"sagemaker_containers.{name}" for name in (
-    "_encoders", "_intermediate_output", "_mpi", "_server", "_trainer"
-)))  # fmt: skip
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -112,25 +106,11 @@ class ModelServer(ThreadingHTTPServer):
             traceback.print_exc()
 
 
-class Later(types.ModuleType):
-    """A module that is imported when something of it is used."""
-
-    def __getattr__(self, name: str) -> Any:
-        """Import the module for any attribute but those that tools look for in every module."""
-        if name.startswith("__") and name != "__path__":
-            raise AttributeError(name)
-        sys.modules.pop(self.__name__, None)
-        module = importlib.import_module(self.__name__)
-        vars(self).update(vars(module))
-        return getattr(module, name)
-
-
 def main() -> None:
     """Load the model and serve it until the process is ended."""
     Handler.token = os.environ.pop(TOKEN)
     sys.path.pop(0)  # The folder of this script.
     try:
-        sys.modules.update((name, Later(name)) for name in RARELY_USED)
         from xgboost_image import quick
 
         Handler.application = staticmethod(quick.application())

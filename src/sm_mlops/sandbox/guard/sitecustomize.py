@@ -61,6 +61,8 @@ def _writes(flags: object) -> bool:
 
 
 def _keep(path: str) -> None:
+    if os.sep + "__pycache__" in path:
+        return  # What Python itself compiles.
     for folder in _READ_ONLY:
         if path == folder or path.startswith(folder + os.sep):
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)

@@ -23,9 +23,8 @@ PYTHON = (3, 12)
 """The images' own Python."""
 FRAMEWORK = HERE / "framework"
 TRAINING, SERVING = "xgboost_image.training:main", "xgboost_image.serving:main"
-QUICK_TRAINING = "xgboost_image.quick:train"
 _URI = re.compile(r"\d{12}\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com(?:\.cn)?/sagemaker-(.+):(.+)")
-# Imported once, so that they are compiled: processes cannot write into the environment.
+# Imported once: it works, and is compiled before the first process needs it.
 _WARM = (
     "gevent.monkey; gevent.monkey.patch_all(); "
     "import gunicorn.app.wsgiapp, gunicorn.workers.ggevent, matplotlib.figure, pandas, pip, "
