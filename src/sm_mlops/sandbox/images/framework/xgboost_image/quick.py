@@ -10,10 +10,8 @@ import types
 from pathlib import Path
 from typing import Any
 
-RARELY_USED = (
-    "boto3",
-    *(f"sagemaker_containers.{name}" for name in ("_encoders", "_mpi", "_server")),
-)
+_PARTS = ("_encoders", "_intermediate_output", "_mpi", "_server", "_trainer")
+RARELY_USED = ("boto3", *(f"sagemaker_containers.{part}" for part in _PARTS))
 
 
 class Later(types.ModuleType):
