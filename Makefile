@@ -10,6 +10,7 @@ PROCESSES = $(shell $(PYTHON) -c "import os; print(1 + os.cpu_count())")
 export PYTHONDONTWRITEBYTECODE :=
 # By default also in the folder that cookiecutter renders, which cannot render it.
 export RUFF_CACHE_DIR := $(CURDIR)/.ruff_cache
+IMAGES := $(basename $(wildcard src/sm_mlops/sandbox/images/*.in))
 TEMPLATE := {{cookiecutter.project_slug}}
 UV ?= $(VENV)/bin/uv
 # The pinned uv, where there is none yet. It then makes the environment that it is a part of.
@@ -34,12 +35,13 @@ help: ## show this list
 setup: $(READY) ## make .venv with the pinned packages
 
 # A second make waits for the lock that the shell holds on descriptor 9.
-.venv/.ready: requirements.lock pyproject.toml cookiecutter.json
+.venv/.ready: requirements.lock pyproject.toml cookiecutter.json $(IMAGES:=.lock)
 	@echo "Setting up .venv from requirements.lock: once, less than a minute"
 	@exec 9>>requirements.lock && $(PYTHON) -c 'import fcntl, sys; fcntl.flock(9, fcntl.LOCK_EX); (3, 11) <= sys.version_info < (3, 14) \
 	  or sys.exit("$(PYTHON) is not Python 3.11, 3.12 or 3.13: name one, as in make PYTHON=python3.12 setup")' && $(GET_UV) && \
 	  "$(UV)" pip sync --quiet --python $(RUN) --require-hashes --build-constraints requirements.lock requirements.lock && \
-	  "$(UV)" pip install --quiet --python $(RUN) --offline --no-deps --no-build-isolation --editable . && touch $@
+	  "$(UV)" pip install --quiet --python $(RUN) --offline --no-deps --no-build-isolation --editable . && \
+	  $(RUN) -c "from sm_mlops.sandbox import images; images.make()" && touch $@
 
 # Judges infra/ in the tests. It pins an old boto3, so it cannot live in .venv itself.
 .venv/checkov/.ready: checkov.lock | .venv/.ready
@@ -98,4 +100,5 @@ lock: ## pin what pyproject.toml needs, here and in the rendered repo, and chang
 	  --only-binary :all: --group pyproject.toml:trigger --constraints "$(TEMPLATE)/requirements.lock")
 	@$(call pin,requirements.lock,--universal --python-version 3.11 --extra sandbox --group dev --no-emit-package sm-mlops \
 	  --constraints "$(TEMPLATE)/requirements.lock" pyproject.toml)
+	@$(foreach image,$(IMAGES),$(call pin,$(image).lock,--universal --python-version 3.11 --override $(image).in $(image).in) &&) true
 	@$(call pin,checkov.lock,--universal --python-version 3.11 --group pyproject.toml:checkov)

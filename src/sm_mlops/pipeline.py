@@ -41,6 +41,9 @@ from sm_mlops.tabular import booster
 IN, OUT = "/opt/ml/processing/input", "/opt/ml/processing/output"
 # The managed container whose packages the extra `tabular` pins; change them only together.
 _XGBOOST = "3.2-0"
+# The container installs its code with pip, which fetches setuptools for an environment to build in:
+# not in network isolation. The value is that of pip's option build-isolation: 0 switches it off.
+_OFFLINE = {"PIP_NO_BUILD_ISOLATION": "0"}
 _STEP, _JOB = retry.StepExceptionTypeEnum, retry.SageMakerJobExceptionTypeEnum
 _THROTTLED = retry.StepRetryPolicy(
     exception_types=[_STEP.SERVICE_FAULT, _STEP.THROTTLING],
@@ -209,6 +212,7 @@ class Repo:
             training_image=self.image,
             role=self.role,
             base_job_name="train",
+            environment=dict(_OFFLINE),
             sagemaker_session=self.session,
             compute=Compute(
                 instance_type=instance,
@@ -239,6 +243,14 @@ class Repo:
                 **hyperparameters,
             },
         )
+
+    def serving(self, script: str) -> dict[str, str]:
+        """Return the environment of a model whose artifact brings `script` in its folder `code`."""
+        return {
+            "SAGEMAKER_PROGRAM": script,
+            "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code",
+            **_OFFLINE,
+        }
 
     def input(self, name: str, address: Any) -> shapes.ProcessingInput:
         """Return the input that downloads an S3 address to `IN/name`."""

@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 
 from endpoint_cases import MODEL, Hosting, hosting, tarred
 from infra_case import INFRA, text
-from sandbox_cases import BUCKET, register
+from sandbox_cases import BUCKET
 from sm_mlops.sandbox import Server
 
 pytestmark = pytest.mark.slow
@@ -37,8 +37,7 @@ class Account:
         """Register a version whose model answers with its name; return its ARN."""
         archive = tarred({"code/inference.py": script, "name": name})
         uri = self.world.put(f"{PROJECT}/executions/{uuid.uuid4().hex}/model.tar.gz", archive)
-        request = register(uri, ModelApprovalStatus="Approved")
-        return str(self.world.sagemaker.create_model_package(**request)["ModelPackageArn"])
+        return self.world.package_of(uri)
 
     def put(self, package: str, parameters: dict[str, Any]) -> str:
         """Create or update the stack; return the status it ends in."""

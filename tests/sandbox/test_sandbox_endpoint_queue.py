@@ -41,7 +41,7 @@ def test_a_failure_is_written_beside(aws: Hosting, endpoint: str) -> None:
     source = aws.put("asked/raise", "raise")
     answer = aws.runtime.invoke_endpoint_async(EndpointName=endpoint, InputLocation=source)
     assert answer["FailureLocation"].startswith(f"s3://{BUCKET}/failures/")
-    assert b"no prediction for this" in arrived(aws, answer["FailureLocation"])
+    assert b"500 Internal Server Error" in arrived(aws, answer["FailureLocation"])
     missing = aws.runtime.invoke_endpoint_async(
         EndpointName=endpoint, InputLocation=f"s3://{BUCKET}/asked/nothing"
     )

@@ -79,9 +79,9 @@ def test_an_approved_version_answers_through_its_own_code(aws: Hosting, ready: s
 def test_content_types_reach_the_model_and_come_back(aws: Hosting) -> None:
     script = """
 import json
-def model_fn(model_dir, context):
+def model_fn(model_dir):
     return None
-def transform_fn(model, body, content_type, accept, context):
+def transform_fn(model, body, content_type, accept):
     return json.dumps([body.decode("latin-1"), content_type, accept]), "application/x-own"
 """
     name = aws.deploy(aws.named("types", script))
@@ -112,17 +112,20 @@ def test_an_error_of_the_model_is_a_model_error_with_its_log(aws: Hosting, ready
     assert answer["ResponseMetadata"]["HTTPStatusCode"] == 424
     assert answer["Error"]["Code"] == "ModelError"
     assert answer["OriginalStatusCode"] == 500
-    assert "no prediction for this" in answer["OriginalMessage"]
+    assert "<title>500 Internal Server Error</title>" in answer["OriginalMessage"]
     assert answer["LogStreamArn"].endswith(f":log-group:/aws/sagemaker/Endpoints/{ready}")
     assert "Received server error (500) from primary" in answer["Error"]["Message"]
     assert any("RuntimeError: no prediction for this" in line for line in aws.log(ready))
 
 
 def test_a_fault_of_the_caller_keeps_its_status(aws: Hosting) -> None:
-    script = MODEL + (
-        "\nfrom sagemaker_inference.errors import BaseInferenceToolkitError as E\n"
-        "def input_fn(body, content_type):\n    raise E(415, 'rows only', 'no')\n"
-    )
+    script = """
+from sagemaker_containers.beta.framework import worker
+def model_fn(model_dir):
+    return None
+def transform_fn(model, body, content_type, accept):
+    return worker.Response("rows only", status=415)
+"""
     name = aws.deploy(aws.named("strict", script))
     with pytest.raises(ClientError, match=r"Received client error \(415\).*rows only") as caught:
         aws.ask(name)
@@ -177,7 +180,7 @@ def predict_fn(data, model):
     except OSError as error:
         return [dict(os.environ), str(error)]
 def output_fn(prediction, accept):
-    return json.dumps(prediction)
+    return json.dumps(prediction), accept
 """
     environment = {"OWN": "1", "WHERE": "/opt/ml/model/code"}
     model = aws.model(aws.package_of(aws.archive(script), environment))

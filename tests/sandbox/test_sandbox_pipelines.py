@@ -16,6 +16,7 @@ from fault_injection import inject
 from sandbox_cases import (
     BUCKET,
     GROUP,
+    IMAGE,
     OUTPUT,
     ROLE,
     World,
@@ -278,7 +279,7 @@ def test_an_unchanged_step_is_not_run_again(aws: World, cached: Requests) -> Non
 
 PROCESSING_KEY = [
     ("AppSpecification.ContainerArguments.1", "2", False),
-    ("AppSpecification.ImageUri", "683313688378.dkr.ecr.us-east-1.amazonaws.com/x:2", False),
+    ("AppSpecification.ImageUri", IMAGE.replace("us-east-1", "eu-west-1"), False),
     ("Environment.A", "2", False),
     ("ProcessingInputs.0.S3Input.S3InputMode", "File", True),
     ("ProcessingOutputConfig.Outputs.0.S3Output.S3Uri", f"s3://{BUCKET}/elsewhere", True),
@@ -286,11 +287,7 @@ PROCESSING_KEY = [
     ("RoleArn", f"{ROLE}2", True),
 ]
 TRAINING_KEY = [
-    (
-        "AlgorithmSpecification.TrainingImage",
-        "683313688378.dkr.ecr.us-east-1.amazonaws.com/x:2",
-        False,
-    ),
+    ("AlgorithmSpecification.TrainingImage", IMAGE.replace("us-east-1", "eu-west-1"), False),
     ("CheckpointConfig", {"S3Uri": f"s3://{BUCKET}/checkpoints"}, False),
     ("DebugHookConfig", {"S3OutputPath": f"s3://{BUCKET}/debug"}, False),
     ("Environment.A", "2", False),

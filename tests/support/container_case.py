@@ -1,52 +1,59 @@
-"""SageMaker's managed containers without Docker: their toolkits, user, folders and packages.
+"""SageMaker's managed containers without Docker: their user, folders, packages and entry points.
 
-A folder stands for /opt/ml. What SageMaker puts there is read-only. Processes belong to nobody if
-the tests run as root; they find the packages of the image, nothing of the installed tool and no
-network. Knows nothing of the sandbox but its network guard and its model server.
+A folder stands for /opt/ml. What SageMaker puts there is read-only. Processes run in an environment
+of the image; they belong to nobody if the tests run as root, and have no network. Knows nothing of
+the sandbox but its images and its network guard.
 """
 
 from __future__ import annotations
 
 import functools
 import gzip
-import importlib.metadata
+import http.client
 import io
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
-import sys
 import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import threading
+import time
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
-
 import sm_mlops
-from image_packages import CONTAINER
-from repos import TEMPLATE
+from sandbox_cases import IMAGE
 from sm_mlops.bundle import Bundle
+from sm_mlops.sandbox import images
 from sm_mlops.training.definition import Compiled
 
-SUPPORT = Path(__file__).resolve().parent
 TOOL = Path(sm_mlops.__file__).resolve().parent
 NOBODY = 65534
 CHANNELS = ("train", "validation", "preprocessor")
-TOOLKITS = ("sagemaker-training", "sagemaker-containers")
-"""The one of today's images; the one of the XGBoost image, 2.8.6.post2 (its requirements.txt)."""
+NO_INDEX = "http://127.0.0.1:9/simple"
+"""An address that refuses connections."""
+CURED = {"PIP_NO_BUILD_ISOLATION": "0"}
+GUNICORN = """#!/bin/sh
+# On this machine only, instead of on 0.0.0.0 as `serve` wants it.
+exec "${0%/*}/python" -c 'import sys; from gunicorn.app.wsgiapp import run
+sys.argv[1:] = [word.replace("0.0.0.0", "127.0.0.1") for word in sys.argv[1:]]; run()' "$@"
+"""
 
 
 @dataclass(frozen=True)
 class Container:
-    """A container. `base` stands for /opt/ml; `toolkit` is one of TOOLKITS."""
+    """A container. `base` stands for /opt/ml; pip finds packages at the address `index` only."""
 
     folder: Path
-    toolkit: str = TOOLKITS[0]
+    index: str = NO_INDEX
 
     @property
     def base(self) -> Path:
@@ -71,30 +78,26 @@ class Container:
                 os.chown(self.base / path, NOBODY, NOBODY)
 
     def start(
-        self,
-        command: Sequence[str | Path],
-        path: Iterable[Path] = (),
-        also: tuple[str, ...] = (),
-        environment: Mapping[str, str] | None = None,
+        self, command: Sequence[str | Path], environment: Mapping[str, str] | None = None
     ) -> subprocess.Popen[str]:
-        """Start a process in this container, in its own process group, with one output stream.
-
-        It finds modules in `path`, and the packages `also` besides those of the image.
-        """
-        (self.folder / "tmp").mkdir(exist_ok=True)
-        (self.folder / "tmp").chmod(0o777)
+        """Start a process in this container, in its own process group, with one output stream."""
         return subprocess.Popen(
-            [*prefix(), *map(str, command)],
+            [*prefix(), "/usr/bin/env", *map(str, command)],
             cwd="/",
             env={
-                "PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/bin", "/bin"]),
+                "PATH": f"{self.folder}/environment/bin:/usr/bin:/bin",
                 "HOME": "/nonexistent",
                 "TMPDIR": str(self.folder / "tmp"),
                 "LANG": "C.UTF-8",
-                "PYTHONPATH": os.pathsep.join(map(str, (self._site(also), *path))),
+                "PYTHONPATH": str(TOOL / "sandbox" / "guard"),
                 "PYTHONUNBUFFERED": "1",
+                "PIP_CONFIG_FILE": os.devnull,
+                "PIP_INDEX_URL": self.index,
+                "PIP_RETRIES": "0",
                 "AWS_REGION": "eu-west-1",
                 "SAGEMAKER_BASE_DIR": str(self.base),
+                "SAGEMAKER_TRAINING_MODULE": images.TRAINING,
+                "SAGEMAKER_SERVING_MODULE": images.SERVING,
                 **(environment or {}),
             },
             stdout=subprocess.PIPE,
@@ -103,37 +106,27 @@ class Container:
             start_new_session=True,
         )
 
-    def _site(self, also: tuple[str, ...]) -> Path:
-        site = self.folder / "site"
-        if not site.exists():
-            site.mkdir()
-            shutil.copyfile(SUPPORT / "image_site.py", site / "sitecustomize.py")
-            shutil.copyfile(
-                TOOL / "sandbox" / "guard" / "sitecustomize.py", site / "network_guard.py"
-            )
-            (site / "tool.txt").write_text(str(TOOL.parent), encoding="utf-8")
-            (site / "absent.txt").write_text("\n".join(sorted(absent(*also))), encoding="utf-8")
-        return site
-
     # Processing: the image's python3 runs the script.
 
     def process(self, code: Bundle, arguments: Sequence[str | Path]) -> str:
         """Run a step's script, which must succeed, and return what it printed."""
         folder = self.bring("processing/input/code", dict(code.files))
         self.allow("processing/output", "output")
-        return succeeded(self.start([sys.executable, folder / code.script, *arguments]))
+        return succeeded(self.start(["python3", folder / code.script, *arguments]))
 
-    # Training: script mode of the toolkit.
+    # Training: the image's `train`.
 
     def train(
         self,
         code: Bundle,
         channels: Mapping[str, Mapping[str, bytes | Path]],
         hyperparameters: Mapping[str, str],
+        environment: Mapping[str, str] | None = None,
         hosts: Sequence[str] = ("localhost",),
         host: str = "localhost",
     ) -> subprocess.Popen[str]:
-        """Start training on `host`. The checkpoint folder keeps its content."""
+        """Start training on `host` with the job's environment; without one, as the sandbox does,
+        which leaves out pip. The checkpoint folder keeps its content."""
         self.bring("input/data/code", {"source.tar.gz": code.tar_gz()})
         for name, files in channels.items():
             self.bring(f"input/data/{name}", files)
@@ -151,84 +144,116 @@ class Container:
         }
         files = {f"{name}.json": json.dumps(content).encode() for name, content in config.items()}
         self.bring("input/config", files)
-        if self.toolkit == TOOLKITS[0]:
-            return self.start([sys.executable, Path(sys.executable).parent / "train"])
-        return self._train_installed(code, channels, hyperparameters, hosts, host)
+        module = "xgboost_image.quick" if environment is None else "sagemaker_containers.cli.train"
+        return self.start(["python", "-m", module], environment)
 
-    def _train_installed(
-        self,
-        code: Bundle,
-        channels: Iterable[str],
-        hyperparameters: Mapping[str, str],
-        hosts: Sequence[str],
-        host: str,
-    ) -> subprocess.Popen[str]:
-        """Train as the older toolkit does: the bundle is installed by pip with the folders in it,
-        and the script is run by its module's name."""
-        packages = self.bring("../site-packages", {**dict(code.files), "setup.py": b""}).resolve()
-        arguments = [w for name, value in hyperparameters.items() for w in (f"--{name}", value)]
-        return self.start(
-            [sys.executable, "-m", code.script.removesuffix(".py"), *arguments],
-            path=[packages],
-            environment={
-                "SM_MODEL_DIR": str(self.base / "model"),
-                "SM_HOSTS": json.dumps(list(hosts)),
-                "SM_CURRENT_HOST": host,
-                **{
-                    f"SM_CHANNEL_{name.upper()}": str(self.base / "input/data" / name)
-                    for name in channels
-                },
-            },
-        )
+    # Hosting: the image's `serve`, without nginx.
 
-    # Hosting.
-
-    def serve(self, model: Path, questions: Sequence[Mapping[str, str]]) -> list[Any]:
-        """Return what the packed model answers through the toolkit: [status, body] per question."""
-        code = self.base / "model/code"
+    @contextmanager
+    def serve(self, model: Path, environment: Mapping[str, str]) -> Iterator[Served]:
+        """Start serving a model folder with the version's environment, and yield what serves."""
         self.bring("model", {name: model / name for name in files_below(model)})
-        path: tuple[Path, ...] = ()
-        if self.toolkit == TOOLKITS[1]:  # which installs the code here, too
-            path = (self.bring("../site-packages", {n: code / n for n in files_below(code)}),)
-        server = TOOL / "sandbox" / "model_server.py"
-        script = f"""
-import importlib.util, json, sys
-spec = importlib.util.spec_from_file_location("model_server", {str(server)!r})
-server = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(server)
-model = server.Model({str(self.base / "model")!r})
-for question in json.loads({json.dumps(json.dumps(questions))}):
-    headers = {{"Content-Type": question["type"], "Accept": "application/json"}}
-    status, _, body = model.answer(question["body"].encode(), headers)
-    print("ANSWER", json.dumps([status, body.decode()]))
-"""
-        said = succeeded(
-            self.start(
-                [sys.executable, "-c", script],
-                path=path or [code],
-                also=("sagemaker-inference",),
-                environment={
-                    "SAGEMAKER_PROGRAM": "inference.py",
-                    "SAGEMAKER_SUBMIT_DIRECTORY": str(code),
-                },
-            )
+        for entry in (self.base / "model").rglob("*"):
+            # SageMaker mounts the folder read-only; its files and folders belong to another user.
+            entry.chmod(0o755 if entry.is_dir() else 0o644)
+        self.allow(".")
+        given = {
+            name: text.replace("/opt/ml", str(self.base)) for name, text in environment.items()
+        }
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        gunicorn = self.folder / "environment" / "bin" / "gunicorn"
+        gunicorn.write_text(GUNICORN)
+        gunicorn.chmod(0o755)
+        process = self.start(
+            ["python", "-m", "sagemaker_containers.cli.serve"],
+            {**given, "SAGEMAKER_USE_NGINX": "false", "SAGEMAKER_BIND_TO_PORT": str(port)},
         )
-        lines = [line for line in said.splitlines() if line.startswith("ANSWER ")]
-        return [json.loads(line.removeprefix("ANSWER ")) for line in lines]
+        try:
+            yield Served(process, port)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+
+@dataclass(frozen=True)
+class Served:
+    """A container that serves."""
+
+    process: subprocess.Popen[str]
+    port: int
+
+    def ask(self, body: str | None = None, kind: str = "") -> tuple[int, str, str]:
+        """Return status, content type and body of the answer to a request, or to a ping."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+        headers = {"Content-Type": kind, "Accept": "application/json"} if kind else {}
+        path = ("GET", "/ping") if body is None else ("POST", "/invocations")
+        try:
+            connection.request(*path, body, headers)
+            answer = connection.getresponse()
+            return answer.status, answer.getheader("Content-Type", ""), answer.read().decode()
+        finally:
+            connection.close()
+
+    def wait(self) -> int:
+        """Return the status of the first answered ping, 0 if the container ends before."""
+        while self.process.poll() is None:
+            try:
+                return self.ask()[0]
+            except ConnectionRefusedError:
+                time.sleep(0.1)
+        return 0
 
 
 @contextmanager
-def container(toolkit: str = TOOLKITS[0]) -> Iterator[Container]:
+def container(index: str = NO_INDEX) -> Iterator[Container]:
     """Make a fresh one, in a folder that everybody may enter (pytest's are for the user alone)."""
     folder = Path(tempfile.mkdtemp(prefix="container-")).resolve()
     folder.chmod(0o755)
-    (folder / "ml").mkdir()
+    for name in ("ml", "tmp"):
+        (folder / name).mkdir()
+    images.overlay(images.find(IMAGE), folder / "environment")
+    for entry in (folder / "tmp", *(folder / "environment").rglob("*")):
+        if prefix() and not entry.is_symlink():
+            os.chown(entry, NOBODY, NOBODY)
     try:
-        yield Container(folder, toolkit)
+        yield Container(folder, index)
     finally:
         for entry in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
             entry.chmod(0o755)
         shutil.rmtree(folder)
+
+
+@contextmanager
+def package_index() -> Iterator[str]:
+    """Yield the address of an index on this machine that has setuptools, as in the image."""
+    site = images.site_packages(images.find(IMAGE))
+    [folder] = site.glob("setuptools-*.dist-info")
+    name, packed = f"{folder.name.removesuffix('.dist-info')}-py3-none-any.whl", io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as wheel:
+        for line in (folder / "RECORD").read_text().splitlines():
+            file = line.split(",")[0]
+            if not file.startswith("..") and (site / file).is_file():
+                wheel.write(site / file, file)
+
+    class Index(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = self.path.endswith(".whl")
+            body = packed.getvalue() if found else f'<a href="/{name}">{name}</a>'.encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/zip" if found else "text/html")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Index) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/simple"
+        server.shutdown()
 
 
 def succeeded(process: subprocess.Popen[str]) -> str:
@@ -261,40 +286,10 @@ def prefix() -> tuple[str, ...]:
     for words in (user, (*user, *reading)):
         # One that it starts itself: setpriv still opens the first one as root.
         script = "import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', '']))"
-        command = [*words, sys.executable, "-c", script]
+        command = [*words, str(images.find(IMAGE) / "bin" / "python"), "-c", script]
         if subprocess.run(command, capture_output=True, cwd="/").returncode == 0:
             return words
     return ()
-
-
-@functools.cache
-def absent(*also: str) -> frozenset[str]:
-    """Return the top-level modules of this environment that the image does not have: neither those
-    of its packages (`CONTAINER` and `also`) nor those that they require."""
-    image: set[str] = set()
-    waiting = [*CONTAINER, *also]
-    while waiting:
-        name = canonicalize_name(waiting.pop())
-        if name in image:
-            continue
-        image.add(name)
-        try:
-            required = importlib.metadata.requires(name) or []
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        for text in required:
-            requirement = Requirement(text)
-            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-                waiting.append(requirement.name)
-    elsewhere = {
-        module
-        for module, packages in importlib.metadata.packages_distributions().items()
-        if not {canonicalize_name(package) for package in packages} & image
-    }
-    # Bundles carry parts of the tool; sitecustomize hides the installed one.
-    return frozenset(
-        elsewhere - {"sm_mlops", *(path.stem for path in (TEMPLATE / "model").glob("*.py"))}
-    )
 
 
 def bundles(compiled: Compiled) -> dict[str, Bundle]:

@@ -18,7 +18,7 @@ import traceback
 # The image's build changes this name in the framework's file.
 collections.Mapping = collections.abc.Mapping  # type: ignore[attr-defined]
 
-from sagemaker_containers.beta.framework import (  # type: ignore[import-not-found]  # noqa: E402
+from sagemaker_containers.beta.framework import (  # noqa: E402
     transformer,
     worker,
 )

@@ -31,35 +31,30 @@ ROWS = [{"a": 1.0, "b": 2.0}, {"a": 0.5, "b": -1.0}]
 # Adds a, b and an offset that differs by version.
 SUM = """
 import csv, io, json
-from sagemaker_inference.errors import BaseInferenceToolkitError
-
-def bad(message):
-    raise BaseInferenceToolkitError(400, message, message)
+from flask import Response
 
 def model_fn(model_dir):
     return OFFSET
 
-def input_fn(body, content_type):
+def rows_of(body, content_type):
     text = body if isinstance(body, str) else body.decode()
-    try:
-        if content_type == "text/csv":
-            rows = list(csv.DictReader(io.StringIO(text)))
-            if any(None in row for row in rows):
-                bad("row 3: a field too many")
-        elif content_type == "application/json":
-            rows = json.loads(text)["instances"]
-        else:
-            rows = [json.loads(line) for line in text.splitlines()]
-    except ValueError as error:
-        bad(str(error))
+    if content_type == "text/csv":
+        rows = list(csv.DictReader(io.StringIO(text)))
+        if any(None in row for row in rows):
+            raise ValueError("row 3: a field too many")
+    elif content_type == "application/json":
+        rows = json.loads(text)["instances"]
+    else:
+        rows = [json.loads(line) for line in text.splitlines()]
     if not all({"a", "b"} <= set(row) for row in rows):
-        bad("column 'a' is missing in row 1")
-    return [float(row["a"]) + float(row["b"]) for row in rows]
+        raise ValueError("column 'a' is missing in row 1")
+    return rows
 
-def predict_fn(sums, offset):
-    return [value + offset for value in sums]
-
-def output_fn(values, accept):
+def transform_fn(offset, body, content_type, accept):
+    try:
+        values = [float(r["a"]) + float(r["b"]) + offset for r in rows_of(body, content_type)]
+    except ValueError as error:
+        return Response(json.dumps({"error": str(error)}), 400, mimetype="application/json")
     if accept == "text/csv":
         return "".join(f"{value}\\n" for value in values), accept
     objects = [{"prediction": value} for value in values]

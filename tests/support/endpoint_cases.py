@@ -57,8 +57,12 @@ def predict_fn(data, model):
     return {"model": model, "data": data, "pid": os.getpid()}
 
 def output_fn(prediction, accept):
-    return json.dumps(prediction)
+    return json.dumps(prediction), "application/json"
 """
+SCRIPT_MODE = {
+    "SAGEMAKER_PROGRAM": "inference.py",
+    "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code",
+}
 BROKEN = "def model_fn(model_dir):\n    raise ValueError('these weights are broken')\n"
 SLOW = MODEL.replace("    return Path", "    time.sleep(0.7)\n    return Path")
 
@@ -115,7 +119,8 @@ class Hosting(World):
     def package_of(self, url: str, environment: dict[str, str] | None = None, **more: Any) -> str:
         """Register a version with this model data and return its ARN."""
         request = register(url, ModelApprovalStatus="Approved", **more)
-        request["InferenceSpecification"]["Containers"][0]["Environment"] = environment or {}
+        container = request["InferenceSpecification"]["Containers"][0]
+        container["Environment"] = SCRIPT_MODE | (environment or {})
         return str(self.sagemaker.create_model_package(**request)["ModelPackageArn"])
 
     def model(self, package: str = "", **more: Any) -> str:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,15 @@ import datasets
 import sm_mlops.tabular
 from container_case import (
     CHANNELS,
+    CURED,
+    NO_INDEX,
     NOBODY,
-    TOOLKITS,
     Container,
+    Served,
     bundles,
     container,
     files_below,
+    package_index,
     prefix,
     succeeded,
 )
@@ -38,7 +42,7 @@ from image_packages import CONTAINER, MODULES, TOOLKIT
 from model_case import MODEL
 from repos import make_repo
 from sm_mlops.bundle import Bundle
-from sm_mlops.training.definition import compile_pipeline
+from sm_mlops.training.definition import Compiled, compile_pipeline
 
 pytestmark = pytest.mark.slow
 
@@ -57,10 +61,15 @@ Code = Mapping[str, Bundle]
 
 
 @pytest.fixture(scope="module")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> Code:
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
     repo = make_repo(tmp_path_factory.mktemp("containers") / "repo")
     settings = repo.configure(data={"target": "Churn", "positive": "Yes", "drop": []})
-    return bundles(compile_pipeline(settings, "1" * 12))
+    return compile_pipeline(settings, "1" * 12)
+
+
+@pytest.fixture(scope="module")
+def sources(compiled: Compiled) -> Code:
+    return bundles(compiled)
 
 
 @pytest.fixture(scope="module")
@@ -127,15 +136,15 @@ def train(
 
 @pytest.fixture(scope="module")
 def trained(sources: Code, channels: dict[str, dict[str, bytes]]) -> Iterator[Path]:
-    """Return the model folder that training under today's toolkit leaves."""
+    """Return the model folder that the image's `train` leaves, without a package index."""
     with container() as c:
-        succeeded(train(c, sources, channels))
+        succeeded(c.train(sources["train.py"], channels, HYPERPARAMETERS, CURED))
         yield c.base / "model"
 
 
 def test_processes_of_a_container_run_as_nobody_if_the_tests_run_as_root() -> None:
     with container() as c:
-        said = succeeded(c.start([sys.executable, "-c", "import os; print(os.getuid())"]))
+        said = succeeded(c.start(["python", "-c", "import os; print(os.getuid())"]))
     assert int(said) == (NOBODY if prefix() else os.getuid())
 
 
@@ -187,7 +196,7 @@ def test_a_bundle_imports_nothing_but_itself_and_the_image(sources: Code, script
 
 
 REFUSED = {
-    "a package": ("import importlib; importlib.import_module('botocore')", "'botocore' in the im"),
+    "a package": ("import importlib; importlib.import_module('rich')", "No module named 'rich'"),
     "the tool": ("__import__('sm_mlops.settings')", "No module named 'sm_mlops.settings'"),
     "more of the library": (
         "__import__('sm_mlops.tabular.report')",
@@ -280,9 +289,8 @@ def test_evaluation_judges_the_packed_model(
 # Training.
 
 
-@pytest.mark.parametrize("toolkit", TOOLKITS)
-def test_each_toolkit_trains_the_same_complete_model_from_channels_of_several_files(
-    sources: Code, channels: dict[str, dict[str, bytes]], trained: Path, toolkit: str
+def test_training_without_pip_leaves_the_same_model_from_channels_of_several_files(
+    sources: Code, channels: dict[str, dict[str, bytes]], trained: Path
 ) -> None:
     [rows] = channels["train"].values()
     whole = pq.read_table(io.BytesIO(rows))
@@ -291,7 +299,7 @@ def test_each_toolkit_trains_the_same_complete_model_from_channels_of_several_fi
         for i, start in enumerate(range(0, whole.num_rows, 150))
     }
     assert len(several) == 3
-    with container(toolkit) as c:
+    with container() as c:
         succeeded(train(c, sources, {**channels, "train": several}))
         found = {name: (c.base / "model" / name).read_bytes() for name in PACKED[:2]}
         names = files_below(c.base / "model")
@@ -332,17 +340,15 @@ def curve(c: Container) -> list[float]:
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["asked", "killed"])
-@pytest.mark.parametrize("toolkit", TOOLKITS)
 def test_a_spot_interruption_resumes_from_its_checkpoint(
     sources: Code,
     channels: dict[str, dict[str, bytes]],
     uninterrupted: list[float],
     how: signal.Signals,
-    toolkit: str,
 ) -> None:
     """Docker signals a container's first process, which is a toolkit that does not pass it on: the
     script is either asked as well, or killed with all the rest two minutes later."""
-    with container(toolkit) as c, container(toolkit) as next_one:
+    with container() as c, container() as next_one:
         process = train(c, sources, channels, **LONG)
         assert process.stdout is not None
         for line in process.stdout:
@@ -368,25 +374,125 @@ def test_a_spot_interruption_resumes_from_its_checkpoint(
         assert curve(next_one) == pytest.approx(uninterrupted, rel=1e-6)
 
 
+# Installing the code.
+
+
+@pytest.fixture(scope="module")
+def environments(compiled: Compiled) -> dict[str, dict[str, str]]:
+    """Return the environments that the pipeline gives its training job and the model, by step."""
+    steps = json.loads(compiled.definition)["Steps"]
+    steps += [s for step in steps for s in step["Arguments"].get("IfSteps", ())]
+    found = {step["Type"]: step["Arguments"] for step in steps}
+    [model] = found["RegisterModel"]["InferenceSpecification"]["Containers"]
+    return {"train": found["Training"]["Environment"], "serve": model["Environment"]}
+
+
+REPORT = """
+import json, os, sys
+from pathlib import Path
+import beside
+if __name__ == "__main__":
+    seen = {name: text for name, text in os.environ.items() if name.startswith("SM_")}
+    seen |= {"arguments": sys.argv[1:], "folder": os.getcwd(), "beside": beside.__file__}
+    seen["code"] = sorted(path.name for path in Path().iterdir() if path.suffix == ".py")
+    print("SEEN", json.dumps(seen).replace(os.environ["SAGEMAKER_BASE_DIR"], "/opt/ml"))
+"""
+REPORTING = Bundle("report.py", (("beside.py", b""), ("report.py", REPORT.encode())))
+
+
+def seen(c: Container, environment: Mapping[str, str] | None) -> dict[str, Any]:
+    """Return what a script of training finds."""
+    said = succeeded(c.train(REPORTING, {"train": {"a": b""}}, {"eta": "0.2"}, environment))
+    [line] = [line for line in said.splitlines() if line.startswith("SEEN")]
+    found: dict[str, Any] = json.loads(line.removeprefix("SEEN"))
+    return found
+
+
+def test_a_script_finds_the_same_with_pip_and_without() -> None:
+    with container() as installed, container() as quick:
+        assert (found := seen(installed, CURED)) == seen(quick, None)
+    assert found["arguments"] == ["--eta", "0.2"]
+    assert found["beside"] == "/opt/ml/code/beside.py"
+
+
+def test_pip_fetches_setuptools_from_an_index_unless_told_otherwise(
+    environments: dict[str, dict[str, str]],
+) -> None:
+    with package_index() as index, container(index) as c:
+        assert seen(c, {})["folder"] == "/opt/ml/code"
+    with container() as c:
+        process = c.train(REPORTING, {}, {}, {})
+        said, _ = process.communicate()
+        assert "No matching distribution found for setuptools>=40.8.0" in said
+        assert (c.base / "output/failure").read_text().startswith("InstallModuleError:")
+    with container() as c:
+        assert seen(c, environments["train"])["folder"] == "/opt/ml/code"
+
+
 # Hosting.
 
 
-@pytest.mark.parametrize("toolkit", TOOLKITS)
+ECHO = """
+import json, os
+def model_fn(model_dir):
+    return "NAME"
+def transform_fn(model, body, content_type, accept):
+    folder = os.path.dirname(__file__)
+    return json.dumps([model, body, os.access(folder, os.W_OK)]), "application/json"
+"""
+
+
+@contextmanager
+def served(
+    folder: Path, name: str, environment: Mapping[str, str], index: str = NO_INDEX
+) -> Iterator[Served]:
+    """Serve a model that answers with its name."""
+    (folder / name / "code").mkdir(parents=True, exist_ok=True)
+    (folder / name / "code" / "inference.py").write_text(ECHO.replace("NAME", name))
+    with container(index) as c, c.serve(folder / name, environment) as found:
+        yield found
+
+
+def test_the_models_of_two_repos_are_served_at_once(
+    environments: dict[str, dict[str, str]], tmp_path: Path
+) -> None:
+    environment = environments["serve"]
+    with served(tmp_path, "one", environment) as one, served(tmp_path, "two", environment) as two:
+        assert [one.wait(), two.wait()] == [200, 200]
+        answers = [json.loads(each.ask("rows", "text/csv")[2]) for each in (one, two)]
+    assert answers == [["one", "rows", True], ["two", "rows", True]]
+
+
+def test_serving_without_an_index_fails_as_on_aws_unless_the_environment_is_the_pipelines(
+    environments: dict[str, dict[str, str]], tmp_path: Path
+) -> None:
+    bare = {n: v for n, v in environments["serve"].items() if not n.startswith("PIP")}
+    with served(tmp_path, "one", bare) as found:
+        assert found.wait() == 0
+        assert found.process.stdout is not None
+        assert "No matching distribution found for setuptools" in found.process.stdout.read()
+    with package_index() as index, served(tmp_path, "one", bare, index) as found:
+        assert found.wait() == 200
+
+
 def test_the_packed_model_answers_from_a_folder_that_it_cannot_change(
-    trained: Path, table: pa.Table, toolkit: str
+    trained: Path, table: pa.Table, environments: dict[str, dict[str, str]]
 ) -> None:
     rows = table.drop_columns(["Churn"]).slice(0, 3)
     objects = rows.to_pylist()
-    questions = [
-        {"type": "text/csv", "body": as_csv(rows).decode()},
-        {"type": "application/json", "body": json.dumps({"instances": objects})},
-        {"type": "application/jsonlines", "body": "\n".join(map(json.dumps, objects))},
-        {"type": "application/json", "body": json.dumps({**objects[0], "tenure": "long"})},
-    ]
-    with container(toolkit) as c:
-        *answers, refused = c.serve(trained, questions)
-    assert [status for status, _ in answers] == [200] * 3
-    assert len({body for _, body in answers}) == 1
-    assert len(json.loads(answers[0][1])["predictions"]) == 3
-    assert refused[0] == 400
-    assert "column 'tenure', row 1: 'long'" in refused[1]
+    questions = {
+        "text/csv": as_csv(rows).decode(),
+        "application/json": json.dumps({"instances": objects}),
+        "application/jsonlines": "\n".join(map(json.dumps, objects)),
+    }
+    with container() as c, c.serve(trained, environments["serve"]) as found:
+        assert found.wait() == 200
+        answers = [found.ask(body, kind) for kind, body in questions.items()]
+        if "transform_fn" in (trained / "code" / "inference.py").read_text():
+            assert {kind for _, kind, _ in answers} == {"application/json"}
+            refused = found.ask(json.dumps({**objects[0], "tenure": "long"}), "application/json")
+            assert refused[:2] == (400, "application/json")
+            assert "column 'tenure', row 1: 'long'" in refused[2]
+    assert [status for status, _, _ in answers] == [200] * 3
+    assert len({body for _, _, body in answers}) == 1
+    assert len(json.loads(answers[0][2])["predictions"]) == 3

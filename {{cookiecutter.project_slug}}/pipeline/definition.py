@@ -137,10 +137,7 @@ def register(repo: Repo, parameters: dict[str, Any], model: Any, evaluation: Any
         sagemaker_session=repo.session,
         # With dependencies the SDK looks for code to upload; the artifact brings its own.
         dependencies={},
-        env_vars={
-            "SAGEMAKER_PROGRAM": "inference.py",
-            "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code",
-        },
+        env_vars=repo.serving("inference.py"),
     )
     quality = MetricsSource("application/json", Join("/", [evaluation, "evaluation.json"]))
     step_args = builder.register(

@@ -25,6 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sm_mlops.sandbox import images
+
 FOLDER = ".sandbox"
 RECORD = "server.json"
 SERVER_LOCK = "server.lock"
@@ -366,6 +368,10 @@ def _spawn(folder: Path, region: str, standing: bool) -> tuple[subprocess.Popen[
             f"process {_holder(folder)} holds {folder} and does not answer; "
             "end it with: mlops sandbox down"
         )
+    try:
+        images.make()
+    except images.ImageError as error:
+        raise SandboxError(str(error)) from error
     # Nothing of the developer's own: neither credentials nor personal settings.
     environment = {
         "PATH": os.environ.get("PATH", os.defpath),

@@ -359,6 +359,7 @@ class Endpoints:
         process = Container(
             folder / instance,
             folder / f"{instance}.log",
+            container["Image"],
             lambda: self._archive(container, owner),
             container["Environment"],
             owner.region,

@@ -10,7 +10,7 @@ import time
 from typing import Any
 from urllib.parse import urlparse
 
-from sm_mlops.sandbox import wire
+from sm_mlops.sandbox import images, wire
 from sm_mlops.sandbox.access import NoAccess, RoleObjects
 from sm_mlops.sandbox.jobs import refuse_volume_key
 from sm_mlops.sandbox.objects import NoSuchObject, Objects
@@ -101,6 +101,10 @@ class Models:
         container = containers[0]
         if "ModelDataUrl" not in container:
             raise not_implemented("a container without ModelDataUrl")
+        try:
+            images.find(container["Image"])
+        except images.ImageError as error:
+            raise invalid(str(error)) from error
         self._check_data(container["ModelDataUrl"], role, caller)
         return {"Environment": {}, **pick(container, "Image", "ModelDataUrl", "Environment"),
                 "Role": role}  # fmt: skip

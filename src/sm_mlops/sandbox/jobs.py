@@ -8,14 +8,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-from sm_mlops.sandbox import grants, processes, wire
+from sm_mlops.sandbox import grants, images, processes, wire
 from sm_mlops.sandbox.access import RoleObjects
 from sm_mlops.sandbox.job_folder import (
     LONGEST_REASON,
@@ -260,7 +259,7 @@ class Jobs:
         return "Completed", None
 
     def _train(self, job: Running) -> tuple[str, str | None]:
-        """Run a Training job under sagemaker-training and return (status, failure reason)."""
+        """Run a Training job in script mode and return (status, failure reason)."""
         record = job.record
         record["TrainingStartTime"] = time.time()
         self._phase(record, "Downloading", "Downloading input data")
@@ -290,9 +289,11 @@ class Jobs:
         names = {
             "TRAINING_JOB_NAME": record["TrainingJobName"],
             "TRAINING_JOB_ARN": record["TrainingJobArn"],
+            "SAGEMAKER_TRAINING_MODULE": images.TRAINING,
         }
         longest = float(record["StoppingCondition"].get("MaxRuntimeInSeconds", 86400))
-        code, late = self._execute(job, _train_command(), names, longest)
+        command = ["python", "-P", "-m", "xgboost_image.quick"]
+        code, late = self._execute(job, command, names, longest)
         self._phase(record, "Uploading", "Uploading generated training model")
         if checkpoints:
             job.upload(saved, checkpoints["S3Uri"])
@@ -312,8 +313,10 @@ class Jobs:
         self, job: Running, command: list[str], names: dict[str, str], longest: float
     ) -> tuple[int, bool]:
         """Run the job's command; return its exit code and whether it ran out of time."""
+        image = images.find(image_of(job.record))
+        tools = images.overlay(image, job.folder / "environment")
         environment = processes.isolated_environment(
-            job.base, job.folder / "tmp", job.caller.region
+            job.base, job.folder / "tmp", job.caller.region, tools, [image]
         )
         for name, value in job.record.get("Environment", {}).items():
             environment[name] = job.mapped(value)
@@ -376,11 +379,15 @@ class Jobs:
             self._set_status(kind, record, status)
 
 
-def _train_command() -> list[str]:
-    script = Path(sys.executable).parent / "train"
-    if script.is_file():
-        return [str(script)]
-    return [sys.executable, "-c", "from sagemaker_training.cli.train import main; main()"]
+def image_of(record: Params) -> str:
+    """Return the address of a job's image, or raise ApiError if there is none to run it in."""
+    processing = record.get("AppSpecification", {}).get("ImageUri")
+    uri = str(processing or record.get("AlgorithmSpecification", {}).get("TrainingImage", ""))
+    try:
+        images.find(uri)
+    except images.ImageError as error:
+        raise invalid(str(error)) from error
+    return uri
 
 
 def _arn(kind: str, name: str, caller: Caller) -> str:
@@ -408,6 +415,7 @@ def _advance(record: Record, secondary: str, message: str) -> None:
 def refuse_processing(params: Params) -> None:
     """Raise ApiError for a Processing job that the sandbox would not run as SageMaker does."""
     refuse_volume_key(params["ProcessingResources"]["ClusterConfig"])
+    image_of(params)
     for item in params.get("ProcessingInputs", []):
         name = item["InputName"]
         if "S3Input" not in item:
@@ -428,6 +436,7 @@ def refuse_processing(params: Params) -> None:
 
 def refuse_training(params: Params) -> None:
     """Raise ApiError for a Training job that the sandbox would not run as SageMaker does."""
+    image_of(params)
     for member in ("ContainerEntrypoint", "ContainerArguments"):
         if member in params["AlgorithmSpecification"]:
             raise invalid(f"The sandbox does not support AlgorithmSpecification.{member}")

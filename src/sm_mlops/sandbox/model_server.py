@@ -1,104 +1,35 @@
-"""Serves one model as the managed containers do: /ping and /invocations, through AWS's inference
-toolkit. Started as a script, in a process of its own; must not know about the sandbox.
+"""Serves one model as the managed containers do: /ping and /invocations, through the WSGI
+application of the image. Started as a script, in a process of its own; must not know about the
+sandbox.
 
 The first argument is the number of a listening socket that this process inherits: early clients
-wait until the model is loaded. As in a container with one worker, the model's functions are
-called by one request at a time, so that inference.py need not be safe for threads.
+wait until the model is loaded. As a worker of the container does, it answers one request at a time.
 """
 
 import gc
 import hmac
-import json
+import io
 import os
 import socket
 import sys
 import threading
 import traceback
+from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
-Headers = dict[str, str]
 # Requests have to bring in this header what is in this variable.
 TOKEN, TOKEN_HEADER = "MODEL_SERVER_TOKEN", "X-Model-Server-Token"
 
 
-class Context:
-    """What the model server passes to the toolkit besides the body: one object for all requests.
-
-    The parts of multi-model-server's `mms.context.Context` that handlers use.
-    """
-
-    def __init__(self, model_dir: str) -> None:
-        self.system_properties = {"model_dir": model_dir, "gpu_id": None}
-        self.request_processor = [self]
-        self.begin({})
-
-    def begin(self, headers: Headers) -> None:
-        """Forget the last request."""
-        self.request, self.status = headers, 200
-        self.response: Headers = {}
-
-    def get_request_properties(self) -> Headers:
-        """Return the request's headers."""
-        return self.request
-
-    def get_request_header(self, idx: int, key: str) -> str | None:
-        """Return one header of the request."""
-        return next((v for k, v in self.request.items() if k.lower() == key.lower()), None)
-
-    def set_response_content_type(self, idx: int, value: str) -> None:
-        """Set the answer's content type."""
-        self.response["Content-Type"] = value
-
-    def set_response_header(self, idx: int, key: str, value: str) -> None:
-        """Set a header of the answer."""
-        self.response[key] = value
-
-    def set_response_status(self, code: int = 200, phrase: str = "", idx: int = 0) -> None:
-        """Set the answer's status."""
-        self.status = code
-
-
-class Model:
-    """The loaded model, used by one request at a time."""
-
-    def __init__(self, model_dir: str) -> None:
-        # Imported here: the toolkit reads SAGEMAKER_BASE_DIR while it is imported.
-        from sagemaker_inference.transformer import Transformer
-
-        self.context, self.lock = Context(model_dir), threading.Lock()
-        self.transformer = Transformer()
-        self.transformer.validate_and_initialize(model_dir=model_dir, context=self.context)
-
-    def answer(self, body: bytes, headers: Headers) -> tuple[int, Headers, bytes]:
-        """Return status, headers and body of the answer."""
-        with self.lock:
-            self.context.begin(headers)
-            result = self.transformer.transform([{"body": body}], self.context)[0]
-            status, response = self.context.status, self.context.response
-        try:
-            return status, response, encoded(result)
-        except (TypeError, ValueError) as error:
-            return 500, {}, f"output_fn has returned what cannot be sent: {error}".encode()
-
-
-def encoded(result: Any) -> bytes:
-    """Return what output_fn has returned as bytes."""
-    if isinstance(result, bytes):
-        return result
-    if isinstance(result, bytearray | memoryview):
-        return bytes(result)
-    return (result if isinstance(result, str) else json.dumps(result)).encode()
-
-
 class Handler(BaseHTTPRequestHandler):
-    """Answers the two paths; connections stay open."""
+    """Passes requests to the application; connections stay open."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = -1  # The head and a small body leave as one packet.
-    model: Model
+    application: Any
+    lock = threading.Lock()
     token: str
 
     def parse_request(self) -> bool:
@@ -113,29 +44,50 @@ class Handler(BaseHTTPRequestHandler):
         return True
 
     def do_GET(self) -> None:
-        """Answer /ping."""
-        self.send(200 if self.path == "/ping" else 404, {}, b"")
-
-    def do_POST(self) -> None:
-        """Answer /invocations."""
+        """Answer through the application."""
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if self.path != "/invocations":
-            return self.send(404, {}, b"")
-        status, headers, answer = self.model.answer(body, dict(self.headers.items()))
-        if status >= 400:
-            text = answer.decode("utf-8", "replace")
-            shown = text if status >= 500 else text.partition("\n")[0]
-            print(f"POST /invocations {status} {shown.strip()}", file=sys.stderr, flush=True)
-        self.send(status, headers, answer)
-
-    def send(self, status: int, headers: Headers, body: bytes) -> None:
-        """Send an answer."""
-        self.send_response_only(status)
-        for name, value in headers.items():
-            self.send_header(name, str(value).replace("\r", " ").replace("\n", " "))
-        self.send_header("Content-Length", str(len(body)))
+        with self.lock:
+            answer = b"".join(self.application(self.environment(body), self.begin))
+        self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(answer)
+
+    do_POST = do_GET
+
+    def environment(self, body: bytes) -> dict[str, Any]:
+        """Return a request as PEP 3333 describes it."""
+        given = {f"HTTP_{n.upper().replace('-', '_')}": text for n, text in self.headers.items()}
+        given.pop("HTTP_CONTENT_LENGTH", None)
+        if "HTTP_CONTENT_TYPE" in given:
+            given["CONTENT_TYPE"] = given.pop("HTTP_CONTENT_TYPE")
+        return {
+            **given,
+            "CONTENT_LENGTH": str(len(body)),
+            "PATH_INFO": self.path,
+            "QUERY_STRING": "",
+            "REQUEST_METHOD": self.command,
+            "SCRIPT_NAME": "",
+            "SERVER_NAME": "127.0.0.1",
+            "SERVER_PORT": str(self.connection.getsockname()[1]),
+            "SERVER_PROTOCOL": self.request_version,
+            "wsgi.errors": sys.stderr,
+            "wsgi.input": io.BytesIO(body),
+            "wsgi.multiprocess": True,
+            "wsgi.multithread": False,
+            "wsgi.run_once": False,
+            "wsgi.url_scheme": "http",
+            "wsgi.version": (1, 0),
+        }
+
+    def begin(self, status: str, headers: Iterable[tuple[str, str]], *_: Any) -> None:
+        """Send the head of an answer but its length."""
+        code = int(status[:3])
+        if code >= 400:
+            print(f"{self.requestline} {status}", file=sys.stderr, flush=True)
+        self.send_response_only(code)
+        for name, value in headers:
+            if name.lower() != "content-length":
+                self.send_header(name, value)
 
 
 class ModelServer(ThreadingHTTPServer):
@@ -156,14 +108,12 @@ class ModelServer(ThreadingHTTPServer):
 
 def main() -> None:
     """Load the model and serve it until the process is ended."""
-    model_dir = os.path.join(os.environ["SAGEMAKER_BASE_DIR"], "model")  # noqa: PTH118
-    code = Path(model_dir, "code")
     Handler.token = os.environ.pop(TOKEN)
-    # Where the toolkit's own handler service puts it; not the folder of this script.
-    sys.path[0] = str(code)
-    os.environ["PYTHONPATH"] = f"{code}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    sys.path.pop(0)  # The folder of this script.
     try:
-        Handler.model = Model(model_dir)
+        from xgboost_image import quick
+
+        Handler.application = staticmethod(quick.application())
     except BaseException:
         traceback.print_exc()
         sys.exit(1)

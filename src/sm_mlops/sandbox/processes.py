@@ -16,10 +16,15 @@ from typing import IO, Any, cast
 _HERE = Path(__file__).resolve().parent
 
 
-def isolated_environment(base: Path, temporary: Path, region: str) -> dict[str, str]:
+def isolated_environment(
+    base: Path,
+    temporary: Path,
+    region: str,
+    tools: Path = Path(sys.executable).parent,
+    read_only: Sequence[Path] = (),
+) -> dict[str, str]:
     """Return the environment of a process of the sandbox, without any of the developer's own
-    variables. `base` stands for /opt/ml."""
-    tools = Path(sys.executable).parent
+    variables. `base` stands for /opt/ml; commands of `tools` are found first."""
     nowhere = "http://127.0.0.1:9"
     environment = {
         "PATH": os.pathsep.join([str(tools), "/usr/local/bin", "/usr/bin", "/bin"]),
@@ -36,6 +41,7 @@ def isolated_environment(base: Path, temporary: Path, region: str) -> dict[str, 
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "SAGEMAKER_BASE_DIR": str(base),
+        "SANDBOX_READ_ONLY": "\n".join(map(str, read_only)),
         "no_proxy": "localhost,127.0.0.1",
     }
     for name in ("http_proxy", "https_proxy", "all_proxy"):

@@ -12,7 +12,6 @@ import secrets
 import shutil
 import socket
 import subprocess
-import sys
 import tarfile
 import threading
 import time
@@ -21,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from sm_mlops.sandbox import archives, processes
+from sm_mlops.sandbox import archives, images, processes
 from sm_mlops.sandbox.model_server import TOKEN, TOKEN_HEADER
 
 LOG_GROUP = "/aws/sagemaker/Endpoints/"
@@ -101,12 +100,14 @@ class Container:
         self,
         folder: Path,
         log: Path,
+        image: str,
         archive: Callable[[], Path | None],
         environment: Mapping[str, str],
         region: str,
         startup: float = STARTUP_SECONDS,
     ) -> None:
         self.folder, self.log, self.archive, self.region = folder, log, archive, region
+        self.image = images.find(image)
         self.environment, self.startup = environment, startup
         self.ended = False
         self._process: Process | None = None
@@ -192,6 +193,7 @@ class Container:
             return
         shutil.rmtree(self.folder, ignore_errors=True)
         (self.folder / "tmp").mkdir(parents=True)
+        images.overlay(self.image, self.folder / "environment")
         part = base / "unpacking"
         part.mkdir(parents=True)
         archive = self.archive()
@@ -206,7 +208,12 @@ class Container:
 
     def _spawn(self) -> Process:
         base = self.folder / "ml"
-        environment = processes.isolated_environment(base, self.folder / "tmp", self.region)
+        tools, read_only = self.folder / "environment" / "bin", [self.image, base / "model"]
+        environment = processes.isolated_environment(
+            base, self.folder / "tmp", self.region, tools, read_only
+        )
+        # The image's own default.
+        environment["OMP_NUM_THREADS"] = "1"
         for name, value in self.environment.items():
             environment[name] = (
                 f"{base}{value.removeprefix(_OPT_ML)}"
@@ -218,7 +225,7 @@ class Container:
         environment[TOKEN] = token = secrets.token_hex()
         listening = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
         with listening, self.log.open("ab") as log:
-            command = [sys.executable, str(_HERE / "model_server.py"), str(listening.fileno())]
+            command = ["python", str(_HERE / "model_server.py"), str(listening.fileno())]
             popen = processes.start(command, log, base, environment, [listening.fileno()])
             return Process(popen, listening.getsockname()[1], token)
 

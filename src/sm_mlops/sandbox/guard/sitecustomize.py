@@ -1,10 +1,13 @@
-"""Loaded by every Python process of a job: refuses connections that leave this machine.
+"""Loaded by every Python process of a job: refuses connections that leave this machine, and changes
+of what a container may only read.
 
 A guard against accidents, since a job without network access would fail in the cloud too; it is not
 a jail.
 """
 
+import errno
 import ipaddress
+import os
 import sys
 
 _EVENTS = {
@@ -14,6 +17,9 @@ _EVENTS = {
     "socket.getaddrinfo": 0,
     "socket.gethostbyname": 0,
 }
+_CHANGES = ("os.mkdir", "os.rmdir", "os.remove", "os.rename", "os.link", "os.symlink", "os.chmod")
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+_READ_ONLY = tuple(filter(None, os.environ.get("SANDBOX_READ_ONLY", "").split("\n")))
 
 
 def _is_here(host: object) -> bool:
@@ -30,6 +36,11 @@ def _is_here(host: object) -> bool:
 
 
 def _guard(event: str, arguments: tuple[object, ...]) -> None:
+    if event in _CHANGES or (event == "open" and _writes(arguments[2])):
+        for argument in arguments[:2]:
+            if isinstance(argument, str | os.PathLike):
+                _keep(os.path.abspath(argument))  # noqa: PTH100
+        return
     position = _EVENTS.get(event)
     if position is None:
         return
@@ -43,6 +54,18 @@ def _guard(event: str, arguments: tuple[object, ...]) -> None:
             f"the sandbox lets jobs reach this machine only, not {address}: "
             "read data from the job's inputs"
         )
+
+
+def _writes(flags: object) -> bool:
+    return isinstance(flags, int) and bool(flags & _WRITING)
+
+
+def _keep(path: str) -> None:
+    if os.sep + "__pycache__" in path:
+        return  # What Python itself compiles.
+    for folder in _READ_ONLY:
+        if path == folder or path.startswith(folder + os.sep):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
 
 
 sys.addaudithook(_guard)
