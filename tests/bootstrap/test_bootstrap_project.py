@@ -123,6 +123,11 @@ def test_a_project_knows_its_repository_as_github_writes_it(alone: Land) -> None
 def test_a_project_made_in_studio_is_accepted_as_it_is(alone: Land) -> None:
     subject = parameters_of_github(alone)
     by_hand(alone, DataLocations="arn:aws:s3:::more,arn:aws:s3:::more/*", **subject)
+    # But for the connection, which could not be replaced while a stack imports it.
+    [item] = work(alone)
+    assert item.detail == f"ConnectionArn {connection(alone)}"
+    act(alone)
+    assert code_repositories(alone) == ["churn"]
     alone.calls.clear()
     assert work(alone) == []
     assert act(alone) == []
@@ -139,8 +144,24 @@ def parameters_of_github(found: Land) -> dict[str, str]:
     return number | ({"GitHubSubject": said} if said else {})
 
 
+def connection(found: Land) -> str:
+    return (platform.outputs(found.aws) or {})["ConnectionArn"]
+
+
+def code_repositories(found: Land) -> list[str]:
+    rows = found.aws.pages("list_code_repositories", "CodeRepositorySummaryList")
+    return [row["CodeRepositoryName"] for row in rows]
+
+
+def address(found: Land) -> str:
+    """Return where Studio clones the repository from."""
+    [row] = found.aws.pages("list_code_repositories", "CodeRepositorySummaryList")
+    return str(row["GitConfig"]["RepositoryUrl"])
+
+
 def test_only_what_the_repo_needs_otherwise_is_changed(alone: Land) -> None:
-    by_hand(alone, DeploymentAccounts="333344445555", Vpc="yes", **parameters_of_github(alone))
+    given = parameters_of_github(alone) | {"ConnectionArn": connection(alone)}
+    by_hand(alone, DeploymentAccounts="333344445555", Vpc="yes", **given)
     alone.repo.stage("production", Account="222233334444", Role="deploy")
     alone.again()
     [item] = work(alone)
@@ -162,10 +183,66 @@ def test_a_project_of_another_repository_does_not_change_hands(alone: Land) -> N
         act(alone)
 
 
-def test_a_project_with_a_name_in_another_case_cannot_be_repaired(alone: Land) -> None:
+def test_a_name_in_another_case_is_corrected(alone: Land) -> None:
     by_hand(alone, GitHubOwner="Acme")
-    with pytest.raises(MlopsError, match="has Acme/churn where GitHub has acme/churn"):
-        alone.part(Project).look()
+    act(alone)
+    assert parameters(alone)["GitHubOwner"] == "acme"
+    assert address(alone).endswith("/acme/churn.git")
+    assert work(alone) == []
+
+
+def test_a_renamed_repository_keeps_its_project_and_its_versions(alone: Land) -> None:
+    act(alone)
+    sagemaker = alone.aws.sagemaker
+    version = sagemaker.create_model_package(ModelPackageGroupName="churn")["ModelPackageArn"]
+    alone.server.github.routes.rename("acme/churn", "churn-2")
+    file = alone.repo.root / "pyproject.toml"
+    file.write_text(file.read_text().replace("acme/churn", "acme/churn-2"), encoding="utf-8")
+    alone.again()
+    [item] = work(alone)
+    assert "GitHubRepository churn-2" in item.detail
+    act(alone)
+    assert address(alone).endswith("/acme/churn-2.git")
+    assert sagemaker.describe_model_package(ModelPackageName=version)["ModelPackageVersion"] == 1
+    assert work(alone) == []
+    sagemaker.delete_model_package(ModelPackageName=version)
+    alone.part(Project).undo(print)
+    assert code_repositories(alone) == []
+
+
+def test_a_group_of_an_earlier_template_keeps_its_description(alone: Land) -> None:
+    ours = "Versions of ${SageMakerProjectName}"
+    before = "Versions trained by ${GitHubOwner}/${GitHubRepository}"
+    alone.reword("project.yml", ours, before)
+    alone.part(Platform).act(print)
+    act(alone)
+    alone.reword("project.yml", before, ours)
+    # CloudFormation skips an update that changes parameters and nothing else.
+    alone.reword("project.yml", "What the training pipeline of", "What training of")
+    alone.release("0.2.0")
+    alone.part(Platform).act(print)
+    act(alone)
+    group = alone.aws.sagemaker.describe_model_package_group(ModelPackageGroupName="churn")
+    assert group["ModelPackageGroupDescription"] == "Versions trained by acme/churn"
+    assert work(alone) == []
+
+
+def test_the_connection_can_be_replaced_once_no_stack_imports_it(alone: Land) -> None:
+    by_hand(alone, **parameters_of_github(alone))
+    made = alone.aws.client("codeconnections").create_connection(
+        ConnectionName="another", ProviderType="GitHub"
+    )["ConnectionArn"]
+    given = {"parameters": {"ConnectionArn": made}}
+    alone.calls.clear()
+    with pytest.raises(MlopsError, match=f"{project_stack(alone)} would lose the connection"):
+        alone.part(Platform, **given).look()
+    assert alone.writes == []
+    act(alone)
+    alone.part(Platform, **given).act(print)
+    act(alone)
+    assert f"/{made.rpartition('/')[2]}/acme/churn.git" in address(alone)
+    assert connection(alone) == parameters(alone)["ConnectionArn"] == made
+    assert work(alone) == []
 
 
 def test_without_a_platform_there_is_no_project(empty: Land) -> None:

@@ -32,6 +32,8 @@ from sm_mlops.stacks import Stack
 STACK = "sm-mlops-platform"
 CAPABILITIES = ("CAPABILITY_NAMED_IAM",)
 CATALOG, S3 = "service-catalog", "s3"
+# Of the names of exports.
+PREFIX = "sm-mlops-"
 # For stacks, of which the plan reports only how they end.
 _QUIET = Console(quiet=True)
 # In the order of the plan, which does not list their policies, permissions and settings.
@@ -122,6 +124,7 @@ class Platform(Part):
 
     def look(self) -> list[Item]:
         found = self._find()
+        self._require_exchangeable(found)
         return [
             self._stack_item(found),
             *self._things(found),
@@ -227,6 +230,18 @@ class Platform(Part):
     def _principal(self) -> str:
         """Return who has to be granted the product; empty for no one."""
         return "" if self.options.template_provider == S3 else catalog.principal(self.aws)
+
+    def _require_exchangeable(self, found: Found) -> None:
+        """Raise MlopsError if a stack imports the connection that another one is to replace:
+        CloudFormation would refuse that, with the new one already there."""
+        will, had = self._will(found), found.parameters
+        names = ("ConnectionArn", "ConnectionName", "ConnectionHostArn")
+        changed = [name for name in names if had and will.get(name) != had.get(name)]
+        if changed and (users := _importers(self.aws, f"{PREFIX}ConnectionArn")):
+            raise MlopsError(
+                f"{', '.join(users)} would lose the connection that {changed[0]} replaces: run "
+                f"{self.aws.command} bootstrap in each of their repos first, without {changed[0]}"
+            )
 
     def _wanted(self, found: Found) -> dict[str, str]:
         return self._parameters.wanted(found.parameters)
@@ -402,7 +417,7 @@ def others(aws: Aws) -> list[str]:
     if there is None:
         return []
     own = projects.find(aws)
-    users = set(_importers(aws, "sm-mlops-BoundaryArn"))
+    users = set(_importers(aws, f"{PREFIX}BoundaryArn"))
     if product := there.get("ProductId"):
         users |= set(catalog.provisioned(aws, product))
     return sorted(users - {own.stack.name if own and own.stack else ""})

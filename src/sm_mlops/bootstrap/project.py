@@ -6,6 +6,7 @@ A project that was created in Studio is as good as one created here.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +16,7 @@ from botocore.exceptions import ClientError
 
 from sm_mlops import github, projects, stacks
 from sm_mlops import platform as package
-from sm_mlops.aws import ABSENT, Aws, error_code, exists, ignoring
+from sm_mlops.aws import ABSENT, Aws, described, error_code, exists, ignoring
 from sm_mlops.bootstrap import assets, catalog, needs, platform, provisional, repository, templates
 from sm_mlops.bootstrap.plan import Item, Part, Tell, Todo
 from sm_mlops.bootstrap.platform import S3, Options
@@ -200,7 +201,33 @@ class Project(Part):
             needed["KmsKeyArn"] = key
         if settings.aws.subnets:
             needed["Vpc"] = "yes"
-        return needed
+        return needed | self._unchangeable(had) | self._address(had, owner, name)
+
+    def _unchangeable(self, had: Mapping[str, str]) -> dict[str, str]:
+        """Return the description of the project's group, if an earlier version gave it another."""
+        if had.get("Registry") != "new":
+            return {}
+        name = self.aws.settings.model_package_group
+        group = described(
+            self.aws.sagemaker.describe_model_package_group, ModelPackageGroupName=name
+        )
+        description = group.get("ModelPackageGroupDescription", "")
+        ours = f"Versions of {self.name}"
+        return {"RegistryDescription": description} if description not in ("", ours) else {}
+
+    def _address(self, had: Mapping[str, str], owner: str, name: str) -> dict[str, str]:
+        """Return the platform's connection, and the name in Studio of a repository whose address
+        changes: SageMaker changes no repository's address."""
+        connection = (platform.outputs(self.aws) or {}).get("ConnectionArn", "")
+        if not connection:
+            return {}
+        # Without one of its own, a project has the platform's.
+        before = had.get("ConnectionArn") or connection
+        now = (owner, name, connection)
+        if not had or now == (had["GitHubOwner"], had["GitHubRepository"], before):
+            return {"ConnectionArn": connection}
+        digest = hashlib.sha256("/".join(now).encode()).hexdigest()[:8]
+        return {"ConnectionArn": connection, "CodeRepositoryName": f"{self.name}-{digest}"}
 
     def _changes(self, found: Found) -> list[str]:
         """Return how project and repo differ, in words."""
@@ -220,21 +247,18 @@ class Project(Part):
         return lines
 
     def _require_own(self, had: Mapping[str, str]) -> None:
-        """Raise MlopsError for the project of another repository."""
-        needed = self._needed(had)
+        """Raise MlopsError for the project of another repository. One that was renamed or moved
+        keeps its number."""
+        needed, same = self._needed(had), ("GitHost", "GitHubRepositoryId")
+        if needed.get(same[1]) and all(had.get(name) == needed[name] for name in same):
+            return
         theirs = f"{had.get('GitHubOwner', '')}/{had.get('GitHubRepository', '')}"
         ours = f"{needed['GitHubOwner']}/{needed['GitHubRepository']}"
         if theirs.lower() != ours.lower():
             raise MlopsError(
                 f"the SageMaker project {self.name} belongs to {theirs}, not to {ours}: name "
-                "another project in pyproject.toml; if the repository has moved, change "
-                "GitHubOwner and GitHubRepository of the project in Studio"
-            )
-        if theirs != ours:
-            # Policies are case-sensitive, and SageMaker changes no repository's address.
-            raise MlopsError(
-                f"the SageMaker project {self.name} has {theirs} where GitHub has {ours}, so its "
-                "workflows cannot sign in: delete it in Studio, then run this command again"
+                "another project in pyproject.toml; if the repository has moved, set "
+                "GitHubRepositoryId of the project in Studio to the number of the repository"
             )
 
     def _later(self, found: Found | None) -> list[tuple[str, str, Callable[[], Any]]]:
