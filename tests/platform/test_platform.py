@@ -410,6 +410,14 @@ def test_up_to_five_roles_may_make_projects(count: int) -> None:
     assert not list(platform(AssetsPrefix="", StudioRoleArns=names).resources - FIRST_STEP)
 
 
+def test_a_free_position_grants_nothing_and_moves_no_other_grant() -> None:
+    names = [role(f"studio-{number}") for number in range(3)]
+    made, after = platform(StudioRoleArns=names), platform(StudioRoleArns=["none", *names[1:]])
+    assert "FirstGrant" in made.resources - after.resources
+    for logical in ("SecondGrant", "ThirdGrant"):
+        assert after.properties(logical) == made.properties(logical)
+
+
 def test_a_project_is_made_with_the_launch_role_and_not_with_the_person_s_rights() -> None:
     made = platform()
     constraint = made.properties("LaunchConstraint")
