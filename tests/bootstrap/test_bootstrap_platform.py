@@ -20,6 +20,7 @@ from sm_mlops.bootstrap.plan import Todo, is_work
 from sm_mlops.bootstrap.platform import STACK, Options, Platform, Retry
 from sm_mlops.bootstrap.project import Project
 from sm_mlops.bootstrap.studio import TAG, Studio
+from sm_mlops.deployment import access
 from sm_mlops.errors import MlopsError
 from sm_mlops.stacks import StackFailed
 
@@ -100,6 +101,45 @@ def test_an_existing_bucket_is_adopted_with_its_objects(empty: Land) -> None:
     assert s3.get_bucket_versioning(Bucket=BUCKET)["Status"] == "Enabled"
     assert "EncryptedConnectionsOnly" in s3.get_bucket_policy(Bucket=BUCKET)["Policy"]
     assert not list(filter(is_work, empty.part(Platform).look()))
+
+
+def test_a_bucket_with_a_policy_is_refused_before_anything_is_made(empty: Land) -> None:
+    s3 = empty.aws.s3
+    s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+    theirs = {
+        "Sid": "TheirOwn",
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:*",
+        "Resource": f"arn:aws:s3:::{BUCKET}/secret/*",
+    }
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [theirs]})
+    s3.put_bucket_policy(Bucket=BUCKET, Policy=policy)
+    empty.calls.clear()
+    with pytest.raises(MlopsError, match=rf"{BUCKET} has a policy .*TheirOwn.*delete-bucket-poli"):
+        empty.part(Platform).look()
+    assert empty.writes == []
+    s3.delete_bucket_policy(Bucket=BUCKET)
+    act(empty)
+    assert not list(filter(is_work, empty.part(Platform).look()))
+
+
+def test_what_share_grants_survives_the_next_update_of_the_stack(there: Land) -> None:
+    def policy() -> str:
+        return str(there.aws.s3.get_bucket_policy(Bucket=BUCKET)["Policy"])
+
+    for grant in access.plan(there.aws, ["210987654321"]):
+        grant.apply()
+    assert "210987654321" in policy()
+    assert access.missing(there.aws, "210987654321") == ()
+    assert access.plan(there.aws, ["210987654321"]) == ()
+    more = f"{parameters(there)['DeploymentAccounts']},333344445555"
+    act(there, parameters={"DeploymentAccounts": more})
+    assert "210987654321" in policy() and "333344445555" in policy()
+    # Nor does a project that needs no other account take them from those that do.
+    assert [line for grant in access.plan(there.aws, []) for line in grant.lines] == [
+        "- account 210987654321 may no longer read"
+    ]
 
 
 def test_existing_resources_that_are_unique_in_an_account_are_used(empty: Land) -> None:
@@ -469,6 +509,32 @@ def test_the_role_that_is_signed_in_may_make_projects_and_loses_that_at_the_end(
     assert "your permission to create projects" not in items(
         there.part(Platform, template_provider="s3").look()
     )
+
+
+STUDIO = [f"arn:aws:iam::{ACCOUNT}:role/studio-{number}" for number in range(6)]
+
+
+def granted(found: Land) -> list[str]:
+    portfolio = (platform.outputs(found.aws) or {})["PortfolioId"]
+    return sorted(catalog.principals(found.aws, portfolio))
+
+
+def test_without_the_first_of_several_roles_the_others_keep_their_right(there: Land) -> None:
+    for arn in STUDIO[:4]:
+        there.aws.client("iam").create_role(
+            RoleName=arn.rpartition("/")[2], AssumeRolePolicyDocument=json.dumps(ALL)
+        )
+    act(there, parameters={"StudioRoleArns": ",".join(STUDIO[:3])})
+    assert granted(there) == STUDIO[:3]
+    act(there, parameters={"StudioRoleArns": ",".join(STUDIO[1:3])})
+    assert granted(there) == STUDIO[1:3]
+    assert parameters(there)["StudioRoleArns"] == ",".join(["none", *STUDIO[1:3]])
+    act(there, parameters={"StudioRoleArns": ",".join(STUDIO[1:4])})
+    assert granted(there) == STUDIO[1:4]
+    act(there, parameters={"StudioRoleArns": ""})
+    assert granted(there) == []
+    with pytest.raises(MlopsError, match="at most 5 roles"):
+        act(there, parameters={"StudioRoleArns": ",".join(STUDIO)})
 
 
 def test_an_identity_that_service_catalog_refuses_is_reported_first(empty: Land) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import infra_case
 import pytest
 
+import infra_case
 from platform_case import template
 from sm_mlops.sandbox.cloudformation import schemas
 from sm_mlops.sandbox.cloudformation.template import Template

@@ -125,6 +125,9 @@ class Platform(Part):
     def look(self) -> list[Item]:
         found = self._find()
         self._require_exchangeable(found)
+        bucket = self._bucket(found)
+        if "ArtifactBucketPolicy" not in found.resources and adoption.exists(self.aws, bucket):
+            adoption.require_without_policy(self.aws, bucket)
         return [
             self._stack_item(found),
             *self._things(found),
