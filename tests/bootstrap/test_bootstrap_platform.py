@@ -630,6 +630,39 @@ def test_a_bucket_is_emptied_of_all_versions_before_the_stack_is_deleted(empty: 
     assert stacks.describe(empty.aws, STACK) is None
 
 
+def test_a_sign_in_provider_that_others_trust_is_kept_and_said_why(empty: Land) -> None:
+    act(empty)
+    iam = empty.aws.client("iam")
+    arn = (platform.outputs(empty.aws) or {})["OidcProviderArn"]
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"Federated": arn},
+        "Action": "sts:AssumeRoleWithWebIdentity",
+        "Condition": {"StringEquals": {f"{arn.partition('/')[2]}:aud": "sts.amazonaws.com"}},
+    }
+    trust = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    iam.create_role(RoleName="website", AssumeRolePolicyDocument=trust)
+    part, words = empty.part(Platform), "OpenID Connect provider for GitHub"
+    [item] = [item for item in part.look_back() if item.what == words]
+    assert (item.todo, item.detail) == (Todo.NOTHING, "kept: trusted by role website")
+    empty.release("0.2.0")
+    with pytest.raises(MlopsError, match="role website trust: run mlops --sandbox bootstrap once"):
+        part.undo(print)
+    empty.release("0.1.0")
+    told: list[str] = []
+    part.undo(told.append)
+    assert f"kept         {words}: role website trust it" in told
+    assert stacks.describe(empty.aws, STACK) is None
+    assert iam.get_open_id_connect_provider(OpenIDConnectProviderArn=arn)["ClientIDList"]
+
+
+def test_a_sign_in_provider_that_no_one_trusts_goes_with_the_platform(empty: Land) -> None:
+    act(empty)
+    empty.part(Platform).undo(print)
+    listed = empty.aws.client("iam").list_open_id_connect_providers()
+    assert listed["OpenIDConnectProviderList"] == []
+
+
 def test_a_failed_deletion_is_resumed(empty: Land) -> None:
     act(empty)
     inject(empty.server, "DeleteFunction", "InternalFailure", times=1)

@@ -11,8 +11,9 @@ with different files, as a fork has them while it is edited, the one that runs d
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from rich.console import Console
 
 from sm_mlops import objects, projects, stacks
 from sm_mlops import platform as package
-from sm_mlops.aws import Aws, error_code
+from sm_mlops.aws import Aws, error_code, ignoring
 from sm_mlops.bootstrap import adoption, assets, catalog, content, credential
 from sm_mlops.bootstrap.parameters import Parameters
 from sm_mlops.bootstrap.plan import Item, Part, Tell, Todo
@@ -383,14 +384,42 @@ class Platform(Part):
             names["ArtifactBucket"] += f" {bucket}"
             sizes = [int(item.get("Size", 0)) for item in objects.versions(self.aws, bucket)]
             details["ArtifactBucket"] = f"with {len(sizes)} objects, {sum(sizes) / 1e6:.1f} MB"
-        return [
-            Item(f"platform {STACK}", Todo.DELETE),
-            *(
-                Item(words, Todo.DELETE, details.get(logical, ""))
-                for logical, words in names.items()
-                if logical in found.resources
-            ),
+        items = [
+            Item(words, Todo.DELETE, details.get(logical, ""))
+            for logical, words in names.items()
+            if logical in found.resources
         ]
+        if users := self._trusting(found):
+            what, why = THINGS["OidcProvider"], f"kept: trusted by {', '.join(users)}"
+            items = [Item(what, Todo.NOTHING, why) if item.what == what else item for item in items]
+        return [Item(f"platform {STACK}", Todo.DELETE), *items]
+
+    def _trusting(self, found: Found) -> list[str]:
+        """Return the names of the roles that trust the provider of this platform's stack."""
+        provider = found.resources.get("OidcProvider")
+        pages = self.aws.client("iam").get_paginator("list_roles").paginate() if provider else ()
+        return [
+            f"role {role['RoleName']}"
+            for page in pages
+            for role in page["Roles"]
+            if f'"{provider}"' in json.dumps(role["AssumeRolePolicyDocument"])
+        ]
+
+    def _release_provider(self, found: Found, tell: Tell) -> None:
+        """Delete the provider, which its stack leaves, unless roles trust it. Raise MlopsError if
+        they do and the stack of an earlier version would delete it."""
+        words = THINGS["OidcProvider"]
+        if users := self._trusting(found):
+            if not found.newer and str(found.version) != package.version():
+                raise MlopsError(
+                    f"{STACK} of version {found.version} would delete the {words}, which "
+                    f"{', '.join(users)} trust: run {self.aws.command} bootstrap once, then this"
+                )
+            tell(f"{'kept':<12} {words}: {', '.join(users)} trust it")
+        elif provider := found.resources.get("OidcProvider"):
+            client = self.aws.client("iam")
+            with ignoring("NoSuchEntity"):
+                client.delete_open_id_connect_provider(OpenIDConnectProviderArn=provider)
 
     def undo(self, tell: Tell) -> None:
         stack = stacks.describe(self.aws, STACK)
@@ -402,6 +431,7 @@ class Platform(Part):
             return
         # Not its outputs: they may be gone if an earlier deletion stopped half way.
         held = {item.name: item.physical for item in stacks.resources(self.aws, found.stack)}
+        self._release_provider(replace(found, resources=held), tell)
         # What the stack does not have, but what prevents its deletion.
         if portfolio := held.get("Portfolio"):
             for principal in catalog.principals(self.aws, portfolio):
