@@ -222,6 +222,18 @@ def test_a_newer_tool_adds_a_version_and_deprecates_the_one_before(there: Land) 
     assert versions(there) == {"0.1.0": "DEPRECATED", "0.2.0": "DEPRECATED", "0.10.0": "DEFAULT"}
 
 
+def test_a_secret_that_changed_could_not_be_updated_so_none_does(there: Land) -> None:
+    there.aws = there.aws.as_role(admin(there))
+    secrets = there.aws.client("secretsmanager")
+    secrets.put_secret_value(SecretId="sm-mlops/github", SecretString="{}")
+    there.release("0.2.0")
+    act(there)
+    there.release("0.3.0")
+    there.reword("platform.yml", "Replace it with mlops secret rotate", "Rotate it")
+    with pytest.raises(StackFailed, match="GitHubSecret: .*GetSecretValue"):
+        act(there)
+
+
 def test_an_older_tool_leaves_a_newer_platform_as_it_is(there: Land) -> None:
     there.release("0.10.0")
     act(there)
