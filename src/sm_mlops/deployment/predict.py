@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sm_mlops import objects
-from sm_mlops.aws import NO_OBJECT, Aws, error_code, ignoring, split_s3
+from sm_mlops.aws import Aws, error_code, ignoring, split_s3
 from sm_mlops.deployment.endpoints import Endpoint
 from sm_mlops.errors import MlopsError, one_line
 
@@ -114,10 +114,10 @@ def _asynchronously(
     end = time.monotonic() + ASYNC_SECONDS
     pause = 0.1
     while True:
-        if found := _object(aws, answer["OutputLocation"]):
+        if found := objects.find(aws, answer["OutputLocation"]):
             # Nothing guarantees the object's content type.
             return found, accept
-        if answer.get("FailureLocation") and (found := _object(aws, answer["FailureLocation"])):
+        if answer.get("FailureLocation") and (found := objects.find(aws, answer["FailureLocation"])):
             message = _without_traceback(found.decode("utf-8", "replace"))
             # The container's status is in the service's message, if anywhere.
             status = re.search(r"error \((\d{3})\)", message)
@@ -129,9 +129,3 @@ def _asynchronously(
             )
         time.sleep(pause)
         pause = min(5.0, pause * 1.5)
-
-
-def _object(aws: Aws, uri: str) -> bytes | None:
-    with ignoring(*NO_OBJECT):
-        return objects.read(aws, uri)
-    return None
