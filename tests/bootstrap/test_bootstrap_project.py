@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bootstrap_case import BUCKET, Kept, Killed, Land, connected_once, items, land
+from bootstrap_case import ACCOUNT, BUCKET, Kept, Killed, Land, connected_once, items, land
 from fault_injection import inject, pending
 from sm_mlops import projects
 from sm_mlops.bootstrap import assets, catalog, plan, platform, provisional
@@ -402,6 +402,31 @@ def test_someone_elses_role_is_reported_before_anything_is_created(alone: Land) 
     with pytest.raises(MlopsError, match="delete the role churn-github-train"):
         act(alone)
     assert alone.writes == []
+
+
+def test_a_grant_that_takes_effect_later_is_waited_for(
+    empty: Land, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog, "POLL_SECONDS", 0.01)
+    empty.server.integrations.catalog.late = 3
+    empty.aws = empty.aws.as_role(administrator(empty))
+    empty.part(Platform).act(print)
+    told = act(empty)
+    assert told[0] == "created      SageMaker project churn, by Service Catalog"
+
+
+def administrator(found: Land) -> str:
+    """Take a role that may do everything, but needs a grant of Service Catalog."""
+    statement = {"Effect": "Allow", "Principal": {"AWS": ACCOUNT}, "Action": "sts:AssumeRole"}
+    everything = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+    version, iam = "2012-10-17", found.aws.client("iam")
+    role = iam.create_role(
+        RoleName="admin",
+        AssumeRolePolicyDocument=json.dumps({"Version": version, "Statement": statement}),
+    )["Role"]
+    policy = json.dumps({"Version": version, "Statement": everything})
+    iam.put_role_policy(RoleName="admin", PolicyName="all", PolicyDocument=policy)
+    return str(role["Arn"])
 
 
 # Interrupted

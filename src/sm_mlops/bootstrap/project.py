@@ -333,6 +333,7 @@ class Project(Part):
                 "Parameters": _rows(given),
             }
             return {"TemplateProviders": [{"CfnTemplateProvider": provider}]}
+        catalog.await_launch_path(self.aws, there["ProductId"])
         details = {
             "ProductId": there["ProductId"],
             "ProvisioningArtifactId": chosen.offered().identifier,

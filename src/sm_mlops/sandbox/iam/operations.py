@@ -151,7 +151,8 @@ CATALOG: Table = {
     "product/{Id}": "DeleteProduct DescribeProductAsAdmin UpdateProduct",
     "product/{ProductId}": """
         CreateConstraint CreateProvisioningArtifact DeleteProvisioningArtifact
-        DescribeProvisioningArtifact ListProvisioningArtifacts UpdateProvisioningArtifact""",
+        DescribeProvisioningArtifact ListLaunchPaths ListProvisioningArtifacts
+        UpdateProvisioningArtifact""",
 }
 CONNECTIONS: Table = {
     "*": "CreateConnection",
