@@ -230,7 +230,7 @@ def test_a_secret_that_changed_could_not_be_updated_so_none_does(there: Land) ->
     act(there)
     there.release("0.3.0")
     there.reword("platform.yml", "Replace it with mlops secret rotate", "Rotate it")
-    with pytest.raises(StackFailed, match="GitHubSecret: .*GetSecretValue"):
+    with pytest.raises(StackFailed, match=r"GitHubSecret: .*GetSecretValue"):
         act(there)
 
 

@@ -429,6 +429,19 @@ def administrator(found: Land) -> str:
     return str(role["Arn"])
 
 
+def test_in_govcloud_everything_has_its_partition(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with land(tmp_path, monkeypatch, region="us-gov-west-1") as gov:
+        gov.act()
+        assert gov.open() == []
+        there = (projects.outputs(gov.aws) or {}) | (platform.outputs(gov.aws) or {})
+        arns = [value for value in there.values() if value.startswith("arn:")]
+        assert len(arns) > 8
+        assert not [arn for arn in arns if not arn.startswith("arn:aws-us-gov:")]
+        assert address(gov).startswith("https://codeconnections.us-gov-west-1.amazonaws.com/")
+
+
 # Interrupted
 
 

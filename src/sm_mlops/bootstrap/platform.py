@@ -21,7 +21,7 @@ from botocore.exceptions import ClientError
 from packaging.version import InvalidVersion, Version
 from rich.console import Console
 
-from sm_mlops import objects, projects, stacks
+from sm_mlops import objects, projects, regions, stacks
 from sm_mlops import platform as package
 from sm_mlops.aws import Aws, error_code, ignoring
 from sm_mlops.bootstrap import adoption, assets, catalog, content, credential
@@ -124,6 +124,7 @@ class Platform(Part):
         return assets.build()
 
     def look(self) -> list[Item]:
+        regions.require(self.aws.settings.project.region)
         found = self._find()
         self._require_exchangeable(found)
         bucket = self._bucket(found)
@@ -469,8 +470,7 @@ def _importers(aws: Aws, export: str) -> list[str]:
 
 def object_url(aws: Aws, bucket: str, key: str) -> str:
     """Return the address of a template, as CloudFormation and Service Catalog take it."""
-    suffix = "amazonaws.com.cn" if aws.settings.partition == "aws-cn" else "amazonaws.com"
-    return f"https://{bucket}.s3.{aws.settings.project.region}.{suffix}/{key}"
+    return f"https://{bucket}.s3.{aws.settings.project.region}.amazonaws.com/{key}"
 
 
 @dataclass

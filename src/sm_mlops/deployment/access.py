@@ -153,9 +153,6 @@ def _key_grant(aws: Aws, key: str, accounts: list[str]) -> Grant:
     identifier = kms.describe_key(KeyId=key)["KeyMetadata"]["KeyId"]
     policy = json.loads(kms.get_key_policy(KeyId=identifier, PolicyName="default")["Policy"])
     hosts = [f"s3.{aws.settings.project.region}.amazonaws.com"]
-    if aws.settings.partition == "aws-cn":
-        # AWS does not document which of the two names applies there.
-        hosts.append(f"{hosts[0]}.cn")
     statement = _allow(aws, _project_sid(aws), accounts, ["kms:Decrypt", "kms:DescribeKey"], "*")
     statement["Condition"] = {"StringEquals": {"kms:ViaService": hosts}}
     return _grant(

@@ -117,7 +117,8 @@ def _asynchronously(
         if found := objects.find(aws, answer["OutputLocation"]):
             # Nothing guarantees the object's content type.
             return found, accept
-        if answer.get("FailureLocation") and (found := objects.find(aws, answer["FailureLocation"])):
+        failure = answer.get("FailureLocation")
+        if failure and (found := objects.find(aws, failure)):
             message = _without_traceback(found.decode("utf-8", "replace"))
             # The container's status is in the service's message, if anywhere.
             status = re.search(r"error \((\d{3})\)", message)

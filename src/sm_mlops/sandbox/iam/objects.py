@@ -50,8 +50,8 @@ OBJECT_SETTINGS = {
 }
 # The same for a version that is named.
 OF_VERSIONS = re.compile(r"(?<=Object)(?=$|Tagging$|Acl$|Attributes$)")
-# Whether S3 checks as if a missing key were listed (https://github.com/ceph/ceph/pull/68577). Public
-# sources disagree; otherwise a condition on s3:prefix makes it forbidden.
+# Whether S3 checks as if a missing key were listed (https://github.com/ceph/ceph/pull/68577), or
+# without a prefix: public sources disagree.
 AS_LISTED = True
 VERBS = {"GET": 0, "HEAD": 0, "PUT": 1, "POST": 1, "DELETE": 2}
 
