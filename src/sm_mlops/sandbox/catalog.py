@@ -60,13 +60,6 @@ class Catalog(JsonService):
         self.store.put(PORTFOLIO, identity, record)
         return {"PortfolioDetail": _public(record), "Tags": record["_tags"]}
 
-    def update_portfolio(self, params: Params, caller: Caller) -> Params:
-        found = self._portfolio(params["Id"], caller)
-        found |= pick(params, "DisplayName", "Description", "ProviderName")
-        found["_tags"] = _retagged(found["_tags"], params)
-        self.store.put(PORTFOLIO, found["Id"], found)
-        return {"PortfolioDetail": _public(found), "Tags": found["_tags"]}
-
     def delete_portfolio(self, params: Params, caller: Caller) -> Params:
         """Answer DeletePortfolio, for an empty one only."""
         found = self._portfolio(params["Id"], caller)
@@ -306,16 +299,6 @@ class Catalog(JsonService):
 
     def describe_constraint(self, params: Params, caller: Caller) -> Params:
         return _constraint(self.one(CONSTRAINT, params["Id"], f"Constraint {params['Id']}", caller))
-
-    def update_constraint(self, params: Params, caller: Caller) -> Params:
-        found = self.one(CONSTRAINT, params["Id"], f"Constraint {params['Id']}", caller)
-        if "Parameters" in params:
-            changed = {"Type": found["Type"], "Parameters": params["Parameters"]}
-            found["_role"] = self._launch_role(changed, caller)
-            found["_parameters"] = params["Parameters"]
-        found |= pick(params, "Description")
-        self.store.put(CONSTRAINT, found["ConstraintId"], found)
-        return _constraint(found)
 
     def delete_constraint(self, params: Params, caller: Caller) -> Params:
         self.one(CONSTRAINT, params["Id"], f"Constraint {params['Id']}", caller)

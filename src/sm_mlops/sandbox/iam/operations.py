@@ -141,8 +141,8 @@ CATALOG: Table = {
     "*": """
         AssociateProductWithPortfolio DeleteConstraint DescribeConstraint
         DisassociateProductFromPortfolio ListConstraintsForPortfolio ListPortfolios
-        SearchProductsAsAdmin SearchProvisionedProducts UpdateConstraint""",
-    "portfolio/{Id}": "DeletePortfolio UpdatePortfolio",
+        SearchProductsAsAdmin SearchProvisionedProducts""",
+    "portfolio/{Id}": "DeletePortfolio",
     "portfolio/*": "CreatePortfolio",
     "portfolio/{PortfolioId}": """
         AssociatePrincipalWithPortfolio DisassociatePrincipalFromPortfolio
