@@ -12,12 +12,14 @@ import pytest
 from bootstrap_case import ACCOUNT, BUCKET, Kept, Killed, Land, connected_once, items, land
 from fault_injection import inject, pending
 from sm_mlops import projects
-from sm_mlops.bootstrap import assets, catalog, plan, platform, provisional
+from sm_mlops.bootstrap import assets, catalog, plan, platform, project, provisional
 from sm_mlops.bootstrap.plan import is_work
 from sm_mlops.bootstrap.platform import Platform
 from sm_mlops.bootstrap.project import Project, update
 from sm_mlops.cli import sandbox_account
 from sm_mlops.errors import MlopsError
+from sm_mlops.sandbox import grants
+from sm_mlops.sandbox.iam import objects as sandbox_objects
 
 pytestmark = pytest.mark.slow
 
@@ -404,15 +406,24 @@ def test_someone_elses_role_is_reported_before_anything_is_created(alone: Land) 
     assert alone.writes == []
 
 
-def test_a_grant_that_takes_effect_later_is_waited_for(
-    empty: Land, monkeypatch: pytest.MonkeyPatch
+@PROVIDERS
+def test_the_whole_bootstrap_where_aws_is_strict_and_late(
+    empty: Land, monkeypatch: pytest.MonkeyPatch, provider: str
 ) -> None:
+    """A missing object is forbidden, and grants and roles are seen later than they are made."""
     monkeypatch.setattr(catalog, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(project, "ROLE_SECONDS", 0.01)
+    monkeypatch.setattr(sandbox_objects, "AS_LISTED", False)
+    monkeypatch.setattr(grants, "LATE", 1)
     empty.server.integrations.catalog.late = 3
     empty.aws = empty.aws.as_role(administrator(empty))
-    empty.part(Platform).act(print)
-    told = act(empty)
-    assert told[0] == "created      SageMaker project churn, by Service Catalog"
+    told = empty.act(template_provider=provider)
+    assert told.count("Waiting: the launch role is not known everywhere yet") == 1
+    assert (projects.find(empty.aws) or pytest.fail()).status == "CreateCompleted"
+    assert empty.open(template_provider=provider) == []
+    empty.part(Project).undo(print)
+    empty.part(Platform).undo(print)
+    assert projects.find(empty.aws) is None
 
 
 def administrator(found: Land) -> str:

@@ -7,6 +7,7 @@ A project that was created in Studio is as good as one created here.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,6 +31,7 @@ TEMPLATE_NAME = "sm-mlops"
 # Parameters that SageMaker sets.
 GIVEN = ("SageMakerProjectName", "SageMakerProjectId")
 BROKEN = ("CreateFailed", "DeleteFailed")
+ROLE_SECONDS = 15.0
 THINGS = {
     "ModelPackageGroup": "model package group {}",
     "CodeRepository": "code repository {}",
@@ -298,7 +300,7 @@ class Project(Part):
             do()
             tell(f"{'changed':<12} {what}")
 
-    def _create(self, tell: Tell) -> None:
+    def _create(self, tell: Tell, attempts: int = 4) -> None:
         there = platform.outputs(self.aws)
         if there is None:
             raise MlopsError(f"there is no platform {platform.STACK} to create a project in")
@@ -319,9 +321,22 @@ class Project(Part):
         except ClientError as error:
             # The answer to a first attempt was lost, or someone else was faster.
             if error_code(error) not in _REFUSED or projects.find(self.aws) is None:
-                raise
-        _require(self.aws, projects.wait(self.aws))
+                if attempts == 1 or "assume" not in str(error):
+                    raise
+                return self._create_later(tell, attempts)
+        made = projects.wait(self.aws)
+        if made and made.status in BROKEN and attempts > 1 and "assum" in made.reason:
+            return self._create_later(tell, attempts, made)
+        _require(self.aws, made)
         tell(f"{'created':<12} SageMaker project {self.name}, by {self._way}")
+
+    def _create_later(self, tell: Tell, attempts: int, failed: Found | None = None) -> None:
+        """Try again once IAM has told the other services of the launch role, if that is new."""
+        tell("Waiting: the launch role is not known everywhere yet")
+        time.sleep(ROLE_SECONDS)
+        if failed:
+            self._delete(failed, tell)
+        self._create(tell, attempts - 1)
 
     def _source(self, there: Mapping[str, str], given: Mapping[str, str]) -> dict[str, Any]:
         chosen = templates.look(self.aws)

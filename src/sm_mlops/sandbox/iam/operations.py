@@ -62,7 +62,7 @@ CLOUDFORMATION: Table = {
     "changeset={ChangeSetName}": "DeleteChangeSet DescribeChangeSet ExecuteChangeSet",
 }
 IAM: Table = {
-    "*": "GetAccountSummary ListOpenIDConnectProviders",
+    "*": "GetAccountSummary ListOpenIDConnectProviders ListRoles",
     "role={RoleName}": """
         CreateRole DeleteRole DeleteRolePermissionsBoundary DeleteRolePolicy
         DetachRolePolicy GetRole GetRolePolicy ListAttachedRolePolicies ListRolePolicies

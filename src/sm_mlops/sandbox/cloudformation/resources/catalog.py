@@ -89,14 +89,6 @@ def _product_update(call: Call) -> Made:
             client.create_provisioning_artifact(
                 ProductId=product, Parameters=_artifact(each), IdempotencyToken=str(uuid.uuid4())
             )
-        elif each.get("Description") not in {
-            e.get("Description") for e in old if _key(e) == _key(each)
-        }:
-            client.update_provisioning_artifact(
-                ProductId=product,
-                ProvisioningArtifactId=ids[each["Name"]],
-                Description=each.get("Description", ""),
-            )
     # What the template no longer lists is deleted: ReplaceProvisioningArtifacts only decides
     # whether the versions that stay keep their ids.
     for identity in gone:
