@@ -158,7 +158,6 @@ CONNECTIONS: Table = {
     "*": "CreateConnection",
     "connection/*": "ListConnections",
     "{ConnectionArn}": "DeleteConnection GetConnection",
-    "{ResourceArn}": "ListTagsForResource TagResource UntagResource",
 }
 KMS: Table = {
     "key={KeyId}": """
