@@ -88,7 +88,7 @@ fix: $(READY) ## format, and fix what the linter can
 bench: $(READY) ## measure; each benchmark prints one ratio
 	@for bench in bench/*.py; do echo "$$bench" && $(RUN) "$$bench" || exit 1; done
 
-generate: $(READY) ## regenerate what is derived: the README's table of questions, the tree of a render
+generate: $(READY) ## regenerate what is derived: the README's table of questions, the tree of a render, the regions
 	$(RUN) tests/support/generated.py
 
 # The rendered repo's lock first, by its own Makefile, with the tool from here.

@@ -67,24 +67,35 @@ SIGNED_IN = r"(git\+)?(https?://.*[@?;]|ssh://[^/@]*:[^/@]*@)"
 WINDOWS_DEVICES = r"con|prn|aux|nul|com[0-9]|lpt[0-9]"
 
 
-def defaults(folder: str) -> dict:
-    """Return the template's own answers before Jinja, for those that are Jinja; nothing if unknown.
+def read(folder: str, name: str) -> dict:
+    """Return a JSON file of the template; nothing if it is not found.
 
     Linux shows where cookiecutter stands while hooks run: in the template's folder.
     """
     for place in (folder, f"/proc/{os.getppid()}/cwd"):
         try:
-            with open(os.path.join(place, "cookiecutter.json"), encoding="utf-8") as file:
+            with open(os.path.join(place, name), encoding="utf-8") as file:
                 return json.load(file)
         except (OSError, ValueError):
             continue
     return {}
 
 
-def problems(answers: dict, given: dict, known: dict) -> list:
+def lacking(region: str, regions: dict) -> str:
+    """Return why a project does not work in a region; "" if it does, or if nothing is known."""
+    if not regions or regions.get(region) == []:
+        return ""
+    good = [name for name, missing in regions.items() if not missing]
+    near = [name for name in good if name.partition("-")[0] == region.partition("-")[0]]
+    why = f"has no {' and no '.join(regions[region])}" if region in regions else "is not known"
+    return f"{region} {why}; choose one of {', '.join(near or good)}"
+
+
+def problems(answers: dict, given: dict, known: dict, regions: dict) -> list:
     """Return a line for each answer that breaks its rule, in the order of the questions.
 
-    `given` are the answers before cookiecutter evaluated them, `known` the template's own.
+    `given` are the answers before cookiecutter evaluated them, `known` the template's own;
+    `regions` has what each region lacks.
     """
     lines = []
     for field, (pattern, longest, rule, example) in RULES.items():
@@ -104,6 +115,9 @@ def problems(answers: dict, given: dict, known: dict) -> list:
             broken = f"must be {rule}, at most {longest} characters"
         elif field == "project_slug" and re.fullmatch(WINDOWS_DEVICES, answer):
             broken = "must not be the name of a Windows device"
+        elif field == "aws_region" and lacking(answer, regions):
+            lines.append(f"{field}: {lacking(answer, regions)}")
+            continue
         else:
             continue
         # ASCII and cut, so that whatever was answered stays on this line.
@@ -121,7 +135,9 @@ def problems(answers: dict, given: dict, known: dict) -> list:
 
 if __name__ == "__main__":
     answers = json.loads(ANSWERS)
-    known = defaults(answers.get("_repo_dir", ""))
-    refused = problems(answers, json.loads(GIVEN), known)
+    folder = answers.get("_repo_dir", "")
+    known = read(folder, "cookiecutter.json")
+    regions = read(folder, os.path.join("src", "sm_mlops", "regions.json"))
+    refused = problems(answers, json.loads(GIVEN), known, regions)
     if refused:
         sys.exit("\n".join(refused))

@@ -11,13 +11,33 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from sm_mlops.aws import Aws, ignoring, split_s3
+from sm_mlops.aws import DENIED, NO_OBJECT, Aws, ignoring, split_s3
 from sm_mlops.errors import MlopsError
 
 # Source: https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
 BATCH = 1000
 # Uploads of this size and more consist of several parts.
 PART = 64 * 1024 * 1024
+
+
+def exists(aws: Aws, uri: str) -> bool:
+    """Return whether an object exists, or True to a caller who may not list.
+
+    To one who may list a prefix only, S3 may report a missing object as forbidden.
+    """
+    bucket, key = split_s3(uri)
+    with ignoring(*DENIED):
+        # The key itself is the first of those that begin with it.
+        found = aws.s3.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1)
+        return [item["Key"] for item in found.get("Contents", ())] == [key]
+    return True
+
+
+def find(aws: Aws, uri: str) -> bytes | None:
+    """Return the content of an object, None if it does not exist."""
+    with ignoring(*NO_OBJECT, "NoSuchBucket"):
+        return read(aws, uri) if exists(aws, uri) else None
+    return None
 
 
 def read(aws: Aws, uri: str) -> bytes:

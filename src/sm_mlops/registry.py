@@ -117,8 +117,9 @@ def download(aws: Aws, uri: str, file: Path) -> None:
     bucket, key = split_s3(uri)
     file.parent.mkdir(parents=True, exist_ok=True)
     with ignoring(*NO_OBJECT):
-        aws.s3.download_file(bucket, key, str(file))
-        return
+        if objects.exists(aws, uri):
+            aws.s3.download_file(bucket, key, str(file))
+            return
     raise MlopsError(f"{uri} does not exist")
 
 

@@ -46,15 +46,6 @@ PARAMETERS = (
 # Sources: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_StoppingCondition.html
 # and API_ProcessingStoppingCondition.html
 _MOST_HOURS = {"preprocess": 216, "train": 672, "evaluate": 216}
-_PARTITIONS = {
-    "cn-": "aws-cn",
-    "us-gov-": "aws-us-gov",
-    "us-iso-": "aws-iso",
-    "us-isob-": "aws-iso-b",
-    "us-isof-": "aws-iso-f",
-    "eu-isoe-": "aws-iso-e",
-    "eusc-": "aws-eusc",
-}
 
 
 class SettingsError(MlopsError):
@@ -187,9 +178,7 @@ class Settings:
 
     @property
     def partition(self) -> str:
-        region = self.project.region
-        found = (name for start, name in _PARTITIONS.items() if region.startswith(start))
-        return next(found, "aws")
+        return "aws-us-gov" if self.project.region.startswith("us-gov-") else "aws"
 
 
 def find_root(start: Path) -> Path:

@@ -20,6 +20,7 @@ from sm_mlops.bootstrap.plan import Todo, is_work
 from sm_mlops.bootstrap.platform import STACK, Options, Platform, Retry
 from sm_mlops.bootstrap.project import Project
 from sm_mlops.bootstrap.studio import TAG, Studio
+from sm_mlops.deployment import access
 from sm_mlops.errors import MlopsError
 from sm_mlops.stacks import StackFailed
 
@@ -102,6 +103,45 @@ def test_an_existing_bucket_is_adopted_with_its_objects(empty: Land) -> None:
     assert not list(filter(is_work, empty.part(Platform).look()))
 
 
+def test_a_bucket_with_a_policy_is_refused_before_anything_is_made(empty: Land) -> None:
+    s3 = empty.aws.s3
+    s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+    theirs = {
+        "Sid": "TheirOwn",
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:*",
+        "Resource": f"arn:aws:s3:::{BUCKET}/secret/*",
+    }
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [theirs]})
+    s3.put_bucket_policy(Bucket=BUCKET, Policy=policy)
+    empty.calls.clear()
+    with pytest.raises(MlopsError, match=rf"{BUCKET} has a policy .*TheirOwn.*delete-bucket-poli"):
+        empty.part(Platform).look()
+    assert empty.writes == []
+    s3.delete_bucket_policy(Bucket=BUCKET)
+    act(empty)
+    assert not list(filter(is_work, empty.part(Platform).look()))
+
+
+def test_what_share_grants_survives_the_next_update_of_the_stack(there: Land) -> None:
+    def policy() -> str:
+        return str(there.aws.s3.get_bucket_policy(Bucket=BUCKET)["Policy"])
+
+    for grant in access.plan(there.aws, ["210987654321"]):
+        grant.apply()
+    assert "210987654321" in policy()
+    assert access.missing(there.aws, "210987654321") == ()
+    assert access.plan(there.aws, ["210987654321"]) == ()
+    more = f"{parameters(there)['DeploymentAccounts']},333344445555"
+    act(there, parameters={"DeploymentAccounts": more})
+    assert "210987654321" in policy() and "333344445555" in policy()
+    # Nor does a project that needs no other account take them from those that do.
+    assert [line for grant in access.plan(there.aws, []) for line in grant.lines] == [
+        "- account 210987654321 may no longer read"
+    ]
+
+
 def test_existing_resources_that_are_unique_in_an_account_are_used(empty: Land) -> None:
     iam, connections = empty.aws.client("iam"), empty.aws.client("codeconnections")
     provider = iam.create_open_id_connect_provider(
@@ -180,6 +220,18 @@ def test_a_newer_tool_adds_a_version_and_deprecates_the_one_before(there: Land) 
     there.release("0.10.0")
     act(there)
     assert versions(there) == {"0.1.0": "DEPRECATED", "0.2.0": "DEPRECATED", "0.10.0": "DEFAULT"}
+
+
+def test_a_secret_that_changed_could_not_be_updated_so_none_does(there: Land) -> None:
+    there.aws = there.aws.as_role(admin(there))
+    secrets = there.aws.client("secretsmanager")
+    secrets.put_secret_value(SecretId="sm-mlops/github", SecretString="{}")
+    there.release("0.2.0")
+    act(there)
+    there.release("0.3.0")
+    there.reword("platform.yml", "Replace it with mlops secret rotate", "Rotate it")
+    with pytest.raises(StackFailed, match=r"GitHubSecret: .*GetSecretValue"):
+        act(there)
 
 
 def test_an_older_tool_leaves_a_newer_platform_as_it_is(there: Land) -> None:
@@ -471,6 +523,32 @@ def test_the_role_that_is_signed_in_may_make_projects_and_loses_that_at_the_end(
     )
 
 
+STUDIO = [f"arn:aws:iam::{ACCOUNT}:role/studio-{number}" for number in range(6)]
+
+
+def granted(found: Land) -> list[str]:
+    portfolio = (platform.outputs(found.aws) or {})["PortfolioId"]
+    return sorted(catalog.principals(found.aws, portfolio))
+
+
+def test_without_the_first_of_several_roles_the_others_keep_their_right(there: Land) -> None:
+    for arn in STUDIO[:4]:
+        there.aws.client("iam").create_role(
+            RoleName=arn.rpartition("/")[2], AssumeRolePolicyDocument=json.dumps(ALL)
+        )
+    act(there, parameters={"StudioRoleArns": ",".join(STUDIO[:3])})
+    assert granted(there) == STUDIO[:3]
+    act(there, parameters={"StudioRoleArns": ",".join(STUDIO[1:3])})
+    assert granted(there) == STUDIO[1:3]
+    assert parameters(there)["StudioRoleArns"] == ",".join(["none", *STUDIO[1:3]])
+    act(there, parameters={"StudioRoleArns": ",".join(STUDIO[1:4])})
+    assert granted(there) == STUDIO[1:4]
+    act(there, parameters={"StudioRoleArns": ""})
+    assert granted(there) == []
+    with pytest.raises(MlopsError, match="at most 5 roles"):
+        act(there, parameters={"StudioRoleArns": ",".join(STUDIO)})
+
+
 def test_an_identity_that_service_catalog_refuses_is_reported_first(empty: Land) -> None:
     from dataclasses import replace
 
@@ -562,6 +640,39 @@ def test_a_bucket_is_emptied_of_all_versions_before_the_stack_is_deleted(empty: 
     assert told[-1] == f"deleted      {STACK}"
     assert part.look_back() == []
     assert stacks.describe(empty.aws, STACK) is None
+
+
+def test_a_sign_in_provider_that_others_trust_is_kept_and_said_why(empty: Land) -> None:
+    act(empty)
+    iam = empty.aws.client("iam")
+    arn = (platform.outputs(empty.aws) or {})["OidcProviderArn"]
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"Federated": arn},
+        "Action": "sts:AssumeRoleWithWebIdentity",
+        "Condition": {"StringEquals": {f"{arn.partition('/')[2]}:aud": "sts.amazonaws.com"}},
+    }
+    trust = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    iam.create_role(RoleName="website", AssumeRolePolicyDocument=trust)
+    part, words = empty.part(Platform), "OpenID Connect provider for GitHub"
+    [item] = [item for item in part.look_back() if item.what == words]
+    assert (item.todo, item.detail) == (Todo.NOTHING, "kept: trusted by role website")
+    empty.release("0.2.0")
+    with pytest.raises(MlopsError, match="role website trust: run mlops --sandbox bootstrap once"):
+        part.undo(print)
+    empty.release("0.1.0")
+    told: list[str] = []
+    part.undo(told.append)
+    assert f"kept         {words}: role website trust it" in told
+    assert stacks.describe(empty.aws, STACK) is None
+    assert iam.get_open_id_connect_provider(OpenIDConnectProviderArn=arn)["ClientIDList"]
+
+
+def test_a_sign_in_provider_that_no_one_trusts_goes_with_the_platform(empty: Land) -> None:
+    act(empty)
+    empty.part(Platform).undo(print)
+    listed = empty.aws.client("iam").list_open_id_connect_providers()
+    assert listed["OpenIDConnectProviderList"] == []
 
 
 def test_a_failed_deletion_is_resumed(empty: Land) -> None:

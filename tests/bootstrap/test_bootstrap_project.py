@@ -9,15 +9,17 @@ from typing import Any
 
 import pytest
 
-from bootstrap_case import BUCKET, Kept, Killed, Land, connected_once, items, land
+from bootstrap_case import ACCOUNT, BUCKET, Kept, Killed, Land, connected_once, items, land
 from fault_injection import inject, pending
 from sm_mlops import projects
-from sm_mlops.bootstrap import assets, catalog, plan, platform, provisional
+from sm_mlops.bootstrap import assets, catalog, plan, platform, project, provisional
 from sm_mlops.bootstrap.plan import is_work
 from sm_mlops.bootstrap.platform import Platform
 from sm_mlops.bootstrap.project import Project, update
 from sm_mlops.cli import sandbox_account
 from sm_mlops.errors import MlopsError
+from sm_mlops.sandbox import grants
+from sm_mlops.sandbox.iam import objects as sandbox_objects
 
 pytestmark = pytest.mark.slow
 
@@ -123,6 +125,11 @@ def test_a_project_knows_its_repository_as_github_writes_it(alone: Land) -> None
 def test_a_project_made_in_studio_is_accepted_as_it_is(alone: Land) -> None:
     subject = parameters_of_github(alone)
     by_hand(alone, DataLocations="arn:aws:s3:::more,arn:aws:s3:::more/*", **subject)
+    # But for the connection, which could not be replaced while a stack imports it.
+    [item] = work(alone)
+    assert item.detail == f"ConnectionArn {connection(alone)}"
+    act(alone)
+    assert code_repositories(alone) == ["churn"]
     alone.calls.clear()
     assert work(alone) == []
     assert act(alone) == []
@@ -139,8 +146,24 @@ def parameters_of_github(found: Land) -> dict[str, str]:
     return number | ({"GitHubSubject": said} if said else {})
 
 
+def connection(found: Land) -> str:
+    return (platform.outputs(found.aws) or {})["ConnectionArn"]
+
+
+def code_repositories(found: Land) -> list[str]:
+    rows = found.aws.pages("list_code_repositories", "CodeRepositorySummaryList")
+    return [row["CodeRepositoryName"] for row in rows]
+
+
+def address(found: Land) -> str:
+    """Return where Studio clones the repository from."""
+    [row] = found.aws.pages("list_code_repositories", "CodeRepositorySummaryList")
+    return str(row["GitConfig"]["RepositoryUrl"])
+
+
 def test_only_what_the_repo_needs_otherwise_is_changed(alone: Land) -> None:
-    by_hand(alone, DeploymentAccounts="333344445555", Vpc="yes", **parameters_of_github(alone))
+    given = parameters_of_github(alone) | {"ConnectionArn": connection(alone)}
+    by_hand(alone, DeploymentAccounts="333344445555", Vpc="yes", **given)
     alone.repo.stage("production", Account="222233334444", Role="deploy")
     alone.again()
     [item] = work(alone)
@@ -162,10 +185,66 @@ def test_a_project_of_another_repository_does_not_change_hands(alone: Land) -> N
         act(alone)
 
 
-def test_a_project_with_a_name_in_another_case_cannot_be_repaired(alone: Land) -> None:
+def test_a_name_in_another_case_is_corrected(alone: Land) -> None:
     by_hand(alone, GitHubOwner="Acme")
-    with pytest.raises(MlopsError, match="has Acme/churn where GitHub has acme/churn"):
-        alone.part(Project).look()
+    act(alone)
+    assert parameters(alone)["GitHubOwner"] == "acme"
+    assert address(alone).endswith("/acme/churn.git")
+    assert work(alone) == []
+
+
+def test_a_renamed_repository_keeps_its_project_and_its_versions(alone: Land) -> None:
+    act(alone)
+    sagemaker = alone.aws.sagemaker
+    version = sagemaker.create_model_package(ModelPackageGroupName="churn")["ModelPackageArn"]
+    alone.server.github.routes.rename("acme/churn", "churn-2")
+    file = alone.repo.root / "pyproject.toml"
+    file.write_text(file.read_text().replace("acme/churn", "acme/churn-2"), encoding="utf-8")
+    alone.again()
+    [item] = work(alone)
+    assert "GitHubRepository churn-2" in item.detail
+    act(alone)
+    assert address(alone).endswith("/acme/churn-2.git")
+    assert sagemaker.describe_model_package(ModelPackageName=version)["ModelPackageVersion"] == 1
+    assert work(alone) == []
+    sagemaker.delete_model_package(ModelPackageName=version)
+    alone.part(Project).undo(print)
+    assert code_repositories(alone) == []
+
+
+def test_a_group_of_an_earlier_template_keeps_its_description(alone: Land) -> None:
+    ours = "Versions of ${SageMakerProjectName}"
+    before = "Versions trained by ${GitHubOwner}/${GitHubRepository}"
+    alone.reword("project.yml", ours, before)
+    alone.part(Platform).act(print)
+    act(alone)
+    alone.reword("project.yml", before, ours)
+    # CloudFormation skips an update that changes parameters and nothing else.
+    alone.reword("project.yml", "What the training pipeline of", "What training of")
+    alone.release("0.2.0")
+    alone.part(Platform).act(print)
+    act(alone)
+    group = alone.aws.sagemaker.describe_model_package_group(ModelPackageGroupName="churn")
+    assert group["ModelPackageGroupDescription"] == "Versions trained by acme/churn"
+    assert work(alone) == []
+
+
+def test_the_connection_can_be_replaced_once_no_stack_imports_it(alone: Land) -> None:
+    by_hand(alone, **parameters_of_github(alone))
+    made = alone.aws.client("codeconnections").create_connection(
+        ConnectionName="another", ProviderType="GitHub"
+    )["ConnectionArn"]
+    given = {"parameters": {"ConnectionArn": made}}
+    alone.calls.clear()
+    with pytest.raises(MlopsError, match=f"{project_stack(alone)} would lose the connection"):
+        alone.part(Platform, **given).look()
+    assert alone.writes == []
+    act(alone)
+    alone.part(Platform, **given).act(print)
+    act(alone)
+    assert f"/{made.rpartition('/')[2]}/acme/churn.git" in address(alone)
+    assert connection(alone) == parameters(alone)["ConnectionArn"] == made
+    assert work(alone) == []
 
 
 def test_without_a_platform_there_is_no_project(empty: Land) -> None:
@@ -325,6 +404,53 @@ def test_someone_elses_role_is_reported_before_anything_is_created(alone: Land) 
     with pytest.raises(MlopsError, match="delete the role churn-github-train"):
         act(alone)
     assert alone.writes == []
+
+
+@PROVIDERS
+def test_the_whole_bootstrap_where_aws_is_strict_and_late(
+    empty: Land, monkeypatch: pytest.MonkeyPatch, provider: str
+) -> None:
+    """A missing object is forbidden, and grants and roles are seen later than they are made."""
+    monkeypatch.setattr(catalog, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(project, "ROLE_SECONDS", 0.01)
+    monkeypatch.setattr(sandbox_objects, "AS_LISTED", False)
+    monkeypatch.setattr(grants, "LATE", 1)
+    empty.server.integrations.catalog.late = 3
+    empty.aws = empty.aws.as_role(administrator(empty))
+    told = empty.act(template_provider=provider)
+    assert told.count("Waiting: the launch role is not known everywhere yet") == 1
+    assert (projects.find(empty.aws) or pytest.fail()).status == "CreateCompleted"
+    assert empty.open(template_provider=provider) == []
+    empty.part(Project).undo(print)
+    empty.part(Platform).undo(print)
+    assert projects.find(empty.aws) is None
+
+
+def administrator(found: Land) -> str:
+    """Take a role that may do everything, but needs a grant of Service Catalog."""
+    statement = {"Effect": "Allow", "Principal": {"AWS": ACCOUNT}, "Action": "sts:AssumeRole"}
+    everything = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+    version, iam = "2012-10-17", found.aws.client("iam")
+    role = iam.create_role(
+        RoleName="admin",
+        AssumeRolePolicyDocument=json.dumps({"Version": version, "Statement": statement}),
+    )["Role"]
+    policy = json.dumps({"Version": version, "Statement": everything})
+    iam.put_role_policy(RoleName="admin", PolicyName="all", PolicyDocument=policy)
+    return str(role["Arn"])
+
+
+def test_in_govcloud_everything_has_its_partition(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with land(tmp_path, monkeypatch, region="us-gov-west-1") as gov:
+        gov.act()
+        assert gov.open() == []
+        there = (projects.outputs(gov.aws) or {}) | (platform.outputs(gov.aws) or {})
+        arns = [value for value in there.values() if value.startswith("arn:")]
+        assert len(arns) > 8
+        assert not [arn for arn in arns if not arn.startswith("arn:aws-us-gov:")]
+        assert address(gov).startswith("https://codeconnections.us-gov-west-1.amazonaws.com/")
 
 
 # Interrupted

@@ -215,8 +215,15 @@ def test_the_credential_has_no_value_in_the_template() -> None:
     )
 
 
-def test_the_credential_says_how_it_is_rotated() -> None:
-    assert "mlops secret rotate" in platform().properties("GitHubSecret")["Description"]
+def test_the_credential_says_how_it_is_rotated_and_never_changes() -> None:
+    """CloudFormation may read what it updates, and nobody who deploys the platform may."""
+    assert platform().properties("GitHubSecret") == {
+        "Name": "sm-mlops/github",
+        "Description": 'Credential that approvals start deployments with - {"token"} of a machine '
+        'user, or {"app_id", "installation_id", "private_key"} of a GitHub App, with write '
+        'permission for Actions; for Jenkins {"jenkins_user", "jenkins_token"}. Replace it with '
+        "mlops secret rotate",
+    }
 
 
 def test_only_the_trigger_reads_the_credential() -> None:
@@ -410,6 +417,14 @@ def test_up_to_five_roles_may_make_projects(count: int) -> None:
     assert not list(platform(AssetsPrefix="", StudioRoleArns=names).resources - FIRST_STEP)
 
 
+def test_a_free_position_grants_nothing_and_moves_no_other_grant() -> None:
+    names = [role(f"studio-{number}") for number in range(3)]
+    made, after = platform(StudioRoleArns=names), platform(StudioRoleArns=["none", *names[1:]])
+    assert "FirstGrant" in made.resources - after.resources
+    for logical in ("SecondGrant", "ThirdGrant"):
+        assert after.properties(logical) == made.properties(logical)
+
+
 def test_a_project_is_made_with_the_launch_role_and_not_with_the_person_s_rights() -> None:
     made = platform()
     constraint = made.properties("LaunchConstraint")
@@ -466,6 +481,7 @@ HANDLERS = {
         KEY_SECRET,
         *("secretsmanager:CreateSecret", "secretsmanager:DescribeSecret"),
         *("secretsmanager:UpdateSecret", "secretsmanager:DeleteSecret"),
+        "secretsmanager:GetSecretValue",
         *("secretsmanager:TagResource", "secretsmanager:UntagResource"),
     ),
     "AWS::SecretsManager::ResourcePolicy": (
@@ -577,7 +593,6 @@ ADMIN = {"iam:PolicyARN": "arn:aws:iam::aws:policy/AdministratorAccess"}
         ("sagemaker:UpdateModelPackage", sagemaker("model-package/churn/1"), TAGGED),
         ("sagemaker:DeleteModelPackageGroup", sagemaker("model-package-group/others"), {}),
         ("secretsmanager:GetSecretValue", SECRET, {}),
-        ("secretsmanager:GetSecretValue", KEY_SECRET, {}),
         ("secretsmanager:PutResourcePolicy", SECRET, {}),
     ],
     ids=lambda value: value.rpartition(":")[2] if isinstance(value, str) else "",

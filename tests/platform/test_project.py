@@ -68,6 +68,7 @@ def test_a_thousand_projects_stay_within_the_quotas_of_an_account() -> None:
 def test_what_studio_shows_in_a_project_has_its_tags() -> None:
     for logical in ("ModelPackageGroup", "CodeRepository"):
         tags = {tag["Key"]: tag["Value"] for tag in project().properties(logical)["Tags"]}
+        tags.pop("connection", None)
         assert tags == {
             "project": "churn",
             "sagemaker:project-name": "churn",
@@ -119,8 +120,11 @@ def test_the_repository_is_cloned_through_the_host_that_the_connection_names(ser
 def test_what_is_left_empty_is_the_platform_s() -> None:
     given = {"ConnectionArn": CONNECTION, "ArtifactBucket": BUCKET, "OidcProviderArn": PROVIDER}
     told, empty = project("churn", given), project("churn")
-    for logical in ALWAYS:
+    for logical in ALWAYS - {"CodeRepository"}:
         assert told.properties(logical) == empty.properties(logical)
+    made = [one.properties("CodeRepository") for one in (told, empty)]
+    assert [each.pop("Tags")[-1]["Value"] for each in made] == [CONNECTION, "imported"]
+    assert made[0] == made[1]
 
 
 def test_another_bucket_is_used_where_one_is_named() -> None:

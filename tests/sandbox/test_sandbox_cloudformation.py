@@ -545,6 +545,23 @@ def test_deletion_policies_keep_resources(aws: Deployer) -> None:
     assert refused(aws.secret, ids["Gone"])[0] == "ResourceNotFoundException"
 
 
+def test_what_is_kept_except_on_creation_goes_with_a_creation_that_fails(aws: Deployer) -> None:
+    taken, keep = (
+        new_name(),
+        {**resource("Logs::LogGroup"), "DeletionPolicy": "RetainExceptOnCreate"},
+    )
+    aws.logs.create_log_group(logGroupName=taken)
+    fails = {**resource("Logs::LogGroup", LogGroupName=taken), "DependsOn": "Kept"}
+    failed = aws.deploy({"Resources": {"Kept": keep, "Fails": fails}})
+    assert aws.stack(failed)["StackStatus"] == "ROLLBACK_COMPLETE"
+    assert "Kept DELETE_COMPLETE" in aws.events(failed)
+    name = aws.deploy({"Resources": {"Kept": keep, "Other": QUEUE}})
+    aws.update(name, {"Resources": {"Other": QUEUE}})
+    assert "Kept DELETE_SKIPPED" in aws.events(name)
+    name = aws.deploy({"Resources": {"Kept": keep}})
+    assert "Kept DELETE_SKIPPED" in aws.events(aws.delete(name)["StackId"])
+
+
 def test_resources_already_gone_do_not_stop_a_deletion(aws: Deployer) -> None:
     name = aws.deploy({"Resources": {"Group": resource("Logs::LogGroup"), "Queue": QUEUE}})
     ids = aws.physical(name)

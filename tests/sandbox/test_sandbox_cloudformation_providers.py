@@ -212,6 +212,11 @@ def test_a_model_package_group_and_its_policy(aws: Deployer) -> None:
     assert aws.sagemaker.list_tags(ResourceArn=arn)["Tags"] == [{"Key": "a", "Value": "1"}]
     aws.update(name, template(), Tags=[{"Key": "b", "Value": "2"}])
     assert aws.sagemaker.list_tags(ResourceArn=arn)["Tags"] == [{"Key": "b", "Value": "2"}]
+    # Its description cannot change, and a second group cannot have its name.
+    stack = aws.update(name, template(ModelPackageGroupDescription="x"))
+    assert stack["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
+    assert "already exists" in aws.reasons(name, "UPDATE_FAILED")["Group"]
+    assert aws.sagemaker.describe_model_package_group(ModelPackageGroupName=group)
     assert aws.delete(name)["StackStatus"] == "DELETE_COMPLETE"
 
 
@@ -230,6 +235,21 @@ def test_what_exists_already_is_not_taken_over(aws: Deployer) -> None:
     assert "HandlerErrorCode: AlreadyExists" in aws.reasons(name, "CREATE_FAILED")["Logs"]
     found = aws.logs.describe_log_groups(logGroupNamePrefix=taken)["logGroups"]
     assert [group["logGroupName"] for group in found] == [taken]
+
+
+def test_a_bucket_s_policy_is_not_taken_over(aws: Deployer) -> None:
+    bucket = new_name().lower()
+    aws.s3.create_bucket(
+        Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
+    )
+    theirs = principal("s3:GetObject", f"arn:aws:s3:::{bucket}/*")
+    aws.s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(theirs))
+    ours = principal("s3:PutObject", f"arn:aws:s3:::{bucket}/*")
+    policy = resource("S3::BucketPolicy", Bucket=bucket, PolicyDocument=ours)
+    name = aws.deploy({"Resources": {"Policy": policy}})
+    why = f"The bucket policy already exists on bucket {bucket}."
+    assert why in aws.reasons(name, "CREATE_FAILED")["Policy"]
+    assert json.loads(aws.s3.get_bucket_policy(Bucket=bucket)["Policy"]) == theirs
 
 
 @pytest.mark.parametrize("kind", PROVIDERS)

@@ -17,7 +17,7 @@ from iam_case import tabled
 from sandbox_cases import BUCKET, GROUP, REGION, policy, register
 from sandbox_iam_case import ACCOUNT, ANYBODY, HERE, WHO, Account, allow, deny, error
 from sm_mlops.sandbox import SandboxError, Server, workflow_environment
-from sm_mlops.sandbox.iam import actions
+from sm_mlops.sandbox.iam import actions, objects
 from sm_mlops.sandbox.iam.requests import tree
 
 pytestmark = pytest.mark.slow
@@ -273,13 +273,17 @@ def test_a_request_without_a_signature_reaches_nothing(aws: Account, server: Ser
 # Objects.
 
 
-def test_a_missing_object_is_reported_only_to_those_who_may_list(aws: Account) -> None:
+def test_a_missing_object_is_reported_only_to_those_who_may_list(
+    aws: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
     blind = aws.may("blind", allow("s3:GetObject"))
     assert error(blind.s3.get_object, Bucket=BUCKET, Key="a/none")[0] == "AccessDenied"
     condition = {"StringLike": {"s3:prefix": "a/*"}}
     seeing = aws.may("seeing", allow("s3:GetObject"), allow("s3:ListBucket", Condition=condition))
     assert error(seeing.s3.get_object, Bucket=BUCKET, Key="a/none")[0] == "NoSuchKey"
     assert error(seeing.s3.get_object, Bucket=BUCKET, Key="b/none")[0] == "AccessDenied"
+    monkeypatch.setattr(objects, "AS_LISTED", False)
+    assert error(seeing.s3.get_object, Bucket=BUCKET, Key="a/none")[0] == "AccessDenied"
 
 
 def test_listing_is_distinguished_by_its_prefix(aws: Account) -> None:
@@ -296,8 +300,8 @@ def test_each_object_of_a_deletion_is_asked_for(aws: Account) -> None:
     cleaner = aws.may("cleaner", allow("s3:DeleteObject", f"arn:aws:s3:::{BUCKET}/mine/*"))
 
     def delete(*keys: str) -> Any:
-        objects = [{"Key": key} for key in keys]
-        return cleaner.s3.delete_objects(Bucket=BUCKET, Delete={"Objects": objects})
+        rows = [{"Key": key} for key in keys]
+        return cleaner.s3.delete_objects(Bucket=BUCKET, Delete={"Objects": rows})
 
     assert error(lambda: delete("mine/x", "theirs/x"))[0] == "AccessDenied"
     assert aws.read(f"s3://{BUCKET}/theirs/x") == b"x"

@@ -120,7 +120,7 @@ def test_a_folder_outside_any_repo_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("region", "partition"),
-    [("eu-west-1", "aws"), ("cn-north-1", "aws-cn"), ("us-gov-west-1", "aws-us-gov")],
+    [("eu-west-1", "aws"), ("us-gov-west-1", "aws-us-gov")],
 )
 def test_arns_are_in_the_partition_of_the_region(repo: Repo, region: str, partition: str) -> None:
     file = repo.root / "pyproject.toml"

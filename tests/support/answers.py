@@ -19,7 +19,7 @@ SHORTEST = {
     "author": "W",
     "github_owner": "w",
     "github_repo": "w",
-    "aws_region": "af-south-1",
+    "aws_region": "us-east-1",
     "sagemaker_project": "w",
 }
 FINISH = "cd my-model && make setup && .venv/bin/mlops bootstrap"

@@ -167,8 +167,9 @@ def land(
     identify(repo, **identity)
     # What is waited for is done in a moment here.
     environment.setattr(stacks, "pause", lambda began: 0.02)
-    with Server(folder / "server", REGION) as server:
-        sign_in_there(server, environment)
+    region = identity.get("region", REGION)
+    with Server(folder / "server", region) as server:
+        sign_in_there(server, environment, region)
         if not token:
             server.github.accounts.add(PERSON)
             server.github.accounts.add(OWNER, "Organization", **{PERSON: "admin"})
@@ -208,10 +209,10 @@ def connected_once(folder: Path, **identity: str) -> Kept:
         return Kept(folder, found.hub.token)
 
 
-def sign_in_there(server: Server, environment: pytest.MonkeyPatch) -> None:
+def sign_in_there(server: Server, environment: pytest.MonkeyPatch, region: str = REGION) -> None:
     """Lead the AWS clients and GitHub's of this process to a server."""
     port = int(server.url.rpartition(":")[2])
-    variables: Mapping[str, str] = client.environment(server.folder, port, REGION)
+    variables: Mapping[str, str] = client.environment(server.folder, port, region)
     for name, value in variables.items():
         if value:
             environment.setenv(name, value)

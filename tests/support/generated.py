@@ -1,4 +1,4 @@
-"""Writes what this repo derives from itself: the table of questions and the tree of a render.
+"""Writes what this repo derives: the table of questions, the tree of a render, the regions.
 
 `make generate` runs it; tests compare. Knows nothing of rendering.
 """
@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RENDERED = ROOT / "{{cookiecutter.project_slug}}"
 README = ROOT / "README.md"
 TREE = ROOT / "tests" / "template" / "tree.txt"
+REGIONS = ROOT / "src" / "sm_mlops" / "regions.json"
 
 
 def questions() -> dict[str, object]:
@@ -93,6 +94,33 @@ def rendered_tree() -> str:
         )
 
 
+def regions() -> str:
+    """Return as JSON what each region of SageMaker lacks, by botocore's data and the SDK's."""
+    import botocore.session
+    from sagemaker.core import image_uris
+
+    # Importing it needs a region.
+    source = (ROOT / "src" / "sm_mlops" / "pipeline.py").read_text(encoding="utf-8")
+    version = re.findall('^_XGBOOST = "(.+)"$', source, re.MULTILINE)[0]
+    session, found = botocore.session.get_session(), {}
+    for partition in ("aws", "aws-us-gov", "aws-cn"):
+        # botocore has CodeConnections' regions under the service's former name.
+        services = {"Service Catalog": "servicecatalog", "CodeConnections": "codestar-connections"}
+        there = {
+            words: session.get_available_regions(service, partition)
+            for words, service in services.items()
+        }
+        for region in session.get_available_regions("sagemaker", partition):
+            lacking = [words for words, names in there.items() if region not in names]
+            try:
+                image_uris.retrieve("xgboost", region, version=version)
+            except ValueError:
+                lacking.insert(0, f"SageMaker image of XGBoost {version}")
+            found[region] = lacking
+    rows = (f"  {json.dumps(name)}: {json.dumps(found[name])}" for name in sorted(found))
+    return "{\n" + ",\n".join(rows) + "\n}\n"
+
+
 def default_answers(**answers: str) -> dict[str, str]:
     """Return all answers when only these are given, whatever the user's configuration says."""
     from cookiecutter.generate import generate_context
@@ -109,6 +137,7 @@ def main() -> None:
         shutil.rmtree(target, ignore_errors=True)
         clean_copy(target)
         return
+    REGIONS.write_text(regions(), encoding="utf-8")
     readme = README.read_text(encoding="utf-8")
     README.write_text(with_questions(readme, default_answers()), encoding="utf-8")
     TREE.write_text(rendered_tree(), encoding="utf-8")

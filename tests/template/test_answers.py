@@ -17,8 +17,12 @@ from markdown_it import MarkdownIt
 
 from answers import LONGEST, SHORTEST
 from generated import default_answers, questions
+from generated import regions as generated_regions
 from rendering import ROOT, Bake, Rendered, Run
+from sm_mlops import regions
+from sm_mlops.errors import MlopsError
 
+REGIONS = json.loads(regions.FILE.read_text(encoding="utf-8"))
 TEXT_FIELDS = ("project_name", "description", "author")
 HOSTILE_TEXT = [
     'She said "go"',
@@ -183,7 +187,7 @@ REFUSED = {
 
 def problems(answers: Mapping[str, object]) -> list[str]:
     """What the hook says to these answers, none of them from the command line."""
-    return pre_gen_project.problems(dict(answers), {}, {})
+    return pre_gen_project.problems(dict(answers), {}, {}, REGIONS)
 
 
 def good() -> dict[str, str]:
@@ -293,13 +297,40 @@ def test_the_project_rule_admits_nothing_sagemaker_refuses(project: str) -> None
     assert refused or allows("sagemaker", "ProjectEntityName", project)
 
 
-def test_every_region_of_sagemaker_is_accepted() -> None:
-    session = botocore.session.get_session()
-    partitions = session.get_available_partitions()
-    regions = {r for p in partitions for r in session.get_available_regions("sagemaker", p)}
-    assert len(regions) > 20
-    for region in regions | {"eusc-de-east-1", "us-gov-west-1", "us-iso-east-1"}:
+def test_regions_are_accepted_that_have_everything() -> None:
+    known = [region for region, lacking in REGIONS.items() if not lacking]
+    assert {"us-east-1", "eu-central-1", "us-gov-west-1"} < set(known)
+    for region in known:
         assert problems(good() | {"aws_region": region}) == []
+        regions.require(region)
+
+
+@pytest.mark.parametrize(
+    ("region", "words"),
+    [
+        ("eu-central-2", "has no CodeConnections; choose one of eu-central-1, eu-north-1"),
+        ("mx-central-1", "has no SageMaker image of XGBoost 3.2-0 and no Service Catalog and no"),
+        ("cn-north-1", "has no CodeConnections; choose one of ap-northeast-1"),
+        ("eu-moon-1", "is not known; choose one of eu-central-1"),
+    ],
+)
+def test_a_region_that_lacks_something_is_refused_with_what_it_lacks(
+    region: str, words: str
+) -> None:
+    [line] = problems(good() | {"aws_region": region})
+    assert line.startswith(f"aws_region: {region} {words}")
+    with pytest.raises(MlopsError, match=f"the region {region} {words.partition(';')[0]}"):
+        regions.require(region)
+
+
+def test_a_render_is_refused_where_a_service_is_missing(elsewhere: Callable[..., Run]) -> None:
+    done = elsewhere("aws_region=mx-central-1")
+    assert done.code == 1
+    assert "aws_region: mx-central-1 has no SageMaker image of XGBoost" in done.err
+
+
+def test_the_regions_are_those_of_the_sdks() -> None:
+    assert regions.FILE.read_text(encoding="utf-8") == generated_regions(), "run: make generate"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 from rich.console import Console
 
 from sm_mlops import stacks
-from sm_mlops.aws import Aws, error_code
+from sm_mlops.aws import Aws, error_code, ignoring
 from sm_mlops.errors import MlopsError
 
 LOGICAL, KIND = "ArtifactBucket", "AWS::S3::Bucket"
@@ -36,6 +36,19 @@ def exists(aws: Aws, bucket: str) -> bool:
             "it: choose another name with --platform BucketName=... and aws.bucket in mlops.yaml"
         ) from error
     return True
+
+
+def require_without_policy(aws: Aws, bucket: str) -> None:
+    """Raise MlopsError if the bucket has a policy: CloudFormation creates none beside it, and the
+    platform's would replace it."""
+    with ignoring("NoSuchBucketPolicy"):
+        found = json.loads(aws.s3.get_bucket_policy(Bucket=bucket)["Policy"])["Statement"]
+        names = ", ".join(item.get("Sid") or f"{item['Effect']} without a Sid" for item in found)
+        raise MlopsError(
+            f"the bucket {bucket} has a policy that the platform's would replace ({names}): delete "
+            f"it with aws s3api delete-bucket-policy --bucket {bucket}, or choose another name "
+            "with --platform BucketName=... and aws.bucket in mlops.yaml"
+        )
 
 
 def adopt(aws: Aws, stack: str, bucket: str, console: Console) -> None:

@@ -32,10 +32,8 @@ def how_to_authorize(aws: Aws, found: dict[str, str]) -> str:
         return f"mlops sandbox authorize {found['ConnectionName']}"
     arn = found["ConnectionArn"]
     region, identifier = arn.split(":")[3], arn.rpartition("/")[2]
-    domain = {
-        "aws-cn": "console.amazonaws.cn",
-        "aws-us-gov": "console.amazonaws-us-gov.com",
-    }.get(aws.settings.partition, "console.aws.amazon.com")
+    gov = aws.settings.partition == "aws-us-gov"
+    domain = "console.amazonaws-us-gov.com" if gov else "console.aws.amazon.com"
     return (
         f"https://{region}.{domain}/codesuite/settings/{aws.account}/{region}/"
         f"codeconnections/connections/{identifier}"

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sm_mlops.aws import Aws
+from sm_mlops.aws import Aws, ignoring
 from sm_mlops.bootstrap import assets
 from sm_mlops.errors import MlopsError
 from sm_mlops.projects import stack_name
 
 CURRENT, OUTDATED = "DEFAULT", "DEPRECATED"
 POLL_SECONDS = 2.0
+GRANT_SECONDS = 180.0
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,23 @@ def grant(aws: Aws, portfolio: str, principal: str) -> None:
     """Let a principal use the portfolio."""
     aws.client("servicecatalog").associate_principal_with_portfolio(
         PortfolioId=portfolio, PrincipalARN=principal, PrincipalType="IAM"
+    )
+
+
+def await_launch_path(aws: Aws, product: str) -> None:
+    """Wait until you can launch the product: a grant takes effect after a while. Raise MlopsError.
+
+    Source: https://docs.aws.amazon.com/servicecatalog/latest/dg/API_ListLaunchPaths.html
+    """
+    client, end = aws.client("servicecatalog"), time.monotonic() + GRANT_SECONDS
+    while time.monotonic() < end:
+        with ignoring("ResourceNotFoundException"):
+            if client.list_launch_paths(ProductId=product)["LaunchPathSummaries"]:
+                return
+        time.sleep(POLL_SECONDS)
+    raise MlopsError(
+        f"you may not create projects from product {product} yet: run {aws.command} bootstrap "
+        "again in a few minutes, or ask who manages Service Catalog to grant you its portfolio"
     )
 
 

@@ -27,6 +27,19 @@ def merged(had: str, needed: Iterable[str], ignore_case: bool = False) -> str:
     return joined((*known, *new))
 
 
+def in_place(had: str, wanted: Iterable[str]) -> str:
+    """Return the list with what stays at the position it had, and "none" where it has a gap."""
+    new = list(dict.fromkeys(wanted))
+    places = [item if item in new else "none" for item in items(had)]
+    for item in new:
+        if item not in places:
+            free = places.index("none") if "none" in places else len(places)
+            places[free : free + 1] = [item]
+    while places and places[-1] == "none":
+        places.pop()
+    return ",".join(places)
+
+
 def data_locations(aws: Aws) -> tuple[str, ...]:
     """Return the ARNs of the bucket and of the objects that data.path names; none if they are local
     or in this project's part of the artifact bucket. Raise MlopsError for another project's part.

@@ -20,6 +20,8 @@ from sm_mlops.errors import MlopsError, hint
 TEMPLATE = "platform.yml"
 CONNECTION = "sm-mlops"
 ISSUER = "token.actions.githubusercontent.com"
+# Roles that may create projects, in slots of the template.
+ROLES, SLOTS = "StudioRoleArns", 5
 # Those that only bootstrap sets.
 OWN = ("TemplateVersion", "AssetsPrefix", "HasLayer", "FirstAssetsPrefix")
 
@@ -49,6 +51,8 @@ class Parameters:
             if name not in free:
                 raise MlopsError(f"--platform {name}: {hint(name, free)}")
             stages.check(self.declared[name], value, f"--platform {name}")
+            if name == ROLES and len(set(needs.items(value))) > SLOTS:
+                raise MlopsError(f"--platform {name}: at most {SLOTS} roles")
         return dict(self.options)
 
     def wanted(self, had: Mapping[str, str]) -> dict[str, str]:
@@ -61,6 +65,8 @@ class Parameters:
         for name, needed in self._needed.items():
             before = wanted.get(name, had.get(name, ""))
             wanted[name] = needs.merged(before, needed, ignore_case=name == "AllowedOwners")
+        if ROLES in wanted:
+            wanted[ROLES] = needs.in_place(had.get(ROLES, ""), needs.items(wanted[ROLES]))
         if not had:
             wanted = self._first() | wanted
         elif had.get("OidcProviderArn") == "none" and not project.uses_key:

@@ -11,8 +11,9 @@ with different files, as a fork has them while it is edited, the one that runs d
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -20,9 +21,9 @@ from botocore.exceptions import ClientError
 from packaging.version import InvalidVersion, Version
 from rich.console import Console
 
-from sm_mlops import objects, projects, stacks
+from sm_mlops import objects, projects, regions, stacks
 from sm_mlops import platform as package
-from sm_mlops.aws import Aws, error_code
+from sm_mlops.aws import Aws, error_code, ignoring
 from sm_mlops.bootstrap import adoption, assets, catalog, content, credential
 from sm_mlops.bootstrap.parameters import Parameters
 from sm_mlops.bootstrap.plan import Item, Part, Tell, Todo
@@ -32,6 +33,8 @@ from sm_mlops.stacks import Stack
 STACK = "sm-mlops-platform"
 CAPABILITIES = ("CAPABILITY_NAMED_IAM",)
 CATALOG, S3 = "service-catalog", "s3"
+# Of the names of exports.
+PREFIX = "sm-mlops-"
 # For stacks, of which the plan reports only how they end.
 _QUIET = Console(quiet=True)
 # In the order of the plan, which does not list their policies, permissions and settings.
@@ -121,7 +124,12 @@ class Platform(Part):
         return assets.build()
 
     def look(self) -> list[Item]:
+        regions.require(self.aws.settings.project.region)
         found = self._find()
+        self._require_exchangeable(found)
+        bucket = self._bucket(found)
+        if "ArtifactBucketPolicy" not in found.resources and adoption.exists(self.aws, bucket):
+            adoption.require_without_policy(self.aws, bucket)
         return [
             self._stack_item(found),
             *self._things(found),
@@ -227,6 +235,18 @@ class Platform(Part):
     def _principal(self) -> str:
         """Return who has to be granted the product; empty for no one."""
         return "" if self.options.template_provider == S3 else catalog.principal(self.aws)
+
+    def _require_exchangeable(self, found: Found) -> None:
+        """Raise MlopsError if a stack imports the connection that another one is to replace:
+        CloudFormation would refuse that, with the new one already there."""
+        will, had = self._will(found), found.parameters
+        names = ("ConnectionArn", "ConnectionName", "ConnectionHostArn")
+        changed = [name for name in names if had and will.get(name) != had.get(name)]
+        if changed and (users := _importers(self.aws, f"{PREFIX}ConnectionArn")):
+            raise MlopsError(
+                f"{', '.join(users)} would lose the connection that {changed[0]} replaces: run "
+                f"{self.aws.command} bootstrap in each of their repos first, without {changed[0]}"
+            )
 
     def _wanted(self, found: Found) -> dict[str, str]:
         return self._parameters.wanted(found.parameters)
@@ -365,14 +385,42 @@ class Platform(Part):
             names["ArtifactBucket"] += f" {bucket}"
             sizes = [int(item.get("Size", 0)) for item in objects.versions(self.aws, bucket)]
             details["ArtifactBucket"] = f"with {len(sizes)} objects, {sum(sizes) / 1e6:.1f} MB"
-        return [
-            Item(f"platform {STACK}", Todo.DELETE),
-            *(
-                Item(words, Todo.DELETE, details.get(logical, ""))
-                for logical, words in names.items()
-                if logical in found.resources
-            ),
+        items = [
+            Item(words, Todo.DELETE, details.get(logical, ""))
+            for logical, words in names.items()
+            if logical in found.resources
         ]
+        if users := self._trusting(found):
+            what, why = THINGS["OidcProvider"], f"kept: trusted by {', '.join(users)}"
+            items = [Item(what, Todo.NOTHING, why) if item.what == what else item for item in items]
+        return [Item(f"platform {STACK}", Todo.DELETE), *items]
+
+    def _trusting(self, found: Found) -> list[str]:
+        """Return the names of the roles that trust the provider of this platform's stack."""
+        provider = found.resources.get("OidcProvider")
+        pages = self.aws.client("iam").get_paginator("list_roles").paginate() if provider else ()
+        return [
+            f"role {role['RoleName']}"
+            for page in pages
+            for role in page["Roles"]
+            if f'"{provider}"' in json.dumps(role["AssumeRolePolicyDocument"])
+        ]
+
+    def _release_provider(self, found: Found, tell: Tell) -> None:
+        """Delete the provider, which its stack leaves, unless roles trust it. Raise MlopsError if
+        they do and the stack of an earlier version would delete it."""
+        words = THINGS["OidcProvider"]
+        if users := self._trusting(found):
+            if not found.newer and str(found.version) != package.version():
+                raise MlopsError(
+                    f"{STACK} of version {found.version} would delete the {words}, which "
+                    f"{', '.join(users)} trust: run {self.aws.command} bootstrap once, then this"
+                )
+            tell(f"{'kept':<12} {words}: {', '.join(users)} trust it")
+        elif provider := found.resources.get("OidcProvider"):
+            client = self.aws.client("iam")
+            with ignoring("NoSuchEntity"):
+                client.delete_open_id_connect_provider(OpenIDConnectProviderArn=provider)
 
     def undo(self, tell: Tell) -> None:
         stack = stacks.describe(self.aws, STACK)
@@ -384,6 +432,7 @@ class Platform(Part):
             return
         # Not its outputs: they may be gone if an earlier deletion stopped half way.
         held = {item.name: item.physical for item in stacks.resources(self.aws, found.stack)}
+        self._release_provider(replace(found, resources=held), tell)
         # What the stack does not have, but what prevents its deletion.
         if portfolio := held.get("Portfolio"):
             for principal in catalog.principals(self.aws, portfolio):
@@ -402,7 +451,7 @@ def others(aws: Aws) -> list[str]:
     if there is None:
         return []
     own = projects.find(aws)
-    users = set(_importers(aws, "sm-mlops-BoundaryArn"))
+    users = set(_importers(aws, f"{PREFIX}BoundaryArn"))
     if product := there.get("ProductId"):
         users |= set(catalog.provisioned(aws, product))
     return sorted(users - {own.stack.name if own and own.stack else ""})
@@ -421,8 +470,7 @@ def _importers(aws: Aws, export: str) -> list[str]:
 
 def object_url(aws: Aws, bucket: str, key: str) -> str:
     """Return the address of a template, as CloudFormation and Service Catalog take it."""
-    suffix = "amazonaws.com.cn" if aws.settings.partition == "aws-cn" else "amazonaws.com"
-    return f"https://{bucket}.s3.{aws.settings.project.region}.{suffix}/{key}"
+    return f"https://{bucket}.s3.{aws.settings.project.region}.amazonaws.com/{key}"
 
 
 @dataclass

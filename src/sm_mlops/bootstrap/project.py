@@ -6,6 +6,8 @@ A project that was created in Studio is as good as one created here.
 
 from __future__ import annotations
 
+import hashlib
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +17,7 @@ from botocore.exceptions import ClientError
 
 from sm_mlops import github, projects, stacks
 from sm_mlops import platform as package
-from sm_mlops.aws import ABSENT, Aws, error_code, exists, ignoring
+from sm_mlops.aws import ABSENT, Aws, described, error_code, exists, ignoring
 from sm_mlops.bootstrap import assets, catalog, needs, platform, provisional, repository, templates
 from sm_mlops.bootstrap.plan import Item, Part, Tell, Todo
 from sm_mlops.bootstrap.platform import S3, Options
@@ -29,6 +31,7 @@ TEMPLATE_NAME = "sm-mlops"
 # Parameters that SageMaker sets.
 GIVEN = ("SageMakerProjectName", "SageMakerProjectId")
 BROKEN = ("CreateFailed", "DeleteFailed")
+ROLE_SECONDS = 15.0
 THINGS = {
     "ModelPackageGroup": "model package group {}",
     "CodeRepository": "code repository {}",
@@ -200,7 +203,33 @@ class Project(Part):
             needed["KmsKeyArn"] = key
         if settings.aws.subnets:
             needed["Vpc"] = "yes"
-        return needed
+        return needed | self._unchangeable(had) | self._address(had, owner, name)
+
+    def _unchangeable(self, had: Mapping[str, str]) -> dict[str, str]:
+        """Return the description of the project's group, if an earlier version gave it another."""
+        if had.get("Registry") != "new":
+            return {}
+        name = self.aws.settings.model_package_group
+        group = described(
+            self.aws.sagemaker.describe_model_package_group, ModelPackageGroupName=name
+        )
+        description = group.get("ModelPackageGroupDescription", "")
+        ours = f"Versions of {self.name}"
+        return {"RegistryDescription": description} if description not in ("", ours) else {}
+
+    def _address(self, had: Mapping[str, str], owner: str, name: str) -> dict[str, str]:
+        """Return the platform's connection, and the name in Studio of a repository whose address
+        changes: SageMaker changes no repository's address."""
+        connection = (platform.outputs(self.aws) or {}).get("ConnectionArn", "")
+        if not connection:
+            return {}
+        # Without one of its own, a project has the platform's.
+        before = had.get("ConnectionArn") or connection
+        now = (owner, name, connection)
+        if not had or now == (had["GitHubOwner"], had["GitHubRepository"], before):
+            return {"ConnectionArn": connection}
+        digest = hashlib.sha256("/".join(now).encode()).hexdigest()[:8]
+        return {"ConnectionArn": connection, "CodeRepositoryName": f"{self.name}-{digest}"}
 
     def _changes(self, found: Found) -> list[str]:
         """Return how project and repo differ, in words."""
@@ -220,21 +249,18 @@ class Project(Part):
         return lines
 
     def _require_own(self, had: Mapping[str, str]) -> None:
-        """Raise MlopsError for the project of another repository."""
-        needed = self._needed(had)
+        """Raise MlopsError for the project of another repository. One that was renamed or moved
+        keeps its number."""
+        needed, same = self._needed(had), ("GitHost", "GitHubRepositoryId")
+        if needed.get(same[1]) and all(had.get(name) == needed[name] for name in same):
+            return
         theirs = f"{had.get('GitHubOwner', '')}/{had.get('GitHubRepository', '')}"
         ours = f"{needed['GitHubOwner']}/{needed['GitHubRepository']}"
         if theirs.lower() != ours.lower():
             raise MlopsError(
                 f"the SageMaker project {self.name} belongs to {theirs}, not to {ours}: name "
-                "another project in pyproject.toml; if the repository has moved, change "
-                "GitHubOwner and GitHubRepository of the project in Studio"
-            )
-        if theirs != ours:
-            # Policies are case-sensitive, and SageMaker changes no repository's address.
-            raise MlopsError(
-                f"the SageMaker project {self.name} has {theirs} where GitHub has {ours}, so its "
-                "workflows cannot sign in: delete it in Studio, then run this command again"
+                "another project in pyproject.toml; if the repository has moved, set "
+                "GitHubRepositoryId of the project in Studio to the number of the repository"
             )
 
     def _later(self, found: Found | None) -> list[tuple[str, str, Callable[[], Any]]]:
@@ -274,7 +300,7 @@ class Project(Part):
             do()
             tell(f"{'changed':<12} {what}")
 
-    def _create(self, tell: Tell) -> None:
+    def _create(self, tell: Tell, attempts: int = 4) -> None:
         there = platform.outputs(self.aws)
         if there is None:
             raise MlopsError(f"there is no platform {platform.STACK} to create a project in")
@@ -295,9 +321,22 @@ class Project(Part):
         except ClientError as error:
             # The answer to a first attempt was lost, or someone else was faster.
             if error_code(error) not in _REFUSED or projects.find(self.aws) is None:
-                raise
-        _require(self.aws, projects.wait(self.aws))
+                if attempts == 1 or "assume" not in str(error):
+                    raise
+                return self._create_later(tell, attempts)
+        made = projects.wait(self.aws)
+        if made and made.status in BROKEN and attempts > 1 and "assum" in made.reason:
+            return self._create_later(tell, attempts, made)
+        _require(self.aws, made)
         tell(f"{'created':<12} SageMaker project {self.name}, by {self._way}")
+
+    def _create_later(self, tell: Tell, attempts: int, failed: Found | None = None) -> None:
+        """Try again once IAM has told the other services of the launch role, if that is new."""
+        tell("Waiting: the launch role is not known everywhere yet")
+        time.sleep(ROLE_SECONDS)
+        if failed:
+            self._delete(failed, tell)
+        self._create(tell, attempts - 1)
 
     def _source(self, there: Mapping[str, str], given: Mapping[str, str]) -> dict[str, Any]:
         chosen = templates.look(self.aws)
@@ -309,6 +348,7 @@ class Project(Part):
                 "Parameters": _rows(given),
             }
             return {"TemplateProviders": [{"CfnTemplateProvider": provider}]}
+        catalog.await_launch_path(self.aws, there["ProductId"])
         details = {
             "ProductId": there["ProductId"],
             "ProvisioningArtifactId": chosen.offered().identifier,

@@ -340,7 +340,8 @@ def share(context: typer.Context, yes: Yes = False, as_json: AsJson = False) -> 
     """Allow exactly the accounts in infra/*.json to read what they deploy.
 
     Changes this project's statements in the policies of the model package group, the artifact
-    bucket and the key. Run it again when a stage moves to another account.
+    bucket and the key. The platform's bucket is changed by the platform's stack, which keeps the
+    accounts it has. Run it again when a stage moves to another account.
 
     **Example**
 

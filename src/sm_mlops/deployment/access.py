@@ -1,7 +1,7 @@
 """Stages in other accounts: assume a role there, and let exactly those accounts read the versions
 of this project, their artifacts and the key that encrypts these.
 
-Other statements of a policy are kept.
+Other statements of a policy are kept. The policy of the platform's bucket is changed by its stack.
 """
 
 from __future__ import annotations
@@ -11,17 +11,21 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from rich.console import Console
+
+from sm_mlops import stacks
 from sm_mlops.aws import ABSENT, DENIED, Aws, error_code, ignoring
 from sm_mlops.deployment import stages
 from sm_mlops.deployment.stages import Stage
 from sm_mlops.errors import MlopsError
+from sm_mlops.stacks import Stack
 
 Policy = dict[str, Any]
 EMPTY: Policy = {"Version": "2012-10-17", "Statement": []}
 # With this prefix the project's own template names its statements for the group.
 SID = "SmMlopsStages"
-# The platform's statement that lets accounts read the models of all projects.
-PLATFORM_SID = "ModelsForStagesElsewhere"
+# The platform's stack, and its parameter of the accounts that read the models of their projects.
+PLATFORM, ACCOUNTS = "sm-mlops-platform", "DeploymentAccounts"
 
 
 def enter(aws: Aws, stage: Stage) -> Aws:
@@ -61,15 +65,11 @@ def foreign_accounts(aws: Aws) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Grant:
-    """A policy with the statements it should have; `lines` describe the difference."""
+    """A policy to change: `lines` describe how, `apply` does it."""
 
     what: str
     lines: tuple[str, ...]
-    policy: Policy
-    write: Callable[[str | None], Any]
-
-    def apply(self) -> None:
-        self.write(json.dumps(self.policy) if self.policy["Statement"] else None)
+    apply: Callable[[], Any]
 
 
 def plan(aws: Aws, accounts: Iterable[str]) -> tuple[Grant, ...]:
@@ -116,13 +116,14 @@ def _group_grant(aws: Aws, accounts: list[str]) -> Grant:
 
 
 def _bucket_grant(aws: Aws, accounts: list[str]) -> Grant:
-    """Give the models only, not the data beside them, to accounts that the platform does not."""
+    """Give the models only, not the data beside them, to the accounts."""
     bucket, s3 = aws.bucket, aws.s3
+    platform = stacks.describe(aws, PLATFORM)
+    if platform and platform.outputs.get("ArtifactBucket") == bucket:
+        return _platform_grant(aws, platform, accounts)
     policy = EMPTY
     with ignoring("NoSuchBucketPolicy"):
         policy = json.loads(s3.get_bucket_policy(Bucket=bucket)["Policy"])
-    of_platform = [item for item in policy["Statement"] if item.get("Sid") == PLATFORM_SID]
-    accounts = sorted({*accounts} - _principals(of_platform))
     models = f"arn:{aws.settings.partition}:s3:::{bucket}/{aws.settings.prefix}/*/model.tar.gz"
     put, delete = s3.put_bucket_policy, s3.delete_bucket_policy
     return _grant(
@@ -133,14 +134,25 @@ def _bucket_grant(aws: Aws, accounts: list[str]) -> Grant:
     )
 
 
+def _platform_grant(aws: Aws, platform: Stack, accounts: list[str]) -> Grant:
+    """Add the accounts to the platform's: its stack owns the bucket's policy, and its next update
+    would overwrite what anyone else writes there. Other projects may need those it has."""
+    had = [item for item in platform.parameters[ACCOUNTS].split(",") if item]
+    new = [account for account in accounts if account not in had]
+    given = dict.fromkeys(platform.parameters) | {ACCOUNTS: ",".join([*had, *new])}
+    capabilities, quiet = ("CAPABILITY_NAMED_IAM",), Console(quiet=True)
+    return Grant(
+        f"bucket {aws.bucket}, by {platform.name}",
+        tuple(f"+ account {account} may read" for account in new),
+        lambda: stacks.deploy(aws, platform.name, None, given, {}, capabilities, quiet),
+    )
+
+
 def _key_grant(aws: Aws, key: str, accounts: list[str]) -> Grant:
     kms = aws.client("kms")
     identifier = kms.describe_key(KeyId=key)["KeyMetadata"]["KeyId"]
     policy = json.loads(kms.get_key_policy(KeyId=identifier, PolicyName="default")["Policy"])
     hosts = [f"s3.{aws.settings.project.region}.amazonaws.com"]
-    if aws.settings.partition == "aws-cn":
-        # AWS does not document which of the two names applies there.
-        hosts.append(f"{hosts[0]}.cn")
     statement = _allow(aws, _project_sid(aws), accounts, ["kms:Decrypt", "kms:DescribeKey"], "*")
     statement["Condition"] = {"StringEquals": {"kms:ViaService": hosts}}
     return _grant(
@@ -185,7 +197,8 @@ def _grant(
     lines += [f"- account {account} may no longer read" for account in sorted(had - wanted)]
     if not lines and sorted(map(_comparable, before)) != sorted(map(_comparable, ours)):
         lines = [f"~ account {account}: statement corrected" for account in sorted(wanted)]
-    return Grant(what, tuple(lines), {**policy, "Statement": [*others, *ours]}, write)
+    text = json.dumps({**policy, "Statement": [*others, *ours]}) if others or ours else None
+    return Grant(what, tuple(lines), lambda: write(text))
 
 
 def _comparable(statement: Policy) -> str:

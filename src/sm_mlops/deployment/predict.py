@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sm_mlops import objects
-from sm_mlops.aws import NO_OBJECT, Aws, error_code, ignoring, split_s3
+from sm_mlops.aws import Aws, error_code, ignoring, split_s3
 from sm_mlops.deployment.endpoints import Endpoint
 from sm_mlops.errors import MlopsError, one_line
 
@@ -130,10 +130,11 @@ def _asynchronously(
     end = time.monotonic() + ASYNC_SECONDS
     pause = 0.1
     while True:
-        if found := _object(aws, answer["OutputLocation"]):
+        if found := objects.find(aws, answer["OutputLocation"]):
             # Nothing guarantees the object's content type.
             return found, accept
-        if answer.get("FailureLocation") and (found := _object(aws, answer["FailureLocation"])):
+        failure = answer.get("FailureLocation")
+        if failure and (found := objects.find(aws, failure)):
             text = found.decode("utf-8", "replace")
             message, reason = _reason(text)
             # The container's status is in the service's message, if anywhere.
@@ -147,9 +148,3 @@ def _asynchronously(
             )
         time.sleep(pause)
         pause = min(5.0, pause * 1.5)
-
-
-def _object(aws: Aws, uri: str) -> bytes | None:
-    with ignoring(*NO_OBJECT):
-        return objects.read(aws, uri)
-    return None

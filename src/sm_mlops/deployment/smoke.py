@@ -18,7 +18,7 @@ from typing import Any
 from rich.table import Table
 
 from sm_mlops import display, objects
-from sm_mlops.aws import NO_OBJECT, Aws, ignoring
+from sm_mlops.aws import Aws
 from sm_mlops.deployment import access, endpoints, predict
 from sm_mlops.deployment.endpoints import Endpoint
 from sm_mlops.deployment.stages import Stage
@@ -119,9 +119,7 @@ def load_sample(aws: Aws, arn: str) -> Sample:
     number, uri = arn.rpartition("/")[2], package.get("SamplePayloadUrl", "")
     if not uri:
         raise MlopsError(f"version {number} was registered without a sample payload")
-    archive = b""
-    with ignoring(*NO_OBJECT, "NoSuchBucket"):
-        archive = objects.read(aws, uri)
+    archive = objects.find(aws, uri)
     if not archive:
         raise MlopsError(f"the sample payload of version {number} does not exist: {uri}")
     declared = package.get("InferenceSpecification", {}).get("SupportedContentTypes", ())

@@ -10,8 +10,9 @@ from typing import Any
 from sm_mlops import platform as package
 from sm_mlops import projects
 from sm_mlops.aws import described
-from sm_mlops.bootstrap import by_hand, catalog
+from sm_mlops.bootstrap import by_hand, catalog, needs
 from sm_mlops.bootstrap import credential as credentials
+from sm_mlops.bootstrap.parameters import ROLES
 from sm_mlops.bootstrap.platform import version
 from sm_mlops.deployment.trigger import FUNCTION, QUEUE
 from sm_mlops.doctor.scene import Finding, Scene, failed, ok, warning
@@ -95,9 +96,12 @@ def _grants(scene: Scene, portfolio: str) -> Iterator[Finding]:
         yield ok(f"granted to {', '.join(arn.rpartition(':')[2] for arn in known)}")
     lacking = sorted({*_studio_roles(scene)} - {*known})
     if lacking:
+        assert scene.platform is not None
+        # An option replaces the whole list.
+        named = needs.merged(scene.platform.parameters.get(ROLES, ""), lacking)
         yield warning(
             f"not granted to Studio's role {', '.join(lacking)}",
-            f"{scene.bootstrap} --platform StudioRoleArns={','.join(lacking)}",
+            f"{scene.bootstrap} --platform {ROLES}={named}",
         )
     elif not known and not scene.aws.sandbox:
         yield warning("granted to no one", scene.bootstrap)

@@ -68,18 +68,5 @@ class Connections(JsonService):
         self.store.delete(CONNECTION, params["ConnectionArn"])
         return {}
 
-    def tag_resource(self, params: Params, caller: Caller) -> Params:
-        found = self._one(params["ResourceArn"], caller)
-        tags = {tag["Key"]: tag for tag in (*found["_tags"], *params["Tags"])}
-        found["_tags"] = list(tags.values())
-        self.store.put(CONNECTION, params["ResourceArn"], found)
-        return {}
-
-    def untag_resource(self, params: Params, caller: Caller) -> Params:
-        found = self._one(params["ResourceArn"], caller)
-        found["_tags"] = [tag for tag in found["_tags"] if tag["Key"] not in params["TagKeys"]]
-        self.store.put(CONNECTION, params["ResourceArn"], found)
-        return {}
-
     def _one(self, arn: str, caller: Caller) -> Record:
         return self.one(CONNECTION, arn, f"Connection {arn}", caller)

@@ -104,7 +104,7 @@ class Projects:
             raise invalid("TemplateProviders must hold one CfnTemplateProvider")
         provider = providers[0]["CfnTemplateProvider"]
         role = provider.get("RoleARN")
-        if role and not grants.trusts(role, "cloudformation.amazonaws.com"):
+        if role and not grants.sees(role, "cloudformation.amazonaws.com"):
             raise invalid(f"Role {role} is invalid or cannot be assumed by CloudFormation")
         given = own | {row["Key"]: row.get("Value", "") for row in provider.get("Parameters", [])}
         name = f"sagemaker-{record['ProjectName']}-{record['ProjectId']}"

@@ -161,7 +161,7 @@ class Provisioning:
         region, key = provisioned["_place"][1], provisioned["_key"]
         role = provisioned["LaunchRoleArn"]
         if role:
-            if not grants.trusts(role, SERVICE):
+            if not grants.sees(role, SERVICE):
                 return f"Service Catalog cannot assume the launch role {role}"
             key = grants.session(role, "servicecatalog", region)["AWS_ACCESS_KEY_ID"]
         cloudformation = self.client("cloudformation", region, key)

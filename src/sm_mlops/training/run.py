@@ -158,7 +158,7 @@ def ensure_model_package_group(aws: Aws) -> None:
     if not exists(sagemaker.describe_model_package_group, ModelPackageGroupName=group):
         sagemaker.create_model_package_group(
             ModelPackageGroupName=group,
-            ModelPackageGroupDescription=f"Versions trained by {aws.settings.project.github}",
+            ModelPackageGroupDescription=f"Versions of {aws.settings.project.project}",
         )
 
 

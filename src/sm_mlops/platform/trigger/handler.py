@@ -273,7 +273,8 @@ class Claim:
         try:
             found = client("s3").get_object(**self._place)
         except ClientError as error:
-            if error.response["Error"]["Code"] != "NoSuchKey":
+            # The role may list these keys only, so S3 may report a missing one as forbidden.
+            if error.response["Error"]["Code"] not in ("NoSuchKey", "AccessDenied"):
                 raise
             raise TriggerError("another invocation has just failed to start it") from error
         content = json.loads(found["Body"].read())

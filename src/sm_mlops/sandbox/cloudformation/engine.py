@@ -141,7 +141,7 @@ class Operation(Steps):
             for logical, record in before.items():
                 kept = now.get(logical)
                 if kept is None:
-                    left.append({**record, "_keep": record.get("_deletion")})
+                    left.append({**record, "_keep": _kept(record)})
                 elif kept["PhysicalResourceId"] != record["PhysicalResourceId"]:
                     left.append({**record, "_keep": record.get("_replacement")})
             self.stack |= {"_before": None, "_orphans": [], "_leftovers": left}
@@ -226,7 +226,7 @@ class Operation(Steps):
         records = [
             r for r in records if r["ResourceStatus"] not in ("DELETE_COMPLETE", "DELETE_SKIPPED")
         ]
-        failed = self._delete_all(records, lambda record: record.get("_deletion") == "Retain")
+        failed = self._delete_all(records, lambda record: _kept(record) == "Retain")
         if failed:
             self._status("DELETE_FAILED", _which(failed, "delete"))
             return
@@ -321,3 +321,8 @@ def _found(call: Call) -> Made:
 
 def _which(names: list[str], verb: str) -> str:
     return f"The following resource(s) failed to {verb}: [{', '.join(names)}]."
+
+
+def _kept(record: Record) -> str:
+    """Return the deletion policy of a resource whose stack has once been complete."""
+    return str(record.get("_deletion")).removesuffix("ExceptOnCreate")

@@ -270,9 +270,10 @@ def _check_resources(template: Template) -> None:
                 )
     for name, resource in template.resources.items():
         for key in ("DeletionPolicy", "UpdateReplacePolicy"):
-            if resource.get(key) in ("Snapshot", "RetainExceptOnCreate"):
+            if resource.get(key) == "Snapshot":
                 raise not_implemented(f"{key} {resource[key]}", "ValidationError")
-            if resource.get(key, "Delete") not in ("Delete", "Retain"):
+            once = ("RetainExceptOnCreate",) if key == "DeletionPolicy" else ()
+            if resource.get(key, "Delete") not in ("Delete", "Retain", *once):
                 raise invalid(
                     f"Template format error: Unrecognized {key} {resource[key]} for resource {name}"
                 )

@@ -50,6 +50,9 @@ OBJECT_SETTINGS = {
 }
 # The same for a version that is named.
 OF_VERSIONS = re.compile(r"(?<=Object)(?=$|Tagging$|Acl$|Attributes$)")
+# Whether S3 checks as if a missing key were listed (https://github.com/ceph/ceph/pull/68577), or
+# without a prefix: public sources disagree.
+AS_LISTED = True
 VERBS = {"GET": 0, "HEAD": 0, "PUT": 1, "POST": 1, "DELETE": 2}
 
 
@@ -144,10 +147,10 @@ def _reading(check: Check, arn: str, key: str, version: str | None) -> list[Chec
     bucket = arn.rpartition(":")[2]
     found = resources.s3_object(bucket, key, version)
     if found is None:
-        # S3 checks as if the key were listed: https://github.com/ceph/ceph/pull/68577
         if resources.bucket(bucket) is None:
             return [check]
-        return [check, Check("s3:ListBucket", arn, {"s3:prefix": key}, shown=check.resource)]
+        prefix: dict[str, Value] = {"s3:prefix": key} if AS_LISTED else {}
+        return [check, Check("s3:ListBucket", arn, prefix, shown=check.resource)]
     encrypted = getattr(found, "kms_key_id", None)
     return [check, *_using_key(encrypted, "kms:Decrypt", arn)]
 

@@ -62,7 +62,7 @@ CLOUDFORMATION: Table = {
     "changeset={ChangeSetName}": "DeleteChangeSet DescribeChangeSet ExecuteChangeSet",
 }
 IAM: Table = {
-    "*": "GetAccountSummary ListOpenIDConnectProviders",
+    "*": "GetAccountSummary ListOpenIDConnectProviders ListRoles",
     "role={RoleName}": """
         CreateRole DeleteRole DeleteRolePermissionsBoundary DeleteRolePolicy
         DetachRolePolicy GetRole GetRolePolicy ListAttachedRolePolicies ListRolePolicies
@@ -141,8 +141,8 @@ CATALOG: Table = {
     "*": """
         AssociateProductWithPortfolio DeleteConstraint DescribeConstraint
         DisassociateProductFromPortfolio ListConstraintsForPortfolio ListPortfolios
-        SearchProductsAsAdmin SearchProvisionedProducts UpdateConstraint""",
-    "portfolio/{Id}": "DeletePortfolio UpdatePortfolio",
+        SearchProductsAsAdmin SearchProvisionedProducts""",
+    "portfolio/{Id}": "DeletePortfolio",
     "portfolio/*": "CreatePortfolio",
     "portfolio/{PortfolioId}": """
         AssociatePrincipalWithPortfolio DisassociatePrincipalFromPortfolio
@@ -151,13 +151,13 @@ CATALOG: Table = {
     "product/{Id}": "DeleteProduct DescribeProductAsAdmin UpdateProduct",
     "product/{ProductId}": """
         CreateConstraint CreateProvisioningArtifact DeleteProvisioningArtifact
-        DescribeProvisioningArtifact ListProvisioningArtifacts UpdateProvisioningArtifact""",
+        DescribeProvisioningArtifact ListLaunchPaths ListProvisioningArtifacts
+        UpdateProvisioningArtifact""",
 }
 CONNECTIONS: Table = {
     "*": "CreateConnection",
     "connection/*": "ListConnections",
     "{ConnectionArn}": "DeleteConnection GetConnection",
-    "{ResourceArn}": "ListTagsForResource TagResource UntagResource",
 }
 KMS: Table = {
     "key={KeyId}": """

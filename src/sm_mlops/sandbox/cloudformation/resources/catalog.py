@@ -6,7 +6,7 @@ import json
 import uuid
 
 from sm_mlops.sandbox.cloudformation import calls
-from sm_mlops.sandbox.cloudformation.calls import Call, Provider, Tagging
+from sm_mlops.sandbox.cloudformation.calls import Call, Provider, ResourceFailed, Tagging
 from sm_mlops.sandbox.cloudformation.expressions import Made
 from sm_mlops.sandbox.cloudformation.template import Json
 
@@ -28,7 +28,7 @@ CATALOG = "servicecatalog"
 
 
 def _catalog_tags(call: Call) -> Json:
-    """Return the arguments that change the tags of a portfolio or a product."""
+    """Return the arguments that change the tags of a product."""
     gone = [key for key in call.previous_tags if key not in call.tags]
     new = {k: v for k, v in call.tags.items() if call.previous_tags.get(k) != v}
     return calls.present(AddTags=calls.pairs(new), RemoveTags=gone)
@@ -42,14 +42,6 @@ def _portfolio_create(call: Call) -> Made:
     )["PortfolioDetail"]["Id"]
     call.made(found)
     return Made(found, {"Id": found, "PortfolioName": call.properties["DisplayName"]})
-
-
-def _portfolio_update(call: Call) -> Made:
-    call.client(CATALOG).update_portfolio(
-        Id=call.physical, **call.properties, **_catalog_tags(call)
-    )
-    name = call.properties["DisplayName"]
-    return Made(call.physical, {"Id": call.physical, "PortfolioName": name})
 
 
 _PRODUCT = ("Description", "Name", "Owner")
@@ -97,14 +89,6 @@ def _product_update(call: Call) -> Made:
             client.create_provisioning_artifact(
                 ProductId=product, Parameters=_artifact(each), IdempotencyToken=str(uuid.uuid4())
             )
-        elif each.get("Description") not in {
-            e.get("Description") for e in old if _key(e) == _key(each)
-        }:
-            client.update_provisioning_artifact(
-                ProductId=product,
-                ProvisioningArtifactId=ids[each["Name"]],
-                Description=each.get("Description", ""),
-            )
     # What the template no longer lists is deleted: ReplaceProvisioningArtifacts only decides
     # whether the versions that stay keep their ids.
     for identity in gone:
@@ -147,14 +131,8 @@ def _launch_create(call: Call) -> Made:
     return Made(found, {"Id": found})
 
 
-def _launch_update(call: Call) -> Made:
-    given = call.properties
-    call.client(CATALOG).update_constraint(
-        Id=call.physical,
-        Description=given.get("Description", ""),
-        Parameters=json.dumps(calls.pick(given, "RoleArn", "LocalRoleName")),
-    )
-    return Made(call.physical, {"Id": call.physical})
+def _unchanged(call: Call) -> Made:
+    raise ResourceFailed(f"The sandbox does not change {call.kind}: no template of ours does")
 
 
 PROVIDERS: dict[str, Provider] = {
@@ -176,13 +154,13 @@ PROVIDERS: dict[str, Provider] = {
     "AWS::ServiceCatalog::LaunchRoleConstraint": Provider(
         _launch_create,
         calls.deletes(CATALOG, "delete_constraint", "Id"),
-        _launch_update,
+        _unchanged,
         attributes=("Id",),
     ),
     "AWS::ServiceCatalog::Portfolio": Provider(
         _portfolio_create,
         calls.deletes(CATALOG, "delete_portfolio", "Id"),
-        _portfolio_update,
+        _unchanged,
         attributes=("Id", "PortfolioName"),
     ),
     "AWS::ServiceCatalog::PortfolioPrincipalAssociation": calls.api(

@@ -8,7 +8,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from sm_mlops.sandbox.cloudformation import calls
-from sm_mlops.sandbox.cloudformation.calls import Call, Name, Provider
+from sm_mlops.sandbox.cloudformation.calls import Call, Name, Provider, ResourceFailed
 from sm_mlops.sandbox.cloudformation.expressions import Made
 
 
@@ -124,6 +124,15 @@ def _bucket_exists(call: Call) -> bool:
     return True
 
 
+def _bucket_policy_create(call: Call) -> Made:
+    bucket = call.properties["Bucket"]
+    with calls.absent_is_fine():
+        call.client("s3").get_bucket_policy(Bucket=bucket)
+        why = f"The bucket policy already exists on bucket {bucket}."
+        raise ResourceFailed(calls.handled(why, "AlreadyExists"))
+    return _bucket_policy_put(call)
+
+
 def _bucket_policy_put(call: Call) -> Made:
     bucket = call.properties["Bucket"]
     call.client("s3").put_bucket_policy(
@@ -143,7 +152,7 @@ PROVIDERS: dict[str, Provider] = {
         exists=_bucket_exists,
     ),
     "AWS::S3::BucketPolicy": Provider(
-        _bucket_policy_put,
+        _bucket_policy_create,
         calls.deletes("s3", "delete_bucket_policy", "Bucket"),
         _bucket_policy_put,
         physical=lambda call: str(call.properties["Bucket"]),

@@ -26,6 +26,9 @@ def _secret_update(call: Call) -> Made:
     client = call.client("secretsmanager")
     # What a person has put into the secret stays, unless the template's own value changes.
     names = [name for name in ("Description", "SecretString") if call.changed(name)]
+    # CloudFormation's handler may read the value whatever changes.
+    with calls.absent_is_fine():
+        client.get_secret_value(SecretId=call.physical)
     if names:
         client.update_secret(
             SecretId=call.physical, **calls.pick(call.properties, "Description", *names)
