@@ -46,15 +46,9 @@ _ARN = re.compile(
 # Changing only these is no approval, although the event says Approved again.
 # Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateModelPackage.html
 _NO_APPROVAL = {
-    "AdditionalInferenceSpecifications",
-    "AdditionalInferenceSpecificationsToAdd",
-    "ApprovalDescription",
-    "CustomerMetadataProperties",
-    "CustomerMetadataPropertiesToRemove",
-    "InferenceSpecification",
-    "ModelCard",
-    "ModelLifeCycle",
-    "SourceUri",
+    *("AdditionalInferenceSpecifications", "AdditionalInferenceSpecificationsToAdd"),
+    *("ApprovalDescription", "CustomerMetadataProperties", "CustomerMetadataPropertiesToRemove"),
+    *("InferenceSpecification", "ModelCard", "ModelLifeCycle", "SourceUri"),
 }
 _COMMIT = re.compile("[0-9a-f]{40}")
 # A name of an owner or a repository, but never "." or "..".
