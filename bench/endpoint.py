@@ -15,21 +15,22 @@ import tarfile
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import boto3
 from botocore.config import Config
 
-ROOT = Path(__file__).resolve().parent.parent
-PROJECT = ROOT / "{{cookiecutter.project_slug}}"
-sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
+from sm_mlops import sandbox
 
-# Not from an import statement: the template's own checks cannot see into the rendered repo.
-sandbox: Any = importlib.import_module("sandbox")
-cases: Any = importlib.import_module("endpoint_cases")
-there: Any = importlib.import_module("sandbox_cases").there
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "tests" / "support"), str(ROOT / "bench")]
+
+
+import endpoint_cases as cases  # noqa: E402
+from sandbox_cases import there  # noqa: E402
+
 packaged: Callable[[Path], tuple[Path, list[str]]] = importlib.import_module("predict").packaged
 
 SIZES = (1, 100, 10_000)
@@ -80,7 +81,7 @@ def hosted(aws: Any, model_dir: Path) -> tuple[str, float]:
     return name, time.perf_counter() - begun
 
 
-def measure(aws: Any, work: Path) -> None:
+def measure(aws: Any, work: Path, signed_in: Mapping[str, str]) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
         model_dir, (header, *rows) = packaged(work)
         sys.path.insert(0, str(model_dir / "code"))
@@ -92,8 +93,8 @@ def measure(aws: Any, work: Path) -> None:
             "sagemaker-runtime",
             endpoint_url=aws.runtime.meta.endpoint_url,
             region_name=cases.REGION,
-            aws_access_key_id="AKIASANDBOX000000000",
-            aws_secret_access_key="sandbox",
+            aws_access_key_id=signed_in["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=signed_in["AWS_SECRET_ACCESS_KEY"],
             config=Config(retries={"total_max_attempts": 1}),
         )
         for _ in range(max(CLIENTS))
@@ -131,7 +132,8 @@ def main() -> None:
         root = Path(folder)
         sandbox.start(root, cases.REGION)
         try:
-            measure(cases.Hosting(there(root)).prepare(), root / "model")
+            variables = there(root)
+            measure(cases.Hosting(variables).prepare(), root / "model", variables)
         finally:
             sandbox.stop(root)
 
