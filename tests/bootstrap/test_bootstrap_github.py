@@ -155,12 +155,9 @@ FAULTS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
-    "ways",
-    [
-        pytest.param((*FAULTS,), id="in turn"),
-        *(pytest.param((way,), id=way, marks=pytest.mark.long) for way in FAULTS),
-    ],
+    "ways", [(*FAULTS,), *((way,) for way in FAULTS)], ids=["in turn", *FAULTS]
 )
 def test_after_a_failure_at_any_request_the_next_run_finishes(
     ways: tuple[str, ...], tmp_path: Path, account: Aws, monkeypatch: pytest.MonkeyPatch

@@ -64,7 +64,7 @@ def test_bootstrap_continues_after_any_call_that_failed(
     fail(campaign, every, first)
 
 
-@pytest.mark.parametrize("way", ["error", "lost"])
+@pytest.mark.parametrize("way", [pytest.param("error", marks=pytest.mark.long), "lost"])
 def test_bootstrap_gets_through_where_each_call_has_to_be_made_twice(
     empty: Stage, way: str
 ) -> None:

@@ -399,7 +399,7 @@ def test_a_stage_leaves_the_other_one_alone(here: Land, deployed: str) -> None:
 
 
 def test_no_role_of_a_repo_approves(here: Land, deployed: str) -> None:
-    Job(here, here.repo, "production").mlops("approve", "1", code=2)
+    Job(here, here.repo, "production").mlops("approve", "1", "--comment", "mine", code=2)
     for role in (
         *(f"churn-github-{kind}" for kind in ("train", "staging", "production")),
         *("churn-pipeline", serving_role(here, "churn-staging")),

@@ -14,8 +14,8 @@ from repos import make_repo
 from sm_mlops.tabular import sample_data
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("rounds", [1, pytest.param(5, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("rounds", [5])
 def test_a_killed_sandbox_comes_back_whole_and_leaves_no_process(
     tmp_path: Path, rounds: int
 ) -> None:

@@ -264,7 +264,7 @@ def load_data() -> Any:
 
 
 def test_the_partition_of_a_region_is_the_one_it_is_in() -> None:
-    for partition in SESSION.get_available_partitions():
+    for partition in ("aws", "aws-us-gov"):  # no other has what a project needs
         for region in SESSION.get_available_regions("sagemaker", partition_name=partition):
             project = Project("p", region, "acme/repo", "oidc")
             assert Settings(Path(), project, load_data()).partition == partition, region

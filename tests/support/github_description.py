@@ -53,7 +53,8 @@ def wrong(method: str, path: str, sent: Any, status: int, answer: Any) -> list[s
     )
     described = _described()[name]
     found = []
-    if status < 400:
+    # A redirect answers for the place, not for the operation.
+    if status < 300:
         if sent or described["required"]:
             found += _violations(f"{name}: request", _validator(name, "request"), _known(sent))
         if str(status) not in described["answers"]:

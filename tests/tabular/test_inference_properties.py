@@ -25,8 +25,6 @@ import datasets
 from model_case import Case
 from worker_case import Worker, worker
 
-Transformer = pytest.importorskip("sagemaker_inference.transformer").Transformer
-
 SEED = 20_240
 SLOWEST = 30.0  # CPU seconds; a payload of 100,000 columns takes minutes in quadratic time
 CSV, JSON, LINES = "text/csv", "application/json", "application/jsonlines"

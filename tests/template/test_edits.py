@@ -389,8 +389,8 @@ TOGETHER: dict[str, Edit] = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("edit", some(TOGETHER, "classes"))
+@pytest.mark.long
+@pytest.mark.parametrize("edit", TOGETHER.values(), ids=TOGETHER)
 def test_many_legal_edits_together_keep_all_tests_green(repo: Path, edit: Edit) -> None:
     edit(repo)
     assert_green(repo)

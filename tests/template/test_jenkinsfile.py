@@ -20,7 +20,8 @@ SAID_OTHERWISE = {
     '.venv/bin/mlops review --base "origin/$CHANGE_TARGET" --output review.md': (
         ".venv/bin/mlops review --base HEAD^1 --output review.md"
     ),
-    ".venv/bin/mlops run --at-most 690": ".venv/bin/mlops run --at-most 50",
+    # One job follows to the end, where GitHub hands over.
+    ".venv/bin/mlops run --at-most 690": ".venv/bin/mlops run --at-most 50 --unfinished-ok",
     ".venv/bin/mlops deploy staging": ".venv/bin/mlops deploy staging --at-most 50",
     ".venv/bin/mlops deploy production": ".venv/bin/mlops deploy production --at-most 50",
 }

@@ -84,9 +84,9 @@ class Loop:
                         found.append(f"{service} {row[name] if name else row}")
         return sorted(found)
 
-    def approve(self, version: int) -> WorkflowRun:
+    def approve(self, version: int, command: str = "approve") -> WorkflowRun:
         """Approve; run on this machine what that has started on GitHub, and nothing else."""
-        self.here.mlops("approve", str(version))
+        self.here.mlops(command, str(version))
         run = self.arrived()
         assert (run["event"], run["head_branch"]) == ("workflow_dispatch", "main")
         done = self.here.hub.dispatch("deploy", run["inputs"], branch=run["head_branch"])
@@ -192,9 +192,9 @@ def stop_a_broken_one(loop: Loop) -> None:
 
 
 def go_back(loop: Loop) -> None:
-    """Approve the good version again; it takes the broken one's place."""
+    """Deploy the good version, which is still approved, again: it takes the broken one's place."""
     loop.here.mlops("reject", "2")
-    run = loop.approve(1)
+    run = loop.approve(1, "trigger")
     assert run.conclusion == "success", run.log
     assert loop.here.asked == ["production"]
     for stage in ("staging", "production"):

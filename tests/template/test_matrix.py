@@ -267,7 +267,7 @@ def recipes(makefile: Path) -> list[str]:
     lines = re.sub(r" \\\n\t?", " ", text).splitlines()
     found = [line.lstrip("\t@-") for line in lines if line.startswith("\t")]
     found += [line.partition(" = ")[2] for line in lines if re.match(r"\w+ = .*&&", line)]
-    names = re.compile(r"\$[({](\w+)[)}]|\$@|\$\((?:call|if) [^()]*(?:\([^()]*\)[^()]*)*\)")
+    names = re.compile(r"\$[({](\w+)[)}]|\$@|\$\((?:call|if|foreach) [^()]*(?:\([^()]*\)[^()]*)*\)")
     return [names.sub("word", names.sub("word", line)).replace("$$", "$") for line in found]
 
 

@@ -436,7 +436,7 @@ def test_a_change_is_trained_beside_its_base_and_nothing_is_left_behind(
     assert not (life.root / ".sandbox").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_change_with_other_classes_is_trained_and_says_that_nothing_was_compared(
     life: Repo, base: str, tmp_path: Path
 ) -> None:

@@ -194,8 +194,8 @@ class _Run:
         if before.tags.get(STARTED, "") > self.started:
             raise Superseded(
                 f"{self.stage.name} was not changed: version {number} is superseded by version "
-                f"{running[0]}, approved later; to roll back, approve version {number} again or "
-                f"run {self.there.command} rollback {self.stage.name} --to {number}"
+                f"{running[0]}, approved later; to roll back, run {self.there.command} trigger "
+                f"{number} or {self.there.command} rollback {self.stage.name} --to {number}"
             )
 
     def _update(self, before: Stack | None) -> Outcome:

@@ -25,7 +25,8 @@ LISTED = 5
 
 @dataclass(frozen=True)
 class Running:
-    """A stage. `state` is that of its endpoint, `idle_cost` is in US dollars a month."""
+    """A stage. `state` is that of its endpoint, `idle_cost` is in US dollars a month, by
+    prices of the region `priced_in` if that is not the project's."""
 
     stage: str
     account: str
@@ -35,6 +36,7 @@ class Running:
     since: datetime | None = None
     commit: str = ""
     idle_cost: float | None = None
+    priced_in: str = ""
     note: str = ""
 
 
@@ -109,8 +111,6 @@ def _look(there: Aws, stage: Stage, account: str, known: list[Version]) -> Runni
         notes.append("newest approved" if is_newest else f"version {newest} is approved")
     if stack is None:
         notes.append("has no stack")
-    if stage.priced_in:
-        notes.append(f"prices of {stage.priced_in}")
     # An endpoint in service may still have the reason of an update that was rolled back.
     if endpoint.reason and endpoint.status != "InService":
         notes.append(endpoint.reason)
@@ -123,6 +123,7 @@ def _look(there: Aws, stage: Stage, account: str, known: list[Version]) -> Runni
         since=endpoint.since,
         commit=runs.commit if runs else "",
         idle_cost=stage.idle_cost,
+        priced_in=stage.priced_in,
         note=", ".join(notes),
     )
 
@@ -139,6 +140,12 @@ def _last_execution(aws: Aws) -> dict[str, Any] | None:
         "started": found["CreationTime"].isoformat(),
         "reason": one_line(found.get("FailureReason", "")),
     }
+
+
+def _cost(row: Running) -> str:
+    if row.idle_cost is None:
+        return ""
+    return f"{row.idle_cost:.0f}" + (f" ({row.priced_in})" if row.priced_in else "")
 
 
 def table(running: Iterable[Running]) -> Table:
@@ -160,7 +167,7 @@ def table(running: Iterable[Running]) -> Table:
             row.kind,
             since,
             short(row.commit),
-            f"{row.idle_cost:.0f}" if row.idle_cost is not None else "",
+            _cost(row),
             row.note,
         ]
         view.add_row(row.stage, *([row.account] if accounts else []), *cells)

@@ -119,7 +119,7 @@ def interpreter() -> str | None:
         # A shim of pyenv's exists also for a version that is switched off.
         if (
             os.access(python, os.X_OK)
-            and not subprocess.run([python, "-c", ""], capture_output=True).returncode
+            and not subprocess.run([python, "-c", ""], env={}, capture_output=True).returncode
         ):
             return str(python)
     return None
