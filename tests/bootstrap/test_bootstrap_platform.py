@@ -160,10 +160,13 @@ def test_existing_resources_that_are_unique_in_an_account_are_used(empty: Land) 
 @pytest.mark.parametrize(
     "operation",
     [
-        "CreateChangeSet", "ExecuteChangeSet", "DescribeChangeSet", "CreateRole", "CreateFunction",
-        "CreatePortfolio", "ListProvisioningArtifacts",
+        *("CreateChangeSet", "CreateFunction", "ListProvisioningArtifacts"),
+        *(
+            pytest.param(each, marks=pytest.mark.long)
+            for each in ("ExecuteChangeSet", "DescribeChangeSet", "CreateRole", "CreatePortfolio")
+        ),
     ],
-)  # fmt: skip
+)
 def test_after_a_failure_anywhere_the_next_run_continues_and_creates_nothing_twice(
     empty: Land, operation: str
 ) -> None:

@@ -99,7 +99,7 @@ def test_a_summary_that_is_full_drops_what_does_not_fit(
     assert file.stat().st_size == actions.LONGEST_SUMMARY
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_at_most_some_minutes_are_followed_and_a_later_job_gets_the_rest(
     repo: Repo, tmp_path: Path
 ) -> None:

@@ -64,13 +64,15 @@ def test_bootstrap_continues_after_any_call_that_failed(
     fail(campaign, every, first)
 
 
-@pytest.mark.parametrize("way", [pytest.param("error", marks=pytest.mark.long), "lost"])
+@pytest.mark.long
+@pytest.mark.parametrize("way", ["error", "lost"])
 def test_bootstrap_gets_through_where_each_call_has_to_be_made_twice(
     empty: Stage, way: str
 ) -> None:
     assert Campaign(empty, *CONNECT).all_once(way).wrong == ()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("every", [SOME, EACH])
 def test_disconnecting_continues_after_any_call_that_failed(empty: Stage, every: int) -> None:
     assert empty.command(*CONNECT).code == 0

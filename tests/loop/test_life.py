@@ -151,6 +151,7 @@ def test_a_model_below_the_threshold_is_not_registered_and_the_reason_names_both
     assert len(versions(repo)) == before
 
 
+@pytest.mark.long
 def test_a_model_worse_than_the_champion_is_not_registered_and_the_reason_names_it(
     repo: Repo, first: subprocess.CompletedProcess[str], account: Aws
 ) -> None:
@@ -291,6 +292,7 @@ def test_what_runs_already_is_deployed_again_without_a_change(
     assert "production is unchanged: it already runs version 1" in done.stderr
 
 
+@pytest.mark.long
 def test_a_version_that_cannot_serve_stops_in_staging_and_production_is_untouched(
     repo: Repo, in_production: str, account: Aws
 ) -> None:
@@ -317,6 +319,7 @@ def test_a_version_that_cannot_serve_stops_in_staging_and_production_is_untouche
     assert endpoint_of(repo, "production") == (1, "InService")
 
 
+@pytest.mark.long
 def test_ctrl_c_leaves_the_deployment_running_and_says_how_to_go_on(
     repo: Repo, in_production: str
 ) -> None:
@@ -339,6 +342,7 @@ def test_ctrl_c_leaves_the_deployment_running_and_says_how_to_go_on(
         (repo.root / "infra" / "brief.json").unlink()
 
 
+@pytest.mark.long
 def test_production_returns_to_the_version_before(
     repo: Repo, in_production: str, account: Aws
 ) -> None:
@@ -367,6 +371,7 @@ def test_production_returns_to_the_version_before(
     assert endpoint_of(repo, "production") == (1, "InService")
 
 
+@pytest.mark.long
 def test_destroying_all_asks_first_and_leaves_the_registry_and_the_data_unless_told_to(
     repo: Repo, in_production: str, account: Aws
 ) -> None:

@@ -300,7 +300,7 @@ def rendered_test(root: Path, name: str) -> ModuleType:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("edit", some(SETTINGS, "defaults", "two-hosts", "vpc"))
+@pytest.mark.parametrize("edit", some(SETTINGS, "defaults", "vpc"))
 def test_a_legal_edit_keeps_the_pipeline_s_tests_green(repo: Path, edit: Edit) -> None:
     edit(repo)
     module = rendered_test(repo, "test_pipeline")

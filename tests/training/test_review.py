@@ -403,7 +403,7 @@ def test_a_base_that_cannot_be_read_is_the_reason_for_no_champion(
     assert trained == Trained(failure=(said,))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_change_is_trained_beside_its_base_and_nothing_is_left_behind(
     life: Repo, base: str, tmp_path: Path
 ) -> None:
@@ -452,7 +452,7 @@ def test_a_change_with_other_classes_is_trained_and_says_that_nothing_was_compar
     assert "it predicts _diagnosis__ a binary task" in report
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_change_that_the_gate_stops_ends_with_1(life: Repo, base: str, tmp_path: Path) -> None:
     """Break the base, so that there is no champion either."""
     life.configure(hyperparameters={"max_depth": 5}, gate={"threshold": 1})
