@@ -100,7 +100,7 @@ def test_the_lock_satisfies_the_rendered_repo_s_dependencies(default: Rendered) 
 
 def test_no_file_knows_the_machine_it_was_written_on(template: Path) -> None:
     home = re.escape(str(Path.home()))
-    place = re.escape(str(ROOT.parent))
+    place = re.escape(str(ROOT))
     personal = re.compile(
         rf"(?<![\w.-])({home}|{place})(?=/)|(?<![\w.-])/(home|Users)/\w+/|file://"
     )
