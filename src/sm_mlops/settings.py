@@ -36,6 +36,8 @@ TASKS = ("auto", "binary", "multiclass", "regression")
 
 SANDBOX_ACCOUNT = "123456789012"  # which AWS's documentation uses, and no one has
 # Hyperparameters become pipeline parameters, so their names must make parameter names.
+# A pattern of instance types; the sandbox judges by the same file.
+_LOCAL_STORAGE = Path(__file__).with_name("local_storage.txt")
 _HYPERPARAMETER = re.compile(r"[a-z][a-z0-9_]*")
 # The other parameters of each execution; see pipeline/definition.py.
 PARAMETERS = (
@@ -245,8 +247,7 @@ def has_local_storage(instance: str) -> bool:
     Source: `volume_size_supported` of the SageMaker SDK, and VolumeKmsKeyId in
     https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ResourceConfig.html
     """
-    family = instance.removeprefix("ml.").partition(".")[0]
-    return "d" in family or family.startswith(("g5", "g6", "g7e", "p5", "p6-b200", "trn1", "trn2"))
+    return bool(re.match(_LOCAL_STORAGE.read_text(encoding="utf-8").strip(), instance))
 
 
 def parameter_name(hyperparameter: str) -> str:

@@ -28,10 +28,10 @@ from sm_mlops.bootstrap import adoption, assets, catalog, content, credential
 from sm_mlops.bootstrap.parameters import Parameters
 from sm_mlops.bootstrap.plan import Item, Part, Tell, Todo
 from sm_mlops.errors import MlopsError
+from sm_mlops.platform import CAPABILITIES
+from sm_mlops.platform import STACK as STACK
 from sm_mlops.stacks import Stack
 
-STACK = "sm-mlops-platform"
-CAPABILITIES = ("CAPABILITY_NAMED_IAM",)
 CATALOG, S3 = "service-catalog", "s3"
 # Of the names of exports.
 PREFIX = "sm-mlops-"

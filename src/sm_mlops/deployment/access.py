@@ -18,14 +18,15 @@ from sm_mlops.aws import ABSENT, DENIED, Aws, error_code, ignoring
 from sm_mlops.deployment import stages
 from sm_mlops.deployment.stages import Stage
 from sm_mlops.errors import MlopsError
+from sm_mlops.platform import CAPABILITIES, STACK
 from sm_mlops.stacks import Stack
 
 Policy = dict[str, Any]
 EMPTY: Policy = {"Version": "2012-10-17", "Statement": []}
 # With this prefix the project's own template names its statements for the group.
 SID = "SmMlopsStages"
-# The platform's stack, and its parameter of the accounts that read the models of their projects.
-PLATFORM, ACCOUNTS = "sm-mlops-platform", "DeploymentAccounts"
+# The platform's parameter of the accounts that read the models of their projects.
+ACCOUNTS = "DeploymentAccounts"
 
 
 def enter(aws: Aws, stage: Stage) -> Aws:
@@ -118,7 +119,7 @@ def _group_grant(aws: Aws, accounts: list[str]) -> Grant:
 def _bucket_grant(aws: Aws, accounts: list[str]) -> Grant:
     """Give the models only, not the data beside them, to the accounts."""
     bucket, s3 = aws.bucket, aws.s3
-    platform = stacks.describe(aws, PLATFORM)
+    platform = stacks.describe(aws, STACK)
     if platform and platform.outputs.get("ArtifactBucket") == bucket:
         return _platform_grant(aws, platform, accounts)
     policy = EMPTY
@@ -140,11 +141,11 @@ def _platform_grant(aws: Aws, platform: Stack, accounts: list[str]) -> Grant:
     had = [item for item in platform.parameters[ACCOUNTS].split(",") if item]
     new = [account for account in accounts if account not in had]
     given = dict.fromkeys(platform.parameters) | {ACCOUNTS: ",".join([*had, *new])}
-    capabilities, quiet = ("CAPABILITY_NAMED_IAM",), Console(quiet=True)
+    quiet = Console(quiet=True)
     return Grant(
         f"bucket {aws.bucket}, by {platform.name}",
         tuple(f"+ account {account} may read" for account in new),
-        lambda: stacks.deploy(aws, platform.name, None, given, {}, capabilities, quiet),
+        lambda: stacks.deploy(aws, platform.name, None, given, {}, CAPABILITIES, quiet),
     )
 
 

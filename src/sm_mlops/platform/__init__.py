@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sm_mlops import version
 
-__all__ = ["FOLDER", "version"]
+__all__ = ["CAPABILITIES", "FOLDER", "STACK", "version"]
 
+STACK, CAPABILITIES = "sm-mlops-platform", ("CAPABILITY_NAMED_IAM",)
 FOLDER = Path(str(files(__name__)))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import threading
 import time
@@ -30,6 +31,8 @@ from sm_mlops.sandbox.storage import Record, Store
 from sm_mlops.sandbox.wire import Caller, Params, invalid, missing, pick
 
 PROCESSING, TRAINING = "ProcessingJob", "TrainingJob"
+# A pattern of instance types; the tool reads the same file.
+LOCAL_STORAGE = Path(__file__).parents[1] / "local_storage.txt"
 LABELS = {PROCESSING: "processing-job", TRAINING: "training-job"}
 LOG_GROUPS = {
     PROCESSING: "/aws/sagemaker/ProcessingJobs",
@@ -397,9 +400,8 @@ def _arn(kind: str, name: str, caller: Caller) -> str:
 
 def refuse_volume_key(resources: Params) -> None:
     """Raise ApiError for a volume key of an instance type with local storage, as SageMaker does."""
-    family = resources.get("InstanceType", "").removeprefix("ml.").partition(".")[0]
-    local = "d" in family or family.startswith(("g5", "g6", "g7e", "p5", "p6-b200", "trn1", "trn2"))
-    if local and resources.get("VolumeKmsKeyId"):
+    pattern = LOCAL_STORAGE.read_text(encoding="utf-8").strip()
+    if re.match(pattern, resources.get("InstanceType", "")) and resources.get("VolumeKmsKeyId"):
         raise invalid("KMS key is not supported for NVMe instance storage.")
 
 

@@ -28,9 +28,8 @@ from sm_mlops.tabular.text import clean_header, nearest
 JSON, LINES, CSV = "application/json", "application/jsonlines", "text/csv"
 ALSO_LINES = (LINES, "application/x-jsonlines", "application/x-ndjson")
 TYPES = (JSON, *ALSO_LINES, CSV)
-LONGEST = (
-    500  # characters of a reason, which may quote a value; InvokeEndpoint passes 2,048 bytes on
-)
+# Characters of a reason, which may quote a value: InvokeEndpoint passes on 2,048 bytes.
+LONGEST = 500
 _UTF8 = ("utf-8", "utf8", "us-ascii", "ascii")
 _FRAMEWORK = "sagemaker_containers.beta.framework"
 

@@ -171,7 +171,7 @@ def upload_champion(aws: Aws, *, waived: bool = False) -> Champion:
             bucket, key = split_s3(model)
             copy = {"Bucket": bucket, "Key": key}
             target = f"{prefix}/model.tar.gz"
-            if any(item["Key"] == key for item in objects.listed(aws, bucket, key)):
+            if objects.exists(aws, model):
                 aws.s3.copy(copy, aws.bucket, target, ExtraArgs=_encryption(aws))
             elif waived:
                 prefix = f"{aws.settings.prefix}/champion/{version}-gone"
