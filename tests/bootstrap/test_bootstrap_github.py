@@ -765,6 +765,16 @@ def test_main_is_pushed_while_another_branch_is_checked_out(world: World) -> Non
     assert world.server.github.bare.branches(NAME) == {"main": main}
 
 
+def unprepare(root: Path, how: str, branch: str = "main") -> None:
+    """Leave the repo on `master`, or without git, or with a git that has no commit yet."""
+    if how == "master":
+        git(root, "branch", "-m", "master")
+    else:
+        shutil.rmtree(root / ".git")
+    if how == "no commit":
+        git(root, "init", "-q", "-b", branch)
+
+
 @pytest.mark.parametrize(
     ("how", "told"),
     [
@@ -777,13 +787,7 @@ def test_main_is_pushed_while_another_branch_is_checked_out(world: World) -> Non
 def test_what_git_lacks_is_left_to_a_person(
     world: World, tmp_path: Path, how: str, told: str
 ) -> None:
-    root = world.repo.root
-    if how == "master":
-        git(root, "branch", "-m", "master")
-    else:
-        shutil.rmtree(root / ".git")
-    if how == "no commit":
-        git(root, "init", "-q", "-b", "main")
+    unprepare(world.repo.root, how)
     if how == "inside":
         git(tmp_path, "init", "-q")
     assert any(line.startswith(f"manual branch main: {told}") for line in world.looked())
@@ -793,12 +797,7 @@ def test_what_git_lacks_is_left_to_a_person(
 @pytest.mark.parametrize("how", ["no git", "no commit", "master"])
 def test_the_commands_that_it_names_are_enough(world: World, how: str) -> None:
     root = world.repo.root
-    if how == "master":
-        git(root, "branch", "-m", "master")
-    else:
-        shutil.rmtree(root / ".git")
-    if how == "no commit":
-        git(root, "init", "-q", "-b", "trunk")
+    unprepare(root, how, branch="trunk")
     push = Push(world.aws.settings, world.hub)
     [item] = push.look()
     commands = item.remedy.removesuffix(", then mlops bootstrap")

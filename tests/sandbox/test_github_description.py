@@ -14,8 +14,8 @@ TOKEN = "/app/installations/7/access_tokens"
 
 
 def test_every_route_is_described() -> None:
-    described = github_description._described()
-    assert {name for name, _ in github_description.operations()} == set(described)
+    named = {name for name, _ in github_description.operations()}
+    assert named == set(github_description.described())
 
 
 @pytest.mark.parametrize(

@@ -123,9 +123,12 @@ class Place:
 
     def command(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
         """Run `mlops` as someone who is signed in to this sandbox."""
+        return mlops(self.repo.root, *words, **self.signed_in() | more)
+
+    def signed_in(self) -> dict[str, str]:
+        """Return the variables of someone who is signed in to this sandbox."""
         names = ("AWS_", "GITHUB_")
-        variables = {name: value for name, value in os.environ.items() if name.startswith(names)}
-        return mlops(self.repo.root, *words, **variables | more)
+        return {name: value for name, value in os.environ.items() if name.startswith(names)}
 
     def deploy(self, stage: Stage, arn: str, **more: Any) -> Deployment:
         return deploy(self.aws, stage, arn, self.console, **more)

@@ -51,14 +51,14 @@ def wrong(method: str, path: str, sent: Any, status: int, answer: Any) -> list[s
         for name, pattern in operations()
         if name.startswith(f"{method} ") and pattern.fullmatch(path)
     )
-    described = _described()[name]
+    operation = described()[name]
     found = []
     # A redirect answers for the place, not for the operation.
     if status < 300:
-        if sent or described["required"]:
+        if sent or operation["required"]:
             found += _violations(f"{name}: request", _validator(name, "request"), _known(sent))
-        if str(status) not in described["answers"]:
-            found.append(f"{name}: answers {status}, not one of {', '.join(described['answers'])}")
+        if str(status) not in operation["answers"]:
+            found.append(f"{name}: answers {status}, not one of {', '.join(operation['answers'])}")
         elif answer is not None:
             found += _violations(f"{name}: answer", _validator(name, str(status)), _known(answer))
     return found
@@ -84,16 +84,18 @@ def _file() -> dict[str, Any]:
     return dict(json.loads(FILE.read_text(encoding="utf-8")))
 
 
-def _described() -> dict[str, Any]:
-    return dict(_file()["operations"])
+def described() -> dict[str, Any]:
+    """Return the operations of the description, by the names of `operations`."""
+    found: dict[str, Any] = _file()["operations"]
+    return found
 
 
 @functools.cache
 def _validator(name: str, part: str) -> Draft202012Validator:
     """Return the judge of a request, which has to be complete, or of an answer, which may lack what
     GitHub shows as well; neither may have what GitHub does not know."""
-    described, answers = _described()[name], part != "request"
-    schema = described["answers"][part] if answers else described["request"]
+    operation, answers = described()[name], part != "request"
+    schema = operation["answers"][part] if answers else operation["request"]
     schemas = {key: _strict(value, answers) for key, value in _file()["schemas"].items()}
     return Draft202012Validator({**_strict(schema, answers), "components": {"schemas": schemas}})
 
