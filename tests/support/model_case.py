@@ -15,17 +15,14 @@ from typing import Any
 MODEL = Path(__file__).resolve().parents[2] / "{{cookiecutter.project_slug}}" / "model"
 sys.path.insert(0, str(MODEL))
 
-import evaluate  # noqa: E402
 import inference  # noqa: E402
-import preprocess  # noqa: E402
-import train  # noqa: E402
-from preprocess import Settings  # noqa: E402
 
 import datasets  # noqa: E402
 from sm_mlops.tabular import encoding as features  # noqa: E402
-from sm_mlops.tabular import metrics, tables  # noqa: E402
+from sm_mlops.tabular import evaluate, metrics, preprocess, tables, train  # noqa: E402
 from sm_mlops.tabular import schema as model_schema  # noqa: E402
 from sm_mlops.tabular.failure import DataError  # noqa: E402
+from sm_mlops.tabular.preprocess import Settings  # noqa: E402
 
 __all__ = [
     "MODEL", "Case", "DataError", "Settings", "evaluate", "features", "inference", "metrics",
@@ -60,7 +57,8 @@ class Case:
         out = self.folder / "out"
         own, given = train.hyperparameters({**QUICK, **hyperparameters})
         folders = {name: out / name for name in ("train", "validation", "preprocessor")}
-        train.train({**folders, "model-dir": self.folder / "model"}, own, given)
+        folders |= {"model-dir": self.folder / "model", "code": MODEL}
+        train.train(folders, own, given)
         return inference.model_fn(str(self.folder / "model"))
 
     def evaluate(self, champion: Path | None = None, waived: bool = False) -> dict[str, Any]:

@@ -418,11 +418,11 @@ def test_an_exception_of_a_script_is_reported_with_its_place_in_the_script(
     ended: list[int] = []
     monkeypatch.setattr(failure, "leave", ended.append)
     script = compile(
-        "def main():\n    import json\n    json.loads('{')\n", "/opt/ml/train.py", "exec"
+        "def main(folder):\n    import json\n    json.loads('{')\n", "/opt/ml/train.py", "exec"
     )
     there: dict[str, Any] = {}
     exec(script, there)
-    failure.run(there["main"])
+    failure.run(there["main"], Path("/opt/ml"))
     assert ended[0] == 1
     reason = (tmp_path / "output" / "failure").read_text(encoding="utf-8")
     assert reason.startswith("JSONDecodeError: Expecting property name")

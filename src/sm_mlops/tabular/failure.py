@@ -38,20 +38,19 @@ def report(message: str) -> None:
             (output / name).write_text(line[:1024], encoding="utf-8")
 
 
-def run(main: Callable[[], None]) -> None:
-    """Call a script's main, and end the process: for a DataError with its line and code 2, for any
-    other exception with its traceback, its place and code 1."""
+def run(main: Callable[[Path], None], folder: Path) -> None:
+    """Call the main of a script in `folder`, and end the process: for a DataError with its line and
+    code 2, for any other exception with its traceback, its place and code 1."""
     try:
-        main()
+        main(folder)
     except DataError as error:
         report(str(error))
         leave(2)
     except Exception as error:
         traceback.print_exc()
-        # The last place in the script's own folder, not the one in a library that it called.
-        frames = traceback.extract_tb(error.__traceback__)
-        folder = Path(frames[:2][-1].filename).parent
-        own = [frame for frame in frames if Path(frame.filename).is_relative_to(folder)] or frames
+        # The last place in the team's code, not the one in a library that it called.
+        frames = traceback.extract_tb(error.__traceback__)[1:]
+        own = [frame for frame in frames if Path(frame.filename).parent == folder] or frames
         place = f"{Path(own[-1].filename).name}, line {own[-1].lineno}"
         report(f"{type(error).__name__}: {error} ({place})")
         leave(1)

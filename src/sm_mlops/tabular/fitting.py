@@ -3,7 +3,6 @@
 Uses the target of the training rows only. Must not know about files or about XGBoost.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,26 +12,18 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from sm_mlops.tabular import encoding
-from sm_mlops.tabular.encoding import DATE_PARTS, Codes, Floats, date_part, parse_number
+from sm_mlops.tabular.encoding import DATE_PARTS, Codes, Floats, date_part
 from sm_mlops.tabular.failure import DataError
-from sm_mlops.tabular.schema import Column, label_text
+from sm_mlops.tabular.kinds import kind_of
+from sm_mlops.tabular.schema import Column
+from sm_mlops.tabular.target import Target
 
 FOLDS = 5
 SMOOTHING = 10.0
 MOST_CATEGORIES = 256  # beyond that, a column of strings counts as text
 MOST_MEANS = 50_000  # distinct texts that are kept with their mean target
 MOST_WORDS = 32
-LARGEST = 1e100  # quantity to predict: the sum of squares is still finite
 MOST_OUTPUTS = 10  # classes with a mean of their own
-
-
-@dataclass(frozen=True)
-class Target:
-    """The label of every row: the class's index, or the quantity itself; NaN if missing."""
-
-    task: str
-    classes: list[Any]
-    values: Floats
 
 
 @dataclass(frozen=True)
@@ -43,113 +34,6 @@ class Fitted:
     summary: dict[str, Any]
     train: dict[str, Floats] = field(default_factory=dict)
     """Feature to (training rows,) values computed out of fold: no row sees its own label."""
-
-
-def read_target(values: pa.ChunkedArray, name: str, task: str, positive: str | None) -> Target:
-    """Return the target; infer the task if it is `auto`.
-
-    Raises:
-        DataError: Nothing can be learned from this column.
-        BadLabel: The task is regression and a label is not a number.
-    """
-    codes, texts = encoding.labels(values)
-    used = np.bincount(codes[codes >= 0], minlength=len(texts))
-    present = {i: text for i, text in enumerate(texts) if text is not None and used[i]}
-    if not present:
-        raise DataError(f"column '{name}': the target has no value in any row")
-    wrong = next((i for i, text in present.items() if not _is_number(text)), None)
-    quantities = None if wrong is not None else np.array([*map(parse_number, present.values())])
-    count: Counter[str] = Counter()
-    for i, text in present.items():
-        count[label_text(text)] += int(used[i])
-    if task == "auto":
-        boolean = pa.types.is_boolean(values.type)
-        task = infer_task(None if boolean else quantities, len(count), count.total())
-    table = np.full(len(texts) + 1, np.nan)
-    if task == "regression":
-        if wrong is not None:
-            raise BadLabel(int(np.argmax(codes == wrong)), present[wrong], "a number")
-        table[list(present)] = quantities
-        table[np.isinf(table)] = np.nan
-        if np.nanmax(np.abs(table), initial=0) > LARGEST:
-            raise DataError(f"column '{name}': the target exceeds {LARGEST:.0e}; scale it")
-        if len(np.unique(table[~np.isnan(table)])) < 2:
-            raise DataError(f"column '{name}': the target has the same value in every row")
-        return Target(task, [], table[codes])
-    names = sorted(count)  # by text, where two numbers are one float
-    if quantities is not None:
-        names.sort(key=parse_number)
-    _check_classes(names, count.total(), name, task)
-    if task == "binary":
-        names = _positive_last(names, count, name, positive)
-    for i, text in present.items():
-        table[i] = names.index(label_text(text))
-    classes: list[Any] = list(names)
-    if quantities is not None:
-        whole = {n: int(n) for n in names if n.lstrip("-").isdigit()}
-        if all(str(number) == n for n, number in whole.items()):
-            classes = [whole.get(n, n) for n in names]
-    elif pa.types.is_boolean(values.type):
-        classes = [n == "true" for n in names]
-    return Target(task, classes, table[codes])
-
-
-def _check_classes(names: list[str], rows: int, target: str, task: str) -> None:
-    if len(names) == 1:
-        raise DataError(f"column '{target}': every row has the same class '{names[0]}'")
-    if len(names) > max(2, rows / 2):
-        raise DataError(
-            f"column '{target}': {len(names)} classes in {rows} rows are too many to learn; "
-            "is data.target in mlops.yaml the right column?"
-        )
-    if task == "binary" and len(names) > 2:
-        raise DataError(f"column '{target}': {len(names)} classes, but data.task is binary")
-
-
-class BadLabel(DataError):
-    """A label that does not fit the task; `row` is its index."""
-
-    def __init__(self, row: int, value: str, expected: str) -> None:
-        self.row, self.value, self.expected = row, value, expected
-        super().__init__(f"{value!r} is not {expected}")
-
-
-def infer_task(quantities: Floats | None, classes: int, rows: int) -> str:
-    """Return the task: two values are classes, and so are texts and up to 20 recurring integers."""
-    if classes <= 2:
-        return "binary"
-    if quantities is None:
-        return "multiclass"
-    whole = bool(np.all(quantities == np.floor(quantities)))
-    return "multiclass" if whole and classes <= 20 and rows >= 5 * classes else "regression"
-
-
-def _positive_last(
-    names: list[str], count: dict[str, int], target: str, positive: str | None
-) -> list[str]:
-    """Return the names, the positive class last: the configured one, 1 or true, or the rarer."""
-    if positive is not None:
-        text = label_text(positive)
-        if text not in names:
-            raise DataError(
-                f"column '{target}': no class '{text}' (data.positive in mlops.yaml); "
-                f"there are: {', '.join(names)}"
-            )
-        return [n for n in names if n != text] + [text]
-    lower = [n.lower() for n in names]
-    if all(n in encoding.BOOLEANS for n in lower):
-        return sorted(names, key=lambda n: encoding.BOOLEANS[n.lower()])
-    if all(_is_number(n) for n in names):
-        return names
-    return sorted(names, key=lambda n: -count[n])
-
-
-def _is_number(text: str) -> bool:
-    try:
-        parse_number(text)
-    except ValueError:
-        return False
-    return True
 
 
 def fit_column(
@@ -164,18 +48,7 @@ def fit_column(
     Raises:
         DataError: The column has no value in any row.
     """
-    array = encoding.one_chunk(values)
-    kind = array.type
-    codes, texts = np.empty(0, np.int64), list[str | None]()
-    if encoding.is_numeric(kind) or pa.types.is_duration(kind):
-        column = Column(name, "number")
-    elif pa.types.is_boolean(kind):
-        column = Column(name, "boolean")
-    elif pa.types.is_temporal(kind):
-        column = Column(name, "date", format="%H:%M:%S" if pa.types.is_time(kind) else None)
-    else:
-        codes, texts = encoding.distinct(pa.chunked_array([array]))
-        column = _typed_text(name, codes, texts)
+    column, array, codes, texts = kind_of(name, values)
     if array.null_count == len(array) or (texts and not any(texts)):
         raise DataError(
             f"column '{name}' is empty in every row; fill it, or name it in data.drop of mlops.yaml"
@@ -184,33 +57,6 @@ def fit_column(
     if column.kind == "text":
         return _fit_strings(name, codes[train], texts, outputs, folds)
     return (_fit_date if column.kind == "date" else _fit_number)(column, rows)
-
-
-def _typed_text(name: str, codes: Codes, texts: list[str | None]) -> Column:
-    """Return a column of numbers, booleans or dates that are written as text, else of text."""
-    known = [text for text in texts if text is not None]
-    sample = known[:1000]
-    numeric = sum(map(_is_number, sample)) / max(len(sample), 1)
-    if numeric > 0.5:
-        others = sorted({t for t in known if not _is_number(t)})
-        if not others:
-            return Column(name, "number")
-        strange = {i for i, t in enumerate(texts) if t in set(others)}
-        share = np.isin(codes, list(strange)).mean()
-        if len(others) <= 3 and len(known) >= 10 * len(others) and share < 0.5:
-            return Column(name, "number", missing=others)
-    spellings = {text.lower() for text in known}
-    meanings = {encoding.BOOLEANS.get(text) for text in spellings} - {None}
-    if known and len(meanings) == len(spellings):
-        return Column(name, "boolean")
-    if sum(any(c.isdigit() for c in t) for t in sample) == len(sample):
-        probe = pa.array(sample, pa.string())
-        for form in (None, *encoding.DATE_FORMATS):
-            if encoding.parse_dates(probe, form).null_count == 0:
-                everything = pa.array(known, pa.string())
-                if encoding.parse_dates(everything, form).null_count == 0:
-                    return Column(name, "date", format=form)
-    return Column(name, "text")
 
 
 def _unused(column: Column, why: str, summary: dict[str, Any]) -> Fitted:

@@ -1,0 +1,279 @@
+"""Evaluate the packaged model and the champion (the newest approved version) on the test rows.
+
+Input:  --model: model.tar.gz, or the folder it unpacks to.
+        --test: a folder of raw rows with the target, as Parquet.
+        --champion: a folder with champion.json ({"version": "3"}) and model.tar.gz, if it exists.
+        --waive-champion: yes, to go on without the comparison if the champion cannot be scored.
+Output: in the folder --output: evaluation.json, metrics in SageMaker's model quality schema;
+        gate.json, each metric, the champion's, and how much worse the model is; report.html;
+        sample-payload.tar.gz, some rows in every content type and the predictions for them.
+
+You may replace this file as long as it writes these outputs. It must not know the gate's thresholds
+or how the model was trained.
+"""
+
+import argparse
+import gzip
+import io
+import json
+import subprocess
+import sys
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from sm_mlops.tabular import archives, metrics, scoring
+from sm_mlops.tabular import schema as schemas
+from sm_mlops.tabular.encoding import labels, numbers
+from sm_mlops.tabular.failure import DataError
+from sm_mlops.tabular.schema import Schema
+from sm_mlops.tabular.text import as_property
+
+WORST = 1e308  # stands for an undefined metric, which fails every comparison
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The newest approved version: its predictions for the test rows, or why there are none."""
+
+    version: str
+    predicted: metrics.Floats | None
+    why: str = ""
+
+
+def main(folder: Path) -> None:
+    """Run the step, whose script is in `folder`, from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--model", type=Path, required=True, help="model.tar.gz or its folder")
+    parser.add_argument("--test", type=Path, required=True, help="folder of raw rows as Parquet")
+    parser.add_argument("--champion", type=Path, help="folder of the champion, if there is one")
+    parser.add_argument("--waive-champion", choices=["no", "yes"], default="no")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write to")
+    given = parser.parse_args()
+    waived = given.waive_champion == "yes"
+    with tempfile.TemporaryDirectory() as work:
+        evaluate(given.model, given.test, given.champion, given.output, Path(work), waived=waived)
+
+
+def evaluate(
+    model: Path,
+    test: Path,
+    champion: Path | None,
+    output: Path,
+    work: Path,
+    *,
+    waived: bool = False,
+) -> None:
+    """Run the step; `work` is a folder for temporary files.
+
+    Raise DataError if the champion cannot be scored and that is not `waived`.
+    """
+    folder = unpack(model, work / "candidate")
+    schema = schemas.load(folder)
+    candidate = start_scoring(folder, test, schema.target, work / "scores")
+    rival, rival_process, rival_why = start_champion(champion, test, schema, work)
+    from sm_mlops.tabular import report  # the plotting library loads while the models score
+
+    truth = read_truth(test, schema)
+    if candidate.wait() != 0:
+        raise RuntimeError(f"the model in {model} could not score the test rows; see above")
+    predicted = read_scores(work / "scores.parquet", schema)
+    if predicted is None or len(predicted) != len(truth):
+        raise DataError(f"{model}: code/inference.py did not return one prediction per test row")
+    against = None
+    if rival is not None:
+        against = judge_champion(rival, rival_process, rival_why, work, schema, len(truth))
+        if against.why and not waived:
+            raise DataError(
+                f"champion version {rival} cannot be scored: {against.why}; to go on without the "
+                f"comparison, mlops run --set WaiveChampion=yes or mlops reject {rival}"
+            )
+    gate = judge(schema, truth, predicted, against)
+    versions = json.loads((folder / "versions.json").read_text(encoding="utf-8"))
+    gate["versions"] = as_property(
+        " ".join(f"{name} {number}" for name, number in versions.items())
+    )
+    quality = metrics.model_quality(schema.task, truth, predicted, schema.class_names)
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(output / "evaluation.json", quality)
+    write_json(output / "gate.json", gate)
+    pack(work / "scores.sample", output / "sample-payload.tar.gz")
+    training = folder / "training.json"
+    notes = json.loads(training.read_text(encoding="utf-8")) if training.exists() else {}
+    page = report.render(schema, truth, predicted, gate, notes, against)
+    (output / "report.html").write_text(page, encoding="utf-8")
+    for name in metrics.FITTING[schema.task]:
+        print(gate["metrics"][name]["text"])
+
+
+def unpack(model: Path, folder: Path) -> Path:
+    """Return the folder of the model: `model` itself, or `folder` with model.tar.gz unpacked."""
+    archive = model / "model.tar.gz" if model.is_dir() else model
+    if not archive.exists():
+        if (model / schemas.FILE).exists():
+            return model
+        raise DataError(f"{model}: no model.tar.gz here")
+    try:
+        archives.unpack(archive, folder)
+    except (tarfile.TarError, OSError) as error:
+        raise DataError(f"{archive}: not a readable archive ({error})") from error
+    if not (folder / schemas.FILE).exists():
+        raise DataError(f"{archive}: contains no {schemas.FILE}")
+    return folder
+
+
+def start_scoring(
+    folder: Path, test: Path, target: str, output: Path, quiet: bool = False
+) -> subprocess.Popen[str]:
+    """Start scoring.py for the model in `folder`."""
+    command = [sys.executable, scoring.__file__, str(folder), str(test), target, str(output)]
+    errors = subprocess.PIPE if quiet else None
+    return subprocess.Popen(command, text=True, stderr=errors)
+
+
+def start_champion(
+    champion: Path | None, test: Path, schema: Schema, work: Path
+) -> tuple[str | None, subprocess.Popen[str] | None, str]:
+    """Return the champion's version, the process that scores it, and why there is no process."""
+    card = champion / "champion.json" if champion else None
+    if champion is None or card is None or not card.exists():
+        return None, None, ""
+    version = str(json.loads(card.read_text(encoding="utf-8"))["version"])
+    try:
+        folder = unpack(champion, work / "champion")
+    except DataError as error:
+        return version, None, str(error)
+    # Of its schema, which may be of an older template, only what every template has.
+    own = json.loads((folder / schemas.FILE).read_text(encoding="utf-8"))
+    if (own["target"], own["task"] == "regression") != (
+        schema.target,
+        schema.task == "regression",
+    ):
+        return version, None, f"it predicts '{own['target']}', a {own['task']} task"
+    return version, start_scoring(folder, test, schema.target, work / "rival", quiet=True), ""
+
+
+def judge_champion(
+    version: str,
+    process: subprocess.Popen[str] | None,
+    why: str,
+    work: Path,
+    schema: Schema,
+    rows: int,
+) -> Champion:
+    """Return the champion's predictions, or why there are none."""
+    if process is None:
+        return Champion(version, None, why)
+    _, errors = process.communicate()
+    if process.returncode < 0:
+        more = "a larger compute.evaluate.instance may help"
+        return Champion(version, None, f"killed by signal {-process.returncode}; {more}")
+    if process.returncode != 0:
+        lines = [line for line in errors.splitlines() if line.strip()] or ["no reason given"]
+        return Champion(version, None, lines[-1][:300])
+    predicted = read_scores(work / "rival.parquet", schema)
+    if predicted is None or len(predicted) != rows:
+        return Champion(version, None, "its predictions have other classes")
+    return Champion(version, predicted)
+
+
+def read_truth(test: Path, schema: Schema) -> Any:
+    """Return (rows,) class indices or quantities of the test rows."""
+    paths = sorted(test.glob("*.parquet"))
+    if not paths:
+        raise DataError(f"{test}: no test rows in Parquet files here")
+    parts = [pq.read_table(path, columns=[schema.target])[0] for path in paths]
+    if schema.task == "regression":
+        return np.concatenate([numbers(part, schema.target) for part in parts])
+    index = {name: i for i, name in enumerate(schema.class_names)}
+    found = []
+    for part in parts:
+        codes, texts = labels(part)
+        lookup = [index.get(schema.class_text(text or ""), -1) for text in texts]
+        found.append(np.array([*lookup, -1], np.int64)[codes])
+    truth = np.concatenate(found)
+    if np.any(truth < 0):
+        raise DataError(f"{test}: a label in '{schema.target}' is not a class of the model")
+    return truth
+
+
+def read_scores(path: Path, schema: Schema) -> metrics.Floats | None:
+    """Return (rows,) quantities or (rows, classes) probabilities; None if the classes differ."""
+    table = pq.read_table(path)
+    if schema.task == "regression":
+        if len(table.column_names) > 1:
+            return None
+        return numbers(table["prediction"], "prediction")
+    wanted = [f"probability_{name}" for name in schema.class_names]
+    if set(wanted) != {name for name in table.column_names if name.startswith("probability_")}:
+        return None
+    return np.stack([numbers(table[name], name) for name in wanted], axis=1)
+
+
+def judge(
+    schema: Schema, truth: Any, predicted: metrics.Floats, champion: Champion | None
+) -> dict[str, Any]:
+    """Return the content of gate.json, except the versions."""
+    compute: Any = metrics.regression if schema.task == "regression" else metrics.classification
+    own = compute(truth, predicted)
+    other = {}
+    if champion is not None and champion.predicted is not None:
+        other = compute(truth, champion.predicted)
+    fitting = metrics.FITTING[schema.task]
+    waived = champion is not None and champion.predicted is None
+    table = {}
+    for name in (*metrics.HIGHER, *metrics.LOWER):
+        higher = name in metrics.HIGHER
+        worst = -WORST if higher else WORST
+        entry: dict[str, Any] = {"value": worst, "champion": None, "worse_by": 0.0}
+        if name not in fitting:
+            entry["text"] = f"{name} does not fit a {schema.task} task"
+        elif not np.isfinite(own[name]):
+            entry["text"] = f"{name} is undefined on these {len(truth)} test rows"
+        else:
+            entry["value"] = own[name]
+            entry["text"] = f"{name} {own[name]:.4f} on {len(truth)} test rows"
+            if other and np.isfinite(other[name]):
+                loss = other[name] - own[name] if higher else own[name] - other[name]
+                entry["champion"], entry["worse_by"] = other[name], max(0.0, loss)
+                entry["text"] += f" - champion version {champion.version}: {other[name]:.4f}"  # type: ignore[union-attr]
+            elif champion is not None and waived:
+                entry["text"] += f" - comparison with version {champion.version} waived"
+                entry["text"] += f": {champion.why}"
+            elif champion is not None:
+                entry["worse_by"] = WORST  # no comparison is no pass
+                entry["text"] += f" - undefined for champion version {champion.version}"
+            entry["text"] = as_property(entry["text"])
+        table[name] = entry
+    return {
+        "task": schema.task,
+        "champion": champion.version if champion else "none",
+        "data_sha256": schema.data["sha256"],
+        "rows": schema.data["rows"],
+        "metrics": table,
+    }
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write strict JSON, without NaN."""
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def pack(folder: Path, archive: Path) -> None:
+    """Pack the files of a folder as .tar.gz; equal files give equal bytes."""
+    with (
+        archive.open("wb") as raw,
+        gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as stream,
+        tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        for path in sorted(folder.iterdir()):
+            content = path.read_bytes()
+            entry = tarfile.TarInfo(path.name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))

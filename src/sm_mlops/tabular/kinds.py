@@ -1,0 +1,65 @@
+"""Find the kind of a raw column from all its rows: number, boolean, date or text.
+
+Must not know the target, nor how a column is encoded.
+"""
+
+import numpy as np
+import pyarrow as pa
+
+from sm_mlops.tabular import encoding
+from sm_mlops.tabular.encoding import Codes, parse_number
+from sm_mlops.tabular.schema import Column
+
+
+def kind_of(name: str, values: pa.ChunkedArray) -> tuple[Column, pa.Array, Codes, list[str | None]]:
+    """Return the column, its values as one array and, if they are strings, the code of each row and
+    the text of each code."""
+    array = encoding.one_chunk(values)
+    kind = array.type
+    codes, texts = np.empty(0, np.int64), list[str | None]()
+    if encoding.is_numeric(kind) or pa.types.is_duration(kind):
+        column = Column(name, "number")
+    elif pa.types.is_boolean(kind):
+        column = Column(name, "boolean")
+    elif pa.types.is_temporal(kind):
+        column = Column(name, "date", format="%H:%M:%S" if pa.types.is_time(kind) else None)
+    else:
+        codes, texts = encoding.distinct(pa.chunked_array([array]))
+        column = _typed_text(name, codes, texts)
+    return column, array, codes, texts
+
+
+def _typed_text(name: str, codes: Codes, texts: list[str | None]) -> Column:
+    """Return a column of numbers, booleans or dates that are written as text, else of text."""
+    known = [text for text in texts if text is not None]
+    sample = known[:1000]
+    numeric = sum(map(is_number, sample)) / max(len(sample), 1)
+    if numeric > 0.5:
+        others = sorted({t for t in known if not is_number(t)})
+        if not others:
+            return Column(name, "number")
+        strange = {i for i, t in enumerate(texts) if t in set(others)}
+        share = np.isin(codes, list(strange)).mean()
+        if len(others) <= 3 and len(known) >= 10 * len(others) and share < 0.5:
+            return Column(name, "number", missing=others)
+    spellings = {text.lower() for text in known}
+    meanings = {encoding.BOOLEANS.get(text) for text in spellings} - {None}
+    if known and len(meanings) == len(spellings):
+        return Column(name, "boolean")
+    if sum(any(c.isdigit() for c in t) for t in sample) == len(sample):
+        probe = pa.array(sample, pa.string())
+        for form in (None, *encoding.DATE_FORMATS):
+            if encoding.parse_dates(probe, form).null_count == 0:
+                everything = pa.array(known, pa.string())
+                if encoding.parse_dates(everything, form).null_count == 0:
+                    return Column(name, "date", format=form)
+    return Column(name, "text")
+
+
+def is_number(text: str) -> bool:
+    """Return whether `parse_number` reads the text."""
+    try:
+        parse_number(text)
+    except ValueError:
+        return False
+    return True
