@@ -1,5 +1,7 @@
 """Fixtures and options of all tests; what tests import is in support/."""
 
+import functools
+import gc
 import logging
 import os
 import signal
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import botocore.session
 import pytest
 
 import github_description
@@ -27,6 +30,10 @@ LIBRARIES = {"boto3", "botocore", "github", "logging", "sm_mlops"}
 STARTS_PROCESSES = {"elsewhere", "play"}
 # By file; each has a story of minutes, or a run of other tests.
 SLOWEST = {"test_loop.py", "test_rendered.py", "test_workflows_act.py", "test_workflows_run.py"}
+
+
+# Sessions of one process read a service's model once.
+botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -47,6 +54,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not config.pluginmanager.hasplugin("randomly"):
         # One worker begins with what takes longest; the others never wait for it at the end.
         items.sort(key=lambda item: item.path.name not in SLOWEST)
+
+
+def pytest_collection_finish() -> None:
+    """Let no later collection of garbage look at what stays to the end anyway."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

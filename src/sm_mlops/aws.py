@@ -61,15 +61,24 @@ class Aws:
     """The identity that assumes the role; None for the signed-in one."""
 
     def client(self, service: str, attempts: int = 9) -> Any:
-        """Return a client that tries a throttled or unanswered call up to `attempts` times."""
+        """Return the client that tries a throttled or unanswered call up to `attempts` times."""
+        with _CREATING:
+            if (service, attempts) not in self._clients:
+                self._clients[service, attempts] = self._new_client(service, attempts)
+            return self._clients[service, attempts]
+
+    @cached_property
+    def _clients(self) -> dict[tuple[str, int], Any]:
+        return {}
+
+    def _new_client(self, service: str, attempts: int) -> Any:
         from botocore.config import Config
 
         config = Config(
             retries={"mode": "adaptive", "total_max_attempts": attempts},
             user_agent_extra="sm-mlops",
         )
-        with _CREATING:
-            return self._session.client(service, config=config)
+        return self._session.client(service, config=config)
 
     def as_role(self, arn: str) -> Aws:
         """Return the account of a role, which this identity assumes."""
@@ -106,15 +115,15 @@ class Aws:
         account = session.client("sts").get_caller_identity()["Account"]
         return f"arn:{self.settings.partition}:iam::{account}:role/{self.role}"
 
-    @cached_property
+    @property
     def sagemaker(self) -> Any:
         return self.client("sagemaker")
 
-    @cached_property
+    @property
     def s3(self) -> Any:
         return self.client("s3")
 
-    @cached_property
+    @property
     def runtime(self) -> Any:
         return self.client("sagemaker-runtime")
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import functools
-import gc
 import json
 import logging
 import os
@@ -86,8 +85,6 @@ class Server:
         threading.Thread(
             target=self._http.serve_forever, args=(0.1,), name="http", daemon=True
         ).start()
-        # Load now what the first execution needs.
-        threading.Thread(target=self._warm, name="warm up", daemon=True).start()
         self.stacks.recover()
         self.integrations.recover()
         return self
@@ -156,12 +153,10 @@ class Server:
         self.integrations = Integrations(self)
         self._operations = self._table()
 
-    def _warm(self) -> None:
+    def warm(self) -> None:
+        """Load what the first execution needs."""
         wire.service_model()
         self.client(self.region)
-        # What is loaded now stays: collecting garbage in it would cost 20 ms each time.
-        gc.collect()
-        gc.freeze()
 
     @property
     def port(self) -> int:
@@ -217,7 +212,6 @@ class Server:
         self._http.shutdown()
         self._http.server_close()
         self.objects.close()
-        gc.unfreeze()
         moto_app.forget()
 
     def __enter__(self) -> Server:
