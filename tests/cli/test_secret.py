@@ -114,7 +114,7 @@ def test_the_tag_names_a_layer_as_long_as_the_value_may_need_it(
         if model.name in ("TagResource", "PutSecretValue"):
             seen.append((credential.kind(case.aws), "token" in case.value()))
 
-    case.aws._session.events.register("after-call", note)
+    case.aws.client("secretsmanager").meta.events.register("after-call", note)
     for environment in (as_app, {"MLOPS_TRIGGER_TOKEN": case.token("repo")}):
         case.rotate(**environment)
     assert seen == [("app", True), ("app", False), ("app", True), ("token", True)]
