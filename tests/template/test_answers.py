@@ -329,6 +329,7 @@ def test_a_render_is_refused_where_a_service_is_missing(elsewhere: Callable[...,
     assert "aws_region: mx-central-1 has no SageMaker image of XGBoost" in done.err
 
 
+@pytest.mark.slow
 def test_the_regions_are_those_of_the_sdks() -> None:
     assert regions.FILE.read_text(encoding="utf-8") == generated_regions(), "run: make generate"
 

@@ -399,6 +399,7 @@ def test_many_legal_edits_together_keep_all_tests_green(repo: Path, edit: Edit) 
 # What is illegal
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("edit", "line"),
     [

@@ -247,6 +247,7 @@ def sandboxed(tmp_path: Path, repo: Repo, monkeypatch: pytest.MonkeyPatch) -> It
         yield aws
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", [5, 8, 64], ids=["two parts", "one part", "whole"])
 def test_data_of_the_same_name_and_size_but_other_content_is_replaced(
     sandboxed: Aws, monkeypatch: pytest.MonkeyPatch, part: int
