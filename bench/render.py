@@ -1,6 +1,8 @@
 """Time of rendering with default answers, whole process, against an empty one-file template.
 
-Prints one ratio. Renders outside the temp folder, so that the first commit is part of it.
+Prints two ratios: from a clone whose commit is pushed, which is pinned by its address, and from
+files that nobody else has, of which the hook packs the tool. Renders outside the temp folder, so
+that the first commit is part of it.
 """
 
 import os
@@ -32,29 +34,49 @@ def seconds(template: Path, work: Path) -> float:
     return time.perf_counter() - start
 
 
+def clone_of(folder: Path) -> Path:
+    """Make the folder a clone whose commit is in its origin, and return it."""
+    origin = "https://github.com/acme/sm-mlops.git"
+    named = ("-c", "user.name=Bench", "-c", "user.email=bench@localhost")
+    for words in (
+        ("init", "--quiet", "--initial-branch=main"),
+        ("add", "--all"),
+        (*named, "commit", "--quiet", "--message", "All"),
+        ("remote", "add", "origin", origin),
+        ("update-ref", "refs/remotes/origin/main", "HEAD"),
+    ):
+        subprocess.run(["git", *words], cwd=folder, check=True)
+    return folder
+
+
 def main() -> None:
     # Above the repository, or the hook would find itself inside one.
     work = Path.home() / ".cache" / f"sm-mlops-bench-{os.getpid()}"
     try:
         for name in ("home", "tmp"):
             (work / name).mkdir(parents=True)
-        ours = clean_copy(work / "ours")
+        packed = clean_copy(work / "packed")
+        pushed = clone_of(clean_copy(work / "pushed"))
         empty = work / "empty"
         (empty / "{{cookiecutter.name}}").mkdir(parents=True)
         (empty / "cookiecutter.json").write_text('{"name": "empty"}\n')
         (empty / "{{cookiecutter.name}}" / "README.md").write_text("# {{ cookiecutter.name }}\n")
 
-        seconds(empty, work)
-        seconds(ours, work)
-        assert (work / "output" / "my-model" / ".git").is_dir(), "the first commit is missing"
-        times = [(seconds(ours, work), seconds(empty, work)) for _ in range(ROUNDS)]
+        for template, named in ((pushed, False), (packed, True)):
+            seconds(template, work)
+            made = work / "output" / "my-model"
+            assert (made / ".git").is_dir(), "the first commit is missing"
+            assert (made / "vendor").is_dir() == named, "not pinned as expected"
+        kinds = (pushed, packed, empty)
+        times = [[seconds(template, work) for template in kinds] for _ in range(ROUNDS)]
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    rendered, nothing = (statistics.median(column) for column in zip(*times, strict=True))
-    print(
-        f"render: {rendered / nothing:.2f} times an empty template, at most 1.5 "
-        f"({rendered * 1000:.0f} ms and {nothing * 1000:.0f} ms, median of {ROUNDS})"
-    )
+    address, files, nothing = (statistics.median(column) for column in zip(*times, strict=True))
+    for name, found in (("a pushed commit", address), ("files of one's own", files)):
+        print(
+            f"render from {name}: {found / nothing:.2f} times an empty template, at most 1.5 "
+            f"({found * 1000:.0f} ms and {nothing * 1000:.0f} ms, median of {ROUNDS})"
+        )
 
 
 if __name__ == "__main__":
