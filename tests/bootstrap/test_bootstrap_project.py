@@ -9,17 +9,15 @@ from typing import Any
 
 import pytest
 
-from bootstrap_case import ACCOUNT, BUCKET, Kept, Killed, Land, connected_once, items, land
+from bootstrap_case import BUCKET, Kept, Killed, Land, connected_once, items, land
 from fault_injection import inject, pending
 from sm_mlops import projects
-from sm_mlops.bootstrap import assets, catalog, plan, platform, project, provisional
+from sm_mlops.bootstrap import assets, catalog, plan, platform, provisional
 from sm_mlops.bootstrap.plan import is_work
 from sm_mlops.bootstrap.platform import Platform
 from sm_mlops.bootstrap.project import Project, update
 from sm_mlops.cli import sandbox_account
 from sm_mlops.errors import MlopsError
-from sm_mlops.sandbox import grants
-from sm_mlops.sandbox.iam import objects as sandbox_objects
 
 pytestmark = pytest.mark.slow
 
@@ -407,16 +405,8 @@ def test_someone_elses_role_is_reported_before_anything_is_created(alone: Land) 
 
 
 @PROVIDERS
-def test_the_whole_bootstrap_where_aws_is_strict_and_late(
-    empty: Land, monkeypatch: pytest.MonkeyPatch, provider: str
-) -> None:
-    """A missing object is forbidden, and grants and roles are seen later than they are made."""
-    monkeypatch.setattr(catalog, "POLL_SECONDS", 0.01)
-    monkeypatch.setattr(project, "ROLE_SECONDS", 0.01)
-    monkeypatch.setattr(sandbox_objects, "AS_LISTED", False)
-    monkeypatch.setattr(grants, "LATE", 1)
-    empty.server.integrations.catalog.late = 3
-    empty.aws = empty.aws.as_role(administrator(empty))
+def test_the_whole_bootstrap_where_aws_is_strict_and_late(empty: Land, provider: str) -> None:
+    empty.be_strict()
     told = empty.act(template_provider=provider)
     assert told.count("Waiting: the launch role is not known everywhere yet") == 1
     assert (projects.find(empty.aws) or pytest.fail()).status == "CreateCompleted"
@@ -424,20 +414,6 @@ def test_the_whole_bootstrap_where_aws_is_strict_and_late(
     empty.part(Project).undo(print)
     empty.part(Platform).undo(print)
     assert projects.find(empty.aws) is None
-
-
-def administrator(found: Land) -> str:
-    """Take a role that may do everything, but needs a grant of Service Catalog."""
-    statement = {"Effect": "Allow", "Principal": {"AWS": ACCOUNT}, "Action": "sts:AssumeRole"}
-    everything = {"Effect": "Allow", "Action": "*", "Resource": "*"}
-    version, iam = "2012-10-17", found.aws.client("iam")
-    role = iam.create_role(
-        RoleName="admin",
-        AssumeRolePolicyDocument=json.dumps({"Version": version, "Statement": statement}),
-    )["Role"]
-    policy = json.dumps({"Version": version, "Statement": everything})
-    iam.put_role_policy(RoleName="admin", PolicyName="all", PolicyDocument=policy)
-    return str(role["Arn"])
 
 
 def test_in_govcloud_everything_has_its_partition(

@@ -1,5 +1,5 @@
-"""The life of a repo with the rights of its own roles only, and what those roles may not do to
-another repo."""
+"""The life of a repo with the rights of its own roles only, where AWS is as strict and late as it
+can be, and what those roles may not do to another repo."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ BEYOND = {
         sagemaker:StopTrainingJob""",
     "CloudFormation does it in some updates, by the types' handlers": """
         application-autoscaling:DescribeScalingPolicies application-autoscaling:ListTagsForResource
+        application-autoscaling:DescribeScheduledActions
         cloudformation:UntagResource cloudwatch:ListTagsForResource cloudwatch:UntagResource
         iam:GetRolePolicy iam:ListRoleTags iam:PutRolePermissionsBoundary iam:UntagRole
         iam:UpdateAssumeRolePolicy iam:UpdateRole sagemaker:DeleteTags sagemaker:UpdateEndpoint""",
@@ -135,6 +136,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Land]:
         git = ["git", "-C", str(found.repo.root), "-c", "user.name=a", "-c", "user.email=a@b.org"]
         for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
             subprocess.run([*git, *words], check=True)
+        found.be_strict()
         found.act()
         token = found.server.github.accounts.token("you", "repo", "workflow")
         found.aws.client("secretsmanager").put_secret_value(
@@ -164,6 +166,8 @@ def test_a_workflow_trains_with_the_role_of_its_repo(here: Land, trained: int) -
     ][0]["PipelineExecutionArn"]
     described = here.aws.sagemaker.describe_pipeline_execution(PipelineExecutionArn=execution)
     assert described["PipelineExecutionStatus"] == "Succeeded"
+    # All the while, nobody is told that a key is missing.
+    refused(job.client("s3").head_object, Bucket=BUCKET, Key="churn/data/none.csv")
     pipeline = here.aws.sagemaker.describe_pipeline(PipelineName="churn")
     assert pipeline["RoleArn"] == f"arn:aws:iam::{ACCOUNT}:role/churn-pipeline"
 
@@ -182,7 +186,7 @@ def test_an_approval_is_passed_on_with_the_role_of_the_trigger(here: Land, appro
         lambda: approved in [run["inputs"]["model-package-arn"] for run in runs(f"{OWNER}/churn")]
     )
     group = "/aws/lambda/sm-mlops-trigger"
-    logs = here.aws.client("logs")
+    logs = here.account(here.repo).client("logs")
     until(lambda: logs.describe_log_groups(logGroupNamePrefix=group)["logGroups"])
     told = until(lambda: logs.filter_log_events(logGroupName=group)["events"])
     assert any(approved in row["message"] for row in told)

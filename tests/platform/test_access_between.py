@@ -27,7 +27,6 @@ from access_case import (
 )
 from iam_case import Identity, decision
 from infra_case import REGION
-from infra_case import template as endpoint_template
 from platform_case import (
     ASSETS,
     BOUNDARY,
@@ -395,7 +394,7 @@ def test_what_a_repo_makes_gets_no_data_and_no_key_of_its_own_choice() -> None:
     assert greedy("churn").may("kms:Decrypt", KEY, through)
 
 
-# What the code calls, and what CloudFormation calls for infra/endpoint.yml
+# What the code calls
 
 SERVICES = {
     "sagemaker": "sagemaker",
@@ -468,29 +467,3 @@ def test_every_call_of_the_code_is_allowed_or_a_person_s() -> None:
     assert sorted(called() - allowed - PEOPLES) == []
     # What is denied is listed, too.
     assert not allowed & PEOPLES - {"sagemaker:UpdateModelPackage"}
-
-
-HANDLERS = {
-    "AWS::SageMaker::Model": "CreateModel DescribeModel DeleteModel",
-    "AWS::SageMaker::EndpointConfig": (
-        "CreateEndpointConfig DescribeEndpointConfig DeleteEndpointConfig"
-    ),
-    "AWS::SageMaker::Endpoint": "CreateEndpoint UpdateEndpoint DescribeEndpoint DeleteEndpoint",
-    "AWS::CloudWatch::Alarm": "PutMetricAlarm DeleteAlarms TagResource",
-    "AWS::IAM::Role": "CreateRole GetRole PutRolePolicy DeleteRolePolicy TagRole DeleteRole",
-    "AWS::ApplicationAutoScaling::ScalableTarget": (
-        "RegisterScalableTarget DescribeScalableTargets DeregisterScalableTarget"
-    ),
-    "AWS::ApplicationAutoScaling::ScalingPolicy": (
-        "PutScalingPolicy DescribeScalingPolicies DeleteScalingPolicy"
-    ),
-}
-
-
-def test_every_type_of_the_endpoint_s_template_can_be_made() -> None:
-    assert set(HANDLERS) == {item["Type"] for item in endpoint_template().resources.values()}
-    tried = {one.action.partition(":")[2] for one in deploying("churn")}
-    scaling = {"RegisterScalableTarget", "DeregisterScalableTarget", "DescribeScalableTargets"}
-    scaling |= {"PutScalingPolicy", "DescribeScalingPolicies", "DeleteScalingPolicy"}
-    for actions in HANDLERS.values():
-        assert set(actions.split()) <= tried | scaling

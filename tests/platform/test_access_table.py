@@ -157,7 +157,7 @@ cloudwatch:DeleteAlarms,ListTagsForResource,PutMetricAlarm,TagResource,UntagReso
     cloudwatch:alarm:churn-staging-errors cloudwatch:alarm:churn-staging-invocations
     cloudwatch:alarm:churn-staging-latency cloudwatch:alarm:churn-staging-wake-up
     cloudwatch:alarm:TargetTracking-endpoint/churn-staging/*
-application-autoscaling:DescribeScalableTargets,DescribeScalingPolicies
+application-autoscaling:DescribeScalableTargets,DescribeScalingPolicies,DescribeScheduledActions
     cloudwatch:DescribeAlarms sagemaker:ListEndpoints @ *
 application-autoscaling:DeleteScalingPolicy,DeregisterScalableTarget,PutScalingPolicy,RegisterScalableTarget
     @ application-autoscaling:scalable-target/* ?

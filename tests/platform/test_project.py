@@ -419,6 +419,7 @@ def test_only_calls_without_a_narrower_resource_are_allowed_on_all() -> None:
         *("ec2:DescribeSecurityGroups", "ec2:DescribeVpcs"),
         "application-autoscaling:DescribeScalableTargets",
         "application-autoscaling:DescribeScalingPolicies",
+        "application-autoscaling:DescribeScheduledActions",
         "sagemaker:ListEndpoints",
     }
 

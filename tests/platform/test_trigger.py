@@ -21,6 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import github_description
 from sm_mlops import platform
 from sm_mlops.sandbox import Server
 
@@ -41,9 +42,10 @@ KEPT: dict[str, Any] = {}
 
 
 class GitHub:
-    """Answers from `answers`, the last one repeatedly; remembers requests."""
+    """Answers from `answers`, the last one repeatedly; remembers requests, and in `wrong` how
+    those to GitHub's API differ from its description."""
 
-    def __init__(self) -> None:
+    def __init__(self, wrong: list[str]) -> None:
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
         self.answers: list[tuple[int, dict[str, str], bytes]] = [(204, {}, b"")]
         github = self
@@ -52,6 +54,8 @@ class GitHub:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 github.requests.append((self.path, dict(self.headers), body))
+                if not self.path.startswith("/jenkins/"):
+                    wrong.extend(github_description.asked("POST", self.path, json.loads(body)))
                 answers = github.answers
                 status, headers, content = answers.pop(0) if len(answers) > 1 else answers[0]
                 self.send_response(status)
@@ -83,8 +87,8 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def github() -> Iterator[GitHub]:
-    server = GitHub()
+def github(github_as_described: list[str]) -> Iterator[GitHub]:
+    server = GitHub(github_as_described)
     yield server
     server.close()
 
@@ -174,6 +178,25 @@ def test_an_approved_version_starts_its_repository_s_workflow_with_arn_and_commi
         "return_run_details": True,
     }
     assert (told["started"], told["run"]) == (True, page["html_url"])
+
+
+def test_a_request_that_github_s_description_does_not_know_is_noticed(
+    trigger: Any,
+    register: Callable[..., str],
+    github: GitHub,
+    github_as_described: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written = json.dumps
+
+    def misspelled(value: Any, **how: Any) -> str:
+        return written(value, **how).replace('"ref"', '"branch"')
+
+    monkeypatch.setattr(trigger.json, "dumps", misspelled)
+    trigger.handler(event(register()), None)
+    found, github_as_described[:] = [*github_as_described], []
+    assert any("'ref' is a required property" in one for one in found)
+    assert any("'branch' was unexpected" in one for one in found)
 
 
 def test_several_events_for_one_approval_start_it_once(
@@ -455,7 +478,7 @@ def test_a_short_retry_after_is_waited_for(
 def test_a_redirect_to_another_server_does_not_get_the_token(
     trigger: Any, register: Callable[..., str], github: GitHub
 ) -> None:
-    thief = GitHub()
+    thief = GitHub([])
     try:
         github.answers = [(307, {"Location": f"{thief.url}/repositories/1"}, b"")]
         with pytest.raises(trigger.TriggerError, match=r"307|no answer"):
@@ -468,9 +491,10 @@ def test_a_redirect_to_another_server_does_not_get_the_token(
 def test_a_renamed_repository_is_followed_on_the_same_server(
     trigger: Any, register: Callable[..., str], github: GitHub
 ) -> None:
-    github.answers = [(307, {"Location": "/repositories/1/dispatches"}, b""), (204, {}, b"")]
+    place = "/repositories/1/actions/workflows/deploy.yml/dispatches"
+    github.answers = [(307, {"Location": place}, b""), (204, {}, b"")]
     assert trigger.handler(event(register()), None)["started"] is True
-    assert github.requests[1][0] == "/repositories/1/dispatches"
+    assert github.requests[1][0] == place
 
 
 def test_a_server_that_trickles_bytes_is_given_up_on(

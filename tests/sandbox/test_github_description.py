@@ -11,6 +11,8 @@ import github_description
 SECRET = "/repos/acme/churn/actions/secrets/KEY"
 SEALED = {"encrypted_value": "c2VhbGVk", "key_id": "1"}
 TOKEN = "/app/installations/7/access_tokens"
+DISPATCH = "/repos/acme/churn/actions/workflows/deploy.yml/dispatches"
+COMMENTS, COMMENT = "/repos/acme/churn/issues/7/comments", "/repos/acme/churn/issues/comments/1"
 
 
 def test_every_route_is_described() -> None:
@@ -32,6 +34,14 @@ def test_every_route_is_described() -> None:
         (("POST", TOKEN, {}, 201, {"token": 1}), "1 is not of type 'string'"),
         (("POST", TOKEN, {}, 201, {"tokens": "x"}), "'tokens' was unexpected"),
         (("PUT", SECRET, {}, 422, {"message": "x"}), ""),
+        (("POST", DISPATCH, {"ref": "main", "return_run_details": True}, 200, {}), ""),
+        (("POST", DISPATCH, {"inputs": {}}, 204, None), "'ref' is a required property"),
+        (("POST", DISPATCH, {"ref": "main", "wait": True}, 204, None), "'wait' was unexpected"),
+        (("POST", COMMENTS, {"body": "x"}, 201, {"id": 1}), ""),
+        (("POST", COMMENTS, {"text": "x"}, 201, {"id": 1}), "'body' is a required property"),
+        (("PATCH", COMMENT, {"body": 1}, 200, {"id": 1}), "1 is not of type 'string'"),
+        (("GET", f"{COMMENTS}?page=2", None, 200, [{"id": "1"}]), "'1' is not of type 'integer'"),
+        (("GET", "/repos/acme/churn/issues/7", None, 200, {}), "not described"),
     ],
 )
 def test_what_the_description_does_not_know_is_noticed(exchange: Any, said: str) -> None:

@@ -953,7 +953,7 @@ def test_every_operation_answered_here_is_in_the_table(server: Server) -> None:
 
 @pytest.mark.parametrize("service", sorted(set(actions.SERVICES) - {"sts"}))
 def test_actions_and_resources_go_together_as_aws_says(service: str) -> None:
-    from iam_case import _overlap, formats
+    from iam_case import formats, overlap
 
     about = actions.SERVICES[service]
     place = actions.Place("aws", REGION, ACCOUNT)
@@ -964,7 +964,7 @@ def test_actions_and_resources_go_together_as_aws_says(service: str) -> None:
             takes = formats(check.action)
             assert takes is not None, f"{check.action} is not an action"
             if check.resource != "*":
-                assert any(_overlap(check.resource, one) for one in takes), check
+                assert any(overlap(check.resource, one) for one in takes), check
 
 
 def test_a_policy_is_read_once_for_many_decisions(server: Server, aws: Account) -> None:

@@ -18,16 +18,18 @@ import pytest
 
 from github_case import identify
 from repos import Repo, bare_environment, make_repo
+from sandbox_cases import policy
 from sm_mlops import platform as package
 from sm_mlops import stacks
 from sm_mlops.aws import Aws
-from sm_mlops.bootstrap import plan
+from sm_mlops.bootstrap import catalog, plan, project
 from sm_mlops.bootstrap.by_hand import Connection
 from sm_mlops.bootstrap.platform import Options, Platform
 from sm_mlops.bootstrap.project import Project
 from sm_mlops.cli import main as cli
 from sm_mlops.github import GitHub, sign_in
-from sm_mlops.sandbox import Server, client
+from sm_mlops.sandbox import Server, client, grants
+from sm_mlops.sandbox.iam import objects
 
 OWNER, NAME, PERSON = "acme", "churn", "you"
 REGION, ACCOUNT = "eu-west-1", "123456789012"
@@ -109,6 +111,28 @@ class Land:
         if written and len(self.writes) == self.kill_after:
             self.kill_after = 0
             raise Killed(model.name)
+
+    def be_strict(self) -> None:
+        """Let AWS forbid what is missing, and see grants and roles later than they are made; go on
+        as a role that may do everything, but needs a grant of Service Catalog.
+
+        Always on: a bucket has one policy, nothing is replaced under its name, tags are checked on
+        creation, and CloudFormation reads a secret that it updates."""
+        for place, name, value in (
+            (catalog, "POLL_SECONDS", 0.01),
+            (project, "ROLE_SECONDS", 0.01),
+            # As they are, to be so again afterwards.
+            (objects, "AS_LISTED", objects.AS_LISTED),
+            (grants, "LATE", grants.LATE),
+        ):
+            self.environment.setattr(place, name, value)
+        self.server.integrations.be_strict()
+        statement = {"Effect": "Allow", "Principal": {"AWS": ACCOUNT}, "Action": "sts:AssumeRole"}
+        everything = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+        iam = self.aws.client("iam")
+        role = iam.create_role(RoleName="admin", AssumeRolePolicyDocument=policy(statement))["Role"]
+        iam.put_role_policy(RoleName="admin", PolicyName="all", PolicyDocument=policy(everything))
+        self.aws = self.aws.as_role(role["Arn"])
 
     @property
     def writes(self) -> list[str]:

@@ -1,7 +1,7 @@
 """GitHub's own description of its REST API as the judge of requests to the sandbox's GitHub, and of
 its answers.
 
-`github.json` beside this file holds the operations that the sandbox answers, without prose, out of
+`github.json` beside this file holds the operations that the tool asks for, without prose, out of
 https://github.com/github/rest-api-description. To renew it: `npm pack @octokit/openapi`, unpack it,
 and `python tests/support/github_description.py package/generated/api.github.com.json`.
 """
@@ -24,6 +24,12 @@ from sm_mlops.sandbox.github.routing import ROUTES
 FILE = Path(__file__).with_name("github.json")
 # github.com takes and shows it without describing it.
 UNDESCRIBED = {"can_admins_bypass"}
+# Of `mlops comment`; the sandbox has no issues.
+COMMENTS = (
+    "GET /repos/{}/{}/issues/{}/comments",
+    "POST /repos/{}/{}/issues/{}/comments",
+    "PATCH /repos/{}/{}/issues/comments/{}",
+)
 # What a schema says about values; the rest is prose.
 KEPT = {
     *("type", "enum", "const", "properties", "items", "required", "nullable", "$ref", "pattern"),
@@ -38,29 +44,46 @@ def template(path: str) -> str:
 
 
 def operations() -> Iterator[tuple[str, re.Pattern[str]]]:
-    """Yield what the sandbox answers, as "PUT /repos/{}/{}/..." and the pattern of its paths."""
+    """Yield what is asked for, as "PUT /repos/{}/{}/..." and the pattern of its paths."""
     for method, pattern, _, _ in ROUTES:
         yield f"{method} {template(pattern.pattern)}", pattern
+    for name in COMMENTS:
+        yield name, re.compile(name.partition(" ")[2].replace("{}", "[^/]+"))
+
+
+def _operation(method: str, path: str) -> str:
+    path = re.sub(r"^/repositories/\d+", "/repos/owner/name", path.partition("?")[0])
+    return next(
+        (
+            name
+            for name, pattern in operations()
+            if name.startswith(f"{method} ") and pattern.fullmatch(path)
+        ),
+        "",
+    )
+
+
+def asked(method: str, path: str, sent: Any) -> list[str]:
+    """Return how a request differs from the description, whatever it is answered."""
+    name = _operation(method, path)
+    if not name:
+        return [f"{method} {path}: not described"]
+    if not (sent or described()[name]["required"]):
+        return []
+    return _violations(f"{name}: request", _validator(name, "request"), _known(sent))
 
 
 def wrong(method: str, path: str, sent: Any, status: int, answer: Any) -> list[str]:
     """Return how an exchange differs from the description. Refusals are not described fully."""
-    path = re.sub(r"^/repositories/\d+", "/repos/owner/name", path)
-    name = next(
-        name
-        for name, pattern in operations()
-        if name.startswith(f"{method} ") and pattern.fullmatch(path)
-    )
-    operation = described()[name]
-    found = []
     # A redirect answers for the place, not for the operation.
-    if status < 300:
-        if sent or operation["required"]:
-            found += _violations(f"{name}: request", _validator(name, "request"), _known(sent))
-        if str(status) not in operation["answers"]:
-            found.append(f"{name}: answers {status}, not one of {', '.join(operation['answers'])}")
-        elif answer is not None:
-            found += _violations(f"{name}: answer", _validator(name, str(status)), _known(answer))
+    if status >= 300:
+        return []
+    found, name = asked(method, path, sent), _operation(method, path)
+    expected = described()[name]["answers"] if name else {str(status): {}}
+    if str(status) not in expected:
+        found.append(f"{name}: answers {status}, not one of {', '.join(expected)}")
+    elif name and answer is not None:
+        found += _violations(f"{name}: answer", _validator(name, str(status)), _known(answer))
     return found
 
 

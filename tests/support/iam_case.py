@@ -167,7 +167,7 @@ def misfits(document: Document) -> Iterator[str]:
             if takes is None:
                 yield f"{statement['Sid']}: {action} is not an action"
                 continue
-            fitting = {arn for arn in arns if any(_overlap(arn, one) for one in takes)}
+            fitting = {arn for arn in arns if any(overlap(arn, one) for one in takes)}
             used |= fitting
             if not fitting and arns != ["*"]:
                 yield f"{statement['Sid']}: {action} goes with none of {arns}"
@@ -177,15 +177,15 @@ def misfits(document: Document) -> Iterator[str]:
 
 
 @functools.cache
-def _overlap(left: str, right: str) -> bool:
+def overlap(left: str, right: str) -> bool:
     """Whether some text fits both patterns."""
     if not left or not right:
         return not (left + right).strip("*")
     if left[0] == "*":
-        return _overlap(left[1:], right) or _overlap(left, right[1:])
+        return overlap(left[1:], right) or overlap(left, right[1:])
     if right[0] == "*":
-        return _overlap(left, right[1:]) or _overlap(left[1:], right)
-    return left[0] == right[0] and _overlap(left[1:], right[1:])
+        return overlap(left, right[1:]) or overlap(left[1:], right)
+    return left[0] == right[0] and overlap(left[1:], right[1:])
 
 
 def tabled(service: str) -> list[str]:

@@ -24,6 +24,8 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError, ReadTimeoutError
 
+import github_description
+
 REGION, ACCOUNT = "eu-west-1", "123456789012"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN, INSTALLED, JENKINS = "ghp_canary0123456789", "ghs_canary9876543210", "11canary5432"
@@ -463,6 +465,7 @@ class World:
     def _answers(self, weather: Weather, request: Request) -> Iterator[bytes | float]:
         """Return what comes back, and do what happens in between."""
         self.secrets |= request.credentials
+        self.wrong += request.wrong
         kind, status = weather.kind, weather.status
         if weather.acts and kind not in ("details", "torn", "flood"):
             self._act(request, told=False)
@@ -615,6 +618,7 @@ class Request:
     path: str
     dispatch: tuple[str, str, str] | None
     credentials: set[str]
+    wrong: list[str]
 
     @classmethod
     def of(cls, sent: bytes) -> Request:
@@ -626,13 +630,15 @@ class Request:
         pair = base64.b64decode(word).decode() if scheme == "Basic" else ""
         dispatch = None
         if found := re.fullmatch("/repos/(.+)/actions/workflows/deploy.yml/dispatches", path):
-            asked = json.loads(body)["inputs"]
-            dispatch = (found[1], asked["model-package-arn"], asked["commit"])
+            given = json.loads(body)["inputs"]
+            dispatch = (found[1], given["model-package-arn"], given["commit"])
         elif found := re.fullmatch("/job/(.+)/job/(.+)/job/main/buildWithParameters", path):
-            asked = dict(urllib.parse.parse_qsl(body))
-            dispatch = (f"{found[1]}/{found[2]}", asked["MODEL_PACKAGE_ARN"], asked["COMMIT"])
+            given = dict(urllib.parse.parse_qsl(body))
+            dispatch = (f"{found[1]}/{found[2]}", given["MODEL_PACKAGE_ARN"], given["COMMIT"])
         words = {word, pair, pair.partition(":")[2]} - {""}
-        return cls(headers["Host"], path, dispatch, words)
+        api = path.startswith(("/repos/", "/app/"))
+        wrong = github_description.asked("POST", path, json.loads(body)) if api else []
+        return cls(headers["Host"], path, dispatch, words, wrong)
 
 
 def reply(status: int, body: bytes = b"", reason: str = "Words", **headers: str) -> bytes:

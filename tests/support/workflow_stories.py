@@ -21,6 +21,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+import github_description
 from rendering import Rendered, baked
 from sm_mlops import objects, registry, sandbox
 from sm_mlops import settings as mlops_settings
@@ -138,6 +139,7 @@ class Comments:
 
     allowed: Callable[[str], bool]
     bodies: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
     url: str = ""
 
     def answer(self, method: str, path: str, token: str, body: str) -> tuple[int, Any]:
@@ -155,7 +157,9 @@ def served(comments: Comments) -> Iterator[None]:
         def handle_any(self) -> None:
             sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             token = self.headers.get("Authorization", "").rpartition(" ")[2]
-            text = json.loads(sent)["body"] if sent else ""
+            given = json.loads(sent) if sent else {}
+            comments.wrong += github_description.asked(self.command, self.path, given)
+            text = given.get("body", "")
             status, content = comments.answer(self.command, self.path, token, text)
             body = json.dumps(content).encode()
             self.send_response(status)
@@ -179,6 +183,7 @@ def served(comments: Comments) -> Iterator[None]:
         server.shutdown()
         server.server_close()
         thread.join()
+    assert comments.wrong == []
 
 
 @dataclass

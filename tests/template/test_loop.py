@@ -134,10 +134,13 @@ def test_from_cookiecutter_to_production_and_back_to_nothing(
 
 
 def connect(loop: Loop) -> None:
-    """Bootstrap; the repository that it has pushed is the one that the reader works on."""
+    """Bootstrap where AWS is strict and late; the repository that it has pushed is the one that the
+    reader works on."""
     here = loop.here
+    here.control("be_strict")
     told = here.mlops("bootstrap", "--yes")
     assert "deployed     sm-mlops-platform" in told, told
+    assert "Waiting: the launch role is not known everywhere yet" in told, told
     here.mlops("sandbox", "authorize", "sm-mlops")
     here.settle()
     [here.hub.origin] = (here.repo.path / ".sandbox").rglob("my-model.git")

@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+import github_description
 from repos import Repo, mlops
 from sm_mlops.errors import MlopsError
 from sm_mlops.training import comment
@@ -33,7 +34,7 @@ class Api:
     refuse: int = 0
     token: str = ""
 
-    def add(self, body: str | None, kind: str = "User") -> None:
+    def add(self, body: str, kind: str = "User") -> None:
         number = len(self.comments) + 1
         self.comments.append(
             {
@@ -67,16 +68,18 @@ class Api:
 
 
 @pytest.fixture
-def api() -> Iterator[Api]:
+def api(github_as_described: list[str]) -> Iterator[Api]:
     api = Api()
 
     class Handler(BaseHTTPRequestHandler):
         def handle_any(self) -> None:
             api.token = self.headers.get("Authorization", "")
             sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            status, content, link = api.answer(
-                self.command, self.path, json.loads(sent) if sent else {}
-            )
+            given = json.loads(sent) if sent else {}
+            status, content, link = api.answer(self.command, self.path, given)
+            exchange = (self.command, self.path, given)
+            wrong = github_description.wrong(*exchange, status, content)
+            github_as_described.extend(wrong or github_description.asked(*exchange))
             body = json.dumps(content).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
@@ -131,8 +134,23 @@ def test_the_first_report_is_a_new_comment(api: Api, job: dict[str, str]) -> Non
     assert api.token.endswith("t0ken")
 
 
+def test_a_comment_that_github_s_description_does_not_know_is_noticed(
+    api: Api,
+    job: dict[str, str],
+    github_as_described: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written = json.dumps
+    monkeypatch.setattr(
+        json, "dumps", lambda value, **how: written(value, **how).replace("# fine", '", "x": "')
+    )
+    post("# fine", job)
+    found, github_as_described[:] = [*github_as_described], []
+    assert any("'x' was unexpected" in one for one in found)
+
+
 def test_later_reports_replace_it_wherever_it_is(api: Api, job: dict[str, str]) -> None:
-    for body in ("first!", None, "hello", "> <!-- mlops review of churn -->\n> quoted", "me too"):
+    for body in ("first!", "", "hello", "> <!-- mlops review of churn -->\n> quoted", "me too"):
         api.add(body)
     post("# red", job)
     api.add("thanks")

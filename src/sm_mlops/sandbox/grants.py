@@ -24,7 +24,7 @@ def trusts(arn: str, service: str) -> bool:
     return policies.trusted(found, service, source)
 
 
-# How often services do not see a role that a caller of theirs has just made. Tests raise it.
+# How often services do not see a role that a caller of theirs has just made.
 LATE = 0
 _ASKED: Counter[str] = Counter()
 

@@ -9,11 +9,12 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
-from sm_mlops.sandbox import functions, versions
+from sm_mlops.sandbox import functions, grants, versions
 from sm_mlops.sandbox.catalog import Catalog
 from sm_mlops.sandbox.connections import Connections
 from sm_mlops.sandbox.events import Events
 from sm_mlops.sandbox.github.service import API, PREFIX, GitHub
+from sm_mlops.sandbox.iam import objects
 from sm_mlops.sandbox.projects import Projects
 from sm_mlops.sandbox.provisioning import Provisioning
 from sm_mlops.sandbox.quotas import Quotas
@@ -22,8 +23,9 @@ from sm_mlops.sandbox.services import JsonService
 from sm_mlops.sandbox.wire import ApiError, Caller, not_implemented, public
 from sm_mlops.sandbox.workflow import Workflows
 
-# What a person does at a console.
+# What a person does at a console, and a switch for tests.
 CONTROLS = (
+    "be_strict",
     "workflows.environment",
     "connections.complete",
     "github.accounts.add",
@@ -73,6 +75,10 @@ class Integrations:
 
     def _client(self, service: str, region: str, key: str) -> Any:
         return self.server.client(region, service, key)
+
+    def be_strict(self) -> None:
+        """Forbid what is missing in S3, and see roles and grants later than they are made."""
+        objects.AS_LISTED, grants.LATE, self.catalog.late = False, 1, 3
 
     def control(self, body: bytes) -> Any:
         """Do what a person requests: {"call": one of CONTROLS, "args", "kwargs"}."""

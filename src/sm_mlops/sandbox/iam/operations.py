@@ -67,7 +67,7 @@ IAM: Table = {
         CreateRole DeleteRole DeleteRolePermissionsBoundary DeleteRolePolicy
         DetachRolePolicy GetRole GetRolePolicy ListAttachedRolePolicies ListRolePolicies
         ListRoleTags PutRolePermissionsBoundary PutRolePolicy TagRole UntagRole
-        UpdateAssumeRolePolicy UpdateRole""",
+        UpdateAssumeRolePolicy UpdateRole UpdateRoleDescription""",
     "user={UserName}": """
         CreateAccessKey CreateUser DeleteAccessKey DeleteUser DeleteUserPermissionsBoundary
         DeleteUserPolicy DetachUserPolicy GetLoginProfile GetUser GetUserPolicy

@@ -49,12 +49,11 @@ def _role_update(call: Call) -> Made:
         iam.update_assume_role_policy(
             RoleName=name, PolicyDocument=calls.document(given["AssumeRolePolicyDocument"])
         )
-    if call.changed("Description", "MaxSessionDuration"):
-        iam.update_role(
-            RoleName=name,
-            Description=given.get("Description", ""),
-            MaxSessionDuration=given.get("MaxSessionDuration", 3600),
-        )
+    if call.changed("Description"):
+        # https://github.com/aws-cloudformation/cloudformation-coverage-roadmap/issues/1923
+        iam.update_role_description(RoleName=name, Description=given.get("Description", ""))
+    if call.changed("MaxSessionDuration"):
+        iam.update_role(RoleName=name, MaxSessionDuration=given.get("MaxSessionDuration", 3600))
     _boundary(call, "role", "RoleName")
     _policies(call, "role", "RoleName")
     ROLES.apply(iam, name, call)
