@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sm_mlops import actions, executions, registry
+from sm_mlops import actions, commit, executions, registry
 from sm_mlops.aws import Aws
 from sm_mlops.cli.console import connected, err, load_settings, out, pairs, say
 from sm_mlops.deployment import access, endpoints, stages
@@ -65,20 +65,43 @@ def run(
     wait: Annotated[bool, typer.Option(help="Follow the execution to its end.")] = True,
     at_most: AtMost = None,
     unfinished_ok: Unfinished = False,
+    if_changed: Annotated[
+        bool,
+        typer.Option(
+            "--if-changed",
+            envvar="MLOPS_IF_CHANGED",
+            help="Train only what no execution of this commit's history was trained from; "
+            "with --set, always.",
+        ),
+    ] = False,
 ) -> None:
     """Train, evaluate and register: update the pipeline, start it and follow it.
 
     Ctrl-C stops following, not the execution. The exit code is 0 if a version was registered.
     `--set WaiveChampion=yes` registers a version although the champion cannot be scored.
     """
-    from sm_mlops.training.run import start
+    from sm_mlops.training.run import launch, plan, trained
 
     until = _clock(at_most)
     overrides = pairs("--set", "max_depth=4", values)
     with connected(context) as aws:
-        arn = start(aws, overrides, say)
+        wanted = plan(aws, overrides, say)
+        if if_changed and (found := trained(aws, wanted)):
+            _say_nothing_to_train(aws, found)
+            return
+        arn = launch(aws, wanted, say)
         until = until if wait else time.monotonic()
         follow_to_the_end(aws, arn, until, unfinished_ok or not wait)
+
+
+def _say_nothing_to_train(aws: Aws, found: Execution) -> None:
+    at = commit.short(commit.current(aws.settings.root))
+    number = found.model_package.rpartition("/")[2]
+    how = f"version {number}" if number else "stopped by the gate" if found.judged else found.status
+    line = f"nothing to train: commit {at} holds what execution {found.identifier} ({how})"
+    line += " was trained from"
+    say(line)
+    actions.summary(line[0].upper() + line[1:])
 
 
 def _say_how_to_follow(aws: Aws, identifier: str) -> None:
