@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from typing import Annotated
@@ -15,6 +16,7 @@ from sm_mlops.deployment import access, endpoints, stages
 from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
 from sm_mlops.executions import Execution
+from sm_mlops.interruption import Terminated, terminable
 
 app = typer.Typer(rich_markup_mode="markdown")
 PANEL = "Train"
@@ -77,19 +79,23 @@ def run(
 ) -> None:
     """Train, evaluate and register: update the pipeline, start it and follow it.
 
-    Ctrl-C stops following, not the execution. The exit code is 0 if a version was registered.
+    Ctrl-C stops following, not the execution; SIGTERM, with which a CI ends a job, stops both.
+    The exit code is 0 if a version was registered.
     `--set WaiveChampion=yes` registers a version although the champion cannot be scored.
     """
     from sm_mlops.training.run import launch, plan, trained
 
     until = _clock(at_most)
     overrides = pairs("--set", "max_depth=4", values)
-    with connected(context) as aws:
-        wanted = plan(aws, overrides, say)
-        if if_changed and (found := trained(aws, wanted)):
-            _say_nothing_to_train(aws, found)
-            return
-        arn = launch(aws, wanted, say)
+    with connected(context) as aws, terminable():
+        try:
+            wanted = plan(aws, overrides, say)
+            if if_changed and (found := trained(aws, wanted)):
+                _say_nothing_to_train(aws, found)
+                return
+            arn = launch(aws, wanted, say)
+        except KeyboardInterrupt as interruption:
+            raise _before_following(aws, interruption) from None
         until = until if wait else time.monotonic()
         follow_to_the_end(aws, arn, until, unfinished_ok or not wait)
 
@@ -110,6 +116,34 @@ def _say_how_to_follow(aws: Aws, identifier: str) -> None:
     say(f"stop it     {aws.command} stop {identifier}")
 
 
+def _before_following(aws: Aws, interruption: KeyboardInterrupt) -> typer.Exit:
+    """Say whether an execution was started; return the end of the command."""
+    if interruption.args == (None,):
+        say(f"\nIt is not known whether an execution was started: see {aws.command} status")
+    elif interruption.args:
+        arn = str(interruption.args[0]["PipelineExecutionArn"])
+        say(f"\nexecution  {arn}")
+        return _interrupted(aws, arn, interruption)
+    else:
+        say("\nNothing was started.")
+    return typer.Exit(130)
+
+
+def _interrupted(aws: Aws, arn: str, interruption: KeyboardInterrupt) -> typer.Exit:
+    """Stop an execution if a CI ends this job, else leave it; return the end of the command."""
+    say("")
+    if isinstance(interruption, Terminated):
+        _stop(aws, arn)
+        return typer.Exit(128 + signal.SIGTERM)
+    _say_how_to_follow(aws, arn.rsplit("/", 1)[-1])
+    return typer.Exit(130)
+
+
+def _stop(aws: Aws, arn: str) -> None:
+    aws.sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn)
+    say(f"stopping {arn}")
+
+
 def _clock(minutes: float | None) -> float | None:
     """Return the reading of `time.monotonic` after this time, None for no limit."""
     return None if minutes is None else time.monotonic() + 60 * minutes
@@ -120,18 +154,17 @@ def follow_to_the_end(
 ) -> None:
     """Follow, tell the end, and exit with code 1 unless it succeeded, 3 if it is not known."""
     identifier = arn.rsplit("/", 1)[-1]
+    # Without the account number: GitHub drops outputs with masked values. A job that is cancelled
+    # has it, too.
+    actions.output("execution", identifier)
     try:
         execution = executions.follow(aws, arn, out, until=until)
-    except KeyboardInterrupt:
-        say("")
-        _say_how_to_follow(aws, identifier)
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as interruption:
+        raise _interrupted(aws, arn, interruption) from None
     except Exception:
         # Such as credentials that have expired.
         _say_how_to_follow(aws, identifier)
         raise
-    # Without the account number: GitHub drops outputs with masked values.
-    actions.output("execution", identifier)
     ended = execution.status in executions.FINAL
     actions.output("status", execution.status if ended else "Executing")
     if ended:
@@ -193,8 +226,7 @@ def stop(context: typer.Context, execution: WhichExecution = None) -> None:
         status = executions.describe(aws, arn).status
         if status in executions.FINAL:
             raise MlopsError(f"execution {arn.rsplit('/', 1)[-1]} is already {status}")
-        aws.sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn)
-        say(f"stopping {arn}")
+        _stop(aws, arn)
 
 
 @app.command(rich_help_panel=PANEL)

@@ -17,6 +17,7 @@ from sm_mlops import commit, executions
 from sm_mlops.aws import Aws, exists, split_s3
 from sm_mlops.errors import MlopsError, hint
 from sm_mlops.executions import Execution
+from sm_mlops.interruption import answered
 from sm_mlops.settings import has_local_storage, parameter_name
 from sm_mlops.tabular.booster import ELSEWHERE
 from sm_mlops.training import artifacts
@@ -106,7 +107,10 @@ def start(
 
 
 def launch(aws: Aws, wanted: Plan, say: Callable[[str], None]) -> str:
-    """Upload what is planned, start an execution of it and return its ARN."""
+    """Upload what is planned, start an execution of it and return its ARN.
+
+    A KeyboardInterrupt carries the answer to StartPipelineExecution, as `interruption` says.
+    """
     settings, given = aws.settings, wanted.given
     artifacts.upload_code(aws, wanted.compiled.objects)
     ensure_model_package_group(aws)
@@ -124,14 +128,16 @@ def launch(aws: Aws, wanted: Plan, say: Callable[[str], None]) -> str:
         **given,
         "InputData": wanted.data.uri,
     }
-    arn: str = aws.sagemaker.start_pipeline_execution(
+    answer = answered(
+        aws.sagemaker.start_pipeline_execution,
         PipelineName=settings.pipeline,
         PipelineVersionId=pipeline_version,
         PipelineExecutionDisplayName=f"run-{at[:7]}-{secrets.token_hex(3)}",
         PipelineExecutionDescription=f"Commit {at}, "
         + (f"with {', '.join(given)}" if given else f"content {wanted.content}"),
         PipelineParameters=[{"Name": name, "Value": value} for name, value in values.items()],
-    )["PipelineExecutionArn"]
+    )
+    arn = str(answer["PipelineExecutionArn"])
     say(f"execution  {arn}")
     return arn
 
