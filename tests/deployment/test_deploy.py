@@ -238,6 +238,15 @@ def test_after_a_failed_first_deployment_the_next_one_starts_over(here: Place, f
     assert "churn-anew is ROLLBACK_COMPLETE: deleting it to create it again" in here.shown
 
 
+def test_a_quota_that_allows_no_such_endpoint_is_refused_before_the_stack_changes(
+    here: Place, first: str
+) -> None:
+    here.repo.stage("vast", Parameters={"EndpointKind": "real-time", "InstanceCount": 5})
+    with pytest.raises(MlopsError, match=r"stage vast needs 5, but the quota .* is 4: .*quotas/L-"):
+        here.deploy(stages.load(here.aws.settings, "vast"), first)
+    assert stacks.describe(here.aws, "churn-vast") is None
+
+
 def test_an_endpoint_that_was_changed_by_hand_is_an_error(here: Place, first: str) -> None:
     stage = here.stage("touched")
     here.deploy(stage, first)

@@ -11,7 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from repos import Repo
-from sm_mlops import commit, executions
+from sm_mlops import commit, executions, quotas
 from sm_mlops.aws import Aws
 from sm_mlops.errors import MlopsError
 from sm_mlops.settings import Settings, load
@@ -120,6 +120,44 @@ def test_an_instance_type_that_the_volume_s_key_does_not_fit_is_refused(
     assert not account.sagemaker.list_pipelines()["PipelineSummaries"]
 
 
+@pytest.mark.parametrize("spot", [False, True])
+def test_a_quota_that_allows_no_such_machine_is_refused_before_anything_starts(
+    account: Aws, repo: Repo, monkeypatch: pytest.MonkeyPatch, spot: bool
+) -> None:
+    repo.configure(compute={"train": {"instance": "ml.g5.xlarge", "spot": spot}})
+    aws = now(account)
+    name = f"ml.g5.xlarge for {'spot ' if spot else ''}training job usage"
+    limits = {name: 0.0, "ml.m5.large for processing job usage": 1.0}
+
+    def rows(client: object, wanted: set[str]) -> dict[str, object]:
+        assert wanted == set(limits)
+        return {name: {"QuotaCode": "L-1", "Value": value} for name, value in limits.items()}
+
+    monkeypatch.setattr(quotas, "rows", rows)
+    with pytest.raises(MlopsError) as refused:
+        run.start(aws, {}, print)
+    said = str(refused.value)
+    assert said.startswith(f"step Train needs 1, but the quota {name} of account ")
+    assert "in eu-west-1 is 0: request an increase at https://eu-west-1.console" in said
+    assert "services/sagemaker/quotas/L-1" in said and "\n" not in said
+    assert not account.sagemaker.list_pipelines()["PipelineSummaries"]
+    # The instance type of this execution counts, not that of mlops.yaml.
+    limits[name.replace("ml.g5.xlarge", "ml.m5.large")] = 1.0
+    del limits[name]
+    run.start(aws, {"TrainInstanceType": "ml.m5.large"}, print)
+
+
+def test_who_may_not_read_quotas_trains_without_a_word(
+    account: Aws, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def denied(*_: object) -> None:
+        raise ClientError({"Error": {"Code": "AccessDeniedException"}}, "ListServiceQuotas")
+
+    monkeypatch.setattr(quotas, "rows", denied)
+    run.start(account, {}, print)
+    assert "uota" not in capsys.readouterr().out
+
+
 def test_what_is_uploaded_is_what_the_definition_names_even_while_one_edits(
     account: Aws, repo: Repo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,9 +191,7 @@ def test_the_hash_of_a_version_is_that_of_the_data_it_was_given(
 ) -> None:
     account.s3.put_object(Bucket=account.bucket, Key="churn/other/rows.csv", Body=b"a\n1\n")
     other = f"s3://{account.bucket}/churn/other/"
-    definition = json.dumps(
-        {"Version": "2020-12-01", "Parameters": [{"Name": "InputData", "Type": "String"}]}
-    )
+    definition = json.dumps({"Parameters": [{"Name": "InputData", "Type": "String"}], "Steps": []})
     monkeypatch.setattr(run, "compile_pipeline", lambda *_: Compiled(definition, {}))
     arn = run.start(account, {"InputData": other}, lambda line: None)
     used = account.pages(

@@ -13,12 +13,13 @@ from datetime import UTC, datetime
 
 from rich.console import Console
 
-from sm_mlops import display, objects, registry, stacks, templates
+from sm_mlops import display, objects, quotas, registry, stacks, templates
 from sm_mlops.aws import DENIED, Aws, ignoring, split_s3
 from sm_mlops.deployment import access, endpoints, stages
 from sm_mlops.deployment.stages import Stage
 from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
+from sm_mlops.quotas import Need
 from sm_mlops.registry import Version
 from sm_mlops.stacks import Change, Outcome, Overtaken, Stack, StackFailed
 
@@ -100,6 +101,9 @@ def deploy(
         *(there, stage, package, parameters, console, started),
         *(in_turn, execute, continue_rollback, trail),
     )
+    if execute and (fleet := stages.fleet(aws.settings, stage)):
+        name, setting = quotas.name(fleet.instance, "endpoint"), f"infra/{stage.name}.json"
+        quotas.require(there, [Need(f"stage {stage.name}", name, fleet.least, setting)])
     since = datetime.now().astimezone()
     try:
         outcome = run.until_alone()

@@ -7,17 +7,18 @@ import json
 import math
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from rich import filesize
 
-from sm_mlops import commit, executions
+from sm_mlops import commit, executions, quotas
 from sm_mlops.aws import Aws, exists, split_s3
 from sm_mlops.errors import MlopsError, hint
 from sm_mlops.executions import Execution
 from sm_mlops.interruption import answered
+from sm_mlops.quotas import Need
 from sm_mlops.settings import has_local_storage, parameter_name
 from sm_mlops.tabular.booster import ELSEWHERE
 from sm_mlops.training import artifacts
@@ -110,8 +111,12 @@ def launch(aws: Aws, wanted: Plan, say: Callable[[str], None]) -> str:
     """Upload what is planned, start an execution of it and return its ARN.
 
     A KeyboardInterrupt carries the answer to StartPipelineExecution, as `interruption` says.
+
+    Raises:
+        MlopsError: A quota does not allow it, or the champion is gone; nothing has been started.
     """
     settings, given = aws.settings, wanted.given
+    quotas.require(aws, machines(wanted.compiled.definition, given))
     artifacts.upload_code(aws, wanted.compiled.objects)
     ensure_model_package_group(aws)
     champion = artifacts.upload_champion(aws, waived=given.get(WAIVER) == "yes")
@@ -211,6 +216,25 @@ def _require_declared(aws: Aws, address: str) -> None:
         f"--set InputData: {address} is neither below {allowed[0]} nor data.path of mlops.yaml; "
         "to train on other data, change data.path"
     )
+
+
+def machines(definition: str, given: Mapping[str, str]) -> Iterator[Need]:
+    """Yield what each job of the pipeline needs; no two of the same pipeline add up."""
+    values = {**_defaults(definition), **given}
+    for step in executions.all_steps(definition):
+        arguments = step.get("Arguments") or {}
+        processing = arguments.get("ProcessingResources", {}).get("ClusterConfig")
+        cluster = processing or arguments.get("ResourceConfig")
+        if not cluster or step["Type"] not in ("Processing", "Training"):
+            continue
+        use = "processing job" if processing else "training job"
+        if arguments.get("EnableManagedSpotTraining"):
+            use = f"spot {use}"
+        instance, count = cluster.get("InstanceType"), cluster.get("InstanceCount")
+        if isinstance(instance, dict):
+            instance = values.get(instance["Get"].removeprefix("Parameters."))
+        name, least = quotas.name(str(instance), use), count if isinstance(count, int) else 1
+        yield Need(f"step {step['Name']}", name, least, "compute in mlops.yaml")
 
 
 def ensure_model_package_group(aws: Aws) -> None:
