@@ -26,15 +26,15 @@ def trusts(arn: str, service: str) -> bool:
 
 # How often services do not see a role that a caller of theirs has just made. Tests raise it.
 LATE = 0
-_ASKED: Counter[str] = Counter()
+_ASKED: Counter[tuple[str, str]] = Counter()
 
 
 def sees(arn: str, service: str) -> bool:
     """Tell whether a service can take a role yet: IAM is eventually consistent."""
     found = identities.role(arn, identities.region_of(arn.split(":")[1]))
-    if found is None or _ASKED[found.id] >= LATE:
+    if found is None or _ASKED[found.id, service] >= LATE:
         return trusts(arn, service)
-    _ASKED[found.id] += 1
+    _ASKED[found.id, service] += 1
     return False
 
 

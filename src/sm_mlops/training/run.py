@@ -9,11 +9,12 @@ import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rich import filesize
 
-from sm_mlops import commit, executions, quotas
+from sm_mlops import commit, executions, quotas, roles
 from sm_mlops.aws import Aws, exists, split_s3
 from sm_mlops.errors import MlopsError, hint
 from sm_mlops.executions import Execution
@@ -125,7 +126,7 @@ def launch(aws: Aws, wanted: Plan, say: Callable[[str], None]) -> str:
     say(f"commit     {at}")
     if at.endswith("-dirty"):
         say("           uncommitted changes: this version cannot be rebuilt from its commit alone")
-    pipeline_version = upsert(aws, wanted.compiled.definition)
+    pipeline_version = roles.awaited(lambda: upsert(aws, wanted.compiled.definition), say)
     values = {
         "DataHash": wanted.data.digest,
         "Commit": at,
@@ -133,15 +134,16 @@ def launch(aws: Aws, wanted: Plan, say: Callable[[str], None]) -> str:
         **given,
         "InputData": wanted.data.uri,
     }
-    answer = answered(
-        aws.sagemaker.start_pipeline_execution,
-        PipelineName=settings.pipeline,
-        PipelineVersionId=pipeline_version,
-        PipelineExecutionDisplayName=f"run-{at[:7]}-{secrets.token_hex(3)}",
-        PipelineExecutionDescription=f"Commit {at}, "
+    request = {
+        "PipelineName": settings.pipeline,
+        "PipelineVersionId": pipeline_version,
+        "PipelineExecutionDisplayName": f"run-{at[:7]}-{secrets.token_hex(3)}",
+        "PipelineExecutionDescription": f"Commit {at}, "
         + (f"with {', '.join(given)}" if given else f"content {wanted.content}"),
-        PipelineParameters=[{"Name": name, "Value": value} for name, value in values.items()],
-    )
+        "PipelineParameters": [{"Name": name, "Value": value} for name, value in values.items()],
+    }
+    begin = partial(answered, aws.sagemaker.start_pipeline_execution, **request)
+    answer = roles.awaited(begin, say)
     arn = str(answer["PipelineExecutionArn"])
     say(f"execution  {arn}")
     return arn
