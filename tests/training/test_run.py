@@ -295,6 +295,9 @@ def test_a_commit_that_changes_no_model_needs_no_training(versioned: Aws, repo: 
     run.start(versioned, {"max_depth": "3"}, print)
     assert what_trained(versioned) == first
     assert what_trained(versioned, max_depth="3") is None
+    # Without the comparison it is the same model.
+    run.start(versioned, {"WaiveChampion": "yes"}, print)
+    assert what_trained(versioned) == executions_of(versioned)[0]
 
 
 @pytest.mark.parametrize("file", ["model/train.py", "mlops.yaml", "data/breast-cancer.csv"])

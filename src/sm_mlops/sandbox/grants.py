@@ -29,13 +29,18 @@ LATE = 0
 _ASKED: Counter[tuple[str, str]] = Counter()
 
 
-def sees(arn: str, service: str) -> bool:
-    """Tell whether a service can take a role yet: IAM is eventually consistent."""
+def unseen(arn: str, service: str) -> bool:
+    """Tell whether a service does not know a role yet: IAM is eventually consistent."""
     found = identities.role(arn, identities.region_of(arn.split(":")[1]))
     if found is None or _ASKED[found.id, service] >= LATE:
-        return trusts(arn, service)
+        return False
     _ASKED[found.id, service] += 1
-    return False
+    return True
+
+
+def sees(arn: str, service: str) -> bool:
+    """Tell whether a service can take a role yet."""
+    return not unseen(arn, service) and trusts(arn, service)
 
 
 _KEEP: list[Callable[..., None]] = []

@@ -130,7 +130,7 @@ class Pipelines:
         )
         pipeline = self._pipeline(params["PipelineName"], caller)
         check_role(pipeline["RoleArn"], caller)
-        if not grants.sees(pipeline["RoleArn"], "sagemaker.amazonaws.com"):
+        if grants.unseen(pipeline["RoleArn"], "sagemaker.amazonaws.com"):
             raise invalid(NO_ROLE.format(role=pipeline["RoleArn"]))
         with self.store.lock:
             token = params["ClientRequestToken"]

@@ -30,7 +30,7 @@ from sm_mlops.training.definition import Compiled, compile_pipeline
 # set them. No parameter can approve a version, and `mlops check` wants its commit to be on main.
 OWN = ("Commit", "Champion", "DataHash")
 WAIVER = "WaiveChampion"
-# Of an execution without parameters of its own.
+# Of an execution without special parameters.
 DESCRIPTION = re.compile("Commit (?P<commit>[0-9a-f]{40}), content (?P<content>[0-9a-f]{64})")
 LONGEST_VALUE = 1024  # of StartPipelineExecution
 
@@ -48,6 +48,11 @@ class Plan:
         """Return a hash of the definition, which names all code by its hash, and of the data."""
         named = [self.compiled.definition, self.data.uri, self.data.digest]
         return hashlib.sha256(json.dumps(named).encode()).hexdigest()
+
+    @property
+    def special(self) -> str:
+        """Return the parameters that may make another model than main's, or empty."""
+        return ", ".join(name for name in self.given if name != WAIVER)
 
 
 def plan(
@@ -72,13 +77,13 @@ def trained(aws: Aws, wanted: Plan) -> Execution | None:
     """Return the execution that trains or has trained what is wanted, from a commit in the history
     of HEAD, unless a newer one of that history is of something else.
 
-    One that failed counts if the gate stopped it: it would again. One with parameters of its own
+    One that failed counts if the gate stopped it: it would again. One with special parameters
     never counts.
     """
     history = commit.history(aws.settings.root)
     for item in executions.summaries(aws):
         found = DESCRIPTION.fullmatch(item.get("PipelineExecutionDescription", ""))
-        if not found or found["commit"] not in history or wanted.given:
+        if not found or found["commit"] not in history or wanted.special:
             continue
         if found["content"] != wanted.content:
             return None
@@ -139,7 +144,7 @@ def launch(aws: Aws, wanted: Plan, say: Callable[[str], None]) -> str:
         "PipelineVersionId": pipeline_version,
         "PipelineExecutionDisplayName": f"run-{at[:7]}-{secrets.token_hex(3)}",
         "PipelineExecutionDescription": f"Commit {at}, "
-        + (f"with {', '.join(given)}" if given else f"content {wanted.content}"),
+        + (f"with {wanted.special}" if wanted.special else f"content {wanted.content}"),
         "PipelineParameters": [{"Name": name, "Value": value} for name, value in values.items()],
     }
     begin = partial(answered, aws.sagemaker.start_pipeline_execution, **request)
