@@ -19,6 +19,7 @@ import github_description
 from generated import clean_copy
 from rendering import Bake, Rendered, Run, baked, run
 from repos import Repo, make_repo
+from sm_mlops import quotas
 from sm_mlops.aws import Aws
 from sm_mlops.sandbox.github.answers import Answer
 from sm_mlops.sandbox.github.routes import Routes
@@ -160,6 +161,8 @@ def account(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
             "after-call.sagemaker.UpdatePipeline",
             lambda parsed, **_: parsed.setdefault("PipelineVersionId", 1),
         )
+        # Nor has it quotas of SageMaker.
+        monkeypatch.setattr(quotas, "rows", lambda *_: {})
         prepare(aws)
         yield aws
 

@@ -50,6 +50,14 @@ def current(root: Path) -> str:
     return head.stdout.strip() + ("-dirty" if changed.stdout.strip() else "")
 
 
+def history(root: Path) -> set[str]:
+    """Return HEAD and the commits that it comes from, as far as this clone has them."""
+    try:
+        return set(git(root, "rev-list", "HEAD").stdout.split())
+    except FileNotFoundError:
+        return set()
+
+
 def short(commit: str) -> str:
     """Return the first seven digits, with the suffix `-dirty` if there is one."""
     return commit[:7] + ("-dirty" if commit.endswith("-dirty") else "")

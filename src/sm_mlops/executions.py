@@ -31,6 +31,7 @@ _LOG_GROUPS = {
 class Step:
     """One step of an execution; `job` names its processing or training job, `kind` says which.
 
+    `kind` is `Fail` for a step that is there to fail.
     `source`: ARN of the execution whose result it took from the cache, or empty.
     """
 
@@ -71,6 +72,12 @@ class Execution:
     def model_package(self) -> str:
         """ARN of the version that this execution registered, or empty."""
         return next((step.model_package for step in self.steps if step.model_package), "")
+
+    @property
+    def judged(self) -> bool:
+        """Whether nothing failed but a step that is there to fail, such as that of the gate."""
+        failed = [step for step in self.steps if step.status == "Failed"]
+        return bool(failed) and all(step.kind == "Fail" for step in failed)
 
 
 def find(aws: Aws, identifier: str | None) -> str:
@@ -129,7 +136,7 @@ def _steps(aws: Aws, arn: str) -> Iterator[Step]:
 
 def _step(item: dict[str, Any]) -> Step:
     metadata = item.get("Metadata", {})
-    kind = next((kind for kind in _LOG_GROUPS if kind in metadata), "")
+    kind = next((kind for kind in (*_LOG_GROUPS, "Fail") if kind in metadata), "")
     return Step(
         name=item["StepName"],
         status=item["StepStatus"],
@@ -140,7 +147,7 @@ def _step(item: dict[str, Any]) -> Step:
         attempts=item.get("AttemptCount", 1),
         reason=item.get("FailureReason", "") or metadata.get("Fail", {}).get("ErrorMessage", ""),
         kind=kind,
-        job=metadata[kind]["Arn"].rsplit("/", 1)[-1] if kind else "",
+        job=metadata[kind]["Arn"].rsplit("/", 1)[-1] if kind in _LOG_GROUPS else "",
         model_package=metadata.get("RegisterModel", {}).get("Arn", ""),
     )
 

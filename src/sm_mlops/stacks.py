@@ -25,6 +25,7 @@ from sm_mlops import display, templates
 from sm_mlops.aws import Aws, error_code, ignoring
 from sm_mlops.display import pause, tell
 from sm_mlops.errors import MlopsError, one_line
+from sm_mlops.interruption import answered
 
 DONE = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE")
 # Never worked, or failed to be deleted: such a stack can only be deleted.
@@ -194,8 +195,13 @@ def deploy(
         console.print(change_table(changes))
         since = newest_event(aws, name)
         with _alone(name):
-            formation.execute_change_set(ChangeSetName=arn, ClientRequestToken=change_set)
+            request = {"ChangeSetName": arn, "ClientRequestToken": change_set}
+            answered(formation.execute_change_set, **request)
         arn = ""
+    except KeyboardInterrupt as interruption:
+        # With the answer that it waited for, the change set is executed.
+        arn = "" if interruption.args else arn
+        raise
     finally:
         # Refused, interrupted, or a dry run.
         if arn:

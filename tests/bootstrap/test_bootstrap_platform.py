@@ -225,6 +225,20 @@ def test_a_newer_tool_adds_a_version_and_deprecates_the_one_before(there: Land) 
     assert versions(there) == {"0.1.0": "DEPRECATED", "0.2.0": "DEPRECATED", "0.10.0": "DEFAULT"}
 
 
+def test_a_platform_of_0_1_0_with_its_credential_is_upgraded(there: Land) -> None:
+    """The secret stays as it is; its policy had another name."""
+    there.aws = there.aws.as_role(admin(there))
+    there.reword("platform.yml", "OnlyTheTriggerReadsIt", "OnlyTheTriggerReads")
+    act(there)
+    secrets = there.aws.client("secretsmanager")
+    secrets.put_secret_value(SecretId="sm-mlops/github", SecretString="{}")
+    there.reword("platform.yml", "OnlyTheTriggerReads", "OnlyTheTriggerReadsIt")
+    there.release("0.2.0")
+    act(there)
+    assert parameters(there)["TemplateVersion"] == "0.2.0"
+    assert "AWSCURRENT" in str(secrets.describe_secret(SecretId="sm-mlops/github"))
+
+
 def test_a_secret_that_changed_could_not_be_updated_so_none_does(there: Land) -> None:
     there.aws = there.aws.as_role(admin(there))
     secrets = there.aws.client("secretsmanager")

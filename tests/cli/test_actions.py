@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from botocore.exceptions import ClientError
 from typer.testing import CliRunner
 
 from repos import Repo, mlops
-from sm_mlops import actions, commit, executions
+from sm_mlops import actions, commit, executions, stacks
 from sm_mlops.aws import Aws
 from sm_mlops.cli import deploy, training
 from sm_mlops.cli.main import app
@@ -147,6 +149,65 @@ def test_credentials_that_expire_while_following_leave_the_command_that_follows(
     assert "follow it   mlops follow x1\n" in capsys.readouterr().out
 
 
+def interrupted_run(
+    account: Aws, monkeypatch: pytest.MonkeyPatch, during: str, how: signal.Signals
+) -> tuple[int, str, list[str]]:
+    """Interrupt `mlops run` while it waits for the answer of an operation; return its exit code,
+    its output and the executions."""
+    # Not all of moto's client, and the signal before the answer.
+    stopped: list[str] = []
+    monkeypatch.setattr(
+        account.sagemaker,
+        "stop_pipeline_execution",
+        lambda PipelineExecutionArn: stopped.append(PipelineExecutionArn),
+    )
+    monkeypatch.setattr(training, "connected", lambda context: nullcontext(account))
+    account.sagemaker.meta.events.register(
+        f"before-call.sagemaker.{during}", lambda **_: os.kill(os.getpid(), how)
+    )
+    done = CliRunner().invoke(app, ["run"])
+    account.sagemaker.meta.events.unregister(f"before-call.sagemaker.{during}")
+    found = started(account)
+    assert stopped == ([] if how == signal.SIGINT else found)
+    return done.exit_code, done.output, found
+
+
+def started(account: Aws) -> list[str]:
+    return [item["PipelineExecutionArn"] for item in executions.summaries(account)]
+
+
+@pytest.mark.slow
+def test_ctrl_c_before_an_execution_starts_says_that_nothing_was_started(
+    account: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, said, found = interrupted_run(account, monkeypatch, "UpdatePipeline", signal.SIGINT)
+    assert (code, found) == (130, [])
+    assert "Nothing was started." in said
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_an_execution_starts_names_it_and_how_to_stop_it(
+    account: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, said, [arn] = interrupted_run(
+        account, monkeypatch, "StartPipelineExecution", signal.SIGINT
+    )
+    assert code == 130
+    assert f"execution  {arn}" in said
+    assert f"stop it     mlops stop {arn.rpartition('/')[2]}" in said
+
+
+@pytest.mark.slow
+def test_a_job_that_a_ci_ends_stops_the_execution_that_it_has_just_started(
+    account: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, said, [arn] = interrupted_run(
+        account, monkeypatch, "StartPipelineExecution", signal.SIGTERM
+    )
+    assert code == 128 + signal.SIGTERM
+    assert f"stopping {arn}" in said
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
@@ -194,6 +255,30 @@ def test_check_refuses_a_bad_commit_in_one_line_before_it_signs_in(repo: Repo) -
     assert done.stderr.startswith(f"mlops: commit {'b' * 40}-dirty: ")
     assert done.stderr.count("\n") == 1
     commit.require("0123456789abcdef" * 2 + "01234567")
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "said"),
+    [
+        ("UPDATE_COMPLETE", (), "does not change churn-staging: nothing is in progress."),
+        ("UPDATE_IN_PROGRESS", (), "CloudFormation continues."),
+        # Right after the request the stack has its old status.
+        ("UPDATE_COMPLETE", ({},), "CloudFormation continues."),
+    ],
+)
+def test_ctrl_c_says_whether_a_deployment_has_begun(
+    repo: Repo,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    status: str,
+    answer: tuple[object, ...],
+    said: str,
+) -> None:
+    stack = stacks.Stack("churn-staging", "arn", status)
+    monkeypatch.setattr(stacks, "describe", lambda *_: stack)
+    with pytest.raises(typer.Exit), deploy.interruptible(Aws(repo.settings()), "churn-staging"):
+        raise KeyboardInterrupt(*answer)
+    assert said in capsys.readouterr().err
 
 
 def test_a_deployment_that_takes_too_long_fails_and_says_how_to_continue(

@@ -238,12 +238,29 @@ def test_after_a_failed_first_deployment_the_next_one_starts_over(here: Place, f
     assert "churn-anew is ROLLBACK_COMPLETE: deleting it to create it again" in here.shown
 
 
-def test_an_endpoint_that_was_changed_by_hand_is_an_error(here: Place, first: str) -> None:
+def test_a_quota_that_allows_no_such_endpoint_is_refused_before_the_stack_changes(
+    here: Place, first: str
+) -> None:
+    here.repo.stage("vast", Parameters={"EndpointKind": "real-time", "InstanceCount": 5})
+    with pytest.raises(MlopsError, match=r"stage vast needs 5, but the quota .* is 4: .*quotas/L-"):
+        here.deploy(stages.load(here.aws.settings, "vast"), first)
+    assert stacks.describe(here.aws, "churn-vast") is None
+
+
+def test_an_endpoint_that_was_deleted_by_hand_is_noticed_before_any_deployment(
+    here: Place, first: str
+) -> None:
+    """CloudFormation could neither update nor roll back."""
     stage = here.stage("touched")
     here.deploy(stage, first)
     here.aws.sagemaker.delete_endpoint(EndpointName=stage.stack)
-    with pytest.raises(MlopsError, match="complete, but it has no endpoint churn-touched"):
-        here.deploy(stage, first)
+    for arn in (here.register(offset=3), first):
+        for execute in (False, True):
+            with pytest.raises(MlopsError, match="complete, but it has no endpoint churn-touched"):
+                here.deploy(stage, arn, execute=execute)
+    assert stacks.describe(here.aws, stage.stack).status == "CREATE_COMPLETE"  # type: ignore[union-attr]
+    assert destroy.destroy(destroy.look(here.aws, stage), here.console) == []
+    assert here.deploy(stage, first).changed
 
 
 def test_a_version_that_was_put_there_by_hand_can_be_replaced_in_service(

@@ -14,6 +14,7 @@ from botocore.exceptions import ClientError
 from bootstrap_case import REGION, Land, land
 from repos import ROOT
 from sm_mlops import doctor
+from sm_mlops import quotas as shared
 from sm_mlops.doctor import account, quotas
 from sm_mlops.doctor.scene import Scene, State, explain
 
@@ -130,7 +131,7 @@ def test_instances_in_use_count_where_cloudwatch_counts_them(
     }
     row = {"QuotaName": name, "QuotaCode": "L-1", "Value": 4.0, "UsageMetric": metric}
     monkeypatch.setattr(quotas, "needed", lambda _: {name: 1, "other": 1})
-    monkeypatch.setattr(quotas, "_by_name", lambda *_: {name: row})
+    monkeypatch.setattr(shared, "rows", lambda *_: {name: row})
     [idle, unknown] = quotas.instances(scene)
     assert idle.detail == f"{name}: needs 1 of 4, 0 in use" and idle.state is State.OK
     assert unknown.state is State.WARNING and "no quota with that name" in unknown.detail

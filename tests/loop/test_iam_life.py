@@ -57,6 +57,7 @@ BEYOND = {
         s3:AbortMultipartUpload sagemaker:DeleteEndpoint sagemaker:DeleteEndpointConfig
         sagemaker:DeleteModel sagemaker:ListEndpoints sagemaker:StopPipelineExecution""",
     "the second training": "sagemaker:ListPipelineExecutions sagemaker:UpdatePipeline",
+    "quotas that the account has never changed": "servicequotas:ListAWSDefaultServiceQuotas",
     "status, rollback and later deployments": """
         cloudformation:ListStackResources iam:GetRole s3:ListBucketVersions
         sagemaker:ListModelPackages sagemaker:ListTags""",

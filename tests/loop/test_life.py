@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -211,9 +212,28 @@ def test_ctrl_c_leaves_the_execution_running_and_says_how_to_follow_it(repo: Rep
     assert followed.returncode == 0, followed.stderr
 
 
+ENDLESS = ("--set", "early_stopping_rounds=1000000", "--set", "num_boost_round=1000000")
+
+
+def test_a_job_that_a_ci_ends_stops_its_execution(repo: Repo, tmp_path: Path) -> None:
+    code, said = mlops_ended(
+        repo.root,
+        lambda line: line.startswith("Train") and "Executing" in line,
+        *("--sandbox", "run", *ENDLESS, "--set", "max_depth=8"),
+        how=signal.SIGTERM,
+        GITHUB_OUTPUT=str(tmp_path / "output"),
+    )
+    assert code == 128 + signal.SIGTERM, said
+    [arn] = re.findall(r"^stopping (arn:.*)$", said, re.MULTILINE)
+    followed = mlops(repo.root, "--sandbox", "follow", arn)
+    assert followed.returncode == 1
+    assert "Stopped" in followed.stdout + followed.stderr
+    # GitHub kills the command; the step that stops the execution knows it by this output.
+    assert arn.rpartition("/")[2] in (tmp_path / "output").read_text()
+
+
 def test_a_stopped_execution_ends_stopped(repo: Repo) -> None:
-    endless = ("--set", "early_stopping_rounds=1000000", "--set", "num_boost_round=1000000")
-    started = mlops(repo.root, "--sandbox", "run", "--no-wait", *endless)
+    started = mlops(repo.root, "--sandbox", "run", "--no-wait", *ENDLESS)
     assert started.returncode == 0, started.stderr
     stopped = mlops(repo.root, "--sandbox", "stop")
     assert stopped.returncode == 0, stopped.stderr

@@ -114,6 +114,7 @@ sagemaker:DescribeProcessingJob,DescribeTrainingJob @ sagemaker:processing-job/p
     sagemaker:training-job/pipelines-* ?
     aws:ResourceTag/sagemaker:pipeline-execution-arn=sagemaker:pipeline/churn/execution/*
 logs:FilterLogEvents @ logs:ProcessingJobs:* logs:TrainingJobs:*
+servicequotas:ListAWSDefaultServiceQuotas,ListServiceQuotas @ *
 """
 STAGING = """\
 sagemaker:DescribeModelPackage,DescribeModelPackageGroup,ListModelPackages @

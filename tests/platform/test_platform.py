@@ -215,13 +215,13 @@ def test_the_credential_has_no_value_in_the_template() -> None:
     )
 
 
-def test_the_credential_says_how_it_is_rotated_and_never_changes() -> None:
+def test_the_credential_says_how_it_is_rotated_and_has_been_the_same_since_0_1_0() -> None:
     """CloudFormation may read what it updates, and nobody who deploys the platform may."""
     assert platform().properties("GitHubSecret") == {
         "Name": "sm-mlops/github",
-        "Description": 'Credential that approvals start deployments with - {"token"} of a machine '
-        'user, or {"app_id", "installation_id", "private_key"} of a GitHub App, with write '
-        'permission for Actions; for Jenkins {"jenkins_user", "jenkins_token"}. Replace it with '
+        "Description": 'Credential with which an approval starts a deployment - {"token"} of a '
+        'machine user, or {"app_id", "installation_id", "private_key"} of a GitHub App, each with '
+        'the right Actions - write; for Jenkins {"jenkins_user", "jenkins_token"}. Replace it with '
         "mlops secret rotate",
     }
 

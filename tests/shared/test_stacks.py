@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -428,6 +430,23 @@ def test_an_interruption_before_anything_began_leaves_no_change_set(
     with pytest.raises(KeyboardInterrupt):
         driver.deploy()
     assert stacks.describe(driver.aws, NAME) is None
+
+
+def test_an_interruption_while_it_begins_waits_to_know_that_it_did(
+    driver: Driver, formation: Formation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute = formation.execute_change_set
+
+    def interrupt(**request: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return execute(**request)
+
+    formation.happens = [CREATED]
+    monkeypatch.setattr(formation, "execute_change_set", interrupt)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        driver.deploy()
+    assert len(caught.value.args) == 1
+    assert formation.called("execute_change_set")
 
 
 def test_a_large_template_is_sent_without_its_comments(

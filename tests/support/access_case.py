@@ -62,6 +62,7 @@ def training(project: str) -> Iterator[Call]:
         " DescribePipelineDefinitionForExecution",
         f"{owner}/{execution}",
     )
+    yield from calls("servicequotas", "ListServiceQuotas ListAWSDefaultServiceQuotas", "*")
     passed = {"iam_PassedToService": "sagemaker.amazonaws.com"}
     yield from calls("iam", "PassRole", role(f"{project}-pipeline"), **passed)
     yield from registry(project)

@@ -30,6 +30,7 @@ SignIn = Callable[[Work, Mapping[str, str]], Mapping[str, str]]
 # For act, in the words of a shell.
 CHECKOUT_OF_ACT = """\
 git init --quiet --initial-branch=main
+test "$DEPTH" != 0 || DEPTH=2147483647
 git fetch --quiet --no-tags --depth="$DEPTH" "$ORIGIN" "$WANTED"
 git checkout --quiet --detach FETCH_HEAD
 ln -s "$ENVIRONMENT" .venv
@@ -41,6 +42,12 @@ echo "$GITHUB_JOB" sign-in $GIVEN >>"$CALLS"
 test "$FAILING" != sign-in
 cat "$SESSION" >>"$GITHUB_ENV"
 """
+
+
+def depth_of(given: Mapping[str, str]) -> str:
+    """Return how many commits are fetched; git's word for all is its largest number."""
+    depth = given.get("fetch-depth", "1")
+    return "2147483647" if depth == "0" else depth
 
 
 def checkout(environment: Path) -> Action:
@@ -60,7 +67,7 @@ def checkout(environment: Path) -> Action:
         # An object's name, or else the name of a branch.
         is_commit = re.fullmatch("[0-9a-f]{40}", wanted)
         ref = wanted if is_commit else f"refs/heads/{wanted}" if wanted else work.event.ref
-        depth = f"--depth={given.get('fetch-depth', '1')}"
+        depth = f"--depth={depth_of(given)}"
         git(origin, "config", "uploadpack.allowAnySHA1InWant", "true")
         git(folder, "init", "--quiet", "--initial-branch=main")
         git(folder, "remote", "add", "origin", origin.resolve().as_uri())

@@ -29,10 +29,9 @@ class Input:
 
 @dataclass(frozen=True)
 class Push:
-    """Which pushes start it: patterns of branches and of changed paths, each at least one."""
+    """Which pushes start it: patterns of branches, at least one."""
 
     branches: tuple[str, ...]
-    paths: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -154,19 +153,19 @@ def _empty(value: Any) -> bool:
 
 def _push(content: Any) -> Push:
     keys = _Keys("on.push", content)
-    found = Push(tuple(keys.take("branches")), tuple(keys.take("paths")))
+    found = Push(tuple(keys.take("branches")))
     keys.end()
-    for pattern in (*found.branches, *found.paths):
+    for pattern in found.branches:
         if re.search(r"[!?+\[\]]", pattern):
             raise Unsupported(f"on.push: the pattern {pattern} is not known here")
     return found
 
 
-def matches(pattern: str, path: str) -> bool:
-    """Return whether a pattern of branches or paths fits; only `**` crosses folders."""
+def matches(pattern: str, branch: str) -> bool:
+    """Return whether a pattern of branches fits; only `**` crosses folders."""
     parts = re.split(r"(\*\*|\*)", pattern)
     stars = {"**": ".*", "*": "[^/]*"}
-    return bool(re.fullmatch("".join(stars.get(part, re.escape(part)) for part in parts), path))
+    return bool(re.fullmatch("".join(stars.get(part, re.escape(part)) for part in parts), branch))
 
 
 def _inputs(content: Any) -> dict[str, Input]:

@@ -169,18 +169,12 @@ class Repository:
         if self.mirror and self.mirror != self.origin:
             git(clone, "push", "--quiet", "--force", str(self.mirror), f"HEAD:refs/heads/{branch}")
         after = git(self.origin, "rev-parse", branch)
-        since = (before, after) if before else ("--root", after)
-        changed = git(self.origin, "diff-tree", "-r", "--name-only", *since).splitlines()
         payload = {"ref": f"refs/heads/{branch}", "before": before, "after": after}
         event = Event("push", f"refs/heads/{branch}", after, payload)
 
         def started(workflow: Workflow) -> bool:
             on = workflow.push
-            return (
-                on is not None
-                and any(matches(pattern, branch) for pattern in on.branches)
-                and any(matches(pattern, path) for pattern in on.paths for path in changed)
-            )
+            return on is not None and any(matches(pattern, branch) for pattern in on.branches)
 
         return self._started(event, started)
 

@@ -476,14 +476,12 @@ def test_variables_and_secrets_of_an_environment_go_before_the_repository_s(
 
 PUSHED = (HEAD + ONE + "      - {run: echo}\n").replace(
     "  workflow_dispatch:\n    inputs:\n      word: {type: string}\n",
-    "  push: {branches: [main], paths: ['mlops.yaml', 'model/**']}\n  pull_request:\n",
+    "  push: {branches: [main]}\n  pull_request:\n",
 )
 
 
-def test_a_push_starts_what_its_branch_and_paths_match(hub: Repository, clone: Clone) -> None:
-    assert hub.push(clone(it=PUSHED)) == []
-    assert hub.push(clone(**{"README.md": "x", "model.py": "x"})) == []
-    assert [run.workflow for run in hub.push(clone(**{"model/a/b.py": "x"}))] == ["it"]
+def test_a_push_starts_what_its_branch_matches(hub: Repository, clone: Clone) -> None:
+    assert [run.workflow for run in hub.push(clone(it=PUSHED))] == ["it"]
     assert hub.push(clone(**{"mlops.yaml": "x"}), branch="other") == []
 
 
@@ -511,7 +509,7 @@ def test_a_fork_sees_no_secret_and_may_write_nothing(hub: Repository, clone: Clo
     for fork, seen in (("", "got ***"), ("else/churn", "got")):
         [run] = hub.pull_request(clone(), 7, fork=fork)
         assert run.jobs[0].steps[0].log == seen
-    own, forks = hub.tokens.values()
+    _, own, forks = hub.tokens.values()
     assert own == {"pull-requests": "write", "id-token": "write"}
     assert forks == {"pull-requests": "read"}
 

@@ -14,7 +14,6 @@ import pytest
 import yaml
 
 from rendering import ROOT, Bake, Rendered, baked
-from sm_mlops.commit import TRAINS
 from workflow_judges import (
     NAMES,
     PINS,
@@ -283,9 +282,12 @@ def test_a_build_follows_what_main_changes(repo: Rendered) -> None:
     on = load(repo, "build")["on"]
     assert set(on) == {"push", "workflow_dispatch"}
     assert on["push"]["branches"] == ["main"]
-    assert {path.removesuffix("/**") for path in on["push"]["paths"]} >= set(TRAINS)
-    for changed in on["push"]["paths"]:
-        assert (repo.path / changed.removesuffix("/**")).exists(), changed
+    # `mlops run` decides what is new: a push can repair a build without touching the model.
+    assert set(on["push"]) == {"branches"}
+    out, *_, run, _ = load(repo, "build")["jobs"]["train"]["steps"]
+    assert out["with"]["fetch-depth"] == "0"
+    # The schedule and a person train in any case.
+    assert run["env"]["MLOPS_IF_CHANGED"] == "${{ github.event_name == 'push' }}"
     assert "set" in on["workflow_dispatch"]["inputs"]
 
 
@@ -306,7 +308,7 @@ def test_an_execution_longer_than_credentials_is_handed_over(repo: Rendered) -> 
     assert follow["needs"] == "train"
     assert follow["if"] == "needs.train.outputs.status == 'Executing'"
     assert follow["strategy"]["max-parallel"] == "1"
-    last = follow["steps"][-1]
+    last = follow["steps"][-2]
     parts = follow["strategy"]["matrix"]["part"]
     assert last["env"] == {
         "EXECUTION": "${{ needs.train.outputs.execution }}",
@@ -316,6 +318,18 @@ def test_an_execution_longer_than_credentials_is_handed_over(repo: Rendered) -> 
     hours = len(parts) * 50 / 60
     limits = yaml.safe_load(repo.text("mlops.yaml"))["compute"].values()
     assert hours + 50 / 60 > sum(job["max_hours"] for job in limits)
+
+
+def test_a_workflow_that_is_cancelled_stops_its_execution(repo: Rendered) -> None:
+    """GitHub signals a step's shell, which does not tell the command, and then kills both."""
+    train, follow = (load(repo, "build")["jobs"][name]["steps"] for name in ("train", "follow"))
+    assert [step["id"] for step in train if "id" in step] == ["run"]
+    conditions = ("cancelled() && steps.run.outputs.execution", "cancelled()")
+    for steps, condition in zip((train, follow), conditions, strict=True):
+        assert steps[-1]["if"] == f"${{{{ {condition} }}}}"
+        assert steps[-1]["run"] == '.venv/bin/mlops stop "$EXECUTION"'
+    assert train[-1]["env"] == {"EXECUTION": "${{ steps.run.outputs.execution }}"}
+    assert follow[-1]["env"] == {"EXECUTION": "${{ needs.train.outputs.execution }}"}
 
 
 def test_a_deployment_needs_version_and_commit_and_starts_only_on_dispatch(repo: Rendered) -> None:

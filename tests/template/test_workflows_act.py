@@ -3,7 +3,7 @@
 It runs them beside our reader, with programs that only note how they are called, and in
 `make test-long` in earnest, with the sandbox. Both must run the same jobs and steps with the same
 commands, variables, inputs of actions and conclusions. What act leaves out is the reader's alone:
-reviewers, environments, OpenID Connect, patterns of paths and branches, permissions, concurrency, a
+reviewers, environments, OpenID Connect, patterns of branches, permissions, concurrency, a
 failed part of a matrix ending the rest.
 """
 

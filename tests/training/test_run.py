@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError
 
 from repos import Repo
-from sm_mlops import commit
+from sm_mlops import commit, executions, quotas
 from sm_mlops.aws import Aws
 from sm_mlops.errors import MlopsError
-from sm_mlops.settings import Settings
+from sm_mlops.settings import Settings, load
 from sm_mlops.training import artifacts, run
 from sm_mlops.training.definition import Compiled, compile_pipeline
 
@@ -119,6 +120,44 @@ def test_an_instance_type_that_the_volume_s_key_does_not_fit_is_refused(
     assert not account.sagemaker.list_pipelines()["PipelineSummaries"]
 
 
+@pytest.mark.parametrize("spot", [False, True])
+def test_a_quota_that_allows_no_such_machine_is_refused_before_anything_starts(
+    account: Aws, repo: Repo, monkeypatch: pytest.MonkeyPatch, spot: bool
+) -> None:
+    repo.configure(compute={"train": {"instance": "ml.g5.xlarge", "spot": spot}})
+    aws = now(account)
+    name = f"ml.g5.xlarge for {'spot ' if spot else ''}training job usage"
+    limits = {name: 0.0, "ml.m5.large for processing job usage": 1.0}
+
+    def rows(client: object, wanted: set[str]) -> dict[str, object]:
+        assert wanted == set(limits)
+        return {name: {"QuotaCode": "L-1", "Value": value} for name, value in limits.items()}
+
+    monkeypatch.setattr(quotas, "rows", rows)
+    with pytest.raises(MlopsError) as refused:
+        run.start(aws, {}, print)
+    said = str(refused.value)
+    assert said.startswith(f"step Train needs 1, but the quota {name} of account ")
+    assert "in eu-west-1 is 0: request an increase at https://eu-west-1.console" in said
+    assert "services/sagemaker/quotas/L-1" in said and "\n" not in said
+    assert not account.sagemaker.list_pipelines()["PipelineSummaries"]
+    # The instance type of this execution counts, not that of mlops.yaml.
+    limits[name.replace("ml.g5.xlarge", "ml.m5.large")] = 1.0
+    del limits[name]
+    run.start(aws, {"TrainInstanceType": "ml.m5.large"}, print)
+
+
+def test_who_may_not_read_quotas_trains_without_a_word(
+    account: Aws, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def denied(*_: object) -> None:
+        raise ClientError({"Error": {"Code": "AccessDeniedException"}}, "ListServiceQuotas")
+
+    monkeypatch.setattr(quotas, "rows", denied)
+    run.start(account, {}, print)
+    assert "uota" not in capsys.readouterr().out
+
+
 def test_what_is_uploaded_is_what_the_definition_names_even_while_one_edits(
     account: Aws, repo: Repo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,9 +191,7 @@ def test_the_hash_of_a_version_is_that_of_the_data_it_was_given(
 ) -> None:
     account.s3.put_object(Bucket=account.bucket, Key="churn/other/rows.csv", Body=b"a\n1\n")
     other = f"s3://{account.bucket}/churn/other/"
-    definition = json.dumps(
-        {"Version": "2020-12-01", "Parameters": [{"Name": "InputData", "Type": "String"}]}
-    )
+    definition = json.dumps({"Parameters": [{"Name": "InputData", "Type": "String"}], "Steps": []})
     monkeypatch.setattr(run, "compile_pipeline", lambda *_: Compiled(definition, {}))
     arn = run.start(account, {"InputData": other}, lambda line: None)
     used = account.pages(
@@ -207,6 +244,120 @@ def clone(tmp_path: Path) -> Path:
     git(root, "add", ".")
     git(root, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "first")
     return root
+
+
+def commit_all(root: Path) -> str:
+    git(root, "add", ".")
+    who = ("-c", "user.name=a", "-c", "user.email=a@b")
+    git(root, *who, "commit", "--quiet", "--allow-empty", "--message", "next")
+    return git(root, "rev-parse", "HEAD")
+
+
+@pytest.fixture
+def versioned(account: Aws, repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Aws:
+    """Return an account with an execution of the first commit of `repo`."""
+    # moto knows no steps, and answers the oldest execution first.
+    monkeypatch.setattr(executions, "_steps", lambda *_: [])
+    account.sagemaker.meta.events.register(
+        "after-call.sagemaker.ListPipelineExecutions",
+        lambda parsed, **_: parsed["PipelineExecutionSummaries"].reverse(),
+    )
+    (repo.root / ".gitignore").write_text("data/\n")
+    git(repo.root, "init", "--quiet", "--initial-branch=main")
+    commit_all(repo.root)
+    run.start(account, {}, print)
+    return account
+
+
+def now(aws: Aws) -> Aws:
+    """Return the account as a new process would see it: with the settings of the repo as it is."""
+    again = replace(aws, settings=load(aws.settings.root))
+    # The client with what moto lacks.
+    again.__dict__["sagemaker"] = aws.sagemaker
+    return again
+
+
+def what_trained(aws: Aws, **given: str) -> str | None:
+    found = run.trained(now(aws), run.plan(now(aws), given, print))
+    return found.arn if found else None
+
+
+def executions_of(aws: Aws) -> list[str]:
+    return [item["PipelineExecutionArn"] for item in executions.summaries(aws)]
+
+
+def test_a_commit_that_changes_no_model_needs_no_training(versioned: Aws, repo: Repo) -> None:
+    (repo.root / "README.md").write_text("Another text.\n")
+    commit_all(repo.root)
+    [first] = executions_of(versioned)
+    assert what_trained(versioned) == first
+    # One that somebody else started with another parameter is not what main holds.
+    run.start(versioned, {"max_depth": "3"}, print)
+    assert what_trained(versioned) == first
+    assert what_trained(versioned, max_depth="3") is None
+    # Without the comparison it is the same model.
+    run.start(versioned, {"WaiveChampion": "yes"}, print)
+    assert what_trained(versioned) == executions_of(versioned)[0]
+
+
+@pytest.mark.parametrize("file", ["model/train.py", "mlops.yaml", "data/breast-cancer.csv"])
+def test_what_no_execution_was_trained_from_is_new(versioned: Aws, repo: Repo, file: str) -> None:
+    """The commit that brought it may have failed; the one that repairs the build need not touch
+    it."""
+    path = repo.root / file
+    before = path.read_text()
+    path.write_text(before.replace("validation: 0.15", "validation: 0.2").rstrip("\n") + "\n\n")
+    if file.endswith(".csv"):
+        path.write_text("\n".join(before.splitlines()[:-1]))
+    commit_all(repo.root)
+    (repo.root / "README.md").write_text("Repaired.\n")
+    commit_all(repo.root)
+    assert what_trained(versioned) is None
+    run.start(now(versioned), {}, print)
+    assert what_trained(versioned) == executions_of(versioned)[0]
+    # Back to the first: the newest counts, as after a revert.
+    path.write_text(before)
+    commit_all(repo.root)
+    assert what_trained(versioned) is None
+
+
+def test_what_another_branch_trained_is_not_what_main_holds(versioned: Aws, repo: Repo) -> None:
+    """Its version could not be deployed: its commit is not on main."""
+    git(repo.root, "switch", "--quiet", "--create", "side")
+    (repo.root / "model" / "train.py").write_text("pass\n")
+    commit_all(repo.root)
+    run.start(versioned, {}, print)
+    git(repo.root, "switch", "--quiet", "main")
+    git(repo.root, "restore", "--source", "side", "model/train.py")
+    commit_all(repo.root)
+    assert what_trained(versioned) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "failed", "counts"),
+    [
+        ("Executing", {}, True),
+        ("Stopped", {}, False),
+        ("Failed", {"TrainingJob": {"Arn": "job/x"}}, False),
+        ("Failed", {"Fail": {"ErrorMessage": "QualityGate: auc 0.4"}}, True),
+    ],
+)
+def test_an_execution_without_a_verdict_has_trained_nothing(
+    versioned: Aws,
+    monkeypatch: pytest.MonkeyPatch,
+    status: str,
+    failed: dict[str, object],
+    counts: bool,
+) -> None:
+    [first] = executions_of(versioned)
+    step = {"StepName": "it", "StepStatus": "Failed", "Metadata": failed}
+    monkeypatch.setattr(executions, "_steps", lambda *_: [executions._step(step)] if failed else [])
+    monkeypatch.setattr(
+        versioned.sagemaker,
+        "describe_pipeline_execution",
+        lambda **_: {"PipelineExecutionStatus": status},
+    )
+    assert what_trained(versioned) == (first if counts else None)
 
 
 def git(root: Path, *arguments: str) -> str:

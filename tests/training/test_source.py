@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 from rich.console import Console
 
 from bootstrap_case import sign_in_there
 from repos import Repo
-from sm_mlops import executions, objects, registry
+from sm_mlops import executions, objects, registry, roles
 from sm_mlops.aws import Aws, split_s3
 from sm_mlops.cli.sandbox_account import prepare
-from sm_mlops.sandbox import Server
+from sm_mlops.sandbox import Server, grants
 from sm_mlops.tabular import source
 from sm_mlops.tabular.failure import DataError
 from sm_mlops.training import artifacts, run
@@ -167,6 +168,23 @@ def test_a_champion_that_cannot_be_scored_stops_the_run_unless_it_is_waived(sand
     assert ended(renamed, WaiveChampion="yes").model_package
     said = registry.version(aws, 2).evaluation
     assert "comparison with version 1 waived: " in said and "mean_radius" in said
+
+
+@pytest.mark.slow
+def test_a_role_that_sagemaker_does_not_know_yet_is_waited_for(
+    sandboxed: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As bootstrap has just created it."""
+    monkeypatch.setattr(grants, "LATE", 2)
+    monkeypatch.setattr(roles, "SECONDS", 0)
+    told: list[str] = []
+    arn = run.start(sandboxed, {}, told.append)
+    sandboxed.sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn)
+    assert sum("cannot assume the pipeline's role yet" in line for line in told) == 2
+    # One that stays unknown is SageMaker's error.
+    monkeypatch.setattr(grants, "LATE", 99)
+    with pytest.raises(ClientError, match="Could not assume role"):
+        run.start(sandboxed, {}, print)
 
 
 def preprocessed(aws: Aws, arn: str) -> executions.Step:

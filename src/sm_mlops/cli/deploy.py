@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from sm_mlops import actions
+from sm_mlops import actions, stacks
 from sm_mlops.aws import Aws
 from sm_mlops.cli.console import (
     AsJson,
@@ -234,7 +234,7 @@ def _carry_out(
 ) -> None:
     """Deploy and print the result; exit with code 1 after a failure. `options` are deploy's."""
     try:
-        with interruptible(aws, stage.stack), _at_most(at_most, stage.name):
+        with interruptible(access.enter(aws, stage), stage.stack), _at_most(at_most, stage.name):
             done = deploy_version(aws, stage, arn, progress(as_json), **options)
     except Superseded as other:
         actions.summary(f"### {stage.name}: not deployed\n\n{other}.")
@@ -250,16 +250,19 @@ def _carry_out(
 
 @contextmanager
 def interruptible(aws: Aws, stack: str, *, cancellable: bool = True) -> Iterator[None]:
-    """Exit on Ctrl-C with code 130: the operation of CloudFormation continues."""
+    """Exit on Ctrl-C with code 130, and say whether CloudFormation has begun and continues."""
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interruption:
+        found = stacks.describe(aws, stack)
         lines = [
             "\nCloudFormation continues.",
             "follow it   run the same command again",
             f"look at it  {aws.command} status",
         ]
-        if cancellable and not aws.sandbox:
+        if not interruption.args and not (found and found.busy):
+            lines[:2] = [f"\nCloudFormation does not change {stack}: nothing is in progress."]
+        elif cancellable and not aws.sandbox:
             lines.append(f"cancel it   aws cloudformation cancel-update-stack --stack-name {stack}")
         for line in lines:
             tell(err, line)

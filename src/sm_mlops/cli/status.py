@@ -146,7 +146,7 @@ def _delete(
     left: list[str] = []
     # Also a stage without a stack: other resources with its name are billed, too.
     for item in deletions:
-        with interruptible(aws, item.stage.stack, cancellable=False):
+        with interruptible(item.account, item.stage.stack, cancellable=False):
             left += [f"{item.stage.name}: {name}" for name in work.destroy(item, console)]
     if registry:
         left += work.delete_registry(aws)

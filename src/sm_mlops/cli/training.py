@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from typing import Annotated
 
 import typer
 
-from sm_mlops import actions, executions, registry
+from sm_mlops import actions, commit, executions, registry
 from sm_mlops.aws import Aws
 from sm_mlops.cli.console import connected, err, load_settings, out, pairs, say
 from sm_mlops.deployment import access, endpoints, stages
 from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
 from sm_mlops.executions import Execution
+from sm_mlops.interruption import Terminated, terminable
 
 app = typer.Typer(rich_markup_mode="markdown")
 PANEL = "Train"
@@ -65,26 +67,81 @@ def run(
     wait: Annotated[bool, typer.Option(help="Follow the execution to its end.")] = True,
     at_most: AtMost = None,
     unfinished_ok: Unfinished = False,
+    if_changed: Annotated[
+        bool,
+        typer.Option(
+            "--if-changed",
+            envvar="MLOPS_IF_CHANGED",
+            help="Train only what no execution of this commit's history was trained from; "
+            "with --set, always.",
+        ),
+    ] = False,
 ) -> None:
     """Train, evaluate and register: update the pipeline, start it and follow it.
 
-    Ctrl-C stops following, not the execution. The exit code is 0 if a version was registered.
+    Ctrl-C stops following, not the execution; SIGTERM, with which a CI ends a job, stops both.
+    The exit code is 0 if a version was registered.
     `--set WaiveChampion=yes` registers a version although the champion cannot be scored.
     """
-    from sm_mlops.training.run import start
+    from sm_mlops.training.run import launch, plan, trained
 
     until = _clock(at_most)
     overrides = pairs("--set", "max_depth=4", values)
-    with connected(context) as aws:
-        arn = start(aws, overrides, say)
+    with connected(context) as aws, terminable():
+        try:
+            wanted = plan(aws, overrides, say)
+            if if_changed and (found := trained(aws, wanted)):
+                _say_nothing_to_train(aws, found)
+                return
+            arn = launch(aws, wanted, say)
+        except KeyboardInterrupt as interruption:
+            raise _before_following(aws, interruption) from None
         until = until if wait else time.monotonic()
         follow_to_the_end(aws, arn, until, unfinished_ok or not wait)
+
+
+def _say_nothing_to_train(aws: Aws, found: Execution) -> None:
+    at = commit.short(commit.current(aws.settings.root))
+    number = found.model_package.rpartition("/")[2]
+    how = f"version {number}" if number else "stopped by the gate" if found.judged else found.status
+    line = f"nothing to train: commit {at} holds what execution {found.identifier} ({how})"
+    line += " was trained from"
+    say(line)
+    actions.summary(line[0].upper() + line[1:])
 
 
 def _say_how_to_follow(aws: Aws, identifier: str) -> None:
     say("The execution continues.")
     say(f"follow it   {aws.command} follow {identifier}")
     say(f"stop it     {aws.command} stop {identifier}")
+
+
+def _before_following(aws: Aws, interruption: KeyboardInterrupt) -> typer.Exit:
+    """Say whether an execution was started; return the end of the command."""
+    if interruption.args == (None,):
+        say(f"\nIt is not known whether an execution was started: see {aws.command} status")
+    elif interruption.args:
+        arn = str(interruption.args[0]["PipelineExecutionArn"])
+        say(f"\nexecution  {arn}")
+        return _interrupted(aws, arn, interruption)
+    else:
+        say("\nNothing was started.")
+    return typer.Exit(130)
+
+
+def _interrupted(aws: Aws, arn: str, interruption: KeyboardInterrupt) -> typer.Exit:
+    """Stop an execution if a CI ends this job, else leave it; return the end of the command."""
+    say("")
+    if isinstance(interruption, Terminated):
+        _stop(aws, arn)
+        return typer.Exit(128 + signal.SIGTERM)
+    _say_how_to_follow(aws, arn.rsplit("/", 1)[-1])
+    return typer.Exit(130)
+
+
+def _stop(aws: Aws, arn: str) -> None:
+    aws.sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn)
+    say(f"stopping {arn}")
 
 
 def _clock(minutes: float | None) -> float | None:
@@ -97,18 +154,17 @@ def follow_to_the_end(
 ) -> None:
     """Follow, tell the end, and exit with code 1 unless it succeeded, 3 if it is not known."""
     identifier = arn.rsplit("/", 1)[-1]
+    # Without the account number: GitHub drops outputs with masked values. A job that is cancelled
+    # has it, too.
+    actions.output("execution", identifier)
     try:
         execution = executions.follow(aws, arn, out, until=until)
-    except KeyboardInterrupt:
-        say("")
-        _say_how_to_follow(aws, identifier)
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as interruption:
+        raise _interrupted(aws, arn, interruption) from None
     except Exception:
         # Such as credentials that have expired.
         _say_how_to_follow(aws, identifier)
         raise
-    # Without the account number: GitHub drops outputs with masked values.
-    actions.output("execution", identifier)
     ended = execution.status in executions.FINAL
     actions.output("status", execution.status if ended else "Executing")
     if ended:
@@ -170,8 +226,7 @@ def stop(context: typer.Context, execution: WhichExecution = None) -> None:
         status = executions.describe(aws, arn).status
         if status in executions.FINAL:
             raise MlopsError(f"execution {arn.rsplit('/', 1)[-1]} is already {status}")
-        aws.sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn)
-        say(f"stopping {arn}")
+        _stop(aws, arn)
 
 
 @app.command(rich_help_panel=PANEL)

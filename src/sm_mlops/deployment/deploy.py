@@ -13,12 +13,13 @@ from datetime import UTC, datetime
 
 from rich.console import Console
 
-from sm_mlops import display, objects, registry, stacks, templates
+from sm_mlops import display, objects, quotas, registry, stacks, templates
 from sm_mlops.aws import DENIED, Aws, ignoring, split_s3
 from sm_mlops.deployment import access, endpoints, stages
 from sm_mlops.deployment.stages import Stage
 from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
+from sm_mlops.quotas import Need
 from sm_mlops.registry import Version
 from sm_mlops.stacks import Change, Outcome, Overtaken, Stack, StackFailed
 
@@ -100,6 +101,9 @@ def deploy(
         *(there, stage, package, parameters, console, started),
         *(in_turn, execute, continue_rollback, trail),
     )
+    if execute and (fleet := stages.fleet(aws.settings, stage)):
+        name, setting = quotas.name(fleet.instance, "endpoint"), f"infra/{stage.name}.json"
+        quotas.require(there, [Need(f"stage {stage.name}", name, fleet.least, setting)])
     since = datetime.now().astimezone()
     try:
         outcome = run.until_alone()
@@ -174,6 +178,9 @@ class _Run:
             there, stage.stack, self.console, continue_rollback=again, execute=self.execute
         )
         before = ready if ready and ready.status in stacks.READY else None
+        # CloudFormation would find out while it updates the endpoint, and again in the rollback.
+        if before and endpoints.describe(there, stage.stack) is None:
+            raise MlopsError(_missing(there, stage))
         had = before.outputs.get("EndpointKind", stage.kind) if before else stage.kind
         # UpdateEndpoint would refuse any other change of the kind, minutes later. Sources:
         # https://docs.aws.amazon.com/sagemaker/latest/dg/serverless-endpoints-update.html and,
@@ -365,16 +372,21 @@ def _artifact_key(aws: Aws) -> dict[str, str]:
     return {"ArtifactKmsKeyArn": key}
 
 
+def _missing(there: Aws, stage: Stage, what: str = "") -> str:
+    """Return what to do about an endpoint that is not there, or is `what`."""
+    state = f"its endpoint is {what}" if what else f"it has no endpoint {stage.stack}"
+    again = f"{there.command} destroy {stage.name}, then deploy again"
+    return f"the stack is complete, but {state}: {again}"
+
+
 def _verify(there: Aws, stage: Stage, package: Version) -> None:
     """Raise MlopsError unless the endpoint is in service with this version."""
     found = endpoints.settled(there, stage.stack)
-    if found is None or found.status != "InService":
-        what = f"it has no endpoint {stage.stack}"
-        if found:
-            why = f" ({found.reason})" if found.reason else ""
-            what = f"its endpoint is {found.status}{why}"
-        again = f"{there.command} destroy {stage.name}, then deploy again"
-        raise MlopsError(f"the stack is complete, but {what}: {again}")
+    if found is None:
+        raise MlopsError(_missing(there, stage))
+    if found.status != "InService":
+        why = f" ({found.reason})" if found.reason else ""
+        raise MlopsError(_missing(there, stage, found.status + why))
     if found.package != package.arn:
         stack = stacks.describe(there, stage.stack)
         assert stack is not None

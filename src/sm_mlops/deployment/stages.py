@@ -65,6 +65,15 @@ class Stage:
     priced_in: str = ""
 
 
+@dataclass(frozen=True)
+class Fleet:
+    """The instances of an endpoint: their type, and how many it has at least and at most."""
+
+    instance: str
+    least: int
+    most: int
+
+
 def names(settings: Settings) -> tuple[str, ...]:
     """Return the stages in the order of deployment: staging first, production last."""
     files = (settings.root / FOLDER).glob("*.json")
@@ -136,6 +145,18 @@ def load(settings: Settings, name: str) -> Stage:
 
 def template(settings: Settings) -> Path:
     return settings.root / FOLDER / TEMPLATE
+
+
+def fleet(settings: Settings, stage: Stage) -> Fleet | None:
+    """Return the instances that a stage has, None if it is serverless."""
+    if stage.kind == "serverless":
+        return None
+    declared = templates.parameters(template(settings))
+    instance, least, most = (
+        stage.parameters.get(key) or str(declared[key].get("Default", ""))
+        for key in ("InstanceType", "InstanceCount", "MaxInstanceCount")
+    )
+    return Fleet(instance, max(1, int(least or 0)), int(most or 0))
 
 
 def stack_parameters(

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sm_mlops import templates
+from sm_mlops import quotas
 from sm_mlops.aws import DENIED, ignoring
 from sm_mlops.deployment import stages
 from sm_mlops.doctor.scene import Finding, Scene, explain, failed, ok, warning
+from sm_mlops.quotas import increase
 
 NEARLY = 0.8
 
@@ -55,7 +56,7 @@ def counts(scene: Scene) -> Iterator[Finding]:
             yield warning(f"{quota.noun}: {explain(error, region).detail}")
             continue
         detail = f"{quota.noun}: {used} of {limit:.0f} used"
-        remedy = _increase(quota.service, quota.code, region)
+        remedy = increase(quota.service, quota.code, region)
         if used >= limit:
             yield failed(detail, remedy)
         elif used >= NEARLY * limit:
@@ -72,17 +73,11 @@ def _usage(scene: Scene, quota: Quota) -> tuple[int, float]:
         return summary["Roles"], summary["RolesQuota"]
     pages = client.get_paginator(quota.operation).paginate()
     used = sum(len(page[quota.key]) for page in pages)
-    quotas = scene.client("service-quotas")
+    client = scene.client("service-quotas")
     request = {"ServiceCode": quota.service, "QuotaCode": quota.code}
     with ignoring("NoSuchResourceException"):
-        return used, quotas.get_service_quota(**request)["Quota"]["Value"]
-    return used, quotas.get_aws_default_service_quota(**request)["Quota"]["Value"]
-
-
-def _increase(service: str, code: str, region: str) -> str:
-    """Return the URL at which to request an increase."""
-    console = f"https://{region}.console.aws.amazon.com/servicequotas/home"
-    return f"{console}/services/{service}/quotas/{code}"
+        return used, client.get_service_quota(**request)["Quota"]["Value"]
+    return used, client.get_aws_default_service_quota(**request)["Quota"]["Value"]
 
 
 def needed(scene: Scene) -> dict[str, int]:
@@ -91,29 +86,22 @@ def needed(scene: Scene) -> dict[str, int]:
     found: Counter[str] = Counter()
     compute = settings.compute
     training = "spot training job" if compute.train.spot else "training job"
-    found[f"{compute.train.instance} for {training} usage"] += 1
+    found[quotas.name(compute.train.instance, training)] += 1
     # They run one after the other.
     for job in (compute.preprocess, compute.evaluate):
-        name = f"{job.instance} for processing job usage"
-        found[name] = 1
-    declared = templates.parameters(stages.template(settings))
+        found[quotas.name(job.instance, "processing job")] = 1
     for name in stages.names(settings):
         stage = stages.load(settings, name)
-        if stage.account or stage.kind == "serverless":
-            continue
-        kind, least, most = (
-            stage.parameters.get(key) or str(declared[key].get("Default", ""))
-            for key in ("InstanceType", "InstanceCount", "MaxInstanceCount")
-        )
-        # A deployment needs twice as many: the old ones stay until the new ones have taken over.
-        found[f"{kind} for endpoint usage"] += max(2 * int(least or 0), int(most or 0))
+        if not stage.account and (fleet := stages.fleet(settings, stage)):
+            # A deployment needs twice as many: the old ones stay until the new ones took over.
+            found[quotas.name(fleet.instance, "endpoint")] += max(2 * fleet.least, fleet.most)
     return dict(found)
 
 
 def instances(scene: Scene) -> Iterator[Finding]:
     """Check the quotas of the instance types in mlops.yaml and infra/*.json."""
     wanted = needed(scene)
-    rows = _by_name(scene, wanted)
+    rows = quotas.rows(scene.client("service-quotas"), wanted)
     used = _used(scene, rows)
     region = scene.aws.settings.project.region
     for name, count in wanted.items():
@@ -124,28 +112,13 @@ def instances(scene: Scene) -> Iterator[Finding]:
         limit, busy = float(row["Value"]), used.get(name)
         detail = f"{name}: needs {count} of {limit:.0f}"
         detail += f", {busy:.0f} in use" if busy is not None else ""
-        remedy = _increase("sagemaker", row["QuotaCode"], region)
+        remedy = increase("sagemaker", row["QuotaCode"], region)
         if count > limit:
             yield failed(detail, remedy)
         elif count + (busy or 0) > limit:
             yield warning(detail, remedy)
         else:
             yield ok(detail)
-
-
-def _by_name(scene: Scene, wanted: dict[str, int]) -> dict[str, Any]:
-    """Return quotas by name: each instance type has another code. There are thousands, so stop at
-    the last one that is wanted."""
-    client = scene.client("service-quotas")
-    found: dict[str, Any] = {}
-    for operation in ("list_service_quotas", "list_aws_default_service_quotas"):
-        for page in client.get_paginator(operation).paginate(ServiceCode="sagemaker"):
-            for row in page["Quotas"]:
-                if row["QuotaName"] in wanted:
-                    found.setdefault(row["QuotaName"], row)
-            if len(found) == len(wanted):
-                return found
-    return found
 
 
 def _used(scene: Scene, rows: dict[str, Any]) -> dict[str, float]:

@@ -26,16 +26,21 @@ def trusts(arn: str, service: str) -> bool:
 
 # How often services do not see a role that a caller of theirs has just made.
 LATE = 0
-_ASKED: Counter[str] = Counter()
+_ASKED: Counter[tuple[str, str]] = Counter()
+
+
+def unseen(arn: str, service: str) -> bool:
+    """Tell whether a service does not know a role yet: IAM is eventually consistent."""
+    found = identities.role(arn, identities.region_of(arn.split(":")[1]))
+    if found is None or _ASKED[found.id, service] >= LATE:
+        return False
+    _ASKED[found.id, service] += 1
+    return True
 
 
 def sees(arn: str, service: str) -> bool:
-    """Tell whether a service can take a role yet: IAM is eventually consistent."""
-    found = identities.role(arn, identities.region_of(arn.split(":")[1]))
-    if found is None or _ASKED[found.id] >= LATE:
-        return trusts(arn, service)
-    _ASKED[found.id] += 1
-    return False
+    """Tell whether a service can take a role yet."""
+    return not unseen(arn, service) and trusts(arn, service)
 
 
 _KEEP: list[Callable[..., None]] = []

@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from sm_mlops.sandbox import wire
+from sm_mlops.sandbox import grants, wire
 from sm_mlops.sandbox.access import RoleObjects
 from sm_mlops.sandbox.definition import bind, parse
 from sm_mlops.sandbox.executor import EXECUTION, Execution, recover
 from sm_mlops.sandbox.jobs import Jobs
 from sm_mlops.sandbox.objects import Objects
-from sm_mlops.sandbox.policies import check_role
+from sm_mlops.sandbox.policies import NO_ROLE, check_role
 from sm_mlops.sandbox.storage import Record, Store
 from sm_mlops.sandbox.wire import ApiError, Caller, Params, invalid, missing, pick
 
@@ -130,6 +130,8 @@ class Pipelines:
         )
         pipeline = self._pipeline(params["PipelineName"], caller)
         check_role(pipeline["RoleArn"], caller)
+        if grants.unseen(pipeline["RoleArn"], "sagemaker.amazonaws.com"):
+            raise invalid(NO_ROLE.format(role=pipeline["RoleArn"]))
         with self.store.lock:
             token = params["ClientRequestToken"]
             for earlier in self._executions(pipeline["PipelineArn"]):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from sm_mlops.commit import git
 from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
 from sm_mlops.executions import Execution
+from sm_mlops.interruption import terminable
 from sm_mlops.settings import Settings, SettingsError
 from sm_mlops.training import artifacts, run
 
@@ -89,7 +89,7 @@ def review(
     """
     base_commit = resolved(settings.root, base)
     temporary = TemporaryDirectory(prefix="mlops-review-", ignore_cleanup_errors=True)
-    with _terminated_like_ctrl_c(), temporary as folder:
+    with terminable(), temporary as folder:
         work = Path(folder).resolve()
         with sandbox(work) as account:
             aws = account(settings)
@@ -153,16 +153,6 @@ def of_change(root: Path, base_commit: str) -> str:
 def behind(root: Path, base_commit: str) -> int:
     """Return the number of commits of the base that the change lacks."""
     return int(git(root, "rev-list", "--count", f"HEAD..{base_commit}").stdout or 0)
-
-
-@contextmanager
-def _terminated_like_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM, with which CI systems end a job, run every `finally`."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -2,28 +2,95 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rich import filesize
 
-from sm_mlops import commit
+from sm_mlops import commit, executions, quotas, roles
 from sm_mlops.aws import Aws, exists, split_s3
 from sm_mlops.errors import MlopsError, hint
+from sm_mlops.executions import Execution
+from sm_mlops.interruption import answered
+from sm_mlops.quotas import Need
 from sm_mlops.settings import has_local_storage, parameter_name
 from sm_mlops.tabular.booster import ELSEWHERE
 from sm_mlops.training import artifacts
-from sm_mlops.training.definition import compile_pipeline
+from sm_mlops.training.definition import Compiled, compile_pipeline
 
 # Set by `mlops run` alone: what they say decides whether a version may be approved and deployed.
 # IAM cannot restrict the parameters of StartPipelineExecution, so who may call it by hand may still
 # set them. No parameter can approve a version, and `mlops check` wants its commit to be on main.
 OWN = ("Commit", "Champion", "DataHash")
 WAIVER = "WaiveChampion"
+# Of an execution without special parameters.
+DESCRIPTION = re.compile("Commit (?P<commit>[0-9a-f]{40}), content (?P<content>[0-9a-f]{64})")
 LONGEST_VALUE = 1024  # of StartPipelineExecution
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an execution would train from; `given`: the parameters that were set for it alone."""
+
+    compiled: Compiled
+    data: artifacts.Dataset
+    given: dict[str, str]
+
+    @property
+    def content(self) -> str:
+        """Return a hash of the definition, which names all code by its hash, and of the data."""
+        named = [self.compiled.definition, self.data.uri, self.data.digest]
+        return hashlib.sha256(json.dumps(named).encode()).hexdigest()
+
+    @property
+    def special(self) -> str:
+        """Return the parameters that may make another model than main's, or empty."""
+        return ", ".join(name for name in self.given if name != WAIVER)
+
+
+def plan(
+    aws: Aws, overrides: Mapping[str, str], say: Callable[[str], None], waive_champion: bool = False
+) -> Plan:
+    """Compile the pipeline, check the parameters and upload the data; see `start`."""
+    compiled = compile_pipeline(aws.settings, aws.account)
+    given = check_overrides(compiled.definition, overrides)
+    if waive_champion and WAIVER in _defaults(compiled.definition):
+        given[WAIVER] = "yes"
+    # The version's DataHash must be that of the data it is trained on.
+    if named := given.get("InputData"):
+        _require_declared(aws, named)
+    _refuse_other_storage(aws, compiled.definition, given)
+    data = artifacts.data_in_s3(aws, named) if named else artifacts.upload_data(aws)
+    files = f"{data.files} file{'s' * (data.files != 1)}"
+    say(f"data       {files}, {filesize.decimal(data.size)} at {data.uri}")
+    return Plan(compiled, data, given)
+
+
+def trained(aws: Aws, wanted: Plan) -> Execution | None:
+    """Return the execution that trains or has trained what is wanted, from a commit in the history
+    of HEAD, unless a newer one of that history is of something else.
+
+    One that failed counts if the gate stopped it: it would again. One with special parameters
+    never counts.
+    """
+    history = commit.history(aws.settings.root)
+    for item in executions.summaries(aws):
+        found = DESCRIPTION.fullmatch(item.get("PipelineExecutionDescription", ""))
+        if not found or found["commit"] not in history or wanted.special:
+            continue
+        if found["content"] != wanted.content:
+            return None
+        execution = executions.describe(aws, item["PipelineExecutionArn"])
+        if execution.status in ("Executing", "Succeeded") or execution.judged:
+            return execution
+    return None
 
 
 def start(
@@ -43,19 +110,20 @@ def start(
     Raises:
         MlopsError: The data, a name or a value is wrong; nothing has been started.
     """
-    settings = aws.settings
-    compiled = compile_pipeline(settings, aws.account)
-    given = check_overrides(compiled.definition, overrides)
-    if waive_champion and WAIVER in _defaults(compiled.definition):
-        given[WAIVER] = "yes"
-    # The version's DataHash must be that of the data it is trained on.
-    if named := given.get("InputData"):
-        _require_declared(aws, named)
-    _refuse_other_storage(aws, compiled.definition, given)
-    data = artifacts.data_in_s3(aws, named) if named else artifacts.upload_data(aws)
-    files = f"{data.files} file{'s' * (data.files != 1)}"
-    say(f"data       {files}, {filesize.decimal(data.size)} at {data.uri}")
-    artifacts.upload_code(aws, compiled.objects)
+    return launch(aws, plan(aws, overrides, say, waive_champion), say)
+
+
+def launch(aws: Aws, wanted: Plan, say: Callable[[str], None]) -> str:
+    """Upload what is planned, start an execution of it and return its ARN.
+
+    A KeyboardInterrupt carries the answer to StartPipelineExecution, as `interruption` says.
+
+    Raises:
+        MlopsError: A quota does not allow it, or the champion is gone; nothing has been started.
+    """
+    settings, given = aws.settings, wanted.given
+    quotas.require(aws, machines(wanted.compiled.definition, given))
+    artifacts.upload_code(aws, wanted.compiled.objects)
     ensure_model_package_group(aws)
     champion = artifacts.upload_champion(aws, waived=given.get(WAIVER) == "yes")
     say(f"champion   {'none yet' if champion.version == 'none' else f'version {champion.version}'}")
@@ -63,20 +131,25 @@ def start(
     say(f"commit     {at}")
     if at.endswith("-dirty"):
         say("           uncommitted changes: this version cannot be rebuilt from its commit alone")
-    pipeline_version = upsert(aws, compiled.definition)
+    pipeline_version = roles.awaited(lambda: upsert(aws, wanted.compiled.definition), say)
     values = {
-        "DataHash": data.digest,
+        "DataHash": wanted.data.digest,
         "Commit": at,
         "Champion": champion.uri,
         **given,
-        "InputData": data.uri,
+        "InputData": wanted.data.uri,
     }
-    arn: str = aws.sagemaker.start_pipeline_execution(
-        PipelineName=settings.pipeline,
-        PipelineVersionId=pipeline_version,
-        PipelineExecutionDisplayName=f"run-{at[:7]}-{secrets.token_hex(3)}",
-        PipelineParameters=[{"Name": name, "Value": value} for name, value in values.items()],
-    )["PipelineExecutionArn"]
+    request = {
+        "PipelineName": settings.pipeline,
+        "PipelineVersionId": pipeline_version,
+        "PipelineExecutionDisplayName": f"run-{at[:7]}-{secrets.token_hex(3)}",
+        "PipelineExecutionDescription": f"Commit {at}, "
+        + (f"with {wanted.special}" if wanted.special else f"content {wanted.content}"),
+        "PipelineParameters": [{"Name": name, "Value": value} for name, value in values.items()],
+    }
+    begin = partial(answered, aws.sagemaker.start_pipeline_execution, **request)
+    answer = roles.awaited(begin, say)
+    arn = str(answer["PipelineExecutionArn"])
     say(f"execution  {arn}")
     return arn
 
@@ -150,6 +223,25 @@ def _require_declared(aws: Aws, address: str) -> None:
         f"--set InputData: {address} is neither below {allowed[0]} nor data.path of mlops.yaml; "
         "to train on other data, change data.path"
     )
+
+
+def machines(definition: str, given: Mapping[str, str]) -> Iterator[Need]:
+    """Yield what each job of the pipeline needs; no two of the same pipeline add up."""
+    values = {**_defaults(definition), **given}
+    for step in executions.all_steps(definition):
+        arguments = step.get("Arguments") or {}
+        processing = arguments.get("ProcessingResources", {}).get("ClusterConfig")
+        cluster = processing or arguments.get("ResourceConfig")
+        if not cluster or step["Type"] not in ("Processing", "Training"):
+            continue
+        use = "processing job" if processing else "training job"
+        if arguments.get("EnableManagedSpotTraining"):
+            use = f"spot {use}"
+        instance, count = cluster.get("InstanceType"), cluster.get("InstanceCount")
+        if isinstance(instance, dict):
+            instance = values.get(instance["Get"].removeprefix("Parameters."))
+        name, least = quotas.name(str(instance), use), count if isinstance(count, int) else 1
+        yield Need(f"step {step['Name']}", name, least, "compute in mlops.yaml")
 
 
 def ensure_model_package_group(aws: Aws) -> None:
