@@ -31,16 +31,20 @@ from sagemaker.mlops.workflow.pipeline import Pipeline
 from sagemaker.mlops.workflow.steps import CacheConfig, ProcessingStep
 from sagemaker.train import ModelTrainer
 
-from sm_mlops import bundle
+from sm_mlops import bundle, images, requirements
 from sm_mlops.errors import MlopsError
-from sm_mlops.settings import LOWER_IS_BETTER, OF_QUANTITIES, Settings, has_local_storage
+from sm_mlops.settings import (
+    LOWER_IS_BETTER,
+    OF_QUANTITIES,
+    SANDBOX_ACCOUNT,
+    Settings,
+    has_local_storage,
+)
 from sm_mlops.settings import Job as Job
 from sm_mlops.settings import parameter_name as parameter_name
 from sm_mlops.tabular import booster
 
 IN, OUT = "/opt/ml/processing/input", "/opt/ml/processing/output"
-# The managed container whose packages the extra `tabular` pins; change them only together.
-_XGBOOST = "3.2-0"
 # The container installs its code with pip, which fetches setuptools for an environment to build in:
 # not in network isolation. The value is that of pip's option build-isolation: 0 switches it off.
 _OFFLINE = {"PIP_NO_BUILD_ISOLATION": "0"}
@@ -128,18 +132,31 @@ class Repo:
         self.no_champion = self._address("champion/none/")
         self.objects: dict[str, bytes] = {}
         self._codes: list[Code] = []
+        self._in_sandbox = account == SANDBOX_ACCOUNT
         self.session = _Session(
             boto3.Session(region_name=settings.project.region), default_bucket=self.bucket
         )
 
     @cached_property
     def image(self) -> str:
-        """Return the address of the managed XGBoost image in this region."""
-        region = self.settings.project.region
+        """Return the address of the image of jobs and endpoints, in this region."""
+        region, image = self.settings.project.region, images.find(images.DEFAULT)
+        framework, version = image.sdk
         try:
-            return str(image_uris.retrieve("xgboost", region, version=_XGBOOST))
+            return str(image_uris.retrieve(framework, region, version=version))
         except ValueError as error:
-            raise MlopsError(f"no XGBoost {_XGBOOST} image in {region}: {error}") from error
+            raise MlopsError(f"no {image.title} image in {region}: {error}") from error
+
+    @cached_property
+    def _required(self) -> dict[str, bytes]:
+        """Return what jobs and endpoints install; a job of the sandbox never reaches an index."""
+        aws, here = self.settings.aws, self._in_sandbox
+        return requirements.files(
+            self.settings.root,
+            images.find(images.DEFAULT),
+            pack=here or aws.network_isolation or not aws.package_index,
+            here=here,
+        )
 
     @property
     def lower_is_better(self) -> bool:
@@ -163,7 +180,10 @@ class Repo:
         Raises:
             MlopsError: A file is missing, cannot be parsed, or imports what jobs do not have.
         """
-        code = Code(self, bundle.collect(self.settings, script, also=also, reads=reads))
+        found = bundle.collect(
+            self.settings, script, also=also, reads=reads, required=self._required
+        )
+        code = Code(self, found)
         self._codes.append(code)
         return code
 
@@ -176,12 +196,13 @@ class Repo:
             instance: Instance type or pipeline parameter, instead of the job's.
         """
         job, aws = job or Job(), self.settings.aws
+        files = filter(None, (code.bundle.installer, code.bundle.script))
         return Processor(
             role=self.role,
             image_uri=self.image,
             instance_count=job.count,
             instance_type=instance or job.instance,
-            entrypoint=["python3", f"{IN}/code/{code.bundle.script}"],
+            entrypoint=["python3", *(f"{IN}/code/{name}" for name in files)],
             volume_size_in_gb=job.volume_gb,
             volume_kms_key=self._volume_key(instance or job.instance),
             output_kms_key=aws.kms_key,

@@ -107,6 +107,7 @@ class Aws:
     subnets: tuple[str, ...] = ()
     security_groups: tuple[str, ...] = ()
     network_isolation: bool = False
+    package_index: bool = True
     encrypt_between_containers: bool = False
 
 

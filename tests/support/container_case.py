@@ -112,7 +112,8 @@ class Container:
         """Run a step's script, which must succeed, and return what it printed."""
         folder = self.bring("processing/input/code", dict(code.files))
         self.allow("processing/output", "output")
-        return succeeded(self.start(["python3", folder / code.script, *arguments]))
+        files = [folder / name for name in (code.installer, code.script) if name]
+        return succeeded(self.start(["python3", *files, *arguments]))
 
     # Training: the image's `train`.
 
@@ -145,7 +146,7 @@ class Container:
         files = {f"{name}.json": json.dumps(content).encode() for name, content in config.items()}
         self.bring("input/config", files)
         module = "xgboost_image.quick" if environment is None else "sagemaker_containers.cli.train"
-        return self.start(["python", "-m", module], environment)
+        return self.start(["python", "-m", module], CURED if environment is None else environment)
 
     # Hosting: the image's `serve`, without nginx.
 

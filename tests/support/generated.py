@@ -10,6 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from sm_mlops import images
+
 ROOT = Path(__file__).resolve().parents[2]
 RENDERED = ROOT / "{{cookiecutter.project_slug}}"
 README = ROOT / "README.md"
@@ -99,9 +101,7 @@ def regions() -> str:
     import botocore.session
     from sagemaker.core import image_uris
 
-    # Importing it needs a region.
-    source = (ROOT / "src" / "sm_mlops" / "pipeline.py").read_text(encoding="utf-8")
-    version = re.findall('^_XGBOOST = "(.+)"$', source, re.MULTILINE)[0]
+    _, version = images.find(images.DEFAULT).sdk
     session, found = botocore.session.get_session(), {}
     for partition in ("aws", "aws-us-gov", "aws-cn"):
         # botocore has CodeConnections' regions under the service's former name.

@@ -1,0 +1,151 @@
+"""The team's own packages and requirements in the jobs and the endpoint, through the image's own
+entry points and without an index."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from container_case import CURED, bundles, container, files_below, succeeded
+from repos import make_repo
+from sm_mlops.bundle import Bundle
+from sm_mlops.training.definition import compile_pipeline
+from wheels import make_wheel
+
+pytestmark = pytest.mark.slow
+
+USES = """
+from pathlib import Path
+import forest
+from helpers import deep
+from shapes import square
+assert (Path(deep.__file__).parent / "words.txt").read_text() == "w"
+SEEN = f"SEEN {forest.VERSION} {deep.NUMBER} {square.SIDES}"
+"""
+PRINTS = USES + "\nif __name__ == '__main__':\n    print(SEEN)\n"
+TRAINS = (
+    PRINTS
+    + """
+    import os, shutil
+    from sm_mlops.tabular import packaging
+    for name, path in packaging.collect(Path(__file__).parent, ["inference.py"]).items():
+        target = Path(os.environ["SM_MODEL_DIR"], "code", name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+"""
+)
+ANSWERS = (
+    USES
+    + """
+def model_fn(model_dir):
+    return SEEN
+def transform_fn(model, body, content_type, accept):
+    return model, "text/plain"
+"""
+)
+RIVALS = """
+import subprocess, sys, tempfile
+from pathlib import Path
+import forest
+from sm_mlops.tabular import evaluate
+if __name__ == "__main__":
+    work = Path(tempfile.mkdtemp())
+    given = Path(__file__).parents[1]
+    python = evaluate.its_python(given / "champion", given / "model", work)
+    say = "import forest, numpy; print('SEEN', forest.VERSION, numpy.__version__)"
+    subprocess.run([python, "-c", say], check=True)
+    assert forest.VERSION == "1.0"
+    print(evaluate.its_python(given / "model", given / "model", work) == sys.executable)
+"""
+SEEN = "SEEN 1.0 7 4"
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Bundle]:
+    """Return the code of each step of a repo whose scripts say what they find."""
+    folder = tmp_path_factory.mktemp("packages")
+    repo = make_repo(folder / "repo")
+    make_wheel(folder / "index", "forest", "1.0")
+    files = {
+        "preprocess.py": PRINTS,
+        "train.py": TRAINS,
+        "evaluate.py": RIVALS + USES,
+        "inference.py": ANSWERS,
+        "helpers/__init__.py": "",
+        "helpers/deep/__init__.py": "NUMBER = 7\n",
+        "helpers/deep/words.txt": "w",
+        "shapes/square.py": "SIDES = 4\n",
+        "requirements.txt": "forest==1.0\n",
+    }
+    for name, text in files.items():
+        (repo.root / "model" / name).parent.mkdir(parents=True, exist_ok=True)
+        (repo.root / "model" / name).write_text(text)
+    settings = repo.configure(aws={"package_index": False}, hyperparameters=None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PIP_NO_INDEX", "1")
+        patch.setenv("PIP_FIND_LINKS", str(folder / "index"))
+        return bundles(compile_pipeline(settings, "1" * 12))
+
+
+@pytest.mark.parametrize("environment", [CURED, None], ids=["image", "sandbox"])
+def test_packages_reach_training_and_from_there_the_endpoint(
+    sources: Mapping[str, Bundle], environment: dict[str, str] | None
+) -> None:
+    with container() as c, container() as endpoint:
+        assert SEEN in succeeded(c.train(sources["train.py"], {}, {}, environment))
+        model = c.base / "model"
+        assert {
+            *("code/helpers/deep/words.txt", "code/shapes/square.py", "code/requirements.txt"),
+            *("code/constraints.txt", "code/wheels/forest-1.0-py3-none-any.whl"),
+        } < set(files_below(model))
+        names = {
+            "SAGEMAKER_PROGRAM": "inference.py",
+            "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code",
+        }
+        with endpoint.serve(model, {**names, **CURED}) as served:
+            assert served.wait() == 200
+            assert served.ask("x", "text/csv")[2] == SEEN
+
+
+def test_packages_reach_a_processing_job(sources: Mapping[str, Bundle]) -> None:
+    with container() as c:
+        assert SEEN in c.process(sources["preprocess.py"], [])
+
+
+def test_a_champion_with_other_requirements_is_scored_with_its_own(
+    sources: Mapping[str, Bundle], tmp_path: Path
+) -> None:
+    old = make_wheel(tmp_path, "forest", "0.9")
+    lines = b"--no-index\n--find-links wheels\nforest==0.9\n"
+    with container() as c:
+        own = dict(sources["evaluate.py"].files)["requirements.txt"]
+        c.bring("processing/input/model", {"code/requirements.txt": own})
+        c.bring(
+            "processing/input/champion",
+            {"code/requirements.txt": lines, f"code/wheels/{old.name}": old},
+        )
+        said = c.process(sources["evaluate.py"], [])
+    assert "SEEN 0.9 2.1.0" in said
+    assert said.splitlines()[-1] == "True"
+
+
+def test_a_package_that_cannot_be_installed_fails_the_job_in_one_line(
+    sources: Mapping[str, Bundle],
+) -> None:
+    code = sources["preprocess.py"]
+    files = tuple((n, b"") if n.startswith("wheels/") else (n, c) for n, c in code.files)
+    less = Bundle(code.script, tuple((n, c) for n, c in files if not n.startswith("wheels/")))
+    with container() as c:
+        folder = c.bring("processing/input/code", dict(less.files))
+        c.allow("output")
+        assert less.installer
+        process = c.start(["python3", folder / less.installer, folder / less.script])
+        said, _ = process.communicate()
+        assert process.returncode == 2, said
+        message = (c.base / "output/message").read_text()
+    assert message == (
+        "model/requirements.txt: pip cannot install it: "
+        "No matching distribution found for forest==1.0"
+    )
