@@ -35,7 +35,7 @@ help: ## show this list
 setup: $(READY) ## make .venv with the pinned packages
 
 # A second make waits for the lock that the shell holds on descriptor 9.
-.venv/.ready: requirements.lock pyproject.toml cookiecutter.json $(IMAGES:=.lock)
+.venv/.ready: requirements.lock pyproject.toml cookiecutter.json $(filter %/xgboost-3.2-0.lock,$(IMAGES:=.lock))
 	@echo "Setting up .venv from requirements.lock: once, less than a minute"
 	@exec 9>>requirements.lock && $(PYTHON) -c 'import fcntl, sys; fcntl.flock(9, fcntl.LOCK_EX); (3, 11) <= sys.version_info < (3, 14) \
 	  or sys.exit("$(PYTHON) is not Python 3.11, 3.12 or 3.13: name one, as in make PYTHON=python3.12 setup")' && $(GET_UV) && \
@@ -100,5 +100,5 @@ lock: ## pin what pyproject.toml needs, here and in the rendered repo, and chang
 	  --only-binary :all: --group pyproject.toml:trigger --constraints "$(TEMPLATE)/requirements.lock")
 	@$(call pin,requirements.lock,--universal --python-version 3.11 --extra sandbox --group dev --no-emit-package sm-mlops \
 	  --constraints "$(TEMPLATE)/requirements.lock" pyproject.toml)
-	@$(foreach image,$(IMAGES),$(call pin,$(image).lock,--universal --python-version 3.11 --override $(image).in $(image).in) &&) true
+	@$(foreach image,$(IMAGES),$(call pin,$(image).lock,--universal --python-version $(if $(filter %/xgboost-3.2-0,$(image)),3.11,3.12) --override $(image).in $(image).in) &&) true
 	@$(call pin,checkov.lock,--universal --python-version 3.11 --group pyproject.toml:checkov)

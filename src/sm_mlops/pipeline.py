@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -31,7 +32,7 @@ from sagemaker.mlops.workflow.pipeline import Pipeline
 from sagemaker.mlops.workflow.steps import CacheConfig, ProcessingStep
 from sagemaker.train import ModelTrainer
 
-from sm_mlops import bundle, images, requirements
+from sm_mlops import bundle, requirements
 from sm_mlops.errors import MlopsError
 from sm_mlops.settings import (
     LOWER_IS_BETTER,
@@ -43,11 +44,13 @@ from sm_mlops.settings import (
 from sm_mlops.settings import Job as Job
 from sm_mlops.settings import parameter_name as parameter_name
 from sm_mlops.tabular import booster
+from sm_mlops.tabular.packaging import REQUIREMENTS
 
 IN, OUT = "/opt/ml/processing/input", "/opt/ml/processing/output"
 # The container installs its code with pip, which fetches setuptools for an environment to build in:
 # not in network isolation. The value is that of pip's option build-isolation: 0 switches it off.
 _OFFLINE = {"PIP_NO_BUILD_ISOLATION": "0"}
+_BOOSTING, _REPORT = "sm_mlops/tabular/booster.py", "sm_mlops/tabular/report.py"
 _STEP, _JOB = retry.StepExceptionTypeEnum, retry.SageMakerJobExceptionTypeEnum
 _THROTTLED = retry.StepRetryPolicy(
     exception_types=[_STEP.SERVICE_FAULT, _STEP.THROTTLING],
@@ -140,22 +143,22 @@ class Repo:
     @cached_property
     def image(self) -> str:
         """Return the address of the image of jobs and endpoints, in this region."""
-        region, image = self.settings.project.region, images.find(images.DEFAULT)
+        region, image = self.settings.project.region, self.settings.container
+        if image.sdk is None:
+            return image.name
         framework, version = image.sdk
         try:
             return str(image_uris.retrieve(framework, region, version=version))
         except ValueError as error:
             raise MlopsError(f"no {image.title} image in {region}: {error}") from error
 
-    @cached_property
-    def _required(self) -> dict[str, bytes]:
-        """Return what jobs and endpoints install; a job of the sandbox never reaches an index."""
+    def _required(self, *library: str) -> dict[str, bytes]:
+        """Return what jobs and endpoints install: what the team requires, and packages of `library`
+        that the image lacks. A job of the sandbox never reaches an index."""
         aws, here = self.settings.aws, self._in_sandbox
+        pack = here or aws.network_isolation or not aws.package_index
         return requirements.files(
-            self.settings.root,
-            images.find(images.DEFAULT),
-            pack=here or aws.network_isolation or not aws.package_index,
-            here=here,
+            self.settings.root, self.settings.container, library, pack=pack, here=here
         )
 
     @property
@@ -181,8 +184,11 @@ class Repo:
             MlopsError: A file is missing, cannot be parsed, or imports what jobs do not have.
         """
         found = bundle.collect(
-            self.settings, script, also=also, reads=reads, required=self._required
+            self.settings, script, also=also, reads=reads, required=self._required()
         )
+        if _REPORT in dict(found.files) and "matplotlib" not in self.settings.container.pins:
+            required = self._required("matplotlib")
+            found = bundle.collect(self.settings, script, also=also, reads=reads, required=required)
         code = Code(self, found)
         self._codes.append(code)
         return code
@@ -224,6 +230,11 @@ class Repo:
         The SDK's source_code would not do: its address contains the time, which defeats the cache,
         and the container downloads it from S3, which network isolation forbids.
         """
+        if _BOOSTING in dict(code.bundle.files) and not self._has("xgboost"):
+            raise MlopsError(
+                f"mlops.yaml: image {self.settings.image} has no xgboost: train another kind of "
+                "model in model/train.py, or add xgboost to model/requirements.txt"
+            )
         _refuse_unknown(code, hyperparameters)
         job, aws = self.settings.compute.train, self.settings.aws
         seconds = math.ceil(job.max_hours * 3600)
@@ -326,6 +337,12 @@ class Repo:
                     "add code.input to its inputs, or code.channel to its channels"
                 )
         return text
+
+    def _has(self, package: str) -> bool:
+        """Return whether the image has a package, or the team requires it."""
+        lines = self._required().get(REQUIREMENTS, b"").decode().splitlines()
+        named = [re.split(r"[^\w.-]", line, maxsplit=1)[0].lower() for line in lines]
+        return package in named or package in self.settings.container.pins
 
     def _volume_key(self, instance: Any) -> str | None:
         """Return the key of the volume; SageMaker refuses one where the storage is local."""

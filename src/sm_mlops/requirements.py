@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -39,33 +39,35 @@ _URL = re.compile(r"(.*\s@\s.*|.*://.*|[./~].*|.*\.(whl|zip|tar\.gz))")
 
 
 def files(
-    root: Path, image: images.Image, *, pack: bool = False, here: bool = False
+    root: Path,
+    image: images.Image,
+    library: Sequence[str] = (),
+    *,
+    pack: bool = False,
+    here: bool = False,
 ) -> dict[str, bytes]:
     """Return what travels in a bundle for `model/requirements.txt`, by name; nothing without one.
 
     Args:
         root: The model repo.
         image: The image that the jobs run in.
+        library: Packages that `sm_mlops.tabular` needs besides.
         pack: Bring the wheels along, and use nothing else.
         here: Pack for the environments of this machine's sandbox.
 
     Raises:
         MlopsError: A line is not a plain requirement, contradicts the image, or has no wheel.
     """
-    file = root / FILE
-    if not file.is_file():
-        return {}
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise MlopsError(f"{FILE}: not UTF-8 text (byte {error.start})") from error
-    library = {
-        name: version
-        for name, version in images.find(images.DEFAULT).pins.items()
-        if name in ("matplotlib", "xgboost")
-    }
-    pins = {**library, **image.pins}
+    file, lines = root / FILE, []
+    if file.is_file():
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise MlopsError(f"{FILE}: not UTF-8 text (byte {error.start})") from error
+    default = images.find(images.DEFAULT).pins
+    pins = {name: default[name] for name in ("matplotlib", "xgboost")} | image.pins
     wanted = [str(r) for r in _checked(lines, image, pins)]
+    wanted += [f"{name}=={pins[name]}" for name in library]
     if not wanted:
         return {}
     options = [f"--constraint {CONSTRAINTS}"]
@@ -127,7 +129,7 @@ def _packed(
     They are downloaded once per content, so that a repo compiles to the same bytes again.
     """
     python, options = Path(sys.executable), []
-    own = Path(sys.prefix) / "images" / image.name / "bin" / "python"
+    own = environment(image) / "bin" / "python"
     if not here:
         options = ["--python-version", images.PYTHON, "--implementation", "cp"]
         options += [word for name in PLATFORMS for word in ("--platform", name)]
@@ -146,6 +148,14 @@ def _packed(
                 wheel.unlink()
         part.rename(folder)
     return {wheel.name: wheel.read_bytes() for wheel in sorted(folder.glob("*.whl"))}
+
+
+def environment(image: images.Image) -> Path:
+    """Return where the sandbox has the environment of an image."""
+    name = image.name
+    if image.sdk is None:
+        name = f"own-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    return Path(sys.prefix) / "images" / name
 
 
 def _download(root: Path, folder: Path, wanted: list[str], command: list[str]) -> None:

@@ -101,7 +101,7 @@ def regions() -> str:
     import botocore.session
     from sagemaker.core import image_uris
 
-    _, version = images.find(images.DEFAULT).sdk
+    framework, version = images.known()[images.DEFAULT]["sdk"]
     session, found = botocore.session.get_session(), {}
     for partition in ("aws", "aws-us-gov", "aws-cn"):
         # botocore has CodeConnections' regions under the service's former name.
@@ -113,7 +113,7 @@ def regions() -> str:
         for region in session.get_available_regions("sagemaker", partition):
             lacking = [words for words, names in there.items() if region not in names]
             try:
-                image_uris.retrieve("xgboost", region, version=version)
+                image_uris.retrieve(framework, region, version=version)
             except ValueError:
                 lacking.insert(0, f"SageMaker image of XGBoost {version}")
             found[region] = lacking

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -30,3 +32,17 @@ def make_wheel(
         for path, text in (*files.items(), (f"{info}/RECORD", record)):
             wheel.writestr(zipfile.ZipInfo(path), text)  # always the same bytes
     return file
+
+
+def pack_installed(site: Path, names: Iterable[str], folder: Path) -> None:
+    """Write wheels of installed packages, from what their records list."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        [info] = site.glob(f"{name}-*.dist-info")
+        tags = re.findall("^Tag: (.+)$", (info / "WHEEL").read_text(), re.MULTILINE)
+        file = folder / f"{info.name.removesuffix('.dist-info')}-{tags[0]}.whl"
+        with zipfile.ZipFile(file, "w") as wheel:
+            for line in (info / "RECORD").read_text().splitlines():
+                path = line.split(",")[0]
+                if not path.startswith("..") and (site / path).is_file():
+                    wheel.write(site / path, path)

@@ -10,7 +10,10 @@ import pytest
 
 from container_case import CURED, bundles, container, files_below, succeeded
 from repos import make_repo
+from sandbox_cases import IMAGE
+from sm_mlops import images
 from sm_mlops.bundle import Bundle
+from sm_mlops.sandbox import images as sandbox_images
 from sm_mlops.training.definition import compile_pipeline
 from wheels import make_wheel
 
@@ -62,10 +65,16 @@ if __name__ == "__main__":
 SEEN = "SEEN 1.0 7 4"
 
 
+SKLEARN = "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-scikit-learn:1.9-0-cpu-py3"
+
+
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Bundle]:
+    return make_sources(tmp_path_factory.mktemp("packages"), "xgboost-3.2-0")
+
+
+def make_sources(folder: Path, image: str) -> Mapping[str, Bundle]:
     """Return the code of each step of a repo whose scripts say what they find."""
-    folder = tmp_path_factory.mktemp("packages")
     repo = make_repo(folder / "repo")
     make_wheel(folder / "index", "forest", "1.0")
     files = {
@@ -79,34 +88,61 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Bundle]:
         "shapes/square.py": "SIDES = 4\n",
         "requirements.txt": "forest==1.0\n",
     }
+    if image != images.DEFAULT:
+        files["evaluate.py"] = PRINTS  # its report would need a wheel of matplotlib
     for name, text in files.items():
         (repo.root / "model" / name).parent.mkdir(parents=True, exist_ok=True)
         (repo.root / "model" / name).write_text(text)
-    settings = repo.configure(aws={"package_index": False}, hyperparameters=None)
+    settings = repo.configure(image=image, aws={"package_index": False}, hyperparameters=None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PIP_NO_INDEX", "1")
         patch.setenv("PIP_FIND_LINKS", str(folder / "index"))
         return bundles(compile_pipeline(settings, "1" * 12))
 
 
+@pytest.fixture(scope="module")
+def of_sklearn(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Bundle]:
+    sandbox_images.make(sandbox_images.HERE / "sklearn-1.9-0.lock")
+    return make_sources(tmp_path_factory.mktemp("packages"), "sklearn-1.9-0")
+
+
 @pytest.mark.parametrize("environment", [CURED, None], ids=["image", "sandbox"])
 def test_packages_reach_training_and_from_there_the_endpoint(
     sources: Mapping[str, Bundle], environment: dict[str, str] | None
 ) -> None:
-    with container() as c, container() as endpoint:
-        assert SEEN in succeeded(c.train(sources["train.py"], {}, {}, environment))
+    train_and_serve(sources, IMAGE, environment)
+
+
+@pytest.mark.parametrize("environment", [CURED, None], ids=["image", "sandbox"])
+def test_the_scikit_learn_image_trains_with_its_own_toolkit_and_serves(
+    of_sklearn: Mapping[str, Bundle], environment: dict[str, str] | None
+) -> None:
+    said = train_and_serve(of_sklearn, SKLEARN, environment)
+    assert "sagemaker-training" in said
+    with container(image=SKLEARN) as c:
+        assert SEEN in c.process(of_sklearn["preprocess.py"], [])
+
+
+def train_and_serve(
+    sources: Mapping[str, Bundle], image: str, environment: dict[str, str] | None
+) -> str:
+    """Train, serve what training has packed, and return what training printed."""
+    with container(image=image) as c, container(image=image) as endpoint:
+        said = succeeded(c.train(sources["train.py"], {}, {}, environment))
+        assert SEEN in said
         model = c.base / "model"
         assert {
             *("code/helpers/deep/words.txt", "code/shapes/square.py", "code/requirements.txt"),
             *("code/constraints.txt", "code/wheels/forest-1.0-py3-none-any.whl"),
         } < set(files_below(model))
-        names = {
+        variables = {
             "SAGEMAKER_PROGRAM": "inference.py",
             "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code",
         }
-        with endpoint.serve(model, {**names, **CURED}) as served:
+        with endpoint.serve(model, {**variables, **CURED}) as served:
             assert served.wait() == 200
             assert served.ask("x", "text/csv")[2] == SEEN
+    return said
 
 
 def test_packages_reach_a_processing_job(sources: Mapping[str, Bundle]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -190,3 +191,113 @@ def test_wheels_beside_the_code_travel_along(repo: Repo) -> None:
     assert "wheels/forest-1-py3-none-any.whl" in found
     assert b"--find-links wheels\n" in found["requirements.txt"]
     assert b"--no-index" not in found["requirements.txt"]
+
+
+# Images.
+
+
+def forest(repo: Repo) -> None:
+    """Let the repo's scripts need nothing that only XGBoost's image has."""
+    for name in ("train", "evaluate", "inference"):
+        (repo.root / "model" / f"{name}.py").write_text("print()\n")
+
+
+OWN = f"{ACCOUNT}.dkr.ecr.eu-west-1.amazonaws.com/team/forest:1.0"
+PACKAGES = (
+    "numpy==2.1.0\npandas==2.2.3\npyarrow==20.0.0\nPyYAML==6.0.1\nsagemaker_containers==2.8\n"
+)
+
+
+def images_of(definition: str) -> set[str]:
+    found = re.findall(r'"(?:ImageUri|TrainingImage|Image)": "([^"]+)"', definition)
+    assert len(found) == 4
+    return set(found)
+
+
+@pytest.mark.parametrize(
+    ("image", "address"),
+    [
+        ("xgboost-3.2-0", r"\d{12}\.dkr\.ecr\.eu-west-1\.amazonaws\.com/sagemaker-xgboost:3\.2-0"),
+        ("sklearn-1.9-0", r"\d{12}\.dkr\.ecr\.eu-west-1\..*/sagemaker-scikit-learn:1\.9-0-cpu-py3"),
+        (OWN, re.escape(OWN)),
+    ],
+)
+def test_every_job_and_the_version_have_the_chosen_image(
+    repo: Repo, image: str, address: str
+) -> None:
+    forest(repo)
+    (repo.root / "environment.txt").write_text(PACKAGES)
+    own = {"image_environment": "environment.txt"} if image == OWN else {}
+    settings = repo.configure(image=image, hyperparameters=None, **own)
+    [found] = images_of(compile_pipeline(settings, ACCOUNT).definition)
+    assert re.fullmatch(address, found)
+
+
+def test_an_image_without_xgboost_refuses_the_library_s_training_until_it_is_required(
+    repo: Repo, index: Path
+) -> None:
+    settings = repo.configure(image="sklearn-1.9-0")
+    with pytest.raises(MlopsError, match=r"^mlops\.yaml: image sklearn-1\.9-0 has no xgboost: "):
+        compile_pipeline(settings, ACCOUNT)
+    write(repo.root, "xgboost\n")
+    compile_pipeline(settings, ACCOUNT)
+    write(repo.root, "xgboost<3\n")
+    with pytest.raises(MlopsError, match=r"xgboost 3\.2\.0, which sm_mlops\.tabular needs"):
+        compile_pipeline(settings, ACCOUNT)
+
+
+def test_what_the_report_needs_is_required_where_the_image_lacks_it(repo: Repo) -> None:
+    forest(repo)
+    (repo.root / "model" / "evaluate.py").write_text("from sm_mlops.tabular import evaluate\n")
+    lines = {
+        image: [
+            content.decode().splitlines()[-1]
+            for key, content in compile_pipeline(
+                repo.configure(image=image, hyperparameters=None), ACCOUNT
+            ).objects.items()
+            if key.endswith("/requirements.txt")
+        ]
+        for image in ("xgboost-3.2-0", "sklearn-1.9-0")
+    }
+    assert lines == {"xgboost-3.2-0": [], "sklearn-1.9-0": ["matplotlib==3.10.9"]}
+
+
+@pytest.mark.parametrize(
+    ("image", "environment", "said"),
+    [
+        ("xgboost-1.7-1", None, "image must be one of xgboost-3.2-0, sklearn-1.9-0, or the addre"),
+        ("docker.io/team/forest:1", None, "image must be one of"),
+        (OWN.removesuffix(":1.0"), "environment.txt", "image must be one .* with a tag or digest"),
+        (OWN.replace("eu-west-1", "us-east-1"), "environment.txt", "image is in us-east-1, but jo"),
+        (OWN, None, "image_environment is missing"),
+        ("sklearn-1.9-0", "environment.txt", "image_environment is for an image of your own"),
+        (3, None, "image must be one of"),
+    ],
+)
+def test_any_other_image_is_refused_by_name(
+    repo: Repo, image: object, environment: str | None, said: str
+) -> None:
+    with pytest.raises(MlopsError, match=rf"^mlops\.yaml: {said}"):
+        repo.configure(image=image, image_environment=environment)
+
+
+def test_an_image_of_the_team_s_must_have_what_jobs_need(repo: Repo) -> None:
+    settings = repo.configure(image=OWN, image_environment="environment.txt")
+    with pytest.raises(MlopsError, match=r"image_environment: cannot read .*environment\.txt"):
+        compile_pipeline(settings, ACCOUNT)
+    (repo.root / "environment.txt").write_text(PACKAGES.replace("pyarrow==20.0.0", "pyarrow"))
+    settings = repo.settings()
+    with pytest.raises(MlopsError, match=r"environment\.txt does not pin pyarrow, which jobs"):
+        compile_pipeline(settings, ACCOUNT)
+
+
+def test_every_region_of_the_default_image_has_the_others() -> None:
+    """Without this, regions.json would have to name each image."""
+    from sagemaker.core import image_uris
+
+    config = [image_uris.config_for_framework(i["sdk"][0]) for i in images.known().values()]
+    regions = [
+        set(c.get("training", c)["versions"][i["sdk"][1]]["registries"])
+        for c, i in zip(config, images.known().values(), strict=True)
+    ]
+    assert all(each == regions[0] for each in regions)
