@@ -49,7 +49,8 @@ def mlops(**sections: Mapping[str, Any] | str | None) -> Edit:
         file = root / "mlops.yaml"
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
         for name, keys in sections.items():
-            content[name] = None if keys is None else {**(content.get(name) or {}), **keys}
+            more = {**(content.get(name) or {}), **keys} if isinstance(keys, Mapping) else keys
+            content[name] = more
         file.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
     return edit
