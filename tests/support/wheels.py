@@ -40,7 +40,7 @@ def pack_installed(site: Path, names: Iterable[str], folder: Path) -> None:
     for name in names:
         [info] = site.glob(f"{name}-*.dist-info")
         tags = re.findall("^Tag: (.+)$", (info / "WHEEL").read_text(), re.MULTILINE)
-        file = folder / f"{info.name.removesuffix('.dist-info')}-{tags[0]}.whl"
+        file = folder / f"{info.name.removesuffix('.dist-info')}-{tags[-1]}.whl"
         with zipfile.ZipFile(file, "w") as wheel:
             for line in (info / "RECORD").read_text().splitlines():
                 path = line.split(",")[0]
