@@ -133,6 +133,16 @@ def test_a_wheel_that_cannot_be_packed_is_named(
     assert not list((tmp_path / "build" / "wheels").glob("*[!t]"))
 
 
+def test_a_password_of_the_machines_own_index_is_not_repeated(
+    tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "HTTP error 401 while getting https://u:hunter2@host/simple/a"
+    monkeypatch.setattr(requirements, "reason", lambda _: said)
+    write(tmp_path, "nothing")
+    with pytest.raises(MlopsError, match=r"while getting https://host/simple/a$"):
+        requirements.files(tmp_path, IMAGE, pack=True)
+
+
 def test_a_requirement_of_a_requirement_may_not_change_the_image(
     tmp_path: Path, index: Path
 ) -> None:
