@@ -11,11 +11,10 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -66,11 +65,11 @@ def collect(
     *,
     also: Iterable[str] = (),
     reads: Iterable[str] = (),
-    required: Mapping[str, bytes] = MappingProxyType({}),
+    required: Callable[[Container[str]], Mapping[str, bytes]] = lambda files: {},
 ) -> Bundle:
     """Return the bundle of `script` and `also`, names of files in `model/`, with its own
     `mlops.yaml`, which has the keys `reads`. The arguments and errors are those of `Repo.code`.
-    `required` is what `requirements.files` returns.
+    `required` returns by name what a job with these files installs.
     """
     model = settings.root / "model"
     try:
@@ -78,7 +77,7 @@ def collect(
     except DataError as error:
         raise MlopsError(str(error)) from error
     files = {name: _content(path) for name, path in found.items() if _is_code(name)}
-    files |= required
+    files |= required(files)
     if chosen := _chosen(settings, reads):
         files["mlops.yaml"] = yaml.safe_dump(chosen, sort_keys=True, allow_unicode=True).encode()
     return Bundle(script=script, files=tuple(sorted(files.items())))

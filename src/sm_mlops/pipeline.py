@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,13 +34,7 @@ from sagemaker.train import ModelTrainer
 
 from sm_mlops import bundle, requirements
 from sm_mlops.errors import MlopsError
-from sm_mlops.settings import (
-    LOWER_IS_BETTER,
-    OF_QUANTITIES,
-    SANDBOX_ACCOUNT,
-    Settings,
-    has_local_storage,
-)
+from sm_mlops.settings import LOWER_IS_BETTER, OF_QUANTITIES, Settings, has_local_storage
 from sm_mlops.settings import Job as Job
 from sm_mlops.settings import parameter_name as parameter_name
 from sm_mlops.tabular import booster
@@ -135,7 +129,7 @@ class Repo:
         self.no_champion = self._address("champion/none/")
         self.objects: dict[str, bytes] = {}
         self._codes: list[Code] = []
-        self._in_sandbox = account == SANDBOX_ACCOUNT
+        self._account = account
         self.session = _Session(
             boto3.Session(region_name=settings.project.region), default_bucket=self.bucket
         )
@@ -152,14 +146,12 @@ class Repo:
         except ValueError as error:
             raise MlopsError(f"no {image.title} image in {region}: {error}") from error
 
-    def _required(self, *library: str) -> dict[str, bytes]:
-        """Return what jobs and endpoints install: what the team requires, and packages of `library`
-        that the image lacks. A job of the sandbox never reaches an index."""
-        aws, here = self.settings.aws, self._in_sandbox
-        pack = here or aws.network_isolation or not aws.package_index
-        return requirements.files(
-            self.settings.root, self.settings.container, library, pack=pack, here=here
-        )
+    def _required(self, files: Container[str] = ()) -> dict[str, bytes]:
+        """Return what a job with these files installs: what the team requires, and what the library
+        draws with if the image lacks it."""
+        drawing = _REPORT in files and not self._has("matplotlib")
+        library = ["matplotlib"] if drawing else []
+        return requirements.of(self.settings, self._account, library)
 
     @property
     def lower_is_better(self) -> bool:
@@ -184,11 +176,8 @@ class Repo:
             MlopsError: A file is missing, cannot be parsed, or imports what jobs do not have.
         """
         found = bundle.collect(
-            self.settings, script, also=also, reads=reads, required=self._required()
+            self.settings, script, also=also, reads=reads, required=self._required
         )
-        if _REPORT in dict(found.files) and "matplotlib" not in self.settings.container.pins:
-            required = self._required("matplotlib")
-            found = bundle.collect(self.settings, script, also=also, reads=reads, required=required)
         code = Code(self, found)
         self._codes.append(code)
         return code

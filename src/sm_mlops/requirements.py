@@ -19,6 +19,7 @@ from packaging.utils import canonicalize_name
 
 from sm_mlops import images
 from sm_mlops.errors import MlopsError, one_line
+from sm_mlops.settings import SANDBOX_ACCOUNT, Settings
 from sm_mlops.tabular.install import reason
 from sm_mlops.tabular.packaging import CONSTRAINTS, REQUIREMENTS, WHEELS
 
@@ -36,6 +37,13 @@ _MARKERS = {
     "sys_platform": "linux",
 }
 _URL = re.compile(r"(.*\s@\s.*|.*://.*|[./~].*|.*\.(whl|zip|tar\.gz))")
+
+
+def of(settings: Settings, account: str, library: Sequence[str]) -> dict[str, bytes]:
+    """Return what travels to the jobs of a repo; those of the sandbox never reach an index."""
+    aws, here = settings.aws, account == SANDBOX_ACCOUNT
+    pack = here or aws.network_isolation or not aws.package_index
+    return files(settings.root, settings.container, library, pack=pack, here=here)
 
 
 def files(

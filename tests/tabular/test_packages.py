@@ -3,6 +3,7 @@ entry points and without an index."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -49,18 +50,21 @@ def transform_fn(model, body, content_type, accept):
 """
 )
 RIVALS = """
-import subprocess, sys, tempfile
+import os, subprocess, sys
 from pathlib import Path
 import forest
-from sm_mlops.tabular import evaluate
+from sm_mlops.tabular import evaluate, install
+SAY = "import forest, numpy; print('SEEN', forest.VERSION, numpy.__version__)"
 if __name__ == "__main__":
-    work = Path(tempfile.mkdtemp())
     given = Path(__file__).parents[1]
-    python = evaluate.its_python(given / "champion", given / "model", work)
-    say = "import forest, numpy; print('SEEN', forest.VERSION, numpy.__version__)"
-    subprocess.run([python, "-c", say], check=True)
+    say = Path(os.environ["TMPDIR"], "say.py")
+    say.write_text(SAY)
+    for model in ("champion", "model", "none", "broken"):
+        command = [*install.launcher(given / model), str(say)]
+        print(model, len(command), flush=True)
+        done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+        print(done.returncode, done.stderr.strip(), flush=True)
     assert forest.VERSION == "1.0"
-    print(evaluate.its_python(given / "model", given / "model", work) == sys.executable)
 """
 SEEN = "SEEN 1.0 7 4"
 
@@ -80,7 +84,7 @@ def make_sources(folder: Path, image: str) -> Mapping[str, Bundle]:
     files = {
         "preprocess.py": PRINTS,
         "train.py": TRAINS,
-        "evaluate.py": RIVALS + USES,
+        "evaluate.py": RIVALS,
         "inference.py": ANSWERS,
         "helpers/__init__.py": "",
         "helpers/deep/__init__.py": "NUMBER = 7\n",
@@ -154,17 +158,23 @@ def test_a_champion_with_other_requirements_is_scored_with_its_own(
     sources: Mapping[str, Bundle], tmp_path: Path
 ) -> None:
     old = make_wheel(tmp_path, "forest", "0.9")
+    own = dict(sources["evaluate.py"].files)["requirements.txt"]
     lines = b"--no-index\n--find-links wheels\nforest==0.9\n"
     with container() as c:
-        own = dict(sources["evaluate.py"].files)["requirements.txt"]
-        c.bring("processing/input/model", {"code/requirements.txt": own})
-        c.bring(
-            "processing/input/champion",
-            {"code/requirements.txt": lines, f"code/wheels/{old.name}": old},
-        )
+        for model, text in (("champion", lines), ("broken", lines), ("model", own)):
+            files: dict[str, bytes | Path] = {"code/requirements.txt": text}
+            if model == "champion":
+                files[f"code/wheels/{old.name}"] = old
+            c.bring(f"processing/input/{model}", files)
         said = c.process(sources["evaluate.py"], [])
-    assert "SEEN 0.9 2.1.0" in said
-    assert said.splitlines()[-1] == "True"
+        assert not (c.base / "output/message").exists()
+    champion, model, none, broken = re.split("^(?:model|none|broken) ", said, flags=re.MULTILINE)
+    assert champion.splitlines()[-2:] == ["SEEN 0.9 2.1.0", "0 "]
+    assert model.splitlines() == none.splitlines() == ["2", "SEEN 1.0 2.1.0", "0 "]
+    assert broken.splitlines()[-1] == (
+        "1 error: model/requirements.txt: pip cannot install it: "
+        "No matching distribution found for forest==0.9"
+    )
 
 
 def test_a_package_that_cannot_be_installed_fails_the_job_in_one_line(

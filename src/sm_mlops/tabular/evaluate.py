@@ -17,7 +17,6 @@ import gzip
 import io
 import json
 import subprocess
-import sys
 import tarfile
 import tempfile
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from sm_mlops.tabular import archives, install, metrics, packaging, scoring
+from sm_mlops.tabular import archives, install, metrics, scoring
 from sm_mlops.tabular import schema as schemas
 from sm_mlops.tabular.encoding import labels, numbers
 from sm_mlops.tabular.failure import DataError
@@ -76,7 +75,7 @@ def evaluate(
     folder = unpack(model, work / "candidate")
     schema = schemas.load(folder)
     candidate = start_scoring(folder, test, schema.target, work / "scores")
-    rival, rival_process, rival_why = start_champion(champion, folder, test, schema, work)
+    rival, rival_process, rival_why = start_champion(champion, test, schema, work)
     from sm_mlops.tabular import report  # the plotting library loads while the models score
 
     truth = read_truth(test, schema)
@@ -128,21 +127,17 @@ def unpack(model: Path, folder: Path) -> Path:
 
 
 def start_scoring(
-    folder: Path,
-    test: Path,
-    target: str,
-    output: Path,
-    quiet: bool = False,
-    python: str = sys.executable,
+    folder: Path, test: Path, target: str, output: Path, quiet: bool = False
 ) -> subprocess.Popen[str]:
     """Start scoring.py for the model in `folder`."""
-    command = [python, scoring.__file__, str(folder), str(test), target, str(output)]
+    command = [*install.launcher(folder), scoring.__file__]
+    command += [str(folder), str(test), target, str(output)]
     errors = subprocess.PIPE if quiet else None
     return subprocess.Popen(command, text=True, stderr=errors)
 
 
 def start_champion(
-    champion: Path | None, candidate: Path, test: Path, schema: Schema, work: Path
+    champion: Path | None, test: Path, schema: Schema, work: Path
 ) -> tuple[str | None, subprocess.Popen[str] | None, str]:
     """Return the champion's version, the process that scores it, and why there is no process."""
     card = champion / "champion.json" if champion else None
@@ -160,23 +155,7 @@ def start_champion(
         schema.task == "regression",
     ):
         return version, None, f"it predicts '{own['target']}', a {own['task']} task"
-    try:
-        python = its_python(folder, candidate, work)
-    except DataError as error:
-        return version, None, str(error)
-    rival = start_scoring(folder, test, schema.target, work / "rival", quiet=True, python=python)
-    return version, rival, ""
-
-
-def its_python(folder: Path, candidate: Path, work: Path) -> str:
-    """Return the Python that scores a champion: this one, which has what the candidate requires, or
-    one with its own requirements. Raise DataError if they cannot be installed."""
-    own, here = (model / "code" / packaging.REQUIREMENTS for model in (folder, candidate))
-    if not own.is_file() or (here.is_file() and own.read_bytes() == here.read_bytes()):
-        return sys.executable
-    python = install.beside(work / "environment")
-    install.install(own.parent, python)
-    return python
+    return version, start_scoring(folder, test, schema.target, work / "rival", quiet=True), ""
 
 
 def judge_champion(

@@ -1,13 +1,15 @@
 """Install what a bundle requires with pip: SageMaker does so before training and serving, but not
 in processing jobs, which start this file with the path of their script and its arguments.
 
-Must not know what the scripts do.
+With `--model FOLDER` before them, it starts the script in an environment of its own, which has what
+that model requires. Must not know what the scripts do.
 """
 
 import itertools
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 if __name__ == "__main__":  # the folder of the bundle instead of this file's
@@ -60,10 +62,34 @@ def beside(folder: Path) -> str:
     return str(folder / "bin" / "python")
 
 
+def launcher(model: Path) -> list[str]:
+    """Return the command that starts a script where a packed model has what it requires: in this
+    job, or if that has installed something else, in an environment of its own."""
+    own, here = model / "code" / REQUIREMENTS, Path(__file__).parents[2] / REQUIREMENTS
+    needed, installed = (
+        set(file.read_text(encoding="utf-8").splitlines()) if file.is_file() else set()
+        for file in (own, here)
+    )
+    more = [] if needed <= installed else [__file__, "--model", str(model)]
+    return [sys.executable, *more]
+
+
+def main() -> None:
+    """Install, and become the script."""
+    command = sys.argv[1:]
+    if command[0] != "--model":
+        install(Path(command[0]).parent)
+        os.execv(sys.executable, [sys.executable, *command])  # nosec B606 # without a shell
+    python = beside(Path(tempfile.mkdtemp()))
+    install(Path(command[1]) / "code", python)
+    os.execv(python, [python, *command[2:]])  # nosec B606
+
+
 if __name__ == "__main__":
     try:
-        install(Path(sys.argv[1]).parent)
+        main()
     except DataError as error:
+        if sys.argv[1] == "--model":  # the job may go on without it
+            sys.exit(f"error: {error}")
         report(str(error))
         leave(2)
-    os.execv(sys.executable, [sys.executable, *sys.argv[1:]])  # nosec B606 # without a shell
