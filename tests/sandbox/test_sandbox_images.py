@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from endpoint_cases import MODEL, SCRIPT_MODE, Hosting, hosting, variant
-from sandbox_cases import IMAGE, REGION, register
+from container_case import CURED
+from endpoint_cases import MODEL, SCRIPT_MODE, Hosting, hosting, tarred, variant
+from sandbox_cases import IMAGE, REGION, channel, register
 from sm_mlops.sandbox import Server, images
+from wheels import make_wheel
 
 SKLEARN = IMAGE.replace("xgboost:3.2-0", "scikit-learn:1.9-0-cpu-py3")
 UNKNOWN = IMAGE.replace("xgboost:3.2-0", "xgboost:1.7-1")
@@ -214,6 +216,34 @@ def transform_fn(model, body, content_type, accept):
     name = aws.deploy(aws.config(variant(aws.model(package))))
     answer = aws.runtime.invoke_endpoint(EndpointName=name, Body="x")
     assert answer["Body"].read() == b"1.9.0"
+
+
+@pytest.mark.slow
+def test_pip_installs_what_a_job_and_a_model_require_into_their_own_environment(
+    aws: Hosting, tmp_path: Path
+) -> None:
+    wheel = make_wheel(tmp_path, "forest", "1.0")
+    files: dict[str, Any] = {
+        "requirements.txt": "--no-index\n--find-links wheels\nforest\n",
+        f"wheels/{wheel.name}": wheel.read_bytes(),
+    }
+    says = "import forest\nprint('SEEN', forest.VERSION)\n"
+    source = aws.put("source/requires/source.tar.gz", tarred({"train.py": says, **files}))
+    job = aws.training("", Environment=CURED)
+    job["InputDataConfig"] = [channel("code", source)]
+    assert aws.train(job)["TrainingJobStatus"] == "Completed"
+    script = """
+import forest
+def model_fn(model_dir):
+    return forest.VERSION
+def transform_fn(model, body, content_type, accept):
+    return model, "text/plain"
+"""
+    url = aws.archive(script, **{f"code/{name}": content for name, content in files.items()})
+    name = aws.deploy(aws.config(variant(aws.model(aws.package_of(url, CURED)))))
+    answer = aws.runtime.invoke_endpoint(EndpointName=name, Body="x")
+    assert answer["Body"].read() == b"1.0"
+    assert not list(images.site_packages(images.find(IMAGE)).glob("forest*"))
 
 
 # The true rules of the image's worker.
