@@ -77,6 +77,8 @@ def problem(name: str, environment: str | None, region: str) -> str | None:
             f"ECR with a tag or digest, as in 123456789012.dkr.ecr.{region}.amazonaws.com/"
             f"team/forest:1.0, not {name}"
         )
+    if address["repository"] in [image["repository"] for image in known().values()]:
+        return f"image {name} is named like SageMaker's own: write one of {', '.join(known())}"
     if address["region"] != region:
         return f"image is in {address['region']}, but jobs run in {region}: copy it to that region"
     if not environment:

@@ -80,10 +80,10 @@ def files(
         return {}
     options = [f"--constraint {CONSTRAINTS}"]
     constraints = "".join(f"{name}=={pins[name]}\n" for name in sorted(pins))
-    brought = sorted((root / "model" / WHEELS).glob("*.whl"))
-    packed = {wheel.name: wheel.read_bytes() for wheel in brought}
+    packed = _wheels(root / "model" / WHEELS)
     if pack:
-        packed |= _packed(root, wanted, constraints, image, here)
+        key = "\n".join([*wanted, constraints, *packed])
+        packed = _packed(root, wanted, constraints, image, here, key) | packed
         options.append("--no-index")
     if packed:
         options.append(f"--find-links {WHEELS}")
@@ -130,11 +130,11 @@ def _checked(lines: list[str], image: images.Image, pins: dict[str, str]) -> Ite
 
 
 def _packed(
-    root: Path, wanted: list[str], constraints: str, image: images.Image, here: bool
+    root: Path, wanted: list[str], constraints: str, image: images.Image, here: bool, key: str
 ) -> dict[str, bytes]:
     """Return the wheels of the requirements and what they require, without those of the image.
 
-    They are downloaded once per content, so that a repo compiles to the same bytes again.
+    They are downloaded once per `key`, so that a repo compiles to the same bytes again.
     """
     python, options = Path(sys.executable), []
     own = environment(image) / "bin" / "python"
@@ -143,8 +143,8 @@ def _packed(
         options += [word for name in PLATFORMS for word in ("--platform", name)]
     elif own.exists():
         python = own
-    key = "\n".join([*wanted, constraints, str(python), *options])
-    folder = root / "build" / WHEELS / hashlib.sha256(key.encode()).hexdigest()[:16]
+    digest = hashlib.sha256("\n".join([key, str(python), *options]).encode()).hexdigest()
+    folder = root / "build" / WHEELS / digest[:16]
     if not folder.is_dir():
         part = folder.with_suffix(".part")
         shutil.rmtree(part, ignore_errors=True)
@@ -155,6 +155,10 @@ def _packed(
             if canonicalize_name(wheel.name.partition("-")[0]) in image.pins:
                 wheel.unlink()
         part.rename(folder)
+    return _wheels(folder)
+
+
+def _wheels(folder: Path) -> dict[str, bytes]:
     return {wheel.name: wheel.read_bytes() for wheel in sorted(folder.glob("*.whl"))}
 
 

@@ -203,6 +203,18 @@ def test_wheels_beside_the_code_travel_along(repo: Repo) -> None:
     assert b"--no-index" not in found["requirements.txt"]
 
 
+def test_a_new_wheel_beside_the_code_replaces_what_was_packed(repo: Repo, index: Path) -> None:
+    own, name = repo.root / "model" / "wheels", "wheels/meadow-1-py3-none-any.whl"
+    write(repo.root, "meadow\n")
+    make_wheel(own, "meadow", "1")
+    first = requirements.files(repo.root, IMAGE, pack=True)
+    content = make_wheel(own, "meadow", "1", code="NEW = 1\n").read_bytes()
+    assert requirements.files(repo.root, IMAGE, pack=True)[name] == content != first[name]
+    make_wheel(own, "meadow", "2", requires="forest")
+    found = requirements.files(repo.root, IMAGE, pack=True)
+    assert {"wheels/meadow-2-py3-none-any.whl", "wheels/forest-1.2-py3-none-any.whl"} < set(found)
+
+
 # Images.
 
 
@@ -280,6 +292,11 @@ def test_what_the_report_needs_is_required_where_the_image_lacks_it(repo: Repo) 
         (OWN.removesuffix(":1.0"), "environment.txt", "image must be one .* with a tag or digest"),
         (OWN.replace("eu-west-1", "us-east-1"), "environment.txt", "image is in us-east-1, but jo"),
         (OWN, None, "image_environment is missing"),
+        (
+            OWN.replace("team/forest", "sagemaker-xgboost"),
+            "environment.txt",
+            "image .* SageMaker's",
+        ),
         ("sklearn-1.9-0", "environment.txt", "image_environment is for an image of your own"),
         (3, None, "image must be one of"),
     ],
