@@ -24,6 +24,7 @@ pin = sed -E '/^(<<<<<<<|=======|>>>>>>>|\|{7})/d' "$(1)" >build/lock/new && "$(
 ifeq ($(origin VENV),file)
 READY := $(VENV)/.ready
 CHECKOV := $(VENV)/checkov/.ready
+SKLEARN := $(VENV)/images/sklearn-1.9-0/ready
 endif
 
 .DEFAULT_GOAL := help
@@ -51,6 +52,10 @@ setup: $(READY) ## make .venv with the pinned packages
 	  .venv/bin/uv pip sync --quiet --python .venv/checkov/bin/python --require-hashes checkov.lock && \
 	  touch $@
 
+# The tests run it; anybody else makes it with the first use.
+.venv/images/sklearn-1.9-0/ready: src/sm_mlops/sandbox/images/sklearn-1.9-0.lock | .venv/.ready
+	@$(RUN) -c "from sm_mlops.sandbox import images; images.make(images.HERE / 'sklearn-1.9-0.lock')" && touch $@
+
 sandbox: render ## render with default answers and take a model to production, on this laptop
 	@$(MAKE) --no-print-directory -C build/sandbox/my-model sandbox VENV="$$(cd "$(VENV)" && pwd)"
 
@@ -62,13 +67,13 @@ render: $(READY) ## render with default answers into build/sandbox; keeps what r
 	  -c user.email=template@localhost -c commit.gpgsign=false commit --quiet --message "Render the template"; \
 	  git branch --move --force main; } >/dev/null 2>&1 || true
 
-test: $(READY) $(CHECKOV) ## all tests but those of `make test-long`
+test: $(READY) $(CHECKOV) $(SKLEARN) ## all tests but those of `make test-long`
 	$(RUN) -m pytest -n $(PROCESSES) --dist worksteal -m "not long" --durations 15 $(PYTEST)
 
 test-fast: $(READY) ## the unit tests, in moments
 	$(RUN) -m pytest -n auto --dist worksteal -m "not slow and not long" $(PYTEST)
 
-test-long: $(READY) $(CHECKOV) ## the slowest tests, and all others three times in random order
+test-long: $(READY) $(CHECKOV) $(SKLEARN) ## the slowest tests, and all others three times in random order
 	$(RUN) -m pytest -n auto --dist worksteal -m long --durations 15 $(PYTEST)
 	@for seed in 1 2 3; do \
 	  $(RUN) -m pytest -n auto --dist worksteal -m "not long" -p randomly --randomly-seed $$seed $(PYTEST) || exit 1; \

@@ -7,6 +7,7 @@ processing jobs. Must not know which script needs a package.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from packaging.utils import canonicalize_name
 
 from sm_mlops import images
 from sm_mlops.errors import MlopsError, one_line
+from sm_mlops.redaction import without_tokens
 from sm_mlops.settings import SANDBOX_ACCOUNT, Settings
 from sm_mlops.tabular.install import reason
 from sm_mlops.tabular.packaging import CONSTRAINTS, REQUIREMENTS, WHEELS
@@ -176,7 +178,12 @@ def _download(root: Path, folder: Path, wanted: list[str], command: list[str]) -
     command += ["--find-links", str(root / "model" / WHEELS), "--dest", str(folder)]
     command += ["--constraint", str(folder / CONSTRAINTS), *wanted]
     done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        command,
+        env=without_tokens(os.environ),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
     )
     if done.returncode:
         why = re.sub(r"://[^/\s@]+@", "://", reason(done.stdout))

@@ -79,6 +79,7 @@ def test_what_fits_the_image_is_installed_under_its_pins(tmp_path: Path) -> None
     assert {"numpy==2.1.0", "xgboost==3.2.0"} < set(found["constraints.txt"].decode().splitlines())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [None, "", "# nothing yet\n"])
 def test_without_a_requirement_nothing_travels(repo: Repo, text: str | None) -> None:
     if text is not None:
@@ -95,6 +96,7 @@ def test_a_file_in_another_encoding_is_refused(tmp_path: Path) -> None:
         requirements.files(tmp_path, IMAGE)
 
 
+@pytest.mark.slow
 def test_wheels_are_packed_with_what_they_require_but_not_what_the_image_has(
     tmp_path: Path, index: Path
 ) -> None:
@@ -117,6 +119,7 @@ def test_wheels_are_packed_with_what_they_require_but_not_what_the_image_has(
     assert requirements.files(tmp_path, IMAGE, pack=True) == found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "tag", "said"),
     [("forest==9", "", "No matching distribution found for forest==9$"),
@@ -133,6 +136,7 @@ def test_a_wheel_that_cannot_be_packed_is_named(
     assert not list((tmp_path / "build" / "wheels").glob("*[!t]"))
 
 
+@pytest.mark.slow
 def test_a_password_of_the_machines_own_index_is_not_repeated(
     tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +147,7 @@ def test_a_password_of_the_machines_own_index_is_not_repeated(
         requirements.files(tmp_path, IMAGE, pack=True)
 
 
+@pytest.mark.slow
 def test_a_requirement_of_a_requirement_may_not_change_the_image(
     tmp_path: Path, index: Path
 ) -> None:
@@ -156,6 +161,7 @@ def test_a_requirement_of_a_requirement_may_not_change_the_image(
         requirements.files(tmp_path, IMAGE, pack=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("account", "aws", "packed"),
     [
@@ -178,6 +184,7 @@ def test_every_job_installs_and_wheels_travel_where_no_index_is_reached(
             assert entry[1].endswith("/code/sm_mlops/tabular/install.py")
 
 
+@pytest.mark.slow
 def test_another_requirement_is_other_code(repo: Repo) -> None:
     def codes() -> set[str]:
         objects = compile_pipeline(repo.settings(), ACCOUNT).objects
@@ -203,6 +210,7 @@ def test_wheels_beside_the_code_travel_along(repo: Repo) -> None:
     assert b"--no-index" not in found["requirements.txt"]
 
 
+@pytest.mark.slow
 def test_a_new_wheel_beside_the_code_replaces_what_was_packed(repo: Repo, index: Path) -> None:
     own, name = repo.root / "model" / "wheels", "wheels/meadow-1-py3-none-any.whl"
     write(repo.root, "meadow\n")
@@ -236,6 +244,7 @@ def images_of(definition: str) -> set[str]:
     return set(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("image", "address"),
     [
@@ -255,6 +264,7 @@ def test_every_job_and_the_version_have_the_chosen_image(
     assert re.fullmatch(address, found)
 
 
+@pytest.mark.slow
 def test_an_image_without_xgboost_refuses_the_library_s_training_until_it_is_required(
     repo: Repo, index: Path
 ) -> None:
@@ -268,6 +278,7 @@ def test_an_image_without_xgboost_refuses_the_library_s_training_until_it_is_req
         compile_pipeline(settings, ACCOUNT)
 
 
+@pytest.mark.slow
 def test_what_the_report_needs_is_required_where_the_image_lacks_it(repo: Repo) -> None:
     forest(repo)
     (repo.root / "model" / "evaluate.py").write_text("from sm_mlops.tabular import evaluate\n")
@@ -308,6 +319,7 @@ def test_any_other_image_is_refused_by_name(
         repo.configure(image=image, image_environment=environment)
 
 
+@pytest.mark.slow
 def test_an_image_of_the_team_s_must_have_what_jobs_need(repo: Repo) -> None:
     settings = repo.configure(image=OWN, image_environment="environment.txt")
     with pytest.raises(MlopsError, match=r"image_environment: cannot read .*environment\.txt"):
