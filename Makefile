@@ -52,9 +52,10 @@ setup: $(READY) ## make .venv with the pinned packages
 	  .venv/bin/uv pip sync --quiet --python .venv/checkov/bin/python --require-hashes checkov.lock && \
 	  touch $@
 
-# The tests run it; anybody else makes it with the first use.
+# The tests run it, if its Python is here; anybody else makes it with the first use.
 .venv/images/sklearn-1.9-0/ready: src/sm_mlops/sandbox/images/sklearn-1.9-0.lock | .venv/.ready
-	@$(RUN) -c "from sm_mlops.sandbox import images; images.make(images.HERE / 'sklearn-1.9-0.lock')" && touch $@
+	@$(RUN) -c "from sm_mlops.sandbox import images; images.interpreter() and images.make(images.HERE / 'sklearn-1.9-0.lock')" && \
+	  { test ! -e $@ || touch $@; }
 
 sandbox: render ## render with default answers and take a model to production, on this laptop
 	@$(MAKE) --no-print-directory -C build/sandbox/my-model sandbox VENV="$$(cd "$(VENV)" && pwd)"

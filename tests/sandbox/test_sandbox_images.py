@@ -12,13 +12,12 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from container_case import CURED
+from container_case import CURED, SKLEARN, require_sklearn
 from endpoint_cases import MODEL, SCRIPT_MODE, Hosting, hosting, tarred, variant
 from sandbox_cases import IMAGE, REGION, channel, register
 from sm_mlops.sandbox import Server, images
 from wheels import make_wheel
 
-SKLEARN = IMAGE.replace("xgboost:3.2-0", "scikit-learn:1.9-0-cpu-py3")
 UNKNOWN = IMAGE.replace("xgboost:3.2-0", "xgboost:1.7-1")
 
 
@@ -201,7 +200,7 @@ def transform_fn(model, body, content_type, accept):
 
 @pytest.mark.slow
 def test_a_version_is_served_in_its_own_image(aws: Hosting) -> None:
-    images.make(images.HERE / "sklearn-1.9-0.lock")
+    require_sklearn()
     script = """
 import sklearn
 def model_fn(model_dir):

@@ -28,6 +28,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import sm_mlops
 from sandbox_cases import IMAGE
 from sm_mlops.bundle import Bundle
@@ -40,6 +42,7 @@ NOBODY = 65534
 CHANNELS = ("train", "validation", "preprocessor")
 NO_INDEX = "http://127.0.0.1:9/simple"
 """An address that refuses connections."""
+SKLEARN = IMAGE.replace("xgboost:3.2-0", "scikit-learn:1.9-0-cpu-py3")
 CURED = {"PIP_NO_BUILD_ISOLATION": "0"}
 GUNICORN = """#!/bin/sh
 # On this machine only, instead of on 0.0.0.0 as `serve` wants it.
@@ -231,6 +234,13 @@ def container(index: str = NO_INDEX, image: str = IMAGE) -> Iterator[Container]:
         for entry in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
             entry.chmod(0o755)
         shutil.rmtree(folder)
+
+
+def require_sklearn() -> None:
+    """Make SageMaker's scikit-learn image, as `make test` does before."""
+    if images.interpreter() is None:
+        pytest.skip("Python 3.12 is not installed: CI has it")
+    images.make(images.HERE / "sklearn-1.9-0.lock")
 
 
 @contextmanager

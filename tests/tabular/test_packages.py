@@ -9,12 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from container_case import CURED, bundles, container, files_below, succeeded
+from container_case import (
+    CURED,
+    SKLEARN,
+    bundles,
+    container,
+    files_below,
+    require_sklearn,
+    succeeded,
+)
 from repos import make_repo
 from sandbox_cases import IMAGE
 from sm_mlops import images
 from sm_mlops.bundle import Bundle
-from sm_mlops.sandbox import images as sandbox_images
 from sm_mlops.training.definition import compile_pipeline
 from wheels import make_wheel
 
@@ -69,9 +76,6 @@ if __name__ == "__main__":
 SEEN = "SEEN 1.0 7 4"
 
 
-SKLEARN = "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-scikit-learn:1.9-0-cpu-py3"
-
-
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Bundle]:
     return make_sources(tmp_path_factory.mktemp("packages"), "xgboost-3.2-0")
@@ -106,7 +110,7 @@ def make_sources(folder: Path, image: str) -> Mapping[str, Bundle]:
 
 @pytest.fixture(scope="module")
 def of_sklearn(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Bundle]:
-    sandbox_images.make(sandbox_images.HERE / "sklearn-1.9-0.lock")
+    require_sklearn()
     return make_sources(tmp_path_factory.mktemp("packages"), "sklearn-1.9-0")
 
 

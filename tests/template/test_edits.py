@@ -24,6 +24,7 @@ import pytest
 import yaml
 
 import datasets
+from container_case import require_sklearn
 from rendering import Rendered, run
 from sm_mlops import testing
 from sm_mlops.errors import MlopsError
@@ -363,7 +364,7 @@ DRAWING = (
 def test_a_forest_trains_and_answers_in_the_scikit_learn_image(repo: Path, tmp_path: Path) -> None:
     random_forest(repo)
     mlops(image="sklearn-1.9-0")(repo)
-    images.make(images.HERE / "sklearn-1.9-0.lock")
+    require_sklearn()
     xgboost, sklearn = (
         images.site_packages(images.FOLDER / name) for name in ("xgboost-3.2-0", "sklearn-1.9-0")
     )
