@@ -24,6 +24,7 @@ pin = sed -E '/^(<<<<<<<|=======|>>>>>>>|\|{7})/d' "$(1)" >build/lock/new && "$(
 ifeq ($(origin VENV),file)
 READY := $(VENV)/.ready
 CHECKOV := $(VENV)/checkov/.ready
+SKLEARN := $(VENV)/images/sklearn-1.9-0/ready
 endif
 
 .DEFAULT_GOAL := help
@@ -35,7 +36,7 @@ help: ## show this list
 setup: $(READY) ## make .venv with the pinned packages
 
 # A second make waits for the lock that the shell holds on descriptor 9.
-.venv/.ready: requirements.lock pyproject.toml cookiecutter.json $(IMAGES:=.lock)
+.venv/.ready: requirements.lock pyproject.toml cookiecutter.json $(filter %/xgboost-3.2-0.lock,$(IMAGES:=.lock))
 	@echo "Setting up .venv from requirements.lock: once, less than a minute"
 	@exec 9>>requirements.lock && $(PYTHON) -c 'import fcntl, sys; fcntl.flock(9, fcntl.LOCK_EX); (3, 11) <= sys.version_info < (3, 14) \
 	  or sys.exit("$(PYTHON) is not Python 3.11, 3.12 or 3.13: name one, as in make PYTHON=python3.12 setup")' && $(GET_UV) && \
@@ -51,6 +52,11 @@ setup: $(READY) ## make .venv with the pinned packages
 	  .venv/bin/uv pip sync --quiet --python .venv/checkov/bin/python --require-hashes checkov.lock && \
 	  touch $@
 
+# The tests run it, if its Python is here; anybody else makes it with the first use.
+.venv/images/sklearn-1.9-0/ready: src/sm_mlops/sandbox/images/sklearn-1.9-0.lock | .venv/.ready
+	@$(RUN) -c "from sm_mlops.sandbox import images; images.interpreter() and images.make(images.HERE / 'sklearn-1.9-0.lock')" && \
+	  { test ! -e $@ || touch $@; }
+
 sandbox: render ## render with default answers and take a model to production, on this laptop
 	@$(MAKE) --no-print-directory -C build/sandbox/my-model sandbox VENV="$$(cd "$(VENV)" && pwd)"
 
@@ -62,13 +68,13 @@ render: $(READY) ## render with default answers into build/sandbox; keeps what r
 	  -c user.email=template@localhost -c commit.gpgsign=false commit --quiet --message "Render the template"; \
 	  git branch --move --force main; } >/dev/null 2>&1 || true
 
-test: $(READY) $(CHECKOV) ## all tests but those of `make test-long`
+test: $(READY) $(CHECKOV) $(SKLEARN) ## all tests but those of `make test-long`
 	$(RUN) -m pytest -n $(PROCESSES) --dist worksteal -m "not long" --durations 15 $(PYTEST)
 
 test-fast: $(READY) ## the unit tests, in moments
 	$(RUN) -m pytest -n auto --dist worksteal -m "not slow and not long" $(PYTEST)
 
-test-long: $(READY) $(CHECKOV) ## the slowest tests, and all others three times in random order
+test-long: $(READY) $(CHECKOV) $(SKLEARN) ## the slowest tests, and all others three times in random order
 	$(RUN) -m pytest -n auto --dist worksteal -m long --durations 15 $(PYTEST)
 	@for seed in 1 2 3; do \
 	  $(RUN) -m pytest -n auto --dist worksteal -m "not long" -p randomly --randomly-seed $$seed $(PYTEST) || exit 1; \
@@ -100,5 +106,5 @@ lock: ## pin what pyproject.toml needs, here and in the rendered repo, and chang
 	  --only-binary :all: --group pyproject.toml:trigger --constraints "$(TEMPLATE)/requirements.lock")
 	@$(call pin,requirements.lock,--universal --python-version 3.11 --extra sandbox --group dev --no-emit-package sm-mlops \
 	  --constraints "$(TEMPLATE)/requirements.lock" pyproject.toml)
-	@$(foreach image,$(IMAGES),$(call pin,$(image).lock,--universal --python-version 3.11 --override $(image).in $(image).in) &&) true
+	@$(foreach image,$(IMAGES),$(call pin,$(image).lock,--universal --python-version $(if $(filter %/xgboost-3.2-0,$(image)),3.11,3.12) --override $(image).in $(image).in) &&) true
 	@$(call pin,checkov.lock,--universal --python-version 3.11 --group pyproject.toml:checkov)

@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +31,12 @@ class Bundle:
 
     script: str
     files: tuple[tuple[str, bytes], ...]
+
+    @property
+    def installer(self) -> str | None:
+        """Return the name of the file that installs the team's requirements, if it has any."""
+        name = f"{packaging.INSTALLER.replace('.', '/')}.py"
+        return name if packaging.REQUIREMENTS in dict(self.files) else None
 
     @cached_property
     def digest(self) -> str:
@@ -54,25 +60,31 @@ class Bundle:
 
 
 def collect(
-    settings: Settings, script: str, *, also: Iterable[str] = (), reads: Iterable[str] = ()
+    settings: Settings,
+    script: str,
+    *,
+    also: Iterable[str] = (),
+    reads: Iterable[str] = (),
+    required: Callable[[Container[str]], Mapping[str, bytes]] = lambda files: {},
 ) -> Bundle:
     """Return the bundle of `script` and `also`, names of files in `model/`, with its own
     `mlops.yaml`, which has the keys `reads`. The arguments and errors are those of `Repo.code`.
+    `required` returns by name what a job with these files installs.
     """
     model = settings.root / "model"
-    if (model / "requirements.txt").exists():
-        raise MlopsError(
-            "model/requirements.txt: jobs and endpoints have the packages of their image only, and "
-            "nothing installs others; remove it, and put what you need into model/ as source"
-        )
     try:
         found = packaging.collect(model, [script, *also])
     except DataError as error:
         raise MlopsError(str(error)) from error
-    files = {name: _content(path) for name, path in found.items()}
+    files = {name: _content(path) for name, path in found.items() if _is_code(name)}
+    files |= required(files)
     if chosen := _chosen(settings, reads):
         files["mlops.yaml"] = yaml.safe_dump(chosen, sort_keys=True, allow_unicode=True).encode()
     return Bundle(script=script, files=tuple(sorted(files.items())))
+
+
+def _is_code(name: str) -> bool:
+    return name not in (packaging.REQUIREMENTS, packaging.CONSTRAINTS) and name[-4:] != ".whl"
 
 
 def _content(path: Path) -> bytes:

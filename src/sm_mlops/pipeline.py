@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,19 +32,19 @@ from sagemaker.mlops.workflow.pipeline import Pipeline
 from sagemaker.mlops.workflow.steps import CacheConfig, ProcessingStep
 from sagemaker.train import ModelTrainer
 
-from sm_mlops import bundle
+from sm_mlops import bundle, requirements
 from sm_mlops.errors import MlopsError
 from sm_mlops.settings import LOWER_IS_BETTER, OF_QUANTITIES, Settings, has_local_storage
 from sm_mlops.settings import Job as Job
 from sm_mlops.settings import parameter_name as parameter_name
 from sm_mlops.tabular import booster
+from sm_mlops.tabular.packaging import REQUIREMENTS
 
 IN, OUT = "/opt/ml/processing/input", "/opt/ml/processing/output"
-# The managed container whose packages the extra `tabular` pins; change them only together.
-_XGBOOST = "3.2-0"
 # The container installs its code with pip, which fetches setuptools for an environment to build in:
 # not in network isolation. The value is that of pip's option build-isolation: 0 switches it off.
 _OFFLINE = {"PIP_NO_BUILD_ISOLATION": "0"}
+_BOOSTING, _REPORT = "sm_mlops/tabular/booster.py", "sm_mlops/tabular/report.py"
 _STEP, _JOB = retry.StepExceptionTypeEnum, retry.SageMakerJobExceptionTypeEnum
 _THROTTLED = retry.StepRetryPolicy(
     exception_types=[_STEP.SERVICE_FAULT, _STEP.THROTTLING],
@@ -128,18 +129,29 @@ class Repo:
         self.no_champion = self._address("champion/none/")
         self.objects: dict[str, bytes] = {}
         self._codes: list[Code] = []
+        self._account = account
         self.session = _Session(
             boto3.Session(region_name=settings.project.region), default_bucket=self.bucket
         )
 
     @cached_property
     def image(self) -> str:
-        """Return the address of the managed XGBoost image in this region."""
-        region = self.settings.project.region
+        """Return the address of the image of jobs and endpoints, in this region."""
+        region, image = self.settings.project.region, self.settings.container
+        if image.sdk is None:
+            return image.name
+        framework, version = image.sdk
         try:
-            return str(image_uris.retrieve("xgboost", region, version=_XGBOOST))
+            return str(image_uris.retrieve(framework, region, version=version))
         except ValueError as error:
-            raise MlopsError(f"no XGBoost {_XGBOOST} image in {region}: {error}") from error
+            raise MlopsError(f"no {image.title} image in {region}: {error}") from error
+
+    def _required(self, files: Container[str] = ()) -> dict[str, bytes]:
+        """Return what a job with these files installs: what the team requires, and what the library
+        draws with if the image lacks it."""
+        drawing = _REPORT in files and not self._has("matplotlib")
+        library = ["matplotlib"] if drawing else []
+        return requirements.of(self.settings, self._account, library)
 
     @property
     def lower_is_better(self) -> bool:
@@ -163,7 +175,10 @@ class Repo:
         Raises:
             MlopsError: A file is missing, cannot be parsed, or imports what jobs do not have.
         """
-        code = Code(self, bundle.collect(self.settings, script, also=also, reads=reads))
+        found = bundle.collect(
+            self.settings, script, also=also, reads=reads, required=self._required
+        )
+        code = Code(self, found)
         self._codes.append(code)
         return code
 
@@ -176,12 +191,13 @@ class Repo:
             instance: Instance type or pipeline parameter, instead of the job's.
         """
         job, aws = job or Job(), self.settings.aws
+        files = filter(None, (code.bundle.installer, code.bundle.script))
         return Processor(
             role=self.role,
             image_uri=self.image,
             instance_count=job.count,
             instance_type=instance or job.instance,
-            entrypoint=["python3", f"{IN}/code/{code.bundle.script}"],
+            entrypoint=["python3", *(f"{IN}/code/{name}" for name in files)],
             volume_size_in_gb=job.volume_gb,
             volume_kms_key=self._volume_key(instance or job.instance),
             output_kms_key=aws.kms_key,
@@ -203,6 +219,11 @@ class Repo:
         The SDK's source_code would not do: its address contains the time, which defeats the cache,
         and the container downloads it from S3, which network isolation forbids.
         """
+        if _BOOSTING in dict(code.bundle.files) and not self._has("xgboost"):
+            raise MlopsError(
+                f"mlops.yaml: image {self.settings.image} has no xgboost: train another kind of "
+                "model in model/train.py, or add xgboost to model/requirements.txt"
+            )
         _refuse_unknown(code, hyperparameters)
         job, aws = self.settings.compute.train, self.settings.aws
         seconds = math.ceil(job.max_hours * 3600)
@@ -305,6 +326,12 @@ class Repo:
                     "add code.input to its inputs, or code.channel to its channels"
                 )
         return text
+
+    def _has(self, package: str) -> bool:
+        """Return whether the image has a package, or the team requires it."""
+        lines = self._required().get(REQUIREMENTS, b"").decode().splitlines()
+        named = [re.split(r"[^\w.-]", line, maxsplit=1)[0].lower() for line in lines]
+        return package in named or package in self.settings.container.pins
 
     def _volume_key(self, instance: Any) -> str | None:
         """Return the key of the volume; SageMaker refuses one where the storage is local."""

@@ -13,11 +13,13 @@ import tomllib
 import types
 import typing
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from sm_mlops import images
 from sm_mlops.errors import MlopsError, hint, one_line
 
 HIGHER_IS_BETTER = (
@@ -107,6 +109,7 @@ class Aws:
     subnets: tuple[str, ...] = ()
     security_groups: tuple[str, ...] = ()
     network_isolation: bool = False
+    package_index: bool = True
     encrypt_between_containers: bool = False
 
 
@@ -152,6 +155,13 @@ class Settings:
     gate: Gate = field(default_factory=Gate)
     compute: Compute = field(default_factory=Compute)
     aws: Aws = field(default_factory=Aws)
+    image: str = images.DEFAULT
+    image_environment: str | None = None
+
+    @cached_property
+    def container(self) -> images.Image:
+        """Return the image of jobs and endpoints. Raises MlopsError for its file of packages."""
+        return images.find(self.image, self.root / (self.image_environment or ""))
 
     @property
     def pipeline(self) -> str:
@@ -204,8 +214,10 @@ def load(root: Path) -> Settings:
     values: dict[str, Any] = {}
     for name, value in content.items():
         if value is not None:
+            kind = types[name]
+            read = _build if dataclasses.is_dataclass(kind) else _scalar
             flat = name == "hyperparameters"
-            values[name] = _hyperparameters(value) if flat else _build(types[name], value, name)
+            values[name] = _hyperparameters(value) if flat else read(kind, value, name)
     _require("data" in values, "data is missing; it needs at least path and target")
     settings = Settings(root=root, project=project, **values)
     _check(settings)
@@ -349,6 +361,9 @@ def _check(settings: Settings) -> None:
     """Check the rules that types cannot express."""
     metrics = (*HIGHER_IS_BETTER, *LOWER_IS_BETTER)
     data, split, gate, aws = settings.data, settings.split, settings.gate, settings.aws
+    region = settings.project.region
+    wrong = images.problem(settings.image, settings.image_environment, region)
+    _require(wrong is None, wrong or "")
     _require(bool(data.path.strip()), "data.path is empty")
     _require(
         data.sample is None or (bool(data.sample.strip()) and "://" not in data.sample),

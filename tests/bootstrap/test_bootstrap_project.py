@@ -104,7 +104,11 @@ def test_the_plan_of_an_empty_account_has_the_project_and_changes_nothing(empty:
 def test_a_project_knows_its_repository_as_github_writes_it(alone: Land) -> None:
     file = alone.repo.root / "pyproject.toml"
     file.write_text(file.read_text().replace("acme/churn", "ACME/Churn"), encoding="utf-8")
-    alone.repo.configure(data={"path": "s3://lake/churn/", "sample": None})
+    alone.repo.configure(
+        data={"path": "s3://lake/churn/", "sample": None},
+        image=f"111122223333.dkr.ecr.{alone.aws.settings.project.region}.amazonaws.com/team/f:1",
+        image_environment="environment.txt",
+    )
     alone.repo.stage("production", Account="222233334444", Role="deploy")
     alone.again()
     alone.part(Platform).act(print)
@@ -114,6 +118,7 @@ def test_a_project_knows_its_repository_as_github_writes_it(alone: Land) -> None
     assert made["SignIn"] == "oidc"
     assert made["DeploymentAccounts"] == "222233334444"
     assert made["DataLocations"] == "arn:aws:s3:::lake,arn:aws:s3:::lake/churn/*"
+    assert made["ImageRepository"].endswith(":111122223333:repository/team/f")
     assert work(alone) == []
     there = projects.outputs(alone.aws) or {}
     assert there["PipelineRoleArn"].endswith(":role/churn-pipeline")

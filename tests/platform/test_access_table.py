@@ -85,7 +85,8 @@ logs:CreateLogGroup,CreateLogStream,DescribeLogStreams,PutLogEvents @ logs:Proce
 cloudwatch:PutMetricData @ * ?
     cloudwatch:namespace=/aws/sagemaker/ProcessingJobs,/aws/sagemaker/TrainingJobs
 ecr:GetAuthorizationToken @ *
-ecr:BatchCheckLayerAvailability,BatchGetImage,GetDownloadUrlForLayer @ ecr:*:repository/*
+ecr:BatchCheckLayerAvailability,BatchGetImage,GetDownloadUrlForLayer @
+    ecr:*:repository/sagemaker-xgboost ecr:*:repository/sagemaker-scikit-learn
 kms:Decrypt,DescribeKey,GenerateDataKey,GenerateDataKeyWithoutPlaintext @
     kms:key/1234abcd-12ab-34cd-56ef-1234567890ab
 kms:CreateGrant @ kms:key/1234abcd-12ab-34cd-56ef-1234567890ab ? kms:GrantIsForAWSResource=True

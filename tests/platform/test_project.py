@@ -424,9 +424,27 @@ def test_only_calls_without_a_narrower_resource_are_allowed_on_all() -> None:
     }
 
 
+def test_the_pipeline_pulls_sagemakers_images_and_the_one_that_mlops_yaml_names() -> None:
+    def pulled(**given: str) -> set[str]:
+        found = {
+            str(resource)
+            for policy in project(**given).policies("PipelineRole")
+            for statement in policy["Statement"]
+            if "ecr:BatchGetImage" in listed(statement["Action"])
+            for resource in listed(statement["Resource"])
+        }
+        return {arn.partition(":repository/")[2] for arn in found}
+
+    sagemakers = {"sagemaker-xgboost", "sagemaker-scikit-learn"}
+    assert pulled() == sagemakers
+    own = "arn:aws:ecr:us-east-1:111122223333:repository/team/forest"
+    assert pulled(ImageRepository=own) == {*sagemakers, "team/forest"}
+
+
 @pytest.mark.parametrize("logical", ROLES)
 def test_the_policies_of_the_longest_names_fit_into_a_role(logical: str) -> None:
     given = {"DataLocations": LAKE, "KmsKeyArn": KEY, "DeploymentAccounts": DEPLOYMENT_ACCOUNT}
+    given["ImageRepository"] = f"arn:aws:ecr:us-gov-west-1:{'1' * 12}:repository/{'r' * 256}"
     names = {"GitHubOwner": "o" * 39, "GitHubRepository": "r" * 100, "ArtifactBucket": "b" * 63}
     subject = {"GitHubSubject": f"repo:{'o' * 39}@{'1' * 20}/{'r' * 100}@{'1' * 20}"}
     made = project("p" * 32, {**given, **names, **subject}, Vpc="yes", region="us-gov-west-1")
@@ -475,6 +493,7 @@ def test_sagemaker_alone_fills_in_the_project_and_only_github_must_be_told() -> 
         ({"DeploymentAccounts": "*"}, "DeploymentAccounts"),
         ({"DataLocations": "*"}, "DataLocations"),
         ({"KmsKeyArn": "alias/mine"}, "KmsKeyArn"),
+        ({"ImageRepository": "arn:aws:ecr:us-east-1:111122223333:repository/*"}, "ImageRepository"),
         ({"ConnectionArn": "sm-mlops"}, "ConnectionArn"),
         ({"ArtifactBucket": "bucket/*"}, "ArtifactBucket"),
     ],

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from endpoint_cases import MODEL, Hosting, hosting, variant
-from sandbox_cases import IMAGE, REGION, register
+from container_case import CURED, SKLEARN, require_sklearn
+from endpoint_cases import MODEL, SCRIPT_MODE, Hosting, hosting, tarred, variant
+from sandbox_cases import IMAGE, REGION, channel, register
 from sm_mlops.sandbox import Server, images
+from wheels import make_wheel
 
 UNKNOWN = IMAGE.replace("xgboost:3.2-0", "xgboost:1.7-1")
 
@@ -59,20 +61,20 @@ def test_an_environment_is_made_once_by_several_processes_at_a_time(
 ) -> None:
     folder = tmp_path / "images"
     with ThreadPoolExecutor(3) as pool:
-        list(pool.map(lambda _: images.make(folder, locks, "six"), range(3)))
+        list(pool.map(lambda _: images.make(locks / "tiny-1.lock", folder, "six"), range(3)))
     assert capfd.readouterr().err.count("Making the image tiny-1") == 1
     assert (images.site_packages(folder / "tiny-1") / "__pycache__").is_dir()
     (locks / "tiny-1.lock").write_text((locks / "tiny-1.lock").read_text() + "\n")
-    images.make(folder, locks, "six")
+    images.make(locks / "tiny-1.lock", folder, "six")
     assert capfd.readouterr().err.count("Making the image tiny-1") == 1
 
 
 def test_an_interrupted_making_leaves_nothing_half(locks: Path, tmp_path: Path) -> None:
     folder = tmp_path / "images"
     with pytest.raises(images.ImageError, match=r"cannot make the image tiny-1: .*No module named"):
-        images.make(folder, locks, "nowhere")
+        images.make(locks / "tiny-1.lock", folder, "nowhere")
     assert not (folder / "tiny-1").exists()
-    images.make(folder, locks, "six")
+    images.make(locks / "tiny-1.lock", folder, "six")
     assert (folder / "tiny-1" / "ready").is_file()
 
 
@@ -80,7 +82,7 @@ def test_a_missing_python_is_said(
     locks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(images, "PYTHON", (3, 99))
-    images.make(tmp_path / "images", locks, "six")
+    images.make(locks / "tiny-1.lock", tmp_path / "images", "six")
     assert "Python 3.99 is not installed, so it gets this one's" in capfd.readouterr().err
     folder = images.site_packages(tmp_path / "images" / "tiny-1").parent.name
     assert folder == f"python{sys.version_info[0]}.{sys.version_info[1]}"
@@ -89,6 +91,32 @@ def test_a_missing_python_is_said(
 def test_an_image_that_is_not_made_is_refused(tmp_path: Path) -> None:
     with pytest.raises(images.ImageError, match=f"{IMAGE} is not made; run: make setup"):
         images.find(IMAGE, tmp_path)
+
+
+def test_another_image_is_made_when_it_is_asked_for_and_only_with_its_own_python(
+    locks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "_make", lambda made, *_: made.mkdir())
+    images.make(folder=tmp_path / "images")
+    assert [path.name for path in tmp_path.glob("images/*-*")] == ["xgboost-3.2-0"]
+    monkeypatch.undo()
+    monkeypatch.setattr(images, "PYTHON", (3, 99))
+    own = images.name_of("123456789012.dkr.ecr.us-east-1.amazonaws.com/team/forest:1.0")
+    for lock, name in ((images.HERE / "sklearn-1.9-0.lock", None), (locks / "tiny-1.lock", own)):
+        with pytest.raises(images.ImageError, match=r"install Python 3\.99 first"):
+            images.make(lock, tmp_path / "images", "six", name)
+
+
+def test_an_image_of_a_team_s_has_an_environment_of_its_own(locks: Path, tmp_path: Path) -> None:
+    if images.interpreter() is None:
+        pytest.skip("Python 3.12 is not installed: CI has it")
+    uri = "123456789012.dkr.ecr.us-east-1.amazonaws.com/team/forest:1.0"
+    packages = tmp_path / "environment.txt"
+    packages.write_text((locks / "tiny-1.lock").read_text().splitlines()[0].rstrip(" \\") + "\n")
+    images.make(packages, tmp_path / "images", "six", images.name_of(uri))
+    assert (images.site_packages(images.find(uri, tmp_path / "images")) / "six.py").is_file()
+    with pytest.raises(images.ImageError, match=r"forest:1\.1; it has: .* once mlops\.yaml names"):
+        images.find(uri.replace("1.0", "1.1"), tmp_path / "images")
 
 
 # Using it.
@@ -168,6 +196,53 @@ def transform_fn(model, body, content_type, accept):
 """
     found: Any = aws.ask(aws.deploy(aws.named("writes", script)))
     assert found == [*["Read-only file system"] * 2, "written", "code", "ml"]
+
+
+@pytest.mark.slow
+def test_a_version_is_served_in_its_own_image(aws: Hosting) -> None:
+    require_sklearn()
+    script = """
+import sklearn
+def model_fn(model_dir):
+    return sklearn.__version__
+def transform_fn(model, body, content_type, accept):
+    return model, "text/plain"
+"""
+    request = register(aws.archive(script), ModelApprovalStatus="Approved")
+    [container] = request["InferenceSpecification"]["Containers"]
+    container |= {"Image": SKLEARN, "Environment": SCRIPT_MODE}
+    package = aws.sagemaker.create_model_package(**request)["ModelPackageArn"]
+    name = aws.deploy(aws.config(variant(aws.model(package))))
+    answer = aws.runtime.invoke_endpoint(EndpointName=name, Body="x")
+    assert answer["Body"].read() == b"1.9.0"
+
+
+@pytest.mark.slow
+def test_pip_installs_what_a_job_and_a_model_require_into_their_own_environment(
+    aws: Hosting, tmp_path: Path
+) -> None:
+    wheel = make_wheel(tmp_path, "forest", "1.0")
+    files: dict[str, Any] = {
+        "requirements.txt": "--no-index\n--find-links wheels\nforest\n",
+        f"wheels/{wheel.name}": wheel.read_bytes(),
+    }
+    says = "import forest\nprint('SEEN', forest.VERSION)\n"
+    source = aws.put("source/requires/source.tar.gz", tarred({"train.py": says, **files}))
+    job = aws.training("", Environment=CURED)
+    job["InputDataConfig"] = [channel("code", source)]
+    assert aws.train(job)["TrainingJobStatus"] == "Completed"
+    script = """
+import forest
+def model_fn(model_dir):
+    return forest.VERSION
+def transform_fn(model, body, content_type, accept):
+    return model, "text/plain"
+"""
+    url = aws.archive(script, **{f"code/{name}": content for name, content in files.items()})
+    name = aws.deploy(aws.config(variant(aws.model(aws.package_of(url, CURED)))))
+    answer = aws.runtime.invoke_endpoint(EndpointName=name, Body="x")
+    assert answer["Body"].read() == b"1.0"
+    assert not list(images.site_packages(images.find(IMAGE)).glob("forest*"))
 
 
 # The true rules of the image's worker.

@@ -21,7 +21,6 @@ import tarfile
 import tempfile
 import threading
 import time
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,17 +28,21 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import sm_mlops
 from sandbox_cases import IMAGE
 from sm_mlops.bundle import Bundle
 from sm_mlops.sandbox import images
 from sm_mlops.training.definition import Compiled
+from wheels import pack_installed
 
 TOOL = Path(sm_mlops.__file__).resolve().parent
 NOBODY = 65534
 CHANNELS = ("train", "validation", "preprocessor")
 NO_INDEX = "http://127.0.0.1:9/simple"
 """An address that refuses connections."""
+SKLEARN = IMAGE.replace("xgboost:3.2-0", "scikit-learn:1.9-0-cpu-py3")
 CURED = {"PIP_NO_BUILD_ISOLATION": "0"}
 GUNICORN = """#!/bin/sh
 # On this machine only, instead of on 0.0.0.0 as `serve` wants it.
@@ -54,6 +57,12 @@ class Container:
 
     folder: Path
     index: str = NO_INDEX
+    image: str = IMAGE
+
+    @property
+    def training(self) -> tuple[list[str], str]:
+        """Return the sandbox's command that trains, and the module that the toolkit calls."""
+        return images.training(images.find(self.image))
 
     @property
     def base(self) -> Path:
@@ -96,7 +105,7 @@ class Container:
                 "PIP_RETRIES": "0",
                 "AWS_REGION": "eu-west-1",
                 "SAGEMAKER_BASE_DIR": str(self.base),
-                "SAGEMAKER_TRAINING_MODULE": images.TRAINING,
+                "SAGEMAKER_TRAINING_MODULE": self.training[1],
                 "SAGEMAKER_SERVING_MODULE": images.SERVING,
                 **(environment or {}),
             },
@@ -112,7 +121,8 @@ class Container:
         """Run a step's script, which must succeed, and return what it printed."""
         folder = self.bring("processing/input/code", dict(code.files))
         self.allow("processing/output", "output")
-        return succeeded(self.start(["python3", folder / code.script, *arguments]))
+        files = [folder / name for name in (code.installer, code.script) if name]
+        return succeeded(self.start(["python3", *files, *arguments]))
 
     # Training: the image's `train`.
 
@@ -144,8 +154,9 @@ class Container:
         }
         files = {f"{name}.json": json.dumps(content).encode() for name, content in config.items()}
         self.bring("input/config", files)
-        module = "xgboost_image.quick" if environment is None else "sagemaker_containers.cli.train"
-        return self.start(["python", "-m", module], environment)
+        if environment is None:
+            return self.start(self.training[0], CURED)
+        return self.start(["python", "-m", "sagemaker_containers.cli.train"], environment)
 
     # Hosting: the image's `serve`, without nginx.
 
@@ -207,40 +218,44 @@ class Served:
 
 
 @contextmanager
-def container(index: str = NO_INDEX) -> Iterator[Container]:
+def container(index: str = NO_INDEX, image: str = IMAGE) -> Iterator[Container]:
     """Make a fresh one, in a folder that everybody may enter (pytest's are for the user alone)."""
     folder = Path(tempfile.mkdtemp(prefix="container-")).resolve()
     folder.chmod(0o755)
     for name in ("ml", "tmp"):
         (folder / name).mkdir()
-    images.overlay(images.find(IMAGE), folder / "environment")
+    images.overlay(images.find(image), folder / "environment")
     for entry in (folder / "tmp", *(folder / "environment").rglob("*")):
         if prefix() and not entry.is_symlink():
             os.chown(entry, NOBODY, NOBODY)
     try:
-        yield Container(folder, index)
+        yield Container(folder, index, image)
     finally:
         for entry in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
             entry.chmod(0o755)
         shutil.rmtree(folder)
 
 
+def require_sklearn() -> None:
+    """Make SageMaker's scikit-learn image, as `make test` does before."""
+    if images.interpreter() is None:
+        pytest.skip("Python 3.12 is not installed: CI has it")
+    images.make(images.HERE / "sklearn-1.9-0.lock")
+
+
 @contextmanager
 def package_index() -> Iterator[str]:
     """Yield the address of an index on this machine that has setuptools, as in the image."""
-    site = images.site_packages(images.find(IMAGE))
-    [folder] = site.glob("setuptools-*.dist-info")
-    name, packed = f"{folder.name.removesuffix('.dist-info')}-py3-none-any.whl", io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as wheel:
-        for line in (folder / "RECORD").read_text().splitlines():
-            file = line.split(",")[0]
-            if not file.startswith("..") and (site / file).is_file():
-                wheel.write(site / file, file)
+    folder = Path(tempfile.mkdtemp(prefix="index-"))
+    pack_installed(images.site_packages(images.find(IMAGE)), ["setuptools"], folder)
+    [wheel] = folder.iterdir()
+    name, packed = wheel.name, wheel.read_bytes()
+    shutil.rmtree(folder)
 
     class Index(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             found = self.path.endswith(".whl")
-            body = packed.getvalue() if found else f'<a href="/{name}">{name}</a>'.encode()
+            body = packed if found else f'<a href="/{name}">{name}</a>'.encode()
             self.send_response(200)
             self.send_header("Content-Type", "application/zip" if found else "text/html")
             self.send_header("Content-Length", str(len(body)))

@@ -107,7 +107,7 @@ class Hosting(World):
         """Return a client of the runtime that tries every call once."""
         return self.client("sagemaker-runtime")
 
-    def archive(self, script: str = MODEL, name: str = "one", **files: str) -> str:
+    def archive(self, script: str = MODEL, name: str = "one", **files: str | bytes) -> str:
         """Store a model.tar.gz and return its address."""
         content = {"code/inference.py": script, "name": name, **files}
         return self.put(f"models/{uuid.uuid4().hex}/model.tar.gz", tarred(content))
@@ -207,14 +207,15 @@ def serverless(model: str, **more: Any) -> dict[str, Any]:
     }
 
 
-def tarred(files: dict[str, str]) -> bytes:
+def tarred(files: Mapping[str, str | bytes]) -> bytes:
     """Return a .tar.gz of these files."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w:gz") as tar:
         for name, text in files.items():
+            content = text.encode() if isinstance(text, str) else text
             info = tarfile.TarInfo(name)
-            info.size = len(text.encode())
-            tar.addfile(info, io.BytesIO(text.encode()))
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
     return archive.getvalue()
 
 

@@ -10,6 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from sm_mlops import images
+
 ROOT = Path(__file__).resolve().parents[2]
 RENDERED = ROOT / "{{cookiecutter.project_slug}}"
 README = ROOT / "README.md"
@@ -99,9 +101,7 @@ def regions() -> str:
     import botocore.session
     from sagemaker.core import image_uris
 
-    # Importing it needs a region.
-    source = (ROOT / "src" / "sm_mlops" / "pipeline.py").read_text(encoding="utf-8")
-    version = re.findall('^_XGBOOST = "(.+)"$', source, re.MULTILINE)[0]
+    framework, version = images.known()[images.DEFAULT]["sdk"]
     session, found = botocore.session.get_session(), {}
     for partition in ("aws", "aws-us-gov", "aws-cn"):
         # botocore has CodeConnections' regions under the service's former name.
@@ -113,7 +113,7 @@ def regions() -> str:
         for region in session.get_available_regions("sagemaker", partition):
             lacking = [words for words, names in there.items() if region not in names]
             try:
-                image_uris.retrieve("xgboost", region, version=version)
+                image_uris.retrieve(framework, region, version=version)
             except ValueError:
                 lacking.insert(0, f"SageMaker image of XGBoost {version}")
             found[region] = lacking

@@ -24,11 +24,14 @@ import pytest
 import yaml
 
 import datasets
+from container_case import require_sklearn
 from rendering import Rendered, run
 from sm_mlops import testing
 from sm_mlops.errors import MlopsError
+from sm_mlops.sandbox import images
 from sm_mlops.settings import SettingsError, load
 from sm_mlops.training.definition import compile_pipeline
+from wheels import pack_installed
 
 Edit = Callable[[Path], object]
 EUROPE = "3 x ml.m5.large at 0.138 USD per hour x 730 hours"
@@ -40,14 +43,15 @@ KEY = "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890
 # Edits
 
 
-def mlops(**sections: Mapping[str, Any] | None) -> Edit:
+def mlops(**sections: Mapping[str, Any] | str | None) -> Edit:
     """Return the edit that replaces keys of mlops.yaml, section by section; None empties one."""
 
     def edit(root: Path) -> None:
         file = root / "mlops.yaml"
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
         for name, keys in sections.items():
-            content[name] = None if keys is None else {**(content.get(name) or {}), **keys}
+            more = {**(content.get(name) or {}), **keys} if isinstance(keys, Mapping) else keys
+            content[name] = more
         file.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
     return edit
@@ -348,10 +352,32 @@ def test_a_legal_edit_keeps_the_model_s_tests_green(repo: Path, edit: Edit) -> N
     assert_green(repo, "tests/test_model.py")
 
 
+# What the report draws with, which the scikit-learn image lacks.
+DRAWING = (
+    *("matplotlib", "contourpy", "cycler", "fonttools", "kiwisolver", "packaging", "pillow"),
+    *("pyparsing", "python_dateutil", "six", "numpy"),
+)
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_a_forest_trains_and_answers_in_the_scikit_learn_image(repo: Path, tmp_path: Path) -> None:
+    random_forest(repo)
+    mlops(image="sklearn-1.9-0")(repo)
+    require_sklearn()
+    xgboost, sklearn = (
+        images.site_packages(images.FOLDER / name) for name in ("xgboost-3.2-0", "sklearn-1.9-0")
+    )
+    pack_installed(xgboost, DRAWING[:-3], tmp_path / "wheels")
+    pack_installed(sklearn, DRAWING[-3:], tmp_path / "wheels")
+    links = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path / "wheels")}
+    assert_green(repo, "tests/test_model.py", "tests/test_pipeline.py", **links)
+
+
 # All together
 
 
-def assert_green(root: Path, *arguments: str) -> None:
+def assert_green(root: Path, *arguments: str, **variables: str) -> None:
     """Run the repo's tests as `make test` does, without an account, in any order."""
     done = run(
         *("python", "-m", "pytest", "-q", "-p", "randomly", "-p", "no:cacheprovider", "--tb=short"),
@@ -359,6 +385,7 @@ def assert_green(root: Path, *arguments: str) -> None:
         cwd=root,
         PYTEST_ADDOPTS="",
         AWS_PROFILE="of-nobody",
+        **variables,
     )
     assert done.code == 0, done.out[-8000:] + done.err[-2000:]
     closing = done.out.strip().splitlines()[-1]

@@ -186,12 +186,6 @@ def test_a_hyperparameter_of_the_team_s_own_code_is_its_own_affair(
     compiled(repo.configure(hyperparameters={"trees": 3}))
 
 
-def test_packages_that_no_job_installs_are_refused(repo: Repo) -> None:
-    (repo.root / "model" / "requirements.txt").write_text("lightgbm\n")
-    with pytest.raises(MlopsError, match=r"model/requirements\.txt: .* nothing installs others"):
-        compile_pipeline(repo.settings(), ACCOUNT)
-
-
 def test_spot_training_waits_for_capacity_and_keeps_checkpoints(
     repo: Repo, compiled: Callable[[Settings], Compiled]
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
+from sm_mlops import images
 from sm_mlops.aws import Aws, split_s3
 from sm_mlops.errors import MlopsError
 
@@ -68,3 +69,13 @@ def key_arn(aws: Aws) -> str:
     if not key:
         return ""
     return str(aws.client("kms").describe_key(KeyId=key)["KeyMetadata"]["Arn"])
+
+
+def image_repository(aws: Aws) -> str:
+    """Return the ARN of the ECR repository of an image of the team's; empty for SageMaker's own."""
+    name, settings = aws.settings.image, aws.settings
+    if name in images.known():
+        return ""
+    place, region = images.address(name), settings.project.region
+    registry = name.partition(".")[0]
+    return f"arn:{settings.partition}:ecr:{region}:{registry}:repository/{place['repository']}"

@@ -203,6 +203,9 @@ class Project(Part):
             needed["KmsKeyArn"] = key
         if settings.aws.subnets:
             needed["Vpc"] = "yes"
+        image = needs.image_repository(self.aws)
+        if image or had.get("ImageRepository"):
+            needed["ImageRepository"] = image
         return needed | self._unchangeable(had) | self._address(had, owner, name)
 
     def _unchangeable(self, had: Mapping[str, str]) -> dict[str, str]:

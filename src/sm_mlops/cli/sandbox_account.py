@@ -16,6 +16,7 @@ from pathlib import Path
 
 from sm_mlops.aws import Aws, exists
 from sm_mlops.bootstrap import provisional
+from sm_mlops.errors import MlopsError
 from sm_mlops.settings import Settings
 
 TRUST = {
@@ -41,6 +42,7 @@ def prepare(aws: Aws) -> None:
     """Create what is missing; nothing if the platform and the project exist."""
     from sm_mlops.bootstrap import adoption
 
+    prepare_image(aws.settings)
     if not adoption.exists(aws, aws.bucket):
         region = aws.settings.project.region
         # us-east-1 is S3's default and must not be named.
@@ -55,6 +57,20 @@ def prepare(aws: Aws) -> None:
         iam.put_role_policy(
             RoleName=name, PolicyName=provisional.POLICY, PolicyDocument=json.dumps(EVERYTHING)
         )
+
+
+def prepare_image(settings: Settings) -> None:
+    """Make the environment of the repo's image; the default one is made with the sandbox."""
+    from sm_mlops.sandbox import images
+
+    container, lock = settings.container, images.HERE / f"{settings.image}.lock"
+    if container.sdk is None:
+        lock = settings.root / str(settings.image_environment)
+    if lock != images.DEFAULT:
+        try:
+            images.make(lock, name=None if container.sdk else images.name_of(settings.image))
+        except images.ImageError as error:
+            raise MlopsError(str(error)) from error
 
 
 def apply(environment: dict[str, str]) -> None:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from sm_mlops.aws import Aws
-from sm_mlops.doctor import account, parts, platform, quotas, tool
+from sm_mlops.doctor import account, image, parts, platform, quotas, tool
 from sm_mlops.doctor.scene import Finding, Scene, State, Unknown, explain, warning
 
 WORKERS = 12
@@ -48,6 +48,7 @@ CHECKS = (
     Check("SageMaker project", parts.project, needs_github=True),
     Check("GitHub settings", parts.settings, needs_github=True),
     Check("first push", parts.push, needs_aws=False, needs_github=True),
+    Check("image", image.image),
     Check("quotas", quotas.counts),
     Check("instance quotas", quotas.instances),
 )

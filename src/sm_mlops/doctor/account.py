@@ -124,18 +124,16 @@ def rights(scene: Scene) -> Iterator[Finding]:
         return
     try:
         principal = _principal(scene, who)
-        denied = {
-            name: _denied(scene, principal, needed) for name, needed in purposes(scene).items()
-        }
+        lacks = {name: denied(scene, principal, needed) for name, needed in purposes(scene).items()}
     except ClientError as error:
         code = error_code(error)
         why = "needs iam:SimulatePrincipalPolicy" if code in DENIED else f"IAM returned {code}"
         yield warning(f"could not be simulated: {why}")
         return
-    allowed = [name for name, lacking in denied.items() if not lacking]
+    allowed = [name for name, lacking in lacks.items() if not lacking]
     if allowed:
         yield ok(f"may {', '.join(allowed)}")
-    for name, lacking in denied.items():
+    for name, lacking in lacks.items():
         if lacking:
             report = failed if name == TRAIN else warning
             yield report(
@@ -155,7 +153,8 @@ def _principal(scene: Scene, who: str) -> str:
     return f"arn:{scene.aws.settings.partition}:iam::{scene.aws.account}:role/{name}"
 
 
-def _denied(scene: Scene, principal: str, needed: Rights) -> list[str]:
+def denied(scene: Scene, principal: str, needed: Rights) -> list[str]:
+    """Return the actions that IAM's simulator does not allow a role or user."""
     aws = scene.aws
     place = {
         "partition": aws.settings.partition,

@@ -289,13 +289,13 @@ class Jobs:
         )
         job.write_json(f"{config}/resourceconfig.json", resources(record["ResourceConfig"]))
         self._phase(record, "Training", "Training image download completed. Training in progress.")
+        command, module = images.training(images.find(image_of(record)))
         names = {
             "TRAINING_JOB_NAME": record["TrainingJobName"],
             "TRAINING_JOB_ARN": record["TrainingJobArn"],
-            "SAGEMAKER_TRAINING_MODULE": images.TRAINING,
+            "SAGEMAKER_TRAINING_MODULE": module,
         }
         longest = float(record["StoppingCondition"].get("MaxRuntimeInSeconds", 86400))
-        command = ["python", "-P", "-m", "xgboost_image.quick"]
         code, late = self._execute(job, command, names, longest)
         self._phase(record, "Uploading", "Uploading generated training model")
         if checkpoints:

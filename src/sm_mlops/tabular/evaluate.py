@@ -17,7 +17,6 @@ import gzip
 import io
 import json
 import subprocess
-import sys
 import tarfile
 import tempfile
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from sm_mlops.tabular import archives, metrics, scoring
+from sm_mlops.tabular import archives, install, metrics, scoring
 from sm_mlops.tabular import schema as schemas
 from sm_mlops.tabular.encoding import labels, numbers
 from sm_mlops.tabular.failure import DataError
@@ -131,7 +130,8 @@ def start_scoring(
     folder: Path, test: Path, target: str, output: Path, quiet: bool = False
 ) -> subprocess.Popen[str]:
     """Start scoring.py for the model in `folder`."""
-    command = [sys.executable, scoring.__file__, str(folder), str(test), target, str(output)]
+    command = [*install.launcher(folder), scoring.__file__]
+    command += [str(folder), str(test), target, str(output)]
     errors = subprocess.PIPE if quiet else None
     return subprocess.Popen(command, text=True, stderr=errors)
 

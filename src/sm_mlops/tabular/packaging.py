@@ -16,6 +16,8 @@ from pathlib import Path
 from sm_mlops.tabular.failure import DataError
 
 LIBRARY, PART = "sm_mlops", "sm_mlops.tabular"
+REQUIREMENTS, CONSTRAINTS, WHEELS = "requirements.txt", "constraints.txt", "wheels"
+INSTALLER = "sm_mlops.tabular.install"
 IMAGE = ("numpy", "pandas", "pyarrow", "scipy", "sklearn", "xgboost")  # import each other
 _BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")  # where statements hold others
 _TYPING = re.compile(r"(\w+\.)?TYPE_CHECKING")
@@ -26,7 +28,7 @@ def collect(folder: Path, scripts: Iterable[str]) -> dict[str, Path]:
     """Return the files of the bundle by their names in it, sorted.
 
     A package of the team is complete, with all files of its folder; of this library only modules
-    that are imported are included.
+    that are imported are included. What the team requires travels with every script.
 
     Args:
         folder: The folder of the scripts and of the team's modules and packages.
@@ -45,6 +47,10 @@ def collect(folder: Path, scripts: Iterable[str]) -> dict[str, Path]:
         _refuse_hiding(folder, LIBRARY)
     found: dict[str, Path] = {}
     waiting = {name: folder / name for name in scripts}
+    if (folder / REQUIREMENTS).is_file():
+        extra = [folder / REQUIREMENTS, folder / CONSTRAINTS, *folder.glob(f"{WHEELS}/*.whl")]
+        found |= {path.relative_to(folder).as_posix(): path for path in extra if path.is_file()}
+        waiting |= _library_files(_Import(INSTALLER, (), REQUIREMENTS, True))
     while waiting:
         name, path = waiting.popitem()
         found[name] = path

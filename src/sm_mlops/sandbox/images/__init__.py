@@ -1,7 +1,8 @@
 """The environments that stand for container images, and what each job and endpoint adds to one.
 
 An environment has the packages of `<name>.lock`, hard-linked from uv's cache, and lives beside the
-running one. Processes use it through an overlay, into which pip installs. Standard library only.
+running one. Processes use it through an overlay, into which pip installs. The image of a team has
+the packages of a file of theirs, and a name of its own. Standard library only.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -22,15 +24,29 @@ FOLDER = Path(sys.prefix) / "images"
 PYTHON = (3, 12)
 """The images' own Python."""
 FRAMEWORK = HERE / "framework"
-TRAINING, SERVING = "xgboost_image.training:main", "xgboost_image.serving:main"
-_URI = re.compile(r"\d{12}\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com(?:\.cn)?/sagemaker-(.+):(.+)")
+DEFAULT = HERE / "xgboost-3.2-0.lock"
+SERVING = "xgboost_image.serving:main"
+# Which images there are; the tool reads the same file.
+KNOWN: dict[str, dict[str, str]] = json.loads((HERE.parents[1] / "images.json").read_text())
+_URI = re.compile(r"\d{12}\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com(?:\.cn)?/([^:@]+)[:@](.+)")
 # Imported once: it works, and is compiled before the first process needs it.
-_WARM = (
-    "gevent.monkey; gevent.monkey.patch_all(); "
-    "import gunicorn.app.wsgiapp, gunicorn.workers.ggevent, matplotlib.figure, pandas, pip, "
-    "pyarrow.compute, pyarrow.csv, pyarrow.parquet, sklearn, xgboost, "
-    "sagemaker_containers.beta.framework, sagemaker_containers.cli.train"
-)
+_WARM = {
+    "gevent.monkey": "gevent",
+    "gunicorn.app.wsgiapp": "gunicorn",
+    "gunicorn.workers.ggevent": "gunicorn",
+    "matplotlib.figure": "matplotlib",
+    "pandas": "pandas",
+    "pip": "pip",
+    "pyarrow.compute": "pyarrow",
+    "pyarrow.csv": "pyarrow",
+    "pyarrow.parquet": "pyarrow",
+    "sagemaker_containers.beta.framework": "sagemaker-containers",
+    "sagemaker_containers.cli.train": "sagemaker-containers",
+    "sagemaker_training.cli.train": "sagemaker-training",
+    "sklearn": "scikit-learn",
+    "xgboost": "xgboost",
+}
+"""Modules by their packages."""
 
 
 class ImageError(Exception):
@@ -39,31 +55,59 @@ class ImageError(Exception):
 
 def find(uri: str, folder: Path = FOLDER) -> Path:
     """Return the environment of an image. Raises ImageError if there is none."""
+    name = name_of(uri)
+    if (folder / name / "ready").is_file():
+        return folder / name
+    if name in KNOWN:
+        how = "make setup" if name == DEFAULT.stem else f"mlops --sandbox run, with image: {name}"
+        raise ImageError(f"The environment of the image {uri} is not made; run: {how}")
+    raise ImageError(
+        f"The sandbox has no environment for the image {uri}; it has: {', '.join(KNOWN)}, and an "
+        "image of yours once mlops.yaml names it with its image_environment"
+    )
+
+
+def name_of(uri: str) -> str:
+    """Return the name of an image's environment."""
     parts = _URI.fullmatch(uri)
-    name = "-".join(parts.groups()) if parts else ""
-    if not (parts and (HERE / f"{name}.lock").is_file()):
-        known = ", ".join(sorted(lock.stem for lock in HERE.glob("*.lock")))
-        raise ImageError(f"The sandbox has no environment for the image {uri}; it has: {known}")
-    if not (folder / name / "ready").is_file():
-        raise ImageError(f"The environment of the image {uri} is not made; run: make setup")
-    return folder / name
+    for name, image in KNOWN.items():
+        if parts and parts.groups() == (image["repository"], image["tag"]):
+            return name
+    return f"own-{hashlib.sha256(uri.encode()).hexdigest()[:16]}"
 
 
-def make(folder: Path = FOLDER, locks: Path = HERE, warm: str = _WARM) -> None:
-    """Make the environments that are missing or out of date, one process at a time.
+def training(image: Path) -> tuple[list[str], str]:
+    """Return the command that trains in an image, and the module that its toolkit calls."""
+    if (site_packages(image) / "sagemaker_training").is_dir():
+        return ["python", "-P", "-m", "sagemaker_training.cli.train"], "sklearn_image.training:main"
+    return ["python", "-P", "-m", "xgboost_image.quick"], "xgboost_image.training:main"
 
-    Says on stderr what takes time. Raises ImageError.
+
+def make(
+    lock: Path = DEFAULT, folder: Path = FOLDER, warm: str = "", name: str | None = None
+) -> None:
+    """Make an environment if it is missing or out of date, one process at a time.
+
+    Says on stderr what takes time. `name` is that of the file, unless the image is a team's.
+    Raises ImageError.
     """
-    for lock in sorted(locks.glob("*.lock")):
-        digest = hashlib.sha256(lock.read_bytes()).hexdigest()
-        made = folder / lock.stem
-        if _is(made, digest):
-            continue
-        with _only_process(folder):
-            if not _is(made, digest):
-                _make(made, lock, warm)
-                # Only a complete environment gets its name, and this mark.
-                (made / "ready").write_text(digest)
+    digest = hashlib.sha256(lock.read_bytes()).hexdigest()
+    made = folder / (name or lock.stem)
+    if _is(made, digest):
+        return
+    with _only_process(folder):
+        if not _is(made, digest):
+            exact = bool(name) or (lock.stem in KNOWN and lock != DEFAULT)
+            _make(made, lock, warm or _warm(lock), exact)
+            # Only a complete environment gets its name, and this mark.
+            (made / "ready").write_text(digest)
+
+
+def _warm(lock: Path) -> str:
+    pinned = set(re.findall("^([a-z0-9-]+)==", lock.read_text().lower(), re.MULTILINE))
+    modules = [module for module, package in _WARM.items() if package in pinned]
+    gevent = "gevent.monkey; gevent.monkey.patch_all(); import " if "gevent" in pinned else ""
+    return gevent + ", ".join(modules)
 
 
 def _is(made: Path, digest: str) -> bool:
@@ -84,8 +128,10 @@ def _only_process(folder: Path) -> Iterator[None]:
         yield
 
 
-def _make(made: Path, lock: Path, warm: str) -> None:
+def _make(made: Path, lock: Path, warm: str, exact: bool) -> None:
     python, version = interpreter(), ".".join(map(str, PYTHON))
+    if exact and python is None:
+        raise ImageError(f"cannot make the image {made.name}: install Python {version} first")
     own = "" if python else f"; Python {version} is not installed, so it gets this one's"
     print(f"Making the image {made.name}: once, less than a minute{own}", file=sys.stderr)
     part = made.with_name(f"{made.name}.part")
@@ -96,7 +142,8 @@ def _make(made: Path, lock: Path, warm: str) -> None:
         _run(command, "venv", "--python", python or sys.executable, str(part))
         installed = str(part / "bin" / "python")
         hashes = ("--require-hashes", "--build-constraints", str(lock))
-        _run(command, "pip", "sync", "--python", installed, *hashes, str(lock))
+        options = hashes if "--hash=" in lock.read_text() else ()
+        _run(command, "pip", "sync", "--python", installed, *options, str(lock))
         _amend(site_packages(part))
         _run(installed, "-c", f"import {warm}", SAGEMAKER_BASE_DIR=str(part / "ml"))
     except OSError as error:

@@ -1,0 +1,190 @@
+"""`model/requirements.txt`: checked against the image, and where jobs reach no index, packed.
+
+SageMaker's images install it with pip before training and serving; `tabular.install` does so in
+processing jobs. Must not know which script needs a package.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from sm_mlops import images
+from sm_mlops.errors import MlopsError, one_line
+from sm_mlops.redaction import without_tokens
+from sm_mlops.settings import SANDBOX_ACCOUNT, Settings
+from sm_mlops.tabular.install import reason
+from sm_mlops.tabular.packaging import CONSTRAINTS, REQUIREMENTS, WHEELS
+
+FILE = f"model/{REQUIREMENTS}"
+PLATFORMS = ("manylinux2014_x86_64", *(f"manylinux_2_{n}_x86_64" for n in range(34, 4, -1)))
+"""What runs on the instances: the C library of each image is 2.34 or newer."""
+_MARKERS = {
+    "implementation_name": "cpython",
+    "os_name": "posix",
+    "platform_machine": "x86_64",
+    "platform_python_implementation": "CPython",
+    "platform_system": "Linux",
+    "python_full_version": f"{images.PYTHON}.0",
+    "python_version": images.PYTHON,
+    "sys_platform": "linux",
+}
+_URL = re.compile(r"(.*\s@\s.*|.*://.*|[./~].*|.*\.(whl|zip|tar\.gz))")
+
+
+def of(settings: Settings, account: str, library: Sequence[str]) -> dict[str, bytes]:
+    """Return what travels to the jobs of a repo; those of the sandbox never reach an index."""
+    aws, here = settings.aws, account == SANDBOX_ACCOUNT
+    pack = here or aws.network_isolation or not aws.package_index
+    return files(settings.root, settings.container, library, pack=pack, here=here)
+
+
+def files(
+    root: Path,
+    image: images.Image,
+    library: Sequence[str] = (),
+    *,
+    pack: bool = False,
+    here: bool = False,
+) -> dict[str, bytes]:
+    """Return what travels in a bundle for `model/requirements.txt`, by name; nothing without one.
+
+    Args:
+        root: The model repo.
+        image: The image that the jobs run in.
+        library: Packages that `sm_mlops.tabular` needs besides.
+        pack: Bring the wheels along, and use nothing else.
+        here: Pack for the environments of this machine's sandbox.
+
+    Raises:
+        MlopsError: A line is not a plain requirement, contradicts the image, or has no wheel.
+    """
+    file, lines = root / FILE, []
+    if file.is_file():
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise MlopsError(f"{FILE}: not UTF-8 text (byte {error.start})") from error
+    default = images.find(images.DEFAULT).pins
+    pins = {name: default[name] for name in ("matplotlib", "xgboost")} | image.pins
+    wanted = [str(r) for r in _checked(lines, image, pins)]
+    wanted += [f"{name}=={pins[name]}" for name in library]
+    if not wanted:
+        return {}
+    options = [f"--constraint {CONSTRAINTS}"]
+    constraints = "".join(f"{name}=={pins[name]}\n" for name in sorted(pins))
+    packed = _wheels(root / "model" / WHEELS)
+    if pack:
+        key = "\n".join([*wanted, constraints, *packed])
+        packed = _packed(root, wanted, constraints, image, here, key) | packed
+        options.append("--no-index")
+    if packed:
+        options.append(f"--find-links {WHEELS}")
+    return {
+        REQUIREMENTS: "".join(f"{line}\n" for line in (*options, *wanted)).encode(),
+        CONSTRAINTS: constraints.encode(),
+        **{f"{WHEELS}/{name}": content for name, content in packed.items()},
+    }
+
+
+def _checked(lines: list[str], image: images.Image, pins: dict[str, str]) -> Iterator[Requirement]:
+    """Yield the requirements of the file. Nothing of a refused option or address is repeated: it
+    may contain a password."""
+    for number, raw in enumerate(lines, 1):
+        line = re.sub(r"(^|\s)#.*", "", raw).strip()
+        if not line:
+            continue
+        place = f"{FILE}, line {number}"
+        if option := re.search(r"(?:^|\s)(-{1,2}[A-Za-z][a-z-]*)", line):
+            raise MlopsError(
+                f"{place}: the option {option[1]} is not allowed: name packages only, as in "
+                f"lightgbm==4.6.0; put wheels from elsewhere into model/{WHEELS}/"
+            )
+        if _URL.fullmatch(line):
+            raise MlopsError(
+                f"{place}: an address or a path is not allowed: name the package only, as in "
+                f"lightgbm==4.6.0, and put its wheel into model/{WHEELS}/"
+            )
+        try:
+            wanted = Requirement(line)
+        except InvalidRequirement as error:
+            problem = one_line(str(error).splitlines()[0])
+            raise MlopsError(f"{place}: {problem}; write it as in lightgbm==4.6.0") from error
+        pinned = pins.get(canonicalize_name(wanted.name))
+        applies = wanted.marker is None or wanted.marker.evaluate(dict(_MARKERS))
+        if applies and pinned and not wanted.specifier.contains(pinned, prereleases=True):
+            in_image = canonicalize_name(wanted.name) in image.pins
+            who = f"the image {image.name} has" if in_image else "sm_mlops.tabular needs"
+            raise MlopsError(
+                f"{place}: {wanted.name}{wanted.specifier} contradicts {wanted.name} {pinned}, "
+                f"which {who}; remove the line or write {wanted.name}=={pinned}"
+            )
+        yield wanted
+
+
+def _packed(
+    root: Path, wanted: list[str], constraints: str, image: images.Image, here: bool, key: str
+) -> dict[str, bytes]:
+    """Return the wheels of the requirements and what they require, without those of the image.
+
+    They are downloaded once per `key`, so that a repo compiles to the same bytes again.
+    """
+    python, options = Path(sys.executable), []
+    own = environment(image) / "bin" / "python"
+    if not here:
+        options = ["--python-version", images.PYTHON, "--implementation", "cp"]
+        options += [word for name in PLATFORMS for word in ("--platform", name)]
+    elif own.exists():
+        python = own
+    digest = hashlib.sha256("\n".join([key, str(python), *options]).encode()).hexdigest()
+    folder = root / "build" / WHEELS / digest[:16]
+    if not folder.is_dir():
+        part = folder.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        (part / CONSTRAINTS).write_text(constraints, encoding="utf-8")
+        _download(root, part, wanted, [str(python), "-m", "pip", "download", *options])
+        for wheel in part.glob("*.whl"):
+            if canonicalize_name(wheel.name.partition("-")[0]) in image.pins:
+                wheel.unlink()
+        part.rename(folder)
+    return _wheels(folder)
+
+
+def _wheels(folder: Path) -> dict[str, bytes]:
+    return {wheel.name: wheel.read_bytes() for wheel in sorted(folder.glob("*.whl"))}
+
+
+def environment(image: images.Image) -> Path:
+    """Return where the sandbox has the environment of an image."""
+    name = image.name
+    if image.sdk is None:
+        name = f"own-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    return Path(sys.prefix) / "images" / name
+
+
+def _download(root: Path, folder: Path, wanted: list[str], command: list[str]) -> None:
+    """Let pip download wheels with this machine's settings. Raises MlopsError."""
+    command += ["--disable-pip-version-check", "--no-input", "--only-binary", ":all:"]
+    command += ["--find-links", str(root / "model" / WHEELS), "--dest", str(folder)]
+    command += ["--constraint", str(folder / CONSTRAINTS), *wanted]
+    done = subprocess.run(
+        command,
+        env=without_tokens(os.environ),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        why = re.sub(r"://[^/\s@]+@", "://", reason(done.stdout))
+        raise MlopsError(f"{FILE}: cannot pack its wheels: {one_line(why)}")
