@@ -66,7 +66,7 @@ def collect(
             "nothing installs others; remove it, and put what you need into model/ as source"
         )
     try:
-        found = packaging.collect(model, [script, *also])
+        found = packaging.collect(model, [script, *also], started=script)
     except DataError as error:
         raise MlopsError(str(error)) from error
     files = {name: _content(path) for name, path in found.items()}

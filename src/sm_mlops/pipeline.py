@@ -318,12 +318,13 @@ class Repo:
 def _refuse_unknown(code: Code, hyperparameters: Iterable[str]) -> None:
     """Raise MlopsError for a hyperparameter that neither XGBoost nor the team's code can mean."""
     files = dict(code.bundle.files)
-    if b"booster" not in files[code.bundle.script]:
-        return  # the team trains another kind of model
-    own = [content for name, content in files.items() if not name.startswith("sm_mlops/")]
-    for name in hyperparameters:
-        if not booster.knows(name) and not any(name.encode() in content for content in own):
-            raise MlopsError(f"mlops.yaml: {booster.unknown(name)}")
+    own = [
+        content
+        for name, content in files.items()
+        if name.endswith(".py") and not name.startswith("sm_mlops/")
+    ]
+    if problem := booster.refused(hyperparameters, files, own):
+        raise MlopsError(f"mlops.yaml: {problem}")
 
 
 @dataclass(frozen=True)
