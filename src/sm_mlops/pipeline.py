@@ -33,10 +33,10 @@ from sagemaker.train import ModelTrainer
 
 from sm_mlops import bundle
 from sm_mlops.errors import MlopsError
-from sm_mlops.settings import LOWER_IS_BETTER, OF_QUANTITIES, Settings, has_local_storage
 from sm_mlops.settings import Job as Job
+from sm_mlops.settings import Settings, has_local_storage
 from sm_mlops.settings import parameter_name as parameter_name
-from sm_mlops.tabular import booster
+from sm_mlops.tabular import booster, measures
 
 IN, OUT = "/opt/ml/processing/input", "/opt/ml/processing/output"
 # The managed container whose packages the extra `tabular` pins; change them only together.
@@ -144,12 +144,15 @@ class Repo:
     @property
     def lower_is_better(self) -> bool:
         """Return whether lower values of the gate's metric are better."""
-        return self.settings.gate.metric in LOWER_IS_BETTER
+        return self.settings.lower_is_better
 
     @property
     def measured_as(self) -> str:
-        """Return what the gate's metric is for: `classes` or `quantity`."""
-        return "quantity" if self.settings.gate.metric in OF_QUANTITIES else "classes"
+        """Return what the gate's metric is for: `classes`, `quantity`, or `either`: the team's own."""
+        metric = self.settings.gate.metric
+        if metric in measures.OF_QUANTITIES:
+            return "quantity"
+        return "classes" if metric in measures.OF_CLASSES else "either"
 
     def code(self, script: str, *, also: Iterable[str] = (), reads: Iterable[str] = ()) -> Code:
         """Return a script of `model/` with the modules it imports, ready to be a step's input.

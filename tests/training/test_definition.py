@@ -16,7 +16,8 @@ from botocore.validate import ParamValidator
 
 from repos import Repo, mlops
 from sm_mlops.errors import MlopsError
-from sm_mlops.settings import LOWER_IS_BETTER, Settings, parameter_name
+from sm_mlops.settings import Settings, parameter_name
+from sm_mlops.tabular.measures import LOWER
 from sm_mlops.training.definition import DEFINITION, compile_pipeline
 
 # Compiling imports the SDK: seconds, once per process.
@@ -253,7 +254,7 @@ def test_the_gate_compares_in_the_direction_of_its_metric(
 ) -> None:
     gate = all_steps(compiled(repo.configure(gate={"metric": metric})))["QualityGate"]["Arguments"]
     absolute, relative = gate["Conditions"]
-    lower = metric in LOWER_IS_BETTER
+    lower = metric in LOWER
     assert absolute["Type"] == ("LessThanOrEqualTo" if lower else "GreaterThanOrEqualTo")
     assert absolute["LeftValue"]["Std:JsonGet"]["Path"] == f"metrics.{metric}.value"
     assert relative["Type"] == "LessThanOrEqualTo"

@@ -66,8 +66,11 @@ def left(repo: Repo, temporary: Path) -> tuple[int, list[Path]]:
 # ---- The report ----
 
 
-def entry(value: float, champion: float | None = None, text: str = "") -> dict[str, Any]:
-    return {"value": value, "champion": champion, "worse_by": 0.0, "text": text}
+def entry(
+    value: float, champion: float | None = None, text: str = "", better: str = "higher"
+) -> dict[str, Any]:
+    found = {"value": value, "champion": champion, "worse_by": 0.0, "better": better}
+    return {**found, "text": text}
 
 
 def definition(steps: list[dict[str, Any]], **parameters: object) -> str:
@@ -77,9 +80,9 @@ def definition(steps: list[dict[str, Any]], **parameters: object) -> str:
 
 PLAIN = definition([{"Name": "Train", "Arguments": {"code": 1}}], MaxDepth="5")
 METRICS = {
-    "logloss": entry(0.2, 0.1),
+    "logloss": entry(0.2, 0.1, better="lower"),
     "auc": entry(0.95, 0.9),
-    "rmse": entry(1e308, text="rmse does not fit"),
+    "rmse": entry(1e308, text="rmse does not fit", better="lower"),
 }
 ROWS = {"test/0.parquet": "hash"}
 

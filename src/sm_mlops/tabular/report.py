@@ -144,11 +144,11 @@ def _lead(
 def _tiles(gate: dict[str, Any]) -> str:
     tiles = []
     for name, entry in gate["metrics"].items():
-        if name not in metrics.FITTING[gate["task"]]:
+        if name not in metrics.fitting(gate["task"]):
             continue
         shown = "n/a" if abs(entry["value"]) >= 1e308 else _number(entry["value"])
         if entry["champion"] is None:
-            note = "higher is better" if name in metrics.HIGHER else "lower is better"
+            note = f"{entry['better']} is better"
         else:
             state = "worse than" if entry["worse_by"] > 0 else "better than"
             state = "same as" if entry["value"] == entry["champion"] else state
@@ -156,7 +156,7 @@ def _tiles(gate: dict[str, Any]) -> str:
                 f"<span class={state.split()[0]}>{state} version {_e(gate['champion'])}</span> "
                 f"({_number(entry['champion'])})"
             )
-        title = NAMES.get(name, name.replace("_", " ").capitalize())
+        title = _e(NAMES.get(name, name.replace("_", " ").capitalize()))
         tiles.append(f"<div><small>{title}</small><strong>{shown}</strong><em>{note}</em></div>")
     return "".join(tiles)
 
