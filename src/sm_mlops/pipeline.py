@@ -148,7 +148,7 @@ class Repo:
 
     @property
     def measured_as(self) -> str:
-        """Return what the gate's metric is for: `classes`, `quantity`, or `either`: the team's own."""
+        """Return what the gate's metric is for: `classes`, `quantity`, or, if own, `either`."""
         metric = self.settings.gate.metric
         if metric in measures.OF_QUANTITIES:
             return "quantity"

@@ -27,8 +27,8 @@ from sm_mlops.tabular.preprocess import Settings  # noqa: E402
 from sm_mlops.tabular.rows import StoredRows  # noqa: E402
 
 __all__ = [
-    "MODEL", "Case", "DataError", "Encoding", "Settings", "boosting", "evaluate", "inference",
-    "metrics", "model_schema", "preprocess", "tables", "train",
+    "MODEL", "Case", "DataError", "Encoding", "Settings", "boosting", "evaluate", "hooks",
+    "inference", "metrics", "model_schema", "preprocess", "tables", "train",
 ]  # fmt: skip
 QUICK = {"num_boost_round": "30", "eta": "0.2", "nthread": "2"}
 
@@ -50,9 +50,12 @@ class Case:
         path.write_bytes(content.encode())
         return path
 
-    def prepare(self, data: Path, target: str, **settings: Any) -> model_schema.Schema:
+    def prepare(
+        self, data: Path, target: str, features: Any = None, **settings: Any
+    ) -> model_schema.Schema:
         """Run preprocess."""
-        return preprocess.preprocess(data, self.folder / "out", Settings(target, **settings))
+        out = self.folder / "out"
+        return preprocess.preprocess(data, out, Settings(target, **settings), features)
 
     def rows(self, part: str = "train") -> StoredRows:
         """Return the typed rows of a part, train or validation."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import yaml
 
 import datasets
 from model_case import MODEL, Case, DataError, boosting, train
-from sm_mlops.tabular import booster
+from sm_mlops.tabular import booster, local
 
 pytestmark = pytest.mark.slow
 
@@ -194,3 +195,51 @@ def test_a_spot_interruption_leaves_a_checkpoint(case: Case, tmp_path: Path) -> 
     state: dict[str, Any] = json.loads(saved.attr("progress"))
     assert state["rounds"] == saved.num_boosted_rounds() > 0
     assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "refused"),
+    [
+        ("from sm_mlops.tabular import boosting\n", True),
+        ("from sm_mlops.tabular import boosting\nNAME = 'wiat'\n", True),
+        ("from sm_mlops.tabular import boosting\ndef fit(p):\n    return p['wait']\n", False),
+        ("from sm_mlops.tabular import boosting\nimport mine\n", False),
+        ("from sm_mlops.tabular import encoder\n", False),
+    ],
+)
+def test_a_hyperparameter_that_the_team_s_code_may_read_is_not_refused(
+    tmp_path: Path, source: str, refused: bool
+) -> None:
+    (tmp_path / "train.py").write_text(source)
+    (tmp_path / "mine.py").write_text("WAIT = 'wait'\n")
+    if refused:
+        with pytest.raises(DataError, match="hyperparameter 'wait' is unknown; use XGBoost's own"):
+            train.refuse_unknown(tmp_path, ["eta", "wait"])
+    else:
+        train.refuse_unknown(tmp_path, ["eta", "wait"])
+
+
+def test_each_script_runs_by_itself_after_those_before_it(tmp_path: Path) -> None:
+    shutil.copytree(MODEL, tmp_path / "model", ignore=shutil.ignore_patterns("__pycache__"))
+    datasets.write_csv(tmp_path / "rows" / "some.csv", datasets.churn(rows=120))
+    (tmp_path / "mlops.yaml").write_text(
+        "data: {path: s3://elsewhere/rows/, sample: rows, target: Churn}\n"
+        "hyperparameters: {num_boost_round: 3}\n"
+    )
+    said = {}
+    for name in ("inference", "evaluate"):
+        done = subprocess.run(
+            [sys.executable, tmp_path / "model" / f"{name}.py"], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        said[name] = done.stdout
+    assert '{"predictions": [{"prediction": ' in said["inference"]
+    assert "train.py: the step before" in said["evaluate"]
+    assert "auc 0." in said["evaluate"]
+    assert (tmp_path / "build" / "model" / "evaluation" / "report.html").exists()
+
+
+def test_a_script_by_itself_says_that_the_data_is_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "mlops.yaml").write_text("data: {path: s3://elsewhere/rows/, target: Churn}\n")
+    with pytest.raises(DataError, match="not on this machine; name rows"):
+        local.arguments(tmp_path / "model", "preprocess")
