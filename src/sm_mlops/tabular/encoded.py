@@ -32,10 +32,8 @@ class EncodedColumn:
 
     def parts(self, values: pa.ChunkedArray) -> list[Floats]:
         """Return one array per feature, NaN where missing."""
-        if self.kind == "number":
-            return [encoding.numbers(values, self.name)]
-        if self.kind == "boolean":
-            return [encoding.booleans(values, self.name)]
+        if self.kind in ("number", "boolean"):
+            return [encoding.floats(encoding.one_chunk(values))]
         if self.kind == "date":
             seconds = encoding.timestamps(values, self.name, None)
             return [encoding.date_part(seconds, part) for part in self.features]

@@ -50,7 +50,7 @@ def _unused(name: str, why: str, summary: dict[str, Any]) -> Fitted:
 
 
 def _fit_number(name: str, kind: str, rows: pa.ChunkedArray) -> Fitted:
-    values = encoding.numbers(rows, name)
+    values = encoding.floats(encoding.one_chunk(rows))
     finite = values[~np.isnan(values)]
     summary = {"name": name, "kind": kind, **_missing(values)}
     if not len(finite):
