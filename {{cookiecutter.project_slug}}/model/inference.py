@@ -20,8 +20,9 @@ By itself: python model/inference.py, after the other three, asks for some test 
 from pathlib import Path
 from typing import Any
 
-from preprocess import features
 from sm_mlops.tabular import inference
+
+from preprocess import features
 from train import load, predict
 
 
