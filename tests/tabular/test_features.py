@@ -1,6 +1,10 @@
 """Columns of the team's own: typed alike in training and in requests, and checked."""
 
 import json
+import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from model_case import Case, DataError, Encoding, hooks, preprocess
+from model_case import MODEL, Case, DataError, Encoding, hooks, preprocess
 from sm_mlops.tabular import inference, rows, serving
 from sm_mlops.tabular.schema import Schema
 
@@ -174,6 +178,21 @@ def test_what_features_may_not_return_is_named_in_one_line(case: Case, name: str
     with pytest.raises(DataError, match=line) as error:
         case.prepare(case.write(DATA), "y", features=features)
     assert "\n" not in str(error.value)
+
+
+def test_an_exception_of_features_in_training_is_named_with_file_and_line(case: Case) -> None:
+    code = case.folder / "code"
+    shutil.copytree(MODEL, code)
+    script = code / "preprocess.py"
+    text = script.read_text().replace("    return rows\n", "    return rows[['nobody']]\n")
+    script.write_text(text)
+    (code / "mlops.yaml").write_text("data: {target: y}\n")
+    words: list[Any] = [script, "--data", case.write(DATA), "--output", case.folder / "out"]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
+    line = text.splitlines().index("    return rows[['nobody']]") + 1
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 1
+    assert re.fullmatch(rf"error: KeyError: .*nobody.* \(preprocess\.py, line {line}\)", last)
 
 
 def test_a_column_whose_first_batches_hold_nothing_gets_its_type_from_later_ones(

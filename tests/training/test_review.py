@@ -151,6 +151,14 @@ def test_names_and_messages_of_the_change_are_shown_and_not_rendered(repo: Repo,
     renders_nothing(review_report.refused("churn", text, text), text)
 
 
+def test_a_metric_of_the_team_s_own_is_compared_in_its_direction() -> None:
+    cost = entry(0.4, 0.5, better="lower")
+    assert "| `cost` | 0.4000 | 0.5000 | better by 0.1000 |" in review_report._row(
+        "cost", cost, Gate()
+    )
+    assert "**cost**, at most 1, " in review_report._row("cost", cost, Gate("cost", 1.0))
+
+
 @given(text=st.text(min_size=1))
 def test_no_name_of_a_metric_breaks_out_of_its_cell(text: str) -> None:
     row = review_report._row(text, entry(0.5, 0.4), Gate())
