@@ -216,6 +216,17 @@ def test_a_column_whose_first_batches_hold_nothing_gets_its_type_from_later_ones
     assert case.rows().frame["late"].notna().any()
 
 
+def test_a_request_without_rows_reaches_neither_features_nor_predict(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case.prepare(case.write(DATA), "y", features=area)
+    case.train(num_boost_round="1")
+    monkeypatch.setenv("SAGEMAKER_BATCH", "true")
+    model = served(case, lambda frame: pytest.fail("called"))
+    reply = inference.respond(model, "width,height,flag,day,colour\n", "text/csv", "text/csv")
+    assert (reply.status_code, reply.get_data()) == (200, b"")
+
+
 def test_columns_that_the_encoding_does_not_use_may_be_absent_or_anything(case: Case) -> None:
     data = DATA | {"key": list(range(60)), "same": ["x"] * 60}
     case.prepare(case.write(data), "y")

@@ -7,7 +7,8 @@ Out:  a DataFrame with as many rows in the same order, and any columns: numbers,
       text, each of the same type for every row. The index is ignored.
 
 Runs for training and for each request, on some of the rows at a time: compute a row from that row
-alone. What has to be learned from the training rows belongs into `fit` of train.py.
+alone. What has to be learned from the training rows belongs in `fit` of train.py. While it only
+returns its rows, it is not called and costs nothing.
 By itself: python model/preprocess.py, on data.sample of mlops.yaml or else data.path.
 """
 

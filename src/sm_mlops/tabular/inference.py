@@ -52,14 +52,17 @@ def respond(served: Served, body: str | bytes, content_type: str | None, accept:
 def predictions(served: Served, raw: pa.Table) -> serving.Predictions:
     """Predict raw rows. Raise Misfit with column and row if a value does not fit the schema."""
     rows = Rows(served.schema, typed_rows.typed(served.schema, raw))
+    classes = served.schema.classes
+    if not len(rows):  # many algorithms refuse that
+        return serving.Predictions(np.empty((0, len(classes)) if classes else 0), classes)
     parts = []
-    for batch in rows.batches() if len(rows) else [rows]:
+    for batch in rows.batches():
         if served.schema.features is not None:
             made = typed_rows.derived(served.features, batch.table)
             batch = Rows(served.schema, typed_rows.conformed(made, served.schema.features))
         parts.append(checked(served.predict(served.model, batch), batch))
     values = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    return serving.Predictions(values, served.schema.classes)
+    return serving.Predictions(values, classes)
 
 
 def checked(values: Any, rows: Rows) -> Any:
