@@ -325,6 +325,8 @@ SETTINGS: dict[str, Edit] = {
     "defaults": mlops(split=None, gate=None, compute=None, aws=None),
     "one-more-step": one_more_step,
     "random-forest": random_forest,
+    "derived-column": DERIVED,
+    "own-encoding": together(model_of(OWN_ENCODING, most=80), mlops(hyperparameters=None)),
     "own-metric": together(COST, mlops(gate={"metric": "cost", "threshold": 100})),
     "own-hyperparameter": together(OWN_HYPERPARAMETER, mlops(hyperparameters={"leaves": 8})),
 }
