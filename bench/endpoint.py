@@ -86,6 +86,9 @@ def measure(aws: Any, work: Path, signed_in: Mapping[str, str]) -> None:
         model_dir, (header, *rows) = packaged(work)
         sys.path.insert(0, str(model_dir / "code"))
         inference: Any = importlib.import_module("inference")
+        from sm_mlops.tabular import inference as library
+        from sm_mlops.tabular import serving
+
         model = inference.model_fn(str(model_dir))
     name, startup = hosted(aws, model_dir)
     clients = [
@@ -119,8 +122,8 @@ def measure(aws: Any, work: Path, signed_in: Mapping[str, str]) -> None:
         alone, through = statistics.median(here), statistics.median(through_it)
         p99 = through_it[round(0.99 * (len(through_it) - 1))]
         print(f"{size:>7,}{alone:>11.2f}{through:>13.2f}{p99:>8.2f}{through - alone:>9.2f}{rates}")
-    table = inference.serving.rows(body, "text/csv", model.schema)
-    inside = statistics.median(timed(lambda: inference.predict(model, table), 25))
+    table = serving.rows(body, "text/csv", model.schema)
+    inside = statistics.median(timed(lambda: library.predictions(model, table), 25))
     print(
         f"predict: {SIZES[-1] / inside * 1000:,.0f} rows a second; "
         f"an endpoint starts in {startup:.2f} s; single row at most 15 ms more"

@@ -1,6 +1,6 @@
 """Predictions of the packaged default model, through its own inference.py.
 
-Prints the median time of one row and of 10,000 rows inside `predict`, and how many times the
+Prints the median time of one row and of 10,000 rows inside `predictions`, and how many times the
 rows per second of the one the other makes.
 """
 
@@ -37,13 +37,15 @@ def packaged(work: Path) -> tuple[Path, list[str]]:
     return work / "model", data.read_text().splitlines()
 
 
-def seconds(inference: Any, model: Any, lines: list[str]) -> float:
-    """Return the median time of predict for these lines of CSV."""
-    rows = inference.serving.rows("\n".join(lines), "text/csv", model.schema)
+def seconds(model: Any, lines: list[str]) -> float:
+    """Return the median time of predictions for these lines of CSV, in the packaged library."""
+    from sm_mlops.tabular import inference, serving
+
+    rows = serving.rows("\n".join(lines), "text/csv", model.schema)
     times = []
     for _ in range(ROUNDS):
         start = time.perf_counter()
-        inference.predict(model, rows)
+        inference.predictions(model, rows)
         times.append(time.perf_counter() - start)
     return statistics.median(times)
 
@@ -55,8 +57,8 @@ def main() -> None:
         inference = importlib.import_module("inference")
         with contextlib.redirect_stdout(io.StringIO()):
             model = inference.model_fn(str(model_dir))
-        one = seconds(inference, model, [header, rows[0]])
-        many = seconds(inference, model, [header, *(rows * (ROWS // len(rows) + 1))[:ROWS]])
+        one = seconds(model, [header, rows[0]])
+        many = seconds(model, [header, *(rows * (ROWS // len(rows) + 1))[:ROWS]])
     print(
         f"predict: one row {one * 1000:.1f} ms; {ROWS:,} rows {many * 1000:.0f} ms, "
         f"{ROWS / many:,.0f} rows a second, {one / (many / ROWS):.0f} times those of single rows"

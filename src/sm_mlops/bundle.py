@@ -73,7 +73,7 @@ def collect(
     """
     model = settings.root / "model"
     try:
-        found = packaging.collect(model, [script, *also])
+        found = packaging.collect(model, [script, *also], started=script)
     except DataError as error:
         raise MlopsError(str(error)) from error
     files = {name: _content(path) for name, path in found.items() if _is_code(name)}

@@ -34,17 +34,17 @@ from sagemaker.train import ModelTrainer
 
 from sm_mlops import bundle, requirements
 from sm_mlops.errors import MlopsError
-from sm_mlops.settings import LOWER_IS_BETTER, OF_QUANTITIES, Settings, has_local_storage
 from sm_mlops.settings import Job as Job
+from sm_mlops.settings import Settings, has_local_storage
 from sm_mlops.settings import parameter_name as parameter_name
-from sm_mlops.tabular import booster
+from sm_mlops.tabular import booster, measures
 from sm_mlops.tabular.packaging import REQUIREMENTS
 
 IN, OUT = "/opt/ml/processing/input", "/opt/ml/processing/output"
 # The container installs its code with pip, which fetches setuptools for an environment to build in:
 # not in network isolation. The value is that of pip's option build-isolation: 0 switches it off.
 _OFFLINE = {"PIP_NO_BUILD_ISOLATION": "0"}
-_BOOSTING, _REPORT = "sm_mlops/tabular/booster.py", "sm_mlops/tabular/report.py"
+_BOOSTING, _REPORT = "sm_mlops/tabular/boosting.py", "sm_mlops/tabular/report.py"
 _STEP, _JOB = retry.StepExceptionTypeEnum, retry.SageMakerJobExceptionTypeEnum
 _THROTTLED = retry.StepRetryPolicy(
     exception_types=[_STEP.SERVICE_FAULT, _STEP.THROTTLING],
@@ -156,12 +156,15 @@ class Repo:
     @property
     def lower_is_better(self) -> bool:
         """Return whether lower values of the gate's metric are better."""
-        return self.settings.gate.metric in LOWER_IS_BETTER
+        return self.settings.lower_is_better
 
     @property
     def measured_as(self) -> str:
-        """Return what the gate's metric is for: `classes` or `quantity`."""
-        return "quantity" if self.settings.gate.metric in OF_QUANTITIES else "classes"
+        """Return what the gate's metric is for: `classes`, `quantity`, or, if own, `either`."""
+        metric = self.settings.gate.metric
+        if metric in measures.OF_QUANTITIES:
+            return "quantity"
+        return "classes" if metric in measures.OF_CLASSES else "either"
 
     def code(self, script: str, *, also: Iterable[str] = (), reads: Iterable[str] = ()) -> Code:
         """Return a script of `model/` with the modules it imports, ready to be a step's input.
@@ -345,12 +348,13 @@ class Repo:
 def _refuse_unknown(code: Code, hyperparameters: Iterable[str]) -> None:
     """Raise MlopsError for a hyperparameter that neither XGBoost nor the team's code can mean."""
     files = dict(code.bundle.files)
-    if b"booster" not in files[code.bundle.script]:
-        return  # the team trains another kind of model
-    own = [content for name, content in files.items() if not name.startswith("sm_mlops/")]
-    for name in hyperparameters:
-        if not booster.knows(name) and not any(name.encode() in content for content in own):
-            raise MlopsError(f"mlops.yaml: {booster.unknown(name)}")
+    own = [
+        content
+        for name, content in files.items()
+        if name.endswith(".py") and not name.startswith("sm_mlops/")
+    ]
+    if problem := booster.refused(hyperparameters, files, own):
+        raise MlopsError(f"mlops.yaml: {problem}")
 
 
 @dataclass(frozen=True)

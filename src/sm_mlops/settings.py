@@ -21,19 +21,8 @@ import yaml
 
 from sm_mlops import images
 from sm_mlops.errors import MlopsError, hint, one_line
+from sm_mlops.tabular import measures
 
-HIGHER_IS_BETTER = (
-    "auc",
-    "average_precision",
-    "accuracy",
-    "balanced_accuracy",
-    "precision",
-    "recall",
-    "f1",
-    "r2",
-)
-LOWER_IS_BETTER = ("logloss", "rmse", "mae", "mape")
-OF_QUANTITIES = ("r2", "rmse", "mae", "mape")
 TASKS = ("auto", "binary", "multiclass", "regression")
 
 SANDBOX_ACCOUNT = "123456789012"  # which AWS's documentation uses, and no one has
@@ -162,6 +151,13 @@ class Settings:
     def container(self) -> images.Image:
         """Return the image of jobs and endpoints. Raises MlopsError for its file of packages."""
         return images.find(self.image, self.root / (self.image_environment or ""))
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Return whether lower values of the gate's metric are better."""
+        return self.gate.metric in measures.LOWER or own_metrics(self.root).get(
+            self.gate.metric, False
+        )
 
     @property
     def pipeline(self) -> str:
@@ -357,9 +353,17 @@ def _require(holds: bool, message: str) -> None:
         raise _invalid(message)
 
 
+def own_metrics(root: Path) -> dict[str, bool]:
+    """Return the metrics that model/evaluate.py declares, and whether lower is better."""
+    try:
+        return measures.declared(root / "model" / "evaluate.py")
+    except ValueError as error:
+        raise SettingsError(one_line(error)) from error
+
+
 def _check(settings: Settings) -> None:
     """Check the rules that types cannot express."""
-    metrics = (*HIGHER_IS_BETTER, *LOWER_IS_BETTER)
+    metrics: tuple[str, ...] = (*measures.HIGHER, *measures.LOWER)
     data, split, gate, aws = settings.data, settings.split, settings.gate, settings.aws
     region = settings.project.region
     wrong = images.problem(settings.image, settings.image_environment, region)
@@ -371,12 +375,14 @@ def _check(settings: Settings) -> None:
     )
     _require(bool(data.target.strip()), "data.target is empty")
     _require(data.target not in data.drop, f"data.drop names the target {data.target}")
+    own = {} if gate.metric in metrics else own_metrics(settings.root)
     for key, value, allowed in (
         ("data.task", data.task, TASKS),
-        ("gate.metric", gate.metric, metrics),
+        ("gate.metric", gate.metric, (*metrics, *own)),
     ):
         _require(value in allowed, f"{key} must be one of {', '.join(allowed)}, not {value}")
-    fitting = [m for m in metrics if (m in OF_QUANTITIES) == (data.task == "regression")]
+    quantity = data.task == "regression"
+    fitting = [*(measures.OF_QUANTITIES if quantity else measures.OF_CLASSES), *own]
     _require(
         data.task == "auto" or gate.metric in fitting,
         f"gate.metric {gate.metric} does not fit data.task {data.task}; "

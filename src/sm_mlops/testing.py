@@ -29,8 +29,8 @@ from sm_mlops.cli.sandbox_account import temporary
 from sm_mlops.deployment import endpoints, predict, smoke, stages
 from sm_mlops.errors import MlopsError
 from sm_mlops.redaction import without_tokens
-from sm_mlops.settings import LOWER_IS_BETTER, Gate, load
 from sm_mlops.settings import SANDBOX_ACCOUNT as ACCOUNT
+from sm_mlops.settings import Gate, load
 from sm_mlops.training import review, run
 
 CSV, JSON, LINES = smoke.CSV, smoke.JSON, smoke.LINES
@@ -102,7 +102,7 @@ def trained(root: Path, work: Path) -> Iterator[Model]:
     of the log if training fails, or if the gate's metric does not exist for this task.
     """
     settings = load(root)
-    limit = _NO_LIMIT if settings.gate.metric in LOWER_IS_BETTER else -_NO_LIMIT
+    limit = _NO_LIMIT if settings.lower_is_better else -_NO_LIMIT
     settings = replace(settings, gate=Gate(settings.gate.metric, limit, _NO_LIMIT))
     with temporary(work, settings.project.region) as account:
         aws = account(settings)

@@ -277,5 +277,6 @@ def loads(archive: bytes) -> None:
     booster = xgboost.Booster()
     booster.load_model(bytearray(files["model.ubj"]))
     assert booster.num_boosted_rounds() > 0
-    assert json.loads(files["schema.json"])["features"]
+    assert json.loads(files["schema.json"])["columns"]
+    assert json.loads(files["encoding.json"])["columns"]
     compile(files["code/inference.py"], "inference.py", "exec")

@@ -16,17 +16,19 @@ MODEL = Path(__file__).resolve().parents[2] / "{{cookiecutter.project_slug}}" / 
 sys.path.insert(0, str(MODEL))
 
 import inference  # noqa: E402
+import train as hooks  # noqa: E402
 
 import datasets  # noqa: E402
-from sm_mlops.tabular import encoding as features  # noqa: E402
-from sm_mlops.tabular import evaluate, metrics, preprocess, tables, train  # noqa: E402
+from sm_mlops.tabular import boosting, evaluate, metrics, preprocess, tables, train  # noqa: E402
 from sm_mlops.tabular import schema as model_schema  # noqa: E402
+from sm_mlops.tabular.encoder import Encoding  # noqa: E402
 from sm_mlops.tabular.failure import DataError  # noqa: E402
 from sm_mlops.tabular.preprocess import Settings  # noqa: E402
+from sm_mlops.tabular.rows import StoredRows  # noqa: E402
 
 __all__ = [
-    "MODEL", "Case", "DataError", "Settings", "evaluate", "features", "inference", "metrics",
-    "model_schema", "preprocess", "tables", "train",
+    "MODEL", "Case", "DataError", "Encoding", "Settings", "boosting", "evaluate", "hooks",
+    "inference", "metrics", "model_schema", "preprocess", "tables", "train",
 ]  # fmt: skip
 QUICK = {"num_boost_round": "30", "eta": "0.2", "nthread": "2"}
 
@@ -48,17 +50,28 @@ class Case:
         path.write_bytes(content.encode())
         return path
 
-    def prepare(self, data: Path, target: str, **settings: Any) -> model_schema.Schema:
+    def prepare(
+        self, data: Path, target: str, features: Any = None, **settings: Any
+    ) -> model_schema.Schema:
         """Run preprocess."""
-        return preprocess.preprocess(data, self.folder / "out", Settings(target, **settings))
+        out = self.folder / "out"
+        return preprocess.preprocess(data, out, Settings(target, **settings), features)
+
+    def rows(self, part: str = "train") -> StoredRows:
+        """Return the typed rows of a part, train or validation."""
+        out = self.folder / "out"
+        return StoredRows(model_schema.load(out / "preprocessor"), out / part)
+
+    def encoding(self) -> Encoding:
+        """Return the library's encoding of the training rows."""
+        return Encoding.fit(self.rows())
 
     def train(self, **hyperparameters: Any) -> Any:
         """Run train and return the loaded model."""
         out = self.folder / "out"
-        own, given = train.hyperparameters({**QUICK, **hyperparameters})
         folders = {name: out / name for name in ("train", "validation", "preprocessor")}
         folders |= {"model-dir": self.folder / "model", "code": MODEL}
-        train.train(folders, own, given)
+        train.train(folders, train.hyperparameters({**QUICK, **hyperparameters}), hooks)
         return inference.model_fn(str(self.folder / "model"))
 
     def evaluate(self, champion: Path | None = None, waived: bool = False) -> dict[str, Any]:

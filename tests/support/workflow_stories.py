@@ -42,8 +42,7 @@ _right = predict
 
 
 def predict(model, rows):
-    right = _right(model, rows)
-    return serving.Predictions(right.values[:, ::-1], right.classes)
+    return _right(model, rows)[:, ::-1]
 """
 
 

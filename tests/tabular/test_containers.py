@@ -54,7 +54,7 @@ HYPERPARAMETERS = {
     "lambda": "1",
     "tree_method": "hist",
 }
-PACKED = ["model.ubj", "schema.json", "training.json", "versions.json"]
+PACKED = ["encoding.json", "model.ubj", "schema.json", "training.json", "versions.json"]
 
 Files = Mapping[str, bytes | Path]
 Code = Mapping[str, Bundle]
@@ -263,7 +263,7 @@ def test_a_channel_of_several_parts_is_prepared_as_one_table(
     schemas = [json.loads(p["preprocessor"]["schema.json"]) for p in (found, prepared)]
     assert [s["data"].pop("files") for s in schemas] == [3, 1]
     assert schemas[0]["data"].pop("sha256") != schemas[1]["data"].pop("sha256")
-    assert schemas[0]["features"] == schemas[1]["features"]
+    assert schemas[0]["columns"] == schemas[1]["columns"]
     assert schemas[0]["data"]["rows"] == schemas[1]["data"]["rows"]
 
 
@@ -301,10 +301,10 @@ def test_training_without_pip_leaves_the_same_model_from_channels_of_several_fil
     assert len(several) == 3
     with container() as c:
         succeeded(train(c, sources, {**channels, "train": several}))
-        found = {name: (c.base / "model" / name).read_bytes() for name in PACKED[:2]}
+        found = {name: (c.base / "model" / name).read_bytes() for name in PACKED[:3]}
         names = files_below(c.base / "model")
         assert not (c.base / "output/failure").exists()
-    assert found == {name: (trained / name).read_bytes() for name in PACKED[:2]}
+    assert found == {name: (trained / name).read_bytes() for name in PACKED[:3]}
     assert [name for name in names if "/" not in name] == PACKED
     assert names == files_below(trained)
     packed = {name.removeprefix("code/") for name in names if "/" in name}

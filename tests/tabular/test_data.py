@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import datasets
-from model_case import MODEL, Case, DataError, model_schema, preprocess
+from model_case import MODEL, Case, DataError, preprocess
 from sm_mlops.tabular import tables
 
 
@@ -23,8 +23,8 @@ def case(tmp_path: Path) -> Case:
     return Case(tmp_path)
 
 
-def kinds(found: model_schema.Schema) -> dict[str, str]:
-    return {column.name: column.kind for column in found.columns}
+def kinds(case: Case) -> dict[str, str]:
+    return {column.name: column.kind for column in case.encoding().columns}
 
 
 def table(rows: int = 40, **columns: Any) -> dict[str, list[Any]]:
@@ -100,14 +100,14 @@ def test_kinds_of_columns_are_recognized(case: Case) -> None:
         constant=["same"] * n,
         row=range(n),
     )
-    found = case.prepare(case.write(data), "y")
+    case.prepare(case.write(data), "y")
     expected = {
         "x": "number", "blank": "number", "spelled": "number", "unknown": "number",
         "amount": "number", "flag": "boolean", "yes": "boolean", "day": "date", "stamp": "date",
         "european": "date", "clock": "date", "zone": "date", "colour": "category",
         "constant": "unused", "row": "unused",
     }  # fmt: skip
-    actual = kinds(found)
+    actual = kinds(case)
     assert {name: actual[name] for name in expected} == expected
     assert actual["key"] in ("text", "unused")
 
@@ -137,7 +137,7 @@ def test_a_parquet_folder_with_every_type_is_read(case: Case) -> None:
     (folder / "_SUCCESS").touch()
     found = case.prepare(folder, "label")
     assert found.classes == [False, True]
-    assert kinds(found) == {
+    assert kinds(case) == {
         "small": "number", "gaps": "number", "single": "number", "exact": "number",
         "flag": "boolean", "when": "date", "day": "date", "exactly": "date",
         "levels": "category", "large": "category",
@@ -149,7 +149,8 @@ def test_a_parquet_folder_with_every_type_is_read(case: Case) -> None:
 @pytest.mark.parametrize("delimiter", [";", "\t", "|"])
 def test_the_delimiter_is_found(case: Case, delimiter: str) -> None:
     path = case.write(table(text=["a, b", "c"] * 20), delimiter)
-    assert kinds(case.prepare(path, "y")) == {"x": "number", "text": "category"}
+    case.prepare(path, "y")
+    assert kinds(case) == {"x": "number", "text": "category"}
 
 
 def test_a_link_that_leads_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
@@ -167,22 +168,24 @@ def test_a_link_that_leads_out_of_the_folder_is_not_followed(tmp_path: Path) -> 
 def test_european_numbers_are_read(case: Case) -> None:
     lines = "".join(f"{i},5;{i % 3};{i % 17},{i}\n" for i in range(40))
     found = case.prepare(case.text("x;k;y\n" + lines), "y")
-    assert (found.data["summary"][0]["kind"], found.task) == ("number", "regression")
-    assert found.data["summary"][0]["high"] % 1 == 0.5
+    summary = case.encoding().summary[0]
+    assert (summary["kind"], found.task) == ("number", "regression")
+    assert summary["high"] % 1 == 0.5
 
 
 def test_quotes_newlines_a_byte_order_mark_and_crlf_are_read(case: Case) -> None:
     lines = "".join(f'"{i}","say ""{i % 4}"",\r\nthen",{"ab"[i % 2]}\r\n' for i in range(40))
     found = case.prepare(case.text('\ufeff"first one",said,y\r\n' + lines), "y")
     assert [c.name for c in found.columns] == ["first one", "said"]
-    assert found.columns[1].categories[0] == 'say "0",\r\nthen'
+    assert case.encoding().columns[1].categories[0] == 'say "0",\r\nthen'
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
 def test_other_encodings_are_read(case: Case, encoding: str) -> None:
     path = case.folder / "data.csv"
     path.write_bytes(("farbe,y\n" + "grün,a\nweiß,b\n" * 20).encode(encoding))
-    assert case.prepare(path, "y").columns[0].categories == ["grün", "weiß"]
+    case.prepare(path, "y")
+    assert case.encoding().columns[0].categories == ["grün", "weiß"]
 
 
 def test_compressed_files_and_types_that_change_between_files_are_read(case: Case) -> None:
@@ -191,7 +194,8 @@ def test_compressed_files_and_types_that_change_between_files_are_read(case: Cas
     with gzip.open(folder / "1.csv.gz", "wt") as stream:
         stream.write("a,b,y\n" + "1,2020-01-01,u\n3,2020-02-01,v\n" * 20)
     (folder / "2.csv").write_text("y,b,a\n" + "u,2020-01-01 10:00:00,1.5\nv,,\n" * 20)
-    assert kinds(case.prepare(folder, "y")) == {"a": "number", "b": "date"}
+    case.prepare(folder, "y")
+    assert kinds(case) == {"a": "number", "b": "date"}
 
 
 def test_a_surprise_far_down_the_file_changes_the_type(case: Case) -> None:
@@ -200,8 +204,8 @@ def test_a_surprise_far_down_the_file_changes_the_type(case: Case) -> None:
     x[-1] = "0.5"
     z = ["1"] * rows
     z[-2:] = ["many", "few"]
-    found = case.prepare(case.write({"x": x, "z": z, "y": ["a", "b"] * (rows // 2)}), "y")
-    assert kinds(found)["x"] == "number"
+    case.prepare(case.write({"x": x, "z": z, "y": ["a", "b"] * (rows // 2)}), "y")
+    assert kinds(case)["x"] == "number"
 
 
 @pytest.mark.slow
@@ -210,11 +214,12 @@ def test_names_xgboost_refuses_are_served(case: Case) -> None:
         80,
         **{"a[0] <kg>": range(0, 160, 2), "a(0) (kg>": [3, 1, 2, 5] * 20, "größe €": [1, 2] * 40},
     )
-    found = case.prepare(case.write(data), "y")
-    assert not set("[]<") & set("".join(found.features))
-    assert len(set(found.features)) == len(found.features)
-    model = case.train()
-    assert set(model.booster.get_score()) <= set(found.features)
+    case.prepare(case.write(data), "y")
+    names = case.encoding().features
+    assert not set("[]<") & set("".join(names))
+    assert len(set(names)) == len(names)
+    model = case.train().model
+    assert set(model.booster.get_score()) <= set(names)
 
 
 def test_rows_without_a_label_are_left_out(case: Case) -> None:
@@ -278,6 +283,7 @@ def test_bad_data_is_named_in_one_line(case: Case, name: str) -> None:
     path = case.text(content)
     with pytest.raises(DataError, match=pattern) as error:
         case.prepare(path, **{"target": "y", **settings})
+        case.encoding()
     assert "\n" not in str(error.value)
 
 
@@ -379,7 +385,7 @@ def test_none_is_a_label_and_a_missing_feature(case: Case) -> None:
     data["y"] = ["none", "mild"] * 20
     found = case.prepare(case.write(data), "y")
     assert found.classes == ["mild", "none"]
-    assert kinds(found)["z"] == "number"
+    assert kinds(case)["z"] == "number"
 
 
 @pytest.mark.slow
@@ -396,15 +402,17 @@ def test_preparing_twice_gives_the_same_bytes(case: Case) -> None:
 @pytest.mark.slow
 def test_nothing_is_fitted_on_validation_or_test_rows(case: Case) -> None:
     data = datasets.orders(rows=400)
-    before = case.prepare(case.write(data), "hours")
+    case.prepare(case.write(data), "hours")
+    before = case.encoding()
     part = split_part(case, data)
     for i, p in enumerate(part):
         if p != preprocess.TRAIN:
             data["note"][i] = "unheard of"
             data["weight [kg] <gross>"][i] = 99.0
-    after = case.prepare(case.write(data), "hours")
+    case.prepare(case.write(data), "hours")
+    after = case.encoding()
     assert after.columns == before.columns
-    assert after.data["summary"] == before.data["summary"]
+    assert after.summary == before.summary
 
 
 def split_part(case: Case, data: dict[str, list[Any]]) -> np.ndarray:

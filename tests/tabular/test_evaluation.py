@@ -90,7 +90,7 @@ def test_the_files_have_the_promised_form(tmp_path: Path, name: str) -> None:
     assert list(gate["metrics"]) == HIGHER + LOWER
     fitting = {"r2", *LOWER[1:]} if task == "regression" else {*HIGHER[:-1], "logloss"}
     for metric, entry in gate["metrics"].items():
-        assert set(entry) == {"value", "champion", "worse_by", "text"}
+        assert set(entry) == {"value", "champion", "worse_by", "better", "text"}
         if metric in fitting and not (name == "rare" and abs(entry["value"]) == 1e308):
             assert (
                 entry["text"]
@@ -209,6 +209,7 @@ def test_a_model_that_refuses_its_test_rows_fails_with_the_reason(
     with (tmp_path / "model/code/inference.py").open("a", encoding="utf-8") as script:
         script.write(
             "\n\ndef predict(model, rows):\n"
+            "    from sm_mlops.tabular import serving\n\n"
             "    raise serving.RequestError(\"column 'x', row 1: no\", 'x', 1)\n"
         )
     with pytest.raises(RuntimeError, match="could not score the test rows"):
@@ -324,7 +325,9 @@ def test_a_champion_without_its_model_stops_the_run_too(judged: Case, tmp_path: 
 def test_a_champion_whose_metric_is_undefined_does_not_lose_in_silence(judged: Case) -> None:
     schema = model_schema.load(judged.folder / "model")
     truth, predicted = np.array([0, 1] * 10), np.array([[0.6, 0.4], [0.3, 0.7]] * 10)
-    gate = evaluate.judge(schema, truth, predicted, evaluate.Champion("3", predicted * np.nan))
+    gate = evaluate.judge(
+        schema, truth, predicted, evaluate.Champion("3", predicted * np.nan), {}, {}
+    )
     assert gate["metrics"]["logloss"]["worse_by"] == 1e308
 
 
@@ -407,7 +410,8 @@ def test_the_text_of_a_version_is_one_that_the_registry_takes(judged: Case, why:
     truth = np.array([0, 1] * 10)
     predicted = np.array([[0.6, 0.4], [0.3, 0.7]] * 10)
     champion = evaluate.Champion("3", None, why * 20)
-    for entry in evaluate.judge(schema, truth, predicted, champion)["metrics"].values():
+    gate = evaluate.judge(schema, truth, predicted, champion, {}, {})
+    for entry in gate["metrics"].values():
         assert registry_takes(entry["text"])
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,9 +14,12 @@ import pytest
 import yaml
 
 import datasets
-from model_case import MODEL, Case, DataError, train
+from model_case import MODEL, Case, DataError, boosting, train
+from sm_mlops.tabular import booster, local
 
 pytestmark = pytest.mark.slow
+
+PACKED = ["model.ubj", "schema.json", "training.json", "versions.json"]
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +43,8 @@ def run(arguments: list[str], **environment: str) -> subprocess.CompletedProcess
 
 
 def test_hyperparameters_arrive_as_text_and_are_typed() -> None:
-    own, given = train.hyperparameters(
-        {"eta": '"0.1"', "max_depth": "4.0", "num_boost_round": "7", "reg_lambda": "2", "alpha": ""}
-    )
+    texts = {"eta": '"0.1"', "max_depth": "4.0", "num_boost_round": "7", "reg_lambda": "2"}
+    own, given = boosting.hyperparameters(train.hyperparameters({**texts, "alpha": ""}))
     assert own["num_boost_round"] == 7
     assert (given["eta"], given["max_depth"], given["lambda"]) == (0.1, 4, 2.0)
     assert "alpha" not in given
@@ -53,13 +56,14 @@ def test_hyperparameters_arrive_as_text_and_are_typed() -> None:
         ("max_dept", "3", "'max_dept' is unknown; did you mean 'max_depth'?"),
         ("num_boost_rounds", "3", "did you mean 'num_boost_round'?"),
         ("eta", "fast", "'eta' is 'fast', not a number"),
-        ("max_depth", "2.5", "'max_depth' is '2.5', not a whole number"),
+        ("max_depth", "2.5", "'max_depth' is 2.5, not a whole number"),
         ("num_boost_round", "0", "at least 1"),
     ],
 )
 def test_a_wrong_hyperparameter_is_named(name: str, value: str, pattern: str) -> None:
     with pytest.raises(DataError, match=pattern.replace("?", r"\?")):
-        train.hyperparameters({name: value})
+        train.refuse_unknown(MODEL, [name])
+        boosting.hyperparameters(train.hyperparameters({name: value}))
 
 
 def test_a_value_xgboost_refuses_is_one_line(case: Case, tmp_path: Path) -> None:
@@ -70,12 +74,12 @@ def test_a_value_xgboost_refuses_is_one_line(case: Case, tmp_path: Path) -> None
 @pytest.mark.parametrize("method", ["hist", "approx"])
 def test_each_tree_method_trains(case: Case, method: str) -> None:
     model = case.train(tree_method=method, num_boost_round="3")
-    assert model.booster.num_boosted_rounds() == 3
+    assert model.model.booster.num_boosted_rounds() == 3
 
 
 def test_the_built_in_defaults_are_those_of_mlops_yaml() -> None:
     content = yaml.safe_load((MODEL.parent / "mlops.yaml").read_text(encoding="utf-8"))
-    assert content["hyperparameters"] == train.boosters.DEFAULTS
+    assert content["hyperparameters"] == booster.DEFAULTS
 
 
 def test_script_mode_trains_and_names_a_wrong_hyperparameter(case: Case, tmp_path: Path) -> None:
@@ -90,7 +94,7 @@ def test_script_mode_trains_and_names_a_wrong_hyperparameter(case: Case, tmp_pat
     first = run(["--num_boost_round", "3"], **environment)
     assert first.returncode == 0, first.stderr
     names = sorted(p.name for p in (tmp_path / "model").iterdir())
-    assert names == ["code", "model.ubj", "schema.json", "training.json", "versions.json"]
+    assert names == ["code", "encoding.json", *PACKED]
     assert "validation-logloss:" in first.stdout
     wrong = run(["--max_dept", "3"], **environment)
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
@@ -102,7 +106,9 @@ def test_training_stops_early_and_keeps_the_best_rounds(case: Case) -> None:
     notes = json.loads((case.folder / "model" / "training.json").read_text())
     curve = notes["curve"]["validation"]
     assert notes["rounds"] < 400
-    assert notes["best_round"] == int(np.argmin(curve)) + 1 == model.booster.num_boosted_rounds()
+    assert (
+        notes["best_round"] == int(np.argmin(curve)) + 1 == model.model.booster.num_boosted_rounds()
+    )
 
 
 @pytest.mark.parametrize(
@@ -121,8 +127,8 @@ def test_a_quantity_is_learned_whatever_its_offset_and_scale(
 
 
 def test_training_twice_gives_the_same_model(case: Case) -> None:
-    first = case.train().booster.save_raw("ubj")
-    assert case.train().booster.save_raw("ubj") == first
+    first = case.train().model.booster.save_raw("ubj")
+    assert case.train().model.booster.save_raw("ubj") == first
 
 
 def test_training_resumes_from_its_checkpoint(
@@ -140,8 +146,8 @@ def test_training_resumes_from_its_checkpoint(
     resumed = case.train(num_boost_round="40", checkpoint_rounds="10", **every)
     notes = json.loads((case.folder / "model" / "training.json").read_text())
     assert notes["curve"] == curve
-    assert resumed.booster.num_boosted_rounds() == notes["best_round"]
-    assert resumed.booster.attr("progress") is None
+    assert resumed.model.booster.num_boosted_rounds() == notes["best_round"]
+    assert resumed.model.booster.attr("progress") is None
 
 
 def test_training_does_not_resume_from_other_parameters_or_data(
@@ -153,7 +159,7 @@ def test_training_does_not_resume_from_other_parameters_or_data(
     case.train(checkpoint_rounds="10", max_depth="2")
     schema = case.folder / "out" / "preprocessor" / "schema.json"
     before = schema.read_bytes()
-    schema.write_bytes(before + b"\n")
+    schema.write_bytes(before.replace(b'"sha256": "', b'"sha256": "0'))
     try:
         case.train(checkpoint_rounds="10")
     finally:
@@ -167,7 +173,7 @@ def test_a_checkpoint_is_left_after_a_minute_however_few_the_rounds(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
-    monkeypatch.setattr(train, "MOST_SECONDS", 0)
+    monkeypatch.setattr(boosting, "MOST_SECONDS", 0)
     (tmp_path / "checkpoints").mkdir()
     case.train(num_boost_round="3")
     assert list((tmp_path / "checkpoints").glob("*/model.ubj"))
@@ -185,7 +191,55 @@ def test_a_spot_interruption_leaves_a_checkpoint(case: Case, tmp_path: Path) -> 
     process.send_signal(signal.SIGTERM)
     assert process.wait(300) == 128 + signal.SIGTERM
     (store,) = (tmp_path / "checkpoints").iterdir()
-    saved = train.boosters.load().Booster(model_file=str(store / "model.ubj"))
+    saved = booster.load().Booster(model_file=str(store / "model.ubj"))
     state: dict[str, Any] = json.loads(saved.attr("progress"))
     assert state["rounds"] == saved.num_boosted_rounds() > 0
     assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "refused"),
+    [
+        ("from sm_mlops.tabular import boosting\n", True),
+        ("from sm_mlops.tabular import boosting\nNAME = 'wiat'\n", True),
+        ("from sm_mlops.tabular import boosting\ndef fit(p):\n    return p['wait']\n", False),
+        ("from sm_mlops.tabular import boosting\nimport mine\n", False),
+        ("from sm_mlops.tabular import encoder\n", False),
+    ],
+)
+def test_a_hyperparameter_that_the_team_s_code_may_read_is_not_refused(
+    tmp_path: Path, source: str, refused: bool
+) -> None:
+    (tmp_path / "train.py").write_text(source)
+    (tmp_path / "mine.py").write_text("WAIT = 'wait'\n")
+    if refused:
+        with pytest.raises(DataError, match="hyperparameter 'wait' is unknown; use XGBoost's own"):
+            train.refuse_unknown(tmp_path, ["eta", "wait"])
+    else:
+        train.refuse_unknown(tmp_path, ["eta", "wait"])
+
+
+def test_each_script_runs_by_itself_after_those_before_it(tmp_path: Path) -> None:
+    shutil.copytree(MODEL, tmp_path / "model", ignore=shutil.ignore_patterns("__pycache__"))
+    datasets.write_csv(tmp_path / "rows" / "some.csv", datasets.churn(rows=120))
+    (tmp_path / "mlops.yaml").write_text(
+        "data: {path: s3://elsewhere/rows/, sample: rows, target: Churn}\n"
+        "hyperparameters: {num_boost_round: 3}\n"
+    )
+    said = {}
+    for name in ("inference", "evaluate"):
+        done = subprocess.run(
+            [sys.executable, tmp_path / "model" / f"{name}.py"], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        said[name] = done.stdout
+    assert '{"predictions": [{"prediction": ' in said["inference"]
+    assert "train.py: the step before" in said["evaluate"]
+    assert "auc 0." in said["evaluate"]
+    assert (tmp_path / "build" / "model" / "evaluation" / "report.html").exists()
+
+
+def test_a_script_by_itself_says_that_the_data_is_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "mlops.yaml").write_text("data: {path: s3://elsewhere/rows/, target: Churn}\n")
+    with pytest.raises(DataError, match="not on this machine; name rows"):
+        local.arguments(tmp_path / "model", "preprocess")

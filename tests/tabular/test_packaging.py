@@ -115,6 +115,7 @@ def test_only_imported_modules_of_the_library_are_bundled(model: Path) -> None:
         "sm_mlops/__init__.py",
         "sm_mlops/tabular/__init__.py",
         "sm_mlops/tabular/failure.py",
+        "sm_mlops/tabular/measures.py",
         "sm_mlops/tabular/metrics.py",
         "sm_mlops/tabular/text.py",
     ]
@@ -193,3 +194,11 @@ def test_an_import_that_may_fail_is_not_refused(model: Path, line: str) -> None:
     text = f"try:\n    {line}\nexcept ImportError:\n    import two\n"
     write(model, job=text, one="", two="", helpers__="")
     assert "two.py" in team(model)
+
+
+def test_only_the_script_that_a_job_starts_needs_what_its_main_imports(model: Path) -> None:
+    main = "if __name__ == '__main__':\n    import helper\n"
+    write(model, job=f"import other\n{main}", other=main, helper="")
+    assert list(packaging.collect(model, ["job.py"])) == ["job.py", "other.py"]
+    started = packaging.collect(model, ["job.py"], started="job.py")
+    assert list(started) == ["helper.py", "job.py", "other.py"]

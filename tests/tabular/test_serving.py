@@ -7,12 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 import datasets
-from model_case import Case, features, inference
+from model_case import Case, inference
+from sm_mlops.tabular import rows as typed
 from sm_mlops.tabular import serving
 
 pytestmark = pytest.mark.slow
@@ -283,15 +282,15 @@ def test_the_endpoint_encodes_raw_rows_exactly_as_preparation_did(
     generate, target, _ = datasets.ALL[name]
     case, data = Case(tmp_path), generate(rows=400)
     found = case.prepare(case.write(data), target)
-    written = pq.read_table(tmp_path / "out" / "validation")
     raw = {
         tuple(str(v) for v in row): row for row in zip(*data.values(), strict=True)
     }  # every row, in file order
     names = list(data)
     rows = [dict(zip(names, row, strict=True)) for row in raw.values()]
     body = as_csv([{k: v for k, v in row.items() if k != target} for row in rows], header=True)
-    encoded = features.encode(found, serving.rows(body, CSV, found))
-    expected = np.stack([written[n].to_numpy() for n in found.features], axis=1)
+    encoding, asked = case.encoding(), typed.typed(found, serving.rows(body, CSV, found))
+    encoded = encoding.encode(typed.Rows(found, asked))
+    expected = encoding.encode(case.rows("validation"))
     have = {row.tobytes() for row in encoded}
     assert len(expected) > 20
     assert all(row.tobytes() in have for row in expected)

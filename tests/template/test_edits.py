@@ -7,6 +7,8 @@ latter and the edits that it lacks; the others are marked long.
 
 from __future__ import annotations
 
+import csv
+import difflib
 import importlib.util
 import json
 import re
@@ -14,6 +16,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,7 +29,7 @@ import yaml
 import datasets
 from container_case import require_sklearn
 from rendering import Rendered, run
-from sm_mlops import testing
+from sm_mlops import objects, testing
 from sm_mlops.errors import MlopsError
 from sm_mlops.sandbox import images
 from sm_mlops.settings import SettingsError, load
@@ -115,59 +118,159 @@ def one_more_step(root: Path) -> None:
     file.write_text(text, encoding="utf-8")
 
 
-FOREST = '''\
-"""Trains a random forest on the encoded rows; writes the same model folder as before."""
+def lines(old: str, new: str) -> int:
+    """Return how many lines `new` adds or changes, imports and blank lines included."""
+    changes = difflib.ndiff(old.splitlines(), new.splitlines())
+    return sum(line.startswith("+ ") for line in changes)
 
-import json
-import os
-import shutil
+
+def written(name: str, old: str, new: str, most: int) -> Edit:
+    """Return the edit that replaces text of a file of model/, in at most this many lines."""
+
+    def edit(root: Path) -> None:
+        before = (root / name).read_text(encoding="utf-8")
+        replace(name, old, new)(root)
+        assert lines(before, (root / name).read_text(encoding="utf-8")) <= most
+
+    return edit
+
+
+def model_of(functions: str, most: int) -> Edit:
+    """Return the edit that replaces all that train.py imports and defines."""
+
+    def edit(root: Path) -> None:
+        file = root / "model" / "train.py"
+        before = file.read_text(encoding="utf-8")
+        start, end = before.index("\nfrom pathlib"), before.index("\n\nif __name__")
+        after = before[:start] + functions + before[end:]
+        assert lines(before, after) <= most
+        file.write_text(after, encoding="utf-8")
+
+    return edit
+
+
+DERIVED = written(
+    "model/preprocess.py",
+    "    return rows\n",
+    """\
+    rows["area_by_radius"] = rows["mean_area"] / rows["mean_radius"]
+    return rows.drop(columns=["mean_area"])
+""",
+    most=10,
+)
+FOREST = '''
 from pathlib import Path
+from typing import Any
 
 import joblib
-import pyarrow.parquet as pq
-import sklearn
+import numpy as np
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
-from sm_mlops.tabular import packaging, schema
+from sm_mlops.tabular.encoder import Encoding
+from sm_mlops.tabular.rows import Rows
 
-IN, OUT = Path(os.environ["SM_CHANNEL_TRAIN"]), Path(os.environ["SM_MODEL_DIR"])
-FITTED = Path(os.environ["SM_CHANNEL_PREPROCESSOR"])
 
-rows = pq.read_table(IN).to_pandas()
-kind = RandomForestRegressor if schema.load(FITTED).task == "regression" else RandomForestClassifier
-forest = kind(n_estimators=20, random_state=0).fit(rows.iloc[:, 1:].to_numpy(), rows.iloc[:, 0])
-OUT.mkdir(parents=True, exist_ok=True)
-for file in FITTED.iterdir():
-    shutil.copyfile(file, OUT / file.name)
-joblib.dump(forest, OUT / "forest.joblib")
-(OUT / "versions.json").write_text(json.dumps({"scikit-learn": sklearn.__version__}))
-for name, path in packaging.collect(Path(__file__).parent, ["inference.py"]).items():
-    (OUT / "code" / name).parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(path, OUT / "code" / name)
+def fit(train: Rows, validation: Rows, parameters: dict[str, Any]) -> Any:
+    """Return the encoding and a random forest on it."""
+    encoding = Encoding.fit(train)
+    kind = RandomForestClassifier if train.schema.classes else RandomForestRegressor
+    forest = kind(n_estimators=20, random_state=0)
+    return encoding, forest.fit(encoding.encode(train), train.labels)
+
+
+def predict(model: Any, rows: Rows) -> np.ndarray:
+    """Return a prediction per row."""
+    encoding, forest = model
+    return getattr(forest, "predict_proba", forest.predict)(encoding.encode(rows))
+
+
+def save(model: Any, folder: Path) -> None:
+    """Write encoding and forest."""
+    encoding, forest = model
+    encoding.save(folder)
+    joblib.dump(forest, folder / "forest.joblib")
+
+
+def load(folder: Path) -> Any:
+    """Return encoding and forest."""
+    return Encoding.load(folder), joblib.load(folder / "forest.joblib")
 '''
+OWN_ENCODING = '''
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+from sklearn.compose import ColumnTransformer, make_column_selector
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+from sm_mlops.tabular.rows import Rows
 
 
-def random_forest(root: Path) -> None:
-    """Put a random forest in the place of XGBoost."""
-    (root / "model" / "train.py").write_text(FOREST, encoding="utf-8")
-    file = root / "model" / "inference.py"
-    text = file.read_text(encoding="utf-8")
-    for old, new in (
-        (
-            r"trained = booster\.load\(\).*",
-            'trained = __import__("joblib").load(folder / "forest.joblib")',
-        ),
-        (r"    model\.booster\.set_param\(.*\n", ""),
-        (
-            r"values = model\.booster\.inplace_predict\(.*",
-            'values = getattr(model.booster, "predict_proba", model.booster.predict)(matrix)',
-        ),
-        (r'    if model\.schema\.task == "binary":\n.*\n', ""),
-        (r"import booster, serving\n", "import serving\n"),
-    ):
-        text, count = re.subn(old, new, text)
-        assert count == 1, old
-    file.write_text(text, encoding="utf-8")
-    mlops(hyperparameters=None)(root)
+def as_text(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return columns of text with a word for a missing one."""
+    return frame.fillna("missing")
+
+
+def fit(train: Rows, validation: Rows, parameters: dict[str, Any]) -> Pipeline:
+    """Return a logistic regression on scaled numbers and one-hot categories."""
+    numbers = make_pipeline(SimpleImputer(), StandardScaler())
+    texts = make_pipeline(FunctionTransformer(as_text), OneHotEncoder(handle_unknown="ignore"))
+    columns = ColumnTransformer(
+        [
+            ("numbers", numbers, make_column_selector(dtype_include="float64")),
+            ("texts", texts, make_column_selector(dtype_include="object")),
+        ]
+    )
+    strength = float(parameters.get("strength", 1.0))
+    return make_pipeline(columns, LogisticRegression(C=strength, max_iter=1000)).fit(
+        train.frame, train.labels
+    )
+
+
+def predict(model: Pipeline, rows: Rows) -> np.ndarray:
+    """Return probabilities per row."""
+    return model.predict_proba(rows.frame)
+
+
+def save(model: Pipeline, folder: Path) -> None:
+    """Write the scikit-learn pipeline."""
+    joblib.dump(model, folder / "pipeline.joblib")
+
+
+def load(folder: Path) -> Pipeline:
+    """Return the scikit-learn pipeline."""
+    return joblib.load(folder / "pipeline.joblib")
+'''
+COST = written(
+    "model/evaluate.py",
+    "from pathlib import Path\n\n",
+    """\
+from pathlib import Path
+
+from sm_mlops.tabular.metrics import lower_is_better
+
+
+@lower_is_better
+def cost(truth, predicted, rows):
+    return ((truth != predicted["prediction"]) * rows["mean_area"]).mean()
+
+
+""",
+    most=8,
+)
+OWN_HYPERPARAMETER = written(
+    "model/train.py",
+    "    return boosting.fit(train, validation, parameters)\n",
+    """\
+    parameters["max_depth"] = parameters["leaves"].bit_length()
+    return boosting.fit(train, validation, parameters)
+""",
+    most=1,
+)
+random_forest = together(model_of(FOREST, most=40), mlops(hyperparameters=None))
 
 
 def sample(root: Path) -> None:
@@ -226,6 +329,10 @@ SETTINGS: dict[str, Edit] = {
     "defaults": mlops(split=None, gate=None, compute=None, aws=None),
     "one-more-step": one_more_step,
     "random-forest": random_forest,
+    "derived-column": DERIVED,
+    "own-encoding": together(model_of(OWN_ENCODING, most=80), mlops(hyperparameters=None)),
+    "own-metric": together(COST, mlops(gate={"metric": "cost", "threshold": 100})),
+    "own-hyperparameter": together(OWN_HYPERPARAMETER, mlops(hyperparameters={"leaves": 8})),
 }
 SERVERLESS = {"EndpointKind": "serverless"}
 STAGES: dict[str, Edit] = {
@@ -372,6 +479,92 @@ def test_a_forest_trains_and_answers_in_the_scikit_learn_image(repo: Path, tmp_p
     pack_installed(sklearn, DRAWING[-3:], tmp_path / "wheels")
     links = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path / "wheels")}
     assert_green(repo, "tests/test_model.py", "tests/test_pipeline.py", **links)
+
+
+# Four places for the data scientist
+
+
+QUICK = mlops(hyperparameters={"num_boost_round": 30, "eta": 0.3})
+
+
+@contextmanager
+def served(repo: Path, work: Path) -> Iterator[tuple[testing.Model, list[dict[str, str]]]]:
+    """Train and serve; yield the model and raw rows of its data, as a client has them."""
+    with testing.trained(repo, work) as model:
+        with (repo / "data" / "breast-cancer.csv").open(newline="") as stream:
+            rows = [row for row, _ in zip(csv.DictReader(stream), range(5), strict=False)]
+        yield model, rows
+
+
+def version(model: testing.Model) -> dict[str, Any]:
+    """Return the registered model package."""
+    call, group = model.aws.sagemaker, model.aws.settings.model_package_group
+    (found,) = call.list_model_packages(ModelPackageGroupName=group)["ModelPackageSummaryList"]
+    return dict(call.describe_model_package(ModelPackageName=found["ModelPackageArn"]))
+
+
+def ask(model: testing.Model, rows: list[Any]) -> list[Any]:
+    return model.ask(json.dumps(rows).encode(), testing.JSON)
+
+
+@pytest.mark.slow
+def test_a_derived_column_reaches_the_client_that_sends_raw_rows(
+    repo: Path, tmp_path: Path
+) -> None:
+    together(DERIVED, QUICK)(repo)
+    with served(repo, tmp_path / "work") as (model, rows):
+        assert {answer["prediction"] for answer in ask(model, rows)} <= {"malignant", "benign"}
+        with pytest.raises(testing.Refused, match="'mean_radius', row 1: 'x' is not a number"):
+            ask(model, [{**rows[0], "mean_radius": "x"}])
+        del rows[0]["mean_area"]
+        with pytest.raises(testing.Refused, match="column 'mean_area' is missing in row 1"):
+            ask(model, rows)
+
+
+@pytest.mark.slow
+def test_a_random_forest_on_the_library_s_encoding_answers(repo: Path, tmp_path: Path) -> None:
+    random_forest(repo)
+    with served(repo, tmp_path / "work") as (model, rows):
+        probabilities = [answer["probability"] for answer in ask(model, rows)]
+        assert all(round(value * 20, 6).is_integer() for value in probabilities)  # of 20 trees
+        assert model.gate["metrics"]["auc"]["value"] > 0.9
+
+
+@pytest.mark.slow
+def test_an_encoding_of_the_team_s_own_answers(repo: Path, tmp_path: Path) -> None:
+    together(
+        model_of(OWN_ENCODING, most=80), mlops(hyperparameters=None), sample,
+        mlops(hyperparameters={"strength": 0.5}),
+    )(repo)  # fmt: skip
+    with testing.trained(repo, tmp_path / "work") as model:
+        rows = json.loads(model.sample.bodies[testing.JSON])["instances"]
+        assert ask(model, rows) == model.sample.expected
+        assert {answer["prediction"] for answer in ask(model, [dict.fromkeys(rows[0])])} <= {
+            "Yes", "No",
+        }  # fmt: skip
+        assert "scikit-learn" in model.gate["versions"]
+
+
+@pytest.mark.slow
+def test_a_metric_of_the_team_s_own_is_the_gate_s(repo: Path, tmp_path: Path) -> None:
+    together(COST, QUICK, mlops(gate={"metric": "cost", "threshold": 100, "tolerance": 1}))(repo)
+    with served(repo, tmp_path / "work") as (model, rows):
+        entry = model.gate["metrics"]["cost"]
+        assert (entry["better"], entry["champion"]) == ("lower", None)
+        assert entry["text"] == f"cost {entry['value']:.4f} on 85 test rows"
+        assert 0 <= entry["value"] < 100
+        assert version(model)["CustomerMetadataProperties"]["Evaluation"] == entry["text"]
+        assert len(ask(model, rows)) == 5
+
+
+@pytest.mark.slow
+def test_a_hyperparameter_of_the_team_s_own_reaches_fit(repo: Path, tmp_path: Path) -> None:
+    together(OWN_HYPERPARAMETER, QUICK, mlops(hyperparameters={"leaves": 1}))(repo)
+    with served(repo, tmp_path / "work") as (model, rows):
+        uri = version(model)["ModelMetrics"]["ModelQuality"]["Statistics"]["S3Uri"]
+        report = objects.read(model.aws, uri.replace("evaluation.json", "report.html"))
+        assert "max_depth 1," in str(report)
+        assert len(ask(model, rows)) == 5
 
 
 # All together

@@ -16,7 +16,8 @@ from botocore.validate import ParamValidator
 
 from repos import Repo, mlops
 from sm_mlops.errors import MlopsError
-from sm_mlops.settings import LOWER_IS_BETTER, Settings, parameter_name
+from sm_mlops.settings import Settings, SettingsError, parameter_name
+from sm_mlops.tabular.measures import LOWER
 from sm_mlops.training.definition import DEFINITION, compile_pipeline
 
 # Compiling imports the SDK: seconds, once per process.
@@ -241,13 +242,42 @@ def test_preprocess_is_told_what_the_gates_metric_is_for(
     assert given[given.index("--measured-as") + 1] == kind
 
 
+OWN_METRICS = """
+from sm_mlops.tabular.metrics import higher_is_better, lower_is_better
+
+
+@lower_is_better
+def cost(truth, predicted, rows): ...
+
+
+@higher_is_better
+def gain(truth, predicted, rows): ...
+"""
+
+
+@pytest.mark.parametrize(("metric", "type_"), [("cost", "LessThan"), ("gain", "GreaterThan")])
+def test_the_gate_compares_in_the_direction_of_a_metric_of_the_team_s_own(
+    repo: Repo, compiled: Callable[[Settings], Compiled], metric: str, type_: str
+) -> None:
+    with pytest.raises(SettingsError, match=rf"must be one of .*, mape, not {metric}$"):
+        repo.configure(gate={"metric": metric})
+    (repo.root / "model" / "evaluate.py").write_text(OWN_METRICS)
+    steps = all_steps(compiled(repo.configure(gate={"metric": metric})))
+    absolute, _ = steps["QualityGate"]["Arguments"]["Conditions"]
+    assert absolute["Type"] == f"{type_}OrEqualTo"
+    given = steps["Preprocess"]["Arguments"]["AppSpecification"]["ContainerArguments"]
+    assert given[given.index("--measured-as") + 1] == "either"
+    with pytest.raises(SettingsError, match=r"mape, cost, gain, not coat$"):
+        repo.configure(gate={"metric": "coat"})
+
+
 @pytest.mark.parametrize("metric", ["auc", "rmse"])
 def test_the_gate_compares_in_the_direction_of_its_metric(
     repo: Repo, compiled: Callable[[Settings], Compiled], metric: str
 ) -> None:
     gate = all_steps(compiled(repo.configure(gate={"metric": metric})))["QualityGate"]["Arguments"]
     absolute, relative = gate["Conditions"]
-    lower = metric in LOWER_IS_BETTER
+    lower = metric in LOWER
     assert absolute["Type"] == ("LessThanOrEqualTo" if lower else "GreaterThanOrEqualTo")
     assert absolute["LeftValue"]["Std:JsonGet"]["Path"] == f"metrics.{metric}.value"
     assert relative["Type"] == "LessThanOrEqualTo"

@@ -66,8 +66,11 @@ def left(repo: Repo, temporary: Path) -> tuple[int, list[Path]]:
 # ---- The report ----
 
 
-def entry(value: float, champion: float | None = None, text: str = "") -> dict[str, Any]:
-    return {"value": value, "champion": champion, "worse_by": 0.0, "text": text}
+def entry(
+    value: float, champion: float | None = None, text: str = "", better: str = "higher"
+) -> dict[str, Any]:
+    found = {"value": value, "champion": champion, "worse_by": 0.0, "better": better}
+    return {**found, "text": text}
 
 
 def definition(steps: list[dict[str, Any]], **parameters: object) -> str:
@@ -77,9 +80,9 @@ def definition(steps: list[dict[str, Any]], **parameters: object) -> str:
 
 PLAIN = definition([{"Name": "Train", "Arguments": {"code": 1}}], MaxDepth="5")
 METRICS = {
-    "logloss": entry(0.2, 0.1),
+    "logloss": entry(0.2, 0.1, better="lower"),
     "auc": entry(0.95, 0.9),
-    "rmse": entry(1e308, text="rmse does not fit"),
+    "rmse": entry(1e308, text="rmse does not fit", better="lower"),
 }
 ROWS = {"test/0.parquet": "hash"}
 
@@ -146,6 +149,14 @@ def test_names_and_messages_of_the_change_are_shown_and_not_rendered(repo: Repo,
     base = Trained(PLAIN, None, ROWS, "", (text,))
     renders_nothing(compared(repo, base, change), text)
     renders_nothing(review_report.refused("churn", text, text), text)
+
+
+def test_a_metric_of_the_team_s_own_is_compared_in_its_direction() -> None:
+    cost = entry(0.4, 0.5, better="lower")
+    assert "| `cost` | 0.4000 | 0.5000 | better by 0.1000 |" in review_report._row(
+        "cost", cost, Gate()
+    )
+    assert "**cost**, at most 1, " in review_report._row("cost", cost, Gate("cost", 1.0))
 
 
 @given(text=st.text(min_size=1))

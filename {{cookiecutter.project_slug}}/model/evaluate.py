@@ -1,21 +1,25 @@
-"""Evaluate the packaged model and the champion (the newest approved version) on the test rows.
+"""Metrics of your own, which gate, report, registry and pull request then know.
 
-Input:  --model: model.tar.gz, or the folder it unpacks to.
-        --test: a folder of raw rows with the target, as Parquet.
-        --champion: a folder with champion.json ({"version": "3"}) and model.tar.gz, if it exists.
-        --waive-champion: yes, to go on without the comparison if the champion cannot be scored.
-Output: in the folder --output: evaluation.json, metrics in SageMaker's model quality schema;
-        gate.json, each metric, the champion's, and how much worse the model is; report.html;
-        sample-payload.tar.gz, some rows in every content type and the predictions for them.
+A function here under @higher_is_better or @lower_is_better is a metric; `gate.metric` of mlops.yaml
+may be its name:
 
-You may replace this file as long as it writes these outputs. It must not know the gate's thresholds
-or how the model was trained.
+    from sm_mlops.tabular.metrics import lower_is_better
+
+    @lower_is_better
+    def cost(truth, predicted, rows): ...
+
+In:   truth, (rows,) labels or quantities as in the data; predicted, a DataFrame of what a client
+      gets: prediction, and for classes probability and probability_<class>; rows, a DataFrame of
+      the raw test rows as they came.
+Out:  a number. The champion's is computed on the same rows.
+
+By itself: python model/evaluate.py, after preprocess.py and train.py, which it runs first.
 """
 
 from pathlib import Path
 
-from sm_mlops.tabular import evaluate
-from sm_mlops.tabular.failure import run
-
 if __name__ == "__main__":
+    from sm_mlops.tabular import evaluate
+    from sm_mlops.tabular.failure import run
+
     run(evaluate.main, Path(__file__).parent)

@@ -14,55 +14,32 @@ Errors:    status 400, 406 or 415, and {"error": ..., "column": ..., "row": ...}
 
 You may replace this file as long as requests and responses keep this format. It needs nothing but
 the model folder. SageMaker calls model_fn and transform_fn.
+By itself: python model/inference.py, after the other three, asks for some test rows.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-from sm_mlops.tabular import booster, serving
-from sm_mlops.tabular import schema as schemas
-from sm_mlops.tabular.encoding import Misfit, encode
+from sm_mlops.tabular import inference
 
-SMALL = 2000  # rows; up to here one thread is faster than several
+from preprocess import features
+from train import load, predict
 
 
-@dataclass(frozen=True)
-class Model:
-    """The booster and the schema of its rows."""
-
-    booster: Any
-    schema: schemas.Schema
-
-
-def model_fn(model_dir: str) -> Model:
-    """Load model.ubj and schema.json."""
-    folder = Path(model_dir)
-    trained = booster.load().Booster(model_file=str(folder / "model.ubj"))
-    return Model(trained, schemas.load(folder))
+def model_fn(model_dir: str) -> Any:
+    """Load the model and the schema of its rows."""
+    return inference.load(model_dir, load, predict, features)
 
 
 def transform_fn(
-    model: Model, body: str | bytes, content_type: str | None, accept: str | None
+    model: Any, body: str | bytes, content_type: str | None, accept: str | None
 ) -> Any:
     """Return the response to one request."""
-    try:
-        form = serving.accepted(accept)
-        rows = serving.rows(body, content_type, model.schema)
-        return serving.answer(predict(model, rows), form)
-    except (serving.RequestError, Misfit) as error:
-        return serving.refusal(error)
+    return inference.respond(model, body, content_type, accept)
 
 
-def predict(model: Model, rows: pa.Table) -> serving.Predictions:
-    """Predict raw rows. Raise Misfit with column and row if a value does not fit the schema."""
-    matrix = encode(model.schema, rows)
-    model.booster.set_param({"nthread": 1 if len(matrix) <= SMALL else 0})
-    values = model.booster.inplace_predict(matrix, validate_features=False)
-    if model.schema.task == "binary":
-        values = np.stack([1 - values, values], axis=1)
-    if model.schema.scale != 1:
-        values = values.astype(np.float64) * model.schema.scale + model.schema.offset
-    return serving.Predictions(values, model.schema.classes)
+if __name__ == "__main__":
+    from sm_mlops.tabular import local
+    from sm_mlops.tabular.failure import run
+
+    run(local.ask, Path(__file__).parent)

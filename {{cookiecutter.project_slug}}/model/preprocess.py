@@ -1,20 +1,29 @@
-"""Read the raw data, split it, fit the encoding on the training rows, and encode the rows.
+"""Columns of your own, before anything is fitted.
 
-Input:  --data: a CSV or Parquet file, or a folder of them. --data-hash: in a job, the DataHash that
-        it must have. --measured-as: classes or quantity, what the gate's metric is for. `data`,
-        `split` and `aws` of mlops.yaml, in this folder or the one above.
-Output: in the folder --output: train/ and validation/, Parquet with float32 columns: the label
-        (class index or quantity), then the features, NaN where missing; test/, Parquet with the raw
-        rows and the target; preprocessor/schema.json, the fitted encoding.
+In:   rows, a pandas DataFrame of raw rows without the target and the dropped columns, in the order
+      of the file. Types never depend on what the rows hold: numbers are float64 (missing: NaN),
+      true and false are boolean (NA), dates datetime64 in UTC (NaT), all other text object (None).
+Out:  a DataFrame with as many rows in the same order, and any columns: numbers, booleans, dates or
+      text, each of the same type for every row. The index is ignored.
 
-You may replace this file as long as it writes these outputs. It must not know how the model is
-trained or evaluated, or where it runs.
+Runs for training and for each request, on some of the rows at a time: compute a row from that row
+alone. What has to be learned from the training rows belongs in `fit` of train.py. While it only
+returns its rows, it is not called and costs nothing.
+By itself: python model/preprocess.py, on data.sample of mlops.yaml or else data.path.
 """
 
 from pathlib import Path
 
-from sm_mlops.tabular import preprocess
-from sm_mlops.tabular.failure import run
+from sm_mlops.tabular.rows import Frame
+
+
+def features(rows: Frame) -> Frame:
+    """Return the columns to train on and to predict from."""
+    return rows
+
 
 if __name__ == "__main__":
+    from sm_mlops.tabular import preprocess
+    from sm_mlops.tabular.failure import run
+
     run(preprocess.main, Path(__file__).parent)

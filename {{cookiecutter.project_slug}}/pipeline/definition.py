@@ -34,7 +34,7 @@ def pipeline(repo: Repo) -> Pipeline:
     """Return the pipeline of this repo."""
     compute, parameters = repo.settings.compute, parameters_of(repo)
 
-    # Raw files → encoded train and validation rows, untouched test rows.
+    # Raw files → typed train and validation rows, untouched test rows.
     reads = ["data.target", "data.task", "data.positive", "data.drop", "split"]
     code = repo.code("preprocess.py", reads=[*reads, "aws.network_isolation"])
     processor = repo.processor(code, compute.preprocess, parameters["PreprocessInstanceType"])

@@ -3,7 +3,9 @@
 Must not know about data, files or jobs.
 """
 
+import ast
 import sys
+from collections.abc import Container, Iterable
 from difflib import get_close_matches
 from types import ModuleType
 from typing import Any
@@ -21,7 +23,8 @@ DEFAULTS: dict[str, Any] = {
 """`hyperparameters` of mlops.yaml in a fresh repo, and the value of each that is absent there."""
 
 OWN = {"num_boost_round": int, "early_stopping_rounds": int, "checkpoint_rounds": int}
-"""Parameters of train.py itself."""
+"""Parameters of boosting.py itself."""
+USED_BY = "sm_mlops/tabular/boosting.py"
 
 # Source: https://xgboost.readthedocs.io/en/release_3.2.0/parameter.html
 _INTEGERS = """
@@ -59,9 +62,24 @@ ELSEWHERE = {
 """Names in XGBoost's scikit-learn interface and in SageMaker's built-in algorithm, and ours."""
 
 
-def knows(name: str) -> bool:
-    """Return whether train.py takes a hyperparameter of this name."""
-    return ALIASES.get(name, name) in {**OWN, **XGBOOST}
+def refused(names: Iterable[str], files: Container[str], own: Iterable[bytes]) -> str:
+    """Return what is wrong with the first hyperparameter that nothing reads; empty if all are fine.
+
+    Args:
+        files: Names of the files that train.py imports. Without boosting.py, the team trains
+            another kind of model, whose parameters nobody knows.
+        own: Sources of the team's modules. One that holds a name as a string may read it.
+    """
+    names = [name for name in names if ALIASES.get(name, name) not in {**OWN, **XGBOOST}]
+    if not names or USED_BY not in files:
+        return ""
+    texts = {
+        node.value
+        for source in own
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Constant)
+    }
+    return next((unknown(name) for name in names if name not in texts), "")
 
 
 def unknown(name: str) -> str:

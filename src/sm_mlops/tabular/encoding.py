@@ -1,17 +1,18 @@
-"""Encode raw rows as the numbers that XGBoost sees, in preprocessing and at the endpoint alike.
+"""Parse the values of raw columns: numbers, booleans, dates, text, and what is derived from each.
 
-Knows the schema only; must not know the target's values, nor where rows come from.
+Used in preprocessing and at the endpoint alike. Must not know where rows come from, or what was
+fitted on them.
 """
 
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sm_mlops.tabular.schema import Column, Schema
 from sm_mlops.tabular.text import MISSING, NO_LABEL
 
 Floats = npt.NDArray[np.float64]
@@ -41,42 +42,6 @@ class Misfit(ValueError):
         super().__init__(f"column '{column}', row {row + 1}: {value!r} is not {expected}")
 
 
-def encode(schema: Schema, table: pa.Table, order: str = "C") -> npt.NDArray[np.float32]:
-    """Return rows of raw columns as (rows, features) float32, NaN where missing.
-
-    Columns are found by name; other columns of the table are ignored.
-
-    Raises:
-        Misfit: A value does not fit its column.
-    """
-    out = np.empty((table.num_rows, len(schema.features)), np.float32, order=order)  # type: ignore[call-overload]
-    at = 0
-    with np.errstate(over="ignore"):
-        for column in schema.columns:
-            if column.features:
-                for part in _parts(column, table[column.name]):
-                    out[:, at] = part
-                    at += 1
-    out[np.isinf(out)] = np.nan  # XGBoost refuses infinity; beyond float32 counts as missing too
-    return out
-
-
-def _parts(column: Column, values: pa.ChunkedArray) -> list[Floats]:
-    if column.kind == "number":
-        return [numbers(values, column.name, column.missing)]
-    if column.kind == "boolean":
-        return [booleans(values, column.name)]
-    if column.kind == "date":
-        seconds = timestamps(values, column.name, column.format)
-        return [date_part(seconds, part) for part in column.features]
-    codes, texts = distinct(values)
-    if column.kind == "category":
-        code = {category: float(i) for i, category in enumerate(column.categories)}
-        found = [np.nan if text is None else code.get(text, float(len(code))) for text in texts]
-        return [np.array([*found, np.nan])[codes]]
-    return [np.append(part, np.nan)[codes] for part in text_parts(texts, column)]
-
-
 def is_numeric(kind: pa.DataType) -> bool:
     """Return whether it is an integer, a float or a decimal."""
     return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
@@ -104,12 +69,17 @@ def distinct(
     values: pa.ChunkedArray, missing: frozenset[str] = MISSING
 ) -> tuple[Codes, list[str | None]]:
     """Return codes (rows,) and the text of each code; code -1 and text None mean missing."""
+    codes, written = coded(values)
+    return codes, [value_text(value, missing) for value in written]
+
+
+def coded(values: pa.ChunkedArray) -> tuple[Codes, list[Any]]:
+    """Return codes (rows,) and the value of each code, as it is written; code -1 means null."""
     array = one_chunk(values)
     if not pa.types.is_dictionary(array.type):
         array = array.dictionary_encode()
     codes = array.indices.fill_null(-1) if array.indices.null_count else array.indices
-    texts = [value_text(value, missing) for value in array.dictionary.to_pylist()]
-    return codes.to_numpy(zero_copy_only=False).astype(np.int64), texts
+    return codes.to_numpy(zero_copy_only=False).astype(np.int64), array.dictionary.to_pylist()
 
 
 def value_text(value: object, missing: frozenset[str] = MISSING) -> str | None:
@@ -274,28 +244,6 @@ def date_part(seconds: Floats, part: str) -> Floats:
 def words(texts: Sequence[str | None]) -> list[str]:
     """Return texts in lower case, with blanks around runs of letters and digits: ` c 85 `."""
     return [f" {' '.join(_WORD.findall(text.lower()))} " if text else "  " for text in texts]
-
-
-def text_parts(texts: Sequence[str | None], column: Column) -> list[Floats]:
-    """Return one array per feature of the column, NaN where a text is missing."""
-    spaced = words(texts) if any(f.startswith("word.") for f in column.features) else []
-    missing = np.array([text is None for text in texts], bool)
-    unseen = [0.0, *column.prior]
-    rows = [unseen if t is None else column.means.get(t, unseen) for t in texts]
-    known = np.array(rows, np.float64).reshape(len(texts), len(unseen))
-    parts = []
-    for feature in column.features:
-        name, _, detail = feature.partition(".")
-        if name == "mean":
-            part = known[:, 1 + int(detail)]
-        elif name == "count":
-            part = np.log1p(known[:, 0])
-        elif name == "word":
-            part = np.array([f" {detail} " in text for text in spaced], np.float64)
-        else:
-            part = MEASURES[name](texts)
-        parts.append(np.where(missing, np.nan, part))
-    return parts
 
 
 def _first_number(texts: Sequence[str | None]) -> Floats:

@@ -1,4 +1,5 @@
-"""Evaluate the packaged model and the champion (the newest approved version) on the test rows.
+"""The step Evaluate: the packaged model and the champion (the newest approved version) on the test
+rows, by the library's metrics and those that the team's evaluate.py declares.
 
 Input:  --model: model.tar.gz, or the folder it unpacks to.
         --test: a folder of raw rows with the target, as Parquet.
@@ -8,15 +9,16 @@ Output: in the folder --output: evaluation.json, metrics in SageMaker's model qu
         gate.json, each metric, the champion's, and how much worse the model is; report.html;
         sample-payload.tar.gz, some rows in every content type and the predictions for them.
 
-You may replace this file as long as it writes these outputs. It must not know the gate's thresholds
-or how the model was trained.
+Must not know the gate's thresholds or how the model was trained.
 """
 
 import argparse
 import gzip
 import io
 import json
+import os
 import subprocess
+import sys
 import tarfile
 import tempfile
 from dataclasses import dataclass
@@ -26,7 +28,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from sm_mlops.tabular import archives, install, metrics, scoring
+from sm_mlops.tabular import archives, install, local, metrics, scoring
 from sm_mlops.tabular import schema as schemas
 from sm_mlops.tabular.encoding import labels, numbers
 from sm_mlops.tabular.failure import DataError
@@ -53,7 +55,7 @@ def main(folder: Path) -> None:
     parser.add_argument("--champion", type=Path, help="folder of the champion, if there is one")
     parser.add_argument("--waive-champion", choices=["no", "yes"], default="no")
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
-    given = parser.parse_args()
+    given = parser.parse_args(sys.argv[1:] or local.arguments(folder, "evaluate"))
     waived = given.waive_champion == "yes"
     with tempfile.TemporaryDirectory() as work:
         evaluate(given.model, given.test, given.champion, given.output, Path(work), waived=waived)
@@ -92,12 +94,16 @@ def evaluate(
                 f"champion version {rival} cannot be scored: {against.why}; to go on without the "
                 f"comparison, mlops run --set WaiveChampion=yes or mlops reject {rival}"
             )
-    gate = judge(schema, truth, predicted, against)
+    own = own_metrics(schema, truth, test, work / "scores.parquet")
+    other = {}
+    if against is not None and against.predicted is not None:
+        other = own_metrics(schema, truth, test, work / "rival.parquet")
+    gate = judge(schema, truth, predicted, against, own, other)
     versions = json.loads((folder / "versions.json").read_text(encoding="utf-8"))
     gate["versions"] = as_property(
         " ".join(f"{name} {number}" for name, number in versions.items())
     )
-    quality = metrics.model_quality(schema.task, truth, predicted, schema.class_names)
+    quality = metrics.model_quality(schema.task, truth, predicted, schema.class_names, own)
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "evaluation.json", quality)
     write_json(output / "gate.json", gate)
@@ -106,7 +112,7 @@ def evaluate(
     notes = json.loads(training.read_text(encoding="utf-8")) if training.exists() else {}
     page = report.render(schema, truth, predicted, gate, notes, against)
     (output / "report.html").write_text(page, encoding="utf-8")
-    for name in metrics.FITTING[schema.task]:
+    for name in metrics.fitting(schema.task):
         print(gate["metrics"][name]["text"])
 
 
@@ -133,7 +139,8 @@ def start_scoring(
     command = [*install.launcher(folder), scoring.__file__]
     command += [str(folder), str(test), target, str(output)]
     errors = subprocess.PIPE if quiet else None
-    return subprocess.Popen(command, text=True, stderr=errors)
+    # A model's code may call AWS, here with the rights of the job.
+    return subprocess.Popen(command, text=True, stderr=errors, env=dict(os.environ))
 
 
 def start_champion(
@@ -215,22 +222,46 @@ def read_scores(path: Path, schema: Schema) -> metrics.Floats | None:
     return np.stack([numbers(table[name], name) for name in wanted], axis=1)
 
 
+def own_metrics(schema: Schema, truth: Any, test: Path, scores: Path) -> dict[str, float]:
+    """Return the team's own metrics for the predictions that scoring.py wrote."""
+
+    def frames() -> tuple[Any, Any, Any]:
+        raw = pq.read_table(test).drop_columns([schema.target])
+        predicted = pq.read_table(scores)
+        answers = predicted["prediction"]
+        frame = predicted.to_pandas()
+        if schema.task == "regression":
+            frame["prediction"] = numbers(answers, "prediction")
+            return truth, frame, scoring.plain(raw).to_pandas()
+        label = dict(zip(schema.class_names, schema.classes, strict=True))
+        frame["prediction"] = [label[text] for text in answers.to_pylist()]
+        return np.array(schema.classes)[truth], frame, scoring.plain(raw).to_pandas()
+
+    return metrics.own(frames)
+
+
 def judge(
-    schema: Schema, truth: Any, predicted: metrics.Floats, champion: Champion | None
+    schema: Schema,
+    truth: Any,
+    predicted: metrics.Floats,
+    champion: Champion | None,
+    own_metrics: dict[str, float],
+    other_metrics: dict[str, float],
 ) -> dict[str, Any]:
     """Return the content of gate.json, except the versions."""
     compute: Any = metrics.regression if schema.task == "regression" else metrics.classification
-    own = compute(truth, predicted)
+    own = compute(truth, predicted) | own_metrics
     other = {}
     if champion is not None and champion.predicted is not None:
-        other = compute(truth, champion.predicted)
-    fitting = metrics.FITTING[schema.task]
+        other = compute(truth, champion.predicted) | other_metrics
+    fitting = metrics.fitting(schema.task)
     waived = champion is not None and champion.predicted is None
     table = {}
-    for name in (*metrics.HIGHER, *metrics.LOWER):
-        higher = name in metrics.HIGHER
+    for name in metrics.names():
+        higher = not metrics.is_lower_better(name)
         worst = -WORST if higher else WORST
         entry: dict[str, Any] = {"value": worst, "champion": None, "worse_by": 0.0}
+        entry["better"] = "higher" if higher else "lower"
         if name not in fitting:
             entry["text"] = f"{name} does not fit a {schema.task} task"
         elif not np.isfinite(own[name]):

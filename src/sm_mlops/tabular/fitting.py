@@ -1,22 +1,17 @@
-"""Learn from the training rows how each raw column becomes features, and what the target is.
+"""Learn from the training rows how each typed column becomes features.
 
-Uses the target of the training rows only. Must not know about files or about XGBoost.
+Must not know about files or about any algorithm.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from sm_mlops.tabular import encoding
+from sm_mlops.tabular.encoded import EncodedColumn
 from sm_mlops.tabular.encoding import DATE_PARTS, Codes, Floats, date_part
-from sm_mlops.tabular.failure import DataError
-from sm_mlops.tabular.kinds import kind_of
-from sm_mlops.tabular.schema import Column
-from sm_mlops.tabular.target import Target
 
 FOLDS = 5
 SMOOTHING = 10.0
@@ -30,75 +25,67 @@ MOST_OUTPUTS = 10  # classes with a mean of their own
 class Fitted:
     """A column, and what replaces its encoded features in the training rows."""
 
-    column: Column
+    column: EncodedColumn
     summary: dict[str, Any]
     train: dict[str, Floats] = field(default_factory=dict)
     """Feature to (training rows,) values computed out of fold: no row sees its own label."""
 
 
 def fit_column(
-    name: str, values: pa.ChunkedArray, train: npt.NDArray[np.bool_], outputs: Floats, folds: Codes
+    name: str, kind: str, values: pa.ChunkedArray, outputs: Floats, folds: Codes
 ) -> Fitted:
-    """Find the kind of a column from all rows, and fit its encoding on the training rows.
+    """Fit the encoding of a typed column on the training rows.
 
     Args:
-        outputs: (training rows, outputs), the target as numbers, one column per class beyond two.
-        folds: (training rows,) of 0..FOLDS-1.
-
-    Raises:
-        DataError: The column has no value in any row.
+        outputs: (rows, outputs), the target as numbers, one column per class beyond two.
+        folds: (rows,) of 0..FOLDS-1.
     """
-    column, array, codes, texts = kind_of(name, values)
-    if array.null_count == len(array) or (texts and not any(texts)):
-        raise DataError(
-            f"column '{name}' is empty in every row; fill it, or name it in data.drop of mlops.yaml"
-        )
-    rows = pa.chunked_array([array.filter(pa.array(train))])
-    if column.kind == "text":
-        return _fit_strings(name, codes[train], texts, outputs, folds)
-    return (_fit_date if column.kind == "date" else _fit_number)(column, rows)
+    if kind == "text":
+        return _fit_strings(name, *encoding.coded(values), outputs, folds)
+    return _fit_date(name, values) if kind == "date" else _fit_number(name, kind, values)
 
 
-def _unused(column: Column, why: str, summary: dict[str, Any]) -> Fitted:
-    unused = Column(column.name, "unused", why=why)
-    return Fitted(unused, summary | {"kind": "unused", "note": why})
+def _unused(name: str, why: str, summary: dict[str, Any]) -> Fitted:
+    return Fitted(EncodedColumn(name, "unused", why=why), summary | {"kind": "unused", "note": why})
 
 
-def _fit_number(column: Column, rows: pa.ChunkedArray) -> Fitted:
-    if column.kind == "boolean":
-        values = encoding.booleans(rows, column.name)
-    else:
-        values = encoding.numbers(rows, column.name, column.missing)
-    finite = values[np.isfinite(values)]
-    summary = {"name": column.name, "kind": column.kind, **_missing(values)}
+def _fit_number(name: str, kind: str, rows: pa.ChunkedArray) -> Fitted:
+    values = encoding.floats(encoding.one_chunk(rows))
+    finite = values[~np.isnan(values)]
+    summary = {"name": name, "kind": kind, **_missing(values)}
     if not len(finite):
-        return _unused(column, "no value in the training rows", summary)
+        return _unused(name, "no value in the training rows", summary)
     low, high = float(finite.min()), float(finite.max())
     number = len(np.unique(finite[:1_000_000]))
     summary |= {"distinct": number, "low": low, "high": high, "mean": float(finite.mean())}
     if low == high and len(finite) == len(values):
-        return _unused(column, "the same in every training row", summary)
-    whole = column.kind == "number" and pa.types.is_integer(rows.type)
-    steps = np.diff(values) if whole and len(values) == number > 20 else np.zeros(1)
-    if bool(np.all(steps > 0)) and high - low < 2 * len(values):
-        return _unused(column, "numbers the rows", summary)
-    return Fitted(replace(column, features=["value"]), summary)
+        return _unused(name, "the same in every training row", summary)
+    if _numbers_rows(values, number) and high - low < 2 * len(values):
+        return _unused(name, "numbers the rows", summary)
+    return Fitted(EncodedColumn(name, kind, ["value"]), summary)
 
 
-def _fit_date(column: Column, rows: pa.ChunkedArray) -> Fitted:
-    seconds = encoding.timestamps(rows, column.name, column.format)
+def _numbers_rows(values: Floats, distinct: int) -> bool:
+    """Return whether these are whole numbers that grow from row to row, without a gap."""
+    if not 20 < len(values) == distinct:
+        return False
+    return bool(np.all(np.diff(values) > 0)) and bool(np.all(values == np.floor(values)))
+
+
+def _fit_date(name: str, rows: pa.ChunkedArray) -> Fitted:
+    seconds = encoding.timestamps(rows, name, None)
     known = seconds[~np.isnan(seconds)]
-    summary = {"name": column.name, "kind": "date", **_missing(seconds)}
+    summary = {"name": name, "kind": "date", **_missing(seconds)}
     if not len(known):
-        return _unused(column, "no value in the training rows", summary)
+        return _unused(name, "no value in the training rows", summary)
     ends = [str(np.datetime64(int(s), "s")).replace("T", " ") for s in (known.min(), known.max())]
     if all(end.endswith(" 00:00:00") for end in ends):
         ends = [end[:10] for end in ends]
     summary |= {"distinct": len(np.unique(known)), "low": ends[0], "high": ends[1]}
     varying = [p for p in DATE_PARTS if len(np.unique(date_part(known, p)[:100_000])) > 1]
     if not varying and len(known) == len(seconds):
-        return _unused(column, "the same in every training row", summary)
-    return Fitted(replace(column, features=varying or ["days"]), summary)
+        return _unused(name, "the same in every training row", summary)
+    return Fitted(EncodedColumn(name, "date", varying or ["days"]), summary)
 
 
 def _missing(values: Floats) -> dict[str, Any]:
@@ -106,14 +93,8 @@ def _missing(values: Floats) -> dict[str, Any]:
 
 
 def _fit_strings(
-    name: str, codes: Codes, texts: list[str | None], outputs: Floats, folds: Codes
+    name: str, codes: Codes, values: list[str], outputs: Floats, folds: Codes
 ) -> Fitted:
-    """Fit a column of strings; `codes` are those of the training rows, into `texts`."""
-    # Spellings that differ only in blanks share a text: give them one code.
-    index: dict[str, int] = {}
-    same = [-1 if t is None else index.setdefault(t, len(index)) for t in texts]
-    codes = np.array([*same, -1], np.int64)[codes]
-    values = list(index)
     count = np.bincount(codes[codes >= 0], minlength=len(values))
     used, rows = int((count > 0).sum()), int(count.sum())
     order = np.argsort(-count, kind="stable")
@@ -125,14 +106,14 @@ def _fit_strings(
         "top": [[values[i][:40], int(count[i])] for i in order[:3] if count[i]],
     }
     if used == 0:
-        return _unused(Column(name, "text"), "no value in the training rows", summary)
+        return _unused(name, "no value in the training rows", summary)
     if used == 1 and rows == len(codes):
-        return _unused(Column(name, "text"), "the same in every training row", summary)
+        return _unused(name, "the same in every training row", summary)
     if used <= MOST_CATEGORIES and used <= max(2, rows / 2):
         rare = 2 if rows < 1000 else 5
         frequent = [i for i in order if count[i] >= rare]
         categories = sorted(values[i] for i in (frequent or order[:1]))
-        return Fitted(Column(name, "category", features=["code"], categories=categories), summary)
+        return Fitted(EncodedColumn(name, "category", ["code"], categories), summary)
     return _fit_text(name, values, codes, count, outputs, folds, {**summary, "kind": "text"})
 
 
@@ -162,9 +143,9 @@ def _fit_text(
     features += _text_features(values, codes, outputs)
     if not features and rows < len(codes):
         features = ["length"]  # whether there is a text at all may be informative
-    column = Column(name, "text", features=features, means=means, prior=prior)
     if not features:
-        return _unused(column, "identifies the row", summary)
+        return _unused(name, "identifies the row", summary)
+    column = EncodedColumn(name, "text", features, means=means, prior=prior)
     return Fitted(column, summary, train)
 
 
@@ -250,13 +231,12 @@ def _telling_words(spaced: list[str], at: Codes, outputs: Floats) -> list[str]:
     return [f"word.{vocabulary[i]}" for i in best if strength[i] > bar]
 
 
-def target_outputs(target: Target, train: Sequence[int] | Codes) -> Floats:
-    """Return (training rows, outputs): the target as a number, or one per class beyond two."""
-    values = target.values[train]
-    if target.task == "regression":
-        low, high = np.quantile(values, [0.001, 0.999])  # an outlier must not move every mean
-        return np.clip(values, low, high)[:, None]
-    if target.task == "binary":
-        return values[:, None]
-    frequent = np.argsort(-np.bincount(values.astype(np.int64)), kind="stable")[:MOST_OUTPUTS]
-    return np.stack([(values == k).astype(np.float64) for k in np.sort(frequent)], axis=1)
+def target_outputs(task: str, labels: Codes | Floats) -> Floats:
+    """Return (rows, outputs): the target as a number, or one per class beyond two."""
+    if task == "regression":
+        low, high = np.quantile(labels, [0.001, 0.999])  # an outlier must not move every mean
+        return np.clip(labels, low, high)[:, None].astype(np.float64)
+    if task == "binary":
+        return labels[:, None].astype(np.float64)
+    frequent = np.argsort(-np.bincount(labels.astype(np.int64)), kind="stable")[:MOST_OUTPUTS]
+    return np.stack([(labels == k).astype(np.float64) for k in np.sort(frequent)], axis=1)

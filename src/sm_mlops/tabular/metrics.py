@@ -1,27 +1,94 @@
 """Metrics of a model, by name and in the format that SageMaker's model registry shows.
 
-Arrays in, plain numbers out. Must not know about files, models or plots.
+Arrays in, plain numbers out; only a metric of the team's own gets frames. Must not know about
+files, models or plots.
 """
 
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from sm_mlops.tabular.failure import DataError
+from sm_mlops.tabular.measures import HIGHER, LOWER, OF_CLASSES, OF_QUANTITIES, refuse_taken
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-HIGHER = ("auc", "average_precision", "accuracy", "balanced_accuracy", "precision", "recall", "f1",
-          "r2")  # fmt: skip
-LOWER = ("logloss", "rmse", "mae", "mape")
-CLASSIFICATION = (*HIGHER[:-1], "logloss")
-REGRESSION = ("r2", "rmse", "mae", "mape")
-FITTING = {"binary": CLASSIFICATION, "multiclass": CLASSIFICATION, "regression": REGRESSION}
 BETAS = {"f0_5": 0.5, "f1": 1.0, "f2": 2.0}
 POINTS = 200  # of a curve in evaluation.json
 ENOUGH = 200  # rows for a standard deviation, as in SageMaker Model Monitor
+
+Metric = Callable[[Any, Any, Any], Any]
+"""(rows,) labels or quantities, the predictions and the raw rows, both as frames, to a number."""
+_OWN: dict[str, tuple[Metric, bool]] = {}
+
+
+def higher_is_better(metric: Metric) -> Metric:
+    """Declare a metric of the team's own, a function in model/evaluate.py."""
+    return _declare(metric, lower=False)
+
+
+def lower_is_better(metric: Metric) -> Metric:
+    """Declare a metric of the team's own of which less is better, such as a cost."""
+    return _declare(metric, lower=True)
+
+
+def _declare(metric: Metric, lower: bool) -> Metric:
+    name = metric.__name__
+    try:
+        refuse_taken(name, _place(metric))
+    except ValueError as error:
+        raise DataError(str(error)) from error
+    _OWN[name] = metric, lower
+    return metric
+
+
+def _place(metric: Metric, error: Exception | None = None) -> str:
+    """Return file and line of a function, or of the error that it raised."""
+    file, line = metric.__code__.co_filename, metric.__code__.co_firstlineno
+    for frame in traceback.extract_tb(error.__traceback__) if error else ():
+        line = (frame.lineno or line) if frame.filename == file else line
+    return f"model/{Path(file).name}, line {line}"
+
+
+def names() -> tuple[str, ...]:
+    """Return all metrics: the library's and the team's own."""
+    return (*HIGHER, *LOWER, *_OWN)
+
+
+def fitting(task: str) -> tuple[str, ...]:
+    """Return the metrics that are for this task; the team's own are for each."""
+    return (*(OF_QUANTITIES if task == "regression" else OF_CLASSES), *_OWN)
+
+
+def is_lower_better(name: str) -> bool:
+    """Return whether lower values of a metric are better."""
+    return name in LOWER or (name in _OWN and _OWN[name][1])
+
+
+def own(frames: Callable[[], tuple[Any, Any, Any]]) -> dict[str, float]:
+    """Return the values of the team's own metrics, whose arguments `frames` makes if there are any.
+
+    Raises:
+        DataError: One raises, or returns no number. The text names file and line.
+    """
+    found: dict[str, float] = {}
+    arguments = frames() if _OWN else ()
+    for name, (metric, _) in _OWN.items():
+        try:
+            value = metric(*arguments)
+        except Exception as error:
+            place = _place(metric, error)
+            raise DataError(f"{place}: {name} raised {type(error).__name__}: {error}") from error
+        if not isinstance(value, int | float | np.number):
+            raise DataError(f"{_place(metric)}: {name} returned {value!r:.80}; return a number")
+        found[name] = float(value)
+    return found
 
 
 def thinned(size: int, most: int = POINTS) -> Ints:
@@ -80,7 +147,7 @@ def _f(precision: Any, recall: Any, beta: float) -> Any:
 
 
 def classification(truth: Ints, probability: Floats) -> dict[str, float]:
-    """Return CLASSIFICATION by name: for two classes, the second one's; else the classes' mean."""
+    """Return OF_CLASSES by name: for two classes, the second one's; else the classes' mean."""
     classes = probability.shape[1]
     matrix = confusion(truth, probability.argmax(axis=1), classes)
     precision, recall, support = _per_class(matrix)
@@ -103,7 +170,7 @@ def classification(truth: Ints, probability: Floats) -> dict[str, float]:
 
 
 def regression(truth: Floats, predicted: Floats) -> dict[str, float]:
-    """Return REGRESSION by name; mape as a fraction, over the rows whose truth is not zero."""
+    """Return OF_QUANTITIES by name; mape as a fraction, over the rows whose truth is not zero."""
     error = predicted - truth
     spread = float(np.sum((truth - truth.mean()) ** 2))
     other = truth != 0
@@ -120,7 +187,9 @@ def regression(truth: Floats, predicted: Floats) -> dict[str, float]:
 # Source: "Model quality metrics and Amazon CloudWatch monitoring", SageMaker developer guide.
 
 
-def model_quality(task: str, truth: Any, predicted: Floats, classes: list[str]) -> dict[str, Any]:
+def model_quality(
+    task: str, truth: Any, predicted: Floats, classes: list[str], own: dict[str, float]
+) -> dict[str, Any]:
     """Return the content of evaluation.json. An undefined value is the text "NaN"."""
     compute = _BY_TASK[task]
     values = compute(truth, predicted)
@@ -128,6 +197,9 @@ def model_quality(task: str, truth: Any, predicted: Floats, classes: list[str]) 
     group: dict[str, Any] = {
         name: {"value": _finite(value), "standard_deviation": _finite(spread[name])}
         for name, value in values.items()
+    }
+    group |= {
+        name: {"value": _finite(value), "standard_deviation": "NaN"} for name, value in own.items()
     }
     if task == "regression":
         return {"regression_metrics": group}

@@ -21,10 +21,11 @@ INSTALLER = "sm_mlops.tabular.install"
 IMAGE = ("numpy", "pandas", "pyarrow", "scipy", "sklearn", "xgboost")  # import each other
 _BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")  # where statements hold others
 _TYPING = re.compile(r"(\w+\.)?TYPE_CHECKING")
+_STARTED = "__name__ == '__main__'"
 _ROOT = Path(__file__).resolve().parents[2]
 
 
-def collect(folder: Path, scripts: Iterable[str]) -> dict[str, Path]:
+def collect(folder: Path, scripts: Iterable[str], started: str = "") -> dict[str, Path]:
     """Return the files of the bundle by their names in it, sorted.
 
     A package of the team is complete, with all files of its folder; of this library only modules
@@ -33,6 +34,8 @@ def collect(folder: Path, scripts: Iterable[str]) -> dict[str, Path]:
     Args:
         folder: The folder of the scripts and of the team's modules and packages.
         scripts: Names of files in `folder`, such as `train.py`.
+        started: The one that a job starts; in all others, what follows `if __name__ == "__main__"`
+            never runs.
 
     Raises:
         DataError: A script is missing, a file is not Python, an import cannot work in a job, or a
@@ -55,7 +58,7 @@ def collect(folder: Path, scripts: Iterable[str]) -> dict[str, Path]:
         name, path = waiting.popitem()
         found[name] = path
         if path.suffix == ".py":
-            for wanted in _imports(name, path, f"{folder.name}/{name}"):
+            for wanted in _imports(name, path, f"{folder.name}/{name}", started):
                 new = _files(wanted, folder, ours=name.startswith(f"{LIBRARY}/"))
                 waiting |= {key: value for key, value in new.items() if key not in found}
     return dict(sorted(found.items()))
@@ -86,14 +89,15 @@ def _parsed(content: bytes, label: str) -> ast.Module:
         raise DataError(f"{label}: {error or 'too deeply nested'}") from error
 
 
-def _imports(name: str, path: Path, label: str) -> Iterator[_Import]:
-    """Yield what a file imports, except for type checkers only."""
+def _imports(name: str, path: Path, label: str, started: str) -> Iterator[_Import]:
+    """Yield what a file imports when it is used, so nothing for type checkers only."""
     waiting: list[tuple[ast.AST, bool]] = [(_parsed(path.read_bytes(), label), True)]
     while waiting:
         node, sure = waiting.pop()
         sure = sure and not isinstance(node, ast.Try | ast.TryStar)
-        typing = isinstance(node, ast.If) and bool(_TYPING.fullmatch(ast.unparse(node.test)))
-        for block in ("orelse",) if typing else _BLOCKS:
+        test = ast.unparse(node.test) if isinstance(node, ast.If) else ""
+        never = bool(_TYPING.fullmatch(test)) or (test == _STARTED and name != started)
+        for block in ("orelse",) if never else _BLOCKS:
             waiting += [(child, sure) for child in getattr(node, block, ())]
         if not isinstance(node, ast.Import | ast.ImportFrom):
             continue

@@ -1,17 +1,21 @@
-"""Read the raw data, split it, fit the encoding on the training rows, and encode the rows.
+"""The step Preprocess: read the raw data, split it, type it, and call the team's `features`.
 
 Input:  --data: a CSV or Parquet file, or a folder of them. --data-hash: in a job, the DataHash that
-        it must have. --measured-as: classes or quantity, what the gate's metric is for. `data`,
-        `split` and `aws` of mlops.yaml, in this folder or the one above.
-Output: in the folder --output: train/ and validation/, Parquet with float32 columns: the label
-        (class index or quantity), then the features, NaN where missing; test/, Parquet with the raw
-        rows and the target; preprocessor/schema.json, the fitted encoding.
+        it must have. --measured-as: classes, quantity or either: what the gate's metric is for.
+        `data`, `split` and `aws` of mlops.yaml, in the folder of the script or the one above.
+Output: in the folder --output: train/ and validation/, Parquet with the label (class index or
+        quantity), then the typed columns; test/, Parquet with the raw rows and the target;
+        preprocessor/schema.json. Nothing is fitted here.
 
-You may replace this file as long as it writes these outputs. It must not know how the model is
-trained or evaluated, or where it runs.
+Must not know how the model is trained or evaluated, or where it runs.
 """
 
 import argparse
+import ast
+import importlib
+import inspect
+import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,21 +27,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from sm_mlops.tabular import source, tables
-from sm_mlops.tabular.encoding import encode
+from sm_mlops.tabular import local, rows, source, tables
 from sm_mlops.tabular.failure import DataError
-from sm_mlops.tabular.fitting import (
-    FOLDS,
-    Fitted,
-    fit_column,
-    target_outputs,
-)
-from sm_mlops.tabular.schema import Schema, feature_names
+from sm_mlops.tabular.kinds import kind_of
+from sm_mlops.tabular.rows import CHUNK, Features
+from sm_mlops.tabular.schema import Column, Schema
 from sm_mlops.tabular.target import BadLabel, Target, read_target
 
 TRAIN, VALIDATION, TEST, LEFT_OUT = 0, 1, 2, 3
 PARTS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
-CHUNK = 131_072  # rows encoded at a time
 FEWEST_ROWS = 10
 
 
@@ -62,13 +60,36 @@ def main(folder: Path) -> None:
     parser.add_argument("--data", type=Path, required=True, help="file or folder of CSV or Parquet")
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
     parser.add_argument("--data-hash", help="refuse other data than this; for jobs")
-    parser.add_argument("--measured-as", choices=["classes", "quantity"])
-    arguments = parser.parse_args()
+    parser.add_argument("--measured-as", choices=["classes", "quantity", "either"])
+    arguments = parser.parse_args(sys.argv[1:] or local.arguments(folder, "preprocess"))
     settings = read_settings(folder)
     if arguments.data_hash:
         source.verify(arguments.data, arguments.data_hash, isolated=settings.isolated)
     settings = replace(settings, measured_as=arguments.measured_as)
-    preprocess(arguments.data, arguments.output, settings)
+    preprocess(arguments.data, arguments.output, settings, hook(folder))
+
+
+def hook(folder: Path) -> Features | None:
+    """Return `features` of the script preprocess.py; None while it returns its rows unchanged."""
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    features: Any = getattr(importlib.import_module("preprocess"), "features", None)
+    if not callable(features):
+        raise DataError("model/preprocess.py: no function features; see its first lines")
+    return None if unchanged(features) else features
+
+
+def unchanged(features: Any) -> bool:
+    """Return whether the source of a function is `return`, its only argument, and nothing else."""
+    try:
+        (function,) = ast.parse(textwrap.dedent(inspect.getsource(features))).body
+    except (OSError, TypeError, ValueError, SyntaxError):
+        return False
+    if not isinstance(function, ast.FunctionDef) or function.decorator_list:
+        return False
+    body = function.body[1:] if ast.get_docstring(function) is not None else function.body
+    names = [argument.arg for argument in function.args.args]
+    return [ast.unparse(line) for line in body] == [f"return {name}" for name in names]
 
 
 def read_settings(folder: Path) -> Settings:
@@ -106,46 +127,53 @@ def read_settings(folder: Path) -> Settings:
     )
 
 
-def preprocess(data: Path, output: Path, settings: Settings) -> Schema:
+def preprocess(
+    data: Path, output: Path, settings: Settings, features: Features | None = None
+) -> Schema:
     """Run the step. Raise DataError if the data cannot be learned from."""
     files = tables.find(data)
     table = tables.read(files, settings.target, settings.drop)
     target = _target(table, files, settings)
     found = "quantity" if target.task == "regression" else "classes"
-    if settings.measured_as not in (None, found):
+    if settings.measured_as not in (None, "either", found):
         raise DataError(
             f"{data}: column '{settings.target}' is a {target.task} target, but gate.metric of "
             f"mlops.yaml is for {settings.measured_as}: choose another metric, or set data.task"
         )
     part = split(target, settings)
-    train = part == TRAIN
-    rows = np.flatnonzero(train)
-    outputs = target_outputs(target, rows)
-    folds = np.random.default_rng(settings.seed).integers(0, FOLDS, len(rows))
-    fitted = []
-    for name in table.column_names:
-        if name != settings.target:
-            try:
-                fitted.append(fit_column(name, table[name], train, outputs, folds))
-            except DataError as error:
-                raise DataError(f"{data}: {error}") from error
-    schema = _schema(settings, target, fitted, table)
-    if schema.task == "regression":
-        offset, scale = _standard(target.values[rows])
-        schema = replace(schema, offset=offset, scale=scale)
-    if not schema.features:
-        raise DataError(f"{data}: no column varies, so there is nothing to learn from")
-    schema.data.update(sha256=tables.sha256(data, files), files=len(files), **_counts(part, target))
-    _write(table, target, part, schema, fitted, output)
+    schema = Schema(
+        task=target.task,
+        target=settings.target,
+        classes=target.classes,
+        columns=[_column(data, n, table[n]) for n in table.column_names if n != settings.target],
+        dropped=list(settings.drop),
+        data={
+            "sha256": tables.sha256(data, files),
+            "files": len(files),
+            **_counts(part, target),
+        },
+    )
+    schema = _write(table, target, part, schema, features, output)
     schema.save(output / "preprocessor")
     counts = schema.data["rows"]
+    made = "" if schema.features is None else f", {len(schema.features)} after features"
     print(
-        f"{schema.task}: {len(schema.columns)} columns, {len(schema.features)} features, "
-        f"{counts['train']} training, {counts['validation']} validation, {counts['test']} test rows"
+        f"{schema.task}: {len(schema.columns)} columns{made}, {counts['train']} training, "
+        f"{counts['validation']} validation, {counts['test']} test rows"
     )
     if counts["without_label"]:
         print(f"{counts['without_label']} rows without a label in '{settings.target}' are left out")
     return schema
+
+
+def _column(data: Path, name: str, values: pa.ChunkedArray) -> Column:
+    column, array, _, texts = kind_of(name, values)
+    if array.null_count == len(array) or (texts and not any(texts)):
+        raise DataError(
+            f"{data}: column '{name}' is empty in every row; fill it, or name it in data.drop of "
+            "mlops.yaml"
+        )
+    return column
 
 
 def _target(table: pa.Table, files: list[Path], settings: Settings) -> Target:
@@ -229,96 +257,79 @@ def _counts(part: npt.NDArray[np.int8], target: Target) -> dict[str, Any]:
     return {"rows": rows, "classes": shares}
 
 
-def _standard(values: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Return offset and scale of the target; 0 and 1 unless float32 (7 digits) loses its spread.
-
-    Seconds since 1970 are such a target. All others stay as they are, because some objectives need
-    positive labels.
-    """
-    offset = float(values.mean())
-    far = float(np.abs(values - offset).max()) or 1.0
-    spread = far * float(np.sqrt(np.mean(((values - offset) / far) ** 2)))  # squares may overflow
-    if float(np.abs(values).max()) < 1e4 * spread and 1e-10 < spread < 1e15:
-        return 0.0, 1.0
-    return offset, spread or 1.0
-
-
-def _schema(settings: Settings, target: Target, fitted: list[Fitted], table: pa.Table) -> Schema:
-    wanted, types = [], []
-    for item in fitted:
-        column = item.column
-        for feature in column.features:
-            wanted.append(
-                column.name if feature in ("value", "code") else f"{column.name}.{feature}"
-            )
-            types.append("c" if feature == "code" else "q")
-    return Schema(
-        task=target.task,
-        target=settings.target,
-        classes=target.classes,
-        columns=[item.column for item in fitted],
-        dropped=list(settings.drop),
-        features=feature_names(wanted),
-        types=types,
-        data={"summary": [item.summary for item in fitted]},
-    )
-
-
 def _write(
     table: pa.Table,
     target: Target,
     part: npt.NDArray[np.int8],
     schema: Schema,
-    fitted: list[Fitted],
+    features: Features | None,
     output: Path,
-) -> None:
-    """Encode and write in chunks of rows, to keep memory low."""
-    replaced = _replacements(fitted)
-    label = feature_names([*schema.features, schema.target])[-1]
-    encoded = pa.schema([(name, pa.float32()) for name in (label, *schema.features)])
-    codes = [n for n, kind in zip(schema.features, schema.types, strict=True) if kind == "c"]
-    raw = pa.schema([f.remove_metadata() for f in table.schema])
-    writers = {}
-    for name, code in PARTS.items():
-        (output / name).mkdir(parents=True, exist_ok=True)
-        path = output / name / "part-0.parquet"
-        writers[code] = (
-            pq.ParquetWriter(path, raw, compression="zstd", compression_level=1)
-            if code == TEST
-            else pq.ParquetWriter(path, encoded, compression="none", use_dictionary=codes)
-        )
-    done = 0
+) -> Schema:
+    """Type and write in chunks of rows, to keep memory low. Return the schema with `features`."""
+    folders = {code: output / name for name, code in PARTS.items()}
+    raw = pa.schema([field.remove_metadata() for field in table.schema])
+    test = _writer(folders[TEST], raw, compression="zstd", compression_level=1)
+    typed = {code: _TypedWriter(folders[code], schema) for code in (TRAIN, VALIDATION)}
+    columns = list[Column]()
     for start, chunk in _chunks(table):
         here = part[start : start + chunk.num_rows]
-        matrix = encode(schema, chunk, order="F")
-        labels = (target.values[start : start + chunk.num_rows] - schema.offset) / schema.scale
-        labels = labels.astype(np.float32)
-        for code in (TRAIN, VALIDATION):
+        everything = rows.typed(schema, chunk)
+        for code, writer in typed.items():
             mask = here == code
-            rows = int(mask.sum())
-            if not rows:
-                continue
-            columns = [labels[mask], *(matrix[mask, j] for j in range(matrix.shape[1]))]
-            if code == TRAIN:
-                for j, values in replaced.items():
-                    columns[1 + j] = values[done : done + rows].astype(np.float32)
-                done += rows
-            arrays = [pa.array(column) for column in columns]
-            writers[code].write_table(pa.Table.from_arrays(arrays, schema=encoded))
+            if np.any(mask):
+                made = everything.filter(pa.array(mask))
+                if features is not None:
+                    made = rows.derived(features, made)
+                    columns = rows.columns_of(made, columns)
+                writer.write(target.values[start : start + chunk.num_rows][mask], made, columns)
         if np.any(here == TEST):
-            writers[TEST].write_table(chunk.filter(pa.array(here == TEST)).cast(raw))
-    for writer in writers.values():
-        writer.close()
+            test.write_table(chunk.filter(pa.array(here == TEST)).cast(raw))
+    test.close()
+    columns = [replace(column, kind=column.kind or "text") for column in columns]
+    for writer in typed.values():
+        writer.close(columns)
+    return schema if features is None else replace(schema, features=columns)
 
 
-def _replacements(fitted: list[Fitted]) -> dict[int, npt.NDArray[np.float64]]:
-    found, at = {}, 0
-    for item in fitted:
-        for feature in item.column.features:
-            if feature in item.train:
-                found[at] = item.train[feature]
-            at += 1
-    return found
+def _writer(folder: Path, schema: pa.Schema, **options: Any) -> pq.ParquetWriter:
+    folder.mkdir(parents=True, exist_ok=True)
+    return pq.ParquetWriter(folder / "part-0.parquet", schema, **options)
+
+
+class _TypedWriter:
+    """Writes labels and typed rows, as soon as each column has had a value that shows its kind."""
+
+    def __init__(self, folder: Path, schema: Schema) -> None:
+        self.folder, self.schema = folder, schema
+        self.writer: pq.ParquetWriter | None = None
+        self.waiting: list[tuple[npt.NDArray[np.float64], pa.Table]] = []
+
+    def write(self, labels: npt.NDArray[np.float64], made: pa.Table, columns: list[Column]) -> None:
+        """Take rows; `columns` are those that `features` returned, if it is used."""
+        self.waiting.append((labels, made))
+        if all(column.kind for column in columns):
+            self._flush(columns)
+
+    def close(self, columns: list[Column]) -> None:
+        """Write what waits, and end the file."""
+        self._flush(columns)
+        if self.writer:
+            self.writer.close()
+
+    def _flush(self, columns: list[Column]) -> None:
+        for labels, made in self.waiting:
+            if columns:
+                made = rows.conformed(made, columns)
+            label = pa.array(labels.astype(np.int64) if self.schema.classes else labels)
+            name = rows.label_name(made.column_names, self.schema.target)
+            made = made.add_column(0, name, label)
+            if self.writer is None:
+                texts = [f.name for f in made.schema if not pa.types.is_primitive(f.type)]
+                self.writer = _writer(
+                    self.folder, made.schema, compression="none", use_dictionary=texts
+                )
+            self.writer.write_table(made)
+        self.waiting = []
 
 
 def _chunks(table: pa.Table) -> Iterator[tuple[int, pa.Table]]:

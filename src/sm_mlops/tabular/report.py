@@ -89,7 +89,7 @@ def render(
         f"test rows{left_out}. Only this page uses the test rows; the table describes the training "
         "rows.</p>",
         _classes(schema),
-        _columns(schema),
+        _columns(training),
         "<h2>Training</h2>",
         _facts(schema, gate, training),
     ]
@@ -144,11 +144,11 @@ def _lead(
 def _tiles(gate: dict[str, Any]) -> str:
     tiles = []
     for name, entry in gate["metrics"].items():
-        if name not in metrics.FITTING[gate["task"]]:
+        if name not in metrics.fitting(gate["task"]):
             continue
         shown = "n/a" if abs(entry["value"]) >= 1e308 else _number(entry["value"])
         if entry["champion"] is None:
-            note = "higher is better" if name in metrics.HIGHER else "lower is better"
+            note = f"{entry['better']} is better"
         else:
             state = "worse than" if entry["worse_by"] > 0 else "better than"
             state = "same as" if entry["value"] == entry["champion"] else state
@@ -156,7 +156,7 @@ def _tiles(gate: dict[str, Any]) -> str:
                 f"<span class={state.split()[0]}>{state} version {_e(gate['champion'])}</span> "
                 f"({_number(entry['champion'])})"
             )
-        title = NAMES.get(name, name.replace("_", " ").capitalize())
+        title = _e(NAMES.get(name, name.replace("_", " ").capitalize()))
         tiles.append(f"<div><small>{title}</small><strong>{shown}</strong><em>{note}</em></div>")
     return "".join(tiles)
 
@@ -180,9 +180,9 @@ def _classes(schema: Schema) -> str:
     return _table(["Class", "Training", "Validation", "Test", "Share"], rows)
 
 
-def _columns(schema: Schema) -> str:
+def _columns(training: dict[str, Any]) -> str:
     rows = []
-    for item in schema.data["summary"]:
+    for item in training.get("columns", ()):
         values = ""
         if "top" in item:
             values = ", ".join(f"{_e(value)} ({count:,})" for value, count in item["top"])
@@ -195,7 +195,7 @@ def _columns(schema: Schema) -> str:
         missing = f"{item['missing']:.1%}" if item["missing"] else "-"
         distinct = f"{item['distinct']:,}" if "distinct" in item else "-"
         rows.append([_e(item["name"]), _e(item["kind"]), missing, distinct, note + values])
-    return _table(["Column", "Kind", "Missing", "Distinct", "Values"], rows)
+    return _table(["Column", "Kind", "Missing", "Distinct", "Values"], rows) if rows else ""
 
 
 def _facts(schema: Schema, gate: dict[str, Any], training: dict[str, Any]) -> str:
@@ -203,10 +203,12 @@ def _facts(schema: Schema, gate: dict[str, Any], training: dict[str, Any]) -> st
     shown = ", ".join(f"{name} {value}" for name, value in sorted(parameters.items()))
     facts = {
         "Trees": f"{training['best_round']:,} rounds kept of {training['rounds']:,} trained"
-        if training
+        if "rounds" in training
         else "",
         "Hyperparameters": shown,
-        "Features": f"{len(schema.features):,} from {len(schema.columns):,} columns",
+        "Features": f"{training['features']:,} from {len(schema.inputs):,} columns"
+        if "features" in training
+        else "",
         "Columns left out": ", ".join(schema.dropped),
         "Versions": gate.get("versions", ""),
         "Data (SHA-256)": schema.data["sha256"],

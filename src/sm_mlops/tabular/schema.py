@@ -1,11 +1,10 @@
-"""The fitted encoding as plain JSON: written by preprocess.py, read by all other steps.
+"""What raw rows look like, as plain JSON: written by Preprocess, read by all other steps.
 
-Must not know how it is fitted, or anything about files of rows or XGBoost.
+Must not know how columns are encoded, or anything about files of rows or algorithms.
 """
 
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,29 +14,20 @@ FILE = "schema.json"
 
 @dataclass(frozen=True)
 class Column:
-    """One column of the raw rows, and how it becomes features."""
+    """One column and how its values are written in raw rows."""
 
     name: str
     kind: str
-    """number, boolean, date, category, text, or unused."""
-    features: list[str] = field(default_factory=list)
-    """In order: `value`; days, month...; `code`; mean.0, count, word.x..."""
+    """number, boolean, date or text."""
     missing: list[str] = field(default_factory=list)
     """Spellings of a missing value besides text.MISSING (number)."""
     format: str | None = None
     """strptime format of dates that are not ISO 8601."""
-    categories: list[str] = field(default_factory=list)
-    """Code i is categories[i]; every other value has code len(categories)."""
-    means: dict[str, list[float]] = field(default_factory=dict)
-    """Text to [count, smoothed mean of the target per output] in the training rows."""
-    prior: list[float] = field(default_factory=list)
-    """The means of an unknown text."""
-    why: str = ""
 
 
 @dataclass(frozen=True)
 class Schema:
-    """The task, the target and the columns, fitted on the training rows."""
+    """The task, the target and the columns. Nothing here is fitted."""
 
     task: str
     """binary, multiclass or regression."""
@@ -45,23 +35,25 @@ class Schema:
     classes: list[Any]
     """Labels in class order, as returned (str, int, bool); the positive one last."""
     columns: list[Column]
-    """In the order of the file, without the target and the dropped columns."""
+    """The raw columns in the order of the file, without the target and the dropped ones."""
     dropped: list[str]
-    features: list[str]
-    """Names of the encoded features, unique and without the characters that XGBoost refuses."""
-    types: list[str]
-    """Per feature: `q` (quantity) or `c` (code of a category)."""
     data: dict[str, Any]
-    """About the data: sha256, rows per part, and a summary of the training rows per column."""
-    offset: float = 0.0
-    scale: float = 1.0
-    """A quantity is trained on as (quantity - offset) / scale, where float32 lacks precision."""
+    """About the data: sha256, and rows and classes per part."""
+    features: list[Column] | None = None
+    """The columns that the team's `features` returns; None while it returns its rows unchanged."""
+    optional: list[str] = field(default_factory=list)
+    """Columns that the library's encoding does not use, so that a request may lack them."""
 
     def save(self, folder: Path) -> None:
         """Write `schema.json`."""
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False)
         (folder / FILE).write_text(text + "\n", encoding="utf-8")
+
+    @property
+    def inputs(self) -> list[Column]:
+        """Return the columns that `fit` and `predict` get."""
+        return self.columns if self.features is None else self.features
 
     @property
     def class_names(self) -> list[str]:
@@ -80,7 +72,10 @@ class Schema:
 def load(folder: Path) -> Schema:
     """Read `schema.json`."""
     raw = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    return Schema(**{**raw, "columns": [Column(**column) for column in raw["columns"]]})
+    for name in ("columns", "features"):
+        if raw[name] is not None:
+            raw[name] = [Column(**column) for column in raw[name]]
+    return Schema(**raw)
 
 
 def label_text(label: object) -> str:
@@ -88,16 +83,3 @@ def label_text(label: object) -> str:
     if isinstance(label, bool):
         return str(label).lower()
     return re.sub(r"^(-?\d+)\.0*$", r"\1", str(label).strip())
-
-
-def feature_names(wanted: Sequence[str]) -> list[str]:
-    """Return unique names without `[`, `]` and `<`, which XGBoost refuses."""
-    table = str.maketrans({"[": "(", "]": ")", "<": "("})
-    names: dict[str, None] = {}
-    for want in wanted:
-        base = name = want.translate(table)
-        number = 2
-        while name in names:
-            name, number = f"{base} ({number})", number + 1
-        names[name] = None
-    return list(names)

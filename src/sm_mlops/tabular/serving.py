@@ -213,7 +213,7 @@ def _to_csv(predictions: Predictions, header: bool) -> bytes:
 
 
 def rows(body: str | bytes, content_type: str | None, schema: Schema) -> pa.Table:
-    """Return the raw rows of a request: the columns that the model uses, by name.
+    """Return the raw rows of a request: the columns of the schema, by name.
 
     Raises:
         RequestError: Status 415 for another content type, 400 for a body that cannot be read or
@@ -356,7 +356,7 @@ def _utf8(text: str) -> bool:
 
 
 def _named(request: _Request, schema: Schema) -> pa.Table:
-    """Return the columns that the model uses, by name."""
+    """Return the columns of the schema, by name."""
     all_names = tuple(column.name for column in schema.columns)
     names, skip = request.names, 0
     if names is None:
@@ -365,7 +365,7 @@ def _named(request: _Request, schema: Schema) -> pa.Table:
     if len(found) != len(names):
         twice = next(name for i, name in enumerate(names) if name in names[:i])
         raise RequestError(f"column '{twice}' occurs twice", twice)
-    required = [column.name for column in schema.columns if column.features]
+    required = [name for name in all_names if name not in schema.optional]
     for name in required:
         if name not in found:
             others = [n for n in names if n not in all_names]
@@ -373,11 +373,12 @@ def _named(request: _Request, schema: Schema) -> pa.Table:
             hint = f"; {hint}" if hint.startswith("did") else ""
             row = request.absent.get(name, 1)
             raise RequestError(f"column '{name}' is missing in row {row}{hint}", name, row)
-    columns = [found[name].slice(skip) for name in required]
+    wanted = [name for name in all_names if name in found]
+    columns = [found[name].slice(skip) for name in wanted]
     # A piece of a batch transform job may be the header alone; a refusal would fail the job.
     if columns and len(columns[0]) == 0 and os.environ.get("SAGEMAKER_BATCH") != "true":
         raise RequestError("the body holds a header and no row")
-    return pa.Table.from_arrays(columns, names=required)
+    return pa.Table.from_arrays(columns, names=wanted)
 
 
 def _header(

@@ -13,7 +13,8 @@ from typing import Any
 from sm_mlops import executions
 from sm_mlops.actions import code, fenced
 from sm_mlops.commit import short
-from sm_mlops.settings import HIGHER_IS_BETTER, LOWER_IS_BETTER, Gate
+from sm_mlops.settings import Gate
+from sm_mlops.tabular import measures
 from sm_mlops.training.review import Review, Trained
 
 DIFF_LINES = 300  # of the definition that are shown
@@ -97,15 +98,14 @@ def _comparison(review: Review) -> str:
 
 def _row(name: str, entry: dict[str, Any], rule: Gate) -> str:
     value, champion = entry["value"], entry["champion"]
-    # A team's own evaluate.py may report others.
-    title = name if name in HIGHER_IS_BETTER or name in LOWER_IS_BETTER else code(name)
+    title = name if name in (*measures.HIGHER, *measures.LOWER) else code(name)
     if name == rule.metric:
-        limit = "at least" if name in HIGHER_IS_BETTER else "at most"
+        limit = "at least" if entry["better"] == "higher" else "at most"
         title = f"**{name}**, {limit} {rule.threshold:g}, at most {rule.tolerance:g} worse"
     if champion is None:
         return f"| {title} | {value:.4f} | | |"
     gain = value - champion
-    better = gain > 0 if name in HIGHER_IS_BETTER else gain < 0
+    better = gain > 0 if entry["better"] == "higher" else gain < 0
     word = "same" if f"{value:.4f}" == f"{champion:.4f}" else "better" if better else "worse"
     comparison = word if word == "same" else f"{word} by {abs(gain):.4f}"
     return f"| {title} | {value:.4f} | {champion:.4f} | {comparison} |"

@@ -1,0 +1,79 @@
+"""A packaged model behind an endpoint or a batch transform job: raw rows in, predictions out.
+
+Calls the team's `features` and `predict`. Must not know what a model is.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from sm_mlops.tabular import rows as typed_rows
+from sm_mlops.tabular import schema as schemas
+from sm_mlops.tabular import serving
+from sm_mlops.tabular.encoding import Misfit
+from sm_mlops.tabular.rows import Rows
+
+
+@dataclass(frozen=True)
+class Served:
+    """What `load` of the team's train.py returned, and what its rows look like."""
+
+    model: Any
+    schema: schemas.Schema
+    predict: Callable[[Any, Rows], Any]
+    features: typed_rows.Features
+
+
+def load(
+    model_dir: str,
+    load: Callable[[Path], Any],
+    predict: Callable[[Any, Rows], Any],
+    features: typed_rows.Features,
+) -> Served:
+    """Return the model in a folder that Train wrote."""
+    folder = Path(model_dir)
+    return Served(load(folder), schemas.load(folder), predict, features)
+
+
+def respond(served: Served, body: str | bytes, content_type: str | None, accept: str | None) -> Any:
+    """Return the response to one request: a refusal for a client's fault."""
+    try:
+        form = serving.accepted(accept)
+        raw = serving.rows(body, content_type, served.schema)
+        return serving.answer(predictions(served, raw), form)
+    except (serving.RequestError, Misfit) as error:
+        return serving.refusal(error)
+
+
+def predictions(served: Served, raw: pa.Table) -> serving.Predictions:
+    """Predict raw rows. Raise Misfit with column and row if a value does not fit the schema."""
+    rows = Rows(served.schema, typed_rows.typed(served.schema, raw))
+    classes = served.schema.classes
+    if not len(rows):  # many algorithms refuse that
+        return serving.Predictions(np.empty((0, len(classes)) if classes else 0), classes)
+    parts = []
+    for batch in rows.batches():
+        if served.schema.features is not None:
+            made = typed_rows.derived(served.features, batch.table)
+            batch = Rows(served.schema, typed_rows.conformed(made, served.schema.features))
+        parts.append(checked(served.predict(served.model, batch), batch))
+    values = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return serving.Predictions(values, classes)
+
+
+def checked(values: Any, rows: Rows) -> Any:
+    """Return predictions as an array. Raise ValueError for those that are not what is expected."""
+    values = np.asarray(values)
+    classes = len(rows.schema.classes)
+    shape = (len(rows), classes) if classes else (len(rows),)
+    if values.shape != shape or values.dtype.kind not in "fiu":
+        what = "probabilities, a column per class" if classes else "quantities"
+        raise ValueError(
+            f"predict of model/train.py returned {values.dtype} of shape {values.shape} for "
+            f"{len(rows)} rows; return {what}, of shape {shape}"
+        )
+    return values.astype(np.float64) if values.dtype.kind != "f" else values
