@@ -62,6 +62,7 @@ class Data:
     task: str = "auto"
     positive: str | int | float | bool | None = None
     drop: tuple[str, ...] = ()
+    decimal: str | None = None
 
 
 @dataclass(frozen=True)
@@ -358,9 +359,13 @@ def _check(settings: Settings) -> None:
     _require(data.target not in data.drop, f"data.drop names the target {data.target}")
     for key, value, allowed in (
         ("data.task", data.task, TASKS),
+        ("data.decimal", data.decimal, ("point", "comma")),
         ("gate.metric", gate.metric, metrics),
     ):
-        _require(value in allowed, f"{key} must be one of {', '.join(allowed)}, not {value}")
+        _require(
+            value is None or value in allowed,
+            f"{key} must be one of {', '.join(allowed)}, not {value}",
+        )
     fitting = [m for m in metrics if (m in OF_QUANTITIES) == (data.task == "regression")]
     _require(
         data.task == "auto" or gate.metric in fitting,

@@ -232,6 +232,9 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "a dropped column that is not there": (
         f"x,y\n{ROWS}", {"drop": ("xx",)}, r"no column 'xx' \(data\.drop in mlops\.yaml\)",
     ),
+    "a name with control characters": (
+        f"x\x1b[2J,y\n{ROWS}", {"target": "z"}, r"there are: x\\x1b\[2J, y$",
+    ),
     "an empty file": ("", {}, r"data\.csv: the file is empty"),
     "blank lines only": ("\n\n", {}, r"data\.csv: the file is empty"),
     "a header and no rows": ("x,y\n", {}, r"data\.csv: a header and no rows"),
@@ -285,7 +288,7 @@ def test_files_that_are_missing_or_not_parquet_are_named(case: Case) -> None:
     with pytest.raises(DataError, match=r"none\.csv: no such file or folder"):
         case.prepare(case.folder / "none.csv", "y")
     with pytest.raises(DataError, match=r"p\.parquet: not a readable Parquet file"):
-        case.prepare(case.text("x,y\n1,a\n", "p.parquet"), "y")
+        case.prepare(case.text("PAR1\0 and no more", "p.parquet"), "y")
     with pytest.raises(DataError, match=r"no \.csv, \.tsv or \.parquet file in this folder"):
         case.text("notes", "folder/readme.md")
         case.prepare(case.folder / "folder", "y")

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sm_mlops.tabular.numerals import POINT, parse_number, with_points
 from sm_mlops.tabular.schema import Column, Schema
 from sm_mlops.tabular.text import MISSING, NO_LABEL
 
@@ -27,7 +28,6 @@ DATE_FORMATS = [
                 "%d %b %Y", "%b %d, %Y", "%B %d, %Y", "%d %B %Y")
     for time in ("", " %H:%M", " %H:%M:%S", "T%H:%M:%S")
 ] + ["%H:%M", "%H:%M:%S"]  # fmt: skip
-_AMOUNT = re.compile(r"[-+]?[$€£¥]?\s?[-+]?(\d{1,3}(,\d{3})+|\d+)?(\.\d+)?\s?[%€$£]?")
 _LONGEST = max(map(len, MISSING))
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 _DIGITS = re.compile(r"\d+(?:\.\d+)?")
@@ -63,7 +63,7 @@ def encode(schema: Schema, table: pa.Table, order: str = "C") -> npt.NDArray[np.
 
 def _parts(column: Column, values: pa.ChunkedArray) -> list[Floats]:
     if column.kind == "number":
-        return [numbers(values, column.name, column.missing)]
+        return [numbers(values, column.name, column.missing, column.decimal)]
     if column.kind == "boolean":
         return [booleans(values, column.name)]
     if column.kind == "date":
@@ -129,17 +129,9 @@ def labels(values: pa.ChunkedArray) -> tuple[Codes, list[str | None]]:
     return distinct(values, NO_LABEL)
 
 
-def parse_number(text: str) -> float:
-    """Parse `12`, ` 1e5`, `1,234.5`, `$12`, `7 %`; ValueError for anything else."""
-    try:
-        return float(text)
-    except ValueError:
-        if text and _AMOUNT.fullmatch(text):
-            return float(re.sub(r"[^\d.+-]", "", text))
-        raise
-
-
-def numbers(values: pa.ChunkedArray, name: str, missing: Sequence[str] = ()) -> Floats:
+def numbers(
+    values: pa.ChunkedArray, name: str, missing: Sequence[str] = (), decimal: str = POINT
+) -> Floats:
     """Return a column of numbers, perhaps as text, as float64. Raise Misfit for other text."""
     array = one_chunk(values)
     if is_numeric(array.type) or pa.types.is_boolean(array.type):
@@ -149,15 +141,17 @@ def numbers(values: pa.ChunkedArray, name: str, missing: Sequence[str] = ()) -> 
         return floats(array.cast(pa.int64()))
     if pa.types.is_string(array.type):
         try:
-            return floats(array.cast(pa.float64()))
+            plain = array.cast(pa.float64()) if decimal == POINT else with_points(array)
+            return floats(plain)
         except pa.ArrowInvalid:
             pass  # a spelling of missing, an amount, or no number: parse each
     also = {text.lower() for text in missing}
 
     def parse(text: str) -> float:
-        return float("nan") if text.lower() in also else parse_number(text)
+        return float("nan") if text.lower() in also else parse_number(text, decimal)
 
-    return _spread(pa.chunked_array([array]), name, "a number", parse)
+    expected = "a number" if decimal == POINT else "a number with a decimal comma"
+    return _spread(pa.chunked_array([array]), name, expected, parse)
 
 
 def _spread(

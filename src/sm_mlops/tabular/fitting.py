@@ -37,7 +37,12 @@ class Fitted:
 
 
 def fit_column(
-    name: str, values: pa.ChunkedArray, train: npt.NDArray[np.bool_], outputs: Floats, folds: Codes
+    name: str,
+    values: pa.ChunkedArray,
+    train: npt.NDArray[np.bool_],
+    outputs: Floats,
+    folds: Codes,
+    decimal: str = ".",
 ) -> Fitted:
     """Find the kind of a column from all rows, and fit its encoding on the training rows.
 
@@ -48,7 +53,7 @@ def fit_column(
     Raises:
         DataError: The column has no value in any row.
     """
-    column, array, codes, texts = kind_of(name, values)
+    column, array, codes, texts = kind_of(name, values, decimal)
     if array.null_count == len(array) or (texts and not any(texts)):
         raise DataError(
             f"column '{name}' is empty in every row; fill it, or name it in data.drop of mlops.yaml"
@@ -68,7 +73,7 @@ def _fit_number(column: Column, rows: pa.ChunkedArray) -> Fitted:
     if column.kind == "boolean":
         values = encoding.booleans(rows, column.name)
     else:
-        values = encoding.numbers(rows, column.name, column.missing)
+        values = encoding.numbers(rows, column.name, column.missing, column.decimal)
     finite = values[np.isfinite(values)]
     summary = {"name": column.name, "kind": column.kind, **_missing(values)}
     if not len(finite):

@@ -7,11 +7,14 @@ import numpy as np
 import pyarrow as pa
 
 from sm_mlops.tabular import encoding
-from sm_mlops.tabular.encoding import Codes, parse_number
+from sm_mlops.tabular.encoding import Codes
+from sm_mlops.tabular.numerals import POINT, is_number
 from sm_mlops.tabular.schema import Column
 
 
-def kind_of(name: str, values: pa.ChunkedArray) -> tuple[Column, pa.Array, Codes, list[str | None]]:
+def kind_of(
+    name: str, values: pa.ChunkedArray, decimal: str = POINT
+) -> tuple[Column, pa.Array, Codes, list[str | None]]:
     """Return the column, its values as one array and, if they are strings, the code of each row and
     the text of each code."""
     array = encoding.one_chunk(values)
@@ -25,23 +28,24 @@ def kind_of(name: str, values: pa.ChunkedArray) -> tuple[Column, pa.Array, Codes
         column = Column(name, "date", format="%H:%M:%S" if pa.types.is_time(kind) else None)
     else:
         codes, texts = encoding.distinct(pa.chunked_array([array]))
-        column = _typed_text(name, codes, texts)
+        column = _typed_text(name, codes, texts, decimal)
     return column, array, codes, texts
 
 
-def _typed_text(name: str, codes: Codes, texts: list[str | None]) -> Column:
+def _typed_text(name: str, codes: Codes, texts: list[str | None], decimal: str) -> Column:
     """Return a column of numbers, booleans or dates that are written as text, else of text."""
     known = [text for text in texts if text is not None]
     sample = known[:1000]
-    numeric = sum(map(is_number, sample)) / max(len(sample), 1)
+    numeric = sum(is_number(text, decimal) for text in sample) / max(len(sample), 1)
     if numeric > 0.5:
-        others = sorted({t for t in known if not is_number(t)})
-        if not others:
-            return Column(name, "number")
-        strange = {i for i, t in enumerate(texts) if t in set(others)}
-        share = np.isin(codes, list(strange)).mean()
-        if len(others) <= 3 and len(known) >= 10 * len(others) and share < 0.5:
-            return Column(name, "number", missing=others)
+        others = {text for text in known if not is_number(text, decimal)}
+        strange = [i for i, text in enumerate(texts) if text in others]
+        if not others or (
+            len(others) <= 3
+            and len(known) >= 10 * len(others)
+            and np.isin(codes, strange).mean() < 0.5
+        ):
+            return Column(name, "number", missing=sorted(others), decimal=decimal)
     spellings = {text.lower() for text in known}
     meanings = {encoding.BOOLEANS.get(text) for text in spellings} - {None}
     if known and len(meanings) == len(spellings):
@@ -54,12 +58,3 @@ def _typed_text(name: str, codes: Codes, texts: list[str | None]) -> Column:
                 if encoding.parse_dates(everything, form).null_count == 0:
                     return Column(name, "date", format=form)
     return Column(name, "text")
-
-
-def is_number(text: str) -> bool:
-    """Return whether `parse_number` reads the text."""
-    try:
-        parse_number(text)
-    except ValueError:
-        return False
-    return True

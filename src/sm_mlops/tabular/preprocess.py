@@ -32,6 +32,7 @@ from sm_mlops.tabular.fitting import (
     fit_column,
     target_outputs,
 )
+from sm_mlops.tabular.numerals import MARKS
 from sm_mlops.tabular.schema import Schema, feature_names
 from sm_mlops.tabular.target import BadLabel, Target, read_target
 
@@ -49,6 +50,7 @@ class Settings:
     task: str = "auto"
     positive: str | None = None
     drop: tuple[str, ...] = ()
+    decimal: str | None = None
     validation: float = 0.15
     test: float = 0.15
     seed: int = 42
@@ -87,6 +89,8 @@ def read_settings(folder: Path) -> Settings:
         raise DataError(
             f"{path}: data.task is {task!r}; use auto, binary, multiclass or regression"
         )
+    if data.get("decimal") not in (None, *MARKS):
+        raise DataError(f"{path}: data.decimal is {data['decimal']!r}; use point or comma")
     positive = data.get("positive")
     shares = {part: split.get(part, 0.15) for part in ("validation", "test")}
     for part, share in shares.items():
@@ -99,6 +103,7 @@ def read_settings(folder: Path) -> Settings:
         task=task,
         positive=None if positive is None else str(positive),
         drop=tuple(str(name) for name in data.get("drop") or ()),
+        decimal=data.get("decimal"),
         validation=float(shares["validation"]),
         test=float(shares["test"]),
         seed=int(split.get("seed", 42)),
@@ -109,7 +114,7 @@ def read_settings(folder: Path) -> Settings:
 def preprocess(data: Path, output: Path, settings: Settings) -> Schema:
     """Run the step. Raise DataError if the data cannot be learned from."""
     files = tables.find(data)
-    table = tables.read(files, settings.target, settings.drop)
+    table = tables.read(files, settings.target, settings.drop, settings.decimal)
     target = _target(table, files, settings)
     found = "quantity" if target.task == "regression" else "classes"
     if settings.measured_as not in (None, found):
@@ -126,7 +131,8 @@ def preprocess(data: Path, output: Path, settings: Settings) -> Schema:
     for name in table.column_names:
         if name != settings.target:
             try:
-                fitted.append(fit_column(name, table[name], train, outputs, folds))
+                mark = tables.decimal_of(table, name)
+                fitted.append(fit_column(name, table[name], train, outputs, folds, mark))
             except DataError as error:
                 raise DataError(f"{data}: {error}") from error
     schema = _schema(settings, target, fitted, table)

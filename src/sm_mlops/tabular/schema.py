@@ -24,6 +24,8 @@ class Column:
     """In order: `value`; days, month...; `code`; mean.0, count, word.x..."""
     missing: list[str] = field(default_factory=list)
     """Spellings of a missing value besides text.MISSING (number)."""
+    decimal: str = "."
+    """The decimal mark of numbers that are written as text; the other one marks thousands."""
     format: str | None = None
     """strptime format of dates that are not ISO 8601."""
     categories: list[str] = field(default_factory=list)

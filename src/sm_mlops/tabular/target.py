@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from sm_mlops.tabular import encoding
-from sm_mlops.tabular.encoding import Floats, parse_number
+from sm_mlops.tabular.encoding import Floats
 from sm_mlops.tabular.failure import DataError
-from sm_mlops.tabular.kinds import is_number
+from sm_mlops.tabular.numerals import is_number, parse_number
 from sm_mlops.tabular.schema import label_text
 
 LARGEST = 1e100  # quantity to predict: the sum of squares is still finite
