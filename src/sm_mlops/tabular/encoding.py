@@ -28,6 +28,9 @@ DATE_FORMATS = [
                 "%d %b %Y", "%b %d, %Y", "%B %d, %Y", "%d %B %Y")
     for time in ("", " %H:%M", " %H:%M:%S", "T%H:%M:%S")
 ] + ["%H:%M", "%H:%M:%S"]  # fmt: skip
+_ZONE = r"[0-9]{2}:[0-9]{2}.*(?:[Zz]|[-+][0-9]{2}(?::?[0-9]{2})?)$"
+_MILLISECONDS = r"^-?[0-9]{12,13}$"  # since 1970, as pandas' to_json writes dates
+_EARLIEST, _LATEST = 1e11, 1e13  # milliseconds that can be nothing else: from 1973 to 2286
 _LONGEST = max(map(len, MISSING))
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 _DIGITS = re.compile(r"\d+(?:\.\d+)?")
@@ -67,7 +70,7 @@ def _parts(column: Column, values: pa.ChunkedArray) -> list[Floats]:
     if column.kind == "boolean":
         return [booleans(values, column.name)]
     if column.kind == "date":
-        seconds = timestamps(values, column.name, column.format)
+        seconds = timestamps(values, column.name, column.format, column.zoned)
         return [date_part(seconds, part) for part in column.features]
     codes, texts = distinct(values)
     if column.kind == "category":
@@ -181,8 +184,17 @@ def booleans(values: pa.ChunkedArray, name: str) -> Floats:
     return _spread(values, name, "true or false", lambda text: BOOLEANS[text.lower()])
 
 
-def timestamps(values: pa.ChunkedArray, name: str, form: str | None) -> Floats:
-    """Return seconds since 1970-01-01 UTC (of a time of day: since midnight), NaN where missing."""
+def timestamps(
+    values: pa.ChunkedArray, name: str, form: str | None, zoned: bool | None = None
+) -> Floats:
+    """Return seconds since 1970-01-01 UTC (of a time of day: since midnight), NaN where missing.
+
+    Args:
+        zoned: Whether the dates have a time zone; None for either.
+
+    Raises:
+        Misfit: A value is no date, or has a zone where the column has none, or lacks it.
+    """
     array = one_chunk(values)
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
@@ -191,29 +203,70 @@ def timestamps(values: pa.ChunkedArray, name: str, form: str | None) -> Floats:
         trimmed = pc.utf8_trim_whitespace(array)
         known = pc.is_in(pc.utf8_lower(trimmed), pa.array(sorted(MISSING)))
         text = pc.if_else(known, pa.scalar(None, pa.string()), trimmed)
-        array = parse_dates(text, form)
-        unparsed = pc.and_(text.is_valid(), array.is_null())
-        bad = np.flatnonzero(unparsed.to_numpy(zero_copy_only=False))
-        if len(bad):
-            raise Misfit(name, int(bad[0]), text[int(bad[0])].as_py(), "a date")
+        array = _parsed(text, name, form, zoned)
     elif pa.types.is_time(kind):
         unit = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[kind.unit]
         whole = array.cast(pa.int32() if pa.types.is_time32(kind) else pa.int64())
         return floats(whole) / unit
     elif is_numeric(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind):
-        known = np.flatnonzero(~np.isnan(floats(array)))
-        if not len(known):
-            return np.full(len(array), np.nan)
-        raise Misfit(name, int(known[0]), array[int(known[0])].as_py(), "a date")
+        numbers = floats(array)
+        size = np.abs(numbers)
+        dates = (size >= _EARLIEST) & (size < _LATEST) & (not _is_clock(form))
+        bad = np.flatnonzero(~np.isnan(numbers) & ~dates)
+        if len(bad):
+            raise _no_date(name, int(bad[0]), array, zoned)
+        return numbers / 1e3
+    elif (
+        zoned is not None
+        and array.null_count < len(array)
+        and zoned != (pa.types.is_timestamp(kind) and kind.tz is not None)
+    ):
+        raise _no_date(name, pc.index(array.is_valid(), True).as_py(), array, zoned)
     if pa.types.is_date(array.type):
         array = array.cast(pa.timestamp("ms"))
     micro = array.cast(pa.timestamp("us", array.type.tz), safe=False)
     return floats(micro.cast(pa.int64())) / 1e6
 
 
+def _parsed(text: pa.Array, name: str, form: str | None, zoned: bool | None) -> pa.Array:
+    """Return texts as timestamps. Raise Misfit for the first that is none of this column."""
+    number = pc.match_substring_regex(text, "^$" if _is_clock(form) else _MILLISECONDS)
+    dates = pc.if_else(number, pa.scalar(None, pa.string()), text)
+    if zoned is not None:  # Arrow parses dates with zones, or dates without
+        other = pc.index(pc.equal(has_zone(dates), not zoned), True).as_py()
+        if other >= 0:
+            raise _no_date(name, other, text, zoned)
+    array = parse_dates(dates, form)
+    if pc.any(number).as_py():
+        count = pc.if_else(number, text, pa.scalar(None, pa.string())).cast(pa.int64())
+        array = pc.coalesce(array.cast(pa.timestamp("us")), count.cast(pa.timestamp("ms")))
+    bad = pc.index(pc.and_(text.is_valid(), array.is_null()), True).as_py()
+    if bad >= 0:
+        raise _no_date(name, bad, text, zoned)
+    return array
+
+
+def _is_clock(form: str | None) -> bool:
+    return form is not None and form.startswith("%H")
+
+
+def has_zone(text: pa.Array) -> pa.Array:
+    """Return whether each text ends in a time and its zone, such as Z or +02:00."""
+    return pc.match_substring_regex(text, _ZONE)
+
+
+def _no_date(name: str, row: int, values: pa.Array, zoned: bool | None) -> Misfit:
+    expected = {
+        None: "a date",
+        True: "a date with a time zone, such as 2026-04-18T08:52:00Z",
+        False: "a date without a time zone, such as 2026-04-18 or 2026-04-18T08:52:00",
+    }[zoned]
+    return Misfit(name, row, values[row].as_py(), f"{expected}, or milliseconds since 1970")
+
+
 def parse_dates(text: pa.Array, form: str | None) -> pa.Array:
     """Parse ISO 8601 dates or timestamps, or those of `form`; null where a text is neither."""
-    if form is not None and form.startswith("%H"):
+    if form is not None and _is_clock(form):
         return pc.coalesce(_times(text, form), _iso(text))
     if form is None:
         return _iso(text)

@@ -91,7 +91,7 @@ def _fit_number(column: Column, rows: pa.ChunkedArray) -> Fitted:
 
 
 def _fit_date(column: Column, rows: pa.ChunkedArray) -> Fitted:
-    seconds = encoding.timestamps(rows, column.name, column.format)
+    seconds = encoding.timestamps(rows, column.name, column.format, column.zoned)
     known = seconds[~np.isnan(seconds)]
     summary = {"name": column.name, "kind": "date", **_missing(seconds)}
     if not len(known):

@@ -5,9 +5,11 @@ Must not know the target, nor how a column is encoded.
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sm_mlops.tabular import encoding
 from sm_mlops.tabular.encoding import Codes
+from sm_mlops.tabular.failure import DataError
 from sm_mlops.tabular.numerals import POINT, is_number
 from sm_mlops.tabular.schema import Column
 
@@ -25,7 +27,11 @@ def kind_of(
     elif pa.types.is_boolean(kind):
         column = Column(name, "boolean")
     elif pa.types.is_temporal(kind):
-        column = Column(name, "date", format="%H:%M:%S" if pa.types.is_time(kind) else None)
+        time = pa.types.is_time(kind)
+        zoned = pa.types.is_timestamp(kind) and kind.tz is not None
+        column = Column(
+            name, "date", format="%H:%M:%S" if time else None, zoned=None if time else zoned
+        )
     else:
         codes, texts = encoding.distinct(pa.chunked_array([array]))
         column = _typed_text(name, codes, texts, decimal)
@@ -51,10 +57,23 @@ def _typed_text(name: str, codes: Codes, texts: list[str | None], decimal: str) 
     if known and len(meanings) == len(spellings):
         return Column(name, "boolean")
     if sum(any(c.isdigit() for c in t) for t in sample) == len(sample):
-        probe = pa.array(sample, pa.string())
+        probe, everything = pa.array(sample, pa.string()), pa.array(known, pa.string())
+        _refuse_some_zones(name, everything)
         for form in (None, *encoding.DATE_FORMATS):
-            if encoding.parse_dates(probe, form).null_count == 0:
-                everything = pa.array(known, pa.string())
-                if encoding.parse_dates(everything, form).null_count == 0:
-                    return Column(name, "date", format=form)
+            if all(encoding.parse_dates(t, form).null_count == 0 for t in (probe, everything)):
+                clock = form is not None and form.startswith("%H")
+                zoned = None if clock else encoding.has_zone(everything[:1])[0].as_py()
+                return Column(name, "date", format=form, zoned=zoned)
     return Column(name, "text")
+
+
+def _refuse_some_zones(name: str, texts: pa.Array) -> None:
+    """Raise DataError for dates of which some have a time zone and others have none."""
+    zoned = encoding.has_zone(texts)
+    parts = texts.filter(zoned), texts.filter(pc.invert(zoned))
+    if all(len(part) and encoding.parse_dates(part, None).null_count == 0 for part in parts):
+        one, other = (part[0].as_py() for part in parts)
+        raise DataError(
+            f"column '{name}': {one!r} has a time zone and {other!r} has none; write all dates "
+            "alike, or name it in data.drop of mlops.yaml"
+        )

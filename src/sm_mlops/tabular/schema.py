@@ -28,6 +28,8 @@ class Column:
     """The decimal mark of numbers that are written as text; the other one marks thousands."""
     format: str | None = None
     """strptime format of dates that are not ISO 8601."""
+    zoned: bool | None = None
+    """Whether dates have a time zone; None for times of day."""
     categories: list[str] = field(default_factory=list)
     """Code i is categories[i]; every other value has code len(categories)."""
     means: dict[str, list[float]] = field(default_factory=dict)
