@@ -6,6 +6,7 @@ Imports neither the SageMaker SDK nor boto3: every command imports it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import re
@@ -19,6 +20,7 @@ from typing import Any
 import yaml
 
 from sm_mlops.errors import MlopsError, hint, one_line
+from sm_mlops.tabular import mlops_yaml
 
 HIGHER_IS_BETTER = (
     "auc",
@@ -226,7 +228,7 @@ def _text(file: Path) -> str:
 def _read_yaml(file: Path) -> dict[Any, Any]:
     text = _text(file)
     try:
-        content = yaml.safe_load(text)
+        content = mlops_yaml.load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -306,6 +308,10 @@ def _scalar(hint: Any, value: Any, where: str) -> Any:
             raise _invalid(f"{where} must be a list, as in [a, b], not {value!r}")
         return tuple(str(_scalar(str | int | float | bool, item, where)) for item in value)
     allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if isinstance(value, str) and str not in allowed:
+        value = _unquoted(value, allowed)
+    if isinstance(value, float) and str not in allowed:
+        value = float(value)
     if isinstance(value, float) and not math.isfinite(value):
         raise _invalid(f"{where} must be a finite number, not {value!r}")
     # Half of a surrogate pair, "\ud800", cannot be written to a file or request.
@@ -322,6 +328,16 @@ def _scalar(hint: Any, value: Any, where: str) -> Any:
     names = {int: whole, float: whole, str: "text", bool: "true or false"}
     expected = " or ".join(dict.fromkeys(name for kind, name in names.items() if kind in allowed))
     raise _invalid(f"{where} must be {expected}, not {value!r}")
+
+
+def _unquoted(text: str, allowed: tuple[Any, ...]) -> Any:
+    """Return the flag or number that is written as text, such as yes or "1e-2"; else the text."""
+    if bool in allowed:
+        found = mlops_yaml.flag(text)
+        return text if found is None else found
+    with contextlib.suppress(ValueError):
+        return float(text) if float in allowed else int(text)
+    return text
 
 
 def _hyperparameters(value: Any) -> dict[str, str]:

@@ -9,6 +9,7 @@ import pytest
 from repos import Repo
 from sm_mlops import settings as mlops_settings
 from sm_mlops.settings import SettingsError
+from sm_mlops.tabular import preprocess
 
 LONGEST = "a" + "-b" * 15 + "c"
 
@@ -35,6 +36,37 @@ def test_path_and_target_are_all_that_is_needed(repo: Repo) -> None:
 def test_empty_sections_mean_their_defaults(repo: Repo) -> None:
     write(repo, "data: {path: rows.csv, target: y}\ngate:\ncompute:\n  train:\nhyperparameters:\n")
     assert repo.settings().compute.train.instance == "ml.m5.large"
+
+
+WRITTEN = """
+data: {path: x, target: on, drop: [yes, 1.10, 2024-01-01, 007, n], positive: yes}
+split: {validation: 15e-2, test: "0.2", seed: 1_000}
+gate: {threshold: 9e-1, tolerance: 1e-2}
+compute: {train: {spot: yes, max_hours: 5E-1}}
+aws: {network_isolation: off}
+hyperparameters: {eta: 5e-2, lambda: 1.50}
+"""
+
+
+def test_words_and_numbers_of_yaml_mean_what_they_look_like(repo: Repo) -> None:
+    write(repo, WRITTEN)
+    found = repo.settings()
+    data, split, gate = found.data, found.split, found.gate
+    assert (data.target, data.positive) == ("on", "yes")
+    assert data.drop == ("yes", "1.10", "2024-01-01", "007", "n")
+    assert (split.validation, split.test, split.seed) == (0.15, 0.2, 1000)
+    assert (gate.threshold, gate.tolerance) == (0.9, 0.01)
+    assert (found.compute.train.spot, found.compute.train.max_hours) == (True, 0.5)
+    assert found.aws.network_isolation is False
+    assert found.hyperparameters == {"eta": "5e-2", "lambda": "1.50"}
+
+
+def test_the_jobs_read_mlops_yaml_as_the_tool_does(repo: Repo) -> None:
+    write(repo, WRITTEN)
+    found, tool = preprocess.read_settings(repo.root / "model"), repo.settings()
+    assert (found.target, found.positive, found.drop) == ("on", "yes", tool.data.drop)
+    assert (found.validation, found.test, found.seed) == (0.15, 0.2, 1000)
+    assert found.isolated is False
 
 
 def test_hyperparameters_are_passed_as_the_text_that_sagemaker_passes(repo: Repo) -> None:

@@ -80,6 +80,11 @@ def test_labels_decide_the_task_and_keep_their_type(
     assert (found.task, found.classes) == (task, classes)
 
 
+def test_the_positive_class_may_be_true_however_the_data_spells_it(case: Case) -> None:
+    data = case.write({"x": range(40, 0, -1), "y": ["TRUE", "FALSE"] * 20})
+    assert case.prepare(data, "y", positive="False").classes == ["TRUE", "FALSE"]
+
+
 def test_kinds_of_columns_are_recognized(case: Case) -> None:
     n = 60
     data = table(

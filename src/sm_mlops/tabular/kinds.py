@@ -62,7 +62,7 @@ def _typed_text(name: str, codes: Codes, texts: list[str | None], decimal: str) 
         for form in (None, *encoding.DATE_FORMATS):
             if all(encoding.parse_dates(t, form).null_count == 0 for t in (probe, everything)):
                 clock = form is not None and form.startswith("%H")
-                zoned = None if clock else encoding.has_zone(everything[:1])[0].as_py()
+                zoned = None if clock else bool(pc.any(encoding.has_zone(everything)).as_py())
                 return Column(name, "date", format=form, zoned=zoned)
     return Column(name, "text")
 

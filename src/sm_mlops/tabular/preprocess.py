@@ -21,9 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
-from sm_mlops.tabular import source, tables
+from sm_mlops.tabular import mlops_yaml, source, tables
 from sm_mlops.tabular.encoding import encode
 from sm_mlops.tabular.failure import DataError
 from sm_mlops.tabular.fitting import (
@@ -32,7 +31,7 @@ from sm_mlops.tabular.fitting import (
     fit_column,
     target_outputs,
 )
-from sm_mlops.tabular.numerals import MARKS
+from sm_mlops.tabular.numerals import MARKS, is_number, parse_number
 from sm_mlops.tabular.schema import Schema, feature_names
 from sm_mlops.tabular.target import BadLabel, Target, read_target
 
@@ -80,7 +79,7 @@ def read_settings(folder: Path) -> Settings:
     )
     if path is None:
         raise DataError(f"no mlops.yaml in {folder} or {folder.parent}")
-    content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    content: dict[str, Any] = mlops_yaml.load(path.read_text(encoding="utf-8")) or {}
     data, split = content.get("data") or {}, content.get("split") or {}
     if not data.get("target"):
         raise DataError(f"{path}: data.target is missing")
@@ -92,10 +91,12 @@ def read_settings(folder: Path) -> Settings:
     if data.get("decimal") not in (None, *MARKS):
         raise DataError(f"{path}: data.decimal is {data['decimal']!r}; use point or comma")
     positive = data.get("positive")
-    shares = {part: split.get(part, 0.15) for part in ("validation", "test")}
-    for part, share in shares.items():
-        if not isinstance(share, int | float) or not 0 < share < 0.9:
+    shares = {}
+    for part in ("validation", "test"):
+        share = split.get(part, 0.15)
+        if not is_number(str(share)) or not 0 < parse_number(str(share)) < 0.9:
             raise DataError(f"{path}: split.{part} is {share!r}; use a share such as 0.15")
+        shares[part] = parse_number(str(share))
     if sum(shares.values()) >= 1:
         raise DataError(f"{path}: split leaves no rows for training")
     return Settings(
@@ -104,10 +105,10 @@ def read_settings(folder: Path) -> Settings:
         positive=None if positive is None else str(positive),
         drop=tuple(str(name) for name in data.get("drop") or ()),
         decimal=data.get("decimal"),
-        validation=float(shares["validation"]),
-        test=float(shares["test"]),
+        validation=shares["validation"],
+        test=shares["test"],
         seed=int(split.get("seed", 42)),
-        isolated=bool((content.get("aws") or {}).get("network_isolation")),
+        isolated=bool(mlops_yaml.flag((content.get("aws") or {}).get("network_isolation"))),
     )
 
 

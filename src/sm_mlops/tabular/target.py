@@ -113,6 +113,8 @@ def _positive_last(
     """Return the names, the positive class last: the configured one, 1 or true, or the rarer."""
     if positive is not None:
         text = label_text(positive)
+        alike = [name for name in names if name.lower() == text.lower()]
+        text = alike[0] if len(alike) == 1 else text  # true is True in YAML
         if text not in names:
             raise DataError(
                 f"column '{target}': no class '{text}' (data.positive in mlops.yaml); "
