@@ -65,6 +65,8 @@ class Data:
     positive: str | int | float | bool | None = None
     drop: tuple[str, ...] = ()
     decimal: str | None = None
+    checks: mlops_yaml.Rules = field(default_factory=dict)
+    changed_columns: str = "warn"
 
 
 @dataclass(frozen=True)
@@ -293,7 +295,8 @@ def _build(kind: Any, value: Any, path: str) -> Any:
     built = {}
     for name, item in value.items():
         if item is not None:
-            read = _build if dataclasses.is_dataclass(hints[name]) else _scalar
+            read: Any = _build if dataclasses.is_dataclass(hints[name]) else _scalar
+            read = _column_checks if (path, name) == ("data", "checks") else read
             built[name] = read(hints[name], item, f"{path}.{name}")
     for item in dataclasses.fields(kind):
         if item.name not in built and item.default is item.default_factory is dataclasses.MISSING:
@@ -328,6 +331,13 @@ def _scalar(hint: Any, value: Any, where: str) -> Any:
     names = {int: whole, float: whole, str: "text", bool: "true or false"}
     expected = " or ".join(dict.fromkeys(name for kind, name in names.items() if kind in allowed))
     raise _invalid(f"{where} must be {expected}, not {value!r}")
+
+
+def _column_checks(_: Any, value: Any, where: str) -> mlops_yaml.Rules:
+    try:
+        return mlops_yaml.column_checks(value)
+    except ValueError as error:
+        raise _invalid(str(error)) from error
 
 
 def _unquoted(text: str, allowed: tuple[Any, ...]) -> Any:
@@ -376,6 +386,7 @@ def _check(settings: Settings) -> None:
     for key, value, allowed in (
         ("data.task", data.task, TASKS),
         ("data.decimal", data.decimal, ("point", "comma")),
+        ("data.changed_columns", data.changed_columns, ("warn", "stop")),
         ("gate.metric", gate.metric, metrics),
     ):
         _require(

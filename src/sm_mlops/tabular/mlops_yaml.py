@@ -1,12 +1,15 @@
 """Load mlops.yaml as it reads, as YAML 1.2 does: yes, no, on and off are text, 1e-2 is a number.
 
-The tool and the jobs load the file alike. Must not know what the settings mean.
+The tool and the jobs load the file alike. Must not know what the settings are for.
 """
 
 import re
 from typing import Any
 
 import yaml
+
+Rules = dict[str, dict[str, Any]]
+"""`data.checks`: by column, by name of the check."""
 
 _TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
 
@@ -69,3 +72,32 @@ def flag(value: Any) -> bool | None:
         return value
     text = str(value).lower()
     return True if text in _TRUE else False if text in _FALSE else None
+
+
+def column_checks(content: Any) -> Rules:
+    """Return `data.checks`. Raise ValueError with what is wrong."""
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
+        raise ValueError("data.checks must be checks by column, as in {age: {min: 0, max: 120}}")
+    read: Rules = {}
+    for column, given in content.items():
+        read[str(column)] = {}
+        for name, value in given.items():
+            where = f"data.checks.{column}.{name}"
+            if name in ("min", "max", "missing"):
+                if isinstance(value, bool) or not isinstance(value, int | float):
+                    raise ValueError(f"{where} must be a number, not {value!r}")
+                value = float(value)
+            elif name in ("unique", "stop"):
+                if flag(value) is None:
+                    raise ValueError(f"{where} must be true or false, not {value!r}")
+                value = flag(value)
+            elif name != "allowed":
+                raise ValueError(
+                    f"{where} is unknown; there are: min, max, allowed, unique, missing, stop"
+                )
+            elif not isinstance(value, list):
+                raise ValueError(f"{where} must be a list, as in [a, b], not {value!r}")
+            read[str(column)][str(name)] = value
+    return read

@@ -13,7 +13,7 @@ trained or evaluated, or where it runs.
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sm_mlops.tabular import mlops_yaml, source, tables
+from sm_mlops.tabular import checks, mlops_yaml, source, tables
 from sm_mlops.tabular.encoding import encode
 from sm_mlops.tabular.failure import DataError
 from sm_mlops.tabular.fitting import (
@@ -50,6 +50,8 @@ class Settings:
     positive: str | None = None
     drop: tuple[str, ...] = ()
     decimal: str | None = None
+    checks: mlops_yaml.Rules = field(default_factory=dict)
+    changed_columns: str = "warn"
     validation: float = 0.15
     test: float = 0.15
     seed: int = 42
@@ -90,6 +92,10 @@ def read_settings(folder: Path) -> Settings:
         )
     if data.get("decimal") not in (None, *MARKS):
         raise DataError(f"{path}: data.decimal is {data['decimal']!r}; use point or comma")
+    try:
+        rules = mlops_yaml.column_checks(data.get("checks"))
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
     positive = data.get("positive")
     shares = {}
     for part in ("validation", "test"):
@@ -105,6 +111,8 @@ def read_settings(folder: Path) -> Settings:
         positive=None if positive is None else str(positive),
         drop=tuple(str(name) for name in data.get("drop") or ()),
         decimal=data.get("decimal"),
+        checks=rules,
+        changed_columns=data.get("changed_columns") or "warn",
         validation=shares["validation"],
         test=shares["test"],
         seed=int(split.get("seed", 42)),
@@ -116,6 +124,10 @@ def preprocess(data: Path, output: Path, settings: Settings) -> Schema:
     """Run the step. Raise DataError if the data cannot be learned from."""
     files = tables.find(data)
     table = tables.read(files, settings.target, settings.drop, settings.decimal)
+    marks = {name: tables.decimal_of(table, name) for name in table.column_names}
+    warnings = checks.check(table, settings.checks, marks, lambda row: tables.where(files, row))
+    for warning in warnings:
+        print(f"warning: {warning['text']}")
     target = _target(table, files, settings)
     found = "quantity" if target.task == "regression" else "classes"
     if settings.measured_as not in (None, found):
@@ -132,8 +144,7 @@ def preprocess(data: Path, output: Path, settings: Settings) -> Schema:
     for name in table.column_names:
         if name != settings.target:
             try:
-                mark = tables.decimal_of(table, name)
-                fitted.append(fit_column(name, table[name], train, outputs, folds, mark))
+                fitted.append(fit_column(name, table[name], train, outputs, folds, marks[name]))
             except DataError as error:
                 raise DataError(f"{data}: {error}") from error
     schema = _schema(settings, target, fitted, table)
@@ -142,6 +153,7 @@ def preprocess(data: Path, output: Path, settings: Settings) -> Schema:
         schema = replace(schema, offset=offset, scale=scale)
     if not schema.features:
         raise DataError(f"{data}: no column varies, so there is nothing to learn from")
+    schema.data.update(checks=warnings, changed_columns=settings.changed_columns)
     schema.data.update(sha256=tables.sha256(data, files), files=len(files), **_counts(part, target))
     _write(table, target, part, schema, fitted, output)
     schema.save(output / "preprocessor")
