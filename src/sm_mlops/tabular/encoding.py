@@ -30,6 +30,7 @@ DATE_FORMATS = [
 ] + ["%H:%M", "%H:%M:%S"]  # fmt: skip
 _ZONE = r"[0-9]{2}:[0-9]{2}.*(?:[Zz]|[-+][0-9]{2}(?::?[0-9]{2})?)$"
 _MILLISECONDS = r"^-?[0-9]{12,13}$"  # since 1970, as pandas' to_json writes dates
+_OR = "or milliseconds since 1970"
 _EARLIEST, _LATEST = 1e11, 1e13  # milliseconds that can be nothing else: from 1973 to 2286
 _LONGEST = max(map(len, MISSING))
 _WORD = re.compile(r"[^\W\d_]+|\d+")
@@ -257,28 +258,36 @@ def has_zone(text: pa.Array) -> pa.Array:
 
 def _no_date(name: str, row: int, values: pa.Array, zoned: bool | None) -> Misfit:
     expected = {
-        None: "a date",
-        True: "a date with a time zone, such as 2026-04-18T08:52:00Z",
-        False: "a date without a time zone, such as 2026-04-18 or 2026-04-18T08:52:00",
+        None: "a date or a time of day",
+        True: f"a date with a time zone, such as 2026-04-18T08:52:00Z, {_OR}",
+        False: f"a date without a time zone, such as 2026-04-18 or 2026-04-18T08:52:00, {_OR}",
     }[zoned]
-    return Misfit(name, row, values[row].as_py(), f"{expected}, or milliseconds since 1970")
+    return Misfit(name, row, values[row].as_py(), expected)
 
 
 def parse_dates(text: pa.Array, form: str | None) -> pa.Array:
     """Parse ISO 8601 dates or timestamps, or those of `form`; null where a text is neither."""
     if form is not None and _is_clock(form):
-        return pc.coalesce(_times(text, form), _iso(text))
+        return pc.coalesce(_times(text), _iso(text))
     if form is None:
         return _iso(text)
     parsed = pc.strptime(text, format=form, unit="s", error_is_null=True)
     return parsed if parsed.null_count == text.null_count else pc.coalesce(parsed, _iso(text))
 
 
-def _times(text: pa.Array, form: str) -> pa.Array:
-    """Return times of day, perhaps with fractions of a second, as timestamps on 1970-01-01."""
+def _times(text: pa.Array) -> pa.Array:
+    """Return times of day, perhaps with seconds and their fractions, as timestamps on 1970-01-01.
+
+    Of a CSV file Arrow has read either form, so that the column's own is not known.
+    """
     whole = pc.replace_substring_regex(text, r"\.\d+$", "")
     # strptime uses the year 1900.
-    parsed = pc.strptime(whole, format=form, unit="us", error_is_null=True)
+    parsed = pc.coalesce(
+        *(
+            pc.strptime(whole, format=f, unit="us", error_is_null=True)
+            for f in ("%H:%M:%S", "%H:%M")
+        )
+    )
     midnight = pc.strptime(pa.scalar("00:00"), format="%H:%M", unit="us")
     micro = pc.subtract(parsed, midnight).cast(pa.int64())
     fraction = pc.replace_substring_regex(text, r"(?s)^.*?(\.\d+)?$", r"0\1")
