@@ -151,10 +151,13 @@ def invoke(
         else:
             answers = predict.in_pieces(there, endpoint, path, accept)
             answer = _followed(answers, keep=as_json)
-    if not as_json:
-        if answer.body:
-            sys.stdout.buffer.write(answer.body.removesuffix(b"\n") + b"\n")
-        return
+    if as_json:
+        _print_json(endpoint, answer)
+    elif answer.body:
+        sys.stdout.buffer.write(answer.body.removesuffix(b"\n") + b"\n")
+
+
+def _print_json(endpoint: endpoints.Endpoint, answer: predict.Answer) -> None:
     text = answer.body.decode("utf-8", "replace")
     is_json = answer.content_type.split(";")[0].strip() == "application/json"
     print_json(
