@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -206,6 +207,17 @@ def test_json_that_only_an_endpoint_takes_is_sent_as_it_is(tmp_path: Path, text:
     path.write_text(text)
     (only,) = pieces.cut(path, 1000, 1)
     assert (only.body.decode(), only.content_type) == (text, "application/json")
+
+
+@pytest.mark.parametrize("kind", ["text/csv", "application/json"])
+def test_progress_is_shown_on_a_terminal_unless_predictions_are_printed_there(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    answers = [(predict.Answer(b'{"predictions": [1]}', kind, 0.1), 1200)] * 2
+    for both in (False, True):
+        monkeypatch.setattr(commands, "on_terminal", lambda s, both=both: both or s is sys.stderr)
+        commands._followed(iter(answers), keep=False)
+        assert ("2,400 rows predicted" in capfd.readouterr().err) != (both and kind == "text/csv")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), MlopsError("gone")])

@@ -187,7 +187,7 @@ def _followed(answers: Iterator[tuple[predict.Answer, int]], keep: bool) -> pred
     """Return the answers as one; or print each as it comes, unless it is JSON or to `keep`, and
     return an empty one. Say how far it came when it is interrupted."""
     found, done, kept = list[predict.Answer](), 0, "none is printed: see --accept text/csv"
-    shows = on_terminal(sys.stderr) and not on_terminal(sys.stdout)
+    shows = on_terminal(sys.stderr)
     try:
         for answer, rows in answers:
             done += rows
@@ -195,9 +195,10 @@ def _followed(answers: Iterator[tuple[predict.Answer, int]], keep: bool) -> pred
                 found.append(answer)
             else:
                 kept = "their predictions are printed"
+                shows = shows and not on_terminal(sys.stdout)
                 sys.stdout.buffer.write(answer.body.removesuffix(b"\n") + b"\n")
                 sys.stdout.buffer.flush()
-            if shows:
+            if shows and done:
                 sys.stderr.write(f"\r{done:,} rows predicted")
                 sys.stderr.flush()
     except KeyboardInterrupt:
