@@ -100,6 +100,20 @@ def test_a_column_that_nothing_decides_is_refused_with_its_values(case: Case) ->
     )
 
 
+@pytest.mark.parametrize("texts", [["10.998", "991", "17.946"], ["10.998", "17.946", "19.483"]])
+def test_a_point_is_no_decimal_beside_whole_numbers_without_it_unless_that_is_said(
+    case: Case, texts: list[str]
+) -> None:
+    """In a file whose delimiter is a comma, which speaks for decimal points."""
+    path = case.text("x,k,y\n" + rows_of(texts * 13, [3, 4, 5] * 13, LABELS[:39]).replace(";", ","))
+    if "991" in texts:
+        with pytest.raises(DataError, match=r"column 'x': .* set data\.decimal"):
+            case.prepare(path, "y")
+        assert case.prepare(path, "y", decimal="comma").data["summary"][0]["high"] == 17_946
+    else:
+        assert case.prepare(path, "y").data["summary"][0]["high"] == 19.483
+
+
 @pytest.mark.parametrize(("setting", "high"), [("comma", 5678), ("point", 9)])
 def test_the_setting_decides_about_a_column_that_nothing_else_does(
     case: Case, setting: str, high: float

@@ -69,12 +69,13 @@ def with_points(texts: pa.Array) -> pa.Array:
 @dataclass(frozen=True)
 class Evidence:
     """The first text of a column that is a number with a point only, with a comma only, and with
-    either, of different value; and how many are no number."""
+    either, of different value; how many are no number, and whether some are as short as 991."""
 
     point: str | None = None
     comma: str | None = None
     either: str | None = None
     others: int = 0
+    short: bool = False
 
     @property
     def decimal(self) -> str | None:
@@ -82,6 +83,13 @@ class Evidence:
         if bool(self.point) == bool(self.comma):
             return None
         return POINT if self.point else COMMA
+
+    def doubts(self, decimal: str) -> bool:
+        """Return whether the column may be read with this mark only if somebody says so.
+
+        991 beside 10.998 looks like thousands: of decimals, some would have one or two digits.
+        """
+        return self.short and decimal in str(self.either)
 
 
 def evidence(texts: pa.Array) -> Evidence:
@@ -99,6 +107,7 @@ def evidence(texts: pa.Array) -> Evidence:
         _first(texts, pc.and_not(comma, point)),
         _first(texts, pc.and_(pc.and_(point, comma), marked)),
         len(texts) - pc.sum(pc.or_(point, comma)).as_py(),
+        pc.any(pc.match_substring_regex(texts, "^[1-9][0-9]{0,2}$")).as_py(),
     )
 
 

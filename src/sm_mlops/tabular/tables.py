@@ -160,7 +160,8 @@ def _marks(
         seen.add(POINT)
     for name, item in found.items():
         if item.either and not item.decimal and not (item.point and item.comma):
-            if setting is None and len(seen) != 1:
+            mark = numerals.MARKS[setting] if setting else next(iter(seen), POINT)
+            if setting is None and (len(seen) != 1 or item.doubts(mark)):
                 texts = _known(table[name])
                 texts = texts.filter(pc.match_substring_regex(texts, "[.,]")).slice(0, 3)
                 shown = ", ".join(map(repr, texts.to_pylist()))
@@ -168,7 +169,7 @@ def _marks(
                     f"{file}: column '{name}': the marks in {shown} could be decimal or thousands; "
                     "set data.decimal in mlops.yaml to point or comma"
                 )
-            decided[name] = numerals.MARKS[setting] if setting else next(iter(seen))
+            decided[name] = mark
     return {name: mark for name, mark in decided.items() if mark}
 
 
