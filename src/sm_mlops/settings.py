@@ -313,8 +313,8 @@ def _scalar(hint: Any, value: Any, where: str) -> Any:
     allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if isinstance(value, str) and str not in allowed:
         value = _unquoted(value, allowed)
-    if isinstance(value, float) and str not in allowed:
-        value = float(value)
+    if isinstance(value, mlops_yaml.Number):
+        value = str(value) if str in allowed and math.isfinite(value) else float(value)
     if isinstance(value, float) and not math.isfinite(value):
         raise _invalid(f"{where} must be a finite number, not {value!r}")
     # Half of a surrogate pair, "\ud800", cannot be written to a file or request.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from repos import Repo
+from sm_mlops import bundle
 from sm_mlops import settings as mlops_settings
 from sm_mlops.settings import SettingsError
 from sm_mlops.tabular import preprocess
@@ -61,12 +63,19 @@ def test_words_and_numbers_of_yaml_mean_what_they_look_like(repo: Repo) -> None:
     assert found.hyperparameters == {"eta": "5e-2", "lambda": "1.50"}
 
 
-def test_the_jobs_read_mlops_yaml_as_the_tool_does(repo: Repo) -> None:
-    write(repo, WRITTEN)
+def test_the_jobs_read_mlops_yaml_as_the_tool_does(repo: Repo, tmp_path: Path) -> None:
+    more = "decimal: comma, changed_columns: stop, checks: {a: {allowed: [1.10, no, 2], stop: no}}"
+    write(repo, WRITTEN.replace("positive: yes", f"positive: 1.10, {more}"))
     found, tool = preprocess.read_settings(repo.root / "model"), repo.settings()
-    assert (found.target, found.positive, found.drop) == ("on", "yes", tool.data.drop)
+    assert (found.target, found.positive, found.drop) == ("on", "1.10", tool.data.drop)
     assert (found.validation, found.test, found.seed) == (0.15, 0.2, 1000)
+    assert found.checks == {"a": {"allowed": ["1.10", "no", 2], "stop": False}}
     assert found.isolated is False
+    text = (repo.root / "pipeline" / "definition.py").read_text()
+    reads = sorted({*re.findall(r'"((?:data|aws)\.\w+)"', text)} - {"data.path"})
+    job = dict(bundle.collect(tool, "preprocess.py", reads=[*reads, "split"]).files)
+    (tmp_path / "mlops.yaml").write_bytes(job["mlops.yaml"])
+    assert preprocess.read_settings(tmp_path) == found
 
 
 def test_hyperparameters_are_passed_as_the_text_that_sagemaker_passes(repo: Repo) -> None:

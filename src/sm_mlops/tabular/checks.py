@@ -74,7 +74,7 @@ def _bound(below: bool) -> Callable[[pa.ChunkedArray, str, Any, str], list[Found
 
 def _allowed(values: pa.ChunkedArray, column: str, limit: list[Any], mark: str) -> list[Found]:
     codes, texts = encoding.distinct(values)
-    known = {encoding.value_text(str(item) if isinstance(item, float) else item) for item in limit}
+    known = {encoding.value_text(item) for item in limit}
     other = [i for i, text in enumerate(texts) if text is not None and text not in known]
     bad = np.flatnonzero(np.isin(codes, other))
     more = f", and {len(bad) - 1:,} more rows" if len(bad) > 1 else ""

@@ -99,5 +99,7 @@ def column_checks(content: Any) -> Rules:
                 )
             elif not isinstance(value, list):
                 raise ValueError(f"{where} must be a list, as in [a, b], not {value!r}")
+            else:
+                value = [str(item) if isinstance(item, Number) else item for item in value]
             read[str(column)][str(name)] = value
     return read
