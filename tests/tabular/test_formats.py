@@ -15,8 +15,12 @@ import pyarrow.feather as feather
 import pyarrow.orc as orc
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from model_case import Case, DataError
+from sm_mlops.deployment import pieces
+from sm_mlops.errors import MlopsError
 from sm_mlops.tabular import tables
 
 TABLE = pa.table(
@@ -161,3 +165,35 @@ def test_the_end_of_a_file_decides_about_its_encoding(case: Case) -> None:
     path = case.folder / "data.csv"
     path.write_bytes(text.encode("cp1252"))
     assert case.prepare(path, "y").columns[0].categories == ["blau", "grün", "rot"]
+
+
+STARTS = [
+    *(b"", b"x,y\n1,a\n2,b\n", b"sep=;\nx;y\n", b"\xff\xfe", b"\xef\xbb\xbf", b"\x1f\x8b\x08\0"),
+    *(b"PAR1\0", b"ARROW1\0\0", b"FEA1\0", b"ORC\0", b"\xff\xff\xff\xff\0", b"PK\x03\x04\0"),
+    *(b'{"x": 1, "y": 2}\n', b'[{"x": 1, "y": 2},', b"[[", b'{"x": {"0": 1}}', b"[" * 100_000),
+]
+
+
+@settings(
+    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.sampled_from(STARTS),
+    st.one_of(st.binary(max_size=60), st.text(max_size=60).map(str.encode)),
+    st.sampled_from(["rows.csv", "rows.json", "rows", "rows.parquet"]),
+)
+def test_any_bytes_are_read_or_refused_in_one_printable_line(
+    case: Case, start: bytes, rest: bytes, name: str
+) -> None:
+    for file in case.folder.iterdir():
+        file.unlink()
+    path = case.folder / name
+    path.write_bytes(start + rest)
+    for read in (
+        lambda: tables.read(tables.find(path), "y"),
+        lambda: list(pieces.cut(path, 100_000, 10)),
+    ):
+        try:
+            read()
+        except (DataError, MlopsError) as error:
+            assert str(error).isprintable()

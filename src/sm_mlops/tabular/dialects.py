@@ -8,6 +8,7 @@ import csv
 import gzip
 import io
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ SAMPLE = 1 << 20  # bytes from which the delimiter, and the types of columns, ar
 _BLOCK = 4 << 20
 # Excel's own first line, which names the delimiter.
 _SEPARATOR = re.compile(r"\s*\"?sep=(.)\"?[ ]*(?:\r\n|\r|\n)", re.IGNORECASE)
+
+DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error)
+"""What reading a damaged gzip file raises."""
 
 csv.field_size_limit(1 << 30)  # instead of 128 kB
 
@@ -63,7 +67,7 @@ def dialect(file: Path) -> Dialect:
                 if quoted and encoding != "utf-8":
                     break
                 block = stream.read(_BLOCK)
-    except (EOFError, gzip.BadGzipFile) as error:
+    except DAMAGED as error:
         raise DataError(f"{file}: damaged gzip file ({error})") from error
     text = sample.decode(encoding, errors="ignore").removeprefix("\ufeff")
     named = _SEPARATOR.match(text)

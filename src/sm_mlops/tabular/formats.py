@@ -3,7 +3,6 @@
 Must not know which columns are wanted.
 """
 
-import gzip
 import json
 import re
 import zipfile
@@ -15,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sm_mlops.tabular.dialects import opened
+from sm_mlops.tabular.dialects import DAMAGED, opened
 from sm_mlops.tabular.failure import DataError
 
 CSV, PARQUET, ARROW, STREAM, ORC, JSON, LINES = (
@@ -59,7 +58,7 @@ def format_of(file: Path) -> str:
         if head.startswith(b"\x1f\x8b"):
             with opened(file) as stream:
                 inner = stream.read(_HEAD)
-    except (EOFError, gzip.BadGzipFile) as error:
+    except DAMAGED as error:
         raise DataError(f"{file}: damaged gzip file ({error})") from error
     what = _refused(file, inner)
     if what:
@@ -184,7 +183,7 @@ def _lines(file: Path) -> Iterator[Any]:
             if line.strip():
                 try:
                     yield json.loads(line.decode("utf-8-sig"))
-                except (ValueError, RecursionError) as error:
+                except (ValueError, RecursionError, *DAMAGED) as error:
                     raise DataError(f"{file}, line {number}: not JSON ({error})") from error
 
 
@@ -192,7 +191,7 @@ def _array(file: Path) -> list[Any]:
     try:
         with opened(file) as stream:
             found = json.loads(stream.read().decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, *DAMAGED) as error:
         raise DataError(f"{file}: not JSON ({error})") from error
     if not isinstance(found, list):
         raise DataError(f"{file}: {_BY_COLUMN}")

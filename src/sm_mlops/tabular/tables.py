@@ -115,7 +115,13 @@ def read(
         raise DataError(f"{files[0]}: no column is left to learn from beside '{target}'")
     held = set[str]()
     if forms:
-        table, held = _read_csv(forms, wanted, target)
+        try:
+            table, held = _read_csv(forms, wanted, target)
+        except UnicodeError as error:
+            place = files[0] if len(files) == 1 else files[0].parent
+            raise DataError(
+                f"{place}: some bytes are text in neither UTF-8 nor Windows-1252; save as UTF-8"
+            ) from error
     else:
         table = _join([_plain(f, formats.read(f, kind, wanted)) for f in files])
     if table.num_rows == 0:
