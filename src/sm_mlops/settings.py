@@ -6,6 +6,7 @@ Imports neither the SageMaker SDK nor boto3: every command imports it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import re
@@ -21,7 +22,7 @@ import yaml
 
 from sm_mlops import images
 from sm_mlops.errors import MlopsError, hint, one_line
-from sm_mlops.tabular import measures
+from sm_mlops.tabular import measures, mlops_yaml
 
 TASKS = ("auto", "binary", "multiclass", "regression")
 
@@ -53,6 +54,9 @@ class Data:
     task: str = "auto"
     positive: str | int | float | bool | None = None
     drop: tuple[str, ...] = ()
+    decimal: str | None = None
+    checks: mlops_yaml.Rules = field(default_factory=dict)
+    changed_columns: str = "warn"
 
 
 @dataclass(frozen=True)
@@ -233,7 +237,7 @@ def _text(file: Path) -> str:
 def _read_yaml(file: Path) -> dict[Any, Any]:
     text = _text(file)
     try:
-        content = yaml.safe_load(text)
+        content = mlops_yaml.load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -298,7 +302,8 @@ def _build(kind: Any, value: Any, path: str) -> Any:
     built = {}
     for name, item in value.items():
         if item is not None:
-            read = _build if dataclasses.is_dataclass(hints[name]) else _scalar
+            read: Any = _build if dataclasses.is_dataclass(hints[name]) else _scalar
+            read = _column_checks if (path, name) == ("data", "checks") else read
             built[name] = read(hints[name], item, f"{path}.{name}")
     for item in dataclasses.fields(kind):
         if item.name not in built and item.default is item.default_factory is dataclasses.MISSING:
@@ -313,6 +318,10 @@ def _scalar(hint: Any, value: Any, where: str) -> Any:
             raise _invalid(f"{where} must be a list, as in [a, b], not {value!r}")
         return tuple(str(_scalar(str | int | float | bool, item, where)) for item in value)
     allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if isinstance(value, str) and str not in allowed:
+        value = _unquoted(value, allowed)
+    if isinstance(value, mlops_yaml.Number):
+        value = str(value) if str in allowed and math.isfinite(value) else float(value)
     if isinstance(value, float) and not math.isfinite(value):
         raise _invalid(f"{where} must be a finite number, not {value!r}")
     # Half of a surrogate pair, "\ud800", cannot be written to a file or request.
@@ -329,6 +338,23 @@ def _scalar(hint: Any, value: Any, where: str) -> Any:
     names = {int: whole, float: whole, str: "text", bool: "true or false"}
     expected = " or ".join(dict.fromkeys(name for kind, name in names.items() if kind in allowed))
     raise _invalid(f"{where} must be {expected}, not {value!r}")
+
+
+def _column_checks(_: Any, value: Any, where: str) -> mlops_yaml.Rules:
+    try:
+        return mlops_yaml.column_checks(value)
+    except ValueError as error:
+        raise _invalid(str(error)) from error
+
+
+def _unquoted(text: str, allowed: tuple[Any, ...]) -> Any:
+    """Return the flag or number that is written as text, such as yes or "1e-2"; else the text."""
+    if bool in allowed:
+        found = mlops_yaml.flag(text)
+        return text if found is None else found
+    with contextlib.suppress(ValueError):
+        return float(text) if float in allowed else int(text)
+    return text
 
 
 def _hyperparameters(value: Any) -> dict[str, str]:
@@ -378,9 +404,14 @@ def _check(settings: Settings) -> None:
     own = {} if gate.metric in metrics else own_metrics(settings.root)
     for key, value, allowed in (
         ("data.task", data.task, TASKS),
+        ("data.decimal", data.decimal, ("point", "comma")),
+        ("data.changed_columns", data.changed_columns, ("warn", "stop")),
         ("gate.metric", gate.metric, (*metrics, *own)),
     ):
-        _require(value in allowed, f"{key} must be one of {', '.join(allowed)}, not {value}")
+        _require(
+            value is None or value in allowed,
+            f"{key} must be one of {', '.join(allowed)}, not {value}",
+        )
     quantity = data.task == "regression"
     fitting = [*(measures.OF_QUANTITIES if quantity else measures.OF_CLASSES), *own]
     _require(

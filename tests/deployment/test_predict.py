@@ -93,7 +93,7 @@ def test_a_refusal_has_the_reason_that_the_model_gives_as_json(ask: Any) -> None
 @pytest.mark.parametrize(("kind", "most"), [("real-time", 6), ("serverless", 4)])
 def test_a_body_that_aws_would_refuse_is_refused_before(repo: Repo, kind: str, most: int) -> None:
     endpoint = replace(ENDPOINT, kind=kind)
-    words = f"churn-staging takes at most {most} MB per request, but this is {most}.5 MB: send"
+    words = f"churn-staging takes at most {most} MB per request, but this is {most}.5 MB: leave"
     with pytest.raises(MlopsError, match=words):
         predict.invoke(Aws(repo.settings()), endpoint, b"a" * (most * 2 + 1 << 19), "text/csv", "")
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from repos import Repo
+from sm_mlops import bundle
 from sm_mlops import settings as mlops_settings
 from sm_mlops.settings import SettingsError
+from sm_mlops.tabular import preprocess
 
 LONGEST = "a" + "-b" * 15 + "c"
 
@@ -37,6 +40,44 @@ def test_empty_sections_mean_their_defaults(repo: Repo) -> None:
     assert repo.settings().compute.train.instance == "ml.m5.large"
 
 
+WRITTEN = """
+data: {path: x, target: on, drop: [yes, 1.10, 2024-01-01, 007, n], positive: yes}
+split: {validation: 15e-2, test: "0.2", seed: 1_000}
+gate: {threshold: 9e-1, tolerance: 1e-2}
+compute: {train: {spot: yes, max_hours: 5E-1}}
+aws: {network_isolation: off}
+hyperparameters: {eta: 5e-2, lambda: 1.50}
+"""
+
+
+def test_words_and_numbers_of_yaml_mean_what_they_look_like(repo: Repo) -> None:
+    write(repo, WRITTEN)
+    found = repo.settings()
+    data, split, gate = found.data, found.split, found.gate
+    assert (data.target, data.positive) == ("on", "yes")
+    assert data.drop == ("yes", "1.10", "2024-01-01", "007", "n")
+    assert (split.validation, split.test, split.seed) == (0.15, 0.2, 1000)
+    assert (gate.threshold, gate.tolerance) == (0.9, 0.01)
+    assert (found.compute.train.spot, found.compute.train.max_hours) == (True, 0.5)
+    assert found.aws.network_isolation is False
+    assert found.hyperparameters == {"eta": "5e-2", "lambda": "1.50"}
+
+
+def test_the_jobs_read_mlops_yaml_as_the_tool_does(repo: Repo, tmp_path: Path) -> None:
+    more = "decimal: comma, changed_columns: stop, checks: {a: {allowed: [1.10, no, 2], stop: no}}"
+    write(repo, WRITTEN.replace("positive: yes", f"positive: 1.10, {more}"))
+    found, tool = preprocess.read_settings(repo.root / "model"), repo.settings()
+    assert (found.target, found.positive, found.drop) == ("on", "1.10", tool.data.drop)
+    assert (found.validation, found.test, found.seed) == (0.15, 0.2, 1000)
+    assert found.checks == {"a": {"allowed": ["1.10", "no", 2], "stop": False}}
+    assert found.isolated is False
+    text = (repo.root / "pipeline" / "definition.py").read_text()
+    reads = sorted({*re.findall(r'"((?:data|aws)\.\w+)"', text)} - {"data.path"})
+    job = dict(bundle.collect(tool, "preprocess.py", reads=[*reads, "split"]).files)
+    (tmp_path / "mlops.yaml").write_bytes(job["mlops.yaml"])
+    assert preprocess.read_settings(tmp_path) == found
+
+
 def test_hyperparameters_are_passed_as_the_text_that_sagemaker_passes(repo: Repo) -> None:
     settings = repo.configure(hyperparameters={"eta": 0.1, "max_depth": 4, "tree_method": "hist"})
     assert settings.hyperparameters["eta"] == "0.1"
@@ -55,6 +96,13 @@ def test_hyperparameters_are_passed_as_the_text_that_sagemaker_passes(repo: Repo
         ("data: {path: x, target: y, drop: id}", "data.drop must be a list"),
         ("data: {path: x, target: y, drop: [y]}", "data.drop names the target y"),
         ("data: {path: x, target: y, task: clustering}", "data.task must be one of"),
+        ("data: {path: x, target: y, checks: [a]}", "data.checks must be checks by column"),
+        ("data: {path: x, target: y, checks: {a: {min: low}}}", "data.checks.a.min must be a num"),
+        ("data: {path: x, target: y, checks: {a: {least: 1}}}", "data.checks.a.least is unknown;"),
+        ("data: {path: x, target: y, checks: {a: {stop: 1}}}", "stop must be true or false, not 1"),
+        ("data: {path: x, target: y, checks: {a: {allowed: b}}}", "allowed must be a list, as in"),
+        ("data: {path: x, target: y, changed_columns: no}", "must be one of warn, stop, not no"),
+        ("data: {path: x, target: y, decimal: dot}", "data.decimal must be one of point, comma"),
         ("data: {path: x, target: y}\nsplit: {test: 1.5}", "split.test must be between 0 and 1"),
         ("data: {path: x, target: y}\nsplit: {test: .6, validation: .5}", "no rows for training"),
         ("data: {path: x, target: y}\nsplit: {seed: high}", "split.seed must be a whole number"),

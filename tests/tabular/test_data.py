@@ -80,6 +80,11 @@ def test_labels_decide_the_task_and_keep_their_type(
     assert (found.task, found.classes) == (task, classes)
 
 
+def test_the_positive_class_may_be_true_however_the_data_spells_it(case: Case) -> None:
+    data = case.write({"x": range(40, 0, -1), "y": ["TRUE", "FALSE"] * 20})
+    assert case.prepare(data, "y", positive="False").classes == ["TRUE", "FALSE"]
+
+
 def test_kinds_of_columns_are_recognized(case: Case) -> None:
     n = 60
     data = table(
@@ -237,6 +242,9 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "a dropped column that is not there": (
         f"x,y\n{ROWS}", {"drop": ("xx",)}, r"no column 'xx' \(data\.drop in mlops\.yaml\)",
     ),
+    "a name with control characters": (
+        f"x\x1b[2J,y\n{ROWS}", {"target": "z"}, r"there are: x\\x1b\[2J, y$",
+    ),
     "an empty file": ("", {}, r"data\.csv: the file is empty"),
     "blank lines only": ("\n\n", {}, r"data\.csv: the file is empty"),
     "a header and no rows": ("x,y\n", {}, r"data\.csv: a header and no rows"),
@@ -291,7 +299,7 @@ def test_files_that_are_missing_or_not_parquet_are_named(case: Case) -> None:
     with pytest.raises(DataError, match=r"none\.csv: no such file or folder"):
         case.prepare(case.folder / "none.csv", "y")
     with pytest.raises(DataError, match=r"p\.parquet: not a readable Parquet file"):
-        case.prepare(case.text("x,y\n1,a\n", "p.parquet"), "y")
+        case.prepare(case.text("PAR1\0 and no more", "p.parquet"), "y")
     with pytest.raises(DataError, match=r"no \.csv, \.tsv or \.parquet file in this folder"):
         case.text("notes", "folder/readme.md")
         case.prepare(case.folder / "folder", "y")

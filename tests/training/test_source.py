@@ -68,6 +68,19 @@ def test_one_object_that_is_what_it_was_is_accepted(account: Aws, verify: Verify
     verify(artifacts.data_in_s3(account, f"s3://{account.bucket}/one/a.csv"))
 
 
+@pytest.mark.parametrize("end", ["", "/"])
+def test_a_folder_or_an_object_is_listed_and_no_other_name_that_begins_so(
+    account: Aws, lake: artifacts.Dataset, end: str
+) -> None:
+    for key in ("lake/2026-rejected/c.csv", "lake/a.csv.old"):
+        account.s3.put_object(Bucket=account.bucket, Key=key, Body=b"a,y\n9,9\n")
+    start = f"s3://{account.bucket}/lake"
+    found = source.listed(account.s3, f"{start}/2026{end}")
+    assert [name for name, *_ in found] == ["b.csv"]
+    assert [name for name, *_ in source.listed(account.s3, f"{start}/a.csv")] == ["a.csv"]
+    assert source.listed(account.s3, f"{start}/20{end}") == []
+
+
 @pytest.mark.parametrize("isolated", [False, True])
 @pytest.mark.parametrize("key", ["lake/a.csv", "lake/c.csv"])
 def test_data_of_another_size_or_name_is_refused(

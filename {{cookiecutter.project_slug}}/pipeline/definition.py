@@ -35,8 +35,9 @@ def pipeline(repo: Repo) -> Pipeline:
     compute, parameters = repo.settings.compute, parameters_of(repo)
 
     # Raw files → typed train and validation rows, untouched test rows.
-    reads = ["data.target", "data.task", "data.positive", "data.drop", "split"]
-    code = repo.code("preprocess.py", reads=[*reads, "aws.network_isolation"])
+    reads = ["data.target", "data.task", "data.positive", "data.drop", "data.decimal"]
+    reads += ["data.checks", "data.changed_columns", "split", "aws.network_isolation"]
+    code = repo.code("preprocess.py", reads=reads)
     processor = repo.processor(code, compute.preprocess, parameters["PreprocessInstanceType"])
     preprocess = ProcessingStep(
         name="Preprocess",

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sm_mlops import actions
-from sm_mlops.cli.console import AsJson, connected, err, out, print_json
+from sm_mlops.cli.console import AsJson, connected, err, on_terminal, out, print_json
 from sm_mlops.cli.deploy import PANEL, WhichStage
 from sm_mlops.deployment import access, endpoints, predict, stages
 from sm_mlops.deployment import smoke as smoke_test
@@ -96,16 +99,25 @@ def invoke(
     file: Annotated[
         str,
         typer.Argument(
-            help="Rows to predict (.csv, .json, .jsonl), or - for standard input; by default "
-            "the rows registered with the version.",
+            help="Rows to predict: a file or folder in any format that trains, or - for standard "
+            "input; by default the rows registered with the version.",
             show_default=False,
         ),
     ] = "",
     content_type: Annotated[
-        str, typer.Option(help="By default from the file's name; text/csv for standard input.")
+        str,
+        typer.Option(
+            help="Send the file as it is, in one request, as this type. By default it is "
+            "converted, and cut into pieces that fit the endpoint's limit.",
+            show_default=False,
+        ),
     ] = "",
     accept: Annotated[
-        str, typer.Option(help="Content type of the answer: application/json, text/csv...")
+        str,
+        typer.Option(
+            help="Content type of the answer: application/json; application/jsonlines or text/csv, "
+            "which are printed piece by piece."
+        ),
     ] = "application/json",
     as_json: Annotated[
         bool, typer.Option("--json", help="The answer with endpoint, version and time.")
@@ -113,14 +125,19 @@ def invoke(
 ) -> None:
     """Call a stage's endpoint with your own rows, and print the answer.
 
+    The file that trains can be asked with: CSV in any dialect, Parquet, JSON, Feather, ORC. Its
+    target is ignored. All rows get one answer, in their order; an error names the row of the file.
+
     **Examples**
 
     - `mlops invoke staging rows.csv`
+    - `mlops invoke staging data/2026 --accept application/jsonlines > predictions.jsonl`
     - `head -3 rows.csv | mlops invoke production - --accept text/csv`
     """
-    with connected(context) as aws:
+    with connected(context) as aws, _spooled(file) as path:
         chosen = stages.load(aws.settings, stage)
-        body, kind = _rows(file, content_type, predict.CONTENT_TYPES) if file else (b"", "")
+        if file and not path.exists():
+            raise MlopsError(f"{file}: no such file or folder")
         there = access.enter(aws, chosen)
         endpoint = endpoints.serving(there, chosen.stack, stage)
         if not file:
@@ -128,10 +145,19 @@ def invoke(
                 raise MlopsError(f"{stage} runs no version of the registry: name a file with rows")
             body = smoke_test.load_sample(aws, endpoint.package).bodies[smoke_test.JSON]
             kind = content_type or smoke_test.JSON
-        answer = predict.invoke(there, endpoint, body, kind, accept)
-    if not as_json:
+            answer = predict.invoke(there, endpoint, body, kind, accept)
+        elif content_type:
+            answer = predict.invoke(there, endpoint, path.read_bytes(), content_type, accept)
+        else:
+            answers = predict.in_pieces(there, endpoint, path, accept)
+            answer = _followed(answers, keep=as_json)
+    if as_json:
+        _print_json(endpoint, answer)
+    elif answer.body:
         sys.stdout.buffer.write(answer.body.removesuffix(b"\n") + b"\n")
-        return
+
+
+def _print_json(endpoint: endpoints.Endpoint, answer: predict.Answer) -> None:
     text = answer.body.decode("utf-8", "replace")
     is_json = answer.content_type.split(";")[0].strip() == "application/json"
     print_json(
@@ -145,17 +171,44 @@ def invoke(
     )
 
 
-def _rows(file: str, content_type: str, known: dict[str, str]) -> tuple[bytes, str]:
-    """Return the content of the file and its content type. Raises MlopsError."""
-    suffix = Path(file).suffix.lower() if file != "-" else ".csv"
-    kind = content_type or known.get(suffix, "")
+@contextmanager
+def _spooled(file: str) -> Iterator[Path]:
+    """Yield the path of the file, which for standard input is a temporary one."""
+    if file != "-":
+        yield Path(file)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "stdin"
+        path.write_bytes(sys.stdin.buffer.read())
+        yield path
+
+
+def _followed(answers: Iterator[tuple[predict.Answer, int]], keep: bool) -> predict.Answer:
+    """Return the answers as one; or print each as it comes, unless it is JSON or to `keep`, and
+    return an empty one. Say how far it came when it is interrupted."""
+    found, done, kept = list[predict.Answer](), 0, "none is printed: see --accept text/csv"
+    shows = on_terminal(sys.stderr)
     try:
-        body = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    except OSError as error:
-        raise MlopsError(f"{file}: {error.strerror}") from error
-    if not kind:
-        raise MlopsError(
-            f"{file}: the name does not end in {', '.join(known)}: add --content-type, such as "
-            "text/csv"
-        )
-    return body, kind
+        for answer, rows in answers:
+            done += rows
+            if keep or answer.content_type.split(";")[0].strip() == "application/json":
+                found.append(answer)
+            else:
+                kept = "their predictions are printed"
+                shows = shows and not on_terminal(sys.stdout)
+                sys.stdout.buffer.write(answer.body.removesuffix(b"\n") + b"\n")
+                sys.stdout.buffer.flush()
+            if shows and done:
+                sys.stderr.write(f"\r{done:,} rows predicted")
+                sys.stderr.flush()
+    except KeyboardInterrupt:
+        tell(err, f"\ninterrupted after {done:,} rows; {kept}")
+        raise typer.Exit(130) from None
+    except MlopsError as error:
+        if not done:
+            raise
+        raise MlopsError(f"{error}; {done:,} rows before it were predicted, {kept}") from error
+    finally:
+        if shows and done:
+            sys.stderr.write("\n")
+    return predict.joined(found) if found else predict.Answer(b"", "", 0.0)

@@ -7,22 +7,22 @@ import json
 import re
 import secrets
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sm_mlops import objects
 from sm_mlops.aws import Aws, error_code, ignoring, split_s3
+from sm_mlops.deployment import pieces
 from sm_mlops.deployment.endpoints import Endpoint
 from sm_mlops.errors import MlopsError, one_line
 
-CONTENT_TYPES = {
-    ".csv": "text/csv",
-    ".json": "application/json",
-    ".jsonl": "application/jsonlines",
-    ".ndjson": "application/jsonlines",
-}
 STARTING_SECONDS = 180.0  # After a pause a serverless endpoint downloads the model again.
 LARGEST_MEGABYTES = {"real-time": 6, "serverless": 4, "asynchronous": 1024}
+# Pieces of a file: an answer of 5,000 rows fits the limit of an answer, 6 MB, with many classes.
+PIECE_ROWS = {"real-time": 5000, "serverless": 5000, "asynchronous": 1 << 31}
+PIECE_MEGABYTES = LARGEST_MEGABYTES | {"asynchronous": 256}
 ASYNC_SECONDS = 900.0  # An asynchronous endpoint may have to start its first instance.
 
 
@@ -52,7 +52,7 @@ def invoke(aws: Aws, endpoint: Endpoint, body: bytes, content_type: str, accept:
     if len(body) > most << 20:
         raise MlopsError(
             f"{endpoint.name} takes at most {most} MB per request, but this is "
-            f"{len(body) / (1 << 20):.1f} MB: send the rows in parts, or run a batch transform job"
+            f"{len(body) / (1 << 20):.1f} MB: leave out --content-type, so that it is cut"
         )
     began = time.monotonic()
     if endpoint.kind == "asynchronous":
@@ -60,6 +60,49 @@ def invoke(aws: Aws, endpoint: Endpoint, body: bytes, content_type: str, accept:
     else:
         content, kind = _at_once(aws, endpoint, body, content_type, accept)
     return Answer(content, kind, time.monotonic() - began)
+
+
+def in_pieces(
+    aws: Aws, endpoint: Endpoint, path: Path, accept: str
+) -> Iterator[tuple[Answer, int]]:
+    """Yield the answers to the rows of a file or folder, in order, and how many rows each is for.
+
+    Raises:
+        Refused: The container refuses a row; its message names the row of the file.
+        MlopsError: The file cannot be read as rows.
+    """
+    most = PIECE_MEGABYTES[endpoint.kind] << 20
+    for number, piece in enumerate(pieces.cut(path, most, PIECE_ROWS[endpoint.kind])):
+        # One header for all.
+        wanted = re.sub(r";\s*header=present", "", accept) if number else accept
+        try:
+            answer = invoke(aws, endpoint, piece.body, piece.content_type, wanted)
+        except Refused as error:
+            row = error.reason.get("row")
+            if not isinstance(row, int):
+                raise
+            text = str(error).replace(f"row {row}", piece.place(row), 1)
+            raise Refused(text, error.status, error.reason) from error
+        yield answer, len(piece.places)
+
+
+def joined(answers: list[Answer]) -> Answer:
+    """Return one answer for several, in their order. Raises MlopsError if they are no lists."""
+    first = answers[0]
+    if len(answers) == 1:
+        return first
+    seconds = sum(answer.seconds for answer in answers)
+    if first.content_type.split(";")[0].strip() != "application/json":
+        bodies = (answer.body.removesuffix(b"\n") + b"\n" for answer in answers)
+        return Answer(b"".join(bodies), first.content_type, seconds)
+    try:
+        rows = [row for answer in answers for row in json.loads(answer.body)["predictions"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise MlopsError(
+            'the answers are not {"predictions": [...]}: ask with --accept application/jsonlines'
+        ) from error
+    body = json.dumps({"predictions": rows}, ensure_ascii=False).encode()
+    return Answer(body, first.content_type, seconds)
 
 
 def _at_once(

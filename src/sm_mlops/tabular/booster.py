@@ -56,10 +56,24 @@ ALIASES = {
 ELSEWHERE = {
     "n_estimators": "num_boost_round",
     "num_round": "num_boost_round",
+    "nrounds": "num_boost_round",
+    "iterations": "num_boost_round",
+    "num_iterations": "num_boost_round",
+    "early_stopping": "early_stopping_rounds",
     "max_leaf_nodes": "max_leaves",
+    "num_leaves": "max_leaves",
+    "depth": "max_depth",
+    "max_features": "colsample_bynode",
+    "feature_fraction": "colsample_bytree",
+    "bagging_fraction": "subsample",
+    "lambda_l1": "alpha",
+    "lambda_l2": "lambda",
+    "l2_leaf_reg": "lambda",
+    "class_weight": "scale_pos_weight",
     "n_jobs": "nthread",
+    "num_threads": "nthread",
 }
-"""Names in XGBoost's scikit-learn interface and in SageMaker's built-in algorithm, and ours."""
+"""Names in XGBoost's other interfaces, in other libraries and in SageMaker's algorithm; ours."""
 
 
 def refused(names: Iterable[str], files: Container[str], own: Iterable[bytes]) -> str:

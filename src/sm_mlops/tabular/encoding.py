@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sm_mlops.tabular.numerals import POINT, parse_number, with_points
 from sm_mlops.tabular.text import MISSING, NO_LABEL
 
 Floats = npt.NDArray[np.float64]
@@ -28,7 +29,10 @@ DATE_FORMATS = [
                 "%d %b %Y", "%b %d, %Y", "%B %d, %Y", "%d %B %Y")
     for time in ("", " %H:%M", " %H:%M:%S", "T%H:%M:%S")
 ] + ["%H:%M", "%H:%M:%S"]  # fmt: skip
-_AMOUNT = re.compile(r"[-+]?[$€£¥]?\s?[-+]?(\d{1,3}(,\d{3})+|\d+)?(\.\d+)?\s?[%€$£]?")
+_ZONE = r"[0-9]{2}:[0-9]{2}.*(?:[Zz]|[-+][0-9]{2}(?::?[0-9]{2})?)$"
+_MILLISECONDS = r"^-?[0-9]{12,13}$"  # since 1970, as pandas' to_json writes dates
+_OR = "or milliseconds since 1970"
+_EARLIEST, _LATEST = 1e11, 1e13  # milliseconds that can be nothing else: from 1973 to 2286
 _LONGEST = max(map(len, MISSING))
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 _DIGITS = re.compile(r"\d+(?:\.\d+)?")
@@ -99,17 +103,9 @@ def labels(values: pa.ChunkedArray) -> tuple[Codes, list[str | None]]:
     return distinct(values, NO_LABEL)
 
 
-def parse_number(text: str) -> float:
-    """Parse `12`, ` 1e5`, `1,234.5`, `$12`, `7 %`; ValueError for anything else."""
-    try:
-        return float(text)
-    except ValueError:
-        if text and _AMOUNT.fullmatch(text):
-            return float(re.sub(r"[^\d.+-]", "", text))
-        raise
-
-
-def numbers(values: pa.ChunkedArray, name: str, missing: Sequence[str] = ()) -> Floats:
+def numbers(
+    values: pa.ChunkedArray, name: str, missing: Sequence[str] = (), decimal: str = POINT
+) -> Floats:
     """Return a column of numbers, perhaps as text, as float64. Raise Misfit for other text."""
     array = one_chunk(values)
     if is_numeric(array.type) or pa.types.is_boolean(array.type):
@@ -119,15 +115,17 @@ def numbers(values: pa.ChunkedArray, name: str, missing: Sequence[str] = ()) -> 
         return floats(array.cast(pa.int64()))
     if pa.types.is_string(array.type):
         try:
-            return floats(array.cast(pa.float64()))
+            plain = array.cast(pa.float64()) if decimal == POINT else with_points(array)
+            return floats(plain)
         except pa.ArrowInvalid:
             pass  # a spelling of missing, an amount, or no number: parse each
     also = {text.lower() for text in missing}
 
     def parse(text: str) -> float:
-        return float("nan") if text.lower() in also else parse_number(text)
+        return float("nan") if text.lower() in also else parse_number(text, decimal)
 
-    return _spread(pa.chunked_array([array]), name, "a number", parse)
+    expected = "a number" if decimal == POINT else "a number with a decimal comma"
+    return _spread(pa.chunked_array([array]), name, expected, parse)
 
 
 def _spread(
@@ -157,8 +155,17 @@ def booleans(values: pa.ChunkedArray, name: str) -> Floats:
     return _spread(values, name, "true or false", lambda text: BOOLEANS[text.lower()])
 
 
-def timestamps(values: pa.ChunkedArray, name: str, form: str | None) -> Floats:
-    """Return seconds since 1970-01-01 UTC (of a time of day: since midnight), NaN where missing."""
+def timestamps(
+    values: pa.ChunkedArray, name: str, form: str | None, zoned: bool | None = None
+) -> Floats:
+    """Return seconds since 1970-01-01 UTC (of a time of day: since midnight), NaN where missing.
+
+    Args:
+        zoned: Whether the dates have a time zone; None for either.
+
+    Raises:
+        Misfit: A value is no date, or has a zone where the column has none, or lacks it.
+    """
     array = one_chunk(values)
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
@@ -167,41 +174,90 @@ def timestamps(values: pa.ChunkedArray, name: str, form: str | None) -> Floats:
         trimmed = pc.utf8_trim_whitespace(array)
         known = pc.is_in(pc.utf8_lower(trimmed), pa.array(sorted(MISSING)))
         text = pc.if_else(known, pa.scalar(None, pa.string()), trimmed)
-        array = parse_dates(text, form)
-        unparsed = pc.and_(text.is_valid(), array.is_null())
-        bad = np.flatnonzero(unparsed.to_numpy(zero_copy_only=False))
-        if len(bad):
-            raise Misfit(name, int(bad[0]), text[int(bad[0])].as_py(), "a date")
+        array = _parsed(text, name, form, zoned)
     elif pa.types.is_time(kind):
         unit = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[kind.unit]
         whole = array.cast(pa.int32() if pa.types.is_time32(kind) else pa.int64())
         return floats(whole) / unit
     elif is_numeric(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind):
-        known = np.flatnonzero(~np.isnan(floats(array)))
-        if not len(known):
-            return np.full(len(array), np.nan)
-        raise Misfit(name, int(known[0]), array[int(known[0])].as_py(), "a date")
+        numbers = floats(array)
+        size = np.abs(numbers)
+        dates = (size >= _EARLIEST) & (size < _LATEST) & (not _is_clock(form))
+        bad = np.flatnonzero(~np.isnan(numbers) & ~dates)
+        if len(bad):
+            raise _no_date(name, int(bad[0]), array, zoned)
+        return numbers / 1e3
+    elif (
+        zoned is not None
+        and array.null_count < len(array)
+        and zoned != (pa.types.is_timestamp(kind) and kind.tz is not None)
+    ):
+        raise _no_date(name, pc.index(array.is_valid(), True).as_py(), array, zoned)
     if pa.types.is_date(array.type):
         array = array.cast(pa.timestamp("ms"))
     micro = array.cast(pa.timestamp("us", array.type.tz), safe=False)
     return floats(micro.cast(pa.int64())) / 1e6
 
 
+def _parsed(text: pa.Array, name: str, form: str | None, zoned: bool | None) -> pa.Array:
+    """Return texts as timestamps. Raise Misfit for the first that is none of this column."""
+    number = pc.match_substring_regex(text, "^$" if _is_clock(form) else _MILLISECONDS)
+    dates = pc.if_else(number, pa.scalar(None, pa.string()), text)
+    if zoned is not None:  # Arrow parses dates with zones, or dates without
+        other = pc.index(pc.equal(has_zone(dates), not zoned), True).as_py()
+        if other >= 0:
+            raise _no_date(name, other, text, zoned)
+    array = parse_dates(dates, form)
+    if pc.any(number).as_py():
+        count = pc.if_else(number, text, pa.scalar(None, pa.string())).cast(pa.int64())
+        array = pc.coalesce(array.cast(pa.timestamp("us")), count.cast(pa.timestamp("ms")))
+    bad = pc.index(pc.and_(text.is_valid(), array.is_null()), True).as_py()
+    if bad >= 0:
+        raise _no_date(name, bad, text, zoned)
+    return array
+
+
+def _is_clock(form: str | None) -> bool:
+    return form is not None and form.startswith("%H")
+
+
+def has_zone(text: pa.Array) -> pa.Array:
+    """Return whether each text ends in a time and its zone, such as Z or +02:00."""
+    return pc.match_substring_regex(text, _ZONE)
+
+
+def _no_date(name: str, row: int, values: pa.Array, zoned: bool | None) -> Misfit:
+    expected = {
+        None: "a date or a time of day",
+        True: f"a date with a time zone, such as 2026-04-18T08:52:00Z, {_OR}",
+        False: f"a date without a time zone, such as 2026-04-18 or 2026-04-18T08:52:00, {_OR}",
+    }[zoned]
+    return Misfit(name, row, values[row].as_py(), expected)
+
+
 def parse_dates(text: pa.Array, form: str | None) -> pa.Array:
     """Parse ISO 8601 dates or timestamps, or those of `form`; null where a text is neither."""
-    if form is not None and form.startswith("%H"):
-        return pc.coalesce(_times(text, form), _iso(text))
+    if form is not None and _is_clock(form):
+        return pc.coalesce(_times(text), _iso(text))
     if form is None:
         return _iso(text)
     parsed = pc.strptime(text, format=form, unit="s", error_is_null=True)
     return parsed if parsed.null_count == text.null_count else pc.coalesce(parsed, _iso(text))
 
 
-def _times(text: pa.Array, form: str) -> pa.Array:
-    """Return times of day, perhaps with fractions of a second, as timestamps on 1970-01-01."""
+def _times(text: pa.Array) -> pa.Array:
+    """Return times of day, perhaps with seconds and their fractions, as timestamps on 1970-01-01.
+
+    Of a CSV file Arrow has read either form, so that the column's own is not known.
+    """
     whole = pc.replace_substring_regex(text, r"\.\d+$", "")
     # strptime uses the year 1900.
-    parsed = pc.strptime(whole, format=form, unit="us", error_is_null=True)
+    parsed = pc.coalesce(
+        *(
+            pc.strptime(whole, format=f, unit="us", error_is_null=True)
+            for f in ("%H:%M:%S", "%H:%M")
+        )
+    )
     midnight = pc.strptime(pa.scalar("00:00"), format="%H:%M", unit="us")
     micro = pc.subtract(parsed, midnight).cast(pa.int64())
     fraction = pc.replace_substring_regex(text, r"(?s)^.*?(\.\d+)?$", r"0\1")

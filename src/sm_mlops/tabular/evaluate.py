@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from sm_mlops.tabular import archives, install, local, metrics, scoring
+from sm_mlops.tabular import archives, checks, install, local, metrics, scoring
 from sm_mlops.tabular import schema as schemas
 from sm_mlops.tabular.encoding import labels, numbers
 from sm_mlops.tabular.failure import DataError
@@ -94,6 +94,11 @@ def evaluate(
                 f"champion version {rival} cannot be scored: {against.why}; to go on without the "
                 f"comparison, mlops run --set WaiveChampion=yes or mlops reject {rival}"
             )
+        former = champion if champion and (champion / schemas.FILE).exists() else work / "champion"
+        if (former / schemas.FILE).exists():
+            known = json.loads((former / schemas.FILE).read_text(encoding="utf-8"))
+            changes = checks.against(schema, known, rival)
+            schema.data["checks"] = [*schema.data.get("checks", ()), *changes]
     own = own_metrics(schema, truth, test, work / "scores.parquet")
     other = {}
     if against is not None and against.predicted is not None:

@@ -14,7 +14,11 @@ from sm_mlops.tabular.text import visible
 
 
 class DataError(Exception):
-    """An error in the data or the settings that the user can fix; its text is one line."""
+    """An error in the data or the settings that the user can fix; its text is one line, without
+    control characters that the data may hold."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(visible(message))
 
 
 def report(message: str) -> None:

@@ -57,7 +57,8 @@ def _fit_number(name: str, kind: str, rows: pa.ChunkedArray) -> Fitted:
         return _unused(name, "no value in the training rows", summary)
     low, high = float(finite.min()), float(finite.max())
     number = len(np.unique(finite[:1_000_000]))
-    summary |= {"distinct": number, "low": low, "high": high, "mean": float(finite.mean())}
+    mean = float((finite / len(finite)).sum())  # a sum of the values may overflow
+    summary |= {"distinct": number, "low": low, "high": high, "mean": mean}
     if low == high and len(finite) == len(values):
         return _unused(name, "the same in every training row", summary)
     if _numbers_rows(values, number) and high - low < 2 * len(values):

@@ -5,13 +5,18 @@ Must not know the target, nor how a column is encoded.
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sm_mlops.tabular import encoding
-from sm_mlops.tabular.encoding import Codes, parse_number
+from sm_mlops.tabular.encoding import Codes
+from sm_mlops.tabular.failure import DataError
+from sm_mlops.tabular.numerals import POINT, is_number
 from sm_mlops.tabular.schema import Column
 
 
-def kind_of(name: str, values: pa.ChunkedArray) -> tuple[Column, pa.Array, Codes, list[str | None]]:
+def kind_of(
+    name: str, values: pa.ChunkedArray, decimal: str = POINT
+) -> tuple[Column, pa.Array, Codes, list[str | None]]:
     """Return the column, its values as one array and, if they are strings, the code of each row and
     the text of each code."""
     array = encoding.one_chunk(values)
@@ -22,44 +27,53 @@ def kind_of(name: str, values: pa.ChunkedArray) -> tuple[Column, pa.Array, Codes
     elif pa.types.is_boolean(kind):
         column = Column(name, "boolean")
     elif pa.types.is_temporal(kind):
-        column = Column(name, "date", format="%H:%M:%S" if pa.types.is_time(kind) else None)
+        time = pa.types.is_time(kind)
+        zoned = pa.types.is_timestamp(kind) and kind.tz is not None
+        column = Column(
+            name, "date", format="%H:%M:%S" if time else None, zoned=None if time else zoned
+        )
     else:
         codes, texts = encoding.distinct(pa.chunked_array([array]))
-        column = _typed_text(name, codes, texts)
+        column = _typed_text(name, codes, texts, decimal)
     return column, array, codes, texts
 
 
-def _typed_text(name: str, codes: Codes, texts: list[str | None]) -> Column:
+def _typed_text(name: str, codes: Codes, texts: list[str | None], decimal: str) -> Column:
     """Return a column of numbers, booleans or dates that are written as text, else of text."""
     known = [text for text in texts if text is not None]
     sample = known[:1000]
-    numeric = sum(map(is_number, sample)) / max(len(sample), 1)
+    numeric = sum(is_number(text, decimal) for text in sample) / max(len(sample), 1)
     if numeric > 0.5:
-        others = sorted({t for t in known if not is_number(t)})
-        if not others:
-            return Column(name, "number")
-        strange = {i for i, t in enumerate(texts) if t in set(others)}
-        share = np.isin(codes, list(strange)).mean()
-        if len(others) <= 3 and len(known) >= 10 * len(others) and share < 0.5:
-            return Column(name, "number", missing=others)
+        others = {text for text in known if not is_number(text, decimal)}
+        strange = [i for i, text in enumerate(texts) if text in others]
+        if not others or (
+            len(others) <= 3
+            and len(known) >= 10 * len(others)
+            and np.isin(codes, strange).mean() < 0.5
+        ):
+            return Column(name, "number", missing=sorted(others), decimal=decimal)
     spellings = {text.lower() for text in known}
     meanings = {encoding.BOOLEANS.get(text) for text in spellings} - {None}
     if known and len(meanings) == len(spellings):
         return Column(name, "boolean")
     if sum(any(c.isdigit() for c in t) for t in sample) == len(sample):
-        probe = pa.array(sample, pa.string())
+        probe, everything = pa.array(sample, pa.string()), pa.array(known, pa.string())
+        _refuse_some_zones(name, everything)
         for form in (None, *encoding.DATE_FORMATS):
-            if encoding.parse_dates(probe, form).null_count == 0:
-                everything = pa.array(known, pa.string())
-                if encoding.parse_dates(everything, form).null_count == 0:
-                    return Column(name, "date", format=form)
+            if all(encoding.parse_dates(t, form).null_count == 0 for t in (probe, everything)):
+                clock = form is not None and form.startswith("%H")
+                zoned = None if clock else bool(pc.any(encoding.has_zone(everything)).as_py())
+                return Column(name, "date", format=form, zoned=zoned)
     return Column(name, "text")
 
 
-def is_number(text: str) -> bool:
-    """Return whether `parse_number` reads the text."""
-    try:
-        parse_number(text)
-    except ValueError:
-        return False
-    return True
+def _refuse_some_zones(name: str, texts: pa.Array) -> None:
+    """Raise DataError for dates of which some have a time zone and others have none."""
+    zoned = encoding.has_zone(texts)
+    parts = texts.filter(zoned), texts.filter(pc.invert(zoned))
+    if all(len(part) and encoding.parse_dates(part, None).null_count == 0 for part in parts):
+        one, other = (part[0].as_py() for part in parts)
+        raise DataError(
+            f"column '{name}': {one!r} has a time zone and {other!r} has none; write all dates "
+            "alike, or name it in data.drop of mlops.yaml"
+        )

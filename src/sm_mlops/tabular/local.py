@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-import yaml
 
-from sm_mlops.tabular import schema, scoring
+from sm_mlops.tabular import mlops_yaml, schema, scoring
 from sm_mlops.tabular.failure import DataError
 
 BEFORE: dict[str, tuple[str, ...]] = {
@@ -72,7 +71,7 @@ def ask(folder: Path) -> None:
 
 
 def _data(root: Path) -> Path:
-    content = yaml.safe_load((root / "mlops.yaml").read_text(encoding="utf-8")) or {}
+    content = mlops_yaml.load((root / "mlops.yaml").read_text(encoding="utf-8")) or {}
     data = content.get("data") or {}
     place = str(data.get("sample") or data.get("path") or "")
     if not place or "://" in place:

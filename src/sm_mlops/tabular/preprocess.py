@@ -17,7 +17,7 @@ import inspect
 import sys
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
-from sm_mlops.tabular import local, rows, source, tables
+from sm_mlops.tabular import checks, local, mlops_yaml, rows, source, tables
 from sm_mlops.tabular.failure import DataError
 from sm_mlops.tabular.kinds import kind_of
+from sm_mlops.tabular.numerals import MARKS, is_number, parse_number
 from sm_mlops.tabular.rows import CHUNK, Features
 from sm_mlops.tabular.schema import Column, Schema
 from sm_mlops.tabular.target import BadLabel, Target, read_target
@@ -47,6 +47,9 @@ class Settings:
     task: str = "auto"
     positive: str | None = None
     drop: tuple[str, ...] = ()
+    decimal: str | None = None
+    checks: mlops_yaml.Rules = field(default_factory=dict)
+    changed_columns: str = "warn"
     validation: float = 0.15
     test: float = 0.15
     seed: int = 42
@@ -99,7 +102,7 @@ def read_settings(folder: Path) -> Settings:
     )
     if path is None:
         raise DataError(f"no mlops.yaml in {folder} or {folder.parent}")
-    content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    content: dict[str, Any] = mlops_yaml.load(path.read_text(encoding="utf-8")) or {}
     data, split = content.get("data") or {}, content.get("split") or {}
     if not data.get("target"):
         raise DataError(f"{path}: data.target is missing")
@@ -108,11 +111,19 @@ def read_settings(folder: Path) -> Settings:
         raise DataError(
             f"{path}: data.task is {task!r}; use auto, binary, multiclass or regression"
         )
+    if data.get("decimal") not in (None, *MARKS):
+        raise DataError(f"{path}: data.decimal is {data['decimal']!r}; use point or comma")
+    try:
+        rules = mlops_yaml.column_checks(data.get("checks"))
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
     positive = data.get("positive")
-    shares = {part: split.get(part, 0.15) for part in ("validation", "test")}
-    for part, share in shares.items():
-        if not isinstance(share, int | float) or not 0 < share < 0.9:
+    shares = {}
+    for part in ("validation", "test"):
+        share = split.get(part, 0.15)
+        if not is_number(str(share)) or not 0 < parse_number(str(share)) < 0.9:
             raise DataError(f"{path}: split.{part} is {share!r}; use a share such as 0.15")
+        shares[part] = parse_number(str(share))
     if sum(shares.values()) >= 1:
         raise DataError(f"{path}: split leaves no rows for training")
     return Settings(
@@ -120,10 +131,13 @@ def read_settings(folder: Path) -> Settings:
         task=task,
         positive=None if positive is None else str(positive),
         drop=tuple(str(name) for name in data.get("drop") or ()),
-        validation=float(shares["validation"]),
-        test=float(shares["test"]),
+        decimal=data.get("decimal"),
+        checks=rules,
+        changed_columns=data.get("changed_columns") or "warn",
+        validation=shares["validation"],
+        test=shares["test"],
         seed=int(split.get("seed", 42)),
-        isolated=bool((content.get("aws") or {}).get("network_isolation")),
+        isolated=bool(mlops_yaml.flag((content.get("aws") or {}).get("network_isolation"))),
     )
 
 
@@ -132,7 +146,11 @@ def preprocess(
 ) -> Schema:
     """Run the step. Raise DataError if the data cannot be learned from."""
     files = tables.find(data)
-    table = tables.read(files, settings.target, settings.drop)
+    table = tables.read(files, settings.target, settings.drop, settings.decimal)
+    marks = {name: tables.decimal_of(table, name) for name in table.column_names}
+    warnings = checks.check(table, settings.checks, marks, lambda row: tables.where(files, row))
+    for warning in warnings:
+        print(f"warning: {warning['text']}")
     target = _target(table, files, settings)
     found = "quantity" if target.task == "regression" else "classes"
     if settings.measured_as not in (None, "either", found):
@@ -145,11 +163,17 @@ def preprocess(
         task=target.task,
         target=settings.target,
         classes=target.classes,
-        columns=[_column(data, n, table[n]) for n in table.column_names if n != settings.target],
+        columns=[
+            _column(data, name, table[name], marks[name])
+            for name in table.column_names
+            if name != settings.target
+        ],
         dropped=list(settings.drop),
         data={
             "sha256": tables.sha256(data, files),
             "files": len(files),
+            "checks": warnings,
+            "changed_columns": settings.changed_columns,
             **_counts(part, target),
         },
     )
@@ -166,8 +190,11 @@ def preprocess(
     return schema
 
 
-def _column(data: Path, name: str, values: pa.ChunkedArray) -> Column:
-    column, array, _, texts = kind_of(name, values)
+def _column(data: Path, name: str, values: pa.ChunkedArray, decimal: str) -> Column:
+    try:
+        column, array, _, texts = kind_of(name, values, decimal)
+    except DataError as error:
+        raise DataError(f"{data}: {error}") from error
     if array.null_count == len(array) or (texts and not any(texts)):
         raise DataError(
             f"{data}: column '{name}' is empty in every row; fill it, or name it in data.drop of "

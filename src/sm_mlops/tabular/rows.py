@@ -175,14 +175,14 @@ def typed(schema: Schema, raw: pa.Table) -> pa.Table:
 
 def _typed(column: Column, values: pa.ChunkedArray) -> pa.Array:
     if column.kind == "number":
-        return numbers(encoding.numbers(values, column.name, column.missing))
+        return numbers(encoding.numbers(values, column.name, column.missing, column.decimal))
     if column.kind == "boolean":
         if pa.types.is_boolean(values.type):
             return encoding.one_chunk(values)
         found = encoding.booleans(values, column.name)
         return pa.array(found == 1, mask=np.isnan(found))
     if column.kind == "date":
-        return dates(encoding.timestamps(values, column.name, column.format))
+        return dates(encoding.timestamps(values, column.name, column.format, column.zoned))
     codes, texts = encoding.distinct(values)
     if len(texts) > 2 * len(codes):  # a slice of a column has the dictionary of all rows
         used = np.unique(codes[codes >= 0])

@@ -21,8 +21,12 @@ class Column:
     """number, boolean, date or text."""
     missing: list[str] = field(default_factory=list)
     """Spellings of a missing value besides text.MISSING (number)."""
+    decimal: str = "."
+    """The decimal mark of numbers that are written as text; the other one marks thousands."""
     format: str | None = None
     """strptime format of dates that are not ISO 8601."""
+    zoned: bool | None = None
+    """Whether dates have a time zone; None for times of day."""
 
 
 @dataclass(frozen=True)

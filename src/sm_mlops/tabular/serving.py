@@ -231,7 +231,7 @@ def rows(body: str | bytes, content_type: str | None, schema: Schema) -> pa.Tabl
     except UnicodeDecodeError as error:
         raise RequestError(f"the body is not UTF-8 text ({error.reason})") from None
     text = text.lstrip("\ufeff")
-    request = _from_csv(text) if kind == CSV else _from_json(text, lines=kind != JSON)
+    request = _from_csv(text) if kind == CSV else _from_json(text, schema, lines=kind != JSON)
     return _named(request, schema)
 
 
@@ -263,7 +263,7 @@ def _from_csv(body: str) -> _Request:
     return _Request(table.columns, None)
 
 
-def _from_json(body: str, lines: bool) -> _Request:
+def _from_json(body: str, schema: Schema, lines: bool) -> _Request:
     found = _json_lines(body) if lines else _json(body, "the body")
     if isinstance(found, dict):
         found = found["instances"] if isinstance(found.get("instances"), list) else [found]
@@ -278,7 +278,12 @@ def _from_json(body: str, lines: bool) -> _Request:
                 raise RequestError(
                     f"row {number} is not a list of {width} values as row 1 is", row=number
                 )
-        columns = [_array(list(column), i) for i, column in enumerate(zip(*found, strict=True), 1)]
+        marks = [column.decimal for column in schema.columns]
+        marks = marks if len(marks) == width else ["."] * width
+        columns = [
+            _array(list(column), i, marks[i - 1])
+            for i, column in enumerate(zip(*found, strict=True), 1)
+        ]
         return _Request(columns, None)
     names = list(found[0]) if isinstance(found[0], dict) else []
     known, absent = set(names), dict[str, int]()
@@ -292,7 +297,10 @@ def _from_json(body: str, lines: bool) -> _Request:
                 absent.setdefault(name.strip(), 1 if name in row else number)
             names = [name for name in names if name in row]
             known = known & row.keys()
-    columns = [_array([row[name] for row in found], name) for name in names]
+    decimal = {column.name: column.decimal for column in schema.columns}
+    columns = [
+        _array([row[name] for row in found], name, decimal.get(name.strip(), ".")) for name in names
+    ]
     return _Request(columns, clean_header(names), absent)
 
 
@@ -325,7 +333,7 @@ def _json_lines(body: str) -> list[Any]:
     return found
 
 
-def _array(values: list[Any], name: object) -> pa.ChunkedArray:
+def _array(values: list[Any], name: object, decimal: str) -> pa.ChunkedArray:
     try:
         array = pa.array(values)
         nested = pa.types.is_nested(array.type)
@@ -338,8 +346,10 @@ def _array(values: list[Any], name: object) -> pa.ChunkedArray:
         row = next(i for i, v in enumerate(values, 1) if isinstance(v, list | dict))
         raise _unfit(values, name, row, "a single value")
     try:
-        # Strings and numbers mixed: all become text.
-        texts = [v if isinstance(v, str) else value_text(v) for v in values]
+        # Strings and numbers mixed: all become text, as it is written in this column.
+        texts = [
+            v if isinstance(v, str) else (value_text(v) or "").replace(".", decimal) for v in values
+        ]
         return pa.chunked_array([pa.array(texts, pa.string())])
     except UnicodeEncodeError:
         row = next(i for i, v in enumerate(values, 1) if isinstance(v, str) and not _utf8(v))

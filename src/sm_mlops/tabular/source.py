@@ -37,22 +37,25 @@ def of_file(name: str, file: Path) -> Entry:
 def listed(client: Any, uri: str) -> list[Entry]:
     """Return the entries of the objects in a folder of S3, or of the one object at `uri`.
 
-    Marked by ETag and time: ListObjectsV2 gives both to who may read the data (s3:ListBucket).
+    Never of `lake/2026-rejected` for `lake/2026`: the name of a folder may lack its slash. Marked
+    by ETag and time: ListObjectsV2 gives both to who may read the data (s3:ListBucket).
     Version identifiers would take s3:ListBucketVersions, and change when the time does.
     """
     bucket, _, key = uri.removeprefix("s3://").partition("/")
-    start = key if key.endswith("/") else key.rpartition("/")[0] + "/" if "/" in key else ""
+    folder = f"{key}/" if key and not key.endswith("/") else key
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
+    # What consoles make for an empty folder is no file.
+    items = [i for page in pages for i in page.get("Contents", ()) if not i["Key"].endswith("/")]
+    exact = [item for item in items if item["Key"] == key]
+    start = f"{key.rpartition('/')[0]}/".lstrip("/") if exact else folder
     return [
         (
             item["Key"].removeprefix(start),
             item["Size"],
             f"{item['ETag']} {item['LastModified'].isoformat()}",
         )
-        for page in pages
-        for item in page.get("Contents", ())
-        # What consoles make for an empty folder is no file.
-        if not item["Key"].endswith("/")
+        for item in exact or items
+        if exact or item["Key"].startswith(folder)
     ]
 
 

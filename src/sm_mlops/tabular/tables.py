@@ -1,46 +1,39 @@
-"""Read CSV or Parquet, a file or a folder of files, into one typed Arrow table.
+"""Read a file of rows, or a folder of such files, into one typed Arrow table.
 
 Errors name file, row and column. Must not know about models.
 """
 
-import csv
-import gzip
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
-import pyarrow.parquet as pq
 
+from sm_mlops.tabular import formats, numerals
+from sm_mlops.tabular.dialects import SAMPLE, Dialect, dialect, is_gzip, records
+from sm_mlops.tabular.encoding import one_chunk
 from sm_mlops.tabular.failure import DataError
-from sm_mlops.tabular.text import NO_LABEL, clean_header, nearest
+from sm_mlops.tabular.formats import CSV, format_of
+from sm_mlops.tabular.numerals import COMMA, POINT, parse_number
+from sm_mlops.tabular.text import MISSING, NO_LABEL, nearest
 
 STRINGS = pa.dictionary(pa.int32(), pa.string())
 """Strings that repeat: memory for each distinct value once, and four bytes per row."""
 
 _SPELLINGS = [form for m in sorted(NO_LABEL) for form in {m, m.upper(), m.capitalize()}]
 _SPELLINGS += ["NaN", "-NaN", "NaT", "N/a"]
-_CSV = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
-_PARQUET = (".parquet", ".parq", ".pq")
-_SAMPLE = 1 << 20  # bytes from which a CSV file's dialect and types are guessed
+_USUAL = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz", ".parquet", ".parq", ".pq")
+_OTHER = (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".ndjson.gz")
+_BINARY = (".feather", ".arrow", ".ipc", ".orc", ".xlsx", ".xls", ".ods", ".zip")
+_LIKE_STRINGS = (
+    *(pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary),
+    *(pa.types.is_large_string, pa.types.is_string_view, pa.types.is_binary_view),
+)
 _BLOCK = 4 << 20  # bytes: larger blocks cost memory and gain no speed
-
-csv.field_size_limit(1 << 30)  # instead of 128 kB
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """The format of one CSV file."""
-
-    delimiter: str
-    encoding: str
-    multiline: bool
-    decimal: str
-    header: tuple[str, ...]
 
 
 def find(path: Path) -> list[Path]:
@@ -56,27 +49,24 @@ def find(path: Path) -> list[Path]:
             if file.is_symlink() and not file.resolve().is_relative_to(path.resolve()):
                 raise DataError(f"{file}: a link that leads out of {path}; put the file there")
         files = [p for p in files if p.is_file()]
-        files = [p for p in files if p.name.lower().endswith(_CSV + _PARQUET) or not p.suffix]
-        if not files:
+        for endings in (_USUAL, _OTHER + _BINARY):
+            some = [p for p in files if p.name.lower().endswith(endings) or not p.suffix]
+            if some:
+                break
+        if not some:
             raise DataError(f"{path}: no .csv, .tsv or .parquet file in this folder")
-    by_format = {is_parquet(file): file for file in reversed(files)}
-    if len(by_format) > 1:
-        raise DataError(
-            f"{path}: CSV and Parquet files are mixed "
-            f"({by_format[False].name}, {by_format[True].name}); keep one format"
-        )
+        files = some
     for file in files:
         if file.stat().st_size == 0:
             raise DataError(f"{file}: the file is empty")
+    by_format = {format_of(file): file for file in reversed(files)}
+    if len(by_format) > 1:
+        one, other = sorted(by_format)[:2]
+        raise DataError(
+            f"{path}: {one} and {other} files are mixed "
+            f"({by_format[one].name}, {by_format[other].name}); keep one format"
+        )
     return files
-
-
-def is_parquet(file: Path) -> bool:
-    """Return whether it is Parquet: by its name, else by its first four bytes."""
-    if file.name.lower().endswith(_PARQUET + _CSV):
-        return file.name.lower().endswith(_PARQUET)
-    with file.open("rb") as stream:
-        return stream.read(4) == b"PAR1"
 
 
 def sha256(path: Path, files: Sequence[Path]) -> str:
@@ -92,13 +82,21 @@ def sha256(path: Path, files: Sequence[Path]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def read(files: Sequence[Path], target: str, drop: Sequence[str] = ()) -> pa.Table:
+def read(
+    files: Sequence[Path], target: str, drop: Sequence[str] = (), decimal: str | None = None
+) -> pa.Table:
     """Return all rows of all files, without the columns in `drop`.
 
     A column has the type that holds for every row of every file, or strings where they disagree.
-    The target of a CSV file is strings, so that labels keep their spelling.
+    The target of a CSV file is strings, so that labels keep their spelling. Numbers with a decimal
+    comma stay strings, too, of which `decimal_of` knows.
+
+    Args:
+        decimal: The mark of numbers that are ambiguous: `point` or `comma`.
     """
-    headers = {f: _parquet_header(f) if is_parquet(f) else _dialect(f).header for f in files}
+    kind = format_of(files[0])
+    forms = {f: dialect(f) for f in files} if kind == CSV else {}
+    headers = {f: forms[f].header if forms else formats.columns_of(f, kind) for f in files}
     first = headers[files[0]]
     for file, header in headers.items():
         for name in (*first, *header):
@@ -115,125 +113,196 @@ def read(files: Sequence[Path], target: str, drop: Sequence[str] = ()) -> pa.Tab
     wanted = [name for name in first if name not in drop or name == target]
     if len(wanted) < 2:
         raise DataError(f"{files[0]}: no column is left to learn from beside '{target}'")
-    if is_parquet(files[0]):
-        table = _join([_read_parquet(file, wanted) for file in files])
+    held = set[str]()
+    if forms:
+        try:
+            table, held = _read_csv(forms, wanted, target)
+        except UnicodeError as error:
+            place = files[0] if len(files) == 1 else files[0].parent
+            raise DataError(
+                f"{place}: some bytes are text in neither UTF-8 nor Windows-1252; save as UTF-8"
+            ) from error
     else:
-        table = _read_csv(files, wanted, target)
+        table = _join([_plain(f, formats.read(f, kind, wanted)) for f in files])
     if table.num_rows == 0:
         raise DataError(f"{files[0]}: a header and no rows")
+    marks = _marks(table, files[0], forms, held, decimal)
+    return _settled(table, target, held, marks)
+
+
+def decimal_of(table: pa.Table, name: str) -> str:
+    """Return the decimal mark of the numbers in a column that `read` has returned."""
+    metadata = table.schema.field(name).metadata or {}
+    return str(metadata.get(b"decimal", b".").decode())
+
+
+def _marks(
+    table: pa.Table,
+    file: Path,
+    forms: Mapping[Path, Dialect],
+    held: set[str],
+    setting: str | None,
+) -> dict[str, str]:
+    """Return the decimal mark of each column of texts that are numbers.
+
+    Its own texts decide; else the setting, the other columns, or a comma that delimits fields.
+    """
+    found = {
+        field.name: numerals.evidence(_known(table[field.name]))
+        for field in table.schema
+        if pa.types.is_dictionary(field.type) or pa.types.is_string(field.type)
+    }
+    for name, item in found.items():
+        if item.point and item.comma and item.others <= 3:
+            raise DataError(
+                f"{file}: column '{name}': {item.point!r} has a decimal point and {item.comma!r} "
+                "a decimal comma; write them alike, or name it in data.drop of mlops.yaml"
+            )
+    decided = {name: item.decimal for name, item in found.items() if item.decimal}
+    seen = set(decided.values())
+    if forms and any(pa.types.is_floating(f.type) for f in table.schema if f.name not in held):
+        seen.add(POINT)
+    if not seen and any(form.delimiter == "," for form in forms.values()):
+        seen.add(POINT)
+    for name, item in found.items():
+        if item.either and not item.decimal and not (item.point and item.comma):
+            mark = numerals.MARKS[setting] if setting else next(iter(seen), POINT)
+            if setting is None and (len(seen) != 1 or item.doubts(mark)):
+                texts = _known(table[name])
+                texts = texts.filter(pc.match_substring_regex(texts, "[.,]")).slice(0, 3)
+                shown = ", ".join(map(repr, texts.to_pylist()))
+                raise DataError(
+                    f"{file}: column '{name}': the marks in {shown} could be decimal or thousands; "
+                    "set data.decimal in mlops.yaml to point or comma"
+                )
+            decided[name] = mark
+    return {name: mark for name, mark in decided.items() if mark}
+
+
+def _known(values: pa.ChunkedArray) -> pa.Array:
+    """Return the distinct, trimmed texts of a column, without spellings of a missing value."""
+    array = one_chunk(values)
+    array = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
+    texts = pc.utf8_trim_whitespace(array.dictionary.drop_null())
+    return texts.filter(pc.invert(pc.is_in(pc.utf8_lower(texts), pa.array(sorted(MISSING)))))
+
+
+def _settled(table: pa.Table, target: str, held: set[str], marks: Mapping[str, str]) -> pa.Table:
+    """Return the table with the marks in its schema, its target with decimal points, and what was
+    held as text without need as numbers."""
+    for name, mark in marks.items():
+        at = table.column_names.index(name)
+        if name == target and mark == COMMA:
+            table = table.set_column(at, name, _with_points(table[name]))
+        elif mark == COMMA:
+            kind = table.schema.field(name).type
+            table = table.set_column(
+                at, pa.field(name, kind, metadata={"decimal": mark}), table[name]
+            )
+        elif name in held:
+            try:
+                numbers = table[name].cast(pa.string()).cast(pa.float64())
+            except pa.ArrowInvalid:  # 1,234.5
+                continue
+            table = table.set_column(at, name, numbers)
     return table
 
 
+def _with_points(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a target whose numbers have decimal points, unless some texts are no numbers."""
+    array = one_chunk(values.cast(STRINGS))
+    try:
+        texts = [_with_point(text) for text in array.dictionary.to_pylist()]
+    except ValueError:
+        return values
+    return pa.chunked_array([pa.array(texts, pa.string()).take(array.indices)])
+
+
+def _with_point(text: str) -> str:
+    if not re.search("[.,]", text) or text.strip().lower() in NO_LABEL:
+        return text
+    return str(parse_number(text, COMMA))
+
+
 def where(files: Sequence[Path], index: int) -> str:
-    """Return file and line (CSV) or row (Parquet, from 1) of row `index` of the table."""
+    """Return file and line (CSV) or row (other formats, from 1) of row `index` of the table."""
+    kind = format_of(files[0])
     for file in files:
-        if is_parquet(file):
-            rows = pq.ParquetFile(file).metadata.num_rows
+        if kind == CSV:
+            rows = 0
+            for rows, (line, _) in enumerate(records(file), 1):
+                if rows == index + 1:
+                    return f"{file}, line {line}"
+        else:
+            rows = formats.rows_of(file, kind)
             if index < rows:
                 return f"{file}, row {index + 1}"
-        else:
-            rows = 0
-            for line, _ in _records(file):
-                if rows == index:
-                    return f"{file}, line {line}"
-                rows += 1
         index -= rows
     raise IndexError(index)
 
 
-def _dialect(file: Path) -> Dialect:
-    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
-        sample = stream.read(_SAMPLE)
-        quoted = b'"' in sample
-        while not quoted and (block := stream.read(1 << 22)):
-            quoted = b'"' in block
-    if sample.startswith((b"\xff\xfe", b"\xfe\xff")):
-        encoding = "utf-16"
-    else:
-        try:
-            sample[:-4].decode("utf-8") if len(sample) == _SAMPLE else sample.decode("utf-8")
-            encoding = "utf-8"
-        except UnicodeDecodeError:
-            encoding = "cp1252"
-    text = sample.decode(encoding, errors="ignore").removeprefix("\ufeff")
-    if not text.strip():
-        raise DataError(f"{file}: the file is empty")
-    delimiter = _delimiter(text)
-    rows = csv.reader(text.splitlines(keepends=True), delimiter=delimiter)
-    header = next(row for row in rows if row)
-    edge = rf"[{delimiter}\r\n]"
-    comma, point = (re.search(rf"{edge}-?\d+{mark}\d+{edge}", text) for mark in (",", r"\."))
-    decimal = "," if delimiter != "," and comma and not point else "."
-    return Dialect(delimiter, encoding, quoted, decimal, clean_header(header))
-
-
-def _delimiter(text: str) -> str:
-    """Return the delimiter that gives most lines as many fields as the header, and many of them."""
-    lines = text[:65536].splitlines(keepends=True)
-    lines = lines[:-1] if len(text) > 65536 and len(lines) > 1 else lines
-    best = (",", 0.0, 1)
-    for delimiter in (",", ";", "\t", "|"):
-        counts = [len(row) for row in csv.reader(lines[:200], delimiter=delimiter) if row]
-        agree = sum(c == counts[0] for c in counts) / len(counts)
-        if counts[0] > 1 and (
-            agree > best[1] + 0.2 or (agree > best[1] - 0.2 and counts[0] > best[2])
-        ):
-            best = (delimiter, agree, counts[0])
-    return best[0]
-
-
-def _read_csv(files: Sequence[Path], wanted: Sequence[str], target: str) -> pa.Table:
-    dialects = {file: _dialect(file) for file in files}
+def _read_csv(
+    forms: Mapping[Path, Dialect], wanted: Sequence[str], target: str
+) -> tuple[pa.Table, set[str]]:
+    """Return the table, and the columns that are texts because their points may be thousands."""
     types: dict[str, pa.DataType] = {}
-    for file in files:
-        for name, kind in _guess(file, dialects[file], wanted).items():
+    clear, held = set[str](), set[str]()
+    for file, form in forms.items():
+        for name, kind in _guess(file, form, wanted, clear).items():
             types[name] = _wider(types.get(name), kind)
     types[target] = STRINGS
     while True:
         try:
-            tables = [_stream(file, dialects[file], wanted, types) for file in files]
-            table = pa.concat_tables(tables, promote_options="permissive")
-            return _with_points(table, target) if dialects[files[0]].decimal == "," else table
+            tables = [_stream(file, form, wanted, types) for file, form in forms.items()]
         except _Loosen as found:
-            if found.column:
-                types[found.column] = _looser(types[found.column])
-            else:
-                dialects = {f: replace(d, encoding="cp1252") for f, d in dialects.items()}
+            types[found.column] = _looser(types[found.column])
+            continue
+        table = pa.concat_tables(tables, promote_options="permissive")
+        floats = [name for name in wanted if pa.types.is_floating(table.schema.field(name).type)]
+        unsure = [name for name in floats if name not in clear and not _has_point(table[name])]
+        if not unsure:
+            return table, held
+        held.update(unsure)
+        types.update(dict.fromkeys(unsure, STRINGS))
 
 
-def _with_points(table: pa.Table, target: str) -> pa.Table:
-    """Return the table with decimal points in its target if that is numbers with a comma."""
-    text = table[target].cast(pa.string())
-    if not pc.all(pc.match_substring_regex(text, r"^\s*-?\d+(,\d+)?\s*$")).as_py():
-        return table
-    numbers = pc.replace_substring(text, ",", ".")
-    return table.set_column(table.column_names.index(target), target, numbers)
+def _has_point(values: pa.ChunkedArray) -> bool:
+    """Return whether a number was surely written with a decimal point: 1.234 might be 1,234."""
+    numbers = np.abs(values.combine_chunks().drop_null().to_numpy(zero_copy_only=False))
+    numbers = numbers[np.isfinite(numbers) & (numbers % 1 != 0)]
+    thousandths = numbers * 1000
+    return bool(
+        np.any(
+            (numbers < 1) | (numbers >= 1000) | (np.abs(thousandths - np.rint(thousandths)) > 1e-6)
+        )
+    )
 
 
 class _Loosen(Exception):
-    """A value does not fit the type of its `column`, or, without one, the encoding of the file."""
+    """A value does not fit the type of its `column`."""
 
-    def __init__(self, column: str = "") -> None:
+    def __init__(self, column: str) -> None:
         self.column = column
 
 
 def _open(
     file: Path,
-    dialect: Dialect,
+    form: Dialect,
     wanted: Sequence[str],
     types: dict[str, pa.DataType] | None,
     block: int,
 ) -> pacsv.CSVStreamingReader:
     return pacsv.open_csv(
-        pa.input_stream(str(file), compression="gzip" if file.suffix == ".gz" else None),
+        pa.input_stream(str(file), compression="gzip" if is_gzip(file) else None),
         read_options=pacsv.ReadOptions(
-            column_names=list(dialect.header),
+            column_names=list(form.header),
+            skip_rows=form.skip,
             skip_rows_after_names=1,
-            encoding=dialect.encoding,
+            encoding=form.encoding,
             block_size=block,
         ),
         parse_options=pacsv.ParseOptions(
-            delimiter=dialect.delimiter, newlines_in_values=dialect.multiline
+            delimiter=form.delimiter, newlines_in_values=form.multiline
         ),
         convert_options=pacsv.ConvertOptions(
             include_columns=list(wanted),
@@ -243,15 +312,19 @@ def _open(
             quoted_strings_can_be_null=True,
             auto_dict_encode=True,
             auto_dict_max_cardinality=1000,
-            decimal_point=dialect.decimal,
         ),
     )
 
 
-def _guess(file: Path, dialect: Dialect, wanted: Sequence[str]) -> dict[str, pa.DataType]:
-    """Return types that hold for the first block; strings that repeat become a dictionary."""
+def _guess(
+    file: Path, form: Dialect, wanted: Sequence[str], clear: set[str]
+) -> dict[str, pa.DataType]:
+    """Return types that hold for the first block; strings that repeat become a dictionary.
+
+    Add to `clear` the numbers that were surely written with a decimal point.
+    """
     try:
-        batch = _open(file, dialect, wanted, None, _SAMPLE).read_next_batch()
+        batch = _open(file, form, wanted, None, SAMPLE).read_next_batch()
     except StopIteration:
         return {}
     except pa.ArrowInvalid:  # a malformed row, which reading everything reports
@@ -263,24 +336,29 @@ def _guess(file: Path, dialect: Dialect, wanted: Sequence[str]) -> dict[str, pa.
         elif pa.types.is_string(kind):
             distinct = len(batch[name].unique())
             types[name] = STRINGS if distinct <= max(1000, batch.num_rows // 4) else kind
+    floats = [name for name, kind in types.items() if pa.types.is_floating(kind)]
+    if floats:
+        texts = dict.fromkeys(floats, pa.string())
+        written = _open(file, form, floats, texts, SAMPLE).read_next_batch()
+        clear.update(
+            n for n in floats if numerals.evidence(_known(pa.chunked_array([written[n]]))).point
+        )
     return types
 
 
 def _stream(
-    file: Path, dialect: Dialect, wanted: Sequence[str], types: dict[str, pa.DataType]
+    file: Path, form: Dialect, wanted: Sequence[str], types: dict[str, pa.DataType]
 ) -> pa.Table:
     block = _BLOCK
     while True:
         try:
-            reader = _open(file, dialect, wanted, types, block)
+            reader = _open(file, form, wanted, types, block)
             return pa.Table.from_batches(list(reader), reader.schema)
         except pa.ArrowInvalid as error:
             text = str(error)
             column = re.search(r"In CSV column #(\d+)", text)
             if "straddling" in text and block < 1 << 30:
                 block *= 8
-            elif "UTF8" in text and dialect.encoding == "utf-8":
-                raise _Loosen from error
             elif column and "onversion error" in text:
                 name = list(wanted)[int(column[1])]
                 if types[name] in (STRINGS, pa.string()):
@@ -289,28 +367,13 @@ def _stream(
             elif "Empty CSV" in text:
                 return pa.table({name: pa.array([], types.get(name, STRINGS)) for name in wanted})
             else:
-                count = len(dialect.header)
-                for line, row in _records(file, dialect):
+                count = len(form.header)
+                for line, row in records(file, form):
                     if len(row) != count:
                         fields = f"{len(row)} field{'s' * (len(row) != 1)}"
                         text = f"{file}, line {line}: {fields}, but the header has {count}"
                         raise DataError(text) from error
                 raise DataError(f"{file}: {text}") from error
-
-
-def _records(file: Path, dialect: Dialect | None = None) -> Iterator[tuple[int, list[str]]]:
-    """Yield line number and fields of each row after the header. Slow: for error messages only."""
-    dialect = dialect or _dialect(file)
-    opened = gzip.open if file.suffix == ".gz" else open
-    encoding = "utf-8-sig" if dialect.encoding == "utf-8" else dialect.encoding
-    with opened(file, "rt", encoding=encoding, errors="replace", newline="") as stream:
-        reader = csv.reader(stream, delimiter=dialect.delimiter)
-        start, header = 1, True
-        for row in reader:
-            if row and not header:
-                yield start, row
-            header = header and not row
-            start = reader.line_num + 1
 
 
 _WIDER: list[list[pa.DataType]] = [
@@ -338,23 +401,14 @@ def _wider(one: pa.DataType | None, other: pa.DataType) -> pa.DataType:
     return STRINGS
 
 
-def _parquet_header(file: Path) -> tuple[str, ...]:
-    try:
-        return tuple(pq.read_schema(file).names)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{file}: not a readable Parquet file ({error})") from error
-
-
-def _read_parquet(file: Path, wanted: Sequence[str]) -> pa.Table:
-    try:
-        table = pq.ParquetFile(file).read(columns=list(wanted)).select(list(wanted))
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file}: not a readable Parquet file ({error})") from error
+def _plain(file: Path, table: pa.Table) -> pa.Table:
+    """Return the table of a file that is not CSV with fewer types. Raise DataError for others."""
     for i, field in enumerate(table.schema):
         kind = field.type
         if pa.types.is_dictionary(kind) and not pa.types.is_string(kind.value_type):
-            table = table.set_column(i, field.name, table[i].cast(kind.value_type))
-        elif pa.types.is_binary(kind) or pa.types.is_large_string(kind):
+            kind = kind.value_type
+            table = table.set_column(i, field.name, table[i].cast(kind))
+        if any(like(kind) for like in _LIKE_STRINGS):
             try:
                 table = table.set_column(i, field.name, table[i].cast(pa.string()))
             except pa.ArrowInvalid as error:

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from sm_mlops.tabular import encoding
-from sm_mlops.tabular.encoding import Floats, parse_number
+from sm_mlops.tabular.encoding import Floats
 from sm_mlops.tabular.failure import DataError
-from sm_mlops.tabular.kinds import is_number
+from sm_mlops.tabular.numerals import is_number, parse_number
 from sm_mlops.tabular.schema import label_text
 
 LARGEST = 1e100  # quantity to predict: the sum of squares is still finite
@@ -113,6 +113,8 @@ def _positive_last(
     """Return the names, the positive class last: the configured one, 1 or true, or the rarer."""
     if positive is not None:
         text = label_text(positive)
+        alike = [name for name in names if name.lower() == text.lower()]
+        text = alike[0] if len(alike) == 1 else text  # true is True in YAML
         if text not in names:
             raise DataError(
                 f"column '{target}': no class '{text}' (data.positive in mlops.yaml); "

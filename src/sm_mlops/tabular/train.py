@@ -84,9 +84,9 @@ def configured(folder: Path) -> dict[str, Any]:
     """Return the hyperparameters of mlops.yaml in `folder` or the one above, if it exists."""
     for path in (folder / "mlops.yaml", folder.parent / "mlops.yaml"):
         if path.exists():
-            import yaml
+            from sm_mlops.tabular import mlops_yaml
 
-            content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            content = mlops_yaml.load(path.read_text(encoding="utf-8")) or {}
             return dict(content.get("hyperparameters") or {})
     return {}
 
