@@ -100,6 +100,7 @@ def test_the_report_is_one_file_that_needs_nothing_else(
     html = file.read_text(encoding="utf-8")
     assert "<svg" in html or "data:image/" in html
     assert not re.search(r"""(src|href)=["']https?://""", html)
+    assert "Quality gate: passed" in html
 
 
 def test_the_log_of_a_step_is_printed(repo: Repo, first: subprocess.CompletedProcess[str]) -> None:
@@ -144,10 +145,13 @@ def test_a_model_below_the_threshold_is_not_registered_and_the_reason_names_both
     done = mlops(repo.root, "--sandbox", "run", "--set", "GateThreshold=1.5")
     assert done.returncode == 1
     assert re.search(r"QualityGate: auc 0\.\d+ .*wanted at least 1\.5", done.stderr)
-    report = re.search(r"report --execution (\w+)", done.stderr)
+    report = re.search(r"report: mlops --sandbox report (\w+)", done.stderr)
     assert report, "the report of a model that failed is what one wants to see"
-    shown = mlops(repo.root, "--sandbox", "report", "--execution", report.group(1))
-    assert shown.returncode == 0, shown.stderr
+    for which in ([report.group(1)], []):  # it is the newest
+        shown = mlops(repo.root, "--sandbox", "report", *which)
+        assert shown.returncode == 0, shown.stderr
+        page = Path(shown.stdout.strip()).read_text(encoding="utf-8")
+        assert "Quality gate: not passed" in page and "wanted: at least 1.5" in page
     assert len(versions(repo)) == before
 
 

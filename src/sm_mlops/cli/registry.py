@@ -15,6 +15,7 @@ from sm_mlops.commit import short
 from sm_mlops.deployment import stages
 from sm_mlops.errors import MlopsError
 from sm_mlops.registry import Version
+from sm_mlops.training import gate
 
 app = typer.Typer(rich_markup_mode="markdown")
 PANEL = "Registry"
@@ -104,11 +105,15 @@ def _set_approval(
 @app.command(rich_help_panel=PANEL)
 def report(
     context: typer.Context,
-    version: Annotated[int | None, typer.Argument(help="The newest by default.")] = None,
-    execution: Annotated[
+    which: Annotated[
         str | None,
-        typer.Option(help="Instead of a version: an execution, even one that the gate stopped."),
+        typer.Argument(
+            metavar="[VERSION|EXECUTION]",
+            help="A version's number, or an execution: its ARN or the last part of it.",
+            show_default="the newest model that was evaluated",
+        ),
     ] = None,
+    execution: Annotated[str | None, typer.Option(help="The same as the argument.")] = None,
     output: Annotated[
         Path | None, typer.Option(help="File to write; by default in reports/.")
     ] = None,
@@ -116,16 +121,26 @@ def report(
         bool, typer.Option("--open/--no-open", help="Open it in a browser.")
     ] = TERMINAL,
 ) -> None:
-    """Write the evaluation report of a version to a file and open it."""
+    """Download the report on a trained model, with the verdict of the quality gate, and open it.
+
+    It is one HTML file that needs nothing else. A model that the gate stopped has one, too.
+
+    **Examples**
+
+    - `mlops report` shows the newest model, whether or not it became a version
+    - `mlops report 3` shows version 3
+    - `mlops report mohbegmuq4jz` shows the model of this execution
+    """
+    which = execution or which
     with connected(context) as aws:
-        if execution:
-            arn = executions.find(aws, execution)
-            uri, name = registry.report_of_execution(aws, arn), arn.rsplit("/", 1)[-1]
+        if which is None:
+            found = registry.newest_report(aws)
+        elif which.isdecimal():
+            found = registry.report_of_version(aws, registry.version(aws, int(which)))
         else:
-            found = registry.version(aws, version)
-            uri, name = registry.report_of_version(aws, found), f"version-{found.version}"
-        file = output or aws.settings.root / "reports" / f"{name}.html"
-        registry.download(aws, uri, file)
+            found = registry.report_of_execution(aws, executions.find(aws, which))
+        file = output or aws.settings.root / "reports" / f"{found.name}.html"
+        gate.download_report(aws, found, file)
     say(str(file))
     if show:
         import webbrowser

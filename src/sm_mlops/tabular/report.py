@@ -45,6 +45,10 @@ NAMES = {
     "mae": "MAE",
     "mape": "MAPE",
 }
+KNOWN = {
+    **dict.fromkeys(metrics.HIGHER, "higher is better"),
+    **dict.fromkeys(metrics.LOWER, "lower is better"),
+}
 Curve = Callable[[metrics.Bools, metrics.Floats], tuple[metrics.Floats, metrics.Floats]]
 Summary = Callable[[metrics.Bools, metrics.Floats], float]
 
@@ -144,11 +148,11 @@ def _lead(
 def _tiles(gate: dict[str, Any]) -> str:
     tiles = []
     for name, entry in gate["metrics"].items():
-        if name not in metrics.FITTING[gate["task"]]:
-            continue
+        if name in KNOWN and name not in metrics.FITTING[gate["task"]]:
+            continue  # others are the team's own
         shown = "n/a" if abs(entry["value"]) >= 1e308 else _number(entry["value"])
         if entry["champion"] is None:
-            note = "higher is better" if name in metrics.HIGHER else "lower is better"
+            note = KNOWN.get(name, "")
         else:
             state = "worse than" if entry["worse_by"] > 0 else "better than"
             state = "same as" if entry["value"] == entry["champion"] else state
@@ -156,8 +160,10 @@ def _tiles(gate: dict[str, Any]) -> str:
                 f"<span class={state.split()[0]}>{state} version {_e(gate['champion'])}</span> "
                 f"({_number(entry['champion'])})"
             )
-        title = NAMES.get(name, name.replace("_", " ").capitalize())
-        tiles.append(f"<div><small>{title}</small><strong>{shown}</strong><em>{note}</em></div>")
+        title = NAMES.get(name, name.replace("_", " ").capitalize() if name in KNOWN else name)
+        tiles.append(
+            f"<div><small>{_e(title)}</small><strong>{shown}</strong><em>{note}</em></div>"
+        )
     return "".join(tiles)
 
 
@@ -389,7 +395,8 @@ section{display:grid;gap:16px;margin:16px 0 0}
 .tiles div{padding:14px 18px}
 .tiles small,.tiles em,figcaption,dt{color:#64748b;font-size:13px;font-style:normal}
 .tiles strong{display:block;font-size:30px;line-height:1.25}
-.tiles .better{color:#047857}.worse{color:#b91c1c}
+.better{color:#047857}.worse{color:#b91c1c}
+.gate{background:#fff;border-radius:12px;padding:16px 22px;gap:6px}.gate h2,.gate ul{margin:0}
 figure{margin:0;padding:16px 16px 8px}figcaption b{color:#1f2937;font-size:15px}
 svg{width:100%;height:auto;display:block}
 table{border-spacing:0;width:100%;font-size:13px;margin:0 0 16px}
