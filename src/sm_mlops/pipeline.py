@@ -13,7 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -33,7 +33,13 @@ from sagemaker.train import ModelTrainer
 
 from sm_mlops import bundle
 from sm_mlops.errors import MlopsError
-from sm_mlops.settings import LOWER_IS_BETTER, OF_QUANTITIES, Settings, has_local_storage
+from sm_mlops.settings import (
+    LOWER_IS_BETTER,
+    OF_QUANTITIES,
+    Evaluation,
+    Settings,
+    has_local_storage,
+)
 from sm_mlops.settings import Job as Job
 from sm_mlops.settings import parameter_name as parameter_name
 from sm_mlops.tabular import booster
@@ -128,6 +134,7 @@ class Repo:
         self.no_champion = self._address("champion/none/")
         self.objects: dict[str, bytes] = {}
         self._codes: list[Code] = []
+        self._read: set[str] = set()
         self.session = _Session(
             boto3.Session(region_name=settings.project.region), default_bucket=self.bucket
         )
@@ -163,6 +170,8 @@ class Repo:
         Raises:
             MlopsError: A file is missing, cannot be parsed, or imports what jobs do not have.
         """
+        reads = list(reads)
+        self._read.update(reads)
         code = Code(self, bundle.collect(self.settings, script, also=also, reads=reads))
         self._codes.append(code)
         return code
@@ -297,6 +306,13 @@ class Repo:
                 f"pipeline/definition.py: two parameters are called {twice[0]}; rename one "
                 "(a hyperparameter's is its own name in capitals)"
             )
+        for name, value in asdict(self.settings.evaluation).items():
+            key = f"evaluation.{name}"
+            if value != getattr(Evaluation(), name) and key not in self._read:
+                raise MlopsError(
+                    f"pipeline/definition.py: no step reads {key} of mlops.yaml; take over the "
+                    "template's pipeline/definition.py (make upgrade)"
+                )
         text = json.dumps(definition, indent=2) + "\n"
         for code in self._codes:
             if f"/code/{code.bundle.digest}" not in text:

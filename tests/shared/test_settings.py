@@ -55,6 +55,15 @@ def test_hyperparameters_are_passed_as_the_text_that_sagemaker_passes(repo: Repo
         ("data: {path: x, target: y, drop: id}", "data.drop must be a list"),
         ("data: {path: x, target: y, drop: [y]}", "data.drop names the target y"),
         ("data: {path: x, target: y, task: clustering}", "data.task must be one of"),
+        (
+            "data: {path: x, target: y}\nevaluation: {threshold: 1}",
+            "evaluation.threshold must be between 0 and 1, not 1",
+        ),
+        (
+            "data: {path: x, target: y, task: multiclass}\nevaluation: {threshold: 0.3}",
+            "evaluation.threshold is for two classes, but data.task is multiclass",
+        ),
+        ("data: {path: x, target: y}\nevaluation: {slices: a}", "evaluation.slices must be a list"),
         ("data: {path: x, target: y}\nsplit: {test: 1.5}", "split.test must be between 0 and 1"),
         ("data: {path: x, target: y}\nsplit: {test: .6, validation: .5}", "no rows for training"),
         ("data: {path: x, target: y}\nsplit: {seed: high}", "split.seed must be a whole number"),

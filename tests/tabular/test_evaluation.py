@@ -45,7 +45,7 @@ def test_classification_metrics_agree_with_scikit_learn(classes: int) -> None:
     score = np.round(score / score.sum(axis=1, keepdims=True), 2) + 1e-3  # with ties
     score /= score.sum(axis=1, keepdims=True)
     found = metrics.classification(truth, score)
-    label = score.argmax(axis=1)
+    label = score[:, 1] >= 0.5 if classes == 2 else score.argmax(axis=1)
     average = "binary" if classes == 2 else "macro"
     one = score[:, 1] if classes == 2 else score
     more = {} if classes == 2 else {"multi_class": "ovr"}
@@ -440,3 +440,58 @@ def test_the_reason_of_a_failed_job_is_one_line_that_is_only_shown(
     line = (tmp_path / "output" / "failure").read_text(encoding="utf-8")
     assert line.isprintable()
     assert capsys.readouterr().err == f"error: {line}\n"
+
+
+@pytest.fixture(scope="module")
+def cautious(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    case = Case(tmp_path_factory.mktemp("cautious"))
+    case.prepare(case.write(datasets.churn(rows=700)), "Churn", threshold=0.2)
+    case.train()
+    return case
+
+
+def test_labels_are_decided_by_the_threshold_in_metrics_report_and_endpoint(
+    cautious: Case, judged: Case
+) -> None:
+    gate, usual = cautious.evaluate(), judged.evaluate()
+    own, other = ({k: v["value"] for k, v in g["metrics"].items()} for g in (gate, usual))
+    assert own["auc"] == other["auc"] and own["logloss"] == other["logloss"]
+    assert own["recall"] > other["recall"]
+    folder = cautious.folder / "evaluation"
+    quality = strict(folder / "evaluation.json")["binary_classification_metrics"]
+    hit = quality["confusion_matrix"]["1"]
+    assert hit["1"] / (hit["0"] + hit["1"]) == own["recall"] == quality["recall"]["value"]
+    model = inference.model_fn(str(cautious.folder / "model"))
+    rows = pq.read_table(cautious.folder / "out" / "test" / "part-0.parquet").to_pylist()
+    body = "".join(json.dumps({**row, "Churn": None}) + "\n" for row in rows)
+    reply = inference.transform_fn(model, body, "application/jsonlines", "application/json")
+    answers = json.loads(reply.get_data())["predictions"]
+    assert {a["prediction"] for a in answers if 0.2 <= a["probability"] < 0.5} == {"Yes"}
+    assert {a["prediction"] for a in answers if a["probability"] < 0.2} == {"No"}
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "0.2 (chosen)" in page and "predicts <b>Yes</b> from the probability 0.2 on" in page
+
+
+def test_a_champion_keeps_its_own_threshold(cautious: Case, judged: Case, tmp_path: Path) -> None:
+    gate = judged.evaluate(champion(cautious, tmp_path))
+    recall = gate["metrics"]["recall"]
+    assert recall["champion"] == cautious.evaluate()["metrics"]["recall"]["value"]
+    assert recall["worse_by"] > 0
+
+
+def test_a_threshold_trades_precision_for_recall() -> None:
+    truth = np.array([True, False, True, False])
+    precision, recall, share = metrics.trade(
+        truth, np.array([0.9, 0.6, 0.4, 0.1]), np.array([0.0, 0.4, 0.6, 0.95])
+    )
+    assert precision[:3].tolist() == [0.5, 2 / 3, 0.5] and np.isnan(precision[3])
+    assert recall.tolist() == [1, 1, 0.5, 0]
+    assert share.tolist() == [1, 0.75, 0.5, 0]
+
+
+def test_a_threshold_for_more_than_two_classes_is_refused(tmp_path: Path) -> None:
+    case = Case(tmp_path)
+    with pytest.raises(
+        DataError, match=r"a multiclass target, but evaluation\.threshold .* remove"
+    ):
+        case.prepare(case.write(datasets.rare()), "kind", threshold=0.3)

@@ -380,3 +380,14 @@ def test_a_repo_without_a_definition_fails_in_one_line(repo: Repo) -> None:
     (repo.root / DEFINITION).unlink()
     with pytest.raises(MlopsError, match=r"pipeline/definition\.py: no such file"):
         compile_pipeline(repo.settings(), ACCOUNT)
+
+
+def test_settings_of_the_evaluation_that_no_step_reads_are_refused(
+    repo: Repo, compiled: Callable[[Settings], Compiled]
+) -> None:
+    compiled(repo.configure(evaluation={"threshold": 0.3}))
+    file = repo.root / DEFINITION
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace('"evaluation.threshold", ', ""), encoding="utf-8")
+    with pytest.raises(MlopsError, match=r"no step reads evaluation\.threshold of mlops\.yaml"):
+        compiled(repo.settings())

@@ -65,4 +65,4 @@ def predict(model: Model, rows: pa.Table) -> serving.Predictions:
         values = np.stack([1 - values, values], axis=1)
     if model.schema.scale != 1:
         values = values.astype(np.float64) * model.schema.scale + model.schema.offset
-    return serving.Predictions(values, model.schema.classes)
+    return serving.Predictions(values, model.schema.classes, model.schema.threshold)

@@ -36,7 +36,8 @@ def pipeline(repo: Repo) -> Pipeline:
 
     # Raw files → encoded train and validation rows, untouched test rows.
     reads = ["data.target", "data.task", "data.positive", "data.drop", "split"]
-    code = repo.code("preprocess.py", reads=[*reads, "aws.network_isolation"])
+    reads += ["evaluation.threshold", "aws.network_isolation"]
+    code = repo.code("preprocess.py", reads=reads)
     processor = repo.processor(code, compute.preprocess, parameters["PreprocessInstanceType"])
     preprocess = ProcessingStep(
         name="Preprocess",

@@ -44,6 +44,8 @@ class Champion:
     version: str
     predicted: metrics.Floats | None
     why: str = ""
+    threshold: float = 0.5
+    """Its own, which its endpoint decides by."""
 
 
 def main(folder: Path) -> None:
@@ -76,7 +78,7 @@ def evaluate(
     folder = unpack(model, work / "candidate")
     schema = schemas.load(folder)
     candidate = start_scoring(folder, test, schema.target, work / "scores")
-    rival, rival_process, rival_why = start_champion(champion, test, schema, work)
+    rival = start_champion(champion, test, schema, work)
     from sm_mlops.tabular import report  # the plotting library loads while the models score
 
     truth = read_truth(test, schema)
@@ -87,18 +89,21 @@ def evaluate(
         raise DataError(f"{model}: code/inference.py did not return one prediction per test row")
     against = None
     if rival is not None:
-        against = judge_champion(rival, rival_process, rival_why, work, schema, len(truth))
+        against = judge_champion(rival, work, schema, len(truth))
         if against.why and not waived:
             raise DataError(
-                f"champion version {rival} cannot be scored: {against.why}; to go on without the "
-                f"comparison, mlops run --set WaiveChampion=yes or mlops reject {rival}"
+                f"champion version {rival.version} cannot be scored: {against.why}; to go on "
+                "without the comparison, mlops run --set WaiveChampion=yes or mlops reject "
+                f"{rival.version}"
             )
     gate = judge(schema, truth, predicted, against)
     versions = json.loads((folder / "versions.json").read_text(encoding="utf-8"))
     gate["versions"] = as_property(
         " ".join(f"{name} {number}" for name, number in versions.items())
     )
-    quality = metrics.model_quality(schema.task, truth, predicted, schema.class_names)
+    quality = metrics.model_quality(
+        schema.task, truth, predicted, schema.class_names, schema.threshold
+    )
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "evaluation.json", quality)
     write_json(output / "gate.json", gate)
@@ -136,39 +141,42 @@ def start_scoring(
     return subprocess.Popen(command, text=True, stderr=errors)
 
 
-def start_champion(
-    champion: Path | None, test: Path, schema: Schema, work: Path
-) -> tuple[str | None, subprocess.Popen[str] | None, str]:
-    """Return the champion's version, the process that scores it, and why there is no process."""
+@dataclass(frozen=True)
+class Rival:
+    """The champion while it is scored: the process, or why there is none."""
+
+    version: str
+    process: subprocess.Popen[str] | None = None
+    why: str = ""
+    threshold: float = 0.5
+
+
+def start_champion(champion: Path | None, test: Path, schema: Schema, work: Path) -> Rival | None:
+    """Start to score the champion; return None if there is none."""
     card = champion / "champion.json" if champion else None
     if champion is None or card is None or not card.exists():
-        return None, None, ""
+        return None
     version = str(json.loads(card.read_text(encoding="utf-8"))["version"])
     try:
         folder = unpack(champion, work / "champion")
     except DataError as error:
-        return version, None, str(error)
+        return Rival(version, why=str(error))
     # Of its schema, which may be of an older template, only what every template has.
     own = json.loads((folder / schemas.FILE).read_text(encoding="utf-8"))
     if (own["target"], own["task"] == "regression") != (
         schema.target,
         schema.task == "regression",
     ):
-        return version, None, f"it predicts '{own['target']}', a {own['task']} task"
-    return version, start_scoring(folder, test, schema.target, work / "rival", quiet=True), ""
+        return Rival(version, why=f"it predicts '{own['target']}', a {own['task']} task")
+    process = start_scoring(folder, test, schema.target, work / "rival", quiet=True)
+    return Rival(version, process, threshold=own.get("data", {}).get("threshold", 0.5))
 
 
-def judge_champion(
-    version: str,
-    process: subprocess.Popen[str] | None,
-    why: str,
-    work: Path,
-    schema: Schema,
-    rows: int,
-) -> Champion:
+def judge_champion(rival: Rival, work: Path, schema: Schema, rows: int) -> Champion:
     """Return the champion's predictions, or why there are none."""
+    version, process = rival.version, rival.process
     if process is None:
-        return Champion(version, None, why)
+        return Champion(version, None, rival.why)
     _, errors = process.communicate()
     if process.returncode < 0:
         more = "a larger compute.evaluate.instance may help"
@@ -179,7 +187,7 @@ def judge_champion(
     predicted = read_scores(work / "rival.parquet", schema)
     if predicted is None or len(predicted) != rows:
         return Champion(version, None, "its predictions have other classes")
-    return Champion(version, predicted)
+    return Champion(version, predicted, threshold=rival.threshold)
 
 
 def read_truth(test: Path, schema: Schema) -> Any:
@@ -215,15 +223,23 @@ def read_scores(path: Path, schema: Schema) -> metrics.Floats | None:
     return np.stack([numbers(table[name], name) for name in wanted], axis=1)
 
 
+def measure(
+    schema: Schema, truth: Any, predicted: metrics.Floats, threshold: float
+) -> dict[str, float]:
+    """Return the metrics that fit the task, by name."""
+    if schema.task == "regression":
+        return metrics.regression(truth, predicted)
+    return metrics.classification(truth, predicted, threshold)
+
+
 def judge(
     schema: Schema, truth: Any, predicted: metrics.Floats, champion: Champion | None
 ) -> dict[str, Any]:
     """Return the content of gate.json, except the versions."""
-    compute: Any = metrics.regression if schema.task == "regression" else metrics.classification
-    own = compute(truth, predicted)
+    own = measure(schema, truth, predicted, schema.threshold)
     other = {}
     if champion is not None and champion.predicted is not None:
-        other = compute(truth, champion.predicted)
+        other = measure(schema, truth, champion.predicted, champion.threshold)
     fitting = metrics.FITTING[schema.task]
     waived = champion is not None and champion.predicted is None
     table = {}

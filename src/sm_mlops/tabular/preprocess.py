@@ -54,6 +54,7 @@ class Settings:
     seed: int = 42
     isolated: bool = False
     measured_as: str | None = None
+    threshold: float = 0.5
 
 
 def main(folder: Path) -> None:
@@ -103,6 +104,7 @@ def read_settings(folder: Path) -> Settings:
         test=float(shares["test"]),
         seed=int(split.get("seed", 42)),
         isolated=bool((content.get("aws") or {}).get("network_isolation")),
+        threshold=float((content.get("evaluation") or {}).get("threshold") or 0.5),
     )
 
 
@@ -116,6 +118,11 @@ def preprocess(data: Path, output: Path, settings: Settings) -> Schema:
         raise DataError(
             f"{data}: column '{settings.target}' is a {target.task} target, but gate.metric of "
             f"mlops.yaml is for {settings.measured_as}: choose another metric, or set data.task"
+        )
+    if settings.threshold != 0.5 and target.task != "binary":
+        raise DataError(
+            f"{data}: column '{settings.target}' is a {target.task} target, but "
+            "evaluation.threshold of mlops.yaml is for two classes; remove it"
         )
     part = split(target, settings)
     train = part == TRAIN
@@ -136,6 +143,7 @@ def preprocess(data: Path, output: Path, settings: Settings) -> Schema:
     if not schema.features:
         raise DataError(f"{data}: no column varies, so there is nothing to learn from")
     schema.data.update(sha256=tables.sha256(data, files), files=len(files), **_counts(part, target))
+    schema.data.update(threshold=settings.threshold)
     _write(table, target, part, schema, fitted, output)
     schema.save(output / "preprocessor")
     counts = schema.data["rows"]

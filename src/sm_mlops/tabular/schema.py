@@ -64,6 +64,11 @@ class Schema:
         (folder / FILE).write_text(text + "\n", encoding="utf-8")
 
     @property
+    def threshold(self) -> float:
+        """Return the probability from which on the positive class of two is predicted."""
+        return float(self.data.get("threshold", 0.5))
+
+    @property
     def class_names(self) -> list[str]:
         """Return the labels as text."""
         return [label_text(label) for label in self.classes]
