@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from sm_mlops.tabular import archives, metrics, scoring
+from sm_mlops.tabular import archives, metrics, scoring, slices
 from sm_mlops.tabular import schema as schemas
 from sm_mlops.tabular.encoding import labels, numbers
 from sm_mlops.tabular.failure import DataError
@@ -35,6 +35,14 @@ from sm_mlops.tabular.schema import Schema
 from sm_mlops.tabular.text import as_property
 
 WORST = 1e308  # stands for an undefined metric, which fails every comparison
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings in mlops.yaml: the gate's metric, and the columns by which it is shown."""
+
+    metric: str = "auc"
+    slices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,8 +66,25 @@ def main(folder: Path) -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
     given = parser.parse_args()
     waived = given.waive_champion == "yes"
+    settings = read_settings(folder)
     with tempfile.TemporaryDirectory() as work:
-        evaluate(given.model, given.test, given.champion, given.output, Path(work), waived=waived)
+        evaluate(
+            *(given.model, given.test, given.champion, given.output, Path(work), settings),
+            waived=waived,
+        )
+
+
+def read_settings(folder: Path) -> Settings:
+    """Return the settings in mlops.yaml of `folder` or the one above, where there is one."""
+    for path in (folder / "mlops.yaml", folder.parent / "mlops.yaml"):
+        if path.exists():
+            import yaml
+
+            content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            gate, own = content.get("gate") or {}, content.get("evaluation") or {}
+            names = tuple(str(name) for name in own.get("slices") or ())
+            return Settings(gate.get("metric") or Settings.metric, names)
+    return Settings()
 
 
 def evaluate(
@@ -68,6 +93,7 @@ def evaluate(
     champion: Path | None,
     output: Path,
     work: Path,
+    settings: Settings,
     *,
     waived: bool = False,
 ) -> None:
@@ -77,6 +103,7 @@ def evaluate(
     """
     folder = unpack(model, work / "candidate")
     schema = schemas.load(folder)
+    slices.check(test, settings.slices, schema)
     candidate = start_scoring(folder, test, schema.target, work / "scores")
     rival = start_champion(champion, test, schema, work)
     from sm_mlops.tabular import report  # the plotting library loads while the models score
@@ -104,13 +131,16 @@ def evaluate(
     quality = metrics.model_quality(
         schema.task, truth, predicted, schema.class_names, schema.threshold
     )
+    sliced = by_slice(settings, test, schema, truth, predicted)
+    if sliced:
+        quality["slices"] = sliced
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "evaluation.json", quality)
     write_json(output / "gate.json", gate)
     pack(work / "scores.sample", output / "sample-payload.tar.gz")
     training = folder / "training.json"
     notes = json.loads(training.read_text(encoding="utf-8")) if training.exists() else {}
-    page = report.render(schema, truth, predicted, gate, notes, against)
+    page = report.render(schema, truth, predicted, gate, notes, against, sliced)
     (output / "report.html").write_text(page, encoding="utf-8")
     for name in metrics.FITTING[schema.task]:
         print(gate["metrics"][name]["text"])
@@ -230,6 +260,23 @@ def measure(
     if schema.task == "regression":
         return metrics.regression(truth, predicted)
     return metrics.classification(truth, predicted, threshold)
+
+
+def by_slice(
+    settings: Settings, test: Path, schema: Schema, truth: Any, predicted: metrics.Floats
+) -> dict[str, Any] | None:
+    """Return the gate's metric by slice; None if there are no slices."""
+    if not settings.slices:
+        return None
+    whole = measure(schema, truth, predicted, schema.threshold)
+    metric = settings.metric if settings.metric in whole else next(iter(whole))
+
+    def of(rows: metrics.Bools) -> float:
+        return measure(schema, truth[rows], predicted[rows], schema.threshold)[metric]
+
+    columns = slices.measured(test, settings.slices, schema, of)
+    value = whole[metric] if np.isfinite(whole[metric]) else None
+    return {"metric": metric, "value": value, "columns": columns}
 
 
 def judge(

@@ -14,7 +14,7 @@ import matplotlib
 import numpy as np
 
 from sm_mlops.tabular import metrics
-from sm_mlops.tabular.text import visible
+from sm_mlops.tabular.text import number, visible
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -66,15 +66,6 @@ STYLE = {
 Curve = Callable[[metrics.Bools, metrics.Floats], tuple[metrics.Floats, metrics.Floats]]
 Summary = Callable[[metrics.Bools, metrics.Floats], float]
 Draw = Callable[[Axes], None]
-
-
-def number(value: float, _position: float = 0) -> str:
-    """Return a number as text: thousands are grouped from 10,000 on, so that years are not."""
-    if abs(value) >= 1e6 or 0 < abs(value) < 0.001:
-        return f"{value:.3g}"
-    if abs(value) >= 1000:
-        return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.0f}"
-    return f"{value:.4f}".rstrip("0").rstrip(".")
 
 
 def short(text: str, length: int = 24) -> str:
@@ -229,7 +220,7 @@ def of_quantities(truth: Any, predicted: metrics.Floats, target: str) -> list[st
         axes.set(xlabel=xlabel, ylabel=ylabel)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(5))
-            axis.set_major_formatter(number)
+            axis.set_major_formatter(lambda value, _: number(value))
 
     def against(axes: Axes) -> None:
         low, high = min(x.min(), y.min()), max(x.max(), y.max())

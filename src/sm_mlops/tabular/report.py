@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from sm_mlops.tabular import figures, metrics
-from sm_mlops.tabular.figures import number
 from sm_mlops.tabular.schema import Schema
-from sm_mlops.tabular.text import visible
+from sm_mlops.tabular.text import number, visible
 
 NAMES = {
     "auc": "ROC AUC",
@@ -23,6 +22,7 @@ NAMES = {
     "mae": "MAE",
     "mape": "MAPE",
 }
+FEW = "<span class=muted>too few to tell</span>"
 KNOWN = {
     **dict.fromkeys(metrics.HIGHER, "higher is better"),
     **dict.fromkeys(metrics.LOWER, "lower is better"),
@@ -36,6 +36,7 @@ def render(
     gate: dict[str, Any],
     training: dict[str, Any],
     champion: Any = None,
+    sliced: dict[str, Any] | None = None,
 ) -> str:
     """Return the page.
 
@@ -45,6 +46,7 @@ def render(
         gate: The content of gate.json.
         training: The content of training.json, or nothing.
         champion: None, or an object with `version`, `predicted` (as above, or None) and `why`.
+        sliced: None, or the `slices` of evaluation.json.
     """
     if schema.task == "regression":
         drawn = figures.of_quantities(truth, predicted, schema.target)
@@ -59,6 +61,7 @@ def render(
         *drawn,
         "</section>",
         _thresholds(schema, truth, predicted),
+        _slices(sliced),
         *_data(schema, gate, training),
         "<h2>Training</h2><section class=figures>",
         *figures.of_training(training),
@@ -151,6 +154,27 @@ def _thresholds(schema: Schema, truth: Any, predicted: metrics.Floats) -> str:
         f"<h2>Decision threshold</h2><p>{text}</p>"
         f"<section class=figures>{drawn}{_table(header, rows)}</section>"
     )
+
+
+def _slices(sliced: dict[str, Any] | None) -> str:
+    if sliced is None:
+        return ""
+    name, whole = sliced["metric"], sliced["value"]
+    title = NAMES.get(name, name)
+    value = "undefined" if whole is None else _measured(whole)
+    parts = [f"<h2>By slice</h2><p>{_e(title)} of all test rows: {value}.</p>"]
+    for column in sliced["columns"]:
+        rows = []
+        for each in column["slices"]:
+            value = "-" if each["metric"] is None else _measured(each["metric"])
+            apart = FEW
+            if each["enough"]:
+                apart = "-" if whole is None else f"{each['metric'] - whole:+.4f}"
+            rows.append([_e(each["value"]), f"{each['rows']:,}", f"{each['share']:.1%}"])
+            rows[-1] += [value, apart]
+        header = [_e(column["column"]), "Rows", "Share", _e(title), "Against all"]
+        parts.append(_table(header, rows))
+    return "".join(parts)
 
 
 def _data(schema: Schema, gate: dict[str, Any], training: dict[str, Any]) -> list[str]:
