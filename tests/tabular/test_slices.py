@@ -51,7 +51,7 @@ def test_numbers_are_cut_into_ranges_of_equal_size(tmp_path: Path) -> None:
 def test_dates_are_cut_into_ranges_and_few_numbers_into_values(tmp_path: Path) -> None:
     days = [f"{day:02}.03.2024" for day in range(1, 29)]
     found = cut(tmp_path, "date", days, format="%d.%m.%Y")
-    assert found[0]["value"] == "2024-03-01 to 2024-03-07"
+    assert found[0]["value"] == "2024-03-01 to 2024-03-08"
     assert [each["value"] for each in cut(tmp_path, "number", [1.0, 2.0, 2.0, 1.0])] == ["1", "2"]
 
 

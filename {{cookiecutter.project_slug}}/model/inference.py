@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from sm_mlops.tabular import booster, serving
+from sm_mlops.tabular import booster, contributions, serving
 from sm_mlops.tabular import schema as schemas
 from sm_mlops.tabular.encoding import Misfit, encode
 
@@ -35,6 +35,11 @@ class Model:
 
     booster: Any
     schema: schemas.Schema
+
+    def contributions(self, rows: pa.Table) -> dict[str, Any]:
+        """Return how much each column moves the predictions of raw rows, for the report."""
+        columns, scale = self.schema.columns, self.schema.scale
+        return contributions.overview(self.booster, encode(self.schema, rows), columns, scale)
 
 
 def model_fn(model_dir: str) -> Model:

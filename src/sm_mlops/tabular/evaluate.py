@@ -104,7 +104,8 @@ def evaluate(
     folder = unpack(model, work / "candidate")
     schema = schemas.load(folder)
     slices.check(test, settings.slices, schema)
-    candidate = start_scoring(folder, test, schema.target, work / "scores")
+    explained = work / "contributions.json"
+    candidate = start_scoring(folder, test, schema.target, work / "scores", explained)
     rival = start_champion(champion, test, schema, work)
     from sm_mlops.tabular import report  # the plotting library loads while the models score
 
@@ -140,7 +141,8 @@ def evaluate(
     pack(work / "scores.sample", output / "sample-payload.tar.gz")
     training = folder / "training.json"
     notes = json.loads(training.read_text(encoding="utf-8")) if training.exists() else {}
-    page = report.render(schema, truth, predicted, gate, notes, against, sliced)
+    drivers = json.loads(explained.read_text(encoding="utf-8")) if explained.exists() else None
+    page = report.render(schema, truth, predicted, gate, notes, against, sliced, drivers)
     (output / "report.html").write_text(page, encoding="utf-8")
     for name in metrics.FITTING[schema.task]:
         print(gate["metrics"][name]["text"])
@@ -163,12 +165,14 @@ def unpack(model: Path, folder: Path) -> Path:
 
 
 def start_scoring(
-    folder: Path, test: Path, target: str, output: Path, quiet: bool = False
+    folder: Path, test: Path, target: str, output: Path, explained: Path | None = None
 ) -> subprocess.Popen[str]:
-    """Start scoring.py for the model in `folder`."""
+    """Start scoring.py for the model in `folder`; what it `explained` is for the candidate only,
+    and its errors are kept for the champion only."""
     command = [sys.executable, scoring.__file__, str(folder), str(test), target, str(output)]
-    errors = subprocess.PIPE if quiet else None
-    return subprocess.Popen(command, text=True, stderr=errors)
+    if explained is not None:
+        return subprocess.Popen([*command, str(explained)], text=True)
+    return subprocess.Popen(command, text=True, stderr=subprocess.PIPE)
 
 
 @dataclass(frozen=True)
@@ -198,7 +202,7 @@ def start_champion(champion: Path | None, test: Path, schema: Schema, work: Path
         schema.task == "regression",
     ):
         return Rival(version, why=f"it predicts '{own['target']}', a {own['task']} task")
-    process = start_scoring(folder, test, schema.target, work / "rival", quiet=True)
+    process = start_scoring(folder, test, schema.target, work / "rival")
     return Rival(version, process, threshold=own.get("data", {}).get("threshold", 0.5))
 
 

@@ -38,6 +38,7 @@ COLORS = {
 """By the name of the page's variable, which replaces the color in the SVG."""
 INK, MUTED, PALE, *LINES = COLORS.values()
 BLUE, ORANGE = LINES[:2]
+WIDE = "<figure class=wide"
 SHOWN = 2000  # rows in a scatter plot
 MOST_CLASSES = 8  # with a curve of their own
 MOST_CELLS = 60**2  # that are drawn one by one
@@ -93,9 +94,9 @@ def figure(title: str, note: str, draw: Draw, size: tuple[float, float] = (4.6, 
     for name, color in COLORS.items():
         svg = svg.replace(color, f"var(--{name})")
     svg = re.sub(r"font: [^;\"]*?(\d[\d.]*px)[^;\"]*", r"font-size: \1", svg)
-    wide = " class=wide" if size[0] > 6 else ""
+    start = WIDE if size[0] > 6 else "<figure"
     caption = f"<figcaption><b>{html.escape(title)}</b> {html.escape(note)}</figcaption>"
-    return f"<figure{wide}>{caption}{svg}</figure>"
+    return f"{start}>{caption}{svg}</figure>"
 
 
 def of_classes(
@@ -149,7 +150,7 @@ def of_classes(
         figure("Confusion matrix", note, partial(_confusion, matrix, labels), size),
         figure("Calibration", bars, partial(_calibration, chosen, event)),
     ]
-    return sorted(found, key=lambda each: each.startswith("<figure class=wide"))
+    return sorted(found, key=lambda each: each.startswith(WIDE))
 
 
 def _confusion(matrix: metrics.Ints, labels: list[str], axes: Axes) -> None:

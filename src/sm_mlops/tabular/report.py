@@ -23,6 +23,12 @@ NAMES = {
     "mape": "MAPE",
 }
 FEW = "<span class=muted>too few to tell</span>"
+MOST_DRIVERS = 20
+DIRECTIONS = {
+    "up": "<span class=up>↑</span> rises with the value",
+    "down": "<span class=down>↓</span> falls as the value rises",
+    "mixed": "no single direction",
+}
 KNOWN = {
     **dict.fromkeys(metrics.HIGHER, "higher is better"),
     **dict.fromkeys(metrics.LOWER, "lower is better"),
@@ -37,6 +43,7 @@ def render(
     training: dict[str, Any],
     champion: Any = None,
     sliced: dict[str, Any] | None = None,
+    drivers: dict[str, Any] | None = None,
 ) -> str:
     """Return the page.
 
@@ -47,21 +54,25 @@ def render(
         training: The content of training.json, or nothing.
         champion: None, or an object with `version`, `predicted` (as above, or None) and `why`.
         sliced: None, or the `slices` of evaluation.json.
+        drivers: None, or what `contributions.overview` returns.
     """
     if schema.task == "regression":
         drawn = figures.of_quantities(truth, predicted, schema.target)
     else:
         drawn = figures.of_classes(truth, predicted, schema.class_names, schema.threshold)
+    # Three figures are one row.
+    three = " three" if sum(not each.startswith(figures.WIDE) for each in drawn) == 3 else ""
     title = f"Predicting {schema.target}"
     body = [
         f"<header><p>Model evaluation · {_e(schema.task)}</p><h1>{_e(title)}</h1>",
         f"<p>{_lead(schema, truth, predicted, gate, champion)}</p></header>",
         f"<section class=tiles>{_tiles(gate)}</section>",
-        "<h2>On the test rows</h2><section class=figures>",
+        f"<h2>On the test rows</h2><section class='figures{three}'>",
         *drawn,
         "</section>",
         _thresholds(schema, truth, predicted),
         _slices(sliced),
+        _drivers(drivers, schema),
         *_data(schema, gate, training),
         "<h2>Training</h2><section class=figures>",
         *figures.of_training(training),
@@ -177,6 +188,44 @@ def _slices(sliced: dict[str, Any] | None) -> str:
     return "".join(parts)
 
 
+def _drivers(drivers: dict[str, Any] | None, schema: Schema) -> str:
+    if drivers is None:
+        return ""
+    title = "<h2>What moves the predictions</h2>"
+    if "why" in drivers:
+        return f"{title}<p>SHAP values could not be computed: {_e(drivers['why'])}.</p>"
+    shown = drivers["columns"][:MOST_DRIVERS]
+    largest = max((each["mean"] for each in shown), default=0) or 1
+    whose = f" of {_e(schema.class_names[1])}" if schema.task == "binary" else ""
+    unit = "the target's unit" if schema.task == "regression" else "log-odds"
+    rows = [
+        [
+            _e(each["name"]),
+            f"<span class=bar style='width:{each['mean'] / largest:.1%}'></span>",
+            number(float(f"{each['mean']:.3g}")),
+            _direction(each, schema.class_names),
+        ]
+        for each in shown
+    ]
+    more = len(drivers["columns"]) - len(shown)
+    rest = f", without {more} columns that move less" if more else ""
+    text = (
+        f"Mean absolute SHAP value per column, in {unit}, on {drivers['rows']:,} test rows{rest}: "
+        f"how far a column moves the prediction{whose} of a row away from the average one. "
+        "It describes the model, not causes."
+    )
+    table = _table(["Column", "", "Mean", "Direction"], rows)
+    return f"{title}<p>{text}</p>{table.replace('<table', '<table class=drivers', 1)}"
+
+
+def _direction(each: dict[str, Any], classes: Sequence[str]) -> str:
+    if "most" in each:
+        return f"mostly class {_e(classes[each['most']])}"
+    if "low" in each:
+        return f"highest for <b>{_e(each['high'])}</b>, lowest for <b>{_e(each['low'])}</b>"
+    return DIRECTIONS.get(each.get("direction", ""), "")
+
+
 def _data(schema: Schema, gate: dict[str, Any], training: dict[str, Any]) -> list[str]:
     rows = gate["rows"]
     without = rows.get("without_label", 0)
@@ -263,6 +312,7 @@ h2{margin:40px 0 12px;font-size:20px}
 section{display:grid;gap:16px;margin:20px 0 0}h2+section{margin-top:0}
 .tiles{grid-template-columns:repeat(auto-fit,minmax(165px,1fr))}
 .figures{grid-template-columns:repeat(auto-fit,minmax(min(420px,100%),1fr))}
+.three{grid-template-columns:repeat(auto-fit,minmax(min(310px,100%),1fr))}
 .tiles div,figure,.table,dl,.gate{background:var(--card);border:1px solid var(--line);
 border-radius:10px}
 .tiles div{padding:14px 18px;min-width:0}
@@ -281,6 +331,7 @@ th,td{padding:8px 14px;border-bottom:1px solid var(--line);overflow-wrap:anywher
 vertical-align:top}
 tr:last-child td{border-bottom:0}
 .bar{display:block;height:8px;min-width:1px;border-radius:2px;background:var(--blue);margin:6px 0}
+.drivers td:nth-child(2){width:34%;min-width:8em}.up{color:var(--blue)}.down{color:var(--orange)}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:8px 24px;padding:18px 22px;
 font-size:13px;margin:16px 0 0}
 dd{margin:0;overflow-wrap:anywhere;min-width:0}
