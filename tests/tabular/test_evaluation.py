@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import datasets
 from hostile import HOSTILE
 from model_case import Case, DataError, evaluate, inference, metrics, model_schema
-from sm_mlops.tabular import failure
+from sm_mlops.tabular import failure, report
 from sm_mlops.tabular.text import as_property
 
 pytestmark = pytest.mark.slow
@@ -440,6 +440,27 @@ def test_the_reason_of_a_failed_job_is_one_line_that_is_only_shown(
     line = (tmp_path / "output" / "failure").read_text(encoding="utf-8")
     assert line.isprintable()
     assert capsys.readouterr().err == f"error: {line}\n"
+
+
+def test_the_report_shows_own_metrics_and_checks_and_years_as_years(judged: Case) -> None:
+    schema = model_schema.load(judged.folder / "model")
+    schema.data["checks"] = [
+        {"column": "tenure", "check": "range", "text": "1 row below 0 <b>", "stops": False},
+        {"column": "", "check": "rows", "text": "too few", "stops": True},
+    ]
+    schema.data["summary"] = [
+        {"name": "built", "kind": "number", "missing": 0, "low": 1875, "high": 2010, "mean": 1954.2}
+    ]
+    truth, predicted = np.array([0, 1] * 10), np.array([[0.6, 0.4], [0.3, 0.7]] * 10)
+    gate = evaluate.judge(schema, truth, predicted, None)
+    own = {"value": 12345.0, "champion": 13000.0, "worse_by": 0.0, "text": "cost 12345"}
+    gate["metrics"] |= {"cost": own, "net_gain": {**own, "worse_by": 5.0}}
+    page = report.render(schema, truth, predicted, gate | {"champion": "3"}, {})
+    assert "<small>cost</small><strong>12,345</strong>" in page
+    assert "<span class=worse>worse than version 3</span> (13,000)" in page
+    assert "<span class=muted>1 row below 0 &lt;b&gt;</span>" in page
+    assert page.index("<span class=worse>too few</span>") < page.index("1 row below 0")
+    assert "1875 … 2010, mean 1954" in page
 
 
 @pytest.fixture(scope="module")

@@ -39,6 +39,7 @@ COLORS = {
 INK, MUTED, PALE, *LINES = COLORS.values()
 BLUE, ORANGE = LINES[:2]
 WIDE = "<figure class=wide"
+USUAL, SMALL = (4.6, 3.7), (3.7, 3.2)
 SHOWN = 2000  # rows in a scatter plot
 MOST_CLASSES = 8  # with a curve of their own
 MOST_CELLS = 60**2  # that are drawn one by one
@@ -80,7 +81,7 @@ def _plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def figure(title: str, note: str, draw: Draw, size: tuple[float, float] = (4.6, 3.7)) -> str:
+def figure(title: str, note: str, draw: Draw, size: tuple[float, float] = USUAL) -> str:
     """Return a figure element; its size in inches decides about the size of text in it."""
     with plt.rc_context(STYLE):
         drawing, axes = plt.subplots(figsize=size, layout="constrained")
@@ -141,14 +142,14 @@ def of_classes(
     chosen = predicted[:, 1] if binary else predicted.max(axis=1)
     event = (truth == 1) if binary else (chosen_class == truth)
     # Names of many classes need room.
-    size = (4.6, 3.7) if len(labels) <= 8 else (9.6, 8.0)
+    size, others = (USUAL, USUAL) if len(labels) <= MOST_CLASSES else ((9.6, 8.0), SMALL)
     note = "rows by actual class"
     note += f", predicted from {threshold:g} on" if binary else ""
     found = [
-        figure("ROC curve", about, roc),
-        figure("Precision and recall", about, recall),
+        figure("ROC curve", about, roc, others),
+        figure("Precision and recall", about, recall, others),
         figure("Confusion matrix", note, partial(_confusion, matrix, labels), size),
-        figure("Calibration", bars, partial(_calibration, chosen, event)),
+        figure("Calibration", bars, partial(_calibration, chosen, event), others),
     ]
     return sorted(found, key=lambda each: each.startswith(WIDE))
 
@@ -245,9 +246,9 @@ def of_quantities(truth: Any, predicted: metrics.Floats, target: str) -> list[st
 
     note = f"{SHOWN:,} random rows" if len(truth) > SHOWN else "every test row"
     return [
-        figure("Predicted versus actual", note, against),
-        figure("Residuals", note, residuals),
-        figure("Calibration", "ten equal groups by prediction", calibration),
+        figure("Predicted versus actual", note, against, SMALL),
+        figure("Residuals", note, residuals, SMALL),
+        figure("Calibration", "ten equal groups by prediction", calibration, SMALL),
     ]
 
 

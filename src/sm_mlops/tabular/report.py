@@ -180,12 +180,16 @@ def _slices(sliced: dict[str, Any] | None) -> str:
             value = "-" if each["metric"] is None else _measured(each["metric"])
             apart = FEW
             if each["enough"]:
-                apart = "-" if whole is None else f"{each['metric'] - whole:+.4f}"
+                apart = "-" if whole is None else _signed(each["metric"] - whole)
             rows.append([_e(each["value"]), f"{each['rows']:,}", f"{each['share']:.1%}"])
             rows[-1] += [value, apart]
         header = [_e(column["column"]), "Rows", "Share", _e(title), "Against all"]
         parts.append(_table(header, rows))
     return "".join(parts)
+
+
+def _signed(value: float) -> str:
+    return f"{'-' if value < 0 else '+'}{_measured(abs(value))}"
 
 
 def _drivers(drivers: dict[str, Any] | None, schema: Schema) -> str:
@@ -236,6 +240,7 @@ def _data(schema: Schema, gate: dict[str, Any], training: dict[str, Any]) -> lis
         f"test rows{left_out}. Only this page uses the test rows; the table describes the training "
         "rows.</p>",
         _classes(schema),
+        _checks(schema.data.get("checks", ())),
         _columns(training.get("columns") or schema.data.get("summary", ())),
     ]
 
@@ -257,6 +262,19 @@ def _classes(schema: Schema) -> str:
         for name, train, validation, test in zip(schema.class_names, *parts, strict=True)
     ]
     return _table(["Class", "Training", "Validation", "Test", "Share"], rows)
+
+
+def _checks(checks: Iterable[dict[str, Any]]) -> str:
+    """Return what the checks of the data found, the worst first."""
+    rows = [
+        [
+            _e(each["column"] or "all"),
+            _e(each["check"]),
+            f"<span class={'worse' if each['stops'] else 'muted'}>{_e(each['text'])}</span>",
+        ]
+        for each in sorted(checks, key=lambda each: not each["stops"])
+    ]
+    return f"<h3>Checks</h3>{_table(['Column', 'Check', 'Result'], rows)}" if rows else ""
 
 
 def _columns(summary: Iterable[dict[str, Any]]) -> str:
@@ -300,7 +318,7 @@ CSS = """
 --orange:#ea580c;--green:#059669;--violet:#7c3aed;--pink:#db2777;--cyan:#0891b2;--yellow:#ca8a04;
 --slate:#475569;--good:#047857;--bad:#b91c1c}
 @media(prefers-color-scheme:dark){:root{--page:#0f141b;--card:#181f29;--ink:#e5e9f0;--muted:#98a4b5;
---line:#2b3544;--blue:#60a5fa;--orange:#fb923c;--green:#34d399;--violet:#a78bfa;--pink:#f472b6;
+--line:#2b3544;--blue:#4f8ff7;--orange:#fb923c;--green:#34d399;--violet:#a78bfa;--pink:#f472b6;
 --cyan:#22d3ee;--yellow:#facc15;--slate:#94a3b8;--good:#34d399;--bad:#f87171}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--page);color:var(--ink);font:15px/1.55 system-ui,sans-serif}
@@ -308,7 +326,7 @@ main{max-width:1080px;margin:0 auto;padding:8px 20px 64px}
 header{padding:28px 0 4px}header p{margin:0;font-size:17px;max-width:46em}
 header p:first-child{color:var(--muted);font-size:14px}
 h1{margin:2px 0 10px;font-size:32px;line-height:1.2;letter-spacing:-.01em;overflow-wrap:anywhere}
-h2{margin:40px 0 12px;font-size:20px}
+h2{margin:40px 0 12px;font-size:20px}h3{margin:24px 0 10px;font-size:16px}
 section{display:grid;gap:16px;margin:20px 0 0}h2+section{margin-top:0}
 .tiles{grid-template-columns:repeat(auto-fit,minmax(165px,1fr))}
 .figures{grid-template-columns:repeat(auto-fit,minmax(min(420px,100%),1fr))}
@@ -326,8 +344,8 @@ figure{margin:0;padding:16px 16px 8px;min-width:0}figcaption b{color:var(--ink);
 svg{width:100%;height:auto;display:block;max-height:860px}svg text{font-family:inherit!important}
 .table{overflow-x:auto;margin:0 0 16px}.figures .table{margin:0}
 table{border-spacing:0;width:100%;font-size:13px;font-variant-numeric:tabular-nums}
-th{text-align:left;color:var(--muted);font-weight:600}
-th,td{padding:8px 14px;border-bottom:1px solid var(--line);overflow-wrap:anywhere;min-width:5em;
+th{text-align:left;color:var(--muted);font-weight:600;white-space:nowrap}
+th,td{padding:8px 14px;border-bottom:1px solid var(--line);overflow-wrap:break-word;
 vertical-align:top}
 tr:last-child td{border-bottom:0}
 .bar{display:block;height:8px;min-width:1px;border-radius:2px;background:var(--blue);margin:6px 0}
@@ -335,7 +353,8 @@ tr:last-child td{border-bottom:0}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:8px 24px;padding:18px 22px;
 font-size:13px;margin:16px 0 0}
 dd{margin:0;overflow-wrap:anywhere;min-width:0}
-@media(max-width:600px){main{padding:0 12px 40px}dl{grid-template-columns:1fr;gap:2px}
+@media(max-width:600px){th,td{padding:8px 10px}main{padding:0 12px 40px}
+dl{grid-template-columns:1fr;gap:2px}
 dd{margin-bottom:8px}h1{font-size:26px}}
 @media print{body{background:#fff}figure,.table,.tiles div{break-inside:avoid}}
 """
