@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -18,7 +18,8 @@ from sm_mlops.errors import MlopsError
 @dataclass(frozen=True)
 class Version:
     """A model package version. `evaluation` describes the gate's metric, `statistics` is the S3 URI
-    of all metrics, `artifacts` has those of its model.tar.gz, `execution` is the ARN of its own."""
+    of all metrics, `artifacts` has those of its model.tar.gz, `execution` is the ARN of its own,
+    `metadata` is what else the pipeline registered."""
 
     version: int
     arn: str
@@ -29,6 +30,8 @@ class Version:
     statistics: str
     artifacts: tuple[str, ...] = ()
     execution: str = ""
+    image: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 def versions(aws: Aws, limit: int | None = None) -> Iterator[Version]:
@@ -66,6 +69,7 @@ def version(aws: Aws, number: int | None) -> Version:
 def _version(aws: Aws, arn: str) -> Version:
     package = aws.sagemaker.describe_model_package(ModelPackageName=arn)
     metadata = package.get("CustomerMetadataProperties", {})
+    containers = package.get("InferenceSpecification", {}).get("Containers", ())
     origin = package.get("MetadataProperties", {})
     metrics = package.get("ModelMetrics", {}).get("ModelQuality", {}).get("Statistics", {})
     return Version(
@@ -78,10 +82,10 @@ def _version(aws: Aws, arn: str) -> Version:
         execution=origin.get("GeneratedBy", ""),
         statistics=metrics.get("S3Uri", ""),
         artifacts=tuple(
-            container["ModelDataUrl"]
-            for container in package.get("InferenceSpecification", {}).get("Containers", ())
-            if "ModelDataUrl" in container
+            container["ModelDataUrl"] for container in containers if "ModelDataUrl" in container
         ),
+        image=containers[0].get("Image", "") if containers else "",
+        metadata=metadata,
     )
 
 

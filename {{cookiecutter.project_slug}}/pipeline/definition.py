@@ -27,6 +27,7 @@ from sm_mlops.pipeline import IN, OUT, Repo, parameter_name
 
 CONTENT_TYPES = ["text/csv", "application/jsonlines", "application/json"]
 CHANNELS = ("train", "validation", "preprocessor")
+JOBS = ("Preprocess", "Train", "Evaluate")
 VERDICT = PropertyFile(name="gate", output_name="evaluation", path="gate.json")
 
 
@@ -141,6 +142,8 @@ def register(repo: Repo, parameters: dict[str, Any], model: Any, evaluation: Any
         dependencies={},
         env_vars=repo.serving("inference.py"),
     )
+    limits = ["- threshold", parameters["GateThreshold"], "- tolerance"]
+    limits.append(parameters["GateTolerance"])
     quality = MetricsSource("application/json", Join("/", [evaluation, "evaluation.json"]))
     step_args = builder.register(
         model_package_group_name=settings.model_package_group,
@@ -164,6 +167,8 @@ def register(repo: Repo, parameters: dict[str, Any], model: Any, evaluation: Any
             "Evaluation": measured(f"metrics.{settings.gate.metric}.text"),
             "Champion": measured("champion"),
             "Versions": measured("versions"),
+            "Gate": Join(" ", [settings.gate.metric, *limits]),
+            "Instances": Join(" ", [parameters[f"{step}InstanceType"] for step in JOBS]),
         },
         sample_payload_url=Join("/", [evaluation, "sample-payload.tar.gz"]),
         domain="MACHINE_LEARNING",

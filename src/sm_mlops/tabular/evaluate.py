@@ -6,6 +6,7 @@ Input:  --model: model.tar.gz, or the folder it unpacks to.
         --waive-champion: yes, to go on without the comparison if the champion cannot be scored.
 Output: in the folder --output: evaluation.json, metrics in SageMaker's model quality schema;
         gate.json, each metric, the champion's, and how much worse the model is; report.html;
+        version.json, what the model was made with, for mlops models and mlops compare;
         sample-payload.tar.gz, some rows in every content type and the predictions for them.
 
 You may replace this file as long as it writes these outputs. It must not know the gate's thresholds
@@ -138,9 +139,10 @@ def evaluate(
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "evaluation.json", quality)
     write_json(output / "gate.json", gate)
-    pack(work / "scores.sample", output / "sample-payload.tar.gz")
     training = folder / "training.json"
     notes = json.loads(training.read_text(encoding="utf-8")) if training.exists() else {}
+    write_json(output / "version.json", carried(schema, notes, settings))
+    pack(work / "scores.sample", output / "sample-payload.tar.gz")
     drivers = json.loads(explained.read_text(encoding="utf-8")) if explained.exists() else None
     page = report.render(schema, truth, predicted, gate, notes, against, sliced, drivers)
     (output / "report.html").write_text(page, encoding="utf-8")
@@ -324,6 +326,27 @@ def judge(
         "rows": schema.data["rows"],
         "metrics": table,
     }
+
+
+def carried(schema: Schema, notes: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """Return what a version carries about itself: its settings by name, and its learning curve."""
+    parameters = notes.get("parameters", {})
+    found = {
+        **{f"hyperparameters.{name}": parameters[name] for name in sorted(parameters)},
+        "data.target": schema.target,
+        "data.task": schema.task,
+        "data.classes": len(schema.classes) or None,
+        "data.positive": schema.class_names[1] if schema.task == "binary" else None,
+        "data.columns": [column.name for column in schema.columns],
+        "data.drop": schema.dropped,
+        **{f"data.rows.{part}": count for part, count in schema.data["rows"].items()},
+        **{f"split.{name}": value for name, value in schema.data.get("split", {}).items()},
+        "evaluation.threshold": schema.threshold if schema.task == "binary" else None,
+        "evaluation.slices": list(settings.slices),
+    }
+    found.pop("hyperparameters.nthread", None)  # of the machine
+    curve = {name: notes[name] for name in ("metric", "rounds", "best_round", "curve") if notes}
+    return {"settings": found, "training": curve}
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -143,7 +143,8 @@ def preprocess(data: Path, output: Path, settings: Settings) -> Schema:
     if not schema.features:
         raise DataError(f"{data}: no column varies, so there is nothing to learn from")
     schema.data.update(sha256=tables.sha256(data, files), files=len(files), **_counts(part, target))
-    schema.data.update(threshold=settings.threshold)
+    parts = {name: getattr(settings, name) for name in ("validation", "test", "seed")}
+    schema.data.update(threshold=settings.threshold, split=parts)
     _write(table, target, part, schema, fitted, output)
     schema.save(output / "preprocessor")
     counts = schema.data["rows"]

@@ -30,7 +30,8 @@ def number(value: float) -> str:
         return f"{value:.3g}"
     if abs(value) >= 1000:
         return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.0f}"
-    return f"{value:.4f}".rstrip("0").rstrip(".")
+    digits = 1 if abs(value) >= 100 else 2 if abs(value) >= 10 else 4
+    return f"{value:.{digits}f}".rstrip("0").rstrip(".")
 
 
 def as_property(text: str) -> str:
