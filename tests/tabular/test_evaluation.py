@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 import tarfile
 from html.parser import HTMLParser
 from pathlib import Path
@@ -211,7 +212,9 @@ def test_a_model_that_refuses_its_test_rows_fails_with_the_reason(
             "\n\ndef predict(model, rows):\n"
             "    raise serving.RequestError(\"column 'x', row 1: no\", 'x', 1)\n"
         )
-    with pytest.raises(RuntimeError, match="could not score the test rows"):
+    with pytest.raises(
+        DataError, match=r"could not score the test rows: ValueError: the model ref"
+    ):
         case.evaluate()
     assert "the model refused the test rows" in capfd.readouterr().err
 
@@ -429,6 +432,87 @@ def test_an_exception_of_a_script_is_reported_with_its_place_in_the_script(
     assert reason.endswith("(train.py, line 3)")
     said = capsys.readouterr().err
     assert said.startswith("Traceback ") and said.endswith(f"error: {reason}\n")
+
+
+HELPERS = """
+def syntax():
+    exec(compile("x = (", str(HERE / "model" / "broken.py"), "exec"))
+
+
+def imported():
+    import not_there
+
+
+def pool():
+    from multiprocessing.pool import ThreadPool
+
+    ThreadPool(1).apply(divide)
+
+
+def process():
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    with ProcessPoolExecutor(1, get_context("fork")) as executor:
+        executor.submit(divide).result()
+
+
+def memory():
+    import numpy
+
+    numpy.empty((1 << 45,))
+
+
+def divide():
+    return 1 / 0
+"""
+LIBRARY = """
+def train(hook):
+    hook()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("divide", "ZeroDivisionError: division by zero (helpers/own.py, line 31)"),
+        ("syntax", "SyntaxError: '(' was never closed (broken.py, line 1)"),
+        ("imported", "No module named 'not_there' (helpers/own.py, line 7)"),
+        ("pool", "ZeroDivisionError: division by zero (helpers/own.py, line 31)"),
+        ("process", "ZeroDivisionError: division by zero (helpers/own.py, line 31)"),
+        ("memory", "(helpers/own.py, line 27); a larger instance in compute of mlops.yaml"),
+    ],
+)
+def test_a_failure_names_file_and_line_of_the_teams_code_wherever_it_happens(
+    name: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
+    monkeypatch.setattr(failure, "leave", lambda code: None)
+    model = tmp_path / "model"
+    (model / "helpers").mkdir(parents=True)
+    (model / "sm_mlops").mkdir()
+    there: dict[str, Any] = {"HERE": tmp_path, "__name__": "own"}
+    own, library = model / "helpers" / "own.py", model / "sm_mlops" / "train.py"
+    for file, text in ((own, HELPERS), (library, LIBRARY)):
+        file.write_text(text, encoding="utf-8")
+        exec(compile(text, str(file), "exec"), there)
+    monkeypatch.setitem(sys.modules, "own", type(sys)("own"))
+    sys.modules["own"].__dict__.update(there)
+    failure.run(lambda folder: there["train"](there[name]), model)
+    assert reason in (tmp_path / "output" / "message").read_text(encoding="utf-8")
+
+
+def test_a_model_that_fails_to_load_says_where(tmp_path: Path) -> None:
+    case = Case(tmp_path)
+    case.prepare(case.write(datasets.churn(rows=200)), "Churn")
+    case.train(num_boost_round="1")
+    script = tmp_path / "model/code/inference.py"
+    script.write_text(script.read_text(encoding="utf-8") + "\n\nimport nothing\n", encoding="utf-8")
+    line = script.read_text(encoding="utf-8").splitlines().index("import nothing") + 1
+    with pytest.raises(
+        DataError, match=rf"No module named 'nothing' \(inference\.py, line {line}\)"
+    ):
+        case.evaluate()
 
 
 @pytest.mark.parametrize("text", HOSTILE)

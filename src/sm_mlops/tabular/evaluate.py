@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 from sm_mlops.tabular import archives, metrics, scoring, slices
 from sm_mlops.tabular import schema as schemas
 from sm_mlops.tabular.encoding import labels, numbers
-from sm_mlops.tabular.failure import DataError
+from sm_mlops.tabular.failure import MEMORY, DataError, said
 from sm_mlops.tabular.schema import Schema
 from sm_mlops.tabular.text import as_property
 
@@ -111,8 +111,10 @@ def evaluate(
     from sm_mlops.tabular import report  # the plotting library loads while the models score
 
     truth = read_truth(test, schema)
-    if candidate.wait() != 0:
-        raise RuntimeError(f"the model in {model} could not score the test rows; see above")
+    _, errors = candidate.communicate()
+    sys.stderr.write(errors)
+    if candidate.returncode != 0:
+        raise DataError(f"the model could not score the test rows: {why_not(candidate, errors)}")
     predicted = read_scores(work / "scores.parquet", schema)
     if predicted is None or len(predicted) != len(truth):
         raise DataError(f"{model}: code/inference.py did not return one prediction per test row")
@@ -169,12 +171,17 @@ def unpack(model: Path, folder: Path) -> Path:
 def start_scoring(
     folder: Path, test: Path, target: str, output: Path, explained: Path | None = None
 ) -> subprocess.Popen[str]:
-    """Start scoring.py for the model in `folder`; what it `explained` is for the candidate only,
-    and its errors are kept for the champion only."""
+    """Start scoring.py for the model in `folder`; only the candidate's predictions are explained."""
     command = [sys.executable, scoring.__file__, str(folder), str(test), target, str(output)]
-    if explained is not None:
-        return subprocess.Popen([*command, str(explained)], text=True)
+    command += [str(explained)] if explained else []
     return subprocess.Popen(command, text=True, stderr=subprocess.PIPE)
+
+
+def why_not(process: subprocess.Popen[str], errors: str) -> str:
+    """Return why a process failed that wrote these errors."""
+    if process.returncode < 0:
+        return f"killed by signal {-process.returncode}; {MEMORY}"
+    return said(errors.splitlines())[:300] or "no reason given"
 
 
 @dataclass(frozen=True)
@@ -214,12 +221,8 @@ def judge_champion(rival: Rival, work: Path, schema: Schema, rows: int) -> Champ
     if process is None:
         return Champion(version, None, rival.why)
     _, errors = process.communicate()
-    if process.returncode < 0:
-        more = "a larger compute.evaluate.instance may help"
-        return Champion(version, None, f"killed by signal {-process.returncode}; {more}")
     if process.returncode != 0:
-        lines = [line for line in errors.splitlines() if line.strip()] or ["no reason given"]
-        return Champion(version, None, lines[-1][:300])
+        return Champion(version, None, why_not(process, errors))
     predicted = read_scores(work / "rival.parquet", schema)
     if predicted is None or len(predicted) != rows:
         return Champion(version, None, "its predictions have other classes")
