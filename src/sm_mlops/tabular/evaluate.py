@@ -171,7 +171,7 @@ def unpack(model: Path, folder: Path) -> Path:
 def start_scoring(
     folder: Path, test: Path, target: str, output: Path, explained: Path | None = None
 ) -> subprocess.Popen[str]:
-    """Start scoring.py for the model in `folder`; only the candidate's predictions are explained."""
+    """Start scoring.py for the model in `folder`; `explained` is for the candidate only."""
     command = [sys.executable, scoring.__file__, str(folder), str(test), target, str(output)]
     command += [str(explained)] if explained else []
     return subprocess.Popen(command, text=True, stderr=subprocess.PIPE)

@@ -15,7 +15,7 @@ from sm_mlops.aws import Aws, exists, split_s3
 from sm_mlops.errors import MlopsError, hint
 from sm_mlops.settings import has_local_storage, parameter_name
 from sm_mlops.tabular.booster import ELSEWHERE
-from sm_mlops.training import artifacts
+from sm_mlops.training import artifacts, checks
 from sm_mlops.training.definition import compile_pipeline
 
 # Set by `mlops run` alone: what they say decides whether a version may be approved and deployed.
@@ -52,6 +52,7 @@ def start(
     if named := given.get("InputData"):
         _require_declared(aws, named)
     _refuse_other_storage(aws, compiled.definition, given)
+    _refuse_unfit(aws, bool(named))
     data = artifacts.data_in_s3(aws, named) if named else artifacts.upload_data(aws)
     files = f"{data.files} file{'s' * (data.files != 1)}"
     say(f"data       {files}, {filesize.decimal(data.size)} at {data.uri}")
@@ -131,6 +132,15 @@ def _refuse_other_storage(aws: Aws, definition: str, given: Mapping[str, str]) -
                 f"--set {name}: one of {usual} and {value} has local storage, which takes no "
                 "aws.kms_key; change compute in mlops.yaml instead"
             )
+
+
+def _refuse_unfit(aws: Aws, elsewhere: bool) -> None:
+    """Raise MlopsError for settings that the rows on this machine, or their sample, refute."""
+    chosen = artifacts.chosen(aws)
+    in_s3 = elsewhere or getattr(aws.settings.data, chosen).startswith("s3://")
+    if not in_s3 or aws.settings.data.sample:
+        rows = artifacts.local_data(aws.settings, "sample" if in_s3 else chosen)
+        checks.refuse_unfit(aws.settings, rows)
 
 
 def _require_declared(aws: Aws, address: str) -> None:
