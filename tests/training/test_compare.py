@@ -67,13 +67,17 @@ def about(eta: float, *validation: float, **settings: Any) -> dict[str, Any]:
 
 
 def test_settings_metrics_data_and_curves_of_two_versions_are_compared(account: Aws) -> None:
-    version(account, about(0.1, 0.6, 0.5, 0.55), Gate="auc - threshold 0.9 - tolerance 0.0")
-    more = {"DataHash": "e" * 64, "Gate": "auc - threshold 0.8 - tolerance 0.0"}
+    first = {"Gate": "auc - threshold 0.9 - tolerance 0.0"}
+    first["Instances"] = "ml.m5.large ml.m5.xlarge ml.m5.large"
+    version(account, about(0.1, 0.6, 0.5, 0.55), **first)
+    more = {"Instances": "ml.m5.large ml.m5.2xlarge ml.m5.large"}
+    more |= {"DataHash": "e" * 64, "Gate": "auc - threshold 0.8 - tolerance 0.0"}
     version(account, about(0.3, 0.6, **{"split.seed": 7}), auc=0.95, **more)
     found = compare.compare(account, 1, 2)
     assert found["settings"] == {
+        "compute.train.instance": ("ml.m5.xlarge", "ml.m5.2xlarge"),
         "data.hash": ("d" * 64, "e" * 64),
-        "gate": ("auc - threshold 0.9 - tolerance 0.0", "auc - threshold 0.8 - tolerance 0.0"),
+        "gate.threshold": ("0.9", "0.8"),
         "hyperparameters.eta": (0.1, 0.3),
         "split.seed": (None, 7),
     }
@@ -154,6 +158,12 @@ def test_the_list_of_versions_names_what_changed(account: Aws) -> None:
     assert _changed(after, before) == text
     assert _changed(after, after) == "no setting"
     assert _changed(after, None) == _changed(None, before) == ""
+
+
+def test_of_two_lists_only_what_differs_is_shown() -> None:
+    assert compare.shown((["a", "b"], ["b", "c", "d"])) == ["a", "c, d"]
+    assert compare.shown((["a"], ["a", "b"])) == ["-", "b"]
+    assert compare.shown((None, 0.5)) == ["-", "0.5"]
 
 
 def test_a_curve_is_a_line_of_bars() -> None:

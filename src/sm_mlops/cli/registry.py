@@ -60,9 +60,7 @@ def _changed(after: dict[str, Any] | None, before: dict[str, Any] | None) -> str
 
 
 def _text(pair: Sequence[Any]) -> str:
-    return " → ".join(
-        text if len(text) <= 24 else f"{text[:12]}…" for text in map(compare.shown, pair)
-    )
+    return " → ".join(text if len(text) <= 24 else f"{text[:12]}…" for text in compare.shown(pair))
 
 
 def registry_table(found: list[Version], changed: list[str]) -> Table:
@@ -98,7 +96,7 @@ def compare_command(
     heads = [f"version {number}" for number in (first, second)]
     settings = display.table("setting", *heads)
     for name, pair in found["settings"].items():
-        settings.add_row(name, *map(compare.shown, pair))
+        settings.add_row(name, *compare.shown(pair))
     out.print(settings if found["settings"] else "No known setting differs.")
     metrics = display.table("metric", *heads, "change")
     for name, pair in found["metrics"].items():

@@ -7,6 +7,8 @@ of older tools have less, and what is unknown is not called a difference.
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +17,8 @@ from sm_mlops.aws import DENIED, Aws, ignoring
 from sm_mlops.commit import git, short
 from sm_mlops.registry import Version
 
-# Names in the metadata of a version, and what they are called here.
-_REGISTERED = {"DataHash": "data.hash", "Gate": "gate", "Instances": "compute.instances"}
+# In the order of the version's metadata Gate and Instances.
+_GATE, _INSTANCES = ("metric", "threshold", "tolerance"), ("preprocess", "train", "evaluate")
 BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 30  # characters of a curve
 
@@ -71,10 +73,14 @@ def _beside(aws: Aws, found: Version, name: str) -> dict[str, Any] | None:
 
 
 def _registered(found: Version) -> dict[str, Any]:
-    known = {
-        name: found.metadata[key] for key, name in _REGISTERED.items() if key in found.metadata
-    }
-    return {**known, **({"image": found.image} if found.image else {})}
+    metadata = found.metadata
+    known = {"data.hash": metadata["DataHash"]} if "DataHash" in metadata else {}
+    limits = re.split(" - (?:threshold|tolerance) ", metadata.get("Gate", ""))
+    if len(limits) == len(_GATE):
+        known |= {f"gate.{name}": limit for name, limit in zip(_GATE, limits, strict=True)}
+    for name, instance in zip(_INSTANCES, metadata.get("Instances", "").split(), strict=False):
+        known[f"compute.{name}.instance"] = instance
+    return known | ({"image": found.image} if found.image else {})
 
 
 def _rows(gate: dict[str, Any] | None) -> dict[str, Any]:
@@ -134,11 +140,16 @@ def code(aws: Aws, before: str, after: str) -> dict[str, Any]:
     return {**found, "between": int(count.stdout or 0), "files": files, "why": why}
 
 
-def shown(value: Any) -> str:
-    """Return a setting as text."""
-    if value is None:
-        return "-"
-    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+def shown(pair: Sequence[Any]) -> list[str]:
+    """Return both values of a setting as text; of two lists only what the other one lacks."""
+    texts = []
+    for value, other in (pair, pair[::-1]):
+        if isinstance(value, list):
+            missing = [str(item) for item in value if item not in (other or ())]
+            texts.append(", ".join(missing) or "-")
+        else:
+            texts.append("-" if value is None else str(value))
+    return texts
 
 
 def sparkline(values: list[float]) -> str:
