@@ -253,6 +253,15 @@ class Repo:
             },
         )
 
+    def carried(self, parameters: Mapping[str, Any]) -> dict[str, Join]:
+        """Return what a version carries in its metadata about its execution, for mlops compare."""
+        limits = parameters["GateThreshold"], "- tolerance", parameters["GateTolerance"]
+        jobs = ("Preprocess", "Train", "Evaluate")
+        return {
+            "Gate": Join(" ", [self.settings.gate.metric, "- threshold", *limits]),
+            "Instances": Join(" ", [parameters[f"{job}InstanceType"] for job in jobs]),
+        }
+
     def serving(self, script: str) -> dict[str, str]:
         """Return the environment of a model whose artifact brings `script` in its folder `code`."""
         return {

@@ -145,6 +145,7 @@ def test_a_model_below_the_threshold_is_not_registered_and_the_reason_names_both
     done = mlops(repo.root, "--sandbox", "run", "--set", "GateThreshold=1.5")
     assert done.returncode == 1
     assert re.search(r"QualityGate: auc 0\.\d+ .*wanted at least 1\.5", done.stderr)
+    assert re.search(r"than the champion \((version \d+|there is none yet)\)", done.stderr)
     report = re.search(r"report: mlops --sandbox report (\w+)", done.stderr)
     assert report, "the report of a model that failed is what one wants to see"
     for which in ([report.group(1)], []):  # it is the newest

@@ -100,6 +100,7 @@ def test_the_files_have_the_promised_form(tmp_path: Path, name: str) -> None:
         elif metric not in fitting:
             assert entry["value"] == (-1e308 if metric in HIGHER else 1e308)
             assert entry["text"] == f"{metric} does not fit a {task} task"
+    assert gate["against"] == "there is none yet"
     assert (gate["task"], gate["champion"], gate["rows"]) == (task, "none", found.data["rows"])
     assert len(gate["data_sha256"]) == 64
     assert "xgboost 3." in gate["versions"]
@@ -252,7 +253,7 @@ def test_the_gate_reports_how_much_worse_each_metric_is(judged: Case, tmp_path: 
     assert loss["worse_by"] == pytest.approx(loss["value"] - loss["champion"])
     assert auc["worse_by"] > 0 and loss["worse_by"] > 0
     assert auc["text"].endswith(f" - champion version 3: {auc['champion']:.4f}")
-    assert gate["champion"] == "3"
+    assert (gate["champion"], gate["against"]) == ("3", "version 3")
     again = Case(tmp_path / "again")
     again.folder.mkdir()
     shutil.copytree(judged.folder / "out", again.folder / "out")

@@ -27,7 +27,6 @@ from sm_mlops.pipeline import IN, OUT, Repo, parameter_name
 
 CONTENT_TYPES = ["text/csv", "application/jsonlines", "application/json"]
 CHANNELS = ("train", "validation", "preprocessor")
-JOBS = ("Preprocess", "Train", "Evaluate")
 VERDICT = PropertyFile(name="gate", output_name="evaluation", path="gate.json")
 
 
@@ -142,8 +141,6 @@ def register(repo: Repo, parameters: dict[str, Any], model: Any, evaluation: Any
         dependencies={},
         env_vars=repo.serving("inference.py"),
     )
-    limits = ["- threshold", parameters["GateThreshold"], "- tolerance"]
-    limits.append(parameters["GateTolerance"])
     quality = MetricsSource("application/json", Join("/", [evaluation, "evaluation.json"]))
     step_args = builder.register(
         model_package_group_name=settings.model_package_group,
@@ -167,8 +164,7 @@ def register(repo: Repo, parameters: dict[str, Any], model: Any, evaluation: Any
             "Evaluation": measured(f"metrics.{settings.gate.metric}.text"),
             "Champion": measured("champion"),
             "Versions": measured("versions"),
-            "Gate": Join(" ", [settings.gate.metric, *limits]),
-            "Instances": Join(" ", [parameters[f"{step}InstanceType"] for step in JOBS]),
+            **repo.carried(parameters),
         },
         sample_payload_url=Join("/", [evaluation, "sample-payload.tar.gz"]),
         domain="MACHINE_LEARNING",
@@ -185,8 +181,8 @@ def quality_gate(repo: Repo, parameters: dict[str, Any], passed: ModelStep) -> C
     good_enough, limit = (at_most, "most") if repo.lower_is_better else (at_least, "least")
     reason = [
         *("QualityGate: ", measured(f"{metric}.text"), f"; wanted at {limit} ", threshold),
-        *(", and at most ", tolerance, " worse than the champion (version "),
-        *(measured("champion"), ")"),
+        *(", and at most ", tolerance, " worse than the champion ("),
+        *(measured("against"), ")"),
     ]
     return ConditionStep(
         name="QualityGate",

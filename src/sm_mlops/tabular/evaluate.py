@@ -325,6 +325,7 @@ def judge(
     return {
         "task": schema.task,
         "champion": champion.version if champion else "none",
+        "against": f"version {champion.version}" if champion else "there is none yet",
         "data_sha256": schema.data["sha256"],
         "rows": schema.data["rows"],
         "metrics": table,
