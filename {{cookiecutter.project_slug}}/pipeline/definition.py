@@ -84,8 +84,8 @@ def pipeline(repo: Repo) -> Pipeline:
 
 def evaluate_step(repo: Repo, parameters: dict[str, Any], model: Any, test: Any) -> ProcessingStep:
     """Return the step that tries the packaged model and the champion, each on the test rows."""
-    code = repo.code("evaluate.py", reads=["gate.metric", "evaluation.slices"])
-    job = repo.settings.compute.evaluate
+    reads = ["evaluation.slices", *(["gate.metric"] if repo.settings.evaluation.slices else [])]
+    code, job = repo.code("evaluate.py", reads=reads), repo.settings.compute.evaluate
     processor = repo.processor(code, job, parameters["EvaluateInstanceType"])
     return ProcessingStep(
         name="Evaluate",
