@@ -58,11 +58,11 @@ def test_dates_are_cut_into_ranges_and_few_numbers_into_values(tmp_path: Path) -
 @pytest.mark.slow
 def test_the_gates_metric_is_in_report_and_evaluation_by_slice(tmp_path: Path) -> None:
     case = Case(tmp_path)
-    schema = case.prepare(case.write(datasets.churn(rows=700)), "Churn", drop=("Partner",))
+    case.prepare(case.write(datasets.churn(rows=700)), "Churn", drop=("Partner",))
     case.train()
     for name, said in (("Contrakt", "did you mean 'Contract'"), ("Partner", "is in data.drop")):
         with pytest.raises(DataError, match=f"evaluation.slices in mlops.yaml: .*{said}"):
-            slices.check(tmp_path, [name], schema)
+            case.evaluate(slices=(name,))
     case.evaluate(metric="f1", slices=("Contract", "tenure"))
     quality = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
     sliced = quality["slices"]

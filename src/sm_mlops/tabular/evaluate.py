@@ -104,7 +104,7 @@ def evaluate(
     """
     folder = unpack(model, work / "candidate")
     schema = schemas.load(folder)
-    slices.check(test, settings.slices, schema)
+    slices.check(settings.slices, [column.name for column in schema.columns], schema.dropped)
     explained = work / "contributions.json"
     candidate = start_scoring(folder, test, schema.target, work / "scores", explained)
     rival = start_champion(champion, test, schema, work)

@@ -6,14 +6,9 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sm_mlops.errors import MlopsError
 from sm_mlops.settings import HIGHER_IS_BETTER, LOWER_IS_BETTER, OF_QUANTITIES, Settings
-from sm_mlops.tabular.text import nearest
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 MOST_BYTES = 100_000_000  # that are read for it: a second or two
 
@@ -25,7 +20,7 @@ def refuse_unfit(settings: Settings, rows: Path) -> None:
     """
     if find_spec("pyarrow") is None:
         return
-    from sm_mlops.tabular import tables
+    from sm_mlops.tabular import slices, tables
     from sm_mlops.tabular.failure import DataError
     from sm_mlops.tabular.target import read_target
 
@@ -39,10 +34,15 @@ def refuse_unfit(settings: Settings, rows: Path) -> None:
         task = read_target(table[data.target], data.target, data.task, positive).task
     except DataError:
         return
-    _refuse(settings, task, table)
+    _refuse(settings, task)
+    try:
+        known = [name for name in table.column_names if name != data.target]
+        slices.check(settings.evaluation.slices, known, data.drop)
+    except DataError as error:
+        raise MlopsError(str(error)) from error
 
 
-def _refuse(settings: Settings, task: str, table: pa.Table) -> None:
+def _refuse(settings: Settings, task: str) -> None:
     target, metric = settings.data.target, settings.gate.metric
     quantity = task == "regression"
     fitting = [m for m in (*HIGHER_IS_BETTER, *LOWER_IS_BETTER) if (m in OF_QUANTITIES) == quantity]
@@ -56,14 +56,3 @@ def _refuse(settings: Settings, task: str, table: pa.Table) -> None:
             f"mlops.yaml: evaluation.threshold is for two classes, but '{target}' is a {task} "
             "target; remove it"
         )
-    known = [name for name in table.column_names if name != target]
-    for name in settings.evaluation.slices:
-        if name in settings.data.drop:
-            raise MlopsError(
-                f"mlops.yaml: evaluation.slices: '{name}' is in data.drop, so the test rows do not "
-                "have it"
-            )
-        if name not in known:
-            raise MlopsError(
-                f"mlops.yaml: evaluation.slices: no column '{name}'; {nearest(name, known)}"
-            )
