@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,12 +48,11 @@ def conditions(aws: Aws, arn: str) -> list[Condition]:
         definition = json.loads(answer["PipelineDefinition"])
         defaults = {item["Name"]: item.get("DefaultValue") for item in definition["Parameters"]}
         values = defaults | {item["Name"]: item["Value"] for item in given}
-        return list(rules(answer["PipelineDefinition"], values))
+        return list(_conditions(answer["PipelineDefinition"], values))
     return []
 
 
-def rules(definition: str, values: Mapping[str, Any]) -> Iterator[Condition]:
-    """Yield the conditions of a definition on what gate.json holds; `values` of its parameters."""
+def _conditions(definition: str, values: dict[str, Any]) -> Iterator[Condition]:
     for step in executions.all_steps(definition):
         for item in (step.get("Arguments") or {}).get("Conditions", ()):
             left, limit = item.get("LeftValue"), item.get("RightValue")
@@ -69,21 +68,21 @@ def download_report(aws: Aws, report: Report, file: Path) -> None:
     """Write a report to a file, with the verdict if the gate of its execution is known."""
     registry.download(aws, report.uri, file)
     content = objects.find(aws, f"{report.uri.rpartition('/')[0]}/gate.json")
-    found = conditions(aws, report.execution) if content and report.execution else []
-    if content is None or not found:
+    rules = conditions(aws, report.execution) if content and report.execution else []
+    if content is None or not rules:
         return
-    shown, page = section(found, json.loads(content)), file.read_text(encoding="utf-8")
+    shown, page = section(rules, json.loads(content)), file.read_text(encoding="utf-8")
     file.write_text(page.replace("</header>", f"</header>{shown}", 1), encoding="utf-8")
 
 
-def section(gate: list[Condition], measured: dict[str, Any]) -> str:
+def section(rules: list[Condition], measured: dict[str, Any]) -> str:
     """Return the verdict as HTML."""
-    gate = [rule for rule in gate if rule.metric in measured["metrics"]]
-    passed = all(rule.holds(measured) for rule in gate)
+    rules = [rule for rule in rules if rule.metric in measured["metrics"]]
+    passed = all(rule.holds(measured) for rule in rules)
     items = "".join(
         f"<li class={'better' if rule.holds(measured) else 'worse'}>"
         f"{html.escape(visible(_sentence(rule, measured)))}</li>"
-        for rule in gate
+        for rule in rules
     )
     word = "passed" if passed else "not passed"
     return f"<section class=gate><h2>Quality gate: {word}</h2><ul>{items}</ul></section>"

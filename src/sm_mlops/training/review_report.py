@@ -14,7 +14,6 @@ from sm_mlops import executions
 from sm_mlops.actions import code, fenced
 from sm_mlops.commit import short
 from sm_mlops.settings import HIGHER_IS_BETTER, LOWER_IS_BETTER, Gate
-from sm_mlops.training.gate import rules
 from sm_mlops.training.review import Review, Trained
 
 DIFF_LINES = 300  # of the definition that are shown
@@ -73,8 +72,7 @@ def _comparison(review: Review) -> str:
     rule = review.settings.gate
     shown = {name: entry for name, entry in gate["metrics"].items() if abs(entry["value"]) < 1e300}
     for name, entry in sorted(shown.items(), key=lambda item: item[0] != rule.metric):
-        higher = _higher_is_better(name, entry, review.change.definition)
-        lines.append(_row(name, entry, rule, higher))
+        lines.append(_row(name, entry, rule))
     if rule.metric not in shown:
         lines += ["", code(gate["metrics"][rule.metric]["text"])]
     measured = gate["metrics"][rule.metric]
@@ -97,31 +95,17 @@ def _comparison(review: Review) -> str:
     return "\n".join(lines)
 
 
-def _higher_is_better(name: str, entry: dict[str, Any], definition: str) -> bool:
-    """Return the direction of a metric; of the team's own, what the gate or the values tell."""
-    if name in (*HIGHER_IS_BETTER, *LOWER_IS_BETTER):
-        return name in HIGHER_IS_BETTER
-    defaults = {
-        item["Name"]: item.get("DefaultValue") for item in json.loads(definition)["Parameters"]
-    }
-    for found in rules(definition, defaults):
-        if (found.metric, found.about) == (name, "value"):
-            return found.at_least
-    rises = entry["champion"] is not None and entry["value"] > entry["champion"]
-    return rises == (entry["worse_by"] == 0)
-
-
-def _row(name: str, entry: dict[str, Any], rule: Gate, higher: bool) -> str:
+def _row(name: str, entry: dict[str, Any], rule: Gate) -> str:
     value, champion = entry["value"], entry["champion"]
     # A team's own evaluate.py may report others.
     title = name if name in HIGHER_IS_BETTER or name in LOWER_IS_BETTER else code(name)
     if name == rule.metric:
-        limit = "at least" if higher else "at most"
+        limit = "at least" if name in HIGHER_IS_BETTER else "at most"
         title = f"**{name}**, {limit} {rule.threshold:g}, at most {rule.tolerance:g} worse"
     if champion is None:
         return f"| {title} | {value:.4f} | | |"
     gain = value - champion
-    better = gain > 0 if higher else gain < 0
+    better = gain > 0 if name in HIGHER_IS_BETTER else gain < 0
     word = "same" if f"{value:.4f}" == f"{champion:.4f}" else "better" if better else "worse"
     comparison = word if word == "same" else f"{word} by {abs(gain):.4f}"
     return f"| {title} | {value:.4f} | {champion:.4f} | {comparison} |"
