@@ -540,7 +540,10 @@ def test_the_report_shows_own_metrics_and_checks_and_years_as_years(judged: Case
     gate = evaluate.judge(schema, truth, predicted, None)
     own = {"value": 12345.0, "champion": 13000.0, "worse_by": 0.0, "text": "cost 12345"}
     gate["metrics"] |= {"cost": own, "net_gain": {**own, "worse_by": 5.0}}
+    gate["metrics"]["profit"] = {**own, "champion": None, "better": "higher"}
     page = report.render(schema, truth, predicted, gate | {"champion": "3"}, {})
+    assert "<small>profit</small><strong>12,345</strong><em>higher is better</em>" in page
+    assert "<small>R²</small>" not in page
     assert "<small>cost</small><strong>12,345</strong>" in page
     assert "<span class=worse>worse than version 3</span> (13,000)" in page
     assert "<span class=muted>1 row below 0 &lt;b&gt;</span>" in page

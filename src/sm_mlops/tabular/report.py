@@ -124,11 +124,11 @@ def _measured(value: float) -> str:
 def _tiles(gate: dict[str, Any]) -> str:
     tiles = []
     for name, entry in gate["metrics"].items():
-        if name in KNOWN and name not in metrics.FITTING[gate["task"]]:
-            continue  # others are the team's own
+        if entry["text"].endswith(f"does not fit a {gate['task']} task"):
+            continue
         shown = "n/a" if abs(entry["value"]) >= 1e308 else _measured(entry["value"])
         if entry["champion"] is None:
-            note = KNOWN.get(name, "")
+            note = f"{entry['better']} is better" if "better" in entry else KNOWN.get(name, "")
         else:
             state = "worse than" if entry["worse_by"] > 0 else "better than"
             state = "same as" if entry["value"] == entry["champion"] else state
