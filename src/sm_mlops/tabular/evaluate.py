@@ -113,8 +113,8 @@ def evaluate(
     truth = read_truth(test, schema)
     _, errors = candidate.communicate()
     sys.stderr.write(errors)
-    if candidate.returncode != 0:
-        raise DataError(f"the model could not score the test rows: {why_not(candidate, errors)}")
+    if why := why_not(candidate, errors):
+        raise DataError(f"the model could not score the test rows: {why}")
     predicted = read_scores(work / "scores.parquet", schema)
     if predicted is None or len(predicted) != len(truth):
         raise DataError(f"{model}: code/inference.py did not return one prediction per test row")
@@ -128,10 +128,8 @@ def evaluate(
                 f"{rival.version}"
             )
     gate = judge(schema, truth, predicted, against)
-    versions = json.loads((folder / "versions.json").read_text(encoding="utf-8"))
-    gate["versions"] = as_property(
-        " ".join(f"{name} {number}" for name, number in versions.items())
-    )
+    versions = read_json(folder / "versions.json").items()
+    gate["versions"] = as_property(" ".join(f"{name} {number}" for name, number in versions))
     quality = metrics.model_quality(
         schema.task, truth, predicted, schema.class_names, schema.threshold
     )
@@ -141,11 +139,10 @@ def evaluate(
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "evaluation.json", quality)
     write_json(output / "gate.json", gate)
-    training = folder / "training.json"
-    notes = json.loads(training.read_text(encoding="utf-8")) if training.exists() else {}
+    notes = read_json(folder / "training.json")
     write_json(output / "version.json", carried(schema, notes, settings))
     pack(work / "scores.sample", output / "sample-payload.tar.gz")
-    drivers = json.loads(explained.read_text(encoding="utf-8")) if explained.exists() else None
+    drivers = read_json(explained)
     page = report.render(schema, truth, predicted, gate, notes, against, sliced, drivers)
     (output / "report.html").write_text(page, encoding="utf-8")
     for name in metrics.FITTING[schema.task]:
@@ -178,7 +175,9 @@ def start_scoring(
 
 
 def why_not(process: subprocess.Popen[str], errors: str) -> str:
-    """Return why a process failed that wrote these errors."""
+    """Return why a process failed that has ended and wrote these errors; empty if it did not."""
+    if process.returncode == 0:
+        return ""
     if process.returncode < 0:
         return f"killed by signal {-process.returncode}; {MEMORY}"
     return said(errors.splitlines())[:300] or "no reason given"
@@ -221,8 +220,8 @@ def judge_champion(rival: Rival, work: Path, schema: Schema, rows: int) -> Champ
     if process is None:
         return Champion(version, None, rival.why)
     _, errors = process.communicate()
-    if process.returncode != 0:
-        return Champion(version, None, why_not(process, errors))
+    if why := why_not(process, errors):
+        return Champion(version, None, why)
     predicted = read_scores(work / "rival.parquet", schema)
     if predicted is None or len(predicted) != rows:
         return Champion(version, None, "its predictions have other classes")
@@ -351,6 +350,11 @@ def carried(schema: Schema, notes: dict[str, Any], settings: Settings) -> dict[s
     found.pop("hyperparameters.nthread", None)  # of the machine
     curve = {name: notes[name] for name in ("metric", "rounds", "best_round", "curve") if notes}
     return {"settings": found, "training": curve}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the content of a file, {} without one."""
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
 def write_json(path: Path, content: Any) -> None:

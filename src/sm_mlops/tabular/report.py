@@ -54,7 +54,7 @@ def render(
         training: The content of training.json, or nothing.
         champion: None, or an object with `version`, `predicted` (as above, or None) and `why`.
         sliced: None, or the `slices` of evaluation.json.
-        drivers: None, or what `contributions.overview` returns.
+        drivers: Nothing, or what `contributions.overview` returns.
     """
     if schema.task == "regression":
         drawn = figures.of_quantities(truth, predicted, schema.target)
@@ -193,7 +193,7 @@ def _signed(value: float) -> str:
 
 
 def _drivers(drivers: dict[str, Any] | None, schema: Schema) -> str:
-    if drivers is None:
+    if not drivers:
         return ""
     title = "<h2>What moves the predictions</h2>"
     if "why" in drivers:
