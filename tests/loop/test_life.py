@@ -103,6 +103,23 @@ def test_the_report_is_one_file_that_needs_nothing_else(
     assert "Quality gate: passed" in html
 
 
+def test_versions_are_compared_in_text_and_json(
+    repo: Repo, first: subprocess.CompletedProcess[str]
+) -> None:
+    newest = versions(repo)[0]
+    assert newest["settings"]["gate.metric"] == "auc"
+    assert newest["settings"]["hyperparameters.eta"] == 0.05
+    assert newest["settings"]["compute.train.instance"] == "ml.m5.large"
+    pair = ("1", str(newest["version"]))
+    done = mlops(repo.root, "--sandbox", "compare", *pair)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^auc +0\.\d{4} +0\.\d{4} +[+-]0\.", done.stdout, re.MULTILINE)
+    assert re.search(r"^version 1 +\d+ +logloss 0\.\d+ in round \d+", done.stdout, re.MULTILINE)
+    found = json.loads(mlops(repo.root, "--sandbox", "compare", *pair, "--json").stdout)
+    assert found["versions"] == [1, newest["version"]]
+    assert found["notes"] == []
+
+
 def test_the_log_of_a_step_is_printed(repo: Repo, first: subprocess.CompletedProcess[str]) -> None:
     done = mlops(repo.root, "--sandbox", "logs", "Train")
     assert "validation-logloss" in done.stdout

@@ -478,7 +478,7 @@ def test_labels_are_decided_by_the_threshold_in_metrics_report_and_endpoint(
     assert {a["prediction"] for a in answers if 0.2 <= a["probability"] < 0.5} == {"Yes"}
     assert {a["prediction"] for a in answers if a["probability"] < 0.2} == {"No"}
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert "0.2 (chosen)" in page and "predicts <b>Yes</b> from the probability 0.2 on" in page
+    assert "0.2 (chosen)" in page and "predicts <b>Yes</b> at a probability of 0.2 or more" in page
 
 
 def test_a_champion_keeps_its_own_threshold(cautious: Case, judged: Case, tmp_path: Path) -> None:

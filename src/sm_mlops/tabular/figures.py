@@ -144,7 +144,7 @@ def of_classes(
     # Names of many classes need room.
     size, others = (USUAL, USUAL) if len(labels) <= MOST_CLASSES else ((9.6, 8.0), SMALL)
     note = "rows by actual class"
-    note += f", predicted from {threshold:g} on" if binary else ""
+    note += f", threshold {threshold:g}" if binary else ""
     found = [
         figure("ROC curve", about, roc, others),
         figure("Precision and recall", about, recall, others),

@@ -81,7 +81,7 @@ def _f(precision: Any, recall: Any, beta: float) -> Any:
 
 
 def decided(probability: Floats, threshold: float) -> Ints:
-    """Return (rows,) classes: of two the second from `threshold` on, of more the likeliest."""
+    """Return (rows,) classes: of two the second at `threshold` or more, else the likeliest."""
     if probability.shape[1] == 2:
         return (probability[:, 1] >= threshold).astype(np.int64)
     return probability.argmax(axis=1)

@@ -155,8 +155,8 @@ def _thresholds(schema: Schema, truth: Any, predicted: metrics.Floats) -> str:
         chosen = threshold == schema.threshold
         rows.append([f"<b>{threshold:g} (chosen)</b>" if chosen else f"{threshold:g}", *cells])
     text = (
-        f"The endpoint predicts <b>{_e(schema.class_names[1])}</b> from the probability "
-        f"{schema.threshold:g} on: <code>evaluation.threshold</code> of mlops.yaml. Accuracy, "
+        f"The endpoint predicts <b>{_e(schema.class_names[1])}</b> at a probability of "
+        f"{schema.threshold:g} or more: <code>evaluation.threshold</code> of mlops.yaml. Accuracy, "
         "precision, recall, F1 and the confusion matrix are those of this threshold."
     )
     header = ["Threshold", "Precision", "Recall", "Predicted positive"]

@@ -65,7 +65,7 @@ class Schema:
 
     @property
     def threshold(self) -> float:
-        """Return the probability from which on the positive class of two is predicted."""
+        """Return the least probability at which the positive class of two is predicted."""
         return float(self.data.get("threshold", 0.5))
 
     @property

@@ -52,7 +52,7 @@ class RequestError(ValueError):
 @dataclass(frozen=True)
 class Predictions:
     """`values`: (rows,) quantities, or (rows, classes) probabilities in the order of `classes`.
-    `threshold`: the probability from which on the second of two classes is predicted."""
+    `threshold`: the least probability at which the second of two classes is predicted."""
 
     values: npt.NDArray[np.floating[Any]]
     classes: Sequence[Any]
