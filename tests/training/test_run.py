@@ -233,6 +233,13 @@ def test_settings_that_the_rows_refute_are_refused_before_anything_starts(
     assert not aws.s3.list_objects_v2(Bucket=aws.bucket).get("Contents")
 
 
+def test_a_sample_that_this_run_does_not_need_may_be_missing(repo: Repo) -> None:
+    aws = Aws(repo.configure(data={"sample": "samples/gone.csv"}))
+    run._refuse_unfit(aws, elsewhere=True)
+    with pytest.raises(MlopsError, match="does not exist"):
+        run._refuse_unfit(Aws(repo.settings(), sandbox=True), elsewhere=False)
+
+
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     root = tmp_path / "clone"

@@ -136,11 +136,11 @@ def _refuse_other_storage(aws: Aws, definition: str, given: Mapping[str, str]) -
 
 def _refuse_unfit(aws: Aws, elsewhere: bool) -> None:
     """Raise MlopsError for settings that the rows on this machine, or their sample, refute."""
-    chosen = artifacts.chosen(aws)
-    in_s3 = elsewhere or getattr(aws.settings.data, chosen).startswith("s3://")
-    if not in_s3 or aws.settings.data.sample:
-        rows = artifacts.local_data(aws.settings, "sample" if in_s3 else chosen)
-        checks.refuse_unfit(aws.settings, rows)
+    settings, chosen = aws.settings, artifacts.chosen(aws)
+    if not elsewhere and not getattr(settings.data, chosen).startswith("s3://"):
+        checks.refuse_unfit(settings, artifacts.local_data(settings, chosen))
+    elif settings.data.sample and (settings.root / settings.data.sample).exists():
+        checks.refuse_unfit(settings, artifacts.local_data(settings, "sample"))
 
 
 def _require_declared(aws: Aws, address: str) -> None:
