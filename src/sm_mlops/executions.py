@@ -18,6 +18,7 @@ from rich.table import Table
 from sm_mlops import display
 from sm_mlops.aws import ABSENT, Aws, ignoring
 from sm_mlops.errors import MlopsError
+from sm_mlops.tabular.failure import MEMORY, said
 
 FINAL = ("Succeeded", "Failed", "Stopped")
 LAST_LINES = 20  # of a log that are shown with a failure
@@ -234,7 +235,7 @@ def failure(aws: Aws, execution: Execution) -> list[str]:
         if step.status == "Failed" and step.name != "QualityGate":
             log = log_lines(aws, step) if step.job else []
             lines.append(f"{step.name}: {_message(aws, step, log)}")
-            if any(line.startswith("Traceback ") for line in log) or not _said(log):
+            if any(line.startswith("Traceback ") for line in log) or not said(log):
                 lines += [f"| {line}" for line in log[-LAST_LINES:]]
             if step.job:
                 command = f"{aws.command} logs {step.name} --execution {execution.identifier}"
@@ -256,18 +257,9 @@ def _message(aws: Aws, step: Step, log: list[str]) -> str:
         if job.get("ExitMessage"):
             return str(job["ExitMessage"]).strip()
         reason = str(job.get("FailureReason") or reason).strip()
-    return (_said(log) if "AlgorithmError" in reason else "") or reason
-
-
-def _said(log: list[str]) -> str:
-    """Return a script's last words: its line `error: ...`, or the exception of its traceback."""
-    for number, line in reversed(list(enumerate(log))):
-        if line.startswith("error: "):
-            return line.removeprefix("error: ")
-        if place := re.match(r'  File "(?:.*/)?(.+)", line (\d+)', line):
-            rest = (text for text in log[number:] if text and not text.startswith(" "))
-            return f"{next(rest, 'an exception')} ({place[1]}, line {place[2]})"
-    return ""
+    if re.search(r"exit code:? 137|ExitCode 137|SIGKILL|OutOfMemory|more memory", reason, re.I):
+        return f"the job was killed, probably for lack of memory: {MEMORY} ({reason})"
+    return (said(log) if "AlgorithmError" in reason else "") or reason
 
 
 def logs(aws: Aws, execution: Execution, name: str | None) -> tuple[list[str], str]:

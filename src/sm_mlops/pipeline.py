@@ -14,7 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -34,8 +34,8 @@ from sagemaker.train import ModelTrainer
 
 from sm_mlops import bundle, requirements
 from sm_mlops.errors import MlopsError
+from sm_mlops.settings import Evaluation, Settings, has_local_storage
 from sm_mlops.settings import Job as Job
-from sm_mlops.settings import Settings, has_local_storage
 from sm_mlops.settings import parameter_name as parameter_name
 from sm_mlops.tabular import booster, measures
 from sm_mlops.tabular.packaging import REQUIREMENTS
@@ -130,6 +130,7 @@ class Repo:
         self.objects: dict[str, bytes] = {}
         self._codes: list[Code] = []
         self._account = account
+        self._read: set[str] = set()
         self.session = _Session(
             boto3.Session(region_name=settings.project.region), default_bucket=self.bucket
         )
@@ -178,6 +179,8 @@ class Repo:
         Raises:
             MlopsError: A file is missing, cannot be parsed, or imports what jobs do not have.
         """
+        reads = list(reads)
+        self._read.update(reads)
         found = bundle.collect(
             self.settings, script, also=also, reads=reads, required=self._required
         )
@@ -268,6 +271,15 @@ class Repo:
             },
         )
 
+    def carried(self, parameters: Mapping[str, Any]) -> dict[str, Join]:
+        """Return what a version carries in its metadata about its execution, for mlops compare."""
+        limits = parameters["GateThreshold"], "- tolerance", parameters["GateTolerance"]
+        jobs = ("Preprocess", "Train", "Evaluate")
+        return {
+            "Gate": Join(" ", [self.settings.gate.metric, "- threshold", *limits]),
+            "Instances": Join(" ", [parameters[f"{job}InstanceType"] for job in jobs]),
+        }
+
     def serving(self, script: str) -> dict[str, str]:
         """Return the environment of a model whose artifact brings `script` in its folder `code`."""
         return {
@@ -321,6 +333,13 @@ class Repo:
                 f"pipeline/definition.py: two parameters are called {twice[0]}; rename one "
                 "(a hyperparameter's is its own name in capitals)"
             )
+        for name, value in asdict(self.settings.evaluation).items():
+            key = f"evaluation.{name}"
+            if value != getattr(Evaluation(), name) and key not in self._read:
+                raise MlopsError(
+                    f"pipeline/definition.py: no step reads {key} of mlops.yaml; take over the "
+                    "template's pipeline/definition.py (make upgrade)"
+                )
         text = json.dumps(definition, indent=2) + "\n"
         for code in self._codes:
             if f"/code/{code.bundle.digest}" not in text:

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sm_mlops import objects
+from sm_mlops import executions, objects
 from sm_mlops.aws import ABSENT, NO_OBJECT, Aws, ignoring, split_s3
 from sm_mlops.errors import MlopsError
-from sm_mlops.executions import describe
 
 
 @dataclass(frozen=True)
 class Version:
     """A model package version. `evaluation` describes the gate's metric, `statistics` is the S3 URI
-    of all metrics, `artifacts` has those of its model.tar.gz."""
+    of all metrics, `artifacts` has those of its model.tar.gz, `execution` is the ARN of its own,
+    `metadata` is what else the pipeline registered."""
 
     version: int
     arn: str
@@ -29,6 +29,9 @@ class Version:
     commit: str
     statistics: str
     artifacts: tuple[str, ...] = ()
+    execution: str = ""
+    image: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 def versions(aws: Aws, limit: int | None = None) -> Iterator[Version]:
@@ -66,6 +69,8 @@ def version(aws: Aws, number: int | None) -> Version:
 def _version(aws: Aws, arn: str) -> Version:
     package = aws.sagemaker.describe_model_package(ModelPackageName=arn)
     metadata = package.get("CustomerMetadataProperties", {})
+    containers = package.get("InferenceSpecification", {}).get("Containers", ())
+    origin = package.get("MetadataProperties", {})
     metrics = package.get("ModelMetrics", {}).get("ModelQuality", {}).get("Statistics", {})
     return Version(
         version=package["ModelPackageVersion"],
@@ -73,13 +78,14 @@ def _version(aws: Aws, arn: str) -> Version:
         approval=package.get("ModelApprovalStatus", ""),
         created=package["CreationTime"],
         evaluation=metadata.get("Evaluation", ""),
-        commit=package.get("MetadataProperties", {}).get("CommitId", ""),
+        commit=origin.get("CommitId", ""),
+        execution=origin.get("GeneratedBy", ""),
         statistics=metrics.get("S3Uri", ""),
         artifacts=tuple(
-            container["ModelDataUrl"]
-            for container in package.get("InferenceSpecification", {}).get("Containers", ())
-            if "ModelDataUrl" in container
+            container["ModelDataUrl"] for container in containers if "ModelDataUrl" in container
         ),
+        image=containers[0].get("Image", "") if containers else "",
+        metadata=metadata,
     )
 
 
@@ -94,23 +100,50 @@ def set_approval(aws: Aws, found: Version, approval: str, comment: str) -> None:
         aws.sagemaker.update_model_package(ModelPackageArn=found.arn, **status, **description)
 
 
-def report_of_version(aws: Aws, found: Version) -> str:
-    """Return the S3 URI of a version's report, which is beside its metrics."""
+@dataclass(frozen=True)
+class Report:
+    """A report: its S3 URI, the ARN of the execution whose gate judged the model, and a name."""
+
+    uri: str
+    execution: str
+    name: str
+
+
+def newest_report(aws: Aws) -> Report:
+    """Return the report of the newest execution that evaluated a model, registered or not."""
+    for item in executions.summaries(aws):
+        if (found := _evaluated(aws, item["PipelineExecutionArn"])) is not None:
+            return found
+    return report_of_version(aws, version(aws, None))
+
+
+def report_of_version(aws: Aws, found: Version) -> Report:
+    """Return a version's report, which is beside its metrics."""
     if not found.statistics:
         raise MlopsError(f"version {found.version} has no metrics, so it has no report")
-    return f"{found.statistics.rpartition('/')[0]}/report.html"
+    folder = found.statistics.rpartition("/")[0]
+    return Report(f"{folder}/report.html", found.execution, f"version-{found.version}")
 
 
-def report_of_execution(aws: Aws, arn: str) -> str:
-    """Return the S3 URI of the Evaluate step's report, whether or not the gate passed."""
-    step = next((step for step in describe(aws, arn).steps if step.name == "Evaluate"), None)
+def report_of_execution(aws: Aws, arn: str) -> Report:
+    """Return the report of an execution's Evaluate step, whether or not the gate passed."""
+    if (found := _evaluated(aws, arn)) is not None:
+        return found
+    raise MlopsError(
+        f"execution {arn.rsplit('/', 1)[-1]} has no report: its Evaluate step did not finish"
+    )
+
+
+def _evaluated(aws: Aws, arn: str) -> Report | None:
+    execution = executions.describe(aws, arn)
+    step = next((step for step in execution.steps if step.name == "Evaluate"), None)
     if step is None or step.status != "Succeeded" or not step.job:
-        raise MlopsError(
-            f"execution {arn.rsplit('/', 1)[-1]} has no report: its Evaluate step did not finish"
-        )
+        return None
     job = aws.sagemaker.describe_processing_job(ProcessingJobName=step.job)
     uri = job["ProcessingOutputConfig"]["Outputs"][0]["S3Output"]["S3Uri"]
-    return f"{uri.rstrip('/')}/report.html"
+    number = execution.model_package.rpartition("/")[2]
+    name = f"version-{number}" if number else execution.identifier
+    return Report(f"{uri.rstrip('/')}/report.html", arn, name)
 
 
 def download(aws: Aws, uri: str, file: Path) -> None:

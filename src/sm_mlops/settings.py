@@ -67,6 +67,12 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    threshold: float = 0.5
+    slices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Gate:
     metric: str = "auc"
     threshold: float = 0.5
@@ -145,6 +151,7 @@ class Settings:
     data: Data
     split: Split = field(default_factory=Split)
     hyperparameters: dict[str, str] = field(default_factory=dict)
+    evaluation: Evaluation = field(default_factory=Evaluation)
     gate: Gate = field(default_factory=Gate)
     compute: Compute = field(default_factory=Compute)
     aws: Aws = field(default_factory=Aws)
@@ -418,6 +425,12 @@ def _check(settings: Settings) -> None:
         data.task == "auto" or gate.metric in fitting,
         f"gate.metric {gate.metric} does not fit data.task {data.task}; "
         f"choose one of {', '.join(fitting)}",
+    )
+    threshold = settings.evaluation.threshold
+    _require(0 < threshold < 1, f"evaluation.threshold must be between 0 and 1, not {threshold:g}")
+    _require(
+        threshold == 0.5 or data.task in ("auto", "binary"),
+        f"evaluation.threshold is for two classes, but data.task is {data.task}; remove it",
     )
     for name, share in (("validation", split.validation), ("test", split.test)):
         _require(0 < share < 1, f"split.{name} must be between 0 and 1, not {share}")

@@ -42,7 +42,7 @@ print("loaded", sorted(loaded))
     )
     commands = ("compile", "run", "follow", "stop", "logs", "models", "approve", "reject", "report")
     deployment = ("deploy", "smoke", "invoke", "rollback", "status", "destroy", "share", "check")
-    connection = ("bootstrap", "doctor", "trigger", "secret")
+    connection = ("bootstrap", "doctor", "trigger", "secret", "compare")
     for command in (*commands, *deployment, *connection, "sandbox"):
         assert f" {command} " in done.stdout
     assert done.stdout.rstrip().endswith("loaded []")
@@ -70,7 +70,7 @@ def test_a_mistake_in_the_settings_is_one_line(repo: Repo) -> None:
     [
         *("models", "report", "follow", "stop", "logs", "approve 1", "reject 1", "status", "share"),
         *("smoke staging", "invoke staging", "rollback staging", "destroy staging"),
-        *("destroy --all", "logs --stage staging"),
+        *("destroy --all", "logs --stage staging", "compare 1 2"),
         "deploy staging --model-package-arn "
         "arn:aws:sagemaker:eu-west-1:123456789012:model-package/churn/1",
     ],

@@ -101,6 +101,24 @@ def test_the_report_is_one_file_that_needs_nothing_else(
     html = file.read_text(encoding="utf-8")
     assert "<svg" in html or "data:image/" in html
     assert not re.search(r"""(src|href)=["']https?://""", html)
+    assert "Quality gate: passed" in html
+
+
+def test_versions_are_compared_in_text_and_json(
+    repo: Repo, first: subprocess.CompletedProcess[str]
+) -> None:
+    newest = versions(repo)[0]
+    assert newest["settings"]["gate.metric"] == "auc"
+    assert newest["settings"]["hyperparameters.eta"] == 0.05
+    assert newest["settings"]["compute.train.instance"] == "ml.m5.large"
+    pair = ("1", str(newest["version"]))
+    done = mlops(repo.root, "--sandbox", "compare", *pair)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^auc +0\.\d{4} +0\.\d{4} +[+-]0\.", done.stdout, re.MULTILINE)
+    assert re.search(r"^version 1 +\d+ +logloss 0\.\d+ in round \d+", done.stdout, re.MULTILINE)
+    found = json.loads(mlops(repo.root, "--sandbox", "compare", *pair, "--json").stdout)
+    assert found["versions"] == [1, newest["version"]]
+    assert found["notes"] == []
 
 
 def test_the_log_of_a_step_is_printed(repo: Repo, first: subprocess.CompletedProcess[str]) -> None:
@@ -145,10 +163,14 @@ def test_a_model_below_the_threshold_is_not_registered_and_the_reason_names_both
     done = mlops(repo.root, "--sandbox", "run", "--set", "GateThreshold=1.5")
     assert done.returncode == 1
     assert re.search(r"QualityGate: auc 0\.\d+ .*wanted at least 1\.5", done.stderr)
-    report = re.search(r"report --execution (\w+)", done.stderr)
+    assert re.search(r"than the champion \((version \d+|there is none yet)\)", done.stderr)
+    report = re.search(r"report: mlops --sandbox report (\w+)", done.stderr)
     assert report, "the report of a model that failed is what one wants to see"
-    shown = mlops(repo.root, "--sandbox", "report", "--execution", report.group(1))
-    assert shown.returncode == 0, shown.stderr
+    for which in ([report.group(1)], []):  # it is the newest
+        shown = mlops(repo.root, "--sandbox", "report", *which)
+        assert shown.returncode == 0, shown.stderr
+        page = Path(shown.stdout.strip()).read_text(encoding="utf-8")
+        assert "Quality gate: not passed" in page and "wanted: at least 1.5" in page
     assert len(versions(repo)) == before
 
 

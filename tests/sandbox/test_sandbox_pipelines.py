@@ -530,6 +530,7 @@ def test_every_answer_fits_botocores_model(aws: World) -> None:
         ("ListPipelineExecutions", {"PipelineName": "shapes"}),
         ("ListPipelineExecutionSteps", {"PipelineExecutionArn": ended.arn}),
         ("DescribePipelineDefinitionForExecution", {"PipelineExecutionArn": ended.arn}),
+        ("ListPipelineParametersForExecution", {"PipelineExecutionArn": ended.arn}),
         ("DescribeProcessingJob", {"ProcessingJobName": job}),
         ("ListModelPackageGroups", {}),
         ("DescribeModelPackageGroup", {"ModelPackageGroupName": GROUP}),

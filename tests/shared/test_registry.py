@@ -64,7 +64,7 @@ def test_an_empty_registry_says_how_to_fill_it(account: Aws) -> None:
 def test_the_report_is_beside_the_metrics(versions: Aws, tmp_path: Path) -> None:
     found = registry.version(versions, 2)
     file = tmp_path / "new folder" / "report.html"
-    registry.download(versions, registry.report_of_version(versions, found), file)
+    registry.download(versions, registry.report_of_version(versions, found).uri, file)
     assert file.read_text() == "<html>"
     assert registry.statistics(versions, found) == {"auc": 1}
 

@@ -103,6 +103,15 @@ def test_hyperparameters_are_passed_as_the_text_that_sagemaker_passes(repo: Repo
         ("data: {path: x, target: y, checks: {a: {allowed: b}}}", "allowed must be a list, as in"),
         ("data: {path: x, target: y, changed_columns: no}", "must be one of warn, stop, not no"),
         ("data: {path: x, target: y, decimal: dot}", "data.decimal must be one of point, comma"),
+        (
+            "data: {path: x, target: y}\nevaluation: {threshold: 1}",
+            "evaluation.threshold must be between 0 and 1, not 1",
+        ),
+        (
+            "data: {path: x, target: y, task: multiclass}\nevaluation: {threshold: 0.3}",
+            "evaluation.threshold is for two classes, but data.task is multiclass",
+        ),
+        ("data: {path: x, target: y}\nevaluation: {slices: a}", "evaluation.slices must be a list"),
         ("data: {path: x, target: y}\nsplit: {test: 1.5}", "split.test must be between 0 and 1"),
         ("data: {path: x, target: y}\nsplit: {test: .6, validation: .5}", "no rows for training"),
         ("data: {path: x, target: y}\nsplit: {seed: high}", "split.seed must be a whole number"),

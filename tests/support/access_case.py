@@ -59,7 +59,7 @@ def training(project: str) -> Iterator[Call]:
     yield from calls(
         "sagemaker",
         "DescribePipelineExecution ListPipelineExecutionSteps StopPipelineExecution"
-        " DescribePipelineDefinitionForExecution",
+        " DescribePipelineDefinitionForExecution ListPipelineParametersForExecution",
         f"{owner}/{execution}",
     )
     yield from calls("servicequotas", "ListServiceQuotas ListAWSDefaultServiceQuotas", "*")

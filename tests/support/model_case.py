@@ -74,14 +74,17 @@ class Case:
         train.train(folders, train.hyperparameters({**QUICK, **hyperparameters}), hooks)
         return inference.model_fn(str(self.folder / "model"))
 
-    def evaluate(self, champion: Path | None = None, waived: bool = False) -> dict[str, Any]:
+    def evaluate(
+        self, champion: Path | None = None, waived: bool = False, **settings: Any
+    ) -> dict[str, Any]:
         """Run evaluate on the packed model and return the content of gate.json."""
         archive = self.pack()
         work = self.folder / "work"
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
         output, test = self.folder / "evaluation", self.folder / "out" / "test"
-        evaluate.evaluate(archive, test, champion, output, work, waived=waived)
+        given = evaluate.Settings(**settings)
+        evaluate.evaluate(archive, test, champion, output, work, given, waived=waived)
         gate: dict[str, Any] = json.loads((output / "gate.json").read_text())
         return gate
 

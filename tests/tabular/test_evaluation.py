@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import datasets
 from hostile import HOSTILE
 from model_case import Case, DataError, evaluate, inference, metrics, model_schema
-from sm_mlops.tabular import failure
+from sm_mlops.tabular import report
 from sm_mlops.tabular.text import as_property
 
 pytestmark = pytest.mark.slow
@@ -45,7 +45,7 @@ def test_classification_metrics_agree_with_scikit_learn(classes: int) -> None:
     score = np.round(score / score.sum(axis=1, keepdims=True), 2) + 1e-3  # with ties
     score /= score.sum(axis=1, keepdims=True)
     found = metrics.classification(truth, score)
-    label = score.argmax(axis=1)
+    label = score[:, 1] >= 0.5 if classes == 2 else score.argmax(axis=1)
     average = "binary" if classes == 2 else "macro"
     one = score[:, 1] if classes == 2 else score
     more = {} if classes == 2 else {"multi_class": "ovr"}
@@ -99,6 +99,7 @@ def test_the_files_have_the_promised_form(tmp_path: Path, name: str) -> None:
         elif metric not in fitting:
             assert entry["value"] == (-1e308 if metric in HIGHER else 1e308)
             assert entry["text"] == f"{metric} does not fit a {task} task"
+    assert gate["against"] == "there is none yet"
     assert (gate["task"], gate["champion"], gate["rows"]) == (task, "none", found.data["rows"])
     assert len(gate["data_sha256"]) == 64
     assert "xgboost 3." in gate["versions"]
@@ -212,7 +213,9 @@ def test_a_model_that_refuses_its_test_rows_fails_with_the_reason(
             "    from sm_mlops.tabular import serving\n\n"
             "    raise serving.RequestError(\"column 'x', row 1: no\", 'x', 1)\n"
         )
-    with pytest.raises(RuntimeError, match="could not score the test rows"):
+    with pytest.raises(
+        DataError, match=r"could not score the test rows: ValueError: the model ref"
+    ):
         case.evaluate()
     assert "the model refused the test rows" in capfd.readouterr().err
 
@@ -250,7 +253,7 @@ def test_the_gate_reports_how_much_worse_each_metric_is(judged: Case, tmp_path: 
     assert loss["worse_by"] == pytest.approx(loss["value"] - loss["champion"])
     assert auc["worse_by"] > 0 and loss["worse_by"] > 0
     assert auc["text"].endswith(f" - champion version 3: {auc['champion']:.4f}")
-    assert gate["champion"] == "3"
+    assert (gate["champion"], gate["against"]) == ("3", "version 3")
     again = Case(tmp_path / "again")
     again.folder.mkdir()
     shutil.copytree(judged.folder / "out", again.folder / "out")
@@ -415,32 +418,92 @@ def test_the_text_of_a_version_is_one_that_the_registry_takes(judged: Case, why:
         assert registry_takes(entry["text"])
 
 
-def test_an_exception_of_a_script_is_reported_with_its_place_in_the_script(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_model_that_fails_to_load_says_where(tmp_path: Path) -> None:
+    case = Case(tmp_path)
+    case.prepare(case.write(datasets.churn(rows=200)), "Churn")
+    case.train(num_boost_round="1")
+    script = tmp_path / "model/code/inference.py"
+    script.write_text(script.read_text(encoding="utf-8") + "\n\nimport nothing\n", encoding="utf-8")
+    line = script.read_text(encoding="utf-8").splitlines().index("import nothing") + 1
+    with pytest.raises(
+        DataError, match=rf"No module named 'nothing' \(inference\.py, line {line}\)"
+    ):
+        case.evaluate()
+
+
+def test_the_report_shows_own_metrics_and_checks_and_years_as_years(judged: Case) -> None:
+    schema = model_schema.load(judged.folder / "model")
+    schema.data["checks"] = [
+        {"column": "tenure", "check": "range", "text": "1 row below 0 <b>", "stops": False},
+        {"column": "", "check": "rows", "text": "too few", "stops": True},
+    ]
+    built = {"name": "built", "kind": "number", "missing": 0}
+    training = {"columns": [{**built, "low": 1875, "high": 2010, "mean": 1954.2}]}
+    truth, predicted = np.array([0, 1] * 10), np.array([[0.6, 0.4], [0.3, 0.7]] * 10)
+    gate = evaluate.judge(schema, truth, predicted, None, {}, {})
+    own = {"value": 12345.0, "champion": 13000.0, "worse_by": 0.0, "text": "cost 12345"}
+    gate["metrics"] |= {"cost": own, "net_gain": {**own, "worse_by": 5.0}}
+    gate["metrics"]["profit"] = {**own, "champion": None, "better": "higher"}
+    page = report.render(schema, truth, predicted, gate | {"champion": "3"}, training)
+    assert "<small>profit</small><strong>12,345</strong><em>higher is better</em>" in page
+    assert "<small>R²</small>" not in page
+    assert "<small>cost</small><strong>12,345</strong>" in page
+    assert "<span class=worse>worse than version 3</span> (13,000)" in page
+    assert "<span class=muted>1 row below 0 &lt;b&gt;</span>" in page
+    assert page.index("<span class=worse>too few</span>") < page.index("1 row below 0")
+    assert "1875 … 2010, mean 1954" in page
+
+
+@pytest.fixture(scope="module")
+def cautious(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    case = Case(tmp_path_factory.mktemp("cautious"))
+    case.prepare(case.write(datasets.churn(rows=700)), "Churn", threshold=0.2)
+    case.train()
+    return case
+
+
+def test_labels_are_decided_by_the_threshold_in_metrics_report_and_endpoint(
+    cautious: Case, judged: Case
 ) -> None:
-    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
-    ended: list[int] = []
-    monkeypatch.setattr(failure, "leave", ended.append)
-    script = compile(
-        "def main(folder):\n    import json\n    json.loads('{')\n", "/opt/ml/train.py", "exec"
+    gate, usual = cautious.evaluate(), judged.evaluate()
+    own, other = ({k: v["value"] for k, v in g["metrics"].items()} for g in (gate, usual))
+    assert own["auc"] == other["auc"] and own["logloss"] == other["logloss"]
+    assert own["recall"] > other["recall"]
+    folder = cautious.folder / "evaluation"
+    quality = strict(folder / "evaluation.json")["binary_classification_metrics"]
+    hit = quality["confusion_matrix"]["1"]
+    assert hit["1"] / (hit["0"] + hit["1"]) == own["recall"] == quality["recall"]["value"]
+    model = inference.model_fn(str(cautious.folder / "model"))
+    rows = pq.read_table(cautious.folder / "out" / "test" / "part-0.parquet").to_pylist()
+    body = "".join(json.dumps({**row, "Churn": None}) + "\n" for row in rows)
+    reply = inference.transform_fn(model, body, "application/jsonlines", "application/json")
+    answers = json.loads(reply.get_data())["predictions"]
+    assert {a["prediction"] for a in answers if 0.2 <= a["probability"] < 0.5} == {"Yes"}
+    assert {a["prediction"] for a in answers if a["probability"] < 0.2} == {"No"}
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "0.2 (chosen)" in page and "predicts <b>Yes</b> at a probability of 0.2 or more" in page
+
+
+def test_a_champion_keeps_its_own_threshold(cautious: Case, judged: Case, tmp_path: Path) -> None:
+    gate = judged.evaluate(champion(cautious, tmp_path))
+    recall = gate["metrics"]["recall"]
+    assert recall["champion"] == cautious.evaluate()["metrics"]["recall"]["value"]
+    assert recall["worse_by"] > 0
+
+
+def test_a_threshold_trades_precision_for_recall() -> None:
+    truth = np.array([True, False, True, False])
+    precision, recall, share = metrics.trade(
+        truth, np.array([0.9, 0.6, 0.4, 0.1]), np.array([0.0, 0.4, 0.6, 0.95])
     )
-    there: dict[str, Any] = {}
-    exec(script, there)
-    failure.run(there["main"], Path("/opt/ml"))
-    assert ended[0] == 1
-    reason = (tmp_path / "output" / "failure").read_text(encoding="utf-8")
-    assert reason.startswith("JSONDecodeError: Expecting property name")
-    assert reason.endswith("(train.py, line 3)")
-    said = capsys.readouterr().err
-    assert said.startswith("Traceback ") and said.endswith(f"error: {reason}\n")
+    assert precision[:3].tolist() == [0.5, 2 / 3, 0.5] and np.isnan(precision[3])
+    assert recall.tolist() == [1, 1, 0.5, 0]
+    assert share.tolist() == [1, 0.75, 0.5, 0]
 
 
-@pytest.mark.parametrize("text", HOSTILE)
-def test_the_reason_of_a_failed_job_is_one_line_that_is_only_shown(
-    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
-    failure.report(f"data.csv: column '{text}' is missing")
-    line = (tmp_path / "output" / "failure").read_text(encoding="utf-8")
-    assert line.isprintable()
-    assert capsys.readouterr().err == f"error: {line}\n"
+def test_a_threshold_for_more_than_two_classes_is_refused(tmp_path: Path) -> None:
+    case = Case(tmp_path)
+    with pytest.raises(
+        DataError, match=r"a multiclass target, but evaluation\.threshold .* remove"
+    ):
+        case.prepare(case.write(datasets.rare()), "kind", threshold=0.3)

@@ -95,7 +95,7 @@ def test_a_metric_gets_labels_predictions_and_raw_rows(
         accuracy = gate["metrics"]["accuracy"]["value"]
         assert gate["metrics"]["cost"]["value"] == pytest.approx(1 - accuracy)
     assert gate["metrics"]["cost"]["better"] == "lower"
-    assert "Cost" in (tmp_path / "evaluation" / "report.html").read_text()
+    assert "<small>cost</small>" in (tmp_path / "evaluation" / "report.html").read_text()
     assert '"cost"' in (tmp_path / "evaluation" / "evaluation.json").read_text()
 
 

@@ -233,6 +233,15 @@ def test_another_gate_changes_no_job_at_all(
         assert all_steps(before)[name] == all_steps(after)[name]
 
 
+def test_slices_are_shown_by_the_gate_s_metric_which_then_runs_evaluate_again(
+    repo: Repo, compiled: Callable[[Settings], Compiled]
+) -> None:
+    before = all_steps(compiled(repo.configure(evaluation={"slices": ["mean_radius"]})))
+    after = all_steps(compiled(repo.configure(gate={"metric": "f1"})))
+    jobs = ("Preprocess", "Train", "Evaluate")
+    assert [name for name in jobs if before[name] != after[name]] == ["Evaluate"]
+
+
 @pytest.mark.parametrize(("metric", "kind"), [("auc", "classes"), ("rmse", "quantity")])
 def test_preprocess_is_told_what_the_gates_metric_is_for(
     repo: Repo, compiled: Callable[[Settings], Compiled], metric: str, kind: str
@@ -380,7 +389,7 @@ def edited(repo: Repo, before: str, after: str) -> Settings:
     [
         ("    return Pipeline(", "    return Pipeline)", r", line \d+: SyntaxError: "),
         ('parameters["Commit"]', 'parameters["Comit"]', r", line \d+: KeyError: 'Comit'"),
-        ("repo.code(\"evaluate.py\")", 'repo.code("judge.py")', "^model/judge.py: no such file"),
+        ('repo.code("evaluate.py"', 'repo.code("judge.py"', "^model/judge.py: no such file"),
         ('"data.target", ', '"data.goal", ', "mlops.yaml has no key data.goal"),
         ("def pipeline(", "def pipelines(", r"must define a function pipeline\(repo\)"),
         ('    ParameterString("Commit"', '    ParameterString("Eta", "1"),ParameterString("Commit"',
@@ -404,3 +413,14 @@ def test_a_repo_without_a_definition_fails_in_one_line(repo: Repo) -> None:
     (repo.root / DEFINITION).unlink()
     with pytest.raises(MlopsError, match=r"pipeline/definition\.py: no such file"):
         compile_pipeline(repo.settings(), ACCOUNT)
+
+
+def test_settings_of_the_evaluation_that_no_step_reads_are_refused(
+    repo: Repo, compiled: Callable[[Settings], Compiled]
+) -> None:
+    compiled(repo.configure(evaluation={"threshold": 0.3}))
+    file = repo.root / DEFINITION
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace('"evaluation.threshold", ', ""), encoding="utf-8")
+    with pytest.raises(MlopsError, match=r"no step reads evaluation\.threshold of mlops\.yaml"):
+        compiled(repo.settings())

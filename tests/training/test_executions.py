@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -75,6 +76,34 @@ def test_an_exception_of_the_team_s_script_is_named_with_its_place(trained: Aws)
     assert first == "Train: ZeroDivisionError: division by zero (train.py, line 7)"
     assert [f"| {line}" for line in traceback] == rest[-8:-1]
     assert rest[-1] == SHOW
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "AlgorithmError: the process was ended by SIGKILL, exit code: 137",
+        "ClientError: Please use an instance type with more memory",
+    ],
+)
+def test_a_job_that_was_killed_for_lack_of_memory_says_so(trained: Aws, reason: str) -> None:
+    step = replace(TRAIN, reason=reason)
+    assert failure(trained, failed(step))[0] == (
+        "Train: the job was killed, probably for lack of memory: a larger instance in compute of "
+        f"mlops.yaml has more memory ({reason})"
+    )
+
+
+@pytest.mark.slow
+def test_the_place_is_in_the_team_s_code_and_not_in_a_library(trained: Aws) -> None:
+    traceback = [
+        "Traceback (most recent call last):",
+        '  File "/opt/ml/code/sm_mlops/tabular/train.py", line 12, in main',
+        '  File "/opt/ml/code/helpers/words.py", line 7, in count',
+        '  File "/miniconda3/lib/python3.12/site-packages/pandas/core/frame.py", line 4102',
+        "KeyError: 'x'",
+    ]
+    log(trained, GROUP, STREAM, *traceback)
+    assert failure(trained, failed(TRAIN))[0] == "Train: KeyError: 'x' (helpers/words.py, line 7)"
 
 
 def test_without_a_log_the_services_reason_is_shown(trained: Aws) -> None:

@@ -6,6 +6,7 @@ import json
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
@@ -232,6 +233,48 @@ def test_no_parameter_approves_a_version(repo: Repo) -> None:
     [register] = [s for s in gate["Arguments"]["IfSteps"] if s["Type"] == "RegisterModel"]
     assert register["Arguments"]["ModelApprovalStatus"] == "PendingManualApproval"
     assert "Approved" not in json.dumps(definition["Parameters"])
+
+
+QUANTITY = "y,region\n" + "".join(f"{n}.5,north\n" for n in range(60))
+CLASSES = "y,region\n" + "yes,north\nno,south\n" * 30
+
+
+@pytest.mark.parametrize(
+    ("rows", "changed", "said"),
+    [
+        (QUANTITY, {"gate": {"metric": "auc"}}, "gate.metric auc does not fit 'y', a regression"),
+        (CLASSES, {"gate": {"metric": "rmse"}}, "does not fit 'y', a binary target; choose one of"),
+        (QUANTITY, {"evaluation": {"threshold": 0.3}}, "evaluation.threshold is for two classes"),
+        (CLASSES, {"evaluation": {"slices": ["regoin"]}}, "no column 'regoin'; did you mean 'reg"),
+        (CLASSES, {"evaluation": {"slices": ["id"]}}, "'id' is in data.drop"),
+    ],
+)
+@pytest.mark.parametrize("where", ["path", "sample"])
+def test_settings_that_the_rows_refute_are_refused_before_anything_starts(
+    account: Aws, repo: Repo, rows: str, changed: dict[str, Any], said: str, where: str
+) -> None:
+    (repo.root / "samples").mkdir()
+    (repo.root / "samples" / "rows.csv").write_text(rows, encoding="utf-8")
+    drop = ["id"] if changed.get("evaluation") == {"slices": ["id"]} else []
+    if drop:
+        text = "".join(f"{line},{n}\n" for n, line in enumerate(rows.splitlines()))
+        text = text.replace("region,0", "region,id", 1)
+        (repo.root / "samples" / "rows.csv").write_text(text, encoding="utf-8")
+    places = {"path": "s3://lake/rows/", where: "samples/rows.csv"}
+    data = {"target": "y", "positive": None, "drop": drop, **places}
+    metric = {"metric": "rmse" if rows == QUANTITY else "auc"}
+    aws = Aws(repo.configure(**{"gate": metric, **changed}, data=data))
+    with pytest.raises(MlopsError, match=said):
+        run.start(aws, {}, print)
+    assert not account.sagemaker.list_pipelines()["PipelineSummaries"]
+    assert not aws.s3.list_objects_v2(Bucket=aws.bucket).get("Contents")
+
+
+def test_a_sample_that_this_run_does_not_need_may_be_missing(repo: Repo) -> None:
+    aws = Aws(repo.configure(data={"sample": "samples/gone.csv"}))
+    run._refuse_unfit(aws, elsewhere=True)
+    with pytest.raises(MlopsError, match="does not exist"):
+        run._refuse_unfit(Aws(repo.settings(), sandbox=True), elsewhere=False)
 
 
 @pytest.fixture

@@ -35,8 +35,9 @@ def pipeline(repo: Repo) -> Pipeline:
     compute, parameters = repo.settings.compute, parameters_of(repo)
 
     # Raw files → typed train and validation rows, untouched test rows.
-    reads = ["data.target", "data.task", "data.positive", "data.drop", "data.decimal"]
-    reads += ["data.checks", "data.changed_columns", "split", "aws.network_isolation"]
+    reads = ["data.target", "data.task", "data.positive", "data.drop", "data.decimal", "split"]
+    reads += ["data.checks", "data.changed_columns", "evaluation.threshold"]
+    reads += ["aws.network_isolation"]
     code = repo.code("preprocess.py", reads=reads)
     processor = repo.processor(code, compute.preprocess, parameters["PreprocessInstanceType"])
     preprocess = ProcessingStep(
@@ -84,7 +85,8 @@ def pipeline(repo: Repo) -> Pipeline:
 
 def evaluate_step(repo: Repo, parameters: dict[str, Any], model: Any, test: Any) -> ProcessingStep:
     """Return the step that tries the packaged model and the champion, each on the test rows."""
-    code, job = repo.code("evaluate.py"), repo.settings.compute.evaluate
+    reads = ["evaluation.slices", *(["gate.metric"] if repo.settings.evaluation.slices else [])]
+    code, job = repo.code("evaluate.py", reads=reads), repo.settings.compute.evaluate
     processor = repo.processor(code, job, parameters["EvaluateInstanceType"])
     return ProcessingStep(
         name="Evaluate",
@@ -163,6 +165,7 @@ def register(repo: Repo, parameters: dict[str, Any], model: Any, evaluation: Any
             "Evaluation": measured(f"metrics.{settings.gate.metric}.text"),
             "Champion": measured("champion"),
             "Versions": measured("versions"),
+            **repo.carried(parameters),
         },
         sample_payload_url=Join("/", [evaluation, "sample-payload.tar.gz"]),
         domain="MACHINE_LEARNING",
@@ -179,8 +182,8 @@ def quality_gate(repo: Repo, parameters: dict[str, Any], passed: ModelStep) -> C
     good_enough, limit = (at_most, "most") if repo.lower_is_better else (at_least, "least")
     reason = [
         *("QualityGate: ", measured(f"{metric}.text"), f"; wanted at {limit} ", threshold),
-        *(", and at most ", tolerance, " worse than the champion (version "),
-        *(measured("champion"), ")"),
+        *(", and at most ", tolerance, " worse than the champion ("),
+        *(measured("against"), ")"),
     ]
     return ConditionStep(
         name="QualityGate",

@@ -238,10 +238,11 @@ def trigger(
     version: Annotated[int, typer.Argument(help="A number listed by mlops models.")],
     as_json: AsJson = False,
 ) -> None:
-    """Pass an approval on to GitHub (or Jenkins): start its deployment, or start it again.
+    """Start the deployment of an approved version, if its approval did not start it.
 
-    An approval does this by itself. Use this for an approval that was lost, for example because
-    GitHub did not answer for hours or the token had expired.
+    Approving a version starts its deployment in GitHub Actions (or Jenkins), so this is rarely
+    needed: for example after GitHub was down for hours, or after its token had expired. It can also
+    deploy the same version once more.
 
     **Example**
 

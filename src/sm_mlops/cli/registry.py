@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -15,9 +16,11 @@ from sm_mlops.commit import short
 from sm_mlops.deployment import stages
 from sm_mlops.errors import MlopsError
 from sm_mlops.registry import Version
+from sm_mlops.training import compare, gate
 
 app = typer.Typer(rich_markup_mode="markdown")
 PANEL = "Registry"
+SHOWN = 3  # settings that mlops models names
 
 
 @app.command(rich_help_panel=PANEL)
@@ -26,24 +29,108 @@ def models(
     limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List the registered versions with status, commit and metric."""
+    """List the registered versions: status, commit, metric, and settings that changed."""
     with connected(context) as aws:
-        found = list(registry.versions(aws, limit))
+        found = list(registry.versions(aws, limit + 1))
+        known = [compare.settings(aws, each) for each in found]
         if as_json:
-            print_json([vars(each) | {"metrics": registry.statistics(aws, each)} for each in found])
+            rows = zip(found[:limit], known, strict=False)
+            print_json(
+                [
+                    vars(each) | {"metrics": registry.statistics(aws, each), "settings": own}
+                    for each, own in rows
+                ]
+            )
             return
         if not found:
             say(f"No version yet: train one with {aws.command} run")
             return
-        out.print(registry_table(found))
+        pairs = zip(known[:limit], [*known[1:], None], strict=False)
+        out.print(registry_table(found[:limit], [_changed(new, old) for new, old in pairs]))
 
 
-def registry_table(found: list[Version]) -> Table:
-    view = display.table("version", "status", "created", "commit", "evaluation")
-    for item in found:
+def _changed(after: dict[str, Any] | None, before: dict[str, Any] | None) -> str:
+    """Return the settings in which a version differs from the one before, as far as known."""
+    if after is None or before is None:
+        return ""
+    pairs = compare.differences(before, after)
+    texts = [f"{name.partition('.')[2] or name} {_text(pair)}" for name, pair in pairs.items()]
+    more = f", {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
+    return ", ".join(texts[:SHOWN]) + more or "no setting"
+
+
+def _text(pair: Sequence[Any]) -> str:
+    return " → ".join(text if len(text) <= 24 else f"{text[:12]}…" for text in compare.shown(pair))
+
+
+def registry_table(found: list[Version], changed: list[str]) -> Table:
+    view = display.table("version", "status", "created", "commit", "evaluation", "changed")
+    for item, texts in zip(found, changed, strict=True):
         created = item.created.astimezone().strftime("%Y-%m-%d %H:%M")
-        view.add_row(str(item.version), item.approval, created, short(item.commit), item.evaluation)
+        view.add_row(
+            *(str(item.version), item.approval, created, short(item.commit), item.evaluation, texts)
+        )
     return view
+
+
+@app.command("compare", rich_help_panel=PANEL)
+def compare_command(
+    context: typer.Context,
+    first: Annotated[int, typer.Argument(help="A number listed by mlops models.")],
+    second: Annotated[int, typer.Argument(help="Another one.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show what differs between two versions: settings, data, metrics, curves and code.
+
+    **Example**
+
+    - `mlops compare 2 3` shows what version 3 changed
+    """
+    with connected(context) as aws:
+        found = compare.compare(aws, first, second)
+    if as_json:
+        print_json(found)
+        return
+    for note in found["notes"]:
+        say(f"note: {note}")
+    heads = [f"version {number}" for number in (first, second)]
+    settings = display.table("setting", *heads)
+    for name, pair in found["settings"].items():
+        settings.add_row(name, *compare.shown(pair))
+    out.print(settings if found["settings"] else "No known setting differs.")
+    metrics = display.table("metric", *heads, "change")
+    for name, pair in found["metrics"].items():
+        apart = "" if None in pair else f"{pair[1] - pair[0]:+.4f}"
+        metrics.add_row(name, *("-" if v is None else f"{v:.4f}" for v in pair), apart)
+    say("")
+    out.print(metrics)
+    _say_curves(dict(zip(heads, found["curves"], strict=True)))
+    _say_code(found["code"])
+
+
+def _say_curves(curves: dict[str, Any]) -> None:
+    """Show the validation metric of each round, and the best one."""
+    view = display.table("learning curve", "rounds", "best", "")
+    for head, training in curves.items():
+        if values := training.get("curve", {}).get("validation"):
+            best = training["best_round"]
+            value = f"{training['metric']} {values[best - 1]:.4f} in round {best}"
+            view.add_row(head, str(training["rounds"]), value, compare.sparkline(values))
+    if view.rows:
+        say("")
+        out.print(view)
+
+
+def _say_code(code: dict[str, Any]) -> None:
+    before, after = (short(commit) or "unknown" for commit in code["commits"])
+    between = "" if code["between"] is None else f" ({code['between']} commits)"
+    say(f"\ncode  {before} → {after}{between}")
+    for file in code["files"] or ():
+        say(f"      {file}")
+    if code["files"] == [] and not code["why"]:
+        say("      no file that trains the model differs")
+    if code["why"]:
+        say(f"      {code['why']}")
 
 
 WhichVersion = Annotated[int, typer.Argument(help="A number listed by mlops models.")]
@@ -104,11 +191,15 @@ def _set_approval(
 @app.command(rich_help_panel=PANEL)
 def report(
     context: typer.Context,
-    version: Annotated[int | None, typer.Argument(help="The newest by default.")] = None,
-    execution: Annotated[
+    which: Annotated[
         str | None,
-        typer.Option(help="Instead of a version: an execution, even one that the gate stopped."),
+        typer.Argument(
+            metavar="[VERSION|EXECUTION]",
+            help="A version's number, or an execution: its ARN or the last part of it.",
+            show_default="the newest model that was evaluated",
+        ),
     ] = None,
+    execution: Annotated[str | None, typer.Option(help="The same as the argument.")] = None,
     output: Annotated[
         Path | None, typer.Option(help="File to write; by default in reports/.")
     ] = None,
@@ -116,16 +207,26 @@ def report(
         bool, typer.Option("--open/--no-open", help="Open it in a browser.")
     ] = TERMINAL,
 ) -> None:
-    """Write the evaluation report of a version to a file and open it."""
+    """Download the report on a trained model, with the verdict of the quality gate, and open it.
+
+    It is one HTML file that needs nothing else. A model that the gate stopped has one, too.
+
+    **Examples**
+
+    - `mlops report` shows the newest model, whether or not it became a version
+    - `mlops report 3` shows version 3
+    - `mlops report mohbegmuq4jz` shows the model of this execution
+    """
+    which = execution or which
     with connected(context) as aws:
-        if execution:
-            arn = executions.find(aws, execution)
-            uri, name = registry.report_of_execution(aws, arn), arn.rsplit("/", 1)[-1]
+        if which is None:
+            found = registry.newest_report(aws)
+        elif which.isdecimal():
+            found = registry.report_of_version(aws, registry.version(aws, int(which)))
         else:
-            found = registry.version(aws, version)
-            uri, name = registry.report_of_version(aws, found), f"version-{found.version}"
-        file = output or aws.settings.root / "reports" / f"{name}.html"
-        registry.download(aws, uri, file)
+            found = registry.report_of_execution(aws, executions.find(aws, which))
+        file = output or aws.settings.root / "reports" / f"{found.name}.html"
+        gate.download_report(aws, found, file)
     say(str(file))
     if show:
         import webbrowser

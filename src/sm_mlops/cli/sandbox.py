@@ -34,6 +34,7 @@ from sm_mlops.errors import MlopsError
 from sm_mlops.projects import TRAIN
 from sm_mlops.registry import Version
 from sm_mlops.settings import find_root
+from sm_mlops.training import gate
 
 START_SECONDS = 60
 # The parameters of CreateModelPackage among the fields of DescribeModelPackage.
@@ -70,7 +71,7 @@ def demo(context: typer.Context, yes: Yes = False) -> None:
         tour.connect()
         version = tour.train()
         report = aws.settings.root / "reports" / f"version-{version.version}.html"
-        versions.download(aws, versions.report_of_version(aws, version), report)
+        gate.download_report(aws, versions.report_of_version(aws, version), report)
         say(f"report      {report}")
         tour.decide(f"Approve version {version.version}?", report)
         tour.deploy(version, report)

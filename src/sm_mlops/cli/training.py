@@ -196,7 +196,7 @@ def _tell_end(aws: Aws, execution: Execution) -> None:
     for number, line in enumerate(why):
         tell(err, line, "red" if number == 0 else None)
     if any(step.name == "Evaluate" and step.status == "Succeeded" for step in execution.steps):
-        tell(err, f"report: {aws.command} report --execution {execution.identifier}")
+        tell(err, f"report: {aws.command} report {execution.identifier}")
     raise typer.Exit(1)
 
 

@@ -84,7 +84,7 @@ PURPOSES: dict[str, Rights] = {
             "sagemaker:UpdateModelPackage",
         )
     },
-    "pass an approval on by hand": {_TRIGGER: ("lambda:InvokeFunction",)},
+    "start a deployment again (mlops trigger)": {_TRIGGER: ("lambda:InvokeFunction",)},
     "connect this repo": {
         _PLATFORM: ("cloudformation:CreateChangeSet", "cloudformation:ExecuteChangeSet"),
         _SAGEMAKER + "project/{project}": ("sagemaker:CreateProject",),

@@ -253,6 +253,12 @@ class Pipelines:
             "CreationTime": record["CreationTime"],
         }
 
+    def list_pipeline_parameters_for_execution(self, params: Params, caller: Caller) -> Params:
+        """Answer ListPipelineParametersForExecution: what the caller who started it has given."""
+        given = self._execution(params["PipelineExecutionArn"])["_parameters"]
+        rows, token = wire.page(given, params)
+        return {"PipelineParameters": rows, **token}
+
     def _executions(self, pipeline_arn: str) -> list[Record]:
         with self.store.lock:
             return [

@@ -59,6 +59,13 @@ class Model:
     scale: float = 1.0
     notes: dict[str, Any] = field(default_factory=dict)
 
+    def contributions(self, rows: Rows) -> dict[str, Any]:
+        """Return how much each column moves the predictions of these rows, for the report."""
+        from sm_mlops.tabular import contributions
+
+        encoded = self.encoding.encode(rows)
+        return contributions.overview(self.booster, encoded, self.encoding.columns, self.scale)
+
 
 def fit(train: Rows, validation: Rows, parameters: dict[str, Any]) -> Model:
     """Return a model with as many trees as are best on the validation rows.

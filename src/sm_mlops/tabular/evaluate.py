@@ -7,6 +7,7 @@ Input:  --model: model.tar.gz, or the folder it unpacks to.
         --waive-champion: yes, to go on without the comparison if the champion cannot be scored.
 Output: in the folder --output: evaluation.json, metrics in SageMaker's model quality schema;
         gate.json, each metric, the champion's, and how much worse the model is; report.html;
+        version.json, what the model was made with, for mlops models and mlops compare;
         sample-payload.tar.gz, some rows in every content type and the predictions for them.
 
 Must not know the gate's thresholds or how the model was trained.
@@ -21,6 +22,8 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,14 +31,22 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from sm_mlops.tabular import archives, checks, install, local, metrics, scoring
+from sm_mlops.tabular import archives, checks, install, local, metrics, mlops_yaml, scoring, slices
 from sm_mlops.tabular import schema as schemas
 from sm_mlops.tabular.encoding import labels, numbers
-from sm_mlops.tabular.failure import DataError
+from sm_mlops.tabular.failure import MEMORY, DataError, said
 from sm_mlops.tabular.schema import Schema
 from sm_mlops.tabular.text import as_property
 
 WORST = 1e308  # stands for an undefined metric, which fails every comparison
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings in mlops.yaml: the gate's metric, and the columns by which it is shown."""
+
+    metric: str = "auc"
+    slices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,8 @@ class Champion:
     version: str
     predicted: metrics.Floats | None
     why: str = ""
+    threshold: float = 0.5
+    """Its own, which its endpoint decides by."""
 
 
 def main(folder: Path) -> None:
@@ -57,8 +70,23 @@ def main(folder: Path) -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
     given = parser.parse_args(sys.argv[1:] or local.arguments(folder, "evaluate"))
     waived = given.waive_champion == "yes"
+    settings = read_settings(folder)
     with tempfile.TemporaryDirectory() as work:
-        evaluate(given.model, given.test, given.champion, given.output, Path(work), waived=waived)
+        evaluate(
+            *(given.model, given.test, given.champion, given.output, Path(work), settings),
+            waived=waived,
+        )
+
+
+def read_settings(folder: Path) -> Settings:
+    """Return the settings in mlops.yaml of `folder` or the one above, where there is one."""
+    for path in (folder / "mlops.yaml", folder.parent / "mlops.yaml"):
+        if path.exists():
+            content = mlops_yaml.load(path.read_text(encoding="utf-8")) or {}
+            gate, own = content.get("gate") or {}, content.get("evaluation") or {}
+            names = tuple(str(name) for name in own.get("slices") or ())
+            return Settings(gate.get("metric") or Settings.metric, names)
+    return Settings()
 
 
 def evaluate(
@@ -67,6 +95,7 @@ def evaluate(
     champion: Path | None,
     output: Path,
     work: Path,
+    settings: Settings,
     *,
     waived: bool = False,
 ) -> None:
@@ -76,49 +105,63 @@ def evaluate(
     """
     folder = unpack(model, work / "candidate")
     schema = schemas.load(folder)
-    candidate = start_scoring(folder, test, schema.target, work / "scores")
-    rival, rival_process, rival_why = start_champion(champion, test, schema, work)
+    slices.check(settings.slices, [column.name for column in schema.columns], schema.dropped)
+    explained = work / "contributions.json"
+    candidate = start_scoring(folder, test, schema.target, work / "scores", explained)
+    rival = start_champion(champion, test, schema, work)
     from sm_mlops.tabular import report  # the plotting library loads while the models score
 
     truth = read_truth(test, schema)
-    if candidate.wait() != 0:
-        raise RuntimeError(f"the model in {model} could not score the test rows; see above")
+    _, errors = candidate.communicate()
+    sys.stderr.write(errors)
+    if why := why_not(candidate, errors):
+        raise DataError(f"the model could not score the test rows: {why}")
     predicted = read_scores(work / "scores.parquet", schema)
     if predicted is None or len(predicted) != len(truth):
         raise DataError(f"{model}: code/inference.py did not return one prediction per test row")
     against = None
     if rival is not None:
-        against = judge_champion(rival, rival_process, rival_why, work, schema, len(truth))
+        against = judge_champion(rival, work, schema, len(truth))
         if against.why and not waived:
             raise DataError(
-                f"champion version {rival} cannot be scored: {against.why}; to go on without the "
-                f"comparison, mlops run --set WaiveChampion=yes or mlops reject {rival}"
+                f"champion version {rival.version} cannot be scored: {against.why}; to go on "
+                "without the comparison, mlops run --set WaiveChampion=yes or mlops reject "
+                f"{rival.version}"
             )
-        former = champion if champion and (champion / schemas.FILE).exists() else work / "champion"
-        if (former / schemas.FILE).exists():
-            known = json.loads((former / schemas.FILE).read_text(encoding="utf-8"))
-            changes = checks.against(schema, known, rival)
-            schema.data["checks"] = [*schema.data.get("checks", ()), *changes]
+        compare_columns(schema, rival.version, [champion, work / "champion"])
     own = own_metrics(schema, truth, test, work / "scores.parquet")
     other = {}
     if against is not None and against.predicted is not None:
         other = own_metrics(schema, truth, test, work / "rival.parquet")
     gate = judge(schema, truth, predicted, against, own, other)
-    versions = json.loads((folder / "versions.json").read_text(encoding="utf-8"))
-    gate["versions"] = as_property(
-        " ".join(f"{name} {number}" for name, number in versions.items())
+    versions = read_json(folder / "versions.json").items()
+    gate["versions"] = as_property(" ".join(f"{name} {number}" for name, number in versions))
+    quality = metrics.model_quality(
+        schema.task, truth, predicted, schema.class_names, own, schema.threshold
     )
-    quality = metrics.model_quality(schema.task, truth, predicted, schema.class_names, own)
+    sliced = by_slice(settings, test, schema, truth, predicted, own, work / "scores.parquet")
+    if sliced:
+        quality["slices"] = sliced
     output.mkdir(parents=True, exist_ok=True)
-    write_json(output / "evaluation.json", quality)
-    write_json(output / "gate.json", gate)
+    notes = read_json(folder / "training.json")
+    version = carried(schema, notes, settings)
+    for name, content in (("evaluation", quality), ("gate", gate), ("version", version)):
+        write_json(output / f"{name}.json", content)
     pack(work / "scores.sample", output / "sample-payload.tar.gz")
-    training = folder / "training.json"
-    notes = json.loads(training.read_text(encoding="utf-8")) if training.exists() else {}
-    page = report.render(schema, truth, predicted, gate, notes, against)
+    drivers = read_json(explained)
+    page = report.render(schema, truth, predicted, gate, notes, against, sliced, drivers)
     (output / "report.html").write_text(page, encoding="utf-8")
     for name in metrics.fitting(schema.task):
         print(gate["metrics"][name]["text"])
+
+
+def compare_columns(schema: Schema, version: str, folders: Iterable[Path | None]) -> None:
+    """Add to the checks what differs from the columns of the champion, which is in a folder."""
+    for folder in folders:
+        if folder is not None and (folder / schemas.FILE).exists():
+            changes = checks.against(schema, read_json(folder / schemas.FILE), version)
+            schema.data["checks"] = [*schema.data.get("checks", ()), *changes]
+            return
 
 
 def unpack(model: Path, folder: Path) -> Path:
@@ -138,60 +181,68 @@ def unpack(model: Path, folder: Path) -> Path:
 
 
 def start_scoring(
-    folder: Path, test: Path, target: str, output: Path, quiet: bool = False
+    folder: Path, test: Path, target: str, output: Path, explained: Path | None = None
 ) -> subprocess.Popen[str]:
-    """Start scoring.py for the model in `folder`."""
+    """Start scoring.py for the model in `folder`; `explained` is for the candidate only."""
     command = [*install.launcher(folder), scoring.__file__]
     command += [str(folder), str(test), target, str(output)]
-    errors = subprocess.PIPE if quiet else None
+    command += [str(explained)] if explained else []
     # A model's code may call AWS, here with the rights of the job.
-    return subprocess.Popen(command, text=True, stderr=errors, env=dict(os.environ))
+    return subprocess.Popen(command, text=True, stderr=subprocess.PIPE, env=dict(os.environ))
 
 
-def start_champion(
-    champion: Path | None, test: Path, schema: Schema, work: Path
-) -> tuple[str | None, subprocess.Popen[str] | None, str]:
-    """Return the champion's version, the process that scores it, and why there is no process."""
+def why_not(process: subprocess.Popen[str], errors: str) -> str:
+    """Return why a process failed that has ended and wrote these errors; empty if it did not."""
+    if process.returncode == 0:
+        return ""
+    if process.returncode < 0:
+        return f"killed by signal {-process.returncode}; {MEMORY}"
+    return said(errors.splitlines())[:300] or "no reason given"
+
+
+@dataclass(frozen=True)
+class Rival:
+    """The champion while it is scored: the process, or why there is none."""
+
+    version: str
+    process: subprocess.Popen[str] | None = None
+    why: str = ""
+    threshold: float = 0.5
+
+
+def start_champion(champion: Path | None, test: Path, schema: Schema, work: Path) -> Rival | None:
+    """Start to score the champion; return None if there is none."""
     card = champion / "champion.json" if champion else None
     if champion is None or card is None or not card.exists():
-        return None, None, ""
+        return None
     version = str(json.loads(card.read_text(encoding="utf-8"))["version"])
     try:
         folder = unpack(champion, work / "champion")
     except DataError as error:
-        return version, None, str(error)
+        return Rival(version, why=str(error))
     # Of its schema, which may be of an older template, only what every template has.
     own = json.loads((folder / schemas.FILE).read_text(encoding="utf-8"))
     if (own["target"], own["task"] == "regression") != (
         schema.target,
         schema.task == "regression",
     ):
-        return version, None, f"it predicts '{own['target']}', a {own['task']} task"
-    return version, start_scoring(folder, test, schema.target, work / "rival", quiet=True), ""
+        return Rival(version, why=f"it predicts '{own['target']}', a {own['task']} task")
+    process = start_scoring(folder, test, schema.target, work / "rival")
+    return Rival(version, process, threshold=own.get("data", {}).get("threshold", 0.5))
 
 
-def judge_champion(
-    version: str,
-    process: subprocess.Popen[str] | None,
-    why: str,
-    work: Path,
-    schema: Schema,
-    rows: int,
-) -> Champion:
+def judge_champion(rival: Rival, work: Path, schema: Schema, rows: int) -> Champion:
     """Return the champion's predictions, or why there are none."""
+    version, process = rival.version, rival.process
     if process is None:
-        return Champion(version, None, why)
+        return Champion(version, None, rival.why)
     _, errors = process.communicate()
-    if process.returncode < 0:
-        more = "a larger compute.evaluate.instance may help"
-        return Champion(version, None, f"killed by signal {-process.returncode}; {more}")
-    if process.returncode != 0:
-        lines = [line for line in errors.splitlines() if line.strip()] or ["no reason given"]
-        return Champion(version, None, lines[-1][:300])
+    if why := why_not(process, errors):
+        return Champion(version, None, why)
     predicted = read_scores(work / "rival.parquet", schema)
     if predicted is None or len(predicted) != rows:
         return Champion(version, None, "its predictions have other classes")
-    return Champion(version, predicted)
+    return Champion(version, predicted, threshold=rival.threshold)
 
 
 def read_truth(test: Path, schema: Schema) -> Any:
@@ -227,8 +278,10 @@ def read_scores(path: Path, schema: Schema) -> metrics.Floats | None:
     return np.stack([numbers(table[name], name) for name in wanted], axis=1)
 
 
-def own_metrics(schema: Schema, truth: Any, test: Path, scores: Path) -> dict[str, float]:
-    """Return the team's own metrics for the predictions that scoring.py wrote."""
+def own_metrics(
+    schema: Schema, truth: Any, test: Path, scores: Path, chosen: metrics.Bools | None = None
+) -> dict[str, float]:
+    """Return the team's own metrics for the predictions that scoring.py wrote, or some of them."""
 
     def frames() -> tuple[Any, Any, Any]:
         raw = pq.read_table(test).drop_columns([schema.target])
@@ -236,13 +289,51 @@ def own_metrics(schema: Schema, truth: Any, test: Path, scores: Path) -> dict[st
         answers = predicted["prediction"]
         frame = predicted.to_pandas()
         if schema.task == "regression":
-            frame["prediction"] = numbers(answers, "prediction")
-            return truth, frame, scoring.plain(raw).to_pandas()
-        label = dict(zip(schema.class_names, schema.classes, strict=True))
-        frame["prediction"] = [label[text] for text in answers.to_pylist()]
-        return np.array(schema.classes)[truth], frame, scoring.plain(raw).to_pandas()
+            labels, frame["prediction"] = truth, numbers(answers, "prediction")
+        else:
+            label = dict(zip(schema.class_names, schema.classes, strict=True))
+            frame["prediction"] = [label[text] for text in answers.to_pylist()]
+            labels = np.array(schema.classes)[truth]
+        rows = slice(None) if chosen is None else chosen
+        return labels[rows], frame[rows], scoring.plain(raw).to_pandas()[rows]
 
     return metrics.own(frames)
+
+
+def measure(
+    schema: Schema, truth: Any, predicted: metrics.Floats, threshold: float
+) -> dict[str, float]:
+    """Return the metrics that fit the task, by name."""
+    if schema.task == "regression":
+        return metrics.regression(truth, predicted)
+    return metrics.classification(truth, predicted, threshold)
+
+
+def by_slice(
+    settings: Settings,
+    test: Path,
+    schema: Schema,
+    truth: Any,
+    predicted: metrics.Floats,
+    own: dict[str, float],
+    scores: Path,
+) -> dict[str, Any] | None:
+    """Return the gate's metric by slice; None if there are no slices."""
+    if not settings.slices:
+        return None
+    whole = measure(schema, truth, predicted, schema.threshold) | own
+    metric = settings.metric if settings.metric in whole else next(iter(whole))
+
+    def of(rows: metrics.Bools) -> float:
+        if metric in own:
+            with suppress(DataError):  # it may not be made for so few rows
+                return own_metrics(schema, truth, test, scores, rows)[metric]
+            return float("nan")
+        return measure(schema, truth[rows], predicted[rows], schema.threshold)[metric]
+
+    columns = slices.measured(test, settings.slices, schema, of)
+    value = whole[metric] if np.isfinite(whole[metric]) else None
+    return {"metric": metric, "value": value, "columns": columns}
 
 
 def judge(
@@ -254,11 +345,10 @@ def judge(
     other_metrics: dict[str, float],
 ) -> dict[str, Any]:
     """Return the content of gate.json, except the versions."""
-    compute: Any = metrics.regression if schema.task == "regression" else metrics.classification
-    own = compute(truth, predicted) | own_metrics
+    own = measure(schema, truth, predicted, schema.threshold) | own_metrics
     other = {}
     if champion is not None and champion.predicted is not None:
-        other = compute(truth, champion.predicted) | other_metrics
+        other = measure(schema, truth, champion.predicted, champion.threshold) | other_metrics
     fitting = metrics.fitting(schema.task)
     waived = champion is not None and champion.predicted is None
     table = {}
@@ -289,10 +379,37 @@ def judge(
     return {
         "task": schema.task,
         "champion": champion.version if champion else "none",
+        "against": f"version {champion.version}" if champion else "there is none yet",
         "data_sha256": schema.data["sha256"],
         "rows": schema.data["rows"],
         "metrics": table,
     }
+
+
+def carried(schema: Schema, notes: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """Return what a version carries about itself: its settings by name, and its learning curve."""
+    parameters = notes.get("parameters", {})
+    found = {
+        **{f"hyperparameters.{name}": parameters[name] for name in sorted(parameters)},
+        "data.target": schema.target,
+        "data.task": schema.task,
+        "data.classes": len(schema.classes) or None,
+        "data.positive": schema.class_names[1] if schema.task == "binary" else None,
+        "data.columns": [column.name for column in schema.columns],
+        "data.drop": schema.dropped,
+        **{f"data.rows.{part}": count for part, count in schema.data["rows"].items()},
+        **{f"split.{name}": value for name, value in schema.data.get("split", {}).items()},
+        "evaluation.threshold": schema.threshold if schema.task == "binary" else None,
+        "evaluation.slices": list(settings.slices),
+    }
+    found.pop("hyperparameters.nthread", None)  # of the machine
+    curve = {name: notes[name] for name in ("metric", "rounds", "best_round", "curve") if notes}
+    return {"settings": found, "training": curve}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the content of a file, {} without one."""
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -4,13 +4,20 @@ Knows where SageMaker reads a job's failure reason. Must not know what any step 
 """
 
 import os
+import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from sm_mlops.tabular.text import visible
+
+MEMORY = "a larger instance in compute of mlops.yaml has more memory"
+_BEGIN = "Traceback (most recent call last):"
+_INSTALLED = re.compile(r"/python3[^/]*/|/(?:site|dist)-packages/")
+_MODULE = re.compile(r"^(?:\w+\.)+(?=\w+(?::|$))")  # before the name of an exception
+_FRAME = re.compile(r'\s*File "(.+)", line (\d+)')
 
 
 class DataError(Exception):
@@ -52,13 +59,46 @@ def run(main: Callable[[Path], None], folder: Path) -> None:
         leave(2)
     except Exception as error:
         traceback.print_exc()
-        # The last place in the team's code, not the one in a library that it called.
-        frames = traceback.extract_tb(error.__traceback__)[1:]
-        own = [frame for frame in frames if Path(frame.filename).parent == folder] or frames
-        place = f"{Path(own[-1].filename).name}, line {own[-1].lineno}"
-        report(f"{type(error).__name__}: {error} ({place})")
+        text = "".join(traceback.format_exception(error, chain=False))
+        if type(error.__cause__).__name__ == "_RemoteTraceback":  # of a worker process
+            text = str(error.__cause__)
+        report(said(text.splitlines(), folder))
         leave(1)
     leave(0)
+
+
+def said(lines: Sequence[str], folder: Path | None = None) -> str:
+    """Return the last words of a script in the lines of its log: its line `error: ...`, or the
+    exception of its last traceback with file and line; empty if there are none.
+
+    The place is the last one in the team's code, which is not what it called in a library or in the
+    code of the job beside it. `folder` is that of the script, if it is known.
+    """
+    told = (n for n, line in enumerate(lines) if line.startswith("error: ") or _FRAME.match(line))
+    number = max(told, default=-1)
+    if number < 0 or lines[number].startswith("error: "):
+        return lines[number].removeprefix("error: ") if number >= 0 else ""
+    start = max((n for n, line in enumerate(lines[: number + 1]) if _BEGIN in line), default=0)
+    frames = [found for line in lines[start : number + 1] if (found := _FRAME.match(line))]
+    place = ([frame for frame in frames if _is_own(Path(frame[1]), folder)] or frames)[-1]
+    file = Path(place[1])
+    name = file.relative_to(folder) if folder and file.is_relative_to(folder) else _below_code(file)
+    words = [text.strip() for text in lines[number:] if text and not text.startswith(" ")]
+    error = _MODULE.sub("", words[0]) if words else "an exception"
+    hint = f"; {MEMORY}" if "MemoryError" in error.partition(":")[0] else ""
+    return f"{error} ({name}, line {place[2]}){hint}"
+
+
+def _is_own(file: Path, folder: Path | None) -> bool:
+    inside = file.is_relative_to(folder) if folder else not _INSTALLED.search(str(file))
+    return inside and "sm_mlops" not in file.parts and file.name[:1] != "<"
+
+
+def _below_code(file: Path) -> Path:
+    """Return the path below the folder `code` of a job or a model, else the name."""
+    parts = file.parts
+    at = len(parts) - parts[::-1].index("code") if "code" in parts else len(parts) - 1
+    return Path(*parts[at:])
 
 
 def leave(code: int) -> NoReturn:

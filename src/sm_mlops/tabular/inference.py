@@ -3,7 +3,7 @@
 Calls the team's `features` and `predict`. Must not know what a model is.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,11 @@ class Served:
     schema: schemas.Schema
     predict: Callable[[Any, Rows], Any]
     features: typed_rows.Features
+
+    def contributions(self, raw: pa.Table) -> dict[str, Any]:
+        """Return what moves the predictions of raw rows, if the model tells; else nothing."""
+        tell = getattr(self.model, "contributions", None)
+        return dict(tell(next(prepared(self, raw)))) if tell else {}
 
 
 def load(
@@ -51,18 +56,27 @@ def respond(served: Served, body: str | bytes, content_type: str | None, accept:
 
 def predictions(served: Served, raw: pa.Table) -> serving.Predictions:
     """Predict raw rows. Raise Misfit with column and row if a value does not fit the schema."""
-    rows = Rows(served.schema, typed_rows.typed(served.schema, raw))
-    classes = served.schema.classes
-    if not len(rows):  # many algorithms refuse that
-        return serving.Predictions(np.empty((0, len(classes)) if classes else 0), classes)
-    parts = []
-    for batch in rows.batches():
-        if served.schema.features is not None:
-            made = typed_rows.derived(served.features, batch.table)
-            batch = Rows(served.schema, typed_rows.conformed(made, served.schema.features))
-        parts.append(checked(served.predict(served.model, batch), batch))
+    schema = served.schema
+    parts = [checked(served.predict(served.model, rows), rows) for rows in prepared(served, raw)]
+    if not parts:
+        parts.append(np.empty((0, len(schema.classes)) if schema.classes else 0))
     values = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    return serving.Predictions(values, classes)
+    return serving.Predictions(values, schema.classes, schema.threshold)
+
+
+def prepared(served: Served, raw: pa.Table) -> Iterator[Rows]:
+    """Yield raw rows as `predict` gets them, a bounded number at a time; none at all for none,
+    which many algorithms refuse.
+
+    Raises:
+        Misfit: A value does not fit its column.
+    """
+    schema = served.schema
+    for rows in Rows(schema, typed_rows.typed(schema, raw)).batches():
+        if schema.features is not None:
+            made = typed_rows.derived(served.features, rows.table)
+            rows = Rows(schema, typed_rows.conformed(made, schema.features))
+        yield rows
 
 
 def checked(values: Any, rows: Rows) -> Any:

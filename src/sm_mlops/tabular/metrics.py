@@ -6,6 +6,7 @@ files, models or plots.
 
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -146,10 +147,28 @@ def _f(precision: Any, recall: Any, beta: float) -> Any:
     return (1 + square) * precision * recall / np.maximum(square * precision + recall, 1e-300)
 
 
-def classification(truth: Ints, probability: Floats) -> dict[str, float]:
+def decided(probability: Floats, threshold: float) -> Ints:
+    """Return (rows,) classes: of two the second at `threshold` or more, else the likeliest."""
+    if probability.shape[1] == 2:
+        return (probability[:, 1] >= threshold).astype(np.int64)
+    return probability.argmax(axis=1)
+
+
+def trade(truth: Bools, score: Floats, thresholds: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return precision, recall and the share predicted positive at each threshold.
+
+    Precision is NaN where nothing is predicted positive, recall where nothing is.
+    """
+    above = np.sort(score), np.sort(score[truth])
+    claimed, hit = (len(v) - np.searchsorted(v, thresholds).astype(np.float64) for v in above)
+    with np.errstate(invalid="ignore"):
+        return hit / claimed, hit / np.float64(len(above[1])), claimed / len(score)
+
+
+def classification(truth: Ints, probability: Floats, threshold: float = 0.5) -> dict[str, float]:
     """Return OF_CLASSES by name: for two classes, the second one's; else the classes' mean."""
     classes = probability.shape[1]
-    matrix = confusion(truth, probability.argmax(axis=1), classes)
+    matrix = confusion(truth, decided(probability, threshold), classes)
     precision, recall, support = _per_class(matrix)
     present = np.flatnonzero(support)
     scored = [1] if classes == 2 else present
@@ -188,10 +207,15 @@ def regression(truth: Floats, predicted: Floats) -> dict[str, float]:
 
 
 def model_quality(
-    task: str, truth: Any, predicted: Floats, classes: list[str], own: dict[str, float]
+    task: str,
+    truth: Any,
+    predicted: Floats,
+    classes: list[str],
+    own: dict[str, float],
+    threshold: float = 0.5,
 ) -> dict[str, Any]:
     """Return the content of evaluation.json. An undefined value is the text "NaN"."""
-    compute = _BY_TASK[task]
+    compute = partial(_binary, threshold=threshold) if task == "binary" else _BY_TASK[task]
     values = compute(truth, predicted)
     spread = _deviations(compute, truth, predicted)
     group: dict[str, Any] = {
@@ -203,7 +227,7 @@ def model_quality(
     }
     if task == "regression":
         return {"regression_metrics": group}
-    matrix = confusion(truth, predicted.argmax(axis=1), len(classes))
+    matrix = confusion(truth, decided(predicted, threshold), len(classes))
     names = ["0", "1"] if task == "binary" else classes
     rows = zip(names, matrix.tolist(), strict=True)
     table = {actual: dict(zip(names, row, strict=True)) for actual, row in rows}
@@ -230,8 +254,8 @@ def _curves(truth: Bools, score: Floats) -> dict[str, dict[str, list[float]]]:
     }
 
 
-def _binary(truth: Ints, probability: Floats) -> dict[str, float]:
-    matrix = confusion(truth, probability.argmax(axis=1), 2)
+def _binary(truth: Ints, probability: Floats, threshold: float) -> dict[str, float]:
+    matrix = confusion(truth, decided(probability, threshold), 2)
     precision, recall, support = _per_class(matrix)
     p, r = precision[1], recall[1]
     share = float(support[1] / max(support.sum(), 1))  # of positives: the precision of "always yes"
@@ -296,7 +320,6 @@ def _finite(value: float) -> float | str:
 
 
 _BY_TASK: dict[str, Callable[[Any, Floats], dict[str, float]]] = {
-    "binary": _binary,
     "multiclass": _multiclass,
     "regression": _errors,
 }

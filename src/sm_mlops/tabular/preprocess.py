@@ -55,6 +55,7 @@ class Settings:
     seed: int = 42
     isolated: bool = False
     measured_as: str | None = None
+    threshold: float = 0.5
 
 
 def main(folder: Path) -> None:
@@ -138,6 +139,7 @@ def read_settings(folder: Path) -> Settings:
         test=shares["test"],
         seed=int(split.get("seed", 42)),
         isolated=bool(mlops_yaml.flag((content.get("aws") or {}).get("network_isolation"))),
+        threshold=parse_number(str((content.get("evaluation") or {}).get("threshold") or 0.5)),
     )
 
 
@@ -158,6 +160,11 @@ def preprocess(
             f"{data}: column '{settings.target}' is a {target.task} target, but gate.metric of "
             f"mlops.yaml is for {settings.measured_as}: choose another metric, or set data.task"
         )
+    if settings.threshold != 0.5 and target.task != "binary":
+        raise DataError(
+            f"{data}: column '{settings.target}' is a {target.task} target, but "
+            "evaluation.threshold of mlops.yaml is for two classes; remove it"
+        )
     part = split(target, settings)
     schema = Schema(
         task=target.task,
@@ -174,6 +181,8 @@ def preprocess(
             "files": len(files),
             "checks": warnings,
             "changed_columns": settings.changed_columns,
+            "threshold": settings.threshold,
+            "split": {name: getattr(settings, name) for name in ("validation", "test", "seed")},
             **_counts(part, target),
         },
     )

@@ -60,6 +60,11 @@ class Schema:
         return self.columns if self.features is None else self.features
 
     @property
+    def threshold(self) -> float:
+        """Return the least probability at which the positive class of two is predicted."""
+        return float(self.data.get("threshold", 0.5))
+
+    @property
     def class_names(self) -> list[str]:
         """Return the labels as text."""
         return [label_text(label) for label in self.classes]

@@ -18,12 +18,14 @@ import pyarrow.parquet as pq
 
 ROWS = 50_000  # per request; with 20 columns about 10 MB of CSV
 SAMPLE = 20
+EXPLAINED = 1000  # rows at most
 CSV, JSON = "text/csv", "application/json"
 
 
 def main() -> None:
-    """Read MODEL_DIR TEST_DIR TARGET OUTPUT; write OUTPUT.parquet (predictions), OUTPUT.sample/."""
-    model_dir, test, target, output = sys.argv[1:]
+    """Read MODEL_DIR TEST_DIR TARGET OUTPUT [EXPLAINED]; write OUTPUT.parquet, the predictions,
+    OUTPUT.sample/, and EXPLAINED, what moves them, if the model can tell."""
+    model_dir, test, target, output, *explained = sys.argv[1:]
     sys.path[0] = str(Path(model_dir) / "code")  # instead of this file's folder
     inference: Any = importlib.import_module("inference")
     model = inference.model_fn(model_dir)
@@ -36,6 +38,8 @@ def main() -> None:
         for batch in pq.ParquetFile(path).iter_batches(ROWS):
             rows = plain(pa.Table.from_batches([batch]).drop_columns([target]))
             if writer is None:
+                if explained and hasattr(model, "contributions"):
+                    explain(model, rows, Path(explained[0]))
                 write_sample(rows.slice(0, SAMPLE), Path(f"{output}.sample"), answer)
                 if hasattr(inference, "transform_fn"):
                     # The smoke test of a version without it expects no reason for a refusal.
@@ -52,6 +56,16 @@ def main() -> None:
             writer.write_table(scores.cast(writer.schema))
     if writer is not None:
         writer.close()
+
+
+def explain(model: Any, rows: pa.Table, file: Path) -> None:
+    """Write what the model says about its predictions for some of the rows, or why it cannot."""
+    at = range(0, rows.num_rows, -(-rows.num_rows // EXPLAINED))
+    try:
+        found = model.contributions(rows.take(list(at)))
+    except Exception as error:  # the report alone needs it, and a good model must not fail for it
+        found = {"why": f"{type(error).__name__}: {error}"}
+    file.write_text(json.dumps(found), encoding="utf-8")
 
 
 def answered(inference: Any, model: Any, body: str, kind: str, accept: str) -> str:

@@ -51,10 +51,12 @@ class RequestError(ValueError):
 
 @dataclass(frozen=True)
 class Predictions:
-    """`values`: (rows,) quantities, or (rows, classes) probabilities in the order of `classes`."""
+    """`values`: (rows,) quantities, or (rows, classes) probabilities in the order of `classes`.
+    `threshold`: the least probability at which the second of two classes is predicted."""
 
     values: npt.NDArray[np.floating[Any]]
     classes: Sequence[Any]
+    threshold: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -187,11 +189,12 @@ def _objects(predictions: Predictions) -> list[dict[str, Any]]:
 
 
 def _labels(predictions: Predictions) -> tuple[list[Any], npt.NDArray[np.floating[Any]]]:
-    best = predictions.values.argmax(axis=1)
-    labels = [predictions.classes[i] for i in best.tolist()]
-    if len(predictions.classes) == 2:
-        return labels, predictions.values[:, 1]
-    return labels, predictions.values[np.arange(len(best)), best]
+    values, classes = predictions.values, predictions.classes
+    if len(classes) == 2:
+        positive = values[:, 1] >= predictions.threshold
+        return [classes[i] for i in positive.astype(int).tolist()], values[:, 1]
+    best = values.argmax(axis=1)
+    return [classes[i] for i in best.tolist()], values[np.arange(len(best)), best]
 
 
 def _to_csv(predictions: Predictions, header: bool) -> bytes:

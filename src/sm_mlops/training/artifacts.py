@@ -52,7 +52,7 @@ def upload_data(aws: Aws) -> Dataset:
     """
     from botocore.exceptions import ClientError
 
-    setting = "sample" if aws.sandbox and aws.settings.data.sample else "path"
+    setting = chosen(aws)
     path = getattr(aws.settings.data, setting)
     if path.startswith("s3://"):
         try:
@@ -75,6 +75,11 @@ def upload_data(aws: Aws) -> Dataset:
             if key not in present or not objects.has(aws, aws.bucket, key, content):
                 objects.upload(aws, aws.bucket, key, file, **_encryption(aws))
     return Dataset(f"s3://{aws.bucket}/{prefix}/", digest, len(files), size)
+
+
+def chosen(aws: Aws) -> str:
+    """Return the key of `data` that names the rows to train on: `path` or `sample`."""
+    return "sample" if aws.sandbox and aws.settings.data.sample else "path"
 
 
 def local_data(settings: Settings, setting: str = "path") -> Path:

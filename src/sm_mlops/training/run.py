@@ -22,7 +22,7 @@ from sm_mlops.interruption import answered
 from sm_mlops.quotas import Need
 from sm_mlops.settings import has_local_storage, parameter_name
 from sm_mlops.tabular.booster import ELSEWHERE
-from sm_mlops.training import artifacts
+from sm_mlops.training import artifacts, checks
 from sm_mlops.training.definition import Compiled, compile_pipeline
 
 # Set by `mlops run` alone: what they say decides whether a version may be approved and deployed.
@@ -67,6 +67,7 @@ def plan(
     if named := given.get("InputData"):
         _require_declared(aws, named)
     _refuse_other_storage(aws, compiled.definition, given)
+    _refuse_unfit(aws, bool(named))
     data = artifacts.data_in_s3(aws, named) if named else artifacts.upload_data(aws)
     files = f"{data.files} file{'s' * (data.files != 1)}"
     say(f"data       {files}, {filesize.decimal(data.size)} at {data.uri}")
@@ -204,6 +205,15 @@ def _refuse_other_storage(aws: Aws, definition: str, given: Mapping[str, str]) -
                 f"--set {name}: one of {usual} and {value} has local storage, which takes no "
                 "aws.kms_key; change compute in mlops.yaml instead"
             )
+
+
+def _refuse_unfit(aws: Aws, elsewhere: bool) -> None:
+    """Raise MlopsError for settings that the rows on this machine, or their sample, refute."""
+    settings, chosen = aws.settings, artifacts.chosen(aws)
+    if not elsewhere and not getattr(settings.data, chosen).startswith("s3://"):
+        checks.refuse_unfit(settings, artifacts.local_data(settings, chosen))
+    elif settings.data.sample and (settings.root / settings.data.sample).exists():
+        checks.refuse_unfit(settings, artifacts.local_data(settings, "sample"))
 
 
 def _require_declared(aws: Aws, address: str) -> None:
