@@ -10,7 +10,8 @@ Responses: application/json: {"predictions": [{"prediction": ..., ...}]}; applic
            without a header unless the client accepts `text/csv; header=present` (RFC 4180).
            `probability` is that of the positive class of two, else that of the predicted class.
 Errors:    status 400, 406 or 415, and {"error": ..., "column": ..., "row": ...}. An exception would
-           be status 500, which rings the alarms of the endpoint.
+           be status 500, which rings the alarms of the endpoint. In a batch transform job with
+           JSON Lines, such an object is the line of a row that cannot be predicted.
 
 You may replace this file as long as requests and responses keep this format. It needs nothing but
 the model folder. SageMaker calls model_fn and transform_fn.
@@ -22,9 +23,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from sm_mlops.tabular import booster, serving
+from sm_mlops.tabular import booster, responses, serving
 from sm_mlops.tabular import schema as schemas
-from sm_mlops.tabular.encoding import Misfit, encode
+from sm_mlops.tabular.encoding import encode
 
 SMALL = 2000  # rows; up to here one thread is faster than several
 
@@ -48,12 +49,9 @@ def transform_fn(
     model: Model, body: str | bytes, content_type: str | None, accept: str | None
 ) -> Any:
     """Return the response to one request."""
-    try:
-        form = serving.accepted(accept)
-        rows = serving.rows(body, content_type, model.schema)
-        return serving.answer(predict(model, rows), form)
-    except (serving.RequestError, Misfit) as error:
-        return serving.refusal(error)
+    return responses.respond(
+        model.schema, lambda rows: predict(model, rows), body, content_type, accept
+    )
 
 
 def predict(model: Model, rows: pa.Table) -> serving.Predictions:

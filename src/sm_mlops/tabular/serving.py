@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from sm_mlops.tabular.encoding import Misfit, value_text
@@ -103,23 +104,27 @@ def answer(predictions: Predictions, accepted: Accepted) -> Any:
     elif accepted.kind == JSON:
         body = json.dumps({"predictions": _objects(predictions)}, ensure_ascii=False).encode()
     else:
-        lines = (json.dumps(o, ensure_ascii=False) for o in _objects(predictions))
-        body = "".join(f"{line}\n" for line in lines).encode()
-    return _response(body, 200, accepted.kind)
+        body = to_lines(predictions)
+    return response(body, 200, accepted.kind)
 
 
 def refusal(error: RequestError | Misfit) -> Any:
     """Return the response to a client's fault: JSON with `error`, `column` and `row`."""
     status = error.status if isinstance(error, RequestError) else 400
+    # ASCII, because names and values may hold what is not Unicode text.
+    return response(json.dumps(reason(error)).encode(), status, JSON)
+
+
+def reason(error: RequestError | Misfit) -> dict[str, Any]:
+    """Return a client's fault as `error`, `column` and `row`."""
     row = error.row + 1 if isinstance(error, Misfit) else error.row
     text = str(error)
     text = text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
-    content = {"error": text, "column": error.column, "row": row}
-    # ASCII, because names and values may hold what is not Unicode text.
-    return _response(json.dumps(content).encode(), status, JSON)
+    return {"error": text, "column": error.column, "row": row}
 
 
-def _response(body: bytes, status: int, kind: str) -> Any:
+def response(body: bytes, status: int, kind: str) -> Any:
+    """Return what the container sends as it is."""
     if _FRAMEWORK in sys.modules:
         framework: Any = sys.modules[_FRAMEWORK]
         return framework.worker.Response(body, status=status, mimetype=kind)
@@ -194,6 +199,36 @@ def _labels(predictions: Predictions) -> tuple[list[Any], npt.NDArray[np.floatin
     return labels, predictions.values[np.arange(len(best)), best]
 
 
+def to_lines(predictions: Predictions) -> bytes:
+    """Return JSON Lines, made column by column: a batch has millions."""
+    values = predictions.values
+    if not np.isfinite(values).all():
+        return b"".join(json.dumps(row).encode() + b"\n" for row in _objects(predictions))
+    if values.ndim == 1:
+        return _joined(['{"prediction": ', _number_texts(values), "}\n"])
+    labels, probability = _labels(predictions)
+    texts = [json.dumps(label, ensure_ascii=False) for label in predictions.classes]
+    text = dict(zip(predictions.classes, texts, strict=True))
+    parts = ['{"prediction": ', pa.array([text[label] for label in labels], pa.string())]
+    parts += [', "probability": ', _number_texts(probability), ', "probabilities": {']
+    for j, label in enumerate(predictions.classes):
+        name = json.dumps(label_text(label), ensure_ascii=False)
+        parts += [f"{', ' if j else ''}{name}: ", _number_texts(values[:, j])]
+    return _joined([*parts, "}}\n"])
+
+
+def _number_texts(values: npt.NDArray[np.floating[Any]]) -> pa.Array:
+    return pa.array(values.astype(np.float64)).cast(pa.string())
+
+
+def _joined(parts: list[Any]) -> bytes:
+    lines = pc.binary_join_element_wise(*parts, "")
+    if not len(lines):
+        return b""
+    whole = pa.ListArray.from_arrays(pa.array([0, len(lines)], pa.int32()), lines)
+    return bytes(pc.binary_join(whole, "")[0].as_buffer())
+
+
 def _to_csv(predictions: Predictions, header: bool) -> bytes:
     columns: dict[str, Any] = {"prediction": predictions.values}
     if predictions.values.ndim == 2:
@@ -226,13 +261,67 @@ def rows(body: str | bytes, content_type: str | None, schema: Schema) -> pa.Tabl
         )
     if options.get("charset", "utf-8") not in _UTF8:
         raise RequestError(f"content type {content_type!r}: send UTF-8", status=415)
+    text = text_of(body)
+    if kind in ALSO_LINES and in_batch() and (columns := _columns(text, schema)):
+        return _named(_Request(list(columns.values()), clean_header(list(columns))), schema)
+    request = _from_csv(text) if kind == CSV else _from_json(text, lines=kind != JSON)
+    return _named(request, schema)
+
+
+def text_of(body: str | bytes) -> str:
+    """Return the text of a body. Raises RequestError."""
     try:
         text = body if isinstance(body, str) else bytes(body).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RequestError(f"the body is not UTF-8 text ({error.reason})") from None
-    text = text.lstrip("\ufeff")
-    request = _from_csv(text) if kind == CSV else _from_json(text, lines=kind != JSON)
-    return _named(request, schema)
+    return text.lstrip("\ufeff")
+
+
+def in_batch() -> bool:
+    """Return whether this is a batch transform job, by the variable that SageMaker sets."""
+    return os.environ.get("SAGEMAKER_BATCH") == "true"
+
+
+def are_lines(*kinds: str | None) -> bool:
+    """Return whether all these content types are JSON Lines."""
+    return all(_range(kind or "")[0] in ALSO_LINES for kind in kinds)
+
+
+def _columns(body: str, schema: Schema) -> dict[str, pa.ChunkedArray] | None:
+    """Return the columns of JSON Lines fast; None where that might not be what `json` reads."""
+    import pyarrow.json as pajson
+
+    numeric = {column.name for column in schema.columns if column.kind == "number"}
+    lines = body.count("\n") + (not body.endswith("\n"))
+    data = body.encode("utf-8", "surrogatepass")
+    try:
+        head = [json.loads(line) for line in body.split("\n", 100)[:100] if line.strip()]
+        # A later value of another type is an error here.
+        types = {name: _type([row[name] for row in head], name in numeric) for name in head[0]}
+        table = pajson.read_json(
+            pa.py_buffer(data),
+            pajson.ReadOptions(use_threads=False, block_size=len(data) + 1),
+            pajson.ParseOptions(pa.schema(types), unexpected_field_behavior="error"),
+        )
+    except (pa.ArrowException, ValueError, KeyError, IndexError, TypeError):
+        return None
+    # A name that a row lacks would be null.
+    counts = ((name, table[name].null_count) for name in types)
+    absent = [name for name, n in counts if n and data.count(f'"{name}":null'.encode()) != n]
+    if absent or table.num_rows != lines:
+        return None
+    return dict(zip(types, table.columns, strict=True))
+
+
+def _type(values: list[Any], numeric: bool) -> pa.DataType:
+    """Return the Arrow type of JSON values. Raises KeyError for several."""
+    kinds = {type(value) for value in values if value is not None} or {str}
+    if kinds <= {int, float} and (numeric or float in kinds):
+        return pa.float64()
+    if len(kinds) > 1:
+        raise KeyError(kinds)
+    types = {str: pa.string(), int: pa.int64(), bool: pa.bool_()}
+    return types[kinds.pop()]
 
 
 def _from_csv(body: str) -> _Request:
@@ -375,7 +464,7 @@ def _named(request: _Request, schema: Schema) -> pa.Table:
             raise RequestError(f"column '{name}' is missing in row {row}{hint}", name, row)
     columns = [found[name].slice(skip) for name in required]
     # A piece of a batch transform job may be the header alone; a refusal would fail the job.
-    if columns and len(columns[0]) == 0 and os.environ.get("SAGEMAKER_BATCH") != "true":
+    if columns and len(columns[0]) == 0 and not in_batch():
         raise RequestError("the body holds a header and no row")
     return pa.Table.from_arrays(columns, names=required)
 
