@@ -58,4 +58,3 @@ def _answers(schema: Schema, predict: Predict, lines: list[str], first: int) -> 
         found = serving.reason(error)
         text = found["error"].replace("row 1", f"row {first}", 1)
         yield json.dumps({**found, "error": text, "row": first}).encode() + b"\n"
-
