@@ -52,7 +52,7 @@ def invoke(aws: Aws, endpoint: Endpoint, body: bytes, content_type: str, accept:
     if len(body) > most << 20:
         raise MlopsError(
             f"{endpoint.name} takes at most {most} MB per request, but this is "
-            f"{len(body) / (1 << 20):.1f} MB: send the rows in parts, or run a batch transform job"
+            f"{len(body) / (1 << 20):.1f} MB: send the rows in parts, or use mlops predict"
         )
     began = time.monotonic()
     if endpoint.kind == "asynchronous":
