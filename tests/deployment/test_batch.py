@@ -271,6 +271,34 @@ def test_a_finished_job_is_used_unless_again_is_said(
     assert other.job.rpartition("-")[0] != before.rpartition("-")[0]
 
 
+@pytest.mark.parametrize(
+    ("change", "words"), [("fewer", "outputs of .* are gone"), ("more", "more rows than there are")]
+)
+def test_outputs_of_others_are_not_taken_for_one_s_own(
+    here: Place,
+    stage: Stage,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: str,
+    words: str,
+) -> None:
+    keys = batch.Place.keys
+
+    def changed(place: batch.Place, prefix: str) -> dict[str, str]:
+        found = keys(place, prefix)
+        if "/output/" not in prefix or not found:
+            return found
+        return {} if change == "fewer" else {**found, "part-000002.jsonl.gz": "x"}
+
+    source, target = write(tmp_path / f"{change}.csv", ROWS), tmp_path / "out.csv"
+    with monkeypatch.context() as broken:
+        broken.setattr(batch.Place, "keys", changed)
+        with pytest.raises(MlopsError, match=words):
+            run(here, stage, source, target)
+    assert [path.name for path in tmp_path.iterdir()] == [source.name]
+    assert run(here, stage, source, target, again=True).rows == 3
+
+
 def test_a_job_is_stopped_and_nothing_of_it_is_left(
     here: Place, stage: Stage, tmp_path: Path
 ) -> None:

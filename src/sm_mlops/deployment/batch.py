@@ -409,8 +409,7 @@ def _write(
     try:
         with unfinished.open("w", encoding="utf-8") as lines:
             for number, part in enumerate(batch_rows.parts(found), 1):
-                body = objects.read(place.aws, f"s3://{place.bucket}/{keys[_part(number)]}")
-                made = batch_rows.answers(body)
+                made = _answers(place, name, keys.pop(_part(number), ""))
                 if len(made.errors) != part.rows.num_rows:
                     raise MlopsError(
                         f"{name} answered {len(made.errors)} lines for {part.rows.num_rows} rows "
@@ -418,6 +417,8 @@ def _write(
                     )
                 rows += part.rows.num_rows
                 errors += _write_part(part, made, writers[paths[part.file]], lines.write)
+        if keys:
+            raise MlopsError(f"{name} answered more rows than there are: add --again")
         for writer in writers.values():
             writer.close()
         unfinished.replace(reasons)
@@ -429,6 +430,13 @@ def _write(
             writer.discard()
         raise
     return rows, errors
+
+
+def _answers(place: Place, name: str, key: str) -> batch_rows.Answers:
+    body = objects.find(place.aws, f"s3://{place.bucket}/{key}") if key else None
+    if body is None:
+        raise MlopsError(f"outputs of {name} are gone, perhaps deleted by another: add --again")
+    return batch_rows.answers(body)
 
 
 def _write_part(
