@@ -132,6 +132,18 @@ def test_what_cannot_be_read_is_one_line(
     assert "\n" not in str(caught.value) and name in str(caught.value)
 
 
+def test_a_part_is_there_before_the_rest_of_the_file_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_rows, "VALUES", 20)
+    monkeypatch.setattr(batch_rows, "BYTES", 1000)
+    (tmp_path / "rows.csv").write_text("a,b\n" + "1,2\n" * 5000 + "1,2,3\n")
+    found = batch_rows.parts([tmp_path / "rows.csv"])
+    assert next(found).rows.num_rows == 10
+    with pytest.raises(MlopsError, match="Expected 2 columns, got 3"):
+        list(found)
+
+
 def test_files_with_other_columns_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("a,b\n1,2\n")
     (tmp_path / "b.csv").write_text("a,c\n1,2\n")

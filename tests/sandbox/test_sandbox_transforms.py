@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,35 +14,9 @@ from endpoint_cases import BROKEN, BUCKET, ROLE, Hosting, hosting, until
 from sandbox_cases import REGION
 from sm_mlops.sandbox import Server, quotas
 from sm_mlops.sandbox.transforms import MEGABYTE
+from transform_cases import COUNT, LINES, job, source
 
 pytestmark = pytest.mark.slow
-# Answers with the number of lines, their sizes and what the container was told.
-COUNT = """
-import json, os, time
-from pathlib import Path
-from flask import Response
-
-def model_fn(model_dir):
-    return None
-
-def transform_fn(model, body, kind, accept):
-    text = body.decode() if isinstance(body, bytes) else body
-    lines = text.splitlines()
-    if "refuse" in lines:
-        return Response('{"error": "row 1"}', 400, mimetype="application/json")
-    if "raise" in lines:
-        raise RuntimeError("broken")
-    if "hold" in lines:
-        Path(os.environ["HELD"]).touch()
-        time.sleep(60)
-    if "slow" in lines:
-        time.sleep(0.3)
-    told = {k: v for k, v in os.environ.items() if k.startswith("SAGEMAKER_")}
-    answer = {"lines": len(lines), "first": lines[:1], "kind": kind, "accept": accept,
-              "bytes": len(text), "told": told, "own": os.environ.get("OWN")}
-    return json.dumps(answer), accept
-"""
-LINES = "application/jsonlines"
 
 
 @pytest.fixture(scope="module")
@@ -55,32 +28,6 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosting]:
 @pytest.fixture(scope="module")
 def model(aws: Hosting) -> str:
     return aws.model(aws.package(COUNT))
-
-
-def job(model: str, source: str, **more: Any) -> dict[str, Any]:
-    """Return a request as `mlops predict` makes it; `more` changes members at any depth."""
-    request: dict[str, Any] = {
-        "TransformJobName": f"t-{uuid.uuid4().hex[:8]}",
-        "ModelName": model,
-        "TransformInput": {
-            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": source}},
-            "ContentType": LINES,
-            "SplitType": "Line",
-        },
-        "TransformOutput": {
-            "S3OutputPath": f"s3://{BUCKET}/out/{uuid.uuid4().hex[:8]}/",
-            "Accept": LINES,
-            "AssembleWith": "Line",
-        },
-        "TransformResources": {"InstanceType": "ml.m5.large", "InstanceCount": 1},
-    }
-    for name, value in more.items():
-        part = next((p for p in ("Input", "Output", "Resources") if name.startswith(p)), None)
-        if part is None:
-            request[name] = value
-        else:
-            request[f"Transform{part}"][name.removeprefix(part)] = value
-    return request
 
 
 def ended(aws: Hosting, request: dict[str, Any]) -> dict[str, Any]:
@@ -102,13 +49,6 @@ def outputs(aws: Hosting, request: dict[str, Any]) -> dict[str, bytes]:
     found = aws.s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])
     keys = [item["Key"] for item in found]
     return {key.removeprefix(prefix): aws.read(f"s3://{BUCKET}/{key}") for key in keys}
-
-
-def source(aws: Hosting, **files: str | bytes) -> str:
-    prefix = f"in/{uuid.uuid4().hex[:8]}/"
-    for name, content in files.items():
-        aws.put(f"{prefix}{name.replace('__', '/')}", content)
-    return f"s3://{BUCKET}/{prefix}"
 
 
 def test_every_object_below_the_prefix_has_an_output_of_its_own(aws: Hosting, model: str) -> None:
@@ -277,19 +217,3 @@ def test_a_name_is_used_once_and_a_quota_limits_the_jobs(
     with pytest.raises(ClientError, match="for transform job usage' is 0 Instances"):
         aws.sagemaker.create_transform_job(**job(model, f"s3://{BUCKET}/in/"))
     assert quotas.INSTANCES > 0
-
-
-def test_a_job_of_a_killed_sandbox_has_failed(tmp_path: Any) -> None:
-    with Server(tmp_path, REGION) as server:
-        aws = hosting(server)
-        held = tmp_path / "held"
-        package = aws.package_of(aws.archive(COUNT), {"HELD": str(held)})
-        request = job(aws.model(package), source(aws, a="hold"), Tags=[{"Key": "a", "Value": "b"}])
-        arn = aws.sagemaker.create_transform_job(**request)["TransformJobArn"]
-        until(held.exists)
-        assert aws.sagemaker.list_tags(ResourceArn=arn)["Tags"] == [{"Key": "a", "Value": "b"}]
-    with Server(tmp_path, REGION) as server:
-        again = Hosting(server.environment())
-        told = again.sagemaker.describe_transform_job(TransformJobName=request["TransformJobName"])
-        assert told["TransformJobStatus"] == "Failed"
-        assert "The sandbox was killed" in told["FailureReason"]

@@ -377,7 +377,7 @@ class Server:
             "region": self.region,
             "standing": self._standing,
             "executions": len(self.pipelines.running),
-            "jobs": len(self.jobs.running),
+            "jobs": len(self.jobs.running) + len(self.transforms.running),
         }
 
     def _lease(self, connection: socket.socket, start: Start) -> Iterable[bytes]:
