@@ -94,11 +94,9 @@ def test_a_job_predicts_what_the_endpoint_does(
     assert ask(model, [json.dumps(row) for row in rows]) == expected
 
 
-def test_columns_are_read_at_once_only_where_that_is_what_json_reads(case: Case) -> None:
-    schema = serving.Schema("binary", "y", [], [], [], [], [], {})
-
+def test_columns_are_read_at_once_only_where_that_is_what_json_reads(model: Any) -> None:
     def read(*lines: str) -> Any:
-        found = serving._columns("\n".join(lines) + "\n", schema)
+        found = serving._columns("\n".join(lines) + "\n", model.schema)
         return found and {name: column.to_pylist() for name, column in found.items()}
 
     assert read('{"a":"1","b":null}', '{"a":null,"b":"ü"}') == {"a": ["1", None], "b": [None, "ü"]}
