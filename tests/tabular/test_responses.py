@@ -7,7 +7,7 @@ import pytest
 
 import datasets
 from model_case import Case, inference
-from sm_mlops.tabular import serving
+from sm_mlops.tabular import json_lines
 
 pytestmark = pytest.mark.slow
 LINES = "application/jsonlines"
@@ -96,7 +96,7 @@ def test_a_job_predicts_what_the_endpoint_does(
 
 def test_columns_are_read_at_once_only_where_that_is_what_json_reads(model: Any) -> None:
     def read(*lines: str) -> Any:
-        found = serving._columns("\n".join(lines) + "\n", model.schema)
+        found = json_lines.columns("\n".join(lines) + "\n", model.schema)
         return found and {name: column.to_pylist() for name, column in found.items()}
 
     assert read('{"a":"1","b":null}', '{"a":null,"b":"ü"}') == {"a": ["1", None], "b": [None, "ü"]}

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
+from sm_mlops.tabular import json_lines
 from sm_mlops.tabular.encoding import Misfit, value_text
 from sm_mlops.tabular.schema import Schema, label_text
 from sm_mlops.tabular.text import clean_header, nearest
@@ -205,7 +205,7 @@ def to_lines(predictions: Predictions) -> bytes:
     if not np.isfinite(values).all():
         return b"".join(json.dumps(row).encode() + b"\n" for row in _objects(predictions))
     if values.ndim == 1:
-        return _joined(['{"prediction": ', _number_texts(values), "}\n"])
+        return json_lines.joined(['{"prediction": ', _number_texts(values), "}\n"])
     labels, probability = _labels(predictions)
     texts = [json.dumps(label, ensure_ascii=False) for label in predictions.classes]
     text = dict(zip(predictions.classes, texts, strict=True))
@@ -214,19 +214,11 @@ def to_lines(predictions: Predictions) -> bytes:
     for j, label in enumerate(predictions.classes):
         name = json.dumps(label_text(label), ensure_ascii=False)
         parts += [f"{', ' if j else ''}{name}: ", _number_texts(values[:, j])]
-    return _joined([*parts, "}}\n"])
+    return json_lines.joined([*parts, "}}\n"])
 
 
 def _number_texts(values: npt.NDArray[np.floating[Any]]) -> pa.Array:
     return pa.array(values.astype(np.float64)).cast(pa.string())
-
-
-def _joined(parts: list[Any]) -> bytes:
-    lines = pc.binary_join_element_wise(*parts, "")
-    if not len(lines):
-        return b""
-    whole = pa.ListArray.from_arrays(pa.array([0, len(lines)], pa.int32()), lines)
-    return bytes(pc.binary_join(whole, "")[0].as_buffer())
 
 
 def _to_csv(predictions: Predictions, header: bool) -> bytes:
@@ -262,8 +254,8 @@ def rows(body: str | bytes, content_type: str | None, schema: Schema) -> pa.Tabl
     if options.get("charset", "utf-8") not in _UTF8:
         raise RequestError(f"content type {content_type!r}: send UTF-8", status=415)
     text = text_of(body)
-    if kind in ALSO_LINES and in_batch() and (columns := _columns(text, schema)):
-        return _named(_Request(list(columns.values()), clean_header(list(columns))), schema)
+    if kind in ALSO_LINES and in_batch() and (found := json_lines.columns(text, schema)):
+        return _named(_Request(list(found.values()), clean_header(list(found))), schema)
     request = _from_csv(text) if kind == CSV else _from_json(text, lines=kind != JSON)
     return _named(request, schema)
 
@@ -285,43 +277,6 @@ def in_batch() -> bool:
 def are_lines(*kinds: str | None) -> bool:
     """Return whether all these content types are JSON Lines."""
     return all(_range(kind or "")[0] in ALSO_LINES for kind in kinds)
-
-
-def _columns(body: str, schema: Schema) -> dict[str, pa.ChunkedArray] | None:
-    """Return the columns of JSON Lines fast; None where that might not be what `json` reads."""
-    import pyarrow.json as pajson
-
-    numeric = {column.name for column in schema.columns if column.kind == "number"}
-    lines = body.count("\n") + (not body.endswith("\n"))
-    data = body.encode("utf-8", "surrogatepass")
-    try:
-        head = [json.loads(line) for line in body.split("\n", 100)[:100] if line.strip()]
-        # A later value of another type is an error here.
-        types = {name: _type([row[name] for row in head], name in numeric) for name in head[0]}
-        table = pajson.read_json(
-            pa.py_buffer(data),
-            pajson.ReadOptions(use_threads=False, block_size=len(data) + 1),
-            pajson.ParseOptions(pa.schema(types), unexpected_field_behavior="error"),
-        )
-    except (pa.ArrowException, ValueError, KeyError, IndexError, TypeError):
-        return None
-    # A name that a row lacks would be null.
-    counts = ((name, table[name].null_count) for name in types)
-    absent = [name for name, n in counts if n and data.count(f'"{name}":null'.encode()) != n]
-    if absent or table.num_rows != lines:
-        return None
-    return dict(zip(types, table.columns, strict=True))
-
-
-def _type(values: list[Any], numeric: bool) -> pa.DataType:
-    """Return the Arrow type of JSON values. Raises KeyError for several."""
-    kinds = {type(value) for value in values if value is not None} or {str}
-    if kinds <= {int, float} and (numeric or float in kinds):
-        return pa.float64()
-    if len(kinds) > 1:
-        raise KeyError(kinds)
-    types = {str: pa.string(), int: pa.int64(), bool: pa.bool_()}
-    return types[kinds.pop()]
 
 
 def _from_csv(body: str) -> _Request:
