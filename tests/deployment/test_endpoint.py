@@ -431,7 +431,8 @@ def test_the_longest_names_make_a_name_that_sagemaker_accepts(name: str) -> None
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_role_writes_to_s3_below_its_own_stage_only(kind: str) -> None:
     for arn in full(kind).resources_of("s3:PutObject"):
-        assert re.fullmatch(rf"arn:aws:s3:::{BUCKET}/churn/(capture|async)/production/\*", arn)
+        place = r"churn/((capture|async)/production|batch/production/output)/\*"
+        assert re.fullmatch(rf"arn:aws:s3:::{BUCKET}/{place}", arn)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -439,10 +440,15 @@ def test_the_role_reads_models_of_its_project_and_requests_of_its_stage_only(kin
     requests = [f"arn:aws:s3:::{BUCKET}/churn/async/production/*"]
     assert full(kind).resources_of("s3:GetObject") == [
         f"arn:aws:s3:::{BUCKET}/churn/*/model.tar.gz",
+        f"arn:aws:s3:::{BUCKET}/churn/batch/production/input/*",
         *(requests if kind == "asynchronous" else []),
     ]
-    [listing] = [item for item in full(kind).statements() if "s3:ListBucket" in item["Action"]]
-    assert listing["Condition"] == {"StringLike": {"s3:prefix": "churn/*"}}
+    listings = [item for item in full(kind).statements() if "s3:ListBucket" in item["Action"]]
+    prefixes = [item["Condition"] for item in listings]
+    assert prefixes == [
+        {"StringLike": {"s3:prefix": prefix}}
+        for prefix in ("churn/*", "churn/batch/production/input/*")
+    ]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -475,21 +481,23 @@ def test_only_calls_without_a_narrower_resource_are_allowed_on_all() -> None:
     }
 
 
-def test_metrics_go_to_the_namespace_of_endpoints() -> None:
+def test_metrics_go_to_the_namespaces_of_endpoints_and_transform_jobs() -> None:
     [metrics] = [
         item
         for item in full("real-time").statements()
         if "cloudwatch:PutMetricData" in item["Action"]
     ]
-    assert metrics["Condition"] == {
-        "StringEquals": {"cloudwatch:namespace": "/aws/sagemaker/Endpoints"}
+    namespaces = ["/aws/sagemaker/Endpoints", "/aws/sagemaker/TransformJobs"]
+    assert metrics["Condition"] == {"StringEquals": {"cloudwatch:namespace": namespaces}}
+
+
+def test_logs_go_to_the_group_of_this_endpoint_and_the_streams_of_its_project_s_jobs() -> None:
+    group, jobs = "Endpoints/churn-production", "TransformJobs"
+    found = {
+        arn.partition("log-group:/aws/sagemaker/")[2]
+        for arn in full("real-time").resources_of("logs:PutLogEvents")
     }
-
-
-def test_logs_go_to_the_group_of_this_endpoint() -> None:
-    group = "log-group:/aws/sagemaker/Endpoints/churn-production"
-    for arn in full("real-time").resources_of("logs:PutLogEvents"):
-        assert arn.removesuffix(":*").endswith(group)
+    assert found == {group, f"{group}:*", jobs, f"{jobs}:log-stream:churn-batch-*"}
 
 
 def test_the_role_may_look_at_the_alarms_that_roll_back() -> None:
@@ -542,6 +550,7 @@ def test_the_role_of_a_plain_endpoint_may_do_little() -> None:
         "logs:PutLogEvents",
         "s3:GetObject",
         "s3:ListBucket",
+        "s3:PutObject",
     }
 
 
@@ -582,7 +591,9 @@ def test_a_version_of_another_account_needs_its_arn_bucket_and_key() -> None:
     foreign = PACKAGE.replace(ACCOUNT, "999999999999")
     made = stack(ModelPackageArn=foreign, ArtifactBucket="theirs", ArtifactKmsKeyArn=ARTIFACT_KEY)
     assert made.properties("Model")["PrimaryContainer"] == {"ModelPackageName": foreign}
-    assert made.resources_of("s3:GetObject") == ["arn:aws:s3:::theirs/churn/*/model.tar.gz"]
+    [model, batch] = made.resources_of("s3:GetObject")
+    assert model == "arn:aws:s3:::theirs/churn/*/model.tar.gz"
+    assert "theirs" not in batch
     assert made.resources_of("kms:Decrypt") == [ARTIFACT_KEY]
 
 
@@ -590,7 +601,10 @@ def test_what_an_endpoint_writes_can_stay_in_its_own_account() -> None:
     made = stack(ArtifactBucket="theirs", OutputBucket="ours", DataCapturePercent=1)
     capture = made.properties("EndpointConfig")["DataCaptureConfig"]
     assert capture["DestinationS3Uri"] == "s3://ours/churn/capture/production/"
-    assert made.resources_of("s3:PutObject") == ["arn:aws:s3:::ours/churn/capture/production/*"]
+    assert made.resources_of("s3:PutObject") == [
+        "arn:aws:s3:::ours/churn/batch/production/output/*",
+        "arn:aws:s3:::ours/churn/capture/production/*",
+    ]
 
 
 # The template as such

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -217,6 +219,57 @@ def test_a_workflow_deploys_serves_and_deletes_with_its_repos_role(
     job = Job(here, here.repo, "production")
     job.mlops("invoke", "production", "rows.csv")
     job.mlops("logs", "--stage", "production")
+
+
+def test_a_person_predicts_whole_files_with_the_documented_policy_alone(
+    here: Land, deployed: str, tmp_path: Path
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
+    [text] = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    names = {"region": REGION, "account": ACCOUNT, "project": "churn", "bucket": BUCKET}
+    for name, value in {**names, "stage": "production"}.items():
+        text = text.replace(f"<{name}>", value)
+    iam, trust = here.aws.client("iam"), {"Effect": "Allow", "Action": "sts:AssumeRole"}
+    trusted = policy({**trust, "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}})
+    iam.create_role(RoleName="analyst", AssumeRolePolicyDocument=trusted)
+    iam.put_role_policy(RoleName="analyst", PolicyName="p", PolicyDocument=text)
+    person = session(here, "analyst")
+    header, *rows = (here.repo.root / "data" / "breast-cancer.csv").read_text().splitlines()
+    bad = ",".join(["much", *rows[1].split(",")[1:]])
+    lines = [f"id,{header}", *(f"{i:04},{row}" for i, row in enumerate([rows[0], bad, rows[2]]))]
+    (tmp_path / "rows.csv").write_text("\n".join(lines) + "\n")
+    words = ["predict", str(tmp_path / "rows.csv"), str(tmp_path / "out.csv")]
+    done = mlops_here(here.repo.root, *words, **person)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "2 of 3 rows predicted by version 1" in done.stdout
+    assert "is left" not in done.stdout
+    first, *predicted = (tmp_path / "out.csv").read_text().splitlines()
+    assert first.startswith(f"id,{header},prediction,probability,probability_")
+    assert [line.split(",")[0] for line in predicted] == ["0000", "0002"]
+    [reason] = map(json.loads, (tmp_path / "out.errors.jsonl").read_text().splitlines())
+    assert (reason["row"], reason["column"]) == (2, header.split(",")[0])
+    assert "row 2: 'much' is not a number" in reason["error"]
+    # And the same predictions as the endpoint's.
+    answer = Job(here, here.repo, "production").mlops(
+        "invoke", "production", str(tmp_path / "rows.csv"), code=2
+    )
+    assert "row 2: 'much' is not a number" in answer.stderr
+    (tmp_path / "rows.csv").write_text("\n".join([lines[0], lines[1], lines[3]]) + "\n")
+    answer = Job(here, here.repo, "production").mlops(
+        "invoke", "production", f"{tmp_path}/rows.csv"
+    )
+    for line, expected in zip(predicted, json.loads(answer.stdout)["predictions"], strict=True):
+        label, probability, *_ = line.split(",")[-4:]
+        assert (label, float(probability)) == (expected["prediction"], expected["probability"])
+    # Nothing else: neither the other stage nor the endpoint nor what is beside the batches.
+    refused(
+        client("sagemaker-runtime", person).invoke_endpoint,
+        EndpointName="churn-production",
+        Body=b"",
+    )
+    refused(client("s3", person).list_objects_v2, Bucket=BUCKET, Prefix="churn/executions/")
+    other = mlops_here(here.repo.root, *words, "--stage", "staging", **person)
+    assert other.returncode == 2 and "AccessDenied" in other.stderr
 
 
 KINDS: dict[str, dict[str, Any]] = {

@@ -357,7 +357,11 @@ def test_a_tag_with_a_slash_opens_less_than_the_project_s() -> None:
         if not EVERYBODYS.match(str(one)) and identity.may(one.action, one.resource, one.context)
     }
     assert reached
-    ours = (f"{BUCKET}/churn/staging/", "log-group:/aws/sagemaker/Endpoints/churn/", BUCKET)
+    logs = ("Endpoints/churn/", "TransformJobs:log-stream:churn/")
+    ours = (
+        *(f"{BUCKET}/churn/staging/", BUCKET),
+        *(f"log-group:/aws/sagemaker/{group}" for group in logs),
+    )
     assert not [one for one in reached if not one.startswith(ours)]
 
 
@@ -416,7 +420,8 @@ RENAMED = {
     "s3:DeleteObjects": "s3:DeleteObject",
     "s3:HeadBucket": "s3:ListBucket",
 }
-# Done by people with their own permissions: approve, share, destroy a project, and the platform.
+# Done by people with their own permissions: approve, predict whole files, share, destroy a project,
+# and the platform.
 PEOPLES = {
     *("sagemaker:UpdateModelPackage", "sagemaker:CreateModelPackageGroup"),
     *("sagemaker:GetModelPackageGroupPolicy", "sagemaker:PutModelPackageGroupPolicy"),
@@ -425,6 +430,8 @@ PEOPLES = {
     *("s3:GetBucketPolicy", "s3:PutBucketPolicy", "s3:DeleteBucketPolicy"),
     *("s3:DeleteObject", "logs:DeleteLogGroup", "sagemaker:DescribeProject"),
     *("kms:GetKeyPolicy", "kms:PutKeyPolicy"),
+    *("sagemaker:CreateTransformJob", "sagemaker:DescribeTransformJob"),
+    *("sagemaker:ListTransformJobs", "sagemaker:StopTransformJob"),
 }
 # The code of the commands that workflows run, and what it imports; a review trains in the sandbox.
 WORKFLOWS = (

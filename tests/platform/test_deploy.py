@@ -99,10 +99,15 @@ def test_what_it_creates_has_the_boundary_of_that_account() -> None:
     sids = {item["Sid"] for item in boundary()["Statement"]}
     assert {item["Sid"] for item in limit["Statement"]} == sids
     own = dataclasses.replace(serving("churn"), boundary=limit)
-    elsewhere = [one for one in answering("churn") if f"{BUCKET}/churn/async" not in one.resource]
+    own_bucket = (f"{BUCKET}/churn/async", f"{BUCKET}/churn/batch")
+    elsewhere = [
+        one for one in answering("churn") if not any(place in one.resource for place in own_bucket)
+    ]
     assert allowed(own, *elsewhere) == [str(one) for one in elsewhere]
     greedy = dataclasses.replace(own, policies=(EVERYTHING,))
-    assert greedy.may("s3:PutObject", f"arn:aws:s3:::{OUTPUT}/churn/async/staging/output/1")
+    for place in ("async", "batch"):
+        answer = f"arn:aws:s3:::{OUTPUT}/churn/{place}/staging/output/1"
+        assert greedy.may("s3:PutObject", answer)
     assert not greedy.may("s3:PutObject", MODEL)
     assert not greedy.may("s3:GetObject", f"arn:aws:s3:::{BUCKET}/churn/data/x.csv")
     assert not allowed(greedy, *here("churn", "staging"))

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import os
 import stat
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import transform_cases
 from endpoint_cases import SLOW, Hosting, arrived, gone, hosting, queue
 from function_cases import COUNT, Wired, tries, until
 from sandbox_cases import REGION
@@ -98,6 +100,47 @@ def test_what_was_accepted_is_answered_after_a_restart(tmp_path: Path) -> None:
         aws = Hosting(server.environment())
         answers = [json.loads(arrived(aws, answer["OutputLocation"])) for answer in asked]
     assert [answer["data"] for answer in answers] == [f"sleep0.{n + 1}" for n in range(5)]
+
+
+def test_a_sandbox_whose_client_leaves_ends_after_its_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = threading.Event()
+    with Server(tmp_path, REGION) as server:
+        aws = hosting(server)
+        held = tmp_path / "held"
+        package = aws.package_of(aws.archive(transform_cases.COUNT), {"HELD": str(held)})
+        aws.sagemaker.create_transform_job(
+            **transform_cases.job(aws.model(package), transform_cases.source(aws, a="hold"))
+        )
+        until(held.exists)
+        with monkeypatch.context() as watched:
+            watched.setattr(server, "close", ended.set)
+            server.belong_to_starter()
+            server.left(goodbye=True)
+            assert not ended.wait(0.5) and server.transforms.running
+            (tmp_path / "held.go").touch()
+            assert ended.wait(60)
+
+
+def test_a_job_of_a_killed_sandbox_has_failed(tmp_path: Path) -> None:
+    with Server(tmp_path, REGION) as server:
+        aws = hosting(server)
+        held = tmp_path / "held"
+        package = aws.package_of(aws.archive(transform_cases.COUNT), {"HELD": str(held)})
+        request = transform_cases.job(
+            aws.model(package),
+            transform_cases.source(aws, a="hold"),
+            Tags=[{"Key": "a", "Value": "b"}],
+        )
+        arn = aws.sagemaker.create_transform_job(**request)["TransformJobArn"]
+        until(held.exists)
+        assert aws.sagemaker.list_tags(ResourceArn=arn)["Tags"] == [{"Key": "a", "Value": "b"}]
+    with Server(tmp_path, REGION) as server:
+        again = Hosting(server.environment())
+        told = again.sagemaker.describe_transform_job(TransformJobName=request["TransformJobName"])
+        assert told["TransformJobStatus"] == "Failed"
+        assert "The sandbox was killed" in told["FailureReason"]
 
 
 def test_an_event_and_the_function_survive_a_restart(tmp_path: Path) -> None:

@@ -203,6 +203,10 @@ def answering(project: str) -> Iterator[Call]:
     yield from calls("s3", "GetObject", f"{place}/executions/1/model.tar.gz")
     yield from calls("s3", "GetObject", f"{place}/async/staging/input/1")
     yield from calls("s3", "PutObject", f"{place}/async/staging/output/1.out")
+    yield from calls("s3", "GetObject", f"{place}/batch/staging/input/1/part-1.jsonl.gz")
+    yield from calls("s3", "PutObject", f"{place}/batch/staging/output/1/part-1.jsonl.gz.out")
+    stream = f"log-group:/aws/sagemaker/TransformJobs:log-stream:{project}-batch-1/data-log"
+    yield from calls("logs", "CreateLogStream PutLogEvents", arn("logs", stream))
     stream = f"log-group:/aws/sagemaker/Endpoints/{project}-staging:log-stream:AllTraffic/i-1"
     yield from calls("logs", "CreateLogStream PutLogEvents", arn("logs", stream))
     namespace = {"cloudwatch_namespace": "/aws/sagemaker/Endpoints"}

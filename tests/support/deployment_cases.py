@@ -88,9 +88,23 @@ class Place:
     ) -> str:
         """Register a version; return its ARN."""
         code = f"OFFSET = {offset}\n{script}".encode()
+        return self.register_model(
+            archive({"code/inference.py": code}),
+            approval,
+            sample if sample is not None else sample_files(offset),
+            **more,
+        )
+
+    def register_model(
+        self,
+        model: bytes,
+        approval: str = "Approved",
+        files: dict[str, bytes] | None = None,
+        **more: Any,
+    ) -> str:
+        """Register a version with this model.tar.gz and sample payload; return its ARN."""
         prefix = f"{self.aws.settings.prefix}/executions/test-{next(self._numbers)}"
-        url = self._put(f"{prefix}/model.tar.gz", archive({"code/inference.py": code}))
-        files = sample if sample is not None else sample_files(offset)
+        url = self._put(f"{prefix}/model.tar.gz", model)
         if files:
             more["SamplePayloadUrl"] = self._put(f"{prefix}/sample.tar.gz", archive(files))
         environment = {

@@ -131,3 +131,16 @@ def test_a_batch_transform_job_gets_a_line_for_each_row(
     answers = whole.body.splitlines(keepends=True)
     assert len(answers) == len(rows)
     assert [reply.body for reply in single] == [*[b""] * (kind == CSV), *answers]
+
+
+def test_a_bad_row_of_a_batch_transform_job_is_a_line_and_no_failure(
+    packed: Path, rows: list[dict[str, Any]]
+) -> None:
+    lines = [json.dumps(row) for row in (rows[0], {**rows[1], "Age": "old"}, rows[1])]
+    with worker([packed], SAGEMAKER_BATCH="true") as server:
+        body = "\n".join(lines).encode()
+        reply = server.ask(body, {"Content-Type": LINES, "Accept": LINES})
+    assert (reply.status, reply.kind) == (200, LINES)
+    answers = [json.loads(line) for line in reply.body.splitlines()]
+    assert [set(answer) == {"error", "column", "row"} for answer in answers] == [False, True, False]
+    assert answers[1]["row"] == 2

@@ -13,7 +13,17 @@ from typing import Annotated
 import typer
 
 from sm_mlops import version
-from sm_mlops.cli import bootstrap, deploy, endpoint, registry, review, status, training, upgrade
+from sm_mlops.cli import (
+    batch,
+    bootstrap,
+    deploy,
+    endpoint,
+    registry,
+    review,
+    status,
+    training,
+    upgrade,
+)
 from sm_mlops.cli import sandbox as sandbox_commands
 from sm_mlops.cli.console import fail, say
 from sm_mlops.errors import MlopsError, explained
@@ -38,7 +48,7 @@ app = typer.Typer(
     """,
     rich_markup_mode="markdown",
 )
-for _commands in (training, registry, deploy, endpoint, status, review, bootstrap, upgrade):
+for _commands in (training, registry, deploy, endpoint, batch, status, review, bootstrap, upgrade):
     app.add_typer(_commands.app)
 app.add_typer(bootstrap.secret, name="secret", rich_help_panel="Connect")
 app.add_typer(sandbox_commands.app, name="sandbox", rich_help_panel="Sandbox")

@@ -52,7 +52,8 @@ def invoke(aws: Aws, endpoint: Endpoint, body: bytes, content_type: str, accept:
     if len(body) > most << 20:
         raise MlopsError(
             f"{endpoint.name} takes at most {most} MB per request, but this is "
-            f"{len(body) / (1 << 20):.1f} MB: leave out --content-type, so that it is cut"
+            f"{len(body) / (1 << 20):.1f} MB: leave out --content-type, so that it is cut, or use "
+            "mlops predict"
         )
     began = time.monotonic()
     if endpoint.kind == "asynchronous":

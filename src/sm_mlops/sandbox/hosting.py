@@ -154,7 +154,7 @@ class Models:
             output.get("KmsKeyId"),
         ):
             if key:
-                _check_key(key, caller)
+                check_key(key, caller)
         record = {
             **{name: value for name, value in params.items() if name != "Tags"},
             "ProductionVariants": [{"InitialVariantWeight": 1.0, **variant}],
@@ -231,7 +231,8 @@ def _check_variant(variant: Params, config: Params, model: Record) -> None:
     wire.only("CreateEndpointConfig", serverless, "MemorySizeInMB", "MaxConcurrency")
 
 
-def _check_key(key: str, caller: Caller) -> None:
+def check_key(key: str, caller: Caller) -> None:
+    """Raise ApiError for a KMS key that does not exist or is not enabled."""
     from moto.kms.models import kms_backends
 
     parts = key.split(":")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import threading
 import time
 from pathlib import Path
@@ -75,7 +76,8 @@ class Logs:
         where = (record["Account"], record["Region"], record["Group"], record["Stream"])
         if "Role" in record and not _may_log(record["Role"], where):
             return
-        path = self.serving / record["File"]
+        # A transform job's is beside the folder of the endpoints, which may not exist.
+        path = Path(os.path.normpath(self.serving / record["File"]))
         lines = self._new_lines(instance, path, ended=False)
         if lines:
             _put(*where, lines, path.stat().st_mtime)

@@ -39,6 +39,7 @@ from sm_mlops.sandbox.replies import Start, error_reply, json_reply, read, reply
 from sm_mlops.sandbox.signatures import Signatures, Unverified
 from sm_mlops.sandbox.storage import DamagedState, Files, Store
 from sm_mlops.sandbox.tags import Tags
+from sm_mlops.sandbox.transforms import FOLDER, Transforms
 from sm_mlops.sandbox.wire import ApiError, Caller, Params
 
 # What moto answers of SageMaker: Studio's domains, which a person makes.
@@ -142,6 +143,8 @@ class Server:
         self.endpoints.on_deleted = lambda: self.moto.keep("applicationautoscaling")
         self.runtime = runtime.Runtime(self.store, self.objects, self.endpoints, self.metrics)
         self.runtime.on_idle = self.end_if_idle
+        self.transforms = Transforms(self.store, self.objects, self.folder / FOLDER)
+        self.transforms.on_idle = self.end_if_idle
         self.pipelines = Pipelines(self.store, self.objects, self.jobs, self.clients.of_role)
         self.pipelines.on_end = self.end_if_idle
         self.stacks = Stacks(
@@ -199,6 +202,7 @@ class Server:
             execution.stop()
         self.stacks.close()
         self.jobs.close()
+        self.transforms.close()
         self.endpoints.close()
         self.runtime.close()
         for execution in list(self.pipelines.running.values()):
@@ -239,7 +243,9 @@ class Server:
         with self._state_lock:
             held = self._standing or self._owned or self._leases
             running = self.pipelines.running or self.jobs.running or self.stacks.running
-            busy = running or self.endpoints.busy() or self.runtime.busy()
+            busy = (
+                running or self.transforms.running or self.endpoints.busy() or self.runtime.busy()
+            )
             busy = busy or self.integrations.busy()
             if held or busy or self._closing:
                 return
@@ -334,7 +340,8 @@ class Server:
 
     def _table(self) -> dict[str, Operation]:
         """Return the operations of SageMaker, by name."""
-        hosting, projects = (self.models, self.endpoints), self.integrations.projects
+        hosting = (self.models, self.endpoints, self.transforms)
+        projects = self.integrations.projects
         owners = (self.jobs, self.registry, self.pipelines, *hosting, projects, Tags(self.store))
         return {
             name: getattr(owner, wire.snake_case(name))
@@ -370,7 +377,7 @@ class Server:
             "region": self.region,
             "standing": self._standing,
             "executions": len(self.pipelines.running),
-            "jobs": len(self.jobs.running),
+            "jobs": len(self.jobs.running) + len(self.transforms.running),
         }
 
     def _lease(self, connection: socket.socket, start: Start) -> Iterable[bytes]:

@@ -10,6 +10,7 @@ from sm_mlops.sandbox.pipelines import PIPELINE
 from sm_mlops.sandbox.projects import PROJECT, REPOSITORY
 from sm_mlops.sandbox.registry import GROUP, PACKAGE
 from sm_mlops.sandbox.storage import Record, Store
+from sm_mlops.sandbox.transforms import TRANSFORM
 from sm_mlops.sandbox.wire import Caller, Params, invalid, missing
 
 MOST_TAGS = 50
@@ -25,6 +26,7 @@ KINDS = {
     "processing-job": PROCESSING,
     "project": PROJECT,
     "training-job": TRAINING,
+    "transform-job": TRANSFORM,
 }
 
 

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from sm_mlops.tabular import responses, serving
 from sm_mlops.tabular import rows as typed_rows
 from sm_mlops.tabular import schema as schemas
-from sm_mlops.tabular import serving
-from sm_mlops.tabular.encoding import Misfit
 from sm_mlops.tabular.rows import Rows
 
 
@@ -46,12 +45,9 @@ def load(
 
 def respond(served: Served, body: str | bytes, content_type: str | None, accept: str | None) -> Any:
     """Return the response to one request: a refusal for a client's fault."""
-    try:
-        form = serving.accepted(accept)
-        raw = serving.rows(body, content_type, served.schema)
-        return serving.answer(predictions(served, raw), form)
-    except (serving.RequestError, Misfit) as error:
-        return serving.refusal(error)
+    return responses.respond(
+        served.schema, lambda raw: predictions(served, raw), body, content_type, accept
+    )
 
 
 def predictions(served: Served, raw: pa.Table) -> serving.Predictions:

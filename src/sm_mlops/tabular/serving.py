@@ -21,6 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
+from sm_mlops.tabular import json_lines
 from sm_mlops.tabular.encoding import Misfit, value_text
 from sm_mlops.tabular.schema import Schema, label_text
 from sm_mlops.tabular.text import clean_header, nearest
@@ -105,23 +106,27 @@ def answer(predictions: Predictions, accepted: Accepted) -> Any:
     elif accepted.kind == JSON:
         body = json.dumps({"predictions": _objects(predictions)}, ensure_ascii=False).encode()
     else:
-        lines = (json.dumps(o, ensure_ascii=False) for o in _objects(predictions))
-        body = "".join(f"{line}\n" for line in lines).encode()
-    return _response(body, 200, accepted.kind)
+        body = to_lines(predictions)
+    return response(body, 200, accepted.kind)
 
 
 def refusal(error: RequestError | Misfit) -> Any:
     """Return the response to a client's fault: JSON with `error`, `column` and `row`."""
     status = error.status if isinstance(error, RequestError) else 400
+    # ASCII, because names and values may hold what is not Unicode text.
+    return response(json.dumps(reason(error)).encode(), status, JSON)
+
+
+def reason(error: RequestError | Misfit) -> dict[str, Any]:
+    """Return a client's fault as `error`, `column` and `row`."""
     row = error.row + 1 if isinstance(error, Misfit) else error.row
     text = str(error)
     text = text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
-    content = {"error": text, "column": error.column, "row": row}
-    # ASCII, because names and values may hold what is not Unicode text.
-    return _response(json.dumps(content).encode(), status, JSON)
+    return {"error": text, "column": error.column, "row": row}
 
 
-def _response(body: bytes, status: int, kind: str) -> Any:
+def response(body: bytes, status: int, kind: str) -> Any:
+    """Return what the container sends as it is."""
     if _FRAMEWORK in sys.modules:
         framework: Any = sys.modules[_FRAMEWORK]
         return framework.worker.Response(body, status=status, mimetype=kind)
@@ -197,6 +202,28 @@ def _labels(predictions: Predictions) -> tuple[list[Any], npt.NDArray[np.floatin
     return [classes[i] for i in best.tolist()], values[np.arange(len(best)), best]
 
 
+def to_lines(predictions: Predictions) -> bytes:
+    """Return JSON Lines, made column by column: a batch has millions."""
+    values = predictions.values
+    if not np.isfinite(values).all():
+        return b"".join(json.dumps(row).encode() + b"\n" for row in _objects(predictions))
+    if values.ndim == 1:
+        return json_lines.joined(['{"prediction": ', _number_texts(values), "}\n"])
+    labels, probability = _labels(predictions)
+    texts = [json.dumps(label, ensure_ascii=False) for label in predictions.classes]
+    text = dict(zip(predictions.classes, texts, strict=True))
+    parts = ['{"prediction": ', pa.array([text[label] for label in labels], pa.string())]
+    parts += [', "probability": ', _number_texts(probability), ', "probabilities": {']
+    for j, label in enumerate(predictions.classes):
+        name = json.dumps(label_text(label), ensure_ascii=False)
+        parts += [f"{', ' if j else ''}{name}: ", _number_texts(values[:, j])]
+    return json_lines.joined([*parts, "}}\n"])
+
+
+def _number_texts(values: npt.NDArray[np.floating[Any]]) -> pa.Array:
+    return pa.array(values.astype(np.float64)).cast(pa.string())
+
+
 def _to_csv(predictions: Predictions, header: bool) -> bytes:
     columns: dict[str, Any] = {"prediction": predictions.values}
     if predictions.values.ndim == 2:
@@ -229,13 +256,30 @@ def rows(body: str | bytes, content_type: str | None, schema: Schema) -> pa.Tabl
         )
     if options.get("charset", "utf-8") not in _UTF8:
         raise RequestError(f"content type {content_type!r}: send UTF-8", status=415)
+    text = text_of(body)
+    if kind in ALSO_LINES and in_batch() and (found := json_lines.columns(text, schema)):
+        return _named(_Request(list(found.values()), clean_header(list(found))), schema)
+    request = _from_csv(text) if kind == CSV else _from_json(text, schema, lines=kind != JSON)
+    return _named(request, schema)
+
+
+def text_of(body: str | bytes) -> str:
+    """Return the text of a body. Raises RequestError."""
     try:
         text = body if isinstance(body, str) else bytes(body).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RequestError(f"the body is not UTF-8 text ({error.reason})") from None
-    text = text.lstrip("\ufeff")
-    request = _from_csv(text) if kind == CSV else _from_json(text, schema, lines=kind != JSON)
-    return _named(request, schema)
+    return text.lstrip("\ufeff")
+
+
+def in_batch() -> bool:
+    """Return whether this is a batch transform job, by the variable that SageMaker sets."""
+    return os.environ.get("SAGEMAKER_BATCH") == "true"
+
+
+def are_lines(*kinds: str | None) -> bool:
+    """Return whether all these content types are JSON Lines."""
+    return all(_range(kind or "")[0] in ALSO_LINES for kind in kinds)
 
 
 def _from_csv(body: str) -> _Request:
@@ -389,7 +433,7 @@ def _named(request: _Request, schema: Schema) -> pa.Table:
     wanted = [name for name in all_names if name in found]
     columns = [found[name].slice(skip) for name in wanted]
     # A piece of a batch transform job may be the header alone; a refusal would fail the job.
-    if columns and len(columns[0]) == 0 and os.environ.get("SAGEMAKER_BATCH") != "true":
+    if columns and len(columns[0]) == 0 and not in_batch():
         raise RequestError("the body holds a header and no row")
     return pa.Table.from_arrays(columns, names=wanted)
 

@@ -18,7 +18,7 @@ SAGEMAKER: Table = {
     "*": """
         ListCodeRepositories ListDomains ListEndpointConfigs ListEndpoints
         ListModelPackageGroups ListModels ListPipelines ListProcessingJobs ListProjects
-        ListTrainingJobs Search""",
+        ListTrainingJobs ListTransformJobs Search""",
     "code-repository/{CodeRepositoryName}": """
         CreateCodeRepository DeleteCodeRepository DescribeCodeRepository
         UpdateCodeRepository""",
@@ -48,6 +48,8 @@ SAGEMAKER: Table = {
         CreateProcessingJob DeleteProcessingJob DescribeProcessingJob StopProcessingJob""",
     "training-job/{TrainingJobName}": """
         CreateTrainingJob DeleteTrainingJob DescribeTrainingJob StopTrainingJob""",
+    "transform-job/{TransformJobName}": """
+        CreateTransformJob DescribeTransformJob StopTransformJob""",
     "project/{ProjectName}": "CreateProject DeleteProject DescribeProject UpdateProject",
     "{ResourceArn}": "AddTags DeleteTags ListTags",
     # Of a version the number is not known before: see actions.py.
