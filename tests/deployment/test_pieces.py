@@ -134,11 +134,12 @@ def ask(repo: Repo, model: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[...
 def test_what_trains_can_be_asked_with(
     ask: Any, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    trained = model[1]
-    if trained == "Parquet" and "CSV" in name:
-        pytest.skip("written otherwise than in training")
     path = tmp_path / "rows"
     WRITERS[name](path)
+    if model[1] == "Parquet" and "CSV" in name:
+        with pytest.raises(predict.Refused, match="is not a number"):  # with a decimal comma
+            list(ask(path))
+        return
     whole = predict.joined([answer for answer, _ in ask(path)])
     monkeypatch.setitem(predict.PIECE_ROWS, "serverless", 7)
     cut = predict.joined([answer for answer, _ in ask(path)])

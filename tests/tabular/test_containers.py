@@ -205,7 +205,7 @@ REFUSED = {
     "the network": ("import socket; socket.create_connection(('192.0.2.1', 80))", "this machine o"),
     "a name": ("import socket; socket.getaddrinfo('example.com', 80)", "this machine only"),
     "its input": (
-        "open(os.environ['SM_CHANNEL_TRAIN'] + '/more.parquet', 'w')",
+        "import os; open(os.environ['SM_CHANNEL_TRAIN'] + '/more.parquet', 'w')",
         "Permission denied|Read-only",
     ),
 }
