@@ -10,7 +10,7 @@ PROCESSES = $(shell $(PYTHON) -c "import os; print(1 + os.cpu_count())")
 export PYTHONDONTWRITEBYTECODE :=
 # By default also in the folder that cookiecutter renders, which cannot render it.
 export RUFF_CACHE_DIR := $(CURDIR)/.ruff_cache
-IMAGES := $(basename $(wildcard src/sm_mlops/sandbox/images/*.in))
+IMAGES := src/sm_mlops/sandbox/images
 TEMPLATE := {{cookiecutter.project_slug}}
 UV ?= $(VENV)/bin/uv
 # The pinned uv, where there is none yet. It then makes the environment that it is a part of.
@@ -36,7 +36,7 @@ help: ## show this list
 setup: $(READY) ## make .venv with the pinned packages
 
 # A second make waits for the lock that the shell holds on descriptor 9.
-.venv/.ready: requirements.lock pyproject.toml cookiecutter.json $(filter %/xgboost-3.2-0.lock,$(IMAGES:=.lock))
+.venv/.ready: requirements.lock pyproject.toml cookiecutter.json $(IMAGES)/xgboost-3.2-0.lock
 	@echo "Setting up .venv from requirements.lock: once, less than a minute"
 	@exec 9>>requirements.lock && $(PYTHON) -c 'import fcntl, sys; fcntl.flock(9, fcntl.LOCK_EX); (3, 11) <= sys.version_info < (3, 14) \
 	  or sys.exit("$(PYTHON) is not Python 3.11, 3.12 or 3.13: name one, as in make PYTHON=python3.12 setup")' && $(GET_UV) && \
@@ -106,5 +106,6 @@ lock: ## pin what pyproject.toml needs, here and in the rendered repo, and chang
 	  --only-binary :all: --group pyproject.toml:trigger --constraints "$(TEMPLATE)/requirements.lock")
 	@$(call pin,requirements.lock,--universal --python-version 3.11 --extra sandbox --group dev --no-emit-package sm-mlops \
 	  --constraints "$(TEMPLATE)/requirements.lock" pyproject.toml)
-	@$(foreach image,$(IMAGES),$(call pin,$(image).lock,--universal --python-version $(if $(filter %/xgboost-3.2-0,$(image)),3.11,3.12) --override $(image).in $(image).in) &&) true
+	@$(call pin,$(IMAGES)/xgboost-3.2-0.lock,--universal --python-version 3.11 --override $(IMAGES)/xgboost-3.2-0.in $(IMAGES)/xgboost-3.2-0.in)
+	@$(call pin,$(IMAGES)/sklearn-1.9-0.lock,--universal --python-version 3.12 --override $(IMAGES)/sklearn-1.9-0.in $(IMAGES)/sklearn-1.9-0.in)
 	@$(call pin,checkov.lock,--universal --python-version 3.11 --group pyproject.toml:checkov)

@@ -33,6 +33,8 @@ STARTS_PROCESSES = {"elsewhere", "play"}
 SLOWEST = {"test_loop.py", "test_rendered.py", "test_workflows_act.py", "test_workflows_run.py"}
 
 
+# A shell that starts this in the background ignores Ctrl-C, which tests press.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Sessions of one process read a service's model once.
 botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -133,7 +134,7 @@ def test_jenkins_asks_its_own_full_clone(history: History, tmp_path: Path) -> No
     clone = tmp_path / "jenkins"
     subprocess.run(["git", "clone", "-q", history.bare, str(clone)], check=True)
     aws = history.here.aws
-    settings = aws.settings.__class__(**{**vars(aws.settings), "root": clone})
+    settings = replace(aws.settings, root=clone)
     jenkins = type(aws)(settings, sandbox=True)
     assert merged._ask_git(jenkins, history.first) == "ahead"
     assert "no history" in merged._ask_git(jenkins, history.unmerged)

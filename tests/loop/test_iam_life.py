@@ -253,7 +253,7 @@ def test_a_person_predicts_whole_files_with_the_documented_policy_alone(
     answer = Job(here, here.repo, "production").mlops(
         "invoke", "production", str(tmp_path / "rows.csv"), code=2
     )
-    assert "row 2: 'much' is not a number" in answer.stderr
+    assert "line 3 of rows.csv: 'much' is not a number" in answer.stderr
     (tmp_path / "rows.csv").write_text("\n".join([lines[0], lines[1], lines[3]]) + "\n")
     answer = Job(here, here.repo, "production").mlops(
         "invoke", "production", f"{tmp_path}/rows.csv"

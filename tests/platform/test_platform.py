@@ -582,6 +582,7 @@ def test_only_calls_without_a_narrower_resource_are_allowed_on_all() -> None:
         "application-autoscaling:DescribeScalingPolicies",
         "application-autoscaling:DescribeScheduledActions",
         "sagemaker:ListEndpoints",
+        *("servicequotas:ListServiceQuotas", "servicequotas:ListAWSDefaultServiceQuotas"),
         # Of topics with the project's tag, and of templates that Service Catalog has marked.
         *("sns:Publish", "s3:GetObject"),
         *("cloudformation:GetTemplateSummary", "cloudformation:ValidateTemplate"),

@@ -421,6 +421,7 @@ def test_only_calls_without_a_narrower_resource_are_allowed_on_all() -> None:
         "application-autoscaling:DescribeScalingPolicies",
         "application-autoscaling:DescribeScheduledActions",
         "sagemaker:ListEndpoints",
+        *("servicequotas:ListServiceQuotas", "servicequotas:ListAWSDefaultServiceQuotas"),
     }
 
 

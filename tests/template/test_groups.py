@@ -19,9 +19,10 @@ DEPLOY = {
     *("boto3", "botocore", "github", "jwt", "nacl", "packaging", "requests", "rich"),
     *("s3transfer", "typer", "yaml"),
 }
-# What no job that deploys has: it trains, tests, or is the sandbox.
+# What no job that deploys has: it trains, tests, reads files of rows, or is the sandbox.
 # The trigger's function has the packages of its own layer.
-OTHERS = ("pipeline.py", "platform/", "sandbox/", "tabular/", "testing.py", "training/")
+OTHERS = ("pipeline.py", "platform/", "sandbox/", "tabular/", "testing.py", "training/",
+          "deployment/batch", "deployment/pieces.py")  # fmt: skip
 HEAVY = {"mypy", "moto", "numpy", "pandas", "pytest", "ruff", "sagemaker", "xgboost"}
 GROUPS = {
     "ci.yml": {"check": "dev", "review": "dev"},

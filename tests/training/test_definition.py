@@ -421,6 +421,6 @@ def test_settings_of_the_evaluation_that_no_step_reads_are_refused(
     compiled(repo.configure(evaluation={"threshold": 0.3}))
     file = repo.root / DEFINITION
     text = file.read_text(encoding="utf-8")
-    file.write_text(text.replace('"evaluation.threshold", ', ""), encoding="utf-8")
+    file.write_text(text.replace(', "evaluation.threshold"', ""), encoding="utf-8")
     with pytest.raises(MlopsError, match=r"no step reads evaluation\.threshold of mlops\.yaml"):
         compiled(repo.settings())

@@ -41,7 +41,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("numpy>=2.2", r"line 1: numpy>=2\.2 contradicts numpy 2\.1\.0, which the image xgboost-3"),
         ("Scikit_Learn<1", "Scikit_Learn<1 contradicts Scikit_Learn 1.8.0"),
         ("xgboost!=3.2.0", r"write xgboost==3\.2\.0$"),
-        ("--index-url https://u:hunter2@host/simple", "the option --index-url is not allowed"),
+        ("--index-url=https://u:hunter2@127.0.0.1/simple", "the option --index-url is not allowed"),
         ("-r more.txt", "the option -r is not allowed"),
         ("-e .", "the option -e is not allowed"),
         ("a==1 --hash=sha256:00", "the option --hash is not allowed"),

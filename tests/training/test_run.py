@@ -315,8 +315,8 @@ def versioned(account: Aws, repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Aws:
 def now(aws: Aws) -> Aws:
     """Return the account as a new process would see it: with the settings of the repo as it is."""
     again = replace(aws, settings=load(aws.settings.root))
-    # The client with what moto lacks.
-    again.__dict__["sagemaker"] = aws.sagemaker
+    # The clients with what moto lacks.
+    again.__dict__["_clients"] = aws._clients
     return again
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 from sm_mlops import objects
 from sm_mlops.aws import Aws, error_code, ignoring, split_s3
-from sm_mlops.deployment import pieces
 from sm_mlops.deployment.endpoints import Endpoint
 from sm_mlops.errors import MlopsError, one_line
 
@@ -73,6 +72,8 @@ def in_pieces(
         MlopsError: The file cannot be read as rows.
     """
     most = PIECE_MEGABYTES[endpoint.kind] << 20
+    from sm_mlops.deployment import pieces  # a job that deploys lacks what it reads with
+
     for number, piece in enumerate(pieces.cut(path, most, PIECE_ROWS[endpoint.kind])):
         # One header for all.
         wanted = re.sub(r";\s*header=present", "", accept) if number else accept

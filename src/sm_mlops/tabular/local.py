@@ -81,7 +81,8 @@ def _data(root: Path) -> Path:
         )
     found = root / place
     if not found.exists() and found.name == SAMPLE:
-        subprocess.run([sys.executable, "-m", "sm_mlops.tabular.sample_data", found], check=True)
+        command = [sys.executable, "-m", "sm_mlops.tabular.sample_data", found]
+        subprocess.run(command, check=True, env=dict(os.environ))
     if not found.exists():
         raise DataError(f"{os.path.relpath(found)}: no such file or folder; mlops.yaml names it")
     return found
