@@ -459,6 +459,14 @@ def test_the_earliest_rows_train_and_the_latest_test(case: Case) -> None:
     assert found.data["split"]["by"] == "day"
 
 
+@pytest.mark.parametrize(("split", "by"), [("{by: day}", "day"), ("{by: null}", None), ("", None)])
+def test_the_column_that_orders_is_read_from_mlops_yaml(
+    case: Case, split: str, by: str | None
+) -> None:
+    case.text(f"data: {{target: y}}\nsplit: {split}\n", "mlops.yaml")
+    assert preprocess.read_settings(case.folder).by == by
+
+
 def test_a_column_that_is_dropped_may_order_the_rows(case: Case) -> None:
     path = case.write(ordered())
     found = case.prepare(path, "y", by="day", drop=("day",))
