@@ -64,6 +64,7 @@ class Split:
     validation: float = 0.15
     test: float = 0.15
     seed: int = 42
+    by: str | None = None
 
 
 @dataclass(frozen=True)
@@ -435,6 +436,7 @@ def _check(settings: Settings) -> None:
     for name, share in (("validation", split.validation), ("test", split.test)):
         _require(0 < share < 1, f"split.{name} must be between 0 and 1, not {share}")
     _require(split.validation + split.test < 1, "split leaves no rows for training")
+    _require(split.by != data.target, f"split.by names the target {data.target}")
     _require(split.seed >= 0, f"split.seed must not be negative, not {split.seed}")
     _require(gate.tolerance >= 0, f"gate.tolerance must not be negative, not {gate.tolerance}")
     parameters = set(PARAMETERS)

@@ -17,6 +17,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sysconfig
 import tarfile
 import tempfile
 import threading
@@ -241,6 +242,26 @@ def require_sklearn() -> None:
     if images.interpreter() is None:
         pytest.skip("Python 3.12 is not installed: CI has it")
     images.make(images.HERE / "sklearn-1.9-0.lock")
+
+
+# What the report draws with, which the scikit-learn image lacks.
+DRAWING = (
+    *("matplotlib", "contourpy", "cycler", "fonttools", "kiwisolver", "packaging", "pillow"),
+    "pyparsing",
+)
+
+
+def sklearn_links(folder: Path, *more: str) -> dict[str, str]:
+    """Make the scikit-learn image, and return variables with which pip finds in `folder` what it
+    lacks: for drawing, and `more` packages that these tests run with."""
+    require_sklearn()
+    xgboost, sklearn = (
+        images.site_packages(images.FOLDER / name) for name in ("xgboost-3.2-0", "sklearn-1.9-0")
+    )
+    pack_installed(xgboost, DRAWING, folder)
+    pack_installed(sklearn, ("python_dateutil", "six", "numpy", "scipy"), folder)
+    pack_installed(Path(sysconfig.get_path("platlib")), more, folder)
+    return {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder)}
 
 
 @contextmanager

@@ -432,3 +432,86 @@ def test_the_schema_is_strict_json(case: Case) -> None:
     case.prepare(case.write(datasets.passengers(rows=200)), "Survived")
     text = (case.folder / "out" / "preprocessor" / "schema.json").read_text()
     json.loads(text, parse_constant=lambda name: pytest.fail(name))
+
+
+# The split in the order of a column
+
+
+DAYS = [f"2024-0{1 + i // 28}-{1 + i % 28:02}" for i in range(100)]
+
+
+def ordered(**more: list[Any]) -> dict[str, list[Any]]:
+    """Return 100 rows, one a day and the latest first."""
+    return {"day": DAYS[::-1], "x": [*range(100)], "y": ["a", "b"] * 50} | more
+
+
+def parts_of(case: Case, column: str) -> dict[str, list[Any]]:
+    """Return the values of a column in each part."""
+    tables = {p: pq.read_table(case.folder / "out" / p) for p in ("train", "validation", "test")}
+    return {name: sorted(table[column].to_pylist()) for name, table in tables.items()}
+
+
+def test_the_earliest_rows_train_and_the_latest_test(case: Case) -> None:
+    found = case.prepare(case.write(ordered()), "y", by="day", validation=0.2, test=0.1)
+    assert parts_of(case, "x") == {
+        "train": [*range(30, 100)], "validation": [*range(10, 30)], "test": [*range(10)],
+    }  # fmt: skip
+    assert found.data["split"]["by"] == "day"
+
+
+@pytest.mark.parametrize(("split", "by"), [("{by: day}", "day"), ("{by: null}", None), ("", None)])
+def test_the_column_that_orders_is_read_from_mlops_yaml(
+    case: Case, split: str, by: str | None
+) -> None:
+    case.text(f"data: {{target: y}}\nsplit: {split}\n", "mlops.yaml")
+    assert preprocess.read_settings(case.folder).by == by
+
+
+def test_a_column_that_is_dropped_may_order_the_rows(case: Case) -> None:
+    path = case.write(ordered())
+    found = case.prepare(path, "y", by="day", drop=("day",))
+    assert [column.name for column in found.columns] == ["x"]
+    assert max(parts_of(case, "x")["test"]) == 14
+    assert "day" not in pq.read_table(case.folder / "out" / "test").column_names
+
+
+def test_rows_of_one_moment_stay_together_and_no_part_is_empty() -> None:
+    values = np.arange(100.0) % 2
+    target = preprocess.Target("binary", [0, 1], values)
+    settings = preprocess.Settings("y", by="t")
+    for cuts in ([60, 90], [10, 20], [50, 98], [2, 4]):
+        order = np.searchsorted(cuts, np.arange(100.0), side="right").astype(float)
+        part = preprocess.split_by(target, order, settings)
+        assert part.tolist() == order.tolist()  # three moments are three parts
+    order = np.repeat(np.arange(20.0), 5)
+    part = preprocess.split_by(target, order, settings)
+    assert np.bincount(part).tolist() == [70, 15, 15]
+
+
+def test_rows_without_a_label_do_not_count(case: Case) -> None:
+    data = ordered()
+    data["y"][:20], data["day"][0] = [None] * 20, None
+    case.prepare(case.write(data), "y", by="day")
+    assert parts_of(case, "x")["test"] == [*range(20, 32)]
+
+
+@pytest.mark.parametrize(
+    ("change", "by", "line"),
+    [
+        ({}, "days", r"no column 'days' \(split.by in mlops.yaml\); did you mean 'day'\?"),
+        ({"day": [None, *DAYS[1:]]}, "day", r"data\.csv, line 2: column 'day' has no value, .*1 s"),
+        ({"day": ["soon", "late"] * 50}, "day", "column 'day' holds text, but split.by .* a date"),
+        ({"day": [1, 2] * 50}, "day", "column 'day' has 2 different values; three parts need thr"),
+        (
+            {"y": ["a"] * 20 + ["a", "b"] * 40},
+            "day",
+            "split.by .* leaves no row of class 'b' among the 15 test rows; choose other shares",
+        ),
+    ],
+)
+def test_rows_that_cannot_be_split_in_order_are_refused_in_one_line(
+    case: Case, change: dict[str, list[Any]], by: str, line: str
+) -> None:
+    with pytest.raises(DataError, match=line) as refused:
+        case.prepare(case.write(ordered(**change)), "y", by=by)
+    assert "\n" not in str(refused.value)

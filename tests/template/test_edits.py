@@ -27,14 +27,12 @@ import pytest
 import yaml
 
 import datasets
-from container_case import require_sklearn
+from container_case import sklearn_links
 from rendering import Rendered, run
 from sm_mlops import objects, testing
 from sm_mlops.errors import MlopsError
-from sm_mlops.sandbox import images
 from sm_mlops.settings import SettingsError, load
 from sm_mlops.training.definition import compile_pipeline
-from wheels import pack_installed
 
 Edit = Callable[[Path], object]
 EUROPE = "3 x ml.m5.large at 0.138 USD per hour x 730 hours"
@@ -459,25 +457,12 @@ def test_a_legal_edit_keeps_the_model_s_tests_green(repo: Path, edit: Edit) -> N
     assert_green(repo, "tests/test_model.py")
 
 
-# What the report draws with, which the scikit-learn image lacks.
-DRAWING = (
-    *("matplotlib", "contourpy", "cycler", "fonttools", "kiwisolver", "packaging", "pillow"),
-    *("pyparsing", "python_dateutil", "six", "numpy"),
-)
-
-
 @pytest.mark.long
 @pytest.mark.slow
 def test_a_forest_trains_and_answers_in_the_scikit_learn_image(repo: Path, tmp_path: Path) -> None:
     random_forest(repo)
     mlops(image="sklearn-1.9-0")(repo)
-    require_sklearn()
-    xgboost, sklearn = (
-        images.site_packages(images.FOLDER / name) for name in ("xgboost-3.2-0", "sklearn-1.9-0")
-    )
-    pack_installed(xgboost, DRAWING[:-3], tmp_path / "wheels")
-    pack_installed(sklearn, DRAWING[-3:], tmp_path / "wheels")
-    links = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path / "wheels")}
+    links = sklearn_links(tmp_path / "wheels")
     assert_green(repo, "tests/test_model.py", "tests/test_pipeline.py", **links)
 
 

@@ -247,6 +247,11 @@ CLASSES = "y,region\n" + "yes,north\nno,south\n" * 30
         (QUANTITY, {"evaluation": {"threshold": 0.3}}, "evaluation.threshold is for two classes"),
         (CLASSES, {"evaluation": {"slices": ["regoin"]}}, "no column 'regoin'; did you mean 'reg"),
         (CLASSES, {"evaluation": {"slices": ["id"]}}, "'id' is in data.drop"),
+        (
+            CLASSES,
+            {"split": {"by": "regoin"}},
+            r"no column .regoin. \(split.by in mlops.yaml\); did",
+        ),
     ],
 )
 @pytest.mark.parametrize("where", ["path", "sample"])

@@ -53,6 +53,7 @@ class Settings:
     validation: float = 0.15
     test: float = 0.15
     seed: int = 42
+    by: str | None = None
     isolated: bool = False
     measured_as: str | None = None
     threshold: float = 0.5
@@ -138,6 +139,7 @@ def read_settings(folder: Path) -> Settings:
         validation=shares["validation"],
         test=shares["test"],
         seed=int(split.get("seed", 42)),
+        by=None if split.get("by") is None else str(split["by"]),
         isolated=bool(mlops_yaml.flag((content.get("aws") or {}).get("network_isolation"))),
         threshold=parse_number(str((content.get("evaluation") or {}).get("threshold") or 0.5)),
     )
@@ -148,7 +150,8 @@ def preprocess(
 ) -> Schema:
     """Run the step. Raise DataError if the data cannot be learned from."""
     files = tables.find(data)
-    table = tables.read(files, settings.target, settings.drop, settings.decimal)
+    dropped = [name for name in settings.drop if name != settings.by]
+    table = tables.read(files, settings.target, dropped, settings.decimal)
     marks = {name: tables.decimal_of(table, name) for name in table.column_names}
     warnings = checks.check(table, settings.checks, marks, lambda row: tables.where(files, row))
     for warning in warnings:
@@ -165,7 +168,8 @@ def preprocess(
             f"{data}: column '{settings.target}' is a {target.task} target, but "
             "evaluation.threshold of mlops.yaml is for two classes; remove it"
         )
-    part = split(target, settings)
+    part = _parts(table, files, target, marks, settings)
+    table = table.drop_columns([name for name in settings.drop if name not in dropped])
     schema = Schema(
         task=target.task,
         target=settings.target,
@@ -182,7 +186,7 @@ def preprocess(
             "checks": warnings,
             "changed_columns": settings.changed_columns,
             "threshold": settings.threshold,
-            "split": {name: getattr(settings, name) for name in ("validation", "test", "seed")},
+            "split": {key: getattr(settings, key) for key in ("validation", "test", "seed", "by")},
             **_counts(part, target),
         },
     )
@@ -231,6 +235,63 @@ def _target(table: pa.Table, files: list[Path], settings: Settings) -> Target:
             f"at least {FEWEST_ROWS} are needed"
         )
     return target
+
+
+def _parts(
+    table: pa.Table, files: list[Path], target: Target, marks: dict[str, str], settings: Settings
+) -> npt.NDArray[np.int8]:
+    """Return the part of each row: by the order of a column if there is `split.by`, else random."""
+    name = settings.by
+    if name is None:
+        return split(target, settings)
+    tables.require(files[0], name, "split.by", table.column_names)
+    column = _column(files[0], name, table[name], marks[name])
+    if column.kind not in ("number", "date"):
+        raise DataError(
+            f"{files[0]}: column '{name}' holds {column.kind}, but split.by of mlops.yaml orders "
+            "rows by a date or a number"
+        )
+    order = rows.quantities(column, table[name])
+    missing = np.flatnonzero(~np.isfinite(order) & ~np.isnan(target.values))
+    if len(missing):
+        raise DataError(
+            f"{tables.where(files, int(missing[0]))}: column '{name}' has no value, but split.by "
+            f"of mlops.yaml orders rows by it ({len(missing)} such rows); fill it or leave them out"
+        )
+    return split_by(target, order, settings)
+
+
+def split_by(
+    target: Target, order: npt.NDArray[np.float64], settings: Settings
+) -> npt.NDArray[np.int8]:
+    """Return the part of each row: the first in this order train, the last test.
+
+    Rows of equal order stay together, so a share is met as nearly as they allow. Raise DataError if
+    they do not make three parts, or a part lacks a class.
+    """
+    labelled = np.flatnonzero(~np.isnan(target.values))
+    labelled = labelled[np.argsort(order[labelled], kind="stable")]
+    starts = np.flatnonzero(np.diff(order[labelled])) + 1
+    place = f"split.by of mlops.yaml: column '{settings.by}'"
+    if len(starts) < 2:
+        raise DataError(f"{place} has {len(starts) + 1} different values; three parts need three")
+    first_test = len(labelled) * (1 - settings.test)
+    tested = starts[1:][np.argmin(np.abs(starts[1:] - first_test))]
+    before = starts[starts < tested]
+    first_validation = first_test - len(labelled) * settings.validation
+    validated = before[np.argmin(np.abs(before - first_validation))]
+    part = np.full(len(target.values), LEFT_OUT, np.int8)
+    for code, here in enumerate(np.split(labelled, [validated, tested])):
+        part[here] = code
+    for name, code in PARTS.items():
+        found = set(target.values[part == code])
+        lacking = [label for i, label in enumerate(target.classes) if i not in found]
+        if lacking:
+            raise DataError(
+                f"{place} leaves no row of class '{lacking[0]}' among the {np.sum(part == code)} "
+                f"{name} rows; choose other shares, or use rows of a longer time"
+            )
+    return part
 
 
 def split(target: Target, settings: Settings) -> npt.NDArray[np.int8]:

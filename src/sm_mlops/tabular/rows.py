@@ -175,14 +175,14 @@ def typed(schema: Schema, raw: pa.Table) -> pa.Table:
 
 def _typed(column: Column, values: pa.ChunkedArray) -> pa.Array:
     if column.kind == "number":
-        return numbers(encoding.numbers(values, column.name, column.missing, column.decimal))
+        return numbers(quantities(column, values))
     if column.kind == "boolean":
         if pa.types.is_boolean(values.type):
             return encoding.one_chunk(values)
         found = encoding.booleans(values, column.name)
         return pa.array(found == 1, mask=np.isnan(found))
     if column.kind == "date":
-        return dates(encoding.timestamps(values, column.name, column.format, column.zoned))
+        return dates(quantities(column, values))
     codes, texts = encoding.distinct(values)
     if len(texts) > 2 * len(codes):  # a slice of a column has the dictionary of all rows
         used = np.unique(codes[codes >= 0])
@@ -195,6 +195,13 @@ def _typed(column: Column, values: pa.ChunkedArray) -> pa.Array:
     return pa.DictionaryArray.from_arrays(
         pa.array(merged, mask=merged < 0), pa.array(list(index), pa.string())
     )
+
+
+def quantities(column: Column, values: pa.ChunkedArray) -> encoding.Floats:
+    """Return raw numbers, or raw dates as seconds since 1970; NaN where missing."""
+    if column.kind == "number":
+        return encoding.numbers(values, column.name, column.missing, column.decimal)
+    return encoding.timestamps(values, column.name, column.format, column.zoned)
 
 
 def numbers(values: npt.NDArray[np.float64]) -> pa.Array:

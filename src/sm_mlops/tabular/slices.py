@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from sm_mlops.tabular import encoding
 from sm_mlops.tabular.failure import DataError
 from sm_mlops.tabular.metrics import Bools
+from sm_mlops.tabular.rows import quantities
 from sm_mlops.tabular.schema import Column, Schema, label_text
 from sm_mlops.tabular.text import MISSING, nearest, number
 
@@ -71,10 +72,7 @@ def measured(
 def _parts(column: Column, values: pa.ChunkedArray) -> list[tuple[str, Bools]]:
     """Return what to call each slice, and its rows; the largest first, or in order of the range."""
     if column.kind in ("number", "date"):
-        if column.kind == "number":
-            numbers = encoding.numbers(values, column.name, column.missing, column.decimal)
-        else:
-            numbers = encoding.timestamps(values, column.name, column.format, column.zoned)
+        numbers = quantities(column, values)
         known = np.isfinite(numbers)
         if len(np.unique(numbers[known])) > MOST:
             return _ranges(numbers, known, number if column.kind == "number" else _day)

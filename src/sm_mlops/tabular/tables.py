@@ -107,9 +107,7 @@ def read(
             if name not in first:
                 raise DataError(f"{file}: column '{name}' is not in {files[0].name}")
     for name, key in [(target, "data.target"), *((d, "data.drop") for d in drop)]:
-        if name not in first:
-            hint = nearest(name, first)
-            raise DataError(f"{files[0]}: no column '{name}' ({key} in mlops.yaml); {hint}")
+        require(files[0], name, key, first)
     wanted = [name for name in first if name not in drop or name == target]
     if len(wanted) < 2:
         raise DataError(f"{files[0]}: no column is left to learn from beside '{target}'")
@@ -128,6 +126,12 @@ def read(
         raise DataError(f"{files[0]}: a header and no rows")
     marks = _marks(table, files[0], forms, held, decimal)
     return _settled(table, target, held, marks)
+
+
+def require(file: Path, name: str, key: str, names: Sequence[str]) -> None:
+    """Raise DataError if the column that `key` of mlops.yaml names is none of these."""
+    if name not in names:
+        raise DataError(f"{file}: no column '{name}' ({key} in mlops.yaml); {nearest(name, names)}")
 
 
 def decimal_of(table: pa.Table, name: str) -> str:

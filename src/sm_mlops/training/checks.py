@@ -15,7 +15,7 @@ MOST_BYTES = 100_000_000  # that are read for it: a second or two
 
 
 def refuse_unfit(settings: Settings, rows: Path) -> None:
-    """Raise MlopsError if the gate's metric, the threshold or a slice does not fit these rows.
+    """Raise MlopsError if metric or threshold do not fit these rows, or a column is not there.
 
     Rows that cannot be read are left to Preprocess, which names file and line.
     """
@@ -25,12 +25,13 @@ def refuse_unfit(settings: Settings, rows: Path) -> None:
     from sm_mlops.tabular.failure import DataError
     from sm_mlops.tabular.target import read_target
 
-    data = settings.data
+    data, by = settings.data, settings.split.by
     try:
         files = tables.find(rows)
         if sum(file.stat().st_size for file in files) > MOST_BYTES:
             return
-        table = tables.read(files, data.target, data.drop, data.decimal)
+        dropped = [name for name in data.drop if name != by]
+        table = tables.read(files, data.target, dropped, data.decimal)
         positive = None if data.positive is None else str(data.positive)
         task = read_target(table[data.target], data.target, data.task, positive).task
     except DataError:
@@ -39,6 +40,8 @@ def refuse_unfit(settings: Settings, rows: Path) -> None:
     try:
         known = [name for name in table.column_names if name != data.target]
         slices.check(settings.evaluation.slices, known, data.drop)
+        if by is not None:
+            tables.require(files[0], by, "split.by", known)
     except DataError as error:
         raise MlopsError(str(error)) from error
 
