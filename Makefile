@@ -10,7 +10,7 @@ PROCESSES = $(shell $(PYTHON) -c "import os; print(1 + os.cpu_count())")
 export PYTHONDONTWRITEBYTECODE :=
 # By default also in the folder that cookiecutter renders, which cannot render it.
 export RUFF_CACHE_DIR := $(CURDIR)/.ruff_cache
-IMAGES := src/sm_mlops/sandbox/images
+IMAGES := $(basename $(wildcard src/sm_mlops/sandbox/images/*.in))
 TEMPLATE := {{cookiecutter.project_slug}}
 UV ?= $(VENV)/bin/uv
 # The pinned uv, where there is none yet. It then makes the environment that it is a part of.
@@ -36,7 +36,7 @@ help: ## show this list
 setup: $(READY) ## make .venv with the pinned packages
 
 # A second make waits for the lock that the shell holds on descriptor 9.
-.venv/.ready: requirements.lock pyproject.toml cookiecutter.json $(IMAGES)/xgboost-3.2-0.lock
+.venv/.ready: requirements.lock pyproject.toml cookiecutter.json $(filter %/xgboost-3.2-0.lock,$(IMAGES:=.lock))
 	@echo "Setting up .venv from requirements.lock: once, less than a minute"
 	@exec 9>>requirements.lock && $(PYTHON) -c 'import fcntl, sys; fcntl.flock(9, fcntl.LOCK_EX); (3, 11) <= sys.version_info < (3, 14) \
 	  or sys.exit("$(PYTHON) is not Python 3.11, 3.12 or 3.13: name one, as in make PYTHON=python3.12 setup")' && $(GET_UV) && \
@@ -97,8 +97,13 @@ bench: $(READY) ## measure; each benchmark prints one ratio
 generate: $(READY) ## regenerate what is derived: the README's table of questions, the tree of a render, the regions
 	$(RUN) tests/support/generated.py
 
+# Of an image, whose Python is 3.12; the default one's packages run on 3.11, too.
+%.pin:
+	@$(GET_UV) && mkdir -p build/lock && $(call pin,$*.lock,--universal --python-version $(if $(findstring xgboost,$*),3.11,3.12) \
+	  --override "$*.in" "$*.in")
+
 # The rendered repo's lock first, by its own Makefile, with the tool from here.
-lock: ## pin what pyproject.toml needs, here and in the rendered repo, and change nothing else; UPGRADE=1 takes the newest
+lock: $(IMAGES:=.pin) ## pin what pyproject.toml needs, here and in the rendered repo, and change nothing else; UPGRADE=1 takes the newest
 	@$(GET_UV) && rm -rf build/lock && mkdir -p build/lock && cp "$(TEMPLATE)"/Makefile "$(TEMPLATE)"/requirements.lock build/lock
 	@sed -E 's/\{\{.*\}\}/x/' "$(TEMPLATE)/pyproject.toml" >build/lock/pyproject.toml && echo ../.. >build/lock/tool.txt
 	@$(MAKE) --no-print-directory -C build/lock lock VENV="$$(cd "$(VENV)" && pwd)" && mv build/lock/requirements.lock "$(TEMPLATE)"
@@ -106,6 +111,4 @@ lock: ## pin what pyproject.toml needs, here and in the rendered repo, and chang
 	  --only-binary :all: --group pyproject.toml:trigger --constraints "$(TEMPLATE)/requirements.lock")
 	@$(call pin,requirements.lock,--universal --python-version 3.11 --extra sandbox --group dev --no-emit-package sm-mlops \
 	  --constraints "$(TEMPLATE)/requirements.lock" pyproject.toml)
-	@$(call pin,$(IMAGES)/xgboost-3.2-0.lock,--universal --python-version 3.11 --override $(IMAGES)/xgboost-3.2-0.in $(IMAGES)/xgboost-3.2-0.in)
-	@$(call pin,$(IMAGES)/sklearn-1.9-0.lock,--universal --python-version 3.12 --override $(IMAGES)/sklearn-1.9-0.in $(IMAGES)/sklearn-1.9-0.in)
 	@$(call pin,checkov.lock,--universal --python-version 3.11 --group pyproject.toml:checkov)

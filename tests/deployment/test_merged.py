@@ -141,6 +141,6 @@ def test_jenkins_asks_its_own_full_clone(history: History, tmp_path: Path) -> No
     shallow = tmp_path / "shallow"
     address = Path(history.bare).as_uri()
     subprocess.run(["git", "clone", "-q", "--depth=1", address, str(shallow)], check=True)
-    settings = aws.settings.__class__(**{**vars(aws.settings), "root": shallow})
+    settings = replace(aws.settings, root=shallow)
     with pytest.raises(MlopsError, match="no full clone"):
         merged._ask_git(type(aws)(settings, sandbox=True), history.first)

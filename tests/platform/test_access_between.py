@@ -184,7 +184,7 @@ def test_the_role_for_other_accounts_is_taken_in_those_that_are_named(who: str) 
 EVERYBODYS = re.compile(
     r"sagemaker:(Create\w+|AddTags) (processing|training)-job/pipelines-"
     r"|logs:\w+ log-group:/aws/sagemaker/(Processing|Training)Jobs"
-    r"|cloudwatch:(PutMetricData|DescribeAlarms) |ecr:"
+    r"|cloudwatch:(PutMetricData|DescribeAlarms) |ecr:|servicequotas:List"
 )
 
 

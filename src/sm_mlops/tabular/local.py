@@ -40,7 +40,7 @@ def arguments(folder: Path, step: str) -> list[str]:
         script = folder / f"{before}.py"
         print(f"{script.name}: the step before", flush=True)
         given = _arguments(before, root, work)
-        if subprocess.run([sys.executable, script, *given], check=False).returncode:
+        if _run(script, *given):
             raise DataError(f"{script.name} failed, which runs before {step}.py")
     return _arguments(step, root, work)
 
@@ -81,8 +81,13 @@ def _data(root: Path) -> Path:
         )
     found = root / place
     if not found.exists() and found.name == SAMPLE:
-        command = [sys.executable, "-m", "sm_mlops.tabular.sample_data", found]
-        subprocess.run(command, check=True, env=dict(os.environ))
+        _run("-m", "sm_mlops.tabular.sample_data", found)
     if not found.exists():
         raise DataError(f"{os.path.relpath(found)}: no such file or folder; mlops.yaml names it")
     return found
+
+
+def _run(*words: object) -> int:
+    """Run Python with these arguments and all that this process was given."""
+    command = [sys.executable, *map(str, words)]
+    return subprocess.run(command, check=False, env=dict(os.environ)).returncode
