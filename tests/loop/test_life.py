@@ -139,6 +139,7 @@ def test_a_second_run_takes_every_job_from_the_cache(
         assert re.search(rf"^{step} +Succeeded.*cache hit", done.stdout, re.MULTILINE), step
 
 
+@pytest.mark.long
 def test_another_evaluation_runs_evaluate_alone(
     repo: Repo, first: subprocess.CompletedProcess[str]
 ) -> None:
@@ -156,6 +157,7 @@ def test_another_evaluation_runs_evaluate_alone(
     assert versions(repo)[0]["commit"].endswith("-dirty")
 
 
+@pytest.mark.long
 def test_a_model_below_the_threshold_is_not_registered_and_the_reason_names_both(
     repo: Repo, first: subprocess.CompletedProcess[str]
 ) -> None:
@@ -254,6 +256,7 @@ def test_a_job_that_a_ci_ends_stops_its_execution(repo: Repo, tmp_path: Path) ->
     assert arn.rpartition("/")[2] in (tmp_path / "output").read_text()
 
 
+@pytest.mark.long
 def test_a_stopped_execution_ends_stopped(repo: Repo) -> None:
     started = mlops(repo.root, "--sandbox", "run", "--no-wait", *ENDLESS)
     assert started.returncode == 0, started.stderr

@@ -415,6 +415,7 @@ def test_a_script_finds_the_same_with_pip_and_without() -> None:
     assert found["beside"] == "/opt/ml/code/beside.py"
 
 
+@pytest.mark.long
 def test_pip_fetches_setuptools_from_an_index_unless_told_otherwise(
     environments: dict[str, dict[str, str]],
 ) -> None:
@@ -463,6 +464,7 @@ def test_the_models_of_two_repos_are_served_at_once(
     assert answers == [["one", "rows", True], ["two", "rows", True]]
 
 
+@pytest.mark.long
 def test_serving_without_an_index_fails_as_on_aws_unless_the_environment_is_the_pipelines(
     environments: dict[str, dict[str, str]], tmp_path: Path
 ) -> None:

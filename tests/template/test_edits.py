@@ -530,6 +530,7 @@ def test_an_encoding_of_the_team_s_own_answers(repo: Path, tmp_path: Path) -> No
         assert "scikit-learn" in model.gate["versions"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_metric_of_the_team_s_own_is_the_gate_s(repo: Path, tmp_path: Path) -> None:
     together(COST, QUICK, mlops(gate={"metric": "cost", "threshold": 100, "tolerance": 1}))(repo)
@@ -542,6 +543,7 @@ def test_a_metric_of_the_team_s_own_is_the_gate_s(repo: Path, tmp_path: Path) ->
         assert len(ask(model, rows)) == 5
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_hyperparameter_of_the_team_s_own_reaches_fit(repo: Path, tmp_path: Path) -> None:
     together(OWN_HYPERPARAMETER, QUICK, mlops(hyperparameters={"leaves": 1}))(repo)

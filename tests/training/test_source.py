@@ -211,6 +211,7 @@ def preprocessed(aws: Aws, arn: str) -> executions.Step:
         time.sleep(0.2)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_other_data_at_the_same_address_is_no_cache_hit_and_its_old_hash_is_refused(
     sandboxed: Aws,

@@ -71,6 +71,7 @@ def test_a_step_of_the_team_is_a_script_and_a_step_in_the_definition(repo: Repo)
     assert logs.stdout.splitlines()[-1] == "counted 85 rows"
 
 
+@pytest.mark.long
 def test_an_exception_in_the_team_s_train_py_is_named_with_its_line(repo: Repo) -> None:
     train = repo.root / "model" / "train.py"
     place = "    return boosting.fit("
