@@ -32,7 +32,7 @@ def test_a_script_reads_only_the_keys_it_asks_for(repo: Repo) -> None:
     found = bundle.collect(settings, "preprocess.py", reads=READS)
     assert dict(found.files)["mlops.yaml"].decode() == (
         "data:\n  drop:\n  - a\n  - b\n  target: diagnosis\n"
-        "split:\n  seed: 7\n  test: 0.15\n  validation: 0.15\n"
+        "split:\n  by: null\n  seed: 7\n  test: 0.15\n  validation: 0.15\n"
     )
     whole = dict(bundle.collect(settings, "preprocess.py", reads=["data"]).files)["mlops.yaml"]
     assert b"  drop:\n  - a\n  - b\n" in whole and b"  path: " in whole

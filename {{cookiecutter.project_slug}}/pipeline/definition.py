@@ -35,10 +35,9 @@ def pipeline(repo: Repo) -> Pipeline:
     compute, parameters = repo.settings.compute, parameters_of(repo)
 
     # Raw files → typed train and validation rows, untouched test rows.
-    reads = ["data.target", "data.task", "data.positive", "data.drop", "data.decimal", "split"]
-    reads += ["data.checks", "data.changed_columns", "evaluation.threshold"]
-    reads += ["aws.network_isolation"]
-    code = repo.code("preprocess.py", reads=reads)
+    keys = ["data.target", "data.task", "data.positive", "data.drop", "data.decimal", "split"]
+    keys += ["data.checks", "data.changed_columns", "evaluation.threshold", "aws.network_isolation"]
+    code = repo.code("preprocess.py", reads=keys)
     processor = repo.processor(code, compute.preprocess, parameters["PreprocessInstanceType"])
     preprocess = ProcessingStep(
         name="Preprocess",
@@ -54,7 +53,7 @@ def pipeline(repo: Repo) -> Pipeline:
         retry_policies=repo.retries,
     )
 
-    # XGBoost in the managed container's script mode → model.tar.gz, with inference.py in it.
+    # The functions of train.py, in script mode → model.tar.gz, with inference.py in it.
     code = repo.code("train.py", also=["inference.py"])
     hyperparameters = {name: parameters[name] for name in repo.settings.hyperparameters}
     trainer = repo.trainer(code, parameters["TrainInstanceType"], hyperparameters)
