@@ -60,7 +60,7 @@ def test_a_step_of_the_team_is_a_script_and_a_step_in_the_definition(repo: Repo)
     (repo.root / "model" / "extra.py").write_text(SCRIPT, encoding="utf-8")
     (repo.root / "model" / "words.py").write_text("COUNTED = 'counted'\n", encoding="utf-8")
     definition = repo.root / DEFINITION
-    place = "    # XGBoost in the managed container"
+    place = "    # The functions of train.py"
     replaced(definition, place, STEP + place)
     replaced(definition, "steps=[preprocess, train,", "steps=[preprocess, extra, train,")
     done = mlops(repo.root, "--sandbox", "run", "--set", "GateThreshold=0")
