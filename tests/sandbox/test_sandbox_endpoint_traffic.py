@@ -183,7 +183,8 @@ def test_errors_of_the_new_fleet_roll_the_deployment_back(aws: Hosting) -> None:
     cloudwatch = aws.client("cloudwatch")
     state = cloudwatch.describe_alarms(AlarmNames=[errors])["MetricAlarms"][0]
     assert state["StateValue"] == "ALARM"
-    # What was found then does not stop the next deployment.
+    # What was found then does not stop the next deployment, a period of the alarm later.
+    time.sleep(60 * PACE)
     deployment = with_alarm(routing("ALL_AT_ONCE", 50), errors)
     found = aws.update(name, aws.named("good"), DeploymentConfig=deployment)
     assert "FailureReason" not in found
