@@ -27,9 +27,9 @@ from sm_mlops.tabular import measures, mlops_yaml
 TASKS = ("auto", "binary", "multiclass", "regression")
 
 SANDBOX_ACCOUNT = "123456789012"  # which AWS's documentation uses, and no one has
-# Hyperparameters become pipeline parameters, so their names must make parameter names.
 # A pattern of instance types; the sandbox judges by the same file.
 _LOCAL_STORAGE = Path(__file__).with_name("local_storage.txt")
+# Hyperparameters become pipeline parameters, so their names must make parameter names.
 _HYPERPARAMETER = re.compile(r"[a-z][a-z0-9_]*")
 # The other parameters of each execution; see pipeline/definition.py.
 PARAMETERS = (
@@ -222,10 +222,7 @@ def load(root: Path) -> Settings:
     values: dict[str, Any] = {}
     for name, value in content.items():
         if value is not None:
-            kind = types[name]
-            read = _build if dataclasses.is_dataclass(kind) else _scalar
-            flat = name == "hyperparameters"
-            values[name] = _hyperparameters(value) if flat else read(kind, value, name)
+            values[name] = _typed(types[name], value, name)
     _require("data" in values, "data is missing; it needs at least path and target")
     settings = Settings(root=root, project=project, **values)
     _check(settings)
@@ -301,6 +298,15 @@ def _refuse_unknown(content: dict[Any, Any], known: set[str], path: str) -> None
             raise _invalid(f"{path}{key} is unknown; {hint(str(key), sorted(known))}")
 
 
+def _typed(hint: Any, value: Any, where: str) -> Any:
+    """Return `value` from YAML as the type of its setting."""
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, where)
+    if hint == mlops_yaml.Rules:
+        return _column_checks(value)
+    return _hyperparameters(value) if hint == dict[str, str] else _scalar(hint, value, where)
+
+
 def _build(kind: Any, value: Any, path: str) -> Any:
     """Return `value` from YAML as an instance of the dataclass `kind`."""
     if not isinstance(value, dict):
@@ -310,9 +316,7 @@ def _build(kind: Any, value: Any, path: str) -> Any:
     built = {}
     for name, item in value.items():
         if item is not None:
-            read: Any = _build if dataclasses.is_dataclass(hints[name]) else _scalar
-            read = _column_checks if (path, name) == ("data", "checks") else read
-            built[name] = read(hints[name], item, f"{path}.{name}")
+            built[name] = _typed(hints[name], item, f"{path}.{name}")
     for item in dataclasses.fields(kind):
         if item.name not in built and item.default is item.default_factory is dataclasses.MISSING:
             raise _invalid(f"{path}.{item.name} is missing")
@@ -348,7 +352,7 @@ def _scalar(hint: Any, value: Any, where: str) -> Any:
     raise _invalid(f"{where} must be {expected}, not {value!r}")
 
 
-def _column_checks(_: Any, value: Any, where: str) -> mlops_yaml.Rules:
+def _column_checks(value: Any) -> mlops_yaml.Rules:
     try:
         return mlops_yaml.column_checks(value)
     except ValueError as error:

@@ -20,6 +20,7 @@ import pyarrow.json as pajson
 import pyarrow.parquet as pq
 
 from sm_mlops.errors import MlopsError, one_line
+from sm_mlops.tabular import json_lines, tables
 from sm_mlops.tabular.dialects import dialect
 from sm_mlops.tabular.failure import DataError
 from sm_mlops.tabular.scoring import as_json
@@ -120,24 +121,12 @@ def _from_csv(file: Path) -> Iterator[pa.Table]:
     if file.stat().st_size == 0:
         return
     form = dialect(file)
-    packed = file.name.lower().endswith(".gz")
-    reader = pacsv.open_csv(
-        pa.input_stream(str(file), compression="gzip" if packed else None),
-        pacsv.ReadOptions(
-            column_names=list(form.header),
-            skip_rows=form.skip,
-            skip_rows_after_names=1,
-            encoding=form.encoding,
-            block_size=BYTES,
-        ),
-        pacsv.ParseOptions(delimiter=form.delimiter, newlines_in_values=form.multiline),
-        pacsv.ConvertOptions(
-            column_types=dict.fromkeys(form.header, pa.string()),
-            null_values=[],
-            strings_can_be_null=False,
-        ),
+    texts = pacsv.ConvertOptions(
+        column_types=dict.fromkeys(form.header, pa.string()),
+        null_values=[],
+        strings_can_be_null=False,
     )
-    for batch in reader:
+    for batch in tables.open_csv(file, form, BYTES, texts):
         yield pa.Table.from_batches([batch])
 
 
@@ -192,7 +181,7 @@ def to_lines(rows: pa.Table) -> bytes:
     for column in rows.column_names:
         name = json.dumps(column, ensure_ascii=False)
         texts += [f"{',' if texts else '{'}{name}:", _json(rows[column])]
-    return _joined([*texts, "}\n"])
+    return json_lines.joined([*texts, "}\n"])
 
 
 def to_csv(rows: pa.Table, header: bool = False) -> bytes:
@@ -201,15 +190,7 @@ def to_csv(rows: pa.Table, header: bool = False) -> bytes:
     for name in rows.column_names:
         texts += [*([","] if texts else []), _field(_text(rows[name]).fill_null(""))]
     names = _field(pa.array(rows.column_names)).to_pylist() if header else []
-    return (",".join(names) + "\n").encode() * header + _joined([*texts, "\n"])
-
-
-def _joined(texts: list[Any]) -> bytes:
-    lines = pc.binary_join_element_wise(*texts, "")
-    if not len(lines):
-        return b""
-    whole = pa.ListArray.from_arrays(pa.array([0, len(lines)], pa.int32()), lines)
-    return bytes(pc.binary_join(whole, "")[0].as_buffer())
+    return (",".join(names) + "\n").encode() * header + json_lines.joined([*texts, "\n"])
 
 
 def _field(texts: pa.Array) -> pa.Array:

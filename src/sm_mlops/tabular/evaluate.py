@@ -80,13 +80,10 @@ def main(folder: Path) -> None:
 
 def read_settings(folder: Path) -> Settings:
     """Return the settings in mlops.yaml of `folder` or the one above, where there is one."""
-    for path in (folder / "mlops.yaml", folder.parent / "mlops.yaml"):
-        if path.exists():
-            content = mlops_yaml.load(path.read_text(encoding="utf-8")) or {}
-            gate, own = content.get("gate") or {}, content.get("evaluation") or {}
-            names = tuple(str(name) for name in own.get("slices") or ())
-            return Settings(gate.get("metric") or Settings.metric, names)
-    return Settings()
+    _, content = mlops_yaml.beside(folder)
+    gate, own = content.get("gate") or {}, content.get("evaluation") or {}
+    names = tuple(str(name) for name in own.get("slices") or ())
+    return Settings(gate.get("metric") or Settings.metric, names)
 
 
 def evaluate(

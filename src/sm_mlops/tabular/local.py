@@ -60,9 +60,7 @@ def ask(folder: Path) -> None:
     """Send some test rows to the functions of inference.py, and print rows and answer."""
     arguments(folder, "inference")
     work = folder.resolve().parent / WORK
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
-    inference: Any = importlib.import_module("inference")
+    inference = script(folder, "inference")
     model = inference.model_fn(str(work / "trained"))
     target = schema.load(work / "trained").target
     rows = pq.read_table(work / "test").slice(0, ASKED).drop_columns([target])
@@ -70,8 +68,15 @@ def ask(folder: Path) -> None:
     print(body, scoring.answered(inference, model, body, scoring.CSV, scoring.JSON), sep="\n")
 
 
+def script(folder: Path, name: str) -> Any:
+    """Return a script in the folder as a module, found by its name as other scripts find it."""
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    return importlib.import_module(name)
+
+
 def _data(root: Path) -> Path:
-    content = mlops_yaml.load((root / "mlops.yaml").read_text(encoding="utf-8")) or {}
+    _, content = mlops_yaml.beside(root)
     data = content.get("data") or {}
     place = str(data.get("sample") or data.get("path") or "")
     if not place or "://" in place:

@@ -4,6 +4,7 @@ The tool and the jobs load the file alike. Must not know what the settings are f
 """
 
 import re
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -64,6 +65,15 @@ def load(text: str) -> Any:
         return loader.get_single_data()
     finally:
         loader.dispose()
+
+
+def beside(folder: Path) -> tuple[Path | None, dict[str, Any]]:
+    """Return mlops.yaml and its content: in jobs it is in the folder of the scripts, in a repo one
+    above. None and nothing without one."""
+    for path in (folder / "mlops.yaml", folder.parent / "mlops.yaml"):
+        if path.exists():
+            return path, load(path.read_text(encoding="utf-8")) or {}
+    return None, {}
 
 
 def flag(value: Any) -> bool | None:

@@ -12,7 +12,6 @@ Must not know how the model is trained or evaluated, or where it runs.
 
 import argparse
 import ast
-import importlib
 import inspect
 import sys
 import textwrap
@@ -76,9 +75,7 @@ def main(folder: Path) -> None:
 
 def hook(folder: Path) -> Features | None:
     """Return `features` of the script preprocess.py; None while it returns its rows unchanged."""
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
-    features: Any = getattr(importlib.import_module("preprocess"), "features", None)
+    features: Any = getattr(local.script(folder, "preprocess"), "features", None)
     if not callable(features):
         raise DataError("model/preprocess.py: no function features; see its first lines")
     return None if unchanged(features) else features
@@ -99,12 +96,9 @@ def unchanged(features: Any) -> bool:
 
 def read_settings(folder: Path) -> Settings:
     """Read mlops.yaml in `folder` or the one above. Raise DataError if it is missing or wrong."""
-    path = next(
-        (p for p in (folder / "mlops.yaml", folder.parent / "mlops.yaml") if p.exists()), None
-    )
+    path, content = mlops_yaml.beside(folder)
     if path is None:
         raise DataError(f"no mlops.yaml in {folder} or {folder.parent}")
-    content: dict[str, Any] = mlops_yaml.load(path.read_text(encoding="utf-8")) or {}
     data, split = content.get("data") or {}, content.get("split") or {}
     if not data.get("target"):
         raise DataError(f"{path}: data.target is missing")

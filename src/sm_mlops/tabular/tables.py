@@ -289,13 +289,10 @@ class _Loosen(Exception):
         self.column = column
 
 
-def _open(
-    file: Path,
-    form: Dialect,
-    wanted: Sequence[str],
-    types: dict[str, pa.DataType] | None,
-    block: int,
+def open_csv(
+    file: Path, form: Dialect, block: int, convert: pacsv.ConvertOptions
 ) -> pacsv.CSVStreamingReader:
+    """Return a reader of the rows, which holds `block` bytes at a time."""
     return pacsv.open_csv(
         pa.input_stream(str(file), compression="gzip" if is_gzip(file) else None),
         read_options=pacsv.ReadOptions(
@@ -308,16 +305,27 @@ def _open(
         parse_options=pacsv.ParseOptions(
             delimiter=form.delimiter, newlines_in_values=form.multiline
         ),
-        convert_options=pacsv.ConvertOptions(
-            include_columns=list(wanted),
-            column_types=types,
-            null_values=_SPELLINGS,
-            strings_can_be_null=True,
-            quoted_strings_can_be_null=True,
-            auto_dict_encode=True,
-            auto_dict_max_cardinality=1000,
-        ),
+        convert_options=convert,
     )
+
+
+def _open(
+    file: Path,
+    form: Dialect,
+    wanted: Sequence[str],
+    types: dict[str, pa.DataType] | None,
+    block: int,
+) -> pacsv.CSVStreamingReader:
+    convert = pacsv.ConvertOptions(
+        include_columns=list(wanted),
+        column_types=types,
+        null_values=_SPELLINGS,
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=True,
+        auto_dict_encode=True,
+        auto_dict_max_cardinality=1000,
+    )
+    return open_csv(file, form, block, convert)
 
 
 def _guess(

@@ -9,7 +9,6 @@ Output: in the model folder: what `save` writes; schema.json; versions.json, the
 Must not know any algorithm, see the test rows, or know how the model will be evaluated.
 """
 
-import importlib
 import json
 import os
 import platform
@@ -21,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sm_mlops.tabular import booster, encoder, inference, local, packaging
+from sm_mlops.tabular import booster, encoder, inference, local, mlops_yaml, packaging
 from sm_mlops.tabular import schema as schemas
 from sm_mlops.tabular.failure import DataError
 from sm_mlops.tabular.rows import StoredRows
@@ -47,16 +46,15 @@ def main(folder: Path) -> None:
         words = [*local.arguments(folder, "train"), *words]
     folders, given = arguments(words)
     folders["code"] = folder
-    parameters = hyperparameters({**configured(folder), **given})
+    configured = mlops_yaml.beside(folder)[1].get("hyperparameters") or {}
+    parameters = hyperparameters({**configured, **given})
     refuse_unknown(folder, parameters)
     train(folders, parameters, hooks(folder))
 
 
 def hooks(folder: Path) -> Any:
     """Return the module train.py, under its own name, by which pickled functions are found."""
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
-    module = importlib.import_module("train")
+    module = local.script(folder, "train")
     for name in ("fit", "predict", "save", "load"):
         if not callable(getattr(module, name, None)):
             raise DataError(f"model/train.py: no function {name}; see its first lines")
@@ -78,17 +76,6 @@ def arguments(argv: list[str]) -> tuple[dict[str, Path], dict[str, str]]:
             raise DataError(f"--{name} is missing (or {variable} in the environment)")
         folders[name] = Path(place)
     return folders, given
-
-
-def configured(folder: Path) -> dict[str, Any]:
-    """Return the hyperparameters of mlops.yaml in `folder` or the one above, if it exists."""
-    for path in (folder / "mlops.yaml", folder.parent / "mlops.yaml"):
-        if path.exists():
-            from sm_mlops.tabular import mlops_yaml
-
-            content = mlops_yaml.load(path.read_text(encoding="utf-8")) or {}
-            return dict(content.get("hyperparameters") or {})
-    return {}
 
 
 def hyperparameters(given: dict[str, Any]) -> dict[str, Any]:
