@@ -187,25 +187,9 @@ def deploy(
     formation = aws.client("cloudformation")
     with _alone(name):
         arn = formation.create_change_set(**request)["Id"]
-    try:
-        with _alone(name):
-            changes = _changes(aws, arn)
-        if changes is None or not execute:
-            return Outcome(changes or (), executed=False)
-        console.print(change_table(changes))
-        since = newest_event(aws, name)
-        with _alone(name):
-            request = {"ChangeSetName": arn, "ClientRequestToken": change_set}
-            answered(formation.execute_change_set, **request)
-        arn = ""
-    except KeyboardInterrupt as interruption:
-        # With the answer that it waited for, the change set is executed.
-        arn = "" if interruption.args else arn
-        raise
-    finally:
-        # Refused, interrupted, or a dry run.
-        if arn:
-            _remove_change_set(aws, arn, name)
+    changes, since = _carry_out(aws, name, arn, console, change_set if execute else "")
+    if since is None:
+        return Outcome(changes, executed=False)
     began = describe(aws, name)
     assert began is not None
     ended, events = follow(aws, began, since, console, must_begin=True)
@@ -213,6 +197,34 @@ def deploy(
         raise _failure(ended, events)
     left = tuple(event for event in events if event.status == "DELETE_FAILED")
     return Outcome(changes, executed=True, left=left)
+
+
+def _carry_out(
+    aws: Aws, name: str, arn: str, console: Console, token: str
+) -> tuple[tuple[Change, ...], str | None]:
+    """Show what a change set changes and, with a token, execute it; delete it otherwise. Return the
+    changes, and the newest event before, None if it was not executed."""
+    executed = False
+    try:
+        with _alone(name):
+            changes = _changes(aws, arn)
+        if changes is None or not token:
+            return changes or (), None
+        console.print(change_table(changes))
+        since = newest_event(aws, name)
+        execute = aws.client("cloudformation").execute_change_set
+        with _alone(name):
+            answered(execute, ChangeSetName=arn, ClientRequestToken=token)
+        executed = True
+        return changes, since
+    except KeyboardInterrupt as interruption:
+        # It waited for this answer.
+        executed = bool(interruption.args)
+        raise
+    finally:
+        # Refused, interrupted, or a dry run.
+        if not executed:
+            _remove_change_set(aws, arn, name)
 
 
 def _parameter(name: str, value: str | None) -> dict[str, Any]:

@@ -27,9 +27,14 @@ from sm_mlops.tabular.preprocess import Settings  # noqa: E402
 from sm_mlops.tabular.rows import StoredRows  # noqa: E402
 
 __all__ = [
-    "MODEL", "Case", "DataError", "Encoding", "Settings", "boosting", "evaluate", "hooks",
+    "MODEL", "PASSENGER", "Case", "DataError", "Encoding", "Settings", "boosting", "evaluate", "hooks",
     "inference", "metrics", "model_schema", "preprocess", "tables", "train",
 ]  # fmt: skip
+# A row of `passengers`.
+PASSENGER: dict[str, Any] = {
+    "Pclass": 1, "Name": "Fam1, Mrs. N1", "Sex": "female", "Age": 38.5, "SibSp": 1,
+    "Ticket": "PC 17599", "Fare": 71.2833, "Cabin": "C85", "Embarked": "C",
+}  # fmt: skip
 QUICK = {"num_boost_round": "30", "eta": "0.2", "nthread": "2"}
 
 
@@ -97,3 +102,11 @@ class Case:
                 if path.name != "__pycache__":
                     tar.add(path, path.name)
         return archive
+
+
+def passengers(folder: Path) -> Case:
+    """Return a trained model of who survived."""
+    case = Case(folder)
+    case.prepare(case.write(datasets.passengers()), "Survived", drop=("PassengerId",))
+    case.train()
+    return case

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 import datasets
-from model_case import Case, inference
+from model_case import PASSENGER as ROW
+from model_case import Case, inference, passengers
 from sm_mlops.tabular import rows as typed
 from sm_mlops.tabular import serving
 
@@ -27,10 +28,7 @@ CSV, JSON, LINES = "text/csv", "application/json", "application/jsonlines"
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    case = Case(tmp_path_factory.mktemp("passengers"))
-    case.prepare(case.write(datasets.passengers()), "Survived", drop=("PassengerId",))
-    case.train()
-    return case
+    return passengers(tmp_path_factory.mktemp("passengers"))
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +36,6 @@ def model(case: Case) -> Any:
     return inference.model_fn(str(case.folder / "model"))
 
 
-ROW: dict[str, Any] = {
-    "Pclass": 1, "Name": "Fam1, Mrs. N1", "Sex": "female", "Age": 38.5, "SibSp": 1,
-    "Ticket": "PC 17599", "Fare": 71.2833, "Cabin": "C85", "Embarked": "C",
-}  # fmt: skip
 OTHER = {**ROW, "Sex": "male", "Age": None, "Cabin": None, "Name": 'O\'Neil "Jim", Mr. N2'}
 
 

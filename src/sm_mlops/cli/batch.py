@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from sm_mlops.cli.deploy import PANEL, stage_names
 from sm_mlops.deployment import stages
 from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
+
+if TYPE_CHECKING:
+    from sm_mlops.deployment.batch import Result
 
 app = typer.Typer(rich_markup_mode="markdown")
 
@@ -88,10 +91,14 @@ def predict(
     if as_json:
         print_json(done)
     else:
-        line = f"{done.rows - done.errors:,} of {done.rows:,} rows predicted by version "
-        line += f"{done.version}: {done.output}"
-        if done.errors:
-            line += f"; {done.errors:,} could not be predicted: {done.errors_file}"
-        tell(out, line, "yellow" if done.errors else "green")
+        _tell(done)
     if done.errors:
         raise typer.Exit(3)
+
+
+def _tell(done: Result) -> None:
+    line = f"{done.rows - done.errors:,} of {done.rows:,} rows predicted by version "
+    line += f"{done.version}: {done.output}"
+    if done.errors:
+        line += f"; {done.errors:,} could not be predicted: {done.errors_file}"
+    tell(out, line, "yellow" if done.errors else "green")

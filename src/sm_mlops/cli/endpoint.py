@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from sm_mlops import actions
+from sm_mlops.aws import Aws
 from sm_mlops.cli.console import AsJson, connected, err, on_terminal, out, print_json
 from sm_mlops.cli.deploy import PANEL, WhichStage
 from sm_mlops.deployment import access, endpoints, predict, stages
@@ -141,11 +142,10 @@ def invoke(
         there = access.enter(aws, chosen)
         endpoint = endpoints.serving(there, chosen.stack, stage)
         if not file:
-            if not endpoint.package:
-                raise MlopsError(f"{stage} runs no version of the registry: name a file with rows")
-            body = smoke_test.load_sample(aws, endpoint.package).bodies[smoke_test.JSON]
             kind = content_type or smoke_test.JSON
-            answer = predict.invoke(there, endpoint, body, kind, accept)
+            answer = predict.invoke(
+                there, endpoint, _registered(aws, endpoint, stage), kind, accept
+            )
         elif content_type:
             answer = predict.invoke(there, endpoint, path.read_bytes(), content_type, accept)
         else:
@@ -155,6 +155,13 @@ def invoke(
         _print_json(endpoint, answer)
     elif answer.body:
         sys.stdout.buffer.write(answer.body.removesuffix(b"\n") + b"\n")
+
+
+def _registered(aws: Aws, endpoint: endpoints.Endpoint, stage: str) -> bytes:
+    """Return the rows that are registered with the version of an endpoint, as JSON."""
+    if not endpoint.package:
+        raise MlopsError(f"{stage} runs no version of the registry: name a file with rows")
+    return smoke_test.load_sample(aws, endpoint.package).bodies[smoke_test.JSON]
 
 
 def _print_json(endpoint: endpoints.Endpoint, answer: predict.Answer) -> None:

@@ -119,12 +119,8 @@ def evaluate(
     against = None
     if rival is not None:
         against = judge_champion(rival, work, schema, len(truth))
-        if against.why and not waived:
-            raise DataError(
-                f"champion version {rival.version} cannot be scored: {against.why}; to go on "
-                "without the comparison, mlops run --set WaiveChampion=yes or mlops reject "
-                f"{rival.version}"
-            )
+        if not waived:
+            require_scored(against)
         compare_columns(schema, rival.version, [champion, work / "champion"])
     own = own_metrics(schema, truth, test, work / "scores.parquet")
     other = {}
@@ -150,6 +146,16 @@ def evaluate(
     (output / "report.html").write_text(page, encoding="utf-8")
     for name in metrics.fitting(schema.task):
         print(gate["metrics"][name]["text"])
+
+
+def require_scored(champion: Champion) -> None:
+    """Raise DataError if the champion could not be scored."""
+    if champion.why:
+        raise DataError(
+            f"champion version {champion.version} cannot be scored: {champion.why}; to go on "
+            "without the comparison, mlops run --set WaiveChampion=yes or mlops reject "
+            f"{champion.version}"
+        )
 
 
 def compare_columns(schema: Schema, version: str, folders: Iterable[Path | None]) -> None:
