@@ -27,8 +27,8 @@ from sm_mlops.tabular.preprocess import Settings  # noqa: E402
 from sm_mlops.tabular.rows import StoredRows  # noqa: E402
 
 __all__ = [
-    "MODEL", "PASSENGER", "Case", "DataError", "Encoding", "Settings", "boosting", "evaluate", "hooks",
-    "inference", "metrics", "model_schema", "preprocess", "tables", "train",
+    "MODEL", "PASSENGER", "Case", "DataError", "Encoding", "Settings", "boosting", "evaluate",
+    "hooks", "inference", "metrics", "model_schema", "passengers", "preprocess", "tables", "train",
 ]  # fmt: skip
 # A row of `passengers`.
 PASSENGER: dict[str, Any] = {

@@ -142,10 +142,8 @@ def invoke(
         there = access.enter(aws, chosen)
         endpoint = endpoints.serving(there, chosen.stack, stage)
         if not file:
-            kind = content_type or smoke_test.JSON
-            answer = predict.invoke(
-                there, endpoint, _registered(aws, endpoint, stage), kind, accept
-            )
+            body, kind = _registered(aws, endpoint, stage), content_type or smoke_test.JSON
+            answer = predict.invoke(there, endpoint, body, kind, accept)
         elif content_type:
             answer = predict.invoke(there, endpoint, path.read_bytes(), content_type, accept)
         else:
