@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
@@ -71,7 +72,7 @@ def files(
     file, lines = root / FILE, []
     if file.is_file():
         try:
-            lines = file.read_text(encoding="utf-8").splitlines()
+            lines = file.read_text(encoding="utf-8-sig").splitlines()
         except UnicodeDecodeError as error:
             raise MlopsError(f"{FILE}: not UTF-8 text (byte {error.start})") from error
     default = images.find(images.DEFAULT).pins
@@ -116,11 +117,11 @@ def _checked(lines: list[str], image: images.Image, pins: dict[str, str]) -> Ite
             )
         try:
             wanted = Requirement(line)
-        except InvalidRequirement as error:
+            applies = wanted.marker is None or wanted.marker.evaluate(dict(_MARKERS))
+        except (InvalidRequirement, UndefinedComparison, UndefinedEnvironmentName) as error:
             problem = one_line(str(error).splitlines()[0])
             raise MlopsError(f"{place}: {problem}; write it as in lightgbm==4.6.0") from error
         pinned = pins.get(canonicalize_name(wanted.name))
-        applies = wanted.marker is None or wanted.marker.evaluate(dict(_MARKERS))
         if applies and pinned and not wanted.specifier.contains(pinned, prereleases=True):
             in_image = canonicalize_name(wanted.name) in image.pins
             who = f"the image {image.name} has" if in_image else "sm_mlops.tabular needs"

@@ -413,6 +413,8 @@ def _check(settings: Settings) -> None:
     )
     _require(bool(data.target.strip()), "data.target is empty")
     _require(data.target not in data.drop, f"data.drop names the target {data.target}")
+    for column in data.checks:
+        _require(column not in data.drop, f"data.checks.{column}: data.drop leaves {column} out")
     own = {} if gate.metric in metrics else own_metrics(settings.root)
     for key, value, allowed in (
         ("data.task", data.task, TASKS),

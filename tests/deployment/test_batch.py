@@ -404,3 +404,28 @@ def test_a_stage_in_another_account_needs_a_bucket_there(
     monkeypatch.setattr(batch.access, "enter", lambda aws, _: Elsewhere(aws.settings, sandbox=True))
     with pytest.raises(MlopsError, match=r"infra/qa\.json: Parameters\.OutputBucket must name"):
         run(here, stage, write(tmp_path / "rows.csv", ROWS), tmp_path / "out.csv")
+
+
+def test_no_output_takes_the_place_of_an_input_or_of_another_output(
+    here: Place, stage: Stage, tmp_path: Path
+) -> None:
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    for name in ("x.csv", "x.tsv", "errors.jsonl", "out.errors.jsonl"):
+        content = "a,b\n1,2\n" if name[0] == "x" else '{"a": 1, "b": 2}\n'
+        (folder / name).write_text(content)
+    (tmp_path / "file").write_text("")
+    before = {file: file.read_bytes() for file in folder.iterdir()}
+    there = left(here)
+    cases: list[tuple[Path, Path | str, str]] = [
+        (folder, folder / "x.csv", "would replace the input x.csv"),
+        (folder / "out.errors.jsonl", folder / "out.csv", "would replace the input out.errors"),
+        (folder, f"{tmp_path}/out/", "two outputs would be named"),
+        (folder / "x.csv", f"{folder}/", "would replace the input x.csv"),
+        (folder / "x.csv", tmp_path / "file" / "o.csv", "cannot write here"),
+    ]
+    for source, target, said in cases:
+        with pytest.raises(MlopsError, match=said):
+            run(here, stage, source, target)
+    assert {file: file.read_bytes() for file in folder.iterdir()} == before
+    assert left(here) == there

@@ -221,3 +221,17 @@ def test_the_line_of_a_bad_row_says_where_it_is() -> None:
         "error": "column 'x', row 102: 'old' is not a number",
         "values": {"x": "old", "day": "2026-01-01"},
     }
+
+
+@pytest.mark.parametrize("name", ["o.csv", "o.parquet"])
+def test_columns_in_another_order_or_missing_keep_their_values(tmp_path: Path, name: str) -> None:
+    writer = Writer(tmp_path / name)
+    writer.write(pa.table({"a": ["1"], "b": ["x"]}))
+    writer.write(pa.table({"b": ["y"], "a": ["2"]}))
+    writer.write(pa.table({"b": ["z"]}))
+    with pytest.raises(MlopsError, match=r"later rows have a column 'c'.* write a \.jsonl file"):
+        writer.write(pa.table({"a": ["3"], "b": ["x"], "c": ["new"]}))
+    writer.close()
+    rows = only(tmp_path / name).to_pylist()
+    assert [row["a"] or None for row in rows] == ["1", "2", None]
+    assert [row["b"] for row in rows] == ["x", "y", "z"]

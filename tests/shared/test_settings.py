@@ -101,6 +101,17 @@ def test_hyperparameters_are_passed_as_the_text_that_sagemaker_passes(repo: Repo
         ("data: {path: x, target: y, checks: {a: {least: 1}}}", "data.checks.a.least is unknown;"),
         ("data: {path: x, target: y, checks: {a: {stop: 1}}}", "stop must be true or false, not 1"),
         ("data: {path: x, target: y, checks: {a: {allowed: b}}}", "allowed must be a list, as in"),
+        ("data: {path: x, target: y, checks: {a: {missing: 5}}}", "must be a share from 0 to 1"),
+        (
+            "data: {path: x, target: y, checks: {a: {min: .nan}}}",
+            "must be a finite number, not nan",
+        ),
+        ("data: {path: x, target: y, drop: [a], checks: {a: {unique: true}}}", "leaves a out"),
+        (
+            "data: {path: x, target: y}\ngate: {metric: r2}\ngate: {metric: mae}",
+            "gate is there twice",
+        ),
+        ("data: {path: x, target: y, path: z}", "path is there twice"),
         ("data: {path: x, target: y, changed_columns: no}", "must be one of warn, stop, not no"),
         ("data: {path: x, target: y, decimal: dot}", "data.decimal must be one of point, comma"),
         (

@@ -108,3 +108,9 @@ def test_columns_that_differ_from_the_champions_are_warned_about_or_stop(case: C
         DataError, match=r"column .kind. is new since version 3 .data\.changed_colu"
     ):
         case.evaluate(champion)
+
+
+def test_min_and_max_are_for_numbers(case: Case) -> None:
+    days = "".join(f"2026-01-{i % 28 + 1:02d},{'ab'[i % 2]}\n" for i in range(60))
+    with pytest.raises(DataError, match="column 'day': holds dates or times; min and max are for"):
+        checked(case, f"day,y\n{days}", day={"min": 0})

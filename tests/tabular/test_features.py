@@ -151,6 +151,11 @@ WRONG: dict[str, tuple[Callable[[Frame], Any], str]] = {
     "nothing": (lambda frame: None, "it returned NoneType, not a DataFrame"),
     "a column": (lambda frame: frame["width"], "it returned Series, not a DataFrame"),
     "fewer rows": (lambda frame: frame.dropna(), r"it returned \d+ rows for 42; return each row"),
+    "another order": (lambda frame: frame[::-1], "it returned the rows in another order"),
+    "a number beyond all bounds": (
+        lambda frame: frame.assign(x=pd.Series([10**400] * len(frame), frame.index, object)),
+        "column 'x' holds values of",
+    ),
     "no column": (lambda frame: frame[[]], "it returned no column"),
     "a name twice": (
         lambda frame: pd.concat([frame, frame], axis=1), "it returned two columns 'width'",

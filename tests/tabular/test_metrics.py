@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -99,6 +100,31 @@ def test_a_metric_gets_labels_predictions_and_raw_rows(
     assert '"cost"' in (tmp_path / "evaluation" / "evaluation.json").read_text()
 
 
+@pytest.mark.parametrize("name", ["churn", "houses"])
+def test_what_a_metric_changes_in_its_arguments_changes_nothing_else(
+    tmp_path: Path, name: str, own: dict[str, Any]
+) -> None:
+    generate, target, _ = datasets.ALL[name]
+    case = Case(tmp_path)
+    case.prepare(case.write(generate(rows=300)), target)
+    case.train(num_boost_round="5")
+    usual = case.evaluate()["metrics"]
+
+    @metrics.lower_is_better
+    def careless(truth: Any, predicted: pd.DataFrame, rows: pd.DataFrame) -> float:
+        truth[:] = predicted["prediction"] = truth[0]
+        rows.drop(rows.index, inplace=True)
+        return 0.0
+
+    @metrics.lower_is_better
+    def careful(truth: Any, predicted: pd.DataFrame, rows: pd.DataFrame) -> float:
+        return float((truth == truth[0]).all()) + float(len(rows) == 0)
+
+    found = case.evaluate()["metrics"]
+    assert found["careful"]["value"] == 0
+    assert {known: found[known] for known in usual} == usual
+
+
 def raises(truth: Any, predicted: Any, rows: Any) -> float:
     return 1 / len([])
 
@@ -120,7 +146,7 @@ def test_a_metric_that_fails_is_named_with_file_and_line(
     metrics.higher_is_better(metric)
     line = metric.__code__.co_firstlineno + offset
     with pytest.raises(DataError, match=rf"^model/test_metrics\.py, line {line}: {pattern}$"):
-        metrics.own(lambda: ((), (), ()))
+        metrics.own(lambda: (np.empty(0), pd.DataFrame(), pd.DataFrame()))
 
 
 def test_without_a_metric_of_the_team_s_own_no_frame_is_made() -> None:

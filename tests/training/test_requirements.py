@@ -42,6 +42,8 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("Scikit_Learn<1", "Scikit_Learn<1 contradicts Scikit_Learn 1.8.0"),
         ("xgboost!=3.2.0", r"write xgboost==3\.2\.0$"),
         ("--index-url=https://u:hunter2@127.0.0.1/simple", "the option --index-url is not allowed"),
+        ('foo; os_name ~= "x"', "line 1: Undefined .*lightgbm"),
+        ('numpy; "x" == "x"', "line 1: .*lightgbm"),
         ("-r more.txt", "the option -r is not allowed"),
         ("-e .", "the option -e is not allowed"),
         ("a==1 --hash=sha256:00", "the option --hash is not allowed"),

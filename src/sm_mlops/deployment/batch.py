@@ -12,6 +12,7 @@ import hashlib
 import re
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -119,7 +120,7 @@ def predict(
     """
     with _local(aws, source) as root:
         found = batch_rows.files(root)
-        _check_target(target, source)
+        _check_target(target, source, root, found)
         place = _place(aws, stage, root, found)
         _delete_old(place)
         name, total = _started(aws, place, found, console, instance, again)
@@ -175,17 +176,42 @@ def _local(aws: Aws, source: str) -> Iterator[Path]:
         yield root
 
 
-def _check_target(target: str, source: str) -> None:
+def _check_target(target: str, source: str, root: Path, found: list[Path]) -> None:
+    """Raise MlopsError for an output that cannot be written, or that would replace another file."""
     if not is_folder(target) and not batch_rows.format_of(Path(target)):
         raise MlopsError(
             f"{target}: write a .csv, .jsonl or .parquet file, or a folder with / at its end"
         )
     if target.lower().endswith(".gz"):
         raise MlopsError(f"{target}: the output is not compressed: leave out .gz")
-    if target == source or (
-        not source.startswith("s3://") and Path(target).resolve() == Path(source).resolve()
-    ):
-        raise MlopsError(f"{target}: the output would replace the input")
+    remote = target.startswith("s3://")
+    local = Path(target.removeprefix("s3://"))
+    paths, reasons = _paths(local, root, found, is_folder(target))
+    if twice := [path for path, count in Counter([*paths, reasons]).items() if count > 1]:
+        raise MlopsError(f"{target}: two outputs would be named {twice[0].name}: rename an input")
+    inputs = set(found)
+    if source.startswith("s3://"):
+        there = Path(source.removeprefix("s3://"))
+        inputs = {there / file.relative_to(root) if root.is_dir() else there for file in found}
+    if source.startswith("s3://") == remote:
+        known = inputs if remote else {file.resolve() for file in inputs}
+        for path in (*paths, reasons):
+            if (path if remote else path.resolve()) in known:
+                raise MlopsError(f"{target}: the output would replace the input {path.name}")
+    if not remote:
+        folder = local if is_folder(target) else local.parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise MlopsError(f"{target}: cannot write here: {error.strerror}") from error
+
+
+def _paths(local: Path, root: Path, found: list[Path], several: bool) -> tuple[list[Path], Path]:
+    """Return the outputs, one per file or one for all, and the file of rows with reasons."""
+    if several:
+        return [_named(local, root, file) for file in found], local / "errors.jsonl"
+    return [local], local.with_suffix(".errors.jsonl")
 
 
 def is_folder(target: str) -> bool:
@@ -367,8 +393,8 @@ def _join(aws: Aws, place: Place, name: str, root: Path, found: list[Path], targ
         remote = target.startswith("s3://")
         local = Path(folder, Path(target).name or "rows") if remote else Path(target)
         several = is_folder(target)
-        paths = {file: _named(local, root, file) if several else local for file in found}
-        reasons = local / "errors.jsonl" if several else local.with_suffix(".errors.jsonl")
+        outputs, reasons = _paths(local, root, found, several)
+        paths = dict(zip(found, outputs if several else outputs * len(found), strict=True))
         rows, errors = _write(place, name, found, paths, reasons)
         if remote:
             _upload_result(aws, local, reasons, target, several)

@@ -304,16 +304,19 @@ class Writer:
         self.path, self._part = path, path.with_name(f".{path.name}.part")
         self._file: IO[bytes] | None = None
         self._parquet: pq.ParquetWriter | None = None
+        self._names: list[str] = []
 
     def write(self, rows: pa.Table) -> None:
         """Add rows. Raises MlopsError if they do not fit those before."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        if format_of(self.path) != LINES:
+            rows = self._aligned(rows)
         if format_of(self.path) == PARQUET:
             self._parquet = self._parquet or pq.ParquetWriter(self._part, rows.schema)
             try:
                 schema = self._parquet.schema
-                self._parquet.write_table(rows.select(schema.names).cast(schema))
-            except (pa.ArrowException, KeyError, ValueError) as error:
+                self._parquet.write_table(rows.cast(schema))
+            except (pa.ArrowException, ValueError) as error:
                 raise MlopsError(
                     f"{self.path}: rows have other types than those before ({one_line(error)}): "
                     "write a .csv or .jsonl file"
@@ -323,6 +326,20 @@ class Writer:
         self._file = self._file or self._part.open("wb")
         form = to_csv(rows, begins) if format_of(self.path) == CSV else to_lines(rows)
         self._file.write(form)
+
+    def _aligned(self, rows: pa.Table) -> pa.Table:
+        """Return the rows with the columns of the first ones, in their order."""
+        self._names = self._names or rows.column_names
+        for name in rows.column_names:
+            if name not in self._names:
+                raise MlopsError(
+                    f"{self.path}: later rows have a column '{name}', which the first ones lack: "
+                    "write a .jsonl file"
+                )
+        for name in self._names:
+            if name not in rows.column_names:
+                rows = rows.append_column(name, pa.nulls(rows.num_rows, pa.string()))
+        return rows.select(self._names)
 
     def close(self) -> None:
         """Give the file its name, if there is one."""

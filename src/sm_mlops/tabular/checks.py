@@ -59,6 +59,8 @@ def check(
 
 def _bound(below: bool) -> Callable[[pa.ChunkedArray, str, Any, str], list[Found]]:
     def find(values: pa.ChunkedArray, column: str, limit: float, mark: str) -> list[Found]:
+        if pa.types.is_temporal(values.type):
+            return [(None, "holds dates or times; min and max are for numbers")]
         try:
             numbers = encoding.numbers(values, column, decimal=mark)
         except encoding.Misfit as error:

@@ -298,7 +298,8 @@ def own_metrics(
             frame["prediction"] = [label[text] for text in answers.to_pylist()]
             labels = np.array(schema.classes)[truth]
         rows = slice(None) if chosen is None else chosen
-        return labels[rows], frame[rows], scoring.plain(raw).to_pandas()[rows]
+        frames = frame[rows], scoring.plain(raw).to_pandas()[rows]
+        return labels[rows], *(each.reset_index(drop=True) for each in frames)
 
     return metrics.own(frames)
 

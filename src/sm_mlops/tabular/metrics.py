@@ -82,7 +82,7 @@ def own(frames: Callable[[], tuple[Any, Any, Any]]) -> dict[str, float]:
     arguments = frames() if _OWN else ()
     for name, (metric, _) in _OWN.items():
         try:
-            value = metric(*arguments)
+            value = metric(*(each.copy() for each in arguments))  # one may change its own
         except Exception as error:
             place = _place(metric, error)
             raise DataError(f"{place}: {name} raised {type(error).__name__}: {error}") from error

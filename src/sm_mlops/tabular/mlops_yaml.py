@@ -3,11 +3,14 @@
 The tool and the jobs load the file alike. Must not know what the settings are for.
 """
 
+import math
 import re
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from sm_mlops.tabular.failure import DataError
 
 Rules = dict[str, dict[str, Any]]
 """`data.checks`: by column, by name of the check."""
@@ -32,6 +35,15 @@ class _Loader(yaml.SafeLoader):
     """YAML 1.1 with the scalars of YAML 1.2."""
 
     yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return a mapping, in which no key may be twice: the first one would be lost."""
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for number, key in enumerate(keys):
+            if key.value in [other.value for other in keys[:number]]:
+                problem = f"{key.value} is there twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+        return super().construct_mapping(node, deep)
 
     def number(self, node: yaml.ScalarNode) -> float:
         """Return a float."""
@@ -69,10 +81,13 @@ def load(text: str) -> Any:
 
 def beside(folder: Path) -> tuple[Path | None, dict[str, Any]]:
     """Return mlops.yaml and its content: in jobs it is in the folder of the scripts, in a repo one
-    above. None and nothing without one."""
+    above. None and nothing without one. Raise DataError if it is not YAML."""
     for path in (folder / "mlops.yaml", folder.parent / "mlops.yaml"):
         if path.exists():
-            return path, load(path.read_text(encoding="utf-8")) or {}
+            try:
+                return path, load(path.read_text(encoding="utf-8")) or {}
+            except yaml.YAMLError as error:
+                raise DataError(f"{path}: {' '.join(str(error).split())}") from error
     return None, {}
 
 
@@ -99,6 +114,9 @@ def column_checks(content: Any) -> Rules:
                 if isinstance(value, bool) or not isinstance(value, int | float):
                     raise ValueError(f"{where} must be a number, not {value!r}")
                 value = float(value)
+                if not math.isfinite(value) or (name == "missing" and not 0 <= value <= 1):
+                    kind = "a share from 0 to 1" if name == "missing" else "a finite number"
+                    raise ValueError(f"{where} must be {kind}, not {value:g}")
             elif name in ("unique", "stop"):
                 if flag(value) is None:
                     raise ValueError(f"{where} must be true or false, not {value!r}")

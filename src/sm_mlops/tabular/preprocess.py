@@ -1,6 +1,6 @@
 """The step Preprocess: read the raw data, split it, type it, and call the team's `features`.
 
-Input:  --data: a CSV or Parquet file, or a folder of them. --data-hash: in a job, the DataHash that
+Input:  --data: a file of rows, or a folder of them. --data-hash: in a job, the DataHash that
         it must have. --measured-as: classes, quantity or either: what the gate's metric is for.
         `data`, `split` and `aws` of mlops.yaml, in the folder of the script or the one above.
 Output: in the folder --output: train/ and validation/, Parquet with the label (class index or
@@ -61,7 +61,7 @@ class Settings:
 def main(folder: Path) -> None:
     """Run the step, whose script is in `folder`, from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="file or folder of CSV or Parquet")
+    parser.add_argument("--data", type=Path, required=True, help="file of rows, or folder of them")
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
     parser.add_argument("--data-hash", help="refuse other data than this; for jobs")
     parser.add_argument("--measured-as", choices=["classes", "quantity", "either"])

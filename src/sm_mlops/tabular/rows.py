@@ -234,6 +234,10 @@ def derived(features: Features, table: pa.Table) -> pa.Table:
             f"it returned {len(made)} rows for {table.num_rows}; return each row, in order, and "
             "leave out rows with data.drop or at their source"
         )
+    index = made.index.to_numpy()
+    shuffled = index.dtype.kind in "iu" and bool(np.any(np.diff(index) < 0))
+    if shuffled and np.array_equal(np.sort(index), np.arange(len(index))):
+        raise _wrong("it returned the rows in another order; .sort_index() restores it")
     names = [str(name) for name in made.columns]
     if twice := [name for i, name in enumerate(names) if name in names[:i]]:
         raise _wrong(f"it returned two columns '{twice[0]}'")
@@ -245,7 +249,7 @@ def derived(features: Features, table: pa.Table) -> pa.Table:
 def _array(name: str, values: Any) -> pa.Array:
     try:
         array = pa.Array.from_pandas(values)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OverflowError, UnicodeEncodeError) as error:
         raise _wrong(f"column '{name}' holds values of several types ({error})") from error
     if isinstance(array, pa.ChunkedArray):
         array = encoding.one_chunk(array)
