@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from sm_mlops import images
+from sm_mlops import images, tags
 from sm_mlops.errors import MlopsError, hint, one_line
 from sm_mlops.tabular import measures, mlops_yaml
 
@@ -125,6 +125,8 @@ class Project:
     template_version: str = ""
     git_host: str = "github.com"
     """`github.com`, or the host of a GitHub Enterprise Server."""
+    owner: str = tags.NOBODY
+    """The team whose bill it is: the tag `owner` of all resources."""
 
     @property
     def repository(self) -> str:
@@ -281,6 +283,11 @@ def _read_project(file: Path) -> Project:
                 raise SettingsError(
                     f"pyproject.toml: [tool.mlops] {one_line(key)} must be text, not {value!r}"
                 )
+        if not tags.VALUE.fullmatch(table.get("owner", tags.NOBODY)):
+            raise SettingsError(
+                f"pyproject.toml: [tool.mlops] owner becomes a tag in AWS: it must be "
+                f"{tags.VALUE_RULE}, not {one_line(table['owner'])!r}"
+            )
         return Project(**{key.replace("-", "_"): value for key, value in table.items()})
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"pyproject.toml: {one_line(error)}") from error

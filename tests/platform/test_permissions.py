@@ -272,7 +272,6 @@ UNNEEDED = {
         "cloudformation:DescribeStacks -> cloudformation:ListStacks"
     ),
     "AWS's policy for jobs in a VPC lacks it": "ec2:CreateNetworkInterface -> ec2:CreateTags",
-    "`mlops run` makes the pipeline without tags": "sagemaker:CreatePipeline -> sagemaker:AddTags",
 }
 
 

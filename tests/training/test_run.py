@@ -77,6 +77,9 @@ def test_a_pipeline_is_created_and_then_updated(account: Aws) -> None:
         run.upsert(account, definition)
         now = account.sagemaker.describe_pipeline(PipelineName="churn")
         assert now["PipelineDefinition"] == definition
+    rows = account.sagemaker.list_tags(ResourceArn=now["PipelineArn"])["Tags"]
+    tags = {tag["Key"]: tag["Value"] for tag in rows}
+    assert tags == {"project": "churn", "owner": "unknown"}
 
 
 def test_an_execution_is_of_the_definition_that_was_uploaded_for_it(

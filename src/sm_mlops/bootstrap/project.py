@@ -17,6 +17,7 @@ from botocore.exceptions import ClientError
 
 from sm_mlops import github, projects, stacks
 from sm_mlops import platform as package
+from sm_mlops import tags as tagging
 from sm_mlops.aws import ABSENT, Aws, described, error_code, exists, ignoring
 from sm_mlops.bootstrap import assets, catalog, needs, platform, provisional, repository, templates
 from sm_mlops.bootstrap.plan import Item, Part, Tell, Todo
@@ -194,6 +195,8 @@ class Project(Part):
             # Somebody may have added others in Studio.
             "DataLocations": needs.merged(had.get("DataLocations", ""), data),
         }
+        if settings.project.owner != tagging.NOBODY:
+            needed["Owner"] = settings.project.owner
         there = self.hub.repository(settings.project.github)
         if there is not None:
             needed["GitHubRepositoryId"] = str(there.id)
@@ -275,7 +278,7 @@ class Project(Part):
             return []
         todo: list[tuple[str, str, Callable[[], Any]]] = []
         tags = {
-            "project": self.name,
+            **tagging.of(self.aws.settings.project),
             "sagemaker:project-name": self.name,
             "sagemaker:project-id": found.identifier,
         }

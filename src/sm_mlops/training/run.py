@@ -14,8 +14,8 @@ from typing import Any
 
 from rich import filesize
 
-from sm_mlops import commit, executions, quotas, roles
-from sm_mlops.aws import Aws, exists, split_s3
+from sm_mlops import commit, executions, quotas, roles, tags
+from sm_mlops.aws import DENIED, Aws, exists, ignoring, split_s3
 from sm_mlops.errors import MlopsError, hint
 from sm_mlops.executions import Execution
 from sm_mlops.interruption import answered
@@ -261,6 +261,7 @@ def ensure_model_package_group(aws: Aws) -> None:
         sagemaker.create_model_package_group(
             ModelPackageGroupName=group,
             ModelPackageGroupDescription=f"Versions of {aws.settings.project.project}",
+            Tags=tags.rows(tags.of(aws.settings.project)),
         )
 
 
@@ -275,7 +276,12 @@ def upsert(aws: Aws, definition: str) -> int:
         "PipelineDefinition": definition,
         "RoleArn": aws.settings.role_arn(aws.account),
     }
+    own = tags.rows(tags.of(aws.settings.project))
     if not exists(aws.sagemaker.describe_pipeline, PipelineName=aws.settings.pipeline):
         description = f"Trains the model of {aws.settings.project.github}"
-        aws.sagemaker.create_pipeline(**request, PipelineDescription=description)
-    return int(aws.sagemaker.update_pipeline(**request)["PipelineVersionId"])
+        aws.sagemaker.create_pipeline(**request, PipelineDescription=description, Tags=own)
+    updated = aws.sagemaker.update_pipeline(**request)
+    # A project that an older tool has made lets its workflow tag nothing.
+    with ignoring(*DENIED):
+        aws.sagemaker.add_tags(ResourceArn=updated["PipelineArn"], Tags=own)
+    return int(updated["PipelineVersionId"])
