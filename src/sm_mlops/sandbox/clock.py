@@ -33,5 +33,6 @@ def load(store: Store) -> None:
 
 def move(moment: float, store: Store) -> None:
     """Move the clock forward to a moment; never back."""
-    _OFFSET[0] += max(0.0, moment - now())
-    store.put(CLOCK, CLOCK, {"Offset": _OFFSET[0]})
+    if moment > now():
+        _OFFSET[0] += moment - now()
+        store.put(CLOCK, CLOCK, {"Offset": _OFFSET[0]})

@@ -26,7 +26,10 @@ from sm_mlops.sandbox.workflow import Workflows
 
 # What a person does at a console, and a switch for tests.
 CONTROLS = (
+    "advance",
     "be_strict",
+    "time",
+    "working",
     "workflows.environment",
     "connections.complete",
     "github.accounts.add",
@@ -67,7 +70,7 @@ class Integrations:
         self.catalog = Catalog(server.store, self._client)
         self.provisioning = Provisioning(server.store, self.catalog, self._client)
         self.provisioning.on_idle = server.end_if_idle
-        self.schedules = Schedules(server.store)
+        self.schedules = Schedules(server.store, self.functions, self._client)
         self.projects = Projects(server.store, self.provisioning, self._client)
         self.projects.on_idle = server.end_if_idle
         self._services: dict[str, JsonService] = {
@@ -82,6 +85,25 @@ class Integrations:
     def be_strict(self) -> None:
         """Forbid what is missing in S3, and see roles and grants later than they are made."""
         objects.AS_LISTED, grants.LATE, self.catalog.late = False, 1, 3
+
+    def time(self) -> float:
+        """Return the time in the sandbox."""
+        return clock.now()
+
+    def advance(self, until: float) -> dict[str, Any]:
+        """Move the clock to the next time at which schedules are due, at most to `until`.
+
+        Return the time and what was fired, names and times.
+        """
+        self.server.runtime.capture.flush()
+        fired = self.schedules.advance(until)
+        return {"now": clock.now(), "fired": fired}
+
+    def working(self) -> bool:
+        """Tell whether something runs that a schedule or an alarm may have started."""
+        server = self.server
+        jobs = server.pipelines.running or server.jobs.running or server.transforms.running
+        return bool(jobs) or self.functions.busy()
 
     def control(self, body: bytes) -> Any:
         """Do what a person requests: {"call": one of CONTROLS, "args", "kwargs"}."""
@@ -133,6 +155,7 @@ class Integrations:
     def recover(self) -> None:
         """Continue what was running before a restart."""
         self.functions.recover()
+        self.schedules.start()
         self.provisioning.recover()
         self.projects.recover()
 
@@ -142,6 +165,7 @@ class Integrations:
 
     def close(self) -> None:
         """End what runs."""
+        self.schedules.close()
         self.functions.close()
         self.provisioning.closing.set()
         self.projects.close()
