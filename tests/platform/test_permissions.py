@@ -75,6 +75,7 @@ REFUSED_TO_STAGES = {
 }
 REFUSED_TO_LAUNCH = {
     LISTS: {
+        "AWS::CloudWatch::Dashboard": "cloudwatch:ListDashboards",
         "AWS::IAM::Role": "iam:ListRoles",
         "AWS::IAM::User": "iam:listUsers",
         "AWS::SageMaker::ModelPackageGroup": "sagemaker:ListModelPackageGroups",
@@ -123,6 +124,7 @@ def resources(stage: str) -> dict[str, str]:
 
 
 OF_A_PROJECT = {
+    "AWS::CloudWatch::Dashboard": f"arn:aws:cloudwatch::{ACCOUNT}:dashboard/sm-mlops-churn",
     "AWS::IAM::AccessKey": USER,
     "AWS::IAM::Role": role("churn-github-train"),
     "AWS::IAM::User": USER,

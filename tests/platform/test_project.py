@@ -30,7 +30,7 @@ from sm_mlops.sandbox.wire import ApiError
 
 WORKFLOW_ROLES = ("TrainRole", "StagingRole", "ProductionRole")
 ROLES = ("PipelineRole", *WORKFLOW_ROLES)
-ALWAYS = {"ModelPackageGroup", "CodeRepository", *ROLES}
+ALWAYS = {"ModelPackageGroup", "CodeRepository", "MetricsDashboard", *ROLES}
 WHO = ("Train", "Staging", "Production")
 KEYED = {
     f"{who}{kind}" for who in WHO for kind in ("User", "UserKey", "UserSecret", "UserSecretPolicy")
@@ -55,6 +55,7 @@ def test_a_project_has_four_roles_a_registry_and_a_repository() -> None:
 def test_a_thousand_projects_stay_within_the_quotas_of_an_account() -> None:
     kinds = sorted(item["Type"] for item in template("project").resources.values())
     assert kinds == [
+        "AWS::CloudWatch::Dashboard",
         *["AWS::IAM::AccessKey"] * 3,
         *["AWS::IAM::Role"] * 4,
         *["AWS::IAM::User"] * 3,

@@ -36,6 +36,7 @@ ROLE_SECONDS = 15.0
 THINGS = {
     "ModelPackageGroup": "model package group {}",
     "CodeRepository": "code repository {}",
+    "MetricsDashboard": "dashboard sm-mlops-{}",
     "PipelineRole": "role {}-pipeline",
     **{f"{each.name.title()}Role": f"role {each.name_in('{}')}" for each in projects.ACCESSES},
 }
@@ -138,6 +139,8 @@ class Project(Part):
     def _things(self, found: Found | None) -> list[Item]:
         held = self._held(found) if found and found.status not in BROKEN else {}
         wanted = set(THINGS) | (set(USERS) if self.aws.settings.project.uses_key else set())
+        if found and found.stack and found.stack.parameters.get("Dashboard") == "no":
+            wanted.discard("MetricsDashboard")
         items = []
         for logical, words in (THINGS | USERS).items():
             what = words.format(self.name)
