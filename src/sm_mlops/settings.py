@@ -20,8 +20,9 @@ from typing import Any
 
 import yaml
 
-from sm_mlops import images, tags
+from sm_mlops import images, schedules, tags
 from sm_mlops.errors import MlopsError, hint, one_line
+from sm_mlops.schedules import Monitoring, Retraining
 from sm_mlops.tabular import measures, mlops_yaml
 
 TASKS = ("auto", "binary", "multiclass", "regression")
@@ -157,6 +158,8 @@ class Settings:
     evaluation: Evaluation = field(default_factory=Evaluation)
     gate: Gate = field(default_factory=Gate)
     compute: Compute = field(default_factory=Compute)
+    monitoring: Monitoring = field(default_factory=Monitoring)
+    retraining: Retraining = field(default_factory=Retraining)
     aws: Aws = field(default_factory=Aws)
     image: str = images.DEFAULT
     image_environment: str | None = None
@@ -463,6 +466,13 @@ def _check(settings: Settings) -> None:
     _require(
         bool(aws.subnets) == bool(aws.security_groups),
         "aws.subnets and aws.security_groups go together: set both or neither",
+    )
+    wrong = schedules.problem(settings.monitoring, settings.retraining, settings.root / "infra")
+    _require(wrong is None, wrong or "")
+    _require(
+        not (settings.monitoring.stages and aws.network_isolation),
+        "monitoring.stages does not go with aws.network_isolation: the check lists the captured "
+        "requests, and an isolated job reaches no S3",
     )
 
 

@@ -422,6 +422,7 @@ def test_only_calls_without_a_narrower_resource_are_allowed_on_all() -> None:
         "application-autoscaling:DescribeScalableTargets",
         "application-autoscaling:DescribeScalingPolicies",
         "application-autoscaling:DescribeScheduledActions",
+        "application-autoscaling:ListTagsForResource",
         "sagemaker:ListEndpoints",
         *("servicequotas:ListServiceQuotas", "servicequotas:ListAWSDefaultServiceQuotas"),
     }

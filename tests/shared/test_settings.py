@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import yaml
 
 from repos import Repo
-from sm_mlops import bundle
+from sm_mlops import bundle, schedules
 from sm_mlops import settings as mlops_settings
 from sm_mlops.settings import SettingsError
 from sm_mlops.tabular import preprocess
@@ -154,6 +157,39 @@ def test_hyperparameters_are_passed_as_the_text_that_sagemaker_passes(repo: Repo
         ("data: {path: x, target: y}\nhyperparameters: {Max-Depth: 3}", "use only a-z, 0-9 and _"),
         ("data: {path: x, target: y}\nhyperparameters: {eta: [1]}", "must be a number or text"),
         ("data: {path: x, target: y}\nregistry: {approval: Approved}", "registry.approval is gone"),
+        *(
+            (f"data: {{path: x, target: y}}\n{text}", said)
+            for text, said in (
+                ("monitoring: {stage: [a]}", "monitoring.stage is unknown; did you mean stages?"),
+                ("monitoring: {stages: [prod]}", "no stage prod; did you mean production?"),
+                ("monitoring: {stages: [staging, staging]}", "staging is there twice"),
+                ("monitoring: {stages: [staging]}\naws: {network_isolation: true}", "isolated job"),
+                ("monitoring: {window_hours: 0}", "window_hours must be from 1 to 168, not 0"),
+                ("monitoring: {capture: 101}", "monitoring.capture must be from 1 to 100, not 101"),
+                ("monitoring: {capture: 0.5}", "monitoring.capture must be a whole number"),
+                ("monitoring: {min_rows: 0}", "monitoring.min_rows must be at least 1, not 0"),
+                ("monitoring: {limits: {numbr: {}}}", "limits.numbr is unknown; did you mean num"),
+                ("monitoring: {limits: {date: {drift: 1}}}", "date.drift is unknown; known are"),
+                ("monitoring: {limits: {text: {new: 5}}}", "text.new must be a share from 0 to 1"),
+                ("monitoring: {limits: {prediction: 0}}", "limits.prediction must be above 0"),
+                ("retraining: {on_drift: yes}", "needs a stage that is checked"),
+                ("retraining: {cool_down_days: 0}", "cool_down_days must be from 1 to 365, not 0"),
+                ("retraining: {schedule: weekly}", "retraining.schedule must be like rate(1 day)"),
+                ("monitoring:\n  schedule: at(2026-01-01T00:00:00)", "must be like rate(1 day) or"),
+                ("monitoring: {schedule: rate(5 minutes)}", "must be at most once an hour"),
+                ("monitoring: {schedule: rate(1 days)}", "must be rate(1 day), not rate(1 days)"),
+                ("monitoring:\n  schedule: cron(0 6 * * *)", "must be cron with six fields"),
+                ("monitoring:\n  schedule: cron(0 6 * * * *)", "with ? for either day-of-month or"),
+                (
+                    "monitoring:\n  schedule: cron(0 24 * * ? *)",
+                    "cron with hours from 0 to 23, not",
+                ),
+                (
+                    "monitoring:\n  schedule: cron(0/9 6 * * ? *)",
+                    "at most once an hour: one number",
+                ),
+            )
+        ),
         ("data: {path: x, target: y\n", "mlops.yaml line 2, column 1"),
     ],
 )
@@ -165,6 +201,37 @@ def test_what_cannot_work_is_refused_in_one_line_that_names_it(
         repo.settings()
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("expression", "accepted"),
+    [
+        *((text, True) for text in ("rate(1 hour)", "rate(12 hours)", "rate(60 minutes)")),
+        *((f"cron({text})", True) for text in ("0 10 * * ? *", "15 12 ? * MON-FRI 2026-2030")),
+        *((f"cron({text})", True) for text in ("0 8 1,15 JAN,JUL ? *", "5 0/6 L * ? *")),
+        *((f"cron({text})", True) for text in ("0 1 3W * ? *", "0 1 ? * 6L *", "0 1 ? * 3#2 *")),
+        *((f"cron({text})", False) for text in ("0 10 0 * ? *", "0 10 * 13 ? *", "0 5-2 * * ? *")),
+        *((f"cron({text})", False) for text in ("0 1 32W * ? *", "0 1 ? * MOO *", "0 ? * * ? *")),
+        *(
+            (f"cron({text})", False)
+            for text in ("0 1 * * ? 1969", "0 1 ? * ? *", "0 1-2-3 * * ? *")
+        ),
+        *((text, False) for text in ("rate(0 days)", "rate(1 week)", "rate(2 day)", "Rate(1 day)")),
+    ],
+)
+def test_a_schedule_is_one_of_eventbridge_scheduler(expression: str, accepted: bool) -> None:
+    assert (schedules.not_a_schedule(expression) is None) == accepted
+
+
+def test_the_file_of_a_new_repo_has_every_key_of_what_runs_by_itself_with_its_default(
+    repo: Repo,
+) -> None:
+    text = (repo.root / "mlops.yaml").read_text(encoding="utf-8")
+    for name, default in (
+        ("monitoring", schedules.Monitoring()),
+        ("retraining", schedules.Retraining()),
+    ):
+        assert json.loads(json.dumps(asdict(default))) == yaml.safe_load(text)[name]
 
 
 def test_bytes_that_are_not_text_are_refused(repo: Repo) -> None:

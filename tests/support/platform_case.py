@@ -132,6 +132,29 @@ def deployment(name: str = "churn", /, *, region: str = REGION, **more: Any) -> 
     return _stack("deploy", f"{name}-deploy", values, region)
 
 
+# A stage for which everything runs that can run by itself.
+WATCHED = {
+    "MonitorExpression": "rate(1 day)",
+    "RetrainExpression": "cron(0 6 1 * ? *)",
+    "BatchExpression": "cron(30 5 * * ? *)",
+    "BatchInput": f"s3://{BUCKET}/churn/batch/production/input/customers/",
+    "BatchOutput": f"s3://{BUCKET}/churn/batch/production/output/customers/",
+    "BatchKmsKeyArn": KEY,
+    "BatchVolumeKmsKeyArn": KEY,
+    "ModelName": "Model-1a2b3c",
+    "ModelArn": f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:model/model-1a2b3c",
+    "ModelVersion": "7",
+    "AlarmTopicArn": f"arn:aws:sns:{REGION}:{ACCOUNT}:alarms",
+    "PermissionsBoundaryArn": BOUNDARY,
+}
+
+
+def watch(name: str = "churn", stage: str = "production", /, **more: Any) -> Stack:
+    """Return the second stack of a stage, with nothing on but what is given."""
+    values = {"Project": name, "Stage": stage, "OutputBucket": BUCKET, "Template": "0" * 12}
+    return _stack("watch", f"{name}-{stage}-watch", {**values, **more})
+
+
 def _stack(name: str, stack_name: str, values: Mapping[str, Any], region: str = REGION) -> Stack:
     pairs = [{"ParameterKey": key, "ParameterValue": text(item)} for key, item in values.items()]
     bound = parameters.bind(template(name), pairs, None)
@@ -274,6 +297,13 @@ EVERYTHING: Document = {
 def greedy(name: str) -> Identity:
     """Return the most that a repo can make: a role whose own policy allows everything."""
     return _identity(name, f"sm-mlops/{name}/staging/anything", (EVERYTHING,), "Boundary")
+
+
+def schedules(name: str) -> Identity:
+    """Return the role of a stage's schedules."""
+    policies = watch(name, **WATCHED).policies("ExecutionRole")
+    role = f"sm-mlops/{name}/production/{name}-production-watch-ExecutionRole-1"
+    return _identity(name, role, policies, "Boundary")
 
 
 def launch() -> Identity:
