@@ -54,27 +54,17 @@ def parameters(file: Path) -> dict[str, dict[str, Any]]:
 
 
 def body(file: Path) -> str:
-    """Return a template as a request takes it: a long one as JSON, without comments, indents and
-    what only checkov reads.
+    """Return a template as a request takes it: a long one as JSON, without comments and indents.
 
     Before the platform has a bucket, no template can be passed by its address in S3. Raise
     MlopsError if it is too long all the same.
     """
     text = file.read_text(encoding="utf-8")
     if len(text.encode()) > BODY_BYTES:
-        content = _content(text)
-        needed = {name: _without_checks(each) for name, each in content["Resources"].items()}
-        text = json.dumps(content | {"Resources": needed}, separators=(",", ":"))
+        text = json.dumps(_content(text), separators=(",", ":"))
     if len(text.encode()) > BODY_BYTES:
         raise MlopsError(
             f"{file.name} has {len(text.encode()):,} bytes without its comments; CloudFormation "
             f"allows {BODY_BYTES:,}"
         )
     return text
-
-
-def _without_checks(resource: dict[str, Any]) -> dict[str, Any]:
-    """Return a resource without what tells checkov why it skips a check."""
-    if set(resource.get("Metadata", ())) != {"checkov"}:
-        return resource
-    return {key: value for key, value in resource.items() if key != "Metadata"}

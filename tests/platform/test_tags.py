@@ -23,6 +23,7 @@ WITHOUT = {
     "AWS::Lambda::LayerVersion": "free",
     "AWS::Lambda::Permission": "free, and part of a function",
     "AWS::S3::BucketPolicy": "free, and part of a bucket",
+    "AWS::Scheduler::Schedule": "14 million invocations a month are free; its group would have tags",
     "AWS::SQS::QueuePolicy": "free, and part of a queue",
     "AWS::SecretsManager::ResourcePolicy": "free, and part of a secret",
     "AWS::ServiceCatalog::LaunchRoleConstraint": "free, and part of a product",
