@@ -22,11 +22,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import github_description
-from sm_mlops import platform
 from sm_mlops.sandbox import Server
+from trigger_case import FOLDER, functions, replace
 
 pytestmark = pytest.mark.slow
-FOLDER = platform.FOLDER / "trigger"
 REGION, BUCKET, SECRET = "eu-west-1", "claims", "sm-mlops/github"
 CANARY = "ghp_canary0123456789"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -110,16 +109,11 @@ def trigger(
         s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
         client("secretsmanager").create_secret(Name=SECRET, SecretString="{}")
     put_credential(token=CANARY)
-    monkeypatch.syspath_prepend(str(FOLDER))
-    for name in ("handler", "app"):
-        sys.modules.pop(name, None)
-    import handler  # type: ignore[import-not-found]
-
-    # The function's own clients as well.
-    monkeypatch.setattr(handler, "client", KEPT.setdefault("client", handler.client))
-    yield handler
-    for name in ("handler", "app"):
-        sys.modules.pop(name, None)
+    with functions() as modules:
+        # The function's own clients as well.
+        kept = KEPT.setdefault("client", modules.registry.client)
+        replace(monkeypatch, modules, "client", kept)
+        yield modules.handler
 
 
 def put_credential(text: str = "", **values: str) -> None:
@@ -192,7 +186,7 @@ def test_a_request_that_github_s_description_does_not_know_is_noticed(
     def misspelled(value: Any, **how: Any) -> str:
         return written(value, **how).replace('"ref"', '"branch"')
 
-    monkeypatch.setattr(trigger.json, "dumps", misspelled)
+    monkeypatch.setattr(trigger.ci.json, "dumps", misspelled)
     trigger.handler(event(register()), None)
     found, github_as_described[:] = [*github_as_described], []
     assert any("'ref' is a required property" in one for one in found)
@@ -451,17 +445,14 @@ def test_a_version_that_was_registered_as_approved_has_no_modification_yet(
     trigger: Any, register: Callable[..., str], github: GitHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arn = register()
-    package = trigger.client("sagemaker").describe_model_package(ModelPackageName=arn)
+    package = client("sagemaker").describe_model_package(ModelPackageName=arn)
     package.pop("LastModifiedTime", None)
 
     class Registry:
         def describe_model_package(self, **_: str) -> dict[str, Any]:
             return dict(package)
 
-    real = trigger.client
-    monkeypatch.setattr(
-        trigger, "client", lambda name: Registry() if name == "sagemaker" else real(name)
-    )
+    monkeypatch.setattr(trigger.registry, "client", lambda _: Registry())
     assert trigger.handler(event(arn), None)["started"] is True
 
 
@@ -469,7 +460,7 @@ def test_a_short_retry_after_is_waited_for(
     trigger: Any, register: Callable[..., str], github: GitHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept: list[float] = []
-    monkeypatch.setattr(trigger, "time", SimpleNamespace(**vars(time) | {"sleep": slept.append}))
+    monkeypatch.setattr(trigger.ci, "time", SimpleNamespace(**vars(time) | {"sleep": slept.append}))
     github.answers = [(429, {"Retry-After": "1"}, b"{}"), (204, {}, b"")]
     assert trigger.handler(event(register()), None)["started"] is True
     assert slept == [1]
@@ -512,9 +503,9 @@ def test_a_server_that_trickles_bytes_is_given_up_on(
     try:
         with (
             pytest.raises(trigger.TriggerError, match="not complete in time"),
-            trigger._until(began + 0.3),
+            trigger.ci._until(began + 0.3),
         ):
-            trigger._post(github.url, b"", {"Authorization": "Bearer x"}, began + 60)
+            trigger.ci._post(github.url, b"", {"Authorization": "Bearer x"}, began + 60)
     finally:
         ended.set()
     assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
