@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,9 +21,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import github_description
 from sm_mlops.sandbox import Server
-from trigger_case import FOLDER, functions, replace
+from trigger_case import FOLDER, GitHub, functions, replace
 
 pytestmark = pytest.mark.slow
 REGION, BUCKET, SECRET = "eu-west-1", "claims", "sm-mlops/github"
@@ -38,43 +37,6 @@ def client(service: Any) -> Any:
 
 
 KEPT: dict[str, Any] = {}
-
-
-class GitHub:
-    """Answers from `answers`, the last one repeatedly; remembers requests, and in `wrong` how
-    those to GitHub's API differ from its description."""
-
-    def __init__(self, wrong: list[str]) -> None:
-        self.requests: list[tuple[str, dict[str, str], bytes]] = []
-        self.answers: list[tuple[int, dict[str, str], bytes]] = [(204, {}, b"")]
-        github = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                github.requests.append((self.path, dict(self.headers), body))
-                if not self.path.startswith("/jenkins/"):
-                    wrong.extend(github_description.asked("POST", self.path, json.loads(body)))
-                answers = github.answers
-                status, headers, content = answers.pop(0) if len(answers) > 1 else answers[0]
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        # It looks that often whether it is to end.
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from registry import Ignored, client
 # Of SNS, for e-mail: ASCII, without line breaks.
 LONGEST_SUBJECT = 100
 _REASON = re.compile(r"\. Reason: (.*)", re.DOTALL)
+_JOBS = {"ProcessingJob", "TrainingJob"}
 _FAILED = re.compile(".*(FAILED|ROLLBACK_COMPLETE)")
 
 
@@ -132,9 +133,6 @@ def _trained(event: dict[str, Any], _: Any) -> Notice:
         to_do,
         _actions_page(pipeline),
     )
-
-
-_JOBS = {"ProcessingJob", "TrainingJob"}
 
 
 def _outcome(steps: list[dict[str, Any]], status: str, execution: str) -> tuple[str, list[str]]:

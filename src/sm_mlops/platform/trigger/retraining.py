@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -48,7 +48,7 @@ class Drift:
 def drift(event: dict[str, Any], context: Any) -> Drift:
     """Return the alarm of an event. Raise Ignored if it is no stage's, or does not ring."""
     detail = event["detail"]
-    name, state = detail["alarmName"], detail.get("state")
+    name, state = detail.get("alarmName"), detail.get("state")
     if not (isinstance(name, str) and _ALARM.fullmatch(name)):
         raise Ignored("not an alarm about drift")
     value = state.get("value") if isinstance(state, dict) else None
@@ -91,7 +91,7 @@ def by_alarm(event: dict[str, Any], context: Any) -> Retraining:
     def is_due(last: dict[str, Any]) -> bool:
         if found.moment - float(last["about"]) >= found.cool_down_days * _DAY:
             return True
-        began = datetime.fromtimestamp(float(last["about"])).isoformat(" ", "minutes")
+        began = f"{datetime.fromtimestamp(float(last['about']), UTC):%Y-%m-%d %H:%M}"
         raise Ignored(
             f"drift started a training at {began} UTC, which is less than "
             f"{found.cool_down_days:g} days ago"
