@@ -160,7 +160,7 @@ def test_a_jenkins_repo_is_trained_by_its_job(trigger: Any, aws: Aws, github: Gi
     assert trigger.scheduled(scheduled(), CALLED)["started"] is True
     [(path, _, body)] = github.requests
     assert path == "/jenkins/job/acme/job/churn/job/main/buildWithParameters"
-    assert body == b"REASON=schedule+of+production%2C+2026-11-29T03%3A00%3A00Z"
+    assert body == b"MLOPS_REASON=schedule+of+production%2C+2026-11-29T03%3A00%3A00Z"
 
 
 def test_a_workflow_without_the_input_is_an_error_that_says_what_to_do(

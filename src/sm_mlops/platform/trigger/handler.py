@@ -104,7 +104,7 @@ def _retrain(ask: Callable[[], retraining.Retraining], deadline: float) -> dict[
         about.update(retrain=asked.project, stage=asked.stage, reason=asked.reason)
         repository = registry.champions_repository(asked.project)
         about.update(repository=repository.path)
-        run = ci.Run("build.yml", {"reason": asked.reason}, {"REASON": asked.reason})
+        run = ci.Run("build.yml", {"reason": asked.reason}, {"MLOPS_REASON": asked.reason})
         return str(asked.claim.once(lambda: ci.start(repository, run, deadline)))
 
     return _answer(about, work)
