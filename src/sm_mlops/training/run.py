@@ -31,7 +31,10 @@ from sm_mlops.training.definition import Compiled, compile_pipeline
 OWN = ("Commit", "Champion", "DataHash")
 WAIVER = "WaiveChampion"
 # Of an execution without special parameters.
-DESCRIPTION = re.compile("Commit (?P<commit>[0-9a-f]{40}), content (?P<content>[0-9a-f]{64})")
+DESCRIPTION = re.compile(
+    "Commit (?P<commit>[0-9a-f]{40}), content (?P<content>[0-9a-f]{64})"
+    rf"({re.escape(executions.REASON)}.*)?"
+)
 LONGEST_VALUE = 1024  # of StartPipelineExecution
 
 
@@ -114,8 +117,10 @@ def start(
     return launch(aws, plan(aws, overrides, say, waive_champion), say)
 
 
-def launch(aws: Aws, wanted: Plan, say: Callable[[str], None]) -> str:
+def launch(aws: Aws, wanted: Plan, say: Callable[[str], None], reason: str = "") -> str:
     """Upload what is planned, start an execution of it and return its ARN.
+
+    `reason` is one line that says why, kept in the execution's description.
 
     A KeyboardInterrupt carries the answer to StartPipelineExecution, as `interruption` says.
 
@@ -145,7 +150,8 @@ def launch(aws: Aws, wanted: Plan, say: Callable[[str], None]) -> str:
         "PipelineVersionId": pipeline_version,
         "PipelineExecutionDisplayName": f"run-{at[:7]}-{secrets.token_hex(3)}",
         "PipelineExecutionDescription": f"Commit {at}, "
-        + (f"with {wanted.special}" if wanted.special else f"content {wanted.content}"),
+        + (f"with {wanted.special}" if wanted.special else f"content {wanted.content}")
+        + (f"{executions.REASON}{reason}" if reason else ""),
         "PipelineParameters": [{"Name": name, "Value": value} for name, value in values.items()],
     }
     begin = partial(answered, aws.sagemaker.start_pipeline_execution, **request)
