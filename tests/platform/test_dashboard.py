@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from platform_case import project
-from sm_mlops.sandbox.topics import check
+from sm_mlops.sandbox.cloudwatch import check
 from sm_mlops.sandbox.wire import ApiError
 
 GRID = 24
@@ -43,11 +43,11 @@ def metrics() -> Iterator[tuple[str, str, dict[str, str], dict[str, Any]]]:
 @pytest.mark.parametrize("region", ["us-east-1", "eu-central-1"])
 def test_cloudwatch_accepts_it_and_it_shows_the_project_s_region(region: str) -> None:
     made = body(region=region)
-    check("monitoring", "PutDashboard", {"DashboardBody": json.dumps(made)})
+    check("PutDashboard", {"DashboardBody": json.dumps(made)})
     assert {widget["properties"]["region"] for widget in made["widgets"]} == {region}
     del made["widgets"][0]["properties"]["region"]
     with pytest.raises(ApiError, match="'region'"):
-        check("monitoring", "PutDashboard", {"DashboardBody": json.dumps(made)})
+        check("PutDashboard", {"DashboardBody": json.dumps(made)})
 
 
 def test_no_widget_covers_another() -> None:
