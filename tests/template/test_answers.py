@@ -168,6 +168,7 @@ REFUSED = {
         "project!",
         "Churn",
         "platform",
+        "churn-monitor",
     ],
     "github_sign_in": [
         "",
@@ -278,7 +279,7 @@ def test_aws_accepts_every_name_of_a_rendered_repo(bake: Bake, answers: dict[str
     assert re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", names["bucket"])
 
 
-@pytest.mark.parametrize("project", ["w" * 32, "platforms", "a", "a" + "-" * 30 + "9"])
+@pytest.mark.parametrize("project", ["w" * 32, "platforms", "monitor", "a", "a" + "-" * 30 + "9"])
 def test_a_legal_project_leaves_room_for_the_names_of_its_deployment(project: str) -> None:
     assert problems(good() | {"sagemaker_project": project}) == []
     assert allows("sagemaker", "ProjectEntityName", project)

@@ -1,0 +1,6 @@
+"""Stub."""
+
+from pathlib import Path
+
+
+def main(folder: Path) -> None: ...
