@@ -352,6 +352,11 @@ def test_a_slug_is_derived_from_the_name(name: str, slug: str) -> None:
     assert default_answers(project_name=name)["project_slug"] == slug
 
 
+def test_the_default_project_is_not_named_like_a_pipeline_of_checks() -> None:
+    answers = default_answers(project_name="Fraud Monitor")
+    assert (answers["project_slug"], answers["sagemaker_project"]) == ("fraud-monitor", "fraud")
+
+
 def test_the_default_project_is_cut_to_what_sagemaker_allows_and_keeps_no_last_hyphen(
     bake: Bake,
 ) -> None:

@@ -31,7 +31,9 @@ def pipeline(repo: Repo) -> Pipeline:
         "Bucket": ParameterString("Bucket", repo.bucket),
         "Until": ParameterString("Until", "now"),
     }
-    code = repo.library_code(Path(__file__).with_name("monitor.py"), reads=["monitoring"])
+    code = repo.library_code(
+        Path(__file__).with_name("monitor.py"), reads=["gate.metric", "monitoring"]
+    )
     check = ProcessingStep(
         name=CHECK,
         step_args=repo.processor(code, settings.compute.evaluate).run(
