@@ -42,6 +42,20 @@ def principal(action: str, target: Any) -> dict[str, Any]:
     return {"Version": "2012-10-17", "Statement": [statement]}
 
 
+def text(markdown: str) -> str:
+    widget = {"type": "text", "properties": {"markdown": markdown}}
+    return json.dumps({"widgets": [widget]})
+
+
+def to(address: str) -> dict[str, str]:
+    return {"Protocol": "email", "Endpoint": address}
+
+
+def endpoints(aws: Deployer, topic: str) -> list[str]:
+    rows = aws.client("sns").list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]
+    return sorted(row["Endpoint"] for row in rows)
+
+
 Look = Callable[[Deployer, str], Any]
 # Kind: properties before and after, what to read, and its value each time.
 IN_PLACE: dict[str, tuple[dict[str, Any], dict[str, Any], Look, Any, Any]] = {
@@ -53,6 +67,15 @@ IN_PLACE: dict[str, tuple[dict[str, Any], dict[str, Any], Look, Any, Any]] = {
         ][0]["Threshold"],
         1.0,
         2.5,
+    ),
+    "CloudWatch::Dashboard": (
+        {"DashboardBody": text("before")},
+        {"DashboardBody": text("after")},
+        lambda aws, name: aws.client("cloudwatch").get_dashboard(DashboardName=name)[
+            "DashboardBody"
+        ],
+        text("before"),
+        text("after"),
     ),
     "IAM::Role": (
         {
@@ -116,6 +139,16 @@ IN_PLACE: dict[str, tuple[dict[str, Any], dict[str, Any], Look, Any, Any]] = {
         lambda aws, name: aws.s3.get_bucket_versioning(Bucket=name)["Status"],
         "Enabled",
         "Suspended",
+    ),
+    "SNS::Topic": (
+        {"DisplayName": "before", "Subscription": [to("a@example.com"), to("b@example.com")]},
+        {"Subscription": [to("b@example.com"), to("c@example.com")]},
+        lambda aws, arn: (
+            aws.client("sns").get_topic_attributes(TopicArn=arn)["Attributes"]["DisplayName"],
+            endpoints(aws, arn),
+        ),
+        ("before", ["a@example.com", "b@example.com"]),
+        ("", ["b@example.com", "c@example.com"]),
     ),
     "SQS::Queue": (
         {"MessageRetentionPeriod": 600},
@@ -189,6 +222,73 @@ def test_resources_that_belong_to_other_resources_are_created(aws: Deployer) -> 
     queue = aws.client("sqs").get_queue_attributes(QueueUrl=ids["Queue"], AttributeNames=["Policy"])
     assert "SendMessage" in queue["Attributes"]["Policy"]
     assert aws.delete(name)["StackStatus"] == "DELETE_COMPLETE", aws.reasons(name, "DELETE_FAILED")
+
+
+def test_a_topic_s_policy_and_subscription(aws: Deployer) -> None:
+    def template(action: str) -> dict[str, Any]:
+        topic = {"Ref": "Topic"}
+        return {
+            "Resources": {
+                "Topic": resource("SNS::Topic"),
+                "Policy": resource(
+                    "SNS::TopicPolicy", Topics=[topic], PolicyDocument=principal(action, topic)
+                ),
+                "Reader": resource("SNS::Subscription", TopicArn=topic, **to("a@example.com")),
+            }
+        }
+
+    name = aws.deploy(template("sns:Publish"), Tags=[{"Key": "a", "Value": "1"}])
+    assert aws.stack(name)["StackStatus"] == "CREATE_COMPLETE", aws.reasons(name, "CREATE_FAILED")
+    sns, topic = aws.client("sns"), aws.physical(name)["Topic"]
+    assert aws.physical(name)["Reader"].startswith(f"{topic}:")
+    assert endpoints(aws, topic) == ["a@example.com"]
+    assert sns.list_tags_for_resource(ResourceArn=topic)["Tags"] == [{"Key": "a", "Value": "1"}]
+    assert aws.update(name, template("sns:Subscribe"))["StackStatus"] == "UPDATE_COMPLETE"
+    shown = sns.get_topic_attributes(TopicArn=topic)["Attributes"]["Policy"]
+    assert "sns:Subscribe" in shown and "sns:Publish" not in shown
+    again = resource("SNS::Topic", TopicName=topic.rpartition(":")[2])
+    taken = aws.deploy({"Resources": {"Again": again}})
+    assert "AlreadyExists" in aws.reasons(taken, "CREATE_FAILED")["Again"]
+    bare = {"Resources": {"Topic": resource("SNS::Topic")}}
+    assert aws.update(name, bare)["StackStatus"] == "UPDATE_COMPLETE"
+    assert endpoints(aws, topic) == []
+    assert "SourceOwner" in sns.get_topic_attributes(TopicArn=topic)["Attributes"]["Policy"]
+    assert aws.delete(name)["StackStatus"] == "DELETE_COMPLETE", aws.reasons(name, "DELETE_FAILED")
+
+
+def test_a_schedule_and_its_role(aws: Deployer) -> None:
+    trusting = json.loads(json.dumps(TRUST).replace("sagemaker.", "scheduler."))
+
+    def template(expression: str, **more: Any) -> dict[str, Any]:
+        start = {"PipelineName": "p", "ClientRequestToken": "<aws.scheduler.execution-id>" * 2}
+        return {
+            "Resources": {
+                "Role": resource("IAM::Role", AssumeRolePolicyDocument=trusting),
+                "It": resource(
+                    "Scheduler::Schedule",
+                    ScheduleExpression=expression,
+                    FlexibleTimeWindow={"Mode": "OFF"},
+                    Target={
+                        "Arn": "arn:aws:scheduler:::aws-sdk:sagemaker:startPipelineExecution",
+                        "RoleArn": {"Fn::GetAtt": ["Role", "Arn"]},
+                        "Input": json.dumps(start),
+                    },
+                    **more,
+                ),
+            }
+        }
+
+    name = aws.deploy(template("cron(0 6 * * ? *)", State="DISABLED"), **CAPABLE)
+    assert aws.stack(name)["StackStatus"] == "CREATE_COMPLETE", aws.reasons(name, "CREATE_FAILED")
+    schedule, scheduler = aws.physical(name)["It"], aws.client("scheduler")
+    assert scheduler.get_schedule(Name=schedule)["State"] == "DISABLED"
+    stack = aws.update(name, template("cron(0 7 ? * MON *)"), **CAPABLE)
+    assert stack["StackStatus"] == "UPDATE_COMPLETE", aws.reasons(name, "UPDATE_FAILED")
+    found = scheduler.get_schedule(Name=schedule, GroupName="default")
+    assert (found["State"], found["ScheduleExpression"]) == ("ENABLED", "cron(0 7 ? * MON *)")
+    assert [row["Name"] for row in scheduler.list_schedules()["Schedules"]] == [schedule]
+    assert aws.delete(name)["StackStatus"] == "DELETE_COMPLETE", aws.reasons(name, "DELETE_FAILED")
+    assert scheduler.list_schedules(NamePrefix=schedule)["Schedules"] == []
 
 
 def test_a_model_package_group_and_its_policy(aws: Deployer) -> None:

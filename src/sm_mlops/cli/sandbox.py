@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ from sm_mlops.settings import find_root
 from sm_mlops.training import gate
 
 START_SECONDS = 60
+PAUSE_SECONDS = 0.2
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 # The parameters of CreateModelPackage among the fields of DescribeModelPackage.
 _REGISTERED = (
     "ModelPackageGroupName",
@@ -117,6 +120,39 @@ def sandbox_authorize(
     with sandbox.connect(settings.root, settings.project.region):
         found = sandbox.control(settings.root, "connections.complete", connection)
     say(f"The connection {found['ConnectionName']} is {found['ConnectionStatus']}.")
+
+
+@app.command("wait")
+def sandbox_wait(
+    duration: str = typer.Argument(help="Such as 30s, 90m, 3h or 1d."),
+) -> None:
+    """Move the sandbox's clock. Schedules that become due run, each at its own time.
+
+    Signatures and tokens keep real time.
+    """
+    from sm_mlops import sandbox
+
+    match = re.fullmatch("([1-9][0-9]*)([smhd])", duration)
+    if match is None:
+        raise MlopsError(f"{duration} is not a duration; give one such as 30s, 90m, 3h or 1d")
+    settings = load_settings()
+    root = settings.root
+    with sandbox.connect(root, settings.project.region):
+        now = sandbox.control(root, "time")
+        until = now + int(match[1]) * UNITS[match[2]]
+        while now < until:
+            step = sandbox.control(root, "advance", until)
+            now = step["now"]
+            for name, moment in step["fired"]:
+                say(f"{_utc(moment)}  {name}")
+            # Time stands still while what a schedule has started runs.
+            while sandbox.control(root, "working"):
+                time.sleep(PAUSE_SECONDS)
+    say(f"{_utc(now)}  in the sandbox")
+
+
+def _utc(moment: float) -> str:
+    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 @app.command("reset")

@@ -6,12 +6,12 @@ as it would on AWS.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from sm_mlops.sandbox import clock
 from sm_mlops.sandbox.metrics import set_state, state_of
 from sm_mlops.sandbox.wire import Caller
 
@@ -36,7 +36,7 @@ class Alarms:
         from moto.cloudwatch.models import cloudwatch_backends
 
         backend: Any = cloudwatch_backends[caller.account][caller.region]
-        now = time.time()
+        now = clock.now()
         moment = datetime.fromtimestamp(now, UTC).replace(tzinfo=None)
         where = [{"Name": name, "Value": value} for name, value in dimensions.items()]
         for metric, value in values.items():

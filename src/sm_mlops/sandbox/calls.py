@@ -43,6 +43,18 @@ def labeled(service: str, environ: dict[str, Any]) -> tuple[str, dict[str, str]]
     return best, {name: unquote(value) for name, value in labels.items()}
 
 
+def queried(service: str, operation: str, environ: dict[str, Any]) -> dict[str, Any]:
+    """Return the members of a REST operation that are in its query."""
+    query = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True)
+    shape = wire.service_model(MODELS.get(service, service)).operation_model(operation).input_shape
+    found: dict[str, Any] = {}
+    for name, member in (shape.members if shape else {}).items():
+        given = query.get(member.serialization.get("name", name))
+        if given and member.serialization.get("location") == "querystring":
+            found[name] = int(given[0]) if member.type_name == "integer" else given[0]
+    return found
+
+
 def xml(service: str, environ: dict[str, Any]) -> str:
     """Return the name of the XML element for a service's errors, "" for a JSON service."""
     if environ.get("HTTP_X_AMZ_TARGET") or environ.get("HTTP_SMITHY_PROTOCOL"):

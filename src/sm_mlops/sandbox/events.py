@@ -10,10 +10,9 @@ import json
 import logging
 import uuid
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
-from sm_mlops.sandbox import patterns, wire
+from sm_mlops.sandbox import clock, patterns, wire
 from sm_mlops.sandbox.deliveries import Undeliverable, check_queue, render, send
 from sm_mlops.sandbox.functions import Functions
 from sm_mlops.sandbox.replies import read
@@ -105,7 +104,7 @@ class Events:
             "detail-type": "SageMaker Model Package State Change",
             "source": "aws.sagemaker",
             "account": caller.account,
-            "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "time": clock.text(clock.now()),
             "region": caller.region,
             "resources": [arn],
             "detail": detail,

@@ -9,23 +9,27 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
-from sm_mlops.sandbox import functions, grants, versions
+from sm_mlops.sandbox import calls, clock, functions, grants, topics, versions
 from sm_mlops.sandbox.catalog import Catalog
 from sm_mlops.sandbox.connections import Connections
 from sm_mlops.sandbox.events import Events
 from sm_mlops.sandbox.github.service import API, PREFIX, GitHub
-from sm_mlops.sandbox.iam import objects
+from sm_mlops.sandbox.iam import objects, requests
 from sm_mlops.sandbox.projects import Projects
 from sm_mlops.sandbox.provisioning import Provisioning
 from sm_mlops.sandbox.quotas import Quotas
 from sm_mlops.sandbox.replies import Start, error_reply, json_reply, read
+from sm_mlops.sandbox.schedules import Schedules
 from sm_mlops.sandbox.services import JsonService
 from sm_mlops.sandbox.wire import ApiError, Caller, not_implemented, public
 from sm_mlops.sandbox.workflow import Workflows
 
 # What a person does at a console, and a switch for tests.
 CONTROLS = (
+    "advance",
     "be_strict",
+    "time",
+    "working",
     "workflows.environment",
     "connections.complete",
     "github.accounts.add",
@@ -46,6 +50,7 @@ class Integrations:
     def __init__(self, server: Any) -> None:
         self.server = server
         folder = server.folder
+        clock.load(server.store)
         self.functions = functions.Functions(
             server.store, folder / "functions", lambda: server.url, server.pace
         )
@@ -65,6 +70,7 @@ class Integrations:
         self.catalog = Catalog(server.store, self._client)
         self.provisioning = Provisioning(server.store, self.catalog, self._client)
         self.provisioning.on_idle = server.end_if_idle
+        self.schedules = Schedules(server.store, self.functions, self._client)
         self.projects = Projects(server.store, self.provisioning, self._client)
         self.projects.on_idle = server.end_if_idle
         self._services: dict[str, JsonService] = {
@@ -79,6 +85,25 @@ class Integrations:
     def be_strict(self) -> None:
         """Forbid what is missing in S3, and see roles and grants later than they are made."""
         objects.AS_LISTED, grants.LATE, self.catalog.late = False, 1, 3
+
+    def time(self) -> float:
+        """Return the time in the sandbox."""
+        return clock.now()
+
+    def advance(self, until: float) -> dict[str, Any]:
+        """Move the clock to the next time at which schedules are due, at most to `until`.
+
+        Return the time and what was fired, names and times.
+        """
+        self.server.runtime.capture.flush()
+        fired = self.schedules.advance(until)
+        return {"now": clock.now(), "fired": fired}
+
+    def working(self) -> bool:
+        """Tell whether something runs that a schedule or an alarm may have started."""
+        server = self.server
+        jobs = server.pipelines.running or server.jobs.running or server.transforms.running
+        return bool(jobs) or self.functions.busy()
 
     def control(self, body: bytes) -> Any:
         """Do what a person requests: {"call": one of CONTROLS, "args", "kwargs"}."""
@@ -109,6 +134,12 @@ class Integrations:
             target = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2]
             if service == "events":
                 self.events.check(target, environ)
+            if service in ("sns", "monitoring"):
+                topics.check(service, *requests.read(service, environ))
+            if service == "scheduler":
+                operation, params = requests.read(service, environ)
+                body = json.dumps(params).encode()
+                return json_reply(start, self.schedules.answer(operation, body, caller))
             if service in self._services:
                 return json_reply(
                     start, self._services[service].answer(target, read(environ), caller)
@@ -118,12 +149,13 @@ class Integrations:
             if service == "monitoring":
                 self.functions.alarms.look(caller)
         except ApiError as error:
-            return error_reply(start, error)
+            return error_reply(start, error, calls.xml(service, environ))
         return None
 
     def recover(self) -> None:
         """Continue what was running before a restart."""
         self.functions.recover()
+        self.schedules.start()
         self.provisioning.recover()
         self.projects.recover()
 
@@ -133,6 +165,7 @@ class Integrations:
 
     def close(self) -> None:
         """End what runs."""
+        self.schedules.close()
         self.functions.close()
         self.provisioning.closing.set()
         self.projects.close()

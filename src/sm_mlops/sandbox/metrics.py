@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import math
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from sm_mlops.sandbox import clock
 from sm_mlops.sandbox.wire import Caller
 
 NAMESPACE = "AWS/SageMaker"
@@ -42,7 +42,7 @@ class Metrics:
 
     def record(self, series: Series, values: dict[str, float]) -> None:
         """Keep what one invocation reports, by name of the metric."""
-        sample = (time.time(), values)
+        sample = (clock.now(), values)
         found = self._samples.get(series)
         if found is None:
             with self._lock:
@@ -123,7 +123,7 @@ def state_of(
 
     `length` is a period in seconds; missing data before `begun` breaches nothing.
     """
-    now = time.time()
+    now = clock.now()
     periods: list[list[float]] = [[] for _ in range(int(alarm.evaluation_periods))]
     for moment, value in samples:
         position = int((now - moment) / length)

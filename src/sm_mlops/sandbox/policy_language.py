@@ -304,7 +304,7 @@ KEYS = {
     "s3": ("existingobjecttag", "prefix", "resourceaccount"),
     "sagemaker": ("modelapprovalstatus", "resourcetag", "taggingaction"),
     "secretsmanager": ("resourcetag",),
-    "sns": (),
+    "sns": ("endpoint", "protocol"),
 }
 
 

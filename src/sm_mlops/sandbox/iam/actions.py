@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from sm_mlops.sandbox.iam.operations import SERVICES, Service, Table
 from sm_mlops.sandbox.policy_language import Value, many
@@ -38,8 +39,9 @@ class Place:
     """Returns the ARN of what exists, by kind and name."""
 
     def arn(self, service: str, resource: str) -> str:
-        """Return an ARN, without a region for global services."""
-        region = "" if service in ("iam", "sts") else self.region
+        """Return an ARN, without a region for global services and dashboards."""
+        everywhere = service in ("iam", "sts") or resource.startswith("dashboard/")
+        region = "" if everywhere else self.region
         return f"arn:{self.partition}:{service}:{region}:{self.account}:{resource}"
 
 
@@ -143,6 +145,8 @@ def _looked_up(
         return found or place.arn("cloudformation", f"stack/{name}/*"), ""
     if kind == "queue":
         return place.arn("sqs", name.rpartition("/")[2]), ""
+    if kind == "subscription":
+        return name.rpartition(":")[0] or place.arn("sns", name), ""
     if name.startswith("arn:"):
         return (name if kind != "secret" else place.look(kind, name) or name), ""
     found = place.look(kind, name)
@@ -194,6 +198,7 @@ _OWN_KEYS = {
     "iam": {"iam:AWSServiceName": "AWSServiceName", "iam:PolicyARN": "PolicyArn"},
     "monitoring": {"cloudwatch:namespace": "Namespace"},
     "sagemaker": {"sagemaker:ModelApprovalStatus": "ModelApprovalStatus"},
+    "sns": {"sns:Endpoint": "Endpoint", "sns:Protocol": "Protocol"},
 }
 _BOUNDING = (
     *("CreateRole", "CreateUser"),
@@ -243,7 +248,9 @@ def _tagging(
 def _more(
     about: Service, service: str, operation: str, params: Params, place: Place
 ) -> Iterator[Check]:
-    role = params.get(about.passes.get(operation, ""))
+    role: Any = params if operation in about.passes else None
+    for member in about.passes.get(operation, "").split("."):
+        role = role.get(member) if isinstance(role, Mapping) else None
     if role:
         facts: dict[str, Value] = {"iam:PassedToService": about.to}
         yield Check("iam:PassRole", str(role), facts)

@@ -95,9 +95,11 @@ LOGS: Table = {
     "{resourceArn}": "ListTagsForResource TagResource UntagResource",
 }
 CLOUDWATCH: Table = {
-    "*": "GetMetricData PutMetricData",
+    "*": "GetMetricData GetMetricStatistics ListDashboards PutMetricData",
     "alarm:{AlarmName}": "PutMetricAlarm",
     "alarm:{AlarmNames}": "DeleteAlarms DescribeAlarms",
+    "dashboard/{DashboardName}": "GetDashboard PutDashboard",
+    "dashboard/{DashboardNames}": "DeleteDashboards",
     "{ResourceARN}": "ListTagsForResource TagResource UntagResource",
 }
 AUTOSCALING: Table = {
@@ -137,7 +139,18 @@ SQS: Table = {
         RemovePermission SendMessage SetQueueAttributes TagQueue UntagQueue""",
 }
 SNS: Table = {
-    "{TopicArn}": "Publish",
+    "*": "ListSubscriptions ListTopics",
+    "{Name}": "CreateTopic",
+    "{TopicArn}": """
+        DeleteTopic GetTopicAttributes ListSubscriptionsByTopic Publish SetTopicAttributes
+        Subscribe""",
+    "subscription={SubscriptionArn}": "GetSubscriptionAttributes Unsubscribe",
+    "{ResourceArn}": "ListTagsForResource TagResource UntagResource",
+}
+SCHEDULER: Table = {
+    "*": "ListSchedules",
+    # The sandbox has no other group.
+    "schedule/default/{Name}": "CreateSchedule DeleteSchedule GetSchedule UpdateSchedule",
 }
 CATALOG: Table = {
     "*": """
@@ -186,7 +199,7 @@ class Service:
     tagging: str = ""
     """The action that giving tags takes as well, {} being the kind of what is made."""
     passes: Mapping[str, str] = field(default_factory=dict)
-    """The member of an operation that names a role, which it passes to `to`."""
+    """The member of an operation (Outer.Inner) that names a role, which it passes to `to`."""
     to: str = ""
     renamed: Mapping[str, str] = field(default_factory=dict)
     """Operations whose action is called otherwise."""
@@ -253,7 +266,13 @@ SERVICES: Mapping[str, Service] = {
         SQS,
         tagging="sqs:TagQueue",
     ),
-    "sns": Service("sns", SNS),
+    "sns": Service("sns", SNS, tagging="sns:TagResource"),
+    "scheduler": Service(
+        "scheduler",
+        SCHEDULER,
+        passes=dict.fromkeys(("CreateSchedule", "UpdateSchedule"), "Target.RoleArn"),
+        to="scheduler.amazonaws.com",
+    ),
     "servicecatalog": Service("servicecatalog", CATALOG, "catalog"),
     "codeconnections": Service("codeconnections", CONNECTIONS),
     "kms": Service("kms", KMS),

@@ -39,7 +39,10 @@ def read(service: str, environ: dict[str, Any]) -> tuple[str, Params]:
         form = _first(query)
         return form.pop("Action", ""), tree(form)
     operation, labels = calls.labeled(service, environ)
-    return operation, {**labels, **_json(replies.read(environ))} if operation else {}
+    if not operation:
+        return "", {}
+    queried = calls.queried(service, operation, environ)
+    return operation, {**labels, **queried, **_json(replies.read(environ))}
 
 
 def _prefix(service: str) -> str:

@@ -1,8 +1,10 @@
-"""EventBridge rules and SQS queues as resources of stacks."""
+"""EventBridge rules, schedules, topics and queues as resources of stacks."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from sm_mlops.sandbox.cloudformation import calls
 from sm_mlops.sandbox.cloudformation.calls import Call, Name, Provider, ResourceFailed, Tagging
@@ -10,6 +12,7 @@ from sm_mlops.sandbox.cloudformation.expressions import Made
 from sm_mlops.sandbox.cloudformation.template import Json
 
 RULES = Tagging("tag_resource", "untag_resource", "ResourceARN")
+TOPICS = Tagging("tag_resource", "untag_resource", "ResourceArn")
 QUEUES = Tagging("tag_queue", "untag_queue", "QueueUrl", as_map=True)
 
 _RULE = ("Name", "Description", "EventPattern", "Targets")
@@ -111,8 +114,155 @@ def _queue_policy_clear(call: Call, urls: set[str]) -> None:
             call.client("sqs").set_queue_attributes(QueueUrl=url, Attributes={"Policy": ""})
 
 
+# Schedules.
+
+_SCHEDULE = (
+    "ScheduleExpression",
+    "ScheduleExpressionTimezone",
+    "State",
+    "Description",
+    "Target",
+    "FlexibleTimeWindow",
+    "GroupName",
+)
+
+
+def _schedule_put(operation: str) -> Callable[[Call], Made]:
+    def put(call: Call) -> Made:
+        calls.only(call, "Name", *_SCHEDULE)
+        name = call.physical or call.name
+        given = {"Name": name, **calls.pick(call.properties, *_SCHEDULE)}
+        found = getattr(call.client("scheduler"), operation)(**given)["ScheduleArn"]
+        call.made(name)
+        return Made(name, {"Arn": found})
+
+    return put
+
+
+# Topics.
+
+_TOPIC = {"DisplayName": "", "KmsMasterKeyId": ""}
+
+
+def _topic(arn: str) -> Made:
+    return Made(arn, {"TopicArn": arn, "TopicName": arn.rpartition(":")[2]})
+
+
+def _topic_arn(call: Call) -> str:
+    return calls.arn(call, "sns", call.name)
+
+
+def _topic_create(call: Call) -> Made:
+    calls.only(call, "TopicName", "Subscription", *_TOPIC)
+    sns = call.client("sns")
+    with calls.absent_is_fine():
+        sns.get_topic_attributes(TopicArn=_topic_arn(call))
+        raise ResourceFailed(calls.handled(f"Topic already exists: {call.name}", "AlreadyExists"))
+    arn = sns.create_topic(
+        Name=call.name,
+        Attributes=calls.pick(call.properties, *_TOPIC),
+        **calls.present(Tags=calls.pairs(call.tags)),
+    )["TopicArn"]
+    call.made(arn)
+    for one in call.properties.get("Subscription", []):
+        sns.subscribe(TopicArn=arn, **one)
+    return _topic(arn)
+
+
+def _topic_update(call: Call) -> Made:
+    calls.only(call, "TopicName", "Subscription", *_TOPIC)
+    sns, arn = call.client("sns"), call.physical
+    for name, default in _TOPIC.items():
+        if call.changed(name):
+            value = call.properties.get(name, default)
+            sns.set_topic_attributes(TopicArn=arn, AttributeName=name, AttributeValue=value)
+    wanted = call.properties.get("Subscription", [])
+    gone = [one for one in call.previous.get("Subscription", []) if one not in wanted]
+    for row in sns.list_subscriptions_by_topic(TopicArn=arn)["Subscriptions"] if gone else []:
+        if calls.pick(row, "Protocol", "Endpoint") in gone:
+            sns.unsubscribe(SubscriptionArn=row["SubscriptionArn"])
+    for one in wanted:
+        if one not in call.previous.get("Subscription", []):
+            sns.subscribe(TopicArn=arn, **one)
+    TOPICS.apply(sns, arn, call)
+    return _topic(arn)
+
+
+def _topic_policy_put(call: Call) -> Made:
+    found = call.physical or call.name
+    call.made(found)
+    _topic_policies(call, call.properties["Topics"], call.properties["PolicyDocument"])
+    _topic_policy_clear(call, set(call.previous.get("Topics", [])) - {*call.properties["Topics"]})
+    return Made(found, {"Id": found})
+
+
+def _topic_policies(call: Call, topics: Iterable[str], document: Any) -> None:
+    for arn in topics:
+        call.client("sns").set_topic_attributes(
+            TopicArn=arn, AttributeName="Policy", AttributeValue=calls.document(document)
+        )
+
+
+def _topic_policy_clear(call: Call, topics: set[str]) -> None:
+    """Give topics the policy that a new one has."""
+    for arn in sorted(topics):
+        own = {
+            "Effect": "Allow",
+            "Principal": {"AWS": "*"},
+            "Action": ["SNS:Publish", "SNS:Subscribe", "SNS:GetTopicAttributes"],
+            "Resource": arn,
+            "Condition": {"StringEquals": {"AWS:SourceOwner": call.account}},
+        }
+        with calls.absent_is_fine():
+            _topic_policies(call, [arn], {"Version": "2008-10-17", "Statement": [own]})
+
+
+def _subscription_create(call: Call) -> Made:
+    calls.only(call, *_SUBSCRIPTION)
+    arn = call.client("sns").subscribe(**call.properties)["SubscriptionArn"]
+    call.made(arn)
+    return Made(arn, {"Arn": arn})
+
+
+_SUBSCRIPTION = ("TopicArn", "Protocol", "Endpoint")
+
+
+def _subscription_update(call: Call) -> Made:
+    calls.only(call, *_SUBSCRIPTION)
+    return Made(call.physical, {"Arn": call.physical})
+
+
 PROVIDERS: dict[str, Provider] = {
     "AWS::Events::Rule": Provider(_rule_create, _rule_delete, _rule_update, Name("Name"), ("Arn",)),
+    "AWS::Scheduler::Schedule": Provider(
+        _schedule_put("create_schedule"),
+        calls.deletes("scheduler", "delete_schedule", "Name"),
+        _schedule_put("update_schedule"),
+        Name("Name"),
+        ("Arn",),
+    ),
+    "AWS::SNS::Subscription": Provider(
+        _subscription_create,
+        calls.deletes("sns", "unsubscribe", "SubscriptionArn"),
+        _subscription_update,
+        attributes=("Arn",),
+        physical=lambda call: "",
+    ),
+    "AWS::SNS::Topic": Provider(
+        _topic_create,
+        calls.deletes("sns", "delete_topic", "TopicArn"),
+        _topic_update,
+        Name("TopicName", 256),
+        ("TopicArn", "TopicName"),
+        _topic_arn,
+    ),
+    "AWS::SNS::TopicPolicy": Provider(
+        _topic_policy_put,
+        lambda call: _topic_policy_clear(call, set(call.properties["Topics"])),
+        _topic_policy_put,
+        Name("", 128),
+        ("Id",),
+    ),
     "AWS::SQS::Queue": Provider(
         _queue_create,
         calls.deletes("sqs", "delete_queue", "QueueUrl"),

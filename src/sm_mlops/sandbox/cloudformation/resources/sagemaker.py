@@ -1,4 +1,4 @@
-"""SageMaker's resources, scaling and alarms as resources of stacks."""
+"""SageMaker's resources, scaling, alarms and dashboards as resources of stacks."""
 
 from __future__ import annotations
 
@@ -216,6 +216,15 @@ PROVIDERS: dict[str, Provider] = {
         name=Name("AlarmName", 255),
         attributes=("Arn",),
         tagging=ALARMS,
+        again=True,
+    ),
+    "AWS::CloudWatch::Dashboard": calls.api(
+        "cloudwatch",
+        "put_dashboard",
+        "delete_dashboards",
+        lambda call, answer: Made(call.physical or call.name, {}),
+        lambda call: {"DashboardNames": [call.physical]},
+        name=Name("DashboardName", 255),
         again=True,
     ),
     "AWS::SageMaker::CodeRepository": _plain("CodeRepository", "Id"),
