@@ -151,9 +151,8 @@ class Repo:
     def _required(self, files: Container[str] = (), team: bool = True) -> dict[str, bytes]:
         """Return what a job with these files installs: what the team requires, and what the library
         draws with if the image lacks it."""
-        pins = self.settings.container.pins
-        has = self._has("matplotlib") if team else "matplotlib" in pins
-        library = ["matplotlib"] if _FIGURES in files and not has else []
+        drawing = _FIGURES in files and not self._has("matplotlib", team)
+        library = ["matplotlib"] if drawing else []
         return requirements.of(self.settings, self._account, library, team=team)
 
     @property
@@ -361,9 +360,9 @@ class Repo:
                 )
         return text
 
-    def _has(self, package: str) -> bool:
+    def _has(self, package: str, team: bool = True) -> bool:
         """Return whether the image has a package, or the team requires it."""
-        lines = self._required().get(REQUIREMENTS, b"").decode().splitlines()
+        lines = self._required(team=team).get(REQUIREMENTS, b"").decode().splitlines()
         named = [re.split(r"[^\w.-]", line, maxsplit=1)[0].lower() for line in lines]
         return package in named or package in self.settings.container.pins
 
