@@ -7,7 +7,7 @@ the sizes of the tables. Must not know where rows come from, or when two summari
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -118,12 +118,17 @@ def load(folder: Path) -> Baseline | None:
 
 
 class Summarizer:
-    """Takes typed rows with the columns of a schema, as `rows.typed` returns them."""
+    """Takes typed rows with the columns of a schema, as `rows.typed` returns them.
 
-    def __init__(self, columns: Sequence[Column]) -> None:
+    A category that `before`, other summaries of these columns, have is counted however rare it is.
+    """
+
+    def __init__(self, columns: Sequence[Column], before: Sequence[Summary] = ()) -> None:
         self.rows = 0
+        known = {summary.name: summary.categories for summary in before}
         self._columns = [
-            _Numbers(c) if c.kind in ("number", "date") else _Values(c) for c in columns
+            _Numbers(c) if c.kind in ("number", "date") else _Values(c, known.get(c.name, {}))
+            for c in columns
         ]
 
     def add(self, table: pa.Table) -> None:
@@ -257,8 +262,8 @@ def _finite(value: float) -> float | None:
 class _Values:
     """A column of booleans or text."""
 
-    def __init__(self, column: Column) -> None:
-        self.name, self.kind = column.name, column.kind
+    def __init__(self, column: Column, known: Collection[str]) -> None:
+        self.name, self.kind, self.known = column.name, column.kind, known
         self.rows = self.missing = 0
         self.counts: Counter[str] | None = Counter()
 
@@ -291,11 +296,14 @@ class _Values:
         )
 
     def _categories(self, present: int) -> dict[str, int]:
-        text = self.kind == "text"
-        if self.counts is None or (text and 2 * len(self.counts) > present):
+        if self.counts is None:
             return {}
-        ranked = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))[:CATEGORIES]
-        return {t: count for t, count in ranked if len(t) <= LONGEST and count > int(text)}
+        found = {name: self.counts[name] for name in self.known if name in self.counts}
+        text = self.kind == "text"
+        if not (text and 2 * len(self.counts) > present):
+            ranked = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))[:CATEGORIES]
+            found |= {t: n for t, n in ranked if len(t) <= LONGEST and n > int(text)}
+        return found
 
 
 def of(schema: Schema, summarizer: Summarizer) -> Baseline:
