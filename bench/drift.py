@@ -98,7 +98,13 @@ def main() -> int:
     windows = parser.parse_args().windows
     failed = []
     print(f"{len(COLUMNS)} columns, {windows} windows of each kind, seconds for a comparison in ()")
-    for training, rows in ((20_000, 2000), (400, 2000), (400, 500), (20_000, 500), (20_000, 50_000)):
+    for training, rows in (
+        (20_000, 2000),
+        (400, 2000),
+        (400, 500),
+        (20_000, 500),
+        (20_000, 50_000),
+    ):
         random = np.random.default_rng(training + rows)
         count = windows if rows < 10_000 else windows // 10
         alarms = found = 0

@@ -34,7 +34,7 @@ def seconds(*texts: str) -> list[float]:
 
 
 DAYS = seconds("2026-01-02", "2026-03-04", "2026-03-05")
-CASES = {
+CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "numbers": ("number", [3.0, None, 1.0, 2.0], {"missing": 1, "min": 1, "max": 3, "distinct": 3,
                 "mean": 2, "points": [1, 2, 3]}),
     "amounts": ("number", ["1,000", "n/a", "$7"], {"missing": 1, "min": 7, "max": 1000,

@@ -8,7 +8,7 @@ the sizes of the tables. Must not know where rows come from, or when two summari
 import json
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from sm_mlops.tabular.encoding import Floats, floats, one_chunk
+from sm_mlops.tabular.metrics import decided
 from sm_mlops.tabular.schema import Column, Schema
 
 FILE = "baseline.json"
@@ -72,13 +73,12 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Quality:
-    """Metrics on the test rows; the gate's is `metric`, and `value` is None if it is undefined."""
+    """Metrics on the test rows. Which of them the gate judges is no matter of the evaluation."""
 
-    metric: str
-    value: float | None
-    lower_is_better: bool
     metrics: dict[str, float]
     """All that fit the task and are defined, by name."""
+    lower_is_better: list[str]
+    """The names of those of which less is better."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +146,19 @@ def order_statistics(values: Floats) -> list[float]:
     """Return at most 1000 evenly spaced order statistics, the least and the greatest included."""
     ordered = np.sort(values[~np.isnan(values)])
     return [float(value) for value in ordered[_spaced(len(ordered))]]
+
+
+def predictions(schema: Schema, values: Floats) -> Predictions:
+    """Return what (rows,) quantities or (rows, classes) probabilities look like."""
+    if not schema.classes:
+        return Predictions(len(values), points=order_statistics(values))
+    counts = np.bincount(decided(values, schema.threshold), minlength=len(schema.classes))
+    names = schema.class_names
+    return Predictions(
+        len(values),
+        classes=dict(zip(names, counts.tolist(), strict=True)),
+        probabilities={name: order_statistics(values[:, i]) for i, name in enumerate(names)},
+    )
 
 
 def _spaced(size: int) -> Any:
@@ -308,6 +321,10 @@ class _Values:
 
 def of(schema: Schema, summarizer: Summarizer) -> Baseline:
     """Return the baseline of the rows that a summarizer took, without predictions and quality."""
+    return Baseline(reading(schema), summarizer.rows, summarizer.summaries())
+
+
+def reading(schema: Schema) -> Schema:
+    """Return of a schema what reading requests and judging answers takes."""
     known = {key: schema.data[key] for key in ("threshold",) if key in schema.data}
-    plain = Schema(schema.task, schema.target, schema.classes, schema.columns, [], known)
-    return Baseline(plain, summarizer.rows, summarizer.summaries())
+    return replace(schema, dropped=[], data=known, features=None)

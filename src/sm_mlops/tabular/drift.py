@@ -260,7 +260,9 @@ def _categories(before: Floats, after: Floats, *, limit: float | None, kind: str
 
 def _shape(before: Summary, after: Summary) -> dict[str, Any]:
     if before.kind not in ("number", "date"):
-        both = {n: _of(before, n) + _of(after, n) for n in {**before.categories, **after.categories}}
+        both = {
+            n: _of(before, n) + _of(after, n) for n in {**before.categories, **after.categories}
+        }
         names = sorted(both, key=lambda name: -both[name])[:BINS]
         shares = [[_of(each, name) for name in names] for each in (before, after)]
         if max(1 - sum(each) for each in shares) > 1e-9:
