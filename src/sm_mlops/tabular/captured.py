@@ -9,6 +9,7 @@ Source: "Data capture" in the SageMaker developer guide: a JSON object per line.
 import base64
 import csv
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -103,6 +104,31 @@ def _body(part: dict[str, Any] | None) -> Body | None:
     if part["encoding"] == "BASE64":
         text = base64.b64decode(text).decode("utf-8-sig")
     return Body(part.get("observedContentType") or "", text.lstrip("\ufeff"))
+
+
+def body_of(kind: str, content: bytes) -> Body | None:
+    """Return the content of a file as a body; its form tells where its type does not."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return None
+    if kind.partition(";")[0].strip().lower() not in serving.TYPES:
+        start = text.lstrip()
+        lines = start.startswith("{") and re.search(r"\}\s*\n\s*\{", start)
+        kind = serving.LINES if lines else serving.JSON if start[:1] in ("{", "[") else serving.CSV
+    return Body(kind, text)
+
+
+def unpaired(bodies: Sequence[Body], schema: Schema, *, outputs: bool) -> Batch:
+    """Return requests without their answers, or answers without their requests."""
+    if not outputs:
+        tables, unread = tables_of(bodies, schema)
+        return Batch(len(bodies) - unread, unread, tables, None)
+    found = [values for body in bodies if (values := predictions_of(body, schema)) is not None]
+    if not found:
+        return Batch(0, 0, [], None)
+    counts = [len(values) for values in found]
+    return Batch(0, 0, [], Answers(np.concatenate(found), [None] * len(found), counts))
 
 
 # Predictions

@@ -57,7 +57,7 @@ class Test:
 
     def fails(self, tests: int) -> bool:
         """Return whether it exceeds its limit, and not by chance among so many tests."""
-        return self.ratio > 1 and self.chance * max(tests, 1) < CHANCE
+        return bool(self.ratio > 1 and self.chance * max(tests, 1) < CHANCE)
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,11 @@ def predictions(before: Predictions, after: Predictions, limit: float | None) ->
     if not before.rows or not after.rows:
         return []
     if before.points:
-        pair = [_quantities("prediction", each.points, each.rows) for each in (before, after)]
-        return [Compared("prediction", "number", [_numbers(*pair, limit, "prediction")],
-                         _shape(*pair))]  # fmt: skip
+        if not after.points:
+            return []
+        old, new = (_quantities("prediction", each.points, each.rows) for each in (before, after))
+        test = _numbers(old, new, limit, "prediction")
+        return [Compared("prediction", "number", [test], _shape(old, new))]
     names = list(before.classes)
     counts = [np.array([each.classes.get(n, 0) for n in names], float) for each in (before, after)]
     shape = {"names": names} | dict(zip(("before", "after"), map(_shares, counts), strict=True))
@@ -129,9 +131,9 @@ def predictions(before: Predictions, after: Predictions, limit: float | None) ->
     made = [Compared("predicted class", "text", [test], shape)]
     for name in names[-1:] if len(names) == 2 else names:
         if before.probabilities.get(name) and after.probabilities.get(name):
-            pair = [_quantities(name, e.probabilities[name], e.rows) for e in (before, after)]
-            test = _numbers(*pair, limit, "prediction")
-            made.append(Compared(f"probability of {name}", "number", [test], _shape(*pair)))
+            old, new = (_quantities(name, e.probabilities[name], e.rows) for e in (before, after))
+            test = _numbers(old, new, limit, "prediction")
+            made.append(Compared(f"probability of {name}", "number", [test], _shape(old, new)))
     return made
 
 
@@ -221,15 +223,18 @@ def below(points: Floats, at: Floats) -> Floats:
     return np.searchsorted(points, at, side="right") / len(points)
 
 
-def stability(before: Floats, after: Floats) -> float:
+def stability(before: Any, after: Any, least: float = 0.0) -> float:
     """Return the population stability index of two counts of rows by bin.
 
-    Without what chance alone adds to it on average, which is much where rows are few.
+    Without what chance alone adds to it on average, which is much where rows are few. A share
+    counts as `least` at least.
     """
     size = len(before)
-    p, q = ((each + 0.5) / (each.sum() + 0.5 * size) for each in (before, after))
+    p, q = (
+        np.maximum((each + 0.5) / (each.sum() + 0.5 * size), least) for each in (before, after)
+    )
     noise = (size - 1) * (1 / max(before.sum(), 1) + 1 / max(after.sum(), 1))
-    return max(0.0, float(np.sum((q - p) * np.log(q / p))) - noise)
+    return max(0.0, float(np.sum((q - p) * np.log(q / p)) - noise))
 
 
 def _bins(before: Summary, after: Summary) -> tuple[Floats, Floats] | None:
@@ -251,7 +256,7 @@ def _categories(before: Floats, after: Floats, *, limit: float | None, kind: str
     chance = 1.0
     if used.sum() > 1:
         chance = float(stats.chi2_contingency(np.stack([before, after])[:, used]).pvalue)
-    index = stability(before, after)
+    index = stability(before, after, FREQUENT)  # new values have a limit of their own
     return Test(kind, index, limit, chance, f"population stability index {index:.2f}")
 
 

@@ -169,7 +169,7 @@ class Labelled:
         if len(truth) < FEWEST:
             text = f"{len(truth)} labelled rows are too few to judge; {FEWEST} are needed"
             return {**found, "text": text, "test": None}
-        value = measure(baseline, truth, values)[name]
+        value = float(measure(baseline, truth, values)[name])
         was = known.get(name)
         if not np.isfinite(value) or was is None:
             return {**found, "text": f"{name} is undefined on {len(truth)} rows", "test": None}
@@ -177,7 +177,7 @@ class Labelled:
         spread = deviation(baseline, name, truth, values)
         both = spread * np.sqrt(1 + len(truth) / max(baseline.predictions.rows, 1))
         chance = float(stats.norm.sf(loss / both)) if both > 0 else float(loss <= 0)
-        share = max(0.0, loss / abs(was)) if was else float(loss > 0)
+        share = max(0.0, float(loss / abs(was))) if was else float(loss > 0)
         text = f"{name} {value:.4f} on {len(truth):,} labelled rows, {was:.4f} in the baseline"
         test = Test("quality", share, limit, chance, text)
         return {**found, "value": value, "deviation": spread, "text": text, "test": test}
