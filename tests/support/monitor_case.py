@@ -161,9 +161,8 @@ class Stage:
     """A monitored stage."""
 
     def __init__(self, tmp_path: Path, settings: Settings | None = None) -> None:
-        self.s3 = boto3.client("s3", region_name="eu-west-1")
-        place = {"LocationConstraint": "eu-west-1"}
-        self.s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration=place)
+        self.s3 = boto3.client("s3", region_name="us-east-1")
+        self.s3.create_bucket(Bucket=BUCKET)
         self.sagemaker, self.cloudwatch = SageMaker(), CloudWatch()
         self.output, self.folder = tmp_path / "output", tmp_path
         self.settings = settings or Settings()

@@ -214,7 +214,7 @@ def _numbers(before: Summary, after: Summary, limit: float | None, kind: str = "
     size = max(1, round(sizes[0] * sizes[1] / sum(sizes)))
     chance = float(stats.kstwo.sf(apart, size)) if apart > 0 else 1.0
     middle = [number(float(np.median(each))) for each in (new, old)]
-    text = f"population stability index {index:.2f}, median {middle[0]}, {middle[1]} before"
+    text = f"population stability index {index:.3f}, median {middle[0]}, {middle[1]} before"
     return Test(kind, index, limit, chance, text)
 
 
@@ -230,9 +230,7 @@ def stability(before: Any, after: Any, least: float = 0.0) -> float:
     counts as `least` at least.
     """
     size = len(before)
-    p, q = (
-        np.maximum((each + 0.5) / (each.sum() + 0.5 * size), least) for each in (before, after)
-    )
+    p, q = (np.maximum((each + 0.5) / (each.sum() + 0.5 * size), least) for each in (before, after))
     noise = (size - 1) * (1 / max(before.sum(), 1) + 1 / max(after.sum(), 1))
     return max(0.0, float(np.sum((q - p) * np.log(q / p)) - noise))
 
@@ -257,7 +255,7 @@ def _categories(before: Floats, after: Floats, *, limit: float | None, kind: str
     if used.sum() > 1:
         chance = float(stats.chi2_contingency(np.stack([before, after])[:, used]).pvalue)
     index = stability(before, after, FREQUENT)  # new values have a limit of their own
-    return Test(kind, index, limit, chance, f"population stability index {index:.2f}")
+    return Test(kind, index, limit, chance, f"population stability index {index:.3f}")
 
 
 # What a reader sees

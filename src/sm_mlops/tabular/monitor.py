@@ -327,6 +327,7 @@ def result_of(
         "refused": sum(tally.refused for tally in tallies),
         "rows": sum(tally.rows for tally in tallies),
         "versions": {tally.version: tally.rows for tally in tallies},
+        "judged": [tally.version for tally in judged],
         "without_baseline": [tally.version for tally in tallies if tally.baseline is None],
         "violations": [each for part in parts for each in part["violations"]],
         "columns": _ranked(parts, "columns"),

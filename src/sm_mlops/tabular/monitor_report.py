@@ -32,7 +32,7 @@ STATES = {
     "no baseline": "The version that answered has no baseline to compare with.",
 }
 KINDS = {
-    "missing": "missing values",
+    "missing": "more missing values",
     "type": "values of another kind",
     "outside": "outside the training range",
     "new": "new values",
@@ -74,8 +74,9 @@ def _time(text: str) -> str:
 
 
 def _lead(result: Result) -> str:
+    judged = result["judged"]
     versions = [
-        f"version {_e(name)} answered {rows:,} rows"
+        f"version {_e(name)} answered {rows:,} rows{'' if name in judged else ', too few to judge'}"
         for name, rows in result["versions"].items()
         if name not in result["without_baseline"]
     ]
@@ -83,14 +84,10 @@ def _lead(result: Result) -> str:
         f"version {_e(name)} has no baseline, so its requests are only counted"
         for name in result["without_baseline"]
     ]
-    parts = [*versions, *without]
-    if not parts:
-        return ""
-    refused = f" {result['refused']:,} requests were refused or unreadable." * bool(
-        result["refused"]
-    )
-    text = "; ".join(parts)
-    return f"{text[0].upper()}{text[1:]}.{refused}"
+    text = "; ".join([*versions, *without])
+    if result["refused"]:
+        text += f". {result['refused']:,} requests were refused or cannot be read"
+    return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
 def _tiles(result: Result) -> str:
@@ -124,7 +121,7 @@ def _worst(columns: Sequence[Result]) -> tuple[str, str]:
     if not drifts:
         return "n/a", ""
     value, name, limit = max(drifts, key=lambda found: found[0])
-    return f"{value:.2f}", f"{short(name, 22)}; limit {limit:g}" if limit else short(name)
+    return f"{value:.3f}", f"{short(name, 22)}; limit {limit:g}" if limit else short(name)
 
 
 def _violations(result: Result) -> str:
@@ -146,7 +143,7 @@ def _violations(result: Result) -> str:
 
 
 def _value(kind: str, value: float) -> str:
-    return f"{value:.2f}" if kind in ("drift", "prediction") else f"{value:.1%}"
+    return f"{value:.3f}" if kind in ("drift", "prediction") else f"{max(0.0, value):.1%}"
 
 
 # Over windows
@@ -270,7 +267,7 @@ def _noted(test: Result) -> str:
     if test["kind"] not in ("drift", "prediction"):
         return str(test["text"])
     limit = f", limit {test['limit']:g}" if test["limit"] else ""
-    return f"drift {test['value']:.2f}{limit}"
+    return f"drift {test['value']:.3f}{limit}"
 
 
 def _before_after(shape: Result, kind: str, axes: Axes) -> None:
