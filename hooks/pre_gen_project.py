@@ -52,10 +52,12 @@ RULES = {
     ),
     "sagemaker_project": (
         # SageMaker lowercases names in ARNs, and IAM compares case-sensitively; platform/
-        # is where the artifact bucket holds what all projects share.
-        r"(?!platform$)[a-z](-*[a-z0-9])*",
+        # is where the artifact bucket holds what all projects share, and <project>-monitor the
+        # pipeline that checks the stages of a project.
+        r"(?!platform$|.*-monitor$)[a-z](-*[a-z0-9])*",
         32,
-        "lowercase letters, digits and inner hyphens, starting with a letter, not platform",
+        "lowercase letters, digits and inner hyphens, starting with a letter, not platform, not "
+        "ending in -monitor (so is called the pipeline that checks a project)",
         "churn-prediction",
     ),
     "github_sign_in": (r"oidc|iam-user", 8, "oidc or iam-user", "oidc"),

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
@@ -59,6 +60,11 @@ class Aws:
     """The role to assume: an ARN, a name in the account of `source`, or empty."""
     source: Aws | None = None
     """The identity that assumes the role; None for the signed-in one."""
+    ahead: float = 0.0
+    """Seconds by which the clock of the sandbox is ahead."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + timedelta(seconds=self.ahead)
 
     def client(self, service: str, attempts: int = 9) -> Any:
         """Return the client that tries a throttled or unanswered call up to `attempts` times."""

@@ -66,14 +66,15 @@ def collect(
     also: Iterable[str] = (),
     reads: Iterable[str] = (),
     required: Callable[[Container[str]], Mapping[str, bytes]] = lambda files: {},
+    folder: Path | None = None,
 ) -> Bundle:
-    """Return the bundle of `script` and `also`, names of files in `model/`, with its own
-    `mlops.yaml`, which has the keys `reads`. The arguments and errors are those of `Repo.code`.
+    """Return the bundle of `script` and `also`, names of files in `model/` or in `folder`, with its
+    own `mlops.yaml`, which has the keys `reads`. The arguments and errors are those of `Repo.code`.
     `required` returns by name what a job with these files installs.
     """
-    model = settings.root / "model"
+    folder = folder or settings.root / "model"
     try:
-        found = packaging.collect(model, [script, *also], started=script)
+        found = packaging.collect(folder, [script, *also], started=script)
     except DataError as error:
         raise MlopsError(str(error)) from error
     files = {name: _content(path) for name, path in found.items() if _is_code(name)}

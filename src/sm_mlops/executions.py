@@ -72,6 +72,10 @@ class Execution:
         return self.arn.rsplit("/", 1)[-1]
 
     @property
+    def pipeline(self) -> str:
+        return self.arn.rsplit("/", 3)[-3]
+
+    @property
     def model_package(self) -> str:
         """ARN of the version that this execution registered, or empty."""
         return next((step.model_package for step in self.steps if step.model_package), "")
@@ -84,13 +88,17 @@ class Execution:
 
 
 def find(aws: Aws, identifier: str | None) -> str:
-    """Return the ARN of the newest execution, or of the one with this ARN or last part of it."""
+    """Return the ARN of the newest execution, or of the one with this ARN or last part of it, which
+    may also be a check of a stage."""
     if identifier and identifier.startswith("arn:"):
         return identifier
-    for item in summaries(aws):
-        arn = str(item["PipelineExecutionArn"])
-        if identifier in (None, arn.rsplit("/", 1)[-1]):
-            return arn
+    for pipeline in (aws.settings.pipeline, aws.settings.monitor_pipeline)[
+        : 2 if identifier else 1
+    ]:
+        for item in summaries(aws, pipeline):
+            arn = str(item["PipelineExecutionArn"])
+            if identifier in (None, arn.rsplit("/", 1)[-1]):
+                return arn
     if identifier:
         raise MlopsError(f"no execution {identifier} of pipeline {aws.settings.pipeline}")
     raise MlopsError(
@@ -98,13 +106,13 @@ def find(aws: Aws, identifier: str | None) -> str:
     )
 
 
-def summaries(aws: Aws) -> Iterator[dict[str, Any]]:
+def summaries(aws: Aws, pipeline: str = "") -> Iterator[dict[str, Any]]:
     """Yield the items of ListPipelineExecutions, newest first; nothing without a pipeline."""
     with ignoring(*ABSENT):
         yield from aws.pages(
             "list_pipeline_executions",
             "PipelineExecutionSummaries",
-            PipelineName=aws.settings.pipeline,
+            PipelineName=pipeline or aws.settings.pipeline,
             SortBy="CreationTime",
             SortOrder="Descending",
         )

@@ -15,7 +15,8 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -44,7 +45,7 @@ IN, OUT = "/opt/ml/processing/input", "/opt/ml/processing/output"
 # The container installs its code with pip, which fetches setuptools for an environment to build in:
 # not in network isolation. The value is that of pip's option build-isolation: 0 switches it off.
 _OFFLINE = {"PIP_NO_BUILD_ISOLATION": "0"}
-_BOOSTING, _REPORT = "sm_mlops/tabular/boosting.py", "sm_mlops/tabular/report.py"
+_BOOSTING, _FIGURES = "sm_mlops/tabular/boosting.py", "sm_mlops/tabular/figures.py"
 _STEP, _JOB = retry.StepExceptionTypeEnum, retry.SageMakerJobExceptionTypeEnum
 _THROTTLED = retry.StepRetryPolicy(
     exception_types=[_STEP.SERVICE_FAULT, _STEP.THROTTLING],
@@ -147,12 +148,12 @@ class Repo:
         except ValueError as error:
             raise MlopsError(f"no {image.title} image in {region}: {error}") from error
 
-    def _required(self, files: Container[str] = ()) -> dict[str, bytes]:
+    def _required(self, files: Container[str] = (), team: bool = True) -> dict[str, bytes]:
         """Return what a job with these files installs: what the team requires, and what the library
         draws with if the image lacks it."""
-        drawing = _REPORT in files and not self._has("matplotlib")
+        drawing = _FIGURES in files and not self._has("matplotlib", team)
         library = ["matplotlib"] if drawing else []
-        return requirements.of(self.settings, self._account, library)
+        return requirements.of(self.settings, self._account, library, team=team)
 
     @property
     def _tags(self) -> list[dict[str, str]]:
@@ -193,6 +194,16 @@ class Repo:
         code = Code(self, found)
         self._codes.append(code)
         return code
+
+    def library_code(self, script: Path, *, reads: Iterable[str]) -> Code:
+        """Return a script of the tool, which needs nothing that the team requires."""
+        found = bundle.collect(
+            *(self.settings, script.name),
+            folder=script.parent,
+            reads=reads,
+            required=partial(self._required, team=False),
+        )
+        return Code(self, found)
 
     def processor(self, code: Code, job: Job | None = None, instance: Any = None) -> Processor:
         """Return a Processor that runs `code`; add `code.input` to its inputs.
@@ -357,9 +368,9 @@ class Repo:
                 )
         return text
 
-    def _has(self, package: str) -> bool:
+    def _has(self, package: str, team: bool = True) -> bool:
         """Return whether the image has a package, or the team requires it."""
-        lines = self._required().get(REQUIREMENTS, b"").decode().splitlines()
+        lines = self._required(team=team).get(REQUIREMENTS, b"").decode().splitlines()
         named = [re.split(r"[^\w.-]", line, maxsplit=1)[0].lower() for line in lines]
         return package in named or package in self.settings.container.pins
 

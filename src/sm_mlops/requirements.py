@@ -42,11 +42,14 @@ _MARKERS = {
 _URL = re.compile(r"(.*\s@\s.*|.*://.*|[./~].*|.*\.(whl|zip|tar\.gz))")
 
 
-def of(settings: Settings, account: str, library: Sequence[str]) -> dict[str, bytes]:
-    """Return what travels to the jobs of a repo; those of the sandbox never reach an index."""
+def of(
+    settings: Settings, account: str, library: Sequence[str], *, team: bool = True
+) -> dict[str, bytes]:
+    """Return what travels to the jobs of a repo; those of the sandbox never reach an index. `team`:
+    what `model/requirements.txt` names, too."""
     aws, here = settings.aws, account == SANDBOX_ACCOUNT
     pack = here or aws.network_isolation or not aws.package_index
-    return files(settings.root, settings.container, library, pack=pack, here=here)
+    return files(settings.root, settings.container, library, team=team, pack=pack, here=here)
 
 
 def files(
@@ -54,6 +57,7 @@ def files(
     image: images.Image,
     library: Sequence[str] = (),
     *,
+    team: bool = True,
     pack: bool = False,
     here: bool = False,
 ) -> dict[str, bytes]:
@@ -63,6 +67,7 @@ def files(
         root: The model repo.
         image: The image that the jobs run in.
         library: Packages that `sm_mlops.tabular` needs besides.
+        team: Whether the job runs the team's code.
         pack: Bring the wheels along, and use nothing else.
         here: Pack for the environments of this machine's sandbox.
 
@@ -70,7 +75,7 @@ def files(
         MlopsError: A line is not a plain requirement, contradicts the image, or has no wheel.
     """
     file, lines = root / FILE, []
-    if file.is_file():
+    if team and file.is_file():
         try:
             lines = file.read_text(encoding="utf-8-sig").splitlines()
         except UnicodeDecodeError as error:

@@ -33,20 +33,19 @@ class NumberLimits:
 
     missing: float = 0.05
     outside: float = 0.05
-    drift: float = 0.2
+    drift: float = 0.15
 
 
 @dataclass(frozen=True)
 class TextLimits:
     missing: float = 0.05
     new: float = 0.05
-    drift: float = 0.2
+    drift: float = 0.15
 
 
 @dataclass(frozen=True)
 class DateLimits:
     missing: float = 0.05
-    outside: float = 0.05
 
 
 @dataclass(frozen=True)

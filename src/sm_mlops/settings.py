@@ -181,6 +181,10 @@ class Settings:
         return self.project.project
 
     @property
+    def monitor_pipeline(self) -> str:
+        return f"{self.project.project}-monitor"
+
+    @property
     def model_package_group(self) -> str:
         return self.project.project
 
@@ -290,6 +294,11 @@ def _read_project(file: Path) -> Project:
             raise SettingsError(
                 f"pyproject.toml: [tool.mlops] owner becomes a tag in AWS: it must be "
                 f"{tags.VALUE_RULE}, not {one_line(table['owner'])!r}"
+            )
+        if table["project"].endswith("-monitor"):
+            raise SettingsError(
+                "pyproject.toml: [tool.mlops] project must not end in -monitor: the pipeline that "
+                "checks the stages of another project has that name"
             )
         return Project(**{key.replace("-", "_"): value for key, value in table.items()})
     except tomllib.TOMLDecodeError as error:

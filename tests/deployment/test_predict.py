@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -61,6 +62,30 @@ def test_an_endpoint_that_never_becomes_ready_is_reported(
     monkeypatch.setattr(predict, "STARTING_SECONDS", -1.0)
     with pytest.raises(MlopsError, match="churn-staging is still starting after"):
         ask(NOT_READY)
+
+
+def test_a_request_has_an_id_with_its_hour_and_the_answer_says_it(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    class Noting(Runtime):
+        def invoke_endpoint(self, **request: Any) -> dict[str, Any]:
+            asked.append(request)
+            return super().invoke_endpoint(**request)
+
+    monkeypatch.setattr(Aws, "runtime", Noting(NOT_READY))
+    monkeypatch.setattr(predict.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(Aws, "now", lambda _: datetime(2026, 11, 29, 6, 59, tzinfo=UTC))
+    answers = [
+        predict.invoke(Aws(repo.settings()), ENDPOINT, b"a", "text/csv", "text/csv")
+        for _ in range(2)
+    ]
+    names = [request.inference_id for answer in answers for request in answer.requests]
+    # A repeated call is the same request.
+    assert [request["InferenceId"] for request in asked] == [names[0], names[0], names[1]]
+    assert names[0] != names[1] and re.fullmatch("2026112906-[0-9a-f]{16}", names[0])
+    assert predict.joined(answers).requests == answers[0].requests + answers[1].requests
 
 
 def test_a_refusal_has_the_message_of_the_model(ask: Any) -> None:

@@ -72,7 +72,7 @@ sagemaker:CreateProcessingJob,CreateTrainingJob @ sagemaker:processing-job/pipel
     sagemaker:training-job/pipelines-*
 sagemaker:DescribeProcessingJob,DescribeTrainingJob,StopProcessingJob,StopTrainingJob @
     sagemaker:processing-job/pipelines-* sagemaker:training-job/pipelines-* ?
-    aws:ResourceTag/sagemaker:pipeline-execution-arn=sagemaker:pipeline/churn/execution/*
+    aws:ResourceTag/sagemaker:pipeline-execution-arn=sagemaker:pipeline/churn/execution/*,sagemaker:pipeline/churn-monitor/execution/*
 ^sagemaker:CreateModelPackage,UpdateModelPackage @ * ? sagemaker:ModelApprovalStatus=Approved
 sagemaker:CreateModelPackage,DescribeModelPackage,DescribeModelPackageGroup @
     sagemaker:model-package-group/churn sagemaker:model-package/churn/*
@@ -83,7 +83,7 @@ iam:PassRole @ iam:role/churn-pipeline ? iam:PassedToService=sagemaker.amazonaws
 logs:CreateLogGroup,CreateLogStream,DescribeLogStreams,PutLogEvents @ logs:ProcessingJobs*
     logs:TrainingJobs*
 cloudwatch:PutMetricData @ * ?
-    cloudwatch:namespace=/aws/sagemaker/ProcessingJobs,/aws/sagemaker/TrainingJobs
+    cloudwatch:namespace=/aws/sagemaker/ProcessingJobs,/aws/sagemaker/TrainingJobs,sm-mlops
 ecr:GetAuthorizationToken @ *
 ecr:BatchCheckLayerAvailability,BatchGetImage,GetDownloadUrlForLayer @
     ecr:*:repository/sagemaker-xgboost ecr:*:repository/sagemaker-scikit-learn
@@ -104,17 +104,18 @@ s3:ListBucket @ bucket ? s3:prefix=churn/*
 s3:ListBucket @ s3:::lake s3:::lake/churn/*
 kms:Decrypt,DescribeKey,GenerateDataKey @ kms:key/1234abcd-12ab-34cd-56ef-1234567890ab
 sagemaker:CreatePipeline,DescribePipeline,ListPipelineExecutions,StartPipelineExecution,UpdatePipeline
-    @ sagemaker:pipeline/churn
-sagemaker:AddTags @ sagemaker:pipeline/churn ? aws:RequestTag/project=churn
+    @ sagemaker:pipeline/churn sagemaker:pipeline/churn-monitor
+sagemaker:AddTags @ sagemaker:pipeline/churn sagemaker:pipeline/churn-monitor
+    ? aws:RequestTag/project=churn
 sagemaker:DescribePipelineDefinitionForExecution,DescribePipelineExecution,ListPipelineExecutionSteps,ListPipelineParametersForExecution,StopPipelineExecution
-    @ sagemaker:pipeline/churn/execution/*
+    @ sagemaker:pipeline/churn/execution/* sagemaker:pipeline/churn-monitor/execution/*
 iam:PassRole @ iam:role/churn-pipeline ? iam:PassedToService=sagemaker.amazonaws.com
 sagemaker:DescribeModelPackage,DescribeModelPackageGroup,ListModelPackages @
     sagemaker:model-package-group/churn sagemaker:model-package/churn/*
 ^sagemaker:CreateModelPackage,UpdateModelPackage @ * ? sagemaker:ModelApprovalStatus=Approved
 sagemaker:DescribeProcessingJob,DescribeTrainingJob @ sagemaker:processing-job/pipelines-*
     sagemaker:training-job/pipelines-* ?
-    aws:ResourceTag/sagemaker:pipeline-execution-arn=sagemaker:pipeline/churn/execution/*
+    aws:ResourceTag/sagemaker:pipeline-execution-arn=sagemaker:pipeline/churn/execution/*,sagemaker:pipeline/churn-monitor/execution/*
 logs:FilterLogEvents @ logs:ProcessingJobs:* logs:TrainingJobs:*
 servicequotas:ListAWSDefaultServiceQuotas,ListServiceQuotas @ *
 """

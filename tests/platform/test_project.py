@@ -479,6 +479,8 @@ def test_sagemaker_alone_fills_in_the_project_and_only_github_must_be_told() -> 
     [
         # Its prefix in the bucket would be that of the platform's code.
         ({"SageMakerProjectName": "platform"}, "SageMakerProjectName"),
+        # The pipeline that checks project churn.
+        ({"SageMakerProjectName": "churn-monitor"}, "SageMakerProjectName"),
         ({"SageMakerProjectName": "Churn"}, "SageMakerProjectName"),
         ({"SageMakerProjectName": "1churn"}, "SageMakerProjectName"),
         ({"SageMakerProjectName": "churn-"}, "SageMakerProjectName"),
@@ -508,5 +510,6 @@ def test_what_cannot_work_is_refused_by_name(parameters: dict[str, Any], complai
         project("churn", parameters)
 
 
-def test_a_name_that_only_begins_like_the_platform_s_is_fine() -> None:
-    assert project("platform-team").resources == ALWAYS
+@pytest.mark.parametrize("name", ["platform-team", "monitor", "churn-monitored"])
+def test_a_name_that_is_only_like_a_reserved_one_is_fine(name: str) -> None:
+    assert project(name).resources == ALWAYS

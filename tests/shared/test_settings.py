@@ -259,6 +259,13 @@ def test_a_pyproject_without_identity_is_refused(repo: Repo) -> None:
         repo.settings()
 
 
+def test_a_project_that_is_named_like_a_pipeline_of_checks_is_refused(repo: Repo) -> None:
+    file = repo.root / "pyproject.toml"
+    file.write_text(file.read_text().replace('"churn"', '"churn-monitor"'), encoding="utf-8")
+    with pytest.raises(SettingsError, match="project must not end in -monitor: the pipeline that"):
+        repo.settings()
+
+
 def test_the_repo_is_found_from_a_folder_inside_it(repo: Repo) -> None:
     assert mlops_settings.find_root(repo.root / "model") == repo.root
 

@@ -53,30 +53,39 @@ def objects(project: str) -> Iterator[Call]:
 def training(project: str) -> Iterator[Call]:
     """Return what `mlops run`, `follow` and `report` do on AWS."""
     yield from objects(project)
-    owner, execution = arn("sagemaker", f"pipeline/{project}"), "execution/0a1b2c"
-    yield from calls(
-        "sagemaker",
-        "CreatePipeline UpdatePipeline DescribePipeline StartPipelineExecution"
-        " ListPipelineExecutions",
-        owner,
-    )
-    yield from calls(
-        "sagemaker",
-        "DescribePipelineExecution ListPipelineExecutionSteps StopPipelineExecution"
-        " DescribePipelineDefinitionForExecution ListPipelineParametersForExecution",
-        f"{owner}/{execution}",
-    )
+    for name in pipelines(project):
+        owner, execution = arn("sagemaker", f"pipeline/{name}"), "execution/0a1b2c"
+        yield from calls(
+            "sagemaker",
+            "CreatePipeline UpdatePipeline DescribePipeline StartPipelineExecution"
+            " ListPipelineExecutions",
+            owner,
+        )
+        yield from calls(
+            "sagemaker",
+            "DescribePipelineExecution ListPipelineExecutionSteps StopPipelineExecution"
+            " DescribePipelineDefinitionForExecution ListPipelineParametersForExecution",
+            f"{owner}/{execution}",
+        )
     yield from calls("servicequotas", "ListServiceQuotas ListAWSDefaultServiceQuotas", "*")
     passed = {"iam_PassedToService": "sagemaker.amazonaws.com"}
     yield from calls("iam", "PassRole", role(f"{project}-pipeline"), **passed)
     yield from registry(project)
     job = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:training-job/pipelines-0a1b2c-Train-xyz"
     yield from calls("sagemaker", "DescribeTrainingJob", job, **executed(project))
+    job = job.replace("training", "processing")
+    for name in pipelines(project):
+        yield from calls("sagemaker", "DescribeProcessingJob", job, **executed(name))
 
 
-def executed(project: str) -> dict[str, str]:
+def pipelines(project: str) -> tuple[str, str]:
+    """Return the pipelines of a project, which train and check its model."""
+    return project, f"{project}-monitor"
+
+
+def executed(pipeline: str) -> dict[str, str]:
     """Return the tag that SageMaker gives a pipeline's jobs, as `calls` takes it."""
-    execution = arn("sagemaker", f"pipeline/{project}/execution/0a1b2c")
+    execution = arn("sagemaker", f"pipeline/{pipeline}/execution/0a1b2c")
     return {"aws_ResourceTag__sagemaker:pipeline-execution-arn": execution}
 
 
@@ -187,7 +196,8 @@ def jobs(project: str) -> Iterator[Call]:
     for kind in ("Processing", "Training"):
         job = arn("sagemaker", f"{kind.lower()}-job/pipelines-0a1b2c-Step-xyz")
         yield from calls("sagemaker", f"Create{kind}Job", job)
-        yield from calls("sagemaker", f"Describe{kind}Job Stop{kind}Job", job, **executed(project))
+        for name in pipelines(project):
+            yield from calls("sagemaker", f"Describe{kind}Job Stop{kind}Job", job, **executed(name))
         action = {"sagemaker_TaggingAction": f"Create{kind}Job"}
         yield from calls("sagemaker", "AddTags", job, **action)
         group = f"log-group:/aws/sagemaker/{kind}Jobs"
@@ -195,6 +205,11 @@ def jobs(project: str) -> Iterator[Call]:
         yield from calls("logs", "PutLogEvents", arn("logs", f"{group}:log-stream:pipelines-0a"))
         namespace = {"cloudwatch_namespace": f"/aws/sagemaker/{kind}Jobs"}
         yield from calls("cloudwatch", "PutMetricData", "*", **namespace)
+    place = f"arn:aws:s3:::{BUCKET}/{project}"
+    for folder in ("capture/production/version-3", "labels/production", "async/production"):
+        yield from calls("s3", "GetObject", f"{place}/{folder}/1")
+    yield from calls("s3", "PutObject", f"{place}/monitor/production/2026-11-28T06Z/result.json")
+    yield from calls("cloudwatch", "PutMetricData", "*", cloudwatch_namespace="sm-mlops")
     version = arn("sagemaker", f"model-package/{project}/4")
     yield from calls("sagemaker", "CreateModelPackage DescribeModelPackage", version)
     yield from calls(

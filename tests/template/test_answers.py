@@ -168,6 +168,7 @@ REFUSED = {
         "project!",
         "Churn",
         "platform",
+        "churn-monitor",
     ],
     "github_sign_in": [
         "",
@@ -278,7 +279,7 @@ def test_aws_accepts_every_name_of_a_rendered_repo(bake: Bake, answers: dict[str
     assert re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", names["bucket"])
 
 
-@pytest.mark.parametrize("project", ["w" * 32, "platforms", "a", "a" + "-" * 30 + "9"])
+@pytest.mark.parametrize("project", ["w" * 32, "platforms", "monitor", "a", "a" + "-" * 30 + "9"])
 def test_a_legal_project_leaves_room_for_the_names_of_its_deployment(project: str) -> None:
     assert problems(good() | {"sagemaker_project": project}) == []
     assert allows("sagemaker", "ProjectEntityName", project)
@@ -349,6 +350,11 @@ def test_the_regions_are_those_of_the_sdks() -> None:
 )
 def test_a_slug_is_derived_from_the_name(name: str, slug: str) -> None:
     assert default_answers(project_name=name)["project_slug"] == slug
+
+
+def test_the_default_project_is_not_named_like_a_pipeline_of_checks() -> None:
+    answers = default_answers(project_name="Fraud Monitor")
+    assert (answers["project_slug"], answers["sagemaker_project"]) == ("fraud-monitor", "fraud")
 
 
 def test_the_default_project_is_cut_to_what_sagemaker_allows_and_keeps_no_last_hyphen(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -126,7 +127,8 @@ def connected(context: typer.Context, *, empty: bool = False) -> Iterator[Aws]:
 
     with sandbox.connect(settings.root, settings.project.region) as environment:
         apply(environment)
-        aws = Aws(settings, sandbox=True)
+        ahead = max(0.0, sandbox.control(settings.root, "time") - time.time())
+        aws = Aws(settings, sandbox=True, ahead=ahead)
         if not empty:
             prepare(aws)
         apply(prepare_github(settings))

@@ -121,13 +121,15 @@ def invoke(
         ),
     ] = "application/json",
     as_json: Annotated[
-        bool, typer.Option("--json", help="The answer with endpoint, version and time.")
+        bool,
+        typer.Option("--json", help="The answer with endpoint, version, time and inference IDs."),
     ] = False,
 ) -> None:
     """Call a stage's endpoint with your own rows, and print the answer.
 
     The file that trains can be asked with: CSV in any dialect, Parquet, JSON, Feather, ORC. Its
     target is ignored. All rows get one answer, in their order; an error names the row of the file.
+    Each request has an inference ID, by which `mlops monitor` finds labels that come later.
 
     **Examples**
 
@@ -171,6 +173,7 @@ def _print_json(endpoint: endpoints.Endpoint, answer: predict.Answer) -> None:
             "version": endpoint.version,
             "content_type": answer.content_type,
             "milliseconds": round(answer.seconds * 1000, 1),
+            "requests": answer.requests,
             "answer": json.loads(text) if is_json else text,
         }
     )

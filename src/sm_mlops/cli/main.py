@@ -18,6 +18,7 @@ from sm_mlops.cli import (
     bootstrap,
     deploy,
     endpoint,
+    monitoring,
     registry,
     review,
     status,
@@ -48,7 +49,10 @@ app = typer.Typer(
     """,
     rich_markup_mode="markdown",
 )
-for _commands in (training, registry, deploy, endpoint, batch, status, review, bootstrap, upgrade):
+for _commands in (
+    *(training, registry, deploy, endpoint, batch, status, monitoring),
+    *(review, bootstrap, upgrade),
+):
     app.add_typer(_commands.app)
 app.add_typer(bootstrap.secret, name="secret", rich_help_panel="Connect")
 app.add_typer(sandbox_commands.app, name="sandbox", rich_help_panel="Sandbox")

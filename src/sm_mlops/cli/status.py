@@ -28,6 +28,7 @@ from sm_mlops.deployment.destroy import Deletion, Kept
 from sm_mlops.deployment.status import Status
 from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
+from sm_mlops.monitoring import results
 
 app = typer.Typer(rich_markup_mode="markdown")
 
@@ -42,7 +43,7 @@ def status(context: typer.Context, stage: WhichStage = "", as_json: AsJson = Fal
     - `mlops status --json | jq '.stages[] | {stage, version, state}'`
     """
     with connected(context) as aws:
-        found = states.status(aws, stage or None)
+        found = results.with_health(aws, states.status(aws, stage or None))
     if as_json:
         print_json(found)
         return

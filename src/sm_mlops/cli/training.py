@@ -5,7 +5,9 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from typing import Annotated
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -91,6 +93,7 @@ def run(
     The exit code is 0 if a version was registered.
     `--set WaiveChampion=yes` registers a version although the champion cannot be scored.
     """
+    from sm_mlops.monitoring.run import upload
     from sm_mlops.training.run import launch, plan, trained
 
     until = _clock(at_most)
@@ -101,6 +104,8 @@ def run(
     with connected(context) as aws, terminable():
         try:
             wanted = plan(aws, overrides, say)
+            if aws.settings.monitoring.stages:
+                upload(aws, say)
             if if_changed and (found := trained(aws, wanted)):
                 _say_nothing_to_train(aws, found)
                 return
@@ -161,7 +166,11 @@ def _clock(minutes: float | None) -> float | None:
 
 
 def follow_to_the_end(
-    aws: Aws, arn: str, until: float | None = None, unfinished_ok: bool = False
+    aws: Aws,
+    arn: str,
+    until: float | None = None,
+    unfinished_ok: bool = False,
+    tell_success: Callable[[Execution], None] | None = None,
 ) -> None:
     """Follow, tell the end, and exit with code 1 unless it succeeded, 3 if it is not known."""
     identifier = arn.rsplit("/", 1)[-1]
@@ -178,31 +187,34 @@ def follow_to_the_end(
         raise
     ended = execution.status in executions.FINAL
     actions.output("status", execution.status if ended else "Executing")
-    if ended:
-        _tell_end(aws, execution)
+    if ended and execution.status == "Succeeded":
+        (tell_success or partial(_tell_success, aws))(execution)
         return
+    if ended:
+        _tell_failure(aws, execution)
     _say_how_to_follow(aws, identifier)
     actions.summary(f"The execution continues: `{aws.command} follow {identifier}`")
     if not unfinished_ok:
         raise typer.Exit(3)
 
 
-def _tell_end(aws: Aws, execution: Execution) -> None:
-    if execution.status == "Succeeded":
-        if execution.model_package:
-            found = registry.version(aws, int(execution.model_package.rsplit("/", 1)[-1]))
-            line = f"Registered version {found.version}"
-            tell(out, f"{line} ({found.approval})", "green")
-            say(f"evaluation  {found.evaluation}")
-            jobs = [step for step in execution.steps if step.job]
-            if all(step.cached for step in jobs):
-                say(f"cache       {UNCHANGED}")
-                line += f", unchanged ({UNCHANGED})"
-            say(f"look at it  {aws.command} report {found.version}")
-            actions.summary(f"**{line}** ({found.approval}): {actions.code(found.evaluation)}")
-        else:
-            say(f"{aws.settings.pipeline} succeeded without registering a version")
+def _tell_success(aws: Aws, execution: Execution) -> None:
+    if not execution.model_package:
+        say(f"{execution.pipeline} succeeded without registering a version")
         return
+    found = registry.version(aws, int(execution.model_package.rsplit("/", 1)[-1]))
+    line = f"Registered version {found.version}"
+    tell(out, f"{line} ({found.approval})", "green")
+    say(f"evaluation  {found.evaluation}")
+    jobs = [step for step in execution.steps if step.job]
+    if all(step.cached for step in jobs):
+        say(f"cache       {UNCHANGED}")
+        line += f", unchanged ({UNCHANGED})"
+    say(f"look at it  {aws.command} report {found.version}")
+    actions.summary(f"**{line}** ({found.approval}): {actions.code(found.evaluation)}")
+
+
+def _tell_failure(aws: Aws, execution: Execution) -> NoReturn:
     why = executions.failure(aws, execution)
     actions.summary(f"**Execution {execution.status}**\n\n{actions.fenced(*why)}")
     for number, line in enumerate(why):

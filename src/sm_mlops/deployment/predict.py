@@ -8,7 +8,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,21 @@ ASYNC_SECONDS = 900.0  # An asynchronous endpoint may have to start its first in
 
 
 @dataclass(frozen=True)
+class Request:
+    """`rows` is None if the body was sent as it is."""
+
+    inference_id: str
+    rows: int | None = None
+
+
+@dataclass(frozen=True)
 class Answer:
-    """`seconds` includes network and retries."""
+    """`seconds` includes network and retries; `requests` are those that it answers."""
 
     body: bytes
     content_type: str
     seconds: float
+    requests: tuple[Request, ...] = ()
 
 
 class Refused(MlopsError):
@@ -54,12 +63,16 @@ def invoke(aws: Aws, endpoint: Endpoint, body: bytes, content_type: str, accept:
             f"{len(body) / (1 << 20):.1f} MB: leave out --content-type, so that it is cut, or use "
             "mlops predict"
         )
-    began = time.monotonic()
-    if endpoint.kind == "asynchronous":
-        content, kind = _asynchronously(aws, endpoint, body, content_type, accept)
-    else:
-        content, kind = _at_once(aws, endpoint, body, content_type, accept)
-    return Answer(content, kind, time.monotonic() - began)
+    began, name = time.monotonic(), inference_id(aws)
+    ask = _asynchronously if endpoint.kind == "asynchronous" else _at_once
+    content, kind = ask(aws, endpoint, name, body, content_type, accept)
+    return Answer(content, kind, time.monotonic() - began, (Request(name),))
+
+
+def inference_id(aws: Aws) -> str:
+    """Return an id for a request, which is captured with it: labels that come later name it, and
+    its hour in UTC says where to look."""
+    return f"{aws.now():%Y%m%d%H}-{secrets.token_hex(8)}"
 
 
 def in_pieces(
@@ -85,7 +98,9 @@ def in_pieces(
                 raise
             text = str(error).replace(f"row {row}", piece.place(row), 1)
             raise Refused(text, error.status, error.reason) from error
-        yield answer, len(piece.places)
+        rows = len(piece.places)
+        asked = tuple(replace(request, rows=rows) for request in answer.requests)
+        yield replace(answer, requests=asked), rows
 
 
 def joined(answers: list[Answer]) -> Answer:
@@ -94,9 +109,10 @@ def joined(answers: list[Answer]) -> Answer:
     if len(answers) == 1:
         return first
     seconds = sum(answer.seconds for answer in answers)
+    asked = tuple(request for answer in answers for request in answer.requests)
     if first.content_type.split(";")[0].strip() != "application/json":
         bodies = (answer.body.removesuffix(b"\n") + b"\n" for answer in answers)
-        return Answer(b"".join(bodies), first.content_type, seconds)
+        return Answer(b"".join(bodies), first.content_type, seconds, asked)
     try:
         rows = [row for answer in answers for row in json.loads(answer.body)["predictions"]]
     except (ValueError, KeyError, TypeError) as error:
@@ -104,11 +120,11 @@ def joined(answers: list[Answer]) -> Answer:
             'the answers are not {"predictions": [...]}: ask with --accept application/jsonlines'
         ) from error
     body = json.dumps({"predictions": rows}, ensure_ascii=False).encode()
-    return Answer(body, first.content_type, seconds)
+    return Answer(body, first.content_type, seconds, asked)
 
 
 def _at_once(
-    aws: Aws, endpoint: Endpoint, body: bytes, content_type: str, accept: str
+    aws: Aws, endpoint: Endpoint, name: str, body: bytes, content_type: str, accept: str
 ) -> tuple[bytes, str]:
     """Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndpoint.html
 
@@ -116,7 +132,7 @@ def _at_once(
     """
     from botocore.exceptions import ClientError
 
-    request = {"Body": body, "ContentType": content_type, "Accept": accept}
+    request = {"Body": body, "ContentType": content_type, "Accept": accept, "InferenceId": name}
     end = time.monotonic() + STARTING_SECONDS
     try:
         while time.monotonic() < end:
@@ -150,7 +166,7 @@ def _field(error: Any, name: str) -> Any:
 
 
 def _asynchronously(
-    aws: Aws, endpoint: Endpoint, body: bytes, content_type: str, accept: str
+    aws: Aws, endpoint: Endpoint, name: str, body: bytes, content_type: str, accept: str
 ) -> tuple[bytes, str]:
     """Send the request through S3, below `input/` beside the folder of the answers.
 
@@ -161,7 +177,7 @@ def _asynchronously(
     bucket, prefix = split_s3(output["S3OutputPath"])
     # infra/endpoint.yml allows the endpoint's role to read there.
     folder = prefix.rstrip("/").rpartition("/")[0]
-    key = f"{folder}/input/{secrets.token_hex(16)}"
+    key = f"{folder}/input/{name}"
     encryption = {}
     if kms_key := output.get("KmsKeyId"):
         encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key}
@@ -170,6 +186,7 @@ def _asynchronously(
         EndpointName=endpoint.name,
         ContentType=content_type,
         Accept=accept,
+        InferenceId=name,
         InputLocation=f"s3://{bucket}/{key}",
     )
     end = time.monotonic() + ASYNC_SECONDS

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from sm_mlops import display, executions, registry, stacks
 from sm_mlops.aws import Aws
@@ -38,6 +39,8 @@ class Running:
     idle_cost: float | None = None
     priced_in: str = ""
     note: str = ""
+    health: str = ""
+    """Of a stage that is checked, see `mlops monitor`."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,10 @@ def _cost(row: Running) -> str:
     return f"{row.idle_cost:.0f}" + (f" ({row.priced_in})" if row.priced_in else "")
 
 
+def _health(row: Running) -> Text:
+    return display.colored(row.health, "green" if row.health.startswith("ok") else "yellow")
+
+
 def table(running: Iterable[Running]) -> Table:
     rows = list(running)
     accounts = len({row.account for row in rows}) > 1
@@ -159,7 +166,9 @@ def table(running: Iterable[Running]) -> Table:
     for heading in ("kind", "since", "commit"):
         view.add_column(heading, overflow="fold")
     view.add_column("idle $/month", justify="right")
-    view.add_column("", overflow="fold")
+    checked = any(row.health for row in rows)
+    for heading in (*(["health"] if checked else []), ""):
+        view.add_column(heading, overflow="fold")
     for row in rows:
         since = row.since.astimezone().strftime("%Y-%m-%d %H:%M") if row.since else ""
         cells: list[Any] = [
@@ -169,6 +178,7 @@ def table(running: Iterable[Running]) -> Table:
             since,
             short(row.commit),
             _cost(row),
+            *([_health(row)] if checked else []),
             row.note,
         ]
         view.add_row(row.stage, *([row.account] if accounts else []), *cells)

@@ -8,6 +8,8 @@ Input:  --model: model.tar.gz, or the folder it unpacks to.
 Output: in the folder --output: evaluation.json, metrics in SageMaker's model quality schema;
         gate.json, each metric, the champion's, and how much worse the model is; report.html;
         version.json, what the model was made with, for mlops models and mlops compare;
+        baseline.json, what the training rows, the predictions and their quality are like; the same
+        for SageMaker's registry: statistics.json, constraints.json, evaluation-constraints.json;
         sample-payload.tar.gz, some rows in every content type and the predictions for them.
 
 Must not know the gate's thresholds or how the model was trained.
@@ -31,7 +33,18 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from sm_mlops.tabular import archives, checks, install, local, metrics, mlops_yaml, scoring, slices
+from sm_mlops.tabular import (
+    archives,
+    baseline,
+    checks,
+    constraints,
+    install,
+    local,
+    metrics,
+    mlops_yaml,
+    scoring,
+    slices,
+)
 from sm_mlops.tabular import schema as schemas
 from sm_mlops.tabular.encoding import labels, numbers
 from sm_mlops.tabular.failure import MEMORY, DataError, said
@@ -138,7 +151,10 @@ def evaluate(
     output.mkdir(parents=True, exist_ok=True)
     notes = read_json(folder / "training.json")
     version = carried(schema, notes, settings)
-    for name, content in (("evaluation", quality), ("gate", gate), ("version", version)):
+    known = completed(baseline.load(folder), schema, predicted, gate)
+    known.save(output)
+    files = {"evaluation": quality, "gate": gate, "version": version}
+    for name, content in (files | constraints.files(known, quality)).items():
         write_json(output / f"{name}.json", content)
     pack(work / "scores.sample", output / "sample-payload.tar.gz")
     drivers = read_json(explained)
@@ -409,6 +425,25 @@ def carried(schema: Schema, notes: dict[str, Any], settings: Settings) -> dict[s
     found.pop("hyperparameters.nthread", None)  # of the machine
     curve = {name: notes[name] for name in ("metric", "rounds", "best_round", "curve") if notes}
     return {"settings": found, "training": curve}
+
+
+def completed(
+    trained_on: baseline.Baseline | None,
+    schema: Schema,
+    predicted: metrics.Floats,
+    gate: dict[str, Any],
+) -> baseline.Baseline:
+    """Return the baseline of the training rows, which an older model lacks, with predictions and
+    their quality."""
+    values = {name: gate["metrics"][name]["value"] for name in metrics.fitting(schema.task)}
+    defined = {name: float(value) for name, value in values.items() if abs(value) < WORST}
+    return baseline.Baseline(
+        baseline.reading(schema),
+        trained_on.rows if trained_on else 0,
+        trained_on.columns if trained_on else [],
+        baseline.predictions(schema, predicted),
+        baseline.Quality(defined, [name for name in defined if metrics.is_lower_better(name)]),
+    )
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def short(text: str, length: int = 24) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Return text in which matplotlib finds no formula."""
     return text.replace("$", r"\$")
 
@@ -104,7 +104,7 @@ def of_classes(
     truth: Any, predicted: metrics.Floats, names: list[str], threshold: float
 ) -> list[str]:
     """Return the figures of a classification; `predicted` is (rows, classes)."""
-    labels = [_plain(short(name, 18)) for name in names]
+    labels = [plain(short(name, 18)) for name in names]
     binary = len(labels) == 2
     counts = np.bincount(truth, minlength=len(labels))
     present = [int(k) for k in np.argsort(-counts, kind="stable") if counts[k]]
@@ -216,7 +216,7 @@ def of_quantities(truth: Any, predicted: metrics.Floats, target: str) -> list[st
     at = np.sort(np.random.default_rng(0).choice(len(truth), shown, replace=False))
     x, y = truth[at], predicted[at]
     dense = 0.7 if len(at) < 300 else 0.35
-    name = _plain(short(target))
+    name = plain(short(target))
 
     def named(axes: Axes, xlabel: str, ylabel: str) -> None:
         axes.set(xlabel=xlabel, ylabel=ylabel)
@@ -259,7 +259,7 @@ def of_training(training: dict[str, Any]) -> list[str]:
     if importance:
 
         def bars(axes: Axes) -> None:
-            names = [_plain(short(name)) for name, _ in importance]
+            names = [plain(short(name)) for name, _ in importance]
             axes.barh(range(len(names)), [share for _, share in importance], color=BLUE, height=0.7)
             axes.set_yticks(range(len(names)), names, fontsize=8 if len(names) < 14 else 6.5)
             axes.invert_yaxis()
@@ -277,7 +277,7 @@ def of_training(training: dict[str, Any]) -> list[str]:
                 axes.plot(at + 1, np.array(values)[at], color=color, lw=1.8, label=part)
             best = training["best_round"]
             axes.axvline(best, color=ORANGE, lw=1.2, ls="--", label=f"kept: {best} rounds")
-            axes.set(xlabel="Boosting rounds", ylabel=_plain(short(training["metric"])))
+            axes.set(xlabel="Boosting rounds", ylabel=plain(short(training["metric"])))
             axes.legend()
 
         found.append(figure("Training", "stopped early on the validation rows", curve))

@@ -5,7 +5,8 @@ Input:  --data: a file of rows, or a folder of them. --data-hash: in a job, the 
         `data`, `split` and `aws` of mlops.yaml, in the folder of the script or the one above.
 Output: in the folder --output: train/ and validation/, Parquet with the label (class index or
         quantity), then the typed columns; test/, Parquet with the raw rows and the target;
-        preprocessor/schema.json. Nothing is fitted here.
+        preprocessor/, schema.json and baseline.json, what the columns of the raw training rows
+        look like. Nothing is fitted here.
 
 Must not know how the model is trained or evaluated, or where it runs.
 """
@@ -25,7 +26,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sm_mlops.tabular import checks, local, mlops_yaml, rows, source, tables
+from sm_mlops.tabular import baseline, checks, local, mlops_yaml, rows, source, tables
 from sm_mlops.tabular.failure import DataError
 from sm_mlops.tabular.kinds import kind_of
 from sm_mlops.tabular.numerals import MARKS, is_number, parse_number
@@ -184,8 +185,9 @@ def preprocess(
             **_counts(part, target),
         },
     )
-    schema = _write(table, target, part, schema, features, output)
+    schema, trained_on = _write(table, target, part, schema, features, output)
     schema.save(output / "preprocessor")
+    trained_on.save(output / "preprocessor")
     counts = schema.data["rows"]
     made = "" if schema.features is None else f", {len(schema.features)} after features"
     print(
@@ -355,13 +357,15 @@ def _write(
     schema: Schema,
     features: Features | None,
     output: Path,
-) -> Schema:
-    """Type and write in chunks of rows, to keep memory low. Return the schema with `features`."""
+) -> tuple[Schema, baseline.Baseline]:
+    """Type and write in chunks of rows, to keep memory low. Return the schema with `features`, and
+    the baseline of the training rows."""
     folders = {code: output / name for name, code in PARTS.items()}
     raw = pa.schema([field.remove_metadata() for field in table.schema])
     test = _writer(folders[TEST], raw, compression="zstd", compression_level=1)
     typed = {code: _TypedWriter(folders[code], schema) for code in (TRAIN, VALIDATION)}
     columns = list[Column]()
+    summarizer = baseline.Summarizer(schema.columns)
     for start, chunk in _chunks(table):
         here = part[start : start + chunk.num_rows]
         everything = rows.typed(schema, chunk)
@@ -369,6 +373,8 @@ def _write(
             mask = here == code
             if np.any(mask):
                 made = everything.filter(pa.array(mask))
+                if code == TRAIN:
+                    summarizer.add(made)
                 if features is not None:
                     made = rows.derived(features, made)
                     columns = rows.columns_of(made, columns)
@@ -379,7 +385,8 @@ def _write(
     columns = [replace(column, kind=column.kind or "text") for column in columns]
     for writer in typed.values():
         writer.close(columns)
-    return schema if features is None else replace(schema, features=columns)
+    found = schema if features is None else replace(schema, features=columns)
+    return found, baseline.of(schema, summarizer)
 
 
 def _writer(folder: Path, schema: pa.Schema, **options: Any) -> pq.ParquetWriter:

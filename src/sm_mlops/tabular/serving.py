@@ -328,7 +328,7 @@ def _from_json(body: str, schema: Schema, lines: bool) -> _Request:
         marks = [column.decimal for column in schema.columns]
         marks = marks if len(marks) == width else ["."] * width
         columns = [
-            _array(list(column), i, marks[i - 1])
+            as_column(list(column), i, marks[i - 1])
             for i, column in enumerate(zip(*found, strict=True), 1)
         ]
         return _Request(columns, None)
@@ -346,7 +346,8 @@ def _from_json(body: str, schema: Schema, lines: bool) -> _Request:
             known = known & row.keys()
     decimal = {column.name: column.decimal for column in schema.columns}
     columns = [
-        _array([row[name] for row in found], name, decimal.get(name.strip(), ".")) for name in names
+        as_column([row[name] for row in found], name, decimal.get(name.strip(), "."))
+        for name in names
     ]
     return _Request(columns, clean_header(names), absent)
 
@@ -380,7 +381,7 @@ def _json_lines(body: str) -> list[Any]:
     return found
 
 
-def _array(values: list[Any], name: object, decimal: str) -> pa.ChunkedArray:
+def as_column(values: list[Any], name: object, decimal: str) -> pa.ChunkedArray:
     try:
         array = pa.array(values)
         nested = pa.types.is_nested(array.type)

@@ -1,10 +1,10 @@
 """The step Train: call the team's `fit` and `save`, and add what the endpoint needs besides.
 
 Input:  channels (folders) train and validation, typed rows as Preprocess writes them, and
-        preprocessor with schema.json. Hyperparameters as `--name value`; the others come from
-        mlops.yaml, if it is in the folder of the script or the one above.
-Output: in the model folder: what `save` writes; schema.json; versions.json, the packages; code/,
-        inference.py and the modules it imports.
+        preprocessor with schema.json and baseline.json. Hyperparameters as `--name value`; the
+        others come from mlops.yaml, if it is in the folder of the script or the one above.
+Output: in the model folder: what `save` writes; schema.json, baseline.json; versions.json, the
+        packages; code/, inference.py and the modules it imports.
 
 Must not know any algorithm, see the test rows, or know how the model will be evaluated.
 """
@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sm_mlops.tabular import booster, encoder, inference, local, mlops_yaml, packaging
+from sm_mlops.tabular import baseline, booster, encoder, inference, local, mlops_yaml, packaging
 from sm_mlops.tabular import schema as schemas
 from sm_mlops.tabular.failure import DataError
 from sm_mlops.tabular.rows import StoredRows
@@ -120,6 +120,8 @@ def train(folders: dict[str, Path], parameters: dict[str, Any], hooks: Any) -> N
     if schema.features is None and (folder / encoder.FILE).exists():
         schema = replace(schema, optional=encoder.Encoding.load(folder).unused)
     schema.save(folder)
+    if (folders["preprocessor"] / baseline.FILE).exists():
+        shutil.copyfile(folders["preprocessor"] / baseline.FILE, folder / baseline.FILE)
     versions = {"python": platform.python_version()} | {
         package: version(package) for name, package in PACKAGES.items() if name in sys.modules
     }

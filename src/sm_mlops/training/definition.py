@@ -42,7 +42,7 @@ def compile_pipeline(settings: Settings, account: str) -> Compiled:
         source = file.read_bytes()
     except FileNotFoundError as error:
         raise MlopsError(f"{file}: no such file") from error
-    with _quiet_sdk(settings.project.region):
+    with quiet_sdk(settings.project.region):
         from sm_mlops.pipeline import Repo, compiling
 
         repo = Repo(settings, account)
@@ -77,7 +77,7 @@ def _place(error: Exception, file: Path) -> str | None:
 
 
 @contextmanager
-def _quiet_sdk(region: str) -> Iterator[None]:
+def quiet_sdk(region: str) -> Iterator[None]:
     """Keep the SDK from logging, from warning and from asking IAM, and leave no trace of that."""
     before = dict(os.environ)
     handler = logging.NullHandler()

@@ -271,20 +271,21 @@ def ensure_model_package_group(aws: Aws) -> None:
         )
 
 
-def upsert(aws: Aws, definition: str) -> int:
-    """Create or update the pipeline; return the version that has this definition.
+def upsert(aws: Aws, definition: str, name: str = "", purpose: str = "") -> int:
+    """Create or update a pipeline, by default that of the training; return the version that has
+    this definition.
 
     An execution of that version has this definition, whatever others upload before it starts. Only
     UpdatePipeline names the version, so it is called even if nothing has changed.
     """
     request = {
-        "PipelineName": aws.settings.pipeline,
+        "PipelineName": name or aws.settings.pipeline,
         "PipelineDefinition": definition,
         "RoleArn": aws.settings.role_arn(aws.account),
     }
     own = tags.rows(tags.of(aws.settings.project))
-    if not exists(aws.sagemaker.describe_pipeline, PipelineName=aws.settings.pipeline):
-        description = f"Trains the model of {aws.settings.project.github}"
+    if not exists(aws.sagemaker.describe_pipeline, PipelineName=request["PipelineName"]):
+        description = purpose or f"Trains the model of {aws.settings.project.github}"
         aws.sagemaker.create_pipeline(**request, PipelineDescription=description, Tags=own)
     updated = aws.sagemaker.update_pipeline(**request)
     # A project that an older tool has made lets its workflow tag nothing.

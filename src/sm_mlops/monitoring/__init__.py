@@ -1,0 +1,1 @@
+"""Checks of deployed stages: their pipeline, their results, and what `mlops monitor` does."""

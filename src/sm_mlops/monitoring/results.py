@@ -1,0 +1,169 @@
+"""What the checks of a stage have found: read from S3, as a table and as one word of health.
+
+Source: `tabular/monitor.py` writes `<project>/monitor/<stage>/<end of the window>/result.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.table import Table
+
+from sm_mlops import display, objects
+from sm_mlops.aws import DENIED, Aws, ignoring
+from sm_mlops.deployment import stages
+from sm_mlops.deployment.stages import Stage
+from sm_mlops.deployment.status import Status
+from sm_mlops.errors import MlopsError
+
+SHOWN = 10
+NEVER = "never checked"
+_COLORS = {"ok": "green", "violation": "red"}
+
+
+@dataclass(frozen=True)
+class Result:
+    """A check of one window. `worst` is the greatest figure relative to its limit, in words;
+    `content` is all of `result.json`."""
+
+    stage: str
+    start: datetime
+    end: datetime
+    status: str
+    rows: int
+    worst: str = ""
+    message: str = ""
+    violations: tuple[dict[str, Any], ...] = ()
+    content: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Return the name of its folder: the end of the window."""
+        return window_name(self.end)
+
+
+def window_name(end: datetime) -> str:
+    """Return the name of the window that ends at the full hour before or at `end`."""
+    return end.astimezone(UTC).strftime("%Y-%m-%dT%HZ")
+
+
+def bucket_of(aws: Aws, stage: Stage) -> str:
+    """Return the bucket that a stage captures to, where its results are, too."""
+    return stage.parameters.get("OutputBucket") or aws.bucket
+
+
+def last(aws: Aws, stage: Stage, most: int = SHOWN) -> list[Result]:
+    """Return the results of the last windows of a stage, newest first."""
+    bucket, prefix = bucket_of(aws, stage), _prefix(aws, stage)
+    pages = aws.s3.get_paginator("list_objects_v2").paginate(
+        Bucket=bucket, Prefix=prefix, Delimiter="/"
+    )
+    with ignoring("NoSuchBucket"):
+        found = [item["Prefix"] for page in pages for item in page.get("CommonPrefixes", ())]
+        names = sorted((item.removeprefix(prefix).rstrip("/") for item in found), reverse=True)
+        results = (of_window(aws, stage, name) for name in names[:most])
+        return [result for result in results if result is not None]
+    return []
+
+
+def of_window(aws: Aws, stage: Stage, name: str) -> Result | None:
+    """Return the result of a window, None if it has none."""
+    uri = f"s3://{bucket_of(aws, stage)}/{_prefix(aws, stage)}{name}/result.json"
+    content = objects.find(aws, uri)
+    if content is None:
+        return None
+    try:
+        return parsed(stage.name, json.loads(content))
+    except (ValueError, KeyError, TypeError) as error:
+        raise MlopsError(
+            f"{uri} is not the result of a check ({error}); delete it, and "
+            f"{aws.command} monitor {stage.name} --run"
+        ) from error
+
+
+def report_uri(aws: Aws, result: Result, stage: Stage) -> str:
+    return f"s3://{bucket_of(aws, stage)}/{_prefix(aws, stage)}{result.name}/report.html"
+
+
+def _prefix(aws: Aws, stage: Stage) -> str:
+    return f"{aws.settings.prefix}/monitor/{stage.name}/"
+
+
+def parsed(stage: str, content: dict[str, Any]) -> Result:
+    """Return a result of what `result.json` holds."""
+    start, end = (datetime.fromisoformat(content["window"][key]) for key in ("start", "end"))
+    violations = tuple(content["violations"])
+    worst = content.get("worst") or next(iter(violations), None)
+    return Result(
+        stage=stage,
+        start=start,
+        end=end,
+        status=content["status"],
+        rows=content["rows"],
+        worst=_words(worst) if worst else "",
+        message=content["message"],
+        violations=violations,
+        content=content,
+    )
+
+
+def _words(found: dict[str, Any]) -> str:
+    return f"{_what(found)} {found['value']:.3g} (limit {found['limit']:.3g})"
+
+
+def _what(found: dict[str, Any]) -> str:
+    """Return what a figure is of, such as `drift of amount`, or `quality`."""
+    return f"{found['kind']} of {found['column']}" if found.get("column") else str(found["kind"])
+
+
+def health(results: Iterable[Result]) -> str:
+    """Return the health of a stage by its results, newest first: `ok since 2026-11-28`."""
+    results = list(results)
+    if not results:
+        return NEVER
+    newest = results[0]
+    if newest.violations:
+        more = len(newest.violations) - 1
+        return _what(newest.violations[0]) + (f" and {more} more" if more else "")
+    if newest.status != "ok":
+        return newest.status
+    since = newest.start
+    for result in results:
+        if result.status != "ok":
+            break
+        since = result.start
+    return f"ok since {since.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def with_health(aws: Aws, found: Status) -> Status:
+    """Return the state of stages with the health of those that are checked; `unknown` where it
+    cannot be read."""
+    monitored = aws.settings.monitoring.stages
+    rows = []
+    for row in found.stages:
+        if row.stage in monitored:
+            said = "unknown"
+            with ignoring(*DENIED), suppress(MlopsError):
+                said = health(last(aws, stages.load(aws.settings, row.stage)))
+            row = replace(row, health=said)
+        rows.append(row)
+    return replace(found, stages=tuple(rows))
+
+
+def table(results: Iterable[Result]) -> Table:
+    view = display.table("window (UTC)", "status", "rows", "worst")
+    view.columns[2].justify = "right"
+    for result in results:
+        start, end = (moment.astimezone(UTC) for moment in (result.start, result.end))
+        view.add_row(
+            f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}",
+            display.colored(result.status, _COLORS.get(result.status, "yellow")),
+            f"{result.rows:,}",
+            result.worst,
+        )
+    return view

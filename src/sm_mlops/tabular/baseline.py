@@ -1,0 +1,330 @@
+"""What rows look like in numbers, and baseline.json: what a version was trained and measured on.
+
+Typed rows go in, a bounded number at a time, and one summary per column comes out. Memory is
+bounded for any number of rows. The same rows in the same order give the same summary, whatever
+the sizes of the tables. Must not know where rows come from, or when two summaries differ too much.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from sm_mlops.tabular.encoding import Floats, floats, one_chunk
+from sm_mlops.tabular.metrics import decided
+from sm_mlops.tabular.schema import Column, Schema
+
+FILE = "baseline.json"
+FORMAT = 1
+POINTS = 1000
+CATEGORIES = 200
+LONGEST = 200  # characters of a category
+COUNTED = 50_000  # distinct texts of a column, beyond which it is free text
+BLOCK = 4096
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A column of typed rows; dates are seconds since 1970."""
+
+    name: str
+    kind: str
+    """number, boolean, date or text."""
+    rows: int
+    missing: int
+    min: float | None = None
+    max: float | None = None
+    mean: float | None = None
+    deviation: float | None = None
+    points: list[float] = field(default_factory=list)
+    """At most 1000 evenly spaced order statistics, min and max included (number, date)."""
+    categories: dict[str, int] = field(default_factory=dict)
+    """Rows of each of the 200 most frequent values, the most frequent first (boolean, text). No
+    text that occurs once, and none at all of free text, in which most values are different: a name
+    or an address must not be kept."""
+    other: int = 0
+    """Rows of other values than `categories`."""
+    distinct: int | None = None
+    """Different values; None for more than are counted: 1000, or 50,000 of text."""
+
+    @property
+    def present(self) -> int:
+        """Return how many rows have a value."""
+        return self.rows - self.missing
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions for the test rows: of classes, or quantities."""
+
+    rows: int
+    classes: dict[str, int] = field(default_factory=dict)
+    """Rows for which each class was predicted, in the order of the schema."""
+    probabilities: dict[str, list[float]] = field(default_factory=dict)
+    """Of each class, evenly spaced order statistics."""
+    points: list[float] = field(default_factory=list)
+    """Of quantities, evenly spaced order statistics."""
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Metrics on the test rows. Which of them the gate judges is no matter of the evaluation."""
+
+    metrics: dict[str, float]
+    """All that fit the task and are defined, by name."""
+    lower_is_better: list[str]
+    """The names of those of which less is better."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a version was trained on (columns) and measured on (predictions, quality)."""
+
+    schema: Schema
+    """How raw rows are read: `rows.typed` needs nothing else. Without `features`."""
+    rows: int
+    columns: list[Summary]
+    predictions: Predictions | None = None
+    quality: Quality | None = None
+
+    def save(self, folder: Path) -> None:
+        """Write `baseline.json`."""
+        head = {"format": FORMAT, "task": self.schema.task, "target": self.schema.target}
+        text = json.dumps(head | asdict(self), ensure_ascii=False, allow_nan=False)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def load(folder: Path) -> Baseline | None:
+    """Read `baseline.json`; return None if there is none, or it is of another format."""
+    if not (folder / FILE).exists():
+        return None
+    raw = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    if raw["format"] != FORMAT:
+        return None
+    schema = raw["schema"] | {"columns": [Column(**column) for column in raw["schema"]["columns"]]}
+    return Baseline(
+        Schema(**schema),
+        raw["rows"],
+        [Summary(**column) for column in raw["columns"]],
+        Predictions(**raw["predictions"]) if raw["predictions"] else None,
+        Quality(**raw["quality"]) if raw["quality"] else None,
+    )
+
+
+class Summarizer:
+    """Takes typed rows with the columns of a schema, as `rows.typed` returns them.
+
+    A category that `before`, other summaries of these columns, have is counted however rare it is.
+    """
+
+    def __init__(self, columns: Sequence[Column], before: Sequence[Summary] = ()) -> None:
+        self.rows = 0
+        known = {summary.name: summary.categories for summary in before}
+        self._columns = [
+            _Numbers(c) if c.kind in ("number", "date") else _Values(c, known.get(c.name, {}))
+            for c in columns
+        ]
+
+    def add(self, table: pa.Table) -> None:
+        """Take rows."""
+        self.rows += table.num_rows
+        for column in self._columns:
+            column.add(one_chunk(table[column.name]))
+
+    def summaries(self) -> list[Summary]:
+        """Return what all rows so far look like, by column."""
+        return [column.summary() for column in self._columns]
+
+
+def order_statistics(values: Floats) -> list[float]:
+    """Return at most 1000 evenly spaced order statistics, the least and the greatest included."""
+    ordered = np.sort(values[~np.isnan(values)])
+    return [float(value) for value in ordered[_spaced(len(ordered))]]
+
+
+def predictions(schema: Schema, values: Floats) -> Predictions:
+    """Return what (rows,) quantities or (rows, classes) probabilities look like."""
+    if not schema.classes:
+        return Predictions(len(values), points=order_statistics(values))
+    counts = np.bincount(decided(values, schema.threshold), minlength=len(schema.classes))
+    names = schema.class_names
+    return Predictions(
+        len(values),
+        classes=dict(zip(names, counts.tolist(), strict=True)),
+        probabilities={name: order_statistics(values[:, i]) for i, name in enumerate(names)},
+    )
+
+
+def _spaced(size: int) -> Any:
+    """Return at most 1000 of the indices 0 to size-1, evenly spaced, with both ends."""
+    return np.linspace(0, size - 1, min(size, POINTS)).round().astype(np.int64)
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """How many numbers, their mean, and the sum of squared distances from it."""
+
+    count: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
+
+    def joined(self, values: Floats) -> "_Moments":
+        if not len(values):
+            return self
+        with np.errstate(over="ignore", invalid="ignore"):  # of numbers such as 1e300
+            count, mean = self.count + len(values), values.mean()
+            step, share = mean - self.mean, len(values) / count
+            squares = np.sum((values - mean) ** 2) + step * step * self.count * share
+            return _Moments(count, self.mean + step * share, self.squares + squares)
+
+
+class _Numbers:
+    """A column of numbers or dates.
+
+    Keeps blocks of 4096 sorted values. Two blocks of equal weight become one of twice the weight,
+    which has every second value of both. So all values are kept up to 8191, and of ten million the
+    rank of each point is off by less than 0.2 percent.
+    """
+
+    def __init__(self, column: Column) -> None:
+        self.name, self.kind = column.name, column.kind
+        self.rows = self.missing = 0
+        self.least, self.greatest = np.inf, -np.inf
+        self.moments = _Moments()
+        self.distinct: Floats | None = np.empty(0)
+        self.waiting = np.empty(0)
+        self.blocks: list[Floats | None] = []
+        self.skips: list[int] = []
+
+    def add(self, array: pa.Array) -> None:
+        if pa.types.is_timestamp(array.type):
+            values = floats(array.cast(pa.int64())) / 1e6
+        else:
+            values = floats(array)
+        known = values[~np.isnan(values)]
+        self.rows += len(values)
+        self.missing += len(values) - len(known)
+        if not len(known):
+            return
+        self.least, self.greatest = min(self.least, known.min()), max(self.greatest, known.max())
+        values = np.concatenate([self.waiting, known])
+        whole = len(values) // BLOCK * BLOCK
+        self.waiting = values[whole:].copy()
+        for block in values[:whole].reshape(-1, BLOCK):
+            self.moments = self.moments.joined(block)
+            block = np.sort(block)
+            self._distinguish(block)
+            self._carry(block)
+
+    def _distinguish(self, values: Floats) -> None:
+        if self.distinct is not None:
+            self.distinct = np.union1d(self.distinct, values)
+            if len(self.distinct) > POINTS:
+                self.distinct = None
+
+    def _carry(self, block: Floats) -> None:
+        for level, other in enumerate(self.blocks):
+            if other is None:
+                self.blocks[level] = block
+                return
+            both = np.sort(np.concatenate([other, block]), kind="stable")
+            block = both[self.skips[level] :: 2].copy()
+            self.skips[level] = 1 - self.skips[level]
+            self.blocks[level] = None
+        self.blocks.append(block)
+        self.skips.append(0)
+
+    def summary(self) -> Summary:
+        present = self.rows - self.missing
+        if not present:
+            return Summary(self.name, self.kind, self.rows, self.missing, distinct=0)
+        self._distinguish(self.waiting)
+        moments = self.moments.joined(self.waiting)
+        return Summary(
+            *(self.name, self.kind, self.rows, self.missing),
+            *(float(self.least), float(self.greatest)),
+            mean=_finite(moments.mean),
+            deviation=_finite(np.sqrt(moments.squares / present)),
+            points=self._points(present),
+            distinct=None if self.distinct is None else len(self.distinct),
+        )
+
+    def _points(self, present: int) -> list[float]:
+        kept = [(self.waiting, 1)]
+        kept += [(b, 1 << level) for level, b in enumerate(self.blocks) if b is not None]
+        values = np.concatenate([block for block, _ in kept])
+        weights = np.concatenate([np.full(len(block), weight) for block, weight in kept])
+        order = np.argsort(values, kind="stable")
+        ends = np.cumsum(weights[order])
+        points = values[order][np.searchsorted(ends, _spaced(present), side="right")]
+        points[-1] = self.greatest
+        points[0] = self.least
+        return [float(point) for point in points]
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+class _Values:
+    """A column of booleans or text."""
+
+    def __init__(self, column: Column, known: Collection[str]) -> None:
+        self.name, self.kind, self.known = column.name, column.kind, known
+        self.rows = self.missing = 0
+        self.counts: Counter[str] | None = Counter()
+
+    def add(self, array: pa.Array) -> None:
+        self.rows += len(array)
+        self.missing += array.null_count
+        if self.counts is None:
+            return
+        if not pa.types.is_dictionary(array.type):
+            array = array.dictionary_encode()
+        codes = array.indices.drop_null().to_numpy(zero_copy_only=False)
+        counts = np.bincount(codes, minlength=len(array.dictionary))
+        used = np.flatnonzero(counts)
+        if len(used) <= COUNTED:
+            values = array.dictionary.take(pa.array(used)).to_pylist()
+            for value, count in zip(values, counts[used].tolist(), strict=True):
+                text = value[: LONGEST + 1] if self.kind == "text" else str(value).lower()
+                self.counts[text] += count
+        if max(len(used), len(self.counts)) > COUNTED:
+            self.counts = None
+
+    def summary(self) -> Summary:
+        present = self.rows - self.missing
+        categories = self._categories(present)
+        return Summary(
+            *(self.name, self.kind, self.rows, self.missing),
+            categories=categories,
+            other=present - sum(categories.values()),
+            distinct=None if self.counts is None else len(self.counts),
+        )
+
+    def _categories(self, present: int) -> dict[str, int]:
+        if self.counts is None:
+            return {}
+        found = {name: self.counts[name] for name in self.known if name in self.counts}
+        text = self.kind == "text"
+        if not (text and 2 * len(self.counts) > present):
+            ranked = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))[:CATEGORIES]
+            found |= {t: n for t, n in ranked if len(t) <= LONGEST and n > int(text)}
+        return found
+
+
+def of(schema: Schema, summarizer: Summarizer) -> Baseline:
+    """Return the baseline of the rows that a summarizer took, without predictions and quality."""
+    return Baseline(reading(schema), summarizer.rows, summarizer.summaries())
+
+
+def reading(schema: Schema) -> Schema:
+    """Return of a schema what reading requests and judging answers takes."""
+    known = {key: schema.data[key] for key in ("threshold",) if key in schema.data}
+    return replace(schema, dropped=[], data=known, features=None)

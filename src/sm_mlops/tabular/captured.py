@@ -1,0 +1,344 @@
+"""Read what an endpoint keeps of its traffic: raw rows of the requests, and the predictions.
+
+Many requests are parsed at once; where that fails, halves of them, until a bad one is alone. What
+the endpoint refused has no predictions and counts as no row. Must not know about windows or S3.
+
+Source: "Data capture" in the SageMaker developer guide: a JSON object per line.
+"""
+
+import base64
+import csv
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+
+from sm_mlops.tabular import rows as typed_rows
+from sm_mlops.tabular import serving
+from sm_mlops.tabular.encoding import Floats, Misfit
+from sm_mlops.tabular.rows import ARROW
+from sm_mlops.tabular.schema import Column, Schema
+from sm_mlops.tabular.serving import RequestError
+from sm_mlops.tabular.text import clean_header
+
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, IndexError, pa.ArrowException)
+
+
+@dataclass(frozen=True)
+class Body:
+    """What was sent or returned: its content type and its text."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """One captured request; `output` is None where only requests are captured."""
+
+    input: Body | None
+    output: Body | None
+    inference_id: str | None
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The predictions of some requests: (rows,) quantities or (rows, classes) probabilities."""
+
+    values: Floats
+    ids: list[str | None]
+    """Of each request."""
+    counts: list[int]
+    """Rows of each request."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some requests: raw rows, predictions, and how many were answered, refused or unreadable."""
+
+    requests: int
+    refused: int
+    tables: list[pa.Table]
+    answers: Answers | None
+
+
+def read(lines: Sequence[bytes], schema: Schema) -> Batch:
+    """Return what lines of captured files hold."""
+    requests = [found for line in lines if (found := _request(line)) is not None]
+    refused = len(lines) - len(requests)
+    outputs = [r for r in requests if r.output is not None]
+    answered = [predictions_of(r.output, schema) for r in outputs]
+    accepted = [r for r in requests if r.output is None]
+    accepted += [r for r, values in zip(outputs, answered, strict=True) if values is not None]
+    refused += len(requests) - len(accepted)
+    tables, unread = tables_of([r.input for r in accepted if r.input is not None], schema)
+    known = [(r, v) for r, v in zip(outputs, answered, strict=True) if v is not None]
+    answers = None
+    if known:
+        values = np.concatenate([v for _, v in known])
+        answers = Answers(values, [r.inference_id for r, _ in known], [len(v) for _, v in known])
+    return Batch(len(accepted) - unread, refused + unread, tables, answers)
+
+
+def _request(line: bytes) -> Request | None:
+    """Return a line's request; None if it is damaged."""
+    try:
+        event = json.loads(line)
+        data, about = event["captureData"], event["eventMetadata"]
+        parts = [_body(data.get(name)) for name in ("endpointInput", "endpointOutput")]
+        return Request(parts[0], parts[1], about.get("inferenceId"))
+    except UNREADABLE:
+        return None
+
+
+def _body(part: dict[str, Any] | None) -> Body | None:
+    if part is None:
+        return None
+    text = part["data"]
+    if part["encoding"] == "BASE64":
+        text = base64.b64decode(text).decode("utf-8-sig")
+    return Body(part.get("observedContentType") or "", text.lstrip("\ufeff"))
+
+
+def body_of(kind: str, content: bytes) -> Body | None:
+    """Return the content of a file as a body; its form tells where its type does not."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return None
+    if kind.partition(";")[0].strip().lower() not in serving.TYPES:
+        start = text.lstrip()
+        lines = start.startswith("{") and re.search(r"\}\s*\n\s*\{", start)
+        kind = serving.LINES if lines else serving.JSON if start[:1] in ("{", "[") else serving.CSV
+    return Body(kind, text)
+
+
+def unpaired(bodies: Sequence[Body], schema: Schema, *, outputs: bool) -> Batch:
+    """Return requests without their answers, or answers without their requests."""
+    if not outputs:
+        tables, unread = tables_of(bodies, schema)
+        return Batch(len(bodies) - unread, unread, tables, None)
+    found = [values for body in bodies if (values := predictions_of(body, schema)) is not None]
+    if not found:
+        return Batch(0, 0, [], None)
+    counts = [len(values) for values in found]
+    return Batch(0, 0, [], Answers(np.concatenate(found), [None] * len(found), counts))
+
+
+# Predictions
+
+
+def predictions_of(body: Body | None, schema: Schema) -> Floats | None:
+    """Return the predictions in one answer, as `serving.answer` writes them; None without any, as
+    in the answer to a request that was refused."""
+    if body is None:
+        return None
+    kind = body.kind.partition(";")[0].strip().lower()
+    classes = [] if schema.task == "regression" else schema.class_names
+    try:
+        if kind == serving.CSV:
+            return _from_csv(body.text, len(classes))
+        if kind in serving.ALSO_LINES:
+            found = [json.loads(line) for line in body.text.split("\n") if line.strip()]
+        else:
+            found = json.loads(body.text)["predictions"]
+        if not found:
+            return None
+        if not classes:
+            return np.array([row["prediction"] for row in found], np.float64)
+        if len(found) == 1:
+            shares = found[0]["probabilities"]
+            return np.array([[shares[name] for name in classes]], np.float64)
+        each = [row["probabilities"] for row in found]
+        return np.array([[shares[name] for name in classes] for shares in each], np.float64)
+    except UNREADABLE:
+        return None
+
+
+def _from_csv(text: str, classes: int) -> Floats:
+    """Return quantities, or the probabilities that end each line."""
+    lines = [line for line in text.splitlines() if line]
+    if lines[0].lstrip('"').startswith("prediction"):
+        del lines[0]
+    if not classes:
+        return np.array(lines, np.float64)
+    return np.array([line.rsplit(",", classes)[1:] for line in lines], np.float64)
+
+
+# Rows
+
+
+def tables_of(bodies: Sequence[Body], schema: Schema) -> tuple[list[pa.Table], int]:
+    """Return raw rows as strings or JSON's types, and how many bodies cannot be read."""
+    lenient = replace(schema, optional=[column.name for column in schema.columns])
+    groups: dict[tuple[str, str], list[str]] = {}
+    for body in bodies:
+        kind = body.kind.partition(";")[0].strip().lower()
+        text = body.text.strip("\r\n ") if kind == serving.CSV else body.text.strip()
+        header = _header(text, lenient) if kind == serving.CSV else ""
+        groups.setdefault((kind, header), []).append(text)
+    tables, unread = [], 0
+    for (kind, header), texts in groups.items():
+        for found in _parsed(kind, header, texts, lenient):
+            if found is None:
+                unread += 1
+            else:
+                tables.append(found)
+    return tables, unread
+
+
+def _parsed(kind: str, header: str, texts: list[str], schema: Schema) -> Iterator[pa.Table | None]:
+    """Yield tables, and None for each body that cannot be read."""
+    try:
+        if kind == serving.CSV:
+            yield _csv_rows(header, texts, schema)
+        else:
+            yield _json_rows(kind, texts, schema)
+        return
+    except (*UNREADABLE, RecursionError):
+        pass
+    if len(texts) == 1:
+        try:
+            yield serving.rows(texts[0], kind, schema)
+        except (RequestError, Misfit):
+            yield None
+        return
+    half = len(texts) // 2
+    yield from _parsed(kind, header, texts[:half], schema)
+    yield from _parsed(kind, header, texts[half:], schema)
+
+
+def _header(text: str, schema: Schema) -> str:
+    """Return the first line, if it is a header and rows follow; else nothing."""
+    first, end, _ = text.partition("\n")
+    if not end:
+        return ""
+    fields = clean_header(next(csv.reader([first]), []))
+    known = {name.lower() for name in _names(schema)} | {schema.target.lower()}
+    return first if sum(name.lower() in known for name in fields) * 2 >= len(fields) else ""
+
+
+def _names(schema: Schema) -> list[str]:
+    return [column.name for column in schema.columns]
+
+
+def _csv_rows(header: str, texts: list[str], schema: Schema) -> pa.Table:
+    """Return the rows of CSV bodies with the same header, or all without one."""
+    names = _names(schema)
+    if header:
+        fields = clean_header(next(csv.reader([header.strip("\r")])))
+        bodies = [text[len(header) + 1 :] for text in texts]
+    else:
+        fields, bodies = tuple(names), texts
+    body = "\n".join(bodies).encode()
+    if len(set(fields)) < len(fields):
+        raise ValueError("a column occurs twice")
+    table = pacsv.read_csv(
+        pa.py_buffer(body),
+        read_options=pacsv.ReadOptions(
+            column_names=fields, block_size=max(1 << 20, len(body)), use_threads=False
+        ),
+        parse_options=pacsv.ParseOptions(newlines_in_values=b'"' in body),
+        convert_options=pacsv.ConvertOptions(
+            column_types=dict.fromkeys(fields, pa.string()),
+            null_values=[""],
+            strings_can_be_null=True,
+        ),
+    )
+    return table.select([name for name in fields if name in names])
+
+
+def _json_rows(kind: str, texts: list[str], schema: Schema) -> pa.Table:
+    """Return the rows of JSON bodies: objects, or lists in the order of the columns."""
+    names = _names(schema)
+    if kind == serving.JSON:
+        found = json.loads(f"[{','.join(texts)}]")
+        if len(found) != len(texts):
+            raise ValueError("a body is not one JSON value")
+        objects = [row for body in found for row in _instances(body)]
+    else:
+        lines = [line for text in texts for line in text.split("\n") if line.strip()]
+        objects = json.loads(f"[{','.join(lines)}]")
+    if objects and all(isinstance(row, list) for row in objects):
+        if any(len(row) != len(names) for row in objects):
+            raise ValueError("rows of another width")
+        objects = [dict(zip(names, row, strict=True)) for row in objects]
+    keys = dict.fromkeys(key for row in objects[:100] for key in row)
+    if any(key != key.strip() for key in keys):
+        objects = [{key.strip(): value for key, value in row.items()} for row in objects]
+    decimal = {column.name: column.decimal for column in schema.columns}
+    columns = [
+        serving.as_column([row.get(name) for row in objects], name, decimal[name]) for name in names
+    ]
+    return pa.Table.from_arrays(columns, names=names)
+
+
+def _instances(body: Any) -> list[Any]:
+    if isinstance(body, dict):
+        found = body.get("instances")
+        return found if isinstance(found, list) else [body]
+    if body and not isinstance(body[0], dict | list):
+        return [body]
+    return list(body)
+
+
+# Types
+
+
+def typed(schema: Schema, raw: pa.Table) -> tuple[pa.Table, Counter[str]]:
+    """Return raw rows in the types of their columns, and how many values of each do not fit.
+
+    Such a value is missing, and so is a column that is absent: the encoding may do without it.
+    """
+    arrays, misfits = [], Counter[str]()
+    for column in schema.columns:
+        if column.name not in raw.column_names:
+            arrays.append(pa.nulls(raw.num_rows, ARROW[column.kind]))
+            continue
+        values = raw[column.name]
+        try:
+            arrays.append(_typed(schema, column, values))
+        except Misfit:
+            array, misfits[column.name] = _fitting(schema, column, values)
+            arrays.append(array)
+    return pa.Table.from_arrays(arrays, _names(schema)), misfits
+
+
+def _typed(schema: Schema, column: Column, values: pa.ChunkedArray) -> pa.Array:
+    alone = replace(schema, columns=[column], optional=[])
+    return typed_rows.typed(alone, pa.table({column.name: values}))[0].combine_chunks()
+
+
+def _fitting(schema: Schema, column: Column, values: pa.ChunkedArray) -> tuple[pa.Array, int]:
+    """Return a column without the values that do not fit, and how many these are."""
+    coded = values.combine_chunks().dictionary_encode()
+    distinct = coded.dictionary
+    good = np.zeros(len(distinct) + 1, bool)
+
+    def find(start: int, end: int) -> None:
+        try:
+            _typed(schema, column, pa.chunked_array([distinct.slice(start, end - start)]))
+        except Misfit:
+            if end - start > 1:
+                half = (start + end) // 2
+                find(start, half)
+                find(half, end)
+            return
+        good[start:end] = True
+
+    find(0, len(distinct))
+    codes = coded.indices.fill_null(len(distinct)).to_numpy(zero_copy_only=False)
+    fits = good[codes]
+    present = codes < len(distinct)
+    kept = coded.dictionary_decode().filter(pa.array(fits))
+    made = _typed(schema, column, pa.chunked_array([kept])) if fits.any() else None
+    places = np.cumsum(fits) - 1
+    if made is None:
+        return pa.nulls(len(codes), ARROW[column.kind]), int(present.sum())
+    return made.take(pa.array(places, mask=~fits)), int((present & ~fits).sum())

@@ -1,0 +1,132 @@
+"""What one version answered in a window, counted batch by batch, and judged against its baseline.
+
+Must not know where batches come from, or what other versions answered.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from sm_mlops.tabular import captured, drift, metrics
+from sm_mlops.tabular.baseline import Baseline, Predictions, Summarizer
+from sm_mlops.tabular.captured import Answers, Batch
+from sm_mlops.tabular.drift import Compared, Test
+from sm_mlops.tabular.labels import Labelled, Labels
+from sm_mlops.tabular.schema import Column
+
+SHAPES = 12  # columns whose distribution a result has
+
+
+class Tally:
+    """The requests, rows, predictions and labels of one version."""
+
+    def __init__(self, version: str, baseline: Baseline | None, labels: Labels) -> None:
+        self.version, self.baseline, self.labels = version, baseline, labels
+        self.requests = self.refused = self.rows = 0
+        self.mismatched: Counter[str] = Counter()
+        self.labelled = Labelled()
+        if baseline is None:
+            return
+        schema = baseline.schema
+        self.columns = Summarizer(schema.columns, baseline.columns)
+        self.classes = [] if schema.task == "regression" else schema.class_names
+        self.decided = np.zeros(len(self.classes), np.int64)
+        names = self.classes or ["prediction"]
+        self.predicted = Summarizer([Column(name, "number") for name in names])
+
+    def add(self, batch: Batch) -> None:
+        """Take a batch of captured requests."""
+        assert self.baseline is not None
+        self.requests += batch.requests
+        self.refused += batch.refused
+        for table in batch.tables:
+            typed, mismatched = captured.typed(self.baseline.schema, table)
+            self.rows += typed.num_rows
+            self.mismatched.update(mismatched)
+            self.columns.add(typed)
+        if batch.answers is not None:
+            self._predict(batch.answers)
+
+    def _predict(self, answers: Answers) -> None:
+        assert self.baseline is not None
+        values = answers.values
+        if self.classes:
+            chosen = metrics.decided(values, self.baseline.schema.threshold)
+            self.decided += np.bincount(chosen, minlength=len(self.classes))
+        columns = values.T if self.classes else values[None]
+        names = self.classes or ["prediction"]
+        self.predicted.add(pa.Table.from_arrays([pa.array(c) for c in columns], names))
+        self.labelled.add(answers, self.labels)
+
+    def compared(self, limits: Mapping[str, Any]) -> tuple[list[Compared], list[Compared]]:
+        """Return columns and predictions beside those of the baseline."""
+        if self.baseline is None or not self.requests:
+            return [], []
+        columns = drift.columns(
+            self.baseline.columns, self.columns.summaries(), self.mismatched, limits
+        )
+        if self.baseline.predictions is None:
+            return columns, []
+        limit = limits.get("prediction")
+        return columns, drift.predictions(self.baseline.predictions, self._predictions(), limit)
+
+    def _predictions(self) -> Predictions:
+        found = {summary.name: summary.points for summary in self.predicted.summaries()}
+        if not self.classes:
+            return Predictions(self.predicted.rows, points=found["prediction"])
+        classes = dict(zip(self.classes, self.decided.tolist(), strict=True))
+        return Predictions(self.predicted.rows, classes, found)
+
+    def judged(self, limits: Mapping[str, Any], metric: str) -> dict[str, Any]:
+        """Return columns, predictions, quality and violations, as a result shows them."""
+        columns, predicted = self.compared(limits)
+        quality = None
+        if self.baseline is not None:
+            quality = self.labelled.quality(self.baseline, metric, limits.get("quality"))
+        tests = sum(test.limit is not None for c in (*columns, *predicted) for test in c.tests)
+        violations = [
+            _violation(self.version, each.name, test)
+            for each in (*columns, *predicted)
+            for test in each.tests
+            if test.fails(tests)
+        ]
+        if quality and (test := quality.pop("test")) is not None:
+            quality |= {"worse_by": test.value, "limit": test.limit, "violates": test.fails(1)}
+            if test.fails(1):
+                violations.append(_violation(self.version, None, test))
+        return {
+            "columns": self._shown(columns, tests),
+            "predictions": self._shown(predicted, tests),
+            "quality": quality and {"version": self.version, **quality},
+            "violations": violations,
+        }
+
+    def _shown(self, found: list[Compared], tests: int) -> list[dict[str, Any]]:
+        ranked = sorted(found, key=lambda each: -each.worst)
+        return [
+            {
+                "version": self.version,
+                "name": each.name,
+                "kind": each.kind,
+                "worst": each.worst,
+                "tests": [asdict(t) | {"violates": t.fails(tests)} for t in each.tests],
+                "shape": each.shape if place < SHAPES else {},
+            }
+            for place, each in enumerate(ranked)
+        ]
+
+
+def _violation(version: str, column: str | None, test: Test) -> dict[str, Any]:
+    place = f"version {version}" if column is None else f"version {version}, {column}"
+    return {
+        "version": version,
+        "kind": test.kind,
+        "column": column,
+        "value": test.value,
+        "limit": test.limit,
+        "text": f"{place}: {test.text} (limit {test.limit:g})",
+    }

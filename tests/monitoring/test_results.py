@@ -1,0 +1,176 @@
+"""`mlops monitor` and the health in `mlops status`, by results that lie in S3."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from repos import Repo
+from sm_mlops.aws import Aws
+from sm_mlops.cli.main import app
+from sm_mlops.deployment.status import Running, Status, table
+from sm_mlops.errors import MlopsError
+from sm_mlops.monitoring import results, run
+
+END = datetime(2026, 11, 28, 6, tzinfo=UTC)
+DRIFT = {"kind": "drift", "column": "amount", "value": 0.4, "limit": 0.15, "version": "3"}
+
+
+def content(days: int, status: str = "ok", **more: Any) -> dict[str, Any]:
+    """Return the result of the window that ended this many days ago."""
+    end = END - timedelta(days=days)
+    return {
+        "format": 1,
+        "project": "churn",
+        "stage": "production",
+        "window": {"start": (end - timedelta(days=1)).isoformat(), "end": end.isoformat()},
+        "status": status,
+        "requests": 120,
+        "rows": 2345,
+        "versions": {"3": 2345},
+        "violations": [],
+        "worst": DRIFT | {"value": 0.031},
+        "message": "",
+    } | more
+
+
+def violated(days: int, *more: dict[str, Any]) -> dict[str, Any]:
+    return content(days, "violation", violations=[DRIFT, *more], worst=DRIFT)
+
+
+@pytest.fixture
+def checked(account: Aws, repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Aws:
+    """Return the account of a repo that checks production, in whose folder commands run."""
+    monkeypatch.chdir(repo.root)
+    return Aws(repo.configure(monitoring={"stages": ["production"]}))
+
+
+def write(aws: Aws, *found: dict[str, Any]) -> None:
+    for item in found:
+        end = results.window_name(datetime.fromisoformat(item["window"]["end"]))
+        key = f"churn/monitor/{item['stage']}/{end}"
+        for name, body in (("result.json", json.dumps(item)), ("report.html", "<p>drift")):
+            aws.s3.put_object(Bucket=aws.bucket, Key=f"{key}/{name}", Body=body.encode())
+
+
+def told(*words: str) -> tuple[int, str]:
+    """Return exit code and output of `mlops monitor`."""
+    done = CliRunner().invoke(app, ["monitor", *words])
+    return (2, str(done.exception)) if isinstance(done.exception, MlopsError) else (0, done.output)
+
+
+@pytest.mark.parametrize(
+    ("found", "health"),
+    [
+        ([], "never checked"),
+        ([content(0), content(1), violated(2)], "ok since 2026-11-26 06:00 UTC"),
+        ([violated(0), content(1)], "drift of amount"),
+        ([violated(0, DRIFT | {"column": "age"})], "drift of amount and 1 more"),
+        (
+            [content(0, "violation", violations=[DRIFT | {"kind": "quality", "column": None}])],
+            "quality",
+        ),
+        ([content(0, "too few rows"), violated(1)], "too few rows"),
+    ],
+)
+def test_health_is_what_the_newest_windows_say(found: list[dict[str, Any]], health: str) -> None:
+    assert results.health(results.parsed("production", item) for item in found) == health
+
+
+def test_the_last_windows_are_shown_newest_first_with_the_worst_figure(checked: Aws) -> None:
+    write(checked, *(content(days) for days in range(1, 15)), violated(0))
+    code, said = told()
+    lines = [line.strip() for line in said.splitlines()]
+    assert (code, lines[0]) == (0, "production: drift of amount")
+    assert lines[2].split()[:6] == ["2026-11-27", "06:00", "to", "2026-11-28", "06:00", "violation"]
+    assert lines[2].endswith("2,345  drift of amount 0.4 (limit 0.15)")
+    assert "ok" in lines[3] and "drift of amount 0.031 (limit 0.15)" in lines[3]
+    assert len(lines) == 2 + results.SHOWN
+    rows = json.loads(told("production", "--json")[1])["production"]
+    assert [row["status"] for row in rows[:2]] == ["violation", "ok"]
+
+
+def test_a_stage_that_was_never_checked_says_how(checked: Aws) -> None:
+    code, said = told()
+    assert code == 0
+    assert said == "production: never checked\ncheck it now: mlops monitor production --run\n"
+
+
+def test_the_newest_report_is_downloaded(checked: Aws, repo: Repo) -> None:
+    write(checked, content(1), violated(0))
+    code, said = told("--report")
+    file = repo.root / "reports" / "monitor-production-2026-11-28T06Z.html"
+    assert (code, said.replace("\n", "")) == (0, str(file))
+    assert file.read_text() == "<p>drift"
+
+
+def test_results_are_read_where_the_stage_captures_to(checked: Aws, repo: Repo) -> None:
+    checked.s3.create_bucket(
+        Bucket="elsewhere", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
+    )
+    body = json.dumps(content(0)).encode()
+    key = "churn/monitor/production/2026-11-28T06Z/result.json"
+    checked.s3.put_object(Bucket="elsewhere", Key=key, Body=body)
+    assert "never checked" in told()[1]
+    repo.stage("production", Parameters={"OutputBucket": "elsewhere"})
+    assert "ok since" in told()[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "no stage is checked: name those to check in monitoring.stages of mlops.yaml"),
+        (("prod",), "no stage prod: did you mean production?"),
+        (("staging", "--report"), "stage staging was never checked: mlops monitor staging --run"),
+        (("staging", "--run"), "stage staging is not deployed, so there is nothing to check: "),
+        (("--until", "2026-11-28T06:00"), "--until needs --run"),
+        (("--run", "--until", "noon"), "--until noon: must be like 2026-11-28T06:00"),
+        (("--run", "--json"), "--run cannot be combined with --report or --json"),
+    ],
+)
+def test_what_cannot_be_shown_is_one_line(
+    account: Aws, repo: Repo, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.chdir(repo.root)
+    code, line = told(*words)
+    assert (code, line.startswith(said), "\n" in line) == (2, True, False), line
+
+
+def test_a_stage_is_named_where_several_are_checked(checked: Aws, repo: Repo) -> None:
+    repo.configure(monitoring={"stages": ["staging", "production"]})
+    assert told("--report") == (2, "name one stage: staging, production")
+    assert told()[1].count("never checked") == 2
+
+
+def test_without_its_pipeline_a_check_says_what_uploads_it(
+    checked: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "deployed", lambda *_: True)
+    code, said = told("--run")
+    assert code == 2
+    assert said.startswith("pipeline churn-monitor does not exist yet: name production in ")
+    assert said.endswith("and push, or mlops run")
+
+
+def test_status_has_the_health_of_the_stages_that_are_checked(checked: Aws) -> None:
+    write(checked, violated(0))
+    found = Status(
+        tuple(Running(name, "1", "InService") for name in ("staging", "production")), (), None
+    )
+    rows = results.with_health(checked, found).stages
+    assert [row.health for row in rows] == ["", "drift of amount"]
+    headings = [str(column.header) for column in table(rows).columns]
+    assert "health" in headings and "health" not in [str(c.header) for c in table(rows[:1]).columns]
+
+
+def test_a_result_that_is_none_is_refused_with_its_address(checked: Aws) -> None:
+    write(checked, content(0) | {"status": None})
+    write(checked, {**content(1), "rows": 1, "violations": None})
+    with pytest.raises(
+        MlopsError, match=r"2026-11-27T06Z/result\.json is not the result of a chec"
+    ):
+        results.last(checked, results.stages.load(checked.settings, "production"))
