@@ -39,14 +39,14 @@ def seconds(*texts: str) -> list[float]:
 
 DAYS = seconds("2026-01-02", "2026-03-04", "2026-03-05")
 CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
-    "numbers": ("number", [3.0, None, 1.0, 2.0], {"missing": 1, "min": 1, "max": 3, "distinct": 3,
-                "mean": 2, "points": [1, 2, 3]}),
+    "numbers": ("number", [3.0, None, 1.0, 2.0], {"missing": 1, "min": 1, "max": 3, "mean": 2,
+                "points": [1, 2, 3]}),
     "amounts": ("number", ["1,000", "n/a", "$7"], {"missing": 1, "min": 7, "max": 1000,
-                "points": [7, 1000], "distinct": 2}),
+                "points": [7, 1000]}),
     "infinity": ("number", [float("inf"), 1.0], {"missing": 1, "max": 1, "points": [1]}),
     "huge": ("number", [1e300, -1e300], {"min": -1e300, "deviation": None, "mean": 0}),
     "dates": ("date", ["2026-03-04", "2026-01-02", "", "2026-03-05"], {"missing": 1,
-              "min": DAYS[0], "max": DAYS[2], "points": DAYS, "distinct": 3}),
+              "min": DAYS[0], "max": DAYS[2], "points": DAYS}),
     "booleans": ("boolean", ["yes", "no", "Yes", None], {"missing": 1, "distinct": 2, "other": 0,
                  "categories": {"true": 2, "false": 1}, "points": []}),
     "text": ("text", ["b", "a ", "b", "a", "b", "N/A"], {"missing": 1, "distinct": 2, "other": 0,
@@ -59,13 +59,12 @@ CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "more than 200 texts": ("text", [f"{i % 300:03}" for i in range(900)] + ["299"],
                             {"distinct": 300, "other": 901 - 4 - 199 * 3}),
     "all missing": ("number", [None, None], {"missing": 2, "min": None, "mean": None,
-                    "points": [], "distinct": 0}),
+                    "points": []}),
     "text all missing": ("text", ["", "-"], {"missing": 2, "categories": {}, "distinct": 0}),
     "one row": ("number", [5.0], {"missing": 0, "min": 5, "max": 5, "deviation": 0,
                 "points": [5]}),
     "no rows": ("number", pa.array([], pa.float64()), {"missing": 0, "points": []}),
-    "many numbers": ("number", NUMBERS, {"min": 0, "max": 99_999, "distinct": None,
-                     "mean": 49_999.5}),
+    "many numbers": ("number", NUMBERS, {"min": 0, "max": 99_999, "mean": 49_999.5}),
 }  # fmt: skip
 
 
@@ -87,7 +86,7 @@ def test_a_summary_does_not_depend_on_the_sizes_of_the_tables() -> None:
 
 def test_points_are_evenly_spaced_order_statistics() -> None:
     random = np.random.default_rng(2)
-    few, many = random.permutation(NUMBERS[:8_000]), random.permutation(NUMBERS)
+    few, many = random.permutation(NUMBERS[:4_095]), random.permutation(NUMBERS)
     exact = summary_of(few, Column("c", "number")).points
     assert exact == baseline.order_statistics(few)
     assert len(exact) == baseline.POINTS
