@@ -47,6 +47,7 @@ _REGISTERED = (
     "MetadataProperties",
     "CustomerMetadataProperties",
     "ModelMetrics",
+    "DriftCheckBaselines",
     "SamplePayloadUrl",
     "Domain",
     "Task",
