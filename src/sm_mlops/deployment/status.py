@@ -26,8 +26,8 @@ LISTED = 5
 
 @dataclass(frozen=True)
 class Running:
-    """A stage. `state` is that of its endpoint, `idle_cost` is in US dollars a month, by
-    prices of the region `priced_in` if that is not the project's."""
+    """A stage. `state` is that of its endpoint or batch only; `idle_cost` is in US dollars a month,
+    by prices of the region `priced_in` if that is not the project's."""
 
     stage: str
     account: str
@@ -92,7 +92,7 @@ def _without_file(aws: Aws, stage: Stage, known: list[Version]) -> Running:
 
 
 def _look(there: Aws, stage: Stage, account: str, known: list[Version]) -> Running:
-    endpoint = endpoints.describe(there, stage.stack)
+    endpoint = endpoints.running(there, stage.stack)
     stack = stacks.describe(there, stage.stack)
     notes = []
     if stack and stack.status == "UPDATE_ROLLBACK_COMPLETE":
@@ -102,6 +102,8 @@ def _look(there: Aws, stage: Stage, account: str, known: list[Version]) -> Runni
     if endpoint is None:
         return Running(stage.name, account, "not deployed", stage.kind, note=", ".join(notes))
     runs = next((item for item in known if item.version == endpoint.version), None)
+    if endpoint.kind == "batch":
+        notes.append("no endpoint")
     if endpoint.version is None:
         notes.append(f"runs model {endpoint.model}, no version of the registry")
     elif runs is None:
