@@ -21,6 +21,7 @@ from sm_mlops.cli import (
     monitoring,
     registry,
     review,
+    sandbox_drift,
     status,
     training,
     upgrade,
@@ -55,6 +56,7 @@ for _commands in (
 ):
     app.add_typer(_commands.app)
 app.add_typer(bootstrap.secret, name="secret", rich_help_panel="Connect")
+sandbox_commands.app.command("drift")(sandbox_drift.drift)
 app.add_typer(sandbox_commands.app, name="sandbox", rich_help_panel="Sandbox")
 
 

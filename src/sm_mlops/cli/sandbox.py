@@ -13,7 +13,7 @@ import secrets
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -88,14 +88,14 @@ def demo(context: typer.Context, yes: Yes = False) -> None:
         say(f"report      {report}")
         tour.decide(f"Approve version {version.version}?", report)
         tour.deploy(version, report)
-        _rule("A prediction from production")
+        rule("A prediction from production")
         tour.predict(version)
-        _rule("A version that cannot serve")
+        rule("A version that cannot serve")
         tour.fail(version)
-        _rule("What runs where")
-        _typed("status")
+        rule("What runs where")
+        typed("status")
         status.status(context)
-    _rule("Next")
+    rule("Next")
     _tell_next(aws.settings.root, report)
 
 
@@ -174,7 +174,7 @@ def sandbox_messages(as_json: AsJson = False) -> None:
         return
     for message in found:
         to = ", ".join(message["To"]) or "nobody"
-        _rule(f"{_utc(message['Time'])}  {message['TopicArn'].rpartition(':')[2]}, to {to}")
+        rule(f"{_utc(message['Time'])}  {message['TopicArn'].rpartition(':')[2]}, to {to}")
         say(f"Subject: {message['Subject']}")
         say(message["Message"])
     if not found:
@@ -214,18 +214,18 @@ class Tour:
         return sandbox.control(self.aws.settings.root, function, *arguments)
 
     def connect(self) -> None:
-        _rule("Connect AWS and GitHub")
-        _typed("bootstrap")
+        rule("Connect AWS and GitHub")
+        typed("bootstrap")
         bootstrap.bootstrap(self.context, yes=not self.ask)
-        _rule("Authorize the connection, as in the AWS console")
-        _typed("sandbox authorize", "mlops")
+        rule("Authorize the connection, as in the AWS console")
+        typed("sandbox authorize", "mlops")
         found = self.control("connections.complete", "sm-mlops")
         say(f"The connection {found['ConnectionName']} is {found['ConnectionStatus']}.")
 
     def train(self) -> Version:
         """Train; return the version, or end the command if none is registered."""
         self.push()
-        _rule("Train, evaluate, register" + self._as("build.yml", "train"))
+        rule("Train, evaluate, register" + self.as_role("build.yml", "train"))
         with self.workflow():
             self.typed("run")
             training.run(self.context)
@@ -243,15 +243,15 @@ class Tour:
     def deploy(self, version: Version, report: Path) -> None:
         run = self.approve(version)
         self.to_stage("staging", version, run)
-        _rule("Production, after approval" + self._as("deploy.yml", "production"))
+        rule("Production, after approval" + self.as_role("deploy.yml", "production"))
         self.decide(f"Deploy version {version.version} to production?", report)
         self.to_stage("production", version, run)
         self.finish(run, "success")
 
     def approve(self, version: Version) -> dict[str, Any] | None:
         """Approve, as in SageMaker Studio; return the run that this starts on GitHub."""
-        _rule("Approve, as in SageMaker Studio")
-        _typed(f"approve {version.version}")
+        rule("Approve, as in SageMaker Studio")
+        typed(f"approve {version.version}")
         known = {run["id"] for run in self.runs()}
         registry.approve(self.context, version.version)
         why = "" if self.by_github else "the sandbox has no Jenkins"
@@ -260,26 +260,25 @@ class Tour:
         if why:
             say(f"This starts no run: {why}. The run would do this:")
             return None
-        run = self.started_run(version, known)
-        _rule("EventBridge, Lambda, GitHub")
+        run = self.started_run(lambda inputs: inputs.get("model-package-arn") == version.arn, known)
+        rule("EventBridge, Lambda, GitHub")
         say(f"event       SageMaker Model Package State Change: {version.arn}, Approved")
         say("function    sm-mlops-trigger")
         say(f"run         {run['name']} number {run['run_number']} of {run['_repository']}")
-        _rule("Staging: check, deploy, test" + self._as("deploy.yml", "staging"))
+        rule("Staging: check, deploy, test" + self.as_role("deploy.yml", "staging"))
         return run
 
-    def started_run(self, version: Version, known: set[int]) -> dict[str, Any]:
-        """Wait for a new run for this version. Raises MlopsError if none is started."""
+    def started_run(
+        self, wanted: Callable[[dict[str, str]], bool], known: set[int]
+    ) -> dict[str, Any]:
+        """Wait for a new run with such inputs. Raises MlopsError if none is started."""
         until = time.monotonic() + START_SECONDS
         while time.monotonic() < until:
             for run in self.runs():
-                given = run["inputs"].get("model-package-arn")
-                if given == version.arn and run["id"] not in known:
+                if run["id"] not in known and wanted(run["inputs"]):
                     return run
             time.sleep(0.1)
-        raise MlopsError(
-            "the approval started no workflow: mlops --sandbox doctor shows what is missing"
-        )
+        raise MlopsError("this started no workflow: mlops --sandbox doctor shows what is missing")
 
     def runs(self) -> list[dict[str, Any]]:
         """Return the runs of this repo on the sandbox's GitHub."""
@@ -305,7 +304,7 @@ class Tour:
         row = smoke.load_sample(self.aws, version.arn).first
         file.write_text(json.dumps({"instances": [row]}), encoding="utf-8")
         shown = file.relative_to(self.aws.settings.root)
-        _typed(f"invoke production {shlex.quote(str(shown))}")
+        typed(f"invoke production {shlex.quote(str(shown))}")
         endpoint.invoke(self.context, "production", str(file))
 
     def fail(self, version: Version) -> None:
@@ -322,7 +321,7 @@ class Tour:
             raise AssertionError(f"version {number} must not reach staging")
         finally:
             self.finish(run, "failure")
-            _typed(f"reject {number}")
+            typed(f"reject {number}")
             registry.reject(self.context, number, "created by mlops sandbox demo: it cannot serve")
         say("Production answers as before:")
         self.predict(version)
@@ -366,9 +365,9 @@ class Tour:
 
     def typed(self, command: str) -> None:
         """Print a command of a workflow."""
-        _typed(command, "mlops" if self.by_github else "mlops --sandbox")
+        typed(command, "mlops" if self.by_github else "mlops --sandbox")
 
-    def _as(self, workflow: str, part: str) -> str:
+    def as_role(self, workflow: str, part: str) -> str:
         role = f"{self.aws.settings.project.project}-github-{part}"
         return f": {workflow}, as role {role}" if self.by_github else ""
 
@@ -404,9 +403,11 @@ def _tell_next(root: Path, report: Path) -> None:
         say(line)
 
 
-def _typed(command: str, program: str = "mlops --sandbox") -> None:
+def typed(command: str, program: str = "mlops --sandbox") -> None:
+    """Print a command that a person types."""
     tell(out, f"$ {program} {command}", "bold")
 
 
-def _rule(title: str) -> None:
+def rule(title: str) -> None:
+    """Print the title of what follows."""
     out.rule(f"[bold]{title}")

@@ -1,0 +1,172 @@
+"""`mlops sandbox drift`: what happens after production, in the sandbox.
+
+Two days pass. On the second, the requests have drifted: the check finds it, the alarm starts a
+training, and its version waits for approval.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import shlex
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import typer
+
+from sm_mlops import registry
+from sm_mlops.aws import Aws
+from sm_mlops.cli import deploy, monitoring, training
+from sm_mlops.cli.console import Yes, connected, load_settings, on_terminal, say
+from sm_mlops.cli.sandbox import Tour, rule, sandbox_messages, sandbox_wait, typed
+from sm_mlops.deployment import endpoints, predict, smoke, stages
+from sm_mlops.errors import MlopsError
+from sm_mlops.registry import Version
+from sm_mlops.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STAGE = "production"
+# What the tour needs, and how mlops.yaml has it as rendered.
+WANTED = {"stages: []": f"stages: [{STAGE}]", "on_drift: false": "on_drift: true"}
+MOVED = 3  # columns that drift
+
+
+def drift(context: typer.Context, yes: Yes = False) -> None:
+    """Show what happens after production: requests drift, an alarm rings, a training starts.
+
+    Needs a model in production, as `mlops sandbox demo` leaves it. Moves the sandbox's clock by
+    two days.
+    """
+    context.obj = True
+    ask = not yes and on_terminal(sys.stdin)
+    _watch_production(load_settings(), ask)
+    with connected(context) as aws:
+        tour = Tour(context, aws, ask)
+        if not tour.by_github:
+            raise MlopsError("the tour needs GitHub Actions: the sandbox has no Jenkins")
+        version = _version(aws)
+        rule("Upload the pipeline of the checks" + tour.as_role("build.yml", "train"))
+        tour.push()
+        with tour.workflow():
+            tour.typed("run")
+            training.run(context)
+        rule("Keep requests and check them daily" + tour.as_role("deploy.yml", STAGE))
+        with tour.workflow(environment=STAGE):
+            tour.typed(f"deploy {STAGE} --model-package-arn {version.arn}")
+            deploy.deploy(context, STAGE, version.arn, yes=True)
+        rows = _rows(aws.settings)
+        rule("A day as in training")
+        _ask(aws, rows)
+        _wait_a_day()
+        typed(f"monitor {STAGE}")
+        monitoring.monitor(context, STAGE)
+        rule("A day that has drifted")
+        known = {run["id"] for run in tour.runs()}
+        moved = _move(rows, aws.settings.data.target)
+        say(f"Half as large again, in each request: {', '.join(moved)}")
+        _ask(aws, rows)
+        _wait_a_day()
+        typed(f"monitor {STAGE}")
+        monitoring.monitor(context, STAGE)
+        _retrain(tour, known)
+        rule("What people were told")
+        typed("sandbox messages", "mlops")
+        sandbox_messages()
+        typed(f"monitor {STAGE} --report")
+        monitoring.monitor(context, STAGE, report=True)
+
+
+def _watch_production(settings: Settings, ask: bool) -> None:
+    """Set in mlops.yaml what the tour shows, unless it is set. Raises MlopsError if it cannot."""
+    if STAGE in settings.monitoring.stages and settings.retraining.on_drift:
+        return
+    file = settings.root / "mlops.yaml"
+    text = file.read_text(encoding="utf-8")
+    said = " and ".join(WANTED.values())
+    if any(text.count(line) != 1 for line in WANTED):
+        raise MlopsError(f"mlops.yaml: set {said} first")
+    if ask and not typer.confirm(f"Set {said} in mlops.yaml?"):
+        raise typer.Exit(0)
+    for line, wanted in WANTED.items():
+        text = text.replace(line, wanted)
+    file.write_text(text, encoding="utf-8")
+    say(f"Set in mlops.yaml: {said}")
+
+
+def _version(aws: Aws) -> Version:
+    place = stages.load(aws.settings, STAGE)
+    with suppress(MlopsError):
+        if number := endpoints.serving(aws, place.stack, STAGE).version:
+            return registry.version(aws, number)
+    raise MlopsError("no version runs in production: mlops sandbox demo brings one there")
+
+
+def _rows(settings: Settings) -> pd.DataFrame:
+    """Return the rows that train in the sandbox, as text."""
+    import pandas as pd
+
+    from sm_mlops.deployment import pieces
+
+    path = settings.root / (settings.data.sample or settings.data.path)
+    frames = []
+    for piece in pieces.cut(path, 1 << 30, 1 << 30):
+        body = io.BytesIO(piece.body)
+        if piece.content_type == "text/csv":
+            frames.append(pd.read_csv(body, dtype=str, keep_default_na=False))
+        else:
+            frames.append(pd.read_json(body, lines=True, dtype=False))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _move(rows: pd.DataFrame, target: str) -> list[str]:
+    """Raise some columns of numbers by half; return their names."""
+    import pandas as pd
+
+    moved: list[str] = []
+    for name in rows.columns.drop(target, errors="ignore"):
+        numbers = pd.to_numeric(rows[name], errors="coerce")
+        if numbers.notna().mean() > 0.9 and numbers.nunique() > 10 and len(moved) < MOVED:
+            rows[name] = numbers * 1.5
+            moved.append(str(name))
+    if not moved:
+        raise MlopsError("the tour moves numbers, but no column of the rows holds any")
+    return moved
+
+
+def _ask(aws: Aws, rows: pd.DataFrame) -> None:
+    """Ask production for predictions of the rows, as often as a check needs them."""
+    place = stages.load(aws.settings, STAGE)
+    endpoint = endpoints.serving(aws, place.stack, STAGE)
+    file = aws.settings.root / "reports" / "requests.csv"
+    file.parent.mkdir(exist_ok=True)
+    rows.to_csv(file, index=False)
+    shown = shlex.quote(str(file.relative_to(aws.settings.root)))
+    asked = math.ceil(aws.settings.monitoring.min_rows / len(rows))
+    for _ in range(asked):
+        typed(f"invoke {STAGE} {shown}")
+        answered = sum(count for _, count in predict.in_pieces(aws, endpoint, file, smoke.JSON))
+        say(f"{answered:,} predictions")
+
+
+def _wait_a_day() -> None:
+    typed("sandbox wait 1d", "mlops")
+    sandbox_wait("1d")
+
+
+def _retrain(tour: Tour, known: set[int]) -> None:
+    """Run the training that the alarm has started."""
+    rule("CloudWatch, EventBridge, Lambda, GitHub")
+    run = tour.started_run(lambda inputs: bool(inputs.get("reason")), known)
+    reason = run["inputs"]["reason"]
+    say(f"alarm       {tour.aws.settings.project.project}-{STAGE}-drift")
+    say("function    sm-mlops-trigger")
+    say(f"run         {run['name']} number {run['run_number']} of {run['_repository']}")
+    say(f"reason      {reason}")
+    rule("Train again" + tour.as_role("build.yml", "train"))
+    with tour.workflow():
+        tour.typed(f"run --reason {shlex.quote(reason)}")
+        training.run(tour.context, reason=reason)
+    tour.finish(run, "success")
