@@ -20,6 +20,7 @@ from sm_mlops.bootstrap.plan import Todo, is_work
 from sm_mlops.bootstrap.platform import STACK, Options, Platform, Retry
 from sm_mlops.bootstrap.project import Project
 from sm_mlops.bootstrap.studio import TAG, Studio
+from sm_mlops.bootstrap.subscribers import Subscribers, protocol
 from sm_mlops.deployment import access
 from sm_mlops.errors import MlopsError
 from sm_mlops.stacks import StackFailed
@@ -185,11 +186,11 @@ def count_one_of_each(found: Land) -> None:
     assert list(versions(found)) == ["0.1.0"]
     alive = found.aws.client("cloudformation").describe_stacks()["Stacks"]
     assert [stack["StackName"] for stack in alive] == [STACK]
-    assert len(found.aws.client("lambda").list_functions()["Functions"]) == 1
+    assert len(found.aws.client("lambda").list_functions()["Functions"]) == 3
 
 
 def test_a_stack_operation_of_a_killed_run_is_waited_for(empty: Land) -> None:
-    body = templates.body(package.FOLDER / "platform.yml")
+    body = templates.without(package.FOLDER / "platform.yml", "HasAssets")
     given = {"TemplateVersion": "0.1.0", "AllowedOwners": "acme"}
     empty.aws.client("cloudformation").create_stack(
         StackName=STACK,
@@ -707,3 +708,44 @@ def test_without_a_platform_none_is_deleted(empty: Land) -> None:
     assert (part.look_back(), platform.others(empty.aws)) == ([], [])
     part.undo(print)
     assert empty.writes == []
+
+
+# Messages
+
+
+def test_whoever_the_setting_names_is_subscribed_once(there: Land) -> None:
+    given = {"Subscribers": "ada@example.com,grace@example.com"}
+    options = Options(parameters=given)
+    part = Subscribers(there.aws, options)
+    wanted = {f"messages to {who}" for who in given["Subscribers"].split(",")}
+    assert items(part.look()) == dict.fromkeys(wanted, "create")
+    act(there, parameters=given)
+    told: list[str] = []
+    for _ in range(2):
+        part.act(told.append)
+    assert told == ["subscribed   ada@example.com", "subscribed   grace@example.com"]
+    # Another repo's bootstrap, which names nobody, keeps them.
+    assert items(Subscribers(there.aws, Options()).look()).keys() == wanted
+    # In AWS each of them has to confirm; the sandbox takes that for done.
+    pending = {"Endpoint": "ada@example.com", "SubscriptionArn": "PendingConfirmation"}
+    part._subscribed = lambda _: {pending["Endpoint"]: pending["SubscriptionArn"]}  # type: ignore[method-assign, assignment]
+    assert items(part.look()) == {
+        "messages to ada@example.com": "manual",
+        "messages to grace@example.com": "create",
+    }
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "said"),
+    [
+        ("ada@example.com", "email"),
+        ("https://example.com/hook", "https"),
+        ("arn:aws:lambda:eu-west-1:123456789012:function:chat", "lambda"),
+        ("arn:aws:sqs:eu-west-1:123456789012:messages", "sqs"),
+    ],
+)
+def test_a_subscriber_is_reached_by_what_its_address_says(endpoint: str, said: str) -> None:
+    assert protocol(endpoint) == said
+    declared = templates.parameters(package.FOLDER / "platform.yml")["Subscribers"]
+    pattern = declared["AllowedPattern"]
+    assert re.fullmatch(pattern, endpoint) and not re.fullmatch(pattern, f"x {endpoint}")

@@ -86,7 +86,7 @@ def bootstrap(
     **Examples**
 
     - `mlops bootstrap --plan`
-    - `mlops bootstrap --platform AlarmTopicArn=arn:aws:sns:...`
+    - `mlops bootstrap --platform Subscribers=ada@example.com,grace@example.com`
     - `mlops bootstrap --destroy`
     """
     from sm_mlops.bootstrap.platform import Options
@@ -119,6 +119,7 @@ def _parts(aws: Aws, options: Options, yes: bool) -> tuple[Platform, list[Part]]
     from sm_mlops.bootstrap.repository import Repository
     from sm_mlops.bootstrap.settings import Settings
     from sm_mlops.bootstrap.studio import Studio
+    from sm_mlops.bootstrap.subscribers import Subscribers
     from sm_mlops.cli.sandbox_account import token_source
 
     hub = github.sign_in(os.environ, aws.settings.project.git_host)
@@ -126,6 +127,7 @@ def _parts(aws: Aws, options: Options, yes: bool) -> tuple[Platform, list[Part]]
     ask = None if yes else at_terminal()
     return shared, [
         shared,
+        Subscribers(aws, options),
         Connection(aws),
         Repository(aws.settings, hub),
         Credential(aws, hub, ask=ask, sandbox_token=token_source(aws)),
