@@ -1,51 +1,58 @@
-"""Who gets the platform's messages: subscriptions to its topic, as its setting Subscribers says.
-
-Not CloudFormation's: it cannot iterate over a list, and would ask everyone to confirm again whose
-place in the list changes.
-"""
+"""Who gets the platform's messages: subscriptions to its topic."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sm_mlops.aws import Aws
-from sm_mlops.bootstrap import needs, platform
+from sm_mlops.bootstrap import platform
 from sm_mlops.bootstrap.plan import Item, Part, Tell, Todo
+from sm_mlops.errors import MlopsError
 
-NAME = "Subscribers"
 # Instead of an ARN, until someone confirms.
 PENDING = "PendingConfirmation"
+_PROTOCOLS = {
+    "email": re.compile(r"[^@\s,:/]{1,64}@[a-zA-Z0-9.-]{1,253}"),
+    "https": re.compile(r"https://[^\s@]{1,1000}"),
+    "lambda": re.compile(r"arn:aws[a-z-]*:lambda:[a-z0-9-]+:[0-9]{12}:function:[\w:-]{1,200}"),
+    "sqs": re.compile(r"arn:aws[a-z-]*:sqs:[a-z0-9-]+:[0-9]{12}:[\w.-]{1,80}"),
+}
 
 
 @dataclass
 class Subscribers(Part):
-    """A part of the plan. Whom the setting no longer names unsubscribes by the link in a message:
-    others may subscribe by themselves, so that nothing is deleted here."""
+    """A part of the plan. It deletes nothing: others may have subscribed by themselves, and each
+    message has a link that ends a subscription."""
 
     aws: Aws
-    options: platform.Options
+    wanted: tuple[str, ...] = ()
 
     def look(self) -> list[Item]:
         return list(self._items())
 
     def _items(self) -> Iterator[Item]:
-        found = platform.outputs(self.aws) or {}
-        given = self.options.parameters.get(NAME, found.get(NAME, ""))
-        topic = found.get("TopicArn", "")
-        there = self._subscribed(topic) if topic else {}
-        for who in needs.items(given):
+        there = self._subscribed(self._topic())
+        for who in self.wanted:
+            protocol(who)
+        for who in dict.fromkeys((*there, *self.wanted)):
             what, state = f"messages to {who}", there.get(who)
             if state is None:
                 yield Item(what, Todo.CREATE)
             elif state == PENDING:
-                how = f"{who} confirms the subscription that AWS asked for"
+                how = f"{who} has to confirm the subscription; AWS has asked for that"
                 yield Item(what, Todo.PERSON, "not confirmed yet", how)
             else:
                 yield Item(what, Todo.NOTHING)
 
+    def _topic(self) -> str:
+        return (platform.outputs(self.aws) or {}).get("TopicArn", "")
+
     def _subscribed(self, topic: str) -> dict[str, str]:
         """Return the ARN, or `PENDING`, of each subscription by its endpoint."""
+        if not topic:
+            return {}
         pages = self.aws.client("sns").get_paginator("list_subscriptions_by_topic")
         return {
             item["Endpoint"]: item["SubscriptionArn"]
@@ -54,13 +61,10 @@ class Subscribers(Part):
         }
 
     def act(self, tell: Tell) -> None:
-        found = platform.outputs(self.aws) or {}
-        topic = found.get("TopicArn", "")
-        if not topic:
-            return
+        topic = self._topic()
         there = self._subscribed(topic)
-        for who in needs.items(found.get(NAME, "")):
-            if who not in there:
+        for who in dict.fromkeys(self.wanted):
+            if topic and who not in there:
                 self.aws.client("sns").subscribe(
                     TopicArn=topic, Protocol=protocol(who), Endpoint=who
                 )
@@ -68,7 +72,11 @@ class Subscribers(Part):
 
 
 def protocol(endpoint: str) -> str:
-    """Return how SNS reaches an address that the template allows."""
-    if endpoint.startswith("arn:"):
-        return endpoint.split(":")[2]
-    return "https" if endpoint.startswith("https://") else "email"
+    """Return how SNS reaches an address. Raise MlopsError if it does not."""
+    for name, pattern in _PROTOCOLS.items():
+        if pattern.fullmatch(endpoint):
+            return name
+    raise MlopsError(
+        f"--subscriber {endpoint!r}: must be an e-mail address, an https address, or the ARN of a "
+        "Lambda function or SQS queue"
+    )
