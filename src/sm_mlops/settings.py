@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from sm_mlops import images, schedules, tags
+from sm_mlops import dates, images, schedules, tags
 from sm_mlops.errors import MlopsError, hint, one_line
 from sm_mlops.schedules import Monitoring, Retraining
 from sm_mlops.tabular import measures, mlops_yaml
@@ -426,6 +426,12 @@ def _check(settings: Settings) -> None:
     wrong = images.problem(settings.image, settings.image_environment, region)
     _require(wrong is None, wrong or "")
     _require(bool(data.path.strip()), "data.path is empty")
+    wrong_date = dates.problem(data.path)
+    _require(not wrong_date, f"data.path: {wrong_date}")
+    _require(
+        not (dates.is_window(data.path) and aws.network_isolation),
+        "data.path names several days, which the job downloads: not with aws.network_isolation",
+    )
     _require(
         data.sample is None or (bool(data.sample.strip()) and "://" not in data.sample),
         f"data.sample must be a file or folder in this repo, not {data.sample!r}",
