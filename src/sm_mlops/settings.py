@@ -183,6 +183,10 @@ class Settings:
         return f"{self.project.project}-monitor"
 
     @property
+    def pipelines(self) -> tuple[str, str]:
+        return self.pipeline, self.monitor_pipeline
+
+    @property
     def model_package_group(self) -> str:
         return self.project.project
 
@@ -469,13 +473,9 @@ def _check(settings: Settings) -> None:
         bool(aws.subnets) == bool(aws.security_groups),
         "aws.subnets and aws.security_groups go together: set both or neither",
     )
-    wrong = schedules.problem(settings.monitoring, settings.retraining, settings.root / "infra")
+    monitoring, infra = settings.monitoring, settings.root / "infra"
+    wrong = schedules.problem(monitoring, settings.retraining, infra, aws.network_isolation)
     _require(wrong is None, wrong or "")
-    _require(
-        not (settings.monitoring.stages and aws.network_isolation),
-        "monitoring.stages does not go with aws.network_isolation: the check lists the captured "
-        "requests, and an isolated job reaches no S3",
-    )
 
 
 def _check_compute(settings: Settings) -> None:
