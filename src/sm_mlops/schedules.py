@@ -24,6 +24,7 @@ _FIELDS = (
     ("day-of-week", 1, 7, "SUN MON TUE WED THU FRI SAT", r"\?|L|[1-7]L|[1-7]#[1-5]"),
     ("year", 1970, 2199, "", ""),
 )
+TAKEN = "must not end in -monitor: the pipeline that checks another project's stages has that name"
 _OFTEN = "at most once an hour"
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from sm_mlops import images, schedules
+from sm_mlops import images, schedules, tags
 from sm_mlops.errors import MlopsError, hint, one_line
 from sm_mlops.schedules import Monitoring, Retraining
 from sm_mlops.tabular import measures, mlops_yaml
@@ -126,6 +126,8 @@ class Project:
     template_version: str = ""
     git_host: str = "github.com"
     """`github.com`, or the host of a GitHub Enterprise Server."""
+    owner: str = tags.NOBODY
+    """The team whose bill it is: the tag `owner` of all resources."""
 
     @property
     def repository(self) -> str:
@@ -181,10 +183,6 @@ class Settings:
     @property
     def monitor_pipeline(self) -> str:
         return f"{self.project.project}-monitor"
-
-    @property
-    def pipelines(self) -> tuple[str, str]:
-        return self.pipeline, self.monitor_pipeline
 
     @property
     def model_package_group(self) -> str:
@@ -293,9 +291,11 @@ def _read_project(file: Path) -> Project:
                     f"pyproject.toml: [tool.mlops] {one_line(key)} must be text, not {value!r}"
                 )
         if table["project"].endswith("-monitor"):
+            raise SettingsError(f"pyproject.toml: [tool.mlops] project {schedules.TAKEN}")
+        if not tags.VALUE.fullmatch(table.get("owner", tags.NOBODY)):
             raise SettingsError(
-                "pyproject.toml: [tool.mlops] project must not end in -monitor: the pipeline that "
-                "checks the stages of another project has that name"
+                f"pyproject.toml: [tool.mlops] owner becomes a tag in AWS: it must be "
+                f"{tags.VALUE_RULE}, not {one_line(table['owner'])!r}"
             )
         return Project(**{key.replace("-", "_"): value for key, value in table.items()})
     except tomllib.TOMLDecodeError as error:

@@ -312,15 +312,15 @@ def test_when_the_change_itself_is_refused_autoscaling_is_back_too(here: Place, 
 
 
 def test_the_tags_of_a_stage_are_on_the_stack_and_on_the_endpoint(here: Place, first: str) -> None:
-    here.repo.stage("paid", Tags={"cost-owner": "risk", "team": "a"})
+    here.repo.stage("paid", Tags={"owner": "risk", "team": "a"})
     here.deploy(here.stage("paid"), first)
     endpoint = here.aws.arn("sagemaker", "endpoint/churn-paid")
     tags = here.aws.sagemaker.list_tags(ResourceArn=endpoint)["Tags"]
-    assert {"Key": "cost-owner", "Value": "risk"} in tags
+    assert {"Key": "owner", "Value": "risk"} in tags
     assert {"Key": "team", "Value": "a"} in tags
     stack = stacks.describe(here.aws, "churn-paid")
     assert stack is not None
-    assert set(stack.tags) - {"cost-owner", "team"} == set(stages.OWN_TAGS) - {endpoints.TESTED}
+    assert set(stack.tags) - {"owner", "team"} == set(stages.OWN_TAGS) - {endpoints.TESTED}
 
 
 def test_the_role_may_use_the_key_of_the_artifacts(here: Place, first: str) -> None:

@@ -23,6 +23,7 @@ from access_case import (
     models,
     registry,
     role,
+    scheduled,
     training,
 )
 from iam_case import Identity, decision
@@ -39,6 +40,7 @@ from platform_case import (
     greedy,
     pipeline,
     production,
+    schedules,
     serving,
     staging,
     train,
@@ -61,6 +63,7 @@ ROLES: dict[str, Role] = {
     "production": production,
     "pipeline": pipeline,
     "serving": serving,
+    "schedules": schedules,
     "anything a repo can make": greedy,
 }
 
@@ -78,6 +81,7 @@ LAYERS = {
         for name in ("train", "staging", "production", "pipeline")
     },
     "serving, by its policies": unlimited(serving),
+    "schedules, by its policies": unlimited(schedules),
 }
 
 
@@ -93,8 +97,9 @@ LAYERS = {
         ("production", lambda project: deploying(project, "production")),
         ("pipeline", jobs),
         ("serving", answering),
+        ("schedules", scheduled),
     ],
-    ids=["mlops run", "to staging", "to production", "a pipeline", "an endpoint"],
+    ids=["mlops run", "to staging", "to production", "a pipeline", "an endpoint", "a schedule"],
 )
 def test_a_role_may_do_what_its_work_requires(
     who: str, work: Callable[[str], Iterator[Call]], project: str
@@ -180,11 +185,12 @@ def test_the_role_for_other_accounts_is_taken_in_those_that_are_named(who: str) 
 # What none may
 
 # Jobs are named after executions, which a role makes its own, and log to two groups, whoever's they
-# are; the images are AWS's.
+# are; the images are AWS's. The function that trains again finds out whose schedule has called it.
 EVERYBODYS = re.compile(
     r"sagemaker:(Create\w+|AddTags) (processing|training)-job/pipelines-"
     r"|logs:\w+ log-group:/aws/sagemaker/(Processing|Training)Jobs"
     r"|cloudwatch:(PutMetricData|DescribeAlarms) |ecr:|servicequotas:List"
+    r"|lambda:InvokeFunction function:sm-mlops-retrain$"
 )
 
 
@@ -194,7 +200,7 @@ def test_no_role_of_one_project_reaches_what_is_another_s(who: str, mine: str, t
     identity = LAYERS[who](mine)
     reached = [
         str(one)
-        for work in (training, deploying, to_production, jobs, answering, deciding)
+        for work in (training, deploying, to_production, jobs, answering, scheduled, deciding)
         for one in work(theirs)
         if not EVERYBODYS.match(str(one)) and identity.may(one.action, one.resource, one.context)
     ]
@@ -334,7 +340,7 @@ def disguised(who: Role, project: str) -> Identity:
 @pytest.mark.parametrize("who", ROLES)
 def test_the_tags_of_a_session_open_nothing_of_another_project(who: str, project: str) -> None:
     identity = dataclasses.replace(disguised(ROLES[who], project), policies=(EVERYTHING,))
-    works = (training, deploying, to_production, jobs, answering, deciding)
+    works = (training, deploying, to_production, jobs, answering, scheduled, deciding)
     reached = [
         str(one)
         for work in works

@@ -105,6 +105,8 @@ s3:ListBucket @ s3:::lake s3:::lake/churn/*
 kms:Decrypt,DescribeKey,GenerateDataKey @ kms:key/1234abcd-12ab-34cd-56ef-1234567890ab
 sagemaker:CreatePipeline,DescribePipeline,ListPipelineExecutions,StartPipelineExecution,UpdatePipeline
     @ sagemaker:pipeline/churn sagemaker:pipeline/churn-monitor
+sagemaker:AddTags @ sagemaker:pipeline/churn sagemaker:pipeline/churn-monitor ?
+    aws:RequestTag/project=churn
 sagemaker:DescribePipelineDefinitionForExecution,DescribePipelineExecution,ListPipelineExecutionSteps,ListPipelineParametersForExecution,StopPipelineExecution
     @ sagemaker:pipeline/churn/execution/* sagemaker:pipeline/churn-monitor/execution/*
 iam:PassRole @ iam:role/churn-pipeline ? iam:PassedToService=sagemaker.amazonaws.com
@@ -118,29 +120,29 @@ logs:FilterLogEvents @ logs:ProcessingJobs:* logs:TrainingJobs:*
 servicequotas:ListAWSDefaultServiceQuotas,ListServiceQuotas @ *
 """
 STAGING = """\
-sagemaker:DescribeModelPackage,DescribeModelPackageGroup,ListModelPackages @
+sagemaker:CreateModel,DescribeModelPackage,DescribeModelPackageGroup,ListModelPackages @
     sagemaker:model-package-group/churn sagemaker:model-package/churn/*
 ^sagemaker:CreateModelPackage,UpdateModelPackage @ * ? sagemaker:ModelApprovalStatus=Approved
-s3:GetObject @ bucket/churn/executions/* bucket/churn/async/staging/*
-s3:PutObject @ bucket/churn/async/staging/*
+s3:GetObject @ bucket/churn/executions/*
+s3:GetObject,PutObject @ bucket/churn/async/staging/*
 s3:ListBucket,ListBucketVersions @ bucket ? s3:prefix=churn/*
 kms:Decrypt,DescribeKey,GenerateDataKey @ kms:key/1234abcd-12ab-34cd-56ef-1234567890ab
 cloudformation:ContinueUpdateRollback,CreateChangeSet,DeleteChangeSet,DeleteStack,DescribeChangeSet,DescribeStackEvents,DescribeStacks,ExecuteChangeSet,ListChangeSets,ListStackResources
-    @ cloudformation:stack/churn-staging/*
-cloudformation:TagResource,UntagResource @ cloudformation:stack/churn-staging/* ?
+    @ cloudformation:stack/churn-staging/* cloudformation:stack/churn-staging-watch/*
+cloudformation:TagResource,UntagResource @ cloudformation:stack/churn-staging/*
+    cloudformation:stack/churn-staging-watch/* ?
     cloudformation:CreateAction=CreateChangeSet,ExecuteChangeSet
 sagemaker:AddTags,CreateEndpoint,DeleteEndpoint,DeleteTags,DescribeEndpoint,InvokeEndpoint,InvokeEndpointAsync,ListTags,UpdateEndpoint,UpdateEndpointWeightsAndCapacities
     @ sagemaker:endpoint/churn-staging
 sagemaker:CreateEndpointConfig,CreateModel @ sagemaker:model/* sagemaker:endpoint-config/* ?
     aws:RequestTag/project=churn
-sagemaker:CreateModel @ sagemaker:model-package/churn/*
 sagemaker:AddTags @ sagemaker:model/* sagemaker:endpoint-config/* ?
     aws:RequestTag/project=churn sagemaker:TaggingAction=CreateEndpointConfig,CreateModel
 sagemaker:AddTags,CreateEndpoint,DeleteEndpointConfig,DeleteModel,UpdateEndpoint @
     sagemaker:model/* sagemaker:endpoint-config/* ? aws:ResourceTag/project=churn
     aws:RequestTag/project=?churn
-sagemaker:DeleteTags @ sagemaker:model/* sagemaker:endpoint-config/* ? aws:TagKeys!=project
-    aws:ResourceTag/project=churn
+iam:UntagRole sagemaker:DeleteTags @ iam:role/sm-mlops/churn/staging/* sagemaker:model/*
+    sagemaker:endpoint-config/* ? aws:TagKeys!=project aws:ResourceTag/project=churn
 sagemaker:DescribeEndpointConfig,DescribeModel,ListTags @ sagemaker:model/*
     sagemaker:endpoint-config/* ? aws:ResourceTag/project=?churn
 iam:CreateRole @ iam:role/sm-mlops/churn/staging/* ? aws:RequestTag/project=churn
@@ -149,26 +151,30 @@ iam:DeleteRole,DeleteRolePolicy,PutRolePermissionsBoundary,PutRolePolicy,UpdateA
     @ iam:role/sm-mlops/churn/staging/* iam:role/sm-mlops/churn/churn-staging-ExecutionRole-* ?
     iam:PermissionsBoundary=iam:policy/sm-mlops-boundary-eu-west-1
 iam:TagRole @ iam:role/sm-mlops/churn/staging/* ? aws:RequestTag/project=?churn
-iam:UntagRole @ iam:role/sm-mlops/churn/staging/* ? aws:TagKeys!=project
 iam:GetRole,GetRolePolicy,ListAttachedRolePolicies,ListRolePolicies,ListRoleTags @
     iam:role/sm-mlops/churn/staging/* iam:role/sm-mlops/churn/churn-staging-ExecutionRole-*
-iam:GetPolicy @ iam:policy/sm-mlops-boundary-eu-west-1
-iam:GetRole @ iam:role/churn-staging-ExecutionRole-*
-iam:PassRole @ iam:role/sm-mlops/churn/staging/* ? iam:PassedToService=sagemaker.amazonaws.com
+iam:GetPolicy,GetRole @ iam:policy/sm-mlops-boundary-eu-west-1
+    iam:role/churn-staging-*ExecutionRole-*
+iam:PassRole @ iam:role/sm-mlops/churn/staging/* ?
+    iam:PassedToService=sagemaker.amazonaws.com,scheduler.amazonaws.com
+scheduler:CreateSchedule,DeleteSchedule,GetSchedule,UpdateSchedule @
+    scheduler:schedule/default/churn-staging-batch
+    scheduler:schedule/default/churn-staging-monitor
+    scheduler:schedule/default/churn-staging-retrain
 cloudwatch:DeleteAlarms,ListTagsForResource,PutMetricAlarm,TagResource,UntagResource @
-    cloudwatch:alarm:churn-staging-errors cloudwatch:alarm:churn-staging-invocations
-    cloudwatch:alarm:churn-staging-latency cloudwatch:alarm:churn-staging-wake-up
+    cloudwatch:alarm:churn-staging-drift cloudwatch:alarm:churn-staging-errors
+    cloudwatch:alarm:churn-staging-invocations cloudwatch:alarm:churn-staging-latency
+    cloudwatch:alarm:churn-staging-wake-up
     cloudwatch:alarm:TargetTracking-endpoint/churn-staging/*
-application-autoscaling:DescribeScalableTargets,DescribeScalingPolicies,DescribeScheduledActions
-    cloudwatch:DescribeAlarms sagemaker:ListEndpoints @ *
+application-autoscaling:DescribeScalableTargets,DescribeScalingPolicies,DescribeScheduledActions,ListTagsForResource
+    cloudwatch:DescribeAlarms,PutMetricData sagemaker:ListEndpoints @ * ?
+    cloudwatch:namespace=?sm-mlops
 application-autoscaling:DeleteScalingPolicy,DeregisterScalableTarget,PutScalingPolicy,RegisterScalableTarget
     @ application-autoscaling:scalable-target/* ?
     application-autoscaling:service-namespace=sagemaker
-application-autoscaling:ListTagsForResource @ application-autoscaling:scalable-target/*
 iam:CreateServiceLinkedRole @
-    iam:role/aws-service-role/sagemaker.application-autoscaling.amazonaws.com/* ?
-    iam:AWSServiceName=sagemaker.application-autoscaling.amazonaws.com
-logs:FilterLogEvents @ logs:Endpoints/churn-staging:*
+    iam:role/aws-service-role/sagemaker.application-autoscaling.amazonaws.com/*
+logs:FilterLogEvents,TagResource @ logs:Endpoints/churn-staging logs:Endpoints/churn-staging:*
 sts:AssumeRole @ iam::*:role/churn-deploy ? aws:ResourceAccount=222233334444
 """
 
@@ -194,12 +200,17 @@ def test_a_role_may_this_and_nothing_else(logical: str, table: str) -> None:
 
 
 def test_a_stage_elsewhere_may_what_it_may_at_home() -> None:
-    """But for what is at home: the registry, the bucket, and the boundary's name."""
+    """But for what is at home: the registry, the bucket, checks, and the boundary's name."""
     home = set(lines(full_project("churn").policies("StagingRole")))
     there = set(lines(deployment("churn", Stages="staging").policies("DeployRole")))
     assert {line.partition(" @ ")[0] for line in there - home} <= {
+        "application-autoscaling:DescribeScalableTargets,DescribeScalingPolicies,"
+        "DescribeScheduledActions,ListTagsForResource cloudwatch:DescribeAlarms "
+        "sagemaker:ListEndpoints",
         "sagemaker:CreateModel",
         "iam:DeleteRole,DeleteRolePolicy,PutRolePermissionsBoundary,PutRolePolicy,"
         "UpdateAssumeRolePolicy,UpdateRole",
         "iam:GetRole,GetRolePolicy,ListAttachedRolePolicies,ListRolePolicies,ListRoleTags",
+        "cloudwatch:DeleteAlarms,ListTagsForResource,PutMetricAlarm,TagResource,UntagResource",
+        "scheduler:CreateSchedule,DeleteSchedule,GetSchedule,UpdateSchedule",
     }

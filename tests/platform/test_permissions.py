@@ -20,6 +20,7 @@ from platform_case import (
     GITHUB_BOUNDARY,
     KEY,
     TRAIN_BOUNDARY,
+    WATCHED,
     Stack,
     deployment,
     full_platform,
@@ -29,6 +30,7 @@ from platform_case import (
     project,
     staging,
     template,
+    watch,
 )
 
 SAGEMAKER = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}"
@@ -42,7 +44,7 @@ def deploys() -> Identity:
     return Identity(role("churn-deploy"), deployment().policies("DeployRole"))
 
 
-# Who deploys what: infra/endpoint.yml and project.yml. People deploy platform.yml and deploy.yml.
+# Who deploys what: infra/endpoint.yml, watch.yml and project.yml. People deploy platform.yml and deploy.yml.
 STAGES = {
     "staging": lambda: staging("churn"),
     "production": lambda: production("churn"),
@@ -53,7 +55,10 @@ LISTS = "lists all resources of a type, which the IaC generator does and no stac
 NO_MANAGED_POLICY = "the role has only policies of its own"
 BOUNDARY_STAYS = "a boundary is never taken away"
 REFUSED_TO_STAGES = {
-    LISTS: {"AWS::IAM::Role": "iam:ListRoles"},
+    LISTS: {
+        "AWS::IAM::Role": "iam:ListRoles",
+        "AWS::Scheduler::Schedule": "scheduler:ListSchedules",
+    },
     NO_MANAGED_POLICY: {"AWS::IAM::Role": "iam:AttachRolePolicy iam:DetachRolePolicy"},
     BOUNDARY_STAYS: {"AWS::IAM::Role": "iam:DeleteRolePermissionsBoundary"},
     "the role has no description": {"AWS::IAM::Role": "iam:UpdateRoleDescription"},
@@ -75,6 +80,7 @@ REFUSED_TO_STAGES = {
 }
 REFUSED_TO_LAUNCH = {
     LISTS: {
+        "AWS::CloudWatch::Dashboard": "cloudwatch:ListDashboards",
         "AWS::IAM::Role": "iam:ListRoles",
         "AWS::IAM::User": "iam:listUsers",
         "AWS::SageMaker::ModelPackageGroup": "sagemaker:ListModelPackageGroups",
@@ -119,10 +125,14 @@ def resources(stage: str) -> dict[str, str]:
         "AWS::SageMaker::Endpoint": f"{SAGEMAKER}:endpoint/churn-{stage}",
         "AWS::SageMaker::EndpointConfig": f"{SAGEMAKER}:endpoint-config/config-1",
         "AWS::SageMaker::Model": f"{SAGEMAKER}:model/model-1",
+        "AWS::Scheduler::Schedule": (
+            f"arn:aws:scheduler:{REGION}:{ACCOUNT}:schedule/default/churn-{stage}-batch"
+        ),
     }
 
 
 OF_A_PROJECT = {
+    "AWS::CloudWatch::Dashboard": f"arn:aws:cloudwatch::{ACCOUNT}:dashboard/sm-mlops-churn",
     "AWS::IAM::AccessKey": USER,
     "AWS::IAM::Role": role("churn-github-train"),
     "AWS::IAM::User": USER,
@@ -159,7 +169,9 @@ def refused(who: Identity, kind: str, resource: str, limit: str, stage: str = ""
 def request(kind: str, handler: str, verb: str) -> dict[str, str | list[str]]:
     """Return what IAM knows of a handler's request: tags, and those the resource has already."""
     found: dict[str, str | list[str]] = {
-        "iam:PassedToService": "sagemaker.amazonaws.com",
+        "iam:PassedToService": (
+            "scheduler.amazonaws.com" if "Schedule" in kind else "sagemaker.amazonaws.com"
+        ),
         "iam:AWSServiceName": "sagemaker.application-autoscaling.amazonaws.com",
         "application-autoscaling:service-namespace": "sagemaker",
     }
@@ -184,7 +196,8 @@ def test_a_deployment_is_refused_nothing_that_cloudformation_asks_for_without_a_
     who: str,
 ) -> None:
     stage = who.partition(" ")[0]
-    types = {one["Type"] for one in endpoint_template().resources.values()}
+    made = (endpoint_template(), template("watch"))
+    types = {one["Type"] for stack in made for one in stack.resources.values()}
     assert set(resources(stage)) == types
     for kind, resource in resources(stage).items():
         found = refused(STAGES[who](), kind, resource, BOUNDARY, stage)
@@ -220,6 +233,7 @@ def stacks() -> dict[str, Stack]:
         "project.yml": full_project("churn"),
         "project.yml with keys": project("churn", SignIn="iam-user"),
         "deploy.yml": deployment(OutputBucket="outputs", KeyArns=KEY),
+        "watch.yml": watch(**WATCHED),
     }
 
 
@@ -272,7 +286,6 @@ UNNEEDED = {
         "cloudformation:DescribeStacks -> cloudformation:ListStacks"
     ),
     "AWS's policy for jobs in a VPC lacks it": "ec2:CreateNetworkInterface -> ec2:CreateTags",
-    "`mlops run` makes the pipeline without tags": "sagemaker:CreatePipeline -> sagemaker:AddTags",
 }
 
 

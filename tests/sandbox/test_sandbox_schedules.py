@@ -14,7 +14,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from function_cases import ACCOUNT, Wired, until
-from sandbox_cases import REGION, condition
+from sandbox_cases import BUCKET, REGION, condition
 from sm_mlops.sandbox import Server, clock, recurrence
 
 DAY = 86_400
@@ -279,6 +279,9 @@ def test_the_clock_and_the_schedules_survive_a_restart(tmp_path: Path) -> None:
         daily = request(ScheduleExpression="cron(0 6 * * ? *)")
         aws.client("scheduler").create_schedule(**daily)
         assert len(wait(server, 3 * DAY)) == 3
+        aws.put("late", "x")
+        written = aws.s3.list_objects_v2(Bucket=BUCKET)["Contents"][0]["LastModified"]
+        assert written.timestamp() == pytest.approx(clock.now(), abs=60)
     with Server(tmp_path, REGION) as server:
         assert clock.now() > time.time() + 3 * DAY - 1
         aws = Wired(server.environment())

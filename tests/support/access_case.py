@@ -9,6 +9,10 @@ from infra_case import ACCOUNT, REGION
 from platform_case import ASSETS, BOUNDARY, BUCKET, GITHUB_BOUNDARY, TRAIN_BOUNDARY
 
 
+# What watch.yml makes of a stage's schedules.
+SCHEDULES = ("batch", "monitor", "retrain")
+
+
 @dataclass(frozen=True)
 class Call:
     """One request: the action, the resource's ARN and what IAM knows of both."""
@@ -97,16 +101,22 @@ def deploying(project: str, stage: str = "staging") -> Iterator[Call]:
     asked, limited = {"aws_RequestTag__project": project}, {"iam_PermissionsBoundary": BOUNDARY}
     name = f"{project}-{stage}"
     yield from registry(project)
-    stack = arn("cloudformation", f"stack/{name}/0a1b2c")
+    both = [arn("cloudformation", f"stack/{one}/0a1b2c") for one in (name, f"{name}-watch")]
     yield from calls(
         "cloudformation",
         "CreateChangeSet DescribeChangeSet ExecuteChangeSet DeleteChangeSet ListChangeSets"
         " DescribeStacks DescribeStackEvents ListStackResources DeleteStack ContinueUpdateRollback",
-        stack,
+        *both,
     )
     for action in ("CreateChangeSet", "ExecuteChangeSet"):
         by = {"cloudformation_CreateAction": action}
-        yield from calls("cloudformation", "TagResource UntagResource", stack, **asked, **by)
+        yield from calls("cloudformation", "TagResource UntagResource", *both, **asked, **by)
+    schedules = [f"schedule/default/{name}-{kind}" for kind in SCHEDULES]
+    yield from calls(
+        "scheduler",
+        "CreateSchedule GetSchedule UpdateSchedule DeleteSchedule",
+        *(arn("scheduler", one) for one in schedules),
+    )
     endpoint = arn("sagemaker", f"endpoint/{name}")
     yield from calls(
         "sagemaker",
@@ -125,11 +135,12 @@ def deploying(project: str, stage: str = "staging") -> Iterator[Call]:
         "PutMetricAlarm DeleteAlarms TagResource UntagResource ListTagsForResource",
         *(
             arn("cloudwatch", f"alarm:{name}-{alarm}")
-            for alarm in ("errors", "latency", "invocations", "wake-up")
+            for alarm in ("errors", "latency", "invocations", "wake-up", "drift")
         ),
         arn("cloudwatch", f"alarm:TargetTracking-endpoint/{name}/variant/AllTraffic-Low-1"),
     )
     yield from calls("logs", "FilterLogEvents", arn("logs", log_group(name)))
+    yield from calls("logs", "TagResource", arn("logs", log_group(name).removesuffix(":*")))
     yield from models(project)
     own = role(f"sm-mlops/{project}/{stage}/{name}-ExecutionRole-1A2B3C")
     yield from calls("iam", "CreateRole", own, **asked, **limited)
@@ -141,11 +152,14 @@ def deploying(project: str, stage: str = "staging") -> Iterator[Call]:
     )
     yield from calls("iam", "TagRole", own, **asked)
     yield from calls("iam", "TagRole", own, aws_TagKeys=["commit", "model-version"])
-    yield from calls("iam", "UntagRole", own, aws_TagKeys=["cost-owner"])
+    tagged = {"aws_ResourceTag__project": project}
+    yield from calls("iam", "UntagRole", own, **tagged, aws_TagKeys=["team"])
     yield from calls(
         "iam", "GetRole GetRolePolicy ListRolePolicies ListAttachedRolePolicies ListRoleTags", own
     )
-    yield from calls("iam", "PassRole", own, iam_PassedToService="sagemaker.amazonaws.com")
+    for service in ("sagemaker", "scheduler"):
+        passed = {"iam_PassedToService": f"{service}.amazonaws.com"}
+        yield from calls("iam", "PassRole", own, **passed)
     place = f"arn:aws:s3:::{BUCKET}/{project}"
     yield from calls("s3", "GetObject", f"{place}/executions/1/evaluate/sample-payload.tar.gz")
     yield from calls("s3", "GetObject PutObject", f"{place}/async/{stage}/input/1")
@@ -229,6 +243,19 @@ def answering(project: str) -> Iterator[Call]:
     alarm = arn("cloudwatch", f"alarm:{project}-staging-errors")
     yield from calls("cloudwatch", "DescribeAlarms", alarm)
     yield from images()
+
+
+def scheduled(project: str, model: str = "model-1a2b3c") -> Iterator[Call]:
+    """Return what the schedules of a stage start."""
+    monitor = arn("sagemaker", f"pipeline/{project}-monitor")
+    yield from calls("sagemaker", "StartPipelineExecution", monitor)
+    yield from calls("lambda", "InvokeFunction", arn("lambda", "function:sm-mlops-retrain"))
+    job = arn("sagemaker", f"transform-job/{project}-batch-0a1b2c")
+    asked = {"aws_RequestTag__project": project}
+    named = {"sagemaker_ModelArn": arn("sagemaker", f"model/{model}")}
+    yield from calls("sagemaker", "CreateTransformJob", job, **asked, **named)
+    tagging = {"sagemaker_TaggingAction": "CreateTransformJob"}
+    yield from calls("sagemaker", "AddTags", job, **asked, **tagging)
 
 
 def deciding(project: str) -> Iterator[Call]:

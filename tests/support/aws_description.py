@@ -21,7 +21,7 @@ from sm_mlops.platform import FOLDER
 
 FILE = Path(__file__).with_name("aws.json")
 # Deployed by roles of ours; the others by people.
-DEPLOYED = (INFRA / "endpoint.yml", FOLDER / "project.yml")
+DEPLOYED = (INFRA / "endpoint.yml", FOLDER / "project.yml", FOLDER / "watch.yml")
 TEMPLATES = (*DEPLOYED, FOLDER / "platform.yml", FOLDER / "deploy.yml")
 # Types without published handlers: the calls that make, show, change and delete one.
 WITHOUT_HANDLERS = {

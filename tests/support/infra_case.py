@@ -53,6 +53,12 @@ FULL: dict[str, dict[str, Any]] = {
         "SubnetIds": ["subnet-0123456789abcdef0", "subnet-0123456789abcdef1"],
         "SecurityGroupIds": ["sg-0123456789abcdef0"],
     },
+    "batch": {
+        "KmsKeyArn": KEY,
+        "ArtifactKmsKeyArn": ARTIFACT_KEY,
+        "SubnetIds": ["subnet-0123456789abcdef0", "subnet-0123456789abcdef1"],
+        "SecurityGroupIds": ["sg-0123456789abcdef0"],
+    },
 }
 KINDS = tuple(FULL)
 

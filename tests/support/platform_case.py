@@ -132,6 +132,29 @@ def deployment(name: str = "churn", /, *, region: str = REGION, **more: Any) -> 
     return _stack("deploy", f"{name}-deploy", values, region)
 
 
+# A stage for which everything runs that can run by itself.
+WATCHED = {
+    "MonitorExpression": "rate(1 day)",
+    "RetrainExpression": "cron(0 6 1 * ? *)",
+    "BatchExpression": "cron(30 5 * * ? *)",
+    "BatchInput": f"s3://{BUCKET}/churn/batch/production/input/customers/",
+    "BatchOutput": f"s3://{BUCKET}/churn/batch/production/output/customers/",
+    "BatchKmsKeyArn": KEY,
+    "BatchVolumeKmsKeyArn": KEY,
+    "ModelName": "Model-1a2b3c",
+    "ModelArn": f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:model/model-1a2b3c",
+    "ModelVersion": "7",
+    "AlarmTopicArn": f"arn:aws:sns:{REGION}:{ACCOUNT}:alarms",
+    "PermissionsBoundaryArn": BOUNDARY,
+}
+
+
+def watch(name: str = "churn", stage: str = "production", /, **more: Any) -> Stack:
+    """Return the second stack of a stage, with nothing on but what is given."""
+    values = {"Project": name, "Stage": stage, "OutputBucket": BUCKET, "Template": "0" * 12}
+    return _stack("watch", f"{name}-{stage}-watch", {**values, **more})
+
+
 def _stack(name: str, stack_name: str, values: Mapping[str, Any], region: str = REGION) -> Stack:
     pairs = [{"ParameterKey": key, "ParameterValue": text(item)} for key, item in values.items()]
     bound = parameters.bind(template(name), pairs, None)
@@ -163,6 +186,9 @@ def _made(name: str, logical: str) -> Made:
         "TrainBoundary": TRAIN_BOUNDARY,
         "GitHubSecret": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:sm-mlops/github-AbCdEf",
         "Trigger": "sm-mlops-trigger",
+        "Retrain": "sm-mlops-retrain",
+        "Notify": "sm-mlops-notify",
+        "Topic": f"arn:aws:sns:{REGION}:{ACCOUNT}:sm-mlops-notifications",
         "TriggerLayer": f"arn:aws:lambda:{REGION}:{ACCOUNT}:layer:sm-mlops-github-app:1",
         "Portfolio": "port-0123456789abc",
         "Product": "prod-0123456789abc",
@@ -174,8 +200,8 @@ def _made(name: str, logical: str) -> Made:
         "AWS::IAM::User": user + logical.removesuffix("User").lower(),
         "AWS::IAM::OIDCProvider": PROVIDER,
         "AWS::SQS::Queue": f"arn:aws:sqs:{REGION}:{ACCOUNT}:sm-mlops-failed-approvals",
-        "AWS::Lambda::Function": f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:sm-mlops-trigger",
-        "AWS::Events::Rule": f"arn:aws:events:{REGION}:{ACCOUNT}:rule/sm-mlops-approved",
+        "AWS::Lambda::Function": f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{refs.get(logical)}",
+        "AWS::Events::Rule": f"arn:aws:events:{REGION}:{ACCOUNT}:rule/{_rule(logical)}",
     }
     return Made(
         refs.get(logical, logical),
@@ -188,6 +214,10 @@ def _made(name: str, logical: str) -> Made:
             "SecretAccessKey": "made-by-iam",
         },
     )
+
+
+def _rule(logical: str) -> str:
+    return f"sm-mlops-{logical.removesuffix('Rule').lower()}"
 
 
 # Who there is
@@ -276,6 +306,13 @@ def greedy(name: str) -> Identity:
     return _identity(name, f"sm-mlops/{name}/staging/anything", (EVERYTHING,), "Boundary")
 
 
+def schedules(name: str) -> Identity:
+    """Return the role of a stage's schedules."""
+    policies = watch(name, **WATCHED).policies("ExecutionRole")
+    role = f"sm-mlops/{name}/production/{name}-production-watch-ExecutionRole-1"
+    return _identity(name, role, policies, "Boundary")
+
+
 def launch() -> Identity:
     """Return the role that makes projects."""
     arn = f"arn:aws:iam::{ACCOUNT}:role/sm-mlops-launch-{REGION}"
@@ -286,3 +323,9 @@ def trigger() -> Identity:
     """Return the role of the trigger's function."""
     arn = f"arn:aws:iam::{ACCOUNT}:role/TriggerRole"
     return Identity(arn, full_platform().policies("TriggerRole"))
+
+
+def notify() -> Identity:
+    """Return the role of the function that tells people."""
+    arn = f"arn:aws:iam::{ACCOUNT}:role/NotifyRole"
+    return Identity(arn, platform().policies("NotifyRole"))

@@ -69,6 +69,8 @@ def _tell_status(aws: Aws, found: Status) -> None:
     identifier = last["arn"].rpartition("/")[2]
     started = datetime.fromisoformat(last["started"]).astimezone().strftime("%Y-%m-%d %H:%M")
     say(f"trained     {started}  {identifier}  {last['status']}{reason}")
+    if last["why"]:
+        say(f"because     {last['why']}")
 
 
 @app.command(rich_help_panel=PANEL)

@@ -22,7 +22,7 @@ from typing import Any
 
 from rich.console import Console
 
-from sm_mlops import display, objects
+from sm_mlops import display, objects, tags
 from sm_mlops.aws import DENIED, Aws, ignoring, split_s3
 from sm_mlops.deployment import access, batch_rows, endpoints
 from sm_mlops.deployment.batch_rows import Part, Writer
@@ -298,11 +298,7 @@ def _request(aws: Aws, place: Place, name: str, instance: str) -> dict[str, Any]
     if key and not has_local_storage(instance):
         machines["VolumeKmsKeyId"] = key
     source = {"S3DataType": "S3Prefix", "S3Uri": f"s3://{place.bucket}/{place.input}"}
-    tags = {
-        "project": aws.settings.project.project,
-        "stage": place.stage.name,
-        "model-version": str(place.endpoint.version),
-    }
+    own = place.stage.tags | {"model-version": str(place.endpoint.version)}
     return {
         "TransformJobName": name,
         "ModelName": place.endpoint.model,
@@ -322,7 +318,7 @@ def _request(aws: Aws, place: Place, name: str, instance: str) -> dict[str, Any]
             **({"KmsKeyId": key} if key else {}),
         },
         "TransformResources": machines,
-        "Tags": [{"Key": tag, "Value": value} for tag, value in tags.items()],
+        "Tags": tags.rows(own),
     }
 
 

@@ -260,8 +260,6 @@ class _Run:
         trail = former if self.trail is None else self.trail
         return {
             **self.stage.tags,
-            "project": self.there.settings.project.project,
-            "stage": self.stage.name,
             "model-version": str(version),
             "commit": self.package.commit or "unknown",
             **({STARTED: started} if started else {}),

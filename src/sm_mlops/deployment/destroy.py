@@ -159,7 +159,7 @@ def delete_registry(aws: Aws) -> list[str]:
         with ignoring(*ABSENT):
             group = settings.model_package_group
             sagemaker.delete_model_package_group(ModelPackageGroupName=group)
-    for pipeline in settings.pipelines:
+    for pipeline in (settings.pipeline, settings.monitor_pipeline):
         with ignoring(*ABSENT):
             sagemaker.delete_pipeline(PipelineName=pipeline)
     return [f"version {item.version}" for item in registry.versions(aws)]

@@ -142,6 +142,7 @@ def _last_execution(aws: Aws) -> dict[str, Any] | None:
         "status": found["PipelineExecutionStatus"],
         "started": found["CreationTime"].isoformat(),
         "reason": one_line(found.get("FailureReason", "")),
+        "why": executions.reason(found.get("PipelineExecutionDescription", "")),
     }
 
 

@@ -60,9 +60,10 @@ class Execution:
         jobs: Jobs,
         objects: RoleObjects,
         client: Callable[[], Any],
+        on_status: Callable[[str], None] = lambda previous: None,
     ) -> None:
         self.record, self.store, self.jobs, self.objects = record, store, jobs, objects
-        self._client = client
+        self._client, self._on_status = client, on_status
         self.definition: Definition = parse(record["_definition"])
         self.parameters = bind(self.definition, record["_parameters"])
         self.stopping = threading.Event()
@@ -148,6 +149,7 @@ class Execution:
 
     def _conclude(self) -> None:
         with self.store.lock:
+            previous = self.record["PipelineExecutionStatus"]
             if self.stopping.is_set():
                 self.record["PipelineExecutionStatus"] = "Stopped"
             elif self._has_failed():
@@ -156,6 +158,7 @@ class Execution:
             else:
                 self.record["PipelineExecutionStatus"] = "Succeeded"
             self._save()
+        self._on_status(previous)
 
     def _save(self) -> None:
         with self.store.lock:
@@ -175,6 +178,7 @@ class Execution:
             self._save()
             rows = list(self.record["_steps"].values())
             self._changed.notify_all()
+        self._on_status("Executing")
         for row in rows:
             self._stop_job(row)
 

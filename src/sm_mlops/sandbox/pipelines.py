@@ -27,7 +27,8 @@ class Pipelines:
     """Operations on pipelines and executions. Keys of records are ARNs.
 
     `client` makes a boto3 client of this sandbox for a region, with the rights of a role; `on_end`
-    is called when an execution ends.
+    is called when an execution ends, `on_status` with one whose status has changed, and with its
+    previous status.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Pipelines:
         self.store, self.objects, self.jobs, self._client = store, objects, jobs, client
         self.running: dict[str, Execution] = {}
         self.on_end: Callable[[], None] = lambda: None
+        self.on_status: Callable[[Record, str], None] = lambda record, previous: None
         recover(store)
 
     def create_pipeline(self, params: Params, caller: Caller) -> Params:
@@ -179,6 +181,7 @@ class Pipelines:
             self.jobs,
             RoleObjects(self.objects, role, caller),
             lambda: self._client(caller.region, role),
+            lambda previous: self.on_status(record, previous),
         )
         arn = record["PipelineExecutionArn"]
         self.store.put(EXECUTION, arn, record)

@@ -302,7 +302,7 @@ KEYS = {
     "kms": ("calleraccount", "grantisforawsresource", "viaservice"),
     "lambda": (),
     "s3": ("existingobjecttag", "prefix", "resourceaccount"),
-    "sagemaker": ("modelapprovalstatus", "resourcetag", "taggingaction"),
+    "sagemaker": ("modelapprovalstatus", "modelarn", "resourcetag", "taggingaction"),
     "secretsmanager": ("resourcetag",),
     "sns": ("endpoint", "protocol"),
 }

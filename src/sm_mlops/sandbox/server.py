@@ -20,7 +20,7 @@ from typing import Any, cast
 
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from sm_mlops.sandbox import calls, client, grants, moto_app, runtime, visitors, wire
+from sm_mlops.sandbox import calls, client, clock, grants, moto_app, runtime, visitors, wire
 from sm_mlops.sandbox.clients import Clients
 from sm_mlops.sandbox.cloudformation import Stacks, protocol
 from sm_mlops.sandbox.endpoints import TIME, Endpoints
@@ -112,6 +112,7 @@ class Server:
             self._lock_file.close()
             raise client.SandboxError(str(error)) from error
         try:
+            clock.load(self.store)
             files = Files(self.folder / "s3")
             self.objects = Objects(self.store, files)
             self.moto = MotoState(self.store)

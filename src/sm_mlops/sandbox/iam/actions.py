@@ -63,7 +63,7 @@ def checks(service: str, operation: str, params: Params, place: Place) -> list[C
     if about is None or templates is None:
         return None
     action = f"{about.prefix}:{about.renamed.get(operation, operation)}"
-    facts = {**request_tags(params), **_special(service, operation, params)}
+    facts = {**request_tags(params), **_special(service, operation, params, place)}
     found = []
     for template in _templates(operation, params, templates):
         if template:
@@ -206,7 +206,7 @@ _BOUNDING = (
 )
 
 
-def _special(service: str, operation: str, params: Params) -> dict[str, Value]:
+def _special(service: str, operation: str, params: Params, place: Place) -> dict[str, Value]:
     """Return the context keys that a service has of its own; see policy_language.KEYS."""
     found: dict[str, Value] = {
         key: str(params[member])
@@ -215,6 +215,8 @@ def _special(service: str, operation: str, params: Params) -> dict[str, Value]:
     }
     if operation in _BOUNDING:
         found["iam:PermissionsBoundary"] = params.get("PermissionsBoundary")
+    if operation == "CreateTransformJob":
+        found["sagemaker:ModelArn"] = place.arn("sagemaker", f"model/{params.get('ModelName')}")
     return found
 
 
