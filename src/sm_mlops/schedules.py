@@ -24,6 +24,7 @@ _FIELDS = (
     ("day-of-week", 1, 7, "SUN MON TUE WED THU FRI SAT", r"\?|L|[1-7]L|[1-7]#[1-5]"),
     ("year", 1970, 2199, "", ""),
 )
+TAKEN = "must not end in -monitor: the pipeline that checks another project's stages has that name"
 _OFTEN = "at most once an hour"
 
 
@@ -78,10 +79,12 @@ class Retraining:
     cool_down_days: int = 7
 
 
-def problem(monitoring: Monitoring, retraining: Retraining, infra: Path) -> str | None:
+def problem(
+    monitoring: Monitoring, retraining: Retraining, infra: Path, isolated: bool
+) -> str | None:
     """Return the first thing that is wrong with the two sections, in words; None for nothing.
 
-    `infra` is the folder of the stages' files.
+    `infra` is the folder of the stages' files; `isolated`, whether jobs are in network isolation.
     """
     known = sorted(file.stem for file in infra.glob("[!.]*.json"))
     for stage in monitoring.stages:
@@ -106,6 +109,11 @@ def problem(monitoring: Monitoring, retraining: Retraining, infra: Path) -> str 
             return f"{key} must be {allowed}, not {number}"
     if retraining.on_drift and not monitoring.stages:
         return "retraining.on_drift needs a stage that is checked: name one in monitoring.stages"
+    if monitoring.stages and isolated:
+        return (
+            "monitoring.stages does not go with aws.network_isolation: the check lists the "
+            "captured requests, and an isolated job reaches no S3"
+        )
     return next(_wrong_limits(monitoring.limits), None)
 
 

@@ -290,15 +290,12 @@ def _read_project(file: Path) -> Project:
                 raise SettingsError(
                     f"pyproject.toml: [tool.mlops] {one_line(key)} must be text, not {value!r}"
                 )
+        if table["project"].endswith("-monitor"):
+            raise SettingsError(f"pyproject.toml: [tool.mlops] project {schedules.TAKEN}")
         if not tags.VALUE.fullmatch(table.get("owner", tags.NOBODY)):
             raise SettingsError(
                 f"pyproject.toml: [tool.mlops] owner becomes a tag in AWS: it must be "
                 f"{tags.VALUE_RULE}, not {one_line(table['owner'])!r}"
-            )
-        if table["project"].endswith("-monitor"):
-            raise SettingsError(
-                "pyproject.toml: [tool.mlops] project must not end in -monitor: the pipeline that "
-                "checks the stages of another project has that name"
             )
         return Project(**{key.replace("-", "_"): value for key, value in table.items()})
     except tomllib.TOMLDecodeError as error:
@@ -482,13 +479,9 @@ def _check(settings: Settings) -> None:
         bool(aws.subnets) == bool(aws.security_groups),
         "aws.subnets and aws.security_groups go together: set both or neither",
     )
-    wrong = schedules.problem(settings.monitoring, settings.retraining, settings.root / "infra")
+    monitoring, infra = settings.monitoring, settings.root / "infra"
+    wrong = schedules.problem(monitoring, settings.retraining, infra, aws.network_isolation)
     _require(wrong is None, wrong or "")
-    _require(
-        not (settings.monitoring.stages and aws.network_isolation),
-        "monitoring.stages does not go with aws.network_isolation: the check lists the captured "
-        "requests, and an isolated job reaches no S3",
-    )
 
 
 def _check_compute(settings: Settings) -> None:

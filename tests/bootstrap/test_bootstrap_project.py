@@ -546,35 +546,39 @@ def test_versions_and_endpoints_go_first(there: Land) -> None:
     assert projects.find(there.aws) is not None
 
 
-def pipeline(land: Land) -> None:
-    """Make the pipeline, as `mlops run` does."""
+def pipelines(land: Land) -> None:
+    """Make the pipelines, as `mlops run` does where stages are checked."""
     there = projects.outputs(land.aws)
     assert there is not None
     step = {"Name": "No", "Type": "Fail", "Arguments": {"ErrorMessage": "not today"}}
-    land.aws.sagemaker.create_pipeline(
-        PipelineName="churn",
-        RoleArn=there["PipelineRoleArn"],
-        PipelineDefinition=json.dumps({"Version": "2020-12-01", "Steps": [step]}),
-    )
+    for name in ("churn", "churn-monitor"):
+        land.aws.sagemaker.create_pipeline(
+            PipelineName=name,
+            RoleArn=there["PipelineRoleArn"],
+            PipelineDefinition=json.dumps({"Version": "2020-12-01", "Steps": [step]}),
+        )
 
 
-def test_the_pipeline_is_deleted_with_the_project(there: Land) -> None:
-    pipeline(there)
+def test_the_pipelines_are_deleted_with_the_project(there: Land) -> None:
+    pipelines(there)
     part = there.part(Project)
     assert items(part.look_back())["SageMaker pipeline churn"] == "delete"
     told: list[str] = []
     part.undo(told.append)
-    assert told[0] == "deleted      SageMaker pipeline churn"
+    assert told[:2] == [
+        f"deleted      SageMaker pipeline {name}" for name in ("churn", "churn-monitor")
+    ]
     assert there.aws.sagemaker.list_pipelines()["PipelineSummaries"] == []
     assert part.look_back() == []
 
 
 def test_a_leftover_pipeline_is_deleted_without_a_project(there: Land) -> None:
-    pipeline(there)
+    pipelines(there)
     there.aws.sagemaker.delete_project(ProjectName="churn")
     projects.wait(there.aws)
     part = there.part(Project)
-    assert items(part.look_back()) == {"SageMaker pipeline churn": "delete"}
+    kept = items(part.look_back())
+    assert kept == {f"SageMaker pipeline {name}": "delete" for name in ("churn", "churn-monitor")}
     part.undo(print)
     assert part.look_back() == []
 
@@ -584,7 +588,7 @@ def test_while_a_training_runs_nothing_is_deleted(
 ) -> None:
     from sm_mlops.deployment import destroy
 
-    pipeline(there)
+    pipelines(there)
     monkeypatch.setattr(destroy, "executing", lambda aws: ["arn:of:an:execution"])
     for again in (there.part(Project).look_back, lambda: there.part(Project).undo(print)):
         with pytest.raises(MlopsError, match=r"a training is running; .*destroy --all"):

@@ -7,17 +7,19 @@ import re
 from pathlib import Path
 
 import botocore.session
+import numpy as np
 import pytest
 from botocore.validate import ParamValidator
 from typer.testing import CliRunner
 
-from deployment_cases import place
+from deployment_cases import Place, place
+from monitor_case import line, objects, people, predictions, probability, trained
 from repos import Repo
 from sm_mlops.aws import Aws
 from sm_mlops.cli.main import app
 from sm_mlops.monitoring import run
 from sm_mlops.settings import Settings
-from sm_mlops.training.definition import Compiled
+from sm_mlops.tabular.baseline import FILE
 
 # Compiling imports the SDK: seconds, once per process.
 pytestmark = pytest.mark.slow
@@ -84,58 +86,43 @@ def test_an_upload_updates_pipeline_and_code_and_says_so_in_one_line(
         assert aws.s3.get_object(Bucket=aws.bucket, Key=key)["Body"].read() == content
 
 
-JOB = """
-import json, os, pathlib, sys
-import boto3
-
-given = dict(zip(sys.argv[1::2], sys.argv[2::2]))
-violations = int(given["--until"] < "2026-11-28")
-found = {"kind": "drift", "column": "amount", "value": 0.4, "limit": 0.15, "text": "-"}
-message = "drift of amount is 0.4, above 0.15" if violations else "nothing drifted"
-end = given["--until"][:13] + ":00:00+00:00"
-result = {
-    "window": {"start": "2026-11-26T06:00:00+00:00", "end": end},
-    "status": "violation" if violations else "ok",
-    "rows": 2000,
-    "worst": found,
-    "violations": [found] * violations,
-    "message": message,
-}
-key = f"{given['--prefix']}/monitor/{given['--stage']}/{given['--until'][:13]}Z/result.json"
-s3 = boto3.client("s3", region_name=given["--region"])
-s3.put_object(Bucket=given["--bucket"], Key=key, Body=json.dumps(result))
-verdict = {"violations": violations, "message": message}
-(pathlib.Path(given["--output"]) / "verdict.json").write_text(json.dumps(verdict))
-print(message)
-"""
+def check(place: Place, until: str) -> tuple[int, str]:
+    """Return exit code and output of a check of staging."""
+    done = CliRunner().invoke(app, ["monitor", "staging", "--run", "--until", until])
+    return done.exit_code, done.output
 
 
-def test_a_check_is_followed_to_its_verdict(
+def test_a_check_names_what_drifted_and_is_followed_to_its_verdict(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def with_another_job(settings: Settings, account: str) -> Compiled:
-        compiled = compile_monitor(settings, account)
-        scripts = {key: JOB.encode() for key in compiled.objects if key.endswith("/monitor.py")}
-        return Compiled(compiled.definition, {**compiled.objects, **scripts})
-
-    compile_monitor = run.compile_monitor
-    monkeypatch.setattr(run, "compile_monitor", with_another_job)
     monkeypatch.setattr(run, "deployed", lambda *_: True)
     with place(tmp_path) as here:
         here.repo.configure(monitoring={"stages": ["staging"]})
         monkeypatch.chdir(here.repo.root)
+        baseline = here.put("churn/executions/1/evaluation/statistics.json", b"{}")
+        trained().save(tmp_path)
+        here.put("churn/executions/1/evaluation/baseline.json", (tmp_path / FILE).read_bytes())
+        source = {"ContentType": "application/json", "S3Uri": baseline}
+        here.register(DriftCheckBaselines={"ModelDataQuality": {"Statistics": source}})
+        random = np.random.default_rng(1)
+        for day, shift in (("27", 0.0), ("28", 9.0)):
+            rows = people(random, 1500, age=shift)
+            body = json.dumps({"instances": objects(rows)})
+            text = line(body, predictions(probability(rows)), inference_id=f"202611{day}05-a")
+            folder = "churn/capture/staging/version-1/churn-staging/AllTraffic"
+            here.put(f"{folder}/2026/11/{day}/05/a.jsonl", text.encode())
         run.upload(Aws(here.repo.settings(), sandbox=True), print)
-        codes = []
-        for until in ("2026-11-27T06:00", "2026-11-28T08:40+02:00"):
-            done = CliRunner().invoke(app, ["monitor", "staging", "--run", "--until", until])
-            codes.append((done.exit_code, done.output))
+        (fine, good), (drifted, why) = (
+            check(here, until) for until in ("2026-11-27T06:00", "2026-11-28T08:40+02:00")
+        )
         shown = CliRunner().invoke(app, ["monitor", "staging"]).output
-        identifier = re.findall(r"execution/(\w+)", codes[0][1])[0]
-        log = CliRunner().invoke(app, ["logs", "Check", "--execution", identifier])
-    (drifted, why), (fine, good) = codes
-    assert (drifted, fine) == (1, 0), why + good
-    assert "Violation: staging: drift of amount is 0.4, above 0.15" in why.splitlines()
-    assert "2026-11-26 06:00 to 2026-11-28 06:00  ok" in good and "nothing drifted" in good
+        identifier = re.findall(r"execution/(\w+)", why)[0]
+        log = CliRunner().invoke(app, ["logs", "Check", "--execution", identifier]).output
+    assert (fine, drifted) == (0, 1), good + why
+    assert "2026-11-26 06:00 to 2026-11-27 06:00  ok      1,500" in good
+    assert "nothing above its limit in 1,500 rows" in good
+    [violation] = [text for text in why.splitlines() if text.startswith("Violation: ")]
+    assert violation.startswith("Violation: staging, 24 hours to 2026-11-28T06Z: ")
+    assert "age" in violation and violation.removeprefix("Violation: ") in log
     assert all(text.endswith("report     mlops monitor staging --report\n") for text in (why, good))
-    assert shown.startswith("staging: ok since 2026-11-26 06:00 UTC\n")
-    assert log.output == "drift of amount is 0.4, above 0.15\n"
+    assert shown.splitlines()[0].startswith("staging: drift of age")

@@ -105,8 +105,8 @@ s3:ListBucket @ s3:::lake s3:::lake/churn/*
 kms:Decrypt,DescribeKey,GenerateDataKey @ kms:key/1234abcd-12ab-34cd-56ef-1234567890ab
 sagemaker:CreatePipeline,DescribePipeline,ListPipelineExecutions,StartPipelineExecution,UpdatePipeline
     @ sagemaker:pipeline/churn sagemaker:pipeline/churn-monitor
-sagemaker:AddTags @ sagemaker:pipeline/churn sagemaker:pipeline/churn-monitor
-    ? aws:RequestTag/project=churn
+sagemaker:AddTags @ sagemaker:pipeline/churn sagemaker:pipeline/churn-monitor ?
+    aws:RequestTag/project=churn
 sagemaker:DescribePipelineDefinitionForExecution,DescribePipelineExecution,ListPipelineExecutionSteps,ListPipelineParametersForExecution,StopPipelineExecution
     @ sagemaker:pipeline/churn/execution/* sagemaker:pipeline/churn-monitor/execution/*
 iam:PassRole @ iam:role/churn-pipeline ? iam:PassedToService=sagemaker.amazonaws.com

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from dataclasses import asdict
@@ -14,7 +15,7 @@ from repos import Repo
 from sm_mlops import bundle, schedules
 from sm_mlops import settings as mlops_settings
 from sm_mlops.settings import SettingsError
-from sm_mlops.tabular import preprocess
+from sm_mlops.tabular import mlops_yaml, preprocess
 
 LONGEST = "a" + "-b" * 15 + "c"
 
@@ -79,6 +80,11 @@ def test_the_jobs_read_mlops_yaml_as_the_tool_does(repo: Repo, tmp_path: Path) -
     job = dict(bundle.collect(tool, "preprocess.py", reads=[*reads, "split"]).files)
     (tmp_path / "mlops.yaml").write_bytes(job["mlops.yaml"])
     assert preprocess.read_settings(tmp_path) == found
+
+
+def test_a_number_can_be_copied_with_how_it_is_written() -> None:
+    number = mlops_yaml.load("1.10")
+    assert (str(copy.deepcopy(number)), copy.deepcopy(number)) == ("1.10", 1.1)
 
 
 def test_hyperparameters_are_passed_as_the_text_that_sagemaker_passes(repo: Repo) -> None:

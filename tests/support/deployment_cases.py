@@ -127,9 +127,9 @@ class Place:
     ) -> str:
         """Register a version with this model.tar.gz and sample payload; return its ARN."""
         prefix = f"{self.aws.settings.prefix}/executions/test-{next(self._numbers)}"
-        url = self._put(f"{prefix}/model.tar.gz", model)
+        url = self.put(f"{prefix}/model.tar.gz", model)
         if files:
-            more["SamplePayloadUrl"] = self._put(f"{prefix}/sample.tar.gz", archive(files))
+            more["SamplePayloadUrl"] = self.put(f"{prefix}/sample.tar.gz", archive(files))
         environment = {
             "SAGEMAKER_PROGRAM": "inference.py",
             "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code",
@@ -148,7 +148,8 @@ class Place:
         }
         return str(self.aws.sagemaker.create_model_package(**request)["ModelPackageArn"])
 
-    def _put(self, key: str, body: bytes) -> str:
+    def put(self, key: str, body: bytes) -> str:
+        """Upload an object; return its address."""
         self.aws.s3.put_object(Bucket=self.aws.bucket, Key=key, Body=body)
         return f"s3://{self.aws.bucket}/{key}"
 

@@ -420,8 +420,8 @@ class Project(Part):
         self._refuse_while_used()
         found = projects.find(self.aws)
         items = []
-        if self._has_pipeline():
-            what = f"SageMaker pipeline {self.aws.settings.pipeline}"
+        for pipeline in self._pipelines():
+            what = f"SageMaker pipeline {pipeline}"
             items.append(Item(what, Todo.DELETE, "with the history of its executions"))
         if found is None:
             return items
@@ -458,15 +458,17 @@ class Project(Part):
 
     def undo(self, tell: Tell) -> None:
         self._refuse_while_used()
-        if self._has_pipeline():
+        for pipeline in self._pipelines():
             # Already deleted if the answer to a first attempt was lost.
             with ignoring(*ABSENT):
-                self.aws.sagemaker.delete_pipeline(PipelineName=self.aws.settings.pipeline)
-            tell(f"{'deleted':<12} SageMaker pipeline {self.aws.settings.pipeline}")
+                self.aws.sagemaker.delete_pipeline(PipelineName=pipeline)
+            tell(f"{'deleted':<12} SageMaker pipeline {pipeline}")
         found = projects.settled(self.aws, tell)
         if found is not None:
             self._delete(found, tell)
 
-    def _has_pipeline(self) -> bool:
-        """Return whether the pipeline exists that `mlops run` creates, which is in no stack."""
-        return exists(self.aws.sagemaker.describe_pipeline, PipelineName=self.aws.settings.pipeline)
+    def _pipelines(self) -> list[str]:
+        """Return those that exist of the pipelines of `mlops run`, which are in no stack."""
+        names = self.aws.settings.pipeline, self.aws.settings.monitor_pipeline
+        describe = self.aws.sagemaker.describe_pipeline
+        return [name for name in names if exists(describe, PipelineName=name)]

@@ -155,7 +155,7 @@ def kept(aws: Aws) -> Kept:
 
 
 def delete_registry(aws: Aws) -> list[str]:
-    """Delete the pipeline, all versions and their group; return what remains.
+    """Delete the pipelines, all versions and their group; return what remains.
 
     A group of the SageMaker project is kept: deleting the project deletes it, and fails without it.
     """
@@ -168,8 +168,9 @@ def delete_registry(aws: Aws) -> list[str]:
         with ignoring(*ABSENT):
             group = settings.model_package_group
             sagemaker.delete_model_package_group(ModelPackageGroupName=group)
-    with ignoring(*ABSENT):
-        sagemaker.delete_pipeline(PipelineName=settings.pipeline)
+    for pipeline in (settings.pipeline, settings.monitor_pipeline):
+        with ignoring(*ABSENT):
+            sagemaker.delete_pipeline(PipelineName=pipeline)
     return [f"version {item.version}" for item in registry.versions(aws)]
 
 

@@ -49,7 +49,7 @@ def pipeline(repo: Repo) -> Pipeline:
         property_files=[VERDICT],
         retry_policies=repo.retries,
     )
-    why = Join("", [parameters["Stage"], ": ", _verdict("message")])
+    why = Join(values=[_verdict("message")])
     judge = ConditionStep(
         name="Judge",
         conditions=[ConditionGreaterThanOrEqualTo(left=_verdict("violations"), right=1)],

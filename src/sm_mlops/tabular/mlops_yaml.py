@@ -30,6 +30,10 @@ class Number(float):
     def __str__(self) -> str:
         return str(self.text)  # type: ignore[attr-defined]
 
+    def __getnewargs__(self) -> tuple[str]:  # type: ignore[override]
+        """Return what a copy is made of."""
+        return (str(self),)
+
 
 class _Loader(yaml.SafeLoader):
     """YAML 1.1 with the scalars of YAML 1.2."""
