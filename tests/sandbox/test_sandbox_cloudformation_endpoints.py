@@ -138,6 +138,7 @@ def test_an_alarm_during_the_shift_rolls_the_stack_back(aws: Deployer, hosting: 
         EvaluationPeriods=1,
         Threshold=1,
         ComparisonOperator="GreaterThanThreshold",
+        TreatMissingData="ignore",
     )
     shift = {
         "BlueGreenUpdatePolicy": {

@@ -307,7 +307,7 @@ def _project(aws: Deployer) -> str:
     return str(aws.sagemaker.describe_project(ProjectName="churn")["ProjectStatus"])
 
 
-@pytest.mark.parametrize("kind", ["StepFunctions::StateMachine", "SNS::Topic", "KMS::Key"])
+@pytest.mark.parametrize("kind", ["StepFunctions::StateMachine", "DynamoDB::Table", "KMS::Key"])
 def test_a_type_that_no_template_of_ours_has_is_refused_by_name(aws: Deployer, kind: str) -> None:
     body = json.dumps({"Resources": {"It": resource(kind)}})
     words = rf"does not implement these resource types: \[AWS::{kind}\]"

@@ -15,6 +15,7 @@ from botocore.exceptions import ClientError
 
 from function_cases import ACCOUNT, Wired, until
 from sandbox_cases import BUCKET, REGION, condition
+from sandbox_iam_case import Account, allow, error
 from sm_mlops.sandbox import Server, clock, recurrence
 
 DAY = 86_400
@@ -252,6 +253,13 @@ def test_what_the_scheduler_or_the_sandbox_cannot_do_is_refused(aws: Wired, case
     with pytest.raises(ClientError, match=words) as caught:
         aws.client("scheduler").create_schedule(**request(**changes))
     assert caught.value.response["Error"]["Code"] == "ValidationException"
+
+
+@pytest.mark.slow
+def test_who_makes_a_schedule_passes_its_role(server: Server) -> None:
+    maker = Account(server.environment()).may("maker", allow("scheduler:CreateSchedule"))
+    words = error(maker.client("scheduler").create_schedule, **request())[2]
+    assert f"iam:PassRole on resource: {role('starter')}" in words
 
 
 @pytest.mark.slow
