@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,16 @@ from sm_mlops import registry as versions
 from sm_mlops.aws import Aws
 from sm_mlops.bundle import Bundle
 from sm_mlops.cli import bootstrap, deploy, endpoint, registry, status, training
-from sm_mlops.cli.console import Yes, connected, load_settings, on_terminal, out, say
+from sm_mlops.cli.console import (
+    AsJson,
+    Yes,
+    connected,
+    load_settings,
+    on_terminal,
+    out,
+    print_json,
+    say,
+)
 from sm_mlops.cli.sandbox_account import apply
 from sm_mlops.deployment import smoke
 from sm_mlops.display import tell
@@ -37,6 +47,8 @@ from sm_mlops.settings import find_root
 from sm_mlops.training import gate
 
 START_SECONDS = 60
+PAUSE_SECONDS = 0.2
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 # The parameters of CreateModelPackage among the fields of DescribeModelPackage.
 _REGISTERED = (
     "ModelPackageGroupName",
@@ -117,6 +129,59 @@ def sandbox_authorize(
     with sandbox.connect(settings.root, settings.project.region):
         found = sandbox.control(settings.root, "connections.complete", connection)
     say(f"The connection {found['ConnectionName']} is {found['ConnectionStatus']}.")
+
+
+@app.command("wait")
+def sandbox_wait(
+    duration: str = typer.Argument(help="Such as 30s, 90m, 3h or 1d."),
+) -> None:
+    """Move the sandbox's clock. Schedules that become due run, each at its own time.
+
+    Signatures and tokens keep real time.
+    """
+    from sm_mlops import sandbox
+
+    match = re.fullmatch("([1-9][0-9]*)([smhd])", duration)
+    if match is None:
+        raise MlopsError(f"{duration} is not a duration; give one such as 30s, 90m, 3h or 1d")
+    settings = load_settings()
+    root = settings.root
+    with sandbox.connect(root, settings.project.region):
+        now = sandbox.control(root, "time")
+        until = now + int(match[1]) * UNITS[match[2]]
+        while now < until:
+            step = sandbox.control(root, "advance", until)
+            now = step["now"]
+            for name, moment in step["fired"]:
+                say(f"{_utc(moment)}  {name}")
+            # Time stands still while what a schedule has started runs.
+            while sandbox.control(root, "working"):
+                time.sleep(PAUSE_SECONDS)
+    say(f"{_utc(now)}  in the sandbox")
+
+
+@app.command("messages")
+def sandbox_messages(as_json: AsJson = False) -> None:
+    """Show what the subscribers of the sandbox's topics have been sent, oldest first."""
+    from sm_mlops import sandbox
+
+    settings = load_settings()
+    with sandbox.connect(settings.root, settings.project.region):
+        found = sandbox.control(settings.root, "topics.messages")
+    if as_json:
+        print_json(found)
+        return
+    for message in found:
+        to = ", ".join(message["To"]) or "nobody"
+        _rule(f"{_utc(message['Time'])}  {message['TopicArn'].rpartition(':')[2]}, to {to}")
+        say(f"Subject: {message['Subject']}")
+        say(message["Message"])
+    if not found:
+        say("No messages.")
+
+
+def _utc(moment: float) -> str:
+    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 @app.command("reset")

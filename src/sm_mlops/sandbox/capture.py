@@ -14,6 +14,7 @@ import time
 import uuid
 from typing import Any
 
+from sm_mlops.sandbox import clock
 from sm_mlops.sandbox.access import RoleObjects
 from sm_mlops.sandbox.objects import NoSuchObject, Objects
 from sm_mlops.sandbox.serving import Answer
@@ -59,7 +60,7 @@ class Capture:
         if both or "Output" in modes:
             kind = answer.headers.get("Content-Type") or ""
             data["endpointOutput"] = _part("OUTPUT", kind, answer.body, config)
-        now = time.gmtime()
+        now = time.gmtime(clock.now())
         event = {
             "captureData": data,
             "eventMetadata": {
@@ -88,7 +89,7 @@ class Capture:
             path = self.objects.files.temporary()
             path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
             bucket, _, prefix = root.removeprefix("s3://").partition("/")
-            name = f"{time.strftime('%M-%S', time.gmtime())}-000-{uuid.uuid4()}.jsonl"
+            name = f"{time.strftime('%M-%S', time.gmtime(clock.now()))}-000-{uuid.uuid4()}.jsonl"
             try:
                 owner = Caller(role.split(":")[4], region, "")
                 RoleObjects(self.objects, role, owner).put(

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from sm_mlops.sandbox import wire
+from sm_mlops.sandbox import clock, wire
 from sm_mlops.sandbox.access import RoleObjects
 from sm_mlops.sandbox.fleets import Fleet, Live
 from sm_mlops.sandbox.hosting import CONFIG, MODEL, find, listed, location
@@ -258,7 +258,7 @@ class Endpoints:
     def _shift(self, record: Record, live: Live) -> None:
         """Shift the traffic to the new fleet. Raises Failed when an alarm fires."""
         deployment = record["_pending"].get("deployment") or {}
-        begun = time.time()
+        begun = clock.now()
         for share, wait in steps(deployment):
             live.share = share
             self._show_pending(record, "Baking" if share == 1 else "ActivatingTraffic")

@@ -1,5 +1,5 @@
-"""EventBridge's default bus: a change in the registry becomes an event, is matched with rules, and
-reaches functions.
+"""EventBridge's default bus: a change of a version, an execution, an alarm or a stack becomes an
+event, is matched with rules, and reaches functions.
 
 moto keeps rules and targets; matching and delivery are done here.
 """
@@ -10,14 +10,15 @@ import json
 import logging
 import uuid
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
-from sm_mlops.sandbox import patterns, wire
+from sm_mlops.sandbox import clock, patterns, wire
+from sm_mlops.sandbox.alarms import detail
+from sm_mlops.sandbox.cloudwatch import State
 from sm_mlops.sandbox.deliveries import Undeliverable, check_queue, render, send
 from sm_mlops.sandbox.functions import Functions
 from sm_mlops.sandbox.replies import read
-from sm_mlops.sandbox.wire import ApiError, Caller, Params, moment, not_implemented
+from sm_mlops.sandbox.wire import ApiError, Params, moment, not_implemented
 
 TARGET_MEMBERS = ("Id", "Arn", "DeadLetterConfig", "RetryPolicy")
 RULE_MEMBERS = ("Name", "Description", "EventPattern", "State", "Tags")
@@ -66,17 +67,17 @@ class Events:
         https://docs.aws.amazon.com/sagemaker/latest/dg/automating-sagemaker-with-eventbridge.html
         """
         arn = package["ModelPackageArn"]
-        detail = wire.pick(package, *SHOWN)
-        if "ModelPackageVersion" in detail:
-            detail.pop("ModelPackageName", None)
+        told = wire.pick(package, *SHOWN)
+        if "ModelPackageVersion" in told:
+            told.pop("ModelPackageName", None)
         for name in ("CreationTime", "LastModifiedTime"):
-            if name in detail:
-                detail[name] = moment(detail[name])
-        detail.setdefault("CertifyForMarketplace", False)
+            if name in told:
+                told[name] = moment(told[name])
+        told.setdefault("CertifyForMarketplace", False)
         if fields:
-            detail["UpdatedModelPackageFields"] = fields
+            told["UpdatedModelPackageFields"] = fields
         for _ in range(self.repeat):
-            self._publish(arn, detail)
+            self._publish("aws.sagemaker", "SageMaker Model Package State Change", [arn], told)
 
     # Requests.
 
@@ -94,25 +95,70 @@ class Events:
             for target in given["Targets"]:
                 _check_target(target)
 
-    def _publish(self, arn: str, detail: Params) -> None:
-        """Put an event about a version on its account's bus and deliver it."""
+    def alarm(self, alarm: Any, previous: State) -> None:
+        """Announce that an alarm has changed its state."""
+        arn = alarm.alarm_arn
+        self._publish(
+            "aws.cloudwatch", "CloudWatch Alarm State Change", [arn], detail(alarm, previous)
+        )
+
+    def execution(self, record: Params, previous: str) -> None:
+        """Announce that an execution of a pipeline has a new status; see `model_package`."""
+        told = {
+            "pipelineExecutionDisplayName": record["PipelineExecutionDisplayName"],
+            "currentPipelineExecutionStatus": record["PipelineExecutionStatus"],
+            "previousPipelineExecutionStatus": previous,
+            "executionStartTime": clock.text(record["CreationTime"]),
+            "pipelineExecutionDescription": record.get("PipelineExecutionDescription"),
+            "pipelineArn": record["PipelineArn"],
+            "pipelineExecutionArn": record["PipelineExecutionArn"],
+        }
+        if record["PipelineExecutionStatus"] not in ("Executing", "Stopping"):
+            told["executionEndTime"] = clock.text(record["LastModifiedTime"])
+        self._publish(
+            "aws.sagemaker",
+            "SageMaker Model Building Pipeline Execution Status Change",
+            [record["PipelineArn"], record["PipelineExecutionArn"]],
+            {name: value for name, value in told.items() if value is not None},
+        )
+
+    def stack(self, stack: Params) -> None:
+        """Announce that a stack has a new status.
+
+        Source:
+        https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/event-detail-stack-status-change.html
+        """
+        told = {
+            "stack-id": stack["StackId"],
+            "status-details": {
+                "status": stack["StackStatus"],
+                "status-reason": stack.get("StackStatusReason") or "",
+            },
+        }
+        if stack.get("_token"):
+            told["client-request-token"] = stack["_token"]
+        kind = "CloudFormation Stack Status Change"
+        self._publish("aws.cloudformation", kind, [stack["StackId"]], told)
+
+    def _publish(self, source: str, kind: str, resources: list[str], told: Params) -> None:
+        """Put an event on the default bus of its resources' account and deliver it."""
         from moto.events.models import events_backends
 
-        caller = Caller(arn.split(":")[4], arn.split(":")[3], "")
+        _, _, _, region, account, _ = resources[0].split(":", 5)
         whole = {
             "version": "0",
             "id": str(uuid.uuid4()),
-            "detail-type": "SageMaker Model Package State Change",
-            "source": "aws.sagemaker",
-            "account": caller.account,
-            "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "region": caller.region,
-            "resources": [arn],
-            "detail": detail,
+            "detail-type": kind,
+            "source": source,
+            "account": account,
+            "time": clock.text(clock.now()),
+            "region": region,
+            "resources": resources,
+            "detail": told,
         }
         # A copy, which a later change in the registry does not affect.
         whole = json.loads(json.dumps(whole))
-        found = events_backends[caller.account][caller.region].event_buses.get("default")
+        found = events_backends[account][region].event_buses.get("default")
         for rule in list(found.rules.values()) if found else []:
             wanted = rule.event_pattern.dump()
             if not rule.state.startswith("ENABLED") or not wanted:

@@ -80,14 +80,14 @@ class Functions:
             return None
         given = json.loads(read(environ) or b"{}")
         if sets:
-            _check_destinations(given, self._find(sets["name"], caller))
+            _check_destinations(given, self.find(sets["name"], caller))
             return None
         assert found is not None
         _check_function(given, caller, creates)
         answer = by_moto()
         name = str(given.get("FunctionName") if creates else found["name"])
         with contextlib.suppress(ApiError):  # moto has refused it.
-            function = self._find(name, caller)
+            function = self.find(name, caller)
             if "LoggingConfig" in given:
                 function.sandbox_LoggingConfig = given["LoggingConfig"]
             self.keep("lambda")
@@ -99,7 +99,7 @@ class Functions:
         query = parse_qs(environ.get("QUERY_STRING", ""))
         if "Qualifier" in query:
             raise not_implemented("Qualifier of lambda:Invoke")
-        function = self._find(name, caller)
+        function = self.find(name, caller)
         body = read(environ)
         kind = environ.get("HTTP_X_AMZ_INVOCATION_TYPE") or "RequestResponse"
         event = _event(body, kind)
@@ -119,7 +119,8 @@ class Functions:
             headers["X-Amz-Log-Result"] = base64.b64encode(tail).decode()
         return 200, headers, result.payload.encode()
 
-    def _find(self, name: str, caller: Caller) -> Any:
+    def find(self, name: str, caller: Caller) -> Any:
+        """Return moto's function of a name or ARN. Raises ApiError."""
         from moto.awslambda.exceptions import UnknownFunctionException
         from moto.awslambda.models import lambda_backends
 
@@ -140,7 +141,7 @@ class Functions:
         """Raise Undeliverable when a function's policy does not let a service invoke it."""
         parts = arn.split(":")
         try:
-            function = self._find(arn, Caller(parts[4], parts[3], ""))
+            function = self.find(arn, Caller(parts[4], parts[3], ""))
         except ApiError as error:
             raise Undeliverable("RESOURCE_NOT_FOUND", error.message) from error
         statements = {"Statement": function.policy.statements}
@@ -183,7 +184,7 @@ class Functions:
         parts = record["Arn"].split(":")
         caller = Caller(parts[4], parts[3], "")
         while True:
-            function = self._find(record["Arn"], caller)
+            function = self.find(record["Arn"], caller)
             config = _invoke_config(function)
             result = self.run(function, record["Event"], request)
             if self._closing.is_set():

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
-from sm_mlops.sandbox import calls, clock, functions, grants, topics, versions
+from sm_mlops.sandbox import calls, clock, cloudwatch, functions, grants, topics, versions
 from sm_mlops.sandbox.catalog import Catalog
 from sm_mlops.sandbox.connections import Connections
 from sm_mlops.sandbox.events import Events
@@ -26,7 +26,11 @@ from sm_mlops.sandbox.workflow import Workflows
 
 # What a person does at a console, and a switch for tests.
 CONTROLS = (
+    "advance",
     "be_strict",
+    "time",
+    "topics.messages",
+    "working",
     "workflows.environment",
     "connections.complete",
     "github.accounts.add",
@@ -47,16 +51,20 @@ class Integrations:
     def __init__(self, server: Any) -> None:
         self.server = server
         folder = server.folder
-        clock.load(server.store)
         self.functions = functions.Functions(
             server.store, folder / "functions", lambda: server.url, server.pace
         )
         self.functions.keep = server.moto.keep
-        self.functions.alarms.on_change = lambda: server.moto.keep("cloudwatch", "sns", "sqs")
+        self.alarms = self.functions.alarms
+        self.alarms.on_change = lambda: server.moto.keep("cloudwatch", "sns", "sqs")
+        self.topics = topics.Topics(server.store)
         self.functions.processes.rewrite = self._rewrite
         self.functions.on_idle = server.end_if_idle
         self.events = Events(self.functions)
         self.events.keep = server.moto.keep
+        self.alarms.announce = self.events.alarm
+        server.pipelines.on_status = self.events.execution
+        server.stacks.ledger.on_status = self.events.stack
         server.registry.on_change = lambda package, fields: self.events.model_package(
             public(package), fields
         )
@@ -67,7 +75,7 @@ class Integrations:
         self.catalog = Catalog(server.store, self._client)
         self.provisioning = Provisioning(server.store, self.catalog, self._client)
         self.provisioning.on_idle = server.end_if_idle
-        self.schedules = Schedules(server.store)
+        self.schedules = Schedules(server.store, self.functions, self._client)
         self.projects = Projects(server.store, self.provisioning, self._client)
         self.projects.on_idle = server.end_if_idle
         self._services: dict[str, JsonService] = {
@@ -82,6 +90,26 @@ class Integrations:
     def be_strict(self) -> None:
         """Forbid what is missing in S3, and see roles and grants later than they are made."""
         objects.AS_LISTED, grants.LATE, self.catalog.late = False, 1, 3
+
+    def time(self) -> float:
+        """Return the time in the sandbox."""
+        return clock.now()
+
+    def advance(self, until: float) -> dict[str, Any]:
+        """Move the clock to the next time at which schedules are due, at most to `until`.
+
+        Return the time and what was fired, names and times.
+        """
+        self.server.runtime.capture.flush()
+        fired = self.schedules.advance(until)
+        self.alarms.look_everywhere()
+        return {"now": clock.now(), "fired": fired}
+
+    def working(self) -> bool:
+        """Tell whether something runs that a schedule or an alarm may have started."""
+        server = self.server
+        jobs = server.pipelines.running or server.jobs.running or server.transforms.running
+        return bool(jobs) or self.functions.busy()
 
     def control(self, body: bytes) -> Any:
         """Do what a person requests: {"call": one of CONTROLS, "args", "kwargs"}."""
@@ -112,8 +140,10 @@ class Integrations:
             target = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2]
             if service == "events":
                 self.events.check(target, environ)
-            if service in ("sns", "monitoring"):
-                topics.check(service, *requests.read(service, environ))
+            if service == "sns":
+                topics.check(*requests.read(service, environ))
+            if service == "monitoring":
+                return self._monitoring(environ, caller, by_moto)
             if service == "scheduler":
                 operation, params = requests.read(service, environ)
                 body = json.dumps(params).encode()
@@ -124,15 +154,24 @@ class Integrations:
                 )
             if NOT_HERE.get(service) in ("", target):
                 raise not_implemented(f"{service}:{target}")
-            if service == "monitoring":
-                self.functions.alarms.look(caller)
         except ApiError as error:
             return error_reply(start, error, calls.xml(service, environ))
         return None
 
+    def _monitoring(
+        self, environ: dict[str, Any], caller: Caller, by_moto: Callable[[], Iterable[bytes]]
+    ) -> Iterable[bytes]:
+        """Answer a request to CloudWatch; alarms are up to date before and after it."""
+        cloudwatch.check(*requests.read("monitoring", environ))
+        self.alarms.look(caller)
+        answer = by_moto()
+        self.alarms.look(caller)
+        return answer
+
     def recover(self) -> None:
         """Continue what was running before a restart."""
         self.functions.recover()
+        self.schedules.start()
         self.provisioning.recover()
         self.projects.recover()
 
@@ -141,7 +180,10 @@ class Integrations:
         return self.functions.busy() or self.provisioning.busy() or self.projects.busy()
 
     def close(self) -> None:
-        """End what runs."""
+        """End what runs. That executions end with the server is no event."""
+        self.server.pipelines.on_status = lambda record, previous: None
+        self.server.stacks.ledger.on_status = lambda stack: None
+        self.schedules.close()
         self.functions.close()
         self.provisioning.closing.set()
         self.projects.close()

@@ -9,18 +9,24 @@ from __future__ import annotations
 import json
 import math
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from sm_mlops.sandbox import clock
 from sm_mlops.sandbox.wire import Caller
 
 NAMESPACE = "AWS/SageMaker"
 KEPT = 20_000
 UNITS = {"ModelLatency": "Microseconds", "OverheadLatency": "Microseconds"}
 OURS = "Threshold Crossed"
+COMPARED = {
+    "GreaterThanThreshold": "greater than",
+    "GreaterThanOrEqualToThreshold": "greater than or equal to",
+    "LessThanThreshold": "less than",
+    "LessThanOrEqualToThreshold": "less than or equal to",
+}
 Sample = tuple[float, dict[str, float]]
 Series = tuple[str, str, str, str]
 """Account, region, endpoint, variant."""
@@ -42,7 +48,7 @@ class Metrics:
 
     def record(self, series: Series, values: dict[str, float]) -> None:
         """Keep what one invocation reports, by name of the metric."""
-        sample = (time.time(), values)
+        sample = (clock.now(), values)
         found = self._samples.get(series)
         if found is None:
             with self._lock:
@@ -92,19 +98,21 @@ class Metrics:
             ours = alarm.state_reason.startswith(OURS)
             if alarm.state_value == "ALARM" and not ours:
                 return name
-            state = self._evaluate(alarm, caller, begun)
+            state, value = self._evaluate(alarm, caller, begun)
             if state is not None and state != alarm.state_value:
-                set_state(alarm, state, caller.account)
+                set_state(alarm, state, value)
                 self.on_change()
             if state == "ALARM":
                 return name
         return None
 
-    def _evaluate(self, alarm: Any, caller: Caller, begun: float) -> str | None:
-        """Return the state of an alarm on one of the endpoints' metrics, None for any other."""
+    def _evaluate(
+        self, alarm: Any, caller: Caller, begun: float
+    ) -> tuple[str | None, float | None]:
+        """Return what `evaluate` does of an alarm on the endpoints' metrics, None for any other."""
         dimensions = {dimension.name: dimension.value for dimension in alarm.dimensions}
         if alarm.namespace != NAMESPACE or set(dimensions) != {"EndpointName", "VariantName"}:
-            return None
+            return None, None
         series = (
             caller.account, caller.region, dimensions["EndpointName"], dimensions["VariantName"],
         )  # fmt: skip
@@ -113,17 +121,18 @@ class Metrics:
             for moment, values in self._samples.get(series, deque()).copy()
             if alarm.metric_name in values
         ]
-        return state_of(alarm, samples, float(alarm.period) * self.pace, begun)
+        return evaluate(alarm, samples, float(alarm.period) * self.pace, begun)
 
 
-def state_of(
+def evaluate(
     alarm: Any, samples: list[tuple[float, float]], length: float, begun: float = 0.0
-) -> str | None:
-    """Return the state of an alarm on samples (time, value), None for insufficient data.
+) -> tuple[str | None, float | None]:
+    """Return the state of an alarm on samples (time, value), None for the one that it has, and the
+    newest value that it was decided by.
 
     `length` is a period in seconds; missing data before `begun` breaches nothing.
     """
-    now = time.time()
+    now = clock.now()
     periods: list[list[float]] = [[] for _ in range(int(alarm.evaluation_periods))]
     for moment, value in samples:
         position = int((now - moment) / length)
@@ -131,42 +140,34 @@ def state_of(
             periods[position].append(value)
     missing = alarm.treat_missing_data
     if not any(periods) and missing not in ("breaching", "notBreaching"):
-        return None
+        return (None if missing == "ignore" else "INSUFFICIENT_DATA"), None
     breaching = 0
     for position, found in enumerate(periods):
         if found:
             breaching += _breaches(alarm, found)
         elif missing == "breaching":
             breaching += now - (position + 1) * length >= begun
-    return "ALARM" if breaching >= int(alarm.datapoints_to_alarm or len(periods)) else "OK"
+    state = "ALARM" if breaching >= int(alarm.datapoints_to_alarm or len(periods)) else "OK"
+    return state, next((_statistic(alarm, found) for found in periods if found), None)
 
 
-def set_state(alarm: Any, state: str, account: str) -> None:
-    """Change an alarm's state and notify its topics."""
-    reason = f"{OURS}: {alarm.metric_name} {alarm.comparison_operator} {alarm.threshold}"
-    alarm.update_state(reason, "{}", state)
-    message = {
-        "AlarmName": alarm.name,
-        "AWSAccountId": account,
-        "NewStateValue": state,
-        "NewStateReason": reason,
-        "AlarmArn": alarm.alarm_arn,
+def set_state(alarm: Any, state: str, value: float | None) -> None:
+    """Change an alarm's state; whoever listens to alarms hears of it. `value` is what it was
+    decided by, None for missing data."""
+    verb = "was" if state == "ALARM" else "was not"
+    compared = COMPARED.get(alarm.comparison_operator, alarm.comparison_operator)
+    shown = f"[{value}] {verb} {compared} the threshold ({float(alarm.threshold)})"
+    if value is None:
+        shown = f"were missing, which counts as {alarm.treat_missing_data or 'missing'}"
+    data = {
+        "version": "1.0",
+        "queryDate": f"{clock.text(clock.now())[:-1]}.000+0000",
+        "statistic": alarm.statistic,
+        "period": int(alarm.period),
+        "recentDatapoints": [] if value is None else [value],
+        "threshold": float(alarm.threshold),
     }
-    actions = alarm.alarm_actions if state == "ALARM" else alarm.ok_actions
-    for topic in (actions or []) if alarm.actions_enabled else []:
-        notify(topic, json.dumps(message), f'{state}: "{alarm.name}"')
-
-
-def notify(topic: str, message: str, subject: str) -> None:
-    """Publish to an SNS topic, if there is one of this ARN."""
-    from moto.sns.models import sns_backends
-
-    parts = topic.split(":")
-    if len(parts) != 6 or parts[2] != "sns":
-        return
-    found = sns_backends[parts[4]][parts[3]].topics.get(topic)
-    if found is not None:
-        found.publish(message, subject)
+    alarm.update_state(f"{OURS}: datapoints {shown}", json.dumps(data), state)
 
 
 def find_alarm(name: str, caller: Caller) -> Any:

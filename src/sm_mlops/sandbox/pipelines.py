@@ -17,6 +17,7 @@ from sm_mlops.sandbox.jobs import Jobs
 from sm_mlops.sandbox.objects import Objects
 from sm_mlops.sandbox.policies import NO_ROLE, check_role
 from sm_mlops.sandbox.storage import Record, Store
+from sm_mlops.sandbox.transforms import Transforms
 from sm_mlops.sandbox.wire import ApiError, Caller, Params, invalid, missing, pick
 
 PIPELINE = "Pipeline"
@@ -27,15 +28,23 @@ class Pipelines:
     """Operations on pipelines and executions. Keys of records are ARNs.
 
     `client` makes a boto3 client of this sandbox for a region, with the rights of a role; `on_end`
-    is called when an execution ends.
+    is called when an execution ends, `on_status` with one whose status has changed, and with its
+    previous status.
     """
 
     def __init__(
-        self, store: Store, objects: Objects, jobs: Jobs, client: Callable[[str, str], Any]
+        self,
+        store: Store,
+        objects: Objects,
+        jobs: Jobs,
+        transforms: Transforms,
+        client: Callable[[str, str], Any],
     ) -> None:
-        self.store, self.objects, self.jobs, self._client = store, objects, jobs, client
+        self.store, self.objects, self._client = store, objects, client
+        self.jobs, self.transforms = jobs, transforms
         self.running: dict[str, Execution] = {}
         self.on_end: Callable[[], None] = lambda: None
+        self.on_status: Callable[[Record, str], None] = lambda record, previous: None
         recover(store)
 
     def create_pipeline(self, params: Params, caller: Caller) -> Params:
@@ -177,8 +186,10 @@ class Pipelines:
             record,
             self.store,
             self.jobs,
+            self.transforms,
             RoleObjects(self.objects, role, caller),
             lambda: self._client(caller.region, role),
+            lambda previous: self.on_status(record, previous),
         )
         arn = record["PipelineExecutionArn"]
         self.store.put(EXECUTION, arn, record)

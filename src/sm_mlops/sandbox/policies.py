@@ -72,6 +72,8 @@ def service_may(
         {
             "aws:SourceArn": source,
             "aws:SourceAccount": source.split(":")[4],
+            # In the policy that a new topic has.
+            "aws:SourceOwner": source.split(":")[4],
             "aws:PrincipalIsAWSService": "true",
             "aws:SecureTransport": "true",
         }

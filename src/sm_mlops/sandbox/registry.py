@@ -5,10 +5,9 @@ Replaces moto's: moto drops most members of a version and numbers versions by co
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
-from sm_mlops.sandbox import wire
+from sm_mlops.sandbox import clock, wire
 from sm_mlops.sandbox.policies import decision, denied, principal
 from sm_mlops.sandbox.storage import Record, Store
 from sm_mlops.sandbox.wire import Caller, Params, invalid, not_implemented, pick
@@ -33,7 +32,7 @@ class Registry:
         record = {
             **pick(params, "ModelPackageGroupName", "ModelPackageGroupDescription"),
             "ModelPackageGroupArn": arn,
-            "CreationTime": time.time(),
+            "CreationTime": clock.now(),
             "CreatedBy": caller.context(),
             "ModelPackageGroupStatus": "Completed",
             "_tags": params.get("Tags", []),
@@ -105,7 +104,7 @@ class Registry:
         }
         with self.store.lock:
             # The time is taken with the number, so that sorting by either gives the same order.
-            record["CreationTime"] = record["LastModifiedTime"] = time.time()
+            record["CreationTime"] = record["LastModifiedTime"] = clock.now()
             group = self._group(params["ModelPackageGroupName"], "CreateModelPackage", caller)
             # The number of a deleted version is never given again.
             version = group["_versions"] + 1
@@ -178,7 +177,7 @@ class Registry:
                 metadata.pop(name, None)
             if metadata or "CustomerMetadataProperties" in record:
                 record["CustomerMetadataProperties"] = metadata
-            record["LastModifiedTime"] = time.time()
+            record["LastModifiedTime"] = clock.now()
             record["LastModifiedBy"] = caller.context()
             self.store.put(PACKAGE, record["ModelPackageArn"], record)
         self.on_change(record, [name for name in params if name != "ModelPackageArn"])

@@ -7,12 +7,20 @@ refused by name. Source: https://docs.aws.amazon.com/scheduler/latest/UserGuide/
 from __future__ import annotations
 
 import json
+import logging
 import re
 import secrets
+import threading
+from collections.abc import Callable
+from typing import Any
 
-from sm_mlops.sandbox import clock, identities, policies, recurrence, wire
+from botocore.exceptions import BotoCoreError, ClientError
+
+from sm_mlops.sandbox import clock, grants, identities, policies, recurrence, wire
+from sm_mlops.sandbox.deliveries import Undeliverable, send
+from sm_mlops.sandbox.functions import Functions
 from sm_mlops.sandbox.services import JsonService, place
-from sm_mlops.sandbox.storage import Record
+from sm_mlops.sandbox.storage import Record, Store
 from sm_mlops.sandbox.wire import ApiError, Caller, Params, not_implemented, partition, pick
 
 SCHEDULE = "Schedule"
@@ -25,13 +33,30 @@ UNIVERSAL = {
 KEYWORD = re.compile(r"<aws\.scheduler\.([a-z-]+)>")
 SETTINGS = ("ScheduleExpression", "State", "Description", "Target", "FlexibleTimeWindow")
 MEMBERS = {*SETTINGS, "Name", "GroupName", "ScheduleExpressionTimezone", "ClientToken"}
+SESSION = "EventBridgeScheduler"
 TARGET_MEMBERS = {"Arn", "RoleArn", "Input", "RetryPolicy", "DeadLetterConfig"}
+log = logging.getLogger(__name__)
 
 
 class Schedules(JsonService):
-    """Operations on schedules. Keys of records are ARNs."""
+    """Operations on schedules, and the thread that fires them. Keys of records are ARNs.
+
+    `client` makes a client of a service for a region, with the rights of a key. A record's
+    `_begin` is when its rate begins, `_after` the last moment that it has been fired for.
+    """
 
     service = "scheduler"
+
+    def __init__(
+        self, store: Store, functions: Functions, client: Callable[[str, str, str], Any]
+    ) -> None:
+        super().__init__(store)
+        self.functions, self._client = functions, client
+        self._changed = threading.Event()
+        self._closing = False
+        self._turn = threading.Lock()
+
+    # Operations.
 
     def create_schedule(self, params: Params, caller: Caller) -> Params:
         """Answer CreateSchedule."""
@@ -54,7 +79,8 @@ class Schedules(JsonService):
         return wire.public(self._find(params, caller))
 
     def delete_schedule(self, params: Params, caller: Caller) -> Params:
-        self.store.delete(SCHEDULE, self._find(params, caller)["Arn"])
+        with self.store.lock:
+            self.store.delete(SCHEDULE, self._find(params, caller)["Arn"])
         return {}
 
     def list_schedules(self, params: Params, caller: Caller) -> Params:
@@ -96,8 +122,134 @@ class Schedules(JsonService):
             "LastModificationDate": now,
             **place(caller),
         }
+        names = ("ScheduleExpression", "State")
+        if known and [known[name] for name in names] == [record[name] for name in names]:
+            record |= pick(known, "_begin", "_after")
+        elif known and known["ScheduleExpression"] == record["ScheduleExpression"]:
+            record |= {"_begin": known["_begin"], "_after": now}
+        else:
+            # A rate without StartDate begins at once.
+            record |= {"_begin": int(now), "_after": int(now) - 1}
         self.store.put(SCHEDULE, arn, record)
+        self._changed.set()
         return {"ScheduleArn": arn}
+
+    # Time.
+
+    def start(self) -> None:
+        """Fire what becomes due from now on; what was due while no server ran is missed."""
+        now = clock.now()
+        with self.store.lock:
+            for arn, record in list(self.store.all(SCHEDULE).items()):
+                if record["_after"] < now - 1:
+                    self.store.put(SCHEDULE, arn, {**record, "_after": now})
+        threading.Thread(target=self._watch, name="schedules", daemon=True).start()
+
+    def _watch(self) -> None:
+        while not self._closing:
+            self._changed.clear()
+            try:
+                self._advance(0.0)
+            except Exception:
+                log.exception("a schedule")
+            with self.store.lock:
+                found = self._next()
+            self._changed.wait(max(0.0, found[0] - clock.now()) if found else None)
+
+    def close(self) -> None:
+        """Fire nothing any more."""
+        self._closing = True
+        self._changed.set()
+
+    def advance(self, until: float) -> list[tuple[str, float]]:
+        """Move the clock to the next time at which schedules are due, at most to `until`, and fire
+        all that are due then; return their names and times."""
+        fired = self._advance(until)
+        self._changed.set()
+        return fired
+
+    def _advance(self, until: float) -> list[tuple[str, float]]:
+        fired = []
+        with self._turn:
+            with self.store.lock:
+                due = self._next()
+            clock.move(min(due[0], until) if due else until, self.store)
+            while not self._closing:
+                with self.store.lock:
+                    found = self._next()
+                    if found is None or found[0] > clock.now():
+                        break
+                    moment, record = found
+                    record["_after"] = moment
+                    self.store.put(SCHEDULE, record["Arn"], record)
+                self._invoke(record, moment)
+                fired.append((record["Name"], moment))
+        return fired
+
+    def _next(self) -> tuple[float, Record] | None:
+        due = []
+        for record in self.store.all(SCHEDULE).values():
+            times = recurrence.parse(record["ScheduleExpression"])
+            moment = times.following(record["_after"], record["_begin"])
+            if moment is not None and record["State"] == "ENABLED":
+                due.append((moment, record))
+        return min(due, key=lambda each: each[0], default=None)
+
+    def _invoke(self, record: Record, moment: float) -> None:
+        """Call a schedule's target with the permissions of its role; report a failure."""
+        account, region = record["_place"]
+        target, caller = record["Target"], Caller(account, region, "")
+        given = filled(target["Input"], record, clock.text(moment))
+        try:
+            role = identities.role(target["RoleArn"], caller.region)
+            if role is None or not policies.trusted(role, SERVICE, group_arn(caller)):
+                raise Undeliverable("AccessDenied", f"{target['RoleArn']} cannot be assumed")
+            operation = universal(target["Arn"], caller.region)
+            if operation is None:
+                self._invoke_function(target, json.loads(given), caller)
+            else:
+                session = grants.session(target["RoleArn"], SESSION, caller.region)
+                key = session["AWS_ACCESS_KEY_ID"]
+                client = self._client("sagemaker", caller.region, key)
+                getattr(client, wire.snake_case(operation))(**json.loads(given))
+        except (ApiError, ClientError, BotoCoreError, Undeliverable) as error:
+            log.error("schedule %s: %s: %s", record["Name"], target["Arn"], error)
+            self._report(record, moment, given, error)
+
+    def _invoke_function(self, target: Params, event: Any, caller: Caller) -> None:
+        arn, role = target["Arn"], target["RoleArn"]
+        if not policies.role_may(role, "lambda:InvokeFunction", arn, caller.region):
+            raise Undeliverable("AccessDenied", f"{role} may not invoke {arn}")
+        self.functions.find(arn, caller)
+        self.functions.invoke_later(arn, event)
+
+    def _report(self, record: Record, moment: float, given: str, error: Exception) -> None:
+        """Send a failure to the schedule's dead-letter queue, as its role may."""
+        target = record["Target"]
+        queue, region = target.get("DeadLetterConfig", {}).get("Arn"), record["_place"][1]
+        if not queue:
+            return
+        attributes = {
+            "ERROR_CODE": _code(error),
+            "ERROR_MESSAGE": str(error),
+            "SCHEDULED_TIME": clock.text(moment),
+            "SCHEDULE_ARN": record["Arn"],
+            "TARGET_ARN": target["Arn"],
+        }
+        try:
+            if not policies.role_may(target["RoleArn"], "sqs:SendMessage", queue, region):
+                raise Undeliverable("AccessDenied", f"{target['RoleArn']} may not send to {queue}")
+            send(queue, given, attributes)
+            self.functions.keep("sqs")
+            self.functions.queue_changed(queue)
+        except Undeliverable as second:
+            log.error("the dead-letter queue of schedule %s: %s", record["Name"], second)
+
+
+def _code(error: Exception) -> str:
+    if isinstance(error, ClientError):
+        return str(error.response["Error"]["Code"])
+    return getattr(error, "code", type(error).__name__)
 
 
 def _arn(params: Params, caller: Caller) -> str:

@@ -20,7 +20,7 @@ from typing import Any, cast
 
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from sm_mlops.sandbox import calls, client, grants, moto_app, runtime, visitors, wire
+from sm_mlops.sandbox import calls, client, clock, grants, moto_app, runtime, visitors, wire
 from sm_mlops.sandbox.clients import Clients
 from sm_mlops.sandbox.cloudformation import Stacks, protocol
 from sm_mlops.sandbox.endpoints import TIME, Endpoints
@@ -112,6 +112,7 @@ class Server:
             self._lock_file.close()
             raise client.SandboxError(str(error)) from error
         try:
+            clock.load(self.store)
             files = Files(self.folder / "s3")
             self.objects = Objects(self.store, files)
             self.moto = MotoState(self.store)
@@ -145,7 +146,9 @@ class Server:
         self.runtime.on_idle = self.end_if_idle
         self.transforms = Transforms(self.store, self.objects, self.folder / FOLDER)
         self.transforms.on_idle = self.end_if_idle
-        self.pipelines = Pipelines(self.store, self.objects, self.jobs, self.clients.of_role)
+        self.pipelines = Pipelines(
+            self.store, self.objects, self.jobs, self.transforms, self.clients.of_role
+        )
         self.pipelines.on_end = self.end_if_idle
         self.stacks = Stacks(
             self.store, lambda service, region, key: self.client(region, service, key)

@@ -1,31 +1,92 @@
-"""What moto would answer wrongly of SNS and of CloudWatch's dashboards, refused."""
+"""SNS: what moto would answer wrongly is refused, messages are kept, and services publish as far as
+a topic's policy and key let them."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
+from sm_mlops.sandbox import clock
+from sm_mlops.sandbox.deliveries import Undeliverable
+from sm_mlops.sandbox.policies import service_may
+from sm_mlops.sandbox.storage import Record, Store
 from sm_mlops.sandbox.wire import ApiError, Params, not_implemented
 
+MESSAGE = "Message"
 PROTOCOLS = ("email", "sqs")
 ATTRIBUTES = ("DisplayName", "KmsMasterKeyId", "Policy")
-# The members that a widget needs, by its type. Source:
-# https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CloudWatch-Dashboard-Body-Structure.html
-WIDGETS: dict[str, dict[str, type]] = {
-    "alarm": {"alarms": list},
-    "log": {"query": str, "region": str},
-    "metric": {"metrics": list, "region": str},
-    "text": {"markdown": str},
-}
+# Its policy lets only principals of the account use it.
+MANAGED_KEY = "alias/aws/sns"
 LARGEST_MESSAGE = 256 * 1024
 
 
-def check(service: str, operation: str, params: Params) -> None:
-    """Refuse a request to SNS or CloudWatch that moto must not answer. Raises ApiError."""
-    if operation == "PutDashboard":
-        _check_dashboard(str(params.get("DashboardBody", "")))
-    if service != "sns":
-        return
+class Topics:
+    """The messages that have been published, oldest first."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        _fix_moto(self._keep)
+
+    def messages(self) -> list[Record]:
+        """Return each message with its time, topic and the addresses that it was sent to."""
+        return list(self.store.all(MESSAGE).values())
+
+    def _keep(self, topic: Any, message: str, subject: str | None) -> None:
+        rows = topic.sns_backend._get_topic_subscriptions(topic)
+        record = {
+            "Time": clock.now(),
+            "TopicArn": topic.arn,
+            "To": [row.endpoint for row in rows if row.protocol == "email"],
+            "Subject": subject or "AWS Notification Message",
+            "Message": message,
+        }
+        with self.store.lock:
+            self.store.put(MESSAGE, f"{len(self.store.all(MESSAGE)):06}", record)
+
+
+def publish(arn: str, subject: str, message: str, service: str, source: str) -> None:
+    """Publish for a service (cloudwatch.amazonaws.com), about the resource `source`.
+
+    Raises Undeliverable when the topic's policy or its key does not let the service.
+    """
+    from moto.sns.models import sns_backends
+
+    _, _, _, region, account, _ = arn.split(":", 5)
+    found = sns_backends[account][region].topics.get(arn)
+    if found is None:
+        raise Undeliverable("NotFound", f"there is no topic {arn}")
+    if not service_may(found.policy, service, "sns:Publish", arn, source):
+        words = f"the policy of {arn} does not let {service} publish for {source}"
+        raise Undeliverable("AuthorizationError", words)
+    if str(found.kms_master_key_id).endswith(MANAGED_KEY):
+        words = f"{MANAGED_KEY} of {arn} does not let {service} use it"
+        raise Undeliverable("KMSAccessDenied", words)
+    found.publish(message, subject[:100])
+
+
+def _fix_moto(keep: Callable[[Any, str, str | None], None]) -> None:
+    """Call a function with each message that moto's topics publish."""
+    from moto.sns.models import Topic
+
+    topic: Any = Topic
+    publishes = getattr(topic, "sandbox_publishes", topic.publish)
+
+    def published(
+        self: Any, message: str, subject: str | None = None, *more: Any, **named: Any
+    ) -> str:
+        identity: str = publishes(self, message, subject, *more, **named)
+        keep(self, message, subject)
+        return identity
+
+    topic.sandbox_publishes, topic.publish = publishes, published
+
+
+# Requests.
+
+
+def check(operation: str, params: Params) -> None:
+    """Refuse a request that moto must not answer. Raises ApiError."""
     if operation == "Subscribe":
         if params.get("Protocol") not in PROTOCOLS:
             raise not_implemented(f"the protocol {params.get('Protocol')} of subscriptions")
@@ -33,22 +94,25 @@ def check(service: str, operation: str, params: Params) -> None:
             raise _invalid("Email address")
         if params.get("Attributes"):
             raise not_implemented("Attributes of sns:Subscribe")
-    given = dict(params.get("Attributes") or {}) if operation == "CreateTopic" else {}
-    if isinstance(params.get("Attributes"), list):  # A form's map: entries of key and value.
-        given = {each["key"]: each["value"] for each in params["Attributes"]}
-    if operation == "SetTopicAttributes":
-        given = {str(params.get("AttributeName")): params.get("AttributeValue")}
-    for name, value in given.items():
-        if name not in ATTRIBUTES:
-            raise not_implemented(f"{name} of topics")
-        if name == "Policy":
-            _check_policy(value)
-    if operation in ("Publish", "PublishBatch"):
+    elif operation in ("CreateTopic", "SetTopicAttributes"):
+        for name, value in _attributes(operation, params).items():
+            if name not in ATTRIBUTES:
+                raise not_implemented(f"{name} of topics")
+            if name == "Policy":
+                _check_policy(value)
+    elif operation in ("Publish", "PublishBatch"):
         _check_message(operation, params)
 
 
+def _attributes(operation: str, params: Params) -> Params:
+    if operation == "SetTopicAttributes":
+        return {str(params.get("AttributeName")): params.get("AttributeValue")}
+    # A form's map: entries of key and value.
+    return {each["key"]: each["value"] for each in params.get("Attributes") or []}
+
+
 def _check_message(operation: str, params: Params) -> None:
-    others = sorted(set(params) - {"TopicArn", "Subject", "Message"})
+    others = sorted(set(params) - {"TopicArn", "Subject", "Message", "Version"})
     if operation != "Publish" or others:
         raise not_implemented(f"{', '.join(others)} of sns:{operation}")
     subject = params.get("Subject")
@@ -67,30 +131,6 @@ def _check_policy(text: Any) -> None:
     rows = [rows] if isinstance(rows, dict) else rows
     if not rows or any("Principal" not in row or "Resource" not in row for row in rows):
         raise _invalid("Policy statement must have a Principal and a Resource")
-
-
-def _check_dashboard(text: str) -> None:
-    problem = ""
-    try:
-        widgets = json.loads(text)["widgets"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ApiError(
-            "InvalidParameterInput", f"The field DashboardBody must be a JSON object: {error}"
-        ) from error
-    for number, widget in enumerate(widgets):
-        needed = WIDGETS.get(widget.get("type"))
-        if needed is None:
-            raise not_implemented(f"a dashboard's widget of type {widget.get('type')}")
-        for name, kind in needed.items():
-            if not isinstance(widget.get("properties", {}).get(name), kind):
-                problem = f"/widgets/{number}/properties should have required property '{name}'"
-        if not 1 <= widget.get("width", 6) <= 24 or not 1 <= widget.get("height", 6) <= 1000:
-            problem = f"/widgets/{number} is too large"
-    if problem:
-        raise ApiError(
-            "InvalidParameterInput",
-            f"The dashboard body is invalid, there are 1 validation errors: {problem}",
-        )
 
 
 def _invalid(what: str) -> ApiError:

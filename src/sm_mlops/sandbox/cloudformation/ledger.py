@@ -32,12 +32,13 @@ class Ledger:
     """Stacks and their events. Hold `lock` to change a record.
 
     `settle` writes other services' state to disk, so that no record is ahead of them after a kill.
-    Do not call it while holding `lock`.
+    Do not call it while holding `lock`. `on_status` is called with a stack that has a new status.
     """
 
     def __init__(self, store: Store) -> None:
         self.store, self.lock = store, store.lock
         self.settle: Callable[[], None] = lambda: None
+        self.on_status: Callable[[Record], None] = lambda stack: None
         self._events: dict[str, list[Record]] = {}
         for event in store.all(EVENT).values():
             self._events.setdefault(event["StackId"], []).append(event)
@@ -77,6 +78,7 @@ class Ledger:
             }
             self.event(stack, own, status, why)
             self.save(stack)
+        self.on_status(stack)
 
     def event(self, stack: Record, about: Record, status: str, why: str | None) -> None:
         """Record an event."""

@@ -1,0 +1,291 @@
+"""Schedules in the sandbox: when expressions are due, whom they call with whose permissions, and
+the clock that tests and people move."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from function_cases import ACCOUNT, Wired, until
+from sandbox_cases import BUCKET, REGION, condition
+from sm_mlops.sandbox import Server, clock, recurrence
+
+DAY = 86_400
+SCHEDULER = "scheduler.amazonaws.com"
+START = "arn:aws:scheduler:::aws-sdk:sagemaker:startPipelineExecution"
+TOKEN = "<aws.scheduler.execution-id>" * 2
+NOTE = "import json\ndef handler(event, context):\n    print('GOT ' + json.dumps(event))\n"
+
+
+def utc(text: str) -> float:
+    return datetime.fromisoformat(f"{text}+00:00").timestamp()
+
+
+# Expression, a moment, and the next time after it (2026-11-29 is a Sunday).
+NEXT: dict[str, tuple[str, str]] = {
+    "rate(1 day)": ("2026-11-29 10:00", "2026-11-30 09:00"),
+    "rate(90 minutes)": ("2026-11-29 10:00", "2026-11-29 10:30"),
+    "rate(2 hours)": ("2026-11-20 00:00", "2026-11-29 09:00"),
+    "cron(0 6 * * ? *)": ("2026-11-29 06:00", "2026-11-30 06:00"),
+    "cron(0/15 8-9 * * ? *)": ("2026-11-29 08:50", "2026-11-29 09:00"),
+    "cron(30 6 1,15 * ? *)": ("2026-11-29 10:00", "2026-12-01 06:30"),
+    "cron(0 0 L * ? *)": ("2026-11-29 10:00", "2026-11-30 00:00"),
+    "cron(0 0 29 2 ? *)": ("2026-11-29 10:00", "2028-02-29 00:00"),
+    "cron(0 9 1W * ? *)": ("2027-04-30 10:00", "2027-05-03 09:00"),
+    "cron(0 9 31W 1-2 ? *)": ("2027-01-01 00:00", "2027-01-29 09:00"),
+    "cron(0 9 ? * MON-FRI *)": ("2026-11-27 10:00", "2026-11-30 09:00"),
+    "cron(0 9 ? * 1 *)": ("2026-11-29 08:00", "2026-11-29 09:00"),
+    "cron(0 9 ? * L *)": ("2026-11-29 08:00", "2026-12-05 09:00"),
+    "cron(0 9 ? DEC 6L *)": ("2026-11-29 08:00", "2026-12-25 09:00"),
+    "cron(0 9 ? * TUE#2 *)": ("2026-11-29 08:00", "2026-12-08 09:00"),
+    "cron(0 0 1 1 ? 2030)": ("2026-11-29 08:00", "2030-01-01 00:00"),
+}
+
+
+@pytest.mark.parametrize("expression", NEXT)
+def test_an_expression_is_due_when_eventbridge_scheduler_says(expression: str) -> None:
+    moment, wanted = NEXT[expression]
+    found = recurrence.parse(expression).following(utc(moment), utc("2026-11-29 09:00"))
+    assert found == utc(wanted)
+
+
+def test_a_year_that_has_passed_is_never_due() -> None:
+    times = recurrence.parse("cron(0 0 1 1 ? 2020)")
+    assert times.following(utc("2026-11-29 10:00"), 0) is None
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        *("rate(1 days)", "rate(2 day)", "rate(0 days)", "rate(1 week)", "rate(1.5 hours)"),
+        *("cron(0 6 * * *)", "cron(0 6 * * * *)", "cron(0 6 ? * ? *)", "cron(60 6 * * ? *)"),
+        *("cron(0 9 ? * MON#6 *)", "cron(0 9 ? * FOO *)", "cron(0 9-8 * * ? *)", "daily"),
+    ],
+)
+def test_what_is_no_expression_is_refused(expression: str) -> None:
+    with pytest.raises(recurrence.InvalidExpression):
+        recurrence.parse(expression)
+
+
+# With a server.
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("schedules"), REGION) as server:
+        aws = Wired(server.environment())
+        aws.prepare()
+        aws.role("starter", statement("sagemaker:StartPipelineExecution"), SCHEDULER)
+        aws.role("nobody", statement("sagemaker:ListModels"), SCHEDULER)
+        always = condition("C", [{"Type": "Equals", "LeftValue": "1", "RightValue": "1"}])
+        when = {"Name": "Until", "Type": "String"}
+        aws.create("checked", [always], [when])
+        yield server
+
+
+@pytest.fixture
+def aws(server: Server) -> Iterator[Wired]:
+    aws = Wired(server.environment())
+    yield aws
+    scheduler = aws.client("scheduler")
+    for row in scheduler.list_schedules()["Schedules"]:
+        scheduler.delete_schedule(Name=row["Name"])
+
+
+def statement(*actions: str) -> dict[str, Any]:
+    allowed = {"Effect": "Allow", "Action": list(actions), "Resource": "*"}
+    return {"Version": "2012-10-17", "Statement": [allowed]}
+
+
+def role(name: str) -> str:
+    return f"arn:aws:iam::{ACCOUNT}:role/{name}"
+
+
+def request(**changes: Any) -> dict[str, Any]:
+    """Return a request for a schedule that starts the pipeline."""
+    given = {
+        "PipelineName": "checked",
+        "PipelineParameters": [{"Name": "Until", "Value": "<aws.scheduler.scheduled-time>"}],
+        "ClientRequestToken": TOKEN,
+    }
+    target = {"Arn": START, "RoleArn": role("starter"), "Input": json.dumps(given)}
+    return {
+        "Name": "s",
+        "ScheduleExpression": "rate(1 day)",
+        "FlexibleTimeWindow": {"Mode": "OFF"},
+        **changes,
+        "Target": {**target, **changes.get("Target", {})},
+    }
+
+
+def wait(server: Server, seconds: float) -> list[Any]:
+    """Move the clock as the command does; return what was fired."""
+    now, found = clock.now(), []
+    end = now + seconds
+    while now < end:
+        step = server.integrations.advance(end)
+        now = step["now"]
+        found += step["fired"]
+        until(lambda: not server.integrations.working())
+    return found
+
+
+def started(aws: Wired) -> list[str]:
+    """Return the parameter of each execution, oldest first."""
+    rows = aws.sagemaker.list_pipeline_executions(PipelineName="checked", SortOrder="Ascending")
+    ask = aws.sagemaker.list_pipeline_parameters_for_execution
+    return [
+        ask(PipelineExecutionArn=row["PipelineExecutionArn"])["PipelineParameters"][0]["Value"]
+        for row in rows["PipelineExecutionSummaries"]
+    ]
+
+
+@pytest.mark.slow
+def test_a_rate_begins_at_once_and_goes_on_as_the_clock_moves(aws: Wired, server: Server) -> None:
+    before = len(started(aws))
+    aws.client("scheduler").create_schedule(**request())
+    (first,) = until(lambda: started(aws)[before:])
+    begin = utc(first.removesuffix("Z"))
+    assert abs(begin - clock.now()) < 20
+    moved = clock.now()
+    assert wait(server, 2 * DAY) == [("s", begin + DAY), ("s", begin + 2 * DAY)]
+    assert clock.now() == pytest.approx(moved + 2 * DAY, abs=60)
+    times = [clock.text(begin + DAY), clock.text(begin + 2 * DAY)]
+    assert started(aws)[before + 1 :] == times
+    found = aws.sagemaker.list_pipeline_executions(PipelineName="checked")
+    assert {r["PipelineExecutionStatus"] for r in found["PipelineExecutionSummaries"]} == {
+        "Succeeded"
+    }
+
+
+@pytest.mark.slow
+def test_a_disabled_schedule_rests_and_a_changed_one_follows_its_new_expression(
+    aws: Wired, server: Server
+) -> None:
+    scheduler = aws.client("scheduler")
+    hourly = request(ScheduleExpression="cron(0 * * * ? *)", State="DISABLED")
+    scheduler.create_schedule(**hourly)
+    assert wait(server, DAY) == []
+    scheduler.update_schedule(**{**hourly, "State": "ENABLED"})
+    assert len(wait(server, 2 * 3600)) == 2
+    scheduler.update_schedule(**request(ScheduleExpression="cron(30 2 * * ? *)"))
+    ((_, moment),) = wait(server, DAY)
+    assert clock.text(moment).endswith("T02:30:00Z")
+
+
+@pytest.mark.slow
+def test_a_function_gets_the_input_with_the_context_attributes(aws: Wired, server: Server) -> None:
+    function = aws.function("note", NOTE)
+    aws.role("invoker", statement("lambda:InvokeFunction"), SCHEDULER)
+    given = {
+        "at": "<aws.scheduler.scheduled-time>",
+        "arn": "<aws.scheduler.schedule-arn>",
+        "id": "<aws.scheduler.execution-id>",
+    }
+    target = {"Arn": function, "RoleArn": role("invoker"), "Input": json.dumps(given)}
+    aws.client("scheduler").create_schedule(
+        **request(ScheduleExpression="cron(0 6 * * ? *)", Target=target)
+    )
+    wait(server, DAY)
+    line = next(line for line in aws.log("note").splitlines() if line.startswith("GOT "))
+    event = json.loads(line.removeprefix("GOT "))
+    assert event["at"].endswith("T06:00:00Z") and len(event["id"]) == 16
+    assert event["arn"] == f"arn:aws:scheduler:{REGION}:{ACCOUNT}:schedule/default/s"
+
+
+@pytest.mark.slow
+def test_what_the_role_may_not_do_fails_and_lands_in_the_dead_letters(
+    aws: Wired, server: Server
+) -> None:
+    dead = aws.queue("letters")
+    aws.role("sender", statement("sqs:SendMessage"), SCHEDULER)
+    before = len(started(aws))
+    scheduler = aws.client("scheduler")
+    for name, target in (
+        ("silent", {"RoleArn": role("nobody"), "DeadLetterConfig": {"Arn": dead}}),
+        ("told", {"RoleArn": role("sender"), "DeadLetterConfig": {"Arn": dead}}),
+    ):
+        given = request(Name=name, ScheduleExpression="cron(0 6 * * ? *)", Target=target)
+        scheduler.create_schedule(**given)
+    assert len(wait(server, DAY)) == 2
+    assert len(started(aws)) == before
+    (letter,) = aws.messages(dead)
+    attributes = {k: v["StringValue"] for k, v in letter["MessageAttributes"].items()}
+    assert attributes["ERROR_CODE"] == "AccessDeniedException"
+    assert attributes["SCHEDULE_ARN"].endswith("/told") and attributes["TARGET_ARN"] == START
+    assert json.loads(letter["Body"])["PipelineName"] == "checked"
+
+
+TRANSFORM = "arn:aws:scheduler:::aws-sdk:sagemaker:createTransformJob"
+# What is changed in a request, and the words of the refusal.
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "an expression": ({"ScheduleExpression": "rate(1 days)"}, "Invalid Schedule Expression"),
+    "once": ({"ScheduleExpression": "at(2030-01-01T00:00:00)"}, "implement at"),
+    "a time zone": ({"ScheduleExpressionTimezone": "Europe/Berlin"}, "time zone Europe/Berlin"),
+    "a window": ({"FlexibleTimeWindow": {"Mode": "FLEXIBLE"}}, "FlexibleTimeWindow"),
+    "a start": ({"StartDate": datetime(2030, 1, 1, tzinfo=UTC)}, "StartDate of schedules"),
+    "a group": ({"GroupName": "mine"}, r"schedule groups \(mine\)"),
+    "a role": ({"Target": {"RoleArn": role("tests")}}, "must allow AWS EventBridge Scheduler"),
+    "another target": (
+        {"Target": {"Arn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:q"}},
+        "sqs:.* as target",
+    ),
+    "another operation": (
+        {"Target": {"Arn": "arn:aws:scheduler:::aws-sdk:sagemaker:deleteModel"}},
+        "deleteModel as target",
+    ),
+    "no JSON": ({"Target": {"Input": "x"}}, "Invalid RequestJson"),
+    "a required member": ({"Target": {"Input": '{"PipelineName": "p"}'}}, "ClientRequestToken"),
+    "a wrong member": ({"Target": {"Arn": TRANSFORM, "Input": '{"X": 1}'}}, "Unknown member"),
+    "an attribute": ({"Target": {"Input": '{"a": "<aws.scheduler.x>"}'}}, "no context attribute"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_the_scheduler_or_the_sandbox_cannot_do_is_refused(aws: Wired, case: str) -> None:
+    changes, words = REFUSED[case]
+    with pytest.raises(ClientError, match=words) as caught:
+        aws.client("scheduler").create_schedule(**request(**changes))
+    assert caught.value.response["Error"]["Code"] == "ValidationException"
+
+
+@pytest.mark.slow
+def test_a_name_is_used_once_and_what_is_missing_is_reported(aws: Wired) -> None:
+    scheduler = aws.client("scheduler")
+    scheduler.create_schedule(**request(State="DISABLED"))
+    with pytest.raises(scheduler.exceptions.ConflictException):
+        scheduler.create_schedule(**request())
+    for call in (scheduler.get_schedule, scheduler.delete_schedule):
+        with pytest.raises(scheduler.exceptions.ResourceNotFoundException):
+            call(Name="none")
+    with pytest.raises(scheduler.exceptions.ResourceNotFoundException):
+        scheduler.update_schedule(**request(Name="none"))
+
+
+@pytest.mark.slow
+def test_the_clock_and_the_schedules_survive_a_restart(tmp_path: Path) -> None:
+    with Server(tmp_path, REGION) as server:
+        aws = Wired(server.environment())
+        aws.prepare()
+        aws.role("starter", statement("sagemaker:StartPipelineExecution"), SCHEDULER)
+        daily = request(ScheduleExpression="cron(0 6 * * ? *)")
+        aws.client("scheduler").create_schedule(**daily)
+        assert len(wait(server, 3 * DAY)) == 3
+        aws.put("late", "x")
+        written = aws.s3.list_objects_v2(Bucket=BUCKET)["Contents"][0]["LastModified"]
+        assert written.timestamp() == pytest.approx(clock.now(), abs=60)
+    with Server(tmp_path, REGION) as server:
+        assert clock.now() > time.time() + 3 * DAY - 1
+        aws = Wired(server.environment())
+        assert aws.s3.list_buckets()["Buckets"]  # A signature by real time.
+        assert len(wait(server, DAY)) == 1
+    with Server(tmp_path / "other", REGION):
+        assert clock.now() < time.time() + 1
