@@ -15,6 +15,7 @@ import pytest
 from botocore.validate import ParamValidator
 
 from deployment_cases import BATCH, Place, place
+from function_cases import until
 from infra_case import ACCOUNT, BUCKET, KEY, REGION
 from platform_case import WATCHED, template, watch
 from repos import Repo
@@ -24,6 +25,7 @@ from sm_mlops.deployment import batch, destroy, endpoints, smoke, stages, status
 from sm_mlops.deployment import watch as work
 from sm_mlops.deployment.deploy import rollback_target
 from sm_mlops.errors import MlopsError
+from sm_mlops.sandbox import clock
 from sm_mlops.sandbox.cloudformation import schemas
 
 ROWS = f"s3://{BUCKET}/churn/batch/production/input/customers/"
@@ -245,6 +247,19 @@ def schedules(here: Place) -> dict[str, str]:
     return {one["Name"]: get(Name=one["Name"])["ScheduleExpression"] for one in found}
 
 
+def fired(here: Place, seconds: float, rows: bytes) -> list[Any]:
+    """Return what the schedule of stage bulk makes of rows as the clock moves on."""
+    bucket, folder = here.aws.bucket, "churn/batch/bulk"
+    here.aws.s3.put_object(Bucket=bucket, Key=f"{folder}/input/all/rows.jsonl", Body=rows)
+    [(name, moment)] = here.server.integrations.advance(clock.now() + seconds)["fired"]
+    assert name == "churn-bulk-batch"
+    until(lambda: not here.server.integrations.working())
+    uri = f"s3://{bucket}/{folder}/output/all/{clock.text(moment)}/rows.jsonl.out"
+    [job] = here.aws.sagemaker.list_transform_jobs(MaxResults=1)["TransformJobSummaries"]
+    assert job["TransformJobStatus"] == "Completed", job
+    return [json.loads(line) for line in objects.read(here.aws, uri).splitlines()]
+
+
 @pytest.mark.slow
 def test_the_second_stack_comes_changes_stays_and_goes_with_what_is_wanted(here: Place) -> None:
     arn, settings = here.register(BATCH), (here.repo.root / "mlops.yaml").read_text()
@@ -331,6 +346,16 @@ def test_a_stage_that_is_batch_only_predicts_without_an_endpoint(
     back = rollback_target(here.aws, stage, None)
     here.deploy(stage, back.arn, trail=back.trail)
     assert endpoints.running(here.aws, stage.stack).package == one  # type: ignore[union-attr]
+    scheduled = fired(
+        here, 86_400, b'{"id": "007", "a": 1, "b": 2}\n{"id": "8", "a": "x", "b": 1}\n'
+    )
+    assert scheduled == [
+        {"id": "007", "a": 1, "b": 2, "SageMakerOutput": {"prediction": 13.0}},
+        {
+            **{"id": "8", "a": "x", "b": 1},
+            "SageMakerOutput": {"error": "column 'a', row 2: no number", "column": "a", "row": 2},
+        },
+    ]
     (here.repo.root / "infra" / "bulk.json").unlink()
     [forgotten] = destroy.chosen(here.aws, "bulk")
     assert destroy.destroy(destroy.look(here.aws, forgotten), here.console) == []
