@@ -15,7 +15,7 @@ from rich.console import Console
 
 from sm_mlops import display, objects, quotas, registry, stacks, templates
 from sm_mlops.aws import DENIED, Aws, ignoring, split_s3
-from sm_mlops.deployment import access, endpoints, stages
+from sm_mlops.deployment import access, endpoints, records, stages
 from sm_mlops.deployment.stages import Stage
 from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
@@ -112,6 +112,9 @@ def deploy(
     planned = not execute and bool(outcome.changes)
     if not planned:
         _verify(there, stage, package)
+    if execute:
+        records.version(aws, stage, package.version, console)
+        records.tag_log(there, stage, console)
     return Deployment(
         stage=stage.name,
         endpoint=stage.stack,
