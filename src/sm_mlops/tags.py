@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from sm_mlops.settings import Project
+from typing import Protocol
 
 # Source: https://docs.aws.amazon.com/tag-editor/latest/userguide/best-practices-and-strats.html
 KEY = re.compile(r"(?!aws:)[\w .:/=+@-]{1,128}", re.IGNORECASE)
@@ -18,6 +15,16 @@ VALUE = re.compile(r"[\w .:/=+@-]{1,256}")
 VALUE_RULE = "text of 1 to 256 letters, digits, spaces and _.:/=+@-"
 # Of repos and stacks that name no owner.
 NOBODY = "unknown"
+
+
+class Project(Protocol):
+    """What `[tool.mlops]` says of whose a resource is."""
+
+    @property
+    def project(self) -> str: ...
+
+    @property
+    def owner(self) -> str: ...
 
 
 def of(project: Project, stage: str = "") -> dict[str, str]:
