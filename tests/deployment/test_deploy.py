@@ -482,7 +482,7 @@ def test_an_endpoint_without_its_stack_is_deleted_too(here: Place, first: str) -
     here.aws.sagemaker.create_endpoint(EndpointName=stage.stack, EndpointConfigName=config)
     endpoints.settled(here.aws, stage.stack)
     doomed = destroy.look(here.aws, stage)
-    assert (doomed.stray, doomed.stack) == (True, None)
+    assert (doomed.stray, doomed.stacks) == (True, ())
     assert destroy.destroy(doomed, here.console) == []
 
 

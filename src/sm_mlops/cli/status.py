@@ -24,6 +24,7 @@ from sm_mlops.cli.deploy import PANEL, WhichStage, interruptible
 from sm_mlops.commit import short
 from sm_mlops.deployment import destroy as work
 from sm_mlops.deployment import status as states
+from sm_mlops.deployment import watch
 from sm_mlops.deployment.destroy import Deletion, Kept
 from sm_mlops.deployment.prices import Prices
 from sm_mlops.deployment.status import Status
@@ -130,7 +131,7 @@ def destroy(
         print_json({"removed": removed, "left": left, "kept": rest})
     if left:
         raise fail(f"not deleted: {'; '.join(left)}")
-    kinds = "no endpoint, configuration, model, scalable target, alarm or role"
+    kinds = "no endpoint, configuration, model, scalable target, alarm, schedule or role"
     tell(console, f"Nothing billable remains: {kinds}.", "green")
 
 
@@ -151,7 +152,8 @@ def _delete(
     left: list[str] = []
     # Also a stage without a stack: other resources with its name are billed, too.
     for item in deletions:
-        with interruptible(item.account, item.stage.stack, cancellable=False):
+        names = (item.stage.stack, watch.stack_name(item.stage))
+        with interruptible(item.account, *names, cancellable=False):
             left += [f"{item.stage.name}: {name}" for name in work.destroy(item, console)]
     if registry:
         left += work.delete_registry(aws)

@@ -27,8 +27,8 @@ ABSENT = "not deployed"
 
 @dataclass(frozen=True)
 class Running:
-    """A stage. `state` is that of its endpoint, `idle_cost` is in US dollars a month, and `prices`
-    says by which."""
+    """A stage. `state` is that of its endpoint or batch only; `idle_cost` is in US dollars a month,
+    and `prices` says by which."""
 
     stage: str
     account: str
@@ -94,7 +94,7 @@ def _without_file(aws: Aws, stage: Stage, known: list[Version]) -> Running:
 
 
 def _look(there: Aws, stage: Stage, account: str, known: list[Version]) -> Running:
-    endpoint = endpoints.describe(there, stage.stack)
+    endpoint = endpoints.running(there, stage.stack)
     stack = stacks.describe(there, stage.stack)
     notes = []
     if stack and stack.status == "UPDATE_ROLLBACK_COMPLETE":
@@ -104,6 +104,8 @@ def _look(there: Aws, stage: Stage, account: str, known: list[Version]) -> Runni
     if endpoint is None:
         return Running(stage.name, account, ABSENT, stage.kind, note=", ".join(notes))
     runs = next((item for item in known if item.version == endpoint.version), None)
+    if endpoint.kind == "batch":
+        notes.append("no endpoint")
     if endpoint.version is None:
         notes.append(f"runs model {endpoint.model}, no version of the registry")
     elif runs is None:
