@@ -33,6 +33,13 @@ def of(project: Project, stage: str = "") -> dict[str, str]:
     return found | ({"stage": stage} if stage else {})
 
 
+def problem(owner: str) -> str:
+    """Return what is wrong with an owner, empty if nothing is."""
+    if VALUE.fullmatch(owner):
+        return ""
+    return f"owner becomes a tag in AWS: it must be {VALUE_RULE}, not {owner!r}"
+
+
 def rows(tags: Mapping[str, str]) -> list[dict[str, str]]:
     """Return tags as most of AWS's services expect them."""
     return [{"Key": key, "Value": value} for key, value in tags.items()]
