@@ -292,11 +292,8 @@ def _read_project(file: Path) -> Project:
                 )
         if table["project"].endswith("-monitor"):
             raise SettingsError(f"pyproject.toml: [tool.mlops] project {schedules.TAKEN}")
-        if not tags.VALUE.fullmatch(table.get("owner", tags.NOBODY)):
-            raise SettingsError(
-                f"pyproject.toml: [tool.mlops] owner becomes a tag in AWS: it must be "
-                f"{tags.VALUE_RULE}, not {one_line(table['owner'])!r}"
-            )
+        if wrong := tags.problem(table.get("owner", tags.NOBODY)):
+            raise SettingsError(f"pyproject.toml: [tool.mlops] {wrong}")
         return Project(**{key.replace("-", "_"): value for key, value in table.items()})
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"pyproject.toml: {one_line(error)}") from error

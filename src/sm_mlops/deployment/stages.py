@@ -61,9 +61,9 @@ class Stage:
     """`account` is None in the registry's account; `role` is the ARN of a role to assume, or empty.
 
     `kind` is real-time, serverless, asynchronous or batch, which has no endpoint; `idle_cost` is in
-    US dollars a month, None if unknown, by prices of the region `priced_in` if that is not the
-    project's. One of `reviewers`, users and teams (`my-org/ml-leads`), must approve a deployment;
-    None stands for the person who connects the repo to GitHub. `batch` predicts by itself.
+    US dollars a month, None if unknown, and `priced` says where and when that was the price. One of
+    `reviewers`, users and teams (`my-org/ml-leads`), must approve a deployment; None stands for the
+    person who connects the repo to GitHub. `batch` predicts by itself.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Stage:
     parameters: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     idle_cost: float | None = None
-    priced_in: str = ""
+    priced: str = ""
     batch: Batch | None = None
 
 
@@ -156,7 +156,7 @@ def load(settings: Settings, name: str) -> Stage:
         # A stage may have an owner of its own.
         tags={**tags.of(settings.project, name), **given},
         idle_cost=_idle_cost(cost, place),
-        priced_in=_elsewhere(cost, settings.project.region),
+        priced=", ".join(str(cost[key]) for key in ("Region", "Priced") if cost.get(key)),
         batch=_batch(content.get("Batch"), place),
     )
 
@@ -276,11 +276,6 @@ def _idle_cost(cost: dict[str, Any], place: str) -> float | None:
     if amount is None or (isinstance(amount, int | float) and not isinstance(amount, bool)):
         return amount
     raise MlopsError(f"{place}: Cost.IdlePerMonthUSD must be a number or null, not {amount!r}")
-
-
-def _elsewhere(cost: dict[str, Any], region: str) -> str:
-    priced = str(cost.get("Region") or region)
-    return priced if priced != region and cost.get("IdlePerMonthUSD") else ""
 
 
 def _tags(given: Mapping[str, Any], place: str) -> dict[str, str]:
