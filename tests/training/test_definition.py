@@ -416,7 +416,7 @@ def edited(repo: Repo, before: str, after: str) -> Settings:
         ("def pipeline(", "def pipelines(", r"must define a function pipeline\(repo\)"),
         ('    ParameterString("Commit"', '    ParameterString("Eta", "1"),ParameterString("Commit"',
          "two parameters are called Eta"),
-        ('code.input,\n                repo.input("model"', 'repo.input("model"',
+        ("code.input, *(repo.input(name, place)", "*(repo.input(name, place)",
          "no step has the code of model/evaluate.py; add code.input"),
         ("import IN,", "import MINE, IN,", ", line .*: ImportError: "),
     ],
