@@ -104,7 +104,7 @@ def _below_code(file: Path) -> Path:
 def leave(code: int) -> NoReturn:
     """End the process without shutting down the interpreter.
 
-    On a busy machine, Arrow's threads then abort about 1 % of processes ("terminate called without
+    On a busy machine, Arrow's threads then abort about 1% of processes ("terminate called without
     an active exception"), which would fail a job that is done.
     """
     sys.stdout.flush()
