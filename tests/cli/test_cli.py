@@ -196,6 +196,13 @@ def test_an_expired_sign_in_is_reported_as_such() -> None:
     assert "no longer valid" in (explained(error, "eu-west-1") or "")
 
 
+@pytest.mark.parametrize(("told", "said"), [("", "it said nothing"), ("a\nb", "a b")])
+def test_a_program_of_the_profile_that_gives_no_credentials_is_named(told: str, said: str) -> None:
+    error = exceptions.CredentialRetrievalError(provider="custom-process", error_msg=told)
+    line = f"Error when retrieving credentials from custom-process: {said}; sign in (aws sso login"
+    assert (explained(error, "eu-west-1") or "").startswith(line)
+
+
 def test_an_upload_that_aws_refuses_is_one_line(account: Aws, tmp_path: Path) -> None:
     file = tmp_path / "rows.csv"
     file.touch()

@@ -178,6 +178,9 @@ def test_an_error_names_the_row_of_the_file(
     path.write_text("\n".join(lines) + "\n")
     with pytest.raises(MlopsError, match=r"rows\.csv, line 51: 2 fields, but the header has 3"):
         list(ask(path))
+    path.write_text("Größe,Ort\n1,Bonn\n")
+    with pytest.raises(predict.Refused, match=r"rows\.csv"):
+        list(ask(path))
 
 
 def test_pieces_are_at_most_as_large_as_a_request(tmp_path: Path) -> None:
@@ -196,7 +199,7 @@ def test_a_file_without_a_header_is_one_request_or_refused(tmp_path: Path) -> No
     path = tmp_path / "rows.csv"
     path.write_text("1,a\n2,b\n")
     (only,) = pieces.cut(path, 1000, 1000)
-    assert (only.body, only.place(2)) == (b"1,a\n2,b\n", "row 2")
+    assert (only.body, only.place(2)) == (b"1,a\n2,b\n", "row 2 of rows.csv")
     path.write_text("1,a\n2,b\n3,c\n")
     with pytest.raises(MlopsError, match="line 1 holds numbers, so it is no header"):
         list(pieces.cut(path, 1000, 1))
