@@ -39,9 +39,6 @@ def explained(error: Exception, region: str) -> str | None:
         return f"no AWS credentials found: {_SIGN_IN}"
     if isinstance(error, aws.ProfileNotFound):
         return f"{error}: see aws configure list-profiles"
-    if isinstance(error, aws.CredentialRetrievalError):
-        said = one_line(error)
-        return f"{said}{' it said nothing' * said.endswith(':')}; {_SIGN_IN}"
     # boto3's transfers raise this instead of the ClientError.
     if isinstance(error, S3UploadFailedError):
         return one_line(error)
