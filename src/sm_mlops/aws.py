@@ -46,7 +46,10 @@ def _signed_in(region: str) -> Any:
         profile = os.environ.get("AWS_PROFILE")
         of = f" as profile {profile}" if profile else ""
         kind = "" if isinstance(error, BotoCoreError) else f"{type(error).__name__}: "
-        raise MlopsError(f"cannot sign in to AWS{of}: {kind}{one_line(error)}") from error
+        said = one_line(error)
+        # A program may fail without a word.
+        said += " it failed and said nothing" if said.endswith(":") else ""
+        raise MlopsError(f"cannot sign in to AWS{of}: {kind}{said}") from error
     return session
 
 

@@ -277,9 +277,12 @@ def _message(aws: Aws, step: Step, log: list[str]) -> str:
     return (said(log) if "AlgorithmError" in reason else "") or reason
 
 
-def logs(aws: Aws, execution: Execution, name: str | None) -> tuple[list[str], str]:
-    """Return the log of a step's job, and the ARN of the execution whose job it is if the step was
-    a cache hit; by default of the step that failed, or of the last one."""
+def logs(aws: Aws, execution: Execution, name: str | None) -> tuple[list[str], str, str]:
+    """Return the log of a step's job, the ARN of the execution whose job it is if the step was a
+    cache hit, and why the step failed; by default of the step that failed, or of the last one.
+
+    The log itself may end with the toolkit's own error, after the reason.
+    """
     jobs = {step.name: step for step in execution.steps if step.job}
     if name is None and jobs:
         failed = [step.name for step in jobs.values() if step.status == "Failed"]
@@ -292,7 +295,9 @@ def logs(aws: Aws, execution: Execution, name: str | None) -> tuple[list[str], s
     lines = log_lines(aws, jobs[name])
     if not lines:
         raise MlopsError(f"no log of {jobs[name].job} in {_LOG_GROUPS[jobs[name].kind]} yet")
-    return lines, jobs[name].source
+    step = jobs[name]
+    why = f"{name} failed: {_message(aws, step, lines)}" if step.status == "Failed" else ""
+    return lines, step.source, why
 
 
 def log_lines(aws: Aws, step: Step) -> list[str]:

@@ -14,6 +14,7 @@ import tomllib
 import types
 import typing
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from sm_mlops.errors import MlopsError, hint, one_line
 from sm_mlops.schedules import Monitoring, Retraining
 from sm_mlops.tabular import measures, mlops_yaml
 
+_OWN = ", or a function of model/evaluate.py under @higher_is_better or @lower_is_better"
 TASKS = ("auto", "binary", "multiclass", "regression")
 
 SANDBOX_ACCOUNT = "123456789012"  # which AWS's documentation uses, and no one has
@@ -441,10 +443,11 @@ def _check(settings: Settings) -> None:
         ("data.changed_columns", data.changed_columns, ("warn", "stop")),
         ("gate.metric", gate.metric, (*metrics, *own)),
     ):
-        _require(
-            value is None or value in allowed,
-            f"{key} must be one of {', '.join(allowed)}, not {value}",
-        )
+        if value is not None and value not in allowed:
+            listed = ", ".join(allowed) + (_OWN if key == "gate.metric" else "")
+            near = get_close_matches(value, allowed, n=1)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            raise _invalid(f"{key} must be one of {listed}, not {value}{meant}")
     quantity = data.task == "regression"
     fitting = [*(measures.OF_QUANTITIES if quantity else measures.OF_CLASSES), *own]
     _require(

@@ -801,6 +801,8 @@ def test_the_commands_that_it_names_are_enough(world: World, how: str) -> None:
     push = Push(world.aws.settings, world.hub)
     [item] = push.look()
     commands = item.remedy.removesuffix(", then mlops bootstrap")
+    [item] = Push(world.aws.settings, world.hub, sandbox=True).look()
+    assert item.remedy == f"{commands}, then mlops --sandbox bootstrap"
     identity = {
         f"GIT_{who}_{what}": "a@b.org"
         for who in ("AUTHOR", "COMMITTER")

@@ -17,9 +17,10 @@ from typer.testing import CliRunner
 from repos import Repo, mlops
 from sm_mlops import actions, commit, executions, stacks
 from sm_mlops.aws import Aws
+from sm_mlops.cli import batch as cli_batch
 from sm_mlops.cli import deploy, training
 from sm_mlops.cli.main import app
-from sm_mlops.deployment import merged
+from sm_mlops.deployment import batch, merged
 from sm_mlops.errors import MlopsError
 from sm_mlops.training.run import ensure_model_package_group
 
@@ -174,6 +175,18 @@ def interrupted_run(
 
 def started(account: Aws) -> list[str]:
     return [item["PipelineExecutionArn"] for item in executions.summaries(account)]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_predictions_that_end_before_their_job_say_how_to_continue(
+    account: Aws, monkeypatch: pytest.MonkeyPatch, how: signal.Signals
+) -> None:
+    monkeypatch.setattr(cli_batch, "connected", lambda context: nullcontext(account))
+    monkeypatch.setattr(batch, "predict", lambda *_, **__: os.kill(os.getpid(), how))
+    done = CliRunner().invoke(app, ["predict", "in.csv", "out.csv"])
+    assert done.exit_code == 130
+    again = "mlops predict in.csv out.csv --stage production"
+    assert done.output.strip() == f"Interrupted. To start again, or continue: {again}"
 
 
 @pytest.mark.slow

@@ -88,6 +88,8 @@ def test_without_a_sign_in_it_says_how_to_sign_in_or_stay_local(repo: Repo, comm
 PROFILES = """
 [profile process]
 credential_process = sh -c "echo no ticket >&2; exit 1"
+[profile silent]
+credential_process = false
 [profile nonsense]
 credential_process = echo nonsense
 [profile program]
@@ -109,6 +111,7 @@ sso_role_name = x
     ("profile", "said"),
     [
         ("process", "custom-process: no ticket"),
+        ("silent", "custom-process: it failed and said nothing"),
         ("nonsense", "JSONDecodeError: Expecting value"),
         ("program", "FileNotFoundError: [Errno 2] No such file or directory: '/no/such/program'"),
         (

@@ -196,7 +196,7 @@ def test_a_file_without_a_header_is_one_request_or_refused(tmp_path: Path) -> No
     path = tmp_path / "rows.csv"
     path.write_text("1,a\n2,b\n")
     (only,) = pieces.cut(path, 1000, 1000)
-    assert (only.body, only.place(2)) == (b"1,a\n2,b\n", "row 2")
+    assert (only.body, only.place(2)) == (b"1,a\n2,b\n", "row 2 of rows.csv")
     path.write_text("1,a\n2,b\n3,c\n")
     with pytest.raises(MlopsError, match="line 1 holds numbers, so it is no header"):
         list(pieces.cut(path, 1000, 1))

@@ -7,6 +7,7 @@ import json
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -113,6 +114,18 @@ def test_a_refusal_has_the_reason_that_the_model_gives_as_json(ask: Any) -> None
         ask(error)
     assert str(refused.value) == f"the model answered 400: {reason['error']}"
     assert refused.value.reason == reason
+
+
+def test_a_refusal_without_a_row_names_the_file(
+    repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise predict.Refused("the model answered 400: no", 400, {})
+
+    monkeypatch.setattr(predict, "invoke", refuse)
+    (tmp_path / "rows.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(predict.Refused, match=r"^rows\.csv: the model answered 400: no$"):
+        list(predict.in_pieces(Aws(repo.settings()), ENDPOINT, tmp_path / "rows.csv", ""))
 
 
 @pytest.mark.parametrize(("kind", "most"), [("real-time", 6), ("serverless", 4)])

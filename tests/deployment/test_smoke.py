@@ -106,6 +106,7 @@ def test_a_model_that_answers_as_evaluated_passes(run: Callable[..., list[Check]
         "refuses a truncated body",
         "refuses another content type",
     ]
+    assert checks[1].detail == f"{len(EXPECTED)} rows as evaluated"
 
 
 def test_another_version_than_the_one_asked_for_fails(run: Callable[..., list[Check]]) -> None:

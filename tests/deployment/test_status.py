@@ -79,6 +79,22 @@ def test_a_project_without_anything_is_reported_as_such(world: World) -> None:
     assert (found.pending, found.execution) == ((), None)
 
 
+@pytest.mark.parametrize(
+    ("stack", "state", "note"),
+    [
+        ("UPDATE_COMPLETE", "endpoint gone", "its stack is there: mlops destroy staging, then dep"),
+        ("ROLLBACK_COMPLETE", "not deployed", "stack ROLLBACK_COMPLETE"),
+        ("CREATE_IN_PROGRESS", "not deployed", "stack CREATE_IN_PROGRESS"),
+    ],
+)
+def test_a_stack_without_an_endpoint_is_told_from_one_that_never_had_it(
+    world: World, stack: str, state: str, note: str
+) -> None:
+    world[3]["churn-staging"] = Stack("churn-staging", "arn", stack)
+    row = staging(world, None)
+    assert (row.state, row.note[: len(note)]) == (state, note)
+
+
 def test_a_stage_shows_version_time_commit_and_cost(world: World) -> None:
     world[1].append(version(3))
     row = staging(world, endpoint(3))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sandbox_cases import condition, fail, get, json_get, step
-from sm_mlops.sandbox.definition import bind, parse
+from sm_mlops.sandbox.definition import bind, parse, require_images
 from sm_mlops.sandbox.wire import ApiError
 
 JOB: dict[str, Any] = {"AppSpecification": {}}
@@ -93,6 +93,23 @@ def refused(text: str) -> str:
 )
 def test_a_definition_is_refused_with_its_reason(steps: list[dict[str, Any]], message: str) -> None:
     assert message in refused(document(steps))
+
+
+OTHER = "123456789012.dkr.ecr.us-east-1.amazonaws.com/other:1"
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [
+        ("Processing", {"AppSpecification": {"ImageUri": OTHER}}),
+        ("Training", {"AlgorithmSpecification": {"TrainingImage": OTHER}}),
+        ("RegisterModel", {"InferenceSpecification": {"Containers": [{"Image": OTHER}]}}),
+    ],
+)
+def test_an_image_that_cannot_run_here_is_refused(kind: str, arguments: dict[str, Any]) -> None:
+    inner = condition("C", [CHECK], [step("S", kind, arguments)])
+    with pytest.raises(ApiError, match=f"Step 'S': .* no environment for the image {OTHER};"):
+        require_images(parse(document([inner])))
 
 
 def test_text_that_is_not_a_definition_is_refused() -> None:

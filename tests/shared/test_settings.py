@@ -138,7 +138,8 @@ def test_hyperparameters_are_passed_as_the_text_that_sagemaker_passes(repo: Repo
         ("data: {path: x, target: y}\nsplit: {seed: true}", "split.seed must be a whole number"),
         ("data: {path: x, target: y}\nsplit: {by: y}", "split.by names the target y"),
         ("data: {path: x, target: y}\nsplit: {by: [a]}", "split.by must be text, not ['a']"),
-        ("data: {path: x, target: y}\ngate: {metric: acc}", "gate.metric must be one of"),
+        ("data: {path: x, target: y}\ngate: {metric: acuracy}", "acuracy; did you mean accuracy?"),
+        ("data: {path: x, target: y}\ngate: {metric: cost}", "evaluate.py under @higher_is_better"),
         ("data: {path: x, target: y}\ngate: {threshold: good}", "gate.threshold must be a number"),
         (
             "data: {path: x, target: y}\ngate: {tolerance: -1}",

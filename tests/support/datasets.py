@@ -146,7 +146,7 @@ def churn(rows: int = 2000, seed: int = 0) -> Table:
 
 
 def fraud(rows: int = 10_000, seed: int = 0) -> Table:
-    """Make numbers only, 1 % of them positive."""
+    """Make numbers only, 1% of them positive."""
     r = np.random.default_rng(seed)
     x = r.normal(size=(rows, 10))
     amount = np.round(np.exp(r.normal(3, 1.4, rows)), 2)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import botocore.session
+import matplotlib.pyplot as plt
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,12 +16,13 @@ import pytest
 import regex
 from hypothesis import example, given
 from hypothesis import strategies as st
+from matplotlib.colors import to_rgb
 
 import datasets
 import monitor_formats
 from hostile import HOSTILE
 from model_case import Case, DataError, evaluate, inference, metrics, model_schema
-from sm_mlops.tabular import baseline, report
+from sm_mlops.tabular import baseline, figures, report
 from sm_mlops.tabular.text import as_property
 
 pytestmark = pytest.mark.slow
@@ -459,27 +461,67 @@ def test_a_model_that_fails_to_load_says_where(tmp_path: Path) -> None:
         case.evaluate()
 
 
-def test_the_report_shows_own_metrics_and_checks_and_years_as_years(judged: Case) -> None:
+def test_the_report_shows_own_metrics_and_checks(judged: Case) -> None:
     schema = model_schema.load(judged.folder / "model")
     schema.data["checks"] = [
         {"column": "tenure", "check": "range", "text": "1 row below 0 <b>", "stops": False},
         {"column": "", "check": "rows", "text": "too few", "stops": True},
     ]
-    built = {"name": "built", "kind": "number", "missing": 0}
-    training = {"columns": [{**built, "low": 1875, "high": 2010, "mean": 1954.2}]}
     truth, predicted = np.array([0, 1] * 10), np.array([[0.6, 0.4], [0.3, 0.7]] * 10)
     gate = evaluate.judge(schema, truth, predicted, None, {}, {})
     own = {"value": 12345.0, "champion": 13000.0, "worse_by": 0.0, "text": "cost 12345"}
     gate["metrics"] |= {"cost": own, "net_gain": {**own, "worse_by": 5.0}}
     gate["metrics"]["profit"] = {**own, "champion": None, "better": "higher"}
-    page = report.render(schema, truth, predicted, gate | {"champion": "3"}, training)
+    page = report.render(schema, truth, predicted, gate | {"champion": "3"}, {})
     assert "<small>profit</small><strong>12,345</strong><em>higher is better</em>" in page
     assert "<small>R²</small>" not in page
     assert "<small>cost</small><strong>12,345</strong>" in page
     assert "<span class=worse>worse than version 3</span> (13,000)" in page
     assert "<span class=muted>1 row below 0 &lt;b&gt;</span>" in page
     assert page.index("<span class=worse>too few</span>") < page.index("1 row below 0")
-    assert "1875 … 2010, mean 1954" in page
+
+
+NUMBER = {"name": "built", "kind": "number", "missing": 0}
+ZONED = model_schema.Column("built", "date", zoned=True)
+
+
+@pytest.mark.parametrize(
+    ("item", "shown"),
+    [
+        (NUMBER | {"low": 1875, "high": 2010, "mean": 1954.2}, "1875 … 2010, mean 1954"),
+        (NUMBER | {"low": 880, "high": 16e3, "mean": 8800.4}, "880 … 16,000, mean 8,800"),
+        (NUMBER | {"distinct": 4, "top": [["a", 3], ["b", 2], ["c", 1]]}, "c (1), 1 more"),
+        (NUMBER | {"low": "2026-04-18 08:00:00", "high": "2026-04-19 09:00:00"}, "09:00:00 UTC"),
+        (NUMBER | {"low": "2026-04-18", "high": "2026-04-19"}, "2026-04-18 … 2026-04-19"),
+    ],
+)
+def test_the_report_describes_a_column(item: dict[str, Any], shown: str) -> None:
+    schema = model_schema.Schema("binary", "y", [0, 1], [ZONED], [], {})
+    assert report._columns(schema, [item]).endswith(f"{shown}</tr></table></div>")
+
+
+def test_the_groups_of_a_calibration_are_counted() -> None:
+    truth = np.arange(60.0)
+    assert "4 equal groups" in "".join(figures.of_quantities(truth, truth, "x"))
+
+
+def test_the_numbers_of_a_confusion_matrix_can_be_read_in_every_cell() -> None:
+    drawn: Any = plt.figure().add_subplot()
+    matrix = np.array([[0, 100], [15, 85], [30, 70], [45, 55]])
+    matrix = np.pad(matrix, ((0, 0), (0, 2)))
+    figures._confusion(matrix, list("abcd"), drawn)
+    shades = {(p.get_y() + 0.5, p.get_x() + 0.5): p.get_alpha() for p in drawn.patches}
+    for text in (text for text in drawn.texts if text.get_text()):
+        x, y = text.get_position()
+        over = np.array(to_rgb(figures.BLUE)) * shades[y, x] + 1 - shades[y, x]
+        light, dark = sorted((luminance(over), luminance(to_rgb(text.get_color()))), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) > 3.5, (text.get_text(), shades[y, x])
+
+
+def luminance(color: Any) -> float:
+    """Return the relative luminance of a color, as WCAG defines it."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color]
+    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
 
 
 @pytest.fixture(scope="module")

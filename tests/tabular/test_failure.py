@@ -1,6 +1,7 @@
 """What a failed script leaves behind: one line with file and line of the team's code."""
 
 import sys
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,10 @@ def memory():
 
 def divide():
     return 1 / 0
+
+
+def leave():
+    sys.exit(0)
 """
 LIBRARY = """
 def train(hook):
@@ -76,6 +81,7 @@ def train(hook):
         ("imported", "No module named 'not_there' (helpers/own.py, line 7)"),
         ("pool", "ZeroDivisionError: division by zero (helpers/own.py, line 31)"),
         ("process", "ZeroDivisionError: division by zero (helpers/own.py, line 31)"),
+        ("leave", "SystemExit: 0 (helpers/own.py, line 35)"),
         ("memory", "(helpers/own.py, line 27); a larger instance in compute of mlops.yaml"),
     ],
 )
@@ -83,11 +89,12 @@ def test_a_failure_names_file_and_line_of_the_teams_code_wherever_it_happens(
     name: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
-    monkeypatch.setattr(failure, "leave", lambda code: None)
+    ended: list[int] = []
+    monkeypatch.setattr(failure, "leave", ended.append)
     model = tmp_path / "model"
     (model / "helpers").mkdir(parents=True)
     (model / "sm_mlops").mkdir()
-    there: dict[str, Any] = {"HERE": tmp_path, "__name__": "own"}
+    there: dict[str, Any] = {"HERE": tmp_path, "__name__": "own", "sys": sys}
     own, library = model / "helpers" / "own.py", model / "sm_mlops" / "train.py"
     for file, text in ((own, HELPERS), (library, LIBRARY)):
         file.write_text(text, encoding="utf-8")
@@ -96,6 +103,12 @@ def test_a_failure_names_file_and_line_of_the_teams_code_wherever_it_happens(
     sys.modules["own"].__dict__.update(there)
     failure.run(lambda folder: there["train"](there[name]), model)
     assert reason in (tmp_path / "output" / "message").read_text(encoding="utf-8")
+    assert ended[0] == 1
+
+
+def test_a_script_that_is_asked_for_help_ends_as_it_wants(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        failure.run(lambda folder: print(ArgumentParser().parse_args(["--help"])), tmp_path)
 
 
 @pytest.mark.parametrize("text", HOSTILE)

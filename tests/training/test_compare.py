@@ -103,6 +103,11 @@ def test_a_version_that_does_not_exist_is_refused_in_one_line(account: Aws) -> N
         compare.compare(account, 1, 9)
 
 
+def test_a_version_is_not_compared_with_itself(account: Aws) -> None:
+    with pytest.raises(MlopsError, match="version 1 does not differ from itself"):
+        compare.compare(account, 1, 1)
+
+
 def test_a_version_that_is_rejected_or_has_lost_its_artifact_says_so(account: Aws) -> None:
     version(account, about(0.1), approval="Rejected", without=("model.tar.gz",))
     version(account, about(0.1), without=("gate.json",))

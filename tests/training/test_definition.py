@@ -283,7 +283,7 @@ def gain(truth, predicted, rows): ...
 def test_the_gate_compares_in_the_direction_of_a_metric_of_the_team_s_own(
     repo: Repo, compiled: Callable[[Settings], Compiled], metric: str, type_: str
 ) -> None:
-    with pytest.raises(SettingsError, match=rf"must be one of .*, mape, not {metric}$"):
+    with pytest.raises(SettingsError, match=rf"must be one of .*, mape, or .*, not {metric}$"):
         repo.configure(gate={"metric": metric})
     (repo.root / "model" / "evaluate.py").write_text(OWN_METRICS)
     steps = all_steps(compiled(repo.configure(gate={"metric": metric})))
@@ -291,7 +291,7 @@ def test_the_gate_compares_in_the_direction_of_a_metric_of_the_team_s_own(
     assert absolute["Type"] == f"{type_}OrEqualTo"
     given = steps["Preprocess"]["Arguments"]["AppSpecification"]["ContainerArguments"]
     assert given[given.index("--measured-as") + 1] == "either"
-    with pytest.raises(SettingsError, match=r"mape, cost, gain, not coat$"):
+    with pytest.raises(SettingsError, match=r"cost, gain, or .*, not coat; did you mean cost?"):
         repo.configure(gate={"metric": "coat"})
 
 

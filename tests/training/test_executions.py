@@ -58,6 +58,8 @@ def test_the_words_of_a_training_script_are_found_in_its_log(trained: Aws) -> No
         "Train: hyperparameter 'eta' is 'x', not a number",
         SHOW,
     ]
+    *_, why = logs(trained, failed(TRAIN), None)
+    assert why == "Train failed: hyperparameter 'eta' is 'x', not a number"
 
 
 @pytest.mark.slow
@@ -152,7 +154,7 @@ def test_the_log_of_a_cached_step_is_that_of_the_execution_it_came_from(
     steps[HERE] |= {"Metadata": metadata, "CacheHitResult": hit}
     steps[SOURCE] |= {"Metadata": JOB}
     log(trained, GROUP, STREAM, "trained")
-    assert logs(trained, describe(trained, HERE), None) == (["trained"], SOURCE)
+    assert logs(trained, describe(trained, HERE), None) == (["trained"], SOURCE, "")
 
 
 def test_a_step_that_is_running_counts_its_time() -> None:

@@ -83,6 +83,15 @@ def test_the_champion_and_the_tolerance_are_named(
     assert said in page
 
 
+@pytest.mark.parametrize(("value", "said"), [(1083.0812, "1083"), (1084.3, "1084.3")])
+def test_large_values_are_rounded_as_in_the_tiles_unless_the_limit_is_that_close(
+    value: float, said: str
+) -> None:
+    rule = gate.Condition("rmse", "value", 1084, at_least=False)
+    page = gate.section([rule], {"champion": "none", "metrics": {"rmse": {"value": value}}})
+    assert f"rmse is {said}; wanted: at most 1084" in page
+
+
 def test_an_undefined_metric_is_no_number(shown: Shown) -> None:
     page = shown(measured(value=-1e308, text="auc is undefined on these 8 test rows & <b>"))
     assert "auc is undefined on these 8 test rows &amp; &lt;b&gt;; wanted: at least 0.95" in page

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from sm_mlops import commit, executions, quotas
 from sm_mlops.aws import Aws
 from sm_mlops.errors import MlopsError
 from sm_mlops.settings import Settings, load
-from sm_mlops.training import artifacts, run
+from sm_mlops.training import artifacts, checks, run
 from sm_mlops.training.definition import Compiled, compile_pipeline
 
 pytestmark = pytest.mark.slow
@@ -276,6 +277,34 @@ def test_settings_that_the_rows_refute_are_refused_before_anything_starts(
         run.start(aws, {}, print)
     assert not account.sagemaker.list_pipelines()["PipelineSummaries"]
     assert not aws.s3.list_objects_v2(Bucket=aws.bucket).get("Contents")
+
+
+@pytest.mark.parametrize(
+    ("content", "changed", "trained", "said"),
+    [
+        (CLASSES, {"target": "z"}, False, "^samples/rows.csv: no column 'z' .data.target in mlops"),
+        ("\xd0\xcf\x11\xe0", {}, False, "^samples/rows.csv is an old Excel workbook"),
+        (CLASSES, {"positive": "maybe"}, True, "^samples/rows.csv: .* 'maybe'"),
+        ("y,region\nyes,north\nno,south\n", {}, True, "rows with a label are too few"),
+        (CLASSES, {"positive": "maybe"}, False, ""),
+    ],
+)
+def test_rows_that_are_not_what_mlops_yaml_describes_are_refused(
+    repo: Repo, content: str, changed: dict[str, str], trained: bool, said: str
+) -> None:
+    rows = repo.root / "samples" / "rows.csv"
+    rows.parent.mkdir()
+    rows.write_bytes(content.encode("latin-1"))
+    settings = repo.configure(data={"target": "y", "positive": None, **changed})
+    with pytest.raises(MlopsError, match=said) if said else nullcontext():
+        checks.refuse_unfit(settings, rows, trained=trained)
+
+
+def test_the_team_s_own_metrics_are_among_those_that_fit(repo: Repo) -> None:
+    own = "@lower_is_better\ndef cost(truth, predicted, rows): ...\n"
+    (repo.root / "model" / "evaluate.py").write_text(own)
+    with pytest.raises(MlopsError, match=r"choose one of auc, .*, cost, or set data\.task"):
+        checks._refuse(repo.configure(gate={"metric": "rmse"}), "binary")
 
 
 def test_a_sample_that_this_run_does_not_need_may_be_missing(repo: Repo) -> None:

@@ -86,8 +86,8 @@ class Push(Part):
 
     def _problem(self) -> tuple[str, str] | None:
         """Return what prevents a push, and the remedy."""
-        commands = f"git add . && git commit -m 'Begin' && git branch -M {BRANCH}"
-        commands += ", then mlops bootstrap"
+        again = f", then mlops {'--sandbox ' if self.sandbox else ''}bootstrap"
+        commands = f"git add . && git commit -m 'Begin' && git branch -M {BRANCH}{again}"
         if not shutil.which("git"):
             return "git is not installed", f"install git, then {commands}"
         top = self._git("rev-parse", "--show-toplevel")
@@ -101,7 +101,7 @@ class Push(Part):
             return None
         if not self._git("rev-parse", "--verify", "--quiet", "HEAD").returncode:
             # With everything committed, `git commit` would fail and end the commands there.
-            commands = f"git branch -M {BRANCH}, then mlops bootstrap"
+            commands = f"git branch -M {BRANCH}{again}"
         return f"there is no commit on {BRANCH}", commands
 
     def _is_there(self, found: Any) -> bool:

@@ -12,6 +12,7 @@ from sm_mlops.cli.deploy import PANEL, stage_names
 from sm_mlops.deployment import stages
 from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
+from sm_mlops.interruption import terminable
 
 if TYPE_CHECKING:
     from sm_mlops.deployment.batch import Result
@@ -73,7 +74,7 @@ def predict(
         from sm_mlops.deployment import batch
     except ModuleNotFoundError as error:
         raise MlopsError(f"mlops predict needs the package {error.name}: make setup") from error
-    with connected(context) as aws:
+    with connected(context) as aws, terminable():
         chosen = stages.load(aws.settings, stage)
         if stop:
             tell(out, f"Stopped {batch.stop(aws, chosen, source)}")
@@ -82,11 +83,14 @@ def predict(
             done = batch.predict(
                 *(aws, chosen, source, target, progress(as_json)), instance=instance, again=again
             )
-        except batch.Interrupted as error:
+        except (batch.Interrupted, KeyboardInterrupt) as error:
             words = ["predict", shlex.quote(source), shlex.quote(target), "--stage", stage]
             command = f"{aws.command} {' '.join(words)}"
-            tell(err, f"{error.name} goes on. To continue: {command}")
-            tell(err, f"To stop it: {command} --stop")
+            if isinstance(error, batch.Interrupted):
+                tell(err, f"{error.name} goes on. To continue: {command}")
+                tell(err, f"To stop it: {command} --stop")
+            else:
+                tell(err, f"Interrupted. To start again, or continue: {command}")
             raise typer.Exit(130) from None
     if as_json:
         print_json(done)

@@ -274,6 +274,7 @@ def logs(
     - `mlops logs Train`
     - `mlops logs --stage staging`
     """
+    why = ""
     if stage and (step or execution):
         raise MlopsError("--stage cannot be combined with a step or --execution")
     with connected(context) as aws:
@@ -284,8 +285,10 @@ def logs(
                 raise MlopsError(f"{endpoints.LOG_GROUP}/{chosen.stack} has no log yet")
         else:
             found = executions.describe(aws, executions.find(aws, execution))
-            lines, source = executions.logs(aws, found, step)
+            lines, source, why = executions.logs(aws, found, step)
             if source:
                 tell(err, f"from the cache: the log of execution {source.rsplit('/', 1)[-1]}")
     for line in lines:
         say(line)
+    if why:
+        tell(err, why, "red")

@@ -39,7 +39,8 @@ class Piece:
     def place(self, row: int) -> str:
         """Return where a row of the request, counted from 1, is in the file."""
         known = 0 < row <= len(self.places)
-        return f"{self.unit} {self.places[row - 1]} of {self.file.name}" if known else f"row {row}"
+        at = f"{self.unit} {self.places[row - 1]}" if known else f"row {row}"
+        return f"{at} of {self.file.name}"
 
 
 def cut(path: Path, most_bytes: int, most_rows: int) -> Iterator[Piece]:

@@ -81,7 +81,7 @@ def in_pieces(
     """Yield the answers to the rows of a file or folder, in order, and how many rows each is for.
 
     Raises:
-        Refused: The container refuses a row; its message names the row of the file.
+        Refused: The container refuses a row; its message names the file, and the row if known.
         MlopsError: The file cannot be read as rows.
     """
     most = PIECE_MEGABYTES[endpoint.kind] << 20
@@ -93,10 +93,9 @@ def in_pieces(
         try:
             answer = invoke(aws, endpoint, piece.body, piece.content_type, wanted)
         except Refused as error:
-            row = error.reason.get("row")
-            if not isinstance(row, int):
-                raise
-            text = str(error).replace(f"row {row}", piece.place(row), 1)
+            row, text = error.reason.get("row"), f"{piece.file.name}: {error}"
+            if isinstance(row, int):
+                text = str(error).replace(f"row {row}", piece.place(row), 1)
             raise Refused(text, error.status, error.reason) from error
         rows = len(piece.places)
         asked = tuple(replace(request, rows=rows) for request in answer.requests)

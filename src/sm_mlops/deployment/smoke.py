@@ -201,7 +201,8 @@ def _answers(ask: Ask, sample: Sample, kind: str, tolerance: float) -> list[Chec
             if off is None or off > tolerance:
                 return [Check(kind, False, f"row {number}: {value!r}, evaluated as {right!r}")]
             worst = max(worst, off)
-    return [Check(kind, True, f"{len(rows)} rows as evaluated, at most {worst:.0e} off{note}")]
+    apart = f", at most {worst:.0e} off" if worst else ""
+    return [Check(kind, True, f"{len(rows)} rows as evaluated{apart}{note}")]
 
 
 def _read(answer: predict.Answer, kind: str, strict: bool) -> tuple[list[Any], str]:

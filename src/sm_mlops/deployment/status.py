@@ -105,7 +105,11 @@ def _look(there: Aws, stage: Stage, account: str, known: list[Version]) -> Runni
     elif stack and stack.status not in stacks.DONE:
         notes.append(f"stack {stack.status}")
     if endpoint is None:
-        return Running(stage.name, account, ABSENT, stage.kind, note=", ".join(notes))
+        state = ABSENT
+        if stack and stack.status in stacks.READY:
+            state = "endpoint gone"
+            notes.append(f"its stack is there: {there.command} destroy {stage.name}, then deploy")
+        return Running(stage.name, account, state, stage.kind, note=", ".join(notes))
     runs = next((item for item in known if item.version == endpoint.version), None)
     if endpoint.kind == "batch":
         notes.append("no endpoint")

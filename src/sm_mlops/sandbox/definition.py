@@ -13,7 +13,7 @@ from typing import Any
 
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 
-from sm_mlops.sandbox import expressions
+from sm_mlops.sandbox import expressions, images
 from sm_mlops.sandbox.expressions import ExpressionError
 from sm_mlops.sandbox.wire import invalid, not_implemented, service_model
 
@@ -40,6 +40,7 @@ _STEP_MEMBERS = {
     "RetryPolicies",
     "PropertyFiles",
 }
+_IMAGES = {"AppSpecification": "ImageUri", "AlgorithmSpecification": "TrainingImage"}
 _DURATION = re.compile(
     r"P?(?:(\d+)Y)?(?:(\d+)M)?(?:(\d+)W)?(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?",
     re.IGNORECASE,
@@ -118,6 +119,21 @@ def parse(text: str) -> Definition:
     _check_references(definition)
     _check_cycles(definition)
     return definition
+
+
+def require_images(definition: Definition) -> None:
+    """Raise ApiError if a job or a version of it has an image that cannot run here."""
+    for step in definition.steps.values():
+        jobs = (step.arguments.get(name) or {} for name in _IMAGES)
+        named = [job.get(key) for job, key in zip(jobs, _IMAGES.values(), strict=True)]
+        version = step.arguments.get("InferenceSpecification") or {}
+        named += [container.get("Image") for container in version.get("Containers") or []]
+        for image in named:
+            try:
+                if isinstance(image, str):
+                    images.find(image)
+            except images.ImageError as error:
+                raise invalid(f"Step '{step.name}': {error}") from error
 
 
 def _parameter(declared: dict[str, Any]) -> Parameter:

@@ -11,7 +11,7 @@ from typing import Any
 
 from sm_mlops.sandbox import grants, wire
 from sm_mlops.sandbox.access import RoleObjects
-from sm_mlops.sandbox.definition import bind, parse
+from sm_mlops.sandbox.definition import bind, parse, require_images
 from sm_mlops.sandbox.executor import EXECUTION, Execution, recover
 from sm_mlops.sandbox.jobs import Jobs
 from sm_mlops.sandbox.objects import Objects
@@ -60,7 +60,6 @@ class Pipelines:
                     "Pipeline names must be unique within an AWS account and region. "
                     f"Pipeline with name ({name}) already exists."
                 )
-            parse(text)
             now = time.time()
             record = {
                 **pick(params, "PipelineName", "PipelineDescription", "RoleArn"),
@@ -85,7 +84,6 @@ class Pipelines:
         with self.store.lock:
             if "PipelineDefinition" in params:
                 text = _definition(params)
-                parse(text)
                 if text != record["PipelineDefinition"]:
                     record["_versions"].append(text)
                 record["PipelineDefinition"] = text
@@ -295,4 +293,6 @@ class Pipelines:
 def _definition(params: Params) -> str:
     if "PipelineDefinition" not in params:
         raise invalid("PipelineDefinition must be given")
-    return str(params["PipelineDefinition"])
+    text = str(params["PipelineDefinition"])
+    require_images(parse(text))
+    return text

@@ -44,6 +44,7 @@ SHOWN = 2000  # rows in a scatter plot
 MOST_CLASSES = 8  # with a curve of their own
 MOST_CELLS = 60**2  # that are drawn one by one
 LINE_POINTS = 400
+DARK = 0.85  # the share from which a cell of the confusion matrix takes white text
 STYLE = {
     "font.size": 9,
     "text.color": INK,
@@ -136,7 +137,7 @@ def of_classes(
     if len(present) > MOST_CLASSES and not binary:
         about += f", the {MOST_CLASSES} most common"
     whose = f"of class {short(names[1])}" if binary else "of the predicted class"
-    bars = f"probability {whose}, with 95 % intervals"
+    bars = f"probability {whose}, with 95% intervals"
     chosen_class = metrics.decided(predicted, threshold)
     matrix = metrics.confusion(truth, chosen_class, len(labels))
     chosen = predicted[:, 1] if binary else predicted.max(axis=1)
@@ -170,7 +171,7 @@ def _confusion(matrix: metrics.Ints, labels: list[str], axes: Axes) -> None:
         axes.imshow(colors, interpolation="nearest")
     axes.grid(visible=False)
     for (i, j), count in np.ndenumerate(matrix if size <= 12 else matrix[:0]):
-        color = "white" if share[i, j] > 0.5 else INK
+        color = "white" if share[i, j] > DARK else INK
         text = f"{count:,}\n{share[i, j]:.1%}" if size <= 3 else f"{count:,}" if count else ""
         axes.text(j, i, text, ha="center", va="center", color=color)
     step, font = -(-size // 50), 9 if size <= 12 else 7
@@ -222,7 +223,8 @@ def of_quantities(truth: Any, predicted: metrics.Floats, target: str) -> list[st
         axes.set(xlabel=xlabel, ylabel=ylabel)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(5))
-            axis.set_major_formatter(lambda value, _: number(value))
+            largest = max(map(abs, axis.get_view_interval()))
+            axis.set_major_formatter(partial(_tick, largest))
 
     def against(axes: Axes) -> None:
         low, high = min(x.min(), y.min()), max(x.max(), y.max())
@@ -236,7 +238,6 @@ def of_quantities(truth: Any, predicted: metrics.Floats, target: str) -> list[st
         named(axes, f"Predicted {name}", "Predicted minus actual")
 
     def calibration(axes: Axes) -> None:
-        groups = _tenths(predicted)
         px = [float(predicted[group].mean()) for group in groups]
         py = [float(truth[group].mean()) for group in groups]
         ends = [min(px + py), max(px + py)]
@@ -244,12 +245,17 @@ def of_quantities(truth: Any, predicted: metrics.Floats, target: str) -> list[st
         axes.plot(px, py, color=BLUE, marker="o", ms=5, lw=1.6)
         named(axes, "Mean prediction", "Mean actual")
 
+    groups = _tenths(predicted)
     note = f"{SHOWN:,} random rows" if len(truth) > SHOWN else "every test row"
     return [
         figure("Predicted versus actual", note, against, SMALL),
         figure("Residuals", note, residuals, SMALL),
-        figure("Calibration", "ten equal groups by prediction", calibration, SMALL),
+        figure("Calibration", f"{len(groups)} equal groups by prediction", calibration, SMALL),
     ]
+
+
+def _tick(largest: float, value: float, position: int) -> str:
+    return number(value, largest)
 
 
 def of_training(training: dict[str, Any]) -> list[str]:

@@ -306,7 +306,7 @@ def _errors(truth: Floats, predicted: Floats) -> dict[str, float]:
 def _deviations(
     compute: Callable[[Any, Floats], dict[str, float]], truth: Any, predicted: Floats
 ) -> dict[str, float]:
-    """Return the spread over five random samples of 80 % of the rows, as Model Monitor does."""
+    """Return the spread over five random samples of 80% of the rows, as Model Monitor does."""
     if len(truth) < ENOUGH:
         return dict.fromkeys(compute(truth, predicted), float("nan"))
     random = np.random.default_rng(0)

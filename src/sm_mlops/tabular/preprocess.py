@@ -151,7 +151,7 @@ def preprocess(
     warnings = checks.check(table, settings.checks, marks, lambda row: tables.where(files, row))
     for warning in warnings:
         print(f"warning: {warning['text']}")
-    target = _target(table, files, settings)
+    target = target_of(table, files, settings)
     found = "quantity" if target.task == "regression" else "classes"
     if settings.measured_as not in (None, "either", found):
         raise DataError(
@@ -212,7 +212,8 @@ def _column(data: Path, name: str, values: pa.ChunkedArray, decimal: str) -> Col
     return column
 
 
-def _target(table: pa.Table, files: list[Path], settings: Settings) -> Target:
+def target_of(table: pa.Table, files: list[Path], settings: Settings) -> Target:
+    """Return the target of rows that `tables.read` read. Raise DataError, which names the place."""
     try:
         target = read_target(
             table[settings.target], settings.target, settings.task, settings.positive

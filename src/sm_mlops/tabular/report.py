@@ -14,7 +14,7 @@ from sm_mlops.tabular.page import document
 from sm_mlops.tabular.page import escaped as _e
 from sm_mlops.tabular.page import table as _table
 from sm_mlops.tabular.schema import Schema
-from sm_mlops.tabular.text import number
+from sm_mlops.tabular.text import metric_text, number
 
 NAMES = {
     "auc": "ROC AUC",
@@ -110,16 +110,12 @@ def _lead(
     return text
 
 
-def _measured(value: float) -> str:
-    return f"{value:.4f}" if 0.001 <= abs(value) < 10 else number(value)
-
-
 def _tiles(gate: dict[str, Any]) -> str:
     tiles = []
     for name, entry in gate["metrics"].items():
         if entry["text"].endswith(f"does not fit a {gate['task']} task"):
             continue
-        shown = "n/a" if abs(entry["value"]) >= 1e308 else _measured(entry["value"])
+        shown = "n/a" if abs(entry["value"]) >= 1e308 else metric_text(entry["value"])
         if entry["champion"] is None:
             note = f"{entry['better']} is better" if "better" in entry else KNOWN.get(name, "")
         else:
@@ -127,7 +123,7 @@ def _tiles(gate: dict[str, Any]) -> str:
             state = "same as" if entry["value"] == entry["champion"] else state
             note = (
                 f"<span class={state.split()[0]}>{state} version {_e(gate['champion'])}</span> "
-                f"({_measured(entry['champion'])})"
+                f"({metric_text(entry['champion'])})"
             )
         title = NAMES.get(name, name.replace("_", " ").capitalize() if name in KNOWN else name)
         tiles.append(
@@ -165,12 +161,12 @@ def _slices(sliced: dict[str, Any] | None) -> str:
         return ""
     name, whole = sliced["metric"], sliced["value"]
     title = NAMES.get(name, name)
-    value = "undefined" if whole is None else _measured(whole)
+    value = "undefined" if whole is None else metric_text(whole)
     parts = [f"<h2>By slice</h2><p>{_e(title)} of all test rows: {value}.</p>"]
     for column in sliced["columns"]:
         rows = []
         for each in column["slices"]:
-            value = "-" if each["metric"] is None else _measured(each["metric"])
+            value = "-" if each["metric"] is None else metric_text(each["metric"])
             apart = FEW
             if each["enough"]:
                 apart = "-" if whole is None else _signed(each["metric"] - whole)
@@ -182,7 +178,7 @@ def _slices(sliced: dict[str, Any] | None) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{'-' if value < 0 else '+'}{_measured(abs(value))}"
+    return f"{'-' if value < 0 else '+'}{metric_text(abs(value))}"
 
 
 def _drivers(drivers: dict[str, Any] | None, schema: Schema) -> str:
@@ -234,7 +230,7 @@ def _data(schema: Schema, gate: dict[str, Any], training: dict[str, Any]) -> lis
         "rows.</p>",
         _classes(schema),
         _checks(schema.data.get("checks", ())),
-        _columns(training.get("columns") or schema.data.get("summary", ())),
+        _columns(schema, training.get("columns") or schema.data.get("summary", ())),
     ]
 
 
@@ -264,17 +260,21 @@ def _checks(checks: Iterable[dict[str, Any]]) -> str:
     return f"<h3>Checks</h3>{_table(['Column', 'Check', 'Result'], rows)}" if rows else ""
 
 
-def _columns(summary: Iterable[dict[str, Any]]) -> str:
-    rows = []
+def _columns(schema: Schema, summary: Iterable[dict[str, Any]]) -> str:
+    rows, zoned = [], {column.name for column in schema.columns if column.zoned}
     for item in summary:
         values = ""
         if "top" in item:
             values = ", ".join(f"{_e(value)} ({count:,})" for value, count in item["top"])
+            more = item["distinct"] - len(item["top"])
+            values += f", {more:,} more" if more else ""
         elif "mean" in item:
-            low, high, mean = (number(item[name]) for name in ("low", "high", "mean"))
+            found = [item[name] for name in ("low", "high", "mean")]
+            low, high, mean = (number(value, max(map(abs, found))) for value in found)
             values = f"{low} … {high}, mean {mean}"
         elif "low" in item:
-            values = f"{_e(item['low'])} … {_e(item['high'])}"
+            zone = " UTC" if item["name"] in zoned and ":" in item["high"] else ""
+            values = f"{_e(item['low'])} … {_e(item['high'])}{zone}"
         note = f"<span class=worse>not used: {_e(item['note'])}</span> " if "note" in item else ""
         missing = f"{item['missing']:.1%}" if item["missing"] else "-"
         distinct = f"{item['distinct']:,}" if "distinct" in item else "-"

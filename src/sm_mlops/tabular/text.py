@@ -24,14 +24,20 @@ def visible(text: object, keep: str = "") -> str:
     return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in str(text))
 
 
-def number(value: float) -> str:
-    """Return a number to read: thousands are grouped from 10,000 on, so that years are not."""
+def number(value: float, beside: float = 0) -> str:
+    """Return a number to read, beside others of at most `beside`: thousands are grouped where one
+    reaches 10,000, so that years are not."""
     if abs(value) >= 1e6 or 0 < abs(value) < 0.001:
         return f"{value:.3g}"
     if abs(value) >= 1000:
-        return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.0f}"
+        return f"{value:,.0f}" if max(abs(value), beside) >= 10_000 else f"{value:.0f}"
     digits = 1 if abs(value) >= 100 else 2 if abs(value) >= 10 else 4
     return f"{value:.{digits}f}".rstrip("0").rstrip(".")
+
+
+def metric_text(value: float) -> str:
+    """Return the value of a metric to read."""
+    return f"{value:.4f}" if 0.001 <= abs(value) < 10 else number(value)
 
 
 def as_property(text: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from sm_mlops import commit, objects, registry
 from sm_mlops.aws import DENIED, Aws, ignoring
 from sm_mlops.commit import git, short
+from sm_mlops.errors import MlopsError
 from sm_mlops.registry import Version
 
 # In the order of the version's metadata Gate and Instances.
@@ -100,9 +101,11 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tupl
 def compare(aws: Aws, first: int, second: int) -> dict[str, Any]:
     """Return what differs between two versions, for people and scripts.
 
-    Each difference is a pair: of the first version, of the second. Raise MlopsError if one of them
-    does not exist.
+    Each difference is a pair: of the first version, of the second. Raise MlopsError if they are the
+    same, or one of them does not exist.
     """
+    if first == second:
+        raise MlopsError(f"version {first} does not differ from itself: name two versions")
     sides = [load(aws, number) for number in (first, second)]
     before, after = sides
     known = all("hyperparameters" in " ".join(side.settings) for side in sides)

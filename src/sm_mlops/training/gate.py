@@ -17,7 +17,7 @@ from typing import Any
 from sm_mlops import executions, objects, registry
 from sm_mlops.aws import ABSENT, DENIED, Aws, ignoring
 from sm_mlops.registry import Report
-from sm_mlops.tabular.text import visible
+from sm_mlops.tabular.text import metric_text, visible
 
 UNDEFINED = 1e308  # what Evaluate writes for a metric that is undefined
 _MEASURED = re.compile(r"metrics\.(.+)\.(value|worse_by)")
@@ -92,14 +92,22 @@ def _sentence(rule: Condition, measured: dict[str, Any]) -> str:
     entry, champion = measured["metrics"][rule.metric], measured["champion"]
     limit = f"{'at least' if rule.at_least else 'at most'} {rule.limit:g}"
     if rule.about == "value":
-        undefined = abs(entry["value"]) >= UNDEFINED
-        said = entry["text"] if undefined else f"{rule.metric} is {entry['value']:.4f}"
-        return f"{said}; wanted: {limit}"
+        value = entry["value"]
+        if abs(value) >= UNDEFINED:
+            return f"{entry['text']}; wanted: {limit}"
+        # Rounded alike, a value and its limit would not show which is larger.
+        alike = metric_text(value) == metric_text(rule.limit)
+        shown = f"{value:.6g}" if alike else metric_text(value)
+        return f"{rule.metric} is {shown}; wanted: {limit}"
     if champion == "none":
         return f"There is no champion to compare with yet; tolerance: {limit} worse"
     against = f"the champion, version {champion}"
     if entry["champion"] is None:
         waived = "waived" if rule.holds(measured) else "not possible"
         return f"The comparison with {against}, was {waived}; tolerance: {limit} worse"
-    worse = f"{entry['worse_by']:.4f} worse than" if entry["worse_by"] > 0 else "not worse than"
-    return f"It is {worse} {against} ({entry['champion']:.4f}); tolerance: {limit} worse"
+    worse = (
+        f"{metric_text(entry['worse_by'])} worse than"
+        if entry["worse_by"] > 0
+        else "not worse than"
+    )
+    return f"It is {worse} {against} ({metric_text(entry['champion'])}); tolerance: {limit} worse"

@@ -220,9 +220,9 @@ def _refuse_unfit(aws: Aws, elsewhere: bool) -> None:
     """Raise MlopsError for settings that the rows on this machine, or their sample, refute."""
     settings, chosen = aws.settings, artifacts.chosen(aws)
     if not elsewhere and not getattr(settings.data, chosen).startswith("s3://"):
-        checks.refuse_unfit(settings, artifacts.local_data(settings, chosen))
+        checks.refuse_unfit(settings, artifacts.local_data(settings, chosen), trained=True)
     elif settings.data.sample and (settings.root / settings.data.sample).exists():
-        checks.refuse_unfit(settings, artifacts.local_data(settings, "sample"))
+        checks.refuse_unfit(settings, artifacts.local_data(settings, "sample"), trained=False)
 
 
 def _require_declared(aws: Aws, address: str) -> None:
