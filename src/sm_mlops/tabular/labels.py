@@ -45,6 +45,8 @@ class Labels:
     window: Window
     keys: Keys = field(default_factory=lambda: np.empty(0, np.uint64))
     texts: pa.Array = field(default_factory=lambda: pa.array([], pa.string()))
+    share: int = 1
+    """One in so many labels is kept."""
 
     def add(self, keys: Keys, texts: pa.Array) -> None:
         """Take labels; a later one replaces an earlier one of the same row."""
@@ -52,10 +54,15 @@ class Labels:
         texts = pa.concat_arrays([texts.take(pa.array(np.arange(len(texts))[::-1])), self.texts])
         self.keys, first = np.unique(keys, return_index=True)
         self.texts = texts.take(pa.array(first))
-        share = 1
-        while len(self.keys) > MOST:  # the same rows whatever the order of the files
-            share *= 2
-            chosen = self.keys % np.uint64(share) == 0
+        self._thin()
+        while len(self.keys) > MOST:
+            self.share *= 2
+            self._thin()
+
+    def _thin(self) -> None:
+        """Keep a sample by hash: the same rows whatever the order of the files."""
+        if self.share > 1:
+            chosen = self.keys % np.uint64(self.share) == 0
             self.keys, self.texts = self.keys[chosen], self.texts.filter(pa.array(chosen))
 
     @property
