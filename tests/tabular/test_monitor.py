@@ -33,7 +33,6 @@ from sm_mlops.tabular.failure import DataError
 from sm_mlops.tabular.monitor import Settings
 from sm_mlops.tabular.windows import Window
 
-
 render = monitor_report.render
 
 
