@@ -185,7 +185,7 @@ class _Numbers:
     Keeps blocks of 2048 sorted values. Two blocks of equal weight become one of twice the weight,
     which has every second value of both. Of many rows only one in two, four, eight or sixteen, at
     random, is put into a block, with as much more weight, because sorting costs the most. So all
-    values are kept up to 4095, and beyond that the rank of each point is off by about 0.1 percent.
+    values are kept up to 4095, and beyond that the rank of a point is off by 0.4 percent at most.
     """
 
     def __init__(self, column: Column) -> None:
