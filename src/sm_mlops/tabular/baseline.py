@@ -6,6 +6,7 @@ the sizes of the tables. Must not know where rows come from, or when two summari
 """
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -284,7 +285,7 @@ class _Values:
     def __init__(self, column: Column) -> None:
         self.name, self.kind = column.name, column.kind
         self.rows = self.missing = 0
-        self.counts: dict[str, int] | None = {}
+        self.counts: Counter[str] | None = Counter()
 
     def add(self, array: pa.Array) -> None:
         self.rows += len(array)
@@ -299,10 +300,9 @@ class _Values:
         if len(used) <= COUNTED:
             values = array.dictionary.take(pa.array(used)).cast(pa.string())
             texts = pc.utf8_slice_codeunits(values, 0, LONGEST + 1)
-            known = self.counts
-            # to_numpy is twenty times as fast as to_pylist.
+            # to_pylist takes twenty times as long as to_numpy.
             for text, count in zip(texts.to_numpy(zero_copy_only=False), counts[used], strict=True):
-                known[text] = known.get(text, 0) + int(count)
+                self.counts[text] += int(count)
         if max(len(used), len(self.counts)) > COUNTED:
             self.counts = None
 
