@@ -44,6 +44,7 @@ _REGISTERED = (
     "MetadataProperties",
     "CustomerMetadataProperties",
     "ModelMetrics",
+    "DriftCheckBaselines",
     "SamplePayloadUrl",
     "Domain",
     "Task",
