@@ -36,7 +36,7 @@ _LOCAL_STORAGE = Path(__file__).with_name("local_storage.txt")
 _HYPERPARAMETER = re.compile(r"[a-z][a-z0-9_]*")
 # The other parameters of each execution; see pipeline/definition.py.
 PARAMETERS = (
-    *("InputData", "DataHash", "Commit", "Champion", "WaiveChampion"),
+    *("InputData", "DataHash", "Commit", "Reason", "Champion", "WaiveChampion"),
     *("GateThreshold", "GateTolerance"),
     *("PreprocessInstanceType", "TrainInstanceType", "EvaluateInstanceType"),
 )

@@ -26,6 +26,7 @@ FITTING = {
     "instances": ("application/json", json.dumps({"instances": objects(ROWS)}, indent=1)),
     "an array": ("application/json", json.dumps(objects(ROWS))),
     "arrays of arrays": ("application/json", json.dumps(FIELDS)),
+    "arrays below their names": ("application/json", json.dumps([NAMES, *FIELDS])),
     "blanks around names": ("application/json", json.dumps(
         [{f" {name}": value for name, value in row.items()} for row in objects(ROWS)])),
     "numbers and text mixed": ("application/json", json.dumps(

@@ -472,7 +472,11 @@ def test_the_report_shows_own_metrics_and_checks(judged: Case) -> None:
     own = {"value": 12345.0, "champion": 13000.0, "worse_by": 0.0, "text": "cost 12345"}
     gate["metrics"] |= {"cost": own, "net_gain": {**own, "worse_by": 5.0}}
     gate["metrics"]["profit"] = {**own, "champion": None, "better": "higher"}
-    page = report.render(schema, truth, predicted, gate | {"champion": "3"}, {})
+    assert "Reason for this training" not in report.render(schema, truth, predicted, gate, {})
+    page = report.render(
+        schema, truth, predicted, gate | {"champion": "3"}, {}, reason="drift of <b>"
+    )
+    assert "<p>Reason for this training: drift of &lt;b&gt;</p>" in page
     assert "<small>profit</small><strong>12,345</strong><em>higher is better</em>" in page
     assert "<small>R²</small>" not in page
     assert "<small>cost</small><strong>12,345</strong>" in page

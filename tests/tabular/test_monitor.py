@@ -1,5 +1,6 @@
 """The monitoring job: what it finds in a stage's traffic, and what it finds again."""
 
+import io
 import json
 import re
 import sys
@@ -27,10 +28,12 @@ from monitor_case import (
     predictions,
     probability,
 )
-from sm_mlops.tabular import monitor, monitor_report
+from sm_mlops.tabular import labels, monitor, monitor_report
 from sm_mlops.tabular.failure import DataError
 from sm_mlops.tabular.monitor import Settings
 from sm_mlops.tabular.windows import Window
+
+render = monitor_report.render
 
 
 @pytest.fixture
@@ -91,8 +94,11 @@ def test_the_same_files_give_the_same_result_and_no_new_metrics(stage: Stage) ->
 def test_other_limits_judge_the_same_files_again(stage: Stage) -> None:
     stage.traffic(600)
     stage.check()
-    stage.settings = Settings(limits={"number": {"missing": 1e-9, "drift": 1e-9, "outside": 1e-9}})
-    assert stage.check()["digest"] and len(stage.measured("Rows")) == 2
+    stage.settings = Settings(limits={})
+    assert stage.check()["worst"] is None and len(stage.measured("Rows")) == 2
+    stage.settings = Settings()
+    stage.check(UNTIL + timedelta(days=1))
+    assert stage.result(UNTIL)["worst"] is None  # a window before the newest keeps its verdict
 
 
 def test_late_files_belong_to_their_hour(stage: Stage) -> None:
@@ -159,6 +165,8 @@ def test_what_cannot_be_judged_says_why_and_is_no_violation(stage: Stage, name: 
     result = stage.check()
     assert (result["status"], result["violations"]) == (status, [])
     assert text in result["message"] and stage.verdict["violations"] == 0
+    if not result["columns"]:  # without figures
+        assert monitor_report.STATES[status] in render(result, [])
 
 
 def test_refused_requests_and_lines_in_pieces_are_no_rows(stage: Stage) -> None:
@@ -210,21 +218,39 @@ def test_labels_by_row_in_each_format_and_corrected_ones(stage: Stage) -> None:
     body = json.dumps({"instances": objects(found)})
     stage.capture([line(body, predictions(p), inference_id="theirs")])
     truth = ["yes" if each else "no" for each in stage.random.random(600) < p]
-    labels = pa.table({"inference_id": ["theirs"] * 600, "row": range(600), "label": truth})
+    known = pa.table({"inference_id": ["theirs"] * 600, "row": range(600), "label": truth})
     start = f"{PROJECT}/labels/{STAGE}/"
     sink = pa.BufferOutputStream()
-    pq.write_table(labels.slice(0, 300), sink)
+    pq.write_table(known.slice(0, 300), sink)
     stage.s3.put_object(Bucket=BUCKET, Key=f"{start}a/1.parquet", Body=sink.getvalue().to_pybytes())
-    lines = "".join(f"{json.dumps(row)}\n" for row in labels.slice(300).to_pylist())
+    lines = "".join(f"{json.dumps(row)}\n" for row in known.slice(300).to_pylist())
     stage.put(f"{start}b/2.jsonl", lines)
     stage.put(f"{start}readme.txt", "not labels")
     [quality] = stage.check()["quality"]
     assert quality["rows"] == 600 and not quality["violates"]
     turned = [f"theirs,{i},{'no' if each == 'yes' else 'yes'}" for i, each in enumerate(truth)]
-    stage.put(f"{start}z.csv", "\n".join(["inference_id,row,label", *turned]))
+    lines = "\n".join(["inference_id,row,label", *turned, "theirs,,", "other,,yes"])
+    stage.put(f"{start}z.csv", lines)
     [turned_quality] = stage.check()["quality"]
     assert turned_quality["violates"]
     assert turned_quality["value"] == pytest.approx(1 - quality["value"])
+
+
+def test_of_too_many_labels_the_same_sample_is_kept_whatever_their_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(labels, "MOST", 100)
+    files = [
+        "inference_id,label\n" + "".join(f"2026112707-{n}-{i},yes\n" for i in range(300))
+        for n in range(3)
+    ]
+    kept = []
+    for order in (files, files[::-1], [*files, files[0]]):
+        found = labels.Labels(Window.ending(UNTIL, 24))
+        for text in order:
+            labels.add([found], "x.csv", io.BytesIO(text.encode()))
+        kept.append((found.digest, len(found.keys)))
+    assert kept[0] == kept[1] == kept[2] and 30 < kept[0][1] <= 100
 
 
 def test_labels_without_their_columns_are_refused_by_name(stage: Stage) -> None:

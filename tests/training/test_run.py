@@ -36,7 +36,10 @@ DEFINITION = json.dumps(
                 "DefaultValue": "red",
                 "EnumValues": ["red", "blue"],
             },
-            *({"Name": name, "Type": "String"} for name in ("Commit", "Champion", "DataHash")),
+            *(
+                {"Name": name, "Type": "String"}
+                for name in ("Commit", "Champion", "DataHash", "Reason")
+            ),
         ],
         "Steps": [],
     }
@@ -63,6 +66,7 @@ def test_parameters_and_hyperparameters_are_set_by_either_name() -> None:
         ("commit", "f" * 40, "--set commit: Commit cannot be set"),
         ("Champion", "s3://elsewhere/", "Champion cannot be set"),
         ("data_hash", "0" * 64, "DataHash cannot be set"),
+        ("reason", "drift", "Reason cannot be set"),
         ("ApprovalStatus", "Approved", "no such parameter"),
         ("MaxDepth", "", "the value is empty"),
         ("MaxDepth", "1" * 1025, "the value is longer than 1024 characters"),

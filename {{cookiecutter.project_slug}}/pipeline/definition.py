@@ -101,6 +101,7 @@ def evaluate_step(repo: Repo, parameters: dict[str, Any], model: Any, test: Any)
             arguments=[
                 *("--model", f"{IN}/model", "--test", f"{IN}/test", "--output", OUT),
                 *("--champion", f"{IN}/champion", "--waive-champion", parameters["WaiveChampion"]),
+                *("--reason", parameters["Reason"]),  # of a training that nobody started
             ],
         ),
         property_files=[VERDICT],
@@ -114,8 +115,7 @@ def parameters_of(repo: Repo) -> dict[str, Any]:
     settings, compute = repo.settings, repo.settings.compute
     own = [
         ParameterString("InputData", repo.no_data),
-        ParameterString("DataHash", "unknown"),
-        ParameterString("Commit", "unknown"),
+        *(ParameterString(name, "unknown") for name in ("DataHash", "Commit", "Reason")),
         ParameterString("Champion", repo.no_champion),
         ParameterString("WaiveChampion", "no", enum_values=["no", "yes"]),
         ParameterFloat("GateThreshold", settings.gate.threshold),

@@ -6,6 +6,7 @@ the sizes of the tables. Must not know where rows come from, or when two summari
 """
 
 import json
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -190,7 +191,7 @@ class _Numbers:
     Keeps blocks of 2048 sorted values. Two blocks of equal weight become one of twice the weight,
     which has every second value of both. Of many rows only one in two, four, eight or sixteen, at
     random, is put into a block, with as much more weight, because sorting costs the most. So all
-    values are kept up to 4095, and beyond that the rank of each point is off by about 0.1 percent.
+    values are kept up to 4095, and beyond that the rank of a point is off by 0.4 percent at most.
     """
 
     def __init__(self, column: Column) -> None:
@@ -289,7 +290,7 @@ class _Values:
     def __init__(self, column: Column, known: Collection[str]) -> None:
         self.name, self.kind, self.known = column.name, column.kind, known
         self.rows = self.missing = 0
-        self.counts: dict[str, int] | None = {}
+        self.counts: Counter[str] | None = Counter()
 
     def add(self, array: pa.Array) -> None:
         self.rows += len(array)
@@ -304,10 +305,9 @@ class _Values:
         if len(used) <= COUNTED:
             values = array.dictionary.take(pa.array(used)).cast(pa.string())
             texts = pc.utf8_slice_codeunits(values, 0, LONGEST + 1)
-            known = self.counts
-            # to_numpy is twenty times as fast as to_pylist.
+            # to_pylist takes twenty times as long as to_numpy.
             for text, count in zip(texts.to_numpy(zero_copy_only=False), counts[used], strict=True):
-                known[text] = known.get(text, 0) + int(count)
+                self.counts[text] += int(count)
         if max(len(used), len(self.counts)) > COUNTED:
             self.counts = None
 

@@ -81,8 +81,8 @@ def read(lines: Sequence[bytes], schema: Schema) -> Batch:
     if known:
         values = np.concatenate([v for _, v in known])
         answers = Answers(values, [r.inference_id for r, _ in known], [len(v) for _, v in known])
-    answered_rows = len(accepted) - unread
-    return Batch(answered_rows, len(lines) - answered_rows, tables, answers)
+    good = len(accepted) - unread
+    return Batch(good, len(lines) - good, tables, answers)
 
 
 def _loaded(texts: Sequence[str]) -> list[Any]:
@@ -291,8 +291,8 @@ def _json_rows(kind: str, texts: list[str], schema: Schema) -> pa.Table:
         lines = [line for text in texts for line in text.split("\n") if line.strip()]
         objects = json.loads(f"[{','.join(lines)}]")
     if objects and all(isinstance(row, list) for row in objects):
-        if any(len(row) != len(names) for row in objects):
-            raise ValueError("rows of another width")
+        if any(len(row) != len(names) or row[0] == names[0] for row in objects):
+            raise ValueError("rows of another width, or a header")
         objects = [dict(zip(names, row, strict=True)) for row in objects]
     keys = dict.fromkeys(key for row in objects[:100] for key in row)
     if any(key != key.strip() for key in keys):

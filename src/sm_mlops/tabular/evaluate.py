@@ -5,6 +5,7 @@ Input:  --model: model.tar.gz, or the folder it unpacks to.
         --test: a folder of raw rows with the target, as Parquet.
         --champion: a folder with champion.json ({"version": "3"}) and model.tar.gz, if it exists.
         --waive-champion: yes, to go on without the comparison if the champion cannot be scored.
+        --reason: why the model was trained, for the report; "unknown" is none.
 Output: in the folder --output: evaluation.json, metrics in SageMaker's model quality schema;
         gate.json, each metric, the champion's, and how much worse the model is; report.html;
         version.json, what the model was made with, for mlops models and mlops compare;
@@ -80,6 +81,7 @@ def main(folder: Path) -> None:
     parser.add_argument("--test", type=Path, required=True, help="folder of raw rows as Parquet")
     parser.add_argument("--champion", type=Path, help="folder of the champion, if there is one")
     parser.add_argument("--waive-champion", choices=["no", "yes"], default="no")
+    parser.add_argument("--reason", default="unknown", help="why it was trained, for the report")
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
     given = parser.parse_args(sys.argv[1:] or local.arguments(folder, "evaluate"))
     waived = given.waive_champion == "yes"
@@ -88,6 +90,7 @@ def main(folder: Path) -> None:
         evaluate(
             *(given.model, given.test, given.champion, given.output, Path(work), settings),
             waived=waived,
+            reason="" if given.reason == "unknown" else given.reason,
         )
 
 
@@ -108,6 +111,7 @@ def evaluate(
     settings: Settings,
     *,
     waived: bool = False,
+    reason: str = "",
 ) -> None:
     """Run the step; `work` is a folder for temporary files.
 
@@ -158,7 +162,9 @@ def evaluate(
         write_json(output / f"{name}.json", content)
     pack(work / "scores.sample", output / "sample-payload.tar.gz")
     drivers = read_json(explained)
-    page = report.render(schema, truth, predicted, gate, notes, against, sliced, drivers)
+    page = report.render(
+        schema, truth, predicted, gate, notes, against, sliced, drivers, reason=reason
+    )
     (output / "report.html").write_text(page, encoding="utf-8")
     for name in metrics.fitting(schema.task):
         print(gate["metrics"][name]["text"])

@@ -26,13 +26,14 @@ from sm_mlops.tabular.drift import Test
 from sm_mlops.tabular.encoding import Floats
 from sm_mlops.tabular.failure import DataError
 from sm_mlops.tabular.numerals import is_number, parse_number
+from sm_mlops.tabular.schema import Schema
 from sm_mlops.tabular.windows import Window
 
 Keys = npt.NDArray[np.uint64]
 
 MOST = 1_000_000  # labels of a window; of more, a sample
 FEWEST = 50  # labelled rows that are judged
-SAMPLES, SAMPLED = 100, 20_000  # of a bootstrap, and rows in each
+SAMPLES, SAMPLED = 50, 20_000  # of a bootstrap, and rows in each
 ENDINGS = (".csv", ".jsonl", ".parquet")
 _OURS = r"^[0-9]{10}-"
 _ROW = np.uint64(0x9E3779B97F4A7C15)
@@ -45,6 +46,8 @@ class Labels:
     window: Window
     keys: Keys = field(default_factory=lambda: np.empty(0, np.uint64))
     texts: pa.Array = field(default_factory=lambda: pa.array([], pa.string()))
+    share: int = 1
+    """One in so many labels is kept."""
 
     def add(self, keys: Keys, texts: pa.Array) -> None:
         """Take labels; a later one replaces an earlier one of the same row."""
@@ -52,10 +55,15 @@ class Labels:
         texts = pa.concat_arrays([texts.take(pa.array(np.arange(len(texts))[::-1])), self.texts])
         self.keys, first = np.unique(keys, return_index=True)
         self.texts = texts.take(pa.array(first))
-        share = 1
-        while len(self.keys) > MOST:  # the same rows whatever the order of the files
-            share *= 2
-            chosen = self.keys % np.uint64(share) == 0
+        self._thin()
+        while len(self.keys) > MOST:
+            self.share *= 2
+            self._thin()
+
+    def _thin(self) -> None:
+        """Keep a sample by hash: the same rows whatever the order of the files."""
+        if self.share > 1:
+            chosen = self.keys % np.uint64(self.share) == 0
             self.keys, self.texts = self.keys[chosen], self.texts.filter(pa.array(chosen))
 
     @property
@@ -114,7 +122,9 @@ def _tables(name: str, content: IO[bytes]) -> Iterator[pa.Table]:
         elif name.endswith(".jsonl"):
             reader = [pajson.read_json(io.BytesIO(content.read()))]
         else:
-            convert = pacsv.ConvertOptions(column_types=text)
+            convert = pacsv.ConvertOptions(
+                column_types=text, null_values=[""], strings_can_be_null=True
+            )
             reader = (pa.Table.from_batches([batch]) for batch in pacsv.open_csv(
                 content, convert_options=convert))  # fmt: skip
         for table in reader:
@@ -169,12 +179,12 @@ class Labelled:
         if len(truth) < FEWEST:
             text = f"{len(truth)} labelled rows are too few to judge; {FEWEST} are needed"
             return {**found, "text": text, "test": None}
-        value = float(measure(baseline, truth, values)[name])
+        value = float(_measure(baseline, truth, values)[name])
         was = known.get(name)
         if not np.isfinite(value) or was is None:
             return {**found, "text": f"{name} is undefined on {len(truth)} rows", "test": None}
         loss = value - was if metrics.is_lower_better(name) else was - value
-        spread = deviation(baseline, name, truth, values)
+        spread = _deviation(baseline, name, truth, values)
         both = spread * np.sqrt(1 + len(truth) / max(baseline.predictions.rows, 1))
         chance = float(stats.norm.sf(loss / both)) if both > 0 else float(loss <= 0)
         share = max(0.0, float(loss / abs(was))) if was else float(loss > 0)
@@ -195,15 +205,15 @@ class Labelled:
             kept = np.isfinite(truth) & np.isfinite(values)
         else:
             index = {name: i for i, name in enumerate(schema.class_names)}
-            truth = np.array([index.get(class_text(schema, t), -1) for t in texts])[codes]
+            truth = np.array([index.get(_class_text(schema, t), -1) for t in texts])[codes]
             kept = truth >= 0
         return truth[kept], values[kept]
 
 
-def class_text(schema: Any, text: str) -> str:
+def _class_text(schema: Schema, text: str) -> str:
     """Return a label as in the schema; as it is where that cannot be."""
     try:
-        return str(schema.class_text(text))
+        return schema.class_text(text)
     except ValueError:
         return text
 
@@ -213,20 +223,20 @@ def _measured_by(baseline: Baseline) -> tuple[str, ...]:
     return metrics.OF_QUANTITIES if quantities else metrics.OF_CLASSES
 
 
-def measure(baseline: Baseline, truth: Any, values: Floats) -> dict[str, float]:
+def _measure(baseline: Baseline, truth: Any, values: Floats) -> dict[str, float]:
     """Return the library's metrics that fit the task."""
     if baseline.schema.task == "regression":
         return metrics.regression(truth, values)
     return metrics.classification(truth, values, baseline.schema.threshold)
 
 
-def deviation(baseline: Baseline, name: str, truth: Any, values: Floats) -> float:
+def _deviation(baseline: Baseline, name: str, truth: Any, values: Floats) -> float:
     """Return the standard deviation of a metric on as many rows, by a bootstrap."""
     random = np.random.default_rng(0)
     size = min(len(truth), SAMPLED)
     found = []
     for _ in range(SAMPLES):
         chosen = random.integers(0, len(truth), size)
-        found.append(measure(baseline, truth[chosen], values[chosen])[name])
+        found.append(_measure(baseline, truth[chosen], values[chosen])[name])
     known = np.array(found)[np.isfinite(found)]
     return float(np.std(known) * np.sqrt(size / len(truth))) if len(known) > 1 else 0.0

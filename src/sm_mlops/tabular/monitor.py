@@ -25,19 +25,26 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sm_mlops.tabular import baseline, captured, drift, labels, mlops_yaml, monitor_report
+from sm_mlops.tabular import (
+    baseline,
+    captured,
+    drift,
+    labels,
+    mlops_yaml,
+    monitor_report,
+    monitor_result,
+)
 from sm_mlops.tabular.baseline import Baseline
+from sm_mlops.tabular.captured import Body
 from sm_mlops.tabular.failure import DataError
 from sm_mlops.tabular.labels import Labels
 from sm_mlops.tabular.tally import Tally
-from sm_mlops.tabular.text import visible
 from sm_mlops.tabular.windows import File, Store, Window
 
 FORMAT = 1
 EARLIER = 7
 NAMESPACE = "sm-mlops"
 LINES, BYTES = 5000, 8 << 20  # captured requests that are parsed at once
-LONGEST = 1000  # characters of a message
 OLDEST_LABELS = timedelta(days=30)  # before the earliest window
 OLDEST_METRIC = timedelta(days=13)  # CloudWatch takes two weeks
 
@@ -122,42 +129,49 @@ class Job:
 
     def run(self, newest: Window, output: Path) -> dict[str, Any]:
         """Check the windows, and return the verdict."""
-        before = [newest.before(steps) for steps in range(EARLIER, 0, -1)]
-        known = {window: self.store.result(window) for window in (*before, newest)}
-        windows = [window for window in known if known[window] or window == newest]
-        late = self._labels(windows)
+        known = self._known(newest)
+        late = self._labels(list(known))
         made, added = dict[Window, dict[str, Any]](), list[dict[str, Any]]()
-        for window, held in zip(windows, late, strict=True):
-            old = known[window]
-            digest = self._digest(window, held)
-            if old is not None and old["digest"] == digest:
+        for (window, old), held in zip(known.items(), late, strict=True):
+            digests = self._digests(window, held)
+            # New settings are for the newest window: of those before it, only new files matter.
+            same = ["digest", *["settings_digest"] * (window == newest)]
+            if old is not None and all(old[name] == digests[name] for name in same):
                 continue
-            result = made[window] = self._check(window, held, digest)
+            result = made[window] = self._check(window, held) | digests
             if window != newest and old is not None:
-                seen = {_identity(each) for each in old["violations"]}
-                own = [each for each in result["violations"] if _identity(each) not in seen]
-                added += [each | {"window": window.name} for each in own]
+                added += monitor_result.added_to(result, old, window)
         result = made.get(newest) or known[newest] or {}
-        # Metrics first: a run that is repeated finds them missing, or puts them twice.
+        # Metrics first: if the job dies between, the next run puts them again instead of never.
         for window in made:
             if window != newest:
                 self._measure(made[window], window.end, newest.end)
         if made:
             self._measure(result, None, newest.end, len(added))
-        page = ""
         for window in made:
             page = monitor_report.render(made[window], self.store.earlier(window))
             self.store.keep(window, "report.html", page, "text/html; charset=utf-8")
             text = json.dumps(made[window], ensure_ascii=False, allow_nan=False)
             self.store.keep(window, "result.json", text, "application/json")
-        verdict = verdict_of(result, added)
+        if newest not in made:
+            page = monitor_report.render(result, self.store.earlier(newest))
+        verdict = monitor_result.verdict_of(result, added)
         output.mkdir(parents=True, exist_ok=True)
         text = json.dumps(verdict, ensure_ascii=False)
         (output / "verdict.json").write_text(text + "\n", encoding="utf-8")
-        if newest not in made:
-            page = monitor_report.render(result, self.store.earlier(newest))
         (output / "report.html").write_text(page, encoding="utf-8")
         return verdict
+
+    def _known(self, newest: Window) -> dict[Window, dict[str, Any] | None]:
+        """Return the results of the newest window and of those before it that were checked."""
+        found = dict[Window, dict[str, Any] | None]()
+        for steps in range(EARLIER, -1, -1):
+            window = newest.before(steps)
+            old = self.store.result(window)
+            same = old is not None and old["window"]["start"] == monitor_result.iso(window.start)
+            if same or window == newest:
+                found[window] = old if same else None
+        return found
 
     def _labels(self, windows: list[Window]) -> list[Labels]:
         found = [Labels(window) for window in windows]
@@ -167,15 +181,16 @@ class Job:
             labels.add(found, file.key, content)
         return found
 
-    def _digest(self, window: Window, held: Labels) -> str:
-        """Return what changes with the files, the labels and the settings of a window."""
-        whole = hashlib.sha256(json.dumps([FORMAT, repr(self.settings), held.digest]).encode())
-        for files in (self.store.captured(window), self.store.asynchronous(window)):
-            for file in files:
-                whole.update(f"\0{file.key}\0{file.mark}".encode())
-        return whole.hexdigest()
+    def _digests(self, window: Window, held: Labels) -> dict[str, str]:
+        """Return what changes with the files and labels of a window, and with the settings."""
+        files = hashlib.sha256(held.digest.encode())
+        for listed in (self.store.captured(window), self.store.asynchronous(window)):
+            for file in listed:
+                files.update(f"\0{file.key}\0{file.mark}".encode())
+        settings = hashlib.sha256(repr((FORMAT, self.settings)).encode())
+        return {"digest": files.hexdigest(), "settings_digest": settings.hexdigest()}
 
-    def _check(self, window: Window, held: Labels, digest: str) -> dict[str, Any]:
+    def _check(self, window: Window, held: Labels) -> dict[str, Any]:
         """Return the result of a window."""
         tallies: dict[str, Tally] = {}
 
@@ -196,7 +211,9 @@ class Job:
         finally:
             gc.enable()
         ordered = sorted(tallies.values(), key=lambda tally: int(tally.version))
-        return result_of(self.store, window, ordered, self.settings, digest)
+        about = {"format": FORMAT, "project": self.store.project, "stage": self.store.stage}
+        given = self.settings
+        return monitor_result.of(about, window, ordered, given.min_rows, given.limits, given.metric)
 
     def _asynchronous(self, window: Window, of: Any) -> None:
         """Give what an asynchronous endpoint got and answered to the version that answered most."""
@@ -209,19 +226,24 @@ class Job:
             counts[version] += 1
             of(version)
         most = max(counts, key=lambda version: (counts[version], int(version)))
-        for group in _grouped([file for file in files if not file.version]):
-            self._take(of(most), group, outputs=False)
+        self._take(of(most), [file for file in files if not file.version], outputs=False)
         for version in counts:
-            for group in _grouped([file for file in outputs if file.version == version]):
-                self._take(of(version), group, outputs=True)
+            own = [file for file in outputs if file.version == version]
+            self._take(of(version), own, outputs=True)
 
     def _take(self, tally: Tally, files: list[File], *, outputs: bool) -> None:
         if tally.baseline is None:
             tally.requests += 0 if outputs else len(files)
             return
-        bodies = [body for _, kind, content in self.store.opened(files)
-                  if (body := captured.body_of(kind, content.read()))]  # fmt: skip
-        tally.add(captured.unpaired(bodies, tally.baseline.schema, outputs=outputs))
+        bodies, size = list[Body](), 0
+        for place, (_, kind, content) in enumerate(self.store.opened(files), 1):
+            body = captured.body_of(kind, content.read())
+            if body is not None:
+                bodies.append(body)
+                size += len(body.text)
+            if size >= BYTES or place == len(files):
+                tally.add(captured.unpaired(bodies, tally.baseline.schema, outputs=outputs))
+                bodies, size = [], 0
 
     def _baseline(self, version: str) -> Baseline | None:
         """Return the baseline of a version; None if it has none, or is deleted."""
@@ -264,7 +286,7 @@ class Job:
         does not look back."""
         if at is not None and now - at > OLDEST_METRIC:
             return
-        values = metrics_of(result)
+        values = monitor_result.metrics_of(result)
         if at is None:
             values["Violations"] = len(result["violations"]) + added
         where = {"Project": self.store.project, "Stage": self.store.stage}
@@ -300,155 +322,3 @@ def batches(store: Store, window: Window) -> Iterator[tuple[str, list[bytes]]]:
                 lines, size = [], 0
     if lines:
         yield version, lines
-
-
-def _grouped(files: list[File]) -> Iterator[list[File]]:
-    for start in range(0, len(files), 100):
-        yield files[start : start + 100]
-
-
-def _identity(violation: Mapping[str, Any]) -> tuple[Any, ...]:
-    return violation["version"], violation["kind"], violation["column"]
-
-
-# Results
-
-
-def result_of(
-    store: Store, window: Window, tallies: list[Tally], settings: Settings, digest: str
-) -> dict[str, Any]:
-    """Return the content of result.json."""
-    judged = [t for t in tallies if t.baseline is not None and t.rows >= settings.min_rows]
-    parts = [
-        tally.judged(settings.limits if tally in judged else {}, settings.metric)
-        for tally in tallies
-    ]
-    result: dict[str, Any] = {
-        "format": FORMAT,
-        "project": store.project,
-        "stage": store.stage,
-        "window": {"start": _iso(window.start), "end": _iso(window.end)},
-        "requests": sum(tally.requests for tally in tallies),
-        "refused": sum(tally.refused for tally in tallies),
-        "rows": sum(tally.rows for tally in tallies),
-        "versions": {tally.version: tally.rows for tally in tallies},
-        "judged": [tally.version for tally in judged],
-        "without_baseline": [tally.version for tally in tallies if tally.baseline is None],
-        "violations": [each for part in parts for each in part["violations"]],
-        "columns": _ranked(parts, "columns"),
-        "predictions": _ranked(parts, "predictions"),
-        "quality": [part["quality"] for part in parts if part["quality"]],
-        "digest": digest,
-    }
-    result["status"] = _status(result, bool(judged))
-    result["worst"] = worst_of(result)
-    result["message"] = _message(result, window, settings)
-    return result
-
-
-def _iso(time: datetime) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _ranked(parts: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
-    return sorted((e for part in parts for e in part[name]), key=lambda each: -each["worst"])
-
-
-def _status(result: Mapping[str, Any], judged: bool) -> str:
-    if not result["requests"]:
-        return "no requests"
-    if result["violations"]:
-        return "violation"
-    if judged:
-        return "ok"
-    known = set(result["versions"]) - set(result["without_baseline"])
-    return "too few rows" if known else "no baseline"
-
-
-def worst_of(result: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the value that is largest beside its limit; None if nothing has a limit."""
-    tests = [
-        {"version": each["version"], "column": each["name"], **test}
-        for each in (*result["columns"], *result["predictions"])
-        for test in each["tests"]
-        if test["limit"]
-    ]
-    tests += [
-        {"version": each["version"], "column": None, "kind": "quality", "value": each["worse_by"],
-         "limit": each["limit"], "text": each["text"]}
-        for each in result["quality"]
-        if each.get("limit")
-    ]  # fmt: skip
-    if not tests:
-        return None
-    found = max(tests, key=lambda test: test["value"] / test["limit"])
-    return {name: found[name] for name in ("version", "column", "kind", "value", "limit", "text")}
-
-
-def _message(result: Mapping[str, Any], window: Window, settings: Settings) -> str:
-    hours = "1 hour" if window.hours == 1 else f"{window.hours} hours"
-    rows, violations = result["rows"], result["violations"]
-    start = f"{result['stage']}, {hours} to {window.name}: "
-    without = result["without_baseline"]
-    notes = f"; version {', '.join(without)} has no baseline and is not judged" if without else ""
-    if violations:
-        count = "1 violation" if len(violations) == 1 else f"{len(violations)} violations"
-        return _cut(f"{start}{count} in {rows:,} rows{notes}: ", [v["text"] for v in violations])
-    worst = result["worst"]
-    closest = ""
-    if worst:
-        name = f"{worst['kind']} of {worst['column']}" if worst["column"] else worst["kind"]
-        closest = f"; closest to its limit: {name}, {worst['text']}"
-    text = {
-        "no requests": "no requests were captured",
-        "ok": f"nothing above its limit in {rows:,} rows{notes}{closest}",
-        "too few rows": f"{rows:,} rows are too few to judge; monitoring.min_rows is "
-        f"{settings.min_rows:,}{notes}",
-        "no baseline": f"{result['requests']:,} requests were answered by version "
-        f"{', '.join(without)}, which has no baseline to compare with; a version that is trained "
-        "now has one",
-    }[result["status"]]
-    return visible(f"{start}{text}")[:LONGEST]
-
-
-def _cut(start: str, texts: list[str]) -> str:
-    """Return texts after a start, as many as a message may hold."""
-    shown, text = 0, visible(start)
-    for each in map(visible, texts):
-        more = f"{'; ' if shown else ''}{each}"
-        if len(text) + len(more) > LONGEST - 20:
-            break
-        text, shown = text + more, shown + 1
-    return text if shown == len(texts) else f"{text}; {len(texts) - shown} more"[:LONGEST]
-
-
-def verdict_of(result: Mapping[str, Any], added: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the content of verdict.json: the newest window, and what late files and labels have
-    `added` to windows before it."""
-    message = result["message"]
-    if added:
-        texts = [f"window to {each['window']}: {each['text']}" for each in added]
-        late = _cut("late files or labels: ", texts)
-        message = f"{late}; {message}" if not result["violations"] else f"{message}; {late}"
-    return {
-        "violations": len(result["violations"]) + len(added),
-        "message": message[:LONGEST],
-        "window": result["window"],
-    }
-
-
-def metrics_of(result: Mapping[str, Any]) -> dict[str, float]:
-    """Return the values of CloudWatch's metrics by name."""
-    found: dict[str, float] = {
-        "Requests": result["requests"],
-        "Rows": result["rows"],
-        "Violations": len(result["violations"]),
-    }
-    for name, part in (("Drift", "columns"), ("PredictionDrift", "predictions")):
-        ratios = [each["worst"] for each in result[part] if any(t["limit"] for t in each["tests"])]
-        if ratios:
-            found[name] = max(ratios)
-    measured = [each["value"] for each in result["quality"] if each["value"] is not None]
-    if measured:
-        found["Quality"] = measured[-1]
-    return found

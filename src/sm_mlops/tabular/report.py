@@ -46,6 +46,7 @@ def render(
     champion: Any = None,
     sliced: dict[str, Any] | None = None,
     drivers: dict[str, Any] | None = None,
+    reason: str = "",
 ) -> str:
     """Return the page.
 
@@ -57,6 +58,7 @@ def render(
         champion: None, or an object with `version`, `predicted` (as above, or None) and `why`.
         sliced: None, or the `slices` of evaluation.json.
         drivers: Nothing, or what `contributions.overview` returns.
+        reason: Why the model was trained, if that is known.
     """
     if schema.task == "regression":
         drawn = figures.of_quantities(truth, predicted, schema.target)
@@ -67,7 +69,8 @@ def render(
     title = f"Predicting {schema.target}"
     body = [
         f"<header><p>Model evaluation · {_e(schema.task)}</p><h1>{_e(title)}</h1>",
-        f"<p>{_lead(schema, truth, predicted, gate, champion)}</p></header>",
+        f"<p>{_lead(schema, truth, predicted, gate, champion)}</p>",
+        f"<p>Reason for this training: {_e(reason)}</p></header>" if reason else "</header>",
         f"<section class=tiles>{_tiles(gate)}</section>",
         f"<h2>On the test rows</h2><section class='figures{three}'>",
         *drawn,

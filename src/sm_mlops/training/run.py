@@ -28,8 +28,10 @@ from sm_mlops.training.definition import Compiled, compile_pipeline
 # Set by `mlops run` alone: what they say decides whether a version may be approved and deployed.
 # IAM cannot restrict the parameters of StartPipelineExecution, so who may call it by hand may still
 # set them. No parameter can approve a version, and `mlops check` wants its commit to be on main.
-OWN = ("Commit", "Champion", "DataHash")
-WAIVER = "WaiveChampion"
+OWN = ("Commit", "Champion", "DataHash", "Reason")
+WAIVER, REASON = "WaiveChampion", "Reason"
+# Of an argument of a processing job, in characters; the report of Evaluate shows the reason.
+LONGEST_ARGUMENT = 256
 # Of an execution without special parameters.
 DESCRIPTION = re.compile(
     "Commit (?P<commit>[0-9a-f]{40}), content (?P<content>[0-9a-f]{64})"
@@ -148,6 +150,8 @@ def launch(aws: Aws, wanted: Plan, say: Callable[[str], None], reason: str = "")
         **given,
         "InputData": wanted.data.uri,
     }
+    if reason and REASON in _defaults(wanted.compiled.definition):
+        values[REASON] = reason[:LONGEST_ARGUMENT]
     request = {
         "PipelineName": settings.pipeline,
         "PipelineVersionId": pipeline_version,
