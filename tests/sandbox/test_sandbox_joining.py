@@ -20,6 +20,14 @@ CASES: dict[str, tuple[str, dict[str, str], bytes, bytes, bytes, bytes]] = {
         b'{"id": 1, "x": [1, 2, 3], "SageMakerOutput": "no"}\n'
         b'{"id": 2, "x": [4, 5, 6], "SageMakerOutput": "yes"}',
     ),
+    "a line separator is no end of a row": (
+        LINES,
+        JOIN,
+        '{"t": "a\u2028b"}\n'.encode(),
+        '{"t": "a\u2028b"}'.encode(),
+        b"1",
+        '{"t": "a\u2028b", "SageMakerOutput": 1}'.encode(),
+    ),
     "members are selected": (
         LINES,
         {"InputFilter": "$.x[1:]", **JOIN, "OutputFilter": "$['id','SageMakerOutput']"},

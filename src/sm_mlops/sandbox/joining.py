@@ -61,7 +61,8 @@ def _join(row: Any, answer: Any) -> Any:
 
 def _rows(body: bytes, kind: str) -> list[Any]:
     try:
-        lines = body.decode("utf-8").splitlines()
+        # Not splitlines(), which also splits at characters that JSON and CSV keep within a row.
+        lines = [line.removesuffix("\r") for line in body.decode("utf-8").split("\n")]
         if kind == CSV:
             return [row for row in csv.reader(lines, strict=True) if row]
         return [json.loads(line) for line in lines if line.strip()]

@@ -132,7 +132,7 @@ class Transforms:
         """Ask a job to end, if it runs."""
         with self.store.lock:
             job = self.running.get(arn)
-            if job is None or job.stop.is_set():
+            if job is None or job.record["TransformJobStatus"] != "InProgress":
                 return
             self._set_status(job.record, "Stopping")
         job.stop.set()
