@@ -132,10 +132,10 @@ def test_the_sandbox_is_not_asked_and_a_file_without_cost_says_nothing(
     account: Aws, repo: Repo, asked: Stubber, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     play = replace(account, sandbox=True)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     for each in (play, account):
         cost = Prices(each).idle(stage(repo))
         assert cost is not None and cost.prices.endswith("the sandbox has no price list")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     repo.stage("qa", Cost={})
     assert Prices(play).idle(stages.load(repo.settings(), "qa")) is None
 
