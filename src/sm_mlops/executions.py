@@ -21,6 +21,8 @@ from sm_mlops.errors import MlopsError
 from sm_mlops.tabular.failure import MEMORY, said
 
 FINAL = ("Succeeded", "Failed", "Stopped")
+# In the description of an execution, before the reason for it; the platform's functions read it.
+REASON = ". Reason: "
 LAST_LINES = 20  # of a log that are shown with a failure
 _LOG_GROUPS = {
     "ProcessingJob": "/aws/sagemaker/ProcessingJobs",
@@ -151,6 +153,11 @@ def _step(item: dict[str, Any]) -> Step:
         job=metadata[kind]["Arn"].rsplit("/", 1)[-1] if kind in _LOG_GROUPS else "",
         model_package=metadata.get("RegisterModel", {}).get("Arn", ""),
     )
+
+
+def reason(description: str) -> str:
+    """Return why an execution was started, by its description; empty if that was not said."""
+    return description.partition(REASON)[2]
 
 
 def all_steps(definition: str) -> Iterator[dict[str, Any]]:

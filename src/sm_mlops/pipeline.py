@@ -32,7 +32,7 @@ from sagemaker.mlops.workflow.pipeline import Pipeline
 from sagemaker.mlops.workflow.steps import CacheConfig, ProcessingStep
 from sagemaker.train import ModelTrainer
 
-from sm_mlops import bundle, requirements
+from sm_mlops import bundle, requirements, tags
 from sm_mlops.errors import MlopsError
 from sm_mlops.settings import Evaluation, Settings, has_local_storage
 from sm_mlops.settings import Job as Job
@@ -155,6 +155,12 @@ class Repo:
         return requirements.of(self.settings, self._account, library)
 
     @property
+    def _tags(self) -> list[dict[str, str]]:
+        """Return the tags of a job. They are no part of the cache key. Source:
+        https://docs.aws.amazon.com/sagemaker/latest/dg/pipelines-default-keys.html"""
+        return tags.rows(tags.of(self.settings.project))
+
+    @property
     def lower_is_better(self) -> bool:
         """Return whether lower values of the gate's metric are better."""
         return self.settings.lower_is_better
@@ -209,6 +215,7 @@ class Repo:
             output_kms_key=aws.kms_key,
             max_runtime_in_seconds=math.ceil(job.max_hours * 3600),
             sagemaker_session=self.session,
+            tags=self._tags,
             network_config=NetworkConfig(
                 enable_network_isolation=aws.network_isolation,
                 encrypt_inter_container_traffic=aws.encrypt_between_containers,
@@ -241,6 +248,7 @@ class Repo:
             base_job_name="train",
             environment=dict(_OFFLINE),
             sagemaker_session=self.session,
+            tags=[shapes.Tag(key=tag["Key"], value=tag["Value"]) for tag in self._tags],
             compute=Compute(
                 instance_type=instance,
                 instance_count=1,

@@ -151,7 +151,7 @@ def resources(aws: Aws, stack: Stack) -> list[Resource]:
 def deploy(
     aws: Aws,
     name: str,
-    template: Path | None,
+    template: Path | str | None,
     parameters: Mapping[str, str | None],
     tags: Mapping[str, str],
     capabilities: Iterable[str],
@@ -163,12 +163,13 @@ def deploy(
 ) -> Outcome:
     """Create or update the stack with this template and these parameters, and wait for the end.
 
-    Without `template` the stack keeps its own; a parameter that is None keeps its value. With
+    `template` is a file, its address in S3, or its text; without it the stack keeps its own. A
+    parameter that is None keeps its value. With
     `execute=False` the change set is shown and deleted. `imports` are existing resources that the
     stack takes over; it must have no others then. Raises MlopsError if the stack cannot be changed
     in its present state, StackFailed if the operation failed.
     """
-    body = templates.body(template) if template else None
+    body = templates.body(template) if isinstance(template, Path) else template
     stack = make_ready(aws, name, console, continue_rollback=continue_rollback, execute=execute)
     change_set = f"mlops-{secrets.token_hex(6)}"
     request: dict[str, Any] = {
@@ -180,7 +181,7 @@ def deploy(
         "Parameters": [_parameter(key, value) for key, value in parameters.items()],
         "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],
         "Capabilities": list(capabilities),
-        **({"TemplateBody": body} if body else {"UsePreviousTemplate": True}),
+        **_template(body),
     }
     if imports:
         request |= {"ChangeSetType": "IMPORT", "ResourcesToImport": list(imports)}
@@ -225,6 +226,12 @@ def _carry_out(
         # Refused, interrupted, or a dry run.
         if not executed:
             _remove_change_set(aws, arn, name)
+
+
+def _template(given: str | None) -> dict[str, Any]:
+    if given is None:
+        return {"UsePreviousTemplate": True}
+    return {"TemplateURL" if given.startswith("https://") else "TemplateBody": given}
 
 
 def _parameter(name: str, value: str | None) -> dict[str, Any]:

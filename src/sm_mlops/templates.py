@@ -56,12 +56,34 @@ def parameters(file: Path) -> dict[str, dict[str, Any]]:
 def body(file: Path) -> str:
     """Return a template as a request takes it: a long one as JSON, without comments and indents.
 
-    Before the platform has a bucket, no template can be passed by its address in S3. Raise
-    MlopsError if it is too long all the same.
+    Raise MlopsError if it is too long all the same.
     """
     text = file.read_text(encoding="utf-8")
     if len(text.encode()) > BODY_BYTES:
-        text = json.dumps(_content(text), separators=(",", ":"))
+        text = _compact(file, _content(text))
+    return text
+
+
+def without(file: Path, condition: str) -> str:
+    """Return a template, as a request takes it, without what exists only under this condition, or
+    under another that includes it. Raise MlopsError if it is too long."""
+    whole = dict(_content(file.read_text(encoding="utf-8")))
+    conditions = whole.get("Conditions", {})
+    gone = {condition}
+    gone |= {
+        name
+        for name, test in conditions.items()
+        if {"Condition": condition} in test.get("Fn::And", ())
+    }
+    for section in ("Resources", "Outputs"):
+        whole[section] = {
+            name: item for name, item in whole[section].items() if item.get("Condition") not in gone
+        }
+    return _compact(file, whole)
+
+
+def _compact(file: Path, content: Any) -> str:
+    text = json.dumps(content, separators=(",", ":"))
     if len(text.encode()) > BODY_BYTES:
         raise MlopsError(
             f"{file.name} has {len(text.encode()):,} bytes without its comments; CloudFormation "

@@ -99,10 +99,12 @@ def refusal(root: Path) -> str:
     return str(told.value)
 
 
-def test_the_function_has_its_two_files_and_is_small(package: Path) -> None:
+def test_the_functions_have_their_files_and_are_small(package: Path) -> None:
     made = assets.build()
-    assert set(made.files) == {"trigger.zip", "project.yml"}
-    assert names(made.files["trigger.zip"]) == ["app.py", "handler.py"]
+    assert set(made.files) == {"trigger.zip", "platform.yml", "project.yml"}
+    assert names(made.files["trigger.zip"]) == sorted(
+        file.name for file in (package / "trigger").glob("*.py")
+    )
     assert len(made.files["trigger.zip"]) < 50_000
     assert made.files["project.yml"] == (package / "project.yml").read_bytes()
 
@@ -121,7 +123,7 @@ def test_the_same_contents_are_the_same_bytes_whenever_and_wherever_they_were_wr
 @pytest.mark.parametrize(
     "name",
     [
-        "trigger/handler.py", "trigger/app.py", "trigger/requirements.lock", "project.yml",
+        "trigger/handler.py", "trigger/notices.py", "trigger/requirements.lock", "project.yml",
         "platform.yml",
     ],
 )  # fmt: skip

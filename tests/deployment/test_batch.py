@@ -104,7 +104,7 @@ def test_the_job_is_the_one_that_the_version_and_its_rows_need(
     assert told["MaxConcurrentTransforms"] * told["MaxPayloadInMB"] <= 100
     tags = here.aws.sagemaker.list_tags(ResourceArn=told["TransformJobArn"])["Tags"]
     assert {tag["Key"]: tag["Value"] for tag in tags} == {
-        "project": "churn", "stage": "qa", "model-version": "1",
+        "owner": "unknown", "project": "churn", "stage": "qa", "model-version": "1",
     }  # fmt: skip
 
 

@@ -65,11 +65,6 @@ def test_a_stage_leaves_to_mlops_deploy_what_is_deployed(name: str) -> None:
     }
 
 
-@pytest.mark.parametrize("name", STAGES)
-def test_a_stage_says_who_pays(name: str) -> None:
-    assert stage(name)["Tags"]["cost-owner"]
-
-
 def priced(reason: str) -> tuple[int, str, float]:
     """Return count, type and hourly price of `2 x ml.m5.large at 0.115 USD per hour ...`."""
     found = re.match(

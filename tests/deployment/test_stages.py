@@ -31,13 +31,10 @@ def test_the_rendered_stages_can_be_read_and_say_what_they_cost_idle(repo: Repo)
     assert production.parameters["InstanceCount"] == "2"
 
 
-def test_the_cost_names_its_region_where_the_project_has_another(repo: Repo) -> None:
-    assert repo.settings().project.region == "eu-west-1"
-    assert stages.load(repo.settings(), "production").priced_in == "us-east-1"
-    repo.stage("free", Cost={"IdlePerMonthUSD": 0, "Region": "us-east-1"})
-    assert stages.load(repo.settings(), "free").priced_in == "", "nothing costs nothing anywhere"
+def test_a_cost_says_where_and_when_it_was_the_price(repo: Repo) -> None:
+    assert stages.load(repo.settings(), "production").priced == "us-east-1, 2026-11-22"
     repo.stage("qa", Cost={"IdlePerMonthUSD": 5, "Region": "eu-west-1"})
-    assert stages.load(repo.settings(), "qa").priced_in == ""
+    assert stages.load(repo.settings(), "qa").priced == "eu-west-1"
 
 
 def test_values_become_the_text_that_cloudformation_accepts(repo: Repo) -> None:
@@ -53,8 +50,10 @@ def test_values_become_the_text_that_cloudformation_accepts(repo: Repo) -> None:
 
 
 def test_tags_of_a_stage_are_those_of_its_stack(repo: Repo) -> None:
-    repo.stage("staging", Tags={"cost-owner": "risk", "team": "a/b"})
-    assert stages.load(repo.settings(), "staging").tags == {"cost-owner": "risk", "team": "a/b"}
+    own = {"project": "churn", "stage": "staging", "owner": "unknown"}
+    for given in ({"team": "a/b"}, {"owner": "risk"}):
+        repo.stage("staging", Tags=given)
+        assert stages.load(repo.settings(), "staging").tags == own | given
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -132,7 +131,7 @@ def test_the_kind_is_the_templates_own_where_the_stage_names_none(repo: Repo) ->
         ("staging", {"Tags": {"AWS:team": "x"}}, "does not begin with aws:"),
         ("staging", {"Tags": {"a#b": "x"}}, "Tags.a#b: a name has at most 128 letters"),
         ("staging", {"Tags": {"commit": "x"}}, "Tags.commit is set by mlops deploy"),
-        ("staging", {"Tags": dict.fromkeys(map(str, range(44)), "x")}, "room for 43"),
+        ("staging", {"Tags": dict.fromkeys(map(str, range(44)), "x")}, "room for 42"),
     ],
 )
 def test_a_mistake_is_named_with_its_file_and_remedy(

@@ -105,6 +105,7 @@ s3:ListBucket @ s3:::lake s3:::lake/churn/*
 kms:Decrypt,DescribeKey,GenerateDataKey @ kms:key/1234abcd-12ab-34cd-56ef-1234567890ab
 sagemaker:CreatePipeline,DescribePipeline,ListPipelineExecutions,StartPipelineExecution,UpdatePipeline
     @ sagemaker:pipeline/churn
+sagemaker:AddTags @ sagemaker:pipeline/churn ? aws:RequestTag/project=churn
 sagemaker:DescribePipelineDefinitionForExecution,DescribePipelineExecution,ListPipelineExecutionSteps,ListPipelineParametersForExecution,StopPipelineExecution
     @ sagemaker:pipeline/churn/execution/*
 iam:PassRole @ iam:role/churn-pipeline ? iam:PassedToService=sagemaker.amazonaws.com
@@ -139,8 +140,8 @@ sagemaker:AddTags @ sagemaker:model/* sagemaker:endpoint-config/* ?
 sagemaker:AddTags,CreateEndpoint,DeleteEndpointConfig,DeleteModel,UpdateEndpoint @
     sagemaker:model/* sagemaker:endpoint-config/* ? aws:ResourceTag/project=churn
     aws:RequestTag/project=?churn
-sagemaker:DeleteTags @ sagemaker:model/* sagemaker:endpoint-config/* ? aws:TagKeys!=project
-    aws:ResourceTag/project=churn
+iam:UntagRole sagemaker:DeleteTags @ iam:role/sm-mlops/churn/staging/* sagemaker:model/*
+    sagemaker:endpoint-config/* ? aws:TagKeys!=project aws:ResourceTag/project=churn
 sagemaker:DescribeEndpointConfig,DescribeModel,ListTags @ sagemaker:model/*
     sagemaker:endpoint-config/* ? aws:ResourceTag/project=?churn
 iam:CreateRole @ iam:role/sm-mlops/churn/staging/* ? aws:RequestTag/project=churn
@@ -149,11 +150,10 @@ iam:DeleteRole,DeleteRolePolicy,PutRolePermissionsBoundary,PutRolePolicy,UpdateA
     @ iam:role/sm-mlops/churn/staging/* iam:role/sm-mlops/churn/churn-staging-ExecutionRole-* ?
     iam:PermissionsBoundary=iam:policy/sm-mlops-boundary-eu-west-1
 iam:TagRole @ iam:role/sm-mlops/churn/staging/* ? aws:RequestTag/project=?churn
-iam:UntagRole @ iam:role/sm-mlops/churn/staging/* ? aws:TagKeys!=project
 iam:GetRole,GetRolePolicy,ListAttachedRolePolicies,ListRolePolicies,ListRoleTags @
     iam:role/sm-mlops/churn/staging/* iam:role/sm-mlops/churn/churn-staging-ExecutionRole-*
 iam:GetPolicy,GetRole @ iam:policy/sm-mlops-boundary-eu-west-1
-    iam:role/churn-staging-ExecutionRole-* iam:role/churn-staging-watch-ExecutionRole-*
+    iam:role/churn-staging-*ExecutionRole-*
 iam:PassRole @ iam:role/sm-mlops/churn/staging/* ?
     iam:PassedToService=sagemaker.amazonaws.com,scheduler.amazonaws.com
 scheduler:CreateSchedule,DeleteSchedule,GetSchedule,UpdateSchedule @
@@ -166,13 +166,14 @@ cloudwatch:DeleteAlarms,ListTagsForResource,PutMetricAlarm,TagResource,UntagReso
     cloudwatch:alarm:churn-staging-wake-up
     cloudwatch:alarm:TargetTracking-endpoint/churn-staging/*
 application-autoscaling:DescribeScalableTargets,DescribeScalingPolicies,DescribeScheduledActions,ListTagsForResource
-    cloudwatch:DescribeAlarms sagemaker:ListEndpoints @ *
+    cloudwatch:DescribeAlarms,PutMetricData sagemaker:ListEndpoints @ * ?
+    cloudwatch:namespace=?sm-mlops
 application-autoscaling:DeleteScalingPolicy,DeregisterScalableTarget,PutScalingPolicy,RegisterScalableTarget
     @ application-autoscaling:scalable-target/* ?
     application-autoscaling:service-namespace=sagemaker
 iam:CreateServiceLinkedRole @
     iam:role/aws-service-role/sagemaker.application-autoscaling.amazonaws.com/*
-logs:FilterLogEvents @ logs:Endpoints/churn-staging:*
+logs:FilterLogEvents,TagResource @ logs:Endpoints/churn-staging logs:Endpoints/churn-staging:*
 sts:AssumeRole @ iam::*:role/churn-deploy ? aws:ResourceAccount=222233334444
 """
 
@@ -202,6 +203,9 @@ def test_a_stage_elsewhere_may_what_it_may_at_home() -> None:
     home = set(lines(full_project("churn").policies("StagingRole")))
     there = set(lines(deployment("churn", Stages="staging").policies("DeployRole")))
     assert {line.partition(" @ ")[0] for line in there - home} <= {
+        "application-autoscaling:DescribeScalableTargets,DescribeScalingPolicies,"
+        "DescribeScheduledActions,ListTagsForResource cloudwatch:DescribeAlarms "
+        "sagemaker:ListEndpoints",
         "sagemaker:CreateModel",
         "iam:DeleteRole,DeleteRolePolicy,PutRolePermissionsBoundary,PutRolePolicy,"
         "UpdateAssumeRolePolicy,UpdateRole",

@@ -81,6 +81,7 @@ REFUSED_TO_STAGES = {
 }
 REFUSED_TO_LAUNCH = {
     LISTS: {
+        "AWS::CloudWatch::Dashboard": "cloudwatch:ListDashboards",
         "AWS::IAM::Role": "iam:ListRoles",
         "AWS::IAM::User": "iam:listUsers",
         "AWS::SageMaker::ModelPackageGroup": "sagemaker:ListModelPackageGroups",
@@ -132,6 +133,7 @@ def resources(stage: str) -> dict[str, str]:
 
 
 OF_A_PROJECT = {
+    "AWS::CloudWatch::Dashboard": f"arn:aws:cloudwatch::{ACCOUNT}:dashboard/sm-mlops-churn",
     "AWS::IAM::AccessKey": USER,
     "AWS::IAM::Role": role("churn-github-train"),
     "AWS::IAM::User": USER,
@@ -285,7 +287,6 @@ UNNEEDED = {
         "cloudformation:DescribeStacks -> cloudformation:ListStacks"
     ),
     "AWS's policy for jobs in a VPC lacks it": "ec2:CreateNetworkInterface -> ec2:CreateTags",
-    "`mlops run` makes the pipeline without tags": "sagemaker:CreatePipeline -> sagemaker:AddTags",
 }
 
 

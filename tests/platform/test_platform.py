@@ -24,6 +24,7 @@ from platform_case import (
     document,
     full_platform,
     launch,
+    notify,
     platform,
     template,
     trigger,
@@ -43,17 +44,30 @@ FIRST_STEP = {
 }
 SECOND_STEP = {
     *("Trigger", "TriggerLog", "TriggerRetries", "TriggerPermission", "ApprovedRule"),
-    *("TriggerErrors", "FailedApprovalsAlarm"),
+    *("Retrain", "RetrainRetries", "DriftRule", "DriftPermission"),
+    *("TriggerErrors", "FailedApprovalsAlarm", "Topic", "TopicPolicy"),
+    *("Notify", "NotifyRole", "NotifyLog", "NotifyRetries"),
+    *("WaitingRule", "TrainedRule", "FailedRule", "NotifyDriftPermission"),
+    *("NotifyWaitingPermission", "NotifyTrainedPermission", "NotifyFailedPermission"),
     *("Portfolio", "Product", "ProductInPortfolio", "LaunchConstraint"),
 }
 SECRET = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:sm-mlops/github-AbCdEf"
 FAILED = f"arn:aws:sqs:{REGION}:{ACCOUNT}:sm-mlops-failed-approvals"
 TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:alarms"
 BUCKET_ARN = f"arn:aws:s3:::{BUCKET}"
+STAGE = f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/churn-production/1"
 
 
 def sagemaker(resource: str) -> str:
     return f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:{resource}"
+
+
+def alarm(name: str) -> str:
+    return f"arn:aws:cloudwatch:{REGION}:{ACCOUNT}:alarm:{name}"
+
+
+def schedule(name: str) -> str:
+    return f"arn:aws:scheduler:{REGION}:{ACCOUNT}:schedule/default/{name}"
 
 
 def role(name: str) -> str:
@@ -78,14 +92,12 @@ def test_the_second_step_leaves_the_first_as_it_was() -> None:
 
 
 def test_a_stack_that_has_no_bucket_yet_can_be_made_from_a_template_sent_inline() -> None:
-    # The second one, too: both are the same template. A long one is sent without comments.
-    sent = templates.body(FOLDER / "platform.yml")
-    assert len(sent.encode()) <= templates.BODY_BYTES
-    # It says the same.
-    both = parse((FOLDER / "platform.yml").read_text(encoding="utf-8")), parse(sent)
-    assert both[0].resources == both[1].resources
-    assert both[0].parameters == both[1].parameters
-    assert both[0].outputs == both[1].outputs
+    sent = parse(templates.without(FOLDER / "platform.yml", "HasAssets"))
+    assert sent.resources == {
+        name: item for name, item in template("platform").resources.items() if name in FIRST_STEP
+    }
+    assert sent.parameters == template("platform").parameters
+    assert "TriggerName" not in sent.outputs and "ArtifactBucket" in sent.outputs
 
 
 def test_code_and_templates_are_where_no_project_writes() -> None:
@@ -119,8 +131,10 @@ def test_old_versions_and_unfinished_uploads_expire() -> None:
     rule = {item["Id"]: item for item in rules}
     assert rule["old-versions"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 90}
     assert rule["unfinished-uploads"]["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] == 7
-    # Current versions never expire: a version in the registry points to them.
-    assert not any({"ExpirationInDays", "ExpirationDate"} & set(item) for item in rules)
+    # Current versions never expire, but records of messages: a version in the registry points to
+    # the others.
+    expire = [item for item in rules if {"ExpirationInDays", "ExpirationDate"} & set(item)]
+    assert [item["Prefix"] for item in expire] == ["platform/notices/"]
 
 
 def bucket_says(action: str, resource: str, **facts: str) -> bool | None:
@@ -308,11 +322,87 @@ def test_what_cannot_be_passed_on_is_retried_kept_and_reported() -> None:
         assert properties["AlarmActions"] == properties["OKActions"] == [TOPIC]
 
 
-def test_alarms_without_a_topic_notify_nobody() -> None:
-    assert not {"AlarmActions", "OKActions"} & set(platform().properties("TriggerErrors"))
+def test_there_is_one_topic_for_messages_and_alarms() -> None:
+    own, given = platform(), full_platform()
+    assert not {"Topic", "TopicPolicy"} & given.resources
+    for made, topic in (
+        (own, f"{TOPIC.rpartition(':')[0]}:sm-mlops-notifications"),
+        (given, TOPIC),
+    ):
+        assert made.properties("TriggerErrors")["AlarmActions"] == [topic]
+        assert made.properties("Notify")["Environment"]["Variables"]["TOPIC_ARN"] == topic
+        assert made.outputs()["TopicArn"] == topic
+        [tells] = [
+            s for s in made.policies("NotifyRole")[0]["Statement"] if s["Sid"] == "TellPeople"
+        ]
+        assert tells["Resource"] == topic
 
 
-def test_only_the_rule_puts_into_the_queue_from_outside() -> None:
+def test_only_alarms_of_the_account_publish_from_outside() -> None:
+    made = platform()
+    policy = document(made.properties("TopicPolicy")["PolicyDocument"])
+    topic = made.outputs()["TopicArn"]
+    alarm = f"arn:aws:cloudwatch:{REGION}:{ACCOUNT}:alarm:churn-staging-errors"
+    facts = {
+        "aws:securetransport": "true",
+        "aws:sourceaccount": ACCOUNT,
+        "aws:sourcearn": alarm,
+    }
+    for change, answer in (
+        ({}, True),
+        ({"aws:sourceaccount": DEPLOYMENT_ACCOUNT}, None),
+        ({"aws:sourcearn": alarm.replace(ACCOUNT, DEPLOYMENT_ACCOUNT)}, None),
+        ({"aws:securetransport": "false"}, False),
+    ):
+        assert decision(policy, "sns:Publish", topic, facts | change) is answer
+
+
+@pytest.mark.parametrize(
+    ("rule", "targets"),
+    [
+        ("approved", ["Trigger"]),
+        ("drift", ["Trigger", "Notify"]),
+        ("waiting", ["Notify"]),
+        ("trained", ["Notify"]),
+        ("failed", ["Notify"]),
+    ],
+)
+def test_each_rule_may_invoke_what_it_targets_and_keeps_what_it_cannot_deliver(
+    rule: str, targets: list[str]
+) -> None:
+    made = full_platform()
+    given = made.properties(f"{rule.capitalize()}Rule")
+    assert given["Name"] == f"sm-mlops-{rule}"
+    assert [target["Arn"].rpartition(":")[2] for target in given["Targets"]] == [
+        f"sm-mlops-{name.lower()}" for name in targets
+    ]
+    assert {target["DeadLetterConfig"]["Arn"] for target in given["Targets"]} == {FAILED}
+    arn = f"arn:aws:events:{REGION}:{ACCOUNT}:rule/sm-mlops-{rule}"
+    allowed = [
+        made.properties(name)["FunctionName"]
+        for name in made.resources
+        if made.kind(name) == "AWS::Lambda::Permission"
+        and made.properties(name)["SourceArn"] == arn
+    ]
+    assert sorted(allowed) == sorted(f"sm-mlops-{name.lower()}" for name in targets)
+    policy = document(made.properties("FailedApprovalsPolicy")["PolicyDocument"])
+    facts = {"aws:securetransport": "true", "aws:sourcearn": arn}
+    assert decision(policy, "sqs:SendMessage", FAILED, facts) is True
+
+
+def test_schedules_call_a_function_that_starts_no_deployment() -> None:
+    made = full_platform()
+    assert made.properties("Retrain")["Handler"] == "handler.scheduled"
+    differing = {"FunctionName", "Description", "Handler", "Environment"}
+    same = made.properties("Trigger").keys() - differing
+    for name in same:
+        assert made.properties("Retrain")[name] == made.properties("Trigger")[name]
+    for retries in ("RetrainRetries", "NotifyRetries"):
+        kept = made.properties(retries)["DestinationConfig"]
+        assert kept == {"OnFailure": {"Destination": FAILED}}
+
+
+def test_only_the_rules_put_into_the_queue_from_outside() -> None:
     policy = document(platform().properties("FailedApprovalsPolicy")["PolicyDocument"])
     rule = f"arn:aws:events:{REGION}:{ACCOUNT}:rule/sm-mlops-approved"
     encrypted = {"aws:securetransport": "true"}
@@ -335,6 +425,9 @@ CLAIM = f"{BUCKET_ARN}/churn/approvals/3-1790000000000.json"
         ("s3:DeleteObject", CLAIM, {}),
         ("s3:ListBucket", BUCKET_ARN, {"s3:prefix": "churn/approvals/3-1.json"}),
         ("sqs:SendMessage", FAILED, {}),
+        ("sagemaker:ListModelPackages", sagemaker("model-package-group/churn"), {}),
+        ("cloudwatch:ListTagsForResource", alarm("churn-production-drift"), {}),
+        ("scheduler:GetSchedule", schedule("churn-production-retrain"), {}),
         (
             "logs:PutLogEvents",
             f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/lambda/sm-mlops-trigger:log-stream:x",
@@ -358,6 +451,10 @@ def test_the_function_may_do_what_it_does(
         ("s3:PutObject", f"{BUCKET_ARN}/{ASSETS}trigger.zip", {}),
         ("s3:ListBucket", BUCKET_ARN, {"s3:prefix": "churn/data/"}),
         ("s3:ListBucket", BUCKET_ARN, {}),
+        ("cloudwatch:ListTagsForResource", alarm("churn-production-errors"), {}),
+        ("cloudwatch:SetAlarmState", alarm("churn-production-drift"), {}),
+        ("scheduler:GetSchedule", schedule("churn-production-monitor"), {}),
+        ("sns:Publish", TOPIC, {}),
         ("secretsmanager:PutSecretValue", SECRET, {}),
         ("secretsmanager:GetSecretValue", SECRET.replace("github", "churn/github-train"), {}),
         ("iam:PassRole", role("churn-pipeline"), {}),
@@ -372,8 +469,41 @@ def test_the_function_may_do_nothing_else(
     assert not trigger().may(action, resource, context)
 
 
-def test_only_lambda_for_this_account_assumes_the_functions_role() -> None:
-    trust = document(platform().properties("TriggerRole")["AssumeRolePolicyDocument"])
+@pytest.mark.parametrize(
+    ("action", "resource", "context", "may"),
+    [
+        ("sagemaker:DescribeModelPackage", sagemaker("model-package/churn/3"), {}, True),
+        (
+            "sagemaker:ListPipelineExecutionSteps",
+            sagemaker("pipeline/churn/execution/abcdefghijkl"),
+            {},
+            True,
+        ),
+        ("cloudformation:DescribeStacks", STAGE, {}, True),
+        ("s3:PutObject", f"{BUCKET_ARN}/platform/notices/0.json", {}, True),
+        ("s3:GetObject", f"{BUCKET_ARN}/churn/monitor/production/2026/result.json", {}, True),
+        ("s3:ListBucket", BUCKET_ARN, {"s3:prefix": "churn/monitor/production/"}, True),
+        ("sns:Publish", f"arn:aws:sns:{REGION}:{ACCOUNT}:sm-mlops-notifications", {}, True),
+        ("sns:Publish", TOPIC, {}, False),
+        ("sns:Subscribe", f"arn:aws:sns:{REGION}:{ACCOUNT}:sm-mlops-notifications", {}, False),
+        ("secretsmanager:GetSecretValue", SECRET, {}, False),
+        ("s3:PutObject", f"{BUCKET_ARN}/churn/approvals/3-1.json", {}, False),
+        ("s3:PutObject", f"{BUCKET_ARN}/{ASSETS}trigger.zip", {}, False),
+        ("s3:GetObject", f"{BUCKET_ARN}/churn/capture/production/1.jsonl", {}, False),
+        ("sagemaker:UpdateModelPackage", sagemaker("model-package/churn/3"), {}, False),
+        ("cloudformation:DeleteStack", STAGE, {}, False),
+    ],
+    ids=lambda value: value.partition(":")[2] if isinstance(value, str) else "",
+)
+def test_who_tells_people_reads_and_publishes_only(
+    action: str, resource: str, context: dict[str, str], may: bool
+) -> None:
+    assert notify().may(action, resource, context) is may
+
+
+@pytest.mark.parametrize("logical", ["TriggerRole", "NotifyRole"])
+def test_only_lambda_for_this_account_assumes_a_functions_role(logical: str) -> None:
+    trust = document(platform().properties(logical)["AssumeRolePolicyDocument"])
     [statement] = trust["Statement"]
     assert statement["Principal"] == {"Service": "lambda.amazonaws.com"}
     assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": ACCOUNT}}

@@ -30,7 +30,7 @@ from sm_mlops.sandbox.wire import ApiError
 
 WORKFLOW_ROLES = ("TrainRole", "StagingRole", "ProductionRole")
 ROLES = ("PipelineRole", *WORKFLOW_ROLES)
-ALWAYS = {"ModelPackageGroup", "CodeRepository", *ROLES}
+ALWAYS = {"ModelPackageGroup", "CodeRepository", "MetricsDashboard", *ROLES}
 WHO = ("Train", "Staging", "Production")
 KEYED = {
     f"{who}{kind}" for who in WHO for kind in ("User", "UserKey", "UserSecret", "UserSecretPolicy")
@@ -55,6 +55,7 @@ def test_a_project_has_four_roles_a_registry_and_a_repository() -> None:
 def test_a_thousand_projects_stay_within_the_quotas_of_an_account() -> None:
     kinds = sorted(item["Type"] for item in template("project").resources.values())
     assert kinds == [
+        "AWS::CloudWatch::Dashboard",
         *["AWS::IAM::AccessKey"] * 3,
         *["AWS::IAM::Role"] * 4,
         *["AWS::IAM::User"] * 3,
@@ -71,6 +72,7 @@ def test_what_studio_shows_in_a_project_has_its_tags() -> None:
         tags.pop("connection", None)
         assert tags == {
             "project": "churn",
+            "owner": "unknown",
             "sagemaker:project-name": "churn",
             "sagemaker:project-id": "p-0123456789ab",
         }
@@ -309,7 +311,7 @@ def test_every_role_has_its_boundary_and_the_tag_that_the_boundary_relies_on() -
     for logical, limit in limits.items():
         properties = made.properties(logical)
         assert properties["PermissionsBoundary"] == limit
-        assert properties["Tags"] == [{"Key": "project", "Value": "churn"}]
+        assert properties["Tags"][0] == {"Key": "project", "Value": "churn"}
 
 
 def test_the_roles_are_where_repos_look_for_them() -> None:

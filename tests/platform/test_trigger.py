@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,12 +21,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import github_description
-from sm_mlops import platform
 from sm_mlops.sandbox import Server
+from trigger_case import FOLDER, GitHub, functions, replace
 
 pytestmark = pytest.mark.slow
-FOLDER = platform.FOLDER / "trigger"
 REGION, BUCKET, SECRET = "eu-west-1", "claims", "sm-mlops/github"
 CANARY = "ghp_canary0123456789"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -39,43 +37,6 @@ def client(service: Any) -> Any:
 
 
 KEPT: dict[str, Any] = {}
-
-
-class GitHub:
-    """Answers from `answers`, the last one repeatedly; remembers requests, and in `wrong` how
-    those to GitHub's API differ from its description."""
-
-    def __init__(self, wrong: list[str]) -> None:
-        self.requests: list[tuple[str, dict[str, str], bytes]] = []
-        self.answers: list[tuple[int, dict[str, str], bytes]] = [(204, {}, b"")]
-        github = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                github.requests.append((self.path, dict(self.headers), body))
-                if not self.path.startswith("/jenkins/"):
-                    wrong.extend(github_description.asked("POST", self.path, json.loads(body)))
-                answers = github.answers
-                status, headers, content = answers.pop(0) if len(answers) > 1 else answers[0]
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        # It looks that often whether it is to end.
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
 
 
 @pytest.fixture(scope="module")
@@ -110,16 +71,11 @@ def trigger(
         s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
         client("secretsmanager").create_secret(Name=SECRET, SecretString="{}")
     put_credential(token=CANARY)
-    monkeypatch.syspath_prepend(str(FOLDER))
-    for name in ("handler", "app"):
-        sys.modules.pop(name, None)
-    import handler  # type: ignore[import-not-found]
-
-    # The function's own clients as well.
-    monkeypatch.setattr(handler, "client", KEPT.setdefault("client", handler.client))
-    yield handler
-    for name in ("handler", "app"):
-        sys.modules.pop(name, None)
+    with functions() as modules:
+        # The function's own clients as well.
+        kept = KEPT.setdefault("client", modules.registry.client)
+        replace(monkeypatch, modules, "client", kept)
+        yield modules.handler
 
 
 def put_credential(text: str = "", **values: str) -> None:
@@ -192,7 +148,7 @@ def test_a_request_that_github_s_description_does_not_know_is_noticed(
     def misspelled(value: Any, **how: Any) -> str:
         return written(value, **how).replace('"ref"', '"branch"')
 
-    monkeypatch.setattr(trigger.json, "dumps", misspelled)
+    monkeypatch.setattr(trigger.ci.json, "dumps", misspelled)
     trigger.handler(event(register()), None)
     found, github_as_described[:] = [*github_as_described], []
     assert any("'ref' is a required property" in one for one in found)
@@ -451,17 +407,14 @@ def test_a_version_that_was_registered_as_approved_has_no_modification_yet(
     trigger: Any, register: Callable[..., str], github: GitHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arn = register()
-    package = trigger.client("sagemaker").describe_model_package(ModelPackageName=arn)
+    package = client("sagemaker").describe_model_package(ModelPackageName=arn)
     package.pop("LastModifiedTime", None)
 
     class Registry:
         def describe_model_package(self, **_: str) -> dict[str, Any]:
             return dict(package)
 
-    real = trigger.client
-    monkeypatch.setattr(
-        trigger, "client", lambda name: Registry() if name == "sagemaker" else real(name)
-    )
+    monkeypatch.setattr(trigger.registry, "client", lambda _: Registry())
     assert trigger.handler(event(arn), None)["started"] is True
 
 
@@ -469,7 +422,7 @@ def test_a_short_retry_after_is_waited_for(
     trigger: Any, register: Callable[..., str], github: GitHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept: list[float] = []
-    monkeypatch.setattr(trigger, "time", SimpleNamespace(**vars(time) | {"sleep": slept.append}))
+    monkeypatch.setattr(trigger.ci, "time", SimpleNamespace(**vars(time) | {"sleep": slept.append}))
     github.answers = [(429, {"Retry-After": "1"}, b"{}"), (204, {}, b"")]
     assert trigger.handler(event(register()), None)["started"] is True
     assert slept == [1]
@@ -512,9 +465,9 @@ def test_a_server_that_trickles_bytes_is_given_up_on(
     try:
         with (
             pytest.raises(trigger.TriggerError, match="not complete in time"),
-            trigger._until(began + 0.3),
+            trigger.ci._until(began + 0.3),
         ):
-            trigger._post(github.url, b"", {"Authorization": "Bearer x"}, began + 60)
+            trigger.ci._post(github.url, b"", {"Authorization": "Bearer x"}, began + 60)
     finally:
         ended.set()
     assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL

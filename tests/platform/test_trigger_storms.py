@@ -7,7 +7,6 @@ from __future__ import annotations
 import itertools
 import json
 import socket
-import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -17,10 +16,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sm_mlops import platform
 from storm_case import ACCOUNT, JENKINS, KEY, PROJECTS, REGION, SIGNED, TOKEN, Weather, World
+from trigger_case import functions, replace
 
-FOLDER = platform.FOLDER / "trigger"
 JENKINS_SECRET = {"jenkins_user": "ci", "jenkins_token": JENKINS}
 ENVIRONMENT = {
     "AWS_REGION": REGION,
@@ -133,36 +131,28 @@ STEPS = st.one_of(
 @pytest.fixture(scope="module")
 def storm() -> Iterator[Callable[..., World]]:
     """Make a world around the function, which signs in with a token or as a GitHub App."""
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, functions() as modules:
         for name, value in ENVIRONMENT.items():
             patch.setenv(name, value)
         patch.delenv("GIT_HOST", raising=False)
-        patch.syspath_prepend(str(FOLDER))
-        for name in ("handler", "app"):
-            sys.modules.pop(name, None)
-        import app  # type: ignore[import-not-found]
-        import handler  # type: ignore[import-not-found]
-
         patch.setattr(urllib.request, "getproxies", dict)
         # Signing takes a twentieth of a second.
         signs = SimpleNamespace(encode=lambda *_, **__: SIGNED, PyJWTError=ValueError)
-        patch.setattr(app, "jwt", signs)
+        patch.setattr(modules.app, "jwt", signs)
 
         def made(signs_in: str = "token") -> World:
             app_secret = {"app_id": 17, "installation_id": "42", "private_key": KEY}
             secret = {"token": TOKEN} if signs_in == "token" else app_secret
-            world = World(handler, secret | JENKINS_SECRET)
-            for module in (handler, app):
-                patch.setattr(module, "time", world.clock)
-            patch.setattr(handler, "signal", world.clock)
-            patch.setattr(handler, "client", world.client)
-            patch.setattr(handler, "print", world.log.append, raising=False)
+            world = World(modules.handler, secret | JENKINS_SECRET)
+            replace(patch, modules, "time", world.clock)
+            replace(patch, modules, "signal", world.clock)
+            replace(patch, modules, "client", world.client)
+            for module in (modules.handler, modules.claims):
+                patch.setattr(module, "print", world.log.append, raising=False)
             patch.setattr(socket, "create_connection", world.connect)
             return world
 
         yield made
-    for name in ("handler", "app"):
-        sys.modules.pop(name, None)
 
 
 def take(world: World, step: tuple[Any, ...]) -> None:

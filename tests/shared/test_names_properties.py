@@ -23,12 +23,12 @@ from hypothesis import strategies as st
 import platform_case
 from infra_case import KINDS, full, template
 from platform_case import platform, project
-from sm_mlops import platform as package
 from sm_mlops.bootstrap import project as sagemaker_project
 from sm_mlops.deployment import destroy, stages, trigger
 from sm_mlops.errors import MlopsError
 from sm_mlops.sandbox.executor import Execution
 from sm_mlops.settings import Data, Project, Settings
+from trigger_case import functions
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKED = settings(
@@ -272,18 +272,13 @@ def test_the_jobs_of_any_step_have_names_that_sagemaker_accepts(step: str) -> No
 @pytest.fixture(scope="module")
 def claim() -> Iterator[Any]:
     """Return where the trigger keeps track of an approval."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(package.FOLDER / "trigger"))
-        patch.setenv("CLAIMS_BUCKET", "claims")
-        sys.modules.pop("handler", None)
-        import handler  # type: ignore[import-not-found]
+    with functions() as modules:
 
         def key(name: str, number: str, approval: str) -> str:
             version: Any = SimpleNamespace(project=name, number=number, approval=approval)
-            return str(handler.Claim(version)._place["Key"])
+            return str(modules.handler.claimed(version))
 
         yield key
-    sys.modules.pop("handler", None)
 
 
 APPROVALS = st.tuples(

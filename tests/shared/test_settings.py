@@ -240,6 +240,19 @@ def test_bytes_that_are_not_text_are_refused(repo: Repo) -> None:
         repo.settings()
 
 
+@pytest.mark.parametrize(
+    "owner", ["Data Science", "Müller/risk@acme", "x" * 256, "", "R&D", "x" * 257]
+)
+def test_the_owner_is_a_value_that_tags_may_have(repo: Repo, owner: str) -> None:
+    file = repo.root / "pyproject.toml"
+    file.write_text(f'{file.read_text(encoding="utf-8")}owner = "{owner}"\n', encoding="utf-8")
+    if owner and "&" not in owner and len(owner) <= 256:
+        assert repo.settings().project.owner == owner
+        return
+    with pytest.raises(SettingsError, match="owner becomes a tag in AWS: it must be text of 1 to"):
+        repo.settings()
+
+
 def test_a_pyproject_without_identity_is_refused(repo: Repo) -> None:
     (repo.root / "pyproject.toml").write_text("[project]\n", encoding="utf-8")
     with pytest.raises(SettingsError, match=r"\[tool\.mlops\]"):

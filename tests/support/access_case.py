@@ -130,6 +130,7 @@ def deploying(project: str, stage: str = "staging") -> Iterator[Call]:
         arn("cloudwatch", f"alarm:TargetTracking-endpoint/{name}/variant/AllTraffic-Low-1"),
     )
     yield from calls("logs", "FilterLogEvents", arn("logs", log_group(name)))
+    yield from calls("logs", "TagResource", arn("logs", log_group(name).removesuffix(":*")))
     yield from models(project)
     own = role(f"sm-mlops/{project}/{stage}/{name}-ExecutionRole-1A2B3C")
     yield from calls("iam", "CreateRole", own, **asked, **limited)
@@ -141,7 +142,8 @@ def deploying(project: str, stage: str = "staging") -> Iterator[Call]:
     )
     yield from calls("iam", "TagRole", own, **asked)
     yield from calls("iam", "TagRole", own, aws_TagKeys=["commit", "model-version"])
-    yield from calls("iam", "UntagRole", own, aws_TagKeys=["cost-owner"])
+    tagged = {"aws_ResourceTag__project": project}
+    yield from calls("iam", "UntagRole", own, **tagged, aws_TagKeys=["team"])
     yield from calls(
         "iam", "GetRole GetRolePolicy ListRolePolicies ListAttachedRolePolicies ListRoleTags", own
     )

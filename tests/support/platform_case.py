@@ -186,6 +186,9 @@ def _made(name: str, logical: str) -> Made:
         "TrainBoundary": TRAIN_BOUNDARY,
         "GitHubSecret": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:sm-mlops/github-AbCdEf",
         "Trigger": "sm-mlops-trigger",
+        "Retrain": "sm-mlops-retrain",
+        "Notify": "sm-mlops-notify",
+        "Topic": f"arn:aws:sns:{REGION}:{ACCOUNT}:sm-mlops-notifications",
         "TriggerLayer": f"arn:aws:lambda:{REGION}:{ACCOUNT}:layer:sm-mlops-github-app:1",
         "Portfolio": "port-0123456789abc",
         "Product": "prod-0123456789abc",
@@ -197,8 +200,8 @@ def _made(name: str, logical: str) -> Made:
         "AWS::IAM::User": user + logical.removesuffix("User").lower(),
         "AWS::IAM::OIDCProvider": PROVIDER,
         "AWS::SQS::Queue": f"arn:aws:sqs:{REGION}:{ACCOUNT}:sm-mlops-failed-approvals",
-        "AWS::Lambda::Function": f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:sm-mlops-trigger",
-        "AWS::Events::Rule": f"arn:aws:events:{REGION}:{ACCOUNT}:rule/sm-mlops-approved",
+        "AWS::Lambda::Function": f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{refs.get(logical)}",
+        "AWS::Events::Rule": f"arn:aws:events:{REGION}:{ACCOUNT}:rule/{_rule(logical)}",
     }
     return Made(
         refs.get(logical, logical),
@@ -211,6 +214,10 @@ def _made(name: str, logical: str) -> Made:
             "SecretAccessKey": "made-by-iam",
         },
     )
+
+
+def _rule(logical: str) -> str:
+    return f"sm-mlops-{logical.removesuffix('Rule').lower()}"
 
 
 # Who there is
@@ -316,3 +323,9 @@ def trigger() -> Identity:
     """Return the role of the trigger's function."""
     arn = f"arn:aws:iam::{ACCOUNT}:role/TriggerRole"
     return Identity(arn, full_platform().policies("TriggerRole"))
+
+
+def notify() -> Identity:
+    """Return the role of the function that tells people."""
+    arn = f"arn:aws:iam::{ACCOUNT}:role/NotifyRole"
+    return Identity(arn, platform().policies("NotifyRole"))

@@ -380,7 +380,7 @@ STAGES: dict[str, Edit] = {
 }
 CI = ".github/workflows"
 CI_EDITS: dict[str, Edit] = {
-    "schedule": replace(f"{CI}/build.yml", "  # schedule:", "  schedule:"),
+    "schedule": replace(f"{CI}/build.yml", "on:\n", 'on:\n  schedule: [{ cron: "17 3 * * 1" }]\n'),
     "own-job": replace(
         f"{CI}/ci.yml",
         "jobs:\n",

@@ -188,7 +188,7 @@ def test_parameters_are_what_mlops_reads_and_nothing_is_deployed_without(
     pipeline: Block, stages: dict[str, Block]
 ) -> None:
     names = re.findall(r"string\(name: '(\w+)'", "\n".join(pipeline.blocks["parameters"].lines))
-    assert names == ["MODEL_PACKAGE_ARN", "MLOPS_SET"]
+    assert names == ["MODEL_PACKAGE_ARN", "MLOPS_SET", "MLOPS_REASON"]
     for name in pipeline.blocks["stages"].blocks:
         stage = stages[name[7:-2]]
         deploys = "Staging" in name
@@ -200,7 +200,7 @@ def test_parameters_are_what_mlops_reads_and_nothing_is_deployed_without(
             assert "branch 'main'" in stage.blocks["when"].lines
 
 
-def test_a_push_trains_what_is_new_and_the_schedule_and_a_person_what_there_is(
+def test_a_push_trains_what_is_new_and_who_has_a_reason_and_a_person_what_there_is(
     repo: Rendered, stages: dict[str, Block]
 ) -> None:
     train = stages["Train"].blocks
@@ -210,7 +210,7 @@ def test_a_push_trains_what_is_new_and_the_schedule_and_a_person_what_there_is(
     [body] = parse(repo.text("Jenkinsfile")).blocks["def pushed()"].lines
     causes = ("hudson.triggers.TimerTrigger$TimerTriggerCause", "hudson.model.Cause$UserIdCause")
     by = " || ".join(f"currentBuild.getBuildCauses('{cause}')" for cause in causes)
-    assert body == f"{by} ? 'false' : 'true'"
+    assert body == f"params.MLOPS_REASON || {by} ? 'false' : 'true'"
 
 
 def test_only_what_the_job_itself_is_from_is_checked_out(
@@ -278,14 +278,6 @@ def test_each_part_has_the_role_of_its_own(
     assert production.blocks["environment"].lines == [*region, role("production")]
     for name in ("Train", "Staging"):
         assert role(name.lower()) in stages[name].blocks["environment"].lines
-
-
-def test_the_schedule_is_one_line_away(repo: Rendered) -> None:
-    text = repo.text("Jenkinsfile")
-    assert "triggers" not in "".join(parse(text).blocks["pipeline"].lines)
-    switched = re.sub(r"^    // (triggers .*)$", r"    \1", text, flags=re.MULTILINE)
-    [line] = [li for li in parse(switched).blocks["pipeline"].lines if li.startswith("triggers")]
-    assert re.search(r"cron\(env\.BRANCH_NAME == 'main' \? 'H 3 \* \* 1' : ''\)", line)
 
 
 def test_the_tool_reads_the_answer(repo: Rendered) -> None:

@@ -286,20 +286,12 @@ def test_a_build_follows_what_main_changes(repo: Rendered) -> None:
     assert set(on["push"]) == {"branches"}
     out, *_, run, _ = load(repo, "build")["jobs"]["train"]["steps"]
     assert out["with"]["fetch-depth"] == "0"
-    # The schedule and a person train in any case.
+    # A person, drift and a schedule train in any case.
     assert run["env"]["MLOPS_IF_CHANGED"] == "${{ github.event_name == 'push' }}"
-    assert "set" in on["workflow_dispatch"]["inputs"]
-
-
-def test_the_schedule_is_one_line_away(repo: Rendered, tmp_path: Path) -> None:
-    text = repo.text(path("build"))
-    assert "schedule" not in load(repo, "build")["on"]
-    switched = re.sub(r"^  # (schedule: .*)$", r"  \1", text, flags=re.MULTILINE)
-    assert sum(a != b for a, b in zip(text.splitlines(), switched.splitlines(), strict=True)) == 1
-    (tmp_path / "build.yml").write_text(switched)
-    assert re.fullmatch(r"[\d*/, -]+", yaml.safe_load(switched)[True]["schedule"][0]["cron"])
-    done = actionlint(tmp_path, tmp_path / "build.yml")
-    assert done.code == 0, done.out
+    inputs = on["workflow_dispatch"]["inputs"]
+    assert {name: run["env"][f"MLOPS_{name.upper()}"] for name in inputs} == {
+        name: f"${{{{ inputs.{name} }}}}" for name in ("set", "reason")
+    }
 
 
 def test_an_execution_longer_than_credentials_is_handed_over(repo: Rendered) -> None:

@@ -87,6 +87,17 @@ def test_the_steps_are_the_six_of_the_design(
     }
 
 
+def test_every_job_has_the_tags_of_the_bill(
+    repo: Repo, compiled: Callable[[Settings], Compiled]
+) -> None:
+    """A version has those of its group and takes none."""
+    steps = all_steps(compiled(repo.settings()))
+    wanted = [{"Key": "project", "Value": "churn"}, {"Key": "owner", "Value": "unknown"}]
+    for name, step in steps.items():
+        tags = wanted if step["Type"] in ("Processing", "Training") else None
+        assert step["Arguments"].get("Tags") == tags, name
+
+
 KEY = f"arn:aws:kms:eu-west-1:{ACCOUNT}:key/00000000-0000-0000-0000-000000000000"
 EVERYTHING: dict[str, dict[str, Any]] = {
     "aws": {

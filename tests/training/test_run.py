@@ -77,6 +77,9 @@ def test_a_pipeline_is_created_and_then_updated(account: Aws) -> None:
         run.upsert(account, definition)
         now = account.sagemaker.describe_pipeline(PipelineName="churn")
         assert now["PipelineDefinition"] == definition
+    rows = account.sagemaker.list_tags(ResourceArn=now["PipelineArn"])["Tags"]
+    tags = {tag["Key"]: tag["Value"] for tag in rows}
+    assert tags == {"project": "churn", "owner": "unknown"}
 
 
 def test_an_execution_is_of_the_definition_that_was_uploaded_for_it(
@@ -343,6 +346,12 @@ def test_a_commit_that_changes_no_model_needs_no_training(versioned: Aws, repo: 
     run.start(versioned, {"max_depth": "3"}, print)
     assert what_trained(versioned) == first
     assert what_trained(versioned, max_depth="3") is None
+    # Whatever it was trained for, it is what main holds.
+    wanted = run.plan(now(versioned), {}, print)
+    arn = run.launch(versioned, wanted, print, "drift in production")
+    assert what_trained(versioned) == arn
+    found = versioned.sagemaker.describe_pipeline_execution(PipelineExecutionArn=arn)
+    assert executions.reason(found["PipelineExecutionDescription"]) == "drift in production"
     # Without the comparison it is the same model.
     run.start(versioned, {"WaiveChampion": "yes"}, print)
     assert what_trained(versioned) == executions_of(versioned)[0]

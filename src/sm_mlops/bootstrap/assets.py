@@ -1,5 +1,5 @@
-"""The files that the platform's stack needs in the artifact bucket: the trigger's code, its layer
-and the project's template.
+"""The files that the platform's stack needs in the artifact bucket: the functions' code, their
+layer, its own template and the project's.
 
 The same tool makes the same bytes on every machine. Must not know how they are uploaded.
 """
@@ -20,13 +20,14 @@ from sm_mlops.errors import MlopsError
 from sm_mlops.redaction import without_tokens
 from sm_mlops.upgrade.wheel import archive
 
-TRIGGER, LAYER, PROJECT = "trigger.zip", "layer.zip", "project.yml"
+TRIGGER, LAYER = "trigger.zip", "layer.zip"
+PLATFORM, PROJECT = "platform.yml", "project.yml"
 LOCK = "trigger/requirements.lock"
 # Of the function sm-mlops-trigger in platform.yml.
 ARCHITECTURE, PYTHON = "aarch64-manylinux2014", "3.13"
 # Source: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 LAYER_BYTES = 50 * 1024 * 1024
-_CODE = ("app.py", "handler.py")
+_CODE = ("app", "ci", "claims", "handler", "notices", "registry", "retraining")
 _TEMPLATE_KEY = re.compile(rf"platform/([^/\s]+)/[0-9a-f]{{16}}/{re.escape(PROJECT)}")
 _FAILED = "cannot build the layer for GitHub Apps"
 
@@ -52,7 +53,7 @@ def build() -> Assets:
     sources = {
         # A checkout on Windows may have other line ends.
         name: (platform.FOLDER / name).read_bytes().replace(b"\r\n", b"\n")
-        for name in (*(f"trigger/{name}" for name in _CODE), LOCK, "platform.yml", PROJECT)
+        for name in (*(f"trigger/{name}.py" for name in _CODE), LOCK, PLATFORM, PROJECT)
     }
     whole = hashlib.sha256()
     for name, content in sorted(sources.items()):
@@ -62,7 +63,8 @@ def build() -> Assets:
     return Assets(
         prefix=f"platform/{version}/{whole.hexdigest()[:16]}/",
         files={
-            TRIGGER: archive({name: sources[f"trigger/{name}"] for name in _CODE}),
+            TRIGGER: archive({f"{name}.py": sources[f"trigger/{name}.py"] for name in _CODE}),
+            PLATFORM: sources[PLATFORM],
             PROJECT: sources[PROJECT],
         },
     )

@@ -13,6 +13,9 @@ from sm_mlops.aws import Aws
 from sm_mlops.bootstrap import assets
 from sm_mlops.errors import MlopsError
 
+# In the platform's stack.
+FUNCTIONS = ("Trigger", "Retrain", "Notify")
+
 
 def differing(
     aws: Aws, bucket: str, prefix: str, files: Mapping[str, bytes]
@@ -30,10 +33,10 @@ def differing(
 def deployed(
     aws: Aws, resources: Mapping[str, str], files: Mapping[str, bytes]
 ) -> Iterator[tuple[str, str, str]]:
-    """Yield function and layer if their code is not that of `files`: name, its SHA-256, and that
+    """Yield functions and layer if their code is not that of `files`: name, its SHA-256, and that
     of the file, as Lambda writes both."""
     client = aws.client("lambda")
-    if name := resources.get("Trigger"):
+    for name in filter(None, (resources.get(each) for each in FUNCTIONS)):
         runs = client.get_function_configuration(FunctionName=name)["CodeSha256"]
         if runs != (built := objects.sha256(files[assets.TRIGGER])):
             yield f"function {name}", runs, built

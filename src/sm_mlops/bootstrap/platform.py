@@ -15,13 +15,12 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 
 from botocore.exceptions import ClientError
 from packaging.version import InvalidVersion, Version
 from rich.console import Console
 
-from sm_mlops import objects, projects, regions, stacks
+from sm_mlops import objects, projects, regions, stacks, templates
 from sm_mlops import platform as package
 from sm_mlops.aws import Aws, error_code, ignoring
 from sm_mlops.bootstrap import adoption, assets, catalog, content, credential
@@ -48,9 +47,16 @@ THINGS = {
     "GitHubBoundary": "permissions boundary for deploying",
     "LaunchRole": "launch role for projects",
     "Trigger": "function sm-mlops-trigger",
+    "Retrain": "function sm-mlops-retrain",
+    "Notify": "function sm-mlops-notify",
     "TriggerLayer": "layer sm-mlops-github-app",
     "ApprovedRule": "rule sm-mlops-approved",
+    "DriftRule": "rule sm-mlops-drift",
+    "WaitingRule": "rule sm-mlops-waiting",
+    "TrainedRule": "rule sm-mlops-trained",
+    "FailedRule": "rule sm-mlops-failed",
     "FailedApprovals": "queue sm-mlops-failed-approvals",
+    "Topic": "topic sm-mlops-notifications",
     "TriggerErrors": "alarm sm-mlops-trigger-errors",
     "FailedApprovalsAlarm": "alarm sm-mlops-failed-approvals",
     "Portfolio": "portfolio sm-mlops",
@@ -65,6 +71,7 @@ class Options:
     template_provider: str = CATALOG
     parameters: Mapping[str, str] = field(default_factory=dict)
     continue_rollback: bool = False
+    subscribers: tuple[str, ...] = ()
 
 
 def outputs(aws: Aws) -> dict[str, str] | None:
@@ -170,6 +177,8 @@ class Platform(Part):
     def _things(self, found: Found) -> Iterator[Item]:
         will = self._will(found)
         unwanted = {name for name in ("OidcProvider", "Connection") if will.get(f"{name}Arn")}
+        if will.get("AlarmTopicArn"):
+            unwanted.add("Topic")
         if self._layer(found) == "false":
             unwanted.add("TriggerLayer")
         for logical, words in THINGS.items():
@@ -292,7 +301,8 @@ class Platform(Part):
             adoption.adopt(self.aws, STACK, bucket, _QUIET)
             tell(f"{'adopted':<12} bucket {bucket}")
         own = {"TemplateVersion": package.version(), "AssetsPrefix": ""}
-        return self._deploy(found, self._parameters.template, self._wanted(found) | own, tell)
+        template = templates.without(self._parameters.template, "HasAssets")
+        return self._deploy(found, template, self._wanted(found) | own, tell)
 
     @cached_property
     def _with_layer(self) -> dict[str, bytes]:
@@ -334,10 +344,13 @@ class Platform(Part):
         same = all(had.get(name) == value for name, value in own.items())
         if same and not self._parameters.changes(had):
             return found
-        return self._deploy(found, self._parameters.template, own, tell)
+        bucket = found.outputs["ArtifactBucket"]
+        return self._deploy(
+            found, object_url(self.aws, bucket, prefix + assets.PLATFORM), own, tell
+        )
 
     def _deploy(
-        self, found: Found, template: Path | None, own: Mapping[str, str], tell: Tell
+        self, found: Found, template: str | None, own: Mapping[str, str], tell: Tell
     ) -> Found:
         """Deploy the stack; without a template it keeps its own, with the parameters of that."""
         known = self._parameters.declared if template else found.parameters

@@ -17,6 +17,7 @@ from botocore.exceptions import ClientError
 
 from sm_mlops import github, projects, stacks
 from sm_mlops import platform as package
+from sm_mlops import tags as tagging
 from sm_mlops.aws import ABSENT, Aws, described, error_code, exists, ignoring
 from sm_mlops.bootstrap import assets, catalog, needs, platform, provisional, repository, templates
 from sm_mlops.bootstrap.plan import Item, Part, Tell, Todo
@@ -35,6 +36,7 @@ ROLE_SECONDS = 15.0
 THINGS = {
     "ModelPackageGroup": "model package group {}",
     "CodeRepository": "code repository {}",
+    "MetricsDashboard": "dashboard sm-mlops-{}",
     "PipelineRole": "role {}-pipeline",
     **{f"{each.name.title()}Role": f"role {each.name_in('{}')}" for each in projects.ACCESSES},
 }
@@ -137,6 +139,8 @@ class Project(Part):
     def _things(self, found: Found | None) -> list[Item]:
         held = self._held(found) if found and found.status not in BROKEN else {}
         wanted = set(THINGS) | (set(USERS) if self.aws.settings.project.uses_key else set())
+        if found and found.stack and found.stack.parameters.get("Dashboard") == "no":
+            wanted.discard("MetricsDashboard")
         items = []
         for logical, words in (THINGS | USERS).items():
             what = words.format(self.name)
@@ -194,6 +198,8 @@ class Project(Part):
             # Somebody may have added others in Studio.
             "DataLocations": needs.merged(had.get("DataLocations", ""), data),
         }
+        if settings.project.owner != tagging.NOBODY:
+            needed["Owner"] = settings.project.owner
         there = self.hub.repository(settings.project.github)
         if there is not None:
             needed["GitHubRepositoryId"] = str(there.id)
@@ -275,7 +281,7 @@ class Project(Part):
             return []
         todo: list[tuple[str, str, Callable[[], Any]]] = []
         tags = {
-            "project": self.name,
+            **tagging.of(self.aws.settings.project),
             "sagemaker:project-name": self.name,
             "sagemaker:project-id": found.identifier,
         }

@@ -26,6 +26,7 @@ from sm_mlops.deployment import destroy as work
 from sm_mlops.deployment import status as states
 from sm_mlops.deployment import watch
 from sm_mlops.deployment.destroy import Deletion, Kept
+from sm_mlops.deployment.prices import Prices
 from sm_mlops.deployment.status import Status
 from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
@@ -52,6 +53,8 @@ def status(context: typer.Context, stage: WhichStage = "", as_json: AsJson = Fal
 
 def _tell_status(aws: Aws, found: Status) -> None:
     out.print(states.table(found.stages))
+    for line in states.idle(found.stages):
+        say(f"idle        {line}")
     say("")
     for number, version in enumerate(found.pending[: states.LISTED]):
         head = "to approve  " if number == 0 else "            "
@@ -69,6 +72,8 @@ def _tell_status(aws: Aws, found: Status) -> None:
     identifier = last["arn"].rpartition("/")[2]
     started = datetime.fromisoformat(last["started"]).astimezone().strftime("%Y-%m-%d %H:%M")
     say(f"trained     {started}  {identifier}  {last['status']}{reason}")
+    if last["why"]:
+        say(f"because     {last['why']}")
 
 
 @app.command(rich_help_panel=PANEL)
@@ -108,7 +113,7 @@ def destroy(
         executing = work.executing(aws) if everything else []
         kept = work.kept(aws)
         present = [item for item in deletions if not item.empty]
-        _tell_plan(console, present, executing, kept, registry, data)
+        _tell_plan(console, Prices(aws), present, executing, kept, registry, data)
         if present or executing or registry:
             confirm("Delete this permanently?", yes)
         else:
@@ -159,6 +164,7 @@ def _delete(
 
 def _tell_plan(
     console: Console,
+    prices: Prices,
     present: list[Deletion],
     executing: list[str],
     kept: Kept,
@@ -168,11 +174,12 @@ def _tell_plan(
     if present:
         console.print(work.table(present))
     lines = [("stops", f"execution {arn.rpartition('/')[2]}") for arn in executing]
-    for stage in (item.stage for item in present):
-        if stage.idle_cost is not None:
-            text = f"{stage.name}: {stage.idle_cost:.0f} USD a month when idle"
-            where = f" (prices of {stage.priced_in})" if stage.priced_in else ""
-            lines.append(("saves", text + where))
+    for item in present:
+        # A stage without a file has no tags, and no one knows its instances.
+        cost = prices.idle(item.stage) if item.stage.tags else None
+        if cost:
+            text = f"{item.stage.name}: {cost.dollars:.0f} USD a month when idle, {cost.prices}"
+            lines.append(("saves", text.removesuffix(", ")))
     plural = "" if kept.versions == 1 else "s"
     versions = f"pipeline and {kept.versions} version{plural} in the registry"
     objects = f"{kept.objects} objects, {kept.size / 1e6:.1f} MB, at {kept.bucket}"

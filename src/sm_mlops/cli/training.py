@@ -14,12 +14,14 @@ from sm_mlops.aws import Aws
 from sm_mlops.cli.console import connected, err, load_settings, out, pairs, say
 from sm_mlops.deployment import access, endpoints, stages
 from sm_mlops.display import tell
-from sm_mlops.errors import MlopsError
+from sm_mlops.errors import MlopsError, one_line
 from sm_mlops.executions import Execution
 from sm_mlops.interruption import Terminated, terminable
 
 app = typer.Typer(rich_markup_mode="markdown")
 PANEL = "Train"
+LONGEST_REASON = 1000
+UNCHANGED = "no job ran: data, code and model are those of an earlier execution"
 
 AtMost = Annotated[
     float | None,
@@ -64,6 +66,12 @@ def run(
             help="A pipeline parameter or hyperparameter of this execution.",
         ),
     ] = None,
+    reason: Annotated[
+        str,
+        typer.Option(
+            envvar="MLOPS_REASON", help="Why it is trained, kept with the execution; one line."
+        ),
+    ] = "",
     wait: Annotated[bool, typer.Option(help="Follow the execution to its end.")] = True,
     at_most: AtMost = None,
     unfinished_ok: Unfinished = False,
@@ -87,13 +95,16 @@ def run(
 
     until = _clock(at_most)
     overrides = pairs("--set", "max_depth=4", values)
+    why = one_line(reason)
+    if len(why) > LONGEST_REASON:
+        raise MlopsError(f"--reason has {len(why)} characters; at most {LONGEST_REASON}")
     with connected(context) as aws, terminable():
         try:
             wanted = plan(aws, overrides, say)
             if if_changed and (found := trained(aws, wanted)):
                 _say_nothing_to_train(aws, found)
                 return
-            arn = launch(aws, wanted, say)
+            arn = launch(aws, wanted, say, why)
         except KeyboardInterrupt as interruption:
             raise _before_following(aws, interruption) from None
         until = until if wait else time.monotonic()
@@ -185,7 +196,8 @@ def _tell_end(aws: Aws, execution: Execution) -> None:
             say(f"evaluation  {found.evaluation}")
             jobs = [step for step in execution.steps if step.job]
             if all(step.cached for step in jobs):
-                say("cache       no job ran: the model is that of an earlier execution")
+                say(f"cache       {UNCHANGED}")
+                line += f", unchanged ({UNCHANGED})"
             say(f"look at it  {aws.command} report {found.version}")
             actions.summary(f"**{line}** ({found.approval}): {actions.code(found.evaluation)}")
         else:

@@ -22,7 +22,7 @@ from typing import Any
 
 from rich.console import Console
 
-from sm_mlops import display, objects
+from sm_mlops import display, objects, tags
 from sm_mlops.aws import DENIED, Aws, ignoring, split_s3
 from sm_mlops.deployment import access, batch_rows, endpoints, transform
 from sm_mlops.deployment.batch_rows import Part, Writer
@@ -291,11 +291,7 @@ def _request(aws: Aws, place: Place, name: str, instance: str) -> dict[str, Any]
     if machine.volume_key:
         machines["VolumeKmsKeyId"] = machine.volume_key
     source = {"S3DataType": "S3Prefix", "S3Uri": f"s3://{place.bucket}/{place.input}"}
-    tags = {
-        "project": aws.settings.project.project,
-        "stage": place.stage.name,
-        "model-version": str(place.endpoint.version),
-    }
+    own = place.stage.tags | {"model-version": str(place.endpoint.version)}
     return {
         "TransformJobName": name,
         "ModelName": place.endpoint.model,
@@ -315,7 +311,7 @@ def _request(aws: Aws, place: Place, name: str, instance: str) -> dict[str, Any]
             **({"KmsKeyId": machine.key} if machine.key else {}),
         },
         "TransformResources": machines,
-        "Tags": [{"Key": tag, "Value": value} for tag, value in tags.items()],
+        "Tags": tags.rows(own),
     }
 
 

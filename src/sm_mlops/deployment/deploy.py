@@ -15,7 +15,7 @@ from rich.console import Console
 
 from sm_mlops import display, objects, quotas, registry, stacks, templates
 from sm_mlops.aws import DENIED, Aws, ignoring, split_s3
-from sm_mlops.deployment import access, endpoints, stages, watch
+from sm_mlops.deployment import access, endpoints, records, stages, watch
 from sm_mlops.deployment.stages import Stage
 from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
@@ -114,6 +114,9 @@ def deploy(
         raise _with_log(there, stage, failure, since) from failure
     if execute or not outcome.changes:
         _verify(there, stage, package)
+    if execute:
+        records.version(aws, stage, package.version, console)
+        records.tag_log(there, stage, console)
     how = {"execute": execute, "continue_rollback": continue_rollback}
     try:
         second = watch.deploy(aws, there, stage, limit, console, **how)
@@ -269,8 +272,6 @@ class _Run:
         trail = former if self.trail is None else self.trail
         return {
             **self.stage.tags,
-            "project": self.there.settings.project.project,
-            "stage": self.stage.name,
             "model-version": str(version),
             "commit": self.package.commit or "unknown",
             **({STARTED: started} if started else {}),

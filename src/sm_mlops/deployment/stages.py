@@ -14,7 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from sm_mlops import templates
+from sm_mlops import tags, templates
 from sm_mlops.errors import MlopsError, hint, one_line
 from sm_mlops.schedules import not_a_schedule
 from sm_mlops.settings import Settings, has_local_storage
@@ -34,8 +34,6 @@ _S3 = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^\s\"\\<>{}$]+")
 # Source: https://docs.aws.amazon.com/IAM/latest/APIReference/API_Role.html
 _ROLE = re.compile(r"(arn:aws[a-z-]*:iam::\d{12}:role/)?[\w+=,.@/-]{1,576}", re.ASCII)
 # Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-properties-cloudformation-stack-tag.html
-_TAG_KEY = re.compile(r"(?!aws:)[\w .:/=+@-]{1,128}", re.IGNORECASE)
-_TAG_VALUE = re.compile(r"[\w .:/=+@-]{1,256}")
 _TAGS = 50
 # The limit for an endpoint, whose name is <project>-<stage>.
 NAME_LENGTH = 63
@@ -63,9 +61,9 @@ class Stage:
     """`account` is None in the registry's account; `role` is the ARN of a role to assume, or empty.
 
     `kind` is real-time, serverless, asynchronous or batch, which has no endpoint; `idle_cost` is in
-    US dollars a month, None if unknown, by prices of the region `priced_in` if that is not the
-    project's. One of `reviewers`, users and teams (`my-org/ml-leads`), must approve a deployment;
-    None stands for the person who connects the repo to GitHub. `batch` predicts by itself.
+    US dollars a month, None if unknown, and `priced` says where and when that was the price. One of
+    `reviewers`, users and teams (`my-org/ml-leads`), must approve a deployment; None stands for the
+    person who connects the repo to GitHub. `batch` predicts by itself.
     """
 
     name: str
@@ -77,7 +75,7 @@ class Stage:
     parameters: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     idle_cost: float | None = None
-    priced_in: str = ""
+    priced: str = ""
     batch: Batch | None = None
 
 
@@ -133,7 +131,7 @@ def load(settings: Settings, name: str) -> Stage:
         )
     declared = templates.parameters(template(settings))
     check(declared["Stage"], name, f"{place}: the name {name}")
-    tags = _tags(content.get("Tags") or {}, place)
+    given = _tags(content.get("Tags") or {}, place)
     parameters = _parameters(declared, content.get("Parameters") or {}, place)
     kind = parameters.get("EndpointKind", declared["EndpointKind"]["Default"])
     if kind != "serverless" and "InstanceCount" in parameters:
@@ -155,9 +153,10 @@ def load(settings: Settings, name: str) -> Stage:
         # For files without this key: no one deploys to production without approval.
         reviewers=_reviewers(content.get("Reviewers", None if name == "production" else []), place),
         parameters=parameters,
-        tags=tags,
+        # A stage may have an owner of its own.
+        tags={**tags.of(settings.project, name), **given},
         idle_cost=_idle_cost(cost, place),
-        priced_in=_elsewhere(cost, settings.project.region),
+        priced=", ".join(str(cost[key]) for key in ("Region", "Priced") if cost.get(key)),
         batch=_batch(content.get("Batch"), place),
     )
 
@@ -279,28 +278,20 @@ def _idle_cost(cost: dict[str, Any], place: str) -> float | None:
     raise MlopsError(f"{place}: Cost.IdlePerMonthUSD must be a number or null, not {amount!r}")
 
 
-def _elsewhere(cost: dict[str, Any], region: str) -> str:
-    priced = str(cost.get("Region") or region)
-    return priced if priced != region and cost.get("IdlePerMonthUSD") else ""
-
-
 def _tags(given: Mapping[str, Any], place: str) -> dict[str, str]:
-    free = _TAGS - len(OWN_TAGS)
+    free = _TAGS - len(OWN_TAGS) - ("owner" not in given)
     if len(given) > free:
         raise MlopsError(f"{place}: Tags has {len(given)} entries; there is room for {free}")
     for key, value in given.items():
         if key in OWN_TAGS:
             raise MlopsError(f"{place}: Tags.{key} is set by mlops deploy")
-        if not _TAG_KEY.fullmatch(key):
+        if not tags.KEY.fullmatch(key):
             raise MlopsError(
                 f"{place}: Tags.{one_line(key)}: a name has at most 128 letters, digits, spaces "
                 "and _.:/=+@-, and does not begin with aws:"
             )
-        if not isinstance(value, str) or not _TAG_VALUE.fullmatch(value):
-            raise MlopsError(
-                f"{place}: Tags.{key} must be text of 1 to 256 letters, digits, spaces and "
-                f"_.:/=+@-, not {value!r}"
-            )
+        if not isinstance(value, str) or not tags.VALUE.fullmatch(value):
+            raise MlopsError(f"{place}: Tags.{key} must be {tags.VALUE_RULE}, not {value!r}")
     return dict(given)
 
 

@@ -16,17 +16,19 @@ from sm_mlops import display, executions, registry, stacks
 from sm_mlops.aws import Aws
 from sm_mlops.commit import short
 from sm_mlops.deployment import access, endpoints, stages
+from sm_mlops.deployment.prices import Prices
 from sm_mlops.deployment.stages import Stage
 from sm_mlops.errors import MlopsError, explained, one_line
 from sm_mlops.registry import Version
 
 LISTED = 5
+ABSENT = "not deployed"
 
 
 @dataclass(frozen=True)
 class Running:
     """A stage. `state` is that of its endpoint or batch only; `idle_cost` is in US dollars a month,
-    by prices of the region `priced_in` if that is not the project's."""
+    and `prices` says by which."""
 
     stage: str
     account: str
@@ -36,7 +38,7 @@ class Running:
     since: datetime | None = None
     commit: str = ""
     idle_cost: float | None = None
-    priced_in: str = ""
+    prices: str = ""
     note: str = ""
 
 
@@ -53,7 +55,8 @@ def status(aws: Aws, only: str | None = None) -> Status:
     """Return the state of one stage, or of all, among them those without a file."""
     known = list(registry.versions(aws))
     names = (only,) if only else stages.names(aws.settings)
-    running = [_running(aws, name, known, strict=bool(only)) for name in names]
+    prices = Prices(aws)
+    running = [_running(prices, name, known, strict=bool(only)) for name in names]
     if not only:
         running += [_without_file(aws, stage, known) for stage in endpoints.forgotten(aws)]
     return Status(
@@ -63,14 +66,16 @@ def status(aws: Aws, only: str | None = None) -> Status:
     )
 
 
-def _running(aws: Aws, name: str, known: list[Version], *, strict: bool) -> Running:
+def _running(prices: Prices, name: str, known: list[Version], *, strict: bool) -> Running:
     from botocore.exceptions import BotoCoreError, ClientError
 
-    account = "?"
+    aws, account = prices.aws, "?"
     try:
         stage = stages.load(aws.settings, name)
         account = stage.account or aws.account
-        return _look(access.enter(aws, stage), stage, account, known)
+        found = _look(access.enter(aws, stage), stage, account, known)
+        cost = prices.idle(stage) if found.state != ABSENT else None
+        return replace(found, idle_cost=cost.dollars, prices=cost.prices) if cost else found
     except MlopsError as error:
         if strict:
             raise
@@ -97,7 +102,7 @@ def _look(there: Aws, stage: Stage, account: str, known: list[Version]) -> Runni
     elif stack and stack.status not in stacks.DONE:
         notes.append(f"stack {stack.status}")
     if endpoint is None:
-        return Running(stage.name, account, "not deployed", stage.kind, note=", ".join(notes))
+        return Running(stage.name, account, ABSENT, stage.kind, note=", ".join(notes))
     runs = next((item for item in known if item.version == endpoint.version), None)
     if endpoint.kind == "batch":
         notes.append("no endpoint")
@@ -124,8 +129,6 @@ def _look(there: Aws, stage: Stage, account: str, known: list[Version]) -> Runni
         version=endpoint.version,
         since=endpoint.since,
         commit=runs.commit if runs else "",
-        idle_cost=stage.idle_cost,
-        priced_in=stage.priced_in,
         note=", ".join(notes),
     )
 
@@ -141,13 +144,17 @@ def _last_execution(aws: Aws) -> dict[str, Any] | None:
         "status": found["PipelineExecutionStatus"],
         "started": found["CreationTime"].isoformat(),
         "reason": one_line(found.get("FailureReason", "")),
+        "why": executions.reason(found.get("PipelineExecutionDescription", "")),
     }
 
 
-def _cost(row: Running) -> str:
-    if row.idle_cost is None:
-        return ""
-    return f"{row.idle_cost:.0f}" + (f" ({row.priced_in})" if row.priced_in else "")
+def idle(running: Iterable[Running]) -> list[str]:
+    """Return what runs idle in a month, in words, a line for each source of prices."""
+    sums: dict[str, float] = {}
+    for row in running:
+        if row.idle_cost and row.prices:
+            sums[row.prices] = sums.get(row.prices, 0.0) + row.idle_cost
+    return [f"{dollars:.0f} USD a month, {prices}" for prices, dollars in sums.items()]
 
 
 def table(running: Iterable[Running]) -> Table:
@@ -169,7 +176,7 @@ def table(running: Iterable[Running]) -> Table:
             row.kind,
             since,
             short(row.commit),
-            _cost(row),
+            "" if row.idle_cost is None else f"{row.idle_cost:.0f}",
             row.note,
         ]
         view.add_row(row.stage, *([row.account] if accounts else []), *cells)

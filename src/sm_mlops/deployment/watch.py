@@ -134,7 +134,7 @@ def deploy(
     declared = templates.parameters(TEMPLATE)
     defaults = {key: str(one["Default"]) for key, one in declared.items() if "Default" in one}
     parameters = {**defaults, **wanted, **boundary, **_parameters(aws, there, stage)}
-    tags = {**stage.tags, "project": aws.settings.project.project, "stage": stage.name}
+    tags = dict(stage.tags)
     if (
         found
         and found.status in stacks.DONE
@@ -169,6 +169,7 @@ def _parameters(aws: Aws, there: Aws, stage: Stage) -> dict[str, str]:
     found = {
         "Project": settings.project.project,
         "Stage": stage.name,
+        "Owner": stage.tags["owner"],
         "Template": hashlib.sha256(TEMPLATE.read_bytes()).hexdigest()[:12],
         "OutputBucket": _bucket(aws, stage),
         "RetrainOnDrift": "true" if on_drift else "false",

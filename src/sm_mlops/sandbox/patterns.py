@@ -1,6 +1,6 @@
 """Event patterns, matched and refused as EventBridge documents it. Knows no event bus.
 
-Only what our rules use: objects, and lists of strings of which one must be equal. Source:
+Only what our rules use: objects, and lists of which one string must be equal or end a text. Source:
 https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-event-patterns.html
 """
 
@@ -47,9 +47,14 @@ def matches(pattern: dict[str, Any], event: Any) -> bool:
         if isinstance(wanted, dict):
             if not matches(wanted, members.get(name)):
                 return False
-        elif not any(value in wanted for value in _texts(members.get(name))):
+        elif not any(_fits(value, wanted) for value in _texts(members.get(name))):
             return False
     return True
+
+
+def _fits(text: str, wanted: list[Any]) -> bool:
+    ends = (each["suffix"] for each in wanted if isinstance(each, dict))
+    return text in wanted or any(text.endswith(end) for end in ends)
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -82,5 +87,11 @@ def _check_object(pattern: Any, where: str) -> None:
             raise InvalidPattern(f'Empty arrays are not allowed: "{name}"')
         else:
             for value in wanted:
-                if not isinstance(value, str):
+                if not isinstance(value, str) and not _is_suffix(value):
                     raise not_implemented(f"{json.dumps(value)} in event patterns")
+
+
+def _is_suffix(value: Any) -> bool:
+    return (
+        isinstance(value, dict) and list(value) == ["suffix"] and isinstance(value["suffix"], str)
+    )

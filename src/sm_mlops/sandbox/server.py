@@ -135,7 +135,6 @@ class Server:
         self.registry = Registry(self.store)
         self.registry.recover()
         self.metrics = Metrics(self.pace)
-        self.metrics.on_change = lambda: self.moto.keep("cloudwatch", "sns", "sqs")
         self.models = Models(self.store, self.objects, self.registry)
         self.endpoints = Endpoints(
             self.store, self.objects, self.metrics, self.folder / "endpoints"

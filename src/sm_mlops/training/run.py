@@ -14,8 +14,8 @@ from typing import Any
 
 from rich import filesize
 
-from sm_mlops import commit, executions, quotas, roles
-from sm_mlops.aws import Aws, exists, split_s3
+from sm_mlops import commit, dates, executions, quotas, roles, tags
+from sm_mlops.aws import DENIED, Aws, exists, ignoring, split_s3
 from sm_mlops.errors import MlopsError, hint
 from sm_mlops.executions import Execution
 from sm_mlops.interruption import answered
@@ -31,7 +31,10 @@ from sm_mlops.training.definition import Compiled, compile_pipeline
 OWN = ("Commit", "Champion", "DataHash")
 WAIVER = "WaiveChampion"
 # Of an execution without special parameters.
-DESCRIPTION = re.compile("Commit (?P<commit>[0-9a-f]{40}), content (?P<content>[0-9a-f]{64})")
+DESCRIPTION = re.compile(
+    "Commit (?P<commit>[0-9a-f]{40}), content (?P<content>[0-9a-f]{64})"
+    rf"({re.escape(executions.REASON)}.*)?"
+)
 LONGEST_VALUE = 1024  # of StartPipelineExecution
 
 
@@ -70,7 +73,10 @@ def plan(
     _refuse_unfit(aws, bool(named))
     data = artifacts.data_in_s3(aws, named) if named else artifacts.upload_data(aws)
     files = f"{data.files} file{'s' * (data.files != 1)}"
-    say(f"data       {files}, {filesize.decimal(data.size)} at {data.uri}")
+    place = f"{data.days[0]} to {data.days[-1]}" if data.days else data.uri
+    say(f"data       {files}, {filesize.decimal(data.size)} at {place}")
+    for address in data.missing:
+        say(f"           nothing at {address}")
     return Plan(compiled, data, given)
 
 
@@ -114,8 +120,10 @@ def start(
     return launch(aws, plan(aws, overrides, say, waive_champion), say)
 
 
-def launch(aws: Aws, wanted: Plan, say: Callable[[str], None]) -> str:
+def launch(aws: Aws, wanted: Plan, say: Callable[[str], None], reason: str = "") -> str:
     """Upload what is planned, start an execution of it and return its ARN.
+
+    `reason` is one line that says why, kept in the execution's description.
 
     A KeyboardInterrupt carries the answer to StartPipelineExecution, as `interruption` says.
 
@@ -145,7 +153,8 @@ def launch(aws: Aws, wanted: Plan, say: Callable[[str], None]) -> str:
         "PipelineVersionId": pipeline_version,
         "PipelineExecutionDisplayName": f"run-{at[:7]}-{secrets.token_hex(3)}",
         "PipelineExecutionDescription": f"Commit {at}, "
-        + (f"with {wanted.special}" if wanted.special else f"content {wanted.content}"),
+        + (f"with {wanted.special}" if wanted.special else f"content {wanted.content}")
+        + (f"{executions.REASON}{reason}" if reason else ""),
         "PipelineParameters": [{"Name": name, "Value": value} for name, value in values.items()],
     }
     begin = partial(answered, aws.sagemaker.start_pipeline_execution, **request)
@@ -222,7 +231,10 @@ def _require_declared(aws: Aws, address: str) -> None:
         raise MlopsError(f"--set InputData: {address} is not an S3 address (s3://bucket/prefix/)")
     path = aws.settings.data.path
     allowed = [f"s3://{aws.bucket}/{aws.settings.prefix}/"]
-    allowed += [path] if path.startswith("s3://") else []
+    # Of a path with dates, any day.
+    allowed += [dates.fixed(path)] if path.startswith("s3://") else []
+    if dates.fixed(path) != path and address.startswith(dates.fixed(path)):
+        return
     bucket, key = split_s3(address)
     for place in allowed:
         there, prefix = split_s3(place)
@@ -261,6 +273,7 @@ def ensure_model_package_group(aws: Aws) -> None:
         sagemaker.create_model_package_group(
             ModelPackageGroupName=group,
             ModelPackageGroupDescription=f"Versions of {aws.settings.project.project}",
+            Tags=tags.rows(tags.of(aws.settings.project)),
         )
 
 
@@ -275,7 +288,12 @@ def upsert(aws: Aws, definition: str) -> int:
         "PipelineDefinition": definition,
         "RoleArn": aws.settings.role_arn(aws.account),
     }
+    own = tags.rows(tags.of(aws.settings.project))
     if not exists(aws.sagemaker.describe_pipeline, PipelineName=aws.settings.pipeline):
         description = f"Trains the model of {aws.settings.project.github}"
-        aws.sagemaker.create_pipeline(**request, PipelineDescription=description)
-    return int(aws.sagemaker.update_pipeline(**request)["PipelineVersionId"])
+        aws.sagemaker.create_pipeline(**request, PipelineDescription=description, Tags=own)
+    updated = aws.sagemaker.update_pipeline(**request)
+    # A project that an older tool has made lets its workflow tag nothing.
+    with ignoring(*DENIED):
+        aws.sagemaker.add_tags(ResourceArn=updated["PipelineArn"], Tags=own)
+    return int(updated["PipelineVersionId"])

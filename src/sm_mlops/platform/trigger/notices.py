@@ -1,0 +1,266 @@
+"""Messages to people: what happened, where, what to do next, and a link. Each is sent once.
+
+Must not know the credential, and starts nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import urllib.parse
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import registry  # type: ignore[import-not-found]
+import retraining  # type: ignore[import-not-found]
+from botocore.exceptions import ClientError
+from claims import Claim  # type: ignore[import-not-found]
+from registry import Ignored, client
+
+# Of SNS, for e-mail: ASCII, without line breaks.
+LONGEST_SUBJECT = 100
+_REASON = re.compile(r"\. Reason: (.*)", re.DOTALL)
+_JOBS = {"ProcessingJob", "TrainingJob"}
+_FAILED = re.compile(".*(FAILED|ROLLBACK_COMPLETE)")
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A message. `identity` is that of what happened, whatever event announces it."""
+
+    identity: str
+    subject: str
+    happened: list[str]
+    to_do: list[str]
+    link: str
+
+    @property
+    def text(self) -> str:
+        lines = [*self.happened, "", "What to do next:", *(f"  {line}" for line in self.to_do)]
+        return "\n".join([*lines, "", self.link, ""])
+
+
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Tell the topic's subscribers what an event means for them. Return `{"sent": bool, ...}`.
+
+    Raise what a retry may fix.
+    """
+    try:
+        kind = event.get("detail-type") if isinstance(event, dict) else None
+        if kind not in _KINDS or not isinstance(event.get("detail"), dict):
+            raise Ignored("not an event that people are told of")
+        own = context.invoked_function_arn.split(":")
+        if [event.get("region"), event.get("account")] != own[3:5]:
+            raise Ignored("an event of another account or region")
+        notice = _KINDS[kind](event, context)
+        key = hashlib.sha256(notice.identity.encode()).hexdigest()[:32]
+        Claim(f"platform/notices/{key}.json").once(lambda: _publish(notice))
+    except Ignored as why:
+        line = {"sent": False, "why": str(why)}
+    else:
+        line = {"sent": True, "subject": notice.subject}
+    print(json.dumps(line))
+    return line
+
+
+def _publish(notice: Notice) -> str:
+    subject = notice.subject.encode("ascii", "replace").decode()
+    answer = client("sns").publish(
+        TopicArn=os.environ["TOPIC_ARN"],
+        Subject=" ".join(subject.split())[:LONGEST_SUBJECT],
+        Message=notice.text,
+    )
+    return str(answer["MessageId"])
+
+
+def _waiting(event: dict[str, Any], _: Any) -> Notice:
+    """Return the message that a version waits for approval."""
+    arn = str(event["detail"].get("ModelPackageArn"))
+    package = registry.describe(arn)
+    status = package.get("ModelApprovalStatus")
+    if status != "PendingManualApproval":
+        raise Ignored(f"the version is {status}")
+    where = registry.origin(package)
+    project, number = package["ModelPackageGroupName"], package["ModelPackageVersion"]
+    commit = package["MetadataProperties"].get("CommitId", "unknown")
+    evaluation = package.get("CustomerMetadataProperties", {}).get("Evaluation", "")
+    return Notice(
+        f"waiting {arn}",
+        f"{project}: version {number} waits for approval",
+        [
+            f"Version {number} of {project} waits for approval.",
+            *([evaluation] if evaluation else []),
+            f"Trained from commit {commit} of {where.path}.",
+        ],
+        [
+            f"mlops report {number}   shows what was measured",
+            f"mlops approve {number}  deploys it; or mlops reject {number}",
+        ],
+        f"https://{where.host}/{where.path}/commit/{commit.partition('-')[0]}",
+    )
+
+
+def _trained(event: dict[str, Any], _: Any) -> Notice:
+    """Return the message that a retraining ended."""
+    detail = event["detail"]
+    arn, status = (
+        str(detail.get("pipelineExecutionArn")),
+        detail.get("currentPipelineExecutionStatus"),
+    )
+    said = _REASON.search(str(detail.get("pipelineExecutionDescription", "")))
+    if not said or status not in ("Succeeded", "Failed", "Stopped"):
+        raise Ignored("not the end of a retraining")
+    steps = client("sagemaker").list_pipeline_execution_steps(
+        PipelineExecutionArn=arn, SortOrder="Ascending"
+    )["PipelineExecutionSteps"]
+    pipeline, execution = arn.split("/")[1], arn.rpartition("/")[2]
+    outcome, to_do = _outcome(steps, str(status), execution)
+    cached = [step for step in steps if "CacheHitResult" in step]
+    jobs = [step for step in steps if _JOBS & step.get("Metadata", {}).keys()]
+    unchanged = jobs and all(step in cached for step in jobs)
+    return Notice(
+        f"trained {arn} {status}",
+        f"{pipeline}: retraining {status}",
+        [
+            f"The retraining of {pipeline} {outcome}.",
+            f"Reason: {said[1]}",
+            *(["No job ran: data and code are those of an earlier training."] * bool(unchanged)),
+            f"Execution: {arn}",
+        ],
+        to_do,
+        _actions_page(pipeline),
+    )
+
+
+def _outcome(steps: list[dict[str, Any]], status: str, execution: str) -> tuple[str, list[str]]:
+    """Return how an execution ended, and what to do then."""
+    for step in steps:
+        metadata = step.get("Metadata", {})
+        if arn := metadata.get("RegisterModel", {}).get("Arn"):
+            number = arn.rpartition("/")[2]
+            return f"registered version {number}", [
+                f"mlops report {number}   shows what was measured",
+                f"mlops approve {number}  deploys it; or mlops reject {number}",
+            ]
+        if "Fail" in metadata:
+            why = metadata["Fail"].get("ErrorMessage", "")
+            return f"registered no version: {why}", [
+                f"mlops report {execution}   shows what was measured"
+            ]
+    for step in steps:
+        if step.get("StepStatus") == "Failed":
+            name, why = step["StepName"], " ".join(str(step.get("FailureReason", "")).split())
+            return f"failed in step {name}: {why[:500]}", [
+                f"mlops logs {name} --execution {execution}"
+            ]
+    return f"ended: {status}", [f"mlops follow {execution}"]
+
+
+def _actions_page(project: str) -> str:
+    """Return the address where a project's trainings run; of the console if that is unknown."""
+    try:
+        where = registry.champions_repository(project)
+    except Ignored:
+        return _console("sagemaker/home", "/pipelines")
+    if where.ci == "jenkins":
+        return f"{os.environ.get('JENKINS_URL', '').rstrip('/')}/job/{where.owner}/job/{where.name}"
+    return f"https://{where.host}/{where.path}/actions/workflows/build.yml"
+
+
+def _failed(event: dict[str, Any], _: Any) -> Notice:
+    """Return the message that the deployment of a stage failed or was rolled back."""
+    detail = event["detail"]
+    arn, status = (
+        str(detail.get("stack-id")),
+        str((detail.get("status-details") or {}).get("status")),
+    )
+    if not _FAILED.fullmatch(status):
+        raise Ignored(f"a stack is {status}")
+    formation = client("cloudformation")
+    try:
+        [stack] = formation.describe_stacks(StackName=arn)["Stacks"]
+        events = formation.describe_stack_events(StackName=arn)["StackEvents"]
+    except ClientError as error:
+        if "does not exist" not in str(error):
+            raise
+        raise Ignored("the stack was deleted in the meantime") from error
+    tags = {tag["Key"]: tag["Value"] for tag in stack.get("Tags", ())}
+    project, stage = tags.get("project", ""), tags.get("stage", "")
+    if stack["StackName"] != f"{project}-{stage}":
+        raise Ignored(f"{stack['StackName']} is not the stack of a stage")
+    return Notice(
+        f"failed {arn} {status} {event.get('time')}",
+        f"{project}: {stage} {'was rolled back' if 'ROLLBACK_C' in status else 'failed'}",
+        [
+            f"The deployment of {project} to {stage} ended as {status}.",
+            *_first_failure(events, detail.get("client-request-token")),
+            *(["The version before serves on."] * (status == "UPDATE_ROLLBACK_COMPLETE")),
+        ],
+        [
+            "mlops status           shows what runs",
+            f"mlops deploy {stage}   tries it again once the reason is fixed",
+        ],
+        _console("cloudformation/home", f"/stacks/events?stackId={urllib.parse.quote(arn, '')}"),
+    )
+
+
+def _first_failure(events: list[dict[str, Any]], token: Any) -> list[str]:
+    """Return the line about the resource that failed first in the last operation, if one did."""
+    told = [
+        f"{item['LogicalResourceId']}: {' '.join(item['ResourceStatusReason'].split())[:500]}"
+        # The newest events come first.
+        for item in events
+        if item["ResourceStatus"].endswith("_FAILED")
+        and item.get("ResourceStatusReason")
+        and "cancelled" not in item["ResourceStatusReason"]
+        and token in (None, item.get("ClientRequestToken"))
+    ]
+    return told[-1:]
+
+
+def _drifted(event: dict[str, Any], context: Any) -> Notice:
+    """Return the message that the data of a stage drifted."""
+    found = retraining.drift(event, context)
+    next_one = (
+        f"a training starts by itself, at most once in {found.cool_down_days:g} days"
+        if found.retrains
+        else "mlops run --reason drift   trains again"
+    )
+    state = event["detail"]["state"]
+    return Notice(
+        f"drift {found.alarm} {state.get('timestamp') or found.moment}",
+        f"{found.project}: drift in {found.stage}",
+        [f"What {found.stage} of {found.project} is asked has drifted.", *_verdict(found)],
+        [f"mlops monitor {found.stage} --report   shows which columns, and how far", next_one],
+        _console("cloudwatch/home", f"alarmsV2:alarm/{found.alarm}"),
+    )
+
+
+def _verdict(found: retraining.Drift) -> list[str]:
+    """Return what the newest check says, if it is in the artifact bucket."""
+    s3, bucket = client("s3"), os.environ["CLAIMS_BUCKET"]
+    prefix = f"{found.project}/monitor/{found.stage}/"
+    windows = s3.list_objects_v2(Bucket=bucket, Prefix=prefix, Delimiter="/")
+    names = sorted(item["Prefix"] for item in windows.get("CommonPrefixes", ()))
+    try:
+        body = s3.get_object(Bucket=bucket, Key=f"{names[-1]}result.json")["Body"].read()
+        return [" ".join(str(json.loads(body)["message"]).split())[:1000]]
+    except (ClientError, IndexError, KeyError, TypeError, ValueError):
+        return []
+
+
+def _console(page: str, place: str) -> str:
+    region = os.environ["AWS_REGION"]
+    domain = "amazonaws-us-gov.com" if region.startswith("us-gov-") else "aws.amazon.com"
+    return f"https://{region}.console.{domain}/{page}?region={region}#{place}"
+
+
+_KINDS: dict[str, Callable[[dict[str, Any], Any], Notice]] = {
+    "SageMaker Model Package State Change": _waiting,
+    "SageMaker Model Building Pipeline Execution Status Change": _trained,
+    "CloudFormation Stack Status Change": _failed,
+    "CloudWatch Alarm State Change": _drifted,
+}

@@ -1,0 +1,139 @@
+"""What may start a training by itself: an alarm about drift, and a stage's schedule.
+
+Events and inputs are hints: the alarm's tags and the schedule itself say whether it is wanted. Each
+starts one training and then waits, so drift that a new model does not end starts no loop.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from botocore.exceptions import ClientError
+from claims import Claim  # type: ignore[import-not-found]
+from registry import Ignored, client  # type: ignore[import-not-found]
+
+# Between two trainings of a schedule, however many of its times were missed.
+_HOUR = 3600
+_DAY = 24 * _HOUR
+_NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
+_ALARM = re.compile(rf"{_NAME.pattern}-drift")
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """A training to start: of which project, because of which of its stages, and why."""
+
+    project: str
+    stage: str
+    reason: str
+    claim: Claim
+
+
+@dataclass(frozen=True)
+class Drift:
+    """An alarm about drift that rings, and what its tags say."""
+
+    alarm: str
+    project: str
+    stage: str
+    moment: float
+    retrains: bool
+    cool_down_days: float
+
+
+def drift(event: dict[str, Any], context: Any) -> Drift:
+    """Return the alarm of an event. Raise Ignored if it is no stage's, or does not ring."""
+    detail = event["detail"]
+    name, state = detail.get("alarmName"), detail.get("state")
+    if not (isinstance(name, str) and _ALARM.fullmatch(name)):
+        raise Ignored("not an alarm about drift")
+    value = state.get("value") if isinstance(state, dict) else None
+    if value != "ALARM":
+        raise Ignored(f"{name} does not ring: it is {value}")
+    if not context:
+        raise Ignored("no function of an account was called")
+    # Never the event's own address: accounts can forward events.
+    partition, _, region, account = context.invoked_function_arn.split(":")[1:5]
+    if (event.get("account"), event.get("region")) != (account, region):
+        raise Ignored("an alarm of another account or region")
+    arn = f"arn:{partition}:cloudwatch:{region}:{account}:alarm:{name}"
+    try:
+        tags = client("cloudwatch").list_tags_for_resource(ResourceARN=arn)["Tags"]
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in ("ResourceNotFound", "ResourceNotFoundException"):
+            raise
+        raise Ignored(f"{name} was deleted in the meantime") from error
+    found = {tag["Key"]: tag["Value"] for tag in tags}
+    project, stage = found.get("project", ""), found.get("stage", "")
+    if name != f"{project}-{stage}-drift":
+        raise Ignored(f"{name} is not the alarm of a stage: its tags name {project} {stage}")
+    try:
+        moment = datetime.fromisoformat(event["time"]).timestamp()
+        days = float(found.get("cool-down-days", "7"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise Ignored(f"{name}: its event or its tag cool-down-days is malformed") from error
+    return Drift(name, project, stage, moment, found.get("retrain-on-drift") == "true", days)
+
+
+def by_alarm(event: dict[str, Any], context: Any) -> Retraining:
+    """Return the training that an alarm starts. Raise Ignored if it is to start none.
+
+    The time between two is that between the alarms, not between their deliveries.
+    """
+    found = drift(event, context)
+    if not found.retrains:
+        raise Ignored(f"retraining.on_drift of {found.project} is false")
+
+    def is_due(last: dict[str, Any]) -> bool:
+        if found.moment - float(last["about"]) >= found.cool_down_days * _DAY:
+            return True
+        began = f"{datetime.fromtimestamp(float(last['about']), UTC):%Y-%m-%d %H:%M}"
+        raise Ignored(
+            f"drift started a training at {began} UTC, which is less than "
+            f"{found.cool_down_days:g} days ago"
+        )
+
+    claim = Claim(f"{found.project}/approvals/retrain-drift.json", is_due, str(found.moment))
+    reason = f"drift in {found.stage}: alarm {found.alarm} at {event['time']}"
+    return Retraining(found.project, found.stage, reason, claim)
+
+
+def by_schedule(event: Any) -> Retraining:
+    """Return the training that a schedule starts. Raise Ignored if the schedule is not there.
+
+    Anyone with a schedule can name any project here; so it starts only what that project's own
+    schedule allows, and at most once an hour.
+    """
+    given = event.get("Retrain") if isinstance(event, dict) else None
+    given = given if isinstance(given, dict) else {}
+    texts = [given.get(name) for name in ("Project", "Stage", "Scheduled")]
+    if not all(isinstance(text, str) for text in texts):
+        raise Ignored("not the input of a schedule for retraining")
+    project, stage, at = (str(text)[:64] for text in texts)
+    if not (
+        _NAME.fullmatch(project) and _NAME.fullmatch(stage) and re.fullmatch("[0-9TZ:.-]+", at)
+    ):
+        raise Ignored("not the input of a schedule for retraining")
+    name = f"{project}-{stage}-retrain"
+    try:
+        state = client("scheduler").get_schedule(Name=name)["State"]
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "ResourceNotFoundException":
+            raise
+        raise Ignored(f"there is no schedule {name}") from error
+    if state != "ENABLED":
+        raise Ignored(f"schedule {name} is {state}")
+
+    def is_due(last: dict[str, Any]) -> bool:
+        if last["about"] == at:
+            return False
+        if time.time() - last["at"] < _HOUR:
+            raise Ignored(f"schedule {name} started a training less than an hour ago")
+        return True
+
+    claim = Claim(f"{project}/approvals/retrain-{stage}.json", is_due, at)
+    return Retraining(project, stage, f"schedule of {stage}, {at}", claim)

@@ -1,0 +1,214 @@
+"""What starts a training by itself, and what does not: alarms about drift, and schedules."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from trigger_case import Aws, GitHub, functions, replace
+
+REGION, ACCOUNT, NAME = "eu-west-1", "123456789012", "churn-production-drift"
+ALARM = f"arn:aws:cloudwatch:{REGION}:{ACCOUNT}:alarm:{NAME}"
+VERSION = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:model-package/churn/3"
+TAGS = {
+    "project": "churn",
+    "stage": "production",
+    "retrain-on-drift": "true",
+    "cool-down-days": "7",
+}
+CALLED = SimpleNamespace(
+    invoked_function_arn=f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:sm-mlops-trigger",
+    get_remaining_time_in_millis=lambda: 30_000,
+)
+WORKFLOW = "/repos/acme/churn/actions/workflows/build.yml/dispatches"
+
+
+def tagged(**changes: str) -> dict[str, Any]:
+    return {"Tags": [{"Key": key, "Value": value} for key, value in (TAGS | changes).items()]}
+
+
+def package(repository: str = "https://github.com/acme/churn", **metadata: str) -> dict[str, Any]:
+    origin = {"Repository": repository, "CommitId": "unknown"}
+    return {"MetadataProperties": origin, "CustomerMetadataProperties": metadata}
+
+
+def rings(at: str = "2026-11-29T06:00:00Z", value: str = "ALARM", **changes: Any) -> dict[str, Any]:
+    return {
+        "source": "aws.cloudwatch",
+        "detail-type": "CloudWatch Alarm State Change",
+        "account": ACCOUNT,
+        "region": REGION,
+        "time": at,
+        "resources": [ALARM],
+        "detail": {"alarmName": NAME, "state": {"value": value, "timestamp": at}},
+        **changes,
+    }
+
+
+@pytest.fixture
+def github(github_as_described: list[str]) -> Iterator[GitHub]:
+    server = GitHub(github_as_described)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def aws() -> Aws:
+    """Return an account with an alarm, a schedule and an approved version."""
+    account = Aws()
+    account.answers = {
+        "ListTagsForResource": tagged(),
+        "GetSchedule": {"State": "ENABLED"},
+        "ListModelPackages": {"ModelPackageSummaryList": [{"ModelPackageArn": VERSION}]},
+        "DescribeModelPackage": package(),
+        "GetSecretValue": {"SecretString": '{"token": "ghp_canary0123456789"}'},
+    }
+    return account
+
+
+@pytest.fixture
+def trigger(aws: Aws, github: GitHub, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    for name, value in {
+        "AWS_REGION": REGION,
+        "ALLOWED_OWNERS": "acme",
+        "CLAIMS_BUCKET": "claims",
+        "CREDENTIAL_SECRET": "sm-mlops/github",
+        "GITHUB_API": github.url,
+        "JENKINS_URL": f"{github.url}/jenkins",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with functions() as modules:
+        replace(monkeypatch, modules, "client", aws.client)
+        yield modules.handler
+
+
+def scheduled(at: str = "2026-11-29T03:00:00Z", **changes: str) -> dict[str, Any]:
+    given = {"Project": "churn", "Stage": "production", "Scheduled": at, **changes}
+    return {"Retrain": given}
+
+
+def test_drift_starts_the_repository_s_build_and_says_why(trigger: Any, github: GitHub) -> None:
+    told = trigger.handler(rings(), CALLED)
+    assert told["started"] is True and told["repository"] == "acme/churn"
+    [(path, _, body)] = github.requests
+    assert path == WORKFLOW
+    assert json.loads(body)["inputs"] == {
+        "reason": f"drift in production: alarm {NAME} at 2026-11-29T06:00:00Z"
+    }
+
+
+@pytest.mark.parametrize(
+    ("event", "answers", "why"),
+    [
+        (rings(value="OK"), {}, "does not ring"),
+        (rings(account="210987654321"), {}, "another account"),
+        (rings(region="us-east-1"), {}, "another account or region"),
+        (rings(time="soon"), {}, "malformed"),
+        (rings(detail={"alarmName": "errors", "state": {"value": "ALARM"}}), {}, "not an alarm"),
+        (rings(detail={"alarmName": NAME, "state": []}), {}, "does not ring"),
+        (rings(), {"ListTagsForResource": "ResourceNotFound"}, "deleted"),
+        (rings(), {"ListTagsForResource": {"Tags": []}}, "not the alarm of a stage"),
+        (rings(), {"ListTagsForResource": tagged(project="other")}, "not the alarm of a stage"),
+        (rings(), {"ListTagsForResource": tagged(**{"cool-down-days": "x"})}, "malformed"),
+        (rings(), {"ListTagsForResource": tagged(**{"retrain-on-drift": "false"})}, "on_drift"),
+        (rings(), {"ListModelPackages": "ValidationException"}, "no model package group"),
+        (rings(), {"ListModelPackages": {"ModelPackageSummaryList": []}}, "no approved version"),
+        (rings(), {"DescribeModelPackage": package("https://github.com/x/y")}, "not allowed"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_no_drift_of_a_stage_that_wants_it_starts_nothing(
+    trigger: Any, aws: Aws, github: GitHub, event: Any, answers: dict[str, Any], why: str
+) -> None:
+    aws.answers |= answers
+    told = trigger.handler(event, CALLED)
+    assert told["started"] is False and why in told["why"]
+    assert not github.requests and not aws.objects
+
+
+def test_drift_starts_one_training_in_a_cool_down(trigger: Any, github: GitHub) -> None:
+    alarms = [rings(f"2026-{day}T06:00:00Z") for day in ("11-01", "11-01", "11-07", "11-08")]
+    told = [trigger.handler(alarm, CALLED) for alarm in alarms]
+    assert [each["started"] for each in told] == [True, False, False, True]
+    assert "2026-11-01 06:00 UTC" in told[2]["why"]
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_training_that_did_not_start_leaves_no_trace_and_is_started_by_the_retry(
+    trigger: Any, aws: Aws, github: GitHub, before: bool
+) -> None:
+    if before:
+        trigger.handler(rings("2026-11-01T06:00:00Z"), CALLED)
+    was = dict(aws.objects)
+    github.answers = [(503, {}, b'{"message": "no"}'), (204, {}, b"")]
+    with pytest.raises(trigger.TriggerError, match="503 no"):
+        trigger.handler(rings(), CALLED)
+    assert aws.objects == was
+    assert trigger.handler(rings(), CALLED)["started"] is True
+    assert trigger.handler(rings(), CALLED)["started"] is False
+
+
+def test_a_jenkins_repo_is_trained_by_its_job(trigger: Any, aws: Aws, github: GitHub) -> None:
+    aws.answers["DescribeModelPackage"] = package(CI="jenkins")
+    secret = {"jenkins_user": "ci", "jenkins_token": "11canary"}
+    aws.answers["GetSecretValue"] = {"SecretString": json.dumps(secret)}
+    assert trigger.scheduled(scheduled(), CALLED)["started"] is True
+    [(path, _, body)] = github.requests
+    assert path == "/jenkins/job/acme/job/churn/job/main/buildWithParameters"
+    assert body == b"MLOPS_REASON=schedule+of+production%2C+2026-11-29T03%3A00%3A00Z"
+
+
+def test_a_workflow_without_the_input_is_an_error_that_says_what_to_do(
+    trigger: Any, github: GitHub
+) -> None:
+    github.answers = [(422, {}, b'{"message": "Unexpected inputs provided: [\\"reason\\"]"}')]
+    with pytest.raises(trigger.TriggerError, match="make upgrade"):
+        trigger.handler(rings(), CALLED)
+
+
+def test_a_schedule_starts_one_training_per_time_and_hour(
+    trigger: Any, github: GitHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    told = []
+    for minutes, at in ((0, "03"), (1, "03"), (2, "04"), (59, "05"), (61, "06"), (62, "06")):
+        monkeypatch.setattr(time, "time", lambda moment=now + 60 * minutes: moment)
+        told.append(trigger.scheduled(scheduled(f"2026-11-29T{at}:00:00Z"), CALLED))
+    assert [each["started"] for each in told] == [True, False, False, False, True, False]
+    assert "less than an hour ago" in told[2]["why"]
+    assert len(github.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("event", "answers", "why"),
+    [
+        (scheduled(), {"GetSchedule": "ResourceNotFoundException"}, "no schedule churn-production"),
+        (scheduled(), {"GetSchedule": {"State": "DISABLED"}}, "is DISABLED"),
+        (scheduled(Stage="../x"), {}, "not the input"),
+        (scheduled(Scheduled="<aws.scheduler.scheduled-time>"), {}, "not the input"),
+        ({"Retrain": {"Project": "churn"}}, {}, "not the input"),
+        ({"Retrain": ["churn"]}, {}, "not the input"),
+        (["Retrain"], {}, "not the input"),
+        # What the other function takes.
+        ({"detail": {"ModelPackageArn": VERSION, "Replay": True}}, {}, "not the input"),
+        (rings(), {}, "not the input"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_no_schedule_of_the_project_asks_for_starts_nothing(
+    trigger: Any, aws: Aws, github: GitHub, event: Any, answers: dict[str, Any], why: str
+) -> None:
+    aws.answers |= answers
+    told = trigger.scheduled(event, CALLED)
+    assert told["started"] is False and why in told["why"]
+    assert not github.requests and not aws.objects
+
+
+def test_the_function_of_approvals_takes_no_schedule(trigger: Any, github: GitHub) -> None:
+    assert trigger.handler(scheduled(), CALLED)["started"] is False
+    assert not github.requests
