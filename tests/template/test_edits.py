@@ -341,6 +341,15 @@ STAGES: dict[str, Edit] = {
     "staging-serverless": stage("staging", {"EndpointKind": "serverless"}),
     "production-serverless": stage("production", {"EndpointKind": "serverless"}),
     "production-asynchronous": stage("production", {"EndpointKind": "asynchronous"}),
+    "production-batch": stage(
+        "production",
+        {"EndpointKind": "batch"},
+        Batch={
+            "Schedule": "cron(0 5 * * ? *)",
+            "Input": "s3://rows/my-model/batch/production/input/all/",
+            "Output": "s3://rows/my-model/batch/production/output/all/",
+        },
+    ),
     "three-instances": stage("production", {"InstanceCount": 3}),
     "ten-instances": stage("staging", {"InstanceCount": 10}),
     "fixed-size": stage("production", {"InstanceCount": 2, "MaxInstanceCount": 2}),
@@ -425,7 +434,7 @@ def test_a_legal_edit_keeps_the_pipeline_s_tests_green(repo: Path, edit: Edit) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "edit", some(STAGES, "minimal", "production-asynchronous", "production-serverless", "region")
+    "edit", some(STAGES, "minimal", "production-asynchronous", "production-batch", "region")
 )
 def test_a_legal_edit_keeps_the_stages_tests_green(
     repo: Path, default: Rendered, edit: Edit
@@ -626,6 +635,7 @@ def test_many_legal_edits_together_keep_all_tests_green(repo: Path, edit: Edit) 
             "expected: ARN of a KMS key (not an alias)",
         ),
         (stage("production", Reviewers="ada"), "Reviewers must be a list"),
+        (stage("production", Batch={"Schedule": "daily"}), "Batch.Input must be text"),
         (replace("infra/staging.json", '"Account": null,', '"Account": null,,'), "line 2"),
         (
             replace(

@@ -1,4 +1,4 @@
-"""CloudFormation before strict judges, checkov and cfn-lint: the repo's endpoint, our platform.
+"""CloudFormation before strict judges, checkov and cfn-lint: the repo's endpoint, our templates.
 
 checkov has its own environment, which `make test` sets up.
 """
@@ -17,7 +17,7 @@ import pytest
 from generated import RENDERED, locked
 from infra_case import KINDS, full
 from infra_case import template as infra_template
-from platform_case import KEY, deployment, full_platform, full_project, project
+from platform_case import KEY, WATCHED, deployment, full_platform, full_project, project, watch
 from rendering import ROOT, Rendered, once, run
 from workflow_judges import BIN
 
@@ -32,6 +32,7 @@ TEMPLATES = [
     PLATFORM / "platform.yml",
     PLATFORM / "project.yml",
     PLATFORM / "deploy.yml",
+    PLATFORM / "watch.yml",
 ]
 
 needs_checkov = pytest.mark.skipif(
@@ -89,6 +90,7 @@ def decided(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "project": full_project("churn"),
         "project-with-key": project("churn", SignIn="iam-user"),
         "deploy": deployment("churn", OutputBucket="outputs", KeyArns=KEY),
+        "watch": watch("churn", "production", **WATCHED),
     }
     for name, stack in stacks.items():
         logical = {
@@ -133,8 +135,8 @@ def test_every_check_that_is_left_out_says_why() -> None:
 @needs_checkov
 @pytest.mark.parametrize(
     ("kind", "failing"),
-    [("real-time", set()), ("serverless", {NETWORK_ISOLATION}), ("asynchronous", set())],
-    ids=["real-time", "serverless", "asynchronous"],
+    [(kind, {NETWORK_ISOLATION} if kind == "serverless" else set()) for kind in KINDS],
+    ids=KINDS,
 )
 def test_checkov_finds_nothing_but_what_serverless_cannot(
     judged: Findings, kind: str, failing: set[str]
@@ -162,6 +164,7 @@ def test_checkov_finds_in_platform_and_project_what_is_left_out_for_a_reason(
     assert judged["project.json"]["failed"] == set()
     assert judged["project-with-key.json"]["failed"] == left_out("project")
     assert {"CKV_AWS_110", "CKV_AWS_111"} <= judged["project-with-key.json"]["passed"]
+    assert judged["watch.json"]["failed"] == left_out("watch")
 
 
 @pytest.mark.slow
