@@ -79,7 +79,8 @@ def by_hand(found: Land, **given: str) -> None:
             ],
         },
     )
-    assert (projects.settled(found.aws, print) or pytest.fail()).status == "CreateCompleted"
+    made = projects.settled(found.aws, print) or pytest.fail()
+    assert made.status == "CreateCompleted", made.reason
 
 
 # Made
@@ -93,7 +94,7 @@ def test_the_plan_of_an_empty_account_has_the_project_and_changes_nothing(empty:
     assert found == dict.fromkeys(
         (
             "SageMaker project churn", "model package group churn", "code repository churn",
-            "role churn-pipeline", *ROLES,
+            "dashboard sm-mlops-churn", "role churn-pipeline", *ROLES,
         ),
         "create",
     )  # fmt: skip

@@ -129,11 +129,13 @@ def test_no_single_price_is_none(account: Aws, repo: Repo, asked: Stubber, rows:
 
 
 def test_the_sandbox_is_not_asked_and_a_file_without_cost_says_nothing(
-    account: Aws, repo: Repo, asked: Stubber
+    account: Aws, repo: Repo, asked: Stubber, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     play = replace(account, sandbox=True)
-    cost = Prices(play).idle(stage(repo))
-    assert cost is not None and cost.prices.endswith("the sandbox has no price list")
+    for each in (play, account):
+        cost = Prices(each).idle(stage(repo))
+        assert cost is not None and cost.prices.endswith("the sandbox has no price list")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     repo.stage("qa", Cost={})
     assert Prices(play).idle(stages.load(repo.settings(), "qa")) is None
 

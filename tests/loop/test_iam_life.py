@@ -282,21 +282,41 @@ KINDS: dict[str, dict[str, Any]] = {
         "BakeSeconds": 60,
     },
     "asynchronous": {"EndpointKind": "asynchronous", "InstanceType": "ml.m5.large"},
+    "batch": {"EndpointKind": "batch"},
+}
+ROWS = f"s3://{BUCKET}/churn/batch/staging"
+NIGHTLY = {
+    "Schedule": "cron(0 5 * * ? *)",
+    "Input": f"{ROWS}/input/all/",
+    "Output": f"{ROWS}/output/all/",
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_endpoint_is_made_changed_and_deleted(
+def test_every_kind_of_stage_is_made_changed_and_deleted(
     here: Land, deployed: str, kind: str
 ) -> None:
-    job = Job(here, here.repo, "staging")
+    """With the second stack, which follows the first, and goes where nothing is wanted of it."""
+    job, settings = Job(here, here.repo, "staging"), here.repo.root / "mlops.yaml"
     job.mlops("destroy", "staging", "--yes")
-    here.repo.stage("staging", Parameters=KINDS[kind])
+    before, schedules = settings.read_text(), here.aws.client("scheduler").list_schedules
+    here.repo.configure(monitoring={"stages": ["staging"]})
+    here.repo.stage("staging", Parameters=KINDS[kind], Batch=NIGHTLY)
     job.mlops("deploy", "staging", "--model-package-arn", deployed)
+    settings.write_text(before)
+    names = [row["Name"] for row in schedules()["Schedules"]]
+    assert names == ["churn-staging-batch", "churn-staging-monitor"]
     job.mlops("smoke", "staging")
-    here.repo.stage("staging", Parameters={**KINDS[kind], "ErrorAlarmThreshold": 0.2})
+    parameters = {**KINDS[kind], "ErrorAlarmThreshold": 0.2}
+    here.repo.stage("staging", Parameters=parameters, Batch=NIGHTLY)
     job.mlops("deploy", "staging", "--model-package-arn", deployed)
-    assert shown(here, "staging")["state"] == "InService"
+    assert [row["Name"] for row in schedules()["Schedules"]] == ["churn-staging-batch"]
+    state = "batch only" if kind == "batch" else "InService"
+    assert shown(here, "staging")["state"] == state
+    if kind == "batch":
+        here.repo.stage("staging", Parameters=parameters, Batch=None)
+        job.mlops("deploy", "staging", "--model-package-arn", deployed)
+        assert schedules()["Schedules"] == []
     job.mlops("destroy", "staging", "--yes")
 
 

@@ -19,7 +19,7 @@ from answers import LONGEST, SHORTEST
 from generated import default_answers, questions
 from generated import regions as generated_regions
 from rendering import ROOT, Bake, Rendered, Run
-from sm_mlops import regions
+from sm_mlops import regions, tags
 from sm_mlops.errors import MlopsError
 
 REGIONS = json.loads(regions.FILE.read_text(encoding="utf-8"))
@@ -461,6 +461,9 @@ def test_any_text_arrives_unchanged_where_people_and_programs_read_it(
     project = tomllib.loads(repo.text("pyproject.toml"))["project"]
     heading, text = heading_and_text(repo.text("README.md"))
     assert project["description"] == project["authors"][0]["name"] == heading == answer
+    # A tag may have fewer characters.
+    owner = tomllib.loads(repo.text("pyproject.toml"))["tool"]["mlops"]["owner"]
+    assert len(owner) == len(answer) and tags.VALUE.fullmatch(owner)
     assert text.count(answer) >= 3
     assert not list(repo.path.parent.rglob("pwned"))
 

@@ -62,6 +62,7 @@ def test_answers_appear_where_they_are_used(bake: Bake) -> None:
     mlops = project["tool"]["mlops"]
     assert (mlops["project"], mlops["region"]) == ("churn-eu", "eu-central-1")
     assert (mlops["github"], mlops["sign-in"]) == ("acme/churn", "oidc")
+    assert mlops["owner"] == "Data Science"
     readme = repo.text("README.md")
     assert all(answer in readme for answer in ANSWERS.values())
     assert "my-model" not in "".join(repo.text(n) for n in ("README.md", "pyproject.toml"))

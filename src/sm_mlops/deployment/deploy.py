@@ -86,10 +86,9 @@ def deploy(
     """Deploy the version `arn`; return once the endpoint is in service with this version, and what
     runs by itself has been deployed after it.
 
-    `started` is when the run began that was approved; raises Superseded if a later one was faster.
-    Without it, no run is too late. With `in_turn` the version before stays until it was tested.
-    `trail` replaces the record of previous versions. Raises MlopsError if nothing was changed,
-    DeploymentFailed if the deployment began and failed.
+    `started` is when the approved run began; raises Superseded if a later one was faster. Without
+    it, no run is too late. With `in_turn` the version before stays until it was tested. `trail`
+    replaces the record of previous versions. Raises MlopsError, or DeploymentFailed once it began.
     """
     began = time.monotonic()
     package = approved(aws, arn)
@@ -104,9 +103,8 @@ def deploy(
         *(there, stage, package, parameters, console, started),
         *(in_turn, execute, continue_rollback, trail),
     )
-    if execute and (fleet := stages.fleet(aws.settings, stage)):
-        name, setting = quotas.name(fleet.instance, "endpoint"), f"infra/{stage.name}.json"
-        quotas.require(there, [Need(f"stage {stage.name}", name, fleet.least, setting)])
+    if execute:
+        _require_quota(there, stage)
     since = datetime.now().astimezone()
     try:
         outcome = run.until_alone()
@@ -115,8 +113,7 @@ def deploy(
     if execute or not outcome.changes:
         _verify(there, stage, package)
     if execute:
-        records.version(aws, stage, package.version, console)
-        records.tag_log(there, stage, console)
+        records.keep(aws, there, stage, package.version, console)
     how = {"execute": execute, "continue_rollback": continue_rollback}
     try:
         second = watch.deploy(aws, there, stage, limit, console, **how)
@@ -317,6 +314,13 @@ def unusual(aws: Aws, stage: Stage, package: Version) -> list[str]:
         if package.version not in ran:
             lines.append(f"has never run in {name}")
     return lines
+
+
+def _require_quota(there: Aws, stage: Stage) -> None:
+    """Raise MlopsError if the account may not have the instances that a stage begins with."""
+    if fleet := stages.fleet(there.settings, stage):
+        name, setting = quotas.name(fleet.instance, "endpoint"), f"infra/{stage.name}.json"
+        quotas.require(there, [Need(f"stage {stage.name}", name, fleet.least, setting)])
 
 
 def _require_unchanged(aws: Aws, package: Version) -> None:

@@ -19,6 +19,12 @@ from sm_mlops.errors import one_line
 NAMESPACE, VERSION = "sm-mlops", "Version"
 
 
+def keep(home: Aws, there: Aws, stage: Stage, number: int, console: Console) -> None:
+    """Record the version in the project's account, and tag the log in the stage's."""
+    version(home, stage, number, console)
+    tag_log(there, stage, console)
+
+
 def version(home: Aws, stage: Stage, number: int, console: Console) -> None:
     """Put the version of a stage as a metric where the project's dashboard is, in its account."""
     dimensions = {"Project": home.settings.project.project, "Stage": stage.name}

@@ -108,18 +108,7 @@ def load(settings: Settings, name: str) -> Stage:
         raise MlopsError(f"{place}: the environment {name} is for training: rename the stage")
     if name.split("-")[-1] == WATCH:
         raise MlopsError(f"{place}: names that end with {WATCH} are taken: rename the stage")
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # Also for a number of thousands of digits.
-        raise MlopsError(f"{place}: not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise MlopsError(f"{place}: must be an object with the keys {', '.join(_KEYS)}")
-    for key in content:
-        if key not in _KEYS:
-            raise MlopsError(f"{place}: {one_line(key)} is unknown: {hint(key, _KEYS)}")
-    for key in ("Cost", "Parameters", "Batch", "Tags"):
-        if not isinstance(content.get(key) or {}, dict):
-            raise MlopsError(f"{place}: {key} must be an object, not {content[key]!r}")
+    content = _content(file, place)
     account = content.get("Account")
     if account is not None and not re.fullmatch(r"\d{12}", str(account)):
         raise MlopsError(f"{place}: Account must be 12 digits in quotes, not {account!r}")
@@ -159,6 +148,23 @@ def load(settings: Settings, name: str) -> Stage:
         priced=", ".join(str(cost[key]) for key in ("Region", "Priced") if cost.get(key)),
         batch=_batch(content.get("Batch"), place),
     )
+
+
+def _content(file: Path, place: str) -> dict[str, Any]:
+    """Return what a stage's file has. Raises MlopsError for anything but its keys."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # Also for a number of thousands of digits.
+        raise MlopsError(f"{place}: not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise MlopsError(f"{place}: must be an object with the keys {', '.join(_KEYS)}")
+    for key in content:
+        if key not in _KEYS:
+            raise MlopsError(f"{place}: {one_line(key)} is unknown: {hint(key, _KEYS)}")
+    for key in ("Cost", "Parameters", "Batch", "Tags"):
+        if not isinstance(content.get(key) or {}, dict):
+            raise MlopsError(f"{place}: {key} must be an object, not {content[key]!r}")
+    return content
 
 
 def template(settings: Settings) -> Path:
