@@ -114,7 +114,7 @@ def _run(aws: Aws, stage: Stage, until: datetime | None) -> None:
         say(found.message)
 
     with terminable():
-        arn = start(aws, stage, results.bucket_of(aws, stage), until)
+        arn = start(aws, stage, results.bucket_of(aws, stage), until, say)
         say(f"execution  {arn}")
         try:
             follow_to_the_end(aws, arn, tell_success=tell_success)
