@@ -220,6 +220,16 @@ class Stage:
         assert found is not None
         return found
 
+    def result(self, until: datetime) -> dict[str, Any]:
+        """Return the result of a window."""
+        window = Window.ending(until, self.settings.window_hours)
+        return Store(self.s3, BUCKET, PROJECT, STAGE).result(window) or {}
+
+    def stored(self, folder: str) -> list[Any]:
+        """Return the objects below a folder of the project."""
+        listed = self.s3.list_objects_v2(Bucket=BUCKET, Prefix=f"{PROJECT}/{folder}/")
+        return list(listed.get("Contents", ()))
+
     def measured(self, name: str) -> list[float]:
         """Return the values of a metric so far."""
         return [each["Value"] for each in self.cloudwatch.metrics if each["MetricName"] == name]

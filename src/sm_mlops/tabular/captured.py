@@ -70,29 +70,45 @@ class Batch:
 
 def read(lines: Sequence[bytes], schema: Schema) -> Batch:
     """Return what lines of captured files hold."""
-    requests = [found for line in lines if (found := _request(line)) is not None]
-    refused = len(lines) - len(requests)
+    events = _loaded([line.decode(errors="replace") for line in lines])
+    requests = [found for event in events if (found := _request(event)) is not None]
     outputs = [r for r in requests if r.output is not None]
-    answered = [predictions_of(r.output, schema) for r in outputs]
-    accepted = [r for r in requests if r.output is None]
-    accepted += [r for r, values in zip(outputs, answered, strict=True) if values is not None]
-    refused += len(requests) - len(accepted)
-    tables, unread = tables_of([r.input for r in accepted if r.input is not None], schema)
+    answered = predictions_of([r.output for r in outputs if r.output is not None], schema)
     known = [(r, v) for r, v in zip(outputs, answered, strict=True) if v is not None]
+    accepted = [r for r in requests if r.output is None] + [r for r, _ in known]
+    tables, unread = tables_of([r.input for r in accepted if r.input is not None], schema)
     answers = None
     if known:
         values = np.concatenate([v for _, v in known])
         answers = Answers(values, [r.inference_id for r, _ in known], [len(v) for _, v in known])
-    return Batch(len(accepted) - unread, refused + unread, tables, answers)
+    answered_rows = len(accepted) - unread
+    return Batch(answered_rows, len(lines) - answered_rows, tables, answers)
 
 
-def _request(line: bytes) -> Request | None:
+def _loaded(texts: Sequence[str]) -> list[Any]:
+    """Return JSON values, None for each text that is not one; all at once if they are."""
+    try:
+        found = json.loads(f"[{','.join(texts)}]")
+        if len(found) == len(texts):
+            return list(found)
+    except (ValueError, RecursionError):
+        pass
+    return [_value(text) for text in texts]
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _request(event: Any) -> Request | None:
     """Return a line's request; None if it is damaged."""
     try:
-        event = json.loads(line)
-        data, about = event["captureData"], event["eventMetadata"]
-        parts = [_body(data.get(name)) for name in ("endpointInput", "endpointOutput")]
-        return Request(parts[0], parts[1], about.get("inferenceId"))
+        data = event["captureData"]
+        body, answer = _body(data.get("endpointInput")), _body(data.get("endpointOutput"))
+        return Request(body, answer, event["eventMetadata"].get("inferenceId"))
     except UNREADABLE:
         return None
 
@@ -112,7 +128,7 @@ def body_of(kind: str, content: bytes) -> Body | None:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         return None
-    if kind.partition(";")[0].strip().lower() not in serving.TYPES:
+    if plain(kind) not in serving.TYPES:
         start = text.lstrip()
         lines = start.startswith("{") and re.search(r"\}\s*\n\s*\{", start)
         kind = serving.LINES if lines else serving.JSON if start[:1] in ("{", "[") else serving.CSV
@@ -124,7 +140,7 @@ def unpaired(bodies: Sequence[Body], schema: Schema, *, outputs: bool) -> Batch:
     if not outputs:
         tables, unread = tables_of(bodies, schema)
         return Batch(len(bodies) - unread, unread, tables, None)
-    found = [values for body in bodies if (values := predictions_of(body, schema)) is not None]
+    found = [values for values in predictions_of(bodies, schema) if values is not None]
     if not found:
         return Batch(0, 0, [], None)
     counts = [len(values) for values in found]
@@ -134,27 +150,36 @@ def unpaired(bodies: Sequence[Body], schema: Schema, *, outputs: bool) -> Batch:
 # Predictions
 
 
-def predictions_of(body: Body | None, schema: Schema) -> Floats | None:
-    """Return the predictions in one answer, as `serving.answer` writes them; None without any, as
-    in the answer to a request that was refused."""
-    if body is None:
-        return None
-    kind = body.kind.partition(";")[0].strip().lower()
+def predictions_of(bodies: Sequence[Body], schema: Schema) -> list[Floats | None]:
+    """Return the predictions in each answer, as `serving.answer` writes them; None for one without
+    any, such as the answer to a request that was refused."""
     classes = [] if schema.task == "regression" else schema.class_names
+    kinds = [plain(body.kind) for body in bodies]
+    whole = [body.text for body, kind in zip(bodies, kinds, strict=True) if kind == serving.JSON]
+    loaded = iter(_loaded(whole))
+    return [
+        _predictions(kind, next(loaded) if kind == serving.JSON else body.text, classes)
+        for body, kind in zip(bodies, kinds, strict=True)
+    ]
+
+
+def plain(kind: str) -> str:
+    """Return a content type without its parameters."""
+    return kind.partition(";")[0].strip().lower()
+
+
+def _predictions(kind: str, content: Any, classes: list[str]) -> Floats | None:
     try:
         if kind == serving.CSV:
-            return _from_csv(body.text, len(classes))
+            return _from_csv(content, len(classes))
         if kind in serving.ALSO_LINES:
-            found = [json.loads(line) for line in body.text.split("\n") if line.strip()]
+            found = [json.loads(line) for line in content.split("\n") if line.strip()]
         else:
-            found = json.loads(body.text)["predictions"]
+            found = content["predictions"]
         if not found:
             return None
         if not classes:
             return np.array([row["prediction"] for row in found], np.float64)
-        if len(found) == 1:
-            shares = found[0]["probabilities"]
-            return np.array([[shares[name] for name in classes]], np.float64)
         each = [row["probabilities"] for row in found]
         return np.array([[shares[name] for name in classes] for shares in each], np.float64)
     except UNREADABLE:
@@ -177,11 +202,12 @@ def _from_csv(text: str, classes: int) -> Floats:
 def tables_of(bodies: Sequence[Body], schema: Schema) -> tuple[list[pa.Table], int]:
     """Return raw rows as strings or JSON's types, and how many bodies cannot be read."""
     lenient = replace(schema, optional=[column.name for column in schema.columns])
+    known = {name.lower() for name in (*_names(schema), schema.target)}
     groups: dict[tuple[str, str], list[str]] = {}
     for body in bodies:
-        kind = body.kind.partition(";")[0].strip().lower()
+        kind = plain(body.kind)
         text = body.text.strip("\r\n ") if kind == serving.CSV else body.text.strip()
-        header = _header(text, lenient) if kind == serving.CSV else ""
+        header = _header(text, known) if kind == serving.CSV else ""
         groups.setdefault((kind, header), []).append(text)
     tables, unread = [], 0
     for (kind, header), texts in groups.items():
@@ -214,13 +240,12 @@ def _parsed(kind: str, header: str, texts: list[str], schema: Schema) -> Iterato
     yield from _parsed(kind, header, texts[half:], schema)
 
 
-def _header(text: str, schema: Schema) -> str:
-    """Return the first line, if it is a header and rows follow; else nothing."""
+def _header(text: str, known: set[str]) -> str:
+    """Return the first line, if it is a header of `known` names and rows follow; else nothing."""
     first, end, _ = text.partition("\n")
     if not end:
         return ""
     fields = clean_header(next(csv.reader([first]), []))
-    known = {name.lower() for name in _names(schema)} | {schema.target.lower()}
     return first if sum(name.lower() in known for name in fields) * 2 >= len(fields) else ""
 
 

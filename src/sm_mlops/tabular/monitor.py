@@ -15,6 +15,7 @@ Violations are no error: the exit code is 0. Must not know how values are compar
 """
 
 import argparse
+import gc
 import hashlib
 import json
 import tempfile
@@ -183,13 +184,17 @@ class Job:
                 tallies[version] = Tally(version, self._baseline(version), held)
             return tallies[version]
 
-        for version, lines in batches(self.store, window):
-            tally = of(version)
-            if tally.baseline is None:
-                tally.requests += len(lines)
-            else:
-                tally.add(captured.read(lines, tally.baseline.schema))
-        self._asynchronous(window, of)
+        gc.disable()  # parsed JSON has no cycles, and looking for them takes a third of the time
+        try:
+            for version, lines in batches(self.store, window):
+                tally = of(version)
+                if tally.baseline is None:
+                    tally.requests += len(lines)
+                else:
+                    tally.add(captured.read(lines, tally.baseline.schema))
+            self._asynchronous(window, of)
+        finally:
+            gc.enable()
         ordered = sorted(tallies.values(), key=lambda tally: int(tally.version))
         return result_of(self.store, window, ordered, self.settings, digest)
 

@@ -1,0 +1,322 @@
+"""The monitoring job: what it finds in a stage's traffic, and what it finds again."""
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from monitor_case import (
+    BUCKET,
+    GROUP,
+    PROJECT,
+    STAGE,
+    UNTIL,
+    Stage,
+    line,
+    monitored,
+    objects,
+    people,
+    predictions,
+    probability,
+)
+from sm_mlops.tabular import monitor, monitor_report
+from sm_mlops.tabular.failure import DataError
+from sm_mlops.tabular.monitor import Settings
+from sm_mlops.tabular.windows import Window
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    """A stage with version 1; its reports hold nothing."""
+    monkeypatch.setattr(monitor_report, "render", lambda result, earlier: f"{len(earlier)} before")
+    with monitored(tmp_path) as made:
+        made.train()
+        yield made
+
+
+def kinds(result: dict[str, Any]) -> set[tuple[str | None, str]]:
+    return {(each["column"], each["kind"]) for each in result["violations"]}
+
+
+def test_a_window_like_training_is_ok(stage: Stage) -> None:
+    stage.traffic(1200)
+    result = stage.check()
+    assert (result["status"], result["violations"]) == ("ok", [])
+    assert (result["requests"], result["rows"], result["versions"]) == (1200, 1200, {"1": 1200})
+    assert result["window"] == {"start": "2026-11-27T06:00:00Z", "end": "2026-11-28T06:00:00Z"}
+    assert 0 < result["worst"]["value"] < result["worst"]["limit"]
+    assert stage.verdict == {"violations": 0, "message": result["message"],
+                             "window": result["window"]}  # fmt: skip
+    assert json.loads((stage.output / "verdict.json").read_text()) == stage.verdict
+    assert "nothing above its limit in 1,200 rows" in result["message"]
+    named = {each["MetricName"] for each in stage.cloudwatch.metrics}
+    assert named == {"Requests", "Rows", "Violations", "Drift", "PredictionDrift"}
+    assert {"Name": "Stage", "Value": STAGE} in stage.cloudwatch.metrics[0]["Dimensions"]
+    assert not any("Timestamp" in each for each in stage.cloudwatch.metrics)
+
+
+def test_a_window_that_drifted_names_columns_and_figures(stage: Stage) -> None:
+    stage.traffic(1200, age=12, missing=0.15, plan=0.3)
+    result = stage.check()
+    assert result["status"] == "violation"
+    assert kinds(result) == {
+        ("age", "drift"), ("age", "missing"), ("plan", "new"), ("plan", "drift"),
+        ("predicted class", "prediction"), ("probability of yes", "prediction"),
+    }  # fmt: skip
+    assert stage.verdict["violations"] == len(result["violations"]) == 6
+    assert stage.measured("Violations") == [6]
+    message = stage.verdict["message"]
+    assert "version 1, age: population stability index 0." in message and "'team'" in message
+    assert "(limit 0.15)" in message and len(message) <= 1000
+    assert result["columns"][0]["name"] == result["worst"]["column"] == "plan"
+    assert set(result["columns"][0]["shape"]["names"]) == {"basic", "plus", "pro", "team"}
+
+
+def test_the_same_files_give_the_same_result_and_no_new_metrics(stage: Stage) -> None:
+    stage.traffic(600)
+    first, put = stage.check(), len(stage.cloudwatch.metrics)
+    verdict = stage.verdict
+    assert stage.check(UNTIL + timedelta(minutes=40)) == first
+    assert (stage.verdict, len(stage.cloudwatch.metrics)) == (verdict, put)
+
+
+def test_other_limits_judge_the_same_files_again(stage: Stage) -> None:
+    stage.traffic(600)
+    stage.check()
+    stage.settings = Settings(limits={"number": {"missing": 1e-9, "drift": 1e-9, "outside": 1e-9}})
+    assert stage.check()["digest"] and len(stage.measured("Rows")) == 2
+
+
+def test_late_files_belong_to_their_hour(stage: Stage) -> None:
+    stage.traffic(600)
+    stage.check()
+    tomorrow = UNTIL + timedelta(days=1)
+    stage.traffic(600, "2026/11/28/07")
+    stage.traffic(900, "2026/11/27/23", age=15)
+    late = stage.check(tomorrow)
+    assert (late["rows"], late["violations"]) == (600, [])
+    before = stage.result(UNTIL)
+    assert before["rows"] == 1500 and ("age", "drift") in kinds(before)
+    assert stage.verdict["violations"] == len(before["violations"])
+    assert (
+        "late files or labels: window to 2026-11-28T06Z: version 1, age"
+        in (stage.verdict["message"])
+    )
+    assert stage.measured("Violations")[-1] == len(before["violations"])
+    dated = [each for each in stage.cloudwatch.metrics if "Timestamp" in each]
+    assert {each["Timestamp"] for each in dated} == {datetime(2026, 11, 28, 6, tzinfo=UTC)}
+    stage.check(tomorrow)
+    assert stage.verdict["violations"] == 0 and len(stage.measured("Rows")) == 3
+
+
+def test_windows_that_had_no_result_are_not_made_up(stage: Stage) -> None:
+    stage.traffic(600, "2026/11/24/07")
+    stage.traffic(600)
+    stage.check()
+    folder = f"{PROJECT}/monitor/{STAGE}/2026-11-28T06Z"
+    assert [each["Key"] for each in stage.stored("monitor")] == [
+        f"{folder}/report.html",
+        f"{folder}/result.json",
+    ]
+
+
+def test_each_version_is_compared_with_its_own_baseline(stage: Stage) -> None:
+    stage.train("12", seed=9)
+    stage.traffic(700)
+    stage.traffic(700, version="12", income=1)
+    result = stage.check()
+    assert result["versions"] == {"1": 700, "12": 700}
+    assert {each["version"] for each in result["violations"]} == {"12"}
+    assert ("income", "drift") in kinds(result)
+
+
+STATES = {
+    "nothing": ([], "no requests", "no requests were captured"),
+    "few rows": ([("1", 499)], "too few rows", "499 rows are too few to judge; monitoring.min_rows "
+                 "is 500"),
+    "no baseline": ([("2", 700)], "no baseline", "700 requests were answered by version 2, which "
+                    "has no baseline to compare with"),
+    "a deleted version": ([("7", 3)], "no baseline", "version 7, which has no baseline"),
+    "one with and one without": ([("1", 600), ("2", 30)], "ok", "600 rows; version 2 has no "
+                                 "baseline and is not judged"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_what_cannot_be_judged_says_why_and_is_no_violation(stage: Stage, name: str) -> None:
+    traffic, status, text = STATES[name]
+    stage.sagemaker.versions["2"] = None
+    for version, count in traffic:
+        stage.traffic(count, version=version, age=0 if status == "ok" else 30)
+    result = stage.check()
+    assert (result["status"], result["violations"]) == (status, [])
+    assert text in result["message"] and stage.verdict["violations"] == 0
+
+
+def test_refused_requests_and_lines_in_pieces_are_no_rows(stage: Stage) -> None:
+    stage.traffic(600)
+    body = "1,2,3"
+    stage.capture([line(body, '{"error": "x"}', "text/csv")] * 30 + ["{", ""])
+    result = stage.check()
+    assert (result["requests"], result["refused"], result["rows"]) == (600, 31, 600)
+
+
+# Labels
+
+
+def test_labels_of_our_ids_find_their_window_and_its_quality(stage: Stage) -> None:
+    good = stage.traffic(600)
+    stage.check()
+    assert stage.result(UNTIL)["quality"] == []
+    stage.label(good)
+    tomorrow = UNTIL + timedelta(days=1)
+    stage.traffic(600, "2026/11/28/07")
+    stage.check(tomorrow)
+    [quality] = stage.result(UNTIL)["quality"]
+    assert (quality["metric"], quality["rows"], quality["violates"]) == ("auc", 600, False)
+    assert quality["value"] == pytest.approx(quality["baseline"], abs=0.05)
+    assert stage.measured("Quality") == [quality["value"]]
+
+
+def test_a_worse_model_is_found_as_soon_as_its_labels_arrive(stage: Stage) -> None:
+    bad = stage.traffic(600, wrong=0.8)
+    assert stage.check()["status"] == "ok"
+    stage.label(bad)
+    stage.check(UNTIL + timedelta(days=1))
+    assert kinds(stage.result(UNTIL)) == {(None, "quality")}
+    assert stage.verdict["violations"] == 1 and "auc 0." in stage.verdict["message"]
+    assert stage.measured("Violations")[-1] == 1
+
+
+@pytest.mark.parametrize(("count", "judged"), [(49, False), (60, True)])
+def test_few_labels_do_not_alarm(stage: Stage, count: int, judged: bool) -> None:
+    stage.label(stage.traffic(600, wrong=0.3)[:count])
+    [quality] = stage.check()["quality"]
+    assert ("violates" in quality) is judged and not quality.get("violates")
+    assert judged or "49 labelled rows are too few to judge" in quality["text"]
+
+
+def test_labels_by_row_in_each_format_and_corrected_ones(stage: Stage) -> None:
+    found = people(stage.random, 600)
+    p = probability(found)
+    body = json.dumps({"instances": objects(found)})
+    stage.capture([line(body, predictions(p), inference_id="theirs")])
+    truth = ["yes" if each else "no" for each in stage.random.random(600) < p]
+    labels = pa.table({"inference_id": ["theirs"] * 600, "row": range(600), "label": truth})
+    start = f"{PROJECT}/labels/{STAGE}/"
+    sink = pa.BufferOutputStream()
+    pq.write_table(labels.slice(0, 300), sink)
+    stage.s3.put_object(Bucket=BUCKET, Key=f"{start}a/1.parquet", Body=sink.getvalue().to_pybytes())
+    lines = "".join(f"{json.dumps(row)}\n" for row in labels.slice(300).to_pylist())
+    stage.put(f"{start}b/2.jsonl", lines)
+    stage.put(f"{start}readme.txt", "not labels")
+    [quality] = stage.check()["quality"]
+    assert quality["rows"] == 600 and not quality["violates"]
+    turned = [f"theirs,{i},{'no' if each == 'yes' else 'yes'}" for i, each in enumerate(truth)]
+    stage.put(f"{start}z.csv", "\n".join(["inference_id,row,label", *turned]))
+    [turned_quality] = stage.check()["quality"]
+    assert turned_quality["violates"]
+    assert turned_quality["value"] == pytest.approx(1 - quality["value"])
+
+
+def test_labels_without_their_columns_are_refused_by_name(stage: Stage) -> None:
+    stage.traffic(10)
+    stage.put(f"{PROJECT}/labels/{STAGE}/day.csv", "id,label\n1,yes\n")
+    with pytest.raises(DataError, match=r"labels/production/day.csv: no column 'inference_id'"):
+        stage.check()
+
+
+def test_a_metric_of_the_teams_own_is_replaced_by_the_librarys(stage: Stage) -> None:
+    stage.settings = Settings(metric="cost")
+    stage.label(stage.traffic(600))
+    assert [each["metric"] for each in stage.check()["quality"]] == ["auc"]
+
+
+# Asynchronous
+
+
+def test_an_asynchronous_stage_is_read_from_its_inputs_and_outputs(stage: Stage) -> None:
+    now = datetime.now(UTC)
+    for i in range(8):
+        found = people(stage.random, 100, age=15)
+        start = f"{PROJECT}/async/{STAGE}"
+        rows = "\n".join(json.dumps(row) for row in objects(found))
+        stage.put(f"{start}/input/{i}", rows, ContentType="application/jsonlines")
+        stage.put(f"{start}/output/version-1/{i}.out", predictions(probability(found)))
+    result = stage.check(now + timedelta(hours=1))
+    assert (result["requests"], result["rows"]) == (8, 800)
+    assert {("age", "drift"), ("predicted class", "prediction")} <= kinds(result)
+    assert stage.check(now + timedelta(hours=26))["status"] == "no requests"
+
+
+# The command line
+
+
+def test_the_job_starts_from_the_command_line(
+    stage: Stage,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stage.traffic(120)
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "mlops.yaml").write_text("monitoring: {window_hours: 48, min_rows: 100}\n")
+    clients = {"s3": stage.s3, "sagemaker": stage.sagemaker, "cloudwatch": stage.cloudwatch}
+    monkeypatch.setattr(boto3.Session, "client", lambda self, name: clients[name])
+    words = {"--bucket": BUCKET, "--prefix": PROJECT, "--stage": STAGE, "--group": GROUP,
+             "--until": "2026-11-28T06:10:00Z", "--output": str(tmp_path / "out"),
+             "--region": "us-east-1"}  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["monitor.py", *(w for pair in words.items() for w in pair)])
+    monitor.main(code)
+    printed = capsys.readouterr().out
+    assert printed.startswith("production, 48 hours to 2026-11-28T06Z: nothing above its limit")
+    assert (tmp_path / "out/report.html").read_text() == "0 before"
+
+
+@pytest.mark.parametrize(("text", "end"), [
+    ("2026-11-28T06:59:59Z", "2026-11-28T06Z"),
+    ("2026-11-28T06:59:59", "2026-11-28T06Z"),
+    ("2026-11-28T01:30:00-05:00", "2026-11-28T06Z"),
+])  # fmt: skip
+def test_a_window_ends_at_the_full_hour_in_utc(text: str, end: str) -> None:
+    assert Window.ending(monitor.moment(text), 24).name == end
+
+
+def test_a_time_that_is_none_is_refused() -> None:
+    with pytest.raises(DataError, match="--until is 'noon'"):
+        monitor.moment("noon")
+
+
+# The report
+
+
+@pytest.mark.slow
+def test_the_report_of_a_real_set_of_files_shows_trend_columns_and_hostile_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monitored(tmp_path) as stage:
+        stage.train()
+        with monkeypatch.context() as patched:
+            patched.setattr(monitor_report, "render", lambda result, earlier: "")
+            for day in (26, 27):
+                stage.traffic(520, f"2026/11/{day - 1}/08")
+                stage.check(UNTIL - timedelta(days=28 - day))
+        stage.label(stage.traffic(520, age=12))
+        result = stage.check()
+    page = (stage.output / "report.html").read_text()
+    assert "Over 3 windows" in page and "Something is above its limit" in page
+    assert page.index("<h2>Violations") < page.index("<h2>Over 3") < page.index(">All columns<")
+    assert "population stability index" in page and page.count("<svg") > 8
+    assert not re.search(r"(src|href)=\W*http", page)
+    result["columns"][0]["name"] = result["violations"][0]["column"] = "<script>$x$\u202e"
+    hostile = monitor_report.render(result, [])
+    assert "<script>" not in hostile and "\u202e" not in hostile
