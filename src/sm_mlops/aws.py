@@ -66,25 +66,33 @@ class Aws:
     def now(self) -> datetime:
         return datetime.now(UTC) + timedelta(seconds=self.ahead)
 
-    def client(self, service: str, attempts: int = 9) -> Any:
-        """Return the client that tries a throttled or unanswered call up to `attempts` times."""
+    def client(
+        self, service: str, attempts: int = 9, *, region: str = "", seconds: float = 60
+    ) -> Any:
+        """Return the client that tries a throttled or unanswered call up to `attempts` times.
+
+        `region` is by default the project's; `seconds` limits each wait for the service.
+        """
+        key = (service, attempts, region, seconds)
         with _CREATING:
-            if (service, attempts) not in self._clients:
-                self._clients[service, attempts] = self._new_client(service, attempts)
-            return self._clients[service, attempts]
+            if key not in self._clients:
+                self._clients[key] = self._new_client(*key)
+            return self._clients[key]
 
     @cached_property
-    def _clients(self) -> dict[tuple[str, int], Any]:
+    def _clients(self) -> dict[tuple[str, int, str, float], Any]:
         return {}
 
-    def _new_client(self, service: str, attempts: int) -> Any:
+    def _new_client(self, service: str, attempts: int, region: str, seconds: float) -> Any:
         from botocore.config import Config
 
         config = Config(
             retries={"mode": "adaptive", "total_max_attempts": attempts},
             user_agent_extra="sm-mlops",
+            connect_timeout=seconds,
+            read_timeout=seconds,
         )
-        return self._session.client(service, config=config)
+        return self._session.client(service, config=config, region_name=region or None)
 
     def as_role(self, arn: str) -> Aws:
         """Return the account of a role, which this identity assumes."""

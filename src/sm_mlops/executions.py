@@ -21,7 +21,7 @@ from sm_mlops.errors import MlopsError
 from sm_mlops.tabular.failure import MEMORY, said
 
 FINAL = ("Succeeded", "Failed", "Stopped")
-# In the description of an execution, before the reason for it; the functions of the platform read it.
+# In the description of an execution, before the reason for it; the platform's functions read it.
 REASON = ". Reason: "
 LAST_LINES = 20  # of a log that are shown with a failure
 _LOG_GROUPS = {

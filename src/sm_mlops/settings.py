@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from sm_mlops import images, schedules, tags
+from sm_mlops import dates, images, schedules, tags
 from sm_mlops.errors import MlopsError, hint, one_line
 from sm_mlops.schedules import Monitoring, Retraining
 from sm_mlops.tabular import measures, mlops_yaml
@@ -292,11 +292,8 @@ def _read_project(file: Path) -> Project:
                 )
         if table["project"].endswith("-monitor"):
             raise SettingsError(f"pyproject.toml: [tool.mlops] project {schedules.TAKEN}")
-        if not tags.VALUE.fullmatch(table.get("owner", tags.NOBODY)):
-            raise SettingsError(
-                f"pyproject.toml: [tool.mlops] owner becomes a tag in AWS: it must be "
-                f"{tags.VALUE_RULE}, not {one_line(table['owner'])!r}"
-            )
+        if wrong := tags.problem(table.get("owner", tags.NOBODY)):
+            raise SettingsError(f"pyproject.toml: [tool.mlops] {wrong}")
         return Project(**{key.replace("-", "_"): value for key, value in table.items()})
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"pyproject.toml: {one_line(error)}") from error
@@ -423,6 +420,12 @@ def _check(settings: Settings) -> None:
     wrong = images.problem(settings.image, settings.image_environment, region)
     _require(wrong is None, wrong or "")
     _require(bool(data.path.strip()), "data.path is empty")
+    wrong_date = dates.problem(data.path)
+    _require(not wrong_date, f"data.path: {wrong_date}")
+    _require(
+        not (dates.is_window(data.path) and aws.network_isolation),
+        "data.path names several days, which the job downloads: not with aws.network_isolation",
+    )
     _require(
         data.sample is None or (bool(data.sample.strip()) and "://" not in data.sample),
         f"data.sample must be a file or folder in this repo, not {data.sample!r}",

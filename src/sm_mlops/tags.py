@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from sm_mlops.settings import Project
+from typing import Protocol
 
 # Source: https://docs.aws.amazon.com/tag-editor/latest/userguide/best-practices-and-strats.html
 KEY = re.compile(r"(?!aws:)[\w .:/=+@-]{1,128}", re.IGNORECASE)
@@ -20,10 +17,27 @@ VALUE_RULE = "text of 1 to 256 letters, digits, spaces and _.:/=+@-"
 NOBODY = "unknown"
 
 
+class Project(Protocol):
+    """What `[tool.mlops]` says of whose a resource is."""
+
+    @property
+    def project(self) -> str: ...
+
+    @property
+    def owner(self) -> str: ...
+
+
 def of(project: Project, stage: str = "") -> dict[str, str]:
     """Return the tags of a resource of a project, or of one of its stages."""
     found = {"project": project.project, "owner": project.owner}
     return found | ({"stage": stage} if stage else {})
+
+
+def problem(owner: str) -> str:
+    """Return what is wrong with an owner, empty if nothing is."""
+    if VALUE.fullmatch(owner):
+        return ""
+    return f"owner becomes a tag in AWS: it must be {VALUE_RULE}, not {owner!r}"
 
 
 def rows(tags: Mapping[str, str]) -> list[dict[str, str]]:

@@ -20,6 +20,7 @@ from sm_mlops.bootstrap.plan import Todo, is_work
 from sm_mlops.bootstrap.platform import STACK, Options, Platform, Retry
 from sm_mlops.bootstrap.project import Project
 from sm_mlops.bootstrap.studio import TAG, Studio
+from sm_mlops.bootstrap.subscribers import PENDING, Subscribers, protocol
 from sm_mlops.deployment import access
 from sm_mlops.errors import MlopsError
 from sm_mlops.stacks import StackFailed
@@ -185,11 +186,11 @@ def count_one_of_each(found: Land) -> None:
     assert list(versions(found)) == ["0.1.0"]
     alive = found.aws.client("cloudformation").describe_stacks()["Stacks"]
     assert [stack["StackName"] for stack in alive] == [STACK]
-    assert len(found.aws.client("lambda").list_functions()["Functions"]) == 1
+    assert len(found.aws.client("lambda").list_functions()["Functions"]) == 3
 
 
 def test_a_stack_operation_of_a_killed_run_is_waited_for(empty: Land) -> None:
-    body = templates.body(package.FOLDER / "platform.yml")
+    body = templates.without(package.FOLDER / "platform.yml", "HasAssets")
     given = {"TemplateVersion": "0.1.0", "AllowedOwners": "acme"}
     empty.aws.client("cloudformation").create_stack(
         StackName=STACK,
@@ -651,7 +652,7 @@ def test_a_bucket_is_emptied_of_all_versions_before_the_stack_is_deleted(empty: 
     part = empty.part(Platform)
     [bucket] = [item for item in part.look_back() if BUCKET in item.what]
     # Trigger, template, two versions and a mark of deletion.
-    assert "5 objects" in bucket.detail
+    assert "6 objects" in bucket.detail
     told: list[str] = []
     part.undo(told.append)
     assert told[-1] == f"deleted      {STACK}"
@@ -707,3 +708,42 @@ def test_without_a_platform_none_is_deleted(empty: Land) -> None:
     assert (part.look_back(), platform.others(empty.aws)) == ([], [])
     part.undo(print)
     assert empty.writes == []
+
+
+# Messages
+
+
+def test_whoever_is_named_is_subscribed_once(there: Land) -> None:
+    who = ("ada@example.com", "grace@example.com")
+    part = Subscribers(there.aws, who)
+    wanted = [f"messages to {each}" for each in who]
+    assert items(part.look()) == dict.fromkeys(wanted, "create")
+    told: list[str] = []
+    for _ in range(2):
+        part.act(told.append)
+    assert told == ["subscribed   ada@example.com", "subscribed   grace@example.com"]
+    # Another repo's bootstrap, which names nobody, keeps and shows them.
+    assert list(items(Subscribers(there.aws).look())) == wanted
+    part._subscribed = lambda topic: {"ada@example.com": PENDING}  # type: ignore[method-assign]
+    assert items(part.look()) == dict(zip(wanted, ("manual", "create"), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "said"),
+    [
+        ("ada@example.com", "email"),
+        ("https://example.com/hook", "https"),
+        ("arn:aws:lambda:eu-west-1:123456789012:function:chat", "lambda"),
+        ("arn:aws:sqs:eu-west-1:123456789012:messages", "sqs"),
+        ("http://example.com", ""),
+        ("ada", ""),
+        ("arn:aws:s3:::bucket", ""),
+        ("https://user:password@example.com/", ""),
+    ],
+)
+def test_a_subscriber_is_reached_by_what_its_address_says(endpoint: str, said: str) -> None:
+    if said:
+        assert protocol(endpoint) == said
+    else:
+        with pytest.raises(MlopsError, match="must be an e-mail address"):
+            protocol(endpoint)

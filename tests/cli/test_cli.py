@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from boto3.exceptions import S3UploadFailedError
 from botocore import exceptions
 
+from function_cases import Wired
 from repos import ROOT, Repo, bare_environment, mlops
 from sm_mlops.aws import Aws
 from sm_mlops.cli import console
@@ -258,6 +260,34 @@ def test_every_command_of_the_deploy_panel_shows_an_example(repo: Repo) -> None:
         shown = mlops(repo.root, command, "--help").stdout
         assert "Example" in shown
         assert f"mlops {command}" in shown.partition("Example")[2]
+
+
+@pytest.mark.slow
+def test_the_sandbox_s_clock_is_moved_and_its_messages_are_shown(repo: Repo) -> None:
+    from sm_mlops import sandbox
+
+    wrong = mlops(repo.root, "sandbox", "wait", "tomorrow")
+    assert wrong.returncode == 2 and "30s, 90m, 3h or 1d" in wrong.stderr
+    with sandbox.connect(repo.root, "eu-west-1") as variables:
+        aws = Wired(variables)
+        role = aws.role("nobody", service="scheduler.amazonaws.com")
+        target = "arn:aws:lambda:eu-west-1:123456789012:function:none"
+        aws.client("scheduler").create_schedule(
+            Name="daily",
+            ScheduleExpression="cron(0 6 * * ? *)",
+            FlexibleTimeWindow={"Mode": "OFF"},
+            Target={"Arn": target, "RoleArn": role, "Input": "{}"},
+        )
+        topic = aws.client("sns").create_topic(Name="news")["TopicArn"]
+        aws.client("sns").subscribe(TopicArn=topic, Protocol="email", Endpoint="a@example.com")
+        first, last = mlops(repo.root, "sandbox", "wait", "1d").stdout.splitlines()
+        assert first.endswith(" 06:00:00 UTC  daily") and last.endswith(" UTC  in the sandbox")
+        aws.client("sns").publish(TopicArn=topic, Subject="Approval [waits]", Message="Open it")
+        shown = mlops(repo.root, "sandbox", "messages").stdout
+        assert "news, to a@example.com" in shown and last[:10] in shown
+        assert "Subject: Approval [waits]\nOpen it" in shown
+        (message,) = json.loads(mlops(repo.root, "sandbox", "messages", "--json").stdout)
+        assert message["To"] == ["a@example.com"] and message["Message"] == "Open it"
 
 
 @pytest.mark.slow

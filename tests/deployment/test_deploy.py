@@ -8,6 +8,7 @@ import pty
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -323,6 +324,29 @@ def test_the_tags_of_a_stage_are_on_the_stack_and_on_the_endpoint(here: Place, f
     assert set(stack.tags) - {"owner", "team"} == set(stages.OWN_TAGS) - {endpoints.TESTED}
 
 
+def test_a_deployment_tags_the_endpoint_s_log_and_records_its_version(
+    here: Place, first: str
+) -> None:
+    here.repo.stage("noted", Tags={"owner": "risk"})
+    here.deploy(here.stage("noted"), first)
+    logs, watch = here.aws.client("logs"), here.aws.client("cloudwatch")
+    arn = here.aws.arn("logs", "log-group:/aws/sagemaker/Endpoints/churn-noted")
+    tags = logs.list_tags_for_resource(resourceArn=arn)["tags"]
+    assert tags == {"project": "churn", "stage": "noted", "owner": "risk"}
+    stage = [{"Name": "Project", "Value": "churn"}, {"Name": "Stage", "Value": "noted"}]
+    now = datetime.now(UTC)
+    [point] = watch.get_metric_statistics(
+        Namespace="sm-mlops",
+        MetricName="Version",
+        Dimensions=stage,
+        StartTime=now - timedelta(hours=1),
+        EndTime=now + timedelta(minutes=1),
+        Period=7200,
+        Statistics=["Maximum"],
+    )["Datapoints"]
+    assert point["Maximum"] == 1
+
+
 def test_the_role_may_use_the_key_of_the_artifacts(here: Place, first: str) -> None:
     kms = here.aws.client("kms")
     key = kms.create_key()["KeyMetadata"]["Arn"]
@@ -458,7 +482,7 @@ def test_an_endpoint_without_its_stack_is_deleted_too(here: Place, first: str) -
     here.aws.sagemaker.create_endpoint(EndpointName=stage.stack, EndpointConfigName=config)
     endpoints.settled(here.aws, stage.stack)
     doomed = destroy.look(here.aws, stage)
-    assert (doomed.stray, doomed.stack) == (True, None)
+    assert (doomed.stray, doomed.stacks) == (True, ())
     assert destroy.destroy(doomed, here.console) == []
 
 

@@ -79,7 +79,7 @@ def run(repo: Repo, account: Aws, monkeypatch: pytest.MonkeyPatch) -> Callable[.
         }
         monkeypatch.setattr(account.sagemaker, "describe_model_package", lambda **_: package)
         monkeypatch.setattr(access, "enter", lambda aws, stage: aws)
-        monkeypatch.setattr(endpoints, "serving", lambda *_: replace(found, kind=kind))
+        monkeypatch.setattr(endpoints, "serving", lambda *_, **__: replace(found, kind=kind))
         monkeypatch.setattr(endpoints, "note_test", lambda *_: None)
         monkeypatch.setattr(
             predict, "invoke", lambda aws, endpoint, body, kind, accept: model(body, kind, accept)

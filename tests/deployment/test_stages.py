@@ -31,13 +31,10 @@ def test_the_rendered_stages_can_be_read_and_say_what_they_cost_idle(repo: Repo)
     assert production.parameters["InstanceCount"] == "2"
 
 
-def test_the_cost_names_its_region_where_the_project_has_another(repo: Repo) -> None:
-    assert repo.settings().project.region == "eu-west-1"
-    assert stages.load(repo.settings(), "production").priced_in == "us-east-1"
-    repo.stage("free", Cost={"IdlePerMonthUSD": 0, "Region": "us-east-1"})
-    assert stages.load(repo.settings(), "free").priced_in == "", "nothing costs nothing anywhere"
+def test_a_cost_says_where_and_when_it_was_the_price(repo: Repo) -> None:
+    assert stages.load(repo.settings(), "production").priced == "us-east-1, 2026-11-22"
     repo.stage("qa", Cost={"IdlePerMonthUSD": 5, "Region": "eu-west-1"})
-    assert stages.load(repo.settings(), "qa").priced_in == ""
+    assert stages.load(repo.settings(), "qa").priced == "eu-west-1"
 
 
 def test_values_become_the_text_that_cloudformation_accepts(repo: Repo) -> None:

@@ -14,7 +14,7 @@ from repos import Repo
 from sm_mlops import executions, registry, stacks
 from sm_mlops.aws import Aws
 from sm_mlops.cli.console import print_json
-from sm_mlops.deployment import access, endpoints, status
+from sm_mlops.deployment import access, endpoints, prices, status
 from sm_mlops.deployment.endpoints import Endpoint
 from sm_mlops.deployment.stages import Stage
 from sm_mlops.errors import MlopsError
@@ -51,6 +51,7 @@ def world(
         raise MlopsError("no execution yet")
 
     monkeypatch.setattr(executions, "find", never)
+    monkeypatch.setattr(prices.Prices, "_ask", lambda *_: None)
     monkeypatch.setattr(endpoints, "forgotten", lambda aws: iter(()))
     monkeypatch.setattr(registry, "versions", lambda aws: iter(versions))
     monkeypatch.setattr(endpoints, "describe", lambda aws, name: running.get(name))

@@ -418,6 +418,8 @@ SERVICES = {
     "s3": "s3",
     "kms": "kms",
 }
+# Of which service an operation is called that several have.
+SHARED = {"tag_resource": "logs"}
 # Where the action is called otherwise than the operation.
 RENAMED = {
     "s3:ListObjectsV2": "s3:ListBucket",
@@ -461,7 +463,7 @@ def called() -> set[str]:
         for operation in session.get_service_model(service).operation_names:
             name = xform_name(operation)
             # One word, such as search, is too common to tell.
-            if "_" in name and name in words:
+            if "_" in name and name in words and SHARED.get(name, service) == service:
                 action = f"{prefix}:{operation}"
                 found.add(RENAMED.get(action, action))
     return found

@@ -44,7 +44,8 @@ def deploys() -> Identity:
     return Identity(role("churn-deploy"), deployment().policies("DeployRole"))
 
 
-# Who deploys what: infra/endpoint.yml, watch.yml and project.yml. People deploy platform.yml and deploy.yml.
+# Who deploys what: infra/endpoint.yml, watch.yml and project.yml. People deploy platform.yml and
+# deploy.yml.
 STAGES = {
     "staging": lambda: staging("churn"),
     "production": lambda: production("churn"),

@@ -31,7 +31,7 @@ def refused(text: str) -> str:
 @pytest.mark.parametrize(
     ("steps", "message"),
     [
-        ([step("A", "Transform", {})], "type 'Transform', which the sandbox does not run"),
+        ([step("A", "Tuning", {})], "type 'Tuning', which the sandbox does not run"),
         ([step("A", "Lambda", {})], "type 'Lambda', which the sandbox does not run"),
         ([step("a b", "Fail", {})], "Step name 'a b' must match"),
         ([step("A", "Fail", {})], "needs Arguments.ErrorMessage"),

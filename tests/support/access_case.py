@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from infra_case import ACCOUNT, REGION
 from platform_case import ASSETS, BOUNDARY, BUCKET, GITHUB_BOUNDARY, TRAIN_BOUNDARY
 
-
 # What watch.yml makes of a stage's schedules.
 SCHEDULES = ("batch", "monitor", "retrain")
 

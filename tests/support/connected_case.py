@@ -16,9 +16,10 @@ from rich.console import Console
 from repos import Repo
 from sandbox_cases import REGION
 from sm_mlops import platform as package
-from sm_mlops import stacks
+from sm_mlops import stacks, templates
 from sm_mlops.aws import Aws
 from sm_mlops.bootstrap import assets
+from sm_mlops.bootstrap.platform import object_url
 from sm_mlops.sandbox import Server
 from sm_mlops.sandbox.github import git
 
@@ -83,12 +84,13 @@ def connect(server: Server, repo: Repo, layer: bytes = b"", **parameters: str) -
     The environment of this process must be that of the server.
     """
     aws = Aws(repo.settings())
-    platform(aws, **parameters)
+    platform(aws, templates.without(package.FOLDER / "platform.yml", "HasAssets"), **parameters)
     made = assets.build()
     for name, body in {**made.files, **({"layer.zip": layer} if layer else {})}.items():
         aws.s3.put_object(Bucket=aws.bucket, Key=made.prefix + name, Body=body)
     assets_there = {"AssetsPrefix": made.prefix, "HasLayer": str(bool(layer)).lower()}
-    platform(aws, **assets_there, FirstAssetsPrefix=made.prefix, **parameters)
+    there = object_url(aws, aws.bucket, made.prefix + assets.PLATFORM)
+    platform(aws, there, **assets_there, FirstAssetsPrefix=made.prefix, **parameters)
     aws.sagemaker.create_model_package_group(ModelPackageGroupName=NAME)
     accounts = server.github.accounts
     accounts.add("ada")
@@ -112,13 +114,13 @@ def commit(server: Server, name: str, path: str, text: str) -> None:
         subprocess.run(["git", *words], cwd=work, check=True, env=env)
 
 
-def platform(aws: Aws, **parameters: str) -> None:
+def platform(aws: Aws, template: str, **parameters: str) -> None:
     """Deploy the platform's template."""
     version = {"TemplateVersion": package.version(), "AllowedOwners": OWNER}
     stacks.deploy(
         aws,
         STACK,
-        package.FOLDER / "platform.yml",
+        template,
         version | parameters,
         {},
         ["CAPABILITY_NAMED_IAM"],

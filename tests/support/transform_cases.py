@@ -38,7 +38,7 @@ def transform_fn(model, body, kind, accept):
 LINES = "application/jsonlines"
 
 
-def job(model: str, source: str, **more: Any) -> dict[str, Any]:
+def job(model: Any, source: str, **more: Any) -> dict[str, Any]:
     """Return a request as `mlops predict` makes it; `more` changes members at any depth."""
     request: dict[str, Any] = {
         "TransformJobName": f"t-{uuid.uuid4().hex[:8]}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-from sm_mlops import images
+from sm_mlops import dates, images
 from sm_mlops.aws import Aws, split_s3
 from sm_mlops.errors import MlopsError
 
@@ -45,7 +45,7 @@ def data_locations(aws: Aws) -> tuple[str, ...]:
     """Return the ARNs of the bucket and of the objects that data.path names; none if they are local
     or in this project's part of the artifact bucket. Raise MlopsError for another project's part.
     """
-    path = aws.settings.data.path
+    path = dates.fixed(aws.settings.data.path)
     if not path.startswith("s3://"):
         return ()
     bucket, key = split_s3(path)
@@ -57,7 +57,7 @@ def data_locations(aws: Aws) -> tuple[str, ...]:
             f"under its own name: s3://{bucket}/{aws.settings.prefix}/"
         )
     arn = f"arn:{aws.settings.partition}:s3:::{bucket}"
-    if not key or key.endswith("/"):
+    if not key or key.endswith("/") or path != aws.settings.data.path:
         return arn, f"{arn}/{key}*"
     # One file, or a folder whose name lacks its slash.
     return (arn, f"{arn}/{key}", *(() if PurePosixPath(key).suffix else (f"{arn}/{key}/*",)))

@@ -71,6 +71,7 @@ class Options:
     template_provider: str = CATALOG
     parameters: Mapping[str, str] = field(default_factory=dict)
     continue_rollback: bool = False
+    subscribers: tuple[str, ...] = ()
 
 
 def outputs(aws: Aws) -> dict[str, str] | None:

@@ -73,6 +73,14 @@ def bootstrap(
             help="A parameter of the platform stack; it applies to all repos of the account.",
         ),
     ] = None,
+    subscriber: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Who gets the messages of all repos of the account: an e-mail or https address, "
+            "or the ARN of a Lambda function or SQS queue.",
+        ),
+    ] = None,
     continue_rollback: ContinueRollback = False,
     yes: Yes = False,
     as_json: AsJson = False,
@@ -87,6 +95,7 @@ def bootstrap(
 
     - `mlops bootstrap --plan`
     - `mlops bootstrap --platform AlarmTopicArn=arn:aws:sns:...`
+    - `mlops bootstrap --subscriber ada@example.com`
     - `mlops bootstrap --destroy`
     """
     from sm_mlops.bootstrap.platform import Options
@@ -94,7 +103,7 @@ def bootstrap(
     if template_provider not in PROVIDERS:
         raise MlopsError(f"--template-provider must be {' or '.join(PROVIDERS)}")
     given = pairs("--platform", "AlarmTopicArn=arn:aws:sns:...", platform)
-    options = Options(template_provider, given, continue_rollback)
+    options = Options(template_provider, given, continue_rollback, tuple(subscriber or ()))
     with connected(context, empty=True) as aws:
         shared, parts = _parts(aws, options, yes)
         run = Run(aws, progress(as_json), only_plan, yes)
@@ -119,6 +128,7 @@ def _parts(aws: Aws, options: Options, yes: bool) -> tuple[Platform, list[Part]]
     from sm_mlops.bootstrap.repository import Repository
     from sm_mlops.bootstrap.settings import Settings
     from sm_mlops.bootstrap.studio import Studio
+    from sm_mlops.bootstrap.subscribers import Subscribers
     from sm_mlops.cli.sandbox_account import token_source
 
     hub = github.sign_in(os.environ, aws.settings.project.git_host)
@@ -126,6 +136,7 @@ def _parts(aws: Aws, options: Options, yes: bool) -> tuple[Platform, list[Part]]
     ask = None if yes else at_terminal()
     return shared, [
         shared,
+        Subscribers(aws, options.subscribers),
         Connection(aws),
         Repository(aws.settings, hub),
         Credential(aws, hub, ask=ask, sandbox_token=token_source(aws)),

@@ -30,7 +30,7 @@ from sm_mlops.cli.console import (
     say,
 )
 from sm_mlops.commit import require
-from sm_mlops.deployment import access, merged, stages
+from sm_mlops.deployment import access, merged, stages, watch
 from sm_mlops.deployment.deploy import (
     Deployment,
     DeploymentFailed,
@@ -234,7 +234,8 @@ def _carry_out(
 ) -> None:
     """Deploy and print the result; exit with code 1 after a failure. `options` are deploy's."""
     try:
-        with interruptible(access.enter(aws, stage), stage.stack), _at_most(at_most, stage.name):
+        names = (stage.stack, watch.stack_name(stage))
+        with interruptible(access.enter(aws, stage), *names), _at_most(at_most, stage.name):
             done = deploy_version(aws, stage, arn, progress(as_json), **options)
     except Superseded as other:
         actions.summary(f"### {stage.name}: not deployed\n\n{other}.")
@@ -249,21 +250,23 @@ def _carry_out(
 
 
 @contextmanager
-def interruptible(aws: Aws, stack: str, *, cancellable: bool = True) -> Iterator[None]:
+def interruptible(aws: Aws, *names: str, cancellable: bool = True) -> Iterator[None]:
     """Exit on Ctrl-C with code 130, and say whether CloudFormation has begun and continues."""
     try:
         yield
     except KeyboardInterrupt as interruption:
-        found = stacks.describe(aws, stack)
+        known = (stacks.describe(aws, name) for name in names)
+        busy = next((stack.name for stack in known if stack and stack.busy), "")
         lines = [
             "\nCloudFormation continues.",
             "follow it   run the same command again",
             f"look at it  {aws.command} status",
         ]
-        if not interruption.args and not (found and found.busy):
-            lines[:2] = [f"\nCloudFormation does not change {stack}: nothing is in progress."]
+        if not interruption.args and not busy:
+            lines[:2] = [f"\nCloudFormation does not change {names[0]}: nothing is in progress."]
         elif cancellable and not aws.sandbox:
-            lines.append(f"cancel it   aws cloudformation cancel-update-stack --stack-name {stack}")
+            name = busy or names[0]
+            lines.append(f"cancel it   aws cloudformation cancel-update-stack --stack-name {name}")
         for line in lines:
             tell(err, line)
         raise typer.Exit(130) from None
@@ -328,13 +331,17 @@ def _tell_deployment(aws: Aws, done: Deployment, console: Console, as_json: bool
     if done.changed:
         line = f"{done.stage} runs version {done.version}, in service after {done.seconds:.0f} s"
     tell(console, line, "green")
-    tell(console, f"endpoint    {done.endpoint} ({done.kind})")
-    tell(console, f"test it     {aws.command} smoke {done.stage}")
-    tell(console, f"call it     {aws.command} invoke {done.stage} rows.csv")
+    where = "no endpoint" if done.kind == "batch" else f"Endpoint {actions.code(done.endpoint)}"
+    if done.kind == "batch":
+        tell(console, f"use it      {aws.command} predict ROWS OUTPUT --stage {done.stage}")
+    else:
+        tell(console, f"endpoint    {done.endpoint} ({done.kind})")
+        tell(console, f"test it     {aws.command} smoke {done.stage}")
+        tell(console, f"call it     {aws.command} invoke {done.stage} rows.csv")
     for item in done.left:
         tell(console, f"not deleted {item}")
     commit = f" from commit {actions.code(done.commit)}" if done.commit else ""
-    actions.summary(f"### {done.stage}\n\n{line}{commit}\n\nEndpoint {actions.code(done.endpoint)}")
+    actions.summary(f"### {done.stage}\n\n{line}{commit}\n\n{where}")
     actions.output("endpoint", done.endpoint)
 
 

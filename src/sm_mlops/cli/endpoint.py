@@ -54,7 +54,8 @@ def smoke(
     """Test a stage's endpoint with the rows registered with its version.
 
     Sends them in each content type, compares the answers with the evaluation, measures the latency
-    and sends rows that must be refused. The exit code is 1 if a check fails.
+    and sends rows that must be refused. The exit code is 1 if a check fails. Of a stage that is
+    batch only, checks that it has the version's model, and predicts nothing.
 
     **Examples**
 
@@ -78,6 +79,8 @@ def smoke(
         line = f"{stage}: {failed} of {len(checks)} checks failed"
         if not failed:
             line = f"{stage} works" if good else f"{stage}: no rows to check it with"
+        if good and checks[-1].name == smoke_test.PREDICTIONS:
+            line = f"{stage} has its model; nothing was predicted"
         tell(out if good else err, line, "green" if good else "red")
     _summarize(stage, good, checks)
     if not good:

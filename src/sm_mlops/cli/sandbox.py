@@ -27,7 +27,16 @@ from sm_mlops import registry as versions
 from sm_mlops.aws import Aws
 from sm_mlops.bundle import Bundle
 from sm_mlops.cli import bootstrap, deploy, endpoint, registry, status, training
-from sm_mlops.cli.console import Yes, connected, load_settings, on_terminal, out, say
+from sm_mlops.cli.console import (
+    AsJson,
+    Yes,
+    connected,
+    load_settings,
+    on_terminal,
+    out,
+    print_json,
+    say,
+)
 from sm_mlops.cli.sandbox_account import apply
 from sm_mlops.deployment import smoke
 from sm_mlops.display import tell
@@ -149,6 +158,26 @@ def sandbox_wait(
             while sandbox.control(root, "working"):
                 time.sleep(PAUSE_SECONDS)
     say(f"{_utc(now)}  in the sandbox")
+
+
+@app.command("messages")
+def sandbox_messages(as_json: AsJson = False) -> None:
+    """Show what the subscribers of the sandbox's topics have been sent, oldest first."""
+    from sm_mlops import sandbox
+
+    settings = load_settings()
+    with sandbox.connect(settings.root, settings.project.region):
+        found = sandbox.control(settings.root, "topics.messages")
+    if as_json:
+        print_json(found)
+        return
+    for message in found:
+        to = ", ".join(message["To"]) or "nobody"
+        _rule(f"{_utc(message['Time'])}  {message['TopicArn'].rpartition(':')[2]}, to {to}")
+        say(f"Subject: {message['Subject']}")
+        say(message["Message"])
+    if not found:
+        say("No messages.")
 
 
 def _utc(moment: float) -> str:

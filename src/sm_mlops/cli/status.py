@@ -24,7 +24,9 @@ from sm_mlops.cli.deploy import PANEL, WhichStage, interruptible
 from sm_mlops.commit import short
 from sm_mlops.deployment import destroy as work
 from sm_mlops.deployment import status as states
+from sm_mlops.deployment import watch
 from sm_mlops.deployment.destroy import Deletion, Kept
+from sm_mlops.deployment.prices import Prices
 from sm_mlops.deployment.status import Status
 from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
@@ -52,6 +54,8 @@ def status(context: typer.Context, stage: WhichStage = "", as_json: AsJson = Fal
 
 def _tell_status(aws: Aws, found: Status) -> None:
     out.print(states.table(found.stages))
+    for line in states.idle(found.stages):
+        say(f"idle        {line}")
     say("")
     for number, version in enumerate(found.pending[: states.LISTED]):
         head = "to approve  " if number == 0 else "            "
@@ -110,7 +114,7 @@ def destroy(
         executing = work.executing(aws) if everything else []
         kept = work.kept(aws)
         present = [item for item in deletions if not item.empty]
-        _tell_plan(console, present, executing, kept, registry, data)
+        _tell_plan(console, Prices(aws), present, executing, kept, registry, data)
         if present or executing or registry:
             confirm("Delete this permanently?", yes)
         else:
@@ -128,7 +132,7 @@ def destroy(
         print_json({"removed": removed, "left": left, "kept": rest})
     if left:
         raise fail(f"not deleted: {'; '.join(left)}")
-    kinds = "no endpoint, configuration, model, scalable target, alarm or role"
+    kinds = "no endpoint, configuration, model, scalable target, alarm, schedule or role"
     tell(console, f"Nothing billable remains: {kinds}.", "green")
 
 
@@ -149,7 +153,8 @@ def _delete(
     left: list[str] = []
     # Also a stage without a stack: other resources with its name are billed, too.
     for item in deletions:
-        with interruptible(item.account, item.stage.stack, cancellable=False):
+        names = (item.stage.stack, watch.stack_name(item.stage))
+        with interruptible(item.account, *names, cancellable=False):
             left += [f"{item.stage.name}: {name}" for name in work.destroy(item, console)]
     if registry:
         left += work.delete_registry(aws)
@@ -160,6 +165,7 @@ def _delete(
 
 def _tell_plan(
     console: Console,
+    prices: Prices,
     present: list[Deletion],
     executing: list[str],
     kept: Kept,
@@ -169,11 +175,12 @@ def _tell_plan(
     if present:
         console.print(work.table(present))
     lines = [("stops", f"execution {arn.rpartition('/')[2]}") for arn in executing]
-    for stage in (item.stage for item in present):
-        if stage.idle_cost is not None:
-            text = f"{stage.name}: {stage.idle_cost:.0f} USD a month when idle"
-            where = f" (prices of {stage.priced_in})" if stage.priced_in else ""
-            lines.append(("saves", text + where))
+    for item in present:
+        # A stage without a file has no tags, and no one knows its instances.
+        cost = prices.idle(item.stage) if item.stage.tags else None
+        if cost:
+            text = f"{item.stage.name}: {cost.dollars:.0f} USD a month when idle, {cost.prices}"
+            lines.append(("saves", text.removesuffix(", ")))
     plural = "" if kept.versions == 1 else "s"
     versions = f"pipeline and {kept.versions} version{plural} in the registry"
     objects = f"{kept.objects} objects, {kept.size / 1e6:.1f} MB, at {kept.bucket}"

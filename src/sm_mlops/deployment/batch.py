@@ -24,22 +24,18 @@ from rich.console import Console
 
 from sm_mlops import display, objects, tags
 from sm_mlops.aws import DENIED, Aws, ignoring, split_s3
-from sm_mlops.deployment import access, batch_rows, endpoints
+from sm_mlops.deployment import access, batch_rows, endpoints, transform
 from sm_mlops.deployment.batch_rows import Part, Writer
 from sm_mlops.deployment.endpoints import Endpoint
 from sm_mlops.deployment.stages import Stage
 from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError, one_line
-from sm_mlops.settings import has_local_storage
 
 LOG_GROUP = "/aws/sagemaker/TransformJobs"
 LINES = "application/jsonlines"
-# The largest request that the image's server takes; of all at the same time AWS allows 100 MB.
-PAYLOAD, MOST = 6, 100
 RUNNING = ("InProgress", "Stopping")
 # What an interrupted command left is deleted by a later one.
 LEFT = timedelta(days=7)
-INSTANCE = "ml.m5.large"
 
 
 class Interrupted(Exception):
@@ -221,7 +217,7 @@ def is_folder(target: str) -> bool:
 
 def _place(aws: Aws, stage: Stage, root: Path, found: list[Path]) -> Place:
     there = access.enter(aws, stage)
-    endpoint = endpoints.serving(there, stage.stack, stage.name)
+    endpoint = endpoints.serving(there, stage.stack, stage.name, batch=True)
     if not endpoint.package:
         raise MlopsError(f"{stage.stack} runs no version of the registry")
     bucket = stage.parameters.get("OutputBucket") or aws.bucket
@@ -290,20 +286,17 @@ def _part(number: int) -> str:
 
 def _request(aws: Aws, place: Place, name: str, instance: str) -> dict[str, Any]:
     """Return the request for a job of the model that the endpoint runs."""
-    package = aws.sagemaker.describe_model_package(ModelPackageName=place.endpoint.package)
-    offered = package.get("InferenceSpecification", {}).get("SupportedTransformInstanceTypes")
-    instance = instance or (offered or [INSTANCE])[0]
-    key = place.stage.parameters.get("KmsKeyArn")
-    machines: dict[str, Any] = {"InstanceType": instance, "InstanceCount": 1}
-    if key and not has_local_storage(instance):
-        machines["VolumeKmsKeyId"] = key
+    machine = transform.machine(aws, place.stage, place.endpoint.package, instance)
+    machines: dict[str, Any] = {"InstanceType": machine.instance, "InstanceCount": 1}
+    if machine.volume_key:
+        machines["VolumeKmsKeyId"] = machine.volume_key
     source = {"S3DataType": "S3Prefix", "S3Uri": f"s3://{place.bucket}/{place.input}"}
     own = place.stage.tags | {"model-version": str(place.endpoint.version)}
     return {
         "TransformJobName": name,
         "ModelName": place.endpoint.model,
-        "MaxConcurrentTransforms": min(_processors(instance), MOST // PAYLOAD),
-        "MaxPayloadInMB": PAYLOAD,
+        "MaxConcurrentTransforms": machine.requests,
+        "MaxPayloadInMB": transform.PAYLOAD,
         "BatchStrategy": "MultiRecord",
         "TransformInput": {
             "DataSource": {"S3DataSource": source},
@@ -315,18 +308,11 @@ def _request(aws: Aws, place: Place, name: str, instance: str) -> dict[str, Any]
             "S3OutputPath": f"s3://{place.bucket}/{place.output}{name}/",
             "Accept": LINES,
             "AssembleWith": "Line",
-            **({"KmsKeyId": key} if key else {}),
+            **({"KmsKeyId": machine.key} if machine.key else {}),
         },
         "TransformResources": machines,
         "Tags": tags.rows(own),
     }
-
-
-def _processors(instance: str) -> int:
-    """Return the processors of an instance type, one worker each: ml.m5.2xlarge has eight."""
-    size = instance.rpartition(".")[2]
-    times = re.fullmatch(r"(\d*)xlarge", size)
-    return 4 * int(times[1] or 1) if times else 2
 
 
 def _follow(place: Place, name: str, total: int, console: Console) -> None:
@@ -501,10 +487,12 @@ def _delete(place: Place, console: Console | None) -> None:
 
 
 def _delete_old(place: Place) -> None:
-    """Delete what interrupted commands left a week ago."""
+    """Delete what interrupted commands left a week ago, nothing of the stage's own schedule."""
     newest: dict[str, datetime] = {}
     for item in objects.listed(place.aws, place.bucket, f"{place.folder}/"):
         prefix = "/".join(item["Key"].split("/")[: place.folder.count("/") + 3]) + "/"
+        if not re.fullmatch(r"(input|output)/[0-9a-f]{16}/", prefix[len(place.folder) + 1 :]):
+            continue
         newest[prefix] = max(newest.get(prefix, item["LastModified"]), item["LastModified"])
     for prefix, moment in newest.items():
         if datetime.now(UTC) - moment > LEFT:

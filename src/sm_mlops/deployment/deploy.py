@@ -15,7 +15,7 @@ from rich.console import Console
 
 from sm_mlops import display, objects, quotas, registry, stacks, templates
 from sm_mlops.aws import DENIED, Aws, ignoring, split_s3
-from sm_mlops.deployment import access, endpoints, stages
+from sm_mlops.deployment import access, endpoints, records, stages, watch
 from sm_mlops.deployment.stages import Stage
 from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
@@ -83,7 +83,8 @@ def deploy(
     continue_rollback: bool = False,
     trail: tuple[int, ...] | None = None,
 ) -> Deployment:
-    """Deploy the version `arn`; return once the endpoint is in service with this version.
+    """Deploy the version `arn`; return once the endpoint is in service with this version, and what
+    runs by itself has been deployed after it.
 
     `started` is when the run began that was approved; raises Superseded if a later one was faster.
     Without it, no run is too late. With `in_turn` the version before stays until it was tested.
@@ -95,7 +96,9 @@ def deploy(
     _require_unchanged(aws, package)
     there = access.enter(aws, stage)
     _require_access(aws, there, stage)
-    own = {**_artifact_key(aws), **_boundary(there)}
+    watch.require(aws, there, stage)
+    limit = _boundary(there)
+    own = {**_artifact_key(aws), **limit, **watch.capture(aws.settings, stage)}
     parameters = stages.stack_parameters(aws.settings, stage, aws.bucket, package.arn, **own)
     run = _Run(
         *(there, stage, package, parameters, console, started),
@@ -109,9 +112,17 @@ def deploy(
         outcome = run.until_alone()
     except StackFailed as failure:
         raise _with_log(there, stage, failure, since) from failure
-    planned = not execute and bool(outcome.changes)
-    if not planned:
+    if execute or not outcome.changes:
         _verify(there, stage, package)
+    if execute:
+        records.version(aws, stage, package.version, console)
+        records.tag_log(there, stage, console)
+    how = {"execute": execute, "continue_rollback": continue_rollback}
+    try:
+        second = watch.deploy(aws, there, stage, limit, console, **how)
+    except StackFailed as failure:
+        raise DeploymentFailed(str(failure), (), package.version) from failure
+    changes = (*outcome.changes, *second.changes)
     return Deployment(
         stage=stage.name,
         endpoint=stage.stack,
@@ -119,10 +130,10 @@ def deploy(
         version=package.version,
         model_package=package.arn,
         commit=package.commit,
-        changed=outcome.executed,
-        planned=planned,
+        changed=outcome.executed or second.executed,
+        planned=not execute and bool(changes),
         seconds=round(time.monotonic() - began, 1),
-        changes=outcome.changes,
+        changes=changes,
         left=tuple(f"{event.resource} {event.physical}: {event.reason}" for event in outcome.left),
     )
 
@@ -179,13 +190,14 @@ class _Run:
         )
         before = ready if ready and ready.status in stacks.READY else None
         # CloudFormation would find out while it updates the endpoint, and again in the rollback.
-        if before and endpoints.describe(there, stage.stack) is None:
+        if before and endpoints.running(there, stage.stack) is None:
             raise MlopsError(_missing(there, stage))
         had = before.outputs.get("EndpointKind", stage.kind) if before else stage.kind
         # UpdateEndpoint would refuse any other change of the kind, minutes later. Sources:
         # https://docs.aws.amazon.com/sagemaker/latest/dg/serverless-endpoints-update.html and,
         # for asynchronous ones, https://github.com/aws/sagemaker-python-sdk/pull/3124
-        if had != stage.kind and (had, stage.kind) != ("serverless", "real-time"):
+        converts = had != stage.kind and "batch" not in (had, stage.kind)
+        if converts and (had, stage.kind) != ("serverless", "real-time"):
             raise MlopsError(
                 f"{stage.stack} is {had}, and SageMaker cannot change it to {stage.kind}: run "
                 f"{there.command} destroy {stage.name} first"
@@ -334,11 +346,12 @@ def _require_access(aws: Aws, there: Aws, stage: Stage) -> None:
     if there.account == aws.account:
         return
     given = stage.parameters
-    writes = stage.kind == "asynchronous" or float(given.get("DataCapturePercent", 0)) > 0
+    captures = float(given.get("DataCapturePercent", 0)) > 0
+    writes = stage.kind == "asynchronous" or stage.batch or captures
     if writes and not given.get("OutputBucket"):
         raise MlopsError(
             f"infra/{stage.name}.json: Parameters.OutputBucket must name a bucket of account "
-            f"{there.account}: its endpoint cannot write to {aws.bucket}"
+            f"{there.account}: it cannot write to {aws.bucket}"
         )
     if lacking := access.missing(aws, there.account):
         raise MlopsError(
@@ -379,10 +392,10 @@ def _missing(there: Aws, stage: Stage, what: str = "") -> str:
 
 def _verify(there: Aws, stage: Stage, package: Version) -> None:
     """Raise MlopsError unless the endpoint is in service with this version."""
-    found = endpoints.settled(there, stage.stack)
+    found = endpoints.settled(there, stage.stack) or endpoints.running(there, stage.stack)
     if found is None:
         raise MlopsError(_missing(there, stage))
-    if found.status != "InService":
+    if found.status not in ("InService", endpoints.BATCH):
         why = f" ({found.reason})" if found.reason else ""
         raise MlopsError(_missing(there, stage, found.status + why))
     if found.package != package.arn:
@@ -444,7 +457,7 @@ def rollback_target(aws: Aws, stage: Stage, to: int | None) -> RollbackTarget:
     Raises MlopsError if that is unknown or no longer approved.
     """
     there = access.enter(aws, stage)
-    running = endpoints.serving(there, stage.stack, stage.name).version
+    running = endpoints.serving(there, stage.stack, stage.name, batch=True).version
     if running is None:
         raise MlopsError(f"{stage.stack} runs no version of the registry")
     trail = read_trail(stacks.describe(there, stage.stack))

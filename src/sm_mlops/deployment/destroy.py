@@ -12,7 +12,7 @@ from rich.table import Table
 
 from sm_mlops import display, executions, objects, projects, registry, stacks
 from sm_mlops.aws import ABSENT, Aws, exists, ignoring
-from sm_mlops.deployment import access, endpoints, stages
+from sm_mlops.deployment import access, endpoints, stages, watch
 from sm_mlops.deployment.stages import Stage
 from sm_mlops.stacks import Resource, Stack
 
@@ -22,17 +22,20 @@ GROUP = "AWS::SageMaker::ModelPackageGroup"
 
 @dataclass(frozen=True)
 class Deletion:
-    """A stage to delete. `stray` is True if an endpoint of its name belongs to no stack."""
+    """A stage to delete. `stray` is True if an endpoint of its name belongs to no stack.
+
+    `stacks` has its stacks in the order of deletion, `resources` what they consist of.
+    """
 
     stage: Stage
     account: Aws
-    stack: Stack | None
+    stacks: tuple[Stack, ...]
     resources: tuple[Resource, ...]
     stray: bool
 
     @property
     def empty(self) -> bool:
-        return self.stack is None and not self.stray
+        return not self.stacks and not self.stray
 
 
 @dataclass(frozen=True)
@@ -50,22 +53,23 @@ def chosen(aws: Aws, name: str | None) -> list[Stage]:
     known = stages.names(aws.settings)
     if name in known:
         return [stages.load(aws.settings, name)]
-    forgotten = list(endpoints.forgotten(aws))
+    forgotten = list(endpoints.forgotten(aws, name or ""))
     if name is None:
         return [*(stages.load(aws.settings, each) for each in known), *forgotten]
-    found = [stage for stage in forgotten if stage.name == name]
-    return found or [stages.load(aws.settings, name)]
+    return forgotten or [stages.load(aws.settings, name)]
 
 
 def look(aws: Aws, stage: Stage) -> Deletion:
-    """Return the stack and the resources of a stage."""
+    """Return the stacks and the resources of a stage."""
     there = access.enter(aws, stage)
-    stack = stacks.describe(there, stage.stack)
-    stages.require_own(aws.settings, stage, stack.parameters if stack else {})
-    found = tuple(stacks.resources(there, stack)) if stack else ()
+    names = (watch.stack_name(stage), stage.stack)
+    present = tuple(filter(None, (stacks.describe(there, name) for name in names)))
+    for stack in present:
+        stages.require_own(aws.settings, stage, stack.parameters)
+    found = tuple(item for stack in present for item in stacks.resources(there, stack))
     owned = any(item.kind == ENDPOINT and item.physical for item in found)
     stray = not owned and endpoints.describe(there, stage.stack) is not None
-    return Deletion(stage, there, stack, found, stray)
+    return Deletion(stage, there, present, found, stray)
 
 
 def table(deletions: Iterable[Deletion]) -> Table:
@@ -85,8 +89,8 @@ def table(deletions: Iterable[Deletion]) -> Table:
 def destroy(deletion: Deletion, console: Console) -> list[str]:
     """Delete the stage; return what remains of it. Raises StackFailed."""
     name, there = deletion.stage.stack, deletion.account
-    if deletion.stack is not None:
-        settled = stacks.settle(there, deletion.stack, console)
+    for stack in deletion.stacks:
+        settled = stacks.settle(there, stack, console)
         if settled is not None:
             stacks.delete(there, settled, console)
     if deletion.stray:
@@ -115,10 +119,15 @@ def left(there: Aws, name: str, resources: Iterable[Resource]) -> Iterator[str]:
     for target in endpoints.scalable_targets(there, name):
         yield f"scalable target {target['ResourceId']}"
     alarms = there.client("cloudwatch").describe_alarms(AlarmNamePrefix=f"{name}-")
+    ours = by_kind.get("AWS::CloudWatch::Alarm", ())
     for alarm in alarms["MetricAlarms"]:
         # The name of another project's stage may begin with this one's.
-        if {"Name": "EndpointName", "Value": name} in alarm.get("Dimensions", ()):
+        watches = {"Name": "EndpointName", "Value": name} in alarm.get("Dimensions", ())
+        if watches or alarm["AlarmName"] in ours:
             yield f"alarm {alarm['AlarmName']}"
+    for schedule in by_kind.get("AWS::Scheduler::Schedule", ()):
+        if exists(there.client("scheduler").get_schedule, Name=schedule):
+            yield f"schedule {schedule}"
     iam = there.client("iam")
     for role in by_kind.get("AWS::IAM::Role", ()):
         if exists(iam.get_role, RoleName=role):

@@ -15,6 +15,7 @@ from sm_mlops.deployment.stages import Stage
 from sm_mlops.errors import MlopsError, one_line
 
 VARIANT = "AllTraffic"
+BATCH = "batch only"
 CHANGING = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
 # The tag that names the configuration that `mlops smoke` has tested last.
 TESTED = "tested-config"
@@ -26,7 +27,10 @@ LOG_GROUP = "/aws/sagemaker/Endpoints"
 @dataclass(frozen=True)
 class Endpoint:
     """`package` is the ARN of its version, empty if its model is no model package; `since` is when
-    that model was created, `changed` when the endpoint was last updated."""
+    that model was created, `changed` when the endpoint was last updated.
+
+    Of a stage that is batch only it stands for the model: `kind` is batch, `status` is BATCH.
+    """
 
     name: str
     status: str
@@ -71,6 +75,25 @@ def describe(aws: Aws, name: str) -> Endpoint | None:
     )
 
 
+def running(aws: Aws, name: str) -> Endpoint | None:
+    """Return the endpoint of this name, or the model of a stage that is batch only, or None."""
+    found = describe(aws, name)
+    stack = stacks.describe(aws, name) if found is None else None
+    if stack is None or stack.outputs.get("EndpointKind") != "batch":
+        return found
+    shown = model(aws, stack)
+    if not shown:
+        return None
+    package, since = shown["PrimaryContainer"].get("ModelPackageName", ""), shown["CreationTime"]
+    return Endpoint(name, BATCH, "", "batch", "", shown["ModelName"], package, since, since)
+
+
+def model(aws: Aws, stack: stacks.Stack) -> dict[str, Any]:
+    """Return the model of a stage's stack as SageMaker describes it; {} if there is none."""
+    held = {item.name: item.physical for item in stacks.resources(aws, stack)}
+    return _shown(aws, "describe_model", ModelName=held.get("Model", "").rpartition("/")[2])
+
+
 def _shown(aws: Aws, operation: str, **request: str) -> dict[str, Any]:
     """Return the answer; {} if there is nothing of this name, or the name is empty."""
     return described(getattr(aws.sagemaker, operation), **request) if all(request.values()) else {}
@@ -108,13 +131,23 @@ def _arn(aws: Aws, endpoint: Endpoint) -> str:
     return aws.arn("sagemaker", f"endpoint/{endpoint.name}")
 
 
-def serving(aws: Aws, name: str, stage: str) -> Endpoint:
-    """Return the endpoint of a stage. Raises MlopsError if it cannot be called."""
-    found = describe(aws, name)
+def serving(aws: Aws, name: str, stage: str, *, batch: bool = False) -> Endpoint:
+    """Return the endpoint of a stage; with `batch`, the model of one that is batch only, too.
+
+    Raises MlopsError if it cannot be called.
+    """
+    found = running(aws, name)
     if found is None:
         raise MlopsError(
             f"stage {stage} has no endpoint {name} yet: deploy to it with "
             f"{aws.command} deploy {stage} --model-package-arn ARN"
+        )
+    if found.kind == "batch":
+        if batch:
+            return found
+        raise MlopsError(
+            f"stage {stage} is batch only and has no endpoint to call: {aws.command} predict INPUT "
+            f"OUTPUT --stage {stage}"
         )
     # During an update the old fleet answers.
     if found.status not in ("InService", "Updating", "SystemUpdating", "RollingBack"):
@@ -123,19 +156,24 @@ def serving(aws: Aws, name: str, stage: str) -> Endpoint:
     return found
 
 
-def forgotten(aws: Aws) -> Iterator[Stage]:
-    """Yield stages of this project that have an endpoint in this account but no file."""
+def forgotten(aws: Aws, name: str = "") -> Iterator[Stage]:
+    """Yield stages of this project that have an endpoint in this account but no file.
+
+    One that is batch only, without an endpoint, is found by its `name`.
+    """
     project, known = aws.settings.project.project, stages.names(aws.settings)
     prefix = f"{project}-"
-    for item in aws.pages("list_endpoints", "Endpoints", NameContains=prefix):
-        stage = item["EndpointName"].removeprefix(prefix)
-        if not item["EndpointName"].startswith(prefix) or stage in known:
+    found = aws.pages("list_endpoints", "Endpoints", NameContains=prefix)
+    names = [item["EndpointName"] for item in found] if not name else [f"{prefix}{name}"]
+    for each in names:
+        stage = each.removeprefix(prefix)
+        if not each.startswith(prefix) or stage in known:
             continue
         # The name of another project may begin with this one's.
-        stack = stacks.describe(aws, item["EndpointName"])
+        stack = stacks.describe(aws, each)
         had = stack.parameters if stack else {}
         if (had.get("Project"), had.get("Stage")) == (project, stage):
-            yield Stage(stage, item["EndpointName"], had.get("EndpointKind", ""))
+            yield Stage(stage, each, had.get("EndpointKind", ""))
 
 
 def scalable_targets(aws: Aws, name: str) -> list[dict[str, Any]]:

@@ -1,5 +1,7 @@
 """Test an endpoint with the rows registered with its version, and with rows that it must refuse.
 
+Of a stage that is batch only, look at the model: a job would take minutes and a machine.
+
 Must not know the model.
 """
 
@@ -17,7 +19,7 @@ from typing import Any
 
 from rich.table import Table
 
-from sm_mlops import display, objects
+from sm_mlops import display, objects, registry
 from sm_mlops.aws import Aws
 from sm_mlops.deployment import access, endpoints, predict
 from sm_mlops.deployment.endpoints import Endpoint
@@ -36,6 +38,8 @@ MEMBERS, BYTES = 1_000, 256 << 20  # What may be unpacked of a sample.
 TOLERANCE = 1e-4
 LATENCY_LIMIT = 2000.0  # milliseconds, network included
 LATENCY_REQUESTS = 15
+# The check that a stage without an endpoint leaves open.
+PREDICTIONS = "predictions"
 
 
 @dataclass(frozen=True)
@@ -77,14 +81,17 @@ def smoke(
     MlopsError if there is no endpoint or no sample.
     """
     there = access.enter(aws, stage)
-    endpoint = endpoints.serving(there, stage.stack, stage.name)
+    endpoint = endpoints.serving(there, stage.stack, stage.name, batch=True)
     if not endpoint.package:
         raise MlopsError(f"{stage.stack} runs no version of the registry")
     right = not arn or endpoint.package == arn
     wanted = "" if right else f", not {str(arn).rpartition('/')[2]}"
     detail = f"version {endpoint.version}{wanted}, {endpoint.kind}, {endpoint.status}"
-    checks = [Check("in service", endpoint.status == "InService" and right, detail)]
-    if right:
+    serves = endpoint.status in ("InService", endpoints.BATCH)
+    checks = [Check("in service", serves and right, detail)]
+    if right and endpoint.kind == "batch":
+        checks += _unasked(aws, endpoint, stage.name)
+    elif right:
         try:
             checks += _checks(aws, there, endpoint, tolerance, latency_limit)
         finally:
@@ -111,6 +118,20 @@ def _checks(
     unsupported = (400, 415) if endpoint.kind == "asynchronous" else (415,)
     checks += _refusals(ask, sample, unsupported)
     return checks
+
+
+def _unasked(aws: Aws, endpoint: Endpoint, stage: str) -> list[Check]:
+    """Return the checks of a model without an endpoint."""
+    assert endpoint.version is not None
+    artifacts = registry.version(aws, endpoint.version).artifacts
+    gone = [uri for uri in artifacts if not objects.exists(aws, uri)]
+    rows = len(load_sample(aws, endpoint.package).expected)
+    found = f"its artifact is there, and the {rows} rows registered with it"
+    command = f"{aws.command} predict ROWS OUTPUT --stage {stage}"
+    return [
+        Check("model", not gone, f"{gone[0]} does not exist" if gone else found),
+        Check(PREDICTIONS, None, f"no endpoint to ask; {command} starts a job"),
+    ]
 
 
 def load_sample(aws: Aws, arn: str) -> Sample:

@@ -16,6 +16,7 @@ from typing import Any
 
 from sm_mlops import tags, templates
 from sm_mlops.errors import MlopsError, hint, one_line
+from sm_mlops.schedules import not_a_schedule
 from sm_mlops.settings import Settings, has_local_storage
 
 FOLDER = "infra"
@@ -26,7 +27,10 @@ OWN_TAGS = (
     *("project", "stage", "model-version", "commit", "deployed-versions"),
     *("deployment-started", "tested-config"),
 )
-_KEYS = ("Account", "Role", "Reviewers", "Cost", "Parameters", "Tags")
+_KEYS = ("Account", "Role", "Reviewers", "Cost", "Parameters", "Batch", "Tags")
+_BATCH_KEYS = ("Schedule", "Input", "Output")
+# An address in S3 that can stand in JSON as it is.
+_S3 = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^\s\"\\<>{}$]+")
 # Source: https://docs.aws.amazon.com/IAM/latest/APIReference/API_Role.html
 _ROLE = re.compile(r"(arn:aws[a-z-]*:iam::\d{12}:role/)?[\w+=,.@/-]{1,576}", re.ASCII)
 # Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-properties-cloudformation-stack-tag.html
@@ -35,6 +39,8 @@ _TAGS = 50
 NAME_LENGTH = 63
 # Each stage is an environment of GitHub; the jobs of build.yml have this one.
 TAKEN = "training"
+# How the names of second stacks end; see deployment/watch.py.
+WATCH = "watch"
 # A user, or a team as organization/team; GitHub allows six.
 # Source: https://docs.github.com/en/rest/deployments/environments
 _REVIEWER = re.compile(r"[a-zA-Z0-9](-?[a-zA-Z0-9_])*(/[\w.-]+)?")
@@ -42,13 +48,22 @@ _REVIEWERS = 6
 
 
 @dataclass(frozen=True)
+class Batch:
+    """When rows of `input`, JSON Lines in S3, are predicted, and the folder of their outputs."""
+
+    schedule: str
+    input: str
+    output: str
+
+
+@dataclass(frozen=True)
 class Stage:
     """`account` is None in the registry's account; `role` is the ARN of a role to assume, or empty.
 
-    `kind` is real-time, serverless or asynchronous; `idle_cost` is in US dollars a month, None if
-    unknown, by prices of the region `priced_in` if that is not the project's. One of `reviewers`,
-    users and teams (`my-org/ml-leads`), must approve a deployment; None stands for the person who
-    connects the repo to GitHub.
+    `kind` is real-time, serverless, asynchronous or batch, which has no endpoint; `idle_cost` is in
+    US dollars a month, None if unknown, and `priced` says where and when that was the price. One of
+    `reviewers`, users and teams (`my-org/ml-leads`), must approve a deployment; None stands for the
+    person who connects the repo to GitHub. `batch` predicts by itself.
     """
 
     name: str
@@ -60,7 +75,8 @@ class Stage:
     parameters: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     idle_cost: float | None = None
-    priced_in: str = ""
+    priced: str = ""
+    batch: Batch | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +106,8 @@ def load(settings: Settings, name: str) -> Stage:
     place = f"{FOLDER}/{file.name}"
     if name.lower() == TAKEN:
         raise MlopsError(f"{place}: the environment {name} is for training: rename the stage")
+    if name.split("-")[-1] == WATCH:
+        raise MlopsError(f"{place}: names that end with {WATCH} are taken: rename the stage")
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # Also for a number of thousands of digits.
@@ -99,7 +117,7 @@ def load(settings: Settings, name: str) -> Stage:
     for key in content:
         if key not in _KEYS:
             raise MlopsError(f"{place}: {one_line(key)} is unknown: {hint(key, _KEYS)}")
-    for key in ("Cost", "Parameters", "Tags"):
+    for key in ("Cost", "Parameters", "Batch", "Tags"):
         if not isinstance(content.get(key) or {}, dict):
             raise MlopsError(f"{place}: {key} must be an object, not {content[key]!r}")
     account = content.get("Account")
@@ -138,7 +156,8 @@ def load(settings: Settings, name: str) -> Stage:
         # A stage may have an owner of its own.
         tags={**tags.of(settings.project, name), **given},
         idle_cost=_idle_cost(cost, place),
-        priced_in=_elsewhere(cost, settings.project.region),
+        priced=", ".join(str(cost[key]) for key in ("Region", "Priced") if cost.get(key)),
+        batch=_batch(content.get("Batch"), place),
     )
 
 
@@ -147,8 +166,8 @@ def template(settings: Settings) -> Path:
 
 
 def fleet(settings: Settings, stage: Stage) -> Fleet | None:
-    """Return the instances that a stage has, None if it is serverless."""
-    if stage.kind == "serverless":
+    """Return the instances that a stage has, None if it is serverless or batch only."""
+    if stage.kind in ("serverless", "batch"):
         return None
     declared = templates.parameters(template(settings))
     instance, least, most = (
@@ -224,16 +243,39 @@ def _reviewers(given: Any, place: str) -> tuple[str, ...] | None:
     return tuple(given)
 
 
+def _batch(given: dict[str, Any] | None, place: str) -> Batch | None:
+    if not given:
+        return None
+    for key in given:
+        if key not in _BATCH_KEYS:
+            raise MlopsError(f"{place}: Batch.{one_line(key)} is unknown: {hint(key, _BATCH_KEYS)}")
+    for key in _BATCH_KEYS:
+        if not isinstance(given.get(key), str):
+            raise MlopsError(f"{place}: Batch.{key} must be text, not {given.get(key)!r}")
+    found = Batch(given["Schedule"], given["Input"], given["Output"])
+    if wrong := not_a_schedule(found.schedule):
+        raise MlopsError(f"{place}: Batch.Schedule {wrong}, not {found.schedule}")
+    for key, address in (("Input", found.input), ("Output", found.output)):
+        if not _S3.fullmatch(address):
+            raise MlopsError(
+                f"{place}: Batch.{key} must be like s3://bucket/folder/, without spaces, quotes "
+                f"and the characters \\<>{{}}$, not {address!r}"
+            )
+    if not found.output.endswith("/"):
+        raise MlopsError(f"{place}: Batch.Output must be a folder, with / at its end")
+    # A prefix matches as text: in/ is not only a folder, and in also matches in-2/.
+    if found.output.startswith(found.input):
+        raise MlopsError(
+            f"{place}: Batch.Output is below Batch.Input: the next job would read its predictions"
+        )
+    return found
+
+
 def _idle_cost(cost: dict[str, Any], place: str) -> float | None:
     amount = cost.get("IdlePerMonthUSD")
     if amount is None or (isinstance(amount, int | float) and not isinstance(amount, bool)):
         return amount
     raise MlopsError(f"{place}: Cost.IdlePerMonthUSD must be a number or null, not {amount!r}")
-
-
-def _elsewhere(cost: dict[str, Any], region: str) -> str:
-    priced = str(cost.get("Region") or region)
-    return priced if priced != region and cost.get("IdlePerMonthUSD") else ""
 
 
 def _tags(given: Mapping[str, Any], place: str) -> dict[str, str]:

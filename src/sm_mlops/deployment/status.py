@@ -17,17 +17,19 @@ from sm_mlops import display, executions, registry, stacks
 from sm_mlops.aws import Aws
 from sm_mlops.commit import short
 from sm_mlops.deployment import access, endpoints, stages
+from sm_mlops.deployment.prices import Prices
 from sm_mlops.deployment.stages import Stage
 from sm_mlops.errors import MlopsError, explained, one_line
 from sm_mlops.registry import Version
 
 LISTED = 5
+ABSENT = "not deployed"
 
 
 @dataclass(frozen=True)
 class Running:
-    """A stage. `state` is that of its endpoint, `idle_cost` is in US dollars a month, by
-    prices of the region `priced_in` if that is not the project's."""
+    """A stage. `state` is that of its endpoint or batch only; `idle_cost` is in US dollars a month,
+    and `prices` says by which."""
 
     stage: str
     account: str
@@ -37,7 +39,7 @@ class Running:
     since: datetime | None = None
     commit: str = ""
     idle_cost: float | None = None
-    priced_in: str = ""
+    prices: str = ""
     note: str = ""
     health: str = ""
     """Of a stage that is checked, see `mlops monitor`."""
@@ -56,7 +58,8 @@ def status(aws: Aws, only: str | None = None) -> Status:
     """Return the state of one stage, or of all, among them those without a file."""
     known = list(registry.versions(aws))
     names = (only,) if only else stages.names(aws.settings)
-    running = [_running(aws, name, known, strict=bool(only)) for name in names]
+    prices = Prices(aws)
+    running = [_running(prices, name, known, strict=bool(only)) for name in names]
     if not only:
         running += [_without_file(aws, stage, known) for stage in endpoints.forgotten(aws)]
     return Status(
@@ -66,14 +69,16 @@ def status(aws: Aws, only: str | None = None) -> Status:
     )
 
 
-def _running(aws: Aws, name: str, known: list[Version], *, strict: bool) -> Running:
+def _running(prices: Prices, name: str, known: list[Version], *, strict: bool) -> Running:
     from botocore.exceptions import BotoCoreError, ClientError
 
-    account = "?"
+    aws, account = prices.aws, "?"
     try:
         stage = stages.load(aws.settings, name)
         account = stage.account or aws.account
-        return _look(access.enter(aws, stage), stage, account, known)
+        found = _look(access.enter(aws, stage), stage, account, known)
+        cost = prices.idle(stage) if found.state != ABSENT else None
+        return replace(found, idle_cost=cost.dollars, prices=cost.prices) if cost else found
     except MlopsError as error:
         if strict:
             raise
@@ -92,7 +97,7 @@ def _without_file(aws: Aws, stage: Stage, known: list[Version]) -> Running:
 
 
 def _look(there: Aws, stage: Stage, account: str, known: list[Version]) -> Running:
-    endpoint = endpoints.describe(there, stage.stack)
+    endpoint = endpoints.running(there, stage.stack)
     stack = stacks.describe(there, stage.stack)
     notes = []
     if stack and stack.status == "UPDATE_ROLLBACK_COMPLETE":
@@ -100,8 +105,10 @@ def _look(there: Aws, stage: Stage, account: str, known: list[Version]) -> Runni
     elif stack and stack.status not in stacks.DONE:
         notes.append(f"stack {stack.status}")
     if endpoint is None:
-        return Running(stage.name, account, "not deployed", stage.kind, note=", ".join(notes))
+        return Running(stage.name, account, ABSENT, stage.kind, note=", ".join(notes))
     runs = next((item for item in known if item.version == endpoint.version), None)
+    if endpoint.kind == "batch":
+        notes.append("no endpoint")
     if endpoint.version is None:
         notes.append(f"runs model {endpoint.model}, no version of the registry")
     elif runs is None:
@@ -125,8 +132,6 @@ def _look(there: Aws, stage: Stage, account: str, known: list[Version]) -> Runni
         version=endpoint.version,
         since=endpoint.since,
         commit=runs.commit if runs else "",
-        idle_cost=stage.idle_cost,
-        priced_in=stage.priced_in,
         note=", ".join(notes),
     )
 
@@ -146,10 +151,13 @@ def _last_execution(aws: Aws) -> dict[str, Any] | None:
     }
 
 
-def _cost(row: Running) -> str:
-    if row.idle_cost is None:
-        return ""
-    return f"{row.idle_cost:.0f}" + (f" ({row.priced_in})" if row.priced_in else "")
+def idle(running: Iterable[Running]) -> list[str]:
+    """Return what runs idle in a month, in words, a line for each source of prices."""
+    sums: dict[str, float] = {}
+    for row in running:
+        if row.idle_cost and row.prices:
+            sums[row.prices] = sums.get(row.prices, 0.0) + row.idle_cost
+    return [f"{dollars:.0f} USD a month, {prices}" for prices, dollars in sums.items()]
 
 
 def _health(row: Running) -> Text:
@@ -177,7 +185,7 @@ def table(running: Iterable[Running]) -> Table:
             row.kind,
             since,
             short(row.commit),
-            _cost(row),
+            "" if row.idle_cost is None else f"{row.idle_cost:.0f}",
             *([_health(row)] if checked else []),
             row.note,
         ]

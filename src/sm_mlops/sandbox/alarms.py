@@ -130,21 +130,15 @@ def _message(alarm: Any, state: State, previous: State) -> dict[str, Any]:
         "Region": alarm.region_name,
         "AlarmArn": alarm.alarm_arn,
         "OldStateValue": previous.value,
-        "OKActions": alarm.ok_actions,
-        "AlarmActions": alarm.alarm_actions,
-        "InsufficientDataActions": alarm.insufficient_data_actions,
         "Trigger": {
             "MetricName": alarm.metric_name,
             "Namespace": alarm.namespace,
-            "StatisticType": "Statistic",
             "Statistic": str(alarm.statistic).upper(),
-            "Unit": alarm.unit,
             "Dimensions": [{"name": d.name, "value": d.value} for d in alarm.dimensions],
             "Period": alarm.period,
             "EvaluationPeriods": alarm.evaluation_periods,
             "ComparisonOperator": alarm.comparison_operator,
             "Threshold": alarm.threshold,
-            "TreatMissingData": alarm.treat_missing_data or "missing",
         },
     }
 

@@ -7,18 +7,18 @@ with exactly these dimensions. Written against moto 5.2.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from sm_mlops.sandbox import clock
 from sm_mlops.sandbox.wire import ApiError, Params, not_implemented
 
-STATISTICS = ("SampleCount", "Average", "Sum", "Minimum", "Maximum")
 ACTIONS = ("sns", "autoscaling")
 OLDEST, LATEST = 14 * 86_400, 2 * 3600
 # The members that a widget needs, by its type. Source:
@@ -136,6 +136,7 @@ def _fix_moto() -> None:
         return
     backend.sandbox = True
     put, update = backend.put_metric_alarm, models.Alarm.update_state
+    get_data, get_statistics = backend.get_metric_data, backend.get_metric_statistics
 
     def put_metric_alarm(self: Any, name: str, **given: Any) -> Any:
         known = self.alarms.get(name)
@@ -154,79 +155,33 @@ def _fix_moto() -> None:
             for listener in _LISTENERS:
                 listener(self, previous)
 
-    backend.put_metric_alarm, models.Alarm.update_state = put_metric_alarm, update_state  # type: ignore[method-assign]
-    backend.get_metric_data, backend.get_metric_statistics = _metric_data, _metric_statistics
+    def get_metric_data(self: Any, queries: list[Params], **given: Any) -> list[Params]:
+        rows = []
+        for query in queries:
+            if "MetricStat" not in query:
+                raise NotImplementedError("Expression of cloudwatch:GetMetricData")
+            metric = dict(query["MetricStat"]["Metric"])
+            only = _only(self, metric["Namespace"], metric.pop("Dimensions", []))
+            asked = {**query, "MetricStat": {**query["MetricStat"], "Metric": metric}}
+            rows += get_data(only, queries=[asked], **given)
+        return rows
+
+    def get_metric_statistics(self: Any, namespace: str, *more: Any, **given: Any) -> Any:
+        only = _only(self, namespace, given["dimensions"])
+        return get_statistics(only, namespace, *more, **given)
+
+    models.Alarm.update_state = update_state  # type: ignore[method-assign]
+    for method in (put_metric_alarm, get_metric_data, get_metric_statistics):
+        setattr(backend, method.__name__, method)
 
 
-def _metric_data(
-    self: Any, queries: list[Params], start_time: datetime, end_time: datetime, scan_by: str = ""
-) -> list[Params]:
-    rows = []
-    for query in queries:
-        if "MetricStat" not in query:
-            raise NotImplementedError("Expression of cloudwatch:GetMetricData")
-        asked = query["MetricStat"]
-        metric, stat = asked["Metric"], asked["Stat"]
-        if stat not in STATISTICS:
-            raise NotImplementedError(f"Stat {stat} of cloudwatch:GetMetricData")
-        found = _metric_statistics(
-            self,
-            metric["Namespace"],
-            metric["MetricName"],
-            start_time,
-            end_time,
-            int(asked["Period"]),
-            [stat],
-            metric.get("Dimensions", []),
-            asked.get("Unit"),
-        )
-        if scan_by != "TimestampAscending":
-            found.reverse()
-        if query.get("ReturnData", True):
-            row = {
-                "id": query["Id"],
-                "label": query.get("Label") or metric["MetricName"],
-                "timestamps": [each.timestamp for each in found],
-                "values": [each.get_statistics_for_type(stat) for each in found],
-                "status_code": "Complete",
-            }
-            rows.append(row)
-    return rows
-
-
-def _metric_statistics(
-    self: Any,
-    namespace: str,
-    metric_name: str,
-    start_time: datetime,
-    end_time: datetime,
-    period: int,
-    stats: list[str],
-    dimensions: list[Params],
-    unit: str | None = None,
-) -> list[Any]:
-    """Return moto's Statistics by period, oldest first; periods begin at multiples of theirs."""
-    from moto.cloudwatch.exceptions import InvalidParameterValue
-    from moto.cloudwatch.models import Statistics
-
-    if not stats:
-        raise NotImplementedError("ExtendedStatistics of cloudwatch:GetMetricStatistics")
-    if start_time >= end_time:
-        raise InvalidParameterValue(
-            "The parameter StartTime must be less than the parameter EndTime."
-        )
+def _only(backend: Any, namespace: str, dimensions: list[Params]) -> Any:
+    """Return moto's backend with the data of one namespace and exactly these dimensions."""
     wanted = {(each["Name"], each["Value"]) for each in dimensions}
-    zero = datetime(1970, 1, 1)
-    found: dict[int, Any] = {}
-    first = (start_time - zero) // timedelta(seconds=period)
-    for datum in self.get_all_metrics():
-        if (datum.namespace, datum.name) != (namespace, metric_name) or datum.timestamp >= end_time:
-            continue
-        number = (datum.timestamp - zero) // timedelta(seconds=period)
-        own = {(each.name, each.value) for each in datum.dimensions}
-        if number >= first and own == wanted and unit in (None, datum.unit):
-            if number not in found:
-                begin = zero + number * timedelta(seconds=period)
-                found[number] = Statistics(stats, begin, datum.unit)
-            found[number].metric_data.append(datum)
-    return [found[number] for number in sorted(found)]
+    found = copy.copy(backend)
+    found.metric_data = [
+        datum
+        for datum in backend.metric_data
+        if datum.namespace == namespace and {(d.name, d.value) for d in datum.dimensions} == wanted
+    ]
+    return found

@@ -10,7 +10,6 @@ import json
 import math
 import threading
 from collections import deque
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -35,13 +34,11 @@ Series = tuple[str, str, str, str]
 class Metrics:
     """Samples of invocations, the newest of each variant; safe for threads.
 
-    `pace` shortens alarm periods as it does a deployment's waiting times; `on_change` is called
-    when an alarm has changed its state.
+    `pace` shortens alarm periods as it does a deployment's waiting times.
     """
 
     def __init__(self, pace: float) -> None:
         self.pace = pace
-        self.on_change: Callable[[], None] = lambda: None
         self._samples: dict[Series, deque[Sample]] = {}
         self._unpublished: deque[tuple[Series, Sample]] = deque(maxlen=KEPT)
         self._lock = threading.Lock()
@@ -101,7 +98,6 @@ class Metrics:
             state, value = self._evaluate(alarm, caller, begun)
             if state is not None and state != alarm.state_value:
                 set_state(alarm, state, value)
-                self.on_change()
             if state == "ALARM":
                 return name
         return None

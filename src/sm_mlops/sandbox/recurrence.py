@@ -93,8 +93,7 @@ def _day_of_month(text: str) -> Callable[[date], bool]:
     if text == "L":
         return lambda day: day.day == _length(day)
     if text.endswith("W"):
-        wanted = _number(text[:-1], 1, 31)
-        return lambda day: day.day == _nearest_workday(day, wanted)
+        raise InvalidExpression("the sandbox does not implement W in day-of-month")
     numbers = _numbers(text, 1, 31)
     return lambda day: day.day in numbers
 
@@ -118,18 +117,6 @@ def _weekday(day: date) -> int:
 
 def _length(day: date) -> int:
     return calendar.monthrange(day.year, day.month)[1]
-
-
-def _nearest_workday(day: date, wanted: int) -> int | None:
-    """Return the working day of the month that is nearest to a day."""
-    if wanted > _length(day):
-        return None
-    weekday = day.replace(day=wanted).isoweekday()
-    if weekday == 6:
-        return wanted - 1 if wanted > 1 else wanted + 2
-    if weekday == 7:
-        return wanted + 1 if wanted < _length(day) else wanted - 2
-    return wanted
 
 
 def _numbers(text: str, low: int, high: int, names: str = "") -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """EventBridge Scheduler: schedules of the default group.
 
 Targets are functions and the operations of SageMaker in `UNIVERSAL`; what no stack of ours needs is
-refused by name. Source: https://docs.aws.amazon.com/scheduler/latest/UserGuide/
+refused by name; what fails is logged and not tried again. Source: https://docs.aws.amazon.com/scheduler/latest/UserGuide/
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from sm_mlops.sandbox import clock, grants, identities, policies, recurrence, wire
-from sm_mlops.sandbox.deliveries import Undeliverable, send
+from sm_mlops.sandbox.deliveries import Undeliverable
 from sm_mlops.sandbox.functions import Functions
 from sm_mlops.sandbox.services import JsonService, place
 from sm_mlops.sandbox.storage import Record, Store
@@ -34,7 +34,7 @@ KEYWORD = re.compile(r"<aws\.scheduler\.([a-z-]+)>")
 SETTINGS = ("ScheduleExpression", "State", "Description", "Target", "FlexibleTimeWindow")
 MEMBERS = {*SETTINGS, "Name", "GroupName", "ScheduleExpressionTimezone", "ClientToken"}
 SESSION = "EventBridgeScheduler"
-TARGET_MEMBERS = {"Arn", "RoleArn", "Input", "RetryPolicy", "DeadLetterConfig"}
+TARGET_MEMBERS = {"Arn", "RoleArn", "Input", "RetryPolicy"}
 log = logging.getLogger(__name__)
 
 
@@ -214,7 +214,6 @@ class Schedules(JsonService):
                 getattr(client, wire.snake_case(operation))(**json.loads(given))
         except (ApiError, ClientError, BotoCoreError, Undeliverable) as error:
             log.error("schedule %s: %s: %s", record["Name"], target["Arn"], error)
-            self._report(record, moment, given, error)
 
     def _invoke_function(self, target: Params, event: Any, caller: Caller) -> None:
         arn, role = target["Arn"], target["RoleArn"]
@@ -222,34 +221,6 @@ class Schedules(JsonService):
             raise Undeliverable("AccessDenied", f"{role} may not invoke {arn}")
         self.functions.find(arn, caller)
         self.functions.invoke_later(arn, event)
-
-    def _report(self, record: Record, moment: float, given: str, error: Exception) -> None:
-        """Send a failure to the schedule's dead-letter queue, as its role may."""
-        target = record["Target"]
-        queue, region = target.get("DeadLetterConfig", {}).get("Arn"), record["_place"][1]
-        if not queue:
-            return
-        attributes = {
-            "ERROR_CODE": _code(error),
-            "ERROR_MESSAGE": str(error),
-            "SCHEDULED_TIME": clock.text(moment),
-            "SCHEDULE_ARN": record["Arn"],
-            "TARGET_ARN": target["Arn"],
-        }
-        try:
-            if not policies.role_may(target["RoleArn"], "sqs:SendMessage", queue, region):
-                raise Undeliverable("AccessDenied", f"{target['RoleArn']} may not send to {queue}")
-            send(queue, given, attributes)
-            self.functions.keep("sqs")
-            self.functions.queue_changed(queue)
-        except Undeliverable as second:
-            log.error("the dead-letter queue of schedule %s: %s", record["Name"], second)
-
-
-def _code(error: Exception) -> str:
-    if isinstance(error, ClientError):
-        return str(error.response["Error"]["Code"])
-    return getattr(error, "code", type(error).__name__)
 
 
 def _arn(params: Params, caller: Caller) -> str:

@@ -25,6 +25,7 @@ from sm_mlops.sandbox.endpoints import SERVING_LOG
 from sm_mlops.sandbox.hosting import MODEL, check_key, find, location
 from sm_mlops.sandbox.job_folder import LONGEST_REASON, relative_key
 from sm_mlops.sandbox.jobs import KILLED, refuse_volume_key
+from sm_mlops.sandbox.joining import CSV, LINES, Joining, Mismatch
 from sm_mlops.sandbox.objects import NoSuchObject, Objects
 from sm_mlops.sandbox.quotas import INSTANCES
 from sm_mlops.sandbox.serving import Answer, Container, NoAnswer, ServingFailed
@@ -38,10 +39,13 @@ MEGABYTE = 1024 * 1024
 # Of a request, and of all that are sent at the same time.
 PAYLOAD, LARGEST = 6, 100
 SECONDS, RETRIES = 600.0, 3  # The defaults of ModelClientConfig.
+# What DataProcessing does unless it is told otherwise.
+PLAIN = {"InputFilter": "$", "JoinSource": "None", "OutputFilter": "$"}
 SEE_LOGS = "See job logs for more information"
 MEMBERS = (
     *("TransformJobName", "ModelName", "MaxConcurrentTransforms", "MaxPayloadInMB", "Environment"),
     *("BatchStrategy", "TransformInput", "TransformOutput", "TransformResources", "Tags"),
+    "DataProcessing",
 )
 
 
@@ -59,6 +63,8 @@ class _Running:
     container: Container
     objects: RoleObjects
     data_log: Path
+    joining: Joining | None = None
+    ended: threading.Event = field(default_factory=threading.Event)
     stop: threading.Event = field(default_factory=threading.Event)
 
     def note(self, text: str) -> None:
@@ -114,16 +120,29 @@ class Transforms:
 
     def stop_transform_job(self, params: Params, caller: Caller) -> Params:
         """Answer StopTransformJob; the objects under way have no output."""
+        record = self._find(params, caller)
         with self.store.lock:
-            record = self._find(params, caller)
             if record["TransformJobStatus"] != "InProgress":
                 status = record["TransformJobStatus"]
                 raise invalid(f"The request was rejected because the job is in status {status}.")
-            self._set_status(record, "Stopping")
-            job = self.running[record["TransformJobArn"]]
+        self.stop(record["TransformJobArn"])
+        return {}
+
+    def stop(self, arn: str) -> None:
+        """Ask a job to end, if it runs."""
+        with self.store.lock:
+            job = self.running.get(arn)
+            if job is None or job.stop.is_set():
+                return
+            self._set_status(job.record, "Stopping")
         job.stop.set()
         job.container.stop()
-        return {}
+
+    def wait(self, arn: str) -> None:
+        """Wait until a job has ended."""
+        job = self.running.get(arn)
+        if job is not None:
+            job.ended.wait()
 
     def list_transform_jobs(self, params: Params, caller: Caller) -> Params:
         """Answer ListTransformJobs, the newest first unless asked otherwise."""
@@ -198,7 +217,7 @@ class Transforms:
             model["Environment"] | record.get("Environment", {}) | _variables(record),
             caller.region,
         )
-        return _Running(record, container, objects, folder / "data-log.log")
+        return _Running(record, container, objects, folder / "data-log.log", _joining(record))
 
     def _run(self, job: _Running) -> None:
         record = job.record
@@ -221,6 +240,7 @@ class Transforms:
                 self._finish(record, status, reason)
             with self.store.lock:
                 self.running.pop(record["TransformJobArn"], None)
+            job.ended.set()
             self.on_idle()
 
     def _transform(self, job: _Running) -> str:
@@ -284,7 +304,7 @@ class Transforms:
         with ThreadPoolExecutor(most) as pool:
             try:
                 for piece in pieces:
-                    waiting.append(pool.submit(_ask, job, piece))
+                    waiting.append(pool.submit(_predict, job, piece))
                     if len(waiting) > most:
                         yield waiting.popleft().result()
                 while waiting:
@@ -304,6 +324,16 @@ class Transforms:
         record["TransformJobStatus"] = status
         record["LastModifiedTime"] = time.time()
         self.store.put(TRANSFORM, record["TransformJobArn"], record)
+
+
+def _predict(job: _Running, piece: bytes) -> bytes:
+    """Return what is stored for a piece. Raises _Failed."""
+    if job.joining is None:
+        return _ask(job, piece)
+    try:
+        return job.joining.joined(piece, _ask(job, job.joining.asked(piece)))
+    except Mismatch as error:
+        raise _Failed("ClientError", str(error)) from error
 
 
 def _ask(job: _Running, piece: bytes) -> bytes:
@@ -386,6 +416,27 @@ def _variables(record: Record) -> dict[str, str]:
     }
 
 
+def _joining(record: Record) -> Joining | None:
+    """Return how a job joins, None if it stores what the container answers."""
+    given = record.get("DataProcessing") or {}
+    if not any(given.get(name, plain) != plain for name, plain in PLAIN.items()):
+        return None
+    kinds = (record["TransformInput"].get("ContentType"), record["TransformOutput"].get("Accept"))
+    lines = (
+        record["TransformInput"].get("SplitType"),
+        record["TransformOutput"].get("AssembleWith"),
+    )
+    if not {*kinds} <= {CSV, LINES} or len({*kinds}) > 1 or lines != ("Line", "Line"):
+        raise not_implemented(
+            "sagemaker:CreateTransformJob with DataProcessing of other data than lines of "
+            f"{CSV} or {LINES}, in ContentType, Accept, SplitType and AssembleWith alike"
+        )
+    try:
+        return Joining(given, *kinds)
+    except Mismatch as error:
+        raise invalid(str(error)) from error
+
+
 def _refuse(params: Params, caller: Caller) -> None:
     """Raise ApiError for what SageMaker refuses, and by name for what the sandbox does not do."""
     wire.only("CreateTransformJob", params, *MEMBERS)
@@ -401,6 +452,7 @@ def _refuse(params: Params, caller: Caller) -> None:
     ):
         if value not in known:
             raise not_implemented(f"sagemaker:CreateTransformJob with {name} {value}")
+    _joining(params)
     payload = params.get("MaxPayloadInMB", PAYLOAD)
     if payload == 0:
         raise not_implemented("sagemaker:CreateTransformJob with MaxPayloadInMB 0")

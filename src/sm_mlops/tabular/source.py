@@ -1,19 +1,26 @@
 """The DataHash: what identifies the data of an execution, and whether a job got that data.
 
-`mlops run` computes it and Preprocess compares it. Must not know how the data is read.
+`mlops run` computes it and Preprocess compares it. Data of several days lies in several folders, of
+which a job's input can be only one: that holds a file which names them, and Preprocess downloads
+them. Must not know how the data is read.
 """
 
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from sm_mlops.tabular.failure import DataError
 
 HALF = 32
+# Names the folders of a window of days, in a folder called after the data's hash.
+WINDOW = "window.json"
+_DOWNLOADS = 8  # at once; a client has ten connections
 Entry = tuple[str, int, str]
 """Name below the location, size in bytes, and what changes with the content."""
 
@@ -59,9 +66,57 @@ def listed(client: Any, uri: str) -> list[Entry]:
     ]
 
 
+def window(client: Any, addresses: Sequence[str]) -> dict[str, list[Entry]]:
+    """Return the entries of each folder of a window, named below what all addresses share."""
+    start = len(_shared(addresses))
+    found = {}
+    for address in addresses:
+        # Either a folder, whose name may lack its slash, or one object.
+        entries, (above, _, own) = listed(client, address), address.rpartition("/")
+        place = above if own and [name for name, *_ in entries] == [own] else address.rstrip("/")
+        found[address] = [(f"{place}/{name}"[start:], size, mark) for name, size, mark in entries]
+    return found
+
+
+def _shared(addresses: Sequence[str]) -> str:
+    first, last = min(addresses), max(addresses)
+    same = next(
+        (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first)
+    )
+    return first[: first.rindex("/", 0, same) + 1]
+
+
+def _download(folder: Path, wanted: str) -> bool:
+    """Replace the file that names a window by the files of its days; return whether they are what
+    the execution was started with."""
+    import boto3
+
+    client = boto3.client("s3", region_name=os.environ.get("AWS_REGION"))
+    addresses = json.loads((folder / WINDOW).read_text(encoding="utf-8"))["addresses"]
+    entries = [entry for day in window(client, addresses).values() for entry in day]
+    if digest(entries) != wanted:
+        return False
+    (folder / WINDOW).unlink()
+    bucket, _, start = _shared(addresses).removeprefix("s3://").partition("/")
+
+    def fetch(entry: Entry) -> None:
+        name, _, mark = entry
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Not what has been written there since it was listed.
+        answer = client.get_object(Bucket=bucket, Key=start + name, IfMatch=mark.split(" ")[0])
+        with target.open("wb") as stream:
+            shutil.copyfileobj(answer["Body"], stream, 1 << 20)
+
+    with ThreadPoolExecutor(_DOWNLOADS) as pool:
+        list(pool.map(fetch, entries))
+    return True
+
+
 def verify(folder: Path, wanted: str, *, isolated: bool = False) -> None:
     """Raise DataError unless this job's input `data`, downloaded to `folder`, has this DataHash.
 
+    Of a window of days, download the data first.
     A job without a network (`isolated`) compares objects in S3 by names and sizes only.
     """
     if not re.fullmatch(rf"[0-9a-f]{{{2 * HALF}}}", wanted):
@@ -69,6 +124,10 @@ def verify(folder: Path, wanted: str, *, isolated: bool = False) -> None:
             f"DataHash is '{wanted}': start the execution with mlops run, which computes it"
         )
     uri = _location()
+    if uri.rstrip("/").endswith(f"/data/window-{wanted[:HALF]}"):
+        if not _from_s3(uri, lambda: _download(folder, wanted)):
+            raise DataError(_changed(uri, wanted))
+        return
     names = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
     outline = digest((name, file.stat().st_size, "") for name, file in names.items())
     same = outline[HALF:] == wanted[HALF:]
@@ -77,12 +136,16 @@ def verify(folder: Path, wanted: str, *, isolated: bool = False) -> None:
     elif same and isolated:
         print("no network: the data is compared by file names and sizes only")
     elif same:
-        same = digest(_listed_here(uri)) == wanted
+        same = _from_s3(uri, lambda: digest(_listed_here(uri)) == wanted)
     if not same:
-        raise DataError(
-            f"{uri} is no longer what this execution was started with (DataHash {wanted[:12]}...): "
-            "start another with mlops run, and write new data to a new folder"
-        )
+        raise DataError(_changed(uri, wanted))
+
+
+def _changed(uri: str, wanted: str) -> str:
+    return (
+        f"{uri} is no longer what this execution was started with (DataHash {wanted[:12]}...): "
+        "start another with mlops run, and write new data to a new folder"
+    )
 
 
 def _location() -> str:
@@ -99,12 +162,17 @@ def _location() -> str:
 
 def _listed_here(uri: str) -> list[Entry]:
     import boto3
+
+    return listed(boto3.client("s3", region_name=os.environ.get("AWS_REGION")), uri)
+
+
+def _from_s3(uri: str, ask: Callable[[], bool]) -> bool:
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
-        return listed(boto3.client("s3", region_name=os.environ.get("AWS_REGION")), uri)
+        return ask()
     except (BotoCoreError, ClientError) as error:
         raise DataError(
-            f"cannot list {uri} to compare it with DataHash: {error}; allow s3:ListBucket there, "
-            "and S3 in the jobs' network"
+            f"cannot read {uri} to compare it with DataHash: {error}; allow s3:ListBucket and "
+            "s3:GetObject there, and S3 in the jobs' network"
         ) from error

@@ -12,11 +12,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from pathlib import Path
 
-from sm_mlops import objects, registry
+from sm_mlops import dates, objects, registry
 from sm_mlops.aws import Aws, error_code, split_s3
 from sm_mlops.errors import MlopsError
 from sm_mlops.redaction import without_tokens
@@ -28,12 +29,15 @@ SAMPLE = "breast-cancer.csv"
 
 @dataclass(frozen=True)
 class Dataset:
-    """`uri`: the S3 folder or object. `digest`: the DataHash, see `tabular.source`."""
+    """`uri`: the S3 folder or object; of several days, a folder with the addresses `days`.
+    `digest`: the DataHash, see `tabular.source`. `missing`: days without an object."""
 
     uri: str
     digest: str
     files: int
     size: int
+    days: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,8 @@ def upload_data(aws: Aws) -> Dataset:
     path = getattr(aws.settings.data, setting)
     if path.startswith("s3://"):
         try:
-            return data_in_s3(aws, path)
+            days = dates.addresses(path, today())
+            return _window(aws, days) if dates.is_window(path) else data_in_s3(aws, days[0])
         except (ClientError, MlopsError) as error:
             if not aws.sandbox:
                 raise
@@ -75,6 +80,32 @@ def upload_data(aws: Aws) -> Dataset:
             if key not in present or not objects.has(aws, aws.bucket, key, content):
                 objects.upload(aws, aws.bucket, key, file, **_encryption(aws))
     return Dataset(f"s3://{aws.bucket}/{prefix}/", digest, len(files), size)
+
+
+def today() -> date:
+    """Return the day that {today} means in data.path."""
+    return datetime.now(UTC).date()
+
+
+def _window(aws: Aws, addresses: Sequence[str]) -> Dataset:
+    """Return the data of several days; write the file that names them. Raise MlopsError if no day
+    has any."""
+    by_day = source.window(aws.s3, addresses)
+    days = tuple(address for address, entries in by_day.items() if entries)
+    if not days:
+        raise MlopsError(
+            f"data.path in mlops.yaml: there is no object at any day from {addresses[0]} "
+            f"to {addresses[-1]}"
+        )
+    # Again: without days that are missing the others may share more.
+    entries = [entry for day in source.window(aws.s3, days).values() for entry in day]
+    digest = source.digest(entries)
+    key = f"{aws.settings.prefix}/data/window-{digest[: source.HALF]}/"
+    content = json.dumps({"addresses": days}, indent=1).encode()
+    objects.put(aws, aws.bucket, key + source.WINDOW, content, **_encryption(aws))
+    missing = tuple(address for address in addresses if address not in days)
+    size = sum(entry[1] for entry in entries)
+    return Dataset(f"s3://{aws.bucket}/{key}", digest, len(entries), size, days, missing)
 
 
 def chosen(aws: Aws) -> str:

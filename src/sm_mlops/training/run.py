@@ -14,7 +14,7 @@ from typing import Any
 
 from rich import filesize
 
-from sm_mlops import commit, executions, quotas, roles, tags
+from sm_mlops import commit, dates, executions, quotas, roles, tags
 from sm_mlops.aws import DENIED, Aws, exists, ignoring, split_s3
 from sm_mlops.errors import MlopsError, hint
 from sm_mlops.executions import Execution
@@ -73,7 +73,10 @@ def plan(
     _refuse_unfit(aws, bool(named))
     data = artifacts.data_in_s3(aws, named) if named else artifacts.upload_data(aws)
     files = f"{data.files} file{'s' * (data.files != 1)}"
-    say(f"data       {files}, {filesize.decimal(data.size)} at {data.uri}")
+    place = f"{data.days[0]} to {data.days[-1]}" if data.days else data.uri
+    say(f"data       {files}, {filesize.decimal(data.size)} at {place}")
+    for address in data.missing:
+        say(f"           nothing at {address}")
     return Plan(compiled, data, given)
 
 
@@ -228,7 +231,10 @@ def _require_declared(aws: Aws, address: str) -> None:
         raise MlopsError(f"--set InputData: {address} is not an S3 address (s3://bucket/prefix/)")
     path = aws.settings.data.path
     allowed = [f"s3://{aws.bucket}/{aws.settings.prefix}/"]
-    allowed += [path] if path.startswith("s3://") else []
+    # Of a path with dates, any day.
+    allowed += [dates.fixed(path)] if path.startswith("s3://") else []
+    if dates.fixed(path) != path and address.startswith(dates.fixed(path)):
+        return
     bucket, key = split_s3(address)
     for place in allowed:
         there, prefix = split_s3(place)

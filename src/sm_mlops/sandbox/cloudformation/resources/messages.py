@@ -153,7 +153,7 @@ def _topic_arn(call: Call) -> str:
 
 
 def _topic_create(call: Call) -> Made:
-    calls.only(call, "TopicName", "Subscription", *_TOPIC)
+    calls.only(call, "TopicName", *_TOPIC)
     sns = call.client("sns")
     with calls.absent_is_fine():
         sns.get_topic_attributes(TopicArn=_topic_arn(call))
@@ -164,26 +164,16 @@ def _topic_create(call: Call) -> Made:
         **calls.present(Tags=calls.pairs(call.tags)),
     )["TopicArn"]
     call.made(arn)
-    for one in call.properties.get("Subscription", []):
-        sns.subscribe(TopicArn=arn, **one)
     return _topic(arn)
 
 
 def _topic_update(call: Call) -> Made:
-    calls.only(call, "TopicName", "Subscription", *_TOPIC)
+    calls.only(call, "TopicName", *_TOPIC)
     sns, arn = call.client("sns"), call.physical
     for name, default in _TOPIC.items():
         if call.changed(name):
             value = call.properties.get(name, default)
             sns.set_topic_attributes(TopicArn=arn, AttributeName=name, AttributeValue=value)
-    wanted = call.properties.get("Subscription", [])
-    gone = [one for one in call.previous.get("Subscription", []) if one not in wanted]
-    for row in sns.list_subscriptions_by_topic(TopicArn=arn)["Subscriptions"] if gone else []:
-        if calls.pick(row, "Protocol", "Endpoint") in gone:
-            sns.unsubscribe(SubscriptionArn=row["SubscriptionArn"])
-    for one in wanted:
-        if one not in call.previous.get("Subscription", []):
-            sns.subscribe(TopicArn=arn, **one)
     TOPICS.apply(sns, arn, call)
     return _topic(arn)
 

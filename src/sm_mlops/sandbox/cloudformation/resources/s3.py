@@ -29,14 +29,17 @@ _RULE = ("NoncurrentVersionExpiration", "AbortIncompleteMultipartUpload")
 def _lifecycle(s3: Any, bucket: str, value: Any) -> None:
     rules = []
     for index, rule in enumerate(value["Rules"]):
-        known = {"Id", "Status", "ExpiredObjectDeleteMarker", *_RULE}
+        plain = {"Id", "Status", "Prefix", "ExpiredObjectDeleteMarker", "ExpirationInDays"}
+        known = {*plain, *_RULE}
         calls.refuse("AWS::S3::Bucket LifecycleConfiguration", set(rule) - known)
+        expires = calls.pick(rule, "ExpiredObjectDeleteMarker")
+        expires |= {"Days": rule["ExpirationInDays"]} if "ExpirationInDays" in rule else {}
         rules.append(
             {
                 "ID": rule.get("Id", f"rule-{index + 1}"),
                 "Status": rule["Status"],
-                "Filter": {"Prefix": ""},
-                **calls.present(Expiration=calls.pick(rule, "ExpiredObjectDeleteMarker")),
+                "Filter": {"Prefix": rule.get("Prefix", "")},
+                **calls.present(Expiration=expires),
                 **calls.pick(rule, *_RULE),
             }
         )

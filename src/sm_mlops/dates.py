@@ -1,0 +1,74 @@
+"""Dates in an S3 address of `data.path`: `{today}`, `{today-1}`, or the days `{today-6..today}`.
+
+A day is written as 2026-11-29, or as strftime writes it after a colon: `{today:%Y/%m/%d}`. Days are
+those of UTC.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import date, timedelta
+
+_DAY = r"today(?:-(\d{1,4}))?"
+_PLACE = re.compile(rf"\{{{_DAY}(?:\.\.{_DAY})?(?::((?:%[YmdjGV]|[A-Za-z0-9=/_.-])+))?\}}")
+_WINDOW = re.compile(r"\{[^{}]*\.\.[^{}]*\}")
+MOST_DAYS = 366
+
+
+def is_window(path: str) -> bool:
+    """Return whether an address names several days."""
+    return path.startswith("s3://") and bool(_WINDOW.search(path))
+
+
+def fixed(path: str) -> str:
+    """Return what stands before the first date."""
+    return path.partition("{")[0] if path.startswith("s3://") else path
+
+
+def problem(path: str) -> str:
+    """Return what is wrong with the dates in an address; empty if nothing is."""
+    if not path.startswith("s3://"):
+        return ""
+    if odd := re.search(r"\{[^{}]*\}?|\}", _PLACE.sub("", path)):
+        return f"{odd[0]} is no date; write {{today}}, {{today-1}} or {{today-6..today}}"
+    if "{" in path.removeprefix("s3://").partition("/")[0]:
+        return "the name of a bucket holds no date"
+    if len(_WINDOW.findall(path)) > 1:
+        return "only one {...} may name several days; write them as {today-6..today:%Y/%m/%d}"
+    for place in _PLACE.finditer(path):
+        days = _days(place)
+        if not 0 < len(days) <= MOST_DAYS:
+            return (
+                f"{place[0]} names {len(days)} days; write the earlier first, at most {MOST_DAYS}"
+            )
+    return ""
+
+
+def addresses(path: str, today: date) -> tuple[str, ...]:
+    """Return the address of each day, the earliest first; without a window there is one."""
+    window = next((place for place in _PLACE.finditer(path) if ".." in place[0]), None)
+    if not path.startswith("s3://"):
+        return (path,)
+    shifts = _days(window) if window else range(1)
+    found = []
+    for shift in shifts:
+        text = path
+        if window:
+            text = path.replace(window[0], _written(window, today - timedelta(days=shift)))
+        found.append(_PLACE.sub(lambda place: _written(place, _day(place, today)), text))
+    return tuple(found)
+
+
+def _days(place: re.Match[str]) -> range:
+    """Return how many days ago each day is, the earliest first."""
+    first = int(place[1] or 0)
+    last = int(place[2] or 0) if ".." in place[0] else first
+    return range(first, last - 1, -1)
+
+
+def _day(place: re.Match[str], today: date) -> date:
+    return today - timedelta(days=int(place[1] or 0))
+
+
+def _written(place: re.Match[str], day: date) -> str:
+    return day.strftime(place[3] or "%Y-%m-%d")

@@ -1,0 +1,210 @@
+"""What runs by itself for a stage: its second stack, `platform/watch.yml`.
+
+Schedules check it for drift, train the project again and predict rows in S3; an alarm rings on
+drift. The stack exists as long as mlops.yaml or the stage's file asks for something of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+from rich.console import Console
+
+from sm_mlops import stacks, templates
+from sm_mlops.aws import Aws
+from sm_mlops.deployment import endpoints, transform
+from sm_mlops.deployment.stages import FOLDER as INFRA
+from sm_mlops.deployment.stages import WATCH, Stage
+from sm_mlops.errors import MlopsError
+from sm_mlops.platform import FOLDER
+from sm_mlops.settings import Settings
+from sm_mlops.stacks import Change, Outcome, Overtaken, Stack
+
+TEMPLATE = FOLDER / "watch.yml"
+CAPABILITIES = ("CAPABILITY_IAM",)
+# The stage whose drift and whose schedule train again: what it runs is what users get.
+LAST = "production"
+# Of a schedule's name, <project>-<stage>-monitor.
+NAME_LENGTH = 64
+# While other runs are faster.
+ATTEMPTS = 10
+NOTHING = Outcome((), executed=False)
+
+
+def stack_name(stage: Stage) -> str:
+    """Return the name of a stage's second stack."""
+    return f"{stage.stack}-{WATCH}"
+
+
+def expressions(settings: Settings, stage: Stage) -> dict[str, str]:
+    """Return the schedules that a stage should have, by their parameters; empty for none."""
+    found = {
+        "MonitorExpression": settings.monitoring.schedule if _monitored(settings, stage) else "",
+        "RetrainExpression": (settings.retraining.schedule or "") if stage.name == LAST else "",
+        "BatchExpression": stage.batch.schedule if stage.batch else "",
+    }
+    return {name: expression for name, expression in found.items() if expression}
+
+
+def capture(settings: Settings, stage: Stage) -> dict[str, str]:
+    """Return what the stage's own stack needs, so that there are requests to check."""
+    if stage.kind != "real-time" or not _monitored(settings, stage):
+        return {}
+    return {"DataCapturePercent": str(settings.monitoring.capture)}
+
+
+def require(aws: Aws, there: Aws, stage: Stage) -> None:
+    """Raise MlopsError for a wish that cannot be fulfilled, before anything is deployed."""
+    settings, place = aws.settings, f"{INFRA}/{stage.name}.json"
+    monitored, elsewhere = _monitored(settings, stage), there.account != aws.account
+    why = f"its schedule in account {there.account} cannot start what is in account {aws.account}"
+    if monitored and stage.kind == "serverless":
+        raise MlopsError(
+            f"mlops.yaml: monitoring.stages has {stage.name}, but a serverless endpoint captures "
+            f"no requests: set EndpointKind in {place} to real-time or asynchronous, or take it out"
+        )
+    if monitored and elsewhere:
+        raise MlopsError(
+            f"mlops.yaml: monitoring.stages has {stage.name}, but {why}: take it out, and run "
+            f"{aws.command} monitor {stage.name} --run"
+        )
+    if monitored and float(stage.parameters.get("DataCapturePercent", 1)) == 0:
+        raise MlopsError(
+            f"{place}: Parameters.DataCapturePercent is 0, but mlops.yaml has {stage.name} in "
+            "monitoring.stages: remove the parameter"
+        )
+    if stage.name == LAST:
+        _require_retraining(settings, why if elsewhere else "")
+    if expressions(settings, stage) and len(f"{stage.stack}-monitor") > NAME_LENGTH:
+        raise MlopsError(
+            f"{place}: a schedule would be called {stage.stack}-monitor, but a name has at most "
+            f"{NAME_LENGTH} characters: shorten the stage's"
+        )
+    if stage.batch and not stage.parameters.get("ExecutionRoleArn"):
+        _require_places(aws, stage, place)
+
+
+def _require_retraining(settings: Settings, elsewhere: str) -> None:
+    retraining = settings.retraining
+    keys = {"retraining.schedule": retraining.schedule, "retraining.on_drift": retraining.on_drift}
+    for key, value in keys.items():
+        if value and elsewhere:
+            raise MlopsError(f"mlops.yaml: {key} goes by {LAST}, but {elsewhere}: remove it")
+    if retraining.on_drift and LAST not in settings.monitoring.stages:
+        raise MlopsError(
+            f"mlops.yaml: retraining.on_drift goes by {LAST}, which monitoring.stages does not have"
+        )
+
+
+def _require_places(aws: Aws, stage: Stage, place: str) -> None:
+    """Raise MlopsError for rows that the role of `infra/endpoint.yml` may not read or write."""
+    assert stage.batch is not None
+    folder = f"s3://{_bucket(aws, stage)}/{aws.settings.prefix}/batch/{stage.name}"
+    for key, address, kind in (
+        ("Input", stage.batch.input, "input"),
+        ("Output", stage.batch.output, "output"),
+    ):
+        if not address.startswith(f"{folder}/{kind}/") or address == f"{folder}/{kind}/":
+            raise MlopsError(
+                f"{place}: Batch.{key} must be in a folder of {folder}/{kind}/: the stage's role "
+                "may use nothing else (unless Parameters.ExecutionRoleArn names another)"
+            )
+
+
+def deploy(
+    aws: Aws,
+    there: Aws,
+    stage: Stage,
+    boundary: Mapping[str, str],
+    console: Console,
+    *,
+    execute: bool = True,
+    continue_rollback: bool = False,
+) -> Outcome:
+    """Create, update or delete the second stack of a stage whose own one is up to date.
+
+    Its model is that of the stage's stack now: another run may have been faster. Raises MlopsError.
+    """
+    name = stack_name(stage)
+    found = stacks.describe(there, name)
+    wanted = expressions(aws.settings, stage)
+    if not wanted:
+        return _remove(there, found, console, execute) if found else NOTHING
+    declared = templates.parameters(TEMPLATE)
+    defaults = {key: str(one["Default"]) for key, one in declared.items() if "Default" in one}
+    parameters = {**defaults, **wanted, **boundary, **_parameters(aws, there, stage)}
+    tags = dict(stage.tags)
+    if (
+        found
+        and found.status in stacks.DONE
+        and (found.parameters, found.tags) == (parameters, tags)
+    ):
+        return NOTHING
+    for attempt in range(ATTEMPTS):
+        try:
+            return stacks.deploy(
+                *(there, name, TEMPLATE, parameters, tags, CAPABILITIES, console),
+                execute=execute,
+                continue_rollback=continue_rollback,
+            )
+        except Overtaken:
+            if attempt == ATTEMPTS - 1:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _remove(there: Aws, stack: Stack, console: Console, execute: bool) -> Outcome:
+    held = stacks.resources(there, stack)
+    changes = tuple(Change("removed", item.name, item.kind) for item in held)
+    if execute and (settled := stacks.settle(there, stack, console)):
+        console.print(stacks.change_table(changes))
+        stacks.delete(there, settled, console)
+    return Outcome(changes, executed=execute)
+
+
+def _parameters(aws: Aws, there: Aws, stage: Stage) -> dict[str, str]:
+    settings = aws.settings
+    on_drift = settings.retraining.on_drift and stage.name == LAST
+    found = {
+        "Project": settings.project.project,
+        "Stage": stage.name,
+        "Owner": stage.tags["owner"],
+        "Template": hashlib.sha256(TEMPLATE.read_bytes()).hexdigest()[:12],
+        "OutputBucket": _bucket(aws, stage),
+        "RetrainOnDrift": "true" if on_drift else "false",
+        "CoolDownDays": str(settings.retraining.cool_down_days),
+        "AlarmTopicArn": stage.parameters.get("AlarmTopicArn", ""),
+    }
+    return found | (_batch(aws, there, stage) if stage.batch else {})
+
+
+def _batch(aws: Aws, there: Aws, stage: Stage) -> dict[str, str]:
+    assert stage.batch is not None
+    own = stacks.describe(there, stage.stack)
+    model = endpoints.model(there, own) if own else {}
+    package = model.get("PrimaryContainer", {}).get("ModelPackageName", "")
+    machine = transform.machine(aws, stage, package) if package else None
+    found = {
+        "BatchInput": stage.batch.input,
+        "BatchOutput": stage.batch.output,
+        "ModelName": model.get("ModelName", ""),
+        "ModelArn": model.get("ModelArn", ""),
+        "ModelVersion": package.rpartition("/")[2],
+    }
+    if machine is None:
+        return found
+    return found | {
+        "BatchInstanceType": machine.instance,
+        "BatchRequests": str(machine.requests),
+        "BatchKmsKeyArn": machine.key,
+        "BatchVolumeKmsKeyArn": machine.volume_key,
+    }
+
+
+def _monitored(settings: Settings, stage: Stage) -> bool:
+    return stage.name in settings.monitoring.stages
+
+
+def _bucket(aws: Aws, stage: Stage) -> str:
+    return stage.parameters.get("OutputBucket") or aws.bucket
