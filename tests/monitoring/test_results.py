@@ -69,7 +69,7 @@ def told(*words: str) -> tuple[int, str]:
         ([], "never checked"),
         ([content(0), content(1), violated(2)], "ok since 2026-11-26 06:00 UTC"),
         ([violated(0), content(1)], "drift of amount"),
-        ([violated(0, DRIFT | {"column": "age"})], "drift of amount and 1 more"),
+        ([violated(0, DRIFT | {"column": "age", "value": 0.9})], "drift of age and 1 more"),
         (
             [content(0, "violation", violations=[DRIFT | {"kind": "quality", "column": None}])],
             "quality",
