@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import botocore.session
@@ -16,6 +17,7 @@ from deployment_cases import Place, place
 from monitor_case import line, objects, people, predictions, probability, trained
 from repos import Repo
 from sm_mlops.aws import Aws
+from sm_mlops.cli import training
 from sm_mlops.cli.main import app
 from sm_mlops.monitoring import run
 from sm_mlops.settings import Settings
@@ -78,12 +80,28 @@ def test_an_upload_updates_pipeline_and_code_and_says_so_in_one_line(
     aws, said = account, list[str]()
     for _ in range(2):
         run.upload(aws, said.append)
-    assert said == ["monitor    pipeline churn-monitor checks production"] * 2
+    assert said == ["monitor    pipeline churn-monitor uploaded"] * 2
     found = aws.sagemaker.describe_pipeline(PipelineName="churn-monitor")
     compiled = run.compile_monitor(aws.settings, aws.account)
     assert found["PipelineDefinition"] == compiled.definition
     for key, content in compiled.objects.items():
         assert aws.s3.get_object(Bucket=aws.bucket, Key=key)["Body"].read() == content
+
+
+@pytest.mark.parametrize("stages", [[], ["production"]])
+def test_mlops_run_uploads_it_where_stages_are_checked(
+    repo: Repo, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, stages: list[str]
+) -> None:
+    repo.configure(monitoring={"stages": stages})
+    account: Aws = request.getfixturevalue("account")
+    monkeypatch.setattr(training, "connected", lambda context: nullcontext(account))
+    monkeypatch.setattr(training, "follow_to_the_end", lambda *_: None)
+    done = CliRunner().invoke(app, ["run"])
+    assert done.exit_code == 0, done.output
+    assert ("monitor    pipeline churn-monitor uploaded" in done.output) == bool(stages)
+    found = account.sagemaker.list_pipelines()["PipelineSummaries"]
+    names = ["churn", "churn-monitor"] if stages else ["churn"]
+    assert sorted(item["PipelineName"] for item in found) == names
 
 
 def check(place: Place, until: str) -> tuple[int, str]:
@@ -97,7 +115,6 @@ def test_a_check_names_what_drifted_and_is_followed_to_its_verdict(
 ) -> None:
     monkeypatch.setattr(run, "deployed", lambda *_: True)
     with place(tmp_path) as here:
-        here.repo.configure(monitoring={"stages": ["staging"]})
         monkeypatch.chdir(here.repo.root)
         baseline = here.put("churn/executions/1/evaluation/statistics.json", b"{}")
         trained().save(tmp_path)
@@ -111,7 +128,6 @@ def test_a_check_names_what_drifted_and_is_followed_to_its_verdict(
             text = line(body, predictions(probability(rows)), inference_id=f"202611{day}05-a")
             folder = "churn/capture/staging/version-1/churn-staging/AllTraffic"
             here.put(f"{folder}/2026/11/{day}/05/a.jsonl", text.encode())
-        run.upload(Aws(here.repo.settings(), sandbox=True), print)
         (fine, good), (drifted, why) = (
             check(here, until) for until in ("2026-11-27T06:00", "2026-11-28T08:40+02:00")
         )
@@ -119,6 +135,10 @@ def test_a_check_names_what_drifted_and_is_followed_to_its_verdict(
         identifier = re.findall(r"execution/(\w+)", why)[0]
         log = CliRunner().invoke(app, ["logs", "Check", "--execution", identifier]).output
     assert (fine, drifted) == (0, 1), good + why
+    uploads = [
+        text.startswith("monitor    pipeline churn-monitor uploaded\n") for text in (good, why)
+    ]
+    assert uploads == [True, False]
     assert "2026-11-26 06:00 to 2026-11-27 06:00  ok      1,500" in good
     assert "nothing above its limit in 1,500 rows" in good
     [violation] = [text for text in why.splitlines() if text.startswith("Violation: ")]

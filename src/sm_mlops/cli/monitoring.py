@@ -12,7 +12,7 @@ from sm_mlops import registry
 from sm_mlops.aws import Aws
 from sm_mlops.cli.console import TERMINAL, AsJson, connected, out, print_json, say
 from sm_mlops.cli.deploy import PANEL, WhichStage
-from sm_mlops.cli.training import follow_to_the_end
+from sm_mlops.cli.training import before_following, follow_to_the_end
 from sm_mlops.deployment import stages
 from sm_mlops.deployment.stages import Stage
 from sm_mlops.errors import MlopsError
@@ -95,7 +95,9 @@ def _show(aws: Aws, chosen: list[Stage], as_json: bool) -> None:
         print_json({name: [item.content for item in items] for name, items in found.items()})
         return
     for number, (name, items) in enumerate(found.items()):
-        say("\n" * bool(number) + f"{name}: {results.health(items)}")
+        if number:
+            say("")
+        say(f"{name}: {results.health(items)}")
         if items:
             out.print(results.table(items))
         else:
@@ -114,7 +116,10 @@ def _run(aws: Aws, stage: Stage, until: datetime | None) -> None:
         say(found.message)
 
     with terminable():
-        arn = start(aws, stage, results.bucket_of(aws, stage), until)
+        try:
+            arn = start(aws, stage, results.bucket_of(aws, stage), until, say)
+        except KeyboardInterrupt as interruption:
+            raise before_following(aws, interruption) from None
         say(f"execution  {arn}")
         try:
             follow_to_the_end(aws, arn, tell_success=tell_success)

@@ -111,7 +111,7 @@ def run(
                 return
             arn = launch(aws, wanted, say, why)
         except KeyboardInterrupt as interruption:
-            raise _before_following(aws, interruption) from None
+            raise before_following(aws, interruption) from None
         until = until if wait else time.monotonic()
         follow_to_the_end(aws, arn, until, unfinished_ok or not wait)
 
@@ -132,7 +132,7 @@ def _say_how_to_follow(aws: Aws, identifier: str) -> None:
     say(f"stop it     {aws.command} stop {identifier}")
 
 
-def _before_following(aws: Aws, interruption: KeyboardInterrupt) -> typer.Exit:
+def before_following(aws: Aws, interruption: KeyboardInterrupt) -> typer.Exit:
     """Say whether an execution was started; return the end of the command."""
     if interruption.args == (None,):
         say(f"\nIt is not known whether an execution was started: see {aws.command} status")

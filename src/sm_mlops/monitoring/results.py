@@ -128,8 +128,9 @@ def health(results: Iterable[Result]) -> str:
         return NEVER
     newest = results[0]
     if newest.violations:
+        worst = max(newest.violations, key=lambda found: found["value"] / found["limit"])
         more = len(newest.violations) - 1
-        return _what(newest.violations[0]) + (f" and {more} more" if more else "")
+        return _what(worst) + (f" and {more} more" if more else "")
     if newest.status != "ok":
         return newest.status
     since = newest.start

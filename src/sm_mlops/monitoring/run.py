@@ -39,14 +39,16 @@ def upload(aws: Aws, say: Callable[[str], None]) -> None:
     pipeline = aws.settings.monitor_pipeline
     purpose = f"Checks the deployed stages of {aws.settings.project.github}"
     roles.awaited(lambda: upsert(aws, compiled.definition, pipeline, purpose), say)
-    say(f"monitor    pipeline {pipeline} checks {', '.join(aws.settings.monitoring.stages)}")
+    say(f"monitor    pipeline {pipeline} uploaded")
 
 
-def start(aws: Aws, stage: Stage, bucket: str, until: datetime | None) -> str:
+def start(
+    aws: Aws, stage: Stage, bucket: str, until: datetime | None, say: Callable[[str], None]
+) -> str:
     """Start a check of the window before `until`, by default before now; return its ARN.
 
-    Raises:
-        MlopsError: The stage is not deployed, or the pipeline not uploaded.
+    Upload the pipeline if there is none: stages that are only checked by hand are in no list.
+    Raise MlopsError if the stage is not deployed.
     """
     pipeline = aws.settings.monitor_pipeline
     if not deployed(aws, stage):
@@ -55,10 +57,7 @@ def start(aws: Aws, stage: Stage, bucket: str, until: datetime | None) -> str:
             f"{aws.command} deploy {stage.name} --model-package-arn ARN"
         )
     if not exists(aws.sagemaker.describe_pipeline, PipelineName=pipeline):
-        raise MlopsError(
-            f"pipeline {pipeline} does not exist yet: name {stage.name} in monitoring.stages of "
-            f"mlops.yaml and push, or {aws.command} run"
-        )
+        upload(aws, say)
     moment = until.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if until else "now"
     values = {"Stage": stage.name, "Bucket": bucket, "Until": moment}
     answer = answered(
