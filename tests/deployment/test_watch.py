@@ -50,6 +50,7 @@ def required(repo: Repo, name: str = "production", account: str = ACCOUNT) -> No
     ("sections", "keys", "account", "said"),
     [
         (MONITORED, {"EndpointKind": "serverless"}, ACCOUNT, "serverless endpoint captures no"),
+        (MONITORED, {"EndpointKind": "batch"}, ACCOUNT, "a stage that is batch only has none: set"),
         (MONITORED, {}, ELSEWHERE, f"in account {ELSEWHERE} cannot start what is in account 123"),
         (MONITORED, {"DataCapturePercent": 0}, ACCOUNT, "DataCapturePercent is 0, but mlops.yaml"),
         (
@@ -204,7 +205,8 @@ def test_a_batch_keeps_its_rows_and_goes_into_a_folder_of_its_time() -> None:
     output = given["TransformOutput"]
     assert output["S3OutputPath"] == f"{WATCHED['BatchOutput']}<aws.scheduler.scheduled-time>/"
     assert (output["KmsKeyId"], given["TransformResources"]["VolumeKmsKeyId"]) == (KEY, KEY)
-    assert {tag["Key"] for tag in given["Tags"]} == {"project", "stage", "model-version"}
+    tags = {tag["Key"] for tag in given["Tags"]}
+    assert tags == {"project", "owner", "stage", "model-version"}
     plain = WATCHED | {"BatchKmsKeyArn": "", "BatchVolumeKmsKeyArn": ""}
     given = json.loads(watch(**plain).properties("BatchSchedule")["Target"]["Input"])
     assert "KmsKeyId" not in given["TransformOutput"]

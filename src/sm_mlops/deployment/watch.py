@@ -29,6 +29,11 @@ LAST = "production"
 NAME_LENGTH = 64
 # While other runs are faster.
 ATTEMPTS = 10
+# Kinds of stages that cannot be checked, and why.
+_UNSEEN = {
+    "serverless": "a serverless endpoint captures no requests",
+    "batch": "a check reads requests to an endpoint, and a stage that is batch only has none",
+}
 NOTHING = Outcome((), executed=False)
 
 
@@ -59,10 +64,10 @@ def require(aws: Aws, there: Aws, stage: Stage) -> None:
     settings, place = aws.settings, f"{INFRA}/{stage.name}.json"
     monitored, elsewhere = _monitored(settings, stage), there.account != aws.account
     why = f"its schedule in account {there.account} cannot start what is in account {aws.account}"
-    if monitored and stage.kind == "serverless":
+    if monitored and stage.kind in _UNSEEN:
         raise MlopsError(
-            f"mlops.yaml: monitoring.stages has {stage.name}, but a serverless endpoint captures "
-            f"no requests: set EndpointKind in {place} to real-time or asynchronous, or take it out"
+            f"mlops.yaml: monitoring.stages has {stage.name}, but {_UNSEEN[stage.kind]}: set "
+            f"EndpointKind in {place} to real-time or asynchronous, or take it out"
         )
     if monitored and elsewhere:
         raise MlopsError(
