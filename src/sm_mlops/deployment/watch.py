@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from rich.console import Console
 
 from sm_mlops import stacks, templates
-from sm_mlops.aws import Aws
+from sm_mlops.aws import DENIED, Aws, error_code
 from sm_mlops.deployment import endpoints, transform
 from sm_mlops.deployment.stages import FOLDER as INFRA
 from sm_mlops.deployment.stages import WATCH, Stage
@@ -131,9 +131,20 @@ def deploy(
 
     Its model is that of the stage's stack now: another run may have been faster. Raises MlopsError.
     """
-    name = stack_name(stage)
-    found = stacks.describe(there, name)
+    from botocore.exceptions import ClientError
+
+    name, found = stack_name(stage), None
     wanted = expressions(aws.settings, stage)
+    try:
+        found = stacks.describe(there, name)
+    except ClientError as error:
+        if error_code(error) not in DENIED:
+            raise
+        if wanted:
+            raise MlopsError(
+                f"you may not deploy {name}, what runs by itself: the project is older than this "
+                f"tool; update it with {aws.command} bootstrap"
+            ) from error
     if not wanted:
         return _remove(there, found, console, execute) if found else NOTHING
     declared = templates.parameters(TEMPLATE)
