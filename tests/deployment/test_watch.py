@@ -6,13 +6,16 @@ import csv
 import dataclasses
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import botocore.session
 import pytest
+from botocore.exceptions import ClientError
 from botocore.validate import ParamValidator
+from rich.console import Console
 
 from deployment_cases import BATCH, Place, place
 from function_cases import until
@@ -50,6 +53,7 @@ def required(repo: Repo, name: str = "production", account: str = ACCOUNT) -> No
     ("sections", "keys", "account", "said"),
     [
         (MONITORED, {"EndpointKind": "serverless"}, ACCOUNT, "serverless endpoint captures no"),
+        (MONITORED, {"EndpointKind": "batch"}, ACCOUNT, "a stage that is batch only has none: set"),
         (MONITORED, {}, ELSEWHERE, f"in account {ELSEWHERE} cannot start what is in account 123"),
         (MONITORED, {"DataCapturePercent": 0}, ACCOUNT, "DataCapturePercent is 0, but mlops.yaml"),
         (
@@ -142,6 +146,27 @@ def test_a_monitored_stage_captures_what_mlops_yaml_says(
     assert given["DataCapturePercent"] == "5", "the stage's file has the last word"
 
 
+def test_a_project_that_is_older_than_the_tool_deploys_what_it_did(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(*_: Any) -> None:
+        error: Any = {"Error": {"Code": "AccessDenied", "Message": "not authorized"}}
+        raise ClientError(error, "DescribeStacks")
+
+    monkeypatch.setattr(stacks, "describe", denied)
+
+    def deploy() -> stacks.Outcome:
+        settings = repo.settings()
+        aws: Any = SimpleNamespace(settings=settings, command="mlops")
+        stage = stages.load(settings, "production")
+        return work.deploy(aws, aws, stage, {}, Console(quiet=True))
+
+    assert deploy() == work.NOTHING
+    repo.configure(**MONITORED)
+    with pytest.raises(MlopsError, match="older than this tool; update it with mlops bootstrap"):
+        deploy()
+
+
 # What the stack holds
 
 
@@ -204,7 +229,8 @@ def test_a_batch_keeps_its_rows_and_goes_into_a_folder_of_its_time() -> None:
     output = given["TransformOutput"]
     assert output["S3OutputPath"] == f"{WATCHED['BatchOutput']}<aws.scheduler.scheduled-time>/"
     assert (output["KmsKeyId"], given["TransformResources"]["VolumeKmsKeyId"]) == (KEY, KEY)
-    assert {tag["Key"] for tag in given["Tags"]} == {"project", "stage", "model-version"}
+    tags = {tag["Key"] for tag in given["Tags"]}
+    assert tags == {"project", "owner", "stage", "model-version"}
     plain = WATCHED | {"BatchKmsKeyArn": "", "BatchVolumeKmsKeyArn": ""}
     given = json.loads(watch(**plain).properties("BatchSchedule")["Target"]["Input"])
     assert "KmsKeyId" not in given["TransformOutput"]
@@ -305,7 +331,7 @@ def test_the_second_stack_comes_changes_stays_and_goes_with_what_is_wanted(here:
 
 @pytest.mark.slow
 def test_a_stage_that_is_batch_only_predicts_without_an_endpoint(
-    here: Place, tmp_path: Path
+    here: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, two = (here.register(BATCH, offset=offset) for offset in (10, 20))
     folder = f"s3://{here.aws.bucket}/churn/batch/bulk"
@@ -338,6 +364,7 @@ def test_a_stage_that_is_batch_only_predicts_without_an_endpoint(
     # What the schedule has written stays, however old it is.
     key = "churn/batch/bulk/output/all/2026-01-01T05:00:00Z/rows.jsonl.out"
     here.aws.s3.put_object(Bucket=here.aws.bucket, Key=key, Body=b"{}\n")
+    monkeypatch.setattr(batch, "LEFT", timedelta(days=-1))
     done = batch.predict(here.aws, stage, str(source), str(tmp_path / "out.csv"), here.console)
     with (tmp_path / "out.csv").open() as file:
         assert list(csv.DictReader(file)) == [{"id": "007", "a": "1", "b": "2", "prediction": "23"}]

@@ -14,6 +14,7 @@ from trigger_case import Aws, GitHub, functions, replace
 
 REGION, ACCOUNT, NAME = "eu-west-1", "123456789012", "churn-production-drift"
 ALARM = f"arn:aws:cloudwatch:{REGION}:{ACCOUNT}:alarm:{NAME}"
+STACK = f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/churn-production-watch/0a1b-2c3d"
 VERSION = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:model-package/churn/3"
 TAGS = {
     "project": "churn",
@@ -63,7 +64,7 @@ def aws() -> Aws:
     account = Aws()
     account.answers = {
         "ListTagsForResource": tagged(),
-        "GetSchedule": {"State": "ENABLED"},
+        "GetSchedule": schedule(),
         "ListModelPackages": {"ModelPackageSummaryList": [{"ModelPackageArn": VERSION}]},
         "DescribeModelPackage": package(),
         "GetSecretValue": {"SecretString": '{"token": "ghp_canary0123456789"}'},
@@ -88,8 +89,14 @@ def trigger(aws: Aws, github: GitHub, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 
 def scheduled(at: str = "2026-11-29T03:00:00Z", **changes: str) -> dict[str, Any]:
-    given = {"Project": "churn", "Stage": "production", "Scheduled": at, **changes}
+    given = {"Project": "churn", "Stage": "production", "Scheduled": at, "Stack": STACK, **changes}
     return {"Retrain": given}
+
+
+def schedule(state: str = "ENABLED") -> dict[str, Any]:
+    """Return the project's own schedule, as platform/watch.yml makes it."""
+    given = scheduled("<aws.scheduler.scheduled-time>")
+    return {"State": state, "Target": {"Input": json.dumps(given)}}
 
 
 def test_drift_starts_the_repository_s_build_and_says_why(trigger: Any, github: GitHub) -> None:
@@ -188,7 +195,14 @@ def test_a_schedule_starts_one_training_per_time_and_hour(
     ("event", "answers", "why"),
     [
         (scheduled(), {"GetSchedule": "ResourceNotFoundException"}, "no schedule churn-production"),
-        (scheduled(), {"GetSchedule": {"State": "DISABLED"}}, "is DISABLED"),
+        (scheduled(), {"GetSchedule": schedule("DISABLED")}, "is DISABLED"),
+        # Of another project's schedule, which does not know the stack.
+        (scheduled(Stack=STACK.replace("0a1b", "9f8e")), {}, "not the input of schedule churn-pro"),
+        (
+            {"Retrain": {"Project": "churn", "Stage": "production", "Scheduled": "2026"}},
+            {},
+            "of sch",
+        ),
         (scheduled(Stage="../x"), {}, "not the input"),
         (scheduled(Scheduled="<aws.scheduler.scheduled-time>"), {}, "not the input"),
         ({"Retrain": {"Project": "churn"}}, {}, "not the input"),

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from sm_mlops import actions, stacks
-from sm_mlops.aws import Aws
+from sm_mlops.aws import DENIED, Aws, ignoring
 from sm_mlops.cli.console import (
     AsJson,
     ContinueRollback,
@@ -255,8 +255,11 @@ def interruptible(aws: Aws, *names: str, cancellable: bool = True) -> Iterator[N
     try:
         yield
     except KeyboardInterrupt as interruption:
-        known = (stacks.describe(aws, name) for name in names)
-        busy = next((stack.name for stack in known if stack and stack.busy), "")
+        busy = ""
+        # An older project's role may not ask about the second stack.
+        with ignoring(*DENIED):
+            known = (stacks.describe(aws, name) for name in names)
+            busy = next((stack.name for stack in known if stack and stack.busy), "")
         lines = [
             "\nCloudFormation continues.",
             "follow it   run the same command again",
@@ -329,7 +332,8 @@ def _tell_deployment(aws: Aws, done: Deployment, console: Console, as_json: bool
         return
     line = f"{done.stage} is unchanged: it already runs version {done.version}"
     if done.changed:
-        line = f"{done.stage} runs version {done.version}, in service after {done.seconds:.0f} s"
+        how = "deployed" if done.kind == "batch" else "in service"
+        line = f"{done.stage} runs version {done.version}, {how} after {done.seconds:.0f} s"
     tell(console, line, "green")
     where = "no endpoint" if done.kind == "batch" else f"Endpoint {actions.code(done.endpoint)}"
     if done.kind == "batch":

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sm_mlops import display, executions, objects, projects, registry, stacks
-from sm_mlops.aws import ABSENT, Aws, exists, ignoring
+from sm_mlops.aws import ABSENT, DENIED, Aws, exists, ignoring
 from sm_mlops.deployment import access, endpoints, stages, watch
 from sm_mlops.deployment.stages import Stage
 from sm_mlops.stacks import Resource, Stack
@@ -62,8 +62,11 @@ def chosen(aws: Aws, name: str | None) -> list[Stage]:
 def look(aws: Aws, stage: Stage) -> Deletion:
     """Return the stacks and the resources of a stage."""
     there = access.enter(aws, stage)
-    names = (watch.stack_name(stage), stage.stack)
-    present = tuple(filter(None, (stacks.describe(there, name) for name in names)))
+    second = None
+    # An older project's role may not even ask.
+    with ignoring(*DENIED):
+        second = stacks.describe(there, watch.stack_name(stage))
+    present = tuple(filter(None, (second, stacks.describe(there, stage.stack))))
     for stack in present:
         stages.require_own(aws.settings, stage, stack.parameters)
     found = tuple(item for stack in present for item in stacks.resources(there, stack))

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from rich.console import Console
 
 from sm_mlops import stacks, templates
-from sm_mlops.aws import Aws
+from sm_mlops.aws import DENIED, Aws, error_code
 from sm_mlops.deployment import endpoints, transform
 from sm_mlops.deployment.stages import FOLDER as INFRA
 from sm_mlops.deployment.stages import WATCH, Stage
@@ -29,6 +29,11 @@ LAST = "production"
 NAME_LENGTH = 64
 # While other runs are faster.
 ATTEMPTS = 10
+# Kinds of stages that cannot be checked, and why.
+_UNSEEN = {
+    "serverless": "a serverless endpoint captures no requests",
+    "batch": "a check reads requests to an endpoint, and a stage that is batch only has none",
+}
 NOTHING = Outcome((), executed=False)
 
 
@@ -59,10 +64,10 @@ def require(aws: Aws, there: Aws, stage: Stage) -> None:
     settings, place = aws.settings, f"{INFRA}/{stage.name}.json"
     monitored, elsewhere = _monitored(settings, stage), there.account != aws.account
     why = f"its schedule in account {there.account} cannot start what is in account {aws.account}"
-    if monitored and stage.kind == "serverless":
+    if monitored and stage.kind in _UNSEEN:
         raise MlopsError(
-            f"mlops.yaml: monitoring.stages has {stage.name}, but a serverless endpoint captures "
-            f"no requests: set EndpointKind in {place} to real-time or asynchronous, or take it out"
+            f"mlops.yaml: monitoring.stages has {stage.name}, but {_UNSEEN[stage.kind]}: set "
+            f"EndpointKind in {place} to real-time or asynchronous, or take it out"
         )
     if monitored and elsewhere:
         raise MlopsError(
@@ -126,9 +131,20 @@ def deploy(
 
     Its model is that of the stage's stack now: another run may have been faster. Raises MlopsError.
     """
-    name = stack_name(stage)
-    found = stacks.describe(there, name)
+    from botocore.exceptions import ClientError
+
+    name, found = stack_name(stage), None
     wanted = expressions(aws.settings, stage)
+    try:
+        found = stacks.describe(there, name)
+    except ClientError as error:
+        if error_code(error) not in DENIED:
+            raise
+        if wanted:
+            raise MlopsError(
+                f"you may not deploy {name}, what runs by itself: the project is older than this "
+                f"tool; update it with {aws.command} bootstrap"
+            ) from error
     if not wanted:
         return _remove(there, found, console, execute) if found else NOTHING
     declared = templates.parameters(TEMPLATE)

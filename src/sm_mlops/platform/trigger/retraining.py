@@ -6,6 +6,7 @@ starts one training and then waits, so drift that a new model does not end start
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from dataclasses import dataclass
@@ -105,8 +106,9 @@ def by_alarm(event: dict[str, Any], context: Any) -> Retraining:
 def by_schedule(event: Any) -> Retraining:
     """Return the training that a schedule starts. Raise Ignored if the schedule is not there.
 
-    Anyone with a schedule can name any project here; so it starts only what that project's own
-    schedule allows, and at most once an hour.
+    Anyone with a schedule can call this and name any project; so it has to say what that project's
+    own schedule says. The ARN of the stack is in it, which ends with a UUID that no other project
+    can read. And it starts at most one training an hour.
     """
     given = event.get("Retrain") if isinstance(event, dict) else None
     given = given if isinstance(given, dict) else {}
@@ -120,13 +122,16 @@ def by_schedule(event: Any) -> Retraining:
         raise Ignored("not the input of a schedule for retraining")
     name = f"{project}-{stage}-retrain"
     try:
-        state = client("scheduler").get_schedule(Name=name)["State"]
+        found = client("scheduler").get_schedule(Name=name)
     except ClientError as error:
         if error.response["Error"]["Code"] != "ResourceNotFoundException":
             raise
         raise Ignored(f"there is no schedule {name}") from error
-    if state != "ENABLED":
-        raise Ignored(f"schedule {name} is {state}")
+    if found["State"] != "ENABLED":
+        raise Ignored(f"schedule {name} is {found['State']}")
+    own = json.loads(found["Target"]["Input"]).get("Retrain", {})
+    if given != {**own, "Scheduled": at}:
+        raise Ignored(f"not the input of schedule {name}")
 
     def is_due(last: dict[str, Any]) -> bool:
         if last["about"] == at:
