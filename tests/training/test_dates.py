@@ -118,6 +118,8 @@ def test_a_window_is_hashed_by_content_and_read_by_the_job(
     assert found.days == (f"{place}/2026/12/31/", f"{place}/2027/01/02/")
     assert found.missing == (f"{place}/2027/01/01/",)
     assert artifacts.upload_data(aws) == found
+    arn = run.start(aws, {}, print)
+    assert artifacts.trained_on(aws, arn) == f"{place}/2026/12/31/ to {place}/2027/01/02/, 2 days"
 
     job = tmp_path / "data"
     job.mkdir()
