@@ -160,5 +160,5 @@ def test_several_days_need_a_job_with_a_network(repo: Repo) -> None:
     text = file.read_text().replace("network_isolation: false", "network_isolation: true")
     before = next(line for line in text.splitlines() if line.startswith("  path:"))
     file.write_text(text.replace(before, "  path: s3://lake/{today-6..today}/"))
-    with pytest.raises(MlopsError, match=r"not with aws\.network_isolation"):
+    with pytest.raises(MlopsError, match=r"do not go with aws\.network_isolation"):
         settings.load(repo.root)
