@@ -106,28 +106,27 @@ def _waiting(event: dict[str, Any], _: Any) -> Notice:
 def _trained(event: dict[str, Any], _: Any) -> Notice:
     """Return the message that a retraining ended."""
     detail = event["detail"]
-    arn, status = (
-        str(detail.get("pipelineExecutionArn")),
-        detail.get("currentPipelineExecutionStatus"),
-    )
+    arn = str(detail.get("pipelineExecutionArn"))
+    status = detail.get("currentPipelineExecutionStatus")
     said = _REASON.search(str(detail.get("pipelineExecutionDescription", "")))
     if not said or status not in ("Succeeded", "Failed", "Stopped"):
         raise Ignored("not the end of a retraining")
     steps = client("sagemaker").list_pipeline_execution_steps(
-        PipelineExecutionArn=arn, SortOrder="Ascending"
+        PipelineExecutionArn=arn, SortOrder="Ascending", MaxResults=100
     )["PipelineExecutionSteps"]
     pipeline, execution = arn.split("/")[1], arn.rpartition("/")[2]
     outcome, to_do = _outcome(steps, str(status), execution)
-    cached = [step for step in steps if "CacheHitResult" in step]
-    jobs = [step for step in steps if _JOBS & step.get("Metadata", {}).keys()]
-    unchanged = jobs and all(step in cached for step in jobs)
+    # On a miss it may be there with an empty ARN.
+    hits = [s for s in steps if s.get("CacheHitResult", {}).get("SourcePipelineExecutionArn")]
+    ran = [s for s in steps if _JOBS & s.get("Metadata", {}).keys() and s not in hits]
+    unchanged = "No job ran: data and code are those of an earlier training."
     return Notice(
         f"trained {arn} {status}",
         f"{pipeline}: retraining {status}",
         [
             f"The retraining of {pipeline} {outcome}.",
             f"Reason: {said[1]}",
-            *(["No job ran: data and code are those of an earlier training."] * bool(unchanged)),
+            *([unchanged] if hits and not ran else []),
             f"Execution: {arn}",
         ],
         to_do,
@@ -173,10 +172,8 @@ def _actions_page(project: str) -> str:
 def _failed(event: dict[str, Any], _: Any) -> Notice:
     """Return the message that the deployment of a stage failed or was rolled back."""
     detail = event["detail"]
-    arn, status = (
-        str(detail.get("stack-id")),
-        str((detail.get("status-details") or {}).get("status")),
-    )
+    arn = str(detail.get("stack-id"))
+    status = str((detail.get("status-details") or {}).get("status"))
     if not _FAILED.fullmatch(status):
         raise Ignored(f"a stack is {status}")
     formation = client("cloudformation")
