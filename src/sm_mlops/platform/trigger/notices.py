@@ -99,7 +99,8 @@ def _waiting(event: dict[str, Any], _: Any) -> Notice:
             f"mlops report {number}   shows what was measured",
             f"mlops approve {number}  deploys it; or mlops reject {number}",
         ],
-        f"https://{where.host}/{where.path}/commit/{commit.partition('-')[0]}",
+        f"https://{where.host}/{where.path}"
+        + (f"/commit/{commit[:40]}" if registry.COMMIT.match(commit) else ""),
     )
 
 
@@ -130,22 +131,21 @@ def _trained(event: dict[str, Any], _: Any) -> Notice:
             f"Execution: {arn}",
         ],
         to_do,
-        _actions_page(pipeline),
+        _actions_page(pipeline, steps),
     )
 
 
 def _outcome(steps: list[dict[str, Any]], status: str, execution: str) -> tuple[str, list[str]]:
     """Return how an execution ended, and what to do then."""
+    if arn := _registered(steps):
+        number = arn.rpartition("/")[2]
+        return f"registered version {number}", [
+            f"mlops report {number}   shows what was measured",
+            f"mlops approve {number}  deploys it; or mlops reject {number}",
+        ]
     for step in steps:
-        metadata = step.get("Metadata", {})
-        if arn := metadata.get("RegisterModel", {}).get("Arn"):
-            number = arn.rpartition("/")[2]
-            return f"registered version {number}", [
-                f"mlops report {number}   shows what was measured",
-                f"mlops approve {number}  deploys it; or mlops reject {number}",
-            ]
-        if "Fail" in metadata:
-            why = metadata["Fail"].get("ErrorMessage", "")
+        if "Fail" in step.get("Metadata", {}):
+            why = step["Metadata"]["Fail"].get("ErrorMessage", "")
             return f"registered no version: {why}", [
                 f"mlops report {execution}   shows what was measured"
             ]
@@ -158,10 +158,19 @@ def _outcome(steps: list[dict[str, Any]], status: str, execution: str) -> tuple[
     return f"ended: {status}", [f"mlops follow {execution}"]
 
 
-def _actions_page(project: str) -> str:
+def _registered(steps: list[dict[str, Any]]) -> str:
+    """Return the ARN of the version that an execution registered, or empty."""
+    found = (step.get("Metadata", {}).get("RegisterModel", {}).get("Arn") for step in steps)
+    return next(filter(None, found), "")
+
+
+def _actions_page(project: str, steps: list[dict[str, Any]]) -> str:
     """Return the address where a project's trainings run; of the console if that is unknown."""
     try:
-        where = registry.champions_repository(project)
+        if arn := _registered(steps):
+            where = registry.origin(registry.describe(arn))
+        else:
+            where = registry.champions_repository(project)
     except Ignored:
         return _console("sagemaker/home", "/pipelines")
     if where.ci == "jenkins":
