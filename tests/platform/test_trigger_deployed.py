@@ -145,7 +145,7 @@ def test_drift_and_a_schedule_each_start_one_training_and_people_are_told(
     until(lambda: "which is less than 7 days ago" in account.log())
     assert len(reasons(account)) == 1
 
-    given = {"Project": "churn", "Stage": "production"}
+    given = {"Project": "churn", "Stage": "production", "Stack": "arn:aws:cloudformation:1"}
     given["Scheduled"] = "<aws.scheduler.scheduled-time>"
     account.aws.client("scheduler").create_schedule(
         Name="churn-production-retrain",
