@@ -33,6 +33,8 @@ STARTS_PROCESSES = {"elsewhere", "play"}
 SLOWEST = {"test_loop.py", "test_rendered.py", "test_workflows_act.py", "test_workflows_run.py"}
 
 
+# What is imported and collected stays: see pytest_collection_finish.
+gc.disable()
 # A shell that starts this in the background ignores Ctrl-C, which tests press.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # Sessions of one process read a service's model once.
@@ -63,6 +65,7 @@ def pytest_collection_finish() -> None:
     """Let no later collection of garbage look at what stays to the end anyway."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

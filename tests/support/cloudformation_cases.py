@@ -20,6 +20,7 @@ class Deployer(World):
     def __init__(self, variables: Mapping[str, str], credentials: Any = None) -> None:
         super().__init__(variables)
         if credentials:
+            _ = self.s3, self.sagemaker, self.logs, self.iam  # stay the administrator's
             self._session = boto3.session.Session(
                 aws_access_key_id=credentials["AccessKeyId"],
                 aws_secret_access_key=credentials["SecretAccessKey"],

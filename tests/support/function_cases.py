@@ -6,7 +6,8 @@ import io
 import json
 import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import cached_property
 from typing import Any, TypeVar
 
 from sandbox_cases import BUCKET, GROUP, REGION, World, register
@@ -46,11 +47,17 @@ def archive(**files: str) -> bytes:
 class Wired(World):
     """A world with functions, queues and rules."""
 
-    def __init__(self, variables: Mapping[str, str]) -> None:
-        super().__init__(variables)
-        self.functions = self.client("lambda")
-        self.events = self.client("events")
-        self.sqs = self.client("sqs")
+    @cached_property
+    def functions(self) -> Any:
+        return self.client("lambda")
+
+    @cached_property
+    def events(self) -> Any:
+        return self.client("events")
+
+    @cached_property
+    def sqs(self) -> Any:
+        return self.client("sqs")
 
     def role(self, name: str, policy: Any = MAY, service: str = "lambda.amazonaws.com") -> str:
         made = self.iam.create_role(RoleName=name, AssumeRolePolicyDocument=trust(service))

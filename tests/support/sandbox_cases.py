@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,24 @@ class World:
         )
         self._session, self.variables = session, variables
         self.url = variables["AWS_ENDPOINT_URL"]
-        self.s3 = self.client("s3")
-        self.sagemaker = self.client("sagemaker")
-        self.logs = self.client("logs")
-        self.iam = self.client("iam")
+
+    # Made when first used: each takes as long as several calls.
+
+    @cached_property
+    def s3(self) -> Any:
+        return self.client("s3")
+
+    @cached_property
+    def sagemaker(self) -> Any:
+        return self.client("sagemaker")
+
+    @cached_property
+    def logs(self) -> Any:
+        return self.client("logs")
+
+    @cached_property
+    def iam(self) -> Any:
+        return self.client("iam")
 
     def client(self, service: Any) -> Any:
         """Return a client of another service."""

@@ -49,14 +49,15 @@ class Account(Wired):
         return self.as_(taken["Credentials"])
 
     def as_(self, keys: dict[str, Any]) -> Account:
+        _ = self.logs, self.events, self.sqs  # stay the administrator's
         other = copy.copy(self)
         other.keys = {
             "aws_access_key_id": keys["AccessKeyId"],
             "aws_secret_access_key": keys["SecretAccessKey"],
             "aws_session_token": keys.get("SessionToken"),
         }
-        other.s3, other.sagemaker = other.client("s3"), other.client("sagemaker")
-        other.iam, other.functions = other.client("iam"), other.client("lambda")
+        for name in ("s3", "sagemaker", "iam", "functions"):
+            other.__dict__.pop(name, None)
         return other
 
     def client(self, service: Any) -> Any:

@@ -88,6 +88,7 @@ def packed(case: Case, content: str, **settings: Any) -> Path:
     return archive.parent
 
 
+@pytest.mark.slow
 def test_columns_that_differ_from_the_champions_are_warned_about_or_stop(case: Case) -> None:
     champion = packed(case, CONTENT)
     lines = enumerate(CONTENT.splitlines())

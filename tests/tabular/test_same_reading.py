@@ -51,6 +51,7 @@ def case(tmp_path: Path) -> Case:
     return Case(tmp_path)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=250,
     deadline=None,

@@ -453,6 +453,7 @@ def shown(tokens: list[Any]) -> str:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", HOSTILE_TEXT)
 def test_any_text_arrives_unchanged_where_people_and_programs_read_it(
     bake: Bake, answer: str

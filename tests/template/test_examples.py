@@ -44,6 +44,7 @@ def test_the_list_names_each_example() -> None:
     assert sorted(re.findall(r"\]\(([a-z-]+)/README\.md\)", text)) == NAMES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_page_names_all_files_of_the_overlay_and_none_that_is_missing(
     name: str, repo: Path

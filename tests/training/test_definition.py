@@ -414,7 +414,7 @@ def edited(repo: Repo, before: str, after: str) -> Settings:
         ('repo.code("evaluate.py"', 'repo.code("judge.py"', "^model/judge.py: no such file"),
         ('"data.target", ', '"data.goal", ', "mlops.yaml has no key data.goal"),
         ("def pipeline(", "def pipelines(", r"must define a function pipeline\(repo\)"),
-        ('    ParameterString("InputData"', '    ParameterString("Eta", "1"),ParameterString("InputData"',
+        ('ParameterString("InputData"', 'ParameterString("Eta", "1"),ParameterString("InputData"',
          "two parameters are called Eta"),
         ("code.input, *(repo.input(name, place)", "*(repo.input(name, place)",
          "no step has the code of model/evaluate.py; add code.input"),

@@ -332,6 +332,7 @@ def test_an_image_of_the_team_s_must_have_what_jobs_need(repo: Repo) -> None:
         compile_pipeline(settings, ACCOUNT)
 
 
+@pytest.mark.slow
 def test_every_region_of_the_default_image_has_the_others() -> None:
     """Without this, regions.json would have to name each image."""
     from sagemaker.core import image_uris
