@@ -172,13 +172,18 @@ def sandbox_messages(as_json: AsJson = False) -> None:
     if as_json:
         print_json(found)
         return
+    tell_messages(found)
+    if not found:
+        say("No messages.")
+
+
+def tell_messages(found: list[dict[str, Any]]) -> None:
+    """Print messages, as `mlops sandbox messages` does."""
     for message in found:
         to = ", ".join(message["To"]) or "nobody"
         rule(f"{_utc(message['Time'])}  {message['TopicArn'].rpartition(':')[2]}, to {to}")
         say(f"Subject: {message['Subject']}")
         say(message["Message"])
-    if not found:
-        say("No messages.")
 
 
 def _utc(moment: float) -> str:

@@ -19,9 +19,10 @@ from sm_mlops import registry
 from sm_mlops.aws import Aws
 from sm_mlops.cli import deploy, monitoring, training
 from sm_mlops.cli.console import Yes, connected, load_settings, on_terminal, say
-from sm_mlops.cli.sandbox import Tour, rule, sandbox_messages, sandbox_wait, typed
+from sm_mlops.cli.sandbox import Tour, rule, sandbox_wait, tell_messages, typed
 from sm_mlops.deployment import endpoints, predict, smoke, stages
 from sm_mlops.errors import MlopsError
+from sm_mlops.monitoring import results
 from sm_mlops.registry import Version
 from sm_mlops.settings import Settings
 
@@ -59,22 +60,16 @@ def drift(context: typer.Context, yes: Yes = False) -> None:
             deploy.deploy(context, STAGE, version.arn, yes=True)
         rows = _rows(aws.settings)
         rule("A day as in training")
-        _ask(aws, rows)
-        _wait_a_day()
-        typed(f"monitor {STAGE}")
-        monitoring.monitor(context, STAGE)
+        _a_day(tour, rows, "ok")
         rule("A day that has drifted")
-        known = {run["id"] for run in tour.runs()}
+        known, began = {run["id"] for run in tour.runs()}, aws.now().timestamp()
         moved = _move(rows, aws.settings.data.target)
         say(f"Half as large again, in each request: {', '.join(moved)}")
-        _ask(aws, rows)
-        _wait_a_day()
-        typed(f"monitor {STAGE}")
-        monitoring.monitor(context, STAGE)
+        _a_day(tour, rows, "violation")
         _retrain(tour, known)
         rule("What people were told")
         typed("sandbox messages", "mlops")
-        sandbox_messages()
+        tell_messages([found for found in tour.control("topics.messages") if found["Time"] > began])
         typed(f"monitor {STAGE} --report")
         monitoring.monitor(context, STAGE, report=True)
 
@@ -151,15 +146,30 @@ def _ask(aws: Aws, rows: pd.DataFrame) -> None:
         say(f"{answered:,} predictions")
 
 
-def _wait_a_day() -> None:
+def _a_day(tour: Tour, rows: pd.DataFrame, expected: str) -> None:
+    """Ask for predictions and let a day pass. Raises MlopsError if its check finds another than
+    the expected status."""
+    _ask(tour.aws, rows)
     typed("sandbox wait 1d", "mlops")
     sandbox_wait("1d")
+    typed(f"monitor {STAGE}")
+    monitoring.monitor(tour.context, STAGE)
+    [newest] = results.last(tour.aws, stages.load(tour.aws.settings, STAGE), 1)
+    if newest.status != expected:
+        raise MlopsError(f"the tour expects the check to end with {expected}: {newest.message}")
 
 
 def _retrain(tour: Tour, known: set[int]) -> None:
     """Run the training that the alarm has started."""
     rule("CloudWatch, EventBridge, Lambda, GitHub")
-    run = tour.started_run(lambda inputs: bool(inputs.get("reason")), known)
+    try:
+        run = tour.started_run(lambda inputs: bool(inputs.get("reason")), known)
+    except MlopsError as error:
+        days = tour.aws.settings.retraining.cool_down_days
+        raise MlopsError(
+            f"the alarm started no training, as after one in the last {days} days: "
+            f"mlops sandbox wait {days}d, then run the tour again"
+        ) from error
     reason = run["inputs"]["reason"]
     say(f"alarm       {tour.aws.settings.project.project}-{STAGE}-drift")
     say("function    sm-mlops-trigger")
