@@ -91,6 +91,24 @@ def test_the_same_files_give_the_same_result_and_no_new_metrics(stage: Stage) ->
     assert (stage.verdict, len(stage.cloudwatch.metrics)) == (verdict, put)
 
 
+def test_the_result_is_there_when_the_metrics_ring_an_alarm_and_they_are_put_again_after_a_kill(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.traffic(600)
+    seen = []
+
+    def die(**metrics: Any) -> None:
+        seen.append(stage.result(UNTIL)["message"])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying, pytest.raises(KeyboardInterrupt):
+        dying.setattr(stage.cloudwatch, "put_metric_data", die)
+        stage.check()
+    assert "nothing above its limit in 600 rows" in seen[0]
+    stage.check()
+    assert stage.measured("Rows") == [600]
+
+
 def test_other_limits_judge_the_same_files_again(stage: Stage) -> None:
     stage.traffic(600)
     stage.check()

@@ -142,7 +142,10 @@ class Job:
             if window != newest and old is not None:
                 added += monitor_result.added_to(result, old, window)
         result = made.get(newest) or known[newest] or {}
-        # Metrics first: if the job dies between, the next run puts them again instead of never.
+        # Messages about the alarm quote the newest result, so it has to be there before the metrics.
+        # Digests come last: if the job dies between, the next run puts the metrics again.
+        if newest in made:
+            self._keep(newest, result | {"digest": ""})
         for window in made:
             if window != newest:
                 self._measure(made[window], window.end, newest.end)
@@ -151,8 +154,7 @@ class Job:
         for window in made:
             page = monitor_report.render(made[window], self.store.earlier(window))
             self.store.keep(window, "report.html", page, "text/html; charset=utf-8")
-            text = json.dumps(made[window], ensure_ascii=False, allow_nan=False)
-            self.store.keep(window, "result.json", text, "application/json")
+            self._keep(window, made[window])
         if newest not in made:
             page = monitor_report.render(result, self.store.earlier(newest))
         verdict = monitor_result.verdict_of(result, added)
@@ -161,6 +163,10 @@ class Job:
         (output / "verdict.json").write_text(text + "\n", encoding="utf-8")
         (output / "report.html").write_text(page, encoding="utf-8")
         return verdict
+
+    def _keep(self, window: Window, result: Mapping[str, Any]) -> None:
+        text = json.dumps(result, ensure_ascii=False, allow_nan=False)
+        self.store.keep(window, "result.json", text, "application/json")
 
     def _known(self, newest: Window) -> dict[Window, dict[str, Any] | None]:
         """Return the results of the newest window and of those before it that were checked."""
