@@ -142,7 +142,7 @@ class Job:
             if window != newest and old is not None:
                 added += monitor_result.added_to(result, old, window)
         result = made.get(newest) or known[newest] or {}
-        # Messages about the alarm quote the newest result, so it has to be there before the metrics.
+        # An alarm's message quotes the newest result, which has to be there before the metrics.
         # Digests come last: if the job dies between, the next run puts the metrics again.
         if newest in made:
             self._keep(newest, result | {"digest": ""})
