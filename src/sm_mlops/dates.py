@@ -25,8 +25,11 @@ def fixed(path: str) -> str:
     return path.partition("{")[0] if path.startswith("s3://") else path
 
 
-def problem(path: str) -> str:
-    """Return what is wrong with the dates in an address; empty if nothing is."""
+def problem(path: str, *, isolated: bool = False) -> str:
+    """Return what is wrong with the dates in an address; empty if nothing is.
+
+    `isolated`: the jobs have no network, so they cannot download several folders.
+    """
     if not path.startswith("s3://"):
         return ""
     if odd := re.search(r"\{[^{}]*\}?|\}", _PLACE.sub("", path)):
@@ -41,6 +44,8 @@ def problem(path: str) -> str:
             return (
                 f"{place[0]} names {len(days)} days; write the earlier first, at most {MOST_DAYS}"
             )
+    if isolated and is_window(path):
+        return "several days, which the job downloads, do not go with aws.network_isolation"
     return ""
 
 

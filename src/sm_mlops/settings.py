@@ -414,12 +414,8 @@ def _check(settings: Settings) -> None:
     wrong = images.problem(settings.image, settings.image_environment, region)
     _require(wrong is None, wrong or "")
     _require(bool(data.path.strip()), "data.path is empty")
-    wrong_date = dates.problem(data.path)
-    _require(not wrong_date, f"data.path: {wrong_date}")
-    _require(
-        not (dates.is_window(data.path) and aws.network_isolation),
-        "data.path names several days, which the job downloads: not with aws.network_isolation",
-    )
+    wrong = dates.problem(data.path, isolated=aws.network_isolation)
+    _require(not wrong, f"data.path: {wrong}")
     _require(
         data.sample is None or (bool(data.sample.strip()) and "://" not in data.sample),
         f"data.sample must be a file or folder in this repo, not {data.sample!r}",

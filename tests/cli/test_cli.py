@@ -180,8 +180,11 @@ def test_a_setting_without_a_value_is_refused(repo: Repo) -> None:
 
 
 @pytest.mark.slow
-def test_a_comment_longer_than_the_registry_keeps_is_refused(repo: Repo) -> None:
-    done = mlops(repo.root, "approve", "1", "--comment", "x" * 1025)
+@pytest.mark.parametrize(
+    "words", [("approve", "1", "--comment", "x" * 1025), ("run", "--reason", "x" * 1025)]
+)
+def test_a_comment_longer_than_aws_keeps_is_refused(repo: Repo, words: tuple[str, ...]) -> None:
+    done = mlops(repo.root, *words)
     assert done.returncode == 2
     assert "1025 characters" in done.stderr
 

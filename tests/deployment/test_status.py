@@ -14,6 +14,7 @@ from repos import Repo
 from sm_mlops import executions, registry, stacks
 from sm_mlops.aws import Aws
 from sm_mlops.cli.console import print_json
+from sm_mlops.cli.status import _tell_status
 from sm_mlops.deployment import access, endpoints, prices, status
 from sm_mlops.deployment.endpoints import Endpoint
 from sm_mlops.deployment.stages import Stage
@@ -172,6 +173,25 @@ def test_a_narrow_terminal_keeps_what_matters_most(world: World) -> None:
     console.print(status.table(status.status(world[0]).stages))
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert all(word in shown for word in ("staging", "version", "UpdateRollbackFailed"))
+
+
+def test_the_last_training_is_shown_with_its_reason(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arn = "arn:aws:sagemaker:eu-west-1:123456789012:pipeline/churn/execution/abcdefghijkl"
+    row = {"PipelineExecutionArn": arn}
+    monkeypatch.setattr(executions, "summaries", lambda aws: iter([row]))
+    described = {
+        "PipelineExecutionStatus": "Succeeded",
+        "CreationTime": NOW,
+        "PipelineExecutionDescription": "Commit 0, content 0. Reason: drift in production",
+    }
+    sagemaker = world[0].sagemaker
+    monkeypatch.setattr(sagemaker, "describe_pipeline_execution", lambda **_: described)
+    _tell_status(world[0], status.status(world[0]))
+    last = capsys.readouterr().out.splitlines()[-2:]
+    assert last[0].endswith("abcdefghijkl  Succeeded")
+    assert last[1] == "because     drift in production"
 
 
 def test_all_of_it_is_json(world: World, capsys: pytest.CaptureFixture[str]) -> None:

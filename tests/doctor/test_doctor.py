@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -135,9 +136,31 @@ def test_an_approval_that_could_not_be_passed_on_has_failed(whole: Whole) -> Non
     queues.send_message(QueueUrl=url, MessageBody="{}")
     try:
         [found] = whole.look(platform.failed_approvals)
-        assert found.detail.startswith("1 approval ") and "mlops --sandbox trigger" in found.remedy
+        assert found.detail.startswith("1 event ") and "mlops --sandbox trigger" in found.remedy
     finally:
         queues.purge_queue(QueueUrl=url)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([], "nobody gets the messages of this account"),
+        (["PendingConfirmation"], "nobody gets the messages of this account; 1 not confirmed"),
+        (["PendingConfirmation", "arn:aws:sns:x"], "1 of sm-mlops-notifications"),
+    ],
+)
+def test_messages_that_nobody_gets_are_a_warning(rows: list[str], said: str) -> None:
+    pages = [{"Subscriptions": [{"SubscriptionArn": row} for row in rows]}]
+    sns = SimpleNamespace(get_paginator=lambda _: SimpleNamespace(paginate=lambda TopicArn: pages))
+    scene: Any = SimpleNamespace(
+        outputs={"TopicArn": "arn:aws:sns:eu-west-1:123456789012:sm-mlops-notifications"},
+        client=lambda _: sns,
+        aws=SimpleNamespace(sandbox=False),
+        bootstrap="mlops bootstrap",
+    )
+    [found] = platform.subscribers(scene)
+    assert found.detail == said
+    assert (found.state is State.WARNING) is ("--subscriber" in found.remedy) is ("nobody" in said)
 
 
 def test_a_product_that_studio_does_not_show_is_reported_as_hidden(whole: Whole) -> None:

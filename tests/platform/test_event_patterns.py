@@ -177,3 +177,37 @@ def test_the_platforms_rule_waits_for_approvals_of_versions_and_for_nothing_else
     event["ModelApprovalStatus"] = event["detail"].pop("ModelApprovalStatus")
     event["detail"]["ModelLifeCycle"] = {"ModelApprovalStatus": "Approved"}
     assert not matches(rule, event)
+
+
+def about(source: str, kind: str, **detail: Any) -> dict[str, Any]:
+    return {"source": f"aws.{source}", "detail-type": kind, "detail": detail}
+
+
+ALARM, STACK = "CloudWatch Alarm State Change", "CloudFormation Stack Status Change"
+ENDED = "SageMaker Model Building Pipeline Execution Status Change"
+
+
+@pytest.mark.parametrize(
+    ("rule", "event", "fits"),
+    [
+        (
+            "Drift",
+            about("cloudwatch", ALARM, alarmName="a-b-drift", state={"value": "ALARM"}),
+            True,
+        ),
+        ("Drift", about("cloudwatch", ALARM, alarmName="a-b-drift", state={"value": "OK"}), False),
+        ("Drift", about("cloudwatch", ALARM, alarmName="drifts", state={"value": "ALARM"}), False),
+        ("Trained", about("sagemaker", ENDED, currentPipelineExecutionStatus="Failed"), True),
+        ("Trained", about("sagemaker", ENDED, currentPipelineExecutionStatus="Executing"), False),
+        ("Failed", about("cloudformation", STACK, **{"status-details": {"status": "X"}}), False),
+        (
+            "Failed",
+            about("cloudformation", STACK, **{"status-details": {"status": "ROLLBACK_COMPLETE"}}),
+            True,
+        ),
+    ],
+)
+def test_the_other_rules_wait_for_what_people_are_told(
+    rule: str, event: dict[str, Any], fits: bool
+) -> None:
+    assert matches(platform().properties(f"{rule}Rule")["EventPattern"], event) is fits

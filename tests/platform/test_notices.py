@@ -30,6 +30,7 @@ PACKAGE = {
     "CustomerMetadataProperties": {"Evaluation": "auc 0.9931"},
 }
 TRAIN = {"StepName": "Train", "StepStatus": "Succeeded", "Metadata": {"TrainingJob": {}}}
+HIT, MISS = {"SourcePipelineExecutionArn": "x"}, {"SourcePipelineExecutionArn": ""}
 REGISTER = {"StepName": "Register", "Metadata": {"RegisterModel": {"Arn": VERSION}}}
 STOPPED = {
     "StepName": "GateFailed",
@@ -147,7 +148,7 @@ def steps(*given: dict[str, Any]) -> dict[str, Any]:
         ),
         (
             ended(),
-            steps({**TRAIN, "CacheHitResult": {"SourcePipelineExecutionArn": "x"}}, REGISTER),
+            steps({"StepName": "Train", "CacheHitResult": HIT}, {**TRAIN, "CacheHitResult": HIT}),
             "churn: retraining Succeeded",
             ["No job ran: data and code are those of an earlier training."],
         ),
@@ -208,6 +209,12 @@ def test_a_message_says_what_happened_where_what_to_do_and_where_to_look_once(
     assert [word for word in words if word not in message["Message"]] == []
     assert "What to do next:\n  mlops" in message["Message"]
     assert message["Message"].rstrip().splitlines()[-1].startswith("https://")
+
+
+def test_a_job_that_ran_is_no_cache_hit(notices: Any, aws: Aws) -> None:
+    aws.answers |= steps({**TRAIN, "CacheHitResult": HIT}, {**TRAIN, "CacheHitResult": MISS})
+    notices.handler(ended(), CALLED)
+    assert "No job ran" not in aws.published[0]["Message"]
 
 
 def test_a_message_about_drift_says_what_the_newest_check_found(notices: Any, aws: Aws) -> None:

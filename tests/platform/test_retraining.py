@@ -14,7 +14,6 @@ from trigger_case import Aws, GitHub, functions, replace
 
 REGION, ACCOUNT, NAME = "eu-west-1", "123456789012", "churn-production-drift"
 ALARM = f"arn:aws:cloudwatch:{REGION}:{ACCOUNT}:alarm:{NAME}"
-STACK = f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/churn-production-watch/0a1b-2c3d"
 VERSION = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:model-package/churn/3"
 TAGS = {
     "project": "churn",
@@ -26,6 +25,7 @@ CALLED = SimpleNamespace(
     invoked_function_arn=f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:sm-mlops-trigger",
     get_remaining_time_in_millis=lambda: 30_000,
 )
+STACK = f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/churn-production-watch/0a1b2c3d"
 WORKFLOW = "/repos/acme/churn/actions/workflows/build.yml/dispatches"
 
 
@@ -51,6 +51,16 @@ def rings(at: str = "2026-11-29T06:00:00Z", value: str = "ALARM", **changes: Any
     }
 
 
+def scheduled(at: str = "2026-11-29T03:00:00Z", **changes: str) -> dict[str, Any]:
+    given = {"Project": "churn", "Stage": "production", "Scheduled": at, "Stack": STACK, **changes}
+    return {"Retrain": given}
+
+
+def target(**changes: str) -> dict[str, str]:
+    """Return the target of the schedule, as the stage's stack makes it."""
+    return {"Input": json.dumps(scheduled("<aws.scheduler.scheduled-time>", **changes))}
+
+
 @pytest.fixture
 def github(github_as_described: list[str]) -> Iterator[GitHub]:
     server = GitHub(github_as_described)
@@ -64,7 +74,7 @@ def aws() -> Aws:
     account = Aws()
     account.answers = {
         "ListTagsForResource": tagged(),
-        "GetSchedule": schedule(),
+        "GetSchedule": {"State": "ENABLED", "Target": target()},
         "ListModelPackages": {"ModelPackageSummaryList": [{"ModelPackageArn": VERSION}]},
         "DescribeModelPackage": package(),
         "GetSecretValue": {"SecretString": '{"token": "ghp_canary0123456789"}'},
@@ -88,15 +98,8 @@ def trigger(aws: Aws, github: GitHub, monkeypatch: pytest.MonkeyPatch) -> Iterat
         yield modules.handler
 
 
-def scheduled(at: str = "2026-11-29T03:00:00Z", **changes: str) -> dict[str, Any]:
-    given = {"Project": "churn", "Stage": "production", "Scheduled": at, "Stack": STACK, **changes}
-    return {"Retrain": given}
-
-
-def schedule(state: str = "ENABLED") -> dict[str, Any]:
-    """Return the project's own schedule, as platform/watch.yml makes it."""
-    given = scheduled("<aws.scheduler.scheduled-time>")
-    return {"State": state, "Target": {"Input": json.dumps(given)}}
+def state(**changes: str) -> dict[str, Any]:
+    return {"State": "ENABLED", "Target": target(**changes)}
 
 
 def test_drift_starts_the_repository_s_build_and_says_why(trigger: Any, github: GitHub) -> None:
@@ -195,14 +198,12 @@ def test_a_schedule_starts_one_training_per_time_and_hour(
     ("event", "answers", "why"),
     [
         (scheduled(), {"GetSchedule": "ResourceNotFoundException"}, "no schedule churn-production"),
-        (scheduled(), {"GetSchedule": schedule("DISABLED")}, "is DISABLED"),
-        # Of another project's schedule, which does not know the stack.
-        (scheduled(Stack=STACK.replace("0a1b", "9f8e")), {}, "not the input of schedule churn-pro"),
-        (
-            {"Retrain": {"Project": "churn", "Stage": "production", "Scheduled": "2026"}},
-            {},
-            "of sch",
-        ),
+        (scheduled(), {"GetSchedule": {"State": "DISABLED"}}, "is DISABLED"),
+        # Of another project, which does not know the stack.
+        (scheduled(Stack=f"{STACK}-not"), {}, "not what schedule"),
+        (scheduled(Stack=""), {"GetSchedule": state(Stack="")}, "not what schedule"),
+        (scheduled(), {"GetSchedule": state(Project="other")}, "not what schedule"),
+        (scheduled(), {"GetSchedule": {"State": "ENABLED", "Target": {}}}, "not what schedule"),
         (scheduled(Stage="../x"), {}, "not the input"),
         (scheduled(Scheduled="<aws.scheduler.scheduled-time>"), {}, "not the input"),
         ({"Retrain": {"Project": "churn"}}, {}, "not the input"),

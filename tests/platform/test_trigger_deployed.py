@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,9 @@ from function_cases import until
 from github_people import add_app, install
 from repos import Repo, make_repo
 from sm_mlops.cli.sandbox_account import apply
-from sm_mlops.sandbox import Server
+from sm_mlops.sandbox import Server, clock
+
+RETRAIN = f"arn:aws:lambda:{REGION}:123456789012:function:sm-mlops-retrain"
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +63,8 @@ def test_with_a_token_nothing_of_the_layer_is_loaded(account: Connected) -> None
     account.token()
     functions = account.aws.client("lambda")
     # As it is deployed, with a last line that tells what it has loaded.
-    files = {
-        name: (package.FOLDER / "trigger" / name).read_bytes() for name in ("app.py", "handler.py")
-    }
+    folder = package.FOLDER / "trigger"
+    files = {file.name: file.read_bytes() for file in folder.glob("*.py")}
     files["watched.py"] = (
         b"import sys\nfrom handler import handler as own\n"
         b"def handler(event, context):\n    own(event, context)\n    return sorted(sys.modules)\n"
@@ -88,3 +90,81 @@ def test_with_a_token_nothing_of_the_layer_is_loaded(account: Connected) -> None
         made = assets.build()
         functions.update_function_code(FunctionName=name, ZipFile=made.files["trigger.zip"])
         functions.update_function_configuration(FunctionName=name, Handler=before["Handler"])
+
+
+def reasons(account: Connected) -> list[str]:
+    """Return the reasons of the trainings that GitHub has started, the newest first."""
+    return [run["inputs"]["reason"] for run in account.runs() if "reason" in run["inputs"]]
+
+
+def role_of_schedules(account: Connected) -> str:
+    """Return a role that may call the function of schedules and nothing else."""
+    iam, name = account.aws.client("iam"), "churn-schedules"
+    principal = {"Service": "scheduler.amazonaws.com"}
+    trust = {"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"}
+    made = iam.create_role(RoleName=name, AssumeRolePolicyDocument=policy(trust))
+    call = {"Effect": "Allow", "Action": "lambda:InvokeFunction", "Resource": RETRAIN}
+    iam.put_role_policy(RoleName=name, PolicyName="call", PolicyDocument=policy(call))
+    return str(made["Role"]["Arn"])
+
+
+def policy(statement: dict[str, Any]) -> str:
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+
+@pytest.mark.slow
+def test_drift_and_a_schedule_each_start_one_training_and_people_are_told(
+    account: Connected,
+) -> None:
+    account.token()
+    account.register("Approved")
+    number = account.register().rpartition("/")[2]
+    alarms, alarm = account.aws.client("cloudwatch"), "churn-production-drift"
+    tags = {"project": "churn", "stage": "production", "retrain-on-drift": "true"}
+    alarms.put_metric_alarm(
+        AlarmName=alarm,
+        Namespace="sm-mlops",
+        MetricName="Violations",
+        Statistic="Maximum",
+        Period=3600,
+        EvaluationPeriods=1,
+        Threshold=1,
+        ComparisonOperator="GreaterThanOrEqualToThreshold",
+        TreatMissingData="ignore",
+        Tags=[{"Key": key, "Value": value} for key, value in tags.items()],
+    )
+
+    def ring(state: str) -> None:
+        alarms.set_alarm_state(AlarmName=alarm, StateValue=state, StateReason="a drill")
+
+    ring("ALARM")
+    [reason] = until(lambda: reasons(account))
+    assert reason.startswith(f"drift in production: alarm {alarm} at ")
+    ring("OK")
+    ring("ALARM")
+    until(lambda: "which is less than 7 days ago" in account.log())
+    assert len(reasons(account)) == 1
+
+    given = {"Project": "churn", "Stage": "production", "Stack": "arn:aws:cloudformation:1"}
+    given["Scheduled"] = "<aws.scheduler.scheduled-time>"
+    account.aws.client("scheduler").create_schedule(
+        Name="churn-production-retrain",
+        ScheduleExpression="rate(1 day)",
+        FlexibleTimeWindow={"Mode": "OFF"},
+        Target={
+            "Arn": RETRAIN,
+            "RoleArn": role_of_schedules(account),
+            "Input": json.dumps({"Retrain": given}),
+        },
+    )
+    account.server.integrations.advance(clock.now() + 25 * 3600)
+    until(lambda: len(reasons(account)) == 2)
+    assert reasons(account)[0].startswith("schedule of production, 20")
+
+    def subjects() -> set[str]:
+        rows = account.server.integrations.topics.messages()
+        own = [row for row in rows if row["TopicArn"].endswith(":sm-mlops-notifications")]
+        return {row["Subject"] for row in own}
+
+    wanted = {"churn: drift in production", f"churn: version {number} waits for approval"}
+    until(lambda: wanted <= subjects())

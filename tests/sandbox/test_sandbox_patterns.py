@@ -21,6 +21,8 @@ CASES: list[tuple[str, Any, Any, bool]] = [
     ("an absent value", {"a": ["x"]}, {}, False),
     ("any element of a list", {"a": ["y"]}, {"a": ["x", "y"]}, True),
     ("no element of a list", {"a": ["z"]}, {"a": ["x", "y"]}, False),
+    ("the end of a text", {"a": ["x", {"suffix": "-y"}]}, {"a": "x-y"}, True),
+    ("another end", {"a": [{"suffix": "-y"}]}, {"a": "-yx"}, False),
     ("an empty text", {"a": [""]}, {"a": ""}, True),
     ("a number is not a text", {"a": ["1"]}, {"a": 1}, False),
     ("true is not a text", {"a": ["true"]}, {"a": True}, False),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import subprocess
+import tempfile
 import zipfile
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -34,6 +35,13 @@ on:
     inputs:
       model-package-arn: {required: true, type: string}
       commit: {required: true, type: string}
+jobs: {}
+"""
+TRAINING = """
+on:
+  workflow_dispatch:
+    inputs:
+      reason: {type: string}
 jobs: {}
 """
 ARM = b"\x7fELF\x02\x01" + b"\0" * 12 + b"\xb7\0"
@@ -96,19 +104,20 @@ def connect(server: Server, repo: Repo, layer: bytes = b"", **parameters: str) -
     accounts.add("ada")
     accounts.add(OWNER, "Organization", ada="admin")
     server.github.routes.add(OWNER, NAME)
-    commit(server, f"{OWNER}/{NAME}", ".github/workflows/deploy.yml", WORKFLOW)
+    for name, text in (("deploy", WORKFLOW), ("build", TRAINING)):
+        commit(server, f"{OWNER}/{NAME}", f".github/workflows/{name}.yml", text)
     return Connected(server, aws)
 
 
 def commit(server: Server, name: str, path: str, text: str) -> None:
     """Put a file onto main of a repository, as a push would."""
     bare = server.github.bare.path(name)
-    work = bare.parent / "work"
+    work = Path(tempfile.mkdtemp(dir=bare.parent)) / "work"
     who = {f"GIT_{role}_NAME": "ada" for role in ("AUTHOR", "COMMITTER")}
     who |= {f"GIT_{role}_EMAIL": "ada@acme.org" for role in ("AUTHOR", "COMMITTER")}
     env = git._environment() | who
     subprocess.run(["git", "clone", "-q", str(bare), str(work)], check=True, env=env)
-    (work / path).parent.mkdir(parents=True)
+    (work / path).parent.mkdir(parents=True, exist_ok=True)
     (work / path).write_text(text)
     for words in (["add", "-A"], ["commit", "-qm", "x"], ["push", "-q", "origin", "HEAD:main"]):
         subprocess.run(["git", *words], cwd=work, check=True, env=env)

@@ -118,6 +118,8 @@ def test_a_window_is_hashed_by_content_and_read_by_the_job(
     assert found.days == (f"{place}/2026/12/31/", f"{place}/2027/01/02/")
     assert found.missing == (f"{place}/2027/01/01/",)
     assert artifacts.upload_data(aws) == found
+    arn = run.start(aws, {}, print)
+    assert artifacts.trained_on(aws, arn) == f"{place}/2026/12/31/ to {place}/2027/01/02/, 2 days"
 
     job = tmp_path / "data"
     job.mkdir()
@@ -158,5 +160,5 @@ def test_several_days_need_a_job_with_a_network(repo: Repo) -> None:
     text = file.read_text().replace("network_isolation: false", "network_isolation: true")
     before = next(line for line in text.splitlines() if line.startswith("  path:"))
     file.write_text(text.replace(before, "  path: s3://lake/{today-6..today}/"))
-    with pytest.raises(MlopsError, match=r"not with aws\.network_isolation"):
+    with pytest.raises(MlopsError, match=r"do not go with aws\.network_isolation"):
         settings.load(repo.root)

@@ -44,6 +44,7 @@ CHECKS = (
     Check("trigger credential", platform.credential, needs_platform=True),
     Check("trigger", platform.trigger, needs_platform=True),
     Check("failed approvals", platform.failed_approvals, needs_platform=True),
+    Check("subscribers", platform.subscribers, needs_platform=True),
     Check("GitHub repository", parts.repository, needs_aws=False, needs_github=True),
     Check("SageMaker project", parts.project, needs_github=True),
     Check("GitHub settings", parts.settings, needs_github=True),

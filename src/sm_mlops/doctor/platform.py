@@ -243,12 +243,32 @@ def failed_approvals(scene: Scene) -> Iterator[Finding]:
     if not count:
         yield ok(f"none in {QUEUE}")
         return
-    noun = "approval" if count == 1 else "approvals"
+    noun = "event" if count == 1 else "events"
     yield failed(
-        f"{count} {noun} of this account could not be passed on",
+        f"{count} {noun} of this account led to nothing: approvals, retrainings or messages",
         f"{scene.aws.command} trigger VERSION; to list them: aws sqs receive-message --queue-url "
         f"{queue}",
     )
+
+
+def subscribers(scene: Scene) -> Iterator[Finding]:
+    """Check that someone gets the messages."""
+    topic = scene.outputs.get("TopicArn", "")
+    if not topic:
+        return
+    pages = scene.client("sns").get_paginator("list_subscriptions_by_topic")
+    rows = [row for page in pages.paginate(TopicArn=topic) for row in page["Subscriptions"]]
+    count = sum(row["SubscriptionArn"].startswith("arn:") for row in rows)
+    if scene.aws.sandbox:
+        yield ok("mlops sandbox messages prints what they would get")
+    elif count:
+        yield ok(f"{count} of {topic.rpartition(':')[2]}")
+    else:
+        waits = f"; {len(rows)} not confirmed" if rows else ""
+        yield warning(
+            f"nobody gets the messages of this account{waits}",
+            f"{scene.bootstrap} --subscriber ADDRESS",
+        )
 
 
 def _days(moment: datetime) -> int:

@@ -18,7 +18,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 from sm_mlops import dates, objects, registry
-from sm_mlops.aws import Aws, error_code, split_s3
+from sm_mlops.aws import ABSENT, DENIED, Aws, error_code, ignoring, split_s3
 from sm_mlops.errors import MlopsError
 from sm_mlops.redaction import without_tokens
 from sm_mlops.settings import Settings
@@ -179,6 +179,22 @@ def data_in_s3(aws: Aws, uri: str) -> Dataset:
         raise MlopsError(f"InputData: there is no object and no folder {uri}")
     size = sum(entry[1] for entry in entries)
     return Dataset(uri, source.digest(entries), len(entries), size)
+
+
+def trained_on(aws: Aws, execution: str) -> str:
+    """Return where the data of an execution was in S3; empty if it was uploaded from a repo, or if
+    that is no longer known."""
+    uri = ""
+    with ignoring(*ABSENT, *DENIED):
+        operation, key = "list_pipeline_parameters_for_execution", "PipelineParameters"
+        for item in aws.pages(operation, key, PipelineExecutionArn=execution) if execution else ():
+            uri = item["Value"] if item["Name"] == "InputData" else uri
+    own = f"s3://{aws.bucket}/{aws.settings.prefix}/data/"
+    if not uri.startswith(f"{own}window-"):
+        return "" if uri.startswith(own) else uri
+    content = objects.find(aws, uri + source.WINDOW)
+    days = json.loads(content)["addresses"] if content else [uri]
+    return f"{days[0]} to {days[-1]}, {len(days)} days" if len(days) > 1 else str(days[0])
 
 
 def upload_code(aws: Aws, code: Mapping[str, bytes]) -> None:

@@ -16,6 +16,7 @@ from sm_mlops import commit, objects, registry
 from sm_mlops.aws import DENIED, Aws, ignoring
 from sm_mlops.commit import git, short
 from sm_mlops.registry import Version
+from sm_mlops.training import artifacts
 
 # In the order of the version's metadata Gate and Instances.
 _GATE, _INSTANCES = ("metric", "threshold", "tolerance"), ("preprocess", "train", "evaluate")
@@ -47,10 +48,12 @@ def load(aws: Aws, number: int) -> Side:
         notes.append(f"version {number} has no evaluation any more")
     elif about is None:
         notes.append(f"version {number} was made by an older tool: only metrics and data are known")
+    place = artifacts.trained_on(aws, found.execution)
+    address = {"data.address": place} if place else {}
     metrics = {name: entry["value"] for name, entry in (gate or {}).get("metrics", {}).items()}
     return Side(
         found,
-        {**_registered(found), **_rows(gate), **(about or {}).get("settings", {})},
+        {**_registered(found), **address, **_rows(gate), **(about or {}).get("settings", {})},
         {name: value for name, value in metrics.items() if abs(value) < 1e300},
         (about or {}).get("training", {}),
         tuple(notes),

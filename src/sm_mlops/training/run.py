@@ -137,6 +137,8 @@ def launch(aws: Aws, wanted: Plan, say: Callable[[str], None], reason: str = "")
     champion = artifacts.upload_champion(aws, waived=given.get(WAIVER) == "yes")
     say(f"champion   {'none yet' if champion.version == 'none' else f'version {champion.version}'}")
     at = commit.current(settings.root)
+    if reason:
+        say(f"reason     {reason}")
     say(f"commit     {at}")
     if at.endswith("-dirty"):
         say("           uncommitted changes: this version cannot be rebuilt from its commit alone")

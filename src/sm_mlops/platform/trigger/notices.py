@@ -99,54 +99,53 @@ def _waiting(event: dict[str, Any], _: Any) -> Notice:
             f"mlops report {number}   shows what was measured",
             f"mlops approve {number}  deploys it; or mlops reject {number}",
         ],
-        f"https://{where.host}/{where.path}/commit/{commit.partition('-')[0]}",
+        f"https://{where.host}/{where.path}"
+        + (f"/commit/{commit[:40]}" if registry.COMMIT.match(commit) else ""),
     )
 
 
 def _trained(event: dict[str, Any], _: Any) -> Notice:
     """Return the message that a retraining ended."""
     detail = event["detail"]
-    arn, status = (
-        str(detail.get("pipelineExecutionArn")),
-        detail.get("currentPipelineExecutionStatus"),
-    )
+    arn = str(detail.get("pipelineExecutionArn"))
+    status = detail.get("currentPipelineExecutionStatus")
     said = _REASON.search(str(detail.get("pipelineExecutionDescription", "")))
     if not said or status not in ("Succeeded", "Failed", "Stopped"):
         raise Ignored("not the end of a retraining")
     steps = client("sagemaker").list_pipeline_execution_steps(
-        PipelineExecutionArn=arn, SortOrder="Ascending"
+        PipelineExecutionArn=arn, SortOrder="Ascending", MaxResults=100
     )["PipelineExecutionSteps"]
     pipeline, execution = arn.split("/")[1], arn.rpartition("/")[2]
     outcome, to_do = _outcome(steps, str(status), execution)
-    cached = [step for step in steps if "CacheHitResult" in step]
-    jobs = [step for step in steps if _JOBS & step.get("Metadata", {}).keys()]
-    unchanged = jobs and all(step in cached for step in jobs)
+    # On a miss it may be there with an empty ARN.
+    hits = [s for s in steps if s.get("CacheHitResult", {}).get("SourcePipelineExecutionArn")]
+    ran = [s for s in steps if _JOBS & s.get("Metadata", {}).keys() and s not in hits]
+    unchanged = "No job ran: data and code are those of an earlier training."
     return Notice(
         f"trained {arn} {status}",
         f"{pipeline}: retraining {status}",
         [
             f"The retraining of {pipeline} {outcome}.",
             f"Reason: {said[1]}",
-            *(["No job ran: data and code are those of an earlier training."] * bool(unchanged)),
+            *([unchanged] if hits and not ran else []),
             f"Execution: {arn}",
         ],
         to_do,
-        _actions_page(pipeline),
+        _actions_page(pipeline, steps),
     )
 
 
 def _outcome(steps: list[dict[str, Any]], status: str, execution: str) -> tuple[str, list[str]]:
     """Return how an execution ended, and what to do then."""
+    if arn := _registered(steps):
+        number = arn.rpartition("/")[2]
+        return f"registered version {number}", [
+            f"mlops report {number}   shows what was measured",
+            f"mlops approve {number}  deploys it; or mlops reject {number}",
+        ]
     for step in steps:
-        metadata = step.get("Metadata", {})
-        if arn := metadata.get("RegisterModel", {}).get("Arn"):
-            number = arn.rpartition("/")[2]
-            return f"registered version {number}", [
-                f"mlops report {number}   shows what was measured",
-                f"mlops approve {number}  deploys it; or mlops reject {number}",
-            ]
-        if "Fail" in metadata:
-            why = metadata["Fail"].get("ErrorMessage", "")
+        if "Fail" in step.get("Metadata", {}):
+            why = step["Metadata"]["Fail"].get("ErrorMessage", "")
             return f"registered no version: {why}", [
                 f"mlops report {execution}   shows what was measured"
             ]
@@ -159,10 +158,19 @@ def _outcome(steps: list[dict[str, Any]], status: str, execution: str) -> tuple[
     return f"ended: {status}", [f"mlops follow {execution}"]
 
 
-def _actions_page(project: str) -> str:
+def _registered(steps: list[dict[str, Any]]) -> str:
+    """Return the ARN of the version that an execution registered, or empty."""
+    found = (step.get("Metadata", {}).get("RegisterModel", {}).get("Arn") for step in steps)
+    return next(filter(None, found), "")
+
+
+def _actions_page(project: str, steps: list[dict[str, Any]]) -> str:
     """Return the address where a project's trainings run; of the console if that is unknown."""
     try:
-        where = registry.champions_repository(project)
+        if arn := _registered(steps):
+            where = registry.origin(registry.describe(arn))
+        else:
+            where = registry.champions_repository(project)
     except Ignored:
         return _console("sagemaker/home", "/pipelines")
     if where.ci == "jenkins":
@@ -173,10 +181,8 @@ def _actions_page(project: str) -> str:
 def _failed(event: dict[str, Any], _: Any) -> Notice:
     """Return the message that the deployment of a stage failed or was rolled back."""
     detail = event["detail"]
-    arn, status = (
-        str(detail.get("stack-id")),
-        str((detail.get("status-details") or {}).get("status")),
-    )
+    arn = str(detail.get("stack-id"))
+    status = str((detail.get("status-details") or {}).get("status"))
     if not _FAILED.fullmatch(status):
         raise Ignored(f"a stack is {status}")
     formation = client("cloudformation")

@@ -16,7 +16,7 @@ import botocore.session
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-_COMMIT = re.compile("[0-9a-f]{40}")
+COMMIT = re.compile("[0-9a-f]{40}")
 # A name of an owner or a repository, but never "." or "..".
 _NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}")
 
@@ -79,7 +79,7 @@ def approved(arn: str) -> Version:
         raise Ignored(f"no longer Approved but {status}")
     repository = origin(package)
     commit = package.get("MetadataProperties", {}).get("CommitId", "")
-    if not _COMMIT.fullmatch(commit):
+    if not COMMIT.fullmatch(commit):
         raise TriggerError(
             f"{arn} was approved, but it was trained from {commit or 'an unknown commit'}, which "
             "nobody can review: commit the changes, train again, approve that version"

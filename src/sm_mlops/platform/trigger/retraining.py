@@ -106,32 +106,30 @@ def by_alarm(event: dict[str, Any], context: Any) -> Retraining:
 def by_schedule(event: Any) -> Retraining:
     """Return the training that a schedule starts. Raise Ignored if the schedule is not there.
 
-    Anyone with a schedule can call this and name any project; so it has to say what that project's
-    own schedule says. The ARN of the stack is in it, which ends with a UUID that no other project
-    can read. And it starts at most one training an hour.
+    Any schedule can name any project here. That it is the project's own shows the ARN of its stack,
+    which ends with a random identifier: no other project may read it in the schedule itself.
     """
     given = event.get("Retrain") if isinstance(event, dict) else None
     given = given if isinstance(given, dict) else {}
-    texts = [given.get(name) for name in ("Project", "Stage", "Scheduled")]
+    texts = [given.get(name) for name in ("Project", "Stage", "Scheduled", "Stack")]
     if not all(isinstance(text, str) for text in texts):
         raise Ignored("not the input of a schedule for retraining")
-    project, stage, at = (str(text)[:64] for text in texts)
+    project, stage, at = (str(text)[:64] for text in texts[:3])
     if not (
         _NAME.fullmatch(project) and _NAME.fullmatch(stage) and re.fullmatch("[0-9TZ:.-]+", at)
     ):
         raise Ignored("not the input of a schedule for retraining")
     name = f"{project}-{stage}-retrain"
     try:
-        found = client("scheduler").get_schedule(Name=name)
+        schedule = client("scheduler").get_schedule(Name=name)
     except ClientError as error:
         if error.response["Error"]["Code"] != "ResourceNotFoundException":
             raise
         raise Ignored(f"there is no schedule {name}") from error
-    if found["State"] != "ENABLED":
-        raise Ignored(f"schedule {name} is {found['State']}")
-    own = json.loads(found["Target"]["Input"]).get("Retrain", {})
-    if given != {**own, "Scheduled": at}:
-        raise Ignored(f"not the input of schedule {name}")
+    if schedule["State"] != "ENABLED":
+        raise Ignored(f"schedule {name} is {schedule['State']}")
+    if not _asks(schedule, project, stage, str(given["Stack"])):
+        raise Ignored(f"not what schedule {name} itself asks for")
 
     def is_due(last: dict[str, Any]) -> bool:
         if last["about"] == at:
@@ -142,3 +140,13 @@ def by_schedule(event: Any) -> Retraining:
 
     claim = Claim(f"{project}/approvals/retrain-{stage}.json", is_due, at)
     return Retraining(project, stage, f"schedule of {stage}, {at}", claim)
+
+
+def _asks(schedule: dict[str, Any], project: str, stage: str, stack: str) -> bool:
+    """Return whether a schedule's own input names this project, stage and stack."""
+    try:
+        own = json.loads(schedule["Target"]["Input"])["Retrain"]
+        wanted = (project, stage, stack)
+        return bool(stack) and (own["Project"], own["Stage"], own["Stack"]) == wanted
+    except (KeyError, TypeError, ValueError):
+        return False
