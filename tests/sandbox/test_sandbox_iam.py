@@ -183,7 +183,7 @@ DENIALS: dict[str, tuple[str, dict[str, Any], str, str, str, int]] = {
         "sns",
         {"SubscriptionArn": f"arn:aws:sns:{PLACE}:t:1"},
         "sns:Unsubscribe",
-        f"arn:aws:sns:{PLACE}:t",
+        "*",
         "AuthorizationError",
         403,
     ),

@@ -42,6 +42,7 @@ SESSION = botocore.session.get_session()
 # The shape of each property, and the service whose model has it.
 NAMED = {
     "AWS::CloudWatch::Alarm AlarmName": "cloudwatch AlarmName",
+    "AWS::CloudWatch::Dashboard DashboardName": "cloudwatch DashboardName",
     "AWS::IAM::Role RoleName": "iam roleNameType",
     "AWS::IAM::User UserName": "iam userNameType",
     "AWS::SageMaker::CodeRepository CodeRepositoryName": "sagemaker EntityName",
@@ -58,6 +59,7 @@ SHAPES = NAMED | {
     "AWS::ApplicationAutoScaling::ScalingPolicy PolicyName": "application-autoscaling PolicyName",
     "AWS::CloudWatch::Alarm AlarmDescription": "cloudwatch AlarmDescription",
     "AWS::CloudWatch::Alarm Value": "cloudwatch DimensionValue",
+    "AWS::CloudWatch::Dashboard DashboardBody": "cloudwatch DashboardBody",
     "AWS::IAM::Role Description": "iam roleDescriptionType",
     "AWS::IAM::Role Path": "iam pathType",
     "AWS::SageMaker::CodeRepository RepositoryUrl": "sagemaker GitConfigUrl",

@@ -145,8 +145,6 @@ def _looked_up(
         return found or place.arn("cloudformation", f"stack/{name}/*"), ""
     if kind == "queue":
         return place.arn("sqs", name.rpartition("/")[2]), ""
-    if kind == "subscription":
-        return name.rpartition(":")[0] or place.arn("sns", name), ""
     if name.startswith("arn:"):
         return (name if kind != "secret" else place.look(kind, name) or name), ""
     found = place.look(kind, name)

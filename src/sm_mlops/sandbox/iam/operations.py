@@ -139,12 +139,11 @@ SQS: Table = {
         RemovePermission SendMessage SetQueueAttributes TagQueue UntagQueue""",
 }
 SNS: Table = {
-    "*": "ListSubscriptions ListTopics",
+    "*": "GetSubscriptionAttributes ListSubscriptions ListTopics Unsubscribe",
     "{Name}": "CreateTopic",
     "{TopicArn}": """
         DeleteTopic GetTopicAttributes ListSubscriptionsByTopic Publish SetTopicAttributes
         Subscribe""",
-    "subscription={SubscriptionArn}": "GetSubscriptionAttributes Unsubscribe",
     "{ResourceArn}": "ListTagsForResource TagResource UntagResource",
 }
 SCHEDULER: Table = {
