@@ -70,7 +70,7 @@ def test_a_run_registers_a_version_and_says_how_to_look_at_it(
     assert "mlops --sandbox report 1" in first.stdout
 
 
-def test_a_version_can_be_traced_to_commit_data_execution_and_versions(
+def test_a_version_can_be_traced_to_commit_data_execution_versions_and_baseline(
     repo: Repo, first: subprocess.CompletedProcess[str], account: Aws
 ) -> None:
     version = versions(repo)[-1]
@@ -87,7 +87,12 @@ def test_a_version_can_be_traced_to_commit_data_execution_and_versions(
     about = package["CustomerMetadataProperties"]
     assert re.fullmatch("[0-9a-f]{64}", about["DataHash"])
     assert "xgboost 3.2.0" in about["Versions"]
-    for uri in (package["SamplePayloadUrl"], container["ModelDataUrl"]):
+    baselines = package["DriftCheckBaselines"]
+    assert package["ModelMetrics"].items() >= baselines.items()
+    files = [source["S3Uri"] for kind in baselines.values() for source in kind.values()]
+    statistics = baselines["ModelDataQuality"]["Statistics"]["S3Uri"]
+    files.append(statistics.replace("statistics.json", "baseline.json"))
+    for uri in (package["SamplePayloadUrl"], container["ModelDataUrl"], *files):
         bucket, _, key = uri.removeprefix("s3://").partition("/")
         assert account.s3.head_object(Bucket=bucket, Key=key)["ContentLength"] > 0
 

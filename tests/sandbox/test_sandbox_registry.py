@@ -53,17 +53,15 @@ def test_a_property_may_have_letters_of_any_language(aws: World, group: str) -> 
 
 
 def test_a_version_keeps_everything_it_was_registered_with(aws: World, group: str) -> None:
+    quality, data = (
+        {"Statistics": {"ContentType": "application/json", "S3Uri": f"s3://{BUCKET}/{name}.json"}}
+        for name in ("evaluation", "statistics")
+    )
     given = {
         "ModelApprovalStatus": "PendingManualApproval",
         "ModelPackageDescription": "first",
-        "ModelMetrics": {
-            "ModelQuality": {
-                "Statistics": {
-                    "ContentType": "application/json",
-                    "S3Uri": f"s3://{BUCKET}/evaluation.json",
-                }
-            }
-        },
+        "ModelMetrics": {"ModelQuality": quality},
+        "DriftCheckBaselines": {"ModelQuality": quality, "ModelDataQuality": data},
         "MetadataProperties": {"CommitId": "abc", "Repository": "https://github.com/a/b"},
         "CustomerMetadataProperties": {"data": "sha"},
         "SamplePayloadUrl": f"s3://{BUCKET}/sample.tar.gz",

@@ -54,7 +54,10 @@ HYPERPARAMETERS = {
     "lambda": "1",
     "tree_method": "hist",
 }
-PACKED = ["encoding.json", "model.ubj", "schema.json", "training.json", "versions.json"]
+PACKED = [
+    *("baseline.json", "encoding.json", "model.ubj", "schema.json"),
+    *("training.json", "versions.json"),
+]
 
 Files = Mapping[str, bytes | Path]
 Code = Mapping[str, Bundle]
@@ -301,10 +304,10 @@ def test_training_without_pip_leaves_the_same_model_from_channels_of_several_fil
     assert len(several) == 3
     with container() as c:
         succeeded(train(c, sources, {**channels, "train": several}))
-        found = {name: (c.base / "model" / name).read_bytes() for name in PACKED[:3]}
+        found = {name: (c.base / "model" / name).read_bytes() for name in PACKED[:4]}
         names = files_below(c.base / "model")
         assert not (c.base / "output/failure").exists()
-    assert found == {name: (trained / name).read_bytes() for name in PACKED[:3]}
+    assert found == {name: (trained / name).read_bytes() for name in PACKED[:4]}
     assert [name for name in names if "/" not in name] == PACKED
     assert names == files_below(trained)
     packed = {name.removeprefix("code/") for name in names if "/" in name}

@@ -17,9 +17,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import datasets
+import monitor_formats
 from hostile import HOSTILE
 from model_case import Case, DataError, evaluate, inference, metrics, model_schema
-from sm_mlops.tabular import report
+from sm_mlops.tabular import baseline, report
 from sm_mlops.tabular.text import as_property
 
 pytestmark = pytest.mark.slow
@@ -79,6 +80,24 @@ def test_regression_metrics_agree_with_scikit_learn() -> None:
     )
 
 
+def assert_baseline(
+    found: baseline.Baseline | None, schema: model_schema.Schema, gate: dict[str, Any]
+) -> None:
+    assert found is not None and found.predictions is not None and found.quality is not None
+    assert found.rows == gate["rows"]["train"]
+    assert [(c.name, c.kind) for c in found.columns] == [(c.name, c.kind) for c in schema.columns]
+    assert all(column.rows == found.rows for column in found.columns)
+    assert found.predictions.rows == gate["rows"]["test"]
+    assert list(found.predictions.classes) == schema.class_names
+    assert sum(found.predictions.classes.values()) == gate["rows"]["test"] * bool(schema.classes)
+    assert bool(found.predictions.points) == (schema.task == "regression")
+    entries = gate["metrics"].items()
+    assert found.quality.metrics == {
+        name: entry["value"] for name, entry in entries if abs(entry["value"]) < 1e308
+    }
+    assert set(found.quality.lower_is_better) == set(LOWER) & set(found.quality.metrics)
+
+
 @pytest.mark.parametrize("name", ["passengers", "letters", "orders", "rare"])
 def test_the_files_have_the_promised_form(tmp_path: Path, name: str) -> None:
     generate, target, task = datasets.ALL[name]
@@ -113,6 +132,10 @@ def test_the_files_have_the_promised_form(tmp_path: Path, name: str) -> None:
             "precision_recall_curve",
         ):
             assert set(value) == {"value", "standard_deviation"}
+    monitor_formats.refuse(group, strict(tmp_path / "evaluation" / "evaluation-constraints.json"))
+    for kind in ("statistics", "constraints"):
+        monitor_formats.refuse(kind, strict(tmp_path / "evaluation" / f"{kind}.json"))
+    assert_baseline(baseline.load(tmp_path / "evaluation"), found, gate)
     page = (tmp_path / "evaluation" / "report.html").read_text(encoding="utf-8")
     assert page.count("<svg") >= 5
     assert not {"http-equiv", "<script", "src=", "@import"} & set(page.split())
@@ -189,6 +212,7 @@ def test_a_model_without_transform_fn_is_scored_by_the_functions_of_the_first_re
     case.train()
     with (tmp_path / "model/code/inference.py").open("a", encoding="utf-8") as script:
         script.write(THREE_FUNCTIONS)
+    (tmp_path / "model" / baseline.FILE).unlink()
     champion = tmp_path / "champion"
     champion.mkdir()
     (champion / "champion.json").write_text('{"version": "3"}')
@@ -199,6 +223,10 @@ def test_a_model_without_transform_fn_is_scored_by_the_functions_of_the_first_re
         names = [name.rpartition("/")[2] for name in tar.getnames()]
     assert "expected.json" in names
     assert "contract.json" not in names
+    known = baseline.load(tmp_path / "evaluation")
+    assert known is not None and known.columns == [] and known.predictions is not None
+    for kind in ("statistics", "constraints"):
+        monitor_formats.refuse(kind, strict(tmp_path / "evaluation" / f"{kind}.json"))
 
 
 def test_a_model_that_refuses_its_test_rows_fails_with_the_reason(

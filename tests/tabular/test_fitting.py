@@ -94,7 +94,7 @@ def test_script_mode_trains_and_names_a_wrong_hyperparameter(case: Case, tmp_pat
     first = run(["--num_boost_round", "3"], **environment)
     assert first.returncode == 0, first.stderr
     names = sorted(p.name for p in (tmp_path / "model").iterdir())
-    assert names == ["code", "encoding.json", *PACKED]
+    assert names == ["baseline.json", "code", "encoding.json", *PACKED]
     assert "validation-logloss:" in first.stdout
     wrong = run(["--max_dept", "3"], **environment)
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)

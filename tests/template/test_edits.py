@@ -102,7 +102,7 @@ def one_more_step(root: Path) -> None:
     added = """
         watch = ConditionStep(
             name="Watch",
-            conditions=[ConditionLessThanOrEqualTo(left=1.0, right=2.0)],
+            conditions=[AtMost(left=1.0, right=2.0)],
             if_steps=[],
             else_steps=[],
         )

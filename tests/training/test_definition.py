@@ -29,6 +29,10 @@ OPERATIONS = {
     "Training": "CreateTrainingJob",
     "RegisterModel": "CreateModelPackage",
 }
+BASELINE = {
+    "ModelQuality": ("evaluation.json", "evaluation-constraints.json"),
+    "ModelDataQuality": ("statistics.json", "constraints.json"),
+}
 Compiled = dict[str, Any]
 
 
@@ -304,7 +308,7 @@ def test_the_gate_compares_in_the_direction_of_its_metric(
     assert relative["LeftValue"]["Std:JsonGet"]["Path"] == f"metrics.{metric}.worse_by"
 
 
-def test_a_version_names_its_repository_commit_data_and_sample(
+def test_a_version_names_its_repository_commit_data_sample_and_baseline(
     repo: Repo, compiled: Callable[[Settings], Compiled]
 ) -> None:
     request = all_steps(compiled(repo.settings()))["Register"]["Arguments"]
@@ -315,6 +319,13 @@ def test_a_version_names_its_repository_commit_data_and_sample(
     assert request["CustomerMetadataProperties"]["DataHash"] == {"Get": "Parameters.DataHash"}
     assert "Versions" in request["CustomerMetadataProperties"]
     assert request["SamplePayloadUrl"]["Std:Join"]["Values"][-1] == "sample-payload.tar.gz"
+    evaluation = request["SamplePayloadUrl"]["Std:Join"]["Values"][0]
+    for kind, (statistics, constraints) in BASELINE.items():
+        for name, file in (("Statistics", statistics), ("Constraints", constraints)):
+            address = {"Std:Join": {"On": "/", "Values": [evaluation, file]}}
+            wanted = {"ContentType": "application/json", "S3Uri": address}
+            assert request["ModelMetrics"][kind][name] == wanted
+            assert request["DriftCheckBaselines"][kind][name] == wanted
 
 
 def test_without_parameters_an_execution_has_no_data(
@@ -405,7 +416,7 @@ def edited(repo: Repo, before: str, after: str) -> Settings:
         ("def pipeline(", "def pipelines(", r"must define a function pipeline\(repo\)"),
         ('    ParameterString("Commit"', '    ParameterString("Eta", "1"),ParameterString("Commit"',
          "two parameters are called Eta"),
-        ('code.input,\n                repo.input("model"', 'repo.input("model"',
+        ("code.input, *(repo.input(name, place)", "*(repo.input(name, place)",
          "no step has the code of model/evaluate.py; add code.input"),
         ("import IN,", "import MINE, IN,", ", line .*: ImportError: "),
     ],

@@ -6,13 +6,12 @@ script in model/ and a step written between two of these.
 
 from typing import Any
 
+from sagemaker.core.drift_check_baselines import DriftCheckBaselines
 from sagemaker.core.model_metrics import MetricsSource, ModelMetrics
 from sagemaker.core.shapes import MetadataProperties
 from sagemaker.core.training.configs import InputData
-from sagemaker.core.workflow.conditions import (
-    ConditionGreaterThanOrEqualTo,
-    ConditionLessThanOrEqualTo,
-)
+from sagemaker.core.workflow.conditions import ConditionGreaterThanOrEqualTo as AtLeast
+from sagemaker.core.workflow.conditions import ConditionLessThanOrEqualTo as AtMost
 from sagemaker.core.workflow.execution_variables import ExecutionVariables
 from sagemaker.core.workflow.functions import Join, JsonGet
 from sagemaker.core.workflow.parameters import ParameterFloat, ParameterString
@@ -27,6 +26,12 @@ from sm_mlops.pipeline import IN, OUT, Repo, parameter_name
 
 CONTENT_TYPES = ["text/csv", "application/jsonlines", "application/json"]
 CHANNELS = ("train", "validation", "preprocessor")
+BASELINE = {
+    "model_statistics": "evaluation.json",
+    "model_constraints": "evaluation-constraints.json",
+    "model_data_statistics": "statistics.json",
+    "model_data_constraints": "constraints.json",
+}
 VERDICT = PropertyFile(name="gate", output_name="evaluation", path="gate.json")
 
 
@@ -87,15 +92,11 @@ def evaluate_step(repo: Repo, parameters: dict[str, Any], model: Any, test: Any)
     reads = ["evaluation.slices", *(["gate.metric"] if repo.settings.evaluation.slices else [])]
     code, job = repo.code("evaluate.py", reads=reads), repo.settings.compute.evaluate
     processor = repo.processor(code, job, parameters["EvaluateInstanceType"])
+    places = {"model": model, "test": test, "champion": parameters["Champion"]}
     return ProcessingStep(
         name="Evaluate",
         step_args=processor.run(
-            inputs=[
-                code.input,
-                repo.input("model", model),
-                repo.input("test", test),
-                repo.input("champion", parameters["Champion"]),
-            ],
+            inputs=[code.input, *(repo.input(name, place) for name, place in places.items())],
             outputs=[repo.output("evaluate", "evaluation", folder=OUT)],
             arguments=[
                 *("--model", f"{IN}/model", "--test", f"{IN}/test", "--output", OUT),
@@ -137,27 +138,28 @@ def register(repo: Repo, parameters: dict[str, Any], model: Any, evaluation: Any
         image_uri=repo.image,
         role_arn=repo.role,
         sagemaker_session=repo.session,
-        # With dependencies the SDK looks for code to upload; the artifact brings its own.
-        dependencies={},
+        dependencies={},  # with any, the SDK looks for code to upload; the artifact has its own
         env_vars=repo.serving("inference.py"),
     )
-    quality = MetricsSource("application/json", Join("/", [evaluation, "evaluation.json"]))
+    baseline = {
+        name: MetricsSource("application/json", Join("/", [evaluation, file]))
+        for name, file in BASELINE.items()
+    }
     step_args = builder.register(
         model_package_group_name=settings.model_package_group,
         content_types=CONTENT_TYPES,
         response_types=CONTENT_TYPES,
         inference_instances=["ml.m5.large", "ml.m5.xlarge", "ml.c5.large", "ml.c5.xlarge"],
         transform_instances=["ml.m5.large", "ml.m5.xlarge"],
-        # A person approves. IAM denies this role any other status.
-        approval_status="PendingManualApproval",
-        model_metrics=ModelMetrics(model_statistics=quality),
+        approval_status="PendingManualApproval",  # a person approves; IAM denies any other status
+        model_metrics=ModelMetrics(**baseline),
+        drift_check_baselines=DriftCheckBaselines(**baseline),
         metadata_properties=MetadataProperties(
             commit_id=parameters["Commit"],
             repository=settings.project.repository,
             project_id=settings.project.project,
             generated_by=ExecutionVariables.PIPELINE_EXECUTION_ARN,
         ),
-        # Values are text of 1 to 256 characters, which no S3 address can promise to be.
         customer_metadata_properties={
             "CI": settings.project.ci,
             "DataHash": parameters["DataHash"],
@@ -177,18 +179,16 @@ def quality_gate(repo: Repo, parameters: dict[str, Any], passed: ModelStep) -> C
     """Return the step that lets a model pass that is good enough and no worse than the champion."""
     metric = f"metrics.{repo.settings.gate.metric}"
     threshold, tolerance = parameters["GateThreshold"], parameters["GateTolerance"]
-    at_most, at_least = ConditionLessThanOrEqualTo, ConditionGreaterThanOrEqualTo
-    good_enough, limit = (at_most, "most") if repo.lower_is_better else (at_least, "least")
+    good_enough, limit = (AtMost, "most") if repo.lower_is_better else (AtLeast, "least")
     reason = [
         *("QualityGate: ", measured(f"{metric}.text"), f"; wanted at {limit} ", threshold),
-        *(", and at most ", tolerance, " worse than the champion ("),
-        *(measured("against"), ")"),
+        *(", and at most ", tolerance, " worse than the champion (", measured("against"), ")"),
     ]
     return ConditionStep(
         name="QualityGate",
         conditions=[
             good_enough(left=measured(f"{metric}.value"), right=threshold),
-            at_most(left=measured(f"{metric}.worse_by"), right=tolerance),
+            AtMost(left=measured(f"{metric}.worse_by"), right=tolerance),
         ],
         if_steps=[passed],
         else_steps=[FailStep(name="GateFailed", error_message=Join(values=reason))],

@@ -56,6 +56,7 @@ _REGISTERED = (
     "MetadataProperties",
     "CustomerMetadataProperties",
     "ModelMetrics",
+    "DriftCheckBaselines",
     "SamplePayloadUrl",
     "Domain",
     "Task",

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sm_mlops.tabular.encoding import Floats, floats, one_chunk
 from sm_mlops.tabular.metrics import decided
@@ -25,7 +26,7 @@ POINTS = 1000
 CATEGORIES = 200
 LONGEST = 200  # characters of a category
 COUNTED = 50_000  # distinct texts of a column, beyond which it is free text
-BLOCK = 4096
+BLOCK = 2048
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Summary:
     other: int = 0
     """Rows of other values than `categories`."""
     distinct: int | None = None
-    """Different values; None for more than are counted: 1000, or 50,000 of text."""
+    """Different values (boolean, text); None for more than 50,000."""
 
     @property
     def present(self) -> int:
@@ -187,9 +188,10 @@ class _Moments:
 class _Numbers:
     """A column of numbers or dates.
 
-    Keeps blocks of 4096 sorted values. Two blocks of equal weight become one of twice the weight,
-    which has every second value of both. So all values are kept up to 8191, and of ten million the
-    rank of each point is off by less than 0.2 percent.
+    Keeps blocks of 2048 sorted values. Two blocks of equal weight become one of twice the weight,
+    which has every second value of both. Of many rows only one in two, four, eight or sixteen, at
+    random, is put into a block, with as much more weight, because sorting costs the most. So all
+    values are kept up to 4095, and beyond that the rank of a point is off by 0.4 percent at most.
     """
 
     def __init__(self, column: Column) -> None:
@@ -197,39 +199,52 @@ class _Numbers:
         self.rows = self.missing = 0
         self.least, self.greatest = np.inf, -np.inf
         self.moments = _Moments()
-        self.distinct: Floats | None = np.empty(0)
         self.waiting = np.empty(0)
+        self.taken = 0
         self.blocks: list[Floats | None] = []
         self.skips: list[int] = []
+        self.random = np.random.default_rng(0)  # nosec B311 # a sample
 
     def add(self, array: pa.Array) -> None:
         if pa.types.is_timestamp(array.type):
             values = floats(array.cast(pa.int64())) / 1e6
         else:
             values = floats(array)
-        known = values[~np.isnan(values)]
+        gaps = np.isnan(values)
+        missing = int(np.count_nonzero(gaps))
         self.rows += len(values)
-        self.missing += len(values) - len(known)
-        if not len(known):
+        self.missing += missing
+        if missing == len(values):
             return
+        known = values[~gaps] if missing else values
         self.least, self.greatest = min(self.least, known.min()), max(self.greatest, known.max())
-        values = np.concatenate([self.waiting, known])
-        whole = len(values) // BLOCK * BLOCK
-        self.waiting = values[whole:].copy()
-        for block in values[:whole].reshape(-1, BLOCK):
-            self.moments = self.moments.joined(block)
-            block = np.sort(block)
-            self._distinguish(block)
-            self._carry(block)
+        known = np.concatenate([self.waiting, known])
+        start = 0
+        while len(known) - start >= (size := BLOCK << self._level):
+            self._take(known[start : start + size])
+            start += size
+        self.waiting = known[start:].copy()
 
-    def _distinguish(self, values: Floats) -> None:
-        if self.distinct is not None:
-            self.distinct = np.union1d(self.distinct, values)
-            if len(self.distinct) > POINTS:
-                self.distinct = None
+    @property
+    def _level(self) -> int:
+        """Return the power of two of the rows of which one is put into the next block."""
+        return min(4, self.taken // 32)
 
-    def _carry(self, block: Floats) -> None:
-        for level, other in enumerate(self.blocks):
+    def _take(self, values: Floats) -> None:
+        self.moments = self.moments.joined(values)
+        level = self._level
+        if level:
+            each = self.random.integers(1 << level, size=BLOCK)
+            values = values.reshape(BLOCK, -1)[np.arange(BLOCK), each]
+        self.taken += 1
+        self._carry(np.sort(values), level)
+
+    def _carry(self, block: Floats, level: int) -> None:
+        while True:
+            if level == len(self.blocks):
+                self.blocks.append(None)
+                self.skips.append(0)
+            other = self.blocks[level]
             if other is None:
                 self.blocks[level] = block
                 return
@@ -237,14 +252,12 @@ class _Numbers:
             block = both[self.skips[level] :: 2].copy()
             self.skips[level] = 1 - self.skips[level]
             self.blocks[level] = None
-        self.blocks.append(block)
-        self.skips.append(0)
+            level += 1
 
     def summary(self) -> Summary:
         present = self.rows - self.missing
         if not present:
-            return Summary(self.name, self.kind, self.rows, self.missing, distinct=0)
-        self._distinguish(self.waiting)
+            return Summary(self.name, self.kind, self.rows, self.missing)
         moments = self.moments.joined(self.waiting)
         return Summary(
             *(self.name, self.kind, self.rows, self.missing),
@@ -252,7 +265,6 @@ class _Numbers:
             mean=_finite(moments.mean),
             deviation=_finite(np.sqrt(moments.squares / present)),
             points=self._points(present),
-            distinct=None if self.distinct is None else len(self.distinct),
         )
 
     def _points(self, present: int) -> list[float]:
@@ -291,10 +303,11 @@ class _Values:
         counts = np.bincount(codes, minlength=len(array.dictionary))
         used = np.flatnonzero(counts)
         if len(used) <= COUNTED:
-            values = array.dictionary.take(pa.array(used)).to_pylist()
-            for value, count in zip(values, counts[used].tolist(), strict=True):
-                text = value[: LONGEST + 1] if self.kind == "text" else str(value).lower()
-                self.counts[text] += count
+            values = array.dictionary.take(pa.array(used)).cast(pa.string())
+            texts = pc.utf8_slice_codeunits(values, 0, LONGEST + 1)
+            # to_pylist takes twenty times as long as to_numpy.
+            for text, count in zip(texts.to_numpy(zero_copy_only=False), counts[used], strict=True):
+                self.counts[text] += int(count)
         if max(len(used), len(self.counts)) > COUNTED:
             self.counts = None
 
