@@ -95,6 +95,7 @@ KINDS: dict[str, tuple[str, str, str, str, dict[str, Any]]] = {
     "layers": ("lambda", "list_layers", "Layers", "LayerName", {}),
     "rules": ("events", "list_rules", "Rules", "Name", {}),
     "logs": ("logs", "describe_log_groups", "logGroups", "logGroupName", {}),
+    "topics": ("sns", "list_topics", "Topics", "TopicArn", {}),
     "alarms": ("cloudwatch", "describe_alarms", "MetricAlarms", "AlarmName", {}),
     "portfolios": ("servicecatalog", "list_portfolios", "PortfolioDetails", "DisplayName", {}),
     "products": (
@@ -125,7 +126,8 @@ def test_from_an_empty_account_to_a_connected_repo_and_back_to_nothing(repo: Rep
     assert "created      SageMaker project churn, by Service Catalog" in said
     assert said.rstrip().endswith(AUTHORIZE)
     held = account.held()
-    assert held["functions"] == ["sm-mlops-trigger"]
+    functions = [f"sm-mlops-{name}" for name in ("notify", "retrain", "trigger")]
+    assert sorted(held["functions"]) == functions and len(held["topics"]) == 1
     assert held["groups"] == held["repositories"] == ["churn"]
 
     again = bootstrap(repo, "--yes")
