@@ -149,6 +149,14 @@ def repo(tmp_path: Path) -> Repo:
 
 
 @pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the figures out of a report: they take most of the time of Evaluate."""
+    from sm_mlops.tabular import figures
+
+    monkeypatch.setattr(figures, "figure", lambda title, *_: f"<figure>{title}</figure>")
+
+
+@pytest.fixture
 def account(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
     """Yield an account of moto, prepared like a sandbox, in which nothing runs."""
     from moto import mock_aws

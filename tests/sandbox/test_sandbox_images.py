@@ -56,6 +56,7 @@ def test_the_image_has_its_packages_and_its_own_python() -> None:
     assert version == "3 12"
 
 
+@pytest.mark.slow
 def test_an_environment_is_made_once_by_several_processes_at_a_time(
     locks: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -69,6 +70,7 @@ def test_an_environment_is_made_once_by_several_processes_at_a_time(
     assert capfd.readouterr().err.count("Making the image tiny-1") == 1
 
 
+@pytest.mark.slow
 def test_an_interrupted_making_leaves_nothing_half(locks: Path, tmp_path: Path) -> None:
     folder = tmp_path / "images"
     with pytest.raises(images.ImageError, match=r"cannot make the image tiny-1: .*No module named"):
@@ -107,6 +109,7 @@ def test_another_image_is_made_when_it_is_asked_for_and_only_with_its_own_python
             images.make(lock, tmp_path / "images", "six", name)
 
 
+@pytest.mark.slow
 def test_an_image_of_a_team_s_has_an_environment_of_its_own(locks: Path, tmp_path: Path) -> None:
     if images.interpreter() is None:
         pytest.skip("Python 3.12 is not installed: CI has it")

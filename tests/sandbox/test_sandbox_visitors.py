@@ -218,6 +218,7 @@ PRIVATE = ("AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN", "GH_TOKEN", "MLOPS_TRIGGER_T
            "OPENAI_API_KEY", "UV_INDEX_PASSWORD", "SSH_AUTH_SOCK", "PYTHONPATH")  # fmt: skip
 
 
+@pytest.mark.slow
 def test_nothing_of_the_developer_s_reaches_the_server_and_no_secret_leaves_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -204,6 +204,7 @@ def test_an_exhausted_limit_is_reported_with_its_end(server: Standalone, hub: Gi
     assert "in 25 minutes" in told(hub)
 
 
+@pytest.mark.slow
 def test_an_unreachable_github_is_reported_with_its_host() -> None:
     hub = GitHub("ghp_x", "GH_TOKEN", Place("http://127.0.0.1:9/api/v3"))
     assert "cannot reach GitHub at 127.0.0.1:9 to show acme/churn: " in told(hub)

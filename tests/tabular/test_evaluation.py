@@ -143,6 +143,7 @@ def test_the_files_have_the_promised_form(tmp_path: Path, name: str) -> None:
     assert not {"http-equiv", "<script", "src=", "@import"} & set(page.split())
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_missing_values_of_the_only_column_are_scored(tmp_path: Path) -> None:
     case = Case(tmp_path)
     x = [None if i % 3 == 0 else float(i % 7) for i in range(200)]
@@ -151,6 +152,7 @@ def test_missing_values_of_the_only_column_are_scored(tmp_path: Path) -> None:
     assert case.evaluate()["metrics"]["accuracy"]["value"] > 0.9
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_time_of_day_in_parquet_is_scored(tmp_path: Path) -> None:
     case = Case(tmp_path)
     hours = [i % 24 for i in range(200)]
@@ -161,6 +163,7 @@ def test_a_time_of_day_in_parquet_is_scored(tmp_path: Path) -> None:
     assert case.evaluate()["metrics"]["accuracy"]["value"] > 0.9
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_sample_payload_holds_the_answer_to_every_form_of_its_rows(tmp_path: Path) -> None:
     case = Case(tmp_path)
     case.prepare(case.write(datasets.orders(rows=400)), "hours")
@@ -273,6 +276,7 @@ def other(judged: Case, tmp_path: Path) -> Case:
     return case
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_gate_reports_how_much_worse_each_metric_is(judged: Case, tmp_path: Path) -> None:
     folder = champion(judged, tmp_path)
     case = other(judged, tmp_path)
@@ -311,6 +315,7 @@ def quantity(data: dict[str, Any]) -> str:
     return "Churn"
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     ("change", "why"),
     [
@@ -558,6 +563,7 @@ def test_labels_are_decided_by_the_threshold_in_metrics_report_and_endpoint(
     assert "0.2 (chosen)" in page and "predicts <b>Yes</b> at a probability of 0.2 or more" in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_champion_keeps_its_own_threshold(cautious: Case, judged: Case, tmp_path: Path) -> None:
     gate = judged.evaluate(champion(cautious, tmp_path))
     recall = gate["metrics"]["recall"]

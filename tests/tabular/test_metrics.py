@@ -68,6 +68,7 @@ def test_the_name_of_a_metric_of_the_library_is_refused_in_the_job_too() -> None
         metrics.lower_is_better(auc)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["churn", "letters", "houses"])
 def test_a_metric_gets_labels_predictions_and_raw_rows(
@@ -101,6 +102,7 @@ def test_a_metric_gets_labels_predictions_and_raw_rows(
     assert '"cost"' in (tmp_path / "evaluation" / "evaluation.json").read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["churn", "houses"])
 def test_what_a_metric_changes_in_its_arguments_changes_nothing_else(
