@@ -37,6 +37,8 @@ STOPPED = {
     "StepStatus": "Failed",
     "Metadata": {"Fail": {"ErrorMessage": "QualityGate: auc 0.7; wanted at least 0.9"}},
 }
+CHECK = EXECUTION.replace("churn", "churn-monitor")
+FOUND = {"StepName": "Violation", "StepStatus": "Failed", "Metadata": {"Fail": {}}}
 BROKEN = {**TRAIN, "StepStatus": "Failed", "FailureReason": "AlgorithmError: no\nmemory"}
 ROLLED_BACK = {
     "LogicalResourceId": "Endpoint",
@@ -61,12 +63,14 @@ def waits(arn: str = VERSION) -> dict[str, Any]:
 
 
 def ended(
-    status: str = "Succeeded", description: str = f"Commit {COMMIT}, content 0. Reason: drift"
+    status: str = "Succeeded",
+    description: str = f"Commit {COMMIT}, content 0. Reason: drift",
+    arn: str = EXECUTION,
 ) -> dict[str, Any]:
     return event(
         "SageMaker Model Building Pipeline Execution Status Change",
         currentPipelineExecutionStatus=status,
-        pipelineExecutionArn=EXECUTION,
+        pipelineExecutionArn=arn,
         pipelineExecutionDescription=description,
     )
 
@@ -169,6 +173,16 @@ def steps(*given: dict[str, Any]) -> dict[str, Any]:
             ],
         ),
         (
+            ended("Failed", "", CHECK),
+            steps({**BROKEN, "StepName": "Check"}),
+            "churn: a check failed",
+            [
+                "A monitoring check of churn failed: AlgorithmError: no memory",
+                "mlops logs Check --execution abcdefghijkl",
+                f"Execution: {CHECK}",
+            ],
+        ),
+        (
             stack(),
             {},
             "churn: production was rolled back",
@@ -264,6 +278,8 @@ def test_a_subject_is_what_sns_takes(notices: Any, aws: Aws) -> None:
         (stack("UPDATE_COMPLETE"), {}, "a stack is UPDATE_COMPLETE"),
         (stack(), {"DescribeStacks": "ValidationException"}, "deleted"),
         (stack(), {"DescribeStacks": {"Stacks": [{"StackName": "x"}]}}, "not the stack of a stage"),
+        (ended("Failed", "", CHECK), steps(FOUND), "not the end of a retraining"),
+        (ended("Succeeded", "", CHECK), {}, "not the end of a retraining"),
         (drifts("OK"), {}, "does not ring"),
         (drifts(), {"ListTagsForResource": {"Tags": []}}, "not the alarm of a stage"),
         ({**waits(), "account": "210987654321"}, {}, "another account"),

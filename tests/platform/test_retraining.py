@@ -112,6 +112,18 @@ def test_drift_starts_the_repository_s_build_and_says_why(trigger: Any, github: 
     }
 
 
+def test_the_reason_names_what_the_newest_check_found(
+    trigger: Any, github: GitHub, aws: Aws
+) -> None:
+    for window, said in (("2026-11-28T06Z", "age"), ("2026-11-29T06Z", "1 violation:\nage " * 99)):
+        key = f"churn/monitor/production/{window}/result.json"
+        aws.objects[key] = json.dumps({"message": said}).encode()
+    trigger.handler(rings(), CALLED)
+    reason = json.loads(github.requests[0][2])["inputs"]["reason"]
+    assert reason.startswith("drift: 1 violation: age 1 violation: age")
+    assert len(reason) <= 500 and reason.isprintable()
+
+
 @pytest.mark.parametrize(
     ("event", "answers", "why"),
     [

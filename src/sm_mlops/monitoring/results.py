@@ -23,6 +23,13 @@ from sm_mlops.errors import MlopsError
 
 SHOWN = 10
 NEVER = "never checked"
+_SAID = {
+    "missing": "missing {}",
+    "new": "new values of {}",
+    "outside": "{} outside its range",
+    "prediction": "drift of {}",
+    "type": "{} of another kind",
+}
 _COLORS = {"ok": "green", "violation": "red"}
 
 
@@ -118,7 +125,8 @@ def _words(found: dict[str, Any]) -> str:
 
 def _what(found: dict[str, Any]) -> str:
     """Return what a figure is of, such as `drift of amount`, or `quality`."""
-    return f"{found['kind']} of {found['column']}" if found.get("column") else str(found["kind"])
+    kind, column = str(found["kind"]), found.get("column")
+    return _SAID.get(kind, f"{kind} of {{}}").format(column) if column else kind
 
 
 def health(results: Iterable[Result]) -> str:

@@ -105,10 +105,12 @@ def _waiting(event: dict[str, Any], _: Any) -> Notice:
 
 
 def _trained(event: dict[str, Any], _: Any) -> Notice:
-    """Return the message that a retraining ended."""
+    """Return the message that a retraining ended, or that a check failed."""
     detail = event["detail"]
     arn = str(detail.get("pipelineExecutionArn"))
     status = detail.get("currentPipelineExecutionStatus")
+    if arn.split("/")[1].endswith("-monitor"):
+        return _unchecked(arn, str(status))
     said = _REASON.search(str(detail.get("pipelineExecutionDescription", "")))
     if not said or status not in ("Succeeded", "Failed", "Stopped"):
         raise Ignored("not the end of a retraining")
@@ -132,6 +134,34 @@ def _trained(event: dict[str, Any], _: Any) -> Notice:
         ],
         to_do,
         _actions_page(pipeline, steps),
+    )
+
+
+def _unchecked(arn: str, status: str) -> Notice:
+    """Return the message that a check failed, which is none if it found a violation: the alarm
+    about drift tells that."""
+    steps = client("sagemaker").list_pipeline_execution_steps(PipelineExecutionArn=arn)
+    broken = [
+        step
+        for step in steps["PipelineExecutionSteps"]
+        if step.get("StepStatus") == "Failed" and "Fail" not in step.get("Metadata", {})
+    ]
+    if status != "Failed" or not broken:
+        raise Ignored("not the end of a retraining")
+    project, name = arn.split("/")[1].removesuffix("-monitor"), broken[0]["StepName"]
+    why = " ".join(str(broken[0].get("FailureReason", "")).split())
+    return Notice(
+        f"unchecked {arn}",
+        f"{project}: a check failed",
+        [
+            f"A monitoring check of {project} failed: {why[:500]}",
+            f"Execution: {arn}",
+        ],
+        [
+            f"mlops logs {name} --execution {arn.rpartition('/')[2]}",
+            "mlops monitor   shows the checks before",
+        ],
+        _console("sagemaker/home", "/pipelines"),
     )
 
 
@@ -239,23 +269,13 @@ def _drifted(event: dict[str, Any], context: Any) -> Notice:
     return Notice(
         f"drift {found.alarm} {state.get('timestamp') or found.moment}",
         f"{found.project}: drift in {found.stage}",
-        [f"What {found.stage} of {found.project} is asked has drifted.", *_verdict(found)],
+        [
+            f"The requests to {found.stage} of {found.project} have drifted.",
+            *filter(None, [retraining.finding(found.project, found.stage)]),
+        ],
         [f"mlops monitor {found.stage} --report   shows which columns, and how far", next_one],
         _console("cloudwatch/home", f"alarmsV2:alarm/{found.alarm}"),
     )
-
-
-def _verdict(found: retraining.Drift) -> list[str]:
-    """Return what the newest check says, if it is in the artifact bucket."""
-    s3, bucket = client("s3"), os.environ["CLAIMS_BUCKET"]
-    prefix = f"{found.project}/monitor/{found.stage}/"
-    windows = s3.list_objects_v2(Bucket=bucket, Prefix=prefix, Delimiter="/")
-    names = sorted(item["Prefix"] for item in windows.get("CommonPrefixes", ()))
-    try:
-        body = s3.get_object(Bucket=bucket, Key=f"{names[-1]}result.json")["Body"].read()
-        return [" ".join(str(json.loads(body)["message"]).split())[:1000]]
-    except (ClientError, IndexError, KeyError, TypeError, ValueError):
-        return []
 
 
 def _console(page: str, place: str) -> str:

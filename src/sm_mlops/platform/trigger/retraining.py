@@ -7,6 +7,7 @@ starts one training and then waits, so drift that a new model does not end start
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from registry import Ignored, client  # type: ignore[import-not-found]
 # Between two trainings of a schedule, however many of its times were missed.
 _HOUR = 3600
 _DAY = 24 * _HOUR
+LONGEST_REASON = 500
 _NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
 _ALARM = re.compile(rf"{_NAME.pattern}-drift")
 
@@ -80,8 +82,21 @@ def drift(event: dict[str, Any], context: Any) -> Drift:
     return Drift(name, project, stage, moment, found.get("retrain-on-drift") == "true", days)
 
 
+def finding(project: str, stage: str) -> str:
+    """Return what the newest check of a stage says, "" if it is not in the artifact bucket."""
+    s3, bucket = client("s3"), os.environ["CLAIMS_BUCKET"]
+    prefix = f"{project}/monitor/{stage}/"
+    try:
+        windows = s3.list_objects_v2(Bucket=bucket, Prefix=prefix, Delimiter="/")
+        names = sorted(item["Prefix"] for item in windows.get("CommonPrefixes", ()))
+        body = s3.get_object(Bucket=bucket, Key=f"{names[-1]}result.json")["Body"].read()
+        return " ".join(str(json.loads(body)["message"]).split())[:1000]
+    except (ClientError, IndexError, KeyError, TypeError, ValueError):
+        return ""
+
+
 def by_alarm(event: dict[str, Any], context: Any) -> Retraining:
-    """Return the training that an alarm starts. Raise Ignored if it is to start none.
+    """Return the training that an alarm starts. Raise Ignored if it starts none.
 
     The time between two is that between the alarms, not between their deliveries.
     """
@@ -99,8 +114,10 @@ def by_alarm(event: dict[str, Any], context: Any) -> Retraining:
         )
 
     claim = Claim(f"{found.project}/approvals/retrain-drift.json", is_due, str(found.moment))
-    reason = f"drift in {found.stage}: alarm {found.alarm} at {event['time']}"
-    return Retraining(found.project, found.stage, reason, claim)
+    what = finding(found.project, found.stage)
+    alarm = f"drift in {found.stage}: alarm {found.alarm} at {event['time']}"
+    reason = f"drift: {what}" if what else alarm
+    return Retraining(found.project, found.stage, reason[:LONGEST_REASON].rstrip(), claim)
 
 
 def by_schedule(event: Any) -> Retraining:
