@@ -71,6 +71,10 @@ def told(*words: str) -> tuple[int, str]:
         ([violated(0), content(1)], "drift of amount"),
         ([violated(0, DRIFT | {"column": "age", "value": 0.9})], "drift of age and 1 more"),
         (
+            [violated(0, DRIFT | {"column": "age", "kind": "missing", "limit": 0})],
+            "missing age and 1 more",
+        ),
+        (
             [content(0, "violation", violations=[DRIFT | {"kind": "outside", "column": "{age}"}])],
             "{age} outside its range",
         ),

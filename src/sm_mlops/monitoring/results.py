@@ -136,7 +136,7 @@ def health(results: Iterable[Result]) -> str:
         return NEVER
     newest = results[0]
     if newest.violations:
-        worst = max(newest.violations, key=lambda found: found["value"] / found["limit"])
+        worst = max(newest.violations, key=lambda found: found["value"] / (found["limit"] or 1e-9))
         more = len(newest.violations) - 1
         return _what(worst) + (f" and {more} more" if more else "")
     if newest.status != "ok":
