@@ -35,7 +35,7 @@ PASSENGER: dict[str, Any] = {
     "Pclass": 1, "Name": "Fam1, Mrs. N1", "Sex": "female", "Age": 38.5, "SibSp": 1,
     "Ticket": "PC 17599", "Fare": 71.2833, "Cabin": "C85", "Embarked": "C",
 }  # fmt: skip
-QUICK = {"num_boost_round": "30", "eta": "0.2", "nthread": "2"}
+QUICK = {"num_boost_round": "30", "eta": "0.2"}
 
 
 @dataclass

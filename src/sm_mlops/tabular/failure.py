@@ -59,9 +59,9 @@ def run(main: Callable[[Path], None], folder: Path) -> None:
         leave(2)
     except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)
-        # argparse ends a script, too; the team's code may not end the step as if it were done.
         own = any(_is_own(Path(frame.filename), folder) for frame in frames)
-        if isinstance(error, SystemExit) and not own:
+        # The team's code may not end a step as if it were done; --help and a signal end it rightly.
+        if isinstance(error, SystemExit) and (error.code or not own):
             raise
         traceback.print_exc()
         text = "".join(traceback.format_exception(error, chain=False))
