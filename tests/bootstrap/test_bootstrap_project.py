@@ -474,12 +474,18 @@ def test_a_project_in_progress_is_waited_for(alone: Land) -> None:
 
 
 WRITES = (
-    *("CreateChangeSet", "ExecuteChangeSet", "PutObject", "PutObject"),
+    *("CreateChangeSet", "ExecuteChangeSet", "PutObject", "PutObject", "PutObject"),
     *("CreateChangeSet", "ExecuteChangeSet", "CreateProject"),
 )
 
 
-@pytest.mark.parametrize("number", range(len(WRITES)), ids=lambda n: f"{n}-{WRITES[n]}")
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(n, id=f"{n}-{name}", marks=[pytest.mark.long] * (name == WRITES[n - 1]))
+        for n, name in enumerate(WRITES)
+    ],
+)
 def test_killed_after_any_call_the_next_run_ends_what_the_first_began(
     empty: Land, number: int
 ) -> None:

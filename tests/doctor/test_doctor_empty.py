@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from bootstrap_case import REGION, Land, land
+from bootstrap_case import ACCOUNT, REGION, Land, land
 from repos import ROOT
 from sm_mlops import doctor
 from sm_mlops import quotas as shared
 from sm_mlops.doctor import account, quotas
 from sm_mlops.doctor.scene import Scene, State, explain
+from sm_mlops.sandbox.wire import Caller
 
 pytestmark = pytest.mark.slow
 
@@ -135,10 +136,9 @@ def test_instances_in_use_count_where_cloudwatch_counts_them(
     [idle, unknown] = quotas.instances(scene)
     assert idle.detail == f"{name}: needs 1 of 4, 0 in use" and idle.state is State.OK
     assert unknown.state is State.WARNING and "no quota with that name" in unknown.detail
-    dimensions = [{"Name": k, "Value": v} for k, v in metric["MetricDimensions"].items()]  # type: ignore[attr-defined]
-    bare.aws.client("cloudwatch").put_metric_data(
-        Namespace="AWS/Usage",
-        MetricData=[{"MetricName": "ResourceCount", "Dimensions": dimensions, "Value": 4.0}],
+    where: Any = metric["MetricDimensions"]
+    bare.server.integrations.alarms.record(
+        Caller(ACCOUNT, REGION, ""), "AWS/Usage", where, ResourceCount=4.0
     )
     busy = next(iter(quotas.instances(scene)))
     assert busy.detail.endswith("4 in use") and busy.state is State.WARNING and busy.remedy

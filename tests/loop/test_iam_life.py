@@ -44,7 +44,8 @@ BEYOND = {
         application-autoscaling:DescribeScheduledActions
         cloudformation:UntagResource cloudwatch:ListTagsForResource cloudwatch:UntagResource
         iam:GetRolePolicy iam:ListRoleTags iam:PutRolePermissionsBoundary iam:UntagRole
-        iam:UpdateAssumeRolePolicy iam:UpdateRole sagemaker:DeleteTags sagemaker:UpdateEndpoint""",
+        iam:UpdateAssumeRolePolicy iam:UpdateRole sagemaker:DeleteTags sagemaker:UpdateEndpoint
+        scheduler:UpdateSchedule""",
     "other kinds of endpoints": """
         application-autoscaling:DeleteScalingPolicy application-autoscaling:DeregisterScalableTarget
         application-autoscaling:DescribeScalableTargets application-autoscaling:PutScalingPolicy
@@ -292,7 +293,9 @@ NIGHTLY = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=[pytest.mark.long] * (k == "asynchronous")) for k in KINDS]
+)
 def test_every_kind_of_stage_is_made_changed_and_deleted(
     here: Land, deployed: str, kind: str
 ) -> None:

@@ -110,6 +110,7 @@ def check(place: Place, until: str) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
+@pytest.mark.long
 def test_a_check_names_what_drifted_and_is_followed_to_its_verdict(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -241,6 +241,11 @@ def _shape(value: str | None) -> Any:
     return sorted(content) if isinstance(content, dict) else len(value)
 
 
+def _statements(policy: str | None) -> list[str]:
+    """Return a function's permissions, which CloudFormation gives in any order."""
+    return sorted(map(json.dumps, json.loads(policy or '{"Statement": []}')["Statement"]))
+
+
 def _functions(of: Client) -> Found:
     client = of("lambda")
     for function in pages(client, "list_functions", "Functions"):
@@ -250,7 +255,7 @@ def _functions(of: Client) -> Found:
             name,
             {
                 "configuration": client.get_function_configuration(FunctionName=name),
-                "policy": maybe(client.get_policy, "Policy", FunctionName=name),
+                "policy": _statements(maybe(client.get_policy, "Policy", FunctionName=name)),
                 "asynchronous": maybe(client.get_function_event_invoke_config, FunctionName=name),
                 "tags": maybe(client.list_tags, "Tags", Resource=function["FunctionArn"]),
             },

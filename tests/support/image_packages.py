@@ -13,4 +13,4 @@ CONTAINER = {
 }
 MODULES = {"pyyaml": "yaml", "scikit-learn": "sklearn"}
 # By file, what else it may import: boto3 of whatever version to list the data of a job.
-TOOLKIT = {"source.py": {"boto3", "botocore"}}
+TOOLKIT = {name: {"boto3", "botocore"} for name in ("monitor.py", "source.py")}

@@ -515,6 +515,7 @@ def test_a_derived_column_reaches_the_client_that_sends_raw_rows(
             ask(model, rows)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_random_forest_on_the_library_s_encoding_answers(repo: Path, tmp_path: Path) -> None:
     random_forest(repo)
@@ -524,6 +525,7 @@ def test_a_random_forest_on_the_library_s_encoding_answers(repo: Path, tmp_path:
         assert model.gate["metrics"]["auc"]["value"] > 0.9
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_an_encoding_of_the_team_s_own_answers(repo: Path, tmp_path: Path) -> None:
     together(

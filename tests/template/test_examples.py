@@ -119,6 +119,7 @@ def test_a_message_is_classified(repo: Path, tmp_path: Path) -> None:
     assert set(found[0]["probabilities"]) == teams
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_what_the_earliest_days_taught_predicts_a_day(repo: Path, tmp_path: Path) -> None:
     lay("time-split", repo)
@@ -126,6 +127,7 @@ def test_what_the_earliest_days_taught_predicts_a_day(repo: Path, tmp_path: Path
     assert all(0 < answer["prediction"] < 1000 for answer in found)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_cost_is_the_gate_s_metric(repo: Path, tmp_path: Path) -> None:
     lay("custom-metric", repo)

@@ -22,7 +22,8 @@ DEPLOY = {
 # What no job that deploys has: it trains, tests, reads files of rows, or is the sandbox.
 # The trigger's function has the packages of its own layer.
 OTHERS = ("pipeline.py", "platform/", "sandbox/", "tabular/", "testing.py", "training/",
-          "deployment/batch", "deployment/pieces.py")  # fmt: skip
+          "deployment/batch", "deployment/pieces.py",
+          "monitoring/definition.py", "cli/sandbox_drift.py")  # fmt: skip
 HEAVY = {"mypy", "moto", "numpy", "pandas", "pytest", "ruff", "sagemaker", "xgboost"}
 GROUPS = {
     "ci.yml": {"check": "dev", "review": "dev"},

@@ -70,6 +70,7 @@ def pulls(cookies_session: Any, template: Path, tmp_path_factory: pytest.TempPat
     return once(tmp_path_factory, "pulls", tell)
 
 
+@pytest.mark.long
 def test_a_pull_request_is_linted_and_tested(pulls: Story) -> None:
     check = pulls.run("stopped").job("check")
     assert check.result == "success", check.log
@@ -382,6 +383,7 @@ def keyed(cookies_session: Any, template: Path, tmp_path_factory: pytest.TempPat
     return once(tmp_path_factory, "keyed", tell)
 
 
+@pytest.mark.long
 def test_the_key_signs_in_to_the_project_s_role(keyed: Story) -> None:
     staging = keyed.run("its key").job("staging")
     assert staging.step("Sign in to AWS").outcome == "success", staging.log

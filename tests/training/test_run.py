@@ -390,7 +390,16 @@ def test_a_commit_that_changes_no_model_needs_no_training(versioned: Aws, repo: 
     assert what_trained(versioned) == executions_of(versioned)[0]
 
 
-@pytest.mark.parametrize("file", ["model/train.py", "mlops.yaml", "data/breast-cancer.csv"])
+@pytest.mark.parametrize(
+    "file",
+    [
+        "model/train.py",
+        *(
+            pytest.param(file, marks=pytest.mark.long)
+            for file in ("mlops.yaml", "data/breast-cancer.csv")
+        ),
+    ],
+)
 def test_what_no_execution_was_trained_from_is_new(versioned: Aws, repo: Repo, file: str) -> None:
     """The commit that brought it may have failed; the one that repairs the build need not touch
     it."""

@@ -115,6 +115,7 @@ def test_a_named_version_is_used_and_the_second_time_there_is_nothing_to_do(team
     assert team.pin() == before and git(team.repo, "status", "--porcelain") == ""
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_conflict_ends_with_1_and_names_the_file(team: Team) -> None:
     team.render()
@@ -200,6 +201,7 @@ def test_what_stops_an_upgrade_is_one_line_and_nothing_has_moved(
     assert git(team.repo, "status", "--porcelain") == before
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_wheel_and_an_index_s_version_move_in_their_own_way(team: Team) -> None:
     team.render()
