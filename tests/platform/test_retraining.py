@@ -236,6 +236,25 @@ def test_what_no_schedule_of_the_project_asks_for_starts_nothing(
     assert not github.requests and not aws.objects
 
 
+def test_a_project_starts_no_training_of_one_whose_name_begins_its_own(
+    trigger: Any, aws: Aws, github: GitHub
+) -> None:
+    """The roles of churn-eu may say of their schedule and their alarm that both are churn's."""
+    own = {"Project": "churn", "Stage": "eu-production"}
+    alarm = {"alarmName": "churn-eu-production-drift", "state": {"value": "ALARM"}}
+    tags = tagged(project="churn", stage="eu-production")
+    aws.answers |= {"GetSchedule": state(**own), "ListTagsForResource": tags}
+    told = [
+        trigger.scheduled(scheduled(**own), CALLED),
+        trigger.handler(rings(detail=alarm), CALLED),
+    ]
+    assert [(each["started"], "only production" in each["why"]) for each in told] == [
+        (False, True),
+        (False, True),
+    ]
+    assert not github.requests
+
+
 def test_the_function_of_approvals_takes_no_schedule(trigger: Any, github: GitHub) -> None:
     assert trigger.handler(scheduled(), CALLED)["started"] is False
     assert not github.requests

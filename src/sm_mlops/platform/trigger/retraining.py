@@ -22,6 +22,9 @@ from registry import Ignored, client  # type: ignore[import-not-found]
 _HOUR = 3600
 _DAY = 24 * _HOUR
 LONGEST_REASON = 500
+# The only stage that trains: a name that could be split in two ways, as churn-eu-production into
+# churn and eu-production, would let a project speak for another.
+_STAGE = "production"
 _NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
 _ALARM = re.compile(rf"{_NAME.pattern}-drift")
 
@@ -101,6 +104,8 @@ def by_alarm(event: dict[str, Any], context: Any) -> Retraining:
     The time between two is that between the alarms, not between their deliveries.
     """
     found = drift(event, context)
+    if found.stage != _STAGE:
+        raise Ignored(f"only {_STAGE} starts a training, not {found.stage}")
     if not found.retrains:
         raise Ignored(f"retraining.on_drift of {found.project} is false")
 
@@ -136,6 +141,8 @@ def by_schedule(event: Any) -> Retraining:
         _NAME.fullmatch(project) and _NAME.fullmatch(stage) and re.fullmatch("[0-9TZ:.-]+", at)
     ):
         raise Ignored("not the input of a schedule for retraining")
+    if stage != _STAGE:
+        raise Ignored(f"only {_STAGE} starts a training, not {stage}")
     name = f"{project}-{stage}-retrain"
     try:
         schedule = client("scheduler").get_schedule(Name=name)
