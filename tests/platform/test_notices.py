@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -232,11 +232,16 @@ def test_a_job_that_ran_is_no_cache_hit(notices: Any, aws: Aws) -> None:
 
 
 def test_a_message_about_drift_says_what_the_newest_check_found(notices: Any, aws: Aws) -> None:
-    for window, said in (("2026-11-28T06Z", "age"), ("2026-11-29T06Z", "income drifts")):
-        key = f"churn/monitor/production/{window}/result.json"
-        aws.objects[key] = json.dumps({"message": said}).encode()
+    aws.check(datetime(2026, 11, 28, 6, tzinfo=UTC), message="age")
+    aws.check(datetime(2026, 11, 29, 6, tzinfo=UTC), message="income drifts")
     notices.handler(drifts(), CALLED)
     assert "income drifts" in aws.published[0]["Message"]
+
+
+def test_drift_that_no_check_has_found_is_told_nobody(notices: Any, aws: Aws) -> None:
+    aws.check(datetime(2026, 11, 29, 6, tzinfo=UTC), "ok")
+    told = notices.handler(drifts(), CALLED)
+    assert told["sent"] is False and "no violation" in told["why"]
 
 
 def test_what_happens_again_is_told_again(notices: Any, aws: Aws) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,8 @@ from trigger_case import Aws, GitHub, functions, replace
 REGION, ACCOUNT, NAME = "eu-west-1", "123456789012", "churn-production-drift"
 ALARM = f"arn:aws:cloudwatch:{REGION}:{ACCOUNT}:alarm:{NAME}"
 VERSION = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:model-package/churn/3"
+AT = "2026-11-29T06:00:00Z"
+NOW = datetime.fromisoformat(AT)
 TAGS = {
     "project": "churn",
     "stage": "production",
@@ -38,7 +41,7 @@ def package(repository: str = "https://github.com/acme/churn", **metadata: str) 
     return {"MetadataProperties": origin, "CustomerMetadataProperties": metadata}
 
 
-def rings(at: str = "2026-11-29T06:00:00Z", value: str = "ALARM", **changes: Any) -> dict[str, Any]:
+def rings(at: str = AT, value: str = "ALARM", **changes: Any) -> dict[str, Any]:
     return {
         "source": "aws.cloudwatch",
         "detail-type": "CloudWatch Alarm State Change",
@@ -107,21 +110,45 @@ def test_drift_starts_the_repository_s_build_and_says_why(trigger: Any, github: 
     assert told["started"] is True and told["repository"] == "acme/churn"
     [(path, _, body)] = github.requests
     assert path == WORKFLOW
-    assert json.loads(body)["inputs"] == {
-        "reason": f"drift in production: alarm {NAME} at 2026-11-29T06:00:00Z"
-    }
+    assert json.loads(body)["inputs"] == {"reason": f"drift in production: alarm {NAME} at {AT}"}
 
 
 def test_the_reason_names_what_the_newest_check_found(
     trigger: Any, github: GitHub, aws: Aws
 ) -> None:
-    for window, said in (("2026-11-28T06Z", "age"), ("2026-11-29T06Z", "1 violation:\nage " * 99)):
-        key = f"churn/monitor/production/{window}/result.json"
-        aws.objects[key] = json.dumps({"message": said}).encode()
+    """Also of a check each hour, whose results fill more than one page of a listing."""
+    for hours in range(1416):
+        aws.check(NOW - timedelta(hours=hours + 1), message="age")
+    aws.check(NOW, message="1 violation:\nage " * 99)
     trigger.handler(rings(), CALLED)
     reason = json.loads(github.requests[0][2])["inputs"]["reason"]
     assert reason.startswith("drift: 1 violation: age 1 violation: age")
     assert len(reason) <= 500 and reason.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("checks", "reason"),
+    [
+        ([(0, {"status": "ok"})], None),
+        ([(0, {"status": "no requests"}), (9, {"status": "violation"})], None),
+        # Late labels add a violation to a window before; the newest result stays as it is.
+        ([(0, {"status": "ok"}), (2, {"message": "auc 0.7"})], "drift: auc 0.7"),
+        # An event that arrives late is about what was known at its time.
+        ([(0, {"message": "age"}), (-1, {"status": "ok"})], "drift: age"),
+        # The job puts its metrics before it has written all results.
+        ([(0, {"status": "ok", "digest": "", "message": "ok"})], "drift: ok"),
+        ([(0, {"window": "x", "status": "ok"})], f"drift in production: alarm {NAME} at {AT}"),
+    ],
+)
+def test_a_metric_without_a_violation_that_a_check_found_starts_nothing(
+    trigger: Any, aws: Aws, github: GitHub, checks: list[Any], reason: str | None
+) -> None:
+    """Any project may put the metric of another."""
+    for days, result in checks:
+        aws.check(NOW - timedelta(days=days), **result)
+    told = trigger.handler(rings(), CALLED)
+    assert (told["started"], told.get("reason")) == (reason is not None, reason)
+    assert reason or "no violation" in told["why"]
 
 
 @pytest.mark.parametrize(

@@ -271,7 +271,7 @@ def _drifted(event: dict[str, Any], context: Any) -> Notice:
         f"{found.project}: drift in {found.stage}",
         [
             f"The requests to {found.stage} of {found.project} have drifted.",
-            *filter(None, [retraining.finding(found.project, found.stage)]),
+            *filter(None, [retraining.finding(found)]),
         ],
         [f"mlops monitor {found.stage} --report   shows which columns, and how far", next_one],
         _console("cloudwatch/home", f"alarmsV2:alarm/{found.alarm}"),

@@ -6,12 +6,15 @@ starts one training and then waits, so drift that a new model does not end start
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import re
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -22,6 +25,10 @@ from registry import Ignored, client  # type: ignore[import-not-found]
 _HOUR = 3600
 _DAY = 24 * _HOUR
 LONGEST_REASON = 500
+# Of the results of checks, as the monitoring job keeps them: the names of their folders, and how
+# many windows before the newest it checks again.
+_WINDOW, _EARLIER = "%Y-%m-%dT%HZ", 7
+_RECENT = timedelta(days=30)
 # The only stage that trains: a name that could be split in two ways, as churn-eu-production into
 # churn and eu-production, would let a project speak for another.
 _STAGE = "production"
@@ -85,17 +92,60 @@ def drift(event: dict[str, Any], context: Any) -> Drift:
     return Drift(name, project, stage, moment, found.get("retrain-on-drift") == "true", days)
 
 
-def finding(project: str, stage: str) -> str:
-    """Return what the newest check of a stage says, "" if it is not in the artifact bucket."""
-    s3, bucket = client("s3"), os.environ["CLAIMS_BUCKET"]
-    prefix = f"{project}/monitor/{stage}/"
-    try:
-        windows = s3.list_objects_v2(Bucket=bucket, Prefix=prefix, Delimiter="/")
-        names = sorted(item["Prefix"] for item in windows.get("CommonPrefixes", ()))
-        body = s3.get_object(Bucket=bucket, Key=f"{names[-1]}result.json")["Body"].read()
-        return " ".join(str(json.loads(body)["message"]).split())[:1000]
-    except (ClientError, IndexError, KeyError, TypeError, ValueError):
+def finding(found: Drift) -> str:
+    """Return what a check found, "" if no result is in the artifact bucket. Raise Ignored if the
+    results there have no violation: any project can put the metric of another."""
+    results = _results(found)
+    newest = next(results, None)
+    if newest is None:
         return ""
+    for result in itertools.chain([newest], results):
+        if result.status == "violation":
+            return result.message
+    if newest.is_complete:
+        raise Ignored(f"{found.alarm}: the newest check found no violation")
+    return newest.message
+
+
+@dataclass(frozen=True)
+class _Result:
+    """The result of a check of one window. It is complete once the job that checks has written all
+    results, also those of earlier windows with late labels; the metrics come before that."""
+
+    status: str
+    message: str
+    start: datetime
+    end: datetime
+    is_complete: bool
+
+
+def _results(found: Drift) -> Iterator[_Result]:
+    """Yield the newest result at the time of an alarm, then those of the windows before it that the
+    same check looks at again."""
+    s3, bucket = client("s3"), os.environ["CLAIMS_BUCKET"]
+    prefix = f"{found.project}/monitor/{found.stage}/"
+
+    def read(end: str) -> _Result:
+        body = s3.get_object(Bucket=bucket, Key=f"{prefix}{end}/result.json")["Body"].read()
+        content = json.loads(body)
+        start, until = (datetime.fromisoformat(content["window"][at]) for at in ("start", "end"))
+        message = " ".join(str(content["message"]).split())[:1000]
+        return _Result(content["status"], message, start, until, content["digest"] != "")
+
+    moment = datetime.fromtimestamp(found.moment, UTC)
+    # So one page has them all: at most one an hour, sorted by time.
+    since = f"{prefix}{moment - _RECENT:{_WINDOW}}"
+    try:
+        listed = s3.list_objects_v2(Bucket=bucket, Prefix=prefix, Delimiter="/", StartAfter=since)
+        ends = [item["Prefix"][len(prefix) : -1] for item in listed.get("CommonPrefixes", ())]
+        newest = read(max(end for end in ends if end <= f"{moment:{_WINDOW}}"))
+        yield newest
+        for steps in range(1, _EARLIER + 1):
+            # Most are not there, which S3 may report as forbidden, as for claims.
+            with contextlib.suppress(ClientError):
+                yield read(f"{newest.end - steps * (newest.end - newest.start):{_WINDOW}}")
+    except (ClientError, KeyError, TypeError, ValueError):
+        return
 
 
 def by_alarm(event: dict[str, Any], context: Any) -> Retraining:
@@ -119,7 +169,7 @@ def by_alarm(event: dict[str, Any], context: Any) -> Retraining:
         )
 
     claim = Claim(f"{found.project}/approvals/retrain-drift.json", is_due, str(found.moment))
-    what = finding(found.project, found.stage)
+    what = finding(found)
     alarm = f"drift in {found.stage}: alarm {found.alarm} at {event['time']}"
     reason = f"drift: {what}" if what else alarm
     return Retraining(found.project, found.stage, reason[:LONGEST_REASON].rstrip(), claim)
