@@ -11,7 +11,6 @@ import itertools
 import json
 import os
 import re
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,9 +20,9 @@ from botocore.exceptions import ClientError
 from claims import Claim  # type: ignore[import-not-found]
 from registry import Ignored, client  # type: ignore[import-not-found]
 
-# Between two trainings of a schedule, however many of its times were missed.
-_HOUR = 3600
-_DAY = 24 * _HOUR
+# Between the scheduled times of two trainings, however many come late.
+_HOUR = timedelta(hours=1)
+_DAY = 24 * 3600
 LONGEST_REASON = 500
 # Of the results of checks, as the monitoring job keeps them: the names of their folders, and how
 # many windows before the newest it checks again.
@@ -33,6 +32,8 @@ _RECENT = timedelta(days=30)
 # churn and eu-production, would let a project speak for another.
 _STAGE = "production"
 _NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
+# Of <aws.scheduler.scheduled-time>.
+_TIME = "%Y-%m-%dT%H:%M:%S%z"
 _ALARM = re.compile(rf"{_NAME.pattern}-drift")
 
 
@@ -187,9 +188,11 @@ def by_schedule(event: Any) -> Retraining:
     if not all(isinstance(text, str) for text in texts):
         raise Ignored("not the input of a schedule for retraining")
     project, stage, at = (str(text)[:64] for text in texts[:3])
-    if not (
-        _NAME.fullmatch(project) and _NAME.fullmatch(stage) and re.fullmatch("[0-9TZ:.-]+", at)
-    ):
+    try:
+        moment = datetime.strptime(at, _TIME)
+    except ValueError:
+        raise Ignored(f"not the time of a schedule: {at}") from None
+    if not (_NAME.fullmatch(project) and _NAME.fullmatch(stage)):
         raise Ignored("not the input of a schedule for retraining")
     if stage != _STAGE:
         raise Ignored(f"only {_STAGE} starts a training, not {stage}")
@@ -208,8 +211,11 @@ def by_schedule(event: Any) -> Retraining:
     def is_due(last: dict[str, Any]) -> bool:
         if last["about"] == at:
             return False
-        if time.time() - last["at"] < _HOUR:
-            raise Ignored(f"schedule {name} started a training less than an hour ago")
+        if moment - datetime.strptime(last["about"], _TIME) < _HOUR:
+            raise Ignored(
+                f"schedule {name} started a training for {last['about']}, which is less than an "
+                "hour before, or later"
+            )
         return True
 
     claim = Claim(f"{project}/approvals/retrain-{stage}.json", is_due, at)
