@@ -75,6 +75,11 @@ def ended(
     )
 
 
+def named(name: str) -> dict[str, Any]:
+    own = tags(project="churn", stage="production")
+    return {"DescribeStacks": {"Stacks": [{"StackName": name, "Tags": own}]}}
+
+
 def stack(status: str = "UPDATE_ROLLBACK_COMPLETE") -> dict[str, Any]:
     about = {"stack-id": STACK, "client-request-token": "t1"}
     return event(
@@ -185,10 +190,11 @@ def steps(*given: dict[str, Any]) -> dict[str, Any]:
         (
             stack(),
             {},
-            "churn: production was rolled back",
+            "churn: stage production was rolled back",
             [
                 "Endpoint: alarm churn-production-errors rang",
-                "The version before serves on.",
+                "The deployment of stage production of churn ended as UPDATE_ROLLBACK_COMPLETE.",
+                "The previous version keeps serving.",
                 "mlops status",
                 f"{CONSOLE}/cloudformation/home?region={REGION}#/stacks/events?stackId=arn%3Aaws",
             ],
@@ -196,8 +202,37 @@ def steps(*given: dict[str, Any]) -> dict[str, Any]:
         (
             stack("UPDATE_ROLLBACK_FAILED"),
             {},
-            "churn: production failed",
+            "churn: stage production failed",
             ["UPDATE_ROLLBACK_FAILED"],
+        ),
+        (
+            stack("DELETE_FAILED"),
+            {},
+            "churn: deleting stage production failed",
+            [
+                "Deleting stage production of churn ended as DELETE_FAILED.",
+                "mlops destroy production   tries it again",
+            ],
+        ),
+        (
+            stack(),
+            named("churn-production-watch"),
+            "churn: the schedules and alarm of production were rolled back",
+            [
+                "The deployment of the schedules and alarm of production of churn ended as UPDATE",
+                "The previous version keeps serving.",
+                "mlops deploy production",
+            ],
+        ),
+        (
+            stack("DELETE_FAILED"),
+            named("churn-production-watch"),
+            "churn: deleting the schedules and alarm of production failed",
+            [
+                "Deleting the schedules and alarm of production of churn ended as DELETE_FAILED.",
+                "mlops deploy production   tries it again, if the stage stays",
+                "mlops destroy production   tries it again, if not",
+            ],
         ),
         (
             drifts(),
@@ -283,6 +318,7 @@ def test_a_subject_is_what_sns_takes(notices: Any, aws: Aws) -> None:
         (stack("UPDATE_COMPLETE"), {}, "a stack is UPDATE_COMPLETE"),
         (stack(), {"DescribeStacks": "ValidationException"}, "deleted"),
         (stack(), {"DescribeStacks": {"Stacks": [{"StackName": "x"}]}}, "not the stack of a stage"),
+        (stack(), named("churn-production-other"), "not the stack of a stage"),
         (ended("Failed", "", CHECK), steps(FOUND), "not the end of a retraining"),
         (ended("Succeeded", "", CHECK), {}, "not the end of a retraining"),
         (drifts("OK"), {}, "does not ring"),
