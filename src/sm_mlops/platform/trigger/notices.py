@@ -227,7 +227,9 @@ def _failed(event: dict[str, Any], _: Any) -> Notice:
     project, stage = tags.get("project", ""), tags.get("stage", "")
     if stack["StackName"] not in (f"{project}-{stage}", f"{project}-{stage}-watch"):
         raise Ignored(f"{stack['StackName']} is not the stack of a stage")
-    subject, happened, to_do = _ended(stack["StackName"].endswith("-watch"), stage, status)
+    subject, happened, to_do = _ended(
+        stack["StackName"] == f"{project}-{stage}-watch", stage, status
+    )
     return Notice(
         f"failed {arn} {status} {event.get('time')}",
         f"{project}: {subject}",
