@@ -186,6 +186,20 @@ def test_drift_starts_one_training_in_a_cool_down(trigger: Any, github: GitHub) 
     assert "2026-11-01 06:00 UTC" in told[2]["why"]
 
 
+@pytest.mark.parametrize(
+    ("at", "starts"),
+    # The first is a retry of what may have been killed.
+    [("2026-11-01T06:00:00Z", True), ("2026-11-02T06:00:00Z", False), (AT, True)],
+)
+def test_a_training_that_could_not_be_recorded_counts_in_the_cool_down(
+    trigger: Any, aws: Aws, github: GitHub, at: str, starts: bool
+) -> None:
+    trigger.handler(rings("2026-11-01T06:00:00Z"), CALLED)
+    [(key, record)] = aws.objects.items()
+    aws.objects[key] = json.dumps(json.loads(record) | {"state": "claimed", "at": 0}).encode()
+    assert trigger.handler(rings(at), CALLED)["started"] is starts
+
+
 @pytest.mark.parametrize("before", [False, True])
 def test_a_training_that_did_not_start_leaves_no_trace_and_is_started_by_the_retry(
     trigger: Any, aws: Aws, github: GitHub, before: bool
