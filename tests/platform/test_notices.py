@@ -43,7 +43,7 @@ BROKEN = {**TRAIN, "StepStatus": "Failed", "FailureReason": "AlgorithmError: no\
 ROLLED_BACK = {
     "LogicalResourceId": "Endpoint",
     "ResourceStatus": "UPDATE_FAILED",
-    "ResourceStatusReason": "alarm churn-production-errors rang",
+    "ResourceStatusReason": "alarm churn-production-errors is in ALARM",
     "ClientRequestToken": "t1",
 }
 
@@ -192,7 +192,7 @@ def steps(*given: dict[str, Any]) -> dict[str, Any]:
             {},
             "churn: stage production was rolled back",
             [
-                "Endpoint: alarm churn-production-errors rang",
+                "Endpoint: alarm churn-production-errors is in ALARM",
                 "The deployment of stage production of churn ended as UPDATE_ROLLBACK_COMPLETE.",
                 "The previous version keeps serving.",
                 "mlops status",
@@ -321,7 +321,7 @@ def test_a_subject_is_what_sns_takes(notices: Any, aws: Aws) -> None:
         (stack(), named("churn-production-other"), "not the stack of a stage"),
         (ended("Failed", "", CHECK), steps(FOUND), "not the end of a retraining"),
         (ended("Succeeded", "", CHECK), {}, "not the end of a retraining"),
-        (drifts("OK"), {}, "does not ring"),
+        (drifts("OK"), {}, "not in ALARM"),
         (drifts(), {"ListTagsForResource": {"Tags": []}}, "not the alarm of a stage"),
         ({**waits(), "account": "210987654321"}, {}, "another account"),
         (event("x"), {}, "not an event"),

@@ -153,12 +153,12 @@ def test_a_metric_without_a_violation_that_a_check_found_starts_nothing(
 @pytest.mark.parametrize(
     ("event", "answers", "why"),
     [
-        (rings(value="OK"), {}, "does not ring"),
+        (rings(value="OK"), {}, "not in ALARM"),
         (rings(account="210987654321"), {}, "another account"),
         (rings(region="us-east-1"), {}, "another account or region"),
         (rings(time="soon"), {}, "malformed"),
         (rings(detail={"alarmName": "errors", "state": {"value": "ALARM"}}), {}, "not an alarm"),
-        (rings(detail={"alarmName": NAME, "state": []}), {}, "does not ring"),
+        (rings(detail={"alarmName": NAME, "state": []}), {}, "not in ALARM"),
         (rings(), {"ListTagsForResource": "ResourceNotFound"}, "deleted"),
         (rings(), {"ListTagsForResource": {"Tags": []}}, "not the alarm of a stage"),
         (rings(), {"ListTagsForResource": tagged(project="other")}, "not the alarm of a stage"),

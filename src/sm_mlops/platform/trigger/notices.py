@@ -51,7 +51,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     try:
         kind = event.get("detail-type") if isinstance(event, dict) else None
         if kind not in _KINDS or not isinstance(event.get("detail"), dict):
-            raise Ignored("not an event that people are told of")
+            raise Ignored("not an event that people are notified about")
         own = context.invoked_function_arn.split(":")
         if [event.get("region"), event.get("account")] != own[3:5]:
             raise Ignored("an event of another account or region")
@@ -280,7 +280,7 @@ def _drifted(event: dict[str, Any], context: Any) -> Notice:
     next_one = (
         f"a training starts by itself, at most once in {found.cool_down_days:g} days"
         if found.retrains
-        else "mlops run --reason drift   trains again"
+        else "mlops run --reason drift   starts a new training"
     )
     state = event["detail"]["state"]
     return Notice(

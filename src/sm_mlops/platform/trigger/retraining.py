@@ -49,7 +49,7 @@ class Retraining:
 
 @dataclass(frozen=True)
 class Drift:
-    """An alarm about drift that rings, and what its tags say."""
+    """An alarm about drift that is in ALARM, and what its tags say."""
 
     alarm: str
     project: str
@@ -60,14 +60,14 @@ class Drift:
 
 
 def drift(event: dict[str, Any], context: Any) -> Drift:
-    """Return the alarm of an event. Raise Ignored if it is no stage's, or does not ring."""
+    """Return the alarm of an event. Raise Ignored if it is no stage's, or not in ALARM."""
     detail = event["detail"]
     name, state = detail.get("alarmName"), detail.get("state")
     if not (isinstance(name, str) and _ALARM.fullmatch(name)):
         raise Ignored("not an alarm about drift")
     value = state.get("value") if isinstance(state, dict) else None
     if value != "ALARM":
-        raise Ignored(f"{name} does not ring: it is {value}")
+        raise Ignored(f"{name} is not in ALARM but {value}")
     if not context:
         raise Ignored("no function of an account was called")
     # Never the event's own address: accounts can forward events.
