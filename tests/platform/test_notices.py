@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -43,7 +43,7 @@ BROKEN = {**TRAIN, "StepStatus": "Failed", "FailureReason": "AlgorithmError: no\
 ROLLED_BACK = {
     "LogicalResourceId": "Endpoint",
     "ResourceStatus": "UPDATE_FAILED",
-    "ResourceStatusReason": "alarm churn-production-errors rang",
+    "ResourceStatusReason": "alarm churn-production-errors is in ALARM",
     "ClientRequestToken": "t1",
 }
 
@@ -73,6 +73,11 @@ def ended(
         pipelineExecutionArn=arn,
         pipelineExecutionDescription=description,
     )
+
+
+def named(name: str) -> dict[str, Any]:
+    own = tags(project="churn", stage="production")
+    return {"DescribeStacks": {"Stacks": [{"StackName": name, "Tags": own}]}}
 
 
 def stack(status: str = "UPDATE_ROLLBACK_COMPLETE") -> dict[str, Any]:
@@ -185,10 +190,11 @@ def steps(*given: dict[str, Any]) -> dict[str, Any]:
         (
             stack(),
             {},
-            "churn: production was rolled back",
+            "churn: stage production was rolled back",
             [
-                "Endpoint: alarm churn-production-errors rang",
-                "The version before serves on.",
+                "Endpoint: alarm churn-production-errors is in ALARM",
+                "The deployment of stage production of churn ended as UPDATE_ROLLBACK_COMPLETE.",
+                "The previous version keeps serving.",
                 "mlops status",
                 f"{CONSOLE}/cloudformation/home?region={REGION}#/stacks/events?stackId=arn%3Aaws",
             ],
@@ -196,8 +202,37 @@ def steps(*given: dict[str, Any]) -> dict[str, Any]:
         (
             stack("UPDATE_ROLLBACK_FAILED"),
             {},
-            "churn: production failed",
+            "churn: stage production failed",
             ["UPDATE_ROLLBACK_FAILED"],
+        ),
+        (
+            stack("DELETE_FAILED"),
+            {},
+            "churn: deleting stage production failed",
+            [
+                "Deleting stage production of churn ended as DELETE_FAILED.",
+                "mlops destroy production   tries it again",
+            ],
+        ),
+        (
+            stack(),
+            named("churn-production-watch"),
+            "churn: the schedules and alarm of production were rolled back",
+            [
+                "The deployment of the schedules and alarm of production of churn ended as UPDATE",
+                "The previous version keeps serving.",
+                "mlops deploy production",
+            ],
+        ),
+        (
+            stack("DELETE_FAILED"),
+            named("churn-production-watch"),
+            "churn: deleting the schedules and alarm of production failed",
+            [
+                "Deleting the schedules and alarm of production of churn ended as DELETE_FAILED.",
+                "mlops deploy production   tries it again, if the stage stays",
+                "mlops destroy production   tries it again, if not",
+            ],
         ),
         (
             drifts(),
@@ -232,11 +267,16 @@ def test_a_job_that_ran_is_no_cache_hit(notices: Any, aws: Aws) -> None:
 
 
 def test_a_message_about_drift_says_what_the_newest_check_found(notices: Any, aws: Aws) -> None:
-    for window, said in (("2026-11-28T06Z", "age"), ("2026-11-29T06Z", "income drifts")):
-        key = f"churn/monitor/production/{window}/result.json"
-        aws.objects[key] = json.dumps({"message": said}).encode()
+    aws.check(datetime(2026, 11, 28, 6, tzinfo=UTC), message="age")
+    aws.check(datetime(2026, 11, 29, 6, tzinfo=UTC), message="income drifts")
     notices.handler(drifts(), CALLED)
     assert "income drifts" in aws.published[0]["Message"]
+
+
+def test_drift_that_no_check_has_found_is_told_nobody(notices: Any, aws: Aws) -> None:
+    aws.check(datetime(2026, 11, 29, 6, tzinfo=UTC), "ok")
+    told = notices.handler(drifts(), CALLED)
+    assert told["sent"] is False and "no violation" in told["why"]
 
 
 def test_what_happens_again_is_told_again(notices: Any, aws: Aws) -> None:
@@ -278,9 +318,10 @@ def test_a_subject_is_what_sns_takes(notices: Any, aws: Aws) -> None:
         (stack("UPDATE_COMPLETE"), {}, "a stack is UPDATE_COMPLETE"),
         (stack(), {"DescribeStacks": "ValidationException"}, "deleted"),
         (stack(), {"DescribeStacks": {"Stacks": [{"StackName": "x"}]}}, "not the stack of a stage"),
+        (stack(), named("churn-production-other"), "not the stack of a stage"),
         (ended("Failed", "", CHECK), steps(FOUND), "not the end of a retraining"),
         (ended("Succeeded", "", CHECK), {}, "not the end of a retraining"),
-        (drifts("OK"), {}, "does not ring"),
+        (drifts("OK"), {}, "not in ALARM"),
         (drifts(), {"ListTagsForResource": {"Tags": []}}, "not the alarm of a stage"),
         ({**waits(), "account": "210987654321"}, {}, "another account"),
         (event("x"), {}, "not an event"),

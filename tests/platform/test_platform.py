@@ -338,6 +338,19 @@ def test_there_is_one_topic_for_messages_and_alarms() -> None:
         assert tells["Resource"] == topic
 
 
+@pytest.mark.parametrize("action", ["kms:Decrypt", "kms:GenerateDataKey"])
+def test_messages_to_a_topic_of_yours_are_encrypted_with_a_key_of_the_platform(action: str) -> None:
+    via = {"kms:ViaService": f"sns.{REGION}.amazonaws.com"}
+    given, own = (
+        Identity("x", made.policies("NotifyRole"))
+        for made in (full_platform(), platform(KeyArns=KEY))
+    )
+    assert given.may(action, KEY, via)
+    assert not given.may(action, KEY, {"kms:ViaService": f"s3.{REGION}.amazonaws.com"})
+    assert not given.may(action, KEY.replace("1234abcd", "9999abcd"), via)
+    assert not own.may(action, KEY, via)
+
+
 def test_only_alarms_of_the_account_publish_from_outside() -> None:
     made = platform()
     policy = document(made.properties("TopicPolicy")["PolicyDocument"])

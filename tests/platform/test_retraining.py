@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +15,8 @@ from trigger_case import Aws, GitHub, functions, replace
 REGION, ACCOUNT, NAME = "eu-west-1", "123456789012", "churn-production-drift"
 ALARM = f"arn:aws:cloudwatch:{REGION}:{ACCOUNT}:alarm:{NAME}"
 VERSION = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:model-package/churn/3"
+AT = "2026-11-29T06:00:00Z"
+NOW = datetime.fromisoformat(AT)
 TAGS = {
     "project": "churn",
     "stage": "production",
@@ -38,7 +40,7 @@ def package(repository: str = "https://github.com/acme/churn", **metadata: str) 
     return {"MetadataProperties": origin, "CustomerMetadataProperties": metadata}
 
 
-def rings(at: str = "2026-11-29T06:00:00Z", value: str = "ALARM", **changes: Any) -> dict[str, Any]:
+def rings(at: str = AT, value: str = "ALARM", **changes: Any) -> dict[str, Any]:
     return {
         "source": "aws.cloudwatch",
         "detail-type": "CloudWatch Alarm State Change",
@@ -107,17 +109,16 @@ def test_drift_starts_the_repository_s_build_and_says_why(trigger: Any, github: 
     assert told["started"] is True and told["repository"] == "acme/churn"
     [(path, _, body)] = github.requests
     assert path == WORKFLOW
-    assert json.loads(body)["inputs"] == {
-        "reason": f"drift in production: alarm {NAME} at 2026-11-29T06:00:00Z"
-    }
+    assert json.loads(body)["inputs"] == {"reason": f"drift in production: alarm {NAME} at {AT}"}
 
 
 def test_the_reason_names_what_the_newest_check_found(
     trigger: Any, github: GitHub, aws: Aws
 ) -> None:
-    for window, said in (("2026-11-28T06Z", "age"), ("2026-11-29T06Z", "1 violation:\nage " * 99)):
-        key = f"churn/monitor/production/{window}/result.json"
-        aws.objects[key] = json.dumps({"message": said}).encode()
+    """Also of a check each hour, whose results fill more than one page of a listing."""
+    for hours in range(1416):
+        aws.check(NOW - timedelta(hours=hours + 1), message="age")
+    aws.check(NOW, message="1 violation:\nage " * 99)
     trigger.handler(rings(), CALLED)
     reason = json.loads(github.requests[0][2])["inputs"]["reason"]
     assert reason.startswith("drift: 1 violation: age 1 violation: age")
@@ -125,14 +126,39 @@ def test_the_reason_names_what_the_newest_check_found(
 
 
 @pytest.mark.parametrize(
+    ("checks", "reason"),
+    [
+        ([(0, {"status": "ok"})], None),
+        ([(0, {"status": "no requests"}), (9, {"status": "violation"})], None),
+        # Late labels add a violation to a window before; the newest result stays as it is.
+        ([(0, {"status": "ok"}), (2, {"message": "auc 0.7"})], "drift: auc 0.7"),
+        # An event that arrives late is about what was known at its time.
+        ([(0, {"message": "age"}), (-1, {"status": "ok"})], "drift: age"),
+        # The job puts its metrics before it has written all results.
+        ([(0, {"status": "ok", "digest": "", "message": "ok"})], "drift: ok"),
+        ([(0, {"window": "x", "status": "ok"})], f"drift in production: alarm {NAME} at {AT}"),
+    ],
+)
+def test_a_metric_without_a_violation_that_a_check_found_starts_nothing(
+    trigger: Any, aws: Aws, github: GitHub, checks: list[Any], reason: str | None
+) -> None:
+    """Any project may put the metric of another."""
+    for days, result in checks:
+        aws.check(NOW - timedelta(days=days), **result)
+    told = trigger.handler(rings(), CALLED)
+    assert (told["started"], told.get("reason")) == (reason is not None, reason)
+    assert reason or "no violation" in told["why"]
+
+
+@pytest.mark.parametrize(
     ("event", "answers", "why"),
     [
-        (rings(value="OK"), {}, "does not ring"),
+        (rings(value="OK"), {}, "not in ALARM"),
         (rings(account="210987654321"), {}, "another account"),
         (rings(region="us-east-1"), {}, "another account or region"),
         (rings(time="soon"), {}, "malformed"),
         (rings(detail={"alarmName": "errors", "state": {"value": "ALARM"}}), {}, "not an alarm"),
-        (rings(detail={"alarmName": NAME, "state": []}), {}, "does not ring"),
+        (rings(detail={"alarmName": NAME, "state": []}), {}, "not in ALARM"),
         (rings(), {"ListTagsForResource": "ResourceNotFound"}, "deleted"),
         (rings(), {"ListTagsForResource": {"Tags": []}}, "not the alarm of a stage"),
         (rings(), {"ListTagsForResource": tagged(project="other")}, "not the alarm of a stage"),
@@ -158,6 +184,20 @@ def test_drift_starts_one_training_in_a_cool_down(trigger: Any, github: GitHub) 
     told = [trigger.handler(alarm, CALLED) for alarm in alarms]
     assert [each["started"] for each in told] == [True, False, False, True]
     assert "2026-11-01 06:00 UTC" in told[2]["why"]
+
+
+@pytest.mark.parametrize(
+    ("at", "starts"),
+    # The first is a retry of what may have been killed.
+    [("2026-11-01T06:00:00Z", True), ("2026-11-02T06:00:00Z", False), (AT, True)],
+)
+def test_a_training_that_could_not_be_recorded_counts_in_the_cool_down(
+    trigger: Any, aws: Aws, github: GitHub, at: str, starts: bool
+) -> None:
+    trigger.handler(rings("2026-11-01T06:00:00Z"), CALLED)
+    [(key, record)] = aws.objects.items()
+    aws.objects[key] = json.dumps(json.loads(record) | {"state": "claimed", "at": 0}).encode()
+    assert trigger.handler(rings(at), CALLED)["started"] is starts
 
 
 @pytest.mark.parametrize("before", [False, True])
@@ -193,17 +233,13 @@ def test_a_workflow_without_the_input_is_an_error_that_says_what_to_do(
         trigger.handler(rings(), CALLED)
 
 
-def test_a_schedule_starts_one_training_per_time_and_hour(
-    trigger: Any, github: GitHub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = time.time()
-    told = []
-    for minutes, at in ((0, "03"), (1, "03"), (2, "04"), (59, "05"), (61, "06"), (62, "06")):
-        monkeypatch.setattr(time, "time", lambda moment=now + 60 * minutes: moment)
-        told.append(trigger.scheduled(scheduled(f"2026-11-29T{at}:00:00Z"), CALLED))
-    assert [each["started"] for each in told] == [True, False, False, False, True, False]
-    assert "less than an hour ago" in told[2]["why"]
-    assert len(github.requests) == 2
+def test_a_schedule_starts_one_training_per_time_and_hour(trigger: Any, github: GitHub) -> None:
+    """The hour is between the times of the schedule, not between what they start."""
+    times = ("03:00", "03:00", "04:00", "04:59", "03:00", "05:00", "05:00")
+    told = [trigger.scheduled(scheduled(f"2026-11-29T{at}:00Z"), CALLED) for at in times]
+    assert [each["started"] for each in told] == [True, False, True, False, False, True, False]
+    assert "less than an hour before" in told[3]["why"]
+    assert len(github.requests) == 3
 
 
 @pytest.mark.parametrize(
@@ -217,7 +253,9 @@ def test_a_schedule_starts_one_training_per_time_and_hour(
         (scheduled(), {"GetSchedule": state(Project="other")}, "not what schedule"),
         (scheduled(), {"GetSchedule": {"State": "ENABLED", "Target": {}}}, "not what schedule"),
         (scheduled(Stage="../x"), {}, "not the input"),
-        (scheduled(Scheduled="<aws.scheduler.scheduled-time>"), {}, "not the input"),
+        (scheduled(Scheduled="<aws.scheduler.scheduled-time>"), {}, "not the time"),
+        (scheduled(Scheduled="2026-13-29T03:00:00Z"), {}, "not the time"),
+        (scheduled(Scheduled="2026-11-29T03:00:00"), {}, "not the time"),
         ({"Retrain": {"Project": "churn"}}, {}, "not the input"),
         ({"Retrain": ["churn"]}, {}, "not the input"),
         (["Retrain"], {}, "not the input"),
@@ -234,6 +272,25 @@ def test_what_no_schedule_of_the_project_asks_for_starts_nothing(
     told = trigger.scheduled(event, CALLED)
     assert told["started"] is False and why in told["why"]
     assert not github.requests and not aws.objects
+
+
+def test_a_project_starts_no_training_of_one_whose_name_begins_its_own(
+    trigger: Any, aws: Aws, github: GitHub
+) -> None:
+    """The roles of churn-eu may say of their schedule and their alarm that both are churn's."""
+    own = {"Project": "churn", "Stage": "eu-production"}
+    alarm = {"alarmName": "churn-eu-production-drift", "state": {"value": "ALARM"}}
+    tags = tagged(project="churn", stage="eu-production")
+    aws.answers |= {"GetSchedule": state(**own), "ListTagsForResource": tags}
+    told = [
+        trigger.scheduled(scheduled(**own), CALLED),
+        trigger.handler(rings(detail=alarm), CALLED),
+    ]
+    assert [(each["started"], "only production" in each["why"]) for each in told] == [
+        (False, True),
+        (False, True),
+    ]
+    assert not github.requests
 
 
 def test_the_function_of_approvals_takes_no_schedule(trigger: Any, github: GitHub) -> None:

@@ -9,7 +9,7 @@ from infra_case import ACCOUNT, REGION
 from platform_case import ASSETS, BOUNDARY, BUCKET, GITHUB_BOUNDARY, TRAIN_BOUNDARY
 
 # What watch.yml makes of a stage's schedules.
-SCHEDULES = ("batch", "monitor", "retrain")
+SCHEDULES = {"staging": ("batch", "monitor"), "production": ("batch", "monitor", "retrain")}
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def deploying(project: str, stage: str = "staging") -> Iterator[Call]:
     for action in ("CreateChangeSet", "ExecuteChangeSet"):
         by = {"cloudformation_CreateAction": action}
         yield from calls("cloudformation", "TagResource UntagResource", *both, **asked, **by)
-    schedules = [f"schedule/default/{name}-{kind}" for kind in SCHEDULES]
+    schedules = [f"schedule/default/{name}-{kind}" for kind in SCHEDULES[stage]]
     yield from calls(
         "scheduler",
         "CreateSchedule GetSchedule UpdateSchedule DeleteSchedule",

@@ -77,6 +77,9 @@ class Claim:
             self._last = content
         elif time.time() - content["at"] < CLAIM_SECONDS:
             raise TriggerError("another invocation is about to start it")
+        elif content.get("about", "") != self._about and not self._is_due(content):
+            # It may have been done and not recorded.
+            return False
         else:
             self._last = content.get("last")
         if not self._write("claimed", IfMatch=found["ETag"]):

@@ -51,7 +51,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     try:
         kind = event.get("detail-type") if isinstance(event, dict) else None
         if kind not in _KINDS or not isinstance(event.get("detail"), dict):
-            raise Ignored("not an event that people are told of")
+            raise Ignored("not an event that people are notified about")
         own = context.invoked_function_arn.split(":")
         if [event.get("region"), event.get("account")] != own[3:5]:
             raise Ignored("an event of another account or region")
@@ -225,21 +225,38 @@ def _failed(event: dict[str, Any], _: Any) -> Notice:
         raise Ignored("the stack was deleted in the meantime") from error
     tags = {tag["Key"]: tag["Value"] for tag in stack.get("Tags", ())}
     project, stage = tags.get("project", ""), tags.get("stage", "")
-    if stack["StackName"] != f"{project}-{stage}":
+    if stack["StackName"] not in (f"{project}-{stage}", f"{project}-{stage}-watch"):
         raise Ignored(f"{stack['StackName']} is not the stack of a stage")
+    subject, happened, to_do = _ended(
+        stack["StackName"] == f"{project}-{stage}-watch", stage, status
+    )
     return Notice(
         f"failed {arn} {status} {event.get('time')}",
-        f"{project}: {stage} {'was rolled back' if 'ROLLBACK_C' in status else 'failed'}",
+        f"{project}: {subject}",
         [
-            f"The deployment of {project} to {stage} ended as {status}.",
+            f"{happened} of {project} ended as {status}.",
             *_first_failure(events, detail.get("client-request-token")),
-            *(["The version before serves on."] * (status == "UPDATE_ROLLBACK_COMPLETE")),
+            *(["The previous version keeps serving."] * (status == "UPDATE_ROLLBACK_COMPLETE")),
         ],
-        [
-            "mlops status           shows what runs",
-            f"mlops deploy {stage}   tries it again once the reason is fixed",
-        ],
+        ["mlops status   shows what runs", *to_do],
         _console("cloudformation/home", f"/stacks/events?stackId={urllib.parse.quote(arn, '')}"),
+    )
+
+
+def _ended(watches: bool, stage: str, status: str) -> tuple[str, str, list[str]]:
+    """Return the subject, what ended, and what to do, of a stage's stack or of its second one."""
+    what = f"the schedules and alarm of {stage}" if watches else f"stage {stage}"
+    deploy, destroy = (f"mlops {verb} {stage}   tries it again" for verb in ("deploy", "destroy"))
+    if status == "DELETE_FAILED":
+        # The second stack is also deleted by a deployment that no longer wants it.
+        to_do = [f"{deploy}, if the stage stays", f"{destroy}, if not"] if watches else [destroy]
+        return f"deleting {what} failed", f"Deleting {what}", to_do
+    ended = "rolled back" if "ROLLBACK_C" in status else "failed"
+    verb = "" if ended == "failed" else "were " if watches else "was "
+    return (
+        f"{what} {verb}{ended}",
+        f"The deployment of {what}",
+        [f"{deploy} once the reason is fixed"],
     )
 
 
@@ -263,7 +280,7 @@ def _drifted(event: dict[str, Any], context: Any) -> Notice:
     next_one = (
         f"a training starts by itself, at most once in {found.cool_down_days:g} days"
         if found.retrains
-        else "mlops run --reason drift   trains again"
+        else "mlops run --reason drift   starts a new training"
     )
     state = event["detail"]["state"]
     return Notice(
@@ -271,7 +288,7 @@ def _drifted(event: dict[str, Any], context: Any) -> Notice:
         f"{found.project}: drift in {found.stage}",
         [
             f"The requests to {found.stage} of {found.project} have drifted.",
-            *filter(None, [retraining.finding(found.project, found.stage)]),
+            *filter(None, [retraining.finding(found)]),
         ],
         [f"mlops monitor {found.stage} --report   shows which columns, and how far", next_one],
         _console("cloudwatch/home", f"alarmsV2:alarm/{found.alarm}"),

@@ -6,23 +6,34 @@ starts one training and then waits, so drift that a new model does not end start
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import re
-import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from botocore.exceptions import ClientError
 from claims import Claim  # type: ignore[import-not-found]
 from registry import Ignored, client  # type: ignore[import-not-found]
 
-# Between two trainings of a schedule, however many of its times were missed.
-_HOUR = 3600
-_DAY = 24 * _HOUR
+# Between the scheduled times of two trainings, however many come late.
+_HOUR = timedelta(hours=1)
+_DAY = 24 * 3600
 LONGEST_REASON = 500
+# Of the results of checks, as the monitoring job keeps them: the names of their folders, and how
+# many windows before the newest it checks again.
+_WINDOW, _EARLIER = "%Y-%m-%dT%HZ", 7
+_RECENT = timedelta(days=30)
+# The only stage that trains: a name that could be split in two ways, as churn-eu-production into
+# churn and eu-production, would let a project speak for another.
+_STAGE = "production"
 _NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
+# Of <aws.scheduler.scheduled-time>.
+_TIME = "%Y-%m-%dT%H:%M:%S%z"
 _ALARM = re.compile(rf"{_NAME.pattern}-drift")
 
 
@@ -38,7 +49,7 @@ class Retraining:
 
 @dataclass(frozen=True)
 class Drift:
-    """An alarm about drift that rings, and what its tags say."""
+    """An alarm about drift that is in ALARM, and what its tags say."""
 
     alarm: str
     project: str
@@ -49,14 +60,14 @@ class Drift:
 
 
 def drift(event: dict[str, Any], context: Any) -> Drift:
-    """Return the alarm of an event. Raise Ignored if it is no stage's, or does not ring."""
+    """Return the alarm of an event. Raise Ignored if it is no stage's, or not in ALARM."""
     detail = event["detail"]
     name, state = detail.get("alarmName"), detail.get("state")
     if not (isinstance(name, str) and _ALARM.fullmatch(name)):
         raise Ignored("not an alarm about drift")
     value = state.get("value") if isinstance(state, dict) else None
     if value != "ALARM":
-        raise Ignored(f"{name} does not ring: it is {value}")
+        raise Ignored(f"{name} is not in ALARM but {value}")
     if not context:
         raise Ignored("no function of an account was called")
     # Never the event's own address: accounts can forward events.
@@ -82,17 +93,60 @@ def drift(event: dict[str, Any], context: Any) -> Drift:
     return Drift(name, project, stage, moment, found.get("retrain-on-drift") == "true", days)
 
 
-def finding(project: str, stage: str) -> str:
-    """Return what the newest check of a stage says, "" if it is not in the artifact bucket."""
-    s3, bucket = client("s3"), os.environ["CLAIMS_BUCKET"]
-    prefix = f"{project}/monitor/{stage}/"
-    try:
-        windows = s3.list_objects_v2(Bucket=bucket, Prefix=prefix, Delimiter="/")
-        names = sorted(item["Prefix"] for item in windows.get("CommonPrefixes", ()))
-        body = s3.get_object(Bucket=bucket, Key=f"{names[-1]}result.json")["Body"].read()
-        return " ".join(str(json.loads(body)["message"]).split())[:1000]
-    except (ClientError, IndexError, KeyError, TypeError, ValueError):
+def finding(found: Drift) -> str:
+    """Return what a check found, "" if no result is in the artifact bucket. Raise Ignored if the
+    results there have no violation: any project can put the metric of another."""
+    results = _results(found)
+    newest = next(results, None)
+    if newest is None:
         return ""
+    for result in itertools.chain([newest], results):
+        if result.status == "violation":
+            return result.message
+    if newest.is_complete:
+        raise Ignored(f"{found.alarm}: the newest check found no violation")
+    return newest.message
+
+
+@dataclass(frozen=True)
+class _Result:
+    """The result of a check of one window. It is complete once the job that checks has written all
+    results, also those of earlier windows with late labels; the metrics come before that."""
+
+    status: str
+    message: str
+    start: datetime
+    end: datetime
+    is_complete: bool
+
+
+def _results(found: Drift) -> Iterator[_Result]:
+    """Yield the newest result at the time of an alarm, then those of the windows before it that the
+    same check looks at again."""
+    s3, bucket = client("s3"), os.environ["CLAIMS_BUCKET"]
+    prefix = f"{found.project}/monitor/{found.stage}/"
+
+    def read(end: str) -> _Result:
+        body = s3.get_object(Bucket=bucket, Key=f"{prefix}{end}/result.json")["Body"].read()
+        content = json.loads(body)
+        start, until = (datetime.fromisoformat(content["window"][at]) for at in ("start", "end"))
+        message = " ".join(str(content["message"]).split())[:1000]
+        return _Result(content["status"], message, start, until, content["digest"] != "")
+
+    moment = datetime.fromtimestamp(found.moment, UTC)
+    # So one page has them all: at most one an hour, sorted by time.
+    since = f"{prefix}{moment - _RECENT:{_WINDOW}}"
+    try:
+        listed = s3.list_objects_v2(Bucket=bucket, Prefix=prefix, Delimiter="/", StartAfter=since)
+        ends = [item["Prefix"][len(prefix) : -1] for item in listed.get("CommonPrefixes", ())]
+        newest = read(max(end for end in ends if end <= f"{moment:{_WINDOW}}"))
+        yield newest
+        for steps in range(1, _EARLIER + 1):
+            # Most are not there, which S3 may report as forbidden, as for claims.
+            with contextlib.suppress(ClientError):
+                yield read(f"{newest.end - steps * (newest.end - newest.start):{_WINDOW}}")
+    except (ClientError, KeyError, TypeError, ValueError):
+        return
 
 
 def by_alarm(event: dict[str, Any], context: Any) -> Retraining:
@@ -101,6 +155,8 @@ def by_alarm(event: dict[str, Any], context: Any) -> Retraining:
     The time between two is that between the alarms, not between their deliveries.
     """
     found = drift(event, context)
+    if found.stage != _STAGE:
+        raise Ignored(f"only {_STAGE} starts a training, not {found.stage}")
     if not found.retrains:
         raise Ignored(f"retraining.on_drift of {found.project} is false")
 
@@ -114,7 +170,7 @@ def by_alarm(event: dict[str, Any], context: Any) -> Retraining:
         )
 
     claim = Claim(f"{found.project}/approvals/retrain-drift.json", is_due, str(found.moment))
-    what = finding(found.project, found.stage)
+    what = finding(found)
     alarm = f"drift in {found.stage}: alarm {found.alarm} at {event['time']}"
     reason = f"drift: {what}" if what else alarm
     return Retraining(found.project, found.stage, reason[:LONGEST_REASON].rstrip(), claim)
@@ -132,10 +188,14 @@ def by_schedule(event: Any) -> Retraining:
     if not all(isinstance(text, str) for text in texts):
         raise Ignored("not the input of a schedule for retraining")
     project, stage, at = (str(text)[:64] for text in texts[:3])
-    if not (
-        _NAME.fullmatch(project) and _NAME.fullmatch(stage) and re.fullmatch("[0-9TZ:.-]+", at)
-    ):
+    try:
+        moment = datetime.strptime(at, _TIME)
+    except ValueError:
+        raise Ignored(f"not the time of a schedule: {at}") from None
+    if not (_NAME.fullmatch(project) and _NAME.fullmatch(stage)):
         raise Ignored("not the input of a schedule for retraining")
+    if stage != _STAGE:
+        raise Ignored(f"only {_STAGE} starts a training, not {stage}")
     name = f"{project}-{stage}-retrain"
     try:
         schedule = client("scheduler").get_schedule(Name=name)
@@ -151,8 +211,11 @@ def by_schedule(event: Any) -> Retraining:
     def is_due(last: dict[str, Any]) -> bool:
         if last["about"] == at:
             return False
-        if time.time() - last["at"] < _HOUR:
-            raise Ignored(f"schedule {name} started a training less than an hour ago")
+        if moment - datetime.strptime(last["about"], _TIME) < _HOUR:
+            raise Ignored(
+                f"schedule {name} started a training for {last['about']}, which is less than an "
+                "hour before, or later"
+            )
         return True
 
     claim = Claim(f"{project}/approvals/retrain-{stage}.json", is_due, at)
