@@ -44,7 +44,9 @@ BEYOND = {
         application-autoscaling:DescribeScheduledActions
         cloudformation:UntagResource cloudwatch:ListTagsForResource cloudwatch:UntagResource
         iam:GetRolePolicy iam:ListRoleTags iam:PutRolePermissionsBoundary iam:UntagRole
-        iam:UpdateAssumeRolePolicy iam:UpdateRole sagemaker:DeleteTags sagemaker:UpdateEndpoint
+        iam:UpdateAssumeRolePolicy iam:UpdateRole sagemaker:DeleteTags sagemaker:UpdateEndpoint""",
+    "checks, trainings and batches on a schedule": """
+        scheduler:CreateSchedule scheduler:DeleteSchedule scheduler:GetSchedule
         scheduler:UpdateSchedule""",
     "other kinds of endpoints": """
         application-autoscaling:DeleteScalingPolicy application-autoscaling:DeregisterScalableTarget
