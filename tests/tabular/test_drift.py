@@ -132,3 +132,20 @@ def test_shares_before_and_after_sum_to_one(kind: str) -> None:
     for part in ("before", "after"):
         assert sum(each.shape[part]) == pytest.approx(1)
     assert len(each.shape.get("names", each.shape["before"])) == len(each.shape["after"])
+
+
+EXTREMES = {
+    "both infinitely far apart": [-1e308, 1e308],
+    "as far as a float reaches": [-0.85e308, 0.85e308],
+}
+
+
+@pytest.mark.parametrize("name", EXTREMES)
+def test_extreme_numbers_are_compared_and_their_distribution_can_be_drawn(name: str) -> None:
+    low, high = EXTREMES[name]
+    values = [*normal(1000), *[low] * 50, *[high] * 50]
+    old = summary("number", values)
+    [each] = drift.columns([old], [summary("number", values, old)], {}, drift.LIMITS)
+    assert not any(test.fails(1) for test in each.tests)
+    edges = each.shape.get("edges", [0, 1])
+    assert np.isfinite(edges).all() and (np.diff(edges) > 0).all() and np.ptp(edges) < 1e300

@@ -35,6 +35,7 @@ BINS = 10
 FREQUENT = 0.01  # share of the training rows from which a category has a bin of its own
 FEWEST = 5  # rows of such a category
 BARS = 20
+WIDEST = 1e300  # half a range that can be drawn: greater ones overflow
 
 
 @dataclass(frozen=True)
@@ -278,9 +279,12 @@ def _shape(before: Summary, after: Summary) -> dict[str, Any]:
         counts = [np.array([np.sum(each == value) for value in values]) for each in (old, new)]
         names = [number(float(value)) for value in values]
         return {"names": names, "before": _shares(counts[0]), "after": _shares(counts[1])}
-    low, high = (np.quantile(np.concatenate([old, new]), q) for q in (0.005, 0.995))
+    both = np.concatenate([old, new])
+    low, high = np.quantile(both, (0.005, 0.995), method="inverted_cdf")
     if not high > low:
         low, high = values[0], values[-1]
+    if high / 2 - low / 2 > WIDEST:
+        return {}
     edges = np.linspace(low, high, BARS + 1)
     counts = [np.histogram(np.clip(each, low, high), edges)[0] for each in (old, new)]
     return {"edges": edges.tolist(), "before": _shares(counts[0]), "after": _shares(counts[1])}
