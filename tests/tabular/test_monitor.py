@@ -271,11 +271,32 @@ def test_of_too_many_labels_the_same_sample_is_kept_whatever_their_order(
     assert kept[0] == kept[1] == kept[2] and 30 < kept[0][1] <= 100
 
 
-def test_labels_without_their_columns_are_refused_by_name(stage: Stage) -> None:
-    stage.traffic(10)
-    stage.put(f"{PROJECT}/labels/{STAGE}/day.csv", "id,label\n1,yes\n")
-    with pytest.raises(DataError, match=r"labels/production/day.csv: no column 'inference_id'"):
-        stage.check()
+def test_a_file_of_labels_that_cannot_be_read_is_named_and_the_others_are_read(
+    stage: Stage,
+) -> None:
+    found = stage.traffic(600)
+    stage.label(found[:300], "a.csv")
+    rest = "".join(f"{i},{label},0.0\n" for i, label in found[300:])
+    start = f"{PROJECT}/labels/{STAGE}/"
+    stage.put(f"{start}z.CSV", f"inference_id,label,row\n{rest}")
+    stage.put(f"{start}day.csv", "id,label\n1,yes\n")
+    stage.put(f"{start}mixed.jsonl", '{"inference_id": "a", "label": 1}\n{"inference_id": [2]}\n')
+    stage.put(f"{start}twice.csv", "inference_id,label,label\na,yes,no\n")
+    stage.put(f"{start}half.csv", "inference_id,label,row\na,yes,0.5\n")
+    stage.put(f"{start}none.parquet", "no parquet")
+    result = stage.check()
+    assert result["quality"][0]["rows"] == 600
+    assert result["status"] == "ok" and len(result["unread"]) == 5
+    message = stage.verdict["message"]
+    assert f"labels in {start}day.csv were not read: no column 'inference_id'" in message
+    assert all("\n" not in each and len(each) < 400 for each in result["unread"])
+    stage.check()
+    assert len(stage.measured("Rows")) == 1
+    stage.s3.delete_object(Bucket=BUCKET, Key=f"{start}day.csv")
+    assert len(stage.check()["unread"]) == 4
+    assert "labels/production/half.csv" in render(
+        stage.result(UNTIL) | {"columns": [], "predictions": []}, []
+    )
 
 
 def test_a_metric_of_the_teams_own_is_replaced_by_the_librarys(stage: Stage) -> None:

@@ -126,6 +126,8 @@ class Job:
         self.clients, self.store, self.group = clients, store, group
         self.settings = settings
         self.baselines: dict[str, Baseline | None] = {}
+        self.unread: list[str] = []
+        """Files of labels that cannot be read, and why."""
 
     def run(self, newest: Window, output: Path) -> dict[str, Any]:
         """Check the windows, and return the verdict."""
@@ -182,9 +184,12 @@ class Job:
     def _labels(self, windows: list[Window]) -> list[Labels]:
         found = [Labels(window) for window in windows]
         files = self.store.labels(windows[0].start - OLDEST_LABELS)
-        files = [file for file in files if file.key.endswith(labels.ENDINGS)]
+        files = [file for file in files if file.key.lower().endswith(labels.ENDINGS)]
         for file, _, content in self.store.opened(files):
-            labels.add(found, file.key, content)
+            try:
+                labels.add(found, file.key, content)
+            except DataError as error:
+                self.unread.append(str(error))
         return found
 
     def _digests(self, window: Window, held: Labels) -> dict[str, str]:
@@ -193,7 +198,7 @@ class Job:
         for listed in (self.store.captured(window), self.store.asynchronous(window)):
             for file in listed:
                 files.update(f"\0{file.key}\0{file.mark}".encode())
-        settings = hashlib.sha256(repr((FORMAT, self.settings)).encode())
+        settings = hashlib.sha256(repr((FORMAT, self.settings, self.unread)).encode())
         return {"digest": files.hexdigest(), "settings_digest": settings.hexdigest()}
 
     def _check(self, window: Window, held: Labels) -> dict[str, Any]:
@@ -217,7 +222,8 @@ class Job:
         finally:
             gc.enable()
         ordered = sorted(tallies.values(), key=lambda tally: int(tally.version))
-        about = {"format": FORMAT, "project": self.store.project, "stage": self.store.stage}
+        about = {"format": FORMAT, "project": self.store.project, "stage": self.store.stage,
+                 "unread": self.unread}  # fmt: skip
         given = self.settings
         return monitor_result.of(about, window, ordered, given.min_rows, given.limits, given.metric)
 

@@ -233,8 +233,9 @@ def _qualities(results: Sequence[Result], ends: Sequence[str], axes: Axes) -> No
 
 
 def _quality(result: Result) -> str:
+    unread = "".join(f"<p class=worse>{_e(text)}</p>" for text in result.get("unread", ()))
     if not result["quality"]:
-        return ""
+        return unread
     rows = []
     for each in result["quality"]:
         state = "worse" if each.get("violates") else "muted"
@@ -243,7 +244,7 @@ def _quality(result: Result) -> str:
         rows.append([_e(each["version"]), _e(each["metric"]), f"{each['rows']:,}",
                      _e(each["text"]), f"<span class={state}>{worse}</span>", limit])  # fmt: skip
     header = ["Version", "Metric", "Labelled rows", "Found", "Worse by", "Limit"]
-    return f"<h2>Quality</h2>{_table(header, rows)}"
+    return f"<h2>Quality</h2>{unread}{_table(header, rows)}"
 
 
 def _distributions(title: str, columns: Sequence[Result], several: bool) -> str:

@@ -25,7 +25,7 @@ def of(
     """Return the content of result.json, without its digests.
 
     Args:
-        about: The format, the project and the stage.
+        about: The format, the project, the stage, and files of labels that were `unread`.
     """
     judged = [t for t in tallies if t.baseline is not None and t.rows >= min_rows]
     parts = [tally.judged(limits if tally in judged else {}, metric) for tally in tallies]
@@ -97,7 +97,8 @@ def _message(result: Mapping[str, Any], window: Window, min_rows: int) -> str:
     notes = f"; version {', '.join(without)} has no baseline and is not judged" if without else ""
     if violations:
         count = "1 violation" if len(violations) == 1 else f"{len(violations)} violations"
-        return _cut(f"{start}{count} in {rows:,} rows{notes}: ", [v["text"] for v in violations])
+        return _cut(f"{start}{count} in {rows:,} rows{notes}: ", [v["text"] for v in violations]
+                    + result["unread"])  # fmt: skip
     worst = result["worst"]
     closest = ""
     if worst:
@@ -112,7 +113,7 @@ def _message(result: Mapping[str, Any], window: Window, min_rows: int) -> str:
         f"{', '.join(without)}, which has no baseline to compare with; a version that is trained "
         "now has one",
     }[result["status"]]
-    return visible(f"{start}{text}")[:LONGEST]
+    return _cut("", [visible(f"{start}{text}")[: LONGEST - 20], *result["unread"]])
 
 
 def _cut(start: str, texts: list[str]) -> str:
