@@ -241,7 +241,7 @@ def check(folder: Path) -> None:
 
     bucket = Bucket(folder)
     clients = Clients(bucket, Others(), Others())
-    job = Job(clients, Store(bucket, "b", "bench", "s"), GROUP, Settings())
+    job = Job(clients, Store(bucket, "b", "bench", "s"), GROUP, Settings(), UNTIL)
     job.run(Window.ending(UNTIL, 24), folder / "output")
 
 

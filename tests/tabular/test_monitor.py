@@ -141,6 +141,18 @@ def test_late_files_belong_to_their_hour(stage: Stage) -> None:
     assert stage.verdict["violations"] == 0 and len(stage.measured("Rows")) == 3
 
 
+def test_a_check_of_an_old_window_does_not_change_the_alarm(stage: Stage) -> None:
+    stage.traffic(600)
+    stage.check()
+    for days, dated in ((1, [6]), (14, [])):
+        before = UNTIL - timedelta(days=days)
+        stage.traffic(900, f"{before - timedelta(hours=2):%Y/%m/%d/%H}", age=15)
+        put = len(stage.cloudwatch.metrics)
+        assert stage.check(before)["status"] == "violation" and stage.verdict["violations"]
+        found = [m for m in stage.cloudwatch.metrics[put:] if m["MetricName"] == "Violations"]
+        assert [m["Timestamp"].hour for m in found] == dated
+
+
 def test_windows_that_had_no_result_are_not_made_up(stage: Stage) -> None:
     stage.traffic(600, "2026/11/24/07")
     stage.traffic(600)
@@ -183,6 +195,8 @@ def test_what_cannot_be_judged_says_why_and_is_no_violation(stage: Stage, name: 
     result = stage.check()
     assert (result["status"], result["violations"]) == (status, [])
     assert text in result["message"] and stage.verdict["violations"] == 0
+    # What nobody has judged says nothing to the alarm.
+    assert stage.measured("Violations") == ([0] if status == "ok" else [])
     if not result["columns"]:  # without figures
         assert monitor_report.STATES[status] in render(result, [])
 

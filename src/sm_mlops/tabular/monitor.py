@@ -88,7 +88,8 @@ def main(folder: Path) -> None:
     store = Store(clients.s3, given.bucket, given.prefix, given.stage)
     window = Window.ending(moment(given.until), settings.window_hours)
     try:
-        verdict = Job(clients, store, given.group, settings).run(window, given.output)
+        job = Job(clients, store, given.group, settings, moment("now"))
+        verdict = job.run(window, given.output)
     except (BotoCoreError, ClientError) as error:
         raise DataError(f"monitoring of {given.stage}: {error}") from error
     print(verdict["message"])
@@ -122,9 +123,11 @@ def read_settings(folder: Path) -> Settings:
 class Job:
     """One run of the job."""
 
-    def __init__(self, clients: Clients, store: Store, group: str, settings: Settings) -> None:
+    def __init__(
+        self, clients: Clients, store: Store, group: str, settings: Settings, now: datetime
+    ) -> None:
         self.clients, self.store, self.group = clients, store, group
-        self.settings = settings
+        self.settings, self.now = settings, now
         self.baselines: dict[str, Baseline | None] = {}
         self.unread: list[str] = []
         """Files of labels that cannot be read, and why."""
@@ -150,9 +153,9 @@ class Job:
             self._keep(newest, result | {"digest": ""})
         for window in made:
             if window != newest:
-                self._measure(made[window], window.end, newest.end)
+                self._measure(made[window], window.end)
         if made:
-            self._measure(result, None, newest.end, len(added))
+            self._measure(result, newest.end if self.store.later(newest) else None, len(added))
         for window in made:
             page = monitor_report.render(made[window], self.store.earlier(window))
             self.store.keep(window, "report.html", page, "text/html; charset=utf-8")
@@ -291,15 +294,13 @@ class Job:
             (folder / baseline.FILE).write_bytes(answer["Body"].read())
             return baseline.load(folder)
 
-    def _measure(
-        self, result: dict[str, Any], at: datetime | None, now: datetime, added: int = 0
-    ) -> None:
-        """Put the metrics of a window: those of the newest at the time of arrival, because an alarm
-        does not look back."""
-        if at is not None and now - at > OLDEST_METRIC:
+    def _measure(self, result: dict[str, Any], at: datetime | None, added: int = 0) -> None:
+        """Put the metrics of a window: those of a stage's newest at the time of arrival, because an
+        alarm does not look back; of all others at the end of the window."""
+        if at is not None and self.now - at > OLDEST_METRIC:
             return
         values = monitor_result.metrics_of(result)
-        if at is None:
+        if at is None and added:
             values["Violations"] = len(result["violations"]) + added
         where = {"Project": self.store.project, "Stage": self.store.stage}
         self.clients.cloudwatch.put_metric_data(

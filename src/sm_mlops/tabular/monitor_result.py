@@ -156,12 +156,11 @@ def verdict_of(result: Mapping[str, Any], added: list[dict[str, Any]]) -> dict[s
 
 
 def metrics_of(result: Mapping[str, Any]) -> dict[str, float]:
-    """Return the values of CloudWatch's metrics by name."""
-    found: dict[str, float] = {
-        "Requests": result["requests"],
-        "Rows": result["rows"],
-        "Violations": len(result["violations"]),
-    }
+    """Return the values of CloudWatch's metrics by name; no `Violations` of a window that was not
+    judged, which would end an alarm."""
+    found: dict[str, float] = {"Requests": result["requests"], "Rows": result["rows"]}
+    if result["judged"]:
+        found["Violations"] = len(result["violations"])
     for name, part in (("Drift", "columns"), ("PredictionDrift", "predictions")):
         ratios = [each["worst"] for each in result[part] if any(t["limit"] for t in each["tests"])]
         if ratios:

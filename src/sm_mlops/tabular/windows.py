@@ -147,10 +147,13 @@ class Store:
 
     def earlier(self, window: Window) -> list[dict[str, Any]]:
         """Return the latest results of windows that end before this one, oldest first."""
-        names = [folder.rstrip("/").rpartition("/")[2] for folder in self._folders(self._results)]
-        names = sorted(name for name in names if name < window.name)[1 - LATEST :]
+        names = sorted(name for name in self._names() if name < window.name)[1 - LATEST :]
         found = [self._json(f"{self._results}{name}/result.json") for name in names]
         return [each for each in found if each is not None]
+
+    def later(self, window: Window) -> bool:
+        """Return whether a window that ends after this one was checked."""
+        return any(name > window.name for name in self._names())
 
     def keep(self, window: Window, name: str, content: str, kind: str) -> None:
         """Write a result."""
@@ -160,6 +163,9 @@ class Store:
             Body=content.encode(),
             ContentType=kind,
         )
+
+    def _names(self) -> list[str]:
+        return [folder.rstrip("/").rpartition("/")[2] for folder in self._folders(self._results)]
 
     @property
     def _results(self) -> str:
