@@ -98,6 +98,15 @@ def test_a_limit_of_null_is_never_exceeded() -> None:
         assert {t.kind: t.value for t in each.tests}["drift"] > 1
 
 
+def test_a_limit_of_zero_is_exceeded_by_what_chance_does_not_explain() -> None:
+    old = summary("number", normal(2000))
+    zero = {"number": {"missing": 0, "outside": 0, "drift": 0}}
+    for after, expected in ((gaps(normal(2000, 0.4), 0.02), {"missing", "drift"}), ([0.1], set())):
+        [each] = drift.columns([old], [summary("number", after, old)], {}, zero)
+        assert {test.kind for test in each.tests if test.fails(10)} == expected
+        assert (each.worst > 1) == bool(expected)
+
+
 def classes(shares: Any) -> Predictions:
     p = np.asarray(shares, np.float64)
     counts = {"no": int((p < 0.5).sum()), "yes": int((p >= 0.5).sum())}

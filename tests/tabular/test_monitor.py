@@ -119,6 +119,19 @@ def test_other_limits_judge_the_same_files_again(stage: Stage) -> None:
     assert stage.result(UNTIL)["worst"] is None  # a window before the newest keeps its verdict
 
 
+def test_limits_of_zero_are_limits(stage: Stage) -> None:
+    stage.settings = Settings(
+        limits={"number": {"missing": 0}, "prediction": 0, "quality": 0}, metric="logloss"
+    )
+    stage.label(stage.traffic(900, missing=0.2, age=15, wrong=0.9))
+    result = stage.check()
+    assert {kind for _, kind in kinds(result)} == {"missing", "prediction", "quality"}
+    assert result["worst"]["limit"] == 0
+    assert min(stage.measured("Drift") + stage.measured("PredictionDrift")) > 1
+    page = render({**result, "columns": [], "predictions": []}, [])
+    assert "<td>0.0%" in page.partition("<h2>Quality")[2]
+
+
 def test_late_files_belong_to_their_hour(stage: Stage) -> None:
     stage.traffic(600)
     stage.check()

@@ -54,11 +54,17 @@ class Test:
     @property
     def ratio(self) -> float:
         """Return the value in units of its limit."""
-        return self.value / self.limit if self.limit else 0.0
+        return 0.0 if self.limit is None else ratio(self.value, self.limit)
 
     def fails(self, tests: int) -> bool:
         """Return whether it exceeds its limit, and not by chance among so many tests."""
-        return bool(self.ratio > 1 and self.chance * max(tests, 1) < CHANCE)
+        above = self.limit is not None and self.value > self.limit
+        return bool(above and self.chance * max(tests, 1) < CHANCE)
+
+
+def ratio(value: float, limit: float) -> float:
+    """Return a value in units of its limit, which may be 0."""
+    return value / max(limit, 1e-9)
 
 
 @dataclass(frozen=True)

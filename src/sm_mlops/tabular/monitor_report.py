@@ -121,7 +121,7 @@ def _worst(columns: Sequence[Result]) -> tuple[str, str]:
     if not drifts:
         return "n/a", ""
     value, name, limit = max(drifts, key=lambda found: found[0])
-    return f"{value:.3f}", f"{short(name, 22)}; limit {limit:g}" if limit else short(name)
+    return f"{value:.3f}", short(name) if limit is None else f"{short(name, 22)}; limit {limit:g}"
 
 
 def _violations(result: Result) -> str:
@@ -240,7 +240,7 @@ def _quality(result: Result) -> str:
     for each in result["quality"]:
         state = "worse" if each.get("violates") else "muted"
         worse = f"{each['worse_by']:.1%}" if "worse_by" in each else "not judged"
-        limit = f"{each['limit']:.1%}" if each.get("limit") else "-"
+        limit = "-" if each.get("limit") is None else f"{each['limit']:.1%}"
         rows.append([_e(each["version"]), _e(each["metric"]), f"{each['rows']:,}",
                      _e(each["text"]), f"<span class={state}>{worse}</span>", limit])  # fmt: skip
     header = ["Version", "Metric", "Labelled rows", "Found", "Worse by", "Limit"]
@@ -267,7 +267,7 @@ def _distributions(title: str, columns: Sequence[Result], several: bool) -> str:
 def _noted(test: Result) -> str:
     if test["kind"] not in ("drift", "prediction"):
         return str(test["text"])
-    limit = f", limit {test['limit']:g}" if test["limit"] else ""
+    limit = "" if test["limit"] is None else f", limit {test['limit']:g}"
     return f"drift {test['value']:.3f}{limit}"
 
 

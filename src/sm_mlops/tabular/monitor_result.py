@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from sm_mlops.tabular import drift
 from sm_mlops.tabular.tally import Tally
 from sm_mlops.tabular.text import visible
 from sm_mlops.tabular.windows import Window
@@ -75,17 +76,17 @@ def worst_of(result: Mapping[str, Any]) -> dict[str, Any] | None:
         {"version": each["version"], "column": each["name"], **test}
         for each in (*result["columns"], *result["predictions"])
         for test in each["tests"]
-        if test["limit"]
+        if test["limit"] is not None
     ]
     tests += [
         {"version": each["version"], "column": None, "kind": "quality", "value": each["worse_by"],
          "limit": each["limit"], "text": each["text"]}
         for each in result["quality"]
-        if each.get("limit")
+        if each.get("limit") is not None
     ]  # fmt: skip
     if not tests:
         return None
-    found = max(tests, key=lambda test: test["value"] / test["limit"])
+    found = max(tests, key=lambda test: drift.ratio(test["value"], test["limit"]))
     return {name: found[name] for name in ("version", "column", "kind", "value", "limit", "text")}
 
 
@@ -162,7 +163,11 @@ def metrics_of(result: Mapping[str, Any]) -> dict[str, float]:
     if result["judged"]:
         found["Violations"] = len(result["violations"])
     for name, part in (("Drift", "columns"), ("PredictionDrift", "predictions")):
-        ratios = [each["worst"] for each in result[part] if any(t["limit"] for t in each["tests"])]
+        ratios = [
+            each["worst"]
+            for each in result[part]
+            if any(test["limit"] is not None for test in each["tests"])
+        ]
         if ratios:
             found[name] = max(ratios)
     measured = [each["value"] for each in result["quality"] if each["value"] is not None]
