@@ -77,10 +77,24 @@ def test_a_window_that_drifted_names_columns_and_figures(stage: Stage) -> None:
     assert stage.verdict["violations"] == len(result["violations"]) == 6
     assert stage.measured("Violations") == [6]
     message = stage.verdict["message"]
-    assert "version 1, age: population stability index 0." in message and "'team'" in message
+    assert "version 1, age: population stability index 0." in message
+    assert "are values that training never had (at least 1 distinct)" in message
     assert "(limit 0.15)" in message and len(message) <= 1000
     assert result["columns"][0]["name"] == result["worst"]["column"] == "plan"
     assert set(result["columns"][0]["shape"]["names"]) == {"basic", "plus", "pro", "team"}
+
+
+def test_what_a_request_says_is_quoted_only_in_the_report(stage: Stage) -> None:
+    stage.traffic(1200, plan=0.3)
+    result = stage.check()
+    assert ("plan", "new") in kinds(result)
+    said = [result["message"], result["violations"], result["worst"], stage.verdict]
+    assert "team" not in json.dumps(said)
+    assert [t["examples"] for t in result["columns"][0]["tests"] if t["kind"] == "new"] == [
+        ["team"]
+    ]
+    page = render({**result, "columns": [c | {"shape": {}} for c in result["columns"]]}, [])
+    assert "such as &#x27;team&#x27;" in page.partition("<h2>Violations")[2]
 
 
 def test_the_same_files_give_the_same_result_and_no_new_metrics(stage: Stage) -> None:

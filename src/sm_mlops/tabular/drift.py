@@ -6,7 +6,7 @@ where rows come from, or who is told.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,8 @@ class Test:
     limit: float | None
     chance: float
     text: str
+    """Without values of requests: it goes into messages."""
+    examples: list[str] = field(default_factory=list)
 
     @property
     def ratio(self) -> float:
@@ -189,12 +191,14 @@ def _new(before: Summary, after: Summary, limits: Mapping[str, float]) -> Test:
     single = min(before.other, max(0, distinct - len(before.categories)))
     expected = min(1.0, (before.other + single) / before.present)
     text = f"{share:.1%} are values that are rare or absent in training"
+    unknown = list[str]()
     if before.other == 0:
+        unknown = [name for name in after.categories if name not in before.categories]
         text = f"{share:.1%} are values that training never had"
-        if unknown := [name for name in after.categories if name not in before.categories][:3]:
-            text += f", such as {', '.join(map(repr, unknown))}"
+        text += f" (at least {len(unknown)} distinct)" if unknown else ""
     chance = _by_chance(expected, before.present, share, after.present)
-    return Test("new", max(0.0, share - expected), limits.get("new"), chance, text)
+    value = max(0.0, share - expected)
+    return Test("new", value, limits.get("new"), chance, text, unknown[:3])
 
 
 def _by_chance(was: float, rows: int, now: float, others: int) -> float:

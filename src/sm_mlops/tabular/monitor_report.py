@@ -133,13 +133,26 @@ def _violations(result: Result) -> str:
             KINDS[each["kind"]],
             _value(each["kind"], each["value"]),
             _value(each["kind"], each["limit"]),
-            _e(each["text"].partition(": ")[2].rpartition(" (limit")[0]),
+            _e(each["text"].partition(": ")[2].rpartition(" (limit")[0] + _examples(result, each)),
             _e(each["version"]),
         ]
         for each in result["violations"]
     ]
     header = ["Column", "What", "Value", "Limit", "In words", "Version"]
     return f"<h2>Violations</h2>{_table(header, rows)}"
+
+
+def _examples(result: Result, violation: Result) -> str:
+    """Return new values of a column, which only the report quotes."""
+    found = [
+        repr(example)
+        for each in result["columns"]
+        if (each["version"], each["name"]) == (violation["version"], violation["column"])
+        for test in each["tests"]
+        if test["kind"] == violation["kind"]
+        for example in test.get("examples", ())
+    ]
+    return f", such as {', '.join(found)}" if found else ""
 
 
 def _value(kind: str, value: float) -> str:
