@@ -236,6 +236,16 @@ def test_refused_requests_and_lines_in_pieces_are_no_rows(stage: Stage) -> None:
     assert (result["requests"], result["refused"], result["rows"]) == (600, 31, 600)
 
 
+def test_columns_are_judged_where_no_prediction_can_be(stage: Stage) -> None:
+    rows = objects(people(stage.random, 600, age=15))
+    answer = json.dumps({"predictions": [{"probabilities": {"no": [1], "yes": [0]}}] * 600})
+    stage.capture([line(json.dumps({"instances": rows}), answer, inference_id="a")])
+    stage.label([("a", "yes")])
+    result = stage.check()
+    assert (result["rows"], result["predictions"], result["quality"]) == (600, [], [])
+    assert ("age", "drift") in kinds(result)
+
+
 # Labels
 
 
