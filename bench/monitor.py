@@ -192,7 +192,9 @@ class Bucket:
         assert name == "list_objects_v2"
         return self
 
-    def paginate(self, Bucket: str, Prefix: str, Delimiter: str = "") -> Iterator[dict[str, Any]]:
+    def paginate(
+        self, Bucket: str, Prefix: str, Delimiter: str = "", StartAfter: str = ""
+    ) -> Iterator[dict[str, Any]]:
         """Yield one page."""
         place = self.folder / Prefix
         if Delimiter:

@@ -180,6 +180,26 @@ def test_a_check_of_an_old_window_does_not_change_the_alarm(stage: Stage) -> Non
         assert [m["Timestamp"].hour for m in found] == dated
 
 
+def test_what_is_listed_does_not_grow_with_windows_and_hours(stage: Stage) -> None:
+    versions = ["1", *map(str, range(20, 30))]
+    for version in versions:
+        stage.traffic(1, "2026/01/02/03", version=version)
+    listed = list[dict[str, Any]]()
+    stage.s3.meta.events.register(
+        "before-parameter-build.s3.ListObjectsV2", lambda params, **_: listed.append(dict(params))
+    )
+    for day in range(3):
+        for hour in (7, 8, 23):
+            stage.traffic(1, f"2026/11/{25 + day}/{hour:02}")
+        stage.traffic(1, f"2026/11/{26 + day}/06")  # belongs to the next window
+        listed.clear()
+        assert stage.check(UNTIL + timedelta(days=day - 2))["rows"] == 3 + (day > 0)
+        # Labels, results, asynchronous inputs and outputs, versions; of each version its endpoints,
+        # their variants and files.
+        assert len(listed) == 5 + 3 * len(versions)
+        assert sum("2026/11/2" in each.get("StartAfter", "") for each in listed) == len(versions)
+
+
 def test_windows_that_had_no_result_are_not_made_up(stage: Stage) -> None:
     stage.traffic(600, "2026/11/24/07")
     stage.traffic(600)
@@ -203,11 +223,17 @@ def test_each_version_is_compared_with_its_own_baseline(stage: Stage) -> None:
 
 STATES = {
     "nothing": ([], "no requests", "no requests were captured"),
-    "few rows": ([("1", 499)], "too few rows", "499 rows are too few to judge; monitoring.min_rows "
-                 "is 500"),
-    "no baseline": ([("2", 700)], "no baseline", "700 requests were answered by version 2, which "
-                    "has no baseline to compare with"),
-    "a deleted version": ([("7", 3)], "no baseline", "version 7, which has no baseline"),
+    "one row": ([("1", 1)], "too few rows", ": 1 row, too few to judge; "
+                "monitoring.min_rows is 500"),
+    "few rows": ([("1", 499)], "too few rows", ": 499 rows, too few to judge; "
+                 "monitoring.min_rows is 500"),
+    "two versions": ([("1", 300), ("3", 499)], "too few rows", ": no version answered 500 rows "
+                     "(1: 300, 3: 499)"),
+    "no baseline": ([("2", 700)], "no baseline", ": version 2, which answered 700 requests, has no "
+                    "baseline to compare with"),
+    "a deleted version": ([("7", 1)], "no baseline", ": version 7, which answered 1 request, has"),
+    "two without": ([("2", 3), ("7", 3)], "no baseline", ": versions 2, 7, which answered 6 "
+                    "requests, have no baseline"),
     "one with and one without": ([("1", 600), ("2", 30)], "ok", "600 rows; version 2 has no "
                                  "baseline and is not judged"),
 }  # fmt: skip
@@ -216,7 +242,7 @@ STATES = {
 @pytest.mark.parametrize("name", STATES)
 def test_what_cannot_be_judged_says_why_and_is_no_violation(stage: Stage, name: str) -> None:
     traffic, status, text = STATES[name]
-    stage.sagemaker.versions["2"] = None
+    stage.sagemaker.versions |= {"2": None, "3": stage.sagemaker.versions["1"]}
     for version, count in traffic:
         stage.traffic(count, version=version, age=0 if status == "ok" else 30)
     result = stage.check()
@@ -234,6 +260,15 @@ def test_refused_requests_and_lines_in_pieces_are_no_rows(stage: Stage) -> None:
     stage.capture([line(body, '{"error": "x"}', "text/csv")] * 30 + ["{", ""])
     result = stage.check()
     assert (result["requests"], result["refused"], result["rows"]) == (600, 31, 600)
+
+
+def test_a_window_of_refused_requests_says_so(stage: Stage) -> None:
+    stage.capture([line("1,2,3", '{"error": "x"}', "text/csv")])
+    result = stage.check()
+    assert (result["status"], result["refused"]) == ("no requests", 1)
+    assert result["message"].endswith(": all requests (1) were refused or cannot be read")
+    page = render({**result, "columns": []}, [])
+    assert "All requests were refused" in page and "No requests were captured" not in page
 
 
 def test_columns_are_judged_where_no_prediction_can_be(stage: Stage) -> None:

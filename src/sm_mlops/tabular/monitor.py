@@ -136,6 +136,7 @@ class Job:
         """Check the windows, and return the verdict."""
         known = self._known(newest)
         late = self._labels(list(known))
+        self.store.look(next(iter(known)), newest)
         made, added = dict[Window, dict[str, Any]](), list[dict[str, Any]]()
         for (window, old), held in zip(known.items(), late, strict=True):
             digests = self._digests(window, held)

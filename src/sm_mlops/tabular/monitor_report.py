@@ -51,10 +51,13 @@ def render(result: Result, earlier: Sequence[Result]) -> str:
     """
     title = f"Monitoring of {result['stage']}"
     bad = "worse" if result["violations"] else "better" if result["status"] == "ok" else "muted"
+    state = STATES[result["status"]]
+    if result["status"] == "no requests" and result["refused"]:
+        state = "All requests were refused or cannot be read."
     span = f"{_time(result['window']['start'])} to {_time(result['window']['end'])} UTC"
     body = [
         f"<header><p>{_e(result['project'])} · {_e(span)}</p><h1>{_e(title)}</h1>",
-        f"<p><b class={bad}>{STATES[result['status']]}</b> {_lead(result)}</p></header>",
+        f"<p><b class={bad}>{state}</b> {_lead(result)}</p></header>",
         f"<section class=tiles>{_tiles(result)}</section>",
         _violations(result),
         _trend([*earlier, result]),
@@ -76,7 +79,8 @@ def _time(text: str) -> str:
 def _lead(result: Result) -> str:
     judged = result["judged"]
     versions = [
-        f"version {_e(name)} answered {rows:,} rows{'' if name in judged else ', too few to judge'}"
+        f"version {_e(name)} answered {rows:,} row{'s' * (rows != 1)}"
+        f"{'' if name in judged else ', too few to judge'}"
         for name, rows in result["versions"].items()
         if name not in result["without_baseline"]
     ]
@@ -86,7 +90,7 @@ def _lead(result: Result) -> str:
     ]
     text = "; ".join([*versions, *without])
     if result["refused"]:
-        text += f". {result['refused']:,} requests were refused or cannot be read"
+        text += f". Requests refused or unreadable: {result['refused']:,}"
     return f"{text[0].upper()}{text[1:]}." if text else ""
 
 

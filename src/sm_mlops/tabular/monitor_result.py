@@ -97,24 +97,34 @@ def _message(result: Mapping[str, Any], window: Window, min_rows: int) -> str:
     without = result["without_baseline"]
     notes = f"; version {', '.join(without)} has no baseline and is not judged" if without else ""
     if violations:
-        count = "1 violation" if len(violations) == 1 else f"{len(violations)} violations"
-        return _cut(f"{start}{count} in {rows:,} rows{notes}: ", [v["text"] for v in violations]
-                    + result["unread"])  # fmt: skip
+        count = _count(len(violations), "violation")
+        texts = [each["text"] for each in violations] + result["unread"]
+        return _cut(f"{start}{count} in {_count(rows, 'row')}{notes}: ", texts)
     worst = result["worst"]
     closest = ""
     if worst:
         name = f"{worst['kind']} of {worst['column']}" if worst["column"] else worst["kind"]
         closest = f"; closest to its limit: {name}, {worst['text']}"
+    few = {name: n for name, n in result["versions"].items() if name not in without}
+    too_few = f"{_count(rows, 'row')}, too few to judge; monitoring.min_rows is {min_rows:,}"
+    if len(few) > 1:
+        each = ", ".join(f"{name}: {n:,}" for name, n in few.items())
+        too_few = f"no version answered {min_rows:,} rows ({each}), as monitoring.min_rows demands"
     text = {
-        "no requests": "no requests were captured",
-        "ok": f"nothing above its limit in {rows:,} rows{notes}{closest}",
-        "too few rows": f"{rows:,} rows are too few to judge; monitoring.min_rows is "
-        f"{min_rows:,}{notes}",
-        "no baseline": f"{result['requests']:,} requests were answered by version "
-        f"{', '.join(without)}, which has no baseline to compare with; a version that is trained "
-        "now has one",
+        "no requests": f"all requests ({result['refused']:,}) were refused or cannot be read"
+        if result["refused"]
+        else "no requests were captured",
+        "ok": f"nothing above its limit in {_count(rows, 'row')}{notes}{closest}",
+        "too few rows": f"{too_few}{notes}",
+        "no baseline": f"version{'s' * (len(without) > 1)} {', '.join(without)}, which answered "
+        f"{_count(result['requests'], 'request')}, {'have' if len(without) > 1 else 'has'} no "
+        "baseline to compare with; a version that is trained now has one",
     }[result["status"]]
     return _cut("", [visible(f"{start}{text}")[: LONGEST - 20], *result["unread"]])
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def _cut(start: str, texts: list[str]) -> str:
