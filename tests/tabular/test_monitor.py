@@ -169,8 +169,10 @@ def test_late_files_belong_to_their_hour(stage: Stage) -> None:
 
 
 def test_a_check_of_an_old_window_does_not_change_the_alarm(stage: Stage) -> None:
+    stage.put(f"{PROJECT}/monitor/{STAGE}/2099-01-01T00Z/result.json", "{}")  # by mistake
     stage.traffic(600)
     stage.check()
+    assert not any("Timestamp" in each for each in stage.cloudwatch.metrics)
     for days, dated in ((1, [6]), (14, [])):
         before = UNTIL - timedelta(days=days)
         stage.traffic(900, f"{before - timedelta(hours=2):%Y/%m/%d/%H}", age=15)

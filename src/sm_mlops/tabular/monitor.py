@@ -156,7 +156,8 @@ class Job:
             if window != newest:
                 self._measure(made[window], window.end)
         if made:
-            self._measure(result, newest.end if self.store.later(newest) else None, len(added))
+            at = newest.end if self.store.later(newest, self.now) else None
+            self._measure(result, at, len(added))
         for window in made:
             page = monitor_report.render(made[window], self.store.earlier(window))
             self.store.keep(window, "report.html", page, "text/html; charset=utf-8")

@@ -173,9 +173,12 @@ class Store:
         found = [self._json(f"{self._results}{name}/result.json") for name in names]
         return [each for each in found if each is not None]
 
-    def later(self, window: Window) -> bool:
-        """Return whether a window that ends after this one was checked."""
-        return any(name > window.name for name in self._names)
+    def later(self, window: Window, now: datetime) -> bool:
+        """Return whether a window that ends after this one was checked; for a window of the past,
+        none of the future counts: checked by mistake, it would keep the alarm silent until then."""
+        last = Window.ending(now, 1).name
+        names = [name for name in self._names if name <= last or window.name > last]
+        return any(name > window.name for name in names)
 
     def keep(self, window: Window, name: str, content: str, kind: str) -> None:
         """Write a result."""
