@@ -192,7 +192,9 @@ class Bucket:
         assert name == "list_objects_v2"
         return self
 
-    def paginate(self, Bucket: str, Prefix: str, Delimiter: str = "") -> Iterator[dict[str, Any]]:
+    def paginate(
+        self, Bucket: str, Prefix: str, Delimiter: str = "", StartAfter: str = ""
+    ) -> Iterator[dict[str, Any]]:
         """Yield one page."""
         place = self.folder / Prefix
         if Delimiter:
@@ -241,7 +243,7 @@ def check(folder: Path) -> None:
 
     bucket = Bucket(folder)
     clients = Clients(bucket, Others(), Others())
-    job = Job(clients, Store(bucket, "b", "bench", "s"), GROUP, Settings())
+    job = Job(clients, Store(bucket, "b", "bench", "s"), GROUP, Settings(), UNTIL)
     job.run(Window.ending(UNTIL, 24), folder / "output")
 
 

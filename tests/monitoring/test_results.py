@@ -46,6 +46,7 @@ def violated(days: int, *more: dict[str, Any]) -> dict[str, Any]:
 def checked(account: Aws, repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Aws:
     """Return the account of a repo that checks production, in whose folder commands run."""
     monkeypatch.chdir(repo.root)
+    monkeypatch.setattr(Aws, "now", lambda _: END + timedelta(hours=1))
     return Aws(repo.configure(monitoring={"stages": ["production"]}))
 
 
@@ -83,10 +84,15 @@ def told(*words: str) -> tuple[int, str]:
             "quality",
         ),
         ([content(0, "too few rows"), violated(1)], "too few rows"),
+        ([content(1), content(3)], "ok since 2026-11-24 06:00 UTC"),
+        ([content(3), content(4)], "last checked 2026-11-25"),
+        ([content(3)], "last checked 2026-11-25"),
+        ([violated(9), content(10)], "drift of amount, last checked 2026-11-19"),
     ],
 )
 def test_health_is_what_the_newest_windows_say(found: list[dict[str, Any]], health: str) -> None:
-    assert results.health(results.parsed("production", item) for item in found) == health
+    parsed = [results.parsed("production", item) for item in found]
+    assert results.health(parsed, END + timedelta(hours=1)) == health
 
 
 def test_the_last_windows_are_shown_newest_first_with_the_worst_figure(checked: Aws) -> None:
@@ -137,6 +143,10 @@ def test_results_are_read_where_the_stage_captures_to(checked: Aws, repo: Repo) 
         (("staging", "--run"), "stage staging is not deployed, so there is nothing to check: "),
         (("--until", "2026-11-28T06:00"), "--until needs --run"),
         (("--run", "--until", "noon"), "--until noon: must be like 2026-11-28T06:00"),
+        (
+            ("staging", "--run", "--until", "2999-01-01T06:00"),
+            "--until 2999-01-01T06:00 is in the future: the last full hour is 2026-11-28T07:00 UTC",
+        ),
         (("--run", "--json"), "--run cannot be combined with --report or --json"),
     ],
 )
@@ -144,6 +154,7 @@ def test_what_cannot_be_shown_is_one_line(
     account: Aws, repo: Repo, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: str
 ) -> None:
     monkeypatch.chdir(repo.root)
+    monkeypatch.setattr(Aws, "now", lambda _: END + timedelta(minutes=70))
     code, line = told(*words)
     assert (code, line.startswith(said), "\n" in line) == (2, True, False), line
 

@@ -167,6 +167,7 @@ class Stage:
         self.output, self.folder = tmp_path / "output", tmp_path
         self.settings = settings or Settings()
         self.random = np.random.default_rng(1)
+        self.now = UNTIL
 
     def train(self, version: str = "1", **given: Any) -> None:
         """Register a version with a baseline."""
@@ -215,7 +216,9 @@ class Stage:
         clients = Clients(self.s3, self.sagemaker, self.cloudwatch)
         store = Store(self.s3, BUCKET, PROJECT, STAGE)
         window = Window.ending(until, self.settings.window_hours)
-        self.verdict = Job(clients, store, GROUP, self.settings).run(window, self.output)
+        self.now = max(self.now, until)
+        job = Job(clients, store, GROUP, self.settings, self.now)
+        self.verdict = job.run(window, self.output)
         found = store.result(window)
         assert found is not None
         return found

@@ -1,6 +1,8 @@
 """Captured requests: which bodies and answers become rows and predictions, and which do not."""
 
 import json
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -113,6 +115,26 @@ def test_answers_of_a_regression_are_quantities() -> None:
     ]
     assert [found.tolist() for found in captured.predictions_of(bodies, schema)
             if found is not None] == [[1.5, 2.0]] * 3  # fmt: skip
+
+
+@pytest.mark.parametrize("schema", [
+    SCHEMA, replace(SCHEMA, task="regression")])  # fmt: skip
+def test_predictions_of_another_shape_are_not_compared_but_their_rows_are(schema: Schema) -> None:
+    own: dict[str, list[Any]] = {"usual": [0.25, 1], "wide": [[1, 2], [3, 4]], "deep": [[[1]], 2],
+                                 "words": ["a", {}], "ragged": [[1], [2, 3]]}  # fmt: skip
+    lines = []
+    for first, second in own.values():
+        found = [{"prediction": each, "probabilities": {"no": each, "yes": each}}
+                 for each in (first, second)]  # fmt: skip
+        lines.append(line(CSV, json.dumps({"predictions": found}), "text/csv"))
+    batch = captured.read([each.encode() for each in lines], schema)
+    short = Body("text/csv", "x,0.5\n")
+    [values] = captured.predictions_of([short], SCHEMA)
+    assert values is not None and values.shape == (0, 2)
+    assert (batch.requests, batch.refused) == (5, 0)
+    assert sum(table.num_rows for table in batch.tables) == 15
+    assert batch.answers is not None
+    assert batch.answers.counts == [2, 0, 0, 0, 0] and batch.answers.values.shape[0] == 2
 
 
 def test_values_that_do_not_fit_are_missing_and_counted_and_their_neighbors_are_kept() -> None:

@@ -98,6 +98,15 @@ def test_a_limit_of_null_is_never_exceeded() -> None:
         assert {t.kind: t.value for t in each.tests}["drift"] > 1
 
 
+def test_a_limit_of_zero_is_exceeded_by_what_chance_does_not_explain() -> None:
+    old = summary("number", normal(2000))
+    zero = {"number": {"missing": 0, "outside": 0, "drift": 0}}
+    for after, expected in ((gaps(normal(2000, 0.4), 0.02), {"missing", "drift"}), ([0.1], set())):
+        [each] = drift.columns([old], [summary("number", after, old)], {}, zero)
+        assert {test.kind for test in each.tests if test.fails(10)} == expected
+        assert (each.worst > 1) == bool(expected)
+
+
 def classes(shares: Any) -> Predictions:
     p = np.asarray(shares, np.float64)
     counts = {"no": int((p < 0.5).sum()), "yes": int((p >= 0.5).sum())}
@@ -132,3 +141,20 @@ def test_shares_before_and_after_sum_to_one(kind: str) -> None:
     for part in ("before", "after"):
         assert sum(each.shape[part]) == pytest.approx(1)
     assert len(each.shape.get("names", each.shape["before"])) == len(each.shape["after"])
+
+
+EXTREMES = {
+    "both infinitely far apart": [-1e308, 1e308],
+    "as far as a float reaches": [-0.85e308, 0.85e308],
+}
+
+
+@pytest.mark.parametrize("name", EXTREMES)
+def test_extreme_numbers_are_compared_and_their_distribution_can_be_drawn(name: str) -> None:
+    low, high = EXTREMES[name]
+    values = [*normal(1000), *[low] * 50, *[high] * 50]
+    old = summary("number", values)
+    [each] = drift.columns([old], [summary("number", values, old)], {}, drift.LIMITS)
+    assert not any(test.fails(1) for test in each.tests)
+    edges = each.shape.get("edges", [0, 1])
+    assert np.isfinite(edges).all() and (np.diff(edges) > 0).all() and np.ptp(edges) < 1e300

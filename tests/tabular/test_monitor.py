@@ -77,10 +77,24 @@ def test_a_window_that_drifted_names_columns_and_figures(stage: Stage) -> None:
     assert stage.verdict["violations"] == len(result["violations"]) == 6
     assert stage.measured("Violations") == [6]
     message = stage.verdict["message"]
-    assert "version 1, age: population stability index 0." in message and "'team'" in message
+    assert "version 1, age: population stability index 0." in message
+    assert "are values that training never had (at least 1 distinct)" in message
     assert "(limit 0.15)" in message and len(message) <= 1000
     assert result["columns"][0]["name"] == result["worst"]["column"] == "plan"
     assert set(result["columns"][0]["shape"]["names"]) == {"basic", "plus", "pro", "team"}
+
+
+def test_what_a_request_says_is_quoted_only_in_the_report(stage: Stage) -> None:
+    stage.traffic(1200, plan=0.3)
+    result = stage.check()
+    assert ("plan", "new") in kinds(result)
+    said = [result["message"], result["violations"], result["worst"], stage.verdict]
+    assert "team" not in json.dumps(said)
+    assert [t["examples"] for t in result["columns"][0]["tests"] if t["kind"] == "new"] == [
+        ["team"]
+    ]
+    page = render({**result, "columns": [c | {"shape": {}} for c in result["columns"]]}, [])
+    assert "such as &#x27;team&#x27;" in page.partition("<h2>Violations")[2]
 
 
 def test_the_same_files_give_the_same_result_and_no_new_metrics(stage: Stage) -> None:
@@ -119,6 +133,19 @@ def test_other_limits_judge_the_same_files_again(stage: Stage) -> None:
     assert stage.result(UNTIL)["worst"] is None  # a window before the newest keeps its verdict
 
 
+def test_limits_of_zero_are_limits(stage: Stage) -> None:
+    stage.settings = Settings(
+        limits={"number": {"missing": 0}, "prediction": 0, "quality": 0}, metric="logloss"
+    )
+    stage.label(stage.traffic(900, missing=0.2, age=15, wrong=0.9))
+    result = stage.check()
+    assert {kind for _, kind in kinds(result)} == {"missing", "prediction", "quality"}
+    assert result["worst"]["limit"] == 0
+    assert min(stage.measured("Drift") + stage.measured("PredictionDrift")) > 1
+    page = render({**result, "columns": [], "predictions": []}, [])
+    assert "<td>0.0%" in page.partition("<h2>Quality")[2]
+
+
 def test_late_files_belong_to_their_hour(stage: Stage) -> None:
     stage.traffic(600)
     stage.check()
@@ -139,6 +166,40 @@ def test_late_files_belong_to_their_hour(stage: Stage) -> None:
     assert {each["Timestamp"] for each in dated} == {datetime(2026, 11, 28, 6, tzinfo=UTC)}
     stage.check(tomorrow)
     assert stage.verdict["violations"] == 0 and len(stage.measured("Rows")) == 3
+
+
+def test_a_check_of_an_old_window_does_not_change_the_alarm(stage: Stage) -> None:
+    stage.put(f"{PROJECT}/monitor/{STAGE}/2099-01-01T00Z/result.json", "{}")  # by mistake
+    stage.traffic(600)
+    stage.check()
+    assert not any("Timestamp" in each for each in stage.cloudwatch.metrics)
+    for days, dated in ((1, [6]), (14, [])):
+        before = UNTIL - timedelta(days=days)
+        stage.traffic(900, f"{before - timedelta(hours=2):%Y/%m/%d/%H}", age=15)
+        put = len(stage.cloudwatch.metrics)
+        assert stage.check(before)["status"] == "violation" and stage.verdict["violations"]
+        found = [m for m in stage.cloudwatch.metrics[put:] if m["MetricName"] == "Violations"]
+        assert [m["Timestamp"].hour for m in found] == dated
+
+
+def test_what_is_listed_does_not_grow_with_windows_and_hours(stage: Stage) -> None:
+    versions = ["1", *map(str, range(20, 30))]
+    for version in versions:
+        stage.traffic(1, "2026/01/02/03", version=version)
+    listed = list[dict[str, Any]]()
+    stage.s3.meta.events.register(
+        "before-parameter-build.s3.ListObjectsV2", lambda params, **_: listed.append(dict(params))
+    )
+    for day in range(3):
+        for hour in (7, 8, 23):
+            stage.traffic(1, f"2026/11/{25 + day}/{hour:02}")
+        stage.traffic(1, f"2026/11/{26 + day}/06")  # belongs to the next window
+        listed.clear()
+        assert stage.check(UNTIL + timedelta(days=day - 2))["rows"] == 3 + (day > 0)
+        # Labels, results, asynchronous inputs and outputs, versions; of each version its endpoints,
+        # their variants and files.
+        assert len(listed) == 5 + 3 * len(versions)
+        assert sum("2026/11/2" in each.get("StartAfter", "") for each in listed) == len(versions)
 
 
 def test_windows_that_had_no_result_are_not_made_up(stage: Stage) -> None:
@@ -164,11 +225,17 @@ def test_each_version_is_compared_with_its_own_baseline(stage: Stage) -> None:
 
 STATES = {
     "nothing": ([], "no requests", "no requests were captured"),
-    "few rows": ([("1", 499)], "too few rows", "499 rows are too few to judge; monitoring.min_rows "
-                 "is 500"),
-    "no baseline": ([("2", 700)], "no baseline", "700 requests were answered by version 2, which "
-                    "has no baseline to compare with"),
-    "a deleted version": ([("7", 3)], "no baseline", "version 7, which has no baseline"),
+    "one row": ([("1", 1)], "too few rows", ": 1 row, too few to judge; "
+                "monitoring.min_rows is 500"),
+    "few rows": ([("1", 499)], "too few rows", ": 499 rows, too few to judge; "
+                 "monitoring.min_rows is 500"),
+    "two versions": ([("1", 300), ("3", 499)], "too few rows", ": no version answered 500 rows "
+                     "(1: 300, 3: 499)"),
+    "no baseline": ([("2", 700)], "no baseline", ": version 2, which answered 700 requests, has no "
+                    "baseline to compare with"),
+    "a deleted version": ([("7", 1)], "no baseline", ": version 7, which answered 1 request, has"),
+    "two without": ([("2", 3), ("7", 3)], "no baseline", ": versions 2, 7, which answered 6 "
+                    "requests, have no baseline"),
     "one with and one without": ([("1", 600), ("2", 30)], "ok", "600 rows; version 2 has no "
                                  "baseline and is not judged"),
 }  # fmt: skip
@@ -177,12 +244,14 @@ STATES = {
 @pytest.mark.parametrize("name", STATES)
 def test_what_cannot_be_judged_says_why_and_is_no_violation(stage: Stage, name: str) -> None:
     traffic, status, text = STATES[name]
-    stage.sagemaker.versions["2"] = None
+    stage.sagemaker.versions |= {"2": None, "3": stage.sagemaker.versions["1"]}
     for version, count in traffic:
         stage.traffic(count, version=version, age=0 if status == "ok" else 30)
     result = stage.check()
     assert (result["status"], result["violations"]) == (status, [])
     assert text in result["message"] and stage.verdict["violations"] == 0
+    # What nobody has judged says nothing to the alarm.
+    assert stage.measured("Violations") == ([0] if status == "ok" else [])
     if not result["columns"]:  # without figures
         assert monitor_report.STATES[status] in render(result, [])
 
@@ -193,6 +262,25 @@ def test_refused_requests_and_lines_in_pieces_are_no_rows(stage: Stage) -> None:
     stage.capture([line(body, '{"error": "x"}', "text/csv")] * 30 + ["{", ""])
     result = stage.check()
     assert (result["requests"], result["refused"], result["rows"]) == (600, 31, 600)
+
+
+def test_a_window_of_refused_requests_says_so(stage: Stage) -> None:
+    stage.capture([line("1,2,3", '{"error": "x"}', "text/csv")])
+    result = stage.check()
+    assert (result["status"], result["refused"]) == ("no requests", 1)
+    assert result["message"].endswith(": all requests (1) were refused or cannot be read")
+    page = render({**result, "columns": []}, [])
+    assert "All requests were refused" in page and "No requests were captured" not in page
+
+
+def test_columns_are_judged_where_no_prediction_can_be(stage: Stage) -> None:
+    rows = objects(people(stage.random, 600, age=15))
+    answer = json.dumps({"predictions": [{"probabilities": {"no": [1], "yes": [0]}}] * 600})
+    stage.capture([line(json.dumps({"instances": rows}), answer, inference_id="a")])
+    stage.label([("a", "yes")])
+    result = stage.check()
+    assert (result["rows"], result["predictions"], result["quality"]) == (600, [], [])
+    assert ("age", "drift") in kinds(result)
 
 
 # Labels
@@ -271,11 +359,32 @@ def test_of_too_many_labels_the_same_sample_is_kept_whatever_their_order(
     assert kept[0] == kept[1] == kept[2] and 30 < kept[0][1] <= 100
 
 
-def test_labels_without_their_columns_are_refused_by_name(stage: Stage) -> None:
-    stage.traffic(10)
-    stage.put(f"{PROJECT}/labels/{STAGE}/day.csv", "id,label\n1,yes\n")
-    with pytest.raises(DataError, match=r"labels/production/day.csv: no column 'inference_id'"):
-        stage.check()
+def test_a_file_of_labels_that_cannot_be_read_is_named_and_the_others_are_read(
+    stage: Stage,
+) -> None:
+    found = stage.traffic(600)
+    stage.label(found[:300], "a.csv")
+    rest = "".join(f"{i},{label},0.0\n" for i, label in found[300:])
+    start = f"{PROJECT}/labels/{STAGE}/"
+    stage.put(f"{start}z.CSV", f"inference_id,label,row\n{rest}")
+    stage.put(f"{start}day.csv", "id,label\n1,yes\n")
+    stage.put(f"{start}mixed.jsonl", '{"inference_id": "a", "label": 1}\n{"inference_id": [2]}\n')
+    stage.put(f"{start}twice.csv", "inference_id,label,label\na,yes,no\n")
+    stage.put(f"{start}half.csv", "inference_id,label,row\na,yes,0.5\n")
+    stage.put(f"{start}none.parquet", "no parquet")
+    result = stage.check()
+    assert result["quality"][0]["rows"] == 600
+    assert result["status"] == "ok" and len(result["unread"]) == 5
+    message = stage.verdict["message"]
+    assert f"labels in {start}day.csv were not read: no column 'inference_id'" in message
+    assert all("\n" not in each and len(each) < 400 for each in result["unread"])
+    stage.check()
+    assert len(stage.measured("Rows")) == 1
+    stage.s3.delete_object(Bucket=BUCKET, Key=f"{start}day.csv")
+    assert len(stage.check()["unread"]) == 4
+    assert "labels/production/half.csv" in render(
+        stage.result(UNTIL) | {"columns": [], "predictions": []}, []
+    )
 
 
 def test_a_metric_of_the_teams_own_is_replaced_by_the_librarys(stage: Stage) -> None:

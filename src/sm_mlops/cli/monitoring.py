@@ -66,6 +66,9 @@ def monitor(
             raise MlopsError(
                 "no stage is checked: name those to check in monitoring.stages of mlops.yaml"
             )
+        if moment and moment > aws.now():
+            last = f"{aws.now().astimezone(UTC):%Y-%m-%dT%H:00} UTC"
+            raise MlopsError(f"--until {until} is in the future: the last full hour is {last}")
         if run:
             # A job of the sandbox does not see its clock.
             _run(aws, _only(chosen), moment or (aws.now() if aws.sandbox else None))
@@ -97,7 +100,7 @@ def _show(aws: Aws, chosen: list[Stage], as_json: bool) -> None:
     for number, (name, items) in enumerate(found.items()):
         if number:
             say("")
-        say(f"{name}: {results.health(items)}")
+        say(f"{name}: {results.health(items, aws.now())}")
         if items:
             out.print(results.table(items))
         else:

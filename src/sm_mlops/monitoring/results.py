@@ -6,7 +6,7 @@ Source: `tabular/monitor.py` writes `<project>/monitor/<stage>/<end of the windo
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -129,11 +129,20 @@ def _what(found: dict[str, Any]) -> str:
     return _SAID.get(kind, f"{kind} of {{}}").format(column) if column else kind
 
 
-def health(results: Iterable[Result]) -> str:
-    """Return the health of a stage by its results, newest first: `ok since 2026-11-28`."""
-    results = list(results)
+def health(results: Sequence[Result], now: datetime) -> str:
+    """Return the health of a stage by its results, newest first: `ok since 2026-11-28`, or
+    `last checked 2026-11-20` if that is longer ago than two periods."""
     if not results:
         return NEVER
+    newest = results[0]
+    period = max(newest.end - each for each in (newest.start, *(r.end for r in results[1:2])))
+    said, checked = _health(results), f"last checked {newest.end.astimezone(UTC):%Y-%m-%d}"
+    if now - newest.end <= 2 * period:
+        return said
+    return checked if newest.status == "ok" else f"{said}, {checked}"
+
+
+def _health(results: Sequence[Result]) -> str:
     newest = results[0]
     if newest.violations:
         worst = max(newest.violations, key=lambda found: found["value"] / (found["limit"] or 1e-9))
@@ -158,7 +167,7 @@ def with_health(aws: Aws, found: Status) -> Status:
         if row.stage in monitored:
             said = "unknown"
             with ignoring(*DENIED), suppress(MlopsError):
-                said = health(last(aws, stages.load(aws.settings, row.stage)))
+                said = health(last(aws, stages.load(aws.settings, row.stage)), aws.now())
             row = replace(row, health=said)
         rows.append(row)
     return replace(found, stages=tuple(rows))

@@ -179,11 +179,21 @@ def _predictions(kind: str, content: Any, classes: list[str]) -> Floats | None:
         if not found:
             return None
         if not classes:
-            return np.array([row["prediction"] for row in found], np.float64)
+            return _numbers([row["prediction"] for row in found], ())
         each = [row["probabilities"] for row in found]
-        return np.array([[shares[name] for name in classes] for shares in each], np.float64)
+        return _numbers([[shares[name] for name in classes] for shares in each], (len(classes),))
     except UNREADABLE:
         return None
+
+
+def _numbers(found: Any, shape: tuple[int, ...]) -> Floats:
+    """Return predictions of a shape for each row; none at all if one is not, as a team's own
+    `predict` may answer: its rows count, and its predictions cannot be compared."""
+    try:
+        values = np.array(found, np.float64)
+    except (ValueError, TypeError):
+        values = np.empty(0)
+    return values if values.shape[1:] == shape and len(values) else np.empty((0, *shape))
 
 
 def _from_csv(text: str, classes: int) -> Floats:
@@ -193,7 +203,8 @@ def _from_csv(text: str, classes: int) -> Floats:
         del lines[0]
     if not classes:
         return np.array(lines, np.float64)
-    return np.array([line.rsplit(",", classes)[1:] for line in lines], np.float64)
+    found = np.array([line.rsplit(",", classes)[1:] for line in lines], np.float64)
+    return _numbers(found, (classes,))
 
 
 # Rows

@@ -6,7 +6,7 @@ where rows come from, or who is told.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ BINS = 10
 FREQUENT = 0.01  # share of the training rows from which a category has a bin of its own
 FEWEST = 5  # rows of such a category
 BARS = 20
+WIDEST = 1e300  # half a range that can be drawn: greater ones overflow
 
 
 @dataclass(frozen=True)
@@ -49,15 +50,23 @@ class Test:
     limit: float | None
     chance: float
     text: str
+    """Without values of requests: it goes into messages."""
+    examples: list[str] = field(default_factory=list)
 
     @property
     def ratio(self) -> float:
         """Return the value in units of its limit."""
-        return self.value / self.limit if self.limit else 0.0
+        return 0.0 if self.limit is None else ratio(self.value, self.limit)
 
     def fails(self, tests: int) -> bool:
         """Return whether it exceeds its limit, and not by chance among so many tests."""
-        return bool(self.ratio > 1 and self.chance * max(tests, 1) < CHANCE)
+        above = self.limit is not None and self.value > self.limit
+        return bool(above and self.chance * max(tests, 1) < CHANCE)
+
+
+def ratio(value: float, limit: float) -> float:
+    """Return a value in units of its limit, which may be 0."""
+    return value / max(limit, 1e-9)
 
 
 @dataclass(frozen=True)
@@ -182,12 +191,14 @@ def _new(before: Summary, after: Summary, limits: Mapping[str, float]) -> Test:
     single = min(before.other, max(0, distinct - len(before.categories)))
     expected = min(1.0, (before.other + single) / before.present)
     text = f"{share:.1%} are values that are rare or absent in training"
+    unknown = list[str]()
     if before.other == 0:
+        unknown = [name for name in after.categories if name not in before.categories]
         text = f"{share:.1%} are values that training never had"
-        if unknown := [name for name in after.categories if name not in before.categories][:3]:
-            text += f", such as {', '.join(map(repr, unknown))}"
+        text += f" (at least {len(unknown)} distinct)" if unknown else ""
     chance = _by_chance(expected, before.present, share, after.present)
-    return Test("new", max(0.0, share - expected), limits.get("new"), chance, text)
+    value = max(0.0, share - expected)
+    return Test("new", value, limits.get("new"), chance, text, unknown[:3])
 
 
 def _by_chance(was: float, rows: int, now: float, others: int) -> float:
@@ -278,9 +289,12 @@ def _shape(before: Summary, after: Summary) -> dict[str, Any]:
         counts = [np.array([np.sum(each == value) for value in values]) for each in (old, new)]
         names = [number(float(value)) for value in values]
         return {"names": names, "before": _shares(counts[0]), "after": _shares(counts[1])}
-    low, high = (np.quantile(np.concatenate([old, new]), q) for q in (0.005, 0.995))
+    both = np.concatenate([old, new])
+    low, high = np.quantile(both, (0.005, 0.995), method="inverted_cdf")
     if not high > low:
         low, high = values[0], values[-1]
+    if high / 2 - low / 2 > WIDEST:
+        return {}
     edges = np.linspace(low, high, BARS + 1)
     counts = [np.histogram(np.clip(each, low, high), edges)[0] for each in (old, new)]
     return {"edges": edges.tolist(), "before": _shares(counts[0]), "after": _shares(counts[1])}

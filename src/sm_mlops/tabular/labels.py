@@ -34,6 +34,7 @@ Keys = npt.NDArray[np.uint64]
 MOST = 1_000_000  # labels of a window; of more, a sample
 FEWEST = 50  # labelled rows that are judged
 SAMPLES, SAMPLED = 50, 20_000  # of a bootstrap, and rows in each
+LONGEST = 200  # characters of why a file cannot be read
 ENDINGS = (".csv", ".jsonl", ".parquet")
 _OURS = r"^[0-9]{10}-"
 _ROW = np.uint64(0x9E3779B97F4A7C15)
@@ -89,7 +90,8 @@ class Labels:
 def add(windows: list[Labels], name: str, content: IO[bytes]) -> None:
     """Give the labels of a file to the windows that they are in.
 
-    The hour of a request is in ids of ours. Others are looked for in every window.
+    The hour of a request is in ids of ours. Others are looked for in every window. Raise DataError
+    if the file cannot be read; labels before the fault are taken.
     """
     for table in _tables(name, content):
         if table.num_rows == 0:
@@ -114,12 +116,13 @@ def _tables(name: str, content: IO[bytes]) -> Iterator[pa.Table]:
     columns = ["inference_id", "label", "row"]
     text = dict.fromkeys(columns, pa.string())
     try:
-        if name.endswith(".parquet"):
+        ending = name.lower()
+        if ending.endswith(".parquet"):
             data = pa.BufferReader(content.read())
             reader: Any = (
                 pa.Table.from_batches([batch]) for batch in pq.ParquetFile(data).iter_batches(MOST)
             )
-        elif name.endswith(".jsonl"):
+        elif ending.endswith(".jsonl"):
             reader = [pajson.read_json(io.BytesIO(content.read()))]
         else:
             convert = pacsv.ConvertOptions(
@@ -130,17 +133,18 @@ def _tables(name: str, content: IO[bytes]) -> Iterator[pa.Table]:
         for table in reader:
             for column in ("inference_id", "label"):
                 if column not in table.column_names:
-                    raise DataError(f"{name}: no column '{column}'; labels need inference_id and "
-                                    "label, and row for requests of several rows")  # fmt: skip
+                    raise ValueError(f"no column '{column}'; labels need inference_id and label, "
+                                     "and row for requests of several rows")  # fmt: skip
             if "row" not in table.column_names:
                 table = table.append_column("row", pa.nulls(table.num_rows, pa.string()))
             table = table.select(columns)
             label = _texts(table["label"])
-            row = pc.fill_null(table["row"].cast(pa.int64()), 0)
+            row = pc.fill_null(table["row"].cast(pa.float64()).cast(pa.int64()), 0)
             ids = table["inference_id"].cast(pa.string())
             yield pa.table([ids, label, row], columns).drop_null()
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{name}: not readable labels ({error})") from error
+    except (pa.ArrowException, ValueError, KeyError, OSError) as error:
+        why = " ".join(str(error).split())[:LONGEST]
+        raise DataError(f"labels in {name} were not read: {why}") from error
 
 
 def _texts(values: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -88,7 +88,8 @@ def main(folder: Path) -> None:
     store = Store(clients.s3, given.bucket, given.prefix, given.stage)
     window = Window.ending(moment(given.until), settings.window_hours)
     try:
-        verdict = Job(clients, store, given.group, settings).run(window, given.output)
+        job = Job(clients, store, given.group, settings, moment("now"))
+        verdict = job.run(window, given.output)
     except (BotoCoreError, ClientError) as error:
         raise DataError(f"monitoring of {given.stage}: {error}") from error
     print(verdict["message"])
@@ -122,15 +123,20 @@ def read_settings(folder: Path) -> Settings:
 class Job:
     """One run of the job."""
 
-    def __init__(self, clients: Clients, store: Store, group: str, settings: Settings) -> None:
+    def __init__(
+        self, clients: Clients, store: Store, group: str, settings: Settings, now: datetime
+    ) -> None:
         self.clients, self.store, self.group = clients, store, group
-        self.settings = settings
+        self.settings, self.now = settings, now
         self.baselines: dict[str, Baseline | None] = {}
+        self.unread: list[str] = []
+        """Files of labels that cannot be read, and why."""
 
     def run(self, newest: Window, output: Path) -> dict[str, Any]:
         """Check the windows, and return the verdict."""
         known = self._known(newest)
         late = self._labels(list(known))
+        self.store.look(next(iter(known)), newest)
         made, added = dict[Window, dict[str, Any]](), list[dict[str, Any]]()
         for (window, old), held in zip(known.items(), late, strict=True):
             digests = self._digests(window, held)
@@ -148,9 +154,10 @@ class Job:
             self._keep(newest, result | {"digest": ""})
         for window in made:
             if window != newest:
-                self._measure(made[window], window.end, newest.end)
+                self._measure(made[window], window.end)
         if made:
-            self._measure(result, None, newest.end, len(added))
+            at = newest.end if self.store.later(newest, self.now) else None
+            self._measure(result, at, len(added))
         for window in made:
             page = monitor_report.render(made[window], self.store.earlier(window))
             self.store.keep(window, "report.html", page, "text/html; charset=utf-8")
@@ -182,9 +189,12 @@ class Job:
     def _labels(self, windows: list[Window]) -> list[Labels]:
         found = [Labels(window) for window in windows]
         files = self.store.labels(windows[0].start - OLDEST_LABELS)
-        files = [file for file in files if file.key.endswith(labels.ENDINGS)]
+        files = [file for file in files if file.key.lower().endswith(labels.ENDINGS)]
         for file, _, content in self.store.opened(files):
-            labels.add(found, file.key, content)
+            try:
+                labels.add(found, file.key, content)
+            except DataError as error:
+                self.unread.append(str(error))
         return found
 
     def _digests(self, window: Window, held: Labels) -> dict[str, str]:
@@ -193,7 +203,7 @@ class Job:
         for listed in (self.store.captured(window), self.store.asynchronous(window)):
             for file in listed:
                 files.update(f"\0{file.key}\0{file.mark}".encode())
-        settings = hashlib.sha256(repr((FORMAT, self.settings)).encode())
+        settings = hashlib.sha256(repr((FORMAT, self.settings, self.unread)).encode())
         return {"digest": files.hexdigest(), "settings_digest": settings.hexdigest()}
 
     def _check(self, window: Window, held: Labels) -> dict[str, Any]:
@@ -217,7 +227,8 @@ class Job:
         finally:
             gc.enable()
         ordered = sorted(tallies.values(), key=lambda tally: int(tally.version))
-        about = {"format": FORMAT, "project": self.store.project, "stage": self.store.stage}
+        about = {"format": FORMAT, "project": self.store.project, "stage": self.store.stage,
+                 "unread": self.unread}  # fmt: skip
         given = self.settings
         return monitor_result.of(about, window, ordered, given.min_rows, given.limits, given.metric)
 
@@ -285,15 +296,13 @@ class Job:
             (folder / baseline.FILE).write_bytes(answer["Body"].read())
             return baseline.load(folder)
 
-    def _measure(
-        self, result: dict[str, Any], at: datetime | None, now: datetime, added: int = 0
-    ) -> None:
-        """Put the metrics of a window: those of the newest at the time of arrival, because an alarm
-        does not look back."""
-        if at is not None and now - at > OLDEST_METRIC:
+    def _measure(self, result: dict[str, Any], at: datetime | None, added: int = 0) -> None:
+        """Put the metrics of a window: those of a stage's newest at the time of arrival, because an
+        alarm does not look back; of all others at the end of the window."""
+        if at is not None and self.now - at > OLDEST_METRIC:
             return
         values = monitor_result.metrics_of(result)
-        if at is None:
+        if at is None and added:
             values["Violations"] = len(result["violations"]) + added
         where = {"Project": self.store.project, "Stage": self.store.stage}
         self.clients.cloudwatch.put_metric_data(

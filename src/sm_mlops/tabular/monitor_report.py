@@ -51,10 +51,13 @@ def render(result: Result, earlier: Sequence[Result]) -> str:
     """
     title = f"Monitoring of {result['stage']}"
     bad = "worse" if result["violations"] else "better" if result["status"] == "ok" else "muted"
+    state = STATES[result["status"]]
+    if result["status"] == "no requests" and result["refused"]:
+        state = "All requests were refused or cannot be read."
     span = f"{_time(result['window']['start'])} to {_time(result['window']['end'])} UTC"
     body = [
         f"<header><p>{_e(result['project'])} · {_e(span)}</p><h1>{_e(title)}</h1>",
-        f"<p><b class={bad}>{STATES[result['status']]}</b> {_lead(result)}</p></header>",
+        f"<p><b class={bad}>{state}</b> {_lead(result)}</p></header>",
         f"<section class=tiles>{_tiles(result)}</section>",
         _violations(result),
         _trend([*earlier, result]),
@@ -76,7 +79,8 @@ def _time(text: str) -> str:
 def _lead(result: Result) -> str:
     judged = result["judged"]
     versions = [
-        f"version {_e(name)} answered {rows:,} rows{'' if name in judged else ', too few to judge'}"
+        f"version {_e(name)} answered {rows:,} row{'s' * (rows != 1)}"
+        f"{'' if name in judged else ', too few to judge'}"
         for name, rows in result["versions"].items()
         if name not in result["without_baseline"]
     ]
@@ -86,7 +90,7 @@ def _lead(result: Result) -> str:
     ]
     text = "; ".join([*versions, *without])
     if result["refused"]:
-        text += f". {result['refused']:,} requests were refused or cannot be read"
+        text += f". Requests refused or unreadable: {result['refused']:,}"
     return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
@@ -121,7 +125,7 @@ def _worst(columns: Sequence[Result]) -> tuple[str, str]:
     if not drifts:
         return "n/a", ""
     value, name, limit = max(drifts, key=lambda found: found[0])
-    return f"{value:.3f}", f"{short(name, 22)}; limit {limit:g}" if limit else short(name)
+    return f"{value:.3f}", short(name) if limit is None else f"{short(name, 22)}; limit {limit:g}"
 
 
 def _violations(result: Result) -> str:
@@ -133,13 +137,26 @@ def _violations(result: Result) -> str:
             KINDS[each["kind"]],
             _value(each["kind"], each["value"]),
             _value(each["kind"], each["limit"]),
-            _e(each["text"].partition(": ")[2].rpartition(" (limit")[0]),
+            _e(each["text"].partition(": ")[2].rpartition(" (limit")[0] + _examples(result, each)),
             _e(each["version"]),
         ]
         for each in result["violations"]
     ]
     header = ["Column", "What", "Value", "Limit", "In words", "Version"]
     return f"<h2>Violations</h2>{_table(header, rows)}"
+
+
+def _examples(result: Result, violation: Result) -> str:
+    """Return new values of a column, which only the report quotes."""
+    found = [
+        repr(example)
+        for each in result["columns"]
+        if (each["version"], each["name"]) == (violation["version"], violation["column"])
+        for test in each["tests"]
+        if test["kind"] == violation["kind"]
+        for example in test.get("examples", ())
+    ]
+    return f", such as {', '.join(found)}" if found else ""
 
 
 def _value(kind: str, value: float) -> str:
@@ -233,17 +250,18 @@ def _qualities(results: Sequence[Result], ends: Sequence[str], axes: Axes) -> No
 
 
 def _quality(result: Result) -> str:
+    unread = "".join(f"<p class=worse>{_e(text)}</p>" for text in result.get("unread", ()))
     if not result["quality"]:
-        return ""
+        return unread
     rows = []
     for each in result["quality"]:
         state = "worse" if each.get("violates") else "muted"
         worse = f"{each['worse_by']:.1%}" if "worse_by" in each else "not judged"
-        limit = f"{each['limit']:.1%}" if each.get("limit") else "-"
+        limit = "-" if each.get("limit") is None else f"{each['limit']:.1%}"
         rows.append([_e(each["version"]), _e(each["metric"]), f"{each['rows']:,}",
                      _e(each["text"]), f"<span class={state}>{worse}</span>", limit])  # fmt: skip
     header = ["Version", "Metric", "Labelled rows", "Found", "Worse by", "Limit"]
-    return f"<h2>Quality</h2>{_table(header, rows)}"
+    return f"<h2>Quality</h2>{unread}{_table(header, rows)}"
 
 
 def _distributions(title: str, columns: Sequence[Result], several: bool) -> str:
@@ -266,7 +284,7 @@ def _distributions(title: str, columns: Sequence[Result], several: bool) -> str:
 def _noted(test: Result) -> str:
     if test["kind"] not in ("drift", "prediction"):
         return str(test["text"])
-    limit = f", limit {test['limit']:g}" if test["limit"] else ""
+    limit = "" if test["limit"] is None else f", limit {test['limit']:g}"
     return f"drift {test['value']:.3f}{limit}"
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from sm_mlops.tabular import drift
 from sm_mlops.tabular.tally import Tally
 from sm_mlops.tabular.text import visible
 from sm_mlops.tabular.windows import Window
@@ -25,7 +26,7 @@ def of(
     """Return the content of result.json, without its digests.
 
     Args:
-        about: The format, the project and the stage.
+        about: The format, the project, the stage, and files of labels that were `unread`.
     """
     judged = [t for t in tallies if t.baseline is not None and t.rows >= min_rows]
     parts = [tally.judged(limits if tally in judged else {}, metric) for tally in tallies]
@@ -75,17 +76,17 @@ def worst_of(result: Mapping[str, Any]) -> dict[str, Any] | None:
         {"version": each["version"], "column": each["name"], **test}
         for each in (*result["columns"], *result["predictions"])
         for test in each["tests"]
-        if test["limit"]
+        if test["limit"] is not None
     ]
     tests += [
         {"version": each["version"], "column": None, "kind": "quality", "value": each["worse_by"],
          "limit": each["limit"], "text": each["text"]}
         for each in result["quality"]
-        if each.get("limit")
+        if each.get("limit") is not None
     ]  # fmt: skip
     if not tests:
         return None
-    found = max(tests, key=lambda test: test["value"] / test["limit"])
+    found = max(tests, key=lambda test: drift.ratio(test["value"], test["limit"]))
     return {name: found[name] for name in ("version", "column", "kind", "value", "limit", "text")}
 
 
@@ -96,23 +97,34 @@ def _message(result: Mapping[str, Any], window: Window, min_rows: int) -> str:
     without = result["without_baseline"]
     notes = f"; version {', '.join(without)} has no baseline and is not judged" if without else ""
     if violations:
-        count = "1 violation" if len(violations) == 1 else f"{len(violations)} violations"
-        return _cut(f"{start}{count} in {rows:,} rows{notes}: ", [v["text"] for v in violations])
+        count = _count(len(violations), "violation")
+        texts = [each["text"] for each in violations] + result["unread"]
+        return _cut(f"{start}{count} in {_count(rows, 'row')}{notes}: ", texts)
     worst = result["worst"]
     closest = ""
     if worst:
         name = f"{worst['kind']} of {worst['column']}" if worst["column"] else worst["kind"]
         closest = f"; closest to its limit: {name}, {worst['text']}"
+    few = {name: n for name, n in result["versions"].items() if name not in without}
+    too_few = f"{_count(rows, 'row')}, too few to judge; monitoring.min_rows is {min_rows:,}"
+    if len(few) > 1:
+        each = ", ".join(f"{name}: {n:,}" for name, n in few.items())
+        too_few = f"no version answered {min_rows:,} rows ({each}), as monitoring.min_rows demands"
     text = {
-        "no requests": "no requests were captured",
-        "ok": f"nothing above its limit in {rows:,} rows{notes}{closest}",
-        "too few rows": f"{rows:,} rows are too few to judge; monitoring.min_rows is "
-        f"{min_rows:,}{notes}",
-        "no baseline": f"{result['requests']:,} requests were answered by version "
-        f"{', '.join(without)}, which has no baseline to compare with; a version that is trained "
-        "now has one",
+        "no requests": f"all requests ({result['refused']:,}) were refused or cannot be read"
+        if result["refused"]
+        else "no requests were captured",
+        "ok": f"nothing above its limit in {_count(rows, 'row')}{notes}{closest}",
+        "too few rows": f"{too_few}{notes}",
+        "no baseline": f"version{'s' * (len(without) > 1)} {', '.join(without)}, which answered "
+        f"{_count(result['requests'], 'request')}, {'have' if len(without) > 1 else 'has'} no "
+        "baseline to compare with; a version that is trained now has one",
     }[result["status"]]
-    return visible(f"{start}{text}")[:LONGEST]
+    return _cut("", [visible(f"{start}{text}")[: LONGEST - 20], *result["unread"]])
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def _cut(start: str, texts: list[str]) -> str:
@@ -155,14 +167,17 @@ def verdict_of(result: Mapping[str, Any], added: list[dict[str, Any]]) -> dict[s
 
 
 def metrics_of(result: Mapping[str, Any]) -> dict[str, float]:
-    """Return the values of CloudWatch's metrics by name."""
-    found: dict[str, float] = {
-        "Requests": result["requests"],
-        "Rows": result["rows"],
-        "Violations": len(result["violations"]),
-    }
+    """Return the values of CloudWatch's metrics by name; no `Violations` of a window that was not
+    judged, which would end an alarm."""
+    found: dict[str, float] = {"Requests": result["requests"], "Rows": result["rows"]}
+    if result["judged"]:
+        found["Violations"] = len(result["violations"])
     for name, part in (("Drift", "columns"), ("PredictionDrift", "predictions")):
-        ratios = [each["worst"] for each in result[part] if any(t["limit"] for t in each["tests"])]
+        ratios = [
+            each["worst"]
+            for each in result[part]
+            if any(test["limit"] is not None for test in each["tests"])
+        ]
         if ratios:
             found[name] = max(ratios)
     measured = [each["value"] for each in result["quality"] if each["value"] is not None]

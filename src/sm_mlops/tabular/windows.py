@@ -9,8 +9,9 @@ import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import IO, Any
 
 HOUR = timedelta(hours=1)
@@ -74,41 +75,62 @@ class Store:
     def __init__(self, s3: Any, bucket: str, project: str, stage: str) -> None:
         self.s3, self.bucket = s3, bucket
         self.project, self.stage = project, stage
+        self._captured, self._asynchronous = list[tuple[str, File]](), list[File]()
+
+    def look(self, first: Window, last: Window) -> None:
+        """List what came from the first window to the last, once for all of them."""
+        span = Window(first.start, last.end)
+        self._captured = list(self._list_captured(span))
+        self._asynchronous = list(self._list_asynchronous(span))
 
     def captured(self, window: Window) -> Iterator[File]:
-        """Yield the captured files of a window, version by version."""
-        for version in self._folders(f"{self.project}/capture/{self.stage}/"):
-            name = version.rstrip("/").rpartition("/")[2]
-            if not name.startswith("version-"):
-                continue
-            for endpoint in self._folders(version):
-                for variant in self._folders(endpoint):
-                    for hour in window.folders():
-                        for file in self.listed(f"{variant}{hour}/"):
-                            yield File(file.key, file.mark, file.modified, name[8:])
+        """Yield the captured files of a window, of those listed, version by version."""
+        folders = set(window.folders())
+        return (file for folder, file in self._captured if folder in folders)
 
     def asynchronous(self, window: Window) -> Iterator[File]:
-        """Yield what an asynchronous endpoint got and answered in a window; inputs have no
-        version, because their place does not tell it."""
+        """Yield what an asynchronous endpoint got and answered in a window, of what is listed;
+        inputs have no version, because their place does not tell it."""
+        return (file for file in self._asynchronous if window.holds(file.modified))
+
+    def _list_captured(self, span: Window) -> Iterator[tuple[str, File]]:
+        """Yield the folder of the hour and the file."""
+        hours = list(span.folders())
+        start, end = hours[0], hours[-1]
+        for version, folder in self._versions(f"{self.project}/capture/{self.stage}/"):
+            for endpoint in self._folders(folder):
+                for variant in self._folders(endpoint):
+                    for file in self.listed(variant, f"{variant}{start}/"):
+                        hour = file.key.removeprefix(variant)[: len(end)]
+                        if hour > end:
+                            break
+                        yield hour, replace(file, version=version)
+
+    def _list_asynchronous(self, span: Window) -> Iterator[File]:
         start = f"{self.project}/async/{self.stage}/"
-        for file in self.listed(f"{start}input/"):
-            if window.holds(file.modified):
-                yield file
-        for folder in self._folders(f"{start}output/"):
+        places = [("", f"{start}input/"), *self._versions(f"{start}output/")]
+        for version, folder in places:
+            for file in self.listed(folder):
+                if span.holds(file.modified):
+                    yield replace(file, version=version)
+
+    def _versions(self, prefix: str) -> Iterator[tuple[str, str]]:
+        """Yield each version that has a folder below a prefix, and the folder."""
+        for folder in self._folders(prefix):
             name = folder.rstrip("/").rpartition("/")[2]
             if name.startswith("version-"):
-                for file in self.listed(folder):
-                    if window.holds(file.modified):
-                        yield File(file.key, file.mark, file.modified, name[8:])
+                yield name.removeprefix("version-"), folder
 
     def labels(self, since: datetime) -> list[File]:
         """Return the files of labels that were written since, oldest first."""
         found = self.listed(f"{self.project}/labels/{self.stage}/")
         return sorted((f for f in found if f.modified >= since), key=lambda f: (f.modified, f.key))
 
-    def listed(self, prefix: str) -> Iterator[File]:
-        """Yield the objects below a prefix, in the order of their names."""
-        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+    def listed(self, prefix: str, after: str = "") -> Iterator[File]:
+        """Yield the objects below a prefix and after a name, in the order of their names."""
+        pages = self.s3.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=prefix, **({"StartAfter": after} if after else {})
+        )
         for page in pages:
             for item in page.get("Contents", ()):
                 if item["Size"]:
@@ -147,10 +169,16 @@ class Store:
 
     def earlier(self, window: Window) -> list[dict[str, Any]]:
         """Return the latest results of windows that end before this one, oldest first."""
-        names = [folder.rstrip("/").rpartition("/")[2] for folder in self._folders(self._results)]
-        names = sorted(name for name in names if name < window.name)[1 - LATEST :]
+        names = sorted(name for name in self._names if name < window.name)[1 - LATEST :]
         found = [self._json(f"{self._results}{name}/result.json") for name in names]
         return [each for each in found if each is not None]
+
+    def later(self, window: Window, now: datetime) -> bool:
+        """Return whether a window that ends after this one was checked; for a window of the past,
+        none of the future counts: checked by mistake, it would keep the alarm silent until then."""
+        last = Window.ending(now, 1).name
+        names = [name for name in self._names if name <= last or window.name > last]
+        return any(name > window.name for name in names)
 
     def keep(self, window: Window, name: str, content: str, kind: str) -> None:
         """Write a result."""
@@ -160,6 +188,11 @@ class Store:
             Body=content.encode(),
             ContentType=kind,
         )
+
+    @cached_property
+    def _names(self) -> list[str]:
+        """The names of the windows that were checked before."""
+        return [folder.rstrip("/").rpartition("/")[2] for folder in self._folders(self._results)]
 
     @property
     def _results(self) -> str:
