@@ -29,6 +29,7 @@ NEW_YEAR = date(2027, 1, 2)
         ("s3://lake/day={today}/", ["s3://lake/day=2027-01-02/"]),
         ("s3://lake/day={today-3}/", ["s3://lake/day=2026-12-30/"]),
         ("s3://lake/{today-2:%Y/%m/%d}/x.csv", ["s3://lake/2026/12/31/x.csv"]),
+        ("s3://lake/{today-3:%Y..%m}/", ["s3://lake/2026..12/"]),
         ("s3://lake/{today:year=%Y}/{today:day=%j}/", ["s3://lake/year=2027/day=002/"]),
         (
             "s3://lake/{today-2..today:%Y/%m/%d}/",
@@ -181,5 +182,5 @@ def test_several_days_need_a_job_with_a_network(repo: Repo) -> None:
     text = file.read_text().replace("network_isolation: false", "network_isolation: true")
     before = next(line for line in text.splitlines() if line.startswith("  path:"))
     file.write_text(text.replace(before, "  path: s3://lake/{today-6..today}/"))
-    with pytest.raises(MlopsError, match=r"do not go with aws\.network_isolation"):
+    with pytest.raises(MlopsError, match=r"cannot be combined with aws\.network_isolation"):
         settings.load(repo.root)
