@@ -45,7 +45,7 @@ def problem(path: str, *, isolated: bool = False) -> str:
                 f"{place[0]} names {len(days)} days; write the earlier first, at most {MOST_DAYS}"
             )
     if isolated and is_window(path):
-        return "several days, which the job downloads, cannot be combined with aws.network_isolation"
+        return "several days cannot be combined with aws.network_isolation: the job downloads them"
     return ""
 
 
