@@ -213,7 +213,7 @@ def test_what_the_role_may_not_do_fails_and_is_logged(
 
 TRANSFORM = "arn:aws:scheduler:::aws-sdk:sagemaker:createTransformJob"
 # What is changed in a request, and the words of the refusal.
-REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+NOT_CREATED: dict[str, tuple[dict[str, Any], str]] = {
     "an expression": ({"ScheduleExpression": "rate(1 days)"}, "Invalid Schedule Expression"),
     "once": ({"ScheduleExpression": "at(2030-01-01T00:00:00)"}, "implement at"),
     "a time zone": ({"ScheduleExpressionTimezone": "Europe/Berlin"}, "time zone Europe/Berlin"),
@@ -238,9 +238,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("case", NOT_CREATED)
 def test_what_the_scheduler_or_the_sandbox_cannot_do_is_refused(aws: Wired, case: str) -> None:
-    changes, words = REFUSED[case]
+    changes, words = NOT_CREATED[case]
     with pytest.raises(ClientError, match=words) as caught:
         aws.client("scheduler").create_schedule(**request(**changes))
     assert caught.value.response["Error"]["Code"] == "ValidationException"
