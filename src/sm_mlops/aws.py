@@ -48,7 +48,7 @@ def _signed_in(region: str) -> Any:
         kind = "" if isinstance(error, BotoCoreError) else f"{type(error).__name__}: "
         said = one_line(error)
         # A program may fail without a word.
-        said += " it failed and said nothing" if said.endswith(":") else ""
+        said += " it failed without a message" if said.endswith(":") else ""
         raise MlopsError(f"cannot sign in to AWS{of}: {kind}{said}") from error
     return session
 

@@ -10,14 +10,14 @@ import re
 from datetime import date, timedelta
 
 _DAY = r"today(?:-(\d{1,4}))?"
-_PLACE = re.compile(rf"\{{{_DAY}(?:\.\.{_DAY})?(?::((?:%[YmdjGV]|[A-Za-z0-9=/_.-])+))?\}}")
-_WINDOW = re.compile(r"\{[^{}]*\.\.[^{}]*\}")
+# First day, the range if there is one, its last day, how a day is written.
+_PLACE = re.compile(rf"\{{{_DAY}(\.\.{_DAY})?(?::((?:%[YmdjGV]|[A-Za-z0-9=/_.-])+))?\}}")
 MOST_DAYS = 366
 
 
 def is_window(path: str) -> bool:
     """Return whether an address names several days."""
-    return path.startswith("s3://") and bool(_WINDOW.search(path))
+    return path.startswith("s3://") and any(place[2] for place in _PLACE.finditer(path))
 
 
 def fixed(path: str) -> str:
@@ -36,7 +36,7 @@ def problem(path: str, *, isolated: bool = False) -> str:
         return f"{odd[0]} is no date; write {{today}}, {{today-1}} or {{today-6..today}}"
     if "{" in path.removeprefix("s3://").partition("/")[0]:
         return "the name of a bucket holds no date"
-    if len(_WINDOW.findall(path)) > 1:
+    if sum(bool(place[2]) for place in _PLACE.finditer(path)) > 1:
         return "only one {...} may name several days; write them as {today-6..today:%Y/%m/%d}"
     for place in _PLACE.finditer(path):
         days = _days(place)
@@ -45,13 +45,13 @@ def problem(path: str, *, isolated: bool = False) -> str:
                 f"{place[0]} names {len(days)} days; write the earlier first, at most {MOST_DAYS}"
             )
     if isolated and is_window(path):
-        return "several days, which the job downloads, do not go with aws.network_isolation"
+        return "several days cannot be combined with aws.network_isolation: the job downloads them"
     return ""
 
 
 def addresses(path: str, today: date) -> tuple[str, ...]:
     """Return the address of each day, the earliest first; without a window there is one."""
-    window = next((place for place in _PLACE.finditer(path) if ".." in place[0]), None)
+    window = next((place for place in _PLACE.finditer(path) if place[2]), None)
     if not path.startswith("s3://"):
         return (path,)
     shifts = _days(window) if window else range(1)
@@ -67,7 +67,7 @@ def addresses(path: str, today: date) -> tuple[str, ...]:
 def _days(place: re.Match[str]) -> range:
     """Return how many days ago each day is, the earliest first."""
     first = int(place[1] or 0)
-    last = int(place[2] or 0) if ".." in place[0] else first
+    last = int(place[3] or 0) if place[2] else first
     return range(first, last - 1, -1)
 
 
@@ -76,4 +76,4 @@ def _day(place: re.Match[str], today: date) -> date:
 
 
 def _written(place: re.Match[str], day: date) -> str:
-    return day.strftime(place[3] or "%Y-%m-%d")
+    return day.strftime(place[4] or "%Y-%m-%d")

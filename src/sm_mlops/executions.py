@@ -86,6 +86,12 @@ class Execution:
         failed = [step for step in self.steps if step.status == "Failed"]
         return bool(failed) and all(step.kind == "Fail" for step in failed)
 
+    @property
+    def unchanged(self) -> bool:
+        """Whether the model came from the cache; Evaluate also runs for another reason."""
+        jobs = [step for step in self.steps if step.job and step.name != "Evaluate"]
+        return bool(jobs) and all(step.cached for step in jobs)
+
 
 def find(aws: Aws, identifier: str | None) -> str:
     """Return the ARN of the newest execution, or of the one with this ARN or last part of it, which

@@ -14,14 +14,15 @@ from sm_mlops.errors import hint
 
 MOST_HOURS = 168
 MOST_DAYS = 365
+_DAY = "([1-7]|SUN|MON|TUE|WED|THU|FRI|SAT)"
 # Fields of a cron expression: name, least and greatest value, names of the values, what else.
 # Source: https://docs.aws.amazon.com/scheduler/latest/UserGuide/schedule-types.html
 _FIELDS = (
     ("minutes", 0, 59, "", ""),
     ("hours", 0, 23, "", ""),
-    ("day-of-month", 1, 31, "", r"\?|L|([1-9]|[12][0-9]|3[01])W"),
+    ("day-of-month", 1, 31, "", r"\?|L"),
     ("month", 1, 12, "JAN FEB MAR APR MAY JUN JUL AUG SEP OCT NOV DEC", ""),
-    ("day-of-week", 1, 7, "SUN MON TUE WED THU FRI SAT", r"\?|L|[1-7]L|[1-7]#[1-5]"),
+    ("day-of-week", 1, 7, "SUN MON TUE WED THU FRI SAT", rf"\?|L|{_DAY}L|{_DAY}#[1-5]"),
     ("year", 1970, 2199, "", ""),
 )
 TAKEN = "must not end in -monitor: the pipeline that checks another project's stages has that name"
@@ -111,7 +112,7 @@ def problem(
         return "retraining.on_drift needs a stage that is checked: name one in monitoring.stages"
     if monitoring.stages and isolated:
         return (
-            "monitoring.stages does not go with aws.network_isolation: the check lists the "
+            "monitoring.stages cannot be combined with aws.network_isolation: the check lists the "
             "captured requests, and an isolated job reaches no S3"
         )
     return next(_wrong_limits(monitoring.limits), None)
@@ -126,10 +127,10 @@ def not_a_schedule(text: str) -> str | None:
         return f"must be {_OFTEN}" if unit == "minute" and number < 60 else None
     if not (cron := re.fullmatch(r"cron\((.*)\)", text)):
         return "must be like rate(1 day) or cron(0 6 * * ? *), in UTC"
-    values = cron[1].split()
+    values = cron[1].split(" ")
     if len(values) != len(_FIELDS):
         names = ", ".join(name for name, *_ in _FIELDS)
-        return f"must be cron with six fields ({names})"
+        return f"must be cron with six fields ({names}), one blank between them"
     for value, (name, least, most, names, special) in zip(values, _FIELDS, strict=True):
         if not _fits(value, least, most, names.split(), special):
             return f"must be cron with {name} from {least} to {most}"

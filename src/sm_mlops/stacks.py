@@ -121,18 +121,22 @@ def describe(aws: Aws, name: str) -> Stack | None:
         if error_code(error) == "ValidationError" and "does not exist" in str(error):
             return None
         raise
+    given = found.get("Parameters", ())
     return Stack(
         name=found["StackName"],
         arn=found["StackId"],
         status=found["StackStatus"],
         reason=found.get("StackStatusReason", ""),
-        parameters={
-            item["ParameterKey"]: item.get("ParameterValue", "")
-            for item in found.get("Parameters", ())
-        },
+        parameters={item["ParameterKey"]: item.get("ParameterValue", "") for item in given},
         tags={item["Key"]: item["Value"] for item in found.get("Tags", ())},
         outputs={item["OutputKey"]: item["OutputValue"] for item in found.get("Outputs", ())},
     )
+
+
+def names(aws: Aws) -> list[str]:
+    """Return the names of the stacks of the account and region."""
+    pages = aws.client("cloudformation").get_paginator("describe_stacks").paginate()
+    return [found["StackName"] for page in pages for found in page["Stacks"]]
 
 
 def resources(aws: Aws, stack: Stack) -> list[Resource]:

@@ -111,7 +111,7 @@ sso_role_name = x
     ("profile", "said"),
     [
         ("process", "custom-process: no ticket"),
-        ("silent", "custom-process: it failed and said nothing"),
+        ("silent", "custom-process: it failed without a message"),
         ("nonsense", "JSONDecodeError: Expecting value"),
         ("program", "FileNotFoundError: [Errno 2] No such file or directory: '/no/such/program'"),
         (

@@ -9,16 +9,19 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from botocore.exceptions import ClientError
 
 from deployment_cases import BROKEN, COMMIT, Place, archive, place
 from repos import bare_environment, mlops
 from sm_mlops import stacks
 from sm_mlops.aws import Aws
-from sm_mlops.deployment import deploy, destroy, endpoints, smoke, stages, status
+from sm_mlops.cli.deploy import _carry_out
+from sm_mlops.deployment import deploy, destroy, endpoints, smoke, stages, status, watch
 from sm_mlops.deployment.deploy import DeploymentFailed, read_trail, rollback_target
 from sm_mlops.errors import MlopsError
 
@@ -228,6 +231,30 @@ def test_a_version_that_cannot_serve_leaves_the_one_before_in_service(
     assert failed.value.running == 1
     assert running(here, stage.stack) == 1
     assert read_trail(stacks.describe(here.aws, stage.stack)) == (1,)
+
+
+def test_a_failure_of_the_second_stack_says_which_version_runs(
+    here: Place,
+    first: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise stacks.StackFailed("churn-half-watch is ROLLBACK_COMPLETE: no such role", None)
+
+    monkeypatch.setattr(watch, "deploy", fail)
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary"))
+    with pytest.raises(typer.Exit) as ended:
+        _carry_out(here.aws, here.stage("half"), first, True)
+    assert ended.value.exit_code == 1
+    told = capsys.readouterr()
+    line = (
+        "half runs version 1; its schedules and alarm were not deployed: churn-half-watch is ROLL"
+    )
+    assert line in " ".join(told.err.split()) and "still" not in told.err
+    assert json.loads(told.out)["running"] == 1
+    assert "not deployed\n" not in (said := (tmp_path / "summary").read_text()) and line in said
 
 
 def test_after_a_failed_first_deployment_the_next_one_starts_over(here: Place, first: str) -> None:

@@ -63,7 +63,7 @@ def test_a_failed_endpoint_without_a_configuration_can_be_described(
     assert (found.status, found.reason, found.version) == ("Failed", "no capacity", None)
 
 
-def test_an_endpoint_of_this_project_whose_file_is_gone_is_found(
+def test_a_stage_of_this_project_whose_file_is_gone_is_found(
     repo: Repo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stack(name: str, project: str, stage: str) -> Stack:
@@ -71,13 +71,33 @@ def test_an_endpoint_of_this_project_whose_file_is_gone_is_found(
         return Stack(name, "arn", "CREATE_COMPLETE", parameters=given)
 
     made = {
+        "churn-bulk": stack("churn-bulk", "churn", "bulk"),
+        "churn-bulk-watch": stack("churn-bulk-watch", "churn", "bulk"),
+        "churn-half-watch": stack("churn-half-watch", "churn", "half"),
         "churn-qa": stack("churn-qa", "churn", "qa"),
         "churn-staging": stack("churn-staging", "churn", "staging"),
         "churn-eu-qa": stack("churn-eu-qa", "churn-eu", "qa"),
         "big-churn-qa": stack("big-churn-qa", "big-churn", "qa"),
     }
     service = SageMaker()
-    service.names = [*made, "churn-by-hand"]
+    service.names = [*(n for n in made if "bulk" not in n and "half" not in n), "churn-by-hand"]
     monkeypatch.setattr(stacks, "describe", lambda aws, name: made.get(name))
-    [found] = endpoints.forgotten(aws(repo, service, monkeypatch))
-    assert (found.name, found.stack, found.kind) == ("qa", "churn-qa", "serverless")
+    monkeypatch.setattr(stacks, "names", lambda aws: [*made][::-1])
+    account = aws(repo, service, monkeypatch)
+
+    def found(name: str = "") -> list[tuple[str, str, str]]:
+        return [(s.name, s.stack, s.kind) for s in endpoints.forgotten(account, name)]
+
+    qa = ("qa", "churn-qa", "serverless")
+    # A stage that is batch only has no endpoint, and its schedule may outlive its model.
+    bulk, half = (("bulk", "churn-bulk", "serverless"), ("half", "churn-half", "serverless"))
+    assert found() == [bulk, half, qa]
+    assert found("half") == [half]
+    assert [found(name) for name in ("bulk-watch", "eu-qa", "staging")] == [[], [], []]
+
+    def refuse(aws: Aws) -> None:
+        error: Any = {"Code": "AccessDenied", "Message": "not authorized"}
+        raise ClientError({"Error": error}, "DescribeStacks")
+
+    monkeypatch.setattr(stacks, "names", refuse)
+    assert found() == [qa]

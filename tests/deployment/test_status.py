@@ -126,6 +126,12 @@ def test_a_failed_deployment_is_reported_without_its_old_reason(world: World) ->
     assert (row.state, row.note) == ("Failed", "newest approved, no ping")
 
 
+def test_schedules_and_an_alarm_that_could_not_be_deployed_are_reported(world: World) -> None:
+    second = Stack("churn-staging-watch", "arn", "ROLLBACK_COMPLETE")
+    world[3][second.name] = second
+    assert "stack churn-staging-watch ROLLBACK_COMPLETE" in staging(world, endpoint(1)).note
+
+
 def test_an_account_that_cannot_be_entered_is_a_row_and_the_others_are_shown(
     world: World, repo: Repo, monkeypatch: pytest.MonkeyPatch
 ) -> None:

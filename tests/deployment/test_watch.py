@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import json
 from collections.abc import Iterator
 from datetime import timedelta
@@ -41,12 +42,23 @@ ELSEWHERE = "222233334444"
 # What is refused
 
 
-def required(repo: Repo, name: str = "production", account: str = ACCOUNT) -> None:
-    """Check a stage that is in this account, as `mlops deploy` does before it changes anything."""
-    settings = repo.settings()
+@pytest.fixture(autouse=True)
+def none(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no stack and no pipeline exist outside of the sandbox."""
+    if "here" not in request.fixturenames:
+        monkeypatch.setattr(stacks, "describe", lambda *_: None)
+        monkeypatch.setattr(work, "exists", lambda *_, **__: False)
+
+
+def required(repo: Repo, name: str = "production", account: str = ACCOUNT) -> str:
+    """Check a stage that is in this account, as `mlops deploy` does before it changes anything;
+    return what is said."""
+    settings, said = repo.settings(), Console(file=io.StringIO(), width=300)
     aws: Any = SimpleNamespace(settings=settings, account=ACCOUNT, bucket=BUCKET, command="mlops")
+    aws.sagemaker = SimpleNamespace(describe_pipeline=None)
     there: Any = SimpleNamespace(account=account)
-    work.require(aws, there, stages.load(settings, name))
+    work.require(aws, there, stages.load(settings, name), said)
+    return said.file.getvalue()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -58,11 +70,11 @@ def required(repo: Repo, name: str = "production", account: str = ACCOUNT) -> No
         (MONITORED, {"DataCapturePercent": 0}, ACCOUNT, "DataCapturePercent is 0, but mlops.yaml"),
         (
             {"retraining": {"schedule": "rate(7 days)"}},
-            *({}, ELSEWHERE, r"retraining\.schedule goes by production, but its schedule"),
+            *({}, ELSEWHERE, r"retraining\.schedule follows production, but its schedule"),
         ),
         (
             MONITORED | {"retraining": {"on_drift": True}, "monitoring": {"stages": ["staging"]}},
-            *({}, ACCOUNT, "on_drift goes by production, which monitoring.stages does not have"),
+            *({}, ACCOUNT, "on_drift follows production, which monitoring.stages does not have"),
         ),
     ],
 )
@@ -155,16 +167,43 @@ def test_a_project_that_is_older_than_the_tool_deploys_what_it_did(
 
     monkeypatch.setattr(stacks, "describe", denied)
 
-    def deploy() -> stacks.Outcome:
-        settings = repo.settings()
-        aws: Any = SimpleNamespace(settings=settings, command="mlops")
-        stage = stages.load(settings, "production")
-        return work.deploy(aws, aws, stage, {}, Console(quiet=True))
-
-    assert deploy() == work.NOTHING
+    settings = repo.settings()
+    aws: Any = SimpleNamespace(settings=settings, command="mlops")
+    stage = stages.load(settings, "production")
+    assert work.deploy(aws, aws, stage, {}, Console(quiet=True)) == work.NOTHING
+    required(repo)
     repo.configure(**MONITORED)
     with pytest.raises(MlopsError, match="older than this tool; update it with mlops bootstrap"):
-        deploy()
+        required(repo)
+
+
+def test_a_pipeline_of_the_checks_that_is_not_there_yet_is_named(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert required(repo) == ""
+    repo.configure(**MONITORED)
+    repo.stage("production", Parameters={})
+    assert required(repo).startswith("pipeline churn-monitor is missing: a push to main or mlops")
+    monkeypatch.setattr(work, "exists", lambda *_, **__: True)
+    assert required(repo) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "rings"), [("sm-mlops-notifications", False), ("ours", True), ("", False)]
+)
+def test_the_platform_s_topic_gets_one_message_about_drift(
+    repo: Repo, name: str, rings: bool
+) -> None:
+    topic = f"arn:aws:sns:{REGION}:{ACCOUNT}:{name}" if name else ""
+    repo.stage("production", Parameters={"AlarmTopicArn": topic} if topic else {})
+    settings = repo.settings()
+    aws: Any = SimpleNamespace(
+        settings=settings,
+        bucket=BUCKET,
+        arn=lambda service, rest: f"arn:aws:{service}:{REGION}:{ACCOUNT}:{rest}",
+    )
+    given = work._parameters(aws, aws, stages.load(settings, "production"))
+    assert given["AlarmTopicArn"] == (topic if rings else "")
 
 
 # What the stack holds

@@ -30,6 +30,8 @@ PACKAGE = {
     "CustomerMetadataProperties": {"Evaluation": "auc 0.9931"},
 }
 TRAIN = {"StepName": "Train", "StepStatus": "Succeeded", "Metadata": {"TrainingJob": {}}}
+# The reason is an argument of its job.
+EVALUATE = {"StepName": "Evaluate", "StepStatus": "Succeeded", "Metadata": {"ProcessingJob": {}}}
 HIT, MISS = {"SourcePipelineExecutionArn": "x"}, {"SourcePipelineExecutionArn": ""}
 REGISTER = {"StepName": "Register", "Metadata": {"RegisterModel": {"Arn": VERSION}}}
 STOPPED = {
@@ -157,9 +159,9 @@ def steps(*given: dict[str, Any]) -> dict[str, Any]:
         ),
         (
             ended(),
-            steps({"StepName": "Train", "CacheHitResult": HIT}, {**TRAIN, "CacheHitResult": HIT}),
+            steps({**TRAIN, "CacheHitResult": HIT}, EVALUATE),
             "churn: retraining Succeeded",
-            ["No job ran: data and code are those of an earlier training."],
+            ["The model is unchanged: data and code are those of an earlier training."],
         ),
         (
             ended("Failed"),
@@ -263,7 +265,7 @@ def test_a_message_says_what_happened_where_what_to_do_and_where_to_look_once(
 def test_a_job_that_ran_is_no_cache_hit(notices: Any, aws: Aws) -> None:
     aws.answers |= steps({**TRAIN, "CacheHitResult": HIT}, {**TRAIN, "CacheHitResult": MISS})
     notices.handler(ended(), CALLED)
-    assert "No job ran" not in aws.published[0]["Message"]
+    assert "The model is unchanged" not in aws.published[0]["Message"]
 
 
 def test_a_message_about_drift_says_what_the_newest_check_found(notices: Any, aws: Aws) -> None:

@@ -29,6 +29,7 @@ NEW_YEAR = date(2027, 1, 2)
         ("s3://lake/day={today}/", ["s3://lake/day=2027-01-02/"]),
         ("s3://lake/day={today-3}/", ["s3://lake/day=2026-12-30/"]),
         ("s3://lake/{today-2:%Y/%m/%d}/x.csv", ["s3://lake/2026/12/31/x.csv"]),
+        ("s3://lake/{today-3:%Y..%m}/", ["s3://lake/2026..12/"]),
         ("s3://lake/{today:year=%Y}/{today:day=%j}/", ["s3://lake/year=2027/day=002/"]),
         (
             "s3://lake/{today-2..today:%Y/%m/%d}/",
@@ -144,6 +145,27 @@ def test_a_window_is_hashed_by_content_and_read_by_the_job(
         source.verify(job, found.digest)
 
 
+@pytest.mark.parametrize("name", ["../../code/preprocess.py", "a/../../../x.csv", "/etc/x.csv"])
+def test_an_object_whose_name_leaves_its_folder_is_refused_by_run_and_by_the_job(
+    dated: Callable[[str], Aws], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    import boto3
+
+    aws = dated("data/none.csv")
+    aws = dated(f"s3://{aws.bucket}/churn/days/day={{today-1..today}}/")
+    key, job = f"day=2027-01-02/{name}", tmp_path / "data"
+    put(aws, key, b"a\n1\n")
+    with pytest.raises(MlopsError, match=f"days/{key} would be written outside of its folder"):
+        artifacts.upload_data(aws)
+    job.mkdir()
+    days = {"addresses": [f"s3://{aws.bucket}/churn/days/day=2027-01-02/"]}
+    (job / source.WINDOW).write_text(json.dumps(days))
+    monkeypatch.setattr(boto3, "client", lambda *_, **__: aws.s3)
+    with pytest.raises(DataError, match="outside of its folder: rename the object"):
+        source._download(job, "0" * 64)
+    assert list(job.iterdir()) == [job / source.WINDOW]
+
+
 def test_the_project_may_read_any_day_and_nothing_beside_them(
     dated: Callable[[str], Aws],
 ) -> None:
@@ -160,5 +182,5 @@ def test_several_days_need_a_job_with_a_network(repo: Repo) -> None:
     text = file.read_text().replace("network_isolation: false", "network_isolation: true")
     before = next(line for line in text.splitlines() if line.startswith("  path:"))
     file.write_text(text.replace(before, "  path: s3://lake/{today-6..today}/"))
-    with pytest.raises(MlopsError, match=r"do not go with aws\.network_isolation"):
+    with pytest.raises(MlopsError, match=r"cannot be combined with aws\.network_isolation"):
         settings.load(repo.root)

@@ -157,6 +157,24 @@ def test_the_log_of_a_cached_step_is_that_of_the_execution_it_came_from(
     assert logs(trained, describe(trained, HERE), None) == (["trained"], SOURCE, "")
 
 
+@pytest.mark.parametrize(
+    ("sources", "unchanged"),
+    [
+        ({"Train": "x", "Evaluate": "x"}, True),
+        ({"Train": "x", "Evaluate": ""}, True),
+        ({"Train": "", "Evaluate": "x"}, False),
+        ({"Train": "x", "Score": ""}, False),
+        ({}, False),
+    ],
+)
+def test_a_model_is_unchanged_if_no_job_before_evaluate_ran(
+    sources: dict[str, str], unchanged: bool
+) -> None:
+    steps = [Step(name, "Succeeded", source=s, job="j") for name, s in sources.items()]
+    gate = Step("QualityGate", "Succeeded")
+    assert Execution("arn", "Succeeded", "", (*steps, gate)).unchanged is unchanged
+
+
 def test_a_step_that_is_running_counts_its_time() -> None:
     began = datetime.now(UTC) - timedelta(seconds=90)
     seconds = Step("Train", "Executing", started=began).seconds

@@ -101,7 +101,7 @@ def evaluate_step(repo: Repo, parameters: dict[str, Any], model: Any, test: Any)
             arguments=[
                 *("--model", f"{IN}/model", "--test", f"{IN}/test", "--output", OUT),
                 *("--champion", f"{IN}/champion", "--waive-champion", parameters["WaiveChampion"]),
-                *("--reason", parameters["Reason"]),  # of a training that nobody started
+                *("--reason", parameters["Reason"]),  # shown in the report
             ],
         ),
         property_files=[VERDICT],

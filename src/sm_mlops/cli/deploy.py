@@ -35,6 +35,7 @@ from sm_mlops.deployment.deploy import (
     Deployment,
     DeploymentFailed,
     Superseded,
+    WatchFailed,
     approved,
     moment,
     rollback_target,
@@ -311,6 +312,9 @@ def _at_most(minutes: float | None, stage: str) -> Iterator[None]:
 
 def _tell_failure(aws: Aws, stage: str, failure: DeploymentFailed) -> None:
     tell(err, f"mlops: {failure}", "red")
+    if isinstance(failure, WatchFailed):
+        actions.summary(f"### {stage}: deployed in part\n\n{actions.fenced(str(failure))}")
+        return
     if failure.log:
         tell(err, "the last lines of its container's log:")
         for line in failure.log:

@@ -64,7 +64,7 @@ def drift(context: typer.Context, yes: Yes = False) -> None:
         rule("A day that has drifted")
         known, began = {run["id"] for run in tour.runs()}, aws.now().timestamp()
         moved = _move(rows, aws.settings.data.target)
-        say(f"Half as large again, in each request: {', '.join(moved)}")
+        say(f"Increased by half, in each request: {', '.join(moved)}")
         _a_day(tour, rows, "violation")
         _retrain(tour, known)
         rule("What people were told")

@@ -23,7 +23,7 @@ from sm_mlops.interruption import Terminated, terminable
 app = typer.Typer(rich_markup_mode="markdown")
 PANEL = "Train"
 LONGEST_REASON = 1000
-UNCHANGED = "no job ran: data, code and model are those of an earlier execution"
+UNCHANGED = "the model is unchanged: data and code are those of an earlier training"
 
 AtMost = Annotated[
     float | None,
@@ -206,10 +206,9 @@ def _tell_success(aws: Aws, execution: Execution) -> None:
     line = f"Registered version {found.version}"
     tell(out, f"{line} ({found.approval})", "green")
     say(f"evaluation  {found.evaluation}")
-    jobs = [step for step in execution.steps if step.job]
-    if all(step.cached for step in jobs):
+    if execution.unchanged:
         say(f"cache       {UNCHANGED}")
-        line += f", unchanged ({UNCHANGED})"
+        line += f"; {UNCHANGED}"
     say(f"look at it  {aws.command} report {found.version}")
     actions.summary(f"**{line}** ({found.approval}): {actions.code(found.evaluation)}")
 

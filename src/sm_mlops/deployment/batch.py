@@ -32,7 +32,6 @@ from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError, one_line
 
 LOG_GROUP = "/aws/sagemaker/TransformJobs"
-LINES = "application/jsonlines"
 RUNNING = ("InProgress", "Stopping")
 # What an interrupted command left is deleted by a later one.
 LEFT = timedelta(days=7)
@@ -287,31 +286,13 @@ def _part(number: int) -> str:
 def _request(aws: Aws, place: Place, name: str, instance: str) -> dict[str, Any]:
     """Return the request for a job of the model that the endpoint runs."""
     machine = transform.machine(aws, place.stage, place.endpoint.package, instance)
-    machines: dict[str, Any] = {"InstanceType": machine.instance, "InstanceCount": 1}
-    if machine.volume_key:
-        machines["VolumeKmsKeyId"] = machine.volume_key
-    source = {"S3DataType": "S3Prefix", "S3Uri": f"s3://{place.bucket}/{place.input}"}
+    start = f"s3://{place.bucket}/"
+    where = (f"{start}{place.input}", f"{start}{place.output}{name}/")
     own = place.stage.tags | {"model-version": str(place.endpoint.version)}
     return {
         "TransformJobName": name,
-        "ModelName": place.endpoint.model,
-        "MaxConcurrentTransforms": machine.requests,
-        "MaxPayloadInMB": transform.PAYLOAD,
-        "BatchStrategy": "MultiRecord",
-        "TransformInput": {
-            "DataSource": {"S3DataSource": source},
-            "ContentType": LINES,
-            "CompressionType": "Gzip",
-            "SplitType": "Line",
-        },
-        "TransformOutput": {
-            "S3OutputPath": f"s3://{place.bucket}/{place.output}{name}/",
-            "Accept": LINES,
-            "AssembleWith": "Line",
-            **({"KmsKeyId": machine.key} if machine.key else {}),
-        },
-        "TransformResources": machines,
         "Tags": tags.rows(own),
+        **transform.request(machine, place.endpoint.model, *where),
     }
 
 

@@ -62,6 +62,10 @@ class DeploymentFailed(MlopsError):
         self.log, self.running = log, running
 
 
+class WatchFailed(DeploymentFailed):
+    """The stage runs the version, but its second stack failed."""
+
+
 class Superseded(MlopsError):
     """The stage has received a version since whose run began later; nothing was changed."""
 
@@ -95,7 +99,7 @@ def deploy(
     _require_unchanged(aws, package)
     there = access.enter(aws, stage)
     _require_access(aws, there, stage)
-    watch.require(aws, there, stage)
+    watch.require(aws, there, stage, console)
     limit = _boundary(there)
     own = {**_artifact_key(aws), **limit, **watch.capture(aws.settings, stage)}
     parameters = stages.stack_parameters(aws.settings, stage, aws.bucket, package.arn, **own)
@@ -114,11 +118,7 @@ def deploy(
         _verify(there, stage, package)
     if execute:
         records.keep(aws, there, stage, package.version, console)
-    how = {"execute": execute, "continue_rollback": continue_rollback}
-    try:
-        second = watch.deploy(aws, there, stage, limit, console, **how)
-    except StackFailed as failure:
-        raise DeploymentFailed(str(failure), (), package.version) from failure
+    second = run.watched(aws, limit)
     changes = (*outcome.changes, *second.changes)
     return Deployment(
         stage=stage.name,
@@ -158,6 +158,21 @@ class _Run:
             except Overtaken as other:
                 tell(self.console, f"{self.stage.name}: {other}")
         return self._attempt()
+
+    def watched(self, aws: Aws, boundary: Mapping[str, str]) -> Outcome:
+        """Deploy the second stack, too. Raises WatchFailed."""
+        how = {"execute": self.execute, "continue_rollback": self.continue_rollback}
+        try:
+            return watch.deploy(aws, self.there, self.stage, boundary, self.console, **how)
+        except MlopsError as failure:
+            if not self.execute:
+                raise
+            number = self.package.version
+            raise WatchFailed(
+                f"{self.stage.name} runs version {number}; its schedules and alarm were not "
+                f"deployed: {failure}",
+                *((), number),
+            ) from failure
 
     def _attempt(self) -> Outcome:
         before = self._ready()

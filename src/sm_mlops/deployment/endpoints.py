@@ -157,23 +157,32 @@ def serving(aws: Aws, name: str, stage: str, *, batch: bool = False) -> Endpoint
 
 
 def forgotten(aws: Aws, name: str = "") -> Iterator[Stage]:
-    """Yield stages of this project that have an endpoint in this account but no file.
-
-    One that is batch only, without an endpoint, is found by its `name`.
-    """
-    project, known = aws.settings.project.project, stages.names(aws.settings)
+    """Yield stages of this project that have a stack in this account but no file; with `name`, at
+    most that one."""
+    project, told = aws.settings.project.project, set(stages.names(aws.settings))
     prefix = f"{project}-"
-    found = aws.pages("list_endpoints", "Endpoints", NameContains=prefix)
-    names = [item["EndpointName"] for item in found] if not name else [f"{prefix}{name}"]
+    names = [f"{prefix}{name}", f"{prefix}{name}-{stages.WATCH}"] if name else _names(aws, prefix)
     for each in names:
-        stage = each.removeprefix(prefix)
-        if not each.startswith(prefix) or stage in known:
-            continue
-        # The name of another project may begin with this one's.
         stack = stacks.describe(aws, each)
-        had = stack.parameters if stack else {}
-        if (had.get("Project"), had.get("Stage")) == (project, stage):
-            yield Stage(stage, each, had.get("EndpointKind", ""))
+        stage = stack.parameters.get("Stage", "") if stack else ""
+        if stack is None or stage in told or (name and stage != name):
+            continue
+        own = f"{prefix}{stage}"
+        # The name of another project may begin with this one's.
+        ours = stack.parameters.get("Project") == project
+        if ours and stack.name in (own, f"{own}-{stages.WATCH}"):
+            told.add(stage)
+            yield Stage(stage, own, stack.parameters.get("EndpointKind", ""))
+
+
+def _names(aws: Aws, prefix: str) -> list[str]:
+    """Return the names of stacks that begin so; for who may not list stacks, those of endpoints."""
+    rows = aws.pages("list_endpoints", "Endpoints", NameContains=prefix)
+    found = [row["EndpointName"] for row in rows]
+    with ignoring(*DENIED):
+        found = stacks.names(aws)
+    # A stage's own stack comes before its second one.
+    return sorted(name for name in found if name.startswith(prefix))
 
 
 def scalable_targets(aws: Aws, name: str) -> list[dict[str, Any]]:

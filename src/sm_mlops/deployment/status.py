@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from sm_mlops import display, executions, registry, stacks
-from sm_mlops.aws import Aws
+from sm_mlops.aws import DENIED, Aws, ignoring
 from sm_mlops.commit import short
-from sm_mlops.deployment import access, endpoints, stages
+from sm_mlops.deployment import access, endpoints, stages, watch
 from sm_mlops.deployment.prices import Prices
 from sm_mlops.deployment.stages import Stage
 from sm_mlops.errors import MlopsError, explained, one_line
@@ -104,6 +104,12 @@ def _look(there: Aws, stage: Stage, account: str, known: list[Version]) -> Runni
         notes.append("the last deployment failed")
     elif stack and stack.status not in stacks.DONE:
         notes.append(f"stack {stack.status}")
+    second = None
+    # An older project's role may not ask.
+    with ignoring(*DENIED):
+        second = stacks.describe(there, watch.stack_name(stage))
+    if second and second.status not in stacks.DONE:
+        notes.append(f"stack {second.name} {second.status}")
     if endpoint is None:
         state = ABSENT
         if stack and stack.status in stacks.READY:

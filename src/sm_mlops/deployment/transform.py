@@ -1,9 +1,11 @@
-"""What a batch transform job runs on, whether `mlops predict` or a stage's schedule starts it."""
+"""The request of a batch transform job, and what it runs on, whether `mlops predict` or a schedule
+starts it."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from sm_mlops.aws import Aws
 from sm_mlops.deployment.stages import Stage
@@ -12,6 +14,7 @@ from sm_mlops.settings import has_local_storage
 # The largest request that the image's server takes; of all at the same time AWS allows 100 MB.
 PAYLOAD, MOST = 6, 100
 INSTANCE = "ml.m5.large"
+LINES = "application/jsonlines"
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,33 @@ def machine(aws: Aws, stage: Stage, package: str, instance: str = "") -> Machine
         key=key,
         volume_key="" if has_local_storage(instance) else key,
     )
+
+
+def request(machine: Machine, model: str, source: str, target: str) -> dict[str, Any]:
+    """Return the request for a job without its name and tags. It predicts compressed JSON Lines in
+    the folder `source` of S3, and writes its answers to the folder `target`."""
+    resources: dict[str, Any] = {"InstanceType": machine.instance, "InstanceCount": 1}
+    if machine.volume_key:
+        resources["VolumeKmsKeyId"] = machine.volume_key
+    return {
+        "ModelName": model,
+        "MaxConcurrentTransforms": machine.requests,
+        "MaxPayloadInMB": PAYLOAD,
+        "BatchStrategy": "MultiRecord",
+        "TransformInput": {
+            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": source}},
+            "ContentType": LINES,
+            "CompressionType": "Gzip",
+            "SplitType": "Line",
+        },
+        "TransformOutput": {
+            "S3OutputPath": target,
+            "Accept": LINES,
+            "AssembleWith": "Line",
+            **({"KmsKeyId": machine.key} if machine.key else {}),
+        },
+        "TransformResources": resources,
+    }
 
 
 def _processors(instance: str) -> int:

@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from rich.console import Console
 
 from sm_mlops import stacks, templates
-from sm_mlops.aws import DENIED, Aws, error_code
+from sm_mlops.aws import DENIED, Aws, error_code, exists, ignoring
 from sm_mlops.deployment import endpoints, transform
 from sm_mlops.deployment.stages import FOLDER as INFRA
 from sm_mlops.deployment.stages import WATCH, Stage
+from sm_mlops.display import tell
 from sm_mlops.errors import MlopsError
 from sm_mlops.platform import FOLDER
 from sm_mlops.settings import Settings
@@ -59,8 +60,9 @@ def capture(settings: Settings, stage: Stage) -> dict[str, str]:
     return {"DataCapturePercent": str(settings.monitoring.capture)}
 
 
-def require(aws: Aws, there: Aws, stage: Stage) -> None:
-    """Raise MlopsError for a wish that cannot be fulfilled, before anything is deployed."""
+def require(aws: Aws, there: Aws, stage: Stage, console: Console) -> None:
+    """Raise MlopsError for a wish that cannot be fulfilled, before anything is deployed; say what
+    is still missing."""
     settings, place = aws.settings, f"{INFRA}/{stage.name}.json"
     monitored, elsewhere = _monitored(settings, stage), there.account != aws.account
     why = f"its schedule in account {there.account} cannot start what is in account {aws.account}"
@@ -88,6 +90,33 @@ def require(aws: Aws, there: Aws, stage: Stage) -> None:
         )
     if stage.batch and not stage.parameters.get("ExecutionRoleArn"):
         _require_places(aws, stage, place)
+    if expressions(settings, stage):
+        _require_permission(there, stage, aws.command)
+    if monitored:
+        _tell_missing(aws, console)
+
+
+def _require_permission(there: Aws, stage: Stage, command: str) -> None:
+    from botocore.exceptions import ClientError
+
+    try:
+        stacks.describe(there, stack_name(stage))
+    except ClientError as error:
+        if error_code(error) not in DENIED:
+            raise
+        raise MlopsError(
+            f"you may not deploy {stack_name(stage)}, the stage's schedules and alarm: the project "
+            f"is older than this tool; update it with {command} bootstrap"
+        ) from error
+
+
+def _tell_missing(aws: Aws, console: Console) -> None:
+    """Say that there is no pipeline of the checks yet; nothing to who may not ask."""
+    name = aws.settings.monitor_pipeline
+    with ignoring(*DENIED):
+        if not exists(aws.sagemaker.describe_pipeline, PipelineName=name):
+            how = f"a push to main or {aws.command} run uploads it"
+            tell(console, f"pipeline {name} is missing: {how}", "yellow")
 
 
 def _require_retraining(settings: Settings, elsewhere: str) -> None:
@@ -95,10 +124,10 @@ def _require_retraining(settings: Settings, elsewhere: str) -> None:
     keys = {"retraining.schedule": retraining.schedule, "retraining.on_drift": retraining.on_drift}
     for key, value in keys.items():
         if value and elsewhere:
-            raise MlopsError(f"mlops.yaml: {key} goes by {LAST}, but {elsewhere}: remove it")
+            raise MlopsError(f"mlops.yaml: {key} follows {LAST}, but {elsewhere}: remove it")
     if retraining.on_drift and LAST not in settings.monitoring.stages:
         raise MlopsError(
-            f"mlops.yaml: retraining.on_drift goes by {LAST}, which monitoring.stages does not have"
+            f"mlops.yaml: retraining.on_drift follows {LAST}, which monitoring.stages does not have"
         )
 
 
@@ -131,20 +160,11 @@ def deploy(
 
     Its model is that of the stage's stack now: another run may have been faster. Raises MlopsError.
     """
-    from botocore.exceptions import ClientError
-
     name, found = stack_name(stage), None
     wanted = expressions(aws.settings, stage)
-    try:
+    # An older project's role may not ask; if something is wanted, `require` has refused it.
+    with ignoring(*DENIED):
         found = stacks.describe(there, name)
-    except ClientError as error:
-        if error_code(error) not in DENIED:
-            raise
-        if wanted:
-            raise MlopsError(
-                f"you may not deploy {name}, what runs by itself: the project is older than this "
-                f"tool; update it with {aws.command} bootstrap"
-            ) from error
     if not wanted:
         return _remove(there, found, console, execute) if found else NOTHING
     declared = templates.parameters(TEMPLATE)
@@ -182,6 +202,10 @@ def _remove(there: Aws, stack: Stack, console: Console, execute: bool) -> Outcom
 def _parameters(aws: Aws, there: Aws, stage: Stage) -> dict[str, str]:
     settings = aws.settings
     on_drift = settings.retraining.on_drift and stage.name == LAST
+    topic = stage.parameters.get("AlarmTopicArn", "")
+    # The platform's trigger sends a message about drift there, which the alarm would repeat.
+    if topic == there.arn("sns", "sm-mlops-notifications"):
+        topic = ""
     found = {
         "Project": settings.project.project,
         "Stage": stage.name,
@@ -190,7 +214,7 @@ def _parameters(aws: Aws, there: Aws, stage: Stage) -> dict[str, str]:
         "OutputBucket": _bucket(aws, stage),
         "RetrainOnDrift": "true" if on_drift else "false",
         "CoolDownDays": str(settings.retraining.cool_down_days),
-        "AlarmTopicArn": stage.parameters.get("AlarmTopicArn", ""),
+        "AlarmTopicArn": topic,
     }
     return found | (_batch(aws, there, stage) if stage.batch else {})
 

@@ -126,13 +126,7 @@ def evaluate(
     from sm_mlops.tabular import report  # the plotting library loads while the models score
 
     truth = read_truth(test, schema)
-    _, errors = candidate.communicate()
-    sys.stderr.write(errors)
-    if why := why_not(candidate, errors):
-        raise DataError(f"the model could not score the test rows: {why}")
-    predicted = read_scores(work / "scores.parquet", schema)
-    if predicted is None or len(predicted) != len(truth):
-        raise DataError(f"{model}: code/inference.py did not return one prediction per test row")
+    predicted = judge_candidate(model, candidate, work, schema, len(truth))
     against = None
     if rival is not None:
         against = judge_champion(rival, work, schema, len(truth))
@@ -154,10 +148,9 @@ def evaluate(
         quality["slices"] = sliced
     output.mkdir(parents=True, exist_ok=True)
     notes = read_json(folder / "training.json")
-    version = carried(schema, notes, settings)
     known = completed(baseline.load(folder), schema, predicted, gate)
     known.save(output)
-    files = {"evaluation": quality, "gate": gate, "version": version}
+    files = {"evaluation": quality, "gate": gate, "version": carried(schema, notes, settings)}
     for name, content in (files | constraints.files(known, quality)).items():
         write_json(output / f"{name}.json", content)
     pack(work / "scores.sample", output / "sample-payload.tar.gz")
@@ -223,6 +216,20 @@ def why_not(process: subprocess.Popen[str], errors: str) -> str:
     if process.returncode < 0:
         return f"killed by signal {-process.returncode}; {MEMORY}"
     return said(errors.splitlines())[:300] or "no reason given"
+
+
+def judge_candidate(
+    model: Path, process: subprocess.Popen[str], work: Path, schema: Schema, rows: int
+) -> metrics.Floats:
+    """Return the model's predictions. Raise DataError unless each row has one."""
+    _, errors = process.communicate()
+    sys.stderr.write(errors)
+    if why := why_not(process, errors):
+        raise DataError(f"the model could not score the test rows: {why}")
+    predicted = read_scores(work / "scores.parquet", schema)
+    if predicted is None or len(predicted) != rows:
+        raise DataError(f"{model}: code/inference.py did not return one prediction per test row")
+    return predicted
 
 
 @dataclass(frozen=True)

@@ -67,13 +67,21 @@ def listed(client: Any, uri: str) -> list[Entry]:
 
 
 def window(client: Any, addresses: Sequence[str]) -> dict[str, list[Entry]]:
-    """Return the entries of each folder of a window, named below what all addresses share."""
+    """Return the entries of each folder of a window, named below what all addresses share.
+
+    Raises DataError for a name that a download would write outside of its folder.
+    """
     start = len(_shared(addresses))
     found = {}
     for address in addresses:
         # Either a folder, whose name may lack its slash, or one object.
         entries, (above, _, own) = listed(client, address), address.rpartition("/")
         place = above if own and [name for name, *_ in entries] == [own] else address.rstrip("/")
+        for name, *_ in entries:
+            if name.startswith("/") or ".." in name.split("/"):
+                raise DataError(
+                    f"{place}/{name} would be written outside of its folder: rename the object"
+                )
         found[address] = [(f"{place}/{name}"[start:], size, mark) for name, size, mark in entries]
     return found
 

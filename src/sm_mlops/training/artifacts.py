@@ -23,6 +23,7 @@ from sm_mlops.errors import MlopsError
 from sm_mlops.redaction import without_tokens
 from sm_mlops.settings import Settings
 from sm_mlops.tabular import source
+from sm_mlops.tabular.failure import DataError
 
 SAMPLE = "breast-cancer.csv"
 
@@ -90,7 +91,10 @@ def today() -> date:
 def _window(aws: Aws, addresses: Sequence[str]) -> Dataset:
     """Return the data of several days; write the file that names them. Raise MlopsError if no day
     has any."""
-    by_day = source.window(aws.s3, addresses)
+    try:
+        by_day = source.window(aws.s3, addresses)
+    except DataError as error:
+        raise MlopsError(f"data.path in mlops.yaml: {error}") from error
     days = tuple(address for address, entries in by_day.items() if entries)
     if not days:
         raise MlopsError(

@@ -121,8 +121,10 @@ def _trained(event: dict[str, Any], _: Any) -> Notice:
     outcome, to_do = _outcome(steps, str(status), execution)
     # On a miss it may be there with an empty ARN.
     hits = [s for s in steps if s.get("CacheHitResult", {}).get("SourcePipelineExecutionArn")]
-    ran = [s for s in steps if _JOBS & s.get("Metadata", {}).keys() and s not in hits]
-    unchanged = "No job ran: data and code are those of an earlier training."
+    jobs = [s for s in steps if _JOBS & s.get("Metadata", {}).keys()]
+    # The reason is an argument of Evaluate, which therefore runs.
+    ran = [s for s in jobs if s not in hits and s["StepName"] != "Evaluate"]
+    unchanged = "The model is unchanged: data and code are those of an earlier training."
     return Notice(
         f"trained {arn} {status}",
         f"{pipeline}: retraining {status}",
