@@ -10,8 +10,9 @@ import io
 import math
 import shlex
 import sys
+import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -33,6 +34,7 @@ STAGE = "production"
 # What the tour needs, and how mlops.yaml has it as rendered.
 WANTED = {"stages: []": f"stages: [{STAGE}]", "on_drift: false": "on_drift: true"}
 MOVED = 3  # columns that drift
+LONGEST_WAIT = 10.0  # seconds for a message
 
 
 def drift(context: typer.Context, yes: Yes = False) -> None:
@@ -69,7 +71,7 @@ def drift(context: typer.Context, yes: Yes = False) -> None:
         _retrain(tour, known)
         rule("What people were told")
         typed("sandbox messages", "mlops")
-        tell_messages([found for found in tour.control("topics.messages") if found["Time"] > began])
+        tell_messages(_messages(tour, began))
         typed(f"monitor {STAGE} --report")
         monitoring.monitor(context, STAGE, report=True)
 
@@ -157,6 +159,16 @@ def _a_day(tour: Tour, rows: pd.DataFrame, expected: str) -> None:
     [newest] = results.last(tour.aws, stages.load(tour.aws.settings, STAGE), 1)
     if newest.status != expected:
         raise MlopsError(f"the tour expects the check to end with {expected}: {newest.message}")
+
+
+def _messages(tour: Tour, began: float) -> list[dict[str, Any]]:
+    """Return the messages since then, once the one about the new version is there."""
+    until = time.monotonic() + LONGEST_WAIT
+    while True:
+        found = [each for each in tour.control("topics.messages") if each["Time"] > began]
+        if time.monotonic() > until or any("waits" in each["Subject"] for each in found):
+            return found
+        time.sleep(0.2)
 
 
 def _retrain(tour: Tour, known: set[int]) -> None:
