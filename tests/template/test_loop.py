@@ -114,6 +114,7 @@ class Loop:
         return dict(json.loads(self.here.mlops("invoke", stage, "--json")))
 
 
+@pytest.mark.long
 def test_from_cookiecutter_to_production_and_back_to_nothing(
     elsewhere: Callable[..., Run], template: Path, tmp_path: Path
 ) -> None:

@@ -78,6 +78,7 @@ def test_a_pull_request_is_linted_and_tested(pulls: Story) -> None:
     assert re.search(r"\d passed", check.step("Test").log), check.log
 
 
+@pytest.mark.long
 def test_a_pull_request_starts_no_other_workflow(pulls: Story) -> None:
     assert {name: [run.workflow for run in runs] for name, runs in pulls.runs.items()} == {
         "stopped": ["ci"],
