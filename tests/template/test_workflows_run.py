@@ -70,7 +70,6 @@ def pulls(cookies_session: Any, template: Path, tmp_path_factory: pytest.TempPat
     return once(tmp_path_factory, "pulls", tell)
 
 
-@pytest.mark.long
 def test_a_pull_request_is_linted_and_tested(pulls: Story) -> None:
     check = pulls.run("stopped").job("check")
     assert check.result == "success", check.log
@@ -78,7 +77,6 @@ def test_a_pull_request_is_linted_and_tested(pulls: Story) -> None:
     assert re.search(r"\d passed", check.step("Test").log), check.log
 
 
-@pytest.mark.long
 def test_a_pull_request_starts_no_other_workflow(pulls: Story) -> None:
     assert {name: [run.workflow for run in runs] for name, runs in pulls.runs.items()} == {
         "stopped": ["ci"],
@@ -384,7 +382,6 @@ def keyed(cookies_session: Any, template: Path, tmp_path_factory: pytest.TempPat
     return once(tmp_path_factory, "keyed", tell)
 
 
-@pytest.mark.long
 def test_the_key_signs_in_to_the_project_s_role(keyed: Story) -> None:
     staging = keyed.run("its key").job("staging")
     assert staging.step("Sign in to AWS").outcome == "success", staging.log
