@@ -1,7 +1,7 @@
 """`mlops sandbox drift`: what happens after production, in the sandbox.
 
-Two days pass. On the second, the requests have drifted: the check finds it, the alarm starts a
-training, and its version waits for approval.
+A million rows are predicted in a batch, then two days pass. On the second, the requests have
+drifted: the check finds it, the alarm starts a training, and its version waits for approval.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import typer
 
 from sm_mlops import registry
 from sm_mlops.aws import Aws
-from sm_mlops.cli import deploy, monitoring, training
+from sm_mlops.cli import batch, deploy, monitoring, training
 from sm_mlops.cli.console import Yes, connected, load_settings, on_terminal, say
 from sm_mlops.cli.sandbox import Tour, rule, sandbox_wait, tell_messages, typed
 from sm_mlops.deployment import endpoints, predict, smoke, stages
@@ -33,12 +33,13 @@ if TYPE_CHECKING:
 STAGE = "production"
 # What the tour needs, and how mlops.yaml has it as rendered.
 WANTED = {"stages: []": f"stages: [{STAGE}]", "on_drift: false": "on_drift: true"}
+BATCH = 1_000_000  # rows
 MOVED = 3  # columns that drift
 LONGEST_WAIT = 10.0  # seconds for a message
 
 
 def drift(context: typer.Context, yes: Yes = False) -> None:
-    """Show what happens after production: requests drift, an alarm rings, a training starts.
+    """Show what happens after production: a batch, requests that drift, an alarm, a training.
 
     Needs a model in production, as `mlops sandbox demo` leaves it. Moves the sandbox's clock by
     two days.
@@ -61,6 +62,8 @@ def drift(context: typer.Context, yes: Yes = False) -> None:
             tour.typed(f"deploy {STAGE} --model-package-arn {version.arn}")
             deploy.deploy(context, STAGE, version.arn, yes=True)
         rows = _rows(aws.settings)
+        rule("A batch")
+        _predict(context, aws, rows)
         rule("A day as in training")
         _a_day(tour, rows, "ok")
         rule("A day that has drifted")
@@ -131,6 +134,24 @@ def _move(rows: pd.DataFrame, target: str) -> list[str]:
     if not moved:
         raise MlopsError("the tour moves numbers, but no column of the rows holds any")
     return moved
+
+
+def _predict(context: typer.Context, aws: Aws, rows: pd.DataFrame) -> None:
+    """Predict a million rows, drawn from those that train, in a batch transform job."""
+    import pandas as pd
+
+    many = rows.drop(columns=aws.settings.data.target, errors="ignore")
+    many = many.sample(BATCH, replace=True, random_state=1, ignore_index=True)
+    for name in many.columns:
+        with suppress(ValueError):  # text stays text
+            many[name] = pd.to_numeric(many[name])
+    file = aws.settings.root / "reports" / "batch.parquet"
+    file.parent.mkdir(exist_ok=True)
+    many.to_parquet(file)
+    shown = str(file.relative_to(aws.settings.root))
+    target = f"s3://{aws.bucket}/{aws.settings.prefix}/scored/batch.parquet"
+    typed(f"predict {shown} {target} --stage {STAGE}")
+    batch.predict(context, shown, target, STAGE)
 
 
 def _ask(aws: Aws, rows: pd.DataFrame) -> None:
