@@ -136,6 +136,7 @@ def test_the_log_of_a_step_is_printed(repo: Repo, first: subprocess.CompletedPro
     assert "steps with a log: Preprocess, Train, Evaluate" in wrong.stderr
 
 
+@pytest.mark.long
 def test_a_second_run_takes_every_job_from_the_cache(
     repo: Repo, first: subprocess.CompletedProcess[str]
 ) -> None:

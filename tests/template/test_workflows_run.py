@@ -70,6 +70,7 @@ def pulls(cookies_session: Any, template: Path, tmp_path_factory: pytest.TempPat
     return once(tmp_path_factory, "pulls", tell)
 
 
+@pytest.mark.long
 def test_a_pull_request_is_linted_and_tested(pulls: Story) -> None:
     check = pulls.run("stopped").job("check")
     assert check.result == "success", check.log
@@ -77,6 +78,7 @@ def test_a_pull_request_is_linted_and_tested(pulls: Story) -> None:
     assert re.search(r"\d passed", check.step("Test").log), check.log
 
 
+@pytest.mark.long
 def test_a_pull_request_starts_no_other_workflow(pulls: Story) -> None:
     assert {name: [run.workflow for run in runs] for name, runs in pulls.runs.items()} == {
         "stopped": ["ci"],
@@ -84,6 +86,7 @@ def test_a_pull_request_starts_no_other_workflow(pulls: Story) -> None:
     }
 
 
+@pytest.mark.long
 def test_a_pull_request_that_the_gate_stops_fails_and_still_gets_its_comment(
     pulls: Story,
 ) -> None:
@@ -96,6 +99,7 @@ def test_a_pull_request_that_the_gate_stops_fails_and_still_gets_its_comment(
     assert "mlops review of my-model" in comment and "auc" in comment
 
 
+@pytest.mark.long
 def test_a_review_compares_with_the_base_as_it_is(pulls: Story) -> None:
     for name in ("stopped", "fork"):
         run = pulls.run(name)
@@ -103,6 +107,7 @@ def test_a_review_compares_with_the_base_as_it_is(pulls: Story) -> None:
         assert f"base       {base}" in run.job("review").log
 
 
+@pytest.mark.long
 def test_a_pull_request_that_lint_stops_is_red_and_not_tested(pulls: Story) -> None:
     run = pulls.run("fork")
     check = run.job("check")
@@ -111,6 +116,7 @@ def test_a_pull_request_that_lint_stops_is_red_and_not_tested(pulls: Story) -> N
     assert check.step("Test").outcome == "skipped"
 
 
+@pytest.mark.long
 def test_a_fork_s_pull_request_is_reviewed_and_its_comment_is_left_to_the_summary(
     pulls: Story,
 ) -> None:
@@ -410,7 +416,7 @@ def test_each_way_to_sign_in_has_its_story() -> None:
     assert SIGN_INS == ["oidc", "iam-user"]
 
 
-@pytest.mark.parametrize("name", ["pulls", "life", "keyed"])
+@pytest.mark.parametrize("name", [pytest.param("pulls", marks=pytest.mark.long), "life", "keyed"])
 def test_no_job_leaves_a_process_behind(name: str, request: pytest.FixtureRequest) -> None:
     story: Story = request.getfixturevalue(name)
     for job in story.jobs():
