@@ -120,7 +120,7 @@ def _run(aws: Aws, stage: Stage, until: datetime | None) -> None:
 
     with terminable():
         try:
-            arn = start(aws, stage, results.bucket_of(aws, stage), until, say)
+            arn = start(aws, stage, stage.bucket(aws.bucket), until, say)
         except KeyboardInterrupt as interruption:
             raise before_following(aws, interruption) from None
         say(f"execution  {arn}")

@@ -22,6 +22,7 @@ from sm_mlops.cli import batch, deploy, monitoring, training
 from sm_mlops.cli.console import Yes, connected, load_settings, on_terminal, say
 from sm_mlops.cli.sandbox import Tour, rule, sandbox_wait, tell_messages, typed
 from sm_mlops.deployment import endpoints, predict, smoke, stages
+from sm_mlops.deployment.endpoints import Endpoint
 from sm_mlops.errors import MlopsError
 from sm_mlops.monitoring import results
 from sm_mlops.registry import Version
@@ -96,10 +97,13 @@ def _watch_production(settings: Settings, ask: bool) -> None:
     say(f"Set in mlops.yaml: {said}")
 
 
+def _production(aws: Aws) -> Endpoint:
+    return endpoints.serving(aws, stages.load(aws.settings, STAGE).stack, STAGE)
+
+
 def _version(aws: Aws) -> Version:
-    place = stages.load(aws.settings, STAGE)
     with suppress(MlopsError):
-        if number := endpoints.serving(aws, place.stack, STAGE).version:
+        if number := _production(aws).version:
             return registry.version(aws, number)
     raise MlopsError("no version runs in production: mlops sandbox demo brings one there")
 
@@ -140,11 +144,11 @@ def _predict(context: typer.Context, aws: Aws, rows: pd.DataFrame) -> None:
     """Predict a million rows, drawn from those that train, in a batch transform job."""
     import pandas as pd
 
-    many = rows.drop(columns=aws.settings.data.target, errors="ignore")
-    many = many.sample(BATCH, replace=True, random_state=1, ignore_index=True)
-    for name in many.columns:
+    few = rows.drop(columns=aws.settings.data.target, errors="ignore")
+    for name in few.columns:
         with suppress(ValueError):  # text stays text
-            many[name] = pd.to_numeric(many[name])
+            few[name] = pd.to_numeric(few[name])
+    many = few.sample(BATCH, replace=True, random_state=1, ignore_index=True)
     file = aws.settings.root / "reports" / "batch.parquet"
     file.parent.mkdir(exist_ok=True)
     many.to_parquet(file)
@@ -156,8 +160,7 @@ def _predict(context: typer.Context, aws: Aws, rows: pd.DataFrame) -> None:
 
 def _ask(aws: Aws, rows: pd.DataFrame) -> None:
     """Ask production for predictions of the rows, as often as a check needs them."""
-    place = stages.load(aws.settings, STAGE)
-    endpoint = endpoints.serving(aws, place.stack, STAGE)
+    endpoint = _production(aws)
     file = aws.settings.root / "reports" / "requests.csv"
     file.parent.mkdir(exist_ok=True)
     rows.to_csv(file, index=False)

@@ -219,7 +219,7 @@ def _place(aws: Aws, stage: Stage, root: Path, found: list[Path]) -> Place:
     endpoint = endpoints.serving(there, stage.stack, stage.name, batch=True)
     if not endpoint.package:
         raise MlopsError(f"{stage.stack} runs no version of the registry")
-    bucket = stage.parameters.get("OutputBucket") or aws.bucket
+    bucket = stage.bucket(aws.bucket)
     if there.account != aws.account and bucket == aws.bucket:
         raise MlopsError(
             f"infra/{stage.name}.json: Parameters.OutputBucket must name a bucket of account "

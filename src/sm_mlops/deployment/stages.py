@@ -78,6 +78,10 @@ class Stage:
     priced: str = ""
     batch: Batch | None = None
 
+    def bucket(self, default: str) -> str:
+        """Return the bucket of captured data, asynchronous requests, checks and batches."""
+        return self.parameters.get("OutputBucket") or default
+
 
 @dataclass(frozen=True)
 class Fleet:

@@ -134,7 +134,7 @@ def _require_retraining(settings: Settings, elsewhere: str) -> None:
 def _require_places(aws: Aws, stage: Stage, place: str) -> None:
     """Raise MlopsError for rows that the role of `infra/endpoint.yml` may not read or write."""
     assert stage.batch is not None
-    folder = f"s3://{_bucket(aws, stage)}/{aws.settings.prefix}/batch/{stage.name}"
+    folder = f"s3://{stage.bucket(aws.bucket)}/{aws.settings.prefix}/batch/{stage.name}"
     for key, address, kind in (
         ("Input", stage.batch.input, "input"),
         ("Output", stage.batch.output, "output"),
@@ -211,7 +211,7 @@ def _parameters(aws: Aws, there: Aws, stage: Stage) -> dict[str, str]:
         "Stage": stage.name,
         "Owner": stage.tags["owner"],
         "Template": hashlib.sha256(TEMPLATE.read_bytes()).hexdigest()[:12],
-        "OutputBucket": _bucket(aws, stage),
+        "OutputBucket": stage.bucket(aws.bucket),
         "RetrainOnDrift": "true" if on_drift else "false",
         "CoolDownDays": str(settings.retraining.cool_down_days),
         "AlarmTopicArn": topic,
@@ -244,7 +244,3 @@ def _batch(aws: Aws, there: Aws, stage: Stage) -> dict[str, str]:
 
 def _monitored(settings: Settings, stage: Stage) -> bool:
     return stage.name in settings.monitoring.stages
-
-
-def _bucket(aws: Aws, stage: Stage) -> str:
-    return stage.parameters.get("OutputBucket") or aws.bucket

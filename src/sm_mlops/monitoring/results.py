@@ -59,14 +59,9 @@ def window_name(end: datetime) -> str:
     return end.astimezone(UTC).strftime("%Y-%m-%dT%HZ")
 
 
-def bucket_of(aws: Aws, stage: Stage) -> str:
-    """Return the bucket that a stage captures to, where its results are, too."""
-    return stage.parameters.get("OutputBucket") or aws.bucket
-
-
 def last(aws: Aws, stage: Stage, most: int = SHOWN) -> list[Result]:
     """Return the results of the last windows of a stage, newest first."""
-    bucket, prefix = bucket_of(aws, stage), _prefix(aws, stage)
+    bucket, prefix = stage.bucket(aws.bucket), _prefix(aws, stage)
     pages = aws.s3.get_paginator("list_objects_v2").paginate(
         Bucket=bucket, Prefix=prefix, Delimiter="/"
     )
@@ -80,7 +75,7 @@ def last(aws: Aws, stage: Stage, most: int = SHOWN) -> list[Result]:
 
 def of_window(aws: Aws, stage: Stage, name: str) -> Result | None:
     """Return the result of a window, None if it has none."""
-    uri = f"s3://{bucket_of(aws, stage)}/{_prefix(aws, stage)}{name}/result.json"
+    uri = _uri(aws, stage, name, "result.json")
     content = objects.find(aws, uri)
     if content is None:
         return None
@@ -94,7 +89,11 @@ def of_window(aws: Aws, stage: Stage, name: str) -> Result | None:
 
 
 def report_uri(aws: Aws, result: Result, stage: Stage) -> str:
-    return f"s3://{bucket_of(aws, stage)}/{_prefix(aws, stage)}{result.name}/report.html"
+    return _uri(aws, stage, result.name, "report.html")
+
+
+def _uri(aws: Aws, stage: Stage, window: str, file: str) -> str:
+    return f"s3://{stage.bucket(aws.bucket)}/{_prefix(aws, stage)}{window}/{file}"
 
 
 def _prefix(aws: Aws, stage: Stage) -> str:
