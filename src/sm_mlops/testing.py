@@ -26,7 +26,7 @@ from sm_mlops import executions, templates
 from sm_mlops.aws import Aws
 from sm_mlops.cli.main import app
 from sm_mlops.cli.sandbox_account import temporary
-from sm_mlops.deployment import endpoints, predict, smoke, stages
+from sm_mlops.deployment import endpoints, predict, smoke, stages, watch
 from sm_mlops.errors import MlopsError
 from sm_mlops.redaction import without_tokens
 from sm_mlops.settings import SANDBOX_ACCOUNT as ACCOUNT
@@ -147,6 +147,8 @@ def stage_problems(root: Path, name: str) -> list[str]:
         stage = stages.load(settings, name)
     except MlopsError as error:
         return [str(error)]
+    if wrong := watch.problem(settings, stage):
+        return [wrong]
     region, group = settings.project.region, settings.model_package_group
     version = f"arn:{settings.partition}:sagemaker:{region}:{ACCOUNT}:model-package/{group}/1"
     given = stages.stack_parameters(settings, stage, settings.bucket(ACCOUNT), version)

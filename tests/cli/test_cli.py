@@ -272,6 +272,11 @@ def test_every_command_of_the_deploy_panel_shows_an_example(repo: Repo) -> None:
 def test_the_sandbox_s_clock_is_moved_and_its_messages_are_shown(repo: Repo) -> None:
     from sm_mlops import sandbox
 
+    long = mlops(repo.root, "sandbox", "wait", "99999999999999d")
+    assert (long.returncode, long.stderr.strip()) == (
+        2,
+        "mlops: 99999999999999d is longer than 400d, the longest",
+    )
     wrong = mlops(repo.root, "sandbox", "wait", "tomorrow")
     assert wrong.returncode == 2 and "30s, 90m, 3h or 1d" in wrong.stderr
     with sandbox.connect(repo.root, "eu-west-1") as variables:

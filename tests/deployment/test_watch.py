@@ -24,7 +24,7 @@ from function_cases import until
 from infra_case import ACCOUNT, BUCKET, KEY, REGION
 from platform_case import WATCHED, template, watch
 from repos import Repo
-from sm_mlops import objects, stacks
+from sm_mlops import objects, stacks, testing
 from sm_mlops.aws import Aws
 from sm_mlops.deployment import batch, destroy, endpoints, smoke, stages, status
 from sm_mlops.deployment import watch as work
@@ -87,6 +87,8 @@ def test_a_wish_that_cannot_be_fulfilled_is_refused_with_the_reason(
     with pytest.raises(MlopsError, match=said) as refused:
         required(repo, account=account)
     assert "\n" not in str(refused.value)
+    if account == ACCOUNT:  # what the files show, the repo's own tests show
+        assert testing.stage_problems(repo.root, "production") == [str(refused.value)]
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,11 @@ def test_results_are_read_where_the_stage_captures_to(checked: Aws, repo: Repo) 
         (("staging", "--run"), "stage staging is not deployed, so there is nothing to check: "),
         (("--until", "2026-11-28T06:00"), "--until needs --run"),
         (("--run", "--until", "noon"), "--until noon: must be like 2026-11-28T06:00"),
+        (("--run", "--until", ""), "--until '': must be like 2026-11-28T06:00"),
+        (
+            ("--run", "--until", "0001-01-01"),
+            "--until 0001-01-01: SageMaker has answered requests since 2017",
+        ),
         (
             ("staging", "--run", "--until", "2999-01-01T06:00"),
             "--until 2999-01-01T06:00 is in the future: the last full hour is 2026-11-28T07:00 UTC",

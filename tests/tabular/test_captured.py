@@ -24,6 +24,11 @@ FITTING = {
                                    f"{HEADER}\n{CSV}\n".replace("\n", "\r\n")),
     "csv in another order": ("text/csv", f"id,{','.join(reversed(NAMES))}\n" + "\n".join(
         ",".join(["7", *reversed(each.split(","))]) for each in CSV.split("\n"))),
+    "csv with carriage returns": ("text/csv", CSV.replace("\n", "\r")),
+    "csv with a header and carriage returns": ("text/csv", f"{HEADER}\n{CSV}".replace("\n", "\r")),
+    "csv with one carriage return": ("text/csv", CSV.replace("\n", "\r", 1) + "\n"),
+    "quoted csv with one carriage return": ("text/csv",
+                                            CSV.replace("basic", '"basic"').replace("\n", "\r", 1)),
     "quoted csv": ("text/csv", CSV.replace("basic", '"basic"').replace("plus", '"plus"')),
     "instances": ("application/json", json.dumps({"instances": objects(ROWS)}, indent=1)),
     "an array": ("application/json", json.dumps(objects(ROWS))),

@@ -22,6 +22,7 @@ from sm_mlops.monitoring import results
 from sm_mlops.monitoring.results import Result
 
 app = typer.Typer(rich_markup_mode="markdown")
+FIRST_YEAR = 2017
 
 
 @app.command(rich_help_panel=PANEL)
@@ -30,14 +31,14 @@ def monitor(
     stage: WhichStage = "",
     run: Annotated[bool, typer.Option("--run", help="Check now, and follow it.")] = False,
     until: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="TIME",
             help="With --run: the end of the window, in UTC unless it says otherwise; by default "
             "the last full hour.",
             show_default=False,
         ),
-    ] = "",
+    ] = None,
     report: Annotated[
         bool, typer.Option("--report", help="Download the newest report, and open it.")
     ] = False,
@@ -56,9 +57,9 @@ def monitor(
     """
     if run and (report or as_json):
         raise MlopsError("--run cannot be combined with --report or --json")
-    if until and not run:
+    if until is not None and not run:
         raise MlopsError("--until needs --run")
-    moment = _moment(until) if until else None
+    moment = None if until is None else _moment(until)
     with connected(context) as aws:
         names = (stage,) if stage else aws.settings.monitoring.stages
         chosen = [stages.load(aws.settings, name) for name in names]
@@ -88,7 +89,9 @@ def _moment(text: str) -> datetime:
     try:
         found = datetime.fromisoformat(text)
     except ValueError as error:
-        raise MlopsError(f"--until {text}: must be like 2026-11-28T06:00") from error
+        raise MlopsError(f"--until {text or repr(text)}: must be like 2026-11-28T06:00") from error
+    if found.year < FIRST_YEAR:
+        raise MlopsError(f"--until {text}: SageMaker has answered requests since {FIRST_YEAR}")
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 

@@ -49,6 +49,8 @@ from sm_mlops.training import gate
 START_SECONDS = 60
 PAUSE_SECONDS = 0.2
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+# Of one command: each day may start a job of a schedule.
+LONGEST_WAIT = 400 * UNITS["d"]
 # The parameters of CreateModelPackage among the fields of DescribeModelPackage.
 _REGISTERED = (
     "ModelPackageGroupName",
@@ -145,11 +147,14 @@ def sandbox_wait(
     match = re.fullmatch("([1-9][0-9]*)([smhd])", duration)
     if match is None:
         raise MlopsError(f"{duration} is not a duration; give one such as 30s, 90m, 3h or 1d")
+    seconds = int(match[1]) * UNITS[match[2]]
+    if seconds > LONGEST_WAIT:
+        raise MlopsError(f"{duration} is longer than {LONGEST_WAIT // UNITS['d']}d, the longest")
     settings = load_settings()
     root = settings.root
     with sandbox.connect(root, settings.project.region):
         now = sandbox.control(root, "time")
-        until = now + int(match[1]) * UNITS[match[2]]
+        until = now + seconds
         while now < until:
             step = sandbox.control(root, "advance", until)
             now = step["now"]

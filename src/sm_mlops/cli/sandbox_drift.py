@@ -18,7 +18,7 @@ import typer
 
 from sm_mlops import registry
 from sm_mlops.aws import Aws
-from sm_mlops.cli import batch, deploy, monitoring, training
+from sm_mlops.cli import batch, deploy, endpoint, monitoring, training
 from sm_mlops.cli.console import Yes, connected, load_settings, on_terminal, say
 from sm_mlops.cli.sandbox import Tour, rule, sandbox_wait, tell_messages, typed
 from sm_mlops.deployment import endpoints, predict, smoke, stages
@@ -62,13 +62,15 @@ def drift(context: typer.Context, yes: Yes = False) -> None:
         with tour.workflow(environment=STAGE):
             tour.typed(f"deploy {STAGE} --model-package-arn {version.arn}")
             deploy.deploy(context, STAGE, version.arn, yes=True)
+            tour.typed(f"smoke {STAGE}")
+            endpoint.smoke(context, STAGE, version.arn)
         rows = _rows(aws.settings)
         rule("A batch")
         _predict(context, aws, rows)
         rule("A day as in training")
         _a_day(tour, rows, "ok")
         rule("A day that has drifted")
-        known, began = {run["id"] for run in tour.runs()}, aws.now().timestamp()
+        known, began = {run["id"] for run in tour.runs()}, tour.control("time")
         moved = _move(rows, aws.settings.data.target)
         say(f"Increased by half, in each request: {', '.join(moved)}")
         _a_day(tour, rows, "violation")
@@ -160,7 +162,7 @@ def _predict(context: typer.Context, aws: Aws, rows: pd.DataFrame) -> None:
 
 def _ask(aws: Aws, rows: pd.DataFrame) -> None:
     """Ask production for predictions of the rows, as often as a check needs them."""
-    endpoint = _production(aws)
+    serving = _production(aws)
     file = aws.settings.root / "reports" / "requests.csv"
     file.parent.mkdir(exist_ok=True)
     rows.to_csv(file, index=False)
@@ -168,19 +170,22 @@ def _ask(aws: Aws, rows: pd.DataFrame) -> None:
     asked = math.ceil(aws.settings.monitoring.min_rows / len(rows))
     for _ in range(asked):
         typed(f"invoke {STAGE} {shown}")
-        answered = sum(count for _, count in predict.in_pieces(aws, endpoint, file, smoke.JSON))
+        answered = sum(count for _, count in predict.in_pieces(aws, serving, file, smoke.JSON))
         say(f"{answered:,} predictions")
 
 
 def _a_day(tour: Tour, rows: pd.DataFrame, expected: str) -> None:
     """Ask for predictions and let a day pass. Raises MlopsError if its check finds another than
     the expected status."""
+    began = tour.control("time")
     _ask(tour.aws, rows)
     typed("sandbox wait 1d", "mlops")
     sandbox_wait("1d")
     typed(f"monitor {STAGE}")
     monitoring.monitor(tour.context, STAGE)
     [newest] = results.last(tour.aws, stages.load(tour.aws.settings, STAGE), 1)
+    if newest.end.timestamp() < began:
+        raise MlopsError("the check left no result: mlops sandbox messages has the reason")
     if newest.status != expected:
         raise MlopsError(f"the tour expects the check to end with {expected}: {newest.message}")
 

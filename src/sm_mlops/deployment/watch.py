@@ -60,33 +60,46 @@ def capture(settings: Settings, stage: Stage) -> dict[str, str]:
     return {"DataCapturePercent": str(settings.monitoring.capture)}
 
 
+def problem(settings: Settings, stage: Stage) -> str:
+    """Return why a wish cannot be fulfilled, as far as files show it; empty if it can."""
+    place, retraining = f"{INFRA}/{stage.name}.json", settings.retraining
+    monitored = _monitored(settings, stage)
+    if monitored and stage.kind in _UNSEEN:
+        return (
+            f"mlops.yaml: monitoring.stages has {stage.name}, but {_UNSEEN[stage.kind]}: set "
+            f"EndpointKind in {place} to real-time or asynchronous, or take it out"
+        )
+    if monitored and float(stage.parameters.get("DataCapturePercent", 1)) == 0:
+        return (
+            f"{place}: Parameters.DataCapturePercent is 0, but mlops.yaml has {stage.name} in "
+            "monitoring.stages: remove the parameter"
+        )
+    if stage.name == LAST and retraining.on_drift and not monitored:
+        return (
+            f"mlops.yaml: retraining.on_drift follows {LAST}, which monitoring.stages does not have"
+        )
+    if expressions(settings, stage) and len(f"{stage.stack}-monitor") > NAME_LENGTH:
+        return (
+            f"{place}: a schedule would be called {stage.stack}-monitor, but a name has at most "
+            f"{NAME_LENGTH} characters: shorten the stage's"
+        )
+    return ""
+
+
 def require(aws: Aws, there: Aws, stage: Stage, console: Console) -> None:
     """Raise MlopsError for a wish that cannot be fulfilled, before anything is deployed; say what
     is still missing."""
     settings, place = aws.settings, f"{INFRA}/{stage.name}.json"
     monitored, elsewhere = _monitored(settings, stage), there.account != aws.account
     why = f"its schedule in account {there.account} cannot start what is in account {aws.account}"
-    if monitored and stage.kind in _UNSEEN:
-        raise MlopsError(
-            f"mlops.yaml: monitoring.stages has {stage.name}, but {_UNSEEN[stage.kind]}: set "
-            f"EndpointKind in {place} to real-time or asynchronous, or take it out"
-        )
+    if stage.name == LAST and elsewhere:
+        _require_no_retraining(settings, why)
+    if wrong := problem(settings, stage):
+        raise MlopsError(wrong)
     if monitored and elsewhere:
         raise MlopsError(
             f"mlops.yaml: monitoring.stages has {stage.name}, but {why}: take it out, and run "
             f"{aws.command} monitor {stage.name} --run"
-        )
-    if monitored and float(stage.parameters.get("DataCapturePercent", 1)) == 0:
-        raise MlopsError(
-            f"{place}: Parameters.DataCapturePercent is 0, but mlops.yaml has {stage.name} in "
-            "monitoring.stages: remove the parameter"
-        )
-    if stage.name == LAST:
-        _require_retraining(settings, why if elsewhere else "")
-    if expressions(settings, stage) and len(f"{stage.stack}-monitor") > NAME_LENGTH:
-        raise MlopsError(
-            f"{place}: a schedule would be called {stage.stack}-monitor, but a name has at most "
-            f"{NAME_LENGTH} characters: shorten the stage's"
         )
     if stage.batch and not stage.parameters.get("ExecutionRoleArn"):
         _require_places(aws, stage, place)
@@ -119,16 +132,10 @@ def _tell_missing(aws: Aws, console: Console) -> None:
             tell(console, f"pipeline {name} is missing: {how}", "yellow")
 
 
-def _require_retraining(settings: Settings, elsewhere: str) -> None:
-    retraining = settings.retraining
-    keys = {"retraining.schedule": retraining.schedule, "retraining.on_drift": retraining.on_drift}
-    for key, value in keys.items():
-        if value and elsewhere:
-            raise MlopsError(f"mlops.yaml: {key} follows {LAST}, but {elsewhere}: remove it")
-    if retraining.on_drift and LAST not in settings.monitoring.stages:
-        raise MlopsError(
-            f"mlops.yaml: retraining.on_drift follows {LAST}, which monitoring.stages does not have"
-        )
+def _require_no_retraining(settings: Settings, why: str) -> None:
+    for key in ("schedule", "on_drift"):
+        if getattr(settings.retraining, key):
+            raise MlopsError(f"mlops.yaml: retraining.{key} follows {LAST}, but {why}: remove it")
 
 
 def _require_places(aws: Aws, stage: Stage, place: str) -> None:
@@ -141,7 +148,8 @@ def _require_places(aws: Aws, stage: Stage, place: str) -> None:
     ):
         if not address.startswith(f"{folder}/{kind}/") or address == f"{folder}/{kind}/":
             raise MlopsError(
-                f"{place}: Batch.{key} must be in a folder of {folder}/{kind}/: the stage's role "
+                f"{place}: Batch.{key} must be in a folder of {folder}/{kind}/, such as "
+                f"{folder}/{kind}/customers/: the stage's role "
                 "may use nothing else (unless Parameters.ExecutionRoleArn names another)"
             )
 

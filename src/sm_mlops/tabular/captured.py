@@ -27,7 +27,11 @@ from sm_mlops.tabular.schema import Column, Schema
 from sm_mlops.tabular.serving import RequestError
 from sm_mlops.tabular.text import clean_header
 
-UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, IndexError, pa.ArrowException)
+UNREADABLE = (
+    *(ValueError, KeyError, TypeError, AttributeError, IndexError),
+    *(csv.Error, pa.ArrowException),
+)
+_BARE = re.compile(r"\r(?!\n)")
 
 
 @dataclass(frozen=True)
@@ -214,7 +218,7 @@ def tables_of(bodies: Sequence[Body], schema: Schema) -> tuple[list[pa.Table], i
     """Return raw rows as strings or JSON's types, and how many bodies cannot be read."""
     lenient = replace(schema, optional=[column.name for column in schema.columns])
     known = {name.lower() for name in (*_names(schema), schema.target)}
-    groups: dict[tuple[str, str], list[str]] = {}
+    groups: dict[tuple[str, str | None], list[str]] = {}
     for body in bodies:
         kind = plain(body.kind)
         text = body.text.strip("\r\n ") if kind == serving.CSV else body.text.strip()
@@ -230,9 +234,13 @@ def tables_of(bodies: Sequence[Body], schema: Schema) -> tuple[list[pa.Table], i
     return tables, unread
 
 
-def _parsed(kind: str, header: str, texts: list[str], schema: Schema) -> Iterator[pa.Table | None]:
+def _parsed(
+    kind: str, header: str | None, texts: list[str], schema: Schema
+) -> Iterator[pa.Table | None]:
     """Yield tables, and None for each body that cannot be read."""
     try:
+        if header is None:
+            raise ValueError("to be read alone")
         if kind == serving.CSV:
             yield _csv_rows(header, texts, schema)
         else:
@@ -251,12 +259,21 @@ def _parsed(kind: str, header: str, texts: list[str], schema: Schema) -> Iterato
     yield from _parsed(kind, header, texts[half:], schema)
 
 
-def _header(text: str, known: set[str]) -> str:
-    """Return the first line, if it is a header of `known` names and rows follow; else nothing."""
+def _header(text: str, known: set[str]) -> str | None:
+    """Return the first line, if it is a header of `known` names and rows follow; else nothing.
+
+    Return None for what only the endpoint's own reading takes apart, such as rows that end with a
+    bare carriage return.
+    """
+    if _BARE.search(text):
+        return None
     first, end, _ = text.partition("\n")
     if not end:
         return ""
-    fields = clean_header(next(csv.reader([first]), []))
+    try:
+        fields = clean_header(next(csv.reader([first]), []))
+    except csv.Error:
+        return None
     return first if sum(name.lower() in known for name in fields) * 2 >= len(fields) else ""
 
 
