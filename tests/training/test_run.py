@@ -330,10 +330,10 @@ def clone(tmp_path: Path) -> Path:
     return root
 
 
-def commit_all(root: Path) -> str:
+def commit_all(root: Path, message: str = "next") -> str:
     git(root, "add", ".")
     who = ("-c", "user.name=a", "-c", "user.email=a@b")
-    git(root, *who, "commit", "--quiet", "--allow-empty", "--message", "next")
+    git(root, *who, "commit", "--quiet", "--allow-empty", "--message", message)
     return git(root, "rev-parse", "HEAD")
 
 
@@ -424,7 +424,8 @@ def test_what_another_branch_trained_is_not_what_main_holds(versioned: Aws, repo
     """Its version could not be deployed: its commit is not on main."""
     git(repo.root, "switch", "--quiet", "--create", "side")
     (repo.root / "model" / "train.py").write_text("pass\n")
-    commit_all(repo.root)
+    # The same files in the same second are the same commit, but for the message.
+    commit_all(repo.root, "side")
     run.start(versioned, {}, print)
     git(repo.root, "switch", "--quiet", "main")
     git(repo.root, "restore", "--source", "side", "model/train.py")
