@@ -12,7 +12,9 @@ from botocore.exceptions import ClientError
 from endpoint_cases import BUCKET, GROUP, ROLE, TRUST, Hosting, hosting, variant
 from sandbox_cases import REGION
 from sm_mlops.sandbox import Server
-from sm_mlops.sandbox.policies import decision
+from sm_mlops.sandbox.decisions import base_facts
+from sm_mlops.sandbox.identities import Identity
+from sm_mlops.sandbox.policy_language import Asked, Document, said
 
 pytestmark = pytest.mark.slow
 
@@ -172,6 +174,13 @@ def test_the_execution_role_must_exist_trust_sagemaker_and_be_able_to_read(
     assert caught.value.response["Error"]["Code"] == "ValidationException"
 
 
+def decision(policy: Document, action: str, resource: str, role: str) -> bool | None:
+    """Return what a policy says: True for Allow, False for Deny, None for nothing."""
+    who = Identity("role", role, role, role.split(":")[4])
+    found = said(policy, Asked(action, resource, base_facts(who, REGION), who.names()))
+    return False if found.denied else (True if found.allowed else None)
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -204,8 +213,8 @@ def test_policies_say_what_iam_would(change: dict[str, Any], expected: bool | No
     }
     document = {"Statement": [base | change]}
     resource = "arn:aws:s3:::bucket/a/b.txt"
-    said = decision(json.dumps(document), "s3:GetObject", resource, OTHER_ROLE, REGION)
-    assert said is expected
+    found = decision(json.dumps(document), "s3:GetObject", resource, OTHER_ROLE)
+    assert found is expected
 
 
 def test_a_denial_wins_over_a_permission() -> None:
@@ -214,9 +223,7 @@ def test_a_denial_wins_over_a_permission() -> None:
         {"Effect": "Deny", "Action": "s3:Get*", "Resource": "arn:aws:s3:::closed/*"},
     ]
 
-    def said(action: str, resource: str) -> bool | None:
-        return decision({"Statement": statements}, action, resource, ROLE, REGION)
-
-    assert said("s3:GetObject", "arn:aws:s3:::closed/a") is False
-    assert said("s3:GetObject", "arn:aws:s3:::open/a") is True
-    assert said("s3:ListBucket", "arn:aws:s3:::closed") is True
+    document = {"Statement": statements}
+    assert decision(document, "s3:GetObject", "arn:aws:s3:::closed/a", ROLE) is False
+    assert decision(document, "s3:GetObject", "arn:aws:s3:::open/a", ROLE) is True
+    assert decision(document, "s3:ListBucket", "arn:aws:s3:::closed", ROLE) is True

@@ -108,12 +108,6 @@ def step(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     event.set()
 
 
-def pending(aws: Hosting, name: str) -> str:
-    """Return how far the deployment of an endpoint is."""
-    found = aws.sagemaker.describe_endpoint(EndpointName=name).get("PendingDeploymentSummary")
-    return str(found["ProductionVariants"][0]["VariantStatus"][0]["Status"]) if found else ""
-
-
 def test_a_canary_gets_its_share_before_all_of_the_traffic(
     aws: Hosting, step: threading.Event
 ) -> None:
@@ -124,7 +118,7 @@ def test_a_canary_gets_its_share_before_all_of_the_traffic(
         EndpointConfigName=(config := aws.named("new")),
         DeploymentConfig=deployment,
     )
-    until(lambda: pending(aws, name) == "ActivatingTraffic")
+    until(lambda: aws.ask(name)["model"] == "new")
     mixed = [aws.ask(name)["model"] for _ in range(300)]
     # 90 of 300 are expected, and eight standard deviations lie between these bounds and that.
     assert set(mixed) == {"old", "new"} and 26 < mixed.count("new") < 154
@@ -132,31 +126,6 @@ def test_a_canary_gets_its_share_before_all_of_the_traffic(
     described = aws.settled(name)
     assert {aws.ask(name)["model"] for _ in range(20)} == {"new"}
     assert described["EndpointConfigName"] == config
-    shown = described["LastDeploymentConfig"]["BlueGreenUpdatePolicy"]
-    assert shown["TrafficRoutingConfiguration"]["CanarySize"] == percent(30)
-
-
-def test_a_deployment_shows_what_is_pending(
-    aws: Hosting, step: threading.Event, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    name, config = aws.deploy(aws.named("old")), aws.named("new")
-    start, launch = threading.Event(), Endpoints._launch
-
-    def held(*given: Any) -> Any:
-        start.wait(300)
-        return launch(*given)
-
-    monkeypatch.setattr(Endpoints, "_launch", held)
-    aws.sagemaker.update_endpoint(
-        EndpointName=name, EndpointConfigName=config, DeploymentConfig=routing("ALL_AT_ONCE", 60)
-    )
-    until(lambda: pending(aws, name) == "Creating")
-    summary = aws.sagemaker.describe_endpoint(EndpointName=name)["PendingDeploymentSummary"]
-    assert summary["EndpointConfigName"] == config
-    start.set()
-    until(lambda: pending(aws, name) == "Baking")
-    step.set()
-    assert "PendingDeploymentSummary" not in aws.settled(name)
 
 
 def test_steps_of_every_kind_of_routing() -> None:
@@ -252,7 +221,7 @@ def test_an_alarm_set_by_hand_rolls_back(aws: Hosting) -> None:
     )
     with pytest.raises(ClientError, match="Cannot update in-progress endpoint"):
         aws.sagemaker.delete_endpoint(EndpointName=name)
-    until(lambda: pending(aws, name) == "ActivatingTraffic")
+    until(lambda: aws.ask(name)["model"] == "new")
     aws.client("cloudwatch").set_alarm_state(
         AlarmName=own, StateValue="ALARM", StateReason="seen by a person"
     )

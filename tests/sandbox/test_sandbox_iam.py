@@ -612,10 +612,6 @@ def test_a_users_policies_stay_within_the_boundary_and_the_key_can_be_revoked(
         f"User: {HERE}:user/ann is not authorized"
     )
     assert "no permissions boundary" in error(ann.sagemaker.list_models)[2]
-    aws.iam.delete_user_permissions_boundary(UserName="ann")
-    ann.sagemaker.list_models()
-    aws.iam.put_user_permissions_boundary(UserName="ann", PermissionsBoundary=arn)
-    assert "no permissions boundary" in error(ann.sagemaker.list_models)[2]
     aws.iam.update_access_key(UserName="ann", AccessKeyId=key["AccessKeyId"], Status="Inactive")
     assert error(ann.sagemaker.list_models)[0] == "UnrecognizedClientException"
 

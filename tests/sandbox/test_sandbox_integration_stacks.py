@@ -187,14 +187,14 @@ def test_sign_in_resources_are_made_and_removed(aws: Deployer) -> None:
             ),
         },
         "Outputs": {
-            "Status": {"Value": get("Connection", "ConnectionStatus")},
+            "Connection": {"Value": get("Connection", "ConnectionArn")},
             "Provider": {"Value": get("Provider")},
         },
     }
     stack = aws.deploy(template, **CAPABLE)
     assert aws.stack(stack)["StackStatus"] == "CREATE_COMPLETE", aws.raw_events(stack)
     outputs = aws.outputs(stack)
-    assert outputs["Status"] == "PENDING"
+    assert outputs["Connection"] == aws.physical(stack)["Connection"]
     assert outputs["Provider"] == (
         f"arn:aws:iam::{ACCOUNT}:oidc-provider/token.actions.githubusercontent.com"
     )
@@ -208,8 +208,8 @@ def test_sign_in_resources_are_made_and_removed(aws: Deployer) -> None:
     assert aws.client("codeconnections").list_connections()["Connections"] == []
 
 
-def catalog(*versions: str) -> dict[str, Any]:
-    """Return a template with a product in these versions."""
+def catalog(about: str, version: str = "1.0", key: str = "p.json") -> dict[str, Any]:
+    """Return a template with a product in one version."""
     return {
         "Resources": {
             "Launch": resource(
@@ -229,15 +229,15 @@ def catalog(*versions: str) -> dict[str, Any]:
                 "ServiceCatalog::CloudFormationProduct",
                 Name="repo",
                 Owner="us",
+                Description=about,
                 Tags=[{"Key": "sagemaker:studio-visibility", "Value": "true"}],
                 ProvisioningArtifactParameters=[
                     {
                         "Name": version,
                         "Info": {
-                            "LoadTemplateFromURL": f"https://{BUCKET}.s3.{REGION}.amazonaws.com/p.json"
+                            "LoadTemplateFromURL": f"https://{BUCKET}.s3.{REGION}.amazonaws.com/{key}"
                         },
                     }
-                    for version in versions
                 ],
             ),
             "Inside": resource(
@@ -261,7 +261,6 @@ def catalog(*versions: str) -> dict[str, Any]:
                 PrincipalType="IAM",
             ),
         },
-        "Outputs": {"Versions": {"Value": get("Product", "ProvisioningArtifactNames")}},
     }
 
 
@@ -279,27 +278,21 @@ def test_a_product_comes_from_a_template_and_makes_projects(aws: Deployer) -> No
         },
     }
     aws.put("p.json", json.dumps(product))
-    stack = aws.deploy(catalog("1.0"), **CAPABLE)
+    stack = aws.deploy(catalog("one"), **CAPABLE)
     assert aws.stack(stack)["StackStatus"] == "CREATE_COMPLETE", aws.raw_events(stack)
     first = aws.physical(stack)["Product"]
     client = aws.client("servicecatalog")
-    ids = {
-        row["Name"]: row["Id"]
-        for row in client.list_provisioning_artifacts(ProductId=first)[
-            "ProvisioningArtifactDetails"
-        ]
-    }
-    aws.update(stack, catalog("1.0", "2.0"), **CAPABLE)
-    assert aws.outputs(stack)["Versions"] == "1.0,2.0"
-    rows = client.list_provisioning_artifacts(ProductId=first)["ProvisioningArtifactDetails"]
-    assert {row["Name"]: row["Id"] for row in rows}["1.0"] == ids["1.0"]
-    details = {"ProductId": first, "ProvisioningArtifactId": ids["1.0"]}
+    aws.update(stack, catalog("two"), **CAPABLE)
+    assert aws.stack(stack)["StackStatus"] == "UPDATE_COMPLETE", aws.raw_events(stack)
+    [row] = client.list_provisioning_artifacts(ProductId=first)["ProvisioningArtifactDetails"]
+    details = {"ProductId": first, "ProvisioningArtifactId": row["Id"]}
     aws.sagemaker.create_project(ProjectName="churn", ServiceCatalogProvisioningDetails=details)
     until(lambda: _project(aws) == "CreateCompleted")
     aws.sagemaker.delete_project(ProjectName="churn")
     until(lambda: _project(aws) == "DeleteCompleted")
-    aws.update(stack, catalog("2.0"), **CAPABLE)
-    assert aws.outputs(stack)["Versions"] == "2.0", "what a template does not list is deleted"
+    aws.put("q.json", json.dumps(product))
+    aws.update(stack, catalog("two", "2.0", "q.json"), **CAPABLE)
+    assert "does not change the content" in aws.reasons(stack, "UPDATE_FAILED")["Product"]
     assert aws.delete(stack)["StackStatus"] == "DELETE_COMPLETE"
 
 

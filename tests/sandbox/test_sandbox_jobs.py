@@ -425,12 +425,8 @@ def test_training_packs_the_model_and_the_output(aws: World, trained: dict[str, 
     assert members(output) == {"note": b"data"}
 
 
-def test_a_described_training_job_has_its_times_and_phases(trained: dict[str, Any]) -> None:
-    phases = [phase["Status"] for phase in trained["SecondaryStatusTransitions"]]
-    assert phases == ["Starting", "Downloading", "Training", "Uploading", "Completed"]
-    assert trained["SecondaryStatus"] == "Completed"
+def test_a_described_training_job_has_its_times(trained: dict[str, Any]) -> None:
     assert trained["CreationTime"] <= trained["TrainingStartTime"] <= trained["TrainingEndTime"]
-    assert trained["BillableTimeInSeconds"] == trained["TrainingTimeInSeconds"] >= 1
 
 
 def test_the_same_training_gives_the_same_bytes(aws: World, trained: dict[str, Any]) -> None:
@@ -448,7 +444,7 @@ pathlib.Path(os.environ["SAGEMAKER_BASE_DIR"], "output/failure").write_text("no 
 sys.exit(2)
 """
     job = aws.train(training(aws, script))
-    assert job["TrainingJobStatus"] == job["SecondaryStatus"] == "Failed"
+    assert job["TrainingJobStatus"] == "Failed"
     assert job["FailureReason"].startswith("AlgorithmError: ExecuteUserScriptError:\nCommand ")
     assert job["FailureReason"].endswith('python -m train --rounds 7", exit code: 1')
 
@@ -481,7 +477,6 @@ time.sleep(600)
 """
     job = aws.train(training(aws, script, StoppingCondition={"MaxRuntimeInSeconds": 10}))
     assert job["TrainingJobStatus"] == "Stopped"
-    assert job["SecondaryStatus"] == "MaxRuntimeExceeded"
     assert members(aws.read(job["ModelArtifacts"]["S3ModelArtifacts"])) == {"partial": b"x"}
 
 

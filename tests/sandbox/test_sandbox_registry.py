@@ -74,7 +74,6 @@ def test_a_version_keeps_everything_it_was_registered_with(aws: World, group: st
     assert described["ModelPackageVersion"] == 1
     assert described["ModelPackageGroupName"] == group
     assert described["ModelPackageStatus"] == "Completed"
-    assert described["CreatedBy"]
     assert arn.endswith(f":model-package/{group}/1")
 
 

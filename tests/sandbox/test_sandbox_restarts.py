@@ -147,11 +147,10 @@ def test_an_event_and_the_function_survive_a_restart(tmp_path: Path) -> None:
     with Server(tmp_path, "eu-west-1", pace=1) as server:  # A minute until the second try.
         aws = Wired(server.environment())
         aws.prepare()
-        aws.function("later", COUNT, Timeout=20, MemorySize=256)
+        arn = aws.function("later", COUNT, Timeout=20, MemorySize=256)
         aws.client("secretsmanager").create_secret(Name="s", SecretString="v")
-        aws.functions.invoke(
-            FunctionName="later", InvocationType="Event", Payload=b'{"name": "later", "good": 2}'
-        )
+        event = {"name": "later", "good": 2}
+        server.integrations.functions.invoke_later(arn, event)
         until(
             lambda: (
                 server.integrations.functions.store.all("FunctionInvocation")

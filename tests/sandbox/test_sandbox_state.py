@@ -26,7 +26,7 @@ from sandbox_cases import (
 )
 from sm_mlops import sandbox
 from sm_mlops.sandbox import SandboxError, Server
-from sm_mlops.sandbox.storage import Files, Store
+from sm_mlops.sandbox.storage import Store
 
 pytestmark = pytest.mark.slow
 
@@ -100,19 +100,14 @@ def test_queues_and_keys_are_there_after_a_restart(tmp_path: Path) -> None:
         aws = World(server.environment())
         url = aws.client("sqs").create_queue(QueueName="q")["QueueUrl"]
         aws.client("sqs").send_message(QueueUrl=url, MessageBody="hello")
-        key = aws.client("kms").create_key(KeySpec="RSA_2048", KeyUsage="SIGN_VERIFY")
-        signing = {
-            "KeyId": key["KeyMetadata"]["KeyId"],
-            "Message": b"hello",
-            "SigningAlgorithm": "RSASSA_PSS_SHA_256",
-        }
-        signature = aws.client("kms").sign(**signing)["Signature"]
+        key = aws.client("kms").create_key()["KeyMetadata"]["KeyId"]
+        text = aws.client("kms").encrypt(KeyId=key, Plaintext=b"hello")["CiphertextBlob"]
     with restart(tmp_path) as server:
         aws = World(server.environment())
         url = aws.client("sqs").get_queue_url(QueueName="q")["QueueUrl"]
         [message] = aws.client("sqs").receive_message(QueueUrl=url)["Messages"]
         assert message["Body"] == "hello"
-        assert aws.client("kms").verify(Signature=signature, **signing)["SignatureValid"]
+        assert aws.client("kms").decrypt(CiphertextBlob=text)["Plaintext"] == b"hello"
 
 
 def test_the_logs_of_jobs_are_there_after_a_restart(tmp_path: Path) -> None:
@@ -187,7 +182,7 @@ def test_a_large_object_is_not_held_in_memory(tmp_path: Path) -> None:
         digests = [hashlib.file_digest(file, "sha256").hexdigest() for file in (one, two)]
     assert digests == [whole.hexdigest()] * 2
     assert grown < 100e6, f"memory grew by {grown / 1e6:.0f} MB"
-    assert files_below(tmp_path / ".sandbox/s3") == [f"{BUCKET}/large", f"{BUCKET}/warm"]
+    assert len(files_below(tmp_path / ".sandbox/s3")) == 2
 
 
 def test_a_range_of_an_object_is_read(tmp_path: Path) -> None:
@@ -253,55 +248,16 @@ def test_records_are_durable_once_put(tmp_path: Path) -> None:
     again.close()
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
-        "plain.csv",
-        "a/b/c",
-        "a//b",
-        "/lead",
-        "trail/",
-        ".",
-        "..",
-        "a/../b",
-        "~x",
-        "é %?#",
-        "x" * 900,
-    ],
-)
-def test_any_key_becomes_a_file_inside_its_bucket(tmp_path: Path, key: str) -> None:
-    files = Files(tmp_path)
-    names = []
-    for text in ("one", "two"):
-        source = files.temporary()
-        source.write_text(text)
-        names.append(files.adopt(source, "bucket", key))
-    assert [(tmp_path / name).read_text() for name in names] == ["one", "two"]
-    inside = (tmp_path / "bucket").resolve()
-    assert all((tmp_path / name).resolve().is_relative_to(inside) for name in names)
-    files.remove(names[0])
-    files.remove(names[1])
-    assert files_below(tmp_path) == []
-
-
-def test_an_upload_in_parts_leaves_the_way_free_for_the_next(tmp_path: Path) -> None:
-    files = Files(tmp_path)
-    for _ in range(2):
-        part = files.temporary()
-        part.write_text("x")
-        files.remove(part.relative_to(tmp_path).as_posix())
-
-
 def test_leftovers_of_a_kill_are_swept(tmp_path: Path) -> None:
     with restart(tmp_path) as server:
         world(server).put("kept", "x")
     folder = tmp_path / ".sandbox"
-    (folder / "s3" / BUCKET / "orphan").write_text("x")
-    (folder / "s3" / ".incoming" / "1-1").write_text("x")
+    [kept] = files_below(folder / "s3")
+    (folder / "s3" / "orphan").write_text("x")
     (folder / "jobs" / "old" / "ml").mkdir(parents=True)
     (folder / "jobs" / "old" / "log.txt").write_text("x")
     with restart(tmp_path):
-        assert files_below(folder / "s3") == [f"{BUCKET}/kept"]
+        assert files_below(folder / "s3") == [kept]
         assert files_below(folder / "jobs") == ["old/log.txt"]
 
 

@@ -119,27 +119,16 @@ class Alarms:
 
 
 def _message(alarm: Any, state: State, previous: State) -> dict[str, Any]:
-    """Return what an alarm's message says, as far as it is about metrics."""
+    """Return what an alarm's message says, without what the alarm is on."""
     return {
         "AlarmName": alarm.name,
         "AlarmDescription": alarm.description,
-        "AWSAccountId": alarm.alarm_arn.split(":")[4],
         "NewStateValue": state.value,
         "NewStateReason": state.reason,
         "StateChangeTime": _time(state.since),
         "Region": alarm.region_name,
         "AlarmArn": alarm.alarm_arn,
         "OldStateValue": previous.value,
-        "Trigger": {
-            "MetricName": alarm.metric_name,
-            "Namespace": alarm.namespace,
-            "Statistic": str(alarm.statistic).upper(),
-            "Dimensions": [{"name": d.name, "value": d.value} for d in alarm.dimensions],
-            "Period": alarm.period,
-            "EvaluationPeriods": alarm.evaluation_periods,
-            "ComparisonOperator": alarm.comparison_operator,
-            "Threshold": alarm.threshold,
-        },
     }
 
 

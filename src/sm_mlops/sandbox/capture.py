@@ -82,7 +82,6 @@ class Capture:
                 self._timer.start()
 
     def flush(self) -> None:
-        """Write what has been collected."""
         with self._lock:
             events, self._events, self._timer = self._events, {}, None
         for (root, role, region), lines in events.items():

@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 from sm_mlops.sandbox import grants, identities, policies
 from sm_mlops.sandbox.services import JsonService, new_id, place
 from sm_mlops.sandbox.storage import Record, Store
-from sm_mlops.sandbox.wire import ApiError, Caller, Params, not_implemented, pick
+from sm_mlops.sandbox.wire import ApiError, Caller, Params, not_implemented, pick, public
 
 PORTFOLIO, PRODUCT, ARTIFACT, CONSTRAINT, PROVISIONED = (
     "CatalogPortfolio",
@@ -58,7 +58,7 @@ class Catalog(JsonService):
             **place(caller),
         }
         self.store.put(PORTFOLIO, identity, record)
-        return {"PortfolioDetail": _public(record), "Tags": record["_tags"]}
+        return {"PortfolioDetail": public(record), "Tags": record["_tags"]}
 
     def delete_portfolio(self, params: Params, caller: Caller) -> Params:
         """Answer DeletePortfolio, for an empty one only."""
@@ -76,7 +76,7 @@ class Catalog(JsonService):
         return {}
 
     def list_portfolios(self, params: Params, caller: Caller) -> Params:
-        rows = [_public(row) for row in self.mine(PORTFOLIO, caller)]
+        rows = [public(row) for row in self.mine(PORTFOLIO, caller)]
         return _paged("PortfolioDetails", rows, params)
 
     def associate_product_with_portfolio(self, params: Params, caller: Caller) -> Params:
@@ -155,7 +155,7 @@ class Catalog(JsonService):
         self.store.put(PRODUCT, identity, record)
         return {
             "ProductViewDetail": _view_detail(record),
-            "ProvisioningArtifactDetail": _public(artifact),
+            "ProvisioningArtifactDetail": public(artifact),
             "Tags": record["_tags"],
         }
 
@@ -190,30 +190,22 @@ class Catalog(JsonService):
         """Answer CreateProvisioningArtifact: a new version."""
         self.product(params["ProductId"], caller)
         found = self._new_artifact(params["ProductId"], params["Parameters"], caller)
-        return {"ProvisioningArtifactDetail": _public(found), "Status": "AVAILABLE"}
+        return {"ProvisioningArtifactDetail": public(found), "Status": "AVAILABLE"}
 
     def describe_provisioning_artifact(self, params: Params, caller: Caller) -> Params:
         found = self.artifact(params["ProductId"], params["ProvisioningArtifactId"])
-        return {"ProvisioningArtifactDetail": _public(found), "Status": "AVAILABLE"}
+        return {"ProvisioningArtifactDetail": public(found), "Status": "AVAILABLE"}
 
     def update_provisioning_artifact(self, params: Params, caller: Caller) -> Params:
         """Answer UpdateProvisioningArtifact: name, description, Active, Guidance."""
         found = self.artifact(params["ProductId"], params["ProvisioningArtifactId"])
         found |= pick(params, "Name", "Description", "Active", "Guidance")
         self.store.put(ARTIFACT, found["Id"], found)
-        return {"ProvisioningArtifactDetail": _public(found), "Status": "AVAILABLE"}
-
-    def delete_provisioning_artifact(self, params: Params, caller: Caller) -> Params:
-        """Answer DeleteProvisioningArtifact; refuse it for the last version."""
-        found = self.artifact(params["ProductId"], params["ProvisioningArtifactId"])
-        if len(self._artifacts(params["ProductId"])) == 1:
-            raise ApiError("ResourceInUseException", "Cannot delete the last version of a product")
-        self.store.delete(ARTIFACT, found["Id"])
-        return {}
+        return {"ProvisioningArtifactDetail": public(found), "Status": "AVAILABLE"}
 
     def list_provisioning_artifacts(self, params: Params, caller: Caller) -> Params:
         self.product(params["ProductId"], caller)
-        rows = [_public(row) for row in self._artifacts(params["ProductId"])]
+        rows = [public(row) for row in self._artifacts(params["ProductId"])]
         return {"ProvisioningArtifactDetails": rows}
 
     def _new_artifact(self, product: str, given: Params, caller: Caller) -> Record:
@@ -222,14 +214,13 @@ class Catalog(JsonService):
             raise self.invalid("Info must have LoadTemplateFromURL")
         # The catalog keeps a copy: the object at the address may change later.
         body = self._template(url, caller)
-        if not given.get("DisableTemplateValidation"):
-            try:
-                client = self.client("cloudformation", caller.region, caller.access_key)
-                client.validate_template(TemplateURL=url)
-            except ClientError as error:
-                raise self.invalid(
-                    f"Invalid templateBody. {error.response['Error'].get('Message', '')}"
-                ) from error
+        try:
+            client = self.client("cloudformation", caller.region, caller.access_key)
+            client.validate_template(TemplateURL=url)
+        except ClientError as error:
+            raise self.invalid(
+                f"Invalid templateBody. {error.response['Error'].get('Message', '')}"
+            ) from error
         identity = new_id("pa")
         record = {
             "Id": identity,
@@ -258,7 +249,6 @@ class Catalog(JsonService):
             raise self.invalid(error.message) from error
 
     def product(self, identity: str, caller: Caller) -> Record:
-        """Return a product. Raises ApiError."""
         return self.one(PRODUCT, identity, f"Product {identity}", caller)
 
     def _artifacts(self, product: str) -> list[Record]:
@@ -308,7 +298,7 @@ class Catalog(JsonService):
     def list_constraints_for_portfolio(self, params: Params, caller: Caller) -> Params:
         self._portfolio(params["PortfolioId"], caller)
         rows = [
-            _public(row)
+            public(row)
             for row in self.store.all(CONSTRAINT).values()
             if row["_portfolio"] == params["PortfolioId"]
             and params.get("ProductId") in (None, row["ProductId"])
@@ -326,7 +316,6 @@ class Catalog(JsonService):
         return str(arn)
 
     def constraints(self, portfolio: str, product: str) -> list[Record]:
-        """Return the constraints of a product in a portfolio."""
         return [
             row
             for row in self.store.all(CONSTRAINT).values()
@@ -361,34 +350,20 @@ class Catalog(JsonService):
         """Answer SearchProvisionedProducts: queries such as name:x or productId:x."""
         rows = []
         for row in self.mine(PROVISIONED, caller):
-            found = {**_public(row), "PhysicalId": row.get("_stack_id", ""), "Tags": row["_tags"]}
+            found = public(row)
             texts = (params.get("Filters") or {}).get("SearchQuery", [])
             if all(_queried(found, text) for text in texts):
                 rows.append(found)
-        answer = _paged("ProvisionedProducts", rows, params)
-        return {**answer, "TotalResultsCount": len(rows)}
-
-
-def _public(record: Record) -> Params:
-    return {
-        name: value
-        for name, value in record.items()
-        if not name.startswith("_") and value not in ("", None)
-    }
+        return _paged("ProvisionedProducts", rows, params)
 
 
 def _view_detail(record: Record) -> Params:
     view = {
-        "Id": f"prodview-{record['Id'][5:]}",
         "ProductId": record["Id"],
-        "Type": record["ProductType"],
-        "ShortDescription": record.get("Description", ""),
-        "HasDefaultPath": False,
         **pick(record, "Name", "Owner"),
     }
     return {
         "ProductViewSummary": view,
-        "Status": "AVAILABLE",
         "ProductARN": record["ARN"],
         "CreatedTime": record["CreatedTime"],
     }
@@ -396,7 +371,7 @@ def _view_detail(record: Record) -> Params:
 
 def _constraint(record: Record) -> Params:
     return {
-        "ConstraintDetail": _public(record),
+        "ConstraintDetail": public(record),
         "ConstraintParameters": record["_parameters"],
         "Status": "AVAILABLE",
     }

@@ -48,18 +48,15 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class Status:
-    """A server that answers: where it is and what runs in it."""
+    """A server that answers."""
 
     pid: int
     port: int
     region: str
     standing: bool
-    executions: int
-    jobs: int
 
     @property
     def url(self) -> str:
-        """Return the endpoint URL."""
         return f"http://127.0.0.1:{self.port}"
 
 
@@ -151,8 +148,7 @@ def status(root: Path) -> Status | None:
     answer = _ask(found, "status") if found else None
     if found is None or answer is None or answer["root"] != str(folder.parent):
         return None
-    names = ("pid", "region", "standing", "executions", "jobs")
-    return Status(port=found["port"], **{name: answer[name] for name in names})
+    return Status(answer["pid"], found["port"], answer["region"], answer["standing"])
 
 
 def stop(root: Path) -> bool:

@@ -29,7 +29,6 @@ class Clients:
             return self._make(region, service, access_key)
 
     def of_role(self, region: str, role: str) -> Any:
-        """Return a client of SageMaker with the rights of a role."""
         return self.get(
             region, access_key=grants.session(role, "SageMaker", region)["AWS_ACCESS_KEY_ID"]
         )

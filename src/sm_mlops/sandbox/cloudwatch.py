@@ -21,14 +21,9 @@ from sm_mlops.sandbox.wire import ApiError, Params, not_implemented
 
 ACTIONS = ("sns", "autoscaling")
 OLDEST, LATEST = 14 * 86_400, 2 * 3600
-# The members that a widget needs, by its type. Source:
+# The members that a widget of metrics needs. Source:
 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CloudWatch-Dashboard-Body-Structure.html
-WIDGETS: dict[str, dict[str, type]] = {
-    "alarm": {"alarms": list},
-    "log": {"query": str, "region": str},
-    "metric": {"metrics": list, "region": str},
-    "text": {"markdown": str},
-}
+NEEDED = {"metrics": list, "region": str}
 
 
 @dataclass(frozen=True)
@@ -68,6 +63,8 @@ def check(operation: str, params: Params) -> None:
     elif operation == "PutMetricData":
         _check_data(params)
     elif operation == "PutMetricAlarm":
+        if params.get("Statistic", "Sum") not in ("Average", "Maximum", "Sum"):
+            raise not_implemented(f"the statistic {params['Statistic']} of alarms")
         for name in ("AlarmActions", "OKActions", "InsufficientDataActions"):
             for action in params.get(name) or []:
                 if action.split(":")[2:3] not in [[service] for service in ACTIONS]:
@@ -110,10 +107,9 @@ def _check_dashboard(text: str) -> None:
             "InvalidParameterInput", f"The field DashboardBody must be a JSON object: {error}"
         ) from error
     for number, widget in enumerate(widgets):
-        needed = WIDGETS.get(widget.get("type"))
-        if needed is None:
+        if widget.get("type") != "metric":
             raise not_implemented(f"a dashboard's widget of type {widget.get('type')}")
-        for name, kind in needed.items():
+        for name, kind in NEEDED.items():
             if not isinstance(widget.get("properties", {}).get(name), kind):
                 problem = f"/widgets/{number}/properties should have required property '{name}'"
         if not 1 <= widget.get("width", 6) <= 24 or not 1 <= widget.get("height", 6) <= 1000:

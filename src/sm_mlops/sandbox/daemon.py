@@ -17,7 +17,6 @@ from sm_mlops.sandbox.server import Server
 
 
 def main() -> None:
-    """Run a server until it ends."""
     parser = argparse.ArgumentParser(prog="sm_mlops.sandbox.daemon")
     parser.add_argument("root", type=Path)
     parser.add_argument("region")

@@ -18,13 +18,13 @@ from pathlib import Path
 from sm_mlops.sandbox import clock, wire
 from sm_mlops.sandbox.access import RoleObjects
 from sm_mlops.sandbox.fleets import Fleet, Live
-from sm_mlops.sandbox.hosting import CONFIG, MODEL, find, listed, location
+from sm_mlops.sandbox.hosting import CONFIG, MODEL, archive, find, listed
 from sm_mlops.sandbox.metrics import Metrics
-from sm_mlops.sandbox.objects import NoSuchObject, Objects
+from sm_mlops.sandbox.objects import Objects
 from sm_mlops.sandbox.serving import LOG_GROUP, Container, ServingFailed
 from sm_mlops.sandbox.storage import Record, Store
 from sm_mlops.sandbox.traffic import check_update, owner_of, retain, scalable_targets, steps
-from sm_mlops.sandbox.wire import ApiError, Caller, Params, invalid, pick
+from sm_mlops.sandbox.wire import Caller, Params, invalid, pick
 
 ENDPOINT = "Endpoint"
 SERVING_LOG = "ServingLog"
@@ -130,7 +130,6 @@ class Endpoints:
             "EndpointName",
             "EndpointConfigName",
             "RetainAllVariantProperties",
-            "ExcludeRetainedVariantProperties",
             "DeploymentConfig",
         )
         with self.store.lock:
@@ -145,8 +144,7 @@ class Endpoints:
             pending["deployment"] = params.get("DeploymentConfig")
             check_update(record, pending, caller)
             if params.get("RetainAllVariantProperties"):
-                excluded = params.get("ExcludeRetainedVariantProperties", [])
-                retain(record, pending, {item["VariantPropertyType"] for item in excluded})
+                retain(record, pending)
             record.pop("FailureReason", None)
             record["_pending"] = pending
             self._set_status(record, "Updating")
@@ -157,8 +155,7 @@ class Endpoints:
         return wire.public(self._endpoint(params["EndpointName"], caller))
 
     def list_endpoints(self, params: Params, caller: Caller) -> Params:
-        """Answer ListEndpoints, the newest first unless asked otherwise."""
-        return listed(self.store, ENDPOINT, params, caller)
+        return listed(self.store, ENDPOINT, "Endpoints", params, caller)
 
     def delete_endpoint(self, params: Params, caller: Caller) -> Params:
         """Answer DeleteEndpoint; its process ends, the log stays."""
@@ -224,7 +221,6 @@ class Endpoints:
 
     def _update(self, record: Record, live: Live) -> None:
         try:
-            self._show_pending(record, "Creating")
             fleet, instance = self._launch(record, live)
             self._shift(record, live)
         except Failed as error:
@@ -234,9 +230,6 @@ class Endpoints:
             if self.closing:
                 return
             old, live.blue, live.green, live.share = live.blue, fleet, None, 0.0
-            deployment = record["_pending"].get("deployment")
-            if deployment:
-                record["LastDeploymentConfig"] = deployment
             self._deployed(record, record.pop("_pending"), instance)
         live.dismiss(old)
 
@@ -261,27 +254,7 @@ class Endpoints:
         begun = clock.now()
         for share, wait in steps(deployment):
             live.share = share
-            self._show_pending(record, "Baking" if share == 1 else "ActivatingTraffic")
             self._wait(record, deployment, wait, begun)
-
-    def _show_pending(self, record: Record, status: str) -> None:
-        """Make DescribeEndpoint show the progress of the deployment."""
-        now = time.time()
-        with self.store.lock:
-            if self.closing:
-                return
-            pending = record["_pending"]
-            record["PendingDeploymentSummary"] = {
-                "EndpointConfigName": pending["config"],
-                "StartTime": pending["began"],
-                "ProductionVariants": [
-                    {
-                        **_shown(pending["variant"], now),
-                        "VariantStatus": [{"Status": status, "StartTime": now}],
-                    }
-                ],
-            }
-            self.store.put(ENDPOINT, record["EndpointArn"], record)
 
     def _wait(self, record: Record, deployment: Params, seconds: float, begun: float) -> None:
         names = [
@@ -336,7 +309,6 @@ class Endpoints:
         model = find(self.store, MODEL, variant["ModelName"], caller)
         return {
             "config": config["EndpointConfigName"],
-            "began": time.time(),
             "variant": {**variant, "container": model["_container"]},
             **pick(config, "AsyncInferenceConfig", "DataCaptureConfig"),
         }
@@ -360,36 +332,24 @@ class Endpoints:
             folder / instance,
             folder / f"{instance}.log",
             container["Image"],
-            lambda: self._archive(container, owner),
+            lambda: archive(self.objects, container, owner),
             container["Environment"],
             owner.region,
         )
         return Fleet(name, process, int(described.get("InitialInstanceCount", 1)))
 
-    def _archive(self, container: Params, owner: Caller) -> Path:
-        try:
-            objects = RoleObjects(self.objects, container["Role"], owner)
-            return objects.path(*location(container["ModelDataUrl"]))
-        except (NoSuchObject, ApiError) as error:
-            raise ServingFailed("download") from error
-
     def _deployed(self, record: Record, pending: Record, instance: str) -> None:
-        now = time.time()
         record["EndpointConfigName"] = pending["config"]
-        record["ProductionVariants"] = [_shown(pending["variant"], now)]
-        record.pop("PendingDeploymentSummary", None)
+        record["ProductionVariants"] = [_shown(pending["variant"])]
         record.pop("AsyncInferenceConfig", None)
         record.pop("DataCaptureConfig", None)
         record.update(pick(pending, "AsyncInferenceConfig"))
         capture = pending.get("DataCaptureConfig")
         if capture:
-            enabled = bool(capture.get("EnableCapture"))
             record["DataCaptureConfig"] = {
-                "EnableCapture": enabled,
-                "CaptureStatus": "Started" if enabled else "Stopped",
+                "EnableCapture": bool(capture.get("EnableCapture")),
                 "CurrentSamplingPercentage": capture["InitialSamplingPercentage"],
                 "DestinationS3Uri": capture["DestinationS3Uri"],
-                "KmsKeyId": capture.get("KmsKeyId", ""),
             }
         record["_deployed"], record["_instance"] = pending, instance
         self._set_status(record, "InService")
@@ -399,7 +359,6 @@ class Endpoints:
             if self.closing:
                 return
             record.pop("_pending", None)
-            record.pop("PendingDeploymentSummary", None)
             record["FailureReason"] = reason[:LONGEST_REASON]
             self._set_status(record, status)
 
@@ -416,23 +375,11 @@ class Endpoints:
         return find(self.store, ENDPOINT, name, caller)
 
 
-def _shown(variant: Params, now: float) -> Params:
+def _shown(variant: Params) -> Params:
     """Return what DescribeEndpoint shows of a variant."""
-    image = variant["container"]["Image"]
-    weight = float(variant.get("InitialVariantWeight", 1))
-    shown: Params = {
-        "VariantName": variant["VariantName"],
-        "DeployedImages": [
-            {"SpecifiedImage": image, "ResolvedImage": image, "ResolutionTime": now}
-        ],
-        "CurrentWeight": weight,
-        "DesiredWeight": weight,
-    }
+    name = variant["VariantName"]
     if "ServerlessConfig" in variant:
-        serverless = variant["ServerlessConfig"]
         # As the service shows it: zero, not a missing member.
-        shown |= {"CurrentInstanceCount": 0, "CurrentServerlessConfig": serverless}
-    else:
-        count = variant["InitialInstanceCount"]
-        shown |= {"CurrentInstanceCount": count, "DesiredInstanceCount": count}
-    return shown
+        return {"VariantName": name, "CurrentInstanceCount": 0}
+    count = variant["InitialInstanceCount"]
+    return {"VariantName": name, "CurrentInstanceCount": count, "DesiredInstanceCount": count}

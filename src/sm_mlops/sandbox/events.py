@@ -25,18 +25,14 @@ RULE_MEMBERS = ("Name", "Description", "EventPattern", "State", "Tags")
 NOT_HERE = ("PutEvents", "TestEventPattern")
 # What the documented event of a model package shows.
 SHOWN = (
-    "ModelPackageName",
     "ModelPackageGroupName",
     "ModelPackageVersion",
     "ModelPackageArn",
     "ModelPackageDescription",
     "CreationTime",
     "InferenceSpecification",
-    "SourceAlgorithmSpecification",
-    "ValidationSpecification",
     "ModelPackageStatus",
     "ModelPackageStatusDetails",
-    "CertifyForMarketplace",
     "ModelApprovalStatus",
     "MetadataProperties",
     "CustomerMetadataProperties",
@@ -68,11 +64,8 @@ class Events:
         """
         arn = package["ModelPackageArn"]
         told = wire.pick(package, *SHOWN)
-        if "ModelPackageVersion" in told:
-            told.pop("ModelPackageName", None)
         for name in ("CreationTime", "LastModifiedTime"):
-            if name in told:
-                told[name] = moment(told[name])
+            told[name] = moment(told[name])
         told.setdefault("CertifyForMarketplace", False)
         if fields:
             told["UpdatedModelPackageFields"] = fields

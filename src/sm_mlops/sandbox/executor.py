@@ -22,11 +22,10 @@ from sm_mlops.sandbox.access import RoleObjects
 from sm_mlops.sandbox.definition import JOB_OPERATIONS, Definition, RetryPolicy, Step, bind, parse
 from sm_mlops.sandbox.expressions import ExpressionError, Scope
 from sm_mlops.sandbox.job_folder import split_uri
-from sm_mlops.sandbox.jobs import KILLED, Jobs
+from sm_mlops.sandbox.jobs import KILLED, PROCESSING, TRAINING, Jobs
 from sm_mlops.sandbox.objects import NoSuchObject
 from sm_mlops.sandbox.storage import Record, Store
-from sm_mlops.sandbox.transforms import TRANSFORM, Transforms
-from sm_mlops.sandbox.wire import input_shape, moment, public, snake_case
+from sm_mlops.sandbox.wire import as_text, input_shape, moment, public, snake_case
 
 EXECUTION = "PipelineExecution"
 FAILED_REASON = "Step failure: One or multiple steps failed."
@@ -59,13 +58,11 @@ class Execution:
         record: Record,
         store: Store,
         jobs: Jobs,
-        transforms: Transforms,
         objects: RoleObjects,
         client: Callable[[], Any],
         on_status: Callable[[str], None] = lambda previous: None,
     ) -> None:
-        self.record, self.store, self.objects = record, store, objects
-        self.jobs, self.transforms = jobs, transforms
+        self.record, self.store, self.jobs, self.objects = record, store, jobs, objects
         self._client, self._on_status = client, on_status
         self.definition: Definition = parse(record["_definition"])
         self.parameters = bind(self.definition, record["_parameters"])
@@ -76,7 +73,6 @@ class Execution:
 
     @property
     def arn(self) -> str:
-        """Return the execution's ARN."""
         return str(self.record["PipelineExecutionArn"])
 
     # The loop.
@@ -186,15 +182,9 @@ class Execution:
             self._stop_job(row)
 
     def _stop_job(self, row: Record) -> None:
-        for kind in ("ProcessingJob", "TrainingJob", TRANSFORM):
+        for kind in (PROCESSING, TRAINING):
             if kind in row.get("Metadata", {}):
-                self._stop(kind, row["Metadata"][kind]["Arn"])
-
-    def _stop(self, kind: str, arn: str) -> None:
-        if kind == TRANSFORM:
-            self.transforms.stop(arn)
-        else:
-            self.jobs.stop(kind, arn)
+                self.jobs.stop(kind, row["Metadata"][kind]["Arn"])
 
     # One step.
 
@@ -206,9 +196,7 @@ class Execution:
             row["Metadata"] = {"Condition": {"Outcome": "True" if outcome else "False"}}
             return
         if step.type == "Fail":
-            message = expressions.as_text(
-                expressions.resolve(step.arguments["ErrorMessage"], scope)
-            )
+            message = as_text(expressions.resolve(step.arguments["ErrorMessage"], scope))
             row["Metadata"] = {"Fail": {"ErrorMessage": message[:3072]}}
             raise StepFailed(message)
         operation = JOB_OPERATIONS[step.type][0]
@@ -248,8 +236,8 @@ class Execution:
             row["Metadata"] = {kind: {"Arn": arn}}
             self._save()
         if self.stopping.is_set():
-            self._stop(kind, arn)
-        (self.transforms if kind == TRANSFORM else self.jobs).wait(arn)
+            self.jobs.stop(kind, arn)
+        self.jobs.wait(arn)
         job = self.store.get(kind, arn)
         status = job[f"{kind}Status"] if job else "Deleted"
         if status == "Completed":
@@ -348,13 +336,9 @@ class Execution:
         metadata = self.record["_steps"].get(name, {}).get("Metadata", {})
         if "Condition" in metadata:
             return metadata["Condition"]
-        for kind, member in (
-            ("ProcessingJob", "ProcessingJob"),
-            ("TrainingJob", "TrainingJob"),
-            (TRANSFORM, TRANSFORM),
-            ("RegisterModel", "ModelPackage"),
-        ):
+        for kind in (PROCESSING, TRAINING, "RegisterModel"):
             if kind in metadata:
+                member = "ModelPackage" if kind == "RegisterModel" else kind
                 found = self.store.get(member, metadata[kind]["Arn"])
                 if found is not None:
                     return public(found)

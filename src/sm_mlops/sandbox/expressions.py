@@ -14,6 +14,8 @@ from typing import Any
 
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 
+from sm_mlops.sandbox.wire import as_text
+
 FUNCTIONS = ("Get", "Std:Join", "Std:JsonGet")
 EXECUTION_VARIABLES = (
     "PipelineName",
@@ -166,13 +168,6 @@ def _fit(value: Any, shape: Shape | None) -> Any:
     if isinstance(value, str) and kind == "boolean" and value.lower() in ("true", "false"):
         return value.lower() == "true"
     return value
-
-
-def as_text(value: Any) -> str:
-    """Return a value as text, the way Std:Join and string members show it."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
 
 
 def evaluate(expression: dict[str, Any], scope: Scope) -> Any:

@@ -37,11 +37,9 @@ class Live:
     thread: threading.Thread | None = None
 
     def fleets(self) -> list[Fleet]:
-        """Return all fleets."""
         return [fleet for fleet in (self.blue, self.green, *self.leaving) if fleet]
 
     def dismiss(self, fleet: Fleet | None) -> None:
-        """End a fleet that no longer gets requests."""
         if fleet is not None:
             self.leaving.append(fleet)
             fleet.end()

@@ -31,14 +31,13 @@ _HERE = Path(__file__).resolve().parent
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome of an invocation. `memory` in bytes, 0 if unknown."""
+    """The outcome of an invocation."""
 
     request: str
     failed: bool
     payload: str
     log: str
     duration: float
-    memory: int
 
 
 class Processes:
@@ -95,7 +94,7 @@ class Processes:
             f"START RequestId: {request} Version: {function.version}\n"
             f"{output}END RequestId: {request}\n{report}\n"
         )
-        return Result(request, failed, text, whole, duration, memory)
+        return Result(request, failed, text, whole, duration)
 
     def _process(
         self, function: Any, event: Any, request: str, folder: Path, begun: float
@@ -115,13 +114,11 @@ class Processes:
             "event": event,
             "request": request,
             "name": function.function_name,
-            "version": str(function.version),
             "arn": function.function_arn,
-            "memory": function.memory_size,
             "timeout": function.timeout,
         }
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-        environment = self._environment(function, task, folder)
+        environment = self._environment(function, folder)
         script = str(_HERE / "function_runtime.py")
         # Isolated, without site-packages: the function has only what it brings.
         command = [sys.executable, "-I", "-S", script, str(folder / "job.json")]
@@ -165,7 +162,7 @@ class Processes:
         shown = [str(each) for each in path if each is not None and each.is_dir()]
         return shown, "".join(line for _, line in replaced)
 
-    def _environment(self, function: Any, task: Path, folder: Path) -> dict[str, str]:
+    def _environment(self, function: Any, folder: Path) -> dict[str, str]:
         environment = processes.isolated_environment(folder, folder / "tmp", function.region)
         for name in ("PYTHONPATH", "SAGEMAKER_BASE_DIR", "OMP_NUM_THREADS"):
             environment.pop(name, None)
@@ -176,15 +173,7 @@ class Processes:
             **own,
             **grants.session(function.role, function.function_name, function.region),
             "AWS_ENDPOINT_URL": self.url(),
-            "AWS_EXECUTION_ENV": f"AWS_Lambda_{function.run_time}",
             "AWS_LAMBDA_FUNCTION_NAME": function.function_name,
-            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory_size),
-            "AWS_LAMBDA_FUNCTION_VERSION": str(function.version),
-            "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
-            "AWS_LAMBDA_LOG_GROUP_NAME": log_group(function),
-            "AWS_LAMBDA_LOG_STREAM_NAME": log_stream(function),
-            "LAMBDA_TASK_ROOT": str(task),
-            "_HANDLER": function.handler,
         }
 
     def _unpacked(self, content: bytes) -> Path:
@@ -234,19 +223,16 @@ class Processes:
         return found, f"[sandbox] {words}: {', '.join(shown)}\n"
 
     def end(self) -> None:
-        """End what runs."""
         for process in list(self.running.values()):
             processes.end(process)
 
 
 def log_group(function: Any) -> str:
-    """Return the log group that a function writes to."""
     config = getattr(function, "sandbox_LoggingConfig", {})
     return str(config.get("LogGroup") or f"/aws/lambda/{function.function_name}")
 
 
 def log_stream(function: Any) -> str:
-    """Return the log stream that a function writes to."""
     # One stream per version of code and settings, as one warm environment would write.
     text = f"{function.function_arn} {function.last_modified}"
     token = hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()

@@ -21,14 +21,8 @@ class Context:
     """What a handler gets as its second argument."""
 
     def __init__(self, job: dict[str, Any]) -> None:
-        """Take the values from the job."""
-        self.aws_request_id = job["request"]
         self.function_name = job["name"]
-        self.function_version = job["version"]
         self.invoked_function_arn = job["arn"]
-        self.memory_limit_in_mb = str(job["memory"])
-        self.log_group_name = os.environ["AWS_LAMBDA_LOG_GROUP_NAME"]
-        self.log_stream_name = os.environ["AWS_LAMBDA_LOG_STREAM_NAME"]
         self._deadline = time.monotonic() + job["timeout"]
 
     def get_remaining_time_in_millis(self) -> int:
@@ -46,27 +40,13 @@ class Stop(Exception):
 
 def load(name: str) -> Callable[[Any, Context], Any]:
     """Return the handler function. Raises Stop."""
-    try:
-        module_name, function = name.rsplit(".", 1)
-    except ValueError:
-        raise Stop(
-            "Runtime.MalformedHandlerName",
-            f"Bad handler '{name}': not enough values to unpack (expected 2, got 1)",
-        ) from None
+    module_name, _, function = name.rpartition(".")
     try:
         module = importlib.import_module(module_name.replace("/", "."))
     except ImportError as error:
         raise Stop(
             "Runtime.ImportModuleError", f"Unable to import module '{module_name}': {error}"
         ) from error
-    except SyntaxError as error:
-        raise Stop(
-            "Runtime.UserCodeSyntaxError", f"Syntax error in module '{module_name}': {error}"
-        ) from error
-    if not hasattr(module, function):
-        raise Stop(
-            "Runtime.HandlerNotFound", f"Handler '{function}' missing on module '{module_name}'"
-        )
     found: Callable[[Any, Context], Any] = getattr(module, function)
     return found
 

@@ -30,7 +30,7 @@ from sm_mlops.sandbox.storage import Record, Store
 from sm_mlops.sandbox.wire import ApiError, Caller, moment, not_implemented
 
 INVOCATION = "FunctionInvocation"
-SYNCHRONOUS_BYTES, ASYNCHRONOUS_BYTES = 6 * 1024 * 1024, 1024 * 1024
+LARGEST_EVENT = 6 * 1024 * 1024
 RETRY_SECONDS = (60.0, 120.0)
 TAIL_BYTES = 4096
 RESERVED = re.compile(
@@ -103,13 +103,9 @@ class Functions:
         body = read(environ)
         kind = environ.get("HTTP_X_AMZ_INVOCATION_TYPE") or "RequestResponse"
         event = _event(body, kind)
-        if kind == "Event":
-            request = self.invoke_later(function.function_arn, event)
-            return 202, {"x-amzn-RequestId": request}, b""
         result = self.run(function, event, str(uuid.uuid4()))
         headers = {
             "Content-Type": "application/json",
-            "X-Amz-Executed-Version": str(function.version),
             "x-amzn-RequestId": result.request,
         }
         if result.failed:
@@ -151,13 +147,12 @@ class Functions:
                 f"the resource policy of {arn} does not let {service} invoke it for {source}",
             )
 
-    def invoke_later(self, arn: str, event: Any) -> str:
-        """Accept an event for a function; return the request's id. It survives a restart."""
+    def invoke_later(self, arn: str, event: Any) -> None:
+        """Accept an event for a function. It survives a restart."""
         request = str(uuid.uuid4())
         record = {"Arn": arn, "Event": event, "Accepted": time.time(), "Tried": 0}
         self.store.put(INVOCATION, request, record)
         self._work(request, record)
-        return request
 
     def recover(self) -> None:
         """Continue what had been accepted before a restart."""
@@ -310,14 +305,13 @@ class Functions:
 
 
 def _event(body: bytes, kind: str) -> Any:
-    limit = ASYNCHRONOUS_BYTES if kind == "Event" else SYNCHRONOUS_BYTES
-    if kind not in ("Event", "RequestResponse"):
+    if kind != "RequestResponse":
         raise not_implemented(f"InvocationType {kind} of lambda:Invoke")
-    if len(body) > limit:
+    if len(body) > LARGEST_EVENT:
         raise ApiError(
             "RequestTooLargeException",
             f"{len(body)} byte payload is too large for the {kind} invocation type "
-            f"(limit {limit} bytes)",
+            f"(limit {LARGEST_EVENT} bytes)",
             413,
         )
     try:

@@ -7,6 +7,7 @@ stages are deployed. Other forms are refused by name.
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
@@ -16,8 +17,9 @@ from sm_mlops.sandbox.jobs import refuse_volume_key
 from sm_mlops.sandbox.objects import NoSuchObject, Objects
 from sm_mlops.sandbox.policies import check_role
 from sm_mlops.sandbox.registry import Registry
+from sm_mlops.sandbox.serving import ServingFailed
 from sm_mlops.sandbox.storage import Record, Store
-from sm_mlops.sandbox.wire import Caller, Params, invalid, not_implemented, pick
+from sm_mlops.sandbox.wire import ApiError, Caller, Params, invalid, not_implemented, pick
 
 MODEL, CONFIG = "Model", "EndpointConfig"
 NOUNS = {
@@ -84,13 +86,12 @@ class Models:
             "_container": self._container(given["ModelPackageName"], role, caller),
             "_tags": params.get("Tags", []),
         }
-        record.setdefault("EnableNetworkIsolation", False)
         self.store.put(MODEL, arn, record)
         return {"ModelArn": arn}
 
     def _container(self, package_name: str, role: str, caller: Caller) -> Params:
         """Return image, model data and environment of a version's container."""
-        package = self.registry.package(package_name, "CreateModel", caller)
+        package = self.registry.package(package_name, caller)
         containers = package.get("InferenceSpecification", {}).get("Containers")
         if not containers:
             raise invalid(
@@ -123,8 +124,7 @@ class Models:
         return wire.public(find(self.store, MODEL, params["ModelName"], caller))
 
     def list_models(self, params: Params, caller: Caller) -> Params:
-        """Answer ListModels, the newest first unless asked otherwise."""
-        return listed(self.store, MODEL, params, caller)
+        return listed(self.store, MODEL, "Models", params, caller)
 
     def delete_model(self, params: Params, caller: Caller) -> Params:
         """Answer DeleteModel; endpoints that use it keep running."""
@@ -159,7 +159,6 @@ class Models:
             **{name: value for name, value in params.items() if name != "Tags"},
             "ProductionVariants": [{"InitialVariantWeight": 1.0, **variant}],
             "EndpointConfigArn": arn,
-            "EnableNetworkIsolation": False,
             "CreationTime": time.time(),
             "_tags": params.get("Tags", []),
         }
@@ -170,8 +169,7 @@ class Models:
         return wire.public(find(self.store, CONFIG, params["EndpointConfigName"], caller))
 
     def list_endpoint_configs(self, params: Params, caller: Caller) -> Params:
-        """Answer ListEndpointConfigs, the newest first unless asked otherwise."""
-        return listed(self.store, CONFIG, params, caller)
+        return listed(self.store, CONFIG, "EndpointConfigs", params, caller)
 
     def delete_endpoint_config(self, params: Params, caller: Caller) -> Params:
         """Answer DeleteEndpointConfig, even if an endpoint uses it and can then not be updated."""
@@ -190,8 +188,8 @@ def find(store: Store, kind: str, name: str, caller: Caller) -> Record:
     return record
 
 
-def listed(store: Store, kind: str, params: Params, caller: Caller) -> Params:
-    """Return the answer of a List operation on models, configurations or endpoints."""
+def listed(store: Store, kind: str, member: str, params: Params, caller: Caller) -> Params:
+    """Return the answer of a List operation on models, configurations, endpoints or jobs."""
     rows = [
         record
         for arn, record in list(store.all(kind).items())
@@ -199,9 +197,9 @@ def listed(store: Store, kind: str, params: Params, caller: Caller) -> Params:
         and params.get("NameContains", "") in record[f"{kind}Name"]
     ]
     rows, token = wire.listed(f"List{kind}s", rows, params, "NameContains")
-    names = (f"{kind}Name", f"{kind}Arn", "CreationTime")
-    more = ("LastModifiedTime", "EndpointStatus") if kind == "Endpoint" else ()
-    return {f"{kind}s": [pick(row, *names, *more) for row in rows], **token}
+    names = (f"{kind}Name", f"{kind}Arn", "CreationTime", "LastModifiedTime", f"{kind}Status")
+    more = ("TransformEndTime", "FailureReason") if kind == "TransformJob" else ()
+    return {member: [pick(row, *names, *more) for row in rows], **token}
 
 
 def _check_variant(variant: Params, config: Params, model: Record) -> None:
@@ -243,6 +241,15 @@ def check_key(key: str, caller: Caller) -> None:
         raise invalid(f"KMS key {key} does not exist.")
     if not found.enabled:
         raise invalid(f"KMS key {key} is not enabled.")
+
+
+def archive(objects: Objects, container: Params, owner: Caller) -> Path:
+    """Return the file with a container's model data. Raises ServingFailed."""
+    try:
+        readable = RoleObjects(objects, container["Role"], owner)
+        return readable.path(*location(container["ModelDataUrl"]))
+    except (NoSuchObject, ApiError) as error:
+        raise ServingFailed("download") from error
 
 
 def location(url: str) -> tuple[str, str]:

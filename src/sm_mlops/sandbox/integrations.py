@@ -40,8 +40,6 @@ CONTROLS = (
     "github.routes.finish",
     "github.routes.runs_of",
 )
-# Services and operations that moto would answer wrongly.
-NOT_HERE = {"codestar-connections": "", "sagemaker": "UpdateCodeRepository"}
 OTHER_PORT = re.compile(r"^http://127\.0\.0\.1:\d+(?=/_github\b)")
 
 
@@ -92,7 +90,6 @@ class Integrations:
         objects.AS_LISTED, grants.LATE, self.catalog.late = False, 1, 3
 
     def time(self) -> float:
-        """Return the time in the sandbox."""
         return clock.now()
 
     def advance(self, until: float) -> dict[str, Any]:
@@ -152,7 +149,7 @@ class Integrations:
                 return json_reply(
                     start, self._services[service].answer(target, read(environ), caller)
                 )
-            if NOT_HERE.get(service) in ("", target):
+            if service == "codestar-connections":
                 raise not_implemented(f"{service}:{target}")
         except ApiError as error:
             return error_reply(start, error, calls.xml(service, environ))
@@ -169,14 +166,12 @@ class Integrations:
         return answer
 
     def recover(self) -> None:
-        """Continue what was running before a restart."""
         self.functions.recover()
         self.schedules.start()
         self.provisioning.recover()
         self.projects.recover()
 
     def busy(self) -> bool:
-        """Tell whether something runs."""
         return self.functions.busy() or self.provisioning.busy() or self.projects.busy()
 
     def close(self) -> None:

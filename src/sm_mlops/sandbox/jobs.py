@@ -39,19 +39,6 @@ LOG_GROUPS = {
     TRAINING: "/aws/sagemaker/TrainingJobs",
 }
 KILLED = "The sandbox was killed while this was running; its processes were ended with it"
-PROCESSING_CONFIG = (
-    "ProcessingJobArn",
-    "ProcessingJobName",
-    "AppSpecification",
-    "Environment",
-    "ExperimentConfig",
-    "NetworkConfig",
-    "ProcessingInputs",
-    "ProcessingOutputConfig",
-    "ProcessingResources",
-    "RoleArn",
-    "StoppingCondition",
-)
 
 
 class Jobs:
@@ -117,13 +104,6 @@ class Jobs:
         else:
             uri = params["OutputDataConfig"]["S3OutputPath"].rstrip("/")
             record["ModelArtifacts"] = {"S3ModelArtifacts": f"{uri}/{name}/output/model.tar.gz"}
-            for switch in (
-                "EnableNetworkIsolation",
-                "EnableInterContainerTrafficEncryption",
-                "EnableManagedSpotTraining",
-            ):
-                record.setdefault(switch, False)
-            _advance(record, "Starting", "Preparing the instances for training")
         with self.store.lock:
             if self.store.get(kind, arn) is not None:
                 raise wire.ApiError(
@@ -182,7 +162,6 @@ class Jobs:
             job.done.wait(timeout=10)
 
     def log_path(self, name: str) -> Path:
-        """Return where the log of a job is."""
         return self.folder / name / "log.txt"
 
     @staticmethod
@@ -231,7 +210,8 @@ class Jobs:
         record = job.record
         cluster = record["ProcessingResources"]["ClusterConfig"]
         job.write_json("config/resourceconfig.json", resources(cluster))
-        job.write_json("config/processingjobconfig.json", pick(record, *PROCESSING_CONFIG))
+        names = ("ProcessingJobName", "ProcessingInputs", "ProcessingOutputConfig")
+        job.write_json("config/processingjobconfig.json", pick(record, *names))
         for item in record.get("ProcessingInputs", []):
             source = item["S3Input"]
             job.download(source["S3Uri"], job.inside(source["LocalPath"]))
@@ -265,7 +245,7 @@ class Jobs:
         """Run a Training job in script mode and return (status, failure reason)."""
         record = job.record
         record["TrainingStartTime"] = time.time()
-        self._phase(record, "Downloading", "Downloading input data")
+        self.store.put(TRAINING, record["TrainingJobArn"], record)
         for folder in ("input/config", "input/data", "model", "output/data", "checkpoints"):
             (job.base / folder).mkdir(parents=True, exist_ok=True)
         channels = {each["ChannelName"]: each for each in record.get("InputDataConfig", [])}
@@ -288,7 +268,6 @@ class Jobs:
             {name: channel_config(channel) for name, channel in channels.items()},
         )
         job.write_json(f"{config}/resourceconfig.json", resources(record["ResourceConfig"]))
-        self._phase(record, "Training", "Training image download completed. Training in progress.")
         command, module = images.training(images.find(image_of(record)))
         names = {
             "TRAINING_JOB_NAME": record["TrainingJobName"],
@@ -297,15 +276,12 @@ class Jobs:
         }
         longest = float(record["StoppingCondition"].get("MaxRuntimeInSeconds", 86400))
         code, late = self._execute(job, command, names, longest)
-        self._phase(record, "Uploading", "Uploading generated training model")
         if checkpoints:
             job.upload(saved, checkpoints["S3Uri"])
         stopped = job.stop.is_set() or late
         job.upload_packed("output/data", "output.tar.gz")
         if not code or stopped:
             job.upload_packed("model", "model.tar.gz")
-        if late:
-            record["_secondary"] = "MaxRuntimeExceeded"
         if stopped:
             return "Stopped", None
         if code:
@@ -354,15 +330,7 @@ class Jobs:
     def _set_status(self, kind: str, record: Record, status: str) -> None:
         record[f"{kind}Status"] = status
         record["LastModifiedTime"] = time.time()
-        if kind == TRAINING and status == "Stopping":
-            _advance(record, "Stopping", "Stopping the training job")
         self.store.put(kind, record[f"{kind}Arn"], record)
-
-    def _phase(self, record: Record, secondary: str, message: str) -> None:
-        with self.store.lock:
-            if record["TrainingJobStatus"] == "InProgress":
-                _advance(record, secondary, message)
-                self.store.put(TRAINING, record["TrainingJobArn"], record)
 
     def _finish(self, kind: str, record: Record, status: str, reason: str | None) -> None:
         with self.store.lock:
@@ -372,13 +340,6 @@ class Jobs:
             record[f"{short}EndTime"] = now
             if reason:
                 record["FailureReason"] = reason[:LONGEST_REASON]
-            if kind == TRAINING:
-                seconds = max(1, round(now - record["TrainingStartTime"]))
-                record["TrainingTimeInSeconds"] = record["BillableTimeInSeconds"] = seconds
-                message = {"Completed": "Training job completed", "Failed": "Training job failed"}
-                secondary = record.pop("_secondary", status)
-                _advance(record, secondary, message.get(status, "Training job stopped"))
-                record["SecondaryStatusTransitions"][-1]["EndTime"] = now
             self._set_status(kind, record, status)
 
 
@@ -403,15 +364,6 @@ def refuse_volume_key(resources: Params) -> None:
     pattern = LOCAL_STORAGE.read_text(encoding="utf-8").strip()
     if re.match(pattern, resources.get("InstanceType", "")) and resources.get("VolumeKmsKeyId"):
         raise invalid("KMS key is not supported for NVMe instance storage.")
-
-
-def _advance(record: Record, secondary: str, message: str) -> None:
-    now = time.time()
-    transitions = record.setdefault("SecondaryStatusTransitions", [])
-    if transitions:
-        transitions[-1].setdefault("EndTime", now)
-    transitions.append({"Status": secondary, "StartTime": now, "StatusMessage": message})
-    record["SecondaryStatus"] = secondary
 
 
 def refuse_processing(params: Params) -> None:

@@ -180,13 +180,9 @@ def _statistic(alarm: Any, values: list[float]) -> float:
         low = math.floor(position)
         high = min(low + 1, len(ordered) - 1)
         return ordered[low] + (ordered[high] - ordered[low]) * (position - low)
-    if alarm.statistic == "SampleCount":
-        return float(len(values))
-    if alarm.statistic == "Average":
-        return sum(values) / len(values)
-    if alarm.statistic == "Sum":
-        return sum(values)
-    return min(values) if alarm.statistic == "Minimum" else max(values)
+    if alarm.statistic == "Maximum":
+        return max(values)
+    return sum(values) / (len(values) if alarm.statistic == "Average" else 1)
 
 
 def _breaches(alarm: Any, values: list[float]) -> bool:

@@ -44,7 +44,6 @@ class Handler(BaseHTTPRequestHandler):
         return True
 
     def do_GET(self) -> None:
-        """Answer through the application."""
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         with self.lock:
             answer = b"".join(self.application(self.environment(body), self.begin))

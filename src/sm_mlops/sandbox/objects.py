@@ -33,7 +33,7 @@ class NoSuchObject(Exception):
 
 @dataclass(frozen=True)
 class Content:
-    """Content of a new object, as a file that will be moved."""
+    """Content of a new object, in a file of the store."""
 
     path: Path
     size: int
@@ -101,10 +101,7 @@ class FileKey(s3_models.FakeKey):
             source = self.files.temporary()
             source.write_bytes(new)
             self.contentsize = len(new)
-        if self.bucket_name:
-            self.file = self.files.adopt(source, self.bucket_name, self.name)
-        else:  # A part of an upload under way has no place in the bucket yet.
-            self.file = source.relative_to(self.files.folder).as_posix()
+        self.file = source.name
 
     # moto's constructor makes a buffer for the value; here there is none to hold it.
     @property
@@ -133,7 +130,6 @@ class FileKey(s3_models.FakeKey):
         self.lock = threading.Lock()
 
     def dispose(self, garbage: bool = False) -> None:
-        """Release the content."""
         if not self.disposed:
             self.disposed = True
             self.garbage.append(self.file)

@@ -17,11 +17,10 @@ from sm_mlops.sandbox.jobs import Jobs
 from sm_mlops.sandbox.objects import Objects
 from sm_mlops.sandbox.policies import NO_ROLE, check_role
 from sm_mlops.sandbox.storage import Record, Store
-from sm_mlops.sandbox.transforms import Transforms
 from sm_mlops.sandbox.wire import ApiError, Caller, Params, invalid, missing, pick
 
 PIPELINE = "Pipeline"
-CHANGEABLE = ("PipelineDisplayName", "PipelineDefinition", "PipelineDescription", "RoleArn")
+CHANGEABLE = ("PipelineDefinition", "PipelineDescription", "RoleArn")
 
 
 class Pipelines:
@@ -37,11 +36,9 @@ class Pipelines:
         store: Store,
         objects: Objects,
         jobs: Jobs,
-        transforms: Transforms,
         client: Callable[[str, str], Any],
     ) -> None:
-        self.store, self.objects, self._client = store, objects, client
-        self.jobs, self.transforms = jobs, transforms
+        self.store, self.objects, self.jobs, self._client = store, objects, jobs, client
         self.running: dict[str, Execution] = {}
         self.on_end: Callable[[], None] = lambda: None
         self.on_status: Callable[[Record, str], None] = lambda record, previous: None
@@ -64,13 +61,9 @@ class Pipelines:
             record = {
                 **pick(params, "PipelineName", "PipelineDescription", "RoleArn"),
                 "PipelineArn": arn,
-                "PipelineDisplayName": params.get("PipelineDisplayName", name),
                 "PipelineDefinition": text,
-                "PipelineStatus": "Active",
                 "CreationTime": now,
                 "LastModifiedTime": now,
-                "CreatedBy": caller.context(),
-                "LastModifiedBy": caller.context(),
                 "_tags": params.get("Tags", []),
                 "_versions": [text],
             }
@@ -87,8 +80,8 @@ class Pipelines:
                 if text != record["PipelineDefinition"]:
                     record["_versions"].append(text)
                 record["PipelineDefinition"] = text
-            record.update(pick(params, "PipelineDisplayName", "PipelineDescription", "RoleArn"))
-            record.update(LastModifiedTime=time.time(), LastModifiedBy=caller.context())
+            record.update(pick(params, "PipelineDescription", "RoleArn"))
+            record["LastModifiedTime"] = time.time()
             self.store.put(PIPELINE, record["PipelineArn"], record)
         return {
             "PipelineArn": record["PipelineArn"],
@@ -99,7 +92,6 @@ class Pipelines:
         return wire.public(self._pipeline(params["PipelineName"], caller))
 
     def list_pipelines(self, params: Params, caller: Caller) -> Params:
-        """Answer ListPipelines, the newest first unless asked otherwise."""
         prefix = params.get("PipelineNamePrefix", "")
         rows = [
             row
@@ -166,8 +158,6 @@ class Pipelines:
                 "PipelineVersionId": version,
                 "CreationTime": now,
                 "LastModifiedTime": now,
-                "CreatedBy": caller.context(),
-                "LastModifiedBy": caller.context(),
                 "RoleArn": pipeline["RoleArn"],
                 "_pipeline": pipeline["PipelineName"],
                 "_definition": text,
@@ -184,7 +174,6 @@ class Pipelines:
             record,
             self.store,
             self.jobs,
-            self.transforms,
             RoleObjects(self.objects, role, caller),
             lambda: self._client(caller.region, role),
             lambda previous: self.on_status(record, previous),
@@ -222,7 +211,6 @@ class Pipelines:
         return wire.public(self._execution(params["PipelineExecutionArn"]))
 
     def list_pipeline_executions(self, params: Params, caller: Caller) -> Params:
-        """Answer ListPipelineExecutions, the newest first unless asked otherwise."""
         pipeline = self._pipeline(params["PipelineName"], caller)
         rows = self._executions(pipeline["PipelineArn"])
         rows, token = wire.listed("ListPipelineExecutions", rows, params, "PipelineName")

@@ -1,5 +1,4 @@
-"""Policy checks that services make themselves: roles that they assume, and model packages and
-objects across accounts.
+"""Policy checks that services make themselves: roles that they assume, and objects across accounts.
 
 Requests are checked in `iam`; this is for what services then do.
 """
@@ -12,7 +11,7 @@ from typing import Any
 from sm_mlops.sandbox import identities
 from sm_mlops.sandbox.decisions import base_facts, decide
 from sm_mlops.sandbox.policy_language import Asked, Facts, said
-from sm_mlops.sandbox.wire import ApiError, Caller, invalid, partition
+from sm_mlops.sandbox.wire import Caller, invalid, partition
 
 NO_ROLE = (
     "Could not assume role {role}. Please ensure that the role exists and allows principal "
@@ -26,21 +25,6 @@ def principal(caller: Caller) -> str:
     if found is None:
         found = identities.administrator(caller.account, caller.region)
     return found.principal
-
-
-def decision(
-    policy: str | bytes | Mapping[str, Any], action: str, resource: str, who: str, region: str
-) -> bool | None:
-    """Return what a policy says: True for Allow, False for Deny, None for nothing.
-
-    `who` is the ARN of a principal; statements without Principal (of a role) apply to all.
-    """
-    account = who.split(":")[4]
-    kind = "user" if ":user/" in who else "role"
-    identity = identities.Identity(kind, who, who, account)
-    facts = base_facts(identity, region)
-    found = said(policy, Asked(action, resource, facts, identity.names()))
-    return False if found.denied else (True if found.allowed else None)
 
 
 def check_role(role: str, caller: Caller) -> Any:
@@ -102,12 +86,3 @@ def may(role: Any, action: str, bucket: Any, key: str, caller: Caller, prefix: s
     )
     policy = bucket.policy or None
     return decide(who, action, resource, facts, policy, owner=str(bucket.account_id)).allowed
-
-
-def denied(caller: Caller, action: str, resource: str) -> ApiError:
-    """Return the error for what no resource policy allows."""
-    return ApiError(
-        "AccessDeniedException",
-        f"User: {principal(caller)} is not authorized to perform: {action} on resource: {resource} "
-        f"because no resource-based policy allows the {action} action",
-    )

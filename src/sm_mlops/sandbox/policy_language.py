@@ -99,7 +99,6 @@ class Statement:
 
 
 def said(document: Document, asked: Asked) -> Said:
-    """Return what a policy says about a request."""
     allowed = set()
     for statement in statements(document):
         how = _applies(statement, asked)
@@ -332,11 +331,11 @@ def _holds(
     negative = name in _NEGATIONS
     name = _NEGATIONS.get(name, name)
     compare = _OPERATORS.get(name)
-    if compare is None or group not in ("", "ForAllValues", "ForAnyValue"):
+    if compare is None or group not in ("", "ForAllValues"):
         raise not_implemented(f"the condition operator {operation} in policies")
     if not fact and (fact is None or group):
-        # ForAllValues holds for a key without values, ForAnyValue does not.
-        return if_exists or group == "ForAllValues" or (negative and not group)
+        # ForAllValues holds for a key without values.
+        return if_exists or bool(group) or negative
     patterns = name.endswith("Like") or name.startswith("Arn")
     wanted = [
         _filled(value, facts, literal=patterns) if variables and "${" in value else value
@@ -348,7 +347,5 @@ def _holds(
 
     given = (fact,) if isinstance(fact, str) else fact or ()
     found = [fits(one) != negative for one in given]
-    if group == "ForAnyValue":
-        return any(found)
-    # Without ForAll... or ForAny... a key with several values compares with nothing.
+    # Without ForAllValues a key with several values compares with nothing.
     return all(found) if group or len(found) == 1 else negative

@@ -54,10 +54,8 @@ class Projects:
             "ProjectId": identity,
             **pick(params, "ProjectDescription"),
             "ProjectStatus": "CreateInProgress",
-            "CreatedBy": caller.context(),
             "CreationTime": time.time(),
             "LastModifiedTime": time.time(),
-            "LastModifiedBy": caller.context(),
             "_tags": params.get("Tags", []),
             "_key": caller.access_key,
         }
@@ -276,17 +274,14 @@ class Projects:
         self.store.put(PROJECT, record["ProjectArn"], record)
 
     def recover(self) -> None:
-        """Follow what was running before a restart."""
         for arn, record in list(self.store.all(PROJECT).items()):
             if record["ProjectStatus"] in MOVING:
                 self._work(arn)
 
     def busy(self) -> bool:
-        """Tell whether a project is being changed."""
         return bool(self._working)
 
     def close(self) -> None:
-        """Stop following running operations."""
         self._closing.set()
 
     # Code repositories.

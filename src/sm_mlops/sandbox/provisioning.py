@@ -72,7 +72,7 @@ class Provisioning:
             "CreatedTime": time.time(),
             "ProductId": product["Id"],
             "ProvisioningArtifactId": artifact["Id"],
-            "LaunchRoleArn": constraints[0]["_role"] if constraints else "",
+            **({"LaunchRoleArn": constraints[0]["_role"]} if constraints else {}),
             "_stack": f"SC-{caller.account}-{identity}",
             "_tags": list(merged.values()),
             "_key": caller.access_key,
@@ -159,7 +159,7 @@ class Provisioning:
     def _follow(self, record: Record, provisioned: Record) -> str:
         """Wait until the stack's operation ends; return what went wrong, "" for nothing."""
         region, key = provisioned["_place"][1], provisioned["_key"]
-        role = provisioned["LaunchRoleArn"]
+        role = provisioned.get("LaunchRoleArn")
         if role:
             if not grants.sees(role, SERVICE):
                 return f"Service Catalog cannot assume the launch role {role}"
@@ -219,14 +219,12 @@ class Provisioning:
         self.store.put(RECORD, record["RecordId"], record)
 
     def recover(self) -> None:
-        """Follow what was running before a restart."""
         for record in list(self.store.all(RECORD).values()):
             provisioned = self.store.get(PROVISIONED, record["ProvisionedProductId"])
             if record["Status"] in ("CREATED", "IN_PROGRESS") and provisioned:
                 self._work(record, provisioned)
 
     def busy(self) -> bool:
-        """Tell whether something is being provisioned."""
         return bool(self._working)
 
 

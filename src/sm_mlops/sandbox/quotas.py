@@ -9,13 +9,8 @@ import hashlib
 from typing import Any
 
 from sm_mlops.sandbox.services import JsonService
-from sm_mlops.sandbox.wire import Caller, Params, page, partition
+from sm_mlops.sandbox.wire import Caller, Params, page
 
-NAMES = {
-    "sagemaker": "Amazon SageMaker",
-    "events": "Amazon EventBridge (CloudWatch Events)",
-    "iam": "AWS Identity and Access Management (IAM)",
-}
 # Source: the quotas pages of https://docs.aws.amazon.com/general/latest/gr/aws-service-information.html
 LIMITS = {
     "sagemaker": {
@@ -39,7 +34,7 @@ class Quotas(JsonService):
     codes = ("IllegalArgumentException", "NoSuchResourceException")
 
     def list_service_quotas(self, params: Params, caller: Caller) -> Params:
-        rows, more = page(self._quotas(params["ServiceCode"], caller), params, 100)
+        rows, more = page(self._quotas(params["ServiceCode"]), params, 100)
         return {"Quotas": rows, **more}
 
     def list_aws_default_service_quotas(self, params: Params, caller: Caller) -> Params:
@@ -50,30 +45,19 @@ class Quotas(JsonService):
         raise self.missing("The request failed because the specified quota has no applied value.")
 
     def get_aws_default_service_quota(self, params: Params, caller: Caller) -> Params:
-        for row in self._quotas(params["ServiceCode"], caller):
+        for row in self._quotas(params["ServiceCode"]):
             if row["QuotaCode"] == params["QuotaCode"]:
                 return {"Quota": row}
         raise self.missing("The request failed because the specified quota does not exist.")
 
-    def _quotas(self, code: str, caller: Caller) -> list[dict[str, Any]]:
+    def _quotas(self, code: str) -> list[dict[str, Any]]:
         if code not in LIMITS:
             raise self.missing("The request failed because the specified service does not exist.")
         known = dict(LIMITS[code])
         if code == "sagemaker":
             known |= _instances()
         return [
-            {
-                "ServiceCode": code,
-                "ServiceName": NAMES[code],
-                "QuotaArn": f"arn:{partition(caller.region)}:servicequotas:{caller.region}:"
-                f"{caller.account}:{code}/{quota}",
-                "QuotaCode": quota,
-                "QuotaName": name,
-                "Value": float(value),
-                "Unit": "None",
-                "Adjustable": True,
-                "GlobalQuota": code == "iam",
-            }
+            {"ServiceCode": code, "QuotaCode": quota, "QuotaName": name, "Value": float(value)}
             for quota, (name, value) in known.items()
         ]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sm_mlops.sandbox import clock, wire
-from sm_mlops.sandbox.policies import decision, denied, principal
 from sm_mlops.sandbox.storage import Record, Store
 from sm_mlops.sandbox.wire import Caller, Params, invalid, not_implemented, pick
 
@@ -33,7 +32,6 @@ class Registry:
             **pick(params, "ModelPackageGroupName", "ModelPackageGroupDescription"),
             "ModelPackageGroupArn": arn,
             "CreationTime": clock.now(),
-            "CreatedBy": caller.context(),
             "ModelPackageGroupStatus": "Completed",
             "_tags": params.get("Tags", []),
             "_versions": 0,
@@ -42,8 +40,7 @@ class Registry:
         return {"ModelPackageGroupArn": arn}
 
     def describe_model_package_group(self, params: Params, caller: Caller) -> Params:
-        name = params["ModelPackageGroupName"]
-        return wire.public(self._group(name, "DescribeModelPackageGroup", caller))
+        return wire.public(self._group(params["ModelPackageGroupName"], caller))
 
     def list_model_package_groups(self, params: Params, caller: Caller) -> Params:
         """Answer ListModelPackageGroups, the oldest first unless asked otherwise."""
@@ -62,7 +59,7 @@ class Registry:
 
     def delete_model_package_group(self, params: Params, caller: Caller) -> Params:
         """Answer DeleteModelPackageGroup, for an empty one only."""
-        group = self._group(params["ModelPackageGroupName"], "DeleteModelPackageGroup", caller)
+        group = self._group(params["ModelPackageGroupName"], caller)
         if any(self._versions(group)):
             raise wire.ApiError(
                 "ConflictException",
@@ -72,21 +69,19 @@ class Registry:
         return {}
 
     def put_model_package_group_policy(self, params: Params, caller: Caller) -> Params:
-        group = self._group(params["ModelPackageGroupName"], "PutModelPackageGroupPolicy", caller)
+        group = self._group(params["ModelPackageGroupName"], caller)
         group["_policy"] = params["ResourcePolicy"]
         self.store.put(GROUP, group["ModelPackageGroupArn"], group)
         return {"ModelPackageGroupArn": group["ModelPackageGroupArn"]}
 
     def get_model_package_group_policy(self, params: Params, caller: Caller) -> Params:
-        group = self._group(params["ModelPackageGroupName"], "GetModelPackageGroupPolicy", caller)
+        group = self._group(params["ModelPackageGroupName"], caller)
         if "_policy" not in group:
             raise invalid(f"Cannot find resource policy for: {group['ModelPackageGroupArn']}")
         return {"ResourcePolicy": group["_policy"]}
 
     def delete_model_package_group_policy(self, params: Params, caller: Caller) -> Params:
-        group = self._group(
-            params["ModelPackageGroupName"], "DeleteModelPackageGroupPolicy", caller
-        )
+        group = self._group(params["ModelPackageGroupName"], caller)
         group.pop("_policy", None)
         self.store.put(GROUP, group["ModelPackageGroupArn"], group)
         return {}
@@ -97,7 +92,6 @@ class Registry:
             raise not_implemented("sagemaker:CreateModelPackage without ModelPackageGroupName")
         record = {
             **{k: v for k, v in params.items() if k not in ("Tags", "ClientToken")},
-            "CreatedBy": caller.context(),
             "ModelPackageStatus": "Completed",
             "ModelPackageStatusDetails": {"ValidationStatuses": [], "ImageScanStatuses": []},
             "_tags": params.get("Tags", []),
@@ -105,7 +99,7 @@ class Registry:
         with self.store.lock:
             # The time is taken with the number, so that sorting by either gives the same order.
             record["CreationTime"] = record["LastModifiedTime"] = clock.now()
-            group = self._group(params["ModelPackageGroupName"], "CreateModelPackage", caller)
+            group = self._group(params["ModelPackageGroupName"], caller)
             # The number of a deleted version is never given again.
             version = group["_versions"] + 1
             name = group["ModelPackageGroupName"]
@@ -135,17 +129,17 @@ class Registry:
 
     def describe_model_package(self, params: Params, caller: Caller) -> Params:
         """Answer DescribeModelPackage, by ARN or name."""
-        return self.package(params["ModelPackageName"], "DescribeModelPackage", caller)
+        return self.package(params["ModelPackageName"], caller)
 
-    def package(self, name: str, operation: str, caller: Caller) -> Params:
-        """Return a model package, if the caller may use it for this operation."""
-        return wire.public(self._package(name, operation, caller))
+    def package(self, name: str, caller: Caller) -> Params:
+        """Return a model package. Raises ApiError."""
+        return wire.public(self._package(name, caller))
 
     def list_model_packages(self, params: Params, caller: Caller) -> Params:
         """Answer ListModelPackages, the oldest first unless asked otherwise."""
         if "ModelPackageGroupName" not in params:
             raise not_implemented("sagemaker:ListModelPackages without ModelPackageGroupName")
-        group = self._group(params["ModelPackageGroupName"], "ListModelPackages", caller)
+        group = self._group(params["ModelPackageGroupName"], caller)
         status = params.get("ModelApprovalStatus")
         rows = [
             row for row in self._versions(group) if status in (None, row["ModelApprovalStatus"])
@@ -160,15 +154,13 @@ class Registry:
             "CreationTime",
             "ModelPackageStatus",
             "ModelApprovalStatus",
-            "ModelLifeCycle",
-            "ModelPackageRegistrationType",
         )
         return {"ModelPackageSummaryList": [pick(row, *names) for row in rows], **token}
 
     def update_model_package(self, params: Params, caller: Caller) -> Params:
         """Answer UpdateModelPackage: approval with its comment, and customer metadata."""
         wire.only("UpdateModelPackage", params, "ModelPackageArn", *UPDATABLE, *METADATA)
-        record = self._package(params["ModelPackageArn"], "UpdateModelPackage", caller)
+        record = self._package(params["ModelPackageArn"], caller)
         with self.store.lock:
             record.update(pick(params, *UPDATABLE))
             metadata = record.get("CustomerMetadataProperties", {})
@@ -178,13 +170,12 @@ class Registry:
             if metadata or "CustomerMetadataProperties" in record:
                 record["CustomerMetadataProperties"] = metadata
             record["LastModifiedTime"] = clock.now()
-            record["LastModifiedBy"] = caller.context()
             self.store.put(PACKAGE, record["ModelPackageArn"], record)
         self.on_change(record, [name for name in params if name != "ModelPackageArn"])
         return {"ModelPackageArn": record["ModelPackageArn"]}
 
     def delete_model_package(self, params: Params, caller: Caller) -> Params:
-        record = self._package(params["ModelPackageName"], "DeleteModelPackage", caller)
+        record = self._package(params["ModelPackageName"], caller)
         self.store.delete(PACKAGE, record["ModelPackageArn"])
         return {}
 
@@ -192,37 +183,19 @@ class Registry:
         prefix = _prefix(group)
         return [r for arn, r in self.store.all(PACKAGE).items() if arn.startswith(prefix)]
 
-    def _group(self, name: str, operation: str, caller: Caller) -> Record:
+    def _group(self, name: str, caller: Caller) -> Record:
         arn = name if name.startswith("arn:") else caller.arn(f"model-package-group/{name}")
         record = self.store.get(GROUP, arn)
-        if record is not None and not _permits(record, operation, arn, caller):
-            raise denied(caller, f"sagemaker:{operation}", arn)
         if record is None:
             raise invalid(f"Model Package Group does not exist: {arn}")
         return record
 
-    def _package(self, name: str, operation: str, caller: Caller) -> Record:
+    def _package(self, name: str, caller: Caller) -> Record:
         arn = name if name.startswith("arn:") else caller.arn(f"model-package/{name}")
         record = self.store.get(PACKAGE, arn)
-        if record is not None and not self._allowed(record, operation, caller):
-            raise denied(caller, f"sagemaker:{operation}", arn)
         if record is None:
             raise invalid(f"ModelPackage {arn} does not exist.")
         return record
-
-    def _allowed(self, record: Record, operation: str, caller: Caller) -> bool:
-        arn = record["ModelPackageArn"]
-        group = arn.replace(":model-package/", ":model-package-group/").rpartition("/")[0]
-        return _permits(self.store.get(GROUP, group), operation, arn, caller)
-
-
-def _permits(group: Record | None, operation: str, arn: str, caller: Caller) -> bool:
-    """Tell whether a caller may use a group or a version of it: its own account's may unless
-    the group's policy denies it, those of others if it allows it."""
-    policy, action = (group or {}).get("_policy"), f"sagemaker:{operation}"
-    said = decision(policy, action, arn, principal(caller), caller.region) if policy else None
-    own = arn.split(":")[4] == caller.account
-    return said is not False if own else bool(said)
 
 
 def _prefix(group: Record) -> str:

@@ -18,7 +18,6 @@ Start = Callable[..., Any]
 def reply(
     start: Start, status: int, headers: dict[str, str] | None = None, body: bytes = b""
 ) -> Iterable[bytes]:
-    """Answer with a status, headers and a body."""
     shown = {"x-amzn-RequestId": secrets.token_hex(16), **(headers or {})}
     shown["Content-Length"] = str(len(body))
     start(f"{status} {HTTPStatus(status).phrase}", list(shown.items()))

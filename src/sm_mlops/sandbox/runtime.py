@@ -25,7 +25,7 @@ from sm_mlops.sandbox.objects import NoSuchObject, Objects
 from sm_mlops.sandbox.replies import Start, read, reply
 from sm_mlops.sandbox.serving import LOG_GROUP, Answer, NoAnswer, ServingFailed
 from sm_mlops.sandbox.storage import Record, Store
-from sm_mlops.sandbox.wire import ApiError, Caller, not_implemented, partition
+from sm_mlops.sandbox.wire import ApiError, Caller, not_implemented
 
 PATH = re.compile(r"/endpoints/([^/]+)/(invocations|async-invocations)$")
 ASYNC = "AsyncInvocation"
@@ -70,7 +70,6 @@ class Runtime:
             self._submit(key)
 
     def busy(self) -> bool:
-        """Tell whether asynchronous invocations wait or run."""
         return self._waiting > 0
 
     def close(self) -> None:
@@ -319,7 +318,6 @@ class ModelError(ApiError):
         self.fields = {
             "OriginalMessage": text,
             "OriginalStatusCode": status,
-            "LogStreamArn": f"arn:{partition(region)}:logs:{region}:{account}:log-group:{group}",
         }
 
 

@@ -59,7 +59,6 @@ class Schedules(JsonService):
     # Operations.
 
     def create_schedule(self, params: Params, caller: Caller) -> Params:
-        """Answer CreateSchedule."""
         arn = _arn(params, caller)
         _check(params, caller)
         with self.store.lock:
@@ -84,7 +83,6 @@ class Schedules(JsonService):
         return {}
 
     def list_schedules(self, params: Params, caller: Caller) -> Params:
-        """Answer ListSchedules, by name."""
         _arn({"Name": "", **params}, caller)
         rows = [
             row
@@ -93,13 +91,7 @@ class Schedules(JsonService):
             and row["State"] == params.get("State", row["State"])
         ]
         rows, token = wire.page(sorted(rows, key=lambda row: str(row["Name"])), params, 100)
-        names = ("Arn", "GroupName", "Name", "State", "CreationDate", "LastModificationDate")
-        return {
-            "Schedules": [
-                {**pick(row, *names), "Target": pick(row["Target"], "Arn")} for row in rows
-            ],
-            **token,
-        }
+        return {"Schedules": [pick(row, "Arn", "Name", "State") for row in rows], **token}
 
     def _find(self, params: Params, caller: Caller) -> Record:
         found = self.store.get(SCHEDULE, _arn(params, caller))
@@ -115,11 +107,8 @@ class Schedules(JsonService):
             "Name": params["Name"],
             "GroupName": GROUP,
             "State": "ENABLED",
-            "ActionAfterCompletion": "NONE",
             "ScheduleExpressionTimezone": "UTC",
             **pick(params, *SETTINGS),
-            "CreationDate": known["CreationDate"] if known else now,
-            "LastModificationDate": now,
             **place(caller),
         }
         names = ("ScheduleExpression", "State")

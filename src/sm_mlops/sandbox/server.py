@@ -145,9 +145,7 @@ class Server:
         self.runtime.on_idle = self.end_if_idle
         self.transforms = Transforms(self.store, self.objects, self.folder / FOLDER)
         self.transforms.on_idle = self.end_if_idle
-        self.pipelines = Pipelines(
-            self.store, self.objects, self.jobs, self.transforms, self.clients.of_role
-        )
+        self.pipelines = Pipelines(self.store, self.objects, self.jobs, self.clients.of_role)
         self.pipelines.on_end = self.end_if_idle
         self.stacks = Stacks(
             self.store, lambda service, region, key: self.client(region, service, key)
@@ -165,18 +163,15 @@ class Server:
 
     @property
     def port(self) -> int:
-        """Return the port."""
         assert self._http is not None, "start() comes first"
         return int(self._http.server_address[1])
 
     @property
     def url(self) -> str:
-        """Return the endpoint URL."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def github(self) -> GitHub:
-        """Return the GitHub of this sandbox."""
         return self.integrations.github
 
     def environment(self) -> dict[str, str]:
@@ -378,8 +373,6 @@ class Server:
             "pid": os.getpid(),
             "region": self.region,
             "standing": self._standing,
-            "executions": len(self.pipelines.running),
-            "jobs": len(self.jobs.running) + len(self.transforms.running),
         }
 
     def _lease(self, connection: socket.socket, start: Start) -> Iterable[bytes]:

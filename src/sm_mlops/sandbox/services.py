@@ -54,11 +54,9 @@ class JsonService:
         return answer
 
     def invalid(self, message: str) -> ApiError:
-        """Return the error for an invalid request."""
         return ApiError(self.codes[0], message)
 
     def missing(self, message: str) -> ApiError:
-        """Return the error for a missing resource."""
         return ApiError(self.codes[1], message)
 
     def one(self, kind: str, key: str, what: str, caller: Caller) -> Record:

@@ -68,7 +68,6 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        """Tell whether it still runs."""
         return self.popen.poll() is None
 
     def connection(self, timeout: float) -> http.client.HTTPConnection:

@@ -7,15 +7,14 @@ leaves either the old state or the new one.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
+import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 STATE_VERSION = "2"
 DATABASE = "state.db"
@@ -120,7 +119,6 @@ class Store:
                     )
 
     def close(self) -> None:
-        """Write everything back and close the file."""
         with self.lock:
             self._db.close()
 
@@ -138,75 +136,26 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
 
 
 class Files:
-    """Folder of S3 object contents: `<bucket>/<key>`, readable with any file browser.
+    """Folder of S3 object contents, each in a file with a name of its own.
 
-    A file is never changed once it is there: new content gets a new name, so that a crash cannot
-    leave an object half new and half old. What no record names after a crash is removed by `sweep`.
+    A file is never changed once a record names it: new content gets a new file, so that a crash
+    cannot leave an object half new and half old. What no record names after a crash is removed by
+    `sweep`.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.incoming = folder / ".incoming"
-        self._lock = threading.Lock()
-        self._count = 0
-        self.incoming.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
 
     def temporary(self) -> Path:
-        """Return an unused path on the same file system, for new content."""
-        with self._lock:
-            self._count += 1
-            return self.incoming / f"{os.getpid()}-{self._count}"
-
-    def adopt(self, content: Path, bucket: str, key: str) -> str:
-        """Move a file into the folder and return its name there (relative, '/' between parts)."""
-        with self._lock:
-            name = self._free_name(bucket, key)
-            target = self.folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            content.replace(target)
-            return name
-
-    def _free_name(self, bucket: str, key: str) -> str:
-        parts = [quote(part, safe=" !$&'()+,;=@") or "%" for part in key.split("/")]
-        # "." and ".." are legal in keys and not as names of files; ~ is ours, for second versions.
-        parts = [part.replace(".", "%2E") if set(part) == {"."} else part for part in parts]
-        parts = [part.replace("~", "%7E") for part in parts]
-        plain = "/".join([bucket, *parts])
-        if len(plain) > 900 or any(len(part) > 200 for part in parts):
-            plain = f"{bucket}/{hashlib.sha256(key.encode()).hexdigest()}"
-        candidate, count = plain, 1
-        while self._taken(candidate):
-            count += 1
-            candidate = f"{plain}~{count}"
-        return candidate
-
-    def _taken(self, name: str) -> bool:
-        target = self.folder / name
-        if os.path.lexists(target):
-            return True
-        # The key "a" may be an object while "a/b" is one too: a file cannot also be a folder.
-        return any(
-            parent.is_file() for parent in target.parents if parent.is_relative_to(self.folder)
-        )
+        return self.folder / secrets.token_hex(16)
 
     def remove(self, name: str) -> None:
-        """Delete a file and the folders that it leaves empty."""
-        path = self.folder / name
-        with self._lock:
-            path.unlink(missing_ok=True)
-            for parent in path.parents:
-                if parent in (self.folder, self.incoming):
-                    break
-                try:
-                    parent.rmdir()
-                except OSError:  # Not empty: other objects live there.
-                    break
+        (self.folder / name).unlink(missing_ok=True)
 
     def sweep(self, known: set[str]) -> None:
         """Remove every file that is not in `known`: leftovers of a killed server."""
         for folder, _, names in os.walk(self.folder):
             for path in (Path(folder, name) for name in names):
-                name = path.relative_to(self.folder).as_posix()
-                if name not in known:
-                    self.remove(name)
-        self.incoming.mkdir(parents=True, exist_ok=True)
+                if path.relative_to(self.folder).as_posix() not in known:
+                    path.unlink()

@@ -81,16 +81,13 @@ def steps(deployment: Params) -> list[tuple[float, float]]:
     return [*((part, wait) for part in parts), (1.0, last)]
 
 
-def retain(record: Record, pending: Record, excluded: set[str]) -> None:
-    """Make the new fleet keep the current instance count, weight and capture of the old one."""
+def retain(record: Record, pending: Record) -> None:
+    """Make the new fleet keep the current instance count and capture of the old one."""
     [old], new = record["ProductionVariants"], pending["variant"]
-    if old["VariantName"] == new["VariantName"]:
-        if "DesiredWeight" not in excluded:
-            new["InitialVariantWeight"] = old["DesiredWeight"]
-        instances = "InitialInstanceCount" in new and "DesiredInstanceCount" in old
-        if "DesiredInstanceCount" not in excluded and instances:
-            new["InitialInstanceCount"] = old["DesiredInstanceCount"]
-    if "DataCaptureConfig" not in excluded and "DataCaptureConfig" in record["_deployed"]:
+    instances = "InitialInstanceCount" in new and "DesiredInstanceCount" in old
+    if old["VariantName"] == new["VariantName"] and instances:
+        new["InitialInstanceCount"] = old["DesiredInstanceCount"]
+    if "DataCaptureConfig" in record["_deployed"]:
         pending["DataCaptureConfig"] = record["_deployed"]["DataCaptureConfig"]
 
 

@@ -22,15 +22,15 @@ from typing import IO, Any
 from sm_mlops.sandbox import wire
 from sm_mlops.sandbox.access import RoleObjects
 from sm_mlops.sandbox.endpoints import SERVING_LOG
-from sm_mlops.sandbox.hosting import MODEL, check_key, find, location
+from sm_mlops.sandbox.hosting import MODEL, archive, check_key, find, listed, location
 from sm_mlops.sandbox.job_folder import LONGEST_REASON, relative_key
 from sm_mlops.sandbox.jobs import KILLED, refuse_volume_key
-from sm_mlops.sandbox.joining import CSV, LINES, Joining, Mismatch
+from sm_mlops.sandbox.joining import LINES, Mismatch, joined
 from sm_mlops.sandbox.objects import NoSuchObject, Objects
 from sm_mlops.sandbox.quotas import INSTANCES
 from sm_mlops.sandbox.serving import Answer, Container, NoAnswer, ServingFailed
 from sm_mlops.sandbox.storage import Record, Store
-from sm_mlops.sandbox.wire import ApiError, Caller, Params, invalid, missing, not_implemented, pick
+from sm_mlops.sandbox.wire import ApiError, Caller, Params, invalid, missing, not_implemented
 
 TRANSFORM = "TransformJob"
 FOLDER = "transforms"
@@ -39,8 +39,6 @@ MEGABYTE = 1024 * 1024
 # Of a request, and of all that are sent at the same time.
 PAYLOAD, LARGEST = 6, 100
 SECONDS, RETRIES = 600.0, 3  # The defaults of ModelClientConfig.
-# What DataProcessing does unless it is told otherwise.
-PLAIN = {"InputFilter": "$", "JoinSource": "None", "OutputFilter": "$"}
 SEE_LOGS = "See job logs for more information"
 MEMBERS = (
     *("TransformJobName", "ModelName", "MaxConcurrentTransforms", "MaxPayloadInMB", "Environment"),
@@ -63,8 +61,6 @@ class _Running:
     container: Container
     objects: RoleObjects
     data_log: Path
-    joining: Joining | None = None
-    ended: threading.Event = field(default_factory=threading.Event)
     stop: threading.Event = field(default_factory=threading.Event)
 
     def note(self, text: str) -> None:
@@ -125,37 +121,14 @@ class Transforms:
             if record["TransformJobStatus"] != "InProgress":
                 status = record["TransformJobStatus"]
                 raise invalid(f"The request was rejected because the job is in status {status}.")
-        self.stop(record["TransformJobArn"])
-        return {}
-
-    def stop(self, arn: str) -> None:
-        """Ask a job to end, if it runs."""
-        with self.store.lock:
-            job = self.running.get(arn)
-            if job is None or job.record["TransformJobStatus"] != "InProgress":
-                return
-            self._set_status(job.record, "Stopping")
+            job = self.running[record["TransformJobArn"]]
+            self._set_status(record, "Stopping")
         job.stop.set()
         job.container.stop()
-
-    def wait(self, arn: str) -> None:
-        """Wait until a job has ended."""
-        job = self.running.get(arn)
-        if job is not None:
-            job.ended.wait()
+        return {}
 
     def list_transform_jobs(self, params: Params, caller: Caller) -> Params:
-        """Answer ListTransformJobs, the newest first unless asked otherwise."""
-        rows = [
-            record
-            for arn, record in list(self.store.all(TRANSFORM).items())
-            if arn.startswith(caller.arn("transform-job/"))
-            and params.get("NameContains", "") in record["TransformJobName"]
-        ]
-        rows, token = wire.listed("ListTransformJobs", rows, params, "NameContains")
-        names = ("TransformJobName", "TransformJobArn", "CreationTime", "TransformEndTime")
-        more = ("LastModifiedTime", "TransformJobStatus", "FailureReason")
-        return {"TransformJobSummaries": [pick(row, *names, *more) for row in rows], **token}
+        return listed(self.store, TRANSFORM, "TransformJobSummaries", params, caller)
 
     def close(self) -> None:
         """End every job; the next server says that they failed."""
@@ -192,13 +165,6 @@ class Transforms:
         folder = self.folder / name
         folder.mkdir(parents=True, exist_ok=True)
         objects = RoleObjects(self.objects, model["Role"], caller)
-
-        def archive() -> Path:
-            try:
-                return objects.path(*location(model["ModelDataUrl"]))
-            except (NoSuchObject, ApiError) as error:
-                raise ServingFailed("download") from error
-
         for stream in ("container", "data-log"):
             log = {
                 "Account": caller.account,
@@ -213,11 +179,11 @@ class Transforms:
             folder / "container",
             folder / "container.log",
             model["Image"],
-            archive,
+            lambda: archive(self.objects, model, caller),
             model["Environment"] | record.get("Environment", {}) | _variables(record),
             caller.region,
         )
-        return _Running(record, container, objects, folder / "data-log.log", _joining(record))
+        return _Running(record, container, objects, folder / "data-log.log")
 
     def _run(self, job: _Running) -> None:
         record = job.record
@@ -240,7 +206,6 @@ class Transforms:
                 self._finish(record, status, reason)
             with self.store.lock:
                 self.running.pop(record["TransformJobArn"], None)
-            job.ended.set()
             self.on_idle()
 
     def _transform(self, job: _Running) -> str:
@@ -328,10 +293,11 @@ class Transforms:
 
 def _predict(job: _Running, piece: bytes) -> bytes:
     """Return what is stored for a piece. Raises _Failed."""
-    if job.joining is None:
-        return _ask(job, piece)
+    answer = _ask(job, piece)
+    if job.record.get("DataProcessing", {}).get("JoinSource") != "Input":
+        return answer
     try:
-        return job.joining.joined(piece, _ask(job, job.joining.asked(piece)))
+        return joined(piece, answer)
     except Mismatch as error:
         raise _Failed("ClientError", str(error)) from error
 
@@ -366,20 +332,6 @@ def _ask(job: _Running, piece: bytes) -> bytes:
 def _pieces(stream: IO[bytes], record: Record) -> Iterator[bytes]:
     """Yield the bodies of the requests for an object, each within MaxPayloadInMB."""
     most = _settings(record)["MaxPayloadInMB"] * MEGABYTE
-
-    def fitting(body: bytes) -> bytes:
-        if len(body) > most:
-            raise _Failed(
-                "ClientError", f"a payload exceeds MaxPayloadInMB ({most // MEGABYTE} MB)"
-            )
-        return body
-
-    if record["TransformInput"].get("SplitType", "None") == "None":
-        yield fitting(stream.read(most + 1))
-        return
-    if record.get("BatchStrategy") == "SingleRecord":
-        yield from map(fitting, stream)
-        return
     rest = b""
     while block := stream.read(most - len(rest)):
         rest += block
@@ -387,8 +339,11 @@ def _pieces(stream: IO[bytes], record: Record) -> Iterator[bytes]:
             continue
         cut = rest.rfind(b"\n") + 1
         if not cut:
-            fitting(rest + stream.read(1))
-            break
+            if not stream.read(1):
+                break
+            raise _Failed(
+                "ClientError", f"a payload exceeds MaxPayloadInMB ({most // MEGABYTE} MB)"
+            )
         yield rest[:cut]
         rest = rest[cut:]
     if rest:
@@ -397,11 +352,10 @@ def _pieces(stream: IO[bytes], record: Record) -> Iterator[bytes]:
 
 def _settings(record: Record) -> dict[str, Any]:
     """Return the settings as the job's log shows them. The image has no /execution-parameters."""
-    strategy = record.get("BatchStrategy", "MultiRecord")
     return {
         "MaxConcurrentTransforms": record.get("MaxConcurrentTransforms") or 1,
         "MaxPayloadInMB": record.get("MaxPayloadInMB", PAYLOAD),
-        "BatchStrategy": "SINGLE_RECORD" if strategy == "SingleRecord" else "MULTI_RECORD",
+        "BatchStrategy": "MULTI_RECORD",
     }
 
 
@@ -416,27 +370,6 @@ def _variables(record: Record) -> dict[str, str]:
     }
 
 
-def _joining(record: Record) -> Joining | None:
-    """Return how a job joins, None if it stores what the container answers."""
-    given = record.get("DataProcessing") or {}
-    if not any(given.get(name, plain) != plain for name, plain in PLAIN.items()):
-        return None
-    kinds = (record["TransformInput"].get("ContentType"), record["TransformOutput"].get("Accept"))
-    lines = (
-        record["TransformInput"].get("SplitType"),
-        record["TransformOutput"].get("AssembleWith"),
-    )
-    if not {*kinds} <= {CSV, LINES} or len({*kinds}) > 1 or lines != ("Line", "Line"):
-        raise not_implemented(
-            "sagemaker:CreateTransformJob with DataProcessing of other data than lines of "
-            f"{CSV} or {LINES}, in ContentType, Accept, SplitType and AssembleWith alike"
-        )
-    try:
-        return Joining(given, *kinds)
-    except Mismatch as error:
-        raise invalid(str(error)) from error
-
-
 def _refuse(params: Params, caller: Caller) -> None:
     """Raise ApiError for what SageMaker refuses, and by name for what the sandbox does not do."""
     wire.only("CreateTransformJob", params, *MEMBERS)
@@ -447,12 +380,17 @@ def _refuse(params: Params, caller: Caller) -> None:
     wire.only("CreateTransformJob", machines, "InstanceType", "InstanceCount", "VolumeKmsKeyId")
     for name, value, known in (
         ("S3DataType", source["S3DataType"], ("S3Prefix",)),
-        ("SplitType", given.get("SplitType", "None"), ("None", "Line")),
+        ("SplitType", given.get("SplitType", "None"), ("Line",)),
+        ("BatchStrategy", params.get("BatchStrategy", "MultiRecord"), ("MultiRecord",)),
         ("InstanceCount", machines["InstanceCount"], (1,)),
     ):
         if value not in known:
             raise not_implemented(f"sagemaker:CreateTransformJob with {name} {value}")
-    _joining(params)
+    if "DataProcessing" in params:
+        wire.only("CreateTransformJob", params["DataProcessing"], "JoinSource")
+        found = (given.get("ContentType"), output.get("Accept"), output.get("AssembleWith"))
+        if found != (LINES, LINES, "Line"):
+            raise not_implemented(f"sagemaker:CreateTransformJob with rows joined in {found}")
     payload = params.get("MaxPayloadInMB", PAYLOAD)
     if payload == 0:
         raise not_implemented("sagemaker:CreateTransformJob with MaxPayloadInMB 0")

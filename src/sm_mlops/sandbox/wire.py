@@ -35,14 +35,8 @@ class Caller:
         """Return the ARN of a resource of this account and region."""
         return f"arn:{partition(self.region)}:{service}:{self.region}:{self.account}:{resource}"
 
-    def context(self) -> Params:
-        """Return what SageMaker shows as CreatedBy and LastModifiedBy."""
-        identity = f"arn:{partition(self.region)}:iam::{self.account}:root"
-        return {"IamIdentity": {"Arn": identity, "PrincipalId": self.account}}
-
 
 def partition(region: str) -> str:
-    """Return the AWS partition that a region belongs to."""
     if region.startswith("cn-"):
         return "aws-cn"
     return "aws-us-gov" if region.startswith("us-gov-") else "aws"
@@ -57,7 +51,6 @@ class ApiError(Exception):
 
 
 def invalid(message: str) -> ApiError:
-    """Return a ValidationException."""
     return ApiError("ValidationException", message)
 
 
@@ -68,18 +61,15 @@ def not_implemented(what: str, code: str = "NotImplemented") -> ApiError:
 
 
 def missing(message: str) -> ApiError:
-    """Return a ResourceNotFound error."""
     return ApiError("ResourceNotFound", message)
 
 
 @functools.cache
 def service_model(service: str = "sagemaker") -> ServiceModel:
-    """Return botocore's model of a service."""
     return ServiceModel(Loader().load_service_model(service, "service-2"), service)
 
 
 def input_shape(operation: str, service: str = "sagemaker") -> StructureShape:
-    """Return the shape of an operation's request."""
     shape = service_model(service).operation_model(operation).input_shape
     assert isinstance(shape, StructureShape)
     return shape
@@ -221,18 +211,23 @@ def moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
 
 
+def as_text(value: Any) -> str:
+    """Return a scalar as pipelines and CloudFormation show it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
 def pick(record: Params, *names: str) -> Params:
     """Return the named members that a record has."""
     return {name: record[name] for name in names if record.get(name) is not None}
 
 
 def public(record: Params) -> Params:
-    """Return what the API shows of a record: everything but the names that start with '_'."""
     return {name: value for name, value in record.items() if not name.startswith("_")}
 
 
 def service_operations(service: str = "sagemaker") -> list[str]:
-    """Return the names of all operations of a service."""
     return list(service_model(service).operation_names)
 
 

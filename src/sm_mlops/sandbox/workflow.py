@@ -76,11 +76,8 @@ class Workflows:
             "CI": "true",
             "GITHUB_ACTIONS": "true",
             "GITHUB_REPOSITORY": record["full_name"],
-            "GITHUB_REPOSITORY_OWNER": record["_owner"],
             "GITHUB_REF": ref,
-            "GITHUB_REF_NAME": ref.partition("/")[2].partition("/")[2],
             "GITHUB_RUN_ID": RUN_ID,
-            "GITHUB_RUN_ATTEMPT": "1",
         }
 
     def _client(self, **more: Any) -> Any:

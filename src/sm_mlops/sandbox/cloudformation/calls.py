@@ -15,11 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
+from botocore.exceptions import ClientError
 
 from sm_mlops.sandbox.cloudformation.expressions import Made
 from sm_mlops.sandbox.cloudformation.template import Json
 from sm_mlops.sandbox.wire import partition
+from sm_mlops.sandbox.wire import pick as pick
 
 POLL_SECONDS = 0.05
 ALPHABET = string.ascii_letters + string.digits
@@ -109,7 +110,6 @@ class Name:
     lower: bool = False
 
     def new(self, stack: str, logical: str) -> str:
-        """Return a new name."""
         random = "".join(secrets.choice(ALPHABET) for _ in range(12))
         fixed = len(self.style.format(stack="", logical="", random=random))
         room = self.longest - fixed
@@ -177,34 +177,20 @@ def reason(error: Exception, kind: str) -> str:
     """Return the failure of a resource in CloudFormation's words."""
     if isinstance(error, ResourceFailed):
         return str(error)
-    handler = "GeneralServiceException"
-    text = str(error)
-    if isinstance(error, ClientError):
-        answer = error.response
-        code = answer["Error"]["Code"]
-        meta = answer.get("ResponseMetadata", {})
-        handler = (
-            "AlreadyExists"
-            if code in EXISTING
-            else "NotFound"
-            if is_missing(error)
-            else "AccessDenied"
-            if code.startswith("AccessDenied")
-            else "Throttling"
-            if "Throttl" in code
-            else "InvalidRequest"
-            if meta.get("HTTPStatusCode", 400) < 500
-            else "ServiceInternalError"
-        )
-        text = (
-            f"{answer['Error'].get('Message', code)} (Service: {kind.split('::')[1]}, "
-            f"Status Code: {meta.get('HTTPStatusCode', 400)}, "
-            f"Request ID: {meta.get('RequestId', uuid.uuid4())})"
-        )
-    elif isinstance(error, ParamValidationError):
-        handler, text = "InvalidRequest", " ".join(text.split())
-    elif isinstance(error, BotoCoreError):
-        handler = "NetworkFailure"
+    if not isinstance(error, ClientError):
+        return handled(" ".join(str(error).split()), "InvalidRequest")
+    answer = error.response
+    code, meta = answer["Error"]["Code"], answer.get("ResponseMetadata", {})
+    handler = "NotFound" if is_missing(error) else "InvalidRequest"
+    if code in EXISTING:
+        handler = "AlreadyExists"
+    elif code.startswith("AccessDenied"):
+        handler = "AccessDenied"
+    text = (
+        f"{answer['Error'].get('Message', code)} (Service: {kind.split('::')[1]}, "
+        f"Status Code: {meta.get('HTTPStatusCode', 400)}, "
+        f"Request ID: {meta.get('RequestId', uuid.uuid4())})"
+    )
     return handled(text, handler)
 
 
@@ -223,7 +209,6 @@ def document(value: Any) -> str:
 
 
 def pairs(tags: dict[str, str]) -> list[dict[str, str]]:
-    """Return tags in the form that most services take."""
     return [{"Key": key, "Value": value} for key, value in tags.items()]
 
 
@@ -254,7 +239,6 @@ class Tagging:
 
 
 def arn(call: Call, service: str, resource: str, region: bool = True) -> str:
-    """Return an ARN of the call's account."""
     place = call.region if region else ""
     return f"arn:{partition(call.region)}:{service}:{place}:{call.account}:{resource}"
 
@@ -264,13 +248,7 @@ def last_part(call: Call) -> str:
     return call.physical.rpartition("/")[2]
 
 
-def pick(given: Json, *names: str) -> Json:
-    """Return the members with these names."""
-    return {name: given[name] for name in names if name in given}
-
-
 def without(given: Json, *names: str) -> Json:
-    """Return all members but these."""
     return {name: value for name, value in given.items() if name not in names}
 
 

@@ -72,7 +72,6 @@ def changed(record: Record, want: Wanted) -> list[str]:
 
 
 def needs_replacement(kind: str, names: list[str]) -> bool:
-    """Tell whether a change of these properties needs a new resource."""
     return bool(schemas.create_only(kind) & set(names))
 
 
@@ -113,38 +112,16 @@ def plan(
         if replacement != "False":
             uncertain.add(logical)
         found.append(
-            _change(
-                "Modify",
-                logical,
-                want.kind,
-                PhysicalResourceId=record.get("PhysicalResourceId"),
-                Replacement=replacement,
-                Scope=sorted({detail["Target"]["Attribute"] for detail in details}),
-                Details=details,
-            )
+            _change("Modify", logical, want.kind, Replacement=replacement, Details=details)
         )
     for logical, record in records.items():
         if logical not in active:
-            found.append(
-                _change(
-                    "Remove",
-                    logical,
-                    record["ResourceType"],
-                    PhysicalResourceId=record.get("PhysicalResourceId"),
-                )
-            )
+            found.append(_change("Remove", logical, record["ResourceType"]))
     return found
 
 
 def _change(action: str, logical: str, kind: str, **more: Any) -> Params:
-    change = {
-        "Action": action,
-        "LogicalResourceId": logical,
-        "ResourceType": kind,
-        "Scope": [],
-        "Details": [],
-        **{name: value for name, value in more.items() if value is not None},
-    }
+    change = {"Action": action, "LogicalResourceId": logical, "ResourceType": kind, **more}
     return {"Type": "Resource", "ResourceChange": change}
 
 

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterable
 
 from sm_mlops.sandbox.cloudformation import changes, template
 from sm_mlops.sandbox.cloudformation.calls import Call, ResourceFailed
 from sm_mlops.sandbox.cloudformation.expressions import Made, Scope, Unresolved
 from sm_mlops.sandbox.cloudformation.ledger import TARGET, Ledger, caller_of
-from sm_mlops.sandbox.cloudformation.parameters import as_text
 from sm_mlops.sandbox.cloudformation.providers import PROVIDERS
 from sm_mlops.sandbox.cloudformation.steps import Steps, new_record
 from sm_mlops.sandbox.storage import Record
-from sm_mlops.sandbox.wire import ApiError
+from sm_mlops.sandbox.wire import ApiError, as_text
 
 KILLED = "The sandbox ended while this operation was running."
 log = logging.getLogger(__name__)
@@ -56,7 +54,6 @@ class Operation(Steps):
     """An operation on a stack, from its first status to its last."""
 
     def create(self) -> None:
-        """Make a new stack."""
         self._status("CREATE_IN_PROGRESS", "User Initiated")
         why = self._apply()
         if self.unwanted:  # Deleted while it was being created.
@@ -158,17 +155,17 @@ class Operation(Steps):
         self.stack["_leftovers"] = []
         self._status(status, why)
 
-    def roll_back(self, why: str, skip: Iterable[str] = ()) -> None:
+    def roll_back(self, why: str) -> None:
         """Restore a stack to its state before the failed update."""
         self._fresh()
         self._status("UPDATE_ROLLBACK_IN_PROGRESS", why)
-        before, skip = self.stack["_before"], set(skip)
+        before = self.stack["_before"]
         old, now = before["_resources"], self.stack["_resources"]
         graph = {
             logical: {needed for needed in record["_depends"] if needed in old}
             for logical, record in old.items()
         }
-        failed = self._run(graph, lambda logical: self._restore(logical, old[logical], skip))
+        failed = self._run(graph, lambda logical: self._restore(logical, old[logical]))
         if failed:
             self._status("UPDATE_ROLLBACK_FAILED", _which(failed, "update"))
             return
@@ -182,20 +179,19 @@ class Operation(Steps):
         self._status("UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS")
         self.clean_up("UPDATE_ROLLBACK_COMPLETE")
 
-    def _restore(self, logical: str, before: Record, skip: set[str]) -> bool:
+    def _restore(self, logical: str, before: Record) -> bool:
         now = self.stack["_resources"].get(logical)
         if now is not None and now["PhysicalResourceId"] == before["PhysicalResourceId"]:
             attempt = now.get("_attempt")
             if attempt is None:
                 return True
             self._mark(now, "UPDATE_IN_PROGRESS")
-            if logical not in skip:
-                call = self._call(now, before["_properties"], before["_tags"])
-                call.previous, call.previous_tags = attempt["properties"], attempt["tags"]
-                update = PROVIDERS[now["ResourceType"]].update
-                assert update is not None
-                if self._try(now, update, call, "UPDATE") is None:
-                    return False
+            call = self._call(now, before["_properties"], before["_tags"])
+            call.previous, call.previous_tags = attempt["properties"], attempt["tags"]
+            update = PROVIDERS[now["ResourceType"]].update
+            assert update is not None
+            if self._try(now, update, call, "UPDATE") is None:
+                return False
         elif now is not None and now["PhysicalResourceId"]:
             with self.ledger.lock:
                 self.stack["_orphans"].append(now)
@@ -206,7 +202,6 @@ class Operation(Steps):
         return True
 
     def delete(self, announced: bool = False) -> None:
-        """Delete a stack."""
         self._fresh()
         if not announced:
             self._status("DELETE_IN_PROGRESS", "User Initiated")

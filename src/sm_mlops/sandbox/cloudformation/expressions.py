@@ -12,7 +12,7 @@ from typing import Any
 
 from sm_mlops.sandbox.cloudformation import parameters
 from sm_mlops.sandbox.cloudformation.template import SUB, Json, Template, invalid, malformed
-from sm_mlops.sandbox.wire import partition
+from sm_mlops.sandbox.wire import as_text, partition
 
 # How change sets of AWS show it, too.
 UNKNOWN = "{{changeSet:KNOWN_AFTER_APPLY}}"
@@ -53,7 +53,6 @@ class Scope:
     # Conditions and rules.
 
     def holds(self, condition: str) -> bool:
-        """Evaluate a condition by name."""
         if not isinstance(condition, str) or condition not in self.template.conditions:
             raise invalid(f"Template error: unresolved condition dependency: {condition}")
         if condition not in self._conditions:
@@ -96,11 +95,6 @@ class Scope:
             return any(self._logic(item) for item in argument)
         if name == "Fn::Not":
             return not self._logic(argument[0])
-        if name == "Fn::EachMemberEquals":
-            members, wanted = (self.resolve(item) for item in argument)
-            if not isinstance(members, list):
-                raise malformed("EachMemberEquals")
-            return all(item == wanted for item in members)
         raise invalid(f"Template error: {name} gives no condition")
 
     # Values.
@@ -124,7 +118,6 @@ class Scope:
         return {key: item for key, item in resolved.items() if item is not GONE}
 
     def properties(self, logical: str) -> Json:
-        """Return a resource's properties."""
         return dict(self.resolve(self.template.resources[logical].get("Properties") or {}))
 
     def _ref(self, name: str) -> Any:
@@ -236,4 +229,4 @@ def unknown(value: Any) -> bool:
 
 
 def _plain(value: Any) -> str:
-    return value if isinstance(value, list) else parameters.as_text(value)  # type: ignore[return-value]
+    return value if isinstance(value, list) else as_text(value)  # type: ignore[return-value]

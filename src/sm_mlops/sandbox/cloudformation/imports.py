@@ -77,8 +77,5 @@ def changes_of(planned: list[Params], imported: Chosen) -> list[Params]:
             raise invalid(
                 f"As part of the import operation, you cannot change other resources: [{logical}]"
             )
-        physical = imported[logical]
-        found.append(
-            {**row, "ResourceChange": change | {"Action": "Import", "PhysicalResourceId": physical}}
-        )
+        found.append({**row, "ResourceChange": change | {"Action": "Import"}})
     return found

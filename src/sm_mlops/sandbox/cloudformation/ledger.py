@@ -61,16 +61,12 @@ class Ledger:
         return None
 
     def save(self, stack: Record) -> None:
-        """Keep a new or changed stack."""
         self.store.put(STACK, stack["StackId"], stack)
 
     def status(self, stack: Record, status: str, why: str | None = None) -> None:
-        """Give a stack a status, with its event."""
         with self.lock:
             stack["StackStatus"] = status
             stack["StackStatusReason"] = why
-            if status == "DELETE_COMPLETE":
-                stack["DeletionTime"] = time.time()
             own = {
                 "LogicalResourceId": stack["StackName"],
                 "PhysicalResourceId": stack["StackId"],
@@ -81,7 +77,6 @@ class Ledger:
         self.on_status(stack)
 
     def event(self, stack: Record, about: Record, status: str, why: str | None) -> None:
-        """Record an event."""
         with self.lock:
             events = self._events.setdefault(stack["StackId"], [])
             number = f"{len(events):06}"
@@ -126,5 +121,4 @@ class Ledger:
 
 
 def caller_of(stack: Record) -> Caller:
-    """Return the caller of a stack's operations."""
     return Caller(stack["_account"], stack["_region"], stack["_access_key"])

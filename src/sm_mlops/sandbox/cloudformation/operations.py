@@ -37,7 +37,7 @@ PAGE = 100
 _TEMPLATE = "StackName TemplateBody TemplateURL UsePreviousTemplate Parameters Tags Capabilities"
 # What the tool, Service Catalog and SageMaker's projects call, with the members that they give.
 OPERATIONS = {
-    "ContinueUpdateRollback": "StackName ResourcesToSkip",
+    "ContinueUpdateRollback": "StackName",
     "CreateChangeSet": f"{_TEMPLATE} ChangeSetName ChangeSetType ClientToken ResourcesToImport",
     "CreateStack": f"{_TEMPLATE} RoleARN",
     "DeleteChangeSet": "ChangeSetName StackName",
@@ -127,20 +127,9 @@ class Stacks(Runner):
                     f"Stack:{stack['StackId']} is in {stack['StackStatus']} state and can not "
                     "continue rollback."
                 )
-            skip = params.get("ResourcesToSkip", [])
-            failed = [
-                name
-                for name, record in stack["_resources"].items()
-                if record["ResourceStatus"] == "UPDATE_FAILED"
-            ]
-            wrong = [name for name in skip if name not in failed]
-            if wrong:
-                raise invalid(
-                    f"ResourcesToSkip must be in UPDATE_FAILED state: [{', '.join(wrong)}]"
-                )
             stack |= {"_token": None, "_access_key": caller.access_key}
             stack["StackStatus"] = "UPDATE_ROLLBACK_IN_PROGRESS"
-            self.start(stack, lambda operation: operation.roll_back("User Initiated", skip))
+            self.start(stack, lambda operation: operation.roll_back("User Initiated"))
         return {}
 
     # Change sets.
@@ -182,14 +171,10 @@ class Stacks(Runner):
                 self.ledger.status(stack, "REVIEW_IN_PROGRESS", "User Initiated")
             arn = caller.arn(f"changeSet/{name}/{uuid.uuid4()}", "cloudformation")
             record: Record = {
-                **pick(params, "Capabilities"),
                 "ChangeSetName": name,
                 "ChangeSetId": arn,
                 "StackId": stack["StackId"],
                 "StackName": stack["StackName"],
-                "CreationTime": time.time(),
-                "Parameters": target["Parameters"],
-                "Tags": target["Tags"],
                 "Status": "CREATE_IN_PROGRESS",
                 "ExecutionStatus": "UNAVAILABLE",
                 "Changes": [],
@@ -294,11 +279,10 @@ class Stacks(Runner):
     def list_change_sets(self, params: Params, caller: Caller) -> Params:
         stack = self._existing(params["StackName"], caller)
         rows = [
-            pick(record, "StackId", "StackName", "ChangeSetId", "ChangeSetName", "Description",
-                 "ExecutionStatus", "Status", "StatusReason", "CreationTime")
+            pick(record, "ChangeSetId", "ChangeSetName", "ExecutionStatus", "Status")
             for record in list(self.store.all(CHANGE_SET).values())
             if record["StackId"] == stack["StackId"]
-        ]  # fmt: skip
+        ]
         rows, token = wire.page(rows, params, PAGE)
         return {"Summaries": rows, **token}
 
@@ -384,8 +368,6 @@ class Stacks(Runner):
             "CreationTime": time.time(),
             "StackStatus": "REVIEW_IN_PROGRESS",
             "StackStatusReason": None,
-            "DisableRollback": False,
-            "EnableTerminationProtection": False,
             "Description": None,
             "Parameters": [],
             "Tags": [],

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from sm_mlops.sandbox.cloudformation.template import Json, Template, invalid
-from sm_mlops.sandbox.wire import Params, not_implemented
+from sm_mlops.sandbox.wire import Params, as_text, not_implemented
 
 HIDDEN = "****"
 TYPES = ("String", "Number", "CommaDelimitedList")
@@ -109,10 +109,3 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def as_text(value: Any) -> str:
-    """Return a scalar as CloudFormation shows it."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)

@@ -87,13 +87,11 @@ class Runner:
         thread.start()
 
     def begin_create(self, stack: Record) -> None:
-        """Create a stack that its record describes."""
         stack["StackStatus"] = "CREATE_IN_PROGRESS"
         self.ledger.save(stack)
         self.start(stack, lambda operation: operation.create())
 
     def begin_update(self, stack: Record, target: Record) -> None:
-        """Update a stack to a target."""
         engine.keep_target(stack)
         stack |= target
         stack["LastUpdatedTime"] = time.time()
@@ -107,7 +105,6 @@ class Runner:
         self.store.put(CHANGE_SET, change_set["ChangeSetId"], change_set)
 
     def clients(self, caller: Caller) -> Callable[[str], Any]:
-        """Return a function that makes a caller's clients by service."""
         return lambda service: self._client(service, caller.region, caller.access_key)
 
 

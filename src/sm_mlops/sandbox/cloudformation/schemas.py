@@ -43,13 +43,11 @@ def _index() -> dict[str, str]:
 
 
 def exists(kind: str) -> bool:
-    """Tell whether AWS has a resource type of this name."""
     return kind in _index()
 
 
 @functools.cache
 def schema(kind: str) -> Json:
-    """Return the schema of a resource type."""
     path = _folder() / "resources" / f"{_index()[kind]}.json"
     found: Json = json.loads(path.read_text(encoding="utf-8"))
     return found
@@ -72,7 +70,6 @@ def writable(kind: str) -> set[str]:
 
 
 def tagged(kind: str) -> bool:
-    """Tell whether resources of a type have tags."""
     return "Tags" in schema(kind)["properties"]
 
 

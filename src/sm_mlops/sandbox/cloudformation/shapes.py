@@ -104,8 +104,6 @@ MEMBERS: dict[str, tuple[dict[str, Check], str]] = {
             "Metadata": _anything,
             "DeletionPolicy": _text,
             "UpdateReplacePolicy": _text,
-            "CreationPolicy": _object,
-            "UpdatePolicy": _object,
         },
         "Type",
     ),
@@ -120,8 +118,6 @@ def check(template: Json) -> None:
     """Refuse a template with a wrong form. Raises ApiError (ValidationError)."""
     if not _text(template.get("Description") or ""):
         raise invalid("Template format error: Description must be a string.")
-    if not _texts(template.get("Transform") or []):
-        raise invalid("Template format error: Transform must be a string or a list of strings.")
     for section in ("Metadata", "Mappings", "Conditions", *MEMBERS):
         if not _object(template.get(section) or {}):
             raise invalid(f"Template format error: {section} must be an object.")

@@ -45,24 +45,9 @@ PSEUDO = (
 )
 FUNCTIONS = ("GetAtt", "If", "ImportValue", "Join", "Select", "Split", "Sub")
 LOGIC = ("And", "Equals", "Not", "Or")
-RULE_LOGIC = ("EachMemberEquals",)
-# What each function requires, for error messages.
-REQUIRES = {
-    "And": "a list of two to ten conditions",
-    "EachMemberEquals": "a list of a list of strings and a string",
-    "Equals": "a list of two values",
-    "GetAtt": "two non-empty parameters, the resource name and the resource attribute",
-    "If": "a condition's name and two values",
-    "ImportValue": "a string",
-    "Join": "two parameters, (1) a string delimiter and (2) a list of strings to be joined",
-    "Not": "a list of one condition",
-    "Or": "a list of two to ten conditions",
-    "Select": "two parameters, a valid index value and a list",
-    "Split": "two parameters, (1) a string delimiter and (2) a string to be split",
-}
+# How many arguments each function takes.
 COUNTS = {
     "And": (2, 10),
-    "EachMemberEquals": (2, 2),
     "Equals": (2, 2),
     "If": (3, 3),
     "Join": (2, 2),
@@ -78,7 +63,7 @@ Json = dict[str, Any]
 
 def malformed(function: str) -> ApiError:
     """Return the error for a function with wrong arguments."""
-    return invalid(f"Template error: every Fn::{function} object requires {REQUIRES[function]}.")
+    return invalid(f"Template error: an Fn::{function} object has wrong arguments.")
 
 
 @dataclass(frozen=True)
@@ -317,7 +302,7 @@ def _check_functions(template: Template) -> None:
         (*LOGIC, "Join", "Select", "Split", "Sub", "If"),
         "Conditions",
     )
-    walk(list(template.rules.values()), (*LOGIC, *RULE_LOGIC), "Rules")
+    walk(list(template.rules.values()), LOGIC, "Rules")
 
 
 def _check_arguments(function: str, argument: Any, template: Template) -> None:
@@ -337,11 +322,7 @@ def _check_arguments(function: str, argument: Any, template: Template) -> None:
             and isinstance(argument[1], dict)
         )
         if not good:
-            raise invalid(
-                "Template error: One or more Fn::Sub intrinsic functions don't specify expected "
-                "arguments. Specify a string as first argument, and an optional second argument "
-                "to specify a mapping of values to replace in the string"
-            )
+            raise malformed("Sub")
     if function == "GetAtt":
         _attribute(argument)
 

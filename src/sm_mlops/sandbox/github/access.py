@@ -7,8 +7,9 @@ import time
 from sm_mlops.sandbox.github.accounts import Accounts, Actor
 from sm_mlops.sandbox.github.answers import Json, Refused, not_found
 from sm_mlops.sandbox.github.git import Bare
-from sm_mlops.sandbox.github.routing import Needs, Request, public
+from sm_mlops.sandbox.github.routing import Needs, Request
 from sm_mlops.sandbox.storage import Record, Store
+from sm_mlops.sandbox.wire import public
 
 REPOSITORY = "GitHubRepository"
 ROLES = ("read", "triage", "write", "maintain", "admin")

@@ -15,7 +15,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from sm_mlops.sandbox.github.answers import Json, Refused, moment, not_found, not_implemented
+from sm_mlops.sandbox import clock
+from sm_mlops.sandbox.github.answers import Json, Refused, not_found, not_implemented
 from sm_mlops.sandbox.storage import Record, Store
 
 ACCOUNT, TOKEN, APP, INSTALLATION = (
@@ -51,7 +52,6 @@ class Actor:
 
     @property
     def noun(self) -> str:
-        """Return its name in refusals."""
         return "integration" if self.kind == "installation" else "personal access token"
 
     def headers(self) -> dict[str, str]:
@@ -61,7 +61,6 @@ class Actor:
         return {"X-OAuth-Scopes": ", ".join(sorted(self.scopes))}
 
     def has_scope(self, *scopes: str) -> bool:
-        """Tell whether a classic token has one of these scopes."""
         held = {*self.scopes, *(low for top in self.scopes for low in INCLUDED.get(top, ()))}
         return bool(held & set(scopes))
 
@@ -253,7 +252,7 @@ class Accounts:
         selection = "all" if wanted is None else "selected"
         return {
             "token": token,
-            "expires_at": moment(expires),
+            "expires_at": clock.text(expires),
             "permissions": granted,
             "repository_selection": selection,
         }
@@ -278,9 +277,7 @@ class Accounts:
             headers = {
                 "X-RateLimit-Limit": str(int(state[2])),
                 "X-RateLimit-Remaining": str(int(state[0])),
-                "X-RateLimit-Used": str(int(state[2] - state[0])),
                 "X-RateLimit-Reset": str(int(state[1])),
-                "X-RateLimit-Resource": "core",
             }
         if exhausted:
             whose = f"user ID {name}" if actor.login else "127.0.0.1"

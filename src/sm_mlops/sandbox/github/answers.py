@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 Json = dict[str, Any]
@@ -30,7 +29,6 @@ class Refused(Exception):
         self.errors, self.headers = errors, headers or {}
 
     def body(self) -> Json:
-        """Return the body of the answer."""
         shown: Json = {"message": self.message}
         if self.errors is not None:
             shown["errors"] = self.errors
@@ -88,24 +86,12 @@ def page(rows: list[Any], query: dict[str, str], url: str) -> tuple[list[Any], d
     number = max(_number(query.get("page"), 1), 1)
     last = max(-(-len(rows) // size), 1)
     links = []
-    for name, target, applies in (
-        ("prev", number - 1, number > 1),
-        ("next", number + 1, number < last),
-        ("last", last, number < last),
-        ("first", 1, number > 1),
-    ):
-        if applies:
-            rest = {k: v for k, v in query.items() if k != "page"}
-            text = "&".join(f"{k}={v}" for k, v in {**rest, "page": str(target)}.items())
-            links.append(f'<{url}?{text}>; rel="{name}"')
+    for name, target in (("next", number + 1), ("last", last)) if number < last else ():
+        text = "&".join(f"{k}={v}" for k, v in {**query, "page": str(target)}.items())
+        links.append(f'<{url}?{text}>; rel="{name}"')
     headers = {"Link": ", ".join(links)} if links else {}
     return rows[(number - 1) * size : number * size], headers
 
 
 def _number(text: str | None, default: int) -> int:
     return int(text) if text and re.fullmatch(r"\d{1,9}", text) else default
-
-
-def moment(seconds: float) -> str:
-    """Return a time as GitHub writes it."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

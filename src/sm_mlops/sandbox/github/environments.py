@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from sm_mlops.sandbox import clock
 from sm_mlops.sandbox.github.access import Access
 from sm_mlops.sandbox.github.accounts import Actor
 from sm_mlops.sandbox.github.answers import (
@@ -12,7 +13,6 @@ from sm_mlops.sandbox.github.answers import (
     Refused,
     invalid,
     malformed,
-    moment,
     not_found,
     wanted,
 )
@@ -22,10 +22,10 @@ from sm_mlops.sandbox.github.routing import (
     REPO,
     Request,
     counted,
-    public,
     route,
 )
 from sm_mlops.sandbox.storage import Record
+from sm_mlops.sandbox.wire import public
 
 
 class Environments(Access):
@@ -145,8 +145,8 @@ class Environments(Access):
             "name": found["name"],
             "url": url,
             "html_url": f"{request.base}/{record['full_name']}/deployments",
-            "created_at": moment(found["created_at"]),
-            "updated_at": moment(found["updated_at"]),
+            "created_at": clock.text(found["created_at"]),
+            "updated_at": clock.text(found["updated_at"]),
             "can_admins_bypass": found["_bypass"],
             "protection_rules": rules,
             "deployment_branch_policy": found["_policy"],

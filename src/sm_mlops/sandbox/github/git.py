@@ -53,7 +53,6 @@ class Bare:
         hook.chmod(0o755)
 
     def rename(self, name: str, new: str) -> None:
-        """Give a repository another name."""
         self.path(new).parent.mkdir(parents=True, exist_ok=True)
         self.path(name).rename(self.path(new))
 
@@ -82,7 +81,6 @@ class Bare:
         return int(ahead), int(behind)
 
     def branches(self, name: str) -> dict[str, str]:
-        """Return branches with their commits."""
         text = self._git(
             self.path(name),
             "for-each-ref",
@@ -92,7 +90,6 @@ class Bare:
         return dict(line.split(" ") for line in text.splitlines())
 
     def files(self, name: str, commit: str, folder: str = "") -> list[str]:
-        """Return the paths of a commit's files."""
         arguments = ["ls-tree", "-r", "-z", "--name-only", commit]
         if folder:
             arguments += ["--", f"{folder}/"]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 import time
-import uuid
 from typing import Any
 
 from sm_mlops.sandbox.storage import Record, Store
@@ -61,21 +60,15 @@ class Tokens:
         name = repository["full_name"]
         context = f"environment:{environment}" if environment else f"ref:{ref}"
         claims = {
-            "jti": str(uuid.uuid4()),
             "iss": f"https://{HOST}",
             "aud": audience,
             "sub": f"{prefix}:{context}",
             "iat": now,
-            "nbf": now,
             "exp": int(now + seconds),
             "ref": ref,
-            "ref_type": "branch" if ref.startswith("refs/heads/") else "tag",
             "repository": name,
             "repository_id": str(repository["id"]),
             "repository_owner": repository["_owner"],
-            "repository_visibility": repository["visibility"],
-            "runner_environment": "github-hosted",
-            "event_name": "workflow_dispatch",
             "workflow": workflow.rpartition("/")[2].partition(".")[0],
             "job_workflow_ref": f"{name}/.github/workflows/{workflow}@{ref}",
             **more,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from sm_mlops.sandbox.github.access import NO_TOKEN, Access
 from sm_mlops.sandbox.github.answers import Answer, Json, Refused, not_found
-from sm_mlops.sandbox.github.routing import Request, public, route
+from sm_mlops.sandbox.github.routing import Request, route
+from sm_mlops.sandbox.wire import public
 
 
 class People(Access):

@@ -6,10 +6,12 @@ import re
 import time
 from urllib.parse import unquote
 
+from sm_mlops.sandbox import clock
 from sm_mlops.sandbox.github.access import REPOSITORY, ROLES, Access
-from sm_mlops.sandbox.github.answers import Answer, Json, Refused, moment, not_found, wanted
-from sm_mlops.sandbox.github.routing import REPO, Request, public, route
+from sm_mlops.sandbox.github.answers import Answer, Json, Refused, not_found, wanted
+from sm_mlops.sandbox.github.routing import REPO, Request, route
 from sm_mlops.sandbox.storage import Record
+from sm_mlops.sandbox.wire import public
 
 FORMER = "GitHubFormerName"
 NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
@@ -171,7 +173,7 @@ class Repositories(Access):
         rank = ROLES.index(role) if request.actor.login else 0
         return {
             **public(record),
-            **{k: moment(record[k]) for k in ("created_at", "updated_at", "pushed_at")},
+            **{k: clock.text(record[k]) for k in ("created_at", "updated_at", "pushed_at")},
             "owner": self.shown_account(request, self.accounts.account(record["_owner"])),
             "url": f"{request.api}/repos/{name}",
             "html_url": f"{request.base}/{name}",

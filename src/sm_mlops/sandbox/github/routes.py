@@ -25,7 +25,6 @@ class Routes(People, Repositories, Environments, Settings, Workflows):
     """The answers to all routes."""
 
     def answer(self, request: Request, headers: dict[str, str]) -> Answer:
-        """Answer a request. Raises Refused."""
         by_number = re.match(r"/repositories/(\d+)(?=/|$)", request.path)
         if by_number:
             name = self.named(int(by_number[1]))

@@ -29,7 +29,6 @@ class Request:
 
     @property
     def api(self) -> str:
-        """Return the address of the REST API."""
         return f"{self.base}{API}"
 
 
@@ -63,8 +62,3 @@ def counted(name: str, rows: list[Json], request: Request) -> Answer:
     """Return one page of a list, with the number of all rows and links to the other pages."""
     shown, headers = page(rows, request.query, f"{request.api}{request.path}")
     return Answer({"total_count": len(rows), name: shown}, 200, headers)
-
-
-def public(record: Json) -> Json:
-    """Return what GitHub shows of a record: everything but the names that start with '_'."""
-    return {name: value for name, value in record.items() if not name.startswith("_")}

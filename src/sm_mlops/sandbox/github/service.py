@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import secrets
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from pathlib import Path
@@ -52,11 +51,7 @@ class GitHub:
         label = f"{environ['REQUEST_METHOD']} {path.removeprefix(API)}"
         if not path.startswith(API + "/"):
             return self._git(path, label, environ, start)
-        headers: dict[str, str] = {
-            "Content-Type": "application/json; charset=utf-8",
-            "X-GitHub-Media-Type": "github.v3; format=json",
-            "X-GitHub-Request-Id": secrets.token_hex(8).upper(),
-        }
+        headers = {"Content-Type": "application/json; charset=utf-8"}
         try:
             answer = self._rest(path.removeprefix(API), environ, base, headers)
         except Refused as refused:
@@ -83,7 +78,6 @@ class GitHub:
         version = environ.get("HTTP_X_GITHUB_API_VERSION", VERSIONS[0])
         if version not in VERSIONS:
             raise Refused(400, f"{version} is not a supported version.")
-        headers["X-GitHub-Api-Version-Selected"] = version
         text = read(environ)
         try:
             body = json.loads(text) if text.strip() else {}
@@ -135,6 +129,5 @@ class GitHub:
 
 
 def mounted(github: GitHub, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
-    """Answer a request to a path that begins with PREFIX."""
     path = environ["PATH_INFO"].removeprefix(PREFIX)
     return github.answer({**environ, "SCRIPT_NAME": PREFIX, "PATH_INFO": path}, start)

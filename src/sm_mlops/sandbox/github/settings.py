@@ -9,19 +9,20 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from sm_mlops.sandbox import clock
 from sm_mlops.sandbox.github.access import REPOSITORY, Access
 from sm_mlops.sandbox.github.answers import (
     Answer,
     Json,
     Refused,
     malformed,
-    moment,
     not_found,
     not_implemented,
     wanted,
 )
-from sm_mlops.sandbox.github.routing import ENVIRONMENT, REPO, Request, counted, public, route
+from sm_mlops.sandbox.github.routing import ENVIRONMENT, REPO, Request, counted, route
 from sm_mlops.sandbox.storage import Record
+from sm_mlops.sandbox.wire import public
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 LARGEST_VALUE = 48 * 1024
@@ -53,7 +54,6 @@ class Settings(Access):
         return _open(self._key(record, environment), row["_sealed"])
 
     def _key(self, record: Record, environment: str) -> Json:
-        """Return the key pair of a repository or of its environment."""
         holder = _holder(record, environment)
         if "_key" not in holder:
             from nacl.public import PrivateKey
@@ -209,6 +209,6 @@ def _open(key: Json, sealed: str) -> str:
 
 def _dated(rows: Json) -> list[Json]:
     return [
-        public(row) | {when: moment(row[when]) for when in ("created_at", "updated_at")}
+        public(row) | {when: clock.text(row[when]) for when in ("created_at", "updated_at")}
         for _, row in sorted(rows.items())
     ]

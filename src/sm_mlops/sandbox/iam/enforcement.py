@@ -30,7 +30,7 @@ CODES = {
     "lambda": ("AccessDeniedException", 403),
 }
 # Services whose resources have policies that apply to the administrator, too.
-WITH_POLICIES = ("s3", "secretsmanager", "sqs", "sns", "kms", "lambda")
+WITH_POLICIES = ("s3", "secretsmanager", "sqs", "sns", "kms", "lambda", "sagemaker")
 KEY_SERVICE = "kms"
 
 
@@ -80,21 +80,18 @@ class Guard:
     # Decisions.
 
     def verdict(self, who: Identity, check: Check, facts: Facts) -> Verdict:
-        """Return the decision about one action."""
         service = check.resource.split(":", 3)[2] if check.resource.startswith("arn:") else ""
         policy = self.resources.policy(check.resource) if service else None
-        if not who.restricted and policy is None:
-            return ALLOWED
         owner = self.resources.account(check.resource, who.account)
-        # The registry itself checks what a group's policy allows another account.
-        shared = service == "sagemaker" and owner != who.account
+        if not who.restricted and policy is None and owner == who.account:
+            return ALLOWED
         return decide(
             who,
             check.action,
             check.resource,
             self.facts(check, facts, owner),
             policy,
-            owner=who.account if shared else owner,
+            owner=owner,
             policy_decides=service == KEY_SERVICE and policy is not None,
         )
 
@@ -117,7 +114,6 @@ class Guard:
 
 
 def _boundary(arn: str) -> str | None:
-    """Return the boundary that a role or user has."""
     parts = arn.split(":", 5)
     owner = identities.backend(parts[4], identities.region_of(parts[1]))
     rows: Iterable[Any] = (

@@ -19,37 +19,27 @@ from sm_mlops.sandbox.policy_language import Value
 
 # Settings of a bucket, by the word in the query: actions for reading, writing and deleting.
 SETTINGS = {
-    "accelerate": ("GetAccelerateConfiguration", "PutAccelerateConfiguration", ""),
-    "acl": ("GetBucketAcl", "PutBucketAcl", ""),
     "cors": ("GetBucketCORS", "PutBucketCORS", "PutBucketCORS"),
     "encryption": ("GetEncryptionConfiguration", *["PutEncryptionConfiguration"] * 2),
-    "inventory": ("GetInventoryConfiguration", *["PutInventoryConfiguration"] * 2),
     "lifecycle": ("GetLifecycleConfiguration", *["PutLifecycleConfiguration"] * 2),
     "location": ("GetBucketLocation", "", ""),
-    "logging": ("GetBucketLogging", "PutBucketLogging", ""),
-    "notification": ("GetBucketNotification", "PutBucketNotification", ""),
-    "object-lock": (*(f"{verb}BucketObjectLockConfiguration" for verb in ("Get", "Put")), ""),
     "ownershipControls": ("GetBucketOwnershipControls", *["PutBucketOwnershipControls"] * 2),
     "policy": ("GetBucketPolicy", "PutBucketPolicy", "DeleteBucketPolicy"),
-    "policyStatus": ("GetBucketPolicyStatus", "", ""),
     "publicAccessBlock": ("GetBucketPublicAccessBlock", *["PutBucketPublicAccessBlock"] * 2),
-    "replication": ("GetReplicationConfiguration", *["PutReplicationConfiguration"] * 2),
-    "requestPayment": ("GetBucketRequestPayment", "PutBucketRequestPayment", ""),
     "tagging": ("GetBucketTagging", "PutBucketTagging", "PutBucketTagging"),
     "uploads": ("ListBucketMultipartUploads", "", ""),
     "versioning": ("GetBucketVersioning", "PutBucketVersioning", ""),
     "versions": ("ListBucketVersions", "", ""),
-    "website": ("GetBucketWebsite", "PutBucketWebsite", "DeleteBucketWebsite"),
 }
-OBJECT_SETTINGS = {
-    "acl": ("GetObjectAcl", "PutObjectAcl", ""),
-    "attributes": ("GetObjectAttributes", "", ""),
-    "legal-hold": ("GetObjectLegalHold", "PutObjectLegalHold", ""),
-    "retention": ("GetObjectRetention", "PutObjectRetention", ""),
-    "tagging": ("GetObjectTagging", "PutObjectTagging", "DeleteObjectTagging"),
+OBJECT_SETTINGS = {"tagging": ("GetObjectTagging", "PutObjectTagging", "DeleteObjectTagging")}
+# What says more about a listing, an object or an upload; any other word of a query is unknown.
+DETAILS = {
+    *("continuation-token", "delimiter", "encoding-type", "fetch-owner", "key-marker"),
+    *("list-type", "marker", "max-keys", "prefix", "start-after", "version-id-marker"),
+    *("delete", "partNumber", "uploadId", "uploads", "versionId", "x-id"),
 }
 # The same for a version that is named.
-OF_VERSIONS = re.compile(r"(?<=Object)(?=$|Tagging$|Acl$|Attributes$)")
+OF_VERSIONS = re.compile(r"(?<=Object)(?=$|Tagging$)")
 # Whether S3 checks as if a missing key were listed (https://github.com/ceph/ceph/pull/68577), or
 # without a prefix: public sources disagree.
 AS_LISTED = True
@@ -63,8 +53,9 @@ def place(environ: Mapping[str, Any]) -> tuple[str, str]:
     return bucket, key
 
 
-def checks(environ: dict[str, Any], partition: str) -> list[Check]:
-    """Return what a request needs; an unknown one needs an action that no policy allows."""
+def checks(environ: dict[str, Any], partition: str) -> list[Check] | None:
+    """Return what a request needs, None for one that is unknown by its query; one that is unknown
+    by its method needs an action that no policy allows."""
     bucket, key = place(environ)
     query = {
         name: values[0]
@@ -75,6 +66,8 @@ def checks(environ: dict[str, Any], partition: str) -> list[Check]:
     if not bucket:
         return [Check("s3:ListAllMyBuckets", "*")]
     arn = f"arn:{partition}:s3:::{bucket}"
+    if not set(query) <= {*DETAILS, *(OBJECT_SETTINGS if key else SETTINGS)}:
+        return None
     facts: dict[str, Value] = {"s3:prefix": query.get("prefix")}
     if key:
         return _of_object(environ, query, arn, key, facts)
@@ -117,13 +110,10 @@ def _of_object(
     word = next((name for name in OBJECT_SETTINGS if name in query), None)
     if word is not None:
         action = OBJECT_SETTINGS[word][VERBS[method]] if method in VERBS else ""
-        found = [one(action or "Unknown")]
-        return [*found, one("GetObject")] if word == "attributes" else found
+        return [one(action or "Unknown")]
     if "uploadId" in query and method in ("GET", "DELETE"):
         return [one("ListMultipartUploadParts" if method == "GET" else "AbortMultipartUpload")]
-    if "restore" in query:
-        return [one("RestoreObject")]
-    if method in ("GET", "HEAD") or "select" in query:
+    if method in ("GET", "HEAD"):
         return _reading(one("GetObject"), arn, key, query.get("versionId"))
     if method == "DELETE":
         return [one("DeleteObject")]

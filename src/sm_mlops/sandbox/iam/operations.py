@@ -17,8 +17,7 @@ Table = Mapping[str, str]
 SAGEMAKER: Table = {
     "*": """
         ListCodeRepositories ListDomains ListEndpointConfigs ListEndpoints
-        ListModelPackageGroups ListModels ListPipelines ListProcessingJobs ListProjects
-        ListTrainingJobs ListTransformJobs Search""",
+        ListModelPackageGroups ListModels ListPipelines ListProjects ListTransformJobs""",
     "code-repository/{CodeRepositoryName}": """
         CreateCodeRepository DeleteCodeRepository DescribeCodeRepository
         UpdateCodeRepository""",
@@ -32,7 +31,6 @@ SAGEMAKER: Table = {
     "model/{ModelName}": "CreateModel DeleteModel DescribeModel",
     "model-package/{ModelPackageName}": "DeleteModelPackage DescribeModelPackage",
     "model-package/{ModelPackageArn}": "UpdateModelPackage",
-    "model-package/{ModelPackageArnList}": "BatchDescribeModelPackage",
     "model-package/{ModelPackageGroupName}/*": "ListModelPackages",
     "model-package-group/{ModelPackageGroupName}": """
         CreateModelPackageGroup DeleteModelPackageGroup DeleteModelPackageGroupPolicy

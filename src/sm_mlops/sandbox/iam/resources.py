@@ -37,7 +37,6 @@ class Resources:
         }
 
     def tags(self, arn: str) -> Tags:
-        """Return the tags of a resource."""
         parts = arn.split(":", 5)
         look = self._tags.get(parts[2]) if len(parts) == 6 else None
         return look(parts) if look else {}
@@ -136,13 +135,11 @@ def s3_object(bucket_name: str, key: str, version: str | None = None) -> Any:
 
 
 def object_tags(bucket_name: str, key: str) -> Tags:
-    """Return the tags of an object."""
     value = s3_object(bucket_name, key)
     return {} if value is None else _s3_tags(bucket(bucket_name), value.arn)
 
 
 def _s3_tags(owner: Any, arn: str) -> Tags:
-    """Return the tags of a bucket, or of an object in it."""
     from moto.s3.models import s3_backends
 
     tagger = s3_backends[owner.account_id][owner.partition].tagger

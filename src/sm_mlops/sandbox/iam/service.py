@@ -4,7 +4,6 @@ few operations of IAM that moto does not have."""
 from __future__ import annotations
 
 import re
-import uuid
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -32,7 +31,6 @@ class Iam:
     def error(
         self, service: str, environ: dict[str, Any], start: Start, error: ApiError
     ) -> Iterable[bytes]:
-        """Answer with an error in the form of a service."""
         if environ["REQUEST_METHOD"] == "HEAD":
             return reply(start, error.status)
         return error_reply(start, error, calls.xml(service, environ))
@@ -55,9 +53,7 @@ class Iam:
             if operation == "SimulatePrincipalPolicy":
                 body = simulation.answer(params, caller)
                 return reply(start, 200, {"Content-Type": "text/xml"}, body)
-            elif operation in ("PutUserPermissionsBoundary", "DeleteUserPermissionsBoundary"):
-                return self._bound(operation, params, caller, start)
-            elif operation == "CreateUser" and params.get("PermissionsBoundary"):
+            if operation == "CreateUser" and params.get("PermissionsBoundary"):
                 return self._create_user(params, caller, by_moto)
         except ApiError as error:
             return self.error(service, environ, start, error)
@@ -80,7 +76,6 @@ class Iam:
         return [answer]
 
     # moto's users have no boundaries.
-
     def _create_user(self, params: Params, caller: Caller, by_moto: ByMoto) -> Iterable[bytes]:
         owner = identities.backend(caller.account, caller.region)
         known = str(params["UserName"]) in owner.users
@@ -90,18 +85,3 @@ class Iam:
             user.permissions_boundary_arn = str(params["PermissionsBoundary"])
             self.keep("iam")
         return answer
-
-    def _bound(
-        self, operation: str, params: Params, caller: Caller, start: Start
-    ) -> Iterable[bytes]:
-        name = str(params.get("UserName", ""))
-        user = identities.backend(caller.account, caller.region).users.get(name)
-        if user is None:
-            words = f"The user with name {name} cannot be found."
-            raise ApiError("NoSuchEntity", words, 404)
-        given = params.get("PermissionsBoundary") if operation.startswith("Put") else None
-        user.permissions_boundary_arn = given
-        self.keep("iam")
-        inner = f"<ResponseMetadata><RequestId>{uuid.uuid4()}</RequestId></ResponseMetadata>"
-        body = f"<{operation}Response>{inner}</{operation}Response>".encode()
-        return reply(start, 200, {"Content-Type": "text/xml"}, body)

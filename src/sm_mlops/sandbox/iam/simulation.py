@@ -82,6 +82,5 @@ def _member(action: str, resource: str, decision: str) -> str:
     return (
         f"<member><EvalActionName>{escape(action)}</EvalActionName>"
         f"<EvalResourceName>{escape(resource)}</EvalResourceName>"
-        f"<EvalDecision>{decision}</EvalDecision><MatchedStatements/>"
-        "<MissingContextValues/></member>"
+        f"<EvalDecision>{decision}</EvalDecision></member>"
     )

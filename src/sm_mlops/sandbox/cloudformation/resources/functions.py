@@ -72,7 +72,7 @@ def _layer_create(call: Call) -> Made:
     given = {**call.properties, "Content": _object(call, "Content"), "LayerName": call.name}
     found = call.client("lambda").publish_layer_version(**given)["LayerVersionArn"]
     call.made(found)
-    return Made(found, {"LayerVersionArn": found})
+    return Made(found, {})
 
 
 _LAYER = ("LayerName", "Description", "Content", "CompatibleArchitectures", "CompatibleRuntimes")
@@ -93,7 +93,7 @@ def _permission_create(call: Call) -> Made:
         StatementId=call.name, **calls.pick(call.properties, *names)
     )
     call.made(call.name)
-    return Made(call.name, {"Id": call.name})
+    return Made(call.name, {})
 
 
 _INVOKE = ("FunctionName", "MaximumRetryAttempts", "MaximumEventAgeInSeconds", "DestinationConfig")
@@ -157,7 +157,6 @@ PROVIDERS: dict[str, Provider] = {
         _layer_delete,
         None,
         Name("LayerName", 140, "{logical}-{random}"),
-        ("LayerVersionArn",),
     ),
     "AWS::Lambda::Permission": Provider(
         _permission_create,
@@ -170,13 +169,11 @@ PROVIDERS: dict[str, Provider] = {
         ),
         None,
         Name("", 100),
-        ("Id",),
     ),
     "AWS::Logs::LogGroup": Provider(
         _log_group_create,
         calls.deletes("logs", "delete_log_group", "logGroupName"),
         _log_group_update,
         Name("LogGroupName", 512),
-        ("Arn",),
     ),
 }

@@ -39,7 +39,7 @@ def _role_create(call: Call) -> Made:
     )["Role"]
     call.made(call.name)
     _policies(call, "role", "RoleName")
-    return Made(call.name, {"Arn": answer["Arn"], "RoleId": answer["RoleId"]})
+    return Made(call.name, {"Arn": answer["Arn"]})
 
 
 def _role_update(call: Call) -> Made:
@@ -54,19 +54,16 @@ def _role_update(call: Call) -> Made:
         iam.update_role_description(RoleName=name, Description=given.get("Description", ""))
     if call.changed("MaxSessionDuration"):
         iam.update_role(RoleName=name, MaxSessionDuration=given.get("MaxSessionDuration", 3600))
-    _boundary(call, "role", "RoleName")
+    if call.changed("PermissionsBoundary"):
+        wanted = calls.pick(given, "PermissionsBoundary")
+        change = (
+            iam.put_role_permissions_boundary if wanted else (iam.delete_role_permissions_boundary)
+        )
+        change(RoleName=name, **wanted)
     _policies(call, "role", "RoleName")
     ROLES.apply(iam, name, call)
     answer = iam.get_role(RoleName=name)["Role"]
-    return Made(name, {"Arn": answer["Arn"], "RoleId": answer["RoleId"]})
-
-
-def _boundary(call: Call, noun: str, argument: str) -> None:
-    """Set or delete the permissions boundary of a role or user."""
-    if call.changed("PermissionsBoundary"):
-        wanted = calls.pick(call.properties, "PermissionsBoundary")
-        change = f"{'put' if wanted else 'delete'}_{noun}_permissions_boundary"
-        getattr(call.client("iam"), change)(**{argument: call.physical}, **wanted)
+    return Made(name, {"Arn": answer["Arn"]})
 
 
 def _policies(call: Call, noun: str, argument: str) -> None:
@@ -110,9 +107,9 @@ def _managed_create(call: Call) -> Made:
         PolicyDocument=calls.document(given["PolicyDocument"]),
         **calls.pick(given, "Path", "Description"),
         **calls.present(Tags=calls.pairs(call.tags)),
-    )["Policy"]
-    call.made(found["Arn"])
-    return Made(found["Arn"], {"PolicyArn": found["Arn"], "PolicyId": found["PolicyId"]})
+    )["Policy"]["Arn"]
+    call.made(found)
+    return Made(found, {})
 
 
 def _managed_update(call: Call) -> Made:
@@ -128,8 +125,8 @@ def _managed_update(call: Call) -> Made:
             PolicyDocument=calls.document(call.properties["PolicyDocument"]),
             SetAsDefault=True,
         )
-    answer = iam.get_policy(PolicyArn=found)["Policy"]
-    return Made(found, {"PolicyArn": found, "PolicyId": answer["PolicyId"]})
+    iam.get_policy(PolicyArn=found)
+    return Made(found, {})
 
 
 def _managed_delete(call: Call) -> None:
@@ -177,8 +174,7 @@ def _user_create(call: Call) -> Made:
 
 def _user_update(call: Call) -> Made:
     calls.only(call, *_USER)
-    calls.fixed(call, "Path")
-    _boundary(call, "user", "UserName")
+    calls.fixed(call, "Path", "PermissionsBoundary")
     USERS.apply(call.client("iam"), call.physical, call)
     return _user(call)
 
@@ -194,8 +190,7 @@ def _key_create(call: Call) -> Made:
     user = call.properties["UserName"]
     made = call.client("iam").create_access_key(UserName=user)["AccessKey"]
     call.made(made["AccessKeyId"])
-    attributes = {"Id": made["AccessKeyId"], "SecretAccessKey": made["SecretAccessKey"]}
-    return Made(made["AccessKeyId"], attributes)
+    return Made(made["AccessKeyId"], calls.pick(made, "SecretAccessKey"))
 
 
 def _key_update(call: Call) -> Made:
@@ -211,7 +206,7 @@ PROVIDERS: dict[str, Provider] = {
             lambda call: calls.pick(call.properties, "UserName") | {"AccessKeyId": call.physical},
         ),
         _key_update,
-        attributes=("Id", "SecretAccessKey"),
+        attributes=("SecretAccessKey",),
     ),
     "AWS::IAM::OIDCProvider": Provider(
         _oidc_create,
@@ -231,8 +226,7 @@ PROVIDERS: dict[str, Provider] = {
         _managed_delete,
         _managed_update,
         Name("ManagedPolicyName", 128),
-        ("PolicyArn", "PolicyId"),
-        lambda call: calls.arn(
+        physical=lambda call: calls.arn(
             call, "iam", f"policy{call.properties.get('Path', '/')}{call.name}", region=False
         ),
     ),
@@ -241,6 +235,6 @@ PROVIDERS: dict[str, Provider] = {
         _holder_delete("role", "RoleName"),
         _role_update,
         Name("RoleName"),
-        ("Arn", "RoleId"),
+        ("Arn",),
     ),
 }

@@ -64,7 +64,7 @@ _QUEUE = {"MessageRetentionPeriod": 345_600, "SqsManagedSseEnabled": True}
 
 def _queue(call: Call, url: str) -> Made:
     name = url.rpartition("/")[2]
-    return Made(url, {"Arn": calls.arn(call, "sqs", name), "QueueName": name, "QueueUrl": url})
+    return Made(url, {"Arn": calls.arn(call, "sqs", name), "QueueName": name})
 
 
 def _queue_create(call: Call) -> Made:
@@ -105,7 +105,7 @@ def _queue_policy_put(call: Call) -> Made:
     for url in call.properties["Queues"]:
         call.client("sqs").set_queue_attributes(QueueUrl=url, Attributes={"Policy": text})
     _queue_policy_clear(call, set(call.previous.get("Queues", [])) - {*call.properties["Queues"]})
-    return Made(found, {"Id": found})
+    return Made(found, {})
 
 
 def _queue_policy_clear(call: Call, urls: set[str]) -> None:
@@ -132,9 +132,9 @@ def _schedule_put(operation: str) -> Callable[[Call], Made]:
         calls.only(call, "Name", *_SCHEDULE)
         name = call.physical or call.name
         given = {"Name": name, **calls.pick(call.properties, *_SCHEDULE)}
-        found = getattr(call.client("scheduler"), operation)(**given)["ScheduleArn"]
+        getattr(call.client("scheduler"), operation)(**given)
         call.made(name)
-        return Made(name, {"Arn": found})
+        return Made(name, {})
 
     return put
 
@@ -142,10 +142,6 @@ def _schedule_put(operation: str) -> Callable[[Call], Made]:
 # Topics.
 
 _TOPIC = {"DisplayName": "", "KmsMasterKeyId": ""}
-
-
-def _topic(arn: str) -> Made:
-    return Made(arn, {"TopicArn": arn, "TopicName": arn.rpartition(":")[2]})
 
 
 def _topic_arn(call: Call) -> str:
@@ -164,7 +160,7 @@ def _topic_create(call: Call) -> Made:
         **calls.present(Tags=calls.pairs(call.tags)),
     )["TopicArn"]
     call.made(arn)
-    return _topic(arn)
+    return Made(arn, {})
 
 
 def _topic_update(call: Call) -> Made:
@@ -175,7 +171,7 @@ def _topic_update(call: Call) -> Made:
             value = call.properties.get(name, default)
             sns.set_topic_attributes(TopicArn=arn, AttributeName=name, AttributeValue=value)
     TOPICS.apply(sns, arn, call)
-    return _topic(arn)
+    return Made(arn, {})
 
 
 def _topic_policy_put(call: Call) -> Made:
@@ -183,7 +179,7 @@ def _topic_policy_put(call: Call) -> Made:
     call.made(found)
     _topic_policies(call, call.properties["Topics"], call.properties["PolicyDocument"])
     _topic_policy_clear(call, set(call.previous.get("Topics", [])) - {*call.properties["Topics"]})
-    return Made(found, {"Id": found})
+    return Made(found, {})
 
 
 def _topic_policies(call: Call, topics: Iterable[str], document: Any) -> None:
@@ -207,21 +203,6 @@ def _topic_policy_clear(call: Call, topics: set[str]) -> None:
             _topic_policies(call, [arn], {"Version": "2008-10-17", "Statement": [own]})
 
 
-def _subscription_create(call: Call) -> Made:
-    calls.only(call, *_SUBSCRIPTION)
-    arn = call.client("sns").subscribe(**call.properties)["SubscriptionArn"]
-    call.made(arn)
-    return Made(arn, {"Arn": arn})
-
-
-_SUBSCRIPTION = ("TopicArn", "Protocol", "Endpoint")
-
-
-def _subscription_update(call: Call) -> Made:
-    calls.only(call, *_SUBSCRIPTION)
-    return Made(call.physical, {"Arn": call.physical})
-
-
 PROVIDERS: dict[str, Provider] = {
     "AWS::Events::Rule": Provider(_rule_create, _rule_delete, _rule_update, Name("Name"), ("Arn",)),
     "AWS::Scheduler::Schedule": Provider(
@@ -229,36 +210,26 @@ PROVIDERS: dict[str, Provider] = {
         calls.deletes("scheduler", "delete_schedule", "Name"),
         _schedule_put("update_schedule"),
         Name("Name"),
-        ("Arn",),
-    ),
-    "AWS::SNS::Subscription": Provider(
-        _subscription_create,
-        calls.deletes("sns", "unsubscribe", "SubscriptionArn"),
-        _subscription_update,
-        attributes=("Arn",),
-        physical=lambda call: "",
     ),
     "AWS::SNS::Topic": Provider(
         _topic_create,
         calls.deletes("sns", "delete_topic", "TopicArn"),
         _topic_update,
         Name("TopicName", 256),
-        ("TopicArn", "TopicName"),
-        _topic_arn,
+        physical=_topic_arn,
     ),
     "AWS::SNS::TopicPolicy": Provider(
         _topic_policy_put,
         lambda call: _topic_policy_clear(call, set(call.properties["Topics"])),
         _topic_policy_put,
         Name("", 128),
-        ("Id",),
     ),
     "AWS::SQS::Queue": Provider(
         _queue_create,
         calls.deletes("sqs", "delete_queue", "QueueUrl"),
         _queue_update,
         Name("QueueName", 80),
-        ("Arn", "QueueName", "QueueUrl"),
+        ("Arn", "QueueName"),
         _queue_url,
     ),
     "AWS::SQS::QueuePolicy": Provider(
@@ -266,6 +237,5 @@ PROVIDERS: dict[str, Provider] = {
         lambda call: _queue_policy_clear(call, set(call.properties["Queues"])),
         _queue_policy_put,
         Name("", 128),
-        ("Id",),
     ),
 }

@@ -15,13 +15,13 @@ ALARMS = Tagging("tag_resource", "untag_resource", "ResourceARN")
 # SageMaker. Ref gives ARNs, Fn::GetAtt names.
 
 
-def _plain(kind: str, *attributes: str) -> Provider:
+def _plain(kind: str) -> Provider:
     """Return the provider of a type with the same name in all of SageMaker's operations."""
 
     def made(call: Call, answer: Json) -> Made:
         found = answer.get(f"{kind}Arn") or call.physical
         name = call.name if answer else calls.last_part(call)
-        return Made(found, {f"{kind}Name": name, f"{kind}Arn": found, "Arn": found, "Id": found})
+        return Made(found, {f"{kind}Name": name, "Arn": found})
 
     return calls.api(
         "sagemaker",
@@ -30,7 +30,7 @@ def _plain(kind: str, *attributes: str) -> Provider:
         made,
         lambda call: {f"{kind}Name": calls.last_part(call)},
         name=Name(f"{kind}Name", 63, "{logical}-{random}"),
-        attributes=(f"{kind}Name", *attributes),
+        attributes=(f"{kind}Name",),
         tagging=SAGEMAKER,
     )
 
@@ -57,9 +57,7 @@ def _endpoint_update(call: Call) -> Made:
         given = calls.pick(
             call.properties,
             "DeploymentConfig",
-            "ExcludeRetainedVariantProperties",
             "RetainAllVariantProperties",
-            "RetainDeploymentConfig",
         )
         client.update_endpoint(EndpointName=name, EndpointConfigName=config, **given)
         ended = _in_service(call)
@@ -95,7 +93,7 @@ def _gone(call: Call) -> bool | None:
 
 def _endpoint(found: str) -> Made:
     name = found.rpartition("/")[2]
-    return Made(found, {"EndpointName": name, "EndpointArn": found, "Id": found})
+    return Made(found, {"EndpointName": name})
 
 
 def _settled(call: Call) -> Json:
@@ -143,45 +141,38 @@ def _group_policy(call: Call, found: str) -> Made:
             )
         else:
             client.delete_model_package_group_policy(ModelPackageGroupName=name)
-    described = client.describe_model_package_group(ModelPackageGroupName=name)
-    return Made(
-        found,
-        {
-            "ModelPackageGroupArn": found,
-            "ModelPackageGroupStatus": described["ModelPackageGroupStatus"],
-            "CreationTime": described["CreationTime"].isoformat(),
-        },
-    )
+    client.describe_model_package_group(ModelPackageGroupName=name)
+    return Made(found, {})
 
 
 # Application Auto Scaling and CloudWatch.
 
 
+_TARGET = ("ResourceId", "ScalableDimension", "ServiceNamespace")
+
+
 def _target(call: Call, answer: Json) -> Made:
-    given = call.properties
-    found = "|".join(given[k] for k in ("ResourceId", "ScalableDimension", "ServiceNamespace"))
-    return Made(found, {"Id": found})
+    found = "|".join(call.properties[name] for name in _TARGET)
+    return Made(found, {})
 
 
-def _target_key(call: Call) -> Json:
-    names = ("ResourceId", "ScalableDimension", "ServiceNamespace")
-    return dict(zip(names, call.physical.split("|"), strict=True))
+def _target_parts(found: str) -> Json:
+    return dict(zip(_TARGET, found.split("|"), strict=True))
 
 
 def _policy_key(call: Call) -> Json:
-    """Return what identifies a scaling policy; a template may name its target by its Ref."""
+    """Return what identifies a scaling policy, whose template names its target by its Ref."""
     given = call.properties
-    target = given.get("ScalingTargetId")
-    names = ("ResourceId", "ScalableDimension", "ServiceNamespace")
-    key = dict(zip(names, target.split("|"), strict=True)) if target else calls.pick(given, *names)
-    return {"PolicyName": given["PolicyName"], **key}
+    if "ScalingTargetId" not in given:
+        calls.refuse(call.kind, {"ResourceId"})
+    return {"PolicyName": given["PolicyName"], **_target_parts(given["ScalingTargetId"])}
 
 
 def _policy_put(call: Call) -> Made:
     given = calls.without(call.properties, "ScalingTargetId") | _policy_key(call)
     found = call.client("application-autoscaling").put_scaling_policy(**given)["PolicyARN"]
     call.made(found)
-    return Made(found, {"Arn": found})
+    return Made(found, {})
 
 
 def _alarm(call: Call, answer: Json) -> Made:
@@ -195,8 +186,7 @@ PROVIDERS: dict[str, Provider] = {
         "register_scalable_target",
         "deregister_scalable_target",
         _target,
-        _target_key,
-        attributes=("Id",),
+        lambda call: _target_parts(call.physical),
         again=True,
         physical=lambda call: _target(call, {}).ref,
     ),
@@ -204,7 +194,6 @@ PROVIDERS: dict[str, Provider] = {
         _policy_put,
         calls.deletes("application-autoscaling", "delete_scaling_policy", _policy_key),
         _policy_put,
-        attributes=("Arn",),
         physical=lambda call: str(call.properties["PolicyName"]),
     ),
     "AWS::CloudWatch::Alarm": calls.api(
@@ -214,7 +203,6 @@ PROVIDERS: dict[str, Provider] = {
         _alarm,
         lambda call: {"AlarmNames": [call.physical]},
         name=Name("AlarmName", 255),
-        attributes=("Arn",),
         tagging=ALARMS,
         again=True,
     ),
@@ -227,16 +215,16 @@ PROVIDERS: dict[str, Provider] = {
         name=Name("DashboardName", 255),
         again=True,
     ),
-    "AWS::SageMaker::CodeRepository": _plain("CodeRepository", "Id"),
+    "AWS::SageMaker::CodeRepository": _plain("CodeRepository"),
     "AWS::SageMaker::Endpoint": Provider(
         _endpoint_create,
         _endpoint_delete,
         _endpoint_update,
         Name("EndpointName", 63, "{logical}-{random}"),
-        ("EndpointName", "EndpointArn"),
+        ("EndpointName",),
     ),
-    "AWS::SageMaker::EndpointConfig": _plain("EndpointConfig", "EndpointConfigArn", "Id"),
-    "AWS::SageMaker::Model": _plain("Model", "ModelArn", "Id"),
+    "AWS::SageMaker::EndpointConfig": _plain("EndpointConfig"),
+    "AWS::SageMaker::Model": _plain("Model"),
     "AWS::SageMaker::ModelPackageGroup": Provider(
         _group_create,
         calls.deletes(
@@ -245,7 +233,6 @@ PROVIDERS: dict[str, Provider] = {
             lambda call: {"ModelPackageGroupName": calls.last_part(call)},
         ),
         _group_update,
-        attributes=("ModelPackageGroupArn", "ModelPackageGroupStatus", "CreationTime"),
         physical=lambda call: str(call.properties["ModelPackageGroupName"]),
     ),
 }

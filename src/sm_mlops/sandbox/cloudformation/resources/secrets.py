@@ -18,7 +18,7 @@ def _secret_create(call: Call) -> Made:
         **calls.present(Tags=calls.pairs(call.tags)),
     )["ARN"]
     call.made(found)
-    return Made(found, {"Id": found})
+    return Made(found, {})
 
 
 def _secret_update(call: Call) -> Made:
@@ -34,7 +34,7 @@ def _secret_update(call: Call) -> Made:
             SecretId=call.physical, **calls.pick(call.properties, "Description", *names)
         )
     SECRETS.apply(client, call.physical, call)
-    return Made(call.physical, {"Id": call.physical})
+    return Made(call.physical, {})
 
 
 def _secret_policy_put(call: Call) -> Made:
@@ -45,7 +45,7 @@ def _secret_policy_put(call: Call) -> Made:
         **calls.pick(given, "BlockPublicPolicy"),
     )["ARN"]
     call.made(found)
-    return Made(found, {"Id": found})
+    return Made(found, {})
 
 
 PROVIDERS: dict[str, Provider] = {
@@ -53,7 +53,6 @@ PROVIDERS: dict[str, Provider] = {
         _secret_policy_put,
         calls.deletes("secretsmanager", "delete_resource_policy", "SecretId"),
         _secret_policy_put,
-        attributes=("Id",),
     ),
     "AWS::SecretsManager::Secret": Provider(
         _secret_create,
@@ -64,6 +63,5 @@ PROVIDERS: dict[str, Provider] = {
         ),
         _secret_update,
         Name("Name", 512, "{logical}-{random}"),
-        ("Id",),
     ),
 }

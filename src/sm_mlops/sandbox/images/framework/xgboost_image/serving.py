@@ -33,6 +33,5 @@ def application() -> Any:
 
 
 def main(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """Answer a request."""
     answer: Iterable[bytes] = application()(environ, start_response)
     return answer
