@@ -48,7 +48,6 @@ def on_state(listener: Listener) -> None:
 
 
 def state(alarm: Any) -> State:
-    """Return the state of moto's alarm."""
     since = alarm.state_updated_timestamp
     return State(alarm.state_value, alarm.state_reason, alarm.state_reason_data, since)
 

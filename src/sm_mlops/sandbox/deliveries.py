@@ -41,7 +41,6 @@ def check_queue(arn: str, service: str, source: str) -> None:
 
 
 def waiting(arn: str) -> int:
-    """Return how many messages are visible in a queue."""
     return int(_queue(arn).approximate_number_of_messages)
 
 

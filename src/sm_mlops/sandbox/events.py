@@ -89,7 +89,6 @@ class Events:
                 _check_target(target)
 
     def alarm(self, alarm: Any, previous: State) -> None:
-        """Announce that an alarm has changed its state."""
         arn = alarm.alarm_arn
         self._publish(
             "aws.cloudwatch", "CloudWatch Alarm State Change", [arn], detail(alarm, previous)

@@ -78,7 +78,6 @@ class Execution:
     # The loop.
 
     def run(self) -> None:
-        """Run the steps to the end of the execution."""
         with self._changed:
             while True:
                 if not self.stopping.is_set() and not self._has_failed():

@@ -171,7 +171,6 @@ def _fit(value: Any, shape: Shape | None) -> Any:
 
 
 def evaluate(expression: dict[str, Any], scope: Scope) -> Any:
-    """Return what one expression stands for."""
     name, body = next(iter(expression.items()))
     if name == "Get":
         return _get(body, scope)

@@ -55,7 +55,6 @@ class Processes:
         self._foreign: dict[Path, dict[str, list[Path]]] = {}
 
     def run(self, function: Any, event: Any, request: str) -> Result:
-        """Run a function to its end."""
         self.folder.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="run-", dir=self.folder))
         begun = time.monotonic()

@@ -66,7 +66,6 @@ class Models:
         self.store, self.objects, self.registry = store, objects, registry
 
     def create_model(self, params: Params, caller: Caller) -> Params:
-        """Answer CreateModel from a version of the registry."""
         arn = caller.arn(f"model/{params['ModelName']}")
         if self.store.get(MODEL, arn) is not None:
             raise invalid(f'Cannot create already existing model "{arn}".')

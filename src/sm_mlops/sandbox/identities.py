@@ -49,7 +49,6 @@ class Identity:
 
     @property
     def name(self) -> str:
-        """Return the last part of the principal's ARN."""
         return self.principal.rpartition("/")[2]
 
     def names(self) -> dict[str, str]:
@@ -111,7 +110,6 @@ def secret_of(caller: Caller) -> tuple[str, str, float | None] | None:
 
 
 def ends(session: Any) -> float:
-    """Return when moto's session ends."""
     moment: datetime = session.expiration
     return moment.replace(tzinfo=UTC).timestamp()
 

@@ -134,7 +134,6 @@ class Jobs:
     # For the executor.
 
     def wait(self, arn: str) -> None:
-        """Return when the job has ended."""
         job = self.running.get(arn)
         if job is not None:
             job.done.wait()

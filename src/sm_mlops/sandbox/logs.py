@@ -35,7 +35,6 @@ class Logs:
         self._lock = threading.Lock()
 
     def update(self) -> None:
-        """Bring moto's log streams up to date."""
         with self._lock:
             for kind, group in LOG_GROUPS.items():
                 for arn, record in list(self.store.all(kind).items()):

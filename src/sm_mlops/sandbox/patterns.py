@@ -7,6 +7,7 @@ https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-event-patterns.html
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from sm_mlops.sandbox.wire import not_implemented
@@ -38,6 +39,9 @@ def _no_number(text: str) -> Any:
 
 def matches(pattern: dict[str, Any], event: Any) -> bool:
     """Tell whether an event fits a pattern from `parse`."""
+    # Of a list of objects, one object has to fit the whole pattern below it.
+    if isinstance(event, list):
+        return any(matches(pattern, each) for each in _flat(event))
     members = event if isinstance(event, dict) else {}
     for name, wanted in pattern.items():
         if isinstance(wanted, dict):
@@ -53,10 +57,18 @@ def _fits(text: str, wanted: list[Any]) -> bool:
     return text in wanted or any(text.endswith(end) for end in ends)
 
 
-def _texts(value: Any) -> list[str]:
-    return [
-        each for each in (value if isinstance(value, list) else [value]) if isinstance(each, str)
-    ]
+def _texts(value: Any) -> Iterator[str]:
+    for each in _flat(value) if isinstance(value, list) else [value]:
+        if isinstance(each, str):
+            yield each
+
+
+def _flat(values: list[Any]) -> Iterator[Any]:
+    for each in values:
+        if isinstance(each, list):
+            yield from _flat(each)
+        else:
+            yield each
 
 
 def _check_object(pattern: Any, where: str) -> None:

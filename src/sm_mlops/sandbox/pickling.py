@@ -1,5 +1,5 @@
-"""Turns moto's backends into bytes, including what Python cannot pickle: locks, anonymous
-functions, dictionaries that need arguments. `pickle.loads` reads them."""
+"""Turns moto's backends into bytes, including what Python cannot pickle: locks, private keys,
+anonymous functions, dictionaries that need arguments. `pickle.loads` reads them."""
 
 from __future__ import annotations
 
@@ -37,6 +37,8 @@ class _Pickler(pickle.Pickler):
                 return make, ()
         if isinstance(obj, threading.Condition):
             return threading.Condition, ()
+        if type(obj).__module__.startswith("cryptography."):
+            return _key_reduced(obj)
         return NotImplemented
 
 
@@ -44,6 +46,20 @@ def _mapping(kind: type[defaultdict[Any, Any]], factory: Any) -> defaultdict[Any
     made = kind.__new__(kind)
     made.default_factory = factory
     return made
+
+
+def _key_reduced(key: Any) -> Any:
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    if not hasattr(key, "private_bytes"):
+        return NotImplemented
+    return _key, (key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()),)
+
+
+def _key(content: bytes) -> Any:
+    from cryptography.hazmat.primitives.serialization import load_der_private_key
+
+    return load_der_private_key(content, None)
 
 
 def _function(module: str, code: bytes, cells: tuple[Any, ...]) -> FunctionType:

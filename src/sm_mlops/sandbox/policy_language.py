@@ -59,7 +59,6 @@ class Facts:
         values: Mapping[str, Value | Callable[[], Value]],
         tags: Mapping[str, Tags] | None = None,
     ) -> Facts:
-        """Return these facts and more."""
         return Facts({**self._values, **values}, {**self._tags, **(tags or {})})
 
 

@@ -138,7 +138,6 @@ class Projects:
         return {"ProjectSummaryList": [pick(row, *names) for row in rows], **token}
 
     def update_project(self, params: Params, caller: Caller) -> Params:
-        """Answer UpdateProject, for what was provisioned."""
         given = set(params) - {"ProjectName"}
         providers = params.get("TemplateProvidersToUpdate")
         if given not in (

@@ -128,7 +128,6 @@ class Registry:
                 self.store.put(GROUP, group["ModelPackageGroupArn"], group)
 
     def describe_model_package(self, params: Params, caller: Caller) -> Params:
-        """Answer DescribeModelPackage, by ARN or name."""
         return self.package(params["ModelPackageName"], caller)
 
     def package(self, name: str, caller: Caller) -> Params:

@@ -146,7 +146,6 @@ class Schedules(JsonService):
             self._changed.wait(max(0.0, found[0] - clock.now()) if found else None)
 
     def close(self) -> None:
-        """Fire nothing any more."""
         self._closing = True
         self._changed.set()
 

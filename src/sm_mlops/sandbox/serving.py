@@ -71,7 +71,6 @@ class Process:
         return self.popen.poll() is None
 
     def connection(self, timeout: float) -> http.client.HTTPConnection:
-        """Return a free connection or a new one."""
         try:
             found = self.free.pop()
             cast(Any, found.sock).settimeout(timeout)

@@ -91,7 +91,6 @@ class Store:
             )
 
     def delete(self, kind: str, key: str) -> None:
-        """Forget a record if it exists."""
         with self.lock:
             self.all(kind).pop(key, None)
             self._db.execute("DELETE FROM record WHERE kind = ? AND key = ?", (kind, key))

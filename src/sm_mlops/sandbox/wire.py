@@ -219,7 +219,6 @@ def as_text(value: Any) -> str:
 
 
 def pick(record: Params, *names: str) -> Params:
-    """Return the named members that a record has."""
     return {name: record[name] for name in names if record.get(name) is not None}
 
 

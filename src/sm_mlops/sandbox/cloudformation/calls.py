@@ -234,7 +234,6 @@ class Tagging:
             getattr(client, self.add)(**where, **{self.tags: self.form(new)})
 
     def form(self, tags: dict[str, str]) -> Any:
-        """Return tags in the service's form."""
         return tags if self.as_map else pairs(tags)
 
 
@@ -253,7 +252,6 @@ def without(given: Json, *names: str) -> Json:
 
 
 def present(**given: Any) -> Json:
-    """Return the members that are not empty."""
     return {name: value for name, value in given.items() if value}
 
 

@@ -260,7 +260,6 @@ class Steps:
         self.cancel = threading.Event()
 
     def end(self) -> None:
-        """Stop at once because the sandbox is ending."""
         self.closing.set()
         self.cancel.set()
 

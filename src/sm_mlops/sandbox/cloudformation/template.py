@@ -73,9 +73,6 @@ class Reference:
     name: str
     attribute: str | None = None
 
-    def __str__(self) -> str:
-        return f"{self.name}.{self.attribute}" if self.attribute else self.name
-
 
 @dataclass(frozen=True)
 class Template:

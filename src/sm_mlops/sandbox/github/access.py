@@ -24,7 +24,6 @@ class Access:
         self.store, self.accounts, self.bare = store, accounts, bare
 
     def keep(self, record: Record) -> None:
-        """Write a changed repository to the state."""
         self.store.put(REPOSITORY, record["full_name"].lower(), record)
 
     def allowed(

@@ -38,7 +38,6 @@ class Bare:
         self.folder = folder
 
     def path(self, name: str) -> Path:
-        """Return where a repository is."""
         return self.folder / f"{name.lower()}.git"
 
     def create(self, name: str, branch: str) -> None:
@@ -102,7 +101,6 @@ class Bare:
         return found if found or path in self.files(name, commit) else None
 
     def head(self, name: str, branch: str) -> None:
-        """Make a branch the default one."""
         self._git(self.path(name), "symbolic-ref", "HEAD", f"refs/heads/{branch}")
 
     def serve(

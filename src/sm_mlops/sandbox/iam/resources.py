@@ -104,7 +104,6 @@ class Resources:
         return None
 
     def account(self, arn: str, otherwise: str) -> str:
-        """Return the account that a resource is in."""
         parts = arn.split(":", 5)
         if len(parts) == 6 and parts[2] == "s3":
             found = bucket(parts[5].partition("/")[0])

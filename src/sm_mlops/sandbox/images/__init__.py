@@ -68,7 +68,6 @@ def find(uri: str, folder: Path = FOLDER) -> Path:
 
 
 def name_of(uri: str) -> str:
-    """Return the name of an image's environment."""
     parts = _URI.fullmatch(uri)
     for name, image in KNOWN.items():
         if parts and parts.groups() == (image["repository"], image["tag"]):
