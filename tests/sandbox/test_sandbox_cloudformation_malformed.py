@@ -34,7 +34,7 @@ WHOLE: dict[str, Any] = {
     "Rules": {
         "R": {
             "RuleCondition": {"Fn::Equals": [{"Ref": "Text"}, "x"]},
-            "Assertions": [{"Assert": {"Fn::Equals": ["3", {"Ref": "Count"}]}}],
+            "Assertions": [{"Assert": {"Fn::EachMemberEquals": [["3"], {"Ref": "Count"}]}}],
         }
     },
     "Conditions": {

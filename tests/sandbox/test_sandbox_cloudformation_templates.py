@@ -219,7 +219,11 @@ def test_parameters_come_from_the_request_the_stack_or_the_template() -> None:
 
 
 def test_an_empty_list_parameter_is_one_empty_item() -> None:
-    template = read(Parameters={"L": {"Type": "CommaDelimitedList", "Default": ""}})
+    template = read(
+        Parameters={"L": {"Type": "CommaDelimitedList", "Default": ""}},
+        Rules={"R": {"Assertions": [{"Assert": {"Fn::EachMemberEquals": [{"Ref": "L"}, ""]}}]}},
+    )
+    scope(template).check_rules()
     assert scope(template).resolve({"Ref": "L"}) == [""]
 
 

@@ -226,7 +226,6 @@ class Catalog(JsonService):
             "Id": identity,
             "Name": given.get("Name", identity),
             **pick(given, "Description"),
-            "Type": given.get("Type", "CLOUD_FORMATION_TEMPLATE"),
             "CreatedTime": time.time(),
             "Active": True,
             "Guidance": "DEFAULT",
@@ -365,7 +364,6 @@ def _view_detail(record: Record) -> Params:
     return {
         "ProductViewSummary": view,
         "ProductARN": record["ARN"],
-        "CreatedTime": record["CreatedTime"],
     }
 
 

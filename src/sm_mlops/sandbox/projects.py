@@ -55,7 +55,6 @@ class Projects:
             **pick(params, "ProjectDescription"),
             "ProjectStatus": "CreateInProgress",
             "CreationTime": time.time(),
-            "LastModifiedTime": time.time(),
             "_tags": params.get("Tags", []),
             "_key": caller.access_key,
         }
@@ -148,7 +147,6 @@ class Projects:
         record = self._project(params["ProjectName"], caller)
         if record["ProjectStatus"] in MOVING:
             raise invalid(f"Project {record['ProjectName']} is in status {record['ProjectStatus']}")
-        record["LastModifiedTime"] = time.time()
         update = params.get("ServiceCatalogProvisioningUpdateDetails")
         if update:
             shown = record["ServiceCatalogProvisionedProductDetails"]
@@ -210,7 +208,7 @@ class Projects:
             self.client("cloudformation", caller.region, record["_key"]).delete_stack(
                 StackName=record["_stack"]
             )
-        record |= {"ProjectStatus": "DeleteInProgress", "LastModifiedTime": time.time()}
+        record |= {"ProjectStatus": "DeleteInProgress"}
         self.store.put(PROJECT, record["ProjectArn"], record)
         self._work(record["ProjectArn"])
         return {}
@@ -264,7 +262,6 @@ class Projects:
     def _end(self, record: Record, problem: str) -> None:
         begun = record["ProjectStatus"].removesuffix("InProgress")
         record["ProjectStatus"] = f"{begun}{'Failed' if problem else 'Completed'}"
-        record["LastModifiedTime"] = time.time()
         shown = record.get("ServiceCatalogProvisionedProductDetails")
         if shown is not None:
             shown["ProvisionedProductStatusMessage"] = problem
@@ -294,7 +291,6 @@ class Projects:
             "CodeRepositoryArn": arn,
             "GitConfig": params["GitConfig"],
             "CreationTime": time.time(),
-            "LastModifiedTime": time.time(),
             "_tags": params.get("Tags", []),
         }
         self.store.put(REPOSITORY, arn, record)

@@ -66,8 +66,6 @@ class Provisioning:
         provisioned = {
             "Id": identity,
             "Name": name,
-            "Arn": caller.arn(f"stack/{name}/{identity}", "servicecatalog"),
-            "Type": "CFN_STACK",
             "Status": "UNDER_CHANGE",
             "CreatedTime": time.time(),
             "ProductId": product["Id"],

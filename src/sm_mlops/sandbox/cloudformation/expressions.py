@@ -95,6 +95,11 @@ class Scope:
             return any(self._logic(item) for item in argument)
         if name == "Fn::Not":
             return not self._logic(argument[0])
+        if name == "Fn::EachMemberEquals":
+            members, wanted = (self.resolve(item) for item in argument)
+            if not isinstance(members, list):
+                raise malformed("EachMemberEquals")
+            return all(item == wanted for item in members)
         raise invalid(f"Template error: {name} gives no condition")
 
     # Values.

@@ -48,6 +48,7 @@ LOGIC = ("And", "Equals", "Not", "Or")
 # How many arguments each function takes.
 COUNTS = {
     "And": (2, 10),
+    "EachMemberEquals": (2, 2),
     "Equals": (2, 2),
     "If": (3, 3),
     "Join": (2, 2),
@@ -299,7 +300,7 @@ def _check_functions(template: Template) -> None:
         (*LOGIC, "Join", "Select", "Split", "Sub", "If"),
         "Conditions",
     )
-    walk(list(template.rules.values()), LOGIC, "Rules")
+    walk(list(template.rules.values()), (*LOGIC, "EachMemberEquals"), "Rules")
 
 
 def _check_arguments(function: str, argument: Any, template: Template) -> None:

@@ -83,7 +83,9 @@ class Guard:
         service = check.resource.split(":", 3)[2] if check.resource.startswith("arn:") else ""
         policy = self.resources.policy(check.resource) if service else None
         owner = self.resources.account(check.resource, who.account)
-        if not who.restricted and policy is None and owner == who.account:
+        # Of another account's, only the registry's resources need a policy that allows it.
+        abroad = service == "sagemaker" and owner != who.account
+        if not who.restricted and policy is None and not abroad:
             return ALLOWED
         return decide(
             who,
