@@ -7,7 +7,6 @@ Out:  a DataFrame with as many rows in the same order, and any columns: numbers,
       text, each of the same type for every row. The index is ignored. For example:
 
     rows["income_per_head"] = rows["income"] / rows["household"]
-    return rows
 
 Runs for training and for each request, on some of the rows at a time: compute a row from that row
 alone. What has to be learned from the training rows belongs in `fit` of train.py. While it only
