@@ -94,7 +94,8 @@ def test_opt_ml_means_the_jobs_folder_in_arguments_and_environment(aws: World) -
     base = seen["environment"]["SAGEMAKER_BASE_DIR"]
     assert seen["arguments"] == [f"{base}/processing/output/out"]
     assert seen["environment"]["WHERE"] == f"{base}/processing/x"
-    assert seen["config"]["AppSpecification"]["ContainerArguments"] == [f"{OUTPUT}/out"]
+    [output] = seen["config"]["ProcessingOutputConfig"]["Outputs"]
+    assert output["S3Output"]["LocalPath"] == f"{OUTPUT}/out"
     assert seen["resources"]["hosts"] == [seen["resources"]["current_host"]]
 
 

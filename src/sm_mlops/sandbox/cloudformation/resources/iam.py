@@ -56,10 +56,8 @@ def _role_update(call: Call) -> Made:
         iam.update_role(RoleName=name, MaxSessionDuration=given.get("MaxSessionDuration", 3600))
     if call.changed("PermissionsBoundary"):
         wanted = calls.pick(given, "PermissionsBoundary")
-        change = (
-            iam.put_role_permissions_boundary if wanted else (iam.delete_role_permissions_boundary)
-        )
-        change(RoleName=name, **wanted)
+        change = "put" if wanted else "delete"
+        getattr(iam, f"{change}_role_permissions_boundary")(RoleName=name, **wanted)
     _policies(call, "role", "RoleName")
     ROLES.apply(iam, name, call)
     answer = iam.get_role(RoleName=name)["Role"]
