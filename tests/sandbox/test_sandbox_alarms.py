@@ -60,7 +60,6 @@ def test_an_alarm_is_evaluated_by_its_newest_periods(case: str) -> None:
     assert metrics.evaluate(alarm, samples, 3600.0)[0] == wanted
 
 
-TEXT = {"type": "text", "properties": {"markdown": "x"}}
 GRAPH = {"type": "metric", "properties": {"metrics": [["n", "m"]]}}
 TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:t"
 # Operation, its members, and the words of the refusal.
@@ -79,7 +78,11 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "a widget": ("PutDashboard", {"DashboardBody": '{"widgets": [{"type": "x"}]}'}, "type x"),
     "too large": (
         "PutDashboard",
-        {"DashboardBody": json.dumps({"widgets": [{**TEXT, "width": 25}]})},
+        {
+            "DashboardBody": json.dumps(
+                {"widgets": [{**GRAPH, "properties": {"metrics": [], "region": "r"}, "width": 25}]}
+            )
+        },
         "too large",
     ),
     "https": ("Subscribe", {"Protocol": "https"}, "the protocol https"),

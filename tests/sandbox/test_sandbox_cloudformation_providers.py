@@ -42,8 +42,8 @@ def principal(action: str, target: Any) -> dict[str, Any]:
     return {"Version": "2012-10-17", "Statement": [statement]}
 
 
-def text(markdown: str) -> str:
-    widget = {"type": "text", "properties": {"markdown": markdown}}
+def graph(title: str) -> str:
+    widget = {"type": "metric", "properties": {"title": title, "metrics": [], "region": "r"}}
     return json.dumps({"widgets": [widget]})
 
 
@@ -69,13 +69,13 @@ IN_PLACE: dict[str, tuple[dict[str, Any], dict[str, Any], Look, Any, Any]] = {
         2.5,
     ),
     "CloudWatch::Dashboard": (
-        {"DashboardBody": text("before")},
-        {"DashboardBody": text("after")},
+        {"DashboardBody": graph("before")},
+        {"DashboardBody": graph("after")},
         lambda aws, name: aws.client("cloudwatch").get_dashboard(DashboardName=name)[
             "DashboardBody"
         ],
-        text("before"),
-        text("after"),
+        graph("before"),
+        graph("after"),
     ),
     "IAM::Role": (
         {
