@@ -25,6 +25,7 @@ from sm_mlops import dates, images, schedules, tags
 from sm_mlops.errors import MlopsError, hint, one_line
 from sm_mlops.schedules import Monitoring, Retraining
 from sm_mlops.tabular import measures, mlops_yaml
+from sm_mlops.tabular.text import visible
 
 _OWN = ", or a function of model/evaluate.py under @higher_is_better or @lower_is_better"
 TASKS = ("auto", "binary", "multiclass", "regression")
@@ -398,7 +399,7 @@ def _hyperparameters(value: Any) -> dict[str, str]:
 
 
 def _invalid(message: str) -> SettingsError:
-    return SettingsError(f"mlops.yaml: {one_line(message)}")
+    return SettingsError(f"mlops.yaml: {visible(' '.join(message.splitlines()))}")
 
 
 def _require(holds: bool, message: str) -> None:

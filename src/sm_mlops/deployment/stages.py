@@ -264,7 +264,7 @@ def _batch(given: dict[str, Any] | None, place: str) -> Batch | None:
             raise MlopsError(f"{place}: Batch.{key} must be text, not {given.get(key)!r}")
     found = Batch(given["Schedule"], given["Input"], given["Output"])
     if wrong := not_a_schedule(found.schedule):
-        raise MlopsError(f"{place}: Batch.Schedule {wrong}, not {found.schedule}")
+        raise MlopsError(f"{place}: Batch.Schedule {wrong}, not {found.schedule!r}")
     for key, address in (("Input", found.input), ("Output", found.output)):
         if not _S3.fullmatch(address):
             raise MlopsError(
