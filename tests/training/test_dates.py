@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
@@ -77,9 +77,10 @@ def test_a_date_that_cannot_be_read_is_refused_in_one_line(
 
 
 @pytest.fixture
-def dated(account: Aws, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Aws]:
-    """Return the account with this data.path, on a fixed day."""
-    monkeypatch.setattr(artifacts, "today", lambda: NEW_YEAR)
+def dated(account: Aws) -> Callable[[str], Aws]:
+    """Return the account with this data.path, on a day to which its clock was moved."""
+    noon = datetime(NEW_YEAR.year, NEW_YEAR.month, NEW_YEAR.day, 12, tzinfo=UTC)
+    object.__setattr__(account, "ahead", (noon - datetime.now(UTC)).total_seconds())
 
     def made(path: str) -> Aws:
         object.__setattr__(account.settings.data, "path", path)
