@@ -29,6 +29,7 @@ _FIELDS = (
     ("year", 1970, 2199, "", ""),
 )
 TAKEN = "must not end in -monitor: the pipeline that checks another project's stages has that name"
+BY_KIND = "A limit is of a kind of column, not of one column"
 _OFTEN = "at most once an hour"
 # Not today's month: a schedule that has ended must not make every command refuse the file.
 _FIRST = (2026, 1)

@@ -311,7 +311,8 @@ def _read_project(file: Path) -> Project:
 def _refuse_unknown(content: dict[Any, Any], known: set[str], path: str) -> None:
     for key in content:
         if key not in known:
-            raise _invalid(f"{path}{key} is unknown; {hint(str(key), sorted(known))}")
+            more = f" {schedules.BY_KIND}" if path == "monitoring.limits." else ""
+            raise _invalid(f"{path}{key} is unknown; {hint(str(key), sorted(known))}{more}")
 
 
 def _typed(hint: Any, value: Any, where: str) -> Any:
@@ -419,8 +420,7 @@ def _check(settings: Settings) -> None:
     """Check the rules that types cannot express."""
     metrics: tuple[str, ...] = (*measures.HIGHER, *measures.LOWER)
     data, split, gate, aws = settings.data, settings.split, settings.gate, settings.aws
-    region = settings.project.region
-    wrong = images.problem(settings.image, settings.image_environment, region)
+    wrong = images.problem(settings.image, settings.image_environment, settings.project.region)
     _require(wrong is None, wrong or "")
     _require(bool(data.path.strip()), "data.path is empty")
     wrong = dates.problem(data.path, isolated=aws.network_isolation)

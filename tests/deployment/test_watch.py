@@ -106,6 +106,10 @@ def test_a_wish_that_cannot_be_fulfilled_is_refused_with_the_reason(
         ({"Schedule": None}, r"Batch\.Schedule must be text"),
         ({"When": "x"}, r"Batch\.When is unknown"),
         ({"Input": "rows/"}, r"Batch\.Input must be like s3://bucket/folder/"),
+        (
+            {"Input": "s3://b/rows/"},
+            r"Batch\.Input must be like .*, a bucket of 3 to 63 characters",
+        ),
         ({"Input": ROWS + 'x"'}, r"Batch\.Input must be like s3://"),
         ({"Output": PREDICTIONS.rstrip("/")}, r"Batch\.Output must be a folder, with / at its end"),
         ({"Output": ROWS + "out/"}, r"Batch\.Output is below Batch\.Input"),

@@ -177,6 +177,11 @@ def test_hyperparameters_are_passed_as_the_text_that_sagemaker_passes(repo: Repo
                 ("monitoring: {capture: 0.5}", "monitoring.capture must be a whole number"),
                 ("monitoring: {min_rows: 0}", "monitoring.min_rows must be at least 1, not 0"),
                 ("monitoring: {limits: {numbr: {}}}", "limits.numbr is unknown; did you mean num"),
+                (
+                    "monitoring: {limits: {age: {drift: 0.2}}}",
+                    "limits.age is unknown; did you mean date? A limit is of a kind of column, not "
+                    "of one column",
+                ),
                 ("monitoring: {limits: {date: {drift: 1}}}", "date.drift is unknown; known are"),
                 ("monitoring: {limits: {text: {new: 5}}}", "text.new must be a share from 0 to 1"),
                 ("monitoring: {limits: {prediction: 0}}", "limits.prediction must be above 0"),

@@ -76,6 +76,17 @@ def test_a_date_that_cannot_be_read_is_refused_in_one_line(
     assert "\n" not in str(told.value)
 
 
+@pytest.mark.parametrize(
+    ("path", "bucket"), [("s3://b/rows/", "b"), ("s3:///rows/", ""), ("s3://my lake/", "my lake")]
+)
+def test_what_is_no_name_of_a_bucket_is_refused(path: str, bucket: str) -> None:
+    assert dates.problem(path) == (
+        f"{bucket!r} is not the name of a bucket, which has 3 to 63 letters, digits, dots and "
+        "hyphens"
+    )
+    assert dates.problem("s3://Old_lake.1/") == ""
+
+
 @pytest.fixture
 def dated(account: Aws) -> Callable[[str], Aws]:
     """Return the account with this data.path, on a day to which its clock was moved."""
