@@ -13,6 +13,7 @@ import re
 import tomllib
 import types
 import typing
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
@@ -221,8 +222,9 @@ def find_root(start: Path) -> Path:
     raise SettingsError(f"no mlops.yaml in {start} or above it: run mlops inside a model repo")
 
 
-def load(root: Path) -> Settings:
-    """Return the settings of the repo at `root`. Raises SettingsError with file, key and remedy."""
+def load(root: Path, *, without: Collection[str] = ()) -> Settings:
+    """Return the settings of the repo at `root`; the sections `without` are as if they were not
+    there. Raises SettingsError with file, key and remedy."""
     project = _read_project(root / "pyproject.toml")
     content = _read_yaml(root / "mlops.yaml")
     _require(
@@ -233,7 +235,7 @@ def load(root: Path) -> Settings:
     _refuse_unknown(content, set(types) - {"root", "project"}, "")
     values: dict[str, Any] = {}
     for name, value in content.items():
-        if value is not None:
+        if value is not None and name not in without:
             values[name] = _typed(types[name], value, name)
     _require("data" in values, "data is missing; it needs at least path and target")
     settings = Settings(root=root, project=project, **values)
