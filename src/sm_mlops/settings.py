@@ -13,7 +13,6 @@ import re
 import tomllib
 import types
 import typing
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
@@ -222,7 +221,7 @@ def find_root(start: Path) -> Path:
     raise SettingsError(f"no mlops.yaml in {start} or above it: run mlops inside a model repo")
 
 
-def load(root: Path, *, without: Collection[str] = ()) -> Settings:
+def load(root: Path, *, without: tuple[str, ...] = ()) -> Settings:
     """Return the settings of the repo at `root`; the sections `without` are as if they were not
     there. Raises SettingsError with file, key and remedy."""
     project = _read_project(root / "pyproject.toml")

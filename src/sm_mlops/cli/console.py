@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
@@ -105,13 +105,13 @@ def at_terminal() -> Callable[[str], str] | None:
     ).strip()
 
 
-def load_settings(without: Collection[str] = ()) -> mlops_settings.Settings:
+def load_settings(without: tuple[str, ...] = ()) -> mlops_settings.Settings:
     return mlops_settings.load(mlops_settings.find_root(Path.cwd()), without=without)
 
 
 @contextmanager
 def connected(
-    context: typer.Context, *, empty: bool = False, without: Collection[str] = ()
+    context: typer.Context, *, empty: bool = False, without: tuple[str, ...] = ()
 ) -> Iterator[Aws]:
     """Yield the signed-in account, or that of the sandbox, which runs until the end of the block.
 
