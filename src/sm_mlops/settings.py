@@ -29,7 +29,6 @@ from sm_mlops.tabular.text import visible
 
 _OWN = ", or a function of model/evaluate.py under @higher_is_better or @lower_is_better"
 TASKS = ("auto", "binary", "multiclass", "regression")
-
 SANDBOX_ACCOUNT = "123456789012"  # which AWS's documentation uses, and no one has
 # A pattern of instance types; the sandbox judges by the same file.
 _LOCAL_STORAGE = Path(__file__).with_name("local_storage.txt")
