@@ -60,7 +60,7 @@ def test_the_deployed_code_answers(aws: Wired) -> None:
     answer, raw = aws.call("look", event)
     assert answer["event"] == event and answer["name"] == "look" and answer["left"]
     assert answer["env"] == {"MODE": "test", "AWS_REGION": "eu-west-1", "HOME_OF_NOBODY": None}
-    assert raw["ExecutedVersion"] == "$LATEST" and "FunctionError" not in raw
+    assert "FunctionError" not in raw
     tail = base64.b64decode(raw["LogResult"]).decode()
     assert "hello from the function" in tail and "Memory Size: 256 MB\tMax Memory Used: " in tail
     for word in ("START RequestId: ", "END RequestId: ", "REPORT RequestId: "):

@@ -21,6 +21,7 @@ class Context:
     """What a handler gets as its second argument."""
 
     def __init__(self, job: dict[str, Any]) -> None:
+        self.aws_request_id = job["request"]
         self.function_name = job["name"]
         self.invoked_function_arn = job["arn"]
         self._deadline = time.monotonic() + job["timeout"]

@@ -216,11 +216,6 @@ class Functions:
                 "approximateInvokeCount": record["Tried"],
             },
             "requestPayload": record["Event"],
-            "responseContext": {
-                "statusCode": 200,
-                "executedVersion": str(function.version),
-                "functionError": "Unhandled",
-            },
             "responsePayload": json.loads(result.payload),
         }
         try:
