@@ -75,10 +75,6 @@ class Rows:
         """Return one column."""
         return self.table[name]
 
-    def head(self, rows: int) -> "Rows":
-        """Return the first rows, without labels."""
-        return Rows(self.schema, self.table.slice(0, rows))
-
     def batches(self) -> Iterator["Rows"]:
         """Yield all rows in order, a bounded number at a time."""
         for start in range(0, len(self), CHUNK):
@@ -106,11 +102,8 @@ class StoredRows(Rows):
     @cached_property
     def labels(self) -> Any:
         """Return the labels of all rows."""
-        return np.concatenate([_labels(file.read([self._label])[0]) for file in self._files])
-
-    @property
-    def _label(self) -> str:
-        return str(self._files[0].schema_arrow.names[0])
+        label = self._files[0].schema_arrow.names[0]
+        return np.concatenate([file.read([label])[0].to_numpy() for file in self._files])
 
     def __len__(self) -> int:
         return sum(file.metadata.num_rows for file in self._files)
@@ -125,18 +118,7 @@ class StoredRows(Rows):
         for file in self._files:
             for group in range(file.metadata.num_row_groups):
                 read = file.read_row_group(group, use_threads=False)
-                yield Rows(self.schema, read.remove_column(0), _labels(read[0]))
-
-
-def _labels(column: pa.ChunkedArray) -> Any:
-    return column.to_numpy()
-
-
-def label_name(columns: Sequence[str], target: str) -> str:
-    """Return a name for the labels that no column has."""
-    while target in columns:
-        target += "_"
-    return target
+                yield Rows(self.schema, read.remove_column(0), read[0].to_numpy())
 
 
 def frame(table: pa.Table) -> Frame:
