@@ -205,7 +205,7 @@ def matrix(
     makes of all.
     """
     offset, scale = standardized
-    for encoded, _ in encoding.batches(rows):
+    for encoded in encoding.batches(rows):
         store.write(encoded.data)
     store.flush()
     about = {

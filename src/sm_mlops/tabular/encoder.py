@@ -101,13 +101,13 @@ class Encoding:
         text, so that no row sees its own label.
         """
         out, done = np.empty((len(rows), len(self.types)), np.float32), 0
-        for matrix, _ in self.batches(rows):
+        for matrix in self.batches(rows):
             out[done : done + len(matrix)] = matrix
             done += len(matrix)
         return out
 
-    def batches(self, rows: Rows) -> Iterator[tuple[Matrix, Rows]]:
-        """Yield `encode` and the rows themselves, a bounded number of rows at a time."""
+    def batches(self, rows: Rows) -> Iterator[Matrix]:
+        """Yield `encode`, a bounded number of rows at a time."""
         training = self._training if self._training and self._training.rows is rows else None
         size, done = len(self.types), 0
         for batch in rows.batches():
@@ -124,7 +124,7 @@ class Encoding:
             # XGBoost refuses infinity; beyond float32 counts as missing too.
             matrix[np.isinf(matrix)] = np.nan
             done += len(batch)
-            yield matrix, batch
+            yield matrix
 
     def save(self, folder: Path) -> None:
         """Write encoding.json."""

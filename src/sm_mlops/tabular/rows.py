@@ -171,12 +171,9 @@ def _typed(column: Column, values: pa.ChunkedArray) -> pa.Array:
         codes = np.where(codes < 0, -1, np.searchsorted(used, codes))
         texts = [texts[i] for i in used]
     # Spellings that differ only in blanks share a text: give them one code.
-    index: dict[str, int] = {}
-    same = [-1 if text is None else index.setdefault(text, len(index)) for text in texts]
-    merged = np.array([*same, -1], np.int32)[codes]
-    return pa.DictionaryArray.from_arrays(
-        pa.array(merged, mask=merged < 0), pa.array(list(index), pa.string())
-    )
+    unique = pa.array(texts, pa.string()).dictionary_encode()
+    indices = unique.indices.take(pa.array(codes, mask=codes < 0))
+    return pa.DictionaryArray.from_arrays(indices, unique.dictionary)
 
 
 def quantities(column: Column, values: pa.ChunkedArray) -> encoding.Floats:
